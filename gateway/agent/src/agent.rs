@@ -56,11 +56,11 @@ pub(crate) struct AgentMachine {
     /// State of the media port; `Up` without `[check]`.
     port: PortState,
     draining: bool,
-    faults: Faults,
+    pub(crate) faults: Faults,
     refusals: RefusedMessages,
     /// The higher of processor load and the server's own load figure, in thousandths.
-    measured: u16,
-    sessions: TrunkSessions,
+    pub(crate) measured: u16,
+    pub(crate) sessions: TrunkSessions,
     notices: DeathNotices,
     replays: Replays,
     ballots: Ballots,
@@ -256,8 +256,8 @@ impl AgentMachine {
         let answer = match asked.message {
             TrunkQuestion::Probe => {
                 self.notices.handle_probe(source, nonce, now.instant);
-                // The agent does not answer for a port of unknown state, so that the gateway's probe fails.
-                if self.is_port_silent() {
+                // The server may still recover: the agent sends no notice, and lets the gateway's probe fail.
+                if self.port != PortState::Up && self.state() != ServingState::Gone {
                     return;
                 }
                 self.counters.probes += 1;
@@ -460,11 +460,6 @@ impl AgentMachine {
         }
     }
 
-    /// Ends all faults when the agent exits.
-    pub(crate) fn end_faults(&mut self, io: &mut impl Io) {
-        self.faults.end(io);
-    }
-
     pub(crate) fn handle_process(&mut self, runs: bool, now: BatchTime, io: &mut impl Io) {
         if !runs {
             self.faults.stopped = None;
@@ -478,10 +473,6 @@ impl AgentMachine {
 
     pub(crate) fn handle_drain(&mut self, draining: bool, now: BatchTime, io: &mut impl Io) {
         self.change(now, io, |agent| agent.draining = draining);
-    }
-
-    pub(crate) fn handle_measured(&mut self, permille: u16) {
-        self.measured = permille;
     }
 
     /// Applies a change, and notifies gateways if the state differs afterwards.
@@ -505,8 +496,8 @@ impl AgentMachine {
         }
     }
 
-    /// With a watched process, a server may bind a closed port again; until then the port is
-    /// [silent](AgentMachine::is_port_silent). Without a watched process, a closed port counts as a dead server.
+    /// With a watched process, a server may bind a closed port again; until then probes are not answered. Without a watched
+    /// process, a closed port counts as a dead server.
     fn state(&self) -> ServingState {
         if !self.runs || (self.port == PortState::Closed && !self.settings.has_process) {
             ServingState::Gone
@@ -517,12 +508,6 @@ impl AgentMachine {
         }
     }
 
-    /// Returns whether the port is silent while the server may still recover: probes are not answered, and no notice is
-    /// sent.
-    fn is_port_silent(&self) -> bool {
-        self.port != PortState::Up && self.state() != ServingState::Gone
-    }
-
     fn load(&self) -> NodeLoad {
         let sessions = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
         let full = u64::from(self.settings.sessions_max);
@@ -530,10 +515,6 @@ impl AgentMachine {
         let permille = u16::try_from(permille).unwrap_or(u16::MAX).max(self.measured);
         let vouched = self.settings.has_check && self.port == PortState::Up;
         NodeLoad { permille, state: self.state(), sessions, vouched }
-    }
-
-    pub(crate) fn open_sessions(&self) -> usize {
-        self.sessions.len()
     }
 
     /// Ends expired leases and faults, and retransmits notices that were not acknowledged.

@@ -39,7 +39,7 @@ pub(crate) struct ServerCheck {
     kind: CheckKind,
     every: Duration,
     pub(crate) socket: UdpSocket,
-    due: Instant,
+    pub(crate) due: Instant,
     asked: u32,
     unanswered: u32,
     refused: u32,
@@ -68,10 +68,6 @@ impl ServerCheck {
             unanswered: UNANSWERED_MAX,
             refused: 0,
         })
-    }
-
-    pub(crate) fn poll_timeout(&self) -> Instant {
-        self.due
     }
 
     /// Sends a probe if one is due. Call [`read`](Check::read) first.

@@ -4,10 +4,11 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use evenkeel_process::lock;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -39,14 +40,12 @@ pub(crate) type CommandResult = Result<String, String>;
 pub(crate) struct Commands<T> {
     jobs: SyncSender<CommandJob<T>>,
     done: Receiver<(T, CommandResult)>,
-    bell: Arc<EventFd>,
+    /// An eventfd that is readable when a job is done.
+    pub(crate) bell: Arc<EventFd>,
 }
 
 impl<T: Send + 'static> Commands<T> {
     /// Starts the threads, which end when the value is dropped.
-    ///
-    /// # Errors
-    /// Fails if the system refuses a thread or an event descriptor.
     pub(crate) fn new() -> io::Result<Commands<T>> {
         let (jobs, taken) = mpsc::sync_channel::<CommandJob<T>>(WAITING_MAX);
         let (tell, done) = mpsc::channel();
@@ -57,7 +56,7 @@ impl<T: Send + 'static> Commands<T> {
             let (taken, tell, bell) = (Arc::clone(&taken), tell.clone(), Arc::clone(&bell));
             let work = move || {
                 loop {
-                    let job = taken.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let job = lock(&taken).recv();
                     let Ok(CommandJob { command, environment, within, context }) = job else {
                         return;
                     };
@@ -77,11 +76,6 @@ impl<T: Send + 'static> Commands<T> {
     /// Queues a job. Returns false if too many jobs wait.
     pub(crate) fn run(&self, job: CommandJob<T>) -> bool {
         self.jobs.try_send(job).is_ok()
-    }
-
-    /// An eventfd that is readable when a job is done.
-    pub(crate) fn bell(&self) -> &EventFd {
-        &self.bell
     }
 
     pub(crate) fn done(&self) -> impl Iterator<Item = (T, CommandResult)> {

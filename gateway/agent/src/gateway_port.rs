@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
@@ -21,20 +22,16 @@ const HEAD_LEN: usize = 16;
 /// `nlmsghdr` and `inet_diag_req_v2`.
 const REQUEST_LEN: usize = HEAD_LEN + 56;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const NLM_F_REQUEST: u16 = 1;
-const NLMSG_ERROR: u16 = 2;
-const IPPROTO_UDP: u8 = 17;
 
 pub(crate) struct GatewayPort {
     kernel: OwnedFd,
-    gateway: GatewayConfigEntry,
-    due: Instant,
-    port: PortState,
+    pub(crate) gateway: GatewayConfigEntry,
+    pub(crate) due: Instant,
+    /// Silent until the port was open.
+    pub(crate) port: PortState,
 }
 
 impl GatewayPort {
-    /// # Errors
-    /// Fails if the kernel does not tell which ports are open.
     pub(crate) fn new(gateway: GatewayConfigEntry, now: Instant) -> io::Result<GatewayPort> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let protocol = SockProtocol::NetlinkSockDiag;
@@ -50,10 +47,6 @@ impl GatewayPort {
         Ok(watch)
     }
 
-    pub(crate) fn poll_timeout(&self) -> Instant {
-        self.due
-    }
-
     /// Looks if that is due. Returns whether the state has changed.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
         if now < self.due {
@@ -67,15 +60,6 @@ impl GatewayPort {
             (_, port) => port,
         };
         std::mem::replace(&mut self.port, port) != port
-    }
-
-    /// Silent until the port was open.
-    pub(crate) fn port(&self) -> PortState {
-        self.port
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.gateway.address
     }
 
     /// Returns whether a socket receives datagrams from `remote` at `local`, or `None` if the kernel does not answer.
@@ -100,10 +84,10 @@ fn request(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
     let mut message = Vec::with_capacity(REQUEST_LEN);
     message.extend((REQUEST_LEN as u32).to_ne_bytes());
     message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    message.extend(NLM_F_REQUEST.to_ne_bytes());
+    message.extend((libc::NLM_F_REQUEST as u16).to_ne_bytes());
     // Sequence number and port id.
     message.extend([0; 8]);
-    message.extend([family as u8, IPPROTO_UDP, 0, 0]);
+    message.extend([family as u8, libc::IPPROTO_UDP as u8, 0, 0]);
     let all_states = u32::MAX;
     message.extend(all_states.to_ne_bytes());
     // Source and destination of a datagram to the socket.
@@ -125,10 +109,10 @@ fn request(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
 
 /// `None` for an error that says nothing about the port.
 fn read(answer: &[u8]) -> Option<bool> {
-    let kind = answer.get(4..6)?;
-    match u16::from_ne_bytes(kind.try_into().ok()?) {
-        SOCK_DIAG_BY_FAMILY => Some(true),
-        NLMSG_ERROR => {
+    let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
+    match i32::from(kind) {
+        _ if kind == SOCK_DIAG_BY_FAMILY => Some(true),
+        libc::NLMSG_ERROR => {
             let error = answer.get(HEAD_LEN..HEAD_LEN + 4)?;
             let error = i32::from_ne_bytes(error.try_into().ok()?);
             (error == -(Errno::ENOENT as i32)).then_some(false)

@@ -67,9 +67,6 @@ impl WatchedProcess {
     }
 
     /// Finds or starts the process if there is none. Returns whether there is one afterwards.
-    ///
-    /// # Errors
-    /// Fails if the process cannot be started.
     pub(crate) fn look(&mut self, now: Instant) -> io::Result<bool> {
         if self.held.is_some() {
             return Ok(true);

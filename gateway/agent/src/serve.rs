@@ -5,13 +5,13 @@ mod effects;
 use std::io::{self, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use effects::{COMMANDS, LEGS, PROCESS, SystemIo, log, watch};
 use evenkeel_media::trunk::message::SKEW_MAX_US;
+use evenkeel_process::random::draw;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
-use ring::rand::{SecureRandom, SystemRandom};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::counters::AgentCounters;
 use crate::gateway_port::GatewayPort;
 use crate::load::{MEASURE_EVERY, Meter};
-use crate::process::LOOK_EVERY;
+use crate::process::{LOOK_EVERY, WatchedProcess};
 
 const DATAGRAM: usize = 65_535;
 /// Limit of datagrams read from one socket before the others are read.
@@ -75,14 +75,6 @@ pub fn run(config: Config, json: bool) -> Result<(), ServeAgentError> {
     Ok(())
 }
 
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .expect("the system's random source works once it is there");
-    bytes
-}
-
 struct Serve {
     agent: AgentMachine,
     io: SystemIo,
@@ -113,9 +105,8 @@ impl Serve {
         let now = Instant::now();
         let settings = AgentSettings {
             secret: config.secret.clone(),
-            salt: (config.media.as_ref().filter(|media| media.encrypt))
-                .map(|_| u64::from_be_bytes(random())),
-            instance: u32::from_be_bytes(random()),
+            salt: config.media.as_ref().filter(|media| media.encrypt).map(|_| draw()),
+            instance: draw() as u32,
             drills: config.drills,
             drill_timeout: config.drill_timeout,
             sessions_max: config.media.as_ref().map_or(0, |media| media.sessions),
@@ -161,7 +152,7 @@ impl Serve {
             let now = self.now();
             self.handle_timeouts(now);
             if self.is_over(now.instant) {
-                self.agent.end_faults(&mut self.io);
+                self.agent.faults.end(&mut self.io);
                 self.io.stop_ours();
                 return Ok(self.agent.counters);
             }
@@ -191,8 +182,7 @@ impl Serve {
     /// Reads both clocks. The wall time never decreases, unless it was set back by more than the allowed skew: gateways
     /// ignore messages signed before the last one.
     fn now(&mut self) -> BatchTime {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix_us = unix.as_micros() as u64;
+        let unix_us = evenkeel_process::unix_us(SystemTime::now());
         let set_anew = self.last_us.saturating_sub(unix_us) > SKEW_MAX_US;
         self.last_us = if set_anew { unix_us } else { unix_us.max(self.last_us) };
         BatchTime { instant: Instant::now(), unix_us: self.last_us }
@@ -204,10 +194,10 @@ impl Serve {
             next = next.min(self.look);
         }
         if let Some(check) = &self.check {
-            next = next.min(check.poll_timeout());
+            next = next.min(check.due);
         }
         if let Some(gateway) = &self.gateway {
-            next = next.min(gateway.poll_timeout());
+            next = next.min(gateway.due);
         }
         // Rounded up, so that the timer has expired when the wait ends.
         let ms = next.saturating_duration_since(now).as_micros().div_ceil(1_000);
@@ -222,7 +212,7 @@ impl Serve {
         if let Some(gateway) = &mut self.gateway
             && gateway.handle_timeout(now.instant)
         {
-            let (address, port) = (gateway.address(), gateway.port());
+            let (address, port) = (gateway.gateway.address, gateway.port);
             match port {
                 PortState::Closed => log(&format!("gateway's process ended: {address} is closed")),
                 PortState::Up | PortState::Silent => {
@@ -241,14 +231,16 @@ impl Serve {
         }
         if now.instant >= self.measure {
             self.measure = now.instant + MEASURE_EVERY;
-            self.agent.handle_measured(self.meter.measure(self.io.pid(), now.instant));
+            let pid = self.io.process.as_ref().and_then(WatchedProcess::pid);
+            self.agent.measured = self.meter.measure(pid, now.instant);
         }
         self.agent.handle_timeout(now, &mut self.io);
     }
 
     fn process_ended(&mut self) {
         let now = self.now();
-        if let Some(pid) = self.io.process_ended(now.instant) {
+        let process = self.io.process.as_mut();
+        if let Some(pid) = process.and_then(|process| process.ended(now.instant)) {
             self.agent.handle_process(false, now, &mut self.io);
             log(&format!("process exited: pid={pid}"));
         }
@@ -291,7 +283,8 @@ impl Serve {
 
     fn read_commands(&mut self) {
         let now = self.now();
-        for (opening, outcome) in self.io.done() {
+        let done: Vec<_> = self.io.commands.done().collect();
+        for (opening, outcome) in done {
             if let Err(reason) = &outcome {
                 log(reason);
             }
@@ -326,7 +319,7 @@ impl Serve {
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        let empty = self.agent.open_sessions() == 0;
+        let empty = self.agent.sessions.len() == 0;
         self.ending.is_some_and(|(earliest, latest)| now >= latest || (empty && now >= earliest))
     }
 }

@@ -126,7 +126,7 @@ impl Control {
             }
             GatewayEffect::KeyFrame { sessions } => {
                 for session in sessions {
-                    self.with_home(session, |home| WorkerCommand::KeyFrame { home });
+                    self.with_home(session, WorkerCommand::KeyFrame);
                 }
             }
             GatewayEffect::End { session, reason } => self.end(session, reason),
@@ -275,7 +275,7 @@ impl Control {
     fn end(&mut self, session: SessionId, reason: CloseReason) {
         if let Some(entry) = self.registry.remove(session) {
             let home = entry.home;
-            self.workers.command(home.worker, WorkerCommand::Remove { home });
+            self.workers.command(home.worker, WorkerCommand::Remove(home));
         }
         if reason == CloseReason::NotOpened {
             self.reporting.closing.take(session);
@@ -519,7 +519,7 @@ impl Control {
         self.probes.set_agent(id, None);
         self.probes.set_canary(id, None);
         set(&mut self.nodes.trunks, id, Vec::new());
-        self.workers.command_all(|| WorkerCommand::RemoveNode { node: id });
+        self.workers.command_all(|| WorkerCommand::RemoveNode(id));
         if let Some(listed) = self.nodes.listed.get_mut(id.0 as usize).and_then(Option::take) {
             let name = Arc::clone(&listed.node.name);
             self.reporting.send_event(GatewayEvent::NodeRemoved { node: id, name });

@@ -216,7 +216,7 @@ impl ProbesInFlight {
         match self {
             ProbesInFlight::Signed(signed) => signed.refused(quoted, Clock::read()),
             ProbesInFlight::Stun(asked) => {
-                asked.sequence(&stun::BindingRequest::parse(quoted).ok()?.transaction().0)
+                asked.sequence(&stun::BindingRequest::parse(quoted).ok()?.message.transaction().0)
             }
             ProbesInFlight::Echo(asked) => match quoted.split_first()? {
                 (&demux::ECHO, token) => asked.sequence(token),
@@ -235,7 +235,7 @@ impl ProbesInFlight {
             ProbesInFlight::Signed(signed) => return signed.read(datagram, Clock::read()),
             ProbesInFlight::Stun(asked) => {
                 let response = stun::Response::parse(datagram).ok()?;
-                asked.answered(&response.transaction().0)?
+                asked.answered(&response.message.transaction().0)?
             }
             ProbesInFlight::Echo(asked) => match datagram.split_first()? {
                 (&demux::ECHO, token) => asked.answered(token)?,

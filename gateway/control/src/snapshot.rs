@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord};
-use evenkeel_dataplane::worker::{SessionState, TrunkState};
+use evenkeel_dataplane::worker::{NodeLeg, SessionState, TrunkState};
 use evenkeel_drivers::{DriversRecord, DriversReplica};
 use evenkeel_media::instant;
 use evenkeel_model::{MediaDescription, RoomId, SessionId};
@@ -183,12 +183,12 @@ impl Snapshot {
         self.drivers.lose_ports(|session| kept.contains(&session));
         let lost = self.media.iter_mut().filter(|record| record.sockets == 0);
         let lost = lost.map(|record| (record.state.session, &mut *record.state));
-        let mut lost: BTreeMap<SessionId, &mut SessionState> =
-            lost.filter(|(_, state)| state.has_port_legs()).collect();
+        let mut lost: BTreeMap<SessionId, &mut SessionState> = lost.collect();
         for session in &mut self.core.sessions {
             let Some(state) = lost.get_mut(&session.id) else { continue };
-            session.legs.iter_mut().for_each(|leg| leg.open &= !state.has_port_leg(leg.hop));
-            state.drop_port_legs();
+            let lost = state.legs.extract_if(.., |(_, leg)| matches!(leg, NodeLeg::Port(_)));
+            let lost: Vec<_> = lost.map(|(hop, _)| hop).collect();
+            session.legs.iter_mut().for_each(|leg| leg.open &= !lost.contains(&leg.hop));
         }
     }
 }
@@ -464,10 +464,11 @@ impl Replica {
             match &mut state {
                 Some(MediaRecord { state, .. }) => {
                     if self.last {
-                        state.stood_still();
+                        state.copied = false;
                     }
-                    state.keep_legs(|hop| session.legs.iter().any(|leg| leg.hop == hop));
-                    session.legs.iter_mut().for_each(|leg| leg.open &= state.has_leg(leg.hop));
+                    state.legs.retain(|(hop, _)| session.legs.iter().any(|leg| leg.hop == *hop));
+                    let has_leg = |hop| state.legs.iter().any(|(at, _)| *at == hop);
+                    session.legs.iter_mut().for_each(|leg| leg.open &= has_leg(leg.hop));
                     let heard = state.last_heard();
                     session.last_heard =
                         heard.map_or(session.last_heard, |at| at.max(session.last_heard));

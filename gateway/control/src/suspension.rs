@@ -178,7 +178,7 @@ impl Control {
         let workers = self.workers.lines.len();
         let room = (0..workers).map(|worker| HandedOut::parts(self.registry.slots_of(worker)));
         let (to, parts) = mpsc::channel(room.sum());
-        self.workers.command_all(|| WorkerCommand::Suspend { to: to.clone() });
+        self.workers.command_all(|| WorkerCommand::Suspend(to.clone()));
         self.workers.wake_workers();
         let trunks = (0..workers).map(|_| None).collect();
         LastStates { parts, trunks, until: Instant::now() + WORKERS_WITHIN }
@@ -344,9 +344,7 @@ impl Control {
         let restored = Some(Ok(translation));
         self.replication.suspension = Some(Suspension::Stands { outputs, guard: None, restored });
         // The flow table has the learned addresses of all sessions when every worker has answered.
-        self.workers
-            .ask_workers(|done| WorkerCommand::Confirm { done })
-            .map_err(SnapshotError::Worker)?;
+        self.workers.ask_workers(WorkerCommand::Confirm).map_err(SnapshotError::Worker)?;
         Ok(Restored { sessions })
     }
 
@@ -358,7 +356,7 @@ impl Control {
     ) {
         let mut continued = self.continue_with(states);
         if last.is_some() && continued.is_ok() {
-            let confirmed = self.workers.ask_workers(|done| WorkerCommand::Confirm { done });
+            let confirmed = self.workers.ask_workers(WorkerCommand::Confirm);
             continued = confirmed.map(drop).map_err(SnapshotError::Worker);
         }
         match (last, continued) {

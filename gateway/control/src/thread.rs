@@ -219,7 +219,7 @@ impl Control {
     /// hands over or shuts down knows.
     fn is_in_doubt(&self) -> bool {
         self.replication.fencing.owner().is_some()
-            && !self.replication.lease.is_held_now()
+            && !self.replication.lease.is_held(Instant::now)
             && self.replication.suspension.is_none()
             && self.lifetime.shutdown_replies.is_empty()
     }
@@ -304,10 +304,10 @@ impl Control {
     pub(crate) fn handle_report(&mut self, report: WorkerReport) {
         let now = Instant::now();
         match report {
-            WorkerReport::Refused { node } => {
+            WorkerReport::Refused(node) => {
                 self.gateway.handle_evidence(node, NodeEvidence::KernelError, now);
             }
-            WorkerReport::Unreadable { node } => {
+            WorkerReport::Unreadable(node) => {
                 self.probes.note_mismatch(node, Mismatch::Encryption, &self.nodes, now);
             }
             WorkerReport::PortClosed { session, hop } => {
@@ -352,7 +352,7 @@ impl Control {
             WorkerReport::Shed { session, run } => {
                 self.reporting.send_event(GatewayEvent::Shed { session, run });
             }
-            WorkerReport::Panicked { session } => self.gateway.handle_panicked(session, now),
+            WorkerReport::Panicked(session) => self.gateway.handle_panicked(session, now),
             WorkerReport::Removed { session, mode, totals } => {
                 self.reporting.handle_removed(session, mode, totals);
             }
@@ -381,7 +381,7 @@ impl Control {
             ControlRequest::Panic(session, reply) => {
                 let home = self.registry.get(session).map(|entry| entry.home);
                 let panicking = home.map(|home| {
-                    let panic = evenkeel_dataplane::worker::WorkerCommand::Panic { home };
+                    let panic = evenkeel_dataplane::worker::WorkerCommand::Panic(home);
                     self.workers.command(home.worker, panic);
                 });
                 let none = ControlError::Impossible(Impossible::NoSuchSession);

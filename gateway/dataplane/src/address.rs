@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::flows;
+
 #[derive(Serialize, Deserialize)]
 struct AddressRecord {
     ip: IpAddr,
@@ -16,7 +18,7 @@ struct AddressRecord {
 /// As the serializer.
 pub fn serialize<S: Serializer>(address: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
     let (ip, port) = (address.ip(), address.port());
-    AddressRecord { ip, port, scope: scope(address) }.serialize(serializer)
+    AddressRecord { ip, port, scope: flows::scope(address) }.serialize(serializer)
 }
 
 /// # Errors
@@ -27,14 +29,6 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketA
         IpAddr::V4(v4) => (v4, port).into(),
         IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, scope).into(),
     })
-}
-
-/// The scope of a link-local address; otherwise 0.
-pub(crate) fn scope(address: &SocketAddr) -> u32 {
-    match address {
-        SocketAddr::V4(_) => 0,
-        SocketAddr::V6(v6) => v6.scope_id(),
-    }
 }
 
 /// The IPv6 form of an address: mapped, if it is IPv4 (RFC 4291, 2.5.5.2).

@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use dashmap::mapref::entry;
 
-use crate::address;
-
 /// Time after a check during which no check of another session takes over its address. Clients check every five seconds
 /// on average (RFC 7675, 5.1), so a forged source cannot redirect a live client's packets.
 pub const CHECKED_FOR: Duration = Duration::from_secs(6);
@@ -128,7 +126,7 @@ impl Packed {
         };
         match *key {
             FlowKey::Udp { listener, address } => {
-                let (port, scope) = (address.port(), address::scope(&address));
+                let (port, scope) = (address.port(), scope(&address));
                 Packed { listener, port, scope, ..ip(address.ip()) }
             }
             FlowKey::DeclaredIp { listener, ip: of } => {
@@ -140,6 +138,14 @@ impl Packed {
                 Packed { listener: length, ..packed(5, bytes) }
             }
         }
+    }
+}
+
+/// The scope of a link-local address; otherwise 0.
+pub(crate) fn scope(address: &SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(v6) => v6.scope_id(),
     }
 }
 

@@ -4,8 +4,6 @@
 //! Threads compare it with the clock where they send, once per system call: a process that was stopped may continue
 //! between two of its instructions after another gateway has taken over.
 
-use std::cell::Cell;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::sync::{AtomicU64, Ordering};
@@ -45,55 +43,14 @@ impl SendLease {
         self.until.store(0, Ordering::Release);
     }
 
-    /// Returns whether this gateway may send at this time.
-    pub fn is_held(&self, now: Instant) -> bool {
+    /// Returns whether this gateway may send. The clock is read only if the lease has an end.
+    pub fn is_held(&self, now: impl FnOnce() -> Instant) -> bool {
         let until = self.until.load(Ordering::Acquire);
-        until == FOREVER || self.nanos(now) < until
-    }
-
-    /// Reads the clock only if the lease has an end.
-    pub fn is_held_now(&self) -> bool {
-        let until = self.until.load(Ordering::Acquire);
-        until == FOREVER || self.nanos(Instant::now()) < until
+        until == FOREVER || self.nanos(now()) < until
     }
 
     fn nanos(&self, time: Instant) -> u64 {
         time.saturating_duration_since(self.base).as_nanos() as u64
-    }
-}
-
-/// A thread's use of the lease.
-#[derive(Debug)]
-pub(crate) struct Permit {
-    lease: Arc<SendLease>,
-    /// True if something was not sent because the lease had ended.
-    held_back: Cell<bool>,
-}
-
-impl Permit {
-    pub(crate) fn new(lease: Arc<SendLease>) -> Permit {
-        Permit { lease, held_back: Cell::new(false) }
-    }
-
-    pub(crate) fn is_held(&self, now: Instant) -> bool {
-        self.lease.is_held(now)
-    }
-
-    /// Returns whether the thread may send now. If not, its queue waits for the renewal.
-    pub(crate) fn may_send(&self) -> bool {
-        let may_send = self.lease.is_held_now();
-        if !may_send {
-            self.held_back.set(true);
-        }
-        may_send
-    }
-
-    pub(crate) fn has_held_back(&self) -> bool {
-        self.held_back.get()
-    }
-
-    pub(crate) fn begin_pass(&self) {
-        self.held_back.set(false);
     }
 }
 

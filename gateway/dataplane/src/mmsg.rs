@@ -199,9 +199,7 @@ pub fn drain_errors(socket: BorrowedFd<'_>, mut each: impl FnMut(SocketAddr, io:
         let received = unsafe {
             libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT)
         };
-        let Ok(received) = usize::try_from(received) else {
-            return;
-        };
+        let Ok(received) = usize::try_from(received) else { return };
         if let (Some(accused), Some(error)) = (address(&name), extended_error(&header)) {
             each(accused, error, &quoted[..received.min(QUOTED_MAX)]);
         }
@@ -474,7 +472,9 @@ impl SendBatch {
                 }
             }
             if queued.bytes.len() > queued.each {
-                envelope.control.push_segment(queued.each as u16);
+                // udp(7), UDP_SEGMENT.
+                let size = queued.each as u16;
+                envelope.control.push(libc::SOL_UDP, libc::UDP_SEGMENT, size);
             }
             if envelope.control.used > 0 {
                 header.msg_control = envelope.control.bytes.as_mut_ptr().cast();
@@ -550,11 +550,6 @@ impl ControlBuffer {
             (libc::SOL_IPV6, libc::IPV6_TCLASS)
         };
         self.push(level, kind, libc::c_int::from(dscp << 2));
-    }
-
-    /// Appends the segment size (udp(7), UDP_SEGMENT).
-    fn push_segment(&mut self, size: u16) {
-        self.push(libc::SOL_UDP, libc::UDP_SEGMENT, size);
     }
 
     fn push<T>(&mut self, level: libc::c_int, kind: libc::c_int, value: T) {

@@ -30,9 +30,9 @@ pub fn capture_here() {
     });
 }
 
-/// Takes file, line and column of this thread's last panic.
-pub fn take_location() -> Option<String> {
-    PLACE.take()
+/// Takes file, line and column of this thread's last panic, and returns them with the text of the panic.
+pub fn describe(panic: &(dyn Any + Send)) -> (String, &str) {
+    (PLACE.take().unwrap_or_default(), message(panic))
 }
 
 /// Returns the text of a caught panic.

@@ -138,11 +138,6 @@ impl RingSender {
         }
     }
 
-    /// Returns whether the other end of the ring is gone.
-    pub fn is_abandoned(&self) -> bool {
-        self.heads.is_abandoned()
-    }
-
     /// Notes that nothing is pushed from now on, or that pushes may follow again.
     pub fn pause(&self, paused: bool) {
         self.wakeup.paused.store(paused, Ordering::Release);
@@ -188,15 +183,10 @@ impl Receiver {
         taken
     }
 
-    /// Returns whether the sender was dropped. Remaining packets can still be popped.
-    pub fn is_abandoned(&self) -> bool {
-        self.heads.is_abandoned()
-    }
-
     /// Returns whether the sender pushes nothing more: it paused or was dropped. Packets that it pushed before may
     /// remain.
     pub fn is_paused(&self) -> bool {
-        self.wakeup.paused.load(Ordering::Acquire) || self.is_abandoned()
+        self.wakeup.paused.load(Ordering::Acquire) || self.heads.is_abandoned()
     }
 
     /// Removes a packet from both queues after `take` has returned: if `take` panics, the packet stays first in both.

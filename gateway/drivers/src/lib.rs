@@ -5,9 +5,7 @@
 #![deny(missing_docs)]
 
 mod agent;
-mod fencing;
 mod poster;
-mod replica;
 mod rtpengine;
 mod session;
 pub mod socket;
@@ -18,23 +16,25 @@ mod webhook;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use agent::AgentDriver;
+use agent::{AgentDriver, AgentsRecord};
 use evenkeel_config::WebhookTarget;
 use evenkeel_core::SessionRecord;
 use evenkeel_dataplane::worker::{NodeLeg, NodePort};
+use evenkeel_media::trunk::GroupOwner;
 use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
 use evenkeel_model::{Hop, NodeId, SessionId};
-pub use fencing::{Fencing, group_number};
 pub use poster::{Effort, HttpAnswer, HttpError, Posted, Poster};
-pub use replica::{DriversRecord, DriversReplica};
-use rtpengine::Rtpengine;
+use rtpengine::{CallRecord, Rtpengine};
 pub use rtpengine::{Ng, NgSocket};
+use serde::{Deserialize, Serialize};
 use session::Asking;
 pub use session::{Brief, Clock, ContinuedSession, DriverAction, LocalSource, OpenRequest};
 pub use socket::LocalTask;
-use webhook::Webhook;
+use tokio::sync::mpsc;
+use webhook::{Webhook, WebhookLeaseRecord};
 
 /// The driver of one node, with what it needs.
 pub enum DriverConfig {
@@ -74,7 +74,7 @@ enum NodeDriver {
 impl Drivers {
     /// Drivers without nodes.
     pub fn new(source: LocalSource, fencing: Arc<Fencing>) -> Drivers {
-        Drivers { nodes: Vec::new(), agents: AgentDriver::new(), source, fencing }
+        Drivers { nodes: Vec::new(), agents: AgentDriver::default(), source, fencing }
     }
 
     /// Sets or removes a node's driver; removal drops its sessions.
@@ -90,7 +90,7 @@ impl Drivers {
                 NodeDriver::Webhook(Box::new(webhook))
             }
         });
-        self.agents.forget(node);
+        self.agents.paths.forget(node);
         set(&mut self.nodes, node, standing);
     }
 
@@ -200,12 +200,12 @@ impl Drivers {
 
     /// Records that a bundle longer than the minimum size was sent or received.
     pub fn sent_long(&mut self, way: (u16, NodeId), draw: &mut dyn FnMut() -> u64, now: Instant) {
-        self.agents.sent_long(way, draw, now);
+        self.agents.paths.used(way, draw, now);
     }
 
     /// Performs path MTU discovery; called every 30 ms.
     pub fn look_at_paths(&mut self, now: Instant) {
-        self.agents.look_at_paths(now);
+        self.agents.paths.look(now);
     }
 
     fn sign(&self, asking: &Asking, clock: Clock) -> Option<DriverAction> {
@@ -326,4 +326,135 @@ pub fn set<T: Default>(table: &mut Vec<T>, node: NodeId, value: T) {
         table.resize_with(place + 1, T::default);
     }
     table[place] = value;
+}
+
+/// Sessions at nodes, as another process continues them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DriversRecord {
+    agents: AgentsRecord,
+    calls: Vec<CallRecord>,
+    webhooks: Vec<WebhookLeaseRecord>,
+}
+
+impl DriversRecord {
+    /// Notes that other sessions than these have other ports, on which they are opened again.
+    pub fn lose_ports(&mut self, keeps: impl Fn(SessionId) -> bool) {
+        self.calls.iter_mut().for_each(|call| call.lose_ports(&keeps));
+        let leases = self.webhooks.iter_mut().filter(|lease| !keeps(lease.session));
+        leases.for_each(|lease| lease.taken = None);
+    }
+}
+
+/// A call at its rtpengine.
+type CallId = (NodeId, u64);
+
+/// A copy of another process's open sessions, by session.
+#[derive(Default, Debug)]
+pub struct DriversReplica {
+    agents: BTreeMap<SessionId, AgentsRecord>,
+    webhooks: BTreeMap<SessionId, Vec<WebhookLeaseRecord>>,
+    calls: BTreeMap<CallId, CallRecord>,
+    /// The calls of each session.
+    calls_of: BTreeMap<SessionId, Vec<CallId>>,
+    names: Option<u64>,
+}
+
+impl DriversReplica {
+    /// Takes the records of these sessions.
+    pub fn apply(&mut self, changed: DriversRecord, sessions: impl Iterator<Item = SessionId>) {
+        let DriversRecord { agents, calls, webhooks } = changed;
+        sessions.for_each(|session| self.forget(session));
+        self.names = agents.names.or(self.names);
+        for (session, agents) in agents.by_session() {
+            self.agents.insert(session, agents);
+        }
+        for lease in webhooks {
+            self.webhooks.entry(lease.session).or_default().push(lease);
+        }
+        for call in calls {
+            for (session, hop) in call.hops() {
+                let id = (hop.node, call.number);
+                self.calls.insert(id, call);
+                let calls = self.calls_of.entry(session).or_default();
+                if !calls.contains(&id) {
+                    calls.push(id);
+                }
+            }
+        }
+    }
+
+    /// The session is closed.
+    pub fn forget(&mut self, session: SessionId) {
+        self.agents.remove(&session);
+        self.webhooks.remove(&session);
+        for id in self.calls_of.remove(&session).into_iter().flatten() {
+            if let Some(call) = self.calls.get_mut(&id) {
+                call.leave(session);
+                if call.hops().next().is_none() {
+                    self.calls.remove(&id);
+                }
+            }
+        }
+    }
+
+    /// The record by which this process continues the sessions.
+    pub fn record(self) -> DriversRecord {
+        DriversRecord {
+            agents: AgentsRecord::joined(self.names, self.agents.into_values()),
+            calls: self.calls.into_values().collect(),
+            webhooks: self.webhooks.into_values().flatten().collect(),
+        }
+    }
+}
+
+/// Reports of refused messages that wait. One is enough: all name about the same epoch.
+const REFUSALS_MAX: usize = 64;
+
+/// The epoch of this gateway in the messages to nodes, which refuse them once another gateway of the group is the owner.
+#[derive(Default, Debug)]
+pub struct Fencing {
+    group: u32,
+    /// 0: this gateway owns no addresses of a group.
+    epoch: AtomicU64,
+    refused: Option<mpsc::Sender<u64>>,
+}
+
+impl Fencing {
+    /// Returns the fencing of a member of this group, and the newer epochs because of which nodes refuse its messages.
+    pub fn new(group: u32) -> (Arc<Fencing>, mpsc::Receiver<u64>) {
+        let (refused, epochs) = mpsc::channel(REFUSALS_MAX);
+        let fencing = Fencing { group, epoch: AtomicU64::new(0), refused: Some(refused) };
+        (Arc::new(fencing), epochs)
+    }
+
+    /// Signs messages in the name of this ownership from now on; 0 ends it.
+    pub fn set_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// The group and epoch in whose name messages are signed; `None` without a group.
+    pub fn owner(&self) -> Option<GroupOwner> {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        (epoch > 0).then_some(GroupOwner { group: self.group, epoch })
+    }
+
+    /// Handles that a node refused a message because it knows this epoch. Messages that were under way while this
+    /// gateway's own epoch rose do not count.
+    pub fn handle_refused(&self, node: NodeId, epoch: u64) {
+        if self.owner().is_some_and(|owner| owner.epoch < epoch)
+            && let Some(refused) = &self.refused
+        {
+            tracing::debug!(%node, epoch, "message refused: the group has a newer owner");
+            // A full channel holds the same.
+            let _ = refused.try_send(epoch);
+        }
+    }
+}
+
+/// The number of a group in messages to nodes; equal at both members.
+pub fn group_number(cluster: &evenkeel_config::GroupSettings) -> u32 {
+    let mut names = [&*cluster.name, &*cluster.peer.name];
+    names.sort_unstable();
+    let digest = evenkeel_process::sha256(names.join(" ").as_bytes());
+    u32::from_be_bytes(*digest.first_chunk().expect("a digest has 32 bytes"))
 }

@@ -133,9 +133,7 @@ impl Poster {
 async fn serve(mut jobs: mpsc::Receiver<WebhookJob>) {
     let (turns, tls) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(RootCertificates::default()));
     while let Some(job) = jobs.recv().await {
-        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else {
-            return;
-        };
+        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
         let tls = Arc::clone(&tls);
         tokio::spawn(async move {
             let WebhookJob { hook, body, by, effort, reply: mut told } = job;

@@ -176,7 +176,7 @@ impl Rtpengine {
         self.calls.insert(number, call);
         self.rooms.insert(room, number);
         self.refreshes.push_back((due, number));
-        self.questions.draw_from(draw());
+        self.questions.drawn = draw();
     }
 
     pub(super) fn open(
@@ -190,7 +190,7 @@ impl Rtpengine {
         let number = *self.rooms.entry((room, hop.incarnation)).or_insert_with(|| {
             let number = draw();
             self.calls.insert(number, RtpengineCall::new((room, hop.incarnation)));
-            self.questions.draw_from(draw());
+            self.questions.drawn = draw();
             number
         });
         let Some(place) = self.calls.get_mut(&number)?.place_for(session) else {
@@ -219,9 +219,7 @@ impl Rtpengine {
 
     /// Queues a changed call. A call without sessions is deleted.
     fn want(&mut self, number: u64) {
-        let Some(call) = self.calls.get_mut(&number) else {
-            return;
-        };
+        let Some(call) = self.calls.get_mut(&number) else { return };
         call.stale = true;
         if call.is_empty() && self.rooms.get(&call.room) == Some(&number) {
             self.rooms.remove(&call.room);
@@ -300,7 +298,7 @@ impl Rtpengine {
                     self.want(number);
                 }
             }
-            let out = self.questions.len();
+            let out = self.questions.asked.len();
             if let Some(number) = self.waiting.pop_front_if(|number| {
                 let waits = self.calls.get(number).and_then(RtpengineCall::waits_since);
                 waits.is_some_and(|since| since + OPEN_WITHIN <= now)
@@ -330,9 +328,7 @@ impl Rtpengine {
 
     /// Signals the first side, or deletes a call without sessions.
     fn signal_first(&mut self, number: u64, now: Instant) {
-        let Some(call) = self.calls.get_mut(&number) else {
-            return;
-        };
+        let Some(call) = self.calls.get_mut(&number) else { return };
         if call.is_empty() {
             call.stage = CallStage::Ending;
             if call.is_known && self.ends.len() < ENDS_MAX {
@@ -356,9 +352,7 @@ impl Rtpengine {
 
     /// Signals the second side after rtpengine has answered the first with its ports for the second.
     fn signal_second(&mut self, number: u64, taken: Taken, now: Instant) {
-        let Some(call) = self.calls.get_mut(&number) else {
-            return;
-        };
+        let Some(call) = self.calls.get_mut(&number) else { return };
         call.stage = CallStage::Answered(taken);
         if let Some(own) = call.own {
             self.signal(number, 1, own, now);
@@ -366,9 +360,7 @@ impl Rtpengine {
     }
 
     fn signal(&mut self, number: u64, side: usize, own: IpAddr, now: Instant) {
-        let Some(call) = self.calls.get(&number) else {
-            return;
-        };
+        let Some(call) = self.calls.get(&number) else { return };
         let (id, sdp) = (id(number), call.sdp(side, own));
         let question = call.question(side, &id, &sdp);
         let about = if side == 0 { NgCommand::Offer(number) } else { NgCommand::Answer(number) };
@@ -388,12 +380,8 @@ impl Rtpengine {
 
     /// Both sides were answered: signalled sessions are open.
     fn settle(&mut self, number: u64, first: Taken, now: Instant) {
-        let Some(call) = self.calls.get_mut(&number) else {
-            return;
-        };
-        let CallStage::Answered(second) = call.stage else {
-            return;
-        };
+        let Some(call) = self.calls.get_mut(&number) else { return };
+        let CallStage::Answered(second) = call.stage else { return };
         // Media may leave by another interface than NG requests, with another source address.
         let own = self.source.towards(first.rtp);
         if own.is_some() && own != call.own {
@@ -424,9 +412,7 @@ impl Rtpengine {
             self.calls.remove(&number);
             return;
         }
-        let Some(call) = self.calls.get_mut(&number) else {
-            return;
-        };
+        let Some(call) = self.calls.get_mut(&number) else { return };
         let opening: Vec<CallLeg> = call.take_failed(now).collect();
         if opening.is_empty() {
             tracing::debug!(node = ?self.node, %reason, "call not refreshed");
@@ -441,9 +427,7 @@ impl Rtpengine {
 
     /// Ends the exchange about a call until its next change or refresh.
     fn end_exchange(&mut self, number: u64, now: Instant) {
-        let Some(call) = self.calls.get_mut(&number) else {
-            return;
-        };
+        let Some(call) = self.calls.get_mut(&number) else { return };
         call.stage = CallStage::Resting;
         if call.stale || call.is_empty() {
             self.want(number);

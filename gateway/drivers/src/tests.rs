@@ -244,4 +244,5 @@ fn lost_long_probes_shorten_bundles() {
     );
 }
 
+mod fencing;
 mod keeping;

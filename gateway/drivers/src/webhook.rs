@@ -146,9 +146,7 @@ impl Webhook {
     ) {
         let WebhookLeaseRecord { nonce, session, taken, .. } = record;
         // Without a route the session cannot be opened again, and its lease ends.
-        let Some(own) = self.source.towards(self.address) else {
-            return;
-        };
+        let Some(own) = self.source.towards(self.address) else { return };
         let opens = messages::open(&self.name, session, nonce, brief, own, LEASE).into();
         let rtcp_apart = brief.ports.1.is_some();
         let lease = WebhookLease { session, hop, opens, rtcp_apart, taken, before: None };
@@ -180,9 +178,7 @@ impl Webhook {
     }
 
     fn opened(&mut self, nonce: u64, posted: Posted) {
-        let Some(lease) = self.leases.get_mut(&nonce) else {
-            return;
-        };
+        let Some(lease) = self.leases.get_mut(&nonce) else { return };
         let &mut WebhookLease { session, hop, rtcp_apart, taken, .. } = lease;
         let (unwilling, reason): (bool, Cow<'static, str>) =
             match messages::opened(posted, rtcp_apart) {

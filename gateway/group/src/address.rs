@@ -123,14 +123,17 @@ impl FromStr for LocalAddress {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum AddressOrder {
     Hold,
+    /// Keeps the addresses for another [`VALID_FOR`]; twice a second while the lease is held. Adds none that is
+    /// [gone](AddressError::Lapsed): until a lease is held again, another member may have it. A
+    /// [conflict](AddressError::Conflict) is found twice a minute; the addresses are renewed nevertheless.
     Renew,
+    /// Drops packets that the kernel has not sent yet because no neighbour answers: another member may have taken over.
     DropWaiting,
     Release,
 }
 
 impl AddressOrder {
-    const ALL: [AddressOrder; 4] =
-        [AddressOrder::Hold, AddressOrder::Renew, AddressOrder::DropWaiting, AddressOrder::Release];
+    const ALL: [Self; 4] = [Self::Hold, Self::Renew, Self::DropWaiting, Self::Release];
 
     fn word(self) -> &'static str {
         match self {
@@ -191,11 +194,8 @@ impl Addresses {
         program: Option<&Path>,
     ) -> Result<Addresses, AddressError> {
         let local = local(addresses);
-        let holder = if local.is_empty() {
-            None
-        } else {
-            Some(HolderProcess::start(&local, program.ok_or(AddressError::NoProgram)?)?)
-        };
+        let start = || HolderProcess::start(&local, program.ok_or(AddressError::NoProgram)?);
+        let holder = (!local.is_empty()).then(start).transpose()?;
         Ok(Addresses { holder, hooks: hooks(addresses) })
     }
 
@@ -221,7 +221,7 @@ impl Addresses {
     }
 
     /// Adds the addresses to their interfaces and announces them, at once and for 5 s. They have to be
-    /// [renewed](Addresses::renew) from then on. Hooks are called, until they succeed, but not waited for.
+    /// [renewed](AddressOrder::Renew) from then on. Hooks are called, until they succeed, but not waited for.
     ///
     /// Returns the failures of all addresses; the others are held.
     pub(crate) async fn hold(&mut self) -> Result<(), AddressError> {
@@ -229,19 +229,7 @@ impl Addresses {
         self.order(AddressOrder::Hold).await
     }
 
-    /// Keeps the addresses for another [`VALID_FOR`]; to be called twice a second while the lease is held. Adds none that
-    /// is [gone](Failure::Lapsed): until a lease is held again, another member may have it. A
-    /// [conflict](Failure::Conflict) is found twice a minute; the addresses are renewed nevertheless.
-    pub(crate) async fn renew(&mut self) -> Result<(), AddressError> {
-        self.order(AddressOrder::Renew).await
-    }
-
-    /// Drops packets that the kernel has not sent yet because no neighbour answers: another member may have taken over.
-    pub(crate) async fn drop_waiting(&mut self) -> Result<(), AddressError> {
-        self.order(AddressOrder::DropWaiting).await
-    }
-
-    /// Removes the addresses, and drops packets as [`Addresses::drop_waiting`]. Hooks are called and waited for, unless
+    /// Removes the addresses, and drops packets as [`AddressOrder::DropWaiting`]. Hooks are called and waited for, unless
     /// they fail.
     pub(crate) async fn release(&mut self) -> Result<(), AddressError> {
         let released: Vec<_> = self.hooks.iter_mut().map(AddressHook::release).collect();
@@ -399,7 +387,7 @@ async fn keep(mut addresses: Addresses, lease: Arc<SendLease>, mut orders: watch
             // The end of the sender ends this: a member that lost its ownership ends.
             let lost = loop {
                 match tokio::time::timeout_at(due, orders.changed()).await {
-                    Ok(Ok(())) => _ = note(&addresses.drop_waiting().await),
+                    Ok(Ok(())) => _ = note(&addresses.order(AddressOrder::DropWaiting).await),
                     Ok(Err(_)) => break true,
                     Err(_) => break false,
                 }
@@ -408,14 +396,16 @@ async fn keep(mut addresses: Addresses, lease: Arc<SendLease>, mut orders: watch
                 break;
             }
             // A process that was stopped may have been replaced.
-            if !lease.is_held_now() {
+            if !lease.is_held(std::time::Instant::now) {
                 held = false;
                 continue;
             }
-            held = match held {
-                true => note(&addresses.renew().await),
-                false => note(&addresses.hold().await),
+            let renewed = if held {
+                addresses.order(AddressOrder::Renew).await
+            } else {
+                addresses.hold().await
             };
+            held = note(&renewed);
         }
         note(&addresses.release().await);
     }

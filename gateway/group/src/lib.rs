@@ -74,11 +74,13 @@ pub struct BoundMember {
     link: TcpListener,
     /// Of the process that this one replaces.
     ownership: Option<OwnershipState>,
-    group: Group,
+    /// The group's state and commands.
+    pub group: Group,
     inbox: GroupInbox,
     /// Streams of the peer to [`Access::streams`].
     streams: mpsc::Sender<PeerStream>,
-    access: Option<Access>,
+    /// Taken by the API.
+    pub access: Option<Access>,
 }
 
 /// The API's access to the group and its other gateway.
@@ -93,7 +95,8 @@ pub struct Access {
 
 /// The thread of a member.
 pub struct RunningMember {
-    group: Group,
+    /// The group's state and commands.
+    pub group: Group,
     lost: watch::Receiver<Option<MemberEnd>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -136,16 +139,6 @@ impl BoundMember {
             streams: streams_in,
             access,
         }))
-    }
-
-    /// The group's state and commands.
-    pub fn group(&self) -> Group {
-        self.group.clone()
-    }
-
-    /// `None` at a second call.
-    pub fn take_access(&mut self) -> Option<Access> {
-        self.access.take()
     }
 
     /// Duplicates of the sockets, for the process that replaces this one.
@@ -199,13 +192,6 @@ impl BoundMember {
         });
         let thread = Some(thread.map_err(ClusterStartError::Thread)?);
         Ok(RunningMember { group, lost, stop: Some(stop), thread })
-    }
-}
-
-impl RunningMember {
-    /// The group's state and commands.
-    pub fn group(&self) -> Group {
-        self.group.clone()
     }
 }
 

@@ -3,7 +3,6 @@
 //! Both members dial, so that one direction is enough; one connection is kept. It runs on a thread of its own, because
 //! encrypting many records delays beats.
 
-mod connection;
 mod frame;
 mod hello;
 mod tls;
@@ -18,15 +17,15 @@ use evenkeel_process::descriptors;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-pub(crate) use self::connection::LinkEvent;
-use self::connection::{FrameQueue, LinkConnection, LinkMessage, LocalMember, greet};
 pub(crate) use self::frame::LinkFrame;
+use self::frame::{FRAME_MAX, FrameRead, QUIET};
 use self::hello::{Hello, LinkRefusal};
 use self::tls::LinkTls;
 use super::refusals::RefusalLog;
@@ -51,6 +50,14 @@ const DIAL_MAX: Duration = Duration::from_secs(1);
 
 /// Events that the member has not taken yet.
 const EVENTS_MAX: usize = 16;
+
+/// Frames that wait for the peer to read, in KiB: two of the longest.
+const QUEUE_MAX_KIB: usize = 2 * FRAME_MAX / 1_024;
+
+/// Interval of frames while nothing else is sent.
+const IDLE_EVERY: Duration = Duration::from_millis(500);
+
+const _: () = assert!(QUIET.as_millis() >= 3 * IDLE_EVERY.as_millis());
 
 /// A connection between the APIs of both members. Both ends are authenticated.
 pub type PeerStream = TlsStream<TcpStream>;
@@ -133,7 +140,8 @@ impl Link {
 
     /// True if there is a connection with room for the longest frame.
     pub(crate) fn has_room(&self) -> bool {
-        self.outbox.as_ref().is_some_and(FrameQueue::has_room)
+        let has_room = |outbox: &FrameQueue| outbox.room.available_permits() > QUEUE_MAX_KIB / 2;
+        self.outbox.as_ref().is_some_and(has_room)
     }
 
     /// Ends the connection; the next one follows.
@@ -240,7 +248,7 @@ async fn keep(
                     let _ = old.task.await;
                     local.tell(LinkEvent::Disconnected).await;
                 }
-                let (instance, dialed) = (fresh.instance(), fresh.dialed);
+                let (instance, dialed) = (fresh.theirs.instance, fresh.dialed);
                 connected.send_replace(true);
                 let task = tokio::spawn(fresh.run(local.clone()));
                 kept = Some(KeptConnection { instance, dialed, task });
@@ -252,7 +260,7 @@ async fn keep(
 /// Both ends keep the same of two connections.
 fn replaces(local: &LocalMember, fresh: &LinkConnection, kept: &KeptConnection) -> bool {
     // The peer was restarted, or has given up its earlier connection.
-    if fresh.instance() != kept.instance || fresh.dialed == kept.dialed {
+    if fresh.theirs.instance != kept.instance || fresh.dialed == kept.dialed {
         return true;
     }
     // Of two that crossed, that of the member with the greater name (like RFC 4271, 6.8).
@@ -365,6 +373,176 @@ async fn dial(
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(DIAL_MAX);
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum LinkEvent {
+    /// Frames are sent and received until [`LinkEvent::Disconnected`].
+    Connected,
+    Disconnected,
+    /// The members are not connected for this reason.
+    Refused(LinkRefusal),
+    /// How the node lists differ; `None` once they do not any more. The connection stays.
+    NodesDiffer(Option<String>),
+    Frame(LinkFrame),
+}
+
+/// An event on its way from the link's thread.
+#[derive(Debug)]
+enum LinkMessage {
+    Connected(FrameQueue),
+    Event(LinkEvent),
+}
+
+/// A member, as its connections know it.
+#[derive(Clone)]
+struct LocalMember {
+    cluster: GroupSettings,
+    tls: LinkTls,
+    hello: watch::Receiver<Hello>,
+    messages: mpsc::Sender<LinkMessage>,
+    /// Connections of the peer to this member's API.
+    streams: mpsc::Sender<TlsStream<TcpStream>>,
+    refusals: RefusalLog,
+}
+
+impl LocalMember {
+    async fn tell(&self, event: LinkEvent) {
+        // Fails if the link was dropped, which ends the thread.
+        let _ = self.messages.send(LinkMessage::Event(event)).await;
+    }
+}
+
+#[derive(Debug)]
+struct QueuedFrame {
+    frame: Vec<u8>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Frames to the peer. The connection ends when it is dropped.
+#[derive(Debug)]
+struct FrameQueue {
+    frames: mpsc::UnboundedSender<QueuedFrame>,
+    room: Arc<Semaphore>,
+}
+
+impl FrameQueue {
+    /// False if the peer does not read, or has disconnected.
+    fn send(&self, frame: &LinkFrame) -> bool {
+        let Some(frame) = frame.encode() else { return false };
+        let kib = frame.len().div_ceil(1_024) as u32;
+        let room = Arc::clone(&self.room).try_acquire_many_owned(kib);
+        room.is_ok_and(|room| self.frames.send(QueuedFrame { frame, _room: room }).is_ok())
+    }
+}
+
+/// An authenticated connection to the configured peer.
+struct LinkConnection {
+    stream: TlsStream<TcpStream>,
+    /// This member opened it.
+    dialed: bool,
+    theirs: Hello,
+}
+
+/// Both ends send their hello first, then judge that of the other. Fails if the stream broke, or with a [`LinkRefusal`].
+async fn greet(
+    mut stream: TlsStream<TcpStream>,
+    dialed: bool,
+    local: &LocalMember,
+) -> io::Result<LinkConnection> {
+    let own = local.hello.borrow().clone();
+    let written = frame::write(&mut stream, &own.encode()).await;
+    // A peer that does not accept this member's key says so, and closes.
+    let theirs = frame::read_hello(&mut stream).await?;
+    written?;
+    if let Err(refused) = own.check(&theirs) {
+        // The peer reads this member's hello before the end.
+        let _ = stream.shutdown().await;
+        return Err(io::Error::other(refused));
+    }
+    Ok(LinkConnection { stream, dialed, theirs })
+}
+
+impl LinkConnection {
+    /// Carries frames until the connection ends, and returns the reason.
+    async fn run(self, local: LocalMember) -> io::Error {
+        let LinkConnection { stream, theirs, .. } = self;
+        let dropped = || io::Error::other("the link was dropped");
+        let (frames, queue) = mpsc::unbounded_channel();
+        let outbox = FrameQueue { frames, room: Arc::new(Semaphore::new(QUEUE_MAX_KIB)) };
+        let (peer, version) = (&theirs.name, &theirs.version);
+        tracing::info!(%peer, %version, "connected to the group's other gateway");
+        if local.messages.send(LinkMessage::Connected(outbox)).await.is_err() {
+            return dropped();
+        }
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let (theirs_in, theirs) = watch::channel(theirs);
+        let ended = tokio::select! {
+            error = read_all(&mut reader, &theirs_in, &local) => error,
+            error = write_all(&mut writer, queue, local.hello.clone()) => error,
+            () = compare(local.clone(), theirs) => dropped(),
+        };
+        // The peer may not read any more.
+        let _ = timeout(IDLE_EVERY, writer.shutdown()).await;
+        ended
+    }
+}
+
+async fn read_all(
+    reader: &mut ReadHalf<TlsStream<TcpStream>>,
+    theirs: &watch::Sender<Hello>,
+    local: &LocalMember,
+) -> io::Error {
+    loop {
+        match frame::read(reader).await {
+            Ok(FrameRead::Idle) => {}
+            Ok(FrameRead::Hello(hello)) => _ = theirs.send_replace(*hello),
+            Ok(FrameRead::Frame(frame)) => local.tell(LinkEvent::Frame(frame)).await,
+            Err(error) => return error,
+        }
+    }
+}
+
+async fn write_all(
+    writer: &mut WriteHalf<TlsStream<TcpStream>>,
+    mut queue: mpsc::UnboundedReceiver<QueuedFrame>,
+    mut own: watch::Receiver<Hello>,
+) -> io::Error {
+    loop {
+        let written = tokio::select! {
+            queued = queue.recv() => match queued {
+                Some(queued) => frame::write(writer, &queued.frame).await,
+                None => return io::Error::other("this member ended the connection"),
+            },
+            Ok(()) = own.changed() => {
+                let hello = own.borrow_and_update().encode();
+                frame::write(writer, &hello).await
+            }
+            () = tokio::time::sleep(IDLE_EVERY) => frame::write(writer, &frame::idle()).await,
+        };
+        if let Err(error) = written {
+            return error;
+        }
+    }
+}
+
+/// Reports how the node lists differ, at first and after each change. Returns if the link was dropped.
+async fn compare(local: LocalMember, mut theirs: watch::Receiver<Hello>) {
+    let (mut own, mut reported) = (local.hello.clone(), None);
+    loop {
+        let differ = own.borrow_and_update().nodes_differ(&theirs.borrow_and_update());
+        if differ != reported {
+            if let Some(differ) = &differ {
+                local.refusals.note_nodes(differ);
+            }
+            local.tell(LinkEvent::NodesDiffer(differ.clone())).await;
+            reported = differ;
+        }
+        tokio::select! {
+            changed = own.changed() => if changed.is_err() { return },
+            changed = theirs.changed() => if changed.is_err() { return },
+        }
     }
 }
 

@@ -501,7 +501,7 @@ impl GroupMember {
         let peer = self.core.peer(now);
         let peer_owns = peer.is_some_and(|beat| beat.standing == BeatRole::Owner);
         let copies = self.records.replica.sessions();
-        let is_doubting = is_owner && !self.gateway.lease.is_held(now);
+        let is_doubting = is_owner && !self.gateway.lease.is_held(|| now);
         let blocked = match self.core.blocked() {
             _ if is_doubting && peer.is_none() => {
                 Some("neither it nor a majority of the agents answers")

@@ -52,9 +52,6 @@ struct OutstandingQuery {
 
 impl PeerAgent {
     /// `None` without an agent. Must be called in an event loop.
-    ///
-    /// # Errors
-    /// Returns the error of the socket.
     pub(super) fn start(
         peer: &PeerSettings,
         refusals: RefusalLog,
@@ -152,17 +149,13 @@ impl PeerAgent {
     pub(super) fn report_silence(&mut self, peer_is_heard: bool) {
         let silent = self.answered.elapsed() >= ANSWERS_WITHIN;
         if peer_is_heard && silent && !std::mem::replace(&mut self.mute, true) {
-            let agent = self.address;
-            match self.gone {
-                Some(_) => tracing::warn!(
-                    %agent,
-                    "agent beside the peer sees no process of the peer, which is heard: it is not believed; run it in the peer's network namespace"
-                ),
-                None => tracing::warn!(
-                    %agent,
-                    "agent beside the peer does not answer; only ICMP shows the end of the peer's process"
-                ),
-            }
+            let why = match self.gone {
+                Some(_) => {
+                    "sees no process of the peer, which is heard: it is not believed; run it in the peer's network namespace"
+                }
+                None => "does not answer; only ICMP shows the end of the peer's process",
+            };
+            tracing::warn!(agent = %self.address, "agent beside the peer {why}");
         }
     }
 }

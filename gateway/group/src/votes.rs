@@ -62,9 +62,6 @@ struct VoteRequest {
 
 impl Votes {
     /// Must be called in an event loop.
-    ///
-    /// # Errors
-    /// Returns the error of the socket.
     pub(crate) fn new(group: u32, voters: Vec<VotingAgent>) -> io::Result<Votes> {
         Ok(Votes {
             group,

@@ -50,7 +50,7 @@ pub(super) struct ChannelFrame {
 }
 
 #[derive(Debug)]
-pub(super) struct Channel(UnixStream);
+pub(super) struct Channel(pub(super) UnixStream);
 
 impl Channel {
     /// A channel, and the descriptor of its other end for a new process.
@@ -62,10 +62,6 @@ impl Channel {
     pub(super) fn of(stream: net::UnixStream) -> io::Result<Channel> {
         stream.set_nonblocking(true)?;
         Ok(Channel(UnixStream::from_std(stream)?))
-    }
-
-    pub(super) fn duplicate(&self) -> io::Result<net::UnixStream> {
-        Ok(self.0.as_fd().try_clone_to_owned()?.into())
     }
 
     /// Returns whether a frame or the end of the stream has arrived.

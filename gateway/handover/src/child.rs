@@ -32,7 +32,7 @@ impl SuccessorProgram {
 
 /// Killed when dropped, unless it serves.
 pub(super) struct Child {
-    process: process::Child,
+    pub(super) process: process::Child,
     serves: bool,
 }
 
@@ -48,10 +48,6 @@ impl Child {
         started
             .map(|process| Child { process, serves: false })
             .map_err(|error| format!("cannot start {}: {error}", binary.display()))
-    }
-
-    pub(super) fn id(&self) -> u32 {
-        self.process.id()
     }
 
     /// Lets it outlive this process.
@@ -79,7 +75,7 @@ impl Child {
         let _ = self.process.kill();
         let ended = self.ended(KILLED_WITHIN).await;
         if ended.is_none() {
-            tracing::error!(pid = self.id(), "killed process of an upgrade does not end");
+            tracing::error!(pid = self.process.id(), "killed process of an upgrade does not end");
         }
         ended
     }

@@ -14,6 +14,9 @@ use evenkeel_group::OwnershipState;
 use super::channel::{Channel, ChannelFrame, ReceiveLimits};
 use super::message::{HandoverMessage, ProtocolVersion, UpgradeOffer};
 
+/// The name of the old process in errors.
+const OLD: &str = "running gateway";
+
 /// The old process greets at once.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
@@ -57,8 +60,8 @@ impl Successor {
     }
 
     async fn greeted(mut channel: Channel) -> Result<(Successor, Inherited), String> {
-        let withdrawal = channel.duplicate().map_err(|error| unheard(&error))?;
-        let withdrawal = Arc::new(Withdrawal(withdrawal));
+        let withdrawal = channel.0.as_fd().try_clone_to_owned().map_err(|error| unheard(&error))?;
+        let withdrawal = Arc::new(Withdrawal(withdrawal.into()));
         match hear_hello(&mut channel, &withdrawal).await {
             Ok((mut offer, descriptors)) => {
                 let names = std::mem::take(&mut offer.sockets);
@@ -135,7 +138,7 @@ impl Successor {
             match message {
                 HandoverMessage::Records => _ = keep(&mut records, frame)?,
                 HandoverMessage::State => break keep(&mut records, frame)?,
-                other => return Err(unexpected(&other)),
+                other => return Err(other.unexpected(OLD)),
             }
         };
         let snapshot = records.snapshot().ok_or("no records were sent")?;
@@ -147,7 +150,7 @@ impl Successor {
             let is_last = match message {
                 HandoverMessage::MediaPart => false,
                 HandoverMessage::Media => true,
-                other => return Err(unexpected(&other)),
+                other => return Err(other.unexpected(OLD)),
             };
             let states =
                 MediaStates::decode(&frame.attachment).map_err(|error| error.to_string())?;
@@ -160,7 +163,7 @@ impl Successor {
         self.send(HandoverMessage::Continued).await?;
         match self.hear().await?.0 {
             HandoverMessage::Go => Ok(sessions),
-            other => Err(unexpected(&other)),
+            other => Err(other.unexpected(OLD)),
         }
     }
 
@@ -181,7 +184,7 @@ async fn hear_hello(
 ) -> Result<(UpgradeOffer, Vec<OwnedFd>), String> {
     let (message, frame) = hear(channel, withdrawal, HELLO_WITHIN).await?;
     let HandoverMessage::Hello { version, offer } = message else {
-        return Err(unexpected(&message));
+        return Err(message.unexpected(OLD));
     };
     version.require_same(&ProtocolVersion::own())?;
     let offer = serde_json::from_value::<UpgradeOffer>(offer)
@@ -231,11 +234,6 @@ async fn hear(
         }
     };
     Ok((HandoverMessage::decode(&frame.message)?, frame))
-}
-
-/// Its offer contains the keys of QUIC and is not printed.
-fn unexpected(message: &HandoverMessage) -> String {
-    format!("the running gateway sent an unexpected `{}`", message.name())
 }
 
 fn unheard(error: &io::Error) -> String {

@@ -77,19 +77,11 @@ pub(super) enum HandoverMessage {
 }
 
 impl HandoverMessage {
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            HandoverMessage::Hello { .. } => "hello",
-            HandoverMessage::Ready { .. } => "ready",
-            HandoverMessage::Records => "records",
-            HandoverMessage::State => "state",
-            HandoverMessage::Restored { .. } => "restored",
-            HandoverMessage::MediaPart => "media-part",
-            HandoverMessage::Media => "media",
-            HandoverMessage::Continued => "continued",
-            HandoverMessage::Go => "go",
-            HandoverMessage::Failed { .. } => "failed",
-        }
+    /// Reports that `sender` sent this message at another time than it may. Only its name: an offer contains keys.
+    pub(super) fn unexpected(&self, sender: &str) -> String {
+        let message = serde_json::to_value(self).expect("a message is words and numbers");
+        let name = message["message"].as_str().unwrap_or_default();
+        format!("the {sender} sent an unexpected `{name}`")
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {

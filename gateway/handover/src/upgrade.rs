@@ -24,6 +24,9 @@ use super::init::{self, Init};
 use super::message::{HandoverMessage, ProtocolVersion, UpgradeOffer};
 use super::notify;
 
+/// The name of the new process in errors.
+const NEW: &str = "new process";
+
 /// Maximum time for the new process to load its configuration and to compile its plugins. The API closes a connection
 /// after 60 s without an answer.
 pub const READY_WITHIN: Duration = Duration::from_secs(50);
@@ -254,10 +257,7 @@ impl Upgrader<'_> {
         let binary = request.binary.as_deref().unwrap_or(&self.program.path);
         tracing::info!(program = %binary.display(), "upgrade begins");
         notify::reloading();
-        let outcome = match self.rest_group().await {
-            Ok(ownership) => self.try_upgrade(request, ownership).await,
-            Err(reason) => Err(reason),
-        };
+        let outcome = self.try_upgrade(request).await;
         match &outcome {
             Ok((UpgradeResult { pid, sessions, paused_us }, _)) => {
                 tracing::info!(pid, sessions, paused_us, "upgraded; the new process serves");
@@ -273,19 +273,15 @@ impl Upgrader<'_> {
         outcome
     }
 
-    /// Keeps the standby of the group from a takeover while no process may answer it.
-    async fn rest_group(&self) -> Result<Option<OwnershipState>, String> {
-        match &self.group {
-            Some(group) => group.suspend().await.map(Some),
-            None => Ok(None),
-        }
-    }
-
     async fn try_upgrade(
         &mut self,
         request: &UpgradeCommand,
-        ownership: Option<OwnershipState>,
     ) -> Result<(UpgradeResult, ReplacedGateway), String> {
+        let ownership = match &self.group {
+            // Keeps the standby from a takeover while no process may answer it.
+            Some(group) => Some(group.suspend().await?),
+            None => None,
+        };
         let no_channel = |error| format!("cannot create a channel to a new process: {error}");
         let (channel, theirs) = Channel::pair().map_err(no_channel)?;
         let binary = request.binary.as_deref().unwrap_or(&self.program.path);
@@ -341,7 +337,7 @@ impl Upgrader<'_> {
                 ProtocolVersion::own().require_same(&version)?;
                 states
             }
-            other => return Err(unexpected(&other)),
+            other => return Err(other.unexpected(NEW)),
         };
         attempt.is_suspended = true;
         let suspended = self.suspend(&mut attempt.channel).await?;
@@ -354,20 +350,20 @@ impl Upgrader<'_> {
         attempt.passed(sent).await?;
         let sessions = match self.hear(attempt, RESTORED_WITHIN).await? {
             HandoverMessage::Restored { sessions } => sessions,
-            other => return Err(unexpected(&other)),
+            other => return Err(other.unexpected(NEW)),
         };
         let paused = Instant::now();
         let sent = self.send_media(&mut attempt.channel, layout).await;
         attempt.passed(sent).await?;
         match self.hear(attempt, RESTORED_WITHIN).await? {
             HandoverMessage::Continued => {}
-            other => return Err(unexpected(&other)),
+            other => return Err(other.unexpected(NEW)),
         }
         if self.send_go(&mut attempt.channel).await {
             let paused_us = paused.elapsed().as_micros() as u64;
-            return Ok(UpgradeResult { pid: attempt.child.id(), sessions, paused_us });
+            return Ok(UpgradeResult { pid: attempt.child.process.id(), sessions, paused_us });
         }
-        Err(unexpected(&self.hear(attempt, RESTORED_WITHIN).await?))
+        Err(self.hear(attempt, RESTORED_WITHIN).await?.unexpected(NEW))
     }
 
     /// Lets packets wait longer. The next process ends it, or this one if it continues.
@@ -546,8 +542,4 @@ impl Upgrader<'_> {
             }
         }
     }
-}
-
-fn unexpected(message: &HandoverMessage) -> String {
-    format!("the new process sent an unexpected `{}`", message.name())
 }

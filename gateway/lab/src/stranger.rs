@@ -180,9 +180,7 @@ fn packet(sequence: u16) -> Vec<u8> {
 
 fn note(datagram: &[u8], report: &mut StrangerReport) {
     let answered = match demux::classify(datagram) {
-        DatagramKind::Stun => {
-            stun::Response::parse(datagram).ok().map(|response| response.outcome())
-        }
+        DatagramKind::Stun => stun::Response::parse(datagram).ok().map(|response| response.outcome),
         _ => None,
     };
     match answered {

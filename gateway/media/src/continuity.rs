@@ -167,10 +167,11 @@ impl Continuity {
         now: Instant,
     ) -> Pass {
         self.switched(epoch, SwitchCause::Failover);
-        if self.is_closed(epoch) {
+        if epoch != self.epoch && Some(epoch) != self.previous {
             return Pass::Stale;
         }
-        let pass = match self.stream_of(epoch, header.ssrc) {
+        let carries = |stream: &OutgoingStream| stream.carries(epoch, header.ssrc);
+        let pass = match self.streams.iter().position(carries) {
             Some(index) => self.streams[index].pass(epoch, header, now),
             None if epoch != self.epoch => return Pass::Stale,
             None => self.join(header, clock_rate, now),
@@ -232,14 +233,6 @@ impl Continuity {
         // The hop is new: later packets continue from here.
         let _kept_back = self.pass(epoch, header, clock_rate, now);
         None
-    }
-
-    fn is_closed(&self, epoch: StreamEpoch) -> bool {
-        epoch != self.epoch && Some(epoch) != self.previous
-    }
-
-    fn stream_of(&self, epoch: StreamEpoch, ssrc: u32) -> Option<usize> {
-        self.streams.iter().position(|stream| stream.carries(epoch, ssrc))
     }
 
     /// Handles the first packet of a source of the present hop.

@@ -6,7 +6,7 @@
 //!
 //! In the order of a packet: [`demux`] classifies a datagram, [`stun`] authenticates its sender,
 //! [`rtp`] and [`rtcp`] parse it, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change of
-//! sender from the receiver, [`merge`] deduplicates two copies of a stream, [`statistics`] and
+//! sender from the receiver, [`merge`] deduplicates two copies of a stream, [`rtp::Reception`] and
 //! [`quality`] measure reception. [`instant`] writes the times of that state for another process.
 
 #![deny(missing_docs)]
@@ -20,6 +20,5 @@ pub mod quality;
 pub mod roq;
 pub mod rtcp;
 pub mod rtp;
-pub mod statistics;
 pub mod stun;
 pub mod trunk;

@@ -78,10 +78,6 @@ impl Merge {
         Merge { leads, taken: 0, streams: Vec::new() }
     }
 
-    fn leads(&self) -> MergePath {
-        self.leads
-    }
-
     /// Returns whether the other path has proved to deliver copies of some stream.
     fn is_proven(&self) -> bool {
         self.streams.iter().any(|stream| stream.alike == Alike::Yes)
@@ -281,11 +277,6 @@ impl MergedStream {
         found
     }
 
-    #[cfg(test)]
-    fn memory(&self) -> *const u8 {
-        self.slots.as_ptr().cast()
-    }
-
     fn judge(&mut self) {
         let full = self.led.min(self.followed) >= JUDGED_BY;
         if self.conflicts >= CONFLICTS_MAX || full && self.matched == 0 {
@@ -417,11 +408,11 @@ impl<H: Copy + Eq> HopPair<H> {
 
     /// Returns the leading hop, which the client hears.
     fn leads(&self) -> H {
-        self.hops[self.merge.leads() as usize]
+        self.hops[self.merge.leads as usize]
     }
 
     fn twin(&self) -> H {
-        self.hops[self.merge.leads().other() as usize]
+        self.hops[self.merge.leads.other() as usize]
     }
 
     /// Returns both hops, the leading one first.
@@ -460,7 +451,7 @@ impl<H: Copy + Eq> HopPair<H> {
     /// Sets the twin. A new twin must prove itself.
     fn set_twin(&mut self, twin: H) {
         if self.twin() != twin {
-            self.hops[self.merge.leads().other() as usize] = twin;
+            self.hops[self.merge.leads.other() as usize] = twin;
             self.merge.replace();
             self.told = None;
         }

@@ -9,14 +9,14 @@ pub mod rewrite;
 
 pub(crate) use feedback::{APPLICATION, FIR, NACK, PAYLOAD_FEEDBACK, PLI, TMMBN};
 pub use feedback::{
-    Fir, FirEntry, Nack, Pli, Remb, TMMBR, TRANSPORT_FEEDBACK, write_fir, write_nack, write_pli,
-    write_remb, write_tmmbr,
+    Fir, FirEntry, Pli, Remb, TMMBR, TRANSPORT_FEEDBACK, write_fir, write_pli, write_remb,
+    write_tmmbr,
 };
 use report::HEADER_LEN;
 pub(crate) use report::{BYE, RECEIVER_REPORT, SENDER_REPORT, SOURCE_DESCRIPTION};
 pub use report::{
-    Bye, Description, ReceiverReport, ReportBlock, SenderInfo, SenderReport, write_bye,
-    write_cname, write_receiver_report, write_sender_report,
+    ReceiverReport, ReportBlock, SenderInfo, SenderReport, write_cname, write_receiver_report,
+    write_sender_report,
 };
 
 /// Reason why bytes are not an RTCP packet.
@@ -46,19 +46,13 @@ pub enum RtcpPacket<'a> {
     SenderReport(SenderReport<'a>),
     /// RFC 3550, section 6.4.2.
     ReceiverReport(ReceiverReport<'a>),
-    /// SDES (RFC 3550, section 6.5).
-    Description(Description<'a>),
-    /// RFC 3550, section 6.6.
-    Bye(Bye<'a>),
-    /// Generic NACK (RFC 4585, section 6.2.1).
-    Nack(Nack<'a>),
     /// Picture loss indication (RFC 4585, section 6.3.1).
     Pli(Pli),
     /// Full intra request (RFC 5104, section 4.3.1).
     Fir(Fir<'a>),
     /// Receiver estimated maximum bitrate (draft-alvestrand-rmcat-remb).
     Remb(Remb<'a>),
-    /// Any other packet, which passes unchanged.
+    /// Any other packet, of which only the length is checked.
     Other {
         /// The second byte.
         payload_type: u8,
@@ -133,18 +127,22 @@ fn read(packet: &[u8]) -> Result<RtcpPacket<'_>, RtcpError> {
     let parsed = match (payload_type, count) {
         (SENDER_REPORT, _) => SenderReport::read(count, body).map(RtcpPacket::SenderReport),
         (RECEIVER_REPORT, _) => ReceiverReport::read(count, body).map(RtcpPacket::ReceiverReport),
-        (SOURCE_DESCRIPTION, _) => Some(RtcpPacket::Description(Description::read(count, body))),
-        (BYE, _) => Bye::read(count, body).map(RtcpPacket::Bye),
-        (TRANSPORT_FEEDBACK, NACK) => Nack::read(body).map(RtcpPacket::Nack),
         (PAYLOAD_FEEDBACK, PLI) => Pli::read(body).map(RtcpPacket::Pli),
         (PAYLOAD_FEEDBACK, FIR) => Fir::read(body).map(RtcpPacket::Fir),
         (PAYLOAD_FEEDBACK, APPLICATION) if feedback::is_remb(body) => {
             Remb::read(body).map(RtcpPacket::Remb)
         }
-        _ => Some(RtcpPacket::Other { payload_type, count }),
+        _ => {
+            let least = match (payload_type, count) {
+                (BYE, _) => 4 * usize::from(count),
+                (TRANSPORT_FEEDBACK, NACK) => feedback::COMMON_LEN,
+                _ => 0,
+            };
+            (body.len() >= least).then_some(RtcpPacket::Other { payload_type, count })
+        }
     };
     parsed.ok_or(RtcpError::Body(payload_type))
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,4 +1,12 @@
-//! RTP packets: parses and modifies the header in place (RFC 3550, section 5).
+//! RTP packets, and the reception of their sources.
+//!
+//! Headers are parsed and modified in place (RFC 3550, section 5). Reception is loss, reordering, duplicates, jitter and
+//! gaps (RFC 3550, appendix A).
+
+use crate::instant;
+use crate::rtcp::ReportBlock;
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
 
 /// Length of the fixed header, without CSRCs and extension (RFC 3550, 5.1).
 pub const HEADER_LEN: usize = 12;
@@ -40,12 +48,11 @@ pub enum RtpError {
 }
 
 impl RtpHeader {
-    /// Parses the header of a packet.
+    /// Reads the fixed header, CSRCs, extension and padding (RFC 3550, section 5.1).
     ///
     /// # Errors
     /// Fails if the bytes are not an RTP packet (the checks of RFC 3550, appendix A.1).
     // The packet path, in another crate, reads the fields without a copy.
-    /// Reads the fixed header, CSRCs, extension and padding (RFC 3550, section 5.1).
     #[inline]
     pub fn parse(packet: &[u8]) -> Result<Self, RtpError> {
         let Some(fixed) = packet.first_chunk::<HEADER_LEN>() else { return Err(RtpError::Short) };
@@ -160,6 +167,264 @@ pub(crate) fn sequence_ahead(sequence: u16, reference: u16) -> i16 {
 /// Distance of `timestamp` from `reference`, across the wrap; negative is behind.
 pub(crate) fn timestamp_ahead(timestamp: u32, reference: u32) -> i32 {
     timestamp.wrapping_sub(reference).cast_signed()
+}
+
+/// A larger jump ahead means a restarted source, not loss (RFC 3550, appendix A.1).
+const DROPOUT_MAX: i16 = 3_000;
+/// A larger jump back is not reordering (RFC 3550, appendix A.1).
+const MISORDER_MAX: i16 = 100;
+/// Number of remembered sequence numbers to detect duplicates; more than [`MISORDER_MAX`].
+const WINDOW: u32 = 128;
+/// A longer time without a packet counts as a gap: five frames of voice, three of video. Jitter
+/// buffers run empty then. Silent voice (DTX) has such gaps too.
+pub(crate) const GAP: Duration = Duration::from_millis(100);
+
+/// Counts of a source, since it began or since the last [`Reception::interval`].
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+pub struct ReceptionCounts {
+    /// Packets received, without duplicates.
+    pub(crate) packets: u64,
+    /// Bytes of these packets, as passed in.
+    pub(crate) bytes: u64,
+    /// Packets sent, according to the sequence numbers.
+    pub expected: u64,
+    /// Packets that did not arrive. A late packet was lost in the previous interval.
+    pub lost: u64,
+    pub(crate) duplicates: u64,
+    /// Packets that arrived after a later one.
+    pub(crate) reordered: u64,
+    /// Number of times longer than `GAP` without a packet.
+    pub(crate) gaps: u64,
+    /// The longest time without a packet.
+    pub(crate) gap_max: Duration,
+}
+
+/// Reception of one source. Never allocates.
+#[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
+pub struct Reception {
+    clock_rate: u32,
+    total: ReceptionCounts,
+    /// Counts at the end of the last interval.
+    then: ReceptionCounts,
+    /// The longest time without a packet since the last interval.
+    gap_max: Duration,
+    run: Option<SequenceRun>,
+    /// Packets expected in earlier runs, before the source restarted.
+    expected_before: u64,
+    /// The number that would follow a jump: two consecutive numbers are accepted.
+    after_jump: Option<u16>,
+    /// Jitter in 1/16 timestamp units (RFC 3550, appendix A.8).
+    jitter_x16: u64,
+    /// Packets expected and received at the last report.
+    reported: (u64, u64),
+}
+
+/// A run of sequence numbers without a jump.
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
+struct SequenceRun {
+    /// Extended number of the run's first packet: cycles in the upper bits.
+    first: u64,
+    /// Extended number of the run's highest packet.
+    highest: u64,
+    /// Bit n is set if the number n below the highest arrived.
+    came: u128,
+    /// Timestamp of the last packet in order.
+    timestamp: u32,
+    /// Arrival of the last packet in order.
+    #[serde(with = "instant")]
+    arrived: Instant,
+    /// Arrival of the last packet of any kind.
+    #[serde(with = "instant")]
+    heard: Instant,
+}
+
+impl SequenceRun {
+    fn new(header: &RtpHeader, now: Instant) -> Self {
+        // The run starts at one cycle, so that earlier packets have a number too.
+        let first = 1 << 16 | u64::from(header.sequence);
+        let timestamp = header.timestamp;
+        Self { first, highest: first, came: 1, timestamp, arrived: now, heard: now }
+    }
+
+    fn expected(&self) -> u64 {
+        self.highest - self.first + 1
+    }
+}
+
+impl Reception {
+    /// `clock_rate` is in Hz; with 0, jitter is not measured.
+    pub fn new(clock_rate: u32) -> Self {
+        Self { clock_rate, ..Self::default() }
+    }
+
+    /// Handles a packet of `bytes` bytes.
+    pub fn receive(&mut self, header: &RtpHeader, bytes: usize, now: Instant) {
+        let Some(run) = &mut self.run else {
+            self.run = Some(SequenceRun::new(header, now));
+            self.count(bytes);
+            return;
+        };
+        let gap = now.saturating_duration_since(run.heard);
+        run.heard = now;
+        self.gap_max = self.gap_max.max(gap);
+        self.total.gap_max = self.total.gap_max.max(gap);
+        self.total.gaps += u64::from(gap > GAP);
+        let ahead = sequence_ahead(header.sequence, run.highest as u16);
+        match ahead {
+            1..=DROPOUT_MAX => {
+                run.highest += u64::from(ahead.unsigned_abs());
+                run.came = run.came.checked_shl(u32::from(ahead.unsigned_abs())).unwrap_or(0) | 1;
+                self.after_jump = None;
+                self.time(header.timestamp, now);
+            }
+            ..=0 if ahead >= -MISORDER_MAX => {
+                let behind = u32::from(ahead.unsigned_abs());
+                debug_assert!(behind < WINDOW);
+                if run.came >> behind & 1 == 1 {
+                    self.total.duplicates += 1;
+                    return;
+                }
+                run.came |= 1 << behind;
+                run.first = run.first.min(run.highest - u64::from(behind));
+                self.total.reordered += 1;
+            }
+            _ if self.after_jump == Some(header.sequence) => {
+                self.expected_before += run.expected();
+                *run = SequenceRun::new(header, now);
+                // The packet that caused the jump belongs to the new run.
+                run.first -= 1;
+                run.came |= 2;
+                self.after_jump = None;
+            }
+            _ => self.after_jump = Some(header.sequence.wrapping_add(1)),
+        }
+        self.count(bytes);
+    }
+
+    /// Returns the counts since the last call, and resets them. Late packets lower `lost`.
+    pub fn interval(&mut self) -> ReceptionCounts {
+        let total = self.totals();
+        let then = std::mem::replace(&mut self.then, total);
+        ReceptionCounts {
+            packets: total.packets - then.packets,
+            bytes: total.bytes - then.bytes,
+            expected: total.expected - then.expected,
+            lost: total.lost.saturating_sub(then.lost),
+            duplicates: total.duplicates - then.duplicates,
+            reordered: total.reordered - then.reordered,
+            gaps: total.gaps - then.gaps,
+            gap_max: std::mem::take(&mut self.gap_max),
+        }
+    }
+
+    /// Returns the counts since the source began.
+    pub(crate) fn totals(&self) -> ReceptionCounts {
+        let expected = self.expected();
+        let lost = expected.saturating_sub(self.total.packets);
+        ReceptionCounts { expected, lost, ..self.total }
+    }
+
+    /// Returns the interarrival jitter in microseconds (RFC 3550, section 6.4.1), smoothed over 16
+    /// packets.
+    pub fn jitter_us(&self) -> u64 {
+        (self.jitter_x16 * 1_000_000).checked_div(16 * u64::from(self.clock_rate)).unwrap_or(0)
+    }
+
+    /// Returns whether this number is the highest received, or at most `behind` below it.
+    fn is_recent(&self, sequence: u16, behind: u16) -> bool {
+        self.run.is_some_and(|run| (run.highest as u16).wrapping_sub(sequence) <= behind)
+    }
+
+    /// Returns a report block of the source (RFC 3550, appendix A.3): the fraction lost since the
+    /// last report, other values since the beginning. `last_sr` and its delay remain 0.
+    pub fn report(&mut self, ssrc: u32) -> ReportBlock {
+        let (expected, received) = (self.expected(), self.total.packets);
+        let (expected_then, received_then) =
+            std::mem::replace(&mut self.reported, (expected, received));
+        let newly_expected = expected - expected_then;
+        let newly_lost = newly_expected.saturating_sub(received - received_then);
+        let fraction_lost = (newly_lost * 256).checked_div(newly_expected).unwrap_or(0);
+        let sequence_max = self.run.map_or(0, |run| run.highest - (1 << 16));
+        ReportBlock {
+            ssrc,
+            fraction_lost: fraction_lost.min(255) as u8,
+            lost: i32::try_from(expected.saturating_sub(received)).unwrap_or(i32::MAX),
+            sequence_max: sequence_max as u32,
+            jitter: (self.jitter_x16 / 16) as u32,
+            last_sr: 0,
+            delay_since_last_sr: 0,
+        }
+    }
+
+    fn expected(&self) -> u64 {
+        self.expected_before + self.run.map_or(0, |run| run.expected())
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.total.packets += 1;
+        self.total.bytes += bytes as u64;
+    }
+
+    /// Updates the jitter from the first packet of each frame. Packets with the same timestamp are
+    /// sent back to back, so the time between them carries no information.
+    fn time(&mut self, timestamp: u32, now: Instant) {
+        let Some(run) = &mut self.run else { return };
+        let sent = timestamp_ahead(timestamp, run.timestamp);
+        if sent == 0 {
+            return;
+        }
+        let arrival = now.saturating_duration_since(run.arrived);
+        (run.timestamp, run.arrived) = (timestamp, now);
+        let arrival = units(arrival, self.clock_rate);
+        let off = arrival.saturating_sub(sent.into()).unsigned_abs();
+        // A step this large is a clock reset, not jitter.
+        if off < u64::from(self.clock_rate) * 10 {
+            let falling = (self.jitter_x16 + 8) / 16;
+            self.jitter_x16 = self.jitter_x16 + off - falling.min(self.jitter_x16);
+        }
+    }
+}
+
+/// Reception of the sources of one sender, of which the oldest is replaced.
+#[derive(Clone, Default, Serialize, Deserialize, Debug)]
+pub struct Receptions(Vec<(u32, Reception)>);
+
+impl Receptions {
+    /// Sources that are kept.
+    pub const MAX: usize = 8;
+
+    /// Handles a packet of `bytes` bytes. The clock rate is that of its payload type.
+    pub fn receive(&mut self, header: &RtpHeader, bytes: usize, clock_rate: u32, now: Instant) {
+        let place = match self.0.iter().position(|(ssrc, _)| *ssrc == header.ssrc) {
+            Some(place) => place,
+            None => {
+                if self.0.len() == Receptions::MAX {
+                    self.0.remove(0);
+                }
+                self.0.push((header.ssrc, Reception::new(clock_rate)));
+                self.0.len() - 1
+            }
+        };
+        self.0[place].1.receive(header, bytes, now);
+    }
+
+    /// Returns whether this number of a source is the highest received, or at most `behind` below it.
+    pub fn is_recent(&self, ssrc: u32, sequence: u16, behind: u16) -> bool {
+        self.0.iter().any(|(of, reception)| *of == ssrc && reception.is_recent(sequence, behind))
+    }
+
+    /// All sources.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Reception> {
+        self.0.iter_mut().map(|(_, reception)| reception)
+    }
+}
+
+/// Converts a time to clock units via whole microseconds: a 128-bit division would dominate the
+/// cost of a packet.
+fn units(time: Duration, clock_rate: u32) -> i64 {
+    let rate = u64::from(clock_rate);
+    let part = u64::from(time.subsec_micros()) * rate / 1_000_000;
+    time.as_secs().saturating_mul(rate).saturating_add(part).try_into().unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -9,10 +9,12 @@ use std::net::SocketAddr;
 
 use message::{
     ERROR_CODE, ICE_CONTROLLED, ICE_CONTROLLING, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256,
-    PRIORITY, StunMessage, UNKNOWN_ATTRIBUTES, USE_CANDIDATE, USERNAME, XOR_MAPPED_ADDRESS, append,
+    PRIORITY, UNKNOWN_ATTRIBUTES, USE_CANDIDATE, USERNAME, XOR_MAPPED_ADDRESS, append,
     append_address, begin, end, read_address,
 };
-pub use message::{MAGIC_COOKIE, StunError, StunKey, Transaction, Unverified, is_stun};
+pub use message::{
+    MAGIC_COOKIE, StunError, StunKey, StunMessage, Transaction, Unverified, is_stun,
+};
 
 mod message;
 
@@ -25,10 +27,12 @@ const UNKNOWN_MAX: usize = 4;
 
 /// A binding request, parsed in place.
 ///
-/// Do not act on its content before [`verify`](Self::verify) succeeds.
+/// Do not act on its content before [`StunMessage::verify`] succeeds. If it fails, send no response, so that a stranger
+/// learns nothing (RFC 8489, section 9.1.3).
 #[derive(Clone, Copy, Debug)]
 pub struct BindingRequest<'a> {
-    message: StunMessage<'a>,
+    /// The whole message.
+    pub message: StunMessage<'a>,
 }
 
 /// The two parts of a USERNAME (RFC 8445, section 7.2.2).
@@ -82,11 +86,6 @@ impl<'a> BindingRequest<'a> {
         Ok(Self { message })
     }
 
-    /// To be repeated in the response.
-    pub fn transaction(&self) -> Transaction {
-        self.message.transaction()
-    }
-
     /// Returns `None` if USERNAME is missing or has no colon. The gateway sends no response.
     pub fn username(&self) -> Option<Username<'a>> {
         Username::of(&self.message)
@@ -108,19 +107,10 @@ impl<'a> BindingRequest<'a> {
             .filter(move |kind| *kind < 0x8000 && !known.contains(kind))
             .take(UNKNOWN_MAX)
     }
-
-    /// Checks that the sender knows the password.
-    ///
-    /// # Errors
-    /// The integrity is missing or wrong (RFC 8489, section 9.1.3). The gateway sends no response, so that a stranger learns
-    /// nothing.
-    pub fn verify(&self, key: &StunKey) -> Result<(), Unverified> {
-        self.message.verify(key)
-    }
 }
 
 /// The attributes of a binding request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct BindingBuilder<'a> {
     /// A random transaction identifier.
     pub transaction: Transaction,
@@ -140,14 +130,7 @@ pub struct BindingBuilder<'a> {
 impl BindingBuilder<'_> {
     /// Creates a plain request with only a transaction.
     pub fn probe(transaction: Transaction) -> Self {
-        Self {
-            transaction,
-            username: None,
-            key: None,
-            priority: None,
-            controlling: None,
-            use_candidate: false,
-        }
+        Self { transaction, ..Self::default() }
     }
 
     /// Appends the request to `out`.
@@ -201,8 +184,10 @@ pub fn write_unknown(
 /// A response to a binding request, parsed in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
-    message: StunMessage<'a>,
-    outcome: BindingOutcome,
+    /// The whole message.
+    pub message: StunMessage<'a>,
+    /// The mapped address, or the error.
+    pub outcome: BindingOutcome,
 }
 
 /// The content of a response.
@@ -235,24 +220,6 @@ impl<'a> Response<'a> {
             _ => return Err(StunError::NotBinding),
         };
         Ok(Self { message, outcome })
-    }
-
-    /// The transaction of the request.
-    pub fn transaction(&self) -> Transaction {
-        self.message.transaction()
-    }
-
-    /// The mapped address, or the error.
-    pub fn outcome(&self) -> BindingOutcome {
-        self.outcome
-    }
-
-    /// Checks that the sender knows the password.
-    ///
-    /// # Errors
-    /// Fails if the integrity is missing or wrong; a client then drops the response.
-    pub fn verify(&self, key: &StunKey) -> Result<(), Unverified> {
-        self.message.verify(key)
     }
 }
 

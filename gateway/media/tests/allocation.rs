@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "a counting allocator")]
 
 use evenkeel_media::continuity::{Continuity, Pass, Protection, StreamEpoch};
-use evenkeel_media::statistics::Reception;
+use evenkeel_media::rtp::Reception;
 use evenkeel_media::trunk::{self, Bundle, Tag};
 use evenkeel_media::{demux, rtcp, rtp, stun};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -117,8 +117,8 @@ fn stun_verification_never_allocates() {
     let address = ([127, 0, 0, 1], 5_004).into();
     let count = allocations(|| {
         let request = stun::BindingRequest::parse(&request).unwrap();
-        assert_eq!(request.verify(&key), Ok(()));
-        stun::write_success(request.transaction(), address, Some(&key), &mut answer);
+        assert_eq!(request.message.verify(&key), Ok(()));
+        stun::write_success(request.message.transaction(), address, Some(&key), &mut answer);
     });
     assert_eq!(count, 0);
 }

@@ -157,18 +157,11 @@ pub fn is_privileged() -> bool {
     caps::read(None, CapSet::Permitted).is_ok_and(|permitted| !permitted.is_empty())
 }
 
-/// Drops all capabilities and filters system calls, for this thread and all that it starts, and for programs that they
-/// run. Must be called while the process has one thread: capabilities belong to threads.
-pub fn confine_gateway() -> Vec<MissingMeasure> {
-    let steps = [keep_capabilities(&CapsHashSet::new()).err(), filter_gateway().err()];
-    steps.into_iter().flatten().collect()
-}
-
-/// As [`confine_gateway`], for the process that adds addresses to interfaces: it keeps the capability to do that, which
-/// must be in effect.
-pub fn confine_holder() -> Vec<MissingMeasure> {
-    let kept = CapsHashSet::from([Capability::CAP_NET_ADMIN]);
-    let steps = [keep_capabilities(&kept).err(), filter_gateway().err()];
+/// Drops all other capabilities than these, which must be in effect, and filters system calls, for this thread and all
+/// that it starts, and for programs that they run. Must be called while the process has one thread: capabilities belong
+/// to threads.
+pub fn confine(kept: impl IntoIterator<Item = Capability>) -> Vec<MissingMeasure> {
+    let steps = [keep_capabilities(&kept.into_iter().collect()).err(), filter_gateway().err()];
     steps.into_iter().flatten().collect()
 }
 

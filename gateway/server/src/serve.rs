@@ -118,8 +118,8 @@ fn serve_as(
     }
     duplicates.extend(init.map(|init| (SocketName::Init, init)));
     api.upgrades = place.program.as_ref().map(|_| upgrades.clone());
-    let group = member.as_ref().map(evenkeel_group::BoundMember::group);
-    if let Some(access) = member.as_mut().and_then(evenkeel_group::BoundMember::take_access) {
+    let group = member.as_ref().map(|member| member.group.clone());
+    if let Some(access) = member.as_mut().and_then(|member| member.access.take()) {
         api.join(access, telemetry.instruments());
     }
     let index = evenkeel_index::IndexChannels::new(&settings);
@@ -163,7 +163,7 @@ fn serve_as(
         bound.start(parts, telemetry.instruments())
     });
     let member = member.transpose()?;
-    let in_group = member.as_ref().map(evenkeel_group::RunningMember::group);
+    let in_group = member.as_ref().map(|member| member.group.clone());
     let index = index
         .map(|bound| bound.start(&gateway.handle, in_group.clone(), telemetry.instruments()))
         .transpose()?;
@@ -329,7 +329,7 @@ impl Sandbox {
             return Ok(Sandbox::Off);
         }
         let was_privileged = sandbox::is_privileged();
-        let missing = sandbox::confine_gateway();
+        let missing = sandbox::confine([]);
         if was_privileged {
             place.load()?;
         }

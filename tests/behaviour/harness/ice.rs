@@ -48,8 +48,8 @@ impl Credentials {
     pub(crate) fn mapped(&self, phone: &Phone) -> Option<SocketAddr> {
         let answers = phone.other.iter().filter(|bytes| is_stun(bytes));
         answers.filter_map(|bytes| Response::parse(bytes).ok()).find_map(|response| {
-            response.verify(&StunKey::new(&self.password)).unwrap();
-            match response.outcome() {
+            response.message.verify(&StunKey::new(&self.password)).unwrap();
+            match response.outcome {
                 BindingOutcome::Mapped(address) => Some(address),
                 BindingOutcome::Refused(_) => None,
             }

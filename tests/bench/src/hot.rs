@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_dataplane::worker::PacketPath;
 use evenkeel_media::continuity::{Continuity, Protection, StreamEpoch};
-use evenkeel_media::statistics::Reception;
+use evenkeel_media::rtp::Reception;
 use evenkeel_media::trunk::message::NodeSecret;
 use evenkeel_media::trunk::{Bundle, Tag, seal};
 use evenkeel_media::{roq, rtcp, rtp, stun, trunk};
@@ -177,7 +177,7 @@ fn verify_stun() -> Box<dyn FnMut()> {
     let (check, key) = (check(), stun::StunKey::new(PASSWORD));
     Box::new(move || {
         let request = stun::BindingRequest::parse(&check).ok();
-        _ = black_box(request.map(|request| request.verify(&key)));
+        _ = black_box(request.map(|request| request.message.verify(&key)));
     })
 }
 

@@ -7,7 +7,7 @@ use evenkeel_media::trunk::message::NodeFault;
 use super::io::Io;
 
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Faults {
+pub(crate) struct Faults {
     /// Time until which the trunk link is cut.
     cut: Option<Instant>,
     /// Time until which the process is stopped.
@@ -55,7 +55,8 @@ impl Faults {
         }
     }
 
-    pub(super) fn end(&mut self, io: &mut impl Io) {
+    /// Ends all faults when the agent exits.
+    pub(crate) fn end(&mut self, io: &mut impl Io) {
         self.cut = None;
         if self.stopped.take().is_some() {
             io.signal(NodeFault::Wake);

@@ -335,7 +335,7 @@ fn open_is_answered_once_the_server_accepted() {
     scene.agent.handle_opened(1, false, scene.now, &mut scene.io);
     let failed = TrunkAnswer::Open { tag: Tag(8), status: OpenStatus::Failed };
     assert_eq!(scene.answers(), [(1, 80, failed)]);
-    assert_eq!((scene.io.closed.clone(), scene.agent.open_sessions()), (vec![1], 1));
+    assert_eq!((scene.io.closed.clone(), scene.agent.sessions.len()), (vec![1], 1));
 }
 
 #[test]
@@ -459,9 +459,9 @@ fn load_is_the_highest_figure() {
     let mut scene = Scene::new();
     scene.open(1);
     assert_eq!(scene.probe().unwrap().permille, 333);
-    scene.agent.handle_measured(700);
+    scene.agent.measured = 700;
     assert_eq!(scene.probe().unwrap().permille, 700);
-    scene.agent.handle_measured(10);
+    scene.agent.measured = 10;
     assert_eq!(scene.probe().unwrap().permille, 333);
 }
 
@@ -588,10 +588,10 @@ fn cut_and_stop_expire() {
 #[test]
 fn exiting_agent_wakes_a_stopped_process() {
     let mut scene = Scene::new();
-    scene.agent.end_faults(&mut scene.io);
+    scene.agent.faults.end(&mut scene.io);
     assert!(scene.io.signals.is_empty(), "not stopped");
     scene.ask(&TrunkQuestion::Break(NodeFault::Hang));
-    scene.agent.end_faults(&mut scene.io);
+    scene.agent.faults.end(&mut scene.io);
     assert_eq!(scene.io.signals, [NodeFault::Hang, NodeFault::Wake]);
 }
 

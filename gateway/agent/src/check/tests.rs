@@ -39,7 +39,7 @@ fn each_check_kind_accepts_its_answer() {
         let request = stun::BindingRequest::parse(question).unwrap();
         let mut answer = Vec::new();
         let mapped = ([127, 0, 0, 1], 9).into();
-        stun::write_success(request.transaction(), mapped, None, &mut answer);
+        stun::write_success(request.message.transaction(), mapped, None, &mut answer);
         answer
     });
     assert_eq!(check.port(), PortState::Up);

@@ -41,7 +41,7 @@ fn outcome_returns_its_context_and_wakes() {
     }
     let mut done = Vec::new();
     while done.len() < 10 {
-        let mut fds = [PollFd::new(commands.bell().as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(commands.bell.as_fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut fds, 20_000_u16), Ok(1));
         done.extend(commands.done());
     }

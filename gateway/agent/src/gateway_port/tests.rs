@@ -24,7 +24,7 @@ impl Scene {
     fn look(&mut self) -> PortState {
         self.watch.handle_timeout(self.now);
         self.now += EVERY;
-        self.watch.port()
+        self.watch.port
     }
 }
 
@@ -59,7 +59,7 @@ fn end_shows_only_after_the_port_was_open() {
 #[test]
 fn port_stays_open_while_one_process_has_it() {
     let mut scene = Scene::new(free(Ipv4Addr::LOCALHOST.into()).unwrap());
-    let former = connected(scene.watch.address(), scene.peer);
+    let former = connected(scene.watch.gateway.address, scene.peer);
     assert_eq!(scene.look(), PortState::Up);
     let next = former.try_clone().unwrap();
     drop(former);
@@ -71,7 +71,7 @@ fn port_stays_open_while_one_process_has_it() {
 #[test]
 fn socket_towards_another_peer_is_no_gateway() {
     let mut scene = Scene::new(free(Ipv4Addr::LOCALHOST.into()).unwrap());
-    let _other = connected(scene.watch.address(), (Ipv4Addr::LOCALHOST, 7).into());
+    let _other = connected(scene.watch.gateway.address, (Ipv4Addr::LOCALHOST, 7).into());
     assert_eq!(scene.look(), PortState::Silent);
 }
 
@@ -79,8 +79,8 @@ fn socket_towards_another_peer_is_no_gateway() {
 fn kernel_is_asked_once_per_interval() {
     let mut scene = Scene::new(free(Ipv4Addr::LOCALHOST.into()).unwrap());
     assert!(!scene.watch.handle_timeout(scene.now));
-    let _gateway = connected(scene.watch.address(), scene.peer);
-    let due = scene.watch.poll_timeout();
+    let _gateway = connected(scene.watch.gateway.address, scene.peer);
+    let due = scene.watch.due;
     assert_eq!(due, scene.now + EVERY);
     assert!(!scene.watch.handle_timeout(due - Duration::from_micros(1)));
     assert!(scene.watch.handle_timeout(due), "the port is open");
@@ -91,7 +91,7 @@ fn kernel_is_asked_once_per_interval() {
 fn other_errors_say_nothing_about_the_port() {
     let error = |errno: Errno| {
         let mut answer = vec![0; HEAD_LEN];
-        answer[4..6].copy_from_slice(&NLMSG_ERROR.to_ne_bytes());
+        answer[4..6].copy_from_slice(&(libc::NLMSG_ERROR as u16).to_ne_bytes());
         answer.extend((-(errno as i32)).to_ne_bytes());
         answer
     };

@@ -54,8 +54,8 @@ pub(super) struct SystemIo {
     media: Option<MediaConfig>,
     legs: Vec<Option<ServerLeg>>,
     numbers: u64,
-    commands: Commands<Option<LegOpening>>,
-    process: Option<WatchedProcess>,
+    pub(super) commands: Commands<Option<LegOpening>>,
+    pub(super) process: Option<WatchedProcess>,
     start: Option<Vec<String>>,
     /// True if the loop must look for the process at once.
     pub(super) look_now: bool,
@@ -69,15 +69,11 @@ impl SystemIo {
         now: Instant,
     ) -> io::Result<SystemIo> {
         let commands = Commands::new()?;
-        watch(&epoll, commands.bell(), COMMANDS)?;
+        watch(&epoll, &commands.bell, COMMANDS)?;
         let Config { process, cold, start, media, .. } = config;
         let process = process.map(|found| WatchedProcess::new(found, cold, now));
         let (legs, numbers, look_now) = (Vec::new(), 0, true);
         Ok(SystemIo { trunk, epoll, media, legs, numbers, commands, process, start, look_now })
-    }
-
-    pub(super) fn pid(&self) -> Option<i32> {
-        self.process.as_ref()?.pid()
     }
 
     pub(super) fn lacks_process(&self) -> bool {
@@ -103,10 +99,6 @@ impl SystemIo {
         found.unwrap_or(false)
     }
 
-    pub(super) fn process_ended(&mut self, now: Instant) -> Option<i32> {
-        self.process.as_mut()?.ended(now)
-    }
-
     /// Returns whether sessions, or a process started by the agent, end with the agent.
     pub(super) fn is_needed(&self) -> bool {
         self.media.is_some() || self.process.as_ref().is_some_and(WatchedProcess::is_ours)
@@ -117,10 +109,6 @@ impl SystemIo {
         if let Some(process) = self.process.as_ref().filter(|process| process.is_ours()) {
             process.signal(Signal::SIGTERM);
         }
-    }
-
-    pub(super) fn done(&mut self) -> Vec<(Option<LegOpening>, CommandResult)> {
-        self.commands.done().collect()
     }
 
     /// Handles the result of `media.open`. Returns whether the session is open, or `None` if it has ended meanwhile.

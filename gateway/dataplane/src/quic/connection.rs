@@ -62,7 +62,7 @@ impl ClientConnection {
     pub(super) fn due(&mut self) -> Option<Instant> {
         let own = match self.stage {
             ConnectionStage::Handshake { until } => Some(until),
-            ConnectionStage::Open => self.outgoing.due(),
+            ConnectionStage::Open => self.outgoing.due,
             ConnectionStage::Ended => None,
         };
         [self.connection.poll_timeout(), own].into_iter().flatten().min()

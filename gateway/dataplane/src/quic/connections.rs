@@ -16,14 +16,14 @@ const ENTRIES: usize = 4;
 #[derive(Default)]
 pub(super) struct Connections {
     places: Vec<Option<ConnectionSlot>>,
-    count: usize,
-    sources: Sources,
+    pub(super) count: usize,
+    pub(super) sources: Sources,
     /// First in, first out, so that every connection is driven even if the socket is often full.
     touched: VecDeque<ConnectionHandle>,
     /// A time per connection that is no later than its next timer.
-    timers: ConnectionTimers,
+    pub(super) timers: ConnectionTimers,
     /// The connection that was accessed last.
-    accessed: Option<ConnectionHandle>,
+    pub(super) accessed: Option<ConnectionHandle>,
 }
 
 struct ConnectionSlot {
@@ -35,18 +35,6 @@ struct ConnectionSlot {
 }
 
 impl Connections {
-    pub(super) fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.count
-    }
-
-    pub(super) fn held(&self, source: ClientNetwork) -> SourceConnections {
-        self.sources.held(source)
-    }
-
     pub(super) fn insert(&mut self, client: ClientConnection) {
         let handle = client.handle;
         if self.places.len() <= handle.0 {
@@ -84,11 +72,6 @@ impl Connections {
         let place = self.places.get_mut(handle.0)?.as_mut()?;
         self.accessed = Some(handle);
         Some(&mut place.client)
-    }
-
-    /// Takes the connection that was accessed last.
-    pub(super) fn take_accessed(&mut self) -> Option<ConnectionHandle> {
-        self.accessed.take()
     }
 
     pub(super) fn handles(&self) -> impl Iterator<Item = ConnectionHandle> + use<> {
@@ -130,15 +113,6 @@ impl Connections {
         if let Some(due) = self.get_mut(handle).and_then(ClientConnection::due) {
             self.timers.note(handle.0, due);
         }
-    }
-
-    pub(super) fn next_due(&mut self) -> Option<Instant> {
-        self.timers.next_due()
-    }
-
-    /// Takes a connection with a timer that may be due.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<ConnectionHandle> {
-        self.timers.take(now).map(ConnectionHandle)
     }
 }
 
@@ -200,7 +174,7 @@ impl Sources {
 
 /// One timer per connection, by number.
 #[derive(Default)]
-struct ConnectionTimers {
+pub(super) struct ConnectionTimers {
     /// The earliest set time by number.
     due: Vec<Option<Instant>>,
     count: usize,
@@ -244,14 +218,14 @@ impl ConnectionTimers {
         None
     }
 
-    /// Takes the number of a timer that is due.
-    pub(super) fn take(&mut self, now: Instant) -> Option<usize> {
+    /// Takes a connection whose timer may be due.
+    pub(super) fn take(&mut self, now: Instant) -> Option<ConnectionHandle> {
         if self.next_due()? > now {
             return None;
         }
         let Reverse((_, number)) = self.entries.pop()?;
         self.forget(number);
-        Some(number)
+        Some(ConnectionHandle(number))
     }
 }
 

@@ -23,7 +23,7 @@ use super::connection::ClientConnection;
 use super::connections::{ClientNetwork, Connections};
 use super::counters::count;
 use super::hub::{Hub, Round};
-use super::socket::{From, QuicSocket};
+use super::socket::{From, QuicSocket, SEGMENTS_MAX};
 use crate::flows::Home;
 use crate::lease::SendLease;
 use crate::panics;
@@ -46,7 +46,7 @@ const RING_BATCH: usize = 256;
 pub(super) struct QuicEndpoint {
     quinn: quinn_proto::Endpoint,
     pub(super) socket: QuicSocket,
-    connections: Connections,
+    pub(super) connections: Connections,
     hub: Hub,
     pub(super) rings: Vec<ring::Receiver>,
     settings: QuicSettings,
@@ -56,9 +56,9 @@ pub(super) struct QuicEndpoint {
     /// Buffer that quinn writes packets into.
     packet: Vec<u8>,
     /// The packet that the full socket refused, or that waits for the lease. It is sent before any other.
-    blocked: Option<(Transmit, Vec<u8>)>,
+    pub(super) blocked: Option<(Transmit, Vec<u8>)>,
     framed: Vec<u8>,
-    lease: Arc<SendLease>,
+    pub(super) lease: Arc<SendLease>,
 }
 
 /// The result of one turn of the loop.
@@ -81,7 +81,7 @@ impl QuicEndpoint {
     ) -> QuicEndpoint {
         let own = Arc::new(own);
         // MTU discovery needs unfragmented probes: a fragmented probe always arrives.
-        let discovers_mtu = !socket.may_fragment();
+        let discovers_mtu = !socket.state.may_fragment();
         QuicEndpoint {
             quinn: quinn_proto::Endpoint::new(own, Some(Arc::new(config)), discovers_mtu, None),
             socket,
@@ -98,29 +98,16 @@ impl QuicEndpoint {
         }
     }
 
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.is_some()
-    }
-
     pub(super) fn next_due(&mut self) -> Instant {
         let round = self.round.due();
-        self.connections.next_due().map_or(round, |due| due.min(round))
-    }
-
-    pub(super) fn may_send(&self) -> bool {
-        self.lease.is_held_now()
-    }
-
-    /// Returns whether no connection is left, not even one that is still closing.
-    pub(super) fn is_idle(&self) -> bool {
-        self.connections.is_empty()
+        self.connections.timers.next_due().map_or(round, |due| due.min(round))
     }
 
     /// Reads, runs timers and sends.
     pub(super) fn turn(&mut self, now: Instant) -> TurnResult {
         let from_clients = self.read_socket(now);
         let from_workers = self.read_rings(now);
-        while let Some(handle) = self.connections.take_due(now) {
+        while let Some(handle) = self.connections.timers.take(now) {
             if let Some(client) = self.connections.get_mut(handle) {
                 client.handle_timeout(now, &mut self.hub);
             }
@@ -217,7 +204,7 @@ impl QuicEndpoint {
     /// Sends all pending packets of a connection. Returns whether the socket took them.
     fn transmit(&mut self, handle: ConnectionHandle, now: Instant) -> bool {
         let Some(client) = self.connections.get_mut(handle) else { return true };
-        let segments = self.socket.segments_max();
+        let segments = self.socket.state.max_gso_segments().min(SEGMENTS_MAX);
         loop {
             self.packet.clear();
             let Some(transmit) = client.connection.poll_transmit(now, segments, &mut self.packet)
@@ -234,7 +221,7 @@ impl QuicEndpoint {
 
     /// Runs the round when due, and a turn.
     pub(super) fn guarded_turn(&mut self, now: Instant) -> TurnResult {
-        self.connections.take_accessed();
+        self.connections.accessed = None;
         let turn = AssertUnwindSafe(|| {
             self.look_round(now);
             self.turn(now)
@@ -249,9 +236,8 @@ impl QuicEndpoint {
     /// 10.3). Resumes the panic, which ends the process, if no connection was accessed.
     #[cold]
     fn isolate_panic(&mut self, panic: Box<dyn Any + Send>) {
-        let (location, message) =
-            (panics::take_location().unwrap_or_default(), panics::message(&*panic));
-        let Some(handle) = self.connections.take_accessed() else {
+        let (location, message) = panics::describe(&*panic);
+        let Some(handle) = self.connections.accessed.take() else {
             tracing::error!(panic = message, %location, "panic outside of a connection; gateway ends");
             resume_unwind(panic);
         };
@@ -260,7 +246,7 @@ impl QuicEndpoint {
             client.end(&mut self.hub);
         }
         self.connections.remove(handle);
-        self.connections.take_accessed();
+        self.connections.accessed = None;
         let _ = self.quinn.handle_event(handle, EndpointEvent::drained());
     }
 
@@ -270,9 +256,9 @@ impl QuicEndpoint {
         while spent < DATAGRAMS_PER_TURN {
             if let Some((from, datagram)) = self.received.pop_front() {
                 look.packets += 1;
-                let before = self.connections.count();
+                let before = self.connections.count;
                 self.take_datagram(from, datagram, now);
-                let is_handshake = self.connections.count() > before;
+                let is_handshake = self.connections.count > before;
                 spent += if is_handshake { DATAGRAMS_PER_HANDSHAKE } else { 1 };
                 continue;
             }
@@ -297,7 +283,7 @@ impl QuicEndpoint {
         let From { source, local, ecn } = from;
         self.packet.clear();
         // Until quinn finds the connection, a panic belongs to none.
-        self.connections.take_accessed();
+        self.connections.accessed = None;
         match self.quinn.handle(now, source, local, ecn, datagram, &mut self.packet) {
             None => {}
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
@@ -316,8 +302,8 @@ impl QuicEndpoint {
     /// forgotten, because they still use memory.
     fn accept(&mut self, incoming: Incoming, now: Instant) {
         let counters = &self.hub.counters;
-        let (held, most) = (self.connections.count(), self.settings.connections_max);
-        let of_source = self.connections.held(ClientNetwork::of(incoming.remote_address()));
+        let (held, most) = (self.connections.count, self.settings.connections_max);
+        let of_source = self.connections.sources.held(ClientNetwork::of(incoming.remote_address()));
         let most_of_source = self.settings.connections_per_source;
         self.packet.clear();
         if held >= most || of_source.connections >= most_of_source {
@@ -425,7 +411,7 @@ impl QuicEndpoint {
 
 /// Sends a packet unless the lease has ended, which blocks like a full buffer. Returns whether it was taken.
 fn send(socket: &QuicSocket, lease: &SendLease, transmit: &Transmit, bytes: &[u8]) -> bool {
-    lease.is_held_now() && socket.send(transmit, bytes)
+    lease.is_held(Instant::now) && socket.send(transmit, bytes)
 }
 
 /// Frames a packet in separately allocated memory. Packets may wait in a queue, and the queue's limit in bytes holds

@@ -17,7 +17,7 @@ const BUFFER: usize = 1_024 * 1_024;
 /// 18.2).
 const DATAGRAM_MAX: usize = 1_472;
 /// Datagrams of one size to one client per system call.
-const SEGMENTS_MAX: usize = 10;
+pub(super) const SEGMENTS_MAX: usize = 10;
 
 /// Source and metadata of a datagram.
 #[derive(Clone, Copy, Debug)]
@@ -28,14 +28,12 @@ pub(super) struct From {
 }
 
 pub(super) struct QuicSocket {
-    socket: UdpSocket,
-    state: UdpSocketState,
+    pub(super) socket: UdpSocket,
+    pub(super) state: UdpSocketState,
     bytes: Box<[u8]>,
 }
 
 impl QuicSocket {
-    /// # Errors
-    /// Returns the system's error.
     pub(super) fn listen(address: SocketAddr, moves: bool) -> io::Result<QuicSocket> {
         let domain = socket2::Domain::for_address(address);
         let socket =
@@ -52,34 +50,11 @@ impl QuicSocket {
     }
 
     /// Uses a bound socket.
-    ///
-    /// # Errors
-    /// Returns the system's error.
     pub(super) fn on(socket: UdpSocket) -> io::Result<QuicSocket> {
         // This makes the socket non-blocking, enables ECN and local addresses, and sets the don't-fragment bit.
         let state = UdpSocketState::new((&socket).into())?;
         let bytes = vec![0; BATCH_SIZE * DATAGRAM_MAX * state.gro_segments()].into();
         Ok(QuicSocket { socket, state, bytes })
-    }
-
-    /// # Errors
-    /// Returns the system's error.
-    pub(super) fn try_clone(&self) -> io::Result<UdpSocket> {
-        self.socket.try_clone()
-    }
-
-    pub(super) fn address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    /// Returns whether datagrams may be fragmented, which rules out MTU discovery.
-    pub(super) fn may_fragment(&self) -> bool {
-        self.state.may_fragment()
-    }
-
-    /// Datagrams to one client per system call.
-    pub(super) fn segments_max(&self) -> usize {
-        self.state.max_gso_segments().min(SEGMENTS_MAX)
     }
 
     /// Reads at most one batch. Returns whether more may be waiting; `None` if nothing has arrived.

@@ -35,10 +35,7 @@ impl IncomingStream {
         IncomingStream { decoder: roq::StreamDecoder::new(ring::PACKET_MAX), flow: None }
     }
 
-    /// Reads available data. Returns whether more may arrive.
-    ///
-    /// # Errors
-    /// Fails if the stream ended within a packet.
+    /// Reads available data. Returns whether more may arrive. Fails if the stream ended within a packet.
     pub(super) fn read(
         &mut self,
         id: StreamId,
@@ -148,7 +145,7 @@ pub(super) struct OutgoingStreams {
     waiting: VecDeque<UnsentStream>,
     open: HashMap<StreamId, UnsentStream>,
     /// Time when the first packet may expire.
-    due: Option<Instant>,
+    pub(super) due: Option<Instant>,
 }
 
 impl OutgoingStreams {
@@ -167,10 +164,6 @@ impl OutgoingStreams {
         self.due = Some(self.due.map_or(until, |due| due.min(until)));
         self.waiting.push_back(UnsentStream { rest, until });
         self.open_waiting(connection, counters);
-    }
-
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.due
     }
 
     pub(super) fn handle_event(

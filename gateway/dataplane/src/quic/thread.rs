@@ -20,7 +20,7 @@ use super::{Counters, QuicSettings, QuicStartError};
 use crate::Waker;
 use crate::flows::Flows;
 use crate::lease::{self, SendLease};
-use crate::worker::{Before, Gather};
+use crate::worker::Gather;
 use crate::{panics, ring};
 
 /// Time that the thread waits at its end for clients to receive the close.
@@ -38,7 +38,7 @@ const LEAVES: u8 = 2;
 /// Another process still reads the socket.
 const WAITS: u8 = 3;
 
-/// The running endpoint; dropping it stops it.
+/// The running endpoint. Dropping it closes all connections within a second and joins the thread.
 #[derive(Debug)]
 pub struct QuicThread {
     /// The bound address.
@@ -101,7 +101,7 @@ pub fn listen(
     };
     let unheard = |error| QuicStartError::Listen { address: settings.listen, error };
     let socket = bind().map_err(unheard)?;
-    let address = socket.address().map_err(unheard)?;
+    let address = socket.socket.local_addr().map_err(unheard)?;
     Ok(BoundQuicSocket { settings, identity, tls, socket, address })
 }
 
@@ -124,7 +124,7 @@ pub fn start(
     let BoundQuicSocket { settings, identity, tls, socket, address } = listener;
     let (certificate_sha256, gather) = (tls.sha256, settings.gather);
     let configs = configs(&settings, &identity, tls);
-    let duplicate = socket.try_clone().map_err(QuicStartError::Thread)?;
+    let duplicate = socket.socket.try_clone().map_err(QuicStartError::Thread)?;
 
     let counters = Arc::<Counters>::default();
     let waker = Arc::new(Waker::new().map_err(QuicStartError::Thread)?);
@@ -159,11 +159,6 @@ impl QuicThread {
     pub fn resumer(&self) -> Resumer {
         let thread = self.thread.as_ref().map(|thread| thread.thread().clone());
         Resumer { stage: Arc::clone(&self.stage), thread }
-    }
-
-    /// Closes all connections within a second and joins the thread.
-    pub fn shut_down(self) {
-        drop(self);
     }
 
     /// Closes all connections and ends the thread, which reads nothing more: another process has the socket. The
@@ -252,8 +247,8 @@ impl Sleep {
 
     /// Waits for an event, at most until `due`.
     fn until(&mut self, endpoint: &QuicEndpoint, due: Instant) -> io::Result<()> {
-        if self.sending != endpoint.is_blocked() {
-            self.sending = endpoint.is_blocked();
+        if self.sending != endpoint.blocked.is_some() {
+            self.sending = endpoint.blocked.is_some();
             let mut flags = epoll::EventFlags::IN;
             flags.set(epoll::EventFlags::OUT, self.sending);
             epoll::modify(&self.epoll, &endpoint.socket, epoll::EventData::new_u64(0), flags)?;
@@ -279,23 +274,19 @@ fn run(
     mut sleep: Sleep,
     stage: &AtomicU8,
 ) -> io::Result<()> {
-    let gather = Gather::new(gather);
+    let mut gather = Gather::new(gather);
     let mut farewell: Option<Instant> = None;
-    let (mut gathered, mut more, mut ended) = (false, false, Instant::now());
+    let mut more = false;
     loop {
-        if !gathered && !more {
+        if !gather.gathered && !more {
             let due = endpoint.next_due();
             sleep.until(&endpoint, farewell.map_or(due, |until| due.min(until)))?;
         }
         wait_suspended(&endpoint, stage);
         let now = Instant::now();
-        let before = match gathered {
-            true => Before::Gathered,
-            false => Before::Waited(now.saturating_duration_since(ended)),
-        };
         // Packets pushed before the stop are sent before the end.
         let stage = stage.load(Ordering::Acquire);
-        if stage != RUNS && !endpoint.may_send() {
+        if stage != RUNS && !endpoint.lease.is_held(Instant::now) {
             return Ok(());
         }
         if stage == LEAVES {
@@ -308,15 +299,12 @@ fn run(
                 endpoint.close(b"the gateway is shutting down", now);
                 farewell = Some(now + FAREWELL);
             }
-            Some(until) if endpoint.is_idle() || until <= now => return Ok(()),
+            Some(until) if endpoint.connections.count == 0 || until <= now => return Ok(()),
             _ => {}
         }
         more = look.more;
-        ended = Instant::now();
-        let pause = gather.pause(before, look.packets);
-        gathered = pause.is_some();
-        if let Some(pause) = pause.filter(|_| !more) {
-            std::thread::sleep(pause);
+        if gather.ends(now, Instant::now(), look.packets) && !more {
+            std::thread::sleep(gather.pause);
         }
     }
 }
@@ -326,7 +314,9 @@ fn wait_suspended(endpoint: &QuicEndpoint, stage: &AtomicU8) {
     loop {
         match stage.load(Ordering::Acquire) {
             WAITS => std::thread::park(),
-            RUNS if !endpoint.may_send() => std::thread::sleep(lease::CHECKED_EVERY),
+            RUNS if !endpoint.lease.is_held(Instant::now) => {
+                std::thread::sleep(lease::CHECKED_EVERY);
+            }
             _ => return,
         }
     }
@@ -335,7 +325,7 @@ fn wait_suspended(endpoint: &QuicEndpoint, stage: &AtomicU8) {
 /// Closes all connections and reads nothing.
 fn leave(endpoint: &mut QuicEndpoint, now: Instant) {
     endpoint.close(b"the gateway is replaced; connect again", now);
-    while endpoint.is_blocked() && now.elapsed() < SENT_WITHIN {
+    while endpoint.blocked.is_some() && now.elapsed() < SENT_WITHIN {
         std::thread::sleep(Duration::from_millis(1));
         endpoint.drive(now);
     }

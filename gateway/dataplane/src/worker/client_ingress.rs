@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use evenkeel_media::{demux, rtp, stun};
 use evenkeel_model::forward::DropReason;
 
-use super::egress::{ArrivalKind, ClientArrival, Egress, SourceKey};
+use super::egress::Egress;
 use super::report::WorkerReport;
 use super::session::{CheckReceipt, PacketContext, SessionSlots, WorkerSession};
-use super::sockets::RtpSide;
+use super::sockets::{ArrivalKind, ClientArrival, RtpSide, SourceKey};
 use crate::address;
 use crate::flows::{FlowEntry, FlowKey, Flows, Home, Ufrag};
 
@@ -188,7 +188,7 @@ impl ClientIngress {
             self.failed_checks.charge(origin);
             return refuse(egress, DropReason::Malformed);
         };
-        if key(&entry).is_none_or(|key| request.verify(&key).is_err()) {
+        if key(&entry).is_none_or(|key| request.message.verify(&key).is_err()) {
             self.failed_checks.charge(origin);
             return refuse(egress, DropReason::BadIntegrity);
         }
@@ -264,15 +264,15 @@ impl ClientIngress {
     ) -> Option<Home> {
         let source = arrival.source;
         let request = stun::BindingRequest::parse(datagram).ok()?;
+        let transaction = request.message.transaction();
         let key = key(&entry(&self.flows, request.username()?)?)?;
         self.answer.clear();
         if request.unknown().next().is_some() {
-            let (transaction, unknown) = (request.transaction(), request.unknown());
-            stun::write_unknown(transaction, unknown, Some(&key), &mut self.answer);
+            stun::write_unknown(transaction, request.unknown(), Some(&key), &mut self.answer);
             cx.egress.queue_to_client(source, RtpSide::Rtp, 0, &self.answer);
             return None;
         }
-        let is_done = match session.remember_check(request.transaction(), source, &self.keys) {
+        let is_done = match session.remember_check(transaction, source, &self.keys) {
             CheckReceipt::Never => false,
             // The address may have belonged to another session at the first time.
             CheckReceipt::Here => session.takes_from(source),
@@ -290,7 +290,7 @@ impl ClientIngress {
                 self.flows.remove(&oldest.key(), session.home);
             }
         }
-        stun::write_success(request.transaction(), source.address, Some(&key), &mut self.answer);
+        stun::write_success(transaction, source.address, Some(&key), &mut self.answer);
         cx.egress.queue_to_client(source, RtpSide::Rtp, 0, &self.answer);
         previous
     }

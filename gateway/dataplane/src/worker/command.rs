@@ -9,15 +9,17 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use evenkeel_media::continuity::FILLED_WITHIN;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Hop, NodeId, Plan};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc;
 
+use super::egress::{Trunk, TrunkSocket, TrunkState, trunk_to};
 use super::report::WorkerReport;
 use super::session::{Install, NodeLeg, PacketContext, SessionState, WorkerSession};
-use super::sockets::{PacketSource, RtpSide, Trunk, TrunkSocket, TrunkState, watch};
-use super::{COMMANDS_MAX, PacketWorker};
+use super::sockets::RtpSide;
+use super::{COMMANDS_MAX, PacketSource, PacketWorker, watch};
 use crate::flows::Home;
 use crate::lease::CHECKED_EVERY;
 use crate::ring;
@@ -54,21 +56,12 @@ pub enum WorkerCommand {
         plan: Plan,
     },
     /// Requests a key frame from the client for each of its video streams.
-    KeyFrame {
-        /// Worker and slot of the session.
-        home: Home,
-    },
+    KeyFrame(Home),
     /// Panics at the session's next packet.
     #[cfg(any(test, feature = "fault-injection"))]
-    Panic {
-        /// Worker and slot of the session.
-        home: Home,
-    },
+    Panic(Home),
     /// Removes a session, which is reported with its totals.
-    Remove {
-        /// Worker and slot of the session.
-        home: Home,
-    },
+    Remove(Home),
     /// Sends a signed message on the trunk of a node.
     SendSigned {
         /// The receiver.
@@ -92,11 +85,8 @@ pub enum WorkerCommand {
         /// A socket connected to the node.
         trunk: TrunkSocket,
     },
-    /// Closes the node's trunk and clears its statistics.
-    RemoveNode {
-        /// Its number may be reused afterwards.
-        node: NodeId,
-    },
+    /// Closes the node's trunk and clears its statistics. Its number may be reused afterwards.
+    RemoveNode(NodeId),
     /// Copies the sessions in these slots that have sockets of their own, with duplicates of these sockets. Fails if a
     /// socket cannot be duplicated.
     Duplicate {
@@ -109,11 +99,9 @@ pub enum WorkerCommand {
     },
     /// Finishes the packets that were read, sends them, and hands out the sessions that have changed since their last
     /// copy, and the trunks. Then reads nothing and runs only commands until [`WorkerCommand::Resume`]. Sent to all workers
-    /// together: each waits for the packets that others pass to it.
-    Suspend {
-        /// Has room for all [parts](HandedOut::parts).
-        to: mpsc::Sender<HandedOut>,
-    },
+    /// together: each waits for the packets that others pass to it. The channel has room for all
+    /// [parts](HandedOut::parts).
+    Suspend(mpsc::Sender<HandedOut>),
     /// Copies sessions that have changed since their last copy: those in these slots, and those with another leg, hop
     /// or address.
     Copy {
@@ -134,10 +122,7 @@ pub enum WorkerCommand {
     /// Continues the trunk of another process on a duplicate of its socket. The secret must be the same.
     ContinueTrunk(Box<TrunkState>),
     /// Answers when all earlier commands have run.
-    Confirm {
-        /// Receives the answer.
-        done: crossbeam_channel::Sender<()>,
-    },
+    Confirm(crossbeam_channel::Sender<()>),
     /// Reads again, first what has arrived meanwhile.
     Resume,
     /// Ends the thread of the worker.
@@ -185,38 +170,38 @@ impl PacketWorker {
             WorkerCommand::Plan { home, plan } => {
                 self.with_session(home, now, |session, cx| session.set_plan(plan, cx));
             }
-            WorkerCommand::KeyFrame { home } => {
+            WorkerCommand::KeyFrame(home) => {
                 self.with_session(home, now, WorkerSession::request_client_key_frame);
             }
             #[cfg(any(test, feature = "fault-injection"))]
-            WorkerCommand::Panic { home } => {
+            WorkerCommand::Panic(home) => {
                 self.sessions.with(home, |session| session.panics = true);
             }
-            WorkerCommand::Remove { home } => self.remove(home, now),
+            WorkerCommand::Remove(home) => self.remove(home, now),
             WorkerCommand::SendSigned { node, message, sealed } => {
                 self.egress.send_signed(node, &message, sealed);
             }
             WorkerCommand::LimitBundles { node, size_max } => {
-                if let Some(trunk) = self.egress.trunk(node) {
+                if let Some(trunk) = trunk_to(&mut self.egress.trunks, node) {
                     trunk.limit_bundles(size_max);
                 }
             }
             WorkerCommand::AddTrunk { node, trunk } => self.add_trunk(node, trunk),
-            WorkerCommand::RemoveNode { node } => self.egress.remove_node(node),
+            WorkerCommand::RemoveNode(node) => self.egress.remove_node(node),
             // Fails only if control waits no longer.
             WorkerCommand::Duplicate { slots, all, done } => {
                 drop(done.send(self.duplicate(slots, all)));
             }
-            WorkerCommand::Suspend { to } => self.suspending = Some(to),
+            WorkerCommand::Suspend(to) => self.suspending = Some(to),
             WorkerCommand::Continue { home, state } => self.continue_session(home, *state),
             // Fails only if control waits no longer.
             WorkerCommand::Copy { slots, all, done } => drop(done.send(self.copy(slots, all))),
             WorkerCommand::ContinueTrunk(state) => {
-                if let Some(trunk) = self.egress.trunk(state.node) {
+                if let Some(trunk) = trunk_to(&mut self.egress.trunks, state.node) {
                     trunk.go_on(*state);
                 }
             }
-            WorkerCommand::Confirm { done } => drop(done.send(())),
+            WorkerCommand::Confirm(done) => drop(done.send(())),
             WorkerCommand::Resume => self.resume(),
             WorkerCommand::Stop => self.stopped = true,
         }
@@ -256,8 +241,8 @@ impl PacketWorker {
         }
         let mut session = WorkerSession::new(install);
         learned.into_iter().flatten().for_each(|learned| session.relearn(learned, &self.flows));
-        if session.is_active() {
-            self.egress.active.add(session.home);
+        if session.active {
+            self.egress.active.push(session.home);
         }
         self.sessions.put(session);
     }
@@ -265,14 +250,14 @@ impl PacketWorker {
     fn continue_session(&mut self, home: Home, mut state: SessionState) {
         let (learned, flows) = (state.take_learned(), &self.flows);
         let begins = self.sessions.with(home, |session| {
-            let was_active = session.is_active();
+            let was_active = session.active;
             session.learned().iter().for_each(|source| _ = flows.remove(&source.key(), home));
             session.go_on(state);
             learned.into_iter().for_each(|learned| session.relearn(learned, flows));
-            session.is_active() && !was_active
+            session.active && !was_active
         });
         if begins.unwrap_or_default() {
-            self.egress.active.add(home);
+            self.egress.active.push(home);
         }
     }
 
@@ -289,7 +274,8 @@ impl PacketWorker {
                 (0..ports.clear()).for_each(|_| egress.count_drop(DropReason::Fenced));
             }
             session.report_shed(egress);
-            let (mode, totals) = (session.mode(), session.final_totals(now));
+            // Packets still missing count as lost.
+            let (mode, totals) = (session.mode(), session.totals(now + FILLED_WITHIN));
             egress.report(WorkerReport::Removed { session: session.id, mode, totals });
         });
         self.sessions.remove(home);
@@ -364,7 +350,7 @@ impl PacketWorker {
         self.pause_rings(true);
         self.read_rings_to_the_end();
         self.suspended = true;
-        let uncopied = self.sessions.iter().filter(|session| session.is_uncopied());
+        let uncopied = self.sessions.iter().filter(|session| session.uncopied);
         let mut states = uncopied.map(|session| session.hand_out(&self.flows));
         loop {
             let part: Vec<_> = states.by_ref().take(HandedOut::PART).collect();
@@ -401,7 +387,7 @@ impl PacketWorker {
 
     #[cold]
     pub(super) fn copy(&mut self, slots: Range<u32>, all: bool) -> Copies {
-        let mut changed = self.egress.take_changed();
+        let mut changed = self.egress.changed.take();
         if all && slots.start == 0 {
             // The first copy includes each in its turn.
             changed.clear();
@@ -412,7 +398,7 @@ impl PacketWorker {
             let flows = &self.flows;
             let copied = self.sessions.with_slot(slot, |session| {
                 let sockets = session.ports.as_ref().map_or(0, |ports| ports.sockets());
-                (all || session.is_uncopied()).then(|| (session.copy(flows), sockets))
+                (all || session.uncopied).then(|| (session.copy(flows), sockets))
             });
             copies.extend(copied.flatten());
         }
@@ -436,7 +422,7 @@ impl PacketWorker {
             if let Some(to) = self.suspending.take() {
                 self.hand_out(&to);
             }
-            let is_held = self.egress.permit.is_held(Instant::now());
+            let is_held = self.egress.permit.lease.is_held(Instant::now);
             if !self.suspended && is_held {
                 break;
             }

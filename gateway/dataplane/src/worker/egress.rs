@@ -1,26 +1,27 @@
 //! Output of a worker: packets to clients over UDP, to nodes over trunks, to the QUIC thread and to other workers, and
 //! reports to control. Packets are queued during a pass and sent at its end.
-//!
-//! Early packets wait for a leg or a tag: a worker may read a new route before the command that adds the leg.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use evenkeel_media::trunk::Tag;
-use evenkeel_media::trunk::seal::SealError;
+use evenkeel_media::trunk::seal::{self, SealError};
+use evenkeel_media::trunk::{Bundle, SHARED_MAX, Tag};
+use evenkeel_model::NodeId;
 use evenkeel_model::forward::DropReason;
-use evenkeel_model::{Hop, NodeId, StreamKind};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::report::{ActiveSessions, WorkerReport, WorkerStats};
-use super::sockets::{ListenerPort, RtpSide, Trunk, TrunkState};
-use crate::flows::{FlowKey, Home};
-use crate::lease::{Permit, SendLease};
-use crate::{address, ring};
+use super::early::{Early, EarlyLimits};
+use super::report::{WorkerReport, WorkerStats};
+use super::sockets::{ClientArrival, ListenerPort, RtpSide, SourceKey, reason};
+use crate::flows::Home;
+use crate::lease::SendLease;
+use crate::mmsg::{self, DATAGRAM_MAX, Family, SendBatch};
+use crate::ring;
 
 /// Limit of changed sessions between two copies.
 const CHANGED_MAX: usize = 4_096;
@@ -39,9 +40,10 @@ pub(crate) struct Egress {
     pub(crate) early: Early,
     /// Sessions with packets queued on their ports.
     pub(crate) ports: Vec<Home>,
-    pub(crate) active: ActiveSessions,
+    /// Sessions to be summarised, unordered.
+    pub(crate) active: Vec<Home>,
     /// Sessions with another leg, hop or address since the last copy.
-    changed: RefCell<Vec<Home>>,
+    pub(crate) changed: RefCell<Vec<Home>>,
     relayed: Vec<u8>,
 }
 
@@ -61,7 +63,7 @@ impl Egress {
             permit: Permit::new(Arc::new(SendLease::forever())),
             early: Early::new(early_limits),
             ports: Vec::new(),
-            active: ActiveSessions::default(),
+            active: Vec::new(),
             changed: RefCell::default(),
             relayed: Vec::new(),
         }
@@ -73,10 +75,6 @@ impl Egress {
         if changed.len() < CHANGED_MAX && changed.last() != Some(&home) {
             changed.push(home);
         }
-    }
-
-    pub(crate) fn take_changed(&self) -> Vec<Home> {
-        self.changed.take()
     }
 
     pub(crate) fn count_drop(&self, reason: DropReason) {
@@ -96,8 +94,8 @@ impl Egress {
             RtpSide::Rtp => rtp,
             RtpSide::Rtcp => rtcp.as_mut().unwrap_or(rtp),
         };
-        if port.outbox.is_full() {
-            port.flush(&self.stats, &self.permit);
+        if port.outbox.is_full() && self.permit.may_send() {
+            port.flush(&self.stats);
         }
         Some(port.outbox.push(Some(to.address), dscp, datagram))
     }
@@ -113,16 +111,16 @@ impl Egress {
     pub(crate) fn send_signed(&mut self, node: NodeId, message: &[u8], sealed: bool) {
         if let Some(trunk) = trunk_to(&mut self.trunks, node) {
             // Control repeats it.
-            if trunk.is_full() && !self.permit.may_send() {
+            if trunk.outbox.is_full() && !self.permit.may_send() {
                 return self.stats.dropped(DropReason::Fenced);
             }
-            trunk.push_signed(message, sealed);
+            queue(&mut trunk.outbox, trunk.seal.as_deref_mut().filter(|_| sealed), message);
         }
     }
 
     pub(crate) fn is_sealed(&self, node: NodeId) -> bool {
         let trunk = self.trunks.get(node.0 as usize).and_then(Option::as_ref);
-        trunk.is_some_and(Trunk::is_sealed)
+        trunk.is_some_and(|trunk| trunk.seal.is_some())
     }
 
     /// Decrypts a datagram of the node in place. Returns `None` if it was dropped.
@@ -138,10 +136,6 @@ impl Egress {
         };
         self.stats.dropped(reason);
         None
-    }
-
-    pub(crate) fn trunk(&mut self, node: NodeId) -> Option<&mut Trunk> {
-        trunk_to(&mut self.trunks, node)
     }
 
     pub(crate) fn hand_out_trunks(&mut self) -> Vec<TrunkState> {
@@ -187,27 +181,24 @@ impl Egress {
 
     /// Sends a report to control. A full channel drops the report; most reports are repeated.
     pub(crate) fn report(&self, report: WorkerReport) {
-        let _ = self.try_report(report);
-    }
-
-    /// Sends a report to control. Returns whether the channel took it.
-    pub(crate) fn try_report(&self, report: WorkerReport) -> bool {
-        self.reports.try_send(report).is_ok()
+        let _ = self.reports.try_send(report);
     }
 
     /// Sends everything in the queues, as far as the lease lasts.
     pub(crate) fn flush(&mut self, now: Instant) {
         for (rtp, rtcp) in &mut self.listeners {
             for port in [Some(rtp), rtcp.as_mut()].into_iter().flatten() {
-                port.flush(&self.stats, &self.permit);
+                if !port.outbox.is_empty() && self.permit.may_send() {
+                    port.flush(&self.stats);
+                }
             }
         }
         for (node, trunk) in (0..).map(NodeId).zip(&mut self.trunks) {
             let Some(trunk) = trunk else { continue };
             trunk.flush(node, &self.stats, &self.permit, now);
-            if trunk.take_unreadable() {
+            if std::mem::take(&mut trunk.unreadable) {
                 // A full channel drops the report, which the next unreadable datagram repeats.
-                let _ = self.reports.try_send(WorkerReport::Unreadable { node });
+                let _ = self.reports.try_send(WorkerReport::Unreadable(node));
             }
         }
         let rings = self.to_workers.iter().flatten().chain(&self.to_quic);
@@ -228,191 +219,209 @@ impl Egress {
     }
 }
 
-fn trunk_to(trunks: &mut [Option<Trunk>], node: NodeId) -> Option<&mut Trunk> {
+pub(super) fn trunk_to(trunks: &mut [Option<Trunk>], node: NodeId) -> Option<&mut Trunk> {
     trunks.get_mut(node.0 as usize).and_then(Option::as_mut)
 }
 
-/// The source of a client's datagrams.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Debug)]
-pub(crate) struct SourceKey {
-    pub(crate) listener: u8,
-    #[serde(with = "address")]
-    pub(crate) address: SocketAddr,
-}
-
-impl SourceKey {
-    /// Returns the source's key in the flow table.
-    pub(crate) fn key(self) -> FlowKey {
-        FlowKey::Udp { listener: self.listener, address: self.address }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ClientArrival {
-    pub(crate) source: SourceKey,
-    pub(crate) kind: ArrivalKind,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum ArrivalKind {
-    Rtp,
-    Rtcp,
-    /// A connectivity check with verified integrity.
-    Check,
-    /// A verified connectivity check with USE-CANDIDATE.
-    Nomination,
-    /// Carries no datagram: a check proved that the source belongs to another session now.
-    AddressTaken,
-}
-
-impl ArrivalKind {
-    const ALL: [ArrivalKind; 5] = [
-        ArrivalKind::Rtp,
-        ArrivalKind::Rtcp,
-        ArrivalKind::Check,
-        ArrivalKind::Nomination,
-        ArrivalKind::AddressTaken,
-    ];
-}
-
-/// Bytes in front of the datagram: kind, listener, address, port.
-const HEADER: usize = 1 + 1 + 16 + 2;
-
-impl ClientArrival {
-    /// Writes header and datagram for a ring between workers.
-    pub(crate) fn write(&self, datagram: &[u8], out: &mut Vec<u8>) {
-        let SourceKey { listener, address } = self.source;
-        out.clear();
-        out.extend_from_slice(&[self.kind as u8, listener]);
-        out.extend_from_slice(&address::as_v6(address.ip()).octets());
-        out.extend_from_slice(&address.port().to_be_bytes());
-        out.extend_from_slice(datagram);
-    }
-
-    /// Splits header and datagram. Returns `None` for bytes that [`write`](ClientArrival::write) cannot have written.
-    pub(crate) fn read(bytes: &[u8]) -> Option<(ClientArrival, &[u8])> {
-        let (header, datagram) = bytes.split_at_checked(HEADER)?;
-        let kind = *ArrivalKind::ALL.get(usize::from(header[0]))?;
-        // The kernel's mapped addresses were read as IPv4.
-        let ip = IpAddr::V6(Ipv6Addr::from(*header[2..].first_chunk::<16>()?)).to_canonical();
-        let port = u16::from_be_bytes([header[18], header[19]]);
-        let source = SourceKey { listener: header[1], address: SocketAddr::new(ip, port) };
-        Some((ClientArrival { source, kind }, datagram))
-    }
-}
-
-/// Limit of early packets over all sessions of a worker.
-const WAITING_MAX: usize = 4_096;
-
-/// Limits of packets that wait for a leg.
-#[derive(Clone, Copy, Debug)]
-pub struct EarlyLimits {
-    /// Packets of one session.
-    pub packets: usize,
-    /// Waiting time after which packets are dropped.
-    pub wait: Duration,
-}
-
-/// A client's packet to a hop without a leg yet.
+/// A worker's use of the lease.
 #[derive(Debug)]
-pub(crate) struct Outbound {
-    pub(crate) home: Home,
-    pub(crate) hop: Hop,
-    pub(crate) side: RtpSide,
-    pub(crate) kind: StreamKind,
-    pub(crate) packet: Box<[u8]>,
-    since: Instant,
+pub(crate) struct Permit {
+    pub(crate) lease: Arc<SendLease>,
+    /// True if something was not sent in this pass because the lease had ended.
+    pub(crate) held_back: Cell<bool>,
 }
 
-/// A node's packet with an unknown tag.
-#[derive(Debug)]
-pub(crate) struct Inbound {
-    pub(crate) node: NodeId,
-    pub(crate) tag: Tag,
-    pub(crate) packet: Box<[u8]>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Early {
-    early_limits: EarlyLimits,
-    outbound: Vec<Outbound>,
-    /// Packets whose leg was added.
-    ready: VecDeque<Outbound>,
-    inbound: VecDeque<Inbound>,
-}
-
-impl Early {
-    pub(crate) fn new(early_limits: EarlyLimits) -> Early {
-        let (outbound, ready, inbound) = Default::default();
-        Early { early_limits, outbound, ready, inbound }
+impl Permit {
+    pub(crate) fn new(lease: Arc<SendLease>) -> Permit {
+        Permit { lease, held_back: Cell::new(false) }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.outbound.is_empty() && self.ready.is_empty() && self.inbound.is_empty()
+    /// Returns whether the worker may send now. If not, its queue waits for the renewal.
+    pub(crate) fn may_send(&self) -> bool {
+        let may_send = self.lease.is_held(Instant::now);
+        if !may_send {
+            self.held_back.set(true);
+        }
+        may_send
+    }
+}
+
+/// Size limits of shared trunk datagrams. 1,200 bytes fit any path, 1,252 bytes of IPv4 fit IPv6's minimum MTU of 1,280
+/// after translation, and the last is the default.
+pub const BUNDLE_SIZES: [u16; 3] = [1_200, 1_252, SHARED_MAX as u16];
+
+/// Size limit of a trunk datagram with one large packet. Clients fill whole Ethernet frames, which leaves no space for
+/// a tag, so the kernel fragments such a datagram where the path's MTU is smaller.
+const TRUNK_ALONE_MAX: usize = DATAGRAM_MAX;
+
+/// A worker's connected socket to a node.
+#[derive(Debug)]
+pub struct TrunkSocket {
+    /// A socket connected to the node's trunk port.
+    pub socket: UdpSocket,
+    /// Set if the trunk is encrypted.
+    pub seal: Option<Box<seal::GatewaySeal>>,
+}
+
+/// The state of a worker's trunk to a node.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct TrunkState {
+    /// The node's number at the gateway that uses this state.
+    pub node: NodeId,
+    /// Limit of the size of datagrams that packets share.
+    pub(super) size_max: u16,
+    /// Set if the trunk is encrypted.
+    seal: Option<seal::Position>,
+}
+
+/// A connected socket to a node and its queue.
+pub(crate) struct Trunk {
+    pub(crate) socket: UdpSocket,
+    seal: Option<Box<seal::GatewaySeal>>,
+    bundle: Bundle,
+    /// The bundle for a packet that is too large to share a datagram.
+    alone: Bundle,
+    outbox: SendBatch,
+    /// True if session packets are queued, and not only signed messages.
+    media: bool,
+    /// True if a queued datagram is longer than the size that fits any path.
+    long: bool,
+    /// True if a datagram was not decrypted.
+    unreadable: bool,
+}
+
+impl Trunk {
+    /// Enables the error queue of the socket.
+    pub(crate) fn new(TrunkSocket { socket, seal }: TrunkSocket) -> io::Result<Trunk> {
+        mmsg::keep_errors(socket.as_fd(), Family::of(socket.local_addr()?))?;
+        let overhead = overhead(seal.as_deref());
+        Ok(Trunk {
+            socket,
+            seal,
+            bundle: Bundle::new(SHARED_MAX - overhead),
+            alone: Bundle::new(TRUNK_ALONE_MAX - overhead),
+            // The socket is connected, so no address is written.
+            outbox: SendBatch::new(Family::V4),
+            media: false,
+            long: false,
+            unreadable: false,
+        })
     }
 
-    /// Keeps a client's packet. Returns `false` if too many wait.
-    pub(crate) fn keep_outbound(
-        &mut self,
-        (home, hop): (Home, Hop),
-        (side, kind): (RtpSide, StreamKind),
-        packet: &[u8],
-        now: Instant,
-    ) -> bool {
-        let of_session = self.outbound.iter().filter(|waiting| waiting.home == home).count();
-        let fits = of_session < self.early_limits.packets && self.outbound.len() < WAITING_MAX;
+    /// Returns whether an encrypted datagram that begins with these bytes was sent.
+    pub(crate) fn has_sealed(&self, start: &[u8]) -> bool {
+        self.seal.as_ref().is_some_and(|seal| seal.has_sent(start))
+    }
+
+    fn close_bundle(&mut self) {
+        if !self.bundle.is_empty() {
+            let sent = queue(&mut self.outbox, self.seal.as_deref_mut(), self.bundle.as_bytes());
+            self.long |= is_long(sent);
+            self.bundle.clear();
+        }
+    }
+
+    /// Returns `false` if the packet is too large.
+    pub(super) fn push(&mut self, tag: Tag, packet: &[u8]) -> bool {
+        self.media = true;
+        if self.bundle.push(tag, packet) {
+            return true;
+        }
+        self.close_bundle();
+        if self.bundle.push(tag, packet) {
+            return true;
+        }
+        let fits = self.alone.push(tag, packet);
         if fits {
-            let packet = packet.into();
-            self.outbound.push(Outbound { home, hop, side, kind, packet, since: now });
+            queue(&mut self.outbox, self.seal.as_deref_mut(), self.alone.as_bytes());
+            self.alone.clear();
         }
         fits
     }
 
-    /// Keeps a node's packet until the end of this pass. Returns `false` if too many wait.
-    pub(crate) fn keep_inbound(&mut self, node: NodeId, tag: Tag, packet: &[u8]) -> bool {
-        let fits = self.inbound.len() < WAITING_MAX;
-        if fits {
-            self.inbound.push_back(Inbound { node, tag, packet: packet.into() });
+    /// Decrypts a datagram in place.
+    pub(super) fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a mut [u8], SealError> {
+        let opened = match &mut self.seal {
+            Some(seal) => seal.open(datagram, unix_us),
+            None => Err(SealError::Forged),
+        };
+        self.unreadable |= matches!(opened, Err(SealError::Forged));
+        opened
+    }
+
+    pub(super) fn limit_bundles(&mut self, size_max: u16) {
+        self.close_bundle();
+        self.bundle = Bundle::new(usize::from(size_max) - overhead(self.seal.as_deref()));
+    }
+
+    pub(super) fn hand_out(&mut self, node: NodeId) -> TrunkState {
+        let size_max = (self.bundle.size_max() + overhead(self.seal.as_deref())) as u16;
+        TrunkState { node, size_max, seal: self.seal.as_mut().map(|seal| seal.hand_out()) }
+    }
+
+    pub(super) fn go_on(&mut self, TrunkState { size_max, seal, .. }: TrunkState) {
+        let own = self.seal.as_mut().zip(seal);
+        own.into_iter().for_each(|(own, seal)| own.go_on(seal));
+        if BUNDLE_SIZES.contains(&size_max) {
+            self.limit_bundles(size_max);
         }
-        fits
     }
 
-    pub(crate) fn inbound(&self) -> usize {
-        self.inbound.len()
-    }
-
-    pub(crate) fn take_inbound(&mut self) -> Option<Inbound> {
-        self.inbound.pop_front()
-    }
-
-    /// Moves packets whose leg was added to `ready`. Drops packets that waited too long and returns their number.
-    pub(crate) fn sort_out(
+    /// Sends everything in the queue, as far as the lease lasts.
+    pub(super) fn flush(
         &mut self,
+        node: NodeId,
+        stats: &WorkerStats,
+        permit: &Permit,
         now: Instant,
-        mut has_leg: impl FnMut(Home, Hop) -> bool,
-    ) -> usize {
-        let mut late = 0;
-        for waiting in std::mem::take(&mut self.outbound) {
-            if has_leg(waiting.home, waiting.hop) {
-                self.ready.push_back(waiting);
-            } else if now.saturating_duration_since(waiting.since) < self.early_limits.wait {
-                self.outbound.push(waiting);
-            } else {
-                late += 1;
-            }
+    ) {
+        self.close_bundle();
+        if self.outbox.is_empty() || !permit.may_send() {
+            return;
         }
-        late
+        let outcome = self.outbox.flush(self.socket.as_fd());
+        outcome.failed.iter().for_each(|error| stats.dropped(reason(error)));
+        if std::mem::take(&mut self.media) && outcome.sent > 0 {
+            stats.sent(node, now);
+        }
+        if std::mem::take(&mut self.long) {
+            stats.long(node);
+        }
     }
 
-    /// Drops all packets and returns their number.
-    pub(crate) fn clear(&mut self) -> usize {
-        let Early { outbound, ready, inbound, .. } = self;
-        outbound.drain(..).count() + ready.drain(..).count() + inbound.drain(..).count()
+    /// Drops everything in the queue and returns the number of datagrams.
+    pub(super) fn clear(&mut self) -> usize {
+        let dropped = self.outbox.clear() + usize::from(!self.bundle.is_empty());
+        self.bundle.clear();
+        dropped
     }
+}
 
-    pub(crate) fn take_ready(&mut self) -> Option<Outbound> {
-        self.ready.pop_front()
+/// Bytes that encryption adds to a datagram.
+fn overhead(seal: Option<&seal::GatewaySeal>) -> usize {
+    seal.map_or(0, |_| seal::OVERHEAD)
+}
+
+/// Queues a datagram to a node, encrypted if the trunk is. Returns the queued bytes.
+fn queue<'a>(
+    outbox: &'a mut SendBatch,
+    seal: Option<&mut seal::GatewaySeal>,
+    datagram: &[u8],
+) -> &'a [u8] {
+    match seal {
+        None => outbox.push(None, 0, datagram),
+        Some(seal) => outbox.push(None, 0, seal.seal(datagram)),
     }
+}
+
+pub(super) fn unix_us() -> u64 {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    unix.as_micros() as u64
+}
+
+/// Returns whether the bundle is longer than the size that fits any path.
+pub(super) fn is_long(bundle: &[u8]) -> bool {
+    bundle.len() > usize::from(BUNDLE_SIZES[0])
 }
 
 #[cfg(test)]

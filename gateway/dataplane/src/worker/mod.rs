@@ -12,6 +12,7 @@
 
 mod client_ingress;
 mod command;
+mod early;
 mod egress;
 mod node_ingress;
 mod packet_path;
@@ -29,8 +30,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use command::{Copies, Duplicate, HandedOut, SocketDuplicates, WorkerCommand};
-pub use egress::EarlyLimits;
-use egress::{ClientArrival, Egress, SourceKey};
+pub use early::EarlyLimits;
+pub use egress::{BUNDLE_SIZES, TrunkSocket, TrunkState};
+use egress::{Egress, Permit, Trunk};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Board, NodeId, SessionId};
 pub use packet_path::PacketPath;
@@ -41,12 +43,12 @@ use report::{Sweep, every};
 use rustix::event::epoll;
 pub use session::{ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, SessionState, tag};
 use session::{PacketContext, SessionSlots};
-pub use sockets::{BUNDLE_SIZES, SessionPorts, TrunkSocket, TrunkState};
-use sockets::{ListenerPort, PacketSource, RtpSide, Trunk, watch};
+pub use sockets::SessionPorts;
+use sockets::{ClientArrival, ListenerPort, RtpSide, SourceKey};
 use tokio::sync::mpsc;
 
 use crate::flows::Flows;
-use crate::lease::{Permit, SendLease};
+use crate::lease::SendLease;
 use crate::mmsg::{BATCH, ReceiveBatch};
 use crate::{Waker, panics, ring};
 
@@ -109,6 +111,58 @@ pub struct ListenerParts {
     pub rtcp: Option<UdpSocket>,
     /// True if packets of unknown sources may open sessions.
     pub open: bool,
+}
+
+/// Sockets, rings and the waker for commands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PacketSource {
+    Listener(u8, RtpSide),
+    Trunk(NodeId),
+    Port(u32, RtpSide),
+    Worker(u16),
+    Quic,
+    Commands,
+}
+
+impl PacketSource {
+    fn token(self) -> u64 {
+        let (kind, number) = match self {
+            PacketSource::Listener(number, RtpSide::Rtp) => (0, u32::from(number)),
+            PacketSource::Listener(number, RtpSide::Rtcp) => (1, u32::from(number)),
+            PacketSource::Trunk(node) => (2, node.0),
+            PacketSource::Port(slot, RtpSide::Rtp) => (3, slot),
+            PacketSource::Port(slot, RtpSide::Rtcp) => (4, slot),
+            PacketSource::Worker(number) => (5, u32::from(number)),
+            PacketSource::Quic => (6, 0),
+            PacketSource::Commands => (7, 0),
+        };
+        kind << 32 | u64::from(number)
+    }
+
+    fn from_token(token: u64) -> PacketSource {
+        let number = token as u32;
+        match token >> 32 {
+            0 => PacketSource::Listener(number as u8, RtpSide::Rtp),
+            1 => PacketSource::Listener(number as u8, RtpSide::Rtcp),
+            2 => PacketSource::Trunk(NodeId(number)),
+            3 => PacketSource::Port(number, RtpSide::Rtp),
+            4 => PacketSource::Port(number, RtpSide::Rtcp),
+            5 => PacketSource::Worker(number as u16),
+            6 => PacketSource::Quic,
+            _ => PacketSource::Commands,
+        }
+    }
+}
+
+/// Registers a descriptor. Ports of sessions are edge-triggered: a worker may have thousands, and `epoll_wait` would
+/// report each unread one again.
+fn watch(epoll: impl AsFd, fd: impl AsFd, source: PacketSource) -> io::Result<()> {
+    let data = epoll::EventData::new_u64(source.token());
+    let flags = match source {
+        PacketSource::Port(..) => epoll::EventFlags::IN | epoll::EventFlags::ET,
+        _ => epoll::EventFlags::IN,
+    };
+    Ok(epoll::add(epoll, fd, data, flags)?)
 }
 
 /// A worker, which runs on a thread of its own.
@@ -227,40 +281,37 @@ impl PacketWorker {
         panics::capture_here();
         let mut events = Vec::with_capacity(EVENTS_MAX);
         self.run_suspended()?;
-        let (mut gathered, mut ended) = (false, Instant::now());
         while !self.stopped {
-            let at_once = gathered || !self.unread.is_empty() || self.egress.permit.has_held_back();
+            let at_once = self.gather.gathered
+                || !self.unread.is_empty()
+                || self.egress.permit.held_back.get();
             let wait = if at_once {
                 Duration::ZERO
             } else {
-                self.sweep.due(self.egress.active.len()).saturating_duration_since(ended)
+                self.sweep
+                    .due(self.egress.active.len())
+                    .saturating_duration_since(self.gather.ended)
             };
             self.wait(&mut events, wait)?;
             let began = Instant::now();
-            if !self.egress.permit.is_held(began) {
+            if !self.egress.permit.lease.is_held(|| began) {
                 self.mark_ready_unread(&events);
                 self.run_suspended()?;
-                ended = Instant::now();
+                self.gather.ended = Instant::now();
                 self.egress.stats.pass_begins(began);
-                self.egress.stats.pass_ends(ended);
+                self.egress.stats.pass_ends(self.gather.ended);
                 continue;
             }
-            let before = match gathered {
-                true => Before::Gathered,
-                false => Before::Waited(began.saturating_duration_since(ended)),
-            };
             self.guarded_pass(&events, began);
             if self.suspending.is_some() {
                 self.run_suspended()?;
                 // Packets waited for all that time.
                 self.egress.stats.pass_begins(began);
             }
-            ended = Instant::now();
+            let ended = Instant::now();
             self.egress.stats.pass_ends(ended);
-            let pause = self.gather.pause(before, self.read);
-            gathered = pause.is_some();
-            if let Some(pause) = pause.filter(|_| !self.has_unread()) {
-                std::thread::sleep(pause);
+            if self.gather.ends(began, ended, self.read) && !self.has_unread() {
+                std::thread::sleep(self.gather.pause);
             }
         }
         for _ in 0..self.egress.early.clear() {
@@ -292,8 +343,7 @@ impl PacketWorker {
     /// process: the same input would cause it again.
     #[cold]
     fn isolate_panic(&mut self, panic: Box<dyn Any + Send>, events: &[epoll::Event]) {
-        let (location, message) =
-            (panics::take_location().unwrap_or_default(), panics::message(&*panic));
+        let (location, message) = panics::describe(&*panic);
         let Some(culprit) = self.sessions.remove_current() else {
             tracing::error!(panic = message, %location, "panic outside of a session; gateway ends");
             resume_unwind(panic);
@@ -317,12 +367,12 @@ impl PacketWorker {
         // A full event list may mean that more sources are ready.
         self.more_ready = events.len() == EVENTS_MAX;
         self.egress.stats.pass_begins(now);
-        self.egress.permit.begin_pass();
+        self.egress.permit.held_back.set(false);
         self.read_unread(now);
         for event in events {
             self.ready(PacketSource::from_token(event.data.u64()), event.flags, now);
         }
-        if !self.suspended && self.egress.permit.is_held(now) {
+        if !self.suspended && self.egress.permit.lease.is_held(|| now) {
             self.summarise(now);
         }
         if !self.egress.early.is_empty() {
@@ -336,8 +386,9 @@ impl PacketWorker {
 
     #[cold]
     fn report_panics(&mut self) {
-        let egress = &self.egress;
-        self.unreported.retain(|&session| !egress.try_report(WorkerReport::Panicked { session }));
+        let reports = &self.egress.reports;
+        let is_full = |&session: &_| reports.try_send(WorkerReport::Panicked(session)).is_err();
+        self.unreported.retain(is_full);
     }
 
     /// Returns whether the last pass left input unread.
@@ -484,14 +535,15 @@ impl PacketWorker {
         }
         // Iterates backwards, because a removal moves the last session into the freed place.
         for place in share.unwrap_or_default().rev() {
-            let home = egress.active.at(place);
+            let home = egress.active[place];
             let went_idle = sessions.with(home, |session| {
                 session.tick(&mut PacketContext { egress, board, now });
                 summaries.extend(session.summary(now));
                 session.went_idle(now)
             });
             if went_idle.unwrap_or(true) {
-                egress.active.remove(place);
+                // The moved session may miss its turn in this round; the next round summarises it.
+                egress.active.swap_remove(place);
             }
         }
         if !summaries.is_empty() {
@@ -513,22 +565,17 @@ const TIMER_SLACK: u64 = 1_000;
 /// rings do not count, because their sender has gathered them already.
 #[derive(Debug)]
 pub(crate) struct Gather {
-    most: Duration,
-}
-
-/// The thread's wait before the current pass.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Before {
-    /// The thread paused while packets gathered.
-    Gathered,
-    /// The thread waited in epoll for this time.
-    Waited(Duration),
+    /// Time between two batches; zero disables pauses.
+    pub(crate) pause: Duration,
+    /// True if the thread paused before the current pass, false if it waited in epoll.
+    pub(crate) gathered: bool,
+    /// End of the last pass.
+    pub(crate) ended: Instant,
 }
 
 impl Gather {
-    /// Pauses for `most` between two batches; zero disables pauses.
-    pub(crate) fn new(most: Duration) -> Gather {
-        Gather { most }
+    pub(crate) fn new(pause: Duration) -> Gather {
+        Gather { pause, gathered: false, ended: Instant::now() }
     }
 
     /// Sets the timer slack of this thread.
@@ -537,15 +584,13 @@ impl Gather {
         let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
     }
 
-    /// Returns the pause after a pass that read this number of packets. `None`: wait in epoll, which wakes at the next
-    /// packet.
-    pub(crate) fn pause(&self, before: Before, packets: usize) -> Option<Duration> {
-        let keep_coming = packets > 0
-            && match before {
-                Before::Gathered => true,
-                Before::Waited(time) => time < self.most,
-            };
-        keep_coming.then_some(self.most)
+    /// Ends a pass that read this number of packets. Returns whether the thread pauses now; if not, it waits in epoll,
+    /// which wakes at the next packet.
+    pub(crate) fn ends(&mut self, began: Instant, ended: Instant, packets: usize) -> bool {
+        let waited = began.saturating_duration_since(self.ended);
+        self.gathered = packets > 0 && (self.gathered || waited < self.pause);
+        self.ended = ended;
+        self.gathered
     }
 }
 

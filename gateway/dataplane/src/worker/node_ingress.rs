@@ -10,10 +10,12 @@ use evenkeel_model::NodeId;
 use evenkeel_model::forward::DropReason;
 use rustix::event::epoll;
 
+use super::early::Outbound;
+use super::egress::is_long;
 use super::report::WorkerReport;
 use super::session::{PacketContext, SessionSlots, WorkerSession};
-use super::sockets::{PacketSource, RtpSide, is_long, reason};
-use super::{BATCHES_PER_TURN, PacketWorker};
+use super::sockets::{RtpSide, reason};
+use super::{BATCHES_PER_TURN, PacketSource, PacketWorker};
 use crate::mmsg::{BATCH, ReceiveBatch, drain_errors};
 
 /// Datagrams per read from a session's port: a video frame.
@@ -60,7 +62,7 @@ impl PacketWorker {
             refused |= trunk.has_sealed(quoted) || tag.is_some_and(is_open);
         });
         if refused {
-            egress.report(WorkerReport::Refused { node });
+            egress.report(WorkerReport::Refused(node));
         }
     }
 
@@ -159,14 +161,14 @@ impl PacketWorker {
     pub(super) fn retry_early(&mut self, now: Instant) {
         self.take_commands(now);
         let PacketWorker { sessions, egress, board, .. } = self;
-        for _ in 0..egress.early.inbound() {
-            if let Some(early) = egress.early.take_inbound() {
+        for _ in 0..egress.early.inbound.len() {
+            if let Some(early) = egress.early.inbound.pop_front() {
                 let cx = &mut PacketContext { egress, board, now };
                 take_trunk_packet(sessions, early.node, early.tag, &early.packet, cx);
             }
         }
         // Packets whose tag is still unknown were queued again. They are dropped without a third attempt.
-        while egress.early.take_inbound().is_some() {
+        while egress.early.inbound.pop_front().is_some() {
             egress.count_drop(DropReason::UnknownTag);
         }
     }
@@ -179,9 +181,11 @@ impl PacketWorker {
         for _ in 0..egress.early.sort_out(now, has_leg) {
             egress.count_drop(DropReason::NotOpened);
         }
-        while let Some(early) = egress.early.take_ready() {
+        while let Some(Outbound { home, hop, side, kind, packet, .. }) =
+            egress.early.ready.pop_front()
+        {
             let cx = &mut PacketContext { egress, board, now };
-            sessions.with(early.home, |session| session.send_early(&early, cx));
+            sessions.with(home, |session| session.send_to_node(hop, side, kind, &packet, cx));
         }
     }
 }

@@ -14,12 +14,13 @@ use evenkeel_model::{
 use tokio::sync::mpsc;
 
 use super::client_ingress::ClientIngress;
-use super::egress::{ClientArrival, EarlyLimits, Egress, SourceKey};
+use super::early::EarlyLimits;
+use super::egress::{Egress, Trunk, TrunkSocket};
 use super::report::{MediaDirection, WorkerStats};
 use super::session::{
     ClientAddressing, DscpMarks, Install, NodeLeg, PacketContext, SessionSlots, WorkerSession,
 };
-use super::sockets::{ListenerPort, RtpSide, Trunk, TrunkSocket};
+use super::sockets::{ClientArrival, ListenerPort, RtpSide, SourceKey};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::mmsg::BATCH;
 

@@ -14,21 +14,13 @@ use evenkeel_model::forward::DropReason;
 use evenkeel_model::{FlowCounts, Hop, Measures, NodeId, RedundancyMode, SessionId, Stamp};
 use serde::{Deserialize, Serialize};
 
-use crate::flows::Home;
-
 /// A report of a worker to control.
 #[derive(Debug)]
 pub enum WorkerReport {
     /// ICMP reports no listener at the node's trunk port.
-    Refused {
-        /// The node that refused datagrams.
-        node: NodeId,
-    },
+    Refused(NodeId),
     /// A datagram on the node's trunk was not decrypted.
-    Unreadable {
-        /// The node of the trunk.
-        node: NodeId,
-    },
+    Unreadable(NodeId),
     /// ICMP reports no listener at the port that this session uses at the hop.
     PortClosed {
         /// The session whose packet was refused.
@@ -78,10 +70,7 @@ pub enum WorkerReport {
         totals: Totals,
     },
     /// The session was removed because one of its packets caused a panic.
-    Panicked {
-        /// The removed session.
-        session: SessionId,
-    },
+    Panicked(SessionId),
 }
 
 /// Consecutive packets that a rung withheld from a client, counted from the last packet that was sent.
@@ -359,8 +348,7 @@ impl Recoveries {
     /// Counts a time.
     pub fn add(&self, took: Duration) {
         let us = took.as_micros() as u64;
-        let count = &self.counts[place(us)];
-        count.store(count.load(Relaxed) + 1, Relaxed);
+        add(&self.counts[place(us)], 1);
         if us > self.longest_us.load(Relaxed) {
             self.longest_us.store(us, Relaxed);
         }
@@ -472,30 +460,6 @@ impl Sweep {
 /// Interval between two summaries of a session.
 pub(super) fn every(places: usize) -> Duration {
     EVERY.max(APART * places as u32)
-}
-
-/// Sessions to be summarised, unordered.
-#[derive(Default, Debug)]
-pub(super) struct ActiveSessions(Vec<Home>);
-
-impl ActiveSessions {
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(super) fn add(&mut self, home: Home) {
-        self.0.push(home);
-    }
-
-    pub(super) fn at(&self, place: usize) -> Home {
-        self.0[place]
-    }
-
-    /// Removes a session and moves the last one into its place. The moved session may miss its turn in this round; the
-    /// next round summarises it.
-    pub(super) fn remove(&mut self, place: usize) {
-        self.0.swap_remove(place);
-    }
 }
 
 #[cfg(test)]

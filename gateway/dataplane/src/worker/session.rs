@@ -1,6 +1,6 @@
 //! A session at its home worker, which alone writes its continuity, statistics and client address.
 
-mod address;
+mod checks;
 mod install;
 mod media;
 mod packets;
@@ -13,9 +13,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(crate) use address::CheckReceipt;
-use address::{CHECKED_MAX, ClientAddress};
-use evenkeel_media::continuity::{Continuity, FILLED_WITHIN, Protection, StreamEpoch};
+pub(crate) use checks::CheckReceipt;
+use evenkeel_media::continuity::{Continuity, Protection, StreamEpoch};
 use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
 use evenkeel_media::trunk::Tag;
@@ -27,11 +26,12 @@ use evenkeel_model::{
 };
 pub use install::{ClientAddressing, Install, SessionState};
 use media::{SenderFeedback, VoiceMeasurements};
+use packets::{CHECKED_MAX, ClientAddress, declared};
 use serde::{Deserialize, Serialize};
 
-use super::egress::{Egress, SourceKey};
+use super::egress::Egress;
 use super::report::{MediaDirection, ShedRun, Summary, Totals, WorkerReport};
-use super::sockets::{RtpSide, SessionPorts, reason};
+use super::sockets::{RtpSide, SessionPorts, SourceKey, reason};
 use crate::flows::Home;
 use crate::ring::PathReport;
 
@@ -57,11 +57,11 @@ pub(crate) struct WorkerSession {
     /// Seeds SSRC, sequence numbers and CNAME.
     seed: u64,
     /// True if the session is summarised.
-    active: bool,
+    pub(crate) active: bool,
     /// True if the session was used since its last summary.
     touched: bool,
     /// True if the session has changed since its last copy.
-    uncopied: bool,
+    pub(crate) uncopied: bool,
     /// True if the next packet panics.
     #[cfg(any(test, feature = "fault-injection"))]
     pub(super) panics: bool,
@@ -171,7 +171,7 @@ impl MediaState {
 
     fn totals(&self, now: Instant) -> Totals {
         Totals {
-            lost_up: self.measurements.lost_up(),
+            lost_up: self.measurements.lost_up,
             lost_at_switches: self.continuity.missed_at_switches(now),
             ..self.totals
         }
@@ -202,7 +202,7 @@ impl WorkerSession {
         #[cfg(any(test, feature = "fault-injection"))]
         assert!(!self.panics, "injected panic of {}", self.id);
         if !self.active || self.state.is_none() {
-            self.state().measurements.begin_interval(cx.now);
+            self.state().measurements.since = Some(cx.now);
         }
         self.wake(cx);
     }
@@ -211,12 +211,8 @@ impl WorkerSession {
         (self.touched, self.uncopied) = (true, true);
         if !self.active {
             self.active = true;
-            cx.egress.active.add(self.home);
+            cx.egress.active.push(self.home);
         }
-    }
-
-    pub(crate) fn is_active(&self) -> bool {
-        self.active
     }
 
     /// Returns whether the session has nothing left to summarise. Called after each summary.
@@ -237,7 +233,7 @@ impl WorkerSession {
     /// Handles input from the client other than media.
     pub(crate) fn heard(&mut self, cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
-        self.state().measurements.heard(cx.now);
+        self.state().measurements.last_heard = Some(cx.now);
     }
 
     pub(crate) fn handle_quic_path(&mut self, path: PathReport, cx: &mut PacketContext<'_>) {
@@ -297,9 +293,9 @@ impl WorkerSession {
 
     /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.
     pub(crate) fn learn(&mut self, from: SourceKey, packet: &[u8]) -> bool {
-        let declared = rtp::RtpHeader::parse(packet)
-            .is_ok_and(|header| self.media.payload_type(header.payload_type).is_some());
-        if declared {
+        let is_declared = rtp::RtpHeader::parse(packet)
+            .is_ok_and(|header| declared(&self.media, header.payload_type).is_some());
+        if is_declared {
             self.address.rtp = Some(from);
             let more = self.address.more.get_or_insert_default();
             more.checked.push(from);
@@ -312,7 +308,7 @@ impl WorkerSession {
                 more.checked.push(rtcp);
             }
         }
-        declared
+        is_declared
     }
 
     /// Removes an address that a check has proved to belong to another session's client.
@@ -431,7 +427,7 @@ impl WorkerSession {
     pub(crate) fn summary(&mut self, now: Instant) -> Option<Summary> {
         let MediaState { measurements, continuity, flow, missed_told, current_hop, .. } =
             self.state.as_deref_mut()?;
-        let (measures, last_heard) = (measurements.interval(now), measurements.last_heard());
+        let (measures, last_heard) = (measurements.interval(now), measurements.last_heard);
         let (expected, lost) = continuity.arrivals();
         let missed = continuity.missed_at_switches(now);
         let missed = missed.saturating_sub(std::mem::replace(missed_told, missed));
@@ -445,12 +441,7 @@ impl WorkerSession {
         self.route.load().mode
     }
 
-    /// Returns the totals of a session that ends now. Packets still missing count as lost.
-    pub(crate) fn final_totals(&self, now: Instant) -> Totals {
-        self.totals(now + FILLED_WITHIN)
-    }
-
-    fn totals(&self, now: Instant) -> Totals {
+    pub(crate) fn totals(&self, now: Instant) -> Totals {
         self.state.as_deref().map_or(Totals::default(), |state| state.totals(now))
     }
 

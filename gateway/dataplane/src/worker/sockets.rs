@@ -1,21 +1,19 @@
-//! Sockets of a worker with their queues: those of listeners, a session's own ports towards nodes, and trunks to nodes. Nodes
-//! with port legs distinguish sessions by port. Sockets, rings and the waker for commands are the worker's event sources.
+//! Sockets of a worker with their queues: those of listeners, and a session's own ports towards nodes. Nodes with port legs
+//! distinguish sessions by port. Clients' datagrams with their source, as workers pass them to each other.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
-use evenkeel_media::trunk::seal::{self, SealError};
-use evenkeel_media::trunk::{Bundle, SHARED_MAX, Tag};
 use evenkeel_model::NodeId;
 use evenkeel_model::forward::DropReason;
-use rustix::event::epoll;
 use serde::{Deserialize, Serialize};
 
 use super::report::WorkerStats;
-use crate::lease::Permit;
-use crate::mmsg::{self, DATAGRAM_MAX, Family, SendBatch};
+use crate::address;
+use crate::flows::FlowKey;
+use crate::mmsg::{self, Family, SendBatch};
 
 /// Limit of packets queued per port. Small, because each session holds the memory.
 const QUEUED_MAX: usize = 8;
@@ -40,12 +38,10 @@ impl ListenerPort {
         Ok(ListenerPort { socket, outbox })
     }
 
-    /// Sends everything in the queue, as far as the lease lasts.
-    pub(super) fn flush(&mut self, stats: &WorkerStats, permit: &Permit) {
-        if !self.outbox.is_empty() && permit.may_send() {
-            for error in self.outbox.flush(self.socket.as_fd()).failed {
-                stats.dropped(reason(&error));
-            }
+    /// Sends everything in the queue.
+    pub(super) fn flush(&mut self, stats: &WorkerStats) {
+        for error in self.outbox.flush(self.socket.as_fd()).failed {
+            stats.dropped(reason(&error));
         }
     }
 }
@@ -160,249 +156,68 @@ impl SessionPorts {
     }
 }
 
+/// The source of a client's datagrams.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Debug)]
+pub(crate) struct SourceKey {
+    pub(crate) listener: u8,
+    #[serde(with = "address")]
+    pub(crate) address: SocketAddr,
+}
+
+impl SourceKey {
+    /// Returns the source's key in the flow table.
+    pub(crate) fn key(self) -> FlowKey {
+        FlowKey::Udp { listener: self.listener, address: self.address }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum PacketSource {
-    Listener(u8, RtpSide),
-    Trunk(NodeId),
-    Port(u32, RtpSide),
-    Worker(u16),
-    Quic,
-    Commands,
+pub(crate) struct ClientArrival {
+    pub(crate) source: SourceKey,
+    pub(crate) kind: ArrivalKind,
 }
 
-impl PacketSource {
-    pub(super) fn token(self) -> u64 {
-        let (kind, number) = match self {
-            PacketSource::Listener(number, RtpSide::Rtp) => (0, u32::from(number)),
-            PacketSource::Listener(number, RtpSide::Rtcp) => (1, u32::from(number)),
-            PacketSource::Trunk(node) => (2, node.0),
-            PacketSource::Port(slot, RtpSide::Rtp) => (3, slot),
-            PacketSource::Port(slot, RtpSide::Rtcp) => (4, slot),
-            PacketSource::Worker(number) => (5, u32::from(number)),
-            PacketSource::Quic => (6, 0),
-            PacketSource::Commands => (7, 0),
-        };
-        kind << 32 | u64::from(number)
-    }
-
-    pub(super) fn from_token(token: u64) -> PacketSource {
-        let number = token as u32;
-        match token >> 32 {
-            0 => PacketSource::Listener(number as u8, RtpSide::Rtp),
-            1 => PacketSource::Listener(number as u8, RtpSide::Rtcp),
-            2 => PacketSource::Trunk(NodeId(number)),
-            3 => PacketSource::Port(number, RtpSide::Rtp),
-            4 => PacketSource::Port(number, RtpSide::Rtcp),
-            5 => PacketSource::Worker(number as u16),
-            6 => PacketSource::Quic,
-            _ => PacketSource::Commands,
-        }
-    }
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ArrivalKind {
+    Rtp,
+    Rtcp,
+    /// A connectivity check with verified integrity.
+    Check,
+    /// A verified connectivity check with USE-CANDIDATE.
+    Nomination,
+    /// Carries no datagram: a check proved that the source belongs to another session now.
+    AddressTaken,
 }
 
-/// Registers a descriptor. Ports of sessions are edge-triggered: a worker may have thousands, and `epoll_wait` would
-/// report each unread one again.
-pub(super) fn watch(epoll: impl AsFd, fd: impl AsFd, source: PacketSource) -> io::Result<()> {
-    let data = epoll::EventData::new_u64(source.token());
-    let flags = match source {
-        PacketSource::Port(..) => epoll::EventFlags::IN | epoll::EventFlags::ET,
-        _ => epoll::EventFlags::IN,
-    };
-    Ok(epoll::add(epoll, fd, data, flags)?)
+impl ArrivalKind {
+    const ALL: [Self; 5] =
+        [Self::Rtp, Self::Rtcp, Self::Check, Self::Nomination, Self::AddressTaken];
 }
 
-/// Size limits of shared trunk datagrams. 1,200 bytes fit any path, 1,252 bytes of IPv4 fit IPv6's minimum MTU of 1,280
-/// after translation, and the last is the default.
-pub const BUNDLE_SIZES: [u16; 3] = [1_200, 1_252, SHARED_MAX as u16];
+/// Bytes in front of the datagram: kind, listener, address, port.
+const HEADER: usize = 1 + 1 + 16 + 2;
 
-/// Size limit of a trunk datagram with one large packet. Clients fill whole Ethernet frames, which leaves no space for
-/// a tag, so the kernel fragments such a datagram where the path's MTU is smaller.
-const TRUNK_ALONE_MAX: usize = DATAGRAM_MAX;
-
-/// A worker's connected socket to a node.
-#[derive(Debug)]
-pub struct TrunkSocket {
-    /// A socket connected to the node's trunk port.
-    pub socket: UdpSocket,
-    /// Set if the trunk is encrypted.
-    pub seal: Option<Box<seal::GatewaySeal>>,
-}
-
-/// The state of a worker's trunk to a node.
-#[derive(Clone, Serialize, Deserialize, Debug)]
-pub struct TrunkState {
-    /// The node's number at the gateway that uses this state.
-    pub node: NodeId,
-    /// Limit of the size of datagrams that packets share.
-    pub(super) size_max: u16,
-    /// Set if the trunk is encrypted.
-    seal: Option<seal::Position>,
-}
-
-/// A connected socket to a node and its queue.
-pub(crate) struct Trunk {
-    pub(crate) socket: UdpSocket,
-    seal: Option<Box<seal::GatewaySeal>>,
-    bundle: Bundle,
-    /// The bundle for a packet that is too large to share a datagram.
-    alone: Bundle,
-    outbox: SendBatch,
-    /// True if session packets are queued, and not only signed messages.
-    media: bool,
-    /// True if a queued datagram is longer than the size that fits any path.
-    long: bool,
-    /// True if a datagram was not decrypted.
-    unreadable: bool,
-}
-
-impl Trunk {
-    /// Enables the error queue of the socket.
-    pub(crate) fn new(TrunkSocket { socket, seal }: TrunkSocket) -> io::Result<Trunk> {
-        mmsg::keep_errors(socket.as_fd(), Family::of(socket.local_addr()?))?;
-        let overhead = overhead(seal.as_deref());
-        Ok(Trunk {
-            socket,
-            seal,
-            bundle: Bundle::new(SHARED_MAX - overhead),
-            alone: Bundle::new(TRUNK_ALONE_MAX - overhead),
-            // The socket is connected, so no address is written.
-            outbox: SendBatch::new(Family::V4),
-            media: false,
-            long: false,
-            unreadable: false,
-        })
+impl ClientArrival {
+    /// Writes header and datagram for a ring between workers.
+    pub(crate) fn write(&self, datagram: &[u8], out: &mut Vec<u8>) {
+        let SourceKey { listener, address } = self.source;
+        out.clear();
+        out.extend_from_slice(&[self.kind as u8, listener]);
+        out.extend_from_slice(&address::as_v6(address.ip()).octets());
+        out.extend_from_slice(&address.port().to_be_bytes());
+        out.extend_from_slice(datagram);
     }
 
-    /// Returns whether an encrypted datagram that begins with these bytes was sent.
-    pub(crate) fn has_sealed(&self, start: &[u8]) -> bool {
-        self.seal.as_ref().is_some_and(|seal| seal.has_sent(start))
+    /// Splits header and datagram. Returns `None` for bytes that [`write`](ClientArrival::write) cannot have written.
+    pub(crate) fn read(bytes: &[u8]) -> Option<(ClientArrival, &[u8])> {
+        let (header, datagram) = bytes.split_at_checked(HEADER)?;
+        let kind = *ArrivalKind::ALL.get(usize::from(header[0]))?;
+        // The kernel's mapped addresses were read as IPv4.
+        let ip = IpAddr::V6(Ipv6Addr::from(*header[2..].first_chunk::<16>()?)).to_canonical();
+        let port = u16::from_be_bytes([header[18], header[19]]);
+        let source = SourceKey { listener: header[1], address: SocketAddr::new(ip, port) };
+        Some((ClientArrival { source, kind }, datagram))
     }
-
-    fn close_bundle(&mut self) {
-        if !self.bundle.is_empty() {
-            let sent = queue(&mut self.outbox, self.seal.as_deref_mut(), self.bundle.as_bytes());
-            self.long |= is_long(sent);
-            self.bundle.clear();
-        }
-    }
-
-    pub(super) fn is_sealed(&self) -> bool {
-        self.seal.is_some()
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.outbox.is_full()
-    }
-
-    /// Returns `false` if the packet is too large.
-    pub(super) fn push(&mut self, tag: Tag, packet: &[u8]) -> bool {
-        self.media = true;
-        if self.bundle.push(tag, packet) {
-            return true;
-        }
-        self.close_bundle();
-        if self.bundle.push(tag, packet) {
-            return true;
-        }
-        let fits = self.alone.push(tag, packet);
-        if fits {
-            queue(&mut self.outbox, self.seal.as_deref_mut(), self.alone.as_bytes());
-            self.alone.clear();
-        }
-        fits
-    }
-
-    pub(super) fn push_signed(&mut self, message: &[u8], sealed: bool) {
-        queue(&mut self.outbox, self.seal.as_deref_mut().filter(|_| sealed), message);
-    }
-
-    /// Decrypts a datagram in place.
-    pub(super) fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a mut [u8], SealError> {
-        let opened = match &mut self.seal {
-            Some(seal) => seal.open(datagram, unix_us),
-            None => Err(SealError::Forged),
-        };
-        self.unreadable |= matches!(opened, Err(SealError::Forged));
-        opened
-    }
-
-    pub(super) fn take_unreadable(&mut self) -> bool {
-        std::mem::take(&mut self.unreadable)
-    }
-
-    pub(super) fn limit_bundles(&mut self, size_max: u16) {
-        self.close_bundle();
-        self.bundle = Bundle::new(usize::from(size_max) - overhead(self.seal.as_deref()));
-    }
-
-    pub(super) fn hand_out(&mut self, node: NodeId) -> TrunkState {
-        let size_max = (self.bundle.size_max() + overhead(self.seal.as_deref())) as u16;
-        TrunkState { node, size_max, seal: self.seal.as_mut().map(|seal| seal.hand_out()) }
-    }
-
-    pub(super) fn go_on(&mut self, TrunkState { size_max, seal, .. }: TrunkState) {
-        let own = self.seal.as_mut().zip(seal);
-        own.into_iter().for_each(|(own, seal)| own.go_on(seal));
-        if BUNDLE_SIZES.contains(&size_max) {
-            self.limit_bundles(size_max);
-        }
-    }
-
-    /// Sends everything in the queue, as far as the lease lasts.
-    pub(super) fn flush(
-        &mut self,
-        node: NodeId,
-        stats: &WorkerStats,
-        permit: &Permit,
-        now: Instant,
-    ) {
-        self.close_bundle();
-        if self.outbox.is_empty() || !permit.may_send() {
-            return;
-        }
-        let outcome = self.outbox.flush(self.socket.as_fd());
-        outcome.failed.iter().for_each(|error| stats.dropped(reason(error)));
-        if std::mem::take(&mut self.media) && outcome.sent > 0 {
-            stats.sent(node, now);
-        }
-        if std::mem::take(&mut self.long) {
-            stats.long(node);
-        }
-    }
-
-    /// Drops everything in the queue and returns the number of datagrams.
-    pub(super) fn clear(&mut self) -> usize {
-        let dropped = self.outbox.clear() + usize::from(!self.bundle.is_empty());
-        self.bundle.clear();
-        dropped
-    }
-}
-
-/// Bytes that encryption adds to a datagram.
-fn overhead(seal: Option<&seal::GatewaySeal>) -> usize {
-    seal.map_or(0, |_| seal::OVERHEAD)
-}
-
-/// Queues a datagram to a node, encrypted if the trunk is. Returns the queued bytes.
-fn queue<'a>(
-    outbox: &'a mut SendBatch,
-    seal: Option<&mut seal::GatewaySeal>,
-    datagram: &[u8],
-) -> &'a [u8] {
-    match seal {
-        None => outbox.push(None, 0, datagram),
-        Some(seal) => outbox.push(None, 0, seal.seal(datagram)),
-    }
-}
-
-pub(super) fn unix_us() -> u64 {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    unix.as_micros() as u64
-}
-
-/// Returns whether the bundle is longer than the size that fits any path.
-pub(super) fn is_long(bundle: &[u8]) -> bool {
-    bundle.len() > usize::from(BUNDLE_SIZES[0])
 }
 
 #[cfg(test)]

@@ -144,7 +144,7 @@ impl World {
     fn panicked(&mut self) -> Vec<u64> {
         let reports = std::iter::from_fn(|| self.reports.try_recv().ok());
         let panicked = |report| match report {
-            WorkerReport::Panicked { session } => Some(session.0),
+            WorkerReport::Panicked(session) => Some(session.0),
             _ => None,
         };
         reports.filter_map(panicked).collect()
@@ -320,7 +320,7 @@ fn packets_are_read_between_many_commands() {
 fn client_packet_panic_costs_no_other_packet() {
     let (mut world, mut worker, node) = World::with_node();
     let phones = [0, 1, 2].map(|slot| world.enter(slot));
-    world.tell(WorkerCommand::Panic { home: phones[1].home });
+    world.tell(WorkerCommand::Panic(phones[1].home));
     worker.turns();
     assert_eq!(world.panicked(), [0; 0], "not before a packet comes");
     for sequence in 10..20 {
@@ -361,7 +361,7 @@ fn assert_panic_spares_bundle(
 ) {
     let (mut world, mut worker, node) = World::with_trunk(seal);
     let phones = [0, 1, 2].map(|slot| world.enter(slot));
-    world.tell(WorkerCommand::Panic { home: phones[1].home });
+    world.tell(WorkerCommand::Panic(phones[1].home));
     worker.turns();
     for first in [10, 12] {
         let mut bundle = Bundle::new(1_200);
@@ -381,7 +381,7 @@ fn assert_panic_spares_bundle(
 fn port_is_read_after_a_panic_before_it() {
     let (mut world, mut worker, _node) = World::with_node();
     let doomed = world.enter(0);
-    world.tell(WorkerCommand::Panic { home: doomed.home });
+    world.tell(WorkerCommand::Panic(doomed.home));
     let (port, node) = (socket(), socket());
     let (to, address) = (port.local_addr().unwrap(), node.local_addr().unwrap());
     let ports = Some(Box::new(SessionPorts::new(port, None).unwrap()));
@@ -406,7 +406,7 @@ fn active_session_is_summarised_after_a_panic() {
     worker.turns();
     phones[0].speak(10);
     worker.turns();
-    world.tell(WorkerCommand::Panic { home: phones[1].home });
+    world.tell(WorkerCommand::Panic(phones[1].home));
     phones[1].speak(10);
     worker.turns();
     let summed_up = std::iter::from_fn(|| {
@@ -439,7 +439,7 @@ fn learned_address_is_free_after_a_panic() {
     worker.turns();
     let learned = FlowKey::Udp { listener: 0, address };
     assert_eq!(world.flows.home(&learned), Some(home));
-    world.tell(WorkerCommand::Panic { home });
+    world.tell(WorkerCommand::Panic(home));
     worker.turns();
     phone.send(&video(11)).unwrap();
     worker.turns();
@@ -458,7 +458,7 @@ fn panic_outside_of_a_session_is_resumed() {
 fn any_number_of_panics_ends_only_their_sessions() {
     let (mut world, mut worker, node) = World::with_node();
     let phones: Vec<Phone> = (0..40).map(|slot| world.enter(slot)).collect();
-    phones[1..].iter().for_each(|phone| world.tell(WorkerCommand::Panic { home: phone.home }));
+    phones[1..].iter().for_each(|phone| world.tell(WorkerCommand::Panic(phone.home)));
     worker.turns();
     phones.iter().for_each(|phone| phone.speak(10));
     worker.turns();
@@ -480,7 +480,7 @@ fn trunk_is_reported_closed(tag: Tag) -> bool {
     assert!(bundle.push(tag, &video(1)));
     sender.send(bundle.as_bytes()).unwrap();
     worker.turns();
-    matches!(world.reports.try_recv(), Ok(WorkerReport::Refused { node: NodeId(0) }))
+    matches!(world.reports.try_recv(), Ok(WorkerReport::Refused(NodeId(0))))
 }
 
 #[test]
@@ -491,22 +491,26 @@ fn trunk_refusal_must_quote_a_session_tag() {
 
 const US: Duration = Duration::from_micros(1);
 
+/// Whether the thread pauses after passes that read these numbers of packets, each after this wait.
+fn pauses<const N: usize>(gather: Duration, wait: Duration, packets: [usize; N]) -> [bool; N] {
+    let mut gather = Gather::new(gather);
+    packets.map(|packets| {
+        let began = gather.ended + wait;
+        gather.ends(began, began, packets)
+    })
+}
+
 #[test]
 fn first_two_packets_after_a_pause_are_read_at_once() {
-    let gather = Gather::new(200 * US);
-    assert_eq!(gather.pause(Before::Waited(200 * US), 1), None);
+    assert_eq!(pauses(200 * US, 200 * US, [1]), [false]);
 }
 
 #[test]
 fn packets_gather_while_they_keep_coming() {
-    let gather = Gather::new(200 * US);
-    assert_eq!(gather.pause(Before::Waited(199 * US), 1), Some(200 * US));
-    assert_eq!(gather.pause(Before::Gathered, 7), Some(200 * US));
-    assert_eq!(gather.pause(Before::Gathered, 0), None, "no more came");
+    assert_eq!(pauses(200 * US, 199 * US, [1, 7, 0]), [true, true, false]);
 }
 
 #[test]
 fn zero_gather_time_reads_at_once() {
-    let gather = Gather::new(Duration::ZERO);
-    assert_eq!(gather.pause(Before::Waited(Duration::ZERO), 1), None);
+    assert_eq!(pauses(Duration::ZERO, Duration::ZERO, [1]), [false]);
 }

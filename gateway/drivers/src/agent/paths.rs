@@ -34,11 +34,11 @@ const TELLINGS: u8 = 3;
 /// Probe pairs that may still be answered: those of one second.
 const PAIRS_MAX: usize = 32;
 
-pub(super) type WorkerPath = (u16, NodeId);
+pub(crate) type WorkerPath = (u16, NodeId);
 
 /// All paths that have carried long bundles.
 #[derive(Default)]
-pub(super) struct Paths {
+pub(crate) struct Paths {
     paths: BTreeMap<WorkerPath, PathMtu>,
     asking: VecDeque<Asking>,
 }
@@ -65,17 +65,17 @@ struct MtuProbe {
 
 impl Paths {
     /// A long bundle was sent or received on this path.
-    pub(super) fn used(&mut self, way: WorkerPath, draw: &mut dyn FnMut() -> u64, now: Instant) {
+    pub(crate) fn used(&mut self, way: WorkerPath, draw: &mut dyn FnMut() -> u64, now: Instant) {
         let path = self.paths.entry(way).or_insert_with(|| PathMtu::new(draw(), now));
         path.used_until = now + USED_FOR;
     }
 
-    pub(super) fn forget(&mut self, node: NodeId) {
+    pub(crate) fn forget(&mut self, node: NodeId) {
         self.paths.retain(|(_, at), _| *at != node);
         self.asking.retain(|asking| asking.node != node);
     }
 
-    pub(super) fn look(&mut self, now: Instant) {
+    pub(crate) fn look(&mut self, now: Instant) {
         for (&way, path) in &mut self.paths {
             if let Some((size, nonce)) = path.try_size(now) {
                 let long = BUNDLE_SIZES[size] - PATH_LEN_MIN as u16;

@@ -54,7 +54,7 @@ pub(super) enum NgTimeout {
 }
 
 #[derive(Debug)]
-struct NgRequest {
+pub(super) struct NgRequest {
     about: NgCommand,
     datagram: Arc<[u8]>,
     again: Instant,
@@ -65,21 +65,13 @@ struct NgRequest {
 /// Pending requests. Few, because the driver limits requests in flight.
 #[derive(Default, Debug)]
 pub(super) struct NgRequests {
-    asked: BTreeMap<u64, NgRequest>,
-    drawn: u64,
+    pub(super) asked: BTreeMap<u64, NgRequest>,
+    /// Seeds the cookies. Random, so that no other sender can answer for rtpengine.
+    pub(super) drawn: u64,
     count: u64,
 }
 
 impl NgRequests {
-    /// Seeds the cookies. Random, so that no other sender can answer for rtpengine.
-    pub(super) fn draw_from(&mut self, drawn: u64) {
-        self.drawn = drawn;
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.asked.len()
-    }
-
     /// `by`: the deadline of the answer.
     pub(super) fn ask(
         &mut self,

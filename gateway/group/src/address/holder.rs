@@ -35,7 +35,7 @@ pub fn hold_addresses(addresses: &[String]) -> io::Result<()> {
         addresses.iter().map(|address| address.parse()).collect();
     match addresses.and_then(Holder::open) {
         Ok(holder) => {
-            for missing in sandbox::confine_holder() {
+            for missing in sandbox::confine([Capability::CAP_NET_ADMIN]) {
                 eprintln!("`evenkeel hold-addresses`: {missing}");
             }
             orders.write_all(&message(0, &answer(&Ok(()))))?;

@@ -196,7 +196,9 @@ fn packets_that_wait_for_neighbours_are_dropped() {
         link.one.run(move || UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", at).unwrap());
         let waits = || link.one.ip("neigh show 192.0.2.3 dev eth0").contains("INCOMPLETE");
         wait_until("the packet waits", waits);
-        let order = async { if released { one.release().await } else { one.drop_waiting().await } };
+        let order = async {
+            if released { one.release().await } else { one.order(AddressOrder::DropWaiting).await }
+        };
         runtime.block_on(order).unwrap();
         assert!(!waits());
         link.client.ip("link set eth0 arp on");
@@ -217,7 +219,7 @@ fn announcements_are_repeated() {
     assert_eq!(link.client.neighbour(V4).as_deref(), Some(OTHER));
     link.client.ip(&format!("neigh change {V4} lladdr {OTHER} dev eth0 nud stale"));
     wait_until("the entry is repaired", || {
-        runtime.block_on(one.renew()).unwrap();
+        runtime.block_on(one.order(AddressOrder::Renew)).unwrap();
         link.client.neighbour(V4).as_deref() == Some(ONE)
     });
 }
@@ -232,17 +234,17 @@ fn address_lapses_unless_it_is_renewed() {
     let renewed_for = Instant::now() + 2 * VALID_FOR;
     while Instant::now() < renewed_for {
         assert_eq!(is_there(), [true; 2]);
-        runtime.block_on(one.renew()).unwrap();
+        runtime.block_on(one.order(AddressOrder::Renew)).unwrap();
         thread::sleep(Duration::from_millis(500));
     }
     wait_until("the addresses lapse", || is_there() == [false; 2]);
 
     // Another member may have it.
-    assert!(matches!(runtime.block_on(one.renew()), Err(AddressError::Lapsed)));
+    assert!(matches!(runtime.block_on(one.order(AddressOrder::Renew)), Err(AddressError::Lapsed)));
     assert_eq!(is_there(), [false; 2]);
     runtime.block_on(one.hold()).unwrap();
     assert_eq!(is_there(), [true; 2]);
-    runtime.block_on(one.renew()).unwrap();
+    runtime.block_on(one.order(AddressOrder::Renew)).unwrap();
 }
 
 #[test]
@@ -258,7 +260,7 @@ fn released_addresses_are_removed() {
         assert_eq!(is_there(), [false; 2]);
     }
     runtime.block_on(one.release()).unwrap();
-    assert!(matches!(runtime.block_on(one.renew()), Err(AddressError::Lapsed)));
+    assert!(matches!(runtime.block_on(one.order(AddressOrder::Renew)), Err(AddressError::Lapsed)));
 
     let held = Instant::now();
     runtime.block_on(one.hold()).unwrap();
@@ -277,7 +279,7 @@ fn second_host_with_the_address_is_reported() {
     runtime.block_on(one.hold()).unwrap();
     let mut found = None;
     wait_until("the other host is found", || {
-        found = runtime.block_on(one.renew()).err();
+        found = runtime.block_on(one.order(AddressOrder::Renew)).err();
         found.is_some()
     });
     let expected =
@@ -371,7 +373,7 @@ fn hooks_are_called_and_release_waits_for_them() {
     runtime.block_on(addresses.hold()).unwrap();
     assert!(!file.exists(), "nothing waits for the hook");
     wait_until("the hook has acquired", || file.exists());
-    runtime.block_on(addresses.renew()).unwrap();
+    runtime.block_on(addresses.order(AddressOrder::Renew)).unwrap();
     runtime.block_on(addresses.release()).unwrap();
     let calls = std::fs::read_to_string(file).unwrap();
     assert_eq!(calls, format!("acquire {V6}\nrelease {V6}\n"));

@@ -284,7 +284,7 @@ async fn peer_that_does_not_read_is_disconnected() {
 async fn frame_beyond_the_limit_is_not_sent() {
     let [mut left, mut right] = Pair::sound().both();
     deliver(&mut left, &mut right, &LinkFrame::Acknowledged(1)).await;
-    assert!(!left.send(&LinkFrame::Batch(vec![0; frame::FRAME_MAX + 1])));
+    assert!(!left.send(&LinkFrame::Batch(vec![0; FRAME_MAX + 1])));
     deliver(&mut left, &mut right, &LinkFrame::Acknowledged(2)).await;
 }
 
@@ -306,7 +306,7 @@ async fn announced_length_beyond_the_limit_ends_the_connection() {
     let mut left = pair.start(0);
     let mut peer = connected(&pair).await;
     until(&mut left, |event| *event == LinkEvent::Connected).await;
-    let length = frame::FRAME_MAX as u32 + 1;
+    let length = FRAME_MAX as u32 + 1;
     peer.write_all(&length.to_be_bytes()).await.unwrap();
     peer.write_all(&[2]).await.unwrap();
     until(&mut left, |event| *event == LinkEvent::Disconnected).await;

@@ -20,7 +20,7 @@ fn is_running(process: u32) -> bool {
 #[test]
 fn abandoned_process_is_killed() {
     let child = sleeping();
-    let id = child.id();
+    let id = child.process.id();
     assert!(is_running(id));
     drop(child);
     while is_running(id) {
@@ -31,7 +31,7 @@ fn abandoned_process_is_killed() {
 #[test]
 fn serving_process_outlives_its_handle() {
     let child = sleeping();
-    let id = Pid::from_raw(child.id().cast_signed());
+    let id = Pid::from_raw(child.process.id().cast_signed());
     child.serve();
     kill(id, Signal::SIGTERM).unwrap();
     // The first signal counts.

@@ -189,12 +189,7 @@ impl Talker {
                         .sender_report(report.info.ntp, at_ns);
                 }
                 Ok(RtcpPacket::ReceiverReport(_)) => self.tally.reports_received += 1,
-                Ok(
-                    RtcpPacket::Nack(_)
-                    | RtcpPacket::Description(_)
-                    | RtcpPacket::Bye(_)
-                    | RtcpPacket::Other { .. },
-                ) => {}
+                Ok(RtcpPacket::Other { .. }) => {}
                 Err(_) => self.tally.unreadable += 1,
             }
         }

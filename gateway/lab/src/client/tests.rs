@@ -167,15 +167,22 @@ fn ice_client_sends_no_media_before_an_answer() {
         let (length, source) = gateway.recv_from(&mut buffer).unwrap();
         let request = stun::BindingRequest::parse(&buffer[..length]).unwrap();
         assert_eq!(request.username().unwrap().server_ufrag, "gate");
-        assert!(request.use_candidate() && request.verify(&key).is_ok());
+        assert!(request.use_candidate() && request.message.verify(&key).is_ok());
         let mut answer = Vec::new();
         // The server drops the first check, signs the second answer with another password, and answers the third
         // correctly.
         let other = stun::StunKey::new("another password altogether");
         match round {
             0 => continue,
-            1 => stun::write_success(request.transaction(), source, Some(&other), &mut answer),
-            _ => stun::write_success(request.transaction(), source, Some(&key), &mut answer),
+            1 => stun::write_success(
+                request.message.transaction(),
+                source,
+                Some(&other),
+                &mut answer,
+            ),
+            _ => {
+                stun::write_success(request.message.transaction(), source, Some(&key), &mut answer)
+            }
         }
         gateway.send_to(&answer, source).unwrap();
     }
@@ -199,7 +206,7 @@ fn refused_check_shows() {
     let mut buffer = [0; 2_048];
     let (length, source) = gateway.recv_from(&mut buffer).unwrap();
     let mut answer = Vec::new();
-    let transaction = stun::BindingRequest::parse(&buffer[..length]).unwrap().transaction();
+    let transaction = stun::BindingRequest::parse(&buffer[..length]).unwrap().message.transaction();
     stun::write_unknown(transaction, std::iter::empty(), None, &mut answer);
     gateway.send_to(&answer, source).unwrap();
     rig.wait("it shows", |rig| rig.state(1).failed.is_some());

@@ -290,11 +290,11 @@ impl Ice {
     /// Handles an answer. Answers with another password or to an older check are ignored.
     fn handle(&mut self, datagram: &[u8]) {
         let Ok(response) = Response::parse(datagram) else { return };
-        if self.asked != Some(response.transaction()) {
+        if self.asked != Some(response.message.transaction()) {
             return;
         }
-        match response.outcome() {
-            BindingOutcome::Mapped(_) if response.verify(&self.key).is_ok() => {
+        match response.outcome {
+            BindingOutcome::Mapped(_) if response.message.verify(&self.key).is_ok() => {
                 self.is_answered = true;
                 self.asked = None;
             }

@@ -38,13 +38,7 @@ impl Reflector {
                     }
                 }
                 // Ignored: the node has no cache to answer a NACK, and only the gateway sets caps.
-                Ok(
-                    RtcpPacket::Nack(_)
-                    | RtcpPacket::Remb(_)
-                    | RtcpPacket::Description(_)
-                    | RtcpPacket::Bye(_)
-                    | RtcpPacket::Other { .. },
-                ) => {}
+                Ok(RtcpPacket::Remb(_) | RtcpPacket::Other { .. }) => {}
                 Err(_) => {
                     self.counters.malformed += 1;
                     return;

@@ -130,7 +130,12 @@ impl Reflector {
                 Ok(request) => {
                     self.counters.stun += 1;
                     self.scratch.clear();
-                    stun::write_success(request.transaction(), source, None, &mut self.scratch);
+                    stun::write_success(
+                        request.message.transaction(),
+                        source,
+                        None,
+                        &mut self.scratch,
+                    );
                     outbox.push(source, &self.scratch);
                 }
                 Err(_) => self.counters.malformed += 1,

@@ -465,9 +465,9 @@ fn echo_returns_and_stun_maps_the_address() {
     rig.gateway.send(&request);
     let answer = rig.gateway.receive();
     let response = stun::Response::parse(&answer).unwrap();
-    assert_eq!(response.transaction(), transaction);
+    assert_eq!(response.message.transaction(), transaction);
     assert_eq!(
-        response.outcome(),
+        response.outcome,
         stun::BindingOutcome::Mapped(rig.gateway.socket.local_addr().unwrap())
     );
     let counters = rig.end();

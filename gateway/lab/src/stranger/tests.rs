@@ -69,9 +69,9 @@ fn refused_check_is_not_taken_for_belief() {
     let mut buffer = [0; 2_048];
     let (length, source) = gateway.recv_from(&mut buffer).unwrap();
     let request = stun::BindingRequest::parse(&buffer[..length]).unwrap();
-    assert!(request.verify(&StunKey::new("the real password of it")).is_err());
+    assert!(request.message.verify(&StunKey::new("the real password of it")).is_err());
     let mut refusal = Vec::new();
-    stun::write_unknown(request.transaction(), std::iter::empty(), None, &mut refusal);
+    stun::write_unknown(request.message.transaction(), std::iter::empty(), None, &mut refusal);
     gateway.send_to(&refusal, source).unwrap();
     let report = wait(&mut stranger, |report| report.refused == 1);
     assert_eq!(report.learned(), 0);

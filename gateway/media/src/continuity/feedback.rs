@@ -162,7 +162,7 @@ fn sender_report(streams: &mut [OutgoingStream], epoch: StreamEpoch, packet: &mu
     reports.times.rotate_right(1);
     reports.times[0] = (info.ntp >> 16) as u32;
     info.ssrc = stream.ssrc;
-    info.timestamp = stream.present.client_timestamp(info.timestamp);
+    info.timestamp = info.timestamp.wrapping_add(stream.present.timestamp);
     set_sender_info(packet, &info);
     packet.len()
 }

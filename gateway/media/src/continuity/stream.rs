@@ -103,7 +103,7 @@ pub(super) struct Mapping {
     /// its first packet.
     sequence: u32,
     /// Offset of the client's timestamps from the node's.
-    timestamp: u32,
+    pub(super) timestamp: u32,
     /// The outgoing number of the mapping's first packet.
     pub(super) first: u32,
     /// Highest number that the previous sender used; this mapping uses only numbers above it.
@@ -143,10 +143,6 @@ impl Mapping {
     /// cycles.
     pub(super) fn node_sequence(&self, sequence: u32) -> u32 {
         sequence.wrapping_sub(self.sequence)
-    }
-
-    pub(super) fn client_timestamp(&self, timestamp: u32) -> u32 {
-        timestamp.wrapping_add(self.timestamp)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Feedback: NACK, PLI (RFC 4585), FIR (RFC 5104), REMB (draft-alvestrand-rmcat-remb-03).
+//! Feedback: PLI (RFC 4585), FIR (RFC 5104), REMB (draft-alvestrand-rmcat-remb-03).
 
 use super::report::{read_u32, write_header};
 
@@ -30,34 +30,6 @@ const TMMBR_MANTISSA_BITS: u32 = 17;
 
 /// Per-packet overhead in TMMBR, bytes: IPv4, UDP and RTP headers (RFC 5104, 3.5.4.1).
 const TMMBR_OVERHEAD: u32 = 20 + 8 + 12;
-
-/// Missing sequence numbers (RFC 4585, 6.2.1), parsed in place.
-#[derive(Clone, Copy, Debug)]
-pub struct Nack<'a> {
-    /// SSRC of the packet sender.
-    pub sender: u32,
-    /// SSRC of the media source.
-    pub media: u32,
-    entries: &'a [[u8; 4]],
-}
-
-impl<'a> Nack<'a> {
-    pub(super) fn read(body: &'a [u8]) -> Option<Self> {
-        let entries = body.get(COMMON_LEN..)?.as_chunks().0;
-        Some(Self { sender: read_u32(body, 0)?, media: read_u32(body, 4)?, entries })
-    }
-
-    /// The sequence numbers that the packet reports as lost.
-    pub fn missing(&self) -> impl Iterator<Item = u16> + use<'a> {
-        self.entries.iter().flat_map(|&[p0, p1, b0, b1]| {
-            let first = u16::from_be_bytes([p0, p1]);
-            let missing = u32::from(u16::from_be_bytes([b0, b1])) << 1 | 1;
-            (0..17)
-                .filter(move |bit| missing >> bit & 1 == 1)
-                .map(move |bit| first.wrapping_add(bit))
-        })
-    }
-}
 
 /// Reports a lost picture and so requests a key frame (RFC 4585, 6.3.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -223,26 +195,4 @@ fn rate(word: u32, mantissa_bits: u32) -> u64 {
 fn rate_bits(bps: u64, mantissa_bits: u32) -> u32 {
     let exponent = (u64::BITS - bps.leading_zeros()).saturating_sub(mantissa_bits);
     exponent << mantissa_bits | (bps >> exponent) as u32
-}
-
-/// Appends a NACK of these sequence numbers, which must be in order (across the wrap). Up to 17
-/// consecutive ones share four bytes.
-pub fn write_nack(sender: u32, media: u32, missing: &[u16], out: &mut Vec<u8>) {
-    let start = out.len();
-    write_common((TRANSPORT_FEEDBACK, NACK), [sender, media], 0, out);
-    let mut rest = missing;
-    while let [first, later @ ..] = rest {
-        let mut mask = 0u16;
-        rest = later;
-        while let [next, later @ ..] = rest
-            && let ahead @ 1..=16 = next.wrapping_sub(*first)
-        {
-            mask |= 1 << (ahead - 1);
-            rest = later;
-        }
-        out.extend_from_slice(&first.to_be_bytes());
-        out.extend_from_slice(&mask.to_be_bytes());
-    }
-    let words = ((out.len() - start) / 4 - 1) as u16;
-    out[start + 2..start + 4].copy_from_slice(&words.to_be_bytes());
 }

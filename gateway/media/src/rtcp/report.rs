@@ -1,4 +1,4 @@
-//! Reports, source descriptions and BYE (RFC 3550, sections 6.4–6.6).
+//! Reports and source descriptions (RFC 3550, sections 6.4 and 6.5).
 
 /// Payload type of a sender report (RFC 3550, 6.4.1).
 pub(crate) const SENDER_REPORT: u8 = 200;
@@ -123,36 +123,6 @@ impl<'a> ReceiverReport<'a> {
     }
 }
 
-/// A source description, parsed in place.
-#[derive(Clone, Copy, Debug)]
-pub struct Description<'a> {
-    count: u8,
-    body: &'a [u8],
-}
-
-impl<'a> Description<'a> {
-    pub(super) fn read(count: u8, body: &'a [u8]) -> Self {
-        Self { count, body }
-    }
-
-    /// Returns SSRCs and canonical names (CNAME, item 1), up to the first malformed chunk.
-    pub fn cnames(&self) -> impl Iterator<Item = (u32, &'a [u8])> + use<'a> {
-        let body = self.body;
-        chunks(self.count, body).filter_map(move |(at, end)| {
-            let ssrc = read_u32(body, at)?;
-            let mut items = body.get(at + 4..end)?;
-            while let [kind @ 1..=u8::MAX, length, rest @ ..] = items {
-                let (value, rest) = rest.split_at_checked(usize::from(*length))?;
-                if *kind == 1 {
-                    return Some((ssrc, value));
-                }
-                items = rest;
-            }
-            None
-        })
-    }
-}
-
 /// Returns start and end of each chunk in the body, up to the first malformed one.
 pub(super) fn chunks(count: u8, body: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     let mut at = 0;
@@ -170,24 +140,6 @@ pub(super) fn chunks(count: u8, body: &[u8]) -> impl Iterator<Item = (usize, usi
         at = (end + 1).next_multiple_of(4);
         (at <= body.len()).then_some((start, at))
     })
-}
-
-/// A BYE, parsed in place.
-#[derive(Clone, Copy, Debug)]
-pub struct Bye<'a> {
-    sources: &'a [[u8; 4]],
-}
-
-impl<'a> Bye<'a> {
-    pub(super) fn read(count: u8, body: &'a [u8]) -> Option<Self> {
-        let sources = body.get(..usize::from(count) * 4)?.as_chunks().0;
-        Some(Self { sources })
-    }
-
-    /// The sources that leave.
-    pub fn sources(&self) -> impl Iterator<Item = u32> + use<'a> {
-        self.sources.iter().map(|bytes| u32::from_be_bytes(*bytes))
-    }
 }
 
 /// Appends a sender report; report blocks beyond `BLOCKS_MAX` follow in receiver reports.
@@ -226,14 +178,6 @@ pub fn write_cname(ssrc: u32, cname: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&[1, cname.len() as u8]);
     out.extend_from_slice(cname);
     out.resize(out.len() + 1 + length.next_multiple_of(4) - length, 0);
-}
-
-/// Appends a BYE, or several for more than `BLOCKS_MAX` sources.
-pub fn write_bye(sources: &[u32], out: &mut Vec<u8>) {
-    for some in sources.chunks(BLOCKS_MAX) {
-        write_header(some.len() as u8, BYE, some.len() * 4, out);
-        some.iter().for_each(|ssrc| out.extend_from_slice(&ssrc.to_be_bytes()));
-    }
 }
 
 /// Appends the header of a packet with a body of `body_len` bytes, a multiple of four.

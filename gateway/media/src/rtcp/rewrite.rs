@@ -15,10 +15,8 @@ use super::{
 const PADDING: u8 = 0x20;
 
 /// Passes each packet of a compound packet to `each`, which modifies it and returns its new length;
-/// 0 removes the packet. Closes the gaps and returns the total length.
-///
-/// # Errors
-/// Fails if any packet is malformed, before the first call of `each`.
+/// 0 removes the packet. Closes the gaps and returns the total length. Fails if any packet is malformed, before the first
+/// call of `each`.
 pub(crate) fn rewrite(
     compound: &mut [u8],
     mut each: impl FnMut(&mut [u8]) -> usize,
@@ -100,11 +98,7 @@ pub(crate) fn retain_blocks(
             end += BLOCK_LEN;
         }
     }
-    let after = start + count * BLOCK_LEN;
-    let length = packet.len();
-    packet.copy_within(after..length, end);
-    packet[0] = packet[0] & 0xe0 | kept;
-    set_len(packet, end + length - after)
+    close_gap(packet, kept, end, start + count * BLOCK_LEN)
 }
 
 /// Passes each entry of a NACK to `each`: the first missing number, and a mask of the missing ones
@@ -194,10 +188,7 @@ pub(crate) fn retain_leaving(packet: &mut [u8], mut each: impl FnMut(u32) -> Opt
     if kept == 0 {
         return 0;
     }
-    let length = packet.len();
-    packet.copy_within(after..length, end);
-    packet[0] = packet[0] & 0xe0 | kept;
-    set_len(packet, end + length - after)
+    close_gap(packet, kept, end, after)
 }
 
 /// Passes each source of a description to `each`, which renames it or removes its chunk. Returns
@@ -233,6 +224,14 @@ fn body_end(packet: &[u8]) -> usize {
         [first, .., padding] if first & PADDING != 0 => packet.len().saturating_sub(padding.into()),
         _ => packet.len(),
     }
+}
+
+/// Moves the bytes from `after` on to `end`, and sets count and length. Returns the new length.
+fn close_gap(packet: &mut [u8], kept: u8, end: usize, after: usize) -> usize {
+    let length = packet.len();
+    packet.copy_within(after..length, end);
+    packet[0] = packet[0] & 0xe0 | kept;
+    set_len(packet, end + length - after)
 }
 
 /// Sets the length in the header to `length` bytes, a multiple of four, and returns it.

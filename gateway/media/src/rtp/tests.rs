@@ -2,6 +2,8 @@ use super::*;
 use crate::demux::{DatagramKind, classify};
 use evenkeel_fuzz::Corpus;
 
+mod reception;
+
 const FIELDS: Fields = Fields {
     payload_type: 111,
     marker: true,

@@ -13,7 +13,7 @@ pub(crate) const MESSAGE_LEN_MAX: usize = 1_280;
 const HEADER_LEN: usize = 20;
 
 /// Matches a response to its request; the client chooses it at random.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Transaction(pub [u8; 12]);
 
 /// A short-term password, prepared for signing (RFC 8489, section 9.1).
@@ -94,7 +94,7 @@ const FINGERPRINT_XOR: u32 = 0x5354_554e;
 
 /// A message with a valid header and attributes within its length.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct StunMessage<'a> {
+pub struct StunMessage<'a> {
     bytes: &'a [u8],
     /// Offset of MESSAGE-INTEGRITY. Later attributes except FINGERPRINT are ignored (section 14.5).
     integrity_at: Option<usize>,
@@ -158,7 +158,8 @@ impl<'a> StunMessage<'a> {
         u16::from_be_bytes([self.bytes[0], self.bytes[1]])
     }
 
-    pub(super) fn transaction(&self) -> Transaction {
+    /// Identifies the request; repeated in its response.
+    pub fn transaction(&self) -> Transaction {
         let mut id = [0; 12];
         id.copy_from_slice(&self.bytes[8..HEADER_LEN]);
         Transaction(id)
@@ -183,9 +184,12 @@ impl<'a> StunMessage<'a> {
         self.attributes().find(|(found, _)| *found == kind).map(|(_, value)| value)
     }
 
-    /// Checks MESSAGE-INTEGRITY: HMAC-SHA1 of the message before it, with the header length
-    /// adjusted to end after this attribute (section 14.5).
-    pub(super) fn verify(&self, key: &StunKey) -> Result<(), Unverified> {
+    /// Checks that the sender knows the password. MESSAGE-INTEGRITY is the HMAC-SHA1 of the message before it, with the
+    /// header length adjusted to end after this attribute (section 14.5).
+    ///
+    /// # Errors
+    /// The integrity is missing or wrong.
+    pub fn verify(&self, key: &StunKey) -> Result<(), Unverified> {
         let at = self.integrity_at.ok_or(Unverified::Missing)?;
         let value = at + ATTRIBUTE_HEADER_LEN;
         let mut signed = [0; MESSAGE_LEN_MAX];

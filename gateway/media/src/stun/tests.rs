@@ -57,16 +57,16 @@ fn rfc_sample_request_is_verified() {
     assert!(!request.use_candidate());
     assert!(request.message.has_fingerprint);
     assert_eq!(request.unknown().count(), 0);
-    assert_eq!(request.verify(&StunKey::new(SAMPLE_PASSWORD)), Ok(()));
-    assert_eq!(request.verify(&StunKey::new("wrong")), Err(Unverified::Wrong));
+    assert_eq!(request.message.verify(&StunKey::new(SAMPLE_PASSWORD)), Ok(()));
+    assert_eq!(request.message.verify(&StunKey::new("wrong")), Err(Unverified::Wrong));
 }
 
 #[test]
 fn rfc_sample_response_is_verified() {
     let response = Response::parse(&SAMPLE_RESPONSE).unwrap();
     let mapped = "192.0.2.1:32853".parse().unwrap();
-    assert_eq!(response.outcome(), BindingOutcome::Mapped(mapped));
-    assert_eq!(response.verify(&StunKey::new(SAMPLE_PASSWORD)), Ok(()));
+    assert_eq!(response.outcome, BindingOutcome::Mapped(mapped));
+    assert_eq!(response.message.verify(&StunKey::new(SAMPLE_PASSWORD)), Ok(()));
 }
 
 #[test]
@@ -74,14 +74,14 @@ fn written_request_is_read_back() {
     let bytes = written(&binding(&key()));
     assert!(is_stun(&bytes));
     let request = BindingRequest::parse(&bytes).unwrap();
-    assert_eq!(request.transaction(), TRANSACTION);
+    assert_eq!(request.message.transaction(), TRANSACTION);
     let username = Username { server_ufrag: "here", client_ufrag: "there" };
     assert_eq!(request.username(), Some(username));
     assert_eq!(request.message.attribute(PRIORITY), Some(&[0x6e, 0x00, 0x01, 0xff][..]));
     assert_eq!(request.message.attribute(ICE_CONTROLLING), Some(&7_u64.to_be_bytes()[..]));
     assert!(request.use_candidate());
     assert!(request.message.has_fingerprint);
-    assert_eq!(request.verify(&key()), Ok(()));
+    assert_eq!(request.message.verify(&key()), Ok(()));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn plain_probe_has_only_a_transaction() {
     assert_eq!(request.username(), None);
     assert_eq!(request.message.attribute(ICE_CONTROLLING), None);
     assert!(!request.use_candidate());
-    assert_eq!(request.verify(&key()), Err(Unverified::Missing));
+    assert_eq!(request.message.verify(&key()), Err(Unverified::Missing));
 }
 
 #[test]
@@ -101,9 +101,9 @@ fn addresses_of_both_families_are_returned() {
         let mut bytes = Vec::new();
         write_success(TRANSACTION, mapped, Some(&key()), &mut bytes);
         let response = Response::parse(&bytes).unwrap();
-        assert_eq!(response.outcome(), BindingOutcome::Mapped(mapped));
-        assert_eq!(response.transaction(), TRANSACTION);
-        assert_eq!(response.verify(&key()), Ok(()));
+        assert_eq!(response.outcome, BindingOutcome::Mapped(mapped));
+        assert_eq!(response.message.transaction(), TRANSACTION);
+        assert_eq!(response.message.verify(&key()), Ok(()));
         let octets = match mapped.ip() {
             std::net::IpAddr::V4(ip) => ip.octets().to_vec(),
             std::net::IpAddr::V6(ip) => ip.octets().to_vec(),
@@ -121,8 +121,8 @@ fn errors_carry_their_code() {
         append(ERROR_CODE, code, &mut bytes);
         end(start, None, &mut bytes);
         let response = Response::parse(&bytes).unwrap();
-        assert_eq!(response.outcome(), BindingOutcome::Refused(number));
-        assert_eq!(response.verify(&key()), Err(Unverified::Missing));
+        assert_eq!(response.outcome, BindingOutcome::Refused(number));
+        assert_eq!(response.message.verify(&key()), Err(Unverified::Missing));
     }
 }
 
@@ -141,7 +141,7 @@ fn unknown_required_attributes_are_named() {
     let mut answer = Vec::new();
     write_unknown(TRANSACTION, request.unknown(), Some(&key()), &mut answer);
     let response = Response::parse(&answer).unwrap();
-    assert_eq!(response.outcome(), BindingOutcome::Refused(420));
+    assert_eq!(response.outcome, BindingOutcome::Refused(420));
     let named = [0x00, 0x0a, 0x00, 0x08, 0x7f, 0xff, 0, 1, 0, 2, 0, 3];
     assert!(answer.windows(named.len()).any(|window| window == named));
 }
@@ -178,7 +178,7 @@ fn valid_fingerprint_does_not_replace_integrity() {
     let mut forged = bytes[..until].to_vec();
     end(0, None, &mut forged);
     let request = BindingRequest::parse(&forged).unwrap();
-    assert_eq!(request.verify(&key()), Err(Unverified::Wrong));
+    assert_eq!(request.message.verify(&key()), Err(Unverified::Wrong));
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn attributes_after_integrity_are_ignored() {
     append(0x0025, &[], &mut bytes);
     end(0, None, &mut bytes);
     let request = BindingRequest::parse(&bytes).unwrap();
-    assert_eq!(request.verify(&key), Ok(()));
+    assert_eq!(request.message.verify(&key), Ok(()));
     assert!(!request.use_candidate());
 }
 
@@ -267,7 +267,7 @@ fn keys_are_hidden_in_debug_output() {
 /// Reads a request and writes it, and every response to it.
 fn assert_answerable(request: &BindingRequest<'_>) {
     assert!(request.unknown().count() <= UNKNOWN_MAX);
-    let transaction = request.transaction();
+    let transaction = request.message.transaction();
     let binding = BindingBuilder {
         transaction,
         username: request.username(),
@@ -278,8 +278,8 @@ fn assert_answerable(request: &BindingRequest<'_>) {
     };
     let again = written(&binding);
     let again = BindingRequest::parse(&again).unwrap();
-    assert_eq!(again.verify(&key()), Ok(()));
-    assert_eq!(again.transaction(), transaction);
+    assert_eq!(again.message.verify(&key()), Ok(()));
+    assert_eq!(again.message.transaction(), transaction);
     assert_eq!(again.username(), request.username());
     assert_eq!(again.use_candidate(), request.use_candidate());
 
@@ -288,8 +288,8 @@ fn assert_answerable(request: &BindingRequest<'_>) {
         let mut bytes = Vec::new();
         write(&mut bytes);
         let response = Response::parse(&bytes).unwrap();
-        assert_eq!(response.transaction(), transaction);
-        response.outcome()
+        assert_eq!(response.message.transaction(), transaction);
+        response.outcome
     };
     let success = response(&|out| write_success(transaction, mapped, Some(&key()), out));
     assert_eq!(success, BindingOutcome::Mapped(mapped));
@@ -323,11 +323,11 @@ fn fuzz_stun() {
                 assert_answerable(&request);
             }
             if let Ok(response) = Response::parse(message)
-                && let BindingOutcome::Mapped(mapped) = response.outcome()
+                && let BindingOutcome::Mapped(mapped) = response.outcome
             {
                 let mut again = Vec::new();
-                write_success(response.transaction(), mapped, None, &mut again);
-                assert_eq!(Response::parse(&again).unwrap().outcome(), response.outcome());
+                write_success(response.message.transaction(), mapped, None, &mut again);
+                assert_eq!(Response::parse(&again).unwrap().outcome, response.outcome);
             }
         }
     });

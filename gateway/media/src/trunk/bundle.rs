@@ -19,7 +19,6 @@ pub const ENTRY_OVERHEAD: usize = 10;
 pub struct Bundle {
     bytes: Vec<u8>,
     size_max: usize,
-    packets: usize,
 }
 
 impl Bundle {
@@ -28,7 +27,7 @@ impl Bundle {
     pub fn new(size_max: usize) -> Self {
         let mut bytes = Vec::with_capacity(size_max);
         bytes.push(demux::BUNDLE);
-        Self { bytes, size_max, packets: 0 }
+        Self { bytes, size_max }
     }
 
     /// Adds a packet. Returns whether it fits; if not, the bundle remains unchanged.
@@ -42,7 +41,6 @@ impl Bundle {
         self.bytes.extend_from_slice(&tag.0.to_be_bytes());
         self.bytes.extend_from_slice(&length.to_be_bytes());
         self.bytes.extend_from_slice(packet);
-        self.packets += 1;
         true
     }
 
@@ -58,13 +56,12 @@ impl Bundle {
 
     /// True without a packet.
     pub fn is_empty(&self) -> bool {
-        self.packets == 0
+        self.bytes.len() == OVERHEAD
     }
 
     /// Removes all packets.
     pub fn clear(&mut self) {
         self.bytes.truncate(OVERHEAD);
-        self.packets = 0;
     }
 }
 

@@ -1,20 +1,11 @@
-//! Encryption of trunk datagrams.
+//! Encryption of trunk datagrams by AES-128-GCM. `docs/trunk.md` specifies it.
 //!
-//! ```text
-//! 0xE3 | salt u64 | counter u64 | a bundle or a signed message, encrypted | tag (16 bytes)
-//! ```
+//! Each gateway socket, and each node, draws its salt when it starts, and a node takes the next salt for
+//! each socket that it learns, so no pair of key and nonce is used twice. A key encrypts 2^24 datagrams,
+//! far below the limit of AES-GCM (2^28 for datagrams of this size, RFC 9001, appendix B.1.1).
 //!
-//! AES-128-GCM (RFC 5116) encrypts a whole datagram and authenticates its header. The nonce is the
-//! counter. Keys are derived by HKDF-SHA256 from the node's keys ([`NodeSecret`]), the direction, the
-//! sender's salt and the upper bits of the counter; those of a node's datagrams also from the salt of
-//! the gateway's socket. Each gateway socket, and each node, draws its salt when it starts, and a
-//! node takes the next salt for each socket that it learns, so no pair of key and nonce is used
-//! twice. A key encrypts 2^24 datagrams, far below the limit of AES-GCM (2^28 for datagrams of this
-//! size, RFC 9001, appendix B.1.1).
-//!
-//! A receiver accepts each counter of a sender once, at most `WINDOW` behind the highest. It
-//! learns a sender from a datagram that contains a signed message with a valid time, and refuses
-//! the sender's earlier datagrams. After a restart of the receiver, datagrams older than the
+//! A receiver learns a sender from a datagram that contains a signed message with a valid time, and
+//! refuses the sender's earlier datagrams. After a restart of the receiver, datagrams older than the
 //! accepted age of a message (5 s) cannot be replayed.
 
 use super::message::{NodeSecret, TrunkAnswer};
@@ -272,11 +263,11 @@ struct KeyOrigin {
 
 impl KeyOrigin {
     fn gateway(secret: &NodeSecret, salt: u64) -> Self {
-        Self { keys: secret.keys(), salt, gateway: None }
+        Self { keys: Arc::clone(&secret.keys), salt, gateway: None }
     }
 
     fn node(secret: &NodeSecret, salt: u64, gateway: u64) -> Self {
-        Self { keys: secret.keys(), salt, gateway: Some(gateway) }
+        Self { keys: Arc::clone(&secret.keys), salt, gateway: Some(gateway) }
     }
 
     /// The key of the datagrams with this counter.

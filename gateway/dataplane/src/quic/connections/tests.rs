@@ -15,7 +15,10 @@ fn timers_are_taken_once_in_order() {
     assert_eq!(table.next_due(), Some(start + ms(10)));
     assert_eq!(table.take(start + ms(9)), None);
     let mut taken = || table.take(start + ms(20));
-    assert_eq!([taken(), taken(), taken()], [Some(0), Some(7), None]);
+    assert_eq!(
+        [taken(), taken(), taken()],
+        [Some(0), Some(7), None].map(|it| it.map(ConnectionHandle))
+    );
     assert_eq!(table.next_due(), Some(start + ms(30)));
 }
 
@@ -25,7 +28,7 @@ fn earlier_time_replaces_later_one() {
     table.note(1, start + ms(50));
     table.note(1, start + ms(10));
     table.note(1, start + ms(80));
-    assert_eq!(table.take(start + ms(10)), Some(1));
+    assert_eq!(table.take(start + ms(10)), Some(ConnectionHandle(1)));
     assert_eq!(table.next_due(), None);
     assert_eq!(table.take(start + ms(100)), None);
 }
@@ -39,7 +42,7 @@ fn reused_number_has_no_old_timer() {
     table.note(1, start + ms(20));
     assert_eq!(table.take(start + ms(15)), None);
     assert_eq!(table.next_due(), Some(start + ms(20)));
-    assert_eq!(table.take(start + ms(20)), Some(1));
+    assert_eq!(table.take(start + ms(20)), Some(ConnectionHandle(1)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ fn kept_datagram_shares_no_memory() {
     let mut socket = QuicSocket::listen((Ipv4Addr::LOCALHOST, 0).into(), false).unwrap();
     let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     for number in 0..3 {
-        client.send_to(&[number; 40], socket.address().unwrap()).unwrap();
+        client.send_to(&[number; 40], socket.socket.local_addr().unwrap()).unwrap();
     }
     let mut received = VecDeque::new();
     while received.len() < 3 {

@@ -124,7 +124,7 @@ async fn clients_are_told_of_the_shutdown() {
     client.send(FLOW, &rtp(1));
     assert_eq!(world.next_media().await, rtp(1));
     assert!(world.thread.is_running());
-    world.thread.shut_down();
+    drop(world.thread);
     assert_eq!(client.close_code().await, roq::ErrorCode::NoError.code());
 }
 

@@ -51,14 +51,14 @@ fn interrupted_connection_is_driven_next() {
 fn connection_is_due_only_when_scheduled() {
     let until = Instant::now() + NEVER;
     let mut connections = connections(&[4], until);
-    assert_eq!(connections.next_due(), None);
+    assert_eq!(connections.timers.next_due(), None);
     connections.schedule(ConnectionHandle(4));
-    assert_eq!(connections.next_due(), Some(until));
-    assert_eq!(connections.take_due(until - Duration::from_nanos(1)), None);
-    assert_eq!(connections.take_due(until), Some(ConnectionHandle(4)));
-    assert_eq!(connections.take_due(until), None);
+    assert_eq!(connections.timers.next_due(), Some(until));
+    assert_eq!(connections.timers.take(until - Duration::from_nanos(1)), None);
+    assert_eq!(connections.timers.take(until), Some(ConnectionHandle(4)));
+    assert_eq!(connections.timers.take(until), None);
     connections.schedule(ConnectionHandle(4));
-    assert_eq!(connections.take_due(until), Some(ConnectionHandle(4)));
+    assert_eq!(connections.timers.take(until), Some(ConnectionHandle(4)));
 }
 
 #[test]
@@ -68,10 +68,10 @@ fn reused_handle_has_no_old_state() {
     connections.schedule(ConnectionHandle(1));
     connections.remove(ConnectionHandle(1));
     connections.remove(ConnectionHandle(1));
-    assert_eq!((connections.count(), connections.next_due()), (1, None));
+    assert_eq!((connections.count, connections.timers.next_due()), (1, None));
     connections.insert(connection(1, until + NEVER));
     connections.schedule(ConnectionHandle(1));
-    assert_eq!(connections.next_due(), Some(until + NEVER));
+    assert_eq!(connections.timers.next_due(), Some(until + NEVER));
     assert_eq!(touched(&mut connections), [0, 1]);
     assert_eq!(connections.handles().collect::<Vec<_>>(), [0, 1].map(ConnectionHandle));
 }

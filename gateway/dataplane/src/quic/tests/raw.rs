@@ -115,7 +115,7 @@ impl Raw {
 
 fn connected(from: Ipv4Addr, to: &QuicSocket) -> UdpSocket {
     let socket = UdpSocket::bind((from, 0)).unwrap();
-    socket.connect(to.address().unwrap()).unwrap();
+    socket.connect(to.socket.local_addr().unwrap()).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     socket
 }

@@ -166,7 +166,7 @@ async fn queued_datagrams_of_a_closed_connection_not_sent() {
         world.push(meta_back(HOME), &packet);
     }
     let counters = Arc::clone(&world.thread.counters);
-    world.thread.shut_down();
+    drop(world.thread);
     let sent = counters.sent_datagrams.load(Ordering::Relaxed);
     let dropped = counters.datagrams_dropped.load(Ordering::Relaxed);
     assert_eq!(sent + dropped, PACKETS);

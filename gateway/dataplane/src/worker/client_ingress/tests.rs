@@ -101,7 +101,7 @@ impl Bench {
     }
 
     fn packets_up(&mut self, home: Home) -> u64 {
-        let totals = self.sessions.with(home, |session| session.final_totals(Instant::now()));
+        let totals = self.sessions.with(home, |session| session.totals(Instant::now()));
         totals.unwrap().packets_up
     }
 
@@ -314,7 +314,7 @@ fn unknown_attribute_is_refused_and_teaches_nothing() {
     let mut answer = [0; 256];
     let length = bench.client.recv(&mut answer).unwrap();
     let response = stun::Response::parse(&answer[..length]).unwrap();
-    assert_eq!(response.outcome(), stun::BindingOutcome::Refused(420));
+    assert_eq!(response.outcome, stun::BindingOutcome::Refused(420));
     assert_eq!(bench.holder(), None);
     *datagram.last_mut().unwrap() ^= 1;
     bench.send(1, &datagram);

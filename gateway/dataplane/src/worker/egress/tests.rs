@@ -4,13 +4,8 @@ use std::time::Duration;
 
 use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
 use evenkeel_media::trunk::{self, seal};
-use evenkeel_model::Incarnation;
 
-use super::super::sockets::{TrunkSocket, reason, unix_us};
 use super::*;
-use crate::flows::Home;
-use crate::mmsg::{DATAGRAM_MAX, Family, SendBatch};
-use crate::ring;
 
 const TAG: Tag = Tag(7);
 
@@ -36,9 +31,9 @@ fn travelled_on(size_max: Option<u16>, lengths: &[usize]) -> (Vec<Vec<usize>>, u
     let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
     let trunk = TrunkSocket { socket: here, seal: None };
     egress.trunks.push(Some(Trunk::new(trunk).unwrap()));
-    size_max
-        .into_iter()
-        .for_each(|size_max| egress.trunk(NodeId(0)).unwrap().limit_bundles(size_max));
+    size_max.into_iter().for_each(|size_max| {
+        trunk_to(&mut egress.trunks, NodeId(0)).unwrap().limit_bundles(size_max)
+    });
     for &length in lengths {
         egress.queue_on_trunk(NodeId(0), TAG, &vec![128; length]);
     }
@@ -122,7 +117,7 @@ fn encrypted_datagrams_keep_to_the_path_limit() {
     egress.send_signed(NodeId(0), &message, true);
     egress.send_signed(NodeId(0), &message, false);
     (0..30).for_each(|_| egress.queue_on_trunk(NodeId(0), TAG, &[128; 100]));
-    egress.trunk(NodeId(0)).unwrap().limit_bundles(1_200);
+    trunk_to(&mut egress.trunks, NodeId(0)).unwrap().limit_bundles(1_200);
     (0..30).for_each(|_| egress.queue_on_trunk(NodeId(0), TAG, &[128; 100]));
     egress.queue_on_trunk(NodeId(0), TAG, &vec![128; largest]);
     egress.queue_on_trunk(NodeId(0), TAG, &vec![128; largest + 1]);
@@ -163,87 +158,15 @@ fn unreadable_datagram_is_counted_and_reported() {
     }
     egress.flush(Instant::now());
     assert_eq!(stats.drops(DropReason::BadIntegrity), 5);
-    assert!(matches!(reported.try_recv(), Ok(WorkerReport::Unreadable { node: NodeId(0) })));
+    assert!(matches!(reported.try_recv(), Ok(WorkerReport::Unreadable(NodeId(0)))));
     assert!(reported.try_recv().is_err(), "once per pass");
 }
 
-fn source(address: &str) -> SourceKey {
-    SourceKey { listener: 3, address: address.parse().unwrap() }
-}
-
 #[test]
-fn longest_datagram_fits_behind_its_header() {
-    let arrival = ClientArrival { source: source("[2001:db8::1]:65535"), kind: ArrivalKind::Rtp };
-    let mut bytes = Vec::new();
-    arrival.write(&[7; DATAGRAM_MAX], &mut bytes);
-    let (mut sender, _receiver) = ring::channel(8).unwrap();
-    let home = Home { worker: 0, slot: 0, generation: 1 };
-    let meta = ring::RingMeta { home, kind: ring::RingItem::Relayed, flow: 0 };
-    assert_eq!(sender.push(meta, &bytes), Ok(()));
-}
-
-#[test]
-fn arrival_survives_the_ring() {
-    for address in ["10.0.0.9:4000", "[2001:db8::1]:65535"] {
-        for kind in [
-            ArrivalKind::Rtp,
-            ArrivalKind::Rtcp,
-            ArrivalKind::Check,
-            ArrivalKind::Nomination,
-            ArrivalKind::AddressTaken,
-        ] {
-            let arrival = ClientArrival { source: source(address), kind };
-            let mut bytes = vec![9; 4];
-            arrival.write(b"packet", &mut bytes);
-            assert_eq!(ClientArrival::read(&bytes), Some((arrival, b"packet".as_slice())));
-            assert_eq!(ClientArrival::read(&bytes[..HEADER - 1]), None);
-        }
-    }
-}
-
-const HOP: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
-
-fn home(slot: u32) -> Home {
-    Home { worker: 0, slot, generation: 1 }
-}
-
-fn early() -> Early {
-    Early::new(EarlyLimits { packets: 2, wait: Duration::from_millis(200) })
-}
-
-fn keep(early: &mut Early, slot: u32, byte: u8, now: Instant) -> bool {
-    early.keep_outbound((home(slot), HOP), (RtpSide::Rtp, StreamKind::Audio), &[byte], now)
-}
-
-#[test]
-fn packets_leave_in_order_once_their_leg_is_there() {
-    let (now, mut early) = (Instant::now(), early());
-    assert!(
-        keep(&mut early, 1, 10, now)
-            && keep(&mut early, 2, 20, now)
-            && keep(&mut early, 1, 11, now)
-    );
-    assert_eq!(early.sort_out(now, |_, _| false), 0);
-    assert!(early.take_ready().is_none());
-    assert_eq!(early.sort_out(now, |home, _| home.slot == 1), 0);
-    let ready = std::iter::from_fn(|| early.take_ready());
-    assert_eq!(ready.map(|waiting| waiting.packet[0]).collect::<Vec<_>>(), [10, 11]);
-    assert!(!early.is_empty());
-}
-
-#[test]
-fn session_is_limited_to_its_own_share() {
-    let (now, mut early) = (Instant::now(), early());
-    assert!(keep(&mut early, 1, 0, now) && keep(&mut early, 1, 1, now));
-    assert!(!keep(&mut early, 1, 2, now));
-    assert!(keep(&mut early, 2, 0, now));
-}
-
-#[test]
-fn expired_packet_is_counted_and_dropped() {
-    let (now, mut early) = (Instant::now(), early());
-    keep(&mut early, 1, 0, now);
-    assert_eq!(early.sort_out(now + Duration::from_millis(199), |_, _| false), 0);
-    assert_eq!(early.sort_out(now + Duration::from_millis(200), |_, _| false), 1);
-    assert!(early.is_empty());
+fn permit_notes_held_packets() {
+    let lease = Arc::new(SendLease::forever());
+    let permit = Permit::new(Arc::clone(&lease));
+    assert!(permit.may_send() && !permit.held_back.get());
+    lease.end();
+    assert!(!permit.may_send() && permit.held_back.get());
 }

@@ -98,19 +98,3 @@ fn session_count_may_change_within_a_round() {
     assert_eq!(sweep.take(2_000, start + EVERY), Some(SHARE..2 * SHARE));
     assert!(sweep.due(2_000) < start + EVERY);
 }
-
-#[test]
-fn removal_keeps_every_other_session() {
-    let home = |slot| Home { worker: 0, slot, generation: 1 };
-    let mut active = ActiveSessions::default();
-    (0..10).for_each(|slot| active.add(home(slot)));
-    for place in (2..6).rev() {
-        assert_eq!(active.at(place), home(place as u32), "each has its turn");
-        if place % 2 == 0 {
-            active.remove(place);
-        }
-    }
-    let mut left: Vec<u32> = active.0.iter().map(|home| home.slot).collect();
-    left.sort_unstable();
-    assert_eq!((active.len(), left), (8, vec![0, 1, 3, 5, 6, 7, 8, 9]));
-}

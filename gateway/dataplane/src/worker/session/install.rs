@@ -9,12 +9,11 @@ use evenkeel_media::instant;
 use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::address::ClientAddress;
+use super::packets::ClientAddress;
 use super::{ClientKnowledge, DscpMarks, MediaState, NodeLeg, WorkerSession};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
-use crate::worker::egress::SourceKey;
 use crate::worker::report::Totals;
-use crate::worker::sockets::SessionPorts;
+use crate::worker::sockets::{SessionPorts, SourceKey};
 
 /// A session to be installed at a worker.
 #[derive(Debug)]
@@ -75,16 +74,17 @@ pub enum ClientAddressing {
 pub struct SessionState {
     /// The session that the state belongs to.
     pub session: SessionId,
-    pub(super) legs: Vec<(Hop, NodeLeg)>,
+    /// The paths to nodes.
+    pub legs: Vec<(Hop, NodeLeg)>,
     pub(super) address: ClientAddress,
     pub(super) learned: Vec<Learned>,
     pub(super) media: Option<Box<MediaState>>,
     seed: u64,
     active: bool,
     touched: bool,
-    /// The session went on after this copy.
+    /// The session may have changed since this copy.
     #[serde(default)]
-    copied: bool,
+    pub copied: bool,
 }
 
 /// An address that the session added to the flow table.
@@ -124,39 +124,9 @@ impl SessionState {
         self.address.rtp.is_some()
     }
 
-    /// Returns whether the session has a leg at this hop.
-    pub fn has_leg(&self, hop: Hop) -> bool {
-        self.legs.iter().any(|(at, _)| *at == hop)
-    }
-
-    /// Returns whether the session has a leg on its own sockets at this hop.
-    pub fn has_port_leg(&self, hop: Hop) -> bool {
-        self.legs.iter().any(|(at, leg)| *at == hop && matches!(leg, NodeLeg::Port(_)))
-    }
-
-    /// Returns whether the session has a leg on its own sockets.
-    pub fn has_port_legs(&self) -> bool {
-        self.legs.iter().any(|(_, leg)| matches!(leg, NodeLeg::Port(_)))
-    }
-
-    /// Drops the other legs.
-    pub fn keep_legs(&mut self, keep: impl Fn(Hop) -> bool) {
-        self.legs.retain(|(hop, _)| keep(*hop));
-    }
-
-    /// Drops legs on the session's own sockets.
-    pub fn drop_port_legs(&mut self) {
-        self.legs.retain(|(_, leg)| !matches!(leg, NodeLeg::Port(_)));
-    }
-
-    /// Notes that the session has not changed since it was copied.
-    pub fn stood_still(&mut self) {
-        self.copied = false;
-    }
-
     /// The time of the client's last packet.
     pub fn last_heard(&self) -> Option<Instant> {
-        self.media.as_ref().and_then(|media| media.measurements.last_heard())
+        self.media.as_ref().and_then(|media| media.measurements.last_heard)
     }
 
     /// `None` before the first packet.
@@ -239,10 +209,6 @@ impl WorkerSession {
     pub(crate) fn copy(&mut self, flows: &Flows) -> SessionState {
         self.uncopied = false;
         SessionState { copied: true, ..self.hand_out(flows) }
-    }
-
-    pub(crate) fn is_uncopied(&self) -> bool {
-        self.uncopied
     }
 
     /// Continues in this state.

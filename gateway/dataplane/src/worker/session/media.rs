@@ -4,15 +4,12 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_media::rtcp::{self, rewrite};
-use evenkeel_media::statistics::Reception;
-use evenkeel_media::{instant, quality, rtp};
+use evenkeel_media::rtp::Receptions;
+use evenkeel_media::{instant, quality};
 use evenkeel_model::{Measures, MediaDescription, Metric, Srtp, StreamKind};
 use serde::{Deserialize, Serialize};
 
 use crate::ring::PathReport;
-
-/// Sources tracked per client; the oldest is replaced.
-const SOURCES_MAX: usize = 8;
 
 /// Sequence numbers below the highest that count as recent: a second of 4,000 packets/s.
 const RECENT_MAX: u16 = 4_000;
@@ -36,9 +33,9 @@ const REPORT_KEPT: Duration = Duration::from_secs(10);
 #[derive(Clone, Default, Serialize, Deserialize, Debug)]
 pub(crate) struct VoiceMeasurements {
     voice: Option<quality::Codec>,
-    sources: Vec<(u32, Reception)>,
+    pub(super) sources: Receptions,
     #[serde(with = "instant::option")]
-    last_heard: Option<Instant>,
+    pub(super) last_heard: Option<Instant>,
     loss_up_ppm: Smoothed,
     jitter_up_us: u64,
     down: Vec<Down>,
@@ -47,12 +44,12 @@ pub(crate) struct VoiceMeasurements {
     /// The middle 32 bits of the last sender report's NTP timestamp, and the time it was sent.
     #[serde(with = "instant::paired")]
     reported: Option<(u32, Instant)>,
-    bytes_up: u64,
-    bytes_down: u64,
-    lost_up: u64,
+    pub(super) bytes_up: u64,
+    pub(super) bytes_down: u64,
+    pub(super) lost_up: u64,
     /// Start of the interval; by default the first call of `interval`.
     #[serde(with = "instant::option")]
-    since: Option<Instant>,
+    pub(super) since: Option<Instant>,
 }
 
 /// Reception by the client: one stream's receiver reports, or the connection as measured by QUIC.
@@ -91,10 +88,6 @@ impl VoiceMeasurements {
         VoiceMeasurements { voice, ..VoiceMeasurements::default() }
     }
 
-    pub(crate) fn begin_interval(&mut self, now: Instant) {
-        self.since = Some(now);
-    }
-
     /// Returns whether the next interval would equal the last one if no packet arrived.
     pub(crate) fn is_quiet(&self, now: Instant) -> bool {
         let is_kept = |at: Instant| now.saturating_duration_since(at) < DOWN_KEPT;
@@ -104,48 +97,9 @@ impl VoiceMeasurements {
             && !self.rtt_us.is_some_and(|(_, at)| is_kept(at))
     }
 
-    pub(crate) fn heard(&mut self, now: Instant) {
-        self.last_heard = Some(now);
-    }
-
-    pub(crate) fn last_heard(&self) -> Option<Instant> {
-        self.last_heard
-    }
-
-    pub(crate) fn lost_up(&self) -> u64 {
-        self.lost_up
-    }
-
-    pub(crate) fn received(
-        &mut self,
-        header: &rtp::RtpHeader,
-        length: usize,
-        clock_rate: u32,
-        now: Instant,
-    ) {
-        self.last_heard = Some(now);
-        self.bytes_up += length as u64;
-        let place = match self.sources.iter().position(|(ssrc, _)| *ssrc == header.ssrc) {
-            Some(place) => place,
-            None => {
-                if self.sources.len() == SOURCES_MAX {
-                    self.sources.remove(0);
-                }
-                self.sources.push((header.ssrc, Reception::new(clock_rate)));
-                self.sources.len() - 1
-            }
-        };
-        self.sources[place].1.receive(header, length, now);
-    }
-
     /// Returns whether the client sent RTP with these numbers lately.
     pub(crate) fn is_recent(&self, ssrc: u32, sequence: u16) -> bool {
-        let mut sources = self.sources.iter();
-        sources.any(|(of, reception)| *of == ssrc && reception.is_recent(sequence, RECENT_MAX))
-    }
-
-    pub(crate) fn sent(&mut self, length: usize) {
-        self.bytes_down += length as u64;
+        self.sources.is_recent(ssrc, sequence, RECENT_MAX)
     }
 
     /// Reads the client's receiver reports (RFC 3550, 6.4.1). `clock_rate` returns the clock rate of an SSRC in Hz.
@@ -178,7 +132,7 @@ impl VoiceMeasurements {
 
     fn down(&mut self, ssrc: Option<u32>) -> &mut Down {
         let place = self.down.iter().position(|down| down.ssrc == ssrc).unwrap_or_else(|| {
-            if self.down.len() == SOURCES_MAX {
+            if self.down.len() == Receptions::MAX {
                 self.down.remove(0);
             }
             self.down.push(Down { ssrc, loss_ppm: Smoothed::default(), jitter_us: None });
@@ -212,7 +166,7 @@ impl VoiceMeasurements {
     /// of the worst one are returned.
     pub(crate) fn interval(&mut self, now: Instant) -> Measures {
         let (mut expected, mut lost, mut jitter) = (0, 0, 0);
-        for (_, reception) in &mut self.sources {
+        for reception in self.sources.iter_mut() {
             let interval = reception.interval();
             expected += interval.expected;
             lost += interval.lost;
@@ -265,7 +219,7 @@ const CAP_EVERY: Duration = Duration::from_secs(1);
 const LIFTED_FOR: Duration = Duration::from_secs(5);
 
 /// Limit of video streams of one client that receive key-frame requests.
-const FEEDBACK_SOURCES_MAX: usize = 8;
+pub(super) const FEEDBACK_SOURCES_MAX: usize = 8;
 
 /// Bitrate that lifts a cap: more than any client sends.
 const UNCAPPED_BPS: u64 = 1_000_000_000;
@@ -283,8 +237,8 @@ pub(crate) struct SenderFeedback {
     /// True if the gateway may generate RTCP. False with SRTP, because the gateway has no keys.
     may_write: bool,
     /// SSRCs of the client's video.
-    video: Vec<u32>,
-    sources: Vec<u32>,
+    pub(super) video: Vec<u32>,
+    pub(super) sources: Vec<u32>,
     /// True if the hop gets a key-frame request with the first packet of each stream.
     wanted: bool,
     asked_hop: Vec<u32>,
@@ -315,13 +269,6 @@ impl SenderFeedback {
             takes_tmmbr: takes(|feedback| feedback.tmmbr),
             may_write: media.srtp == Srtp::Plain,
             ..SenderFeedback::default()
-        }
-    }
-
-    pub(crate) fn heard(&mut self, ssrc: u32, kind: StreamKind) {
-        remember(&mut self.sources, ssrc);
-        if kind == StreamKind::Video {
-            remember(&mut self.video, ssrc);
         }
     }
 
@@ -409,16 +356,6 @@ impl SenderFeedback {
 
 fn within(at: Option<Instant>, time: Duration, now: Instant) -> bool {
     at.is_some_and(|at| now.saturating_duration_since(at) < time)
-}
-
-/// Adds a source to a bounded list, newest last.
-fn remember(sources: &mut Vec<u32>, ssrc: u32) {
-    if !sources.contains(&ssrc) {
-        if sources.len() == FEEDBACK_SOURCES_MAX {
-            sources.remove(0);
-        }
-        sources.push(ssrc);
-    }
 }
 
 #[cfg(test)]

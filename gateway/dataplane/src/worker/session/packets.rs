@@ -5,17 +5,104 @@
 //! leads, the other is its twin.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use evenkeel_media::continuity::{FILLED_WITHIN, Pass, StreamEpoch, SwitchCause, Withheld};
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
-use evenkeel_media::{demux, rtcp, rtp};
+use evenkeel_media::{demux, instant, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
-use evenkeel_model::{Hop, RedundancyMode, RtcpPort, Srtp, StreamKind};
+use evenkeel_model::{
+    Hop, MediaDescription, PayloadType, RedundancyMode, RtcpPort, Srtp, StreamKind,
+};
 
+use super::checks::Checks;
+use super::media::FEEDBACK_SOURCES_MAX;
 use super::{ClientKnowledge, MediaState, NodeLeg, PacketContext, WorkerSession};
-use crate::worker::egress::{Egress, Outbound, SourceKey};
+use serde::{Deserialize, Serialize};
+
+use crate::worker::egress::Egress;
 use crate::worker::report::{MediaDirection, ShedRun, WorkerReport};
-use crate::worker::sockets::{RtpSide, SessionPorts};
+use crate::worker::sockets::{RtpSide, SessionPorts, SourceKey};
+
+/// Time for which a check of its address keeps media flowing to a client (RFC 7675, 5.1).
+const CONSENT: Duration = Duration::from_secs(30);
+
+/// Limit of checked addresses that may send: after a NAT rebinding the old address remains valid for a moment.
+pub(super) const CHECKED_MAX: usize = 4;
+
+#[derive(Clone, Default, Serialize, Deserialize, Debug)]
+pub(super) struct ClientAddress {
+    pub(super) rtp: Option<SourceKey>,
+    /// Boxed, because many sessions need none of these fields.
+    pub(super) more: Option<Box<CheckedAddresses>>,
+}
+
+#[derive(Clone, Default, Serialize, Deserialize, Debug)]
+pub(super) struct CheckedAddresses {
+    /// Destination of RTCP if it differs from that of RTP.
+    pub(super) rtcp: Option<SourceKey>,
+    /// Declared addresses for RTP and RTCP before the first packet from one of them.
+    pub(super) awaited: Option<(SourceKey, SourceKey)>,
+    /// True if a check carried USE-CANDIDATE. From then on only such checks change the destination.
+    pub(super) nominated: bool,
+    /// Time of the last verified check; after a nomination, of the last one from the destination.
+    #[serde(with = "instant::option")]
+    pub(super) consent: Option<Instant>,
+    /// Addresses that passed a check, newest last.
+    pub(super) checked: Vec<SourceKey>,
+    pub(super) checks: Checks,
+}
+
+impl ClientAddress {
+    pub(super) fn declared(rtp: SourceKey, rtcp: SourceKey) -> ClientAddress {
+        let separate = (rtcp != rtp).then(|| {
+            Box::new(CheckedAddresses { rtcp: Some(rtcp), ..CheckedAddresses::default() })
+        });
+        ClientAddress { rtp: Some(rtp), more: separate }
+    }
+
+    /// Declared addresses to which nothing is sent before a packet came from one of them.
+    pub(super) fn awaited(rtp: SourceKey, rtcp: SourceKey) -> ClientAddress {
+        let more = CheckedAddresses { awaited: Some((rtp, rtcp)), ..CheckedAddresses::default() };
+        ClientAddress { rtp: None, more: Some(Box::new(more)) }
+    }
+
+    pub(super) fn rtcp(&self) -> Option<SourceKey> {
+        self.more.as_ref().and_then(|more| more.rtcp).or(self.rtp)
+    }
+
+    pub(super) fn has_consent(&self, now: Instant) -> bool {
+        let consent = self.more.as_ref().and_then(|more| more.consent);
+        consent.is_some_and(|at| now.saturating_duration_since(at) < CONSENT)
+    }
+
+    pub(super) fn lose(&mut self, from: SourceKey) {
+        if let Some(more) = &mut self.more {
+            more.checked.retain(|known| *known != from);
+        }
+        if self.rtp == Some(from) {
+            self.rtp = self.checked().last().copied();
+        }
+    }
+
+    pub(super) fn checked(&self) -> &[SourceKey] {
+        self.more.as_ref().map_or(&[], |more| &more.checked)
+    }
+
+    /// Renames the addresses for another process; those without a name there are removed.
+    pub(super) fn map_sources(&mut self, map: impl Fn(SourceKey) -> Option<SourceKey>) {
+        self.rtp = self.rtp.and_then(&map);
+        if let Some(more) = &mut self.more {
+            more.rtcp = more.rtcp.and_then(&map);
+            more.awaited = more.awaited.and_then(|(rtp, rtcp)| Some((map(rtp)?, map(rtcp)?)));
+            more.checked = more.checked.drain(..).filter_map(&map).collect();
+        }
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.awaited.is_some())
+    }
+}
 
 impl WorkerSession {
     /// Returns whether the client's port is still unknown.
@@ -45,15 +132,20 @@ impl WorkerSession {
         let Ok(header) = rtp::RtpHeader::parse(packet) else {
             return cx.egress.count_drop(DropReason::Malformed);
         };
-        let Some((kind, payload)) = self.media.payload_type(header.payload_type) else {
+        let Some((kind, payload)) = declared(&self.media, header.payload_type) else {
             return cx.egress.count_drop(DropReason::UndeclaredPayload);
         };
         let clock_rate = payload.clock_rate;
         let state = self.state();
         state.totals.packets_up += 1;
         state.totals.bytes_up += packet.len() as u64;
-        state.measurements.received(&header, packet.len(), clock_rate, cx.now);
-        state.feedback.heard(header.ssrc, kind);
+        state.measurements.last_heard = Some(cx.now);
+        state.measurements.bytes_up += packet.len() as u64;
+        state.measurements.sources.receive(&header, packet.len(), clock_rate, cx.now);
+        remember(&mut state.feedback.sources, header.ssrc);
+        if kind == StreamKind::Video {
+            remember(&mut state.feedback.video, header.ssrc);
+        }
         let hop = match forward::to_node(&self.route, cx.board) {
             ForwardVerdict::Pass { hop, .. } => hop,
             ForwardVerdict::Both([hop, twin]) => {
@@ -71,7 +163,7 @@ impl WorkerSession {
         self.mark_active(cx);
         let readable = self.media.srtp == Srtp::Plain;
         let MediaState { measurements, continuity, .. } = self.state();
-        measurements.heard(cx.now);
+        measurements.last_heard = Some(cx.now);
         if readable {
             measurements.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), cx.now);
         }
@@ -94,7 +186,7 @@ impl WorkerSession {
         }
     }
 
-    pub(super) fn send_to_node(
+    pub(crate) fn send_to_node(
         &mut self,
         hop: Hop,
         side: RtpSide,
@@ -117,41 +209,22 @@ impl WorkerSession {
                     RtpSide::Rtp => port.address,
                     RtpSide::Rtcp => SocketAddr::new(port.address.ip(), port.rtcp_port),
                 };
-                self.send_from_port(hop, side, kind, to, packet, cx);
+                let dscp = self.dscp_of(kind);
+                let Some(ports) = &mut self.ports else {
+                    return cx.egress.count_drop(DropReason::NoHop);
+                };
+                let flush = |ports: &mut SessionPorts| {
+                    if cx.egress.permit.may_send() {
+                        ports.flush(&cx.egress.stats, cx.now);
+                    }
+                };
+                if ports.queue(side, (hop.node, to), dscp, packet, flush) {
+                    cx.egress.ports.push(self.home);
+                }
             }
         }
     }
 
-    fn send_from_port(
-        &mut self,
-        hop: Hop,
-        side: RtpSide,
-        kind: StreamKind,
-        to: SocketAddr,
-        packet: &[u8],
-        cx: &mut PacketContext<'_>,
-    ) {
-        let dscp = self.dscp_of(kind);
-        let Some(ports) = &mut self.ports else {
-            return cx.egress.count_drop(DropReason::NoHop);
-        };
-        let flush = |ports: &mut SessionPorts| {
-            if cx.egress.permit.may_send() {
-                ports.flush(&cx.egress.stats, cx.now);
-            }
-        };
-        if ports.queue(side, (hop.node, to), dscp, packet, flush) {
-            cx.egress.ports.push(self.home);
-        }
-    }
-
-    /// Sends a packet that waited for its leg.
-    pub(crate) fn send_early(&mut self, waiting: &Outbound, cx: &mut PacketContext<'_>) {
-        self.send_to_node(waiting.hop, waiting.side, waiting.kind, &waiting.packet, cx);
-    }
-}
-
-impl WorkerSession {
     /// Sends a copy to the twin. The copy is dropped if the twin has no leg yet, because the leading hop gets the
     /// packet.
     pub(super) fn send_copy(
@@ -190,7 +263,7 @@ impl WorkerSession {
                 false => cx.egress.count_drop(DropReason::Duplicate),
             };
         };
-        let kind = self.media.payload_type(header.payload_type).map(|(kind, _)| kind);
+        let kind = declared(&self.media, header.payload_type).map(|(kind, _)| kind);
         let state = self.state();
         let taken = match (kind, state.pair.as_deref_mut()) {
             (Some(kind), Some(pair)) => {
@@ -217,7 +290,7 @@ impl WorkerSession {
         else {
             return;
         };
-        let matters = |number| media.payload_type(number).is_some_and(|(_, it)| !it.repairs());
+        let matters = |number| declared(media, number).is_some_and(|(_, it)| !it.repairs());
         if pair.differing().any(matters) && pair.tells(cx.now) {
             cx.egress.report(WorkerReport::CopiesDiffer { session: id, hops: pair.hops() });
         }
@@ -247,6 +320,24 @@ impl WorkerSession {
         state.set_current_hop(twin);
         state.totals.switches += 1;
         state.continuity.switch_to_copies();
+    }
+}
+
+/// Returns the declared payload type of this number, with the kind of its stream.
+pub(super) fn declared(media: &MediaDescription, number: u8) -> Option<(StreamKind, &PayloadType)> {
+    media.streams.iter().find_map(|stream| {
+        let found = stream.payload_types.iter().find(|payload| payload.number == number)?;
+        Some((stream.kind, found))
+    })
+}
+
+/// Adds a source to a bounded list, newest last.
+fn remember(sources: &mut Vec<u32>, ssrc: u32) {
+    if !sources.contains(&ssrc) {
+        if sources.len() == FEEDBACK_SOURCES_MAX {
+            sources.remove(0);
+        }
+        sources.push(ssrc);
     }
 }
 
@@ -319,8 +410,8 @@ impl WorkerSession {
             }
             self.switch_to(from, cx);
         }
-        let declared = self.media.payload_type(header.payload_type);
-        let declared = declared.map(|(kind, payload)| (kind, payload.clock_rate));
+        let declared = declared(&self.media, header.payload_type)
+            .map(|(kind, payload)| (kind, payload.clock_rate));
         let state = self.state();
         if let Some((kind, _)) = declared {
             state.flow.came[kind as usize] += 1;
@@ -384,9 +475,7 @@ impl WorkerSession {
     /// before the hop died is skipped: it might have remained silent.
     pub(super) fn record_recovery(&mut self, to: Hop, cx: &PacketContext<'_>) {
         let (mode, state) = (self.route.load().mode, self.state());
-        let Some(before) = state.current_hop.filter(|before| *before != to) else {
-            return;
-        };
+        let Some(before) = state.current_hop.filter(|before| *before != to) else { return };
         let died = cx.board.died(before);
         if let Some(last) = died.and_then(|died| state.continuity.fell_silent(died)) {
             cx.egress.stats.recovered(mode, cx.now.saturating_duration_since(last));
@@ -401,7 +490,7 @@ impl WorkerSession {
         packet: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
-        let Some((kind, payload)) = self.media.payload_type(header.payload_type) else {
+        let Some((kind, payload)) = declared(&self.media, header.payload_type) else {
             return cx.egress.count_drop(DropReason::UndeclaredPayload);
         };
         let clock_rate = payload.clock_rate;
@@ -417,7 +506,7 @@ impl WorkerSession {
         };
         state.totals.packets_down += 1;
         state.totals.bytes_down += packet.len() as u64;
-        state.measurements.sent(packet.len());
+        state.measurements.bytes_down += packet.len() as u64;
         if kind == StreamKind::Video
             && let Some(request) = state.feedback.key_frame_request(header.ssrc)
         {

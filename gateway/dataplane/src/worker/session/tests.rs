@@ -2,6 +2,7 @@ use std::fmt::Debug;
 use std::net::UdpSocket;
 
 use evenkeel_core::{Gateway, GatewayEffect, NodeEvidence};
+use evenkeel_media::continuity::FILLED_WITHIN;
 use evenkeel_media::{rtcp, rtp};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
@@ -13,7 +14,7 @@ use evenkeel_model::{
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::super::egress::EarlyLimits;
+use super::super::early::EarlyLimits;
 use super::super::report::WorkerStats;
 use super::super::sockets::ListenerPort;
 use super::*;
@@ -551,7 +552,7 @@ fn idle_session_leaves_the_active_sessions() {
         |address| ClientAddressing::Declared { listener: 0, address, rtcp: address },
         Srtp::Plain,
     );
-    assert!(!bench.session.is_active() && bench.session.summary(bench.start).is_none());
+    assert!(!bench.session.active && bench.session.summary(bench.start).is_none());
     let packet = |sequence| {
         let fields =
             rtp::Fields { payload_type: 96, marker: false, sequence, timestamp: 1, ssrc: 1 };

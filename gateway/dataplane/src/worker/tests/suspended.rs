@@ -58,7 +58,7 @@ impl Running {
 
     fn hand_out(&self) -> (Vec<SessionState>, Vec<TrunkState>) {
         let (to, mut parts) = room();
-        self.world.tell(WorkerCommand::Suspend { to });
+        self.world.tell(WorkerCommand::Suspend(to));
         all_parts(&mut parts)
     }
 
@@ -71,7 +71,7 @@ impl Running {
     /// Waits until all commands have run.
     fn confirm(&self) {
         let (done, confirmed) = crossbeam_channel::bounded(1);
-        self.world.tell(WorkerCommand::Confirm { done });
+        self.world.tell(WorkerCommand::Confirm(done));
         confirmed.recv_timeout(SOON).unwrap();
     }
 
@@ -166,7 +166,7 @@ fn packets_wait_for_a_suspended_worker() {
     running.confirm();
     assert!(came(&shared.node).is_empty() && phone.heard().is_empty());
     // Commands run as always.
-    running.world.tell(WorkerCommand::KeyFrame { home: phone.home });
+    running.world.tell(WorkerCommand::KeyFrame(phone.home));
     running.confirm();
     let mut request = [0; 64];
     until(|| phone.socket.recv(&mut request).ok());
@@ -190,7 +190,7 @@ fn many_sessions_are_handed_out_in_parts() {
     }
     running.confirm();
     let (to, mut parts) = room();
-    running.world.tell(WorkerCommand::Suspend { to });
+    running.world.tell(WorkerCommand::Suspend(to));
     let mut next = || until(|| parts.try_recv().ok());
     let sizes = [next(), next(), next()].map(|part| match part {
         HandedOut::Sessions(sessions) => sessions.len(),
@@ -207,7 +207,7 @@ fn many_commands_run_during_a_suspension() {
     let (to, mut suspended) = room();
     let (confirms, confirmed) = crossbeam_channel::bounded(1);
     // More than a turn's, and no other wakes the worker.
-    world.commands.send(WorkerCommand::Suspend { to }).unwrap();
+    world.commands.send(WorkerCommand::Suspend(to)).unwrap();
     for _ in 0..3_000 {
         let message = Box::default();
         world
@@ -215,7 +215,7 @@ fn many_commands_run_during_a_suspension() {
             .send(WorkerCommand::SendSigned { node: NodeId(0), message, sealed: true })
             .unwrap();
     }
-    world.tell(WorkerCommand::Confirm { done: confirms });
+    world.tell(WorkerCommand::Confirm(confirms));
     let running = Running::start(world, parts);
     all_parts(&mut suspended);
     confirmed.recv_timeout(SOON).unwrap();
@@ -427,7 +427,7 @@ fn port_read_in_part_is_read_on_after_resume() {
     worker.turn();
     (0..100).for_each(|number| _ = node.send_to(&video(number), to).unwrap());
     let (to, mut suspended) = room();
-    world.tell(WorkerCommand::Suspend { to });
+    world.tell(WorkerCommand::Suspend(to));
     let running = Running { world, thread: std::thread::spawn(move || worker.run()) };
     all_parts(&mut suspended);
     assert!((1..100).contains(&running.world.received()));
@@ -439,7 +439,7 @@ fn port_read_in_part_is_read_on_after_resume() {
 fn packets_up(state: SessionState) -> u64 {
     let install = install(ClientAddressing::Stun, Srtp::Plain, 0);
     let session = session::WorkerSession::new(Install { state: Some(Box::new(state)), ..install });
-    session.final_totals(Instant::now()).packets_up
+    session.totals(Instant::now()).packets_up
 }
 
 /// Starts two workers, each with a ring to the other. The first has the listener, the second the phone's session.
@@ -484,8 +484,8 @@ fn packets_between_workers_are_handled_first() {
         sent += 40;
         until(|| (handled() > before).then_some(()));
         let (to, mut states) = room();
-        second.world.tell(WorkerCommand::Suspend { to: to.clone() });
-        first.world.tell(WorkerCommand::Suspend { to });
+        second.world.tell(WorkerCommand::Suspend(to.clone()));
+        first.world.tell(WorkerCommand::Suspend(to));
         let states = [(); 2].map(|()| all_parts(&mut states).0);
         let state = states.into_iter().flatten().next().unwrap();
         while listener.recv(&mut [0; 64]).is_ok() {

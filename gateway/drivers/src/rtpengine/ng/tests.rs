@@ -20,7 +20,7 @@ fn asked(questions: &mut NgRequests, call: u64, now: Instant) -> String {
 fn answer_matches_its_cookie_once() {
     let now = Instant::now();
     let mut questions = NgRequests::default();
-    questions.draw_from(7);
+    questions.drawn = 7;
     let (first, second) = (asked(&mut questions, 1, now), asked(&mut questions, 2, now));
     assert_ne!(first, second);
     let told = |cookie: &str| format!("{cookie} d6:result2:ok3:sdp3:v=0e");
@@ -33,14 +33,14 @@ fn answer_matches_its_cookie_once() {
     );
     assert_eq!(questions.answered(told(&second).as_bytes()), None, "a second time");
     assert_eq!(questions.answered(told(&first).as_bytes()), Some((NgCommand::Offer(1), done)));
-    assert_eq!(questions.len(), 0);
+    assert_eq!(questions.asked.len(), 0);
 }
 
 #[test]
 fn start_of_a_pending_request_is_recognised() {
     let now = Instant::now();
     let mut questions = NgRequests::default();
-    questions.draw_from(7);
+    questions.drawn = 7;
     let cookie = asked(&mut questions, 1, now);
     let is_pending = |questions: &NgRequests, quoted: &str| questions.is_pending(quoted.as_bytes());
     let request = format!("{cookie} d7:command4:pinge");
@@ -89,7 +89,7 @@ fn request_is_retried_with_backoff_and_given_up() {
         }
     });
     assert_eq!((times, late), (vec![100, 300, 700, 1_500], Some(1_800)));
-    assert_eq!(questions.len(), 0);
+    assert_eq!(questions.asked.len(), 0);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn fuzz_ng_answer() {
         let cookie = asked(&mut questions, 1, now);
         assert_eq!(questions.answered(bytes), None, "another cookie");
         let answer = questions.answered(&[cookie.as_bytes(), b" ", bytes].concat());
-        assert_eq!(questions.len(), usize::from(answer.is_none()));
+        assert_eq!(questions.asked.len(), usize::from(answer.is_none()));
         if let Some((_, NgAnswer::Refused { reason, .. })) = answer {
             assert!(reason.chars().count() <= REASON_CHARS_MAX);
             assert!(!reason.contains(char::is_control), "{reason:?}");

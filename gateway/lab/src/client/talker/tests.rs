@@ -156,7 +156,7 @@ fn reports_are_sent_at_once_and_each_second() {
     let block = first[0].blocks().next().unwrap();
     assert_eq!((block.ssrc, block.fraction_lost, block.lost, block.last_sr), (44, 64, 1, 0x5_0000));
     let second: Vec<_> = rtcp::packets(&said.rtcp[1]).map(Result::unwrap).collect();
-    let [RtcpPacket::SenderReport(voice), RtcpPacket::SenderReport(_), RtcpPacket::Description(_)] =
+    let [RtcpPacket::SenderReport(voice), RtcpPacket::SenderReport(_), RtcpPacket::Other { .. }] =
         second[..]
     else {
         panic!("{second:?}")

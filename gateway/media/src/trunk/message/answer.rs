@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::question::{OPEN_END, micros};
 use super::signature::{
-    ANSWER, HEAD_LEN, MessageBody, QUESTION, SignedMessage, sign, verify, write_head, write_tags,
-    write_zeros,
+    ANSWER, HEAD_LEN, MessageBody, QUESTION, sign, verify, write_head, write_tags, write_zeros,
 };
 use super::{
     BREAK, CLOSE, DRAIN, KEEP, MessageError, NOTICE, NodeSecret, OPEN, OWNED, PATH, PATH_LEN_MIN,
@@ -116,10 +115,8 @@ impl TrunkAnswer {
         secret: &NodeSecret,
         now_us: u64,
     ) -> Result<Verified<Self>, MessageError> {
-        let SignedMessage { kind, owner, body, nonce, sent_us } =
-            verify(datagram, ANSWER, secret, now_us)?;
-        let mut body = MessageBody(body);
-        let message = match kind {
+        let (mut body, verified) = verify(datagram, ANSWER, secret, now_us)?;
+        let message = match verified.message {
             PROBE => Self::Probe(NodeLoad::read(&mut body)?),
             OPEN => Self::Open { tag: Tag(body.u64()?), status: body.one_of(&OpenStatus::ALL)? },
             CLOSE => Self::Close { tag: Tag(body.u64()?), status: body.one_of(&OpenStatus::ALL)? },
@@ -134,7 +131,7 @@ impl TrunkAnswer {
             _ => return Err(MessageError::Unknown),
         };
         body.finish()?;
-        Ok(Verified { message, nonce, owner, sent_us })
+        Ok(verified.with(message))
     }
 }
 
@@ -168,8 +165,7 @@ pub enum ServingState {
 
 impl ServingState {
     /// In the order of their codes.
-    pub const ALL: [ServingState; 3] =
-        [ServingState::Serving, ServingState::Draining, ServingState::Gone];
+    pub const ALL: [Self; 3] = [Self::Serving, Self::Draining, Self::Gone];
 }
 
 /// Result of opening or closing a session. Encoded as its index in [`OpenStatus::ALL`].
@@ -191,14 +187,8 @@ pub enum OpenStatus {
 
 impl OpenStatus {
     /// In the order of their codes.
-    pub const ALL: [OpenStatus; 6] = [
-        OpenStatus::Ok,
-        OpenStatus::Full,
-        OpenStatus::Draining,
-        OpenStatus::UnknownTag,
-        OpenStatus::Failed,
-        OpenStatus::Unencrypted,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Ok, Self::Full, Self::Draining, Self::UnknownTag, Self::Failed, Self::Unencrypted];
 }
 
 /// Result of an order to start or break a node. Encoded as its index in [`OrderOutcome::ALL`].
@@ -214,8 +204,7 @@ pub enum OrderOutcome {
 
 impl OrderOutcome {
     /// In the order of their codes.
-    pub const ALL: [OrderOutcome; 3] =
-        [OrderOutcome::Done, OrderOutcome::Forbidden, OrderOutcome::Unable];
+    pub const ALL: [Self; 3] = [Self::Done, Self::Forbidden, Self::Unable];
 }
 
 impl NodeLoad {

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::signature::{
-    MessageBody, QUESTION, SignedMessage, sign, verify, write_head, write_owner, write_tags,
-    write_zeros,
+    MessageBody, QUESTION, sign, verify, write_head, write_owner, write_tags, write_zeros,
 };
 use super::{
     BREAK, CLOSE, DRAIN, KEEP, MessageError, NOTICE, NodeSecret, OPEN, PATH, PROBE, Replays, START,
@@ -149,10 +148,8 @@ impl TrunkQuestion {
         secret: &NodeSecret,
         now_us: u64,
     ) -> Result<Verified<Self>, MessageError> {
-        let SignedMessage { kind, owner, body, nonce, sent_us } =
-            verify(datagram, QUESTION, secret, now_us)?;
-        let mut body = MessageBody(body);
-        let (message, zeros) = match kind {
+        let (mut body, verified) = verify(datagram, QUESTION, secret, now_us)?;
+        let (message, zeros) = match verified.message {
             PROBE => (Self::Probe, 16),
             OPEN => {
                 let (room, session, tag) = (body.u64()?, body.u64()?, Tag(body.u64()?));
@@ -181,7 +178,7 @@ impl TrunkQuestion {
         };
         body.skip(zeros)?;
         body.finish()?;
-        Ok(Verified { message, nonce, owner, sent_us })
+        Ok(verified.with(message))
     }
 
     /// Like [`read`](Self::read), for a node, which accepts each message once.
@@ -217,8 +214,7 @@ pub enum NodeFault {
 
 impl NodeFault {
     /// In the order of their codes.
-    pub const ALL: [NodeFault; 5] =
-        [NodeFault::Kill, NodeFault::Hang, NodeFault::Wake, NodeFault::Cut, NodeFault::Heal];
+    pub const ALL: [Self; 5] = [Self::Kill, Self::Hang, Self::Wake, Self::Cut, Self::Heal];
 
     /// The fault's name in the API: `kill`.
     pub fn name(self) -> &'static str {

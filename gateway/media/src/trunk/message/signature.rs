@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ring::{digest, hkdf, hmac};
 
-use super::{GroupOwner, KEEP_MAX, MessageError, OWNED, SKEW_MAX_US, VERSION};
+use super::{GroupOwner, KEEP_MAX, MessageError, OWNED, SKEW_MAX_US, VERSION, Verified};
 use crate::demux;
 use crate::trunk::Tag;
 
@@ -53,21 +53,13 @@ pub(super) fn write_zeros(bytes: usize, out: &mut Vec<u8>) {
     out.resize(out.len() + bytes, 0);
 }
 
-/// A message with a valid signature and time.
-pub(super) struct SignedMessage<'a> {
-    pub(super) kind: u8,
-    pub(super) owner: Option<GroupOwner>,
-    pub(super) body: &'a [u8],
-    pub(super) nonce: u64,
-    pub(super) sent_us: u64,
-}
-
+/// Checks signature and time. Returns the body, and the kind in place of the message.
 pub(super) fn verify<'a>(
     datagram: &'a [u8],
     direction: u8,
     secret: &NodeSecret,
     now_us: u64,
-) -> Result<SignedMessage<'a>, MessageError> {
+) -> Result<(MessageBody<'a>, Verified<u8>), MessageError> {
     let Some((signed, mac)) = datagram.split_last_chunk::<MAC_LEN>() else {
         return Err(MessageError::Length);
     };
@@ -97,7 +89,7 @@ pub(super) fn verify<'a>(
     }
     let mut body = MessageBody(body);
     let owner = is_owned.then(|| read_owner(&mut body)).transpose()?;
-    Ok(SignedMessage { kind, owner, body: body.0, nonce, sent_us })
+    Ok((body, Verified { message: kind, nonce, owner, sent_us }))
 }
 
 fn read_owner(body: &mut MessageBody<'_>) -> Result<GroupOwner, MessageError> {
@@ -185,7 +177,7 @@ pub struct NodeSecret {
     pub(super) key: hmac::Key,
     pub(super) id: KeyId,
     /// Source of the keys of encrypted datagrams.
-    keys: Arc<hkdf::Prk>,
+    pub(in crate::trunk) keys: Arc<hkdf::Prk>,
 }
 
 /// A secret with fewer than 16 bytes.
@@ -218,15 +210,6 @@ impl NodeSecret {
         let key = keys.expand(&[b"message"], hmac::HMAC_SHA256);
         let key = key.map(hmac::Key::from).expect("one hash is long enough");
         Ok(Self { key, id: KeyId(id), keys: Arc::new(keys) })
-    }
-
-    pub(in crate::trunk) fn keys(&self) -> Arc<hkdf::Prk> {
-        Arc::clone(&self.keys)
-    }
-
-    /// The key's name in messages.
-    pub fn id(&self) -> KeyId {
-        self.id
     }
 }
 

@@ -106,7 +106,7 @@ fn messages_round_trip_with_nonce_and_time() {
 #[test]
 fn wire_format_is_stable() {
     let bytes = asked(&questions()[1]);
-    let id = secret().id().0.to_be_bytes();
+    let id = secret().id.0.to_be_bytes();
     assert_eq!(bytes[..4], [0xE1, 2, 2, 0]);
     assert_eq!(bytes[4..8], id);
     assert_eq!(bytes[8..16], NONCE.to_be_bytes());
@@ -229,7 +229,7 @@ fn refusals_name_their_reason() {
     assert_eq!(with(1, 1), Err(MessageError::Version(1)));
     assert_eq!(with(24, 1), Err(MessageError::Forged));
     let other = NodeSecret::new(b"another secret, as long", "east-a1").unwrap();
-    assert_eq!(TrunkQuestion::read(&bytes, &other, NOW_US), Err(MessageError::Key(secret().id())));
+    assert_eq!(TrunkQuestion::read(&bytes, &other, NOW_US), Err(MessageError::Key(secret().id)));
     assert_eq!(TrunkAnswer::read(&bytes, &secret(), NOW_US), Err(MessageError::Direction));
     let answer = answered(&answers()[0]);
     assert_eq!(TrunkQuestion::read(&answer, &secret(), NOW_US), Err(MessageError::Direction));
@@ -240,7 +240,7 @@ fn message_for_another_node_is_refused() {
     let bytes = b"a secret of many bytes";
     for name in ["east-a2", "east-a", "east-a11", ""] {
         let other = NodeSecret::new(bytes, name).unwrap();
-        assert_eq!(other.id(), secret().id(), "the secret is the same");
+        assert_eq!(other.id, secret().id, "the secret is the same");
         for question in questions() {
             assert_eq!(
                 TrunkQuestion::read(&asked(&question), &other, NOW_US),
@@ -401,7 +401,7 @@ fn secret_excludes_the_line_end() {
     let plain = secret();
     for file in [&b"a secret of many bytes\n"[..], b"a secret of many bytes\r\n"] {
         let read = NodeSecret::new(file, "east-a1").unwrap();
-        assert_eq!(read.id(), plain.id());
+        assert_eq!(read.id, plain.id);
         assert!(TrunkQuestion::read(&asked(&TrunkQuestion::Probe), &read, NOW_US).is_ok());
     }
 }

@@ -9,7 +9,7 @@ use evenkeel_model::Incarnation;
 
 use super::*;
 use crate::flows::{FlowEntry, Flows};
-use crate::worker::sockets::{Trunk, TrunkSocket};
+use crate::worker::egress::{Trunk, TrunkSocket};
 
 const VOICE: u8 = 0;
 const PICTURE: u8 = 96;
@@ -116,10 +116,15 @@ impl Act {
             0 => rtcp::write_pli(rtcp::Pli { sender: ssrc, media: ssrc }, &mut packet),
             1 => rtcp::write_remb(ssrc, 500_000, &[ssrc], &mut packet),
             2 => {
-                let missing = [self.sequence, self.sequence.wrapping_add(3)];
-                rtcp::write_nack(ssrc, ssrc, &missing, &mut packet);
+                // A NACK of this packet and the third after it.
+                packet.extend([0x81, rtcp::TRANSPORT_FEEDBACK, 0, 3]);
+                packet.extend([ssrc.to_be_bytes(), ssrc.to_be_bytes()].concat());
+                packet.extend([self.sequence.to_be_bytes(), [0, 4]].concat());
             }
-            3 if self.timestamp.is_multiple_of(7) => rtcp::write_bye(&[ssrc], &mut packet),
+            // A BYE.
+            3 if self.timestamp.is_multiple_of(7) => {
+                packet.extend([[0x81, 203, 0, 1], ssrc.to_be_bytes()].concat());
+            }
             _ => {}
         }
         packet
@@ -315,7 +320,7 @@ impl Stage {
         self.play(Act::read(&[SUMMARY, 100, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
         let drops = DropReason::ALL.map(|reason| self.bench.drops(reason));
         let now = self.bench.start + Duration::from_millis(self.ms);
-        self.out.push(format!("{:?} {drops:?}", self.bench.session.final_totals(now)));
+        self.out.push(format!("{:?} {drops:?}", self.bench.session.totals(now + FILLED_WITHIN)));
         self.out
     }
 }

@@ -140,7 +140,7 @@ fn packets_missing_at_the_end_are_counted() {
     scene.dies(0, 200);
     scene.passes(1, (VOICE, 7), 13);
     let now = scene.bench.start + Duration::from_millis(270);
-    assert_eq!(scene.bench.session.final_totals(now).lost_at_switches, 3);
+    assert_eq!(scene.bench.session.totals(now + FILLED_WITHIN).lost_at_switches, 3);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use super::*;
+use super::super::*;
 use crate::instant::tests::handed_over;
 use evenkeel_fuzz::Corpus;
 
@@ -10,8 +10,8 @@ fn at(ms: u64) -> Instant {
     *ORIGIN + Duration::from_millis(ms)
 }
 
-fn header(sequence: u16, timestamp: u32) -> rtp::RtpHeader {
-    rtp::RtpHeader {
+fn header(sequence: u16, timestamp: u32) -> RtpHeader {
+    RtpHeader {
         payload_type: 111,
         marker: false,
         sequence,

@@ -8,7 +8,13 @@ fn hop(node: u32) -> Hop {
 
 fn begin(leases: &mut Leases, session: u64, node: u32) -> u64 {
     let tag = Tag(session * 100 + u64::from(node));
-    leases.begin((SessionId(session), hop(node), 0), 1, tag, 77).nonce
+    begin_with(leases, session, hop(node), (tag, 77))
+}
+
+fn begin_with(leases: &mut Leases, session: u64, hop: Hop, (tag, drawn): (Tag, u64)) -> u64 {
+    let session = SessionId(session);
+    let record = LeaseRecord { session, hop, room: 1, tag, drawn, worker: 0 };
+    leases.begin(record, LeaseState::Opening).nonce
 }
 
 fn begin_open(leases: &mut Leases, session: u64, node: u32) -> u64 {
@@ -18,14 +24,15 @@ fn begin_open(leases: &mut Leases, session: u64, node: u32) -> u64 {
 }
 
 fn kept(leases: &mut Leases, now: Instant) -> Vec<LeaseRefresh> {
-    let due = std::iter::from_fn(|| leases.due(now));
-    due.map(|due| if let DueLease::Keep(keep) = due { keep } else { panic!("{due:?}") }).collect()
+    assert!(leases.due_to_open(now).is_none());
+    let due = || leases.due_of_all(now).or_else(|| leases.due_to_keep(now));
+    std::iter::from_fn(due).collect()
 }
 
 #[test]
 fn leases_of_a_session_end_in_any_order() {
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
-        let mut leases = Leases::new();
+        let mut leases = Leases::default();
         begin(&mut leases, 8, 1);
         for node in 0..3 {
             begin(&mut leases, 7, node);
@@ -43,11 +50,11 @@ fn leases_of_a_session_end_in_any_order() {
 
 #[test]
 fn late_answer_misses_the_reused_index() {
-    let mut leases = Leases::new();
+    let mut leases = Leases::default();
     let first = begin(&mut leases, 1, 0);
     leases.end(SessionId(1), hop(0));
     assert!(leases.by_nonce(first).is_none());
-    let second = leases.begin((SessionId(2), hop(0), 0), 1, Tag(9), 78).nonce;
+    let second = begin_with(&mut leases, 2, hop(0), (Tag(9), 78));
     assert_eq!(leases.places.len(), 1);
     assert!(leases.by_nonce(first).is_none());
     assert_eq!(leases.by_nonce(second).unwrap().session, SessionId(2));
@@ -56,7 +63,7 @@ fn late_answer_misses_the_reused_index() {
 
 #[test]
 fn each_lease_is_refreshed_once_per_round() {
-    let (start, mut leases) = (Instant::now(), Leases::new());
+    let (start, mut leases) = (Instant::now(), Leases::default());
     for session in 0..800 {
         let nonce = begin(&mut leases, session, 0);
         leases.by_nonce(nonce).unwrap().state =
@@ -80,18 +87,18 @@ fn each_lease_is_refreshed_once_per_round() {
 
 #[test]
 fn message_is_filled_per_node_and_worker() {
-    let (start, mut leases) = (Instant::now(), Leases::new());
+    let (start, mut leases) = (Instant::now(), Leases::default());
     for session in 0..300 {
         for node in 0..2 {
             let nonce = begin_open(&mut leases, session, node);
             leases.by_nonce(nonce).unwrap().worker = (session % 2) as u16;
         }
     }
-    leases.due(start);
+    leases.due_to_keep(start);
     let (mut keeps, mut tags) = (kept(&mut leases, start + REFRESH_EVERY), Vec::new());
     keeps.extend(kept(&mut leases, start + REFRESH_EVERY + GATHER));
     assert_eq!(keeps.len(), 8, "two for each worker and node");
-    for LeaseRefresh { node, worker, nonce, tags: named } in keeps {
+    for LeaseRefresh { path: (node, worker), nonce, tags: named } in keeps {
         assert!(named.len() <= KEEP_MAX);
         assert_eq!(leases.by_nonce(nonce).unwrap().tag, named[0]);
         for tag in named {
@@ -106,11 +113,11 @@ fn message_is_filled_per_node_and_worker() {
 
 #[test]
 fn ended_lease_is_not_refreshed() {
-    let (start, mut leases) = (Instant::now(), Leases::new());
+    let (start, mut leases) = (Instant::now(), Leases::default());
     for session in 0..3 {
         begin_open(&mut leases, session, 0);
     }
-    leases.due(start);
+    leases.due_to_keep(start);
     assert_eq!(kept(&mut leases, start + REFRESH_EVERY).len(), 0, "they wait");
     leases.end(SessionId(0), hop(0)).unwrap();
     leases.end(SessionId(1), hop(0)).unwrap();
@@ -123,7 +130,7 @@ fn ended_lease_is_not_refreshed() {
 
 #[test]
 fn unknown_leases_are_opened_again_at_once() {
-    let (now, mut leases) = (Instant::now(), Leases::new());
+    let (now, mut leases) = (Instant::now(), Leases::default());
     let nonces: Vec<u64> = (0..9).map(|session| begin_open(&mut leases, session, 0)).collect();
     let other = begin_open(&mut leases, 20, 1);
     begin(&mut leases, 21, 0);
@@ -148,9 +155,9 @@ fn unknown_leases_are_opened_again_at_once() {
 
 #[test]
 fn late_refresh_skips_missed_rounds() {
-    let (start, mut leases) = (Instant::now(), Leases::new());
+    let (start, mut leases) = (Instant::now(), Leases::default());
     begin_open(&mut leases, 1, 0);
-    assert!(leases.due(start).is_none());
+    assert!(leases.due_to_keep(start).is_none());
     let late = start + REFRESH_EVERY * 50;
     let count = |leases: &mut Leases, now| kept(leases, now).len();
     assert_eq!(count(&mut leases, late), 0);
@@ -161,7 +168,7 @@ fn late_refresh_skips_missed_rounds() {
 }
 
 fn refreshing_all(sessions: u64, now: Instant) -> Leases {
-    let mut leases = Leases::new();
+    let mut leases = Leases::default();
     for node in 0..2 {
         for session in 0..sessions {
             begin_open(&mut leases, session, node);
@@ -173,7 +180,7 @@ fn refreshing_all(sessions: u64, now: Instant) -> Leases {
 
 /// Nodes and numbers of leases.
 fn sizes(keeps: &[LeaseRefresh]) -> Vec<(u32, usize)> {
-    let mut sizes: Vec<_> = keeps.iter().map(|keep| (keep.node.0, keep.tags.len())).collect();
+    let mut sizes: Vec<_> = keeps.iter().map(|keep| (keep.path.0.0, keep.tags.len())).collect();
     sizes.sort_unstable();
     sizes
 }
@@ -198,7 +205,7 @@ fn refresh_of_all_is_repeated_until_answered() {
 fn answered_refresh_of_all_is_not_repeated() {
     let now = Instant::now();
     let mut leases = refreshing_all(6, now);
-    for LeaseRefresh { node, nonce, .. } in kept(&mut leases, now) {
+    for LeaseRefresh { path: (node, _), nonce, .. } in kept(&mut leases, now) {
         leases.refreshed(node, nonce, &[], now);
     }
     let until_round = (1..140).map(|turn| turn * ASK_AGAIN);
@@ -229,7 +236,7 @@ fn late_answer_for_an_ended_lease_changes_nothing() {
     leases.refreshed(NodeId(0), keeps[0].nonce, &[Tag(200)], now);
     let again = kept(&mut leases, now + ASK_AGAIN);
     assert_eq!(sizes(&again), [(0, 5), (1, 6)], "the rest is asked again");
-    let of_rest = again.iter().find(|keep| keep.node == NodeId(0)).unwrap().nonce;
+    let of_rest = again.iter().find(|keep| keep.path.0 == NodeId(0)).unwrap().nonce;
     leases.refreshed(NodeId(0), of_rest, &[], now);
     assert_eq!(sizes(&kept(&mut leases, now + 3 * ASK_AGAIN)), [(1, 6)]);
 }

@@ -1,0 +1,111 @@
+//! The connectivity checks that a session remembers, so that none of them is accepted from a second address.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+
+use evenkeel_media::stun;
+use ring::hmac;
+use serde::{Deserialize, Serialize};
+
+use crate::address;
+use crate::flows::{self, Home};
+use crate::worker::sockets::SourceKey;
+
+/// Checks that a session remembers: those of ten minutes at one every five seconds (RFC 7675, 5.1), and those of the
+/// consent time at four a second. They take 1 KiB.
+const CHECKS_MAX: usize = 128;
+
+/// A check by its transaction, in the upper 24 bits, and its source, in the lower 40.
+///
+/// Both are keyed hashes: a transaction is mistaken for an earlier one once in 100,000 checks, and no sender can compute
+/// which sources have the same hash.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+struct CheckHash(u64);
+
+impl CheckHash {
+    const SOURCE_BITS: u32 = 40;
+
+    fn new(
+        key: &hmac::Key,
+        stun::Transaction(transaction): stun::Transaction,
+        source: SourceKey,
+    ) -> CheckHash {
+        let hash = |bytes: &[u8]| {
+            let hash = hmac::sign(key, bytes);
+            hash.as_ref().first_chunk().map_or(0, |start| u64::from_be_bytes(*start))
+        };
+        let SourceKey { listener, address } = source;
+        let ip = address::as_v6(address.ip());
+        let (port, scope) = (address.port().to_be_bytes(), flows::scope(&address).to_be_bytes());
+        let source = [&[listener][..], &ip.octets(), &port, &scope].concat();
+        let source = hash(&source) >> (u64::BITS - CheckHash::SOURCE_BITS);
+        CheckHash(hash(&transaction) << CheckHash::SOURCE_BITS | source)
+    }
+
+    fn has_transaction_of(self, other: CheckHash) -> bool {
+        (self.0 ^ other.0) >> CheckHash::SOURCE_BITS == 0
+    }
+}
+
+/// The last checks of a session, and the key of their hashes.
+///
+/// The key belongs to the session and is handed out with it. Otherwise the next process would forget the checks, and
+/// an attacker that recorded one could repeat it from another address and receive the client's media there.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(super) struct Checks {
+    key: [u8; 16],
+    /// Newest last.
+    last: VecDeque<CheckHash>,
+}
+
+impl Checks {
+    /// Remembers a check. `keys` are random; with `home` they give the key of the session's first check.
+    pub(super) fn remember(
+        &mut self,
+        transaction: stun::Transaction,
+        source: SourceKey,
+        (keys, home): (&RandomState, Home),
+    ) -> CheckReceipt {
+        if self.last.is_empty() {
+            let halves = [0_u8, 1].map(|half| keys.hash_one((home, half)).to_be_bytes());
+            self.key.copy_from_slice(halves.as_flattened());
+        }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.key);
+        self.note(CheckHash::new(&key, transaction, source))
+    }
+
+    fn note(&mut self, check: CheckHash) -> CheckReceipt {
+        match self.last.iter().find(|earlier| earlier.has_transaction_of(check)) {
+            Some(&earlier) if earlier == check => CheckReceipt::Here,
+            Some(_) => CheckReceipt::Elsewhere,
+            None => {
+                if self.last.len() == CHECKS_MAX {
+                    self.last.pop_front();
+                }
+                self.last.push_back(check);
+                CheckReceipt::Never
+            }
+        }
+    }
+}
+
+/// Omits the key, to keep it out of logs.
+impl fmt::Debug for Checks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checks").field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+/// Earlier receptions of a check.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum CheckReceipt {
+    Never,
+    /// From the same address: a retransmission.
+    Here,
+    /// From another address: a replay.
+    Elsewhere,
+}
+
+#[cfg(test)]
+mod tests;
