@@ -39,7 +39,6 @@ pub(super) struct ApiContext {
     pub(super) relay: Option<Arc<PeerRelay>>,
     /// `None`: no index is configured.
     pub(super) index: Option<IndexReader>,
-    /// Notified by `drill:close-api`.
     pub(super) closing: Notify,
 }
 
@@ -67,12 +66,10 @@ impl ApiContext {
         ))
     }
 
-    /// Reads a JSON body.
     pub(super) async fn read(&self, body: Body) -> Result<BufferedBody, ApiError> {
         self.bodies.read(body, BODY_MAX).await
     }
 
-    /// Parses a JSON object.
     pub(super) async fn parse<T: DeserializeOwned>(&self, body: Body) -> Result<T, ApiError> {
         strict(&self.read(body).await?)
     }

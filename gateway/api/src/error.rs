@@ -9,7 +9,7 @@ use evenkeel_core::Impossible;
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{NodeId, OfferRefusal};
 
-use super::view::object;
+use super::object::{milliseconds, object};
 
 /// Default retry time.
 const SOON: Duration = Duration::from_secs(2);
@@ -96,12 +96,8 @@ impl ApiError {
         let error = object! {
             code: self.code.name(),
             message: &self.message,
-            #[serde(flatten)]
-            field: self.field.as_ref().map(|field| object! { field: field }),
-            #[serde(flatten)]
-            retry_after_ms: self.retry_after.map(|wait| {
-                object! { retry_after_ms: wait.as_millis() as u64 }
-            }),
+            field?: self.field.as_ref(),
+            retry_after_ms?: milliseconds(self.retry_after),
         };
         serde_json::to_vec(&object! { error: error }).expect("a reason is words and numbers")
     }

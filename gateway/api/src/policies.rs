@@ -23,8 +23,9 @@ use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, no_policy, refused};
+use super::events;
+use super::object::{milliseconds, object};
 use super::request::{policy_name, strict, unknown_verb, verb};
-use super::view::{self, milliseconds, object};
 
 /// Characters of a fault that are shown: a trap may carry a kilobyte of text.
 const FAULT_CHARS_MAX: usize = 200;
@@ -167,7 +168,7 @@ pub(super) async fn policy_verb(
 fn rolled_out(rollout: RolloutReport) -> Response {
     let is_refused = rollout.outcome == RolloutOutcome::Refused;
     let status = if is_refused { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    (status, Json(view::rollout(rollout))).into_response()
+    (status, Json(events::rollout(rollout))).into_response()
 }
 
 fn policy_status(policy: PolicyView) -> impl Serialize {
@@ -201,7 +202,7 @@ fn policy_status(policy: PolicyView) -> impl Serialize {
             object! {
                 at_us: unix_us(last.at),
                 #[serde(flatten)]
-                rollout: view::rollout(last.rollout),
+                rollout: events::rollout(last.rollout),
             }
         }),
         // Revisions that were rolled back, oldest first.

@@ -58,7 +58,6 @@ pub(super) struct Share {
     displaced: Arc<Notify>,
 }
 
-/// A complete body.
 pub(super) struct BufferedBody {
     bytes: Vec<u8>,
     share: Share,

@@ -169,8 +169,7 @@ impl BoundApi {
             closing: Notify::new(),
         });
         let served = async move {
-            let publishing = Arc::clone(&shared);
-            tokio::spawn(async move { publishing.feed.follow(events, notices).await });
+            tokio::spawn(shared.feed.clone().follow(events, notices));
             serve(listening, settings, &shared, entrance, stopped).await;
         };
         let thread = std::thread::Builder::new().name("evenkeel-api".into());
