@@ -558,24 +558,9 @@ fn quoted_after<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
 
 /// A suggestion: the closest word, if at most a third of its letters differ.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let (distance, best) = known.into_iter().map(|known| (distance(word, known), known)).min()?;
+    let (distance, best) =
+        known.into_iter().map(|known| (strsim::levenshtein(word, known), known)).min()?;
     (distance <= best.chars().count().div_ceil(3)).then(|| format!("did you mean `{best}`?"))
-}
-
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// Names in quotes, with commas between them.

@@ -23,6 +23,4 @@ fn report_shows_line_and_help() {
 fn only_a_close_word_is_suggested() {
     assert_eq!(nearest("eats", ["east", "west"]).as_deref(), Some("did you mean `east`?"));
     assert_eq!(nearest("nowhere", ["east", "west"]), None);
-    assert_eq!(distance("hot", "hot"), 0);
-    assert_eq!(distance("", "hot"), 3);
 }
