@@ -147,7 +147,6 @@ fn print(text: &str) {
     }
 }
 
-/// Prints an answer of the API: as JSON, or in words.
 pub(crate) fn show(json: bool, answer: &Value, words: impl FnOnce() -> String) {
     if json {
         say(answer);
@@ -165,7 +164,6 @@ pub(crate) fn show_lines(json: bool, answer: &Value, words: impl FnOnce() -> Str
     }
 }
 
-/// Prints a list of the API: as JSON, or a line for each row.
 pub(crate) fn list(json: bool, answer: &Value, name: &str, line: impl Fn(&Value) -> String) {
     if json {
         say(answer);
@@ -211,7 +209,6 @@ pub(crate) fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or(0)
 }
 
-/// A file that the command line names.
 pub(crate) fn read_file(file: &Path) -> Result<Vec<u8>, CommandError> {
     std::fs::read(file).map_err(|error| unreadable(file, &error))
 }

@@ -6,9 +6,10 @@ mod account;
 mod continuity;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use evenkeel_process::lock;
 use serde::Serialize;
 
 pub(crate) use account::{Account, Death, DuePacket, Excuses};
@@ -459,10 +460,6 @@ impl Books {
         let next = ledger.next_page();
         std::mem::replace(&mut *ledger, next)
     }
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -20,7 +20,6 @@ pub(super) fn allowed(component: &Component, revision: &RecordedRevision) -> Gra
     GrantLimits { ops: Some(ops.clone()), metrics: Some(metrics) }
 }
 
-/// A plugin from a file, or a shipped one by name.
 pub(super) fn load_plugin(engine: &Engine, named: &str) -> Result<Component, CommandError> {
     let wrong = |said: String| CommandError::Wrong(format!("{named}: {said}"));
     let embedded = shipped().iter().find(|one| one.name == named);
@@ -33,7 +32,6 @@ pub(super) fn load_plugin(engine: &Engine, named: &str) -> Result<Component, Com
 }
 
 struct NamedPlugin {
-    /// The plugin's name in messages.
     shown: String,
     policy: Option<String>,
     component: Component,

@@ -17,7 +17,6 @@ use super::player::{Plugins, allowed};
 use super::record::{calls, lost_json, open};
 use crate::command::{CommandError, read_file, say};
 
-/// Maximum differences shown; all are counted.
 const SHOWN_MAX: usize = 10;
 
 /// Maximum subjects shown per difference; a call may concern thousands.

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use evenkeel_process::lock;
 use serde::Serialize;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -28,10 +29,6 @@ pub struct ClientState {
 
 /// States of all clients that have joined, by session. Clients that left stay in it.
 pub(super) type Roster = Arc<Mutex<BTreeMap<u64, ClientState>>>;
-
-pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The records of a client thread, before they are in the ledger, and the states of its clients.
 pub(super) struct ClientReports {

@@ -13,7 +13,6 @@ use crate::TestHeader;
 use crate::ledger::{ReceivedPacket, SentPacket};
 use crate::reception::RtpReception;
 
-/// Interval of RTCP reports: one second.
 const REPORT_EVERY_NS: u64 = 1_000_000_000;
 /// Maximum received streams with statistics. Above this the stream that has been silent longest is forgotten.
 const HEARD_MAX: usize = 64;

@@ -242,7 +242,6 @@ struct Ice {
     tie_breaker: u64,
     asked: Option<Transaction>,
     next_ns: u64,
-    /// A check was answered.
     is_answered: bool,
     is_refused: bool,
 }

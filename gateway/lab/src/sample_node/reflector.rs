@@ -26,7 +26,6 @@ const PLAIN_LEASE: Duration = Duration::from_secs(60);
 const CUT_FOR: Duration = Duration::from_secs(300);
 /// Minimum interval of refusals, however many messages are refused.
 const REFUSED_EVERY: Duration = Duration::from_millis(100);
-/// Interval of lease checks.
 const LEASES_EVERY: Duration = Duration::from_millis(50);
 
 /// Monotonic and wall clock, read once per batch.
@@ -141,7 +140,6 @@ impl Reflector {
         }
     }
 
-    /// Ends expired sessions.
     pub(super) fn handle_timeout(&mut self, now: BatchClock) {
         let due =
             self.leases_seen.is_none_or(|seen| now.instant.duration_since(seen) >= LEASES_EVERY);
