@@ -28,7 +28,7 @@ use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, seconds};
 use super::events;
 use super::object::object;
-use super::request::{BufferedBody, strict};
+use super::request::{Share, strict};
 
 /// Maximum length of a `traceparent` in bytes (W3C Trace Context, section 3.2, with space for later versions).
 const TRACEPARENT_MAX: usize = 256;
@@ -50,14 +50,14 @@ pub(super) async fn open(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = shared.read(body).await?;
+    let (body, share) = shared.read(body).await?;
     let answer = match headers.get("idempotency-key") {
         None => answered(offer(&shared, &headers, &body).await),
         Some(key) => {
             let wrong = "found characters outside visible ASCII";
             let key =
                 key.to_str().map_err(|_| ApiError::field("idempotency-key", wrong))?.to_owned();
-            offer_once(&shared, key, headers, body).await?
+            offer_once(&shared, key, headers, (body, share)).await?
         }
     };
     if answer.status == StatusCode::CREATED.as_u16() {
@@ -71,7 +71,7 @@ async fn offer_once(
     shared: &Arc<ApiContext>,
     key: String,
     headers: HeaderMap,
-    body: BufferedBody,
+    (body, share): (Vec<u8>, Share),
 ) -> Result<StoredAnswer, ApiError> {
     let RequestTurn { is_first, mut answer } =
         shared.seen.begin(&key, &body).map_err(|error| refused_key(&error))?;
@@ -84,6 +84,7 @@ async fn offer_once(
                 index.note_key(*session, &key);
             }
             working.seen.finish(&key, answered(opened));
+            drop(share);
         });
     }
     let answer = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());

@@ -94,11 +94,11 @@ pub(super) async fn push_policy(
     let wish = query.wish()?;
     let settings = query.settings.map(|text| strict(text.as_bytes())).transpose();
     let settings = settings.map_err(|error| ApiError::field("settings", error.message))?;
-    let body = match shared.uploads.read(body, BINARY_BYTES_MAX).await {
-        Ok(body) => body,
+    let (bytes, share) = match shared.uploads.read(body, BINARY_BYTES_MAX).await {
+        Ok(read) => read,
         Err(error) => return Err(not_a_plugin(&shared, policy, error).await),
     };
-    if body.is_empty() {
+    if bytes.is_empty() {
         return Err(ApiError::new(
             ApiErrorCode::BadRequest,
             "found no body, expected a plugin's bytes",
@@ -109,7 +109,7 @@ pub(super) async fn push_policy(
     // A separate task: the bytes keep their share of the budget even if the client disconnects. No timeout here:
     // validation and compilation have separate limits.
     let rollout = tokio::spawn(async move {
-        let (bytes, _share) = body.into_parts();
+        let _share = share;
         pushing.handle.push_policy_as(policy, bytes, settings, wish).await
     });
     let rollout = rollout.await.unwrap_or(Err(ControlError::Unavailable));

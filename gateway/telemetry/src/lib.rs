@@ -146,7 +146,8 @@ impl Telemetry {
             .iter()
             .map(|flush| {
                 let (done, waiting) = sync_channel(1);
-                flush.request(done);
+                // If the exporter has ended, nothing is queued, and `done` is dropped.
+                let _ = flush.try_send(done);
                 waiting
             })
             .collect();

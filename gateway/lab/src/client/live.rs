@@ -60,8 +60,6 @@ impl Drop for ClientReports {
 pub(super) struct LiveClient {
     session: u64,
     pub(super) talker: Talker,
-    /// Datagrams from another address than the gateway's, or of an unknown flow.
-    pub(super) foreign: u64,
     reports: SharedReports,
 }
 
@@ -70,7 +68,7 @@ impl LiveClient {
         let (session, now_ns) = (persona.session, clock::now_ns());
         reports.borrow().tell(session, |state| state.ready_ns = Some(now_ns));
         let talker = Talker::new(persona, now_ns);
-        Self { session, talker, foreign: 0, reports: Rc::clone(reports) }
+        Self { session, talker, reports: Rc::clone(reports) }
     }
 
     pub(super) fn handle_packet(&mut self, packet: &[u8], at_ns: u64) {
@@ -99,8 +97,7 @@ impl LiveClient {
     }
 
     pub(super) fn tell(&self) {
-        let tally = ClientTally { foreign: self.foreign, ..self.talker.tally() };
-        self.reports.borrow().tell(self.session, |state| state.tally = tally);
+        self.reports.borrow().tell(self.session, |state| state.tally = self.talker.tally);
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) struct Talker {
     video: Option<VideoStream>,
     heard: Vec<ReceivedStream>,
     report_ns: u64,
-    tally: ClientTally,
+    pub(super) tally: ClientTally,
 }
 
 struct ReceivedStream {
@@ -93,10 +93,6 @@ impl Talker {
             report_ns: now_ns,
             tally: ClientTally::default(),
         }
-    }
-
-    pub(crate) fn tally(&self) -> ClientTally {
-        self.tally
     }
 
     /// Time of the next call of [`poll_transmit`](Self::poll_transmit): nanoseconds since the Unix epoch.
