@@ -119,7 +119,7 @@ impl PolicyBinding {
         found: impl Into<String>,
         expected: impl Into<String>,
     ) -> InvalidSetting {
-        let span = place(&self.source.text, key(self.hook), path).unwrap_or(0..0);
+        let span = place(self.source.inner(), key(self.hook), path).unwrap_or(0..0);
         InvalidSetting::at(&self.source, span, found, expected)
     }
 
