@@ -12,6 +12,7 @@ use evenkeel_config::Compiler;
 use evenkeel_process::{escape, escape_lines};
 use evenkeel_server::ServePaths;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 #[derive(Args, Clone)]
 pub(crate) struct ConfigArgs {
@@ -74,10 +75,7 @@ impl ApiArgs {
         &self,
         speak: impl AsyncFnOnce(&mut ApiClient) -> Result<T, ClientError>,
     ) -> Result<T, CommandError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| CommandError::Failed(error.to_string()))?;
+        let runtime = runtime()?;
         let mut admin = self.client()?;
         let within = Duration::from_secs(self.timeout);
         let answer =
@@ -124,6 +122,12 @@ impl ApiArgs {
             evenkeel_config::AdminSettings::default_socket().display().to_string()
         })
     }
+}
+
+/// An event loop on this thread.
+pub(crate) fn runtime() -> Result<Runtime, CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| CommandError::Failed(error.to_string()))
 }
 
 /// Prints a line on standard output; control characters in it are escaped, because text may come from outside.
