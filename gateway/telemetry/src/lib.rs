@@ -31,7 +31,7 @@ pub use recorder::EventRecorder;
 use registry::Attribute;
 pub use registry::{Instruments, MetricLabels, NodeLevel, NodeLevels, Prometheus};
 pub use spans::Moment;
-use spans::Sampler;
+use spans::SpanSampler;
 pub use stderr::{LastLines, LogLines};
 use tokio::sync::broadcast::Receiver;
 use tracing::Subscriber;
@@ -86,7 +86,7 @@ impl Telemetry {
         telemetry.flushes = pipeline.flushes.into();
         let tracers = SdkTracerProvider::builder()
             .with_resource(resource.clone())
-            .with_sampler(Sampler { share: settings.telemetry.sample_ratio })
+            .with_sampler(SpanSampler { share: settings.telemetry.sample_ratio })
             .with_span_processor(pipeline.spans);
         telemetry.tracers = Some(tracers.build());
         let loggers =

@@ -1,15 +1,25 @@
-use opentelemetry::trace::{SpanContext, SpanId, TraceFlags};
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceState};
+use opentelemetry_sdk::trace::SamplingDecision;
 
 use super::*;
 
 fn sampled(share: f64, trace: u128, name: &str, outcome: &'static str) -> bool {
     let attributes = [KeyValue::new(Attribute::Outcome.key(), outcome)];
-    Sampler { share }.chosen(TraceId::from(trace), name, &attributes)
+    let kind = SpanKind::Server;
+    let sampling = SpanSampler { share }.should_sample(
+        None,
+        TraceId::from(trace),
+        name,
+        &kind,
+        &attributes,
+        &[],
+    );
+    sampling.decision == SamplingDecision::RecordAndSample
 }
 
 #[test]
 fn share_is_sampled_by_trace_id() {
-    let half = 1u128 << 55;
+    let half = 1u128 << 63;
     assert!(sampled(0.5, half - 1, "session.open", WELL));
     assert!(!sampled(0.5, half, "session.open", WELL));
     assert!(!sampled(0.0, 0, "session.open", WELL));
@@ -31,7 +41,7 @@ fn child_follows_its_parent() {
     };
     let decide = |share, flags| {
         let parent = context(flags);
-        Sampler { share }
+        SpanSampler { share }
             .should_sample(
                 Some(&parent),
                 TraceId::from(9),
