@@ -3,9 +3,9 @@
 use std::net::TcpListener;
 
 use evenkeel_client::{ApiClient, ApiEndpoint};
-use evenkeel_control::GatewayEvent;
+use evenkeel_config::Traceparent;
 use evenkeel_model::{Decider, Hook, PolicyName};
-use evenkeel_telemetry::{Moment, Telemetry};
+use evenkeel_telemetry::Telemetry;
 
 use crate::harness::{
     Node, Phone, TIMEOUT, World, assert_continuous, declared, offer, talk, udp_of, wait_until,
@@ -63,15 +63,10 @@ fn node_death_survived_without_telemetry_receiver() {
     world.limits += &format!("[telemetry]\notlp = \"http://{address}\"\n");
     let gateway = world.start();
     let telemetry = Telemetry::start(&gateway.settings, "test").unwrap();
-    let (mut recorder, mut events) =
-        (telemetry.recorder(gateway.handle.names()), gateway.handle.events());
-    std::thread::spawn(move || {
-        while let Ok(told) = events.blocking_recv() {
-            if let GatewayEvent::Core(event) = &told.event {
-                recorder.handle_event(event, None, Moment::now());
-            }
-        }
-    });
+    let (events, names) = (gateway.handle.events(), gateway.handle.names());
+    let mut recorder = telemetry.recorder(events, names, Traceparent::Link);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    std::thread::spawn(move || runtime.block_on(recorder.follow()));
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
     ann.set_target(udp_of(&opened));

@@ -78,8 +78,8 @@ fn sent() -> BTreeMap<String, BTreeSet<String>> {
     let lines = source.lines().filter(|line| !line.trim_start().starts_with("//"));
     let source: String = lines.flat_map(str::split_whitespace).collect();
     let mut events: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for notice in source.split("EventNotice::of(\"").skip(1) {
-        let (name, object) = notice.split_once("\",&object!{").unwrap();
+    for notice in source.split("notice!{\"").skip(1) {
+        let (name, object) = notice.split_once("\",at_us;").unwrap();
         events.entry(name.to_owned()).or_default().extend(fields(object));
     }
     for rest in source.split("EventNotice{name:\"").skip(1) {
@@ -108,7 +108,7 @@ fn fields(object: &str) -> BTreeSet<String> {
             Some((_, inner)) => all.extend(fields(inner)),
             None => {
                 let named = flattened.unwrap_or(&field).split_once(':');
-                all.extend(named.map(|(name, _)| name.to_owned()));
+                all.extend(named.map(|(name, _)| name.trim_end_matches('?').to_owned()));
             }
         }
         if depth < 0 {

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::error::{ApiError, ApiErrorCode, refused};
 use super::events::EventFeed;
 use super::relay::{ANSWER_WITHIN, PeerRelay, no_owner};
-use super::request::{BODY_MAX, BodyBudget, BufferedBody, strict};
+use super::request::{BODY_MAX, BodyBudget, Share, strict};
 
 /// Bytes of all JSON bodies held at the same time.
 pub(super) const BODIES_MAX: usize = 256 * BODY_MAX;
@@ -39,7 +39,6 @@ pub(super) struct ApiContext {
     pub(super) relay: Option<Arc<PeerRelay>>,
     /// `None`: no index is configured.
     pub(super) index: Option<IndexReader>,
-    /// Notified by `drill:close-api`.
     pub(super) closing: Notify,
 }
 
@@ -67,14 +66,12 @@ impl ApiContext {
         ))
     }
 
-    /// Reads a JSON body.
-    pub(super) async fn read(&self, body: Body) -> Result<BufferedBody, ApiError> {
+    pub(super) async fn read(&self, body: Body) -> Result<(Vec<u8>, Share), ApiError> {
         self.bodies.read(body, BODY_MAX).await
     }
 
-    /// Parses a JSON object.
     pub(super) async fn parse<T: DeserializeOwned>(&self, body: Body) -> Result<T, ApiError> {
-        strict(&self.read(body).await?)
+        strict(&self.read(body).await?.0)
     }
 
     /// Parses a JSON object, which may be left out.
@@ -82,7 +79,7 @@ impl ApiContext {
     where
         T: DeserializeOwned + Default,
     {
-        let body = self.read(body).await?;
+        let (body, _share) = self.read(body).await?;
         if body.is_empty() { Ok(T::default()) } else { strict(&body) }
     }
 

@@ -9,7 +9,7 @@ use evenkeel_core::Impossible;
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{NodeId, OfferRefusal};
 
-use super::view::object;
+use super::object::{milliseconds, object};
 
 /// Default retry time.
 const SOON: Duration = Duration::from_secs(2);
@@ -91,17 +91,18 @@ impl ApiError {
         ApiError { retry_after: Some(wait), ..self }
     }
 
+    /// With the default retry time.
+    fn soon(self) -> ApiError {
+        self.retry_after(jitter(SOON))
+    }
+
     /// `{"error": {"code", "message", "field", "retry_after_ms"}}`.
     pub(super) fn body(&self) -> Vec<u8> {
         let error = object! {
             code: self.code.name(),
             message: &self.message,
-            #[serde(flatten)]
-            field: self.field.as_ref().map(|field| object! { field: field }),
-            #[serde(flatten)]
-            retry_after_ms: self.retry_after.map(|wait| {
-                object! { retry_after_ms: wait.as_millis() as u64 }
-            }),
+            field?: self.field.as_ref(),
+            retry_after_ms?: milliseconds(self.retry_after),
         };
         serde_json::to_vec(&object! { error: error }).expect("a reason is words and numbers")
     }
@@ -170,7 +171,7 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
         }
         ControlError::SessionDataFull => {
             let message = "labels, media and addresses of all sessions have reached `session_data_mib` of [limits]";
-            ApiError::new(ApiErrorCode::Full, message).retry_after(jitter(SOON))
+            ApiError::new(ApiErrorCode::Full, message).soon()
         }
         ControlError::AddressTaken(address) => {
             let message = format!("{address} belongs to another session");
@@ -193,7 +194,7 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
         }
         ControlError::Full => {
             let message = "no descriptor or local port is left for another session; see `LimitNOFILE` and `[limits] sessions`";
-            ApiError::new(ApiErrorCode::Full, message).retry_after(jitter(SOON))
+            ApiError::new(ApiErrorCode::Full, message).soon()
         }
         ControlError::Agent { node, why } => agent(&node, why),
         ControlError::NoPolicy(policy) => no_policy(&policy.to_string()),
@@ -201,8 +202,7 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
         ControlError::NotReloaded(reason) => not_reloaded(&reason),
         ControlError::Starting => starting(),
         ControlError::Unavailable => {
-            ApiError::new(ApiErrorCode::Unavailable, "the gateway did not answer")
-                .retry_after(jitter(SOON))
+            ApiError::new(ApiErrorCode::Unavailable, "the gateway did not answer").soon()
         }
     }
 }
@@ -219,7 +219,7 @@ fn not_reloaded(reason: &NotReloaded) -> ApiError {
 
 pub(super) fn starting() -> ApiError {
     let message = "the first policies are still being compiled";
-    ApiError::new(ApiErrorCode::Starting, message).retry_after(jitter(SOON))
+    ApiError::new(ApiErrorCode::Starting, message).soon()
 }
 
 pub(super) fn draining() -> ApiError {

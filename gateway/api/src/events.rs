@@ -1,15 +1,16 @@
-//! `GET /v1/events`: server-sent events (WHATWG HTML, section 9.2), and their JSON.
+//! `GET /v1/events`: server-sent events (WHATWG HTML, section 9.2), and their JSON, of which answers have parts too.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
 use evenkeel_control::history::Carried;
-use evenkeel_control::{EventRecord, GatewayEvent, ListChange, NodeNames};
+use evenkeel_control::{EventRecord, GatewayEvent, NodeNames, RolloutReport};
 use evenkeel_model::{
-    CoreEvent, EvidenceSource, Health, Hop, Incarnation, ModeChange, MoveCause, NodeId, StartPhase,
+    CoreEvent, Decider, EvidenceSource, Health, Hop, Incarnation, ModeChange, MoveCause, NodeId,
+    PluginFault, StartPhase,
 };
 use evenkeel_process::unix_us;
 use serde::Serialize;
@@ -20,7 +21,7 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::{Stream, StreamExt};
 
 use super::error::{ApiError, ApiErrorCode};
-use super::view::{self, HopView, object};
+use super::object::object;
 
 const LISTENERS_MAX: usize = 64;
 /// Notices that a listener may lag behind, enough for the failure of a region with thousands of rooms.
@@ -28,6 +29,7 @@ const NOTICES_MAX: usize = 16_384;
 /// Interval of comments, because proxies close silent connections.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
 
+#[derive(Clone)]
 pub(super) struct EventFeed {
     notices: broadcast::Sender<Arc<EventNotice>>,
     places: Arc<Semaphore>,
@@ -48,7 +50,7 @@ impl EventFeed {
 
     /// Publishes control's events until control ends. Each event is serialised once for all listeners.
     pub(super) async fn follow(
-        &self,
+        self,
         mut events: broadcast::Receiver<Arc<EventRecord>>,
         mut notices: NoticeWriter,
     ) {
@@ -97,6 +99,14 @@ pub(super) struct EventNotice {
     pub(super) data: String,
 }
 
+/// A notice with the time of its event, Unix time in microseconds, and these fields.
+macro_rules! notice {
+    ($name:literal, $at_us:expr; $($fields:tt)*) => {{
+        let body = object! { at_us: $at_us, $($fields)* };
+        EventNotice { name: $name, data: serde_json::to_string(&body).expect("words and numbers") }
+    }};
+}
+
 /// A witness, and how long it has accused the node.
 #[derive(Clone, Copy, Serialize)]
 struct Accusation {
@@ -116,70 +126,54 @@ impl NoticeWriter {
         NoticeWriter { names, deaths: HashMap::new() }
     }
 
-    /// `at_us` is Unix time in microseconds.
     pub(super) fn notice(&mut self, record: &EventRecord) -> Option<EventNotice> {
         let at_us = unix_us(record.at);
         Some(match &record.event {
             GatewayEvent::Core(event) => return self.core_notice(event, record),
             GatewayEvent::TurnedAway { .. } => return None,
-            GatewayEvent::Rollout(report) => EventNotice::of(
-                "policy",
-                &object! {
-                    at_us: at_us,
-                    #[serde(flatten)]
-                    rollout: view::rollout(report.clone()),
-                },
-            ),
+            GatewayEvent::Rollout(report) => notice! {
+                "policy", at_us;
+                #[serde(flatten)]
+                rollout: rollout(report.clone()),
+            },
             // The list of nodes changed, or a change was refused for `reason`.
             GatewayEvent::NodeList(update) => {
-                let list = update.outcome.as_ref().ok().cloned().unwrap_or_default();
-                let ListChange { added, removed, changed } = list;
-                let reason = update.outcome.as_ref().err().map(ToString::to_string);
-                EventNotice::of(
-                    "node-list",
-                    &object! {
-                        at_us: at_us,
-                        // `file`, `signal` or `operator`.
-                        by: update.by.name(),
-                        // With `--force`.
-                        forced: update.forced,
-                        added: added,
-                        removed: removed,
-                        changed: changed,
-                        #[serde(flatten)]
-                        reason: reason.map(|reason| object! { reason: reason }),
-                    },
-                )
+                let list = update.outcome.clone().unwrap_or_default();
+                notice! {
+                    "node-list", at_us;
+                    // `file`, `signal` or `operator`.
+                    by: update.by.name(),
+                    // With `--force`.
+                    forced: update.forced,
+                    added: list.added,
+                    removed: list.removed,
+                    changed: list.changed,
+                    reason?: update.outcome.as_ref().err().map(ToString::to_string),
+                }
             }
             // A node that was removed from the list is empty, and forgotten.
             GatewayEvent::NodeRemoved { node, name } => {
                 self.deaths.remove(node);
-                EventNotice::of("node-removed", &object! { at_us: at_us, node: name })
+                notice! { "node-removed", at_us; node: name }
             }
             // A node did not open a session.
-            GatewayEvent::NotOpened { session, node, reason } => EventNotice::of(
-                "not-opened",
-                &object! {
-                    at_us: at_us,
-                    session: session.to_string(),
-                    node: self.names.of_node(*node).node,
-                    reason: reason,
-                },
-            ),
+            GatewayEvent::NotOpened { session, node, reason } => notice! {
+                "not-opened", at_us;
+                session: session.to_string(),
+                node: self.names.of_node(*node).node,
+                reason: reason,
+            },
             // Consecutive RTP packets of a stream that a rung dropped.
-            GatewayEvent::Shed { session, run } => EventNotice::of(
-                "shed",
-                &object! {
-                    at_us: at_us,
-                    session: session.to_string(),
-                    ssrc: run.ssrc,
-                    // Sequence number of the last packet before them that was sent to the client.
-                    after: run.after,
-                    // Position of the first one behind it, from 1.
-                    first: run.first,
-                    packets: run.packets,
-                },
-            ),
+            GatewayEvent::Shed { session, run } => notice! {
+                "shed", at_us;
+                session: session.to_string(),
+                ssrc: run.ssrc,
+                // Sequence number of the last packet before them that was sent to the client.
+                after: run.after,
+                // Position of the first one behind it, from 1.
+                first: run.first,
+                packets: run.packets,
+            },
         })
     }
 
@@ -190,55 +184,40 @@ impl NoticeWriter {
         Some(match event {
             CoreEvent::Opened {
                 session, room_name, scenario, hop, admitted_by, routed_by, ..
-            } => EventNotice::of(
-                "opened",
-                &object! {
-                    at_us: at_us,
-                    session: session.to_string(),
-                    room: room_name,
-                    scenario: scenario,
-                    hop: HopView::of(*hop, &self.names),
-                    decided_by: view::decided_by(admitted_by, routed_by),
-                },
-            ),
-            CoreEvent::Closed { session, room_name, reason, .. } => {
-                let totals = record.totals.as_ref().map(Carried::from);
-                EventNotice::of(
-                    "closed",
-                    &object! {
-                        at_us: at_us,
-                        session: session.to_string(),
-                        room: room_name,
-                        reason: reason.name(),
-                        #[serde(flatten)]
-                        totals: totals.map(|totals| object! { totals: totals }),
-                    },
-                )
-            }
+            } => notice! {
+                "opened", at_us;
+                session: session.to_string(),
+                room: room_name,
+                scenario: scenario,
+                hop: self::hop(*hop, &self.names),
+                decided_by: decided_by(admitted_by, routed_by),
+            },
+            CoreEvent::Closed { session, room_name, reason, .. } => notice! {
+                "closed", at_us;
+                session: session.to_string(),
+                room: room_name,
+                reason: reason.name(),
+                totals?: record.totals.as_ref().map(Carried::from),
+            },
             CoreEvent::Moved { room_name, sessions, cause, by, from, to, started, .. } => {
                 let (witnesses, detect_us) = self.death(*cause, *from);
                 let witnesses = (!witnesses.is_empty()).then_some(witnesses);
-                EventNotice::of(
-                    "moved",
-                    &object! {
-                        at_us: at_us,
-                        room: room_name,
-                        sessions: sessions.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                        cause: cause.name(),
-                        by: by.to_string(),
-                        from: of_hop(*from),
-                        // Null: no hop was left.
-                        to: to.map(of_hop),
-                        // Evidence against the node it left, if that is down.
-                        #[serde(flatten)]
-                        witnesses: witnesses.map(|witnesses| object! { witnesses: witnesses }),
-                        // From that node's last packet until it was marked down.
-                        #[serde(flatten)]
-                        detect_us: detect_us.map(|detect_us| object! { detect_us: detect_us }),
-                        // From the start of the move until this event.
-                        took_us: since(*started),
-                    },
-                )
+                notice! {
+                    "moved", at_us;
+                    room: room_name,
+                    sessions: sessions.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    cause: cause.name(),
+                    by: by.to_string(),
+                    from: of_hop(*from),
+                    // Null: no hop was left.
+                    to: to.map(of_hop),
+                    // Evidence against the node it left, if that is down.
+                    witnesses?: witnesses,
+                    // From that node's last packet until it was marked down.
+                    detect_us?: detect_us,
+                    // From the start of the move until this event.
+                    took_us: since(*started),
+                }
             }
             CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms } => {
                 let accuse = |&(witness, then): &(EvidenceSource, Instant)| Accusation {
@@ -252,126 +231,86 @@ impl NoticeWriter {
                     let death = (hop.incarnation, witnesses.clone(), detect_us);
                     self.deaths.insert(hop.node, death);
                 }
-                EventNotice::of(
-                    "node",
-                    &object! {
-                        at_us: at_us,
-                        node: node,
-                        incarnation: hop.incarnation.0,
-                        from: from.name(),
-                        to: to.name(),
-                        witnesses: witnesses,
-                        // From its last packet.
-                        #[serde(flatten)]
-                        detect_us: detect_us.map(|detect_us| object! { detect_us: detect_us }),
-                        rooms: *rooms,
-                    },
-                )
+                notice! {
+                    "node", at_us;
+                    node: node,
+                    incarnation: hop.incarnation.0,
+                    from: from.name(),
+                    to: to.name(),
+                    witnesses: witnesses,
+                    // From its last packet.
+                    detect_us?: detect_us,
+                    rooms: *rooms,
+                }
             }
             // An aborted move: the room stays where it was.
             CoreEvent::MoveEnded { room_name, cause, by, from, to, started, outcome, .. } => {
-                EventNotice::of(
-                    "move-ended",
-                    &object! {
-                        at_us: at_us,
-                        room: room_name,
-                        cause: cause.name(),
-                        by: by.to_string(),
-                        from: of_hop(*from),
-                        to: of_hop(*to),
-                        outcome: outcome.name(),
-                        took_us: since(*started),
-                    },
-                )
+                notice! {
+                    "move-ended", at_us;
+                    room: room_name,
+                    cause: cause.name(),
+                    by: by.to_string(),
+                    from: of_hop(*from),
+                    to: of_hop(*to),
+                    outcome: outcome.name(),
+                    took_us: since(*started),
+                }
             }
             // A drained node is empty, or its deadline passed.
-            CoreEvent::Drained { node, left, started } => EventNotice::of(
-                "drained",
-                &object! {
-                    at_us: at_us,
-                    node: self.names.of_node(*node).node,
-                    rooms_left: *left,
-                    took_us: since(*started),
-                },
-            ),
-            CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed } => {
-                EventNotice::of(
-                    "breaker",
-                    &object! {
-                        at_us: at_us,
-                        region: self.names.of_region(*region),
-                        from: from.name(),
-                        to: to.name(),
-                        sessions: *sessions,
-                        bad: *bad,
-                        opened: *opened,
-                        failed: *failed,
-                    },
-                )
-            }
+            CoreEvent::Drained { node, left, started } => notice! {
+                "drained", at_us;
+                node: self.names.of_node(*node).node,
+                rooms_left: *left,
+                took_us: since(*started),
+            },
+            CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed } => notice! {
+                "breaker", at_us;
+                region: self.names.of_region(*region),
+                from: from.name(),
+                to: to.name(),
+                sessions: *sessions,
+                bad: *bad,
+                opened: *opened,
+                failed: *failed,
+            },
             // A hop was removed from one room's route while its node was up.
-            CoreEvent::HopRemoved { room_name, hop, why, session, .. } => {
-                let session = session.map(|session| session.to_string());
-                EventNotice::of(
-                    "hop-removed",
-                    &object! {
-                        at_us: at_us,
-                        room: room_name,
-                        node: of_hop(*hop),
-                        reason: why.name(),
-                        // The session that showed it.
-                        #[serde(flatten)]
-                        session: session.map(|session| object! { session: session }),
-                    },
-                )
-            }
+            CoreEvent::HopRemoved { room_name, hop, why, session, .. } => notice! {
+                "hop-removed", at_us;
+                room: room_name,
+                node: of_hop(*hop),
+                reason: why.name(),
+                // The session that showed it.
+                session?: session.map(|session| session.to_string()),
+            },
             // Most nodes fell silent at once, so none is marked down for it; or that has ended.
-            CoreEvent::Uplink { doubted, silent, of } => EventNotice::of(
-                "uplink",
-                &object! {
-                    at_us: at_us,
-                    suspect: *doubted,
-                    silent: *silent,
-                    of: *of,
-                },
-            ),
-            CoreEvent::Degraded { session, room_name, op, arg, rung, by } => EventNotice::of(
-                "degraded",
-                &object! {
-                    at_us: at_us,
-                    session: session.to_string(),
-                    room: room_name,
-                    op: op.key(),
-                    arg: *arg,
-                    rung: *rung,
-                    by: by.to_string(),
-                },
-            ),
-            CoreEvent::Standing { policy, fault, .. } => {
-                let reason = fault.as_ref().map(evenkeel_model::PluginFault::name);
-                EventNotice::of(
-                    "policy",
-                    &object! {
-                        at_us: at_us,
-                        policy: policy.to_string(),
-                        outcome: if fault.is_some() { "failing" } else { "recovered" },
-                        #[serde(flatten)]
-                        reason: reason.map(|reason| object! { reason: reason }),
-                    },
-                )
-            }
-            CoreEvent::Draining { node, draining } => EventNotice::of(
-                "draining",
-                &object! {
-                    at_us: at_us,
-                    node: self.names.of_node(*node).node,
-                    draining: *draining,
-                },
-            ),
+            CoreEvent::Uplink { doubted, silent, of } => notice! {
+                "uplink", at_us;
+                suspect: *doubted,
+                silent: *silent,
+                of: *of,
+            },
+            CoreEvent::Degraded { session, room_name, op, arg, rung, by } => notice! {
+                "degraded", at_us;
+                session: session.to_string(),
+                room: room_name,
+                op: op.key(),
+                arg: *arg,
+                rung: *rung,
+                by: by.to_string(),
+            },
+            CoreEvent::Standing { policy, fault, .. } => notice! {
+                "policy", at_us;
+                policy: policy.to_string(),
+                outcome: if fault.is_some() { "failing" } else { "recovered" },
+                reason?: fault.as_ref().map(PluginFault::name),
+            },
+            CoreEvent::Draining { node, draining } => notice! {
+                "draining", at_us;
+                node: self.names.of_node(*node).node,
+                draining: *draining,
+            },
             // The gateway itself.
-            CoreEvent::ShuttingDown => {
-                EventNotice::of("draining", &object! { at_us: at_us, draining: true })
-            }
+            CoreEvent::ShuttingDown => notice! { "draining", at_us; draining: true },
             // A `start` hook.
             CoreEvent::Start { node, step } => {
                 let us = |time: Duration| time.as_micros() as u64;
@@ -380,26 +319,19 @@ impl NoticeWriter {
                     StartPhase::Failed { why, again } => (None, Some((why, us(*again))), None),
                     StartPhase::Done { took } => (None, None, Some(us(*took))),
                 };
-                EventNotice::of(
-                    "start",
-                    &object! {
-                        at_us: at_us,
-                        node: self.names.of_node(*node).node,
-                        // `starting`, `failed` or `ready`.
-                        step: step.name(),
-                        // With `starting`, from 1.
-                        #[serde(flatten)]
-                        attempt: attempt.map(|attempt| object! { attempt: attempt }),
-                        // With `failed`: `hook-failed`, `late`, `ejected` or `removed`, and the time until the next attempt.
-                        #[serde(flatten)]
-                        failed: failed.map(|(why, again)| {
-                            object! { reason: why.name(), retry_after_us: again }
-                        }),
-                        // With `ready`: since the hook was called.
-                        #[serde(flatten)]
-                        took_us: took.map(|took| object! { took_us: took }),
-                    },
-                )
+                notice! {
+                    "start", at_us;
+                    node: self.names.of_node(*node).node,
+                    // `starting`, `failed` or `ready`.
+                    step: step.name(),
+                    // With `starting`, from 1.
+                    attempt?: attempt,
+                    // With `failed`: `hook-failed`, `late`, `ejected` or `removed`, and the time until the next attempt.
+                    reason?: failed.map(|(why, _)| why.name()),
+                    retry_after_us?: failed.map(|(_, again)| again),
+                    // With `ready`: since the hook was called.
+                    took_us?: took,
+                }
             }
             // The mode of a room, or for `capacity` its effective mode, changed.
             CoreEvent::Mode { room_name, from, to, why, .. } => {
@@ -407,20 +339,16 @@ impl NoticeWriter {
                     ModeChange::Scenario | ModeChange::Capacity => None,
                     ModeChange::CopiesDiffer { hops } => Some(hops.map(of_hop)),
                 };
-                EventNotice::of(
-                    "mode",
-                    &object! {
-                        at_us: at_us,
-                        room: room_name,
-                        from: from.name(),
-                        to: to.name(),
-                        // `scenario`, `copies-differ` or `capacity`.
-                        reason: why.name(),
-                        // With `copies-differ`.
-                        #[serde(flatten)]
-                        nodes: nodes.map(|nodes| object! { nodes: nodes }),
-                    },
-                )
+                notice! {
+                    "mode", at_us;
+                    room: room_name,
+                    from: from.name(),
+                    to: to.name(),
+                    // `scenario`, `copies-differ` or `capacity`.
+                    reason: why.name(),
+                    // With `copies-differ`.
+                    nodes?: nodes,
+                }
             }
             // The others are for telemetry alone.
             _ => return None,
@@ -434,9 +362,49 @@ impl NoticeWriter {
     }
 }
 
-impl EventNotice {
-    fn of(name: &'static str, body: &impl Serialize) -> EventNotice {
-        EventNotice { name, data: serde_json::to_string(body).expect("words and numbers") }
+/// The decider by hook, for a policy with its revision: `call/routing@5f0c5f0c5f0c`.
+pub(super) fn decided_by(
+    admitted_by: &Decider,
+    routed_by: &Decider,
+) -> BTreeMap<&'static str, String> {
+    BTreeMap::from([("admission", admitted_by.to_string()), ("routing", routed_by.to_string())])
+}
+
+pub(super) fn hop(hop: Hop, names: &NodeNames) -> impl Serialize + use<> {
+    object! { #[serde(flatten)] name: names.of_hop(hop), incarnation: hop.incarnation.0 }
+}
+
+pub(super) fn route(hops: &[Hop], names: &NodeNames) -> impl Serialize + use<> {
+    hops.iter().map(|&it| hop(it, names)).collect::<Vec<_>>()
+}
+
+/// The outcome of a push, a step or a rollback.
+pub(super) fn rollout(rollout: RolloutReport) -> impl Serialize {
+    let stage = rollout.stage.map(|staged| {
+        object! {
+            // `shadow` or `canary`.
+            stage: staged.stage.name(),
+            percent: staged.stage.percent(),
+            paused: staged.paused,
+            // The next share; at 100 the revision is active.
+            next_percent: staged.next,
+            // Minimum time until the next share; omitted if the rollout needs `promote`.
+            next_in_ms?: staged.next_in.map(|time| time.as_millis() as u64),
+        }
+    });
+    object! {
+        outcome: rollout.outcome.name(),
+        policy: rollout.policy.to_string(),
+        revision: rollout.revision,
+        previous: rollout.previous,
+        // Code of a refusal: `import`, `unsigned`.
+        code?: rollout.code,
+        reason?: rollout.reason,
+        activate_us: rollout.activate.as_micros() as u64,
+        // `file`, `signal`, `operator` or `gateway`.
+        by: rollout.by.name(),
+        #[serde(flatten)]
+        stage: stage,
     }
 }
 

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use super::context::{ApiContext, ApiState};
 use super::error::{self, ApiError, ApiErrorCode, refused};
 use super::listener::TcpPlace;
+use super::object::object;
 use super::request::{read_deadline, session_id};
-use super::view::object;
 
 /// The answer to `drill:close-api` is sent within this time.
 const LAST_ANSWER: Duration = Duration::from_millis(50);
@@ -33,8 +33,8 @@ pub(super) async fn modes(State(shared): ApiState) -> Result<Json<impl Serialize
 
 pub(super) async fn status(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let status = shared.ask("", shared.handle.status()).await?;
-    let index = shared.index.as_ref().map(|index| object! { index: index.status() });
-    Ok(Json(object! { #[serde(flatten)] status: status, #[serde(flatten)] index: index }))
+    let index = shared.index.as_ref().map(IndexReader::status);
+    Ok(Json(object! { #[serde(flatten)] status: status, index?: index }))
 }
 
 /// Returns an error if new sessions are not admitted, or if control does not answer.

@@ -10,6 +10,7 @@ mod error;
 mod events;
 mod gateway;
 mod listener;
+mod object;
 mod offer;
 mod operations;
 mod policies;
@@ -20,6 +21,5 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 mod thread;
-mod view;
 
 pub use thread::{ApiStartError, ApiThread, BoundApi, bind, start};

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -27,8 +27,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, SockAddr, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 
@@ -66,16 +66,16 @@ pub(super) enum Gate {
     Left,
 }
 
-/// Clones share the number of requests being answered.
 #[derive(Clone, Debug)]
 pub(super) struct Entrance {
     gate: watch::Receiver<Gate>,
-    answering: watch::Sender<usize>,
+    /// Held for reading by each request that is being answered.
+    answering: Arc<RwLock<()>>,
 }
 
 impl Entrance {
     pub(super) fn at(gate: &watch::Sender<Gate>) -> Entrance {
-        Entrance { gate: gate.subscribe(), answering: watch::Sender::default() }
+        Entrance { gate: gate.subscribe(), answering: Arc::default() }
     }
 
     pub(super) fn gate(&self) -> Gate {
@@ -91,30 +91,13 @@ impl Entrance {
 
     /// Returns once no request is being answered.
     pub(super) async fn answered(&self) {
-        // Fails only without a sender, which is here.
-        let _ = self.answering.subscribe().wait_for(|answering| *answering == 0).await;
+        drop(self.answering.write().await);
     }
 
     async fn closed(&mut self) {
         if self.gate.wait_for(|gate| *gate != Gate::Open).await.is_err() {
             std::future::pending::<()>().await;
         }
-    }
-}
-
-/// A request that is being answered.
-struct Answering<'a>(&'a watch::Sender<usize>);
-
-impl<'a> Answering<'a> {
-    fn begin(answering: &'a watch::Sender<usize>) -> Answering<'a> {
-        answering.send_modify(|answering| *answering += 1);
-        Answering(answering)
-    }
-}
-
-impl Drop for Answering<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|answering| *answering -= 1);
     }
 }
 
@@ -125,7 +108,8 @@ pub(super) async fn pass(
 ) -> Response {
     let Entrance { mut gate, answering } = entrance;
     let passed = gate.wait_for(|gate| *gate != Gate::Paused).await.map(|gate| *gate);
-    let _answering = Answering::begin(&answering);
+    // Fails once the end of the last answers is awaited.
+    let _answering = answering.try_read();
     match passed {
         Ok(Gate::Open) => next.run(request).await,
         Ok(Gate::Paused | Gate::Left) | Err(_) => {
@@ -137,29 +121,28 @@ pub(super) async fn pass(
     }
 }
 
-/// Accepts connections while the gate is open.
+/// Accepts connections while the gate is open and places are left.
 pub(super) struct Gated<L> {
-    listener: L,
-    entrance: Entrance,
-}
-
-impl<L> Gated<L> {
-    pub(super) fn new(listener: L, entrance: Entrance) -> Gated<L> {
-        Gated { listener, entrance }
-    }
+    pub(super) listener: L,
+    pub(super) entrance: Entrance,
+    pub(super) places: Arc<Semaphore>,
 }
 
 impl<L: Listener> Listener for Gated<L> {
-    type Io = L::Io;
+    type Io = CountedConnection<L::Io>;
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
         loop {
             self.entrance.opened().await;
             tokio::select! {
                 biased;
                 () = self.entrance.closed() => {}
-                accepted = self.listener.accept() => return accepted,
+                (io, address) = self.listener.accept() => {
+                    return (CountedConnection::new(io, place), address);
+                }
             }
         }
     }
@@ -167,11 +150,6 @@ impl<L: Listener> Listener for Gated<L> {
     fn local_addr(&self) -> io::Result<Self::Addr> {
         self.listener.local_addr()
     }
-}
-
-pub(super) struct ApiSocket {
-    pub(super) listener: UnixListener,
-    pub(super) file: SocketFile,
 }
 
 /// Removes the file when dropped.
@@ -184,23 +162,21 @@ impl Drop for SocketFile {
     }
 }
 
-impl ApiSocket {
-    /// Listens at this path; only the owner may connect. The socket of a process that ended is replaced.
-    pub(super) fn bind(path: &Path) -> io::Result<ApiSocket> {
-        AdminSettings::prepare_folder(path)?;
-        require_free(path)?;
-        // The file gets its name once its permissions are set.
-        let mut unnamed = path.as_os_str().to_owned();
-        unnamed.push(format!(".{}", std::process::id()));
-        let unnamed = PathBuf::from(unnamed);
-        let _ = std::fs::remove_file(&unnamed);
-        let listener = UnixListener::bind(&unnamed)?;
-        let file = SocketFile(unnamed.clone());
-        std::fs::set_permissions(&unnamed, std::fs::Permissions::from_mode(0o600))?;
-        std::fs::rename(&unnamed, path)?;
-        std::mem::forget(file);
-        Ok(ApiSocket { listener, file: SocketFile(path.to_owned()) })
-    }
+/// Listens at this path; only the owner may connect. The socket of a process that ended is replaced.
+pub(super) fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    AdminSettings::prepare_folder(path)?;
+    require_free(path)?;
+    // The file gets its name once its permissions are set.
+    let mut unnamed = path.as_os_str().to_owned();
+    unnamed.push(format!(".{}", std::process::id()));
+    let unnamed = PathBuf::from(unnamed);
+    let _ = std::fs::remove_file(&unnamed);
+    let listener = UnixListener::bind(&unnamed)?;
+    let file = SocketFile(unnamed.clone());
+    std::fs::set_permissions(&unnamed, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&unnamed, path)?;
+    std::mem::forget(file);
+    Ok((listener, SocketFile(path.to_owned())))
 }
 
 /// Requires that nothing is at the path but the socket of a process of this user that ended.
@@ -239,42 +215,15 @@ fn is_listening(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Accepts no more connections while the limit is reached.
-pub(super) struct Bounded<L> {
-    listener: L,
-    places: Arc<Semaphore>,
-}
-
-impl<L> Bounded<L> {
-    pub(super) fn new(listener: L, connections_max: usize) -> Bounded<L> {
-        Bounded { listener, places: Arc::new(Semaphore::new(connections_max)) }
-    }
-}
-
-impl<L: Listener> Listener for Bounded<L> {
-    type Io = CountedConnection<L::Io>;
-    type Addr = L::Addr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let (io, address) = self.listener.accept().await;
-        (CountedConnection::new(io, place.expect("the semaphore is never closed")), address)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
-}
-
 /// A connection with its place, closed after [`UNANSWERED_MAX`] without an answer.
-pub(super) struct CountedConnection<Io, Place = OwnedSemaphorePermit> {
+pub(super) struct CountedConnection<Io> {
     io: Io,
     unanswered: Pin<Box<Sleep>>,
-    _place: Place,
+    _place: OwnedSemaphorePermit,
 }
 
-impl<Io, Place> CountedConnection<Io, Place> {
-    pub(super) fn new(io: Io, place: Place) -> CountedConnection<Io, Place> {
+impl<Io> CountedConnection<Io> {
+    fn new(io: Io, place: OwnedSemaphorePermit) -> CountedConnection<Io> {
         CountedConnection {
             io,
             unanswered: Box::pin(tokio::time::sleep(UNANSWERED_MAX)),
@@ -289,7 +238,7 @@ impl<Io, Place> CountedConnection<Io, Place> {
     }
 }
 
-impl<Io: AsyncRead + Unpin, Place: Unpin> AsyncRead for CountedConnection<Io, Place> {
+impl<Io: AsyncRead + Unpin> AsyncRead for CountedConnection<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -303,7 +252,7 @@ impl<Io: AsyncRead + Unpin, Place: Unpin> AsyncRead for CountedConnection<Io, Pl
     }
 }
 
-impl<Io: AsyncWrite + Unpin, Place: Unpin> AsyncWrite for CountedConnection<Io, Place> {
+impl<Io: AsyncWrite + Unpin> AsyncWrite for CountedConnection<Io> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -338,10 +287,7 @@ impl<Io: AsyncWrite + Unpin, Place: Unpin> AsyncWrite for CountedConnection<Io, 
 }
 
 /// Serves until the runtime ends. Requests carry their [`TcpPlace`] as an extension.
-pub(super) async fn serve_tcp(
-    mut listener: impl Listener<Io = TcpStream, Addr = SocketAddr>,
-    router: Router,
-) {
+pub(super) async fn serve_tcp(mut listener: Gated<TcpListener>, router: Router) {
     let (strangers, trusted) = (Arc::default(), Arc::new(Semaphore::new(TRUSTED_MAX)));
     for number in 0.. {
         let (stream, address) = listener.accept().await;
@@ -361,7 +307,7 @@ pub(super) async fn serve_tcp(
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, connection: Arc<TcpPlace>) {
+async fn converse(stream: CountedConnection<TcpStream>, router: Router, connection: Arc<TcpPlace>) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Arc::clone(&connection));
@@ -371,7 +317,7 @@ async fn converse(stream: TcpStream, router: Router, connection: Arc<TcpPlace>) 
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_WITHIN)
         .max_buf_size(BUFFER_MAX)
-        .serve_connection(TokioIo::new(CountedConnection::new(stream, ())), service);
+        .serve_connection(TokioIo::new(stream), service);
     // A connection that breaks off, or misses its deadline, is closed without an answer.
     let _ = serving.await;
 }

@@ -10,20 +10,25 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use data_encoding::HEXLOWER;
 use evenkeel_config::address::{self, ADDRESS_ALONE, ADDRESS_AND_PORT};
-use evenkeel_control::{KeyError, OfferedSession, RequestTurn, StoredAnswer};
+use evenkeel_control::{
+    IngressAnswer, KeyError, NodeNames, OfferedSession, RequestTurn, SessionAnswer, StoredAnswer,
+};
 use evenkeel_core::is_session_room_name;
+use evenkeel_media::roq;
 use evenkeel_model::{
     ClientIdentity, FeedbackSupport, IngressProtocol, Labels, MediaDescription, MediaStream,
     PayloadType, RtcpPort, SessionId, Srtp,
 };
-use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, seconds};
-use super::request::{BufferedBody, strict};
-use super::view;
+use super::events;
+use super::object::object;
+use super::request::{Share, strict};
 
 /// Maximum length of a `traceparent` in bytes (W3C Trace Context, section 3.2, with space for later versions).
 const TRACEPARENT_MAX: usize = 256;
@@ -45,14 +50,14 @@ pub(super) async fn open(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = shared.read(body).await?;
+    let (body, share) = shared.read(body).await?;
     let answer = match headers.get("idempotency-key") {
         None => answered(offer(&shared, &headers, &body).await),
         Some(key) => {
             let wrong = "found characters outside visible ASCII";
             let key =
                 key.to_str().map_err(|_| ApiError::field("idempotency-key", wrong))?.to_owned();
-            offer_once(&shared, key, headers, body).await?
+            offer_once(&shared, key, headers, (body, share)).await?
         }
     };
     if answer.status == StatusCode::CREATED.as_u16() {
@@ -66,7 +71,7 @@ async fn offer_once(
     shared: &Arc<ApiContext>,
     key: String,
     headers: HeaderMap,
-    body: BufferedBody,
+    (body, share): (Vec<u8>, Share),
 ) -> Result<StoredAnswer, ApiError> {
     let RequestTurn { is_first, mut answer } =
         shared.seen.begin(&key, &body).map_err(|error| refused_key(&error))?;
@@ -79,6 +84,7 @@ async fn offer_once(
                 index.note_key(*session, &key);
             }
             working.seen.finish(&key, answered(opened));
+            drop(share);
         });
     }
     let answer = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
@@ -96,8 +102,49 @@ async fn offer(
     let wanted = parse(body, traceparent(headers))?;
     let opened = shared.ask("", shared.handle.offer(wanted.clone())).await?;
     let session = opened.session;
-    let body = serde_json::to_vec(&view::opened(opened, &wanted, &shared.names));
+    let body = serde_json::to_vec(&view(opened, &wanted, &shared.names));
     Ok((session, body.expect("an answer is words and numbers")))
+}
+
+fn view(
+    opened: SessionAnswer,
+    wanted: &OfferedSession,
+    names: &NodeNames,
+) -> impl Serialize + use<> {
+    let (udp, quic) = match opened.ingress {
+        IngressAnswer::Udp { address, rtcp, credentials } => {
+            let (ufrag, password) = credentials.unzip();
+            let udp = object! {
+                addresses: [address],
+                rtcp?: rtcp.map(|rtcp| [rtcp]),
+                ufrag?: ufrag,
+                password?: password,
+            };
+            (Some(udp), None)
+        }
+        IngressAnswer::Quic { address, certificate_sha256, flow_to_gateway, flow_from_gateway } => {
+            let quic = object! {
+                addresses: [address],
+                alpn: str::from_utf8(roq::ALPN).expect("a protocol's name is ASCII"),
+                certificate_sha256: HEXLOWER.encode(&certificate_sha256),
+                // Decimal text: JavaScript numbers have 53 bits, flow identifiers 62.
+                flow_to_gateway: flow_to_gateway.to_string(),
+                flow_from_gateway: flow_from_gateway.to_string(),
+            };
+            (None, Some(quic))
+        }
+    };
+    object! {
+        // `s17`.
+        id: opened.session.to_string(),
+        room: Arc::clone(&wanted.room),
+        scenario: Arc::clone(&wanted.scenario),
+        udp?: udp,
+        quic?: quic,
+        // Best first.
+        route: events::route(&opened.route, names),
+        decided_by: events::decided_by(&opened.admitted_by, &opened.routed_by),
+    }
 }
 
 fn refused_key(error: &KeyError) -> ApiError {

@@ -6,15 +6,17 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use evenkeel_control::{ControlError, NodeOrder, Operation, OperationTarget};
-use evenkeel_core::{Failback, Impossible};
+use evenkeel_control::{ControlError, NodeNames, NodeOrder, Operation, OperationTarget};
+use evenkeel_core::{Failback, Impossible, NodeStanding, RegionStanding};
 use evenkeel_media::trunk::message::NodeFault;
+use evenkeel_model::EvidenceSource;
 use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, refused};
+use super::events;
+use super::object::{milliseconds, object};
 use super::request::{read_deadline, unknown_verb, verb};
-use super::view::{self, object};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,7 +55,7 @@ fn concerned(failed: &ControlError, room: &str, node: &str) -> String {
 
 pub(super) async fn nodes(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let all = shared.ask("", shared.handle.nodes()).await?;
-    let nodes: Vec<_> = all.iter().map(|node| view::node(node, &shared.names)).collect();
+    let nodes: Vec<_> = all.iter().map(|node| node_view(node, &shared.names)).collect();
     Ok(Json(object! { nodes: nodes }))
 }
 
@@ -110,7 +112,7 @@ pub(super) async fn node_verb(
 
 pub(super) async fn regions(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let all = shared.ask("", shared.handle.regions()).await?;
-    let regions: Vec<_> = all.iter().map(|region| view::region(region, &shared.names)).collect();
+    let regions: Vec<_> = all.iter().map(|region| region_view(region, &shared.names)).collect();
     Ok(Json(object! { regions: regions }))
 }
 
@@ -148,7 +150,6 @@ struct DrainBody {
     deadline: Option<String>,
 }
 
-/// The optional deadline of a drain.
 async fn deadline(shared: &ApiContext, body: Body) -> Result<Option<Duration>, ApiError> {
     let DrainBody { deadline } = shared.parse_if_any(body).await?;
     deadline.as_deref().map(read_deadline).transpose()
@@ -166,4 +167,48 @@ async fn failback(shared: &ApiContext, body: Body) -> Result<Failback, ApiError>
     found.ok_or_else(|| {
         ApiError::field("mode", format!("found `{mode}`, expected `auto`, `force` or `forbid`"))
     })
+}
+
+fn node_view(node: &NodeStanding, names: &NodeNames) -> impl Serialize + use<> {
+    let witnesses = EvidenceSource::ALL.into_iter().zip(node.suspected_by);
+    let accusing = witnesses.filter_map(|(witness, accuses)| accuses.then_some(witness.name()));
+    object! {
+        #[serde(flatten)]
+        hop: events::hop(node.hop, names),
+        health: node.health.name(),
+        // `probe`, `cohort`…
+        suspected_by: accusing.collect::<Vec<_>>(),
+        draining: node.draining,
+        // The node was removed from the list; the gateway forgets it once it carries no room.
+        leaving: node.leaves,
+        // An operator ejected the node; `:uneject` ends that.
+        ejected: node.ejected,
+        // Measured capacity, kbit/s.
+        capacity_kbps: node.capacity_kbps,
+        opening: node.opening,
+        queued: node.waiting,
+        load_permille: node.load_permille,
+        // Load reported by the node, thousandths.
+        reported_permille: node.reported_permille,
+        rooms: node.rooms,
+        round_trip_us: node.round_trip.map(|trip| trip.as_micros() as u64),
+    }
+}
+
+fn region_view(region: &RegionStanding, names: &NodeNames) -> impl Serialize + use<> {
+    object! {
+        region: names.of_region(region.region),
+        // `closed`, `open` or `half-open`.
+        breaker: region.breaker.name(),
+        half_open_in_ms?: milliseconds(region.opens_for),
+        // `auto`, `force` or `forbid`.
+        failback: region.failback.name(),
+        nodes: region.nodes,
+        // Nodes that accept rooms.
+        nodes_up: region.nodes_up,
+        nodes_draining: region.nodes_draining,
+        rooms: region.rooms,
+        // Rooms of this home region that are in other regions or at standby nodes.
+        rooms_displaced: region.away,
+    }
 }

@@ -23,8 +23,9 @@ use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, no_policy, refused};
+use super::events;
+use super::object::{milliseconds, object};
 use super::request::{policy_name, strict, unknown_verb, verb};
-use super::view::{self, milliseconds, object};
 
 /// Characters of a fault that are shown: a trap may carry a kilobyte of text.
 const FAULT_CHARS_MAX: usize = 200;
@@ -93,11 +94,11 @@ pub(super) async fn push_policy(
     let wish = query.wish()?;
     let settings = query.settings.map(|text| strict(text.as_bytes())).transpose();
     let settings = settings.map_err(|error| ApiError::field("settings", error.message))?;
-    let body = match shared.uploads.read(body, BINARY_BYTES_MAX).await {
-        Ok(body) => body,
+    let (bytes, share) = match shared.uploads.read(body, BINARY_BYTES_MAX).await {
+        Ok(read) => read,
         Err(error) => return Err(not_a_plugin(&shared, policy, error).await),
     };
-    if body.is_empty() {
+    if bytes.is_empty() {
         return Err(ApiError::new(
             ApiErrorCode::BadRequest,
             "found no body, expected a plugin's bytes",
@@ -108,7 +109,7 @@ pub(super) async fn push_policy(
     // A separate task: the bytes keep their share of the budget even if the client disconnects. No timeout here:
     // validation and compilation have separate limits.
     let rollout = tokio::spawn(async move {
-        let (bytes, _share) = body.into_parts();
+        let _share = share;
         pushing.handle.push_policy_as(policy, bytes, settings, wish).await
     });
     let rollout = rollout.await.unwrap_or(Err(ControlError::Unavailable));
@@ -167,7 +168,7 @@ pub(super) async fn policy_verb(
 fn rolled_out(rollout: RolloutReport) -> Response {
     let is_refused = rollout.outcome == RolloutOutcome::Refused;
     let status = if is_refused { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    (status, Json(view::rollout(rollout))).into_response()
+    (status, Json(events::rollout(rollout))).into_response()
 }
 
 fn policy_status(policy: PolicyView) -> impl Serialize {
@@ -201,7 +202,7 @@ fn policy_status(policy: PolicyView) -> impl Serialize {
             object! {
                 at_us: unix_us(last.at),
                 #[serde(flatten)]
-                rollout: view::rollout(last.rollout),
+                rollout: events::rollout(last.rollout),
             }
         }),
         // Revisions that were rolled back, oldest first.

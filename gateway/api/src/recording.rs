@@ -10,7 +10,7 @@ use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use evenkeel_policies::{Export, ExportOptions, PolicyRecorder};
+use evenkeel_policies::{ChunkListener, Export, ExportOptions};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
@@ -45,17 +45,13 @@ pub(super) struct RecordingQuery {
     policy: Option<String>,
 }
 
-enum RecordingSpan {
-    Past,
-    Next(Duration),
-}
-
 impl RecordingQuery {
-    fn read(self) -> Result<(RecordingSpan, ExportOptions), ApiError> {
-        let span = match (self.seconds, self.last) {
-            (None, true) => RecordingSpan::Past,
+    /// The time to record from now on; `None` for the past.
+    fn read(self) -> Result<(Option<Duration>, ExportOptions), ApiError> {
+        let next = match (self.seconds, self.last) {
+            (None, true) => None,
             (Some(seconds), false) if (1..=SECONDS_MAX).contains(&seconds) => {
-                RecordingSpan::Next(Duration::from_secs(seconds))
+                Some(Duration::from_secs(seconds))
             }
             (Some(seconds), false) => {
                 let message = format!("found {seconds}, expected 1 to {SECONDS_MAX}");
@@ -73,7 +69,7 @@ impl RecordingQuery {
                 Err(ApiError::field("policy", message))
             }
         });
-        Ok((span, ExportOptions { addresses: self.addresses, policy: policy.transpose()? }))
+        Ok((next, ExportOptions { addresses: self.addresses, policy: policy.transpose()? }))
     }
 }
 
@@ -83,7 +79,7 @@ pub(super) async fn record(
 ) -> Result<Response, ApiError> {
     let Query(asked) =
         query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
-    let (span, wish) = asked.read()?;
+    let (next, wish) = asked.read()?;
     let place = Arc::clone(&PLACES).try_acquire_owned().map_err(|_| {
         let message = format!("{RECORDINGS_MAX} recordings are running, which is the limit");
         ApiError::new(ApiErrorCode::Unavailable, message).retry_after(Duration::from_secs(10))
@@ -92,93 +88,73 @@ pub(super) async fn record(
     let gone = || ApiError::new(ApiErrorCode::Unavailable, "this gateway records no policy calls");
     let recorder = recorder.ok_or_else(gone)?;
     let export = Export::new(recorder.header(wish.addresses), wish);
+    let chunks = match next {
+        None => recorder.past().await.map(|past| RecordedChunks::Past(past.into_iter())),
+        Some(within) => recorder.listen().await.map(|listener| RecordedChunks::Next {
+            listener,
+            until: Some(Instant::now() + within),
+        }),
+    };
     let (pieces, body) = mpsc::channel(PIECES_MAX);
-    match span {
-        RecordingSpan::Past => {
-            let past = recorder.past().await.ok_or_else(gone)?;
-            tokio::spawn(send_past(past, export, pieces, place));
-        }
-        RecordingSpan::Next(within) => {
-            tokio::spawn(send_next(recorder, within, export, pieces, place));
-        }
-    }
+    tokio::spawn(send(chunks.ok_or_else(gone)?, export, pieces, place));
     let kind = [(CONTENT_TYPE, "application/vnd.evenkeel.recording")];
     let body = Body::from_stream(ReceiverStream::new(body).map(Ok::<Bytes, Infallible>));
     Ok((kind, body).into_response())
 }
 
-/// The chunks of one recording for a connection that may close.
-struct Pieces {
-    export: Export,
-    out: mpsc::Sender<Bytes>,
-    _place: OwnedSemaphorePermit,
+enum RecordedChunks {
+    Past(std::vec::IntoIter<Arc<[u8]>>),
+    Next {
+        listener: ChunkListener,
+        /// `None` once the recorder was told to end.
+        until: Option<Instant>,
+    },
 }
 
-impl Pieces {
-    async fn begin(
-        export: Export,
-        out: mpsc::Sender<Bytes>,
-        place: OwnedSemaphorePermit,
-    ) -> Option<Pieces> {
-        out.send(export.head().into()).await.ok()?;
-        Some(Pieces { export, out, _place: place })
+impl RecordedChunks {
+    /// The next chunk, and the calls that were missed before it.
+    async fn next(&mut self) -> Option<(u64, Arc<[u8]>)> {
+        let (listener, until) = match self {
+            RecordedChunks::Past(chunks) => return Some((0, chunks.next()?)),
+            RecordedChunks::Next { listener, until } => (listener, until),
+        };
+        let ended = async {
+            match *until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let chunk = tokio::select! {
+            biased;
+            () = ended => {
+                *until = None;
+                listener.leave().await;
+                listener.next().await
+            }
+            chunk = listener.next() => chunk,
+        };
+        Some((listener.take_missed(), chunk?))
     }
+}
 
-    async fn pass(self, missed: u64, chunk: Arc<[u8]>) -> Option<Pieces> {
-        let Pieces { mut export, out, _place } = self;
+/// Sends a recording to a connection that may close.
+async fn send(
+    mut chunks: RecordedChunks,
+    mut export: Export,
+    out: mpsc::Sender<Bytes>,
+    _place: OwnedSemaphorePermit,
+) -> Option<()> {
+    out.send(export.head().into()).await.ok()?;
+    while let Some((missed, chunk)) = chunks.next().await {
         let passing = tokio::task::spawn_blocking(move || {
             let bytes = export.pass(missed, &chunk);
             (export, bytes)
         });
-        let (export, bytes) = passing.await.ok()?;
+        let bytes;
+        (export, bytes) = passing.await.ok()?;
         if !bytes.is_empty() {
             out.send(bytes.into()).await.ok()?;
         }
-        Some(Pieces { export, out, _place })
     }
-
-    async fn end(self) -> Option<()> {
-        self.out.send(self.export.tail().into()).await.ok()
-    }
-}
-
-async fn send_past(
-    past: Vec<Arc<[u8]>>,
-    export: Export,
-    out: mpsc::Sender<Bytes>,
-    place: OwnedSemaphorePermit,
-) -> Option<()> {
-    let mut pieces = Pieces::begin(export, out, place).await?;
-    for chunk in past {
-        pieces = pieces.pass(0, chunk).await?;
-    }
-    pieces.end().await
-}
-
-async fn send_next(
-    recorder: PolicyRecorder,
-    within: Duration,
-    export: Export,
-    out: mpsc::Sender<Bytes>,
-    place: OwnedSemaphorePermit,
-) -> Option<()> {
-    let mut listener = recorder.listen().await?;
-    let until = Instant::now() + within;
-    let mut pieces = Pieces::begin(export, out, place).await?;
-    let mut leaving = false;
-    loop {
-        let chunk = tokio::select! {
-            biased;
-            () = tokio::time::sleep_until(until), if !leaving => {
-                leaving = true;
-                listener.leave().await;
-                continue;
-            }
-            chunk = listener.next() => chunk,
-        };
-        match chunk {
-            Some(chunk) => pieces = pieces.pass(listener.take_missed(), chunk).await?,
-            None => return pieces.end().await,
-        }
-    }
+    out.send(export.tail().into()).await.ok()
 }

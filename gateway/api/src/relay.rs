@@ -126,7 +126,7 @@ impl PeerRelay {
     /// During a takeover a request that may be repeated waits for the new owner, which may be this gateway.
     async fn relay(&self, request: Request, next: Next) -> Result<Response, ApiError> {
         let (parts, body) = request.into_parts();
-        let (body, _share) = self.bodies.read(body, BODY_MAX).await?.into_parts();
+        let (body, _share) = self.bodies.read(body, BODY_MAX).await?;
         let body = Bytes::from(body);
         let until = Instant::now() + OWNER_WITHIN;
         loop {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,12 +57,6 @@ pub(super) struct Share {
     displaced: Arc<Notify>,
 }
 
-/// A complete body.
-pub(super) struct BufferedBody {
-    bytes: Vec<u8>,
-    share: Share,
-}
-
 impl BodyBudget {
     pub(super) fn new(bytes_max: usize) -> Arc<BodyBudget> {
         Arc::new(BodyBudget { bytes_max, state: Mutex::default() })
@@ -74,7 +67,7 @@ impl BodyBudget {
         self: &Arc<BodyBudget>,
         mut body: Body,
         most: usize,
-    ) -> Result<BufferedBody, ApiError> {
+    ) -> Result<(Vec<u8>, Share), ApiError> {
         let too_large = || {
             ApiError::new(ApiErrorCode::TooLarge, format!("the body is larger than {most} bytes"))
         };
@@ -103,7 +96,7 @@ impl BodyBudget {
             bytes.extend_from_slice(&data);
         }
         share.complete()?;
-        Ok(BufferedBody { bytes, share })
+        Ok((bytes, share))
     }
 
     fn share(self: &Arc<BodyBudget>) -> Share {
@@ -170,20 +163,6 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         lock(&self.budget.state).end(self.number);
-    }
-}
-
-impl BufferedBody {
-    pub(super) fn into_parts(self) -> (Vec<u8>, Share) {
-        (self.bytes, self.share)
-    }
-}
-
-impl Deref for BufferedBody {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
     }
 }
 

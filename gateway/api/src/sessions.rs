@@ -1,5 +1,6 @@
 //! Sessions and rooms: lists, explanations, and records of ended sessions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,19 +9,23 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use evenkeel_config::read_duration;
-use evenkeel_control::history::EndedSession;
-use evenkeel_control::{ControlError, NodeNames};
+use evenkeel_control::history::{Carried, EndedSession};
+use evenkeel_control::{ControlError, NodeNames, SessionView};
 use evenkeel_core::{
-    Explanation, Impossible, MoveRecord, NodeCandidate, NodeStanding, Said, SubjectQuarantine,
+    Explanation, Impossible, MoveRecord, NodeCandidate, NodeStanding, RoomStanding, Said,
+    SubjectQuarantine,
 };
-use evenkeel_model::{DecisionOutcome, EvidenceSource, Hop, HopGrant, RoomId, SessionId};
+use evenkeel_model::{
+    DecisionOutcome, EvidenceSource, Hop, HopGrant, Measures, Metric, RoomId, SessionId,
+};
 use evenkeel_process::unix_us;
 use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, refused};
+use super::events;
+use super::object::object;
 use super::request::{Page, PageQuery, room_id, session_id};
-use super::view::{self, HopView, object};
 
 pub(super) async fn sessions(
     State(shared): ApiState,
@@ -30,8 +35,8 @@ pub(super) async fn sessions(
     let listing = shared.handle.sessions_after(page.after, page.wanted());
     let mut all = shared.ask("", listing).await?;
     let next = page.cut(&mut all, |session| session.standing.session.to_string());
-    let sessions: Vec<_> = all.iter().map(|one| view::session(one, &shared.names)).collect();
-    Ok(Json(object! { sessions: sessions, #[serde(flatten)] next: next.map(next_page) }))
+    let sessions: Vec<_> = all.iter().map(|one| session_view(one, &shared.names)).collect();
+    Ok(Json(object! { sessions: sessions, next?: next }))
 }
 
 pub(super) async fn session(
@@ -41,7 +46,7 @@ pub(super) async fn session(
     let session = session_id(&id)?;
     let found = shared.ask(&id, shared.handle.session(session)).await?;
     let found = found.ok_or_else(|| no_session(&shared, &id))?;
-    Ok(Json(view::session(&found, &shared.names)))
+    Ok(Json(session_view(&found, &shared.names)))
 }
 
 pub(super) async fn explain(
@@ -76,8 +81,8 @@ pub(super) async fn rooms(
     let listing = shared.handle.rooms_after(page.after, page.wanted());
     let mut all = shared.ask("", listing).await?;
     let next = page.cut(&mut all, |room| room.room.to_string());
-    let rooms: Vec<_> = all.iter().map(|room| view::room(room, &shared.names)).collect();
-    Ok(Json(object! { rooms: rooms, #[serde(flatten)] next: next.map(next_page) }))
+    let rooms: Vec<_> = all.iter().map(|room| room_view(room, &shared.names)).collect();
+    Ok(Json(object! { rooms: rooms, next?: next }))
 }
 
 #[derive(Deserialize)]
@@ -110,21 +115,56 @@ pub(super) async fn history(
     Ok(Json(object! {
         // Newest first.
         sessions: sessions,
-        #[serde(flatten)]
-        next: next.map(next_page),
+        next?: next,
         dropped: history.dropped(),
     }))
-}
-
-/// The value of `after` for the next page; omitted at the end.
-fn next_page(next: String) -> impl Serialize {
-    object! { next: next }
 }
 
 fn number(text: &str) -> Result<u64, ApiError> {
     let wrong =
         |_| ApiError::field("after", format!("found `{text}`, expected a `next` of before"));
     text.parse().map_err(wrong)
+}
+
+/// Measured values by metric name; values that were not measured are omitted.
+fn measured(measures: &Measures) -> BTreeMap<&'static str, u32> {
+    let known = Metric::ALL.iter().filter_map(|&metric| Some((metric, measures.measured(metric)?)));
+    known.map(|(metric, value)| (metric.key(), value)).collect()
+}
+
+fn session_view(view: &SessionView, names: &NodeNames) -> impl Serialize + use<> {
+    let session = &view.standing;
+    object! {
+        id: session.session.to_string(),
+        room: Arc::clone(&session.room),
+        scenario: Arc::clone(&session.scenario),
+        mode: session.mode.name(),
+        ingress: session.transport.name(),
+        // The hop that carries the session's packets; null without one.
+        hop: session.hop.map(|hop| events::hop(hop, names)),
+        rung: session.plan.rung(),
+        cap_kbps: Some(session.plan.cap_kbps).filter(|&cap| cap > 0),
+        measures: measured(&session.measures),
+        totals: Carried::from(&view.totals),
+        age_ms: session.age.as_millis() as u64,
+    }
+}
+
+fn room_view(room: &RoomStanding, names: &NodeNames) -> impl Serialize + use<> {
+    object! {
+        room: Arc::clone(&room.name),
+        id: room.room.to_string(),
+        scenario: Arc::clone(&room.scenario),
+        mode: room.mode.name(),
+        // `hot` or `cold` while the second hop of a hitless room is missing or has no reserved capacity.
+        effective_mode: room.kept.name(),
+        sessions: room.sessions.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        // Best first.
+        route: events::route(&room.route, names),
+        // The hop that carries the packets of the room's sessions; null without one.
+        hop: room.hop.map(|hop| events::hop(hop, names)),
+        placed_by: room.placed_by.to_string(),
+    }
 }
 
 /// A session with its hop, the decisions and their reasons, other candidates, moves, policy answers and witnesses.
@@ -141,7 +181,7 @@ fn explained(
     let grant = |&(hop, grant): &(Hop, HopGrant)| {
         object! {
             #[serde(flatten)]
-            hop: HopView::of(hop, names),
+            hop: events::hop(hop, names),
             // `admitted`: the hop carries the room; `reserved`: the hop has capacity for the room; `gated`: the hop
             // lacks capacity.
             grant: granted(grant),
@@ -157,11 +197,9 @@ fn explained(
         }
     });
     let candidate = |other: &NodeCandidate| {
-        let HopView { node, region, zone, .. } = HopView::of(other.hop, names);
         object! {
-            node: node,
-            region: region,
-            zone: zone,
+            #[serde(flatten)]
+            name: names.of_hop(other.hop),
             reason: other.why.name(),
             load_permille: other.load_permille,
         }
@@ -197,16 +235,15 @@ fn explained(
         // Rooms with a higher priority are placed earlier.
         priority: explanation.priority,
         // The hop that carries the session's packets; null without one.
-        hop: standing.hop.map(|hop| HopView::of(hop, names)),
+        hop: standing.hop.map(|hop| events::hop(hop, names)),
         health: on.map(|node| node.health.name()),
         // Evidence against the node of that hop.
         witnesses: explanation.witnesses.iter().map(witness).collect::<Vec<_>>(),
-        decided_by: view::decided_by(&explanation.admitted_by, &explanation.placed_by),
+        decided_by: events::decided_by(&explanation.admitted_by, &explanation.placed_by),
         // Best first.
         route: explanation.route.iter().map(grant).collect::<Vec<_>>(),
         // The room's move in progress.
-        #[serde(flatten)]
-        pending_move: pending_move.map(|heading| object! { pending_move: heading }),
+        pending_move?: pending_move,
         rung: standing.plan.rung(),
         cap_kbps: Some(standing.plan.cap_kbps).filter(|&cap| cap > 0),
         // The room's share of the bitrate that it needs above its floor. Below 1000 the node is overcommitted.

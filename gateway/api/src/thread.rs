@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use evenkeel_config::AdminSettings;
+use evenkeel_config::{AdminSettings, AdminTcp};
 use evenkeel_control::{Handle, Inherited, NamedSockets, SocketName, TokensRefused};
 use evenkeel_group::{Access, PeerStream};
 use evenkeel_handover::{RequestGate, Upgrades};
@@ -24,12 +24,12 @@ use evenkeel_process::sha256;
 use evenkeel_telemetry::Instruments;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::context::{ApiContext, BODIES_MAX, UPLOADS_MAX};
 use super::error::{ApiError, ApiErrorCode};
 use super::events::{EventFeed, NoticeWriter};
-use super::listener::{self, ApiSocket, Bounded, Entrance, Gate, Gated, SocketFile, TcpPlace};
+use super::listener::{self, Entrance, Gate, Gated, SocketFile, TcpPlace};
 use super::relay::{self, PeerRelay, Relayed};
 use super::request::BodyBudget;
 use super::{gateway, offer, operations, policies, recording, sessions};
@@ -134,7 +134,7 @@ impl BoundApi {
         let (path, tcp) = (self.settings.socket.clone(), self.settings.tcp.as_ref());
         let unix = self.listening.unix.as_fd().try_clone_to_owned()?;
         let mut duplicates = vec![(SocketName::ApiUnix { path }, unix)];
-        if let (Some(listener), Some(tcp)) = (&self.listening.tcp, tcp) {
+        if let (Some((listener, _)), Some(tcp)) = (&self.listening.tcp, tcp) {
             let name = SocketName::ApiTcp { address: tcp.address };
             duplicates.push((name, listener.as_fd().try_clone_to_owned()?));
         }
@@ -152,7 +152,7 @@ impl BoundApi {
         let (stop, stopped) = oneshot::channel();
         let gate = watch::Sender::new(Gate::Paused);
         let entrance = Entrance::at(&gate);
-        let address = listening.address;
+        let address = listening.tcp.as_ref().map(|(_, address)| *address);
         let (events, notices) = (handle.events(), NoticeWriter::new(handle.names()));
         let shared = Arc::new(ApiContext {
             names: handle.names(),
@@ -169,8 +169,7 @@ impl BoundApi {
             closing: Notify::new(),
         });
         let served = async move {
-            let publishing = Arc::clone(&shared);
-            tokio::spawn(async move { publishing.feed.follow(events, notices).await });
+            tokio::spawn(shared.feed.clone().follow(events, notices));
             serve(listening, settings, &shared, entrance, stopped).await;
         };
         let thread = std::thread::Builder::new().name("evenkeel-api".into());
@@ -228,8 +227,7 @@ struct ApiListeners {
     file: Option<SocketFile>,
     /// Sockets of the replaced process that this one does not use, removed once this one serves.
     obsolete: Vec<PathBuf>,
-    tcp: Option<TcpListener>,
-    address: Option<SocketAddr>,
+    tcp: Option<(TcpListener, SocketAddr)>,
     /// Connections of the group's other gateway.
     peer: Option<mpsc::Receiver<PeerStream>>,
 }
@@ -242,7 +240,7 @@ async fn listen(
     let name = SocketName::ApiUnix { path: path.clone() };
     let unix = match inherited.take(&name).map(StdUnixListener::from) {
         Some(listener) => UnixListener::from_std(listener).map(|listener| (listener, None)),
-        None => ApiSocket::bind(path).map(|ApiSocket { listener, file }| (listener, Some(file))),
+        None => listener::bind(path).map(|(listener, file)| (listener, Some(file))),
     };
     let (unix, file) = unix.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => ApiStartError::Occupied { path: path.clone() },
@@ -253,19 +251,19 @@ async fn listen(
         _ => None,
     });
     let obsolete = obsolete.collect();
-    let Some(tcp) = &settings.tcp else {
-        return Ok(ApiListeners { unix, file, obsolete, tcp: None, address: None, peer: None });
-    };
-    let failed = |error| ApiStartError::Tcp { address: tcp.address, error };
-    let inherited = inherited.take(&SocketName::ApiTcp { address: tcp.address });
-    let listener = match inherited.map(StdTcpListener::from) {
-        Some(listener) => TcpListener::from_std(listener),
-        None => TcpListener::bind(tcp.address).await,
-    };
-    let listener = listener.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    let (tcp, address) = (Some(listener), Some(address));
-    Ok(ApiListeners { unix, file, obsolete, tcp, address, peer: None })
+    let mut listening = ApiListeners { unix, file, obsolete, tcp: None, peer: None };
+    if let Some(AdminTcp { address, .. }) = settings.tcp {
+        let failed = |error| ApiStartError::Tcp { address, error };
+        let inherited = inherited.take(&SocketName::ApiTcp { address });
+        let listener = match inherited.map(StdTcpListener::from) {
+            Some(listener) => TcpListener::from_std(listener),
+            None => TcpListener::bind(address).await,
+        };
+        let listener = listener.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        listening.tcp = Some((listener, bound));
+    }
+    Ok(listening)
 }
 
 async fn serve(
@@ -275,21 +273,25 @@ async fn serve(
     entrance: Entrance,
     stopped: oneshot::Receiver<()>,
 ) {
-    let ApiListeners { unix, file, obsolete, tcp, peer, .. } = listening;
+    let ApiListeners { unix, file, obsolete, tcp, peer } = listening;
     let path = settings.socket;
     let enter = || middleware::from_fn_with_state(entrance.clone(), listener::pass);
-    let gated = Gated::new(unix, entrance.clone());
+    let places = |most| Arc::new(Semaphore::new(most));
+    let unix =
+        Gated { listener: unix, entrance: entrance.clone(), places: places(CONNECTIONS_MAX) };
     let local = router(Arc::clone(shared)).layer(enter());
     // All tasks run until this function returns and the runtime ends.
-    let local = axum::serve(Bounded::new(gated, CONNECTIONS_MAX), local);
-    let local = tokio::spawn(local.into_future());
-    if let (Some(listener), Some(tcp)) = (tcp, settings.tcp) {
+    let local = tokio::spawn(axum::serve(unix, local).into_future());
+    if let (Some((listener, _)), Some(tcp)) = (tcp, settings.tcp) {
         let refused = Arc::clone(&shared.handle.tokens_refused);
         let guard = Arc::new(TokenGuard { token_sha256: sha256(tcp.token.bytes()), refused });
         let guarded = router(Arc::clone(shared))
             .layer(enter())
             .layer(middleware::from_fn_with_state(guard, require_token));
-        tokio::spawn(listener::serve_tcp(Gated::new(listener, entrance.clone()), guarded));
+        // Its connections have limits of their own.
+        let places = places(Semaphore::MAX_PERMITS);
+        let tcp = Gated { listener, entrance: entrance.clone(), places };
+        tokio::spawn(listener::serve_tcp(tcp, guarded));
     }
     if let Some(streams) = peer {
         let of_peer = router_of_peer(Arc::clone(shared)).layer(enter());

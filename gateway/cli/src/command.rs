@@ -12,6 +12,7 @@ use evenkeel_config::Compiler;
 use evenkeel_process::{escape, escape_lines};
 use evenkeel_server::ServePaths;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 #[derive(Args, Clone)]
 pub(crate) struct ConfigArgs {
@@ -74,10 +75,7 @@ impl ApiArgs {
         &self,
         speak: impl AsyncFnOnce(&mut ApiClient) -> Result<T, ClientError>,
     ) -> Result<T, CommandError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| CommandError::Failed(error.to_string()))?;
+        let runtime = runtime()?;
         let mut admin = self.client()?;
         let within = Duration::from_secs(self.timeout);
         let answer =
@@ -126,6 +124,12 @@ impl ApiArgs {
     }
 }
 
+/// An event loop on this thread.
+pub(crate) fn runtime() -> Result<Runtime, CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| CommandError::Failed(error.to_string()))
+}
+
 /// Prints a line on standard output; control characters in it are escaped, because text may come from outside.
 pub(crate) fn say(line: &impl Display) {
     print(&escape(&line.to_string()));
@@ -147,7 +151,6 @@ fn print(text: &str) {
     }
 }
 
-/// Prints an answer of the API: as JSON, or in words.
 pub(crate) fn show(json: bool, answer: &Value, words: impl FnOnce() -> String) {
     if json {
         say(answer);
@@ -165,7 +168,6 @@ pub(crate) fn show_lines(json: bool, answer: &Value, words: impl FnOnce() -> Str
     }
 }
 
-/// Prints a list of the API: as JSON, or a line for each row.
 pub(crate) fn list(json: bool, answer: &Value, name: &str, line: impl Fn(&Value) -> String) {
     if json {
         say(answer);
@@ -211,7 +213,6 @@ pub(crate) fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or(0)
 }
 
-/// A file that the command line names.
 pub(crate) fn read_file(file: &Path) -> Result<Vec<u8>, CommandError> {
     std::fs::read(file).map_err(|error| unreadable(file, &error))
 }

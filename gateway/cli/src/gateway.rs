@@ -119,7 +119,6 @@ fn member_line(gateway: &Value) -> String {
     )
 }
 
-/// A gateway of the shared index.
 fn indexed_line(gateway: &Value) -> String {
     format!(
         "{:<16} {:<8} epoch {}, group {}{}",

@@ -16,7 +16,9 @@ use evenkeel_lab::drill::{
 use evenkeel_lab::sample_node::{self, PlainRoom, SampleNodeOptions};
 use serde_json::Value;
 
-use crate::command::{ApiArgs, CommandError, number, say, say_lines, text, texts, verdict};
+use crate::command::{
+    ApiArgs, CommandError, number, runtime, say, say_lines, text, texts, verdict,
+};
 
 pub(crate) fn run_demo(options: &DemoOptions) -> Result<(), CommandError> {
     let failed = |error: &dyn Display| CommandError::Failed(error.to_string());
@@ -180,11 +182,7 @@ impl DrillArgs {
             other => other,
         })?;
         let client = api.client()?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| CommandError::Failed(error.to_string()))?;
-        let report = runtime
+        let report = runtime()?
             .block_on(drill::run(&plan, || client.another()))
             .map_err(|failed| failure(&failed))?;
         record.add(&report).map_err(|failed| failure(&failed))?;

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
 use evenkeel_author::measure::measure;
 use evenkeel_author::{AuthorError, Built, Inspection, Project, conformance, create, replace};
 use evenkeel_host::{SecretKey, sign};
@@ -47,8 +48,8 @@ struct New {
     /// Name of the plugin and the folder: lower-case letters, digits and hyphens
     name: String,
     /// Hook of the plugin
-    #[arg(long, value_enum)]
-    hook: OfHook,
+    #[arg(long, value_parser = hooks())]
+    hook: Hook,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -132,27 +133,15 @@ struct Inspect {
     json: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum OfHook {
-    /// Choose a room's node and standbys
-    Routing,
-    /// Choose the quality of a session
-    Degradation,
-    /// Admit or refuse a session
-    Admission,
-    /// Set the data-plane parameters of a scenario
-    Scenario,
-}
-
-impl From<OfHook> for Hook {
-    fn from(hook: OfHook) -> Hook {
-        match hook {
-            OfHook::Routing => Hook::Routing,
-            OfHook::Degradation => Hook::Degradation,
-            OfHook::Admission => Hook::Admission,
-            OfHook::Scenario => Hook::Scenario,
-        }
-    }
+fn hooks() -> impl TypedValueParser<Value = Hook> {
+    let values = [
+        PossibleValue::new("routing").help("Choose a room's node and standbys"),
+        PossibleValue::new("degradation").help("Choose the quality of a session"),
+        PossibleValue::new("admission").help("Admit or refuse a session"),
+        PossibleValue::new("scenario").help("Set the data-plane parameters of a scenario"),
+    ];
+    let named = |name: String| Hook::ALL.into_iter().find(|hook| hook.name() == name);
+    PossibleValuesParser::new(values).map(move |name| named(name).expect("a name of a hook"))
 }
 
 impl PluginArgs {
@@ -173,8 +162,8 @@ impl PluginArgs {
 impl New {
     fn act(self) -> Result<(), CommandError> {
         let name = &self.name;
-        let folder = create(Path::new("."), name, self.hook.into())?;
-        let hook = Hook::from(self.hook).name();
+        let folder = create(Path::new("."), name, self.hook)?;
+        let hook = self.hook.name();
         show_lines(self.json, &json!({"folder": folder, "name": name, "hook": hook}), || {
             format!(
                 "{name} contains a working policy in src/lib.rs. Next:\n\n    cd {name}\n    cargo test\n    evenkeel \

@@ -284,7 +284,6 @@ fn show(policy: &Value) {
     }
 }
 
-/// The current fault of the policy, or its last one.
 fn last_fault(policy: &Value) -> String {
     match policy["last_fault"].as_str() {
         Some(fault) if policy["failing"].is_null() => format!(", last fault: {fault}"),
@@ -350,7 +349,6 @@ fn worse(cohort: &Value) -> String {
     if words.is_empty() { String::new() } else { format!("; worse: {}", words.join(", ")) }
 }
 
-/// The stage of a rollout: `canary at 5 %`.
 fn stage(rollout: &Value) -> String {
     let paused = if rollout["paused"] == Value::Bool(true) { ", paused" } else { "" };
     match text(rollout, "stage") {

@@ -391,8 +391,6 @@ pub fn escape(text: &str) -> String {
 pub struct ServerEvent {
     /// The event type; `message` if the stream names none.
     pub name: String,
-    /// The position from which a later request resumes.
-    pub id: Option<String>,
     /// The event's object.
     pub data: Value,
 }
@@ -402,7 +400,6 @@ pub struct ServerEvent {
 struct EventLines {
     bytes: BytesMut,
     name: String,
-    id: Option<String>,
     data: String,
 }
 
@@ -422,13 +419,12 @@ impl EventLines {
                     name => name,
                 };
                 let data = serde_json::from_str(&std::mem::take(&mut self.data))?;
-                return Ok(Some(ServerEvent { name, id: self.id.clone(), data }));
+                return Ok(Some(ServerEvent { name, data }));
             }
             let (field, value) = line.split_once(':').unwrap_or((&line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value);
             match field {
                 "event" => self.name = value.to_owned(),
-                "id" => self.id = Some(value.to_owned()),
                 "data" => {
                     if !self.data.is_empty() {
                         self.data.push('\n');

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Serialize};
 
 /// The body of `POST /v1/sessions`.
@@ -150,14 +151,6 @@ impl OfferAnswer {
 impl QuicAnswer {
     /// The certificate's SHA-256, if it is 64 hex digits.
     pub fn certificate(&self) -> Option<[u8; 32]> {
-        let hex = self.certificate_sha256.as_bytes();
-        if hex.len() != 64 {
-            return None;
-        }
-        let mut digest = [0; 32];
-        for (byte, pair) in digest.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        }
-        Some(digest)
+        HEXLOWER_PERMISSIVE.decode(self.certificate_sha256.as_bytes()).ok()?.try_into().ok()
     }
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_process::{escape, escape_lines, file};
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
+};
 use serde::Serialize;
 use toml::Spanned;
 
@@ -358,29 +360,18 @@ fn quantity(text: &str, units: &[(u64, &str)]) -> Option<u64> {
     whole.checked_add(fraction / divisor)
 }
 
-pub(super) struct ConfigSource {
-    pub(super) file: String,
-    pub(super) text: String,
+/// The name of a file, as errors show it, and its text.
+pub(super) type ConfigSource = NamedSource<String>;
+
+pub(super) fn source(file: &Path, text: &str) -> Arc<ConfigSource> {
+    Arc::new(NamedSource::new(escape(&file.display().to_string()), text.to_owned()))
 }
 
-impl fmt::Debug for ConfigSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)
-    }
-}
-
-impl ConfigSource {
-    pub(super) fn new(file: &Path, text: &str) -> Arc<ConfigSource> {
-        let file = escape(&file.display().to_string()).into_owned();
-        Arc::new(ConfigSource { file, text: text.to_owned() })
-    }
-
-    /// Line and column of a byte offset, both from 1; columns count characters.
-    fn place(&self, offset: usize) -> (usize, usize) {
-        let before = &self.text[..self.text.floor_char_boundary(offset)];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
-    }
+/// Line and column of a byte offset, both from 1; columns count characters.
+fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..text.floor_char_boundary(offset)];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
 /// A configuration error: its place, what was found, and what is expected.
@@ -412,10 +403,10 @@ impl InvalidSetting {
         found: impl Into<String>,
         expected: impl Into<String>,
     ) -> InvalidSetting {
-        let (line, column) = source.place(span.start);
+        let (line, column) = line_and_column(source.inner(), span.start);
         let (found, expected): (String, String) = (found.into(), expected.into());
         InvalidSetting {
-            file: source.file.clone(),
+            file: source.name().to_owned(),
             line,
             column,
             found: escape_lines(&found).into_owned(),
@@ -432,7 +423,7 @@ impl InvalidSetting {
         found: impl Into<String>,
         expected: impl Into<String>,
     ) -> InvalidSetting {
-        InvalidSetting::at(&ConfigSource::new(file, ""), 0..0, found, expected)
+        InvalidSetting::at(&source(file, ""), 0..0, found, expected)
     }
 
     /// `file:line:column`.
@@ -450,7 +441,7 @@ impl InvalidSetting {
         let mut text = String::new();
         for invalid in invalid {
             // An error without a source line is shown on one line.
-            let place = match invalid.origin.text.is_empty() {
+            let place = match invalid.origin.inner().is_empty() {
                 true => Some(invalid.file.clone()),
                 false => handler.render_report(&mut text, invalid).err().map(|_| invalid.place()),
             };
@@ -479,31 +470,12 @@ impl Diagnostic for InvalidSetting {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(self)
+        Some(&*self.origin)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let label = LabeledSpan::new_with_span(Some(self.found.clone()), self.span.clone());
         Some(Box::new(std::iter::once(label)))
-    }
-}
-
-impl SourceCode for InvalidSetting {
-    fn read_span<'a>(
-        &'a self,
-        span: &miette::SourceSpan,
-        before: usize,
-        after: usize,
-    ) -> Result<Box<dyn miette::SpanContents<'a> + 'a>, miette::MietteError> {
-        let read = self.origin.text.read_span(span, before, after)?;
-        Ok(Box::new(miette::MietteSpanContents::new_named(
-            self.file.clone(),
-            read.data(),
-            *read.span(),
-            read.line(),
-            read.column(),
-            read.line_count(),
-        )))
     }
 }
 
@@ -528,11 +500,11 @@ pub(super) fn from_parser(source: &Arc<ConfigSource>, error: &toml::de::Error) -
         return invalid(format!("no `{key}`"), format!("the required key `{key}`"));
     }
     if left == "string values must be quoted" {
-        let word = source.text[span.clone()].to_owned();
+        let word = source.inner()[span.clone()].to_owned();
         return invalid(format!("`{word}`"), "a string in quotes".to_owned());
     }
     if left == "duplicate key" {
-        let key = source.text[span.clone()].trim();
+        let key = source.inner()[span.clone()].trim();
         return invalid(format!("`{key}` a second time"), "each key once".to_owned());
     }
     let wrong = ["invalid type: ", "invalid value: "].iter().find_map(|&p| left.strip_prefix(p));
@@ -558,24 +530,9 @@ fn quoted_after<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
 
 /// A suggestion: the closest word, if at most a third of its letters differ.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let (distance, best) = known.into_iter().map(|known| (distance(word, known), known)).min()?;
+    let (distance, best) =
+        known.into_iter().map(|known| (strsim::levenshtein(word, known), known)).min()?;
     (distance <= best.chars().count().div_ceil(3)).then(|| format!("did you mean `{best}`?"))
-}
-
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// Names in quotes, with commas between them.

@@ -11,7 +11,6 @@ use super::check::{ConfigCheck, SecretFile};
 use super::listen::{LISTENS_MAX, ListenIngress, ListenSettings};
 use super::node::{NodeConfig, WatchingAgent, reachable};
 
-/// As many as listeners.
 const ADDRESSES_MAX: usize = LISTENS_MAX;
 
 /// Longest name of an interface in bytes (`IFNAMSIZ` less its zero byte).

@@ -111,12 +111,12 @@ impl GatewayConfig {
             Ok(source) => {
                 let folder = config.and_then(Path::parent).unwrap_or(Path::new(""));
                 let source =
-                    source.unwrap_or_else(|| ConfigSource::new(Path::new("evenkeel.toml"), ""));
+                    source.unwrap_or_else(|| check::source(Path::new("evenkeel.toml"), ""));
                 (parse::<ConfigFile>(&source, &mut invalid), ConfigCheck::new(source, folder))
             }
             Err(unreadable) => {
                 invalid.push(*unreadable);
-                let source = ConfigSource::new(Path::new("evenkeel.toml"), "");
+                let source = check::source(Path::new("evenkeel.toml"), "");
                 (ConfigFile::default(), ConfigCheck::new(source, Path::new("")))
             }
         };
@@ -306,14 +306,14 @@ fn read(path: &Path) -> Result<Arc<ConfigSource>, Box<InvalidSetting>> {
         let found = text[at..].chars().next().map_or(0, u32::from);
         return Err(refuse(format!("the control character U+{found:04X} in line {line}")));
     }
-    Ok(ConfigSource::new(path, &text))
+    Ok(check::source(path, &text))
 }
 
 fn parse<T: Default + serde::de::DeserializeOwned>(
     source: &Arc<ConfigSource>,
     invalid: &mut Vec<InvalidSetting>,
 ) -> T {
-    toml::from_str(&source.text).unwrap_or_else(|error| {
+    toml::from_str(source.inner()).unwrap_or_else(|error| {
         invalid.push(check::from_parser(source, &error));
         T::default()
     })
@@ -327,7 +327,7 @@ fn sets(
     let mut texts: BTreeMap<String, (PathBuf, SetOrigin, Arc<ConfigSource>)> = BTreeMap::new();
     for (name, text) in SHIPPED_SETS {
         let shown = PathBuf::from(format!("policies/{name} (shipped)"));
-        let source = ConfigSource::new(&shown, text);
+        let source = check::source(&shown, text);
         texts.insert(name.to_owned(), (PathBuf::from(name), SetOrigin::Shipped, source));
     }
     for path in files {

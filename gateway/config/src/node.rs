@@ -279,7 +279,6 @@ pub(super) fn reachable(
     Some(address)
 }
 
-/// The agent beside the node, if one is configured.
 fn agent(
     raw: &NodeEntry,
     driver: Option<&DriverSettings>,
@@ -399,7 +398,6 @@ fn misplaced(raw: &NodeEntry, kind: DriverKind, check: &mut ConfigCheck) {
     }
 }
 
-/// The default probe of a driver.
 fn probed(kind: DriverKind) -> &'static str {
     match kind {
         DriverKind::Plain | DriverKind::Webhook => "",
@@ -520,7 +518,6 @@ fn sharing(nodes: &[NodeConfig]) -> impl Iterator<Item = (&str, &NodeConfig)> {
     })
 }
 
-/// The canonical spelling of an address.
 fn canonical(address: &str) -> String {
     let parsed = address.parse().map(|mut address: SocketAddr| {
         address.set_ip(address.ip().to_canonical());

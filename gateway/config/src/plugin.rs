@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_host::{GrantLimits, PublicKey, TrustedKeys, Unsigned, read_digest};
+use evenkeel_host::{GrantLimits, PluginRefusal, PublicKey, TrustedKeys, Unsigned, read_digest};
 use evenkeel_model::{Hook, Metric, Op};
 use serde::Deserialize;
 use serde_json::Value;
@@ -119,8 +119,18 @@ impl PolicyBinding {
         found: impl Into<String>,
         expected: impl Into<String>,
     ) -> InvalidSetting {
-        let span = place(&self.source.text, key(self.hook), path).unwrap_or(0..0);
+        let span = place(self.source.inner(), key(self.hook), path).unwrap_or(0..0);
         InvalidSetting::at(&self.source, span, found, expected)
+    }
+
+    /// A refused plugin, shown at the setting that it refuses, or else at its name.
+    pub fn refused(&self, refused: &PluginRefusal) -> InvalidSetting {
+        match refused {
+            PluginRefusal::Setting { path, expected, found } => {
+                self.invalid(path.trim_start_matches("$."), &**found, &**expected)
+            }
+            refused => self.plugin_invalid(refused.to_string(), "a plugin that runs"),
+        }
     }
 
     /// An invalid plugin, shown at its name.

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use evenkeel_model::{CoreSettings, Hop, Incarnation, NodeId, RegionId};
+use serde::Serialize;
 
 /// Remembered nodes per slot. A slot is not reused for 10 s after a node, so a late reader needs the previous node at
 /// most. Older nodes occur only in old move records, by number.
 const KNOWN_MAX: usize = 4;
 
 /// Name of a node with its place.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct NodeName {
     /// The node's name; its number, if the name is unknown.
     pub node: Arc<str>,

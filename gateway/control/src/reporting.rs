@@ -44,15 +44,17 @@ impl EventRecord {
     }
 }
 
+/// The caller of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TraceCaller {
+    /// The time at which the request arrived.
     pub arrived: Instant,
     /// W3C trace context of the caller, unparsed.
     pub traceparent: Option<Box<str>>,
 }
 
 impl TraceCaller {
-    pub fn of(wanted: &OfferedSession, arrived: Instant) -> TraceCaller {
+    pub(crate) fn of(wanted: &OfferedSession, arrived: Instant) -> TraceCaller {
         TraceCaller { arrived, traceparent: wanted.traceparent.clone() }
     }
 }

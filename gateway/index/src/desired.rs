@@ -1,11 +1,12 @@
 //! The sessions that this gateway serves, and those of them that changed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use evenkeel_group::{Group, GroupRole};
 use evenkeel_model::SessionId;
+use evenkeel_process::lock;
 use tokio::sync::Notify;
 
 use super::entry::{IndexKeys, IndexedSession, encode};
@@ -17,7 +18,6 @@ const OPENED_WITHIN: Duration = Duration::from_secs(5);
 /// Keys of offers for sessions that are not listed yet, since their events are on their way.
 const EARLY_KEYS_MAX: usize = 256;
 
-/// The part of this gateway in its group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum GroupPart {
     /// It belongs to no group.
@@ -63,8 +63,7 @@ pub(super) struct DesiredTable {
 
 impl Desired {
     pub(super) fn lock(&self) -> MutexGuard<'_, DesiredTable> {
-        // A poisoned lock is usable: no update leaves the table inconsistent.
-        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.table)
     }
 
     /// Returns once a session has changed since the last call.
@@ -99,7 +98,6 @@ impl Desired {
         self.0.changed.notify_one();
     }
 
-    /// Replaces all sessions by those of a listing.
     pub(super) fn list(&self, listed: BTreeMap<SessionId, IndexedSession>, part: GroupPart) {
         let mut table = self.lock();
         table.listed_as = Some(part);

@@ -19,7 +19,6 @@ pub(crate) struct IndexedSession {
     pub(crate) scenario: Arc<str>,
     /// Unix time in microseconds.
     pub(crate) opened_us: u64,
-    /// The `idempotency-key` of its offer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) idempotency_key: Option<Arc<str>>,
 }
@@ -60,7 +59,6 @@ pub(super) fn decode<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Option<T> {
     (v == VERSION).then(|| serde_json::from_slice(value).ok())?
 }
 
-/// The keys of one group.
 #[derive(Clone, Debug)]
 pub(super) struct IndexKeys {
     group: String,

@@ -21,7 +21,6 @@ const LISTED_EVERY: Duration = Duration::from_secs(60);
 /// Interval at which a change of the part in the group is noticed. No event tells of the sessions of a takeover.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// The key of the offer that opened a session.
 pub(super) type OfferKey = (SessionId, Arc<str>);
 
 pub(super) struct IndexFeed {

@@ -35,7 +35,6 @@ use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Count, Level};
 use feed::{IndexFeed, OfferKey};
 use nats::Nats;
-use reader::IndexRequest;
 pub use reader::{FoundSession, IndexReader, IndexState, IndexStatus, ListedGateway};
 use store::{Store, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -46,9 +45,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Changes of this time are written together.
 const GATHER: Duration = Duration::from_millis(50);
-
-/// Readers that wait.
-const REQUESTS_MAX: usize = 64;
 
 /// Keys of offers that wait for the feed. The index lacks the keys beyond it.
 const KEYS_MAX: usize = 1_024;
@@ -76,7 +72,7 @@ pub struct IndexChannels {
     settings: evenkeel_config::IndexSettings,
     member: MemberEntry,
     reader: IndexReader,
-    requests: mpsc::Receiver<IndexRequest>,
+    store: watch::Sender<Option<Nats>>,
     keys: mpsc::Receiver<OfferKey>,
     status: watch::Sender<IndexStatus>,
 }
@@ -91,11 +87,11 @@ impl IndexChannels {
     /// `None`: no index is configured.
     pub fn new(settings: &GatewayConfig) -> Option<IndexChannels> {
         let index = settings.index.clone()?;
-        let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
+        let store = watch::Sender::default();
         let (keys_in, keys) = mpsc::channel(KEYS_MAX);
         let status = watch::Sender::new(IndexStatus { state: IndexState::Starting, reason: None });
-        let reader =
-            IndexReader { requests: requests_in, keys: keys_in, status: status.subscribe() };
+        let (to_store, status_out) = (store.subscribe(), status.subscribe());
+        let reader = IndexReader { store: to_store, keys: keys_in, status: status_out };
         let member = MemberEntry {
             v: VERSION,
             gateway: Arc::clone(&index.gateway),
@@ -109,7 +105,7 @@ impl IndexChannels {
                 .map(|tcp| tcp.address)
                 .filter(|address| !address.ip().is_unspecified()),
         };
-        Some(IndexChannels { settings: index, member, reader, requests, keys, status })
+        Some(IndexChannels { settings: index, member, reader, store, keys, status })
     }
 
     /// Reads all gateways' entries.
@@ -124,7 +120,7 @@ impl IndexChannels {
         group: Option<Group>,
         instruments: Arc<Instruments>,
     ) -> io::Result<IndexThread> {
-        let IndexChannels { settings, member, reader: _, requests, keys, status } = self;
+        let IndexChannels { settings, member, reader: _, store: connected, keys, status } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let desired = Desired::default();
@@ -148,17 +144,8 @@ impl IndexChannels {
             let writer = IndexWriter::new(store.clone(), keys, member, desired);
             let started = Instant::now();
             let report = IndexReport { status, instruments, started, repaired: 0 };
-            let answering = reader::answer(store, requests);
-            let work = keep(writer, feed, group, report, stopped);
-            let answering = async {
-                answering.await;
-                pending::<()>().await;
-            };
-            // Readers are answered as long as entries are written.
-            tokio::select! {
-                () = work => {}
-                () = answering => {}
-            }
+            connected.send_replace(Some(store));
+            keep(writer, feed, group, report, stopped).await;
         };
         let thread = std::thread::Builder::new().name("evenkeel-index".to_owned());
         let thread = thread.spawn(move || {

@@ -1,7 +1,7 @@
 //! A key-value bucket of NATS JetStream.
 
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -13,6 +13,7 @@ use async_nats::jetstream::{self, Context, ErrorCode, kv};
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, HeaderValue};
 use bytes::Bytes;
 use evenkeel_config::{IndexSettings, Login};
+use evenkeel_process::lock;
 use tokio_stream::StreamExt;
 
 use super::store::{Store, StoreChange, StoreEntry, StoreError, StoreMark};
@@ -60,7 +61,7 @@ impl Nats {
             .reconnect_delay_callback(|_| CONNECT_EVERY)
             .event_callback(move |event| {
                 if let Some(reason) = reason(&event) {
-                    *shared.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+                    *lock(&shared) = reason;
                 }
                 std::future::ready(())
             });
@@ -88,8 +89,7 @@ impl Nats {
     /// The stream below the bucket, as its leader describes it now. A bucket that is gone is created.
     async fn stream(&self) -> Result<Stream, StoreError> {
         if self.client.connection_state() != State::Connected {
-            let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            return Err(StoreError(format!("not connected: {failed}")));
+            return Err(StoreError(format!("not connected: {}", lock(&self.failed))));
         }
         let name = format!("KV_{}", self.bucket);
         let stream = match answer(self.context.get_stream(&name)).await? {

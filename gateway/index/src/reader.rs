@@ -1,4 +1,4 @@
-//! Answers questions about sessions of all gateways from the store.
+//! Sessions of all gateways, from the store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,16 +6,15 @@ use std::time::Duration;
 
 use evenkeel_model::SessionId;
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::entry::{IndexKeys, IndexedSession, MemberEntry, OwnerEntry, decode, split};
 use super::feed::OfferKey;
+use super::nats::Nats;
 use super::store::{Store, StoreError};
 
 /// Deadline of an answer, since a client waits for it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-
-type IndexReply<T> = oneshot::Sender<Result<Vec<T>, String>>;
 
 /// The state of the index, as this gateway knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -63,25 +62,11 @@ pub struct ListedGateway {
     pub(crate) member: MemberEntry,
 }
 
-#[derive(Debug)]
-pub(crate) enum IndexRequest {
-    Find(SessionId, IndexReply<FoundSession>),
-    Members(IndexReply<ListedGateway>),
-}
-
-impl IndexRequest {
-    fn is_abandoned(&self) -> bool {
-        match self {
-            IndexRequest::Find(_, reply) => reply.is_closed(),
-            IndexRequest::Members(reply) => reply.is_closed(),
-        }
-    }
-}
-
 /// The API's access to the index.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct IndexReader {
-    pub(super) requests: mpsc::Sender<IndexRequest>,
+    /// Set once the thread of the index has a store.
+    pub(super) store: watch::Receiver<Option<Nats>>,
     pub(super) keys: mpsc::Sender<OfferKey>,
     pub(super) status: watch::Receiver<IndexStatus>,
 }
@@ -108,56 +93,37 @@ impl IndexReader {
 
     /// The sessions of this id, at any gateway.
     pub async fn find(&self, session: SessionId) -> Result<Vec<FoundSession>, String> {
-        self.ask(|reply| IndexRequest::Find(session, reply)).await
+        self.ask(|store| find(store, session)).await
     }
 
     /// The gateways in the store.
     pub async fn members(&self) -> Result<Vec<ListedGateway>, String> {
-        self.ask(IndexRequest::Members).await
+        self.ask(members).await
     }
 
-    async fn ask<T>(
-        &self,
-        request: impl FnOnce(IndexReply<T>) -> IndexRequest,
-    ) -> Result<Vec<T>, String> {
-        let (reply, answer) = oneshot::channel();
-        let asking = async {
-            let ended = |_| "the index is not written".to_owned();
-            self.requests.send(request(reply)).await.map_err(|_| ended(()))?;
-            answer.await.map_err(|_| ended(()))?
+    async fn ask<T, F>(&self, asking: impl FnOnce(Nats) -> F) -> Result<T, String>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut store = self.store.clone();
+        let answer = async {
+            let store = store.wait_for(Option::is_some).await.ok().and_then(|store| store.clone());
+            let ended = || StoreError("the index is not written".to_owned());
+            asking(store.ok_or_else(ended)?).await
         };
         let late = |_| format!("no answer within {ANSWER_WITHIN:?}");
-        tokio::time::timeout(ANSWER_WITHIN, asking).await.map_err(late)?
+        let answer = tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(late)?;
+        answer.map_err(|error| error.to_string())
     }
 }
 
-/// Answers one request after the other.
-pub(super) async fn answer<S: Store>(store: S, mut requests: mpsc::Receiver<IndexRequest>) {
-    while let Some(request) = requests.recv().await {
-        if request.is_abandoned() {
-            continue;
-        }
-        // Replies fail only for a caller that has gone.
-        match request {
-            IndexRequest::Find(session, reply) => {
-                let found = find(&store, session).await;
-                let _ = reply.send(found.map_err(|error| error.to_string()));
-            }
-            IndexRequest::Members(reply) => {
-                let members = members(&store).await;
-                let _ = reply.send(members.map_err(|error| error.to_string()));
-            }
-        }
-    }
-}
-
-async fn find<S: Store>(store: &S, session: SessionId) -> Result<Vec<FoundSession>, StoreError> {
+async fn find(store: impl Store, session: SessionId) -> Result<Vec<FoundSession>, StoreError> {
     let listed = store.list(&format!("*.session.{session}")).await?;
     let mut found = Vec::new();
     if listed.is_empty() {
         return Ok(found);
     }
-    let members: BTreeMap<_, _> = members(store)
+    let members: BTreeMap<_, _> = members(store.clone())
         .await?
         .into_iter()
         .map(|it| ((it.group, it.member.gateway), it.member.api))
@@ -180,7 +146,7 @@ async fn find<S: Store>(store: &S, session: SessionId) -> Result<Vec<FoundSessio
     Ok(found)
 }
 
-async fn members<S: Store>(store: &S) -> Result<Vec<ListedGateway>, StoreError> {
+async fn members(store: impl Store) -> Result<Vec<ListedGateway>, StoreError> {
     let entries = store.list("*.member.*").await?;
     let listed = entries.iter().filter_map(|entry| {
         let (group, _) = split(&entry.key)?;

@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use evenkeel_client::OfferAnswer;
+use evenkeel_process::lock;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -28,7 +29,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::MissedTickBehavior;
 
 pub use live::ClientState;
-use live::{ClientReports, Roster, SharedReports, lock};
+use live::{ClientReports, Roster, SharedReports};
 pub(crate) use outgoing::{VIDEO_TYPE, VOICE_TYPE};
 pub use quic::{QuicWay, client_config};
 pub use talker::{ClientTally, Persona};
@@ -112,13 +113,6 @@ impl ClientFleet {
         self.quic.command(FleetCommand::Leave(session));
     }
 
-    /// Clients that cannot send yet, by session, each with the reason if it never can.
-    pub(crate) fn waiting(&self) -> BTreeMap<u64, Option<String>> {
-        let states = lock(&self.roster);
-        let waiting = states.iter().filter(|(_, state)| state.ready_ns.is_none());
-        waiting.map(|(session, state)| (*session, state.failed.clone())).collect()
-    }
-
     /// The states of all clients, including clients that have left.
     pub(crate) fn states(&self) -> BTreeMap<u64, ClientState> {
         lock(&self.roster).clone()
@@ -170,7 +164,6 @@ impl<W> Drop for FleetThread<W> {
     }
 }
 
-/// Runs the QUIC clients.
 async fn run(mut orders: UnboundedReceiver<FleetCommand<QuicWay>>, reports: SharedReports) {
     let mut clients = BTreeMap::new();
     let mut tasks = JoinSet::new();
@@ -182,7 +175,13 @@ async fn run(mut orders: UnboundedReceiver<FleetCommand<QuicWay>>, reports: Shar
                 Some(FleetCommand::Join(persona, way)) => {
                     let (stays, left) = oneshot::channel();
                     clients.insert(persona.session, stays);
-                    tasks.spawn_local(live(persona, way, left, Rc::clone(&reports)));
+                    let reports = Rc::clone(&reports);
+                    tasks.spawn_local(async move {
+                        if let Err(reason) = quic::talk(persona, way, left, &reports).await {
+                            let failed = |state: &mut ClientState| state.failed = Some(reason);
+                            reports.borrow().tell(persona.session, failed);
+                        }
+                    });
                 }
                 Some(FleetCommand::Leave(session)) => drop(clients.remove(&session)),
                 None => break,
@@ -193,13 +192,6 @@ async fn run(mut orders: UnboundedReceiver<FleetCommand<QuicWay>>, reports: Shar
     }
     drop(clients);
     while tasks.join_next().await.is_some() {}
-}
-
-/// Returns once `left` is closed, or the client has failed.
-async fn live(persona: Persona, way: QuicWay, left: oneshot::Receiver<()>, reports: SharedReports) {
-    if let Err(reason) = quic::talk(persona, way, left, &reports).await {
-        reports.borrow().tell(persona.session, |state| state.failed = Some(reason));
-    }
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@
 mod plan;
 mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use evenkeel_process::lock;
 use tokio::sync::mpsc::{Sender, channel};
 
 pub use plan::{CrowdPlan, PlannedTransport};
@@ -38,7 +38,6 @@ const LEFT_WITHIN: Duration = Duration::from_millis(50);
 /// Wait for the last packets of a window.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
-/// Sessions that this process has opened, with their clients.
 pub(crate) struct OpenSessions {
     pub(crate) fleet: ClientFleet,
     /// The simulated network between some of the clients and the gateway.
@@ -76,14 +75,10 @@ impl OpenSessions {
             until_ns: u64::MAX,
         };
         let members: Vec<RoomParticipant> = newcomers.iter().map(member).collect();
-        let mut shares: [Vec<EnteringClient>; CONNECTIONS] = Default::default();
-        for (at, newcomer) in newcomers.into_iter().enumerate() {
-            shares[at % CONNECTIONS].push(newcomer);
-        }
+        let waiting = Arc::new(Mutex::new(VecDeque::from(newcomers)));
         let (opens, mut opened) = channel(CONNECTIONS);
-        let ends = Arc::new(AtomicBool::new(false));
-        for share in shares {
-            tokio::spawn(open(share, admin(), opens.clone(), Arc::clone(&ends)));
+        for _ in 0..CONNECTIONS {
+            tokio::spawn(open(Arc::clone(&waiting), admin(), opens.clone()));
         }
         drop(opens);
         // All openings are awaited, even after an error, so that every open session can be closed.
@@ -96,7 +91,7 @@ impl OpenSessions {
             let Some(entered) = entered else { break };
             let joined = entered.and_then(|entered| self.join(entered));
             if joined.is_err() {
-                ends.store(true, Ordering::Relaxed);
+                lock(&waiting).clear();
                 outcome = outcome.and(joined);
             }
         }
@@ -128,16 +123,16 @@ impl OpenSessions {
         Ok(())
     }
 
-    /// Waits until every client can send.
     pub(crate) async fn wait_ready(&self) -> Result<(), LabError> {
         let until = Instant::now() + READY_WITHIN;
         loop {
-            let waiting = self.fleet.waiting();
+            let mut waiting = self.fleet.states();
+            waiting.retain(|_, state| state.ready_ns.is_none());
             if waiting.is_empty() {
                 break;
             }
-            if Instant::now() > until || waiting.values().any(Option::is_some) {
-                let shown = waiting.into_iter().map(|(session, failed)| match failed {
+            if Instant::now() > until || waiting.values().any(|state| state.failed.is_some()) {
+                let shown = waiting.iter().map(|(session, state)| match &state.failed {
                     Some(why) => format!("{session} ({why})"),
                     None => session.to_string(),
                 });
@@ -251,7 +246,6 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// The planned clients, numbered from `first`.
     fn newcomers(&self, first: u64) -> Result<Vec<EnteringClient>, LabError> {
         let sessions = first..first + u64::from(self.plan.sessions);
         let newcomer = |session| newcomer(self.plan.planned(session), self.plan.clients_at);
@@ -340,17 +334,14 @@ fn bind(at: IpAddr) -> Result<UdpSocket, LabError> {
 /// The session, its id, and the path of its packets.
 type EnteredClient = (PlannedSession, String, ClientPath);
 
-/// Opens these sessions one after another until one fails or `ends` is set.
+/// Opens these sessions one after another until one fails.
 async fn open(
-    newcomers: Vec<EnteringClient>,
+    waiting: Arc<Mutex<VecDeque<EnteringClient>>>,
     mut admin: ApiClient,
     opens: Sender<Result<EnteredClient, LabError>>,
-    ends: Arc<AtomicBool>,
 ) {
-    for newcomer in newcomers {
-        if ends.load(Ordering::Relaxed) {
-            return;
-        }
+    let next = || lock(&waiting).pop_front();
+    while let Some(newcomer) = next() {
         let entered = enter(newcomer, &mut admin).await;
         let failed = entered.is_err();
         if opens.send(entered).await.is_err() || failed {

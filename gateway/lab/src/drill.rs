@@ -239,7 +239,6 @@ async fn break_node(
     ordered
 }
 
-/// Repairs the nodes, and returns the nodes that are still broken.
 async fn mend(kind: DrillFault, broken: &BTreeSet<String>, admin: &mut ApiClient) -> Vec<Unmended> {
     let mut unmended = Vec::new();
     for node in broken {
@@ -305,7 +304,6 @@ async fn breaker_closed(
     }
 }
 
-/// The rows of `/v1/KIND`.
 async fn list(admin: &mut ApiClient, kind: &str) -> Result<Vec<Value>, LabError> {
     admin.list(kind).await.map_err(LabError::gateway(&format!("listing {kind}")))
 }

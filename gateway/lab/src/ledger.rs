@@ -6,9 +6,10 @@ mod account;
 mod continuity;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use evenkeel_process::lock;
 use serde::Serialize;
 
 pub(crate) use account::{Account, Death, DuePacket, Excuses};
@@ -117,14 +118,20 @@ pub struct GapSpread {
 
 impl GapSpread {
     /// The spread of values in nanoseconds.
-    pub fn of_ns(mut values: Vec<u64>) -> Self {
-        values.sort_unstable();
-        let rank = |percent: usize| {
-            let index = (values.len() * percent).div_ceil(100).saturating_sub(1);
-            values.get(index).map_or(0.0, |&ns| ns as f64 / 1e6)
-        };
-        Self { p50: rank(50), p99: rank(99), max: rank(100) }
+    pub fn of_ns(values: Vec<u64>) -> Self {
+        let values = values.into_iter().map(|ns| ns as f64 / 1e6).collect();
+        let [p50, p99, max] = ranks(values, [50, 99, 100]).map(Option::unwrap_or_default);
+        Self { p50, p99, max }
     }
+}
+
+/// Percentiles by nearest rank; `None` without values.
+pub(crate) fn ranks<const N: usize>(mut values: Vec<f64>, percent: [usize; N]) -> [Option<f64>; N] {
+    values.sort_unstable_by(f64::total_cmp);
+    percent.map(|percent| {
+        let index = (values.len() * percent).div_ceil(100).saturating_sub(1);
+        values.get(index).copied()
+    })
 }
 
 /// Two receivers of one room that received from different nodes at the same time.
@@ -459,10 +466,6 @@ impl Books {
         let next = ledger.next_page();
         std::mem::replace(&mut *ledger, next)
     }
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

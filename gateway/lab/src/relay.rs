@@ -207,7 +207,6 @@ struct Lane {
     retired: Option<UdpSocket>,
     /// The client's last source address.
     client: Option<SocketAddr>,
-    /// Impairment of each direction.
     links: [Impairment; 2],
 }
 
@@ -244,7 +243,6 @@ impl Lane {
     }
 }
 
-/// A socket on the loopback address of this family.
 fn bind(family: SocketAddr) -> io::Result<UdpSocket> {
     let socket = match family {
         SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,

@@ -1,9 +1,10 @@
 //! Records the events of a gateway.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use evenkeel_process::lock;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -60,7 +61,7 @@ impl Drop for Watch {
 
 impl EventLog {
     pub(crate) fn all(&self) -> MutexGuard<'_, Vec<ServerEvent>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     pub(crate) fn take(&self) -> Vec<ServerEvent> {

@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 pub use compiling::{Foundry, compile_plugin};
-use evenkeel_config::GatewayConfig;
+use evenkeel_config::{GatewayConfig, PolicyBinding};
 use evenkeel_core::{ArmStatistics, ArmTally, Gateway};
-use evenkeel_host as host;
+use evenkeel_host::{self as host, Component, PluginRefusal};
 use evenkeel_model::{
-    Ask, AskId, CatalogEntry, EntryKind, GatewayLimits, NodeId, PluginFault, PolicyName, RegionId,
-    ZoneId,
+    Ask, AskId, CatalogEntry, CoreSettings, EntryKind, GatewayLimits, NodeId, PluginFault,
+    PolicyName, RegionId, ZoneId,
 };
 use evenkeel_process::lock;
 use evenkeel_revisions::{
@@ -32,7 +32,7 @@ pub use prepare::{
     ActivationOptions, PluginSource, Preparation, RefusalLedger, RefusalRecord, TrustRules, begin,
     prepare,
 };
-pub use recorder::{Export, ExportOptions, PolicyRecorder, ReportedDecision};
+pub use recorder::{ChunkListener, Export, ExportOptions, PolicyRecorder, ReportedDecision};
 use thread::{
     CatalogSnapshot, LoadDecision, PluginFacts, PolicyOrder, PolicyThread, QuestionBudgets,
     ThreadQueue,
@@ -393,6 +393,32 @@ impl Drop for PolicyThreads {
             running.thread.take().map(std::thread::JoinHandle::join);
         }
     }
+}
+
+/// Compiles a binding's plugin and applies its settings and trust rules.
+pub fn try_out(
+    foundry: &Foundry,
+    settings: &GatewayConfig,
+    binding: &PolicyBinding,
+    source: &PluginSource,
+) -> Result<Component, PluginRefusal> {
+    let (grant, unsigned) = (&binding.allowed.grant, settings.trust.unsigned(&binding.allowed));
+    settings.trust.keys.judge(&source.bytes, unsigned)?;
+    let component = foundry.vet(&source.bytes)?;
+    let (engine, catalog) = (foundry.engine(), catalog_of(&settings.core()));
+    let (hook, given) = (binding.hook, source.settings.clone().unwrap_or_default());
+    let seed = source.seed;
+    host::BoundPlugin::install_within(engine, &component, hook, given, catalog, seed, grant)?;
+    Ok(component)
+}
+
+/// The catalog of the regions, zones and nodes in these settings.
+pub fn catalog_of(core: &CoreSettings) -> Vec<CatalogEntry> {
+    let regions = core.regions.iter().map(|name| &**name);
+    let zones = core.zones.iter().map(|zone| (zone.region, &*zone.name));
+    let nodes = (0..).map(NodeId).zip(&core.nodes);
+    let nodes = nodes.map(|(id, node)| (id, node.zone, &*node.name));
+    catalog(core.home, regions, zones, nodes)
 }
 
 /// The catalog, which maps the numbers in questions to names. Lists regions and zones in

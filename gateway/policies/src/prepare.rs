@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_config::{GatewayConfig, PluginLimits, TrustSettings};
+use evenkeel_config::{
+    GatewayConfig, InvalidSetting, PluginLimits, PluginLocation, PolicyBinding, TrustSettings,
+};
 use evenkeel_host::{self as host, PluginRefusal, PluginSeal, Provenance};
 use evenkeel_model::{PluginFault, PolicyName};
-use evenkeel_process::{lock, unix_us};
+use evenkeel_process::{file, lock, unix_us};
 use evenkeel_revisions::{
     Actor, Revision, RevisionRefusal, RolloutOutcome, RolloutReport, RolloutRequest, Strategy,
 };
@@ -38,6 +40,34 @@ pub struct PluginSource {
     pub arrived: Instant,
     /// How the revision becomes active.
     pub how: ActivationOptions,
+}
+
+impl PluginSource {
+    /// Reads the plugin of a binding from the binary or a file; an error shows the plugin's place in the policy set.
+    pub fn read(binding: &PolicyBinding) -> Result<PluginSource, Box<InvalidSetting>> {
+        let missing =
+            |found: String| Box::new(binding.plugin_invalid(found, "a plugin that can be read"));
+        let (bytes, origin) = match &binding.plugin {
+            PluginLocation::Shipped(name) => {
+                let shipped = host::shipped().iter().find(|shipped| shipped.name == *name);
+                let absent = || missing(format!("no plugin {name} is in this binary"));
+                (shipped.ok_or_else(absent)?.bytes.to_vec(), "embedded".to_owned())
+            }
+            PluginLocation::File(path) => {
+                let bytes = file::read(path, host::BINARY_BYTES_MAX as u64)
+                    .map_err(|error| missing(format!("`{}`: {error}", path.display())))?;
+                (bytes, path.display().to_string())
+            }
+        };
+        Ok(PluginSource {
+            bytes,
+            settings: Some(binding.settings.clone()),
+            origin: origin.into(),
+            seed: fastrand::u64(..),
+            arrived: Instant::now(),
+            how: ActivationOptions::at_once(Actor::File),
+        })
+    }
 }
 
 /// Options of the activation of a revision; see [`RolloutRequest`].

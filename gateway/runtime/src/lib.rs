@@ -26,7 +26,6 @@ use evenkeel_dataplane::{SendLease, Waker, quic};
 use evenkeel_drivers::{Drivers, Fencing, group_number};
 use evenkeel_policies::{Foundry, PolicyRecorder};
 use policies::{Coming, Firsts, policies};
-pub use policies::{at_place, source, try_out};
 pub use sockets::Sockets;
 use sockets::{advertised_quic, quic, quic_address, rings_between};
 use tokio::sync::{broadcast, mpsc};

@@ -27,7 +27,6 @@ pub struct Sockets {
     /// Each worker's sockets for the UDP listeners.
     pub(super) listeners: Vec<Vec<ListenerParts>>,
     pub(super) quic: Option<quic::BoundQuicSocket>,
-    /// Duplicates of the listeners' sockets.
     pub(super) duplicates: NamedSockets,
 }
 
@@ -178,7 +177,6 @@ fn quic_listen(
     })
 }
 
-/// The configured address of the QUIC listener.
 pub(super) fn quic_address(settings: &GatewayConfig) -> Option<SocketAddr> {
     quic_listen(settings).map(|(address, _)| address)
 }

@@ -65,7 +65,6 @@ impl Vital {
         !self.thread.is_finished()
     }
 
-    /// Waits for the end of the thread.
     pub(super) fn join(self) -> Result<(), EndedThread> {
         let reason = match self.thread.join() {
             Ok(Ok(())) => return Ok(()),

@@ -2,7 +2,7 @@
 
 #![deny(missing_docs)]
 
-mod follow;
+mod counters;
 mod paths;
 mod reload;
 mod serve;

@@ -7,7 +7,7 @@ use evenkeel_config::{
     Colour, Compiler, DriverSettings, GatewayConfig, InvalidSetting, ListenIngress, NodeConfig,
 };
 use evenkeel_handover::SuccessorProgram;
-use evenkeel_policies::Foundry;
+use evenkeel_policies::{Foundry, PluginSource};
 use evenkeel_process::descriptors::{self, reserve};
 use evenkeel_runtime::UpgradeBuffer;
 
@@ -94,13 +94,13 @@ impl ServePaths {
         let invalid: Vec<InvalidSetting> = settings
             .bindings()
             .filter_map(|(_, binding)| {
-                let tried = |source| {
-                    evenkeel_runtime::try_out(&foundry, &settings, binding, &source)
-                        .map_err(|refused| evenkeel_runtime::at_place(binding, &refused))
+                let source = match PluginSource::read(binding) {
+                    Ok(source) => source,
+                    Err(invalid) => return Some(*invalid),
                 };
-                evenkeel_runtime::source(binding).and_then(tried).err()
+                let tried = evenkeel_policies::try_out(&foundry, &settings, binding, &source);
+                tried.err().map(|refused| binding.refused(&refused))
             })
-            .map(|invalid| *invalid)
             .collect();
         if !invalid.is_empty() {
             return Err(ServeError::Invalid(invalid));

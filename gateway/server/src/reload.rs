@@ -41,7 +41,6 @@ pub(super) struct Applied {
     survival: Survival,
     /// Its member is told of changed nodes.
     pub(super) group: Option<Group>,
-    /// `[rollout]` settings by set.
     paces: BTreeMap<Arc<str>, RolloutSettings>,
 }
 
@@ -155,7 +154,6 @@ fn watched(place: &ServePaths, settings: &GatewayConfig) -> WatchedFolders {
     }
 }
 
-/// Options of a reload.
 struct ReloadOptions {
     /// Remove more nodes than the guard allows.
     force: bool,
@@ -173,7 +171,7 @@ fn refuse(invalid: &[InvalidSetting]) -> NotReloaded {
 impl Applied {
     pub(super) fn of(settings: &Arc<GatewayConfig>) -> Applied {
         let applied = settings.bindings().filter_map(|(policy, binding)| {
-            let digest = sha256(&evenkeel_runtime::source(binding).ok()?.bytes);
+            let digest = sha256(&PluginSource::read(binding).ok()?.bytes);
             Some((policy, (binding.clone(), digest)))
         });
         Applied {
@@ -262,7 +260,7 @@ impl Applied {
         let replaced = |policy: &PolicyName| candidates.iter().any(|new| new.policy == *policy);
         let kept = settings.bindings().filter(|(policy, _)| !replaced(policy));
         let mistrusted = kept.filter_map(|(policy, binding)| {
-            let refused = self.rules.judge(&policy, &evenkeel_runtime::source(binding).ok()?.bytes).err()?;
+            let refused = self.rules.judge(&policy, &PluginSource::read(binding).ok()?.bytes).err()?;
             tracing::warn!(%policy, code = refused.code(), %refused, "active plugin violates [trust]; kept");
             let reason = format!("active plugin violates [trust]; kept: {refused}");
             Some(PolicyRefused { policy, reason })
@@ -295,7 +293,7 @@ impl Applied {
             if bound_alike && matches!(binding.plugin, PluginLocation::Shipped(_)) {
                 continue;
             }
-            match evenkeel_runtime::source(binding) {
+            match PluginSource::read(binding) {
                 Ok(source) => {
                     let digest = sha256(&source.bytes);
                     if !bound_alike || *bytes != digest {
@@ -367,7 +365,7 @@ async fn try_out(
     let tried = beside(move || {
         let unfit = candidates.iter_mut().filter_map(|candidate| {
             let ChangedBinding { policy, binding, source, component, .. } = candidate;
-            let refused = match evenkeel_runtime::try_out(&foundry, &settings, binding, source) {
+            let refused = match evenkeel_policies::try_out(&foundry, &settings, binding, source) {
                 Ok(vetted) => {
                     *component = Some(vetted);
                     return None;
@@ -376,7 +374,7 @@ async fn try_out(
             };
             let (origin, reason) = (source.origin.clone(), refused.to_string().into());
             let refusal = RefusalRecord::now(policy.clone(), origin, refused.code(), reason);
-            Some((*evenkeel_runtime::at_place(binding, &refused), refusal))
+            Some((binding.refused(&refused), refusal))
         });
         let unfit: Vec<(InvalidSetting, RefusalRecord)> = unfit.collect();
         if unfit.is_empty() { Ok(candidates) } else { Err(unfit) }

@@ -17,11 +17,11 @@ use evenkeel_process::sandbox::MissingMeasure;
 use evenkeel_process::signals::PendingSignals;
 use evenkeel_process::{descriptors, sandbox};
 use evenkeel_runtime::{Reads, RunningGateway, Sockets, UpgradeBuffer};
-use evenkeel_telemetry::{LastLines, LogLines, Telemetry};
+use evenkeel_telemetry::{EventRecorder, LastLines, LogLines, Telemetry};
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, mpsc, watch as cell};
 
-use super::follow::{CounterFollower, Follower};
+use super::counters::CounterFollower;
 use super::paths::{DescriptorCapacity, ServeError, ServePaths};
 use super::reload::{self, Applied};
 
@@ -107,7 +107,7 @@ fn serve_as(
     let mut gateway = evenkeel_runtime::begin_with(&settings, sockets, reads)?;
     applied.foundry = Some(gateway.foundry.clone());
     let (events, names) = (gateway.events(), gateway.handle.names());
-    let mut follower = Follower::new(events, names, &telemetry, settings.admin.traceparent);
+    let mut recorder = telemetry.recorder(events, names, settings.admin.traceparent);
     let prometheus = telemetry.prometheus();
     let (upgrades, upgrade_requests) = Upgrades::new();
     let mut duplicates = api.duplicates()?;
@@ -130,7 +130,7 @@ fn serve_as(
         PendingSignals::listen()?
     };
     if let Some(taking) = successor.as_mut() {
-        let taken = take_over(taking, &gateway, &mut follower, &mut signals);
+        let taken = take_over(taking, &gateway, &mut recorder, &mut signals);
         let sessions = match runtime.block_on(taken) {
             Ok(sessions) => sessions,
             Err(failure) => {
@@ -204,7 +204,7 @@ fn serve_as(
     };
     applied.group = in_group;
     let attended =
-        runtime.block_on(attend(place, applied, &gateway, &telemetry, &mut follower, leaving, end));
+        runtime.block_on(attend(place, applied, &gateway, &telemetry, &mut recorder, leaving, end));
     // Two processes of one member would both send beats.
     drop(member);
     let (handed_over, attended) = match attended {
@@ -228,7 +228,7 @@ fn serve_as(
     if let Some(index) = index {
         index.end(IndexEnd::Closed);
     }
-    follower.finish();
+    recorder.finish();
     telemetry.flush(FAREWELL);
     drop(duplicates);
     let Some(handed_over) = handed_over else {
@@ -248,7 +248,7 @@ fn serve_as(
 async fn take_over(
     successor: &mut Successor,
     gateway: &RunningGateway,
-    follower: &mut Follower,
+    recorder: &mut EventRecorder,
     signals: &mut PendingSignals,
 ) -> Result<usize, ServeError> {
     let handle = &gateway.handle;
@@ -268,7 +268,7 @@ async fn take_over(
     let mut told = None;
     let outcome = tokio::select! {
         outcome = &mut taking => Ok(outcome),
-        () = follower.follow() => Err(ServeError::Upgrade("control ended".to_owned())),
+        () = recorder.follow() => Err(ServeError::Upgrade("control ended".to_owned())),
         ended = gateway.ends() => match ended {
             Ok(()) => Err(ServeError::Upgrade("a thread ended".to_owned())),
             Err(failure) => Err(failure.into()),
@@ -408,7 +408,7 @@ async fn attend(
     applied: Applied,
     gateway: &RunningGateway,
     telemetry: &Telemetry,
-    follower: &mut Follower,
+    recorder: &mut EventRecorder,
     leaving: impl Future<Output = Result<ReplacedGateway, evenkeel_group::MemberEnd>>,
     end: OrderlyEnd<'_>,
 ) -> Result<Option<ReplacedGateway>, ServeError> {
@@ -433,7 +433,7 @@ async fn attend(
             }
             return Ok(Some(handed_over));
         }
-        () = follower.follow() => Ok(()),
+        () = recorder.follow() => Ok(()),
         () = counters.follow() => Ok(()),
         result = reload::follow(place, applied, handle) => result.map_err(ServeError::from),
         () = end.come(handle) => Ok(()),
@@ -444,7 +444,6 @@ async fn attend(
     outcome.map(|()| None)
 }
 
-/// The orderly end.
 struct OrderlyEnd<'a> {
     signals: &'a mut PendingSignals,
     /// Ends an upgrade that is under way.

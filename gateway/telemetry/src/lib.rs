@@ -4,7 +4,6 @@
 
 #![deny(missing_docs)]
 
-mod caller;
 mod otlp;
 mod queue;
 mod recorder;
@@ -17,9 +16,8 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-pub use caller::CallerTrace;
-use evenkeel_config::GatewayConfig;
-use evenkeel_control::NodeNames;
+use evenkeel_config::{GatewayConfig, Traceparent};
+use evenkeel_control::{EventRecord, NodeNames};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
@@ -33,8 +31,9 @@ pub use recorder::EventRecorder;
 use registry::Attribute;
 pub use registry::{Instruments, MetricLabels, NodeLevel, NodeLevels, Prometheus};
 pub use spans::Moment;
-use spans::Sampler;
+use spans::SpanSampler;
 pub use stderr::{LastLines, LogLines};
+use tokio::sync::broadcast::Receiver;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
@@ -87,7 +86,7 @@ impl Telemetry {
         telemetry.flushes = pipeline.flushes.into();
         let tracers = SdkTracerProvider::builder()
             .with_resource(resource.clone())
-            .with_sampler(Sampler { share: settings.telemetry.sample_ratio })
+            .with_sampler(SpanSampler { share: settings.telemetry.sample_ratio })
             .with_span_processor(pipeline.spans);
         telemetry.tracers = Some(tracers.build());
         let loggers =
@@ -96,11 +95,16 @@ impl Telemetry {
         Ok(telemetry)
     }
 
-    /// Records the core's events with these names of nodes and regions.
-    pub fn recorder(&self, names: Arc<NodeNames>) -> EventRecorder {
-        let tracer = self.tracers.as_ref().map(|tracers| tracers.tracer("evenkeel"));
-        let scenarios = self.scenarios.clone();
-        EventRecorder::new(Arc::clone(&self.instruments), names, scenarios, tracer)
+    /// Records these events, with these names of nodes and regions.
+    pub fn recorder(
+        &self,
+        events: Receiver<Arc<EventRecord>>,
+        names: Arc<NodeNames>,
+        trust: Traceparent,
+    ) -> EventRecorder {
+        let tracer = self.tracers.as_ref().map(|tracers| (tracers.tracer("evenkeel"), trust));
+        let (instruments, scenarios) = (self.instruments(), self.scenarios.clone());
+        EventRecorder::new(events, instruments, names, scenarios, tracer)
     }
 
     /// Instruments for facts that the core does not see: packets, bytes, drops.
@@ -142,7 +146,8 @@ impl Telemetry {
             .iter()
             .map(|flush| {
                 let (done, waiting) = sync_channel(1);
-                flush.request(done);
+                // If the exporter has ended, nothing is queued, and `done` is dropped.
+                let _ = flush.try_send(done);
                 waiting
             })
             .collect();

@@ -19,10 +19,12 @@ use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter as _;
 use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter as _, SpanProcessor};
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::{sleep, timeout};
 
-use super::queue::{Backoff, ExportQueue, ExportTally, Flush, SEND_WITHIN, Ship, queue};
+use super::queue::{
+    Backoff, ExportQueue, ExportTally, FLUSHES_MAX, Flush, SEND_WITHIN, Ship, queue,
+};
 use super::registry::{Instruments, MetricCollector};
 
 /// Telemetry did not start.
@@ -42,16 +44,10 @@ pub enum TelemetryError {
 pub(super) type LogLine = (SdkLogRecord, InstrumentationScope);
 
 pub(super) struct Pipeline {
-    pub(super) spans: QueuedSpans,
-    pub(super) logs: Logs,
+    pub(super) spans: ExportQueue<SpanData>,
+    pub(super) logs: ExportQueue<LogLine>,
     pub(super) flushes: [Flush; 3],
 }
-
-#[derive(Debug)]
-pub(super) struct QueuedSpans(ExportQueue<SpanData>);
-
-#[derive(Debug)]
-pub(super) struct Logs(ExportQueue<LogLine>);
 
 /// Starts the export thread; it ends when both ends of the pipeline are dropped.
 pub(super) fn start(
@@ -63,7 +59,7 @@ pub(super) fn start(
 ) -> Result<Pipeline, TelemetryError> {
     let (spans, flush_spans, sending_spans) = queue(&ExportTally::new("spans", instruments));
     let (logs, flush_logs, sending_logs) = queue(&ExportTally::new("logs", instruments));
-    let (flush_metrics, flushes) = Flush::channel();
+    let (flush_metrics, flushes) = mpsc::channel(FLUSHES_MAX);
     let tally = ExportTally::new("metrics", instruments);
     let metrics = SendingMetrics { reader, every: metrics_interval, flushes, tally };
     let (to, resource) = (to.clone(), resource.clone());
@@ -92,7 +88,7 @@ pub(super) fn start(
         || TelemetryError::Thread(io::Error::other("the telemetry thread ended while it started"));
     building.recv().map_err(|_| gone())??;
     let flushes = [flush_spans, flush_logs, flush_metrics];
-    Ok(Pipeline { spans: QueuedSpans(spans), logs: Logs(logs), flushes })
+    Ok(Pipeline { spans, logs, flushes })
 }
 
 fn exporters(
@@ -144,12 +140,12 @@ impl Ship<LogLine> for LogExporter {
     }
 }
 
-impl SpanProcessor for QueuedSpans {
+impl SpanProcessor for ExportQueue<SpanData> {
     fn on_start(&self, _: &mut Span, _: &opentelemetry::Context) {}
 
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
-            self.0.push(span);
+            self.push(span);
         }
     }
 
@@ -162,9 +158,9 @@ impl SpanProcessor for QueuedSpans {
     }
 }
 
-impl LogProcessor for Logs {
+impl LogProcessor for ExportQueue<LogLine> {
     fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
-        self.0.push((record.clone(), scope.clone()));
+        self.push((record.clone(), scope.clone()));
     }
 
     fn force_flush(&self) -> OTelSdkResult {

@@ -81,22 +81,11 @@ impl<T> ExportQueue<T> {
     }
 }
 
-/// A handle that requests an export of the whole queue.
-#[derive(Clone, Debug)]
-pub(super) struct Flush(Sender<SyncSender<()>>);
+/// Requests exports of the whole queue. What is sent to it is dropped once the queue is empty.
+pub(super) type Flush = Sender<SyncSender<()>>;
 
-impl Flush {
-    /// `done` is sent or dropped once the queue is empty.
-    pub(super) fn request(&self, done: SyncSender<()>) {
-        // If the sender has ended, the queue is empty, and `done` is dropped.
-        drop(self.0.try_send(done));
-    }
-
-    pub(super) fn channel() -> (Flush, Receiver<SyncSender<()>>) {
-        let (sender, receiver) = mpsc::channel(4);
-        (Flush(sender), receiver)
-    }
-}
+/// Requests of exports that may wait.
+pub(super) const FLUSHES_MAX: usize = 4;
 
 /// The output of a queue.
 pub(super) struct ExportSender<T> {
@@ -113,7 +102,7 @@ pub(super) struct ExportSender<T> {
 /// A queue with its input, flush handle and output.
 pub(super) fn queue<T>(tally: &ExportTally) -> (ExportQueue<T>, Flush, ExportSender<T>) {
     let (items, taken) = mpsc::channel(WAITING_MAX);
-    let (flush, flushes) = Flush::channel();
+    let (flush, flushes) = mpsc::channel(FLUSHES_MAX);
     let sending = ExportSender {
         items: taken,
         flushes,

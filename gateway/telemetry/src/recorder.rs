@@ -4,20 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_control::{ListChange, NodeListUpdate, NodeNames, RolloutOutcome, RolloutReport};
+use evenkeel_config::Traceparent;
+use evenkeel_control::{
+    EventRecord, GatewayEvent, ListChange, NodeListUpdate, NodeNames, RolloutOutcome,
+    RolloutReport, TraceCaller,
+};
 use evenkeel_model::{
-    BreakerState, CoreEvent, Decider, DecisionOutcome, EvidenceSource, Health, Hop, ModeChange,
-    MoveCause, NodeId, PluginFault, PolicyName, RoomId, SessionId, StartPhase,
+    BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ModeChange, MoveCause, NodeId,
+    PluginFault, PolicyName, SessionId, StartPhase,
 };
 use evenkeel_revisions::RolloutStage;
 use opentelemetry_sdk::trace::SdkTracer;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tracing::{debug, info, warn};
 
-use super::caller::CallerTrace;
 use super::registry::{Attribute, Count, Instruments, Level, Time};
-use super::spans::{
-    DecisionSpan, DecisionSubject, Moment, OpenedSession, SpanWriter, Turned, refusal,
-};
+use super::spans::{DecisionSpan, DecisionSubject, Moment, SpanWriter, Turned, refusal};
 
 /// Minimum length of a logged stall, which is audible.
 const LATE_TOLD: Duration = Duration::from_millis(100);
@@ -25,9 +28,10 @@ const LATE_TOLD: Duration = Duration::from_millis(100);
 /// Log interval of sessions that a node did not open.
 const NOT_OPENED_TOLD: Duration = Duration::from_secs(10);
 
-/// Records the events of one gateway. Owned by the thread that reads the core's events.
+/// Records the events of one gateway.
 #[derive(Debug)]
 pub struct EventRecorder {
+    events: Receiver<Arc<EventRecord>>,
     instruments: Arc<Instruments>,
     names: Arc<NodeNames>,
     /// `None` without a receiver of spans.
@@ -40,35 +44,72 @@ pub struct EventRecorder {
 
 impl EventRecorder {
     pub(super) fn new(
+        events: Receiver<Arc<EventRecord>>,
         instruments: Arc<Instruments>,
         names: Arc<NodeNames>,
         scenarios: BTreeSet<Arc<str>>,
-        tracer: Option<SdkTracer>,
+        tracer: Option<(SdkTracer, Traceparent)>,
     ) -> EventRecorder {
-        let spans = tracer.map(|tracer| SpanWriter::new(tracer, Arc::clone(&names)));
-        EventRecorder { instruments, names, spans, scenarios, not_opened: BTreeMap::new() }
+        let writer = |(tracer, trust)| SpanWriter::new(tracer, trust, Arc::clone(&names));
+        let spans = tracer.map(writer);
+        EventRecorder { events, instruments, names, spans, scenarios, not_opened: BTreeMap::new() }
     }
 
-    /// Takes added, changed and removed nodes.
-    pub fn handle_node_list(&mut self, told: &NodeListUpdate) {
-        let (by, forced) = (told.by.name(), told.forced);
-        match &told.outcome {
-            Ok(ListChange { added, removed, changed }) => {
-                info!(by, forced, ?added, ?removed, ?changed, "node list changed");
+    /// Records events until control ends.
+    pub async fn follow(&mut self) {
+        loop {
+            match self.events.recv().await {
+                Ok(told) => self.record(&told),
+                Err(RecvError::Lagged(missed)) => self.missed(missed),
+                Err(RecvError::Closed) => return,
             }
-            Err(reason) => warn!(by, forced, %reason, "node list refused; nothing changed"),
         }
     }
 
-    /// The node's slot is free.
-    pub fn handle_node_gone(&mut self, node: NodeId, name: &str) {
-        self.not_opened.remove(&node);
-        self.instruments.nodes().gone(node);
-        info!(node = name, "node removed after it was empty");
+    /// Records the remaining events after the gateway has ended, such as the ends of its last sessions.
+    pub fn finish(&mut self) {
+        loop {
+            match self.events.try_recv() {
+                Ok(told) => self.record(&told),
+                Err(TryRecvError::Lagged(missed)) => self.missed(missed),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        self.instruments.level(Level::SessionsActive, 0, &[]);
+    }
+
+    fn missed(&self, missed: u64) {
+        warn!(missed, "telemetry fell behind and missed events");
+        let labels = [(Attribute::Signal, "events"), (Attribute::Reason, "behind")];
+        self.instruments.count(Count::TelemetryDropped, missed, &labels);
+    }
+
+    /// Records one event.
+    pub fn record(&mut self, told: &EventRecord) {
+        let (at, caller) = (Moment::now(), told.caller.as_ref());
+        match &told.event {
+            GatewayEvent::Core(event) => self.handle_event(event, caller, at),
+            GatewayEvent::TurnedAway { scenario, reason: word, session } => {
+                let session = *session;
+                self.refused(&Turned { scenario, word, reason: None, session }, caller, at);
+            }
+            GatewayEvent::Rollout(rollout) => self.handle_rollout(rollout, at),
+            GatewayEvent::NotOpened { session, node, reason } => {
+                self.handle_not_opened(*session, *node, reason, at);
+            }
+            GatewayEvent::NodeList(told) => log_node_list(told),
+            GatewayEvent::NodeRemoved { node, name } => {
+                self.not_opened.remove(node);
+                self.instruments.nodes().gone(*node);
+                info!(node = &**name, "node removed after it was empty");
+            }
+            // Workers count shed packets; the event is for observers of single packets.
+            GatewayEvent::Shed { .. } => {}
+        }
     }
 
     /// `caller` is the request of an `Opened` or `Refused`.
-    pub fn handle_event(&mut self, event: &CoreEvent, caller: Option<&CallerTrace>, at: Moment) {
+    pub fn handle_event(&mut self, event: &CoreEvent, caller: Option<&TraceCaller>, at: Moment) {
         match event {
             CoreEvent::Decided {
                 ask,
@@ -120,27 +161,16 @@ impl EventRecorder {
             CoreEvent::HiddenState { policy, revision, differs } => {
                 warn!(%policy, %revision, %differs, "answer differs from that of a fresh instance: the plugin has hidden state");
             }
-            CoreEvent::Opened {
-                session,
-                room,
-                room_name,
-                scenario,
-                hop,
-                offered,
-                admitted_by,
-                routed_by,
-            } => {
-                let opened = OpenedSession {
-                    session: *session,
-                    room: *room,
-                    room_name,
-                    scenario,
-                    hop: *hop,
-                    offered: *offered,
-                    admitted_by,
-                    routed_by,
-                };
-                self.opened(&opened, caller, at);
+            CoreEvent::Opened { session, room, scenario, hop, offered, .. } => {
+                let node = self.names.of_hop(*hop).node;
+                debug!(%session, %room, scenario = &**scenario, %node, "session opened");
+                let labels = [(Attribute::Scenario, &**scenario)];
+                self.instruments.count(Count::SessionsOpened, 1, &labels);
+                let took = at.now.saturating_duration_since(*offered);
+                self.instruments.time(Time::SessionOpen, took, &labels);
+                if let Some(spans) = &mut self.spans {
+                    spans.opened(event, caller, at);
+                }
             }
             CoreEvent::Refused { offer: _, session, scenario, reason } => {
                 let (word, reason, session) = (refusal(reason), Some(reason), *session);
@@ -158,9 +188,20 @@ impl EventRecorder {
                 let node = self.names.of_hop(*from).node;
                 let to_node = to.map(|to| self.names.of_hop(to).node);
                 let took = at.now.saturating_duration_since(*started);
-                let by = by.to_string();
-                debug!(%room, cause = cause.name(), by, from = %node, to = to_node.as_deref(), ?took, "room moved");
-                self.moved(sessions, *cause, &by, *from, *to, at);
+                debug!(%room, cause = cause.name(), %by, from = %node, to = to_node.as_deref(), ?took, "room moved");
+                let why = (Attribute::Cause, cause.name());
+                if to.is_some() {
+                    let labels = [why, (Attribute::By, &*who(by))];
+                    self.instruments.count(Count::RoomsMoved, 1, &labels);
+                    self.instruments.count(Count::SessionsMoved, sessions.len() as u64, &[why]);
+                } else {
+                    self.instruments.count(Count::RoomsStranded, 1, &[why]);
+                }
+                if let Some(spans) = &mut self.spans
+                    && *cause == MoveCause::NodeDown
+                {
+                    spans.moved(*from, sessions, at);
+                }
             }
             CoreEvent::Rerouted { room, hops, by } => {
                 debug!(%room, hops = hops.len(), %by, "spares changed");
@@ -176,7 +217,26 @@ impl EventRecorder {
             CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms } => {
                 let earliest = witnesses.iter().map(|(_, since)| *since).min();
                 let started = last_heard.or(earliest).unwrap_or(at.now).min(at.now);
-                self.node(*hop, *from, *to, witnesses, started, *rooms, at);
+                let name = self.names.of_hop(*hop).node;
+                let names: Vec<_> = witnesses.iter().map(|(witness, _)| witness.name()).collect();
+                let (was, is, incarnation) = (from.name(), to.name(), hop.incarnation);
+                self.instruments.nodes().health(hop.node, Arc::clone(&name), *to);
+                if *to == Health::Down {
+                    let took = at.now.saturating_duration_since(started);
+                    warn!(node = %name, %incarnation, was, witnesses = ?names, ?took, rooms, "node marked down");
+                    let node = (Attribute::Node, &*name);
+                    self.instruments.count(Count::NodeFailures, 1, &[node]);
+                    self.instruments.time(Time::Detection, took, &[node]);
+                    for witness in names {
+                        let labels = [node, (Attribute::Witness, witness)];
+                        self.instruments.count(Count::NodeWitnesses, 1, &labels);
+                    }
+                } else {
+                    info!(node = %name, %incarnation, was, is, witnesses = ?names, "node health changed");
+                }
+                if let Some(spans) = &mut self.spans {
+                    spans.node(*hop, *to, witnesses, started, *rooms, at);
+                }
             }
             CoreEvent::Start { node, step } => self.start(*node, *step),
             CoreEvent::Mode { room, room_name: _, from, to, why } => {
@@ -366,39 +426,8 @@ impl EventRecorder {
         self.instruments.time(Time::PolicyCall, decision.took, &[policy]);
     }
 
-    fn opened(&mut self, opened: &OpenedSession<'_>, caller: Option<&CallerTrace>, at: Moment) {
-        let OpenedSession { session, room, scenario, hop, .. } = opened;
-        let node = self.names.of_hop(*hop).node;
-        debug!(%session, %room, scenario, %node, "session opened");
-        let labels = [(Attribute::Scenario, *scenario)];
-        self.instruments.count(Count::SessionsOpened, 1, &labels);
-        let took = at.now.saturating_duration_since(opened.offered);
-        self.instruments.time(Time::SessionOpen, took, &labels);
-        if let Some(spans) = &mut self.spans {
-            spans.opened(opened, caller, at);
-        }
-    }
-
-    /// An offer that was refused before it reached the core.
-    pub fn handle_turned_away(
-        &mut self,
-        scenario: &str,
-        word: &'static str,
-        session: Option<(SessionId, RoomId)>,
-        caller: Option<&CallerTrace>,
-        at: Moment,
-    ) {
-        self.refused(&Turned { scenario, word, reason: None, session }, caller, at);
-    }
-
     /// Logs the first failed opening of a series, and counts all.
-    pub fn handle_not_opened(
-        &mut self,
-        session: SessionId,
-        node: NodeId,
-        reason: &str,
-        at: Moment,
-    ) {
+    fn handle_not_opened(&mut self, session: SessionId, node: NodeId, reason: &str, at: Moment) {
         let name = self.names.of_node(node).node;
         let told = self.not_opened.get(&node);
         if told.is_some_and(|told| at.now.saturating_duration_since(*told) < NOT_OPENED_TOLD) {
@@ -409,7 +438,7 @@ impl EventRecorder {
         }
     }
 
-    fn refused(&mut self, turned: &Turned<'_>, caller: Option<&CallerTrace>, at: Moment) {
+    fn refused(&mut self, turned: &Turned<'_>, caller: Option<&TraceCaller>, at: Moment) {
         let Turned { scenario, word, .. } = *turned;
         debug!(scenario, reason = word, "offer refused");
         let known = if self.scenarios.contains(scenario) { scenario } else { "" };
@@ -435,63 +464,15 @@ impl EventRecorder {
         let labels = [(Attribute::Node, &*name), (Attribute::Outcome, step.name())];
         self.instruments.count(Count::NodeStarts, 1, &labels);
     }
+}
 
-    fn moved(
-        &mut self,
-        sessions: &[SessionId],
-        cause: MoveCause,
-        by: &str,
-        from: Hop,
-        to: Option<Hop>,
-        at: Moment,
-    ) {
-        let why = (Attribute::Cause, cause.name());
-        match to {
-            Some(_) => {
-                let by = by.split('@').next().unwrap_or(by);
-                self.instruments.count(Count::RoomsMoved, 1, &[why, (Attribute::By, by)]);
-                self.instruments.count(Count::SessionsMoved, sessions.len() as u64, &[why]);
-            }
-            None => self.instruments.count(Count::RoomsStranded, 1, &[why]),
+fn log_node_list(told: &NodeListUpdate) {
+    let (by, forced) = (told.by.name(), told.forced);
+    match &told.outcome {
+        Ok(ListChange { added, removed, changed }) => {
+            info!(by, forced, ?added, ?removed, ?changed, "node list changed");
         }
-        if let Some(spans) = &mut self.spans
-            && cause == MoveCause::NodeDown
-        {
-            spans.moved(from, sessions, at);
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
-    fn node(
-        &mut self,
-        hop: Hop,
-        from: Health,
-        to: Health,
-        witnesses: &[(EvidenceSource, Instant)],
-        started: Instant,
-        rooms: u32,
-        at: Moment,
-    ) {
-        let name = self.names.of_hop(hop).node;
-        let (was, is) = (from.name(), to.name());
-        let names: Vec<_> = witnesses.iter().map(|(witness, _)| witness.name()).collect();
-        let took = at.now.saturating_duration_since(started);
-        let node = (Attribute::Node, &*name);
-        self.instruments.nodes().health(hop.node, Arc::clone(&name), to);
-        if to == Health::Down {
-            warn!(node = %name, incarnation = %hop.incarnation, was, witnesses = ?names, ?took, rooms, "node marked down");
-            self.instruments.count(Count::NodeFailures, 1, &[node]);
-            self.instruments.time(Time::Detection, took, &[node]);
-            for witness in names {
-                let labels = [node, (Attribute::Witness, witness)];
-                self.instruments.count(Count::NodeWitnesses, 1, &labels);
-            }
-        } else {
-            info!(node = %name, incarnation = %hop.incarnation, was, is, witnesses = ?names, "node health changed");
-        }
-        if let Some(spans) = &mut self.spans {
-            spans.node(hop, to, witnesses, started, rooms, at);
-        }
+        Err(reason) => warn!(by, forced, %reason, "node list refused; nothing changed"),
     }
 }
 

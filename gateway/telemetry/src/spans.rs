@@ -2,23 +2,24 @@
 //!
 //! A decision is a child of the span that waited for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_control::{NodeName, NodeNames, RolloutOutcome, RolloutReport};
+use evenkeel_config::Traceparent;
+use evenkeel_control::{NodeName, NodeNames, RolloutOutcome, RolloutReport, TraceCaller};
 use evenkeel_model::{
-    Decider, DecisionNote, DecisionOutcome, EvidenceSource, Health, Hook, Hop, OfferRefusal,
-    PolicyName, RoomId, SessionId,
+    CoreEvent, Decider, DecisionNote, DecisionOutcome, EvidenceSource, Health, Hook, Hop,
+    OfferRefusal, PolicyName, RoomId, SessionId,
 };
+use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{
     Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceId,
-    TraceState,
 };
 use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
-use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, SdkTracer, ShouldSample};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{Sampler, SamplingResult, SdkTracer, ShouldSample};
 
-use super::caller::CallerTrace;
 use super::registry::{Attribute, Sampled, Span};
 
 /// Time after which a decision about an opening session is no longer claimed, because the session was refused.
@@ -57,7 +58,6 @@ impl Moment {
         Moment { now: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// An earlier instant as wall-clock time.
     fn wall_of(&self, instant: Instant) -> SystemTime {
         let ago = self.now.saturating_duration_since(instant);
         self.wall.checked_sub(ago).unwrap_or(self.wall)
@@ -67,12 +67,12 @@ impl Moment {
 #[derive(Debug)]
 pub(super) struct SpanWriter {
     tracer: SdkTracer,
+    trust: Traceparent,
     names: Arc<NodeNames>,
     /// Decisions about sessions that are being opened.
     waiting: BTreeMap<DecisionSubject, Vec<DecisionSpan>>,
     linkable: BTreeMap<SessionId, SpanContext>,
     failovers: Vec<FailoverSpan>,
-    /// Rollouts in progress.
     ways: BTreeMap<PolicyName, RolloutTrack>,
     swept: Option<Instant>,
 }
@@ -101,18 +101,6 @@ fn builder(
     );
     let builder = SpanBuilder::from_name(span.name()).with_kind(kind);
     builder.with_start_time(start).with_attributes(attributes)
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OpenedSession<'a> {
-    pub(super) session: SessionId,
-    pub(super) room: RoomId,
-    pub(super) room_name: &'a str,
-    pub(super) scenario: &'a str,
-    pub(super) hop: Hop,
-    pub(super) offered: Instant,
-    pub(super) admitted_by: &'a Decider,
-    pub(super) routed_by: &'a Decider,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -173,53 +161,61 @@ struct FailoverSpan {
 }
 
 impl SpanWriter {
-    pub(super) fn new(tracer: SdkTracer, names: Arc<NodeNames>) -> SpanWriter {
+    pub(super) fn new(tracer: SdkTracer, trust: Traceparent, names: Arc<NodeNames>) -> SpanWriter {
         let (waiting, linkable) = (BTreeMap::new(), BTreeMap::new());
         let (failovers, ways) = (Vec::new(), BTreeMap::new());
-        SpanWriter { tracer, names, waiting, linkable, failovers, ways, swept: None }
+        SpanWriter { tracer, trust, names, waiting, linkable, failovers, ways, swept: None }
     }
 
-    pub(super) fn opened(
-        &mut self,
-        opened: &OpenedSession<'_>,
-        caller: Option<&CallerTrace>,
-        at: Moment,
-    ) {
-        let OpenedSession { session, room, offered, .. } = *opened;
-        let start = caller.map_or(offered, |caller| caller.arrived.min(offered));
+    /// Records [`CoreEvent::Opened`].
+    pub(super) fn opened(&mut self, opened: &CoreEvent, caller: Option<&TraceCaller>, at: Moment) {
+        let CoreEvent::Opened {
+            session,
+            room,
+            room_name,
+            scenario,
+            hop,
+            offered,
+            admitted_by,
+            routed_by,
+        } = opened
+        else {
+            return;
+        };
+        let start = caller.map_or(*offered, |caller| caller.arrived.min(*offered));
         let mut attributes = vec![
             is(Attribute::Outcome, WELL),
             is(Attribute::Session, session.to_string()),
             is(Attribute::Room, room.to_string()),
-            is(Attribute::RoomName, opened.room_name.to_owned()),
-            is(Attribute::Scenario, opened.scenario.to_owned()),
-            is(Attribute::AdmittedBy, opened.admitted_by.to_string()),
-            is(Attribute::RoutedBy, opened.routed_by.to_string()),
+            is(Attribute::RoomName, Arc::clone(room_name)),
+            is(Attribute::Scenario, Arc::clone(scenario)),
+            is(Attribute::AdmittedBy, admitted_by.to_string()),
+            is(Attribute::RoutedBy, routed_by.to_string()),
         ];
-        self.place(opened.hop, &mut attributes);
-        let (parent, links) = trace_of(caller);
+        self.place(*hop, &mut attributes);
+        let (parent, links) = trace_of(caller, self.trust);
         let span = builder(Span::SessionOpen, SpanKind::Server, at.wall_of(start), attributes)
             .with_links(links)
             .start_with_context(&self.tracer, &parent);
         let context = parent.with_span(span);
 
-        let about = [DecisionSubject::Session(session), DecisionSubject::Room(room)];
+        let about = [DecisionSubject::Session(*session), DecisionSubject::Room(*room)];
         let (admitting, others) = self.claim(about);
-        self.admission(&context, offered, admitting, Some(opened.admitted_by), None, at);
+        self.admission(&context, *offered, admitting, Some(admitted_by), None, at);
         for decision in others {
             self.decide(&context, decision, at);
         }
         context.span().end_with_timestamp(at.wall);
         let span = context.span().span_context().clone();
         if span.is_sampled() && self.linkable.len() < LINKABLE_MAX {
-            self.linkable.insert(session, span);
+            self.linkable.insert(*session, span);
         }
     }
 
     pub(super) fn refused(
         &mut self,
         turned: &Turned<'_>,
-        caller: Option<&CallerTrace>,
+        caller: Option<&TraceCaller>,
         at: Moment,
     ) {
         let Turned { scenario, word, reason, session } = *turned;
@@ -229,7 +225,7 @@ impl SpanWriter {
             is(Attribute::Reason, word),
             is(Attribute::Scenario, scenario.to_owned()),
         ];
-        let (parent, links) = trace_of(caller);
+        let (parent, links) = trace_of(caller, self.trust);
         let mut span = builder(Span::SessionOpen, SpanKind::Server, at.wall_of(start), attributes)
             .with_links(links)
             .start_with_context(&self.tracer, &parent);
@@ -503,9 +499,18 @@ impl SpanWriter {
     }
 }
 
-fn trace_of(caller: Option<&CallerTrace>) -> (Context, Vec<Link>) {
-    let Some(caller) = caller else { return (Context::new(), Vec::new()) };
-    (caller.parent(), caller.link().into_iter().collect())
+/// Parent and links of a request's span: the caller's context (W3C Trace Context), of which only a trusted one is the
+/// parent. A malformed one is ignored.
+fn trace_of(caller: Option<&TraceCaller>, trust: Traceparent) -> (Context, Vec<Link>) {
+    let header = caller.and_then(|caller| caller.traceparent.as_deref()).unwrap_or_default();
+    let headers = HashMap::from([("traceparent".to_owned(), header.to_owned())]);
+    let remote = TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
+    let context = remote.span().span_context().clone();
+    match trust {
+        _ if !context.is_valid() => (Context::new(), Vec::new()),
+        Traceparent::Parent => (remote, Vec::new()),
+        Traceparent::Link => (Context::new(), vec![Link::with_context(context)]),
+    }
 }
 
 pub(super) fn refusal(reason: &OfferRefusal) -> &'static str {
@@ -525,7 +530,7 @@ pub(super) fn refusal(reason: &OfferRefusal) -> &'static str {
 /// Follows the parent's decision. Without a parent it samples always-on spans, failures, and the configured share of
 /// the rest. The share depends on the trace id, so that other services with the same share sample the same traces.
 #[derive(Clone, Debug)]
-pub(super) struct Sampler {
+pub(super) struct SpanSampler {
     /// The share of sampled spans, 0 to 1.
     pub(super) share: f64,
 }
@@ -533,46 +538,26 @@ pub(super) struct Sampler {
 /// The status of a span that may be dropped.
 pub(super) const WELL: &str = "ok";
 
-impl ShouldSample for Sampler {
+impl ShouldSample for SpanSampler {
     fn should_sample(
         &self,
         parent: Option<&Context>,
         trace: TraceId,
         name: &str,
-        _: &SpanKind,
+        kind: &SpanKind,
         attributes: &[KeyValue],
-        _: &[Link],
+        links: &[Link],
     ) -> SamplingResult {
-        let parent = parent.filter(|context| context.has_active_span());
-        let sampled = match parent {
-            Some(context) => context.span().span_context().is_sampled(),
-            None => self.chosen(trace, name, attributes),
-        };
-        let state = parent.map(|context| context.span().span_context().trace_state().clone());
-        SamplingResult {
-            decision: if sampled {
-                SamplingDecision::RecordAndSample
-            } else {
-                SamplingDecision::Drop
-            },
-            attributes: Vec::new(),
-            trace_state: state.unwrap_or(TraceState::NONE),
-        }
-    }
-}
-
-impl Sampler {
-    fn chosen(&self, trace: TraceId, name: &str, attributes: &[KeyValue]) -> bool {
         let span = Span::ALL.iter().find(|span| span.name() == name);
+        let is_shared = span.is_some_and(|span| span.sampled() == Sampled::Share);
         let outcome = attributes.iter().find(|kv| kv.key.as_str() == Attribute::Outcome.key());
-        match span.map(|span| span.sampled()) {
-            Some(Sampled::Share) if outcome.is_none_or(|kv| kv.value.as_str() == WELL) => {
-                // The low 7 bytes of a trace id are random (W3C Trace Context, level 2).
-                let random = u128::from_be_bytes(trace.to_bytes()) & ((1 << 56) - 1);
-                random < (self.share * (1u64 << 56) as f64) as u128
-            }
-            Some(Sampled::Share | Sampled::Always) | None => true,
-        }
+        let root = match outcome {
+            Some(outcome) if outcome.value.as_str() != WELL => Sampler::AlwaysOn,
+            _ if is_shared => Sampler::TraceIdRatioBased(self.share),
+            _ => Sampler::AlwaysOn,
+        };
+        let sampler = Sampler::ParentBased(Box::new(root));
+        sampler.should_sample(parent, trace, name, kind, attributes, links)
     }
 }
 

@@ -49,7 +49,7 @@ mod tests {
     fn moved(room: &str, cause: &str, second: u64) -> ServerEvent {
         let by = if cause == "drain" { "operator" } else { "native" };
         let data = json!({"room": room, "cause": cause, "by": by, "at_us": second * 1_000_000});
-        ServerEvent { name: "moved".to_owned(), id: None, data }
+        ServerEvent { name: "moved".to_owned(), data }
     }
 
     #[test]

@@ -240,12 +240,10 @@ impl ComparisonSide<'_> {
         }
     }
 
-    /// The name of a reason, or its number.
     fn reason(&self, number: u32) -> Value {
         self.component.manifest().reason(number).map_or(json!(number), |name| json!(name))
     }
 
-    /// The node's name, or its number.
     fn node(&self, node: NodeId) -> Value {
         let is_it =
             |entry: &&CatalogEntry| entry.kind == EntryKind::Node && entry.id == u64::from(node.0);

@@ -5,6 +5,7 @@ use std::path::Path;
 use data_encoding::HEXLOWER;
 use evenkeel_author::patient_engine;
 use evenkeel_host::{Component, Engine, GrantLimits, shipped};
+use evenkeel_process::sha256;
 use evenkeel_recording::{RecordedGrant, RecordedRevision};
 
 use crate::command::CommandError;
@@ -20,7 +21,6 @@ pub(super) fn allowed(component: &Component, revision: &RecordedRevision) -> Gra
     GrantLimits { ops: Some(ops.clone()), metrics: Some(metrics) }
 }
 
-/// A plugin from a file, or a shipped one by name.
 pub(super) fn load_plugin(engine: &Engine, named: &str) -> Result<Component, CommandError> {
     let wrong = |said: String| CommandError::Wrong(format!("{named}: {said}"));
     let embedded = shipped().iter().find(|one| one.name == named);
@@ -33,7 +33,6 @@ pub(super) fn load_plugin(engine: &Engine, named: &str) -> Result<Component, Com
 }
 
 struct NamedPlugin {
-    /// The plugin's name in messages.
     shown: String,
     policy: Option<String>,
     component: Component,
@@ -42,7 +41,6 @@ struct NamedPlugin {
 pub(super) struct Plugins {
     engine: Engine,
     named: Vec<NamedPlugin>,
-    shipped: Vec<Component>,
 }
 
 impl Plugins {
@@ -58,7 +56,7 @@ impl Plugins {
             Ok(NamedPlugin { shown: file.to_owned(), policy, component })
         });
         let named = named.collect::<Result<_, CommandError>>()?;
-        Ok(Plugins { engine, named, shipped: Vec::new() })
+        Ok(Plugins { engine, named })
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -70,7 +68,7 @@ impl Plugins {
     ///
     /// # Errors
     /// No plugin fits; the error tells how to name one.
-    pub(super) fn of(&mut self, revision: &RecordedRevision) -> Result<Component, CommandError> {
+    pub(super) fn of(&self, revision: &RecordedRevision) -> Result<Component, CommandError> {
         let policy = revision.policy.to_string();
         let named = |fits: &dyn Fn(&NamedPlugin) -> bool| {
             self.named.iter().find(|named| fits(named)).map(|named| named.component.clone())
@@ -85,19 +83,10 @@ impl Plugins {
         if let Some(found) = by_policy.or_else(by_digest).or_else(by_name) {
             return Ok(found);
         }
-        self.embedded(&revision.digest)?.ok_or_else(|| self.missing(revision))
-    }
-
-    /// The shipped plugin with this digest. Shipped plugins are compiled on first use.
-    fn embedded(&mut self, digest: &[u8; 32]) -> Result<Option<Component>, CommandError> {
-        if self.shipped.is_empty() {
-            for one in shipped() {
-                let component = Component::vet(&self.engine, one.bytes);
-                let failed = |refused| CommandError::Failed(format!("{}: {refused}", one.name));
-                self.shipped.push(component.map_err(failed)?);
-            }
-        }
-        Ok(self.shipped.iter().find(|one| one.digest() == digest).cloned())
+        let shipped = shipped().iter().find(|one| sha256(one.bytes) == revision.digest);
+        let shipped = shipped.ok_or_else(|| self.missing(revision))?;
+        let failed = |refused| CommandError::Failed(format!("{}: {refused}", shipped.name));
+        Component::vet(&self.engine, shipped.bytes).map_err(failed)
     }
 
     fn missing(&self, revision: &RecordedRevision) -> CommandError {

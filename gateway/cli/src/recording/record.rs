@@ -84,7 +84,6 @@ impl RecordArgs {
         path
     }
 
-    /// Reads the written file and returns its counts.
     fn summary(&self) -> Result<Value, CommandError> {
         let bytes = read_file(&self.out)?;
         let (mut reader, mut missed) = (open(&self.out, &bytes)?, 0);
@@ -106,7 +105,6 @@ async fn copy(admin: &evenkeel_client::ApiClient, path: &str, out: &Path) -> Res
     Ok(())
 }
 
-/// Begins to read a recording.
 pub(super) fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<RecordingReader<'a>, CommandError> {
     RecordingReader::open(bytes)
         .map_err(|error| CommandError::Wrong(format!("{}: {error}", path.display())))

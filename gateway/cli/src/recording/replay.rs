@@ -17,7 +17,6 @@ use super::player::{Plugins, allowed};
 use super::record::{calls, lost_json, open};
 use crate::command::{CommandError, read_file, say};
 
-/// Maximum differences shown; all are counted.
 const SHOWN_MAX: usize = 10;
 
 /// Maximum subjects shown per difference; a call may concern thousands.
@@ -77,8 +76,8 @@ impl Replay {
     pub(crate) fn act(&self, json: bool) -> Result<(), CommandError> {
         let bytes = read_file(&self.recording)?;
         let mut reader = open(&self.recording, &bytes)?;
-        let mut plugins = Plugins::new(&self.plugin)?;
-        let outcome = replay(&mut reader, &mut plugins, self.policy.as_deref())?;
+        let plugins = Plugins::new(&self.plugin)?;
+        let outcome = replay(&mut reader, &plugins, self.policy.as_deref())?;
         if json {
             let mut shown = json!(outcome);
             shown["exact"] = json!(outcome.is_exact());
@@ -97,7 +96,7 @@ impl Replay {
 /// A plugin is missing or refuses the recorded settings.
 pub(super) fn replay(
     records: impl Iterator<Item = RecordingEntry>,
-    plugins: &mut Plugins,
+    plugins: &Plugins,
     policy: Option<&str>,
 ) -> Result<ReplayOutcome, CommandError> {
     let (mut outcome, mut players) = (ReplayOutcome::default(), Players::default());
@@ -112,7 +111,7 @@ pub(super) fn replay(
 
 fn again(
     call: &RecordedCall,
-    plugins: &mut Plugins,
+    plugins: &Plugins,
     players: &mut Players,
     outcome: &mut ReplayOutcome,
 ) -> Result<(), CommandError> {

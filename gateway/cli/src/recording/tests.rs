@@ -265,7 +265,7 @@ fn try_replay(
     plugins: &[&str],
 ) -> Result<ReplayOutcome, CommandError> {
     let named: Vec<String> = plugins.iter().map(|&plugin| plugin.to_owned()).collect();
-    replay(records.into_iter(), &mut Plugins::new(&named)?, None)
+    replay(records.into_iter(), &Plugins::new(&named)?, None)
 }
 
 fn ladder(engine: &Engine) -> Scene {

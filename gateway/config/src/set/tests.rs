@@ -1,10 +1,10 @@
 use super::*;
-use crate::check::ConfigSource;
+use crate::check::source;
 
 #[test]
 fn dscp_is_name_or_number() {
     let text = "voice = \"x\"";
-    let mut check = ConfigCheck::new(ConfigSource::new(Path::new("a.toml"), text), Path::new(""));
+    let mut check = ConfigCheck::new(source(Path::new("a.toml"), text), Path::new(""));
     let mut point = |word: &str| {
         let raw = Spanned::new(8..11, word.to_owned());
         dscp(&Some(raw), 99, &mut check)
@@ -28,8 +28,7 @@ fn every_hook_has_its_own_on_fault() {
 
 /// The checked `[rollout]`, and its errors.
 fn read(text: &str) -> (RolloutSettings, Vec<String>) {
-    let mut check =
-        ConfigCheck::new(ConfigSource::new(Path::new("call.toml"), text), Path::new(""));
+    let mut check = ConfigCheck::new(source(Path::new("call.toml"), text), Path::new(""));
     let raw: SetTable = toml::from_str(text).unwrap();
     let rollout = RolloutSettings::check(raw.rollout.as_ref(), &mut check);
     (rollout, check.invalid.iter().map(ToString::to_string).collect())

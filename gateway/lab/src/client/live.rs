@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use evenkeel_process::lock;
 use serde::Serialize;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -28,10 +29,6 @@ pub struct ClientState {
 
 /// States of all clients that have joined, by session. Clients that left stay in it.
 pub(super) type Roster = Arc<Mutex<BTreeMap<u64, ClientState>>>;
-
-pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The records of a client thread, before they are in the ledger, and the states of its clients.
 pub(super) struct ClientReports {
@@ -63,8 +60,6 @@ impl Drop for ClientReports {
 pub(super) struct LiveClient {
     session: u64,
     pub(super) talker: Talker,
-    /// Datagrams from another address than the gateway's, or of an unknown flow.
-    pub(super) foreign: u64,
     reports: SharedReports,
 }
 
@@ -73,7 +68,7 @@ impl LiveClient {
         let (session, now_ns) = (persona.session, clock::now_ns());
         reports.borrow().tell(session, |state| state.ready_ns = Some(now_ns));
         let talker = Talker::new(persona, now_ns);
-        Self { session, talker, foreign: 0, reports: Rc::clone(reports) }
+        Self { session, talker, reports: Rc::clone(reports) }
     }
 
     pub(super) fn handle_packet(&mut self, packet: &[u8], at_ns: u64) {
@@ -102,8 +97,7 @@ impl LiveClient {
     }
 
     pub(super) fn tell(&self) {
-        let tally = ClientTally { foreign: self.foreign, ..self.talker.tally() };
-        self.reports.borrow().tell(self.session, |state| state.tally = tally);
+        self.reports.borrow().tell(self.session, |state| state.tally = self.talker.tally);
     }
 }
 

@@ -12,7 +12,7 @@ use quinn::{
     TransportConfig, VarInt,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, PeerIncompatible, SignatureScheme};
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -97,14 +97,14 @@ impl QuicCall {
                     Ok((flow, packet)) if flow == self.from_gateway => {
                         self.client.handle_packet(packet, clock::now_ns());
                     }
-                    Ok(_) | Err(_) => self.client.foreign += 1,
+                    Ok(_) | Err(_) => self.client.talker.tally.foreign += 1,
                 },
                 stream = connection.accept_uni() => {
                     tokio::task::spawn_local(read_stream(stream?, self.from_gateway, pieces.clone()));
                 }
                 Some(from_stream) = from_streams.recv() => match from_stream {
                     Some((packet, at_ns)) => self.client.handle_packet(&packet, at_ns),
-                    None => self.client.foreign += 1,
+                    None => self.client.talker.tally.foreign += 1,
                 },
                 _ = &mut *left => return Ok(()),
                 () = alarm.ring(self.client.talker.poll_timeout()) => {
@@ -178,7 +178,8 @@ async fn send_stream(connection: Connection, bytes: Vec<u8>) {
 /// The QUIC configuration for RoQ, which accepts exactly this certificate.
 pub fn client_config(certificate_sha256: [u8; 32]) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let pinned = Arc::new(Pinned { certificate_sha256, provider: Arc::clone(&provider) });
+    let algorithms = provider.signature_verification_algorithms;
+    let pinned = Arc::new(Pinned { certificate_sha256, algorithms });
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("ring has TLS 1.3")
@@ -199,7 +200,7 @@ pub fn client_config(certificate_sha256: [u8; 32]) -> ClientConfig {
 #[derive(Debug)]
 struct Pinned {
     certificate_sha256: [u8; 32],
-    provider: Arc<CryptoProvider>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ServerCertVerifier for Pinned {
@@ -233,11 +234,10 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

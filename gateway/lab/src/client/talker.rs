@@ -13,7 +13,6 @@ use crate::TestHeader;
 use crate::ledger::{ReceivedPacket, SentPacket};
 use crate::reception::RtpReception;
 
-/// Interval of RTCP reports: one second.
 const REPORT_EVERY_NS: u64 = 1_000_000_000;
 /// Maximum received streams with statistics. Above this the stream that has been silent longest is forgotten.
 const HEARD_MAX: usize = 64;
@@ -64,7 +63,7 @@ pub(crate) struct Talker {
     video: Option<VideoStream>,
     heard: Vec<ReceivedStream>,
     report_ns: u64,
-    tally: ClientTally,
+    pub(super) tally: ClientTally,
 }
 
 struct ReceivedStream {
@@ -94,10 +93,6 @@ impl Talker {
             report_ns: now_ns,
             tally: ClientTally::default(),
         }
-    }
-
-    pub(crate) fn tally(&self) -> ClientTally {
-        self.tally
     }
 
     /// Time of the next call of [`poll_transmit`](Self::poll_transmit): nanoseconds since the Unix epoch.

@@ -144,15 +144,7 @@ impl Crew {
         let ice = ice.map(|credentials| Ice::new(&credentials, persona.seed, now_ns));
         let reports = Rc::clone(&self.reports);
         let live = ice.is_none().then(|| LiveClient::new(persona, &reports));
-        self.clients.push(Some(UdpClient {
-            persona,
-            socket,
-            gateway,
-            ice,
-            live,
-            foreign: 0,
-            reports,
-        }));
+        self.clients.push(Some(UdpClient { persona, socket, gateway, ice, live, reports }));
         self.by_session.insert(persona.session, slot);
         self.wheel.arm(slot, now_ns);
         Ok(())
@@ -166,8 +158,6 @@ struct UdpClient {
     ice: Option<Ice>,
     /// `None` before the client may send.
     live: Option<LiveClient>,
-    /// Datagrams from another address than the gateway's, before the client may send.
-    foreign: u64,
     reports: SharedReports,
 }
 
@@ -186,7 +176,7 @@ impl UdpClient {
 
     fn handle_datagram(&mut self, datagram: &Datagram<'_>) {
         if datagram.source != self.gateway {
-            *self.live.as_mut().map_or(&mut self.foreign, |live| &mut live.foreign) += 1;
+            self.live.iter_mut().for_each(|live| live.talker.tally.foreign += 1);
         } else if demux::classify(datagram.bytes) == DatagramKind::Stun {
             self.handle_stun(datagram.bytes);
         } else if let Some(live) = &mut self.live {
@@ -198,9 +188,7 @@ impl UdpClient {
         let Some(ice) = &mut self.ice else { return };
         ice.handle(datagram);
         if self.live.is_none() && ice.is_answered {
-            let mut live = LiveClient::new(self.persona, &self.reports);
-            live.foreign = self.foreign;
-            self.live = Some(live);
+            self.live = Some(LiveClient::new(self.persona, &self.reports));
         }
         if self.live.is_none() && ice.is_refused {
             self.reports.borrow().tell(self.persona.session, |state| {
@@ -242,7 +230,6 @@ struct Ice {
     tie_breaker: u64,
     asked: Option<Transaction>,
     next_ns: u64,
-    /// A check was answered.
     is_answered: bool,
     is_refused: bool,
 }

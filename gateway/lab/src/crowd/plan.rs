@@ -102,7 +102,6 @@ impl CrowdPlan {
     }
 }
 
-/// A session to open.
 #[derive(Clone, Debug)]
 pub(crate) struct PlannedSession {
     pub(crate) persona: Persona,

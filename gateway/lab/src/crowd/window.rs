@@ -210,8 +210,6 @@ pub struct FaultEffect {
     pub of_the_hit: u64,
     /// Affected receivers without a packet in the last 500 ms, or since the fault if that is less.
     pub unheard: usize,
-    /// The longest pause of each receiver that was not hit, nanoseconds.
-    pub other_pauses_ns: Vec<u64>,
     /// Pauses after the fault of at least `FREEZE`, of receivers that were hit.
     pub freezes: u64,
     /// Such pauses of receivers that were not hit.
@@ -255,7 +253,6 @@ impl FaultEffect {
         let longest = pauses().max().unwrap_or(0);
         if !hit {
             self.freezes_of_others += freezes;
-            self.other_pauses_ns.push(longest);
             return;
         }
         self.freezes += freezes;
@@ -279,7 +276,6 @@ impl FaultEffect {
         self.left_ns.extend(other.left_ns);
         self.of_the_hit += other.of_the_hit;
         self.unheard += other.unheard;
-        self.other_pauses_ns.extend(other.other_pauses_ns);
         self.freezes += other.freezes;
         self.freezes_of_others += other.freezes_of_others;
         self.sent += other.sent;

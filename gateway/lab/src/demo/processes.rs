@@ -145,7 +145,6 @@ impl Processes {
         Ok(process.map_or(Ok(()), |process| process.signal(signal))?)
     }
 
-    /// Restarts a killed node at its old address.
     pub(super) async fn restart_node(&mut self, name: &str) -> Result<(), LabError> {
         if let Some(node) = self.nodes.iter_mut().find(|node| node.name == name) {
             // Reaps the dead process, which frees its port.
@@ -156,7 +155,6 @@ impl Processes {
         Ok(())
     }
 
-    /// Fails if the gateway has ended.
     pub(super) fn require_gateway(&mut self) -> Result<(), LabError> {
         if self.gateway.is_running() {
             return Ok(());
@@ -164,12 +162,10 @@ impl Processes {
         Err(self.gateway.error("ended").into())
     }
 
-    /// A folder within that of the demo.
     pub(super) fn subfolder(&self, name: &str) -> PathBuf {
         self.folder.path.join(name)
     }
 
-    /// The folder, if it is kept.
     pub(super) fn kept(&self) -> Option<PathBuf> {
         self.folder.keep.then(|| self.folder.path.clone())
     }

@@ -190,102 +190,102 @@ pub(super) struct PromiseCheck {
 
 impl fmt::Display for DemoReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write(self, out)
-    }
-}
-
-fn write(report: &DemoReport, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let DemoReport {
-        sessions, rooms, packets, control, degradation, strangers, policy_calls, ..
-    } = report;
-    writeln!(out)?;
-    writeln!(
-        out,
-        "{} sessions over UDP and {} over QUIC, in {} calls and {} streams",
-        sessions.udp, sessions.quic, rooms.calls, rooms.streams
-    )?;
-    writeln!(
-        out,
-        "{} packets sent, {} received; lost: {} to faults and {} unexplained; {} dropped by degradation",
-        packets.sent, packets.received, packets.lost_to_faults, packets.lost, packets.shed
-    )?;
-    writeln!(out)?;
-    writeln!(
-        out,
-        "{:<34}{:>9}{:>11}{:>10}{:>8}{:>8}{:>7}",
-        "gap at the receiver, ms", "sessions", "detected", "p50", "p99", "max", "lost"
-    )?;
-    let mut row = |name: &str, sessions: &str, detected: &str, gap: GapFigures, lost: &str| {
-        let GapSpread { p50, p99, max } = gap.spread;
+        let DemoReport {
+            sessions,
+            rooms,
+            packets,
+            control,
+            degradation,
+            strangers,
+            policy_calls,
+            ..
+        } = self;
         writeln!(
             out,
-            "{name:<34}{sessions:>9}{detected:>11}{p50:>10.1}{p99:>8.1}{max:>8.1}{lost:>7}"
-        )
-    };
-    row("no fault, UDP", "", "", control.gap_ms, "")?;
-    row("no fault, QUIC", "", "", control.gap_ms_quic, "")?;
-    if let Some(Takeover { sessions, gap_ms, packets_lost, .. }) = report.takeover {
-        let (sessions, lost) = (sessions.to_string(), packets_lost.to_string());
-        row("gateway killed, UDP", &sessions, "", gap_ms, &lost)?;
-    }
-    for failover in &report.failovers {
-        let detected =
-            failover.detect_ms.max.map_or("–".to_owned(), |detect| format!("{detect:.1}"));
-        let (sessions, lost) = (failover.sessions.to_string(), failover.packets_lost.to_string());
-        row(&name(failover), &sessions, &detected, failover.gap_ms, &lost)?;
-    }
-    writeln!(out)?;
-    writeln!(
-        out,
-        "lossy network: {} sessions capped, {} on voice only, {} restored",
-        degradation.capped, degradation.voice_only, degradation.restored
-    )?;
-    writeln!(
-        out,
-        "policies: {} answers, {} applied, {} other than the native default, {} faults",
-        policy_calls.total,
-        policy_calls.applied,
-        policy_calls.differs_from_native,
-        policy_calls.faults
-    )?;
-    for reload in &report.reloads {
-        let reason = reload.reason.as_deref().unwrap_or("");
-        writeln!(out, "  {} plugin: {}{}", reload.plugin, reload.outcome, shortened(reason))?;
-    }
-    writeln!(
-        out,
-        "unauthorised: {} packets, {} forwarded, {} learned ({})",
-        strangers.sent,
-        strangers.forwarded,
-        strangers.learned,
-        counts(&strangers.counted)
-    )?;
-    writeln!(out, "spans received: {}", counts(&report.spans_received))?;
-    for skipped in &report.skipped {
-        writeln!(out, "skipped: {skipped}")?;
-    }
-    writeln!(out)?;
-    for check in &report.checks {
-        let mark = match check.kept {
-            Some(true) => "ok    ",
-            Some(false) => "FAILED",
-            None => "LATE  ",
-        };
-        writeln!(out, "{mark}  {:<62} {}", check.promise, check.found)?;
-    }
-    let count = |kept| report.checks.iter().filter(|check| check.kept == kept).count();
-    writeln!(out)?;
-    writeln!(out, "{} of {} checks passed", count(Some(true)), report.checks.len())?;
-    if report.machine.is_late() {
-        writeln!(out, "this machine is slow to wake threads: {}", report.machine)?;
-    }
-    if count(None) > 0 {
-        writeln!(
-            out,
-            "LATE: the gap exceeds its limit, which this machine may cause; repeat on an idle one"
+            "\n{} sessions over UDP and {} over QUIC, in {} calls and {} streams",
+            sessions.udp, sessions.quic, rooms.calls, rooms.streams
         )?;
+        writeln!(
+            out,
+            "{} packets sent, {} received; lost: {} to faults and {} unexplained; {} dropped by degradation",
+            packets.sent, packets.received, packets.lost_to_faults, packets.lost, packets.shed
+        )?;
+        writeln!(
+            out,
+            "\n{:<34}{:>9}{:>11}{:>10}{:>8}{:>8}{:>7}",
+            "gap at the receiver, ms", "sessions", "detected", "p50", "p99", "max", "lost"
+        )?;
+        let mut row = |name: &str, sessions: &str, detected: &str, gap: GapFigures, lost: &str| {
+            let GapSpread { p50, p99, max } = gap.spread;
+            writeln!(
+                out,
+                "{name:<34}{sessions:>9}{detected:>11}{p50:>10.1}{p99:>8.1}{max:>8.1}{lost:>7}"
+            )
+        };
+        row("no fault, UDP", "", "", control.gap_ms, "")?;
+        row("no fault, QUIC", "", "", control.gap_ms_quic, "")?;
+        if let Some(Takeover { sessions, gap_ms, packets_lost, .. }) = self.takeover {
+            let (sessions, lost) = (sessions.to_string(), packets_lost.to_string());
+            row("gateway killed, UDP", &sessions, "", gap_ms, &lost)?;
+        }
+        for failover in &self.failovers {
+            let detected =
+                failover.detect_ms.max.map_or("–".to_owned(), |detect| format!("{detect:.1}"));
+            let (sessions, lost) =
+                (failover.sessions.to_string(), failover.packets_lost.to_string());
+            row(&name(failover), &sessions, &detected, failover.gap_ms, &lost)?;
+        }
+        writeln!(
+            out,
+            "\nlossy network: {} sessions capped, {} on voice only, {} restored",
+            degradation.capped, degradation.voice_only, degradation.restored
+        )?;
+        writeln!(
+            out,
+            "policies: {} answers, {} applied, {} other than the native default, {} faults",
+            policy_calls.total,
+            policy_calls.applied,
+            policy_calls.differs_from_native,
+            policy_calls.faults
+        )?;
+        for reload in &self.reloads {
+            let reason = reload.reason.as_deref().unwrap_or("");
+            writeln!(out, "  {} plugin: {}{}", reload.plugin, reload.outcome, shortened(reason))?;
+        }
+        writeln!(
+            out,
+            "unauthorised: {} packets, {} forwarded, {} learned ({})",
+            strangers.sent,
+            strangers.forwarded,
+            strangers.learned,
+            counts(&strangers.counted)
+        )?;
+        writeln!(out, "spans received: {}", counts(&self.spans_received))?;
+        for skipped in &self.skipped {
+            writeln!(out, "skipped: {skipped}")?;
+        }
+        writeln!(out)?;
+        for check in &self.checks {
+            let mark = match check.kept {
+                Some(true) => "ok    ",
+                Some(false) => "FAILED",
+                None => "LATE  ",
+            };
+            writeln!(out, "{mark}  {:<62} {}", check.promise, check.found)?;
+        }
+        let count = |kept| self.checks.iter().filter(|check| check.kept == kept).count();
+        writeln!(out, "\n{} of {} checks passed", count(Some(true)), self.checks.len())?;
+        if self.machine.is_late() {
+            writeln!(out, "this machine is slow to wake threads: {}", self.machine)?;
+        }
+        if count(None) > 0 {
+            writeln!(
+                out,
+                "LATE: the gap exceeds its limit, which this machine may cause; repeat on an idle one"
+            )?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn counts(counts: &BTreeMap<String, u64>) -> String {

@@ -55,13 +55,11 @@ pub(super) fn plan(sessions: u32, seed: u64) -> Vec<PlannedSession> {
     plan
 }
 
-/// The sessions of one transport.
 pub(super) fn sessions_by(plan: &[PlannedSession], transport: PlannedTransport) -> BTreeSet<u64> {
     let by = plan.iter().filter(|planned| planned.transport == transport);
     by.map(|planned| planned.persona.session).collect()
 }
 
-/// The rooms of one scenario, by number.
 pub(super) fn rooms_of(plan: &[PlannedSession], scenario: &str) -> BTreeSet<u64> {
     let of = plan.iter().filter(|planned| planned.offer.scenario == scenario);
     of.map(|planned| planned.room).collect()
@@ -124,7 +122,6 @@ impl DemoRoom {
     }
 }
 
-/// Opens all sessions and waits until every client can send.
 pub(super) async fn open(
     plan: &[PlannedSession],
     processes: &mut Processes,

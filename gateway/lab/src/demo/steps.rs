@@ -38,7 +38,6 @@ const VOICE_ONLY_WITHIN: Duration = Duration::from_secs(8);
 const RESTORED_WITHIN: Duration = Duration::from_secs(15);
 /// Wait after the policy swap. A policy may move a quarter of the rooms per second.
 const SWAP_SETTLES: Duration = Duration::from_secs(4);
-/// Wait between two pushes.
 const BETWEEN_PUSHES: Duration = Duration::from_millis(400);
 const API_ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// Packets of each kind that unauthorised clients send.
@@ -89,7 +88,6 @@ pub(super) struct DemoPush {
     pub(super) rooms_moved: usize,
 }
 
-/// The records of a demo beside the ledger.
 #[derive(Default)]
 pub(super) struct DemoRecord {
     pub(super) plan: Vec<PlannedSession>,
@@ -135,7 +133,6 @@ struct DemoRun {
     record: DemoRecord,
 }
 
-/// Runs all steps and returns the records for evaluation.
 pub(super) async fn run(
     options: &DemoOptions,
     evenkeel: &Path,
@@ -272,7 +269,6 @@ impl DemoRun {
         }))
     }
 
-    /// The nodes of each room's route.
     async fn routes(&mut self) -> Result<BTreeMap<String, Vec<String>>, LabError> {
         let rooms = self.admin.list("rooms").await.map_err(LabError::gateway("listing rooms"))?;
         let nodes = |room: &Value| {
@@ -305,7 +301,6 @@ impl DemoRun {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 
-    /// Replaces the routing policy by one that decides differently.
     async fn swap(&mut self) -> Result<(), LabError> {
         self.progress.say("pushing another revision of call/routing: rooms stay in their zone");
         let before = self.routes().await?;
@@ -353,7 +348,6 @@ impl DemoRun {
         pushed.map_err(LabError::gateway("pushing a policy"))
     }
 
-    /// Sends unauthorised traffic to all listeners.
     async fn send_unauthorised(&mut self) -> Result<(), LabError> {
         self.progress
             .say("sending unauthorised traffic: unknown addresses, passwords, tags and flows");
@@ -444,15 +438,11 @@ impl DemoRun {
     }
 }
 
-async fn wait_for(within: Duration, mut happened: impl FnMut() -> bool) -> bool {
+async fn wait_for(within: Duration, happened: impl Fn() -> bool) {
     let until = Instant::now() + within;
-    while Instant::now() < until {
-        if happened() {
-            return true;
-        }
+    while Instant::now() < until && !happened() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    happened()
 }
 
 fn shipped() -> &'static [u8] {

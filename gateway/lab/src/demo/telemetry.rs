@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use evenkeel_process::lock;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -24,7 +25,6 @@ const BODY_MAX: usize = 20 * 1_024 * 1_024;
 
 type SpanCounts = Arc<Mutex<BTreeMap<String, u64>>>;
 
-/// The policy calls in the text of `/metrics`.
 pub(super) fn calls(text: &str) -> PolicyCalls {
     let mut calls = PolicyCalls::default();
     for line in text.lines() {
@@ -80,7 +80,7 @@ impl TelemetryReceiver {
     /// Closes the listener and all connections. Returns the counts.
     pub(super) fn end(&mut self) -> BTreeMap<String, u64> {
         self.serving.abort();
-        std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.counts))
     }
 }
 
@@ -119,7 +119,7 @@ async fn count_spans(
         *response.status_mut() = StatusCode::BAD_REQUEST;
         return Ok(response);
     };
-    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut counts = lock(&counts);
     let scopes = spans.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
     for span in scopes.flat_map(|scope| scope.spans) {
         *counts.entry(span.name).or_default() += 1;

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::plan::{DrillError, DrillFault, DrillPlan, Unmended, by_hand};
 use crate::crowd::FaultEffect;
+use crate::ledger::ranks;
 
 /// A distribution in milliseconds (nearest rank). Without samples it is `null` in JSON.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
@@ -27,14 +28,10 @@ pub struct Milliseconds {
 }
 
 impl Milliseconds {
-    pub(crate) fn of(mut values: Vec<f64>) -> Milliseconds {
-        values.sort_unstable_by(f64::total_cmp);
-        let rank = |percent: usize| {
-            let index = (values.len() * percent).div_ceil(100).saturating_sub(1);
-            values.get(index).copied()
-        };
-        let [p50, p90, p99, max] = [50, 90, 99, 100].map(rank);
-        Milliseconds { p50, p90, p99, max, n: values.len() }
+    pub(crate) fn of(values: Vec<f64>) -> Milliseconds {
+        let n = values.len();
+        let [p50, p90, p99, max] = ranks(values, [50, 90, 99, 100]);
+        Milliseconds { p50, p90, p99, max, n }
     }
 
     fn of_ns(values: &[u64]) -> Milliseconds {

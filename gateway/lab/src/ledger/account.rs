@@ -10,7 +10,6 @@ const BEFORE_DEATH_NS: u64 = 40_000_000;
 /// The longest loss across which sequence numbers are interpolated.
 const LOST_IN_A_ROW: u16 = 500;
 
-/// One packet that was due on one path.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct DuePacket {
     pub(crate) path: StreamPath,

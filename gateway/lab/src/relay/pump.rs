@@ -5,10 +5,11 @@ use std::collections::btree_map::OccupiedEntry;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use evenkeel_process::lock;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::datagrams::DatagramInbox;
@@ -100,7 +101,7 @@ impl<W: RelayHandler> Pump<W> {
 
     /// Locks the handler; the thread waits meanwhile.
     pub fn world(&self) -> MutexGuard<'_, W> {
-        self.shared.world()
+        lock(&self.shared.world)
     }
 
     /// Reads this socket from now on, under this number.
@@ -129,19 +130,15 @@ impl<W: RelayHandler> Drop for Pump<W> {
 }
 
 impl<W: RelayHandler> PumpShared<W> {
-    fn world(&self) -> MutexGuard<'_, W> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn run(&self) {
         let mut inbox = DatagramInbox::new(DATAGRAM, BATCH);
         let mut events = [EpollEvent::empty(); EVENTS];
         while !self.ending.load(Ordering::Relaxed) {
-            let nap = self.world().late().nap(Instant::now());
+            let nap = lock(&self.world).late().nap(Instant::now());
             let timeout = EpollTimeout::try_from(nap).unwrap_or(EpollTimeout::ZERO);
             // An interrupted wait returns no events.
             let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
-            let mut world = self.world();
+            let mut world = lock(&self.world);
             for event in &events[..ready] {
                 world.read(event.data(), &mut inbox, &self.epoll);
             }

@@ -9,14 +9,14 @@ use evenkeel_media::trunk::message::{
     ClockRefusal, MessageError, NodeFault, NodeLoad, NodeSecret, OpenStatus, OrderOutcome, Replays,
     ServingState, TrunkAnswer, TrunkQuestion,
 };
-use evenkeel_media::trunk::seal::{self, SealError, SealSender};
-use evenkeel_media::trunk::{self, Ballots, Tag};
+use evenkeel_media::trunk::seal::{NodeSeal, SealError, SealSender};
+use evenkeel_media::trunk::{self, Ballots, Bundles, Tag};
 use evenkeel_media::{rtp, stun};
 use fastrand::Rng;
 
 use super::counters::SampleNodeCounters;
 use super::options::{NodeBehaviour, PlainRoom, SampleNodeOptions, number_of};
-use super::session::{Outgoing, ReflectedRoom, ReflectedSession, SessionLeg};
+use super::session::{ReflectedRoom, ReflectedSession, SessionLeg, send};
 use crate::TestHeader;
 use crate::datagrams::{Datagram, DatagramOutbox};
 
@@ -26,7 +26,6 @@ const PLAIN_LEASE: Duration = Duration::from_secs(60);
 const CUT_FOR: Duration = Duration::from_secs(300);
 /// Minimum interval of refusals, however many messages are refused.
 const REFUSED_EVERY: Duration = Duration::from_millis(100);
-/// Interval of lease checks.
 const LEASES_EVERY: Duration = Duration::from_millis(50);
 
 /// Monotonic and wall clock, read once per batch.
@@ -59,7 +58,10 @@ pub(super) struct Reflector {
     rooms: HashMap<ReflectedRoom, Vec<SessionIndex>>,
     /// The session and incoming SSRC of each outgoing SSRC.
     pub(super) out_ssrcs: HashMap<u32, (SessionIndex, u32)>,
-    outgoing: Outgoing,
+    /// Packets on trunk legs, bundled per destination.
+    bundles: Bundles,
+    /// Set if trunk legs are encrypted.
+    seal: Option<NodeSeal>,
     leases_seen: Option<Instant>,
     pub(super) counters: SampleNodeCounters,
     pub(super) scratch: Vec<u8>,
@@ -70,7 +72,7 @@ pub(super) struct Reflector {
 impl Reflector {
     pub(super) fn new(options: SampleNodeOptions, mut rng: Rng) -> Self {
         let seal = options.secret.clone().filter(|_| options.encrypt);
-        let seal = seal.map(|secret| seal::NodeSeal::new(secret, rng.u64(..)));
+        let seal = seal.map(|secret| NodeSeal::new(secret, rng.u64(..)));
         let ballots = Ballots::new(rng.u32(..));
         Self {
             number: number_of(&options.name),
@@ -87,7 +89,8 @@ impl Reflector {
             by_source: HashMap::new(),
             rooms: HashMap::new(),
             out_ssrcs: HashMap::new(),
-            outgoing: seal.map(Outgoing::sealed).unwrap_or_default(),
+            bundles: if seal.is_some() { Bundles::sealed() } else { Bundles::default() },
+            seal,
             leases_seen: None,
             counters: SampleNodeCounters::default(),
             scratch: Vec::new(),
@@ -110,7 +113,7 @@ impl Reflector {
         match demux::classify(bytes) {
             DatagramKind::Signed => self.handle_signed(bytes, source, None, now, outbox),
             _ if self.cut.is_some() => {}
-            DatagramKind::Bundle if self.outgoing.is_sealed() => {
+            DatagramKind::Bundle if self.seal.is_some() => {
                 self.counters.refused.unreadable += 1;
             }
             DatagramKind::Bundle => {
@@ -146,7 +149,6 @@ impl Reflector {
         }
     }
 
-    /// Ends expired sessions.
     pub(super) fn handle_timeout(&mut self, now: BatchClock) {
         let due =
             self.leases_seen.is_none_or(|seen| now.instant.duration_since(seen) >= LEASES_EVERY);
@@ -164,12 +166,14 @@ impl Reflector {
         }
         let known: Vec<SocketAddr> =
             self.sessions.values().filter_map(|s| trunk_of(s.leg)).collect();
-        self.outgoing.keep(|address| known.contains(&address));
+        let is_known = |address| known.contains(&address);
+        self.bundles.keep(is_known);
+        self.seal.iter_mut().for_each(|seal| seal.keep(is_known));
     }
 
     /// Sends the bundles that have gathered.
     pub(super) fn flush(&mut self, outbox: &mut DatagramOutbox) {
-        self.outgoing.flush(outbox);
+        self.bundles.flush(&mut |to, bundle| send(self.seal.as_mut(), to, bundle, outbox));
     }
 
     fn handle_sealed(
@@ -180,7 +184,11 @@ impl Reflector {
         outbox: &mut DatagramOutbox,
     ) {
         let (mut datagram, length) = (bytes.to_vec(), bytes.len());
-        match self.outgoing.open(&mut datagram, source) {
+        let Some(seal) = &mut self.seal else {
+            self.counters.refused.unreadable += 1;
+            return;
+        };
+        match seal.open(&mut datagram, source) {
             Ok((content, sender)) => match demux::classify(content) {
                 DatagramKind::Signed => {
                     self.handle_signed(content, source, Some(sender), now, outbox);
@@ -220,7 +228,8 @@ impl Reflector {
                 self.counters.unknown_source += 1;
                 continue;
             }
-            self.outgoing.came(gateway, length, outbox);
+            let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, outbox);
+            self.bundles.came(gateway, length, send);
             self.handle_packet(index, packet, now, outbox);
         }
     }
@@ -244,7 +253,9 @@ impl Reflector {
             Err(refused) => return self.refuse(refused, (bytes, source), now, outbox),
         };
         let sealed = sender.is_some();
-        sender.into_iter().for_each(|sender| self.outgoing.learn(sender));
+        if let (Some(seal), Some(sender)) = (&mut self.seal, sender) {
+            seal.learn(sender);
+        }
         let newer = asked.owner.map(|owner| self.ballots.handle_owner(owner, now.instant));
         if let (Some(Err(epoch)), None) = (newer, self.cut) {
             let answer = TrunkAnswer::Superseded { epoch };
@@ -261,7 +272,7 @@ impl Reflector {
                     ..load
                 })
             }
-            TrunkQuestion::Open { tag, .. } if self.outgoing.is_sealed() && !sealed => {
+            TrunkQuestion::Open { tag, .. } if self.seal.is_some() && !sealed => {
                 TrunkAnswer::Open { tag, status: OpenStatus::Unencrypted }
             }
             TrunkQuestion::Open { room, tag, lease_s, .. } => {
@@ -287,7 +298,7 @@ impl Reflector {
             TrunkQuestion::Noted { .. } => return,
             TrunkQuestion::Start => TrunkAnswer::Start(OrderOutcome::Done),
             TrunkQuestion::Path { bundle_max, padding } => {
-                self.outgoing.limit(source, bundle_max);
+                self.bundles.limit(source, bundle_max.into());
                 TrunkAnswer::Path { padding }
             }
             TrunkQuestion::Vote { group, vote } => {
@@ -310,7 +321,7 @@ impl Reflector {
     ) {
         self.scratch.clear();
         answer.write(secret, nonce, now.unix_us, &mut self.scratch);
-        self.outgoing.answer(to, &self.scratch, sealed, outbox);
+        send(self.seal.as_mut().filter(|_| sealed), to, &self.scratch, outbox);
     }
 
     /// Tells the sender of a refused message whether the secret or the clock is wrong. The rate is limited, because
@@ -528,7 +539,17 @@ impl Reflector {
     }
 
     pub(super) fn send(&mut self, leg: SessionLeg, packet: &[u8], outbox: &mut DatagramOutbox) {
-        if self.outgoing.push(leg, packet, outbox) {
+        let is_sent = match leg {
+            SessionLeg::Port { source } => {
+                outbox.push(source, packet);
+                true
+            }
+            SessionLeg::Trunk { tag, reply_to } => {
+                let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, outbox);
+                self.bundles.push(reply_to, tag, packet, send)
+            }
+        };
+        if is_sent {
             self.counters.packets_out += 1;
         } else {
             self.counters.oversize += 1;

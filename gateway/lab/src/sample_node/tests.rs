@@ -587,27 +587,16 @@ fn excess_stream_replaces_the_longest_silent() {
 }
 
 #[test]
-fn unused_destination_is_forgotten() {
-    let mut outgoing = session::Outgoing::default();
-    let mut outbox = DatagramOutbox::default();
-    let (gone, here) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
-    for reply_to in [gone, here] {
-        let leg = session::SessionLeg::Trunk { tag: Tag(1), reply_to };
-        assert!(outgoing.push(leg, b"packet", &mut outbox));
-    }
-    outgoing.keep(|address| address == here);
-    assert_eq!(outgoing.destinations(), 2, "queued packets still go out");
-    outgoing.flush(&mut outbox);
-    outgoing.keep(|address| address == here);
-    assert_eq!(outgoing.destinations(), 1);
-}
-
-#[test]
 fn too_large_packet_is_counted_and_dropped() {
-    let mut outgoing = session::Outgoing::default();
-    let leg = session::SessionLeg::Trunk { tag: Tag(1), reply_to: "127.0.0.1:1".parse().unwrap() };
-    assert!(outgoing.push(leg, &[0; 1_461], &mut DatagramOutbox::default()));
-    assert!(!outgoing.push(leg, &[0; 1_462], &mut DatagramOutbox::default()));
+    let to = "127.0.0.1:1".parse().unwrap();
+    let leg = session::SessionLeg::Trunk { tag: Tag(1), reply_to: to };
+    let mut reflector =
+        Reflector::new(SampleNodeOptions::new(to, "n"), fastrand::Rng::with_seed(1));
+    for size in [1_461, 1_462] {
+        reflector.send(leg, &vec![0; size], &mut DatagramOutbox::default());
+    }
+    let counters = reflector.counters();
+    assert_eq!((counters.packets_out, counters.oversize), (1, 1));
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use evenkeel_control::Actor;
 use evenkeel_model::GatewayLimits;
 use evenkeel_policies::ActivationOptions;

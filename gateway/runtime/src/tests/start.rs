@@ -113,7 +113,7 @@ async fn starting_policies_refuse_operations() {
     let (running, firsts) = start();
     let handle = running.handle.clone();
     let routing = || PolicyName { set: "call".into(), hook: Hook::Routing };
-    let source = || source(&settings().sets[0].bindings[0]).unwrap();
+    let source = || evenkeel_policies::PluginSource::read(&settings().sets[0].bindings[0]).unwrap();
     let bytes = source().bytes;
     assert_eq!(handle.status().await.unwrap().state, AdmissionState::Starting);
     let starting = Err(ControlError::Starting);

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{GatewayConfig, Traceparent};
-use evenkeel_control::{Actor, NodeNames, RolloutOutcome, RolloutReport, Staged};
+use evenkeel_control::{
+    Actor, EventRecord, GatewayEvent, NodeNames, RolloutOutcome, RolloutReport, Staged, TraceCaller,
+};
 use evenkeel_model::{
     Arm, AskId, ClientTransport, CloseReason, ClosedSession, CoreEvent, Decider, DecisionNote,
     DecisionOutcome, EvidenceSource, GuardRule, Health, Hook, Hop, Incarnation, MoveCause, NodeId,
@@ -17,9 +19,10 @@ use evenkeel_model::{
 };
 use evenkeel_revisions::RolloutStage;
 use evenkeel_telemetry::registry::{Attribute, Count, Level, Span, Time};
-use evenkeel_telemetry::{CallerTrace, EventRecorder, LogLines, Moment, Telemetry};
+use evenkeel_telemetry::{EventRecorder, LogLines, Moment, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Received;
+use tokio::sync::broadcast;
 
 use crate::receiver::Receiver;
 
@@ -57,8 +60,13 @@ fn start(
 ) -> (Telemetry, EventRecorder) {
     let settings = settings(name, receiver, protocol, share);
     let telemetry = Telemetry::start(&settings, "test").expect("telemetry starts");
-    let recorder = telemetry.recorder(Arc::new(NodeNames::of(&settings.core())));
+    let recorder = recorder(&telemetry, &settings, Traceparent::Link);
     (telemetry, recorder)
+}
+
+fn recorder(telemetry: &Telemetry, settings: &GatewayConfig, trust: Traceparent) -> EventRecorder {
+    let names = Arc::new(NodeNames::of(&settings.core()));
+    telemetry.recorder(broadcast::channel(1).1, names, trust)
 }
 
 fn policy(hook: Hook) -> PolicyName {
@@ -277,7 +285,7 @@ fn refused_offer_span_holds_its_decisions() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("refused", receiver.address, "grpc", 1.0);
     let arrived = Instant::now().checked_sub(Duration::from_millis(30)).unwrap();
-    let caller = CallerTrace::new(arrived, Some(TRACEPARENT), None, Traceparent::Link);
+    let caller = TraceCaller { arrived, traceparent: Some(TRACEPARENT.into()) };
     let applied = || DecisionOutcome::Applied { differs: true };
     hear(
         &mut recorder,
@@ -297,8 +305,10 @@ fn refused_offer_span_holds_its_decisions() {
         recorder.handle_event(offer, Some(&caller), Moment::now());
     }
     let homeless = Some((SessionId(9), RoomId(5)));
-    recorder.handle_turned_away("call", "address-taken", homeless, Some(&caller), Moment::now());
-    recorder.handle_turned_away("call", "no-listener", None, Some(&caller), Moment::now());
+    for (reason, session) in [("address-taken", homeless), ("no-listener", None)] {
+        let event = GatewayEvent::TurnedAway { scenario: "call".into(), reason, session };
+        recorder.record(&EventRecord { caller: Some(caller.clone()), ..EventRecord::now(event) });
+    }
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
     check_registered(&spans);
@@ -368,14 +378,15 @@ fn failover_links_are_bounded() {
 #[test]
 fn caller_trace_is_parent_only_if_trusted() {
     let receiver = Receiver::grpc();
-    let (telemetry, mut recorder) = start("caller", receiver.address, "grpc", 0.0);
-    let caller = |trust| CallerTrace::new(Instant::now(), Some(TRACEPARENT), None, trust);
-    let trusted = caller(Traceparent::Parent);
-    recorder.handle_event(&opened(1, 1), Some(&trusted), Moment::now());
-    let stranger = caller(Traceparent::Link);
-    recorder.handle_event(&opened(2, 2), Some(&stranger), Moment::now());
+    let settings = settings("caller", receiver.address, "grpc", 0.0);
+    let telemetry = Telemetry::start(&settings, "test").unwrap();
+    let [mut trusting, mut mistrusting] = [Traceparent::Parent, Traceparent::Link]
+        .map(|trust| recorder(&telemetry, &settings, trust));
+    let caller = TraceCaller { arrived: Instant::now(), traceparent: Some(TRACEPARENT.into()) };
+    trusting.handle_event(&opened(1, 1), Some(&caller), Moment::now());
+    mistrusting.handle_event(&opened(2, 2), Some(&caller), Moment::now());
     let refused = refused("call", OfferRefusal::Full { retry_after: SOON }, None);
-    recorder.handle_event(&refused, Some(&stranger), Moment::now());
+    mistrusting.handle_event(&refused, Some(&caller), Moment::now());
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
     check_registered(&spans);
@@ -612,7 +623,7 @@ fn silent_receiver_blocks_nothing() {
 fn every_event_changes_a_metric() {
     let settings = GatewayConfig::load(None, None).unwrap();
     let telemetry = Telemetry::start(&settings, "test").unwrap();
-    let mut recorder = telemetry.recorder(Arc::new(NodeNames::of(&settings.core())));
+    let mut recorder = recorder(&telemetry, &settings, Traceparent::Link);
     let (room, native) = (RoomId(1), Decider::Native);
     let guarded = DecisionOutcome::Guarded(GuardRule::Churn);
     let hook = Hook::Routing;
@@ -715,7 +726,7 @@ fn unclaimed_decision_is_a_root_span() {
 fn missing_receiver_still_counts() {
     let settings = GatewayConfig::load(None, None).unwrap();
     let telemetry = Telemetry::start(&settings, "test").unwrap();
-    let mut recorder = telemetry.recorder(Arc::new(NodeNames::of(&settings.core())));
+    let mut recorder = recorder(&telemetry, &settings, Traceparent::Link);
     hear(&mut recorder, &[opened(1, 1)]);
     assert_eq!(counted(&telemetry, "evenkeel_sessions_opened_total", "call"), 1);
     assert!(telemetry.flush(Duration::ZERO), "nothing waits");

@@ -114,7 +114,7 @@ async fn flush_ends_without_a_receiver() {
     let receiver = receiver(usize::MAX);
     (0..2_000).for_each(|n| queue.push(n));
     let (done, waiting) = sync_channel(1);
-    flush.request(done);
+    flush.try_send(done).unwrap();
     let stop = async {
         while waiting.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
             sleep(GATHER).await;

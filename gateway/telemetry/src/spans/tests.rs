@@ -1,15 +1,25 @@
-use opentelemetry::trace::{SpanContext, SpanId, TraceFlags};
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceState};
+use opentelemetry_sdk::trace::SamplingDecision;
 
 use super::*;
 
 fn sampled(share: f64, trace: u128, name: &str, outcome: &'static str) -> bool {
     let attributes = [KeyValue::new(Attribute::Outcome.key(), outcome)];
-    Sampler { share }.chosen(TraceId::from(trace), name, &attributes)
+    let kind = SpanKind::Server;
+    let sampling = SpanSampler { share }.should_sample(
+        None,
+        TraceId::from(trace),
+        name,
+        &kind,
+        &attributes,
+        &[],
+    );
+    sampling.decision == SamplingDecision::RecordAndSample
 }
 
 #[test]
 fn share_is_sampled_by_trace_id() {
-    let half = 1u128 << 55;
+    let half = 1u128 << 63;
     assert!(sampled(0.5, half - 1, "session.open", WELL));
     assert!(!sampled(0.5, half, "session.open", WELL));
     assert!(!sampled(0.0, 0, "session.open", WELL));
@@ -31,7 +41,7 @@ fn child_follows_its_parent() {
     };
     let decide = |share, flags| {
         let parent = context(flags);
-        Sampler { share }
+        SpanSampler { share }
             .should_sample(
                 Some(&parent),
                 TraceId::from(9),
@@ -44,4 +54,30 @@ fn child_follows_its_parent() {
     };
     assert_eq!(decide(0.0, TraceFlags::SAMPLED), SamplingDecision::RecordAndSample);
     assert_eq!(decide(1.0, TraceFlags::default()), SamplingDecision::Drop);
+}
+
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+fn trace(traceparent: &str, trust: Traceparent) -> (Context, Vec<Link>) {
+    let caller = TraceCaller { arrived: Instant::now(), traceparent: Some(traceparent.into()) };
+    trace_of(Some(&caller), trust)
+}
+
+#[test]
+fn untrusted_caller_is_link_trusted_is_parent() {
+    let (parent, links) = trace(TRACEPARENT, Traceparent::Link);
+    assert!(!parent.has_active_span());
+    assert_eq!(links[0].span_context.span_id().to_string(), "b7ad6b7169203331");
+    let (parent, links) = trace(TRACEPARENT, Traceparent::Parent);
+    assert!(links.is_empty());
+    let trace = parent.span().span_context().trace_id().to_string();
+    assert_eq!(trace, "0af7651916cd43dd8448eb211c80319c");
+}
+
+#[test]
+fn malformed_traceparent_is_ignored() {
+    for header in ["", "00-0-0-01", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
+        let (parent, links) = trace(header, Traceparent::Link);
+        assert!(links.is_empty() && !parent.has_active_span(), "{header}");
+    }
 }

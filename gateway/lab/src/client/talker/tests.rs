@@ -185,7 +185,7 @@ fn arrival_says_who_sent_it_and_in_what_numbers() {
     };
     assert_eq!(arrival, expected);
     assert_eq!(talker.handle_packet(b"\x80\x6f\0\0", 0), None);
-    assert_eq!((talker.tally().packets_received, talker.tally().unreadable), (1, 1));
+    assert_eq!((talker.tally.packets_received, talker.tally.unreadable), (1, 1));
 }
 
 #[test]

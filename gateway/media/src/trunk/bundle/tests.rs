@@ -190,8 +190,11 @@ fn encrypted_bundles_leave_space() {
 fn unused_destinations_are_forgotten() {
     let mut bundles = Bundles::default();
     let _ = sent(|mut send| {
-        bundles.came(address(1), 1, &mut send);
         bundles.came(address(2), 1, &mut send);
+        assert!(bundles.push(address(1), Tag(1), b"queued", &mut send));
+        bundles.keep(|to| to == address(2));
+        assert_eq!(bundles.destinations(), 2, "queued packets still go out");
+        bundles.flush(&mut send);
     });
     bundles.keep(|to| to == address(2));
     assert_eq!(bundles.destinations(), 1);

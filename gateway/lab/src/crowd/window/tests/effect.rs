@@ -61,7 +61,7 @@ fn freeze_begins_at_184_ms() {
 fn unaffected_pauses_are_kept_apart() {
     let effect = listened(&[(100, 2), (150, 2), (380, 2)], false);
     assert_eq!(effect.gaps_ns, [0_u64; 0]);
-    assert_eq!((effect.other_pauses_ns, effect.freezes_of_others), (vec![230 * MS], 1));
+    assert_eq!(effect.freezes_of_others, 1);
 }
 
 #[test]
@@ -71,5 +71,5 @@ fn pause_before_the_fault_does_not_count() {
     let effect = listened(&all, true);
     assert_eq!(effect.gaps_ns, [20 * MS]);
     let before = listened(&[(10, 2), (90, 2), (110, 2), (380, 2)], false);
-    assert_eq!(before.other_pauses_ns, [270 * MS]);
+    assert_eq!(before.freezes_of_others, 1);
 }

@@ -1,11 +1,14 @@
-use evenkeel_config::GatewayConfig;
+use evenkeel_config::{GatewayConfig, Traceparent};
 use evenkeel_control::samples::closed_session;
-use evenkeel_control::{AdmissionState, ControlRequest, PluginView, PolicyView};
+use evenkeel_control::{
+    AdmissionState, ControlRequest, EventRecord, GatewayEvent, NodeNames, PluginView, PolicyView,
+};
 use evenkeel_model::{
     CloseReason, CoreEvent, Health, Hook, Hop, Incarnation, NodeId, NodeProbing, NodeSettings,
     PolicyName, RegionId, RegionRole, RoomId, SessionId, Starts, Zone, ZoneId,
 };
 use evenkeel_revisions::PolicyStatus;
+use evenkeel_telemetry::Telemetry;
 use tokio::sync::{broadcast, mpsc};
 
 use super::*;
@@ -39,11 +42,11 @@ fn says(telemetry: &Telemetry, name: &str, label: &str, value: &str) {
 fn pending_events_are_recorded_at_the_end() {
     let telemetry = telemetry();
     let (events, told) = broadcast::channel(512);
-    let mut follower = Follower::new(told, Arc::default(), &telemetry, Traceparent::Link);
+    let mut recorder = telemetry.recorder(told, Arc::default(), Traceparent::Link);
     for number in 0..300 {
         events.send(closed(number)).unwrap();
     }
-    follower.finish();
+    recorder.finish();
     says(&telemetry, "evenkeel_sessions_closed_total", "shutdown", "300");
     says(&telemetry, "evenkeel_sessions_active", "", "0");
 }
@@ -52,11 +55,11 @@ fn pending_events_are_recorded_at_the_end() {
 fn events_that_were_missed_are_counted() {
     let telemetry = telemetry();
     let (events, told) = broadcast::channel(16);
-    let mut follower = Follower::new(told, Arc::default(), &telemetry, Traceparent::Link);
+    let mut recorder = telemetry.recorder(told, Arc::default(), Traceparent::Link);
     for number in 0..40 {
         events.send(closed(number)).unwrap();
     }
-    follower.finish();
+    recorder.finish();
     says(&telemetry, "evenkeel_sessions_closed_total", "shutdown", "16");
     says(&telemetry, "evenkeel_telemetry_dropped_total", "signal=\"events\"", "24");
 }

@@ -1,90 +1,16 @@
-//! Turns events and counters into metrics, spans and log lines.
+//! Turns counters and states into metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_config::Traceparent;
-use evenkeel_control::{ControlError, EventRecord, GatewayEvent, Handle, NodeNames, StatusReport};
+use evenkeel_control::{ControlError, Handle, StatusReport};
 use evenkeel_core::NodeStanding;
 use evenkeel_telemetry::registry::{Attribute, Count, Level};
-use evenkeel_telemetry::{CallerTrace, EventRecorder, Instruments, Moment, NodeLevel, Telemetry};
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use evenkeel_telemetry::{Instruments, NodeLevel};
 
 /// Interval at which counters and states are read.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
-
-/// Records all events.
-pub(super) struct Follower {
-    events: Receiver<Arc<EventRecord>>,
-    recorder: EventRecorder,
-    instruments: Arc<Instruments>,
-    trust: Traceparent,
-}
-
-impl Follower {
-    pub(super) fn new(
-        events: Receiver<Arc<EventRecord>>,
-        names: Arc<NodeNames>,
-        telemetry: &Telemetry,
-        trust: Traceparent,
-    ) -> Follower {
-        let (recorder, instruments) = (telemetry.recorder(names), telemetry.instruments());
-        Follower { events, recorder, instruments, trust }
-    }
-
-    /// Records events until control ends.
-    pub(super) async fn follow(&mut self) {
-        loop {
-            match self.events.recv().await {
-                Ok(told) => self.record(&told),
-                Err(RecvError::Lagged(missed)) => self.missed(missed),
-                Err(RecvError::Closed) => return,
-            }
-        }
-    }
-
-    /// Records the remaining events after the gateway has ended, such as the ends of its last sessions.
-    pub(super) fn finish(&mut self) {
-        loop {
-            match self.events.try_recv() {
-                Ok(told) => self.record(&told),
-                Err(TryRecvError::Lagged(missed)) => self.missed(missed),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-            }
-        }
-        self.instruments.level(Level::SessionsActive, 0, &[]);
-    }
-
-    fn missed(&self, missed: u64) {
-        tracing::warn!(missed, "telemetry fell behind and missed events");
-        let labels = [(Attribute::Signal, "events"), (Attribute::Reason, "behind")];
-        self.instruments.count(Count::TelemetryDropped, missed, &labels);
-    }
-
-    fn record(&mut self, told: &EventRecord) {
-        let at = Moment::now();
-        let caller = told.caller.as_ref().map(|caller| {
-            CallerTrace::new(caller.arrived, caller.traceparent.as_deref(), None, self.trust)
-        });
-        match &told.event {
-            GatewayEvent::Core(event) => self.recorder.handle_event(event, caller.as_ref(), at),
-            GatewayEvent::TurnedAway { scenario, reason, session } => {
-                let caller = caller.as_ref();
-                self.recorder.handle_turned_away(scenario, reason, *session, caller, at);
-            }
-            GatewayEvent::Rollout(rollout) => self.recorder.handle_rollout(rollout, at),
-            GatewayEvent::NotOpened { session, node, reason } => {
-                self.recorder.handle_not_opened(*session, *node, reason, at);
-            }
-            GatewayEvent::NodeList(told) => self.recorder.handle_node_list(told),
-            GatewayEvent::NodeRemoved { node, name } => self.recorder.handle_node_gone(*node, name),
-            // Workers count shed packets; the event is for observers of single packets.
-            GatewayEvent::Shed { .. } => {}
-        }
-    }
-}
 
 /// Turns counters and states into metrics.
 pub(super) struct CounterFollower {
@@ -98,7 +24,6 @@ impl CounterFollower {
         CounterFollower { handle, instruments, before: BTreeMap::new() }
     }
 
-    /// Runs until control ends.
     pub(super) async fn follow(&mut self) {
         let mut every = tokio::time::interval(COUNTERS_EVERY);
         loop {
@@ -161,7 +86,6 @@ impl CounterFollower {
         }
     }
 
-    /// Adds the difference to the last total.
     fn add(&mut self, count: Count, attribute: Attribute, value: &'static str, total: u64) {
         let last = self.before.insert((count, value), total).unwrap_or(0);
         self.instruments.count(count, total.saturating_sub(last), &[(attribute, value)]);
