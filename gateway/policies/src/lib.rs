@@ -216,7 +216,7 @@ impl PolicyThreads {
     /// Numbers a new push and collects the data to prepare it. It supersedes earlier unfinished pushes of the policy.
     pub fn preparation(&self, policy: &PolicyName, gateway: &mut Gateway) -> Option<Preparation> {
         let running = self.running.get(policy)?;
-        let active = gateway.policy(policy)?.active_name();
+        let active = gateway.policy(policy)?.revisions().active_name();
         let plugin = active.as_ref().and_then(|active| running.plugins.get(active));
         Some(Preparation {
             push: gateway.change_policy(policy, Instant::now(), Lifecycle::next_push)?,
