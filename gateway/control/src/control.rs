@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{GatewayConfig, NodeConfig};
-use evenkeel_core::{Gateway, GatewayEffect, NotOpened};
+use evenkeel_core::{Gateway, GatewayEffect, NodeEffect, NotOpened};
 use evenkeel_dataplane::flows::Home;
 use evenkeel_dataplane::worker::{DscpMarks, Install, WorkerCommand};
 use evenkeel_drivers::{Clock, DriverAction, OpenRequest, set};
@@ -130,11 +130,11 @@ impl Control {
                 }
             }
             GatewayEffect::End { session, reason } => self.end(session, reason),
-            GatewayEffect::Probe { node, sequence } => self.probes.probe(node, sequence, clock),
-            GatewayEffect::Canary { node, sequence } => {
+            GatewayEffect::Node(NodeEffect::Probe { node, sequence }) => self.probes.probe(node, sequence, clock),
+            GatewayEffect::Node(NodeEffect::Canary { node, sequence }) => {
                 self.probes.send_canary(node, sequence, clock);
             }
-            GatewayEffect::Start { node } => {
+            GatewayEffect::Node(NodeEffect::Start { node }) => {
                 if let Some(configured) = self.nodes.listed(node).cloned()
                     && let Some(start) = &configured.start
                 {
@@ -142,7 +142,7 @@ impl Control {
                     self.signalling.start_hooks.start(node, &configured.name, start, attempt);
                 }
             }
-            GatewayEffect::EndStart { node, why } => {
+            GatewayEffect::Node(NodeEffect::EndStart { node, why }) => {
                 self.signalling.start_hooks.give_up(node);
                 if let Some(listed) = self.nodes.listed(node)
                     && let Some(start) = &listed.start
@@ -152,7 +152,7 @@ impl Control {
                     tracing::warn!(node = %listed.name, "node did not answer within {within:?}; start given up");
                 }
             }
-            GatewayEffect::Forget { node } => self.forget_node(node),
+            GatewayEffect::Node(NodeEffect::Forget { node }) => self.forget_node(node),
             GatewayEffect::Rollout(rollout) => {
                 self.reporting.send_event(GatewayEvent::Rollout(rollout));
             }

@@ -21,7 +21,7 @@ mod views;
 
 pub use effects::{GatewayEffect, RestoredSession};
 pub use evenkeel_model::Impossible;
-pub use evenkeel_nodes::{AgentWord, NodeEvidence, WATCH_EVERY};
+pub use evenkeel_nodes::{AgentWord, NodeEffect, NodeEvidence, WATCH_EVERY};
 pub use gateway::Gateway;
 pub use policy::subjects::{ArmStatistics, ArmTally, Said, SubjectQuarantine};
 pub use record::{

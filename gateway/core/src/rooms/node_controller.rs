@@ -270,7 +270,7 @@ impl NodeController<'_> {
     }
 
     /// Removes a node. The node is drained, whatever its agent or an operator says, and forgotten with
-    /// [`GatewayEffect::Forget`](crate::GatewayEffect::Forget) when it is empty. A drain in progress continues unless there is a new deadline.
+    /// [`NodeEffect::Forget`](crate::NodeEffect::Forget) when it is empty. A drain in progress continues unless there is a new deadline.
     pub fn handle_node_removed(
         &mut self,
         id: NodeId,

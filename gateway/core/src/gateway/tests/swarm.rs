@@ -16,6 +16,7 @@ use super::super::{GatewayEffect, NotOpened};
 use super::world::{Driver, Says, bound, listed};
 use super::*;
 use crate::Failback;
+use crate::NodeEffect;
 use crate::effects::Timer;
 use crate::sessions::{LegState, SessionPhase};
 
@@ -427,14 +428,14 @@ impl Swarm {
                 GatewayEffect::Restore(it) => assert!(seen.installed.contains(&it.session)),
                 GatewayEffect::Ask(_)
                 | GatewayEffect::Reply { .. }
-                | GatewayEffect::Probe { .. }
-                | GatewayEffect::Canary { .. }
-                | GatewayEffect::Start { .. }
-                | GatewayEffect::EndStart { .. }
+                | GatewayEffect::Node(NodeEffect::Probe { .. })
+                | GatewayEffect::Node(NodeEffect::Canary { .. })
+                | GatewayEffect::Node(NodeEffect::Start { .. })
+                | GatewayEffect::Node(NodeEffect::EndStart { .. })
                 | GatewayEffect::Rollout(_)
                 | GatewayEffect::Unload { .. }
                 | GatewayEffect::Remember { .. } => {}
-                GatewayEffect::Forget { .. } => seen.forgot = true,
+                GatewayEffect::Node(NodeEffect::Forget { .. }) => seen.forgot = true,
             }
         }
         self.history.extend(outputs);
