@@ -111,9 +111,7 @@ impl Control {
             GatewayEffect::CloseAt { session, hop } => {
                 let act = self.signalling.drivers.close(session, hop, clock);
                 self.act(act);
-                if let Some(home) = self.registry.get(session).map(|entry| entry.home) {
-                    self.workers.command(home.worker, WorkerCommand::Detach { home, hop });
-                }
+                self.with_home(session, |home| WorkerCommand::Detach { home, hop });
             }
             GatewayEffect::Reply { offer, result } => {
                 if let Some(session) = self.offers.reply(offer, result) {
@@ -130,7 +128,9 @@ impl Control {
                 }
             }
             GatewayEffect::End { session, reason } => self.end(session, reason),
-            GatewayEffect::Node(NodeEffect::Probe { node, sequence }) => self.probes.probe(node, sequence, clock),
+            GatewayEffect::Node(NodeEffect::Probe { node, sequence }) => {
+                self.probes.probe(node, sequence, clock)
+            }
             GatewayEffect::Node(NodeEffect::Canary { node, sequence }) => {
                 self.probes.send_canary(node, sequence, clock);
             }
@@ -162,12 +162,15 @@ impl Control {
             GatewayEffect::Remember { policy, remembered } => {
                 self.policies.threads.remember(&policy, remembered);
             }
-            GatewayEffect::Event(event) => match event {
-                CoreEvent::Closed { session, .. } => {
-                    self.reporting.close(session, event, &self.registry);
+            GatewayEffect::Event(event @ CoreEvent::Closed { session, .. }) => {
+                self.reporting.close(session, event, &self.registry);
+            }
+            GatewayEffect::Event(event) => {
+                if let CoreEvent::Decided { ask, outcome, .. } = &event {
+                    self.policies.threads.note_decided(*ask, outcome);
                 }
-                event => self.reporting.send(self.offers.event(event, &self.registry)),
-            },
+                self.reporting.send(self.offers.event(event, &self.registry));
+            }
             GatewayEffect::Finished => {
                 self.lifetime.core_finished = true;
             }

@@ -18,7 +18,8 @@ use evenkeel_process::random::draw;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Control, awaits_first_packet, dscp};
-use crate::messages::{ControlRequest, NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
+use crate::handle::ControlRequest;
+use crate::messages::{NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
 use crate::records::{OFFERS_WITHIN, SLOTS, Suspended, Suspension, SuspensionGuard, Translation};
 use crate::registry::record::{EntryRecord, RestoredParts, RestoringSessions};
 use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
@@ -212,7 +213,7 @@ impl Control {
                     | ControlRequest::Abandon(_)),
                 ) => self.handle_request(request),
                 // An upgrade that was under way is given up: the sessions are closed here.
-                Some(request @ ControlRequest::Shutdown { .. }) => {
+                Some(request @ ControlRequest::Shutdown(..)) => {
                     self.resume(|| {});
                     self.handle_request(request);
                 }

@@ -20,10 +20,11 @@ use evenkeel_config::GatewayConfig;
 use evenkeel_core::{ArmStatistics, ArmTally, Gateway};
 use evenkeel_host as host;
 use evenkeel_model::{
-    Ask, AskId, CatalogEntry, EntryKind, GatewayLimits, NodeId, PluginFault, PolicyName, RegionId,
-    ZoneId,
+    Ask, AskId, CatalogEntry, DecisionOutcome, EntryKind, GatewayLimits, NodeId, PluginFault,
+    PolicyName, RegionId, ZoneId,
 };
 use evenkeel_process::lock;
+use evenkeel_recording::RecordedDecision;
 use evenkeel_revisions::{
     Lifecycle, PolicyStatus, Remembered, RevisionRefusal, RolloutOutcome, RolloutRules, WallClock,
 };
@@ -32,7 +33,7 @@ pub use prepare::{
     ActivationOptions, PluginSource, Preparation, RefusalLedger, RefusalRecord, TrustRules, begin,
     prepare,
 };
-pub use recorder::{Export, ExportOptions, PolicyRecorder, ReportedDecision};
+pub use recorder::{Export, ExportOptions, PolicyRecorder};
 use thread::{
     CatalogSnapshot, LoadDecision, PluginFacts, PolicyOrder, PolicyThread, QuestionBudgets,
     ThreadQueue,
@@ -283,6 +284,13 @@ impl PolicyThreads {
             return Err((id, PluginFault::Absent));
         };
         running.questions.try_send(ask).map_err(|_| (id, PluginFault::Late))
+    }
+
+    /// Records the decision on an answer.
+    pub fn note_decided(&self, ask: AskId, outcome: &DecisionOutcome) {
+        if let Some(recorder) = &self.recorder {
+            recorder.note_decided(RecordedDecision::of(ask, outcome));
+        }
     }
 
     /// Handles a message of a policy's thread.
