@@ -92,7 +92,7 @@ struct RunningPolicy {
     /// Wakes the thread for an order.
     bell: crossbeam_channel::Sender<()>,
     shared: Arc<ThreadQueue>,
-    plugins: BTreeMap<Arc<str>, PluginFacts>,
+    plugins: BTreeMap<Arc<str>, Arc<PluginFacts>>,
     keeper: Option<PolicyKeeper>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -105,7 +105,7 @@ impl RunningPolicy {
     }
 
     fn revoked(&self, rules: &TrustRules) -> BTreeMap<Arc<str>, Box<str>> {
-        let revoked = |(revision, plugin): (&Arc<str>, &PluginFacts)| {
+        let revoked = |(revision, plugin): (&Arc<str>, &Arc<PluginFacts>)| {
             Some((Arc::clone(revision), rules.revoked(&plugin.seal)?.to_string().into()))
         };
         self.plugins.iter().filter_map(revoked).collect()
@@ -120,7 +120,7 @@ impl RunningPolicy {
         let plugin = |revision: &Arc<str>| self.plugins.get(revision);
         let active = status.active.as_ref().and_then(plugin);
         let candidate = status.candidate.as_ref().and_then(|it| plugin(&it.revision));
-        let view = |plugin: &PluginFacts| PluginView {
+        let view = |plugin: &Arc<PluginFacts>| PluginView {
             title: plugin.title.clone(),
             origin: plugin.origin.clone(),
         };
@@ -328,7 +328,7 @@ impl PolicyThreads {
             // The policy was stopped; dropping `reply` reports that.
             return;
         };
-        let (name, plugin) = (Arc::clone(&revision.name), loaded.plugin(&revision));
+        let (name, plugin) = (Arc::clone(&revision.name), Arc::clone(&loaded.facts));
         let revoked = self.rules.revoked(&plugin.seal).map(|refused| refused.to_string().into());
         let result = gateway.change_policy(&policy, now, |life| {
             life.handle_ready(&request, revision, revoked, (since, now))

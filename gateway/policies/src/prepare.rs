@@ -17,7 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::compiling::Foundry;
 use super::thread::{
-    CatalogSnapshot, LoadDecision, LoadedPlugin, PolicyReport, ReadyRevision, ThreadQueue,
+    CatalogSnapshot, Figures, LoadDecision, LoadedPlugin, PluginFacts, PolicyReport, ReadyRevision,
+    ThreadQueue,
 };
 
 /// Maximum refusals kept: enough to look through after an incident.
@@ -275,9 +276,16 @@ fn take_in(
         })?
         .map_err(PrepareError::Unwanted)?;
     preparation.prove(&mut made)?;
-    let figures = Arc::default();
-    let (origin, catalog) = (source.origin, preparation.catalog.version);
-    let loaded = LoadedPlugin { policy: made, seal, origin, settings, catalog, figures };
+    let facts = PluginFacts {
+        name: Arc::clone(&revision.plugin),
+        title: format!("{} {}", revision.plugin, revision.version).into(),
+        origin: source.origin,
+        settings,
+        seal,
+        figures: Figures::default(),
+    };
+    let (facts, catalog) = (Arc::new(facts), preparation.catalog.version);
+    let loaded = LoadedPlugin { policy: made, facts, catalog };
     let (policy, since) = (policy.clone(), Instant::now());
     let LoadDecision { result, unwanted } = preparation.ask_core(|reply| {
         PolicyReport::Ready(Box::new(ReadyRevision {

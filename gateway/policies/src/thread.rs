@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use evenkeel_host::{self as host, LogLevel};
 use evenkeel_model::{
-    Arm, Ask, AskId, BreachCount, CatalogEntry, HookAnswer, PluginFault, PolicyName,
-    PolicyQuestion, RevisionAnswer,
+    Arm, Ask, AskId, BreachCount, CatalogEntry, PluginFault, PolicyName, PolicyQuestion,
+    RevisionAnswer,
 };
 use evenkeel_process::lock;
 use evenkeel_revisions::{
@@ -202,9 +202,9 @@ pub(super) struct PolicyThread {
     /// The candidate of the shadow stage, until its first question as a canary.
     compared: Option<Arc<str>>,
     /// The last answer, to compare the candidate with.
-    shadowed: Option<Shadowed>,
+    shadowed: Option<AnsweredQuestion>,
     /// An answer to compare with that of a fresh instance while the queue is empty.
-    twice: Option<Twice>,
+    twice: Option<AnsweredQuestion>,
     log: FaultLog,
     scribe: Option<Scribe>,
 }
@@ -212,14 +212,9 @@ pub(super) struct PolicyThread {
 /// A loaded plugin that answers as one revision.
 pub(super) struct LoadedPlugin {
     pub(super) policy: host::BoundPlugin,
-    pub(super) seal: host::PluginSeal,
-    /// `embedded`, the path of a file, or `pushed`.
-    pub(super) origin: Box<str>,
-    /// The settings as given, without defaults.
-    pub(super) settings: serde_json::Value,
+    pub(super) facts: Arc<PluginFacts>,
     /// The version of the catalog that the plugin has.
     pub(super) catalog: u64,
-    pub(super) figures: Arc<Figures>,
 }
 
 impl std::fmt::Debug for LoadedPlugin {
@@ -229,22 +224,11 @@ impl std::fmt::Debug for LoadedPlugin {
 }
 
 impl LoadedPlugin {
-    pub(super) fn plugin(&self, revision: &Revision) -> PluginFacts {
-        PluginFacts {
-            name: Arc::clone(&revision.plugin),
-            title: format!("{} {}", revision.plugin, revision.version).into(),
-            origin: self.origin.clone(),
-            settings: self.settings.clone(),
-            seal: self.seal.clone(),
-            figures: Arc::clone(&self.figures),
-        }
-    }
-
     fn show_figures(&self) {
-        let (differed, asked_twice) = self.policy.hidden_state();
-        self.figures.quarantined.store(self.policy.quarantined() as u64, Relaxed);
-        self.figures.differed.store(differed, Relaxed);
-        self.figures.asked_twice.store(asked_twice, Relaxed);
+        let (figures, (differed, asked_twice)) = (&self.facts.figures, self.policy.hidden_state());
+        figures.quarantined.store(self.policy.quarantined() as u64, Relaxed);
+        figures.differed.store(differed, Relaxed);
+        figures.asked_twice.store(asked_twice, Relaxed);
     }
 }
 
@@ -254,10 +238,12 @@ pub(super) struct PluginFacts {
     pub(super) name: Arc<str>,
     /// The name and version.
     pub(super) title: Box<str>,
+    /// `embedded`, the path of a file, or `pushed`.
     pub(super) origin: Box<str>,
+    /// The settings as given, without defaults.
     pub(super) settings: serde_json::Value,
     pub(super) seal: host::PluginSeal,
-    pub(super) figures: Arc<Figures>,
+    pub(super) figures: Figures,
 }
 
 /// Counters written by the thread and read by control.
@@ -277,17 +263,10 @@ impl Figures {
     }
 }
 
-/// An answer of the active revision.
-struct Shadowed {
+struct AnsweredQuestion {
     question: Arc<PolicyQuestion>,
     now_us: u64,
-    answer: HookAnswer,
-}
-
-struct Twice {
-    question: Arc<PolicyQuestion>,
-    now_us: u64,
-    first: RevisionAnswer,
+    answered: RevisionAnswer,
 }
 
 impl PolicyThread {
@@ -420,16 +399,12 @@ impl PolicyThread {
         let was_asked = whole.as_ref().unwrap_or(&result);
         if let Ok(answered) = was_asked {
             let compare = self.compared.as_ref().is_some_and(|compared| *compared != revision);
-            self.shadowed = compare.then(|| Shadowed {
-                question: Arc::clone(&question),
-                now_us,
-                answer: answered.answer.clone(),
-            });
-            self.twice = loaded.policy.is_check_due().then(|| Twice {
-                question: Arc::clone(&question),
-                now_us,
-                first: answered.clone(),
-            });
+            let kept = || {
+                let (question, answered) = (Arc::clone(&question), answered.clone());
+                AnsweredQuestion { question, now_us, answered }
+            };
+            self.shadowed = compare.then(kept);
+            self.twice = loaded.policy.is_check_due().then(kept);
         }
         if let Some(scribe) = &mut self.scribe {
             scribe.write(&loaded.policy, &self.policy, (id, now_us), &question, was_asked);
@@ -463,11 +438,13 @@ impl PolicyThread {
 
     /// Compares the first answers of a revision, and later one in 1,024, with those of a fresh instance.
     fn check_determinism(&mut self) {
-        let Some(Twice { question, now_us, first }) = self.twice.take() else { return };
-        let Some(loaded) = self.loaded.get_mut(&first.revision) else { return };
-        if let Some(differs) = loaded.policy.check_determinism(&question, now_us, &first) {
+        let Some(AnsweredQuestion { question, now_us, answered }) = self.twice.take() else {
+            return;
+        };
+        let Some(loaded) = self.loaded.get_mut(&answered.revision) else { return };
+        if let Some(differs) = loaded.policy.check_determinism(&question, now_us, &answered) {
             let seen = loaded.policy.hidden_state();
-            self.send_hidden_state(first.revision, differs, seen);
+            self.send_hidden_state(answered.revision, differs, seen);
             return;
         }
         loaded.show_figures();
@@ -489,10 +466,10 @@ impl PolicyThread {
 
     /// Asks the candidate a question that the active revision answered. The answer has no effect, and its states are
     /// dropped. Some of these questions also go to a fresh instance.
-    fn compare(&mut self, shadowed: &Shadowed) {
+    fn compare(&mut self, shadowed: &AnsweredQuestion) {
         let Some(revision) = self.compared.clone() else { return };
         let Some(loaded) = self.loaded.get_mut(&revision) else { return };
-        let Shadowed { question, now_us, answer } = shadowed;
+        let AnsweredQuestion { question, now_us, answered: first } = shadowed;
         // The question is asked in parts if the plugin's memory is too small for all rows, as for the active revision.
         let asked = loaded.policy.ask_of_all(question, *now_us, self.budgets.advice);
         let mut hides = None;
@@ -502,7 +479,11 @@ impl PolicyThread {
                 if loaded.policy.is_check_due() {
                     hides = loaded.policy.check_determinism(question, *now_us, &answered);
                 }
-                if is_same(&answered.answer, answer) { Compared::Same } else { Compared::Different }
+                if is_same(&answered.answer, &first.answer) {
+                    Compared::Same
+                } else {
+                    Compared::Different
+                }
             }
             Err(fault) if fault.is_of_question() => Compared::Faulted(fault),
             Err(_) => Compared::Skipped,

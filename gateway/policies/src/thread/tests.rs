@@ -3,7 +3,7 @@ mod kept;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_model::{AskId, GatewayLimits, Hook, RoomId};
+use evenkeel_model::{AskId, GatewayLimits, Hook, HookAnswer, RoomId};
 use serde_json::json;
 
 use super::super::PolicyThreads;
@@ -54,10 +54,17 @@ impl World {
         let policy =
             host::BoundPlugin::install(&self.engine, &component, hook, given, nodes, 7).unwrap();
         let seal = host::PluginSeal::of(bytes).unwrap();
-        let (revision, figures) = (policy.revision().into(), Arc::default());
+        let revision = policy.revision().into();
         let catalog = lock(&self.thread.shared.catalog).version;
-        let origin = "pushed".into();
-        (revision, Box::new(LoadedPlugin { policy, seal, origin, settings, catalog, figures }))
+        let facts = Arc::new(PluginFacts {
+            name: "route-nearest".into(),
+            title: "route-nearest".into(),
+            origin: "pushed".into(),
+            settings,
+            seal,
+            figures: Figures::default(),
+        });
+        (revision, Box::new(LoadedPlugin { policy, facts, catalog }))
     }
 
     /// Revisions differ by their settings.
@@ -210,7 +217,9 @@ fn candidate_is_compared_until_it_answers() {
     world.thread.compare(&shadowed);
     assert_eq!(world.compared(), Some(Compared::Same));
     // Pretends that the active revision decided differently.
-    world.thread.compare(&Shadowed { answer: HookAnswer::Params(Vec::new()), ..shadowed });
+    let answer = HookAnswer::Params(Vec::new());
+    let answered = RevisionAnswer { answer, ..shadowed.answered };
+    world.thread.compare(&AnsweredQuestion { answered, ..shadowed });
     assert_eq!(world.compared(), Some(Compared::Different));
     world.ask(&new, Arm::Canary).0.unwrap();
     world.ask(&old, Arm::Standing).0.unwrap();
