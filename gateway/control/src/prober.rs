@@ -56,9 +56,7 @@ pub(crate) enum ProbeResult {
 }
 
 pub enum ProbeMethod {
-    Signed(NodeSecret),
-    /// A signed question to the agent beside the node. Its answer is no evidence that the node is up.
-    Beside(NodeSecret),
+    Signed(NodeSecret, ProbedEnd),
     /// A STUN binding request (RFC 8489).
     Stun,
     /// A datagram that the node returns unchanged.
@@ -196,18 +194,9 @@ fn results(
 impl ProbeMethod {
     fn questions(self, fencing: Arc<Fencing>, first: u64) -> ProbesInFlight {
         match self {
-            ProbeMethod::Signed(secret) => ProbesInFlight::Signed(Box::new(SignedProbe::new(
-                secret,
-                ProbedEnd::Node,
-                fencing,
-                first,
-            ))),
-            ProbeMethod::Beside(secret) => ProbesInFlight::Signed(Box::new(SignedProbe::new(
-                secret,
-                ProbedEnd::Beside,
-                fencing,
-                first,
-            ))),
+            ProbeMethod::Signed(secret, end) => {
+                ProbesInFlight::Signed(Box::new(SignedProbe::new(secret, end, fencing, first)))
+            }
             ProbeMethod::Stun => ProbesInFlight::Stun(ProbeTokens::default()),
             ProbeMethod::Echo => ProbesInFlight::Echo(ProbeTokens::default()),
             ProbeMethod::Ping => ProbesInFlight::Ping(ProbeTokens::default()),
@@ -307,7 +296,7 @@ impl ProbeEvent {
 const NONCES_MAX: usize = 1_024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ProbedEnd {
+pub enum ProbedEnd {
     /// The answer is evidence that the node is up.
     Node,
     /// The agent beside the node. The answer is no evidence that the node is up.

@@ -6,7 +6,6 @@
 //! Hops in a record are those of the gateway that wrote it. [`HopMap`] translates them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -319,23 +318,14 @@ impl HopMap {
 }
 
 /// The reason why a record cannot be continued.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The gateway has sessions of its own.
+    #[error("the gateway has sessions; restart it first")]
     HasSessions,
     /// The parts of the record do not belong together.
+    #[error("the record contradicts itself: {0}")]
     Contradiction(&'static str),
-}
-
-impl std::error::Error for RestoreError {}
-
-impl fmt::Display for RestoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RestoreError::HasSessions => f.write_str("the gateway has sessions; restart it first"),
-            RestoreError::Contradiction(what) => write!(f, "the record contradicts itself: {what}"),
-        }
-    }
 }
 
 impl GatewayRecord {

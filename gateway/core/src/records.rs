@@ -315,7 +315,7 @@ impl Records<'_> {
         let drained = |id: &NodeId| self.tables.nodes.is_drained(self.tables.nodes.region_of(*id));
         let new = self.tables.nodes.iter().map(|node| node.id).filter(is_new);
         for id in new.filter(drained).collect::<Vec<NodeId>>() {
-            NodeController(self.tables).decide_drain(id, |node| node.draining = true, now);
+            NodeController(self.tables).decide_drain(id, |node| node.trust.draining = true, now);
         }
         hops
     }

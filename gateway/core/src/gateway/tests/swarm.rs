@@ -364,7 +364,7 @@ impl Swarm {
     /// Another process continues the sessions.
     fn upgrade(&mut self) {
         let gateway = &self.world.gateway;
-        if gateway.tables.nodes.iter().all(|node| node.removed) {
+        if gateway.tables.nodes.iter().all(|node| node.trust.removed) {
             return;
         }
         let nodes: BTreeMap<NodeId, Hop> =

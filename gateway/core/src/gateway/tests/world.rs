@@ -412,7 +412,7 @@ impl World {
 
     /// Replaces the gateway by one without sessions, which runs for this time.
     pub(super) fn restart(&mut self, alone: Duration) {
-        let listed = self.gateway.tables.nodes.iter().filter(|node| !node.removed);
+        let listed = self.gateway.tables.nodes.iter().filter(|node| !node.trust.removed);
         let (fakes, nodes) = listed
             .map(|node| (self.fakes[node.id.0 as usize], node.settings.clone()))
             .unzip::<_, _, Vec<_>, Vec<_>>();
