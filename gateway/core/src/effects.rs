@@ -11,26 +11,18 @@ use evenkeel_model::{
 use evenkeel_nodes::{NodeEffect, NodeOutput, NodeTable, NodeTimer};
 use evenkeel_revisions::{Remembered, RolloutReport};
 
+use crate::rooms::room::Room;
+use crate::sessions::Session;
+
 /// Instructions to the server.
 #[derive(Clone, Debug)]
 pub enum GatewayEffect {
     /// Ask a policy. The answer returns through [`crate::Gateway::handle_answer`].
     Ask(Ask),
-    /// Assign the session to a worker. Its packets may arrive from now on.
-    Install {
-        /// The number of the session.
-        session: SessionId,
-        /// The number of the room at nodes.
-        room: RoomId,
-        /// The offer of the client.
-        offer: Arc<Offer>,
-        /// The cell of the route, which packets read.
-        route: Arc<RouteCell>,
-        /// The degradation decision in force.
-        plan: Plan,
-    },
+    /// Assign the session of an offer to a worker. Its packets may arrive from now on.
+    Install(InstalledSession, Arc<Offer>),
     /// Assign a session of another process's record to a worker. It is live.
-    Restore(RestoredSession),
+    Restore(InstalledSession),
     /// Have the driver open the session at a hop. The outcome returns through [`crate::Gateway::handle_opened`].
     Open {
         /// The number of the session.
@@ -97,9 +89,9 @@ pub enum GatewayEffect {
     Finished,
 }
 
-/// A session of another process's record.
+/// The facts of a session that its worker needs.
 #[derive(Clone, Debug)]
-pub struct RestoredSession {
+pub struct InstalledSession {
     /// The number of the session.
     pub session: SessionId,
     /// The number of the room at nodes.
@@ -114,6 +106,20 @@ pub struct RestoredSession {
     pub scenario: Arc<str>,
     /// The session was opened by its first packet.
     pub of_first_packet: bool,
+}
+
+impl InstalledSession {
+    pub(crate) fn of(session: &Session, room: &Room) -> InstalledSession {
+        InstalledSession {
+            session: session.id,
+            room: room.id,
+            route: Arc::clone(&room.cell),
+            plan: session.plan_now(),
+            media: Arc::clone(&session.request.media),
+            scenario: Arc::clone(&session.request.scenario),
+            of_first_packet: session.of_first_packet,
+        }
+    }
 }
 
 /// A change that policies and quality tracking must learn of.

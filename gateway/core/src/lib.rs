@@ -19,7 +19,7 @@ mod sessions;
 mod ticks;
 mod views;
 
-pub use effects::{GatewayEffect, RestoredSession};
+pub use effects::{GatewayEffect, InstalledSession};
 pub use evenkeel_model::Impossible;
 pub use evenkeel_nodes::{AgentWord, NodeEffect, NodeEvidence, WATCH_EVERY};
 pub use gateway::Gateway;

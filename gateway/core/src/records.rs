@@ -12,7 +12,7 @@ use evenkeel_nodes::Node;
 
 use crate::capacity::breaker::Judged;
 use crate::collections::SmallMap;
-use crate::effects::{GatewayEffect, RestoredSession, RoomNotice, Timer};
+use crate::effects::{GatewayEffect, InstalledSession, RoomNotice, Timer};
 use crate::policy::policies::Policies;
 use crate::policy::questions::QuestionsInFlight;
 use crate::record::{
@@ -462,15 +462,8 @@ impl Records<'_> {
             track: None,
             memory: record.memory,
         };
-        self.tables.effects.push(GatewayEffect::Restore(RestoredSession {
-            session: id,
-            room: room.id,
-            route: Arc::clone(&room.cell),
-            plan: session.plan_now(),
-            media: Arc::clone(media),
-            scenario: Arc::clone(&room.scenario),
-            of_first_packet: session.of_first_packet,
-        }));
+        let restored = InstalledSession::of(&session, room);
+        self.tables.effects.push(GatewayEffect::Restore(restored));
         self.tables.capacity.set_reduced(id, record.reduced);
         self.tables.sessions.restore(session);
         let ticks = Placement(self.tables).ticks(id);

@@ -34,11 +34,11 @@ pub use prepare::{
     prepare,
 };
 pub use recorder::{Export, ExportOptions, PolicyRecorder};
+pub use thread::PolicyReport;
 use thread::{
-    CatalogSnapshot, LoadDecision, PluginFacts, PolicyOrder, PolicyThread, QuestionBudgets,
-    ThreadQueue,
+    CatalogSnapshot, LoadDecision, PluginFacts, PolicyMessage, PolicyOrder, PolicyThread,
+    QuestionBudgets, ReadyRevision, ThreadQueue,
 };
-pub use thread::{PolicyReport, ReadyRevision};
 use tokio::sync::mpsc;
 
 /// Questions that may wait for one policy; the native default answers further ones. With a plugin that needs its whole
@@ -295,8 +295,8 @@ impl PolicyThreads {
 
     /// Handles a message of a policy's thread.
     pub fn handle_word(&mut self, word: PolicyReport, gateway: &mut Gateway, now: Instant) {
-        match word {
-            PolicyReport::Answered { ask, policy, result, call } => {
+        match word.0 {
+            PolicyMessage::Answered { ask, policy, result, call } => {
                 gateway.handle_answer(ask, result, now);
                 if let Some((revision, call)) = call {
                     gateway.change_policy(&policy, now, |life| {
@@ -304,20 +304,20 @@ impl PolicyThreads {
                     });
                 }
             }
-            PolicyReport::Compared { policy, revision, compared, beyond_repair } => {
+            PolicyMessage::Compared { policy, revision, compared, beyond_repair } => {
                 gateway.change_policy(&policy, now, |life| {
                     life.handle_compared(&revision, &compared, beyond_repair, now);
                 });
             }
-            PolicyReport::HiddenState { policy, revision, differs, answers } => {
+            PolicyMessage::HiddenState { policy, revision, differs, answers } => {
                 gateway.handle_hidden_state(&policy, &revision, differs, answers);
             }
-            PolicyReport::Compiled { policy, request, revision, reply } => {
+            PolicyMessage::Compiled { policy, request, revision, reply } => {
                 let life = gateway.policy(&policy).ok_or(RevisionRefusal::Superseded);
                 let checked = life.and_then(|it| it.handle_compiled(&request, &revision, now));
                 let _ = reply.send(checked);
             }
-            PolicyReport::Ready(ready) => self.handle_ready(*ready, gateway, now),
+            PolicyMessage::Ready(ready) => self.handle_ready(*ready, gateway, now),
         }
     }
 

@@ -17,8 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::compiling::Foundry;
 use super::thread::{
-    CatalogSnapshot, Figures, LoadDecision, LoadedPlugin, PluginFacts, PolicyReport, ReadyRevision,
-    ThreadQueue,
+    CatalogSnapshot, Figures, LoadDecision, LoadedPlugin, PluginFacts, PolicyMessage, PolicyReport,
+    ReadyRevision, ThreadQueue,
 };
 
 /// Maximum refusals kept: enough to look through after an incident.
@@ -268,7 +268,7 @@ fn take_in(
     let (push, arrived) = (preparation.push, source.arrived);
     let request = RolloutRequest { push, by, arrived, force, strategy, returns };
     preparation
-        .ask_core(|reply| PolicyReport::Compiled {
+        .ask_core(|reply| PolicyMessage::Compiled {
             policy: policy.clone(),
             request: Box::new(request.clone()),
             revision: revision.clone(),
@@ -288,7 +288,7 @@ fn take_in(
     let loaded = LoadedPlugin { policy: made, facts, catalog };
     let (policy, since) = (policy.clone(), Instant::now());
     let LoadDecision { result, unwanted } = preparation.ask_core(|reply| {
-        PolicyReport::Ready(Box::new(ReadyRevision {
+        PolicyMessage::Ready(Box::new(ReadyRevision {
             policy,
             request,
             revision,
@@ -310,10 +310,10 @@ impl Preparation {
 
     fn ask_core<T>(
         &self,
-        word: impl FnOnce(oneshot::Sender<T>) -> PolicyReport,
+        word: impl FnOnce(oneshot::Sender<T>) -> PolicyMessage,
     ) -> Result<T, PrepareError> {
         let (reply, answer) = oneshot::channel();
-        self.words.blocking_send(word(reply)).map_err(|_| PrepareError::Gone)?;
+        self.words.blocking_send(PolicyReport(word(reply))).map_err(|_| PrepareError::Gone)?;
         answer.blocking_recv().map_err(|_| PrepareError::Gone)
     }
 

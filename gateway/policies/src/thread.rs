@@ -38,60 +38,49 @@ const KEPT_OF_EACH: usize = 8;
 /// faulty revision.
 const ROWS_OF_EACH: usize = 512;
 
-/// Messages from the threads of policies to control.
+/// A message from the threads of policies to control.
 #[derive(Debug)]
-pub enum PolicyReport {
+pub struct PolicyReport(pub(super) PolicyMessage);
+
+#[derive(Debug)]
+pub(super) enum PolicyMessage {
     /// A question was answered, by a plugin or natively.
     Answered {
-        /// The question.
         ask: AskId,
-        /// The policy.
         policy: PolicyName,
-        /// The answer, or why there is none.
         result: Result<RevisionAnswer, PluginFault>,
         /// The called revision and the result of the call, if one was called.
         call: Option<(Arc<str>, PolicyCallResult)>,
     },
     /// A candidate was asked in the shadow stage.
     Compared {
-        /// The policy.
         policy: PolicyName,
-        /// The candidate.
         revision: Arc<str>,
-        /// How its answer compares.
         compared: Compared,
         /// The plugin could not be restarted.
         beyond_repair: bool,
     },
     /// A revision and a fresh instance of it gave different answers.
     HiddenState {
-        /// The policy.
         policy: PolicyName,
-        /// The revision.
         revision: Arc<str>,
-        /// The difference.
         differs: Box<str>,
         /// Different answers so far, and compared ones.
         answers: BreachCount,
     },
     /// A revision is compiled; recorded questions are replayed unless the core refuses it.
     Compiled {
-        /// The policy.
         policy: PolicyName,
-        /// The request for it.
         request: Box<RolloutRequest>,
-        /// The compiled revision.
         revision: Revision,
-        /// Whether the core takes it.
         reply: oneshot::Sender<Result<(), RevisionRefusal>>,
     },
-    /// A revision passed the replay of recorded questions.
     Ready(Box<ReadyRevision>),
 }
 
 /// A revision that passed the replay and may be used.
 #[derive(Debug)]
-pub struct ReadyRevision {
+pub(super) struct ReadyRevision {
     pub(super) policy: PolicyName,
     pub(super) request: RolloutRequest,
     pub(super) revision: Revision,
@@ -433,7 +422,7 @@ impl PolicyThread {
         result: Result<RevisionAnswer, PluginFault>,
         call: Option<(Arc<str>, PolicyCallResult)>,
     ) {
-        self.tell(PolicyReport::Answered { ask, policy: self.policy.clone(), result, call });
+        self.tell(PolicyMessage::Answered { ask, policy: self.policy.clone(), result, call });
     }
 
     /// Compares the first answers of a revision, and later one in 1,024, with those of a fresh instance.
@@ -456,7 +445,7 @@ impl PolicyThread {
         }
         let count = |answers: u64| u32::try_from(answers).unwrap_or(u32::MAX);
         let answers = BreachCount { of: count(seen.1), worse: count(seen.0) };
-        self.tell(PolicyReport::HiddenState {
+        self.tell(PolicyMessage::HiddenState {
             policy: self.policy.clone(),
             revision,
             differs,
@@ -491,7 +480,7 @@ impl PolicyThread {
         let (seen, beyond_repair) =
             (loaded.policy.hidden_state(), loaded.policy.is_beyond_repair());
         let (policy, name) = (self.policy.clone(), Arc::clone(&revision));
-        self.tell(PolicyReport::Compared { policy, revision: name, compared, beyond_repair });
+        self.tell(PolicyMessage::Compared { policy, revision: name, compared, beyond_repair });
         if let Some(differs) = hides {
             self.send_hidden_state(revision, differs, seen);
         }
@@ -514,9 +503,9 @@ impl PolicyThread {
         }
     }
 
-    fn tell(&self, word: PolicyReport) {
+    fn tell(&self, word: PolicyMessage) {
         // Control receives until it ends, and then needs no message.
-        let _ = self.words.blocking_send(word);
+        let _ = self.words.blocking_send(PolicyReport(word));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_core::{GatewayEffect, NodeEffect};
+use evenkeel_core::{GatewayEffect, InstalledSession, NodeEffect};
 use evenkeel_model::{BreakerState, CoreEvent, Health, Hop, MoveCause};
 use serde::Serialize;
 
@@ -90,7 +90,7 @@ impl Digest {
         let at = at.as_nanos() as u64;
         match output {
             GatewayEffect::Ask(ask) => self.add(&[1, at, ask.id.0]),
-            GatewayEffect::Install { session, room, plan, .. } => {
+            GatewayEffect::Install(InstalledSession { session, room, plan, .. }, _) => {
                 self.add(&[2, at, session.0, room.0, u64::from(plan.cap_kbps)]);
             }
             GatewayEffect::Open { session, hop: to, .. } => self.add(&[3, at, session.0, hop(to)]),

@@ -12,7 +12,7 @@ use evenkeel_revisions::StateVersions;
 
 use crate::capacity::breaker::Judged;
 use crate::collections::SmallMap;
-use crate::effects::{GatewayEffect, RoomNotice, Timer};
+use crate::effects::{GatewayEffect, InstalledSession, RoomNotice, Timer};
 use crate::rooms::moves::Moves;
 use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
@@ -174,13 +174,9 @@ impl Openings<'_> {
         session.phase = SessionPhase::Opening;
         opening.by = Some(open_by);
         self.0.effects.set_if_idle(Timer::OpenLate(id), open_by);
-        self.0.effects.push(GatewayEffect::Install {
-            session: id,
-            room: room.id,
-            offer: Arc::clone(&opening.offer),
-            route: room.cell.clone(),
-            plan: session.plan_now(),
-        });
+        let offer = Arc::clone(&opening.offer);
+        let installed = InstalledSession::of(session, room);
+        self.0.effects.push(GatewayEffect::Install(installed, offer));
         if let Some(pending) = &mut room.pending {
             pending.waiting.extend(pending.awaited.iter().map(|hop| (id, *hop)));
         }

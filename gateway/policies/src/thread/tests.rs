@@ -87,7 +87,8 @@ impl World {
     ) -> (Result<Arc<str>, PluginFault>, Option<PolicyCallResult>) {
         while self.words.try_recv().is_ok() {}
         self.thread.answer(Ask { arm, ..question(1, Some(revision), later()) });
-        let Ok(PolicyReport::Answered { result, call, .. }) = self.words.try_recv() else {
+        let Ok(PolicyReport(PolicyMessage::Answered { result, call, .. })) = self.words.try_recv()
+        else {
             panic!("no answer")
         };
         (result.map(|answered| answered.revision), call.map(|(_, call)| call))
@@ -95,7 +96,7 @@ impl World {
 
     fn compared(&mut self) -> Option<Compared> {
         match self.words.try_recv() {
-            Ok(PolicyReport::Compared { compared, .. }) => Some(compared),
+            Ok(PolicyReport(PolicyMessage::Compared { compared, .. })) => Some(compared),
             Ok(word) => panic!("{word:?}"),
             Err(_) => None,
         }
@@ -119,7 +120,10 @@ fn late_question_is_not_asked() {
     let mut world = World::new();
     let one = world.load(1, false);
     world.thread.answer(question(1, Some(&one), Instant::now()));
-    let Ok(PolicyReport::Answered { result, call, .. }) = world.words.try_recv() else { panic!() };
+    let Ok(PolicyReport(PolicyMessage::Answered { result, call, .. })) = world.words.try_recv()
+    else {
+        panic!()
+    };
     assert_eq!((result, call), (Err(PluginFault::Late), None));
 }
 
@@ -138,7 +142,9 @@ fn orders_go_before_the_questions_that_wait() {
     let thread = world.thread.spawn(rung, asked).unwrap();
     drop(questions);
     for room in 0..64 {
-        let Some(PolicyReport::Answered { ask, result, .. }) = world.words.blocking_recv() else {
+        let Some(PolicyReport(PolicyMessage::Answered { ask, result, .. })) =
+            world.words.blocking_recv()
+        else {
             panic!("no answer")
         };
         assert!(ask == AskId(room) && result.is_ok(), "{result:?}");

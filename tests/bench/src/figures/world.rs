@@ -95,7 +95,7 @@ impl World {
     fn drain(&mut self) {
         while let Some(output) = self.gateway.poll_output() {
             match output {
-                GatewayEffect::Install { route, .. } => self.routes.push(route),
+                GatewayEffect::Install(installed, _) => self.routes.push(installed.route),
                 GatewayEffect::Open { session, hop, .. } => {
                     self.gateway.handle_opened(session, hop, Ok(()), self.now);
                 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{GatewayEffect, NodeEffect, NodeEvidence, WATCH_EVERY};
+use evenkeel_core::{GatewayEffect, InstalledSession, NodeEffect, NodeEvidence, WATCH_EVERY};
 use evenkeel_model::{Health, Measures, Metric, SessionId};
 
 use super::{Event, Message, SUMMARIES_EVERY, World};
@@ -32,7 +32,7 @@ impl World<'_> {
     fn execute(&mut self, output: GatewayEffect) {
         match output {
             GatewayEffect::Ask(ask) => self.ask(&ask),
-            GatewayEffect::Install { session, room, offer, route, plan } => {
+            GatewayEffect::Install(InstalledSession { session, room, route, plan, .. }, offer) => {
                 let client = self.by_offer[offer.id.0 as usize];
                 let place = session.0 as usize;
                 if self.sessions.len() <= place {

@@ -400,7 +400,7 @@ impl Swarm {
         let seen = &mut self.seen;
         for output in &outputs {
             match output {
-                GatewayEffect::Install { session, .. } => assert!(seen.installed.insert(*session)),
+                GatewayEffect::Install(it, _) => assert!(seen.installed.insert(it.session)),
                 GatewayEffect::Open { session, hop, .. } => {
                     assert!(seen.installed.contains(session), "{output:?}");
                     // The driver may have refused the opening at once.

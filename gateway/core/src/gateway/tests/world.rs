@@ -253,7 +253,7 @@ impl World {
                     let before = self.replies.insert(*offer, result.clone());
                     assert!(before.is_none(), "{offer} was answered twice");
                 }
-                GatewayEffect::Install { .. }
+                GatewayEffect::Install(..)
                 | GatewayEffect::Restore(_)
                 | GatewayEffect::CloseAt { .. }
                 | GatewayEffect::Plan { .. }
