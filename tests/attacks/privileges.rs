@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread::JoinHandle;
 
-use evenkeel_control::RolloutOutcome;
+use evenkeel_control::{PushRequest, RolloutOutcome};
 use evenkeel_guests::slow_to_compile;
 use evenkeel_model::{Hook, PolicyName};
 use evenkeel_testkit::binary::evenkeel;
@@ -306,7 +306,12 @@ fn forged_compiler_output_is_refused() {
     let plugin = routing_plugin(Behaviour::Places(0));
     for forgery in FORGERIES {
         fs::write(&script, forgery).unwrap();
-        let pushing = gateway.handle.push_policy(policy.clone(), plugin.clone(), None);
+        let pushing = gateway.handle.push_policy(
+            policy.clone(),
+            plugin.clone(),
+            None,
+            PushRequest::default(),
+        );
         let refused = gateway.ask(pushing).unwrap();
         assert_eq!(refused.outcome, RolloutOutcome::Refused, "{forgery}: {refused:?}");
         assert!(["compiler", "engine"].contains(&refused.code.unwrap()), "{forgery}: {refused:?}");

@@ -32,7 +32,8 @@ fn activate_predecessor(gateway: &Gateway, guest: &Guest, before: &[u8]) {
         let views = gateway.ask(gateway.handle.policies()).unwrap();
         views.into_iter().find(|view| view.policy == policy(guest)).unwrap().status.calls
     };
-    let pushing = gateway.handle.push_policy(policy(guest), before.to_vec(), None);
+    let pushing =
+        gateway.handle.push_policy(policy(guest), before.to_vec(), None, PushRequest::default());
     let pushed = gateway.runtime.block_on(pushing).unwrap();
     assert_eq!(pushed.outcome, RolloutOutcome::Activated, "before {}: {pushed:?}", guest.name);
     let (from, deadline) = (of(gateway), Instant::now() + Duration::from_secs(20));
@@ -47,7 +48,12 @@ fn mismatch(gateway: &Gateway, guest: &Guest) -> Option<String> {
     if let Some(before) = &guest.before {
         activate_predecessor(gateway, guest, before);
     }
-    let pushing = gateway.handle.push_policy(policy(guest), guest.bytes.clone(), None);
+    let pushing = gateway.handle.push_policy(
+        policy(guest),
+        guest.bytes.clone(),
+        None,
+        PushRequest::default(),
+    );
     let RolloutReport { outcome, code, reason, .. } = gateway.runtime.block_on(pushing).unwrap();
     let reason = reason.unwrap_or_default();
     let met = match (guest.expected, outcome) {
@@ -97,8 +103,14 @@ fn hidden_state_plugin_is_rolled_back_and_barred() {
     let shipped = standing().status.active;
 
     let hides = guest("hidden state");
-    let push =
-        || gateway.ask(gateway.handle.push_policy(policy(&hides), hides.bytes.clone(), None));
+    let push = || {
+        gateway.ask(gateway.handle.push_policy(
+            policy(&hides),
+            hides.bytes.clone(),
+            None,
+            PushRequest::default(),
+        ))
+    };
     // On a busy machine the first answers may be left unchecked.
     let is_back = || standing().status.active == shipped;
     let caught = (0..5).any(|_| {
@@ -125,8 +137,7 @@ fn hidden_state_in_shadow_ends_the_rollout() {
     let hides = guest("hidden state");
     let caught = (0..5).any(|_| {
         let wish = PushRequest { shadow: true, ..PushRequest::default() };
-        let pushing =
-            gateway.handle.push_policy_as(policy(&hides), hides.bytes.clone(), None, wish);
+        let pushing = gateway.handle.push_policy(policy(&hides), hides.bytes.clone(), None, wish);
         assert_eq!(gateway.ask(pushing).unwrap().outcome, RolloutOutcome::Started);
         let goal = ann.heard.len() + 150;
         talk(&mut [&mut ann], "it is compared or dropped", |phones| {

@@ -23,7 +23,7 @@ fn list(
     let nodes = all.iter().filter(|node| names.contains(&&*node.name)).cloned().collect();
     let by = if force { Actor::Operator } else { Actor::File };
     let list = NodeList { nodes, force, within: None, by };
-    gateway.ask(gateway.handle.list_nodes(list)).unwrap()
+    gateway.ask(gateway.handle.list_nodes(Box::new(list))).unwrap()
 }
 
 fn standing(gateway: &Gateway) -> Vec<(String, Health)> {
@@ -176,7 +176,7 @@ fn deadline_applies_to_leaving_node() {
     let mut ann = Phone::new(1);
     ann.set_target(udp_of(&gateway.open(offer("room", declared(&ann)))));
     let empty = |within| NodeList { nodes: Vec::new(), force: true, within, by: Actor::Operator };
-    let list = |within| gateway.ask(gateway.handle.list_nodes(empty(within))).unwrap();
+    let list = |within| gateway.ask(gateway.handle.list_nodes(Box::new(empty(within)))).unwrap();
     assert_eq!(list(None), Ok(change(&[], &["east-a1"])));
     assert_eq!(list(None), Ok(change(&[], &[])), "it is already leaving");
     let soon = Duration::from_millis(100);

@@ -38,6 +38,7 @@ fn trapping_session_is_quarantined_and_explained() {
         policy(Hook::Degradation),
         capping_plugin(Fault::TrapsOnSession(2)),
         None,
+        PushRequest::default(),
     );
     let pushed = gateway.ask(push).unwrap();
     assert_eq!(pushed.outcome, RolloutOutcome::Activated, "{pushed:?}");
@@ -88,12 +89,12 @@ fn failed_restart(wish: PushRequest, nodes: &[Node; 2]) -> (Gateway, Option<Arc<
     let shipped = view(&gateway, Hook::Routing).status.active;
     // The catalog has a region, a zone, a node and the gateway's location. The plugin fails to start with a second one.
     let bytes = routing_plugin(Behaviour::StartsWithin(0, 4));
-    let pushing = gateway.handle.push_policy_as(policy(Hook::Routing), bytes, None, wish);
+    let pushing = gateway.handle.push_policy(policy(Hook::Routing), bytes, None, wish);
     let pushed = gateway.ask(pushing).unwrap();
     assert_ne!(pushed.outcome, RolloutOutcome::Refused, "{pushed:?}");
 
     let list = NodeList { nodes: all, force: false, within: None, by: Actor::File };
-    gateway.ask(gateway.handle.list_nodes(list)).unwrap().unwrap();
+    gateway.ask(gateway.handle.list_nodes(Box::new(list))).unwrap().unwrap();
     let phone = Phone::new(1);
     wait_until("it is rolled back", || {
         // Each offer asks for a place; the native default decides while the plugin is down.

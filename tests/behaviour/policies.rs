@@ -1,6 +1,8 @@
 //! Policies are replaced during calls: invalid plugins are refused, failing ones are rolled back.
 
-use evenkeel_control::{ControlError, GatewayEvent, RolloutOutcome, RolloutReport, SessionAnswer};
+use evenkeel_control::{
+    ControlError, GatewayEvent, PushRequest, RolloutOutcome, RolloutReport, SessionAnswer,
+};
 use evenkeel_model::{CoreEvent, Decider, Hook, PolicyName};
 
 use crate::harness::{
@@ -13,7 +15,7 @@ fn routing() -> PolicyName {
 }
 
 fn push(gateway: &Gateway, bytes: Vec<u8>) -> RolloutReport {
-    gateway.ask(gateway.handle.push_policy(routing(), bytes, None)).unwrap()
+    gateway.ask(gateway.handle.push_policy(routing(), bytes, None, PushRequest::default())).unwrap()
 }
 
 fn shipped_bytes(name: &str) -> Vec<u8> {
@@ -146,12 +148,14 @@ fn invalid_plugin_is_refused_with_reason() {
     }
     let settings = serde_json::json!({"spares": 9});
     let bytes = shipped_bytes("route-nearest");
-    let rollout =
-        gateway.ask(gateway.handle.push_policy(routing(), bytes, Some(settings))).unwrap();
+    let rollout = gateway
+        .ask(gateway.handle.push_policy(routing(), bytes, Some(settings), PushRequest::default()))
+        .unwrap();
     assert_eq!(rollout.outcome, RolloutOutcome::Refused);
     assert!(rollout.reason.unwrap().contains("spares"));
     let unbound = PolicyName { set: "opera".into(), hook: Hook::Routing };
-    let unknown = gateway.ask(gateway.handle.push_policy(unbound, Vec::new(), None));
+    let unknown =
+        gateway.ask(gateway.handle.push_policy(unbound, Vec::new(), None, PushRequest::default()));
     assert!(matches!(unknown, Err(ControlError::NoPolicy(_))), "{unknown:?}");
 
     placed_by(&gateway, &shipped, 30..60);

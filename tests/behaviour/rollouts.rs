@@ -26,7 +26,7 @@ fn view(gateway: &Gateway, policy: &PolicyName) -> PolicyView {
 }
 
 fn push(gateway: &Gateway, bytes: Vec<u8>, wish: PushRequest) -> RolloutReport {
-    gateway.ask(gateway.handle.push_policy_as(routing(), bytes, None, wish)).unwrap()
+    gateway.ask(gateway.handle.push_policy(routing(), bytes, None, wish)).unwrap()
 }
 
 fn canary(percent: u8) -> PushRequest {
@@ -197,7 +197,7 @@ fn four_asked_about(gateway: &Gateway) -> Vec<(Phone, SessionAnswer)> {
 
 fn shadow(gateway: &Gateway, bytes: Vec<u8>) {
     let wish = PushRequest { shadow: true, ..PushRequest::default() };
-    let begun = gateway.ask(gateway.handle.push_policy_as(degradation(), bytes, None, wish));
+    let begun = gateway.ask(gateway.handle.push_policy(degradation(), bytes, None, wish));
     let begun = begun.unwrap();
     assert_eq!(begun.outcome, RolloutOutcome::Started, "{begun:?}");
 }
@@ -265,7 +265,7 @@ fn harmful_canary_is_rolled_back_by_gateway() {
     let shipped = evenkeel_host::shipped().iter().find(|one| one.name == "degrade-ladder").unwrap();
     let (bytes, wish) = (shipped.bytes.to_vec(), canary(50));
     let pushed =
-        gateway.handle.push_policy_as(policy.clone(), bytes.clone(), Some(eager.clone()), wish);
+        gateway.handle.push_policy(policy.clone(), bytes.clone(), Some(eager.clone()), wish);
     let begun = gateway.ask(pushed).unwrap();
     assert_eq!(begun.outcome, RolloutOutcome::Started, "{begun:?}");
     let candidate = begun.revision.unwrap();
@@ -307,7 +307,7 @@ fn harmful_canary_is_rolled_back_by_gateway() {
     assert_eq!(shown.quarantined[0].revision, candidate);
     assert_eq!(shown.last.unwrap().rollout.reason, Some(reason));
 
-    let again = gateway.handle.push_policy_as(policy, bytes, Some(eager), canary(50));
+    let again = gateway.handle.push_policy(policy, bytes, Some(eager), canary(50));
     let again = gateway.ask(again).unwrap();
     assert_eq!(again.outcome, RolloutOutcome::Refused);
     assert!(again.reason.unwrap().contains("quarantined"));

@@ -86,7 +86,7 @@ impl ApiContext {
     /// Waits until the standby has the records of all sessions that were opened so far, or is late.
     pub(super) async fn confirm(&self) {
         if let Some(group) = self.group()
-            && let Some(number) = self.handle.records_sent().await
+            && let Ok(Some(number)) = self.handle.records_sent().await
         {
             group.confirmed(number).await;
         }

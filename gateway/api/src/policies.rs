@@ -110,7 +110,7 @@ pub(super) async fn push_policy(
     // validation and compilation have separate limits.
     let rollout = tokio::spawn(async move {
         let _share = share;
-        pushing.handle.push_policy_as(policy, bytes, settings, wish).await
+        pushing.handle.push_policy(policy, bytes, settings, wish).await
     });
     let rollout = rollout.await.unwrap_or(Err(ControlError::Unavailable));
     let rollout = rollout.map_err(|failed| refused(failed, &said, &shared.names))?;

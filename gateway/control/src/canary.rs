@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use evenkeel_core::NodeEvidence;
 use evenkeel_drivers::socket::{self, Received};
 use evenkeel_drivers::{Clock, LocalTask};
 use evenkeel_media::trunk::message::{NodeSecret, OpenStatus, TrunkAnswer, TrunkQuestion};
@@ -205,22 +206,20 @@ impl CanaryReader {
     }
 
     fn read(&self, datagram: &[u8]) -> Vec<ProbeResult> {
-        let node = self.node;
-        match demux::classify(datagram) {
+        let (node, at) = (self.node, Instant::now());
+        let evidence: Vec<NodeEvidence> = match demux::classify(datagram) {
             demux::DatagramKind::Bundle => trunk::entries(datagram)
                 .map_while(Result::ok)
                 .filter_map(|(tag, packet)| self.came_out(tag, packet))
-                .map(|sequence| ProbeResult::CanaryPassed { node, sequence })
+                .map(NodeEvidence::CanaryPassed)
                 .collect(),
-            demux::DatagramKind::Signed => {
-                let opened = self.says_open(datagram);
-                opened
-                    .then_some(ProbeResult::CanaryOpen { node, at: Instant::now() })
-                    .into_iter()
-                    .collect()
+            demux::DatagramKind::Signed if self.says_open(datagram) => {
+                vec![NodeEvidence::CanaryOpen]
             }
             _ => Vec::new(),
-        }
+        };
+        let result = |evidence| ProbeResult::Evidence { node, evidence, at };
+        evidence.into_iter().map(result).collect()
     }
 
     /// The sequence of a canary packet that came out of the other session.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{GatewayConfig, NodeConfig};
-use evenkeel_core::{Gateway, GatewayEffect, NotOpened};
+use evenkeel_core::{Gateway, GatewayEffect, InstalledSession, NodeEffect, NotOpened};
 use evenkeel_dataplane::flows::Home;
-use evenkeel_dataplane::worker::{DscpMarks, Install, WorkerCommand};
+use evenkeel_dataplane::worker::{
+    ClientAddressing, DscpMarks, Install, SessionPorts, SessionState, WorkerCommand,
+};
 use evenkeel_drivers::{Clock, DriverAction, OpenRequest, set};
 use evenkeel_model::{
-    ClientIdentity, CloseReason, CoreEvent, Hop, IngressProtocol, NodeId, NotStarted, Offer, Plan,
-    RoomId, RouteCell, RtcpPort, SessionId,
+    CloseReason, CoreEvent, Hop, NodeId, NotStarted, Offer, RoomId, RtcpPort, SessionId,
 };
 use evenkeel_process::random::{draw, fill};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -94,9 +95,7 @@ impl Control {
                     self.gateway.handle_answer(id, Err(fault), clock.now);
                 }
             }
-            GatewayEffect::Install { session, room: _, offer, route, plan } => {
-                self.install(session, &offer, route, plan, clock.now);
-            }
+            GatewayEffect::Install(session, offer) => self.install(session, &offer, clock.now),
             // Handled by the restore.
             GatewayEffect::Restore(_) => {}
             GatewayEffect::Open { session, room, hop } => {
@@ -111,9 +110,7 @@ impl Control {
             GatewayEffect::CloseAt { session, hop } => {
                 let act = self.signalling.drivers.close(session, hop, clock);
                 self.act(act);
-                if let Some(home) = self.registry.get(session).map(|entry| entry.home) {
-                    self.workers.command(home.worker, WorkerCommand::Detach { home, hop });
-                }
+                self.with_home(session, |home| WorkerCommand::Detach { home, hop });
             }
             GatewayEffect::Reply { offer, result } => {
                 if let Some(session) = self.offers.reply(offer, result) {
@@ -130,11 +127,13 @@ impl Control {
                 }
             }
             GatewayEffect::End { session, reason } => self.end(session, reason),
-            GatewayEffect::Probe { node, sequence } => self.probes.probe(node, sequence, clock),
-            GatewayEffect::Canary { node, sequence } => {
+            GatewayEffect::Node(NodeEffect::Probe { node, sequence }) => {
+                self.probes.probe(node, sequence, clock)
+            }
+            GatewayEffect::Node(NodeEffect::Canary { node, sequence }) => {
                 self.probes.send_canary(node, sequence, clock);
             }
-            GatewayEffect::Start { node } => {
+            GatewayEffect::Node(NodeEffect::Start { node }) => {
                 if let Some(configured) = self.nodes.listed(node).cloned()
                     && let Some(start) = &configured.start
                 {
@@ -142,7 +141,7 @@ impl Control {
                     self.signalling.start_hooks.start(node, &configured.name, start, attempt);
                 }
             }
-            GatewayEffect::EndStart { node, why } => {
+            GatewayEffect::Node(NodeEffect::EndStart { node, why }) => {
                 self.signalling.start_hooks.give_up(node);
                 if let Some(listed) = self.nodes.listed(node)
                     && let Some(start) = &listed.start
@@ -152,7 +151,7 @@ impl Control {
                     tracing::warn!(node = %listed.name, "node did not answer within {within:?}; start given up");
                 }
             }
-            GatewayEffect::Forget { node } => self.forget_node(node),
+            GatewayEffect::Node(NodeEffect::Forget { node }) => self.forget_node(node),
             GatewayEffect::Rollout(rollout) => {
                 self.reporting.send_event(GatewayEvent::Rollout(rollout));
             }
@@ -162,26 +161,23 @@ impl Control {
             GatewayEffect::Remember { policy, remembered } => {
                 self.policies.threads.remember(&policy, remembered);
             }
-            GatewayEffect::Event(event) => match event {
-                CoreEvent::Closed { session, .. } => {
-                    self.reporting.close(session, event, &self.registry);
+            GatewayEffect::Event(event @ CoreEvent::Closed { session, .. }) => {
+                self.reporting.close(session, event, &self.registry);
+            }
+            GatewayEffect::Event(event) => {
+                if let CoreEvent::Decided { ask, outcome, .. } = &event {
+                    self.policies.threads.note_decided(*ask, outcome);
                 }
-                event => self.reporting.send(self.offers.event(event, &self.registry)),
-            },
+                self.reporting.send(self.offers.event(event, &self.registry));
+            }
             GatewayEffect::Finished => {
                 self.lifetime.core_finished = true;
             }
         }
     }
 
-    fn install(
-        &mut self,
-        session: SessionId,
-        offer: &Offer,
-        route: Arc<RouteCell>,
-        plan: Plan,
-        now: Instant,
-    ) {
+    fn install(&mut self, installed: InstalledSession, offer: &Offer, now: Instant) {
+        let session = installed.session;
         let pending = self.offers.in_progress.get_mut(&offer.id);
         let (nodes, data) = pending.map_or((Vec::new(), None), |pending| {
             (std::mem::take(&mut pending.request.nodes), pending.data.take())
@@ -195,24 +191,7 @@ impl Control {
                 if let Some(pending) = self.offers.in_progress.get_mut(&offer.id) {
                     pending.ingress = Some(reached);
                 }
-                let install = Install {
-                    home,
-                    session,
-                    media: offer.media.clone(),
-                    client,
-                    route,
-                    plan,
-                    dscp: dscp(&self.settings, &offer.scenario),
-                    ports,
-                    await_first_packet: awaits_first_packet(
-                        &self.settings,
-                        &offer.scenario,
-                        matches!(offer.ingress, IngressProtocol::Udp(ClientIdentity::Open { .. })),
-                    ),
-                    seed: draw(),
-                    state: None,
-                };
-                self.workers.command(home.worker, WorkerCommand::Install(Box::new(install)));
+                self.install_at(home, installed, client, ports, None);
             }
             Err(error) => {
                 if let Some(pending) = self.offers.in_progress.get_mut(&offer.id) {
@@ -222,6 +201,40 @@ impl Control {
                 let _ = self.gateway.handle_close(session, now);
             }
         }
+    }
+
+    /// Gives the session to its worker, with the state that it had in another process.
+    pub(crate) fn install_at(
+        &mut self,
+        home: Home,
+        installed: InstalledSession,
+        client: ClientAddressing,
+        ports: Option<Box<SessionPorts>>,
+        state: Option<Box<SessionState>>,
+    ) {
+        let InstalledSession { session, room: _, route, plan, media, scenario, of_first_packet } =
+            installed;
+        let scenario = self.settings.scenario(&scenario).map(|(_, scenario)| scenario);
+        let install = Install {
+            home,
+            session,
+            media,
+            client,
+            route,
+            plan,
+            dscp: scenario.map_or(DscpMarks::default(), |scenario| DscpMarks {
+                voice: scenario.dscp.voice,
+                video: scenario.dscp.video,
+            }),
+            ports,
+            // The client of a session that a first packet opened has sent.
+            await_first_packet: !of_first_packet
+                && scenario.is_some_and(|scenario| scenario.await_first_packet),
+            // The state contains the seed.
+            seed: if state.is_some() { 0 } else { draw() },
+            state,
+        };
+        self.workers.command(home.worker, WorkerCommand::Install(Box::new(install)));
     }
 
     /// Executes an effect of the drivers.
@@ -544,24 +557,6 @@ impl Control {
             self.workers.command(worker, WorkerCommand::AddTrunk { node: id, trunk });
         }
     }
-}
-
-/// Returns whether the session's client receives nothing before it sends; false for a session that a first packet
-/// opened.
-pub(crate) fn awaits_first_packet(
-    settings: &GatewayConfig,
-    scenario: &str,
-    of_first_packet: bool,
-) -> bool {
-    let scenario = settings.scenario(scenario);
-    !of_first_packet && scenario.is_some_and(|(_, scenario)| scenario.await_first_packet)
-}
-
-pub(crate) fn dscp(settings: &GatewayConfig, scenario: &str) -> DscpMarks {
-    settings.scenario(scenario).map_or(DscpMarks::default(), |(_, scenario)| DscpMarks {
-        voice: scenario.dscp.voice,
-        video: scenario.dscp.video,
-    })
 }
 
 fn open_request<'a>(

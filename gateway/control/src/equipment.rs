@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::canary::CanaryNode;
 use crate::inherited::{Inherited, SocketName};
-use crate::prober::ProbeMethod;
+use crate::prober::{ProbeMethod, ProbedEnd};
 
 /// Receive buffer in bytes, which the kernel doubles for its own overhead: about 1,300 voice packets, or 25 ms at
 /// 50,000 packets a second. With a buffer eight times as large, packets of an overloaded port were 70 ms old.
@@ -81,7 +81,9 @@ pub fn equip(
         driver: driver(node),
         probe: probe(node),
         line: (node.driver == DriverSettings::Rtpengine).then_some(node.address),
-        agent: agent.map(|agent| (agent.address, ProbeMethod::Beside(secret(node, &agent.secret)))),
+        agent: agent.map(|agent| {
+            (agent.address, ProbeMethod::Signed(secret(node, &agent.secret), ProbedEnd::Beside))
+        }),
         canary: canary(node),
         trunks,
         duplicates,
@@ -214,7 +216,9 @@ fn probe(node: &NodeConfig) -> Option<(SocketAddr, ProbeMethod)> {
             evenkeel_config::ProbeKind::Stun => ProbeMethod::Stun,
             evenkeel_config::ProbeKind::Echo => ProbeMethod::Echo,
         },
-        DriverSettings::Agent { secret: shared, .. } => ProbeMethod::Signed(secret(node, shared)),
+        DriverSettings::Agent { secret: shared, .. } => {
+            ProbeMethod::Signed(secret(node, shared), ProbedEnd::Node)
+        }
         DriverSettings::Rtpengine => ProbeMethod::Ping,
     };
     Some((node.address, way))

@@ -1,4 +1,4 @@
-//! The interface of control for other threads.
+//! The requests to control, and its interface for other threads.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use evenkeel_config::RolloutSettings;
 use evenkeel_core::{Explanation, NodeStanding, RegionStanding, RoomStanding};
 use evenkeel_model::{PolicyName, RoomId, Scenario, SessionId};
 use evenkeel_policies::{PluginSource, PolicyRecorder, PolicyView, RefusalRecord, TrustRules};
@@ -17,8 +18,8 @@ use crate::history::SessionHistory;
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::inherited::NamedSockets;
 use crate::messages::{
-    ControlError, ControlReply, ControlRequest, NodeOrder, NotSuspended, REQUESTS_MAX, Restored,
-    SessionView, Slice, SnapshotError, StatusReport,
+    ControlError, NodeOrder, NotSuspended, REQUESTS_MAX, Restored, SessionView, Slice,
+    SnapshotError, StatusReport,
 };
 use crate::names::NodeNames;
 use crate::nodes::{
@@ -33,6 +34,181 @@ use crate::suspension::LastStates;
 
 /// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
 const EVENTS_MAX: usize = 8_192;
+
+/// The channel of a reply.
+pub(crate) type ControlReply<T> = oneshot::Sender<T>;
+
+/// Declares the requests. Each in `answered` and `refusable` has a method of [`Handle`] that sends it and returns the reply;
+/// control may reply to the latter with an error. Methods of the `other` requests are written out.
+macro_rules! requests {
+    (
+        answered { $($(#[$meta:meta])* $method:ident($($field:ident: $type:ty),*) = $variant:ident -> $reply:ty;)* }
+        refusable { $($(#[$meta_r:meta])* $method_r:ident($($field_r:ident: $type_r:ty),*) = $variant_r:ident -> $reply_r:ty;)* }
+        other { $($other:tt)* }
+    ) => {
+        /// A request to control; most carry the channel of the reply.
+        #[derive(Debug)]
+        pub enum ControlRequest {
+            $($(#[$meta])* $variant($($type,)* ControlReply<$reply>),)*
+            $($(#[$meta_r])* $variant_r($($type_r,)* ControlReply<Result<$reply_r, ControlError>>),)*
+            $($other)*
+        }
+
+        impl Handle {
+            $($(#[$meta])*
+            pub async fn $method(&self, $($field: $type),*) -> Result<$reply, ControlError> {
+                self.ask(|reply| ControlRequest::$variant($($field,)* reply)).await
+            })*
+            $($(#[$meta_r])*
+            pub async fn $method_r(&self, $($field_r: $type_r),*) -> Result<$reply_r, ControlError> {
+                self.ask(|reply| ControlRequest::$variant_r($($field_r,)* reply)).await?
+            })*
+        }
+    };
+}
+
+requests! {
+    answered {
+        /// Explains why a session is on its hop. Returns `None` if the session does not exist.
+        explain(session: SessionId) = Explain -> Option<Explanation>;
+        /// Looks up a live session.
+        session(session: SessionId) = Session -> Option<SessionView>;
+        /// Lists the regions.
+        regions() = Regions -> Vec<RegionStanding>;
+        /// Lists the nodes.
+        nodes() = Nodes -> Vec<NodeStanding>;
+        /// Lists the policies, with the statistics of canaries.
+        policies() = Policies -> Vec<PolicyView>;
+        /// Lists the last refused plugins, oldest first.
+        refusals() = Refusals -> Vec<RefusalRecord>;
+        /// Gets the recorder of policy questions, if recording is on.
+        recorder() = Recorder -> Option<PolicyRecorder>;
+        /// Gets the records of ended sessions.
+        history() = History -> Arc<SessionHistory>;
+        /// Reports the status of the gateway.
+        status() = Status -> StatusReport;
+        /// Reports measured cost and benefit of each mode.
+        modes() = Modes -> Vec<ModeView>;
+        /// Replaces scenarios; open rooms change mode too. Returns once the change is active or in progress.
+        change_scenarios(scenarios: BTreeMap<Arc<str>, Scenario>) = Scenarios -> ();
+        /// Replaces the node list: new nodes are added, missing nodes are drained and removed, changed nodes are updated.
+        /// A refused list changes nothing.
+        list_nodes(list: Box<NodeList>) = List -> Result<ListChange, NotListed>;
+        /// Replaces `[rollout]` of the policy sets.
+        change_rollout_settings(settings: BTreeMap<Arc<str>, RolloutSettings>) = RolloutSettings -> ();
+        /// Sets the trust rules for rollouts from now on.
+        govern(rules: Box<TrustRules>) = Govern -> ();
+        /// Returns once the first revisions of all policies are active.
+        policies_stand() = AwaitPolicies -> ();
+        /// Refuses new sessions. Returns when the last session has ended or was closed at the deadline.
+        shut_down(within: Duration) = Shutdown -> ();
+        /// Sends all records in slices, and then batches of those that change. A follower that does not keep up is dropped:
+        /// its channel ends, and it may follow again from the beginning. A new follower replaces the one before.
+        ///
+        /// A follower that `hands_over` is the next process on this machine: its first copy is urgent, and the channels of
+        /// others end at once. It ends with the batch of [`Handle::suspend`].
+        follow_records(hands_over: bool) = FollowRecords -> mpsc::Receiver<RecordBatch>;
+        /// Tells the number of a batch with all changes that were answered before the call; `None` without a follower.
+        records_sent() = RecordsSent -> Option<u64>;
+        /// Continues a suspended gateway, or one that began suspended.
+        resume() = Resume -> ();
+        /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere.
+        release() = Release -> ();
+        /// Ends a gateway whose sessions another gateway has taken over: they are closed nowhere.
+        abandon() = Abandon -> ();
+    }
+    refusable {
+        /// Closes a session.
+        close(session: SessionId) = Close -> ();
+        /// Makes the worker panic over the session's next packet.
+        #[cfg(feature = "fault-injection")]
+        panic_session(session: SessionId) = Panic -> ();
+        /// Moves a room to a node, make-before-break. Returns once the move is in progress.
+        move_room(room: Arc<str>, node: Box<str>) = Move -> ();
+        /// Starts an operation on a node or region and returns once it is in progress.
+        operate(operation: Operation) = Operate -> ();
+        /// Orders the agent beside a node to start its process or to inject a fault. Returns when it is done.
+        order(node: Box<str>, order: NodeOrder) = Order -> ();
+        /// Replaces a policy's plugin from a file.
+        roll_out(policy: PolicyName, source: Box<PluginSource>) = RollOut -> RolloutReport;
+        /// Acts on the rollout of a policy.
+        act_on_rollout(policy: PolicyName, action: RolloutAction) = ActOnRollout -> RolloutReport;
+        /// Aborts the rollout in progress or, without one, restores the previous revision.
+        rollback_policy(policy: PolicyName) = Rollback -> RolloutReport;
+        /// Ends a policy's thread for a drill: its hook falls back to the native default.
+        stop_policy(policy: PolicyName) = Stop -> ();
+    }
+    other {
+        /// Open a session.
+        Offer(Box<OfferedSession>, ControlReply<Result<SessionAnswer, ControlError>>),
+        /// List the next live sessions.
+        Sessions {
+            /// The id before the first one.
+            after: SessionId,
+            /// Takes one slice.
+            reply: ControlReply<Slice<SessionId, SessionView>>,
+        },
+        /// List the next rooms.
+        Rooms {
+            /// The id before the first one.
+            after: RoomId,
+            /// Takes one slice.
+            reply: ControlReply<Slice<RoomId, RoomStanding>>,
+        },
+        /// Reload the configuration.
+        Reload(ReloadRequest),
+        /// Register the task that reloads the configuration.
+        FollowReloads(mpsc::Sender<ReloadRequest>),
+        /// Note a configuration file that was refused before its rollout.
+        NoteRefusal(RefusalRecord),
+        /// Replace a policy's plugin for an operator.
+        Push {
+            /// The policy, by set and hook.
+            policy: PolicyName,
+            /// The plugin.
+            bytes: Vec<u8>,
+            /// Its settings; `None` keeps those of the active revision.
+            settings: Option<serde_json::Value>,
+            /// Options of the rollout.
+            push: PushRequest,
+            /// Replies with the decision.
+            reply: ControlReply<Result<RolloutReport, ControlError>>,
+        },
+        /// The first revisions of all policies are active.
+        PoliciesStand,
+        /// Duplicate the trunks' sockets.
+        Trunks(ControlReply<io::Result<NamedSockets>>),
+        /// Stop control, and hand out the records.
+        Suspend(ControlReply<Result<Suspended, NotSuspended>>),
+        /// Stop the workers of a suspended gateway.
+        SuspendPackets(ControlReply<Result<LastStates, NotSuspended>>),
+        /// Take over newer states of restored sessions.
+        ContinueMedia {
+            /// The states.
+            states: Box<MediaStates>,
+            /// With the last part, and the result of all parts.
+            last: Option<ControlReply<Result<(), SnapshotError>>>,
+        },
+        /// Take over the state of another process.
+        Restore {
+            /// The state.
+            snapshot: Box<Snapshot>,
+            /// The sockets to which it refers.
+            descriptors: Vec<OwnedFd>,
+            /// Replies with the number of sessions.
+            reply: ControlReply<Result<Restored, SnapshotError>>,
+        },
+        /// As [`ControlRequest::Restore`], and end the suspension.
+        TakeOver {
+            /// The state.
+            snapshot: Box<Snapshot>,
+            /// The sockets to which it refers.
+            descriptors: Vec<OwnedFd>,
+            /// Replies once packets are served.
+            reply: ControlReply<Result<Restored, SnapshotError>>,
+        },
+    }
+}
 
 /// The interface of a running control, for other threads.
 #[derive(Clone, Debug)]
@@ -98,46 +274,10 @@ impl Handle {
         self.ask(|reply| ControlRequest::Offer(Box::new(request), reply)).await?
     }
 
-    /// Closes a session.
-    pub async fn close(&self, session: SessionId) -> Result<(), ControlError> {
-        self.ask(|reply| ControlRequest::Close(session, reply)).await?
-    }
-
-    /// Makes the worker panic over the session's next packet.
-    #[cfg(feature = "fault-injection")]
-    pub async fn panic_session(&self, session: SessionId) -> Result<(), ControlError> {
-        self.ask(|reply| ControlRequest::Panic(session, reply)).await?
-    }
-
-    /// Moves a room to a node, make-before-break. Returns once the move is in progress.
-    pub async fn move_room(&self, room: Arc<str>, node: Box<str>) -> Result<(), ControlError> {
-        self.ask(|reply| ControlRequest::Move { room, node, reply }).await?
-    }
-
     /// Begins or ends the drain of a node, without a deadline.
     pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), ControlError> {
         let place = OperationTarget::Node(node);
         self.operate(Operation::Drain { place, draining, within: None }).await
-    }
-
-    /// Starts an operation and returns once it is in progress.
-    pub async fn operate(&self, operation: Operation) -> Result<(), ControlError> {
-        self.ask(|reply| ControlRequest::Operate(operation, reply)).await?
-    }
-
-    /// Explains why a session is on its hop. Returns `None` if the session does not exist.
-    pub async fn explain(&self, session: SessionId) -> Result<Option<Explanation>, ControlError> {
-        self.ask(|reply| ControlRequest::Explain(session, reply)).await
-    }
-
-    /// All regions.
-    pub async fn regions(&self) -> Result<Vec<RegionStanding>, ControlError> {
-        self.ask(ControlRequest::Regions).await
-    }
-
-    /// Orders the agent beside a node to start its process or to inject a fault. Returns when it is done.
-    pub async fn order(&self, node: Box<str>, order: NodeOrder) -> Result<(), ControlError> {
-        self.ask(|reply| ControlRequest::Order { node, order, reply }).await?
     }
 
     /// Asks for one slice after the other: control serves other inputs between two.
@@ -174,11 +314,6 @@ impl Handle {
         self.list(after, limit, |after, reply| ControlRequest::Sessions { after, reply }).await
     }
 
-    /// The live session of this number.
-    pub async fn session(&self, session: SessionId) -> Result<Option<SessionView>, ControlError> {
-        self.ask(|reply| ControlRequest::Session(session, reply)).await
-    }
-
     /// All placed rooms.
     pub async fn rooms(&self) -> Result<Vec<RoomStanding>, ControlError> {
         self.rooms_after(RoomId(0), usize::MAX).await
@@ -191,53 +326,6 @@ impl Handle {
         limit: usize,
     ) -> Result<Vec<RoomStanding>, ControlError> {
         self.list(after, limit, |after, reply| ControlRequest::Rooms { after, reply }).await
-    }
-
-    /// All nodes.
-    pub async fn nodes(&self) -> Result<Vec<NodeStanding>, ControlError> {
-        self.ask(ControlRequest::Nodes).await
-    }
-
-    /// All policies, with the statistics of canaries.
-    pub async fn policies(&self) -> Result<Vec<PolicyView>, ControlError> {
-        self.ask(ControlRequest::Policies).await
-    }
-
-    /// The recorder of policy questions, if recording is on.
-    pub async fn recorder(&self) -> Result<Option<PolicyRecorder>, ControlError> {
-        self.ask(ControlRequest::Recorder).await
-    }
-
-    /// The records of ended sessions.
-    pub async fn history(&self) -> Result<Arc<SessionHistory>, ControlError> {
-        self.ask(ControlRequest::History).await
-    }
-
-    /// The status of the gateway.
-    pub async fn status(&self) -> Result<StatusReport, ControlError> {
-        self.ask(ControlRequest::Status).await
-    }
-
-    /// Measured cost and benefit of each mode.
-    pub async fn modes(&self) -> Result<Vec<ModeView>, ControlError> {
-        self.ask(ControlRequest::Modes).await
-    }
-
-    /// Replaces scenarios; open rooms change mode too.
-    pub async fn change_scenarios(
-        &self,
-        scenarios: BTreeMap<Arc<str>, Scenario>,
-    ) -> Result<(), ControlError> {
-        self.ask(|reply| ControlRequest::Scenarios(scenarios, reply)).await
-    }
-
-    /// Replaces the node list: new nodes are added, missing nodes are drained and removed, changed nodes are updated.
-    /// A refused list changes nothing.
-    pub async fn list_nodes(
-        &self,
-        list: NodeList,
-    ) -> Result<Result<ListChange, NotListed>, ControlError> {
-        self.ask(|reply| ControlRequest::List(Box::new(list), reply)).await
     }
 
     /// Reloads the configuration, as far as it can change at run time.
@@ -265,83 +353,15 @@ impl Handle {
         policy: PolicyName,
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
-    ) -> Result<RolloutReport, ControlError> {
-        self.push_policy_as(policy, bytes, settings, PushRequest::default()).await
-    }
-
-    /// Like [`Handle::push_policy`], with rollout options of the caller.
-    pub async fn push_policy_as(
-        &self,
-        policy: PolicyName,
-        bytes: Vec<u8>,
-        settings: Option<serde_json::Value>,
         push: PushRequest,
     ) -> Result<RolloutReport, ControlError> {
         self.ask(|reply| ControlRequest::Push { policy, bytes, settings, push, reply }).await?
-    }
-
-    /// Acts on the rollout of a policy.
-    pub async fn act_on_rollout(
-        &self,
-        policy: PolicyName,
-        action: RolloutAction,
-    ) -> Result<RolloutReport, ControlError> {
-        self.ask(|reply| ControlRequest::ActOnRollout { policy, action, reply }).await?
-    }
-
-    /// Replaces `[rollout]` of the policy sets.
-    pub async fn change_rollout_settings(
-        &self,
-        settings: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
-    ) -> Result<(), ControlError> {
-        let request = ControlRequest::RolloutSettings(settings);
-        self.requests.send(request).await.map_err(|_| ControlError::Unavailable)
-    }
-
-    /// The last refused plugins, oldest first.
-    pub async fn refusals(&self) -> Result<Vec<RefusalRecord>, ControlError> {
-        self.ask(ControlRequest::Refusals).await
-    }
-
-    /// Sets the trust rules for rollouts from now on.
-    pub async fn govern(&self, rules: TrustRules) -> Result<(), ControlError> {
-        self.ask(|reply| ControlRequest::Govern(Box::new(rules), reply)).await
     }
 
     /// Notes a refusal that belongs to no rollout.
     pub async fn note_refusal(&self, refusal: RefusalRecord) {
         // Fails only if control has ended.
         let _ = self.requests.send(ControlRequest::NoteRefusal(refusal)).await;
-    }
-
-    /// Returns once the first revisions of all policies are active.
-    pub async fn policies_stand(&self) -> Result<(), ControlError> {
-        self.ask(ControlRequest::AwaitPolicies).await
-    }
-
-    /// Replaces a policy's plugin from a file.
-    pub async fn roll_out(
-        &self,
-        policy: PolicyName,
-        source: PluginSource,
-    ) -> Result<RolloutReport, ControlError> {
-        let source = Box::new(source);
-        self.ask(|reply| ControlRequest::RollOut { policy, source, reply }).await?
-    }
-
-    /// Aborts the rollout in progress or, without one, restores the previous revision.
-    pub async fn rollback_policy(&self, policy: PolicyName) -> Result<RolloutReport, ControlError> {
-        self.ask(|reply| ControlRequest::Rollback { policy, reply }).await?
-    }
-
-    /// Ends a policy's thread for a drill: its hook falls back to the native default.
-    pub async fn stop_policy(&self, policy: PolicyName) -> Result<(), ControlError> {
-        self.ask(|reply| ControlRequest::Stop { policy, reply }).await?
-    }
-
-    /// Refuses new sessions. Returns when the last session has ended or was closed at the deadline.
-    pub async fn shut_down(&self, within: Duration) -> Result<(), ControlError> {
-        self.ask(|done| ControlRequest::Shutdown { within, done }).await
     }
 
     /// Duplicates of the sockets of all trunks, for the process that replaces this one.
@@ -365,23 +385,6 @@ impl Handle {
         Ok(suspended)
     }
 
-    /// All records in slices, and then batches of those that change. A follower that does not keep up is dropped: its
-    /// channel ends, and it may follow again from the beginning. A new follower replaces the one before.
-    ///
-    /// A follower that `hands_over` is the next process on this machine: its first copy is urgent, and the channels of
-    /// others end at once. It ends with the batch of [`Handle::suspend`].
-    pub async fn follow_records(
-        &self,
-        hands_over: bool,
-    ) -> Result<mpsc::Receiver<RecordBatch>, ControlError> {
-        self.ask(|reply| ControlRequest::FollowRecords { hands_over, reply }).await
-    }
-
-    /// The number of a batch with all changes that were answered before the call; `None` without a follower.
-    pub async fn records_sent(&self) -> Option<u64> {
-        self.ask(ControlRequest::RecordsSent).await.ok().flatten()
-    }
-
     /// Stops the packets of a suspended gateway, and hands out the states that changed since the records: nothing is
     /// read or sent after the last part.
     pub async fn suspend_packets(&self) -> Result<LastStates, NotSuspended> {
@@ -403,11 +406,6 @@ impl Handle {
         }
         let sent = self.requests.send(ControlRequest::ContinueMedia { states, last: None }).await;
         sent.map_err(|_| SnapshotError::Unavailable)
-    }
-
-    /// Continues a suspended gateway, or one that began suspended.
-    pub async fn resume(&self) -> Result<(), ControlError> {
-        self.ask(ControlRequest::Resume).await
     }
 
     /// Continues the sessions of another process. Nothing is read, sent or decided until [`Handle::resume`].
@@ -436,16 +434,6 @@ impl Handle {
     fn restore_keys(&self, mut snapshot: Snapshot) -> Box<Snapshot> {
         self.idempotency_keys.restore(std::mem::take(&mut snapshot.idempotency_keys));
         Box::new(snapshot)
-    }
-
-    /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere.
-    pub async fn release(&self) -> Result<(), ControlError> {
-        self.ask(ControlRequest::Release).await
-    }
-
-    /// Ends a gateway whose sessions another gateway has taken over: they are closed nowhere.
-    pub async fn abandon(&self) -> Result<(), ControlError> {
-        self.ask(ControlRequest::Abandon).await
     }
 
     /// Names of nodes and regions, including those that recent events mention.

@@ -8,14 +8,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{CloseReason, ClosedSession, SessionId};
-use evenkeel_process::{file, unix_us};
+use evenkeel_process::{file, lock, unix_us};
 use serde::{Deserialize, Serialize};
 
 /// Maximum number of records in memory, about 10 MiB.
@@ -98,7 +98,7 @@ impl SessionHistory {
     }
 
     fn lock(&self) -> MutexGuard<'_, RecentRecords> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kept)
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use evenkeel_process::sha256;
+use evenkeel_process::{lock, sha256};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -187,7 +187,7 @@ impl KeyTable {
 
     fn lock(&self) -> MutexGuard<'_, KeyEntries> {
         // A poisoned lock is usable: no update leaves the table inconsistent.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 }
 

@@ -36,12 +36,12 @@ pub use evenkeel_revisions::{
     Actor, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome, RolloutReport,
     Staged,
 };
-pub use handle::{Handle, TokensRefused};
+pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer};
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use messages::{
-    AdmissionState, AgentError, ControlError, ControlRequest, NodeOrder, NotSuspended,
-    REQUESTS_MAX, Restored, SessionView, Slice, SnapshotError, StatusReport,
+    AdmissionState, AgentError, ControlError, NodeOrder, NotSuspended, REQUESTS_MAX, Restored,
+    SessionView, Slice, SnapshotError, StatusReport,
 };
 pub use names::{NodeName, NodeNames};
 pub use nodes::{

@@ -1,32 +1,16 @@
-//! Requests to control, its answers and errors, and views of its state.
+//! The answers and errors of control, and views of its state.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
-use evenkeel_core::{
-    Explanation, Impossible, NodeStanding, RegionStanding, RoomStanding, SessionStanding,
-};
+use evenkeel_core::{Impossible, SessionStanding};
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
-use evenkeel_model::{Health, NodeId, OfferRefusal, PolicyName, RoomId, Scenario, SessionId};
-use evenkeel_policies::{PluginSource, PolicyRecorder, PolicyView, RefusalRecord, TrustRules};
-use evenkeel_revisions::{RolloutAction, RolloutReport};
+use evenkeel_model::{Health, NodeId, OfferRefusal, PolicyName, SessionId};
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
 
-use crate::history::SessionHistory;
-use crate::inherited::NamedSockets;
-use crate::nodes::{ListChange, NodeList, NotListed, NotReloaded, Operation, ReloadRequest};
-use crate::offers::{OfferedSession, SessionAnswer};
-use crate::policies::PushRequest;
-use crate::records::Suspended;
-use crate::reporting::ModeView;
-use crate::snapshot::{MediaStates, RecordBatch, Snapshot};
-use crate::suspension::LastStates;
+use crate::nodes::NotReloaded;
 use crate::workers::WORKERS_WITHIN;
 
 /// Length of the request queue. When the queue is full the caller gets an error.
@@ -297,191 +281,6 @@ impl SnapshotError {
     pub(crate) fn malformed(reason: impl Into<String>) -> SnapshotError {
         SnapshotError::Malformed(reason.into())
     }
-}
-
-/// The channel of a reply.
-pub(crate) type ControlReply<T> = oneshot::Sender<T>;
-
-/// A request to control; most carry the channel of the reply.
-#[derive(Debug)]
-pub enum ControlRequest {
-    /// Open a session.
-    Offer(Box<OfferedSession>, ControlReply<Result<SessionAnswer, ControlError>>),
-    /// Close a session.
-    Close(SessionId, ControlReply<Result<(), ControlError>>),
-    /// Have the worker panic over the session's next packet.
-    #[cfg(feature = "fault-injection")]
-    Panic(SessionId, ControlReply<Result<(), ControlError>>),
-    /// Move a room.
-    Move {
-        /// The name of the room.
-        room: Arc<str>,
-        /// The name of the target.
-        node: Box<str>,
-        /// Replies once the move is in progress.
-        reply: ControlReply<Result<(), ControlError>>,
-    },
-    /// Start an operation on a node or region.
-    Operate(Operation, ControlReply<Result<(), ControlError>>),
-    /// Explain why a session is on its hop.
-    Explain(SessionId, ControlReply<Option<Explanation>>),
-    /// List the regions.
-    Regions(ControlReply<Vec<RegionStanding>>),
-    /// Give an order to the agent of a node.
-    Order {
-        /// The name of the node.
-        node: Box<str>,
-        /// The order.
-        order: NodeOrder,
-        /// Replies with the answer of the agent.
-        reply: ControlReply<Result<(), ControlError>>,
-    },
-    /// List the next live sessions.
-    Sessions {
-        /// The id before the first one.
-        after: SessionId,
-        /// Takes one slice.
-        reply: ControlReply<Slice<SessionId, SessionView>>,
-    },
-    /// Look up a live session.
-    Session(SessionId, ControlReply<Option<SessionView>>),
-    /// List the next rooms.
-    Rooms {
-        /// The id before the first one.
-        after: RoomId,
-        /// Takes one slice.
-        reply: ControlReply<Slice<RoomId, RoomStanding>>,
-    },
-    /// List the nodes.
-    Nodes(ControlReply<Vec<NodeStanding>>),
-    /// List the policies.
-    Policies(ControlReply<Vec<PolicyView>>),
-    /// Get the recorder of policy questions, if recording is on.
-    Recorder(ControlReply<Option<PolicyRecorder>>),
-    /// Get the records of ended sessions.
-    History(ControlReply<Arc<SessionHistory>>),
-    /// Set the trust rules for rollouts.
-    Govern(Box<TrustRules>, ControlReply<()>),
-    /// Notes a configuration file that was refused before its rollout.
-    NoteRefusal(RefusalRecord),
-    /// List the last refused plugins.
-    Refusals(ControlReply<Vec<RefusalRecord>>),
-    /// Report the status of the gateway.
-    Status(ControlReply<StatusReport>),
-    /// Report cost and benefit of each mode.
-    Modes(ControlReply<Vec<ModeView>>),
-    /// Replaces scenarios; the reply comes when the change is active or in progress.
-    Scenarios(BTreeMap<Arc<str>, Scenario>, ControlReply<()>),
-    /// Replace the list of nodes.
-    List(Box<NodeList>, ControlReply<Result<ListChange, NotListed>>),
-    /// Reload the configuration.
-    Reload(ReloadRequest),
-    /// Register the task that reloads the configuration.
-    FollowReloads(mpsc::Sender<ReloadRequest>),
-    /// Replace a policy's plugin for an operator.
-    Push {
-        /// The policy, by set and hook.
-        policy: PolicyName,
-        /// The plugin.
-        bytes: Vec<u8>,
-        /// Its settings; `None` keeps those of the active revision.
-        settings: Option<serde_json::Value>,
-        /// Options of the rollout.
-        push: PushRequest,
-        /// Replies with the decision.
-        reply: ControlReply<Result<RolloutReport, ControlError>>,
-    },
-    /// Replace a policy's plugin from a file.
-    RollOut {
-        /// The policy, by set and hook.
-        policy: PolicyName,
-        /// The plugin, its settings and its strategy.
-        source: Box<PluginSource>,
-        /// Replies with the decision.
-        reply: ControlReply<Result<RolloutReport, ControlError>>,
-    },
-    /// End the rollout in progress or, without one, restore the previous revision.
-    Rollback {
-        /// The policy, by set and hook.
-        policy: PolicyName,
-        /// Replies with the decision.
-        reply: ControlReply<Result<RolloutReport, ControlError>>,
-    },
-    /// Act on the rollout in progress.
-    ActOnRollout {
-        /// The policy, by set and hook.
-        policy: PolicyName,
-        /// The action.
-        action: RolloutAction,
-        /// Replies with the new stage.
-        reply: ControlReply<Result<RolloutReport, ControlError>>,
-    },
-    /// Set `[rollout]` of the policy sets.
-    RolloutSettings(BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>),
-    /// End a policy's thread, for a drill.
-    Stop {
-        /// The policy, by set and hook.
-        policy: PolicyName,
-        /// Fails if the policy is unknown.
-        reply: ControlReply<Result<(), ControlError>>,
-    },
-    /// The first revisions of all policies are active.
-    PoliciesStand,
-    /// Replies once the first revisions of all policies are active.
-    AwaitPolicies(ControlReply<()>),
-    /// Refuse new sessions, and end when the last one has ended.
-    Shutdown {
-        /// The time after which all sessions are closed.
-        within: Duration,
-        /// Replies at the end.
-        done: ControlReply<()>,
-    },
-    /// Duplicates of the trunks' sockets.
-    Trunks(ControlReply<io::Result<NamedSockets>>),
-    /// Sends all records, and then those that change.
-    FollowRecords {
-        /// Until the gateway is suspended, whose last batch belongs to this follower.
-        hands_over: bool,
-        /// Takes the channel of the batches.
-        reply: ControlReply<mpsc::Receiver<RecordBatch>>,
-    },
-    /// The number of the last batch, if the records have a follower.
-    RecordsSent(ControlReply<Option<u64>>),
-    /// Stops control, and hands out the records.
-    Suspend(ControlReply<Result<Suspended, NotSuspended>>),
-    /// Stops the workers of a suspended gateway.
-    SuspendPackets(ControlReply<Result<LastStates, NotSuspended>>),
-    /// Takes over newer states of restored sessions.
-    ContinueMedia {
-        /// The states.
-        states: Box<MediaStates>,
-        /// With the last part, and the result of all parts.
-        last: Option<ControlReply<Result<(), SnapshotError>>>,
-    },
-    /// Ends a suspension: control and the workers continue.
-    Resume(ControlReply<()>),
-    /// Takes over the state of another process.
-    Restore {
-        /// The state.
-        snapshot: Box<Snapshot>,
-        /// The sockets to which it refers.
-        descriptors: Vec<OwnedFd>,
-        /// Replies with the number of sessions.
-        reply: ControlReply<Result<Restored, SnapshotError>>,
-    },
-    /// As [`ControlRequest::Restore`], and ends the suspension.
-    TakeOver {
-        /// The state.
-        snapshot: Box<Snapshot>,
-        /// The sockets to which it refers.
-        descriptors: Vec<OwnedFd>,
-        /// Replies once packets are served.
-        reply: ControlReply<Result<Restored, SnapshotError>>,
-    },
-    /// Ends control and the workers; the sessions belong to another process.
-    Release(ControlReply<()>),
-    /// As [`ControlRequest::Release`], of a gateway that was not suspended.
-    Abandon(ControlReply<()>),
 }
 
 /// Maximum cost of a slice, in views of one session. Copying that many takes about 100 µs, so lists delay failure

@@ -10,6 +10,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
+use evenkeel_core::NodeEvidence;
 use evenkeel_drivers::socket::{self, Received};
 use evenkeel_drivers::{Clock, Fencing, LocalTask};
 use evenkeel_media::trunk::message::{
@@ -24,28 +25,38 @@ use tokio::sync::mpsc::error::SendError;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ProbeResult {
-    /// The node answered this probe.
-    Answered { node: NodeId, sequence: u64, vouched: bool, at: Instant },
+    Evidence {
+        node: NodeId,
+        evidence: NodeEvidence,
+        at: Instant,
+    },
     /// The node, or the agent beside it, reported its state.
-    State { node: NodeId, beside: bool, load: NodeLoad, at: Instant },
+    State {
+        node: NodeId,
+        beside: bool,
+        load: NodeLoad,
+        at: Instant,
+    },
     /// The answer to the order with this nonce.
-    Order { node: NodeId, nonce: u64, outcome: OrderOutcome },
+    Order {
+        node: NodeId,
+        nonce: u64,
+        outcome: OrderOutcome,
+    },
     /// Either end refused a signed message.
-    Mismatch { node: NodeId, mismatch: Mismatch },
-    /// ICMP reports no listener, and quotes this probe.
-    Refused { node: NodeId, sequence: u64 },
+    Mismatch {
+        node: NodeId,
+        mismatch: Mismatch,
+    },
     /// The node refused a message because its group has this newer epoch.
-    Fenced { node: NodeId, epoch: u64 },
-    /// A packet crossed between the canary sessions.
-    CanaryPassed { node: NodeId, sequence: u64 },
-    /// Both canary sessions are open.
-    CanaryOpen { node: NodeId, at: Instant },
+    Fenced {
+        node: NodeId,
+        epoch: u64,
+    },
 }
 
 pub enum ProbeMethod {
-    Signed(NodeSecret),
-    /// A signed question to the agent beside the node. Its answer is no evidence that the node is up.
-    Beside(NodeSecret),
+    Signed(NodeSecret, ProbedEnd),
     /// A STUN binding request (RFC 8489).
     Stun,
     /// A datagram that the node returns unchanged.
@@ -149,8 +160,10 @@ async fn read(socket: &UdpSocket, node: NodeId, questions: &ProbesInFlight, even
                 results(&heard, node, questions.beside(), at).into_iter().flatten().collect()
             }
             Ok(Received::Refused(quotes)) => {
+                let at = Instant::now();
                 let sequences = quotes.iter().filter_map(|quoted| questions.refused(quoted));
-                sequences.map(|sequence| ProbeResult::Refused { node, sequence }).collect()
+                let refused = sequences.map(NodeEvidence::ProbeRefused);
+                refused.map(|evidence| ProbeResult::Evidence { node, evidence, at }).collect()
             }
             Err(_) => continue,
         };
@@ -171,12 +184,7 @@ fn results(
 ) -> [Option<ProbeResult>; 5] {
     [
         heard.load.map(|load| ProbeResult::State { node, beside, load, at }),
-        heard.answers.map(|Answers { sequence, vouched }| ProbeResult::Answered {
-            node,
-            sequence,
-            vouched,
-            at,
-        }),
+        heard.answers.map(|evidence| ProbeResult::Evidence { node, evidence, at }),
         heard.order.map(|(nonce, outcome)| ProbeResult::Order { node, nonce, outcome }),
         heard.mismatch.map(|mismatch| ProbeResult::Mismatch { node, mismatch }),
         heard.fenced.map(|epoch| ProbeResult::Fenced { node, epoch }),
@@ -186,18 +194,9 @@ fn results(
 impl ProbeMethod {
     fn questions(self, fencing: Arc<Fencing>, first: u64) -> ProbesInFlight {
         match self {
-            ProbeMethod::Signed(secret) => ProbesInFlight::Signed(Box::new(SignedProbe::new(
-                secret,
-                ProbedEnd::Node,
-                fencing,
-                first,
-            ))),
-            ProbeMethod::Beside(secret) => ProbesInFlight::Signed(Box::new(SignedProbe::new(
-                secret,
-                ProbedEnd::Beside,
-                fencing,
-                first,
-            ))),
+            ProbeMethod::Signed(secret, end) => {
+                ProbesInFlight::Signed(Box::new(SignedProbe::new(secret, end, fencing, first)))
+            }
             ProbeMethod::Stun => ProbesInFlight::Stun(ProbeTokens::default()),
             ProbeMethod::Echo => ProbesInFlight::Echo(ProbeTokens::default()),
             ProbeMethod::Ping => ProbesInFlight::Ping(ProbeTokens::default()),
@@ -246,7 +245,7 @@ impl ProbesInFlight {
                 _ => return None,
             },
         };
-        let answers = Some(Answers { sequence, vouched: true });
+        let answers = Some(NodeEvidence::ProbeAnswered(sequence));
         Some(SignedReply { answers, ..SignedReply::default() })
     }
 }
@@ -297,7 +296,7 @@ impl ProbeEvent {
 const NONCES_MAX: usize = 1_024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ProbedEnd {
+pub enum ProbedEnd {
     /// The answer is evidence that the node is up.
     Node,
     /// The agent beside the node. The answer is no evidence that the node is up.
@@ -315,16 +314,9 @@ struct SignedProbe {
     newest_us: Cell<u64>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Answers {
-    sequence: u64,
-    /// The answer is evidence that the media port works.
-    vouched: bool,
-}
-
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 struct SignedReply {
-    answers: Option<Answers>,
+    answers: Option<NodeEvidence>,
     load: Option<NodeLoad>,
     /// Nonce and outcome of an answered order.
     order: Option<(u64, OrderOutcome)>,
@@ -392,9 +384,12 @@ impl SignedProbe {
             TrunkAnswer::Probe(load) if self.was_asked(nonce) => {
                 let speaks = self.end == ProbedEnd::Node && load.state != ServingState::Gone;
                 let sequence = nonce.wrapping_sub(self.first);
-                let answers = speaks.then_some(Answers { sequence, vouched: load.vouched });
+                let answers = match load.vouched {
+                    true => NodeEvidence::ProbeAnswered(sequence),
+                    false => NodeEvidence::AgentAnswered(sequence),
+                };
                 Some(SignedReply {
-                    answers,
+                    answers: speaks.then_some(answers),
                     load: self.newest(load, sent_us),
                     ..SignedReply::default()
                 })

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use evenkeel_dataplane::flows::{self, FlowEntry, FlowKey, Flows, Home};
+use evenkeel_dataplane::flows::{self, FlowEntry, FlowKey, Flows, Home, Ufrag};
 use evenkeel_dataplane::freebind;
 use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
 use evenkeel_drivers::Brief;
@@ -18,12 +18,12 @@ use evenkeel_model::{
 };
 use evenkeel_process::descriptors;
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::messages::ControlError;
 use crate::offers::IngressAnswer;
-use crate::registry::record::{ClientRecord, ScopedAddress};
 
 /// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -101,6 +101,55 @@ pub struct SessionEntry {
     /// Local ports towards nodes, as in [`SessionPorts::numbers`].
     ports: Option<(u16, Option<u16>)>,
     keys: (FlowKey, Option<Box<FlowKey>>),
+}
+
+/// An address with its scope.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct ScopedAddress(#[serde(with = "evenkeel_dataplane::address")] SocketAddr);
+
+/// The identification of a client.
+#[derive(Clone, Serialize, Deserialize)]
+enum ClientRecord {
+    Declared { listener: u8, address: ScopedAddress, rtcp: Option<ScopedAddress> },
+    DeclaredIp { listener: u8, ip: IpAddr },
+    Stun { ufrag: Box<str>, password: Box<str> },
+    Quic { flow_to_gateway: u64, flow_from_gateway: u64 },
+}
+
+/// Omits the credentials, to keep them out of logs.
+impl std::fmt::Debug for ClientRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientRecord").finish_non_exhaustive()
+    }
+}
+
+impl ClientRecord {
+    /// The client's addresses and flow-table keys. `None` if its ufrag is too long.
+    fn keys(self, home: Home) -> Option<(ClientAddressing, (FlowKey, FlowEntry), Option<FlowKey>)> {
+        let plain = |client, key| Some((client, (key, FlowEntry::of(home)), None));
+        match self {
+            ClientRecord::Declared { listener, address: ScopedAddress(address), rtcp } => {
+                let rtcp = rtcp.map(|ScopedAddress(rtcp)| rtcp);
+                let key = |address| FlowKey::Udp { listener, address };
+                let client =
+                    ClientAddressing::Declared { listener, address, rtcp: rtcp.unwrap_or(address) };
+                Some((client, (key(address), FlowEntry::of(home)), rtcp.map(key)))
+            }
+            ClientRecord::DeclaredIp { listener, ip } => plain(
+                ClientAddressing::DeclaredIp { listener },
+                FlowKey::DeclaredIp { listener, ip },
+            ),
+            ClientRecord::Stun { ufrag, password } => {
+                let key = FlowKey::Ufrag(Ufrag::new(ufrag.as_bytes())?);
+                let password = Some(password.as_bytes().into());
+                let entry = FlowEntry { password, ..FlowEntry::of(home) };
+                Some((ClientAddressing::Stun, (key, entry), None))
+            }
+            ClientRecord::Quic { flow_to_gateway, flow_from_gateway } => {
+                plain(ClientAddressing::Quic { flow_from_gateway }, FlowKey::Roq(flow_to_gateway))
+            }
+        }
+    }
 }
 
 impl SessionEntry {

@@ -8,8 +8,6 @@ use evenkeel_core::Gateway;
 use evenkeel_dataplane::worker::{Distribution, ShedRun, Totals};
 use evenkeel_drivers::DriverAction;
 use evenkeel_model::{CloseReason, CoreEvent, NodeId, RedundancyMode, RoomId, SessionId};
-use evenkeel_policies::ReportedDecision;
-use evenkeel_recording::RecordedDecision;
 use evenkeel_revisions::RolloutReport;
 use serde::Serialize;
 use tokio::sync::broadcast;
@@ -100,15 +98,6 @@ pub enum GatewayEvent {
         /// The withheld packets.
         run: ShedRun,
     },
-}
-
-impl ReportedDecision for EventRecord {
-    fn decision(&self) -> Option<RecordedDecision> {
-        match &self.event {
-            GatewayEvent::Core(event) => event.decision(),
-            _ => None,
-        }
-    }
 }
 
 /// Events, history and names, for the API and telemetry.

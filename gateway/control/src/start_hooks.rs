@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{StartBy, StartHook, WebhookTarget};
 use evenkeel_drivers::{Effort, HttpError, Poster};
 use evenkeel_model::NodeId;
+use evenkeel_process::lock;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -256,7 +257,7 @@ impl StartProgram {
 
     /// Ends the program and its process group, or cancels its start. The thread returned must be joined.
     fn end(self) -> JoinHandle<()> {
-        let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut phase = lock(&self.phase);
         if let ProgramPhase::Runs(group) = std::mem::replace(&mut *phase, ProgramPhase::Over) {
             kill(group);
         }
@@ -282,19 +283,19 @@ fn run(
     name: &str,
     phase: &Mutex<ProgramPhase>,
 ) -> io::Result<Option<WaitStatus>> {
-    if *phase.lock().unwrap_or_else(PoisonError::into_inner) == ProgramPhase::Over {
+    if *lock(phase) == ProgramPhase::Over {
         return Ok(None);
     }
     let (ours, theirs) = UnixDatagram::pair()?;
     ours.set_nonblocking(true)?;
     let mut child = command(words, theirs)?.spawn()?;
     let group = Pid::from_raw(child.id() as i32);
-    match &mut *phase.lock().unwrap_or_else(PoisonError::into_inner) {
+    match &mut *lock(phase) {
         waits @ ProgramPhase::Waits => *waits = ProgramPhase::Runs(group),
         ProgramPhase::Runs(_) | ProgramPhase::Over => kill(group),
     }
     let watched = watch(&child, name, &ours);
-    let mut phase = phase.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut phase = lock(phase);
     let by_itself = std::mem::replace(&mut *phase, ProgramPhase::Over) != ProgramPhase::Over;
     let ended = watched.and_then(|()| how(group));
     if !matches!(ended, Ok(WaitStatus::Exited(_, 0))) {

@@ -7,18 +7,19 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{GatewayEffect, RestoredSession, requested_room_name};
+use evenkeel_core::{GatewayEffect, InstalledSession, requested_room_name};
 use evenkeel_dataplane::worker::{
-    Duplicate, HandedOut, Install, SessionPorts, SessionState, SocketDuplicates, TrunkState,
-    WorkerCommand, WorkerReport,
+    Duplicate, HandedOut, SessionPorts, SessionState, SocketDuplicates, TrunkState, WorkerCommand,
+    WorkerReport,
 };
 use evenkeel_drivers::{Clock, ContinuedSession};
 use evenkeel_model::{Labels, NodeId, SessionId};
 use evenkeel_process::random::draw;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::{Control, awaits_first_packet, dscp};
-use crate::messages::{ControlRequest, NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
+use crate::control::Control;
+use crate::handle::ControlRequest;
+use crate::messages::{NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
 use crate::records::{OFFERS_WITHIN, SLOTS, Suspended, Suspension, SuspensionGuard, Translation};
 use crate::registry::record::{EntryRecord, RestoredParts, RestoringSessions};
 use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
@@ -212,7 +213,7 @@ impl Control {
                     | ControlRequest::Abandon(_)),
                 ) => self.handle_request(request),
                 // An upgrade that was under way is given up: the sessions are closed here.
-                Some(request @ ControlRequest::Shutdown { .. }) => {
+                Some(request @ ControlRequest::Shutdown(..)) => {
                     self.resume(|| {});
                     self.handle_request(request);
                 }
@@ -402,7 +403,7 @@ impl Control {
 
     fn continue_session(
         &mut self,
-        RestoredSession { session, route, plan, media, scenario, of_first_packet, .. }: RestoredSession,
+        restored: InstalledSession,
         at_worker: Option<AtWorker>,
         brief: Option<(Arc<str>, Labels)>,
         entry: EntryRecord,
@@ -410,28 +411,14 @@ impl Control {
         let (state, ports) = at_worker.map(|it| (it.state, it.ports)).unzip();
         let data = Arc::clone(&self.offers.session_data).try_acquire_many_owned(entry.data).ok();
         let beside = RestoredParts {
-            media: Arc::clone(&media),
+            media: Arc::clone(&restored.media),
             ports: ports.flatten(),
             brief,
             data,
             has_address: state.as_ref().is_some_and(|state| state.has_address()),
         };
         let (home, client, ports) = self.registry.restore(entry, beside)?;
-        let install = Install {
-            home,
-            session,
-            media,
-            client,
-            route,
-            plan,
-            dscp: dscp(&self.settings, &scenario),
-            ports,
-            await_first_packet: awaits_first_packet(&self.settings, &scenario, of_first_packet),
-            // The state contains the seed.
-            seed: if state.is_some() { 0 } else { draw() },
-            state,
-        };
-        self.workers.command(home.worker, WorkerCommand::Install(Box::new(install)));
+        self.install_at(home, restored, client, ports, state);
         Ok(())
     }
 }

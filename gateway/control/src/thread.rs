@@ -21,10 +21,11 @@ use tokio::time::MissedTickBehavior;
 
 use crate::control::{Control, Lifetime};
 use crate::equipment::Equipment;
+use crate::handle::ControlRequest;
 use crate::history::HistoryWriter;
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::messages::{
-    AdmissionState, ControlError, ControlRequest, NotSuspended, SessionView, Slice, StatusReport,
+    AdmissionState, ControlError, NotSuspended, SessionView, Slice, StatusReport,
 };
 use crate::names::NodeNames;
 use crate::nodes::NodeResources;
@@ -227,11 +228,8 @@ impl Control {
     fn handle_probe(&mut self, event: ProbeEvent) {
         let Some(result) = event.if_current() else { return };
         match result {
-            ProbeResult::Answered { node, sequence, vouched: true, at } => {
-                self.gateway.handle_evidence(node, NodeEvidence::ProbeAnswered(sequence), at);
-            }
-            ProbeResult::Answered { node, sequence, vouched: false, at } => {
-                self.gateway.handle_evidence(node, NodeEvidence::AgentAnswered(sequence), at);
+            ProbeResult::Evidence { node, evidence, at } => {
+                self.gateway.handle_evidence(node, evidence, at);
             }
             ProbeResult::State { node, beside, load, at } => {
                 self.probes.handle_state_report(node, beside, load, &mut self.gateway, at);
@@ -239,28 +237,11 @@ impl Control {
             ProbeResult::Order { node, nonce, outcome } => {
                 self.probes.handle_order_answer(node, nonce, outcome, &self.nodes);
             }
-            ProbeResult::CanaryPassed { node, sequence } => {
-                self.gateway.handle_evidence(
-                    node,
-                    NodeEvidence::CanaryPassed(sequence),
-                    Instant::now(),
-                );
-            }
-            ProbeResult::CanaryOpen { node, at } => {
-                self.gateway.handle_evidence(node, NodeEvidence::CanaryOpen, at);
-            }
             ProbeResult::Mismatch { node, mismatch } => {
                 self.probes.note_mismatch(node, mismatch, &self.nodes, Instant::now());
             }
             ProbeResult::Fenced { node, epoch } => {
                 self.replication.fencing.handle_refused(node, epoch);
-            }
-            ProbeResult::Refused { node, sequence } => {
-                self.gateway.handle_evidence(
-                    node,
-                    NodeEvidence::ProbeRefused(sequence),
-                    Instant::now(),
-                );
             }
         }
     }
@@ -373,9 +354,8 @@ impl Control {
             ControlRequest::PoliciesStand => self.offers.handle_policies_active(),
             ControlRequest::AwaitPolicies(reply) => self.offers.await_policies(reply),
             ControlRequest::Close(session, reply) => {
-                let _ = reply.send(
-                    self.gateway.handle_close(session, now).map_err(ControlError::Impossible),
-                );
+                _ = reply
+                    .send(self.gateway.handle_close(session, now).map_err(ControlError::Impossible))
             }
             #[cfg(feature = "fault-injection")]
             ControlRequest::Panic(session, reply) => {
@@ -387,7 +367,7 @@ impl Control {
                 let none = ControlError::Impossible(Impossible::NoSuchSession);
                 let _ = reply.send(panicking.ok_or(none));
             }
-            ControlRequest::Move { room, node, reply } => {
+            ControlRequest::Move(room, node, reply) => {
                 let to = self.nodes.node_named(&node);
                 let moved = match to {
                     Some(to) => self.gateway.handle_move(&room, to, now),
@@ -399,17 +379,17 @@ impl Control {
                 let done = self.nodes.operate(operation, &self.settings, &mut self.gateway, now);
                 let _ = reply.send(done.map_err(|reason| self.why_impossible(reason, None)));
             }
-            ControlRequest::Order { node, order, reply } => match self.nodes.node_named(&node) {
+            ControlRequest::Order(node, order, reply) => match self.nodes.node_named(&node) {
                 Some(node) => self.probes.order(node, order, reply, &self.nodes, now),
                 None => {
                     let _ = reply.send(Err(self.why_impossible(Impossible::NoSuchNode, None)));
                 }
             },
             ControlRequest::Explain(session, reply) => {
-                let _ = reply.send(self.gateway.views().explain(session, now));
+                _ = reply.send(self.gateway.views().explain(session, now))
             }
             ControlRequest::Regions(reply) => {
-                let _ = reply.send(self.gateway.views().regions(now).collect());
+                _ = reply.send(self.gateway.views().regions(now).collect())
             }
             ControlRequest::Sessions { after, reply } => {
                 let view = |standing| self.session_view(standing);
@@ -425,27 +405,19 @@ impl Control {
                 let cost = |room: &RoomStanding| 1 + room.sessions.len() / SESSIONS_PER_COST;
                 let _ = reply.send(Slice::of(self.gateway.views().rooms_after(after), cost));
             }
-            ControlRequest::Nodes(reply) => {
-                let _ = reply.send(self.gateway.views().nodes().collect());
-            }
+            ControlRequest::Nodes(reply) => _ = reply.send(self.gateway.views().nodes().collect()),
             ControlRequest::Govern(rules, reply) => {
                 self.policies.threads.govern(*rules, &mut self.gateway, now);
                 let _ = reply.send(());
             }
             ControlRequest::NoteRefusal(refusal) => self.policies.threads.ledger().refuse(refusal),
             ControlRequest::Refusals(reply) => {
-                let _ = reply.send(self.policies.threads.ledger().refusals());
+                _ = reply.send(self.policies.threads.ledger().refusals())
             }
             ControlRequest::Policies(reply) => self.policies.view(reply),
-            ControlRequest::Recorder(reply) => {
-                let _ = reply.send(self.policies.threads.recorder());
-            }
-            ControlRequest::History(reply) => {
-                let _ = reply.send(self.reporting.history.history());
-            }
-            ControlRequest::Status(reply) => {
-                let _ = reply.send(self.status(now));
-            }
+            ControlRequest::Recorder(reply) => _ = reply.send(self.policies.threads.recorder()),
+            ControlRequest::History(reply) => _ = reply.send(self.reporting.history.history()),
+            ControlRequest::Status(reply) => _ = reply.send(self.status(now)),
             ControlRequest::Modes(reply) => {
                 let view = |mode| self.reporting.mode_view(mode, &self.gateway, &self.workers);
                 let _ = reply.send(RedundancyMode::ALL.into_iter().map(view).collect());
@@ -454,13 +426,11 @@ impl Control {
                 self.gateway.handle_scenarios(&scenarios, now);
                 let _ = reply.send(());
             }
-            ControlRequest::List(list, reply) => {
-                let _ = reply.send(self.list(&list, now));
-            }
+            ControlRequest::List(list, reply) => _ = reply.send(self.list(&list, now)),
             ControlRequest::Reload(reload) => self.nodes.pass_on(reload),
             ControlRequest::FollowReloads(reloader) => self.nodes.reloader = Some(reloader),
             // A further revision would supersede the policy's first one, and then the gateway might refuse it.
-            ControlRequest::Push { reply, .. } | ControlRequest::RollOut { reply, .. }
+            ControlRequest::Push { reply, .. } | ControlRequest::RollOut(.., reply)
                 if self.offers.awaits_policies() =>
             {
                 let _ = reply.send(Err(ControlError::Starting));
@@ -469,17 +439,18 @@ impl Control {
                 let source = self.policies.pushed(&policy, bytes, settings, &push);
                 self.policies.roll_out(&policy, source, reply, &mut self.gateway);
             }
-            ControlRequest::RollOut { policy, source, reply } => {
+            ControlRequest::RollOut(policy, source, reply) => {
                 self.policies.roll_out(&policy, *source, reply, &mut self.gateway);
             }
-            ControlRequest::ActOnRollout { policy, action, reply } => {
+            ControlRequest::ActOnRollout(policy, action, reply) => {
                 let act = |life: &mut Lifecycle| life.handle_action(action, now);
                 let _ = reply.send(self.policies.change(&policy, &mut self.gateway, now, act));
             }
-            ControlRequest::RolloutSettings(settings) => {
+            ControlRequest::RolloutSettings(settings, reply) => {
                 self.policies.change_settings(settings, &mut self.gateway, now);
+                let _ = reply.send(());
             }
-            ControlRequest::Rollback { policy, reply } => {
+            ControlRequest::Rollback(policy, reply) => {
                 let starting = self.offers.awaits_policies() && self.policies.is_known(&policy);
                 let _ = reply.send(if starting {
                     Err(ControlError::Starting)
@@ -488,22 +459,20 @@ impl Control {
                     self.policies.change(&policy, &mut self.gateway, now, act)
                 });
             }
-            ControlRequest::Stop { policy, reply } => {
+            ControlRequest::Stop(policy, reply) => {
                 let stopped = self.policies.threads.stop(&policy);
                 let _ = reply.send(stopped.then_some(()).ok_or(ControlError::NoPolicy(policy)));
             }
-            ControlRequest::Shutdown { within, done } => {
+            ControlRequest::Shutdown(within, done) => {
                 self.lifetime.shutdown_replies.push(done);
                 self.gateway.handle_shutdown(within, now);
             }
-            ControlRequest::Trunks(reply) => {
-                let _ = reply.send(self.nodes.duplicate_trunks());
-            }
+            ControlRequest::Trunks(reply) => _ = reply.send(self.nodes.duplicate_trunks()),
             ControlRequest::RecordsSent(reply) => {
                 let (replication, mut source) = self.record_source();
                 let _ = reply.send(replication.last_number(&mut source));
             }
-            ControlRequest::FollowRecords { hands_over, reply } => {
+            ControlRequest::FollowRecords(hands_over, reply) => {
                 let (replication, mut source) = self.record_source();
                 let _ = reply.send(replication.follow(hands_over, &mut source, now));
             }
@@ -517,7 +486,7 @@ impl Control {
             ControlRequest::ContinueMedia { states, last } => self.continue_media(*states, last),
             ControlRequest::Resume(done) => self.resume(|| _ = done.send(())),
             ControlRequest::Restore { snapshot, descriptors, reply } => {
-                let _ = reply.send(self.restore(*snapshot, descriptors));
+                _ = reply.send(self.restore(*snapshot, descriptors))
             }
             ControlRequest::TakeOver { snapshot, descriptors, reply } => {
                 match self.restore(*snapshot, descriptors) {
@@ -526,12 +495,8 @@ impl Control {
                 }
             }
             // The sessions of a gateway that is not suspended belong to no other process.
-            ControlRequest::Release(done) if self.replication.is_suspended() => {
-                self.release();
-                let _ = done.send(());
-            }
-            ControlRequest::Release(_) => {}
-            ControlRequest::Abandon(done) => {
+            ControlRequest::Release(_) if !self.replication.is_suspended() => {}
+            ControlRequest::Release(done) | ControlRequest::Abandon(done) => {
                 self.release();
                 let _ = done.send(());
             }

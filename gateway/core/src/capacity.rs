@@ -66,8 +66,8 @@ impl Capacity {
         turn.into_iter().filter(|(_, since)| due(*since)).map(|(id, _)| id).collect()
     }
 
-    /// Checks that a policy may move this many sessions now. One room may always move, whatever its size.
-    pub(crate) fn check_churn(
+    /// Counts sessions that a policy moves, if it may move them now. One room may always move, whatever its size.
+    pub(crate) fn count_churn(
         &mut self,
         sessions: usize,
         allowed: usize,
@@ -77,12 +77,11 @@ impl Capacity {
             |&mut (at, _): &mut (Instant, usize)| now.saturating_duration_since(at) >= CHURN_WITHIN;
         while self.churn.pop_front_if(past).is_some() {}
         let moved: usize = self.churn.iter().map(|(_, sessions)| sessions).sum();
-        let fits = self.churn.is_empty() || moved + sessions <= allowed;
-        if fits { Ok(()) } else { Err(GuardRule::Churn) }
-    }
-
-    pub(crate) fn note_churn(&mut self, sessions: usize, now: Instant) {
+        if !self.churn.is_empty() && moved + sessions > allowed {
+            return Err(GuardRule::Churn);
+        }
         self.churn.push_back((now, sessions));
+        Ok(())
     }
 
     fn node_measures(&self, node: &Node) -> Measures {

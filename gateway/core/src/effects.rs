@@ -5,32 +5,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_model::{
-    AcceptedOffer, Ask, AskId, CloseReason, CoreEvent, Hop, MediaDescription, NodeId, NotStarted,
-    Offer, OfferId, OfferRefusal, Plan, PolicyName, RoomId, RouteCell, SessionId,
+    AcceptedOffer, Ask, AskId, CloseReason, CoreEvent, Hop, MediaDescription, NodeId, Offer,
+    OfferId, OfferRefusal, Plan, PolicyName, RoomId, RouteCell, SessionId,
 };
-use evenkeel_nodes::{NodeEffect, NodeTable, NodeTimer};
+use evenkeel_nodes::{NodeEffect, NodeOutput, NodeTable, NodeTimer};
 use evenkeel_revisions::{Remembered, RolloutReport};
+
+use crate::rooms::room::Room;
+use crate::sessions::Session;
 
 /// Instructions to the server.
 #[derive(Clone, Debug)]
 pub enum GatewayEffect {
     /// Ask a policy. The answer returns through [`crate::Gateway::handle_answer`].
     Ask(Ask),
-    /// Assign the session to a worker. Its packets may arrive from now on.
-    Install {
-        /// The number of the session.
-        session: SessionId,
-        /// The number of the room at nodes.
-        room: RoomId,
-        /// The offer of the client.
-        offer: Arc<Offer>,
-        /// The cell of the route, which packets read.
-        route: Arc<RouteCell>,
-        /// The degradation decision in force.
-        plan: Plan,
-    },
+    /// Assign the session of an offer to a worker. Its packets may arrive from now on.
+    Install(InstalledSession, Arc<Offer>),
     /// Assign a session of another process's record to a worker. It is live.
-    Restore(RestoredSession),
+    Restore(InstalledSession),
     /// Have the driver open the session at a hop. The outcome returns through [`crate::Gateway::handle_opened`].
     Open {
         /// The number of the session.
@@ -73,40 +65,8 @@ pub enum GatewayEffect {
         /// The cause of the end.
         reason: CloseReason,
     },
-    /// Call the hook that starts a node. A failure returns through [`crate::NodeController::handle_start_failed`]; otherwise
-    /// the node answers probes.
-    Start {
-        /// The number of the node.
-        node: NodeId,
-    },
-    /// End the hook that starts a node.
-    EndStart {
-        /// The number of the node.
-        node: NodeId,
-        /// The reason for the end of the hook.
-        why: NotStarted,
-    },
-    /// Probe a node's media port. Answers return through [`crate::NodeEvidence::ProbeAnswered`].
-    Probe {
-        /// The number of the node.
-        node: NodeId,
-        /// The answer carries the same number.
-        sequence: u64,
-    },
-    /// Send a packet from one canary session at the node; it must come out at the other session. The packet returns
-    /// through [`crate::NodeEvidence::CanaryPassed`], and the node's confirmation that both sessions are open
-    /// through [`crate::NodeEvidence::CanaryOpen`].
-    Canary {
-        /// The number of the node.
-        node: NodeId,
-        /// The packet carries the same number.
-        sequence: u64,
-    },
-    /// A removed node is gone: no room leads there, and its slot may be reused after 10 s.
-    Forget {
-        /// The number of the node.
-        node: NodeId,
-    },
+    /// Carry out an instruction about a node. A failed start returns through [`crate::NodeController::handle_start_failed`].
+    Node(NodeEffect),
     /// An event in the rollout of a policy's revision, for subscribers.
     Rollout(RolloutReport),
     /// No more questions go to this revision.
@@ -129,9 +89,9 @@ pub enum GatewayEffect {
     Finished,
 }
 
-/// A session of another process's record.
+/// The facts of a session that its worker needs.
 #[derive(Clone, Debug)]
-pub struct RestoredSession {
+pub struct InstalledSession {
     /// The number of the session.
     pub session: SessionId,
     /// The number of the room at nodes.
@@ -146,6 +106,20 @@ pub struct RestoredSession {
     pub scenario: Arc<str>,
     /// The session was opened by its first packet.
     pub of_first_packet: bool,
+}
+
+impl InstalledSession {
+    pub(crate) fn of(session: &Session, room: &Room) -> InstalledSession {
+        InstalledSession {
+            session: session.id,
+            room: room.id,
+            route: Arc::clone(&room.cell),
+            plan: session.plan_now(),
+            media: Arc::clone(&session.request.media),
+            scenario: Arc::clone(&session.request.scenario),
+            of_first_packet: session.of_first_packet,
+        }
+    }
 }
 
 /// A change that policies and quality tracking must learn of.
@@ -195,24 +169,14 @@ impl Effects {
         self.outputs.insert(place, GatewayEffect::Event(event));
     }
 
-    /// Takes the effects of the table of nodes.
+    /// Takes the outputs of the table of nodes.
     pub(crate) fn take(&mut self, nodes: &mut NodeTable) {
-        while let Some(effect) = nodes.poll_effect() {
-            match effect {
-                NodeEffect::Event(event) => self.event(event),
-                NodeEffect::Probe { node, sequence } => {
-                    self.push(GatewayEffect::Probe { node, sequence });
-                }
-                NodeEffect::Canary { node, sequence } => {
-                    self.push(GatewayEffect::Canary { node, sequence });
-                }
-                NodeEffect::Start { node } => self.push(GatewayEffect::Start { node }),
-                NodeEffect::EndStart { node, why } => {
-                    self.push(GatewayEffect::EndStart { node, why });
-                }
-                NodeEffect::Forget { node } => self.push(GatewayEffect::Forget { node }),
-                NodeEffect::Set(timer, at) => self.set(timer.into(), at),
-                NodeEffect::Cancel(timer) => self.cancel(&timer.into()),
+        while let Some(output) = nodes.poll_output() {
+            match output {
+                NodeOutput::Effect(effect) => self.push(GatewayEffect::Node(effect)),
+                NodeOutput::Event(event) => self.event(event),
+                NodeOutput::Set(timer, at) => self.set(timer.into(), at),
+                NodeOutput::Cancel(timer) => self.cancel(&timer.into()),
             }
         }
     }

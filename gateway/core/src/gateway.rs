@@ -144,7 +144,7 @@ impl Gateway {
                         &self.tables.settings,
                     );
                     self.quality.silent.remove(&(room, session));
-                    self.degradation.leave_ladder(session);
+                    self.degradation.climbs.remove(&session);
                     self.noted.forget(FaultSubject::Session(session));
                 }
                 RoomNotice::Dissolved { room, scenario } => {
@@ -176,7 +176,7 @@ impl Gateway {
 
     /// Seeds the jitter of retry times. The default seed is 0.
     pub fn handle_seed(&mut self, seed: u64) {
-        self.tables.sessions.seed(seed);
+        self.tables.sessions.rng = fastrand::Rng::with_seed(seed);
     }
 
     /// The board that workers read for each packet.

@@ -19,9 +19,9 @@ mod sessions;
 mod ticks;
 mod views;
 
-pub use effects::{GatewayEffect, RestoredSession};
+pub use effects::{GatewayEffect, InstalledSession};
 pub use evenkeel_model::Impossible;
-pub use evenkeel_nodes::{AgentWord, NodeEvidence, WATCH_EVERY};
+pub use evenkeel_nodes::{AgentWord, NodeEffect, NodeEvidence, WATCH_EVERY};
 pub use gateway::Gateway;
 pub use policy::subjects::{ArmStatistics, ArmTally, Said, SubjectQuarantine};
 pub use record::{

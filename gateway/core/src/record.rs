@@ -6,7 +6,6 @@
 //! Hops in a record are those of the gateway that wrote it. [`HopMap`] translates them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,11 +63,10 @@ pub struct NodeRecord {
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct RegionRecord {
     /// The name by which the other process finds it.
-    pub name: Box<str>,
+    pub(crate) name: Box<str>,
     /// An operator drains the region.
-    pub drained: bool,
-    /// How rooms return to the region.
-    pub failback: Failback,
+    pub(crate) drained: bool,
+    pub(crate) failback: Failback,
     pub(crate) breaker: Breaker,
 }
 
@@ -79,46 +77,39 @@ pub struct RoomRecord {
     pub id: RoomId,
     /// The name by which the other process finds it.
     pub name: Arc<str>,
-    /// The name of the scenario.
-    pub scenario: Arc<str>,
-    /// Labels of the offer, which policies may read.
-    pub labels: Labels,
+    pub(crate) scenario: Arc<str>,
+    pub(crate) labels: Labels,
     /// The room's native region.
-    pub region: RegionId,
-    /// The wanted number of spares.
-    pub spares: u8,
-    /// The redundancy mode in force.
-    pub mode: RedundancyMode,
+    pub(crate) region: RegionId,
+    pub(crate) spares: u8,
+    pub(crate) mode: RedundancyMode,
     /// The room's number at nodes.
-    pub call: RoomId,
+    pub(crate) call: RoomId,
     /// The order of rescues; higher goes first.
-    pub priority: i64,
+    pub(crate) priority: i64,
     /// The version of the route. The restored route has a higher one.
-    pub version: u64,
+    pub(crate) version: u64,
     /// The route, best first, with its grants.
-    pub hops: Vec<(Hop, HopGrant)>,
+    pub(crate) hops: Vec<(Hop, HopGrant)>,
     /// The hop that a move left, until its packets are refused.
     #[serde(with = "instant::paired")]
     pub leaving: Option<(Hop, Instant)>,
-    /// The author of the placement.
-    pub placed_by: Decider,
+    pub(crate) placed_by: Decider,
     pub(crate) stranded: Option<Stranded>,
     /// The room is outside its native place without anyone's choice.
-    pub away: bool,
+    pub(crate) away: bool,
     pub(crate) memory: StateVersions,
     /// Milliseconds between reviews by the policy; 0: none.
-    pub ttl_ms: u32,
-    /// The time of the next review.
+    pub(crate) ttl_ms: u32,
     #[serde(with = "instant::option")]
-    pub due: Option<Instant>,
+    pub(crate) due: Option<Instant>,
     /// The room was moving, or waited for its routing policy. The policy is asked again.
-    pub waits: bool,
+    pub(crate) waits: bool,
     pub(crate) struck: Vec<Struck>,
     pub(crate) unalike: Option<[Hop; 2]>,
     /// Times of moves that count towards the limit.
     pub(crate) counted: Vec<RecordedInstant>,
-    /// The last moves, oldest first.
-    pub moves: Vec<MoveRecord>,
+    pub(crate) moves: Vec<MoveRecord>,
 }
 
 /// A hop that did not take the room.
@@ -143,26 +134,20 @@ pub struct SessionRecord {
     pub labels: Labels,
     /// Index in [`GatewayRecord::media`].
     pub media: u32,
-    /// The transport of the client.
-    pub transport: ClientTransport,
-    /// The session was opened by its first packet.
-    pub of_first_packet: bool,
-    /// The arrival of the offer.
+    pub(crate) transport: ClientTransport,
+    pub(crate) of_first_packet: bool,
     #[serde(with = "instant")]
-    pub offered: Instant,
-    /// The limits of caps.
-    pub bounds: CapBounds,
-    /// The silence after which the session is closed.
-    pub close_after: Duration,
+    pub(crate) offered: Instant,
+    pub(crate) bounds: CapBounds,
+    pub(crate) close_after: Duration,
     /// The plan by policies, before the share applies.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     /// The granted share of the need above the floor, in thousandths.
-    pub share: u16,
+    pub(crate) share: u16,
     /// The time since which the share is below the whole.
     #[serde(with = "instant::option")]
-    pub reduced: Option<Instant>,
-    /// The author of the admission.
-    pub admitted_by: Decider,
+    pub(crate) reduced: Option<Instant>,
+    pub(crate) admitted_by: Decider,
     /// The hops where the session is open or opening.
     pub legs: Vec<LegRecord>,
     /// The time of the last packet of the client.
@@ -269,10 +254,8 @@ pub struct ChangedRecords {
 /// State of a policy itself.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct MemoRecord {
-    /// The policy, by set and hook.
-    pub policy: PolicyName,
-    /// The state that the policy wrote.
-    pub memo: PluginState,
+    pub(crate) policy: PolicyName,
+    pub(crate) memo: PluginState,
 }
 
 /// The hops of a gateway that continues the sessions of a record, by the hops in the record.
@@ -319,23 +302,14 @@ impl HopMap {
 }
 
 /// The reason why a record cannot be continued.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The gateway has sessions of its own.
+    #[error("the gateway has sessions; restart it first")]
     HasSessions,
     /// The parts of the record do not belong together.
+    #[error("the record contradicts itself: {0}")]
     Contradiction(&'static str),
-}
-
-impl std::error::Error for RestoreError {}
-
-impl fmt::Display for RestoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RestoreError::HasSessions => f.write_str("the gateway has sessions; restart it first"),
-            RestoreError::Contradiction(what) => write!(f, "the record contradicts itself: {what}"),
-        }
-    }
 }
 
 impl GatewayRecord {

@@ -12,7 +12,7 @@ use evenkeel_nodes::Node;
 
 use crate::capacity::breaker::Judged;
 use crate::collections::SmallMap;
-use crate::effects::{GatewayEffect, RestoredSession, RoomNotice, Timer};
+use crate::effects::{GatewayEffect, InstalledSession, RoomNotice, Timer};
 use crate::policy::policies::Policies;
 use crate::policy::questions::QuestionsInFlight;
 use crate::record::{
@@ -315,7 +315,7 @@ impl Records<'_> {
         let drained = |id: &NodeId| self.tables.nodes.is_drained(self.tables.nodes.region_of(*id));
         let new = self.tables.nodes.iter().map(|node| node.id).filter(is_new);
         for id in new.filter(drained).collect::<Vec<NodeId>>() {
-            NodeController(self.tables).decide_drain(id, |node| node.draining = true, now);
+            NodeController(self.tables).decide_drain(id, |node| node.trust.draining = true, now);
         }
         hops
     }
@@ -443,7 +443,7 @@ impl Records<'_> {
             id,
             room: room.id,
             call: room.call,
-            request: self.tables.sessions.request(request),
+            request: self.tables.sessions.requests.intern(request),
             transport: record.transport,
             of_first_packet: record.of_first_packet,
             opening: None,
@@ -455,22 +455,15 @@ impl Records<'_> {
             plans: 0,
             share: record.share,
             judged: Judged::default(),
-            admitted_by: self.tables.sessions.decider(record.admitted_by),
+            admitted_by: self.tables.sessions.deciders.intern(record.admitted_by),
             legs,
             measures: None,
             last_heard: record.last_heard,
             track: None,
             memory: record.memory,
         };
-        self.tables.effects.push(GatewayEffect::Restore(RestoredSession {
-            session: id,
-            room: room.id,
-            route: Arc::clone(&room.cell),
-            plan: session.plan_now(),
-            media: Arc::clone(media),
-            scenario: Arc::clone(&room.scenario),
-            of_first_packet: session.of_first_packet,
-        }));
+        let restored = InstalledSession::of(&session, room);
+        self.tables.effects.push(GatewayEffect::Restore(restored));
         self.tables.capacity.set_reduced(id, record.reduced);
         self.tables.sessions.restore(session);
         let ticks = Placement(self.tables).ticks(id);

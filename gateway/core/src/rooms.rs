@@ -277,11 +277,6 @@ impl RoomTable {
         self.stranded.first().is_some_and(|(attempts, ..)| *attempts == 0)
     }
 
-    /// Stranded rooms wait for a node's queue of openings.
-    pub(crate) fn is_paced(&self) -> bool {
-        self.paced
-    }
-
     /// The room that the session joins, created if it does not exist. With session affinity, a room of the session's
     /// own.
     pub(crate) fn enter(

@@ -23,8 +23,8 @@ pub(crate) struct SessionTable {
     all: BTreeMap<SessionId, Box<Session>>,
     next: u64,
     live: usize,
-    requests: Interner<SessionRequest>,
-    deciders: Interner<Decider>,
+    pub(crate) requests: Interner<SessionRequest>,
+    pub(crate) deciders: Interner<Decider>,
     /// The last session that was checked for silence.
     pub(crate) swept_last: SessionId,
     /// Maximum age of the workers' last report on a session.
@@ -34,7 +34,7 @@ pub(crate) struct SessionTable {
     /// Sessions with another record.
     pub(crate) changes: Changes<SessionId>,
     /// Random source for the jitter of retry times.
-    rng: fastrand::Rng,
+    pub(crate) rng: fastrand::Rng,
 }
 
 impl SessionTable {
@@ -53,10 +53,6 @@ impl SessionTable {
         }
     }
 
-    pub(crate) fn seed(&mut self, seed: u64) {
-        self.rng = fastrand::Rng::with_seed(seed);
-    }
-
     /// `wait` extended at random up to twice its length, so that clients refused together do not return together.
     pub(crate) fn jittered(&mut self, wait: Duration) -> Duration {
         wait.saturating_add(wait.mul_f64(self.rng.f64()))
@@ -64,14 +60,6 @@ impl SessionTable {
 
     pub(crate) fn next_id(&self) -> SessionId {
         SessionId(self.next)
-    }
-
-    pub(crate) fn request(&mut self, request: SessionRequest) -> Arc<SessionRequest> {
-        self.requests.intern(request)
-    }
-
-    pub(crate) fn decider(&mut self, by: Decider) -> Arc<Decider> {
-        self.deciders.intern(by)
     }
 
     /// Adds the session under the [next number](Sessions::next_id).

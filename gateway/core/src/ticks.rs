@@ -34,7 +34,8 @@ const FAILING_FOR: Duration = Duration::from_secs(2);
 #[derive(Default, Debug)]
 pub(crate) struct DegradationTurns {
     pub(crate) tick_cursors: BTreeMap<(PolicyName, Arm), SessionId>,
-    climbs: BTreeMap<SessionId, NativeLadder>,
+    /// Sessions that no policy answers for.
+    pub(crate) climbs: BTreeMap<SessionId, NativeLadder>,
 }
 
 impl DegradationTurns {
@@ -58,25 +59,6 @@ impl DegradationTurns {
         }
         self.tick_cursors.insert(cursor, next);
         ids
-    }
-
-    pub(crate) fn climbs_any(&self) -> bool {
-        !self.climbs.is_empty()
-    }
-
-    /// The policy answers for the session again, so it leaves the native ladder.
-    pub(crate) fn leave_ladder(&mut self, session: SessionId) {
-        self.climbs.remove(&session);
-    }
-
-    /// The next action of the native ladder.
-    pub(crate) fn climb(
-        &mut self,
-        session: SessionId,
-        look: LadderInput,
-        now: Instant,
-    ) -> Option<(Op, u64)> {
-        self.climbs.entry(session).or_insert_with(|| NativeLadder::begin(now)).step(look, now)
     }
 }
 
@@ -196,12 +178,12 @@ impl Ticks<'_> {
         beside: &AnswerDetails,
         now: Instant,
     ) {
-        if beside.apart.is_none() && !self.degradation.climbs_any() {
+        if beside.apart.is_none() && self.degradation.climbs.is_empty() {
             return;
         }
         for (row, (session, _)) in (0..).zip(sessions) {
             if !beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row)) {
-                self.degradation.leave_ladder(*session);
+                self.degradation.climbs.remove(session);
                 continue;
             }
             let subject = FaultSubject::Session(*session);
@@ -220,7 +202,8 @@ impl Ticks<'_> {
             return;
         }
         let look = LadderInput::of(session, Placement(self.tables).obeys_caps(session));
-        if let Some((op, arg)) = self.degradation.climb(id, look, now) {
+        let ladder = self.degradation.climbs.entry(id).or_insert_with(|| NativeLadder::begin(now));
+        if let Some((op, arg)) = ladder.step(look, now) {
             // The ladder respects the bounds and the node's support for caps. An action that breaks a rule has no effect.
             let _ = self.act(id, (op as u32, arg), &Decider::Native);
         }

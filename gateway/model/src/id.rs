@@ -1,4 +1,4 @@
-//! Numeric ids. Each is unique on this gateway for the life of the process.
+//! Numeric ids, each unique on this gateway for the life of the process, and enums whose variants are words.
 
 use std::fmt;
 
@@ -59,3 +59,25 @@ id!(
     /// One offer of the API, answered once.
     OfferId(u64), "offer-"
 );
+
+/// Defines an enum of words. `name` returns the word of a variant in metrics, records and the API; `ALL` lists the variants,
+/// each at its number.
+#[macro_export]
+macro_rules! named {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident {
+        $($(#[$doc:meta])* $variant:ident = $word:literal,)+
+    }) => {
+        $(#[$meta])*
+        $vis enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// All variants; the number of each is its index.
+            $vis const ALL: [$name; [$($word),+].len()] = [$($name::$variant),+];
+
+            /// The word in metrics, records and the API.
+            $vis fn name(self) -> &'static str {
+                match self { $($name::$variant => $word,)+ }
+            }
+        }
+    };
+}

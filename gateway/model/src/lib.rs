@@ -43,25 +43,3 @@ pub use settings::{
     AdmitOnFault, Affinity, Breakers, CapBounds, CoreSettings, DegradeOnFault, GatewayLimits,
     NodeProbing, NodeSettings, RedundancyMode, RegionRole, Scenario, Starts, Timings, Zone,
 };
-
-/// Defines an enum of words. `name` returns the word of a variant in metrics, records and the API; `ALL` lists the variants,
-/// each at its number.
-#[macro_export]
-macro_rules! named {
-    ($(#[$meta:meta])* $vis:vis enum $name:ident {
-        $($(#[$doc:meta])* $variant:ident = $word:literal,)+
-    }) => {
-        $(#[$meta])*
-        $vis enum $name { $($(#[$doc])* $variant,)+ }
-
-        impl $name {
-            /// All variants; the number of each is its index.
-            $vis const ALL: [$name; [$($word),+].len()] = [$($name::$variant),+];
-
-            /// The word in metrics, records and the API.
-            $vis fn name(self) -> &'static str {
-                match self { $($name::$variant => $word,)+ }
-            }
-        }
-    };
-}

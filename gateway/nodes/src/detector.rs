@@ -61,7 +61,8 @@ pub struct Detector {
     lately: Lateness,
     loss: Loss,
     silence: SilenceDetector,
-    agent: AgentReport,
+    /// The time of the agent's last report that the process is gone.
+    gone: Option<Instant>,
     canary: CanaryPacket,
     /// The time at which the node last delivered media to a session, by the workers' reports.
     delivered: Option<Instant>,
@@ -455,19 +456,14 @@ impl Detector {
 /// Validity of a report that the process is gone. The agent repeats it with each answer.
 const BELIEVED_FOR: Duration = Duration::from_secs(5);
 
-#[derive(Default, Debug)]
-pub(super) struct AgentReport {
-    gone: Option<Instant>,
-}
-
 impl Detector {
     /// The agent reports whether the process runs.
     pub fn handle_agent(&mut self, runs: bool, now: Instant) {
         if runs {
-            self.agent.gone = None;
+            self.gone = None;
             self.withdraw(EvidenceSource::Agent);
         } else {
-            self.agent.gone = Some(now);
+            self.gone = Some(now);
             self.accuse(EvidenceSource::Agent, now);
         }
     }
@@ -479,7 +475,7 @@ impl Detector {
     /// Drops a report that expired because the agent fell silent.
     pub(super) fn weigh_agent(&mut self, now: Instant) {
         let told = |at: Instant| now.saturating_duration_since(at) < BELIEVED_FOR;
-        if !self.agent.gone.is_some_and(told) {
+        if !self.gone.is_some_and(told) {
             self.withdraw(EvidenceSource::Agent);
         }
     }

@@ -12,5 +12,6 @@ pub use node::trust::NodeTrust;
 pub use node::{Node, NodeEvidence, NodeTransition};
 pub use table::watch::{AgentWord, NodeChange, WATCH_EVERY};
 pub use table::{
-    ANSWERED_IN_TIME, NodeEffect, NodeTable, NodeTimer, OpeningClass, OpeningWindow, QueuePosition,
+    ANSWERED_IN_TIME, NodeEffect, NodeOutput, NodeTable, NodeTimer, OpeningClass, OpeningWindow,
+    QueuePosition,
 };

@@ -11,6 +11,7 @@ use evenkeel_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::detector::{Detector, DetectorFinding, Distance};
+use crate::node::trust::NodeTrust;
 
 /// Relapses that still double the ejection; beyond them the maximum applies anyway.
 const RELAPSES_MAX: u32 = 16;
@@ -44,27 +45,12 @@ pub struct Node {
     pub incarnation: Incarnation,
     /// Evidence about the node.
     pub detector: Detector,
-    /// An operator drains it.
-    pub draining: bool,
-    /// The node is no longer listed. It drains, and is then forgotten.
-    pub removed: bool,
-    /// An operator marked the node Down. It stays Down until the operator lets it back.
-    pub ejected: bool,
-    /// The ejection time is waived: by an operator, or because the node had never been heard when it was marked down.
-    excused: bool,
-    /// The node was marked down before it was ever heard. It may just start late, so this is no relapse.
-    unknown: bool,
-    starting: Starting,
-    /// The node drains at its own request, reported by its agent.
-    pub leaving: bool,
+    /// Its health, and what operators and the node itself decided.
+    pub trust: NodeTrust,
     /// The node takes no new sessions; valid until this time.
     unwilling: Option<Instant>,
     /// The node's own load measurement in thousandths, with its time.
     measured: Option<(u16, Instant)>,
-    standing: HealthState,
-    relapses: u32,
-    /// Set while the node loses more than others.
-    worse: Option<ImpairedPeriod>,
     /// Most rooms on the node lose much, whether or not other nodes are better. Region-wide loss shows at one node
     /// first.
     pub fares_badly: bool,
@@ -191,18 +177,9 @@ impl Node {
             settings,
             incarnation: Incarnation(1),
             detector: Detector::new(timings, distance),
-            draining: false,
-            removed: false,
-            ejected: false,
-            excused: false,
-            unknown: false,
-            starting: Starting::default(),
-            leaving: false,
+            trust: NodeTrust::new(standing),
             measured: None,
             unwilling: None,
-            standing,
-            relapses: 0,
-            worse: None,
             fares_badly: false,
             closed_ports: Vec::new(),
             timings,
@@ -219,9 +196,9 @@ impl Node {
     ) -> Node {
         let mut node = Node::new(id, settings, distance, timings, now);
         if let Starts::ByItself = node.settings.starts {
-            node.standing = HealthState::Down { since: now, answering_since: None };
+            node.trust.standing = HealthState::Down { since: now, answering_since: None };
         }
-        (node.incarnation, node.excused) = (incarnation, true);
+        (node.incarnation, node.trust.excused) = (incarnation, true);
         node
     }
 
@@ -232,7 +209,7 @@ impl Node {
 
     /// Returns the health of the node.
     pub fn health(&self) -> Health {
-        match self.standing {
+        match self.trust.standing {
             HealthState::Up { .. } => Health::Up,
             HealthState::Suspect { .. } => Health::Suspect,
             HealthState::Down { .. } => Health::Down,
@@ -253,7 +230,7 @@ impl Node {
 
     /// The node's rooms should move away, because of an operator, the node list or the node's own request.
     pub fn drains(&self) -> bool {
-        self.draining || self.removed || self.leaving
+        self.trust.draining || self.trust.removed || self.trust.leaving
     }
 
     /// The node accepts rooms that have no session open there yet.
@@ -306,13 +283,13 @@ impl Node {
 
     /// An operator marks the node Down. Returns the change if it was not Down.
     pub fn eject(&mut self, now: Instant) -> Option<NodeTransition> {
-        self.ejected = true;
+        self.trust.ejected = true;
         (self.health() != Health::Down).then(|| self.die(now))
     }
 
     /// An operator lets the node back as soon as it answers.
     pub fn let_back(&mut self) {
-        (self.ejected, self.excused) = (false, true);
+        (self.trust.ejected, self.trust.excused) = (false, true);
     }
 
     /// Rooms lose more here than elsewhere.
@@ -320,12 +297,14 @@ impl Node {
         if !self.runs() {
             return;
         }
-        if self.worse.is_none() {
-            self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
+        if self.trust.worse.is_none() {
+            self.trust.relapses = (self.trust.relapses + 1).min(RELAPSES_MAX);
         }
         let until = now + self.ejection().max(WORSE_FOR);
-        self.worse =
-            Some(ImpairedPeriod { since: self.worse.map_or(now, |worse| worse.since), until });
+        self.trust.worse = Some(ImpairedPeriod {
+            since: self.trust.worse.map_or(now, |worse| worse.since),
+            until,
+        });
         self.detector.handle_worse(Some(witness), now);
     }
 
@@ -333,20 +312,20 @@ impl Node {
     /// over, unless probes still show much loss.
     pub fn found_no_worse(&mut self, well: bool, now: Instant) {
         let over = |worse: ImpairedPeriod| now >= worse.until && !self.loses();
-        if self.worse.is_some_and(|worse| well || over(worse)) {
-            self.worse = None;
+        if self.trust.worse.is_some_and(|worse| well || over(worse)) {
+            self.trust.worse = None;
             self.detector.handle_worse(None, now);
         }
     }
 
     /// The time for which rooms have lost more here than elsewhere.
     pub fn worse_for(&self, now: Instant) -> Option<Duration> {
-        self.worse.map(|worse| now.saturating_duration_since(worse.since))
+        self.trust.worse.map(|worse| now.saturating_duration_since(worse.since))
     }
 
     /// Weighs the evidence; always well for a node that does not run.
     pub fn look(&mut self, now: Instant) -> DetectorFinding {
-        match self.standing {
+        match self.trust.standing {
             HealthState::Down { .. } | HealthState::Cold { .. } => DetectorFinding::Well,
             HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => {
                 self.detector.weigh(now)
@@ -359,13 +338,13 @@ impl Node {
         self.unwilling = self.unwilling.filter(|until| now < *until);
         let fresh = |at: Instant| now.saturating_duration_since(at) < LOAD_FOR;
         self.measured = self.measured.filter(|(_, at)| fresh(*at));
-        if let HealthState::Down { since, answering_since } = self.standing {
+        if let HealthState::Down { since, answering_since } = self.trust.standing {
             return self.weigh_return(since, answering_since, now);
         }
-        if let HealthState::Cold { since } = self.standing {
+        if let HealthState::Cold { since } = self.trust.standing {
             return self.weigh_start(since, now);
         }
-        match (found, self.standing) {
+        match (found, self.trust.standing) {
             (DetectorFinding::Dead, _) => Some(self.die(now)),
             (DetectorFinding::Accused, HealthState::Suspect { .. }) => None,
             (DetectorFinding::Accused, standing) => {
@@ -385,8 +364,8 @@ impl Node {
                 self.change_to(HealthState::Up { since: now })
             }
             (DetectorFinding::Well, HealthState::Up { since }) if now - since >= FORGIVEN_AFTER => {
-                self.relapses = self.relapses.saturating_sub(1);
-                self.standing = HealthState::Up { since: now };
+                self.trust.relapses = self.trust.relapses.saturating_sub(1);
+                self.trust.standing = HealthState::Up { since: now };
                 None
             }
             (
@@ -401,13 +380,13 @@ impl Node {
 
     fn die(&mut self, now: Instant) -> NodeTransition {
         let from = self.health();
-        self.unknown = self.settings.probed == NodeProbing::Yes && !self.detector.was_heard();
-        self.excused = self.unknown;
-        if !self.unknown {
-            self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
+        self.trust.unknown = self.settings.probed == NodeProbing::Yes && !self.detector.was_heard();
+        self.trust.excused = self.trust.unknown;
+        if !self.trust.unknown {
+            self.trust.relapses = (self.trust.relapses + 1).min(RELAPSES_MAX);
         }
-        (self.worse, self.fares_badly) = (None, false);
-        self.standing = HealthState::Down { since: now, answering_since: None };
+        (self.trust.worse, self.fares_badly) = (None, false);
+        self.trust.standing = HealthState::Down { since: now, answering_since: None };
         NodeTransition::Died { from }
     }
 
@@ -433,22 +412,22 @@ impl Node {
         if before.is_none() && answering_since.is_some() {
             self.detector.forget_loss();
         }
-        self.standing = HealthState::Down { since, answering_since };
-        let waits = if self.excused { Duration::ZERO } else { self.ejection() };
+        self.trust.standing = HealthState::Down { since, answering_since };
+        let waits = if self.trust.excused { Duration::ZERO } else { self.ejection() };
         let waited = now.saturating_duration_since(since) >= waits;
-        let by_hook = self.settings.starts != Starts::ByItself && !self.ejected;
+        let by_hook = self.settings.starts != Starts::ByItself && !self.trust.ejected;
         if by_hook && answering_since.is_none() && waited {
-            self.excused = false;
+            self.trust.excused = false;
             return self.change_to(HealthState::Cold { since: now });
         }
-        if self.ejected
+        if self.trust.ejected
             || answering_since.is_none_or(|start| now.saturating_duration_since(start) < waits)
         {
             return None;
         }
-        self.excused = false;
+        self.trust.excused = false;
         self.detector.absolve();
-        self.standing = match std::mem::take(&mut self.unknown) {
+        self.trust.standing = match std::mem::take(&mut self.trust.unknown) {
             true => HealthState::Up { since: now },
             false => HealthState::Wary { since: now },
         };
@@ -457,13 +436,13 @@ impl Node {
 
     /// The ejection time, which doubles with each relapse.
     pub fn ejection(&self) -> Duration {
-        let doublings = self.relapses.saturating_sub(1);
+        let doublings = self.trust.relapses.saturating_sub(1);
         self.timings.ejection.saturating_mul(1 << doublings).min(self.timings.ejection_max)
     }
 
     fn change_to(&mut self, standing: HealthState) -> Option<NodeTransition> {
         let from = self.health();
-        self.standing = standing;
+        self.trust.standing = standing;
         Some(NodeTransition::Health { from, to: self.health() })
     }
 
@@ -519,9 +498,9 @@ impl Node {
         answer.filter(|_| !self.detector.is_gone())?;
         self.detector.absolve();
         self.detector.forget_loss();
-        let Starting { called, .. } = std::mem::take(&mut self.starting);
-        let trusted = called.is_some() && self.relapses == 0;
-        self.standing =
+        let Starting { called, .. } = std::mem::take(&mut self.trust.starting);
+        let trusted = called.is_some() && self.trust.relapses == 0;
+        self.trust.standing =
             if trusted { HealthState::Up { since: now } } else { HealthState::Wary { since: now } };
         let after = called.map(|at| now.saturating_duration_since(at));
         Some(NodeTransition::Started { to: self.health(), after })
@@ -530,7 +509,7 @@ impl Node {
     /// Tells if the hook may be called. Right after the gateway's start it may not, because the node may be running
     /// already.
     pub fn may_start(&self, now: Instant) -> bool {
-        let Starting { called, again, .. } = self.starting;
+        let Starting { called, again, .. } = self.trust.starting;
         let idle = called.is_none() && again.is_none_or(|again| again <= now);
         let absent = self.detector.has_missed() || self.detector.is_gone();
         self.health() == Health::Cold && !self.drains() && idle && absent
@@ -538,33 +517,33 @@ impl Node {
 
     /// Returns true while a hook starts the node.
     pub fn is_starting(&self) -> bool {
-        self.starting.called.is_some()
+        self.trust.starting.called.is_some()
     }
 
     /// Notes a call of the hook. Returns the number of this attempt and its time limit.
     pub fn start(&mut self, now: Instant) -> (u32, Duration) {
-        self.starting.called = Some(now);
-        self.starting.attempts = self.starting.attempts.saturating_add(1);
+        self.trust.starting.called = Some(now);
+        self.trust.starting.attempts = self.trust.starting.attempts.saturating_add(1);
         let within = match self.settings.starts {
             Starts::ByItself => Duration::ZERO,
             Starts::ByHook { within } => within,
         };
-        (self.starting.attempts, within)
+        (self.trust.starting.attempts, within)
     }
 
     /// Notes that the hook failed or the node did not answer in time. Returns the delay before the next attempt; `None`
     /// if the node was not being started.
     pub fn start_failed(&mut self, now: Instant) -> Option<Duration> {
-        self.starting.called.take()?;
-        let doublings = (self.starting.attempts - 1).min(RELAPSES_MAX);
+        self.trust.starting.called.take()?;
+        let doublings = (self.trust.starting.attempts - 1).min(RELAPSES_MAX);
         let again = START_AGAIN_AFTER.saturating_mul(1 << doublings).min(START_AGAIN_AFTER_MAX);
-        self.starting.again = Some(now + again);
+        self.trust.starting.again = Some(now + again);
         Some(again)
     }
 
     /// Returns the interval of probes.
     pub fn probe_every(&self) -> Duration {
-        match self.standing {
+        match self.trust.standing {
             HealthState::Cold { .. } if !self.is_starting() => COLD_PROBE_EVERY,
             HealthState::Up { .. }
             | HealthState::Suspect { .. }

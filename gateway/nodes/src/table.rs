@@ -43,49 +43,58 @@ pub struct NodeTable {
     fell: BTreeMap<RegionId, Instant>,
     /// No more nodes are started.
     shutting_down: bool,
-    effects: VecDeque<NodeEffect>,
+    outputs: VecDeque<NodeOutput>,
 }
 
-/// Instructions to the owner of the table.
+/// Outputs to the owner of the table.
 #[derive(Clone, Debug)]
-pub enum NodeEffect {
+pub enum NodeOutput {
+    /// Carry this out.
+    Effect(NodeEffect),
     /// Report an event.
     Event(CoreEvent),
-    /// Probe the node's media port.
-    Probe {
-        /// The number of the node.
-        node: NodeId,
-        /// The number of the packet, which its answer repeats.
-        sequence: u64,
-    },
-    /// Send a packet between the node's canary sessions.
-    Canary {
-        /// The number of the node.
-        node: NodeId,
-        /// The number of the packet, which its answer repeats.
-        sequence: u64,
-    },
-    /// Call the hook that starts the node.
-    Start {
-        /// The number of the node.
-        node: NodeId,
-    },
-    /// End that hook.
-    EndStart {
-        /// The number of the node.
-        node: NodeId,
-        /// The reason of the end.
-        why: NotStarted,
-    },
-    /// The node left the table.
-    Forget {
-        /// The number of the node.
-        node: NodeId,
-    },
     /// Set a timer, which replaces an earlier time.
     Set(NodeTimer, Instant),
     /// Cancel a timer.
     Cancel(NodeTimer),
+}
+
+/// An instruction about one node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NodeEffect {
+    /// Probe the node's media port. Answers return through [`NodeEvidence::ProbeAnswered`](crate::NodeEvidence::ProbeAnswered).
+    Probe {
+        /// The number of the node.
+        node: NodeId,
+        /// The answer carries the same number.
+        sequence: u64,
+    },
+    /// Send a packet from one canary session at the node; it must come out at the other session. The packet returns
+    /// through [`NodeEvidence::CanaryPassed`](crate::NodeEvidence::CanaryPassed), and the node's confirmation that both sessions are open
+    /// through [`NodeEvidence::CanaryOpen`](crate::NodeEvidence::CanaryOpen).
+    Canary {
+        /// The number of the node.
+        node: NodeId,
+        /// The packet carries the same number.
+        sequence: u64,
+    },
+    /// Call the hook that starts a node. Its failure is reported back; otherwise the node answers probes.
+    Start {
+        /// The number of the node.
+        node: NodeId,
+    },
+    /// End the hook that starts a node.
+    EndStart {
+        /// The number of the node.
+        node: NodeId,
+        /// The reason for the end of the hook.
+        why: NotStarted,
+    },
+    /// A removed node is gone: no room leads there, and its slot may be reused after 10 s.
+    Forget {
+        /// The number of the node.
+        node: NodeId,
+    },
 }
 
 /// A timer of the table.
@@ -127,7 +136,7 @@ impl NodeTable {
             none_heard: None,
             fell: BTreeMap::new(),
             shutting_down: false,
-            effects: VecDeque::new(),
+            outputs: VecDeque::new(),
         };
         for (at, node) in settings.nodes.iter().enumerate() {
             let (id, distance) = (NodeId(at as u32), nodes.distance(node.zone));
@@ -140,21 +149,25 @@ impl NodeTable {
         nodes
     }
 
-    /// The next effect. Take all after each call that changes the table.
-    pub fn poll_effect(&mut self) -> Option<NodeEffect> {
-        self.effects.pop_front()
+    /// The next output. Take all after each call that changes the table.
+    pub fn poll_output(&mut self) -> Option<NodeOutput> {
+        self.outputs.pop_front()
+    }
+
+    fn push(&mut self, effect: NodeEffect) {
+        self.outputs.push_back(NodeOutput::Effect(effect));
     }
 
     fn event(&mut self, event: CoreEvent) {
-        self.effects.push_back(NodeEffect::Event(event));
+        self.outputs.push_back(NodeOutput::Event(event));
     }
 
     fn set(&mut self, timer: NodeTimer, at: Instant) {
-        self.effects.push_back(NodeEffect::Set(timer, at));
+        self.outputs.push_back(NodeOutput::Set(timer, at));
     }
 
     fn cancel(&mut self, timer: NodeTimer) {
-        self.effects.push_back(NodeEffect::Cancel(timer));
+        self.outputs.push_back(NodeOutput::Cancel(timer));
     }
 
     /// Returns the board that packets read.
@@ -386,7 +399,7 @@ impl NodeTable {
         if self.slots.get_mut(id.0 as usize).and_then(Option::take).is_some() {
             self.free.push_back((id, now));
         }
-        self.effects.push_back(NodeEffect::Forget { node: id });
+        self.push(NodeEffect::Forget { node: id });
     }
 }
 

@@ -20,10 +20,11 @@ use evenkeel_config::{GatewayConfig, PolicyBinding};
 use evenkeel_core::{ArmStatistics, ArmTally, Gateway};
 use evenkeel_host::{self as host, Component, PluginRefusal};
 use evenkeel_model::{
-    Ask, AskId, CatalogEntry, CoreSettings, EntryKind, GatewayLimits, NodeId, PluginFault,
-    PolicyName, RegionId, ZoneId,
+    Ask, AskId, CatalogEntry, CoreSettings, DecisionOutcome, EntryKind, GatewayLimits, NodeId,
+    PluginFault, PolicyName, RegionId, ZoneId,
 };
 use evenkeel_process::lock;
+use evenkeel_recording::RecordedDecision;
 use evenkeel_revisions::{
     Lifecycle, PolicyStatus, Remembered, RevisionRefusal, RolloutOutcome, RolloutRules, WallClock,
 };
@@ -32,12 +33,12 @@ pub use prepare::{
     ActivationOptions, PluginSource, Preparation, RefusalLedger, RefusalRecord, TrustRules, begin,
     prepare,
 };
-pub use recorder::{ChunkListener, Export, ExportOptions, PolicyRecorder, ReportedDecision};
+pub use recorder::{ChunkListener, Export, ExportOptions, PolicyRecorder};
+pub use thread::PolicyReport;
 use thread::{
-    CatalogSnapshot, LoadDecision, PluginFacts, PolicyOrder, PolicyThread, QuestionBudgets,
-    ThreadQueue,
+    CatalogSnapshot, LoadDecision, PluginFacts, PolicyMessage, PolicyOrder, PolicyThread,
+    QuestionBudgets, ReadyRevision, ThreadQueue,
 };
-pub use thread::{PolicyReport, ReadyRevision};
 use tokio::sync::mpsc;
 
 /// Questions that may wait for one policy; the native default answers further ones. With a plugin that needs its whole
@@ -91,7 +92,7 @@ struct RunningPolicy {
     /// Wakes the thread for an order.
     bell: crossbeam_channel::Sender<()>,
     shared: Arc<ThreadQueue>,
-    plugins: BTreeMap<Arc<str>, PluginFacts>,
+    plugins: BTreeMap<Arc<str>, Arc<PluginFacts>>,
     keeper: Option<PolicyKeeper>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -104,7 +105,7 @@ impl RunningPolicy {
     }
 
     fn revoked(&self, rules: &TrustRules) -> BTreeMap<Arc<str>, Box<str>> {
-        let revoked = |(revision, plugin): (&Arc<str>, &PluginFacts)| {
+        let revoked = |(revision, plugin): (&Arc<str>, &Arc<PluginFacts>)| {
             Some((Arc::clone(revision), rules.revoked(&plugin.seal)?.to_string().into()))
         };
         self.plugins.iter().filter_map(revoked).collect()
@@ -119,7 +120,7 @@ impl RunningPolicy {
         let plugin = |revision: &Arc<str>| self.plugins.get(revision);
         let active = status.active.as_ref().and_then(plugin);
         let candidate = status.candidate.as_ref().and_then(|it| plugin(&it.revision));
-        let view = |plugin: &PluginFacts| PluginView {
+        let view = |plugin: &Arc<PluginFacts>| PluginView {
             title: plugin.title.clone(),
             origin: plugin.origin.clone(),
         };
@@ -216,7 +217,7 @@ impl PolicyThreads {
     /// Numbers a new push and collects the data to prepare it. It supersedes earlier unfinished pushes of the policy.
     pub fn preparation(&self, policy: &PolicyName, gateway: &mut Gateway) -> Option<Preparation> {
         let running = self.running.get(policy)?;
-        let active = gateway.policy(policy)?.active_name();
+        let active = gateway.policy(policy)?.revisions().active_name();
         let plugin = active.as_ref().and_then(|active| running.plugins.get(active));
         Some(Preparation {
             push: gateway.change_policy(policy, Instant::now(), Lifecycle::next_push)?,
@@ -285,10 +286,17 @@ impl PolicyThreads {
         running.questions.try_send(ask).map_err(|_| (id, PluginFault::Late))
     }
 
+    /// Records the decision on an answer.
+    pub fn note_decided(&self, ask: AskId, outcome: &DecisionOutcome) {
+        if let Some(recorder) = &self.recorder {
+            recorder.note_decided(RecordedDecision::of(ask, outcome));
+        }
+    }
+
     /// Handles a message of a policy's thread.
     pub fn handle_word(&mut self, word: PolicyReport, gateway: &mut Gateway, now: Instant) {
-        match word {
-            PolicyReport::Answered { ask, policy, result, call } => {
+        match word.0 {
+            PolicyMessage::Answered { ask, policy, result, call } => {
                 gateway.handle_answer(ask, result, now);
                 if let Some((revision, call)) = call {
                     gateway.change_policy(&policy, now, |life| {
@@ -296,20 +304,20 @@ impl PolicyThreads {
                     });
                 }
             }
-            PolicyReport::Compared { policy, revision, compared, beyond_repair } => {
+            PolicyMessage::Compared { policy, revision, compared, beyond_repair } => {
                 gateway.change_policy(&policy, now, |life| {
                     life.handle_compared(&revision, &compared, beyond_repair, now);
                 });
             }
-            PolicyReport::HiddenState { policy, revision, differs, answers } => {
+            PolicyMessage::HiddenState { policy, revision, differs, answers } => {
                 gateway.handle_hidden_state(&policy, &revision, differs, answers);
             }
-            PolicyReport::Compiled { policy, request, revision, reply } => {
+            PolicyMessage::Compiled { policy, request, revision, reply } => {
                 let life = gateway.policy(&policy).ok_or(RevisionRefusal::Superseded);
                 let checked = life.and_then(|it| it.handle_compiled(&request, &revision, now));
                 let _ = reply.send(checked);
             }
-            PolicyReport::Ready(ready) => self.handle_ready(*ready, gateway, now),
+            PolicyMessage::Ready(ready) => self.handle_ready(*ready, gateway, now),
         }
     }
 
@@ -320,7 +328,7 @@ impl PolicyThreads {
             // The policy was stopped; dropping `reply` reports that.
             return;
         };
-        let (name, plugin) = (Arc::clone(&revision.name), loaded.plugin(&revision));
+        let (name, plugin) = (Arc::clone(&revision.name), Arc::clone(&loaded.facts));
         let revoked = self.rules.revoked(&plugin.seal).map(|refused| refused.to_string().into());
         let result = gateway.change_policy(&policy, now, |life| {
             life.handle_ready(&request, revision, revoked, (since, now))

@@ -12,12 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use evenkeel_model::PolicyName;
-use evenkeel_process::{file, lock, unix_us};
-use evenkeel_revisions::{AcceptedRevision, QuarantinedRevision, Remembered, Version};
+use evenkeel_process::{file, lock};
+use evenkeel_revisions::Remembered;
 use serde::{Deserialize, Serialize};
 
 /// The version of the file format; other versions are not read.
@@ -31,65 +30,8 @@ const BYTES_MAX: u64 = 4 << 20;
 /// removed first.
 const FILES_MAX: usize = 256;
 
-/// The facts about one policy as the file has them, the oldest first.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-struct PolicyFacts {
-    accepted: Vec<Good>,
-    quarantined: Vec<HarmfulFact>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Good {
-    revision: Arc<str>,
-    plugin: Arc<str>,
-    version: Box<str>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct HarmfulFact {
-    revision: Arc<str>,
-    /// Microseconds of Unix time.
-    since_us: u64,
-    reason: Box<str>,
-}
-
-impl From<Remembered> for PolicyFacts {
-    fn from(remembered: Remembered) -> PolicyFacts {
-        let good = |AcceptedRevision { revision, plugin, version }| {
-            let version = version.to_string().into();
-            Good { revision, plugin, version }
-        };
-        let harmful = |QuarantinedRevision { revision, since, reason }| HarmfulFact {
-            revision,
-            since_us: unix_us(since),
-            reason,
-        };
-        PolicyFacts {
-            accepted: remembered.accepted.into_iter().map(good).collect(),
-            quarantined: remembered.quarantined.into_iter().map(harmful).collect(),
-        }
-    }
-}
-
-impl From<PolicyFacts> for Remembered {
-    fn from(entry: PolicyFacts) -> Remembered {
-        let accepted = |Good { revision, plugin, version }| {
-            let version = Version::read(&version);
-            AcceptedRevision { revision, plugin, version }
-        };
-        let quarantined = |HarmfulFact { revision, since_us, reason }| {
-            let since = SystemTime::UNIX_EPOCH + Duration::from_micros(since_us);
-            QuarantinedRevision { revision, since, reason }
-        };
-        Remembered {
-            accepted: entry.accepted.into_iter().map(accepted).collect(),
-            quarantined: entry.quarantined.into_iter().map(quarantined).collect(),
-        }
-    }
-}
-
 /// Keyed by policy name.
-type Notes = BTreeMap<String, PolicyFacts>;
+type Notes = BTreeMap<String, Remembered>;
 
 /// The content of the file.
 #[derive(Serialize, Deserialize)]
@@ -163,7 +105,7 @@ impl FactFile {
         let remembered = self.read.remove(&policy).unwrap_or_default();
         lock(&self.shared.notes).insert(policy.clone(), remembered.clone());
         let shared = Arc::clone(&self.shared);
-        (remembered.into(), PolicyKeeper { policy, shared, turns: self.turns.clone() })
+        (remembered, PolicyKeeper { policy, shared, turns: self.turns.clone() })
     }
 
     /// Lets the facts be written. Until then, the process that this one replaces writes the file.
@@ -183,7 +125,7 @@ impl Drop for FactFile {
 
 impl PolicyKeeper {
     pub(super) fn note(&self, remembered: Remembered) {
-        lock(&self.shared.notes).insert(self.policy.clone(), remembered.into());
+        lock(&self.shared.notes).insert(self.policy.clone(), remembered);
         self.shared.noted.store(true, Ordering::Release);
         // A pending message covers this note as well. Without a reader the gateway has ended.
         let _ = self.turns.try_send(WriterMessage::Write);

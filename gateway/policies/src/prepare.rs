@@ -19,7 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::compiling::Foundry;
 use super::thread::{
-    CatalogSnapshot, LoadDecision, LoadedPlugin, PolicyReport, ReadyRevision, ThreadQueue,
+    CatalogSnapshot, Figures, LoadDecision, LoadedPlugin, PluginFacts, PolicyMessage, PolicyReport,
+    ReadyRevision, ThreadQueue,
 };
 
 /// Maximum refusals kept: enough to look through after an incident.
@@ -297,7 +298,7 @@ fn take_in(
     let (push, arrived) = (preparation.push, source.arrived);
     let request = RolloutRequest { push, by, arrived, force, strategy, returns };
     preparation
-        .ask_core(|reply| PolicyReport::Compiled {
+        .ask_core(|reply| PolicyMessage::Compiled {
             policy: policy.clone(),
             request: Box::new(request.clone()),
             revision: revision.clone(),
@@ -305,12 +306,19 @@ fn take_in(
         })?
         .map_err(PrepareError::Unwanted)?;
     preparation.prove(&mut made)?;
-    let figures = Arc::default();
-    let (origin, catalog) = (source.origin, preparation.catalog.version);
-    let loaded = LoadedPlugin { policy: made, seal, origin, settings, catalog, figures };
+    let facts = PluginFacts {
+        name: Arc::clone(&revision.plugin),
+        title: format!("{} {}", revision.plugin, revision.version).into(),
+        origin: source.origin,
+        settings,
+        seal,
+        figures: Figures::default(),
+    };
+    let (facts, catalog) = (Arc::new(facts), preparation.catalog.version);
+    let loaded = LoadedPlugin { policy: made, facts, catalog };
     let (policy, since) = (policy.clone(), Instant::now());
     let LoadDecision { result, unwanted } = preparation.ask_core(|reply| {
-        PolicyReport::Ready(Box::new(ReadyRevision {
+        PolicyMessage::Ready(Box::new(ReadyRevision {
             policy,
             request,
             revision,
@@ -332,10 +340,10 @@ impl Preparation {
 
     fn ask_core<T>(
         &self,
-        word: impl FnOnce(oneshot::Sender<T>) -> PolicyReport,
+        word: impl FnOnce(oneshot::Sender<T>) -> PolicyMessage,
     ) -> Result<T, PrepareError> {
         let (reply, answer) = oneshot::channel();
-        self.words.blocking_send(word(reply)).map_err(|_| PrepareError::Gone)?;
+        self.words.blocking_send(PolicyReport(word(reply))).map_err(|_| PrepareError::Gone)?;
         answer.blocking_recv().map_err(|_| PrepareError::Gone)
     }
 

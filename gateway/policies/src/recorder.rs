@@ -9,16 +9,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use evenkeel_host as host;
-use evenkeel_model::{AskId, CoreEvent, PluginFault, PolicyName, PolicyQuestion, RevisionAnswer};
+use evenkeel_model::{AskId, PluginFault, PolicyName, PolicyQuestion, RevisionAnswer};
 use evenkeel_recording::{
     Chunk, ChunkFull, RecordedCall, RecordedCatalog, RecordedDecision, RecordedGrant,
     RecordedRevision, RecordingEntry, RecordingHeader, Redactor, head, records, tail,
 };
-use tokio::sync::broadcast::error::TryRecvError;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
-/// Calls that may wait for the recorder: a second of offers on a busy gateway. Further calls are counted as missed.
-const CALLS_WAITING_MAX: usize = 4_096;
+/// Calls and decisions that may wait for the recorder: a second of offers on a busy gateway. Further calls are counted as
+/// missed.
+const MESSAGES_WAITING_MAX: usize = 8_192;
 
 /// Maximum size of the waiting questions, bytes: eight with 4,096 sessions each. Further calls are counted as missed.
 const BYTES_WAITING_MAX: usize = 8 << 20;
@@ -62,14 +62,14 @@ const ROW_BYTES: usize = 256;
 
 /// A message to the recorder's thread.
 enum RecorderMessage {
-    Call { call: Box<RecordedCall>, bytes: usize },
-    Order(RecorderOrder),
-}
-
-enum RecorderOrder {
+    Call {
+        call: Box<RecordedCall>,
+        bytes: usize,
+    },
+    Decided(RecordedDecision),
     /// Returns all kept chunks.
     Past(oneshot::Sender<Vec<Arc<[u8]>>>),
-    /// Sends the chunks of later calls, until [`Order::Leave`].
+    /// Sends the chunks of later calls, until [`RecorderMessage::Leave`].
     Listen {
         ear: Ear,
         number: oneshot::Sender<u64>,
@@ -99,36 +99,19 @@ struct RecorderState {
     waiting_bytes: AtomicUsize,
 }
 
-/// An event that may report the outcome of a question.
-pub trait ReportedDecision: Send + Sync + 'static {
-    /// `None` for other events.
-    fn decision(&self) -> Option<RecordedDecision>;
-}
-
-impl ReportedDecision for CoreEvent {
-    fn decision(&self) -> Option<RecordedDecision> {
-        let CoreEvent::Decided { ask, outcome, .. } = self else { return None };
-        Some(RecordedDecision::of(*ask, outcome))
-    }
-}
-
 impl PolicyRecorder {
-    /// Starts the recorder's thread. `events` bring the outcomes of questions; gateway time 0 is `started`.
-    pub fn start(
-        region: &str,
-        started: SystemTime,
-        events: broadcast::Receiver<Arc<impl ReportedDecision>>,
-    ) -> std::io::Result<PolicyRecorder> {
+    /// Starts the recorder's thread. Gateway time 0 is `started`.
+    pub fn start(region: &str, started: SystemTime) -> std::io::Result<PolicyRecorder> {
         let (recorder, words) = PolicyRecorder::idle(region, started);
         let shared = Arc::clone(&recorder.shared);
         let thread = std::thread::Builder::new().name("policy recorder".into());
-        thread.spawn(move || RecorderDesk::new(shared, events).run(&words))?;
+        thread.spawn(move || RecorderDesk::new(shared).run(&words))?;
         Ok(recorder)
     }
 
     /// Creates a recorder without a thread: messages stay in the channel.
     fn idle(region: &str, started: SystemTime) -> (PolicyRecorder, Receiver<RecorderMessage>) {
-        let (words, told) = crossbeam_channel::bounded(CALLS_WAITING_MAX);
+        let (words, told) = crossbeam_channel::bounded(MESSAGES_WAITING_MAX);
         let header = RecordingHeader {
             gateway: env!("CARGO_PKG_VERSION").into(),
             contract: host::CONTRACT.into(),
@@ -151,6 +134,12 @@ impl PolicyRecorder {
         RecordingHeader { addresses, ..self.shared.header.clone() }
     }
 
+    /// Records the outcome of a question, whose call was recorded before. Outcomes are optional: if the recorder is behind,
+    /// this one is left out.
+    pub(super) fn note_decided(&self, decision: RecordedDecision) {
+        let _ = self.words.try_send(RecorderMessage::Decided(decision));
+    }
+
     /// Returns a scribe for the thread of one policy.
     pub(super) fn scribe(&self) -> Scribe {
         Scribe { recorder: self.clone(), known: VecDeque::new() }
@@ -159,7 +148,7 @@ impl PolicyRecorder {
     /// The kept chunks, oldest first; `None` if the recorder has ended.
     pub async fn past(&self) -> Option<Vec<Arc<[u8]>>> {
         let (reply, past) = oneshot::channel();
-        self.tell(RecorderOrder::Past(reply)).await?;
+        self.tell(RecorderMessage::Past(reply)).await?;
         past.await.ok()
     }
 
@@ -169,19 +158,18 @@ impl PolicyRecorder {
         let (reply, number) = oneshot::channel();
         let missed = Arc::new(AtomicU64::new(0));
         let ear = Ear { chunks, missed: Arc::clone(&missed) };
-        self.tell(RecorderOrder::Listen { ear, number: reply }).await?;
+        self.tell(RecorderMessage::Listen { ear, number: reply }).await?;
         let number = number.await.ok()?;
         Some(ChunkListener { heard, missed, recorder: self.clone(), number })
     }
 
     /// Sends an order. Waits while the channel is full; orders are rare.
-    async fn tell(&self, order: RecorderOrder) -> Option<()> {
-        let mut word = RecorderMessage::Order(order);
+    async fn tell(&self, mut order: RecorderMessage) -> Option<()> {
         loop {
-            match self.words.try_send(word) {
+            match self.words.try_send(order) {
                 Ok(()) => return Some(()),
                 Err(crossbeam_channel::TrySendError::Disconnected(_)) => return None,
-                Err(crossbeam_channel::TrySendError::Full(back)) => word = back,
+                Err(crossbeam_channel::TrySendError::Full(back)) => order = back,
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -209,7 +197,7 @@ impl ChunkListener {
 
     /// Ends the subscription.
     pub async fn leave(&self) {
-        let _gone = self.recorder.tell(RecorderOrder::Leave(self.number)).await;
+        let _gone = self.recorder.tell(RecorderMessage::Leave(self.number)).await;
     }
 }
 
@@ -315,9 +303,8 @@ fn weight(question: &PolicyQuestion) -> usize {
 }
 
 /// The state of the recorder's thread.
-struct RecorderDesk<E> {
+struct RecorderDesk {
     shared: Arc<RecorderState>,
-    events: broadcast::Receiver<Arc<E>>,
     chunk: Chunk,
     /// The time of the first record in the chunk.
     since: Instant,
@@ -331,11 +318,10 @@ struct RecorderDesk<E> {
     missed: u64,
 }
 
-impl<E: ReportedDecision> RecorderDesk<E> {
-    fn new(shared: Arc<RecorderState>, events: broadcast::Receiver<Arc<E>>) -> RecorderDesk<E> {
+impl RecorderDesk {
+    fn new(shared: Arc<RecorderState>) -> RecorderDesk {
         RecorderDesk {
             shared,
-            events,
             chunk: Chunk::default(),
             since: Instant::now(),
             kept: VecDeque::new(),
@@ -357,11 +343,6 @@ impl<E: ReportedDecision> RecorderDesk<E> {
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            // Outcomes are recorded after the calls that they belong to. They are also read while no calls come, since
-            // unread events would fill the channel.
-            if words.is_empty() {
-                self.hear_decisions();
-            }
             self.close_when_due();
         }
     }
@@ -378,10 +359,23 @@ impl<E: ReportedDecision> RecorderDesk<E> {
                 self.write(&RecordingEntry::Call(call));
                 self.shared.waiting_bytes.fetch_sub(bytes, Relaxed);
             }
-            RecorderMessage::Order(order) => {
-                self.hear_decisions();
+            RecorderMessage::Decided(decision) => self.write(&RecordingEntry::Decided(decision)),
+            RecorderMessage::Past(reply) => {
                 self.close();
-                self.obey(order);
+                let all = self.kept.iter().map(|(_, chunk)| Arc::clone(chunk)).collect();
+                let _ = reply.send(all);
+            }
+            RecorderMessage::Listen { ear, number } => {
+                self.close();
+                let ours = self.next_listener;
+                self.next_listener += 1;
+                if number.send(ours).is_ok() {
+                    self.listeners.push((ours, ear));
+                }
+            }
+            RecorderMessage::Leave(number) => {
+                self.close();
+                self.listeners.retain(|(ours, _)| *ours != number);
             }
         }
     }
@@ -398,22 +392,6 @@ impl<E: ReportedDecision> RecorderDesk<E> {
             }
         }
         self.calls += u64::from(matches!(record, RecordingEntry::Call(_)));
-    }
-
-    /// Records the outcomes that control has reported so far.
-    fn hear_decisions(&mut self) {
-        loop {
-            match self.events.try_recv() {
-                Ok(told) => {
-                    if let Some(decision) = told.decision() {
-                        self.write(&RecordingEntry::Decided(decision));
-                    }
-                }
-                // Outcomes are optional, and a burst of them may exceed the channel.
-                Err(TryRecvError::Lagged(_)) => {}
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
-            }
-        }
     }
 
     /// Closes the chunk, sends it to the listeners and keeps it.
@@ -445,23 +423,6 @@ impl<E: ReportedDecision> RecorderDesk<E> {
         {
             let Some((_, oldest)) = self.kept.pop_front() else { break };
             self.kept_bytes -= oldest.len();
-        }
-    }
-
-    fn obey(&mut self, order: RecorderOrder) {
-        match order {
-            RecorderOrder::Past(reply) => {
-                let all = self.kept.iter().map(|(_, chunk)| Arc::clone(chunk)).collect();
-                let _ = reply.send(all);
-            }
-            RecorderOrder::Listen { ear, number } => {
-                let ours = self.next_listener;
-                self.next_listener += 1;
-                if number.send(ours).is_ok() {
-                    self.listeners.push((ours, ear));
-                }
-            }
-            RecorderOrder::Leave(number) => self.listeners.retain(|(ours, _)| *ours != number),
         }
     }
 }

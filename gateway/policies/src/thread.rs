@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use evenkeel_host::{self as host, LogLevel};
 use evenkeel_model::{
-    Arm, Ask, AskId, BreachCount, CatalogEntry, HookAnswer, PluginFault, PolicyName,
-    PolicyQuestion, RevisionAnswer,
+    Arm, Ask, AskId, BreachCount, CatalogEntry, PluginFault, PolicyName, PolicyQuestion,
+    RevisionAnswer,
 };
 use evenkeel_process::lock;
 use evenkeel_revisions::{
@@ -38,60 +38,49 @@ const KEPT_OF_EACH: usize = 8;
 /// faulty revision.
 const ROWS_OF_EACH: usize = 512;
 
-/// Messages from the threads of policies to control.
+/// A message from the threads of policies to control.
 #[derive(Debug)]
-pub enum PolicyReport {
+pub struct PolicyReport(pub(super) PolicyMessage);
+
+#[derive(Debug)]
+pub(super) enum PolicyMessage {
     /// A question was answered, by a plugin or natively.
     Answered {
-        /// The question.
         ask: AskId,
-        /// The policy.
         policy: PolicyName,
-        /// The answer, or why there is none.
         result: Result<RevisionAnswer, PluginFault>,
         /// The called revision and the result of the call, if one was called.
         call: Option<(Arc<str>, PolicyCallResult)>,
     },
     /// A candidate was asked in the shadow stage.
     Compared {
-        /// The policy.
         policy: PolicyName,
-        /// The candidate.
         revision: Arc<str>,
-        /// How its answer compares.
         compared: Compared,
         /// The plugin could not be restarted.
         beyond_repair: bool,
     },
     /// A revision and a fresh instance of it gave different answers.
     HiddenState {
-        /// The policy.
         policy: PolicyName,
-        /// The revision.
         revision: Arc<str>,
-        /// The difference.
         differs: Box<str>,
         /// Different answers so far, and compared ones.
         answers: BreachCount,
     },
     /// A revision is compiled; recorded questions are replayed unless the core refuses it.
     Compiled {
-        /// The policy.
         policy: PolicyName,
-        /// The request for it.
         request: Box<RolloutRequest>,
-        /// The compiled revision.
         revision: Revision,
-        /// Whether the core takes it.
         reply: oneshot::Sender<Result<(), RevisionRefusal>>,
     },
-    /// A revision passed the replay of recorded questions.
     Ready(Box<ReadyRevision>),
 }
 
 /// A revision that passed the replay and may be used.
 #[derive(Debug)]
-pub struct ReadyRevision {
+pub(super) struct ReadyRevision {
     pub(super) policy: PolicyName,
     pub(super) request: RolloutRequest,
     pub(super) revision: Revision,
@@ -202,9 +191,9 @@ pub(super) struct PolicyThread {
     /// The candidate of the shadow stage, until its first question as a canary.
     compared: Option<Arc<str>>,
     /// The last answer, to compare the candidate with.
-    shadowed: Option<Shadowed>,
+    shadowed: Option<AnsweredQuestion>,
     /// An answer to compare with that of a fresh instance while the queue is empty.
-    twice: Option<Twice>,
+    twice: Option<AnsweredQuestion>,
     log: FaultLog,
     scribe: Option<Scribe>,
 }
@@ -212,14 +201,9 @@ pub(super) struct PolicyThread {
 /// A loaded plugin that answers as one revision.
 pub(super) struct LoadedPlugin {
     pub(super) policy: host::BoundPlugin,
-    pub(super) seal: host::PluginSeal,
-    /// `embedded`, the path of a file, or `pushed`.
-    pub(super) origin: Box<str>,
-    /// The settings as given, without defaults.
-    pub(super) settings: serde_json::Value,
+    pub(super) facts: Arc<PluginFacts>,
     /// The version of the catalog that the plugin has.
     pub(super) catalog: u64,
-    pub(super) figures: Arc<Figures>,
 }
 
 impl std::fmt::Debug for LoadedPlugin {
@@ -229,22 +213,11 @@ impl std::fmt::Debug for LoadedPlugin {
 }
 
 impl LoadedPlugin {
-    pub(super) fn plugin(&self, revision: &Revision) -> PluginFacts {
-        PluginFacts {
-            name: Arc::clone(&revision.plugin),
-            title: format!("{} {}", revision.plugin, revision.version).into(),
-            origin: self.origin.clone(),
-            settings: self.settings.clone(),
-            seal: self.seal.clone(),
-            figures: Arc::clone(&self.figures),
-        }
-    }
-
     fn show_figures(&self) {
-        let (differed, asked_twice) = self.policy.hidden_state();
-        self.figures.quarantined.store(self.policy.quarantined() as u64, Relaxed);
-        self.figures.differed.store(differed, Relaxed);
-        self.figures.asked_twice.store(asked_twice, Relaxed);
+        let (figures, (differed, asked_twice)) = (&self.facts.figures, self.policy.hidden_state());
+        figures.quarantined.store(self.policy.quarantined() as u64, Relaxed);
+        figures.differed.store(differed, Relaxed);
+        figures.asked_twice.store(asked_twice, Relaxed);
     }
 }
 
@@ -254,10 +227,12 @@ pub(super) struct PluginFacts {
     pub(super) name: Arc<str>,
     /// The name and version.
     pub(super) title: Box<str>,
+    /// `embedded`, the path of a file, or `pushed`.
     pub(super) origin: Box<str>,
+    /// The settings as given, without defaults.
     pub(super) settings: serde_json::Value,
     pub(super) seal: host::PluginSeal,
-    pub(super) figures: Arc<Figures>,
+    pub(super) figures: Figures,
 }
 
 /// Counters written by the thread and read by control.
@@ -277,17 +252,10 @@ impl Figures {
     }
 }
 
-/// An answer of the active revision.
-struct Shadowed {
+struct AnsweredQuestion {
     question: Arc<PolicyQuestion>,
     now_us: u64,
-    answer: HookAnswer,
-}
-
-struct Twice {
-    question: Arc<PolicyQuestion>,
-    now_us: u64,
-    first: RevisionAnswer,
+    answered: RevisionAnswer,
 }
 
 impl PolicyThread {
@@ -420,16 +388,12 @@ impl PolicyThread {
         let was_asked = whole.as_ref().unwrap_or(&result);
         if let Ok(answered) = was_asked {
             let compare = self.compared.as_ref().is_some_and(|compared| *compared != revision);
-            self.shadowed = compare.then(|| Shadowed {
-                question: Arc::clone(&question),
-                now_us,
-                answer: answered.answer.clone(),
-            });
-            self.twice = loaded.policy.is_check_due().then(|| Twice {
-                question: Arc::clone(&question),
-                now_us,
-                first: answered.clone(),
-            });
+            let kept = || {
+                let (question, answered) = (Arc::clone(&question), answered.clone());
+                AnsweredQuestion { question, now_us, answered }
+            };
+            self.shadowed = compare.then(kept);
+            self.twice = loaded.policy.is_check_due().then(kept);
         }
         if let Some(scribe) = &mut self.scribe {
             scribe.write(&loaded.policy, &self.policy, (id, now_us), &question, was_asked);
@@ -458,16 +422,18 @@ impl PolicyThread {
         result: Result<RevisionAnswer, PluginFault>,
         call: Option<(Arc<str>, PolicyCallResult)>,
     ) {
-        self.tell(PolicyReport::Answered { ask, policy: self.policy.clone(), result, call });
+        self.tell(PolicyMessage::Answered { ask, policy: self.policy.clone(), result, call });
     }
 
     /// Compares the first answers of a revision, and later one in 1,024, with those of a fresh instance.
     fn check_determinism(&mut self) {
-        let Some(Twice { question, now_us, first }) = self.twice.take() else { return };
-        let Some(loaded) = self.loaded.get_mut(&first.revision) else { return };
-        if let Some(differs) = loaded.policy.check_determinism(&question, now_us, &first) {
+        let Some(AnsweredQuestion { question, now_us, answered }) = self.twice.take() else {
+            return;
+        };
+        let Some(loaded) = self.loaded.get_mut(&answered.revision) else { return };
+        if let Some(differs) = loaded.policy.check_determinism(&question, now_us, &answered) {
             let seen = loaded.policy.hidden_state();
-            self.send_hidden_state(first.revision, differs, seen);
+            self.send_hidden_state(answered.revision, differs, seen);
             return;
         }
         loaded.show_figures();
@@ -479,7 +445,7 @@ impl PolicyThread {
         }
         let count = |answers: u64| u32::try_from(answers).unwrap_or(u32::MAX);
         let answers = BreachCount { of: count(seen.1), worse: count(seen.0) };
-        self.tell(PolicyReport::HiddenState {
+        self.tell(PolicyMessage::HiddenState {
             policy: self.policy.clone(),
             revision,
             differs,
@@ -489,10 +455,10 @@ impl PolicyThread {
 
     /// Asks the candidate a question that the active revision answered. The answer has no effect, and its states are
     /// dropped. Some of these questions also go to a fresh instance.
-    fn compare(&mut self, shadowed: &Shadowed) {
+    fn compare(&mut self, shadowed: &AnsweredQuestion) {
         let Some(revision) = self.compared.clone() else { return };
         let Some(loaded) = self.loaded.get_mut(&revision) else { return };
-        let Shadowed { question, now_us, answer } = shadowed;
+        let AnsweredQuestion { question, now_us, answered: first } = shadowed;
         // The question is asked in parts if the plugin's memory is too small for all rows, as for the active revision.
         let asked = loaded.policy.ask_of_all(question, *now_us, self.budgets.advice);
         let mut hides = None;
@@ -502,7 +468,11 @@ impl PolicyThread {
                 if loaded.policy.is_check_due() {
                     hides = loaded.policy.check_determinism(question, *now_us, &answered);
                 }
-                if is_same(&answered.answer, answer) { Compared::Same } else { Compared::Different }
+                if is_same(&answered.answer, &first.answer) {
+                    Compared::Same
+                } else {
+                    Compared::Different
+                }
             }
             Err(fault) if fault.is_of_question() => Compared::Faulted(fault),
             Err(_) => Compared::Skipped,
@@ -510,7 +480,7 @@ impl PolicyThread {
         let (seen, beyond_repair) =
             (loaded.policy.hidden_state(), loaded.policy.is_beyond_repair());
         let (policy, name) = (self.policy.clone(), Arc::clone(&revision));
-        self.tell(PolicyReport::Compared { policy, revision: name, compared, beyond_repair });
+        self.tell(PolicyMessage::Compared { policy, revision: name, compared, beyond_repair });
         if let Some(differs) = hides {
             self.send_hidden_state(revision, differs, seen);
         }
@@ -533,9 +503,9 @@ impl PolicyThread {
         }
     }
 
-    fn tell(&self, word: PolicyReport) {
+    fn tell(&self, word: PolicyMessage) {
         // Control receives until it ends, and then needs no message.
-        let _ = self.words.blocking_send(word);
+        let _ = self.words.blocking_send(PolicyReport(word));
     }
 }
 

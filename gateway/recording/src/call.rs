@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{
-    AdmitVerdict, DecisionNote, DegradationAction, HookAnswer, Labels, Measures, Metric, NodeId,
-    Op, PluginFault, PluginState, PolicyQuestion, RegionId, RevisionAnswer, RoomId, RoomRow,
+    AdmitVerdict, DecisionNote, DegradationAction, HookAnswer, Labels, Measures, Metric, Op,
+    PluginFault, PluginState, PolicyQuestion, RegionId, RevisionAnswer, RoomId, RoomRow,
     RoutingMove, Row, SessionId, SessionRow, UNMEASURED,
 };
 
-use crate::wire::{ChunkTable, FrameInput, InvalidFrame, TableReader, malformed, put, put_signed};
+use crate::wire::{
+    ChunkTable, Encoded, FrameInput, InvalidFrame, TableReader, encoded, encoded_struct, malformed,
+    put, put_signed,
+};
 
 // Numbers of questions and of their answers.
 const RESOLVE: u8 = 0;
@@ -18,7 +21,7 @@ const PLACE: u8 = 2;
 const REROUTE: u8 = 3;
 const TICK: u8 = 4;
 
-/// Offset of the number of a fault, which takes the place of an answer.
+/// The lowest number of a fault, which takes the place of an answer.
 const FAULT: u8 = 64;
 
 /// Grants of `init`, in the order of the plugin's columns.
@@ -68,7 +71,7 @@ pub(crate) fn write_question(
             write_frame(&grant.subject_metrics, &rooms.iter().map(|room| &room.row), out);
             rooms.iter().for_each(|room| table.put(out, room.scenario.as_bytes()));
             rooms.iter().for_each(|room| table.put_labels(out, &room.labels));
-            rooms.iter().for_each(|room| write_hops(&room.standing, out));
+            rooms.iter().for_each(|room| room.standing.write(table, out));
             rooms.iter().for_each(|room| table.put_state(out, room.state.as_ref()));
             table.put_state(out, memo.as_ref());
         }
@@ -160,15 +163,6 @@ fn read_frame(columns: &[Metric], read: &mut FrameInput<'_>) -> Result<Vec<Row>,
     Ok(rows)
 }
 
-fn write_hops(hops: &[NodeId], out: &mut Vec<u8>) {
-    put(out, hops.len() as u64);
-    hops.iter().for_each(|node| put(out, u64::from(node.0)));
-}
-
-fn read_hops(read: &mut FrameInput<'_>) -> Result<Vec<NodeId>, InvalidFrame> {
-    read.list("hops", |read| read.small("hops").map(NodeId))
-}
-
 fn read_rooms(
     grant: &RecordedGrant,
     table: &mut TableReader<'_>,
@@ -178,7 +172,7 @@ fn read_rooms(
     read.charge("rooms", rows.len() * size_of::<RoomRow>())?;
     let scenarios = column(&rows, || table.text(read, "scenario"))?;
     let labels: Vec<Labels> = column(&rows, || table.labels(read))?;
-    let standing = column(&rows, || read_hops(read))?;
+    let standing = column(&rows, || Vec::read("hops", table, read))?;
     let states: Vec<Option<PluginState>> = column(&rows, || table.state(read))?;
     let columns = rows.into_iter().zip(scenarios).zip(labels).zip(standing).zip(states);
     let rooms = columns.map(|((((row, scenario), labels), standing), state)| RoomRow {
@@ -237,12 +231,7 @@ pub(crate) fn write_result(
             ungranted: _,
         }) => {
             write_answer(answer, table, out);
-            put(out, notes.len() as u64);
-            for DecisionNote { row, key, value } in notes {
-                put(out, u64::from(*row));
-                table.put(out, key.as_bytes());
-                put_signed(out, *value);
-            }
+            notes.write(table, out);
             put(out, took.as_nanos() as u64);
         }
         Err(fault) => write_fault(fault, table, out),
@@ -255,17 +244,11 @@ pub(crate) fn read_result(
     read: &mut FrameInput<'_>,
 ) -> Result<Result<RevisionAnswer, PluginFault>, InvalidFrame> {
     let kind = read.byte("answer")?;
-    if let Some(fault) = kind.checked_sub(FAULT) {
-        return read_fault(fault, table, read).map(Err);
+    if kind >= FAULT {
+        return read_fault(kind, table, read).map(Err);
     }
     let answer = read_answer(kind, table, read)?;
-    let notes = read.list("notes", |read| {
-        Ok(DecisionNote {
-            row: read.small("note")?,
-            key: table.own_text(read, "note")?,
-            value: read.signed("note")?,
-        })
-    })?;
+    let notes = Vec::read("notes", table, read)?;
     let took = Duration::from_nanos(read.number("took")?);
     Ok(Ok(RevisionAnswer {
         answer,
@@ -278,167 +261,78 @@ pub(crate) fn read_result(
     }))
 }
 
-fn write_answer(answer: &HookAnswer, table: &mut ChunkTable, out: &mut Vec<u8>) {
-    match answer {
-        HookAnswer::Params(params) => {
-            out.push(RESOLVE);
-            put(out, params.len() as u64);
-            for (key, value) in params {
-                table.put(out, key.as_bytes());
-                put_signed(out, *value);
+/// Declares the functions that write an enum and read it after its number: the number of each variant and its fields, in the
+/// order given.
+macro_rules! encoded_enum {
+    ($name:ident, $part:literal, $write:ident, $read_after:ident {
+        $($number:tt = $variant:ident $({ $($field:ident),+ })? $(($value:ident))?,)+
+    }) => {
+        fn $write(it: &$name, table: &mut ChunkTable, out: &mut Vec<u8>) {
+            match it {
+                $($name::$variant $({ $($field),+ })? $(($value))? => {
+                    out.push($number);
+                    $($($field.write(table, out);)+)?
+                    $($value.write(table, out);)?
+                })+
             }
         }
-        HookAnswer::Admit { verdict, reason } => {
-            out.push(ADMIT);
-            let (number, argument) = match *verdict {
-                AdmitVerdict::Abstain => (0, 0),
-                AdmitVerdict::Accept => (1, 0),
-                AdmitVerdict::AcceptCapped(kbps) => (2, kbps),
-                AdmitVerdict::Redirect(region) => (3, region.0),
-                AdmitVerdict::Reject(retry_ms) => (4, retry_ms),
-            };
-            out.push(number);
-            put(out, u64::from(argument));
-            put(out, u64::from(*reason));
-        }
-        HookAnswer::Placed { hops, ttl_ms, reason, state } => {
-            out.push(PLACE);
-            write_hops(hops, out);
-            put(out, u64::from(*ttl_ms));
-            put(out, u64::from(*reason));
-            table.put_state(out, Some(state));
-        }
-        HookAnswer::Moves { moves, states, memo } => {
-            out.push(REROUTE);
-            put(out, moves.len() as u64);
-            for RoutingMove { row, hops, ttl_ms, reason } in moves {
-                put(out, u64::from(*row));
-                write_hops(hops, out);
-                put(out, u64::from(*ttl_ms));
-                put(out, u64::from(*reason));
+
+        fn $read_after(
+            number: u8,
+            table: &mut TableReader<'_>,
+            read: &mut FrameInput<'_>,
+        ) -> Result<$name, InvalidFrame> {
+            match number {
+                $($number => Ok($name::$variant
+                    $({ $($field: Encoded::read(stringify!($field), table, read)?),+ })?
+                    $((Encoded::read(stringify!($value), table, read)?))?),)+
+                other => Err(malformed($part, format!("kind {other}"))),
             }
-            write_written(states, memo.as_ref(), table, out);
         }
-        HookAnswer::Actions { actions, states, memo } => {
-            out.push(TICK);
-            put(out, actions.len() as u64);
-            for DegradationAction { row, op, arg, reason } in actions {
-                put(out, u64::from(*row));
-                put(out, u64::from(*op));
-                put(out, *arg);
-                put(out, u64::from(*reason));
-            }
-            write_written(states, memo.as_ref(), table, out);
-        }
-    }
-}
-
-fn read_answer(
-    kind: u8,
-    table: &mut TableReader<'_>,
-    read: &mut FrameInput<'_>,
-) -> Result<HookAnswer, InvalidFrame> {
-    match kind {
-        RESOLVE => read
-            .list("params", |read| Ok((table.own_text(read, "param")?, read.signed("param")?)))
-            .map(HookAnswer::Params),
-        ADMIT => {
-            let (verdict, argument) = (read.byte("verdict")?, read.small("verdict")?);
-            let verdict = match verdict {
-                0 => AdmitVerdict::Abstain,
-                1 => AdmitVerdict::Accept,
-                2 => AdmitVerdict::AcceptCapped(argument),
-                3 => AdmitVerdict::Redirect(RegionId(argument)),
-                4 => AdmitVerdict::Reject(argument),
-                other => return Err(malformed("verdict", format!("kind {other}"))),
-            };
-            Ok(HookAnswer::Admit { verdict, reason: read.small("reason")? })
-        }
-        PLACE => Ok(HookAnswer::Placed {
-            hops: read_hops(read)?,
-            ttl_ms: read.small("ttl")?,
-            reason: read.small("reason")?,
-            state: table.some_state(read)?,
-        }),
-        REROUTE => {
-            let moves = read.list("moves", |read| {
-                Ok(RoutingMove {
-                    row: read.small("move")?,
-                    hops: read_hops(read)?,
-                    ttl_ms: read.small("move")?,
-                    reason: read.small("move")?,
-                })
-            })?;
-            let (states, memo) = read_written(table, read)?;
-            Ok(HookAnswer::Moves { moves, states, memo })
-        }
-        TICK => {
-            let actions = read.list("actions", |read| {
-                Ok(DegradationAction {
-                    row: read.small("action")?,
-                    op: read.small("action")?,
-                    arg: read.number("action")?,
-                    reason: read.small("action")?,
-                })
-            })?;
-            let (states, memo) = read_written(table, read)?;
-            Ok(HookAnswer::Actions { actions, states, memo })
-        }
-        other => Err(malformed("answer", format!("kind {other}"))),
-    }
-}
-
-fn write_written(
-    states: &[(u32, PluginState)],
-    memo: Option<&PluginState>,
-    table: &mut ChunkTable,
-    out: &mut Vec<u8>,
-) {
-    put(out, states.len() as u64);
-    for (row, state) in states {
-        put(out, u64::from(*row));
-        table.put_state(out, Some(state));
-    }
-    table.put_state(out, memo);
-}
-
-type WrittenState = (Vec<(u32, PluginState)>, Option<PluginState>);
-
-fn read_written(
-    table: &mut TableReader<'_>,
-    read: &mut FrameInput<'_>,
-) -> Result<WrittenState, InvalidFrame> {
-    let states = read.list("states", |read| Ok((read.small("state")?, table.some_state(read)?)))?;
-    Ok((states, table.state(read)?))
-}
-
-fn write_fault(fault: &PluginFault, table: &mut ChunkTable, out: &mut Vec<u8>) {
-    let (number, message) = match fault {
-        PluginFault::Deadline => (0, None),
-        PluginFault::Trap(message) => (1, Some(message)),
-        PluginFault::OutOfMemory => (2, None),
-        PluginFault::Malformed(message) => (3, Some(message)),
-        PluginFault::Late => (4, None),
-        PluginFault::Absent => (5, None),
     };
-    out.push(FAULT + number);
-    if let Some(message) = message {
-        table.put(out, message.as_bytes());
-    }
 }
 
-fn read_fault(
-    number: u8,
-    table: &mut TableReader<'_>,
-    read: &mut FrameInput<'_>,
-) -> Result<PluginFault, InvalidFrame> {
-    match number {
-        0 => Ok(PluginFault::Deadline),
-        1 => Ok(PluginFault::Trap(table.own_text(read, "trap")?)),
-        2 => Ok(PluginFault::OutOfMemory),
-        3 => Ok(PluginFault::Malformed(table.own_text(read, "fault")?)),
-        4 => Ok(PluginFault::Late),
-        5 => Ok(PluginFault::Absent),
-        other => Err(malformed("fault", format!("kind {other}"))),
-    }
+encoded_enum!(HookAnswer, "answer", write_answer, read_answer {
+    RESOLVE = Params(params),
+    ADMIT = Admit { verdict, reason },
+    PLACE = Placed { hops, ttl_ms, reason, state },
+    REROUTE = Moves { moves, states, memo },
+    TICK = Actions { actions, states, memo },
+});
+
+encoded_enum!(PluginFault, "fault", write_fault, read_fault {
+    FAULT = Deadline,
+    65 = Trap(message),
+    66 = OutOfMemory,
+    67 = Malformed(message),
+    68 = Late,
+    69 = Absent,
+});
+
+encoded_struct!(RoutingMove { row, hops, ttl_ms, reason });
+encoded_struct!(DegradationAction { row, op, arg, reason });
+encoded_struct!(DecisionNote { row, key, value });
+
+encoded! {
+    AdmitVerdict: |it, _, out| {
+        let (number, argument) = match *it {
+            AdmitVerdict::Abstain => (0, 0),
+            AdmitVerdict::Accept => (1, 0),
+            AdmitVerdict::AcceptCapped(kbps) => (2, kbps),
+            AdmitVerdict::Redirect(region) => (3, region.0),
+            AdmitVerdict::Reject(retry_ms) => (4, retry_ms),
+        };
+        out.push(number);
+        put(out, u64::from(argument));
+    }, |part, _, read| {
+        let (number, argument) = (read.byte(part)?, read.small(part)?);
+        Ok(match number {
+            0 => AdmitVerdict::Abstain,
+            1 => AdmitVerdict::Accept,
+            2 => AdmitVerdict::AcceptCapped(argument),
+            3 => AdmitVerdict::Redirect(RegionId(argument)),
+            4 => AdmitVerdict::Reject(argument),
+            other => return Err(malformed(part, format!("kind {other}"))),
+        })
+    };
 }

@@ -10,8 +10,9 @@ use evenkeel_model::{
 
 use crate::call::{RecordedGrant, read_question, read_result, write_question, write_result};
 use crate::wire::{
-    ChunkTable, FORMAT, FrameInput, FrameKind, InvalidFrame, MAGIC, PAYLOAD_BYTES_MAX, TableReader,
-    framed, malformed, put, put_bytes, read_frame, read_labels, write_labels,
+    ChunkTable, Encoded, FORMAT, FrameInput, FrameKind, InvalidFrame, MAGIC, PAYLOAD_BYTES_MAX,
+    TableReader, encoded, encoded_struct, framed, malformed, put, put_bytes, read_frame,
+    read_labels, write_labels,
 };
 
 const CALL: u8 = 0;
@@ -206,8 +207,7 @@ impl RecordedCatalog {
 }
 
 fn kind(number: u32) -> Result<EntryKind, InvalidFrame> {
-    let all = [EntryKind::Region, EntryKind::Zone, EntryKind::Node, EntryKind::Home];
-    let found = all.into_iter().find(|&kind| kind as u32 == number);
+    let found = EntryKind::ALL.into_iter().find(|&kind| kind as u32 == number);
     found.ok_or_else(|| malformed("catalog", format!("unknown entry kind {number}")))
 }
 
@@ -286,23 +286,23 @@ impl Chunk {
     /// Returns [`ChunkFull`] and leaves the chunk unchanged.
     pub fn push(&mut self, record: &RecordingEntry) -> Result<(), ChunkFull> {
         match record {
-            RecordingEntry::Call(call) => self.call(call),
+            RecordingEntry::Call(call) => self.call(call)?,
             RecordingEntry::Decided(_) | RecordingEntry::Missed(_)
                 if self.bytes() > SMALL_UNTIL =>
             {
-                Err(ChunkFull)
+                return Err(ChunkFull);
             }
             RecordingEntry::Decided(decided) => {
-                self.decided(decided);
-                Ok(())
+                self.records.push(DECIDED);
+                decided.write(&mut self.table, &mut self.records);
             }
             RecordingEntry::Missed(calls) => {
-                self.count += 1;
                 self.records.push(MISSED);
                 put(&mut self.records, *calls);
-                Ok(())
             }
         }
+        self.count += 1;
+        Ok(())
     }
 
     fn call(&mut self, call: &RecordedCall) -> Result<(), ChunkFull> {
@@ -334,23 +334,7 @@ impl Chunk {
             self.known.1.truncate(written.1);
             return Err(ChunkFull);
         }
-        self.count += 1;
         Ok(())
-    }
-
-    fn decided(&mut self, decided: &RecordedDecision) {
-        let RecordedDecision { ask, outcome, detail, differs } = decided;
-        self.count += 1;
-        let (table, out) = (&mut self.table, &mut self.records);
-        out.push(DECIDED);
-        put(out, ask.0);
-        table.put(out, outcome.as_bytes());
-        table.put(out, detail.as_bytes());
-        out.push(match differs {
-            None => 0,
-            Some(false) => 1,
-            Some(true) => 2,
-        });
     }
 
     /// Returns the uncompressed size.
@@ -421,7 +405,7 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Vec<RecordingEntry>, InvalidFrame
                     &revisions, &catalogs, &mut table, &mut read,
                 )?))
             }
-            DECIDED => RecordingEntry::Decided(read_decided(&mut table, &mut read)?),
+            DECIDED => RecordingEntry::Decided(Encoded::read("decided", &mut table, &mut read)?),
             MISSED => RecordingEntry::Missed(read.number("missed")?),
             other => return Err(malformed("record", format!("kind {other}"))),
         });
@@ -460,19 +444,14 @@ fn read_known<T>(
     known.get(number).cloned().ok_or_else(wrong)
 }
 
-fn read_decided(
-    table: &mut TableReader<'_>,
-    read: &mut FrameInput<'_>,
-) -> Result<RecordedDecision, InvalidFrame> {
-    Ok(RecordedDecision {
-        ask: AskId(read.number("decided")?),
-        outcome: table.own_text(read, "decided")?,
-        detail: table.own_text(read, "decided")?,
-        differs: match read.byte("decided")? {
-            0 => None,
-            1 => Some(false),
-            2 => Some(true),
-            other => return Err(malformed("decided", format!("unknown value {other}"))),
-        },
-    })
+encoded_struct!(RecordedDecision { ask, outcome, detail, differs });
+
+encoded! {
+    Option<bool>: |it, _, out| out.push(it.map_or(0, |it| 1 + u8::from(it))),
+        |part, _, read| match read.byte(part)? {
+            0 => Ok(None),
+            1 => Ok(Some(false)),
+            2 => Ok(Some(true)),
+            other => Err(malformed(part, format!("unknown value {other}"))),
+        };
 }

@@ -66,18 +66,10 @@ impl ReplayState {
             HookAnswer::Moves { moves: _, states, memo }
             | HookAnswer::Actions { actions: _, states, memo } => (states, memo),
         };
-        let id = |row: u32| match question {
-            PolicyQuestion::Reroute { rooms, .. } => {
-                rooms.get(row as usize).map(|room| room.row.id)
-            }
-            PolicyQuestion::Tick { sessions, .. } => {
-                sessions.get(row as usize).map(|session| session.row.id)
-            }
-            _ => None,
-        };
+        let ids = question.batch().unwrap_or_default();
         for (row, state) in states {
-            if let Some(id) = id(*row) {
-                self.states.insert((policy.clone(), id), state.clone());
+            if let Some(id) = ids.get(*row as usize) {
+                self.states.insert((policy.clone(), *id), state.clone());
             }
         }
         if let Some(memo) = memo {

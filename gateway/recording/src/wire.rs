@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use evenkeel_model::{Labels, PluginState};
+use evenkeel_model::{AskId, Labels, NodeId, PluginState};
 use miniz_oxide::deflate::compress_to_vec;
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
@@ -356,6 +356,89 @@ impl<'a> TableReader<'a> {
         read: &mut FrameInput<'_>,
     ) -> Result<PluginState, InvalidFrame> {
         self.state(read)?.ok_or_else(|| malformed("state", "missing"))
+    }
+}
+
+/// A value in a record. `part` names it in errors.
+pub(crate) trait Encoded: Sized {
+    fn write(&self, table: &mut ChunkTable, out: &mut Vec<u8>);
+
+    fn read(
+        part: &'static str,
+        table: &mut TableReader<'_>,
+        read: &mut FrameInput<'_>,
+    ) -> Result<Self, InvalidFrame>;
+}
+
+/// Encodes types by a function that writes a value and one that reads it.
+macro_rules! encoded {
+    ($($type:ty: $write:expr, $read:expr;)+) => {$(
+        impl crate::wire::Encoded for $type {
+            fn write(&self, table: &mut ChunkTable, out: &mut Vec<u8>) {
+                let write: fn(&Self, &mut ChunkTable, &mut Vec<u8>) = $write;
+                write(self, table, out);
+            }
+
+            fn read(
+                part: &'static str,
+                table: &mut TableReader<'_>,
+                read: &mut FrameInput<'_>,
+            ) -> Result<Self, InvalidFrame> {
+                let from: fn(_, &mut TableReader<'_>, &mut FrameInput<'_>) -> _ = $read;
+                from(part, table, read)
+            }
+        }
+    )+};
+}
+pub(crate) use encoded;
+
+/// Encodes the fields of a struct, in the order given.
+macro_rules! encoded_struct {
+    ($name:ident { $($field:ident),+ }) => {
+        crate::wire::encoded! {
+            $name: |it, table, out| { $(it.$field.write(table, out);)+ },
+                |_, table, read| Ok($name {
+                    $($field: Encoded::read(stringify!($field), table, read)?),+
+                });
+        }
+    };
+}
+pub(crate) use encoded_struct;
+
+encoded! {
+    u32: |it, _, out| put(out, u64::from(*it)), |part, _, read| read.small(part);
+    u64: |it, _, out| put(out, *it), |part, _, read| read.number(part);
+    i64: |it, _, out| put_signed(out, *it), |part, _, read| read.signed(part);
+    AskId: |it, _, out| put(out, it.0), |part, _, read| read.number(part).map(AskId);
+    NodeId: |it, _, out| put(out, u64::from(it.0)), |part, _, read| read.small(part).map(NodeId);
+    Box<str>: |it, table, out| table.put(out, it.as_bytes()),
+        |part, table, read| table.own_text(read, part);
+    PluginState: |it, table, out| table.put_state(out, Some(it)),
+        |_, table, read| table.some_state(read);
+    Option<PluginState>: |it, table, out| table.put_state(out, it.as_ref()),
+        |_, table, read| table.state(read);
+    (u32, PluginState): |(row, state), table, out| {
+        row.write(table, out);
+        state.write(table, out);
+    }, |part, table, read| Ok((u32::read(part, table, read)?, table.some_state(read)?));
+    (Box<str>, i64): |(key, value), table, out| {
+        key.write(table, out);
+        value.write(table, out);
+    }, |part, table, read| Ok((table.own_text(read, part)?, read.signed(part)?));
+}
+
+impl<T: Encoded> Encoded for Vec<T> {
+    fn write(&self, table: &mut ChunkTable, out: &mut Vec<u8>) {
+        put(out, self.len() as u64);
+        self.iter().for_each(|one| one.write(table, out));
+    }
+
+    fn read(
+        part: &'static str,
+        table: &mut TableReader<'_>,
+        read: &mut FrameInput<'_>,
+    ) -> Result<Self, InvalidFrame> {
+        read.list(part, |read| T::read(part, table, read))
     }
 }
 

@@ -105,11 +105,6 @@ impl Lifecycle {
         &self.revisions
     }
 
-    /// Returns the name of the active revision.
-    pub fn active_name(&self) -> Option<Arc<str>> {
-        self.revisions.active_name()
-    }
-
     /// Returns the thresholds by which a candidate is judged.
     pub fn judging(&self) -> Judging {
         self.rules.judging

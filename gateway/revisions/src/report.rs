@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_model::{PluginFault, PolicyName};
+use serde::{Deserialize, Serialize};
 
 use crate::progress::{RolloutProgress, RolloutStage};
 use crate::revision::{Revision, Revisions, Version};
@@ -249,18 +250,39 @@ const QUARANTINED_MAX: usize = 16;
 const ACCEPTED_MAX: usize = 64;
 
 /// A revision that did harm. It is refused unless the push forces it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct QuarantinedRevision {
     /// The name of the revision: a hash of plugin and settings.
     pub revision: Arc<str>,
     /// The wall clock at the start of the quarantine.
+    #[serde(rename = "since_us", with = "unix_us")]
     pub since: SystemTime,
     /// The harm that it did, in words.
     pub reason: Box<str>,
 }
 
+/// Times as microseconds since the Unix epoch.
+mod unix_us {
+    use super::{Deserialize, Duration, SystemTime};
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        time: &SystemTime,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        serializer.serialize_u64(since.as_micros() as u64)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SystemTime, D::Error> {
+        let since = Duration::from_micros(u64::deserialize(deserializer)?);
+        Ok(SystemTime::UNIX_EPOCH + since)
+    }
+}
+
 /// A revision that became active and was not rolled back since.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct AcceptedRevision {
     /// The name of the revision: a hash of plugin and settings.
     pub revision: Arc<str>,
@@ -271,7 +293,7 @@ pub struct AcceptedRevision {
 }
 
 /// Revisions of one policy that are remembered over a restart, the oldest first.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub struct Remembered {
     /// Revisions that were active, for the version floor.
     pub accepted: Vec<AcceptedRevision>,

@@ -187,7 +187,8 @@ pub fn is_by_room(hook: Hook) -> bool {
 
 /// A plugin's version. Ordered by Semantic Versioning 2.0.0, with missing numbers as 0 (`1.2` is
 /// `1.2.0`) and without build metadata; a text that is not a version is older than any version.
-#[derive(Clone, Debug)]
+#[derive(Clone, Serialize, Deserialize, Debug)]
+#[serde(from = "Box<str>", into = "Box<str>")]
 pub struct Version {
     text: Box<str>,
     read: Option<semver::Version>,
@@ -200,6 +201,18 @@ impl Version {
         let missing = ".0".repeat(2_usize.saturating_sub(number.matches('.').count()));
         let read = semver::Version::parse(&format!("{number}{missing}{rest}")).ok();
         Version { text: text.into(), read }
+    }
+}
+
+impl From<Box<str>> for Version {
+    fn from(text: Box<str>) -> Version {
+        Version::read(&text)
+    }
+}
+
+impl From<Version> for Box<str> {
+    fn from(version: Version) -> Box<str> {
+        version.text
     }
 }
 

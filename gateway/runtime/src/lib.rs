@@ -145,10 +145,7 @@ impl RunningGateway {
     fn abandon(self) {
         let done = tokio::sync::oneshot::channel().0;
         // No other request was sent yet, so the channel has room.
-        let _ = self
-            .handle
-            .requests
-            .try_send(ControlRequest::Shutdown { within: Duration::ZERO, done });
+        let _ = self.handle.requests.try_send(ControlRequest::Shutdown(Duration::ZERO, done));
         // The result no longer matters.
         let _ = self.join();
     }
@@ -231,8 +228,7 @@ fn assemble(
     let (handle, requests) = Handle::new(Arc::new(NodeNames::of(core)));
     let told = handle.events();
 
-    let recorder =
-        PolicyRecorder::start(&settings.gateway.region, SystemTime::now(), handle.events())?;
+    let recorder = PolicyRecorder::start(&settings.gateway.region, SystemTime::now())?;
     let started = Instant::now();
     let mut gateway = Gateway::new(core.clone(), started);
     let (policies, firsts) = policies(settings, core, &mut gateway, words_in, recorder)?;

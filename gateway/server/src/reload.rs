@@ -224,7 +224,7 @@ impl Applied {
     ) -> Result<ListChange, NotReloaded> {
         let &ReloadOptions { force, within, by } = wish;
         let list = NodeList { nodes: settings.nodes.clone(), force, within, by };
-        match handle.list_nodes(list).await {
+        match handle.list_nodes(Box::new(list)).await {
             Ok(listed) => Ok(listed?),
             // Control ended, and the gateway with it.
             Err(_) => Err(NotReloaded::NoReloader),
@@ -252,7 +252,7 @@ impl Applied {
         handle: &Handle,
     ) -> Vec<PolicyRefused> {
         let rules = TrustRules::of(settings);
-        if rules == self.rules || handle.govern(rules.clone()).await.is_err() {
+        if rules == self.rules || handle.govern(Box::new(rules.clone())).await.is_err() {
             return Vec::new();
         }
         tracing::info!("[trust] and grants reloaded");
@@ -321,7 +321,7 @@ impl Applied {
         // Restoring the previous file rolls the revision back immediately.
         source.how = ActivationOptions { by, force: false, strategy, returns: true };
         let began = Instant::now();
-        let rolled_out = handle.roll_out(policy.clone(), source).await;
+        let rolled_out = handle.roll_out(policy.clone(), Box::new(source)).await;
         // Dropped only here, so that the rollout found the plugin compiled.
         drop(component);
         match rolled_out {

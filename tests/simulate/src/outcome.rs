@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_core::GatewayEffect;
+use evenkeel_core::{GatewayEffect, InstalledSession, NodeEffect};
 use evenkeel_model::{BreakerState, CoreEvent, Health, Hop, MoveCause};
 use serde::Serialize;
 
@@ -90,7 +90,7 @@ impl Digest {
         let at = at.as_nanos() as u64;
         match output {
             GatewayEffect::Ask(ask) => self.add(&[1, at, ask.id.0]),
-            GatewayEffect::Install { session, room, plan, .. } => {
+            GatewayEffect::Install(InstalledSession { session, room, plan, .. }, _) => {
                 self.add(&[2, at, session.0, room.0, u64::from(plan.cap_kbps)]);
             }
             GatewayEffect::Open { session, hop: to, .. } => self.add(&[3, at, session.0, hop(to)]),
@@ -107,21 +107,25 @@ impl Digest {
                 sessions.iter().for_each(|session| self.add(&[session.0]));
             }
             GatewayEffect::End { session, .. } => self.add(&[8, at, session.0]),
-            GatewayEffect::Start { node } => self.add(&[9, at, u64::from(node.0)]),
-            GatewayEffect::Probe { node, sequence } => {
+            GatewayEffect::Node(NodeEffect::Start { node }) => {
+                self.add(&[9, at, u64::from(node.0)])
+            }
+            GatewayEffect::Node(NodeEffect::Probe { node, sequence }) => {
                 self.add(&[10, at, u64::from(node.0), *sequence]);
             }
-            GatewayEffect::Canary { node, sequence } => {
+            GatewayEffect::Node(NodeEffect::Canary { node, sequence }) => {
                 self.add(&[11, at, u64::from(node.0), *sequence]);
             }
-            GatewayEffect::Forget { node } => self.add(&[12, at, u64::from(node.0)]),
+            GatewayEffect::Node(NodeEffect::Forget { node }) => {
+                self.add(&[12, at, u64::from(node.0)])
+            }
             GatewayEffect::Event(CoreEvent::Moved { room, sessions, .. }) => {
                 self.add(&[13, at, room.0, sessions.len() as u64]);
             }
             GatewayEffect::Finished => self.add(&[14, at]),
             GatewayEffect::Restore(it) => self.add(&[15, at, it.session.0]),
             GatewayEffect::Event(_)
-            | GatewayEffect::EndStart { .. }
+            | GatewayEffect::Node(NodeEffect::EndStart { .. })
             | GatewayEffect::Rollout(_)
             | GatewayEffect::Unload { .. }
             | GatewayEffect::Remember { .. } => {}

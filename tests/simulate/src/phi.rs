@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, GatewayEffect, NodeEvidence, WATCH_EVERY};
+use evenkeel_core::{Gateway, GatewayEffect, NodeEffect, NodeEvidence, WATCH_EVERY};
 use evenkeel_model::{Health, NodeId, Stamp};
 use fastrand::Rng;
 
@@ -81,7 +81,7 @@ impl ProbeRule {
     fn probe(&mut self) -> Option<u64> {
         let mut sent = None;
         while let Some(output) = self.gateway.poll_output() {
-            if let GatewayEffect::Probe { sequence, .. } = output {
+            if let GatewayEffect::Node(NodeEffect::Probe { sequence, .. }) = output {
                 sent = Some(sequence);
             }
         }

@@ -262,7 +262,7 @@ fn agent_orders_succeed_or_conflict() {
         (r#"{"how": "heal"}"#, NodeFault::Heal),
     ] {
         let asking = world.ask("POST /v1/nodes/east-a1:break", body);
-        let ControlRequest::Order { node, order, reply } = world.request() else { panic!("order") };
+        let ControlRequest::Order(node, order, reply) = world.request() else { panic!("order") };
         assert_eq!((&*node, order), ("east-a1", NodeOrder::Break(how)));
         reply.send(Ok(())).unwrap();
         assert_eq!(asking.answer().0, 204);
@@ -277,7 +277,7 @@ fn agent_orders_succeed_or_conflict() {
         (AgentError::Silent, 503, "did not answer"),
     ] {
         let asking = world.ask("POST /v1/nodes/east-a1:start", "");
-        let ControlRequest::Order { order: NodeOrder::Start, reply, .. } = world.request() else {
+        let ControlRequest::Order(_, NodeOrder::Start, reply) = world.request() else {
             panic!("order")
         };
         reply.send(Err(ControlError::Agent { node: "east-a1".into(), why })).unwrap();
@@ -299,7 +299,7 @@ fn agent_orders_succeed_or_conflict() {
 fn rooms_move_and_nodes_drain_by_name() {
     let mut world = World::start();
     let asking = world.ask("POST /v1/rooms/a%2Fb:c:move", r#"{"node": "east-a1"}"#);
-    let ControlRequest::Move { room, node, reply } = world.request() else { panic!("move") };
+    let ControlRequest::Move(room, node, reply) = world.request() else { panic!("move") };
     assert_eq!((&*room, &*node), ("a/b:c", "east-a1"));
     reply.send(Err(ControlError::Impossible(Impossible::NodeUnfit))).unwrap();
     assert_eq!(asking.answer().0, 409);
@@ -336,12 +336,12 @@ fn rooms_move_and_nodes_drain_by_name() {
         ),
     ] {
         let asking = world.ask("POST /v1/rooms/r:move", r#"{"node": "east-a9"}"#);
-        let ControlRequest::Move { reply, .. } = world.request() else { panic!("move") };
+        let ControlRequest::Move(.., reply) = world.request() else { panic!("move") };
         reply.send(Err(failed)).unwrap();
         assert_eq!(asking.answer().1["error"]["message"], right);
     }
     let asking = world.ask("POST /v1/rooms/r:move", r#"{"node": "east-a1"}"#);
-    let ControlRequest::Move { reply, .. } = world.request() else { panic!("move") };
+    let ControlRequest::Move(.., reply) = world.request() else { panic!("move") };
     let health = Health::Suspect;
     let unfit =
         ControlError::Unfit { health, draining: true, load_permille: 970, capacity_kbps: 8_000 };
@@ -439,13 +439,13 @@ fn policy_is_pushed_rolled_back_and_stopped() {
     assert_eq!(asking.answer().0, 200);
 
     let asking = world.ask("POST /v1/policies/call/routing:rollback", "");
-    let ControlRequest::Rollback { reply, .. } = world.request() else { panic!("rollback") };
+    let ControlRequest::Rollback(_, reply) = world.request() else { panic!("rollback") };
     reply.send(Ok(rollout(RolloutOutcome::RolledBack))).unwrap();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["outcome"]), (200, &json!("rolled-back")));
 
     let asking = world.ask("POST /v1/policies/call/routing:stop", "");
-    let ControlRequest::Stop { policy, reply } = world.request() else { panic!("stop") };
+    let ControlRequest::Stop(policy, reply) = world.request() else { panic!("stop") };
     assert_eq!(policy, routing());
     reply.send(Ok(())).unwrap();
     assert_eq!(asking.answer().0, 204);
@@ -456,7 +456,7 @@ fn policy_is_pushed_rolled_back_and_stopped() {
     let (status, body) = asking.answer();
     assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")));
     let asking = world.ask("POST /v1/policies/call/routing:promote", "");
-    let ControlRequest::ActOnRollout { reply, .. } = world.request() else { panic!("promote") };
+    let ControlRequest::ActOnRollout(.., reply) = world.request() else { panic!("promote") };
     reply.send(Err(ControlError::Policy("no rollout is running".into()))).unwrap();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["error"]["code"]), (409, &json!("conflict")));
@@ -505,7 +505,7 @@ fn push_with_steps_reports_the_next_step() {
         ("abort", RolloutAction::Abort, RolloutOutcome::RolledBack),
     ] {
         let asking = world.ask(&format!("POST /v1/policies/call/routing:{word}"), "");
-        let ControlRequest::ActOnRollout { policy, action, reply } = world.request() else {
+        let ControlRequest::ActOnRollout(policy, action, reply) = world.request() else {
             panic!("{word}")
         };
         assert_eq!((policy, action), (routing(), right));

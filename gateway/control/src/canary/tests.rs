@@ -66,14 +66,21 @@ fn forwards(datagram: &[u8], to: Tag) -> Option<Vec<u8>> {
 
 fn passed(words: &[ProbeResult]) -> Vec<u64> {
     let sequence = |word: &ProbeResult| match word {
-        ProbeResult::CanaryPassed { node: NodeId(3), sequence } => Some(*sequence),
+        ProbeResult::Evidence {
+            node: NodeId(3),
+            evidence: NodeEvidence::CanaryPassed(sequence),
+            ..
+        } => Some(*sequence),
         _ => None,
     };
     words.iter().filter_map(sequence).collect()
 }
 
 fn opened(words: &[ProbeResult]) -> usize {
-    words.iter().filter(|word| matches!(word, ProbeResult::CanaryOpen { .. })).count()
+    let is_open = |word: &&ProbeResult| {
+        matches!(word, ProbeResult::Evidence { evidence: NodeEvidence::CanaryOpen, .. })
+    };
+    words.iter().filter(is_open).count()
 }
 
 #[tokio::test]

@@ -35,7 +35,14 @@ async fn node_is_probed_once_a_route_exists() {
             node.send_to(&buffer[..length], from).await.unwrap();
             let word = probed.recv().await.unwrap().if_current().unwrap();
             assert!(
-                matches!(word, ProbeResult::Answered { node: NodeId(3), sequence: 8, .. }),
+                matches!(
+                    word,
+                    ProbeResult::Evidence {
+                        node: NodeId(3),
+                        evidence: NodeEvidence::ProbeAnswered(8),
+                        ..
+                    }
+                ),
                 "{word:?}"
             );
         })
@@ -80,7 +87,10 @@ async fn event_of_a_replaced_prober_is_dropped() {
 }
 
 fn sequence(questions: &ProbesInFlight, datagram: &[u8]) -> Option<u64> {
-    questions.read(datagram).and_then(|heard| heard.answers).map(|answers| answers.sequence)
+    match questions.read(datagram)?.answers? {
+        NodeEvidence::ProbeAnswered(sequence) => Some(sequence),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -190,7 +200,10 @@ async fn closed_port_is_reported_with_its_probe() {
         prober.probe(8, [8; 12], Clock::read());
         for sequence in [7, 8] {
             let word = probed.recv().await.unwrap().if_current();
-            assert_eq!(word, Some(ProbeResult::Refused { node: NodeId(3), sequence }));
+            let Some(ProbeResult::Evidence { node: NodeId(3), evidence, .. }) = word else {
+                panic!("{word:?}")
+            };
+            assert_eq!(evidence, NodeEvidence::ProbeRefused(sequence));
         }
     };
     LocalSet::new().run_until(hears).await;

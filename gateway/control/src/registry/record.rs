@@ -1,22 +1,18 @@
 //! The registry's part of a snapshot: identification, home and facts of each session, and the generations of slots.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use evenkeel_dataplane::flows::{FlowEntry, FlowKey, Home, Ufrag};
+use evenkeel_dataplane::flows::{FlowEntry, FlowKey, Home};
 use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
 use evenkeel_model::{Labels, MediaDescription, OfferId, SessionId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Brief, SessionEntry, SessionRegistry, Slots, flow_from_gateway};
+use super::{
+    Brief, ClientRecord, ScopedAddress, SessionEntry, SessionRegistry, Slots, flow_from_gateway,
+};
 use crate::messages::SnapshotError;
-
-/// An address with its scope.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct ScopedAddress(
-    #[serde(with = "evenkeel_dataplane::address")] pub(super) SocketAddr,
-);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RegistryRecord {
@@ -46,54 +42,6 @@ pub(crate) struct EntryRecord {
     nodes: Vec<(Arc<str>, ScopedAddress)>,
     /// The session's part of the limit `session_data_mib`, bytes.
     pub(crate) data: u32,
-}
-
-/// The identification of a client.
-#[derive(Clone, Serialize, Deserialize)]
-pub(super) enum ClientRecord {
-    Declared { listener: u8, address: ScopedAddress, rtcp: Option<ScopedAddress> },
-    DeclaredIp { listener: u8, ip: IpAddr },
-    Stun { ufrag: Box<str>, password: Box<str> },
-    Quic { flow_to_gateway: u64, flow_from_gateway: u64 },
-}
-
-/// Omits the credentials, to keep them out of logs.
-impl std::fmt::Debug for ClientRecord {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClientRecord").finish_non_exhaustive()
-    }
-}
-
-impl ClientRecord {
-    /// The client's addresses and flow-table keys. `None` if its ufrag is too long.
-    pub(super) fn keys(
-        self,
-        home: Home,
-    ) -> Option<(ClientAddressing, (FlowKey, FlowEntry), Option<FlowKey>)> {
-        let plain = |client, key| Some((client, (key, FlowEntry::of(home)), None));
-        match self {
-            ClientRecord::Declared { listener, address: ScopedAddress(address), rtcp } => {
-                let rtcp = rtcp.map(|ScopedAddress(rtcp)| rtcp);
-                let key = |address| FlowKey::Udp { listener, address };
-                let client =
-                    ClientAddressing::Declared { listener, address, rtcp: rtcp.unwrap_or(address) };
-                Some((client, (key(address), FlowEntry::of(home)), rtcp.map(key)))
-            }
-            ClientRecord::DeclaredIp { listener, ip } => plain(
-                ClientAddressing::DeclaredIp { listener },
-                FlowKey::DeclaredIp { listener, ip },
-            ),
-            ClientRecord::Stun { ufrag, password } => {
-                let key = FlowKey::Ufrag(Ufrag::new(ufrag.as_bytes())?);
-                let password = Some(password.as_bytes().into());
-                let entry = FlowEntry { password, ..FlowEntry::of(home) };
-                Some((ClientAddressing::Stun, (key, entry), None))
-            }
-            ClientRecord::Quic { flow_to_gateway, flow_from_gateway } => {
-                plain(ClientAddressing::Quic { flow_from_gateway }, FlowKey::Roq(flow_to_gateway))
-            }
-        }
-    }
 }
 
 /// Sessions of another process that this one can serve.

@@ -239,7 +239,7 @@ impl RegionBreakers {
         self.window = self.window.wrapping_add(1).max(1);
         let settings = self.settings;
         // With only one region, bad media is no reason to refuse rooms: they have no alternative.
-        let mut listed = nodes.iter().filter(|node| !node.removed);
+        let mut listed = nodes.iter().filter(|node| !node.trust.removed);
         let first = listed.next().map(|node| nodes.region_of(node.id));
         let alone = !listed.any(|node| Some(nodes.region_of(node.id)) != first);
         let heard: Vec<(RegionEvidence, RegionVerdict)> = self

@@ -46,17 +46,17 @@ impl NodeController<'_> {
         now: Instant,
     ) -> Result<(), Impossible> {
         let found = self.0.nodes.get_mut(node).ok_or(Impossible::NoSuchNode)?;
-        if found.removed && !draining {
+        if found.trust.removed && !draining {
             return Err(Impossible::NodeLeaves);
         }
-        found.draining = draining;
+        found.trust.draining = draining;
         // The node would repeat its request with its next answer.
-        if found.leaving && !draining {
+        if found.trust.leaving && !draining {
             return Err(Impossible::NodeDrains);
         }
         match within {
             // The node list may have set a deadline.
-            None if draining && found.removed => self.drain(node, now),
+            None if draining && found.trust.removed => self.drain(node, now),
             Some(_) | None => self.drains(node, draining, within, now),
         }
         Ok(())
@@ -111,10 +111,10 @@ impl NodeController<'_> {
         self.0.nodes.check_region(region)?;
         let mut nodes: Vec<NodeId> = self.0.nodes.in_region(region).map(|node| node.id).collect();
         self.0.nodes.set_drained(region, draining);
-        nodes.retain(|node| draining || !self.0.nodes[*node].removed);
+        nodes.retain(|node| draining || !self.0.nodes[*node].trust.removed);
         // All nodes are marked first, so that rooms do not move from one to another.
         for node in &nodes {
-            self.0.nodes[*node].draining = draining;
+            self.0.nodes[*node].trust.draining = draining;
         }
         for node in nodes {
             match self.handle_drain(node, draining, within, now) {
@@ -156,7 +156,8 @@ impl NodeController<'_> {
 
     fn leave_draining_node(&mut self, id: RoomId, node: NodeId, now: Instant) {
         let stands = Placement(self.0).stands_at(id).map(|hop| hop.node);
-        let asked = self.0.nodes.get(node).is_some_and(|node| node.draining || node.removed);
+        let asked =
+            self.0.nodes.get(node).is_some_and(|node| node.trust.draining || node.trust.removed);
         let by = if asked { Decider::Operator } else { Decider::Node };
         if by == Decider::Node && stands == Some(node) && Moves(self.0).is_damped(id, now) {
             return;
@@ -202,7 +203,7 @@ impl NodeController<'_> {
             self.0.rooms.at.push(BTreeSet::new());
         }
         if drained {
-            self.decide_drain(id, |node| node.draining = true, now);
+            self.decide_drain(id, |node| node.trust.draining = true, now);
         }
         Ok(id)
     }
@@ -216,10 +217,10 @@ impl NodeController<'_> {
         now: Instant,
     ) -> Result<(), Impossible> {
         let before = self.0.nodes.get(old).ok_or(Impossible::NoSuchNode)?;
-        let (draining, ejected) = (before.draining, before.ejected);
+        let (draining, ejected) = (before.trust.draining, before.trust.ejected);
         self.0.nodes.get(new).ok_or(Impossible::NoSuchNode)?;
         if draining {
-            self.decide_drain(new, |node| node.draining = true, now);
+            self.decide_drain(new, |node| node.trust.draining = true, now);
         }
         if ejected {
             self.handle_eject(new, now)?;
@@ -231,7 +232,7 @@ impl NodeController<'_> {
     /// [`handle_return`](Self::handle_return). Fails if the node is already ejected.
     pub fn handle_eject(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
         let node = self.0.nodes.get(id).ok_or(Impossible::NoSuchNode)?;
-        if node.ejected {
+        if node.trust.ejected {
             return Err(Impossible::AlreadyEjected);
         }
         let change = self.0.nodes.eject(id, now);
@@ -270,7 +271,7 @@ impl NodeController<'_> {
     }
 
     /// Removes a node. The node is drained, whatever its agent or an operator says, and forgotten with
-    /// [`GatewayEffect::Forget`](crate::GatewayEffect::Forget) when it is empty. A drain in progress continues unless there is a new deadline.
+    /// [`NodeEffect::Forget`](crate::NodeEffect::Forget) when it is empty. A drain in progress continues unless there is a new deadline.
     pub fn handle_node_removed(
         &mut self,
         id: NodeId,
@@ -278,7 +279,7 @@ impl NodeController<'_> {
         now: Instant,
     ) -> Result<(), Impossible> {
         let node = self.0.nodes.get_mut(id).ok_or(Impossible::NoSuchNode)?;
-        node.removed = true;
+        node.trust.removed = true;
         match within {
             None if self.0.rooms.drains.contains_key(&id) => self.drain(id, now),
             Some(_) | None => self.drains(id, true, within, now),
@@ -289,16 +290,16 @@ impl NodeController<'_> {
     /// Cancels the removal of a node. It takes rooms again unless it drains for another reason. Fails if the node is
     /// gone, or is not being removed.
     pub fn handle_node_kept(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
-        let removed = |node: &&Node| node.removed;
+        let removed = |node: &&Node| node.trust.removed;
         self.0.nodes.get(id).filter(removed).ok_or(Impossible::NoSuchNode)?;
         self.0.effects.cancel(&Timer::Forget(id));
-        self.decide_drain(id, |node| node.removed = false, now);
+        self.decide_drain(id, |node| node.trust.removed = false, now);
         Ok(())
     }
 
     /// Forgets the node after its legs had time to close, since no room leads there any more.
     fn forget_soon(&mut self, id: NodeId, now: Instant) {
-        if self.0.nodes.get(id).is_some_and(|node| node.removed) {
+        if self.0.nodes.get(id).is_some_and(|node| node.trust.removed) {
             let after = self.0.settings.limits.leave_within + GONE_AFTER;
             self.0.effects.set(Timer::Forget(id), now + after);
         }
@@ -306,7 +307,7 @@ impl NodeController<'_> {
 
     /// Forgets the node unless something leads there again. Returns true if it was forgotten.
     pub(crate) fn forget_node(&mut self, id: NodeId, now: Instant) -> bool {
-        if !self.0.nodes.get(id).is_some_and(|node| node.removed) {
+        if !self.0.nodes.get(id).is_some_and(|node| node.trust.removed) {
             return false;
         }
         if !self.0.rooms.at[id.0 as usize].is_empty() {
@@ -361,7 +362,7 @@ impl NodeController<'_> {
         }
         node.detector.handle_agent(true, now);
         let leaving = word == AgentWord::Draining;
-        self.decide_drain(id, |node| node.leaving = leaving, now);
+        self.decide_drain(id, |node| node.trust.leaving = leaving, now);
     }
 
     /// Takes the changes of nodes. All dead nodes are marked down on the board before any room fails over, since a node
@@ -416,7 +417,7 @@ impl NodeController<'_> {
         }
         if matches!(change, NodeTransition::Returned | NodeTransition::Started { .. }) {
             // The node's request to drain was made by its previous incarnation.
-            self.decide_drain(id, |node| node.leaving = false, now);
+            self.decide_drain(id, |node| node.trust.leaving = false, now);
         }
         if matches!(to, Health::Wary | Health::Up) && from != Health::Suspect {
             Routes(self.0).want_reroute_of_short_rooms();
@@ -440,7 +441,7 @@ impl NodeController<'_> {
         if let Some(node) = self.0.nodes.get_mut(id) {
             node.detector.handle_agent(true, now);
         }
-        self.decide_drain(id, |node| node.leaving = false, now);
+        self.decide_drain(id, |node| node.trust.leaving = false, now);
     }
 
     /// The hook that starts the node failed. It is called again later if the node is still needed.

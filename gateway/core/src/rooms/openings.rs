@@ -12,7 +12,7 @@ use evenkeel_revisions::StateVersions;
 
 use crate::capacity::breaker::Judged;
 use crate::collections::SmallMap;
-use crate::effects::{GatewayEffect, RoomNotice, Timer};
+use crate::effects::{GatewayEffect, InstalledSession, RoomNotice, Timer};
 use crate::rooms::moves::Moves;
 use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
@@ -52,7 +52,7 @@ impl Openings<'_> {
             id,
             room: RoomId(0),
             call: RoomId(0),
-            request: self.0.sessions.request(SessionRequest {
+            request: self.0.sessions.requests.intern(SessionRequest {
                 scenario: offer.scenario.clone(),
                 labels: offer.labels.clone(),
                 media: offer.media.clone(),
@@ -71,7 +71,7 @@ impl Openings<'_> {
             plans: 0,
             share: WHOLE,
             judged: Judged::default(),
-            admitted_by: self.0.sessions.decider(Decider::Native),
+            admitted_by: self.0.sessions.deciders.intern(Decider::Native),
             legs: SmallMap::default(),
             measures: None,
             last_heard: now,
@@ -144,7 +144,7 @@ impl Openings<'_> {
     ) -> Option<RoomId> {
         let room = self.0.sessions.get(&id)?.room;
         Moves(self.0).catch_up(room, now);
-        let by = self.0.sessions.decider(by);
+        let by = self.0.sessions.deciders.intern(by);
         let session = self.0.sessions.get_mut(&id)?;
         session.admitted_by = by;
         session.plan.cap_kbps = cap_kbps.unwrap_or(0);
@@ -157,7 +157,7 @@ impl Openings<'_> {
             }
             return None;
         }
-        if self.0.rooms.stranded_go_first() && !self.0.rooms.is_paced() {
+        if self.0.rooms.stranded_go_first() && !self.0.rooms.paced {
             // The stranded rooms have no place yet.
             self.turn_away(id, now);
             return None;
@@ -174,13 +174,9 @@ impl Openings<'_> {
         session.phase = SessionPhase::Opening;
         opening.by = Some(open_by);
         self.0.effects.set_if_idle(Timer::OpenLate(id), open_by);
-        self.0.effects.push(GatewayEffect::Install {
-            session: id,
-            room: room.id,
-            offer: Arc::clone(&opening.offer),
-            route: room.cell.clone(),
-            plan: session.plan_now(),
-        });
+        let offer = Arc::clone(&opening.offer);
+        let installed = InstalledSession::of(session, room);
+        self.0.effects.push(GatewayEffect::Install(installed, offer));
         if let Some(pending) = &mut room.pending {
             pending.waiting.extend(pending.awaited.iter().map(|hop| (id, *hop)));
         }

@@ -279,8 +279,7 @@ impl Reroutes<'_> {
                 let sessions = self.0.rooms[&id].sessions.len();
                 let percent = self.0.settings.limits.churn_percent as usize;
                 let allowed = self.0.sessions.live() * percent / 100;
-                self.0.capacity.check_churn(sessions, allowed, now)?;
-                self.0.capacity.note_churn(sessions, now);
+                self.0.capacity.count_churn(sessions, allowed, now)?;
             }
         }
         let Some(room) = self.0.rooms.get_mut(&id) else { return Ok(PartOutcome::Kept) };

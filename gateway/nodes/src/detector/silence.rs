@@ -15,7 +15,7 @@ const USUALLY: u32 = 2;
 
 #[derive(Default, Debug)]
 pub(super) struct SilenceDetector {
-    stamp: Stamp,
+    pub(super) stamp: Stamp,
     /// Packets per second from the whole node, smoothed over a second. During silence it keeps its previous value.
     rate: f64,
     rated: Option<Instant>,
@@ -124,11 +124,6 @@ impl SilenceDetector {
         self.since = None;
         self.rate = 0.0;
         self.lately.forget();
-    }
-
-    #[cfg(test)]
-    pub(super) fn received(&self) -> u64 {
-        self.stamp.received
     }
 
     pub(super) fn last_received(&self) -> Option<Instant> {

@@ -68,7 +68,7 @@ impl Scene {
             }
         }
         let received = self.received / 1_000;
-        if received > self.detector.silence.received() {
+        if received > self.detector.silence.stamp.received {
             self.last_received = Some(self.now - MS / 2);
         }
         let last_sent = self.hung_up.or(Some(self.now));

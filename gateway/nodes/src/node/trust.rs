@@ -8,22 +8,43 @@ use serde::{Deserialize, Serialize};
 use crate::node::{HealthState, ImpairedPeriod, Node, RELAPSES_MAX, Starting};
 
 /// A node's health, and what operators and the node itself decided.
-#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
 pub struct NodeTrust {
-    standing: HealthState,
-    excused: bool,
-    unknown: bool,
-    relapses: u32,
-    worse: Option<ImpairedPeriod>,
-    starting: Starting,
-    ejected: bool,
-    draining: bool,
-    leaving: bool,
-    /// The node is being removed from the list.
+    pub(super) standing: HealthState,
+    /// The ejection time is waived: by an operator, or because the node had never been heard when it was marked down.
+    pub(super) excused: bool,
+    /// The node was marked down before it was ever heard. It may just start late, so this is no relapse.
+    pub(super) unknown: bool,
+    pub(super) relapses: u32,
+    /// Set while the node loses more than others.
+    pub(super) worse: Option<ImpairedPeriod>,
+    pub(super) starting: Starting,
+    /// An operator marked the node Down. It stays Down until the operator lets it back.
+    pub ejected: bool,
+    /// An operator drains the node.
+    pub draining: bool,
+    /// The node drains at its own request, reported by its agent.
+    pub leaving: bool,
+    /// The node is no longer listed. It drains, and is then forgotten.
     pub removed: bool,
 }
 
 impl NodeTrust {
+    pub(super) fn new(standing: HealthState) -> NodeTrust {
+        NodeTrust {
+            standing,
+            excused: false,
+            unknown: false,
+            relapses: 0,
+            worse: None,
+            starting: Starting::default(),
+            ejected: false,
+            draining: false,
+            leaving: false,
+            removed: false,
+        }
+    }
+
     /// Returns true unless the node was Cold.
     pub fn runs(&self) -> bool {
         match self.standing {
@@ -36,29 +57,15 @@ impl NodeTrust {
 impl Node {
     /// Returns the facts that another process continues.
     pub fn trust(&self) -> NodeTrust {
-        let &Node { standing, excused, unknown, relapses, worse, ejected, .. } = self;
-        let &Node { draining, leaving, removed, .. } = self;
-        let starting = self.starting.not_called();
-        NodeTrust {
-            standing,
-            excused,
-            unknown,
-            relapses,
-            worse,
-            starting,
-            ejected,
-            draining,
-            leaving,
-            removed,
-        }
+        NodeTrust { starting: self.trust.starting.not_called(), ..self.trust }
     }
 
     /// Continues the trust of another process, unless this process has worse evidence. A call of the start hook in
     /// that process is unknown here.
     pub fn resume(&mut self, before: &NodeTrust) {
         // A node that was just added, or that a hook starts, is Down or Cold without any evidence.
-        let without_evidence = match self.standing {
-            HealthState::Down { .. } => self.excused && !self.unknown,
+        let without_evidence = match self.trust.standing {
+            HealthState::Down { .. } => self.trust.excused && !self.trust.unknown,
             HealthState::Cold { .. } => true,
             HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => {
                 false
@@ -72,28 +79,28 @@ impl Node {
             }
         };
         if holds {
-            (self.standing, self.excused, self.unknown) =
+            (self.trust.standing, self.trust.excused, self.trust.unknown) =
                 (before.standing, before.excused, before.unknown);
         }
         if let Some(worse) = before.worse.filter(|_| self.runs()) {
-            self.worse = Some(worse);
+            self.trust.worse = Some(worse);
             self.detector.handle_worse(Some(EvidenceSource::Cohort), worse.since);
         }
-        self.relapses = self.relapses.max(before.relapses).min(RELAPSES_MAX);
-        self.starting = before.starting;
-        self.ejected = before.ejected;
-        self.draining = before.draining;
-        self.leaving |= before.leaving;
+        self.trust.relapses = self.trust.relapses.max(before.relapses).min(RELAPSES_MAX);
+        self.trust.starting = before.starting;
+        self.trust.ejected = before.ejected;
+        self.trust.draining = before.draining;
+        self.trust.leaving |= before.leaving;
     }
 
     /// Returns true while rooms accuse the node of loss.
     pub fn loses_more_than_others(&self) -> bool {
-        self.worse.is_some()
+        self.trust.worse.is_some()
     }
 
     /// The time since which the node does not run.
     pub fn absent_since(&self) -> Option<Instant> {
-        match self.standing {
+        match self.trust.standing {
             HealthState::Down { since, .. } | HealthState::Cold { since } => Some(since),
             HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => None,
         }

@@ -10,7 +10,7 @@ use evenkeel_model::{
 use crate::detector::{DetectorFinding, Distance};
 use crate::node::trust::NodeTrust;
 use crate::node::{Node, NodeTransition};
-use crate::table::{NodeEffect, NodeTable, NodeTimer};
+use crate::table::{NodeEffect, NodeOutput, NodeTable, NodeTimer};
 
 /// Interval at which the workers' stamps are read.
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
@@ -62,11 +62,11 @@ impl NodeTable {
     pub fn start_timers(&mut self, now: Instant) {
         let probed = self.slots.iter().flatten();
         let probed = probed.filter(|node| node.settings.probed == NodeProbing::Yes);
-        let timers = probed.map(|node| NodeEffect::Set(NodeTimer::Probe(node.id), now));
-        self.effects.extend(timers);
+        let timers = probed.map(|node| NodeOutput::Set(NodeTimer::Probe(node.id), now));
+        self.outputs.extend(timers);
         let canaries = self.slots.iter().flatten().filter(|node| node.settings.canary);
-        let timers = canaries.map(|node| NodeEffect::Set(NodeTimer::Canary(node.id), now));
-        self.effects.extend(timers);
+        let timers = canaries.map(|node| NodeOutput::Set(NodeTimer::Canary(node.id), now));
+        self.outputs.extend(timers);
     }
 
     fn next_sequence(&mut self) -> u64 {
@@ -82,7 +82,7 @@ impl NodeTable {
             node.detector.handle_probe_sent(sequence, now);
             let next = now + node.probe_every();
             self.set(NodeTimer::Probe(id), next);
-            self.effects.push_back(NodeEffect::Probe { node: id, sequence });
+            self.push(NodeEffect::Probe { node: id, sequence });
         }
     }
 
@@ -92,7 +92,7 @@ impl NodeTable {
         if let Some(node) = self.get_mut(id) {
             node.detector.handle_canary_sent(sequence, now);
             self.set(NodeTimer::Canary(id), now + CANARY_EVERY);
-            self.effects.push_back(NodeEffect::Canary { node: id, sequence });
+            self.push(NodeEffect::Canary { node: id, sequence });
         }
     }
 
@@ -251,7 +251,7 @@ impl NodeTable {
         };
         let (attempt, within) = self[nearest].start(now);
         self.event(CoreEvent::Start { node: nearest, step: StartPhase::Begun { attempt } });
-        self.effects.push_back(NodeEffect::Start { node: nearest });
+        self.push(NodeEffect::Start { node: nearest });
         self.set(NodeTimer::Probe(nearest), now);
         self.set(NodeTimer::StartLate(nearest), now + within);
     }
@@ -266,7 +266,7 @@ impl NodeTable {
         let failed = self.get_mut(id).and_then(|node| node.start_failed(now));
         if let Some(again) = failed {
             self.cancel(NodeTimer::StartLate(id));
-            self.effects.push_back(NodeEffect::EndStart { node: id, why });
+            self.push(NodeEffect::EndStart { node: id, why });
             self.event(CoreEvent::Start { node: id, step: StartPhase::Failed { why, again } });
         }
     }

@@ -1,8 +1,10 @@
 //! Facts after a restart, and unreadable files.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
 
 use evenkeel_model::Hook;
+use evenkeel_revisions::{AcceptedRevision, QuarantinedRevision, Version};
 use tempfile::{TempDir, tempdir};
 
 use super::*;

@@ -1,6 +1,4 @@
-use evenkeel_model::{
-    CoreEvent, DecisionOutcome, Hook, PluginState, PolicyName, RoomId, Row, SessionRow,
-};
+use evenkeel_model::{DecisionOutcome, Hook, PluginState, PolicyName, RoomId, Row, SessionRow};
 use evenkeel_recording::records;
 use serde_json::json;
 
@@ -44,16 +42,14 @@ struct World {
     engine: host::Engine,
     recorder: PolicyRecorder,
     words: Receiver<RecorderMessage>,
-    desk: RecorderDesk<CoreEvent>,
-    events: broadcast::Sender<Arc<CoreEvent>>,
+    desk: RecorderDesk,
 }
 
 impl World {
     fn new() -> World {
         let (recorder, words) = PolicyRecorder::idle("east", SystemTime::now());
-        let (events, heard) = broadcast::channel(16);
-        let desk = RecorderDesk::new(Arc::clone(&recorder.shared), heard);
-        World { engine: host::Engine::new(), recorder, words, desk, events }
+        let desk = RecorderDesk::new(Arc::clone(&recorder.shared));
+        World { engine: host::Engine::new(), recorder, words, desk }
     }
 
     /// Handles all waiting messages.
@@ -106,23 +102,9 @@ fn call_is_recorded_with_catalog_and_outcome() {
     };
     policy.catalog(vec![entry.clone()]).unwrap();
     scribe.write(&policy, &name(), (AskId(6), 41), &question, &result);
-    let event = CoreEvent::Decided {
-        ask: AskId(5),
-        policy: name(),
-        arm: evenkeel_model::Arm::Standing,
-        revision: None,
-        outcome: DecisionOutcome::Applied { differs: true },
-        reason: None,
-        session: None,
-        room: None,
-        rows: 1,
-        asked: Instant::now(),
-        took: Duration::ZERO,
-        notes: Vec::new(),
-    };
-    world.events.send(Arc::new(event)).unwrap();
+    let decided = RecordedDecision::of(AskId(5), &DecisionOutcome::Applied { differs: true });
+    world.recorder.note_decided(decided.clone());
     world.work();
-    world.desk.hear_decisions();
     world.desk.close();
     let kept = world.kept();
     let [first, second] = calls(&kept)[..] else { panic!("{kept:?}") };
@@ -132,7 +114,6 @@ fn call_is_recorded_with_catalog_and_outcome() {
     assert_eq!(&*first.revision.revision, policy.revision());
     assert_eq!((first.revision.seed, &*first.revision.settings), (7, policy.settings()));
     assert_eq!((first.catalog.entries.len(), &second.catalog.entries), (0, &vec![entry]));
-    let decided = RecordedDecision::of(AskId(5), &DecisionOutcome::Applied { differs: true });
     assert!(kept.contains(&RecordingEntry::Decided(decided)));
 }
 
@@ -185,12 +166,12 @@ fn calls_over_limit_are_counted_as_missed() {
     let mut world = World::new();
     let mut scribe = world.recorder.scribe();
     let policy = policy(&world.engine, 1);
-    for ask in 0..CALLS_WAITING_MAX as u64 + 3 {
+    for ask in 0..MESSAGES_WAITING_MAX as u64 + 3 {
         scribe.write(&policy, &name(), (AskId(ask), 0), &place(ask, ""), &absent());
     }
     world.work();
     world.desk.close();
-    assert_eq!((calls(&world.kept()).len(), missed(&world.kept())), (CALLS_WAITING_MAX, 3));
+    assert_eq!((calls(&world.kept()).len(), missed(&world.kept())), (MESSAGES_WAITING_MAX, 3));
 
     // Large questions reach the limit in bytes before the limit in calls.
     let fit = BYTES_WAITING_MAX / weight(&noise(1_000, 1));
@@ -283,11 +264,11 @@ fn listener_gets_chunks_and_missed_calls() {
     let missed = Arc::new(AtomicU64::new(0));
     let ear = Ear { chunks, missed: Arc::clone(&missed) };
     let (number, ours) = oneshot::channel();
-    world.desk.handle(RecorderMessage::Order(RecorderOrder::Listen { ear, number }));
+    world.desk.handle(RecorderMessage::Listen { ear, number });
     for number in 1..=4 {
         ask(&mut world, number);
     }
-    world.desk.handle(RecorderMessage::Order(RecorderOrder::Leave(ours.blocking_recv().unwrap())));
+    world.desk.handle(RecorderMessage::Leave(ours.blocking_recv().unwrap()));
     ask(&mut world, 5);
     let mut all = Vec::new();
     while let Some(chunk) = heard.blocking_recv() {

@@ -3,7 +3,7 @@ mod kept;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_model::{AskId, GatewayLimits, Hook, RoomId};
+use evenkeel_model::{AskId, GatewayLimits, Hook, HookAnswer, RoomId};
 use serde_json::json;
 
 use super::super::PolicyThreads;
@@ -54,10 +54,17 @@ impl World {
         let policy =
             host::BoundPlugin::install(&self.engine, &component, hook, given, nodes, 7).unwrap();
         let seal = host::PluginSeal::of(bytes).unwrap();
-        let (revision, figures) = (policy.revision().into(), Arc::default());
+        let revision = policy.revision().into();
         let catalog = lock(&self.thread.shared.catalog).version;
-        let origin = "pushed".into();
-        (revision, Box::new(LoadedPlugin { policy, seal, origin, settings, catalog, figures }))
+        let facts = Arc::new(PluginFacts {
+            name: "route-nearest".into(),
+            title: "route-nearest".into(),
+            origin: "pushed".into(),
+            settings,
+            seal,
+            figures: Figures::default(),
+        });
+        (revision, Box::new(LoadedPlugin { policy, facts, catalog }))
     }
 
     /// Revisions differ by their settings.
@@ -80,7 +87,8 @@ impl World {
     ) -> (Result<Arc<str>, PluginFault>, Option<PolicyCallResult>) {
         while self.words.try_recv().is_ok() {}
         self.thread.answer(Ask { arm, ..question(1, Some(revision), later()) });
-        let Ok(PolicyReport::Answered { result, call, .. }) = self.words.try_recv() else {
+        let Ok(PolicyReport(PolicyMessage::Answered { result, call, .. })) = self.words.try_recv()
+        else {
             panic!("no answer")
         };
         (result.map(|answered| answered.revision), call.map(|(_, call)| call))
@@ -88,7 +96,7 @@ impl World {
 
     fn compared(&mut self) -> Option<Compared> {
         match self.words.try_recv() {
-            Ok(PolicyReport::Compared { compared, .. }) => Some(compared),
+            Ok(PolicyReport(PolicyMessage::Compared { compared, .. })) => Some(compared),
             Ok(word) => panic!("{word:?}"),
             Err(_) => None,
         }
@@ -112,7 +120,10 @@ fn late_question_is_not_asked() {
     let mut world = World::new();
     let one = world.load(1, false);
     world.thread.answer(question(1, Some(&one), Instant::now()));
-    let Ok(PolicyReport::Answered { result, call, .. }) = world.words.try_recv() else { panic!() };
+    let Ok(PolicyReport(PolicyMessage::Answered { result, call, .. })) = world.words.try_recv()
+    else {
+        panic!()
+    };
     assert_eq!((result, call), (Err(PluginFault::Late), None));
 }
 
@@ -131,7 +142,9 @@ fn orders_go_before_the_questions_that_wait() {
     let thread = world.thread.spawn(rung, asked).unwrap();
     drop(questions);
     for room in 0..64 {
-        let Some(PolicyReport::Answered { ask, result, .. }) = world.words.blocking_recv() else {
+        let Some(PolicyReport(PolicyMessage::Answered { ask, result, .. })) =
+            world.words.blocking_recv()
+        else {
             panic!("no answer")
         };
         assert!(ask == AskId(room) && result.is_ok(), "{result:?}");
@@ -210,7 +223,9 @@ fn candidate_is_compared_until_it_answers() {
     world.thread.compare(&shadowed);
     assert_eq!(world.compared(), Some(Compared::Same));
     // Pretends that the active revision decided differently.
-    world.thread.compare(&Shadowed { answer: HookAnswer::Params(Vec::new()), ..shadowed });
+    let answer = HookAnswer::Params(Vec::new());
+    let answered = RevisionAnswer { answer, ..shadowed.answered };
+    world.thread.compare(&AnsweredQuestion { answered, ..shadowed });
     assert_eq!(world.compared(), Some(Compared::Different));
     world.ask(&new, Arm::Canary).0.unwrap();
     world.ask(&old, Arm::Standing).0.unwrap();

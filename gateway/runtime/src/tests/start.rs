@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use evenkeel_control::{
-    AdmissionState, ControlError, GatewayEvent, OfferedSession, RolloutOutcome, SessionAnswer,
+    AdmissionState, ControlError, GatewayEvent, OfferedSession, PushRequest, RolloutOutcome,
+    SessionAnswer,
 };
 use evenkeel_model::{
     ClientIdentity, CoreEvent, Decider, DecisionOutcome, Hook, IngressProtocol, MediaDescription,
@@ -117,15 +118,18 @@ async fn starting_policies_refuse_operations() {
     let bytes = source().bytes;
     assert_eq!(handle.status().await.unwrap().state, AdmissionState::Starting);
     let starting = Err(ControlError::Starting);
-    assert_eq!(handle.push_policy(routing(), bytes.clone(), None).await, starting);
-    assert_eq!(handle.roll_out(routing(), source()).await, starting);
+    assert_eq!(
+        handle.push_policy(routing(), bytes.clone(), None, PushRequest::default()).await,
+        starting
+    );
+    assert_eq!(handle.roll_out(routing(), Box::new(source())).await, starting);
     assert_eq!(handle.rollback_policy(routing()).await, starting);
     come(&running, firsts);
     assert_eq!(handle.status().await.unwrap().state, AdmissionState::Serving);
     let policies = handle.policies().await.unwrap();
     assert!(policies.iter().all(|policy| policy.status.active.is_some()), "{policies:?}");
     handle.policies_stand().await.unwrap();
-    let pushed = handle.push_policy(routing(), bytes, None).await.unwrap();
+    let pushed = handle.push_policy(routing(), bytes, None, PushRequest::default()).await.unwrap();
     assert_eq!(pushed.outcome, RolloutOutcome::Unchanged);
     end(running).await;
 }

@@ -83,7 +83,7 @@ impl World {
         let control = async {
             while let Some(request) = requests.recv().await {
                 let (policy, reply) = match request {
-                    ControlRequest::RollOut { policy, reply, .. } => (policy, reply),
+                    ControlRequest::RollOut(policy, _, reply) => (policy, reply),
                     ControlRequest::Scenarios(scenarios, reply) => {
                         asked.push(format!("call is {}", scenarios["call"].mode.name()));
                         reply.send(()).unwrap();
@@ -175,7 +175,7 @@ async fn change_during_start_is_rolled_out_after_it() {
             panic!("no list")
         };
         reply.send(listed(&list)).unwrap();
-        let Some(ControlRequest::RollOut { policy, .. }) = requests.recv().await else {
+        let Some(ControlRequest::RollOut(policy, ..)) = requests.recv().await else {
             panic!("no rollout")
         };
         policy.to_string()
@@ -204,7 +204,7 @@ async fn change_before_watching_is_rolled_out() {
             panic!("no list")
         };
         reply.send(listed(&list)).unwrap();
-        let Some(ControlRequest::RollOut { policy, .. }) = requests.recv().await else {
+        let Some(ControlRequest::RollOut(policy, ..)) = requests.recv().await else {
             panic!("no rollout")
         };
         policy.to_string()

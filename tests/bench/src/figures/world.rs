@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, GatewayEffect, NodeEvidence};
+use evenkeel_core::{Gateway, GatewayEffect, NodeEffect, NodeEvidence};
 use evenkeel_model::{
     AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, DegradeOnFault, FeedbackSupport,
     GatewayLimits, IngressProtocol, MediaDescription, MediaStream, NodeProbing, NodeSettings,
@@ -95,11 +95,13 @@ impl World {
     fn drain(&mut self) {
         while let Some(output) = self.gateway.poll_output() {
             match output {
-                GatewayEffect::Install { route, .. } => self.routes.push(route),
+                GatewayEffect::Install(installed, _) => self.routes.push(installed.route),
                 GatewayEffect::Open { session, hop, .. } => {
                     self.gateway.handle_opened(session, hop, Ok(()), self.now);
                 }
-                GatewayEffect::Probe { node, sequence } if !self.dead[node.0 as usize] => {
+                GatewayEffect::Node(NodeEffect::Probe { node, sequence })
+                    if !self.dead[node.0 as usize] =>
+                {
                     self.gateway.handle_evidence(
                         node,
                         NodeEvidence::ProbeAnswered(sequence),

@@ -33,7 +33,7 @@ mod stale;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, GatewayEffect};
+use evenkeel_core::{Gateway, GatewayEffect, NodeEffect};
 use evenkeel_model::{Board, CoreEvent, CoreSettings, Hop, NodeId, NodeSettings, SessionId};
 pub(crate) use hops::Delivered;
 pub(crate) use scene::Scene;
@@ -144,11 +144,11 @@ impl Checker {
                 self.load.death(now);
             }
         }
-        if let GatewayEffect::Forget { node } = output {
+        if let GatewayEffect::Node(NodeEffect::Forget { node }) = output {
             let found = self.node_list.forgotten(*node, &self.scene, self.outputs.open(), now);
             self.note(found, now);
         }
-        if let GatewayEffect::Start { .. } = output {
+        if let GatewayEffect::Node(NodeEffect::Start { .. }) = output {
             self.flow.started(now);
         }
         self.scene.learn(output);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_core::{Gateway, GatewayEffect};
+use evenkeel_core::{Gateway, GatewayEffect, InstalledSession, NodeEffect};
 use evenkeel_model::{HOPS_MAX, Hop, OfferId, SessionId};
 
 /// A session is open at the hops of its room's route, of the route being prepared, and of one being left.
@@ -23,7 +23,7 @@ impl Outputs {
     /// I10: an output fits the ones before it.
     pub(super) fn check(&mut self, output: &GatewayEffect) -> Found {
         let odd = match output {
-            GatewayEffect::Install { session, .. } => {
+            GatewayEffect::Install(InstalledSession { session, .. }, _) => {
                 !self.installed.insert(*session) || self.ended.contains(session)
             }
             GatewayEffect::Open { session, hop, .. } => {
@@ -54,11 +54,11 @@ impl Outputs {
             }
             GatewayEffect::Ask(_)
             | GatewayEffect::Restore(_)
-            | GatewayEffect::Probe { .. }
-            | GatewayEffect::Canary { .. }
-            | GatewayEffect::Start { .. }
-            | GatewayEffect::EndStart { .. }
-            | GatewayEffect::Forget { .. }
+            | GatewayEffect::Node(NodeEffect::Probe { .. })
+            | GatewayEffect::Node(NodeEffect::Canary { .. })
+            | GatewayEffect::Node(NodeEffect::Start { .. })
+            | GatewayEffect::Node(NodeEffect::EndStart { .. })
+            | GatewayEffect::Node(NodeEffect::Forget { .. })
             | GatewayEffect::Rollout(_)
             | GatewayEffect::Unload { .. }
             | GatewayEffect::Remember { .. }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, GatewayEffect, NodeStanding};
+use evenkeel_core::{Gateway, GatewayEffect, InstalledSession, NodeStanding};
 use evenkeel_model::{
     Board, CoreSettings, EvidenceSource, Health, Hop, Incarnation, NodeId, NodeProbing,
     NodeSettings, Offer, Plan, RegionId, RegionRole, RoomId, RouteCell, SessionId, Starts,
@@ -99,7 +99,7 @@ impl Scene {
 
     pub(super) fn learn(&mut self, output: &GatewayEffect) {
         match output {
-            GatewayEffect::Install { session, room, offer, route, plan } => {
+            GatewayEffect::Install(InstalledSession { session, room, route, plan, .. }, offer) => {
                 let need = kbps(offer);
                 let kbps = within(need, plan);
                 self.sessions.insert(*session, SeenSession { room: *room, need, kbps });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{GatewayEffect, NodeEvidence, WATCH_EVERY};
+use evenkeel_core::{GatewayEffect, InstalledSession, NodeEffect, NodeEvidence, WATCH_EVERY};
 use evenkeel_model::{Health, Measures, Metric, SessionId};
 
 use super::{Event, Message, SUMMARIES_EVERY, World};
@@ -19,7 +19,7 @@ impl World<'_> {
         }
         let mut has_output = false;
         while let Some(output) = self.gateway.poll_output() {
-            has_output |= !matches!(output, GatewayEffect::Probe { .. });
+            has_output |= !matches!(output, GatewayEffect::Node(NodeEffect::Probe { .. }));
             self.checker.output(&output, self.now);
             self.outcome.digest.add_output(&output, self.now - self.began);
             self.execute(output);
@@ -32,7 +32,7 @@ impl World<'_> {
     fn execute(&mut self, output: GatewayEffect) {
         match output {
             GatewayEffect::Ask(ask) => self.ask(&ask),
-            GatewayEffect::Install { session, room, offer, route, plan } => {
+            GatewayEffect::Install(InstalledSession { session, room, route, plan, .. }, offer) => {
                 let client = self.by_offer[offer.id.0 as usize];
                 let place = session.0 as usize;
                 if self.sessions.len() <= place {
@@ -57,22 +57,22 @@ impl World<'_> {
             }
             GatewayEffect::KeyFrame { .. }
             | GatewayEffect::Restore(_)
-            | GatewayEffect::EndStart { .. }
+            | GatewayEffect::Node(NodeEffect::EndStart { .. })
             | GatewayEffect::Rollout(_)
             | GatewayEffect::Remember { .. } => {}
             GatewayEffect::Unload { policy, revision } => {
                 self.policies.unload(&policy, &revision);
                 self.checker.decisions.set_canary(&policy, self.policies.canary(&policy));
             }
-            GatewayEffect::Canary { node, sequence } => {
+            GatewayEffect::Node(NodeEffect::Canary { node, sequence }) => {
                 self.send(node.0 as usize, Arrival::Canary { sequence });
             }
             GatewayEffect::End { session, .. } => self.end(session),
-            GatewayEffect::Probe { node, sequence } => {
+            GatewayEffect::Node(NodeEffect::Probe { node, sequence }) => {
                 self.send(node.0 as usize, Arrival::Probe { sequence });
             }
-            GatewayEffect::Start { node } => self.start(node),
-            GatewayEffect::Forget { node } => self.forget(node),
+            GatewayEffect::Node(NodeEffect::Start { node }) => self.start(node),
+            GatewayEffect::Node(NodeEffect::Forget { node }) => self.forget(node),
             GatewayEffect::Event(event) => {
                 self.judge_death(&event);
                 self.outcome.hear(&event, self.now - self.began);

@@ -29,7 +29,7 @@ fn answer_of_a_node_covers_that_node() {
     let heard = signed
         .read(&say(&TrunkAnswer::Probe(load(ServingState::Serving)), 107, clock.unix_us), clock);
     let heard = heard.unwrap();
-    let answers = Some(Answers { sequence: 7, vouched: true });
+    let answers = Some(NodeEvidence::ProbeAnswered(7));
     assert_eq!((heard.answers, heard.load), (answers, Some(load(ServingState::Serving))));
     assert_eq!(heard.receipt, None);
 }

@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use evenkeel_dataplane::flows::Flows;
 use evenkeel_model::{ClientIdentity, IngressProtocol, Offer, RtcpPort, Srtp};

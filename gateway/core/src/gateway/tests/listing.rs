@@ -8,12 +8,13 @@ use evenkeel_model::{
 };
 
 use super::*;
+use crate::NodeEffect;
 use crate::effects::Timer;
 use crate::gateway::{GatewayEffect, Impossible};
 
 fn forgotten(world: &World) -> Vec<NodeId> {
     let forgotten = |output: &GatewayEffect| match output {
-        GatewayEffect::Forget { node } => Some(*node),
+        GatewayEffect::Node(NodeEffect::Forget { node }) => Some(*node),
         _ => None,
     };
     world.outputs.iter().filter_map(forgotten).collect()

@@ -12,7 +12,7 @@ use super::super::GatewayEffect;
 use super::world::Driver;
 use super::*;
 use crate::rooms::moves::Moves;
-use crate::{Failback, GatewayRecord, HopMap, RestoreError, RestoredSession};
+use crate::{Failback, GatewayRecord, HopMap, InstalledSession, RestoreError};
 
 /// Asserts that the second record continues the first. Legs that were not open, and routes that capacity limited, may
 /// have changed.
@@ -147,7 +147,7 @@ fn packets_follow_the_record_until_rooms_settle() {
     let named = |name: &str| (0..).map(NodeId).zip(&names).find(|(_, it)| ***it == *name);
     let node = |name: &str| named(name).map(|(id, _)| id);
     world.gateway.handle_record(record, node, world.now).unwrap();
-    let Some(GatewayEffect::Restore(RestoredSession { route, .. })) = world.gateway.poll_output()
+    let Some(GatewayEffect::Restore(InstalledSession { route, .. })) = world.gateway.poll_output()
     else {
         panic!("the session continues first")
     };

@@ -6,7 +6,7 @@ use evenkeel_model::{
 
 use super::modes::{cold, health, in_mode, starts};
 use super::*;
-use crate::GatewayEffect;
+use crate::{GatewayEffect, NodeEffect};
 
 /// A running node at home, and two that hooks start: B in another region, and C at home.
 fn two_cold() -> World {
@@ -42,7 +42,10 @@ fn start_of_ejected_node_ends() {
     let failed = StartPhase::Failed { why: NotStarted::Ejected, again: ms(1_000) };
     assert_eq!(starts_of(&world, C), [StartPhase::Begun { attempt: 1 }, failed]);
     let is_end = |output: &GatewayEffect| {
-        matches!(output, GatewayEffect::EndStart { node: C, why: NotStarted::Ejected })
+        matches!(
+            output,
+            GatewayEffect::Node(NodeEffect::EndStart { node: C, why: NotStarted::Ejected })
+        )
     };
     assert!(world.outputs.iter().any(is_end), "its hook is ended");
     assert_eq!(world.starts, [C, B], "who is ejected keeps nobody waiting");

@@ -16,6 +16,7 @@ use super::super::{GatewayEffect, NotOpened};
 use super::world::{Driver, Says, bound, listed};
 use super::*;
 use crate::Failback;
+use crate::NodeEffect;
 use crate::effects::Timer;
 use crate::sessions::{LegState, SessionPhase};
 
@@ -363,7 +364,7 @@ impl Swarm {
     /// Another process continues the sessions.
     fn upgrade(&mut self) {
         let gateway = &self.world.gateway;
-        if gateway.tables.nodes.iter().all(|node| node.removed) {
+        if gateway.tables.nodes.iter().all(|node| node.trust.removed) {
             return;
         }
         let nodes: BTreeMap<NodeId, Hop> =
@@ -399,7 +400,7 @@ impl Swarm {
         let seen = &mut self.seen;
         for output in &outputs {
             match output {
-                GatewayEffect::Install { session, .. } => assert!(seen.installed.insert(*session)),
+                GatewayEffect::Install(it, _) => assert!(seen.installed.insert(it.session)),
                 GatewayEffect::Open { session, hop, .. } => {
                     assert!(seen.installed.contains(session), "{output:?}");
                     // The driver may have refused the opening at once.
@@ -427,14 +428,14 @@ impl Swarm {
                 GatewayEffect::Restore(it) => assert!(seen.installed.contains(&it.session)),
                 GatewayEffect::Ask(_)
                 | GatewayEffect::Reply { .. }
-                | GatewayEffect::Probe { .. }
-                | GatewayEffect::Canary { .. }
-                | GatewayEffect::Start { .. }
-                | GatewayEffect::EndStart { .. }
+                | GatewayEffect::Node(NodeEffect::Probe { .. })
+                | GatewayEffect::Node(NodeEffect::Canary { .. })
+                | GatewayEffect::Node(NodeEffect::Start { .. })
+                | GatewayEffect::Node(NodeEffect::EndStart { .. })
                 | GatewayEffect::Rollout(_)
                 | GatewayEffect::Unload { .. }
                 | GatewayEffect::Remember { .. } => {}
-                GatewayEffect::Forget { .. } => seen.forgot = true,
+                GatewayEffect::Node(NodeEffect::Forget { .. }) => seen.forgot = true,
             }
         }
         self.history.extend(outputs);

@@ -17,6 +17,7 @@ use evenkeel_nodes::NodeEvidence;
 
 use super::super::{Gateway, GatewayEffect, Impossible, NotOpened};
 use super::restoring::assert_continued;
+use crate::NodeEffect;
 use crate::rooms::placement::Placement;
 use crate::{
     ArmStatistics, ChangedRecords, GatewayRecord, HopMap, RoomRecord, SessionRecord, WATCH_EVERY,
@@ -200,7 +201,7 @@ impl World {
         self.follow();
         while let Some(output) = self.gateway.poll_output() {
             match &output {
-                GatewayEffect::Probe { node, sequence } => {
+                GatewayEffect::Node(NodeEffect::Probe { node, sequence }) => {
                     *self.probes.entry(*node).or_default() += 1;
                     let fake = self.fakes[node.0 as usize];
                     if self.rng.u32(0..100) < fake.lost_percent {
@@ -221,7 +222,7 @@ impl World {
                     }
                     continue;
                 }
-                GatewayEffect::Canary { node, sequence } => {
+                GatewayEffect::Node(NodeEffect::Canary { node, sequence }) => {
                     let fake = self.fakes[node.0 as usize];
                     if !fake.dead {
                         self.gateway.handle_evidence(*node, NodeEvidence::CanaryOpen, self.now);
@@ -252,11 +253,11 @@ impl World {
                     let before = self.replies.insert(*offer, result.clone());
                     assert!(before.is_none(), "{offer} was answered twice");
                 }
-                GatewayEffect::Install { .. }
+                GatewayEffect::Install(..)
                 | GatewayEffect::Restore(_)
                 | GatewayEffect::CloseAt { .. }
                 | GatewayEffect::Plan { .. }
-                | GatewayEffect::EndStart { .. }
+                | GatewayEffect::Node(NodeEffect::EndStart { .. })
                 | GatewayEffect::KeyFrame { .. }
                 | GatewayEffect::End { .. }
                 | GatewayEffect::Rollout(_)
@@ -264,8 +265,8 @@ impl World {
                 | GatewayEffect::Remember { .. }
                 | GatewayEffect::Event(_)
                 | GatewayEffect::Finished => {}
-                GatewayEffect::Start { node } => self.starts.push(*node),
-                GatewayEffect::Forget { node } => {
+                GatewayEffect::Node(NodeEffect::Start { node }) => self.starts.push(*node),
+                GatewayEffect::Node(NodeEffect::Forget { node }) => {
                     self.fakes[node.0 as usize] = Fake { dead: true, ..Fake::default() };
                 }
             }
@@ -411,7 +412,7 @@ impl World {
 
     /// Replaces the gateway by one without sessions, which runs for this time.
     pub(super) fn restart(&mut self, alone: Duration) {
-        let listed = self.gateway.tables.nodes.iter().filter(|node| !node.removed);
+        let listed = self.gateway.tables.nodes.iter().filter(|node| !node.trust.removed);
         let (fakes, nodes) = listed
             .map(|node| (self.fakes[node.id.0 as usize], node.settings.clone()))
             .unzip::<_, _, Vec<_>, Vec<_>>();

@@ -1,7 +1,7 @@
 use std::fmt::Debug;
 use std::net::UdpSocket;
 
-use evenkeel_core::{Gateway, GatewayEffect, NodeEvidence};
+use evenkeel_core::{Gateway, GatewayEffect, NodeEffect, NodeEvidence};
 use evenkeel_media::continuity::FILLED_WITHIN;
 use evenkeel_media::{rtcp, rtp};
 use evenkeel_model::forward::DropReason;
@@ -452,7 +452,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
     let mut gateway = Gateway::new(settings, now);
     gateway.handle_timeout(now);
     while let Some(output) = gateway.poll_output() {
-        let GatewayEffect::Probe { node, sequence } = output else { continue };
+        let GatewayEffect::Node(NodeEffect::Probe { node, sequence }) = output else { continue };
         let after = Duration::from_millis(round_trips_ms[node.0 as usize]);
         gateway.handle_evidence(node, NodeEvidence::ProbeAnswered(sequence), now + after);
     }
