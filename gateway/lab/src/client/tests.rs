@@ -182,7 +182,7 @@ fn ice_client_sends_no_media_before_an_answer() {
                 &mut answer,
             ),
             _ => {
-                stun::write_success(request.message.transaction(), source, Some(&key), &mut answer)
+                stun::write_success(request.message.transaction(), source, Some(&key), &mut answer);
             }
         }
         gateway.send_to(&answer, source).unwrap();

@@ -31,9 +31,9 @@ fn travelled_on(size_max: Option<u16>, lengths: &[usize]) -> (Vec<Vec<usize>>, u
     let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
     let trunk = TrunkSocket { socket: here, seal: None };
     egress.trunks.push(Some(Trunk::new(trunk).unwrap()));
-    size_max.into_iter().for_each(|size_max| {
-        trunk_to(&mut egress.trunks, NodeId(0)).unwrap().limit_bundles(size_max)
-    });
+    if let Some(size_max) = size_max {
+        trunk_to(&mut egress.trunks, NodeId(0)).unwrap().limit_bundles(size_max);
+    }
     for &length in lengths {
         egress.queue_on_trunk(NodeId(0), TAG, &vec![128; length]);
     }

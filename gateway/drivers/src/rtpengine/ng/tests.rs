@@ -19,8 +19,7 @@ fn asked(questions: &mut NgRequests, call: u64, now: Instant) -> String {
 #[test]
 fn answer_matches_its_cookie_once() {
     let now = Instant::now();
-    let mut questions = NgRequests::default();
-    questions.drawn = 7;
+    let mut questions = NgRequests { drawn: 7, ..NgRequests::default() };
     let (first, second) = (asked(&mut questions, 1, now), asked(&mut questions, 2, now));
     assert_ne!(first, second);
     let told = |cookie: &str| format!("{cookie} d6:result2:ok3:sdp3:v=0e");
@@ -39,8 +38,7 @@ fn answer_matches_its_cookie_once() {
 #[test]
 fn start_of_a_pending_request_is_recognised() {
     let now = Instant::now();
-    let mut questions = NgRequests::default();
-    questions.drawn = 7;
+    let mut questions = NgRequests { drawn: 7, ..NgRequests::default() };
     let cookie = asked(&mut questions, 1, now);
     let is_pending = |questions: &NgRequests, quoted: &str| questions.is_pending(quoted.as_bytes());
     let request = format!("{cookie} d7:command4:pinge");
