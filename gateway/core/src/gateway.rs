@@ -365,7 +365,7 @@ impl Gateway {
                 self.tables.capacity.breakers.judge(region, &mut session.judged, &measures);
             }
             self.judge(|policies, subjects, effects| {
-                policies.weigh_measures(id, subjects, effects)
+                policies.weigh_measures(id, subjects, effects);
             });
         }
     }
