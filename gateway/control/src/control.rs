@@ -63,13 +63,6 @@ pub(crate) struct Lifetime {
     pub(crate) finished: bool,
 }
 
-/// Resources of added and changed nodes, in the same order.
-struct Equipments {
-    comes: Vec<Equipment>,
-    /// Resources of nodes whose agent or canary settings changed.
-    changes: Vec<Equipment>,
-}
-
 impl Control {
     /// Executes outputs until there are none left, then wakes the workers that got commands. Returns whether there are
     /// such workers.
@@ -121,7 +114,7 @@ impl Control {
             GatewayEffect::Plan { session, plan } => {
                 self.with_home(session, |home| WorkerCommand::Plan { home, plan });
             }
-            GatewayEffect::KeyFrame { sessions } => {
+            GatewayEffect::KeyFrame(sessions) => {
                 for session in sessions {
                     self.with_home(session, WorkerCommand::KeyFrame);
                 }
@@ -133,7 +126,7 @@ impl Control {
             GatewayEffect::Node(NodeEffect::Canary { node, sequence }) => {
                 self.probes.send_canary(node, sequence, clock);
             }
-            GatewayEffect::Node(NodeEffect::Start { node }) => {
+            GatewayEffect::Node(NodeEffect::Start(node)) => {
                 if let Some(configured) = self.nodes.listed(node).cloned()
                     && let Some(start) = &configured.start
                 {
@@ -151,7 +144,7 @@ impl Control {
                     tracing::warn!(node = %listed.name, "node did not answer within {within:?}; start given up");
                 }
             }
-            GatewayEffect::Node(NodeEffect::Forget { node }) => self.forget_node(node),
+            GatewayEffect::Node(NodeEffect::Forget(node)) => self.forget_node(node),
             GatewayEffect::Rollout(rollout) => {
                 self.reporting.send_event(GatewayEvent::Rollout(rollout));
             }
@@ -400,8 +393,9 @@ impl Control {
         Ok(self.take_steps(steps, equipments, list.within, now))
     }
 
-    /// The resources of the steps, if the existing sockets can reach all nodes.
-    fn equipments(&self, steps: &NodeListChange) -> Result<Equipments, NotListed> {
+    /// The resources of added nodes, and of nodes whose agent or canary settings changed, if the existing sockets can
+    /// reach all of them.
+    fn equipments(&self, steps: &NodeListChange) -> Result<[Vec<Equipment>; 2], NotListed> {
         let changes = || steps.changes.iter().map(|(_, node)| &**node);
         let comes = || steps.comes.iter().map(|node| &**node);
         changes().try_for_each(|node| self.fits(node, false))?;
@@ -414,7 +408,7 @@ impl Control {
         let changes = changes().map(|node| build(node, 0)).collect::<Result<_, _>>()?;
         let comes =
             comes().map(|node| build(node, self.workers.lines.len())).collect::<Result<_, _>>()?;
-        Ok(Equipments { comes, changes })
+        Ok([comes, changes])
     }
 
     /// Checks that the existing sockets can reach the node.
@@ -440,7 +434,7 @@ impl Control {
     fn take_steps(
         &mut self,
         steps: NodeListChange,
-        equipments: Equipments,
+        [comes, changes]: [Vec<Equipment>; 2],
         within: Option<Duration>,
         now: Instant,
     ) -> ListChange {
@@ -455,7 +449,7 @@ impl Control {
             change.added.push(Arc::clone(&node.name));
             set(&mut self.nodes.listed, id, Some(ListedNode { node, leaves: false }));
         }
-        for ((id, node), equipment) in steps.changes.into_iter().zip(equipments.changes) {
+        for ((id, node), equipment) in steps.changes.into_iter().zip(changes) {
             if let Some(core) = self.core(&node) {
                 let _ = self
                     .gateway
@@ -476,7 +470,7 @@ impl Control {
             set(&mut self.nodes.listed, id, Some(ListedNode { node, leaves: false }));
         }
         // Nodes are added before others are removed, so that displaced rooms can move to the new nodes.
-        for (node, equipment) in steps.comes.into_iter().zip(equipments.comes) {
+        for (node, equipment) in steps.comes.into_iter().zip(comes) {
             let Some(core) = self.core(&node) else { continue };
             // The limit was checked before.
             let Ok(id) = self.gateway.change_nodes(now, |nodes| nodes.handle_node_added(core, now))

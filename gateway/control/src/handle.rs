@@ -195,16 +195,9 @@ requests! {
             snapshot: Box<Snapshot>,
             /// The sockets to which it refers.
             descriptors: Vec<OwnedFd>,
-            /// Replies with the number of sessions.
-            reply: ControlReply<Result<Restored, SnapshotError>>,
-        },
-        /// As [`ControlRequest::Restore`], and end the suspension.
-        TakeOver {
-            /// The state.
-            snapshot: Box<Snapshot>,
-            /// The sockets to which it refers.
-            descriptors: Vec<OwnedFd>,
-            /// Replies once packets are served.
+            /// End the suspension.
+            resume: bool,
+            /// Replies with the number of sessions; once packets are served, if the suspension ends.
             reply: ControlReply<Result<Restored, SnapshotError>>,
         },
     }
@@ -414,9 +407,7 @@ impl Handle {
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Restored, SnapshotError> {
-        let snapshot = self.restore_keys(snapshot);
-        let restored = self.ask(|reply| ControlRequest::Restore { snapshot, descriptors, reply });
-        restored.await.map_err(|_| SnapshotError::Unavailable)?
+        self.continue_sessions(snapshot, descriptors, false).await
     }
 
     /// Continues the sessions of another gateway. Returns once their packets are served.
@@ -425,15 +416,20 @@ impl Handle {
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Restored, SnapshotError> {
-        let snapshot = self.restore_keys(snapshot);
-        let restored = self.ask(|reply| ControlRequest::TakeOver { snapshot, descriptors, reply });
-        restored.await.map_err(|_| SnapshotError::Unavailable)?
+        self.continue_sessions(snapshot, descriptors, true).await
     }
 
-    /// Restores the API's part of a snapshot.
-    fn restore_keys(&self, mut snapshot: Snapshot) -> Box<Snapshot> {
+    async fn continue_sessions(
+        &self,
+        mut snapshot: Snapshot,
+        descriptors: Vec<OwnedFd>,
+        resume: bool,
+    ) -> Result<Restored, SnapshotError> {
         self.idempotency_keys.restore(std::mem::take(&mut snapshot.idempotency_keys));
-        Box::new(snapshot)
+        let snapshot = Box::new(snapshot);
+        self.ask(|reply| ControlRequest::Restore { snapshot, descriptors, resume, reply })
+            .await
+            .map_err(|_| SnapshotError::Unavailable)?
     }
 
     /// Names of nodes and regions, including those that recent events mention.

@@ -251,10 +251,8 @@ impl RecordFollower {
     ) -> RecordBatch {
         let RecordSource { gateway, registry, offers, .. } = source;
         let mut records = gateway.records();
-        let ChangedRecords { mut core, ended, dissolved, whole } = match at_most {
-            Some(at_most) => records.take_changed(at_most, now),
-            None => records.take_all_changed(now),
-        };
+        let ChangedRecords { mut core, ended, dissolved, whole } =
+            records.take_changed(at_most, now);
         if nodes {
             let GatewayRecord { nodes, regions, memos, .. } = gateway.records().of_nodes();
             (core.nodes, core.regions, core.memos) = (nodes, regions, memos);

@@ -237,20 +237,13 @@ impl SessionRegistry {
             IngressProtocol::Quic => self.quic.map(|_| ()).ok_or(ControlError::NoListener),
             IngressProtocol::Udp(identity) => {
                 let (listener, _) = self.listener(identity).ok_or(ControlError::NoListener)?;
-                match identity {
-                    ClientIdentity::Declared { address, .. } => self.free(listener, *address),
-                    ClientIdentity::DeclaredIp(_)
-                    | ClientIdentity::Stun
-                    | ClientIdentity::Open { .. } => Ok(()),
+                if let ClientIdentity::Declared { address, .. } = *identity
+                    && self.flows.home(&FlowKey::Udp { listener, address }).is_some()
+                {
+                    return Err(ControlError::AddressTaken(address));
                 }
+                Ok(())
             }
-        }
-    }
-
-    fn free(&self, listener: u8, address: SocketAddr) -> Result<(), ControlError> {
-        match self.flows.home(&FlowKey::Udp { listener, address }) {
-            Some(_) => Err(ControlError::AddressTaken(address)),
-            None => Ok(()),
         }
     }
 
@@ -322,9 +315,7 @@ impl SessionRegistry {
                     (flows::InsertRefusal::Taken(_), FlowKey::Udp { address, .. }) => {
                         ControlError::AddressTaken(address)
                     }
-                    (flows::InsertRefusal::Taken(_) | flows::InsertRefusal::Full(_), _) => {
-                        ControlError::Full
-                    }
+                    _ => ControlError::Full,
                 });
             }
         }

@@ -38,17 +38,10 @@ pub(super) struct StartHooks {
     /// Present once webhooks are configured.
     pub(super) poster: Option<Poster>,
     running: BTreeMap<NodeId, StartAttempt>,
-    /// Programs of removed nodes that still run.
-    released: Vec<Released>,
+    /// Programs of removed nodes that still run, by the node's name.
+    released: Vec<(Arc<str>, StartProgram)>,
     /// Threads of programs that were told to end. The thread of the node's next call joins them.
     ending: BTreeMap<NodeId, Vec<JoinHandle<()>>>,
-}
-
-struct Released {
-    name: Arc<str>,
-    program: StartProgram,
-    /// The program ends with the gateway.
-    stops: bool,
 }
 
 struct StartAttempt {
@@ -58,11 +51,7 @@ struct StartAttempt {
 }
 
 enum RunningStart {
-    Program {
-        program: StartProgram,
-        /// The program ends with the gateway.
-        stops: bool,
-    },
+    Program(StartProgram),
     Post(AbortHandle),
 }
 
@@ -82,11 +71,8 @@ impl StartHooks {
     /// that this one needs.
     pub(super) fn start(&mut self, node: NodeId, name: &Arc<str>, start: &StartHook, attempt: u64) {
         self.give_up(node);
-        let left = self.released.extract_if(.., |released| released.name == *name);
-        let left: Vec<_> = left.map(|released| released.program.end()).collect();
-        if !left.is_empty() {
-            self.ending.entry(node).or_default().extend(left);
-        }
+        let left = self.released.extract_if(.., |(released, _)| released == name);
+        self.ending.entry(node).or_default().extend(left.map(|(_, program)| program.end()));
         let running = match &start.by {
             StartBy::Command { words, stop_with_gateway } => {
                 self.run(HookFailed { node, attempt }, name, words, *stop_with_gateway)
@@ -117,8 +103,8 @@ impl StartHooks {
             // Fails only if control has ended.
             let _ = failed.try_send(word);
         };
-        match StartProgram::start(name, words, before, tell) {
-            Ok(program) => Some(RunningStart::Program { program, stops }),
+        match StartProgram::start(name, words, stops, before, tell) {
+            Ok(program) => Some(RunningStart::Program(program)),
             Err(error) => {
                 // The core calls the hook again when the node's start times out.
                 tracing::warn!(node = %name, %error, "no thread for the start hook");
@@ -162,7 +148,7 @@ impl StartHooks {
     /// The start timed out: ends the program without waiting for it.
     pub(super) fn give_up(&mut self, node: NodeId) {
         match self.running.remove(&node).map(|call| call.running) {
-            Some(RunningStart::Program { program, .. }) => {
+            Some(RunningStart::Program(program)) => {
                 self.ending.entry(node).or_default().push(program.end());
             }
             Some(RunningStart::Post(task)) => task.abort(),
@@ -172,12 +158,11 @@ impl StartHooks {
 
     /// The node was removed. Its program runs on, as the node may, until a node with this name is started.
     pub(super) fn release(&mut self, node: NodeId) {
-        self.released.retain(|released| !released.program.is_over());
-        if let Some(StartAttempt {
-            name, running: RunningStart::Program { program, stops }, ..
-        }) = self.running.remove(&node)
+        self.released.retain(|(_, program)| !program.thread.is_finished());
+        if let Some(StartAttempt { name, running: RunningStart::Program(program), .. }) =
+            self.running.remove(&node)
         {
-            self.released.push(Released { name, program, stops });
+            self.released.push((name, program));
         }
     }
 
@@ -185,9 +170,8 @@ impl StartHooks {
     pub(super) fn leave_running(&mut self) {
         self.released.clear();
         for call in std::mem::take(&mut self.running).into_values() {
-            match call.running {
-                RunningStart::Program { .. } => {}
-                RunningStart::Post(task) => task.abort(),
+            if let RunningStart::Post(task) = call.running {
+                task.abort();
             }
         }
     }
@@ -195,18 +179,16 @@ impl StartHooks {
 
 impl Drop for StartHooks {
     fn drop(&mut self) {
-        let released = std::mem::take(&mut self.released).into_iter();
-        let released = released.filter(|released| released.stops);
-        let mut stopped: Vec<_> = released.map(|released| released.program).collect();
+        let mut programs: Vec<_> = self.released.drain(..).map(|(_, program)| program).collect();
         for call in std::mem::take(&mut self.running).into_values() {
             match call.running {
-                RunningStart::Program { program, stops: true } => stopped.push(program),
-                RunningStart::Program { stops: false, .. } => {}
+                RunningStart::Program(program) => programs.push(program),
                 RunningStart::Post(task) => task.abort(),
             }
         }
+        let stopped = programs.into_iter().filter(|program| program.stops);
         let ending = std::mem::take(&mut self.ending).into_values().flatten();
-        let ending: Vec<_> = ending.chain(stopped.into_iter().map(StartProgram::end)).collect();
+        let ending: Vec<_> = ending.chain(stopped.map(StartProgram::end)).collect();
         let by = Instant::now() + GONE_WITHIN;
         while !ending.iter().all(JoinHandle::is_finished) && Instant::now() < by {
             std::thread::sleep(Duration::from_millis(5));
@@ -218,6 +200,8 @@ impl Drop for StartHooks {
 struct StartProgram {
     phase: Arc<Mutex<ProgramPhase>>,
     thread: JoinHandle<()>,
+    /// The program ends with the gateway.
+    stops: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -235,6 +219,7 @@ impl StartProgram {
     fn start(
         name: &Arc<str>,
         words: &[Arc<str>],
+        stops: bool,
         before: Vec<JoinHandle<()>>,
         failed: impl FnOnce() + Send + 'static,
     ) -> io::Result<StartProgram> {
@@ -252,7 +237,7 @@ impl StartProgram {
             failed();
         };
         let thread = std::thread::Builder::new().name("start node".to_owned()).spawn(run)?;
-        Ok(StartProgram { phase, thread })
+        Ok(StartProgram { phase, thread, stops })
     }
 
     /// Ends the program and its process group, or cancels its start. The thread returned must be joined.
@@ -263,11 +248,6 @@ impl StartProgram {
         }
         drop(phase);
         self.thread
-    }
-
-    /// Returns true once the program has ended and its exit status was read.
-    fn is_over(&self) -> bool {
-        self.thread.is_finished()
     }
 }
 
@@ -297,7 +277,9 @@ fn run(
     let watched = watch(&child, name, &ours);
     let mut phase = lock(phase);
     let by_itself = std::mem::replace(&mut *phase, ProgramPhase::Over) != ProgramPhase::Over;
-    let ended = watched.and_then(|()| how(group));
+    // Does not reap the process.
+    let status = || waitid(Id::Pid(group), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+    let ended = watched.and_then(|()| Ok(status()?));
     if !matches!(ended, Ok(WaitStatus::Exited(_, 0))) {
         kill(group);
     }
@@ -332,11 +314,6 @@ fn watch(child: &Child, name: &str, says: &UnixDatagram) -> io::Result<()> {
             return Ok(());
         }
     }
-}
-
-/// Returns the exit status without reaping the process.
-fn how(child: Pid) -> io::Result<WaitStatus> {
-    Ok(waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?)
 }
 
 fn told(status: WaitStatus) -> String {

@@ -208,7 +208,6 @@ impl Control {
                     | ControlRequest::ContinueMedia { .. }
                     | ControlRequest::Resume(_)
                     | ControlRequest::Restore { .. }
-                    | ControlRequest::TakeOver { .. }
                     | ControlRequest::Release(_)
                     | ControlRequest::Abandon(_)),
                 ) => self.handle_request(request),

@@ -485,13 +485,10 @@ impl Control {
             }
             ControlRequest::ContinueMedia { states, last } => self.continue_media(*states, last),
             ControlRequest::Resume(done) => self.resume(|| _ = done.send(())),
-            ControlRequest::Restore { snapshot, descriptors, reply } => {
-                _ = reply.send(self.restore(*snapshot, descriptors))
-            }
-            ControlRequest::TakeOver { snapshot, descriptors, reply } => {
+            ControlRequest::Restore { snapshot, descriptors, resume, reply } => {
                 match self.restore(*snapshot, descriptors) {
-                    Ok(restored) => self.resume(|| _ = reply.send(Ok(restored))),
-                    Err(refused) => _ = reply.send(Err(refused)),
+                    Ok(restored) if resume => self.resume(|| _ = reply.send(Ok(restored))),
+                    restored => _ = reply.send(restored),
                 }
             }
             // The sessions of a gateway that is not suspended belong to no other process.

@@ -206,19 +206,15 @@ impl<Id: Copy + Ord> Changes<Id> {
         }
     }
 
-    pub(crate) fn take_all(&mut self) -> Vec<Id> {
+    /// Takes up to this many changes that are not deferred, or all changes.
+    pub(crate) fn take(&mut self, at_most: Option<usize>) -> Vec<Id> {
         let Some(Followed { changed, deferred, last, whole, .. }) = &mut self.followed else {
             return Vec::new();
         };
-        changed.extend(std::mem::take(deferred).into_values().flatten());
-        (*last, *whole) = (None, true);
-        std::mem::take(changed).into_iter().collect()
-    }
-
-    /// Takes up to this many changes that are not deferred.
-    pub(crate) fn take(&mut self, at_most: usize) -> Vec<Id> {
-        let Some(Followed { changed, last, whole, .. }) = &mut self.followed else {
-            return Vec::new();
+        let Some(at_most) = at_most else {
+            changed.extend(std::mem::take(deferred).into_values().flatten());
+            (*last, *whole) = (None, true);
+            return std::mem::take(changed).into_iter().collect();
         };
         let after = last.map_or(Bound::Unbounded, Bound::Excluded);
         let taken: Vec<Id> =

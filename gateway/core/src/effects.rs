@@ -54,10 +54,7 @@ pub enum GatewayEffect {
         plan: Plan,
     },
     /// Ask these senders for a key frame of each of their video streams.
-    KeyFrame {
-        /// The senders.
-        sessions: Vec<SessionId>,
-    },
+    KeyFrame(Vec<SessionId>),
     /// Forget the session.
     End {
         /// The number of the session.

@@ -124,31 +124,24 @@ impl Gateway {
 
     fn take_notices(&mut self, now: Instant) {
         while let Some(notice) = self.tables.effects.notices.pop_front() {
+            let CoreTables { settings, rooms, effects, .. } = &mut self.tables;
             match notice {
                 RoomNotice::Reroute(room) => self.want_reroute(room, now),
                 RoomNotice::Enrol(session) => self.enrol(session),
                 RoomNotice::MoveCounted(room) => {
-                    if let Some(room) = self.tables.rooms.get_mut(&room) {
-                        self.policies.weigh_moves(
-                            room,
-                            &self.tables.settings,
-                            now,
-                            &mut self.tables.effects,
-                        );
+                    if let Some(room) = rooms.get_mut(&room) {
+                        self.policies.weigh_moves(room, settings, now, effects);
                     }
                 }
                 RoomNotice::Ended { session, room, scenario } => {
-                    self.policies.leave(
-                        FaultSubject::Session(session),
-                        &scenario,
-                        &self.tables.settings,
-                    );
+                    let ended = FaultSubject::Session(session);
+                    self.policies.leave(ended, &scenario, settings);
                     self.quality.silent.remove(&(room, session));
                     self.degradation.climbs.remove(&session);
-                    self.noted.forget(FaultSubject::Session(session));
+                    self.noted.forget(ended);
                 }
                 RoomNotice::Dissolved { room, scenario } => {
-                    self.policies.leave(FaultSubject::Room(room), &scenario, &self.tables.settings);
+                    self.policies.leave(FaultSubject::Room(room), &scenario, settings);
                     self.noted.forget(FaultSubject::Room(room));
                     self.questions.forget_room(room);
                 }
@@ -162,11 +155,8 @@ impl Gateway {
     }
 
     fn subjects(&self) -> Subjects<'_> {
-        Subjects {
-            settings: &self.tables.settings,
-            sessions: &self.tables.sessions,
-            rooms: &self.tables.rooms,
-        }
+        let CoreTables { settings, sessions, rooms, .. } = &self.tables;
+        Subjects { settings, sessions, rooms }
     }
 
     /// Read-only views of sessions, rooms, nodes and regions.
@@ -368,10 +358,9 @@ impl Gateway {
                 Some(standing) => **standing = measures,
                 None => session.measures = Some(Box::new(measures)),
             }
-            session.last_heard =
-                last_heard.map_or(session.last_heard, |at| at.max(session.last_heard));
-            if let Some(on) = self.tables.rooms.get(&session.room).and_then(|room| room.holding.on)
-            {
+            session.last_heard = session.last_heard.max(last_heard.unwrap_or(session.last_heard));
+            let room = self.tables.rooms.get(&session.room);
+            if let Some(on) = room.and_then(|room| room.holding.on) {
                 let region = self.tables.nodes.region_of(on);
                 self.tables.capacity.breakers.judge(region, &mut session.judged, &measures);
             }
@@ -486,12 +475,10 @@ impl Gateway {
                     let policy = policy.clone();
                     self.tables.effects.push(GatewayEffect::Remember { policy, remembered });
                 }
-                Effect::Unload(revision) => {
-                    let (policy, unloaded) = (policy.clone(), Arc::clone(&revision));
-                    self.tables
-                        .effects
-                        .push(GatewayEffect::Unload { policy: policy.clone(), revision: unloaded });
-                    self.ask_again(&policy, &revision, now);
+                Effect::Unload(name) => {
+                    let (unloaded, revision) = (policy.clone(), Arc::clone(&name));
+                    self.tables.effects.push(GatewayEffect::Unload { policy: unloaded, revision });
+                    self.ask_again(policy, &name, now);
                 }
                 Effect::CanaryChanged => {
                     self.degradation.tick_cursors.remove(&(policy.clone(), Arm::Canary));

@@ -144,10 +144,7 @@ impl Quality {
     /// The control thread was late: packets of sessions that seem silent may not have been read.
     pub(crate) fn excuse_flows(&self, late: Duration, sessions: &mut SessionTable) {
         for (_, session) in &self.silent {
-            let session = sessions.unrecorded_mut(session);
-            if let Some(track) = session.and_then(|session| session.track.as_deref_mut()) {
-                track.excuse(late);
-            }
+            with_track(sessions, *session, |track| track.excuse(late));
         }
     }
 }

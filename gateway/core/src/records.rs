@@ -58,18 +58,36 @@ impl Records<'_> {
         self.tables.sessions.changes.release();
     }
 
-    /// Takes all records that changed.
-    pub fn take_all_changed(&mut self, now: Instant) -> ChangedRecords {
-        let sessions = self.tables.sessions.changes.take_all();
-        let rooms = self.tables.rooms.changes.take_all();
-        self.changed(sessions, rooms, now)
-    }
-
-    /// Takes the records of up to this many sessions and rooms that changed.
-    pub fn take_changed(&mut self, at_most: usize, now: Instant) -> ChangedRecords {
+    /// Takes the records of up to this many sessions and rooms that changed, or of all.
+    pub fn take_changed(&mut self, at_most: Option<usize>, now: Instant) -> ChangedRecords {
         let sessions = self.tables.sessions.changes.take(at_most);
-        let rooms = self.tables.rooms.changes.take(at_most);
-        self.changed(sessions, rooms, now)
+        let changed = self.tables.rooms.changes.take(at_most);
+        let (mut live, mut ended) = (Vec::new(), Vec::new());
+        for id in sessions {
+            match self.tables.sessions.get(&id) {
+                Some(session) if session.phase == SessionPhase::Live => live.push(id),
+                // It has never been live.
+                Some(_) => {}
+                None => ended.push(id),
+            }
+        }
+        let waiting = if changed.is_empty() { BTreeSet::new() } else { self.questions.waiting() };
+        let (mut rooms, mut dissolved) = (Vec::new(), Vec::new());
+        for id in changed {
+            let is_live = |session: &SessionId| {
+                self.tables.sessions.get(session).is_some_and(|it| it.phase == SessionPhase::Live)
+            };
+            let stands =
+                self.tables.rooms.get(&id).is_some_and(|room| room.sessions.iter().any(is_live));
+            match stands.then(|| self.room(id, &waiting, now)).flatten() {
+                Some(room) => rooms.push(room),
+                None => dissolved.push(id),
+            }
+        }
+        let (sessions, media) = self.sessions(live.iter().map(|id| &self.tables.sessions[id]));
+        let whole = self.tables.sessions.changes.is_whole() && self.tables.rooms.changes.is_whole();
+        let core = GatewayRecord { rooms, sessions, media, ..self.numbers() };
+        ChangedRecords { core, ended, dissolved, whole }
     }
 
     /// Returns the record of all live sessions with their rooms, and of the nodes and regions.
@@ -104,40 +122,6 @@ impl Records<'_> {
             next_room: self.tables.rooms.next,
             started: self.questions.started,
         }
-    }
-
-    fn changed(
-        &self,
-        sessions: Vec<SessionId>,
-        changed: Vec<RoomId>,
-        now: Instant,
-    ) -> ChangedRecords {
-        let (mut live, mut ended) = (Vec::new(), Vec::new());
-        for id in sessions {
-            match self.tables.sessions.get(&id) {
-                Some(session) if session.phase == SessionPhase::Live => live.push(id),
-                // It has never been live.
-                Some(_) => {}
-                None => ended.push(id),
-            }
-        }
-        let waiting = if changed.is_empty() { BTreeSet::new() } else { self.questions.waiting() };
-        let (mut rooms, mut dissolved) = (Vec::new(), Vec::new());
-        for id in changed {
-            let is_live = |session: &SessionId| {
-                self.tables.sessions.get(session).is_some_and(|it| it.phase == SessionPhase::Live)
-            };
-            let stands =
-                self.tables.rooms.get(&id).is_some_and(|room| room.sessions.iter().any(is_live));
-            match stands.then(|| self.room(id, &waiting, now)).flatten() {
-                Some(room) => rooms.push(room),
-                None => dissolved.push(id),
-            }
-        }
-        let (sessions, media) = self.sessions(live.iter().map(|id| &self.tables.sessions[id]));
-        let whole = self.tables.sessions.changes.is_whole() && self.tables.rooms.changes.is_whole();
-        let core = GatewayRecord { rooms, sessions, media, ..self.numbers() };
-        ChangedRecords { core, ended, dissolved, whole }
     }
 
     /// The sessions' records, and the media to which they refer.

@@ -328,7 +328,7 @@ impl Replans {
             // No session receives its own media.
             senders.retain(|sender| *receivers != [*sender]);
             if !senders.is_empty() {
-                tables.effects.push(GatewayEffect::KeyFrame { sessions: senders });
+                tables.effects.push(GatewayEffect::KeyFrame(senders));
             }
         }
     }

@@ -267,9 +267,9 @@ impl GroupMember {
             ClusterOutput::MaySend(MaySend::Never) => self.gateway.lease.end(),
             ClusterOutput::MaySend(MaySend::Until(until)) => self.gateway.lease.renew(until),
             ClusterOutput::MaySend(MaySend::Always) => self.gateway.lease.renew_forever(),
-            ClusterOutput::Raise { epoch } => self.gateway.fencing.set_epoch(epoch),
+            ClusterOutput::Raise(epoch) => self.gateway.fencing.set_epoch(epoch),
             ClusterOutput::TakeOver { epoch, evidence } => self.take_over(epoch, evidence),
-            ClusterOutput::StepDown { epoch } => self.step_down(epoch),
+            ClusterOutput::StepDown(epoch) => self.step_down(epoch),
             ClusterOutput::Yield => self.begin_to_yield(),
             ClusterOutput::Event(event) => self.report(event),
         }
@@ -456,7 +456,7 @@ impl GroupMember {
         match event {
             ClusterEvent::PeerHeard => tracing::info!(%peer, "peer heard"),
             ClusterEvent::PeerSilent => tracing::warn!(%peer, "peer silent"),
-            ClusterEvent::PeerEnded { by } => {
+            ClusterEvent::PeerEnded(by) => {
                 let reported_by = match by {
                     Reporter::Kernel => "kernel",
                     Reporter::Agent => "agent",
@@ -464,10 +464,10 @@ impl GroupMember {
                 tracing::warn!(%peer, reported_by, "peer's process ended");
             }
             ClusterEvent::PeerRestarted => tracing::info!(%peer, "peer restarted"),
-            ClusterEvent::Followed { epoch } => {
+            ClusterEvent::Followed(epoch) => {
                 tracing::info!(%peer, epoch, "this gateway is the standby");
             }
-            ClusterEvent::Armed { voters } => {
+            ClusterEvent::Armed(voters) => {
                 tracing::info!(%peer, voters = voters.len(), "standby may take over by silence");
             }
             ClusterEvent::Disarmed => tracing::info!(%peer, "standby may not take over by silence"),
@@ -478,7 +478,7 @@ impl GroupMember {
                 self.keeper.drop_waiting();
                 tracing::warn!("neither peer nor agents confirm the ownership: nothing is sent");
             }
-            ClusterEvent::LeaseRenewed { after } => {
+            ClusterEvent::LeaseRenewed(after) => {
                 let after_ms = after.as_millis() as u64;
                 tracing::info!(after_ms, "ownership confirmed: packets are sent again");
             }

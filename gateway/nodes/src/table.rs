@@ -79,10 +79,7 @@ pub enum NodeEffect {
         sequence: u64,
     },
     /// Call the hook that starts a node. Its failure is reported back; otherwise the node answers probes.
-    Start {
-        /// The number of the node.
-        node: NodeId,
-    },
+    Start(NodeId),
     /// End the hook that starts a node.
     EndStart {
         /// The number of the node.
@@ -91,10 +88,7 @@ pub enum NodeEffect {
         why: NotStarted,
     },
     /// A removed node is gone: no room leads there, and its slot may be reused after 10 s.
-    Forget {
-        /// The number of the node.
-        node: NodeId,
-    },
+    Forget(NodeId),
 }
 
 /// A timer of the table.
@@ -399,7 +393,7 @@ impl NodeTable {
         if self.slots.get_mut(id.0 as usize).and_then(Option::take).is_some() {
             self.free.push_back((id, now));
         }
-        self.push(NodeEffect::Forget { node: id });
+        self.push(NodeEffect::Forget(id));
     }
 }
 

@@ -76,7 +76,7 @@ impl Cluster {
         let (role, may_send) = match settings.continued {
             // The agents may hold for the other process to the end of the epoch.
             Some(_) => {
-                let mut own = Ownership::new();
+                let mut own = Ownership::default();
                 own.barred = true;
                 (MemberRole::Owner(own), MaySend::Always)
             }
@@ -499,7 +499,7 @@ impl Cluster {
                     (Some(since), false) => {
                         own.lapsed = None;
                         let after = now.saturating_duration_since(since);
-                        Some(ClusterEvent::LeaseRenewed { after })
+                        Some(ClusterEvent::LeaseRenewed(after))
                     }
                     _ => None,
                 };

@@ -64,13 +64,8 @@ pub struct Beat {
 impl Beat {
     /// Returns the bytes of the datagram.
     pub fn encode(&self) -> Vec<u8> {
-        let standing = match self.standing {
-            BeatRole::Standby => 0,
-            BeatRole::Owner => 1,
-            BeatRole::Yielded => 2,
-        };
         let mut bytes = Vec::with_capacity(BEAT_LEN_MAX);
-        bytes.extend([standing, u8::from(self.whole), self.voters.len() as u8, 0]);
+        bytes.extend([self.standing as u8, u8::from(self.whole), self.voters.len() as u8, 0]);
         let Echo { incarnation, sequence } = self.echo;
         for number in [
             self.incarnation,
@@ -95,12 +90,8 @@ impl Beat {
         let (head, voters) = bytes.split_at_checked(HEAD_LEN)?;
         let (first, numbers) = head.split_at(4);
         let &[standing, whole, count, 0] = first else { return None };
-        let standing = match standing {
-            0 => BeatRole::Standby,
-            1 => BeatRole::Owner,
-            2 => BeatRole::Yielded,
-            _ => return None,
-        };
+        let roles = [BeatRole::Standby, BeatRole::Owner, BeatRole::Yielded];
+        let standing = *roles.get(usize::from(standing))?;
         let count = usize::from(count);
         if whole > 1 || count > VOTERS_MAX || voters.len() != count * VOTER_LEN {
             return None;
@@ -237,16 +228,10 @@ pub enum ClusterOutput {
         /// The proof that allows the takeover.
         evidence: TakeoverCause,
     },
-    /// The peer owns: drop all sessions and what the workers had read, and follow it.
-    StepDown {
-        /// The epoch of the ownership; it only grows.
-        epoch: u64,
-    },
+    /// The peer owns in this epoch: drop all sessions and what the workers had read, and follow it.
+    StepDown(u64),
     /// Use this newer epoch. Messages under way with the older one may be refused, and are sent again.
-    Raise {
-        /// The epoch of the ownership; it only grows.
-        epoch: u64,
-    },
+    Raise(u64),
     /// Suspend the workers, send the last records, then call `handle_yielded`. [`ClusterOutput::StepDown`] follows when the
     /// peer owns; [`ClusterEvent::HandOverFailed`] if it does not, before an [`ClusterOutput::TakeOver`].
     Yield,
@@ -287,34 +272,22 @@ pub enum ClusterEvent {
     PeerHeard,
     /// No beat of the peer for the limit of silence.
     PeerSilent,
-    /// The process of the peer has ended.
-    PeerEnded {
-        /// The source of the report.
-        by: Reporter,
-    },
+    /// The process of the peer has ended, as this reporter says.
+    PeerEnded(Reporter),
     /// Another process sends the beats of the peer.
     PeerRestarted,
     /// This member follows the owner of this epoch.
-    Followed {
-        /// The epoch of the ownership; it only grows.
-        epoch: u64,
-    },
-    /// The standby may take over by silence.
-    Armed {
-        /// The agents whose votes count.
-        voters: Vec<Voter>,
-    },
+    Followed(u64),
+    /// The standby may take over by silence, with the votes of these agents.
+    Armed(Vec<Voter>),
     /// The standby may not take over by silence.
     Disarmed,
     /// The agents keep the peer from taking over in this epoch, because it is gone.
     Barred,
     /// The owner may not send.
     LeaseLapsed,
-    /// The owner may send again.
-    LeaseRenewed {
-        /// The time without a lease.
-        after: Duration,
-    },
+    /// The owner may send again, after this time without a lease.
+    LeaseRenewed(Duration),
     /// The last records were not ready in time.
     HandOverFailed,
     /// The owner is silent, and no takeover follows.

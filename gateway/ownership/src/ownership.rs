@@ -17,7 +17,7 @@ pub const LEASE: Duration = Duration::from_millis(24);
 /// Beats that are remembered. Echoes of older ones renew no lease.
 const BEATS_MAX: usize = 32;
 
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub(super) struct Ownership {
     pub(super) arming: Arming,
     sent: VecDeque<(u64, Instant)>,
@@ -32,8 +32,9 @@ pub(super) struct Ownership {
 }
 
 /// An upper bound of what the peer may do: an armed peer may take over by silence.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub(super) enum Arming {
+    #[default]
     Off,
     On(Vec<Voter>),
     /// Beats from this one on disarm the peer, which has echoed none of them yet.
@@ -44,18 +45,6 @@ pub(super) enum Arming {
 }
 
 impl Ownership {
-    pub(super) fn new() -> Ownership {
-        Ownership {
-            arming: Arming::Off,
-            sent: VecDeque::with_capacity(BEATS_MAX),
-            echoed: None,
-            grants: BTreeMap::new(),
-            barred: false,
-            yielding: None,
-            lapsed: None,
-        }
-    }
-
     /// The voters of a peer that may be armed.
     pub(super) fn voters(&self) -> Option<&[Voter]> {
         match &self.arming {
@@ -156,7 +145,8 @@ pub(super) struct Candidacy {
     pub(super) claim: u64,
     voters: Vec<Voter>,
     accepted: BTreeSet<WitnessId>,
-    refused: BTreeSet<WitnessId>,
+    /// A voter has answered.
+    pub(super) answered: bool,
     pub(super) since: Instant,
 }
 
@@ -187,14 +177,8 @@ impl Following {
 
 impl Candidacy {
     pub(super) fn new(base: u64, claim: u64, voters: Vec<Voter>, now: Instant) -> Candidacy {
-        Candidacy {
-            base,
-            claim,
-            voters,
-            accepted: BTreeSet::new(),
-            refused: BTreeSet::new(),
-            since: now,
-        }
+        let accepted = BTreeSet::new();
+        Candidacy { base, claim, voters, accepted, answered: false, since: now }
     }
 
     pub(super) fn vote(&self) -> Vote {
@@ -208,19 +192,15 @@ impl Candidacy {
 
     pub(super) fn handle_witness(&mut self, witness: &AgentVote) {
         if witness.vote == self.vote() && self.voters.contains(&witness.voter()) {
-            match witness.voted.promised == self.claim {
-                true => self.accepted.insert(witness.id),
-                false => self.refused.insert(witness.id),
-            };
+            self.answered = true;
+            if witness.voted.promised == self.claim {
+                self.accepted.insert(witness.id);
+            }
         }
     }
 
     pub(super) fn is_elected(&self) -> bool {
         self.accepted.len() >= majority(self.voters.len())
-    }
-
-    pub(super) fn is_answered(&self) -> bool {
-        !self.accepted.is_empty() || !self.refused.is_empty()
     }
 }
 

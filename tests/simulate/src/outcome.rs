@@ -102,23 +102,19 @@ impl Digest {
                 let rung = u64::from(plan.rung());
                 self.add(&[6, at, session.0, u64::from(plan.cap_kbps), rung]);
             }
-            GatewayEffect::KeyFrame { sessions } => {
+            GatewayEffect::KeyFrame(sessions) => {
                 self.add(&[7, at]);
                 sessions.iter().for_each(|session| self.add(&[session.0]));
             }
             GatewayEffect::End { session, .. } => self.add(&[8, at, session.0]),
-            GatewayEffect::Node(NodeEffect::Start { node }) => {
-                self.add(&[9, at, u64::from(node.0)])
-            }
+            GatewayEffect::Node(NodeEffect::Start(node)) => self.add(&[9, at, u64::from(node.0)]),
             GatewayEffect::Node(NodeEffect::Probe { node, sequence }) => {
                 self.add(&[10, at, u64::from(node.0), *sequence]);
             }
             GatewayEffect::Node(NodeEffect::Canary { node, sequence }) => {
                 self.add(&[11, at, u64::from(node.0), *sequence]);
             }
-            GatewayEffect::Node(NodeEffect::Forget { node }) => {
-                self.add(&[12, at, u64::from(node.0)])
-            }
+            GatewayEffect::Node(NodeEffect::Forget(node)) => self.add(&[12, at, u64::from(node.0)]),
             GatewayEffect::Event(CoreEvent::Moved { room, sessions, .. }) => {
                 self.add(&[13, at, room.0, sessions.len() as u64]);
             }

@@ -87,8 +87,7 @@ fn failed_hook_is_reported_and_success_is_not() {
     start_hooks.give_up(NODE);
     start_hooks.ending.remove(&NODE).unwrap().remove(0).join().unwrap();
     start_hooks.start(NODE, &"n".into(), &start("exit 0", false), 4);
-    let RunningStart::Program { program, .. } = start_hooks.running.remove(&NODE).unwrap().running
-    else {
+    let RunningStart::Program(program) = start_hooks.running.remove(&NODE).unwrap().running else {
         panic!("a program")
     };
     program.over();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use evenkeel_model::{
     AdmitOnFault, AdmitVerdict, Arm, AskId, BreachCount, CoreEvent, Decider, DecisionOutcome,
     GuardRule, Hook, HookAnswer, Offer, OfferRefusal, PluginFault, PluginState, PolicyName,
-    PolicyQuestion, RevisionAnswer, RoomId, RoomRow, SessionId,
+    PolicyQuestion, RevisionAnswer, RoomId, SessionId,
 };
 use evenkeel_revisions::{AdmissionSample, Revisions, unit};
 
@@ -63,9 +63,8 @@ impl Gateway {
             return;
         }
         let set = Arc::clone(&scenario.set);
-        let arm = self
-            .policies
-            .arm(&scenario.policy(Hook::Scenario), unit(Hook::Scenario, session.room, id));
+        let unit = unit(Hook::Scenario, session.room, id);
+        let arm = self.policies.arm(&scenario.policy(Hook::Scenario), unit);
         let (scenario, labels) = (request.scenario.clone(), request.labels.clone());
         let question = PolicyQuestion::Resolve { scenario, labels };
         self.ask(&set, arm, QuestionSubject::Resolve(id), question, now);
@@ -208,12 +207,8 @@ impl Gateway {
             room.placing = true;
             let set = settings.set.clone();
             let arm = self.policies.arm(&settings.policy(Hook::Routing), id.0);
-            let question = PolicyQuestion::Place {
-                room: id,
-                scenario,
-                labels,
-                nodes: self.tables.capacity.node_rows(&self.tables.nodes),
-            };
+            let nodes = self.tables.capacity.node_rows(&self.tables.nodes);
+            let question = PolicyQuestion::Place { room: id, scenario, labels, nodes };
             self.ask(&set, arm, QuestionSubject::Place(id), question, now);
         }
     }
@@ -276,8 +271,10 @@ impl Gateway {
         let revision = self.policies.revision(&policy, arm).map(|it| Arc::clone(&it.name));
         let limits = &self.tables.settings.limits;
         let budget = if about.is_of_offer() { limits.offer_budget } else { limits.advice_budget };
-        let (question, effects) = ((question, revision), (now, &mut self.tables.effects));
-        if let Some(asked) = self.questions.ask(set, arm, about, question, now + budget, effects) {
+        let (deadline, effects) = (now + budget, &mut self.tables.effects);
+        let id = self.questions.next_id();
+        let asked = PendingQuestion { id, policy, arm, revision, about, at: now };
+        if let Some(asked) = self.questions.ask(asked, question, deadline, effects) {
             self.conclude(asked, Err(PluginFault::Late), now);
         }
     }
@@ -408,13 +405,8 @@ impl Gateway {
         differs: Box<str>,
         answers: BreachCount,
     ) {
-        self.policies.handle_hidden_state(
-            policy,
-            revision,
-            differs,
-            answers,
-            &mut self.tables.effects,
-        );
+        let effects = &mut self.tables.effects;
+        self.policies.handle_hidden_state(policy, revision, differs, answers, effects);
     }
 
     /// Asks the room's routing policy about the room soon.
@@ -465,13 +457,8 @@ impl Gateway {
         if batch.is_empty() {
             return;
         }
-        let bound = self
-            .tables
-            .settings
-            .scenarios
-            .values()
-            .any(|s| s.set == policy.set && s.binds(Hook::Routing));
-        if !bound {
+        let mut scenarios = self.tables.settings.scenarios.values();
+        if !scenarios.any(|it| it.set == policy.set && it.binds(Hook::Routing)) {
             for id in batch {
                 self.route(now, |tables| Reroutes(tables).reroute_natively(id, now));
             }
@@ -480,16 +467,12 @@ impl Gateway {
         }
         let reads = self.policies.revision(policy, arm).cloned();
         let state = Placement(&self.tables);
-        let rows = batch.iter().map(|id| state.room_row(*id, reads.as_ref(), now));
-        let rooms: Vec<RoomRow> = rows.collect();
+        let rooms = batch.iter().map(|id| state.room_row(*id, reads.as_ref(), now)).collect();
         let versions =
             batch.iter().map(|id| (*id, self.tables.rooms[id].route().version)).collect();
         let memo = self.policies.memo(policy, arm);
-        let question = PolicyQuestion::Reroute {
-            nodes: self.tables.capacity.node_rows(&self.tables.nodes),
-            rooms,
-            memo,
-        };
+        let nodes = self.tables.capacity.node_rows(&self.tables.nodes);
+        let question = PolicyQuestion::Reroute { nodes, rooms, memo };
         self.ask(&policy.set, arm, QuestionSubject::Reroute(versions), question, now);
     }
 
@@ -575,10 +558,8 @@ impl Gateway {
 
     /// Asks about the next batch of the policy's sessions.
     pub(super) fn ask_tick(&mut self, policy: &PolicyName, now: Instant) {
-        self.tables.effects.set(
-            Timer::Tick(Arc::new(policy.clone())),
-            now + self.tables.settings.limits.tick_every,
-        );
+        let due = now + self.tables.settings.limits.tick_every;
+        self.tables.effects.set(Timer::Tick(Arc::new(policy.clone())), due);
         let has_canary = self.policies.canary(policy).is_some();
         for arm in Arm::ALL.into_iter().filter(|arm| *arm == Arm::Standing || has_canary) {
             if let Some((about, question)) = self.ticks().question(policy, arm, now) {

@@ -319,7 +319,7 @@ impl Policies {
             breaches.extend(breach.map(|breach| (policy.clone(), breach)));
         }
         for (policy, breach) in breaches {
-            self.breached(&policy, Arm::Canary, breach, effects);
+            self.breached(&policy, Arm::Canary, Some(breach), effects);
         }
     }
 
@@ -342,9 +342,7 @@ impl Policies {
             let often = moves >= judge.judging().moves_per_minute as usize;
             judge.note(room.id.0, Bad::default().with(Figure::Moves, often))
         });
-        if let Some(breach) = breach {
-            self.breached(&policy, Arm::Canary, breach, effects);
-        }
+        self.breached(&policy, Arm::Canary, breach, effects);
     }
 
     /// Counts decisions of a revision, and how many of them broke a rule.
@@ -363,9 +361,7 @@ impl Policies {
             let breach = conduct.as_mut()?.note(arm, decided, &life.judging(), now);
             breach.filter(|_| matters)
         });
-        if let Some(breach) = breach {
-            self.breached(policy, arm, breach, effects);
-        }
+        self.breached(policy, arm, breach, effects);
     }
 
     /// Counts an admission policy's decision on a newcomer.
@@ -380,9 +376,7 @@ impl Policies {
             let percent = policy.life.revisions().canary()?.share()?;
             policy.judge.as_mut()?.note_newcomer(newcomer, percent, now)
         });
-        if let Some(breach) = breach {
-            self.breached(policy, Arm::Canary, breach, effects);
-        }
+        self.breached(policy, Arm::Canary, breach, effects);
     }
 
     /// Counts answers that differed from those of a fresh instance. An active revision without a previous one stays.
@@ -401,8 +395,8 @@ impl Policies {
         let Some(revisions) = self.revisions(policy).filter(|_| answers.worse >= HIDDEN_MAX) else {
             return;
         };
-        let breach =
-            Breach { figure: Figure::HiddenState, canary: answers, rest: BreachCount::default() };
+        let (figure, rest) = (Figure::HiddenState, BreachCount::default());
+        let breach = Some(Breach { figure, canary: answers, rest });
         if revisions.canary().is_some_and(|canary| canary.revision.name == *revision) {
             self.breached(policy, Arm::Canary, breach, effects);
         } else if revisions.is_candidate(revision) {
@@ -415,20 +409,22 @@ impl Policies {
     }
 
     /// Reports the first breach of an arm, and removes its revision soon.
-    fn breached(&mut self, name: &PolicyName, arm: Arm, breach: Breach, effects: &mut Effects) {
-        let Some(policy) = self.all.get_mut(name) else { return };
+    fn breached(
+        &mut self,
+        name: &PolicyName,
+        arm: Arm,
+        breach: Option<Breach>,
+        effects: &mut Effects,
+    ) {
+        let (Some(breach), Some(policy)) = (breach, self.all.get_mut(name)) else { return };
         if std::mem::replace(&mut policy.reported[arm as usize], true) {
             return;
         }
         let Some(revision) = policy.life.revisions().of(arm).map(|it| Arc::clone(&it.name)) else {
             return;
         };
-        let reason = breach.to_string().into();
-        effects.event(CoreEvent::Breached {
-            policy: name.clone(),
-            revision: revision.clone(),
-            breach,
-        });
+        let (policy, reason) = (name.clone(), breach.to_string().into());
+        effects.event(CoreEvent::Breached { policy, revision: revision.clone(), breach });
         self.remove_harmful_soon(name, revision, reason, effects);
     }
 

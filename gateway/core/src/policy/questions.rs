@@ -190,7 +190,7 @@ impl QuestionsInFlight {
     pub(crate) fn new(now: Instant) -> QuestionsInFlight {
         QuestionsInFlight {
             asks: BTreeMap::new(),
-            next: 1,
+            next: 0,
             started: now,
             reroutes: BTreeMap::new(),
             failing: BTreeMap::new(),
@@ -198,42 +198,29 @@ impl QuestionsInFlight {
         }
     }
 
+    pub(crate) fn next_id(&mut self) -> AskId {
+        self.next += 1;
+        AskId(self.next)
+    }
+
     /// Sends a question. Returns it if too many questions are in flight; the native default decides then.
     pub(crate) fn ask(
         &mut self,
-        set: &Arc<str>,
-        arm: Arm,
-        about: QuestionSubject,
-        (question, revision): (PolicyQuestion, Option<Arc<str>>),
+        asked: PendingQuestion,
+        question: PolicyQuestion,
         deadline: Instant,
-        (now, effects): (Instant, &mut Effects),
+        effects: &mut Effects,
     ) -> Option<PendingQuestion> {
-        let policy = PolicyName { set: set.clone(), hook: about.hook() };
-        let id = AskId(self.next);
-        self.next += 1;
-        let asked = PendingQuestion {
-            id,
-            policy: policy.clone(),
-            arm,
-            revision: revision.clone(),
-            about,
-            at: now,
-        };
         if self.asks.len() >= ASKS_IN_FLIGHT_MAX {
             return Some(asked);
         }
+        let PendingQuestion { id, ref policy, arm, ref revision, at, .. } = asked;
+        let (policy, revision) = (policy.clone(), revision.clone());
+        let now_us = at.saturating_duration_since(self.started).as_micros() as u64;
         effects.set(Timer::AskLate(id), deadline);
+        let ask = Ask { id, policy, arm, revision, now_us, deadline, question };
+        effects.push(GatewayEffect::Ask(ask));
         self.asks.insert(id, asked);
-        let now_us = now.saturating_duration_since(self.started).as_micros() as u64;
-        effects.push(GatewayEffect::Ask(Ask {
-            id,
-            policy,
-            arm,
-            revision,
-            now_us,
-            deadline,
-            question,
-        }));
         None
     }
 

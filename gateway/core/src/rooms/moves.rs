@@ -149,7 +149,7 @@ impl Moves<'_> {
             Routes(self.0).renew_last_heard(id, now);
         }
         if to.is_some() && !sessions.is_empty() {
-            self.0.effects.push(GatewayEffect::KeyFrame { sessions: sessions.clone() });
+            self.0.effects.push(GatewayEffect::KeyFrame(sessions.clone()));
         }
         let room_name = self.0.rooms.name_of(id);
         let outcome = if to.is_some() { MoveOutcome::Done } else { MoveOutcome::Stranded };

@@ -308,14 +308,9 @@ impl Openings<'_> {
         session: Option<(SessionId, RoomId)>,
         reason: OfferRefusal,
     ) {
-        let scenario = offer.scenario.clone();
-        self.0.effects.event(CoreEvent::Refused {
-            offer: offer.id,
-            session,
-            scenario,
-            reason: reason.clone(),
-        });
-        self.0.effects.push(GatewayEffect::Reply { offer: offer.id, result: Err(reason) });
+        let (offer, scenario, result) = (offer.id, offer.scenario.clone(), Err(reason.clone()));
+        self.0.effects.event(CoreEvent::Refused { offer, session, scenario, reason });
+        self.0.effects.push(GatewayEffect::Reply { offer, result });
     }
 
     pub(crate) fn close(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
@@ -324,14 +319,8 @@ impl Openings<'_> {
         if let Some(room) = room {
             let closed = Box::new(closed(session, room, now));
             let (room, room_name) = (room.id, self.0.rooms.name_of(room.id));
-            self.0.effects.event(CoreEvent::Closed {
-                session: id,
-                room,
-                room_name,
-                reason,
-                closed,
-            });
-            self.remove(id, reason, now);
+            let closed = CoreEvent::Closed { session: id, room, room_name, reason, closed };
+            self.0.effects.event(closed);
         } else {
             let refused = match reason {
                 CloseReason::Shutdown => OfferRefusal::Draining,
@@ -341,8 +330,8 @@ impl Openings<'_> {
                 | CloseReason::Panicked => OfferRefusal::Closed,
             };
             self.reply_refused(id, refused);
-            self.remove(id, reason, now);
         }
+        self.remove(id, reason, now);
     }
 
     pub(crate) fn close_all(&mut self, reason: CloseReason, now: Instant) {

@@ -139,14 +139,9 @@ impl<'a> Placement<'a> {
     }
 
     pub(crate) fn waiting_for_placement(self, id: RoomId) -> Vec<SessionId> {
-        let placing = |session: &SessionId| {
-            self.0
-                .sessions
-                .get(session)
-                .is_some_and(|session| session.phase == SessionPhase::Placing)
-        };
-        let sessions = self.0.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
-        sessions.copied().filter(placing).collect()
+        let mut sessions = self.sessions_from(id, SessionPhase::Placing);
+        sessions.retain(|id| self.0.sessions[id].phase == SessionPhase::Placing);
+        sessions
     }
 
     /// The native default: where an unplaced room would go, or a placed room's node with its spares.
@@ -374,12 +369,8 @@ impl<'a> Placement<'a> {
     }
 
     pub(crate) fn shares(self, id: RoomId) -> Vec<(SessionId, u16)> {
-        let sessions = self.0.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
-        sessions
-            .filter_map(|id| self.0.sessions.get(id))
-            .filter(|session| session.phase >= SessionPhase::Placing)
-            .map(|session| (session.id, session.share))
-            .collect()
+        let sessions = self.sessions_from(id, SessionPhase::Placing).into_iter();
+        sessions.map(|id| (id, self.0.sessions[&id].share)).collect()
     }
 
     /// All nodes that the room uses have this much more capacity free.

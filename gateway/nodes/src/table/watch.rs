@@ -251,7 +251,7 @@ impl NodeTable {
         };
         let (attempt, within) = self[nearest].start(now);
         self.event(CoreEvent::Start { node: nearest, step: StartPhase::Begun { attempt } });
-        self.push(NodeEffect::Start { node: nearest });
+        self.push(NodeEffect::Start(nearest));
         self.set(NodeTimer::Probe(nearest), now);
         self.set(NodeTimer::StartLate(nearest), now + within);
     }

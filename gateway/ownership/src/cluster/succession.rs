@@ -20,7 +20,7 @@ impl Cluster {
         let ended = self.peer.ended_by(now);
         let known = std::mem::replace(&mut self.peer_ended, ended.is_some());
         if let Some(by) = ended.filter(|_| !known) {
-            self.event(ClusterEvent::PeerEnded { by });
+            self.event(ClusterEvent::PeerEnded(by));
         }
         match &mut self.role {
             MemberRole::Owner(own) => {
@@ -78,7 +78,7 @@ impl Cluster {
         match (&following.candidacy, armed) {
             (Some(candidacy), _) => {
                 if now.saturating_duration_since(candidacy.since) >= BLOCKED_AFTER {
-                    let heard = candidacy.is_answered();
+                    let heard = candidacy.answered;
                     blocked = Some(if heard { Blocked::OwnerHeard } else { Blocked::NoAgent });
                 }
             }
@@ -97,14 +97,9 @@ impl Cluster {
                 blocked = listened.then_some(Blocked::Unknown);
             }
         }
-        if let Some(blocked) = blocked {
-            self.report(blocked);
-        }
-    }
-
-    /// Reports the first reason of each silence.
-    fn report(&mut self, blocked: Blocked) {
-        if let MemberRole::Standby(following) = &mut self.role
+        // The first reason of each silence is reported.
+        if let Some(blocked) = blocked
+            && let MemberRole::Standby(following) = &mut self.role
             && following.blocked.replace(blocked).is_none()
         {
             self.event(ClusterEvent::TakeoverBlocked(blocked));
@@ -149,7 +144,7 @@ impl Cluster {
                     let voters = self.agents.choose(&[], now);
                     if !voters.is_empty() {
                         own.arming = Arming::On(voters.clone());
-                        self.event(ClusterEvent::Armed { voters });
+                        self.event(ClusterEvent::Armed(voters));
                     }
                 }
             }
@@ -183,7 +178,7 @@ impl Cluster {
         if let MemberRole::Owner(own) = &mut self.role {
             own.handle_raise();
         }
-        self.outputs.push_back(ClusterOutput::Raise { epoch: self.epoch });
+        self.outputs.push_back(ClusterOutput::Raise(self.epoch));
     }
 
     /// The peer's ownership is newer than this member's. Equal epochs are a mistake of configuration.
@@ -197,10 +192,10 @@ impl Cluster {
         *following = Following::new(true, now);
         let changed = std::mem::replace(&mut self.epoch, epoch) != epoch;
         if yielded {
-            self.outputs.push_back(ClusterOutput::StepDown { epoch });
+            self.outputs.push_back(ClusterOutput::StepDown(epoch));
         }
         if changed || !known {
-            self.event(ClusterEvent::Followed { epoch });
+            self.event(ClusterEvent::Followed(epoch));
         }
         // The owner's lease depends on the echo.
         self.send_beat(now);
@@ -210,8 +205,8 @@ impl Cluster {
         self.role = MemberRole::Standby(Following::new(true, now));
         self.epoch = epoch;
         self.permit(now);
-        self.outputs.push_back(ClusterOutput::StepDown { epoch });
-        self.event(ClusterEvent::Followed { epoch });
+        self.outputs.push_back(ClusterOutput::StepDown(epoch));
+        self.event(ClusterEvent::Followed(epoch));
         self.send_beat(now);
     }
 
@@ -221,7 +216,7 @@ impl Cluster {
         let yielded = following.yielded.is_some();
         self.epoch = elected.map_or_else(|| self.next_epoch(), |candidacy| candidacy.claim);
         self.highest = self.highest.max(self.epoch);
-        self.role = MemberRole::Owner(Ownership::new());
+        self.role = MemberRole::Owner(Ownership::default());
         // The copy is restored, and grows old from now on.
         self.whole = false;
         if yielded {

@@ -144,11 +144,11 @@ impl Checker {
                 self.load.death(now);
             }
         }
-        if let GatewayEffect::Node(NodeEffect::Forget { node }) = output {
+        if let GatewayEffect::Node(NodeEffect::Forget(node)) = output {
             let found = self.node_list.forgotten(*node, &self.scene, self.outputs.open(), now);
             self.note(found, now);
         }
-        if let GatewayEffect::Node(NodeEffect::Start { .. }) = output {
+        if let GatewayEffect::Node(NodeEffect::Start(_)) = output {
             self.flow.started(now);
         }
         self.scene.learn(output);

@@ -40,7 +40,7 @@ impl Outputs {
                 !self.installed.remove(session) || left
             }
             GatewayEffect::Plan { session, .. } => !self.installed.contains(session),
-            GatewayEffect::KeyFrame { sessions } => {
+            GatewayEffect::KeyFrame(sessions) => {
                 sessions.iter().any(|session| !self.installed.contains(session))
             }
             GatewayEffect::Reply { offer, result } => {
@@ -56,9 +56,9 @@ impl Outputs {
             | GatewayEffect::Restore(_)
             | GatewayEffect::Node(NodeEffect::Probe { .. })
             | GatewayEffect::Node(NodeEffect::Canary { .. })
-            | GatewayEffect::Node(NodeEffect::Start { .. })
+            | GatewayEffect::Node(NodeEffect::Start(_))
             | GatewayEffect::Node(NodeEffect::EndStart { .. })
-            | GatewayEffect::Node(NodeEffect::Forget { .. })
+            | GatewayEffect::Node(NodeEffect::Forget(_))
             | GatewayEffect::Rollout(_)
             | GatewayEffect::Unload { .. }
             | GatewayEffect::Remember { .. }

@@ -440,7 +440,7 @@ impl World {
                 }
                 Some(*epoch)
             }
-            ClusterOutput::Raise { epoch } => Some(*epoch),
+            ClusterOutput::Raise(epoch) => Some(*epoch),
             ClusterOutput::Event(ClusterEvent::LeaseLapsed) => {
                 self.lapses += 1;
                 None

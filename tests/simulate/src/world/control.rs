@@ -55,7 +55,7 @@ impl World<'_> {
                     state.plan = plan;
                 }
             }
-            GatewayEffect::KeyFrame { .. }
+            GatewayEffect::KeyFrame(_)
             | GatewayEffect::Restore(_)
             | GatewayEffect::Node(NodeEffect::EndStart { .. })
             | GatewayEffect::Rollout(_)
@@ -71,8 +71,8 @@ impl World<'_> {
             GatewayEffect::Node(NodeEffect::Probe { node, sequence }) => {
                 self.send(node.0 as usize, Arrival::Probe { sequence });
             }
-            GatewayEffect::Node(NodeEffect::Start { node }) => self.start(node),
-            GatewayEffect::Node(NodeEffect::Forget { node }) => self.forget(node),
+            GatewayEffect::Node(NodeEffect::Start(node)) => self.start(node),
+            GatewayEffect::Node(NodeEffect::Forget(node)) => self.forget(node),
             GatewayEffect::Event(event) => {
                 self.judge_death(&event);
                 self.outcome.hear(&event, self.now - self.began);

@@ -35,10 +35,10 @@ fn packets_fail_over_at_flip_then_event() {
     let down = place(|o| {
         matches!(o, GatewayEffect::Event(CoreEvent::Node { to: Health::Down, rooms: 1, .. }))
     });
-    let keys = place(|o| matches!(o, GatewayEffect::KeyFrame { .. }));
+    let keys = place(|o| matches!(o, GatewayEffect::KeyFrame(_)));
     let moved = place(|o| matches!(o, GatewayEffect::Event(CoreEvent::Moved { .. })));
     assert!(down < keys && keys < moved);
-    let GatewayEffect::KeyFrame { sessions } = &world.outputs[keys] else { unreachable!() };
+    let GatewayEffect::KeyFrame(sessions) = &world.outputs[keys] else { unreachable!() };
     assert_eq!(sessions, &[session, listener]);
     assert_eq!(world.moves(), [(A, Some(B))]);
     let cause = |e: &CoreEvent| matches!(e, CoreEvent::Moved { cause: MoveCause::NodeDown, .. });

@@ -14,7 +14,7 @@ use crate::gateway::{GatewayEffect, Impossible};
 
 fn forgotten(world: &World) -> Vec<NodeId> {
     let forgotten = |output: &GatewayEffect| match output {
-        GatewayEffect::Node(NodeEffect::Forget { node }) => Some(*node),
+        GatewayEffect::Node(NodeEffect::Forget(node)) => Some(*node),
         _ => None,
     };
     world.outputs.iter().filter_map(forgotten).collect()

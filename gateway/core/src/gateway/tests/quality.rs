@@ -108,7 +108,7 @@ fn video_resume_requests_key_frames() {
     assert!(!plan(&world, other).sheds(96));
     let keys = |world: &World| {
         let keys = |o: &GatewayEffect| match o {
-            GatewayEffect::KeyFrame { sessions } => Some(sessions.clone()),
+            GatewayEffect::KeyFrame(sessions) => Some(sessions.clone()),
             _ => None,
         };
         world.outputs.iter().filter_map(keys).collect::<Vec<_>>()
@@ -167,7 +167,7 @@ fn repeated_changes_are_sent_once() {
     );
     let count = |what: fn(&GatewayEffect) -> bool| world.outputs.iter().filter(|o| what(o)).count();
     assert_eq!(count(|o| matches!(o, GatewayEffect::Plan { .. })), viewers.len());
-    assert_eq!(count(|o| matches!(o, GatewayEffect::KeyFrame { .. })), 1);
+    assert_eq!(count(|o| matches!(o, GatewayEffect::KeyFrame(_))), 1);
     assert_eq!(
         count(|o| matches!(o, GatewayEffect::Event(CoreEvent::Degraded { arg: 0 | 90, .. }))),
         40

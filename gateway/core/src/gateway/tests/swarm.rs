@@ -411,7 +411,7 @@ impl Swarm {
                     assert!(seen.legs.remove(&(*session, *hop)), "{output:?}");
                 }
                 GatewayEffect::Plan { session, .. } => assert!(seen.installed.contains(session)),
-                GatewayEffect::KeyFrame { sessions } => {
+                GatewayEffect::KeyFrame(sessions) => {
                     assert!(!sessions.is_empty());
                     assert!(sessions.iter().all(|session| seen.installed.contains(session)));
                 }
@@ -430,12 +430,12 @@ impl Swarm {
                 | GatewayEffect::Reply { .. }
                 | GatewayEffect::Node(NodeEffect::Probe { .. })
                 | GatewayEffect::Node(NodeEffect::Canary { .. })
-                | GatewayEffect::Node(NodeEffect::Start { .. })
+                | GatewayEffect::Node(NodeEffect::Start(_))
                 | GatewayEffect::Node(NodeEffect::EndStart { .. })
                 | GatewayEffect::Rollout(_)
                 | GatewayEffect::Unload { .. }
                 | GatewayEffect::Remember { .. } => {}
-                GatewayEffect::Node(NodeEffect::Forget { .. }) => seen.forgot = true,
+                GatewayEffect::Node(NodeEffect::Forget(_)) => seen.forgot = true,
             }
         }
         self.history.extend(outputs);

@@ -258,15 +258,15 @@ impl World {
                 | GatewayEffect::CloseAt { .. }
                 | GatewayEffect::Plan { .. }
                 | GatewayEffect::Node(NodeEffect::EndStart { .. })
-                | GatewayEffect::KeyFrame { .. }
+                | GatewayEffect::KeyFrame(_)
                 | GatewayEffect::End { .. }
                 | GatewayEffect::Rollout(_)
                 | GatewayEffect::Unload { .. }
                 | GatewayEffect::Remember { .. }
                 | GatewayEffect::Event(_)
                 | GatewayEffect::Finished => {}
-                GatewayEffect::Node(NodeEffect::Start { node }) => self.starts.push(*node),
-                GatewayEffect::Node(NodeEffect::Forget { node }) => {
+                GatewayEffect::Node(NodeEffect::Start(node)) => self.starts.push(*node),
+                GatewayEffect::Node(NodeEffect::Forget(node)) => {
                     self.fakes[node.0 as usize] = Fake { dead: true, ..Fake::default() };
                 }
             }
@@ -395,7 +395,7 @@ impl World {
     /// not being removed, in the same order.
     pub(super) fn hand_over(&mut self, alone: Duration) -> HopMap {
         self.settle();
-        let last = self.gateway.records().take_all_changed(self.now);
+        let last = self.gateway.records().take_changed(None, self.now);
         self.take(last);
         let record = self.gateway.record(self.now);
         self.assert_followed(&record);
@@ -433,7 +433,7 @@ impl World {
 
     /// Takes some records that changed.
     fn follow(&mut self) {
-        let changed = self.gateway.records().take_changed(3, self.now);
+        let changed = self.gateway.records().take_changed(Some(3), self.now);
         self.take(changed);
     }
 

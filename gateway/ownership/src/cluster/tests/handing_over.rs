@@ -24,7 +24,7 @@ fn hand_over_waits_for_the_last_records() {
     group.member(1).handle_replica(true, 9, now);
     group.pass(1);
     assert_eq!(group.took_over(1), Some(TakeoverCause::HandOver));
-    assert!(group.happened(0, &ClusterOutput::StepDown { epoch: 2 }));
+    assert!(group.happened(0, &ClusterOutput::StepDown(2)));
     group.pass(5_000);
     assert_eq!(group.owner(), Some(1));
     let failed = ClusterOutput::Event(ClusterEvent::HandOverFailed);

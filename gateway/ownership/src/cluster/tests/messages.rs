@@ -70,7 +70,7 @@ fn owner_of_the_older_epoch_steps_down() {
     assert!(!old.is_owner());
     let outputs: Vec<ClusterOutput> = std::iter::from_fn(|| old.poll_output()).collect();
     let stops = outputs.iter().position(|output| *output == ClusterOutput::MaySend(MaySend::Never));
-    let steps = outputs.iter().position(|output| *output == ClusterOutput::StepDown { epoch: 2 });
+    let steps = outputs.iter().position(|output| *output == ClusterOutput::StepDown(2));
     assert!(stops.is_some() && stops < steps);
 }
 

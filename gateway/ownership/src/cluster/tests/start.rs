@@ -91,5 +91,5 @@ fn epoch_exceeds_one_learned_later() {
     group.pass(100);
     assert_eq!(group.owner(), Some(0));
     assert_eq!(group.member(0).epoch(), 81);
-    assert!(group.happened(0, &ClusterOutput::Raise { epoch: 81 }));
+    assert!(group.happened(0, &ClusterOutput::Raise(81)));
 }

@@ -79,7 +79,7 @@ fn end_that_silence_confirms_is_reported_once() {
     group.member(1).handle_peer_closed(Reporter::Agent, now);
     group.pass(10);
     let seen = group.outputs.iter().filter_map(|(_, _, output)| match output {
-        ClusterOutput::Event(ClusterEvent::PeerEnded { by: Reporter::Agent }) => {
+        ClusterOutput::Event(ClusterEvent::PeerEnded(Reporter::Agent)) => {
             Some("ended by its agent")
         }
         ClusterOutput::TakeOver { .. } => Some("taken over"),
@@ -162,7 +162,7 @@ fn owner_that_resumes_sends_nothing() {
     group.resume(0);
     group.pass(1_000);
     assert_eq!(group.owner(), Some(1));
-    assert!(group.happened(0, &ClusterOutput::StepDown { epoch: 2 }));
+    assert!(group.happened(0, &ClusterOutput::StepDown(2)));
     assert!(!group.member(0).is_owner());
 }
 
@@ -175,7 +175,7 @@ fn owner_that_resumes_alone_asks_agents() {
     group.resume(0);
     group.pass(1_000);
     assert_eq!(group.owner(), Some(1));
-    assert!(group.happened(0, &ClusterOutput::StepDown { epoch: 2 }));
+    assert!(group.happened(0, &ClusterOutput::StepDown(2)));
 }
 
 #[test]

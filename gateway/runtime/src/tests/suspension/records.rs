@@ -250,7 +250,7 @@ async fn takeover_answers_once_packets_are_served() {
     first.handle.release().await.unwrap();
     first.join().unwrap();
     let snapshot = Box::new(snapshot_of([batch]));
-    let take_over = |reply| ControlRequest::TakeOver { snapshot, descriptors, reply };
+    let take_over = |reply| ControlRequest::Restore { snapshot, descriptors, resume: true, reply };
     let restored = look_at_answer(&second, take_over, || {
         clients.iter_mut().for_each(|client| client.talk(1));
     });
