@@ -93,7 +93,7 @@ fn crowd_report_counts_hits_losses_and_witnesses() {
         let is_down = |event: &evenkeel_client::ServerEvent| {
             event.name == "node" && event.data["to"] == "down"
         };
-        assert!(crowd.heard.wait(fault.at_ns, TIMEOUT, is_down).await);
+        assert!(crowd.events.wait(fault.at_ns, TIMEOUT, is_down).await);
         tokio::time::sleep(Duration::from_millis(500)).await;
         let window = crowd.end_window().await;
         let effect = window.effect_of(&fault);

@@ -47,7 +47,7 @@ fn caps(phone: &Phone) -> Vec<u64> {
 }
 
 fn rung(gateway: &Gateway) -> u8 {
-    gateway.ask(gateway.handle.sessions()).unwrap()[0].standing.plan.rung()
+    gateway.ask(gateway.handle.sessions()).unwrap()[0].state.plan.rung()
 }
 
 #[test]

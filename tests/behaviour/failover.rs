@@ -80,7 +80,7 @@ fn assert_call_survives(
     let (was, is) = (nodes[first].number(), nodes[second].number());
     party.hear("media through the first hop", was, 10);
 
-    let session = gateway.session(&opened).unwrap().standing.session;
+    let session = gateway.session(&opened).unwrap().state.session;
     die(&mut nodes[first]);
     party.hear("media through the second hop", is, 20);
 
@@ -97,7 +97,7 @@ fn assert_call_survives(
         );
         assert!(asked, "the sender is asked for a key frame by its own SSRC");
     }
-    assert_eq!(gateway.session(&opened).unwrap().standing.session, session);
+    assert_eq!(gateway.session(&opened).unwrap().state.session, session);
     let (cause, from, to) = gateway.expect_event("the move is reported", moved);
     // A closed port marks the hop down before the node.
     assert!(matches!(cause, MoveCause::NodeDown | MoveCause::Link));

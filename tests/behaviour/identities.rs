@@ -171,5 +171,5 @@ fn first_packet_to_open_listener_opens_session() {
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
     let sessions = gateway.ask(gateway.handle.sessions()).unwrap();
     assert_eq!(sessions.len(), 1);
-    assert_eq!(*sessions[0].standing.room, *format!("open-0-{}", ann.address()));
+    assert_eq!(*sessions[0].state.room, *format!("open-0-{}", ann.address()));
 }

@@ -135,7 +135,7 @@ fn hitless_with_rewriting_nodes_degrades_to_hot() {
             | GatewayEvent::NotOpened { .. } => None,
         }) == Some(RedundancyMode::Hot)
     });
-    assert_eq!(gateway.session(&call.opened).unwrap().standing.mode, RedundancyMode::Hot);
+    assert_eq!(gateway.session(&call.opened).unwrap().state.mode, RedundancyMode::Hot);
     call.hear("media continues", 20);
     let first = call.opened.route[0].node.0 as usize;
     nodes[first].die();
@@ -160,7 +160,7 @@ fn mode_changes_during_call_without_loss() {
         RedundancyMode::ActiveActive,
     ] {
         change(&gateway, |scenario| scenario.mode = mode);
-        let session = gateway.session(&call.opened).unwrap().standing;
+        let session = gateway.session(&call.opened).unwrap().state;
         assert_eq!((session.mode, session.hop), (mode, Some(carrier)));
         if mode == RedundancyMode::Hitless {
             copies_come(&gateway, &mut call);
@@ -273,7 +273,7 @@ fn regional_room_moves_to_next_region() {
     call.hear("media flows", 20);
     nodes[0].die();
     call.hear("media through the west", 20);
-    assert_eq!(gateway.session(&call.opened).unwrap().standing.hop.unwrap().node, NodeId(1));
+    assert_eq!(gateway.session(&call.opened).unwrap().state.hop.unwrap().node, NodeId(1));
     assert_eq!(view(&gateway, RedundancyMode::Regional).recoveries, 2);
 }
 
@@ -288,7 +288,7 @@ fn active_active_rooms_spread_and_survive() {
     nodes[carriers[0].0 as usize].die();
     for call in &mut calls {
         call.hear("media continues", 20);
-        let session = gateway.session(&call.opened).unwrap().standing;
+        let session = gateway.session(&call.opened).unwrap().state;
         assert_eq!(session.hop.unwrap().node, carriers[1]);
     }
     wait_until("the recovery is measured", || {

@@ -35,7 +35,7 @@ fn concurrent_offers_of_address_get_one_session() {
     assert_eq!(refused, Some(&ControlError::AddressTaken(ann.address())));
     let sessions = gateway.ask(gateway.handle.sessions()).unwrap();
     assert_eq!(
-        sessions.iter().map(|session| session.standing.session).collect::<Vec<_>>(),
+        sessions.iter().map(|session| session.state.session).collect::<Vec<_>>(),
         [opened.session]
     );
 }

@@ -24,8 +24,8 @@ fn view(gateway: &Gateway, hook: Hook) -> PolicyView {
 fn rungs(gateway: &Gateway, sessions: &[SessionAnswer]) -> Vec<u8> {
     let all: Vec<SessionView> = gateway.ask(gateway.handle.sessions()).unwrap();
     let rung =
-        |opened: &SessionAnswer| all.iter().find(|view| view.standing.session == opened.session);
-    sessions.iter().filter_map(|opened| Some(rung(opened)?.standing.plan.rung())).collect()
+        |opened: &SessionAnswer| all.iter().find(|view| view.state.session == opened.session);
+    sessions.iter().filter_map(|opened| Some(rung(opened)?.state.plan.rung())).collect()
 }
 
 #[test]
@@ -63,14 +63,14 @@ fn trapping_session_is_quarantined_and_explained() {
         gateway.ask(gateway.handle.explain(opened.session)).unwrap().unwrap()
     };
     let quarantined = explained(&sessions[1]);
-    assert!(quarantined.said.is_empty());
+    assert!(quarantined.decisions.is_empty());
     let [quarantine] = &quarantined.quarantines[..] else { panic!("{quarantined:?}") };
     assert_eq!((&quarantine.policy.hook, &quarantine.revision), (&Hook::Degradation, &revision));
     assert!(quarantine.fault.to_string().contains("unreachable"), "{quarantine:?}");
     for opened in [&sessions[0], &sessions[2]] {
         let explained = explained(opened);
         assert!(explained.quarantines.is_empty());
-        let [said] = &explained.said[..] else { panic!("{explained:?}") };
+        let [said] = &explained.decisions[..] else { panic!("{explained:?}") };
         assert_eq!(said.by.to_string(), format!("call/degradation@{revision}"));
         assert_eq!(&*said.notes[0].0, "sessions");
     }

@@ -39,7 +39,7 @@ pub(crate) type CommandResult = Result<String, String>;
 
 pub(crate) struct Commands<T> {
     jobs: SyncSender<CommandJob<T>>,
-    done: Receiver<(T, CommandResult)>,
+    results: Receiver<(T, CommandResult)>,
     /// An eventfd that is readable when a job is done.
     pub(crate) bell: Arc<EventFd>,
 }
@@ -70,7 +70,7 @@ impl<T: Send + 'static> Commands<T> {
             };
             thread::Builder::new().name(format!("commands-{number}")).spawn(work)?;
         }
-        Ok(Commands { jobs, done, bell })
+        Ok(Commands { jobs, results: done, bell })
     }
 
     /// Queues a job. Returns false if too many jobs wait.
@@ -80,7 +80,7 @@ impl<T: Send + 'static> Commands<T> {
 
     pub(crate) fn done(&self) -> impl Iterator<Item = (T, CommandResult)> {
         let _ = self.bell.read();
-        self.done.try_iter()
+        self.results.try_iter()
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) enum ProcessSource {
 
 pub(crate) struct WatchedProcess {
     source: ProcessSource,
-    held: Option<ProcessHandle>,
+    handle: Option<ProcessHandle>,
     /// Time of the next start, if the agent starts the process.
     start: Option<Instant>,
 }
@@ -45,22 +45,22 @@ impl WatchedProcess {
     /// With `cold`, a process started by the agent waits until a gateway requests it.
     pub(crate) fn new(source: ProcessSource, cold: bool, now: Instant) -> WatchedProcess {
         let start = (matches!(source, ProcessSource::Command { .. }) && !cold).then_some(now);
-        WatchedProcess { source, held: None, start }
+        WatchedProcess { source, handle: None, start }
     }
 
     pub(crate) fn pid(&self) -> Option<i32> {
-        self.held.as_ref().map(|held| held.pid)
+        self.handle.as_ref().map(|held| held.pid)
     }
 
     /// A pidfd that is readable once the process has exited.
     pub(crate) fn fd(&self) -> Option<&PidFd> {
-        self.held.as_ref().map(|held| &held.fd)
+        self.handle.as_ref().map(|held| &held.fd)
     }
 
     /// Starts the process at once. Returns whether the agent is configured to start it.
     pub(crate) fn start(&mut self, now: Instant) -> bool {
         let ours = matches!(self.source, ProcessSource::Command { .. });
-        if ours && self.held.is_none() {
+        if ours && self.handle.is_none() {
             self.start = Some(now);
         }
         ours
@@ -68,10 +68,10 @@ impl WatchedProcess {
 
     /// Finds or starts the process if there is none. Returns whether there is one afterwards.
     pub(crate) fn look(&mut self, now: Instant) -> io::Result<bool> {
-        if self.held.is_some() {
+        if self.handle.is_some() {
             return Ok(true);
         }
-        self.held = match &self.source {
+        self.handle = match &self.source {
             ProcessSource::PidFile { path, exe } => {
                 let named = || {
                     let pid = number(&fs::read_to_string(path).ok()?)?;
@@ -88,12 +88,12 @@ impl WatchedProcess {
                 Some(spawn(command)?)
             }
         };
-        Ok(self.held.is_some())
+        Ok(self.handle.is_some())
     }
 
     /// Releases the process after its pidfd became readable. Returns its PID.
     pub(crate) fn ended(&mut self, now: Instant) -> Option<i32> {
-        let held = self.held.take()?;
+        let held = self.handle.take()?;
         if let Some(mut child) = held.child {
             // The process has exited, so this does not block.
             let _ = child.wait();
@@ -106,11 +106,11 @@ impl WatchedProcess {
 
     /// Signals exactly this process. Returns whether it is running.
     pub(crate) fn signal(&self, signal: Signal) -> bool {
-        self.held.as_ref().is_some_and(|held| held.fd.send_signal(signal as i32).is_ok())
+        self.handle.as_ref().is_some_and(|held| held.fd.send_signal(signal as i32).is_ok())
     }
 
     pub(crate) fn is_ours(&self) -> bool {
-        self.held.as_ref().is_some_and(|held| held.child.is_some())
+        self.handle.as_ref().is_some_and(|held| held.child.is_some())
     }
 }
 

@@ -12,8 +12,8 @@ use evenkeel_config::read_duration;
 use evenkeel_control::history::{Carried, EndedSession};
 use evenkeel_control::{ControlError, NodeNames, SessionView};
 use evenkeel_core::{
-    Explanation, Impossible, MoveRecord, NodeCandidate, NodeStanding, RoomStanding, Said,
-    SubjectQuarantine,
+    Explanation, Impossible, MoveRecord, NodeCandidate, NodeStanding, RoomStanding,
+    SubjectDecision, SubjectQuarantine,
 };
 use evenkeel_model::{
     DecisionOutcome, EvidenceSource, Hop, HopGrant, Measures, Metric, RoomId, SessionId,
@@ -34,7 +34,7 @@ pub(super) async fn sessions(
     let page = Page::read(asked, SessionId(0), session_id)?;
     let listing = shared.handle.sessions_after(page.after, page.wanted());
     let mut all = shared.ask("", listing).await?;
-    let next = page.cut(&mut all, |session| session.standing.session.to_string());
+    let next = page.cut(&mut all, |session| session.state.session.to_string());
     let sessions: Vec<_> = all.iter().map(|one| session_view(one, &shared.names)).collect();
     Ok(Json(object! { sessions: sessions, next?: next }))
 }
@@ -133,7 +133,7 @@ fn measured(measures: &Measures) -> BTreeMap<&'static str, u32> {
 }
 
 fn session_view(view: &SessionView, names: &NodeNames) -> impl Serialize + use<> {
-    let session = &view.standing;
+    let session = &view.state;
     object! {
         id: session.session.to_string(),
         room: Arc::clone(&session.room),
@@ -173,7 +173,7 @@ fn explained(
     nodes: &[NodeStanding],
     names: &NodeNames,
 ) -> impl Serialize + use<> {
-    let standing = &explanation.standing;
+    let standing = &explanation.state;
     let on = standing.hop.and_then(|hop| nodes.iter().find(|node| node.hop.node == hop.node));
     let witness = |&(witness, since): &(EvidenceSource, Duration)| {
         object! { witness: witness.name(), for_ms: ms(since) }
@@ -253,13 +253,13 @@ fn explained(
         // The latest first.
         moves: explanation.moves.iter().rev().map(step).collect::<Vec<_>>(),
         // The last policy answers about the session and its room, in the order of the hooks.
-        policy_answers: explanation.said.iter().map(policy_answer).collect::<Vec<_>>(),
+        policy_answers: explanation.decisions.iter().map(policy_answer).collect::<Vec<_>>(),
         // Revisions that fault on the session or its room; the gateway does not ask them about it.
         quarantined: explanation.quarantines.iter().map(quarantine).collect::<Vec<_>>(),
     }
 }
 
-fn policy_answer(said: &Said) -> impl Serialize + use<> {
+fn policy_answer(said: &SubjectDecision) -> impl Serialize + use<> {
     let note = |(key, value): &(Box<str>, i64)| object! { key: key.clone(), value: *value };
     object! {
         hook: said.hook.name(),

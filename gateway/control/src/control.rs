@@ -374,13 +374,13 @@ impl Control {
 
     /// Sockets are opened last, so that a refused list costs nothing. Control is blocked while many are opened.
     fn take(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
-        let stands = self.nodes.listed.iter().flatten().filter(|listed| !listed.leaves);
+        let stands = self.nodes.nodes.iter().flatten().filter(|listed| !listed.leaves);
         let stands: Vec<_> = stands.map(|listed| Arc::clone(&listed.node)).collect();
         let held = self.nodes.guard.check(&list.nodes, &stands, now).err();
         if let Some(shrinks) = held.filter(|_| !list.force) {
             return Err(shrinks.into());
         }
-        let steps = NodeListChange::of(list, &self.nodes.listed);
+        let steps = NodeListChange::of(list, &self.nodes.nodes);
         let (adding, room) = (steps.comes.len(), self.gateway.node_table().vacancies(now));
         if adding > room {
             return Err(NotListed::Full { adding, room });
@@ -447,7 +447,7 @@ impl Control {
             // Cannot fail: the node exists and is being removed.
             let _ = self.gateway.change_nodes(now, |nodes| nodes.handle_node_kept(id, now));
             change.added.push(Arc::clone(&node.name));
-            set(&mut self.nodes.listed, id, Some(ListedNode { node, leaves: false }));
+            set(&mut self.nodes.nodes, id, Some(ListedNode { node, leaves: false }));
         }
         for ((id, node), equipment) in steps.changes.into_iter().zip(changes) {
             if let Some(core) = self.core(&node) {
@@ -467,7 +467,7 @@ impl Control {
             change.changed.push(Arc::clone(&node.name));
             self.reporting.names.change(id, &node);
             is_known_anew = true;
-            set(&mut self.nodes.listed, id, Some(ListedNode { node, leaves: false }));
+            set(&mut self.nodes.nodes, id, Some(ListedNode { node, leaves: false }));
         }
         // Nodes are added before others are removed, so that displaced rooms can move to the new nodes.
         for (node, equipment) in steps.comes.into_iter().zip(comes) {
@@ -495,7 +495,7 @@ impl Control {
             is_known_anew = true;
             self.equip(id, node, equipment);
         }
-        for (id, listed) in (0..).map(NodeId).zip(&mut self.nodes.listed) {
+        for (id, listed) in (0..).map(NodeId).zip(&mut self.nodes.nodes) {
             let Some(listed) = listed else { continue };
             let goes = steps.goes.contains(&id);
             listed.leaves |= goes;
@@ -527,7 +527,7 @@ impl Control {
         self.probes.set_canary(id, None);
         set(&mut self.nodes.trunks, id, Vec::new());
         self.workers.command_all(|| WorkerCommand::RemoveNode(id));
-        if let Some(listed) = self.nodes.listed.get_mut(id.0 as usize).and_then(Option::take) {
+        if let Some(listed) = self.nodes.nodes.get_mut(id.0 as usize).and_then(Option::take) {
             let name = Arc::clone(&listed.node.name);
             self.reporting.send_event(GatewayEvent::NodeRemoved { node: id, name });
             self.teach_policies();
@@ -541,7 +541,7 @@ impl Control {
     /// Installs the resources of a node. Its trunks, if they are new, are given to the workers.
     pub(crate) fn equip(&mut self, id: NodeId, node: Arc<NodeConfig>, equipment: Equipment) {
         let Equipment { driver, probe, line, agent, canary, trunks, duplicates } = equipment;
-        set(&mut self.nodes.listed, id, Some(ListedNode { node, leaves: false }));
+        set(&mut self.nodes.nodes, id, Some(ListedNode { node, leaves: false }));
         self.signalling.equip(id, driver, line);
         self.probes.set_prober(id, probe);
         self.probes.set_agent(id, agent);

@@ -37,7 +37,7 @@ const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// The newest records.
 #[derive(Default, Debug)]
 pub struct SessionHistory {
-    kept: Mutex<RecentRecords>,
+    records: Mutex<RecentRecords>,
     dropped: AtomicU64,
 }
 
@@ -98,7 +98,7 @@ impl SessionHistory {
     }
 
     fn lock(&self) -> MutexGuard<'_, RecentRecords> {
-        lock(&self.kept)
+        lock(&self.records)
     }
 }
 

@@ -140,7 +140,7 @@ pub enum AgentError {
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionView {
     /// Its state in the core.
-    pub standing: SessionStanding,
+    pub state: SessionStanding,
     /// The media that it carried.
     pub totals: Totals,
 }

@@ -53,7 +53,7 @@ pub enum OperationTarget {
 #[derive(Default)]
 pub(crate) struct NodeResources {
     /// Indexed by node.
-    pub(crate) listed: Vec<Option<ListedNode>>,
+    pub(crate) nodes: Vec<Option<ListedNode>>,
     pub(crate) guard: DownstreamGuard,
     /// The task that reloads the configuration.
     pub(crate) reloader: Option<mpsc::Sender<ReloadRequest>>,
@@ -63,11 +63,11 @@ pub(crate) struct NodeResources {
 
 impl NodeResources {
     pub(crate) fn listed(&self, id: NodeId) -> Option<&Arc<NodeConfig>> {
-        self.listed.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
+        self.nodes.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
     }
 
     pub(crate) fn leaves(&self, id: NodeId) -> bool {
-        self.listed.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|listed| listed.leaves)
+        self.nodes.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|listed| listed.leaves)
     }
 
     /// The node's name; its number, if the node is gone.
@@ -77,7 +77,7 @@ impl NodeResources {
 
     /// The node with this name. A node that is being removed is returned only if no other node has the name.
     pub(crate) fn node_named(&self, name: &str) -> Option<NodeId> {
-        let nodes = (0..).map(NodeId).zip(&self.listed);
+        let nodes = (0..).map(NodeId).zip(&self.nodes);
         let named = nodes.filter_map(|(id, listed)| {
             let listed = listed.as_ref().filter(|listed| *listed.node.name == *name)?;
             Some((listed.leaves, id))
@@ -88,7 +88,7 @@ impl NodeResources {
     /// Nodes at this address, including nodes that are being removed.
     pub(crate) fn listed_at(&self, address: SocketAddr) -> Vec<NodeId> {
         let is_it = |listed: &ListedNode| canonical(listed.node.address) == canonical(address);
-        let listed = (0..).map(NodeId).zip(&self.listed);
+        let listed = (0..).map(NodeId).zip(&self.nodes);
         let there = listed.filter(|(_, listed)| listed.as_ref().is_some_and(is_it));
         there.map(|(id, _)| id).collect()
     }
@@ -132,7 +132,7 @@ impl NodeResources {
 
     pub(crate) fn duplicate_trunks(&self) -> io::Result<NamedSockets> {
         let mut duplicates = NamedSockets::new();
-        for (listed, trunks) in self.listed.iter().zip(&self.trunks) {
+        for (listed, trunks) in self.nodes.iter().zip(&self.trunks) {
             let Some(ListedNode { node, leaves: false }) = listed else { continue };
             for (worker, trunk) in trunks.iter().enumerate() {
                 let (node, address) = (Arc::clone(&node.name), node.address);
@@ -197,7 +197,7 @@ impl NodeResources {
     ) -> ControlError {
         match reason {
             Impossible::NoSuchNode => {
-                let nodes = self.listed.iter().flatten();
+                let nodes = self.nodes.iter().flatten();
                 let known = nodes.map(|listed| (*listed.node.name).into()).collect();
                 ControlError::Unfound { reason, known }
             }
@@ -233,7 +233,7 @@ impl NodeResources {
 
     /// The nodes that stay, by their identities.
     pub(crate) fn by_identity(&self) -> BTreeMap<String, NodeId> {
-        let nodes = (0..).map(NodeId).zip(&self.listed);
+        let nodes = (0..).map(NodeId).zip(&self.nodes);
         let stays = nodes.filter_map(|(id, listed)| Some((id, listed.as_ref()?)));
         let stays = stays.filter(|(_, listed)| !listed.leaves);
         stays.map(|(id, listed)| (identity(&listed.node), id)).collect()

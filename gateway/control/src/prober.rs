@@ -309,7 +309,7 @@ struct SignedProbe {
     fencing: Arc<Fencing>,
     /// The first nonce; sequences count from here. Random, so that no answer to another sender matches.
     first: u64,
-    asked: RefCell<VecDeque<u64>>,
+    unanswered: RefCell<VecDeque<u64>>,
     /// Signing time of the newest state report. Older reports are ignored.
     newest_us: Cell<u64>,
 }
@@ -350,12 +350,12 @@ impl Mismatch {
 impl SignedProbe {
     fn new(secret: NodeSecret, end: ProbedEnd, fencing: Arc<Fencing>, first: u64) -> SignedProbe {
         let (asked, newest_us) = (RefCell::default(), Cell::default());
-        SignedProbe { secret, end, fencing, first, asked, newest_us }
+        SignedProbe { secret, end, fencing, first, unanswered: asked, newest_us }
     }
 
     fn probe(&self, sequence: u64, clock: Clock) -> Vec<u8> {
         let nonce = self.first.wrapping_add(sequence);
-        let mut asked = self.asked.borrow_mut();
+        let mut asked = self.unanswered.borrow_mut();
         if asked.len() == NONCES_MAX {
             asked.pop_front();
         }
@@ -421,7 +421,7 @@ impl SignedProbe {
 
     fn was_asked(&self, nonce: u64) -> bool {
         // Most answers are to the newest probes.
-        self.asked.borrow().iter().rev().any(|asked| *asked == nonce)
+        self.unanswered.borrow().iter().rev().any(|asked| *asked == nonce)
     }
 
     /// Returns the load, unless a newer report has come.

@@ -249,7 +249,7 @@ impl Control {
     /// Every 2 ms: workers' statistics and timers. Ends control once the core has finished and all sessions' ends were
     /// reported.
     fn watch(&mut self) {
-        let mut stamps = vec![Stamp::default(); self.nodes.listed.len()];
+        let mut stamps = vec![Stamp::default(); self.nodes.nodes.len()];
         let mut late = Duration::ZERO;
         for worker in &self.workers.lines {
             worker.stats.merge_into(&mut stamps);
@@ -502,7 +502,7 @@ impl Control {
 
     fn session_view(&self, standing: SessionStanding) -> SessionView {
         let totals = self.registry.get(standing.session).map(SessionEntry::totals);
-        SessionView { totals: totals.unwrap_or_default(), standing }
+        SessionView { totals: totals.unwrap_or_default(), state: standing }
     }
 
     fn why_impossible(&self, reason: Impossible, node: Option<NodeId>) -> ControlError {

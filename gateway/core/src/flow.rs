@@ -102,7 +102,7 @@ impl SequenceLoss {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FlowTracker {
     hop: Hop,
-    told: Instant,
+    reported: Instant,
     came: [Option<PacketRun>; STREAM_KINDS],
     sent: [Option<PacketRun>; STREAM_KINDS],
     /// The start of the silence after a steady run.
@@ -128,7 +128,7 @@ impl FlowTracker {
     pub(crate) fn new(hop: Hop, now: Instant) -> FlowTracker {
         let (came, sent) = ([None; STREAM_KINDS], [None; STREAM_KINDS]);
         let numbers = SequenceLoss::new(now);
-        FlowTracker { hop, told: now, came, sent, silent: None, numbers, rate: 0.0, vain: 0 }
+        FlowTracker { hop, reported: now, came, sent, silent: None, numbers, rate: 0.0, vain: 0 }
     }
 
     pub(crate) fn hop(&self) -> Hop {
@@ -139,7 +139,7 @@ impl FlowTracker {
     pub(crate) fn goes_to(&mut self, hop: Hop, now: Instant) {
         *self = FlowTracker {
             sent: self.sent,
-            told: self.told.min(now),
+            reported: self.reported.min(now),
             rate: self.rate,
             vain: self.vain,
             ..FlowTracker::new(hop, now)
@@ -149,7 +149,7 @@ impl FlowTracker {
     /// Takes a report of the workers, which may come up to `slack` later than [`TOLD_EVERY`]. Returns true if the
     /// session has just fallen silent.
     pub(crate) fn note(&mut self, flow: &FlowCounts, slack: Duration, now: Instant) -> bool {
-        let from = std::mem::replace(&mut self.told, now);
+        let from = std::mem::replace(&mut self.reported, now);
         for (run, packets) in self.sent.iter_mut().zip(flow.sent) {
             PacketRun::note(run, packets, from, now, PAUSE + slack);
         }
@@ -244,9 +244,9 @@ impl FlowTracker {
     ) -> SendingState {
         let then = |run: &PacketRun| run.since <= silent && run.last + BEFORE >= silent;
         let runs = self.sent.iter().zip(kinds).filter_map(|(run, asked)| run.filter(|_| asked));
-        let untold = now.saturating_duration_since(self.told) >= UNTOLD + slack;
+        let untold = now.saturating_duration_since(self.reported) >= UNTOLD + slack;
         let is_on = |run: &PacketRun| {
-            !untold && self.told.saturating_duration_since(run.last) < PAUSE + slack
+            !untold && self.reported.saturating_duration_since(run.last) < PAUSE + slack
         };
         let (mut any, mut all) = (false, true);
         for run in runs.filter(then) {

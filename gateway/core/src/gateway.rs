@@ -21,7 +21,7 @@ use crate::capacity::breaker::WINDOW;
 use crate::effects::{Effects, GatewayEffect, RoomNotice, Timer};
 use crate::policy::policies::{HarmfulRevision, Policies};
 use crate::policy::questions::{FaultSubject, QuestionsInFlight};
-use crate::policy::subjects::{ArmStatistics, ArmTally, Noted, Subjects};
+use crate::policy::subjects::{ArmStatistics, ArmTally, SubjectHistory, Subjects};
 use crate::quality::Quality;
 use crate::record::{Failback, GatewayRecord, HopMap, RestoreError};
 use crate::records::Records;
@@ -48,7 +48,7 @@ pub struct Gateway {
     quality: Quality,
     degradation: DegradationTurns,
     questions: QuestionsInFlight,
-    noted: Noted,
+    subject_history: SubjectHistory,
     policies: Policies,
     shutting_down: bool,
     finished: bool,
@@ -81,7 +81,7 @@ impl Gateway {
             quality: Quality::default(),
             degradation: DegradationTurns::default(),
             questions: QuestionsInFlight::new(now),
-            noted: Noted::default(),
+            subject_history: SubjectHistory::default(),
             policies: Policies::default(),
             shutting_down: false,
             finished: false,
@@ -101,7 +101,7 @@ impl Gateway {
             degradation: &mut self.degradation,
             policies: &mut self.policies,
             questions: &mut self.questions,
-            noted: &self.noted,
+            subject_history: &self.subject_history,
         }
     }
 
@@ -138,11 +138,11 @@ impl Gateway {
                     self.policies.leave(ended, &scenario, settings);
                     self.quality.silent.remove(&(room, session));
                     self.degradation.climbs.remove(&session);
-                    self.noted.forget(ended);
+                    self.subject_history.forget(ended);
                 }
                 RoomNotice::Dissolved { room, scenario } => {
                     self.policies.leave(FaultSubject::Room(room), &scenario, settings);
-                    self.noted.forget(FaultSubject::Room(room));
+                    self.subject_history.forget(FaultSubject::Room(room));
                     self.questions.forget_room(room);
                 }
             }
@@ -161,7 +161,7 @@ impl Gateway {
 
     /// Read-only views of sessions, rooms, nodes and regions.
     pub fn views(&self) -> Views<'_> {
-        Views { tables: &self.tables, noted: &self.noted }
+        Views { tables: &self.tables, subject_history: &self.subject_history }
     }
 
     /// Seeds the jitter of retry times. The default seed is 0.

@@ -23,7 +23,7 @@ pub use effects::{GatewayEffect, InstalledSession};
 pub use evenkeel_model::Impossible;
 pub use evenkeel_nodes::{AgentWord, NodeEffect, NodeEvidence, WATCH_EVERY};
 pub use gateway::Gateway;
-pub use policy::subjects::{ArmStatistics, ArmTally, Said, SubjectQuarantine};
+pub use policy::subjects::{ArmStatistics, ArmTally, SubjectDecision, SubjectQuarantine};
 pub use record::{
     ChangedRecords, Failback, GatewayRecord, HopMap, LegRecord, MemoRecord, MoveRecord, NodeRecord,
     RegionRecord, RestoreError, RoomRecord, SessionRecord,

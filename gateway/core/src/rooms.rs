@@ -254,16 +254,16 @@ impl RoomTable {
         let pending = room.pending.iter().flat_map(|pending| &pending.hops);
         let nodes: SmallSet<NodeId> =
             route.hops.iter().map(|(hop, _)| hop).chain(pending).map(|hop| hop.node).collect();
-        if nodes == room.listed {
+        if nodes == room.nodes {
             return;
         }
-        for gone in room.listed.iter().filter(|node| !nodes.contains(node)) {
+        for gone in room.nodes.iter().filter(|node| !nodes.contains(node)) {
             self.at[gone.0 as usize].remove(&id);
         }
-        for new in nodes.iter().filter(|node| !room.listed.contains(node)) {
+        for new in nodes.iter().filter(|node| !room.nodes.contains(node)) {
             self.at[new.0 as usize].insert(id);
         }
-        room.listed = nodes;
+        room.nodes = nodes;
     }
 
     /// The room's name; its number if the room is gone.
@@ -320,7 +320,7 @@ impl RoomTable {
         self.changes.note(id);
         self.placed -= usize::from(room.is_placed());
         self.unreserved.remove(&id);
-        for node in room.listed.iter() {
+        for node in room.nodes.iter() {
             self.at[node.0 as usize].remove(&id);
         }
         self.by_name.remove(&room.name);

@@ -16,7 +16,7 @@ use crate::policy::questions::{
     AnswerDetails, BatchOutcome, FaultSubject, PartCounts, PartOutcome, QuestionSubject,
     QuestionsInFlight, mismatched,
 };
-use crate::policy::subjects::{Noted, Subjects};
+use crate::policy::subjects::{SubjectHistory, Subjects};
 use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::routes::Routes;
 use crate::sessions::{Session, SessionPhase, SessionTable};
@@ -68,7 +68,7 @@ pub(crate) struct Ticks<'a> {
     pub(crate) degradation: &'a mut DegradationTurns,
     pub(crate) policies: &'a mut Policies,
     pub(crate) questions: &'a mut QuestionsInFlight,
-    pub(crate) noted: &'a Noted,
+    pub(crate) subject_history: &'a SubjectHistory,
 }
 
 impl Ticks<'_> {
@@ -187,7 +187,7 @@ impl Ticks<'_> {
                 continue;
             }
             let subject = FaultSubject::Session(*session);
-            let since = self.noted.held_since(subject, Hook::Degradation);
+            let since = self.subject_history.held_since(subject, Hook::Degradation);
             if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
                 self.climb_one(*session, now);
             }

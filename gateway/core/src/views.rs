@@ -11,7 +11,7 @@ use evenkeel_model::{
 use evenkeel_nodes::Node;
 
 use crate::policy::questions::FaultSubject;
-use crate::policy::subjects::{Noted, Said, SubjectQuarantine};
+use crate::policy::subjects::{SubjectDecision, SubjectHistory, SubjectQuarantine};
 use crate::record::{Failback, MoveRecord};
 use crate::rooms::placement::CoreTables;
 use crate::rooms::room::Room;
@@ -100,7 +100,7 @@ pub struct NodeStanding {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Explanation {
     /// The state of the session.
-    pub standing: SessionStanding,
+    pub state: SessionStanding,
     /// The author of the admission.
     pub admitted_by: Decider,
     /// The author of the placement.
@@ -120,7 +120,7 @@ pub struct Explanation {
     /// The last moves of the room, the oldest first.
     pub moves: Vec<MoveRecord>,
     /// The last decisions of policies about the session and its room.
-    pub said: Vec<Said>,
+    pub decisions: Vec<SubjectDecision>,
     /// Revisions that fault on the session or its room and are no longer asked about it.
     pub quarantines: Vec<SubjectQuarantine>,
 }
@@ -244,7 +244,7 @@ pub struct TableSizes {
 #[derive(Clone, Copy)]
 pub struct Views<'a> {
     pub(crate) tables: &'a CoreTables,
-    pub(crate) noted: &'a Noted,
+    pub(crate) subject_history: &'a SubjectHistory,
 }
 
 impl<'a> Views<'a> {
@@ -382,9 +382,9 @@ impl<'a> Views<'a> {
             }),
             candidates: others.map(|node| self.candidate(room, node, now)).collect(),
             moves: room.records().cloned().collect(),
-            said: self.noted.said(&subjects, now),
-            quarantines: self.noted.held(&subjects, now),
-            standing,
+            decisions: self.subject_history.said(&subjects, now),
+            quarantines: self.subject_history.held(&subjects, now),
+            state: standing,
         })
     }
 

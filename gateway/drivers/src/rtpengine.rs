@@ -298,7 +298,7 @@ impl Rtpengine {
                     self.want(number);
                 }
             }
-            let out = self.questions.asked.len();
+            let out = self.questions.unanswered.len();
             if let Some(number) = self.waiting.pop_front_if(|number| {
                 let waits = self.calls.get(number).and_then(RtpengineCall::waits_since);
                 waits.is_some_and(|since| since + OPEN_WITHIN <= now)
@@ -339,7 +339,8 @@ impl Rtpengine {
             return;
         }
         call.stale = false;
-        call.told = call.places.each_ref().map(|place| place.as_ref().map(|place| place.session));
+        call.signalled =
+            call.places.each_ref().map(|place| place.as_ref().map(|place| place.session));
         let Some(own) = call.own.or_else(|| self.source.towards(self.ng)) else {
             let reason = format!("no route to {}", self.ng);
             return self.handle_failed(NgCommand::Offer(number), false, reason, now);
@@ -388,7 +389,8 @@ impl Rtpengine {
             call.own = own;
             call.stale = true;
         } else {
-            for ((place, told), taken) in call.places.iter_mut().zip(call.told).zip([first, second])
+            for ((place, told), taken) in
+                call.places.iter_mut().zip(call.signalled).zip([first, second])
             {
                 if let Some(place) = place.as_mut().filter(|place| told == Some(place.session)) {
                     self.acts.extend(place.open_at(taken));

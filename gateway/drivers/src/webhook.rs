@@ -70,7 +70,7 @@ pub(crate) struct Webhook {
     /// Leases by nonce.
     leases: BTreeMap<u64, WebhookLease>,
     nonces: BTreeMap<(SessionId, Hop), u64>,
-    asked: BTreeMap<u64, WebhookCall>,
+    unanswered: BTreeMap<u64, WebhookCall>,
     posts: u64,
     refresh: Option<Instant>,
     acts: VecDeque<DriverAction>,
@@ -91,7 +91,7 @@ impl Webhook {
             source,
             leases: BTreeMap::new(),
             nonces: BTreeMap::new(),
-            asked: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
             posts: 0,
             refresh: None,
             acts: VecDeque::new(),
@@ -164,13 +164,13 @@ impl Webhook {
 
     fn post(&mut self, about: WebhookCall, body: Bytes, within: Duration) -> DriverAction {
         self.posts += 1;
-        self.asked.insert(self.posts, about);
+        self.unanswered.insert(self.posts, about);
         let (node, number, hook) = (self.node, self.posts, Arc::clone(&self.hook));
         DriverAction::Post { node, number, hook, body, within }
     }
 
     pub(super) fn handle_posted(&mut self, number: u64, posted: Posted) {
-        match self.asked.remove(&number) {
+        match self.unanswered.remove(&number) {
             Some(WebhookCall::Open(nonce)) => self.opened(nonce, posted),
             Some(WebhookCall::Refresh) => self.refreshed(posted),
             Some(WebhookCall::Close) | None => {}

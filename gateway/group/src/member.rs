@@ -92,14 +92,14 @@ pub(super) struct GroupMember {
     votes: Votes,
     peer_agent: Option<PeerAgent>,
     inbox: GroupInbox,
-    heard: Option<Instant>,
+    peer_heard: Option<Instant>,
     taking: PendingChange<usize>,
     /// Sessions that the last takeover continued.
     continued: usize,
     yielding: PendingChange<Suspended>,
     /// Kept while control is suspended for a hand-over.
     guard: Option<SuspensionGuard>,
-    asked: Option<GroupReply<HandOverResult, HandOverError>>,
+    hand_over_reply: Option<GroupReply<HandOverResult, HandOverError>>,
     /// An operator who made this member the owner.
     confirmed: Option<GroupReply<TakenOver, TakeOverError>>,
     /// Another process is to continue this member.
@@ -144,12 +144,12 @@ impl GroupMember {
             votes,
             peer_agent,
             inbox: parts.inbox,
-            heard: None,
+            peer_heard: None,
             taking: None,
             continued: 0,
             yielding: None,
             guard: None,
-            asked: None,
+            hand_over_reply: None,
             confirmed: None,
             rests: false,
             resting: None,
@@ -174,7 +174,7 @@ impl GroupMember {
             tokio::select! {
                 biased;
                 heard = self.beats.recv() => self.handle_heard(heard),
-                () = closed(&mut self.peer_agent, self.heard) => {
+                () = closed(&mut self.peer_agent, self.peer_heard) => {
                     self.core.handle_peer_closed(Reporter::Agent, Instant::now());
                 }
                 witness = self.votes.recv() => self.core.handle_witness(&witness, Instant::now()),
@@ -208,7 +208,7 @@ impl GroupMember {
                     GroupRequest::EndRest => self.handle_suspend(None),
                 },
                 _ = shown.tick() => {
-                    self.records.look_after_copy(self.heard, &mut self.core);
+                    self.records.look_after_copy(self.peer_heard, &mut self.core);
                     self.follow_records();
                     // An agent that does not answer is noticed before it is needed.
                     if let Some(agent) = &mut self.peer_agent {
@@ -228,7 +228,7 @@ impl GroupMember {
             BeatInput::Beat(payload) => {
                 // Of another version of the program.
                 let Some(beat) = Beat::decode(&payload) else { return };
-                self.heard = Some(now);
+                self.peer_heard = Some(now);
                 self.core.handle_beat(beat, now);
             }
             BeatInput::Closed => self.core.handle_peer_closed(Reporter::Kernel, now),
@@ -258,7 +258,7 @@ impl GroupMember {
         match output {
             ClusterOutput::Send(beat) => {
                 self.beats.send(&beat.encode());
-                let missed = self.heard.is_none_or(|heard| heard.elapsed() >= MISSED_AFTER);
+                let missed = self.peer_heard.is_none_or(|heard| heard.elapsed() >= MISSED_AFTER);
                 if let Some(agent) = self.peer_agent.as_mut().filter(|_| missed) {
                     agent.ask();
                 }
@@ -316,7 +316,7 @@ impl GroupMember {
         if let Some(guard) = self.guard.take() {
             guard.stay();
         }
-        if let Some(reply) = self.asked.take() {
+        if let Some(reply) = self.hand_over_reply.take() {
             // The client may have disconnected.
             let _ = reply.send(Ok(HandOverResult { gateway: Arc::clone(&owner), epoch }));
         }
@@ -357,14 +357,14 @@ impl GroupMember {
         } else if *to != **peer {
             let members = format!("{}, {peer}", self.settings.name);
             Err(HandOverError::Unknown { found: to, members })
-        } else if self.asked.is_some() || self.taking.is_some() {
+        } else if self.hand_over_reply.is_some() || self.taking.is_some() {
             Err(HandOverError::UnderWay)
         } else {
             let begun = self.core.handle_hand_over(Instant::now());
             begun.map_err(|refusal| HandOverError::of(refusal, Arc::clone(peer)))
         };
         match refused {
-            Ok(()) => self.asked = Some(reply),
+            Ok(()) => self.hand_over_reply = Some(reply),
             // The client may have disconnected.
             Err(refused) => _ = reply.send(Err(refused)),
         }
@@ -443,7 +443,7 @@ impl GroupMember {
     }
 
     fn fail_hand_over(&mut self, reason: String) {
-        if let Some(reply) = self.asked.take() {
+        if let Some(reply) = self.hand_over_reply.take() {
             let peer = &self.settings.peer.name;
             tracing::error!(%peer, %reason, "hand-over failed; this gateway continues");
             // The client may have disconnected.
@@ -499,7 +499,7 @@ impl GroupMember {
             self.settings.addresses.iter().map(|moved| moved.address).collect();
         let (is_owner, epoch) = (self.core.is_owner(), self.core.epoch());
         let peer = self.core.peer(now);
-        let peer_owns = peer.is_some_and(|beat| beat.standing == BeatRole::Owner);
+        let peer_owns = peer.is_some_and(|beat| beat.role == BeatRole::Owner);
         let copies = self.records.replica.sessions();
         let is_doubting = is_owner && !self.gateway.lease.is_held(|| now);
         let blocked = match self.core.blocked() {
@@ -538,7 +538,7 @@ impl GroupMember {
             epoch: peer.map_or(0, |beat| beat.epoch),
             sessions: if peer_owns { copies } else { 0 },
             in_sync: peer_owns || self.core.is_followed(now),
-            heard_ms: self.heard.map(|heard| (now - heard).as_millis() as u64),
+            heard_ms: self.peer_heard.map(|heard| (now - heard).as_millis() as u64),
             addresses: if peer_owns { addresses } else { Vec::new() },
             refused: self.records.refused(),
             blocked: None,

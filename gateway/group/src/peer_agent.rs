@@ -36,11 +36,11 @@ pub(super) struct PeerAgent {
     socket: UdpSocket,
     next_nonce: u64,
     /// Questions without an answer.
-    asked: VecDeque<OutstandingQuery>,
+    unanswered: VecDeque<OutstandingQuery>,
     /// The last answer that was believed, or the start.
     answered: Instant,
     /// The first answer of a closed port since the last other state.
-    gone: Option<Instant>,
+    closed_since: Option<Instant>,
     mute: bool,
     refusals: RefusalLog,
 }
@@ -67,9 +67,9 @@ impl PeerAgent {
             secret: secret.expect("the settings refuse a short secret"),
             socket: votes::socket(any)?,
             next_nonce: draw(),
-            asked: VecDeque::with_capacity(ASKED_MAX),
+            unanswered: VecDeque::with_capacity(ASKED_MAX),
             answered: Instant::now(),
-            gone: None,
+            closed_since: None,
             mute: false,
             refusals,
         }))
@@ -81,10 +81,10 @@ impl PeerAgent {
         self.next_nonce = nonce.wrapping_add(1);
         let mut question = Vec::with_capacity(128);
         TrunkQuestion::Probe.write(&self.secret, nonce, now_us(), &mut question);
-        if self.asked.len() == ASKED_MAX {
-            self.asked.pop_front();
+        if self.unanswered.len() == ASKED_MAX {
+            self.unanswered.pop_front();
         }
-        self.asked.push_back(OutstandingQuery { nonce, at: Instant::now() });
+        self.unanswered.push_back(OutstandingQuery { nonce, at: Instant::now() });
         let _lost_at_worst = SockRef::from(&self.socket).send_to(&question, &self.address.into());
     }
 
@@ -120,8 +120,8 @@ impl PeerAgent {
         }
         let answered = TrunkAnswer::read(answer, &self.secret, now_us())?;
         let TrunkAnswer::Probe(load) = answered.message else { return Ok(None) };
-        let place = self.asked.iter().position(|asked| asked.nonce == answered.nonce);
-        let asked = place.and_then(|place| self.asked.remove(place));
+        let place = self.unanswered.iter().position(|asked| asked.nonce == answered.nonce);
+        let asked = place.and_then(|place| self.unanswered.remove(place));
         let in_time = asked.filter(|asked| asked.at.elapsed() < ANSWERED_WITHIN);
         Ok(Some((in_time.ok_or(MessageError::Replayed)?, load.state)))
     }
@@ -134,22 +134,25 @@ impl PeerAgent {
         heard: Option<Instant>,
     ) -> bool {
         let now = Instant::now();
-        self.gone = (state == ServingState::Gone).then(|| self.gone.unwrap_or(now));
-        if self.gone.is_some_and(|gone| heard.is_some_and(|heard| heard >= gone.min(asked.at))) {
+        self.closed_since = (state == ServingState::Gone).then(|| self.closed_since.unwrap_or(now));
+        if self
+            .closed_since
+            .is_some_and(|gone| heard.is_some_and(|heard| heard >= gone.min(asked.at)))
+        {
             return false;
         }
         self.answered = now;
         if std::mem::take(&mut self.mute) {
             tracing::info!(agent = %self.address, "agent beside the peer answers");
         }
-        self.gone.is_some()
+        self.closed_since.is_some()
     }
 
     /// Reports an agent without an answer that can be believed while the peer is heard.
     pub(super) fn report_silence(&mut self, peer_is_heard: bool) {
         let silent = self.answered.elapsed() >= ANSWERS_WITHIN;
         if peer_is_heard && silent && !std::mem::replace(&mut self.mute, true) {
-            let why = match self.gone {
+            let why = match self.closed_since {
                 Some(_) => {
                     "sees no process of the peer, which is heard: it is not believed; run it in the peer's network namespace"
                 }

@@ -50,7 +50,7 @@ pub(crate) struct Votes {
     /// `None` on a host without IPv6.
     v6: Option<UdpSocket>,
     next_nonce: u64,
-    asked: VecDeque<VoteRequest>,
+    unanswered: VecDeque<VoteRequest>,
 }
 
 struct VoteRequest {
@@ -69,7 +69,7 @@ impl Votes {
             v4: socket((Ipv4Addr::UNSPECIFIED, 0).into())?,
             v6: socket((Ipv6Addr::UNSPECIFIED, 0).into()).ok(),
             next_nonce: draw(),
-            asked: VecDeque::new(),
+            unanswered: VecDeque::new(),
         })
     }
 
@@ -93,10 +93,10 @@ impl Votes {
             message.write(&voter.secret, nonce, now_us(), &mut question);
             let socket = if voter.address.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() };
             let Some(socket) = socket else { continue };
-            if self.asked.len() == ASKED_MAX {
-                self.asked.pop_front();
+            if self.unanswered.len() == ASKED_MAX {
+                self.unanswered.pop_front();
             }
-            self.asked.push_back(VoteRequest { nonce, id: voter.id, at, vote });
+            self.unanswered.push_back(VoteRequest { nonce, id: voter.id, at, vote });
             let _lost_at_worst = SockRef::from(socket).send_to(&question, &voter.address.into());
         }
     }
@@ -122,8 +122,8 @@ impl Votes {
         })?;
         let TrunkAnswer::Vote(voted) = answered.message else { return None };
         let is_it = |asked: &VoteRequest| asked.nonce == answered.nonce && asked.id == id;
-        let place = self.asked.iter().position(is_it)?;
-        let VoteRequest { at: asked, vote, .. } = self.asked.remove(place)?;
+        let place = self.unanswered.iter().position(is_it)?;
+        let VoteRequest { at: asked, vote, .. } = self.unanswered.remove(place)?;
         Some(AgentVote { id, asked, vote, voted })
     }
 }

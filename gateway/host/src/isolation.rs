@@ -69,7 +69,7 @@ impl Portion {
 /// Rows left out of questions to one revision.
 #[derive(Default, Debug)]
 pub(crate) struct RowQuarantine {
-    held: BTreeMap<u64, QuarantinedRow>,
+    rows: BTreeMap<u64, QuarantinedRow>,
     /// Rows of which the revision fails on at least one, which was not isolated in time.
     suspects: BTreeSet<u64>,
     suspected_of: Option<PluginFault>,
@@ -89,16 +89,16 @@ struct QuarantinedRow {
 impl RowQuarantine {
     /// No row is quarantined or suspected, so questions need no filtering.
     pub(crate) fn is_idle(&self) -> bool {
-        self.held.is_empty() && self.suspects.is_empty()
+        self.rows.is_empty() && self.suspects.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.held.len()
+        self.rows.len()
     }
 
     /// The fault on this row, if the row is quarantined.
     pub(crate) fn check(&mut self, id: u64, now_us: u64) -> Option<PluginFault> {
-        let held = self.held.get_mut(&id)?;
+        let held = self.rows.get_mut(&id)?;
         held.seen_us = held.seen_us.max(now_us);
         Some(held.fault.clone())
     }
@@ -134,16 +134,16 @@ impl RowQuarantine {
             return false;
         }
         self.accused.remove(&id);
-        self.held.insert(id, QuarantinedRow { fault, seen_us: now_us });
+        self.rows.insert(id, QuarantinedRow { fault, seen_us: now_us });
         true
     }
 
     pub(crate) fn is_full(&mut self, now_us: u64) -> bool {
-        if self.held.len() >= HELD_MAX {
+        if self.rows.len() >= HELD_MAX {
             let gone = |held: &QuarantinedRow| now_us.saturating_sub(held.seen_us) > GONE_AFTER_US;
-            self.held.retain(|_, held| !gone(held));
+            self.rows.retain(|_, held| !gone(held));
         }
-        self.held.len() >= HELD_MAX
+        self.rows.len() >= HELD_MAX
     }
 }
 

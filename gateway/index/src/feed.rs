@@ -97,7 +97,7 @@ impl IndexFeed {
         let sessions: BTreeMap<_, _> = listed
             .into_iter()
             .map(|view| {
-                let it = view.standing;
+                let it = view.state;
                 (it.session, entry(it.room, it.scenario, it.age))
             })
             .collect();

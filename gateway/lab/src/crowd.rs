@@ -170,7 +170,7 @@ impl OpenSessions {
 pub struct Crowd {
     sessions: OpenSessions,
     /// Events of all watched gateways.
-    pub heard: EventLog,
+    pub events: EventLog,
     /// `None` without an admin API.
     watch: Option<Watch>,
     /// The plan by which the sessions were opened.
@@ -194,8 +194,8 @@ impl Crowd {
         let watch = Watch::begin(&admin()).await;
         let watch = watch.map_err(LabError::gateway("listening to events"))?;
         let sessions = OpenSessions::start(plan.seed)?;
-        let (plan, heard, watch) = (plan.clone(), watch.heard.clone(), Some(watch));
-        let mut crowd = Crowd { sessions, heard, watch, plan, from_ns: 0 };
+        let (plan, heard, watch) = (plan.clone(), watch.events.clone(), Some(watch));
+        let mut crowd = Crowd { sessions, events: heard, watch, plan, from_ns: 0 };
         let newcomers = crowd.newcomers(1)?;
         let entered = match crowd.sessions.open(newcomers, &admin, go.as_mut()).await {
             Ok(()) => tokio::select! {
@@ -241,7 +241,7 @@ impl Crowd {
         }
         sessions.wait_ready().await?;
         let (heard, plan) = (EventLog::default(), plan.clone());
-        let mut crowd = Crowd { sessions, heard, watch: None, plan, from_ns: 0 };
+        let mut crowd = Crowd { sessions, events: heard, watch: None, plan, from_ns: 0 };
         crowd.begin_window();
         Ok(crowd)
     }
@@ -283,7 +283,7 @@ impl Crowd {
     /// Begins a window and discards earlier measurements.
     pub fn begin_window(&mut self) {
         drop(self.sessions.books.turn());
-        drop(self.heard.take());
+        drop(self.events.take());
         self.from_ns = clock::now_ns();
     }
 
@@ -295,7 +295,7 @@ impl Crowd {
         ledger.due_between(self.from_ns, until_ns);
         let span = self.from_ns..until_ns;
         self.from_ns = clock::now_ns();
-        ObservationWindow { ledger, events: self.heard.take(), by_id: self.by_id().clone(), span }
+        ObservationWindow { ledger, events: self.events.take(), by_id: self.by_id().clone(), span }
     }
 
     /// Closes all sessions. An error does not keep the others open.

@@ -203,7 +203,7 @@ async fn strike(
             break_node(drill.kind, node, admin, broken).await?;
         }
         for node in victims {
-            crowd.heard.wait(at_ns, FOUND_WITHIN, |event| is_node(event, node, "down")).await;
+            crowd.events.wait(at_ns, FOUND_WITHIN, |event| is_node(event, node, "down")).await;
         }
         tokio::time::sleep(WATCHED).await;
         return Ok(());
@@ -261,7 +261,7 @@ async fn trusted_again(marked_down: &[String], crowd: &Crowd, healed_ns: u64) ->
     let mut all = true;
     for node in marked_down {
         let is_up = |event: &ServerEvent| is_node(event, node, "up");
-        all &= crowd.heard.wait(healed_ns, TRUSTED_WITHIN, is_up).await;
+        all &= crowd.events.wait(healed_ns, TRUSTED_WITHIN, is_up).await;
     }
     all
 }

@@ -20,13 +20,13 @@ pub struct EventLog(Arc<Mutex<Vec<ServerEvent>>>);
 
 /// Records events until it is dropped.
 pub struct Watch {
-    pub(crate) heard: EventLog,
+    pub(crate) events: EventLog,
     listening: Vec<JoinHandle<()>>,
 }
 
 impl Watch {
     pub(crate) async fn begin(admin: &ApiClient) -> Result<Watch, ClientError> {
-        let mut watch = Watch { heard: EventLog::default(), listening: Vec::new() };
+        let mut watch = Watch { events: EventLog::default(), listening: Vec::new() };
         watch.also(admin).await?;
         Ok(watch)
     }
@@ -34,7 +34,7 @@ impl Watch {
     /// Records the events of another gateway as well.
     pub(crate) async fn also(&mut self, admin: &ApiClient) -> Result<(), ClientError> {
         let mut events = admin.events().await?;
-        let (admin, heard) = (admin.another(), self.heard.clone());
+        let (admin, heard) = (admin.another(), self.events.clone());
         self.listening.push(tokio::spawn(async move {
             loop {
                 while let Ok(Some(event)) = events.next().await {

@@ -387,7 +387,7 @@ pub struct HopPair<H> {
     hops: [H; 2],
     merge: Merge,
     #[serde(with = "instant::option")]
-    told: Option<Instant>,
+    reported: Option<Instant>,
 }
 
 /// The change of leader that a packet caused.
@@ -403,7 +403,7 @@ pub enum Settled<H> {
 
 impl<H: Copy + Eq> HopPair<H> {
     fn new(leads: H, twin: H) -> HopPair<H> {
-        HopPair { hops: [leads, twin], merge: Merge::new(MergePath::A), told: None }
+        HopPair { hops: [leads, twin], merge: Merge::new(MergePath::A), reported: None }
     }
 
     /// Returns the leading hop, which the client hears.
@@ -422,8 +422,8 @@ impl<H: Copy + Eq> HopPair<H> {
 
     /// Returns the same pair with the hops' names at another process; `None` if one has none.
     pub fn map<T>(self, mut name: impl FnMut(H) -> Option<T>) -> Option<HopPair<T>> {
-        let HopPair { hops: [a, b], merge, told } = self;
-        Some(HopPair { hops: [name(a)?, name(b)?], merge, told })
+        let HopPair { hops: [a, b], merge, reported: told } = self;
+        Some(HopPair { hops: [name(a)?, name(b)?], merge, reported: told })
     }
 
     /// Handles a packet of one of the hops.
@@ -441,9 +441,9 @@ impl<H: Copy + Eq> HopPair<H> {
     /// Returns whether a report of differing streams is due now.
     pub fn tells(&mut self, now: Instant) -> bool {
         let recently = |at: Instant| now.saturating_duration_since(at) < REPORT_EVERY;
-        let tells = !self.told.is_some_and(recently);
+        let tells = !self.reported.is_some_and(recently);
         if tells {
-            self.told = Some(now);
+            self.reported = Some(now);
         }
         tells
     }
@@ -453,7 +453,7 @@ impl<H: Copy + Eq> HopPair<H> {
         if self.twin() != twin {
             self.hops[self.merge.leads.other() as usize] = twin;
             self.merge.replace();
-            self.told = None;
+            self.reported = None;
         }
     }
 

@@ -129,7 +129,7 @@ pub enum Item<'a> {
 pub struct StreamDecoder {
     packet_len_max: usize,
     awaits: Awaits,
-    held: Vec<u8>,
+    buffered: Vec<u8>,
     /// True if the held packet was returned and may be overwritten.
     spent: bool,
 }
@@ -145,7 +145,7 @@ enum Awaits {
 impl StreamDecoder {
     /// Creates a decoder for one stream with packets of at most `packet_len_max` bytes.
     pub fn new(packet_len_max: usize) -> Self {
-        Self { packet_len_max, awaits: Awaits::Flow, held: Vec::new(), spent: false }
+        Self { packet_len_max, awaits: Awaits::Flow, buffered: Vec::new(), spent: false }
     }
 
     /// Returns the next item from `input`, which shrinks by the bytes read. `None` means that
@@ -160,7 +160,7 @@ impl StreamDecoder {
         input: &mut &'b [u8],
     ) -> Result<Option<Item<'a>>, RoqError> {
         if std::mem::take(&mut self.spent) {
-            self.held.clear();
+            self.buffered.clear();
         }
         loop {
             match self.awaits {
@@ -174,22 +174,22 @@ impl StreamDecoder {
                     self.awaits = self.checked(length);
                 }
                 Awaits::Packet(length) => {
-                    if self.held.is_empty() && input.len() >= length {
+                    if self.buffered.is_empty() && input.len() >= length {
                         let (packet, rest) = input.split_at(length);
                         *input = rest;
                         self.awaits = Awaits::Length;
                         return Ok(Some(Item::Packet(packet)));
                     }
-                    let missing = length - self.held.len();
+                    let missing = length - self.buffered.len();
                     let (taken, rest) = input.split_at(missing.min(input.len()));
-                    self.held.extend_from_slice(taken);
+                    self.buffered.extend_from_slice(taken);
                     *input = rest;
-                    if self.held.len() < length {
+                    if self.buffered.len() < length {
                         return Ok(None);
                     }
                     self.awaits = Awaits::Length;
                     self.spent = true;
-                    return Ok(Some(Item::Packet(&self.held)));
+                    return Ok(Some(Item::Packet(&self.buffered)));
                 }
                 Awaits::Nothing(reason) => return Err(reason),
             }
@@ -203,7 +203,7 @@ impl StreamDecoder {
     /// the decoder's earlier error.
     pub fn finish(&self) -> Result<(), RoqError> {
         match self.awaits {
-            Awaits::Length if self.spent || self.held.is_empty() => Ok(()),
+            Awaits::Length if self.spent || self.buffered.is_empty() => Ok(()),
             Awaits::Nothing(reason) => Err(reason),
             Awaits::Flow | Awaits::Length | Awaits::Packet(_) => Err(RoqError::Unfinished),
         }
@@ -220,14 +220,14 @@ impl StreamDecoder {
 
     fn take_varint(&mut self, input: &mut &[u8]) -> Option<u64> {
         loop {
-            if let Some((value, size)) = read_varint(&self.held)
-                && size == self.held.len()
+            if let Some((value, size)) = read_varint(&self.buffered)
+                && size == self.buffered.len()
             {
-                self.held.clear();
+                self.buffered.clear();
                 return Some(value);
             }
             let (&byte, rest) = input.split_first()?;
-            self.held.push(byte);
+            self.buffered.push(byte);
             *input = rest;
         }
     }

@@ -62,7 +62,7 @@ pub struct Detector {
     loss: Loss,
     silence: SilenceDetector,
     /// The time of the agent's last report that the process is gone.
-    gone: Option<Instant>,
+    died: Option<Instant>,
     canary: CanaryPacket,
     /// The time at which the node last delivered media to a session, by the workers' reports.
     delivered: Option<Instant>,
@@ -70,7 +70,7 @@ pub struct Detector {
     /// The time at which the latest answered probe was sent.
     answered_of: Option<Instant>,
     /// The node itself was heard, not only its agent.
-    heard: bool,
+    node_answered: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +133,7 @@ impl Detector {
     pub fn handle_probe_answered(&mut self, sequence: u64, now: Instant) {
         let silent = self.accused[EvidenceSource::Silence as usize];
         let answered = self.answered(sequence, now);
-        self.heard |= answered.is_some();
+        self.node_answered |= answered.is_some();
         if let Some(probe) = answered
             && let Some(silent) = silent.filter(|silent| probe.sent.at >= silent.at)
         {
@@ -188,7 +188,7 @@ impl Detector {
     /// Takes the workers' stamp. Arrivals withdraw the accusations by silence and kernel error.
     pub fn handle_stamp(&mut self, stamp: Stamp, now: Instant) {
         if self.silence.handle_stamp(stamp, now) {
-            self.heard = true;
+            self.node_answered = true;
             self.withdraw(EvidenceSource::Silence);
             let refused = self.accused[EvidenceSource::KernelError as usize].map(|since| since.at);
             if stamp.last_received > refused {
@@ -325,7 +325,7 @@ impl Detector {
             min: self.timings.silence_min,
             arrivals: self.timings.silence_arrivals,
             max: self.down_after(),
-            told: self.is_told_of(),
+            is_reported: self.is_told_of(),
         }
     }
 
@@ -408,7 +408,7 @@ impl Detector {
 
     /// Tells if any packet or answer to a probe has come from the node.
     pub fn was_heard(&self) -> bool {
-        self.heard
+        self.node_answered
     }
 
     /// The time of the last packet or answer to a probe.
@@ -460,10 +460,10 @@ impl Detector {
     /// The agent reports whether the process runs.
     pub fn handle_agent(&mut self, runs: bool, now: Instant) {
         if runs {
-            self.gone = None;
+            self.died = None;
             self.withdraw(EvidenceSource::Agent);
         } else {
-            self.gone = Some(now);
+            self.died = Some(now);
             self.accuse(EvidenceSource::Agent, now);
         }
     }
@@ -475,7 +475,7 @@ impl Detector {
     /// Drops a report that expired because the agent fell silent.
     pub(super) fn weigh_agent(&mut self, now: Instant) {
         let told = |at: Instant| now.saturating_duration_since(at) < BELIEVED_FOR;
-        if !self.gone.is_some_and(told) {
+        if !self.died.is_some_and(told) {
             self.withdraw(EvidenceSource::Agent);
         }
     }

@@ -440,9 +440,9 @@ impl Node {
         self.timings.ejection.saturating_mul(1 << doublings).min(self.timings.ejection_max)
     }
 
-    fn change_to(&mut self, standing: HealthState) -> Option<NodeTransition> {
+    fn change_to(&mut self, health: HealthState) -> Option<NodeTransition> {
         let from = self.health();
-        self.trust.standing = standing;
+        self.trust.standing = health;
         Some(NodeTransition::Health { from, to: self.health() })
     }
 

@@ -25,7 +25,7 @@ pub struct NodeTable {
     /// Slots without a node, with the time since when, in the order in which they became free.
     free: VecDeque<(NodeId, Instant)>,
     board: Arc<Board>,
-    paces: Vec<OpeningWindow>,
+    opening_windows: Vec<OpeningWindow>,
     home: RegionId,
     regions: usize,
     zones: Vec<Zone>,
@@ -112,7 +112,7 @@ impl NodeTable {
             slots: Vec::new(),
             free: VecDeque::new(),
             board: Arc::new(Board::with_room(settings.nodes.len(), limits.nodes_max)),
-            paces: settings
+            opening_windows: settings
                 .nodes
                 .iter()
                 .map(|_| OpeningWindow::new(limits.openings_at_once))
@@ -229,17 +229,17 @@ impl NodeTable {
 
     /// Returns the window of openings at the node.
     pub fn pace(&self, id: NodeId) -> &OpeningWindow {
-        &self.paces[id.0 as usize]
+        &self.opening_windows[id.0 as usize]
     }
 
     /// Returns the window of openings at the node.
     pub fn pace_mut(&mut self, id: NodeId) -> &mut OpeningWindow {
-        &mut self.paces[id.0 as usize]
+        &mut self.opening_windows[id.0 as usize]
     }
 
     /// Returns the windows of all slots.
     pub fn paces(&self) -> impl Iterator<Item = &OpeningWindow> {
-        self.paces.iter()
+        self.opening_windows.iter()
     }
 
     /// Nodes with a queue of openings as long as their window.
@@ -333,9 +333,9 @@ impl NodeTable {
         let incarnation = self.board.reincarnate(id).ok_or(Impossible::NoRoomForNodes)?;
         self.mark_down(Hop { node: id, incarnation }, now);
         let pace = OpeningWindow::new(self.limits.openings_at_once);
-        match self.paces.get_mut(id.0 as usize) {
+        match self.opening_windows.get_mut(id.0 as usize) {
             Some(left) => *left = pace,
-            None => self.paces.push(pace),
+            None => self.opening_windows.push(pace),
         }
         if settings.probed == NodeProbing::Yes {
             self.set(NodeTimer::Probe(id), now);

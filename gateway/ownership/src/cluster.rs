@@ -137,7 +137,7 @@ impl Cluster {
     /// Takes a beat with a valid signature. A replayed one changes nothing.
     pub fn handle_beat(&mut self, mut beat: Beat, now: Instant) {
         self.note_lateness(now);
-        let Beat { standing, epoch, echo, records, .. } = beat;
+        let Beat { role: standing, epoch, echo, records, .. } = beat;
         let highest = beat.highest.max(epoch);
         let echoed = echo.incarnation == self.settings.incarnation;
         if !echoed {
@@ -317,7 +317,7 @@ impl Cluster {
         }
         if self.peer.silence(now) < GONE_AFTER {
             return Err(match self.peer.newest() {
-                Some(beat) if beat.standing == BeatRole::Owner => TakeoverRefusal::PeerOwns,
+                Some(beat) if beat.role == BeatRole::Owner => TakeoverRefusal::PeerOwns,
                 Some(_) => TakeoverRefusal::PeerHeard,
                 None => TakeoverRefusal::Joining,
             });
@@ -458,7 +458,7 @@ impl Cluster {
         let mut beat = Beat {
             incarnation: self.settings.incarnation,
             sequence: self.sequence,
-            standing: BeatRole::Standby,
+            role: BeatRole::Standby,
             epoch: self.epoch,
             highest: self.highest,
             echo: self.peer.echo(),
@@ -468,7 +468,7 @@ impl Cluster {
         };
         match &mut self.role {
             MemberRole::Owner(own) => {
-                beat.standing = BeatRole::Owner;
+                beat.role = BeatRole::Owner;
                 own.handle_sent(self.sequence, now);
                 if let Arming::On(voters) = &own.arming {
                     beat.voters.clone_from(voters);
@@ -476,7 +476,7 @@ impl Cluster {
             }
             MemberRole::Standby(following) => {
                 if let Some(records) = following.yielded {
-                    (beat.standing, beat.records) = (BeatRole::Yielded, records);
+                    (beat.role, beat.records) = (BeatRole::Yielded, records);
                 }
             }
         }

@@ -45,7 +45,7 @@ pub struct Beat {
     /// Counts the beats of this incarnation from 1 on.
     pub sequence: u64,
     /// The role of the sender.
-    pub standing: BeatRole,
+    pub role: BeatRole,
     /// The epoch of the ownership that this member has, had, or follows; 0 if none.
     pub epoch: u64,
     /// The newest epoch of which this member has heard, claims included.
@@ -65,7 +65,7 @@ impl Beat {
     /// Returns the bytes of the datagram.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(BEAT_LEN_MAX);
-        bytes.extend([self.standing as u8, u8::from(self.whole), self.voters.len() as u8, 0]);
+        bytes.extend([self.role as u8, u8::from(self.whole), self.voters.len() as u8, 0]);
         let Echo { incarnation, sequence } = self.echo;
         for number in [
             self.incarnation,
@@ -108,7 +108,17 @@ impl Beat {
         };
         let voters = voters.chunks_exact(VOTER_LEN).map(voter).collect::<Option<_>>()?;
         let whole = whole == 1;
-        Some(Beat { incarnation, sequence, standing, epoch, highest, echo, whole, records, voters })
+        Some(Beat {
+            incarnation,
+            sequence,
+            role: standing,
+            epoch,
+            highest,
+            echo,
+            whole,
+            records,
+            voters,
+        })
     }
 }
 
@@ -165,7 +175,7 @@ pub(super) fn majority(voters: usize) -> usize {
 /// The agents that answer this member.
 #[derive(Default, Debug)]
 pub(super) struct VotingAgents {
-    seen: BTreeMap<WitnessId, AgentSighting>,
+    sightings: BTreeMap<WitnessId, AgentSighting>,
 }
 
 #[derive(Debug)]
@@ -178,24 +188,25 @@ struct AgentSighting {
 
 impl VotingAgents {
     pub(super) fn note(&mut self, voter: Voter, peer_owned: Option<Instant>, now: Instant) {
-        self.seen.insert(voter.id, AgentSighting { instance: voter.instance, at: now, peer_owned });
+        self.sightings
+            .insert(voter.id, AgentSighting { instance: voter.instance, at: now, peer_owned });
     }
 
     /// An agent heard the peer as the owner a short time ago.
     pub(super) fn hear_peer(&self, now: Instant) -> bool {
         let recent = |at: Instant| now.saturating_duration_since(at) < OWNER_HEARD;
-        self.seen.values().any(|seen| seen.peer_owned.is_some_and(recent))
+        self.sightings.values().any(|seen| seen.peer_owned.is_some_and(recent))
     }
 
     pub(super) fn forget(&mut self, id: WitnessId) {
-        self.seen.remove(&id);
+        self.sightings.remove(&id);
     }
 
     /// The agents that should vote: an odd number, and those that vote now before others.
     pub(super) fn choose(&self, present: &[Voter], now: Instant) -> Vec<Voter> {
         let alive =
             |seen: &&AgentSighting| now.saturating_duration_since(seen.at) < ANSWERED_WITHIN;
-        let mut voters: Vec<Voter> = (self.seen.iter())
+        let mut voters: Vec<Voter> = (self.sightings.iter())
             .filter(|(_, seen)| alive(seen))
             .map(|(id, seen)| Voter { id: *id, instance: seen.instance })
             .collect();

@@ -230,7 +230,7 @@ pub(super) enum BeatOrder {
 pub(super) struct PeerState {
     newest: Option<Beat>,
     /// The last beat, or the start.
-    heard: Since,
+    last_beat: Since,
     closed: Option<Closed>,
     /// The connection to the peer has ended since its last beat.
     disconnected: bool,
@@ -247,7 +247,7 @@ struct Closed {
 
 impl PeerState {
     pub(super) fn new(now: Instant) -> PeerState {
-        PeerState { newest: None, heard: Since::new(now), closed: None, disconnected: false }
+        PeerState { newest: None, last_beat: Since::new(now), closed: None, disconnected: false }
     }
 
     pub(super) fn handle_beat(&mut self, beat: Beat, now: Instant) -> BeatOrder {
@@ -257,7 +257,7 @@ impl PeerState {
         }
         let restarted = known.is_some_and(|(incarnation, _)| beat.incarnation > incarnation);
         self.newest = Some(beat);
-        self.heard = Since::new(now);
+        self.last_beat = Since::new(now);
         (self.closed, self.disconnected) = (None, false);
         if restarted { BeatOrder::Restarted } else { BeatOrder::New }
     }
@@ -272,7 +272,7 @@ impl PeerState {
     }
 
     pub(super) fn excuse(&mut self, late: Duration) {
-        self.heard.excuse(late);
+        self.last_beat.excuse(late);
     }
 
     pub(super) fn newest(&self) -> Option<&Beat> {
@@ -287,13 +287,13 @@ impl PeerState {
     }
 
     pub(super) fn silence(&self, now: Instant) -> Duration {
-        self.heard.lasted(now)
+        self.last_beat.lasted(now)
     }
 
     /// The peer is heard, and its standing is this one.
     pub(super) fn is(&self, standing: BeatRole, now: Instant) -> bool {
         self.silence(now) < 4 * BEAT_EVERY
-            && self.newest().is_some_and(|beat| beat.standing == standing)
+            && self.newest().is_some_and(|beat| beat.role == standing)
     }
 
     pub(super) fn hears(&self, incarnation: u64) -> bool {

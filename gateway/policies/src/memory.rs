@@ -64,7 +64,7 @@ pub(super) struct PolicyKeeper {
 struct SharedNotes {
     notes: Mutex<Notes>,
     /// A keeper has noted facts. Policies that were only begun are not written.
-    noted: AtomicBool,
+    has_facts: AtomicBool,
 }
 
 /// A message to the writing thread.
@@ -126,7 +126,7 @@ impl Drop for FactFile {
 impl PolicyKeeper {
     pub(super) fn note(&self, remembered: Remembered) {
         lock(&self.shared.notes).insert(self.policy.clone(), remembered);
-        self.shared.noted.store(true, Ordering::Release);
+        self.shared.has_facts.store(true, Ordering::Release);
         // A pending message covers this note as well. Without a reader the gateway has ended.
         let _ = self.turns.try_send(WriterMessage::Write);
     }
@@ -144,7 +144,7 @@ impl FactWriter {
         let (mut begun, mut failed) = (false, false);
         for turn in told.iter().take_while(|turn| *turn != WriterMessage::End) {
             begun |= turn == WriterMessage::Begin;
-            if begun && self.shared.noted.load(Ordering::Acquire) {
+            if begun && self.shared.has_facts.load(Ordering::Acquire) {
                 failed = self.write().is_err();
             }
         }

@@ -308,7 +308,7 @@ struct RecorderDesk {
     chunk: Chunk,
     /// The time of the first record in the chunk.
     since: Instant,
-    kept: VecDeque<(Instant, Arc<[u8]>)>,
+    chunks: VecDeque<(Instant, Arc<[u8]>)>,
     kept_bytes: usize,
     /// Calls in the current chunk.
     calls: u64,
@@ -324,7 +324,7 @@ impl RecorderDesk {
             shared,
             chunk: Chunk::default(),
             since: Instant::now(),
-            kept: VecDeque::new(),
+            chunks: VecDeque::new(),
             kept_bytes: 0,
             calls: 0,
             listeners: Vec::new(),
@@ -362,7 +362,7 @@ impl RecorderDesk {
             RecorderMessage::Decided(decision) => self.write(&RecordingEntry::Decided(decision)),
             RecorderMessage::Past(reply) => {
                 self.close();
-                let all = self.kept.iter().map(|(_, chunk)| Arc::clone(chunk)).collect();
+                let all = self.chunks.iter().map(|(_, chunk)| Arc::clone(chunk)).collect();
                 let _ = reply.send(all);
             }
             RecorderMessage::Listen { ear, number } => {
@@ -416,12 +416,12 @@ impl RecorderDesk {
         });
         let now = Instant::now();
         self.kept_bytes += bytes.len();
-        self.kept.push_back((now, bytes));
+        self.chunks.push_back((now, bytes));
         let is_old = |at: &Instant| now.saturating_duration_since(*at) > KEPT_FOR;
         while self.kept_bytes > KEPT_BYTES_MAX
-            || self.kept.front().is_some_and(|(at, _)| is_old(at))
+            || self.chunks.front().is_some_and(|(at, _)| is_old(at))
         {
-            let Some((_, oldest)) = self.kept.pop_front() else { break };
+            let Some((_, oldest)) = self.chunks.pop_front() else { break };
             self.kept_bytes -= oldest.len();
         }
     }
@@ -442,7 +442,7 @@ pub struct Export {
     redactor: Option<Redactor>,
     policy: Option<PolicyName>,
     /// Questions of the exported policy without an outcome yet.
-    asked: BTreeSet<AskId>,
+    unanswered: BTreeSet<AskId>,
 }
 
 impl Export {
@@ -453,7 +453,7 @@ impl Export {
         let region = redactor.as_mut().and_then(|redactor| redactor.redact(&header.region));
         let region = region.unwrap_or_else(|| header.region.clone());
         let header = RecordingHeader { region, addresses, ..header };
-        Export { header, redactor, policy, asked: BTreeSet::new() }
+        Export { header, redactor, policy, unanswered: BTreeSet::new() }
     }
 
     /// The first bytes of the file.
@@ -496,10 +496,10 @@ impl Export {
                     if call.revision.policy != *policy {
                         return None;
                     }
-                    if self.asked.len() == ASKED_MAX {
-                        self.asked.pop_first();
+                    if self.unanswered.len() == ASKED_MAX {
+                        self.unanswered.pop_first();
                     }
-                    self.asked.insert(call.ask);
+                    self.unanswered.insert(call.ask);
                 }
                 let call = match &mut self.redactor {
                     Some(redactor) => Box::new(redactor.call(*call)),
@@ -508,7 +508,7 @@ impl Export {
                 Some(RecordingEntry::Call(call))
             }
             RecordingEntry::Decided(decided) => {
-                let is_wanted = self.policy.is_none() || self.asked.remove(&decided.ask);
+                let is_wanted = self.policy.is_none() || self.unanswered.remove(&decided.ask);
                 is_wanted.then_some(RecordingEntry::Decided(decided))
             }
             RecordingEntry::Missed(calls) => Some(RecordingEntry::Missed(calls)),

@@ -41,7 +41,7 @@ pub(super) struct Applied {
     survival: Survival,
     /// Its member is told of changed nodes.
     pub(super) group: Option<Group>,
-    paces: BTreeMap<Arc<str>, RolloutSettings>,
+    rollout_settings: BTreeMap<Arc<str>, RolloutSettings>,
 }
 
 /// The keys of each scenario that a reload applies: how its sessions survive a node.
@@ -181,7 +181,7 @@ impl Applied {
             foundry: None,
             group: None,
             survival: survival(&settings.scenarios_of(&settings.sets)),
-            paces: evenkeel_config::paces(&settings.sets),
+            rollout_settings: evenkeel_config::paces(&settings.sets),
         }
     }
 
@@ -271,8 +271,10 @@ impl Applied {
     async fn change_paces(&mut self, settings: &GatewayConfig, handle: &Handle) {
         let paces = evenkeel_config::paces(&settings.sets);
         // An error means that control ended, and the gateway with it.
-        if paces != self.paces && handle.change_rollout_settings(paces.clone()).await.is_ok() {
-            self.paces = paces;
+        if paces != self.rollout_settings
+            && handle.change_rollout_settings(paces.clone()).await.is_ok()
+        {
+            self.rollout_settings = paces;
             tracing::info!("[rollout] of policy sets reloaded");
         }
     }
@@ -316,7 +318,7 @@ impl Applied {
         handle: &Handle,
     ) -> Result<(), PolicyRefused> {
         let ChangedBinding { policy, binding, mut source, digest, component } = candidate;
-        let strategy = self.paces.get(&policy.set).map(RolloutSettings::strategy);
+        let strategy = self.rollout_settings.get(&policy.set).map(RolloutSettings::strategy);
         let strategy = strategy.filter(|strategy| !strategy.is_at_once());
         // Restoring the previous file rolls the revision back immediately.
         source.how = ActivationOptions { by, force: false, strategy, returns: true };

@@ -132,7 +132,7 @@ impl EventRecorder {
                     outcome: outcome.clone(),
                     reason: reason.clone(),
                     rows: *rows,
-                    asked: *asked,
+                    started: *asked,
                     concluded: at.now,
                     took: *took,
                     notes: notes.clone(),

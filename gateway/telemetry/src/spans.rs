@@ -73,7 +73,7 @@ pub(super) struct SpanWriter {
     waiting: BTreeMap<DecisionSubject, Vec<DecisionSpan>>,
     linkable: BTreeMap<SessionId, SpanContext>,
     failovers: Vec<FailoverSpan>,
-    ways: BTreeMap<PolicyName, RolloutTrack>,
+    rollouts: BTreeMap<PolicyName, RolloutTrack>,
     swept: Option<Instant>,
 }
 
@@ -120,7 +120,7 @@ pub(super) struct DecisionSpan {
     pub(super) outcome: DecisionOutcome,
     pub(super) reason: Option<Arc<str>>,
     pub(super) rows: u32,
-    pub(super) asked: Instant,
+    pub(super) started: Instant,
     pub(super) concluded: Instant,
     pub(super) took: Duration,
     pub(super) notes: Vec<DecisionNote>,
@@ -164,7 +164,16 @@ impl SpanWriter {
     pub(super) fn new(tracer: SdkTracer, trust: Traceparent, names: Arc<NodeNames>) -> SpanWriter {
         let (waiting, linkable) = (BTreeMap::new(), BTreeMap::new());
         let (failovers, ways) = (Vec::new(), BTreeMap::new());
-        SpanWriter { tracer, trust, names, waiting, linkable, failovers, ways, swept: None }
+        SpanWriter {
+            tracer,
+            trust,
+            names,
+            waiting,
+            linkable,
+            failovers,
+            rollouts: ways,
+            swept: None,
+        }
     }
 
     /// Records [`CoreEvent::Opened`].
@@ -311,7 +320,7 @@ impl SpanWriter {
         refused: Option<&OfferRefusal>,
         at: Moment,
     ) {
-        let start = decisions.first().map_or(offered, |first| first.asked);
+        let start = decisions.first().map_or(offered, |first| first.started);
         let end = decisions.last().map_or(offered, |last| last.concluded);
         let mut attributes = vec![match refused {
             None => is(Attribute::Outcome, WELL),
@@ -331,8 +340,17 @@ impl SpanWriter {
     }
 
     fn decide(&self, parent: &Context, decision: DecisionSpan, at: Moment) {
-        let DecisionSpan { policy, revision, outcome, reason, rows, asked, concluded, took, notes } =
-            decision;
+        let DecisionSpan {
+            policy,
+            revision,
+            outcome,
+            reason,
+            rows,
+            started: asked,
+            concluded,
+            took,
+            notes,
+        } = decision;
         let mut attributes = vec![
             is(Attribute::Policy, policy.to_string()),
             is(Attribute::Hook, policy.hook.name()),
@@ -440,7 +458,7 @@ impl SpanWriter {
             | RolloutOutcome::Resumed => {
                 let start = at.wall_of(rollout.arrived);
                 let (_, steps) =
-                    self.ways.entry(policy.clone()).or_insert_with(|| (start, Vec::new()));
+                    self.rollouts.entry(policy.clone()).or_insert_with(|| (start, Vec::new()));
                 let stage = rollout.stage.map(|staged| staged.stage);
                 let (name, percent) = stage.map_or(("", 0), |it| (it.name(), it.percent()));
                 if steps.len() < STEPS_MAX {
@@ -451,7 +469,7 @@ impl SpanWriter {
             }
             // A newer rollout continues.
             _ if rollout.stage.is_some() => None,
-            RolloutOutcome::Activated | RolloutOutcome::RolledBack => self.ways.remove(policy),
+            RolloutOutcome::Activated | RolloutOutcome::RolledBack => self.rollouts.remove(policy),
             RolloutOutcome::Unchanged | RolloutOutcome::Refused => None,
         };
         let mut attributes = vec![

@@ -200,7 +200,7 @@ impl Gateway {
 
     pub(crate) fn session(&self, opened: &SessionAnswer) -> Option<SessionView> {
         let sessions = self.ask(self.handle.sessions()).unwrap();
-        sessions.into_iter().find(|session| session.standing.session == opened.session)
+        sessions.into_iter().find(|session| session.state.session == opened.session)
     }
 
     /// The first event so far that `see` accepts.

@@ -9,7 +9,8 @@ use evenkeel_control::{
 };
 use evenkeel_core::{
     ArmStatistics, CandidateReason, Explanation, Failback, Impossible, MoveRecord, NodeCandidate,
-    NodeStanding, RegionStanding, RoomStanding, Said, SessionStanding, SubjectQuarantine,
+    NodeStanding, RegionStanding, RoomStanding, SessionStanding, SubjectDecision,
+    SubjectQuarantine,
 };
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{
@@ -562,7 +563,7 @@ fn session(number: u64) -> SessionView {
         measures,
         age: Duration::from_secs(2),
     };
-    SessionView { standing, totals: Totals { shed: 4, ..Totals::default() } }
+    SessionView { state: standing, totals: Totals { shed: 4, ..Totals::default() } }
 }
 
 #[test]
@@ -667,7 +668,7 @@ fn session_is_explained() {
         outcome: MoveOutcome::Done,
     };
     let said = Explanation {
-        standing,
+        state: standing,
         admitted_by: Decider::Native,
         placed_by: Decider::Policy { policy: routing(), revision: "5f0c5f0c5f0c".into() },
         priority: 5,
@@ -681,7 +682,7 @@ fn session_is_explained() {
             load_permille: 990,
         }],
         moves: vec![step],
-        said: vec![Said {
+        decisions: vec![SubjectDecision {
             hook: Hook::Degradation,
             by: Decider::Native,
             reason: Some("lossy".into()),

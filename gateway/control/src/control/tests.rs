@@ -41,7 +41,7 @@ fn offered_address_follows_the_node_name() {
     let nodes = vec![("sfu-1".into(), own)];
     registry.register(session, &offer, nodes, &mut |bytes| bytes.fill(1)).unwrap();
     let address = |listed: &[_], node| {
-        let nodes = NodeResources { listed: listed.to_vec(), ..NodeResources::default() };
+        let nodes = NodeResources { nodes: listed.to_vec(), ..NodeResources::default() };
         let hop = Hop { node: NodeId(node), incarnation: Incarnation(1) };
         open_request(&registry, &nodes, session, RoomId(1), hop).unwrap().address
     };

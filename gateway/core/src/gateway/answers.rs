@@ -358,7 +358,7 @@ impl Gateway {
         if let Some(revision) = &revision {
             let is_there = |it| FaultSubject::exists(it, &self.tables.sessions, &self.tables.rooms);
             let (apart, effects) = (beside.apart.as_deref(), (now, &mut self.tables.effects));
-            self.noted.note_apart(&about, &policy, revision, apart, is_there, effects);
+            self.subject_history.note_apart(&about, &policy, revision, apart, is_there, effects);
             if about.is_of_offer() {
                 let worse = u32::from(
                     matches!(&outcome, DecisionOutcome::Guarded(guard) if guard.is_its_own()),
@@ -376,7 +376,7 @@ impl Gateway {
         }
         let said = (&by, &outcome, &parts);
         let is_there = |it| FaultSubject::exists(it, &self.tables.sessions, &self.tables.rooms);
-        let noted = &mut self.noted;
+        let noted = &mut self.subject_history;
         let reason = noted.note_said(&about, said, &given, &beside, is_there, now);
         let AnswerDetails { notes, took, .. } = beside;
         let decided = CoreEvent::Decided {

@@ -210,7 +210,7 @@ const NOTES_MAX: usize = 8;
 
 /// The last decision of a policy on a session, or on its room.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Said {
+pub struct SubjectDecision {
     /// The question that the policy answers.
     pub hook: Hook,
     /// The author of the decision.
@@ -239,7 +239,7 @@ pub struct SubjectQuarantine {
 }
 
 #[derive(Debug)]
-struct Saying {
+struct DecisionEntry {
     by: Arc<Decider>,
     reason: Option<Arc<str>>,
     outcome: DecisionOutcome,
@@ -256,43 +256,43 @@ struct SubjectFault {
 }
 
 #[derive(Default, Debug)]
-pub(crate) struct Noted {
-    said: BTreeMap<(FaultSubject, Hook), Saying>,
+pub(crate) struct SubjectHistory {
+    decisions: BTreeMap<(FaultSubject, Hook), DecisionEntry>,
     /// Keys by first decision, the oldest first; some may have been removed.
     order: VecDeque<(FaultSubject, Hook)>,
-    held: BTreeMap<(FaultSubject, Hook), SubjectFault>,
+    faults: BTreeMap<(FaultSubject, Hook), SubjectFault>,
     deciders: Interner<Decider>,
 }
 
-impl Noted {
-    fn say(&mut self, key: (FaultSubject, Hook), saying: Saying) {
-        if self.said.insert(key, saying).is_some() {
+impl SubjectHistory {
+    fn say(&mut self, key: (FaultSubject, Hook), saying: DecisionEntry) {
+        if self.decisions.insert(key, saying).is_some() {
             return;
         }
         if self.order.len() == SAID_MAX
             && let Some(oldest) = self.order.pop_front()
         {
-            self.said.remove(&oldest);
+            self.decisions.remove(&oldest);
         }
         self.order.push_back(key);
     }
 
     /// The start of the quarantine.
     pub(crate) fn held_since(&self, subject: FaultSubject, hook: Hook) -> Option<Instant> {
-        self.held.get(&(subject, hook)).map(|held| held.since)
+        self.faults.get(&(subject, hook)).map(|held| held.since)
     }
 
     pub(crate) fn forget(&mut self, subject: FaultSubject) {
         for hook in Hook::ALL {
-            self.said.remove(&(subject, hook));
-            self.held.remove(&(subject, hook));
+            self.decisions.remove(&(subject, hook));
+            self.faults.remove(&(subject, hook));
         }
     }
 
-    pub(crate) fn said(&self, of: &[FaultSubject], now: Instant) -> Vec<Said> {
+    pub(crate) fn said(&self, of: &[FaultSubject], now: Instant) -> Vec<SubjectDecision> {
         let keys = Hook::ALL.into_iter().flat_map(|hook| of.iter().map(move |it| (*it, hook)));
-        let said = keys.filter_map(|key| Some((key.1, self.said.get(&key)?)));
-        said.map(|(hook, saying)| Said {
+        let said = keys.filter_map(|key| Some((key.1, self.decisions.get(&key)?)));
+        said.map(|(hook, saying)| SubjectDecision {
             hook,
             by: (*saying.by).clone(),
             reason: saying.reason.clone(),
@@ -305,7 +305,7 @@ impl Noted {
 
     pub(crate) fn held(&self, of: &[FaultSubject], now: Instant) -> Vec<SubjectQuarantine> {
         let keys = Hook::ALL.into_iter().flat_map(|hook| of.iter().map(move |it| (*it, hook)));
-        keys.filter_map(|key| self.held.get(&key))
+        keys.filter_map(|key| self.faults.get(&key))
             .map(|held| SubjectQuarantine {
                 policy: held.policy.clone(),
                 revision: held.revision.clone(),
@@ -316,7 +316,7 @@ impl Noted {
     }
 }
 
-impl Noted {
+impl SubjectHistory {
     /// Quarantines the subjects on which the revision faults, and releases those that it answered.
     pub(crate) fn note_apart(
         &mut self,
@@ -327,10 +327,10 @@ impl Noted {
         is_there: impl Fn(FaultSubject) -> bool,
         (now, effects): (Instant, &mut Effects),
     ) {
-        if apart.is_none() && self.held.is_empty() {
+        if apart.is_none() && self.faults.is_empty() {
             return;
         }
-        self.held.retain(|(subject, _), held| {
+        self.faults.retain(|(subject, _), held| {
             let row = about.row_of(*subject).filter(|_| held.policy == *policy);
             row.is_none_or(|row| apart.is_some_and(|apart| apart.leaves_out(row)))
         });
@@ -338,7 +338,7 @@ impl Noted {
             let subject = about.subject(poisoned.row).filter(|subject| is_there(*subject));
             let Some(subject) = subject else { continue };
             let (fault, key) = (poisoned.fault.clone(), (subject, policy.hook));
-            if self.held.get(&key).is_some_and(|held| held.revision == *revision) {
+            if self.faults.get(&key).is_some_and(|held| held.revision == *revision) {
                 continue;
             }
             let (policy, revision) = (policy.clone(), revision.clone());
@@ -348,7 +348,7 @@ impl Noted {
                 fault: fault.clone(),
                 since: now,
             };
-            self.held.insert(key, held);
+            self.faults.insert(key, held);
             let (session, room) = match subject {
                 FaultSubject::Session(session) => (Some(session), None),
                 FaultSubject::Room(room) => (None, Some(room)),
@@ -391,7 +391,7 @@ impl Noted {
                 continue;
             };
             let notes = notes.remove(&row).unwrap_or_default().into_iter().take(NOTES_MAX);
-            let saying = Saying {
+            let saying = DecisionEntry {
                 by: Arc::clone(&by),
                 reason: reasons.get(&row).map(word),
                 outcome: of_row(row),

@@ -192,7 +192,7 @@ impl<'a> Placement<'a> {
             kbps,
             takes,
             spares: room.spares,
-            standing,
+            current: standing,
             shunned: &shunned,
             nodes: &self.0.nodes,
             ledger: self.0.capacity.ledger.without(room.holding),
@@ -443,7 +443,7 @@ struct PlacementSurvey<'a> {
     /// Number of spares that the room should have.
     spares: u8,
     /// The current node, where the room stays, and its existing spares; empty if the room is not placed.
-    standing: &'a [NodeId],
+    current: &'a [NodeId],
     /// Nodes that recently refused the room.
     shunned: &'a [NodeId],
     nodes: &'a NodeTable,
@@ -454,7 +454,7 @@ struct PlacementSurvey<'a> {
 impl PlacementSurvey<'_> {
     /// Hops for the room, best first; empty if no node can take it.
     fn hops(&self) -> Vec<NodeId> {
-        let Some(first) = self.standing.first().copied().or_else(|| self.first()) else {
+        let Some(first) = self.current.first().copied().or_else(|| self.first()) else {
             return Vec::new();
         };
         let spares = match self.mode {
@@ -473,7 +473,7 @@ impl PlacementSurvey<'_> {
     }
 
     fn takes(&self, node: &Node) -> bool {
-        let here = self.standing.contains(&node.id);
+        let here = self.current.contains(&node.id);
         let may = if here { node.takes_rooms() } else { node.welcomes_rooms() };
         may && !self.shunned.contains(&node.id)
     }
@@ -537,7 +537,7 @@ impl PlacementSurvey<'_> {
     /// Spares, best first. Nodes that can reserve capacity, or in hitless mode carry the room as well, come first, then
     /// existing spares. Other zones come before the same zone, and standbys before other nodes.
     fn spares(&self, first: &Node) -> Vec<NodeId> {
-        let PlacementSurvey { kbps, standing, mode, region, .. } = *self;
+        let PlacementSurvey { kbps, current: standing, mode, region, .. } = *self;
         let reserves = |node: &Node| self.ledger.fits_reserve(node.id, first.id, kbps);
         let may = |node: &&Node| {
             let kept = standing.contains(&node.id);
@@ -568,7 +568,7 @@ impl PlacementSurvey<'_> {
         let here = self.region(first);
         let cost = |node: &&Node| {
             let turn = self.distance(self.region(node), here);
-            let (new, unsound) = (!self.standing.contains(&node.id), !node.is_sound());
+            let (new, unsound) = (!self.current.contains(&node.id), !node.is_sound());
             (turn, self.region(node), new, unsound, self.load(node))
         };
         let fits = |node: &&Node| {

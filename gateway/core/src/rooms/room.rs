@@ -55,7 +55,7 @@ pub(crate) struct Room {
     /// Packets at the current hop since the room last voted.
     pub(crate) tally: Option<Box<RoomTally>>,
     /// The nodes under which `RoomTable` lists the room.
-    pub(crate) listed: SmallSet<NodeId>,
+    pub(crate) nodes: SmallSet<NodeId>,
     /// Rarely used fields.
     history: Option<Box<RoomHistory>>,
 }
@@ -131,7 +131,7 @@ impl Room {
             memory: StateVersions::default(),
             ttl_ms: 0,
             tally: None,
-            listed: SmallSet::default(),
+            nodes: SmallSet::default(),
             history: None,
         }
     }

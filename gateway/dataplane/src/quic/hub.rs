@@ -22,7 +22,7 @@ struct Presence {
     /// Time when its last session left or, if none has joined, when it opened.
     useful: Instant,
     /// The last report of its path.
-    told: PathStatistics,
+    last_report: PathStatistics,
 }
 
 /// A session's connection to its client.
@@ -78,7 +78,7 @@ impl Hub {
     /// Adds a connection whose handshake is complete.
     pub(super) fn join(&mut self, client: ConnectionHandle, now: Instant) {
         let presence =
-            Presence { homes: HashSet::new(), useful: now, told: PathStatistics::default() };
+            Presence { homes: HashSet::new(), useful: now, last_report: PathStatistics::default() };
         self.connections.insert(client, presence);
     }
 
@@ -156,7 +156,7 @@ impl Hub {
             worker.loaded = true;
             attachment.told = path;
             if let Some(presence) = self.connections.get_mut(&attachment.client) {
-                presence.told = path;
+                presence.last_report = path;
             }
         }
     }
@@ -179,7 +179,7 @@ impl Hub {
         self.detach(home, now);
         let Some(presence) = self.connections.get_mut(&client) else { return };
         presence.homes.insert(home);
-        let attachment = Attachment { client, flow, told: presence.told };
+        let attachment = Attachment { client, flow, told: presence.last_report };
         self.sessions.insert(home, attachment);
         self.count_attached();
         self.tell(RingMeta { home, kind: RingItem::Attached, flow }, &[]);

@@ -51,7 +51,7 @@ pub(super) struct RtpengineCall {
     pub(super) stage: CallStage,
     pub(super) is_known: bool,
     /// The sessions of the last signalling.
-    pub(super) told: [Option<SessionId>; 2],
+    pub(super) signalled: [Option<SessionId>; 2],
     /// The local address of the sessions' media.
     pub(super) own: Option<IpAddr>,
     /// Set if the call changed since the last signalling.
@@ -67,7 +67,7 @@ impl RtpengineCall {
             places: [None, None],
             stage: CallStage::Resting,
             is_known: false,
-            told: [None, None],
+            signalled: [None, None],
             own: None,
             stale: false,
             refresh: None,
@@ -96,7 +96,7 @@ impl RtpengineCall {
     /// Removes sessions that will not be opened: sessions of the failed request, and sessions that have waited for
     /// [`OPEN_WITHIN`].
     pub(super) fn take_failed(&mut self, now: Instant) -> impl Iterator<Item = CallLeg> {
-        let told = self.told;
+        let told = self.signalled;
         let failed = move |place: &mut CallLeg| {
             let is_over = told.contains(&Some(place.session)) || place.since + OPEN_WITHIN <= now;
             place.taken.is_none() && is_over
@@ -137,7 +137,7 @@ impl RtpengineCall {
     /// The SDP of a side: the session signalled at the start of the exchange, if still there, else inactive.
     pub(super) fn sdp(&self, side: usize, own: IpAddr) -> String {
         let there = self.places[side].as_ref();
-        match there.filter(|place| self.told[side] == Some(place.session)) {
+        match there.filter(|place| self.signalled[side] == Some(place.session)) {
             Some(place) => sdp::party(own, place.ports, &place.media),
             None => {
                 let other = self.places.iter().flatten().next().map(|place| &*place.media);

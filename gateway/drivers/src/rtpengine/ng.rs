@@ -65,7 +65,7 @@ pub(super) struct NgRequest {
 /// Pending requests. Few, because the driver limits requests in flight.
 #[derive(Default, Debug)]
 pub(super) struct NgRequests {
-    pub(super) asked: BTreeMap<u64, NgRequest>,
+    pub(super) unanswered: BTreeMap<u64, NgRequest>,
     /// Seeds the cookies. Random, so that no other sender can answer for rtpengine.
     pub(super) drawn: u64,
     count: u64,
@@ -86,7 +86,7 @@ impl NgRequests {
         question.write(&mut datagram);
         let datagram: Arc<[u8]> = datagram.into();
         let (again, wait) = (now + ASK_AGAIN, ASK_AGAIN);
-        self.asked
+        self.unanswered
             .insert(cookie, NgRequest { about, datagram: Arc::clone(&datagram), again, wait, by });
         datagram
     }
@@ -95,20 +95,20 @@ impl NgRequests {
     pub(super) fn answered(&mut self, datagram: &[u8]) -> Option<(NgCommand, NgAnswer)> {
         let (cookie, message) = split(datagram)?;
         let answer = read(&Value::read(message)?)?;
-        self.asked.remove(&cookie).map(|asked| (asked.about, answer))
+        self.unanswered.remove(&cookie).map(|asked| (asked.about, answer))
     }
 
     /// Returns whether these are the first bytes of a pending request.
     pub(super) fn is_pending(&self, start: &[u8]) -> bool {
-        let asked = split(start).and_then(|(cookie, _)| self.asked.get(&cookie));
+        let asked = split(start).and_then(|(cookie, _)| self.unanswered.get(&cookie));
         asked.is_some_and(|asked| asked.datagram.starts_with(start))
     }
 
     pub(super) fn due(&mut self, now: Instant) -> Option<NgTimeout> {
         let is_due = |asked: &NgRequest| asked.by <= now || asked.again <= now;
-        let (&cookie, asked) = self.asked.iter_mut().find(|(_, asked)| is_due(asked))?;
+        let (&cookie, asked) = self.unanswered.iter_mut().find(|(_, asked)| is_due(asked))?;
         if asked.by <= now {
-            return self.asked.remove(&cookie).map(|asked| NgTimeout::Late(asked.about));
+            return self.unanswered.remove(&cookie).map(|asked| NgTimeout::Late(asked.about));
         }
         asked.wait *= 2;
         asked.again = now + asked.wait;
@@ -116,7 +116,7 @@ impl NgRequests {
     }
 
     pub(super) fn give_up(&mut self) -> Vec<NgCommand> {
-        std::mem::take(&mut self.asked).into_values().map(|asked| asked.about).collect()
+        std::mem::take(&mut self.unanswered).into_values().map(|asked| asked.about).collect()
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) struct Holder {
     claims: Claims,
     /// Interfaces by name.
     links: BTreeMap<String, LinkAddr>,
-    held: Option<HeldAddress>,
+    address: Option<HeldAddress>,
 }
 
 struct HeldAddress {
@@ -78,7 +78,7 @@ impl Holder {
         frames.set_nonblocking(true).map_err(failed)?;
         let claims = Claims::open().map_err(failed)?;
         let links = BTreeMap::new();
-        let mut holder = Holder { addresses, netlink, frames, claims, links, held: None };
+        let mut holder = Holder { addresses, netlink, frames, claims, links, address: None };
         holder.find_links()?;
         for local in &holder.addresses {
             holder.link(local)?;
@@ -114,10 +114,10 @@ impl Holder {
         let failures = match order {
             AddressOrder::Hold => self.hold(now),
             AddressOrder::Renew => {
-                match &mut self.held {
+                match &mut self.address {
                     Some(held) if now < held.renewed + VALID_FOR => held.renewed = now,
                     _ => {
-                        self.held = None;
+                        self.address = None;
                         return Err(AddressError::Lapsed);
                     }
                 }
@@ -144,7 +144,7 @@ impl Holder {
     fn hold(&mut self, now: Instant) -> Vec<String> {
         // Interfaces may have been replaced.
         let unknown = self.find_links().err();
-        self.held = Some(HeldAddress { renewed: now, repetitions: Repetitions::from(now) });
+        self.address = Some(HeldAddress { renewed: now, repetitions: Repetitions::from(now) });
         self.claims.begin(now);
         let added = self.add("added");
         unknown.into_iter().chain(added).chain(self.announce()).collect()
@@ -159,7 +159,7 @@ impl Holder {
     }
 
     fn release(&mut self) -> Vec<String> {
-        self.held = None;
+        self.address = None;
         self.each(|netlink, local, link| match netlink.remove(local, link) {
             // The interface, or its part for this version of IP, is gone, with all addresses.
             Ok(()) | Err(Errno::ENODEV | Errno::ENXIO) => Ok(()),
@@ -216,13 +216,13 @@ impl Holder {
     }
 
     fn next_announcement(&self) -> Option<Instant> {
-        self.held.as_ref()?.repetitions.next_without_order()
+        self.address.as_ref()?.repetitions.next_without_order()
     }
 
     fn repeat(&mut self, now: Instant) {
-        let Some(held) = &mut self.held else { return };
+        let Some(held) = &mut self.address else { return };
         if now >= held.renewed + VALID_FOR {
-            self.held = None;
+            self.address = None;
         } else if held.repetitions.take(now) {
             // The first announcement told of failures.
             self.announce();

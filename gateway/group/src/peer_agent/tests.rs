@@ -79,7 +79,7 @@ async fn only_the_answer_of_a_closed_port_counts() {
         host.send(&TrunkAnswer::Probe(load(state)), asked);
     }
     agent.closed(None).await;
-    assert_eq!(agent.asked.len(), 0, "the other states were read before");
+    assert_eq!(agent.unanswered.len(), 0, "the other states were read before");
     assert_eq!(counted.count(""), 0);
 }
 
@@ -125,7 +125,7 @@ async fn forged_old_and_repeated_answers_are_refused() {
     host.send(&gone, asked);
     agent.closed(None).await;
     assert_eq!(counted.count("replayed"), 2, "the first answer counted once");
-    assert_eq!(agent.asked.len(), 0);
+    assert_eq!(agent.unanswered.len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,8 +134,8 @@ async fn oldest_questions_are_forgotten() {
     let mut agent = host.agent(counted.refusals.clone());
     let first = agent.next_nonce;
     (0..=ASKED_MAX).for_each(|_| agent.ask());
-    assert_eq!(agent.asked.len(), ASKED_MAX);
-    assert!(agent.asked.iter().all(|asked| asked.nonce != first));
+    assert_eq!(agent.unanswered.len(), ASKED_MAX);
+    assert!(agent.unanswered.iter().all(|asked| asked.nonce != first));
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,7 +183,7 @@ async fn contradicted_agent_must_see_the_process() {
         host.tell(&mut agent, state);
     }
     agent.closed(Some(heard)).await;
-    assert_eq!(agent.asked.len(), 0, "believed before it saw the process");
+    assert_eq!(agent.unanswered.len(), 0, "believed before it saw the process");
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,7 +197,7 @@ async fn question_before_the_last_beat_shows_no_end() {
     host.send(&TrunkAnswer::Probe(load(ServingState::Gone)), asked);
     host.tell(&mut agent, ServingState::Gone);
     agent.closed(Some(heard)).await;
-    assert_eq!(agent.asked.len(), 0, "the first answer was believed");
+    assert_eq!(agent.unanswered.len(), 0, "the first answer was believed");
 }
 
 #[tokio::test(start_paused = true)]

@@ -210,7 +210,7 @@ impl DemoRun {
         let counted = processes.end().await?;
         let unknown_tags = counted.get(PROBED_NODE).and_then(|node| node["unknown_tag"].as_u64());
         record.strangers.counted.insert("unknown-tag".to_owned(), unknown_tags.unwrap_or(0));
-        record.events = watch.heard.take();
+        record.events = watch.events.take();
         record.machine = machine.so_far();
         Ok((record, books.turn()))
     }
@@ -223,7 +223,7 @@ impl DemoRun {
         let from_ns = clock::now_ns();
         self.processes.signal_node(node, signal)?;
         let is_down = |event: &ServerEvent| watch::is_node(event, node, "down");
-        self.watch.heard.wait(from_ns, AFTER_DEATH, is_down).await;
+        self.watch.events.wait(from_ns, AFTER_DEATH, is_down).await;
         tokio::time::sleep(AFTER_DEATH).await;
         self.add_fault(node, silent, false, from_ns);
         self.processes.require_gateway()
@@ -250,7 +250,7 @@ impl DemoRun {
             self.processes.restart_node(node).await?;
         }
         let is_up = |event: &ServerEvent| watch::is_node(event, node, "up");
-        if !self.watch.heard.wait(from_ns, TRUSTED_WITHIN, is_up).await {
+        if !self.watch.events.wait(from_ns, TRUSTED_WITHIN, is_up).await {
             return Err(LabError::in_vain(format!("{node} trusted again"), TRUSTED_WITHIN));
         }
         let until = Instant::now() + SPARES_WITHIN;
@@ -286,7 +286,7 @@ impl DemoRun {
             lossy.count()
         ));
         let from_ns = clock::now_ns();
-        let heard = &self.watch.heard;
+        let heard = &self.watch.events;
         let on_voice_only = || heard.degraded("voice-only", from_ns).len();
         self.sessions.relay.set_all(Conditions::loss_percent(LOSS));
         let in_call = self.record.lossy().filter(|planned| planned.offer.scenario == "call");

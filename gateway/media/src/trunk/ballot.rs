@@ -62,7 +62,7 @@ pub struct OwnershipBallot {
     instance: u32,
     epoch: u64,
     promised: u64,
-    held: BallotLease,
+    lease: BallotLease,
     heard: Option<Instant>,
 }
 
@@ -79,7 +79,7 @@ impl OwnershipBallot {
             instance,
             epoch: 0,
             promised: 0,
-            held: BallotLease::Until(now),
+            lease: BallotLease::Until(now),
             heard: None,
         }
     }
@@ -93,7 +93,7 @@ impl OwnershipBallot {
         }
         if epoch > self.epoch {
             self.epoch = epoch;
-            self.held = BallotLease::Until(now);
+            self.lease = BallotLease::Until(now);
         }
         self.heard = Some(now);
         Ok(())
@@ -108,12 +108,12 @@ impl OwnershipBallot {
                         Hold::For(time) => BallotLease::Until(now + time),
                         Hold::Epoch => BallotLease::Epoch,
                     };
-                    self.held = self.held.max(held);
+                    self.lease = self.lease.max(held);
                 }
             }
             Vote::Standby => {}
             Vote::Claim { base, claim } => {
-                let ended = matches!(self.held, BallotLease::Until(end) if end <= now);
+                let ended = matches!(self.lease, BallotLease::Until(end) if end <= now);
                 let free = self.epoch < base || self.epoch == base && ended;
                 if free && claim > base {
                     self.promised = self.promised.max(claim);

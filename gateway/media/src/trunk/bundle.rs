@@ -144,7 +144,7 @@ pub const SHARED_MAX: usize = 1_400;
 /// Bundles by destination; few, as a gateway has one socket per worker and node.
 #[derive(Clone, Default, Debug)]
 pub struct Bundles {
-    ways: Vec<BundleQueue>,
+    queues: Vec<BundleQueue>,
     /// Bytes that encryption adds to each datagram.
     overhead: usize,
 }
@@ -162,7 +162,7 @@ struct BundleQueue {
 impl Bundles {
     /// Bundles that will be encrypted ([`seal`](super::seal)).
     pub fn sealed() -> Self {
-        Self { ways: Vec::new(), overhead: seal::OVERHEAD }
+        Self { queues: Vec::new(), overhead: seal::OVERHEAD }
     }
 
     /// Notes that a peer sent a datagram of this size, so that bundles of this size may be sent back.
@@ -204,27 +204,27 @@ impl Bundles {
 
     /// Sends the packets collected so far.
     pub fn flush(&mut self, send: &mut impl FnMut(SocketAddr, &[u8])) {
-        self.ways.iter_mut().for_each(|way| way.flush(send));
+        self.queues.iter_mut().for_each(|way| way.flush(send));
     }
 
     /// Removes destinations that are no longer used.
     pub fn keep(&mut self, known: impl Fn(SocketAddr) -> bool) {
-        self.ways.retain(|way| !way.bundle.is_empty() || known(way.to));
+        self.queues.retain(|way| !way.bundle.is_empty() || known(way.to));
     }
 
     /// Number of addresses with a queue.
     pub fn destinations(&self) -> usize {
-        self.ways.len()
+        self.queues.len()
     }
 
     fn way(&mut self, to: SocketAddr) -> &mut BundleQueue {
-        let place = self.ways.iter().position(|way| way.to == to).unwrap_or_else(|| {
+        let place = self.queues.iter().position(|way| way.to == to).unwrap_or_else(|| {
             let (alone_max, shared_max) = (BUNDLE_MAX, SHARED_MAX - self.overhead);
             let bundle = Bundle::new(alone_max - self.overhead);
-            self.ways.push(BundleQueue { to, bundle, alone_max, shared_max });
-            self.ways.len() - 1
+            self.queues.push(BundleQueue { to, bundle, alone_max, shared_max });
+            self.queues.len() - 1
         });
-        &mut self.ways[place]
+        &mut self.queues[place]
     }
 }
 

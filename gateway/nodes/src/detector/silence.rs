@@ -34,7 +34,7 @@ pub(super) struct SilenceLimits {
     /// The silence after which fewer missing arrivals suffice, for slow flows.
     pub(super) max: Duration,
     /// The death was reported, so usual lateness no longer delays the accusation.
-    pub(super) told: bool,
+    pub(super) is_reported: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,7 +115,7 @@ impl SilenceDetector {
     fn limit(&self, limits: SilenceLimits) -> Option<Duration> {
         let interval = self.interval()?;
         let few = interval * ARRIVALS_MIN.min(limits.arrivals);
-        let usual = if limits.told { Duration::ZERO } else { self.lately.usual() * USUALLY };
+        let usual = if limits.is_reported { Duration::ZERO } else { self.lately.usual() * USUALLY };
         Some((interval * limits.arrivals).max(usual).min(limits.max).max(limits.min).max(few))
     }
 

@@ -222,7 +222,7 @@ impl NodeTable {
     pub fn reincarnate(&mut self, id: NodeId) {
         if let Some(incarnation) = self.board.reincarnate(id) {
             self[id].incarnation = incarnation;
-            self.paces[id.0 as usize].renew();
+            self.opening_windows[id.0 as usize].renew();
         }
     }
 

@@ -72,7 +72,7 @@ impl Cluster {
             return;
         }
         let armed = self.peer.newest().filter(|beat| {
-            following.follows && beat.standing == BeatRole::Owner && !beat.voters.is_empty()
+            following.follows && beat.role == BeatRole::Owner && !beat.voters.is_empty()
         });
         let mut blocked = None;
         match (&following.candidacy, armed) {

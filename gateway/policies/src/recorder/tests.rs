@@ -61,7 +61,7 @@ impl World {
     }
 
     fn kept(&self) -> Vec<RecordingEntry> {
-        self.desk.kept.iter().flat_map(|(_, chunk)| records(chunk).unwrap()).collect()
+        self.desk.chunks.iter().flat_map(|(_, chunk)| records(chunk).unwrap()).collect()
     }
 }
 
@@ -196,7 +196,7 @@ fn oldest_chunks_are_dropped_at_limit() {
         world.work();
     }
     world.desk.close();
-    let bytes: usize = world.desk.kept.iter().map(|(_, chunk)| chunk.len()).sum();
+    let bytes: usize = world.desk.chunks.iter().map(|(_, chunk)| chunk.len()).sum();
     assert!(bytes <= KEPT_BYTES_MAX && bytes > KEPT_BYTES_MAX / 2, "{bytes}");
     assert_eq!(bytes, world.desk.kept_bytes);
     let kept = world.kept();
@@ -205,7 +205,7 @@ fn oldest_chunks_are_dropped_at_limit() {
     assert!(asks[0] > 0 && asks.windows(2).all(|pair| pair[1] == pair[0] + 1), "{asks:?}");
 
     let old = Instant::now().checked_sub(KEPT_FOR + Duration::from_secs(1)).unwrap();
-    world.desk.kept.iter_mut().for_each(|(at, _)| *at = old);
+    world.desk.chunks.iter_mut().for_each(|(at, _)| *at = old);
     scribe.write(&policy, &name(), (AskId(12), 0), &place(1, ""), &absent());
     world.work();
     world.desk.close();
@@ -224,7 +224,7 @@ fn export_filters_policy_and_addresses() {
     others.write(&policy, &other, (AskId(2), 0), &place(2, "lan"), &absent());
     world.work();
     world.desk.close();
-    let chunk = Arc::clone(&world.desk.kept[0].1);
+    let chunk = Arc::clone(&world.desk.chunks[0].1);
     let export = |addresses, policy| {
         let wish = ExportOptions { addresses, policy };
         let mut export = Export::new(world.recorder.header(addresses), wish);

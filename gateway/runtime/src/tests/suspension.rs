@@ -195,7 +195,7 @@ impl Client {
         wait_until(async || {
             let session = gateway.handle.session(opened.session).await.unwrap().unwrap();
             let names = gateway.handle.names();
-            session.standing.hop.is_some_and(|hop| &*names.of_hop(hop).node == node)
+            session.state.hop.is_some_and(|hop| &*names.of_hop(hop).node == node)
         })
         .await;
         client.answer = Some(opened);
@@ -264,7 +264,7 @@ async fn views(gateway: &RunningGateway) -> Vec<String> {
     let node = |hop| names.of_hop(hop).node;
     let mut views = Vec::new();
     for session in gateway.handle.sessions().await.unwrap() {
-        let it = session.standing;
+        let it = session.state;
         let why = gateway.handle.explain(it.session).await.unwrap().unwrap();
         let of_session = (it.session, it.room, it.scenario, it.transport, it.mode, it.plan);
         let route: Vec<_> = why.route.iter().map(|(hop, grant)| (node(*hop), *grant)).collect();

@@ -308,7 +308,7 @@ fn explain_shows_place_reason_alternatives() {
         .unwrap();
     world.settle();
     let said = world.gateway.views().explain(session, world.now).unwrap();
-    assert_eq!(said.standing.hop.map(|hop| hop.node), Some(A));
+    assert_eq!(said.state.hop.map(|hop| hop.node), Some(A));
     assert_eq!((said.admitted_by, said.placed_by), (Decider::Native, Decider::Native));
     let why: Vec<(NodeId, &str)> =
         said.candidates.iter().map(|at| (at.hop.node, at.why.name())).collect();

@@ -10,7 +10,7 @@ use evenkeel_model::{
 };
 
 use super::*;
-use crate::Said;
+use crate::SubjectDecision;
 
 const REVISION: &str = "0123456789ab";
 
@@ -123,7 +123,7 @@ fn answered_session_leaves_quarantine() {
     assert!(ids.iter().all(|id| revisions(&world, *id).is_empty()));
     tick(&mut world, RevisionAnswer { apart: left_out(&[0]), ..nothing() });
     world.close(ids[0]);
-    assert!(world.gateway.noted.holds_none(), "it ends with its session");
+    assert!(world.gateway.subject_history.holds_none(), "it ends with its session");
 }
 
 #[test]
@@ -320,8 +320,8 @@ fn quarantined_session_uses_native_ladder() {
     assert_eq!(world.cap(other), 0);
 }
 
-fn said(world: &World, session: SessionId) -> Vec<Said> {
-    explained(world, session).said
+fn said(world: &World, session: SessionId) -> Vec<SubjectDecision> {
+    explained(world, session).decisions
 }
 
 fn note(row: u32, key: &str, value: i64) -> DecisionNote {
@@ -368,8 +368,11 @@ fn notes_end_with_their_subject() {
     assert_eq!(said(&world, ids[0])[0].since, ms(1_200));
     assert!(said(&world, ids[1]).is_empty());
     world.close(ids[0]);
-    assert_eq!(world.gateway.noted.said(&[], world.now), []);
-    assert!(format!("{:?}", world.gateway.noted).contains("said: {}"), "it ends with its session");
+    assert_eq!(world.gateway.subject_history.said(&[], world.now), []);
+    assert!(
+        format!("{:?}", world.gateway.subject_history).contains("said: {}"),
+        "it ends with its session"
+    );
 }
 
 #[test]

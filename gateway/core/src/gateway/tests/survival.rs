@@ -180,7 +180,7 @@ fn explain_shows_mode_and_standbys() {
     let session = world.open("r");
     assert_eq!(why(&world, session), [(B, CandidateReason::Cold)]);
     assert_eq!(
-        world.gateway.views().explain(session, world.now).unwrap().standing.mode,
+        world.gateway.views().explain(session, world.now).unwrap().state.mode,
         RedundancyMode::Cold
     );
 }

@@ -247,7 +247,7 @@ pub(crate) struct SenderFeedback {
     fir_number: u8,
     /// Time when a cap was last sent.
     #[serde(with = "instant::option")]
-    told: Option<Instant>,
+    cap_sent: Option<Instant>,
     /// Time when the last cap was lifted.
     #[serde(with = "instant::option")]
     lifted: Option<Instant>,
@@ -311,7 +311,7 @@ impl SenderFeedback {
 
     /// Returns a REMB over all streams, or a TMMBR with an equal share for each video stream. 0 lifts the cap.
     pub(crate) fn cap(&mut self, kbps: u32, now: Instant) -> Option<Vec<u8>> {
-        self.told = Some(now);
+        self.cap_sent = Some(now);
         self.lifted = if kbps == 0 { self.lifted.or(Some(now)) } else { None };
         let bps = if kbps == 0 { UNCAPPED_BPS } else { u64::from(kbps) * 1_000 };
         if !self.may_write {
@@ -328,7 +328,7 @@ impl SenderFeedback {
 
     /// Returns whether the cap, or its end, must be sent again now.
     pub(crate) fn cap_is_due(&self, kbps: u32, now: Instant) -> bool {
-        !within(self.told, CAP_EVERY, now) && self.repeats(kbps, now)
+        !within(self.cap_sent, CAP_EVERY, now) && self.repeats(kbps, now)
     }
 
     /// Returns whether the cap, or its end, is still being repeated.
@@ -340,7 +340,7 @@ impl SenderFeedback {
     /// gateway's next one.
     pub(crate) fn limit(&mut self, compound: &mut [u8], kbps: u32, now: Instant) {
         if kbps > 0 && self.may_write && rewrite::limit_rates(compound, u64::from(kbps) * 1_000) {
-            self.told = Some(now);
+            self.cap_sent = Some(now);
         }
     }
 

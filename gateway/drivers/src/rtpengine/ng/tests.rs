@@ -32,7 +32,7 @@ fn answer_matches_its_cookie_once() {
     );
     assert_eq!(questions.answered(told(&second).as_bytes()), None, "a second time");
     assert_eq!(questions.answered(told(&first).as_bytes()), Some((NgCommand::Offer(1), done)));
-    assert_eq!(questions.asked.len(), 0);
+    assert_eq!(questions.unanswered.len(), 0);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn request_is_retried_with_backoff_and_given_up() {
         }
     });
     assert_eq!((times, late), (vec![100, 300, 700, 1_500], Some(1_800)));
-    assert_eq!(questions.asked.len(), 0);
+    assert_eq!(questions.unanswered.len(), 0);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn fuzz_ng_answer() {
         let cookie = asked(&mut questions, 1, now);
         assert_eq!(questions.answered(bytes), None, "another cookie");
         let answer = questions.answered(&[cookie.as_bytes(), b" ", bytes].concat());
-        assert_eq!(questions.asked.len(), usize::from(answer.is_none()));
+        assert_eq!(questions.unanswered.len(), usize::from(answer.is_none()));
         if let Some((_, NgAnswer::Refused { reason, .. })) = answer {
             assert!(reason.chars().count() <= REASON_CHARS_MAX);
             assert!(!reason.contains(char::is_control), "{reason:?}");

@@ -6,7 +6,7 @@ fn beat() -> Beat {
     Beat {
         incarnation: 7,
         sequence: 8,
-        standing: BeatRole::Owner,
+        role: BeatRole::Owner,
         epoch: 3,
         highest: 4,
         echo: Echo { incarnation: 5, sequence: 6 },
@@ -19,7 +19,7 @@ fn beat() -> Beat {
 #[test]
 fn beats_survive_encoding() {
     for standing in [BeatRole::Standby, BeatRole::Owner, BeatRole::Yielded] {
-        let beat = Beat { standing, ..beat() };
+        let beat = Beat { role: standing, ..beat() };
         assert_eq!(Beat::decode(&beat.encode()), Some(beat));
     }
     assert_eq!(beat().encode().len(), BEAT_LEN_MAX);

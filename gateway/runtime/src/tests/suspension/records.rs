@@ -188,7 +188,7 @@ async fn sessions_continue_from_a_replica_without_descriptors() {
         let session = client.session();
         wait_until(async || {
             let session = second.handle.session(session).await.unwrap().unwrap();
-            session.standing.hop.is_some()
+            session.state.hop.is_some()
         })
         .await;
         let arrives = async |client: &mut Client| {
