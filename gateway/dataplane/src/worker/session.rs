@@ -1,6 +1,6 @@
 //! A session at its home worker, which alone writes its continuity, statistics and client address.
 
-mod checks;
+mod address;
 mod install;
 mod media;
 mod packets;
@@ -13,7 +13,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(crate) use checks::CheckReceipt;
+pub(crate) use address::CheckReceipt;
+use address::{CHECKED_MAX, ClientAddress};
 use evenkeel_media::continuity::{Continuity, Protection, StreamEpoch};
 use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
@@ -21,12 +22,11 @@ use evenkeel_media::trunk::Tag;
 use evenkeel_media::{instant, rtp, stun};
 use evenkeel_model::forward::ForwardVerdict;
 use evenkeel_model::{
-    Board, FlowCounts, Hop, MediaDescription, NodeId, Plan, RedundancyMode, RouteCell, RtcpPort,
-    SessionId, Srtp, StreamKind, forward,
+    Board, FlowCounts, Hop, MediaDescription, NodeId, PayloadType, Plan, RedundancyMode, RouteCell,
+    RtcpPort, SessionId, Srtp, StreamKind, forward,
 };
 pub use install::{ClientAddressing, Install, SessionState};
 use media::{SenderFeedback, VoiceMeasurements};
-use packets::{CHECKED_MAX, ClientAddress, declared};
 use serde::{Deserialize, Serialize};
 
 use super::egress::Egress;
@@ -140,6 +140,14 @@ struct MediaState {
 fn voice(media: &MediaDescription) -> Option<Codec> {
     let voice = media.streams.iter().find(|stream| stream.kind == StreamKind::Audio)?;
     voice.payload_types.first().map(|payload| Codec::named(&payload.codec))
+}
+
+/// Returns the declared payload type of this number, with the kind of its stream.
+fn declared(media: &MediaDescription, number: u8) -> Option<(StreamKind, &PayloadType)> {
+    media.streams.iter().find_map(|stream| {
+        let found = stream.payload_types.iter().find(|payload| payload.number == number)?;
+        Some((stream.kind, found))
+    })
 }
 
 impl MediaState {

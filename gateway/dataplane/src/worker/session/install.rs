@@ -9,7 +9,7 @@ use evenkeel_media::instant;
 use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::packets::ClientAddress;
+use super::address::ClientAddress;
 use super::{ClientKnowledge, DscpMarks, MediaState, NodeLeg, WorkerSession};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::worker::report::Totals;

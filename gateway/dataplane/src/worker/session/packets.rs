@@ -5,104 +5,18 @@
 //! leads, the other is its twin.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use evenkeel_media::continuity::{FILLED_WITHIN, Pass, StreamEpoch, SwitchCause, Withheld};
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
-use evenkeel_media::{demux, instant, rtcp, rtp};
+use evenkeel_media::{demux, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
-use evenkeel_model::{
-    Hop, MediaDescription, PayloadType, RedundancyMode, RtcpPort, Srtp, StreamKind,
-};
+use evenkeel_model::{Hop, RedundancyMode, RtcpPort, Srtp, StreamKind};
 
-use super::checks::Checks;
 use super::media::FEEDBACK_SOURCES_MAX;
-use super::{ClientKnowledge, MediaState, NodeLeg, PacketContext, WorkerSession};
-use serde::{Deserialize, Serialize};
-
+use super::{ClientKnowledge, MediaState, NodeLeg, PacketContext, WorkerSession, declared};
 use crate::worker::egress::Egress;
 use crate::worker::report::{MediaDirection, ShedRun, WorkerReport};
 use crate::worker::sockets::{RtpSide, SessionPorts, SourceKey};
-
-/// Time for which a check of its address keeps media flowing to a client (RFC 7675, 5.1).
-const CONSENT: Duration = Duration::from_secs(30);
-
-/// Limit of checked addresses that may send: after a NAT rebinding the old address remains valid for a moment.
-pub(super) const CHECKED_MAX: usize = 4;
-
-#[derive(Clone, Default, Serialize, Deserialize, Debug)]
-pub(super) struct ClientAddress {
-    pub(super) rtp: Option<SourceKey>,
-    /// Boxed, because many sessions need none of these fields.
-    pub(super) more: Option<Box<CheckedAddresses>>,
-}
-
-#[derive(Clone, Default, Serialize, Deserialize, Debug)]
-pub(super) struct CheckedAddresses {
-    /// Destination of RTCP if it differs from that of RTP.
-    pub(super) rtcp: Option<SourceKey>,
-    /// Declared addresses for RTP and RTCP before the first packet from one of them.
-    pub(super) awaited: Option<(SourceKey, SourceKey)>,
-    /// True if a check carried USE-CANDIDATE. From then on only such checks change the destination.
-    pub(super) nominated: bool,
-    /// Time of the last verified check; after a nomination, of the last one from the destination.
-    #[serde(with = "instant::option")]
-    pub(super) consent: Option<Instant>,
-    /// Addresses that passed a check, newest last.
-    pub(super) checked: Vec<SourceKey>,
-    pub(super) checks: Checks,
-}
-
-impl ClientAddress {
-    pub(super) fn declared(rtp: SourceKey, rtcp: SourceKey) -> ClientAddress {
-        let separate = (rtcp != rtp).then(|| {
-            Box::new(CheckedAddresses { rtcp: Some(rtcp), ..CheckedAddresses::default() })
-        });
-        ClientAddress { rtp: Some(rtp), more: separate }
-    }
-
-    /// Declared addresses to which nothing is sent before a packet came from one of them.
-    pub(super) fn awaited(rtp: SourceKey, rtcp: SourceKey) -> ClientAddress {
-        let more = CheckedAddresses { awaited: Some((rtp, rtcp)), ..CheckedAddresses::default() };
-        ClientAddress { rtp: None, more: Some(Box::new(more)) }
-    }
-
-    pub(super) fn rtcp(&self) -> Option<SourceKey> {
-        self.more.as_ref().and_then(|more| more.rtcp).or(self.rtp)
-    }
-
-    pub(super) fn has_consent(&self, now: Instant) -> bool {
-        let consent = self.more.as_ref().and_then(|more| more.consent);
-        consent.is_some_and(|at| now.saturating_duration_since(at) < CONSENT)
-    }
-
-    pub(super) fn lose(&mut self, from: SourceKey) {
-        if let Some(more) = &mut self.more {
-            more.checked.retain(|known| *known != from);
-        }
-        if self.rtp == Some(from) {
-            self.rtp = self.checked().last().copied();
-        }
-    }
-
-    pub(super) fn checked(&self) -> &[SourceKey] {
-        self.more.as_ref().map_or(&[], |more| &more.checked)
-    }
-
-    /// Renames the addresses for another process; those without a name there are removed.
-    pub(super) fn map_sources(&mut self, map: impl Fn(SourceKey) -> Option<SourceKey>) {
-        self.rtp = self.rtp.and_then(&map);
-        if let Some(more) = &mut self.more {
-            more.rtcp = more.rtcp.and_then(&map);
-            more.awaited = more.awaited.and_then(|(rtp, rtcp)| Some((map(rtp)?, map(rtcp)?)));
-            more.checked = more.checked.drain(..).filter_map(&map).collect();
-        }
-    }
-
-    pub(super) fn is_awaited(&self) -> bool {
-        self.more.as_ref().is_some_and(|more| more.awaited.is_some())
-    }
-}
 
 impl WorkerSession {
     /// Returns whether the client's port is still unknown.
@@ -321,14 +235,6 @@ impl WorkerSession {
         state.totals.switches += 1;
         state.continuity.switch_to_copies();
     }
-}
-
-/// Returns the declared payload type of this number, with the kind of its stream.
-pub(super) fn declared(media: &MediaDescription, number: u8) -> Option<(StreamKind, &PayloadType)> {
-    media.streams.iter().find_map(|stream| {
-        let found = stream.payload_types.iter().find(|payload| payload.number == number)?;
-        Some((stream.kind, found))
-    })
 }
 
 /// Adds a source to a bounded list, newest last.
