@@ -121,7 +121,7 @@ impl Control {
             }
             GatewayEffect::End { session, reason } => self.end(session, reason),
             GatewayEffect::Node(NodeEffect::Probe { node, sequence }) => {
-                self.probes.probe(node, sequence, clock)
+                self.probes.probe(node, sequence, clock);
             }
             GatewayEffect::Node(NodeEffect::Canary { node, sequence }) => {
                 self.probes.send_canary(node, sequence, clock);

@@ -354,8 +354,8 @@ impl Control {
             ControlRequest::PoliciesStand => self.offers.handle_policies_active(),
             ControlRequest::AwaitPolicies(reply) => self.offers.await_policies(reply),
             ControlRequest::Close(session, reply) => {
-                _ = reply
-                    .send(self.gateway.handle_close(session, now).map_err(ControlError::Impossible))
+                let closed = self.gateway.handle_close(session, now);
+                let _ = reply.send(closed.map_err(ControlError::Impossible));
             }
             #[cfg(feature = "fault-injection")]
             ControlRequest::Panic(session, reply) => {
@@ -386,10 +386,10 @@ impl Control {
                 }
             },
             ControlRequest::Explain(session, reply) => {
-                _ = reply.send(self.gateway.views().explain(session, now))
+                _ = reply.send(self.gateway.views().explain(session, now));
             }
             ControlRequest::Regions(reply) => {
-                _ = reply.send(self.gateway.views().regions(now).collect())
+                _ = reply.send(self.gateway.views().regions(now).collect());
             }
             ControlRequest::Sessions { after, reply } => {
                 let view = |standing| self.session_view(standing);
@@ -412,7 +412,7 @@ impl Control {
             }
             ControlRequest::NoteRefusal(refusal) => self.policies.threads.ledger().refuse(refusal),
             ControlRequest::Refusals(reply) => {
-                _ = reply.send(self.policies.threads.ledger().refusals())
+                _ = reply.send(self.policies.threads.ledger().refusals());
             }
             ControlRequest::Policies(reply) => self.policies.view(reply),
             ControlRequest::Recorder(reply) => _ = reply.send(self.policies.threads.recorder()),
