@@ -176,7 +176,7 @@ impl AgentMachine {
                 continue;
             }
             let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, io);
-            self.bundles.came(gateway, length, send);
+            self.bundles.handle_size(gateway, length, send);
             let Some(kind) = kind(packet) else {
                 self.counters.malformed += 1;
                 continue;

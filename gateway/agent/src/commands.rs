@@ -78,7 +78,7 @@ impl<T: Send + 'static> Commands<T> {
         self.jobs.try_send(job).is_ok()
     }
 
-    pub(crate) fn done(&self) -> impl Iterator<Item = (T, CommandResult)> {
+    pub(crate) fn results(&self) -> impl Iterator<Item = (T, CommandResult)> {
         let _ = self.bell.read();
         self.results.try_iter()
     }

@@ -283,7 +283,7 @@ impl Serve {
 
     fn read_commands(&mut self) {
         let now = self.now();
-        let done: Vec<_> = self.io.commands.done().collect();
+        let done: Vec<_> = self.io.commands.results().collect();
         for (opening, outcome) in done {
             if let Err(reason) = &outcome {
                 log(reason);

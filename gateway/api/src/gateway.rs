@@ -150,7 +150,7 @@ fn group(shared: &Arc<ApiContext>) -> Result<&Group, ApiError> {
 }
 
 pub(super) async fn gateways(State(shared): ApiState) -> Result<Json<GroupStatus>, ApiError> {
-    let mut standing = group(&shared)?.standing();
+    let mut standing = group(&shared)?.status();
     let served = shared.ask("", shared.handle.status()).await?.sessions;
     let has_them =
         |it: &&mut GatewayStanding| it.here || it.role == GroupRole::Standby && it.in_sync;

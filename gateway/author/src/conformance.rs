@@ -89,7 +89,7 @@ impl ConformanceRun<'_> {
                 let fresh = || self.install(hook, settings, &world);
                 let (answered, broken) = examine(&mut policy, &question, now_us, fresh);
                 let of = ConformanceFinding::of(&question, seed, under);
-                self.report.asked(&question);
+                self.report.count(&question);
                 broken.into_iter().for_each(|violation| self.report.find(of.clone(), violation));
                 let Ok(answered) = answered else { continue };
                 for state in states(&answered.answer) {
@@ -203,7 +203,7 @@ impl ConformanceReport {
             && self.violations.values().all(|(.., violation)| violation.is_guarded())
     }
 
-    fn asked(&mut self, question: &PolicyQuestion) {
+    fn count(&mut self, question: &PolicyQuestion) {
         *self.questions.entry(name(question)).or_default() += 1;
     }
 

@@ -140,7 +140,7 @@ impl Recorded {
         let start = || stand_in(engine, component, settings.clone(), call, &GrantLimits::default());
         let player = self.players.of(call, start)?;
         let manifest = component.manifest();
-        self.report.asked(call, player);
+        self.report.count(call, player);
         let of = || RecordingPosition::of(call);
 
         let before = player.instructions();
@@ -261,7 +261,7 @@ impl ReplayReport {
         self.calls > 0 && self.violations.is_empty() && self.exceeded.is_empty()
     }
 
-    fn asked(&mut self, call: &RecordedCall, player: &BoundPlugin) {
+    fn count(&mut self, call: &RecordedCall, player: &BoundPlugin) {
         self.calls += 1;
         self.promises = !player.component().manifest().cost.is_empty();
         self.policies.insert(call.revision.policy.to_string());

@@ -177,12 +177,12 @@ pub(crate) fn list(json: bool, answer: &Value, name: &str, line: impl Fn(&Value)
 }
 
 /// Prints that an operation was accepted and continues.
-pub(crate) fn asked(json: bool, words: impl Into<String>) {
+pub(crate) fn print_accepted(json: bool, words: impl Into<String>) {
     show(json, &json!({"accepted": true}), || words.into());
 }
 
 /// Prints that an operation is complete.
-pub(crate) fn done(json: bool, words: impl Into<String>) {
+pub(crate) fn print_done(json: bool, words: impl Into<String>) {
     show(json, &json!({"done": true}), || words.into());
 }
 

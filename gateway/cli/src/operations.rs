@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use evenkeel_client::escape;
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, asked, done, list, number, rows, text};
+use crate::command::{ApiArgs, CommandError, list, number, print_accepted, print_done, rows, text};
 
 /// List, drain, eject and return nodes.
 #[derive(Args)]
@@ -64,15 +64,15 @@ impl NodeArgs {
         };
         self.api.post(&format!("/v1/nodes/{}:{verb}", escape(&node)), &body)?;
         match verb {
-            "drain" => asked(self.json, format!("{node} {DRAINS}")),
-            "undrain" => done(self.json, format!("{node} takes rooms again")),
-            "eject" => done(
+            "drain" => print_accepted(self.json, format!("{node} {DRAINS}")),
+            "undrain" => print_done(self.json, format!("{node} takes rooms again")),
+            "eject" => print_done(
                 self.json,
                 format!(
                     "{node} is ejected: its rooms fail over at once, and it stays down until `evenkeel node uneject {node}`"
                 ),
             ),
-            _ => done(self.json, format!("{node} is used again as soon as it answers")),
+            _ => print_done(self.json, format!("{node} is used again as soon as it answers")),
         }
         Ok(())
     }
@@ -177,7 +177,7 @@ impl RegionArgs {
             }
             RegionCommand::Drain { region, deadline } => {
                 self.api.post(&at(&region, "drain"), &drain(deadline))?;
-                asked(self.json, format!("{region} {DRAINS}"));
+                print_accepted(self.json, format!("{region} {DRAINS}"));
                 return Ok(());
             }
             RegionCommand::Undrain { region } => {
@@ -194,7 +194,7 @@ impl RegionArgs {
             }
         };
         self.api.post(&path, &body)?;
-        done(self.json, words);
+        print_done(self.json, words);
         Ok(())
     }
 }
@@ -253,7 +253,7 @@ impl RoomArgs {
             RoomCommand::Move { room, node } => {
                 let path = format!("/v1/rooms/{}:move", escape(&room));
                 self.api.post(&path, &json!({"node": node}))?;
-                asked(
+                print_accepted(
                     self.json,
                     format!(
                         "{room} moves to {node} once its sessions are open there; `evenkeel room list` shows its node, and `evenkeel session explain` the outcome"

@@ -150,14 +150,14 @@ impl PolicyArgs {
             hook += &format!("{before}{key}={}", escape(value));
         }
         let rollout = self.api.operate(async |admin| admin.push(&set, &hook, &bytes).await)?;
-        said(&rollout, self.json)
+        print_rollout(&rollout, self.json)
     }
 
     fn tell(&self, of: &OfPolicy, verb: &str) -> Result<(), CommandError> {
         let (set, hook) = self.name(&of.policy)?;
         let path = format!("/v1/policies/{set}/{hook}:{verb}");
         let rollout = self.api.post(&path, &Value::Null)?;
-        said(&rollout, self.json)
+        print_rollout(&rollout, self.json)
     }
 
     fn status(&self, policy: Option<&str>) -> Result<(), CommandError> {
@@ -220,7 +220,7 @@ fn line(policy: &Value) -> String {
 }
 
 /// Prints the outcome of a rollout; a refusal fails the command.
-fn said(rollout: &Value, json: bool) -> Result<(), CommandError> {
+fn print_rollout(rollout: &Value, json: bool) -> Result<(), CommandError> {
     let refused = || {
         let error = text(&rollout["error"], "message");
         let reason = if error.is_empty() { text(rollout, "reason") } else { error };

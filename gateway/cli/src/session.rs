@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use evenkeel_client::{ApiClient, ClientError, escape};
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, done, list, number, rows, say, text};
+use crate::command::{ApiArgs, CommandError, list, number, print_done, rows, say, text};
 
 /// Maximum size of a page of the API.
 const PAGE_MAX: usize = 1_000;
@@ -110,7 +110,7 @@ impl SessionArgs {
             }
             SessionCommand::Close { session } => {
                 self.api.operate(async |admin| admin.close(&session).await)?;
-                done(self.json, format!("{session} is closed"));
+                print_done(self.json, format!("{session} is closed"));
             }
         }
         Ok(())

@@ -30,4 +30,4 @@ pub use node::{
 pub use plugin::{
     Compiler, OnFault, PluginLimits, PluginLocation, PolicyBinding, SetOrigin, TrustSettings,
 };
-pub use set::{DscpSettings, PolicySet, RolloutSettings, ScenarioSettings, paces};
+pub use set::{DscpSettings, PolicySet, RolloutSettings, ScenarioSettings, rollout_settings};

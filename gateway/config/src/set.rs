@@ -440,7 +440,7 @@ fn judging(raw: &RolloutJudgeTable, check: &mut ConfigCheck) -> Judging {
 }
 
 /// `[rollout]` by policy set.
-pub fn paces(sets: &[PolicySet]) -> BTreeMap<Arc<str>, RolloutSettings> {
+pub fn rollout_settings(sets: &[PolicySet]) -> BTreeMap<Arc<str>, RolloutSettings> {
     sets.iter().map(|set| (Arc::clone(&set.name), set.rollout.clone())).collect()
 }
 

@@ -127,7 +127,7 @@ impl Control {
                 self.probes.send_canary(node, sequence, clock);
             }
             GatewayEffect::Node(NodeEffect::Start(node)) => {
-                if let Some(configured) = self.nodes.listed(node).cloned()
+                if let Some(configured) = self.nodes.config(node).cloned()
                     && let Some(start) = &configured.start
                 {
                     let attempt = draw();
@@ -136,7 +136,7 @@ impl Control {
             }
             GatewayEffect::Node(NodeEffect::EndStart { node, why }) => {
                 self.signalling.start_hooks.give_up(node);
-                if let Some(listed) = self.nodes.listed(node)
+                if let Some(listed) = self.nodes.config(node)
                     && let Some(start) = &listed.start
                     && why == NotStarted::Late
                 {
@@ -455,7 +455,7 @@ impl Control {
                     .gateway
                     .change_nodes(now, |nodes| nodes.handle_node_changed(id, core, now));
             }
-            let before = self.nodes.listed(id).cloned();
+            let before = self.nodes.config(id).cloned();
             let before = before.as_ref().map(|node| (node.agent.clone(), node.canary));
             if before.as_ref().is_none_or(|(agent, _)| *agent != node.agent) {
                 self.probes.set_agent(id, equipment.agent);
@@ -486,7 +486,7 @@ impl Control {
                 let _ = self.gateway.change_nodes(now, |nodes| nodes.handle_same_machine(id, old));
             }
             let is_old =
-                |id: &&NodeId| self.nodes.listed(**id).is_some_and(|it| it.name == node.name);
+                |id: &&NodeId| self.nodes.config(**id).is_some_and(|it| it.name == node.name);
             if let Some(&old) = steps.goes.iter().find(is_old) {
                 // Cannot fail: both nodes exist.
                 let _ =
@@ -561,7 +561,7 @@ fn open_request<'a>(
     hop: Hop,
 ) -> Option<OpenRequest<'a>> {
     let entry = registry.get(session)?;
-    let address = nodes.listed(hop.node).and_then(|node| entry.address_at(&node.name));
+    let address = nodes.config(hop.node).and_then(|node| entry.address_at(&node.name));
     let rtcp_apart = entry.rtcp == RtcpPort::Own;
     let (home, brief) = (entry.home, entry.brief.as_deref());
     Some(OpenRequest { session, home, room, hop, address, rtcp_apart, brief })

@@ -62,7 +62,7 @@ pub(crate) struct NodeResources {
 }
 
 impl NodeResources {
-    pub(crate) fn listed(&self, id: NodeId) -> Option<&Arc<NodeConfig>> {
+    pub(crate) fn config(&self, id: NodeId) -> Option<&Arc<NodeConfig>> {
         self.nodes.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
     }
 
@@ -72,7 +72,7 @@ impl NodeResources {
 
     /// The node's name; its number, if the node is gone.
     pub(crate) fn node_name(&self, id: NodeId) -> Box<str> {
-        self.listed(id).map_or_else(|| id.to_string().into(), |node| (*node.name).into())
+        self.config(id).map_or_else(|| id.to_string().into(), |node| (*node.name).into())
     }
 
     /// The node with this name. A node that is being removed is returned only if no other node has the name.
@@ -105,7 +105,7 @@ impl NodeResources {
             let node = self.node_named(name);
             let node = node.ok_or_else(|| ControlError::UnknownNode((**name).into()))?;
             nodes.push((node, *address));
-            if let Some(listed) = self.listed(node) {
+            if let Some(listed) = self.config(node) {
                 let networks = &settings.gateway.node_networks;
                 let is_own = listed.address.ip().to_canonical() == address.ip().to_canonical();
                 if !is_own && !networks.iter().any(|network| network.contains(address.ip())) {
@@ -124,7 +124,7 @@ impl NodeResources {
         let table = gateway.node_table();
         let zones = table.zones().iter().map(|zone| (zone.region, &*zone.name));
         let nodes = table.iter().filter_map(|node| {
-            let listed = self.listed(node.id)?;
+            let listed = self.config(node.id)?;
             Some((node.id, node.settings.zone, &*listed.name))
         });
         evenkeel_policies::catalog(table.home(), regions, zones, nodes)
@@ -225,7 +225,7 @@ impl NodeResources {
     /// Names the nodes as another process identifies them.
     pub(crate) fn name_nodes(&self, core: &mut GatewayRecord) {
         for node in &mut core.nodes {
-            if let Some(listed) = self.listed(node.hop.node) {
+            if let Some(listed) = self.config(node.hop.node) {
                 node.name = identity(listed).into();
             }
         }

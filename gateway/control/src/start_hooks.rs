@@ -230,7 +230,7 @@ impl StartProgram {
             before.into_iter().for_each(|before| _ = before.join());
             let ill = match run(&words, &name, &seen) {
                 Ok(None) => return,
-                Ok(Some(status)) => told(status),
+                Ok(Some(status)) => describe(status),
                 Err(error) => format!("cannot be run: {error}"),
             };
             tracing::warn!(node = %name, program = %words[0], "start hook failed: {ill}");
@@ -316,7 +316,7 @@ fn watch(child: &Child, name: &str, says: &UnixDatagram) -> io::Result<()> {
     }
 }
 
-fn told(status: WaitStatus) -> String {
+fn describe(status: WaitStatus) -> String {
     match status {
         WaitStatus::Exited(_, code) => format!("exit status {code}"),
         WaitStatus::Signaled(_, signal, _) => format!("killed by {signal}"),

@@ -230,7 +230,7 @@ impl FlowTracker {
     }
 
     /// Kinds of media received steadily before the silence.
-    pub(crate) fn heard(&self) -> [bool; STREAM_KINDS] {
+    pub(crate) fn steady_kinds(&self) -> [bool; STREAM_KINDS] {
         self.came.map(|run| run.is_some_and(|run| self.is_steady(&run)))
     }
 

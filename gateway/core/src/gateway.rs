@@ -554,11 +554,11 @@ impl Gateway {
     }
 
     /// Sizes of everything that grows with clients. Visits every session and room.
-    pub fn kept(&self) -> TableSizes {
+    pub fn table_sizes(&self) -> TableSizes {
         let Gateway { tables, quality, policies, questions, .. } = self;
         let CoreTables { sessions, rooms, nodes, capacity, effects, .. } = tables;
         let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
-        let paces = || nodes.paces().map(OpeningWindow::counts);
+        let paces = || nodes.opening_windows().map(OpeningWindow::counts);
         let listed = [capacity.reduced.len(), quality.silent.len(), sessions.most_ticked()];
         TableSizes {
             sessions: sessions.len(),

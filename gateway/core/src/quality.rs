@@ -177,7 +177,7 @@ fn judge_flow(id: RoomId, session: SessionId, state: Placement, now: Instant) ->
     if !is_heard(nodes, track.hop(), now) {
         return FlowVerdict::Innocent;
     }
-    let kinds = track.heard();
+    let kinds = track.steady_kinds();
     let mut fed = false;
     for other in room.sessions.iter() {
         let track = sessions.get(other).and_then(|session| session.track.as_deref());

@@ -259,7 +259,7 @@ impl<'a> Views<'a> {
             room: room.name.clone(),
             scenario: session.request.scenario.clone(),
             mode: route.mode,
-            kept: route.kept(),
+            kept: route.effective_mode(),
             transport: session.transport,
             hop: room.stands_at(self.tables.nodes.board()),
             plan: session.plan_now(),
@@ -310,7 +310,7 @@ impl<'a> Views<'a> {
             name: room.name.clone(),
             scenario: room.scenario.clone(),
             mode: route.mode,
-            kept: route.kept(),
+            kept: route.effective_mode(),
             sessions: room.sessions.iter().copied().collect(),
             route: route.hops.iter().map(|(hop, _)| *hop).collect(),
             hop: room.stands_at(self.tables.nodes.board()),
@@ -382,8 +382,8 @@ impl<'a> Views<'a> {
             }),
             candidates: others.map(|node| self.candidate(room, node, now)).collect(),
             moves: room.records().cloned().collect(),
-            decisions: self.subject_history.said(&subjects, now),
-            quarantines: self.subject_history.held(&subjects, now),
+            decisions: self.subject_history.decisions(&subjects, now),
+            quarantines: self.subject_history.quarantines(&subjects, now),
             state: standing,
         })
     }
@@ -409,7 +409,7 @@ impl<'a> Views<'a> {
             _ if room.shunned_nodes(&self.tables.nodes, now).contains(&node.id) => {
                 CandidateReason::BackingOff
             }
-            _ if room.standing().contains(&node.id) => CandidateReason::Spare,
+            _ if room.nodes_of_route().contains(&node.id) => CandidateReason::Spare,
             _ if !self.tables.capacity.breakers.may_enter(room.id, region) => {
                 CandidateReason::BreakerOpen
             }

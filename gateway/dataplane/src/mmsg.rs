@@ -80,7 +80,7 @@ impl ReceiveBatch {
     }
 
     /// Marks the first remaining datagram as done.
-    pub fn done(&mut self) {
+    pub fn finish_first(&mut self) {
         self.left.start += 1;
     }
 

@@ -95,7 +95,7 @@ impl AgentDriver {
     /// Requests the opening of a lease, repeated until answered.
     fn ask(&mut self, lease: &TrunkLease, now: Instant) -> Asking {
         let &TrunkLease { session, hop, room, tag, nonce, worker, .. } = lease;
-        self.leases.asked.push_back((now + ASK_AGAIN, nonce));
+        self.leases.unanswered.push_back((now + ASK_AGAIN, nonce));
         let lease_s = LEASE.as_secs() as u16;
         let question = TrunkQuestion::Open { room, session: session.0, tag, lease_s };
         Asking { node: hop.node, worker, question, nonce }
@@ -268,7 +268,7 @@ struct Leases {
     free: Vec<u32>,
     firsts: BTreeMap<SessionId, u32>,
     /// Unanswered openings in the order of their retries.
-    asked: VecDeque<(Instant, u64)>,
+    unanswered: VecDeque<(Instant, u64)>,
     /// The refresh round of [`REFRESH_EVERY`]: its start, and the next index.
     round: Option<Instant>,
     turn: usize,
@@ -336,7 +336,7 @@ impl Leases {
             places.filter(|lease| lease.hop.node == node && tags.binary_search(&lease.tag).is_ok());
         for lease in named.take(tags.len()).filter(|lease| lease.state == LeaseState::Open) {
             lease.state = LeaseState::Reopening;
-            self.asked.push_front((now, lease.nonce));
+            self.unanswered.push_front((now, lease.nonce));
         }
     }
 
@@ -358,7 +358,7 @@ impl Leases {
 
     /// The next opening whose retry is due.
     fn due_to_open(&mut self, now: Instant) -> Option<TrunkLease> {
-        while let Some((_, nonce)) = self.asked.pop_front_if(|(due, _)| *due <= now) {
+        while let Some((_, nonce)) = self.unanswered.pop_front_if(|(due, _)| *due <= now) {
             if let Some(lease) =
                 self.by_nonce(nonce).filter(|lease| lease.state != LeaseState::Open)
             {

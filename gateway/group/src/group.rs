@@ -255,7 +255,7 @@ impl Group {
     }
 
     /// The members, as this gateway knows them.
-    pub fn standing(&self) -> GroupStatus {
+    pub fn status(&self) -> GroupStatus {
         self.standing.borrow().clone()
     }
 

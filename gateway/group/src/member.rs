@@ -23,7 +23,7 @@ use super::group::{
 };
 use super::link::{Link, LinkEvent};
 use super::peer_agent::PeerAgent;
-use super::records::{PendingChange, RecordExchange, done};
+use super::records::{PendingChange, RecordExchange, finish};
 use super::votes::{Votes, VotingAgent};
 
 /// Interval at which the API's view is renewed.
@@ -197,9 +197,9 @@ impl GroupMember {
                     tokio::task::yield_now().await;
                 }
                 // Fails only if control has ended, and the gateway with it.
-                batches = done(&mut self.records.following) => self.records.batches = batches.ok(),
-                taken = done(&mut self.taking) => self.handle_taken(taken),
-                yielded = done(&mut self.yielding) => self.handle_yielded(yielded),
+                batches = finish(&mut self.records.following) => self.records.batches = batches.ok(),
+                taken = finish(&mut self.taking) => self.handle_taken(taken),
+                yielded = finish(&mut self.yielding) => self.handle_yielded(yielded),
                 Some(request) = self.inbox.requests.recv() => match request {
                     GroupRequest::HandOver { to, reply } => self.begin_hand_over(to, reply),
                     GroupRequest::TakeOver { down, reply } => self.begin_take_over(down, reply),

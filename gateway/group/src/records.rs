@@ -138,7 +138,7 @@ impl RecordExchange {
 }
 
 /// Returns the result of a change once it is there.
-pub(super) async fn done<T>(change: &mut PendingChange<T>) -> Result<T, String> {
+pub(super) async fn finish<T>(change: &mut PendingChange<T>) -> Result<T, String> {
     let Some(task) = change else { return pending().await };
     let outcome = task.await.unwrap_or_else(|_| Err("a task panicked".to_owned()));
     *change = None;

@@ -217,7 +217,7 @@ impl PacketLedger {
     }
 
     /// Arrival and node of all packets of a receiver, in order of time.
-    pub fn heard(&self, receiver: u64) -> Vec<(u64, u32)> {
+    pub fn arrivals_at(&self, receiver: u64) -> Vec<(u64, u32)> {
         let heard = self.heard_in_order(receiver);
         heard.into_iter().map(|arrival| (arrival.at_ns, arrival.node)).collect()
     }

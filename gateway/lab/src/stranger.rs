@@ -241,7 +241,7 @@ pub async fn knock_quic(
         report.streams += 1;
         report.streams_stopped += u64::from(stopped == Some(ErrorCode::UnknownFlow.code()));
     }
-    report.came += came(&connection).await;
+    report.came += count_received(&connection).await;
     report.kept = connection.close_reason().is_none();
     report.closed_for_bidirectional = open_bidirectional(&connection, &packet(0)).await;
     connection.close(quinn::VarInt::from_u32(0), b"");
@@ -265,7 +265,7 @@ async fn open_stream(
 }
 
 /// Counts received datagrams and streams for a moment.
-async fn came(connection: &Connection) -> u64 {
+async fn count_received(connection: &Connection) -> u64 {
     let mut count = 0;
     let listening = async {
         loop {

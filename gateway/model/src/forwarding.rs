@@ -157,7 +157,7 @@ impl Route {
     /// The mode that the route can keep now. A hitless room is effectively hot if its second hop only reserves
     /// capacity. If packets may not take the second hop, or none exists, the room moves only after the death, as in
     /// cold mode.
-    pub fn kept(&self) -> RedundancyMode {
+    pub fn effective_mode(&self) -> RedundancyMode {
         let second = self.hops.get(1).map(|(_, grant)| *grant);
         match (self.mode, second) {
             (RedundancyMode::Hitless, Some(HopGrant::Reserved)) => RedundancyMode::Hot,

@@ -238,7 +238,7 @@ impl NodeTable {
     }
 
     /// Returns the windows of all slots.
-    pub fn paces(&self) -> impl Iterator<Item = &OpeningWindow> {
+    pub fn opening_windows(&self) -> impl Iterator<Item = &OpeningWindow> {
         self.opening_windows.iter()
     }
 

@@ -102,7 +102,7 @@ impl Foundry {
             return Component::vet(&self.engine, plugin);
         }
         host::look(plugin)?;
-        if let Some(kept) = self.kept(plugin) {
+        if let Some(kept) = self.cached(plugin) {
             return Ok(kept);
         }
         let is_ours = host::shipped().iter().any(|shipped| shipped.bytes == plugin);
@@ -123,7 +123,7 @@ impl Foundry {
     }
 
     /// The compiled plugin from the cache, if it still fits this engine.
-    fn kept(&self, plugin: &[u8]) -> Option<Component> {
+    fn cached(&self, plugin: &[u8]) -> Option<Component> {
         let cache = self.cache.as_deref()?;
         match cache.get(plugin) {
             Cached::Code(code) => match Component::vet_native(&self.engine, plugin, &code) {

@@ -181,7 +181,7 @@ impl Applied {
             foundry: None,
             group: None,
             survival: survival(&settings.scenarios_of(&settings.sets)),
-            rollout_settings: evenkeel_config::paces(&settings.sets),
+            rollout_settings: evenkeel_config::rollout_settings(&settings.sets),
         }
     }
 
@@ -269,7 +269,7 @@ impl Applied {
     }
 
     async fn change_paces(&mut self, settings: &GatewayConfig, handle: &Handle) {
-        let paces = evenkeel_config::paces(&settings.sets);
+        let paces = evenkeel_config::rollout_settings(&settings.sets);
         // An error means that control ended, and the gateway with it.
         if paces != self.rollout_settings
             && handle.change_rollout_settings(paces.clone()).await.is_ok()

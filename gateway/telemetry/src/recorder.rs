@@ -100,7 +100,7 @@ impl EventRecorder {
             GatewayEvent::NodeList(told) => log_node_list(told),
             GatewayEvent::NodeRemoved { node, name } => {
                 self.not_opened.remove(node);
-                self.instruments.nodes().gone(*node);
+                self.instruments.nodes().remove_node(*node);
                 info!(node = &**name, "node removed after it was empty");
             }
             // Workers count shed packets; the event is for observers of single packets.

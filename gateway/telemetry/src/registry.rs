@@ -456,7 +456,7 @@ impl NodeLevels {
         self.change(node, name, |level| level.draining = draining);
     }
 
-    pub(super) fn gone(&self, node: NodeId) {
+    pub(super) fn remove_node(&self, node: NodeId) {
         self.nodes().remove(&node);
     }
 

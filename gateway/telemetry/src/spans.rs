@@ -133,7 +133,7 @@ pub(super) enum DecisionSubject {
 }
 
 /// Notes as attributes: notes with the same key become a list.
-fn noted(notes: Vec<DecisionNote>) -> impl Iterator<Item = KeyValue> {
+fn note_attributes(notes: Vec<DecisionNote>) -> impl Iterator<Item = KeyValue> {
     let mut values: BTreeMap<Box<str>, Vec<i64>> = BTreeMap::new();
     for note in notes.into_iter().take(NOTES_MAX) {
         values.entry(note.key).or_default().push(note.value);
@@ -379,7 +379,7 @@ impl SpanWriter {
         attributes.push(is(Attribute::Outcome, word));
         attributes.extend(revision.map(|revision| is(Attribute::Revision, revision)));
         attributes.extend(reason.map(|reason| is(Attribute::Reason, reason)));
-        attributes.extend(noted(notes));
+        attributes.extend(note_attributes(notes));
         let start = at.wall_of(asked);
         let mut span = builder(Span::PolicyDecide, SpanKind::Internal, start, attributes)
             .start_with_context(&self.tracer, parent);

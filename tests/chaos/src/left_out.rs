@@ -42,7 +42,7 @@ impl LeftOut {
         let receivers: Vec<u64> =
             window.ledger.receivers().filter(|receiver| sessions.contains(receiver)).collect();
         let is_served = |receiver: &&u64| {
-            window.ledger.heard(**receiver).iter().any(|(_, node)| !dead.contains(node))
+            window.ledger.arrivals_at(**receiver).iter().any(|(_, node)| !dead.contains(node))
         };
         let half_served = receivers.iter().filter(is_served).count() as u64;
         let rooms: BTreeSet<u64> = sessions.iter().map(|session| session.div_ceil(2)).collect();
@@ -71,7 +71,7 @@ impl LeftOut {
     ) {
         let recently_ns = window.span.end.saturating_sub(RECENTLY_NS);
         for &session in sessions {
-            let heard = window.ledger.heard(session);
+            let heard = window.ledger.arrivals_at(session);
             let first =
                 heard.first().filter(|_| heard.last().is_some_and(|last| last.0 > recently_ns));
             self.back_ns.extend(first.map(|(at_ns, _)| at_ns.saturating_sub(healed_ns)));

@@ -43,7 +43,7 @@ fn outcome_returns_its_context_and_wakes() {
     while done.len() < 10 {
         let mut fds = [PollFd::new(commands.bell.as_fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut fds, 20_000_u16), Ok(1));
-        done.extend(commands.done());
+        done.extend(commands.results());
     }
     assert!(
         done.into_iter().all(|(context, output_bytes)| output_bytes == Ok(format!("{context}\n")))

@@ -43,7 +43,7 @@ impl Native {
         now_us: u64,
     ) {
         let manifest = policy.component().manifest();
-        let asked = asked(manifest, policy.known_catalog(), call, question, now_us);
+        let asked = question_json(manifest, policy.known_catalog(), call, question, now_us);
         self.0 += "\n";
         self.0 += &asked.to_string();
     }
@@ -74,7 +74,7 @@ fn spread(line: &str) -> Option<TimeSpread> {
 }
 
 /// A question in the format of the SDK's tests: frames with the manifest's columns.
-fn asked(
+fn question_json(
     manifest: &Manifest,
     catalog: &[CatalogEntry],
     call: &str,

@@ -74,7 +74,7 @@ impl Tried {
         shown["missed"] = json!(beside.missed);
         shown["lost"] = lost_json(reader.lost());
         let mut lines = vec![format!("asked what {} has: {report}", path.display())];
-        lines.extend(beside.said());
+        lines.extend(beside.lines());
         lines.extend(reader.lost().map(|lost| format!("  {lost}")));
         Ok(Tried { json: shown, lines: lines.join("\n"), is_passed: report.is_passed() })
     }
@@ -130,7 +130,7 @@ impl TrialComparison {
         }
     }
 
-    fn said(&self) -> Vec<String> {
+    fn lines(&self) -> Vec<String> {
         let TrialComparison { decisions, different, shown, not_comparable, missed } = self;
         let mut lines =
             vec![format!("  {different} of {decisions} decisions differ from the recorded ones")];

@@ -289,7 +289,7 @@ impl SubjectHistory {
         }
     }
 
-    pub(crate) fn said(&self, of: &[FaultSubject], now: Instant) -> Vec<SubjectDecision> {
+    pub(crate) fn decisions(&self, of: &[FaultSubject], now: Instant) -> Vec<SubjectDecision> {
         let keys = Hook::ALL.into_iter().flat_map(|hook| of.iter().map(move |it| (*it, hook)));
         let said = keys.filter_map(|key| Some((key.1, self.decisions.get(&key)?)));
         said.map(|(hook, saying)| SubjectDecision {
@@ -303,7 +303,7 @@ impl SubjectHistory {
         .collect()
     }
 
-    pub(crate) fn held(&self, of: &[FaultSubject], now: Instant) -> Vec<SubjectQuarantine> {
+    pub(crate) fn quarantines(&self, of: &[FaultSubject], now: Instant) -> Vec<SubjectQuarantine> {
         let keys = Hook::ALL.into_iter().flat_map(|hook| of.iter().map(move |it| (*it, hook)));
         keys.filter_map(|key| self.faults.get(&key))
             .map(|held| SubjectQuarantine {

@@ -172,7 +172,7 @@ impl NodeController<'_> {
             let own = Placement(self.0).own_next(id, Some(node), now).filter(|_| ahead);
             Placement(self.0).native_hops(id, &own.unwrap_or_default(), now)
         } else {
-            let standing = self.0.rooms[&id].standing();
+            let standing = self.0.rooms[&id].nodes_of_route();
             let stays: Vec<NodeId> = standing.into_iter().filter(|on| *on != node).collect();
             match stands {
                 Some(_) => Placement(self.0).native_hops(id, &stays, now),

@@ -277,7 +277,7 @@ impl<'a> Placement<'a> {
             row: Row { id: id.0, measures },
             scenario: room.scenario.clone(),
             labels: room.labels.clone(),
-            standing: room.standing(),
+            standing: room.nodes_of_route(),
             state: room.memory.read(reads).map(|state| PluginState::clone(state)),
         }
     }
@@ -330,7 +330,7 @@ impl<'a> Placement<'a> {
     pub(crate) fn native_route(self, id: RoomId, now: Instant) -> Vec<NodeId> {
         let standing = self.stands_at(id).map_or_else(Vec::new, |stands| {
             let others =
-                self.0.rooms[&id].standing().into_iter().filter(|node| *node != stands.node);
+                self.0.rooms[&id].nodes_of_route().into_iter().filter(|node| *node != stands.node);
             std::iter::once(stands.node).chain(others).collect()
         });
         self.native_hops(id, &standing, now)

@@ -285,8 +285,10 @@ impl Reroutes<'_> {
         let Some(room) = self.0.rooms.get_mut(&id) else { return Ok(PartOutcome::Kept) };
         room.ttl_ms = step.ttl_ms;
         let heading = room.pending.as_ref().map(|pending| pending.hops.iter().map(|h| h.node));
-        let same = heading
-            .map_or_else(|| room.standing() == step.hops, |to| to.eq(step.hops.iter().copied()));
+        let same = heading.map_or_else(
+            || room.nodes_of_route() == step.hops,
+            |to| to.eq(step.hops.iter().copied()),
+        );
         if same {
             return Ok(PartOutcome::Kept);
         }
@@ -304,7 +306,7 @@ impl Reroutes<'_> {
             return;
         }
         let nodes = Placement(self.0).native_route(id, now);
-        if self.0.rooms[&id].standing() != nodes {
+        if self.0.rooms[&id].nodes_of_route() != nodes {
             Moves(self.0).head_for(id, &nodes, MoveCause::Quality, Decider::Native, now);
         }
     }

@@ -150,7 +150,7 @@ impl Room {
     }
 
     /// The nodes of the room's route, best first.
-    pub(crate) fn standing(&self) -> Vec<NodeId> {
+    pub(crate) fn nodes_of_route(&self) -> Vec<NodeId> {
         self.route().hops.iter().map(|(hop, _)| hop.node).collect()
     }
 

@@ -153,7 +153,7 @@ impl Routes<'_> {
     fn report_kept_since(&mut self, id: RoomId, before: &Route) {
         match (before.version, before.mode) {
             (0, _) => self.report_kept(id, RedundancyMode::Hitless),
-            (_, RedundancyMode::Hitless) => self.report_kept(id, before.kept()),
+            (_, RedundancyMode::Hitless) => self.report_kept(id, before.effective_mode()),
             // The change to hitless emits its own event first.
             _ => {}
         }
@@ -163,7 +163,7 @@ impl Routes<'_> {
         let Some((room, route)) = self.0.rooms.get(&id).map(|room| (room, room.route())) else {
             return;
         };
-        let to = route.kept();
+        let to = route.effective_mode();
         if route.mode == RedundancyMode::Hitless && from != to {
             let (room_name, why) = (room.name.clone(), ModeChange::Capacity);
             self.0.effects.event(CoreEvent::Mode { room: id, room_name, from, to, why });

@@ -143,7 +143,7 @@ pub(super) struct SourceConnections {
 pub(super) struct Sources(HashMap<ClientNetwork, SourceConnections>);
 
 impl Sources {
-    pub(super) fn held(&self, source: ClientNetwork) -> SourceConnections {
+    pub(super) fn of(&self, source: ClientNetwork) -> SourceConnections {
         self.0.get(&source).copied().unwrap_or_default()
     }
 

@@ -303,7 +303,7 @@ impl QuicEndpoint {
     fn accept(&mut self, incoming: Incoming, now: Instant) {
         let counters = &self.hub.counters;
         let (held, most) = (self.connections.count, self.settings.connections_max);
-        let of_source = self.connections.sources.held(ClientNetwork::of(incoming.remote_address()));
+        let of_source = self.connections.sources.of(ClientNetwork::of(incoming.remote_address()));
         let most_of_source = self.settings.connections_per_source;
         self.packet.clear();
         if held >= most || of_source.connections >= most_of_source {

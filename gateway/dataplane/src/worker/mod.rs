@@ -419,7 +419,7 @@ impl PacketWorker {
             self.read += count;
             while let Some(place) = self.inbox.first() {
                 self.take_client_datagram(listener, side, place, now);
-                self.inbox.done();
+                self.inbox.finish_first();
             }
             if count < BATCH {
                 return;
@@ -477,7 +477,7 @@ impl PacketWorker {
                 ring::RingItem::Rtp => session.handle_client_rtp(packet, cx),
                 ring::RingItem::Rtcp => session.handle_client_rtcp(packet, cx),
                 ring::RingItem::Path(path) => session.handle_quic_path(path, cx),
-                ring::RingItem::Attached => session.heard(cx),
+                ring::RingItem::Attached => session.handle_other_input(cx),
                 // The client may reconnect. If it does not, silence ends the session.
                 ring::RingItem::Detached => {}
                 // Only workers send this kind.

@@ -34,7 +34,7 @@ impl PacketWorker {
             let mut packets = 0;
             while let Some(place) = self.inbox.first() {
                 packets += self.take_trunk_datagram(node, place, now);
-                self.inbox.done();
+                self.inbox.finish_first();
             }
             if packets > 0 {
                 self.egress.stats.received(node, packets, now);

@@ -239,7 +239,7 @@ impl WorkerSession {
     }
 
     /// Handles input from the client other than media.
-    pub(crate) fn heard(&mut self, cx: &mut PacketContext<'_>) {
+    pub(crate) fn handle_other_input(&mut self, cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
         self.state().measurements.last_heard = Some(cx.now);
     }
@@ -271,7 +271,7 @@ impl WorkerSession {
         nominated: bool,
         cx: &mut PacketContext<'_>,
     ) -> Option<SourceKey> {
-        self.heard(cx);
+        self.handle_other_input(cx);
         let before = self.address.rtp;
         if nominated || self.address.rtp.is_none() || !self.address.has_consent(cx.now) {
             self.address.rtp = Some(from);

@@ -144,7 +144,7 @@ impl Talker {
         if Content::of(header.payload(packet)) == Some(Content::Key) && header.marker {
             self.tally.key_frames_received += 1;
         }
-        let heard = self.heard(header.ssrc, at_ns);
+        let heard = self.stream_of(header.ssrc, at_ns);
         heard.reception.packet(header.sequence);
         match header.payload_type {
             VOICE_TYPE => heard.reception.timing(header.timestamp, VOICE_CLOCK, at_ns),
@@ -179,7 +179,7 @@ impl Talker {
                 }
                 Ok(RtcpPacket::SenderReport(report)) => {
                     self.tally.reports_received += 1;
-                    self.heard(report.info.ssrc, at_ns)
+                    self.stream_of(report.info.ssrc, at_ns)
                         .reception
                         .sender_report(report.info.ntp, at_ns);
                 }
@@ -197,7 +197,7 @@ impl Talker {
         }
     }
 
-    fn heard(&mut self, ssrc: u32, at_ns: u64) -> &mut ReceivedStream {
+    fn stream_of(&mut self, ssrc: u32, at_ns: u64) -> &mut ReceivedStream {
         let index = match self.heard.iter().position(|heard| heard.ssrc == ssrc) {
             Some(index) => index,
             None => {

@@ -35,7 +35,7 @@ impl ObservationWindow {
         let hit = self.hit(fault);
         let mut effect = FaultEffect { hit: hit.len(), ..FaultEffect::default() };
         for receiver in self.ledger.receivers() {
-            let heard = self.ledger.heard(receiver);
+            let heard = self.ledger.arrivals_at(receiver);
             let is_hit = hit.contains(&receiver);
             effect.listen(&heard, fault, is_hit, self.span.end);
         }
@@ -65,7 +65,7 @@ impl ObservationWindow {
             pauses.any(|pause| pause >= nanoseconds(FREEZE))
         };
         let is_hit = |receiver: &u64| {
-            let heard = self.ledger.heard(*receiver);
+            let heard = self.ledger.arrivals_at(*receiver);
             match &fault.scope {
                 Scope::Everybody => true,
                 Scope::Sessions(sessions) => sessions.contains(receiver),

@@ -166,7 +166,7 @@ impl Processes {
         self.folder.path.join(name)
     }
 
-    pub(super) fn kept(&self) -> Option<PathBuf> {
+    pub(super) fn kept_folder(&self) -> Option<PathBuf> {
         self.folder.keep.then(|| self.folder.path.clone())
     }
 

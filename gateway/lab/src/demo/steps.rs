@@ -200,7 +200,7 @@ impl DemoRun {
         drop(fleet);
         record.dropped = relay.dropped();
         record.by_id = by_id;
-        record.kept = processes.kept();
+        record.kept = processes.kept_folder();
         progress.say("two gateways in a group: the owner of their address is killed (SIGKILL)");
         match takeover::play(evenkeel, processes.subfolder("group"), seed).await? {
             Ok(takeover) => record.takeover = Some(takeover),

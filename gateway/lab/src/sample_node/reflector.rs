@@ -229,7 +229,7 @@ impl Reflector {
                 continue;
             }
             let send = &mut |to, bundle: &[u8]| send(self.seal.as_mut(), to, bundle, outbox);
-            self.bundles.came(gateway, length, send);
+            self.bundles.handle_size(gateway, length, send);
             self.handle_packet(index, packet, now, outbox);
         }
     }

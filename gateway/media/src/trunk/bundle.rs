@@ -166,7 +166,7 @@ impl Bundles {
     }
 
     /// Notes that a peer sent a datagram of this size, so that bundles of this size may be sent back.
-    pub fn came(
+    pub fn handle_size(
         &mut self,
         from: SocketAddr,
         size: usize,

@@ -73,7 +73,7 @@ fn second_hop_role_follows_mode() {
     let kept = |mode, second: Option<HopGrant>| {
         let grants = [Admitted].into_iter().chain(second);
         let hops = (0..).map(hop).zip(grants).collect();
-        Route { mode, hops, ..route() }.kept()
+        Route { mode, hops, ..route() }.effective_mode()
     };
     let of = |mode| [Some(Admitted), Some(Reserved), Some(Gated), None].map(|to| kept(mode, to));
     let [hitless, hot, cold] = [RedundancyMode::Hitless, RedundancyMode::Hot, RedundancyMode::Cold];

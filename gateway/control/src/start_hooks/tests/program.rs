@@ -49,9 +49,9 @@ fn call_waits_for_the_one_before_and_may_be_cancelled() {
 #[test]
 fn program_exit_is_described() {
     let run = |script: &str| run(&words(script), "n", &Mutex::new(ProgramPhase::Waits)).unwrap();
-    assert_eq!(run("exit 0").map(told), None);
-    assert_eq!(run("exit 3").map(told).unwrap(), "exit status 3");
-    assert_eq!(run("kill -9 $$").map(told).unwrap(), "killed by SIGKILL");
+    assert_eq!(run("exit 0").map(describe), None);
+    assert_eq!(run("exit 3").map(describe).unwrap(), "exit status 3");
+    assert_eq!(run("kill -9 $$").map(describe).unwrap(), "killed by SIGKILL");
 }
 
 #[test]

@@ -368,7 +368,7 @@ fn notes_end_with_their_subject() {
     assert_eq!(said(&world, ids[0])[0].since, ms(1_200));
     assert!(said(&world, ids[1]).is_empty());
     world.close(ids[0]);
-    assert_eq!(world.gateway.subject_history.said(&[], world.now), []);
+    assert_eq!(world.gateway.subject_history.decisions(&[], world.now), []);
     assert!(
         format!("{:?}", world.gateway.subject_history).contains("said: {}"),
         "it ends with its session"

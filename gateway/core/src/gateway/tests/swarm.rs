@@ -546,7 +546,7 @@ impl Swarm {
                 assert!(std::sync::Arc::ptr_eq(&room.cell, &result.route));
             }
         }
-        for (place, pace) in gateway.tables.nodes.paces().enumerate() {
+        for (place, pace) in gateway.tables.nodes.opening_windows().enumerate() {
             let legs = gateway.tables.sessions.values().flat_map(|session| session.legs.iter());
             let here = legs.filter(|(hop, _)| hop.node.0 as usize == place);
             let (waiting, asked): (Vec<_>, Vec<_>) = here
@@ -589,7 +589,7 @@ impl Swarm {
         assert!(
             gateway.tables.rooms.away().is_empty() && gateway.tables.capacity.reduced.is_empty()
         );
-        assert!(gateway.tables.nodes.paces().all(|pace| pace.counts() == (0, 0)));
+        assert!(gateway.tables.nodes.opening_windows().all(|pace| pace.counts() == (0, 0)));
         assert!(gateway.tables.sessions.most_ticked() == 0);
         let endless = |timer: &Timer| {
             let of_nodes = matches!(timer, Timer::Probe(_) | Timer::StartLate(_));

@@ -37,15 +37,15 @@ fn oldest_decision_is_dropped_at_the_limit() {
     }
     say(&mut noted, 5);
     assert_eq!((noted.decisions.len(), noted.order.len()), (SAID_MAX, SAID_MAX));
-    assert_eq!(noted.said(&[of(0)], now).len(), 1, "within the limit");
+    assert_eq!(noted.decisions(&[of(0)], now).len(), 1, "within the limit");
     say(&mut noted, most);
     assert_eq!((noted.decisions.len(), noted.order.len()), (SAID_MAX, SAID_MAX));
-    assert!(noted.said(&[of(0)], now).is_empty());
+    assert!(noted.decisions(&[of(0)], now).is_empty());
     // A removed subject keeps its place until it is the oldest.
     noted.forget(of(1));
     say(&mut noted, most + 1);
     say(&mut noted, most + 2);
     assert_eq!((noted.decisions.len(), noted.order.len()), (SAID_MAX, SAID_MAX));
-    assert!(noted.said(&[of(2)], now).is_empty());
-    assert_eq!(noted.said(&[of(3), of(most + 2)], now).len(), 2);
+    assert!(noted.decisions(&[of(2)], now).is_empty());
+    assert_eq!(noted.decisions(&[of(3), of(most + 2)], now).len(), 2);
 }

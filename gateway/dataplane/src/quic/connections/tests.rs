@@ -79,10 +79,10 @@ fn source_without_connections_is_forgotten() {
     sources.begin(one);
     sources.begin(one);
     sources.end_handshake(one);
-    assert_eq!(sources.held(one), SourceConnections { connections: 2, handshakes: 1 });
-    assert_eq!(sources.held(source("192.0.2.2")), SourceConnections::default());
+    assert_eq!(sources.of(one), SourceConnections { connections: 2, handshakes: 1 });
+    assert_eq!(sources.of(source("192.0.2.2")), SourceConnections::default());
     sources.end(one);
     sources.end_handshake(one);
     sources.end(one);
-    assert_eq!((sources.held(one), sources.0.len()), (SourceConnections::default(), 0));
+    assert_eq!((sources.of(one), sources.0.len()), (SourceConnections::default(), 0));
 }

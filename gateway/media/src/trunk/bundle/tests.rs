@@ -143,7 +143,7 @@ fn path_takes_bundles_as_large_as_received() {
     let mut bundles = Bundles::default();
     let sent = sent(|mut send| {
         assert!(bundles.push(address(1), Tag(1), &[0; 100], &mut send));
-        bundles.came(address(1), 2_000, &mut send);
+        bundles.handle_size(address(1), 2_000, &mut send);
         assert!(bundles.push(address(1), Tag(1), &[0; 1_900], &mut send));
     });
     assert_eq!(sent, [(1, 1)]);
@@ -182,7 +182,7 @@ fn encrypted_bundles_leave_space() {
     assert!((SHARED_MAX - 40..=SHARED_MAX).contains(&longest(&mut bundles, &[20; 200])));
     bundles.limit(address(1), 1_200);
     assert!((1_160..=1_200).contains(&longest(&mut bundles, &[20; 200])));
-    bundles.came(address(1), 2_000, &mut |_, _| {});
+    bundles.handle_size(address(1), 2_000, &mut |_, _| {});
     assert_eq!(longest(&mut bundles, &[fill(2_000)]), 2_000);
 }
 
@@ -190,7 +190,7 @@ fn encrypted_bundles_leave_space() {
 fn unused_destinations_are_forgotten() {
     let mut bundles = Bundles::default();
     let _ = sent(|mut send| {
-        bundles.came(address(2), 1, &mut send);
+        bundles.handle_size(address(2), 1, &mut send);
         assert!(bundles.push(address(1), Tag(1), b"queued", &mut send));
         bundles.keep(|to| to == address(2));
         assert_eq!(bundles.destinations(), 2, "queued packets still go out");

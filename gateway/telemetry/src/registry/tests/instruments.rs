@@ -41,8 +41,8 @@ fn levels_of_a_removed_node_end() {
     nodes.set([new, (NodeId(1), level(true, Health::Down, true))]);
     nodes.draining(NodeId(1), name(), true);
     assert_eq!(levels(), ["_draining{=\"a\"} 0", "_health{=\"a\"} 0"]);
-    nodes.gone(NodeId(0));
+    nodes.remove_node(NodeId(0));
     assert_eq!(levels(), ["_draining{=\"a\"} 1", "_health{=\"a\"} 3"]);
-    nodes.gone(NodeId(1));
+    nodes.remove_node(NodeId(1));
     assert_eq!(levels(), [""; 0]);
 }
