@@ -25,9 +25,11 @@ pub fn patient_engine() -> Engine {
 /// The file is the module as cargo wrote it. The host wraps it as a component itself; wrapping here
 /// would make it larger, and equal sources would no longer give equal bytes, which signatures require.
 pub struct Built {
-    bytes: Vec<u8>,
-    component: Component,
-    engine: Engine,
+    /// The module as shipped.
+    pub bytes: Vec<u8>,
+    /// The vetted plugin.
+    pub component: Component,
+    pub(crate) engine: Engine,
 }
 
 impl Built {
@@ -52,20 +54,6 @@ impl Built {
         let path = folder.join(format!("{}.wasm", self.component.manifest().name));
         replace(&path, &self.bytes).map_err(AuthorError::file(&path))?;
         Ok(path)
-    }
-
-    /// The module as shipped.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// The vetted plugin.
-    pub fn component(&self) -> &Component {
-        &self.component
-    }
-
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.engine
     }
 
     /// True if a build of the project's present sources equals this plugin; signatures are ignored.

@@ -12,7 +12,8 @@ use crate::failed::AuthorError;
 /// A folder with a plugin's crate.
 #[derive(Clone, Debug)]
 pub struct Project {
-    folder: PathBuf,
+    /// The folder with `Cargo.toml`.
+    pub folder: PathBuf,
 }
 
 impl Project {
@@ -22,11 +23,6 @@ impl Project {
         there
             .map(|folder| Project { folder })
             .ok_or_else(|| AuthorError::NoProject(folder.to_owned()))
-    }
-
-    /// The folder with `Cargo.toml`.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// Runs the project's own tests natively. `to_stderr` keeps standard output for the result of a command.

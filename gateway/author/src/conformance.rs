@@ -46,7 +46,7 @@ pub fn run(
     built: &Built,
     options: &ConformanceOptions,
 ) -> Result<ConformanceReport, PluginRefusal> {
-    let manifest = built.component().manifest();
+    let manifest = built.component.manifest();
     let mut run = ConformanceRun { built, report: ConformanceReport::default() };
     for &hook in &manifest.hooks {
         // Reports invalid settings at once.
@@ -72,7 +72,7 @@ impl ConformanceRun<'_> {
         settings: &Value,
         world: &RandomWorld,
     ) -> Result<BoundPlugin, PluginRefusal> {
-        let (engine, component) = (self.built.engine(), self.built.component());
+        let (engine, component) = (self.built.engine, self.built.component);
         BoundPlugin::install(engine, component, hook, settings.clone(), world.catalog(), 1)
     }
 
@@ -85,7 +85,7 @@ impl ConformanceRun<'_> {
         };
         for _ in 0..TURNS {
             for question in questions(&mut world, hook) {
-                let now_us = world.now_us();
+                let now_us = world.now_us;
                 let fresh = || self.install(hook, settings, &world);
                 let (answered, broken) = examine(&mut policy, &question, now_us, fresh);
                 let of = ConformanceFinding::of(&question, seed, under);
@@ -113,7 +113,7 @@ impl ConformanceRun<'_> {
 
     /// Tries each setting at and beyond its bounds.
     fn try_settings(&mut self, options: &ConformanceOptions) {
-        let manifest = self.built.component().manifest();
+        let manifest = self.built.component.manifest();
         let all = SettingSchema::all(manifest.settings.json());
         let Some(&hook) = manifest.hooks.first() else { return };
         for trial in bounds::trials(&all) {

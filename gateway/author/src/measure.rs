@@ -107,13 +107,13 @@ pub fn measure(
     settings: &Value,
     project: Option<&Project>,
 ) -> Result<MeasurementReport, PluginRefusal> {
-    let manifest = built.component().manifest();
+    let manifest = built.component.manifest();
     let began = Instant::now();
     let engine = patient_engine();
-    let component = Component::vet(&engine, built.bytes())?;
+    let component = Component::vet(&engine, built.bytes)?;
     let compile = began.elapsed();
     let counting = Engine::counting(CallBudgets::all(PATIENCE));
-    let counted = Component::vet(&counting, built.bytes())?;
+    let counted = Component::vet(&counting, built.bytes)?;
 
     let mut calls = Vec::new();
     let mut starts = Vec::new();
@@ -134,7 +134,7 @@ pub fn measure(
             let mut policy = install(&engine, &component)?;
             let mut counting = install(&counting, &counted)?;
             let question = case.steady(&mut policy, &mut world)?;
-            let now_us = world.now_us();
+            let now_us = world.now_us;
             let questions = native.get_or_insert_with(|| Native::with(policy.settings()));
             questions.ask(&policy, case.name, &question, now_us);
             calls.push(MeasuredCall {
@@ -166,7 +166,7 @@ pub fn measure(
     Ok(MeasurementReport {
         name: (*manifest.name).into(),
         version: manifest.version.clone(),
-        bytes: built.bytes().len(),
+        bytes: built.bytes.len(),
         compile,
         start_ns: TimeSpread::of(starts),
         exceeded: exceeded.collect(),
@@ -190,7 +190,7 @@ impl Case {
         world: &mut RandomWorld,
     ) -> Result<PolicyQuestion, PluginRefusal> {
         let first = (self.ask)(world);
-        let answered = policy.ask(&first, world.now_us()).map_err(|fault| self.failed(fault))?;
+        let answered = policy.ask(&first, world.now_us).map_err(|fault| self.failed(fault))?;
         world.apply(&answered.answer);
         Ok((self.ask)(world))
     }

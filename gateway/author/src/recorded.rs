@@ -102,11 +102,13 @@ pub fn unmeasured(player: &BoundPlugin, call: &RecordedCall) -> Vec<Metric> {
 /// A plugin that replaces recorded ones.
 pub struct Recorded {
     engine: Engine,
-    component: Component,
+    /// The vetted plugin that is asked.
+    pub component: Component,
     settings: Option<Value>,
     players: Players,
     replay_state: ReplayState,
-    report: ReplayReport,
+    /// The figures so far.
+    pub report: ReplayReport,
 }
 
 impl Recorded {
@@ -117,7 +119,7 @@ impl Recorded {
     /// If the host refuses the plugin.
     pub fn new(built: &Built, settings: Option<Value>) -> Result<Recorded, PluginRefusal> {
         let engine = Engine::counting(CallBudgets::all(PATIENCE));
-        let component = Component::vet(&engine, built.bytes())?;
+        let component = Component::vet(&engine, built.bytes)?;
         let (players, replay_state, report) = Default::default();
         Ok(Recorded { engine, component, settings, players, replay_state, report })
     }
@@ -175,15 +177,6 @@ impl Recorded {
         Ok(Some(result))
     }
 
-    /// The vetted plugin that was asked.
-    pub fn component(&self) -> &Component {
-        &self.component
-    }
-
-    /// The figures so far.
-    pub fn report(&self) -> &ReplayReport {
-        &self.report
-    }
 }
 
 /// True if the question needs no call of `open` or `migrate`: the plugin knows every row and wrote every

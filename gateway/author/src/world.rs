@@ -32,7 +32,7 @@ pub(crate) struct Size {
 pub(crate) struct RandomWorld {
     rng: Rng,
     values: Values,
-    now_us: u64,
+    pub(crate) now_us: u64,
     catalog: Vec<CatalogEntry>,
     nodes: Vec<Row>,
     regions: Vec<Row>,
@@ -129,10 +129,6 @@ impl RandomWorld {
     /// Names of regions, zones and nodes.
     pub(crate) fn catalog(&self) -> Vec<CatalogEntry> {
         self.catalog.clone()
-    }
-
-    pub(crate) fn now_us(&self) -> u64 {
-        self.now_us
     }
 
     /// Advances time: measures change, sessions leave and join.

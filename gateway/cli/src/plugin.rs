@@ -178,10 +178,10 @@ impl Build {
     fn act(self) -> Result<(), CommandError> {
         let project = Project::at(&self.path)?;
         let built = Built::of(&project)?;
-        let path = built.write(project.folder())?;
+        let path = built.write(project.folder)?;
         let hooks: Vec<&str> =
-            built.component().manifest().hooks.iter().map(|hook| hook.name()).collect();
-        let (bytes, digest, revision) = (built.bytes().len(), built.digest(), built.revision());
+            built.component.manifest().hooks.iter().map(|hook| hook.name()).collect();
+        let (bytes, digest, revision) = (built.bytes.len(), built.digest(), built.revision());
         if self.json {
             say(&json!({
                 "plugin": path, "bytes": bytes, "digest": digest, "revision": revision, "hooks": hooks,
@@ -239,7 +239,7 @@ impl Bench {
     fn act(self) -> Result<(), CommandError> {
         let settings = self.settings.as_deref().map_or(Ok(Value::Null), settings_of)?;
         let built = read(&self.plugin)?;
-        let name = &built.component().manifest().name;
+        let name = &built.component.manifest().name;
         let project = Project::of_plugin(name, &self.plugin, self.project.as_deref());
         let project = project?;
         let report = measure(&built, &settings, project.as_ref()).map_err(AuthorError::from)?;

@@ -1,5 +1,6 @@
 //! `Control` owns the core: it executes the core's effects through its parts, which keep the state.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -319,7 +320,7 @@ impl Control {
     /// Checks that a session can be registered. Returns its part of the limit `session_data_mib`.
     fn admit(&self, request: &mut OfferedSession) -> Result<OwnedSemaphorePermit, ControlError> {
         self.registry.admits(&request.ingress)?;
-        let nodes = self.nodes.find_named(&mut request.nodes, &self.settings)?;
+        let nodes = self.find_named(&mut request.nodes)?;
         let data = self.offers.reserve_data(request)?;
         let rtcp_apart = request.media.rtcp == RtcpPort::Own;
         let leaves = |node| self.nodes.leaves(node);
@@ -330,6 +331,30 @@ impl Control {
             }
             None => Ok(data),
         }
+    }
+
+    /// Finds the nodes at which an offer names the client's addresses. All sessions share the copy of a name in the node
+    /// list.
+    fn find_named(
+        &self,
+        named: &mut [(Arc<str>, SocketAddr)],
+    ) -> Result<Vec<(NodeId, SocketAddr)>, ControlError> {
+        let mut nodes = Vec::new();
+        for (name, address) in named {
+            let node = self.nodes.node_named(name);
+            let node = node.ok_or_else(|| ControlError::UnknownNode((**name).into()))?;
+            nodes.push((node, *address));
+            if let Some(listed) = self.nodes.config(node) {
+                let networks = &self.settings.gateway.node_networks;
+                let is_own = listed.address.ip().to_canonical() == address.ip().to_canonical();
+                if !is_own && !networks.iter().any(|network| network.contains(address.ip())) {
+                    let (node, address) = ((**name).into(), *address);
+                    return Err(ControlError::OutsideNetworks { node, address });
+                }
+                *name = Arc::clone(&listed.name);
+            }
+        }
+        Ok(nodes)
     }
 
     /// Releases a few waiting offers. All offers at once would exceed the policies' time budget, and the native

@@ -27,10 +27,9 @@ use crate::nodes::{
 };
 use crate::offers::{OfferedSession, SessionAnswer};
 use crate::policies::PushRequest;
-use crate::records::{OFFERS_WITHIN, Suspended};
+use crate::records::{LastStates, OFFERS_WITHIN, Suspended};
 use crate::reporting::{EventRecord, ModeView};
 use crate::snapshot::{MediaStates, RecordBatch, Snapshot};
-use crate::suspension::LastStates;
 
 /// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
 const EVENTS_MAX: usize = 8_192;

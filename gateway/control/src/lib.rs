@@ -50,10 +50,9 @@ pub use nodes::{
 };
 pub use offers::{IngressAnswer, OfferedSession, SessionAnswer};
 pub use policies::PushRequest;
-pub use records::{Suspended, SuspensionGuard};
+pub use records::{LastStatesPart, Suspended, SuspensionGuard};
 pub use registry::{QuicListener, SessionRegistry, UdpListener};
 pub use reporting::{EventRecord, GatewayEvent, ModeView, Recovery, TraceCaller};
 pub use snapshot::{MediaStates, RecordBatch, Replica, STATES, Snapshot};
-pub use suspension::LastStatesPart;
 pub use thread::{ControlParts, run};
 pub use workers::WorkerLine;

@@ -18,7 +18,6 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::inherited::{NamedSockets, SocketName};
-use crate::messages::ControlError;
 
 /// An operator's operation on a node or region.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -93,31 +92,6 @@ impl NodeResources {
         there.map(|(id, _)| id).collect()
     }
 
-    /// Finds the nodes at which an offer names the client's addresses. All sessions share the copy of a name in the node
-    /// list.
-    pub(crate) fn find_named(
-        &self,
-        named: &mut [(Arc<str>, SocketAddr)],
-        settings: &GatewayConfig,
-    ) -> Result<Vec<(NodeId, SocketAddr)>, ControlError> {
-        let mut nodes = Vec::new();
-        for (name, address) in named {
-            let node = self.node_named(name);
-            let node = node.ok_or_else(|| ControlError::UnknownNode((**name).into()))?;
-            nodes.push((node, *address));
-            if let Some(listed) = self.config(node) {
-                let networks = &settings.gateway.node_networks;
-                let is_own = listed.address.ip().to_canonical() == address.ip().to_canonical();
-                if !is_own && !networks.iter().any(|network| network.contains(address.ip())) {
-                    let (node, address) = ((**name).into(), *address);
-                    return Err(ControlError::OutsideNetworks { node, address });
-                }
-                *name = Arc::clone(&listed.name);
-            }
-        }
-        Ok(nodes)
-    }
-
     /// Regions, zones and nodes, as policies know them.
     pub(crate) fn catalog(&self, settings: &GatewayConfig, gateway: &Gateway) -> Vec<CatalogEntry> {
         let regions = settings.regions.iter().map(|name| &**name);
@@ -184,41 +158,6 @@ impl NodeResources {
                 let region = name.map(|name| region_named(settings, &name)).transpose()?;
                 gateway.handle_failback(region, failback, now)
             }
-        }
-    }
-
-    /// The error of an operation, with the facts that its caller needs.
-    pub(crate) fn why_impossible(
-        &self,
-        reason: Impossible,
-        node: Option<NodeId>,
-        settings: &GatewayConfig,
-        gateway: &Gateway,
-    ) -> ControlError {
-        match reason {
-            Impossible::NoSuchNode => {
-                let nodes = self.nodes.iter().flatten();
-                let known = nodes.map(|listed| (*listed.node.name).into()).collect();
-                ControlError::Unfound { reason, known }
-            }
-            Impossible::NoSuchRegion => {
-                let regions = settings.regions.iter();
-                ControlError::Unfound {
-                    reason,
-                    known: regions.map(|name| (**name).into()).collect(),
-                }
-            }
-            Impossible::NodeUnfit => {
-                let standing =
-                    gateway.views().nodes().find(|standing| Some(standing.hop.node) == node);
-                standing.map_or(ControlError::Impossible(reason), |standing| ControlError::Unfit {
-                    health: standing.health,
-                    draining: standing.draining,
-                    load_permille: standing.load_permille,
-                    capacity_kbps: standing.capacity_kbps,
-                })
-            }
-            reason => ControlError::Impossible(reason),
         }
     }
 

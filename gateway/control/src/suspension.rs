@@ -9,8 +9,7 @@ use std::time::Instant;
 
 use evenkeel_core::{GatewayEffect, InstalledSession, requested_room_name};
 use evenkeel_dataplane::worker::{
-    Duplicate, HandedOut, SessionPorts, SessionState, SocketDuplicates, TrunkState, WorkerCommand,
-    WorkerReport,
+    Duplicate, HandedOut, SessionPorts, SessionState, SocketDuplicates, WorkerCommand, WorkerReport,
 };
 use evenkeel_drivers::{Clock, ContinuedSession};
 use evenkeel_model::{Labels, NodeId, SessionId};
@@ -20,7 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::control::Control;
 use crate::handle::ControlRequest;
 use crate::messages::{NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
-use crate::records::{OFFERS_WITHIN, SLOTS, Suspended, Suspension, SuspensionGuard, Translation};
+use crate::records::{
+    LastStates, OFFERS_WITHIN, SLOTS, Suspended, Suspension, SuspensionGuard, Translation,
+};
 use crate::registry::record::{EntryRecord, RestoredParts, RestoringSessions};
 use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
 use crate::workers::WORKERS_WITHIN;
@@ -38,52 +39,6 @@ const INSTALLED_TOGETHER: usize = 64;
 struct AtWorker {
     state: Box<SessionState>,
     ports: Option<Box<SessionPorts>>,
-}
-
-/// The last states of a gateway that stops its packets, as the workers hand them out.
-#[derive(Debug)]
-pub struct LastStates {
-    pub(crate) parts: mpsc::Receiver<HandedOut>,
-    /// Of each worker that has handed out its sessions.
-    pub(crate) trunks: Vec<Option<Vec<TrunkState>>>,
-    pub(crate) until: Instant,
-}
-
-/// A part of the last states.
-#[derive(Debug)]
-pub struct LastStatesPart {
-    /// The states.
-    pub states: MediaStates,
-    /// No part follows.
-    pub is_last: bool,
-}
-
-impl LastStates {
-    pub async fn next(&mut self) -> Result<LastStatesPart, NotSuspended> {
-        loop {
-            let part = tokio::time::timeout_at(self.until.into(), self.parts.recv()).await;
-            match part.ok().flatten() {
-                Some(HandedOut::Sessions(sessions)) => {
-                    let record = |state| MediaRecord { state: Box::new(state), sockets: 0 };
-                    let media = sessions.into_iter().map(record).collect();
-                    let states = MediaStates { media, trunks: Vec::new() };
-                    return Ok(LastStatesPart { states, is_last: false });
-                }
-                Some(HandedOut::Trunks { worker, trunks }) => {
-                    self.trunks[usize::from(worker)] = Some(trunks);
-                    if self.trunks.iter().all(Option::is_some) {
-                        let trunks = self.trunks.drain(..).flatten().collect();
-                        let states = MediaStates { media: Vec::new(), trunks };
-                        return Ok(LastStatesPart { states, is_last: true });
-                    }
-                }
-                None => {
-                    let missing = self.trunks.iter().position(Option::is_none);
-                    return Err(NotSuspended::Worker(missing.unwrap_or_default()));
-                }
-            }
-        }
-    }
 }
 
 impl Control {

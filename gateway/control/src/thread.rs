@@ -505,8 +505,33 @@ impl Control {
         SessionView { totals: totals.unwrap_or_default(), state: standing }
     }
 
+    /// The error of an operation, with the facts that its caller needs.
     fn why_impossible(&self, reason: Impossible, node: Option<NodeId>) -> ControlError {
-        self.nodes.why_impossible(reason, node, &self.settings, &self.gateway)
+        match reason {
+            Impossible::NoSuchNode => {
+                let nodes = self.nodes.nodes.iter().flatten();
+                let known = nodes.map(|listed| (*listed.node.name).into()).collect();
+                ControlError::Unfound { reason, known }
+            }
+            Impossible::NoSuchRegion => {
+                let regions = self.settings.regions.iter();
+                ControlError::Unfound {
+                    reason,
+                    known: regions.map(|name| (**name).into()).collect(),
+                }
+            }
+            Impossible::NodeUnfit => {
+                let standing =
+                    self.gateway.views().nodes().find(|standing| Some(standing.hop.node) == node);
+                standing.map_or(ControlError::Impossible(reason), |standing| ControlError::Unfit {
+                    health: standing.health,
+                    draining: standing.draining,
+                    load_permille: standing.load_permille,
+                    capacity_kbps: standing.capacity_kbps,
+                })
+            }
+            reason => ControlError::Impossible(reason),
+        }
     }
 
     fn status(&self, now: Instant) -> StatusReport {

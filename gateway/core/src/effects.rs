@@ -11,9 +11,6 @@ use evenkeel_model::{
 use evenkeel_nodes::{NodeEffect, NodeOutput, NodeTable, NodeTimer};
 use evenkeel_revisions::{Remembered, RolloutReport};
 
-use crate::rooms::room::Room;
-use crate::sessions::Session;
-
 /// Instructions to the server.
 #[derive(Clone, Debug)]
 pub enum GatewayEffect {
@@ -103,20 +100,6 @@ pub struct InstalledSession {
     pub scenario: Arc<str>,
     /// The session was opened by its first packet.
     pub of_first_packet: bool,
-}
-
-impl InstalledSession {
-    pub(crate) fn of(session: &Session, room: &Room) -> InstalledSession {
-        InstalledSession {
-            session: session.id,
-            room: room.id,
-            route: Arc::clone(&room.cell),
-            plan: session.plan_now(),
-            media: Arc::clone(&session.request.media),
-            scenario: Arc::clone(&session.request.scenario),
-            of_first_packet: session.of_first_packet,
-        }
-    }
 }
 
 /// A change that policies and quality tracking must learn of.

@@ -12,7 +12,7 @@ use evenkeel_nodes::Node;
 
 use crate::capacity::breaker::Judged;
 use crate::collections::SmallMap;
-use crate::effects::{GatewayEffect, InstalledSession, RoomNotice, Timer};
+use crate::effects::{GatewayEffect, RoomNotice, Timer};
 use crate::policy::policies::Policies;
 use crate::policy::questions::QuestionsInFlight;
 use crate::record::{
@@ -21,6 +21,7 @@ use crate::record::{
 };
 use crate::rooms::moves::{MoveStep, Moves};
 use crate::rooms::node_controller::NodeController;
+use crate::rooms::openings::installed;
 use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
 use crate::rooms::routes::Routes;
@@ -446,7 +447,7 @@ impl Records<'_> {
             track: None,
             memory: record.memory,
         };
-        let restored = InstalledSession::of(&session, room);
+        let restored = installed(&session, room);
         self.tables.effects.push(GatewayEffect::Restore(restored));
         self.tables.capacity.set_reduced(id, record.reduced);
         self.tables.sessions.restore(session);

@@ -8,10 +8,9 @@ use evenkeel_model::{
     EvidenceSource, Health, Hop, Incarnation, Measures, Metric, NodeId, NodeProbing, NodeSettings,
     RoomId, Starts, Timings,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::detector::{Detector, DetectorFinding, Distance};
-use crate::node::trust::NodeTrust;
+use crate::node::trust::{HealthState, ImpairedPeriod, NodeTrust, Starting};
 
 /// Relapses that still double the ejection; beyond them the maximum applies anyway.
 const RELAPSES_MAX: u32 = 16;
@@ -57,41 +56,6 @@ pub struct Node {
     /// Ports that were recently found closed, by room.
     closed_ports: Vec<(RoomId, Instant)>,
     timings: Timings,
-}
-
-#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
-enum HealthState {
-    Up {
-        #[serde(with = "evenkeel_media::instant")]
-        since: Instant,
-    },
-    Suspect {
-        was_wary: bool,
-    },
-    Down {
-        #[serde(with = "evenkeel_media::instant")]
-        since: Instant,
-        #[serde(with = "evenkeel_media::instant::option")]
-        answering_since: Option<Instant>,
-    },
-    Wary {
-        #[serde(with = "evenkeel_media::instant")]
-        since: Instant,
-    },
-    /// The node does not run; its hook can start it.
-    Cold {
-        #[serde(with = "evenkeel_media::instant")]
-        since: Instant,
-    },
-}
-
-#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
-struct ImpairedPeriod {
-    #[serde(with = "evenkeel_media::instant")]
-    since: Instant,
-    /// The node stays Suspect until this time, even without rooms that could measure its loss.
-    #[serde(with = "evenkeel_media::instant")]
-    until: Instant,
 }
 
 /// A change of the state of a node.
@@ -200,6 +164,58 @@ impl Node {
         }
         (node.incarnation, node.trust.excused) = (incarnation, true);
         node
+    }
+
+    /// Returns the facts that another process continues.
+    pub fn trust(&self) -> NodeTrust {
+        let starting = Starting { called: None, ..self.trust.starting };
+        NodeTrust { starting, ..self.trust }
+    }
+
+    /// Continues the trust of another process, unless this process has worse evidence. A call of the start hook in
+    /// that process is unknown here.
+    pub fn resume(&mut self, before: &NodeTrust) {
+        // A node that was just added, or that a hook starts, is Down or Cold without any evidence.
+        let without_evidence = match self.trust.standing {
+            HealthState::Down { .. } => self.trust.excused && !self.trust.unknown,
+            HealthState::Cold { .. } => true,
+            HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => {
+                false
+            }
+        };
+        let holds = match before.standing {
+            HealthState::Down { .. } => true,
+            HealthState::Cold { .. } => !self.runs() || !self.detector.was_heard(),
+            HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => {
+                self.runs() || without_evidence
+            }
+        };
+        if holds {
+            (self.trust.standing, self.trust.excused, self.trust.unknown) =
+                (before.standing, before.excused, before.unknown);
+        }
+        if let Some(worse) = before.worse.filter(|_| self.runs()) {
+            self.trust.worse = Some(worse);
+            self.detector.handle_worse(Some(EvidenceSource::Cohort), worse.since);
+        }
+        self.trust.relapses = self.trust.relapses.max(before.relapses).min(RELAPSES_MAX);
+        self.trust.starting = before.starting;
+        self.trust.ejected = before.ejected;
+        self.trust.draining = before.draining;
+        self.trust.leaving |= before.leaving;
+    }
+
+    /// Returns true while rooms accuse the node of loss.
+    pub fn loses_more_than_others(&self) -> bool {
+        self.trust.worse.is_some()
+    }
+
+    /// The time since which the node does not run.
+    pub fn absent_since(&self) -> Option<Instant> {
+        match self.trust.standing {
+            HealthState::Down { since, .. } | HealthState::Cold { since } => Some(since),
+            HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => None,
+        }
     }
 
     /// Returns the node in its current incarnation.
@@ -468,25 +484,6 @@ const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Maximum of that delay.
 const START_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
-
-#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, Debug)]
-pub(super) struct Starting {
-    /// The time at which the hook was called, while the node is awaited.
-    #[serde(skip)]
-    called: Option<Instant>,
-    /// Attempts since the node last ran.
-    attempts: u32,
-    /// The earliest time of the next attempt.
-    #[serde(with = "evenkeel_media::instant::option")]
-    again: Option<Instant>,
-}
-
-impl Starting {
-    /// The same without a call of the hook.
-    pub(super) fn not_called(self) -> Starting {
-        Starting { called: None, ..self }
-    }
-}
 
 impl Node {
     /// A cold node that answers is running. It is trusted if the hook started it and it never died before; otherwise it

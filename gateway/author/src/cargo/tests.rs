@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn folder_without_a_manifest_is_no_project() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    assert_eq!(Project::at(here).unwrap().folder(), here.canonicalize().unwrap());
+    assert_eq!(Project::at(here).unwrap().folder, here.canonicalize().unwrap());
     for bad in [here.join("src"), here.join("nowhere")] {
         let failed = Project::at(&bad).unwrap_err();
         assert!(matches!(&failed, AuthorError::NoProject(path) if *path == bad), "{failed}");

@@ -67,16 +67,16 @@ fn locked(project: &Path) -> Vec<[Option<Value>; 3]> {
 
 fn from_nothing_to_a_plugin(hook: Hook) {
     let project = Project::at(&PROJECTS.join(format!("my-{}", hook.name()))).unwrap();
-    let before = locked(project.folder());
+    let before = locked(project.folder);
     project.test(true).unwrap();
     let built = Built::of(&project).unwrap();
-    assert!(locked(project.folder()).iter().all(|package| before.contains(package)));
+    assert!(locked(project.folder).iter().all(|package| before.contains(package)));
 
-    let path = built.write(project.folder()).unwrap();
+    let path = built.write(project.folder).unwrap();
     assert_eq!(path.file_name().unwrap().to_str(), Some(&*format!("my-{}.wasm", hook.name())));
     let bytes = fs::read(&path).unwrap();
     assert!(bytes.starts_with(b"\0asm") && bytes.len() < 200_000, "{} bytes", bytes.len());
-    assert_eq!(fs::read_dir(project.folder()).unwrap().filter(is_part).count(), 0);
+    assert_eq!(fs::read_dir(project.folder).unwrap().filter(is_part).count(), 0);
 
     let inspection = Inspection::of(&bytes);
     assert_eq!(inspection.refused(), None);
@@ -90,7 +90,7 @@ fn from_nothing_to_a_plugin(hook: Hook) {
     let report = conformance::run(&built, &options).unwrap();
     assert!(report.is_passed() && report.violations.is_empty(), "{report}");
     let found = Project::of_plugin(&format!("my-{}", hook.name()), &path, None).unwrap().unwrap();
-    assert_eq!(found.folder(), project.folder(), "found beside the file");
+    assert_eq!(found.folder, project.folder, "found beside the file");
     assert!(built.is_current(&found).unwrap());
     let report = measure(&built, &Value::Null, Some(&found)).unwrap();
     assert!(report.calls.iter().all(|call| call.instructions > 0 && call.ns.min > 0), "{report}");

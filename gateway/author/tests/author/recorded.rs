@@ -138,7 +138,7 @@ fn recorded_plugin_repeats_its_answers() {
         let again = recorded.ask(call).unwrap().unwrap().unwrap();
         assert_eq!(again.answer, call.result.as_ref().unwrap().answer);
     }
-    let report = recorded.report();
+    let report = recorded.report;
     assert!(report.violations.is_empty() && report.unmeasured.is_empty(), "{report}");
     assert_eq!((report.calls, report.judged, report.policies.len()), (6, 0, 1));
 }
@@ -181,7 +181,7 @@ fn other_hooks_are_skipped() {
     let built = Built::from_bytes(bytes("route-nearest")).unwrap();
     let mut recorded = Recorded::new(&built, None).unwrap();
     assert!(recorded.ask(&ticks(1)[0]).unwrap().is_none());
-    assert!(recorded.report().calls == 0 && !recorded.report().is_passed());
+    assert!(recorded.report.calls == 0 && !recorded.report.is_passed());
 }
 
 #[test]

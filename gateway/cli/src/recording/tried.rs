@@ -61,7 +61,7 @@ impl Tried {
             }
         }
         beside.missed = missed;
-        let report = recorded.report();
+        let report = &recorded.report;
         if report.calls == 0 {
             return Err(CommandError::Wrong(nothing_for(path, built, others)));
         }
@@ -92,7 +92,7 @@ impl TrialComparison {
             return;
         }
         // Reason numbers are defined by each plugin and cannot be compared across plugins.
-        let is_same = call.revision.plugin == recorded.component().manifest().name;
+        let is_same = call.revision.plugin == recorded.component.manifest().name;
         let comparable = |all: &Decisions| -> Decisions {
             let all = all.clone().into_iter();
             let bare = |mut decision: ComparedDecision| {
@@ -113,7 +113,7 @@ impl TrialComparison {
         about.retain(|&subject| decision(&then, subject) != decision(&as_then, subject));
         self.different += about.len() as u64;
         let side = |result| ComparisonSide {
-            component: recorded.component(),
+            component: &recorded.component,
             catalog: &call.catalog,
             result,
         };
@@ -164,7 +164,7 @@ fn not_installed(refused: &PluginRefusal, call: &RecordedCall, given: bool) -> C
 }
 
 fn nothing_for(path: &Path, built: &Built, others: BTreeSet<String>) -> String {
-    let manifest = built.component().manifest();
+    let manifest = built.component.manifest();
     let hooks: Vec<&str> = manifest.hooks.iter().map(|hook| hook.name()).collect();
     let others = others.into_iter().collect::<Vec<String>>().join(", ");
     let there = if others.is_empty() { "no calls at all" } else { &others };

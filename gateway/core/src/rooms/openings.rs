@@ -175,7 +175,7 @@ impl Openings<'_> {
         opening.by = Some(open_by);
         self.0.effects.set_if_idle(Timer::OpenLate(id), open_by);
         let offer = Arc::clone(&opening.offer);
-        let installed = InstalledSession::of(session, room);
+        let installed = installed(session, room);
         self.0.effects.push(GatewayEffect::Install(installed, offer));
         if let Some(pending) = &mut room.pending {
             pending.waiting.extend(pending.awaited.iter().map(|hop| (id, *hop)));
@@ -455,6 +455,18 @@ impl Openings<'_> {
         for session in sessions {
             self.close(session, CloseReason::MediaTimeout, now);
         }
+    }
+}
+
+pub(crate) fn installed(session: &Session, room: &Room) -> InstalledSession {
+    InstalledSession {
+        session: session.id,
+        room: room.id,
+        route: Arc::clone(&room.cell),
+        plan: session.plan_now(),
+        media: Arc::clone(&session.request.media),
+        scenario: Arc::clone(&session.request.scenario),
+        of_first_packet: session.of_first_packet,
     }
 }
 

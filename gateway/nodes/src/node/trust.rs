@@ -2,10 +2,7 @@
 
 use std::time::Instant;
 
-use evenkeel_model::EvidenceSource;
 use serde::{Deserialize, Serialize};
-
-use crate::node::{HealthState, ImpairedPeriod, Node, RELAPSES_MAX, Starting};
 
 /// A node's health, and what operators and the node itself decided.
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
@@ -54,55 +51,49 @@ impl NodeTrust {
     }
 }
 
-impl Node {
-    /// Returns the facts that another process continues.
-    pub fn trust(&self) -> NodeTrust {
-        NodeTrust { starting: self.trust.starting.not_called(), ..self.trust }
-    }
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
+pub(super) enum HealthState {
+    Up {
+        #[serde(with = "evenkeel_media::instant")]
+        since: Instant,
+    },
+    Suspect {
+        was_wary: bool,
+    },
+    Down {
+        #[serde(with = "evenkeel_media::instant")]
+        since: Instant,
+        #[serde(with = "evenkeel_media::instant::option")]
+        answering_since: Option<Instant>,
+    },
+    Wary {
+        #[serde(with = "evenkeel_media::instant")]
+        since: Instant,
+    },
+    /// The node does not run; its hook can start it.
+    Cold {
+        #[serde(with = "evenkeel_media::instant")]
+        since: Instant,
+    },
+}
 
-    /// Continues the trust of another process, unless this process has worse evidence. A call of the start hook in
-    /// that process is unknown here.
-    pub fn resume(&mut self, before: &NodeTrust) {
-        // A node that was just added, or that a hook starts, is Down or Cold without any evidence.
-        let without_evidence = match self.trust.standing {
-            HealthState::Down { .. } => self.trust.excused && !self.trust.unknown,
-            HealthState::Cold { .. } => true,
-            HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => {
-                false
-            }
-        };
-        let holds = match before.standing {
-            HealthState::Down { .. } => true,
-            HealthState::Cold { .. } => !self.runs() || !self.detector.was_heard(),
-            HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => {
-                self.runs() || without_evidence
-            }
-        };
-        if holds {
-            (self.trust.standing, self.trust.excused, self.trust.unknown) =
-                (before.standing, before.excused, before.unknown);
-        }
-        if let Some(worse) = before.worse.filter(|_| self.runs()) {
-            self.trust.worse = Some(worse);
-            self.detector.handle_worse(Some(EvidenceSource::Cohort), worse.since);
-        }
-        self.trust.relapses = self.trust.relapses.max(before.relapses).min(RELAPSES_MAX);
-        self.trust.starting = before.starting;
-        self.trust.ejected = before.ejected;
-        self.trust.draining = before.draining;
-        self.trust.leaving |= before.leaving;
-    }
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
+pub(super) struct ImpairedPeriod {
+    #[serde(with = "evenkeel_media::instant")]
+    pub(super) since: Instant,
+    /// The node stays Suspect until this time, even without rooms that could measure its loss.
+    #[serde(with = "evenkeel_media::instant")]
+    pub(super) until: Instant,
+}
 
-    /// Returns true while rooms accuse the node of loss.
-    pub fn loses_more_than_others(&self) -> bool {
-        self.trust.worse.is_some()
-    }
-
-    /// The time since which the node does not run.
-    pub fn absent_since(&self) -> Option<Instant> {
-        match self.trust.standing {
-            HealthState::Down { since, .. } | HealthState::Cold { since } => Some(since),
-            HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => None,
-        }
-    }
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, Debug)]
+pub(super) struct Starting {
+    /// The time at which the hook was called, while the node is awaited.
+    #[serde(skip)]
+    pub(super) called: Option<Instant>,
+    /// Attempts since the node last ran.
+    pub(super) attempts: u32,
+    /// The earliest time of the next attempt.
+    #[serde(with = "evenkeel_media::instant::option")]
+    pub(super) again: Option<Instant>,
 }
