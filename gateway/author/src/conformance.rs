@@ -73,7 +73,7 @@ impl ConformanceRun<'_> {
         world: &RandomWorld,
     ) -> Result<BoundPlugin, PluginRefusal> {
         let (engine, component) = (self.built.engine, self.built.component);
-        BoundPlugin::install(engine, component, hook, settings.clone(), world.catalog(), 1)
+        BoundPlugin::install(engine, component, hook, settings.clone(), world.catalog.clone(), 1)
     }
 
     /// Plays one world. `under` is the setting being tried.
@@ -114,7 +114,7 @@ impl ConformanceRun<'_> {
     /// Tries each setting at and beyond its bounds.
     fn try_settings(&mut self, options: &ConformanceOptions) {
         let manifest = self.built.component.manifest();
-        let all = SettingSchema::all(manifest.settings.json());
+        let all = SettingSchema::all(&manifest.settings.json);
         let Some(&hook) = manifest.hooks.first() else { return };
         for trial in bounds::trials(&all) {
             self.report.settings_tried += 1;

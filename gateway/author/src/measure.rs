@@ -122,7 +122,14 @@ pub fn measure(
         for case in cases(hook) {
             let mut world = RandomWorld::sized(1, case.size);
             let install = |engine, component| {
-                BoundPlugin::install(engine, component, hook, settings.clone(), world.catalog(), 1)
+                BoundPlugin::install(
+                    engine,
+                    component,
+                    hook,
+                    settings.clone(),
+                    world.catalog.clone(),
+                    1,
+                )
             };
             if starts.is_empty() {
                 for _ in 0..STARTS {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, GrantLimits, PluginRefusal};
 use evenkeel_model::{Metric, PluginFault, PluginState, PolicyQuestion, RevisionAnswer};
 use evenkeel_recording::{RecordedCall, RecordedCatalog, RecordedRevision, ReplayState};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::built::{Built, PATIENCE};
@@ -176,7 +177,6 @@ impl Recorded {
         self.replay_state.update(policy, &question, &answered.answer);
         Ok(Some(result))
     }
-
 }
 
 /// True if the question needs no call of `open` or `migrate`: the plugin knows every row and wrote every
@@ -221,7 +221,7 @@ pub struct ReplayReport {
 }
 
 /// A call in a recording.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct RecordingPosition {
     pub(crate) policy: String,
     pub(crate) ask: u64,
@@ -233,10 +233,6 @@ impl RecordingPosition {
     fn of(call: &RecordedCall) -> RecordingPosition {
         let policy = call.revision.policy.to_string();
         RecordingPosition { policy, ask: call.ask.0, now_us: call.now_us }
-    }
-
-    fn json(&self) -> Value {
-        json!({"policy": self.policy, "ask": self.ask, "now_us": self.now_us})
     }
 }
 
@@ -283,13 +279,13 @@ impl ReplayReport {
             &(u64, RecordingPosition, Violation),
         )| {
             json!({
-                "breach": name, "question": question, "count": count, "first": place.json(),
+                "breach": name, "question": question, "count": count, "first": place,
                 "said": violation.to_string(),
             })
         };
         let exceeded = |(count, place, exceeded): &(u64, RecordingPosition, Exceeded)| {
             json!({
-                "call": exceeded.call, "count": count, "most": place.json(), "rows": exceeded.rows,
+                "call": exceeded.call, "count": count, "most": place, "rows": exceeded.rows,
                 "found": exceeded.found, "promised": exceeded.promised,
             })
         };

@@ -33,7 +33,8 @@ pub(crate) struct RandomWorld {
     rng: Rng,
     values: Values,
     pub(crate) now_us: u64,
-    catalog: Vec<CatalogEntry>,
+    /// Names of regions, zones and nodes.
+    pub(crate) catalog: Vec<CatalogEntry>,
     nodes: Vec<Row>,
     regions: Vec<Row>,
     rooms: Vec<RoomRow>,
@@ -124,11 +125,6 @@ impl RandomWorld {
             // Slots of removed nodes stay free for a while.
             slot += if self.rng.u8(0..8) == 0 { 2 } else { 1 };
         }
-    }
-
-    /// Names of regions, zones and nodes.
-    pub(crate) fn catalog(&self) -> Vec<CatalogEntry> {
-        self.catalog.clone()
     }
 
     /// Advances time: measures change, sessions leave and join.

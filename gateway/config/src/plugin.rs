@@ -306,7 +306,7 @@ impl Default for TrustSettings {
 impl TrustSettings {
     /// A warning if no key is configured.
     pub fn note(&self) -> Option<&'static str> {
-        let takes_all = self.keys.known().is_empty() && self.unsigned == Unsigned::Allow;
+        let takes_all = self.keys.known.is_empty() && self.unsigned == Unsigned::Allow;
         takes_all.then_some(
             "plugin signatures are not checked: any plugin that is pushed or written to a file is accepted; create a key \
              with `evenkeel plugin key new --out NAME` and name it in [trust], or set `unsigned = \"refuse\"` there",
@@ -375,10 +375,10 @@ pub(super) fn trust(raw: &TrustTable, check: &mut ConfigCheck) -> TrustSettings 
             check.refuse(public.span(), found, expected);
             continue;
         };
-        if keys.known().iter().any(|(known, _)| *known == name_checked) {
+        if keys.known.iter().any(|(known, _)| *known == name_checked) {
             let found = format!("key `{name_checked}` a second time");
             check.refuse(name.span(), found, "a unique name");
-        } else if let Some((first, _)) = keys.known().iter().find(|(_, key)| *key == public_key) {
+        } else if let Some((first, _)) = keys.known.iter().find(|(_, key)| *key == public_key) {
             let found = format!("the same key as `{first}`");
             check.refuse(public.span(), found, "each key once");
         } else {
@@ -402,11 +402,11 @@ fn revoke(revoked: &Spanned<String>, keys: &mut TrustedKeys, check: &mut ConfigC
     if let Ok(digest) = read_digest(word) {
         return keys.revoke_digest(digest);
     }
-    let known = keys.known().iter().find(|(name, _)| **name == **word).map(|(_, key)| *key);
+    let known = keys.known.iter().find(|(name, _)| **name == **word).map(|(_, key)| *key);
     match known {
         Some(key) => keys.revoke_key(key),
         None => {
-            let help = nearest(word, keys.known().iter().map(|(name, _)| &**name));
+            let help = nearest(word, keys.known.iter().map(|(name, _)| &**name));
             let expected = "the name of a key, a public key (`ed25519:…`), or the digest of a plugin \
                             (`sha256:…`, as `sha256sum` says it)";
             check.refuse_text(revoked, expected).help = help;

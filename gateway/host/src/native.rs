@@ -202,7 +202,8 @@ const MAC_BYTES: usize = 32;
 
 /// A folder of compiled code, each file with a MAC of this host.
 pub struct Cache {
-    folder: PathBuf,
+    /// Folders inside it are not touched.
+    pub folder: PathBuf,
     key: hmac::Key,
     /// Identifies engine, configuration and program. Code for another engine is ignored.
     engine: u64,
@@ -265,11 +266,6 @@ impl Cache {
         env!("CARGO_PKG_VERSION").hash(&mut hasher);
         let (folder, engine) = (folder.to_owned(), hasher.finish());
         Ok(Cache { folder, key, engine, writing: AtomicU64::new(0) })
-    }
-
-    /// The cache's folder. Folders inside it are not touched.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// Looks for the code of this plugin. An invalid file counts as absent.

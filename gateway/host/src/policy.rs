@@ -33,7 +33,8 @@ pub struct BoundPlugin {
     revision: Arc<str>,
     isolation: BatchIsolation,
     determinism: DeterminismCheck,
-    catalog_updates: u64,
+    /// Number of catalogs sent since installation.
+    pub catalog_updates: u64,
 }
 
 impl BoundPlugin {
@@ -204,11 +205,6 @@ impl BoundPlugin {
     /// The plugin's only randomness.
     pub fn seed(&self) -> u64 {
         self.guest.recipe.seed
-    }
-
-    /// Number of catalogs sent since installation.
-    pub fn catalog_updates(&self) -> u64 {
-        self.catalog_updates
     }
 
     /// The catalog known to the plugin.

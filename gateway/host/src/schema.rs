@@ -15,7 +15,8 @@ use crate::store::one_line;
 /// ignored. Any other keyword is refused, since a bound that is not enforced is worse than none.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Schema {
-    json: Value,
+    /// The schema as JSON.
+    pub json: Value,
     root: SchemaNode,
 }
 
@@ -97,11 +98,6 @@ impl Schema {
             return Err(unfit("settings.type", "\"object\"", json.get("type")));
         }
         Ok(Schema { json, root })
-    }
-
-    /// The schema as JSON.
-    pub fn json(&self) -> &Value {
-        &self.json
     }
 
     /// Validates settings and fills in defaults. `null` means empty settings.

@@ -189,7 +189,8 @@ fn unhex(text: &str, prefix: &'static str) -> Result<[u8; 32], BadKey> {
 /// Known keys and revocations. Default: empty.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct TrustedKeys {
-    known: Vec<(Arc<str>, PublicKey)>,
+    /// Names and keys, in the order they were added.
+    pub known: Vec<(Arc<str>, PublicKey)>,
     revoked_keys: Vec<PublicKey>,
     revoked_digests: Vec<[u8; 32]>,
 }
@@ -252,11 +253,6 @@ impl TrustedKeys {
     /// Revokes a plugin by SHA-256 of its file, or of its bytes without the signature.
     pub fn revoke_digest(&mut self, digest: [u8; 32]) {
         self.revoked_digests.push(digest);
-    }
-
-    /// Names and keys, in the order they were added.
-    pub fn known(&self) -> &[(Arc<str>, PublicKey)] {
-        &self.known
     }
 
     /// Checks the trust in a plugin.

@@ -250,7 +250,7 @@ impl Scribe {
         policy: &host::BoundPlugin,
         name: &PolicyName,
     ) -> (Arc<RecordedRevision>, Arc<RecordedCatalog>) {
-        let (seed, lessons) = (policy.seed(), policy.catalog_updates());
+        let (seed, lessons) = (policy.seed(), policy.catalog_updates);
         let is_it = |revision: &RecordedRevision| {
             *revision.revision == *policy.revision() && revision.seed == seed
         };

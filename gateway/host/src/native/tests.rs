@@ -116,7 +116,7 @@ fn least_recently_used_is_evicted() {
     let cache = folder.open();
     let long_ago = SystemTime::now() - Duration::from_secs(3_600);
     // A file of another program, older than all cached files.
-    let beside = cache.folder().join("beside");
+    let beside = cache.folder.join("beside");
     fs::create_dir(&beside).unwrap();
     File::open(&beside).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
     let put = |plugin: usize| cache.put(&plugin.to_le_bytes(), &code(b"code")).unwrap();

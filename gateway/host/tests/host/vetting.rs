@@ -38,7 +38,7 @@ fn core_module_is_accepted_with_its_manifest() {
     assert_eq!(manifest.state_schema, 2);
     assert_eq!(manifest.subject_metrics, [Metric::LossUp, Metric::Cap]);
     assert_eq!(manifest.ops, [Op::Cap]);
-    assert_eq!(manifest.settings.json()["type"], "object");
+    assert_eq!(manifest.settings.json["type"], "object");
 }
 
 #[test]

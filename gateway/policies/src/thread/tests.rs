@@ -258,7 +258,7 @@ fn question_to_other_candidate_keeps_comparison() {
 #[test]
 fn only_outdated_plugins_learn_the_catalog() {
     let mut world = World::new();
-    let told = |world: &World, of: &Arc<str>| world.thread.loaded[of].policy.catalog_updates();
+    let told = |world: &World, of: &Arc<str>| world.thread.loaded[of].policy.catalog_updates;
     let teach = |world: &World, version| {
         *lock(&world.thread.shared.catalog) = CatalogSnapshot { version, entries: [].into() };
     };
