@@ -72,7 +72,7 @@ impl ConformanceRun<'_> {
         settings: &Value,
         world: &RandomWorld,
     ) -> Result<BoundPlugin, PluginRefusal> {
-        let (engine, component) = (self.built.engine, self.built.component);
+        let (engine, component) = (&self.built.engine, &self.built.component);
         BoundPlugin::install(engine, component, hook, settings.clone(), world.catalog.clone(), 1)
     }
 

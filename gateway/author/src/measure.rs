@@ -110,10 +110,10 @@ pub fn measure(
     let manifest = built.component.manifest();
     let began = Instant::now();
     let engine = patient_engine();
-    let component = Component::vet(&engine, built.bytes)?;
+    let component = Component::vet(&engine, &built.bytes)?;
     let compile = began.elapsed();
     let counting = Engine::counting(CallBudgets::all(PATIENCE));
-    let counted = Component::vet(&counting, built.bytes)?;
+    let counted = Component::vet(&counting, &built.bytes)?;
 
     let mut calls = Vec::new();
     let mut starts = Vec::new();

@@ -120,7 +120,7 @@ impl Recorded {
     /// If the host refuses the plugin.
     pub fn new(built: &Built, settings: Option<Value>) -> Result<Recorded, PluginRefusal> {
         let engine = Engine::counting(CallBudgets::all(PATIENCE));
-        let component = Component::vet(&engine, built.bytes)?;
+        let component = Component::vet(&engine, &built.bytes)?;
         let (players, replay_state, report) = Default::default();
         Ok(Recorded { engine, component, settings, players, replay_state, report })
     }

@@ -178,7 +178,7 @@ impl Build {
     fn act(self) -> Result<(), CommandError> {
         let project = Project::at(&self.path)?;
         let built = Built::of(&project)?;
-        let path = built.write(project.folder)?;
+        let path = built.write(&project.folder)?;
         let hooks: Vec<&str> =
             built.component.manifest().hooks.iter().map(|hook| hook.name()).collect();
         let (bytes, digest, revision) = (built.bytes.len(), built.digest(), built.revision());

@@ -90,7 +90,7 @@ impl Foundry {
 
     /// The folder of compiled code, if there is one.
     pub fn folder(&self) -> Option<&Path> {
-        self.cache.as_deref().map(host::Cache::folder)
+        self.cache.as_deref().map(|cache| &*cache.folder)
     }
 
     /// Takes a plugin from the cache, or checks and compiles it.

@@ -67,16 +67,16 @@ fn locked(project: &Path) -> Vec<[Option<Value>; 3]> {
 
 fn from_nothing_to_a_plugin(hook: Hook) {
     let project = Project::at(&PROJECTS.join(format!("my-{}", hook.name()))).unwrap();
-    let before = locked(project.folder);
+    let before = locked(&project.folder);
     project.test(true).unwrap();
     let built = Built::of(&project).unwrap();
-    assert!(locked(project.folder).iter().all(|package| before.contains(package)));
+    assert!(locked(&project.folder).iter().all(|package| before.contains(package)));
 
-    let path = built.write(project.folder).unwrap();
+    let path = built.write(&project.folder).unwrap();
     assert_eq!(path.file_name().unwrap().to_str(), Some(&*format!("my-{}.wasm", hook.name())));
     let bytes = fs::read(&path).unwrap();
     assert!(bytes.starts_with(b"\0asm") && bytes.len() < 200_000, "{} bytes", bytes.len());
-    assert_eq!(fs::read_dir(project.folder).unwrap().filter(is_part).count(), 0);
+    assert_eq!(fs::read_dir(&project.folder).unwrap().filter(is_part).count(), 0);
 
     let inspection = Inspection::of(&bytes);
     assert_eq!(inspection.refused(), None);
@@ -149,7 +149,7 @@ fn declared_costs_are_checked() {
     };
 
     let generous = promising("call = 100_000, row = 100_000");
-    let shown = Inspection::of(generous.bytes());
+    let shown = Inspection::of(&generous.bytes);
     assert_eq!(shown.json()["cost"], json!({"tick": {"call": 100_000, "row": 100_000}}));
     assert!(shown.to_string().contains("tick: 100,000 instructions and 100,000 a row"), "{shown}");
     let report = measure(&generous, &Value::Null, None).unwrap();

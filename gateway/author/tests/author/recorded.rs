@@ -147,13 +147,13 @@ fn recorded_plugin_repeats_its_answers() {
 fn costs_are_checked_if_all_rows_are_known() {
     let calls = ticks(6);
     let generous = json!({"tick": {"call": 1_000_000, "row": 100_000}});
-    let report = asked(&promising("degrade-ladder", &generous), &calls).report().clone();
+    let report = asked(&promising("degrade-ladder", &generous), &calls).report;
     let (judged, asked_in_all) = (report.judged, report.calls);
     assert!(report.is_passed(), "{report}");
     assert!(judged > 0 && judged < asked_in_all, "{judged}: all rows of the first are new");
 
     let mean = json!({"tick": {"call": 1, "row": 1}});
-    let report = asked(&promising("degrade-ladder", &mean), &calls).report().clone();
+    let report = asked(&promising("degrade-ladder", &mean), &calls).report;
     assert!(!report.is_passed());
     let (count, _, exceeded) = &report.exceeded["tick"];
     assert_eq!(*count, judged);
@@ -171,8 +171,7 @@ fn unrecorded_metrics_are_named() {
             .subject_metrics
             .retain(|&one| one != Metric::LossDown);
     }
-    let report =
-        asked(&Built::from_bytes(bytes("degrade-ladder")).unwrap(), &calls).report().clone();
+    let report = asked(&Built::from_bytes(bytes("degrade-ladder")).unwrap(), &calls).report;
     assert_eq!(report.unmeasured.into_iter().collect::<Vec<_>>(), [Metric::LossDown]);
 }
 
