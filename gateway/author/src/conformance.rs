@@ -88,7 +88,7 @@ impl ConformanceRun<'_> {
                 let now_us = world.now_us;
                 let fresh = || self.install(hook, settings, &world);
                 let (answered, broken) = examine(&mut policy, &question, now_us, fresh);
-                let of = ConformanceFinding::of(&question, seed, under);
+                let of = ConformanceFinding::of(name(&question), seed, under);
                 self.report.count(&question);
                 broken.into_iter().for_each(|violation| self.report.find(of.clone(), violation));
                 let Ok(answered) = answered else { continue };
@@ -108,7 +108,7 @@ impl ConformanceRun<'_> {
             PluginRefusal::Faulted { fault, .. } => fault.clone(),
             other => evenkeel_model::PluginFault::Trap(other.to_string().into()),
         };
-        self.report.find(ConformanceFinding::before(seed, under), Violation::Fault(fault));
+        self.report.find(ConformanceFinding::of("catalog", seed, under), Violation::Fault(fault));
     }
 
     /// Tries each setting at and beyond its bounds.
@@ -185,13 +185,8 @@ pub struct ConformanceFinding {
 }
 
 impl ConformanceFinding {
-    fn of(question: &PolicyQuestion, seed: u64, under: Option<&str>) -> ConformanceFinding {
-        ConformanceFinding { question: name(question), seed, under: under.map(str::to_owned) }
-    }
-
-    /// Before the first question of a world.
-    fn before(seed: u64, under: Option<&str>) -> ConformanceFinding {
-        ConformanceFinding { question: "catalog", seed, under: under.map(str::to_owned) }
+    fn of(question: &'static str, seed: u64, under: Option<&str>) -> ConformanceFinding {
+        ConformanceFinding { question, seed, under: under.map(str::to_owned) }
     }
 }
 
