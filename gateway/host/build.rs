@@ -10,6 +10,25 @@ use std::{env, fs};
 
 use evenkeel_toolchain::TARGET;
 
+/// Beginnings of variables by which cargo tells a build script of the outer build.
+const OUTER: [&str; 15] = [
+    "CARGO_BUILD_",
+    "CARGO_CFG_",
+    "CARGO_ENCODED_",
+    "CARGO_FEATURE_",
+    "CARGO_PKG_",
+    "CARGO_PROFILE_",
+    "CARGO_TARGET_",
+    "DEBUG",
+    "HOST",
+    "OPT_LEVEL",
+    "OUT_DIR",
+    "PROFILE",
+    "RUSTC_W",
+    "RUSTFLAGS",
+    "TARGET",
+];
+
 fn main() {
     if let Err(sentence) = build() {
         println!("cargo::error={sentence}");
@@ -78,30 +97,9 @@ fn compile(root: &Path, plugins: &[String], target_dir: &Path) -> Result<PathBuf
         .stderr(Stdio::inherit());
     // Flags and wrappers of the outer build apply to its own target only.
     for (key, _) in env::vars_os() {
-        let name = key.to_string_lossy();
-        let outer = name.starts_with("CARGO_CFG_")
-            || name.starts_with("CARGO_FEATURE_")
-            || name.starts_with("CARGO_PKG_")
-            || name.starts_with("CARGO_PROFILE_");
-        if outer {
+        if OUTER.iter().any(|prefix| key.to_string_lossy().starts_with(prefix)) {
             cargo.env_remove(&key);
         }
-    }
-    for key in [
-        "RUSTFLAGS",
-        "CARGO_ENCODED_RUSTFLAGS",
-        "RUSTC_WRAPPER",
-        "RUSTC_WORKSPACE_WRAPPER",
-        "CARGO_BUILD_TARGET",
-        "CARGO_TARGET_DIR",
-        "TARGET",
-        "HOST",
-        "OUT_DIR",
-        "OPT_LEVEL",
-        "PROFILE",
-        "DEBUG",
-    ] {
-        cargo.env_remove(key);
     }
     let status = cargo.status().map_err(|error| format!("cannot run cargo: {error}"))?;
     if !status.success() {

@@ -1,4 +1,4 @@
-//! `GET /v1/events`: server-sent events (WHATWG HTML, section 9.2), and their JSON, of which answers have parts too.
+//! `GET /v1/events`: server-sent events (WHATWG HTML, section 9.2), and the JSON objects that events and answers share.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -21,7 +21,7 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::{Stream, StreamExt};
 
 use super::error::{ApiError, ApiErrorCode};
-use super::object::object;
+use super::object::{milliseconds, object};
 
 const LISTENERS_MAX: usize = 64;
 /// Notices that a listener may lag behind, enough for the failure of a region with thousands of rooms.
@@ -389,7 +389,7 @@ pub(super) fn rollout(rollout: RolloutReport) -> impl Serialize {
             // The next share; at 100 the revision is active.
             next_percent: staged.next,
             // Minimum time until the next share; omitted if the rollout needs `promote`.
-            next_in_ms?: staged.next_in.map(|time| time.as_millis() as u64),
+            next_in_ms?: milliseconds(staged.next_in),
         }
     });
     object! {

@@ -57,7 +57,7 @@ pub(super) async fn open(
             let wrong = "found characters outside visible ASCII";
             let key =
                 key.to_str().map_err(|_| ApiError::field("idempotency-key", wrong))?.to_owned();
-            offer_once(&shared, key, headers, (body, share)).await?
+            offer_once(&shared, key, headers, body, share).await?
         }
     };
     if answer.status == StatusCode::CREATED.as_u16() {
@@ -71,7 +71,8 @@ async fn offer_once(
     shared: &Arc<ApiContext>,
     key: String,
     headers: HeaderMap,
-    (body, share): (Vec<u8>, Share),
+    body: Vec<u8>,
+    share: Share,
 ) -> Result<StoredAnswer, ApiError> {
     let RequestTurn { is_first, mut answer } =
         shared.seen.begin(&key, &body).map_err(|error| refused_key(&error))?;

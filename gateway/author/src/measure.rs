@@ -10,7 +10,7 @@ mod spread;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, Manifest, PluginRefusal};
+use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
 use evenkeel_model::{Hook, PolicyQuestion};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -65,11 +65,6 @@ pub struct Exceeded {
     pub found: u64,
     /// The declared bound for this number of rows.
     pub promised: u64,
-}
-
-/// The declared bound of a call; none if not declared.
-pub(crate) fn promised(manifest: &Manifest, call: &str, rows: u32) -> Option<u64> {
-    manifest.cost.get(call).map(|cost| cost.of(rows))
 }
 
 impl Exceeded {
@@ -148,7 +143,7 @@ pub fn measure(
                 name: case.name,
                 rows: case.rows,
                 native_ns: None,
-                promised: promised(manifest, case.name, rows(&question)),
+                promised: manifest.cost.get(case.name).map(|cost| cost.of(rows(&question))),
                 ns: time(&mut policy, &question, now_us).map_err(|fault| case.failed(fault))?,
                 instructions: count(&mut counting, &question, now_us)
                     .map_err(|fault| case.failed(fault))?,

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::built::{Built, PATIENCE};
 use crate::conformance::name;
 use crate::inspection::thousands;
-use crate::measure::{Exceeded, promised, rows};
+use crate::measure::{Exceeded, rows};
 use crate::verdict::{Violation, examine};
 
 /// Maximum players, each with the memory of a plugin. The oldest is replaced.
@@ -153,7 +153,7 @@ impl Recorded {
         }
         let Ok(answered) = &result else { return Ok(Some(result)) };
 
-        let most = promised(manifest, name(&question), rows(&question));
+        let most = manifest.cost.get(name(&question)).map(|cost| cost.of(rows(&question)));
         if most.is_some() && is_steady(component, &question) {
             let took = |policy: &BoundPlugin, before: Option<u64>| {
                 let of = policy.instructions().zip(before);

@@ -138,29 +138,29 @@ requests! {
         stop_policy(policy: PolicyName) = Stop -> ();
     }
     other {
-        /// Open a session.
+        /// Opens a session.
         Offer(Box<OfferedSession>, ControlReply<Result<SessionAnswer, ControlError>>),
-        /// List the next live sessions.
+        /// Lists the next live sessions.
         Sessions {
             /// The id before the first one.
             after: SessionId,
             /// Takes one slice.
             reply: ControlReply<Slice<SessionId, SessionView>>,
         },
-        /// List the next rooms.
+        /// Lists the next rooms.
         Rooms {
             /// The id before the first one.
             after: RoomId,
             /// Takes one slice.
             reply: ControlReply<Slice<RoomId, RoomStanding>>,
         },
-        /// Reload the configuration.
+        /// Reloads the configuration.
         Reload(ReloadRequest),
-        /// Register the task that reloads the configuration.
+        /// Registers the task that reloads the configuration.
         FollowReloads(mpsc::Sender<ReloadRequest>),
-        /// Note a configuration file that was refused before its rollout.
+        /// Notes a configuration file that was refused before its rollout.
         NoteRefusal(RefusalRecord),
-        /// Replace a policy's plugin for an operator.
+        /// Replaces a policy's plugin for an operator.
         Push {
             /// The policy, by set and hook.
             policy: PolicyName,
@@ -175,26 +175,26 @@ requests! {
         },
         /// The first revisions of all policies are active.
         PoliciesStand,
-        /// Duplicate the trunks' sockets.
+        /// Duplicates the trunks' sockets.
         Trunks(ControlReply<io::Result<NamedSockets>>),
-        /// Stop control, and hand out the records.
+        /// Stops control, and hands out the records.
         Suspend(ControlReply<Result<Suspended, NotSuspended>>),
-        /// Stop the workers of a suspended gateway.
+        /// Stops the workers of a suspended gateway.
         SuspendPackets(ControlReply<Result<LastStates, NotSuspended>>),
-        /// Take over newer states of restored sessions.
+        /// Takes over newer states of restored sessions.
         ContinueMedia {
             /// The states.
             states: Box<MediaStates>,
             /// With the last part, and the result of all parts.
             last: Option<ControlReply<Result<(), SnapshotError>>>,
         },
-        /// Take over the state of another process.
+        /// Takes over the state of another process.
         Restore {
             /// The state.
             snapshot: Box<Snapshot>,
             /// The sockets to which it refers.
             descriptors: Vec<OwnedFd>,
-            /// End the suspension.
+            /// Ends the suspension.
             resume: bool,
             /// Replies with the number of sessions; once packets are served, if the suspension ends.
             reply: ControlReply<Result<Restored, SnapshotError>>,

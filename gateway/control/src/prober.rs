@@ -292,7 +292,7 @@ impl ProbeEvent {
     }
 }
 
-/// Maximum pending probes: 10 s of one probe every 10 ms. For the same time a node sends notices to a prober.
+/// Maximum remembered probes: 10 s of one probe every 10 ms. For the same time a node sends notices to a prober.
 const NONCES_MAX: usize = 1_024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -309,7 +309,8 @@ struct SignedProbe {
     fencing: Arc<Fencing>,
     /// The first nonce; sequences count from here. Random, so that no answer to another sender matches.
     first: u64,
-    unanswered: RefCell<VecDeque<u64>>,
+    /// Of the last probes, answered or not: a notice repeats the nonce of an answered one.
+    sent_nonces: RefCell<VecDeque<u64>>,
     /// Signing time of the newest state report. Older reports are ignored.
     newest_us: Cell<u64>,
 }
@@ -349,17 +350,17 @@ impl Mismatch {
 
 impl SignedProbe {
     fn new(secret: NodeSecret, end: ProbedEnd, fencing: Arc<Fencing>, first: u64) -> SignedProbe {
-        let (asked, newest_us) = (RefCell::default(), Cell::default());
-        SignedProbe { secret, end, fencing, first, unanswered: asked, newest_us }
+        let (sent_nonces, newest_us) = (RefCell::default(), Cell::default());
+        SignedProbe { secret, end, fencing, first, sent_nonces, newest_us }
     }
 
     fn probe(&self, sequence: u64, clock: Clock) -> Vec<u8> {
         let nonce = self.first.wrapping_add(sequence);
-        let mut asked = self.unanswered.borrow_mut();
-        if asked.len() == NONCES_MAX {
-            asked.pop_front();
+        let mut nonces = self.sent_nonces.borrow_mut();
+        if nonces.len() == NONCES_MAX {
+            nonces.pop_front();
         }
-        asked.push_back(nonce);
+        nonces.push_back(nonce);
         self.write(&TrunkQuestion::Probe, nonce, clock)
     }
 
@@ -421,7 +422,7 @@ impl SignedProbe {
 
     fn was_asked(&self, nonce: u64) -> bool {
         // Most answers are to the newest probes.
-        self.unanswered.borrow().iter().rev().any(|asked| *asked == nonce)
+        self.sent_nonces.borrow().iter().rev().any(|sent| *sent == nonce)
     }
 
     /// Returns the load, unless a newer report has come.

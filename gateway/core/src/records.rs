@@ -146,7 +146,7 @@ impl Records<'_> {
         let nodes = self.tables.nodes.iter().map(|node| NodeRecord {
             hop: node.hop(),
             name: node.settings.name.clone(),
-            trust: node.trust(),
+            trust: node.trust_record(),
             drain: self.tables.rooms.drains.get(&node.id).copied(),
             gauge: self.tables.capacity.ledger().gauge(node.id).clone(),
         });

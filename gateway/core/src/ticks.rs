@@ -187,7 +187,7 @@ impl Ticks<'_> {
                 continue;
             }
             let subject = FaultSubject::Session(*session);
-            let since = self.subject_history.held_since(subject, Hook::Degradation);
+            let since = self.subject_history.quarantined_since(subject, Hook::Degradation);
             if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
                 self.climb_one(*session, now);
             }

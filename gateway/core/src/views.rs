@@ -30,7 +30,7 @@ pub struct SessionStanding {
     pub transport: ClientTransport,
     /// The redundancy mode in force.
     pub mode: RedundancyMode,
-    /// See [`Route::kept`](evenkeel_model::Route::kept).
+    /// See [`Route::effective_mode`](evenkeel_model::Route::effective_mode).
     pub kept: RedundancyMode,
     /// The hop that carries the room; `None` while it is stranded.
     pub hop: Option<Hop>,
@@ -53,7 +53,7 @@ pub struct RoomStanding {
     pub scenario: Arc<str>,
     /// The redundancy mode in force.
     pub mode: RedundancyMode,
-    /// See [`Route::kept`](evenkeel_model::Route::kept).
+    /// See [`Route::effective_mode`](evenkeel_model::Route::effective_mode).
     pub kept: RedundancyMode,
     /// The numbers of the sessions.
     pub sessions: Vec<SessionId>,

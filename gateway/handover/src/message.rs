@@ -77,7 +77,7 @@ pub(super) enum HandoverMessage {
 }
 
 impl HandoverMessage {
-    /// Reports that `sender` sent this message at another time than it may. Only its name: an offer contains keys.
+    /// The error for this message from `sender` out of turn. It names only the kind of the message: an offer contains keys.
     pub(super) fn unexpected(&self, sender: &str) -> String {
         let message = serde_json::to_value(self).expect("a message is words and numbers");
         let name = message["message"].as_str().unwrap_or_default();

@@ -37,7 +37,7 @@ use feed::{IndexFeed, OfferKey};
 use nats::Nats;
 pub use reader::{FoundSession, IndexReader, IndexState, IndexStatus, ListedGateway};
 use store::{Store, StoreError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use writer::{IndexWriter, Written};
 
 /// Interval at which the store is looked at.
@@ -91,7 +91,8 @@ impl IndexChannels {
         let (keys_in, keys) = mpsc::channel(KEYS_MAX);
         let status = watch::Sender::new(IndexStatus { state: IndexState::Starting, reason: None });
         let (to_store, status_out) = (store.subscribe(), status.subscribe());
-        let reader = IndexReader { store: to_store, keys: keys_in, status: status_out };
+        let turn = Arc::new(Semaphore::new(1));
+        let reader = IndexReader { store: to_store, turn, keys: keys_in, status: status_out };
         let member = MemberEntry {
             v: VERSION,
             gateway: Arc::clone(&index.gateway),
@@ -146,6 +147,8 @@ impl IndexChannels {
             let report = IndexReport { status, instruments, started, repaired: 0 };
             connected.send_replace(Some(store));
             keep(writer, feed, group, report, stopped).await;
+            // The connection ends with this runtime.
+            connected.send_replace(None);
         };
         let thread = std::thread::Builder::new().name("evenkeel-index".to_owned());
         let thread = thread.spawn(move || {

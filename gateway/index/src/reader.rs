@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use evenkeel_model::SessionId;
 use serde::Serialize;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::entry::{IndexKeys, IndexedSession, MemberEntry, OwnerEntry, decode, split};
 use super::feed::OfferKey;
@@ -67,6 +67,8 @@ pub struct ListedGateway {
 pub struct IndexReader {
     /// Set once the thread of the index has a store.
     pub(super) store: watch::Receiver<Option<Nats>>,
+    /// One listing at once: each reads many entries of the store.
+    pub(super) turn: Arc<Semaphore>,
     pub(super) keys: mpsc::Sender<OfferKey>,
     pub(super) status: watch::Receiver<IndexStatus>,
 }
@@ -107,6 +109,7 @@ impl IndexReader {
     {
         let mut store = self.store.clone();
         let answer = async {
+            let _turn = self.turn.acquire().await;
             let store = store.wait_for(Option::is_some).await.ok().and_then(|store| store.clone());
             let ended = || StoreError("the index is not written".to_owned());
             asking(store.ok_or_else(ended)?).await

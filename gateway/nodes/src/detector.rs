@@ -62,7 +62,7 @@ pub struct Detector {
     loss: Loss,
     silence: SilenceDetector,
     /// The time of the agent's last report that the process is gone.
-    died: Option<Instant>,
+    reported_gone: Option<Instant>,
     canary: CanaryPacket,
     /// The time at which the node last delivered media to a session, by the workers' reports.
     delivered: Option<Instant>,
@@ -70,7 +70,7 @@ pub struct Detector {
     /// The time at which the latest answered probe was sent.
     answered_of: Option<Instant>,
     /// The node itself was heard, not only its agent.
-    node_answered: bool,
+    node_heard: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +133,7 @@ impl Detector {
     pub fn handle_probe_answered(&mut self, sequence: u64, now: Instant) {
         let silent = self.accused[EvidenceSource::Silence as usize];
         let answered = self.answered(sequence, now);
-        self.node_answered |= answered.is_some();
+        self.node_heard |= answered.is_some();
         if let Some(probe) = answered
             && let Some(silent) = silent.filter(|silent| probe.sent.at >= silent.at)
         {
@@ -188,7 +188,7 @@ impl Detector {
     /// Takes the workers' stamp. Arrivals withdraw the accusations by silence and kernel error.
     pub fn handle_stamp(&mut self, stamp: Stamp, now: Instant) {
         if self.silence.handle_stamp(stamp, now) {
-            self.node_answered = true;
+            self.node_heard = true;
             self.withdraw(EvidenceSource::Silence);
             let refused = self.accused[EvidenceSource::KernelError as usize].map(|since| since.at);
             if stamp.last_received > refused {
@@ -408,7 +408,7 @@ impl Detector {
 
     /// Tells if any packet or answer to a probe has come from the node.
     pub fn was_heard(&self) -> bool {
-        self.node_answered
+        self.node_heard
     }
 
     /// The time of the last packet or answer to a probe.
@@ -460,10 +460,10 @@ impl Detector {
     /// The agent reports whether the process runs.
     pub fn handle_agent(&mut self, runs: bool, now: Instant) {
         if runs {
-            self.died = None;
+            self.reported_gone = None;
             self.withdraw(EvidenceSource::Agent);
         } else {
-            self.died = Some(now);
+            self.reported_gone = Some(now);
             self.accuse(EvidenceSource::Agent, now);
         }
     }
@@ -475,7 +475,7 @@ impl Detector {
     /// Drops a report that expired because the agent fell silent.
     pub(super) fn weigh_agent(&mut self, now: Instant) {
         let told = |at: Instant| now.saturating_duration_since(at) < BELIEVED_FOR;
-        if !self.died.is_some_and(told) {
+        if !self.reported_gone.is_some_and(told) {
             self.withdraw(EvidenceSource::Agent);
         }
     }

@@ -167,7 +167,7 @@ impl Node {
     }
 
     /// Returns the facts that another process continues.
-    pub fn trust(&self) -> NodeTrust {
+    pub fn trust_record(&self) -> NodeTrust {
         let starting = Starting { called: None, ..self.trust.starting };
         NodeTrust { starting, ..self.trust }
     }

@@ -17,7 +17,7 @@ use evenkeel_recording::{
 use tokio::sync::{mpsc, oneshot};
 
 /// Calls and decisions that may wait for the recorder: a second of offers on a busy gateway. Further calls are counted as
-/// missed.
+/// missed, further decisions are left out.
 const MESSAGES_WAITING_MAX: usize = 8_192;
 
 /// Maximum size of the waiting questions, bytes: eight with 4,096 sessions each. Further calls are counted as missed.

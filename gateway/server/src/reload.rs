@@ -208,7 +208,7 @@ impl Applied {
             group.reload(settings).await;
         }
         self.change_modes(settings, handle).await;
-        self.change_paces(settings, handle).await;
+        self.change_rollout_settings(settings, handle).await;
         let mut refused = self.govern(settings, &candidates, handle).await;
         for candidate in candidates {
             refused.extend(self.roll_out(candidate, wish.by, handle).await.err());
@@ -268,13 +268,13 @@ impl Applied {
         mistrusted.collect()
     }
 
-    async fn change_paces(&mut self, settings: &GatewayConfig, handle: &Handle) {
-        let paces = evenkeel_config::rollout_settings(&settings.sets);
+    async fn change_rollout_settings(&mut self, settings: &GatewayConfig, handle: &Handle) {
+        let changed = evenkeel_config::rollout_settings(&settings.sets);
         // An error means that control ended, and the gateway with it.
-        if paces != self.rollout_settings
-            && handle.change_rollout_settings(paces.clone()).await.is_ok()
+        if changed != self.rollout_settings
+            && handle.change_rollout_settings(changed.clone()).await.is_ok()
         {
-            self.rollout_settings = paces;
+            self.rollout_settings = changed;
             tracing::info!("[rollout] of policy sets reloaded");
         }
     }

@@ -81,7 +81,7 @@ impl<T> ExportQueue<T> {
     }
 }
 
-/// Requests exports of the whole queue. What is sent to it is dropped once the queue is empty.
+/// Requests exports of the whole queue. A request is dropped once the queue is empty.
 pub(super) type Flush = Sender<SyncSender<()>>;
 
 /// Requests of exports that may wait.

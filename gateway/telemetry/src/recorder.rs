@@ -188,7 +188,7 @@ impl EventRecorder {
                 let node = self.names.of_hop(*from).node;
                 let to_node = to.map(|to| self.names.of_hop(to).node);
                 let took = at.now.saturating_duration_since(*started);
-                debug!(%room, cause = cause.name(), %by, from = %node, to = to_node.as_deref(), ?took, "room moved");
+                debug!(%room, cause = cause.name(), by = by.to_string(), from = %node, to = to_node.as_deref(), ?took, "room moved");
                 let why = (Attribute::Cause, cause.name());
                 if to.is_some() {
                     let labels = [why, (Attribute::By, &*who(by))];

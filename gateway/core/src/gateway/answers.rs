@@ -376,8 +376,8 @@ impl Gateway {
         }
         let said = (&by, &outcome, &parts);
         let is_there = |it| FaultSubject::exists(it, &self.tables.sessions, &self.tables.rooms);
-        let noted = &mut self.subject_history;
-        let reason = noted.note_said(&about, said, &given, &beside, is_there, now);
+        let history = &mut self.subject_history;
+        let reason = history.note_said(&about, said, &given, &beside, is_there, now);
         let AnswerDetails { notes, took, .. } = beside;
         let decided = CoreEvent::Decided {
             ask,

@@ -203,7 +203,7 @@ impl Session {
 }
 
 /// Subjects with a kept decision, about 2 MB: queries come soon after a decision. The oldest is dropped first.
-const SAID_MAX: usize = 8_192;
+const DECISIONS_MAX: usize = 8_192;
 
 /// Notes kept per decision and subject: as many as fit on a screen.
 const NOTES_MAX: usize = 8;
@@ -265,11 +265,11 @@ pub(crate) struct SubjectHistory {
 }
 
 impl SubjectHistory {
-    fn say(&mut self, key: (FaultSubject, Hook), saying: DecisionEntry) {
-        if self.decisions.insert(key, saying).is_some() {
+    fn note_decision(&mut self, key: (FaultSubject, Hook), entry: DecisionEntry) {
+        if self.decisions.insert(key, entry).is_some() {
             return;
         }
-        if self.order.len() == SAID_MAX
+        if self.order.len() == DECISIONS_MAX
             && let Some(oldest) = self.order.pop_front()
         {
             self.decisions.remove(&oldest);
@@ -278,8 +278,8 @@ impl SubjectHistory {
     }
 
     /// The start of the quarantine.
-    pub(crate) fn held_since(&self, subject: FaultSubject, hook: Hook) -> Option<Instant> {
-        self.faults.get(&(subject, hook)).map(|held| held.since)
+    pub(crate) fn quarantined_since(&self, subject: FaultSubject, hook: Hook) -> Option<Instant> {
+        self.faults.get(&(subject, hook)).map(|fault| fault.since)
     }
 
     pub(crate) fn forget(&mut self, subject: FaultSubject) {
@@ -291,32 +291,31 @@ impl SubjectHistory {
 
     pub(crate) fn decisions(&self, of: &[FaultSubject], now: Instant) -> Vec<SubjectDecision> {
         let keys = Hook::ALL.into_iter().flat_map(|hook| of.iter().map(move |it| (*it, hook)));
-        let said = keys.filter_map(|key| Some((key.1, self.decisions.get(&key)?)));
-        said.map(|(hook, saying)| SubjectDecision {
-            hook,
-            by: (*saying.by).clone(),
-            reason: saying.reason.clone(),
-            outcome: saying.outcome.clone(),
-            since: now.saturating_duration_since(saying.at),
-            notes: saying.notes.clone(),
-        })
-        .collect()
+        let entries = keys.filter_map(|key| Some((key.1, self.decisions.get(&key)?)));
+        entries
+            .map(|(hook, entry)| SubjectDecision {
+                hook,
+                by: (*entry.by).clone(),
+                reason: entry.reason.clone(),
+                outcome: entry.outcome.clone(),
+                since: now.saturating_duration_since(entry.at),
+                notes: entry.notes.clone(),
+            })
+            .collect()
     }
 
     pub(crate) fn quarantines(&self, of: &[FaultSubject], now: Instant) -> Vec<SubjectQuarantine> {
         let keys = Hook::ALL.into_iter().flat_map(|hook| of.iter().map(move |it| (*it, hook)));
         keys.filter_map(|key| self.faults.get(&key))
-            .map(|held| SubjectQuarantine {
-                policy: held.policy.clone(),
-                revision: held.revision.clone(),
-                fault: held.fault.clone(),
-                since: now.saturating_duration_since(held.since),
+            .map(|fault| SubjectQuarantine {
+                policy: fault.policy.clone(),
+                revision: fault.revision.clone(),
+                fault: fault.fault.clone(),
+                since: now.saturating_duration_since(fault.since),
             })
             .collect()
     }
-}
 
-impl SubjectHistory {
     /// Quarantines the subjects on which the revision faults, and releases those that it answered.
     pub(crate) fn note_apart(
         &mut self,
@@ -338,7 +337,7 @@ impl SubjectHistory {
             let subject = about.subject(poisoned.row).filter(|subject| is_there(*subject));
             let Some(subject) = subject else { continue };
             let (fault, key) = (poisoned.fault.clone(), (subject, policy.hook));
-            if self.faults.get(&key).is_some_and(|held| held.revision == *revision) {
+            if self.faults.get(&key).is_some_and(|fault| fault.revision == *revision) {
                 continue;
             }
             let (policy, revision) = (policy.clone(), revision.clone());
@@ -391,14 +390,14 @@ impl SubjectHistory {
                 continue;
             };
             let notes = notes.remove(&row).unwrap_or_default().into_iter().take(NOTES_MAX);
-            let saying = DecisionEntry {
+            let entry = DecisionEntry {
                 by: Arc::clone(&by),
                 reason: reasons.get(&row).map(word),
                 outcome: of_row(row),
                 at: now,
                 notes: notes.map(|note| (note.key.clone(), note.value)).collect(),
             };
-            self.say((subject, about.hook()), saying);
+            self.note_decision((subject, about.hook()), entry);
         }
         if batch { None } else { reasons.get(&0).map(word) }
     }

@@ -281,6 +281,7 @@ impl PacketWorker {
         panics::capture_here();
         let mut events = Vec::with_capacity(EVENTS_MAX);
         self.run_suspended()?;
+        self.gather.ended = Instant::now();
         while !self.stopped {
             let at_once = self.gather.gathered
                 || !self.unread.is_empty()
@@ -387,8 +388,8 @@ impl PacketWorker {
     #[cold]
     fn report_panics(&mut self) {
         let reports = &self.egress.reports;
-        let is_full = |&session: &_| reports.try_send(WorkerReport::Panicked(session)).is_err();
-        self.unreported.retain(is_full);
+        let is_unsent = |&session: &_| reports.try_send(WorkerReport::Panicked(session)).is_err();
+        self.unreported.retain(is_unsent);
     }
 
     /// Returns whether the last pass left input unread.

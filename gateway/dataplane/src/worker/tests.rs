@@ -514,3 +514,12 @@ fn packets_gather_while_they_keep_coming() {
 fn zero_gather_time_reads_at_once() {
     assert_eq!(pauses(Duration::ZERO, Duration::ZERO, [1]), [false]);
 }
+
+#[test]
+fn ended_sessions_leave_the_active_ones() {
+    let (_world, mut worker) = World::new(1);
+    worker.egress.active = (0..10).map(|slot| Home { worker: 0, slot, generation: 1 }).collect();
+    let start = Instant::now();
+    (1..20).for_each(|round| worker.summarise(start + round * Duration::from_millis(100)));
+    assert_eq!(worker.egress.active, []);
+}

@@ -38,7 +38,7 @@ pub struct ClientTally {
     pub packets_received: u64,
     /// Packets that are invalid or carry no test header.
     pub unreadable: u64,
-    /// Datagrams from another address than the gateway's, or of an unknown flow.
+    /// Datagrams from another address than the gateway's, or of an unknown flow, since the client may send.
     pub foreign: u64,
     /// RTCP sender and receiver reports.
     pub reports_received: u64,

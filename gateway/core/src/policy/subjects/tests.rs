@@ -3,7 +3,7 @@ use evenkeel_model::SessionId;
 use super::*;
 
 impl SubjectHistory {
-    pub(crate) fn holds_none(&self) -> bool {
+    pub(crate) fn has_no_faults(&self) -> bool {
         self.faults.is_empty()
     }
 }
@@ -25,27 +25,27 @@ fn oldest_decision_is_dropped_at_the_limit() {
     let now = Instant::now();
     let by = Arc::new(Decider::Native);
     let of = |session| FaultSubject::Session(SessionId(session));
-    let say = |noted: &mut SubjectHistory, session| {
+    let say = |history: &mut SubjectHistory, session| {
         let (by, outcome, notes) = (Arc::clone(&by), DecisionOutcome::Kept, Box::default());
-        let saying = DecisionEntry { by, reason: None, outcome, at: now, notes };
-        noted.say((of(session), Hook::Degradation), saying);
+        let entry = DecisionEntry { by, reason: None, outcome, at: now, notes };
+        history.note_decision((of(session), Hook::Degradation), entry);
     };
-    let mut noted = SubjectHistory::default();
-    let most = SAID_MAX as u64;
+    let mut history = SubjectHistory::default();
+    let most = DECISIONS_MAX as u64;
     for session in 0..most {
-        say(&mut noted, session);
+        say(&mut history, session);
     }
-    say(&mut noted, 5);
-    assert_eq!((noted.decisions.len(), noted.order.len()), (SAID_MAX, SAID_MAX));
-    assert_eq!(noted.decisions(&[of(0)], now).len(), 1, "within the limit");
-    say(&mut noted, most);
-    assert_eq!((noted.decisions.len(), noted.order.len()), (SAID_MAX, SAID_MAX));
-    assert!(noted.decisions(&[of(0)], now).is_empty());
+    say(&mut history, 5);
+    assert_eq!((history.decisions.len(), history.order.len()), (DECISIONS_MAX, DECISIONS_MAX));
+    assert_eq!(history.decisions(&[of(0)], now).len(), 1, "within the limit");
+    say(&mut history, most);
+    assert_eq!((history.decisions.len(), history.order.len()), (DECISIONS_MAX, DECISIONS_MAX));
+    assert!(history.decisions(&[of(0)], now).is_empty());
     // A removed subject keeps its place until it is the oldest.
-    noted.forget(of(1));
-    say(&mut noted, most + 1);
-    say(&mut noted, most + 2);
-    assert_eq!((noted.decisions.len(), noted.order.len()), (SAID_MAX, SAID_MAX));
-    assert!(noted.decisions(&[of(2)], now).is_empty());
-    assert_eq!(noted.decisions(&[of(3), of(most + 2)], now).len(), 2);
+    history.forget(of(1));
+    say(&mut history, most + 1);
+    say(&mut history, most + 2);
+    assert_eq!((history.decisions.len(), history.order.len()), (DECISIONS_MAX, DECISIONS_MAX));
+    assert!(history.decisions(&[of(2)], now).is_empty());
+    assert_eq!(history.decisions(&[of(3), of(most + 2)], now).len(), 2);
 }
