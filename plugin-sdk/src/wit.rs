@@ -5,7 +5,8 @@
 //!
 //! The canonical ABI passes pointers. All unsafe code of a plugin is generated in this module.
 
-#![allow(missing_docs, unreachable_pub, unused_qualifications, unsafe_code, clippy::all)]
+#![allow(missing_docs, unreachable_pub, unused_qualifications, unsafe_code)]
+#![allow(clippy::all, clippy::pedantic, clippy::unwrap_used)]
 
 #[rustfmt::skip]
 pub mod admission;
