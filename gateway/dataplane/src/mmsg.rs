@@ -62,8 +62,8 @@ impl ReceiveBatch {
         self.receive_at_most(BATCH, socket)
     }
 
-    /// Like [`receive`](ReceiveBatch::receive), but keeps each datagram until it is marked [`done`](ReceiveBatch::done). Receives
-    /// nothing while datagrams remain. Returns the number that remains.
+    /// Like [`receive`](ReceiveBatch::receive), but keeps each datagram until [`finish_first`](ReceiveBatch::finish_first).
+    /// Receives nothing while datagrams remain. Returns the number that remains.
     ///
     /// # Errors
     /// Same as [`receive`](ReceiveBatch::receive).
