@@ -113,7 +113,7 @@ requests! {
         resume() = Resume -> ();
         /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere.
         release() = Release -> ();
-        /// Ends a gateway whose sessions another gateway has taken over: they are closed nowhere.
+        /// Ends this gateway after another one took over its sessions, without closing them at nodes.
         abandon() = Abandon -> ();
     }
     refusable {

@@ -491,7 +491,7 @@ fn trunk_refusal_must_quote_a_session_tag() {
 
 const US: Duration = Duration::from_micros(1);
 
-/// Whether the thread pauses after passes that read these numbers of packets, each after this wait.
+/// Returns whether the thread pauses after passes that read these numbers of packets, each after this wait.
 fn pauses<const N: usize>(gather: Duration, wait: Duration, packets: [usize; N]) -> [bool; N] {
     let mut gather = Gather::new(gather);
     packets.map(|packets| {
