@@ -201,6 +201,7 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
         ControlError::Policy(reason) => ApiError::new(ApiErrorCode::Conflict, reason),
         ControlError::NotReloaded(reason) => not_reloaded(&reason),
         ControlError::Starting => starting(),
+        ControlError::Replaced => replaced(),
         ControlError::Unavailable => {
             ApiError::new(ApiErrorCode::Unavailable, "the gateway did not answer").soon()
         }
@@ -220,6 +221,12 @@ fn not_reloaded(reason: &NotReloaded) -> ApiError {
 pub(super) fn starting() -> ApiError {
     let message = "the first policies are still being compiled";
     ApiError::new(ApiErrorCode::Starting, message).soon()
+}
+
+/// The request was not executed; the next process serves already.
+pub(super) fn replaced() -> ApiError {
+    let message = "another process serves since an upgrade; connect and ask again";
+    ApiError::new(ApiErrorCode::Unavailable, message).retry_after(Duration::ZERO)
 }
 
 pub(super) fn draining() -> ApiError {

@@ -32,7 +32,7 @@ use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 
-use super::error::{ApiError, ApiErrorCode};
+use super::error::{ApiError, ApiErrorCode, replaced};
 
 /// A connection without an answer for this time is closed. The time is longer than a rollout on a slow machine, and
 /// longer than the interval of comments to event listeners.
@@ -113,10 +113,7 @@ pub(super) async fn pass(
     match passed {
         Ok(Gate::Open) => next.run(request).await,
         Ok(Gate::Paused | Gate::Left) | Err(_) => {
-            let message = "another process serves since an upgrade; connect and ask again";
-            let refused =
-                ApiError::new(ApiErrorCode::Unavailable, message).retry_after(Duration::ZERO);
-            ([(header::CONNECTION, "close")], refused).into_response()
+            ([(header::CONNECTION, "close")], replaced()).into_response()
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use evenkeel_config::RolloutSettings;
@@ -111,8 +111,6 @@ requests! {
         records_sent() = RecordsSent -> Option<u64>;
         /// Continues a suspended gateway, or one that began suspended.
         resume() = Resume -> ();
-        /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere.
-        release() = Release -> ();
         /// Ends this gateway after another one took over its sessions, without closing them at nodes.
         abandon() = Abandon -> ();
     }
@@ -138,6 +136,8 @@ requests! {
         stop_policy(policy: PolicyName) = Stop -> ();
     }
     other {
+        /// Ends a suspended gateway.
+        Release(ControlReply<()>),
         /// Opens a session.
         Offer(Box<OfferedSession>, ControlReply<Result<SessionAnswer, ControlError>>),
         /// Lists the next live sessions.
@@ -215,6 +215,8 @@ pub struct Handle {
     pub tokens_refused: Arc<TokensRefused>,
     /// Keys of the API, with their answers.
     pub idempotency_keys: Arc<IdempotencyKeys>,
+    /// Another process executes the requests that control leaves.
+    is_replaced: Arc<AtomicBool>,
 }
 
 /// Counts requests over TCP that were refused for their token.
@@ -248,6 +250,7 @@ impl Handle {
             names,
             tokens_refused: Arc::default(),
             idempotency_keys: Arc::default(),
+            is_replaced: Arc::default(),
         };
         (handle, queue)
     }
@@ -257,8 +260,16 @@ impl Handle {
         request: impl FnOnce(ControlReply<T>) -> ControlRequest,
     ) -> Result<T, ControlError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.map_err(|_| ControlError::Unavailable)?;
-        answer.await.map_err(|_| ControlError::Unavailable)
+        self.requests.send(request(reply)).await.map_err(|_| self.left())?;
+        answer.await.map_err(|_| self.left())
+    }
+
+    /// The error of a request that control dropped.
+    fn left(&self) -> ControlError {
+        match self.is_replaced.load(Ordering::Acquire) {
+            true => ControlError::Replaced,
+            false => ControlError::Unavailable,
+        }
     }
 
     /// Opens a session. Returns once it can carry packets.
@@ -377,6 +388,13 @@ impl Handle {
         Ok(suspended)
     }
 
+    /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere. Requests that wait, and
+    /// later ones, fail with [`ControlError::Replaced`].
+    pub async fn release(&self) -> Result<(), ControlError> {
+        self.is_replaced.store(true, Ordering::Release);
+        self.ask(ControlRequest::Release).await
+    }
+
     /// Stops the packets of a suspended gateway, and hands out the states that changed since the records: nothing is
     /// read or sent after the last part.
     pub async fn suspend_packets(&self) -> Result<LastStates, NotSuspended> {
@@ -441,3 +459,6 @@ impl Handle {
         self.events.subscribe()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,6 +87,8 @@ pub enum ControlError {
     NotReloaded(NotReloaded),
     /// The first policies are still being compiled; only they may decide.
     Starting,
+    /// Another process has the sessions since an upgrade, and this one executed nothing.
+    Replaced,
     /// Control is busy or gone.
     Unavailable,
 }

@@ -18,7 +18,7 @@ use evenkeel_host::Component;
 use evenkeel_model::{Affinity, Hook, PolicyName, RedundancyMode, RegionId, Scenario};
 use evenkeel_policies::{ActivationOptions, Foundry, PluginSource, RefusalRecord, TrustRules};
 use evenkeel_process::sha256;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::paths::{ServeError, ServePaths};
@@ -65,25 +65,38 @@ struct ChangedBinding {
     component: Option<Component>,
 }
 
+/// SIGHUP and operators' requests, which wait until [`follow`] reads them.
+pub(super) struct ReloadTriggers {
+    hangup: Signal,
+    requests: mpsc::Receiver<ReloadRequest>,
+}
+
+impl ReloadTriggers {
+    /// Before the gateway serves: SIGHUP would end the process, and a request would be refused.
+    pub(super) async fn listen(handle: &Handle) -> std::io::Result<ReloadTriggers> {
+        let hangup = signal(SignalKind::hangup())?;
+        let (asks, requests) = mpsc::channel(ASKED_MAX);
+        // Fails only if control has ended, and the gateway with it.
+        let _ = handle.follow_reloads(asks).await;
+        Ok(ReloadTriggers { hangup, requests })
+    }
+}
+
 /// Reloads on SIGHUP, on a changed file, and on an operator's request. Changes made while the first policies are
 /// compiled are read once these policies are active.
 pub(super) async fn follow(
     place: &ServePaths,
     mut applied: Applied,
     handle: &Handle,
-) -> std::io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
+    mut triggers: ReloadTriggers,
+) {
     let (word, mut changed) = mpsc::channel(1);
     let underway = Underway::default();
     let mut watched = watched(place, &applied.started);
     let mut watching = watch::watch(&watched, &word, &underway);
-    let (asks, mut asked) = mpsc::channel(ASKED_MAX);
-    if handle.follow_reloads(asks).await.is_err() {
-        return Ok(());
-    }
     if handle.policies_stand().await.is_err() {
         // Control ended, and the gateway with it.
-        return Ok(());
+        return;
     }
     // Files may have changed after they were read and before their folders were watched.
     let _ = word.try_send(());
@@ -91,12 +104,12 @@ pub(super) async fn follow(
         let mut wish = ReloadOptions { force: false, within: None, by: Actor::Signal };
         let mut reply = None;
         tokio::select! {
-            _ = hangup.recv() => {}
+            _ = triggers.hangup.recv() => {}
             _ = changed.recv() => {
                 wish.by = Actor::File;
                 watch::settle(&mut changed, &underway).await;
             }
-            Some(reload) = asked.recv() => {
+            Some(reload) = triggers.requests.recv() => {
                 let ReloadRequest { force, within, reply: asker } = reload;
                 wish = ReloadOptions { force, within, by: Actor::Operator };
                 reply = Some(asker);

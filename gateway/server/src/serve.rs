@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, mpsc, watch as cell};
 
 use super::counters::CounterFollower;
 use super::paths::{DescriptorCapacity, ServeError, ServePaths};
-use super::reload::{self, Applied};
+use super::reload::{self, Applied, ReloadTriggers};
 
 /// Time limit of the last export of telemetry.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -106,6 +106,7 @@ fn serve_as(
     let reads = if successor.is_some() || member.is_some() { Reads::Later } else { Reads::Now };
     let mut gateway = evenkeel_runtime::begin_with(&settings, sockets, reads)?;
     applied.foundry = Some(gateway.foundry.clone());
+    let triggers = runtime.block_on(ReloadTriggers::listen(&gateway.handle))?;
     let (events, names) = (gateway.events(), gateway.handle.names());
     let mut recorder = telemetry.recorder(events, names, settings.admin.traceparent);
     let prometheus = telemetry.prometheus();
@@ -203,8 +204,9 @@ fn serve_as(
         }
     };
     applied.group = in_group;
+    let reloading = reload::follow(place, applied, &gateway.handle, triggers);
     let attended =
-        runtime.block_on(attend(place, applied, &gateway, &telemetry, &mut recorder, leaving, end));
+        runtime.block_on(attend(&gateway, &telemetry, &mut recorder, reloading, leaving, end));
     // Two processes of one member would both send beats.
     drop(member);
     let (handed_over, attended) = match attended {
@@ -404,11 +406,10 @@ async fn upgrade(
 
 /// Waits for a shutdown, the end of a thread, or another process that serves.
 async fn attend(
-    place: &ServePaths,
-    applied: Applied,
     gateway: &RunningGateway,
     telemetry: &Telemetry,
     recorder: &mut EventRecorder,
+    reloading: impl Future<Output = ()>,
     leaving: impl Future<Output = Result<ReplacedGateway, evenkeel_group::MemberEnd>>,
     end: OrderlyEnd<'_>,
 ) -> Result<Option<ReplacedGateway>, ServeError> {
@@ -435,7 +436,7 @@ async fn attend(
         }
         () = recorder.follow() => Ok(()),
         () = counters.follow() => Ok(()),
-        result = reload::follow(place, applied, handle) => result.map_err(ServeError::from),
+        () = reloading => Ok(()),
         () = end.come(handle) => Ok(()),
         result = gateway.ends() => result.map_err(ServeError::from),
     };

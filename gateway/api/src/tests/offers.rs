@@ -113,6 +113,7 @@ fn refusals_have_code_and_retry_time() {
         ),
         (ControlError::Full, 503, "full", "", true),
         (ControlError::Unavailable, 503, "unavailable", "", true),
+        (ControlError::Replaced, 503, "unavailable", "", true),
         (ControlError::Starting, 503, "starting", "", true),
     ];
     for (refusal, status, code, field, again) in cases {

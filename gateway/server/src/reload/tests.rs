@@ -155,14 +155,21 @@ async fn mode_is_sent_only_when_changed() {
     assert_eq!(world.save(CALL, RolloutOutcome::Activated).await, ["call is hot"]);
 }
 
+async fn triggers(
+    handle: &Handle,
+    requests: &mut mpsc::Receiver<ControlRequest>,
+) -> ReloadTriggers {
+    let triggers = ReloadTriggers::listen(handle).await.unwrap();
+    assert!(matches!(requests.recv().await, Some(ControlRequest::FollowReloads(_))));
+    triggers
+}
+
 #[tokio::test]
 async fn change_during_start_is_rolled_out_after_it() {
     let World { folder, applied, handle, mut requests } = World::start();
     let place = folder.place();
+    let triggers = triggers(&handle, &mut requests).await;
     let control = async {
-        let Some(ControlRequest::FollowReloads(_)) = requests.recv().await else {
-            panic!("no FollowReloads")
-        };
         let Some(ControlRequest::AwaitPolicies(reply)) = requests.recv().await else {
             panic!("no AwaitPolicies")
         };
@@ -181,7 +188,7 @@ async fn change_during_start_is_rolled_out_after_it() {
         policy.to_string()
     };
     tokio::select! {
-        result = follow(&place, applied, &handle) => panic!("{result:?}"),
+        () = follow(&place, applied, &handle, triggers) => panic!("control ended"),
         policy = control => assert_eq!(policy, "call/admission"),
         () = tokio::time::sleep(Duration::from_secs(60)) => panic!("no rollout requested"),
     }
@@ -192,10 +199,8 @@ async fn change_before_watching_is_rolled_out() {
     let World { folder, applied, handle, mut requests } = World::start();
     folder.write("call.toml", &CALL.replace("300", "200"));
     let place = folder.place();
+    let triggers = triggers(&handle, &mut requests).await;
     let control = async {
-        let Some(ControlRequest::FollowReloads(_asks)) = requests.recv().await else {
-            panic!("no FollowReloads")
-        };
         let Some(ControlRequest::AwaitPolicies(reply)) = requests.recv().await else {
             panic!("no AwaitPolicies")
         };
@@ -210,7 +215,7 @@ async fn change_before_watching_is_rolled_out() {
         policy.to_string()
     };
     tokio::select! {
-        result = follow(&place, applied, &handle) => panic!("{result:?}"),
+        () = follow(&place, applied, &handle, triggers) => panic!("control ended"),
         policy = control => assert_eq!(policy, "call/admission"),
         () = tokio::time::sleep(Duration::from_secs(60)) => panic!("no rollout requested"),
     }
