@@ -219,12 +219,12 @@ pub(super) struct Page<Id> {
 
 impl<Id> Page<Id> {
     pub(super) fn read(
-        asked: Result<Query<PageQuery>, QueryRejection>,
+        query: Result<Query<PageQuery>, QueryRejection>,
         first: Id,
         id: impl FnOnce(&str) -> Result<Id, ApiError>,
     ) -> Result<Page<Id>, ApiError> {
         let Query(PageQuery { after, limit }) =
-            asked.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
+            query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
         let limit = limit.unwrap_or(PAGE_MAX);
         if limit == 0 || limit > PAGE_MAX {
             let message = format!("found {limit}, expected 1 to {PAGE_MAX}");

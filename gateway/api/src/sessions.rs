@@ -29,9 +29,9 @@ use super::request::{Page, PageQuery, room_id, session_id};
 
 pub(super) async fn sessions(
     State(shared): ApiState,
-    asked: Result<Query<PageQuery>, QueryRejection>,
+    query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Json<impl Serialize>, ApiError> {
-    let page = Page::read(asked, SessionId(0), session_id)?;
+    let page = Page::read(query, SessionId(0), session_id)?;
     let listing = shared.handle.sessions_after(page.after, page.wanted());
     let mut all = shared.ask("", listing).await?;
     let next = page.cut(&mut all, |session| session.state.session.to_string());
@@ -75,9 +75,9 @@ pub(super) async fn close(
 
 pub(super) async fn rooms(
     State(shared): ApiState,
-    asked: Result<Query<PageQuery>, QueryRejection>,
+    query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Json<impl Serialize>, ApiError> {
-    let page = Page::read(asked, RoomId(0), room_id)?;
+    let page = Page::read(query, RoomId(0), room_id)?;
     let listing = shared.handle.rooms_after(page.after, page.wanted());
     let mut all = shared.ask("", listing).await?;
     let next = page.cut(&mut all, |room| room.room.to_string());
@@ -97,10 +97,10 @@ pub(super) struct HistoryQuery {
 
 pub(super) async fn history(
     State(shared): ApiState,
-    asked: Result<Query<HistoryQuery>, QueryRejection>,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<Json<impl Serialize>, ApiError> {
     let Query(HistoryQuery { after, limit, room, since }) =
-        asked.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
+        query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
     let page = Page::read(Ok(Query(PageQuery { after, limit })), u64::MAX, number)?;
     let since = since.as_deref().map(read_duration).transpose();
     let since = since.map_err(|right| ApiError::field("since", right))?;

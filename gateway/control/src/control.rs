@@ -17,7 +17,7 @@ use evenkeel_model::{
 use evenkeel_process::random::{draw, fill};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::equipment::{Equipment, equip, has_webhooks, wants_briefs};
+use crate::equipment::{Equipment, ListEquipment, equip, has_webhooks, wants_briefs};
 use crate::inherited::Inherited;
 use crate::messages::ControlError;
 use crate::nodes::{
@@ -406,7 +406,7 @@ impl Control {
             return Err(shrinks.into());
         }
         let steps = NodeListChange::of(list, &self.nodes.nodes);
-        let (adding, room) = (steps.comes.len(), self.gateway.node_table().vacancies(now));
+        let (adding, room) = (steps.added.len(), self.gateway.node_table().vacancies(now));
         if adding > room {
             return Err(NotListed::Full { adding, room });
         }
@@ -420,20 +420,22 @@ impl Control {
 
     /// The resources of added nodes, and of nodes whose agent or canary settings changed, if the existing sockets can
     /// reach all of them.
-    fn equipments(&self, steps: &NodeListChange) -> Result<[Vec<Equipment>; 2], NotListed> {
-        let changes = || steps.changes.iter().map(|(_, node)| &**node);
-        let comes = || steps.comes.iter().map(|node| &**node);
-        changes().try_for_each(|node| self.fits(node, false))?;
-        comes().try_for_each(|node| self.fits(node, true))?;
+    fn equipments(&self, steps: &NodeListChange) -> Result<ListEquipment, NotListed> {
+        let changed = || steps.changed.iter().map(|(_, node)| &**node);
+        let added = || steps.added.iter().map(|node| &**node);
+        changed().try_for_each(|node| self.fits(node, false))?;
+        added().try_for_each(|node| self.fits(node, true))?;
         let build = |node: &NodeConfig, workers| {
             let unfit = |why: String| NotListed::Unfit { node: Arc::clone(&node.name), why };
             let equipped = equip(&self.settings, node, workers, &mut Inherited::default());
             equipped.map_err(|failure| unfit(failure.to_string()))
         };
-        let changes = changes().map(|node| build(node, 0)).collect::<Result<_, _>>()?;
-        let comes =
-            comes().map(|node| build(node, self.workers.lines.len())).collect::<Result<_, _>>()?;
-        Ok([comes, changes])
+        Ok(ListEquipment {
+            changed: changed().map(|node| build(node, 0)).collect::<Result<_, _>>()?,
+            added: added()
+                .map(|node| build(node, self.workers.lines.len()))
+                .collect::<Result<_, _>>()?,
+        })
     }
 
     /// Checks that the existing sockets can reach the node.
@@ -459,22 +461,22 @@ impl Control {
     fn take_steps(
         &mut self,
         steps: NodeListChange,
-        [comes, changes]: [Vec<Equipment>; 2],
+        equipments: ListEquipment,
         within: Option<Duration>,
         now: Instant,
     ) -> ListChange {
         let (mut change, mut is_known_anew) = (ListChange::default(), false);
-        let changing = steps.changes.iter().map(|(_, node)| node);
-        if steps.comes.iter().chain(changing).any(|node| has_webhooks(node)) {
+        let changing = steps.changed.iter().map(|(_, node)| node);
+        if steps.added.iter().chain(changing).any(|node| has_webhooks(node)) {
             self.signalling.start_posting();
         }
-        for (id, node) in steps.stays_after_all {
+        for (id, node) in steps.kept {
             // Cannot fail: the node exists and is being removed.
             let _ = self.gateway.change_nodes(now, |nodes| nodes.handle_node_kept(id, now));
             change.added.push(Arc::clone(&node.name));
             set(&mut self.nodes.nodes, id, Some(ListedNode { node, leaves: false }));
         }
-        for ((id, node), equipment) in steps.changes.into_iter().zip(changes) {
+        for ((id, node), equipment) in steps.changed.into_iter().zip(equipments.changed) {
             if let Some(core) = self.core(&node) {
                 let _ = self
                     .gateway
@@ -495,7 +497,7 @@ impl Control {
             set(&mut self.nodes.nodes, id, Some(ListedNode { node, leaves: false }));
         }
         // Nodes are added before others are removed, so that displaced rooms can move to the new nodes.
-        for (node, equipment) in steps.comes.into_iter().zip(comes) {
+        for (node, equipment) in steps.added.into_iter().zip(equipments.added) {
             let Some(core) = self.core(&node) else { continue };
             // The limit was checked before.
             let Ok(id) = self.gateway.change_nodes(now, |nodes| nodes.handle_node_added(core, now))
@@ -512,7 +514,7 @@ impl Control {
             }
             let is_old =
                 |id: &&NodeId| self.nodes.config(**id).is_some_and(|it| it.name == node.name);
-            if let Some(&old) = steps.goes.iter().find(is_old) {
+            if let Some(&old) = steps.removed.iter().find(is_old) {
                 // Cannot fail: both nodes exist.
                 let _ =
                     self.gateway.change_nodes(now, |nodes| nodes.handle_takes_place(id, old, now));
@@ -522,10 +524,10 @@ impl Control {
         }
         for (id, listed) in (0..).map(NodeId).zip(&mut self.nodes.nodes) {
             let Some(listed) = listed else { continue };
-            let goes = steps.goes.contains(&id);
-            listed.leaves |= goes;
+            let removed = steps.removed.contains(&id);
+            listed.leaves |= removed;
             // Nodes that are being removed already get the deadline too.
-            if goes || listed.leaves && within.is_some() {
+            if removed || listed.leaves && within.is_some() {
                 change.removed.push(Arc::clone(&listed.node.name));
                 let _ = self
                     .gateway

@@ -41,6 +41,12 @@ pub struct Equipment {
     pub duplicates: Vec<OwnedFd>,
 }
 
+/// The resources of the nodes that a new list adds or changes, in its order.
+pub(crate) struct ListEquipment {
+    pub(crate) added: Vec<Equipment>,
+    pub(crate) changed: Vec<Equipment>,
+}
+
 /// Error while the connection to a node is built.
 #[derive(Debug, thiserror::Error)]
 pub enum EquipError {

@@ -353,10 +353,11 @@ pub enum NotReloaded {
 /// The difference of a list from the listed nodes.
 #[derive(Default)]
 pub(crate) struct NodeListChange {
-    pub(crate) comes: Vec<Arc<NodeConfig>>,
-    pub(crate) stays_after_all: Vec<(NodeId, Arc<NodeConfig>)>,
-    pub(crate) goes: Vec<NodeId>,
-    pub(crate) changes: Vec<(NodeId, Arc<NodeConfig>)>,
+    pub(crate) added: Vec<Arc<NodeConfig>>,
+    /// Listed again while they are being removed.
+    pub(crate) kept: Vec<(NodeId, Arc<NodeConfig>)>,
+    pub(crate) removed: Vec<NodeId>,
+    pub(crate) changed: Vec<(NodeId, Arc<NodeConfig>)>,
 }
 
 impl NodeListChange {
@@ -377,24 +378,24 @@ impl NodeListChange {
             match standing.remove(&node.name) {
                 Some((_, before)) if **before == *node => continue,
                 Some((id, before)) if stays(before, node) => {
-                    steps.changes.push((id, Arc::new(node.clone())));
+                    steps.changed.push((id, Arc::new(node.clone())));
                     continue;
                 }
-                Some((id, _)) => steps.goes.push(id),
+                Some((id, _)) => steps.removed.push(id),
                 None => {}
             }
             match leaving.iter().position(|(_, left)| stays(left, node)) {
                 Some(place) => {
                     let (id, left) = leaving.swap_remove(place);
-                    steps.stays_after_all.push((id, Arc::clone(left)));
+                    steps.kept.push((id, Arc::clone(left)));
                     if **left != *node {
-                        steps.changes.push((id, Arc::new(node.clone())));
+                        steps.changed.push((id, Arc::new(node.clone())));
                     }
                 }
-                None => steps.comes.push(Arc::new(node.clone())),
+                None => steps.added.push(Arc::new(node.clone())),
             }
         }
-        steps.goes.extend(standing.into_values().map(|(id, _)| id));
+        steps.removed.extend(standing.into_values().map(|(id, _)| id));
         steps
     }
 }

@@ -10,7 +10,7 @@ use evenkeel_core::{
 };
 use evenkeel_dataplane::worker::{MediaDirection, WorkerReport};
 use evenkeel_dataplane::{SendLease, quic};
-use evenkeel_drivers::{Clock, Drivers, Fencing, Poster};
+use evenkeel_drivers::{Clock, Drivers, Fencing, Poster, TrunkPath};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{NodeId, RedundancyMode, Stamp};
 use evenkeel_policies::{PolicyReport, PolicyThreads};
@@ -263,7 +263,8 @@ impl Control {
             // Path MTU discovery.
             for (number, worker) in (0..).zip(&self.workers.lines) {
                 for node in worker.stats.take_long() {
-                    self.signalling.drivers.sent_long((number, node), &mut draw, now);
+                    let path = TrunkPath { node, worker: number };
+                    self.signalling.drivers.sent_long(path, &mut draw, now);
                 }
             }
             self.signalling.drivers.look_at_paths(now);

@@ -103,7 +103,7 @@ impl SequenceLoss {
 pub(crate) struct FlowTracker {
     hop: Hop,
     reported: Instant,
-    came: [Option<PacketRun>; STREAM_KINDS],
+    received: [Option<PacketRun>; STREAM_KINDS],
     sent: [Option<PacketRun>; STREAM_KINDS],
     /// The start of the silence after a steady run.
     silent: Option<Since>,
@@ -126,9 +126,18 @@ pub(crate) enum SendingState {
 
 impl FlowTracker {
     pub(crate) fn new(hop: Hop, now: Instant) -> FlowTracker {
-        let (came, sent) = ([None; STREAM_KINDS], [None; STREAM_KINDS]);
+        let (received, sent) = ([None; STREAM_KINDS], [None; STREAM_KINDS]);
         let numbers = SequenceLoss::new(now);
-        FlowTracker { hop, reported: now, came, sent, silent: None, numbers, rate: 0.0, vain: 0 }
+        FlowTracker {
+            hop,
+            reported: now,
+            received,
+            sent,
+            silent: None,
+            numbers,
+            rate: 0.0,
+            vain: 0,
+        }
     }
 
     pub(crate) fn hop(&self) -> Hop {
@@ -156,14 +165,15 @@ impl FlowTracker {
         self.numbers.note(flow, now);
         if !flow.is_silent() {
             self.silent = None;
-            for (run, packets) in self.came.iter_mut().zip(flow.came) {
+            for (run, packets) in self.received.iter_mut().zip(flow.received) {
                 PacketRun::note(run, packets, from, now, PAUSE + slack);
             }
             if self.heard_steadily() {
                 self.vain = 0;
                 let goes_on =
                     |run: &&PacketRun| now.saturating_duration_since(run.last) < PAUSE + slack;
-                self.rate = self.came.iter().flatten().filter(goes_on).map(|run| run.rate).sum();
+                self.rate =
+                    self.received.iter().flatten().filter(goes_on).map(|run| run.rate).sum();
             }
             return false;
         }
@@ -176,7 +186,7 @@ impl FlowTracker {
 
     /// Some kind of media arrived steadily enough for its end to mean something.
     fn heard_steadily(&self) -> bool {
-        self.came.iter().flatten().any(|run| self.is_steady(run))
+        self.received.iter().flatten().any(|run| self.is_steady(run))
     }
 
     fn is_steady(&self, run: &PacketRun) -> bool {
@@ -187,7 +197,7 @@ impl FlowTracker {
     /// The start of the silence, if it is long enough by now to count as a lost flow.
     pub(crate) fn lost_since(&self, slack: Duration, now: Instant) -> Option<Instant> {
         let silent = self.silent?;
-        let rate = self.came.iter().flatten().map(|run| run.rate).fold(STEADY_RATE, f32::max);
+        let rate = self.received.iter().flatten().map(|run| run.rate).fold(STEADY_RATE, f32::max);
         let limit = LOST_AFTER.max(Duration::from_secs_f32(LOST_ARRIVALS / rate)) + slack;
         (silent.lasted(now) >= limit).then_some(silent.at)
     }
@@ -231,7 +241,7 @@ impl FlowTracker {
 
     /// Kinds of media received steadily before the silence.
     pub(crate) fn steady_kinds(&self) -> [bool; STREAM_KINDS] {
-        self.came.map(|run| run.is_some_and(|run| self.is_steady(&run)))
+        self.received.map(|run| run.is_some_and(|run| self.is_steady(&run)))
     }
 
     /// Tells whether the session sends media of these kinds, which it sent when another session fell silent.
@@ -263,7 +273,7 @@ impl FlowTracker {
     /// Ends the silence: it has an innocent cause or was handled. The next silence counts after another steady run.
     pub(crate) fn forget(&mut self) {
         self.silent = None;
-        self.came = [None; STREAM_KINDS];
+        self.received = [None; STREAM_KINDS];
     }
 
     /// The room is moved because of this session's silence.

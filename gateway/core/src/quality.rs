@@ -97,7 +97,7 @@ impl Quality {
         if track.hop() != hop {
             track.goes_to(hop, now);
         }
-        if flow.came != [0; 2]
+        if flow.received != [0; 2]
             && let Some(from) = flow.hears
             && let Some(node) = tables.nodes.get_mut(from.node)
             && node.hop() == from
@@ -109,8 +109,9 @@ impl Quality {
         // With two carrying hops, loss at both accuses neither, and the other hop covers the loss at one.
         let is_its_own = is_here && other.is_none();
         let (expected, lost) = if is_its_own { (flow.expected, flow.lost) } else { (0, 0) };
-        let came = if is_here { flow.came } else { [0; 2] };
-        let falls_silent = track.note(&FlowCounts { came, expected, lost, ..*flow }, slack, now);
+        let received = if is_here { flow.received } else { [0; 2] };
+        let falls_silent =
+            track.note(&FlowCounts { received, expected, lost, ..*flow }, slack, now);
         if is_its_own {
             self.tally(room, hop, flow, tables, now);
         }
@@ -336,7 +337,7 @@ const WITHDRAWS: f64 = -4.605_170_185_988_091;
 pub(crate) struct RoomTally {
     hop: Hop,
     /// The time at which the room came from another hop.
-    came: Option<Instant>,
+    arrived: Option<Instant>,
     began: Instant,
     expected: u32,
     lost: u32,
@@ -346,23 +347,31 @@ pub(crate) struct RoomTally {
 
 impl RoomTally {
     pub(crate) fn new(hop: Hop, now: Instant) -> RoomTally {
-        RoomTally { hop, came: None, began: now, expected: 0, lost: 0, reported_ppm: 0, reports: 0 }
+        RoomTally {
+            hop,
+            arrived: None,
+            began: now,
+            expected: 0,
+            lost: 0,
+            reported_ppm: 0,
+            reports: 0,
+        }
     }
 
     /// Sets the room's current hop. A new hop resets the tally.
     pub(crate) fn stands_at(&mut self, hop: Hop, now: Instant) {
         if self.hop != hop {
-            *self = RoomTally { came: Some(now), ..RoomTally::new(hop, now) };
+            *self = RoomTally { arrived: Some(now), ..RoomTally::new(hop, now) };
         }
     }
 
     /// A fresh tally for the same room at the same hop.
     pub(crate) fn anew(&self, now: Instant) -> RoomTally {
-        RoomTally { came: self.came, ..RoomTally::new(self.hop, now) }
+        RoomTally { arrived: self.arrived, ..RoomTally::new(self.hop, now) }
     }
 
     fn is_here_for(&self, time: Duration, now: Instant) -> bool {
-        self.came.is_none_or(|came| now.saturating_duration_since(came) >= time)
+        self.arrived.is_none_or(|arrived| now.saturating_duration_since(arrived) >= time)
     }
 
     /// Adds one session's flow. Returns true once there are enough packets for a vote.

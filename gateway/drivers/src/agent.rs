@@ -13,6 +13,7 @@ use evenkeel_media::trunk::message::{
 };
 use evenkeel_model::{Hop, NodeId, RoomId, SessionId};
 use paths::Paths;
+pub use paths::TrunkPath;
 use serde::{Deserialize, Serialize};
 
 use super::session::{Asking, Clock, DriverAction, OpenRequest, mixed};
@@ -170,7 +171,7 @@ impl AgentDriver {
             return Some(self.ask(&lease, now));
         }
         let keep = self.leases.due_of_all(now).or_else(|| self.leases.due_to_keep(now))?;
-        let LeaseRefresh { path: (node, worker), nonce, tags } = keep;
+        let LeaseRefresh { path: TrunkPath { node, worker }, nonce, tags } = keep;
         let question = TrunkQuestion::Keep { lease_s: LEASE.as_secs() as u16, tags };
         Some(Asking { node, worker, question, nonce })
     }
@@ -218,8 +219,8 @@ struct LeaseRecord {
 }
 
 impl TrunkLease {
-    fn path(&self) -> LeasePath {
-        (self.hop.node, self.worker)
+    fn path(&self) -> TrunkPath {
+        TrunkPath { node: self.hop.node, worker: self.worker }
     }
 
     fn record(&self) -> Option<LeaseRecord> {
@@ -242,21 +243,18 @@ enum LeaseState {
 /// Leases at one node, of sessions at one worker, refreshed together.
 #[derive(Debug)]
 struct LeaseRefresh {
-    path: LeasePath,
+    path: TrunkPath,
     /// The nonce of the first lease. The indices of the others follow closely.
     nonce: u64,
     tags: Box<[Tag]>,
 }
-
-/// The way of messages: the node, and the worker that sends them.
-type LeasePath = (NodeId, u16);
 
 /// A refresh of [`Leases::refresh_all`].
 #[derive(Debug)]
 struct PendingRefresh {
     /// The wait for an answer after the next message.
     wait: Duration,
-    path: LeasePath,
+    path: TrunkPath,
     places: Vec<u32>,
 }
 
@@ -273,7 +271,7 @@ struct Leases {
     round: Option<Instant>,
     turn: usize,
     /// Due refreshes that wait for others, with the time since which the first has waited.
-    gathered: BTreeMap<LeasePath, Vec<u32>>,
+    gathered: BTreeMap<TrunkPath, Vec<u32>>,
     gathering: Option<Instant>,
     /// By the time of the next message, and its nonce.
     pending: BTreeMap<(Instant, u64), PendingRefresh>,
@@ -400,7 +398,7 @@ impl Leases {
     }
 
     /// The leases among these indices that are still open.
-    fn keep(&self, path: LeasePath, places: &[u32]) -> Option<LeaseRefresh> {
+    fn keep(&self, path: TrunkPath, places: &[u32]) -> Option<LeaseRefresh> {
         let open = places
             .iter()
             .filter_map(|&place| self.places[place as usize])
@@ -444,7 +442,7 @@ impl Leases {
         self.gathered.clear();
         self.pending.clear();
         (self.round, self.turn, self.gathering) = (Some(now), 0, None);
-        let mut by_path: BTreeMap<LeasePath, Vec<u32>> = BTreeMap::new();
+        let mut by_path: BTreeMap<TrunkPath, Vec<u32>> = BTreeMap::new();
         for (place, lease) in (0..).zip(&self.places) {
             if let Some(lease) = lease.filter(|lease| lease.state == LeaseState::Open) {
                 by_path.entry(lease.path()).or_default().push(place);

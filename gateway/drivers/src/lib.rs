@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+pub use agent::TrunkPath;
 use agent::{AgentDriver, AgentsRecord};
 use evenkeel_config::WebhookTarget;
 use evenkeel_core::SessionRecord;
@@ -199,8 +200,8 @@ impl Drivers {
     }
 
     /// Records that a bundle longer than the minimum size was sent or received.
-    pub fn sent_long(&mut self, way: (u16, NodeId), draw: &mut dyn FnMut() -> u64, now: Instant) {
-        self.agents.paths.used(way, draw, now);
+    pub fn sent_long(&mut self, path: TrunkPath, draw: &mut dyn FnMut() -> u64, now: Instant) {
+        self.agents.paths.used(path, draw, now);
     }
 
     /// Performs path MTU discovery; called every 30 ms.

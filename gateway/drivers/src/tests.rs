@@ -206,7 +206,8 @@ fn lost_long_probes_shorten_bundles() {
     for turn in 1..=4 {
         let clock = at(start, turn * 30);
         assert!(limit.is_none(), "three may be lost");
-        drivers.sent_long((WORKER, HOP.node), &mut || 9, clock.now);
+        let path = TrunkPath { node: HOP.node, worker: WORKER };
+        drivers.sent_long(path, &mut || 9, clock.now);
         drivers.look_at_paths(clock.now);
         let asked: Vec<DriverAction> =
             std::iter::from_fn(|| drivers.handle_timeout(clock)).collect();

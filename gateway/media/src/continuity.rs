@@ -185,8 +185,8 @@ impl Continuity {
     /// Returns the time of the last packet of any stream, if an end of the hop at `since` explains
     /// the silence after it. `None` if all streams had fallen silent before.
     pub fn fell_silent(&self, since: Instant) -> Option<Instant> {
-        let last = self.streams.iter().max_by_key(|stream| stream.heard)?;
-        last.spoke_until(since).then_some(last.heard)
+        let last = self.streams.iter().max_by_key(|stream| stream.last_packet_at)?;
+        last.spoke_until(since).then_some(last.last_packet_at)
     }
 
     /// Returns the packets missed at switches so far. For a stream that continues by itself they
@@ -285,7 +285,7 @@ impl Continuity {
             let streams = self.streams.iter().enumerate();
             streams.filter(|(_, stream)| stream.epoch() != self.epoch)
         };
-        let latest = orphans().map(|(_, stream)| stream.heard).max()?;
+        let latest = orphans().map(|(_, stream)| stream.last_packet_at).max()?;
         // If some stream has this payload type, an equal clock rate alone proves nothing:
         // retransmissions share the clock of the stream they repair.
         let known = self.streams.iter().any(|stream| stream.payload_type == header.payload_type);
@@ -294,7 +294,7 @@ impl Continuity {
                 let same_type = stream.payload_type == header.payload_type;
                 let same_clock = stream.clock_rate == clock_rate;
                 let same_ssrc = same_clock && stream.is_from(header.ssrc);
-                let active = latest.duration_since(stream.heard) <= ACTIVE_WITHIN;
+                let active = latest.duration_since(stream.last_packet_at) <= ACTIVE_WITHIN;
                 let earlier = std::cmp::Reverse(index);
                 let fits = same_type || (same_clock && !known);
                 fits.then_some((same_ssrc, same_type, active, earlier))
@@ -314,7 +314,9 @@ impl Continuity {
             // Reserves one element: most sessions have one or two streams for life.
             self.streams.reserve_exact(1);
             self.streams.push(stream);
-        } else if let Some(oldest) = self.streams.iter_mut().min_by_key(|stream| stream.heard) {
+        } else if let Some(oldest) =
+            self.streams.iter_mut().min_by_key(|stream| stream.last_packet_at)
+        {
             self.missed = self.missed.saturating_add(oldest.missed(now + FILLED_WITHIN));
             *oldest = stream;
         }

@@ -102,16 +102,16 @@ impl Merge {
     }
 
     /// Handles a packet from one of the paths.
-    fn take(&mut self, way: MergePath, header: &rtp::RtpHeader, packet: &[u8]) -> MergeOutcome {
-        let leads = way == self.leads;
+    fn take(&mut self, path: MergePath, header: &rtp::RtpHeader, packet: &[u8]) -> MergeOutcome {
+        let leads = path == self.leads;
         let Some(place) = self.place(header, leads) else {
             return MergeOutcome::Unproven;
         };
         self.taken += 1;
         let stream = &mut self.streams[place];
-        stream.heard = self.taken;
+        stream.last_packet = self.taken;
         let may_pass = leads || stream.alike == Alike::Yes;
-        let found = stream.take(bit(way), leads, header, packet);
+        let found = stream.take(bit(path), leads, header, packet);
         if leads && self.goes_by_another_name(place) {
             self.streams[place].alike = Alike::No;
         }
@@ -131,7 +131,7 @@ impl Merge {
         let (stream, leads) = (&self.streams[place], bit(self.leads));
         let same = |other: &MergedStream| {
             other.payload_type == stream.payload_type
-                && other.ways & leads == 0
+                && other.paths & leads == 0
                 && other.followed >= JUDGED_BY
         };
         stream.followed == 0 && stream.led >= JUDGED_BY && self.streams.iter().any(same)
@@ -149,16 +149,16 @@ impl Merge {
             return Some(self.streams.len() - 1);
         }
         let lead = bit(self.leads);
-        let may_go = |stream: &MergedStream| leads || stream.ways & lead == 0;
+        let may_go = |stream: &MergedStream| leads || stream.paths & lead == 0;
         let streams = self.streams.iter_mut().enumerate().filter(|(_, stream)| may_go(stream));
-        let (place, oldest) = streams.min_by_key(|(_, stream)| stream.heard)?;
+        let (place, oldest) = streams.min_by_key(|(_, stream)| stream.last_packet)?;
         oldest.become_another(header);
         Some(place)
     }
 }
 
-fn bit(way: MergePath) -> u8 {
-    1 << way as u8
+fn bit(path: MergePath) -> u8 {
+    1 << path as u8
 }
 
 /// True if the other path delivers copies of a stream.
@@ -175,9 +175,9 @@ struct MergedStream {
     /// Payload type of the stream's first packet.
     payload_type: u8,
     /// Position of the stream's last packet among packets of all streams.
-    heard: u64,
+    last_packet: u64,
     /// Paths that ever delivered the stream, one bit each.
-    ways: u8,
+    paths: u8,
     alike: Alike,
     /// Packets of the leading path since the last judgement. The next three fields count the same
     /// period for the other path, its matches and its conflicts. A judgement follows once both
@@ -196,7 +196,7 @@ struct MergedStream {
 struct MergeSlot {
     sequence: u16,
     /// Paths that delivered the number, one bit each.
-    ways: u8,
+    paths: u8,
     passed: bool,
     /// Fingerprint of the packet's contents.
     fingerprint: u32,
@@ -218,8 +218,8 @@ impl MergedStream {
         MergedStream {
             ssrc: header.ssrc,
             payload_type: header.payload_type,
-            heard: 0,
-            ways: 0,
+            last_packet: 0,
+            paths: 0,
             alike: Alike::Unknown,
             led: 0,
             followed: 0,
@@ -234,14 +234,14 @@ impl MergedStream {
     fn become_another(&mut self, header: &rtp::RtpHeader) {
         self.slots.fill(MergeSlot::default());
         (self.ssrc, self.payload_type) = (header.ssrc, header.payload_type);
-        (self.ways, self.alike, self.highest) = (0, Alike::Unknown, header.sequence);
+        (self.paths, self.alike, self.highest) = (0, Alike::Unknown, header.sequence);
         self.begin_judgement();
     }
 
     /// Discards the evidence about this path.
-    fn forget(&mut self, way: u8) {
-        self.slots.iter_mut().for_each(|slot| slot.ways &= !way);
-        self.ways &= !way;
+    fn forget(&mut self, path: u8) {
+        self.slots.iter_mut().for_each(|slot| slot.paths &= !path);
+        self.paths &= !path;
         self.alike = Alike::Unknown;
         self.begin_judgement();
     }
@@ -253,7 +253,7 @@ impl MergedStream {
     /// Compares a packet. Returns `None` outside the window, or if nothing remains to be proved.
     fn take(
         &mut self,
-        way: u8,
+        path: u8,
         leads: bool,
         header: &rtp::RtpHeader,
         packet: &[u8],
@@ -261,13 +261,13 @@ impl MergedStream {
         if self.alike == Alike::No && !leads {
             return None;
         }
-        self.ways |= way;
+        self.paths |= path;
         let count = if leads { &mut self.led } else { &mut self.followed };
         *count = count.saturating_add(1);
         let may_pass = leads || self.alike == Alike::Yes;
         let found = self
             .slot(header.sequence, leads)
-            .map(|slot| slot.take(way, leads, may_pass, fingerprint(header, packet)));
+            .map(|slot| slot.take(path, leads, may_pass, fingerprint(header, packet)));
         match found {
             Some(MergeMatch::Matches { .. }) => self.matched += 1,
             Some(MergeMatch::Conflicts) => self.conflicts += 1,
@@ -311,7 +311,7 @@ impl MergedStream {
     }
 }
 
-/// Bytes of a slot in records, which hold hundreds: fingerprint, sequence number, ways, and whether it passed.
+/// Bytes of a slot in records, which hold hundreds: fingerprint, sequence number, paths, and whether it passed.
 const SLOT_BYTES: usize = 8;
 
 fn write_slots<S: Serializer>(
@@ -322,7 +322,7 @@ fn write_slots<S: Serializer>(
     for (bytes, slot) in bytes.as_chunks_mut().0.iter_mut().zip(slots) {
         let ([f0, f1, f2, f3], [s0, s1]) =
             (slot.fingerprint.to_be_bytes(), slot.sequence.to_be_bytes());
-        *bytes = [f0, f1, f2, f3, s0, s1, slot.ways, slot.passed.into()];
+        *bytes = [f0, f1, f2, f3, s0, s1, slot.paths, slot.passed.into()];
     }
     bytes::serialize(&bytes, serializer)
 }
@@ -333,10 +333,10 @@ fn read_slots<'de, D: Deserializer<'de>>(
     let bytes: [u8; WINDOW as usize * SLOT_BYTES] = bytes::deserialize(deserializer)?;
     let mut slots = Box::new([MergeSlot::default(); WINDOW as usize]);
     let read = bytes.as_chunks::<SLOT_BYTES>().0;
-    for (slot, &[f0, f1, f2, f3, s0, s1, ways, passed]) in slots.iter_mut().zip(read) {
+    for (slot, &[f0, f1, f2, f3, s0, s1, paths, passed]) in slots.iter_mut().zip(read) {
         *slot = MergeSlot {
             sequence: u16::from_be_bytes([s0, s1]),
-            ways,
+            paths,
             passed: passed == 1,
             fingerprint: u32::from_be_bytes([f0, f1, f2, f3]),
         };
@@ -345,21 +345,22 @@ fn read_slots<'de, D: Deserializer<'de>>(
 }
 
 impl MergeSlot {
-    fn take(&mut self, way: u8, leads: bool, may_pass: bool, fingerprint: u32) -> MergeMatch {
-        if self.ways & way != 0 && self.fingerprint != fingerprint {
+    fn take(&mut self, path: u8, leads: bool, may_pass: bool, fingerprint: u32) -> MergeMatch {
+        if self.paths & path != 0 && self.fingerprint != fingerprint {
             // The source restarted under a used number.
             *self = MergeSlot { sequence: self.sequence, ..MergeSlot::default() };
         }
-        let others = self.ways & !way != 0;
+        let others = self.paths & !path != 0;
         if others && self.fingerprint != fingerprint {
             if leads {
-                *self = MergeSlot { sequence: self.sequence, ways: way, passed: true, fingerprint };
+                *self =
+                    MergeSlot { sequence: self.sequence, paths: path, passed: true, fingerprint };
             }
             return MergeMatch::Conflicts;
         }
-        let matches = others && self.ways & way == 0;
+        let matches = others && self.paths & path == 0;
         let passes = may_pass && !self.passed;
-        self.ways |= way;
+        self.paths |= path;
         self.fingerprint = fingerprint;
         self.passed |= passes;
         if matches { MergeMatch::Matches { passes } } else { MergeMatch::Alone { passes } }
@@ -428,9 +429,9 @@ impl<H: Copy + Eq> HopPair<H> {
 
     /// Handles a packet of one of the hops.
     pub fn take(&mut self, from: H, header: &rtp::RtpHeader, packet: &[u8]) -> MergeOutcome {
-        let way =
+        let path =
             if self.hops[MergePath::A as usize] == from { MergePath::A } else { MergePath::B };
-        self.merge.take(way, header, packet)
+        self.merge.take(path, header, packet)
     }
 
     /// Returns payload types of streams in which the twin delivers different packets.

@@ -227,7 +227,7 @@ struct SequenceRun {
     /// Extended number of the run's highest packet.
     highest: u64,
     /// Bit n is set if the number n below the highest arrived.
-    came: u128,
+    received: u128,
     /// Timestamp of the last packet in order.
     timestamp: u32,
     /// Arrival of the last packet in order.
@@ -235,7 +235,7 @@ struct SequenceRun {
     arrived: Instant,
     /// Arrival of the last packet of any kind.
     #[serde(with = "instant")]
-    heard: Instant,
+    last_packet_at: Instant,
 }
 
 impl SequenceRun {
@@ -243,7 +243,7 @@ impl SequenceRun {
         // The run starts at one cycle, so that earlier packets have a number too.
         let first = 1 << 16 | u64::from(header.sequence);
         let timestamp = header.timestamp;
-        Self { first, highest: first, came: 1, timestamp, arrived: now, heard: now }
+        Self { first, highest: first, received: 1, timestamp, arrived: now, last_packet_at: now }
     }
 
     fn expected(&self) -> u64 {
@@ -264,8 +264,8 @@ impl Reception {
             self.count(bytes);
             return;
         };
-        let gap = now.saturating_duration_since(run.heard);
-        run.heard = now;
+        let gap = now.saturating_duration_since(run.last_packet_at);
+        run.last_packet_at = now;
         self.gap_max = self.gap_max.max(gap);
         self.total.gap_max = self.total.gap_max.max(gap);
         self.total.gaps += u64::from(gap > GAP);
@@ -273,18 +273,19 @@ impl Reception {
         match ahead {
             1..=DROPOUT_MAX => {
                 run.highest += u64::from(ahead.unsigned_abs());
-                run.came = run.came.checked_shl(u32::from(ahead.unsigned_abs())).unwrap_or(0) | 1;
+                run.received =
+                    run.received.checked_shl(u32::from(ahead.unsigned_abs())).unwrap_or(0) | 1;
                 self.after_jump = None;
                 self.time(header.timestamp, now);
             }
             ..=0 if ahead >= -MISORDER_MAX => {
                 let behind = u32::from(ahead.unsigned_abs());
                 debug_assert!(behind < WINDOW);
-                if run.came >> behind & 1 == 1 {
+                if run.received >> behind & 1 == 1 {
                     self.total.duplicates += 1;
                     return;
                 }
-                run.came |= 1 << behind;
+                run.received |= 1 << behind;
                 run.first = run.first.min(run.highest - u64::from(behind));
                 self.total.reordered += 1;
             }
@@ -293,7 +294,7 @@ impl Reception {
                 *run = SequenceRun::new(header, now);
                 // The packet that caused the jump belongs to the new run.
                 run.first -= 1;
-                run.came |= 2;
+                run.received |= 2;
                 self.after_jump = None;
             }
             _ => self.after_jump = Some(header.sequence.wrapping_add(1)),

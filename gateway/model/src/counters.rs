@@ -16,7 +16,7 @@ pub struct FlowCounts {
     /// Packets to the node, in the order of `StreamKind`.
     pub sent: [u32; STREAM_KINDS],
     /// Packets from the hop in `hears`, whether or not they reached the client.
-    pub came: [u32; STREAM_KINDS],
+    pub received: [u32; STREAM_KINDS],
     /// The hop whose packets the client receives; `None` before the first packet.
     pub hears: Option<Hop>,
     /// Packets expected from that hop by sequence number, including lost ones.
@@ -32,7 +32,7 @@ pub struct FlowCounts {
 impl FlowCounts {
     /// No packet came from the node.
     pub fn is_silent(&self) -> bool {
-        self.came == [0; STREAM_KINDS]
+        self.received == [0; STREAM_KINDS]
     }
 }
 

@@ -81,7 +81,7 @@ pub struct PolicyThreads {
     catalog: CatalogSnapshot,
     budgets: QuestionBudgets,
     running: BTreeMap<PolicyName, RunningPolicy>,
-    words: mpsc::Sender<PolicyReport>,
+    reports: mpsc::Sender<PolicyReport>,
     recorder: Option<PolicyRecorder>,
     /// Stores facts across restarts, if there is a folder for them. It is dropped after the keepers.
     memory: Option<FactFile>,
@@ -143,7 +143,7 @@ impl PolicyThreads {
     pub fn new(
         catalog: Vec<CatalogEntry>,
         limits: &GatewayLimits,
-        words: mpsc::Sender<PolicyReport>,
+        reports: mpsc::Sender<PolicyReport>,
     ) -> PolicyThreads {
         let budgets = QuestionBudgets { offer: limits.offer_budget, advice: limits.advice_budget };
         PolicyThreads {
@@ -153,7 +153,7 @@ impl PolicyThreads {
             catalog: CatalogSnapshot { version: 0, entries: catalog.into() },
             budgets,
             running: BTreeMap::new(),
-            words,
+            reports,
             recorder: None,
             memory: None,
         }
@@ -229,7 +229,7 @@ impl PolicyThreads {
             shared: Arc::clone(&running.shared),
             settings: plugin.map(|plugin| (Arc::clone(&plugin.name), plugin.settings.clone())),
             active,
-            words: self.words.clone(),
+            reports: self.reports.clone(),
         })
     }
 
@@ -255,7 +255,7 @@ impl PolicyThreads {
             policy.clone(),
             Arc::clone(&shared),
             self.budgets,
-            self.words.clone(),
+            self.reports.clone(),
             self.recorder.as_ref().map(PolicyRecorder::scribe),
         );
         let thread = Some(thread.spawn(rung, asked)?);

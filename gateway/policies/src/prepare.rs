@@ -104,7 +104,7 @@ pub struct Preparation {
     /// The plugin of the active revision, and its settings.
     pub(super) settings: Option<(Arc<str>, serde_json::Value)>,
     pub(super) active: Option<Arc<str>>,
-    pub(super) words: mpsc::Sender<PolicyReport>,
+    pub(super) reports: mpsc::Sender<PolicyReport>,
 }
 
 /// The reason why a revision was refused.
@@ -343,7 +343,7 @@ impl Preparation {
         word: impl FnOnce(oneshot::Sender<T>) -> PolicyMessage,
     ) -> Result<T, PrepareError> {
         let (reply, answer) = oneshot::channel();
-        self.words.blocking_send(PolicyReport(word(reply))).map_err(|_| PrepareError::Gone)?;
+        self.reports.blocking_send(PolicyReport(word(reply))).map_err(|_| PrepareError::Gone)?;
         answer.blocking_recv().map_err(|_| PrepareError::Gone)
     }
 

@@ -186,7 +186,7 @@ pub(super) struct PolicyThread {
     policy: PolicyName,
     shared: Arc<ThreadQueue>,
     budgets: QuestionBudgets,
-    words: mpsc::Sender<PolicyReport>,
+    reports: mpsc::Sender<PolicyReport>,
     loaded: BTreeMap<Arc<str>, LoadedPlugin>,
     /// The candidate of the shadow stage, until its first question as a canary.
     compared: Option<Arc<str>>,
@@ -263,14 +263,14 @@ impl PolicyThread {
         policy: PolicyName,
         shared: Arc<ThreadQueue>,
         budgets: QuestionBudgets,
-        words: mpsc::Sender<PolicyReport>,
+        reports: mpsc::Sender<PolicyReport>,
         scribe: Option<Scribe>,
     ) -> PolicyThread {
         PolicyThread {
             policy,
             shared,
             budgets,
-            words,
+            reports,
             loaded: BTreeMap::new(),
             compared: None,
             shadowed: None,
@@ -505,7 +505,7 @@ impl PolicyThread {
 
     fn tell(&self, word: PolicyMessage) {
         // Control receives until it ends, and then needs no message.
-        let _ = self.words.blocking_send(PolicyReport(word));
+        let _ = self.reports.blocking_send(PolicyReport(word));
     }
 }
 

@@ -22,10 +22,10 @@ pub(super) fn policies(
     settings: &GatewayConfig,
     core: &evenkeel_model::CoreSettings,
     gateway: &mut Gateway,
-    words: mpsc::Sender<evenkeel_policies::PolicyReport>,
+    reports: mpsc::Sender<evenkeel_policies::PolicyReport>,
     recorder: evenkeel_policies::PolicyRecorder,
 ) -> Result<(PolicyThreads, Firsts), RunError> {
-    let policies = PolicyThreads::new(evenkeel_policies::catalog_of(core), &core.limits, words);
+    let policies = PolicyThreads::new(evenkeel_policies::catalog_of(core), &core.limits, reports);
     let mut policies = policies.configured(settings).recorded_by(recorder);
     let mut firsts: Vec<(&PluginLocation, Vec<(Preparation, PluginSource)>)> = Vec::new();
     for set in &settings.sets {

@@ -124,7 +124,7 @@ impl SessionState {
                         }
                         self.switch_to(from);
                     }
-                    self.flow.came[packet.kind as usize] += 1;
+                    self.flow.received[packet.kind as usize] += 1;
                     let epoch = StreamEpoch(u64::from(self.switches));
                     self.continuity.withhold(epoch, &header, rate, now);
                     return None;
@@ -155,7 +155,7 @@ impl SessionState {
 
     /// Counts a packet of the leading hop of a merged pair.
     pub(crate) fn note_came(&mut self, kind: StreamKind) {
-        self.flow.came[kind as usize] += 1;
+        self.flow.received[kind as usize] += 1;
     }
 
     pub(crate) fn pass(
@@ -168,7 +168,7 @@ impl SessionState {
     ) -> Option<Packet> {
         // For a merged pair, all packets of the leading hop are counted by `note_came`.
         if self.hearing == Some(from) && self.pair.is_none() {
-            self.flow.came[packet.kind as usize] += 1;
+            self.flow.received[packet.kind as usize] += 1;
         }
         match self.continuity.pass(epoch, header, clock_rate(packet.kind), now) {
             Pass::Untouched => Some(packet),

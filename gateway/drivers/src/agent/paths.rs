@@ -34,12 +34,19 @@ const TELLINGS: u8 = 3;
 /// Probe pairs that may still be answered: those of one second.
 const PAIRS_MAX: usize = 32;
 
-pub(crate) type WorkerPath = (u16, NodeId);
+/// The path of a trunk's datagrams.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct TrunkPath {
+    /// The node at its end.
+    pub node: NodeId,
+    /// The worker whose socket sends.
+    pub worker: u16,
+}
 
 /// All paths that have carried long bundles.
 #[derive(Default)]
 pub(crate) struct Paths {
-    paths: BTreeMap<WorkerPath, PathMtu>,
+    paths: BTreeMap<TrunkPath, PathMtu>,
     asking: VecDeque<Asking>,
 }
 
@@ -65,24 +72,24 @@ struct MtuProbe {
 
 impl Paths {
     /// A long bundle was sent or received on this path.
-    pub(crate) fn used(&mut self, way: WorkerPath, draw: &mut dyn FnMut() -> u64, now: Instant) {
-        let path = self.paths.entry(way).or_insert_with(|| PathMtu::new(draw(), now));
-        path.used_until = now + USED_FOR;
+    pub(crate) fn used(&mut self, path: TrunkPath, draw: &mut dyn FnMut() -> u64, now: Instant) {
+        let mtu = self.paths.entry(path).or_insert_with(|| PathMtu::new(draw(), now));
+        mtu.used_until = now + USED_FOR;
     }
 
     pub(crate) fn forget(&mut self, node: NodeId) {
-        self.paths.retain(|(_, at), _| *at != node);
+        self.paths.retain(|path, _| path.node != node);
         self.asking.retain(|asking| asking.node != node);
     }
 
     pub(crate) fn look(&mut self, now: Instant) {
-        for (&way, path) in &mut self.paths {
-            if let Some((size, nonce)) = path.try_size(now) {
+        for (&path, mtu) in &mut self.paths {
+            if let Some((size, nonce)) = mtu.try_size(now) {
                 let long = BUNDLE_SIZES[size] - PATH_LEN_MIN as u16;
-                self.asking.push_back(path.ask(way, nonce, long));
-                self.asking.push_back(path.ask(way, nonce.wrapping_add(1), 0));
+                self.asking.push_back(mtu.ask(path, nonce, long));
+                self.asking.push_back(mtu.ask(path, nonce.wrapping_add(1), 0));
             } else {
-                self.asking.extend(path.tell(way));
+                self.asking.extend(mtu.tell(path));
             }
         }
     }
@@ -98,11 +105,11 @@ impl Paths {
         nonce: u64,
         now: Instant,
     ) -> Option<(u16, u16)> {
-        let mut ways = self.paths.iter_mut().filter(|((_, at), _)| *at == node);
-        let (way, path) =
-            ways.find_map(|(&way, path)| path.answered(nonce, now).then_some((way, path)))?;
-        self.asking.extend(path.tell(way));
-        Some((way.0, BUNDLE_SIZES[path.size]))
+        let mut paths = self.paths.iter_mut().filter(|(path, _)| path.node == node);
+        let (path, mtu) =
+            paths.find_map(|(&path, mtu)| mtu.answered(nonce, now).then_some((path, mtu)))?;
+        self.asking.extend(mtu.tell(path));
+        Some((path.worker, BUNDLE_SIZES[mtu.size]))
     }
 }
 
@@ -137,16 +144,16 @@ impl PathMtu {
         nonce
     }
 
-    fn ask(&self, (worker, node): WorkerPath, nonce: u64, padding: u16) -> Asking {
+    fn ask(&self, path: TrunkPath, nonce: u64, padding: u16) -> Asking {
         let question = TrunkQuestion::Path { bundle_max: BUNDLE_SIZES[self.size], padding };
-        Asking { node, worker, question, nonce }
+        Asking { node: path.node, worker: path.worker, question, nonce }
     }
 
     /// An announcement of the size, if one is left. The answer of the node is ignored.
-    fn tell(&mut self, way: WorkerPath) -> Option<Asking> {
+    fn tell(&mut self, path: TrunkPath) -> Option<Asking> {
         self.tellings = self.tellings.checked_sub(1)?;
         let nonce = self.next_nonce();
-        Some(self.ask(way, nonce, 0))
+        Some(self.ask(path, nonce, 0))
     }
 
     /// Returns true if the size changed.

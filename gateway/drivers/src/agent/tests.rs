@@ -98,7 +98,7 @@ fn message_is_filled_per_node_and_worker() {
     let (mut keeps, mut tags) = (kept(&mut leases, start + REFRESH_EVERY), Vec::new());
     keeps.extend(kept(&mut leases, start + REFRESH_EVERY + GATHER));
     assert_eq!(keeps.len(), 8, "two for each worker and node");
-    for LeaseRefresh { path: (node, worker), nonce, tags: named } in keeps {
+    for LeaseRefresh { path: TrunkPath { node, worker }, nonce, tags: named } in keeps {
         assert!(named.len() <= KEEP_MAX);
         assert_eq!(leases.by_nonce(nonce).unwrap().tag, named[0]);
         for tag in named {
@@ -180,7 +180,7 @@ fn refreshing_all(sessions: u64, now: Instant) -> Leases {
 
 /// Nodes and numbers of leases.
 fn sizes(keeps: &[LeaseRefresh]) -> Vec<(u32, usize)> {
-    let mut sizes: Vec<_> = keeps.iter().map(|keep| (keep.path.0.0, keep.tags.len())).collect();
+    let mut sizes: Vec<_> = keeps.iter().map(|keep| (keep.path.node.0, keep.tags.len())).collect();
     sizes.sort_unstable();
     sizes
 }
@@ -205,7 +205,7 @@ fn refresh_of_all_is_repeated_until_answered() {
 fn answered_refresh_of_all_is_not_repeated() {
     let now = Instant::now();
     let mut leases = refreshing_all(6, now);
-    for LeaseRefresh { path: (node, _), nonce, .. } in kept(&mut leases, now) {
+    for LeaseRefresh { path: TrunkPath { node, .. }, nonce, .. } in kept(&mut leases, now) {
         leases.refreshed(node, nonce, &[], now);
     }
     let until_round = (1..140).map(|turn| turn * ASK_AGAIN);
@@ -236,7 +236,7 @@ fn late_answer_for_an_ended_lease_changes_nothing() {
     leases.refreshed(NodeId(0), keeps[0].nonce, &[Tag(200)], now);
     let again = kept(&mut leases, now + ASK_AGAIN);
     assert_eq!(sizes(&again), [(0, 5), (1, 6)], "the rest is asked again");
-    let of_rest = again.iter().find(|keep| keep.path.0 == NodeId(0)).unwrap().nonce;
+    let of_rest = again.iter().find(|keep| keep.path.node == NodeId(0)).unwrap().nonce;
     leases.refreshed(NodeId(0), of_rest, &[], now);
     assert_eq!(sizes(&kept(&mut leases, now + 3 * ASK_AGAIN)), [(1, 6)]);
 }

@@ -62,7 +62,7 @@ pub(super) struct OutgoingStream {
     pub(super) clock_rate: u32,
     /// Time of the last packet that passed.
     #[serde(with = "instant")]
-    pub(super) heard: Instant,
+    pub(super) last_packet_at: Instant,
     pub(super) present: Mapping,
     previous: Option<Mapping>,
     pub(super) reports: Reports,
@@ -162,7 +162,7 @@ impl OutgoingStream {
             ssrc,
             payload_type: header.payload_type,
             clock_rate,
-            heard: now,
+            last_packet_at: now,
             present: Mapping {
                 epoch,
                 earlier: None,
@@ -295,7 +295,7 @@ impl OutgoingStream {
     ) -> Pass {
         let silence = SilenceSpan {
             since_frame: self.ticks_since(self.latest_at, now),
-            since_packet: self.ticks_since(self.heard, now),
+            since_packet: self.ticks_since(self.last_packet_at, now),
             lead: ticks(lead, self.clock_rate),
         };
         let leap = self.pace.leap(silence, self.clock_rate);
@@ -366,7 +366,7 @@ impl OutgoingStream {
         if ahead > 0 {
             self.withheld = Some((sequence, place));
         }
-        self.heard = now;
+        self.last_packet_at = now;
         Some((self.highest as u16, place))
     }
 
@@ -504,7 +504,7 @@ impl OutgoingStream {
 
     /// Returns whether the source was active when its hop ended at `since`.
     pub(super) fn spoke_until(&self, since: Instant) -> bool {
-        self.heard + self.usually_within() + EVIDENCE_WITHIN >= since
+        self.last_packet_at + self.usually_within() + EVIDENCE_WITHIN >= since
     }
 
     /// Returns whether the source paused before the hop ended, or while a hop left as planned still
@@ -524,7 +524,7 @@ impl OutgoingStream {
     }
 
     fn count(&mut self, header: &rtp::RtpHeader, now: Instant) {
-        self.heard = now;
+        self.last_packet_at = now;
         self.reports.packets = self.reports.packets.wrapping_add(1);
         self.reports.octets = self.reports.octets.wrapping_add(header.payload_len() as u32);
     }

@@ -22,7 +22,7 @@ fn packet(ssrc: u32, sequence: u16, payload: u8) -> Vec<u8> {
 
 fn take_as(
     merge: &mut Merge,
-    way: MergePath,
+    path: MergePath,
     ssrc: u32,
     sequence: u16,
     payload: u8,
@@ -31,24 +31,24 @@ fn take_as(
         *merge = handed_over(merge);
     }
     let packet = packet(ssrc, sequence, payload);
-    merge.take(way, &rtp::RtpHeader::parse(&packet).unwrap(), &packet)
+    merge.take(path, &rtp::RtpHeader::parse(&packet).unwrap(), &packet)
 }
 
 /// Takes a packet of this payload type and SSRC.
 fn take_of(
     merge: &mut Merge,
-    way: MergePath,
+    path: MergePath,
     of: (u8, u32),
     sequence: u16,
     payload: u8,
 ) -> MergeOutcome {
     let mut packet = packet(of.1, sequence, payload);
     packet[1] = of.0;
-    merge.take(way, &rtp::RtpHeader::parse(&packet).unwrap(), &packet)
+    merge.take(path, &rtp::RtpHeader::parse(&packet).unwrap(), &packet)
 }
 
-fn take(merge: &mut Merge, way: MergePath, sequence: u16) -> MergeOutcome {
-    take_as(merge, way, 7, sequence, sequence as u8)
+fn take(merge: &mut Merge, path: MergePath, sequence: u16) -> MergeOutcome {
+    take_as(merge, path, 7, sequence, sequence as u8)
 }
 
 /// Creates a merge with two paths proved to deliver copies, up to this number.
@@ -295,7 +295,7 @@ fn memory_of_a_forgotten_stream_is_reused() {
 fn fuzz_merge() {
     // Per packet: path and change of paths, payload type, SSRC, payload, sequence number.
     let copies =
-        (0..40_u8).flat_map(|number| [1, 0x81].map(|way| [way, 111, 7, number, 0, number]));
+        (0..40_u8).flat_map(|number| [1, 0x81].map(|path| [path, 111, 7, number, 0, number]));
     let corpus = Corpus::of("merge").with(copies.flatten().collect::<Vec<_>>());
     corpus.check(|bytes| {
         let mut merge = Merge::new(MergePath::A);
@@ -305,9 +305,9 @@ fn fuzz_merge() {
                 2 => merge.replace(),
                 _ => {}
             }
-            let way = if act & 0x80 == 0 { MergePath::A } else { MergePath::B };
+            let path = if act & 0x80 == 0 { MergePath::A } else { MergePath::B };
             let sequence = u16::from_be_bytes([*high, *low]);
-            take_of(&mut merge, way, (*payload_type, u32::from(*ssrc)), sequence, *payload);
+            take_of(&mut merge, path, (*payload_type, u32::from(*ssrc)), sequence, *payload);
             assert!(merge.streams.len() <= STREAMS_MAX);
         }
     });

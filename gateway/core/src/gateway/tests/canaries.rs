@@ -71,7 +71,7 @@ fn forwarding_node_survives_lost_canaries() {
     let hears = Some(world.hop(A));
     world.turn_gray(A, true);
     for _ in 0..50 {
-        let flow = FlowCounts { sent: [5, 0], came: [5, 0], hears, ..FlowCounts::default() };
+        let flow = FlowCounts { sent: [5, 0], received: [5, 0], hears, ..FlowCounts::default() };
         world.gateway.handle_flow(session, &flow, world.now);
         world.pass(ms(100));
     }

@@ -47,12 +47,12 @@ impl Lossy {
                 let uplink = self.uplink.get(session).copied().unwrap_or(0);
                 let loss = self.loss.get(&node).copied().unwrap_or(1) + uplink;
                 let lost = (0..5).filter(|_| self.rng.u32(0..100) < loss).count() as u32;
-                let came = [5 - lost, 0];
+                let received = [5 - lost, 0];
                 let (expected, lost) = (5 + gap, lost + gap);
                 let sent = [5, 0];
                 let flow = FlowCounts {
                     sent,
-                    came,
+                    received,
                     hears,
                     expected,
                     lost,

@@ -16,7 +16,7 @@ struct Talk {
     sessions: Vec<SessionId>,
     /// Packets that each session sends and receives in 100 ms.
     sent: Vec<[u32; 2]>,
-    came: Vec<[u32; 2]>,
+    received: Vec<[u32; 2]>,
     /// The hop that the sessions receive from, if not the first.
     hears: Option<NodeId>,
 }
@@ -32,7 +32,7 @@ impl Talk {
         world.outputs.clear();
         let each = vec![VOICE; sessions.len()];
         let hears = None;
-        let mut talk = Talk { world, sent: each.clone(), came: each, sessions, hears };
+        let mut talk = Talk { world, sent: each.clone(), received: each, sessions, hears };
         talk.goes_on(3_000);
         assert_eq!(talk.world.moves(), []);
         talk
@@ -43,7 +43,7 @@ impl Talk {
         for (at, &session) in self.sessions.iter().enumerate() {
             let flow = FlowCounts {
                 sent: self.sent[at],
-                came: self.came[at],
+                received: self.received[at],
                 hears,
                 ..FlowCounts::default()
             };
@@ -81,7 +81,7 @@ fn lost_flow_moves_room_within_two_seconds() {
     for sessions in [2, 3, 40] {
         let mut talk = Talk::of(sessions);
         talk.world.open("other");
-        talk.came[1] = NOTHING;
+        talk.received[1] = NOTHING;
         let after = talk.moves_after().expect("the room moves");
         assert!((700..=1_500).contains(&after), "{after}");
         assert_eq!(talk.world.moves(), [A_TO_B], "and no other room does");
@@ -102,7 +102,7 @@ fn lost_flow_moves_room_within_two_seconds() {
 #[test]
 fn closed_silent_session_is_not_watched() {
     let mut talk = Talk::of(2);
-    talk.came[1] = NOTHING;
+    talk.received[1] = NOTHING;
     talk.goes_on(300);
     assert_eq!(talk.world.gateway.quality.silent.len(), 1);
     let (session, now) = (talk.sessions[1], talk.world.now);
@@ -113,7 +113,7 @@ fn closed_silent_session_is_not_watched() {
 #[test]
 fn lone_session_without_echo_moves_room() {
     let mut talk = Talk::of(1);
-    talk.came[0] = NOTHING;
+    talk.received[0] = NOTHING;
     assert!(talk.moves_after().is_some_and(|after| after <= 1_500));
 }
 
@@ -122,7 +122,7 @@ fn silent_listener_detects_lost_flow() {
     let mut talk = Talk::of(2);
     talk.sent[1] = NOTHING;
     talk.goes_on(3_000);
-    talk.came[1] = NOTHING;
+    talk.received[1] = NOTHING;
     assert!(talk.moves_after().is_some_and(|after| after <= 1_500));
 }
 
@@ -132,11 +132,11 @@ fn silence_of_all_senders_is_no_lost_flow() {
     for rest in [[0, 0], [1, 0]] {
         let mut talk = Talk::of(3);
         // Only the first session sends from now on.
-        (talk.sent[1], talk.sent[2], talk.came[0]) = (NOTHING, NOTHING, NOTHING);
+        (talk.sent[1], talk.sent[2], talk.received[0]) = (NOTHING, NOTHING, NOTHING);
         talk.goes_on(2_000);
         for step in 0..50_u32 {
             let sent = if step.is_multiple_of(4) { rest } else { NOTHING };
-            (talk.sent[0], talk.came[1], talk.came[2]) = (sent, sent, sent);
+            (talk.sent[0], talk.received[1], talk.received[2]) = (sent, sent, sent);
             talk.goes_on(100);
         }
         assert_eq!(talk.world.moves(), []);
@@ -148,21 +148,21 @@ fn camera_does_not_mark_muted_audio_lost() {
     let mut talk = Talk::of(2);
     talk.sent[0] = [5, 30];
     talk.goes_on(2_000);
-    (talk.sent[0], talk.came[1]) = (VIDEO, NOTHING);
+    (talk.sent[0], talk.received[1]) = (VIDEO, NOTHING);
     assert_eq!(talk.moves_after(), None, "the other never heard the video");
 }
 
 #[test]
 fn one_of_two_speakers_may_stop() {
     let mut talk = Talk::of(3);
-    (talk.sent[0], talk.came[2]) = (NOTHING, NOTHING);
+    (talk.sent[0], talk.received[2]) = (NOTHING, NOTHING);
     assert_eq!(talk.moves_after(), None);
 }
 
 #[test]
 fn client_silent_both_ways_is_on_hold() {
     let mut talk = Talk::of(3);
-    (talk.sent[1], talk.came[1]) = (NOTHING, NOTHING);
+    (talk.sent[1], talk.received[1]) = (NOTHING, NOTHING);
     assert_eq!(talk.moves_after(), None);
 }
 
@@ -171,8 +171,8 @@ fn publisher_without_listeners_is_fine() {
     let mut talk = Talk::of(2);
     let listener = talk.sessions.pop().unwrap();
     talk.world.close(listener);
-    talk.came[0] = NOTHING;
-    talk.came.pop();
+    talk.received[0] = NOTHING;
+    talk.received.pop();
     assert_eq!(
         talk.moves_after(),
         None,
@@ -183,7 +183,7 @@ fn publisher_without_listeners_is_fine() {
 #[test]
 fn session_without_media_loses_nothing() {
     let mut talk = Talk::of(2);
-    talk.came = vec![NOTHING; 2];
+    talk.received = vec![NOTHING; 2];
     talk.moves_after();
     talk.world.outputs.clear();
     assert_eq!(talk.moves_after(), None, "subscribed to nobody");
@@ -198,7 +198,7 @@ fn late_or_lost_packets_are_no_lost_flow() {
         let some = |rng: &mut fastrand::Rng| {
             [(0..rng.u32(0..=10)).filter(|_| rng.u8(0..3) > 0).count() as u32, 0]
         };
-        talk.came = vec![some(&mut rng), some(&mut rng)];
+        talk.received = vec![some(&mut rng), some(&mut rng)];
         talk.goes_on(100);
     }
     assert_eq!(talk.world.moves(), []);
@@ -208,7 +208,7 @@ fn late_or_lost_packets_are_no_lost_flow() {
 fn mute_node_has_its_own_witnesses() {
     let mut talk = Talk::of(2);
     talk.world.hush(A);
-    talk.came = vec![NOTHING; 2];
+    talk.received = vec![NOTHING; 2];
     talk.moves_after();
     assert!(!talk.world.events().any(|e| matches!(e, CoreEvent::HopRemoved { .. })));
 }
@@ -216,13 +216,13 @@ fn mute_node_has_its_own_witnesses() {
 #[test]
 fn our_own_stall_is_no_lost_flow() {
     let mut talk = Talk::of(2);
-    talk.came[1] = NOTHING;
+    talk.received[1] = NOTHING;
     talk.goes_on(100);
     // A worker was delayed by 900 ms and reported nothing meanwhile.
     talk.world.now += ms(900);
     talk.world.stamp(ms(900));
     talk.world.pass(ms(100));
-    talk.came[1] = VOICE;
+    talk.received[1] = VOICE;
     talk.goes_on(1_000);
     assert_eq!(talk.world.moves(), []);
 }
@@ -230,14 +230,14 @@ fn our_own_stall_is_no_lost_flow() {
 #[test]
 fn unmended_lost_flow_moves_room_once() {
     let mut talk = Talk::of(2);
-    talk.came[1] = NOTHING;
+    talk.received[1] = NOTHING;
     assert!(talk.moves_after().is_some());
     for _ in 0..20 {
         assert_eq!(talk.moves_after(), None, "its client has paused");
         // The session sends for a moment.
-        talk.came[1] = VOICE;
+        talk.received[1] = VOICE;
         talk.goes_on(2_000);
-        talk.came[1] = NOTHING;
+        talk.received[1] = NOTHING;
     }
 }
 
@@ -246,9 +246,9 @@ fn general_flow_loss_moves_3_times_a_minute() {
     let mut talk = Talk::of(2);
     let mut moves = 0;
     for _ in 0..5 {
-        talk.came[1] = VOICE;
+        talk.received[1] = VOICE;
         talk.goes_on(9_000);
-        talk.came[1] = NOTHING;
+        talk.received[1] = NOTHING;
         moves += usize::from(talk.moves_after().is_some());
     }
     assert_eq!(moves, 3);
@@ -274,7 +274,7 @@ fn hitless_clients_may_hear_either_hop() {
 #[test]
 fn flow_lost_at_second_hop_removes_it() {
     let mut talk = heard_by_the_second();
-    talk.came[1] = NOTHING;
+    talk.received[1] = NOTHING;
     talk.goes_on(1_500);
     let struck = |e: &CoreEvent| match e {
         CoreEvent::HopRemoved { hop, why: Strike::FlowLost, .. } => Some(hop.node),
@@ -294,7 +294,7 @@ fn flow_lost_at_both_hops_accuses_neither() {
         talk.world.pass(ms(100));
         for &session in &talk.sessions {
             let flow = FlowCounts {
-                came: VOICE,
+                received: VOICE,
                 sent: VOICE,
                 hears,
                 expected: 5,

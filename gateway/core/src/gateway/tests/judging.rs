@@ -20,7 +20,7 @@ struct Cohorts {
 fn well() -> (Measures, FlowCounts) {
     let mut measures = Measures::default();
     measures.set(Metric::LossUp, 1_000).set(Metric::LossDown, 2_000).set(Metric::RFactor, 8_500);
-    let flow = FlowCounts { sent: [5, 0], came: [5, 0], expected: 5, ..FlowCounts::default() };
+    let flow = FlowCounts { sent: [5, 0], received: [5, 0], expected: 5, ..FlowCounts::default() };
     (measures, flow)
 }
 
@@ -88,7 +88,7 @@ fn but(harm: impl Fn(&mut Measures, &mut FlowCounts)) -> impl Fn(bool) -> (Measu
 
 #[test]
 fn silence_in_the_canary_is_a_gap() {
-    let silent = but(|_, flow| (flow.came, flow.expected) = ([0; 2], 0));
+    let silent = but(|_, flow| (flow.received, flow.expected) = ([0; 2], 0));
     assert_eq!(Cohorts::start().judged(silent), [Figure::Gap]);
 }
 
@@ -96,7 +96,7 @@ fn silence_in_the_canary_is_a_gap() {
 fn short_silences_are_no_gap() {
     let mut cohorts = Cohorts::start();
     for _ in 0..3 {
-        cohorts.looks(3, but(|_, flow| (flow.came, flow.expected) = ([0; 2], 0)));
+        cohorts.looks(3, but(|_, flow| (flow.received, flow.expected) = ([0; 2], 0)));
         cohorts.looks(15, |_| well());
     }
     assert_eq!(cohorts.found(), []);
@@ -126,7 +126,7 @@ fn measured_or_reported_loss_is_found() {
 fn sequence_gaps_are_loss_before_any_report() {
     let lossy = |lost| {
         but(move |_, flow| {
-            (flow.expected, flow.came, flow.lost) = (25, [25 - lost, 0], lost);
+            (flow.expected, flow.received, flow.lost) = (25, [25 - lost, 0], lost);
         })
     };
     assert_eq!(Cohorts::start().judged(lossy(2)), [Figure::Loss], "8 %");

@@ -183,7 +183,7 @@ impl WorkerSession {
             (Some(kind), Some(pair)) => {
                 let taken = pair.take(from, header, packet);
                 // The leading hop delivers, even if the other copy arrived first.
-                state.flow.came[kind as usize] += u32::from(leads);
+                state.flow.received[kind as usize] += u32::from(leads);
                 taken
             }
             _ => MergeOutcome::First,
@@ -320,7 +320,7 @@ impl WorkerSession {
             .map(|(kind, payload)| (kind, payload.clock_rate));
         let state = self.state();
         if let Some((kind, _)) = declared {
-            state.flow.came[kind as usize] += 1;
+            state.flow.received[kind as usize] += 1;
         }
         let epoch = state.epoch();
         let Some(Withheld { ssrc, after, ahead }) =
@@ -403,7 +403,7 @@ impl WorkerSession {
         let state = self.state();
         // `merge_to_client` counts merged packets.
         if state.current_hop == Some(from) && state.pair.is_none() {
-            state.flow.came[kind as usize] += 1;
+            state.flow.received[kind as usize] += 1;
         }
         let rewrite = match state.continuity.pass(epoch, header, clock_rate, cx.now) {
             Pass::Untouched => None,

@@ -239,7 +239,7 @@ fn summary_counts_packets_between_client_and_node() {
     let told = |bench: &mut Bench| bench.session.summary(bench.start).unwrap().flow;
     let flow = FlowCounts {
         sent: [0, 4],
-        came: [0, 3],
+        received: [0, 3],
         hears: Some(hop(1)),
         expected: 5,
         lost: 2,
@@ -282,7 +282,7 @@ fn flow_counts_start_anew_with_each_hop() {
     // The hop continues its numbering: packets sent while no session received are not lost.
     bench.at(40, |session, cx| session.handle_node_packet(hop(1), &packet(9), cx));
     bench.at(40, |session, cx| session.handle_node_packet(hop(0), &half_lost(), cx));
-    let flow = FlowCounts { came: [0, 1], hears: Some(hop(1)), ..FlowCounts::default() };
+    let flow = FlowCounts { received: [0, 1], hears: Some(hop(1)), ..FlowCounts::default() };
     assert_eq!(bench.session.summary(bench.start).unwrap().flow, flow);
     bench.at(60, |session, cx| session.handle_node_packet(hop(1), &half_lost(), cx));
     let flow = bench.session.summary(bench.start).unwrap().flow;

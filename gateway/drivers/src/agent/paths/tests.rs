@@ -1,7 +1,7 @@
 use super::*;
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-const WAY: WorkerPath = (3, NodeId(7));
+const PATH: TrunkPath = TrunkPath { node: NodeId(7), worker: 3 };
 
 /// A path with constant long bundles, and its true limit.
 struct World {
@@ -22,7 +22,7 @@ impl World {
     fn go_on(&mut self, looks: u32) {
         for _ in 0..looks {
             self.now += LOOK_EVERY;
-            self.paths.used(WAY, &mut || u64::MAX - 4, self.now);
+            self.paths.used(PATH, &mut || u64::MAX - 4, self.now);
             self.paths.look(self.now);
             self.answer();
         }
@@ -30,7 +30,7 @@ impl World {
 
     fn answer(&mut self) {
         while let Some(Asking { node, worker, question, nonce }) = self.paths.due() {
-            assert_eq!((worker, node), WAY);
+            assert_eq!(TrunkPath { node, worker }, PATH);
             let TrunkQuestion::Path { bundle_max, padding } = question else { panic!() };
             if self.answers && PATH_LEN_MIN + usize::from(padding) <= self.carries {
                 self.sizes.1 = bundle_max;
@@ -100,11 +100,11 @@ fn reordered_long_answer_is_no_loss() {
     let mut world = World::new(1_400);
     for _ in 0..100 {
         world.now += LOOK_EVERY;
-        world.paths.used(WAY, &mut || 5, world.now);
+        world.paths.used(PATH, &mut || 5, world.now);
         world.paths.look(world.now);
         let pair: Vec<u64> = std::iter::from_fn(|| Some(world.paths.due()?.nonce)).collect();
         for nonce in pair.into_iter().rev() {
-            assert_eq!(world.paths.answered(WAY.1, nonce, world.now), None);
+            assert_eq!(world.paths.answered(PATH.node, nonce, world.now), None);
         }
     }
 }
@@ -120,10 +120,10 @@ fn silent_node_is_not_judged() {
 #[test]
 fn duplicate_answer_counts_once() {
     let mut world = World::new(1_400);
-    world.paths.used(WAY, &mut || 5, world.now);
+    world.paths.used(PATH, &mut || 5, world.now);
     world.paths.look(world.now);
     for _ in 0..3 {
-        assert_eq!(world.paths.answered(WAY.1, 6, world.now), None);
+        assert_eq!(world.paths.answered(PATH.node, 6, world.now), None);
     }
 }
 

@@ -243,7 +243,7 @@ fn packets_shed_from_the_twin_are_not_reported() {
         assert!(!scene.passes(0, (VOICE, 7), number));
     }
     assert_eq!(scene.bench.session.state().current_hop, Some(hop(0)));
-    assert_eq!(scene.bench.session.state().flow.came[StreamKind::Audio as usize], 10);
+    assert_eq!(scene.bench.session.state().flow.received[StreamKind::Audio as usize], 10);
     let run = scene.bench.session.state().shed.map(|(run, _)| (run.first, run.packets));
     assert_eq!(run, Some((1, 10)), "each number once");
     assert_eq!(scene.totals(400).switches, 0);
