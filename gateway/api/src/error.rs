@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use evenkeel_control::{AgentError, ControlError, NodeNames, NodeOrder, NotReloaded};
 use evenkeel_core::Impossible;
@@ -121,7 +121,7 @@ impl IntoResponse for ApiError {
         let headers = [(header::CONTENT_TYPE, json)];
         let mut response = (self.status(), headers, self.body()).into_response();
         if let Some(wait) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds(wait));
+            note_retry(response.headers_mut(), wait);
         }
         if self.code == ApiErrorCode::Unauthorized {
             let bearer = HeaderValue::from_static("Bearer");
@@ -131,9 +131,13 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Whole seconds, rounded up (RFC 9110, section 10.2.3).
-pub(super) fn seconds(wait: Duration) -> HeaderValue {
-    HeaderValue::from(wait.as_secs_f64().ceil() as u64)
+/// Adds the time after which a request may be repeated: whole seconds, rounded up (RFC 9110, section 10.2.3). At once is
+/// at the next process, which accepts other connections.
+pub(super) fn note_retry(headers: &mut HeaderMap, wait: Duration) {
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
+    if wait.is_zero() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 pub(super) fn no_policy(name: &str) -> ApiError {

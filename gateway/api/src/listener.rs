@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
@@ -112,9 +111,7 @@ pub(super) async fn pass(
     let _answering = answering.try_read();
     match passed {
         Ok(Gate::Open) => next.run(request).await,
-        Ok(Gate::Paused | Gate::Left) | Err(_) => {
-            ([(header::CONNECTION, "close")], replaced()).into_response()
-        }
+        Ok(Gate::Paused | Gate::Left) | Err(_) => replaced().into_response(),
     }
 }
 

@@ -25,7 +25,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
-use super::error::{ApiError, ApiErrorCode, seconds};
+use super::error::{ApiError, ApiErrorCode, note_retry};
 use super::events;
 use super::object::object;
 use super::request::{Share, strict};
@@ -182,7 +182,7 @@ fn response(answer: StoredAnswer) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, [(header::CONTENT_TYPE, json)], answer.body).into_response();
     if let Some(wait) = answer.retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds(wait));
+        note_retry(response.headers_mut(), wait);
     }
     response
 }

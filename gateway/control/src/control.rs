@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{GatewayConfig, NodeConfig};
@@ -62,6 +63,8 @@ pub(crate) struct Lifetime {
     /// The core has closed all sessions.
     pub(crate) core_finished: bool,
     pub(crate) finished: bool,
+    /// Shared with [`Handle`](crate::Handle).
+    pub(crate) is_replaced: Arc<AtomicBool>,
 }
 
 impl Control {
@@ -524,10 +527,10 @@ impl Control {
         }
         for (id, listed) in (0..).map(NodeId).zip(&mut self.nodes.nodes) {
             let Some(listed) = listed else { continue };
-            let removed = steps.removed.contains(&id);
-            listed.leaves |= removed;
+            let is_removed = steps.removed.contains(&id);
+            listed.leaves |= is_removed;
             // Nodes that are being removed already get the deadline too.
-            if removed || listed.leaves && within.is_some() {
+            if is_removed || listed.leaves && within.is_some() {
                 change.removed.push(Arc::clone(&listed.node.name));
                 let _ = self
                     .gateway

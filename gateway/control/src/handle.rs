@@ -111,6 +111,9 @@ requests! {
         records_sent() = RecordsSent -> Option<u64>;
         /// Continues a suspended gateway, or one that began suspended.
         resume() = Resume -> ();
+        /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere. Requests that wait, and
+        /// later ones, fail with [`ControlError::Replaced`].
+        release() = Release -> ();
         /// Ends this gateway after another one took over its sessions, without closing them at nodes.
         abandon() = Abandon -> ();
     }
@@ -136,8 +139,6 @@ requests! {
         stop_policy(policy: PolicyName) = Stop -> ();
     }
     other {
-        /// Ends a suspended gateway.
-        Release(ControlReply<()>),
         /// Opens a session.
         Offer(Box<OfferedSession>, ControlReply<Result<SessionAnswer, ControlError>>),
         /// Lists the next live sessions.
@@ -215,8 +216,8 @@ pub struct Handle {
     pub tokens_refused: Arc<TokensRefused>,
     /// Keys of the API, with their answers.
     pub idempotency_keys: Arc<IdempotencyKeys>,
-    /// Another process executes the requests that control leaves.
-    is_replaced: Arc<AtomicBool>,
+    /// Another process serves; dropped requests fail with [`ControlError::Replaced`].
+    pub is_replaced: Arc<AtomicBool>,
 }
 
 /// Counts requests over TCP that were refused for their token.
@@ -260,12 +261,12 @@ impl Handle {
         request: impl FnOnce(ControlReply<T>) -> ControlRequest,
     ) -> Result<T, ControlError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.map_err(|_| self.left())?;
-        answer.await.map_err(|_| self.left())
+        self.requests.send(request(reply)).await.map_err(|_| self.unanswered())?;
+        answer.await.map_err(|_| self.unanswered())
     }
 
     /// The error of a request that control dropped.
-    fn left(&self) -> ControlError {
+    fn unanswered(&self) -> ControlError {
         match self.is_replaced.load(Ordering::Acquire) {
             true => ControlError::Replaced,
             false => ControlError::Unavailable,
@@ -388,13 +389,6 @@ impl Handle {
         Ok(suspended)
     }
 
-    /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere. Requests that wait, and
-    /// later ones, fail with [`ControlError::Replaced`].
-    pub async fn release(&self) -> Result<(), ControlError> {
-        self.is_replaced.store(true, Ordering::Release);
-        self.ask(ControlRequest::Release).await
-    }
-
     /// Stops the packets of a suspended gateway, and hands out the states that changed since the records: nothing is
     /// read or sent after the last part.
     pub async fn suspend_packets(&self) -> Result<LastStates, NotSuspended> {
@@ -459,6 +453,3 @@ impl Handle {
         self.events.subscribe()
     }
 }
-
-#[cfg(test)]
-mod tests;

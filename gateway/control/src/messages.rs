@@ -87,7 +87,7 @@ pub enum ControlError {
     NotReloaded(NotReloaded),
     /// The first policies are still being compiled; only they may decide.
     Starting,
-    /// Another process has the sessions since an upgrade, and this one executed nothing.
+    /// Another process serves since an upgrade. This one did not begin the request, or it may be repeated without harm.
     Replaced,
     /// Control is busy or gone.
     Unavailable,

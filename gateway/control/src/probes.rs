@@ -59,6 +59,15 @@ struct PendingOrder {
     reply: oneshot::Sender<Result<(), ControlError>>,
 }
 
+impl PendingOrder {
+    /// The agent may have executed it.
+    fn give_up(self, nodes: &NodeResources) {
+        let node = nodes.node_name(self.node);
+        // Fails only for a caller that has gone.
+        let _ = self.reply.send(Err(ControlError::Agent { node, why: AgentError::Silent }));
+    }
+}
+
 impl Probes {
     pub(crate) fn new(events: mpsc::Sender<ProbeEvent>, fencing: Arc<Fencing>) -> Probes {
         Probes {
@@ -218,10 +227,8 @@ impl Probes {
     /// Repeats or gives up pending orders; called with each watch.
     pub(crate) fn repeat_orders(&mut self, nodes: &NodeResources) {
         let clock = Clock::read();
-        for late in self.orders.extract_if(.., |pending| pending.until <= clock.now) {
-            let node = nodes.node_name(late.node);
-            let _ = late.reply.send(Err(ControlError::Agent { node, why: AgentError::Silent }));
-        }
+        let late = self.orders.extract_if(.., |pending| pending.until <= clock.now);
+        late.for_each(|pending| pending.give_up(nodes));
         let mut due = Vec::new();
         for pending in self.orders.iter_mut().filter(|pending| pending.again <= clock.now) {
             pending.again = clock.now + AGAIN;
@@ -232,6 +239,11 @@ impl Probes {
                 agent.order(&order.question(), nonce, clock);
             }
         }
+    }
+
+    /// Answers all pending orders as after their deadline.
+    pub(crate) fn give_up_orders(&mut self, nodes: &NodeResources) {
+        self.orders.drain(..).for_each(|pending| pending.give_up(nodes));
     }
 
     pub(crate) fn handle_order_answer(

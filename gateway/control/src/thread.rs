@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::GatewayConfig;
@@ -88,6 +89,8 @@ pub struct ControlParts {
     pub names: Arc<NodeNames>,
     /// Keys of the API, with their answers.
     pub idempotency_keys: Arc<IdempotencyKeys>,
+    /// Set when another process has replaced this one.
+    pub is_replaced: Arc<AtomicBool>,
     /// Counters of the QUIC endpoint.
     pub quic_counters: Option<Arc<quic::Counters>>,
     /// First revisions are being compiled.
@@ -147,6 +150,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             shutdown_replies: Vec::new(),
             core_finished: false,
             finished: false,
+            is_replaced: parts.is_replaced,
         },
     };
     for (id, equipment) in (0..).map(NodeId).zip(parts.equipment) {
@@ -183,7 +187,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
                 control.signalling.drivers.handle_ng(node, &ng, Clock::read());
             }
             Some(report) = policy_reports.recv() => {
-                control.policies.threads.handle_word(report, &mut control.gateway, Instant::now());
+                control.policies.threads.handle_report(report, &mut control.gateway, Instant::now());
             }
             Some(failed) = failed_starts.recv() => {
                 if control.signalling.start_hooks.is_under_way(failed) {
@@ -207,7 +211,11 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             control.serve_suspended(&mut requests).await;
             // Answers that came meanwhile are not late.
             while let Ok(report) = policy_reports.try_recv() {
-                control.policies.threads.handle_word(report, &mut control.gateway, Instant::now());
+                control.policies.threads.handle_report(
+                    report,
+                    &mut control.gateway,
+                    Instant::now(),
+                );
             }
         }
     }
@@ -494,7 +502,14 @@ impl Control {
             }
             // The sessions of a gateway that is not suspended belong to no other process.
             ControlRequest::Release(_) if !self.replication.is_suspended() => {}
-            ControlRequest::Release(done) | ControlRequest::Abandon(done) => {
+            ControlRequest::Release(done) => {
+                // Agents may have executed them.
+                self.probes.give_up_orders(&self.nodes);
+                self.lifetime.is_replaced.store(true, Ordering::Release);
+                self.release();
+                let _ = done.send(());
+            }
+            ControlRequest::Abandon(done) => {
                 self.release();
                 let _ = done.send(());
             }

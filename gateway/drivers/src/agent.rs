@@ -124,7 +124,7 @@ impl AgentDriver {
             }
             TrunkAnswer::Path { .. } => {
                 let changed = self.paths.answered(node, verified.nonce, clock.now);
-                changed.map(|(worker, size_max)| DriverAction::LimitBundles {
+                changed.map(|(TrunkPath { node, worker }, size_max)| DriverAction::LimitBundles {
                     worker,
                     node,
                     size_max,

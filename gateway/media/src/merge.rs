@@ -109,7 +109,7 @@ impl Merge {
         };
         self.taken += 1;
         let stream = &mut self.streams[place];
-        stream.last_packet = self.taken;
+        stream.last_position = self.taken;
         let may_pass = leads || stream.alike == Alike::Yes;
         let found = stream.take(bit(path), leads, header, packet);
         if leads && self.goes_by_another_name(place) {
@@ -151,7 +151,7 @@ impl Merge {
         let lead = bit(self.leads);
         let may_go = |stream: &MergedStream| leads || stream.paths & lead == 0;
         let streams = self.streams.iter_mut().enumerate().filter(|(_, stream)| may_go(stream));
-        let (place, oldest) = streams.min_by_key(|(_, stream)| stream.last_packet)?;
+        let (place, oldest) = streams.min_by_key(|(_, stream)| stream.last_position)?;
         oldest.become_another(header);
         Some(place)
     }
@@ -175,7 +175,7 @@ struct MergedStream {
     /// Payload type of the stream's first packet.
     payload_type: u8,
     /// Position of the stream's last packet among packets of all streams.
-    last_packet: u64,
+    last_position: u64,
     /// Paths that ever delivered the stream, one bit each.
     paths: u8,
     alike: Alike,
@@ -218,7 +218,7 @@ impl MergedStream {
         MergedStream {
             ssrc: header.ssrc,
             payload_type: header.payload_type,
-            last_packet: 0,
+            last_position: 0,
             paths: 0,
             alike: Alike::Unknown,
             led: 0,
@@ -239,9 +239,9 @@ impl MergedStream {
     }
 
     /// Discards the evidence about this path.
-    fn forget(&mut self, path: u8) {
-        self.slots.iter_mut().for_each(|slot| slot.paths &= !path);
-        self.paths &= !path;
+    fn forget(&mut self, path_bit: u8) {
+        self.slots.iter_mut().for_each(|slot| slot.paths &= !path_bit);
+        self.paths &= !path_bit;
         self.alike = Alike::Unknown;
         self.begin_judgement();
     }
@@ -253,7 +253,7 @@ impl MergedStream {
     /// Compares a packet. Returns `None` outside the window, or if nothing remains to be proved.
     fn take(
         &mut self,
-        path: u8,
+        path_bit: u8,
         leads: bool,
         header: &rtp::RtpHeader,
         packet: &[u8],
@@ -261,13 +261,13 @@ impl MergedStream {
         if self.alike == Alike::No && !leads {
             return None;
         }
-        self.paths |= path;
+        self.paths |= path_bit;
         let count = if leads { &mut self.led } else { &mut self.followed };
         *count = count.saturating_add(1);
         let may_pass = leads || self.alike == Alike::Yes;
         let found = self
             .slot(header.sequence, leads)
-            .map(|slot| slot.take(path, leads, may_pass, fingerprint(header, packet)));
+            .map(|slot| slot.take(path_bit, leads, may_pass, fingerprint(header, packet)));
         match found {
             Some(MergeMatch::Matches { .. }) => self.matched += 1,
             Some(MergeMatch::Conflicts) => self.conflicts += 1,
@@ -345,22 +345,26 @@ fn read_slots<'de, D: Deserializer<'de>>(
 }
 
 impl MergeSlot {
-    fn take(&mut self, path: u8, leads: bool, may_pass: bool, fingerprint: u32) -> MergeMatch {
-        if self.paths & path != 0 && self.fingerprint != fingerprint {
+    fn take(&mut self, path_bit: u8, leads: bool, may_pass: bool, fingerprint: u32) -> MergeMatch {
+        if self.paths & path_bit != 0 && self.fingerprint != fingerprint {
             // The source restarted under a used number.
             *self = MergeSlot { sequence: self.sequence, ..MergeSlot::default() };
         }
-        let others = self.paths & !path != 0;
+        let others = self.paths & !path_bit != 0;
         if others && self.fingerprint != fingerprint {
             if leads {
-                *self =
-                    MergeSlot { sequence: self.sequence, paths: path, passed: true, fingerprint };
+                *self = MergeSlot {
+                    sequence: self.sequence,
+                    paths: path_bit,
+                    passed: true,
+                    fingerprint,
+                };
             }
             return MergeMatch::Conflicts;
         }
-        let matches = others && self.paths & path == 0;
+        let matches = others && self.paths & path_bit == 0;
         let passes = may_pass && !self.passed;
-        self.paths |= path;
+        self.paths |= path_bit;
         self.fingerprint = fingerprint;
         self.passed |= passes;
         if matches { MergeMatch::Matches { passes } } else { MergeMatch::Alone { passes } }

@@ -227,7 +227,7 @@ struct SequenceRun {
     /// Extended number of the run's highest packet.
     highest: u64,
     /// Bit n is set if the number n below the highest arrived.
-    received: u128,
+    arrivals: u128,
     /// Timestamp of the last packet in order.
     timestamp: u32,
     /// Arrival of the last packet in order.
@@ -243,7 +243,7 @@ impl SequenceRun {
         // The run starts at one cycle, so that earlier packets have a number too.
         let first = 1 << 16 | u64::from(header.sequence);
         let timestamp = header.timestamp;
-        Self { first, highest: first, received: 1, timestamp, arrived: now, last_packet_at: now }
+        Self { first, highest: first, arrivals: 1, timestamp, arrived: now, last_packet_at: now }
     }
 
     fn expected(&self) -> u64 {
@@ -273,19 +273,19 @@ impl Reception {
         match ahead {
             1..=DROPOUT_MAX => {
                 run.highest += u64::from(ahead.unsigned_abs());
-                run.received =
-                    run.received.checked_shl(u32::from(ahead.unsigned_abs())).unwrap_or(0) | 1;
+                run.arrivals =
+                    run.arrivals.checked_shl(u32::from(ahead.unsigned_abs())).unwrap_or(0) | 1;
                 self.after_jump = None;
                 self.time(header.timestamp, now);
             }
             ..=0 if ahead >= -MISORDER_MAX => {
                 let behind = u32::from(ahead.unsigned_abs());
                 debug_assert!(behind < WINDOW);
-                if run.received >> behind & 1 == 1 {
+                if run.arrivals >> behind & 1 == 1 {
                     self.total.duplicates += 1;
                     return;
                 }
-                run.received |= 1 << behind;
+                run.arrivals |= 1 << behind;
                 run.first = run.first.min(run.highest - u64::from(behind));
                 self.total.reordered += 1;
             }
@@ -294,7 +294,7 @@ impl Reception {
                 *run = SequenceRun::new(header, now);
                 // The packet that caused the jump belongs to the new run.
                 run.first -= 1;
-                run.received |= 2;
+                run.arrivals |= 2;
                 self.after_jump = None;
             }
             _ => self.after_jump = Some(header.sequence.wrapping_add(1)),

@@ -294,8 +294,8 @@ impl PolicyThreads {
     }
 
     /// Handles a message of a policy's thread.
-    pub fn handle_word(&mut self, word: PolicyReport, gateway: &mut Gateway, now: Instant) {
-        match word.0 {
+    pub fn handle_report(&mut self, report: PolicyReport, gateway: &mut Gateway, now: Instant) {
+        match report.0 {
             PolicyMessage::Answered { ask, policy, result, call } => {
                 gateway.handle_answer(ask, result, now);
                 if let Some((revision, call)) = call {

@@ -340,10 +340,10 @@ impl Preparation {
 
     fn ask_core<T>(
         &self,
-        word: impl FnOnce(oneshot::Sender<T>) -> PolicyMessage,
+        message: impl FnOnce(oneshot::Sender<T>) -> PolicyMessage,
     ) -> Result<T, PrepareError> {
         let (reply, answer) = oneshot::channel();
-        self.reports.blocking_send(PolicyReport(word(reply))).map_err(|_| PrepareError::Gone)?;
+        self.reports.blocking_send(PolicyReport(message(reply))).map_err(|_| PrepareError::Gone)?;
         answer.blocking_recv().map_err(|_| PrepareError::Gone)
     }
 

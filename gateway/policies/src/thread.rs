@@ -422,7 +422,7 @@ impl PolicyThread {
         result: Result<RevisionAnswer, PluginFault>,
         call: Option<(Arc<str>, PolicyCallResult)>,
     ) {
-        self.tell(PolicyMessage::Answered { ask, policy: self.policy.clone(), result, call });
+        self.report(PolicyMessage::Answered { ask, policy: self.policy.clone(), result, call });
     }
 
     /// Compares the first answers of a revision, and later one in 1,024, with those of a fresh instance.
@@ -445,7 +445,7 @@ impl PolicyThread {
         }
         let count = |answers: u64| u32::try_from(answers).unwrap_or(u32::MAX);
         let answers = BreachCount { of: count(seen.1), worse: count(seen.0) };
-        self.tell(PolicyMessage::HiddenState {
+        self.report(PolicyMessage::HiddenState {
             policy: self.policy.clone(),
             revision,
             differs,
@@ -480,7 +480,7 @@ impl PolicyThread {
         let (seen, beyond_repair) =
             (loaded.policy.hidden_state(), loaded.policy.is_beyond_repair());
         let (policy, name) = (self.policy.clone(), Arc::clone(&revision));
-        self.tell(PolicyMessage::Compared { policy, revision: name, compared, beyond_repair });
+        self.report(PolicyMessage::Compared { policy, revision: name, compared, beyond_repair });
         if let Some(differs) = hides {
             self.send_hidden_state(revision, differs, seen);
         }
@@ -503,9 +503,9 @@ impl PolicyThread {
         }
     }
 
-    fn tell(&self, word: PolicyMessage) {
+    fn report(&self, message: PolicyMessage) {
         // Control receives until it ends, and then needs no message.
-        let _ = self.reports.blocking_send(PolicyReport(word));
+        let _ = self.reports.blocking_send(PolicyReport(message));
     }
 }
 

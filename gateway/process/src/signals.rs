@@ -13,8 +13,6 @@ pub struct PendingSignals {
 impl PendingSignals {
     /// Blocks the signals for the process and collects them.
     pub fn listen() -> std::io::Result<PendingSignals> {
-        // A SIGHUP that comes before reloads are followed must not end the process. The handler stays.
-        drop(signal(SignalKind::hangup())?);
         let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
         Ok(PendingSignals {
             terminate: signal(terminate)?,

@@ -39,7 +39,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const REPORTS_MAX: usize = 16_384;
 
 /// Queued answers of policies.
-const WORDS_MAX: usize = 1_024;
+const POLICY_REPORTS_MAX: usize = 1_024;
 
 /// Flow-table keys per session: RTP, RTCP, a user fragment, verified addresses.
 const KEYS_PER_SESSION: usize = 8;
@@ -224,14 +224,14 @@ fn assemble(
     let (fencing, refused_epochs) = Fencing::new(group);
     let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
-    let (words_in, words) = mpsc::channel(WORDS_MAX);
+    let (policy_reports_in, policy_reports) = mpsc::channel(POLICY_REPORTS_MAX);
     let (handle, requests) = Handle::new(Arc::new(NodeNames::of(core)));
     let told = handle.events();
 
     let recorder = PolicyRecorder::start(&settings.gateway.region, SystemTime::now())?;
     let started = Instant::now();
     let mut gateway = Gateway::new(core.clone(), started);
-    let (policies, firsts) = policies(settings, core, &mut gateway, words_in, recorder)?;
+    let (policies, firsts) = policies(settings, core, &mut gateway, policy_reports_in, recorder)?;
     if !suspended {
         policies.keep_facts();
     }
@@ -305,11 +305,12 @@ fn assemble(
         policies,
         requests,
         reports,
-        policy_reports: words,
+        policy_reports,
         events: handle.events.clone(),
         history,
         names: handle.names(),
         idempotency_keys: Arc::clone(&handle.idempotency_keys),
+        is_replaced: Arc::clone(&handle.is_replaced),
         quic_counters: quic_thread.as_ref().map(|quic| Arc::clone(&quic.counters)),
         started,
         awaits_policies: !firsts.is_empty(),

@@ -72,7 +72,7 @@ pub(super) struct ReloadTriggers {
 }
 
 impl ReloadTriggers {
-    /// Before the gateway serves: SIGHUP would end the process, and a request would be refused.
+    /// To be called before the gateway serves: until then SIGHUP ends the process, and requests are refused.
     pub(super) async fn listen(handle: &Handle) -> std::io::Result<ReloadTriggers> {
         let hangup = signal(SignalKind::hangup())?;
         let (asks, requests) = mpsc::channel(ASKED_MAX);

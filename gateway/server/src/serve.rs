@@ -416,6 +416,8 @@ async fn attend(
     let handle = &gateway.handle;
     let mut counters = CounterFollower::new(handle.clone(), telemetry.instruments());
     counters.begin().await;
+    // Requests that it holds are dropped after the release, so that they are repeated at the next process.
+    let mut reloading = pin!(reloading);
     let ending = end.ending.clone();
     let outcome = tokio::select! {
         left = leaving => {
@@ -436,7 +438,7 @@ async fn attend(
         }
         () = recorder.follow() => Ok(()),
         () = counters.follow() => Ok(()),
-        () = reloading => Ok(()),
+        () = &mut reloading => Ok(()),
         () = end.come(handle) => Ok(()),
         result = gateway.ends() => result.map_err(ServeError::from),
     };

@@ -22,7 +22,7 @@ impl SessionState {
     ) -> Option<Packet> {
         self.settle_twin(from, other);
         if self.pair.is_some() && self.hearing == Some(from) {
-            self.note_came(packet.kind);
+            self.note_received(packet.kind);
         }
         let taken = match self.pair.as_deref_mut() {
             Some(pair) => pair.take(from, header, &packet.header),

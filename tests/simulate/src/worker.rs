@@ -154,7 +154,7 @@ impl SessionState {
     }
 
     /// Counts a packet of the leading hop of a merged pair.
-    pub(crate) fn note_came(&mut self, kind: StreamKind) {
+    pub(crate) fn note_received(&mut self, kind: StreamKind) {
         self.flow.received[kind as usize] += 1;
     }
 
@@ -166,7 +166,7 @@ impl SessionState {
         mut packet: Packet,
         now: Instant,
     ) -> Option<Packet> {
-        // For a merged pair, all packets of the leading hop are counted by `note_came`.
+        // For a merged pair, all packets of the leading hop are counted by `note_received`.
         if self.hearing == Some(from) && self.pair.is_none() {
             self.flow.received[packet.kind as usize] += 1;
         }

@@ -125,6 +125,8 @@ fn refusals_have_code_and_retry_time() {
         assert_eq!((found, error["code"].as_str()), (status, Some(code)), "{refusal:?}");
         assert_eq!(error["field"].as_str().unwrap_or(""), field, "{refusal:?}");
         assert_eq!(error["retry_after_ms"].is_u64(), again, "{refusal:?}");
+        let at_once = refusal == ControlError::Replaced;
+        assert_eq!(error["retry_after_ms"] == 0, at_once, "{refusal:?}");
         if let ControlError::Refused(_) = refusal
             && again
         {

@@ -98,18 +98,18 @@ impl Paths {
         self.asking.pop_front()
     }
 
-    /// Handles the answer to a probe. Returns the worker and the new size, if it changed.
+    /// Handles the answer to a probe. Returns the path and its new size, if that changed.
     pub(super) fn answered(
         &mut self,
         node: NodeId,
         nonce: u64,
         now: Instant,
-    ) -> Option<(u16, u16)> {
+    ) -> Option<(TrunkPath, u16)> {
         let mut paths = self.paths.iter_mut().filter(|(path, _)| path.node == node);
         let (path, mtu) =
             paths.find_map(|(&path, mtu)| mtu.answered(nonce, now).then_some((path, mtu)))?;
         self.asking.extend(mtu.tell(path));
-        Some((path.worker, BUNDLE_SIZES[mtu.size]))
+        Some((path, BUNDLE_SIZES[mtu.size]))
     }
 }
 

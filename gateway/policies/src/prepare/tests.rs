@@ -139,7 +139,7 @@ impl World {
 
     fn settle(&mut self) {
         while let Ok(word) = self.words.try_recv() {
-            self.policies.handle_word(word, &mut self.gateway, Instant::now());
+            self.policies.handle_report(word, &mut self.gateway, Instant::now());
         }
         while let Some(output) = self.gateway.poll_output() {
             match output {

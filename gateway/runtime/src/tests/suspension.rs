@@ -6,9 +6,9 @@ mod records;
 use std::net::{SocketAddr, UdpSocket};
 
 use evenkeel_control::{
-    GatewayEvent, IngressAnswer, Inherited, KeyRecord, LastStatesPart, MediaStates, NotSuspended,
-    OfferedSession, RecordBatch, Replica, STATES, SessionAnswer, Snapshot, SnapshotError,
-    Suspended,
+    AgentError, ControlError, GatewayEvent, IngressAnswer, Inherited, KeyRecord, LastStatesPart,
+    MediaStates, NodeOrder, NotSuspended, OfferedSession, RecordBatch, Replica, STATES,
+    SessionAnswer, Snapshot, SnapshotError, Suspended,
 };
 use evenkeel_dataplane::worker::{ListenerParts, TrunkSocket};
 use evenkeel_model::{
@@ -449,6 +449,34 @@ async fn suspension_ends_with_its_party() {
     end(first).await;
     second.handle.release().await.unwrap();
     second.join().unwrap();
+}
+
+#[tokio::test]
+async fn release_answers_requests_that_wait() {
+    let world = World::new();
+    let (first, second) = world.gateways().await;
+    let refused = first.handle.release().await;
+    assert_eq!(refused, Err(ControlError::Unavailable), "it is not suspended");
+    let handle = first.handle.clone();
+    let ordering =
+        tokio::spawn(async move { handle.order("agent".into(), NodeOrder::Start).await });
+    wait_until(async || world.agent.count("start") > 0).await;
+    first.handle.suspend().await.unwrap().guard.stay();
+    let handle = first.handle.clone();
+    let held = tokio::spawn(async move { handle.status().await.map(drop) });
+    tokio::task::yield_now().await;
+    // Control has received it.
+    wait_until(async || first.handle.requests.capacity() == first.handle.requests.max_capacity())
+        .await;
+    first.handle.release().await.unwrap();
+    let silent = ControlError::Agent { node: "agent".into(), why: AgentError::Silent };
+    assert_eq!(ordering.await.unwrap(), Err(silent), "the agent may have executed it");
+    assert_eq!(held.await.unwrap(), Err(ControlError::Replaced));
+    first.join().unwrap();
+    let handle = second.handle.clone();
+    second.handle.release().await.unwrap();
+    second.join().unwrap();
+    assert_eq!(handle.status().await.map(drop), Err(ControlError::Replaced), "after its end");
 }
 
 /// Writes the fixture of the format that this version writes. Those of released versions stay as they are.

@@ -155,10 +155,7 @@ async fn mode_is_sent_only_when_changed() {
     assert_eq!(world.save(CALL, RolloutOutcome::Activated).await, ["call is hot"]);
 }
 
-async fn triggers(
-    handle: &Handle,
-    requests: &mut mpsc::Receiver<ControlRequest>,
-) -> ReloadTriggers {
+async fn listen(handle: &Handle, requests: &mut mpsc::Receiver<ControlRequest>) -> ReloadTriggers {
     let triggers = ReloadTriggers::listen(handle).await.unwrap();
     assert!(matches!(requests.recv().await, Some(ControlRequest::FollowReloads(_))));
     triggers
@@ -168,7 +165,7 @@ async fn triggers(
 async fn change_during_start_is_rolled_out_after_it() {
     let World { folder, applied, handle, mut requests } = World::start();
     let place = folder.place();
-    let triggers = triggers(&handle, &mut requests).await;
+    let triggers = listen(&handle, &mut requests).await;
     let control = async {
         let Some(ControlRequest::AwaitPolicies(reply)) = requests.recv().await else {
             panic!("no AwaitPolicies")
@@ -199,7 +196,7 @@ async fn change_before_watching_is_rolled_out() {
     let World { folder, applied, handle, mut requests } = World::start();
     folder.write("call.toml", &CALL.replace("300", "200"));
     let place = folder.place();
-    let triggers = triggers(&handle, &mut requests).await;
+    let triggers = listen(&handle, &mut requests).await;
     let control = async {
         let Some(ControlRequest::AwaitPolicies(reply)) = requests.recv().await else {
             panic!("no AwaitPolicies")

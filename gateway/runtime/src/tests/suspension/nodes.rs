@@ -45,7 +45,9 @@ impl Agent {
                 let Ok((length, source)) = socket.recv_from(&mut datagram) else { continue };
                 if let Some((kind, answer)) = answer(&datagram[..length], &secret) {
                     coming.lock().unwrap_or_else(PoisonError::into_inner).push(kind);
-                    let _ = socket.send_to(&answer, source);
+                    if !answer.is_empty() {
+                        let _ = socket.send_to(&answer, source);
+                    }
                 }
             }
         });
@@ -61,7 +63,7 @@ impl Agent {
     }
 }
 
-/// The kind of a datagram and the node's answer to it.
+/// The kind of a datagram and the node's answer to it, which is empty for none.
 fn answer(datagram: &[u8], secret: &NodeSecret) -> Option<(&'static str, Vec<u8>)> {
     let now_us = evenkeel_process::unix_us(std::time::SystemTime::now());
     let Ok(asked) = TrunkQuestion::read(datagram, secret, now_us) else {
@@ -82,9 +84,9 @@ fn answer(datagram: &[u8], secret: &NodeSecret) -> Option<(&'static str, Vec<u8>
         }
         TrunkQuestion::Keep { .. } => ("keep", TrunkAnswer::Keep { unknown: [].into() }),
         TrunkQuestion::Path { padding, .. } => ("path", TrunkAnswer::Path { padding }),
+        TrunkQuestion::Start => return Some(("start", Vec::new())),
         TrunkQuestion::Drain
         | TrunkQuestion::Noted { .. }
-        | TrunkQuestion::Start
         | TrunkQuestion::Break(_)
         | TrunkQuestion::Vote { .. } => {
             return None;
