@@ -171,7 +171,9 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
             error
         }
         ControlError::NoListener => {
-            ApiError::field("ingress", "no listener accepts this ingress; see [[listen]]")
+            let message =
+                "no listener accepts this ingress; see `udp`, `quic` and `identity` of [[listen]]";
+            ApiError::field("ingress", message)
         }
         ControlError::SessionDataFull => {
             let message = "labels, media and addresses of all sessions have reached `session_data_mib` of [limits]";

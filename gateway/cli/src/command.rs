@@ -224,7 +224,8 @@ pub(crate) fn unreadable(file: &Path, error: &io::Error) -> CommandError {
 /// Settings of a plugin, in a file of TOML or JSON.
 pub(crate) fn settings_of(file: &Path) -> Result<Value, CommandError> {
     let wrong = |error: String| CommandError::Wrong(format!("{}: {error}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| wrong(format!("cannot read this file of settings: {error}")))?;
     match file.extension().and_then(OsStr::to_str) {
         Some("toml") => toml::from_str(&text).map_err(|error| wrong(error.to_string())),
         _ => serde_json::from_str(&text).map_err(|error| wrong(error.to_string())),

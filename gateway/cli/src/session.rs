@@ -41,6 +41,7 @@ enum SessionCommand {
     },
     /// List ended sessions, newest first, with packets, losses, moves and the reason of the end
     History(HistoryArgs),
+    /// Close a session; its client and its nodes are told
     Close {
         /// The session: `s17`
         session: String,

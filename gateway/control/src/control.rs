@@ -433,12 +433,10 @@ impl Control {
             let equipped = equip(&self.settings, node, workers, &mut Inherited::default());
             equipped.map_err(|failure| unfit(failure.to_string()))
         };
-        Ok(ListEquipment {
-            changed: changed().map(|node| build(node, 0)).collect::<Result<_, _>>()?,
-            added: added()
-                .map(|node| build(node, self.workers.lines.len()))
-                .collect::<Result<_, _>>()?,
-        })
+        let changed = changed().map(|node| build(node, 0)).collect::<Result<_, _>>()?;
+        let workers = self.workers.lines.len();
+        let added = added().map(|node| build(node, workers)).collect::<Result<_, _>>()?;
+        Ok(ListEquipment { added, changed })
     }
 
     /// Checks that the existing sockets can reach the node.

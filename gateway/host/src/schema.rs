@@ -227,7 +227,7 @@ impl SchemaNode {
                 None if self.closed => {
                     let known: Vec<&str> = self.properties.keys().map(String::as_str).collect();
                     let expected = format!("one of the settings {}", known.join(", "));
-                    return Err(unfit(&path, &expected, Some(&value)));
+                    return Err(unfit(&path, &expected, Some(&Value::String(key))));
                 }
                 None => value,
             };
