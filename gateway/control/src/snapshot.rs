@@ -6,6 +6,9 @@
 //!
 //! The last states of an upgrade are encoded while packets wait: in Postcard if both processes have the same layout of
 //! them ([`STATES`]), which takes half of the time.
+//!
+//! The functions that read and write MessagePack are `#[inline]`: their code, a third of this crate's, is made in the crates that
+//! call them, which are built for size, since no packet waits for it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::iter::Peekable;
@@ -76,10 +79,13 @@ pub struct MediaStates {
 
 impl MediaStates {
     /// Encodes the states for a process that reads this layout of them besides MessagePack.
+    #[inline]
     pub fn encode(&self, layout: Option<u32>) -> Vec<u8> {
-        if layout != Some(STATES) {
-            return encode(self);
-        }
+        if layout == Some(STATES) { self.encode_postcard() } else { encode(self) }
+    }
+
+    #[inline(never)]
+    fn encode_postcard(&self) -> Vec<u8> {
         let (encoded, reference) = begin(STATES_MAGIC, STATES);
         instant::relative_to(reference, || self.write(encoded))
     }
@@ -93,10 +99,16 @@ impl MediaStates {
     }
 
     /// Reads states in either encoding.
+    #[inline]
     pub fn decode(encoded: &[u8]) -> Result<MediaStates, SnapshotError> {
-        if !encoded.starts_with(STATES_MAGIC) {
-            return decode(encoded, None);
+        match encoded.starts_with(STATES_MAGIC) {
+            true => MediaStates::decode_postcard(encoded),
+            false => decode(encoded, None),
         }
+    }
+
+    #[inline(never)]
+    fn decode_postcard(encoded: &[u8]) -> Result<MediaStates, SnapshotError> {
         let (reference, rest) = read_head(encoded, STATES_MAGIC, STATES, None)?;
         let read = instant::relative_to(reference, || postcard::take_from_bytes(rest));
         let ((states, trunks), rest): ((Vec<Box<SessionState>>, _), _) =
@@ -147,11 +159,13 @@ impl RecordBatch {
     }
 
     /// Encodes the batch.
+    #[inline]
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
 
     /// Reads a batch. Times in a batch of another machine count from its arrival.
+    #[inline]
     pub fn decode(encoded: &[u8], arrived: Option<Instant>) -> Result<RecordBatch, SnapshotError> {
         decode(encoded, arrived)
     }
