@@ -131,8 +131,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Adds the time after which a request may be repeated: whole seconds, rounded up (RFC 9110, section 10.2.3). At once is
-/// at the next process, which accepts other connections.
+/// Adds the time after which a request may be repeated: whole seconds, rounded up (RFC 9110, section 10.2.3). Without a
+/// wait the next process serves, which has other connections.
 pub(super) fn note_retry(headers: &mut HeaderMap, wait: Duration) {
     headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
     if wait.is_zero() {
@@ -229,7 +229,7 @@ pub(super) fn starting() -> ApiError {
     ApiError::new(ApiErrorCode::Starting, message).soon()
 }
 
-/// The request was not executed; the next process serves already.
+/// The next process serves already, and the request may be repeated there.
 pub(super) fn replaced() -> ApiError {
     let message = "another process serves since an upgrade; connect and ask again";
     ApiError::new(ApiErrorCode::Unavailable, message).retry_after(Duration::ZERO)

@@ -39,7 +39,7 @@ const PAIRS_MAX: usize = 32;
 pub struct TrunkPath {
     /// The node at its end.
     pub node: NodeId,
-    /// The worker whose socket sends.
+    /// The number of the worker that sends.
     pub worker: u16,
 }
 
