@@ -90,11 +90,12 @@ bench-quick: target
 	$(BUILT)/evenkeel-bench quick --evenkeel $(BUILT)/evenkeel
 
 # Breaks nodes, links and regions under a running gateway and measures the gaps of its sessions, as root. Writes
-# target/chaos/report.json, which lists missed targets; the exit status is 0 if the run completed.
+# target/chaos/report.json, which lists missed targets; the exit status is 0 if the run completed. ROWS=gateway: only rows with
+# this in their id, RUNS=20: each so many times, with the spread; both write target/chaos/part.json.
 chaos: target
 	tests/chaos/install
 	$(CARGO) build --release -p evenkeel -p evenkeel-chaos
-	$(BUILT)/evenkeel-chaos run --evenkeel $(BUILT)/evenkeel
+	$(BUILT)/evenkeel-chaos run --evenkeel $(BUILT)/evenkeel $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS))
 
 # Measures policies: calls, faults, swaps under load, dropped files and hostile plugins, beside the same functions in
 # native code; as root, ten minutes, or a few of each with QUICK=1. Writes target/bench-policy/report.json, which lists missed

@@ -25,6 +25,7 @@ mod report;
 mod row;
 mod rows;
 mod rtpengine;
+mod runs;
 mod stage;
 mod store;
 mod table;
@@ -38,7 +39,9 @@ use clap::{Args, Parser, Subcommand};
 use evenkeel_lab::machine::MachineWatch;
 use evenkeel_testkit::namespace;
 
-use report::{Played, Report};
+use report::{Played, Report, RowReport};
+use row::Row;
+use runs::RowRuns;
 use stage::Places;
 
 /// Inject faults into a running gateway and measure the effect on its sessions
@@ -63,7 +66,7 @@ enum Verb {
 
 /// Time limit of a row; a slower row hangs.
 const ROW_WITHIN: Duration = Duration::from_secs(300);
-/// Time limit of all rows; the rest is skipped. The comparison has its own time.
+/// Time limit of all rows in each run; the rest is skipped. The comparison has its own time.
 const ALL_WITHIN: Duration = Duration::from_secs(50 * 60);
 
 /// The names of the comparisons on the command line.
@@ -85,7 +88,10 @@ struct Choice {
     /// Kills, instead of each row's own
     #[arg(long)]
     kills: Option<u32>,
-    /// Seed of all random choices
+    /// Runs of each row; the report names how many held, and the spread of their figures
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// Seed of all random choices; each further run of a row has the next one
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Path of the gateway's program
@@ -128,24 +134,25 @@ fn run(choice: &Choice) -> Result<(), String> {
     for row in rows {
         if let Err(reason) = row.layout.requirement() {
             println!("{} skipped: {reason}", row.id);
-            report.add(report::RowReport::skipped(&row, reason));
+            report.add(RowReport::skipped(&row, reason));
             report.write(&out)?;
             continue;
         }
         let row = row.scaled(choice);
-        let left = ALL_WITHIN.saturating_sub(began.elapsed()).min(ROW_WITHIN);
-        let mut played = Played::default();
-        let machine = MachineWatch::begin();
-        let playing = async {
-            let play = play::play(&row, &places, choice.seed, &mut played);
-            tokio::time::timeout(left, play).await
-        };
-        let outcome = runtime.block_on(playing);
-        let outcome = outcome.unwrap_or_else(|_| Err(format!("did not end within {left:.0?}")));
-        let row = report::RowReport::new(&row, played, machine.so_far(), outcome.err());
-        table::row(&row);
-        report.add(row);
-        report.write(&out)?;
+        let mut runs = Vec::new();
+        for seed in (choice.seed..).take(choice.runs as usize) {
+            let left = (ALL_WITHIN * choice.runs).saturating_sub(began.elapsed()).min(ROW_WITHIN);
+            let run = runtime.block_on(play_row(&row, &places, seed, left));
+            table::row(&run);
+            runs.push(run.clone());
+            report.add(run);
+            report.write(&out)?;
+        }
+        if let Some(runs) = RowRuns::of(&runs).filter(|_| choice.runs > 1) {
+            table::runs(&runs);
+            report.add_runs(runs);
+            report.write(&out)?;
+        }
     }
     if with_outage {
         let outage = runtime.block_on(baseline::measure(&places, choice.seed));
@@ -164,10 +171,20 @@ fn run(choice: &Choice) -> Result<(), String> {
     Ok(())
 }
 
+async fn play_row(row: &Row, places: &Places, seed: u64, within: Duration) -> RowReport {
+    let mut played = Played::default();
+    let machine = MachineWatch::begin();
+    let play = play::play(row, places, seed, &mut played);
+    let outcome = tokio::time::timeout(within, play).await;
+    let outcome = outcome.unwrap_or_else(|_| Err(format!("did not end within {within:.0?}")));
+    RowReport::new(row, played, machine.so_far(), outcome.err())
+}
+
 impl Choice {
     /// The path of the report. A partial report does not replace a full one.
     fn out(&self) -> PathBuf {
-        let changed = self.sessions.is_some() || self.kills.is_some() || self.both_ways;
+        let changed =
+            self.sessions.is_some() || self.kills.is_some() || self.both_ways || self.runs > 1;
         let is_part = !self.rows.is_empty() || changed;
         let name = if is_part { "part.json" } else { "report.json" };
         self.out.clone().unwrap_or_else(|| PathBuf::from("target/chaos").join(name))

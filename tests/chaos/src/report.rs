@@ -16,10 +16,13 @@ use crate::looks::Seen;
 use crate::moves::{MOVES_MAX, Moves};
 use crate::newcomers::Tide;
 use crate::row::Row;
+use crate::runs::RowRuns;
 
 #[derive(Default, Debug, Serialize)]
 pub(crate) struct Report {
     rows: Vec<RowReport>,
+    /// The runs of each row; empty for one run.
+    runs: Vec<RowRuns>,
     /// Gaps of sessions on dead nodes, over all rows in which one was marked down.
     session_gaps_total: usize,
     /// Outage time avoided, compared with a health check every 5 s and clients that reopen their session; null if not
@@ -106,9 +109,9 @@ pub(crate) struct RowReport {
     pub(crate) misses: Vec<String>,
     /// The reason for which the row was not played.
     skipped: Option<String>,
-    figures: BTreeMap<&'static str, f64>,
+    pub(crate) figures: BTreeMap<&'static str, f64>,
     /// The bound of the figure of the same name; a key that ends in `_min` is a lower bound.
-    limits: BTreeMap<&'static str, f64>,
+    pub(crate) limits: BTreeMap<&'static str, f64>,
 }
 
 /// 99th percentile of gaps over the kills of a row, milliseconds.
@@ -363,6 +366,10 @@ impl Report {
         let gaps = row.gap_ms.filter(|_| row.detect_ms.is_some());
         self.session_gaps_total += gaps.map_or(0, |gap| gap.n);
         self.rows.push(row);
+    }
+
+    pub(crate) fn add_runs(&mut self, runs: RowRuns) {
+        self.runs.push(runs);
     }
 
     pub(crate) fn len(&self) -> usize {

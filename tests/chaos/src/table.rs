@@ -3,6 +3,7 @@
 use crate::baseline::Outage;
 use crate::baseline::keepalived::OwnerDeaths;
 use crate::report::{Distribution, RowReport};
+use crate::runs::{RowRuns, Spread};
 
 pub(crate) fn head() {
     println!(
@@ -43,6 +44,17 @@ pub(crate) fn row(row: &RowReport) {
     );
     for miss in &row.misses {
         println!("{:<28}{}", "", miss.lines().next().unwrap_or_default());
+    }
+}
+
+/// The runs of a row, with the spread of each figure that has a limit.
+pub(crate) fn runs(runs: &RowRuns) {
+    let RowRuns { id, runs, runs_held, above_zero, held, spread } = runs;
+    let held = if *held { "yes" } else { "NO" };
+    println!("{id:<28}{runs_held} of {runs} runs held: {held}");
+    for (name, Spread { least, median, most }) in spread {
+        let above = if above_zero.contains(name) { ", above zero" } else { "" };
+        println!("{:<28}{name} {least:.1} to {most:.1}, median {median:.1}{above}", "");
     }
 }
 
