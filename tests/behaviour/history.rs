@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Gateway, GatewayProcess, Node, Phone, TIMEOUT, World, declared, offer, talk, talk_for, udp_of,
-    wait_until,
+    Gateway, GatewayProcess, Node, Phone, TIMEOUT, World, declared, ids, offer, talk, talk_for,
+    udp_of, wait_until,
 };
 
 /// The record of the session in this room, once there is one.
@@ -48,7 +48,7 @@ fn ended_sessions_leave_records() {
     assert_eq!((&*record.reason, &*record.id), ("requested", &*opened.session.to_string()));
     assert_eq!((&*record.scenario, &*record.ingress, &*record.mode), ("call", "udp", "hot"));
     assert_eq!((&*record.admitted_by, record.moves["manual"]), ("native", 1));
-    let totals = &record.totals;
+    let totals = record.totals.as_ref().unwrap();
     assert_eq!((totals.packets_up, totals.lost_up, totals.switches), (ann.voice.sent, 0, 1));
     assert_eq!(totals.packets_down, ann.heard.len() as u64);
     assert!(record.duration_ms > 0 && record.offered_us < record.ended_us, "{record:?}");
@@ -57,7 +57,7 @@ fn ended_sessions_leave_records() {
     talk(&mut [&mut bob], "his session is gone", |_| gateway.session(&other).is_none());
     assert_eq!(&*expect_record(&history, "panicked").reason, "panicked");
     let record = expect_record(&history, "silent");
-    assert_eq!((&*record.reason, record.totals.packets_up), ("media-timeout", 0));
+    assert_eq!((&*record.reason, record.totals.as_ref().unwrap().packets_up), ("media-timeout", 0));
     assert!(record.duration_ms >= 1_000, "{record:?}");
 
     let last = gateway.open(offer("last", declared(&ann)));
@@ -106,7 +106,8 @@ fn restarted_gateway_lists_earlier_records() {
     gateway.process.kill();
     let folder = gateway.folder().join("evenkeel/history");
     let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-    let files: Vec<_> = files.collect();
+    let is_of_ended = |path: &std::path::PathBuf| path.extension().is_some_and(|it| it == "jsonl");
+    let files: Vec<_> = files.filter(is_of_ended).collect();
     assert_eq!(files.len(), 1, "{files:?}");
     let mut file = std::fs::OpenOptions::new().append(true).open(&files[0]).unwrap();
     file.write_all(b"{\"id\":\"s2\",\"room\":\"cut").unwrap();
@@ -146,4 +147,35 @@ fn session_over_an_upgrade_leaves_one_record() {
         .checked_sub(Duration::from_micros(record["offered_us"].as_u64().unwrap()));
     assert_eq!(age.unwrap().as_millis() as u64, record["duration_ms"]);
     assert!(age.unwrap() > Duration::from_micros(upgraded["paused_us"].as_u64().unwrap()));
+}
+
+#[test]
+fn killed_gateway_leaves_records_of_its_sessions() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]));
+    let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
+    gateway.open("room", &mut ann);
+    let [opened] = &ids(&mut gateway)[..] else { panic!("one session") };
+    let opened = opened.clone();
+    let history = gateway.folder().join("evenkeel").join("history");
+    wait_until("the session is noted", || {
+        let mut files = std::fs::read_dir(&history).into_iter().flatten();
+        files.any(|file| {
+            let path = file.unwrap().path();
+            path.extension().is_some_and(|it| it == "open")
+                && std::fs::read_to_string(path).unwrap().contains(&opened)
+        })
+    });
+    gateway.process.signal(Signal::SIGKILL).unwrap();
+    gateway.process.wait(TIMEOUT).unwrap();
+    gateway.start_again();
+    wait_until("the session has a record", || {
+        gateway.read("/v1/sessions/history")["sessions"][0]["id"] == *opened
+    });
+    let record = gateway.read("/v1/sessions/history")["sessions"][0].take();
+    assert_eq!((&record["reason"], &record["room"]), (&json!("gateway-died"), &json!("room")));
+    assert_eq!(record["totals"], Value::Null);
+    gateway.open("room", &mut bob);
+    let number = |id: &str| id[1..].parse::<u64>().unwrap();
+    assert!(number(&ids(&mut gateway)[0]) > number(&opened), "no id comes twice");
 }

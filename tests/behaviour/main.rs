@@ -29,6 +29,7 @@ mod policies;
 mod ports;
 mod recordings;
 mod relay;
+mod revisions;
 mod rollouts;
 mod roq;
 mod starts;

@@ -8,12 +8,13 @@ use std::process::{Child, Command};
 
 use evenkeel_testkit::binary::evenkeel;
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use ng_server::NgServer;
 
 use crate::harness::{
-    AgentFiles, EDGES, GatewayProcess, NODE, Phone, Place, SHARED, assert_complete,
+    AgentFiles, EDGES, GatewayProcess, NODE, Phone, Place, SHARED, TIMEOUT, assert_complete,
     assert_continuous, await_replica, ids, offer_with_key, talk, talk_for, wait_until,
 };
 
@@ -80,6 +81,49 @@ fn take_over_port_leg(place: &Place, keys: &str) -> ng_server::Seen {
 fn expect_echo(phone: &mut Phone, what: &str) {
     let heard = phone.heard.len();
     talk(&mut [phone], what, |phones| phones[0].heard.len() >= heard + PACKETS as usize);
+}
+
+/// Each process of the gateway's service gets the signal, as `systemctl stop` sends it.
+fn stop_service(gateway: &GatewayProcess) {
+    let pid = gateway.pid();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    for process in children.map(Pid::from_raw).chain([pid]) {
+        kill(process, Signal::SIGTERM).unwrap();
+    }
+}
+
+/// The exit status of `evenkeel gateway can-stop`.
+fn can_stop(gateway: &GatewayProcess) -> Option<i32> {
+    let socket = gateway.folder().join("admin.sock");
+    let mut command = Command::new(evenkeel());
+    command.args(["gateway", "can-stop", "--api"]).arg(socket).status().unwrap().code()
+}
+
+#[test]
+fn stopped_owner_hands_its_calls_to_the_standby() {
+    let Some(place) = Place::lay("stopped_owner_hands_its_calls_to_the_standby") else { return };
+    let (node, mut ann) = (place.node(), place.phone());
+    let [mut owner, mut standby] = place.group(&node);
+    owner.open("room", &mut ann);
+    let opened = ids(&mut owner);
+    talk_for(&mut [&mut ann], PACKETS);
+    await_replica(&mut owner);
+    assert_eq!((can_stop(&owner), can_stop(&standby)), (Some(0), Some(0)));
+    stop_service(&owner);
+    expect_echo(&mut ann, "packets arrive again");
+    assert_eq!(owner.process.wait(TIMEOUT).unwrap().code(), Some(0));
+    assert!(place.has_address(1));
+    assert_eq!(ids(&mut standby), opened);
+    assert_continuous(&ann.heard);
+    assert_eq!(can_stop(&standby), Some(1), "it has no standby");
+
+    // Without a standby the owner drains: its calls end at the second signal.
+    stop_service(&standby);
+    wait_until("the standby drains", || standby.process.log().contains("shutting down"));
+    stop_service(&standby);
+    assert_eq!(standby.process.wait(TIMEOUT).unwrap().code(), Some(0));
 }
 
 #[test]

@@ -284,7 +284,7 @@ fn unfit_programs(folder: &Path) -> Vec<(PathBuf, &'static [&'static str])> {
         (folder.join("missing"), &["No such file"]),
         (unreadable, &["Permission denied"]),
         (foreign, &["Exec format error"]),
-        (script(folder, "ends", "exit 7"), &["exit status: 7"]),
+        (script(folder, "ends", "exit 7"), &["ended with status 7 before it answered"]),
         (script(folder, "hangs", "exec sleep 600"), &["did not answer within"]),
         (
             script(folder, "chats", "echo Welcome to another program >&0; exec sleep 600"),

@@ -1,6 +1,7 @@
 //! The state that all handlers share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -22,6 +23,9 @@ pub(super) const BODIES_MAX: usize = 256 * BODY_MAX;
 /// Bytes of all pushed plugins held at the same time. Separate from [`BODIES_MAX`], so that pushes cannot keep offers
 /// out.
 pub(super) const UPLOADS_MAX: usize = 4 * BINARY_BYTES_MAX;
+
+/// Time for the records of policies to be written.
+const KEPT_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) struct ApiContext {
     pub(super) handle: Handle,
@@ -90,6 +94,13 @@ impl ApiContext {
         {
             group.confirmed(number).await;
         }
+    }
+
+    /// Waits until decisions about policies outlive this process: on the disk, and at the standby.
+    pub(super) async fn confirm_policies(&self) {
+        // A slow disk delays no answer for longer.
+        let _ = tokio::time::timeout(KEPT_WITHIN, self.handle.policies_kept()).await;
+        self.confirm().await;
     }
 
     /// Waits for control up to [`ANSWER_WITHIN`]. `said`: the name in the request.

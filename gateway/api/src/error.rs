@@ -10,6 +10,7 @@ use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{NodeId, OfferRefusal};
 
 use super::object::{milliseconds, object};
+use super::relay::no_owner;
 
 /// Default retry time.
 const SOON: Duration = Duration::from_secs(2);
@@ -206,6 +207,7 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
         ControlError::NoPolicy(policy) => no_policy(&policy.to_string()),
         ControlError::Policy(reason) => ApiError::new(ApiErrorCode::Conflict, reason),
         ControlError::NotReloaded(reason) => not_reloaded(&reason),
+        ControlError::NotOwner => no_owner(),
         ControlError::Starting => starting(),
         ControlError::Replaced => replaced(),
         ControlError::Unavailable => {

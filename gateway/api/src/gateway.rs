@@ -131,10 +131,11 @@ pub(super) async fn upgrade(
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HandOver {
-    to: String,
+    /// Default: the standby.
+    to: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -163,7 +164,7 @@ pub(super) async fn hand_over(
     State(shared): ApiState,
     body: Body,
 ) -> Result<Json<HandOverResult>, ApiError> {
-    let HandOver { to } = shared.parse(body).await?;
+    let HandOver { to } = shared.parse_if_any(body).await?;
     let handed_over = group(&shared)?.hand_over(to).await;
     handed_over.map(Json).map_err(|failed| match failed {
         HandOverError::Unknown { .. } => ApiError::field("to", failed.to_string()),

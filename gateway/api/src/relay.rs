@@ -16,6 +16,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use evenkeel_group::{Group, GroupOwnership, PeerApi, PeerStream};
+use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Attribute, Count};
 use http_body_util::{BodyExt, Full, Limited};
@@ -43,8 +44,11 @@ const REPEAT_EVERY: Duration = Duration::from_millis(20);
 /// Requests fail at once for this time after a failed attempt to connect, which takes up to 2 s while others wait.
 const CONNECT_EVERY: Duration = Duration::from_millis(100);
 
-/// Timeout of the owner's answer: its own, and the time of the way.
-const RELAYED_WITHIN: Duration = ANSWER_WITHIN.saturating_add(Duration::from_secs(1));
+/// Time of a request and its answer between the members.
+const WAY_WITHIN: Duration = Duration::from_secs(1);
+
+/// Timeout of the owner's answer to a push, which it compiles and tests.
+const PUSHED_WITHIN: Duration = Duration::from_secs(60);
 
 /// An owner that ends is replaced within this time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -70,8 +74,28 @@ pub(super) struct PeerRelay {
     pub(super) group: Group,
     peer: PeerApi,
     instruments: Arc<Instruments>,
-    bodies: Arc<BodyBudget>,
     connection: Mutex<PeerConnection>,
+}
+
+/// How requests of one kind are relayed.
+#[derive(Clone)]
+pub(super) struct RelayLimits {
+    /// Relayed bodies count here.
+    bodies: Arc<BodyBudget>,
+    body_max: usize,
+    /// Timeout of the owner's answer.
+    within: Duration,
+}
+
+impl RelayLimits {
+    pub(super) fn of_calls(bodies: Arc<BodyBudget>) -> RelayLimits {
+        let within = ANSWER_WITHIN.saturating_add(WAY_WITHIN);
+        RelayLimits { bodies, body_max: BODY_MAX, within }
+    }
+
+    pub(super) fn of_policies(uploads: Arc<BodyBudget>) -> RelayLimits {
+        RelayLimits { bodies: uploads, body_max: BINARY_BYTES_MAX, within: PUSHED_WITHIN }
+    }
 }
 
 #[derive(Default)]
@@ -94,7 +118,7 @@ enum RelayError {
 
 /// Executes a request here if this gateway owns the group's addresses, and otherwise at the owner.
 pub(super) async fn pass(
-    State(relay): State<Arc<PeerRelay>>,
+    State((relay, limits)): State<(Arc<PeerRelay>, RelayLimits)>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -103,7 +127,7 @@ pub(super) async fn pass(
         GroupOwnership::Here => next.run(request).await,
         _ if is_relayed => no_owner().into_response(),
         GroupOwnership::Doubting if request.method().is_safe() => next.run(request).await,
-        _ => relay.relay(request, next).await.unwrap_or_else(IntoResponse::into_response),
+        _ => relay.relay(request, next, &limits).await.unwrap_or_else(IntoResponse::into_response),
     }
 }
 
@@ -113,20 +137,19 @@ pub(super) fn no_owner() -> ApiError {
 }
 
 impl PeerRelay {
-    /// Relayed bodies count in `bodies`.
-    pub(super) fn new(
-        group: Group,
-        peer: PeerApi,
-        instruments: Arc<Instruments>,
-        bodies: Arc<BodyBudget>,
-    ) -> PeerRelay {
-        PeerRelay { group, peer, instruments, bodies, connection: Mutex::default() }
+    pub(super) fn new(group: Group, peer: PeerApi, instruments: Arc<Instruments>) -> PeerRelay {
+        PeerRelay { group, peer, instruments, connection: Mutex::default() }
     }
 
     /// During a takeover a request that may be repeated waits for the new owner, which may be this gateway.
-    async fn relay(&self, request: Request, next: Next) -> Result<Response, ApiError> {
+    async fn relay(
+        &self,
+        request: Request,
+        next: Next,
+        limits: &RelayLimits,
+    ) -> Result<Response, ApiError> {
         let (parts, body) = request.into_parts();
-        let (body, _share) = self.bodies.read(body, BODY_MAX).await?;
+        let (body, _share) = limits.bodies.read(body, limits.body_max).await?;
         let body = Bytes::from(body);
         let until = Instant::now() + OWNER_WITHIN;
         loop {
@@ -136,7 +159,10 @@ impl PeerRelay {
                     let request = Request::from_parts(parts, Body::from(body));
                     return Ok(next.run(request).await);
                 }
-                GroupOwnership::Peer(name) => match self.ask(name, &parts, &body).await {
+                GroupOwnership::Peer(name) => match self
+                    .ask(name, &parts, &body, limits.within)
+                    .await
+                {
                     Ok(answer) => return Ok(answer),
                     Err(RelayError::Unanswered(error)) if !is_repeatable(&parts) => {
                         return Err(error);
@@ -153,9 +179,15 @@ impl PeerRelay {
         }
     }
 
-    async fn ask(&self, owner: &str, parts: &Parts, body: &Bytes) -> Result<Response, RelayError> {
+    async fn ask(
+        &self,
+        owner: &str,
+        parts: &Parts,
+        body: &Bytes,
+        within: Duration,
+    ) -> Result<Response, RelayError> {
         let answer = tokio::select! {
-            answer = tokio::time::timeout(RELAYED_WITHIN, self.send(owner, parts, body)) => {
+            answer = tokio::time::timeout(within, self.send(owner, parts, body)) => {
                 answer.unwrap_or_else(|late| Err(unanswered(owner, &late)))
             }
             () = self.group.owned_here() => Err(unanswered(owner, &"this gateway took over")),

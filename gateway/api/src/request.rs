@@ -251,8 +251,7 @@ impl<Id> Page<Id> {
 }
 
 pub(super) fn read_deadline(text: &str) -> Result<Duration, ApiError> {
-    read_duration(text)
-        .map_err(|right| ApiError::field("deadline", format!("found `{text}`, {right}")))
+    read_duration(text).map_err(|wrong| ApiError::field("deadline", wrong))
 }
 
 pub(super) fn session_id(text: &str) -> Result<SessionId, ApiError> {

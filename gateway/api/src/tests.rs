@@ -78,6 +78,12 @@ impl World {
     fn request(&mut self) -> ControlRequest {
         self.requests.blocking_recv().unwrap()
     }
+
+    /// Tells the API that the records of policies are on the disk.
+    fn keep_policies(&mut self) {
+        let ControlRequest::PoliciesKept(reply) = self.request() else { panic!("not asked") };
+        reply.send(()).unwrap();
+    }
 }
 
 /// A sent request: method and path, then headers, one per line.

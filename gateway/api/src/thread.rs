@@ -30,7 +30,7 @@ use super::context::{ApiContext, BODIES_MAX, UPLOADS_MAX};
 use super::error::{ApiError, ApiErrorCode};
 use super::events::{EventFeed, NoticeWriter};
 use super::listener::{self, Entrance, Gate, Gated, SocketFile, TcpPlace};
-use super::relay::{self, PeerRelay, Relayed};
+use super::relay::{self, PeerRelay, RelayLimits, Relayed};
 use super::request::BodyBudget;
 use super::{gateway, offer, operations, policies, recording, sessions};
 
@@ -125,7 +125,7 @@ impl BoundApi {
     pub fn join(&mut self, access: Access, instruments: Arc<Instruments>) {
         let Access { group, peer, streams } = access;
         self.listening.peer = Some(streams);
-        let relay = PeerRelay::new(group, peer, instruments, Arc::clone(&self.bodies));
+        let relay = PeerRelay::new(group, peer, instruments);
         self.relay = Some(Arc::new(relay));
     }
 
@@ -321,7 +321,7 @@ async fn serve(
 }
 
 /// The requests that the owner of a group answers, also those to its standby.
-fn of_calls(shared: &ApiContext) -> Router<Arc<ApiContext>> {
+fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
     let routes = Router::new()
         .route("/v1/sessions", get(sessions::sessions).post(offer::open))
         .route("/v1/sessions/{id}", get(sessions::session).delete(sessions::close))
@@ -332,24 +332,32 @@ fn of_calls(shared: &ApiContext) -> Router<Arc<ApiContext>> {
         .route("/v1/regions/{target}", post(operations::region_verb))
         .route("/v1/regions:failback", post(operations::failback_everywhere))
         .route("/readyz", get(gateway::ready));
-    match &shared.relay {
+    let policies = Router::new().route("/v1/policies", get(policies::policies)).route(
+        "/v1/policies/{set}/{target}",
+        put(policies::push_policy).post(policies::policy_verb),
+    );
+    let relayed = |routes: Router<Arc<ApiContext>>, limits| match &shared.relay {
         Some(relay) => {
-            routes.route_layer(middleware::from_fn_with_state(Arc::clone(relay), relay::pass))
+            let state = (Arc::clone(relay), limits);
+            routes.route_layer(middleware::from_fn_with_state(state, relay::pass))
         }
         None => routes,
-    }
+    };
+    let bodies = RelayLimits::of_calls(Arc::clone(&shared.bodies));
+    let uploads = RelayLimits::of_policies(Arc::clone(&shared.uploads));
+    relayed(routes, bodies).merge(relayed(policies, uploads))
 }
 
 /// The part of the API for the group's other gateway.
 fn router_of_peer(shared: Arc<ApiContext>) -> Router {
-    of_calls(&shared)
+    of_owner(&shared)
         .fallback(async || ApiError::new(ApiErrorCode::NotFound, "unknown path"))
         .layer(Extension(Relayed))
         .with_state(shared)
 }
 
 fn router(shared: Arc<ApiContext>) -> Router {
-    of_calls(&shared)
+    of_owner(&shared)
         .route("/v1/sessions/history", get(sessions::history))
         .route("/v1/modes", get(gateway::modes))
         .route("/v1/nodes", get(operations::nodes))
@@ -362,13 +370,8 @@ fn router(shared: Arc<ApiContext>) -> Router {
         .route("/v1/gateways", get(gateway::gateways))
         .route("/v1/index/gateways", get(gateway::indexed_gateways))
         .route("/v1/index/sessions/{id}", get(gateway::indexed_session))
-        .route("/v1/policies", get(policies::policies))
         .route("/v1/recording", get(recording::record))
         .route("/v1/policies/refusals", get(policies::refusals))
-        .route(
-            "/v1/policies/{set}/{target}",
-            put(policies::push_policy).post(policies::policy_verb),
-        )
         .route("/v1/drill:close-api", post(gateway::close_api))
         .route("/v1/events", get(gateway::follow))
         .route("/livez", get(async || "alive\n"))

@@ -32,10 +32,16 @@ enum GatewayCommand {
     /// starts it as the new standby
     #[command(verbatim_doc_comment)]
     HandOver {
-        /// The standby's name
+        /// The standby's name; default: the other gateway
         #[arg(long, value_name = "NAME")]
-        to: String,
+        to: Option<String>,
     },
+    /// Say whether this gateway may be stopped now, and why not: exit status 0 or 1
+    ///
+    /// The owner of a group may be stopped while its standby has all records: SIGTERM hands its calls over. A standby may be
+    /// stopped. A gateway without a standby may be stopped while it has no session.
+    #[command(verbatim_doc_comment)]
+    CanStop,
     /// Make this gateway the owner while its peer is down
     ///
     /// Ends the wait for a silent peer, such as when the hosts of both lost power and one came back. Sessions of which
@@ -75,6 +81,7 @@ impl GatewayArgs {
                 let owner = self.api.post("/v1/gateway:hand-over", &json!({"to": to}))?;
                 show(self.json, &owner, || owns(&owner));
             }
+            GatewayCommand::CanStop => return self.can_stop(),
             GatewayCommand::TakeOver { confirm_down } => {
                 let body = json!({"confirm_down": confirm_down});
                 let owner = self.api.post("/v1/gateway:take-over", &body)?;
@@ -85,6 +92,54 @@ impl GatewayArgs {
             }
         }
         Ok(())
+    }
+
+    fn can_stop(&self) -> Result<(), CommandError> {
+        let gateways = self.api.read("/v1/gateways");
+        let verdict = match &gateways {
+            Ok(gateways) => stops_member(rows(gateways, "gateways")),
+            // The gateway belongs to no group.
+            Err(CommandError::Failed(_)) => {
+                stops_alone(number(&self.api.read("/v1/status")?, "sessions"))
+            }
+            Err(_) => return gateways.map(drop),
+        };
+        let (can_stop, reason) = match &verdict {
+            Ok(reason) => (true, reason),
+            Err(reason) => (false, reason),
+        };
+        let answer = json!({"can_stop": can_stop, "reason": reason});
+        show(self.json, &answer, || format!("{}: {reason}", if can_stop { "yes" } else { "no" }));
+        verdict.map(drop).map_err(|_| CommandError::Failed("stop it later".to_owned()))
+    }
+}
+
+/// Why a gateway without a group may be stopped, or not.
+fn stops_alone(sessions: u64) -> Result<String, String> {
+    match sessions {
+        0 => Ok("it has no session".to_owned()),
+        _ => Err(format!("it has no standby, and {sessions} sessions would end with it")),
+    }
+}
+
+/// Why a member of a group may be stopped, or not.
+fn stops_member(gateways: &[Value]) -> Result<String, String> {
+    let member = |here: bool| gateways.iter().find(|gateway| gateway["here"] == here);
+    let (Some(here), Some(peer)) = (member(true), member(false)) else {
+        return Err("the group has not begun".to_owned());
+    };
+    let (name, sessions) = (text(peer, "gateway"), number(here, "sessions"));
+    match (text(here, "role"), text(peer, "role")) {
+        ("owner", "standby") if peer["in_sync"] == true => {
+            Ok(format!("{name} continues its {sessions} sessions"))
+        }
+        ("owner", "standby") => Err(format!("{name} does not hold all records yet")),
+        ("owner", _) => match sessions {
+            0 => Ok("it has no session".to_owned()),
+            _ => Err(format!("{name} is no standby, and {sessions} sessions would end")),
+        },
+        ("standby", "owner") => Ok(format!("{name} serves the sessions, without a standby then")),
+        (role, _) => Err(format!("it is {role}: whether {name} serves is unknown")),
     }
 }
 
@@ -100,9 +155,12 @@ fn silent_peer(gateways: &[Value]) -> Option<&str> {
 }
 
 fn member_line(gateway: &Value) -> String {
-    let sync = match (text(gateway, "role"), &gateway["in_sync"]) {
-        ("standby", Value::Bool(true)) => ", in sync",
-        ("standby", _) => ", not in sync",
+    let sync = match (text(gateway, "role"), &gateway["in_sync"], &gateway["armed"]) {
+        ("standby", Value::Bool(true), Value::Bool(false)) => {
+            ", in sync, takes over only if the owner's process ends"
+        }
+        ("standby", Value::Bool(true), _) => ", in sync",
+        ("standby", ..) => ", not in sync",
         _ => "",
     };
     let heard = gateway["heard_ms"].as_u64().map(|ms| format!(", heard {ms} ms ago"));
@@ -263,3 +321,6 @@ fn sentence(upgraded: &Value) -> String {
     let paused = number(upgraded, "paused_us") as f64 / 1_000.0;
     format!("process {pid} serves {sessions} sessions; packets waited {paused:.1} ms")
 }
+
+#[cfg(test)]
+mod tests;

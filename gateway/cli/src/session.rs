@@ -148,14 +148,23 @@ fn line(session: &Value) -> String {
 }
 
 fn ended(record: &Value) -> String {
-    let totals = &record["totals"];
     let causes = record["moves"].as_object().into_iter().flatten();
     let moves: Vec<String> = causes.map(|(cause, times)| format!("{cause} {times}")).collect();
     let moved =
         if moves.is_empty() { String::new() } else { format!("; moved: {}", moves.join(", ")) };
+    let carried = match &record["totals"] {
+        Value::Null => "its totals are lost".to_owned(),
+        totals => format!(
+            "{} packets up, {} lost before; {} down, {} lost at {} switches",
+            totals["packets_up"],
+            totals["lost_up"],
+            totals["packets_down"],
+            totals["lost_at_switches"],
+            totals["switches"],
+        ),
+    };
     format!(
-        "{:<8} {:<24} {:<10} {} for {}, ended {} ago: {}; {} packets up, {} lost before; {} down, \
-         {} lost at {} switches{moved}",
+        "{:<8} {:<24} {:<10} {} for {}, ended {} ago: {}; {carried}{moved}",
         text(record, "id"),
         text(record, "room"),
         text(record, "scenario"),
@@ -163,11 +172,6 @@ fn ended(record: &Value) -> String {
         period(Duration::from_millis(number(record, "duration_ms"))),
         period(age(number(record, "ended_us"))),
         text(record, "reason"),
-        totals["packets_up"],
-        totals["lost_up"],
-        totals["packets_down"],
-        totals["lost_at_switches"],
-        totals["switches"],
     )
 }
 

@@ -308,10 +308,12 @@ fn parse_bit_rate(text: &str) -> Result<ConfigBitRate, Option<String>> {
     })
 }
 
-/// Reads a duration such as `8s`. The error names the expected syntax.
+/// Reads a duration such as `8s`. The error names the text and the expected syntax.
 pub fn read_duration(text: &str) -> Result<Duration, String> {
-    let right = "expected a duration such as `60s`, `5m` or `200ms`";
-    parse_duration(text).map_err(|hint| hint.unwrap_or_else(|| right.to_owned()))
+    parse_duration(text).map_err(|hint| {
+        let hint = hint.map(|hint| format!(": {hint}")).unwrap_or_default();
+        format!("found `{text}`, expected a duration such as `60s`, `5m` or `200ms`{hint}")
+    })
 }
 
 /// Reads a duration, exact to the microsecond; the error is a hint, if there is one.

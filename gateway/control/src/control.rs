@@ -28,7 +28,7 @@ use crate::nodes::{
 use crate::offers::{OfferQueue, OfferReply, OfferedSession};
 use crate::policies::PolicyRunner;
 use crate::probes::Probes;
-use crate::records::{RecordSource, Replication};
+use crate::records::Replication;
 use crate::registry::{Registered, SessionRegistry};
 use crate::reporting::{GatewayEvent, Reporting};
 use crate::signalling::NodeSignalling;
@@ -155,15 +155,23 @@ impl Control {
             GatewayEffect::Unload { policy, revision } => {
                 self.policies.threads.unload(&policy, revision);
             }
-            GatewayEffect::Remember { policy, remembered } => {
-                self.policies.threads.remember(&policy, remembered);
+            GatewayEffect::PolicyChanged(policy) => {
+                self.policies.threads.keep(&policy, &self.gateway);
+                self.replication.note_policy(policy);
             }
             GatewayEffect::Event(event @ CoreEvent::Closed { session, .. }) => {
                 self.reporting.close(session, event, &self.registry);
             }
             GatewayEffect::Event(event) => {
-                if let CoreEvent::Decided { ask, outcome, .. } = &event {
-                    self.policies.threads.note_decided(*ask, outcome);
+                match &event {
+                    CoreEvent::Decided { ask, outcome, .. } => {
+                        self.policies.threads.note_decided(*ask, outcome);
+                    }
+                    CoreEvent::Opened { session, .. } => {
+                        let mode = self.gateway.views().mode_of(*session);
+                        self.reporting.open(&event, mode, &self.registry);
+                    }
+                    _ => {}
                 }
                 self.reporting.send(self.offers.event(event, &self.registry));
             }
@@ -374,19 +382,6 @@ impl Control {
             self.offer(*request, Some(reply), Instant::now());
             self.drain();
         }
-    }
-
-    /// The owner of the follower of records, and the owners of the records.
-    pub(crate) fn record_source(&mut self) -> (&mut Replication, RecordSource<'_>) {
-        let source = RecordSource {
-            gateway: &mut self.gateway,
-            workers: &mut self.workers,
-            registry: &self.registry,
-            drivers: &self.signalling.drivers,
-            nodes: &self.nodes,
-            offers: &self.offers,
-        };
-        (&mut self.replication, source)
     }
 
     /// Applies a list, all or nothing, and emits its event.

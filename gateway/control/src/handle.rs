@@ -10,7 +10,9 @@ use std::time::Duration;
 use evenkeel_config::RolloutSettings;
 use evenkeel_core::{Explanation, NodeStanding, RegionStanding, RoomStanding};
 use evenkeel_model::{PolicyName, RoomId, Scenario, SessionId};
-use evenkeel_policies::{PluginSource, PolicyRecorder, PolicyView, RefusalRecord, TrustRules};
+use evenkeel_policies::{
+    PluginSource, PolicyRecorder, PolicyRecords, PolicyView, RefusalRecord, TrustRules,
+};
 use evenkeel_revisions::{RolloutAction, RolloutReport};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -93,6 +95,12 @@ requests! {
         /// Replaces the node list: new nodes are added, missing nodes are drained and removed, changed nodes are updated.
         /// A refused list changes nothing.
         list_nodes(list: Box<NodeList>) = List -> Result<ListChange, NotListed>;
+        /// The records of all policies, for the process that replaces this one.
+        policy_records() = PolicyRecords -> PolicyRecords;
+        /// Returns once the records of policies are on the disk, or cannot be written.
+        policies_kept() = PoliciesKept -> ();
+        /// The bindings of policies that were rolled out last, by their identifications.
+        configured_policies() = ConfiguredPolicies -> BTreeMap<PolicyName, Option<Arc<str>>>;
         /// Replaces `[rollout]` of the policy sets.
         change_rollout_settings(settings: BTreeMap<Arc<str>, RolloutSettings>) = RolloutSettings -> ();
         /// Sets the trust rules for rollouts from now on.
@@ -174,6 +182,8 @@ requests! {
             /// Replies with the decision.
             reply: ControlReply<Result<RolloutReport, ControlError>>,
         },
+        /// Continues records of policies of the process that decides about their revisions.
+        Adopt(PolicyRecords),
         /// The first revisions of all policies are active.
         PoliciesStand,
         /// Duplicates the trunks' sockets.
@@ -276,6 +286,12 @@ impl Handle {
     /// Opens a session. Returns once it can carry packets.
     pub async fn offer(&self, request: OfferedSession) -> Result<SessionAnswer, ControlError> {
         self.ask(|reply| ControlRequest::Offer(Box::new(request), reply)).await?
+    }
+
+    /// Continues records of policies of the process that decides about their revisions, before any later request. Returns
+    /// false if control is busy or gone.
+    pub fn adopt_policies(&self, records: PolicyRecords) -> bool {
+        records.records.is_empty() || self.requests.try_send(ControlRequest::Adopt(records)).is_ok()
     }
 
     /// Begins or ends the drain of a node, without a deadline.

@@ -2,6 +2,8 @@
 //!
 //! Control hands each record to a thread, and waits neither for it nor for the disk.
 
+mod open;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -18,6 +20,9 @@ use evenkeel_model::{CloseReason, ClosedSession, SessionId};
 use evenkeel_process::{file, lock, unix_us};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::open::OpenSession;
+use self::open::{Contents, OpenSessions};
+
 /// Maximum number of records in memory, about 10 MiB.
 const RECORDS_MAX: usize = 16_384;
 
@@ -33,6 +38,9 @@ const BATCH_MAX: usize = 256;
 
 /// Interval at which a file is tried that another process writes, such as the one that this process replaces.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
+
+/// Precision of the time at which a killed process is known to have lived.
+const LIVES_EVERY: Duration = Duration::from_secs(1);
 
 /// The newest records.
 #[derive(Default, Debug)]
@@ -105,32 +113,61 @@ impl SessionHistory {
 /// Control's end of the history. Dropping it waits until all records are in the file.
 #[derive(Debug)]
 pub struct HistoryWriter {
-    /// The host's name.
+    /// The name of this gateway in records.
     gateway: Box<str>,
     /// `None` once no further record will come.
-    records: Option<Sender<Box<EndedSession>>>,
+    records: Option<Sender<HistoryRecord>>,
     history: Arc<SessionHistory>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// A message to the writing thread.
+#[derive(Debug)]
+enum HistoryRecord {
+    Opened(Box<OpenSession>),
+    Ended(Box<EndedSession>),
+}
+
+/// Sessions that were open when the last process of this gateway ended without closing them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeftSessions {
+    /// They ended with it.
+    Ended,
+    /// This process has them.
+    Continue,
+    /// The other gateway of the group may have them.
+    Elsewhere,
+}
+
 impl HistoryWriter {
     /// Starts the thread. Without a folder, records are kept in memory only.
-    pub fn start(folder: Option<&Path>, socket: &Path) -> io::Result<HistoryWriter> {
+    pub fn start(
+        folder: Option<&Path>,
+        socket: &Path,
+        gateway: Box<str>,
+        left: LeftSessions,
+    ) -> io::Result<HistoryWriter> {
         let history = Arc::<SessionHistory>::default();
         let (records, told) = crossbeam_channel::bounded(WAITING_MAX);
         let disk = folder.map_or(Disk::Off, |folder| Disk::Closed(LogFiles::of(folder, socket)));
-        let clerk =
-            Clerk { history: Arc::clone(&history), disk, is_reported: false, dropped_reported: 0 };
+        let clerk = Clerk {
+            history: Arc::clone(&history),
+            disk,
+            left,
+            open: None,
+            is_reported: false,
+            dropped_reported: 0,
+        };
         let thread = std::thread::Builder::new().name("session history".into());
         let thread = Some(thread.spawn(move || clerk.run(&told))?);
-        // Empty on systems without this file.
-        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        Ok(HistoryWriter {
-            gateway: name.trim_end().into(),
-            records: Some(records),
-            history,
-            thread,
-        })
+        Ok(HistoryWriter { gateway, records: Some(records), history, thread })
+    }
+
+    /// The number after those of all sessions of this gateway's earlier processes; 0 if none is known.
+    pub fn next_number(folder: Option<&Path>, socket: &Path) -> u64 {
+        let path = folder.map(|folder| LogFiles::of(folder, socket).open);
+        let contents = path.and_then(|path| Contents::read(&path).ok());
+        contents.map_or(0, |contents| contents.next)
     }
 
     /// The history that the thread writes.
@@ -150,9 +187,17 @@ impl HistoryWriter {
         self.send(EndedSession::of(&self.gateway, session, room, reason, closed, totals));
     }
 
+    /// Notes a session that opened, so that its end has a record even if this process is killed.
+    pub(crate) fn open(&self, opened: OpenSession) {
+        let opened = Box::new(OpenSession { gateway: self.gateway.clone(), ..opened });
+        let records = self.records.iter();
+        // A thread that is behind misses it; its end is recorded if this process closes it.
+        records.for_each(|records| _ = records.try_send(HistoryRecord::Opened(opened.clone())));
+    }
+
     fn send(&self, record: EndedSession) {
         let Some(records) = &self.records else { return };
-        if records.try_send(Box::new(record)).is_err() {
+        if records.try_send(HistoryRecord::Ended(Box::new(record))).is_err() {
             self.history.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -176,6 +221,9 @@ enum Disk {
 struct Clerk {
     history: Arc<SessionHistory>,
     disk: Disk,
+    left: LeftSessions,
+    /// Set while the file of records is open.
+    open: Option<OpenSessions>,
     /// The log has the reason for which records are not written now.
     is_reported: bool,
     dropped_reported: u64,
@@ -183,21 +231,17 @@ struct Clerk {
 
 impl Clerk {
     /// Keeps records until no further one will come.
-    fn run(mut self, records: &Receiver<Box<EndedSession>>) {
+    fn run(mut self, records: &Receiver<HistoryRecord>) {
         loop {
             self.open();
-            let first = match self.disk {
-                Disk::Closed(_) => records.recv_timeout(RETRY_EVERY),
-                Disk::Off | Disk::Open(_) => {
-                    records.recv().map_err(|_| RecvTimeoutError::Disconnected)
-                }
-            };
-            match first {
+            let within =
+                if matches!(self.disk, Disk::Closed(_)) { RETRY_EVERY } else { LIVES_EVERY };
+            match records.recv_timeout(within) {
                 Ok(first) => {
                     let rest = records.try_iter().take(BATCH_MAX - 1);
                     self.keep(std::iter::once(first).chain(rest));
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.note_life(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -209,9 +253,19 @@ impl Clerk {
         let path = place.current.display();
         match place.open() {
             Ok(Some((file, earlier))) => {
+                let open = OpenSessions::open(&place.open, self.left);
                 let own = self.history.add_earlier(earlier);
                 self.disk = Disk::Open(file);
                 self.is_reported = false;
+                match open {
+                    Ok((open, died)) => {
+                        self.end(died.into_iter().map(Box::new));
+                        self.open = Some(open);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "sessions of a killed process leave no record");
+                    }
+                }
                 for records in own.chunks(BATCH_MAX) {
                     self.append(
                         &records.iter().flat_map(|record| record.line()).collect::<Vec<_>>(),
@@ -230,8 +284,34 @@ impl Clerk {
         }
     }
 
+    fn keep(&mut self, records: impl Iterator<Item = HistoryRecord>) {
+        let (mut opened, mut ended) = (Vec::new(), Vec::new());
+        for record in records {
+            match record {
+                HistoryRecord::Opened(session) => opened.push(*session),
+                HistoryRecord::Ended(session) => ended.push(session),
+            }
+        }
+        let ids: Vec<Box<str>> = ended.iter().map(|session| session.id.clone()).collect();
+        self.end(ended.into_iter());
+        self.note(|open| open.note(opened.into_iter(), ids.iter().map(|id| &**id)));
+    }
+
+    fn note_life(&mut self) {
+        self.note(|open| open.note_life());
+    }
+
+    /// Writes to the file of open sessions, and gives it up after an error.
+    fn note(&mut self, write: impl FnOnce(&mut OpenSessions) -> io::Result<()>) {
+        let Some(open) = &mut self.open else { return };
+        if let Err(error) = write(open) {
+            tracing::warn!(%error, "sessions that are open now leave no record if the process is killed");
+            self.open = None;
+        }
+    }
+
     /// Writes the records before they are listed.
-    fn keep(&mut self, records: impl Iterator<Item = Box<EndedSession>>) {
+    fn end(&mut self, records: impl Iterator<Item = Box<EndedSession>>) {
         let mut lines = Vec::new();
         let measured = records.map(|record| {
             let line = record.line();
@@ -269,7 +349,7 @@ impl Clerk {
 pub struct EndedSession {
     /// `s17`.
     pub id: Box<str>,
-    /// Host name of the gateway that served the session.
+    /// The name of the gateway that served the session: that in `[cluster]`, or of its host.
     pub gateway: Box<str>,
     /// The name of the room.
     pub room: Box<str>,
@@ -287,8 +367,8 @@ pub struct EndedSession {
     pub duration_ms: u64,
     /// The author of the admission.
     pub admitted_by: Box<str>,
-    /// The media that it carried.
-    pub totals: Carried,
+    /// The media that it carried; `None` if its gateway was killed.
+    pub totals: Option<Carried>,
     /// Completed moves of its room by cause, among those that the room remembers.
     pub moves: BTreeMap<Box<str>, u32>,
     /// Why it ended: `media-timeout`.
@@ -358,7 +438,7 @@ impl EndedSession {
             ended_us,
             duration_ms: duration.as_millis() as u64,
             admitted_by: closed.admitted_by.to_string().into(),
-            totals: totals.into(),
+            totals: Some(totals.into()),
             moves,
             reason: reason.name().into(),
         }
@@ -374,8 +454,8 @@ impl EndedSession {
 /// Maximum size of a file, bytes: 10,000 records.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// Maximum number of files in the folder, more than two for each gateway of one machine.
-const FILES_MAX: usize = 64;
+/// Maximum number of files in the folder, more than three for each gateway of one machine.
+const FILES_MAX: usize = 96;
 
 /// A record with the length of its line.
 type MeasuredRecord = (EndedSession, usize);
@@ -386,13 +466,16 @@ struct LogFiles {
     current: PathBuf,
     /// The file before the current one.
     previous: PathBuf,
+    /// The sessions that are open.
+    open: PathBuf,
 }
 
 impl LogFiles {
     fn of(folder: &Path, socket: &Path) -> LogFiles {
         let (folder, name) = (folder.join("history"), file::name_of(socket));
         let at = |ending: &str| folder.join(format!("{name}.{ending}"));
-        LogFiles { current: at("jsonl"), previous: at("1.jsonl"), folder }
+        let (current, previous, open) = (at("jsonl"), at("1.jsonl"), at("open"));
+        LogFiles { current, previous, open, folder }
     }
 
     /// Opens the file and reads its records and those of the previous file, oldest first. `None`: another process

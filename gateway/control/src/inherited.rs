@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use evenkeel_dataplane::quic;
+use evenkeel_policies::PolicyRecords;
 use serde::{Deserialize, Serialize};
 
 /// The use of an inherited descriptor. Addresses are those of the configuration, where the port may be 0.
@@ -73,11 +74,12 @@ pub enum SocketName {
 /// Duplicates of a gateway's sockets, for the process that replaces it.
 pub type NamedSockets = Vec<(SocketName, OwnedFd)>;
 
-/// Descriptors from the process that this one replaces; none for a process that replaces no other.
+/// Descriptors and policies of the process that this one replaces; none for a process that replaces no other.
 #[derive(Default, Debug)]
 pub struct Inherited {
     sockets: BTreeMap<SocketName, VecDeque<OwnedFd>>,
     quic: Option<quic::EndpointIdentity>,
+    policies: PolicyRecords,
 }
 
 impl Inherited {
@@ -85,8 +87,9 @@ impl Inherited {
     pub fn of(
         sockets: impl IntoIterator<Item = (SocketName, OwnedFd)>,
         quic: Option<quic::EndpointIdentity>,
+        policies: PolicyRecords,
     ) -> Inherited {
-        let mut inherited = Inherited { sockets: BTreeMap::new(), quic };
+        let mut inherited = Inherited { sockets: BTreeMap::new(), quic, policies };
         for (name, socket) in sockets {
             inherited.sockets.entry(name).or_default().push_back(socket);
         }
@@ -96,6 +99,11 @@ impl Inherited {
     /// The certificate and the keys of the QUIC endpoint.
     pub fn take_quic_identity(&mut self) -> Option<quic::EndpointIdentity> {
         self.quic.take()
+    }
+
+    /// The records of policies.
+    pub fn take_policies(&mut self) -> PolicyRecords {
+        std::mem::take(&mut self.policies)
     }
 
     /// Takes a descriptor of this use. Listeners with port 0 may have the same name, and keep their order.

@@ -19,6 +19,7 @@ mod probes;
 mod records;
 mod registry;
 mod reporting;
+mod requests;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 mod signalling;
@@ -31,7 +32,7 @@ mod workers;
 pub use equipment::{
     EquipError, Equipment, SOCKET_BUFFER, briefs, equip, port_legs, posts, source_of_ports,
 };
-pub use evenkeel_policies::{PluginView, PolicyView, RefusalRecord};
+pub use evenkeel_policies::{PluginView, PolicyRecords, PolicyView, RefusalRecord};
 pub use evenkeel_revisions::{
     Actor, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome, RolloutReport,
     Staged,
@@ -53,6 +54,8 @@ pub use policies::PushRequest;
 pub use records::{LastStatesPart, Suspended, SuspensionGuard};
 pub use registry::{QuicListener, SessionRegistry, UdpListener};
 pub use reporting::{EventRecord, GatewayEvent, ModeView, Recovery, TraceCaller};
-pub use snapshot::{MediaStates, RecordBatch, Replica, STATES, Snapshot};
+pub use snapshot::{
+    MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,
+};
 pub use thread::{ControlParts, run};
 pub use workers::WorkerLine;

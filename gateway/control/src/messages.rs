@@ -85,6 +85,8 @@ pub enum ControlError {
     },
     /// The configuration was not reloaded.
     NotReloaded(NotReloaded),
+    /// The owner of the group decides about revisions of policies.
+    NotOwner,
     /// The first policies are still being compiled; only they may decide.
     Starting,
     /// Another process serves since an upgrade. This one did not begin the request, or it may be repeated without harm.

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use evenkeel_core::{ArmTally, Gateway};
 use evenkeel_model::{PolicyName, SessionId};
-use evenkeel_policies::{ActivationOptions, PluginSource, PolicyThreads, PolicyView, Preparation};
+use evenkeel_policies::{
+    ActivationOptions, PluginSource, PolicyRecords, PolicyThreads, PolicyView, Preparation,
+};
 use evenkeel_process::random::draw;
 use evenkeel_revisions::{Actor, Lifecycle, RolloutOutcome, RolloutReport, Strategy};
 use tokio::sync::{broadcast, oneshot};
@@ -105,7 +107,7 @@ impl PolicyRunner {
             ..ActivationOptions::at_once(Actor::Operator)
         };
         let (origin, seed, arrived) = ("pushed".into(), draw(), Instant::now());
-        PluginSource { bytes, settings, origin, seed, arrived, how }
+        PluginSource { bytes, settings, origin, configured: None, seed, arrived, how }
     }
 
     /// Queues a revision to be prepared. The reply is sent after the core's decision.
@@ -128,6 +130,24 @@ impl PolicyRunner {
         };
         // Cannot fail: the thread ends with control, and the channel is not full.
         let _ = self.preparations.try_send(PendingPreparation { preparation, source, reply });
+    }
+
+    /// Continues records of the process that decides about revisions. Plugins that are not loaded are prepared apart, and
+    /// continue once they are.
+    pub(crate) fn adopt(&mut self, records: PolicyRecords, gateway: &mut Gateway, now: Instant) {
+        let loads = self.threads.adopt(records, gateway, now);
+        if loads.is_empty() {
+            return;
+        }
+        let thread = std::thread::Builder::new().name("adopted policies".into());
+        let loading = thread.spawn(move || {
+            for load in loads {
+                evenkeel_policies::load(load);
+            }
+        });
+        if let Err(error) = loading {
+            tracing::error!(%error, "policies of the other process are not loaded");
+        }
     }
 
     /// Returns true for a policy that was started and not stopped.

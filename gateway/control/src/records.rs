@@ -5,7 +5,7 @@
 //! changed, and otherwise each second; the states of sessions at degradation policies, which change with each tick, each
 //! second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -16,12 +16,15 @@ use evenkeel_core::{ChangedRecords, Gateway, GatewayEffect, GatewayRecord, HopMa
 use evenkeel_dataplane::SendLease;
 use evenkeel_dataplane::worker::{Copies, HandedOut, SessionState, TrunkState, WorkerCommand};
 use evenkeel_drivers::{Drivers, Fencing};
-use evenkeel_model::NodeId;
+use evenkeel_model::{NodeId, PolicyName};
+use evenkeel_policies::PolicyRecords;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::control::Control;
 use crate::messages::{NotSuspended, SnapshotError};
 use crate::nodes::NodeResources;
 use crate::offers::OfferQueue;
+use crate::policies::PolicyRunner;
 use crate::registry::SessionRegistry;
 use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
 use crate::workers::WorkerLines;
@@ -181,6 +184,10 @@ pub(crate) struct RecordFollower {
     part_last: Instant,
     nodes_last: Option<Instant>,
     states: Vec<MediaRecord>,
+    /// Policies whose records are to be sent.
+    policies: BTreeSet<PolicyName>,
+    /// The plugins in the last record of each policy, which the follower has.
+    sent_plugins: BTreeMap<PolicyName, Vec<Arc<str>>>,
     full_since: Option<Instant>,
 }
 
@@ -197,9 +204,10 @@ impl RecordFollower {
     fn new(
         to: mpsc::Sender<RecordBatch>,
         hands_over: bool,
-        workers: usize,
+        source: &RecordSource<'_>,
         now: Instant,
     ) -> RecordFollower {
+        let workers = source.workers.lines.len();
         RecordFollower {
             to,
             hands_over,
@@ -210,6 +218,8 @@ impl RecordFollower {
             part_last: now,
             nodes_last: None,
             states: Vec::new(),
+            policies: source.policies.threads.names().cloned().collect(),
+            sent_plugins: BTreeMap::new(),
             full_since: None,
         }
     }
@@ -295,6 +305,7 @@ impl RecordFollower {
         nodes: bool,
         now: Instant,
     ) -> RecordBatch {
+        let policies = self.take_policies(source, at_most.is_none());
         let RecordSource { gateway, registry, offers, .. } = source;
         let mut records = gateway.records();
         let ChangedRecords { mut core, ended, dissolved, whole } =
@@ -311,8 +322,10 @@ impl RecordFollower {
         let keys = &offers.idempotency_keys;
         let idempotency_keys = keys.take_changed(at_most.unwrap_or(usize::MAX));
         self.number += 1;
-        self.whole |=
-            whole && !keys.have_changed() && self.copying.iter().all(|copying| copying.whole);
+        self.whole |= whole
+            && !keys.have_changed()
+            && self.policies.is_empty()
+            && self.copying.iter().all(|copying| copying.whole);
         // A session may have ended since it was copied.
         let stands = |state: &MediaRecord| registry.get(state.state.session).is_some();
         let media = std::mem::take(&mut self.states).into_iter().filter(stands).collect();
@@ -329,9 +342,27 @@ impl RecordFollower {
                 trunks: Vec::new(),
                 next_offer: offers.next,
                 idempotency_keys,
+                policies,
                 core,
             },
         }
+    }
+
+    /// The changed record of one policy, or of all, with plugins that the follower lacks.
+    fn take_policies(&mut self, source: &RecordSource<'_>, all: bool) -> PolicyRecords {
+        let (threads, mut taken) = (&source.policies.threads, PolicyRecords::default());
+        while (all || taken.records.is_empty())
+            && let Some(policy) = self.policies.pop_first()
+        {
+            let Some(record) = threads.record(&policy, source.gateway) else { continue };
+            let lacks =
+                |digest: &&Arc<str>| !self.sent_plugins.values().flatten().any(|it| it == *digest);
+            let missing = record.digests().filter(lacks);
+            taken.files.extend(missing.filter_map(|it| Some((Arc::clone(it), threads.file(it)?))));
+            self.sent_plugins.insert(policy, record.digests().cloned().collect());
+            taken.records.push(record);
+        }
+        taken
     }
 }
 
@@ -348,6 +379,23 @@ pub(crate) struct RecordSource<'a> {
     pub(crate) drivers: &'a Drivers,
     pub(crate) nodes: &'a NodeResources,
     pub(crate) offers: &'a OfferQueue,
+    pub(crate) policies: &'a PolicyRunner,
+}
+
+impl Control {
+    /// The owner of the follower of records, and the owners of the records.
+    pub(crate) fn record_source(&mut self) -> (&mut Replication, RecordSource<'_>) {
+        let source = RecordSource {
+            gateway: &mut self.gateway,
+            workers: &mut self.workers,
+            registry: &self.registry,
+            drivers: &self.signalling.drivers,
+            nodes: &self.nodes,
+            offers: &self.offers,
+            policies: &self.policies,
+        };
+        (&mut self.replication, source)
+    }
 }
 
 impl RecordSource<'_> {
@@ -379,8 +427,7 @@ impl Replication {
         if !self.follower.as_ref().is_some_and(is_kept) {
             source.gateway.records().follow();
             source.offers.idempotency_keys.follow();
-            let workers = source.workers.lines.len();
-            self.follower = Some(RecordFollower::new(to, hands_over, workers, now));
+            self.follower = Some(RecordFollower::new(to, hands_over, source, now));
         }
         batches
     }
@@ -391,10 +438,19 @@ impl Replication {
         offers.idempotency_keys.unfollow();
     }
 
-    /// The number of the batch with the last change: the next one, if something waits to be sent.
+    /// The number of the batch with the last change, which may wait to be sent.
     pub(crate) fn last_number(&self, source: &mut RecordSource<'_>) -> Option<u64> {
-        let number = self.follower.as_ref()?.number;
-        Some(number + u64::from(source.have_changed()))
+        let RecordFollower { number, policies, .. } = self.follower.as_ref()?;
+        // Each batch takes the record of one policy.
+        let batches = policies.len().max(usize::from(source.have_changed()));
+        Some(number + batches as u64)
+    }
+
+    /// Has the follower get the changed record of a policy.
+    pub(crate) fn note_policy(&mut self, policy: PolicyName) {
+        if let Some(follower) = &mut self.follower {
+            follower.policies.insert(policy);
+        }
     }
 
     /// Returns whether the follower has all records, so that only changes are left.
@@ -423,7 +479,10 @@ impl Replication {
             false if is_due => FIRST_SLICE,
             false => return,
         };
-        let changed = source.have_changed() || nodes || !follower.states.is_empty();
+        let changed = source.have_changed()
+            || nodes
+            || !follower.states.is_empty()
+            || !follower.policies.is_empty();
         if changed && follower.to.capacity() > 0 {
             let batch = follower.next_batch(source, Some(slice), nodes, now);
             // Fails only for a follower that has gone.
@@ -452,6 +511,7 @@ impl Replication {
                 trunks: Vec::new(),
                 next_offer: source.offers.next,
                 idempotency_keys: Vec::new(),
+                policies: source.policies.threads.records(source.gateway),
             });
         };
         follower.take_copies();

@@ -158,6 +158,10 @@ impl SessionEntry {
         named.map(|(_, address)| *address)
     }
 
+    pub fn is_quic(&self) -> bool {
+        matches!(self.keys.0, FlowKey::Roq(_))
+    }
+
     pub fn totals(&self) -> Totals {
         self.totals.as_deref().copied().unwrap_or_default()
     }

@@ -7,12 +7,15 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_core::Gateway;
 use evenkeel_dataplane::worker::{Distribution, ShedRun, Totals};
 use evenkeel_drivers::DriverAction;
-use evenkeel_model::{CloseReason, CoreEvent, NodeId, RedundancyMode, RoomId, SessionId};
+use evenkeel_model::{
+    ClientTransport, CloseReason, CoreEvent, NodeId, RedundancyMode, RoomId, SessionId,
+};
+use evenkeel_process::unix_us;
 use evenkeel_revisions::RolloutReport;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use crate::history::HistoryWriter;
+use crate::history::{HistoryWriter, OpenSession};
 use crate::names::NodeNames;
 use crate::nodes::NodeListUpdate;
 use crate::offers::OfferedSession;
@@ -130,6 +133,32 @@ impl Reporting {
         let event = GatewayEvent::TurnedAway { scenario, reason, session: None };
         let caller = Some(TraceCaller::of(request, arrived));
         self.send(EventRecord { caller, ..EventRecord::now(event) });
+    }
+
+    /// Notes the session of this event as open.
+    pub(crate) fn open(
+        &self,
+        event: &CoreEvent,
+        mode: Option<(RedundancyMode, usize)>,
+        registry: &SessionRegistry,
+    ) {
+        let CoreEvent::Opened { session, room_name, scenario, offered, admitted_by, .. } = event
+        else {
+            return;
+        };
+        let is_quic = registry.get(*session).is_some_and(SessionEntry::is_quic);
+        let transport = if is_quic { ClientTransport::Quic } else { ClientTransport::Udp };
+        let ago = offered.elapsed().as_micros() as u64;
+        self.history.open(OpenSession {
+            id: session.to_string().into(),
+            gateway: Box::default(),
+            room: (**room_name).into(),
+            scenario: (**scenario).into(),
+            ingress: transport.name().into(),
+            mode: mode.map_or("", |(mode, _)| mode.name()).into(),
+            offered_us: unix_us(SystemTime::now()).saturating_sub(ago),
+            admitted_by: admitted_by.to_string().into(),
+        });
     }
 
     /// Sends the event of a session's end once its worker has reported the final totals.

@@ -22,6 +22,7 @@ use evenkeel_dataplane::worker::{NodeLeg, SessionState, TrunkState};
 use evenkeel_drivers::{DriversRecord, DriversReplica};
 use evenkeel_media::instant;
 use evenkeel_model::{MediaDescription, RoomId, SessionId};
+use evenkeel_policies::PolicyRecords;
 use nix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,8 @@ pub struct Snapshot {
     pub(crate) trunks: Vec<Vec<TrunkState>>,
     pub(crate) next_offer: u64,
     pub(crate) idempotency_keys: Vec<KeyRecord>,
+    #[serde(default)]
+    pub(crate) policies: PolicyRecords,
 }
 
 /// The state that a session's worker keeps.
@@ -207,6 +210,18 @@ impl Snapshot {
     }
 }
 
+/// Encodes records of policies.
+#[inline]
+pub fn encode_policies(records: &PolicyRecords) -> Vec<u8> {
+    encode(records)
+}
+
+/// Reads records of policies of another process of this machine.
+#[inline]
+pub fn decode_policies(encoded: &[u8]) -> Result<PolicyRecords, SnapshotError> {
+    decode(encoded, None)
+}
+
 pub(crate) fn encode(state: &impl Serialize) -> Vec<u8> {
     let (mut encoded, reference) = begin(MAGIC, FORMAT);
     let mut serializer = rmp_serde::Serializer::new(&mut encoded).with_struct_map();
@@ -341,6 +356,8 @@ pub struct Replica {
     trunks: Vec<Vec<TrunkState>>,
     next_offer: u64,
     idempotency_keys: VecDeque<KeyRecord>,
+    /// Not taken yet.
+    policies: PolicyRecords,
     /// Sessions of the last batch with sockets: descriptors follow in this order.
     with_sockets: Vec<SessionId>,
     ports: ReservedPorts,
@@ -372,6 +389,11 @@ impl Replica {
         self.whole
     }
 
+    /// Takes the records of policies that changed, for [`Handle::adopt_policies`](crate::Handle::adopt_policies).
+    pub fn take_policies(&mut self) -> PolicyRecords {
+        std::mem::take(&mut self.policies)
+    }
+
     /// Takes the next batch. The first batch of a follower replaces all records.
     ///
     /// # Errors
@@ -397,8 +419,17 @@ impl Replica {
         for id in dissolved {
             self.rooms.remove(&id);
         }
-        let Snapshot { core, registry, drivers, media, trunks, next_offer, idempotency_keys } =
-            changed;
+        let Snapshot {
+            core,
+            registry,
+            drivers,
+            media,
+            trunks,
+            next_offer,
+            idempotency_keys,
+            policies,
+        } = changed;
+        self.policies.extend(policies);
         self.drivers.apply(drivers, core.sessions.iter().map(|session| session.id));
         self.take_core(core);
         let mut registry = registry;
@@ -514,6 +545,7 @@ impl Replica {
             trunks,
             next_offer: self.next_offer,
             idempotency_keys: self.idempotency_keys.into(),
+            policies: self.policies,
             core,
         })
     }

@@ -205,7 +205,8 @@ impl Control {
     }
 
     fn resume_decisions(&mut self) {
-        self.policies.threads.keep_facts();
+        self.policies.threads.keep_records();
+        self.gateway.release_rollouts(Instant::now());
         // Some records were sent for the last time.
         self.replication.unfollow(&mut self.gateway, &self.offers);
         if let Some(Suspension::Stands { outputs, .. }) = self.replication.suspension.take() {
@@ -252,7 +253,9 @@ impl Control {
             snapshot.media.iter_mut().for_each(|record| record.sockets = 0);
         }
         snapshot.lose_ports();
-        let Snapshot { core, registry, drivers, media, trunks, next_offer, .. } = snapshot;
+        let Snapshot { core, registry, drivers, media, trunks, next_offer, policies, .. } =
+            snapshot;
+        self.policies.adopt(policies, &mut self.gateway, now);
         let at_workers = at_workers(media, descriptors)?;
         let RestoringSessions { entries, listeners } = self.registry.begin_restore(registry)?;
         let mut briefs = if self.registry.briefs { briefs(&core) } else { BTreeMap::new() };

@@ -2,21 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_core::{
-    Gateway, Impossible, NodeEvidence, RoomStanding, SessionStanding, WATCH_EVERY,
-};
-use evenkeel_dataplane::worker::{MediaDirection, WorkerReport};
+use evenkeel_core::{Gateway, NodeEvidence, WATCH_EVERY};
+use evenkeel_dataplane::worker::WorkerReport;
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::{Clock, Drivers, Fencing, Poster, TrunkPath};
-use evenkeel_model::forward::DropReason;
-use evenkeel_model::{NodeId, RedundancyMode, Stamp};
+use evenkeel_model::{NodeId, Stamp};
 use evenkeel_policies::{PolicyReport, PolicyThreads};
 use evenkeel_process::random::draw;
-use evenkeel_revisions::{Lifecycle, WallClock};
+use evenkeel_revisions::WallClock;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::MissedTickBehavior;
 
@@ -25,9 +22,6 @@ use crate::equipment::Equipment;
 use crate::handle::ControlRequest;
 use crate::history::HistoryWriter;
 use crate::idempotency::KeyTable as IdempotencyKeys;
-use crate::messages::{
-    AdmissionState, ControlError, NotSuspended, SessionView, Slice, StatusReport,
-};
 use crate::names::NodeNames;
 use crate::nodes::NodeResources;
 use crate::offers::OfferQueue;
@@ -35,7 +29,7 @@ use crate::policies::PolicyRunner;
 use crate::prober::{Mismatch, ProbeEvent, ProbeResult};
 use crate::probes::Probes;
 use crate::records::Replication;
-use crate::registry::{SessionEntry, SessionRegistry};
+use crate::registry::SessionRegistry;
 use crate::reporting::{Closings, Costs, EventRecord, GatewayEvent, Reporting};
 use crate::signalling::NodeSignalling;
 use crate::start_hooks::StartHooks;
@@ -46,9 +40,6 @@ const PATHS_EVERY: u64 = 15;
 
 /// Readings of the wall clock are this many watches apart: a second.
 const WALL_CLOCK_EVERY: u64 = 500;
-
-/// Copying this many ids of a room's sessions takes as long as copying the view of one session.
-const SESSIONS_PER_COST: usize = 100;
 
 /// Answers of nodes that wait for control, of each kind.
 const ANSWERS_MAX: usize = 4_096;
@@ -346,246 +337,6 @@ impl Control {
             WorkerReport::Removed { session, mode, totals } => {
                 self.reporting.handle_removed(session, mode, totals);
             }
-        }
-    }
-
-    pub(crate) fn handle_request(&mut self, request: ControlRequest) {
-        let now = Instant::now();
-        // Replies fail only for a caller that has gone.
-        match request {
-            ControlRequest::Offer(request, reply) => {
-                if self.offers.waiting.is_some() || self.replication.suspension.is_some() {
-                    self.offers.hold(request, reply);
-                } else {
-                    self.offer(*request, Some(reply), now);
-                }
-            }
-            ControlRequest::PoliciesStand => self.offers.handle_policies_active(),
-            ControlRequest::AwaitPolicies(reply) => self.offers.await_policies(reply),
-            ControlRequest::Close(session, reply) => {
-                let closed = self.gateway.handle_close(session, now);
-                let _ = reply.send(closed.map_err(ControlError::Impossible));
-            }
-            #[cfg(feature = "fault-injection")]
-            ControlRequest::Panic(session, reply) => {
-                let home = self.registry.get(session).map(|entry| entry.home);
-                let panicking = home.map(|home| {
-                    let panic = evenkeel_dataplane::worker::WorkerCommand::Panic(home);
-                    self.workers.command(home.worker, panic);
-                });
-                let none = ControlError::Impossible(Impossible::NoSuchSession);
-                let _ = reply.send(panicking.ok_or(none));
-            }
-            ControlRequest::Move(room, node, reply) => {
-                let to = self.nodes.node_named(&node);
-                let moved = match to {
-                    Some(to) => self.gateway.handle_move(&room, to, now),
-                    None => Err(Impossible::NoSuchNode),
-                };
-                let _ = reply.send(moved.map_err(|reason| self.why_impossible(reason, to)));
-            }
-            ControlRequest::Operate(operation, reply) => {
-                let done = self.nodes.operate(operation, &self.settings, &mut self.gateway, now);
-                let _ = reply.send(done.map_err(|reason| self.why_impossible(reason, None)));
-            }
-            ControlRequest::Order(node, order, reply) => match self.nodes.node_named(&node) {
-                Some(node) => self.probes.order(node, order, reply, &self.nodes, now),
-                None => {
-                    let _ = reply.send(Err(self.why_impossible(Impossible::NoSuchNode, None)));
-                }
-            },
-            ControlRequest::Explain(session, reply) => {
-                _ = reply.send(self.gateway.views().explain(session, now));
-            }
-            ControlRequest::Regions(reply) => {
-                _ = reply.send(self.gateway.views().regions(now).collect());
-            }
-            ControlRequest::Sessions { after, reply } => {
-                let view = |standing| self.session_view(standing);
-                let rest = self.gateway.views().sessions_after(after, now);
-                let rest = rest.map(|(id, standing)| (id, standing.map(view)));
-                let _ = reply.send(Slice::of(rest, |_| 1));
-            }
-            ControlRequest::Session(session, reply) => {
-                let standing = self.gateway.views().session(session, now);
-                let _ = reply.send(standing.map(|standing| self.session_view(standing)));
-            }
-            ControlRequest::Rooms { after, reply } => {
-                let cost = |room: &RoomStanding| 1 + room.sessions.len() / SESSIONS_PER_COST;
-                let _ = reply.send(Slice::of(self.gateway.views().rooms_after(after), cost));
-            }
-            ControlRequest::Nodes(reply) => _ = reply.send(self.gateway.views().nodes().collect()),
-            ControlRequest::Govern(rules, reply) => {
-                self.policies.threads.govern(*rules, &mut self.gateway, now);
-                let _ = reply.send(());
-            }
-            ControlRequest::NoteRefusal(refusal) => self.policies.threads.ledger().refuse(refusal),
-            ControlRequest::Refusals(reply) => {
-                _ = reply.send(self.policies.threads.ledger().refusals());
-            }
-            ControlRequest::Policies(reply) => self.policies.view(reply),
-            ControlRequest::Recorder(reply) => _ = reply.send(self.policies.threads.recorder()),
-            ControlRequest::History(reply) => _ = reply.send(self.reporting.history.history()),
-            ControlRequest::Status(reply) => _ = reply.send(self.status(now)),
-            ControlRequest::Modes(reply) => {
-                let view = |mode| self.reporting.mode_view(mode, &self.gateway, &self.workers);
-                let _ = reply.send(RedundancyMode::ALL.into_iter().map(view).collect());
-            }
-            ControlRequest::Scenarios(scenarios, reply) => {
-                self.gateway.handle_scenarios(&scenarios, now);
-                let _ = reply.send(());
-            }
-            ControlRequest::List(list, reply) => _ = reply.send(self.list(&list, now)),
-            ControlRequest::Reload(reload) => self.nodes.pass_on(reload),
-            ControlRequest::FollowReloads(reloader) => self.nodes.reloader = Some(reloader),
-            // A further revision would supersede the policy's first one, and then the gateway might refuse it.
-            ControlRequest::Push { reply, .. } | ControlRequest::RollOut(.., reply)
-                if self.offers.awaits_policies() =>
-            {
-                let _ = reply.send(Err(ControlError::Starting));
-            }
-            ControlRequest::Push { policy, bytes, settings, push, reply } => {
-                let source = self.policies.pushed(&policy, bytes, settings, &push);
-                self.policies.roll_out(&policy, source, reply, &mut self.gateway);
-            }
-            ControlRequest::RollOut(policy, source, reply) => {
-                self.policies.roll_out(&policy, *source, reply, &mut self.gateway);
-            }
-            ControlRequest::ActOnRollout(policy, action, reply) => {
-                let act = |life: &mut Lifecycle| life.handle_action(action, now);
-                let _ = reply.send(self.policies.change(&policy, &mut self.gateway, now, act));
-            }
-            ControlRequest::RolloutSettings(settings, reply) => {
-                self.policies.change_settings(settings, &mut self.gateway, now);
-                let _ = reply.send(());
-            }
-            ControlRequest::Rollback(policy, reply) => {
-                let starting = self.offers.awaits_policies() && self.policies.is_known(&policy);
-                let _ = reply.send(if starting {
-                    Err(ControlError::Starting)
-                } else {
-                    let act = |life: &mut Lifecycle| life.handle_rollback(now);
-                    self.policies.change(&policy, &mut self.gateway, now, act)
-                });
-            }
-            ControlRequest::Stop(policy, reply) => {
-                let stopped = self.policies.threads.stop(&policy);
-                let _ = reply.send(stopped.then_some(()).ok_or(ControlError::NoPolicy(policy)));
-            }
-            ControlRequest::Shutdown(within, done) => {
-                self.lifetime.shutdown_replies.push(done);
-                self.gateway.handle_shutdown(within, now);
-            }
-            ControlRequest::Trunks(reply) => _ = reply.send(self.nodes.duplicate_trunks()),
-            ControlRequest::RecordsSent(reply) => {
-                let (replication, mut source) = self.record_source();
-                let _ = reply.send(replication.last_number(&mut source));
-            }
-            ControlRequest::FollowRecords(hands_over, reply) => {
-                let (replication, mut source) = self.record_source();
-                let _ = reply.send(replication.follow(hands_over, &mut source, now));
-            }
-            ControlRequest::Suspend(reply) => self.begin_suspension(reply, now),
-            // Packets of a gateway that is not suspended go on.
-            ControlRequest::SuspendPackets(reply) => {
-                let is_suspended = self.replication.is_suspended();
-                let states = is_suspended.then(|| self.suspend_packets());
-                let _ = reply.send(states.ok_or(NotSuspended::Unavailable));
-            }
-            ControlRequest::ContinueMedia { states, last } => self.continue_media(*states, last),
-            ControlRequest::Resume(done) => self.resume(|| _ = done.send(())),
-            ControlRequest::Restore { snapshot, descriptors, resume, reply } => {
-                match self.restore(*snapshot, descriptors) {
-                    Ok(restored) if resume => self.resume(|| _ = reply.send(Ok(restored))),
-                    restored => _ = reply.send(restored),
-                }
-            }
-            // The sessions of a gateway that is not suspended belong to no other process.
-            ControlRequest::Release(_) if !self.replication.is_suspended() => {}
-            ControlRequest::Release(done) => {
-                // Agents may have executed them.
-                self.probes.give_up_orders(&self.nodes);
-                self.lifetime.is_replaced.store(true, Ordering::Release);
-                self.release();
-                let _ = done.send(());
-            }
-            ControlRequest::Abandon(done) => {
-                self.release();
-                let _ = done.send(());
-            }
-        }
-    }
-
-    fn session_view(&self, standing: SessionStanding) -> SessionView {
-        let totals = self.registry.get(standing.session).map(SessionEntry::totals);
-        SessionView { totals: totals.unwrap_or_default(), state: standing }
-    }
-
-    /// The error of an operation, with the facts that its caller needs.
-    fn why_impossible(&self, reason: Impossible, node: Option<NodeId>) -> ControlError {
-        match reason {
-            Impossible::NoSuchNode => {
-                let nodes = self.nodes.nodes.iter().flatten();
-                let known = nodes.map(|listed| (*listed.node.name).into()).collect();
-                ControlError::Unfound { reason, known }
-            }
-            Impossible::NoSuchRegion => {
-                let regions = self.settings.regions.iter();
-                ControlError::Unfound {
-                    reason,
-                    known: regions.map(|name| (**name).into()).collect(),
-                }
-            }
-            Impossible::NodeUnfit => {
-                let standing =
-                    self.gateway.views().nodes().find(|standing| Some(standing.hop.node) == node);
-                standing.map_or(ControlError::Impossible(reason), |standing| ControlError::Unfit {
-                    health: standing.health,
-                    draining: standing.draining,
-                    load_permille: standing.load_permille,
-                    capacity_kbps: standing.capacity_kbps,
-                })
-            }
-            reason => ControlError::Impossible(reason),
-        }
-    }
-
-    fn status(&self, now: Instant) -> StatusReport {
-        use MediaDirection::{ToClient, ToNode};
-        let workers = &self.workers;
-        let drops = DropReason::ALL.into_iter().filter_map(|reason| {
-            let sum = workers.sum(|stats| stats.drops(reason));
-            (sum > 0).then_some((reason.name(), sum))
-        });
-        StatusReport {
-            state: match (self.gateway.is_admitting(), self.offers.awaits_policies()) {
-                (true, true) => AdmissionState::Starting,
-                (true, false) => AdmissionState::Serving,
-                (false, _) => AdmissionState::Draining,
-            },
-            version: env!("CARGO_PKG_VERSION"),
-            region: Arc::clone(&self.settings.gateway.region),
-            uptime_ms: now.saturating_duration_since(self.lifetime.started).as_millis() as u64,
-            sessions: self.gateway.live(),
-            rooms: self.gateway.standing_rooms(),
-            uplink_suspect: self.gateway.node_table().doubts_uplink(),
-            policies_failing: self.policies.failing(&self.gateway, now),
-            packets_to_node: workers.sum(|stats| stats.packets(ToNode)),
-            packets_to_client: workers.sum(|stats| stats.packets(ToClient)),
-            bytes_to_node: workers.sum(|stats| stats.bytes(ToNode)),
-            bytes_to_client: workers.sum(|stats| stats.bytes(ToClient)),
-            key_frames_to_node: workers.sum(|stats| stats.key_frames(ToNode)),
-            key_frames_to_client: workers.sum(|stats| stats.key_frames(ToClient)),
-            drops: drops.collect(),
-            messages_refused: self.probes.messages_refused(),
-            udp: self.registry.udp.iter().map(|listener| listener.address).collect(),
-            quic: self.registry.quic.map(|quic| quic.address),
-            quic_counts: self
-                .workers
-                .quic_counters
-                .iter()
-                .flat_map(|counters| counters.read())
-                .collect(),
         }
     }
 }

@@ -9,7 +9,7 @@ use evenkeel_model::{
     OfferId, OfferRefusal, Plan, PolicyName, RoomId, RouteCell, SessionId,
 };
 use evenkeel_nodes::{NodeEffect, NodeOutput, NodeTable, NodeTimer};
-use evenkeel_revisions::{Remembered, RolloutReport};
+use evenkeel_revisions::RolloutReport;
 
 /// Instructions to the server.
 #[derive(Clone, Debug)]
@@ -70,13 +70,8 @@ pub enum GatewayEffect {
         /// The name of the revision: a hash of plugin and settings.
         revision: Arc<str>,
     },
-    /// Persistent facts about the policy's revisions changed.
-    Remember {
-        /// The policy, by set and hook.
-        policy: PolicyName,
-        /// All facts to keep.
-        remembered: Remembered,
-    },
+    /// The record of the policy's revisions changed.
+    PolicyChanged(PolicyName),
     /// An event for telemetry and subscribers.
     Event(CoreEvent),
     /// The shutdown is over: no session is left.

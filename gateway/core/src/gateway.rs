@@ -14,7 +14,7 @@ use evenkeel_model::{
     ZoneId,
 };
 use evenkeel_nodes::{NodeEvidence, NodeTable, OpeningWindow};
-use evenkeel_revisions::{Effect, Lifecycle, Remembered, RolloutRules, WallClock};
+use evenkeel_revisions::{Effect, Lifecycle, LifecycleRecord, Revision, RolloutRules, WallClock};
 
 use crate::capacity::Capacity;
 use crate::capacity::breaker::WINDOW;
@@ -430,16 +430,49 @@ impl Gateway {
         Reroutes(&mut self.tables).handle_failback(region, failback, now)
     }
 
+    /// Gives sessions numbers from this one on, unless they have larger ones.
+    pub fn resume_numbers(&mut self, next: u64) {
+        self.tables.sessions.resume_numbers(next);
+    }
+
     /// Adds a policy that has no revision yet.
-    pub fn handle_policy(
+    pub fn handle_policy(&mut self, policy: &PolicyName, rules: RolloutRules, clock: WallClock) {
+        let life = Lifecycle::new(policy.clone(), rules, clock);
+        self.policies.add(policy.clone(), life);
+    }
+
+    /// Returns the record of a policy's revisions; `None` if the policy is unknown.
+    pub fn policy_record(&self, policy: &PolicyName) -> Option<LifecycleRecord> {
+        self.policies.record(policy)
+    }
+
+    /// Continues a policy's revisions of another process, those that are loaded here.
+    pub fn restore_policy(
         &mut self,
         policy: &PolicyName,
-        rules: RolloutRules,
-        remembered: Remembered,
-        clock: WallClock,
+        record: LifecycleRecord,
+        is_loaded: impl Fn(&Revision) -> bool,
+        now: Instant,
     ) {
-        let life = Lifecycle::new(policy.clone(), rules, remembered, clock);
-        self.policies.add(policy.clone(), life);
+        let effects = &mut self.tables.effects;
+        let follows = self.policies.restore(policy, record, is_loaded, now, effects);
+        self.follow(policy, follows, now);
+    }
+
+    /// Another process decides about revisions until [`Gateway::release_rollouts`]: no step of a rollout is taken here.
+    pub fn hold_rollouts(&mut self) {
+        self.policies.are_held = true;
+    }
+
+    /// Takes the steps of rollouts from now on.
+    pub fn release_rollouts(&mut self, now: Instant) {
+        self.policies.are_held = false;
+        self.tables.effects.set_if_idle(Timer::Rollouts, now);
+    }
+
+    /// Returns true if another process decides about revisions.
+    pub fn holds_rollouts(&self) -> bool {
+        self.policies.are_held
     }
 
     /// Follows steps of the wall clock. Changes from now on are stamped by this clock.
@@ -471,9 +504,8 @@ impl Gateway {
                 Effect::Report(rollout) => {
                     self.tables.effects.push(GatewayEffect::Rollout(rollout));
                 }
-                Effect::Remember(remembered) => {
-                    let policy = policy.clone();
-                    self.tables.effects.push(GatewayEffect::Remember { policy, remembered });
+                Effect::RecordChanged => {
+                    self.tables.effects.push(GatewayEffect::PolicyChanged(policy.clone()));
                 }
                 Effect::Unload(name) => {
                     let (unloaded, revision) = (policy.clone(), Arc::clone(&name));

@@ -1,7 +1,8 @@
 //! The record of a gateway: all that another process needs to continue its sessions, as plain data.
 //!
 //! A record contains decisions and evidence. Everything that follows from them is computed again: the capacity ledger,
-//! lists of rooms, votes about nodes. Rollouts, moves in progress and sessions that are not live are not recorded.
+//! lists of rooms, votes about nodes. Moves in progress and sessions that are not live are not recorded; revisions of
+//! policies have records of their own.
 //!
 //! Hops in a record are those of the gateway that wrote it. [`HopMap`] translates them.
 
@@ -12,11 +13,11 @@ use std::time::{Duration, Instant};
 use evenkeel_media::instant;
 use evenkeel_model::{
     CapBounds, ClientTransport, Decider, HOPS_MAX, Hop, HopGrant, Incarnation, Labels,
-    MediaDescription, MoveCause, MoveOutcome, NodeId, Plan, PluginState, PolicyName,
-    RedundancyMode, RegionId, RoomId, SessionId,
+    MediaDescription, MoveCause, MoveOutcome, NodeId, Plan, PolicyName, RedundancyMode, RegionId,
+    RoomId, SessionId,
 };
 use evenkeel_nodes::NodeTrust;
-use evenkeel_revisions::StateVersions;
+use evenkeel_revisions::{Memos, StateVersions};
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Gauge;
@@ -36,7 +37,7 @@ pub struct GatewayRecord {
     pub sessions: Vec<SessionRecord>,
     /// The sessions' media. Many sessions share an equal one.
     pub media: Vec<Arc<MediaDescription>>,
-    /// The memos of the active revisions.
+    /// The memos of the policies' revisions.
     pub memos: Vec<MemoRecord>,
     /// The next free number of a session.
     pub next_session: u64,
@@ -251,11 +252,12 @@ pub struct ChangedRecords {
     pub whole: bool,
 }
 
-/// State of a policy itself.
+/// States of a policy itself.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct MemoRecord {
     pub(crate) policy: PolicyName,
-    pub(crate) memo: PluginState,
+    #[serde(flatten)]
+    pub(crate) memos: Memos,
 }
 
 /// The hops of a gateway that continues the sessions of a record, by the hops in the record.

@@ -106,7 +106,7 @@ impl Records<'_> {
     pub fn of_nodes(&self) -> GatewayRecord {
         let memos = self.policies.memos();
         let memos = memos
-            .map(|(policy, memo)| MemoRecord { policy: policy.clone(), memo: memo.clone() })
+            .map(|(policy, memos)| MemoRecord { policy: policy.clone(), memos: memos.clone() })
             .collect();
         GatewayRecord { nodes: self.nodes(), regions: self.regions(), memos, ..self.numbers() }
     }
@@ -216,8 +216,8 @@ impl Records<'_> {
         self.tables.rooms.resume_numbers(record.next_room);
         // States of policies refer to the time that they saw in the other process.
         self.questions.started = self.questions.started.min(record.started);
-        for MemoRecord { policy, memo } in memos {
-            self.policies.restore_memo(policy, memo);
+        for MemoRecord { policy, memos } in memos {
+            self.policies.restore_memos(policy, memos);
         }
         let older = sessions.iter().any(|session| session.memory.keeps_other())
             || rooms.iter().any(|room| room.memory.keeps_other());

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_config::GatewayConfig;
 use evenkeel_ownership::{HandOverRefusal, TakeoverRefusal};
@@ -14,6 +14,11 @@ const REQUESTS_MAX: usize = 16;
 
 /// An offer is answered after this time although the standby has not confirmed its record.
 const CONFIRMED_WITHIN: Duration = Duration::from_millis(20);
+
+/// Time for a standby to get all records of a gateway that is to end: 64,000 sessions.
+const IN_SYNC_WITHIN: Duration = Duration::from_secs(10);
+
+const IN_SYNC_EVERY: Duration = Duration::from_millis(20);
 
 /// Time for the standby to confirm that it takes nothing over by silence. Longer than the agents need to bar one that is
 /// gone.
@@ -64,6 +69,8 @@ pub struct GatewayStanding {
     pub sessions: usize,
     /// The standby can continue all sessions that the owner has answered.
     pub in_sync: bool,
+    /// The standby takes over an owner that is silent too, not only one whose process has ended.
+    pub(crate) armed: bool,
     /// Age of its last beat; `None` for this gateway, and for one that was not heard.
     pub(crate) heard_ms: Option<u64>,
     pub(crate) addresses: Vec<IpAddr>,
@@ -129,6 +136,14 @@ pub enum HandOverError {
     /// The standby, named here, would lose sessions.
     #[error("`{0}` does not hold all records yet; `evenkeel gateway list` shows when it does")]
     NotInSync(Arc<str>),
+    /// The peer is no standby.
+    #[error("`{peer}` {}; it can take the calls once it is the standby", last_heard(*silent_for))]
+    NoStandby {
+        /// The peer's name.
+        peer: Arc<str>,
+        /// The age of its last beat; `None` if it was not heard.
+        silent_for: Option<Duration>,
+    },
     /// Another hand-over has begun.
     #[error("another hand-over is under way")]
     UnderWay,
@@ -180,13 +195,26 @@ pub enum TakeOverError {
 }
 
 impl HandOverError {
-    pub(super) fn of(refusal: HandOverRefusal, peer: Arc<str>) -> HandOverError {
+    pub(super) fn of(
+        refusal: HandOverRefusal,
+        peer: Arc<str>,
+        silent_for: Option<Duration>,
+    ) -> HandOverError {
         match refusal {
             HandOverRefusal::NotOwner => HandOverError::NotOwner(peer),
-            HandOverRefusal::PeerSilent | HandOverRefusal::RecordsIncomplete => {
-                HandOverError::NotInSync(peer)
-            }
+            HandOverRefusal::PeerSilent => HandOverError::NoStandby { peer, silent_for },
+            HandOverRefusal::RecordsIncomplete => HandOverError::NotInSync(peer),
         }
+    }
+}
+
+fn last_heard(silent_for: Option<Duration>) -> String {
+    match silent_for {
+        Some(silent_for) if silent_for.as_secs() > 0 => {
+            format!("was last heard {} s ago", silent_for.as_secs())
+        }
+        Some(_) => "is not the standby yet".to_owned(),
+        None => "was not heard since this gateway started".to_owned(),
     }
 }
 
@@ -205,7 +233,8 @@ impl TakeOverError {
 #[derive(Debug)]
 pub(super) enum GroupRequest {
     HandOver {
-        to: String,
+        /// The standby; `None`: whichever gateway is the peer.
+        to: Option<String>,
         reply: oneshot::Sender<Result<HandOverResult, HandOverError>>,
     },
     TakeOver {
@@ -322,13 +351,27 @@ impl Group {
         let _ = self.requests.send(GroupRequest::Reload(Arc::clone(settings))).await;
     }
 
-    /// Hands the addresses to the standby of this name.
-    pub async fn hand_over(&self, to: String) -> Result<HandOverResult, HandOverError> {
+    /// Hands the addresses to the standby, of this name if it is given.
+    pub async fn hand_over(&self, to: Option<String>) -> Result<HandOverResult, HandOverError> {
         let (reply, answer) = oneshot::channel();
         let ended = || HandOverError::Failed("the gateway ends".to_owned());
         let request = GroupRequest::HandOver { to, reply };
         self.requests.send(request).await.map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
+    }
+
+    /// Hands the addresses to the standby before this gateway ends. A standby that is heard and lacks records is waited for.
+    /// The loss of the ownership then ends the member.
+    pub async fn leave(&self) -> Result<HandOverResult, HandOverError> {
+        let until = Instant::now() + IN_SYNC_WITHIN;
+        loop {
+            match self.hand_over(None).await {
+                Err(HandOverError::NotInSync(_)) if Instant::now() < until => {
+                    tokio::time::sleep(IN_SYNC_EVERY).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Makes this gateway the owner. `down`: the peer, which an operator confirms to be down. Returns once the sessions

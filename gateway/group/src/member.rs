@@ -238,6 +238,7 @@ impl GroupMember {
     fn handle_link(&mut self, event: LinkEvent) {
         let is_new = event == LinkEvent::Connected;
         self.records.handle(event, &mut self.core);
+        self.records.pass_policies(&self.gateway.handle);
         if is_new {
             self.follow_records();
         }
@@ -347,8 +348,13 @@ impl GroupMember {
         }
     }
 
-    fn begin_hand_over(&mut self, to: String, reply: GroupReply<HandOverResult, HandOverError>) {
+    fn begin_hand_over(
+        &mut self,
+        to: Option<String>,
+        reply: GroupReply<HandOverResult, HandOverError>,
+    ) {
         let peer = &self.settings.peer.name;
+        let to = to.unwrap_or_else(|| peer.to_string());
         let refused = if *to == *self.settings.name {
             match self.core.is_owner() {
                 true => Err(HandOverError::OwnerAlready(to)),
@@ -361,7 +367,8 @@ impl GroupMember {
             Err(HandOverError::UnderWay)
         } else {
             let begun = self.core.handle_hand_over(Instant::now());
-            begun.map_err(|refusal| HandOverError::of(refusal, Arc::clone(peer)))
+            let silent_for = self.peer_heard.map(|heard| heard.elapsed());
+            begun.map_err(|refusal| HandOverError::of(refusal, Arc::clone(peer), silent_for))
         };
         match refused {
             Ok(()) => self.hand_over_reply = Some(reply),
@@ -521,6 +528,7 @@ impl GroupMember {
             epoch,
             sessions: copies,
             in_sync: is_owner || self.records.replica.is_whole(),
+            armed: !is_owner && peer_owns && peer.is_some_and(|beat| !beat.voters.is_empty()),
             heard_ms: None,
             addresses: if is_owner { addresses.clone() } else { Vec::new() },
             refused: None,
@@ -538,6 +546,7 @@ impl GroupMember {
             epoch: peer.map_or(0, |beat| beat.epoch),
             sessions: if peer_owns { copies } else { 0 },
             in_sync: peer_owns || self.core.is_followed(now),
+            armed: self.core.is_standby_armed(),
             heard_ms: self.peer_heard.map(|heard| (now - heard).as_millis() as u64),
             addresses: if peer_owns { addresses } else { Vec::new() },
             refused: self.records.refused(),

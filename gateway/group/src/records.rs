@@ -100,6 +100,15 @@ impl RecordExchange {
         }
     }
 
+    /// Has control continue the owner's revisions of policies, so that a takeover finds them loaded.
+    pub(super) fn pass_policies(&mut self, handle: &Handle) {
+        if !handle.adopt_policies(self.replica.take_policies()) {
+            tracing::error!("policies of the owner not continued: control is busy");
+            // The next connection begins with all records.
+            self.link.restart();
+        }
+    }
+
     /// Sends all records to a connected peer, and then each that changes.
     pub(super) fn follow(&mut self, handle: &Handle) {
         if !self.connected || self.batches.is_some() || self.following.is_some() {

@@ -8,7 +8,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_control::{Handle, Inherited, MediaStates, RecordBatch, Replica, STATES};
+use evenkeel_control::{
+    Handle, Inherited, MediaStates, PolicyRecords, RecordBatch, Replica, STATES, decode_policies,
+};
 use evenkeel_group::OwnershipState;
 
 use super::channel::{Channel, ChannelFrame, ReceiveLimits};
@@ -63,10 +65,10 @@ impl Successor {
         let withdrawal = channel.0.as_fd().try_clone_to_owned().map_err(|error| unheard(&error))?;
         let withdrawal = Arc::new(Withdrawal(withdrawal.into()));
         match hear_hello(&mut channel, &withdrawal).await {
-            Ok((mut offer, descriptors)) => {
+            Ok((mut offer, descriptors, policies)) => {
                 let names = std::mem::take(&mut offer.sockets);
                 let sockets = names.into_iter().zip(descriptors);
-                let inherited = Inherited::of(sockets, offer.quic.take());
+                let inherited = Inherited::of(sockets, offer.quic.take(), policies);
                 Ok((Successor { channel, withdrawal, offer }, inherited))
             }
             Err(reason) => {
@@ -136,7 +138,12 @@ impl Successor {
         let ports = loop {
             let (message, frame) = self.hear().await?;
             match message {
-                HandoverMessage::Records => _ = keep(&mut records, frame)?,
+                HandoverMessage::Records => {
+                    keep(&mut records, frame)?;
+                    if !handle.adopt_policies(records.take_policies()) {
+                        return Err("control is busy".to_owned());
+                    }
+                }
                 HandoverMessage::State => break keep(&mut records, frame)?,
                 other => return Err(other.unexpected(OLD)),
             }
@@ -177,11 +184,11 @@ impl Successor {
     }
 }
 
-/// The offer of the old process, with the sockets that it names.
+/// The offer of the old process, with the sockets that it names and the records of its policies.
 async fn hear_hello(
     channel: &mut Channel,
     withdrawal: &Withdrawal,
-) -> Result<(UpgradeOffer, Vec<OwnedFd>), String> {
+) -> Result<(UpgradeOffer, Vec<OwnedFd>, PolicyRecords), String> {
     let (message, frame) = hear(channel, withdrawal, HELLO_WITHIN).await?;
     let HandoverMessage::Hello { version, offer } = message else {
         return Err(message.unexpected(OLD));
@@ -193,7 +200,12 @@ async fn hear_hello(
     if named != sent {
         return Err(format!("{named} sockets are named, {sent} were sent"));
     }
-    Ok((offer, frame.descriptors))
+    // A process of an older version sends none.
+    let policies = match &frame.attachment[..] {
+        [] => PolicyRecords::default(),
+        encoded => decode_policies(encoded).map_err(|error| error.to_string())?,
+    };
+    Ok((offer, frame.descriptors, policies))
 }
 
 /// Takes a batch of records, and returns the descriptors that came with it.

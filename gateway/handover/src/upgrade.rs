@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_control::{
     LastStatesPart, NamedSockets, RecordBatch, SocketName, Suspended, SuspensionGuard,
+    encode_policies,
 };
 use evenkeel_dataplane::quic;
 use evenkeel_group::{Group, OwnershipState};
@@ -189,14 +190,19 @@ struct Attempt {
 }
 
 impl Attempt {
-    /// Adds the end of the process, if it has ended, to the reason why a message did not pass.
+    /// The end of the process, if it has ended, is the reason why a message did not pass.
     async fn explain(&mut self, reason: String) -> String {
         let status = match self.guard {
             Some(_) => self.child.end().await,
             None => self.child.ended(EXIT_WITHIN).await,
         };
         match status {
-            Some(status) => format!("{reason}; it ended ({status}), see the log"),
+            Some(status) => {
+                let end = status
+                    .code()
+                    .map_or_else(|| status.to_string(), |status| format!("status {status}"));
+                format!("the new process ended with {end} before it answered; see the log")
+            }
             None => reason,
         }
     }
@@ -389,6 +395,8 @@ impl Upgrader<'_> {
     ) -> Result<(), String> {
         let trunks = self.gateway.handle.trunks().await;
         let trunks = trunks.map_err(|error| format!("sockets of nodes not duplicated: {error}"))?;
+        let policies = self.gateway.handle.policy_records().await;
+        let policies = policies.map_err(|error| format!("policies not handed over: {error:?}"))?;
         let (mut names, mut sockets) = (Vec::new(), Vec::new());
         let own: &NamedSockets = self.sockets;
         for (name, socket) in own.iter().chain(&trunks) {
@@ -408,7 +416,8 @@ impl Upgrader<'_> {
         };
         let offer = serde_json::to_value(offer).expect("an offer is words and numbers");
         let hello = HandoverMessage::Hello { version: ProtocolVersion::own(), offer };
-        self.send(channel, "sockets", GREETED_WITHIN, &hello, &[], &sockets).await
+        let policies = encode_policies(&policies);
+        self.send(channel, "sockets", GREETED_WITHIN, &hello, &policies, &sockets).await
     }
 
     /// Sends a message. An error names `what` was to be sent.

@@ -231,7 +231,8 @@ impl std::fmt::Debug for Cache {
 /// Creates the folder if it is missing, and requires that only this user may enter it.
 ///
 /// # Errors
-/// If the folder cannot be created, is a link or a file, belongs to another user, or is open to others.
+/// If the folder cannot be created, is a link or a file, or belongs to another user; [`io::ErrorKind::InvalidInput`] if it
+/// is this user's and open to others.
 pub fn private_folder(folder: &Path) -> io::Result<()> {
     let denied = |why: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(folder)
@@ -247,7 +248,8 @@ pub fn private_folder(folder: &Path) -> io::Result<()> {
         return denied("it belongs to another user");
     }
     if facts.mode() & 0o077 != 0 {
-        return denied("other users may enter it: run `chmod 700` on it");
+        let open = "other users may enter it: run `chmod 700` on it";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, open));
     }
     Ok(())
 }

@@ -438,7 +438,7 @@ crate::named! {
 }
 
 /// Size of a cohort, and how much of it got worse.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub struct BreachCount {
     /// Rooms, sessions, decisions or newcomers.
     pub of: u32,

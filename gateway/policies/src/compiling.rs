@@ -70,12 +70,13 @@ impl Foundry {
         };
         let open = |folder: &PathBuf| match host::Cache::open(folder, &engine) {
             Ok(cache) => Some(Arc::new(cache)),
-            Err(error) if usual => {
+            // The user's own folder is meant to be used.
+            Err(error) if usual && error.kind() != io::ErrorKind::InvalidInput => {
                 tracing::debug!(folder = %folder.display(), %error, "folder cannot cache compiled plugins");
                 None
             }
             Err(error) => {
-                tracing::warn!(folder = %folder.display(), %error, "compiled plugins are not cached");
+                tracing::warn!(folder = %folder.display(), %error, "folder keeps no compiled plugins, revisions of policies and history of sessions");
                 None
             }
         };

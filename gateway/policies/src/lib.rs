@@ -3,14 +3,16 @@
 
 #![deny(missing_docs)]
 
+mod adoption;
 mod compare;
 mod compiling;
 mod memory;
 mod prepare;
+mod record;
 mod recorder;
 mod thread;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -26,13 +28,15 @@ use evenkeel_model::{
 use evenkeel_process::lock;
 use evenkeel_recording::RecordedDecision;
 use evenkeel_revisions::{
-    Lifecycle, PolicyStatus, Remembered, RevisionRefusal, RolloutOutcome, RolloutRules, WallClock,
+    Lifecycle, PolicyStatus, RevisionRefusal, RolloutOutcome, RolloutRules, WallClock,
 };
-use memory::{FactFile, PolicyKeeper};
+use memory::{PolicyKeeper, RecordFile};
 pub use prepare::{
-    ActivationOptions, PluginSource, Preparation, RefusalLedger, RefusalRecord, TrustRules, begin,
-    prepare,
+    ActivationOptions, PluginSource, Preparation, RefusalLedger, RefusalRecord, RevisionLoad,
+    TrustRules, begin, load, prepare,
 };
+use record::Digest;
+pub use record::{PluginFiles, PolicyRecord, PolicyRecords};
 pub use recorder::{ChunkListener, Export, ExportOptions, PolicyRecorder};
 pub use thread::PolicyReport;
 use thread::{
@@ -83,8 +87,10 @@ pub struct PolicyThreads {
     running: BTreeMap<PolicyName, RunningPolicy>,
     reports: mpsc::Sender<PolicyReport>,
     recorder: Option<PolicyRecorder>,
-    /// Stores facts across restarts, if there is a folder for them. It is dropped after the keepers.
-    memory: Option<FactFile>,
+    /// Records of another process that are continued here, and those of policies that are to start.
+    adopted: PolicyRecords,
+    /// Keeps records across restarts, if there is a folder for them. It is dropped after the keepers.
+    memory: Option<RecordFile>,
 }
 
 struct RunningPolicy {
@@ -93,6 +99,12 @@ struct RunningPolicy {
     bell: crossbeam_channel::Sender<()>,
     shared: Arc<ThreadQueue>,
     plugins: BTreeMap<Arc<str>, Arc<PluginFacts>>,
+    /// Identifies the binding of the configuration that was rolled out last.
+    configured: Option<Digest>,
+    /// Revisions of the adopted record that are being loaded. Until they are, that is the record of this policy.
+    loading: BTreeSet<Arc<str>>,
+    /// Revisions of the adopted record that do not run here.
+    unfit: BTreeSet<Arc<str>>,
     keeper: Option<PolicyKeeper>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -155,6 +167,7 @@ impl PolicyThreads {
             running: BTreeMap::new(),
             reports,
             recorder: None,
+            adopted: PolicyRecords::default(),
             memory: None,
         }
     }
@@ -171,7 +184,7 @@ impl PolicyThreads {
     }
 
     /// Applies the configured cache, trust rules and memory. Without a cache folder, no facts are kept across restarts.
-    pub fn configured(mut self, settings: &GatewayConfig) -> PolicyThreads {
+    pub fn with_settings(mut self, settings: &GatewayConfig) -> PolicyThreads {
         if self.foundry.engine().checks_accesses() {
             tracing::warn!(
                 "policies take longer: the process may not reserve 774 GiB of address space (`ulimit -v`), none of which would be used"
@@ -179,10 +192,10 @@ impl PolicyThreads {
         }
         self.foundry = Foundry::of(self.foundry.engine().clone(), settings);
         self.rules = Arc::new(TrustRules::of(settings));
-        let open = |folder: &Path| match FactFile::open(folder, &settings.admin.socket) {
+        let open = |folder: &Path| match RecordFile::open(folder, &settings.admin.socket) {
             Ok(memory) => Some(memory),
             Err(error) => {
-                tracing::warn!(folder = %folder.display(), %error, "quarantined and accepted revisions are not kept beyond a restart");
+                tracing::warn!(folder = %folder.display(), %error, "revisions of policies are not kept beyond a restart");
                 None
             }
         };
@@ -190,9 +203,15 @@ impl PolicyThreads {
         self
     }
 
-    /// Lets facts be kept across restarts: no other process does so for this gateway.
-    pub fn keep_facts(&self) {
-        self.memory.iter().for_each(FactFile::begin_writing);
+    /// Continues the records of the process that this one replaces, in place of those in the file.
+    pub fn continuing(mut self, records: PolicyRecords) -> PolicyThreads {
+        self.adopted = records;
+        self
+    }
+
+    /// Lets records be kept across restarts: no other process does so for this gateway.
+    pub fn keep_records(&self) {
+        self.memory.iter().for_each(RecordFile::begin_writing);
     }
 
     /// Compiles plugins.
@@ -233,24 +252,20 @@ impl PolicyThreads {
         })
     }
 
-    /// Starts the thread of a policy. The native default answers its questions until a revision is active.
+    /// Starts the thread of a policy. The native default answers its questions until a revision is active. Returns the
+    /// revisions of an earlier process, which are to be loaded in place of a first one.
     pub fn start(
         &mut self,
         policy: &PolicyName,
         rules: RolloutRules,
         gateway: &mut Gateway,
-    ) -> std::io::Result<()> {
+    ) -> std::io::Result<Option<RevisionLoad>> {
         let (questions, asked) = crossbeam_channel::bounded(QUESTIONS_MAX);
         let (bell, rung) = crossbeam_channel::bounded(1);
         let shared = Arc::new(ThreadQueue::default());
         *lock(&shared.catalog) = self.catalog.clone();
-        let (remembered, keeper) = match &mut self.memory {
-            Some(memory) => {
-                let (remembered, keeper) = memory.begin(policy);
-                (remembered, Some(keeper))
-            }
-            None => (Remembered::default(), None),
-        };
+        let kept = self.memory.as_mut().map(|memory| memory.begin(policy));
+        let (kept, keeper) = kept.unzip();
         let thread = PolicyThread::new(
             policy.clone(),
             Arc::clone(&shared),
@@ -260,11 +275,23 @@ impl PolicyThreads {
         );
         let thread = Some(thread.spawn(rung, asked)?);
         let clock = WallClock { instant: Instant::now(), time: SystemTime::now() };
-        gateway.handle_policy(policy, rules, remembered, clock);
-        let plugins = BTreeMap::new();
-        let running = RunningPolicy { questions, bell, shared, plugins, keeper, thread };
+        gateway.handle_policy(policy, rules, clock);
+        let running = RunningPolicy {
+            questions,
+            bell,
+            shared,
+            plugins: BTreeMap::new(),
+            configured: None,
+            loading: BTreeSet::new(),
+            unfit: BTreeSet::new(),
+            keeper,
+            thread,
+        };
         self.running.insert(policy.clone(), running);
-        Ok(())
+        if self.adopted.of(policy).is_none() {
+            self.adopted.extend(kept.unwrap_or_default());
+        }
+        Ok(self.continue_adopted(policy, gateway, clock.instant))
     }
 
     /// Passes a changed list of nodes and zones to each policy, before its next question.
@@ -318,12 +345,16 @@ impl PolicyThreads {
                 let _ = reply.send(checked);
             }
             PolicyMessage::Ready(ready) => self.handle_ready(*ready, gateway, now),
+            PolicyMessage::Adopted { policy, revision, loaded, reply } => {
+                self.handle_adopted(&policy, revision, loaded, gateway, now);
+                let _ = reply.send(());
+            }
         }
     }
 
     /// Loads the revision if the core accepts it, before any question names it.
     fn handle_ready(&mut self, ready: ReadyRevision, gateway: &mut Gateway, now: Instant) {
-        let ReadyRevision { policy, request, revision, loaded, since, reply } = ready;
+        let ReadyRevision { policy, request, revision, loaded, configured, since, reply } = ready;
         let Some(running) = self.running.get_mut(&policy) else {
             // The policy was stopped; dropping `reply` reports that.
             return;
@@ -334,16 +365,23 @@ impl PolicyThreads {
             life.handle_ready(&request, revision, revoked, (since, now))
         });
         let result = result.unwrap_or(Err(RevisionRefusal::Superseded));
-        let compare = match result.as_ref().map(|rollout| rollout.outcome) {
-            Ok(RolloutOutcome::Started) => true,
-            Ok(RolloutOutcome::Unchanged) | Err(_) => {
-                let _ = reply.send(LoadDecision { result, unwanted: Some(loaded) });
-                return;
+        let outcome = result.as_ref().ok().map(|rollout| rollout.outcome);
+        if outcome.is_some() {
+            running.loading.clear();
+            if configured.is_some() && configured != running.configured {
+                running.configured = configured;
+                gateway.change_policy(&policy, now, Lifecycle::note_change);
             }
-            Ok(_) => false,
-        };
+        }
+        if matches!(outcome, Some(RolloutOutcome::Unchanged) | None) {
+            let _ = reply.send(LoadDecision { result, unwanted: Some(loaded) });
+            return;
+        }
         running.plugins.insert(Arc::clone(&name), plugin);
-        running.order(PolicyOrder::Load { revision: name, loaded: Box::new(loaded), compare });
+        running.order(PolicyOrder::Load { revision: Arc::clone(&name), loaded: Box::new(loaded) });
+        if outcome == Some(RolloutOutcome::Started) {
+            running.order(PolicyOrder::Compare(name));
+        }
         let _ = reply.send(LoadDecision { result, unwanted: None });
     }
 
@@ -352,14 +390,6 @@ impl PolicyThreads {
         if let Some(running) = self.running.get_mut(policy) {
             running.plugins.remove(&revision);
             running.order(PolicyOrder::Unload(revision));
-        }
-    }
-
-    /// Stores the facts across restarts.
-    pub fn remember(&self, policy: &PolicyName, remembered: Remembered) {
-        let running = self.running.get(policy);
-        if let Some(keeper) = running.and_then(|running| running.keeper.as_ref()) {
-            keeper.note(remembered);
         }
     }
 

@@ -1,10 +1,10 @@
-//! Keeps quarantined and accepted revisions across restarts.
+//! Keeps the records of policies across restarts.
 //!
-//! They are stored in a file in the folder of compiled plugins. Each gateway that shares the folder has its own file,
-//! named after its admin socket, which stays the same across restarts. A separate thread writes the whole file, so that
-//! no policy waits for the disk.
+//! They are stored in a file in the folder of compiled plugins, and the plugins that they name beside it. Each gateway that
+//! shares the folder has its own file, named after its admin socket, which stays the same across restarts. A separate thread
+//! writes the whole file, so that no policy waits for the disk. Times in it count from the last write: a rollout continues
+//! where it stood when the process ended.
 
-use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -12,26 +12,35 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use evenkeel_host::BINARY_BYTES_MAX;
+use evenkeel_media::instant;
 use evenkeel_model::PolicyName;
 use evenkeel_process::{file, lock};
-use evenkeel_revisions::Remembered;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::record::{self, PluginFiles, PolicyRecord, PolicyRecords};
 
 /// The version of the file format; other versions are not read.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// Maximum size of a file, bytes. 16 sets of four hooks with 64 accepted and 16 quarantined revisions each, at 250
-/// bytes, need a third of it.
+/// bytes, and three revisions with settings of 4 KiB each need half of it.
 const BYTES_MAX: u64 = 4 << 20;
 
 /// Maximum number of files in the folder, more than the gateways of one machine. The least recently written file is
 /// removed first.
 const FILES_MAX: usize = 256;
 
-/// Keyed by policy name.
-type Notes = BTreeMap<String, Remembered>;
+/// The head of the file, in each version.
+#[derive(Deserialize)]
+struct Form {
+    version: u32,
+}
 
 /// The content of the file.
 #[derive(Serialize, Deserialize)]
@@ -39,32 +48,34 @@ struct Book {
     version: u32,
     /// The admin socket of the gateway that wrote the file, only to tell files apart.
     gateway: String,
-    policies: Notes,
+    policies: Vec<PolicyRecord>,
 }
 
-/// The file of facts. Dropping it waits until all facts are on the disk.
+/// The file of records. Dropping it waits until all records are on the disk.
 #[derive(Debug)]
-pub(super) struct FactFile {
-    /// Facts about policies that have not started yet. Those of a policy that never starts are not written again.
-    read: Notes,
-    shared: Arc<SharedNotes>,
+pub(super) struct RecordFile {
+    /// Records of policies that have not started yet. Those of a policy that never starts are not written again.
+    read: Vec<PolicyRecord>,
+    plugins: PathBuf,
+    shared: Arc<SharedRecords>,
     turns: Sender<WriterMessage>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Stores the facts about one policy.
+/// Stores the record of one policy.
 #[derive(Debug)]
 pub(super) struct PolicyKeeper {
-    policy: String,
-    shared: Arc<SharedNotes>,
+    shared: Arc<SharedRecords>,
     turns: Sender<WriterMessage>,
 }
 
 #[derive(Default, Debug)]
-struct SharedNotes {
-    notes: Mutex<Notes>,
-    /// A keeper has noted facts. Policies that were only begun are not written.
-    has_facts: AtomicBool,
+struct SharedRecords {
+    records: Mutex<PolicyRecords>,
+    /// Callers that wait until the records are on the disk.
+    waiting: Mutex<Vec<oneshot::Sender<()>>>,
+    /// A keeper has noted a record. Policies that were only begun are not written.
+    has_changed: AtomicBool,
 }
 
 /// A message to the writing thread.
@@ -72,50 +83,83 @@ struct SharedNotes {
 enum WriterMessage {
     /// No other process writes the file from here on.
     Begin,
-    /// The notes have changed.
+    /// The records have changed.
     Write,
     /// No further change will come.
     End,
 }
 
-impl FactFile {
+impl RecordFile {
     /// Reads this gateway's file in the folder, which only its owner may enter. An unreadable file is moved aside, and
-    /// the gateway starts without facts.
-    pub(super) fn open(folder: &Path, socket: &Path) -> io::Result<FactFile> {
+    /// the gateway starts without records.
+    pub(super) fn open(folder: &Path, socket: &Path) -> io::Result<RecordFile> {
         let folder = folder.join("policies");
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        let file = FactPath::of(folder, socket);
+        create_folder(&folder)?;
+        let file = RecordPath::of(folder, socket);
         let read = file.read().unwrap_or_else(|found| {
             file.set_aside(&found);
-            Notes::new()
+            Vec::new()
         });
         let shared = Arc::default();
-        // One pending message is enough: the thread writes the newest facts.
+        // One pending message is enough: the thread writes the newest records.
         let (turns, told) = bounded(1);
-        let written = read.clone();
-        let writer = FactWriter { file, shared: Arc::clone(&shared), written };
+        let (written, plugins) = (read.clone(), file.plugins.clone());
+        let writer = RecordWriter { file, shared: Arc::clone(&shared), written };
         let thread = std::thread::Builder::new().name("policy memory".into());
         let thread = Some(thread.spawn(move || writer.run(&told))?);
-        Ok(FactFile { read, shared, turns, thread })
+        Ok(RecordFile { read, plugins, shared, turns, thread })
     }
 
-    /// Starts to keep a policy; returns the facts of earlier runs, and a keeper for new ones.
-    pub(super) fn begin(&mut self, policy: &PolicyName) -> (Remembered, PolicyKeeper) {
-        let policy = policy.to_string();
-        let remembered = self.read.remove(&policy).unwrap_or_default();
-        lock(&self.shared.notes).insert(policy.clone(), remembered.clone());
-        let shared = Arc::clone(&self.shared);
-        (remembered, PolicyKeeper { policy, shared, turns: self.turns.clone() })
+    /// Starts to keep a policy; returns the record of earlier runs, and a keeper for new ones. A plugin that is missing or
+    /// damaged is left out.
+    pub(super) fn begin(&mut self, policy: &PolicyName) -> (PolicyRecords, PolicyKeeper) {
+        let known = self.read.iter().position(|record| record.policy == *policy);
+        let records: Vec<_> = known.map(|at| self.read.swap_remove(at)).into_iter().collect();
+        let digests = records.iter().flat_map(PolicyRecord::digests);
+        let files = digests.filter_map(|it| Some((Arc::clone(it), self.plugin(it)?))).collect();
+        let records = PolicyRecords { records, files };
+        lock(&self.shared.records).extend(records.clone());
+        let (shared, turns) = (Arc::clone(&self.shared), self.turns.clone());
+        (records, PolicyKeeper { shared, turns })
     }
 
-    /// Lets the facts be written. Until then, the process that this one replaces writes the file.
+    fn plugin(&self, digest: &str) -> Option<Bytes> {
+        let path = self.plugins.join(file_name(digest)?);
+        let read = file::read(&path, BINARY_BYTES_MAX as u64).and_then(|bytes| {
+            let is_whole = *record::digest(&bytes) == *digest;
+            is_whole.then_some(bytes).ok_or_else(|| io::Error::other("found another digest"))
+        });
+        read.map(Bytes::from)
+            .inspect_err(|error| {
+                let file = path.display();
+                tracing::warn!(%file, %error, "plugin of an earlier run cannot be read; removed");
+                // It is written again once a revision uses it.
+                let _ = fs::remove_file(&path);
+            })
+            .ok()
+    }
+
+    /// Replies once the records that were noted are on the disk, or cannot be written.
+    pub(super) fn await_written(&self, reply: oneshot::Sender<()>) {
+        lock(&self.shared.waiting).push(reply);
+        // A pending message covers this caller as well. Without a reader the reply is dropped with the file.
+        let _ = self.turns.try_send(WriterMessage::Write);
+    }
+
+    /// Lets records be written. Until then, the process that this one replaces writes the file.
     pub(super) fn begin_writing(&self) {
         // Fails only if the thread has ended.
         let _ = self.turns.send(WriterMessage::Begin);
     }
 }
 
-impl Drop for FactFile {
+/// The name of a plugin's file; `None` for a text that is no digest.
+fn file_name(digest: &str) -> Option<String> {
+    let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_digest.then(|| format!("{digest}.wasm"))
+}
+
+impl Drop for RecordFile {
     fn drop(&mut self) {
         // The thread reads messages until this one.
         let _ = self.turns.send(WriterMessage::End);
@@ -124,29 +168,32 @@ impl Drop for FactFile {
 }
 
 impl PolicyKeeper {
-    pub(super) fn note(&self, remembered: Remembered) {
-        lock(&self.shared.notes).insert(self.policy.clone(), remembered);
-        self.shared.has_facts.store(true, Ordering::Release);
+    pub(super) fn note(&self, records: PolicyRecords) {
+        lock(&self.shared.records).extend(records);
+        self.shared.has_changed.store(true, Ordering::Release);
         // A pending message covers this note as well. Without a reader the gateway has ended.
         let _ = self.turns.try_send(WriterMessage::Write);
     }
 }
 
-struct FactWriter {
-    file: FactPath,
-    shared: Arc<SharedNotes>,
-    written: Notes,
+struct RecordWriter {
+    file: RecordPath,
+    shared: Arc<SharedRecords>,
+    written: Vec<PolicyRecord>,
 }
 
-impl FactWriter {
+impl RecordWriter {
     fn run(mut self, told: &Receiver<WriterMessage>) {
-        // Unchanged facts are not written, since after a failed start some policies are missing.
+        // Unchanged records are not written, since after a failed start some policies are missing.
         let (mut begun, mut failed) = (false, false);
         for turn in told.iter().take_while(|turn| *turn != WriterMessage::End) {
             begun |= turn == WriterMessage::Begin;
-            if begun && self.shared.has_facts.load(Ordering::Acquire) {
+            let waiting = std::mem::take(&mut *lock(&self.shared.waiting));
+            if begun && self.shared.has_changed.load(Ordering::Acquire) {
                 failed = self.write().is_err();
             }
+            // A caller may have gone.
+            waiting.into_iter().for_each(|reply| _ = reply.send(()));
         }
         if failed {
             // A full disk may have space by now.
@@ -155,46 +202,52 @@ impl FactWriter {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        let notes = lock(&self.shared.notes).clone();
-        if notes == self.written {
+        let PolicyRecords { mut records, files } = lock(&self.shared.records).clone();
+        records.sort_by(|one, other| one.policy.cmp(&other.policy));
+        if records == self.written {
             return Ok(());
         }
-        let written = self.file.write(&notes);
+        let written = self.file.write(&records, &files);
         match &written {
-            Ok(()) => self.written = notes,
+            Ok(()) => self.written = records,
             Err(error) => {
                 let file = self.file.path.display();
-                tracing::warn!(%file, %error, "quarantined and accepted revisions are not kept beyond a restart");
+                tracing::warn!(%file, %error, "revisions of policies are not kept beyond a restart");
             }
         }
         written
     }
 }
 
-struct FactPath {
+struct RecordPath {
     folder: PathBuf,
     path: PathBuf,
+    /// The folder of the plugins that the file names.
+    plugins: PathBuf,
     gateway: String,
 }
 
-impl FactPath {
-    fn of(folder: PathBuf, socket: &Path) -> FactPath {
+impl RecordPath {
+    fn of(folder: PathBuf, socket: &Path) -> RecordPath {
         let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
-        let path = folder.join(format!("{}.json", file::name_of(&socket)));
-        FactPath { folder, path, gateway: socket.display().to_string() }
+        let name = file::name_of(&socket);
+        let (path, plugins) = (folder.join(format!("{name}.json")), folder.join(name));
+        RecordPath { folder, path, plugins, gateway: socket.display().to_string() }
     }
 
-    /// Returns no notes if the file does not exist.
-    fn read(&self) -> Result<Notes, String> {
+    /// Returns no records if the file does not exist.
+    fn read(&self) -> Result<Vec<PolicyRecord>, String> {
         let text = match file::read(&self.path, BYTES_MAX) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Notes::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             read => read.map_err(|error| error.to_string())?,
         };
-        let book: Book = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-        match book.version {
-            FORM => Ok(book.policies),
-            other => Err(format!("version {other} of it, where {FORM} is read")),
+        let damaged = |error: serde_json::Error| error.to_string();
+        let Form { version } = serde_json::from_slice(&text).map_err(damaged)?;
+        if version != FORM {
+            return Err(format!("version {version} of it, where {FORM} is read"));
         }
+        let read = instant::relative_to(Instant::now(), || serde_json::from_slice(&text));
+        read.map(|book: Book| book.policies).map_err(damaged)
     }
 
     fn set_aside(&self, found: &str) {
@@ -204,31 +257,61 @@ impl FactPath {
         let (file, aside) = (self.path.display(), aside.display());
         tracing::warn!(
             %file, %aside, found,
-            "file of quarantined and accepted revisions cannot be read; moved aside, starting without"
+            "file of policies' revisions cannot be read; moved aside, starting without"
         );
     }
 
-    /// Replaces the file atomically.
-    fn write(&self, notes: &Notes) -> io::Result<()> {
-        let (version, gateway, policies) = (FORM, self.gateway.clone(), notes.clone());
-        let mut text = serde_json::to_vec_pretty(&Book { version, gateway, policies })?;
-        text.push(b'\n');
-        let unfinished = self.path.with_extension(format!("{}.new", std::process::id()));
-        let written =
-            write_whole(&unfinished, &text).and_then(|()| fs::rename(&unfinished, &self.path));
-        if written.is_err() {
-            // The file may not exist.
-            let _ = fs::remove_file(&unfinished);
+    /// Writes the plugins, then replaces the file atomically, then removes other plugins.
+    fn write(&self, records: &[PolicyRecord], files: &PluginFiles) -> io::Result<()> {
+        create_folder(&self.plugins)?;
+        for (digest, bytes) in files {
+            let Some(path) = file_name(digest).map(|name| self.plugins.join(name)) else {
+                continue;
+            };
+            if !path.exists() {
+                replace(&path, bytes)?;
+            }
         }
-        written?;
+        let (version, gateway, policies) = (FORM, self.gateway.clone(), records.to_vec());
+        let book = Book { version, gateway, policies };
+        let text = instant::relative_to(Instant::now(), || serde_json::to_vec_pretty(&book));
+        let mut text = text?;
+        text.push(b'\n');
+        replace(&self.path, &text)?;
         File::open(&self.folder)?.sync_all()?;
         // The next write tries again.
+        let _ = self.remove_others(files);
         let _ = file::trim(&self.folder, &self.path, FILES_MAX);
+        Ok(())
+    }
+
+    fn remove_others(&self, files: &PluginFiles) -> io::Result<()> {
+        for entry in fs::read_dir(&self.plugins)? {
+            let path = entry?.path();
+            let digest = path.file_stem().and_then(|stem| stem.to_str());
+            if !digest.is_some_and(|digest| files.contains_key(digest)) {
+                fs::remove_file(path)?;
+            }
+        }
         Ok(())
     }
 }
 
-/// The file is on the disk when this function returns.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Replaces a file atomically. It is on the disk when this function returns.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension(format!("{}.new", std::process::id()));
+    let written = write_whole(&unfinished, content).and_then(|()| fs::rename(&unfinished, path));
+    if written.is_err() {
+        // The file may not exist.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written
+}
+
 fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use evenkeel_config::{
     GatewayConfig, InvalidSetting, PluginLimits, PluginLocation, PolicyBinding, TrustSettings,
 };
@@ -18,6 +19,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::compiling::Foundry;
+use super::record::{PluginRecord, digest};
 use super::thread::{
     CatalogSnapshot, Figures, LoadDecision, LoadedPlugin, PluginFacts, PolicyMessage, PolicyReport,
     ReadyRevision, ThreadQueue,
@@ -35,6 +37,8 @@ pub struct PluginSource {
     pub settings: Option<serde_json::Value>,
     /// `embedded`, the path of a file, or `pushed`.
     pub origin: Box<str>,
+    /// Identifies the plugin, settings and grant of a binding; `None` for a push.
+    pub configured: Option<Arc<str>>,
     /// Seed of the plugin's random numbers.
     pub seed: u64,
     /// The time of the request.
@@ -60,10 +64,13 @@ impl PluginSource {
                 (bytes, path.display().to_string())
             }
         };
+        let (settings, grant) = (binding.settings.clone(), &binding.allowed.grant);
+        let configured = format!("{} {settings} {grant:?}", digest(&bytes));
         Ok(PluginSource {
             bytes,
-            settings: Some(binding.settings.clone()),
+            settings: Some(settings),
             origin: origin.into(),
+            configured: Some(digest(configured.as_bytes())),
             seed: fastrand::u64(..),
             arrived: Instant::now(),
             how: ActivationOptions::at_once(Actor::File),
@@ -92,6 +99,7 @@ impl ActivationOptions {
 }
 
 /// One push of a policy, with the data to prepare it.
+#[derive(Debug)]
 pub struct Preparation {
     pub(super) policy: PolicyName,
     /// The push's number in the core; a later push supersedes it.
@@ -118,6 +126,9 @@ enum PrepareError {
     /// The core refused the revision.
     #[error("{}", unwanted(.0))]
     Unwanted(RevisionRefusal),
+    /// A plugin of a record is another revision here, this one.
+    #[error("with the grant in this configuration it is revision {0}")]
+    Other(Arc<str>),
     #[error("the policy is not running")]
     Gone,
 }
@@ -129,6 +140,7 @@ impl PrepareError {
             PrepareError::Refused(refused) => refused.code(),
             PrepareError::Disproved { .. } => "proof-failed",
             PrepareError::Unwanted(refusal) => refusal.code(),
+            PrepareError::Other(_) => "other-revision",
             PrepareError::Gone => "unavailable",
         }
     }
@@ -271,71 +283,133 @@ fn take_in(
     source: PluginSource,
     name: &mut Option<Arc<str>>,
 ) -> Result<RolloutReport, PrepareError> {
-    let Preparation { foundry, rules, policy, .. } = preparation;
-    let vouched = rules.judge(policy, &source.bytes)?;
-    let seal = PluginSeal::of(&source.bytes)?;
-    let component = foundry.vet(&source.bytes)?;
-    let manifest = component.manifest();
-    let inherited = || {
-        let same = preparation.settings.as_ref().filter(|(plugin, _)| *plugin == manifest.name);
-        same.map(|(_, settings)| settings.clone()).unwrap_or_default()
-    };
-    let settings = source.settings.unwrap_or_else(inherited);
-    let (engine, hook, given) = (foundry.engine(), policy.hook, settings.clone());
-    let (catalog, seed) = (preparation.catalog.entries.to_vec(), source.seed);
-    let allowed = rules.grant(policy);
-    let mut made = host::BoundPlugin::install_within(
-        engine, &component, hook, given, catalog, seed, &allowed,
-    )?;
-    let revision = Revision {
-        name: made.revision().into(),
-        plugin: Arc::clone(&manifest.name),
-        version: evenkeel_revisions::Version::read(&manifest.version),
-        schema: manifest.state_schema,
-    };
+    let PluginSource { bytes, settings, origin, configured, seed, arrived, how } = source;
+    let (revision, mut loaded) = preparation.install(bytes.into(), settings, origin, seed)?;
     *name = Some(Arc::clone(&revision.name));
-    let ActivationOptions { by, force, strategy, returns } = source.how;
-    let (push, arrived) = (preparation.push, source.arrived);
+    let ActivationOptions { by, force, strategy, returns } = how;
+    let push = preparation.push;
     let request = RolloutRequest { push, by, arrived, force, strategy, returns };
     preparation
         .ask_core(|reply| PolicyMessage::Compiled {
-            policy: policy.clone(),
+            policy: preparation.policy.clone(),
             request: Box::new(request.clone()),
             revision: revision.clone(),
             reply,
         })?
         .map_err(PrepareError::Unwanted)?;
-    preparation.prove(&mut made)?;
-    let facts = PluginFacts {
-        name: Arc::clone(&revision.plugin),
-        title: format!("{} {}", revision.plugin, revision.version).into(),
-        origin: source.origin,
-        settings,
-        seal,
-        figures: Figures::default(),
-    };
-    let (facts, catalog) = (Arc::new(facts), preparation.catalog.version);
-    let loaded = LoadedPlugin { policy: made, facts, catalog };
-    let (policy, since) = (policy.clone(), Instant::now());
+    preparation.prove(&mut loaded.policy)?;
+    let (policy, since) = (preparation.policy.clone(), Instant::now());
     let LoadDecision { result, unwanted } = preparation.ask_core(|reply| {
         PolicyMessage::Ready(Box::new(ReadyRevision {
             policy,
             request,
             revision,
             loaded,
+            configured,
             since,
             reply,
         }))
     })?;
     drop(unwanted);
-    tracing::debug!(policy = %preparation.policy, signer = ?vouched, "plugin prepared");
     result.map_err(PrepareError::Unwanted)
+}
+
+/// Revisions of an adopted record that are to be loaded.
+#[derive(Debug)]
+pub struct RevisionLoad {
+    pub(super) preparation: Preparation,
+    pub(super) plugins: Vec<(PluginRecord, Bytes)>,
+    pub(super) active: Option<Arc<str>>,
+}
+
+/// Loads revisions of an adopted record. Blocks while plugins are compiled. Returns true if it loaded the active revision.
+pub fn load(load: RevisionLoad) -> bool {
+    let RevisionLoad { preparation, plugins, active } = load;
+    let mut has_active = false;
+    for (plugin, bytes) in plugins {
+        let revision = Arc::clone(&plugin.revision);
+        let policy = preparation.policy.clone();
+        let loaded = match preparation.load(plugin, bytes) {
+            Ok(loaded) => {
+                has_active |= active.as_ref() == Some(&revision);
+                Some(Box::new(loaded))
+            }
+            Err(unfit) => {
+                tracing::warn!(%policy, %revision, %unfit, "revision of another process does not run here");
+                None
+            }
+        };
+        // Fails only if control has ended.
+        let _ = preparation.ask_core(|reply| PolicyMessage::Adopted {
+            policy,
+            revision,
+            loaded,
+            reply,
+        });
+    }
+    has_active
 }
 
 impl Preparation {
     /// The policy of the push.
     pub fn policy(&self) -> &PolicyName {
         &self.policy
+    }
+
+    /// Checks the plugin's signature, compiles and installs the plugin.
+    fn install(
+        &self,
+        bytes: Bytes,
+        settings: Option<serde_json::Value>,
+        origin: Box<str>,
+        seed: u64,
+    ) -> Result<(Revision, LoadedPlugin), PluginRefusal> {
+        let Preparation { foundry, rules, policy, catalog, .. } = self;
+        let vouched = rules.judge(policy, &bytes)?;
+        let seal = PluginSeal::of(&bytes)?;
+        let component = foundry.vet(&bytes)?;
+        let manifest = component.manifest();
+        let inherited = || {
+            let same = self.settings.as_ref().filter(|(plugin, _)| *plugin == manifest.name);
+            same.map(|(_, settings)| settings.clone()).unwrap_or_default()
+        };
+        let settings = settings.unwrap_or_else(inherited);
+        let (engine, hook, given) = (foundry.engine(), policy.hook, settings.clone());
+        let (entries, allowed) = (catalog.entries.to_vec(), rules.grant(policy));
+        let made = host::BoundPlugin::install_within(
+            engine, &component, hook, given, entries, seed, &allowed,
+        )?;
+        let revision = Revision {
+            name: made.revision().into(),
+            plugin: Arc::clone(&manifest.name),
+            version: evenkeel_revisions::Version::read(&manifest.version),
+            schema: manifest.state_schema,
+        };
+        tracing::debug!(%policy, revision = %revision.name, signer = ?vouched, "plugin installed");
+        let facts = PluginFacts {
+            name: Arc::clone(&revision.plugin),
+            title: format!("{} {}", revision.plugin, revision.version).into(),
+            origin,
+            settings,
+            digest: digest(&bytes),
+            bytes,
+            seal,
+            figures: Figures::default(),
+        };
+        let loaded =
+            LoadedPlugin { policy: made, facts: Arc::new(facts), catalog: catalog.version };
+        Ok((revision, loaded))
+    }
+
+    /// Installs one revision of an adopted record.
+    fn load(&self, plugin: PluginRecord, bytes: Bytes) -> Result<LoadedPlugin, PrepareError> {
+        let PluginRecord { revision: expected, digest: named, settings, origin } = plugin;
+        let seed = fastrand::u64(..);
+        let (found, loaded) = self.install(bytes, Some(settings), origin, seed)?;
+        if loaded.facts.digest != named || found.name != expected {
+            return Err(PrepareError::Other(found.name));
+        }
+        Ok(loaded)
     }
 
     fn ask_core<T>(

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use evenkeel_host::{self as host, LogLevel};
 use evenkeel_model::{
@@ -22,6 +23,7 @@ use evenkeel_revisions::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::compare::is_same;
+use super::record::Digest;
 use super::recorder::Scribe;
 
 /// Guests run on the native stack, and a stack overflow aborts the process: twice the stack that wasmtime gives a
@@ -76,6 +78,13 @@ pub(super) enum PolicyMessage {
         reply: oneshot::Sender<Result<(), RevisionRefusal>>,
     },
     Ready(Box<ReadyRevision>),
+    /// A revision of an adopted record can run here, or cannot.
+    Adopted {
+        policy: PolicyName,
+        revision: Arc<str>,
+        loaded: Option<Box<LoadedPlugin>>,
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// A revision that passed the replay and may be used.
@@ -85,6 +94,8 @@ pub(super) struct ReadyRevision {
     pub(super) request: RolloutRequest,
     pub(super) revision: Revision,
     pub(super) loaded: LoadedPlugin,
+    /// Identifies the binding of the configuration; `None` for a push.
+    pub(super) configured: Option<Digest>,
     pub(super) since: Instant,
     pub(super) reply: oneshot::Sender<LoadDecision>,
 }
@@ -99,12 +110,13 @@ pub(super) struct LoadDecision {
 
 /// An order to the thread of a policy, handled before waiting questions.
 pub(super) enum PolicyOrder {
-    /// Questions may name the revision from now on. With `compare`, the thread also asks it in the shadow stage.
+    /// Questions may name the revision from now on.
     Load {
         revision: Arc<str>,
         loaded: Box<LoadedPlugin>,
-        compare: bool,
     },
+    /// The loaded revision is the candidate of the shadow stage.
+    Compare(Arc<str>),
     Unload(Arc<str>),
     Stop,
 }
@@ -122,6 +134,7 @@ impl std::fmt::Debug for PolicyOrder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             PolicyOrder::Load { .. } => "Load",
+            PolicyOrder::Compare(_) => "Compare",
             PolicyOrder::Unload(_) => "Unload",
             PolicyOrder::Stop => "Stop",
         })
@@ -231,6 +244,9 @@ pub(super) struct PluginFacts {
     pub(super) origin: Box<str>,
     /// The settings as given, without defaults.
     pub(super) settings: serde_json::Value,
+    pub(super) bytes: Bytes,
+    /// The digest of the bytes.
+    pub(super) digest: Digest,
     pub(super) seal: host::PluginSeal,
     pub(super) figures: Figures,
 }
@@ -323,12 +339,8 @@ impl PolicyThread {
         let orders = std::mem::take(&mut *lock(&self.shared.orders));
         for order in orders {
             match order {
-                PolicyOrder::Load { revision, loaded, compare } => {
-                    if compare {
-                        self.compared = Some(Arc::clone(&revision));
-                    }
-                    self.loaded.insert(revision, *loaded);
-                }
+                PolicyOrder::Load { revision, loaded } => _ = self.loaded.insert(revision, *loaded),
+                PolicyOrder::Compare(revision) => self.compared = Some(revision),
                 PolicyOrder::Unload(revision) => {
                     self.compared.take_if(|compared| *compared == revision);
                     self.loaded.remove(&revision);

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use evenkeel_media::instant;
 use evenkeel_model::PluginFault;
+use serde::{Deserialize, Serialize};
 
 use crate::report::{CandidateCalls, PolicyStatus};
 
@@ -33,7 +35,7 @@ pub enum Compared {
 
 pub(crate) const BEYOND_REPAIR: &str = "it could not be started again, three times in a row";
 
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub(crate) struct CallRecord {
     active: FaultWindow,
     candidate: FaultWindow,
@@ -42,7 +44,9 @@ pub(crate) struct CallRecord {
     calls: u64,
     /// Faults of active revisions so far.
     faults: u64,
+    #[serde(skip)]
     failing: Option<PluginFault>,
+    #[serde(skip)]
     last_fault: Option<PluginFault>,
 }
 
@@ -189,14 +193,16 @@ const FAULTS_SHARE: u64 = 1_000;
 /// Calls are counted in buckets of this length, since a policy may be asked thousands of times within [`WINDOW`].
 const BUCKET: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 struct FaultWindow {
+    #[serde(with = "instant")]
     began: Instant,
     buckets: VecDeque<Bucket>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 struct Bucket {
+    #[serde(with = "instant")]
     began: Instant,
     calls: u64,
     faults: u64,

@@ -19,7 +19,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use evenkeel_media::instant;
 use evenkeel_model::{Arm, Breach, BreachCount, Figure};
+use serde::{Deserialize, Serialize};
 
 /// Probability that a harmless candidate is ever rolled back, over all figures and rounds: one in two hundred.
 const ERROR: f64 = 0.005;
@@ -111,6 +113,14 @@ pub struct Judge {
     refusals: RefusalEvidence,
 }
 
+/// The evidence of a judge that another process continues. Its rooms and sessions enter a new round there, as at the end of
+/// each round.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct JudgeRecord {
+    round: u32,
+    refusals: RefusalEvidence,
+}
+
 /// The decision of an admission policy on a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AdmissionSample {
@@ -165,6 +175,19 @@ impl Judge {
         let tests = [LogrankTest::NEW; MEDIA.len()];
         let (units, refusals) = (BTreeMap::new(), RefusalEvidence::new(now));
         Judge { judging, round: 1, began: now, units, known: [0; 2], tests, refusals }
+    }
+
+    /// Returns the record for the process that continues this judge.
+    pub fn record(&self) -> JudgeRecord {
+        JudgeRecord { round: self.round, refusals: self.refusals.clone() }
+    }
+
+    /// Continues the judge of another process in its next round, which keeps the bound of the error.
+    pub fn resume(&mut self, record: JudgeRecord, now: Instant) {
+        self.round = record.round;
+        self.refusals = record.refusals;
+        self.units.clear();
+        self.begin_round(now);
     }
 
     /// Returns the thresholds in force.
@@ -286,8 +309,9 @@ fn is_proven(evidence: &[f64; THETAS.len()], round: u32) -> bool {
 /// Decisions of each arm, and how many of them broke a rule.
 ///
 /// No statistical test: a revision that mostly decides the impossible is wrong for any cohort.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct RuleBreaches {
+    #[serde(with = "instant")]
     began: Instant,
     counts: [BreachCount; 2],
 }
@@ -329,10 +353,11 @@ impl RuleBreaches {
 const NEWCOMERS_MIN: u32 = 50;
 
 /// Newcomers of a round, and the evidence from those that were turned away.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub(super) struct RefusalEvidence {
     /// From 1.
     round: u32,
+    #[serde(with = "instant")]
     began: Instant,
     /// By arm.
     counts: [BreachCount; 2],
@@ -391,7 +416,8 @@ impl RefusalEvidence {
                 Arm::Canary => theta,
                 Arm::Standing => 1.0,
             };
-            *evidence *= odds / (theta * share + 1.0 - share);
+            // Many refusals exceed the largest number. An infinity could not be written into a record.
+            *evidence = f64::MAX.min(*evidence * odds / (theta * share + 1.0 - share));
         }
     }
 

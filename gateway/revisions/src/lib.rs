@@ -8,18 +8,20 @@ mod calls;
 mod judge;
 mod lifecycle;
 mod progress;
+mod record;
 mod report;
 mod revision;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 
 pub use calls::{Compared, PolicyCallResult};
-pub use judge::{AdmissionSample, Bad, Judge, Judging, RuleBreaches};
+pub use judge::{AdmissionSample, Bad, Judge, JudgeRecord, Judging, RuleBreaches};
 pub use lifecycle::Lifecycle;
 pub use progress::{
     CohortSize, RolloutAction, RolloutProgress, RolloutRequest, RolloutRules, RolloutStage,
     Strategy,
 };
+pub use record::LifecycleRecord;
 pub use report::{
     AcceptedRevision, Actor, CandidateCalls, CandidateStatus, Effect, LastRollout, PolicyStatus,
     QuarantinedRevision, Remembered, RevisionRefusal, RevokedRevision, RolloutOutcome,

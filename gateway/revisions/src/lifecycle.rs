@@ -25,6 +25,7 @@ use crate::judge::Judging;
 use crate::progress::{
     CohortSize, RolloutAction, RolloutProgress, RolloutRequest, RolloutRules, RolloutStep,
 };
+use crate::record::{LifecycleRecord, Stuck};
 use crate::report::{
     Actor, CandidateStatus, Effect, LastRollout, PolicyStatus, QuarantinedRevision, Remembered,
     RevisionRefusal, RevokedRevision, RolloutOutcome, RolloutReport, Staged, WallClock,
@@ -36,13 +37,6 @@ const NO_PREVIOUS: &str = "there is no revision before this one";
 const PREVIOUS_REVOKED: &str =
     "the revision before this one is revoked in [trust] since it came: push another";
 const SUPERSEDED: &str = "superseded by a later push or reload of this policy";
-
-/// An active revision that did harm and stays, since the previous one is revoked.
-#[derive(Debug)]
-struct Stuck {
-    revision: Arc<str>,
-    reason: Box<str>,
-}
 
 /// The revisions of one policy. Inputs go in by `Gateway::change_policy`.
 #[derive(Debug)]
@@ -66,13 +60,8 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Starts without a revision, from what an earlier process remembered.
-    pub fn new(
-        policy: PolicyName,
-        rules: RolloutRules,
-        remembered: Remembered,
-        clock: WallClock,
-    ) -> Lifecycle {
+    /// Starts without a revision.
+    pub fn new(policy: PolicyName, rules: RolloutRules, clock: WallClock) -> Lifecycle {
         Lifecycle {
             policy,
             rules,
@@ -82,7 +71,7 @@ impl Lifecycle {
             revisions: Revisions::default(),
             calls: CallRecord::new(clock.instant),
             stuck: None,
-            remembered: remembered.limited(),
+            remembered: Remembered::default(),
             revoked: BTreeMap::new(),
             reported: Vec::new(),
             last: None,
@@ -103,6 +92,37 @@ impl Lifecycle {
     /// Returns the active, candidate and previous revisions.
     pub fn revisions(&self) -> &Revisions {
         &self.revisions
+    }
+
+    /// Returns the record for the process that continues these revisions, without the evidence of judges.
+    pub fn record(&self) -> LifecycleRecord {
+        LifecycleRecord {
+            revisions: self.revisions.clone(),
+            remembered: self.remembered.clone(),
+            stuck: self.stuck.clone(),
+            calls: self.calls.clone(),
+            judge: None,
+            breaches: None,
+        }
+    }
+
+    /// Continues the revisions of another process. Revisions that are not loaded here are left out; without an active
+    /// revision the native default answers.
+    pub fn restore(&mut self, record: LifecycleRecord, is_loaded: impl Fn(&Revision) -> bool) {
+        let LifecycleRecord { revisions, remembered, stuck, calls, .. } = record;
+        let active = revisions.active.filter(&is_loaded);
+        let candidate =
+            revisions.candidate.filter(|it| active.is_some() && is_loaded(&it.revision));
+        let previous = revisions.previous.filter(|it| is_loaded(&it.revision));
+        self.revisions = Revisions { active, candidate, previous };
+        (self.remembered, self.stuck, self.calls) = (remembered.limited(), stuck, calls);
+        self.note_change();
+    }
+
+    /// Reports that the record changed.
+    pub fn note_change(&mut self) {
+        self.effects.retain(|effect| *effect != Effect::RecordChanged);
+        self.effects.push(Effect::RecordChanged);
     }
 
     /// Returns the thresholds by which a candidate is judged.
@@ -136,7 +156,9 @@ impl Lifecycle {
         // Changed settings of the active version are accepted, even if a newer version was pushed before a restart.
         let is_same_version =
             active.plugin == new.plugin && active.version.to_string() == new.version.to_string();
-        if !(request.force || self.returns(request, new) || is_same_version) {
+        // A quarantined revision is active only where no other could be loaded: each way back from it is open.
+        let is_harmful = self.remembered.quarantined(&active.name).is_some();
+        if !(request.force || self.returns(request, new) || is_same_version || is_harmful) {
             self.remembered.check_version(new)?;
         }
         if request.force { Ok(()) } else { self.check_quarantine(&new.name, now) }
@@ -163,7 +185,7 @@ impl Lifecycle {
         }
         if request.force {
             self.remembered.release(&new.name);
-            self.remember();
+            self.note_change();
         }
         if !is_first {
             self.check_quarantine(&new.name, now)?;
@@ -235,13 +257,18 @@ impl Lifecycle {
         let harm = self.remembered.quarantined(&name).cloned();
         if harm.is_none() {
             self.remembered.accept(&new);
-            self.remember();
+            self.note_change();
         }
         let replaced = self.revisions.active.replace(new);
-        let did_harm = self.stuck.take().is_some();
+        self.stuck = None;
+        // No rollback leads to a revision that did harm.
+        let replaced =
+            replaced.filter(|revision| self.remembered.quarantined(&revision.name).is_none());
         let until = now + self.rules.keep;
-        if !did_harm && (self.calls.is_active_good(now) || !self.may_go_back()) {
-            self.revisions.previous = replaced.map(|revision| Previous { revision, until });
+        if let Some(revision) = replaced
+            && (self.calls.is_active_good(now) || !self.may_go_back())
+        {
+            self.revisions.previous = Some(Previous { revision, until });
         }
         // The previous revision became active again: none is left to roll back to.
         self.revisions.previous.take_if(|previous| previous.revision.name == name);
@@ -479,19 +506,16 @@ impl Lifecycle {
     }
 
     fn quarantine(&mut self, revision: &str, reason: &str, now: Instant) {
+        // A previous revision may do harm as a candidate.
+        self.revisions.previous.take_if(|previous| *previous.revision.name == *revision);
         let (revision, reason, since) = (revision.into(), reason.into(), self.clock.at(now));
         self.remembered.quarantine(QuarantinedRevision { revision, since, reason });
-        self.remember();
+        self.note_change();
     }
 
     fn withdraw(&mut self, revision: &str) {
         self.remembered.withdraw(revision);
-        self.remember();
-    }
-
-    fn remember(&mut self) {
-        self.effects.retain(|effect| !matches!(effect, Effect::Remember(_)));
-        self.effects.push(Effect::Remember(self.remembered.clone()));
+        self.note_change();
     }
 
     fn staged(&self, now: Instant) -> Option<Staged> {

@@ -3,6 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use evenkeel_media::instant;
+use serde::{Deserialize, Serialize};
+
 use crate::judge::Judging;
 use crate::report::Actor;
 
@@ -10,7 +13,7 @@ use crate::report::Actor;
 const PROLONGED_MAX: u32 = 3;
 
 /// The stages through which a revision becomes active.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Strategy {
     /// Shares of the canary, per cent, each larger than the one before. At 100, and after the last, the candidate
     /// becomes active.
@@ -77,7 +80,7 @@ pub enum RolloutAction {
 }
 
 /// The exposure of a candidate.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum RolloutStage {
     /// The candidate is asked the questions that the active revision answered. Its answers are only compared.
     Shadow,
@@ -122,11 +125,12 @@ pub struct CohortSize {
 }
 
 /// The progress of a candidate through its stages.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct RolloutProgress {
     strategy: Strategy,
     stage: RolloutStage,
     next: usize,
+    #[serde(with = "instant")]
     stage_began: Instant,
     /// Time at this stage before the pause; `None` if not paused.
     paused: Option<Duration>,

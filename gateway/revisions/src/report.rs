@@ -51,8 +51,8 @@ impl Staged {
 pub enum Effect {
     /// Report a step of a revision.
     Report(RolloutReport),
-    /// Quarantine or version floor changed.
-    Remember(Remembered),
+    /// The [`LifecycleRecord`](crate::LifecycleRecord) changed.
+    RecordChanged,
     /// The revision gets no more questions. Questions in flight go to the active revision.
     Unload(Arc<str>),
     /// A canary began or ended.
@@ -183,7 +183,7 @@ impl RevisionRefusal {
 }
 
 /// Counts of calls of a candidate.
-#[derive(Clone, PartialEq, Default, Debug)]
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
 pub struct CandidateCalls {
     /// Calls of the canary, and their faults.
     pub calls: u64,
@@ -196,6 +196,7 @@ pub struct CandidateCalls {
     /// Faults in the shadow stage.
     pub faulted: u64,
     /// Includes faults in the shadow stage.
+    #[serde(skip)]
     pub last_fault: Option<PluginFault>,
 }
 

@@ -8,13 +8,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use evenkeel_media::instant;
 use evenkeel_model::{Arm, Hook, PluginState, RoomId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use crate::progress::{RolloutProgress, RolloutStage};
 
 /// A plugin with its settings. It reads the states that the plugin wrote under the same schema or an older one.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Revision {
     /// First 12 hexadecimal digits of its digest.
     pub name: Arc<str>,
@@ -34,13 +35,14 @@ impl Revision {
 }
 
 /// A revision in a rollout.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct CandidateRevision {
     /// The plugin with its settings.
     pub revision: Revision,
     /// The stage of its rollout.
     pub progress: RolloutProgress,
     /// The time of its push.
+    #[serde(with = "instant")]
     pub arrived: Instant,
 }
 
@@ -81,16 +83,17 @@ fn mixed(number: u64) -> u64 {
 }
 
 /// The revision that was active before, while a rollback to it is possible.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Previous {
     /// The plugin with its settings.
     pub revision: Revision,
     /// The end of the window for a rollback.
+    #[serde(with = "instant")]
     pub until: Instant,
 }
 
 /// The revisions of one policy.
-#[derive(Clone, PartialEq, Default, Debug)]
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
 pub struct Revisions {
     /// The revision that answers; `None`: the native default.
     pub active: Option<Revision>,
@@ -291,14 +294,31 @@ impl StateVersions {
 }
 
 /// Memos of plugins, one for each revision, since active revision and candidate are asked at the same time.
-#[derive(Default, Debug)]
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
 pub struct Memos {
+    /// Of the active revision.
+    #[serde(rename = "memo")]
     active: Option<PluginState>,
+    #[serde(default)]
     canary: Option<PluginState>,
+    #[serde(default)]
     previous: Option<PluginState>,
 }
 
 impl Memos {
+    /// Keeps the memos that these revisions read.
+    pub fn readable_by(self, revisions: &Revisions) -> Memos {
+        let Memos { active, canary, previous } = self;
+        let readable = |memo: Option<PluginState>, revision: Option<&Revision>| {
+            memo.filter(|memo| revision.is_none_or(|revision| revision.reads(memo)))
+        };
+        Memos {
+            active: readable(active, revisions.active.as_ref()),
+            canary: readable(canary, revisions.canary().map(|it| &it.revision)),
+            previous: readable(previous, revisions.previous.as_ref().map(|it| &it.revision)),
+        }
+    }
+
     /// Returns the memo that the revision of the arm reads.
     pub fn read(&self, arm: Arm) -> Option<&PluginState> {
         match arm {

@@ -15,16 +15,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use buffer::UpgradeBuffer;
 use evenkeel_config::GatewayConfig;
+use evenkeel_control::history::{HistoryWriter, LeftSessions};
 use evenkeel_control::{
     ControlRequest, EventRecord, Handle, NamedSockets, NodeNames, QuicListener, SessionRegistry,
-    SocketName, WorkerLine, briefs, history, port_legs, posts, source_of_ports,
+    SocketName, WorkerLine, briefs, port_legs, posts, source_of_ports,
 };
 use evenkeel_core::Gateway;
 use evenkeel_dataplane::flows::Flows;
 use evenkeel_dataplane::worker::{self, PacketWorker, WorkerStats};
 use evenkeel_dataplane::{SendLease, Waker, quic};
 use evenkeel_drivers::{Drivers, Fencing, group_number};
-use evenkeel_policies::{Foundry, PolicyRecorder};
+use evenkeel_policies::{Foundry, PolicyRecorder, PolicyRecords};
 use policies::{Coming, Firsts, policies};
 pub use sockets::Sockets;
 use sockets::{advertised_quic, quic, quic_address, rings_between};
@@ -182,16 +183,17 @@ pub fn start(settings: &Arc<GatewayConfig>) -> Result<RunningGateway, RunError> 
 /// first packet are served natively, offers wait for the policies. [`RunningGateway::ends`] reports a policy that fails.
 /// On an error nothing is left running.
 pub fn begin(settings: &Arc<GatewayConfig>) -> Result<RunningGateway, RunError> {
-    begin_with(settings, Sockets::open(settings)?, Reads::Now)
+    begin_with(settings, Sockets::open(settings)?, Reads::Now, PolicyRecords::default())
 }
 
-/// Starts a gateway, as [`begin`], with the sockets of its settings.
+/// Starts a gateway, as [`begin`], with the sockets of its settings, and the policies of the process that it replaces.
 pub fn begin_with(
     settings: &Arc<GatewayConfig>,
     sockets: Sockets,
     reads: Reads,
+    inherited: PolicyRecords,
 ) -> Result<RunningGateway, RunError> {
-    let (running, firsts) = assemble(settings, &settings.core(), sockets, reads)?;
+    let (running, firsts) = assemble(settings, &settings.core(), sockets, reads, inherited)?;
     match Coming::begin(firsts, running.handle.requests.clone()) {
         Ok(coming) => Ok(RunningGateway { coming, ..running }),
         Err(error) => {
@@ -201,13 +203,23 @@ pub fn begin_with(
     }
 }
 
+/// The name of this gateway in records: that in the group, or of its host.
+fn name(settings: &GatewayConfig) -> Box<str> {
+    let group = settings.cluster.as_ref();
+    // Empty on systems without this file.
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    group.map_or_else(|| host().trim_end().into(), |group| (*group.name).into())
+}
+
 /// When a gateway begins to read packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reads {
     /// At the start.
     Now,
-    /// The gateway reads no packet before `RunningGateway::resume`.
-    Later,
+    /// Once it owns the addresses of its group.
+    AsStandby,
+    /// Once it has the sessions of the process that it replaces.
+    AsSuccessor,
 }
 
 /// A gateway that forwards, and the first revisions of its policies, which it waits for.
@@ -216,8 +228,9 @@ fn assemble(
     core: &evenkeel_model::CoreSettings,
     sockets: Sockets,
     reads: Reads,
+    inherited: PolicyRecords,
 ) -> Result<(RunningGateway, Firsts), RunError> {
-    let (workers_count, suspended) = (settings.workers(), reads == Reads::Later);
+    let (workers_count, suspended) = (settings.workers(), reads != Reads::Now);
     let Sockets { mut equipment, udp, mut listeners, quic: quic_listener, duplicates } = sockets;
     let lease = Arc::new(SendLease::forever());
     let group = settings.cluster.as_ref().map_or(0, group_number);
@@ -231,10 +244,16 @@ fn assemble(
     let recorder = PolicyRecorder::start(&settings.gateway.region, SystemTime::now())?;
     let started = Instant::now();
     let mut gateway = Gateway::new(core.clone(), started);
-    let (policies, firsts) = policies(settings, core, &mut gateway, policy_reports_in, recorder)?;
-    if !suspended {
-        policies.keep_facts();
+    let (policies, firsts) =
+        policies(settings, core, &mut gateway, policy_reports_in, recorder, inherited)?;
+    match suspended {
+        // The process that serves decides about revisions.
+        true => gateway.hold_rollouts(),
+        false => policies.keep_records(),
     }
+    // Ids of sessions in records of earlier processes stay theirs.
+    let folder = policies.foundry().folder();
+    gateway.resume_numbers(HistoryWriter::next_number(folder, &settings.admin.socket));
     let nodes_max = core.limits.nodes_max;
     gateway.handle_seed(fastrand::u64(..));
     let hash_keys = RandomState::new();
@@ -292,7 +311,13 @@ fn assemble(
         workers_count,
     );
     let foundry = policies.foundry().clone();
-    let history = history::HistoryWriter::start(foundry.folder(), &settings.admin.socket)?;
+    let (folder, socket) = (foundry.folder(), &settings.admin.socket);
+    let left = match reads {
+        Reads::Now => LeftSessions::Ended,
+        Reads::AsStandby => LeftSessions::Elsewhere,
+        Reads::AsSuccessor => LeftSessions::Continue,
+    };
+    let history = HistoryWriter::start(folder, socket, name(settings), left)?;
     let parts = evenkeel_control::ControlParts {
         gateway,
         workers: lines,

@@ -8,26 +8,36 @@ use evenkeel_config::{GatewayConfig, PluginLocation};
 use evenkeel_control::ControlRequest;
 use evenkeel_core::Gateway;
 use evenkeel_model::{Hook, PolicyName};
-use evenkeel_policies::{PluginSource, PolicyThreads, Preparation};
+use evenkeel_policies::{PluginSource, PolicyRecords, PolicyThreads, Preparation, RevisionLoad};
 use evenkeel_process::lock;
 use tokio::sync::mpsc;
 
 use super::vital::RunError;
 
 /// First revisions grouped by plugin, so that a plugin of several policies is compiled once.
-pub(super) type Firsts = VecDeque<Vec<(Preparation, PluginSource)>>;
+pub(super) type Firsts = VecDeque<Vec<FirstRevision>>;
 
-/// Starts all policies, still without a revision.
+/// The first revision of a policy in this process.
+pub(super) struct FirstRevision {
+    /// The revisions of an earlier process.
+    earlier: Option<RevisionLoad>,
+    /// The plugin of the configuration, without an earlier one that runs.
+    configured: (Preparation, PluginSource),
+}
+
+/// Starts all policies, still without a revision. `inherited`: records of the process that this one replaces.
 pub(super) fn policies(
     settings: &GatewayConfig,
     core: &evenkeel_model::CoreSettings,
     gateway: &mut Gateway,
     reports: mpsc::Sender<evenkeel_policies::PolicyReport>,
     recorder: evenkeel_policies::PolicyRecorder,
+    inherited: PolicyRecords,
 ) -> Result<(PolicyThreads, Firsts), RunError> {
     let policies = PolicyThreads::new(evenkeel_policies::catalog_of(core), &core.limits, reports);
-    let mut policies = policies.configured(settings).recorded_by(recorder);
-    let mut firsts: Vec<(&PluginLocation, Vec<(Preparation, PluginSource)>)> = Vec::new();
+    let policies = policies.with_settings(settings).recorded_by(recorder);
+    let mut policies = policies.continuing(inherited);
+    let mut firsts: Vec<(&PluginLocation, Vec<FirstRevision>)> = Vec::new();
     for set in &settings.sets {
         for hook in Hook::ALL {
             let Some(binding) = set.binding(hook) else {
@@ -37,13 +47,14 @@ pub(super) fn policies(
             let failed =
                 |reason: String| RunError::Policy { policy: policy.clone(), reason: reason.into() };
             let source = PluginSource::read(binding).map_err(|invalid| failed(invalid.found))?;
-            policies.start(&policy, set.rollout.rules(), gateway)?;
+            let earlier = policies.start(&policy, set.rollout.rules(), gateway)?;
             let preparation = policies
                 .preparation(&policy, gateway)
                 .ok_or_else(|| failed("it was not started".into()))?;
+            let first = FirstRevision { earlier, configured: (preparation, source) };
             match firsts.iter_mut().find(|(plugin, _)| *plugin == &binding.plugin) {
-                Some((_, same)) => same.push((preparation, source)),
-                None => firsts.push((&binding.plugin, vec![(preparation, source)])),
+                Some((_, same)) => same.push(first),
+                None => firsts.push((&binding.plugin, vec![first])),
             }
         }
     }
@@ -104,7 +115,10 @@ fn bring_in(firsts: Firsts, failed: &Sender<RunError>) -> bool {
     let next = || firsts().pop_front();
     let work = || {
         while let Some(same) = next() {
-            for (preparation, source) in same {
+            for FirstRevision { earlier, configured: (preparation, source) } in same {
+                if earlier.is_some_and(evenkeel_policies::load) {
+                    continue;
+                }
                 let policy = preparation.policy().clone();
                 if let Err(reason) = evenkeel_policies::begin(&preparation, source) {
                     return fail(RunError::Policy { policy, reason });

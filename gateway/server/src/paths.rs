@@ -1,10 +1,11 @@
 //! The files that a gateway serves from: reads and checks them, for a start, a reload and `evenkeel check`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use evenkeel_config::{
-    Colour, Compiler, DriverSettings, GatewayConfig, InvalidSetting, ListenIngress, NodeConfig,
+    AddressPlace, Colour, Compiler, DriverSettings, GatewayConfig, InvalidSetting, ListenIngress,
+    NodeConfig,
 };
 use evenkeel_handover::SuccessorProgram;
 use evenkeel_policies::{Foundry, PluginSource};
@@ -19,6 +20,9 @@ const PER_NODE: u64 = 3;
 
 /// The kernel's default range has 28,232 ports.
 const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
+/// The network interfaces of this host, one folder each.
+const INTERFACES: &str = "/sys/class/net";
 
 /// The gateway did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -106,10 +110,30 @@ impl ServePaths {
             return Err(ServeError::Invalid(invalid));
         }
         let mut notes = settings.notes();
+        notes.extend(missing_on_this_host(&settings));
         notes.push(DescriptorCapacity::of(&settings, descriptors::hard_limit()).to_string());
         notes.push(UpgradeBuffer::granted().to_string());
         Ok(notes)
     }
+}
+
+/// The interfaces and folders that this host lacks. A configuration may be checked on another one.
+fn missing_on_this_host(settings: &GatewayConfig) -> Vec<String> {
+    let addresses = settings.cluster.iter().flat_map(|group| &group.addresses);
+    let interfaces = addresses.filter_map(|moved| match &moved.place {
+        AddressPlace::Interface(name) => Some(name),
+        AddressPlace::Hook(_) => None,
+    });
+    let missing = interfaces.filter(|name| !Path::new(INTERFACES).join(name).exists());
+    let mut missing: Vec<String> = missing
+        .map(|name| format!("this host has no interface `{name}`, which [[cluster.address]] names"))
+        .collect();
+    let socket = &settings.admin.socket;
+    if let Some(folder) = socket.parent().filter(|it| !it.as_os_str().is_empty() && !it.is_dir()) {
+        let folder = folder.display();
+        missing.push(format!("this host has no folder `{folder}` for `[admin] socket`"));
+    }
+    missing
 }
 
 impl ServeError {

@@ -17,7 +17,6 @@ use evenkeel_group::Group;
 use evenkeel_host::Component;
 use evenkeel_model::{Affinity, Hook, PolicyName, RedundancyMode, RegionId, Scenario};
 use evenkeel_policies::{ActivationOptions, Foundry, PluginSource, RefusalRecord, TrustRules};
-use evenkeel_process::sha256;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -27,13 +26,8 @@ use super::watch::{self, Underway, WatchedFolders};
 /// Maximum reload requests that wait.
 const ASKED_MAX: usize = 8;
 
-/// SHA-256 of a plugin's bytes.
-type Digest = [u8; 32];
-
 pub(super) struct Applied {
     started: Arc<GatewayConfig>,
-    /// Applied bindings, each with the digest of the plugin that was last rolled out.
-    bindings: BTreeMap<PolicyName, (PolicyBinding, Digest)>,
     rules: TrustRules,
     /// The gateway's foundry, so that the rollout of a candidate finds it compiled; `None`: they are compiled in a separate
     /// one.
@@ -60,7 +54,6 @@ struct ChangedBinding {
     policy: PolicyName,
     binding: PolicyBinding,
     source: PluginSource,
-    digest: Digest,
     /// Set once the plugin is compiled.
     component: Option<Component>,
 }
@@ -183,13 +176,8 @@ fn refuse(invalid: &[InvalidSetting]) -> NotReloaded {
 
 impl Applied {
     pub(super) fn of(settings: &Arc<GatewayConfig>) -> Applied {
-        let applied = settings.bindings().filter_map(|(policy, binding)| {
-            let digest = sha256(&PluginSource::read(binding).ok()?.bytes);
-            Some((policy, (binding.clone(), digest)))
-        });
         Applied {
             started: Arc::clone(settings),
-            bindings: applied.collect(),
             rules: TrustRules::of(settings),
             foundry: None,
             group: None,
@@ -210,7 +198,8 @@ impl Applied {
         if !waiting.is_empty() {
             tracing::warn!("keys changed that need a restart: {}", waiting.join("; "));
         }
-        let mut candidates = self.candidates(settings).map_err(|invalid| refuse(&invalid))?;
+        let mut candidates =
+            candidates(settings, handle).await?.map_err(|invalid| refuse(&invalid))?;
         if !candidates.is_empty() {
             let place = || Foundry::of(evenkeel_host::Engine::new(), settings);
             let foundry = self.foundry.get_or_insert_with(place).clone();
@@ -292,45 +281,13 @@ impl Applied {
         }
     }
 
-    /// The bindings with another plugin, other settings, other bytes or another grant.
-    fn candidates(
-        &self,
-        settings: &GatewayConfig,
-    ) -> Result<Vec<ChangedBinding>, Vec<InvalidSetting>> {
-        let (mut candidates, mut invalid) = (Vec::new(), Vec::new());
-        for (policy, binding) in settings.bindings() {
-            let Some((applied, bytes)) = self.bindings.get(&policy) else {
-                continue;
-            };
-            let bound_alike = applied.plugin == binding.plugin
-                && applied.settings == binding.settings
-                && applied.allowed.grant == binding.allowed.grant;
-            if bound_alike && matches!(binding.plugin, PluginLocation::Shipped(_)) {
-                continue;
-            }
-            match PluginSource::read(binding) {
-                Ok(source) => {
-                    let digest = sha256(&source.bytes);
-                    if !bound_alike || *bytes != digest {
-                        let (binding, component) = (binding.clone(), None);
-                        let candidate =
-                            ChangedBinding { policy, binding, source, digest, component };
-                        candidates.push(candidate);
-                    }
-                }
-                Err(missing) => invalid.push(*missing),
-            }
-        }
-        if invalid.is_empty() { Ok(candidates) } else { Err(invalid) }
-    }
-
     async fn roll_out(
-        &mut self,
+        &self,
         candidate: ChangedBinding,
         by: Actor,
         handle: &Handle,
     ) -> Result<(), PolicyRefused> {
-        let ChangedBinding { policy, binding, mut source, digest, component } = candidate;
+        let ChangedBinding { policy, binding, mut source, component } = candidate;
         let strategy = self.rollout_settings.get(&policy.set).map(RolloutSettings::strategy);
         let strategy = strategy.filter(|strategy| !strategy.is_at_once());
         // Restoring the previous file rolls the revision back immediately.
@@ -346,7 +303,10 @@ impl Applied {
                 ..
             }) => {
                 tracing::info!(%policy, took = ?began.elapsed(), "policy reloaded, or its rollout began");
-                self.bindings.insert(policy, (binding, digest));
+                Ok(())
+            }
+            Err(ControlError::NotOwner) => {
+                tracing::info!(%policy, "the owner of the group decides about revisions; this one waits for a reload as the owner");
                 Ok(())
             }
             Ok(rollout) => {
@@ -368,6 +328,28 @@ impl Applied {
             }
         }
     }
+}
+
+/// The bindings with another plugin, other settings or another grant than was rolled out last. Added bindings need a restart.
+async fn candidates(
+    settings: &GatewayConfig,
+    handle: &Handle,
+) -> Result<Result<Vec<ChangedBinding>, Vec<InvalidSetting>>, NotReloaded> {
+    // Fails only if control ended, and the gateway with it.
+    let configured = handle.configured_policies().await.map_err(|_| NotReloaded::NoReloader)?;
+    let (mut candidates, mut invalid) = (Vec::new(), Vec::new());
+    for (policy, binding) in settings.bindings() {
+        let Some(before) = configured.get(&policy) else { continue };
+        match PluginSource::read(binding) {
+            Ok(source) if source.configured == *before => {}
+            Ok(source) => {
+                let (binding, component) = (binding.clone(), None);
+                candidates.push(ChangedBinding { policy, binding, source, component });
+            }
+            Err(missing) => invalid.push(*missing),
+        }
+    }
+    Ok(if invalid.is_empty() { Ok(candidates) } else { Err(invalid) })
 }
 
 /// Compiles each candidate and installs it with its settings. Fails if any of them fails.

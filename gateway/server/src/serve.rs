@@ -1,6 +1,7 @@
 //! The gateway process: start, telemetry, reload, shutdown.
 
 use std::fmt::Display;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{Handle, Inherited, SocketName};
+use evenkeel_group::{Group, GroupOwnership, MemberEnd};
 use evenkeel_handover::{
     ReplacedGateway, RequestGate, Successor, UpgradeRequest, Upgrader, Upgrades,
 };
@@ -90,6 +92,7 @@ fn serve_as(
         ownership,
     )?;
     let init = inherited.take(&SocketName::Init);
+    let policies = inherited.take_policies();
     // Listeners that the configuration no longer names end with the old process: nothing would read them here.
     drop(inherited);
     let is_confined = successor.as_ref().is_some_and(Successor::is_confined);
@@ -103,8 +106,12 @@ fn serve_as(
     log_note(&buffer, buffer.is_short());
     settings.notes().iter().for_each(|note| tracing::warn!("{note}"));
     let mut applied = Applied::of(&settings);
-    let reads = if successor.is_some() || member.is_some() { Reads::Later } else { Reads::Now };
-    let mut gateway = evenkeel_runtime::begin_with(&settings, sockets, reads)?;
+    let reads = match (&successor, &member) {
+        (Some(_), _) => Reads::AsSuccessor,
+        (None, Some(_)) => Reads::AsStandby,
+        (None, None) => Reads::Now,
+    };
+    let mut gateway = evenkeel_runtime::begin_with(&settings, sockets, reads, policies)?;
     applied.foundry = Some(gateway.foundry.clone());
     let triggers = runtime.block_on(ReloadTriggers::listen(&gateway.handle))?;
     let (events, names) = (gateway.events(), gateway.handle.names());
@@ -181,6 +188,7 @@ fn serve_as(
         evenkeel_handover::ready();
     }
     let (ending, is_ending) = cell::channel(false);
+    let was_told = is_ending.clone();
     let turn = Mutex::new(());
     let upgrader = place.program.as_ref().map(|program| Upgrader {
         program,
@@ -196,7 +204,8 @@ fn serve_as(
         is_wide: replaced,
     });
     let within = settings.gateway.drain_timeout;
-    let end = OrderlyEnd { signals: &mut signals, ending, turn: &turn, within };
+    let end =
+        OrderlyEnd { signals: &mut signals, ending, turn: &turn, within, group: in_group.clone() };
     let leaving = async {
         tokio::select! {
             handed_over = upgrade(upgrader, &upgrades, upgrade_requests) => Ok(handed_over),
@@ -214,6 +223,11 @@ fn serve_as(
         Err(failure) => (None, Err(failure)),
     };
     let lost = matches!(attended, Err(ServeError::Lost(_)));
+    let attended = match attended {
+        // The standby has the calls of a gateway that was told to end.
+        Err(ServeError::Lost(MemberEnd::Replaced { .. })) if *was_told.borrow() => Ok(()),
+        attended => attended,
+    };
     let left = handed_over.is_some() || lost;
     let index = match index {
         // The process that continues the sessions claims their entries.
@@ -400,7 +414,7 @@ async fn upgrade(
 ) -> ReplacedGateway {
     match upgrader {
         Some(mut upgrader) => upgrader.follow(upgrades, requests).await,
-        None => std::future::pending().await,
+        None => pending().await,
     }
 }
 
@@ -410,7 +424,7 @@ async fn attend(
     telemetry: &Telemetry,
     recorder: &mut EventRecorder,
     reloading: impl Future<Output = ()>,
-    leaving: impl Future<Output = Result<ReplacedGateway, evenkeel_group::MemberEnd>>,
+    leaving: impl Future<Output = Result<ReplacedGateway, MemberEnd>>,
     end: OrderlyEnd<'_>,
 ) -> Result<Option<ReplacedGateway>, ServeError> {
     let handle = &gateway.handle;
@@ -454,15 +468,31 @@ struct OrderlyEnd<'a> {
     /// Held by an upgrade.
     turn: &'a Mutex<()>,
     within: Duration,
+    group: Option<Group>,
 }
 
 impl OrderlyEnd<'_> {
-    /// Waits for a signal, and then for the end of the drain.
+    /// Waits for a signal, and then for the end of the drain. The owner of a group hands its calls to the standby instead.
     async fn come(self, handle: &Handle) {
         self.signals.recv().await;
         self.ending.send_replace(true);
         // A failed upgrade has resumed the gateway when it ends its turn. A gateway that is handed over drains nothing.
         let _turn = self.turn.lock().await;
+        if let Some(group) = self.group.filter(|group| group.owner() == GroupOwnership::Here) {
+            let handed_over = tokio::select! {
+                handed_over = group.leave() => handed_over,
+                // A second signal ends all sessions at once.
+                _ = self.signals.recv() => {
+                    let _ = handle.shut_down(Duration::ZERO).await;
+                    return;
+                }
+            };
+            match handed_over {
+                // The loss of the ownership ends the process.
+                Ok(_) => pending().await,
+                Err(reason) => tracing::warn!(%reason, "calls are not handed to the standby"),
+            }
+        }
         let within = self.within;
         tracing::info!(
             ?within,

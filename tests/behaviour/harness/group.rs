@@ -57,7 +57,13 @@ impl Place {
 
     /// Starts both gateways before these nodes, with more keys of the address, and waits until the first has the address.
     pub(crate) fn group_before(&self, nodes: &str, keys: &str) -> [GatewayProcess; 2] {
-        self.start(nodes, |_| String::new(), keys)
+        self.start(nodes, |_| String::new(), keys, "")
+    }
+
+    /// Starts both gateways with the shipped routing policy.
+    pub(crate) fn routed_group(&self, node: &Node) -> [GatewayProcess; 2] {
+        let hooks = World::of(&[]).routed().hooks;
+        self.start(&node.text(), |_| String::new(), "", &hooks)
     }
 
     /// Starts both gateways before these nodes. Each asks an agent beside the other one.
@@ -65,20 +71,23 @@ impl Place {
         let agent = |host: &Host| {
             format!("agent = \"{}:7200\"\nsecret_file = \"secret\"\n", host.address())
         };
-        self.start(nodes, agent, "")
+        self.start(nodes, agent, "", "")
     }
 
-    /// `peer_keys` are the keys of `[cluster.peer]` for this peer, `keys` those of the address.
+    /// `peer_keys` are the keys of `[cluster.peer]` for this peer, `keys` those of the address, `hooks` the
+    /// bindings of the set `call`.
     fn start(
         &self,
         nodes: &str,
         peer_keys: impl Fn(&Host) -> String,
         keys: &str,
+        hooks: &str,
     ) -> [GatewayProcess; 2] {
         let gateways = [0, 1].map(|number| {
             let [own, peer] = [number, 1 - number].map(|at: usize| &self.edges[at]);
             let mut world = World::of(&[]);
             world.nodes = nodes.to_owned();
+            world.hooks = hooks.to_owned();
             world.listens =
                 format!("[[listen]]\nudp = \"{SHARED}:7000\"\nidentity = [\"declared\"]\n");
             world.nodes += &format!(

@@ -124,7 +124,7 @@ impl Digest {
             | GatewayEffect::Node(NodeEffect::EndStart { .. })
             | GatewayEffect::Rollout(_)
             | GatewayEffect::Unload { .. }
-            | GatewayEffect::Remember { .. } => {}
+            | GatewayEffect::PolicyChanged(_) => {}
         }
     }
 }

@@ -418,6 +418,7 @@ fn policy_is_pushed_rolled_back_and_stopped() {
     let ControlRequest::Push { push, reply, .. } = world.request() else { panic!("push") };
     assert_eq!(push, PushRequest { force: true, ..PushRequest::default() });
     reply.send(Ok(rollout(RolloutOutcome::Activated))).unwrap();
+    world.keep_policies();
     assert_eq!(asking.answer().0, 200);
 
     let asking = world.ask("GET /v1/policies/refusals", "");
@@ -437,11 +438,13 @@ fn policy_is_pushed_rolled_back_and_stopped() {
     let ControlRequest::Push { bytes, reply, .. } = world.request() else { panic!("push") };
     assert_eq!(bytes.len(), largest.len());
     reply.send(Ok(rollout(RolloutOutcome::Unchanged))).unwrap();
+    world.keep_policies();
     assert_eq!(asking.answer().0, 200);
 
     let asking = world.ask("POST /v1/policies/call/routing:rollback", "");
     let ControlRequest::Rollback(_, reply) = world.request() else { panic!("rollback") };
     reply.send(Ok(rollout(RolloutOutcome::RolledBack))).unwrap();
+    world.keep_policies();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["outcome"]), (200, &json!("rolled-back")));
 
@@ -491,6 +494,7 @@ fn push_with_steps_reports_the_next_step() {
     let staged = Staged { stage, paused: false, next: 5, next_in };
     let begun = RolloutReport { stage: Some(staged), ..rollout(RolloutOutcome::Started) };
     reply.send(Ok(begun)).unwrap();
+    world.keep_policies();
     let (status, body) = asking.answer();
     assert_eq!(
         (status, &body["outcome"], &body["by"]),
@@ -511,6 +515,7 @@ fn push_with_steps_reports_the_next_step() {
         };
         assert_eq!((policy, action), (routing(), right));
         reply.send(Ok(rollout(outcome))).unwrap();
+        world.keep_policies();
         let (status, body) = asking.answer();
         assert_eq!((status, &body["outcome"]), (200, &json!(outcome.name())), "{word}");
     }

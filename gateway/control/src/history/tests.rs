@@ -28,8 +28,16 @@ impl Folder {
     }
 
     fn start(&self) -> HistoryWriter {
-        HistoryWriter::start(Some(self.0.path()), Path::new("/admin.sock")).unwrap()
+        self.start_after(LeftSessions::Ended)
     }
+
+    fn start_after(&self, left: LeftSessions) -> HistoryWriter {
+        start(Some(self.0.path()), left)
+    }
+}
+
+fn start(folder: Option<&Path>, left: LeftSessions) -> HistoryWriter {
+    HistoryWriter::start(folder, Path::new("/admin.sock"), "host".into(), left).unwrap()
 }
 
 fn send(writer: &HistoryWriter, numbers: impl IntoIterator<Item = u64>) {
@@ -99,7 +107,10 @@ fn lines_of_other_versions_are_read() {
         "totals":{"packets_up":1,"bytes_up":2,"packets_down":3,"bytes_down":4,"shed":5,"lost_up":6,
         "switches":7,"lost_at_switches":8,"gaps":2},"moves":{"drain":2},"reason":"requested","later":1}"#;
     let record: EndedSession = serde_json::from_str(line).unwrap();
-    assert_eq!((&*record.id, record.ended_us, record.totals.lost_at_switches), ("s17", 9, 8));
+    assert_eq!(
+        (&*record.id, record.ended_us, record.totals.unwrap().lost_at_switches),
+        ("s17", 9, 8)
+    );
     assert_eq!(record.moves, BTreeMap::from([("drain".into(), 2)]));
 }
 
@@ -192,7 +203,7 @@ fn file_is_taken_over_from_its_writer() {
 #[test]
 fn unusable_folder_keeps_records_in_memory() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let writer = HistoryWriter::start(Some(file.path()), Path::new("/admin.sock")).unwrap();
+    let writer = start(Some(file.path()), LeftSessions::Ended);
     send(&writer, 1..3);
     expect_ids(&writer, &["s2", "s1"]);
 }
@@ -205,4 +216,19 @@ fn records_beyond_the_queue_are_counted() {
         HistoryWriter { gateway: "host".into(), records: Some(records), history, thread: None };
     send(&writer, 1..4);
     assert_eq!((told.len(), writer.history.dropped()), (1, 2));
+}
+
+#[test]
+fn session_without_an_end_is_recorded_by_the_next_process() {
+    let folder = Folder::new();
+    let killed = folder.start();
+    killed.open(open::tests::session(7));
+    killed.open(open::tests::session(8));
+    send(&killed, [8]);
+    drop(killed);
+    let next = folder.start();
+    expect_ids(&next, &["s7", "s8"]);
+    let (folder, socket) = (Some(folder.0.path()), Path::new("/admin.sock"));
+    assert_eq!(HistoryWriter::next_number(folder, socket), 9);
+    assert_eq!(HistoryWriter::next_number(None, socket), 0);
 }

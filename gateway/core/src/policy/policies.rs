@@ -10,11 +10,11 @@ use evenkeel_model::{
     PolicyName, SessionId,
 };
 use evenkeel_revisions::{
-    AdmissionSample, Bad, CandidateRevision, Effect, Judge, Judging, Lifecycle, Memos, Revision,
-    Revisions, RuleBreaches, WallClock, is_by_room, unit,
+    AdmissionSample, Bad, CandidateRevision, Effect, Judge, Judging, Lifecycle, LifecycleRecord,
+    Memos, Revision, Revisions, RuleBreaches, WallClock, is_by_room, unit,
 };
 
-use crate::effects::{Effects, Timer};
+use crate::effects::{Effects, GatewayEffect, Timer};
 use crate::policy::questions::FaultSubject;
 use crate::policy::subjects::{ArmStatistics, ArmTally, Subjects};
 use crate::rooms::RoomTable;
@@ -40,6 +40,8 @@ pub(crate) struct Policies {
     pub(crate) harmful: Vec<HarmfulRevision>,
     /// Sessions and rooms may keep states of revisions that are no longer loaded.
     pub(crate) keeps_older: bool,
+    /// Another process decides about revisions.
+    pub(crate) are_held: bool,
 }
 
 #[derive(Debug)]
@@ -102,17 +104,47 @@ impl Policies {
         self.memos.entry(policy.clone()).or_default().write(arm, memo);
     }
 
-    /// The memos of the active revisions.
-    pub(crate) fn memos(&self) -> impl Iterator<Item = (&PolicyName, &PluginState)> {
-        self.memos.iter().filter_map(|(policy, memos)| Some((policy, memos.read(Arm::Standing)?)))
+    pub(crate) fn memos(&self) -> impl Iterator<Item = (&PolicyName, &Memos)> {
+        self.memos.iter().filter(|(_, memos)| memos.read(Arm::Standing).is_some())
     }
 
-    /// Continues a memo of another process.
-    pub(crate) fn restore_memo(&mut self, policy: PolicyName, memo: PluginState) {
-        let active = self.revision(&policy, Arm::Standing);
-        if active.is_none_or(|active| active.reads(&memo)) {
-            self.memos.entry(policy).or_default().write(Arm::Standing, memo);
+    /// Continues the memos of another process.
+    pub(crate) fn restore_memos(&mut self, policy: PolicyName, memos: Memos) {
+        let memos = match self.revisions(&policy) {
+            Some(revisions) => memos.readable_by(revisions),
+            None => memos,
+        };
+        self.memos.insert(policy, memos);
+    }
+
+    /// Returns the record of a policy, with the evidence of its judges.
+    pub(crate) fn record(&self, policy: &PolicyName) -> Option<LifecycleRecord> {
+        let Policy { life, judge, conduct, .. } = self.all.get(policy)?;
+        let mut record = life.record();
+        (record.judge, record.breaches) = (judge.as_ref().map(Judge::record), conduct.clone());
+        Some(record)
+    }
+
+    /// Continues the record of another process. Returns the consequences.
+    pub(crate) fn restore(
+        &mut self,
+        name: &PolicyName,
+        mut record: LifecycleRecord,
+        is_loaded: impl Fn(&Revision) -> bool,
+        now: Instant,
+        effects: &mut Effects,
+    ) -> Vec<Effect> {
+        let (judged, breaches) = (record.judge.take(), record.breaches.take());
+        let changed = self.change(name, now, effects, |life| life.restore(record, is_loaded));
+        if let Some(Policy { judge, conduct, .. }) = self.all.get_mut(name) {
+            if let Some((judge, judged)) = judge.as_mut().zip(judged) {
+                judge.resume(judged, now);
+            }
+            if let Some((conduct, breaches)) = conduct.as_mut().zip(breaches) {
+                *conduct = breaches;
+            }
         }
+        changed.map(|((), follows)| follows).unwrap_or_default()
     }
 
     /// The largest number of rooms or sessions that one judge knows.
@@ -138,7 +170,7 @@ impl Policies {
     /// Policies with a candidate or a rollback window.
     pub(crate) fn changing(&self) -> Vec<PolicyName> {
         let changing = self.all.iter().filter(|(_, policy)| policy.life.revisions().are_changing());
-        changing.map(|(policy, _)| policy.clone()).collect()
+        changing.filter(|_| !self.are_held).map(|(policy, _)| policy.clone()).collect()
     }
 
     /// Takes a rollout step that is due, or ends a rollback window. Returns the consequences.
@@ -202,6 +234,9 @@ impl Policies {
             follows.push(Effect::CanaryChanged);
         }
         follows.push(Effect::DecidersChanged(Box::new(before)));
+        if !follows.contains(&Effect::RecordChanged) {
+            follows.push(Effect::RecordChanged);
+        }
         self.keeps_older |= is_watched;
         if self.is_judging() {
             effects.set_if_idle(Timer::Judge, at + JUDGES_TURN);
@@ -443,7 +478,13 @@ impl Policies {
     }
 
     pub(crate) fn turn_judges(&mut self, now: Instant, effects: &mut Effects) {
-        self.all.values_mut().filter_map(|it| it.judge.as_mut()).for_each(|it| it.turn(now));
+        for (name, policy) in &mut self.all {
+            if let Some(judge) = &mut policy.judge {
+                judge.turn(now);
+                // Evidence and calls count on in the record.
+                effects.push(GatewayEffect::PolicyChanged(name.clone()));
+            }
+        }
         if self.is_judging() {
             effects.set(Timer::Judge, now + JUDGES_TURN);
         }

@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
+use evenkeel_control::PolicyRecords;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Pid, geteuid, gettid};
 use tokio::runtime::{Builder, Runtime};
@@ -394,7 +395,8 @@ fn changed_addresses_are_not_inherited() {
         Addresses::inherit(&[address(V4)], &mut inherited),
         Err(AddressError::Changed)
     ));
-    let mut inherited = Inherited::of([(name.clone(), ours.into())], None);
+    let mut inherited =
+        Inherited::of([(name.clone(), ours.into())], None, PolicyRecords::default());
     assert!(matches!(
         Addresses::inherit(&[address("192.0.2.11")], &mut inherited),
         Err(AddressError::Changed)

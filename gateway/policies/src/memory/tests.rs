@@ -1,13 +1,17 @@
-//! Facts after a restart, and unreadable files.
+//! Records after a restart, and unreadable files.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
+use evenkeel_config::RolloutSettings;
 use evenkeel_model::Hook;
-use evenkeel_revisions::{AcceptedRevision, QuarantinedRevision, Version};
+use evenkeel_revisions::{
+    AcceptedRevision, Lifecycle, QuarantinedRevision, Remembered, Version, WallClock,
+};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::record::PluginRecord;
 
 /// A temporary folder.
 struct Folder(TempDir);
@@ -18,19 +22,19 @@ impl Folder {
     }
 
     /// Opens the memory of the test's gateway.
-    fn open(&self) -> FactFile {
+    fn open(&self) -> RecordFile {
         self.open_as("admin.sock")
     }
 
-    fn open_as(&self, socket: &str) -> FactFile {
+    fn open_as(&self, socket: &str) -> RecordFile {
         let memory = self.open_for_later(socket);
         memory.begin_writing();
         memory
     }
 
     /// Opens the memory of a gateway that another process still serves.
-    fn open_for_later(&self, socket: &str) -> FactFile {
-        FactFile::open(self.0.path(), &self.0.path().join(socket)).unwrap()
+    fn open_for_later(&self, socket: &str) -> RecordFile {
+        RecordFile::open(self.0.path(), &self.0.path().join(socket)).unwrap()
     }
 
     fn policies(&self) -> PathBuf {
@@ -39,12 +43,18 @@ impl Folder {
 
     fn files(&self) -> Vec<PathBuf> {
         let files = fs::read_dir(self.policies()).unwrap();
-        files.map(|entry| entry.unwrap().path()).collect()
+        files.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
+    }
+
+    /// The plugins of the test's gateway.
+    fn plugins(&self) -> Vec<PathBuf> {
+        let folder = self.file().with_extension("");
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 
     /// The file of the test's gateway.
     fn file(&self) -> PathBuf {
-        FactPath::of(self.policies(), &self.0.path().join("admin.sock")).path
+        RecordPath::of(self.policies(), &self.0.path().join("admin.sock")).path
     }
 }
 
@@ -62,14 +72,34 @@ fn remembered(revision: &str) -> Remembered {
     }
 }
 
-fn known(memory: &mut FactFile, hook: Hook) -> Remembered {
-    memory.begin(&of(hook)).0
+/// The record of a policy with these facts, and a plugin with these bytes.
+fn records(hook: Hook, revision: &str) -> PolicyRecords {
+    let (policy, now) = (of(hook), Instant::now());
+    let clock = WallClock { instant: now, time: SystemTime::UNIX_EPOCH };
+    let life = Lifecycle::new(policy.clone(), RolloutSettings::default().rules(), clock);
+    let mut life = life.record();
+    life.remembered = remembered(revision);
+    let bytes = Bytes::from(revision.to_owned());
+    let digest = record::digest(&bytes);
+    let plugin = PluginRecord {
+        revision: revision.into(),
+        digest: Arc::clone(&digest),
+        settings: serde_json::json!({"spares": 2}),
+        origin: "pushed".into(),
+    };
+    let record = PolicyRecord { policy, configured: None, life, plugins: vec![plugin] };
+    PolicyRecords { records: vec![record], files: [(digest, bytes)].into() }
+}
+
+fn known(memory: &mut RecordFile, hook: Hook) -> Remembered {
+    let PolicyRecords { mut records, .. } = memory.begin(&of(hook)).0;
+    records.pop().map(|record| record.life.remembered).unwrap_or_default()
 }
 
 /// Notes the facts, and ends the gateway.
-fn note(mut memory: FactFile, hook: Hook, revision: &str) {
+fn note(mut memory: RecordFile, hook: Hook, revision: &str) {
     let (_, keeper) = memory.begin(&of(hook));
-    keeper.note(remembered(revision));
+    keeper.note(records(hook, revision));
     drop(memory);
 }
 
@@ -81,7 +111,7 @@ fn only_the_process_that_serves_writes() {
     assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("old"));
     let mut new = folder.open_for_later("admin.sock");
     let (_, keeper) = new.begin(&of(Hook::Routing));
-    keeper.note(remembered("new"));
+    keeper.note(records(Hook::Routing, "new"));
     new.begin_writing();
     drop(new);
     assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("new"));
@@ -107,7 +137,7 @@ fn removed_policy_is_forgotten_at_the_next_change() {
     let mut memory = folder.open();
     for hook in [Hook::Routing, Hook::Admission] {
         let (_, keeper) = memory.begin(&of(hook));
-        keeper.note(remembered("first"));
+        keeper.note(records(hook, "first"));
     }
     drop(memory);
     // A start that failed after its first policy.
@@ -118,12 +148,15 @@ fn removed_policy_is_forgotten_at_the_next_change() {
 }
 
 #[test]
-fn unchanged_facts_are_not_written() {
+fn unchanged_records_are_not_written() {
     let folder = Folder::new();
     note(folder.open(), Hook::Routing, "first");
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(9);
     File::options().write(true).open(folder.file()).unwrap().set_modified(long_ago).unwrap();
-    note(folder.open(), Hook::Routing, "first");
+    let mut memory = folder.open();
+    let (records, keeper) = memory.begin(&of(Hook::Routing));
+    keeper.note(records);
+    drop(memory);
     assert_eq!(fs::metadata(folder.file()).unwrap().modified().unwrap(), long_ago);
 }
 
@@ -133,7 +166,7 @@ fn unreadable_file_is_moved_aside() {
     note(folder.open(), Hook::Routing, "first");
     let whole = fs::read(folder.file()).unwrap();
     let text = String::from_utf8(whole.clone()).unwrap();
-    let later = text.replace("\"version\": 1,", "\"version\": 2,");
+    let later = text.replace("\"version\": 2,", "\"version\": 3,");
     assert_ne!(later.as_bytes(), whole);
     let long = [&whole[..], &vec![b' '; BYTES_MAX as usize]].concat();
     let half = &whole[..whole.len() / 2];
@@ -145,7 +178,11 @@ fn unreadable_file_is_moved_aside() {
         let aside = folder.file().with_extension("json.damaged");
         assert!(fs::read(aside).unwrap() == damaged);
         note(folder.open(), Hook::Routing, "first");
-        assert_eq!(fs::read(folder.file()).unwrap(), whole, "it is kept again");
+        assert_eq!(
+            known(&mut folder.open(), Hook::Routing),
+            remembered("first"),
+            "it is kept again"
+        );
     }
 }
 
@@ -165,12 +202,28 @@ fn oldest_files_of_other_gateways_are_removed() {
 }
 
 #[test]
+fn plugins_are_kept_beside_the_records_that_name_them() {
+    let folder = Folder::new();
+    note(folder.open(), Hook::Routing, "first");
+    note(folder.open(), Hook::Admission, "second");
+    let PolicyRecords { records, files } = folder.open().begin(&of(Hook::Admission)).0;
+    let digest = record::digest(b"second");
+    assert_eq!(files, [(Arc::clone(&digest), Bytes::from_static(b"second"))].into());
+    assert_eq!(records[0].plugins[0].settings, serde_json::json!({"spares": 2}));
+    let [plugin] = &folder.plugins()[..] else { panic!("{:?}", folder.plugins()) };
+    assert_eq!(plugin.file_stem().unwrap().to_str(), Some(&*digest), "no record names the other");
+    fs::write(plugin, "forged").unwrap();
+    assert!(folder.open().begin(&of(Hook::Admission)).0.files.is_empty(), "its digest differs");
+    assert!(!plugin.exists());
+}
+
+#[test]
 fn note_after_the_end_is_ignored() {
     let folder = Folder::new();
     let mut memory = folder.open();
     let (_, keeper) = memory.begin(&of(Hook::Routing));
-    keeper.note(remembered("first"));
+    keeper.note(records(Hook::Routing, "first"));
     drop(memory);
-    keeper.note(remembered("second"));
+    keeper.note(records(Hook::Routing, "second"));
     assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("first"));
 }

@@ -50,6 +50,7 @@ fn source(bytes: Vec<u8>) -> PluginSource {
         bytes,
         settings,
         origin,
+        configured: None,
         seed,
         arrived,
         how: ActivationOptions::at_once(Actor::Operator),
@@ -98,7 +99,7 @@ impl World {
 
     /// Starts a gateway with this folder and this plugin, after the previous one ended.
     fn begin(folder: &Folder, bytes: Vec<u8>) -> World {
-        let mut world = World::of(|policies| policies.configured(&folder.settings()));
+        let mut world = World::of(|policies| policies.with_settings(&folder.settings()));
         let first = world.prepare(PluginSource { origin: "embedded".into(), ..source(bytes) });
         assert_eq!(first.outcome, RolloutOutcome::Activated, "{first:?}");
         world
@@ -110,7 +111,7 @@ impl World {
         let mut gateway = Gateway::new(settings.core(), Instant::now());
         let mut policies =
             configured(PolicyThreads::new(Vec::new(), &GatewayLimits::default(), words_in));
-        policies.keep_facts();
+        policies.keep_records();
         policies.start(&routing(), rules(), &mut gateway).unwrap();
         World { gateway, policies, words, reports: Vec::new() }
     }
@@ -147,9 +148,7 @@ impl World {
                 GatewayEffect::Unload { policy, revision } => {
                     self.policies.unload(&policy, revision);
                 }
-                GatewayEffect::Remember { policy, remembered } => {
-                    self.policies.remember(&policy, remembered);
-                }
+                GatewayEffect::PolicyChanged(policy) => self.policies.keep(&policy, &self.gateway),
                 _ => {}
             }
         }
@@ -303,7 +302,7 @@ fn first_revision_is_begun_whatever_ran_before() {
     let mut world = World::begin(&folder, of_version("0.2.0"));
     world.settle();
     drop(world);
-    let mut world = World::of(|policies| policies.configured(&folder.settings()));
+    let mut world = World::of(|policies| policies.with_settings(&folder.settings()));
     let preparation = world.preparation();
     std::thread::scope(|scope| {
         let beginning = scope.spawn(|| begin(&preparation, source(shipped())));

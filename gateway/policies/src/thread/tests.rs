@@ -61,6 +61,8 @@ impl World {
             title: "route-nearest".into(),
             origin: "pushed".into(),
             settings,
+            bytes: Bytes::new(),
+            digest: "".into(),
             seal,
             figures: Figures::default(),
         });
@@ -70,7 +72,10 @@ impl World {
     /// Revisions differ by their settings.
     fn load(&mut self, spares: u32, compare: bool) -> Arc<str> {
         let (revision, loaded) = self.loaded(spares);
-        self.order(PolicyOrder::Load { revision: Arc::clone(&revision), loaded, compare });
+        self.order(PolicyOrder::Load { revision: Arc::clone(&revision), loaded });
+        if compare {
+            self.order(PolicyOrder::Compare(Arc::clone(&revision)));
+        }
         revision
     }
 
@@ -137,7 +142,7 @@ fn orders_go_before_the_questions_that_wait() {
         questions.send(question(room, Some(&revision), later())).unwrap();
     }
     let shared = Arc::clone(&world.thread.shared);
-    lock(&shared.orders).push_back(PolicyOrder::Load { revision, loaded, compare: false });
+    lock(&shared.orders).push_back(PolicyOrder::Load { revision, loaded });
     bell.send(()).unwrap();
     let thread = world.thread.spawn(rung, asked).unwrap();
     drop(questions);
@@ -272,7 +277,7 @@ fn only_outdated_plugins_learn_the_catalog() {
     );
     let (three, loaded) = world.loaded(3);
     teach(&world, 2);
-    world.order(PolicyOrder::Load { revision: Arc::clone(&three), loaded, compare: false });
+    world.order(PolicyOrder::Load { revision: Arc::clone(&three), loaded });
     assert_eq!(told(&world, &three), 1, "the catalog changed while three was prepared");
     world.thread.learn();
     assert_eq!(told(&world, &three), 1, "the catalog did not change since");

@@ -37,14 +37,17 @@ fn previous(rollout: &RolloutReport) -> Option<&str> {
 
 impl World {
     fn new() -> World {
-        World::restored(Remembered::default())
-    }
-
-    fn restored(remembered: Remembered) -> World {
         let now = Instant::now();
         let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
         let clock = WallClock { instant: now, time: SystemTime::UNIX_EPOCH + HOUR };
-        World { life: Lifecycle::new(policy, rules(), remembered, clock), now }
+        World { life: Lifecycle::new(policy, rules(), clock), now }
+    }
+
+    /// A process that continues this one's record, where these revisions are loaded.
+    fn continued(&self, loaded: &[&str]) -> World {
+        let mut next = World { now: self.now, ..World::new() };
+        next.life.restore(self.life.record(), |revision| loaded.contains(&&*revision.name));
+        next
     }
 
     fn request(&mut self) -> RolloutRequest {
@@ -518,12 +521,8 @@ fn rollback_by_operator_lowers_the_floor() {
 fn first_revision_is_accepted_below_the_floor() {
     let mut world = World::new();
     assert_eq!(code(world.push(versioned("new", "0.3.0"))), None);
-    let effects = world.life.take_effects();
-    let remembered = effects.into_iter().find_map(|effect| match effect {
-        Effect::Remember(remembered) => Some(remembered),
-        _ => None,
-    });
-    let mut world = World::restored(remembered.unwrap());
+    assert!(world.life.take_effects().contains(&Effect::RecordChanged));
+    let mut world = world.continued(&[]);
     assert_eq!(code(world.push(versioned("old", "0.1.0"))), None, "it is configured");
     assert_eq!(code(world.push(versioned("older", "0.0.9"))), Some("downgrade"));
     assert_eq!(code(world.push(versioned("settings", "0.1.0"))), None, "other settings");
@@ -535,9 +534,7 @@ fn quarantined_first_revision_is_activated() {
     world.activate("a");
     world.activate("bad");
     world.harms("bad");
-    let status = world.status();
-    let remembered = Remembered { quarantined: status.quarantined, ..Remembered::default() };
-    let mut world = World::restored(remembered);
+    let mut world = world.continued(&[]);
     let told = world.activate("bad");
     assert_eq!(told.code, Some("quarantined"));
     let reason = told.reason.unwrap();
@@ -545,6 +542,51 @@ fn quarantined_first_revision_is_activated() {
     assert!(reason.ends_with(right), "{reason}");
     assert_eq!(world.names(), some(["bad", "", ""]));
     assert_eq!(code(world.push(revision("bad", "p", 1))), Some("quarantined"));
+    world.activate("good");
+    assert_eq!(world.roll_back().unwrap_err(), NO_PREVIOUS, "no rollback leads to it");
+}
+
+#[test]
+fn record_continues_a_canary_where_it_stood() {
+    let mut world = World::new();
+    world.activate("a");
+    let strategy = Strategy { steps: vec![20, 50], ..strategy(20) };
+    let request = RolloutRequest { strategy: Some(strategy), ..world.request() };
+    world.prepare(&request, revision("b", "p", 1)).unwrap();
+    world.now += HOUR / 2;
+    let mut next = world.continued(&["a", "b"]);
+    assert_eq!(next.life.revisions(), world.life.revisions());
+    let units = 0..1_000;
+    assert!(
+        units.into_iter().all(|it| next.life.revisions().arm(it) == world.life.revisions().arm(it))
+    );
+    assert_eq!(next.reports(), [], "it is no news");
+    for world in [&mut world, &mut next] {
+        world.now += HOUR / 2;
+        let now = world.now;
+        world.life.poll(|| CohortSize { present: 9, measured: 9, required: 5 }, now);
+        assert_eq!(world.life.revisions().canary().and_then(CandidateRevision::share), Some(50));
+    }
+}
+
+#[test]
+fn record_without_its_plugins_leaves_revisions_out() {
+    let mut world = World::new();
+    world.activate("a");
+    world.activate("b");
+    assert_eq!(world.continued(&["b"]).names(), some(["b", "", ""]));
+    assert_eq!(world.continued(&["a"]).names(), some(["", "", "a"]), "the native default answers");
+}
+
+#[test]
+fn harmful_candidate_is_no_rollback_target() {
+    let mut world = World::new();
+    world.activate("a");
+    world.activate("b");
+    let request = RolloutRequest { strategy: Some(strategy(20)), ..world.request() };
+    world.prepare(&request, revision("a", "p", 1)).unwrap();
+    world.harms("a");
+    assert_eq!(world.names(), some(["b", "", ""]));
 }
 
 #[test]

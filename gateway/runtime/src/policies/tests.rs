@@ -12,7 +12,7 @@ const MANY: usize = 16;
 fn source(bytes: Vec<u8>) -> PluginSource {
     let (settings, origin, seed, arrived) = (None, "embedded".into(), 7, Instant::now());
     let how = ActivationOptions::at_once(Actor::File);
-    PluginSource { bytes, settings, origin, seed, arrived, how }
+    PluginSource { bytes, settings, origin, configured: None, seed, arrived, how }
 }
 
 #[test]
@@ -34,7 +34,8 @@ fn failed_first_revision_stops_the_others() {
             _ => [routing.bytes, &[0, 3, 1, b'n', number as u8][..]].concat(),
         };
         let preparation = policies.preparation(&policy, &mut gateway).unwrap();
-        firsts.push_back(vec![(preparation, source(bytes))]);
+        let configured = (preparation, source(bytes));
+        firsts.push_back(vec![FirstRevision { earlier: None, configured }]);
     }
     let (failed, failures) = bounded(1);
     let compiled = std::thread::scope(|scope| {

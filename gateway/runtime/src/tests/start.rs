@@ -37,7 +37,14 @@ fn start() -> (RunningGateway, Firsts) {
     let settings = settings();
     let mut core = settings.core();
     core.limits.offer_budget = Duration::from_secs(60);
-    assemble(&settings, &core, Sockets::open(&settings).unwrap(), Reads::Now).unwrap()
+    assemble(
+        &settings,
+        &core,
+        Sockets::open(&settings).unwrap(),
+        Reads::Now,
+        PolicyRecords::default(),
+    )
+    .unwrap()
 }
 
 fn come(running: &RunningGateway, firsts: Firsts) {

@@ -90,7 +90,8 @@ impl World {
         let sockets = Sockets::open(&self.settings).unwrap();
         let duplicates = self.duplicates(&sockets);
         let start = |sockets| {
-            let running = begin_with(&self.settings, sockets, Reads::Now).unwrap();
+            let running =
+                begin_with(&self.settings, sockets, Reads::Now, PolicyRecords::default()).unwrap();
             running.coming.wait().unwrap();
             running
         };

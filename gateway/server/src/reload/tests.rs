@@ -54,6 +54,15 @@ struct World {
     applied: Applied,
     handle: Handle,
     requests: mpsc::Receiver<ControlRequest>,
+    configured: Configured,
+}
+
+/// Bindings that were rolled out last.
+type Configured = BTreeMap<PolicyName, Option<Arc<str>>>;
+
+fn configured(settings: &GatewayConfig) -> Configured {
+    let read = |(policy, binding)| (policy, PluginSource::read(binding).unwrap().configured);
+    settings.bindings().map(read).collect()
 }
 
 impl World {
@@ -62,7 +71,8 @@ impl World {
         folder.write("live.toml", "[scenario.live]\n");
         let applied = Applied::of(&folder.load());
         let (handle, requests) = Handle::new(Arc::default());
-        World { folder, applied, handle, requests }
+        let configured = configured(&folder.load());
+        World { folder, applied, handle, requests, configured }
     }
 
     /// Saves a file and reloads; returns control's requests. Each rollout has this outcome.
@@ -80,10 +90,15 @@ impl World {
         let settings = self.folder.load();
         let mut asked = Vec::new();
         let (applied, requests) = (&mut self.applied, &mut self.requests);
+        let configured = &mut self.configured;
         let control = async {
             while let Some(request) = requests.recv().await {
-                let (policy, reply) = match request {
-                    ControlRequest::RollOut(policy, _, reply) => (policy, reply),
+                let (policy, source, reply) = match request {
+                    ControlRequest::RollOut(policy, source, reply) => (policy, source, reply),
+                    ControlRequest::ConfiguredPolicies(reply) => {
+                        reply.send(configured.clone()).unwrap();
+                        continue;
+                    }
                     ControlRequest::Scenarios(scenarios, reply) => {
                         asked.push(format!("call is {}", scenarios["call"].mode.name()));
                         reply.send(()).unwrap();
@@ -105,8 +120,12 @@ impl World {
                     other => panic!("{other:?}"),
                 };
                 asked.push(policy.to_string());
+                let outcome = outcome(&policy);
+                if outcome == RolloutOutcome::Activated {
+                    configured.insert(policy.clone(), source.configured);
+                }
                 let rollout = RolloutReport {
-                    outcome: outcome(&policy),
+                    outcome,
                     stage: None,
                     by: Actor::File,
                     policy,
@@ -155,6 +174,13 @@ async fn mode_is_sent_only_when_changed() {
     assert_eq!(world.save(CALL, RolloutOutcome::Activated).await, ["call is hot"]);
 }
 
+async fn answer_configured(requests: &mut mpsc::Receiver<ControlRequest>, configured: Configured) {
+    let Some(ControlRequest::ConfiguredPolicies(reply)) = requests.recv().await else {
+        panic!("no question about bindings")
+    };
+    reply.send(configured).unwrap();
+}
+
 async fn listen(handle: &Handle, requests: &mut mpsc::Receiver<ControlRequest>) -> ReloadTriggers {
     let triggers = ReloadTriggers::listen(handle).await.unwrap();
     assert!(matches!(requests.recv().await, Some(ControlRequest::FollowReloads(_))));
@@ -163,7 +189,7 @@ async fn listen(handle: &Handle, requests: &mut mpsc::Receiver<ControlRequest>) 
 
 #[tokio::test]
 async fn change_during_start_is_rolled_out_after_it() {
-    let World { folder, applied, handle, mut requests } = World::start();
+    let World { folder, applied, handle, mut requests, configured } = World::start();
     let place = folder.place();
     let triggers = listen(&handle, &mut requests).await;
     let control = async {
@@ -175,6 +201,7 @@ async fn change_during_start_is_rolled_out_after_it() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(requests.try_recv().is_err());
         reply.send(()).unwrap();
+        answer_configured(&mut requests, configured).await;
         let Some(ControlRequest::List(list, reply)) = requests.recv().await else {
             panic!("no list")
         };
@@ -193,7 +220,7 @@ async fn change_during_start_is_rolled_out_after_it() {
 
 #[tokio::test]
 async fn change_before_watching_is_rolled_out() {
-    let World { folder, applied, handle, mut requests } = World::start();
+    let World { folder, applied, handle, mut requests, configured } = World::start();
     folder.write("call.toml", &CALL.replace("300", "200"));
     let place = folder.place();
     let triggers = listen(&handle, &mut requests).await;
@@ -202,6 +229,7 @@ async fn change_before_watching_is_rolled_out() {
             panic!("no AwaitPolicies")
         };
         reply.send(()).unwrap();
+        answer_configured(&mut requests, configured).await;
         let Some(ControlRequest::List(list, reply)) = requests.recv().await else {
             panic!("no list")
         };
@@ -224,7 +252,10 @@ async fn one_invalid_binding_blocks_all_others() {
     let mixed = CALL.replace("300", "200").replace("spares = 2", "spares = 9");
     let refused = ["call/routing is refused for setting"];
     assert_eq!(world.save(&mixed, RolloutOutcome::Activated).await, refused);
-    let candidates = world.applied.candidates(&world.folder.load()).unwrap();
+    let (settings, control) =
+        (world.folder.load(), answer_configured(&mut world.requests, world.configured.clone()));
+    let (candidates, ()) = tokio::join!(candidates(&settings, &world.handle), control);
+    let candidates = candidates.unwrap().unwrap();
     let foundry = Foundry::bare(evenkeel_host::Engine::new());
     let tried = try_out(foundry, world.folder.load(), candidates, &world.handle).await;
     let found = tried.err().unwrap().to_string();
@@ -282,8 +313,7 @@ async fn rebuilt_plugin_is_rolled_out() {
     let file = world.folder.policies().join("mine.wasm");
     std::fs::write(&file, bytes("route-nearest")).unwrap();
     let mine = CALL.replace("\"route-nearest\"", "\"mine.wasm\"");
-    assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, ["call/routing"]);
-    assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, [""; 0]);
+    assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, [""; 0], "the same plugin");
     // The file now contains a plugin without this hook.
     std::fs::write(&file, bytes("admit-capacity")).unwrap();
     let refused = ["call/routing is refused for hook-unanswered"];
@@ -333,7 +363,9 @@ async fn refused_node_list_blocks_whole_reload() {
     let settings = world.folder.load();
     let shrinks = Shrinks { removing: 2, before: 0, of: 4 };
     let (applied, requests) = (&mut world.applied, &mut world.requests);
+    let configured = world.configured.clone();
     let control = async {
+        answer_configured(requests, configured).await;
         let Some(ControlRequest::List(_, reply)) = requests.recv().await else { panic!("no list") };
         reply.send(Err(shrinks.into())).unwrap();
         let further = requests.recv().await;

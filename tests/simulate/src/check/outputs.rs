@@ -61,7 +61,7 @@ impl Outputs {
             | GatewayEffect::Node(NodeEffect::Forget(_))
             | GatewayEffect::Rollout(_)
             | GatewayEffect::Unload { .. }
-            | GatewayEffect::Remember { .. }
+            | GatewayEffect::PolicyChanged(_)
             | GatewayEffect::Event(_) => false,
         };
         odd.then(|| ("I10", format!("output does not fit earlier ones: {output:?}")))

@@ -59,7 +59,7 @@ impl World<'_> {
             | GatewayEffect::Restore(_)
             | GatewayEffect::Node(NodeEffect::EndStart { .. })
             | GatewayEffect::Rollout(_)
-            | GatewayEffect::Remember { .. } => {}
+            | GatewayEffect::PolicyChanged(_) => {}
             GatewayEffect::Unload { policy, revision } => {
                 self.policies.unload(&policy, &revision);
                 self.checker.decisions.set_canary(&policy, self.policies.canary(&policy));

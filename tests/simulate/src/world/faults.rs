@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use evenkeel_core::Failback;
 use evenkeel_model::{NodeId, PolicyName, RegionId};
 use evenkeel_revisions::{
-    Actor, Judging, Lifecycle, Remembered, Revision, RolloutAction, RolloutRequest, RolloutRules,
-    Strategy, WallClock,
+    Actor, Judging, Lifecycle, Revision, RolloutAction, RolloutRequest, RolloutRules, Strategy,
+    WallClock,
 };
 
 use super::{Event, World};
@@ -203,7 +203,7 @@ impl World<'_> {
             let clock = WallClock { instant: now, time: SystemTime::UNIX_EPOCH };
             let rules =
                 RolloutRules { strategy: strategy(1), keep: FOREVER, judging: Judging::default() };
-            self.gateway.handle_policy(&name, rules, Remembered::default(), clock);
+            self.gateway.handle_policy(&name, rules, clock);
             self.ready(&name, active, None);
         }
         match step {

@@ -7,8 +7,7 @@ use evenkeel_model::{
     Metric, PluginFault, PluginState, PolicyName, PolicyQuestion, RoutingMove, SessionId,
 };
 use evenkeel_revisions::{
-    Judging, Lifecycle, Remembered, Revision, Revisions, RolloutRules, WallClock,
-    samples as revisions,
+    Judging, Lifecycle, Revision, Revisions, RolloutRules, WallClock, samples as revisions,
 };
 
 use super::*;
@@ -48,7 +47,7 @@ pub(super) fn turn(world: &mut World, hook: Hook, mut revisions: Revisions) {
     if world.gateway.policy(&policy).is_none() {
         let clock = WallClock { instant: now, time: std::time::SystemTime::UNIX_EPOCH };
         let rules = rules(Judging::default());
-        world.gateway.handle_policy(&policy, rules, Remembered::default(), clock);
+        world.gateway.handle_policy(&policy, rules, clock);
     }
     world.gateway.change_policy(&policy, now, |life: &mut Lifecycle| {
         // A changed share keeps the arrival time of the candidate.

@@ -434,7 +434,7 @@ impl Swarm {
                 | GatewayEffect::Node(NodeEffect::EndStart { .. })
                 | GatewayEffect::Rollout(_)
                 | GatewayEffect::Unload { .. }
-                | GatewayEffect::Remember { .. } => {}
+                | GatewayEffect::PolicyChanged(_) => {}
                 GatewayEffect::Node(NodeEffect::Forget(_)) => seen.forgot = true,
             }
         }

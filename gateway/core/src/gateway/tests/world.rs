@@ -262,7 +262,7 @@ impl World {
                 | GatewayEffect::End { .. }
                 | GatewayEffect::Rollout(_)
                 | GatewayEffect::Unload { .. }
-                | GatewayEffect::Remember { .. }
+                | GatewayEffect::PolicyChanged(_)
                 | GatewayEffect::Event(_)
                 | GatewayEffect::Finished => {}
                 GatewayEffect::Node(NodeEffect::Start(node)) => self.starts.push(*node),

@@ -1,0 +1,30 @@
+use super::*;
+
+fn group(here: &str, peer: &str, in_sync: bool, sessions: u64) -> Vec<Value> {
+    vec![
+        json!({"gateway": "edge-1", "here": true, "role": here, "sessions": sessions}),
+        json!({"gateway": "edge-2", "here": false, "role": peer, "in_sync": in_sync}),
+    ]
+}
+
+#[test]
+fn owner_stops_once_its_standby_has_all_records() {
+    let stops = |in_sync| stops_member(&group("owner", "standby", in_sync, 7));
+    assert_eq!(stops(true), Ok("edge-2 continues its 7 sessions".to_owned()));
+    assert_eq!(stops(false), Err("edge-2 does not hold all records yet".to_owned()));
+}
+
+#[test]
+fn owner_without_a_standby_stops_without_sessions() {
+    let stops = |sessions| stops_member(&group("owner", "silent", false, sessions));
+    assert!(stops(0).is_ok());
+    assert_eq!(stops(7), Err("edge-2 is no standby, and 7 sessions would end".to_owned()));
+    assert!(stops_alone(0).is_ok() && stops_alone(1).is_err());
+}
+
+#[test]
+fn standby_stops_beside_an_owner() {
+    assert!(stops_member(&group("standby", "owner", true, 7)).is_ok());
+    assert!(stops_member(&group("standby", "silent", true, 7)).is_err());
+    assert!(stops_member(&[]).is_err());
+}

@@ -1,0 +1,207 @@
+//! Sessions that are open, on the disk: a process that is killed writes no record of their ends, so the next one does.
+//!
+//! The file has a line for each session that opened, and one for each that ended. Its time of modification is the last
+//! moment at which the process is known to have lived.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use evenkeel_process::{file, unix_us};
+use serde::{Deserialize, Serialize};
+
+use super::{EndedSession, LeftSessions};
+
+/// The file is written anew once it has so many lines more than four for each open session.
+const REWRITTEN_FROM: usize = 4_096;
+
+/// Maximum size, bytes: 100,000 open sessions at 300 bytes, and as many that ended.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// The reason in the record of a session whose gateway was killed.
+const DIED: &str = "gateway-died";
+
+/// A session that is open.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub(crate) struct OpenSession {
+    pub(crate) id: Box<str>,
+    pub(crate) gateway: Box<str>,
+    pub(crate) room: Box<str>,
+    pub(crate) scenario: Box<str>,
+    pub(crate) ingress: Box<str>,
+    pub(crate) mode: Box<str>,
+    pub(crate) offered_us: u64,
+    pub(crate) admitted_by: Box<str>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum OpenLine {
+    Opened(OpenSession),
+    Ended(Box<str>),
+    /// The next free number of a session, in a file that was written anew.
+    Next(u64),
+}
+
+impl OpenLine {
+    fn encode(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).expect("a line is text and numbers");
+        line.push(b'\n');
+        line
+    }
+}
+
+impl OpenSession {
+    /// The record of its end, with its process, at the last moment at which that is known to have lived.
+    fn died(self, lived_us: u64) -> EndedSession {
+        let OpenSession { id, gateway, room, scenario, ingress, mode, offered_us, admitted_by } =
+            self;
+        let ended_us = lived_us.max(offered_us);
+        EndedSession {
+            id,
+            gateway,
+            room,
+            scenario,
+            ingress,
+            mode,
+            offered_us,
+            ended_us,
+            duration_ms: (ended_us - offered_us) / 1_000,
+            admitted_by,
+            totals: None,
+            moves: BTreeMap::new(),
+            reason: DIED.into(),
+        }
+    }
+}
+
+/// The file, of the one process that writes it.
+#[derive(Debug)]
+pub(super) struct OpenSessions {
+    path: PathBuf,
+    file: File,
+    lines: usize,
+    /// The numbers of sessions that are open.
+    open: BTreeSet<u64>,
+}
+
+impl OpenSessions {
+    /// Opens the file, which no other process writes. Returns the records of sessions that ended with their process.
+    pub(super) fn open(
+        path: &Path,
+        left: LeftSessions,
+    ) -> io::Result<(OpenSessions, Vec<EndedSession>)> {
+        let mut contents = Contents::read(path)?;
+        let lived_us = contents.lived_us;
+        let gone = match left {
+            LeftSessions::Continue => BTreeMap::new(),
+            LeftSessions::Ended | LeftSessions::Elsewhere => std::mem::take(&mut contents.open),
+        };
+        let died = gone.into_values().filter(|_| left == LeftSessions::Ended);
+        let died = died.map(|session| session.died(lived_us)).collect();
+        contents.write(path)?;
+        let (lines, open) = (contents.open.len(), contents.open.into_keys().collect());
+        Ok((OpenSessions { path: path.to_owned(), file: append_to(path)?, lines, open }, died))
+    }
+
+    /// Adds sessions that opened, and removes sessions that ended and whose records are written.
+    pub(super) fn note<'a>(
+        &mut self,
+        opened: impl Iterator<Item = OpenSession>,
+        ended: impl Iterator<Item = &'a str>,
+    ) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for session in opened {
+            self.open.insert(number(&session.id));
+            self.lines += 1;
+            lines.extend(OpenLine::Opened(session).encode());
+        }
+        for id in ended {
+            if self.open.remove(&number(id)) {
+                self.lines += 1;
+                lines.extend(OpenLine::Ended(id.into()).encode());
+            }
+        }
+        self.file.write_all(&lines)?;
+        let needed = self.open.len();
+        if self.lines > 4 * needed + REWRITTEN_FROM { self.rewrite() } else { Ok(()) }
+    }
+
+    /// Notes that the process lives. Without an open session nothing needs to know.
+    pub(super) fn note_life(&self) -> io::Result<()> {
+        if self.open.is_empty() { Ok(()) } else { self.file.set_modified(SystemTime::now()) }
+    }
+
+    /// Replaces the file by one that has lines of open sessions only.
+    fn rewrite(&mut self) -> io::Result<()> {
+        let contents = Contents::read(&self.path)?;
+        contents.write(&self.path)?;
+        (self.file, self.lines) = (append_to(&self.path)?, contents.open.len());
+        Ok(())
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+/// The number of a session's id; 0 for another text.
+fn number(id: &str) -> u64 {
+    id.strip_prefix('s').and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// The file as it is read.
+#[derive(Default, Debug)]
+pub(super) struct Contents {
+    /// By number.
+    open: BTreeMap<u64, OpenSession>,
+    /// The next free number of a session.
+    pub(super) next: u64,
+    lived_us: u64,
+}
+
+impl Contents {
+    /// Reads the file, if it exists. A line that was cut is skipped.
+    pub(super) fn read(path: &Path) -> io::Result<Contents> {
+        let bytes = match file::read(path, FILE_BYTES_MAX) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Contents::default());
+            }
+            read => read?,
+        };
+        let mut contents = Contents::default();
+        contents.lived_us = unix_us(fs::metadata(path)?.modified()?);
+        for line in bytes.split(|byte| *byte == b'\n') {
+            match serde_json::from_slice(line) {
+                Ok(OpenLine::Opened(session)) => {
+                    let number = number(&session.id);
+                    contents.next = contents.next.max(number + 1);
+                    contents.open.insert(number, session);
+                }
+                Ok(OpenLine::Ended(id)) => _ = contents.open.remove(&number(&id)),
+                Ok(OpenLine::Next(next)) => contents.next = contents.next.max(next),
+                Err(_) => {}
+            }
+        }
+        Ok(contents)
+    }
+
+    /// Replaces the file by one with these sessions.
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let unfinished = path.with_extension("open.new");
+        let mut lines = OpenLine::Next(self.next).encode();
+        for session in self.open.values() {
+            lines.extend(OpenLine::Opened(session.clone()).encode());
+        }
+        // Left by a process that was killed.
+        let _ = fs::remove_file(&unfinished);
+        append_to(&unfinished)?.write_all(&lines)?;
+        fs::rename(&unfinished, path)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

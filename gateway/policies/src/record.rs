@@ -1,0 +1,80 @@
+//! Records of policies: the lives of their revisions, and the plugins that run as these. The file of this gateway keeps them,
+//! a standby and the next process of an upgrade continue them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use evenkeel_model::PolicyName;
+use evenkeel_process::sha256;
+use evenkeel_revisions::LifecycleRecord;
+use serde::{Deserialize, Serialize};
+
+/// SHA-256 in hexadecimal.
+pub(crate) type Digest = Arc<str>;
+
+pub(crate) fn digest(bytes: &[u8]) -> Digest {
+    HEXLOWER.encode(&sha256(bytes)).into()
+}
+
+/// Plugins by the digest of their bytes.
+pub type PluginFiles = BTreeMap<Arc<str>, Bytes>;
+
+/// The record of one policy.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct PolicyRecord {
+    /// The policy, by set and hook.
+    pub policy: PolicyName,
+    /// Identifies the binding of the configuration that was rolled out last. The same one is not rolled out again.
+    pub(crate) configured: Option<Digest>,
+    pub(crate) life: LifecycleRecord,
+    pub(crate) plugins: Vec<PluginRecord>,
+}
+
+/// A plugin that runs as a revision.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub(crate) struct PluginRecord {
+    pub(crate) revision: Arc<str>,
+    /// The digest of its bytes.
+    pub(crate) digest: Digest,
+    /// The settings as given, without defaults.
+    pub(crate) settings: serde_json::Value,
+    /// `embedded`, the path of a file, or `pushed`.
+    pub(crate) origin: Box<str>,
+}
+
+impl PolicyRecord {
+    /// The digests of the plugins.
+    pub fn digests(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.plugins.iter().map(|plugin| &plugin.digest)
+    }
+}
+
+/// Records of policies, and plugins that they name.
+#[derive(Clone, Default, Serialize, Deserialize, Debug)]
+pub struct PolicyRecords {
+    /// At most one of each policy.
+    pub records: Vec<PolicyRecord>,
+    /// A receiver may have other plugins from earlier records.
+    pub files: PluginFiles,
+}
+
+impl PolicyRecords {
+    /// The record of this policy.
+    pub(crate) fn of(&self, policy: &PolicyName) -> Option<&PolicyRecord> {
+        self.records.iter().find(|record| record.policy == *policy)
+    }
+
+    /// Adds newer records, and drops plugins that no record names any more.
+    pub fn extend(&mut self, newer: PolicyRecords) {
+        let PolicyRecords { records, files } = newer;
+        self.records.retain(|old| records.iter().all(|new| new.policy != old.policy));
+        self.records.extend(records);
+        self.files.extend(files);
+        let named = |digest: &Digest| {
+            self.records.iter().any(|record| record.digests().any(|named| named == digest))
+        };
+        self.files.retain(|digest, _| named(digest));
+    }
+}

@@ -1,0 +1,192 @@
+//! Revisions of policies outlive their process: a kill, an upgrade, a takeover.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Behaviour, GatewayProcess, Node, Phone, Place, TIMEOUT, World, await_replica, routing_plugin,
+    wait_until,
+};
+
+/// The policy `call/routing` as the gateway shows it.
+fn policy(gateway: &mut GatewayProcess) -> Value {
+    let mut seen = gateway.read("/v1/policies");
+    let policies = seen["policies"].as_array_mut().unwrap();
+    policies.iter_mut().find(|it| it["policy"] == "call/routing").unwrap().take()
+}
+
+/// The decisions about its revisions.
+fn decided(gateway: &mut GatewayProcess) -> Value {
+    let policy = policy(gateway);
+    let rollout = &policy["rollout"];
+    let quarantined = policy["quarantined_revisions"].as_array().unwrap().iter();
+    json!({
+        "active": policy["revision"],
+        "origin": policy["origin"],
+        "previous": policy["previous"],
+        "candidate": rollout["revision"],
+        "stage": rollout["stage"],
+        "percent": rollout["percent"],
+        "paused": rollout["paused"],
+        "quarantined": quarantined.map(|it| it["revision"].clone()).collect::<Vec<_>>(),
+    })
+}
+
+/// Pushes a plugin that places rooms on the node of this number, and returns the name of its revision.
+fn push(gateway: &mut GatewayProcess, node: u32, query: &str) -> Value {
+    let (hook, wasm) = (format!("routing?{query}"), routing_plugin(Behaviour::Places(node)));
+    let mut pushed = gateway.ask(async |client| client.push("call", &hook, &wasm).await).unwrap();
+    pushed["revision"].take()
+}
+
+/// Acts on the rollout.
+fn act(gateway: &mut GatewayProcess, verb: &str) {
+    gateway.post(&format!("/v1/policies/call/routing:{verb}"), &json!({}));
+}
+
+/// Kills the gateway and starts it with the same files.
+fn kill_and_start(gateway: &mut GatewayProcess) {
+    gateway.process.signal(Signal::SIGKILL).unwrap();
+    gateway.process.wait(TIMEOUT).unwrap();
+    gateway.start_again();
+}
+
+/// Waits until the first revisions are on the disk, which no request waits for.
+fn await_kept(gateway: &GatewayProcess) {
+    let folder = gateway.folder().join("evenkeel").join("policies");
+    wait_until("the records are on the disk", || {
+        let mut files = fs::read_dir(&folder).into_iter().flatten();
+        files.any(|file| file.unwrap().path().extension().is_some_and(|it| it == "json"))
+    });
+}
+
+/// Saves the policy set `call` with these tables.
+fn save(gateway: &GatewayProcess, table: &str) {
+    let file = gateway.folder().join("policies").join("call.toml");
+    fs::write(file, format!("[scenario.call]\nspares = 2\n{table}")).unwrap();
+}
+
+fn world(node: &Node) -> World {
+    World::of(&[node]).routed()
+}
+
+#[test]
+fn canary_continues_after_a_kill() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&world(&node));
+    let active = push(&mut gateway, 0, "now=true");
+    let candidate = push(&mut gateway, 1, "canary=20,60&pace=1h");
+    act(&mut gateway, "pause");
+    let before = decided(&mut gateway);
+    assert_eq!((&before["active"], &before["candidate"]), (&active, &candidate));
+    assert_eq!((&before["origin"], &before["percent"]), (&json!("pushed"), &json!(20)));
+    for _ in 0..2 {
+        kill_and_start(&mut gateway);
+        assert_eq!(decided(&mut gateway), before);
+    }
+    act(&mut gateway, "promote");
+    assert_eq!(decided(&mut gateway)["percent"], 60);
+    act(&mut gateway, "promote-all");
+    let promoted = decided(&mut gateway);
+    assert_eq!((&promoted["active"], &promoted["previous"]), (&candidate, &active));
+    kill_and_start(&mut gateway);
+    assert_eq!(decided(&mut gateway), promoted);
+    act(&mut gateway, "rollback");
+    assert_eq!(decided(&mut gateway)["active"], active, "a rollback is possible still");
+}
+
+#[test]
+fn canary_continues_after_an_upgrade() {
+    let node = Node::agent("east-a1");
+    let mut world = world(&node);
+    // The process that is replaced has the plugins; no file has.
+    world.gateway = "cache = \"none\"\n".into();
+    let mut gateway = GatewayProcess::start(&world);
+    push(&mut gateway, 0, "now=true");
+    push(&mut gateway, 1, "canary=20&pace=1h");
+    let before = decided(&mut gateway);
+    for _ in 0..2 {
+        let upgraded = gateway.upgrade(json!({})).join().unwrap().unwrap();
+        gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+        assert_eq!(decided(&mut gateway), before);
+    }
+    act(&mut gateway, "abort");
+    assert_eq!(decided(&mut gateway)["candidate"], Value::Null);
+}
+
+#[test]
+fn quarantined_file_stays_out_after_a_kill() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&world(&node));
+    let good = decided(&mut gateway)["active"].clone();
+    let harmful = gateway.folder().join("policies").join("mine.wasm");
+    fs::write(harmful, routing_plugin(Behaviour::Traps)).unwrap();
+    save(&gateway, "[routing]\nplugin = \"mine.wasm\"\n[rollout]\ncanary = []\nshadow = \"0s\"\n");
+    wait_until("the file is active", || decided(&mut gateway)["active"] != good);
+    let mut rooms = 0..;
+    wait_until("it is rolled back", || {
+        let mut phone = Phone::new(rooms.next().unwrap());
+        gateway.open(&format!("room-{}", phone.number), &mut phone);
+        decided(&mut gateway)["active"] == good
+    });
+    let before = decided(&mut gateway);
+    assert_eq!(before["quarantined"].as_array().unwrap().len(), 1);
+    kill_and_start(&mut gateway);
+    let after = decided(&mut gateway);
+    assert_eq!((&after["active"], &after["quarantined"]), (&good, &before["quarantined"]));
+}
+
+#[test]
+fn file_that_changed_while_no_process_ran_is_rolled_out() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&world(&node));
+    let active = decided(&mut gateway)["active"].clone();
+    await_kept(&gateway);
+    gateway.process.signal(Signal::SIGKILL).unwrap();
+    gateway.process.wait(TIMEOUT).unwrap();
+    save(
+        &gateway,
+        "[routing]\nplugin = \"route-nearest\"\nsettings = { min_stay = \"30m\" }\n\
+         [rollout]\ncanary = [20]\npace = \"1h\"\nshadow = \"0s\"\n",
+    );
+    gateway.start_again();
+    wait_until("the changed file is a canary", || decided(&mut gateway)["percent"] == 20);
+    let before = decided(&mut gateway);
+    assert_eq!(before["active"], active, "the revision of the old file decides for the others");
+    kill_and_start(&mut gateway);
+    assert_eq!(decided(&mut gateway), before);
+}
+
+/// The documentation of groups, followed: a canary at 20 %, the owner is killed, and the canary ends as planned.
+#[test]
+fn canary_continues_at_the_standby() {
+    let Some(place) = Place::lay("canary_continues_at_the_standby") else { return };
+    let node = place.node();
+    let [mut owner, mut standby] = place.routed_group(&node);
+    // Either gateway takes pushes.
+    let active = push(&mut standby, 0, "now=true");
+    let candidate = push(&mut owner, 1, "canary=20&pace=5s");
+    await_replica(&mut owner);
+    let before = decided(&mut owner);
+    assert_eq!((&before["active"], &before["candidate"]), (&active, &candidate));
+    owner.process.signal(Signal::SIGKILL).unwrap();
+    wait_until("the standby owns the address", || place.has_address(1));
+    // A plugin that was pushed just before is compiled meanwhile.
+    wait_until("the standby decides as the owner did", || decided(&mut standby) == before);
+    let mut phone = place.phone();
+    standby.open("room", &mut phone);
+    wait_until("the canary ends", || decided(&mut standby)["active"] == candidate);
+
+    // The member that returns continues the owner's revisions in place of those in its files.
+    let decisions = decided(&mut standby);
+    {
+        let _inside = place.edges[0].enter().unwrap();
+        owner.start_again();
+    }
+    await_replica(&mut standby);
+    standby.process.signal(Signal::SIGKILL).unwrap();
+    wait_until("the first member owns the address", || place.has_address(0));
+    wait_until("it decides as the owner did", || decided(&mut owner) == decisions);
+}
