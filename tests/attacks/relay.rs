@@ -173,8 +173,8 @@ fn strangers_do_not_reach_the_members_api() {
 }
 
 #[test]
-fn member_reaches_calls_only() {
-    let Some(place) = Place::lay("member_reaches_calls_only") else { return };
+fn member_reaches_calls_and_policies_only() {
+    let Some(place) = Place::lay("member_reaches_calls_and_policies_only") else { return };
     let node = place.node();
     let [mut owner, _standby] = place.group(&node);
     await_replica(&mut owner);
@@ -184,7 +184,6 @@ fn member_reaches_calls_only() {
         (Method::POST, "/v1/gateway:hand-over"),
         (Method::POST, "/v1/gateway:take-over"),
         (Method::POST, "/v1/configuration:reload"),
-        (Method::PUT, "/v1/policies/call/routing"),
         (Method::GET, "/v1/recording"),
         (Method::GET, "/v1/events"),
     ] {

@@ -4,9 +4,12 @@ use evenkeel_control::ControlError;
 use evenkeel_core::Impossible;
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_model::{CoreEvent, MoveCause};
+use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::harness::{
-    Node, Phone, World, assert_complete, assert_continuous, declared, offer, talk, udp_of,
+    GatewayProcess, Node, Phone, TIMEOUT, World, assert_complete, assert_continuous, declared,
+    offer, talk, udp_of,
 };
 
 /// Moves a room (one client that hears itself, or two that hear each other) to the other node and back.
@@ -119,4 +122,27 @@ fn drained_node_loses_rooms_and_takes_none() {
     assert_eq!(gateway.ask(nobody), Err(ControlError::Unfound { reason, known }));
     let nowhere = gateway.handle.move_room("nowhere".into(), nodes[there].name.as_str().into());
     assert_eq!(gateway.ask(nowhere), Err(ControlError::Impossible(Impossible::NoSuchRoom)));
+}
+
+#[test]
+fn operators_decisions_continue_after_a_kill() {
+    let nodes = [Node::agent("east-a1"), Node::agent("east-b1"), Node::agent("west-a1")];
+    let mut gateway = GatewayProcess::start(&World::of(&nodes.each_ref()));
+    gateway.post("/v1/nodes/east-a1:drain", &json!({}));
+    gateway.post("/v1/nodes/east-b1:eject", &json!({}));
+    gateway.post("/v1/regions/west:failback", &json!({"mode": "forbid"}));
+    let decided = |gateway: &mut GatewayProcess| {
+        let nodes = gateway.read("/v1/nodes")["nodes"].take();
+        let nodes = nodes.as_array().unwrap().iter();
+        let nodes: Vec<_> =
+            nodes.map(|node| (node["draining"].clone(), node["ejected"].clone())).collect();
+        (nodes, gateway.read("/v1/regions")["regions"].to_string().contains("forbid"))
+    };
+    let before = decided(&mut gateway);
+    assert_eq!(before.0[..2], [(json!(true), json!(false)), (json!(false), json!(true))]);
+    assert!(before.1);
+    gateway.process.signal(Signal::SIGKILL).unwrap();
+    gateway.process.wait(TIMEOUT).unwrap();
+    gateway.start_again();
+    assert_eq!(decided(&mut gateway), before);
 }

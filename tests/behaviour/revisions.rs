@@ -53,12 +53,16 @@ fn kill_and_start(gateway: &mut GatewayProcess) {
     gateway.start_again();
 }
 
-/// Waits until the first revisions are on the disk, which no request waits for.
-fn await_kept(gateway: &GatewayProcess) {
+/// Waits until the records on the disk have this text. No request waits for what the gateway decides by itself.
+fn await_kept(gateway: &GatewayProcess, text: &str) {
     let folder = gateway.folder().join("evenkeel").join("policies");
     wait_until("the records are on the disk", || {
         let mut files = fs::read_dir(&folder).into_iter().flatten();
-        files.any(|file| file.unwrap().path().extension().is_some_and(|it| it == "json"))
+        files.any(|file| {
+            let path = file.unwrap().path();
+            let is_record = path.extension().is_some_and(|it| it == "json");
+            is_record && fs::read_to_string(path).unwrap_or_default().contains(text)
+        })
     });
 }
 
@@ -133,6 +137,7 @@ fn quarantined_file_stays_out_after_a_kill() {
     });
     let before = decided(&mut gateway);
     assert_eq!(before["quarantined"].as_array().unwrap().len(), 1);
+    await_kept(&gateway, "too many faults");
     kill_and_start(&mut gateway);
     let after = decided(&mut gateway);
     assert_eq!((&after["active"], &after["quarantined"]), (&good, &before["quarantined"]));
@@ -143,7 +148,7 @@ fn file_that_changed_while_no_process_ran_is_rolled_out() {
     let node = Node::agent("east-a1");
     let mut gateway = GatewayProcess::start(&world(&node));
     let active = decided(&mut gateway)["active"].clone();
-    await_kept(&gateway);
+    await_kept(&gateway, "call");
     gateway.process.signal(Signal::SIGKILL).unwrap();
     gateway.process.wait(TIMEOUT).unwrap();
     save(

@@ -231,12 +231,22 @@ fn handed_over_call_continues_at_the_standby() {
 fn refused_hand_over_ends_at_once() {
     let Some(place) = Place::lay("refused_hand_over_ends_at_once") else { return };
     let (node, mut ann) = (place.node(), place.phone());
-    let [mut owner, _standby] = place.group(&node);
+    let [mut owner, mut standby] = place.group(&node);
     owner.open("room", &mut ann);
     talk_for(&mut [&mut ann], PACKETS);
-    await_replica(&mut owner);
+    // Without a standby the owner drains.
+    standby.process.signal(Signal::SIGKILL).unwrap();
+    standby.process.wait(TIMEOUT).unwrap();
+    wait_until("the standby is silent", || {
+        owner.read("/v1/gateways")["gateways"][1]["role"] == "silent"
+    });
     owner.process.signal(Signal::SIGTERM).unwrap();
     wait_until("it drains", || owner.read("/v1/status")["state"] == "draining");
+    {
+        let _inside = place.edges[1].enter().unwrap();
+        standby.start_again();
+    }
+    await_replica(&mut owner);
     // The second finds nothing left of the first.
     for _ in 0..2 {
         let path = "/v1/gateway:hand-over";

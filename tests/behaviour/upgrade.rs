@@ -381,7 +381,7 @@ fn second_upgrade_is_refused_while_one_runs() {
     assert!(second.to_string().contains("under way"), "{second}");
     fs::write(end, "").unwrap();
     let first = first.join().unwrap().unwrap_err();
-    assert!(first.to_string().contains("exit status: 7"), "{first}");
+    assert!(first.to_string().contains("ended with status 7"), "{first}");
 }
 
 #[test]

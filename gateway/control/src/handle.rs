@@ -24,10 +24,9 @@ use crate::messages::{
     SnapshotError, StatusReport,
 };
 use crate::names::NodeNames;
-use crate::nodes::{
-    ListChange, NodeList, NotListed, Operation, OperationTarget, ReloadRequest, Reloaded,
-};
+use crate::nodes::{ListChange, NodeList, NotListed, ReloadRequest, Reloaded};
 use crate::offers::{OfferedSession, SessionAnswer};
+use crate::operations::{Operation, OperationTarget};
 use crate::policies::PushRequest;
 use crate::records::{LastStates, OFFERS_WITHIN, Suspended};
 use crate::reporting::{EventRecord, ModeView};

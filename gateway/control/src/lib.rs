@@ -13,6 +13,7 @@ mod messages;
 mod names;
 mod nodes;
 mod offers;
+mod operations;
 mod policies;
 mod prober;
 mod probes;
@@ -46,10 +47,11 @@ pub use messages::{
 };
 pub use names::{NodeName, NodeNames};
 pub use nodes::{
-    ListChange, NodeList, NodeListUpdate, NotListed, NotReloaded, Operation, OperationTarget,
-    PolicyRefused, ReloadRequest, Reloaded, Shrinks,
+    ListChange, NodeList, NodeListUpdate, NotListed, NotReloaded, PolicyRefused, ReloadRequest,
+    Reloaded, Shrinks,
 };
 pub use offers::{IngressAnswer, OfferedSession, SessionAnswer};
+pub use operations::{Operation, OperationLog, OperationTarget};
 pub use policies::PushRequest;
 pub use records::{LastStatesPart, Suspended, SuspensionGuard};
 pub use registry::{QuicListener, SessionRegistry, UdpListener};

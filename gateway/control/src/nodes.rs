@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use evenkeel_config::{DriverSettings, GatewayConfig, NodeConfig};
-use evenkeel_core::{Failback, Gateway, GatewayRecord, Impossible};
+use evenkeel_core::{Gateway, GatewayRecord, Impossible};
 use evenkeel_model::{CatalogEntry, NodeId, PolicyName, RegionId};
 use evenkeel_process::sha256;
 use evenkeel_revisions::Actor;
@@ -18,35 +18,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::inherited::{NamedSockets, SocketName};
-
-/// An operator's operation on a node or region.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Operation {
-    /// A draining place takes no new rooms, and its rooms move, by the deadline if other nodes have capacity.
-    Drain {
-        /// Node or region that the operation changes.
-        place: OperationTarget,
-        /// True to drain, false to end the drain.
-        draining: bool,
-        /// Deadline of a drain. Without a deadline rooms move once other nodes have capacity.
-        within: Option<Duration>,
-    },
-    /// Marks the node down until it is returned.
-    Eject(Box<str>),
-    /// Ends the ejection of a node.
-    Return(Box<str>),
-    /// Sets failback of a region, or of all regions.
-    Failback(Option<Box<str>>, Failback),
-}
-
-/// The place of a drain.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum OperationTarget {
-    /// Node with this name.
-    Node(Box<str>),
-    /// Region with this name.
-    Region(Box<str>),
-}
+use crate::operations::OperationLog;
 
 /// The listed nodes, and what was installed to reach them.
 #[derive(Default)]
@@ -58,6 +30,8 @@ pub(crate) struct NodeResources {
     pub(crate) reloader: Option<mpsc::Sender<ReloadRequest>>,
     /// Duplicates of the trunks' sockets, by node and worker.
     pub(crate) trunks: Vec<Vec<OwnedFd>>,
+    /// Operators' decisions, which outlive the process.
+    pub(crate) operations: OperationLog,
 }
 
 impl NodeResources {
@@ -125,40 +99,6 @@ impl NodeResources {
         };
         // If the queue is full the caller gets an error.
         let _ = reloader.try_send(reload);
-    }
-
-    pub(crate) fn operate(
-        &self,
-        operation: Operation,
-        settings: &GatewayConfig,
-        gateway: &mut Gateway,
-        now: Instant,
-    ) -> Result<(), Impossible> {
-        let node = |name: &str| self.node_named(name).ok_or(Impossible::NoSuchNode);
-        match operation {
-            Operation::Drain { place: OperationTarget::Node(name), draining, within } => {
-                let node = node(&name)?;
-                gateway.change_nodes(now, |nodes| nodes.handle_drain(node, draining, within, now))
-            }
-            Operation::Drain { place: OperationTarget::Region(name), draining, within } => {
-                let region = region_named(settings, &name)?;
-                gateway.change_nodes(now, |nodes| {
-                    nodes.handle_drain_region(region, draining, within, now)
-                })
-            }
-            Operation::Eject(name) => {
-                let node = node(&name)?;
-                gateway.change_nodes(now, |nodes| nodes.handle_eject(node, now))
-            }
-            Operation::Return(name) => {
-                let node = node(&name)?;
-                gateway.change_nodes(now, |nodes| nodes.handle_return(node))
-            }
-            Operation::Failback(name, failback) => {
-                let region = name.map(|name| region_named(settings, &name)).transpose()?;
-                gateway.handle_failback(region, failback, now)
-            }
-        }
     }
 
     /// Names the nodes as another process identifies them.

@@ -67,8 +67,11 @@ impl Control {
                 let _ = reply.send(moved.map_err(|reason| self.why_impossible(reason, to)));
             }
             ControlRequest::Operate(operation, reply) => {
-                let done = self.nodes.operate(operation, &self.settings, &mut self.gateway, now);
-                let _ = reply.send(done.map_err(|reason| self.why_impossible(reason, None)));
+                let kept = operation.clone();
+                match self.nodes.operate(operation, &self.settings, &mut self.gateway, now) {
+                    Ok(()) => self.nodes.operations.keep(kept, move || _ = reply.send(Ok(()))),
+                    Err(reason) => _ = reply.send(Err(self.why_impossible(reason, None))),
+                }
             }
             ControlRequest::Order(node, order, reply) => match self.nodes.node_named(&node) {
                 Some(node) => self.probes.order(node, order, reply, &self.nodes, now),

@@ -25,6 +25,7 @@ use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::names::NodeNames;
 use crate::nodes::NodeResources;
 use crate::offers::OfferQueue;
+use crate::operations::OperationLog;
 use crate::policies::PolicyRunner;
 use crate::prober::{Mismatch, ProbeEvent, ProbeResult};
 use crate::probes::Probes;
@@ -76,6 +77,8 @@ pub struct ControlParts {
     pub events: broadcast::Sender<Arc<EventRecord>>,
     /// The history of sessions.
     pub history: HistoryWriter,
+    /// Operators' decisions.
+    pub operations: OperationLog,
     /// Names of nodes and regions.
     pub names: Arc<NodeNames>,
     /// Keys of the API, with their answers.
@@ -126,7 +129,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
         },
         probes: Probes::new(probe_sender, Arc::clone(&parts.fencing)),
         replication: Replication::new(parts.fencing, parts.lease),
-        nodes: NodeResources::default(),
+        nodes: NodeResources { operations: parts.operations, ..NodeResources::default() },
         policies: PolicyRunner::start(parts.policies, rollouts, parts.events.clone())?,
         reporting: Reporting {
             events: parts.events,
@@ -148,6 +151,8 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
         let node = Arc::new(control.settings.nodes[id.0 as usize].clone());
         control.equip(id, node, equipment);
     }
+    let (settings, now) = (Arc::clone(&control.settings), Instant::now());
+    control.nodes.repeat_operations(&settings, &mut control.gateway, now);
     // The receiver is dropped before control, so that no policy thread blocks on this channel while control joins these
     // threads.
     let mut policy_reports = parts.policy_reports;

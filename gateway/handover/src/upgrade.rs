@@ -190,17 +190,19 @@ struct Attempt {
 }
 
 impl Attempt {
-    /// The end of the process, if it has ended, is the reason why a message did not pass.
+    /// Adds the end of the process to the reason why a message did not pass. Before packets stop, it is the reason.
     async fn explain(&mut self, reason: String) -> String {
         let status = match self.guard {
             Some(_) => self.child.end().await,
             None => self.child.ended(EXIT_WITHIN).await,
         };
         match status {
+            Some(status) if self.guard.is_some() => {
+                format!("{reason}; it ended ({status}), see the log")
+            }
             Some(status) => {
-                let end = status
-                    .code()
-                    .map_or_else(|| status.to_string(), |status| format!("status {status}"));
+                let code = status.code().map(|code| format!("status {code}"));
+                let end = code.unwrap_or_else(|| status.to_string());
                 format!("the new process ended with {end} before it answered; see the log")
             }
             None => reason,

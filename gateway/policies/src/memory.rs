@@ -5,9 +5,8 @@
 //! writes the whole file, so that no policy waits for the disk. Times in it count from the last write: a rollout continues
 //! where it stood when the process ended.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -94,7 +93,7 @@ impl RecordFile {
     /// the gateway starts without records.
     pub(super) fn open(folder: &Path, socket: &Path) -> io::Result<RecordFile> {
         let folder = folder.join("policies");
-        create_folder(&folder)?;
+        file::create_private_folder(&folder)?;
         let file = RecordPath::of(folder, socket);
         let read = file.read().unwrap_or_else(|found| {
             file.set_aside(&found);
@@ -263,13 +262,13 @@ impl RecordPath {
 
     /// Writes the plugins, then replaces the file atomically, then removes other plugins.
     fn write(&self, records: &[PolicyRecord], files: &PluginFiles) -> io::Result<()> {
-        create_folder(&self.plugins)?;
+        file::create_private_folder(&self.plugins)?;
         for (digest, bytes) in files {
             let Some(path) = file_name(digest).map(|name| self.plugins.join(name)) else {
                 continue;
             };
             if !path.exists() {
-                replace(&path, bytes)?;
+                file::replace(&path, bytes)?;
             }
         }
         let (version, gateway, policies) = (FORM, self.gateway.clone(), records.to_vec());
@@ -277,8 +276,7 @@ impl RecordPath {
         let text = instant::relative_to(Instant::now(), || serde_json::to_vec_pretty(&book));
         let mut text = text?;
         text.push(b'\n');
-        replace(&self.path, &text)?;
-        File::open(&self.folder)?.sync_all()?;
+        file::replace(&self.path, &text)?;
         // The next write tries again.
         let _ = self.remove_others(files);
         let _ = file::trim(&self.folder, &self.path, FILES_MAX);
@@ -295,28 +293,6 @@ impl RecordPath {
         }
         Ok(())
     }
-}
-
-fn create_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-/// Replaces a file atomically. It is on the disk when this function returns.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension(format!("{}.new", std::process::id()));
-    let written = write_whole(&unfinished, content).and_then(|()| fs::rename(&unfinished, path));
-    if written.is_err() {
-        // The file may not exist.
-        let _ = fs::remove_file(&unfinished);
-    }
-    written
-}
-
-fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(text)?;
-    file.sync_all()
 }
 
 #[cfg(test)]

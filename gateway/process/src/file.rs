@@ -1,8 +1,11 @@
-//! Reads files that others may have put in place, and names the files of this gateway in folders that gateways share.
+//! Reads files that others may have put in place, replaces the files of this gateway, and names them in folders that gateways
+//! share.
 
-use std::fs::{FileType, OpenOptions, read_dir, remove_file, symlink_metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::fs::{
+    DirBuilder, File, FileType, OpenOptions, read_dir, remove_file, rename, symlink_metadata,
+};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use data_encoding::HEXLOWER;
@@ -34,6 +37,31 @@ fn kind(found: FileType) -> &'static str {
     } else {
         "a device"
     }
+}
+
+/// Creates a folder that only this user may enter, if it is missing.
+pub fn create_private_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Replaces a file atomically. It is on the disk when this function returns.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension(format!("{}.new", std::process::id()));
+    let written = write_whole(&unfinished, content).and_then(|()| rename(&unfinished, path));
+    if written.is_err() {
+        // The file may not exist.
+        let _ = remove_file(&unfinished);
+    }
+    written?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 /// The name of this gateway's files, without an extension. Its admin socket stays the same across restarts.

@@ -17,8 +17,8 @@ pub use buffer::UpgradeBuffer;
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::history::{HistoryWriter, LeftSessions};
 use evenkeel_control::{
-    ControlRequest, EventRecord, Handle, NamedSockets, NodeNames, QuicListener, SessionRegistry,
-    SocketName, WorkerLine, briefs, port_legs, posts, source_of_ports,
+    ControlRequest, EventRecord, Handle, NamedSockets, NodeNames, OperationLog, QuicListener,
+    SessionRegistry, SocketName, WorkerLine, briefs, port_legs, posts, source_of_ports,
 };
 use evenkeel_core::Gateway;
 use evenkeel_dataplane::flows::Flows;
@@ -318,6 +318,13 @@ fn assemble(
         Reads::AsSuccessor => LeftSessions::Continue,
     };
     let history = HistoryWriter::start(folder, socket, name(settings), left)?;
+    let operations = match reads {
+        // The owner's record has the decisions that are in force.
+        Reads::AsStandby => OperationLog::default(),
+        Reads::Now | Reads::AsSuccessor => {
+            OperationLog::open(folder, socket, reads == Reads::AsSuccessor)
+        }
+    };
     let parts = evenkeel_control::ControlParts {
         gateway,
         workers: lines,
@@ -333,6 +340,7 @@ fn assemble(
         policy_reports,
         events: handle.events.clone(),
         history,
+        operations,
         names: handle.names(),
         idempotency_keys: Arc::clone(&handle.idempotency_keys),
         is_replaced: Arc::clone(&handle.is_replaced),

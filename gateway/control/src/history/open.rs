@@ -172,8 +172,8 @@ impl Contents {
             }
             read => read?,
         };
-        let mut contents = Contents::default();
-        contents.lived_us = unix_us(fs::metadata(path)?.modified()?);
+        let lived_us = unix_us(fs::metadata(path)?.modified()?);
+        let mut contents = Contents { lived_us, ..Contents::default() };
         for line in bytes.split(|byte| *byte == b'\n') {
             match serde_json::from_slice(line) {
                 Ok(OpenLine::Opened(session)) => {
@@ -191,15 +191,11 @@ impl Contents {
 
     /// Replaces the file by one with these sessions.
     fn write(&self, path: &Path) -> io::Result<()> {
-        let unfinished = path.with_extension("open.new");
         let mut lines = OpenLine::Next(self.next).encode();
         for session in self.open.values() {
             lines.extend(OpenLine::Opened(session.clone()).encode());
         }
-        // Left by a process that was killed.
-        let _ = fs::remove_file(&unfinished);
-        append_to(&unfinished)?.write_all(&lines)?;
-        fs::rename(&unfinished, path)
+        file::replace(path, &lines)
     }
 }
 

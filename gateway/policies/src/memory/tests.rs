@@ -1,5 +1,6 @@
 //! Records after a restart, and unreadable files.
 
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 

@@ -1,0 +1,192 @@
+//! Operators' operations on nodes and regions. Those in force are kept in a file, and continue after a restart.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use evenkeel_config::GatewayConfig;
+use evenkeel_core::{Failback, Gateway, Impossible};
+use evenkeel_process::{file, lock};
+use serde::{Deserialize, Serialize};
+
+use crate::nodes::{NodeResources, region_named};
+
+/// Maximum size of the file, bytes: two operations on each of 1,024 nodes and regions.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// Maximum number of files in the folder, more than the gateways of one machine.
+const FILES_MAX: usize = 64;
+
+/// An operator's operation on a node or region.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// A draining place takes no new rooms, and its rooms move, by the deadline if other nodes have capacity.
+    Drain {
+        /// Node or region that the operation changes.
+        place: OperationTarget,
+        /// True to drain, false to end the drain.
+        draining: bool,
+        /// Deadline of a drain. Without a deadline rooms move once other nodes have capacity.
+        within: Option<Duration>,
+    },
+    /// Marks the node down until it is returned.
+    Eject(Box<str>),
+    /// Ends the ejection of a node.
+    Return(Box<str>),
+    /// Sets failback of a region, or of all regions.
+    Failback(Option<Box<str>>, Failback),
+}
+
+/// The place of a drain.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum OperationTarget {
+    /// Node with this name.
+    Node(Box<str>),
+    /// Region with this name.
+    Region(Box<str>),
+}
+
+impl Operation {
+    /// True if the later operation leaves no effect of this one.
+    fn is_replaced_by(&self, later: &Operation) -> bool {
+        match (self, later) {
+            (Operation::Drain { place, .. }, Operation::Drain { place: same, .. }) => place == same,
+            (
+                Operation::Eject(node) | Operation::Return(node),
+                Operation::Eject(same) | Operation::Return(same),
+            ) => node == same,
+            (Operation::Failback(region, _), Operation::Failback(same, _)) => {
+                same.is_none() || region == same
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The operations in force, in the order in which they came.
+#[derive(Default, Debug)]
+pub struct OperationLog {
+    /// `None`: operations end with the process.
+    path: Option<PathBuf>,
+    operations: Vec<Operation>,
+    /// Executed at the start.
+    earlier: Vec<Operation>,
+    changes: u64,
+    /// The newest change in the file.
+    written: Arc<Mutex<u64>>,
+}
+
+impl OperationLog {
+    /// Reads this gateway's file in the folder. With `continues`, the operations are in force already, by the record of the
+    /// process that this one replaces. An unreadable file is reported and replaced at the next operation.
+    pub fn open(folder: Option<&Path>, socket: &Path, continues: bool) -> OperationLog {
+        let Some(folder) = folder.map(|folder| folder.join("operations")) else {
+            return OperationLog::default();
+        };
+        let path = folder.join(format!("{}.json", file::name_of(socket)));
+        let operations = read(&path).unwrap_or_else(|error| {
+            tracing::warn!(file = %path.display(), %error, "operators' decisions cannot be read; starting without");
+            Vec::new()
+        });
+        let earlier = if continues { Vec::new() } else { operations.clone() };
+        OperationLog { path: Some(path), operations, earlier, ..OperationLog::default() }
+    }
+
+    /// Keeps an operation that was executed, and calls `done` once it is on the disk, or cannot be written.
+    pub(crate) fn keep(&mut self, operation: Operation, done: impl FnOnce() + Send + 'static) {
+        self.operations.retain(|earlier| !earlier.is_replaced_by(&operation));
+        self.operations.push(operation);
+        self.changes += 1;
+        let Some(path) = self.path.clone() else { return done() };
+        let (operations, change) = (self.operations.clone(), self.changes);
+        let written = Arc::clone(&self.written);
+        let thread = std::thread::Builder::new().name("operations".into());
+        let writing = thread.spawn(move || {
+            let mut written = lock(&written);
+            // A later change may have been written before.
+            if *written < change {
+                *written = change;
+                if let Err(error) = write(&path, &operations) {
+                    tracing::warn!(file = %path.display(), %error, "operators' decisions end with the process");
+                }
+            }
+            drop(written);
+            done();
+        });
+        if let Err(error) = writing {
+            tracing::warn!(%error, "operators' decisions end with the process");
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<Operation>> {
+    match file::read(path, BYTES_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => Ok(serde_json::from_slice(&read?)?),
+    }
+}
+
+fn write(path: &Path, operations: &[Operation]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    file::create_private_folder(folder)?;
+    file::replace(path, &serde_json::to_vec_pretty(operations)?)?;
+    // The next change tries again.
+    let _ = file::trim(folder, path, FILES_MAX);
+    Ok(())
+}
+
+impl NodeResources {
+    /// Executes the operations of an earlier process on nodes and regions that are still configured.
+    pub(crate) fn repeat_operations(
+        &mut self,
+        settings: &GatewayConfig,
+        gateway: &mut Gateway,
+        now: Instant,
+    ) {
+        for operation in std::mem::take(&mut self.operations.earlier) {
+            if self.operate(operation.clone(), settings, gateway, now).is_ok() {
+                tracing::info!(?operation, "operator's decision continues");
+            }
+        }
+    }
+
+    pub(crate) fn operate(
+        &self,
+        operation: Operation,
+        settings: &GatewayConfig,
+        gateway: &mut Gateway,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        let node = |name: &str| self.node_named(name).ok_or(Impossible::NoSuchNode);
+        match operation {
+            Operation::Drain { place: OperationTarget::Node(name), draining, within } => {
+                let node = node(&name)?;
+                gateway.change_nodes(now, |nodes| nodes.handle_drain(node, draining, within, now))
+            }
+            Operation::Drain { place: OperationTarget::Region(name), draining, within } => {
+                let region = region_named(settings, &name)?;
+                gateway.change_nodes(now, |nodes| {
+                    nodes.handle_drain_region(region, draining, within, now)
+                })
+            }
+            Operation::Eject(name) => {
+                let node = node(&name)?;
+                gateway.change_nodes(now, |nodes| nodes.handle_eject(node, now))
+            }
+            Operation::Return(name) => {
+                let node = node(&name)?;
+                gateway.change_nodes(now, |nodes| nodes.handle_return(node))
+            }
+            Operation::Failback(name, failback) => {
+                let region = name.map(|name| region_named(settings, &name)).transpose()?;
+                gateway.handle_failback(region, failback, now)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+use std::sync::mpsc;
+
+use tempfile::{TempDir, tempdir};
+
+use super::*;
+
+const WITHIN: Duration = Duration::from_secs(20);
+
+fn open(folder: &TempDir) -> OperationLog {
+    OperationLog::open(Some(folder.path()), Path::new("/admin.sock"), false)
+}
+
+fn drain(node: &str, draining: bool) -> Operation {
+    Operation::Drain { place: OperationTarget::Node(node.into()), draining, within: None }
+}
+
+fn drain_region(draining: bool) -> Operation {
+    let (place, within) = (OperationTarget::Region("west".into()), Some(WITHIN));
+    Operation::Drain { place, draining, within }
+}
+
+fn keep(log: &mut OperationLog, operations: impl IntoIterator<Item = Operation>) {
+    for operation in operations {
+        let (done, written) = mpsc::channel();
+        log.keep(operation, move || done.send(()).unwrap());
+        written.recv_timeout(WITHIN).unwrap();
+    }
+}
+
+#[test]
+fn operations_in_force_are_read_by_the_next_process() {
+    let folder = tempdir().unwrap();
+    let mut log = open(&folder);
+    keep(&mut log, [drain("a", true), Operation::Eject("b".into()), drain_region(true)]);
+    let in_force = [drain("a", true), Operation::Eject("b".into()), drain_region(true)];
+    assert_eq!(open(&folder).earlier, in_force);
+    keep(&mut log, [drain("a", false), Operation::Return("b".into())]);
+    let in_force = [drain_region(true), drain("a", false), Operation::Return("b".into())];
+    assert_eq!(open(&folder).earlier, in_force, "in the order in which they came");
+}
+
+#[test]
+fn failback_of_all_regions_replaces_that_of_one() {
+    let folder = tempdir().unwrap();
+    let west = Operation::Failback(Some("west".into()), Failback::Forbid);
+    let all = Operation::Failback(None, Failback::Auto);
+    keep(&mut open(&folder), [west.clone(), all.clone()]);
+    assert_eq!(open(&folder).earlier, [all.clone()]);
+    keep(&mut open(&folder), [west.clone()]);
+    assert_eq!(open(&folder).earlier, [all, west]);
+}
+
+#[test]
+fn next_process_of_an_upgrade_repeats_nothing() {
+    let folder = tempdir().unwrap();
+    keep(&mut open(&folder), [drain("a", true)]);
+    let mut next = OperationLog::open(Some(folder.path()), Path::new("/admin.sock"), true);
+    assert_eq!(next.earlier, []);
+    keep(&mut next, [Operation::Eject("b".into())]);
+    assert_eq!(open(&folder).earlier, [drain("a", true), Operation::Eject("b".into())]);
+}
+
+#[test]
+fn damaged_file_is_replaced() {
+    let folder = tempdir().unwrap();
+    keep(&mut open(&folder), [drain("a", true)]);
+    let path = open(&folder).path.unwrap();
+    std::fs::write(&path, "[{\"drain\":").unwrap();
+    let mut log = open(&folder);
+    assert_eq!(log.earlier, []);
+    keep(&mut log, [drain("b", true)]);
+    assert_eq!(open(&folder).earlier, [drain("b", true)]);
+}
+
+#[test]
+fn without_a_folder_operations_are_answered() {
+    let mut log = OperationLog::open(None, Path::new("/admin.sock"), false);
+    keep(&mut log, [drain("a", true)]);
+}
