@@ -16,11 +16,11 @@ const GATEWAY_FIELDS_MAX: usize = 15;
 /// `Control` dispatches; its parts own the state.
 const CONTROL_FIELDS_MAX: usize = 12;
 
-/// A method of `Gateway` elsewhere belongs to one of its parts.
-const GATEWAY_FILES_MAX: usize = 2;
+/// Inputs, answers of policies, and their revisions. A method of `Gateway` elsewhere belongs to one of its parts.
+const GATEWAY_FILES_MAX: usize = 3;
 
-/// Effects, inputs, and the suspension. A method of `Control` elsewhere belongs to one of its parts.
-const CONTROL_FILES_MAX: usize = 3;
+/// Effects, inputs, requests, and the suspension. A method of `Control` elsewhere belongs to one of its parts.
+const CONTROL_FILES_MAX: usize = 4;
 
 /// Rust files below a folder, without build output.
 pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {

@@ -13,9 +13,9 @@ use evenkeel_index::IndexReader;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
-use super::error::{ApiError, ApiErrorCode, refused};
+use super::error::{ApiError, ApiErrorCode, no_owner, refused};
 use super::events::EventFeed;
-use super::relay::{ANSWER_WITHIN, PeerRelay, no_owner};
+use super::relay::{ANSWER_WITHIN, PeerRelay};
 use super::request::{BODY_MAX, BodyBudget, Share, strict};
 
 /// Bytes of all JSON bodies held at the same time.

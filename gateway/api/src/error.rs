@@ -10,7 +10,6 @@ use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{NodeId, OfferRefusal};
 
 use super::object::{milliseconds, object};
-use super::relay::no_owner;
 
 /// Default retry time.
 const SOON: Duration = Duration::from_secs(2);
@@ -214,6 +213,15 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
             ApiError::new(ApiErrorCode::Unavailable, "the gateway did not answer").soon()
         }
     }
+}
+
+/// An owner that ends is replaced within this time.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// No gateway of the group is known to own the addresses.
+pub(super) fn no_owner() -> ApiError {
+    let message = "no gateway of the group owns its addresses at present";
+    ApiError::new(ApiErrorCode::Standby, message).retry_after(RETRY_AFTER)
 }
 
 fn not_reloaded(reason: &NotReloaded) -> ApiError {

@@ -29,7 +29,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::error::{ApiError, ApiErrorCode};
+use super::error::{ApiError, ApiErrorCode, RETRY_AFTER, no_owner};
 use super::request::{BODY_MAX, BodyBudget};
 
 /// Timeout of control's answer. Drivers have 2 s of it to open a session.
@@ -49,9 +49,6 @@ const WAY_WITHIN: Duration = Duration::from_secs(1);
 
 /// Timeout of the owner's answer to a push, which it compiles and tests.
 const PUSHED_WITHIN: Duration = Duration::from_secs(60);
-
-/// An owner that ends is replaced within this time.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Longest answer. A page of 1,000 sessions has about 1 MiB.
 const ANSWER_MAX: usize = 4 << 20;
@@ -129,11 +126,6 @@ pub(super) async fn pass(
         GroupOwnership::Doubting if request.method().is_safe() => next.run(request).await,
         _ => relay.relay(request, next, &limits).await.unwrap_or_else(IntoResponse::into_response),
     }
-}
-
-pub(super) fn no_owner() -> ApiError {
-    let message = "no gateway of the group owns its addresses at present";
-    ApiError::new(ApiErrorCode::Standby, message).retry_after(RETRY_AFTER)
 }
 
 impl PeerRelay {

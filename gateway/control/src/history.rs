@@ -20,6 +20,7 @@ use evenkeel_model::{CloseReason, ClosedSession, SessionId};
 use evenkeel_process::{file, lock, unix_us};
 use serde::{Deserialize, Serialize};
 
+pub use self::open::LeftSessions;
 pub(crate) use self::open::OpenSession;
 use self::open::{Contents, OpenSessions};
 
@@ -35,6 +36,9 @@ const WAITING_MAX: usize = 16_384;
 
 /// Records that are written together.
 const BATCH_MAX: usize = 256;
+
+/// The reason in the record of a session whose gateway was killed.
+const DIED: &str = "gateway-died";
 
 /// Interval at which a file is tried that another process writes, such as the one that this process replaces.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
@@ -126,17 +130,6 @@ pub struct HistoryWriter {
 enum HistoryRecord {
     Opened(Box<OpenSession>),
     Ended(Box<EndedSession>),
-}
-
-/// Sessions that were open when the last process of this gateway ended without closing them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LeftSessions {
-    /// They ended with it.
-    Ended,
-    /// This process has them.
-    Continue,
-    /// The other gateway of the group may have them.
-    Elsewhere,
 }
 
 impl HistoryWriter {
@@ -258,8 +251,9 @@ impl Clerk {
                 self.disk = Disk::Open(file);
                 self.is_reported = false;
                 match open {
-                    Ok((open, died)) => {
-                        self.end(died.into_iter().map(Box::new));
+                    Ok((open, died, lived_us)) => {
+                        let died = died.into_iter();
+                        self.end(died.map(|it| Box::new(EndedSession::died(it, lived_us))));
                         self.open = Some(open);
                     }
                     Err(error) => {
@@ -412,6 +406,28 @@ impl From<&Totals> for Carried {
 }
 
 impl EndedSession {
+    /// The record of a session that ended with its process, at the last moment at which that is known to have lived.
+    fn died(session: OpenSession, lived_us: u64) -> EndedSession {
+        let OpenSession { id, gateway, room, scenario, ingress, mode, offered_us, admitted_by } =
+            session;
+        let ended_us = lived_us.max(offered_us);
+        EndedSession {
+            id,
+            gateway,
+            room,
+            scenario,
+            ingress,
+            mode,
+            offered_us,
+            ended_us,
+            duration_ms: (ended_us - offered_us) / 1_000,
+            admitted_by,
+            totals: None,
+            moves: BTreeMap::new(),
+            reason: DIED.into(),
+        }
+    }
+
     pub(crate) fn of(
         gateway: &str,
         session: SessionId,

@@ -3,14 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use evenkeel_config::GatewayConfig;
-use evenkeel_core::{Failback, Gateway, Impossible};
+use evenkeel_core::Failback;
 use evenkeel_process::{file, lock};
 use serde::{Deserialize, Serialize};
-
-use crate::nodes::{NodeResources, region_named};
 
 /// Maximum size of the file, bytes: two operations on each of 1,024 nodes and regions.
 const BYTES_MAX: u64 = 1 << 20;
@@ -95,6 +92,11 @@ impl OperationLog {
         OperationLog { path: Some(path), operations, earlier, ..OperationLog::default() }
     }
 
+    /// Takes the operations of an earlier process.
+    pub(crate) fn take_earlier(&mut self) -> Vec<Operation> {
+        std::mem::take(&mut self.earlier)
+    }
+
     /// Keeps an operation that was executed, and calls `done` once it is on the disk, or cannot be written.
     pub(crate) fn keep(&mut self, operation: Operation, done: impl FnOnce() + Send + 'static) {
         self.operations.retain(|earlier| !earlier.is_replaced_by(&operation));
@@ -136,56 +138,6 @@ fn write(path: &Path, operations: &[Operation]) -> io::Result<()> {
     // The next change tries again.
     let _ = file::trim(folder, path, FILES_MAX);
     Ok(())
-}
-
-impl NodeResources {
-    /// Executes the operations of an earlier process on nodes and regions that are still configured.
-    pub(crate) fn repeat_operations(
-        &mut self,
-        settings: &GatewayConfig,
-        gateway: &mut Gateway,
-        now: Instant,
-    ) {
-        for operation in std::mem::take(&mut self.operations.earlier) {
-            if self.operate(operation.clone(), settings, gateway, now).is_ok() {
-                tracing::info!(?operation, "operator's decision continues");
-            }
-        }
-    }
-
-    pub(crate) fn operate(
-        &self,
-        operation: Operation,
-        settings: &GatewayConfig,
-        gateway: &mut Gateway,
-        now: Instant,
-    ) -> Result<(), Impossible> {
-        let node = |name: &str| self.node_named(name).ok_or(Impossible::NoSuchNode);
-        match operation {
-            Operation::Drain { place: OperationTarget::Node(name), draining, within } => {
-                let node = node(&name)?;
-                gateway.change_nodes(now, |nodes| nodes.handle_drain(node, draining, within, now))
-            }
-            Operation::Drain { place: OperationTarget::Region(name), draining, within } => {
-                let region = region_named(settings, &name)?;
-                gateway.change_nodes(now, |nodes| {
-                    nodes.handle_drain_region(region, draining, within, now)
-                })
-            }
-            Operation::Eject(name) => {
-                let node = node(&name)?;
-                gateway.change_nodes(now, |nodes| nodes.handle_eject(node, now))
-            }
-            Operation::Return(name) => {
-                let node = node(&name)?;
-                gateway.change_nodes(now, |nodes| nodes.handle_return(node))
-            }
-            Operation::Failback(name, failback) => {
-                let region = name.map(|name| region_named(settings, &name)).transpose()?;
-                gateway.handle_failback(region, failback, now)
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,6 @@ use evenkeel_model::{NodeId, PolicyName};
 use evenkeel_policies::PolicyRecords;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::Control;
 use crate::messages::{NotSuspended, SnapshotError};
 use crate::nodes::NodeResources;
 use crate::offers::OfferQueue;
@@ -380,22 +379,6 @@ pub(crate) struct RecordSource<'a> {
     pub(crate) nodes: &'a NodeResources,
     pub(crate) offers: &'a OfferQueue,
     pub(crate) policies: &'a PolicyRunner,
-}
-
-impl Control {
-    /// The owner of the follower of records, and the owners of the records.
-    pub(crate) fn record_source(&mut self) -> (&mut Replication, RecordSource<'_>) {
-        let source = RecordSource {
-            gateway: &mut self.gateway,
-            workers: &mut self.workers,
-            registry: &self.registry,
-            drivers: &self.signalling.drivers,
-            nodes: &self.nodes,
-            offers: &self.offers,
-            policies: &self.policies,
-        };
-        (&mut self.replication, source)
-    }
 }
 
 impl RecordSource<'_> {

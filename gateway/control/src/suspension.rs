@@ -20,7 +20,8 @@ use crate::control::Control;
 use crate::handle::ControlRequest;
 use crate::messages::{NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
 use crate::records::{
-    LastStates, OFFERS_WITHIN, SLOTS, Suspended, Suspension, SuspensionGuard, Translation,
+    LastStates, OFFERS_WITHIN, RecordSource, Replication, SLOTS, Suspended, Suspension,
+    SuspensionGuard, Translation,
 };
 use crate::registry::record::{EntryRecord, RestoredParts, RestoringSessions};
 use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
@@ -42,6 +43,20 @@ struct AtWorker {
 }
 
 impl Control {
+    /// The owner of the follower of records, and the owners of the records.
+    pub(crate) fn record_source(&mut self) -> (&mut Replication, RecordSource<'_>) {
+        let source = RecordSource {
+            gateway: &mut self.gateway,
+            workers: &mut self.workers,
+            registry: &self.registry,
+            drivers: &self.signalling.drivers,
+            nodes: &self.nodes,
+            offers: &self.offers,
+            policies: &self.policies,
+        };
+        (&mut self.replication, source)
+    }
+
     /// Has the gateway suspended as soon as no offer is in flight.
     pub(crate) fn begin_suspension(
         &mut self,

@@ -13,6 +13,7 @@ mod report;
 mod revision;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
+mod status;
 
 pub use calls::{Compared, PolicyCallResult};
 pub use judge::{AdmissionSample, Bad, Judge, JudgeRecord, Judging, RuleBreaches};

@@ -27,8 +27,8 @@ use crate::progress::{
 };
 use crate::record::{LifecycleRecord, Stuck};
 use crate::report::{
-    Actor, CandidateStatus, Effect, LastRollout, PolicyStatus, QuarantinedRevision, Remembered,
-    RevisionRefusal, RevokedRevision, RolloutOutcome, RolloutReport, Staged, WallClock,
+    Actor, Effect, LastRollout, QuarantinedRevision, Remembered, RevisionRefusal, RevokedRevision,
+    RolloutOutcome, RolloutReport, Staged, WallClock,
 };
 use crate::revision::{CandidateRevision, Previous, Revision, Revisions};
 
@@ -48,14 +48,14 @@ pub struct Lifecycle {
     /// Pushes and rollbacks so far: a revision becomes active or a candidate only for the last one.
     pushes: u64,
     pub(crate) revisions: Revisions,
-    calls: CallRecord,
+    pub(crate) calls: CallRecord,
     stuck: Option<Stuck>,
-    remembered: Remembered,
+    pub(crate) remembered: Remembered,
     /// Loaded revisions that are revoked, with the reasons.
     revoked: BTreeMap<Arc<str>, Box<str>>,
     /// Active and previous revisions that were reported as revoked.
-    reported: Vec<RevokedRevision>,
-    last: Option<LastRollout>,
+    pub(crate) reported: Vec<RevokedRevision>,
+    pub(crate) last: Option<LastRollout>,
     effects: Vec<Effect>,
 }
 
@@ -581,31 +581,6 @@ impl Lifecycle {
             reason: Some(reason),
             ..told
         }));
-    }
-
-    /// Returns the state of the policy for the API.
-    pub fn status(&self, now: Instant) -> PolicyStatus {
-        let candidate = self.revisions.candidate.as_ref();
-        let previous = self.revisions.previous.as_ref();
-        PolicyStatus {
-            active: self.revisions.active_name(),
-            candidate: candidate.map(|CandidateRevision { revision, progress, .. }| {
-                CandidateStatus {
-                    revision: Arc::clone(&revision.name),
-                    staged: Staged::of(progress, now),
-                    lasted: progress.lasted(now),
-                    steps: progress.strategy().steps.clone(),
-                    each: progress.strategy().each,
-                    calls: self.calls.of_candidate().clone(),
-                }
-            }),
-            previous: previous.map(|previous| Arc::clone(&previous.revision.name)),
-            previous_for: previous.map(|it| it.until.saturating_duration_since(now)),
-            last: self.last.clone(),
-            quarantined: self.remembered.quarantined.clone(),
-            revoked: self.reported.clone(),
-            ..self.calls.status()
-        }
     }
 }
 

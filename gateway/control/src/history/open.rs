@@ -13,16 +13,11 @@ use std::time::SystemTime;
 use evenkeel_process::{file, unix_us};
 use serde::{Deserialize, Serialize};
 
-use super::{EndedSession, LeftSessions};
-
 /// The file is written anew once it has so many lines more than four for each open session.
 const REWRITTEN_FROM: usize = 4_096;
 
 /// Maximum size, bytes: 100,000 open sessions at 300 bytes, and as many that ended.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-
-/// The reason in the record of a session whose gateway was killed.
-const DIED: &str = "gateway-died";
 
 /// A session that is open.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -54,28 +49,15 @@ impl OpenLine {
     }
 }
 
-impl OpenSession {
-    /// The record of its end, with its process, at the last moment at which that is known to have lived.
-    fn died(self, lived_us: u64) -> EndedSession {
-        let OpenSession { id, gateway, room, scenario, ingress, mode, offered_us, admitted_by } =
-            self;
-        let ended_us = lived_us.max(offered_us);
-        EndedSession {
-            id,
-            gateway,
-            room,
-            scenario,
-            ingress,
-            mode,
-            offered_us,
-            ended_us,
-            duration_ms: (ended_us - offered_us) / 1_000,
-            admitted_by,
-            totals: None,
-            moves: BTreeMap::new(),
-            reason: DIED.into(),
-        }
-    }
+/// Sessions that were open when the last process of this gateway ended without closing them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeftSessions {
+    /// They ended with it.
+    Ended,
+    /// This process has them.
+    Continue,
+    /// The other gateway of the group may have them.
+    Elsewhere,
 }
 
 /// The file, of the one process that writes it.
@@ -89,22 +71,23 @@ pub(super) struct OpenSessions {
 }
 
 impl OpenSessions {
-    /// Opens the file, which no other process writes. Returns the records of sessions that ended with their process.
+    /// Opens the file, which no other process writes. Returns the sessions that ended with their process, and the Unix time in
+    /// microseconds of its last sign of life.
     pub(super) fn open(
         path: &Path,
         left: LeftSessions,
-    ) -> io::Result<(OpenSessions, Vec<EndedSession>)> {
+    ) -> io::Result<(OpenSessions, Vec<OpenSession>, u64)> {
         let mut contents = Contents::read(path)?;
         let lived_us = contents.lived_us;
         let gone = match left {
             LeftSessions::Continue => BTreeMap::new(),
             LeftSessions::Ended | LeftSessions::Elsewhere => std::mem::take(&mut contents.open),
         };
-        let died = gone.into_values().filter(|_| left == LeftSessions::Ended);
-        let died = died.map(|session| session.died(lived_us)).collect();
+        let died = gone.into_values().filter(|_| left == LeftSessions::Ended).collect();
         contents.write(path)?;
         let (lines, open) = (contents.open.len(), contents.open.into_keys().collect());
-        Ok((OpenSessions { path: path.to_owned(), file: append_to(path)?, lines, open }, died))
+        let path = path.to_owned();
+        Ok((OpenSessions { file: append_to(&path)?, path, lines, open }, died, lived_us))
     }
 
     /// Adds sessions that opened, and removes sessions that ended and whose records are written.

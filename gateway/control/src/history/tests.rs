@@ -228,6 +228,9 @@ fn session_without_an_end_is_recorded_by_the_next_process() {
     drop(killed);
     let next = folder.start();
     expect_ids(&next, &["s7", "s8"]);
+    let (_, record) = &next.history.list(u64::MAX, 1, |_| true)[0];
+    assert_eq!((&*record.reason, &record.totals), ("gateway-died", &None));
+    assert!(record.ended_us > record.offered_us && record.duration_ms > 0, "{record:?}");
     let (folder, socket) = (Some(folder.0.path()), Path::new("/admin.sock"));
     assert_eq!(HistoryWriter::next_number(folder, socket), 9);
     assert_eq!(HistoryWriter::next_number(None, socket), 0);

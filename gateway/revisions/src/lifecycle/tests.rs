@@ -7,6 +7,7 @@ use evenkeel_model::{Hook, PluginFault};
 use super::*;
 use crate::Strategy;
 use crate::calls::BEYOND_REPAIR;
+use crate::report::PolicyStatus;
 use crate::samples::{HOUR, revision, strategy};
 
 /// The lifecycle of one policy, and the virtual time.
