@@ -83,13 +83,25 @@ fn expect_echo(phone: &mut Phone, what: &str) {
     talk(&mut [phone], what, |phones| phones[0].heard.len() >= heard + PACKETS as usize);
 }
 
+/// The processes that the gateway started.
+fn children(gateway: &GatewayProcess) -> Vec<Pid> {
+    let pid = gateway.pid();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
+}
+
+/// The process that holds the addresses of the group.
+fn holder(gateway: &GatewayProcess) -> Pid {
+    let holds = |pid: &Pid| {
+        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.contains("hold-addresses")
+    };
+    children(gateway).into_iter().find(holds).expect("each member has one")
+}
+
 /// Each process of the gateway's service gets the signal, as `systemctl stop` sends it.
 fn stop_service(gateway: &GatewayProcess) {
-    let pid = gateway.pid();
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    let children = children.unwrap_or_default();
-    let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-    for process in children.map(Pid::from_raw).chain([pid]) {
+    for process in children(gateway).into_iter().chain([gateway.pid()]) {
         kill(process, Signal::SIGTERM).unwrap();
     }
 }
@@ -317,4 +329,47 @@ fn port_legs_on_other_ports_keep_their_call() {
     let signalled: Vec<IpAddr> = seen.signalled.iter().map(SocketAddr::ip).collect();
     assert_eq!(signalled, EDGES.map(|(_, address)| IpAddr::from(address)));
     assert_eq!(seen.calls.len(), 1, "the same call, elsewhere");
+}
+
+/// As the kernel ends it when memory is short.
+#[test]
+fn killed_holder_moves_the_addresses_before_they_disappear() {
+    let name = "killed_holder_moves_the_addresses_before_they_disappear";
+    let Some(place) = Place::lay(name) else { return };
+    let (node, mut ann) = (place.node(), place.phone());
+    let [mut owner, mut standby] = place.group(&node);
+    owner.open("room", &mut ann);
+    let opened = ids(&mut owner);
+    talk_for(&mut [&mut ann], PACKETS);
+    await_replica(&mut owner);
+    kill(holder(&owner), Signal::SIGKILL).unwrap();
+    expect_echo(&mut ann, "packets arrive again");
+    assert!(place.has_address(1));
+    assert_eq!(ids(&mut standby), opened);
+    assert_continuous(&ann.heard);
+    assert_eq!(owner.process.wait(TIMEOUT).unwrap().code(), Some(1), "its supervisor starts it");
+
+    // A standby that could not take over ends as well, before it is needed.
+    {
+        let _inside = place.edges[0].enter().unwrap();
+        owner.start_again();
+    }
+    await_replica(&mut standby);
+    kill(holder(&owner), Signal::SIGKILL).unwrap();
+    assert_eq!(owner.process.wait(TIMEOUT).unwrap().code(), Some(1));
+    let log = owner.process.log();
+    assert!(log.contains("`evenkeel hold-addresses` has ended"), "{log}");
+}
+
+#[test]
+fn upgrade_to_another_member_is_refused() {
+    let Some(place) = Place::lay("upgrade_to_another_member_is_refused") else { return };
+    let node = place.node();
+    let [owner, _standby] = place.group(&node);
+    let config = owner.folder().join("evenkeel.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replacen("name = \"edge-1\"", "name = \"edge-3\"", 1)).unwrap();
+    let refused = owner.upgrade(json!({})).join().unwrap().unwrap_err().to_string();
+    assert!(refused.contains("`name` of [cluster] changed"), "{refused}");
+    assert!(!owner.process.log().contains("standby may not take over"), "nothing was begun");
 }

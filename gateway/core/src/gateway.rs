@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     Arm, Board, CloseReason, CoreEvent, CoreSettings, FlowCounts, Hook, Hop, Impossible, Measures,
-    NodeId, NotStarted, PluginFault, RegionId, RoomId, Scenario, SessionId, Stamp,
-    ZoneId,
+    NodeId, NotStarted, PluginFault, RegionId, RoomId, Scenario, SessionId, Stamp, ZoneId,
 };
 use evenkeel_nodes::{NodeEvidence, NodeTable, OpeningWindow};
 

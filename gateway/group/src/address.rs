@@ -15,6 +15,7 @@ mod hook;
 mod netlink;
 
 use std::fmt::{self, Display, Formatter};
+use std::future::pending;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -241,6 +242,14 @@ impl Addresses {
         outcome
     }
 
+    /// Returns once the holder has ended; never without one.
+    async fn ended(&mut self) {
+        match &mut self.holder {
+            Some(holder) => holder.ended().await,
+            None => pending().await,
+        }
+    }
+
     async fn order(&mut self, order: AddressOrder) -> Result<(), AddressError> {
         match &mut self.holder {
             Some(holder) => tokio::time::timeout(ANSWERED_WITHIN, holder.order(order))
@@ -335,6 +344,13 @@ impl HolderProcess {
         }
     }
 
+    /// Returns once the process has ended. It sends nothing but answers, of which one may be late.
+    async fn ended(&mut self) {
+        let Ok(stream) = self.registered() else { return };
+        let mut answer = [0; MESSAGE_MAX];
+        while stream.read(&mut answer).await.is_ok_and(|length| length > 0) {}
+    }
+
     fn registered(&mut self) -> io::Result<&mut UnixStream> {
         let stream = match self.registered.take() {
             Some(stream) => stream,
@@ -352,14 +368,25 @@ impl HolderProcess {
 #[derive(Debug)]
 pub(super) struct AddressKeeper {
     owns: watch::Sender<bool>,
+    /// Set once the holder has ended.
+    ended: watch::Receiver<bool>,
     task: JoinHandle<()>,
 }
 
 impl AddressKeeper {
     /// Starts in the event loop of the caller.
     pub(super) fn start(addresses: Addresses, lease: Arc<SendLease>) -> AddressKeeper {
-        let (owns, orders) = watch::channel(false);
-        AddressKeeper { owns, task: tokio::spawn(keep(addresses, lease, orders)) }
+        let ((owns, orders), (end, ended)) = (watch::channel(false), watch::channel(false));
+        let keeping = async move {
+            let mut keeping = Keeping { addresses, lease, failure: None };
+            if keeping.run(orders).await.is_err() {
+                end.send_replace(true);
+                end.closed().await;
+                // Hooks need no holder, whose end is known.
+                let _ = keeping.addresses.release().await;
+            }
+        };
+        AddressKeeper { owns, ended, task: tokio::spawn(keeping) }
     }
 
     pub(super) fn hold(&self) {
@@ -371,23 +398,54 @@ impl AddressKeeper {
         self.owns.send_modify(|_| {});
     }
 
+    /// Returns once the holder has ended. The kernel removes the addresses within [`VALID_FOR`].
+    pub(super) async fn ended(&mut self) {
+        if self.ended.wait_for(|ended| *ended).await.is_err() {
+            pending().await
+        }
+    }
+
     /// Removes the addresses, and returns once they are gone.
     pub(super) async fn release(self) {
-        drop(self.owns);
+        drop((self.owns, self.ended));
         // The task removes them at its end. A panic is reported, and the kernel removes what is not renewed.
         let _ = self.task.await;
     }
 }
 
-async fn keep(mut addresses: Addresses, lease: Arc<SendLease>, mut orders: watch::Receiver<bool>) {
-    if orders.wait_for(|owns| *owns).await.is_ok() {
-        let mut held = note(&addresses.hold().await);
+/// The holder has ended.
+struct HolderEnded;
+
+struct Keeping {
+    addresses: Addresses,
+    lease: Arc<SendLease>,
+    /// The failure that was logged last, while it lasts.
+    failure: Option<String>,
+}
+
+impl Keeping {
+    /// Returns once the member has lost its ownership and the addresses are gone.
+    async fn run(&mut self, mut orders: watch::Receiver<bool>) -> Result<(), HolderEnded> {
+        tokio::select! {
+            owns = orders.wait_for(|owns| *owns) => if owns.is_err() {
+                return Ok(());
+            },
+            () = self.addresses.ended() => return Err(HolderEnded),
+        }
+        let mut held = self.hold().await?;
         loop {
             let due = Instant::now() + if held { RENEWED_EVERY } else { RETRIED_EVERY };
             // The end of the sender ends this: a member that lost its ownership ends.
             let lost = loop {
-                match tokio::time::timeout_at(due, orders.changed()).await {
-                    Ok(Ok(())) => _ = note(&addresses.order(AddressOrder::DropWaiting).await),
+                let changed = tokio::select! {
+                    changed = tokio::time::timeout_at(due, orders.changed()) => changed,
+                    () = self.addresses.ended() => return Err(HolderEnded),
+                };
+                match changed {
+                    Ok(Ok(())) => {
+                        let dropped = self.addresses.order(AddressOrder::DropWaiting).await;
+                        self.note(dropped)?;
+                    }
                     Ok(Err(_)) => break true,
                     Err(_) => break false,
                 }
@@ -396,27 +454,46 @@ async fn keep(mut addresses: Addresses, lease: Arc<SendLease>, mut orders: watch
                 break;
             }
             // A process that was stopped may have been replaced.
-            if !lease.is_held(std::time::Instant::now) {
+            if !self.lease.is_held(std::time::Instant::now) {
                 held = false;
                 continue;
             }
-            let renewed = if held {
-                addresses.order(AddressOrder::Renew).await
-            } else {
-                addresses.hold().await
+            held = match held {
+                true => {
+                    let renewed = self.addresses.order(AddressOrder::Renew).await;
+                    self.note(renewed)?
+                }
+                false => self.hold().await?,
             };
-            held = note(&renewed);
         }
-        note(&addresses.release().await);
+        let released = self.addresses.release().await;
+        self.note(released).map(drop)
     }
-}
 
-/// Logs a failure, and returns whether the addresses are held.
-fn note(outcome: &Result<(), AddressError>) -> bool {
-    if let Err(failure) = outcome {
-        tracing::error!("{failure}");
+    async fn hold(&mut self) -> Result<bool, HolderEnded> {
+        let held = self.addresses.hold().await;
+        self.note(held)
     }
-    matches!(outcome, Ok(()) | Err(AddressError::Conflict(_)))
+
+    /// Logs a failure once, and returns whether the addresses are held.
+    fn note(&mut self, outcome: Result<(), AddressError>) -> Result<bool, HolderEnded> {
+        let Err(failure) = outcome else {
+            if self.failure.take().is_some() {
+                tracing::info!("group addresses are held again");
+            }
+            return Ok(true);
+        };
+        let text = failure.to_string();
+        if self.failure.as_ref() != Some(&text) {
+            tracing::error!("{text}");
+            self.failure = Some(text);
+        }
+        match failure {
+            AddressError::Ended => Err(HolderEnded),
+            AddressError::Conflict(_) => Ok(true),
+            _ => Ok(false),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_ownership::{HandOverRefusal, TakeoverRefusal};
+use evenkeel_ownership::{Blocked, HandOverRefusal, TakeoverRefusal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -227,6 +227,16 @@ impl TakeOverError {
             TakeoverRefusal::Joining => TakeOverError::Joining(peer),
             TakeoverRefusal::AgentsHearPeer => TakeOverError::AgentsHearPeer(peer),
         }
+    }
+}
+
+/// The reason for which the silent peer, "it", is not replaced.
+pub(super) fn blocked_reason(blocked: Blocked) -> &'static str {
+    match blocked {
+        Blocked::NotArmed => "its records are incomplete here, or it knows no agent",
+        Blocked::OwnerHeard => "agents hear it",
+        Blocked::NoAgent => "no agent answers this gateway",
+        Blocked::Unknown => "this gateway has not followed it as the owner; it may own",
     }
 }
 

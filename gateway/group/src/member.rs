@@ -10,8 +10,8 @@ use evenkeel_control::{Handle, Suspended, SuspensionGuard};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
 use evenkeel_ownership::{
-    Beat, BeatRole, Blocked, Cluster, ClusterEvent, ClusterOutput, ClusterSettings,
-    ContinuedOwnership, MaySend, Reporter, TakeoverCause,
+    Beat, BeatRole, Cluster, ClusterEvent, ClusterOutput, ClusterSettings, ContinuedOwnership,
+    MaySend, Reporter, TakeoverCause,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,7 +19,7 @@ use super::address::AddressKeeper;
 use super::beats::{BeatInput, Beats};
 use super::group::{
     GatewayStanding, GroupInbox, GroupRequest, GroupRole, GroupStatus, HandOverError,
-    HandOverResult, OwnershipState, TakeOverError, TakenOver,
+    HandOverResult, OwnershipState, TakeOverError, TakenOver, blocked_reason,
 };
 use super::link::{Link, LinkEvent};
 use super::peer_agent::PeerAgent;
@@ -48,6 +48,11 @@ pub enum MemberEnd {
         /// Its epoch.
         epoch: u64,
     },
+    /// Nothing can keep the addresses.
+    #[error(
+        "`evenkeel hold-addresses` has ended; this process ends, and its supervisor starts both again"
+    )]
+    NoHolder,
     /// The records could not be continued, for this reason.
     #[error("sessions of the group not continued: {0}")]
     NotRestored(String),
@@ -106,6 +111,8 @@ pub(super) struct GroupMember {
     rests: bool,
     resting: Option<oneshot::Sender<OwnershipState>>,
     lost: Option<MemberEnd>,
+    /// The process that holds the addresses has ended.
+    has_no_holder: bool,
 }
 
 impl GroupMember {
@@ -154,6 +161,7 @@ impl GroupMember {
             rests: false,
             resting: None,
             lost: None,
+            has_no_holder: false,
         }
     }
 
@@ -198,6 +206,7 @@ impl GroupMember {
                 }
                 // Fails only if control has ended, and the gateway with it.
                 batches = finish(&mut self.records.following) => self.records.batches = batches.ok(),
+                () = self.keeper.ended(), if !self.has_no_holder => self.handle_holder_ended(),
                 taken = finish(&mut self.taking) => self.handle_taken(taken),
                 yielded = finish(&mut self.yielding) => self.handle_yielded(yielded),
                 Some(request) = self.inbox.requests.recv() => match request {
@@ -377,6 +386,19 @@ impl GroupMember {
         }
     }
 
+    /// The addresses disappear soon. A standby that has all records gets them before.
+    fn handle_holder_ended(&mut self) {
+        self.has_no_holder = true;
+        tracing::error!(
+            "`evenkeel hold-addresses` has ended: the group's addresses disappear within 2 s"
+        );
+        let is_handed_over = self.yielding.is_some()
+            || self.core.is_owner() && self.core.handle_hand_over(Instant::now()).is_ok();
+        if !is_handed_over {
+            self.lost = Some(MemberEnd::NoHolder);
+        }
+    }
+
     fn begin_take_over(&mut self, down: String, reply: GroupReply<TakenOver, TakeOverError>) {
         let [here, peer] = [&self.settings.name, &self.settings.peer.name].map(Arc::clone);
         let owned = self.core.is_owner();
@@ -450,6 +472,9 @@ impl GroupMember {
     }
 
     fn fail_hand_over(&mut self, reason: String) {
+        if self.has_no_holder {
+            self.lost = Some(MemberEnd::NoHolder);
+        }
         if let Some(reply) = self.hand_over_reply.take() {
             let peer = &self.settings.peer.name;
             tracing::error!(%peer, %reason, "hand-over failed; this gateway continues");
@@ -494,7 +519,7 @@ impl GroupMember {
             }
             ClusterEvent::TakeoverBlocked(blocked) => tracing::error!(
                 %peer,
-                reason = reason(blocked),
+                reason = blocked_reason(blocked),
                 "peer silent, and not replaced; if it is down, run `evenkeel gateway take-over --confirm-down {peer}`"
             ),
         }
@@ -513,7 +538,7 @@ impl GroupMember {
             _ if is_doubting && peer.is_none() => {
                 Some("neither it nor a majority of the agents answers")
             }
-            blocked => blocked.map(reason),
+            blocked => blocked.map(blocked_reason),
         };
         let here = GatewayStanding {
             gateway: Arc::clone(&self.settings.name),
@@ -555,16 +580,6 @@ impl GroupMember {
         let standing = GroupStatus { gateways: vec![here, there] };
         let renew = |shown: &mut GroupStatus| std::mem::replace(shown, standing) != *shown;
         self.inbox.standing.send_if_modified(renew);
-    }
-}
-
-/// The reason for which the silent peer, "it", is not replaced.
-fn reason(blocked: Blocked) -> &'static str {
-    match blocked {
-        Blocked::NotArmed => "its records are incomplete here, or it knows no agent",
-        Blocked::OwnerHeard => "agents hear it",
-        Blocked::NoAgent => "no agent answers this gateway",
-        Blocked::Unknown => "this gateway has not followed it as the owner; it may own",
     }
 }
 

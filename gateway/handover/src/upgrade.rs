@@ -157,6 +157,8 @@ pub trait RequestGate: Sync {
 pub struct Upgrader<'a> {
     /// The program to start.
     pub program: &'a SuccessorProgram,
+    /// Refuses a configuration that only a restart can apply, before a process is started.
+    pub check: &'a dyn Fn() -> Result<(), String>,
     /// The gateway whose sessions move.
     pub gateway: &'a RunningGateway,
     /// Refuses requests meanwhile.
@@ -285,6 +287,7 @@ impl Upgrader<'_> {
         &mut self,
         request: &UpgradeCommand,
     ) -> Result<(UpgradeResult, ReplacedGateway), String> {
+        (self.check)()?;
         let ownership = match &self.group {
             // Keeps the standby from a takeover while no process may answer it.
             Some(group) => Some(group.suspend().await?),

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_config::GatewayConfig;
+use evenkeel_config::{GatewayConfig, GroupSettings};
 use evenkeel_control::{Handle, Inherited, SocketName};
 use evenkeel_group::{Group, GroupOwnership, MemberEnd};
 use evenkeel_handover::{
@@ -190,8 +190,14 @@ fn serve_as(
     let (ending, is_ending) = cell::channel(false);
     let was_told = is_ending.clone();
     let turn = Mutex::new(());
+    let check = || match place.load() {
+        Ok(new) => require_same_member(settings.cluster.as_ref(), new.cluster.as_ref()),
+        // Another program may read it, or refuses it.
+        Err(_) => Ok(()),
+    };
     let upgrader = place.program.as_ref().map(|program| Upgrader {
         program,
+        check: &check,
         gateway: &gateway,
         api: &api,
         sockets: &duplicates,
@@ -376,6 +382,35 @@ impl Sandbox {
                 tracing::warn!("kernel refused a part of the sandbox: {}", missing.join("; "));
             }
         }
+    }
+}
+
+/// Refuses an upgrade to a configuration of another member, or of a member that its peer would not recognise.
+fn require_same_member(
+    running: Option<&GroupSettings>,
+    new: Option<&GroupSettings>,
+) -> Result<(), String> {
+    let (running, new) = match (running, new) {
+        (None, None) => return Ok(()),
+        (Some(running), Some(new)) => (running, new),
+        (Some(_), None) | (None, Some(_)) => {
+            return Err("a restart adds or removes [cluster], an upgrade does not".to_owned());
+        }
+    };
+    let keys = [
+        (running.name != new.name, "name"),
+        (running.listen != new.listen, "listen"),
+        (running.peer.name != new.peer.name, "peer.name"),
+        (running.secrets.iter().all(|secret| !new.secrets.contains(secret)), "secret_file"),
+    ];
+    let changed: Vec<&str> =
+        keys.into_iter().filter(|(differs, _)| *differs).map(|(_, key)| key).collect();
+    match changed.is_empty() {
+        true => Ok(()),
+        false => Err(format!(
+            "`{}` of [cluster] changed, and an upgrade continues the same member: restart the gateway instead",
+            changed.join("`, `")
+        )),
     }
 }
 

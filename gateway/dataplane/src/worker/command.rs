@@ -415,7 +415,7 @@ impl PacketWorker {
     /// lease has ended.
     #[cold]
     pub(super) fn run_suspended(&mut self) -> io::Result<()> {
-        let began = Instant::now();
+        let mut began = Instant::now();
         // Epoll does not report these again.
         let mut unread = Vec::new();
         while !self.stopped {
@@ -440,7 +440,9 @@ impl PacketWorker {
             }
             self.guarded_pass(&[], Instant::now());
             if self.suspended {
-                self.egress.stats.pass_ends(Instant::now());
+                // No packet is awaited here.
+                began = Instant::now();
+                self.egress.stats.pass_ends(began);
             } else {
                 // Packets wait.
                 self.egress.stats.pass_begins(began);

@@ -282,6 +282,7 @@ impl PacketWorker {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         self.run_suspended()?;
         self.gather.ended = Instant::now();
+        self.egress.stats.pass_ends(self.gather.ended);
         while !self.stopped {
             let at_once = self.gather.gathered
                 || !self.unread.is_empty()

@@ -164,3 +164,27 @@ fn signed_messages_without_a_lease_are_bounded() {
     let arrived = std::iter::from_fn(|| shared.node.recv(&mut [0; 64]).ok()).count();
     assert_eq!(arrived as u64, sent);
 }
+
+#[test]
+fn worker_of_a_standby_is_late_only_since_it_resumed() {
+    let shared = Shared::new();
+    let (world, parts) = shared.parts(None);
+    let lease = Arc::clone(&parts.lease);
+    lease.end();
+    let stands_by = Instant::now();
+    let running =
+        Running::start(world, WorkerParts { suspended: true, gather: Duration::ZERO, ..parts });
+    std::thread::sleep(Duration::from_millis(300));
+    running.confirm();
+    let stood_by = stands_by.elapsed();
+    running.world.tell(WorkerCommand::Resume);
+    let late = || {
+        let late = running.world.stats.take_lateness(Instant::now());
+        assert!(late < stood_by / 2, "{late:?}");
+        late
+    };
+    until(|| (late() > Duration::ZERO).then_some(()));
+    lease.renew(Instant::now() + HOUR);
+    until(|| late().is_zero().then_some(()));
+    running.stop();
+}
