@@ -144,11 +144,11 @@ fn quarantined_file_stays_out_after_a_kill() {
 }
 
 #[test]
-fn file_that_changed_while_no_process_ran_is_rolled_out() {
+fn file_changed_without_a_process_is_rolled_out() {
     let node = Node::agent("east-a1");
     let mut gateway = GatewayProcess::start(&world(&node));
     let active = decided(&mut gateway)["active"].clone();
-    await_kept(&gateway, "call");
+    await_kept(&gateway, "route-nearest");
     gateway.process.signal(Signal::SIGKILL).unwrap();
     gateway.process.wait(TIMEOUT).unwrap();
     save(

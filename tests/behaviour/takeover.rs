@@ -333,9 +333,8 @@ fn port_legs_on_other_ports_keep_their_call() {
 
 /// As the kernel ends it when memory is short.
 #[test]
-fn killed_holder_moves_the_addresses_before_they_disappear() {
-    let name = "killed_holder_moves_the_addresses_before_they_disappear";
-    let Some(place) = Place::lay(name) else { return };
+fn killed_holder_moves_the_addresses() {
+    let Some(place) = Place::lay("killed_holder_moves_the_addresses") else { return };
     let (node, mut ann) = (place.node(), place.phone());
     let [mut owner, mut standby] = place.group(&node);
     owner.open("room", &mut ann);

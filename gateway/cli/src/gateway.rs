@@ -98,8 +98,8 @@ impl GatewayArgs {
         let gateways = self.api.read("/v1/gateways");
         let verdict = match &gateways {
             Ok(gateways) => stops_member(rows(gateways, "gateways")),
-            // The gateway belongs to no group.
-            Err(CommandError::Failed(_)) => {
+            // 404: the gateway belongs to no group.
+            Err(CommandError::Wrong(_)) => {
                 stops_alone(number(&self.api.read("/v1/status")?, "sessions"))
             }
             Err(_) => return gateways.map(drop),

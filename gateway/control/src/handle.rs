@@ -182,7 +182,7 @@ requests! {
             reply: ControlReply<Result<RolloutReport, ControlError>>,
         },
         /// Continues records of policies of the process that decides about their revisions.
-        Adopt(PolicyRecords),
+        RestorePolicies(PolicyRecords),
         /// The first revisions of all policies are active.
         PoliciesStand,
         /// Duplicates the trunks' sockets.
@@ -289,8 +289,9 @@ impl Handle {
 
     /// Continues records of policies of the process that decides about their revisions, before any later request. Returns
     /// false if control is busy or gone.
-    pub fn adopt_policies(&self, records: PolicyRecords) -> bool {
-        records.records.is_empty() || self.requests.try_send(ControlRequest::Adopt(records)).is_ok()
+    pub fn restore_policies(&self, records: PolicyRecords) -> bool {
+        records.is_empty()
+            || self.requests.try_send(ControlRequest::RestorePolicies(records)).is_ok()
     }
 
     /// Begins or ends the drain of a node, without a deadline.

@@ -2,24 +2,25 @@
 //!
 //! Control hands each record to a thread, and waits neither for it nor for the disk.
 
+mod ended;
 mod open;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{CloseReason, ClosedSession, SessionId};
-use evenkeel_process::{file, lock, unix_us};
-use serde::{Deserialize, Serialize};
+use evenkeel_process::{file, lock};
 
+pub use self::ended::{Carried, EndedSession};
 pub use self::open::LeftSessions;
 pub(crate) use self::open::OpenSession;
 use self::open::{Contents, OpenSessions};
@@ -30,15 +31,12 @@ const RECORDS_MAX: usize = 16_384;
 /// Maximum size of the lines of these records, bytes: that of both files.
 const BYTES_MAX: usize = 2 * FILE_BYTES_MAX as usize;
 
-/// Records that wait for the thread, enough for the end of all sessions of most gateways. Further ones are dropped and
-/// counted.
+/// Sessions that wait for the thread after their opening or end, enough for the end of all sessions of most gateways. Ends beyond it
+/// are dropped and counted.
 const WAITING_MAX: usize = 16_384;
 
 /// Records that are written together.
 const BATCH_MAX: usize = 256;
-
-/// The reason in the record of a session whose gateway was killed.
-const DIED: &str = "gateway-died";
 
 /// Interval at which a file is tried that another process writes, such as the one that this process replaces.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
@@ -148,6 +146,7 @@ impl HistoryWriter {
             disk,
             left,
             open: None,
+            opened: Vec::new(),
             is_reported: false,
             dropped_reported: 0,
         };
@@ -159,8 +158,12 @@ impl HistoryWriter {
     /// The number after those of all sessions of this gateway's earlier processes; 0 if none is known.
     pub fn next_number(folder: Option<&Path>, socket: &Path) -> u64 {
         let path = folder.map(|folder| LogFiles::of(folder, socket).open);
-        let contents = path.and_then(|path| Contents::read(&path).ok());
-        contents.map_or(0, |contents| contents.next)
+        let Some(path) = path else { return 0 };
+        let next = Contents::read(&path).map(|contents| contents.next);
+        next.unwrap_or_else(|error| {
+            tracing::warn!(file = %path.display(), %error, "ids of sessions begin again");
+            0
+        })
     }
 
     /// The history that the thread writes.
@@ -182,10 +185,14 @@ impl HistoryWriter {
 
     /// Notes a session that opened, so that its end has a record even if this process is killed.
     pub(crate) fn open(&self, opened: OpenSession) {
-        let opened = Box::new(OpenSession { gateway: self.gateway.clone(), ..opened });
-        let records = self.records.iter();
+        let Some(records) = &self.records else { return };
         // A thread that is behind misses it; its end is recorded if this process closes it.
-        records.for_each(|records| _ = records.try_send(HistoryRecord::Opened(opened.clone())));
+        let _ = records.try_send(HistoryRecord::Opened(Box::new(opened)));
+    }
+
+    /// The name of this gateway in records.
+    pub(crate) fn gateway(&self) -> &str {
+        &self.gateway
     }
 
     fn send(&self, record: EndedSession) {
@@ -217,6 +224,8 @@ struct Clerk {
     left: LeftSessions,
     /// Set while the file of records is open.
     open: Option<OpenSessions>,
+    /// Sessions that opened before that.
+    opened: Vec<OpenSession>,
     /// The log has the reason for which records are not written now.
     is_reported: bool,
     dropped_reported: u64,
@@ -246,20 +255,11 @@ impl Clerk {
         let path = place.current.display();
         match place.open() {
             Ok(Some((file, earlier))) => {
-                let open = OpenSessions::open(&place.open, self.left);
+                let open = place.open.clone();
                 let own = self.history.add_earlier(earlier);
                 self.disk = Disk::Open(file);
                 self.is_reported = false;
-                match open {
-                    Ok((open, died, lived_us)) => {
-                        let died = died.into_iter();
-                        self.end(died.map(|it| Box::new(EndedSession::died(it, lived_us))));
-                        self.open = Some(open);
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "sessions of a killed process leave no record");
-                    }
-                }
+                self.open_sessions(&open, &own);
                 for records in own.chunks(BATCH_MAX) {
                     self.append(
                         &records.iter().flat_map(|record| record.line()).collect::<Vec<_>>(),
@@ -288,7 +288,31 @@ impl Clerk {
         }
         let ids: Vec<Box<str>> = ended.iter().map(|session| session.id.clone()).collect();
         self.end(ended.into_iter());
+        if matches!(self.disk, Disk::Closed(_)) {
+            let room = WAITING_MAX.saturating_sub(self.opened.len());
+            self.opened.extend(opened.into_iter().take(room));
+            return;
+        }
         self.note(|open| open.note(opened.into_iter(), ids.iter().map(|id| &**id)));
+    }
+
+    /// Records the ends of sessions that a killed process had, and opens the file of those that are open. `own`: those of this
+    /// process that have ended.
+    fn open_sessions(&mut self, path: &Path, own: &[Arc<EndedSession>]) {
+        let opened = OpenSessions::read(path, self.left).and_then(|(left, died)| {
+            let lived_us = left.lived_us();
+            self.end(died.into_iter().map(|it| Box::new(EndedSession::died(it, lived_us))));
+            left.open(path)
+        });
+        match opened {
+            Ok(open) => {
+                self.open = Some(open);
+                let opened = std::mem::take(&mut self.opened);
+                let ended = own.iter().map(|session| &*session.id);
+                self.note(|open| open.note(opened.into_iter(), ended));
+            }
+            Err(error) => tracing::warn!(%error, "sessions of a killed process leave no record"),
+        }
     }
 
     fn note_life(&mut self) {
@@ -300,7 +324,10 @@ impl Clerk {
         let Some(open) = &mut self.open else { return };
         if let Err(error) = write(open) {
             tracing::warn!(%error, "sessions that are open now leave no record if the process is killed");
-            self.open = None;
+            // The next process would end sessions that this one has ended.
+            if let Some(open) = self.open.take() {
+                open.discard();
+            }
         }
     }
 
@@ -338,135 +365,6 @@ impl Clerk {
     }
 }
 
-/// The record of an ended session, as in the API and in the file.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct EndedSession {
-    /// `s17`.
-    pub id: Box<str>,
-    /// The name of the gateway that served the session: that in `[cluster]`, or of its host.
-    pub gateway: Box<str>,
-    /// The name of the room.
-    pub room: Box<str>,
-    /// The name of the scenario.
-    pub scenario: Box<str>,
-    /// The transport of the client: `udp`.
-    pub ingress: Box<str>,
-    /// The redundancy mode at the end: `hot`.
-    pub mode: Box<str>,
-    /// Unix time in microseconds.
-    pub offered_us: u64,
-    /// Unix time in microseconds.
-    pub ended_us: u64,
-    /// From the offer to the end.
-    pub duration_ms: u64,
-    /// The author of the admission.
-    pub admitted_by: Box<str>,
-    /// The media that it carried; `None` if its gateway was killed.
-    pub totals: Option<Carried>,
-    /// Completed moves of its room by cause, among those that the room remembers.
-    pub moves: BTreeMap<Box<str>, u32>,
-    /// Why it ended: `media-timeout`.
-    pub reason: Box<str>,
-}
-
-/// Media of a session, since it opened.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct Carried {
-    /// Packets from the client.
-    pub packets_up: u64,
-    /// Bytes from the client.
-    pub bytes_up: u64,
-    /// Packets to the client.
-    pub packets_down: u64,
-    /// Bytes to the client.
-    pub bytes_down: u64,
-    /// Packets to the client that a plan withheld.
-    pub shed: u64,
-    /// Packets of the client that did not arrive.
-    pub lost_up: u64,
-    /// Switches to another hop.
-    pub switches: u32,
-    /// Packets to the client that were lost at switches.
-    pub lost_at_switches: u32,
-}
-
-impl From<&Totals> for Carried {
-    fn from(totals: &Totals) -> Carried {
-        Carried {
-            packets_up: totals.packets_up,
-            bytes_up: totals.bytes_up,
-            packets_down: totals.packets_down,
-            bytes_down: totals.bytes_down,
-            shed: totals.shed,
-            lost_up: totals.lost_up,
-            switches: totals.switches,
-            lost_at_switches: totals.lost_at_switches,
-        }
-    }
-}
-
-impl EndedSession {
-    /// The record of a session that ended with its process, at the last moment at which that is known to have lived.
-    fn died(session: OpenSession, lived_us: u64) -> EndedSession {
-        let OpenSession { id, gateway, room, scenario, ingress, mode, offered_us, admitted_by } =
-            session;
-        let ended_us = lived_us.max(offered_us);
-        EndedSession {
-            id,
-            gateway,
-            room,
-            scenario,
-            ingress,
-            mode,
-            offered_us,
-            ended_us,
-            duration_ms: (ended_us - offered_us) / 1_000,
-            admitted_by,
-            totals: None,
-            moves: BTreeMap::new(),
-            reason: DIED.into(),
-        }
-    }
-
-    pub(crate) fn of(
-        gateway: &str,
-        session: SessionId,
-        room: &str,
-        reason: CloseReason,
-        closed: &ClosedSession,
-        totals: &Totals,
-    ) -> EndedSession {
-        let ago = Instant::now().saturating_duration_since(closed.ended);
-        let duration = closed.ended.saturating_duration_since(closed.offered);
-        let ended_us = unix_us(SystemTime::now()).saturating_sub(ago.as_micros() as u64);
-        let mut moves = BTreeMap::new();
-        for cause in &closed.moves {
-            *moves.entry(cause.name().into()).or_default() += 1;
-        }
-        EndedSession {
-            id: session.to_string().into(),
-            gateway: gateway.into(),
-            room: room.into(),
-            scenario: (*closed.scenario).into(),
-            ingress: closed.transport.name().into(),
-            mode: closed.mode.name().into(),
-            offered_us: ended_us.saturating_sub(duration.as_micros() as u64),
-            ended_us,
-            duration_ms: duration.as_millis() as u64,
-            admitted_by: closed.admitted_by.to_string().into(),
-            totals: Some(totals.into()),
-            moves,
-            reason: reason.name().into(),
-        }
-    }
-
-    fn line(&self) -> Vec<u8> {
-        let mut line = serde_json::to_vec(self).expect("a record is text and numbers");
-        line.push(b'\n');
-        line
-    }
-}
-
 /// Maximum size of a file, bytes: 10,000 records.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
@@ -497,7 +395,7 @@ impl LogFiles {
     /// Opens the file and reads its records and those of the previous file, oldest first. `None`: another process
     /// writes the file.
     fn open(&self) -> io::Result<Option<(LogFile, Vec<MeasuredRecord>)>> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        file::create_private_folder(&self.folder)?;
         let Some(file) = open_locked(&self.current)? else {
             return Ok(None);
         };

@@ -108,11 +108,15 @@ impl NodeResources {
         gateway: &mut Gateway,
         now: Instant,
     ) {
-        for operation in self.operations.take_earlier() {
-            if self.operate(operation.clone(), settings, gateway, now).is_ok() {
+        let mut operations = std::mem::take(&mut self.operations);
+        operations.retain(|operation| {
+            let executed = self.operate(operation.clone(), settings, gateway, now).is_ok();
+            if executed {
                 tracing::info!(?operation, "operator's decision continues");
             }
-        }
+            executed
+        });
+        self.operations = operations;
     }
 
     pub(crate) fn operate(

@@ -9,7 +9,7 @@ use evenkeel_core::Failback;
 use evenkeel_process::{file, lock};
 use serde::{Deserialize, Serialize};
 
-/// Maximum size of the file, bytes: two operations on each of 1,024 nodes and regions.
+/// Maximum size of the file, bytes: four operations of 256 bytes on each of 1,024 nodes and regions.
 const BYTES_MAX: u64 = 1 << 20;
 
 /// Maximum number of files in the folder, more than the gateways of one machine.
@@ -61,6 +61,22 @@ impl Operation {
             _ => false,
         }
     }
+
+    /// True if the operation takes back what nothing but `earlier` may have begun.
+    fn is_void_after(&self, earlier: &[Operation]) -> bool {
+        let drains_region = |it: &Operation| {
+            matches!(it, Operation::Drain { place: OperationTarget::Region(_), draining: true, .. })
+        };
+        let of_all = |it: &Operation| matches!(it, Operation::Failback(None, _));
+        match self {
+            Operation::Drain { draining, .. } => !draining && !earlier.iter().any(drains_region),
+            Operation::Return(_) => true,
+            Operation::Failback(_, mode) => {
+                *mode == Failback::default() && !earlier.iter().any(of_all)
+            }
+            Operation::Eject(_) => false,
+        }
+    }
 }
 
 /// The operations in force, in the order in which they came.
@@ -69,38 +85,50 @@ pub struct OperationLog {
     /// `None`: operations end with the process.
     path: Option<PathBuf>,
     operations: Vec<Operation>,
-    /// Executed at the start.
-    earlier: Vec<Operation>,
+    /// The process that this one replaces may still write the file.
+    is_unread: bool,
     changes: u64,
     /// The newest change in the file.
     written: Arc<Mutex<u64>>,
 }
 
 impl OperationLog {
-    /// Reads this gateway's file in the folder. With `continues`, the operations are in force already, by the record of the
-    /// process that this one replaces. An unreadable file is reported and replaced at the next operation.
+    /// Reads this gateway's file in the folder. With `continues`, the process that this one replaces writes it until
+    /// its end.
     pub fn open(folder: Option<&Path>, socket: &Path, continues: bool) -> OperationLog {
         let Some(folder) = folder.map(|folder| folder.join("operations")) else {
             return OperationLog::default();
         };
         let path = folder.join(format!("{}.json", file::name_of(socket)));
-        let operations = read(&path).unwrap_or_else(|error| {
+        let mut log = OperationLog { path: Some(path), is_unread: true, ..OperationLog::default() };
+        if !continues {
+            log.resume();
+        }
+        log
+    }
+
+    /// Reads the file, unless it was read. An unreadable file is reported, and replaced at the next operation.
+    pub(crate) fn resume(&mut self) {
+        let Some(path) = self.path.as_ref().filter(|_| std::mem::take(&mut self.is_unread)) else {
+            return;
+        };
+        self.operations = read(path).unwrap_or_else(|error| {
             tracing::warn!(file = %path.display(), %error, "operators' decisions cannot be read; starting without");
             Vec::new()
         });
-        let earlier = if continues { Vec::new() } else { operations.clone() };
-        OperationLog { path: Some(path), operations, earlier, ..OperationLog::default() }
     }
 
-    /// Takes the operations of an earlier process.
-    pub(crate) fn take_earlier(&mut self) -> Vec<Operation> {
-        std::mem::take(&mut self.earlier)
+    /// Forgets operations on nodes and regions that are gone.
+    pub(crate) fn retain(&mut self, is_known: impl FnMut(&Operation) -> bool) {
+        self.operations.retain(is_known);
     }
 
     /// Keeps an operation that was executed, and calls `done` once it is on the disk, or cannot be written.
     pub(crate) fn keep(&mut self, operation: Operation, done: impl FnOnce() + Send + 'static) {
         self.operations.retain(|earlier| !earlier.is_replaced_by(&operation));
-        self.operations.push(operation);
+        if !operation.is_void_after(&self.operations) {
+            self.operations.push(operation);
+        }
         self.changes += 1;
         let Some(path) = self.path.clone() else { return done() };
         let (operations, change) = (self.operations.clone(), self.changes);

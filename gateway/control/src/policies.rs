@@ -132,21 +132,23 @@ impl PolicyRunner {
         let _ = self.preparations.try_send(PendingPreparation { preparation, source, reply });
     }
 
-    /// Continues records of the process that decides about revisions. Plugins that are not loaded are prepared apart, and
-    /// continue once they are.
-    pub(crate) fn adopt(&mut self, records: PolicyRecords, gateway: &mut Gateway, now: Instant) {
-        let loads = self.threads.adopt(records, gateway, now);
+    /// Continues records of the process that decides about revisions. Plugins that are not loaded are prepared by a thread of
+    /// their own.
+    pub(crate) fn restore(&mut self, records: PolicyRecords, gateway: &mut Gateway, now: Instant) {
+        let loads = self.threads.restore(records, gateway, now);
         if loads.is_empty() {
             return;
         }
-        let thread = std::thread::Builder::new().name("adopted policies".into());
+        let thread = std::thread::Builder::new().name("restored policies".into());
+        let policies: Vec<PolicyName> = loads.iter().map(|load| load.policy().clone()).collect();
         let loading = thread.spawn(move || {
             for load in loads {
                 evenkeel_policies::load(load);
             }
         });
         if let Err(error) = loading {
-            tracing::error!(%error, "policies of the other process are not loaded");
+            tracing::error!(%error, "revisions of the other process are not loaded");
+            policies.iter().for_each(|policy| self.threads.reject(policy, gateway, now));
         }
     }
 

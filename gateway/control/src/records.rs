@@ -17,7 +17,7 @@ use evenkeel_dataplane::SendLease;
 use evenkeel_dataplane::worker::{Copies, HandedOut, SessionState, TrunkState, WorkerCommand};
 use evenkeel_drivers::{Drivers, Fencing};
 use evenkeel_model::{NodeId, PolicyName};
-use evenkeel_policies::PolicyRecords;
+use evenkeel_policies::{PolicyRecord, PolicyRecords};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::messages::{NotSuspended, SnapshotError};
@@ -185,8 +185,10 @@ pub(crate) struct RecordFollower {
     states: Vec<MediaRecord>,
     /// Policies whose records are to be sent.
     policies: BTreeSet<PolicyName>,
-    /// The plugins in the last record of each policy, which the follower has.
-    sent_plugins: BTreeMap<PolicyName, Vec<Arc<str>>>,
+    /// The plugins that the last record of each policy names.
+    sent_records: BTreeMap<PolicyName, Vec<Arc<str>>>,
+    /// The plugins that the follower has.
+    sent_files: BTreeSet<Arc<str>>,
     full_since: Option<Instant>,
 }
 
@@ -218,7 +220,8 @@ impl RecordFollower {
             nodes_last: None,
             states: Vec::new(),
             policies: source.policies.threads.names().cloned().collect(),
-            sent_plugins: BTreeMap::new(),
+            sent_records: BTreeMap::new(),
+            sent_files: BTreeSet::new(),
             full_since: None,
         }
     }
@@ -347,21 +350,40 @@ impl RecordFollower {
         }
     }
 
-    /// The changed record of one policy, or of all, with plugins that the follower lacks.
+    /// The next part of the changed records, or all parts: a plugin that the follower lacks, or the record of a policy whose
+    /// plugins it has.
     fn take_policies(&mut self, source: &RecordSource<'_>, all: bool) -> PolicyRecords {
         let (threads, mut taken) = (&source.policies.threads, PolicyRecords::default());
-        while (all || taken.records.is_empty())
-            && let Some(policy) = self.policies.pop_first()
+        while (all || taken.is_empty())
+            && let Some(policy) = self.policies.first()
         {
-            let Some(record) = threads.record(&policy, source.gateway) else { continue };
-            let lacks =
-                |digest: &&Arc<str>| !self.sent_plugins.values().flatten().any(|it| it == *digest);
-            let missing = record.digests().filter(lacks);
-            taken.files.extend(missing.filter_map(|it| Some((Arc::clone(it), threads.file(it)?))));
-            self.sent_plugins.insert(policy, record.digests().cloned().collect());
-            taken.records.push(record);
+            let record = threads.record(policy, source.gateway);
+            let lacks = |digest: &&Arc<str>| !self.sent_files.contains(*digest);
+            let missing = record.as_ref().and_then(|record| record.digests().find(lacks).cloned());
+            if let Some(digest) = missing {
+                taken.files.extend(threads.file(&digest).map(|file| (Arc::clone(&digest), file)));
+                // Without the file, the follower rejects its revision.
+                self.sent_files.insert(digest);
+            } else if let Some(policy) = self.policies.pop_first()
+                && let Some(record) = record
+            {
+                self.sent_records.insert(policy, record.digests().cloned().collect());
+                // The follower keeps what its records name.
+                let named =
+                    |digest: &Arc<str>| self.sent_records.values().flatten().any(|it| it == digest);
+                self.sent_files.retain(named);
+                taken.records.push(record);
+            }
         }
         taken
+    }
+
+    /// The number of batches that bring the changed records of policies.
+    fn policy_batches(&self, source: &RecordSource<'_>) -> usize {
+        let record = |policy| source.policies.threads.record(policy, source.gateway);
+        let records: Vec<_> = self.policies.iter().filter_map(record).collect();
+        let digests: BTreeSet<_> = records.iter().flat_map(PolicyRecord::digests).collect();
+        records.len() + digests.into_iter().filter(|it| !self.sent_files.contains(*it)).count()
     }
 }
 
@@ -423,10 +445,9 @@ impl Replication {
 
     /// The number of the batch with the last change, which may wait to be sent.
     pub(crate) fn last_number(&self, source: &mut RecordSource<'_>) -> Option<u64> {
-        let RecordFollower { number, policies, .. } = self.follower.as_ref()?;
-        // Each batch takes the record of one policy.
-        let batches = policies.len().max(usize::from(source.have_changed()));
-        Some(number + batches as u64)
+        let follower = self.follower.as_ref()?;
+        let batches = follower.policy_batches(source).max(usize::from(source.have_changed()));
+        Some(follower.number + batches as u64)
     }
 
     /// Has the follower get the changed record of a policy.

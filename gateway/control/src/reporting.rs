@@ -151,7 +151,7 @@ impl Reporting {
         let ago = offered.elapsed().as_micros() as u64;
         self.history.open(OpenSession {
             id: session.to_string().into(),
-            gateway: Box::default(),
+            gateway: self.history.gateway().into(),
             room: (**room_name).into(),
             scenario: (**scenario).into(),
             ingress: transport.name().into(),

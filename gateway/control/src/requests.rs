@@ -32,8 +32,8 @@ impl Control {
                     self.offer(*request, Some(reply), now);
                 }
             }
-            ControlRequest::Adopt(records) => {
-                self.policies.adopt(records, &mut self.gateway, now);
+            ControlRequest::RestorePolicies(records) => {
+                self.policies.restore(records, &mut self.gateway, now);
             }
             ControlRequest::PolicyRecords(reply) => {
                 _ = reply.send(self.policies.threads.records(&self.gateway));
@@ -134,6 +134,15 @@ impl Control {
             // A further revision would supersede the policy's first one, and then the gateway might refuse it.
             ControlRequest::Push { reply, .. } | ControlRequest::RollOut(.., reply)
                 if self.offers.awaits_policies() =>
+            {
+                let _ = reply.send(Err(ControlError::Starting));
+            }
+            // The record of another process would replace the decision.
+            ControlRequest::Push { policy, reply, .. }
+            | ControlRequest::RollOut(policy, _, reply)
+            | ControlRequest::ActOnRollout(policy, _, reply)
+            | ControlRequest::Rollback(policy, reply)
+                if self.policies.threads.is_restoring(&policy) =>
             {
                 let _ = reply.send(Err(ControlError::Starting));
             }

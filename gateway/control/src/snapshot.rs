@@ -389,7 +389,7 @@ impl Replica {
         self.whole
     }
 
-    /// Takes the records of policies that changed, for [`Handle::adopt_policies`](crate::Handle::adopt_policies).
+    /// Takes the records of policies that changed, for [`Handle::restore_policies`](crate::Handle::restore_policies).
     pub fn take_policies(&mut self) -> PolicyRecords {
         std::mem::take(&mut self.policies)
     }

@@ -221,6 +221,7 @@ impl Control {
 
     fn resume_decisions(&mut self) {
         self.policies.threads.keep_records();
+        self.nodes.operations.resume();
         self.gateway.release_rollouts(Instant::now());
         // Some records were sent for the last time.
         self.replication.unfollow(&mut self.gateway, &self.offers);
@@ -270,7 +271,7 @@ impl Control {
         snapshot.lose_ports();
         let Snapshot { core, registry, drivers, media, trunks, next_offer, policies, .. } =
             snapshot;
-        self.policies.adopt(policies, &mut self.gateway, now);
+        self.policies.restore(policies, &mut self.gateway, now);
         let at_workers = at_workers(media, descriptors)?;
         let RestoringSessions { entries, listeners } = self.registry.begin_restore(registry)?;
         let mut briefs = if self.registry.briefs { briefs(&core) } else { BTreeMap::new() };

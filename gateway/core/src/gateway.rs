@@ -304,10 +304,12 @@ impl Gateway {
         self.route(now, |tables| Openings(tables).handle_opened(id, hop, result, now));
     }
 
-    /// Ends a session through the API.
+    /// Ends a session through the API, or has ended it before.
     pub fn handle_close(&mut self, id: SessionId, now: Instant) -> Result<(), Impossible> {
         if !self.tables.sessions.contains_key(&id) {
-            return Err(Impossible::NoSuchSession);
+            // The request may be a repetition: the session has ended.
+            let had = 1..self.tables.sessions.next_id().0;
+            return if had.contains(&id.0) { Ok(()) } else { Err(Impossible::NoSuchSession) };
         }
         self.route(now, |tables| Openings(tables).close(id, CloseReason::Requested, now));
         Ok(())

@@ -401,7 +401,7 @@ impl AddressKeeper {
     /// Returns once the holder has ended. The kernel removes the addresses within [`VALID_FOR`].
     pub(super) async fn ended(&mut self) {
         if self.ended.wait_for(|ended| *ended).await.is_err() {
-            pending().await
+            pending::<()>().await;
         }
     }
 

@@ -376,7 +376,9 @@ impl Group {
         let until = Instant::now() + IN_SYNC_WITHIN;
         loop {
             match self.hand_over(None).await {
-                Err(HandOverError::NotInSync(_)) if Instant::now() < until => {
+                Err(HandOverError::NotInSync(_) | HandOverError::UnderWay)
+                    if Instant::now() < until =>
+                {
                     tokio::time::sleep(IN_SYNC_EVERY).await;
                 }
                 outcome => return outcome,

@@ -102,7 +102,7 @@ impl RecordExchange {
 
     /// Has control continue the owner's revisions of policies, so that a takeover finds them loaded.
     pub(super) fn pass_policies(&mut self, handle: &Handle) {
-        if !handle.adopt_policies(self.replica.take_policies()) {
+        if !handle.restore_policies(self.replica.take_policies()) {
             tracing::error!("policies of the owner not continued: control is busy");
             // The next connection begins with all records.
             self.link.restart();

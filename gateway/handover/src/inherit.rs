@@ -140,7 +140,7 @@ impl Successor {
             match message {
                 HandoverMessage::Records => {
                     keep(&mut records, frame)?;
-                    if !handle.adopt_policies(records.take_policies()) {
+                    if !handle.restore_policies(records.take_policies()) {
                         return Err("control is busy".to_owned());
                     }
                 }

@@ -3,13 +3,13 @@
 
 #![deny(missing_docs)]
 
-mod adoption;
 mod compare;
 mod compiling;
 mod memory;
 mod prepare;
 mod record;
 mod recorder;
+mod restoring;
 mod thread;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,8 +87,10 @@ pub struct PolicyThreads {
     running: BTreeMap<PolicyName, RunningPolicy>,
     reports: mpsc::Sender<PolicyReport>,
     recorder: Option<PolicyRecorder>,
-    /// Records of another process that are continued here, and those of policies that are to start.
-    adopted: PolicyRecords,
+    /// Records of the process that this one replaces, of policies that are to start.
+    inherited: Vec<PolicyRecord>,
+    /// Plugins of records that are being restored, or that follow.
+    files: PluginFiles,
     /// Keeps records across restarts, if there is a folder for them. It is dropped after the keepers.
     memory: Option<RecordFile>,
 }
@@ -101,10 +103,11 @@ struct RunningPolicy {
     plugins: BTreeMap<Arc<str>, Arc<PluginFacts>>,
     /// Identifies the binding of the configuration that was rolled out last.
     configured: Option<Digest>,
-    /// Revisions of the adopted record that are being loaded. Until they are, that is the record of this policy.
+    /// The record of another process whose revisions are being loaded. Until they are, it is that of this policy.
+    pending: Option<PolicyRecord>,
     loading: BTreeSet<Arc<str>>,
-    /// Revisions of the adopted record that do not run here.
-    unfit: BTreeSet<Arc<str>>,
+    /// Revisions of the last record that do not run here, with the digests of their plugins.
+    rejected: BTreeMap<Arc<str>, Digest>,
     keeper: Option<PolicyKeeper>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -167,7 +170,8 @@ impl PolicyThreads {
             running: BTreeMap::new(),
             reports,
             recorder: None,
-            adopted: PolicyRecords::default(),
+            inherited: Vec::new(),
+            files: PluginFiles::new(),
             memory: None,
         }
     }
@@ -204,8 +208,8 @@ impl PolicyThreads {
     }
 
     /// Continues the records of the process that this one replaces, in place of those in the file.
-    pub fn continuing(mut self, records: PolicyRecords) -> PolicyThreads {
-        self.adopted = records;
+    pub fn inheriting(mut self, records: PolicyRecords) -> PolicyThreads {
+        PolicyRecords { records: self.inherited, files: self.files } = records;
         self
     }
 
@@ -227,7 +231,9 @@ impl PolicyThreads {
     /// Sets the rules for new revisions. Loaded revisions are only checked against the revocations.
     pub fn govern(&mut self, rules: TrustRules, gateway: &mut Gateway, now: Instant) {
         self.rules = Arc::new(rules);
-        for (policy, running) in &self.running {
+        for (policy, running) in &mut self.running {
+            // The next record tries them again.
+            running.rejected.clear();
             let revoked = running.revoked(&self.rules);
             gateway.change_policy(policy, now, |life| life.handle_revoked(revoked, now));
         }
@@ -282,16 +288,23 @@ impl PolicyThreads {
             shared,
             plugins: BTreeMap::new(),
             configured: None,
+            pending: None,
             loading: BTreeSet::new(),
-            unfit: BTreeSet::new(),
+            rejected: BTreeMap::new(),
             keeper,
             thread,
         };
         self.running.insert(policy.clone(), running);
-        if self.adopted.of(policy).is_none() {
-            self.adopted.extend(kept.unwrap_or_default());
-        }
-        Ok(self.continue_adopted(policy, gateway, clock.instant))
+        let at = self.inherited.iter().position(|record| record.policy == *policy);
+        let record = match at {
+            Some(at) => Some(self.inherited.swap_remove(at)),
+            None => {
+                let PolicyRecords { mut records, files } = kept.unwrap_or_default();
+                self.files.extend(files);
+                records.pop()
+            }
+        };
+        Ok(record.and_then(|record| self.restore_record(record, gateway, clock.instant)))
     }
 
     /// Passes a changed list of nodes and zones to each policy, before its next question.
@@ -345,8 +358,8 @@ impl PolicyThreads {
                 let _ = reply.send(checked);
             }
             PolicyMessage::Ready(ready) => self.handle_ready(*ready, gateway, now),
-            PolicyMessage::Adopted { policy, revision, loaded, reply } => {
-                self.handle_adopted(&policy, revision, loaded, gateway, now);
+            PolicyMessage::Restored { policy, revision, loaded, reply } => {
+                self.handle_restored(&policy, revision, loaded, gateway, now);
                 let _ = reply.send(());
             }
         }
@@ -367,7 +380,7 @@ impl PolicyThreads {
         let result = result.unwrap_or(Err(RevisionRefusal::Superseded));
         let outcome = result.as_ref().ok().map(|rollout| rollout.outcome);
         if outcome.is_some() {
-            running.loading.clear();
+            (running.pending, running.loading) = (None, BTreeSet::new());
             if configured.is_some() && configured != running.configured {
                 running.configured = configured;
                 gateway.change_policy(&policy, now, Lifecycle::note_change);

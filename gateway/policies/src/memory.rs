@@ -2,8 +2,8 @@
 //!
 //! They are stored in a file in the folder of compiled plugins, and the plugins that they name beside it. Each gateway that
 //! shares the folder has its own file, named after its admin socket, which stays the same across restarts. A separate thread
-//! writes the whole file, so that no policy waits for the disk. Times in it count from the last write: a rollout continues
-//! where it stood when the process ended.
+//! writes the whole file, so that no policy waits for the disk. Times in it count from the last write, which follows each
+//! change, and each second of a canary.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -34,6 +34,9 @@ const BYTES_MAX: u64 = 4 << 20;
 /// Maximum number of files in the folder, more than the gateways of one machine. The least recently written file is
 /// removed first.
 const FILES_MAX: usize = 256;
+
+/// A gateway that writes its plugins writes its file within this time.
+const ORPHANED_AFTER: Duration = Duration::from_secs(3_600);
 
 /// The head of the file, in each version.
 #[derive(Deserialize)]
@@ -75,14 +78,14 @@ struct SharedRecords {
     waiting: Mutex<Vec<oneshot::Sender<()>>>,
     /// A keeper has noted a record. Policies that were only begun are not written.
     has_changed: AtomicBool,
+    /// No other process writes the file.
+    may_write: AtomicBool,
 }
 
 /// A message to the writing thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum WriterMessage {
-    /// No other process writes the file from here on.
-    Begin,
-    /// The records have changed.
+    /// The records may have changed.
     Write,
     /// No further change will come.
     End,
@@ -124,18 +127,20 @@ impl RecordFile {
 
     fn plugin(&self, digest: &str) -> Option<Bytes> {
         let path = self.plugins.join(file_name(digest)?);
-        let read = file::read(&path, BINARY_BYTES_MAX as u64).and_then(|bytes| {
-            let is_whole = *record::digest(&bytes) == *digest;
-            is_whole.then_some(bytes).ok_or_else(|| io::Error::other("found another digest"))
-        });
-        read.map(Bytes::from)
-            .inspect_err(|error| {
-                let file = path.display();
-                tracing::warn!(%file, %error, "plugin of an earlier run cannot be read; removed");
+        let file = path.display();
+        match file::read(&path, BINARY_BYTES_MAX as u64) {
+            Ok(bytes) if *record::digest(&bytes) == *digest => Some(bytes.into()),
+            Ok(_) => {
+                tracing::warn!(%file, "plugin of an earlier run was modified; removed");
                 // It is written again once a revision uses it.
                 let _ = fs::remove_file(&path);
-            })
-            .ok()
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%file, %error, "plugin of an earlier run cannot be read");
+                None
+            }
+        }
     }
 
     /// Replies once the records that were noted are on the disk, or cannot be written.
@@ -147,8 +152,9 @@ impl RecordFile {
 
     /// Lets records be written. Until then, the process that this one replaces writes the file.
     pub(super) fn begin_writing(&self) {
-        // Fails only if the thread has ended.
-        let _ = self.turns.send(WriterMessage::Begin);
+        self.shared.may_write.store(true, Ordering::Release);
+        // As in [`PolicyKeeper::note`].
+        let _ = self.turns.try_send(WriterMessage::Write);
     }
 }
 
@@ -168,7 +174,10 @@ impl Drop for RecordFile {
 
 impl PolicyKeeper {
     pub(super) fn note(&self, records: PolicyRecords) {
-        lock(&self.shared.records).extend(records);
+        let mut kept = lock(&self.shared.records);
+        kept.extend(records);
+        kept.drop_unnamed();
+        drop(kept);
         self.shared.has_changed.store(true, Ordering::Release);
         // A pending message covers this note as well. Without a reader the gateway has ended.
         let _ = self.turns.try_send(WriterMessage::Write);
@@ -184,11 +193,11 @@ struct RecordWriter {
 impl RecordWriter {
     fn run(mut self, told: &Receiver<WriterMessage>) {
         // Unchanged records are not written, since after a failed start some policies are missing.
-        let (mut begun, mut failed) = (false, false);
-        for turn in told.iter().take_while(|turn| *turn != WriterMessage::End) {
-            begun |= turn == WriterMessage::Begin;
+        let mut failed = false;
+        for _ in told.iter().take_while(|turn| *turn != WriterMessage::End) {
             let waiting = std::mem::take(&mut *lock(&self.shared.waiting));
-            if begun && self.shared.has_changed.load(Ordering::Acquire) {
+            let SharedRecords { has_changed, may_write, .. } = &*self.shared;
+            if may_write.load(Ordering::Acquire) && has_changed.load(Ordering::Acquire) {
                 failed = self.write().is_err();
             }
             // A caller may have gone.
@@ -280,15 +289,34 @@ impl RecordPath {
         // The next write tries again.
         let _ = self.remove_others(files);
         let _ = file::trim(&self.folder, &self.path, FILES_MAX);
+        let _ = self.remove_orphans();
         Ok(())
     }
 
+    /// Removes plugins that no record names.
     fn remove_others(&self, files: &PluginFiles) -> io::Result<()> {
         for entry in fs::read_dir(&self.plugins)? {
             let path = entry?.path();
             let digest = path.file_stem().and_then(|stem| stem.to_str());
             if !digest.is_some_and(|digest| files.contains_key(digest)) {
-                fs::remove_file(path)?;
+                // The next write tries again.
+                let _ = fs::remove_file(path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the plugins of gateways whose files are gone.
+    fn remove_orphans(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let is_old = || {
+                let modified = fs::metadata(&path).and_then(|facts| facts.modified());
+                modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ORPHANED_AFTER))
+            };
+            if path.is_dir() && !path.with_extension("json").exists() && is_old() {
+                // The next write tries again.
+                let _ = fs::remove_dir_all(&path);
             }
         }
         Ok(())

@@ -314,7 +314,7 @@ fn take_in(
     result.map_err(PrepareError::Unwanted)
 }
 
-/// Revisions of an adopted record that are to be loaded.
+/// Revisions of another process's record that are to be loaded.
 #[derive(Debug)]
 pub struct RevisionLoad {
     pub(super) preparation: Preparation,
@@ -322,7 +322,7 @@ pub struct RevisionLoad {
     pub(super) active: Option<Arc<str>>,
 }
 
-/// Loads revisions of an adopted record. Blocks while plugins are compiled. Returns true if it loaded the active revision.
+/// Loads revisions of another process's record. Blocks while plugins are compiled. Returns true if it loaded the active revision.
 pub fn load(load: RevisionLoad) -> bool {
     let RevisionLoad { preparation, plugins, active } = load;
     let mut has_active = false;
@@ -340,7 +340,7 @@ pub fn load(load: RevisionLoad) -> bool {
             }
         };
         // Fails only if control has ended.
-        let _ = preparation.ask_core(|reply| PolicyMessage::Adopted {
+        let _ = preparation.ask_core(|reply| PolicyMessage::Restored {
             policy,
             revision,
             loaded,
@@ -348,6 +348,13 @@ pub fn load(load: RevisionLoad) -> bool {
         });
     }
     has_active
+}
+
+impl RevisionLoad {
+    /// The policy of the record.
+    pub fn policy(&self) -> &PolicyName {
+        &self.preparation.policy
+    }
 }
 
 impl Preparation {
@@ -401,7 +408,7 @@ impl Preparation {
         Ok((revision, loaded))
     }
 
-    /// Installs one revision of an adopted record.
+    /// Installs one revision of another process's record.
     fn load(&self, plugin: PluginRecord, bytes: Bytes) -> Result<LoadedPlugin, PrepareError> {
         let PluginRecord { revision: expected, digest: named, settings, origin } = plugin;
         let seed = fastrand::u64(..);

@@ -61,17 +61,21 @@ pub struct PolicyRecords {
 }
 
 impl PolicyRecords {
-    /// The record of this policy.
-    pub(crate) fn of(&self, policy: &PolicyName) -> Option<&PolicyRecord> {
-        self.records.iter().find(|record| record.policy == *policy)
+    /// Returns true without a record and without a plugin.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.files.is_empty()
     }
 
-    /// Adds newer records, and drops plugins that no record names any more.
+    /// Adds newer records.
     pub fn extend(&mut self, newer: PolicyRecords) {
         let PolicyRecords { records, files } = newer;
         self.records.retain(|old| records.iter().all(|new| new.policy != old.policy));
         self.records.extend(records);
         self.files.extend(files);
+    }
+
+    /// Drops plugins that no record names.
+    pub(crate) fn drop_unnamed(&mut self) {
         let named = |digest: &Digest| {
             self.records.iter().any(|record| record.digests().any(|named| named == digest))
         };

@@ -78,8 +78,8 @@ pub(super) enum PolicyMessage {
         reply: oneshot::Sender<Result<(), RevisionRefusal>>,
     },
     Ready(Box<ReadyRevision>),
-    /// A revision of an adopted record can run here, or cannot.
-    Adopted {
+    /// A revision of another process's record can run here, or cannot.
+    Restored {
         policy: PolicyName,
         revision: Arc<str>,
         loaded: Option<Box<LoadedPlugin>>,

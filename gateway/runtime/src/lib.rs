@@ -318,12 +318,10 @@ fn assemble(
         Reads::AsSuccessor => LeftSessions::Continue,
     };
     let history = HistoryWriter::start(folder, socket, name(settings), left)?;
-    let operations = match reads {
+    let operations = match settings.cluster {
         // The owner's record has the decisions that are in force.
-        Reads::AsStandby => OperationLog::default(),
-        Reads::Now | Reads::AsSuccessor => {
-            OperationLog::open(folder, socket, reads == Reads::AsSuccessor)
-        }
+        Some(_) => OperationLog::default(),
+        None => OperationLog::open(folder, socket, reads == Reads::AsSuccessor),
     };
     let parts = evenkeel_control::ControlParts {
         gateway,

@@ -36,7 +36,7 @@ pub(super) fn policies(
 ) -> Result<(PolicyThreads, Firsts), RunError> {
     let policies = PolicyThreads::new(evenkeel_policies::catalog_of(core), &core.limits, reports);
     let policies = policies.with_settings(settings).recorded_by(recorder);
-    let mut policies = policies.continuing(inherited);
+    let mut policies = policies.inheriting(inherited);
     let mut firsts: Vec<(&PluginLocation, Vec<FirstRevision>)> = Vec::new();
     for set in &settings.sets {
         for hook in Hook::ALL {

@@ -514,18 +514,20 @@ impl OrderlyEnd<'_> {
         // A failed upgrade has resumed the gateway when it ends its turn. A gateway that is handed over drains nothing.
         let _turn = self.turn.lock().await;
         if let Some(group) = self.group.filter(|group| group.owner() == GroupOwnership::Here) {
-            let handed_over = tokio::select! {
-                handed_over = group.leave() => handed_over,
+            let handing_over = async {
+                match group.leave().await {
+                    // The loss of the ownership ends the process.
+                    Ok(_) => pending().await,
+                    Err(reason) => tracing::warn!(%reason, "calls are not handed to the standby"),
+                }
+            };
+            tokio::select! {
+                () = handing_over => {}
                 // A second signal ends all sessions at once.
                 _ = self.signals.recv() => {
                     let _ = handle.shut_down(Duration::ZERO).await;
                     return;
                 }
-            };
-            match handed_over {
-                // The loss of the ownership ends the process.
-                Ok(_) => pending().await,
-                Err(reason) => tracing::warn!(%reason, "calls are not handed to the standby"),
             }
         }
         let within = self.within;

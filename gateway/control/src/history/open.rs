@@ -13,11 +13,11 @@ use std::time::SystemTime;
 use evenkeel_process::{file, unix_us};
 use serde::{Deserialize, Serialize};
 
-/// The file is written anew once it has so many lines more than four for each open session.
+/// The file is written anew once it has so many lines more than two for each open session.
 const REWRITTEN_FROM: usize = 4_096;
 
-/// Maximum size, bytes: 100,000 open sessions at 300 bytes, and as many that ended.
-const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Maximum size, bytes: 200,000 open sessions at 500 bytes, and as many that ended.
+const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// A session that is open.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -71,23 +71,24 @@ pub(super) struct OpenSessions {
 }
 
 impl OpenSessions {
-    /// Opens the file, which no other process writes. Returns the sessions that ended with their process, and the Unix time in
-    /// microseconds of its last sign of life.
-    pub(super) fn open(
+    /// Reads the file. Returns the sessions that go on, to open it with, and those that ended with their process.
+    pub(super) fn read(
         path: &Path,
         left: LeftSessions,
-    ) -> io::Result<(OpenSessions, Vec<OpenSession>, u64)> {
+    ) -> io::Result<(Contents, Vec<OpenSession>)> {
         let mut contents = Contents::read(path)?;
-        let lived_us = contents.lived_us;
         let gone = match left {
             LeftSessions::Continue => BTreeMap::new(),
             LeftSessions::Ended | LeftSessions::Elsewhere => std::mem::take(&mut contents.open),
         };
-        let died = gone.into_values().filter(|_| left == LeftSessions::Ended).collect();
-        contents.write(path)?;
-        let (lines, open) = (contents.open.len(), contents.open.into_keys().collect());
-        let path = path.to_owned();
-        Ok((OpenSessions { file: append_to(&path)?, path, lines, open }, died, lived_us))
+        let died = gone.into_values().filter(|_| left == LeftSessions::Ended);
+        Ok((contents, died.collect()))
+    }
+
+    /// Removes the file.
+    pub(super) fn discard(self) {
+        // Fails as the write before it did.
+        let _ = fs::remove_file(self.path);
     }
 
     /// Adds sessions that opened, and removes sessions that ended and whose records are written.
@@ -110,7 +111,7 @@ impl OpenSessions {
         }
         self.file.write_all(&lines)?;
         let needed = self.open.len();
-        if self.lines > 4 * needed + REWRITTEN_FROM { self.rewrite() } else { Ok(()) }
+        if self.lines > 2 * needed + REWRITTEN_FROM { self.rewrite() } else { Ok(()) }
     }
 
     /// Notes that the process lives. Without an open session nothing needs to know.
@@ -170,6 +171,19 @@ impl Contents {
             }
         }
         Ok(contents)
+    }
+
+    /// Unix time in microseconds of the last sign of life of the process that wrote the file.
+    pub(super) fn lived_us(&self) -> u64 {
+        self.lived_us
+    }
+
+    /// Replaces the file, which no other process writes, by one with these sessions.
+    pub(super) fn open(self, path: &Path) -> io::Result<OpenSessions> {
+        self.write(path)?;
+        let (path, lines) = (path.to_owned(), self.open.len());
+        let open = self.open.into_keys().collect();
+        Ok(OpenSessions { file: append_to(&path)?, path, lines, open })
     }
 
     /// Replaces the file by one with these sessions.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use evenkeel_model::MoveCause;
 use evenkeel_process::unix_us;
@@ -219,7 +219,7 @@ fn records_beyond_the_queue_are_counted() {
 }
 
 #[test]
-fn session_without_an_end_is_recorded_by_the_next_process() {
+fn next_process_records_sessions_without_an_end() {
     let folder = Folder::new();
     let killed = folder.start();
     killed.open(open::tests::session(7));

@@ -119,7 +119,7 @@ fn only_the_process_that_serves_writes() {
 }
 
 #[test]
-fn facts_are_restored_by_gateway_and_policy() {
+fn records_are_read_by_gateway_and_policy() {
     let folder = Folder::new();
     note(folder.open(), Hook::Routing, "first");
     assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("first"));

@@ -9,7 +9,7 @@ use evenkeel_revisions::RolloutRules;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::PolicyThreads;
+use crate::{PluginFiles, PolicyRecords, PolicyThreads};
 
 /// Policies and a core; the tests play control.
 struct World {
@@ -17,6 +17,8 @@ struct World {
     policies: PolicyThreads,
     words: mpsc::Receiver<PolicyReport>,
     reports: Vec<RolloutReport>,
+    /// The revisions of the process before.
+    earlier: Option<RevisionLoad>,
 }
 
 fn routing() -> PolicyName {
@@ -84,6 +86,13 @@ impl Folder {
         Folder(tempdir().unwrap())
     }
 
+    /// Removes the plugins beside the records.
+    fn lose_plugins(&self) {
+        let folder = self.0.path().join("cache").join("policies");
+        let folders = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        folders.filter(|path| path.is_dir()).for_each(|it| std::fs::remove_dir_all(it).unwrap());
+    }
+
     fn settings(&self) -> GatewayConfig {
         let mut settings = GatewayConfig::load(None, None).unwrap();
         settings.gateway.cache = CacheFolder::Folder(self.0.path().join("cache"));
@@ -97,12 +106,28 @@ impl World {
         World::of(|policies| policies)
     }
 
-    /// Starts a gateway with this folder and this plugin, after the previous one ended.
+    /// Starts a gateway with this folder, and this plugin where no earlier revision continues.
     fn begin(folder: &Folder, bytes: Vec<u8>) -> World {
         let mut world = World::of(|policies| policies.with_settings(&folder.settings()));
-        let first = world.prepare(PluginSource { origin: "embedded".into(), ..source(bytes) });
-        assert_eq!(first.outcome, RolloutOutcome::Activated, "{first:?}");
+        if !world.continue_earlier() {
+            let first = world.prepare(PluginSource { origin: "embedded".into(), ..source(bytes) });
+            assert_eq!(first.outcome, RolloutOutcome::Activated, "{first:?}");
+        }
         world
+    }
+
+    /// Loads the revisions of the process before.
+    fn continue_earlier(&mut self) -> bool {
+        let Some(earlier) = self.earlier.take() else { return false };
+        std::thread::scope(|scope| {
+            let loading = scope.spawn(|| load(earlier));
+            while !loading.is_finished() {
+                self.settle();
+                std::thread::yield_now();
+            }
+            self.settle();
+            loading.join().unwrap()
+        })
     }
 
     fn of(configured: impl FnOnce(PolicyThreads) -> PolicyThreads) -> World {
@@ -112,8 +137,8 @@ impl World {
         let mut policies =
             configured(PolicyThreads::new(Vec::new(), &GatewayLimits::default(), words_in));
         policies.keep_records();
-        policies.start(&routing(), rules(), &mut gateway).unwrap();
-        World { gateway, policies, words, reports: Vec::new() }
+        let earlier = policies.start(&routing(), rules(), &mut gateway).unwrap();
+        World { gateway, policies, words, reports: Vec::new(), earlier }
     }
 
     fn preparation(&mut self) -> Preparation {
@@ -136,6 +161,38 @@ impl World {
             self.settle();
             preparing.join().unwrap()
         })
+    }
+
+    /// Continues records as a standby does: control restores, a thread loads.
+    fn restore(&mut self, records: PolicyRecords) {
+        let loads = self.policies.restore(records, &mut self.gateway, Instant::now());
+        std::thread::scope(|scope| {
+            let loading = scope.spawn(|| loads.into_iter().for_each(|it| _ = load(it)));
+            while !loading.is_finished() {
+                self.settle();
+                std::thread::yield_now();
+            }
+        });
+        self.settle();
+    }
+
+    fn records(&self) -> PolicyRecords {
+        self.policies.records(&self.gateway)
+    }
+
+    /// Begins a canary.
+    fn try_out(&mut self, bytes: Vec<u8>) -> Option<Arc<str>> {
+        let strategy = Some(Strategy { shadow: Duration::ZERO, ..strategy() });
+        let how = ActivationOptions { strategy, ..ActivationOptions::at_once(Actor::Operator) };
+        let begun = self.prepare(PluginSource { how, ..source(bytes) });
+        assert_eq!(begun.outcome, RolloutOutcome::Started);
+        begun.revision
+    }
+
+    /// The active revision, the candidate and the previous one.
+    fn names(&self) -> [Option<Arc<str>>; 3] {
+        let status = self.view().status;
+        [status.active, status.candidate.map(|it| it.revision), status.previous]
     }
 
     fn settle(&mut self) {
@@ -179,6 +236,12 @@ impl World {
         let revision = self.prepare(source(bytes)).revision.unwrap();
         self.harm(&revision);
         assert_eq!(self.reports.last().unwrap().outcome, RolloutOutcome::RolledBack);
+    }
+
+    /// Quarantines the second plugin, and returns to the first.
+    fn push_harmful_after(&mut self, first: PluginSource, harmful: Vec<u8>) {
+        self.prepare(first);
+        self.push_harmful(harmful);
     }
 
     /// Accepts plugins signed with these keys, except revoked keys.
@@ -270,6 +333,7 @@ fn active_version_below_floor_takes_new_settings() {
     let mut world = World::begin(&folder, shipped());
     assert_eq!(world.push(of_version("0.3.0")), None);
     drop(world);
+    folder.lose_plugins();
     let mut world = World::begin(&folder, shipped());
     let changed = world.prepare(with_spares(1));
     assert_eq!((changed.outcome, changed.code), (RolloutOutcome::Activated, None));
@@ -281,6 +345,7 @@ fn quarantined_revision_starts_if_configured() {
     let mut world = World::begin(&folder, shipped());
     world.push_harmful(of_version("0.3.0"));
     drop(world);
+    folder.lose_plugins();
 
     let mut world = World::begin(&folder, of_version("0.3.0"));
     let told = world.reports.remove(0);
@@ -302,7 +367,9 @@ fn first_revision_is_begun_whatever_ran_before() {
     let mut world = World::begin(&folder, of_version("0.2.0"));
     world.settle();
     drop(world);
+    folder.lose_plugins();
     let mut world = World::of(|policies| policies.with_settings(&folder.settings()));
+    assert!(!world.continue_earlier());
     let preparation = world.preparation();
     std::thread::scope(|scope| {
         let beginning = scope.spawn(|| begin(&preparation, source(shipped())));
@@ -411,4 +478,99 @@ fn stopped_policy_takes_no_revision() {
     let slow = world.preparation();
     assert!(world.policies.stop(&routing()));
     assert_eq!(world.finish(&slow, source(shipped())).code, Some("unavailable"));
+}
+
+#[test]
+fn standby_has_the_revisions_of_the_owner_loaded() {
+    let (mut owner, mut standby) = (World::start(), World::start());
+    standby.gateway.hold_rollouts();
+    standby.prepare(with_spares(1));
+    owner.prepare(with_spares(2));
+    owner.prepare(with_spares(3));
+    owner.try_out(of_version("0.2.0"));
+    standby.reports.clear();
+    standby.restore(owner.records());
+    assert_eq!((standby.names(), standby.names()[1].is_some()), (owner.names(), true));
+    assert_eq!(standby.reports, [], "the owner reported them");
+    let loaded: Vec<_> = standby.policies.running[&routing()].plugins.keys().cloned().collect();
+    let mut named: Vec<_> = standby.names().into_iter().flatten().collect();
+    named.sort();
+    assert_eq!(loaded, named, "its own revision is unloaded");
+    // The next record names a subset, and needs no plugin.
+    owner
+        .gateway
+        .change_policy(&routing(), Instant::now(), |life| life.handle_rollback(Instant::now()));
+    owner.settle();
+    standby.restore(PolicyRecords { files: PluginFiles::new(), ..owner.records() });
+    assert_eq!((standby.names(), standby.names()[1].is_none()), (owner.names(), true));
+    assert!(!standby.policies.is_restoring(&routing()));
+}
+
+#[test]
+fn revisions_in_force_stay_while_others_are_loaded() {
+    let (mut owner, mut standby) = (World::start(), World::start());
+    let first = owner.prepare(with_spares(1)).revision;
+    standby.restore(owner.records());
+    let second = owner.prepare(with_spares(2)).revision;
+    let records = owner.records();
+    let loads = standby.policies.restore(records.clone(), &mut standby.gateway, Instant::now());
+    assert_eq!(standby.names()[0], first);
+    assert!(standby.policies.is_restoring(&routing()));
+    assert_eq!(
+        standby.records().records,
+        records.records,
+        "the record that follows is the owner's"
+    );
+    drop(loads);
+    standby.policies.reject(&routing(), &mut standby.gateway, Instant::now());
+    assert_eq!(standby.names()[0], first, "not the native default");
+    standby.policies.govern(TrustRules::default(), &mut standby.gateway, Instant::now());
+    standby.restore(records);
+    assert_eq!(standby.names()[0], second, "the next record tries again");
+}
+
+#[test]
+fn untrusted_revision_of_the_owner_is_left_out() {
+    let (mut owner, mut standby) = (World::start(), World::start());
+    owner.push_harmful_after(with_spares(1), of_version("0.2.0"));
+    owner.try_out(of_version("0.3.0"));
+    let own = standby.prepare(with_spares(5)).revision;
+    let mut settings = GatewayConfig::load(None, None).unwrap();
+    settings.trust.unsigned = host::Unsigned::Refuse;
+    standby.govern(&settings);
+    standby.restore(owner.records());
+    assert_eq!(standby.names(), [owner.names()[0].clone(), None, None], "the embedded one runs");
+    owner.prepare(source(of_version("0.4.0")));
+    standby.restore(owner.records());
+    assert_ne!(standby.names()[0], owner.names()[0]);
+    assert!(standby.names()[0].is_some() && standby.names()[0] != own);
+    assert_eq!(standby.view().status.quarantined.len(), 1, "facts continue");
+}
+
+#[test]
+fn changed_plugin_is_no_revision_of_the_record() {
+    let (mut owner, mut standby) = (World::start(), World::start());
+    owner.prepare(with_spares(1));
+    let mut records = owner.records();
+    for bytes in records.files.values_mut() {
+        *bytes = of_version("0.9.0").into();
+    }
+    standby.restore(records);
+    assert_eq!(standby.names(), [const { None }; 3]);
+}
+
+#[test]
+fn next_process_continues_the_revisions_of_the_disk() {
+    let folder = Folder::new();
+    let mut world = World::begin(&folder, shipped());
+    world.prepare(with_spares(3));
+    world.try_out(of_version("0.2.0"));
+    let before = world.names();
+    assert!(before.iter().all(Option::is_some));
+    drop(world);
+    let mut world = World::begin(&folder, shipped());
+    assert_eq!((world.names(), &world.reports[..]), (before, &[][..]));
+    assert_eq!(&*world.view().candidate.title, "route-nearest 0.2.0");
+    let again = world.prepare(source(shipped()));
+    assert_eq!(again.outcome, RolloutOutcome::Unchanged, "its settings continue");
 }

@@ -16,8 +16,8 @@ impl Folder {
     }
 
     fn open(&self, left: LeftSessions) -> (OpenSessions, Vec<OpenSession>) {
-        let (open, died, _) = OpenSessions::open(&self.path(), left).unwrap();
-        (open, died)
+        let (contents, died) = OpenSessions::read(&self.path(), left).unwrap();
+        (contents.open(&self.path()).unwrap(), died)
     }
 
     /// Sets the last moment at which the process is known to have lived.
@@ -56,8 +56,8 @@ fn sessions_of_a_killed_process_are_ended_by_the_next() {
     note(&mut open, &[4], &["s2", "s9"]);
     drop(open);
     folder.set_lived(SystemTime::UNIX_EPOCH + Duration::from_secs(61));
-    let (_, died, lived_us) = OpenSessions::open(&folder.path(), LeftSessions::Ended).unwrap();
-    assert_eq!((ids(&died), lived_us), (vec!["s1", "s3", "s4"], 61_000_000));
+    assert_eq!(Contents::read(&folder.path()).unwrap().lived_us(), 61_000_000);
+    assert_eq!(ids(&folder.open(LeftSessions::Ended).1), ["s1", "s3", "s4"]);
     assert!(folder.open(LeftSessions::Ended).1.is_empty(), "once");
     assert_eq!(Contents::read(&folder.path()).unwrap().next, 5);
 }
