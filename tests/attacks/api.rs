@@ -15,6 +15,7 @@ use evenkeel_lab::process::ChildProcess;
 use evenkeel_model::{ClientIdentity, CoreEvent, Health, IngressProtocol, MediaDescription};
 use evenkeel_testkit::binary::evenkeel;
 
+use super::memory_kib;
 use crate::harness::{
     Behaviour, Gateway, Node, Phone, SECRET, TIMEOUT, World, declared, offer, routing_plugin, talk,
     udp_of, wait_until,
@@ -154,11 +155,8 @@ fn held_uploads_beyond_the_budget_give_way() {
     assert!(refused.len() < held.len(), "the newest uploads go on");
 }
 
-/// Resident memory of a process in KiB.
 fn resident_kib(id: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    memory_kib(id, "VmRSS:")
 }
 
 #[test]

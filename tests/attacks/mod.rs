@@ -8,6 +8,7 @@ mod fence;
 mod files;
 mod flood;
 mod icmp;
+mod index;
 mod panics;
 mod privileges;
 mod quic;
@@ -16,3 +17,10 @@ mod socket;
 mod strangers;
 mod stun;
 mod trunk;
+
+/// A figure of a process's memory in KiB, such as `VmRSS:` or `VmHWM:` (proc_pid_status(5)).
+fn memory_kib(id: u32, figure: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(figure)).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}

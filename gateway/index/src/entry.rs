@@ -87,14 +87,17 @@ impl IndexKeys {
     }
 }
 
-/// The group, as it was before it was escaped, and the last part of a key.
+/// The group, as it was before it was escaped, and the last part of a key. `None` for a key that no gateway writes.
 pub(super) fn split(key: &str) -> Option<(String, &str)> {
-    let (group, rest) = key.split_once('.')?;
-    Some((unescape(group), rest.rsplit('.').next()?))
+    let (escaped, rest) = key.split_once('.')?;
+    let group = unescape(escaped);
+    (escape(&group) == escaped).then_some((group, rest.rsplit('.').next()?))
 }
 
+/// `None` for another spelling, such as `s017`.
 pub(super) fn session_id(part: &str) -> Option<SessionId> {
-    part.strip_prefix('s')?.parse().ok().map(SessionId)
+    let id = SessionId(part.strip_prefix('s')?.parse().ok()?);
+    (id.to_string() == part).then_some(id)
 }
 
 /// Bytes that mean something in a key, or that a key cannot contain, become `=` and two digits.

@@ -11,12 +11,11 @@ use async_nats::jetstream::context::{GetStreamErrorKind, PublishErrorKind};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, Context, ErrorCode, kv};
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, HeaderValue};
-use bytes::Bytes;
 use evenkeel_config::{IndexSettings, Login};
 use evenkeel_process::lock;
 use tokio_stream::StreamExt;
 
-use super::store::{Store, StoreChange, StoreEntry, StoreError, StoreMark};
+use super::store::{Store, StoreChange, StoreEntry, StoreError, StoreMark, VALUE_MAX};
 
 /// Deadline of one answer; of several it holds from one to the next.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -119,6 +118,7 @@ impl Nats {
             bucket: self.bucket.to_string(),
             description: "sessions of evenkeel gateways".to_owned(),
             history: 1,
+            max_value_size: i32::try_from(VALUE_MAX).expect("8 KiB"),
             num_replicas: self.replicas,
             limit_markers: Some(DELETED_FOR),
             ..kv::Config::default()
@@ -173,7 +173,7 @@ impl Store for Nats {
         self.last(&self.stream().await?, &self.subject(key)).await
     }
 
-    async fn list(&self, pattern: &str) -> Result<Vec<StoreEntry>, StoreError> {
+    async fn list(&self, pattern: &str, most: usize) -> Result<Vec<StoreEntry>, StoreError> {
         let stream = self.stream().await?;
         let consumer = stream.create_consumer(push::OrderedConfig {
             deliver_subject: self.client.new_inbox(),
@@ -194,10 +194,10 @@ impl Store for Nats {
             let info = message.info().map_err(refused)?;
             let (revision, pending) = (info.stream_sequence, info.pending);
             if !message.payload.is_empty() {
-                let value = Bytes::clone(&message.payload).into();
-                entries.push(StoreEntry { key: self.key(&message.subject), value, revision });
+                let key = self.key(&message.subject);
+                entries.push(StoreEntry::listed(key, &message.payload, revision));
             }
-            if pending == 0 {
+            if pending == 0 || entries.len() == most {
                 return Ok(entries);
             }
         }

@@ -22,7 +22,7 @@ impl Store for Nats {
         absent()
     }
 
-    async fn list(&self, _: &str) -> Result<Vec<StoreEntry>, StoreError> {
+    async fn list(&self, _: &str, _: usize) -> Result<Vec<StoreEntry>, StoreError> {
         absent()
     }
 

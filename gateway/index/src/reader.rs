@@ -16,6 +16,9 @@ use super::store::{Store, StoreError};
 /// Deadline of an answer, since a client waits for it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
+/// Gateways, and sessions of one id, that an answer names at most.
+const GATEWAYS_MAX: usize = 1_000;
+
 /// The state of the index, as this gateway knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct IndexStatus {
@@ -121,7 +124,7 @@ impl IndexReader {
 }
 
 async fn find(store: impl Store, session: SessionId) -> Result<Vec<FoundSession>, StoreError> {
-    let listed = store.list(&format!("*.session.{session}")).await?;
+    let listed = store.list(&format!("*.session.{session}"), GATEWAYS_MAX).await?;
     let mut found = Vec::new();
     if listed.is_empty() {
         return Ok(found);
@@ -150,10 +153,12 @@ async fn find(store: impl Store, session: SessionId) -> Result<Vec<FoundSession>
 }
 
 async fn members(store: impl Store) -> Result<Vec<ListedGateway>, StoreError> {
-    let entries = store.list("*.member.*").await?;
+    let entries = store.list("*.member.*", GATEWAYS_MAX).await?;
     let listed = entries.iter().filter_map(|entry| {
         let (group, _) = split(&entry.key)?;
-        Some(ListedGateway { group, member: decode(&entry.value)? })
+        let member: MemberEntry = decode(&entry.value)?;
+        let is_its_key = IndexKeys::new(&group).member(&member.gateway) == entry.key;
+        is_its_key.then_some(ListedGateway { group, member })
     });
     let mut listed: Vec<_> = listed.collect();
     listed.sort_by(|a, b| (&a.group, &a.member.gateway).cmp(&(&b.group, &b.member.gateway)));

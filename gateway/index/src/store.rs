@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Bytes of a value; a session with the longest names and key has less than half of it.
+#[cfg(any(feature = "nats", test))]
+pub(super) const VALUE_MAX: usize = 8 * 1_024;
+
 /// The store did not do it, or did not say so in time.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
@@ -10,9 +14,18 @@ pub(super) struct StoreError(pub(super) String);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct StoreEntry {
     pub(super) key: String,
-    /// Empty for a deleted key.
+    /// Empty for a deleted key, and in a listing if it is longer than [`VALUE_MAX`].
     pub(super) value: Vec<u8>,
     pub(super) revision: u64,
+}
+
+#[cfg(any(feature = "nats", test))]
+impl StoreEntry {
+    /// A longer value than any entry of a gateway has is not kept, and read as one of another program.
+    pub(super) fn listed(key: String, value: &[u8], revision: u64) -> StoreEntry {
+        let value = if value.len() > VALUE_MAX { Vec::new() } else { value.to_vec() };
+        StoreEntry { key, value, revision }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,10 +50,11 @@ pub(super) trait Store: Clone + Send + Sync + 'static {
     fn get(&self, key: &str)
     -> impl Future<Output = Result<Option<StoreEntry>, StoreError>> + Send;
 
-    /// The entries that are not deleted.
+    /// The entries that are not deleted, in any order; of more than `most` some.
     fn list(
         &self,
         pattern: &str,
+        most: usize,
     ) -> impl Future<Output = Result<Vec<StoreEntry>, StoreError>> + Send;
 
     /// Writes in this order, and returns the last revision. After an error any of them may have been written.

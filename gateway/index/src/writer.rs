@@ -21,6 +21,9 @@ use super::store::{Store, StoreChange, StoreError, StoreMark};
 /// Changes that are written before the first of them is acknowledged.
 const WRITES_MAX: usize = 128;
 
+/// Entries of others that are listed at once, beside those of this gateway's sessions.
+const UNEXPECTED_MAX: usize = 4_096;
+
 /// Interval at which all entries are compared.
 const COMPARED_EVERY: Duration = Duration::from_secs(60);
 
@@ -194,25 +197,36 @@ impl<S: Store> IndexWriter<S> {
         Ok(Claimed::Now)
     }
 
-    /// Lists what the store has, and writes the differences.
-    async fn compare(&mut self, mark: StoreMark) -> Result<(), StoreError> {
+    /// Lists what the store has, and writes the differences. Keys that no gateway writes are deleted. Of a listing that is cut
+    /// off, the next one shows the rest.
+    async fn compare(&mut self, mut mark: StoreMark) -> Result<(), StoreError> {
         self.compare_at = Instant::now() + COMPARED_EVERY;
-        let listed = self.store.list(&self.keys.sessions()).await?;
-        let listed = listed.iter().filter_map(|entry| {
-            let (_, part) = split(&entry.key)?;
-            Some((session_id(part)?, decode::<IndexedSession>(&entry.value)))
-        });
-        let listed: BTreeMap<_, _> = listed.collect();
+        let most = self.desired.lock().sessions.len() + UNEXPECTED_MAX;
+        let (mut listed, mut foreign) = (BTreeMap::new(), Vec::new());
+        let entries = self.store.list(&self.keys.sessions(), most).await?;
+        if entries.len() == most {
+            self.compare_at = Instant::now() + VERIFIED_AFTER;
+        }
+        for entry in entries {
+            let id = split(&entry.key).and_then(|(_, part)| session_id(part));
+            match id {
+                Some(id) => drop(listed.insert(id, decode::<IndexedSession>(&entry.value))),
+                None => foreign.push(StoreChange { key: entry.key, value: None, expires: None }),
+            }
+        }
         self.stored = listed.keys().copied().collect();
         let (changes, unexpected) = {
             let mut table = self.desired.lock();
-            let unexpected = table.compare(&listed);
+            let unexpected = table.compare(&listed) + foreign.len();
             (table.take_changes(&self.stored, &self.keys), unexpected)
         };
         if unexpected > 0 {
             self.repaired += unexpected as u64;
             self.compare_at = Instant::now() + VERIFIED_AFTER;
             tracing::info!(entries = unexpected, "index: entries that differ are written again");
+        }
+        for deletions in foreign.chunks(WRITES_MAX) {
+            mark.newest = self.store.write(deletions).await?;
         }
         self.store_changes(changes, mark).await
     }

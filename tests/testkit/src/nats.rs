@@ -107,6 +107,18 @@ impl NatsServer {
         assert_eq!(answer["success"], true, "{answer}");
     }
 
+    /// Creates a bucket as a gateway does, but without a limit of its values.
+    pub fn create(&self, bucket: &str) {
+        let config = json!({
+            "name": format!("KV_{bucket}"), "subjects": [format!("$KV.{bucket}.>")],
+            "max_msgs_per_subject": 1, "storage": "file", "discard": "new", "allow_direct": true,
+            "allow_rollup_hdrs": true, "allow_msg_ttl": true,
+        });
+        let subject = format!("$JS.API.STREAM.CREATE.KV_{bucket}");
+        let answer = self.request(&subject, &config.to_string());
+        assert!(answer["config"].is_object(), "{answer}");
+    }
+
     pub fn put(&self, bucket: &str, key: &str, value: &str) {
         let answer = self.request(&format!("$KV.{bucket}.{key}"), value);
         assert!(answer["seq"].is_u64(), "{answer}");

@@ -44,6 +44,8 @@ async fn members_of_all_groups_are_listed() {
     let store = MemoryStore::default();
     put_group(&store, "b", "b", true);
     put_group(&store, "a", "a", true);
+    let forged = store.value("b.member.b").unwrap();
+    store.put("a.member.b2", &forged);
     let members = members(store.clone()).await.unwrap();
     let groups: Vec<_> = members.iter().map(|it| &*it.group).collect();
     assert_eq!(groups, ["a", "b"]);

@@ -87,15 +87,14 @@ impl Store for MemoryStore {
         })
     }
 
-    async fn list(&self, pattern: &str) -> Result<Vec<StoreEntry>, StoreError> {
+    async fn list(&self, pattern: &str, most: usize) -> Result<Vec<StoreEntry>, StoreError> {
         self.answer(|contents| {
             contents.lists += 1;
             let found = contents.entries.iter().filter(|(key, _)| matches(pattern, key));
             let found = found.filter_map(|(key, (revision, value))| {
-                let (key, value) = (key.clone(), value.clone()?);
-                Some(StoreEntry { key, value, revision: *revision })
+                Some(StoreEntry::listed(key.clone(), value.as_ref()?, *revision))
             });
-            found.collect()
+            found.take(most).collect()
         })
     }
 

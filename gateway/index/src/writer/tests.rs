@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::VALUE_MAX;
 use crate::tests::memory::{Contents, MemoryStore};
 
 const SESSIONS: u64 = 40;
@@ -189,6 +190,41 @@ async fn foreign_writes_are_undone() {
     assert!(store.value("other.session.s1").is_some(), "of another group");
     store.change(|contents| contents.remove("other.session.s1"));
     gateway.assert_listed(&store);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_of_other_spellings_are_deleted() {
+    let (store, mut gateway) = listed().await;
+    for key in ["s077", "s+78", "S3", "s3x", "x"] {
+        store.put(&format!("group.session.{key}"), &encode(&session(3)));
+    }
+    gateway.write().await.unwrap();
+    gateway.assert_listed(&store);
+    gateway.write_for(2).await;
+    assert_eq!(gateway.writer.repaired(), 5, "once each");
+}
+
+#[tokio::test(start_paused = true)]
+async fn flooded_store_is_emptied_in_turns() {
+    let (store, mut gateway) = listed().await;
+    for number in 0..2 * UNEXPECTED_MAX {
+        store.put(&format!("group.session.0{number}"), b"{}");
+    }
+    gateway.desired.close(SessionId(3));
+    gateway.write_for(4).await;
+    gateway.assert_listed(&store);
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_values_are_not_believed() {
+    let (store, mut gateway) = listed().await;
+    let key: Arc<str> = "k".repeat(VALUE_MAX).into();
+    store.put(
+        "group.session.s3",
+        &encode(&IndexedSession { idempotency_key: Some(key), ..session(3) }),
+    );
+    gateway.write().await.unwrap();
+    assert_eq!(store.value("group.session.s3"), Some(encode(&session(3))));
 }
 
 #[tokio::test(start_paused = true)]
