@@ -1,11 +1,13 @@
 //! `agent.toml`.
 
+use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evenkeel_media::trunk::message::{NodeSecret, TooShort};
+use evenkeel_process::file;
 use serde::Deserialize;
 
 use crate::check::CheckKind;
@@ -15,6 +17,9 @@ use crate::process::ProcessSource;
 const SESSIONS: u32 = 1_000;
 /// Upper bound of `sessions`: no process can open more sockets.
 const SESSIONS_MAX: u32 = 100_000;
+/// Bytes of `agent.toml`.
+const FILE_MAX: u64 = 1 << 20;
+const SECRET_MAX: u64 = 4_096;
 const WITHIN: Duration = Duration::from_secs(1);
 const CHECK_EVERY: Duration = Duration::from_millis(10);
 const GATEWAY_EVERY: Duration = Duration::from_millis(5);
@@ -127,7 +132,8 @@ impl Config {
     /// Returns all errors found, each with the expected value.
     pub fn load(path: &Path) -> Result<Config, InvalidConfig> {
         let folder = path.parent().unwrap_or(Path::new(""));
-        let read = std::fs::read_to_string(path)
+        let read = file::read(path, FILE_MAX)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other))
             .map_err(|error| vec![format!("cannot read the file: {error}")]);
         read.and_then(|text| Config::parse(&text, folder))
             .map_err(|wrong| InvalidConfig { path: path.to_owned(), wrong })
@@ -144,7 +150,7 @@ impl Config {
 
 fn secret(path: &Path, node: &str) -> Result<NodeSecret, String> {
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|error| {
+    let bytes = file::read(path, SECRET_MAX).map_err(|error| {
         format!("secret_file: found `{shown}`: {error}; expected the file that [[node]] or [cluster.peer] of the gateways names")
     })?;
     NodeSecret::new(&bytes, node).map_err(|TooShort { length }| {

@@ -6,9 +6,8 @@ mod ended;
 mod open;
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -446,7 +445,7 @@ impl LogFile {
 }
 
 fn open_locked(path: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let file = file::append(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),

@@ -2,7 +2,8 @@
 //! share.
 
 use std::fs::{
-    DirBuilder, File, FileType, OpenOptions, read_dir, remove_file, rename, symlink_metadata,
+    DirBuilder, File, FileType, Metadata, OpenOptions, read_dir, remove_file, rename,
+    symlink_metadata,
 };
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
@@ -13,11 +14,7 @@ use data_encoding::HEXLOWER;
 /// Reads a regular file of at most `max` bytes. Opening a pipe does not wait for its writer, and a device is not read.
 pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    let facts = file.metadata()?;
-    if !facts.is_file() {
-        let message = format!("{}, not a regular file", kind(facts.file_type()));
-        return Err(io::Error::other(message));
-    }
+    let facts = require_regular(&file)?;
     let mut bytes = Vec::new();
     // The file may grow while it is read, and files of /proc have no length.
     if facts.len() <= max {
@@ -27,6 +24,25 @@ pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("more than {max} bytes")));
     }
     Ok(bytes)
+}
+
+/// Opens a file of this gateway to write at its end, and creates it for this user alone. A link is not followed, and opening a pipe
+/// does not wait for its reader.
+pub fn append(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let mut options = OpenOptions::new();
+    let file = options.append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+    require_regular(&file)?;
+    Ok(file)
+}
+
+fn require_regular(file: &File) -> io::Result<Metadata> {
+    let facts = file.metadata()?;
+    if facts.is_file() {
+        return Ok(facts);
+    }
+    let message = format!("{}, not a regular file", kind(facts.file_type()));
+    Err(io::Error::other(message))
 }
 
 fn kind(found: FileType) -> &'static str {

@@ -115,6 +115,16 @@ fn error_names_the_expected_value() {
 }
 
 #[test]
+fn irregular_files_are_refused() {
+    let folder = folder();
+    let text = HEAD.replace("\"secret\"", "\"/dev/zero\"");
+    let wrong = Config::parse(&text, folder.path()).unwrap_err().join("\n");
+    assert!(wrong.contains("a device, not a regular file"), "{wrong}");
+    let invalid = Config::load(folder.path()).unwrap_err().to_string();
+    assert!(invalid.contains("a folder, not a regular file"), "{invalid}");
+}
+
+#[test]
 fn all_errors_are_reported_together() {
     let folder = folder();
     let text = HEAD.replace("secret\"", "short\"") + "drain_timeout = \"x\"\n[load]\ncpus = 0\n";

@@ -4,9 +4,8 @@
 //! moment at which the process is known to have lived.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -123,13 +122,9 @@ impl OpenSessions {
     fn rewrite(&mut self) -> io::Result<()> {
         let contents = Contents::read(&self.path)?;
         contents.write(&self.path)?;
-        (self.file, self.lines) = (append_to(&self.path)?, contents.open.len());
+        (self.file, self.lines) = (file::append(&self.path)?, contents.open.len());
         Ok(())
     }
-}
-
-fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
 /// The number of a session's id; 0 for another text.
@@ -183,7 +178,7 @@ impl Contents {
         self.write(path)?;
         let (path, lines) = (path.to_owned(), self.open.len());
         let open = self.open.into_keys().collect();
-        Ok(OpenSessions { file: append_to(&path)?, path, lines, open })
+        Ok(OpenSessions { file: file::append(&path)?, path, lines, open })
     }
 
     /// Replaces the file by one with these sessions.

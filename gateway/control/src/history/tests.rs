@@ -1,7 +1,7 @@
 //! Records in memory and in files, across processes.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::time::{Instant, SystemTime};
 

@@ -21,6 +21,21 @@ fn only_regular_files_are_read() {
 }
 
 #[test]
+fn only_regular_files_are_appended_to() {
+    let folder = tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    append(&at("file")).unwrap().write_all(b"one").unwrap();
+    append(&at("file")).unwrap().write_all(b"two").unwrap();
+    assert_eq!(std::fs::read(at("file")).unwrap(), b"onetwo");
+    std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+    assert_eq!(append(&at("link")).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    assert_eq!(append(&at("pipe")).unwrap_err().raw_os_error(), Some(libc::ENXIO), "no reader");
+    let _reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(at("pipe"));
+    assert_eq!(append(&at("pipe")).unwrap_err().to_string(), "a pipe, not a regular file");
+}
+
+#[test]
 fn longer_file_is_refused() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("file");
