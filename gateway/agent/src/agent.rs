@@ -75,6 +75,11 @@ pub(crate) struct AgentMachine {
 }
 
 impl AgentMachine {
+    /// Refuses messages that were signed before this time of the wall clock.
+    pub(crate) fn refuse_before(&mut self, began_us: u64) {
+        self.replays = Replays::since(began_us);
+    }
+
     pub(crate) fn new(settings: AgentSettings, now: Instant) -> AgentMachine {
         let seal = settings.salt.map(|salt| seal::NodeSeal::new(settings.secret.clone(), salt));
         AgentMachine {

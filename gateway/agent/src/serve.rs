@@ -129,8 +129,10 @@ impl Serve {
         let meter = Meter::new(config.load.cpus, config.load.file.clone());
         let drain_timeout = config.drain_timeout;
         let io = SystemIo::new(trunk, epoll, config, now)?;
+        let mut agent = AgentMachine::new(settings, now);
+        agent.refuse_before(evenkeel_process::unix_us(SystemTime::now()));
         let serve = Serve {
-            agent: AgentMachine::new(settings, now),
+            agent,
             io,
             check,
             gateway,

@@ -90,7 +90,8 @@ impl SampleNode {
         };
         let socket = bound().map_err(|error| SampleNodeError::Listen(address, error))?;
         let address = socket.local_addr()?;
-        let reflector = Reflector::new(options, fastrand::Rng::new());
+        let mut reflector = Reflector::new(options, fastrand::Rng::new());
+        reflector.refuse_before(evenkeel_process::unix_us(std::time::SystemTime::now()));
         let (ending, stopped) = (Arc::default(), Arc::default());
         Ok(Self { socket, address, reflector, ending, stopped })
     }

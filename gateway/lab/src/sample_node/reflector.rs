@@ -70,6 +70,11 @@ pub(super) struct Reflector {
 }
 
 impl Reflector {
+    /// Refuses messages that were signed before this time of the wall clock.
+    pub(super) fn refuse_before(&mut self, began_us: u64) {
+        self.replays = Replays::since(began_us);
+    }
+
     pub(super) fn new(options: SampleNodeOptions, mut rng: Rng) -> Self {
         let seal = options.secret.clone().filter(|_| options.encrypt);
         let seal = seal.map(|secret| NodeSeal::new(secret, rng.u64(..)));

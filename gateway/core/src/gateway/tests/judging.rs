@@ -1,11 +1,13 @@
 //! A harmful candidate is found by each figure alone, from the measures of its sessions.
 
+use evenkeel_media::instant;
 use evenkeel_model::{
     AdmitOnFault, AdmitVerdict, Arm, Ask, BreachCount, DegradationAction, Figure, FlowCounts, Hook,
     HookAnswer, IngressProtocol, Measures, Metric, Op, PluginFault, PolicyQuestion, RegionId,
     SessionId, StreamKind,
 };
-use evenkeel_revisions::Judging;
+use evenkeel_revisions::samples::HOUR;
+use evenkeel_revisions::{Judging, LifecycleRecord, WallClock};
 
 use super::revising::{alone, breaches, policy, rules, tried, turn, turned};
 use super::*;
@@ -268,4 +270,53 @@ fn refusals_are_counted_by_arm() {
     assert_eq!((canary.worse, rest.worse), (canary.of, 0));
     assert_eq!(canary.of + rest.of, 200);
     assert!((25..75).contains(&canary.of), "{canary:?}");
+}
+
+impl Cohorts {
+    /// Another process continues the sessions and the canary.
+    fn take_over(&mut self) {
+        let (world, policy) = (&mut self.world, policy(Hook::Degradation));
+        let (record, life) =
+            (world.gateway.record(world.now), world.gateway.policy_record(&policy));
+        let before = world.gateway.policy(&policy).unwrap().revisions().clone();
+        let life: LifecycleRecord = instant::relative_to(world.now, || {
+            let encoded = rmp_serde::to_vec_named(&life.unwrap()).unwrap();
+            rmp_serde::from_slice(&encoded).unwrap()
+        });
+        world.restart(ms(0));
+        let clock = WallClock { instant: world.now, time: std::time::SystemTime::UNIX_EPOCH };
+        world.gateway.hold_rollouts();
+        world.gateway.handle_policy(&policy, rules(Judging::default()), clock);
+        world.gateway.restore_policy(&policy, life, |_| true, world.now);
+        assert_eq!(*world.gateway.policy(&policy).unwrap().revisions(), before);
+        world.restore(&record);
+        world.gateway.release_rollouts(world.now);
+        world.outputs.clear();
+    }
+}
+
+#[test]
+fn takeover_continues_the_judgement() {
+    let mut cohorts = Cohorts::start();
+    cohorts.take_over();
+    cohorts.looks(20, |_| well());
+    assert_eq!(cohorts.found(), []);
+    let silent = but(|_, flow| (flow.received, flow.expected) = ([0; 2], 0));
+    assert_eq!(cohorts.judged(silent), [Figure::Gap]);
+}
+
+/// Only the process that serves takes steps, with the time that passed before.
+#[test]
+fn held_rollout_takes_no_step() {
+    let mut world = World::with_policy(settings(), &[Hook::Degradation], |_| None);
+    turn(&mut world, Hook::Degradation, tried(10));
+    let policy = policy(Hook::Degradation);
+    let is_active =
+        |world: &World| world.gateway.policy(&policy).unwrap().revisions().is_active("new");
+    world.gateway.hold_rollouts();
+    world.pass(HOUR + ms(1_000));
+    assert!(!is_active(&world));
+    world.gateway.release_rollouts(world.now);
+    world.pass(ms(1_000));
+    assert!(is_active(&world), "the canary has no session");
 }

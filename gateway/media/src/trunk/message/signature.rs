@@ -232,6 +232,12 @@ pub struct Replays {
 }
 
 impl Replays {
+    /// Refuses messages that were signed before this Unix time in microseconds, at which the process began: another one may have
+    /// accepted them. The messages of a clock that lags are refused for the time by which it lags.
+    pub fn since(began_us: u64) -> Replays {
+        Replays { floor_us: began_us, ..Replays::default() }
+    }
+
     /// Remembers a verified message.
     ///
     /// # Errors

@@ -45,3 +45,11 @@ fn messages_as_old_as_evicted_ones_are_refused() {
         assert_eq!(copy, Err(MessageError::Replayed), "{number}");
     }
 }
+
+#[test]
+fn message_older_than_the_process_is_refused() {
+    let mut replays = Replays::since(NOW_US);
+    let older = replays.note(&message(1), NOW_US - 1, NOW_US + 2);
+    assert_eq!(older, Err(MessageError::Replayed), "the process before may have accepted it");
+    assert_eq!(replays.note(&message(2), NOW_US, NOW_US + 2), Ok(()));
+}
