@@ -276,6 +276,7 @@ fn former_owner_is_listed_without_a_copy() {
     let [mut first, mut second] = place.group(&node);
     await_replica(&mut first);
     assert!(hand_over(&first, "edge-2").wait().unwrap().success());
+    first.process.wait(TIMEOUT).unwrap();
     {
         let _inside = place.edges[0].enter().unwrap();
         first.start_again();
