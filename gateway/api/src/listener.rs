@@ -165,7 +165,13 @@ pub(super) fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     unnamed.push(format!(".{}", std::process::id()));
     let unnamed = PathBuf::from(unnamed);
     let _ = std::fs::remove_file(&unnamed);
-    let listener = UnixListener::bind(&unnamed)?;
+    let listener = UnixListener::bind(&unnamed).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            let found = format!("found `{}`, which is in the way; remove it", unnamed.display());
+            io::Error::new(io::ErrorKind::AlreadyExists, found)
+        }
+        _ => error,
+    })?;
     let file = SocketFile(unnamed.clone());
     std::fs::set_permissions(&unnamed, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(&unnamed, path)?;

@@ -145,3 +145,14 @@ fn only_a_stale_socket_is_replaced() {
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     std::fs::remove_file(&path).unwrap();
 }
+
+#[test]
+fn folder_in_the_way_of_the_socket_is_named() {
+    let path = socket_path();
+    let (handle, _requests, _events) = handle(1);
+    let in_the_way = format!("{}.{}", path.display(), std::process::id());
+    std::fs::create_dir(&in_the_way).unwrap();
+    let refused = start(admin(path, None), handle, Box::new(String::new)).unwrap_err().to_string();
+    std::fs::remove_dir(&in_the_way).unwrap();
+    assert!(refused.contains(&format!("found `{in_the_way}`, which is in the way")), "{refused}");
+}
