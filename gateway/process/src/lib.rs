@@ -38,15 +38,23 @@ pub fn as_text<T: std::fmt::Display, S: serde::Serializer>(
     serializer.collect_str(value)
 }
 
-/// Escapes control characters (C0, DEL, C1), as JSON does. On a terminal they could move the cursor, change what was
-/// printed before, or write to the clipboard.
+/// Escapes control characters (C0, DEL, C1), as JSON does, line separators, and controls of direction (Unicode Standard Annex 9).
+/// On a terminal they could move the cursor, change or reorder what was printed before, or write to the clipboard.
 pub fn escape(text: &str) -> Cow<'_, str> {
-    escaped(text, char::is_control)
+    escaped(text, is_unsafe)
 }
 
 /// Like [`escape`], for text of several lines.
 pub fn escape_lines(text: &str) -> Cow<'_, str> {
-    escaped(text, |c| c.is_control() && c != '\n')
+    escaped(text, |c| is_unsafe(c) && c != '\n')
+}
+
+fn is_unsafe(c: char) -> bool {
+    let reorders = matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    c.is_control() || reorders || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 fn escaped(text: &str, escapes: fn(char) -> bool) -> Cow<'_, str> {

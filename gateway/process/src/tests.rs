@@ -9,6 +9,8 @@ fn control_characters_are_escaped() {
         ("\u{9b}31m\u{85}", "\\u009b31m\\u0085"),
         ("room\nnode east-a1 up\r\t", "room\\nnode east-a1 up\\r\\t"),
         ("\0", "\\u0000"),
+        ("room\u{202e}drawkcab", "room\\u202edrawkcab"),
+        ("\u{2066}a\u{2069}\u{61c}\u{2028}", "\\u2066a\\u2069\\u061c\\u2028"),
     ] {
         assert_eq!(escape(text), safe);
     }
@@ -16,7 +18,7 @@ fn control_characters_are_escaped() {
 
 #[test]
 fn printable_text_is_unchanged() {
-    let text = "Zimmer 7 · größer, 会议室 🎧, \\u001b";
+    let text = "Zimmer 7 · größer, 会议室 🎧, حجرة 👩\u{200d}🚀, \\u001b";
     assert!(matches!(escape(text), Cow::Borrowed(same) if same == text));
     assert_eq!(escape_lines("one\ntwo\u{1b}\n"), "one\ntwo\\u001b\n");
 }
