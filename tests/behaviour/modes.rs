@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use evenkeel_config::ScenarioSettings;
 use evenkeel_control::{GatewayEvent, ModeView, SessionAnswer};
 use evenkeel_model::{
-    CoreEvent, Health, ModeChange, NodeId, NotStarted, RedundancyMode, Scenario, StartPhase,
+    CoreEvent, Health, ModeChange, NodeId, NotStarted, RedundancyMode, StartPhase,
 };
 
 use crate::drivers::operator;
@@ -77,10 +78,11 @@ fn view(gateway: &Gateway, mode: RedundancyMode) -> ModeView {
 }
 
 /// Changes the scenario at runtime.
-fn change(gateway: &Gateway, to: impl Fn(&mut Scenario)) {
-    let mut scenarios = gateway.settings.core().scenarios;
-    to(scenarios.get_mut("call").unwrap());
-    gateway.ask(gateway.handle.change_scenarios(scenarios)).unwrap();
+fn change(gateway: &Gateway, to: impl Fn(&mut ScenarioSettings)) {
+    let mut sets = gateway.settings.sets.clone();
+    let mut scenarios = sets.iter_mut().flat_map(|set| &mut set.scenarios);
+    to(scenarios.find(|scenario| &*scenario.name == "call").unwrap());
+    gateway.ask(gateway.handle.change_sets(sets)).unwrap().unwrap();
 }
 
 /// Waits for copies through the second hop.
@@ -129,6 +131,7 @@ fn hitless_with_rewriting_nodes_degrades_to_hot() {
             GatewayEvent::Core(event) => unalike(event),
             GatewayEvent::Rollout(_)
             | GatewayEvent::Shed { .. }
+            | GatewayEvent::Group(_)
             | GatewayEvent::NodeList(_)
             | GatewayEvent::NodeRemoved { .. }
             | GatewayEvent::TurnedAway { .. }

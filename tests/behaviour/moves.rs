@@ -1,11 +1,12 @@
 //! Planned moves lose no packet.
 
+use evenkeel_client::ClientError;
 use evenkeel_control::ControlError;
 use evenkeel_core::Impossible;
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_model::{CoreEvent, MoveCause};
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{
     GatewayProcess, Node, Phone, TIMEOUT, World, assert_complete, assert_continuous, declared,
@@ -145,4 +146,24 @@ fn operators_decisions_continue_after_a_kill() {
     gateway.process.wait(TIMEOUT).unwrap();
     gateway.start_again();
     assert_eq!(decided(&mut gateway), before);
+}
+
+#[test]
+fn last_node_that_takes_rooms_is_kept_without_force() {
+    let nodes = [Node::agent("east-a1"), Node::agent("west-a1")];
+    let mut gateway = GatewayProcess::start(&World::of(&nodes.each_ref()));
+    let mut ask = |path: &str, body: Value| {
+        gateway.ask(async |client| client.post(path, &body).await).map(|_| ())
+    };
+    ask("/v1/nodes/east-a1:drain", json!({})).unwrap();
+    for path in ["/v1/nodes/west-a1:drain", "/v1/nodes/west-a1:eject", "/v1/regions/west:drain"] {
+        match ask(path, json!({})) {
+            Err(ClientError::Refused { status: 409, message, .. }) => {
+                assert!(message.contains("`west-a1` would be the last node"), "{message}");
+            }
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+    ask("/v1/nodes/east-a1:drain", json!({})).unwrap();
+    ask("/v1/nodes/west-a1:eject", json!({"force": true})).unwrap();
 }

@@ -105,6 +105,7 @@ fn pushed_revision_answers_until_rolled_back() {
                     GatewayEvent::Rollout(rollout) => (rollout.outcome == *wanted).then_some(()),
                     GatewayEvent::Core(_)
                     | GatewayEvent::Shed { .. }
+                    | GatewayEvent::Group(_)
                     | GatewayEvent::NodeList(_)
                     | GatewayEvent::NodeRemoved { .. }
                     | GatewayEvent::TurnedAway { .. }
@@ -140,6 +141,7 @@ fn invalid_plugin_is_refused_with_reason() {
             GatewayEvent::Rollout(told) => (told.reason.as_ref() == Some(&why)).then_some(()),
             GatewayEvent::Core(_)
             | GatewayEvent::Shed { .. }
+            | GatewayEvent::Group(_)
             | GatewayEvent::NodeList(_)
             | GatewayEvent::NodeRemoved { .. }
             | GatewayEvent::TurnedAway { .. }
@@ -190,6 +192,7 @@ fn failing_revision_is_rolled_back_by_gateway() {
         | GatewayEvent::Core(_)
         | GatewayEvent::NotOpened { .. }
         | GatewayEvent::Shed { .. }
+        | GatewayEvent::Group(_)
         | GatewayEvent::NodeList(_)
         | GatewayEvent::NodeRemoved { .. }
         | GatewayEvent::TurnedAway { .. } => None,

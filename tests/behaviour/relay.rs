@@ -74,7 +74,7 @@ fn standby_answers_as_the_owner() {
         assert_eq!(standby, owner, "{path}: {answers:?}");
     }
     // A drain reaches the rooms of the owner.
-    answer(&mut gateways[1], Method::POST, "/v1/nodes/east-a1:drain", "");
+    answer(&mut gateways[1], Method::POST, "/v1/nodes/east-a1:drain", r#"{"force": true}"#);
     let draining =
         gateways.each_mut().map(|it| it.read("/v1/nodes")["nodes"][0]["draining"].clone());
     assert_eq!(draining, [json!(true), json!(false)], "nodes are listed as each sees them");

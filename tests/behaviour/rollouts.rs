@@ -271,11 +271,10 @@ fn harmful_canary_is_rolled_back_by_gateway() {
     let candidate = begun.revision.unwrap();
     assert!(view(&gateway, &policy).status.candidate.is_some());
     // A changed file applies to the running rollout: few sessions suffice.
-    let set = gateway.settings.sets.iter().find(|set| &*set.name == "call").unwrap();
-    let rollout =
-        evenkeel_config::RolloutSettings { judging: Judging::default(), ..set.rollout.clone() };
-    let paces = BTreeMap::from([("call".into(), rollout)]);
-    gateway.ask(gateway.handle.change_rollout_settings(paces)).unwrap();
+    let mut sets = gateway.settings.sets.clone();
+    let set = sets.iter_mut().find(|set| &*set.name == "call").unwrap();
+    set.rollout.judging = Judging::default();
+    gateway.ask(gateway.handle.change_sets(sets)).unwrap().unwrap();
     let (mut reason, mut reported) = (None, Instant::now());
     talk(&mut all, "it is rolled back", |phones| {
         if reported.elapsed() >= Duration::from_millis(200) {
@@ -294,6 +293,7 @@ fn harmful_canary_is_rolled_back_by_gateway() {
             | GatewayEvent::Core(_)
             | GatewayEvent::NotOpened { .. }
             | GatewayEvent::Shed { .. }
+            | GatewayEvent::Group(_)
             | GatewayEvent::NodeList(_)
             | GatewayEvent::NodeRemoved { .. }
             | GatewayEvent::TurnedAway { .. } => None,

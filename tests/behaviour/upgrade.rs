@@ -569,6 +569,38 @@ fn command_upgrades_and_names_failures() {
     assert_eq!(gateway.read("/v1/status")["state"], "serving");
 }
 
+/// New sets, new hooks and other bit rates are applied by the process that runs.
+#[test]
+fn policy_sets_are_reloaded_in_place() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]));
+    let mut calls = Calls::open(&mut gateway, 1);
+    let sets = gateway.folder().join("policies");
+    let save = |name: &str, text: &str| fs::write(sets.join(name), text).unwrap();
+    let admission = "[admission]\nplugin = \"admit-capacity\"\n";
+    save("opera.toml", &format!("[scenario.opera]\n{admission}"));
+    save("live.toml", &format!("[scenario.live]\ndscp = {{ voice = \"CS5\" }}\n{admission}"));
+    let reloaded = gateway.post("/v1/configuration:reload", &json!({}));
+    assert_eq!((&reloaded["requires_restart"], &reloaded["refused"]), (&json!([]), &json!([])));
+    let policies = gateway.read("/v1/policies")["policies"].take();
+    let active = policies.as_array().unwrap().iter();
+    let active = active.filter(|policy| policy["revision"].is_string());
+    let mut active: Vec<_> = active.map(|policy| policy["policy"].as_str().unwrap()).collect();
+    active.sort_unstable();
+    assert_eq!(active, ["live/admission", "opera/admission"]);
+    let phone = Phone::new(9);
+    let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
+    let mut offer = GatewayProcess::offer("aria", OfferIngress::Udp(identity));
+    offer.scenario = "opera".into();
+    gateway.ask(async |client| client.open(&offer).await).unwrap();
+    // Its rooms and sessions need the scenario.
+    fs::remove_file(sets.join("opera.toml")).unwrap();
+    let reloaded = gateway.post("/v1/configuration:reload", &json!({}));
+    assert_eq!(reloaded["requires_restart"], json!(["opera.toml, which is gone"]));
+    calls.talk(PACKETS);
+    calls.assert_whole();
+}
+
 #[test]
 fn reload_command_upgrades_for_keys_that_need_it() {
     let node = Node::agent("east-a1");

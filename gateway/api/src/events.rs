@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
 use evenkeel_control::history::Carried;
-use evenkeel_control::{EventRecord, GatewayEvent, NodeNames, RolloutReport};
+use evenkeel_control::{EventRecord, GatewayEvent, GroupChange, NodeNames, RolloutReport};
 use evenkeel_model::{
     CoreEvent, Decider, EvidenceSource, Health, Hop, Incarnation, ModeChange, MoveCause, NodeId,
     PluginFault, StartPhase,
@@ -162,6 +162,15 @@ impl NoticeWriter {
                 session: session.to_string(),
                 node: self.names.of_node(*node).node,
                 reason: reason,
+            },
+            // A member of a group has another role, or the group lost or regained redundancy.
+            GatewayEvent::Group(GroupChange { gateway, role, epoch, warnings }) => notice! {
+                "group", at_us;
+                gateway: gateway,
+                role: role,
+                epoch: epoch,
+                // The losses of redundancy that have lasted, each a sentence.
+                warnings: warnings,
             },
             // Consecutive RTP packets of a stream that a rung dropped.
             GatewayEvent::Shed { session, run } => notice! {

@@ -1,7 +1,5 @@
 //! Rooms, nodes and regions: lists and verbs.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -9,11 +7,11 @@ use axum::http::StatusCode;
 use evenkeel_control::{ControlError, NodeNames, NodeOrder, Operation, OperationTarget};
 use evenkeel_core::{Failback, Impossible, NodeStanding, RegionStanding};
 use evenkeel_media::trunk::message::NodeFault;
-use evenkeel_model::EvidenceSource;
+use evenkeel_model::{EvidenceSource, Health};
 use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
-use super::error::{ApiError, refused};
+use super::error::{ApiError, ApiErrorCode, refused};
 use super::events;
 use super::object::{milliseconds, object};
 use super::request::{read_deadline, unknown_verb, verb};
@@ -85,7 +83,9 @@ pub(super) async fn node_verb(
     let handle = &shared.handle;
     match verb {
         "drain" => {
-            let within = deadline(&shared, body).await?;
+            let DrainBody { deadline, force } = shared.parse_if_any(body).await?;
+            let within = deadline.as_deref().map(read_deadline).transpose()?;
+            require_another(&shared, force, |node, _| node == name).await?;
             let operation = Operation::Drain {
                 place: OperationTarget::Node(name.into()),
                 draining: true,
@@ -94,7 +94,11 @@ pub(super) async fn node_verb(
             shared.ask(name, handle.operate(operation)).await?;
         }
         "undrain" => shared.ask(name, handle.drain_node(name.into(), false)).await?,
-        "eject" => shared.ask(name, handle.operate(Operation::Eject(name.into()))).await?,
+        "eject" => {
+            let ForceBody { force } = shared.parse_if_any(body).await?;
+            require_another(&shared, force, |node, _| node == name).await?;
+            shared.ask(name, handle.operate(Operation::Eject(name.into()))).await?;
+        }
         "uneject" => shared.ask(name, handle.operate(Operation::Return(name.into()))).await?,
         "start" => shared.ask(name, handle.order(name.into(), NodeOrder::Start)).await?,
         "break" => {
@@ -125,7 +129,10 @@ pub(super) async fn region_verb(
     let place = OperationTarget::Region(name.into());
     let operation = match verb {
         "drain" => {
-            Operation::Drain { place, draining: true, within: deadline(&shared, body).await? }
+            let DrainBody { deadline, force } = shared.parse_if_any(body).await?;
+            let within = deadline.as_deref().map(read_deadline).transpose()?;
+            require_another(&shared, force, |_, region| region == name).await?;
+            Operation::Drain { place, draining: true, within }
         }
         "undrain" => Operation::Drain { place, draining: false, within: None },
         "failback" => Operation::Failback(Some(name.into()), failback(&shared, body).await?),
@@ -148,11 +155,41 @@ pub(super) async fn failback_everywhere(
 #[serde(deny_unknown_fields)]
 struct DrainBody {
     deadline: Option<String>,
+    #[serde(default)]
+    force: bool,
 }
 
-async fn deadline(shared: &ApiContext, body: Body) -> Result<Option<Duration>, ApiError> {
-    let DrainBody { deadline } = shared.parse_if_any(body).await?;
-    deadline.as_deref().map(read_deadline).transpose()
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ForceBody {
+    force: bool,
+}
+
+/// Refuses to take the last node that takes rooms: every offer would be refused from then on. `leaves`: the nodes and regions
+/// of the request, by name.
+async fn require_another(
+    shared: &ApiContext,
+    force: bool,
+    leaves: impl Fn(&str, &str) -> bool,
+) -> Result<(), ApiError> {
+    if force {
+        return Ok(());
+    }
+    let nodes = shared.ask("", shared.handle.nodes()).await?;
+    let takes_rooms = |node: &&NodeStanding| {
+        node.health != Health::Down && !node.draining && !node.leaves && !node.ejected
+    };
+    let names = nodes.iter().filter(takes_rooms).map(|node| shared.names.of_node(node.hop.node));
+    let (left, kept): (Vec<_>, Vec<_>) = names.partition(|at| leaves(&at.node, &at.region));
+    match left.first() {
+        Some(last) if kept.is_empty() => {
+            let found = format!("`{}` would be the last node that takes rooms", last.node);
+            let right =
+                "without one every offer is refused; `force` (`--force`) takes it all the same";
+            Err(ApiError::new(ApiErrorCode::Conflict, format!("{found}: {right}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[derive(Deserialize)]

@@ -79,6 +79,16 @@ impl World {
         self.requests.blocking_recv().unwrap()
     }
 
+    /// The next request that is no question about nodes.
+    fn operation(&mut self) -> ControlRequest {
+        loop {
+            match self.request() {
+                ControlRequest::Nodes(reply) => reply.send(Vec::new()).unwrap(),
+                other => return other,
+            }
+        }
+    }
+
     /// Tells the API that the records of policies are on the disk.
     fn keep_policies(&mut self) {
         let ControlRequest::PoliciesKept(reply) = self.request() else { panic!("not asked") };

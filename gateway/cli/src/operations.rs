@@ -31,17 +31,22 @@ enum NodeCommand {
         /// Time limit, as `60s`; rooms left by then are reported and move once there is capacity
         #[arg(long)]
         deadline: Option<String>,
+        /// Drain the last node that takes rooms, too: offers are refused then
+        #[arg(long)]
+        force: bool,
     },
     /// End a drain. A node that its agent drains (SIGUSR1) keeps draining
     Undrain {
         /// The node's name
         node: String,
     },
-    /// Mark a node down whatever its health: its rooms fail over at once, and it stays down until `uneject` or a restart of
-    /// the gateway
+    /// Mark a node down whatever its health: its rooms fail over at once, and it stays down until `uneject`
     Eject {
         /// The node's name
         node: String,
+        /// Eject the last node that takes rooms, too: offers are refused then
+        #[arg(long)]
+        force: bool,
     },
     /// End a node's ejection: it is used again as soon as it answers
     Uneject {
@@ -57,9 +62,11 @@ impl NodeArgs {
                 list(self.json, &self.api.read("/v1/nodes")?, "nodes", node_line);
                 return Ok(());
             }
-            NodeCommand::Drain { node, deadline } => (node, "drain", drain(deadline)),
+            NodeCommand::Drain { node, deadline, force } => {
+                (node, "drain", drain(deadline.as_deref(), force))
+            }
             NodeCommand::Undrain { node } => (node, "undrain", Value::Null),
-            NodeCommand::Eject { node } => (node, "eject", Value::Null),
+            NodeCommand::Eject { node, force } => (node, "eject", json!({"force": force})),
             NodeCommand::Uneject { node } => (node, "uneject", Value::Null),
         };
         self.api.post(&format!("/v1/nodes/{}:{verb}", escape(&node)), &body)?;
@@ -78,8 +85,8 @@ impl NodeArgs {
     }
 }
 
-fn drain(deadline: Option<String>) -> Value {
-    deadline.map_or(Value::Null, |deadline| json!({"deadline": deadline}))
+fn drain(deadline: Option<&str>, force: bool) -> Value {
+    json!({"deadline": deadline, "force": force})
 }
 
 const DRAINS: &str = "takes no new rooms and is being emptied; `evenkeel node list` shows how many rooms are \
@@ -130,6 +137,9 @@ enum RegionCommand {
         /// Time limit, as `60s`; rooms left by then are reported and move once there is capacity
         #[arg(long)]
         deadline: Option<String>,
+        /// Drain the last region with a node that takes rooms, too: offers are refused then
+        #[arg(long)]
+        force: bool,
     },
     /// End a drain
     Undrain {
@@ -175,8 +185,8 @@ impl RegionArgs {
                 list(self.json, &self.api.read("/v1/regions")?, "regions", region_line);
                 return Ok(());
             }
-            RegionCommand::Drain { region, deadline } => {
-                self.api.post(&at(&region, "drain"), &drain(deadline))?;
+            RegionCommand::Drain { region, deadline, force } => {
+                self.api.post(&at(&region, "drain"), &drain(deadline.as_deref(), force))?;
                 print_accepted(self.json, format!("{region} {DRAINS}"));
                 return Ok(());
             }

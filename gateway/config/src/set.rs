@@ -87,11 +87,11 @@ pub struct ScenarioSettings {
     /// The name of the scenario: `call`.
     pub name: Arc<str>,
     /// Default hot.
-    pub(crate) mode: RedundancyMode,
+    pub mode: RedundancyMode,
     /// Default room.
-    pub(crate) affinity: Affinity,
+    pub affinity: Affinity,
     /// With mode `regional`: the regions that rooms fail over to, in this order; at least two.
-    pub(crate) regions: Vec<Arc<str>>,
+    pub regions: Vec<Arc<str>>,
     /// 1 to 3. Default 2.
     pub spares: u8,
     /// The lowest cap. Default 24 kbit/s.

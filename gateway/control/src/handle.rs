@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use evenkeel_config::RolloutSettings;
+use evenkeel_config::PolicySet;
 use evenkeel_core::{Explanation, NodeStanding, RegionStanding, RoomStanding};
-use evenkeel_model::{PolicyName, RoomId, Scenario, SessionId};
+use evenkeel_model::{PolicyName, RoomId, SessionId};
 use evenkeel_policies::{
     PluginSource, PolicyRecorder, PolicyRecords, PolicyView, RefusalRecord, TrustRules,
 };
 use evenkeel_revisions::{RolloutAction, RolloutReport};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::history::SessionHistory;
+use crate::history::{EndedSession, SessionHistory};
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::inherited::NamedSockets;
 use crate::messages::{
@@ -29,7 +29,7 @@ use crate::offers::{OfferedSession, SessionAnswer};
 use crate::operations::{Operation, OperationTarget};
 use crate::policies::PushRequest;
 use crate::records::{LastStates, OFFERS_WITHIN, Suspended};
-use crate::reporting::{EventRecord, ModeView};
+use crate::reporting::{EventRecord, GatewayEvent, GroupChange, ModeView};
 use crate::snapshot::{MediaStates, RecordBatch, Snapshot};
 
 /// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
@@ -89,8 +89,10 @@ requests! {
         status() = Status -> StatusReport;
         /// Reports measured cost and benefit of each mode.
         modes() = Modes -> Vec<ModeView>;
-        /// Replaces scenarios; open rooms change mode too. Returns once the change is active or in progress.
-        change_scenarios(scenarios: BTreeMap<Arc<str>, Scenario>) = Scenarios -> ();
+        /// Replaces the policy sets: their scenarios, their `[rollout]`, and the hooks that they bind. Open rooms change mode too.
+        /// Returns once the change is active or in progress. Policies that are bound anew have no revision yet. An error
+        /// changes nothing.
+        change_sets(sets: Vec<PolicySet>) = Sets -> io::Result<()>;
         /// Replaces the node list: new nodes are added, missing nodes are drained and removed, changed nodes are updated.
         /// A refused list changes nothing.
         list_nodes(list: Box<NodeList>) = List -> Result<ListChange, NotListed>;
@@ -100,8 +102,6 @@ requests! {
         policies_kept() = PoliciesKept -> ();
         /// The bindings of policies that were rolled out last, by their identifications.
         configured_policies() = ConfiguredPolicies -> BTreeMap<PolicyName, Option<Arc<str>>>;
-        /// Replaces `[rollout]` of the policy sets.
-        change_rollout_settings(settings: BTreeMap<Arc<str>, RolloutSettings>) = RolloutSettings -> ();
         /// Sets the trust rules for rollouts from now on.
         govern(rules: Box<TrustRules>) = Govern -> ();
         /// Returns once the first revisions of all policies are active.
@@ -183,6 +183,8 @@ requests! {
         },
         /// Continues records of policies of the process that decides about their revisions.
         RestorePolicies(PolicyRecords),
+        /// Records of ended sessions of the group's owner.
+        CopyHistory(Vec<EndedSession>),
         /// The first revisions of all policies are active.
         PoliciesStand,
         /// Duplicates the trunks' sockets.
@@ -292,6 +294,11 @@ impl Handle {
     pub fn restore_policies(&self, records: PolicyRecords) -> bool {
         records.is_empty()
             || self.requests.try_send(ControlRequest::RestorePolicies(records)).is_ok()
+    }
+
+    /// Keeps records of ended sessions of the group's owner. Returns false if control is busy or gone.
+    pub fn copy_history(&self, records: Vec<EndedSession>) -> bool {
+        records.is_empty() || self.requests.try_send(ControlRequest::CopyHistory(records)).is_ok()
     }
 
     /// Begins or ends the drain of a node, without a deadline.
@@ -462,6 +469,12 @@ impl Handle {
     /// Names of nodes and regions, including those that recent events mention.
     pub fn names(&self) -> Arc<NodeNames> {
         Arc::clone(&self.names)
+    }
+
+    /// Sends the event of a change in this gateway's group.
+    pub fn publish_group(&self, change: GroupChange) {
+        // Fails only without subscribers.
+        let _ = self.events.send(Arc::new(EventRecord::now(GatewayEvent::Group(change))));
     }
 
     /// Subscribes to events.

@@ -5,7 +5,7 @@
 mod ended;
 mod open;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -48,6 +48,8 @@ const LIVES_EVERY: Duration = Duration::from_secs(1);
 pub struct SessionHistory {
     records: Mutex<RecentRecords>,
     dropped: AtomicU64,
+    /// The number of the next record.
+    next: AtomicU64,
 }
 
 #[derive(Default, Debug)]
@@ -60,6 +62,11 @@ struct RecentRecords {
 }
 
 impl RecentRecords {
+    /// The number of the next record.
+    fn next(&self) -> u64 {
+        self.first + self.records.len() as u64
+    }
+
     fn push(&mut self, record: Arc<EndedSession>, bytes: usize) {
         self.records.push_back((record, bytes));
         self.bytes += bytes;
@@ -86,6 +93,21 @@ impl SessionHistory {
         found.take(limit).map(|(number, record)| (number, Arc::clone(record))).collect()
     }
 
+    /// Up to `limit` records from this number on, oldest first, and the number after them.
+    pub(crate) fn records_from(&self, from: u64, limit: usize) -> (u64, Vec<EndedSession>) {
+        // Control does not wait for a reader: the next batch has them.
+        let Ok(kept) = self.records.try_lock() else { return (from, Vec::new()) };
+        let skipped = usize::try_from(from.saturating_sub(kept.first)).unwrap_or(usize::MAX);
+        let records = kept.records.iter().skip(skipped).take(limit);
+        let found: Vec<EndedSession> = records.map(|(record, _)| (**record).clone()).collect();
+        (from.max(kept.first).saturating_add(found.len() as u64), found)
+    }
+
+    /// Returns true if there is a record of this number or a later one.
+    pub(crate) fn has_number(&self, number: u64) -> bool {
+        number < self.next.load(Ordering::Relaxed)
+    }
+
     /// Records that were dropped because the thread was behind.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
@@ -96,14 +118,29 @@ impl SessionHistory {
         let mut kept = self.lock();
         let own = std::mem::take(&mut kept.records);
         kept.bytes = 0;
+        // They get numbers that no reader has passed.
+        kept.first += own.len() as u64;
         earlier.into_iter().for_each(|(record, bytes)| kept.push(Arc::new(record), bytes));
         own.iter().for_each(|(record, bytes)| kept.push(Arc::clone(record), *bytes));
+        self.next.store(kept.next(), Ordering::Relaxed);
         own.into_iter().map(|(record, _)| record).collect()
+    }
+
+    /// Removes the records that are there.
+    fn retain_unknown(&self, records: &mut Vec<EndedSession>) {
+        if records.is_empty() {
+            return;
+        }
+        let kept = self.lock();
+        let known: HashSet<_> = kept.records.iter().map(|(record, _)| record.key()).collect();
+        records.retain(|record| !known.contains(&record.key()));
     }
 
     /// Adds a record, whose line has this length.
     pub fn add(&self, record: EndedSession, bytes: usize) {
-        self.lock().push(Arc::new(record), bytes);
+        let mut kept = self.lock();
+        kept.push(Arc::new(record), bytes);
+        self.next.store(kept.next(), Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, RecentRecords> {
@@ -127,6 +164,8 @@ pub struct HistoryWriter {
 enum HistoryRecord {
     Opened(Box<OpenSession>),
     Ended(Box<EndedSession>),
+    /// Of the owner of the group, while this gateway is its standby.
+    Copied(Box<EndedSession>),
 }
 
 impl HistoryWriter {
@@ -179,7 +218,8 @@ impl HistoryWriter {
         closed: &ClosedSession,
         totals: &Totals,
     ) {
-        self.send(EndedSession::of(&self.gateway, session, room, reason, closed, totals));
+        let record = EndedSession::of(&self.gateway, session, room, reason, closed, totals);
+        self.send(HistoryRecord::Ended(Box::new(record)));
     }
 
     /// Notes a session that opened, so that its end has a record even if this process is killed.
@@ -189,14 +229,24 @@ impl HistoryWriter {
         let _ = records.try_send(HistoryRecord::Opened(Box::new(opened)));
     }
 
+    /// Keeps records of the group's owner, each once.
+    pub(crate) fn copy(&self, records: Vec<EndedSession>) {
+        records.into_iter().for_each(|record| self.send(HistoryRecord::Copied(Box::new(record))));
+    }
+
+    /// The newest records.
+    pub(crate) fn kept(&self) -> &SessionHistory {
+        &self.history
+    }
+
     /// The name of this gateway in records.
     pub(crate) fn gateway(&self) -> &str {
         &self.gateway
     }
 
-    fn send(&self, record: EndedSession) {
+    fn send(&self, record: HistoryRecord) {
         let Some(records) = &self.records else { return };
-        if records.try_send(HistoryRecord::Ended(Box::new(record))).is_err() {
+        if records.try_send(record).is_err() {
             self.history.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -278,15 +328,17 @@ impl Clerk {
     }
 
     fn keep(&mut self, records: impl Iterator<Item = HistoryRecord>) {
-        let (mut opened, mut ended) = (Vec::new(), Vec::new());
+        let (mut opened, mut ended, mut copied) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
             match record {
                 HistoryRecord::Opened(session) => opened.push(*session),
                 HistoryRecord::Ended(session) => ended.push(session),
+                HistoryRecord::Copied(session) => copied.push(*session),
             }
         }
         let ids: Vec<Box<str>> = ended.iter().map(|session| session.id.clone()).collect();
-        self.end(ended.into_iter());
+        self.history.retain_unknown(&mut copied);
+        self.end(ended.into_iter().chain(copied.into_iter().map(Box::new)));
         if matches!(self.disk, Disk::Closed(_)) {
             let room = WAITING_MAX.saturating_sub(self.opened.len());
             self.opened.extend(opened.into_iter().take(room));

@@ -55,7 +55,7 @@ pub use operations::{Operation, OperationLog, OperationTarget};
 pub use policies::PushRequest;
 pub use records::{LastStatesPart, Suspended, SuspensionGuard};
 pub use registry::{QuicListener, SessionRegistry, UdpListener};
-pub use reporting::{EventRecord, GatewayEvent, ModeView, Recovery, TraceCaller};
+pub use reporting::{EventRecord, GatewayEvent, GroupChange, ModeView, Recovery, TraceCaller};
 pub use snapshot::{
     MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,
 };

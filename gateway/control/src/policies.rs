@@ -2,14 +2,17 @@
 //! separate thread prepares plugins one after the other.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use evenkeel_config::PolicySet;
 use evenkeel_core::{ArmTally, Gateway};
 use evenkeel_model::{PolicyName, SessionId};
 use evenkeel_policies::{
     ActivationOptions, PluginSource, PolicyRecords, PolicyThreads, PolicyView, Preparation,
+    RevisionLoad,
 };
 use evenkeel_process::random::draw;
 use evenkeel_revisions::{Actor, Lifecycle, RolloutOutcome, RolloutReport, Strategy};
@@ -85,7 +88,7 @@ impl PolicyRunner {
         threads: PolicyThreads,
         settings: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
         events: broadcast::Sender<Arc<EventRecord>>,
-    ) -> std::io::Result<PolicyRunner> {
+    ) -> io::Result<PolicyRunner> {
         let (preparations, waiting) = crossbeam_channel::bounded(ROLLOUTS_MAX);
         let thread = std::thread::Builder::new().name("rollout".into());
         thread.spawn(move || prepare(&waiting, &events))?;
@@ -136,6 +139,10 @@ impl PolicyRunner {
     /// their own.
     pub(crate) fn restore(&mut self, records: PolicyRecords, gateway: &mut Gateway, now: Instant) {
         let loads = self.threads.restore(records, gateway, now);
+        self.load(loads, gateway, now);
+    }
+
+    fn load(&mut self, loads: Vec<RevisionLoad>, gateway: &mut Gateway, now: Instant) {
         if loads.is_empty() {
             return;
         }
@@ -179,18 +186,33 @@ impl PolicyRunner {
         self.threads.names().filter(is_failing).map(ToString::to_string).collect()
     }
 
-    /// Applies a changed `[rollout]` of policy sets.
-    pub(crate) fn change_settings(
+    /// Applies `[rollout]` of the sets, and starts the policies that they bind and those before did not. A policy that a drill
+    /// stopped stays so.
+    pub(crate) fn change_sets(
         &mut self,
-        settings: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
+        before: &[PolicySet],
+        sets: &[PolicySet],
         gateway: &mut Gateway,
         now: Instant,
-    ) {
-        self.settings = settings;
+    ) -> io::Result<()> {
+        let mut loads = Vec::new();
+        for set in sets {
+            let known = before.iter().find(|known| known.name == set.name);
+            for hook in set.bindings.iter().map(|binding| binding.hook) {
+                let policy = PolicyName { set: Arc::clone(&set.name), hook };
+                let is_bound = known.is_some_and(|known| known.binding(hook).is_some());
+                if !is_bound && !self.is_known(&policy) {
+                    loads.extend(self.threads.start(&policy, set.rollout.rules(), gateway)?);
+                }
+            }
+        }
+        self.load(loads, gateway, now);
+        self.settings = evenkeel_config::rollout_settings(sets);
         for policy in self.threads.names() {
             let rules = self.settings.get(&policy.set).cloned().unwrap_or_default().rules();
             gateway.change_policy(policy, now, |life| life.set_rules(rules, now));
         }
+        Ok(())
     }
 
     /// Replies once the sessions of policies' cohorts are counted.

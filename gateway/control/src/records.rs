@@ -20,6 +20,7 @@ use evenkeel_model::{NodeId, PolicyName};
 use evenkeel_policies::{PolicyRecord, PolicyRecords};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::history::SessionHistory;
 use crate::messages::{NotSuspended, SnapshotError};
 use crate::nodes::NodeResources;
 use crate::offers::OfferQueue;
@@ -189,6 +190,8 @@ pub(crate) struct RecordFollower {
     sent_records: BTreeMap<PolicyName, Vec<Arc<str>>>,
     /// The plugins that the follower has.
     sent_files: BTreeSet<Arc<str>>,
+    /// The number of the next record of an ended session. The next process of this machine reads their file.
+    history_next: u64,
     full_since: Option<Instant>,
 }
 
@@ -222,6 +225,7 @@ impl RecordFollower {
             policies: source.policies.threads.names().cloned().collect(),
             sent_records: BTreeMap::new(),
             sent_files: BTreeSet::new(),
+            history_next: if hands_over { u64::MAX } else { 0 },
             full_since: None,
         }
     }
@@ -331,6 +335,8 @@ impl RecordFollower {
         // A session may have ended since it was copied.
         let stands = |state: &MediaRecord| registry.get(state.state.session).is_some();
         let media = std::mem::take(&mut self.states).into_iter().filter(stands).collect();
+        let (history_next, history) = source.history.records_from(self.history_next, SLICE);
+        self.history_next = history_next;
         RecordBatch {
             number: self.number,
             whole: self.whole,
@@ -347,6 +353,7 @@ impl RecordFollower {
                 policies,
                 core,
             },
+            history,
         }
     }
 
@@ -401,6 +408,7 @@ pub(crate) struct RecordSource<'a> {
     pub(crate) nodes: &'a NodeResources,
     pub(crate) offers: &'a OfferQueue,
     pub(crate) policies: &'a PolicyRunner,
+    pub(crate) history: &'a SessionHistory,
 }
 
 impl RecordSource<'_> {
@@ -486,7 +494,8 @@ impl Replication {
         let changed = source.have_changed()
             || nodes
             || !follower.states.is_empty()
-            || !follower.policies.is_empty();
+            || !follower.policies.is_empty()
+            || source.history.has_number(follower.history_next);
         if changed && follower.to.capacity() > 0 {
             let batch = follower.next_batch(source, Some(slice), nodes, now);
             // Fails only for a follower that has gone.

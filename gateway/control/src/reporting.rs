@@ -94,6 +94,8 @@ pub enum GatewayEvent {
         /// The name of the node.
         name: Arc<str>,
     },
+    /// This member of a group has another role, or the group lost or regained redundancy.
+    Group(GroupChange),
     /// The rung of a session withheld packets from its client.
     Shed {
         /// The number of the session.
@@ -101,6 +103,19 @@ pub enum GatewayEvent {
         /// The withheld packets.
         run: ShedRun,
     },
+}
+
+/// A member of a group and the redundancy of the group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupChange {
+    /// The name of this member.
+    pub gateway: Arc<str>,
+    /// Its role, as the API names it.
+    pub role: &'static str,
+    /// The number of the ownership that it knows, 0 if none.
+    pub epoch: u64,
+    /// Losses of redundancy that have lasted, each a sentence.
+    pub warnings: Vec<Arc<str>>,
 }
 
 /// Events, history and names, for the API and telemetry.

@@ -1,9 +1,11 @@
 //! Dispatches requests to control, and answers those about the gateway as a whole.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use evenkeel_config::{GatewayConfig, PolicySet};
 use evenkeel_core::{Impossible, RoomStanding, SessionStanding};
 use evenkeel_dataplane::worker::MediaDirection;
 use evenkeel_model::forward::DropReason;
@@ -21,6 +23,14 @@ use crate::registry::SessionEntry;
 const SESSIONS_PER_COST: usize = 100;
 
 impl Control {
+    /// Replaces the policy sets. Sessions keep the bit rates, silence and marks with which they were opened.
+    fn change_sets(&mut self, sets: Vec<PolicySet>, now: Instant) -> io::Result<()> {
+        self.policies.change_sets(&self.settings.sets, &sets, &mut self.gateway, now)?;
+        self.gateway.handle_scenarios(&self.settings.scenarios_of(&sets), now);
+        self.settings = Arc::new(GatewayConfig { sets, ..(*self.settings).clone() });
+        Ok(())
+    }
+
     pub(crate) fn handle_request(&mut self, request: ControlRequest) {
         let now = Instant::now();
         // Replies fail only for a caller that has gone.
@@ -35,6 +45,7 @@ impl Control {
             ControlRequest::RestorePolicies(records) => {
                 self.policies.restore(records, &mut self.gateway, now);
             }
+            ControlRequest::CopyHistory(records) => self.reporting.history.copy(records),
             ControlRequest::PolicyRecords(reply) => {
                 _ = reply.send(self.policies.threads.records(&self.gateway));
             }
@@ -116,10 +127,7 @@ impl Control {
                 let view = |mode| self.reporting.mode_view(mode, &self.gateway, &self.workers);
                 let _ = reply.send(RedundancyMode::ALL.into_iter().map(view).collect());
             }
-            ControlRequest::Scenarios(scenarios, reply) => {
-                self.gateway.handle_scenarios(&scenarios, now);
-                let _ = reply.send(());
-            }
+            ControlRequest::Sets(sets, reply) => _ = reply.send(self.change_sets(sets, now)),
             ControlRequest::List(list, reply) => _ = reply.send(self.list(&list, now)),
             ControlRequest::Reload(reload) => self.nodes.pass_on(reload),
             ControlRequest::FollowReloads(reloader) => self.nodes.reloader = Some(reloader),
@@ -156,10 +164,6 @@ impl Control {
             ControlRequest::ActOnRollout(policy, action, reply) => {
                 let act = |life: &mut Lifecycle| life.handle_action(action, now);
                 let _ = reply.send(self.policies.change(&policy, &mut self.gateway, now, act));
-            }
-            ControlRequest::RolloutSettings(settings, reply) => {
-                self.policies.change_settings(settings, &mut self.gateway, now);
-                let _ = reply.send(());
             }
             ControlRequest::Rollback(policy, reply) => {
                 let starting = self.offers.awaits_policies() && self.policies.is_known(&policy);

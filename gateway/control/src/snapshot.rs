@@ -27,6 +27,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::history::EndedSession;
 use crate::idempotency::{KEYS_MAX, KeyRecord};
 use crate::messages::SnapshotError;
 use crate::offers::RequestInterner;
@@ -137,13 +138,23 @@ pub struct RecordBatch {
     pub(crate) dissolved: Vec<RoomId>,
     /// Contains changed rooms and sessions only. Without nodes, those of the last batch still hold.
     pub(crate) changed: Snapshot,
+    /// Records of ended sessions, each once, oldest first.
+    #[serde(default)]
+    pub(crate) history: Vec<EndedSession>,
 }
 
 impl RecordBatch {
     /// All records.
     pub(crate) fn whole(snapshot: Snapshot) -> RecordBatch {
-        let (ended, dissolved) = (Vec::new(), Vec::new());
-        RecordBatch { number: 1, whole: true, last: true, ended, dissolved, changed: snapshot }
+        RecordBatch {
+            number: 1,
+            whole: true,
+            last: true,
+            ended: Vec::new(),
+            dissolved: Vec::new(),
+            changed: snapshot,
+            history: Vec::new(),
+        }
     }
 
     /// The number of the batch, which counts from 1.
@@ -358,6 +369,8 @@ pub struct Replica {
     idempotency_keys: VecDeque<KeyRecord>,
     /// Not taken yet.
     policies: PolicyRecords,
+    /// Not taken yet.
+    history: Vec<EndedSession>,
     /// Sessions of the last batch with sockets: descriptors follow in this order.
     with_sockets: Vec<SessionId>,
     ports: ReservedPorts,
@@ -394,12 +407,17 @@ impl Replica {
         std::mem::take(&mut self.policies)
     }
 
+    /// Takes the records of ended sessions that came, for [`Handle::copy_history`](crate::Handle::copy_history).
+    pub fn take_history(&mut self) -> Vec<EndedSession> {
+        std::mem::take(&mut self.history)
+    }
+
     /// Takes the next batch. The first batch of a follower replaces all records.
     ///
     /// # Errors
     /// If a batch is missing. Nothing has changed then.
     pub fn apply(&mut self, batch: RecordBatch) -> Result<(), NotApplied> {
-        let RecordBatch { number: found, whole, last, ended, dissolved, changed } = batch;
+        let RecordBatch { number: found, whole, last, ended, dissolved, changed, history } = batch;
         let next = self.number + 1;
         if found == 1 {
             let ports = std::mem::take(&mut self.ports);
@@ -430,6 +448,7 @@ impl Replica {
             policies,
         } = changed;
         self.policies.extend(policies);
+        self.history.extend(history);
         self.drivers.apply(drivers, core.sessions.iter().map(|session| session.id));
         self.take_core(core);
         let mut registry = registry;

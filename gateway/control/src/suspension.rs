@@ -53,6 +53,7 @@ impl Control {
             nodes: &self.nodes,
             offers: &self.offers,
             policies: &self.policies,
+            history: self.reporting.history.kept(),
         };
         (&mut self.replication, source)
     }

@@ -287,7 +287,7 @@ impl Gateway {
         self.tables.effects.set(Timer::Sweep, now + after);
     }
 
-    /// Changes mode, regions, spares and affinity of the named scenarios. Other scenarios and settings stay. Rooms take
+    /// Changes the named scenarios, and adds those that are new. Other scenarios stay. Rooms take
     /// the change in batches without packet loss; affinity applies to new rooms.
     pub fn handle_scenarios(&mut self, scenarios: &BTreeMap<Arc<str>, Scenario>, now: Instant) {
         self.route(now, |tables| Reroutes(tables).take_scenarios(scenarios, now));

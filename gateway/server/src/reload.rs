@@ -1,13 +1,12 @@
-//! Reloads nodes, policies and modes of scenarios while the gateway runs.
+//! Reloads nodes and policy sets while the gateway runs.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{
     Colour, GatewayConfig, InvalidSetting, PluginLocation, PolicyBinding, PolicySet,
-    RolloutSettings, ScenarioSettings,
+    ScenarioSettings,
 };
 use evenkeel_control::{
     Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadRequest,
@@ -15,7 +14,7 @@ use evenkeel_control::{
 };
 use evenkeel_group::Group;
 use evenkeel_host::Component;
-use evenkeel_model::{Affinity, Hook, PolicyName, RedundancyMode, RegionId, Scenario};
+use evenkeel_model::PolicyName;
 use evenkeel_policies::{ActivationOptions, Foundry, PluginSource, RefusalRecord, TrustRules};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -28,25 +27,14 @@ const ASKED_MAX: usize = 8;
 
 pub(super) struct Applied {
     started: Arc<GatewayConfig>,
+    /// The policy sets that apply.
+    sets: Vec<PolicySet>,
     rules: TrustRules,
     /// The gateway's foundry, so that the rollout of a candidate finds it compiled; `None`: they are compiled in a separate
     /// one.
     pub(super) foundry: Option<Foundry>,
-    survival: Survival,
-    /// Its member is told of changed nodes.
+    /// Its member is told of changed nodes and witnesses.
     pub(super) group: Option<Group>,
-    rollout_settings: BTreeMap<Arc<str>, RolloutSettings>,
-}
-
-/// The keys of each scenario that a reload applies: how its sessions survive a node.
-type Survival = BTreeMap<Arc<str>, (RedundancyMode, Affinity, Vec<RegionId>, u8)>;
-
-fn survival(scenarios: &BTreeMap<Arc<str>, Scenario>) -> Survival {
-    let of = |scenario: &Scenario| {
-        let Scenario { mode, affinity, ref regions, spares, .. } = *scenario;
-        (mode, affinity, regions.clone(), spares)
-    };
-    scenarios.iter().map(|(name, scenario)| (Arc::clone(name), of(scenario))).collect()
 }
 
 /// A binding that differs from the applied one.
@@ -54,6 +42,8 @@ struct ChangedBinding {
     policy: PolicyName,
     binding: PolicyBinding,
     source: PluginSource,
+    /// The hook was not bound before.
+    is_new: bool,
     /// Set once the plugin is compiled.
     component: Option<Component>,
 }
@@ -178,15 +168,14 @@ impl Applied {
     pub(super) fn of(settings: &Arc<GatewayConfig>) -> Applied {
         Applied {
             started: Arc::clone(settings),
+            sets: settings.sets.clone(),
             rules: TrustRules::of(settings),
             foundry: None,
             group: None,
-            survival: survival(&settings.scenarios_of(&settings.sets)),
-            rollout_settings: evenkeel_config::rollout_settings(&settings.sets),
         }
     }
 
-    /// Applies nodes, scenarios and each changed binding; applies nothing if a plugin cannot run or the list of nodes
+    /// Applies nodes, policy sets and each changed binding; applies nothing if a plugin cannot run or the list of nodes
     /// is refused. A binding that is refused later is reported, and tried again at the next reload.
     async fn take(
         &mut self,
@@ -194,12 +183,13 @@ impl Applied {
         wish: &ReloadOptions,
         handle: &Handle,
     ) -> Result<Reloaded, NotReloaded> {
-        let waiting = keys_for_restart(&self.started, settings);
+        let mut waiting = keys_for_restart(&self.started, settings);
+        let sets = merge(&self.sets, &settings.sets, &mut waiting);
         if !waiting.is_empty() {
             tracing::warn!("keys changed that need a restart: {}", waiting.join("; "));
         }
         let mut candidates =
-            candidates(settings, handle).await?.map_err(|invalid| refuse(&invalid))?;
+            self.candidates(settings, handle).await?.map_err(|invalid| refuse(&invalid))?;
         if !candidates.is_empty() {
             let place = || Foundry::of(evenkeel_host::Engine::new(), settings);
             let foundry = self.foundry.get_or_insert_with(place).clone();
@@ -209,13 +199,42 @@ impl Applied {
         if let Some(group) = &self.group {
             group.reload(settings).await;
         }
-        self.change_modes(settings, handle).await;
-        self.change_rollout_settings(settings, handle).await;
+        self.change_sets(sets, handle).await?;
         let mut refused = self.govern(settings, &candidates, handle).await;
         for candidate in candidates {
             refused.extend(self.roll_out(candidate, wish.by, handle).await.err());
         }
         Ok(Reloaded { nodes, waiting, refused })
+    }
+
+    /// The bindings that are new, or have another plugin, other settings or another grant than was rolled out last.
+    async fn candidates(
+        &self,
+        settings: &GatewayConfig,
+        handle: &Handle,
+    ) -> Result<Result<Vec<ChangedBinding>, Vec<InvalidSetting>>, NotReloaded> {
+        // Fails only if control ended, and the gateway with it.
+        let configured = handle.configured_policies().await.map_err(|_| NotReloaded::NoReloader)?;
+        let (mut candidates, mut invalid) = (Vec::new(), Vec::new());
+        for (policy, binding) in settings.bindings() {
+            let mut sets = self.sets.iter();
+            let is_new =
+                !sets.any(|set| set.name == policy.set && set.binding(policy.hook).is_some());
+            let before = configured.get(&policy);
+            if before.is_none() && !is_new {
+                // A drill stopped it.
+                continue;
+            }
+            match PluginSource::read(binding) {
+                Ok(source) if before == Some(&source.configured) => {}
+                Ok(source) => {
+                    let (binding, component) = (binding.clone(), None);
+                    candidates.push(ChangedBinding { policy, binding, source, is_new, component });
+                }
+                Err(missing) => invalid.push(*missing),
+            }
+        }
+        Ok(if invalid.is_empty() { Ok(candidates) } else { Err(invalid) })
     }
 
     async fn list_nodes(
@@ -233,16 +252,27 @@ impl Applied {
         }
     }
 
-    async fn change_modes(&mut self, settings: &GatewayConfig, handle: &Handle) {
-        let scenarios = self.started.scenarios_of(&settings.sets);
-        if survival(&scenarios) != self.survival {
-            let survival = survival(&scenarios);
-            // An error means that control ended, and the gateway with it.
-            if handle.change_scenarios(scenarios).await.is_ok() {
-                self.survival = survival;
-                tracing::info!("scenarios reloaded");
-            }
+    async fn change_sets(
+        &mut self,
+        sets: Vec<PolicySet>,
+        handle: &Handle,
+    ) -> Result<(), NotReloaded> {
+        if sets.iter().map(facts).eq(self.sets.iter().map(facts)) {
+            return Ok(());
         }
+        match handle.change_sets(sets.clone()).await {
+            Ok(Ok(())) => {
+                self.sets = sets;
+                tracing::info!("policy sets reloaded");
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "no thread for a new policy; policy sets stay");
+                return Err(NotReloaded::Untried(error.to_string()));
+            }
+            // Control ended, and the gateway with it.
+            Err(_) => {}
+        }
+        Ok(())
     }
 
     /// Applies `[trust]` and the grants of bindings. Active plugins that violate them are reported but stay, since no
@@ -270,25 +300,16 @@ impl Applied {
         mistrusted.collect()
     }
 
-    async fn change_rollout_settings(&mut self, settings: &GatewayConfig, handle: &Handle) {
-        let changed = evenkeel_config::rollout_settings(&settings.sets);
-        // An error means that control ended, and the gateway with it.
-        if changed != self.rollout_settings
-            && handle.change_rollout_settings(changed.clone()).await.is_ok()
-        {
-            self.rollout_settings = changed;
-            tracing::info!("[rollout] of policy sets reloaded");
-        }
-    }
-
     async fn roll_out(
         &self,
         candidate: ChangedBinding,
         by: Actor,
         handle: &Handle,
     ) -> Result<(), PolicyRefused> {
-        let ChangedBinding { policy, binding, mut source, component } = candidate;
-        let strategy = self.rollout_settings.get(&policy.set).map(RolloutSettings::strategy);
+        let ChangedBinding { policy, binding, mut source, is_new, component } = candidate;
+        // The first revision of a policy has none before it to compare with.
+        let set = self.sets.iter().find(|set| set.name == policy.set && !is_new);
+        let strategy = set.map(|set| set.rollout.strategy());
         let strategy = strategy.filter(|strategy| !strategy.is_at_once());
         // Restoring the previous file rolls the revision back immediately.
         source.how = ActivationOptions { by, force: false, strategy, returns: true };
@@ -328,28 +349,6 @@ impl Applied {
             }
         }
     }
-}
-
-/// The bindings with another plugin, other settings or another grant than was rolled out last. Added bindings need a restart.
-async fn candidates(
-    settings: &GatewayConfig,
-    handle: &Handle,
-) -> Result<Result<Vec<ChangedBinding>, Vec<InvalidSetting>>, NotReloaded> {
-    // Fails only if control ended, and the gateway with it.
-    let configured = handle.configured_policies().await.map_err(|_| NotReloaded::NoReloader)?;
-    let (mut candidates, mut invalid) = (Vec::new(), Vec::new());
-    for (policy, binding) in settings.bindings() {
-        let Some(before) = configured.get(&policy) else { continue };
-        match PluginSource::read(binding) {
-            Ok(source) if source.configured == *before => {}
-            Ok(source) => {
-                let (binding, component) = (binding.clone(), None);
-                candidates.push(ChangedBinding { policy, binding, source, component });
-            }
-            Err(missing) => invalid.push(*missing),
-        }
-    }
-    Ok(if invalid.is_empty() { Ok(candidates) } else { Err(invalid) })
 }
 
 /// Compiles each candidate and installs it with its settings. Fails if any of them fails.
@@ -398,8 +397,7 @@ async fn beside<T: Send + 'static>(
     })
 }
 
-/// Lists each changed key that needs a restart, by its name in the file. A reload applies nodes, plugins, their
-/// settings, and how sessions survive the failure of a node.
+/// Lists each changed table that needs a restart, by its name in the file. A reload applies nodes, witnesses and policy sets.
 fn keys_for_restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
     let tables = [
         (old.gateway != new.gateway, "[gateway]"),
@@ -414,67 +412,43 @@ fn keys_for_restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
         (old.index != new.index, "[index]"),
     ];
     let tables = tables.into_iter().filter(|(differs, _)| *differs);
-    let mut keys: Vec<String> = tables.map(|(_, table)| table.to_owned()).collect();
-    keys.extend(pairs(&old.sets, &new.sets, |set| &set.name).flat_map(|pair| match pair {
-        (Some(old), Some(new)) => of_set(old, new),
-        (Some(set), None) => vec![format!("{}.toml, which is gone", set.name)],
-        (None, Some(set)) => vec![format!("{}.toml, which is new", set.name)],
-        (None, None) => Vec::new(),
-    }));
-    keys
+    tables.map(|(_, table)| table.to_owned()).collect()
 }
 
-fn of_set(old: &PolicySet, new: &PolicySet) -> Vec<String> {
-    let scenarios = pairs(&old.scenarios, &new.scenarios, |scenario| &scenario.name);
-    let scenarios = scenarios.flat_map(|pair| match pair {
-        (Some(old), Some(new)) => of_scenario(old, new),
-        (Some(one), None) | (None, Some(one)) => vec![format!("[scenario.{}]", one.name)],
-        (None, None) => Vec::new(),
-    });
-    let hooks =
-        Hook::ALL.into_iter().filter_map(|hook| match (old.binding(hook), new.binding(hook)) {
-            (Some(old), Some(new)) => {
-                (old.on_fault != new.on_fault).then(|| format!("[{}] on_fault", old.key()))
-            }
-            (Some(one), None) | (None, Some(one)) => Some(format!("[{}]", one.key())),
-            (None, None) => None,
-        });
-    scenarios.chain(hooks).map(|key| format!("{}.toml {key}", old.name)).collect()
+/// The part of a set that its plugins do not contain.
+fn facts(set: &PolicySet) -> impl PartialEq + use<> {
+    let bindings = set.bindings.iter().map(|binding| (binding.hook, binding.on_fault));
+    let bindings: Vec<_> = bindings.collect();
+    (Arc::clone(&set.name), set.scenarios.clone(), set.rollout.clone(), bindings)
 }
 
-fn of_scenario(old: &ScenarioSettings, new: &ScenarioSettings) -> Vec<String> {
-    // Mode, affinity, regions and spares need no restart.
-    let ScenarioSettings {
-        name,
-        floor,
-        ceiling,
-        close_after,
-        await_first_packet,
-        dscp,
-        priority,
-        ..
-    } = old;
-    let keys = [
-        ((*floor, *ceiling) != (new.floor, new.ceiling), "bitrate"),
-        (*close_after != new.close_after, "close_after"),
-        (*await_first_packet != new.await_first_packet, "await_first_packet"),
-        (*dscp != new.dscp, "dscp"),
-        (*priority != new.priority, "priority"),
-    ];
-    let keys = keys.into_iter().filter(|(differs, _)| *differs);
-    keys.map(|(_, key)| format!("[scenario.{name}] {key}")).collect()
-}
-
-/// Pairs the entries of both lists by name.
-fn pairs<'a, T, K: PartialEq>(
-    old: &'a [T],
-    new: &'a [T],
-    name: impl Fn(&T) -> &K + Copy + 'a,
-) -> impl Iterator<Item = (Option<&'a T>, Option<&'a T>)> {
-    let find = move |list: &'a [T], one: &T| list.iter().find(|other| name(other) == name(one));
-    let kept = old.iter().map(move |one| (Some(one), find(new, one)));
-    let added = new.iter().filter(move |one| find(old, one).is_none()).map(|one| (None, Some(one)));
-    kept.chain(added)
+/// The saved policy sets, and what the applied ones have beyond them, which waits for a restart: rooms that are open may
+/// depend on it.
+fn merge(applied: &[PolicySet], saved: &[PolicySet], waiting: &mut Vec<String>) -> Vec<PolicySet> {
+    let mut sets = saved.to_vec();
+    for old in applied {
+        let is_saved = |scenario: &ScenarioSettings| {
+            let mut all = saved.iter().flat_map(|set| &set.scenarios);
+            all.any(|saved| saved.name == scenario.name)
+        };
+        let gone = old.scenarios.iter().filter(|scenario| !is_saved(scenario));
+        let gone: Vec<ScenarioSettings> = gone.cloned().collect();
+        let Some(set) = sets.iter_mut().find(|set| set.name == old.name) else {
+            waiting.push(format!("{}.toml, which is gone", old.name));
+            sets.push(PolicySet { scenarios: gone, ..old.clone() });
+            continue;
+        };
+        waiting.extend(gone.iter().map(|one| format!("{}.toml [scenario.{}]", old.name, one.name)));
+        set.scenarios.extend(gone);
+        set.scenarios.sort_by(|a, b| a.name.cmp(&b.name));
+        let unbound = old.bindings.iter().filter(|binding| set.binding(binding.hook).is_none());
+        let unbound: Vec<PolicyBinding> = unbound.cloned().collect();
+        waiting
+            .extend(unbound.iter().map(|binding| format!("{}.toml [{}]", old.name, binding.key())));
+        set.bindings.extend(unbound);
+        set.bindings.sort_by_key(|binding| binding.hook);
+    }
+    sets
 }
 
 #[cfg(test)]

@@ -104,7 +104,8 @@ impl EventRecorder {
                 info!(node = &**name, "node removed after it was empty");
             }
             // Workers count shed packets; the event is for observers of single packets.
-            GatewayEvent::Shed { .. } => {}
+            // The member logs its own changes.
+            GatewayEvent::Shed { .. } | GatewayEvent::Group(_) => {}
         }
     }
 

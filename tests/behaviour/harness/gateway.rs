@@ -236,6 +236,7 @@ impl Gateway {
             GatewayEvent::Core(event) => see(event),
             GatewayEvent::Rollout(_)
             | GatewayEvent::Shed { .. }
+            | GatewayEvent::Group(_)
             | GatewayEvent::NodeList(_)
             | GatewayEvent::NodeRemoved { .. }
             | GatewayEvent::TurnedAway { .. }

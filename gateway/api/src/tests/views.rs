@@ -306,14 +306,14 @@ fn rooms_move_and_nodes_drain_by_name() {
     assert_eq!(asking.answer().0, 409);
     for (verb, right) in [("drain", true), ("undrain", false)] {
         let asking = world.ask(&format!("POST /v1/nodes/east-a1:{verb}"), "");
-        let ControlRequest::Operate(operation, reply) = world.request() else { panic!("drain") };
+        let ControlRequest::Operate(operation, reply) = world.operation() else { panic!("drain") };
         let place = OperationTarget::Node("east-a1".into());
         assert_eq!(operation, Operation::Drain { place, draining: right, within: None });
         reply.send(Ok(())).unwrap();
         assert_eq!(asking.answer().0, 204);
     }
     let asking = world.ask("POST /v1/nodes/nope:drain", "");
-    let ControlRequest::Operate(_, reply) = world.request() else { panic!("drain") };
+    let ControlRequest::Operate(_, reply) = world.operation() else { panic!("drain") };
     let known = (1..=10).map(|number| format!("east-a{number}").into()).collect();
     let reason = Impossible::NoSuchNode;
     reply.send(Err(ControlError::Unfound { reason, known })).unwrap();
@@ -597,7 +597,7 @@ fn nodes_and_regions_are_operated_by_name() {
     ];
     for (path, body, right) in cases {
         let asking = world.ask(&format!("POST /v1/{path}"), body);
-        let ControlRequest::Operate(operation, reply) = world.request() else { panic!("{path}") };
+        let ControlRequest::Operate(operation, reply) = world.operation() else { panic!("{path}") };
         assert_eq!(operation, right, "{path}");
         reply.send(Ok(())).unwrap();
         assert_eq!(asking.answer().0, 204, "{path}");

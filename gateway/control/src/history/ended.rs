@@ -135,6 +135,11 @@ impl EndedSession {
         }
     }
 
+    /// Identifies the record in a group, whose gateways give each number once.
+    pub(super) fn key(&self) -> (&str, u64) {
+        (&self.id, self.ended_us)
+    }
+
     pub(super) fn line(&self) -> Vec<u8> {
         let mut line = serde_json::to_vec(self).expect("a record is text and numbers");
         line.push(b'\n');

@@ -40,8 +40,12 @@ fn start(folder: Option<&Path>, left: LeftSessions) -> HistoryWriter {
     HistoryWriter::start(folder, Path::new("/admin.sock"), "host".into(), left).unwrap()
 }
 
+fn ended(number: u64, room: &str) -> HistoryRecord {
+    HistoryRecord::Ended(Box::new(record(number, room)))
+}
+
 fn send(writer: &HistoryWriter, numbers: impl IntoIterator<Item = u64>) {
-    numbers.into_iter().for_each(|number| writer.send(record(number, "room")));
+    numbers.into_iter().for_each(|number| writer.send(ended(number, "room")));
 }
 
 /// Ids of the listed sessions, newest first.
@@ -114,6 +118,36 @@ fn lines_of_other_versions_are_read() {
     assert_eq!(record.moves, BTreeMap::from([("drain".into(), 2)]));
 }
 
+/// A standby gets the records of the owner, also those that it had as the owner.
+#[test]
+fn copies_are_kept_once() {
+    let folder = Folder::new();
+    let writer = folder.start();
+    let own = record(1, "room");
+    writer.send(HistoryRecord::Ended(Box::new(own.clone())));
+    expect_ids(&writer, &["s1"]);
+    writer.copy(vec![own, record(2, "room")]);
+    expect_ids(&writer, &["s2", "s1"]);
+    drop(writer);
+    let writer = folder.start();
+    expect_ids(&writer, &["s2", "s1"]);
+}
+
+#[test]
+fn each_record_is_read_once_by_its_number() {
+    let history = SessionHistory::default();
+    (1..=3).for_each(|number| history.add(record(number, "room"), 1));
+    let (next, first) = history.records_from(0, 2);
+    let (end, rest) = history.records_from(next, 2);
+    let ids = |records: Vec<EndedSession>| records.into_iter().map(|it| it.id).collect::<Vec<_>>();
+    assert_eq!((ids(first), ids(rest)), (vec!["s1".into(), "s2".into()], vec!["s3".into()]));
+    assert!(history.has_number(next) && !history.has_number(end));
+    // Records of an earlier process come before them, and are read too.
+    let own = history.add_earlier(vec![(record(0, "room"), 1)]);
+    assert_eq!(own.len(), 3);
+    assert_eq!(ids(history.records_from(end, 9).1)[0], "s0".into());
+}
+
 #[test]
 fn records_are_listed_newest_first() {
     let history = SessionHistory::default();
@@ -169,7 +203,7 @@ fn full_file_replaces_the_previous_one() {
     let (folder, room) = (Folder::new(), "r".repeat(1_024));
     let LogFiles { current, previous, .. } = folder.place();
     let writer = folder.start();
-    (0..10_000).for_each(|number| writer.send(record(number, &room)));
+    (0..10_000).for_each(|number| writer.send(ended(number, &room)));
     drop(writer);
     let lengths = [current, previous].map(|path| fs::metadata(path).unwrap().len());
     assert!(lengths.iter().all(|length| *length <= FILE_BYTES_MAX), "{lengths:?}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, Decider, GuardRule, Health, Hop, Impossible, ModeChange, MoveCause, NodeId,
+    CoreEvent, Decider, GuardRule, Health, Hook, Hop, Impossible, ModeChange, MoveCause, NodeId,
     RedundancyMode, RegionId, RoomId, RoutingMove, Scenario, SessionId,
 };
 use evenkeel_nodes::Node;
@@ -134,20 +134,24 @@ impl Reroutes<'_> {
         true
     }
 
-    /// Applies changed settings of scenarios. Their rooms follow in batches.
+    /// Applies changed settings of scenarios and adds new ones. Rooms follow in batches with their mode, regions and spares;
+    /// bit rates, silence and priority are those of the rooms and sessions that open later.
     pub(crate) fn take_scenarios(
         &mut self,
         scenarios: &BTreeMap<Arc<str>, Scenario>,
         now: Instant,
     ) {
         for (name, new) in scenarios {
-            let Some(old) = self.0.settings.scenarios.get_mut(name) else { continue };
-            let Scenario { mode, affinity, ref regions, spares, .. } = *new;
-            let same = (old.mode, &old.regions, old.spares) == (mode, regions, spares);
-            let changed = (old.spares != spares).then_some(spares);
-            (old.mode, old.affinity, old.regions, old.spares) =
-                (mode, affinity, regions.clone(), spares);
+            let old = self.0.settings.scenarios.insert(Arc::clone(name), new.clone());
+            if new.binds(Hook::Degradation) {
+                let policy = Arc::new(new.policy(Hook::Degradation));
+                let next = now + self.0.settings.limits.tick_every;
+                self.0.effects.set_if_idle(Timer::Tick(policy), next);
+            }
+            let Some(old) = old else { continue };
+            let same = (old.mode, &old.regions, old.spares) == (new.mode, &new.regions, new.spares);
             if !same {
+                let changed = (old.spares != new.spares).then_some(new.spares);
                 self.0.rooms.scenario_changed(name, changed);
             }
         }

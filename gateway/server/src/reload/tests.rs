@@ -1,5 +1,6 @@
 //! Reloads of real files; the tests play control.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_control::{ControlRequest, NotListed, RolloutReport, Shrinks};
@@ -99,9 +100,11 @@ impl World {
                         reply.send(configured.clone()).unwrap();
                         continue;
                     }
-                    ControlRequest::Scenarios(scenarios, reply) => {
-                        asked.push(format!("call is {}", scenarios["call"].mode.name()));
-                        reply.send(()).unwrap();
+                    ControlRequest::Sets(sets, reply) => {
+                        let mut scenarios = sets.iter().flat_map(|set| &set.scenarios);
+                        let call = scenarios.find(|scenario| &*scenario.name == "call").unwrap();
+                        asked.push(format!("call is {}", call.mode.name()));
+                        reply.send(Ok(())).unwrap();
                         continue;
                     }
                     ControlRequest::List(list, reply) => {
@@ -254,7 +257,8 @@ async fn one_invalid_binding_blocks_all_others() {
     assert_eq!(world.save(&mixed, RolloutOutcome::Activated).await, refused);
     let (settings, control) =
         (world.folder.load(), answer_configured(&mut world.requests, world.configured.clone()));
-    let (candidates, ()) = tokio::join!(candidates(&settings, &world.handle), control);
+    let (candidates, ()) =
+        tokio::join!(world.applied.candidates(&settings, &world.handle), control);
     let candidates = candidates.unwrap().unwrap();
     let foundry = Foundry::bare(evenkeel_host::Engine::new());
     let tried = try_out(foundry, world.folder.load(), candidates, &world.handle).await;
@@ -281,6 +285,24 @@ async fn reload_reports_refused_policy_and_takes_rest() {
     assert_eq!(named.collect::<Vec<_>>(), [("call/routing".to_owned(), "a trap")]);
     let (asked, taken) = world.reload(&changed, |_| RolloutOutcome::Activated).await;
     assert_eq!((asked, taken), (vec!["call/routing".to_owned()], Ok(Reloaded::default())));
+}
+
+#[tokio::test]
+async fn new_set_is_applied_before_its_plugin() {
+    let mut world = World::start();
+    world.folder.write("opera.toml", &CALL.replace(".call", ".opera"));
+    let (asked, taken) = world.reload(CALL, |_| RolloutOutcome::Activated).await;
+    assert_eq!(asked, ["call is hot", "other rules", "opera/admission", "opera/routing"]);
+    assert_eq!(taken, Ok(Reloaded::default()));
+    assert_eq!(world.save(CALL, RolloutOutcome::Activated).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn policy_that_a_drill_stopped_stays_stopped() {
+    let mut world = World::start();
+    world.configured.retain(|policy, _| policy.to_string() != "call/admission");
+    let changed = CALL.replace("300", "200");
+    assert_eq!(world.save(&changed, RolloutOutcome::Activated).await, [""; 0]);
 }
 
 #[tokio::test]
