@@ -15,7 +15,7 @@ use ng_server::NgServer;
 
 use crate::harness::{
     AgentFiles, EDGES, GatewayProcess, NODE, Phone, Place, SHARED, TIMEOUT, assert_complete,
-    assert_continuous, await_replica, ids, offer_with_key, talk, talk_for, wait_until,
+    assert_continuous, await_armed, await_replica, ids, offer_with_key, talk, talk_for, wait_until,
 };
 
 /// Packets of the client between events.
@@ -376,4 +376,124 @@ fn upgrade_to_another_member_is_refused() {
     let refused = owner.upgrade(json!({})).join().unwrap().unwrap_err().to_string();
     assert!(refused.contains("`name` of [cluster] changed"), "{refused}");
     assert!(!owner.process.log().contains("standby may not take over"), "nothing was begun");
+}
+
+/// No node has an agent: a witness on a third host decides.
+#[test]
+fn witness_lets_the_standby_replace_a_silent_owner() {
+    let Some(place) = Place::lay("witness_lets_the_standby_replace_a_silent_owner") else { return };
+    let (server, mut ann, files) = (ng_server(&place), place.phone(), AgentFiles::new());
+    let witness = {
+        let _inside = place.client.enter().unwrap();
+        files.witness("w1", &format!("{}:7300", place.client.address()))
+    };
+    let keys = format!(
+        "port_legs = true\n[[cluster.witness]]\nname = \"w1\"\naddress = \"{}\"\nsecret_file = \"secret\"\n",
+        witness.address
+    );
+    let [mut owner, mut standby] = group_without_agent(&place, &server, &keys);
+    owner.open("room", &mut ann);
+    let opened = ids(&mut owner);
+    talk_for(&mut [&mut ann], PACKETS);
+    await_replica(&mut owner);
+    await_armed(&owner);
+    owner.process.signal(Signal::SIGSTOP).unwrap();
+    expect_echo(&mut ann, "packets arrive again");
+    assert_eq!(ids(&mut standby), opened);
+    assert_continuous(&ann.heard);
+    // The former owner sends nothing, and its process ends.
+    owner.process.signal(Signal::SIGCONT).unwrap();
+    assert_eq!(owner.process.wait(TIMEOUT).unwrap().code(), Some(1));
+    expect_echo(&mut ann, "the new owner goes on");
+    assert_eq!(server.seen().deleted, 0, "no call ends");
+}
+
+/// A standby that a node answers fences its silent peer and takes over; one that is cut off itself fences nobody.
+#[test]
+fn fenced_owner_is_replaced_by_a_standby_that_nodes_answer() {
+    let test = "fenced_owner_is_replaced_by_a_standby_that_nodes_answer";
+    let Some(place) = Place::lay(test) else { return };
+    let (server, mut ann, folder) =
+        (ng_server(&place), place.phone(), tempfile::tempdir().unwrap());
+    let fenced = folder.path().join("fenced");
+    let program = format!("echo $0 >> {}", fenced.display());
+    let [mut owner, mut standby] = place.group_with_fence(&ng_node(&server), &program);
+    [&mut owner, &mut standby].into_iter().for_each(await_node);
+    owner.open("room", &mut ann);
+    let opened = ids(&mut owner);
+    talk_for(&mut [&mut ann], PACKETS);
+    await_replica(&mut owner);
+
+    place.set_link(1, false);
+    wait_until("the standby is the one that is cut off", || {
+        standby.process.log().contains("no node answers this gateway")
+    });
+    assert!(!fenced.exists());
+    expect_echo(&mut ann, "the owner goes on");
+    place.set_link(1, true);
+    await_node(&mut standby);
+    await_replica(&mut owner);
+
+    place.set_link(0, false);
+    expect_echo(&mut ann, "packets arrive again");
+    assert_eq!(std::fs::read_to_string(&fenced).unwrap(), "edge-1\n");
+    assert_eq!(ids(&mut standby), opened);
+}
+
+#[test]
+fn lost_redundancy_is_a_warning_an_event_and_an_exit_status() {
+    let test = "lost_redundancy_is_a_warning_an_event_and_an_exit_status";
+    let Some(place) = Place::lay(test) else { return };
+    let node = place.node();
+    let [mut owner, standby] = place.group(&node);
+    await_replica(&mut owner);
+    let list = |at: &GatewayProcess| {
+        let socket = at.folder().join("admin.sock");
+        let mut command = Command::new(evenkeel());
+        command.args(["gateway", "list", "--api"]).arg(socket).output().unwrap()
+    };
+    wait_until("nothing is lost", || list(&owner).status.code() == Some(0));
+    let mut events = owner.ask(async |client| client.another().events().await).unwrap();
+    standby.process.signal(Signal::SIGSTOP).unwrap();
+    wait_until("the loss is reported", || list(&owner).status.code() == Some(1));
+    let words = String::from_utf8(list(&owner).stderr).unwrap();
+    assert!(words.contains("`edge-2` is not heard: no gateway takes over"), "{words}");
+    let warnings = owner.read("/v1/status")["warnings"].clone();
+    assert_eq!(warnings, json!(["`edge-2` is not heard: no gateway takes over"]));
+    assert!(owner.process.log().contains("redundancy lost"), "{}", owner.process.log());
+    standby.process.signal(Signal::SIGCONT).unwrap();
+    wait_until("it is restored", || list(&owner).status.code() == Some(0));
+    let mut next = || {
+        let event = owner.ask(async |_| events.next().await).unwrap().unwrap();
+        assert_eq!((event.name.as_str(), &event.data["role"]), ("group", &json!("owner")));
+        event.data["warnings"].clone()
+    };
+    assert_eq!([next(), next()], [warnings, json!([])]);
+}
+
+#[test]
+fn ended_sessions_are_listed_at_the_next_owner() {
+    let Some(place) = Place::lay("ended_sessions_are_listed_at_the_next_owner") else { return };
+    let (node, mut ann) = (place.node(), place.phone());
+    let [mut owner, mut standby] = place.group(&node);
+    await_replica(&mut owner);
+    owner.open("first", &mut ann);
+    let ended = ids(&mut owner);
+    owner.ask(async |client| client.close(&ended[0]).await).unwrap();
+    owner.open("second", &mut ann);
+    let history = |gateway: &mut GatewayProcess| {
+        let records = gateway.read("/v1/sessions/history")["sessions"].take();
+        let id = |record: &serde_json::Value| record["id"].as_str().unwrap().to_owned();
+        records.as_array().unwrap().iter().map(id).collect::<Vec<_>>()
+    };
+    wait_until("the owner lists it", || history(&mut owner) == ended);
+    await_replica(&mut owner);
+    wait_until("the standby has a copy", || {
+        let files = std::fs::read_dir(standby.folder().join("evenkeel/history"));
+        let mut files = files.into_iter().flatten().flatten().map(|file| file.path());
+        files.any(|path| std::fs::read_to_string(path).unwrap_or_default().contains(&ended[0]))
+    });
+    owner.process.signal(Signal::SIGKILL).unwrap();
+    wait_until("the standby owns", || place.has_address(1));
+    assert_eq!(history(&mut standby), ended);
 }

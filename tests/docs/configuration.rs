@@ -79,6 +79,11 @@ fn ranges_equal_the_parsers() {
     assert!(wrong.is_empty(), "{PAGE} has ranges that do not hold:\n{}", wrong.join("\n"));
 }
 
+/// The required keys of `[cluster]`.
+const CLUSTER: &str = "name = \"a\"\nsecret_file = \"cluster.secret\"\nlisten = \"10.0.0.1:7100\"\n\
+    peer = { name = \"b\", address = \"10.0.0.2:7100\" }\n\
+    address = [{ address = \"192.0.2.10/24\", interface = \"lo\" }]\n";
+
 /// A reload names the table of every key that waits for a restart; asked with one key of each table.
 #[test]
 fn restart_keys_are_named_by_a_reload() {
@@ -95,6 +100,7 @@ fn restart_keys_are_named_by_a_reload() {
         let is_number = most.bytes().all(|byte| byte.is_ascii_digit());
         let most = if is_number { most.to_owned() } else { format!("\"{most}\"") };
         let needed = match &*table {
+            "cluster" => CLUSTER,
             "index" => "name = \"a\"\nservers = [\"nats://127.0.0.1:4222\"]\n",
             _ => "",
         };

@@ -11,12 +11,13 @@ use crate::gateway::Gateway;
 use crate::page::{Block, pages};
 
 /// Files that examples name.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "cluster.secret",
     "node.secret",
     "east-a1.secret",
     "east-a2.secret",
     "edge-2.secret",
+    "w1.secret",
     "admin.token",
     "webhook.token",
     "cert.pem",
@@ -87,6 +88,11 @@ fn parse(block: &Block) -> Result<(), String> {
             fs::write(&file, &block.text).unwrap();
             evenkeel_agent::config::Config::load(&file).map(|_| ()).map_err(|e| e.to_string())
         }
+        "witness.toml" => {
+            fs::write(&file, &block.text).unwrap();
+            let loaded = evenkeel_agent::config::Config::load_witness(&file);
+            loaded.map(|_| ()).map_err(|error| error.to_string())
+        }
         "Cargo.toml" => {
             toml::from_str::<toml::Table>(&block.text).map(|_| ()).map_err(|e| e.to_string())
         }
@@ -95,7 +101,8 @@ fn parse(block: &Block) -> Result<(), String> {
             check(&sets)
         }
         _ => {
-            Err("the fence names no file: ```toml evenkeel.toml, agent.toml or a policy set".into())
+            let known = "evenkeel.toml, agent.toml, witness.toml or a policy set";
+            Err(format!("the fence names no file: ```toml {known}"))
         }
     }
 }

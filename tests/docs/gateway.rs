@@ -60,6 +60,7 @@ impl Gateway {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("evenkeel.toml");
         fs::write(&config, CONFIG).unwrap();
+        fs::write(folder.path().join("cluster.secret"), [b'x'; 32]).unwrap();
         let mut process = Command::new(evenkeel())
             .args(["run", "--json", "--config"])
             .arg(config)

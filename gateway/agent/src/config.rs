@@ -9,6 +9,7 @@ use std::time::Duration;
 use evenkeel_media::trunk::message::{NodeSecret, TooShort};
 use evenkeel_process::file;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::check::CheckKind;
 use crate::process::ProcessSource;
@@ -126,32 +127,58 @@ pub struct InvalidConfig {
 }
 
 impl Config {
-    /// Reads a configuration file. Relative paths in it start at its folder.
+    /// Reads `agent.toml`. Relative paths in it start at its folder.
     ///
     /// # Errors
     /// Returns all errors found, each with the expected value.
     pub fn load(path: &Path) -> Result<Config, InvalidConfig> {
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let read = file::read(path, FILE_MAX)
-            .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other))
-            .map_err(|error| vec![format!("cannot read the file: {error}")]);
-        read.and_then(|text| Config::parse(&text, folder))
-            .map_err(|wrong| InvalidConfig { path: path.to_owned(), wrong })
+        load(path, Config::parse)
     }
 
-    fn parse(text: &str, folder: &Path) -> Result<Config, Vec<String>> {
-        let raw: AgentFile =
-            toml::from_str(text).map_err(|error| vec![error.to_string().trim_end().to_owned()])?;
-        let mut wrong = Vec::new();
-        let config = raw.check(folder, &mut wrong);
-        config.filter(|_| wrong.is_empty()).ok_or(wrong)
+    /// Reads `witness.toml`: the configuration of an agent that watches nothing, and votes.
+    ///
+    /// # Errors
+    /// Returns all errors found, each with the expected value.
+    pub fn load_witness(path: &Path) -> Result<Config, InvalidConfig> {
+        load(path, Config::parse_witness)
     }
+
+    fn parse(text: &str, folder: &Path) -> Result<Config, Wrong> {
+        parse(text, |raw: AgentFile, wrong| raw.check(folder, wrong))
+    }
+
+    fn parse_witness(text: &str, folder: &Path) -> Result<Config, Wrong> {
+        parse(text, |raw: WitnessFile, wrong| raw.check(folder, wrong))
+    }
+}
+
+fn parse<T: DeserializeOwned>(
+    text: &str,
+    check: impl FnOnce(T, &mut Wrong) -> Option<Config>,
+) -> Result<Config, Wrong> {
+    let raw =
+        toml::from_str(text).map_err(|error| vec![error.to_string().trim_end().to_owned()])?;
+    let mut wrong = Vec::new();
+    let config = check(raw, &mut wrong);
+    config.filter(|_| wrong.is_empty()).ok_or(wrong)
+}
+
+fn load(
+    path: &Path,
+    parse: impl FnOnce(&str, &Path) -> Result<Config, Wrong>,
+) -> Result<Config, InvalidConfig> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let read = file::read(path, FILE_MAX)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other))
+        .map_err(|error| vec![format!("cannot read the file: {error}")]);
+    read.and_then(|text| parse(&text, folder))
+        .map_err(|wrong| InvalidConfig { path: path.to_owned(), wrong })
 }
 
 fn secret(path: &Path, node: &str) -> Result<NodeSecret, String> {
     let shown = path.display();
     let bytes = file::read(path, SECRET_MAX).map_err(|error| {
-        format!("secret_file: found `{shown}`: {error}; expected the file that [[node]] or [cluster.peer] of the gateways names")
+        format!("secret_file: found `{shown}`: {error}; expected the file that [[node]], [cluster.peer] or [[cluster.witness]] of the gateways names")
     })?;
     NodeSecret::new(&bytes, node).map_err(|TooShort { length }| {
         format!("secret_file: found `{shown}` with {length} bytes, expected at least 16")
@@ -225,7 +252,39 @@ struct RawLoad {
     file: Option<PathBuf>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WitnessFile {
+    name: String,
+    listen: SocketAddr,
+    secret_file: PathBuf,
+}
+
 type Wrong = Vec<String>;
+
+impl WitnessFile {
+    fn check(self, folder: &Path, wrong: &mut Wrong) -> Option<Config> {
+        if self.name.is_empty() {
+            let expected = "the name that [[cluster.witness]] of the gateways has";
+            wrong.push(format!("name: found \"\", expected {expected}"));
+        }
+        let secret = secret(&folder.join(&self.secret_file), &self.name);
+        Some(Config {
+            listen: self.listen,
+            secret: secret.map_err(|reason| wrong.push(reason)).ok()?,
+            drills: false,
+            drill_timeout: DRILL_TIMEOUT,
+            drain_timeout: DRAIN_TIMEOUT,
+            process: None,
+            cold: false,
+            start: None,
+            check: None,
+            gateway: None,
+            media: None,
+            load: LoadConfig { cpus: 1, file: None },
+        })
+    }
+}
 
 impl AgentFile {
     fn check(self, folder: &Path, wrong: &mut Wrong) -> Option<Config> {

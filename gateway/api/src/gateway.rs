@@ -34,7 +34,8 @@ pub(super) async fn modes(State(shared): ApiState) -> Result<Json<impl Serialize
 pub(super) async fn status(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let status = shared.ask("", shared.handle.status()).await?;
     let index = shared.index.as_ref().map(IndexReader::status);
-    Ok(Json(object! { #[serde(flatten)] status: status, index?: index }))
+    let warnings = shared.group().map(|group| group.status().warnings).unwrap_or_default();
+    Ok(Json(object! { #[serde(flatten)] status: status, index?: index, warnings: warnings }))
 }
 
 /// Returns an error if new sessions are not admitted, or if control does not answer.

@@ -23,6 +23,9 @@ pub(crate) struct GatewayArgs {
 #[derive(Subcommand)]
 enum GatewayCommand {
     /// List the group's gateways with role, epoch and sessions, as this one sees them
+    ///
+    /// Exit status 1 if the group lost redundancy, with a sentence for each loss: calls go on, and the next fault may end them.
+    #[command(verbatim_doc_comment)]
     List {
         /// Gateways of all groups, from the shared index
         #[arg(long)]
@@ -75,6 +78,11 @@ impl GatewayArgs {
                     say(&format!(
                         "if {peer} is down, let this gateway serve: evenkeel gateway take-over --confirm-down {peer}"
                     ));
+                }
+                let warnings = texts(&gateways, "warnings");
+                if !warnings.is_empty() {
+                    let words = if self.json { String::new() } else { warnings.join("\n") };
+                    return Err(CommandError::Failed(words));
                 }
             }
             GatewayCommand::HandOver { to } => {

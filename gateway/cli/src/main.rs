@@ -40,6 +40,8 @@ enum EvenkeelCommand {
     Demo(evenkeel_lab::demo::DemoOptions),
     /// Run an agent beside a media server or a gateway
     Agent(run::AgentArgs),
+    /// Run a witness, which votes between gateways that do not hear each other
+    Witness(run::WitnessArgs),
     /// Run a sample media server for trials and drills
     #[cfg(feature = "lab")]
     SampleNode(lab::SampleNodeArgs),
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "lab")]
         EvenkeelCommand::Demo(options) => (options.json, lab::run_demo(&options)),
         EvenkeelCommand::Agent(agent) => (agent.json, agent.act()),
+        EvenkeelCommand::Witness(witness) => (witness.json, witness.act()),
         #[cfg(feature = "lab")]
         EvenkeelCommand::SampleNode(node) => (node.json, node.act()),
         EvenkeelCommand::Check(check) => (check.json, check.act()),

@@ -128,6 +128,29 @@ impl AgentArgs {
     }
 }
 
+/// Run a witness of groups of gateways until SIGTERM or SIGINT
+///
+/// It votes between gateways that do not hear each other, as the agents of nodes do. Run it on a host that fails independently
+/// of both.
+#[derive(Args)]
+pub(crate) struct WitnessArgs {
+    /// Configuration of the witness (`witness.toml`)
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Print the listen address as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl WitnessArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let config = Config::load_witness(&self.config)
+            .map_err(|wrong| CommandError::Wrong(wrong.to_string()))?;
+        evenkeel_agent::run(config, self.json)
+            .map_err(|error| CommandError::Failed(error.to_string()))
+    }
+}
+
 /// Compile a plugin within limits; started by the gateway.
 #[derive(Args)]
 pub(crate) struct CompilePlugin {

@@ -47,6 +47,9 @@ impl StatusArgs {
         if let Some(reason) = status["index"]["reason"].as_str() {
             say(&format!("  index {}: {reason}", text(&status["index"], "state")));
         }
+        for warning in texts(&status, "warnings") {
+            say(&format!("  warning: {warning}"));
+        }
         for node in rows(&nodes, "nodes") {
             say(&format!(
                 "  node {:<16} {:<8} {:>3} rooms, {:>3} % load{}{}",

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -16,8 +17,15 @@ const ADDRESSES_MAX: usize = LISTENS_MAX;
 /// Longest name of an interface in bytes (`IFNAMSIZ` less its zero byte).
 const INTERFACE_MAX: usize = 15;
 
+/// As many vote at most.
+const WITNESSES_MAX: usize = 5;
+
 /// Shortest secret of a group. Its holder can read the keys of every call.
 const SECRET_MIN: usize = 32;
+
+const HOLD_DOWN: Duration = Duration::from_secs(5);
+const HOLD_DOWN_MAX: Duration = Duration::from_secs(300);
+const DAY: Duration = Duration::from_secs(86_400);
 
 const ADDRESS: &str = "an address and its prefix length such as `192.0.2.10/24`";
 
@@ -28,9 +36,13 @@ pub(super) struct ClusterTable {
     secret_file: Spanned<String>,
     listen: Spanned<String>,
     preferred: Option<bool>,
+    hold_down: Option<Spanned<String>>,
+    hold_down_max: Option<Spanned<String>>,
     pub(super) peer: PeerTable,
     #[serde(default)]
     address: Vec<Spanned<ClusterAddressTable>>,
+    #[serde(default)]
+    witness: Vec<Spanned<WitnessTable>>,
 }
 
 #[derive(Deserialize)]
@@ -40,6 +52,15 @@ pub(super) struct PeerTable {
     address: Spanned<String>,
     agent: Option<Spanned<String>>,
     secret_file: Option<Spanned<String>>,
+    fence: Option<Spanned<Vec<Spanned<String>>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with `name`, `address` and `secret_file`")]
+struct WitnessTable {
+    name: Spanned<String>,
+    address: Spanned<String>,
+    secret_file: Spanned<String>,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +83,10 @@ pub struct GroupSettings {
     pub listen: SocketAddr,
     /// Owns the addresses if neither member does. Default false.
     pub preferred: bool,
+    /// How long no takeover by silence follows a second one; it doubles with each. Default 5 s.
+    pub hold_down: Duration,
+    /// At most, and how long an ownership has to last until takeovers are counted anew. Default 5 min.
+    pub hold_down_max: Duration,
     /// `[cluster.peer]`.
     pub peer: PeerSettings,
     /// At least one.
@@ -77,6 +102,19 @@ pub struct PeerSettings {
     pub address: SocketAddr,
     /// The agent beside the peer, which reports the end of its process.
     pub agent: Option<WatchingAgent>,
+    /// A program and its arguments, which makes sure that a silent peer is down. Default: none, an operator decides.
+    pub fence: Option<Vec<String>>,
+}
+
+/// An `evenkeel witness`, which votes as the agents of nodes do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WitnessSettings {
+    /// The `name` of the witness.
+    pub name: Arc<str>,
+    /// The `listen` of the witness.
+    pub address: SocketAddr,
+    /// Shared with the witness.
+    pub secret: SecretFile,
 }
 
 /// An address that moves between the members.
@@ -149,8 +187,19 @@ pub(super) fn check(
             check.refuse(written.span(), found, expected);
         }
     }
-    let (secrets, preferred) = (secrets?, raw.preferred.unwrap_or_default());
-    Some(GroupSettings { name, secrets, listen: listen?, preferred, peer: peer?, addresses })
+    let hold_down = check.duration(&raw.hold_down, HOLD_DOWN, Duration::ZERO..=DAY);
+    let range = Duration::from_secs(1)..=DAY;
+    let hold_down_max = check.duration(&raw.hold_down_max, HOLD_DOWN_MAX, range);
+    Some(GroupSettings {
+        name,
+        secrets: secrets?,
+        listen: listen?,
+        preferred: raw.preferred.unwrap_or_default(),
+        hold_down,
+        hold_down_max,
+        peer: peer?,
+        addresses,
+    })
 }
 
 /// The secrets of the file, one per line.
@@ -213,7 +262,9 @@ fn peer(
             check.refuse(address.span(), found, "two addresses of IPv4, or two of IPv6");
         }
     }
-    Some(PeerSettings { name, address: at, agent: agent(&raw.peer, secrets, check) })
+    let fence = raw.peer.fence.as_ref();
+    let fence = fence.map(|words| program(words, "/usr/local/bin/power-off", check));
+    Some(PeerSettings { name, address: at, agent: agent(&raw.peer, secrets, check), fence })
 }
 
 fn agent(
@@ -236,13 +287,59 @@ fn agent(
         }
     };
     let (file, address) = (secret, reachable(agent, "10.0.0.2:7200", check));
+    let secret = foreign_secret(file, secrets, check);
+    Some(WatchingAgent { address: address?, secret: secret? })
+}
+
+/// The secret of a process that is no member.
+fn foreign_secret(
+    file: &Spanned<String>,
+    secrets: &[SecretFile],
+    check: &mut ConfigCheck,
+) -> Option<SecretFile> {
     let secret = check.secret(file)?;
     if secrets.contains(&secret) {
         let found = format!("`{}` with a secret of the group", file.get_ref());
-        let expected = "a secret of its own: the agent needs no key of the group";
+        let expected = "a secret of its own: only the members need a key of the group";
         check.refuse(file.span(), found, expected);
     }
-    Some(WatchingAgent { address: address?, secret })
+    Some(secret)
+}
+
+/// The `[[cluster.witness]]` tables, each with a name, an address and a secret that no node and no other witness has.
+pub(super) fn witnesses(
+    raw: &ClusterTable,
+    group: Option<&GroupSettings>,
+    nodes: &[NodeConfig],
+    check: &mut ConfigCheck,
+) -> Vec<WitnessSettings> {
+    check.at_most(&raw.witness, WITNESSES_MAX, "witnesses");
+    let secrets = group.map_or(&[][..], |group| &group.secrets);
+    let mut witnesses: Vec<WitnessSettings> = Vec::new();
+    for WitnessTable { name, address, secret_file } in raw.witness.iter().map(Spanned::get_ref) {
+        let at = reachable(address, "10.0.3.1:7300", check);
+        let secret = foreign_secret(secret_file, secrets, check);
+        let (Some(at), Some(secret)) = (at, secret) else { continue };
+        let witness = WitnessSettings { name: check.name(name), address: at, secret };
+        if witnesses.iter().any(|earlier| earlier.name == witness.name) {
+            let found = format!("`{}` a second time", witness.name);
+            check.refuse(name.span(), found, "each witness once: two votes of one decide alone");
+        }
+        let votes_already = |node: &NodeConfig| node.voter().is_some_and(|(agent, _)| agent == at);
+        if witnesses.iter().any(|earlier| earlier.address == at) || nodes.iter().any(votes_already)
+        {
+            let expected = "an address of its own: two votes of one process decide alone";
+            check.refuse(address.span(), format!("`{at}`, which votes already"), expected);
+        }
+        if let Some(node) = nodes.iter().find(|node| node.secret() == Some(&witness.secret)) {
+            let found =
+                format!("`{}` with the secret of node `{}`", secret_file.get_ref(), node.name);
+            let expected = "a secret of its own: the node's host could vote for the witness";
+            check.refuse(secret_file.span(), found, expected);
+        }
+        witnesses.push(witness);
+    }
+    witnesses
 }
 
 fn addresses(
@@ -320,13 +417,7 @@ fn place(raw: &Spanned<ClusterAddressTable>, check: &mut ConfigCheck) -> Option<
             Some(AddressPlace::Interface(name.clone()))
         }
         (None, Some(hook)) => {
-            let words: Vec<String> =
-                hook.get_ref().iter().map(|word| word.get_ref().clone()).collect();
-            if words.first().is_none_or(String::is_empty) {
-                let expected = "a program and its arguments: `[\"/usr/local/bin/move-address\"]`";
-                check.refuse(hook.span(), "a command without a program", expected);
-            }
-            Some(AddressPlace::Hook(words))
+            Some(AddressPlace::Hook(program(hook, "/usr/local/bin/move-address", check)))
         }
         (interface, _) => {
             let found = match interface {
@@ -337,4 +428,17 @@ fn place(raw: &Spanned<ClusterAddressTable>, check: &mut ConfigCheck) -> Option<
             None
         }
     }
+}
+
+fn program(
+    raw: &Spanned<Vec<Spanned<String>>>,
+    example: &str,
+    check: &mut ConfigCheck,
+) -> Vec<String> {
+    let words: Vec<String> = raw.get_ref().iter().map(|word| word.get_ref().clone()).collect();
+    if words.first().is_none_or(String::is_empty) {
+        let expected = format!("a program and its arguments: `[\"{example}\"]`");
+        check.refuse(raw.span(), "a command without a program", expected);
+    }
+    words
 }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::check::{self, ConfigCheck, ConfigSource, InvalidSetting, quoted};
-use super::cluster::{self, ClusterTable, GroupSettings};
+use super::cluster::{self, ClusterTable, GroupSettings, WitnessSettings};
 use super::gateway::{
     self, AdminSettings, AdminTable, BreakerTable, DetectorTable, GatewaySettings, GatewayTable,
     LimitSettings, LimitsTable, TelemetrySettings, TelemetryTable,
@@ -78,6 +78,8 @@ pub struct GatewayConfig {
     pub trust: TrustSettings,
     /// The group of this gateway. Default: none.
     pub cluster: Option<GroupSettings>,
+    /// `[[cluster.witness]]`.
+    pub witnesses: Vec<WitnessSettings>,
     /// The index that lists the sessions of all gateways. Default: none.
     pub index: Option<IndexSettings>,
     /// Compiles pushed plugins. Set by the command line, not by the file. Without it, plugins are compiled in this
@@ -172,6 +174,9 @@ impl GatewayConfig {
         let member = raw.cluster.as_ref();
         let cluster = member.and_then(|raw| cluster::check(raw, &nodes, &listens, check));
         let member = member.map(Spanned::get_ref);
+        let witnesses = member.map_or_else(Vec::new, |member| {
+            cluster::witnesses(member, cluster.as_ref(), &nodes, check)
+        });
         let index = raw.index.as_ref().and_then(|raw| index::check(raw, member, check));
         GatewayConfig {
             gateway,
@@ -185,6 +190,7 @@ impl GatewayConfig {
             detector: gateway::timings(&raw.detector, check),
             trust: plugin::trust(&raw.trust, check),
             cluster,
+            witnesses,
             index,
             compiler: None,
             sets,

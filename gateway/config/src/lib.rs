@@ -15,7 +15,7 @@ mod set;
 
 pub use address::{NetworkPrefix, NoUrl, Url};
 pub use check::{Colour, ConfigBitRate, InvalidSetting, SecretFile, read_duration};
-pub use cluster::{AddressPlace, GroupSettings, MovingAddress, PeerSettings};
+pub use cluster::{AddressPlace, GroupSettings, MovingAddress, PeerSettings, WitnessSettings};
 pub use config::GatewayConfig;
 pub use gateway::{
     AdminSettings, AdminTcp, CacheFolder, GatewaySettings, LimitSettings, Otlp, Protocol,

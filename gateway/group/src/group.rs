@@ -29,6 +29,8 @@ const RESTS_WITHIN: Duration = Duration::from_secs(3);
 pub struct GroupStatus {
     /// This gateway, then its peer.
     pub gateways: Vec<GatewayStanding>,
+    /// Losses of redundancy that have lasted, each a sentence.
+    pub warnings: Vec<Arc<str>>,
 }
 
 /// The gateway that serves the group's sessions, as far as this one knows.
@@ -82,22 +84,24 @@ pub struct GatewayStanding {
     pub(crate) blocked: Option<String>,
 }
 
-/// The role of a member.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GroupRole {
-    /// Listens for its peer before it takes a role.
-    Joining,
-    /// Holds copies and waits.
-    Standby,
-    /// Owns the addresses; the sessions do not continue yet.
-    Restoring,
-    /// Serves the sessions.
-    Owner,
-    /// Owns the addresses, and sends nothing until it knows that no other member does.
-    Doubting,
-    /// Not heard.
-    Silent,
+evenkeel_model::named! {
+    /// The role of a member.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum GroupRole {
+        /// Listens for its peer before it takes a role.
+        Joining = "joining",
+        /// Holds copies and waits.
+        Standby = "standby",
+        /// Owns the addresses; the sessions do not continue yet.
+        Restoring = "restoring",
+        /// Serves the sessions.
+        Owner = "owner",
+        /// Owns the addresses, and sends nothing until it knows that no other member does.
+        Doubting = "doubting",
+        /// Not heard.
+        Silent = "silent",
+    }
 }
 
 /// The owner from now on.
@@ -233,9 +237,9 @@ impl TakeOverError {
 /// The reason for which the silent peer, "it", is not replaced.
 pub(super) fn blocked_reason(blocked: Blocked) -> &'static str {
     match blocked {
-        Blocked::NotArmed => "its records are incomplete here, or it knows no agent",
-        Blocked::OwnerHeard => "agents hear it",
-        Blocked::NoAgent => "no agent answers this gateway",
+        Blocked::NotArmed => "its records are incomplete here, or it knows no agent and no witness",
+        Blocked::OwnerHeard => "agents or witnesses hear it",
+        Blocked::NoAgent => "no agent and no witness answers this gateway",
         Blocked::Unknown => "this gateway has not followed it as the owner; it may own",
     }
 }

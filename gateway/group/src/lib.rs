@@ -10,12 +10,15 @@
 
 mod address;
 mod beats;
+mod fence;
 mod group;
 mod keys;
 mod link;
 mod member;
 mod peer_agent;
+mod program;
 mod records;
+mod redundancy;
 mod refusals;
 mod votes;
 
@@ -164,7 +167,7 @@ impl BoundMember {
         let link = Link::start(link, &settings, &cluster, refusals.clone(), self.streams);
         let (lost_in, lost) = watch::channel(None);
         let (stop, stopped) = oneshot::channel::<()>();
-        let (number, voters) = (group_number(&cluster), VotingAgent::of_nodes(&settings));
+        let (number, voters) = (group_number(&cluster), VotingAgent::all(&settings));
         let parts = MemberParts {
             ownership,
             gateway,

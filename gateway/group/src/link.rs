@@ -383,8 +383,8 @@ pub(crate) enum LinkEvent {
     Disconnected,
     /// The members are not connected for this reason.
     Refused(LinkRefusal),
-    /// How the node lists differ; `None` once they do not any more. The connection stays.
-    NodesDiffer(Option<String>),
+    /// How the node lists and scenarios differ; `None` once they do not any more. The connection stays.
+    Differs(Option<String>),
     Frame(LinkFrame),
 }
 
@@ -527,16 +527,16 @@ async fn write_all(
     }
 }
 
-/// Reports how the node lists differ, at first and after each change. Returns if the link was dropped.
+/// Reports how the node lists and scenarios differ, at first and after each change. Returns if the link was dropped.
 async fn compare(local: LocalMember, mut theirs: watch::Receiver<Hello>) {
     let (mut own, mut reported) = (local.hello.clone(), None);
     loop {
-        let differ = own.borrow_and_update().nodes_differ(&theirs.borrow_and_update());
+        let differ = own.borrow_and_update().differences(&theirs.borrow_and_update());
         if differ != reported {
             if let Some(differ) = &differ {
-                local.refusals.note_nodes(differ);
+                local.refusals.note_difference(differ);
             }
-            local.tell(LinkEvent::NodesDiffer(differ.clone())).await;
+            local.tell(LinkEvent::Differs(differ.clone())).await;
             reported = differ;
         }
         tokio::select! {

@@ -1,29 +1,32 @@
 //! The thread of this member: hands inputs to the core's state machine and executes its outputs.
 
+mod reporting;
+
 use std::future::pending;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_control::{Handle, Suspended, SuspensionGuard};
+use evenkeel_control::{GroupChange, Handle, Suspended, SuspensionGuard};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
 use evenkeel_ownership::{
-    Beat, BeatRole, Cluster, ClusterEvent, ClusterOutput, ClusterSettings, ContinuedOwnership,
-    MaySend, Reporter, TakeoverCause,
+    Beat, Blocked, Cluster, ClusterOutput, ClusterSettings, ContinuedOwnership, GONE_AFTER,
+    HoldDown, MaySend, Reporter, TakeoverCause,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::address::AddressKeeper;
 use super::beats::{BeatInput, Beats};
+use super::fence::Fence;
 use super::group::{
-    GatewayStanding, GroupInbox, GroupRequest, GroupRole, GroupStatus, HandOverError,
-    HandOverResult, OwnershipState, TakeOverError, TakenOver, blocked_reason,
+    GroupInbox, GroupRequest, HandOverError, HandOverResult, OwnershipState, TakeOverError,
+    TakenOver,
 };
 use super::link::{Link, LinkEvent};
 use super::peer_agent::PeerAgent;
 use super::records::{PendingChange, RecordExchange, finish};
+use super::redundancy::Redundancy;
 use super::votes::{Votes, VotingAgent};
 
 /// Interval at which the API's view is renewed.
@@ -113,6 +116,9 @@ pub(super) struct GroupMember {
     lost: Option<MemberEnd>,
     /// The process that holds the addresses has ended.
     has_no_holder: bool,
+    fence: Option<Fence>,
+    redundancy: Redundancy,
+    published: Option<GroupChange>,
 }
 
 impl GroupMember {
@@ -132,12 +138,19 @@ impl GroupMember {
             highest: before.highest,
         });
         let preferred = parts.settings.preferred;
+        let hold_down =
+            HoldDown { first: parts.settings.hold_down, longest: parts.settings.hold_down_max };
         if let Some(before) = parts.ownership {
             parts.gateway.fencing.set_epoch(before.epoch);
             keeper.hold();
         }
+        let peer = &parts.settings.peer;
+        let fence = peer.fence.clone().map(|words| Fence::new(words, Arc::clone(&peer.name)));
         GroupMember {
-            core: Cluster::new(ClusterSettings { preferred, incarnation, continued }, now),
+            core: Cluster::new(
+                ClusterSettings { preferred, incarnation, continued, hold_down },
+                now,
+            ),
             incarnation,
             keeper,
             records: RecordExchange::new(
@@ -162,6 +175,9 @@ impl GroupMember {
             resting: None,
             lost: None,
             has_no_holder: false,
+            fence,
+            redundancy: Redundancy::default(),
+            published: None,
         }
     }
 
@@ -209,6 +225,7 @@ impl GroupMember {
                 () = self.keeper.ended(), if !self.has_no_holder => self.handle_holder_ended(),
                 taken = finish(&mut self.taking) => self.handle_taken(taken),
                 yielded = finish(&mut self.yielding) => self.handle_yielded(yielded),
+                fenced = fence_ended(&mut self.fence) => self.handle_fenced(fenced),
                 Some(request) = self.inbox.requests.recv() => match request {
                     GroupRequest::HandOver { to, reply } => self.begin_hand_over(to, reply),
                     GroupRequest::TakeOver { down, reply } => self.begin_take_over(down, reply),
@@ -219,6 +236,8 @@ impl GroupMember {
                 _ = shown.tick() => {
                     self.records.look_after_copy(self.peer_heard, &mut self.core);
                     self.follow_records();
+                    self.watch_redundancy();
+                    self.fence_peer();
                     // An agent that does not answer is noticed before it is needed.
                     if let Some(agent) = &mut self.peer_agent {
                         agent.report_silence(self.core.peer(Instant::now()).is_some());
@@ -247,7 +266,7 @@ impl GroupMember {
     fn handle_link(&mut self, event: LinkEvent) {
         let is_new = event == LinkEvent::Connected;
         self.records.handle(event, &mut self.core);
-        self.records.pass_policies(&self.gateway.handle);
+        self.records.pass_on(&self.gateway.handle);
         if is_new {
             self.follow_records();
         }
@@ -352,7 +371,7 @@ impl GroupMember {
 
     fn reload(&mut self, settings: &GatewayConfig) {
         self.records.link.apply(settings);
-        for gone in self.votes.set_voters(VotingAgent::of_nodes(settings)) {
+        for gone in self.votes.set_voters(VotingAgent::all(settings)) {
             self.core.handle_no_witness(gone);
         }
     }
@@ -421,6 +440,31 @@ impl GroupMember {
         }
     }
 
+    /// No vote lets this standby take over from its silent peer.
+    fn fence_peer(&mut self) {
+        let is_blocked = matches!(self.core.blocked(), Some(Blocked::NotArmed | Blocked::NoAgent));
+        let now = Instant::now();
+        let is_silent = self.peer_heard.is_some_and(|heard| now - heard >= GONE_AFTER);
+        if let Some(fence) = self.fence.as_mut().filter(|_| is_blocked && is_silent) {
+            fence.begin(&self.gateway.handle, now);
+        }
+    }
+
+    fn handle_fenced(&mut self, fenced: Result<(), String>) {
+        let peer = &self.settings.peer.name;
+        let taken = fenced.and_then(|()| {
+            tracing::warn!(%peer, "the fence says that the peer is down");
+            let taken = self.core.handle_take_over(Instant::now());
+            taken.map_err(|refused| {
+                let here = Arc::clone(&self.settings.name);
+                TakeOverError::of(refused, Arc::clone(peer), here).to_string()
+            })
+        });
+        if let Err(reason) = taken {
+            tracing::error!(%peer, %reason, "silent peer not fenced");
+        }
+    }
+
     /// An owner that sends again continues its own sessions. It admits none until they are counted.
     fn count_sessions(&mut self) {
         let handle = self.gateway.handle.clone();
@@ -482,110 +526,18 @@ impl GroupMember {
             let _ = reply.send(Err(HandOverError::Failed(reason)));
         }
     }
-
-    fn report(&mut self, event: ClusterEvent) {
-        let peer = Arc::clone(&self.settings.peer.name);
-        match event {
-            ClusterEvent::PeerHeard => tracing::info!(%peer, "peer heard"),
-            ClusterEvent::PeerSilent => tracing::warn!(%peer, "peer silent"),
-            ClusterEvent::PeerEnded(by) => {
-                let reported_by = match by {
-                    Reporter::Kernel => "kernel",
-                    Reporter::Agent => "agent",
-                };
-                tracing::warn!(%peer, reported_by, "peer's process ended");
-            }
-            ClusterEvent::PeerRestarted => tracing::info!(%peer, "peer restarted"),
-            ClusterEvent::Followed(epoch) => {
-                tracing::info!(%peer, epoch, "this gateway is the standby");
-            }
-            ClusterEvent::Armed(voters) => {
-                tracing::info!(%peer, voters = voters.len(), "standby may take over by silence");
-            }
-            ClusterEvent::Disarmed => tracing::info!(%peer, "standby may not take over by silence"),
-            ClusterEvent::Barred => {
-                tracing::warn!(%peer, "agents keep the silent peer from taking over");
-            }
-            ClusterEvent::LeaseLapsed => {
-                self.keeper.drop_waiting();
-                tracing::warn!("neither peer nor agents confirm the ownership: nothing is sent");
-            }
-            ClusterEvent::LeaseRenewed(after) => {
-                let after_ms = after.as_millis() as u64;
-                tracing::info!(after_ms, "ownership confirmed: packets are sent again");
-            }
-            ClusterEvent::HandOverFailed => {
-                self.fail_hand_over(format!("{peer} did not take the sessions"));
-            }
-            ClusterEvent::TakeoverBlocked(blocked) => tracing::error!(
-                %peer,
-                reason = blocked_reason(blocked),
-                "peer silent, and not replaced; if it is down, run `evenkeel gateway take-over --confirm-down {peer}`"
-            ),
-        }
-    }
-
-    fn show(&mut self) {
-        let now = Instant::now();
-        let addresses: Vec<IpAddr> =
-            self.settings.addresses.iter().map(|moved| moved.address).collect();
-        let (is_owner, epoch) = (self.core.is_owner(), self.core.epoch());
-        let peer = self.core.peer(now);
-        let peer_owns = peer.is_some_and(|beat| beat.role == BeatRole::Owner);
-        let copies = self.records.replica.sessions();
-        let is_doubting = is_owner && !self.gateway.lease.is_held(|| now);
-        let blocked = match self.core.blocked() {
-            _ if is_doubting && peer.is_none() => {
-                Some("neither it nor a majority of the agents answers")
-            }
-            blocked => blocked.map(blocked_reason),
-        };
-        let here = GatewayStanding {
-            gateway: Arc::clone(&self.settings.name),
-            here: true,
-            role: match () {
-                () if is_doubting => GroupRole::Doubting,
-                () if is_owner && self.taking.is_some() => GroupRole::Restoring,
-                () if is_owner => GroupRole::Owner,
-                () if epoch == 0 => GroupRole::Joining,
-                () => GroupRole::Standby,
-            },
-            epoch,
-            sessions: copies,
-            in_sync: is_owner || self.records.replica.is_whole(),
-            armed: !is_owner && peer_owns && peer.is_some_and(|beat| !beat.voters.is_empty()),
-            heard_ms: None,
-            addresses: if is_owner { addresses.clone() } else { Vec::new() },
-            refused: None,
-            blocked: blocked
-                .map(|reason| format!("{} is silent: {reason}", self.settings.peer.name)),
-        };
-        let there = GatewayStanding {
-            gateway: Arc::clone(&self.settings.peer.name),
-            here: false,
-            role: match peer {
-                None => GroupRole::Silent,
-                Some(_) if peer_owns => GroupRole::Owner,
-                Some(_) => GroupRole::Standby,
-            },
-            epoch: peer.map_or(0, |beat| beat.epoch),
-            sessions: if peer_owns { copies } else { 0 },
-            in_sync: peer_owns || self.core.is_followed(now),
-            armed: self.core.is_standby_armed(),
-            heard_ms: self.peer_heard.map(|heard| (now - heard).as_millis() as u64),
-            addresses: if peer_owns { addresses } else { Vec::new() },
-            refused: self.records.refused(),
-            blocked: None,
-        };
-        let standing = GroupStatus { gateways: vec![here, there] };
-        let renew = |shown: &mut GroupStatus| std::mem::replace(shown, standing) != *shown;
-        self.inbox.standing.send_if_modified(renew);
-    }
 }
 
 async fn closed(agent: &mut Option<PeerAgent>, heard: Option<Instant>) {
     match agent {
         Some(agent) => agent.closed(heard).await,
+        None => pending().await,
+    }
+}
+
+async fn fence_ended(fence: &mut Option<Fence>) -> Result<(), String> {
+    match fence {
+        Some(fence) => fence.ended().await,
         None => pending().await,
     }
 }

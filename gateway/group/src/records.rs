@@ -31,7 +31,7 @@ pub(super) struct RecordExchange {
     connected: bool,
     disconnected_at: Option<Instant>,
     refusal: Option<String>,
-    /// The node lists differ.
+    /// The node lists or scenarios differ.
     difference: Option<String>,
 }
 
@@ -70,7 +70,7 @@ impl RecordExchange {
                 self.disconnected_at = Some(Instant::now());
             }
             LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
-            LinkEvent::NodesDiffer(difference) => self.difference = difference,
+            LinkEvent::Differs(difference) => self.difference = difference,
             LinkEvent::Frame(LinkFrame::Batch(bytes)) if !core.is_owner() => {
                 self.keep(&bytes, core);
             }
@@ -100,10 +100,13 @@ impl RecordExchange {
         }
     }
 
-    /// Has control continue the owner's revisions of policies, so that a takeover finds them loaded.
-    pub(super) fn pass_policies(&mut self, handle: &Handle) {
-        if !handle.restore_policies(self.replica.take_policies()) {
-            tracing::error!("policies of the owner not continued: control is busy");
+    /// Has control continue the owner's revisions of policies, so that a takeover finds them loaded, and keep its records of
+    /// ended sessions.
+    pub(super) fn pass_on(&mut self, handle: &Handle) {
+        let policies = handle.restore_policies(self.replica.take_policies());
+        let history = handle.copy_history(self.replica.take_history());
+        if !policies || !history {
+            tracing::error!("policies or records of the owner not continued: control is busy");
             // The next connection begins with all records.
             self.link.restart();
         }
@@ -140,7 +143,12 @@ impl RecordExchange {
         }
     }
 
-    /// The reason why the peer is not connected, or how its node list differs.
+    /// How the peer's node list and scenarios differ.
+    pub(super) fn difference(&self) -> Option<String> {
+        self.difference.clone()
+    }
+
+    /// The reason why the peer is not connected, or how its node list and scenarios differ.
     pub(super) fn refused(&self) -> Option<String> {
         self.refusal.clone().or_else(|| self.difference.clone())
     }

@@ -41,10 +41,10 @@ impl RefusalLog {
         }
     }
 
-    pub(super) fn note_nodes(&self, difference: &str) {
-        if self.count("nodes") {
+    pub(super) fn note_difference(&self, difference: &str) {
+        if self.count("difference") {
             tracing::error!(
-                "[[node]] differs from that of the group's other gateway: {difference}"
+                "the configuration differs from that of the group's other gateway: {difference}"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Votes of the nodes' agents, which decide between members that do not hear each other.
+//! Votes of the nodes' agents and of witnesses, which decide between members that do not hear each other.
 //!
 //! They have sockets of their own: a vote is on the critical path of a takeover, and must not wait for control.
 
@@ -7,7 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Instant, SystemTime};
 
-use evenkeel_config::{GatewayConfig, NodeConfig};
+use evenkeel_config::{GatewayConfig, SecretFile};
 use evenkeel_media::trunk::Vote;
 use evenkeel_media::trunk::message::{NodeSecret, TrunkAnswer, TrunkQuestion};
 use evenkeel_ownership::{AgentVote, WitnessId};
@@ -21,7 +21,7 @@ const ASKED_MAX: usize = 1_024;
 /// Longest answer that is read; a vote's answer has 80 bytes.
 const ANSWER_MAX: usize = 512;
 
-/// An agent that votes.
+/// An agent or a witness.
 #[derive(Clone, Debug)]
 pub(crate) struct VotingAgent {
     pub(crate) id: WitnessId,
@@ -30,16 +30,22 @@ pub(crate) struct VotingAgent {
 }
 
 impl VotingAgent {
-    /// The agents of the nodes, or beside them.
-    pub(crate) fn of_nodes(settings: &GatewayConfig) -> Vec<VotingAgent> {
-        settings.nodes.iter().filter_map(VotingAgent::of).collect()
+    /// The agents of the nodes, or beside them, and the witnesses.
+    pub(crate) fn all(settings: &GatewayConfig) -> Vec<VotingAgent> {
+        let agents = settings.nodes.iter().filter_map(|node| {
+            let (address, secret) = node.voter()?;
+            VotingAgent::new(&node.name, address, secret)
+        });
+        let witnesses = settings.witnesses.iter();
+        let witnesses =
+            witnesses.filter_map(|it| VotingAgent::new(&it.name, it.address, &it.secret));
+        agents.chain(witnesses).collect()
     }
 
-    fn of(node: &NodeConfig) -> Option<VotingAgent> {
-        let (address, secret) = node.voter()?;
-        let digest = evenkeel_process::sha256(format!("{} {address}", node.name).as_bytes());
+    fn new(name: &str, address: SocketAddr, secret: &SecretFile) -> Option<VotingAgent> {
+        let digest = evenkeel_process::sha256(format!("{name} {address}").as_bytes());
         let id = WitnessId(u64::from_be_bytes(*digest.first_chunk()?));
-        Some(VotingAgent { id, address, secret: NodeSecret::new(secret.bytes(), &node.name).ok()? })
+        Some(VotingAgent { id, address, secret: NodeSecret::new(secret.bytes(), name).ok()? })
     }
 }
 
@@ -71,6 +77,10 @@ impl Votes {
             next_nonce: draw(),
             unanswered: VecDeque::new(),
         })
+    }
+
+    pub(crate) fn has_voters(&self) -> bool {
+        !self.voters.is_empty()
     }
 
     /// Replaces the voters. Returns those that are none any more.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::{Hold, Vote};
 
+use crate::damping::Damping;
 use crate::messages::{
     AgentVote, BEAT_EVERY, Beat, BeatRole, Blocked, ClusterEvent, ClusterOutput, ClusterSettings,
     ContinuedOwnership, HandOverRefusal, MaySend, OWNER_HEARD, Reporter, SURVEY_EVERY,
@@ -19,7 +20,8 @@ use crate::ownership::{
 /// A standby claims the ownership after this silence. Longer than [`LEASE`] by the greatest difference of clock rates.
 pub const SILENCE: Duration = Duration::from_millis(25);
 
-/// Agents hold this long. Longer than [`LEASE`] by the greatest difference of clock rates.
+/// Agents hold this long. Longer than [`LEASE`] by the greatest difference of clock rates. An owner without a lease for as long
+/// asks for holds to the end of the epoch.
 pub const HOLD: Duration = Duration::from_millis(25);
 
 /// Interval of beats of a standby that misses its owner's: a port unreachable for one of them, or an answer of the agent beside
@@ -49,6 +51,7 @@ pub struct Cluster {
     sequence: u64,
     peer: PeerState,
     agents: VotingAgents,
+    damping: Damping,
     /// This member's copy of the records.
     whole: bool,
     records: u64,
@@ -92,6 +95,7 @@ impl Cluster {
             sequence: before.sequence,
             peer: PeerState::new(now),
             agents: VotingAgents::default(),
+            damping: Damping::new(settings.hold_down, now),
             whole: false,
             records: 0,
             resting: false,
@@ -127,6 +131,11 @@ impl Cluster {
     /// The standby may take over by silence.
     pub fn is_standby_armed(&self) -> bool {
         matches!(&self.role, MemberRole::Owner(Ownership { arming: Arming::On(_), .. }))
+    }
+
+    /// Returns the time for which the standby is not armed, because takeovers by silence followed each other.
+    pub fn held_down(&self, now: Instant) -> Duration {
+        self.damping.left(now)
     }
 
     /// The newest beat of the peer, if it is heard.
@@ -414,7 +423,9 @@ impl Cluster {
                 if age < ECHO_LATE && !ended {
                     return;
                 }
-                let gone = ended || age >= GONE_AFTER;
+                // Holds for a time end on the way from voters that are far away.
+                let lapsed = own.lapsed.is_some_and(|at| since(at) >= HOLD);
+                let gone = ended || lapsed || age >= GONE_AFTER;
                 let hold = if gone { Hold::Epoch } else { Hold::For(HOLD) };
                 let vote = Vote::Owner { epoch: self.epoch, hold };
                 let ids: Vec<WitnessId> = voters.iter().map(|voter| voter.id).collect();
@@ -464,11 +475,12 @@ impl Cluster {
             echo: self.peer.echo(),
             whole: self.whole,
             records: self.records,
+            takeovers: 0,
             voters: Vec::new(),
         };
         match &mut self.role {
             MemberRole::Owner(own) => {
-                beat.role = BeatRole::Owner;
+                (beat.role, beat.takeovers) = (BeatRole::Owner, self.damping.takeovers(now));
                 own.handle_sent(self.sequence, now);
                 if let Arming::On(voters) = &own.arming {
                     beat.voters.clone_from(voters);

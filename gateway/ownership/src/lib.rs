@@ -5,7 +5,8 @@
 //!
 //! # Why no two members send
 //!
-//! An owner *arms* its standby by its beats, with a list of voters: agents of nodes. Only an armed standby takes over by
+//! An owner *arms* its standby by its beats, with a list of voters: agents of nodes, and witnesses, which are agents without
+//! a node. Only an armed standby takes over by
 //! silence, and only with a majority of these voters. While its standby may be armed, the owner sends under a lease of
 //! [`LEASE`], and two proofs renew it:
 //!
@@ -20,16 +21,18 @@
 //! it, waits for the echo of a beat that does so, and arms it anew. An agent that restarted is another voter.
 //!
 //! An owner without an armed standby may always send. That is so until the records of the standby are complete, if no
-//! agent answers, after a restart of the standby (arming is for the process that the beat echoes), and after a majority of voters granted holds to the end of the epoch
-//! ([`Hold::Epoch`](evenkeel_media::trunk::Hold::Epoch)), which an owner asks for when its standby was gone for [`GONE_AFTER`]. Such an owner depends on
-//! neither peer nor agents, and raises its epoch before it arms a standby again.
+//! voter answers, during a [hold-down](HoldDown), after a restart of the standby (arming is for the process that the beat
+//! echoes), and after a majority of voters granted holds to the end of the epoch
+//! ([`Hold::Epoch`](evenkeel_media::trunk::Hold::Epoch)). An owner asks for these when its standby was gone for [`GONE_AFTER`],
+//! or when its lease ended [`HOLD`] ago: holds of distant voters end on their way. Such an owner depends on neither peer nor
+//! voters, and raises its epoch before it arms a standby again.
 //!
 //! The end of the owner's process, shown by the kernel of its host, by the agent beside it or by a newer process, is enough
 //! alone. A report of the first two counts once a beat is overdue, or once a second report follows without a beat between
 //! them. A hand-over is a word of the owner itself. A member that starts takes nothing over from a peer of which it hears
 //! nothing. An operator who confirms that a silent peer is down is enough alone.
 //!
-//! Without agents no takeover follows from silence: it is reported, and the owner needs no lease.
+//! Without voters no takeover follows from silence: it is reported, and the owner needs no lease.
 //!
 //! Assumptions: over a lease, clocks of members and agents differ in rate by less than 4 %, and run while the process is
 //! stopped (a host that suspends stops them; agents then refuse the old epoch); agents answer truthfully; a port
@@ -42,10 +45,12 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod cluster;
+mod damping;
 mod messages;
 mod ownership;
 
 pub use cluster::{Cluster, GONE_AFTER, HOLD, LISTENS_FOR, SILENCE};
+pub use damping::HoldDown;
 pub use messages::{
     AgentVote, BEAT_EVERY, BEAT_LEN_MAX, Beat, BeatRole, Blocked, ClusterEvent, ClusterOutput,
     ClusterSettings, ContinuedOwnership, Echo, HandOverRefusal, MaySend, Reporter, TakeoverCause,

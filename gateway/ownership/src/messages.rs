@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::{Vote, Voted};
 
+use crate::damping::HoldDown;
+
 /// Interval of beats.
 pub const BEAT_EVERY: Duration = Duration::from_millis(5);
 
@@ -56,6 +58,8 @@ pub struct Beat {
     pub whole: bool,
     /// With [`BeatRole::Yielded`]: the number of the last batch of records.
     pub records: u64,
+    /// With [`BeatRole::Owner`]: takeovers by silence that followed each other; see [`HoldDown`](crate::HoldDown).
+    pub takeovers: u8,
     /// With [`BeatRole::Owner`]: the agents; with a majority of them the process that this beat echoes may take over by
     /// silence. None: it may not.
     pub voters: Vec<Voter>,
@@ -65,7 +69,12 @@ impl Beat {
     /// Returns the bytes of the datagram.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(BEAT_LEN_MAX);
-        bytes.extend([self.role as u8, u8::from(self.whole), self.voters.len() as u8, 0]);
+        bytes.extend([
+            self.role as u8,
+            u8::from(self.whole),
+            self.voters.len() as u8,
+            self.takeovers,
+        ]);
         let Echo { incarnation, sequence } = self.echo;
         for number in [
             self.incarnation,
@@ -89,7 +98,7 @@ impl Beat {
     pub fn decode(bytes: &[u8]) -> Option<Beat> {
         let (head, voters) = bytes.split_at_checked(HEAD_LEN)?;
         let (first, numbers) = head.split_at(4);
-        let &[standing, whole, count, 0] = first else { return None };
+        let &[standing, whole, count, takeovers] = first else { return None };
         let roles = [BeatRole::Standby, BeatRole::Owner, BeatRole::Yielded];
         let standing = *roles.get(usize::from(standing))?;
         let count = usize::from(count);
@@ -117,6 +126,7 @@ impl Beat {
             echo,
             whole,
             records,
+            takeovers,
             voters,
         })
     }
@@ -295,6 +305,8 @@ pub enum ClusterEvent {
     Disarmed,
     /// The agents keep the peer from taking over in this epoch, because it is gone.
     Barred,
+    /// Takeovers by silence, this many, followed each other. The standby may not take over so again for this time.
+    HeldDown(u8, Duration),
     /// The owner may not send.
     LeaseLapsed,
     /// The owner may send again, after this time without a lease.
@@ -365,6 +377,8 @@ pub struct ClusterSettings {
     pub incarnation: u64,
     /// The ownership of the process that this one replaces in an upgrade.
     pub continued: Option<ContinuedOwnership>,
+    /// Damping of takeovers by silence.
+    pub hold_down: HoldDown,
 }
 
 /// An ownership that another process of the same member continues. Its standby must be disarmed ([`set_resting`](super::Cluster::set_resting)).

@@ -74,6 +74,12 @@ impl Place {
         self.start(nodes, agent, "", "")
     }
 
+    /// Starts both gateways before these nodes. Each fences the other one by this program.
+    pub(crate) fn group_with_fence(&self, nodes: &str, program: &str) -> [GatewayProcess; 2] {
+        let fence = |_: &Host| format!("fence = [\"/bin/sh\", \"-c\", \"{program}\"]\n");
+        self.start(nodes, fence, "port_legs = true\n", "")
+    }
+
     /// `peer_keys` are the keys of `[cluster.peer]` for this peer, `keys` those of the address, `hooks` the
     /// bindings of the set `call`.
     fn start(

@@ -65,6 +65,14 @@ impl AgentFiles {
         Server::start(&["agent", "--config", config.to_str().unwrap()], self.folder.path())
     }
 
+    /// A witness of groups, in the network namespace of this thread.
+    pub(crate) fn witness(&self, name: &str, listen: &str) -> Server {
+        let config = self.folder.path().join("witness.toml");
+        let text = format!("name = \"{name}\"\nlisten = \"{listen}\"\nsecret_file = \"secret\"\n");
+        std::fs::write(&config, text).unwrap();
+        Server::start(&["witness", "--config", config.to_str().unwrap()], self.folder.path())
+    }
+
     /// Writes the pid file, as a daemon would.
     pub(crate) fn write_pid(&self, server: &Server) {
         let pid = format!("{}\n", server.process.id());

@@ -1,6 +1,7 @@
 //! The gateways of a stage: one that serves, and its standby if it is in a group.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::firewall;
 use crate::gateway::Gateway;
 use crate::hosts::{Hosts, MEMBER, Passed, SHARED};
 use crate::layout::{CERTIFICATE, KEY, Layout, Told};
-use crate::stage::{Places, write};
+use crate::stage::{Places, WITNESS, write};
 use crate::store::Store;
 
 /// A group without an owner for longer does not work.
@@ -38,20 +39,21 @@ impl Edges {
         layout: &Layout,
         places: &Places,
         told: &[Told],
+        witness: Option<SocketAddr>,
         hosts: Option<Hosts>,
     ) -> Result<Edges, String> {
         if layout.edges > 1 {
             write_certificate(&places.folder)?;
         }
         let gateways = match &hosts {
-            None => vec![start("gateway", layout, places, told, None)?],
+            None => vec![start("gateway", layout, places, told, None, None)?],
             Some(hosts) => {
                 let start = |(number, edge): (usize, &Host)| {
                     if layout.edges == 1 {
                         edge.ip(&format!("addr add {SHARED}/{PREFIX} dev {INTERFACE}"))?;
                     }
                     let _inside = edge.enter()?;
-                    start(edge.name(), layout, places, told, Some((hosts, number)))
+                    start(edge.name(), layout, places, told, witness, Some((hosts, number)))
                 };
                 hosts.edges.iter().enumerate().map(start).collect::<Result<_, String>>()?
             }
@@ -205,7 +207,7 @@ impl Edges {
         self.gateways[standby].start_again(places)
     }
 
-    /// Waits until the standby has the records of all sessions. A former owner that ends on its return is started again.
+    /// Waits until the standby has the records of all sessions, and may replace a silent owner. A former owner that ends on its return is started again.
     pub(crate) async fn await_standby(&mut self, places: &Places) -> Result<(), String> {
         let until = Instant::now() + JOINED_WITHIN;
         loop {
@@ -218,6 +220,7 @@ impl Edges {
                 gateway["gateway"] == name
                     && gateway["role"] == "standby"
                     && gateway["in_sync"] == true
+                    && gateway["armed"] == true
             };
             if gateways.any(is_standby) {
                 return self.gateways[self.standby()].raise();
@@ -270,6 +273,7 @@ fn start(
     layout: &Layout,
     places: &Places,
     told: &[Told],
+    witness: Option<SocketAddr>,
     member: Option<(&Hosts, usize)>,
 ) -> Result<Gateway, String> {
     let folder = places.folder.join(name);
@@ -285,13 +289,19 @@ fn start(
         let [own, peer] = [number, (number + 1) % layout.edges].map(|at| &hosts.edges[at]);
         text += &format!(
             "\n[cluster]\nname = \"{name}\"\nsecret_file = \"cluster.secret\"\nlisten = \"{}:{MEMBER}\"\n\
-             preferred = {}\n\n[cluster.peer]\nname = \"{}\"\naddress = \"{}:{MEMBER}\"\n\n\
+             preferred = {}\nhold_down = \"0s\"\n\n[cluster.peer]\nname = \"{}\"\naddress = \"{}:{MEMBER}\"\n\n\
              [[cluster.address]]\naddress = \"{SHARED}/{PREFIX}\"\ninterface = \"{INTERFACE}\"\nport_legs = {}\n",
             own.address(),
             number == 0,
             peer.name(),
             peer.address(),
             layout.port_legs,
+        );
+    }
+    if let Some(witness) = witness {
+        write_secret(&folder, WITNESS)?;
+        text += &format!(
+            "\n[[cluster.witness]]\nname = \"{WITNESS}\"\naddress = \"{witness}\"\nsecret_file = \"{WITNESS}.secret\"\n"
         );
     }
     if layout.store {

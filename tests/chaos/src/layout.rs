@@ -36,6 +36,8 @@ pub(crate) struct Layout {
     /// The number of nodes, counted from the end, that the gateway has to start.
     pub(crate) cold: usize,
     pub(crate) agents: bool,
+    /// The one-way delay to a witness of the group; `None` without one.
+    pub(crate) witness: Option<Duration>,
     /// True if the gateways write a shared index.
     pub(crate) store: bool,
     /// True if loss counts as a cost in the routing policy.
@@ -87,6 +89,7 @@ impl Layout {
         port_legs: false,
         cold: 0,
         agents: false,
+        witness: None,
         store: false,
         quality: false,
         spares: 2,

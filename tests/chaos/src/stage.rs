@@ -49,6 +49,42 @@ pub(crate) struct Node {
     _agent: Option<ChildProcess>,
 }
 
+/// The name of the group's witness.
+pub(crate) const WITNESS: &str = "w1";
+
+/// A witness of the group, behind a link. It outlives the gateways.
+pub(crate) struct Witness {
+    _process: ChildProcess,
+    link: Link,
+}
+
+impl Witness {
+    /// Starts one on the host of the nodes, this far from the gateways.
+    fn start(
+        places: &Places,
+        hosts: &Hosts,
+        delay: Duration,
+        seed: u64,
+    ) -> Result<Witness, String> {
+        let _inside = hosts.nodes.enter()?;
+        let config = places.folder.join("witness.toml");
+        write_secret(&places.folder, WITNESS)?;
+        let at = SocketAddr::from((hosts.nodes.address(), 0));
+        write(
+            &config,
+            &format!(
+                "name = \"{WITNESS}\"\nlisten = \"{at}\"\nsecret_file = \"{WITNESS}.secret\"\n"
+            ),
+        )?;
+        let words = ["witness", "--config", &config.display().to_string(), "--json"];
+        let mut process = process::start(WITNESS, &places.evenkeel, &words, &places.folder)?;
+        let link = Link::start(at, listening(&mut process)?, seed);
+        let link = link.map_err(|error| format!("a link to the witness: {error}"))?;
+        link.set_both(Conditions { delay, ..Conditions::default() });
+        Ok(Witness { _process: process, link })
+    }
+}
+
 /// All processes except clients. Dropping it ends them.
 pub(crate) struct Stage {
     pub(crate) edges: Edges,
@@ -56,6 +92,7 @@ pub(crate) struct Stage {
     pub(crate) firewall: Firewall,
     /// Of the shared index.
     pub(crate) store: Option<Store>,
+    _witness: Option<Witness>,
     pub(crate) layout: Layout,
     pub(crate) places: Places,
 }
@@ -68,9 +105,16 @@ impl Stage {
             let _inside = hosts.as_ref().map(|hosts| hosts.nodes.enter()).transpose()?;
             start_nodes(&layout, places, seed, hosts.as_ref())?
         };
+        let witness = match (&hosts, layout.witness) {
+            (Some(hosts), Some(delay)) => Some(Witness::start(places, hosts, delay, seed)?),
+            _ => None,
+        };
         let store = layout.store.then(|| Store::start(&places.folder)).transpose()?;
-        let edges = Edges::start(&layout, places, &told, hosts).await?;
-        Ok(Stage { edges, nodes, firewall, store, layout, places: places.clone() })
+        let edges =
+            Edges::start(&layout, places, &told, witness.as_ref().map(|it| it.link.near()), hosts)
+                .await?;
+        let places = places.clone();
+        Ok(Stage { edges, nodes, firewall, store, _witness: witness, layout, places })
     }
 
     /// The gateway that serves.

@@ -25,6 +25,17 @@ fn gateway_alone_is_watched() {
 }
 
 #[test]
+fn witness_watches_nothing() {
+    let folder = folder();
+    let config = Config::parse_witness(HEAD, folder.path()).unwrap();
+    assert!(config.process.is_none() && config.check.is_none() && config.gateway.is_none());
+    let wrong = |text: &str| Config::parse_witness(text, folder.path()).unwrap_err().join("\n");
+    assert!(wrong(&format!("{HEAD}{GATEWAY}")).contains("unknown field `gateway`"));
+    assert!(wrong(&HEAD.replace("east-a1", "")).contains("[[cluster.witness]]"));
+    assert!(wrong(&HEAD.replace("secret\"", "short\"")).contains("at least 16"));
+}
+
+#[test]
 fn example_configuration_is_valid() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/agent.toml");
     let text = std::fs::read_to_string(example).unwrap();

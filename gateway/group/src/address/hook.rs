@@ -1,20 +1,14 @@
 //! The program that moves an address where no interface of this host can have it, such as through a provider's API.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
-use std::{io, thread};
+use std::thread;
+use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use pidfd_util::{PidFd, PidFdExt};
 use tokio::sync::oneshot;
+
+use crate::program;
 
 /// The times of a hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,7 +83,7 @@ fn execute(words: &[String], address: IpAddr, pace: HookTiming, calls: &Receiver
     let mut next = calls.recv().ok();
     while let Some(call) = next.take() {
         let word = call.verb;
-        let failed = match run(words, word, address, pace.within) {
+        let failed = match program::run(words, &[word, &address.to_string()], pace.within) {
             Ok(()) => {
                 tracing::info!(%address, "address hook: {word}");
                 // Fails if the caller does not wait.
@@ -111,42 +105,6 @@ fn execute(words: &[String], address: IpAddr, pace: HookTiming, calls: &Receiver
         };
         next = calls.try_iter().last().or(next);
     }
-}
-
-fn run(words: &[String], verb: &str, address: IpAddr, within: Duration) -> Result<(), String> {
-    let (program, arguments) = words.split_first().ok_or("no program is configured")?;
-    let mut command = Command::new(program);
-    command.args(arguments).arg(verb).arg(address.to_string());
-    // Standard output may be read by a program that expects the gateway's.
-    command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
-    let mut child = command.spawn().map_err(|error| format!("cannot be run: {error}"))?;
-    let ended = wait(&mut child, within).map_err(|error| error.to_string())?;
-    match ended {
-        Some(status) if status.success() => Ok(()),
-        Some(status) => Err(status.to_string()),
-        None => Err(format!("killed after {within:?}")),
-    }
-}
-
-/// The exit status of a process that ends within this time; others are killed, with their process group.
-fn wait(child: &mut Child, within: Duration) -> io::Result<Option<ExitStatus>> {
-    let (process, until) = (PidFd::from_pid(child.id() as i32)?, Instant::now() + within);
-    let is_over = loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(ready) if ready > 0 => break true,
-            Err(errno) if errno != Errno::EINTR => return Err(errno.into()),
-            Ok(_) | Err(_) if left.is_zero() => break false,
-            Ok(_) | Err(_) => {}
-        }
-    };
-    if !is_over {
-        // The number is not reused before the process is waited for.
-        killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL)?;
-    }
-    let status = child.wait()?;
-    Ok(is_over.then_some(status))
 }
 
 #[cfg(test)]

@@ -30,7 +30,9 @@ pub(crate) fn member(
         secrets: secrets.iter().map(|text| SecretFile::new(text.repeat(32).into_bytes())).collect(),
         listen,
         preferred: name < peer,
-        peer: PeerSettings { name: peer.into(), address, agent: None },
+        hold_down: Duration::from_secs(5),
+        hold_down_max: Duration::from_secs(300),
+        peer: PeerSettings { name: peer.into(), address, agent: None, fence: None },
         addresses: vec![moved],
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_config::{
     DriverSettings, GatewayConfig, GroupSettings, ListenIngress, ListenSettings, NodeConfig,
+    PolicyBinding, PolicySet,
 };
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,9 @@ pub(super) struct Hello {
     /// Those on addresses of the group.
     listeners: BTreeSet<String>,
     nodes: BTreeMap<String, String>,
+    /// With the policy set and the hooks of each. Older versions do not tell.
+    #[serde(default)]
+    scenarios: Option<BTreeMap<String, String>>,
 }
 
 impl Hello {
@@ -83,6 +87,7 @@ impl Hello {
             addresses: cluster.addresses.iter().map(address).collect(),
             listeners: settings.listens.iter().filter(moves).map(listener).collect(),
             nodes: nodes(&settings.nodes),
+            scenarios: Some(scenarios(&settings.sets)),
         }
     }
 
@@ -129,17 +134,28 @@ impl Hello {
         Ok(())
     }
 
-    /// How the node lists differ. A takeover is possible: rooms at a node that is not listed move to another.
-    pub(super) fn nodes_differ(&self, theirs: &Hello) -> Option<String> {
-        let here = self.nodes.iter().filter_map(|(name, own)| match theirs.nodes.get(name) {
-            Some(other) if other == own => None,
-            Some(other) => Some(format!("`{name}` is {own} here and {other} there")),
-            None => Some(format!("`{name}` only here")),
-        });
-        let there = theirs.nodes.keys().filter(|name| !self.nodes.contains_key(*name));
-        let all: Vec<_> = here.chain(there.map(|name| format!("`{name}` only there"))).collect();
-        sentence(&all)
+    /// How node lists and scenarios differ. A takeover is possible: rooms at a node that is not listed move to another, and
+    /// those of a scenario that is not configured are not moved any more.
+    pub(super) fn differences(&self, theirs: &Hello) -> Option<String> {
+        let scenarios = self.scenarios.as_ref().zip(theirs.scenarios.as_ref());
+        let nodes = differences("node", &self.nodes, &theirs.nodes);
+        let scenarios = scenarios.map(|(here, there)| differences("scenario", here, there));
+        sentence(&[nodes, scenarios.unwrap_or_default()].concat())
     }
+}
+
+fn differences(
+    kind: &str,
+    here: &BTreeMap<String, String>,
+    there: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let own = here.iter().filter_map(|(name, own)| match there.get(name) {
+        Some(other) if other == own => None,
+        Some(other) => Some(format!("{kind} `{name}` is {own} here and {other} there")),
+        None => Some(format!("{kind} `{name}` only here")),
+    });
+    let others = there.keys().filter(|name| !here.contains_key(*name));
+    own.chain(others.map(|name| format!("{kind} `{name}` only there"))).collect()
 }
 
 fn sentence(entries: &[String]) -> Option<String> {
@@ -173,4 +189,17 @@ fn nodes(nodes: &[NodeConfig]) -> BTreeMap<String, String> {
         format!("{driver} {} in {}/{}", node.address, node.region, node.zone)
     };
     nodes.iter().map(|node| (node.name.to_string(), facts(node))).collect()
+}
+
+fn scenarios(sets: &[PolicySet]) -> BTreeMap<String, String> {
+    let facts = |set: &PolicySet| {
+        let hooks: Vec<&str> = set.bindings.iter().map(PolicyBinding::key).collect();
+        match hooks.is_empty() {
+            true => format!("of set `{}` without a policy", set.name),
+            false => format!("of set `{}` with {}", set.name, hooks.join(", ")),
+        }
+    };
+    let all =
+        sets.iter().flat_map(|set| set.scenarios.iter().map(move |one| (&one.name, facts(set))));
+    all.map(|(name, facts)| (name.to_string(), facts)).collect()
 }

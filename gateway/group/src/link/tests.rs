@@ -232,22 +232,39 @@ async fn differing_nodes_are_reported_until_they_agree() {
     pair.settings[0].nodes = nodes(&[("east-a1", 4000), ("east-a2", 4001)]);
     pair.settings[1].nodes = nodes(&[("east-a1", 4002)]);
     let [mut left, mut right] = pair.both();
-    let differ = |event: &LinkEvent| matches!(event, LinkEvent::NodesDiffer(Some(_)));
+    let differ = |event: &LinkEvent| matches!(event, LinkEvent::Differs(Some(_)));
     let (here, there) = tokio::join!(until(&mut left, differ), until(&mut right, differ));
-    let words = |words: &str| LinkEvent::NodesDiffer(Some(words.to_owned()));
+    let words = |words: &str| LinkEvent::Differs(Some(words.to_owned()));
     assert_eq!(
         here,
         words(
-            "`east-a1` is plain 10.0.1.11:4000 in east/a here and plain 10.0.1.11:4002 in east/a there, \
-             `east-a2` only here"
+            "node `east-a1` is plain 10.0.1.11:4000 in east/a here and plain 10.0.1.11:4002 in east/a there, \
+             node `east-a2` only here"
         )
     );
-    let LinkEvent::NodesDiffer(Some(there)) = there else { panic!("{there:?}") };
-    assert!(there.ends_with("`east-a2` only there"), "{there}");
+    let LinkEvent::Differs(Some(there)) = there else { panic!("{there:?}") };
+    assert!(there.ends_with("node `east-a2` only there"), "{there}");
     pair.settings[1].nodes = pair.settings[0].nodes.clone();
     right.apply(&pair.settings[1]);
-    let equal = |event: &LinkEvent| *event == LinkEvent::NodesDiffer(None);
+    let equal = |event: &LinkEvent| *event == LinkEvent::Differs(None);
     tokio::join!(until(&mut left, equal), until(&mut right, equal));
+}
+
+#[tokio::test]
+async fn differing_scenarios_are_reported() {
+    let mut pair = Pair::sound();
+    let mut opera = pair.settings[0].sets[0].clone();
+    opera.name = "opera".into();
+    opera.bindings.clear();
+    opera.scenarios.truncate(1);
+    opera.scenarios[0].name = "opera".into();
+    pair.settings[0].sets.push(opera);
+    let [mut left, mut right] = pair.both();
+    let differ = |event: &LinkEvent| matches!(event, LinkEvent::Differs(Some(_)));
+    let (here, there) = tokio::join!(until(&mut left, differ), until(&mut right, differ));
+    let words = |words: &str| LinkEvent::Differs(Some(words.to_owned()));
+    assert_eq!(here, words("scenario `opera` only here"));
+    assert_eq!(there, words("scenario `opera` only there"));
 }
 
 #[tokio::test]

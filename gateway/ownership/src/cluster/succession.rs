@@ -120,6 +120,7 @@ impl Cluster {
     pub(super) fn maintain(&mut self, now: Instant) {
         let (followed, complete) = (self.is_followed(now), self.is_copied());
         let outdated = self.highest > self.epoch;
+        let is_held_down = !self.damping.left(now).is_zero();
         let MemberRole::Owner(own) = &mut self.role else { return };
         if own.yielding.is_some_and(|since| now.saturating_duration_since(since) >= YIELDS_WITHIN) {
             return self.give_up_hand_over();
@@ -137,7 +138,7 @@ impl Cluster {
                 }
             }
             Arming::Off => {
-                let arms = followed && !self.resting && own.yielding.is_none();
+                let arms = followed && !self.resting && !is_held_down && own.yielding.is_none();
                 if outdated || arms && own.barred {
                     self.raise();
                 } else if arms {
@@ -214,6 +215,9 @@ impl Cluster {
         let MemberRole::Standby(following) = &self.role else { return };
         let elected = following.candidacy.as_ref().filter(|_| evidence == TakeoverCause::Silence);
         let yielded = following.yielded.is_some();
+        let by_silence = evidence == TakeoverCause::Silence;
+        let before = self.peer.newest().map_or(0, |beat| beat.takeovers);
+        self.damping.handle_takeover(before, by_silence, now);
         self.epoch = elected.map_or_else(|| self.next_epoch(), |candidacy| candidacy.claim);
         self.highest = self.highest.max(self.epoch);
         self.role = MemberRole::Owner(Ownership::default());
@@ -223,6 +227,10 @@ impl Cluster {
             self.event(ClusterEvent::HandOverFailed);
         }
         self.outputs.push_back(ClusterOutput::TakeOver { epoch: self.epoch, evidence });
+        let held_down = self.damping.left(now);
+        if !held_down.is_zero() {
+            self.event(ClusterEvent::HeldDown(self.damping.takeovers(now), held_down));
+        }
         self.send_beat(now);
         self.survey(now);
     }

@@ -1,6 +1,7 @@
 use evenkeel_media::trunk::OwnershipBallot;
 
 use super::*;
+use crate::damping::HoldDown;
 
 mod group;
 mod handing_over;

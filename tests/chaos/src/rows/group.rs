@@ -11,6 +11,10 @@ use crate::row::Row;
 const PORTS: Layout = Layout { port_legs: true, ..OTHER_PORTS };
 /// Sessions get ports of the standby's host.
 const OTHER_PORTS: Layout = Layout { kind: Kind::Rtpengine, ..Layout::GROUP };
+/// No node has an agent: a witness decides, which may be in another region.
+const WITNESSED: Layout = Layout { agents: false, witness: Some(Duration::ZERO), ..PORTS };
+const WITNESSED_FAR: Layout = Layout { witness: Some(Duration::from_millis(20)), ..WITNESSED };
+const FAR: Limits = Limits { none_condemned: true, ..Limits::gap(300.0, 400.0) };
 const FIVE_S: Duration = Duration::from_secs(5);
 const LOUD: Limits = Limits { none_condemned: true, ..Limits::gap(60.0, 200.0) };
 const SILENT: Limits = Limits { none_condemned: true, ..Limits::gap(80.0, 250.0) };
@@ -40,6 +44,14 @@ pub(super) const ROWS: &[Row] = &[
         .of(200)
         .both_ways()
         .times(6),
+    Row::new("gateway.witness.silent", WITNESSED, Owner(Silent), SILENT)
+        .of(200)
+        .both_ways()
+        .times(10),
+    Row::new("gateway.witness.far", WITNESSED_FAR, Owner(Silent), FAR)
+        .of(200)
+        .both_ways()
+        .times(10),
     Row::new("gateway.quic", Layout::GROUP, Owner(Killed), BY_QUIC)
         .of(200)
         .with_quic()

@@ -14,8 +14,12 @@ const fn ms(ms: u64) -> Duration {
 /// The end of a process is known to the standby by then, with clocks that differ and processes that run up to a
 /// millisecond late.
 const ENDED_WITHIN: Duration = ms(20);
-/// A silent owner is replaced by then.
+/// A silent owner is replaced by then, and a question to an agent and its answer later.
 const SILENT_WITHIN: Duration = ms(40);
+/// Holds of agents that are further away than this end before they arrive.
+const AGENTS_NEAR: Duration = ms(6);
+/// The owner sends by then with holds of distant agents, and a question and its answer later.
+const BARRED_WITHIN: Duration = ms(60);
 const HANDED_WITHIN: Duration = ms(60);
 /// An operator's takeover is accepted after this silence: no agent has heard the owner recently.
 const LONG_SILENT: Duration = ms(2_500);
@@ -216,18 +220,28 @@ fn taken(world: &mut World, standby: usize, limit: Duration) {
 /// The owner fell silent: with agents the standby takes over in time, without it never does.
 fn silent(world: &mut World, standby: usize) {
     if world.agents() > 0 {
-        taken(world, standby, SILENT_WITHIN);
+        taken(world, standby, SILENT_WITHIN + 2 * world.network.agents_further);
     } else {
         unchanged(world, ms(2_000));
     }
 }
 
-/// The owner sends without a gap.
+/// The owner sends without a gap, or with one if its voters are distant.
 fn stays(world: &mut World, lasts: Duration) {
     let before = world.lapses;
+    let (owner, further) = (world.owner(), world.network.agents_further);
     unchanged(world, lasts);
-    if world.lapses != before {
-        world.violate("group-gap", "the lease of a reachable owner lapsed".to_owned());
+    if further <= AGENTS_NEAR {
+        if world.lapses != before {
+            world.violate("group-gap", "the lease of a reachable owner lapsed".to_owned());
+        }
+    } else if world.lapses > before + 1 {
+        world.violate("group-gap", format!("the lease lapsed {} times", world.lapses - before));
+    } else if world.owner().is_none() {
+        let limit = (BARRED_WITHIN + 2 * further).saturating_sub(lasts);
+        if world.until(limit, |world| world.owner() == owner).is_none() {
+            world.violate("group-gap", "distant agents let no reachable owner send".to_owned());
+        }
     }
 }
 

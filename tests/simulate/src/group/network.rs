@@ -19,6 +19,8 @@ pub(super) enum Way {
 #[derive(Clone, Debug)]
 pub(super) struct Network {
     pub(super) delay: Duration,
+    /// Added in each direction to and from agents: witnesses may be in another region.
+    pub(super) agents_further: Duration,
     pub(super) jitter: Duration,
     pub(super) loss: f64,
     cut: BTreeSet<Way>,
@@ -31,6 +33,10 @@ impl Network {
             jitter: Duration::from_micros(if lossy { rng.u64(0..4_000) } else { rng.u64(0..300) }),
             loss: if lossy { rng.f64() * [0.02, 0.1, 0.5][rng.usize(0..3)] } else { 0.0 },
             cut: BTreeSet::new(),
+            agents_further: match rng.u8(0..3) {
+                0 => Duration::from_millis(rng.u64(1..30)),
+                _ => Duration::ZERO,
+            },
         }
     }
 
@@ -49,7 +55,11 @@ impl Network {
     /// The delay of a message, which may overtake others; none if it is lost.
     pub(super) fn carry(&self, way: Way, rng: &mut Rng) -> Option<Duration> {
         let lost = self.is_cut(way) || rng.f64() < self.loss;
-        (!lost).then(|| self.delay + self.jitter.mul_f64(rng.f64()))
+        let further = match way {
+            Way::Beats(_) => Duration::ZERO,
+            Way::Up(..) | Way::Down(..) => self.agents_further,
+        };
+        (!lost).then(|| self.delay + further + self.jitter.mul_f64(rng.f64()))
     }
 }
 

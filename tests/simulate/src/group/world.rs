@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use evenkeel_media::trunk::{OwnershipBallot, Vote};
 use evenkeel_ownership::{
     AgentVote, Beat, Cluster, ClusterEvent, ClusterOutput, ClusterSettings, ContinuedOwnership,
-    TakeoverCause, WitnessId,
+    HoldDown, TakeoverCause, WitnessId,
 };
 use fastrand::Rng;
 
@@ -54,6 +54,8 @@ pub(super) struct World {
     pub(super) network: Network,
     /// The greatest delay until a process runs.
     pub(super) lateness: Duration,
+    /// Of both members.
+    hold_down: HoldDown,
     pub(super) violations: Vec<Violation>,
     pub(super) takeovers: BTreeMap<&'static str, u64>,
     pub(super) lapses: u64,
@@ -74,6 +76,11 @@ impl World {
             agents: Vec::new(),
             network,
             lateness,
+            // Short enough for a group to settle.
+            hold_down: HoldDown {
+                first: Duration::from_millis(rng.u64(0..400)),
+                longest: Duration::from_secs(1),
+            },
             violations: Vec::new(),
             takeovers: BTreeMap::new(),
             lapses: 0,
@@ -188,7 +195,12 @@ impl World {
 
     fn begin(&mut self, member: usize, incarnation: u64, continued: Option<ContinuedOwnership>) {
         let clock = Clock::draw(self.origin, &mut self.rng);
-        let settings = ClusterSettings { preferred: member == 0, incarnation, continued };
+        let settings = ClusterSettings {
+            preferred: member == 0,
+            incarnation,
+            continued,
+            hold_down: self.hold_down,
+        };
         let cluster = Cluster::new(settings, clock.at(self.now));
         let process = Process::new(cluster, incarnation, clock);
         self.members[member] = Member { process: Some(process), host_runs: true };

@@ -55,17 +55,3 @@ fn release_ends_the_repetition_of_acquire() {
     hook.release().blocking_recv().unwrap();
     assert_eq!(lines(&file).last().unwrap(), "release");
 }
-
-#[test]
-fn failures_of_a_hook_are_described() {
-    let address = "2001:db8::10".parse().unwrap();
-    let run = |words: &[&str], within| {
-        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-        run(&words, "acquire", address, within).unwrap_err()
-    };
-    assert_eq!(run(&["/bin/sh", "-c", "exit 3"], PACE.within), "exit status: 3");
-    let missing = run(&["/nonexistent/hook"], PACE.within);
-    assert!(missing.starts_with("cannot be run: No such file"), "{missing}");
-    let hangs = run(&["/bin/sh", "-c", "sleep 600; true"], Duration::from_millis(50));
-    assert_eq!(hangs, "killed after 50ms");
-}

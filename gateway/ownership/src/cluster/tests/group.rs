@@ -30,6 +30,8 @@ pub(super) struct Group {
     pub(super) now: Instant,
     members: [Option<Member>; 2],
     agents: Vec<OwnershipBallot>,
+    /// Of a message to or from an agent.
+    agent_delay: Duration,
     cut: Vec<Link>,
     flying: VecDeque<(Instant, Message)>,
     /// All outputs except messages, with the member and the time.
@@ -45,6 +47,7 @@ impl Group {
             now,
             members: [None, None],
             agents: (0..agents).map(|at| OwnershipBallot::new(at as u32, now)).collect(),
+            agent_delay: TICK,
             cut: Vec::new(),
             flying: VecDeque::new(),
             outputs: Vec::new(),
@@ -67,12 +70,18 @@ impl Group {
         group
     }
 
+    /// Messages to and from agents take this long from now on.
+    pub(super) fn delay_agents(&mut self, ms: u64) {
+        self.agent_delay = Duration::from_millis(ms);
+    }
+
     pub(super) fn start(&mut self, member: usize) {
         self.incarnation += 1;
         let settings = ClusterSettings {
             preferred: member == 0,
             incarnation: self.incarnation,
             continued: None,
+            hold_down: HoldDown::default(),
         };
         self.begin(member, settings);
     }
@@ -248,7 +257,11 @@ impl Group {
             _ => false,
         });
         if !cut {
-            self.flying.push_back((self.now + TICK, message));
+            let delay = match &message {
+                Message::Vote { .. } | Message::Voted { .. } => self.agent_delay,
+                Message::Beat(..) | Message::Closed(..) => TICK,
+            };
+            self.flying.push_back((self.now + delay, message));
         }
     }
 

@@ -103,7 +103,10 @@ fn resting_owner_may_pause() {
     assert_eq!(group.took_over(1), None);
     let incarnation = 1;
     let continued = Some(continued);
-    group.begin(0, ClusterSettings { preferred: true, incarnation, continued });
+    group.begin(
+        0,
+        ClusterSettings { preferred: true, incarnation, continued, hold_down: HoldDown::default() },
+    );
     no_gap(&mut group, 100);
     assert!(group.member(0).is_standby_armed());
     assert_eq!(group.member(0).epoch(), 3);
@@ -141,4 +144,21 @@ fn barred_standby_is_armed_in_a_newer_epoch() {
     group.stop(0);
     group.pass(100);
     assert_eq!(group.owner(), Some(1));
+}
+
+/// Holds for 25 ms end on the way from a witness that is 20 ms away.
+#[test]
+fn distant_witness_bars_the_standby_of_a_cut_owner() {
+    let mut group = Group::standing(1);
+    group.delay_agents(20);
+    group.pass(500);
+    group.cut(&[Link::Beats(0), Link::Beats(1)]);
+    group.until(100, |group| group.owner().is_none());
+    let silent = group.until(1_000, |group| group.owner() == Some(0));
+    assert!(silent <= Duration::from_millis(75), "{silent:?}");
+    no_gap(&mut group, 3_000);
+    assert!(group.happened(0, &ClusterOutput::Event(ClusterEvent::Barred)));
+    group.heal();
+    no_gap(&mut group, 1_000);
+    assert!(group.member(0).is_standby_armed());
 }

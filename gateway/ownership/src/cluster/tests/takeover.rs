@@ -205,3 +205,67 @@ fn takeovers_follow_each_other() {
         assert!(group.member(standby).is_standby_armed(), "turn {turn}");
     }
 }
+
+#[test]
+fn distant_witness_replaces_a_silent_owner() {
+    let mut group = Group::standing(1);
+    group.delay_agents(20);
+    group.pass(500);
+    group.stop(0);
+    let time = group.until(1_000, |group| group.took_over(1).is_some());
+    assert!(time <= Duration::from_millis(75), "{time:?}");
+    assert_eq!(group.took_over(1), Some(TakeoverCause::Silence));
+    group.resume(0);
+    group.pass(500);
+    assert_eq!(group.owner(), Some(1));
+}
+
+/// The owner falls silent and comes back. Returns the time until its successor armed it.
+fn replace_silent(group: &mut Group, owner: usize) -> Duration {
+    let standby = 1 - owner;
+    group.stop(owner);
+    group.until(200, |group| group.owner() == Some(standby));
+    assert_eq!(group.took_over(standby), Some(TakeoverCause::Silence));
+    group.resume(owner);
+    group.pass(20);
+    group.replicate(owner);
+    let began = group.now;
+    while !group.member(standby).is_standby_armed() {
+        group.pass(10);
+        assert!(group.now - began < Duration::from_secs(60), "not armed again");
+    }
+    group.now - began
+}
+
+#[test]
+fn takeovers_by_silence_that_follow_each_other_are_damped() {
+    let mut group = Group::standing(3);
+    for (round, seconds) in [0, 5, 10, 20].into_iter().enumerate() {
+        let held = replace_silent(&mut group, round % 2);
+        let expected = Duration::from_secs(seconds);
+        assert!(
+            (expected..expected + Duration::from_secs(1))
+                .contains(&(held + Duration::from_millis(20))),
+            "{held:?}"
+        );
+    }
+    // An ownership that lasts ends the count.
+    group.pass(300_000);
+    assert!(replace_silent(&mut group, 0) < Duration::from_secs(1));
+}
+
+#[test]
+fn end_of_a_process_is_not_damped() {
+    let mut group = Group::standing(3);
+    replace_silent(&mut group, 0);
+    group.stop(1);
+    group.until(200, |group| group.owner() == Some(0));
+    group.resume(1);
+    group.pass(20);
+    group.replicate(1);
+    group.pass(100);
+    assert!(!group.member(0).is_standby_armed());
+    group.kill(0);
+    group.until(1_000, |group| group.owner() == Some(1));
+    assert_eq!(group.took_over(1), Some(TakeoverCause::PeerEnded));
+}

@@ -1,0 +1,165 @@
+//! A member in the log, in the API and among the events.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_control::GroupChange;
+use evenkeel_ownership::{BeatRole, ClusterEvent, Reporter};
+
+use super::GroupMember;
+use crate::group::{GatewayStanding, GroupRole, GroupStatus, blocked_reason};
+use crate::redundancy::RedundancyLoss;
+
+impl GroupMember {
+    pub(super) fn report(&mut self, event: ClusterEvent) {
+        let peer = Arc::clone(&self.settings.peer.name);
+        match event {
+            ClusterEvent::PeerHeard => tracing::info!(%peer, "peer heard"),
+            ClusterEvent::PeerSilent => tracing::warn!(%peer, "peer silent"),
+            ClusterEvent::PeerEnded(by) => {
+                let reported_by = match by {
+                    Reporter::Kernel => "kernel",
+                    Reporter::Agent => "agent",
+                };
+                tracing::warn!(%peer, reported_by, "peer's process ended");
+            }
+            ClusterEvent::PeerRestarted => tracing::info!(%peer, "peer restarted"),
+            ClusterEvent::Followed(epoch) => {
+                tracing::info!(%peer, epoch, "this gateway is the standby");
+            }
+            ClusterEvent::Armed(voters) => {
+                tracing::info!(%peer, voters = voters.len(), "standby may take over by silence");
+            }
+            ClusterEvent::Disarmed => tracing::info!(%peer, "standby may not take over by silence"),
+            ClusterEvent::Barred => {
+                tracing::warn!(%peer, "agents keep the silent peer from taking over");
+            }
+            ClusterEvent::HeldDown(takeovers, left) => tracing::warn!(
+                takeovers,
+                held_s = left.as_secs_f64(),
+                "the owner fell silent again and again: the standby does not take over by silence for a while"
+            ),
+            ClusterEvent::LeaseLapsed => {
+                self.keeper.drop_waiting();
+                tracing::warn!("neither peer nor agents confirm the ownership: nothing is sent");
+            }
+            ClusterEvent::LeaseRenewed(after) => {
+                let after_ms = after.as_millis() as u64;
+                tracing::info!(after_ms, "ownership confirmed: packets are sent again");
+            }
+            ClusterEvent::HandOverFailed => {
+                self.fail_hand_over(format!("{peer} did not take the sessions"));
+            }
+            ClusterEvent::TakeoverBlocked(blocked) => tracing::error!(
+                %peer,
+                reason = blocked_reason(blocked),
+                "peer silent, and not replaced; if it is down, run `evenkeel gateway take-over --confirm-down {peer}`"
+            ),
+        }
+    }
+
+    /// Looks for losses of redundancy.
+    pub(super) fn watch_redundancy(&mut self) {
+        let now = Instant::now();
+        let losses = self.redundancy_losses(now);
+        self.redundancy.handle(losses, now);
+    }
+
+    fn redundancy_losses(&self, now: Instant) -> Vec<RedundancyLoss> {
+        let [here, peer] = [&self.settings.name, &self.settings.peer.name].map(Arc::clone);
+        let votes = self.votes.has_voters() && !self.rests;
+        let unarmed = |is_held_down| match is_held_down {
+            true => RedundancyLoss::HeldDown,
+            false => RedundancyLoss::NoVoter,
+        };
+        let loss = match (self.core.peer(now), self.core.is_owner()) {
+            (None, true) => Some(RedundancyLoss::NoPeer(peer)),
+            (Some(_), true) if !self.core.is_followed(now) => Some(RedundancyLoss::NotInSync(peer)),
+            (Some(_), true) if votes && !self.core.is_standby_armed() => {
+                Some(unarmed(!self.core.held_down(now).is_zero()))
+            }
+            (Some(_), false) if !self.records.replica.is_whole() => {
+                Some(RedundancyLoss::NotInSync(here))
+            }
+            (Some(beat), false) if votes && beat.role == BeatRole::Owner => {
+                beat.voters.is_empty().then(|| unarmed(beat.takeovers > 1))
+            }
+            // A silent owner is reported as such.
+            _ => None,
+        };
+        let differs = self.records.difference().map(RedundancyLoss::Differs);
+        loss.into_iter().chain(differs).collect()
+    }
+
+    fn publish(&mut self, change: GroupChange) {
+        if self.published.as_ref() != Some(&change) {
+            self.gateway.handle.publish_group(change.clone());
+            self.published = Some(change);
+        }
+    }
+
+    pub(super) fn show(&mut self) {
+        let now = Instant::now();
+        let addresses: Vec<IpAddr> =
+            self.settings.addresses.iter().map(|moved| moved.address).collect();
+        let (is_owner, epoch) = (self.core.is_owner(), self.core.epoch());
+        let peer = self.core.peer(now);
+        let peer_owns = peer.is_some_and(|beat| beat.role == BeatRole::Owner);
+        let copies = self.records.replica.sessions();
+        let is_doubting = is_owner && !self.gateway.lease.is_held(|| now);
+        let blocked = match self.core.blocked() {
+            _ if is_doubting && peer.is_none() => {
+                Some("neither it nor a majority of the agents answers")
+            }
+            blocked => blocked.map(blocked_reason),
+        };
+        let here = GatewayStanding {
+            gateway: Arc::clone(&self.settings.name),
+            here: true,
+            role: match () {
+                () if is_doubting => GroupRole::Doubting,
+                () if is_owner && self.taking.is_some() => GroupRole::Restoring,
+                () if is_owner => GroupRole::Owner,
+                () if epoch == 0 => GroupRole::Joining,
+                () => GroupRole::Standby,
+            },
+            epoch,
+            sessions: copies,
+            in_sync: is_owner || self.records.replica.is_whole(),
+            armed: !is_owner && peer_owns && peer.is_some_and(|beat| !beat.voters.is_empty()),
+            heard_ms: None,
+            addresses: if is_owner { addresses.clone() } else { Vec::new() },
+            refused: None,
+            blocked: blocked
+                .map(|reason| format!("{} is silent: {reason}", self.settings.peer.name)),
+        };
+        let there = GatewayStanding {
+            gateway: Arc::clone(&self.settings.peer.name),
+            here: false,
+            role: match peer {
+                None => GroupRole::Silent,
+                Some(_) if peer_owns => GroupRole::Owner,
+                Some(_) => GroupRole::Standby,
+            },
+            epoch: peer.map_or(0, |beat| beat.epoch),
+            sessions: if peer_owns { copies } else { 0 },
+            in_sync: peer_owns || self.core.is_followed(now),
+            armed: self.core.is_standby_armed(),
+            heard_ms: self.peer_heard.map(|heard| (now - heard).as_millis() as u64),
+            addresses: if peer_owns { addresses } else { Vec::new() },
+            refused: self.records.refused(),
+            blocked: None,
+        };
+        self.publish(GroupChange {
+            gateway: Arc::clone(&here.gateway),
+            role: here.role.name(),
+            epoch,
+            warnings: self.redundancy.warnings(),
+        });
+        let warnings = self.redundancy.warnings();
+        let standing = GroupStatus { gateways: vec![here, there], warnings };
+        let renew = |shown: &mut GroupStatus| std::mem::replace(shown, standing) != *shown;
+        self.inbox.standing.send_if_modified(renew);
+    }
+}
