@@ -20,8 +20,8 @@ use crate::ownership::{
 /// A standby claims the ownership after this silence. Longer than [`LEASE`] by the greatest difference of clock rates.
 pub const SILENCE: Duration = Duration::from_millis(25);
 
-/// Agents hold this long. Longer than [`LEASE`] by the greatest difference of clock rates. An owner without a lease for as long
-/// asks for holds to the end of the epoch.
+/// Agents hold this long. Longer than [`LEASE`] by the greatest difference of clock rates. An owner asks for holds to
+/// the end of the epoch as long after a lease that was not renewed in time.
 pub const HOLD: Duration = Duration::from_millis(25);
 
 /// Interval of beats of a standby that misses its owner's: a port unreachable for one of them, or an answer of the agent beside
@@ -424,8 +424,7 @@ impl Cluster {
                     return;
                 }
                 // Holds for a time end on the way from voters that are far away.
-                let lapsed = own.lapsed.is_some_and(|at| since(at) >= HOLD);
-                let gone = ended || lapsed || age >= GONE_AFTER;
+                let gone = ended || age >= GONE_AFTER || own.needs_lasting_hold(now);
                 let hold = if gone { Hold::Epoch } else { Hold::For(HOLD) };
                 let vote = Vote::Owner { epoch: self.epoch, hold };
                 let ids: Vec<WitnessId> = voters.iter().map(|voter| voter.id).collect();
@@ -505,7 +504,7 @@ impl Cluster {
                 let waits = may_send <= MaySend::Until(now) && own.yielding.is_none();
                 let lapsed = match (own.lapsed, waits) {
                     (None, true) => {
-                        own.lapsed = Some(now);
+                        own.handle_lapse(now);
                         Some(ClusterEvent::LeaseLapsed)
                     }
                     (Some(since), false) => {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use evenkeel_media::trunk::Vote;
 use evenkeel_model::Since;
 
+use crate::cluster::HOLD;
 use crate::messages::{
     AgentVote, BEAT_EVERY, Beat, BeatRole, Blocked, Echo, MaySend, Reporter, Voter, WitnessId,
     majority,
@@ -29,6 +30,8 @@ pub(super) struct Ownership {
     /// A hand-over began: this member sends no more, and its last records are on their way.
     pub(super) yielding: Option<Instant>,
     pub(super) lapsed: Option<Instant>,
+    /// The first end of a lease since the newest echo.
+    lapsed_first: Option<Instant>,
 }
 
 /// An upper bound of what the peer may do: an armed peer may take over by silence.
@@ -63,7 +66,11 @@ impl Ownership {
     /// The peer had heard this beat. Returns true if that disarms it.
     pub(super) fn handle_echo(&mut self, sequence: u64) -> bool {
         let sent = self.sent.iter().find(|(number, _)| *number == sequence);
-        self.echoed = self.echoed.max(sent.map(|(_, at)| *at));
+        let before = self.echoed;
+        self.echoed = before.max(sent.map(|(_, at)| *at));
+        if self.echoed > before {
+            self.lapsed_first = None;
+        }
         let disarmed = matches!(self.arming, Arming::Ending { from, .. } if sequence >= from);
         if disarmed {
             self.arming = Arming::Off;
@@ -87,6 +94,16 @@ impl Ownership {
         if let Arming::On(voters) = &mut self.arming {
             self.arming = Arming::Ending { voters: std::mem::take(voters), from };
         }
+    }
+
+    pub(super) fn handle_lapse(&mut self, now: Instant) {
+        self.lapsed = Some(now);
+        self.lapsed_first.get_or_insert(now);
+    }
+
+    /// A lease has ended since the newest echo, [`HOLD`] ago or longer: holds for a time do not suffice.
+    pub(super) fn needs_lasting_hold(&self, now: Instant) -> bool {
+        self.lapsed_first.is_some_and(|at| now.saturating_duration_since(at) >= HOLD)
     }
 
     /// The agents bar the peer from taking over in this epoch.

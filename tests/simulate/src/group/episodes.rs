@@ -228,20 +228,15 @@ fn silent(world: &mut World, standby: usize) {
 
 /// The owner sends without a gap, or with one if its voters are distant.
 fn stays(world: &mut World, lasts: Duration) {
+    let further = world.network.agents_further;
+    let barred_within = BARRED_WITHIN + 2 * further;
+    let doubtful = if further <= AGENTS_NEAR { Duration::ZERO } else { barred_within.min(lasts) };
+    unchanged(world, doubtful);
     let before = world.lapses;
-    let (owner, further) = (world.owner(), world.network.agents_further);
-    unchanged(world, lasts);
-    if further <= AGENTS_NEAR {
-        if world.lapses != before {
-            world.violate("group-gap", "the lease of a reachable owner lapsed".to_owned());
-        }
-    } else if world.lapses > before + 1 {
-        world.violate("group-gap", format!("the lease lapsed {} times", world.lapses - before));
-    } else if world.owner().is_none() {
-        let limit = (BARRED_WITHIN + 2 * further).saturating_sub(lasts);
-        if world.until(limit, |world| world.owner() == owner).is_none() {
-            world.violate("group-gap", "distant agents let no reachable owner send".to_owned());
-        }
+    unchanged(world, lasts - doubtful);
+    let is_silent = doubtful == barred_within && world.owner().is_none();
+    if world.lapses != before || is_silent {
+        world.violate("group-gap", "the lease of a reachable owner lapsed".to_owned());
     }
 }
 
