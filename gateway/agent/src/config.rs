@@ -143,6 +143,11 @@ impl Config {
         load(path, Config::parse_witness)
     }
 
+    /// Returns true if only votes are asked for.
+    pub(crate) fn is_witness(&self) -> bool {
+        self.process.is_none() && self.check.is_none() && self.gateway.is_none()
+    }
+
     fn parse(text: &str, folder: &Path) -> Result<Config, Wrong> {
         parse(text, |raw: AgentFile, wrong| raw.check(folder, wrong))
     }

@@ -54,18 +54,20 @@ pub enum ServeAgentError {
 /// # Errors
 /// Any [`ServeAgentError`].
 pub fn run(config: Config, json: bool) -> Result<(), ServeAgentError> {
+    let is_witness = config.is_witness();
     let (address, mut serve) = Serve::new(config)?;
     let mut out = io::stdout();
     if json {
         writeln!(out, "{}", serde_json::json!({"listening": address}))?;
     } else {
-        writeln!(out, "agent listening on {address}")?;
+        let name = if is_witness { "witness" } else { "agent" };
+        writeln!(out, "{name} listening on {address}")?;
     }
     out.flush()?;
     let counters = serve.run()?;
     if json {
         writeln!(out, "{}", serde_json::to_string(&counters).map_err(io::Error::from)?)?;
-    } else {
+    } else if !is_witness {
         let (to_server, to_gateway) = (counters.packets_to_server, counters.packets_to_gateway);
         writeln!(
             out,

@@ -21,7 +21,7 @@ pub(crate) use ice::{Credentials, Nominate};
 pub(crate) use node::{Node, SECRET};
 pub(crate) use offer::{declared, offer, quic_of, udp_of};
 pub(crate) use phone::{Heard, Phone, Track, assert_complete, assert_continuous, talk, talk_for};
-pub(crate) use process::AgentFiles;
+pub(crate) use process::{AgentFiles, Server};
 pub(crate) use routing_plugin::{Behaviour, routing_plugin};
 
 use std::time::{Duration, Instant};

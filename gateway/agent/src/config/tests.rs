@@ -28,7 +28,7 @@ fn gateway_alone_is_watched() {
 fn witness_watches_nothing() {
     let folder = folder();
     let config = Config::parse_witness(HEAD, folder.path()).unwrap();
-    assert!(config.process.is_none() && config.check.is_none() && config.gateway.is_none());
+    assert!(config.is_witness());
     let wrong = |text: &str| Config::parse_witness(text, folder.path()).unwrap_err().join("\n");
     assert!(wrong(&format!("{HEAD}{GATEWAY}")).contains("unknown field `gateway`"));
     assert!(wrong(&HEAD.replace("east-a1", "")).contains("[[cluster.witness]]"));
