@@ -408,10 +408,10 @@ fn witness_lets_the_standby_replace_a_silent_owner() {
     assert_eq!(server.seen().deleted, 0, "no call ends");
 }
 
-/// A standby that a node answers fences its silent peer and takes over; one that is cut off itself fences nobody.
+/// A standby that a node answers fences its silent peer and takes over; one that is cut off does not run the program.
 #[test]
-fn fenced_owner_is_replaced_by_a_standby_that_nodes_answer() {
-    let test = "fenced_owner_is_replaced_by_a_standby_that_nodes_answer";
+fn fence_needs_a_node_that_answers() {
+    let test = "fence_needs_a_node_that_answers";
     let Some(place) = Place::lay(test) else { return };
     let (server, mut ann, folder) =
         (ng_server(&place), place.phone(), tempfile::tempdir().unwrap());
@@ -441,8 +441,8 @@ fn fenced_owner_is_replaced_by_a_standby_that_nodes_answer() {
 }
 
 #[test]
-fn lost_redundancy_is_a_warning_an_event_and_an_exit_status() {
-    let test = "lost_redundancy_is_a_warning_an_event_and_an_exit_status";
+fn lost_redundancy_is_reported() {
+    let test = "lost_redundancy_is_reported";
     let Some(place) = Place::lay(test) else { return };
     let node = place.node();
     let [mut owner, standby] = place.group(&node);
@@ -496,4 +496,30 @@ fn ended_sessions_are_listed_at_the_next_owner() {
     owner.process.signal(Signal::SIGKILL).unwrap();
     wait_until("the standby owns", || place.has_address(1));
     assert_eq!(history(&mut standby), ended);
+}
+
+/// A reload that the standby follows later adds a policy; its revision continues after a takeover.
+#[test]
+fn added_policy_continues_at_the_standby() {
+    let Some(place) = Place::lay("added_policy_continues_at_the_standby") else { return };
+    let node = place.node();
+    let mut gateways = place.group(&node);
+    await_replica(&mut gateways[0]);
+    let text = "[scenario.opera]\n[admission]\nplugin = \"admit-capacity\"\n";
+    for gateway in &mut gateways {
+        std::fs::write(gateway.folder().join("policies/opera.toml"), text).unwrap();
+        gateway.post("/v1/configuration:reload", &json!({}));
+    }
+    let [owner, standby] = &mut gateways;
+    let revision = |gateway: &mut GatewayProcess| {
+        let policies = gateway.read("/v1/policies")["policies"].take();
+        let mut policies = policies.as_array().unwrap().clone().into_iter();
+        let added = policies.find(|policy| policy["policy"] == "opera/admission");
+        added.map(|policy| policy["revision"].clone())
+    };
+    let active = revision(owner);
+    assert!(active.as_ref().is_some_and(|active| active.is_string()), "{active:?}");
+    owner.process.signal(Signal::SIGKILL).unwrap();
+    wait_until("the standby owns", || place.has_address(1));
+    wait_until("it goes on with the revision", || revision(standby) == active);
 }

@@ -165,8 +165,7 @@ struct ForceBody {
     force: bool,
 }
 
-/// Refuses to take the last node that takes rooms: every offer would be refused from then on. `leaves`: the nodes and regions
-/// of the request, by name.
+/// Refuses a request that leaves no node that takes rooms. `leaves`: the nodes and regions of the request, by name.
 async fn require_another(
     shared: &ApiContext,
     force: bool,
@@ -176,6 +175,7 @@ async fn require_another(
         return Ok(());
     }
     let nodes = shared.ask("", shared.handle.nodes()).await?;
+    // A cold node is started when rooms need it.
     let takes_rooms = |node: &&NodeStanding| {
         node.health != Health::Down && !node.draining && !node.leaves && !node.ejected
     };
@@ -183,9 +183,8 @@ async fn require_another(
     let (left, kept): (Vec<_>, Vec<_>) = names.partition(|at| leaves(&at.node, &at.region));
     match left.first() {
         Some(last) if kept.is_empty() => {
-            let found = format!("`{}` would be the last node that takes rooms", last.node);
-            let right =
-                "without one every offer is refused; `force` (`--force`) takes it all the same";
+            let found = format!("no other node than `{}` takes rooms", last.node);
+            let right = "offers would be refused; `force` (`--force`) does it all the same";
             Err(ApiError::new(ApiErrorCode::Conflict, format!("{found}: {right}")))
         }
         _ => Ok(()),

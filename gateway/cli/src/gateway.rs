@@ -52,7 +52,7 @@ enum GatewayCommand {
     ///
     /// The gateway cannot know whether its peer is down: power it off, or end its process, first. A peer that lives on
     /// and is cut off goes on sending to clients and to nodes without an agent; agents of nodes refuse it, and it ends
-    /// once it hears this gateway or an agent. Refused if this gateway or an agent hears the peer.
+    /// once it hears this gateway, an agent or a witness. Refused if one of these hears the peer.
     #[command(verbatim_doc_comment)]
     TakeOver {
         /// Name of the peer, which must be down

@@ -17,7 +17,7 @@ const ADDRESSES_MAX: usize = LISTENS_MAX;
 /// Longest name of an interface in bytes (`IFNAMSIZ` less its zero byte).
 const INTERFACE_MAX: usize = 15;
 
-/// As many vote at most.
+/// As many voters as an arming has; further ones never vote.
 const WITNESSES_MAX: usize = 5;
 
 /// Shortest secret of a group. Its holder can read the keys of every call.
@@ -336,6 +336,14 @@ pub(super) fn witnesses(
                 format!("`{}` with the secret of node `{}`", secret_file.get_ref(), node.name);
             let expected = "a secret of its own: the node's host could vote for the witness";
             check.refuse(secret_file.span(), found, expected);
+        }
+        if witnesses.iter().any(|earlier| earlier.secret == witness.secret) {
+            let found = format!("`{}` with the secret of another witness", secret_file.get_ref());
+            check.refuse(
+                secret_file.span(),
+                found,
+                "a secret of its own: one host could vote for both",
+            );
         }
         witnesses.push(witness);
     }

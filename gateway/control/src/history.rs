@@ -93,12 +93,16 @@ impl SessionHistory {
         found.take(limit).map(|(number, record)| (number, Arc::clone(record))).collect()
     }
 
-    /// Up to `limit` records from this number on, oldest first, and the number after them.
-    pub(crate) fn records_from(&self, from: u64, limit: usize) -> (u64, Vec<EndedSession>) {
-        // Control does not wait for a reader: the next batch has them.
-        let Ok(kept) = self.records.try_lock() else { return (from, Vec::new()) };
+    /// Up to `limit` records from this number on, oldest first, and the number after them; with `None` all.
+    pub(crate) fn records_from(&self, from: u64, limit: Option<usize>) -> (u64, Vec<EndedSession>) {
+        let kept = match (limit, self.records.try_lock()) {
+            (_, Ok(kept)) => kept,
+            // Control does not wait for a reader: the next batch has them.
+            (Some(_), Err(_)) => return (from, Vec::new()),
+            (None, Err(_)) => self.lock(),
+        };
         let skipped = usize::try_from(from.saturating_sub(kept.first)).unwrap_or(usize::MAX);
-        let records = kept.records.iter().skip(skipped).take(limit);
+        let records = kept.records.iter().skip(skipped).take(limit.unwrap_or(usize::MAX));
         let found: Vec<EndedSession> = records.map(|(record, _)| (**record).clone()).collect();
         (from.max(kept.first).saturating_add(found.len() as u64), found)
     }
@@ -116,10 +120,13 @@ impl SessionHistory {
     /// Adds the records of earlier processes. Returns those of this process.
     fn add_earlier(&self, earlier: Vec<MeasuredRecord>) -> Vec<Arc<EndedSession>> {
         let mut kept = self.lock();
-        let own = std::mem::take(&mut kept.records);
+        let mut own = std::mem::take(&mut kept.records);
         kept.bytes = 0;
+        // Copies of the owner's records may have come again meanwhile.
+        let known: HashSet<_> = earlier.iter().map(|(record, _)| record.key()).collect();
+        own.retain(|(record, _)| !known.contains(&record.key()));
         // They get numbers that no reader has passed.
-        kept.first += own.len() as u64;
+        kept.first = self.next.load(Ordering::Relaxed);
         earlier.into_iter().for_each(|(record, bytes)| kept.push(Arc::new(record), bytes));
         own.iter().for_each(|(record, bytes)| kept.push(Arc::clone(record), *bytes));
         self.next.store(kept.next(), Ordering::Relaxed);
@@ -132,8 +139,12 @@ impl SessionHistory {
             return;
         }
         let kept = self.lock();
-        let known: HashSet<_> = kept.records.iter().map(|(record, _)| record.key()).collect();
-        records.retain(|record| !known.contains(&record.key()));
+        let asked: HashSet<_> = records.iter().map(EndedSession::key).collect();
+        let keys = kept.records.iter().map(|(record, _)| record.key());
+        let known = keys.filter(|key| asked.contains(key));
+        let known: HashSet<(Box<str>, u64)> = known.map(|(id, at)| (id.into(), at)).collect();
+        drop(kept);
+        records.retain(|record| !known.contains(&(record.id.clone(), record.ended_us)));
     }
 
     /// Adds a record, whose line has this length.

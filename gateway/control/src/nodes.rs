@@ -337,6 +337,9 @@ pub enum NotReloaded {
     /// The list of nodes was refused.
     #[error(transparent)]
     NodeList(#[from] NotListed),
+    /// The system gives no thread.
+    #[error("nodes reloaded, policy sets kept: no thread for a new policy: {0}")]
+    NoThread(String),
     /// No task reads the configuration.
     #[error("this gateway has no configuration to reload")]
     NoReloader,

@@ -195,15 +195,23 @@ impl PolicyRunner {
         gateway: &mut Gateway,
         now: Instant,
     ) -> io::Result<()> {
-        let mut loads = Vec::new();
+        let (mut loads, mut started) = (Vec::new(), Vec::new());
         for set in sets {
             let known = before.iter().find(|known| known.name == set.name);
             for hook in set.bindings.iter().map(|binding| binding.hook) {
                 let policy = PolicyName { set: Arc::clone(&set.name), hook };
                 let is_bound = known.is_some_and(|known| known.binding(hook).is_some());
-                if !is_bound && !self.is_known(&policy) {
-                    loads.extend(self.threads.start(&policy, set.rollout.rules(), gateway)?);
+                if is_bound || self.is_known(&policy) {
+                    continue;
                 }
+                match self.threads.start(&policy, set.rollout.rules(), gateway) {
+                    Ok(load) => loads.extend(load),
+                    Err(error) => {
+                        started.iter().for_each(|policy| _ = self.threads.stop(policy));
+                        return Err(error);
+                    }
+                }
+                started.push(policy);
             }
         }
         self.load(loads, gateway, now);

@@ -12,34 +12,34 @@ use crate::records::{PendingChange, finish};
 /// A power switch answers within seconds.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// Wait after a failed call.
+/// Wait after a call that has failed.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) struct Fence {
     words: Arc<[String]>,
     peer: Arc<str>,
     running: PendingChange<()>,
-    begun: Option<Instant>,
+    ended: Option<Instant>,
 }
 
 impl Fence {
     pub(super) fn new(words: Vec<String>, peer: Arc<str>) -> Fence {
-        Fence { words: words.into(), peer, running: None, begun: None }
+        Fence { words: words.into(), peer, running: None, ended: None }
     }
 
-    /// Runs the program, unless it runs or failed a short time ago. A gateway that no node answers is itself cut off, and
-    /// fences nobody.
+    /// Runs the program, unless it runs or failed a short time ago. A gateway that no node answers may itself be cut off: it
+    /// does not run it.
     pub(super) fn begin(&mut self, handle: &Handle, now: Instant) {
-        let is_early = |begun: Instant| now.saturating_duration_since(begun) < AGAIN_AFTER;
-        if self.running.is_some() || self.begun.is_some_and(is_early) {
+        let is_early = |ended: Instant| now.saturating_duration_since(ended) < AGAIN_AFTER;
+        if self.running.is_some() || self.ended.is_some_and(is_early) {
             return;
         }
-        self.begun = Some(now);
         let (words, peer, handle) =
             (Arc::clone(&self.words), Arc::clone(&self.peer), handle.clone());
         self.running = Some(tokio::spawn(async move {
             let nodes = handle.nodes().await.map_err(|_| "control ended".to_owned())?;
-            if !nodes.iter().any(|node| node.health == Health::Up) {
+            // A node that is not probed is up until sessions miss it.
+            if !nodes.iter().any(|node| node.health == Health::Up && node.round_trip.is_some()) {
                 return Err(
                     "no node answers this gateway, which may be the one that is cut off".to_owned()
                 );
@@ -52,6 +52,8 @@ impl Fence {
 
     /// Returns once the program has ended.
     pub(super) async fn ended(&mut self) -> Result<(), String> {
-        finish(&mut self.running).await
+        let ended = finish(&mut self.running).await;
+        self.ended = Some(Instant::now());
+        ended
     }
 }

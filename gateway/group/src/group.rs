@@ -237,9 +237,11 @@ impl TakeOverError {
 /// The reason for which the silent peer, "it", is not replaced.
 pub(super) fn blocked_reason(blocked: Blocked) -> &'static str {
     match blocked {
-        Blocked::NotArmed => "its records are incomplete here, or it knows no agent and no witness",
-        Blocked::OwnerHeard => "agents or witnesses hear it",
-        Blocked::NoAgent => "no agent and no witness answers this gateway",
+        Blocked::NotArmed => {
+            "its records are incomplete here, no agent and no witness answered it, or a hold-down lasts"
+        }
+        Blocked::OwnerHeard => "agents or witnesses hear it, or hold for it",
+        Blocked::NoAgent => "too few agents and witnesses answer this gateway",
         Blocked::Unknown => "this gateway has not followed it as the owner; it may own",
     }
 }
@@ -259,7 +261,7 @@ pub(super) enum GroupRequest {
     /// The standby is not to take over by silence; the reply has what another process continues.
     Rest(oneshot::Sender<OwnershipState>),
     EndRest,
-    /// The node list was reloaded.
+    /// Nodes, witnesses or policy sets were reloaded.
     Reload(Arc<GatewayConfig>),
 }
 
@@ -270,6 +272,9 @@ pub struct OwnershipState {
     pub(super) sequence: u64,
     pub(super) epoch: u64,
     pub(super) highest: u64,
+    /// Processes of older versions have no such number.
+    #[serde(default)]
+    pub(super) takeovers: u8,
 }
 
 /// The API's access to the group.
@@ -359,7 +364,7 @@ impl Group {
         let _ = self.requests.send(GroupRequest::EndRest).await;
     }
 
-    /// Tells the peer, and the agents that vote, of a changed node list.
+    /// Tells the peer of changed nodes and scenarios, and asks the agents and witnesses of the new configuration.
     pub async fn reload(&self, settings: &Arc<GatewayConfig>) {
         // Fails only if the member has ended.
         let _ = self.requests.send(GroupRequest::Reload(Arc::clone(settings))).await;

@@ -1,9 +1,9 @@
 //! A group of two gateways: one owns the group's addresses, the other takes them over with the sessions when it dies.
 //!
 //! `member.rs` runs the core's state machine (`ownership/src/lib.rs`), which decides. Records of the owner's sessions reach
-//! the standby over `link.rs`. Both members show by `beats.rs` that they live. If they do not hear each other, the nodes'
-//! agents decide by `votes.rs` which one goes on; the agent beside a member shows by `peer_agent.rs` that its process has
-//! ended. A takeover is the second half of an upgrade: the workers of a standby are
+//! the standby over `link.rs`. Both members show by `beats.rs` that they live. If they do not hear each other, agents of
+//! nodes and witnesses decide by `votes.rs` which one goes on, or the program of `fence.rs` makes sure that the silent one is
+//! down; the agent beside a member shows by `peer_agent.rs` that its process has ended. A takeover is the second half of an upgrade: the workers of a standby are
 //! suspended from its start; it restores the sessions and resumes.
 
 #![deny(missing_docs)]
@@ -192,6 +192,8 @@ impl BoundMember {
             if let Err(error) = runtime.block_on(serve) {
                 tracing::error!(%error, "the group's thread ended");
             }
+            // A fence may run.
+            runtime.shutdown_background();
         });
         let thread = Some(thread.map_err(ClusterStartError::Thread)?);
         Ok(RunningMember { group, lost, stop: Some(stop), thread })

@@ -122,7 +122,7 @@ impl Link {
         Ok(Link { events, outbox: None, hello, cluster })
     }
 
-    /// Changed nodes are told to the peer.
+    /// Tells the peer of changed nodes, scenarios and voters.
     pub(crate) fn apply(&self, settings: &GatewayConfig) {
         self.hello.send_modify(|hello| {
             *hello = Hello::of(settings, &self.cluster, hello.instance);

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_control::{GroupChange, Handle, Suspended, SuspensionGuard};
+use evenkeel_control::{Handle, Suspended, SuspensionGuard};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
 use evenkeel_ownership::{
-    Beat, Blocked, Cluster, ClusterOutput, ClusterSettings, ContinuedOwnership, GONE_AFTER,
-    HoldDown, MaySend, Reporter, TakeoverCause,
+    Beat, Blocked, Cluster, ClusterOutput, ClusterSettings, ContinuedOwnership, HoldDown, MaySend,
+    Reporter, TakeoverCause,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,8 +20,8 @@ use super::address::AddressKeeper;
 use super::beats::{BeatInput, Beats};
 use super::fence::Fence;
 use super::group::{
-    GroupInbox, GroupRequest, HandOverError, HandOverResult, OwnershipState, TakeOverError,
-    TakenOver,
+    GroupInbox, GroupRequest, GroupRole, HandOverError, HandOverResult, OwnershipState,
+    TakeOverError, TakenOver,
 };
 use super::link::{Link, LinkEvent};
 use super::peer_agent::PeerAgent;
@@ -118,7 +118,8 @@ pub(super) struct GroupMember {
     has_no_holder: bool,
     fence: Option<Fence>,
     redundancy: Redundancy,
-    published: Option<GroupChange>,
+    /// Of the last event.
+    published: Option<(GroupRole, Vec<Arc<str>>)>,
 }
 
 impl GroupMember {
@@ -136,6 +137,7 @@ impl GroupMember {
             sequence: before.sequence + BEATS_MEANWHILE,
             epoch: before.epoch,
             highest: before.highest,
+            takeovers: before.takeovers,
         });
         let preferred = parts.settings.preferred;
         let hold_down =
@@ -360,12 +362,13 @@ impl GroupMember {
     }
 
     fn answer_rest(&mut self) {
-        if let Some(ContinuedOwnership { sequence, epoch, highest }) = self.core.continued()
+        let continued = self.core.continued(Instant::now());
+        if let Some(ContinuedOwnership { sequence, epoch, highest, takeovers }) = continued
             && let Some(reply) = self.resting.take()
         {
             let incarnation = self.incarnation;
             // The upgrade may have been given up.
-            let _ = reply.send(OwnershipState { incarnation, sequence, epoch, highest });
+            let _ = reply.send(OwnershipState { incarnation, sequence, epoch, highest, takeovers });
         }
     }
 
@@ -442,15 +445,19 @@ impl GroupMember {
 
     /// No vote lets this standby take over from its silent peer.
     fn fence_peer(&mut self) {
-        let is_blocked = matches!(self.core.blocked(), Some(Blocked::NotArmed | Blocked::NoAgent));
         let now = Instant::now();
-        let is_silent = self.peer_heard.is_some_and(|heard| now - heard >= GONE_AFTER);
-        if let Some(fence) = self.fence.as_mut().filter(|_| is_blocked && is_silent) {
+        let is_blocked = self.core.blocked().is_some_and(|blocked| blocked != Blocked::Unknown);
+        let may_take_over = is_blocked && self.core.takeover_refusal(now).is_none();
+        if let Some(fence) = self.fence.as_mut().filter(|_| may_take_over) {
             fence.begin(&self.gateway.handle, now);
         }
     }
 
     fn handle_fenced(&mut self, fenced: Result<(), String>) {
+        if self.core.is_owner() {
+            // The end of the peer's process was seen before.
+            return;
+        }
         let peer = &self.settings.peer.name;
         let taken = fenced.and_then(|()| {
             tracing::warn!(%peer, "the fence says that the peer is down");

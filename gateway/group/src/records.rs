@@ -59,7 +59,7 @@ impl RecordExchange {
         match event {
             LinkEvent::Connected => {
                 tracing::info!(peer = %self.peer, "connected to the group's other gateway");
-                (self.connected, self.refusal) = (true, None);
+                (self.connected, self.refusal, self.difference) = (true, None, None);
                 self.disconnected_at = None;
             }
             LinkEvent::Disconnected => {

@@ -15,8 +15,13 @@ pub(super) enum RedundancyLoss {
     NotInSync(Arc<str>),
     #[error("no agent and no witness answers the owner: a silent owner is not replaced")]
     NoVoter,
-    #[error("takeovers by silence followed each other: none follows until the hold-down ends")]
+    #[error("takeovers by silence follow each other: none follows until the hold-down ends")]
     HeldDown,
+    /// As the standby knows it.
+    #[error(
+        "a silent owner is not replaced: no agent and no witness answers it, or a hold-down lasts"
+    )]
+    NotArmed,
     #[error("the configurations of both gateways differ: {0}")]
     Differs(String),
 }

@@ -20,8 +20,7 @@ use crate::ownership::{
 /// A standby claims the ownership after this silence. Longer than [`LEASE`] by the greatest difference of clock rates.
 pub const SILENCE: Duration = Duration::from_millis(25);
 
-/// Agents hold this long. Longer than [`LEASE`] by the greatest difference of clock rates. An owner asks for holds to
-/// the end of the epoch as long after a lease that was not renewed in time.
+/// Voters hold this long. Longer than [`LEASE`] by the greatest difference of clock rates.
 pub const HOLD: Duration = Duration::from_millis(25);
 
 /// Interval of beats of a standby that misses its owner's: a port unreachable for one of them, or an answer of the agent beside
@@ -85,8 +84,7 @@ impl Cluster {
             }
             None => (MemberRole::Standby(Following::new(false, now)), MaySend::Never),
         };
-        let before =
-            settings.continued.unwrap_or(ContinuedOwnership { sequence: 0, epoch: 0, highest: 0 });
+        let before = settings.continued.unwrap_or_default();
         Cluster {
             settings,
             role,
@@ -95,7 +93,7 @@ impl Cluster {
             sequence: before.sequence,
             peer: PeerState::new(now),
             agents: VotingAgents::default(),
-            damping: Damping::new(settings.hold_down, now),
+            damping: Damping::new(settings.hold_down, before.takeovers, now),
             whole: false,
             records: 0,
             resting: false,
@@ -111,11 +109,12 @@ impl Cluster {
 
     /// The ownership that another process of this member continues, if this one owns, its standby is disarmed, and no hand-over is under
     /// way.
-    pub fn continued(&self) -> Option<ContinuedOwnership> {
+    pub fn continued(&self, now: Instant) -> Option<ContinuedOwnership> {
         let MemberRole::Owner(own) = &self.role else { return None };
         let Cluster { sequence, epoch, highest, .. } = *self;
         let rests = own.voters().is_none() && own.yielding.is_none();
-        rests.then_some(ContinuedOwnership { sequence, epoch, highest })
+        let takeovers = self.damping.takeovers(now);
+        rests.then_some(ContinuedOwnership { sequence, epoch, highest, takeovers })
     }
 
     /// Returns true while this member owns the addresses.
@@ -133,7 +132,7 @@ impl Cluster {
         matches!(&self.role, MemberRole::Owner(Ownership { arming: Arming::On(_), .. }))
     }
 
-    /// Returns the time for which the standby is not armed, because takeovers by silence followed each other.
+    /// Returns the time for which the standby is not armed, because takeovers by silence follow each other.
     pub fn held_down(&self, now: Instant) -> Duration {
         self.damping.left(now)
     }
@@ -146,7 +145,7 @@ impl Cluster {
     /// Takes a beat with a valid signature. A replayed one changes nothing.
     pub fn handle_beat(&mut self, mut beat: Beat, now: Instant) {
         self.note_lateness(now);
-        let Beat { role: standing, epoch, echo, records, .. } = beat;
+        let Beat { role: standing, epoch, echo, records, takeovers, .. } = beat;
         let highest = beat.highest.max(epoch);
         let echoed = echo.incarnation == self.settings.incarnation;
         if !echoed {
@@ -166,6 +165,9 @@ impl Cluster {
             self.event(ClusterEvent::PeerRestarted);
         }
         let outranked = standing == BeatRole::Owner && self.is_outranked(epoch);
+        if standing == BeatRole::Owner && (outranked || !self.is_owner()) {
+            self.damping.handle_told(takeovers);
+        }
         match &mut self.role {
             MemberRole::Owner(_) if outranked => self.step_down(epoch, now),
             MemberRole::Owner(own) => {
@@ -321,18 +323,8 @@ impl Cluster {
     /// it refuses if it hears the peer, or if agents hear the peer as the owner.
     pub fn handle_take_over(&mut self, now: Instant) -> Result<(), TakeoverRefusal> {
         self.note_lateness(now);
-        if matches!(&self.role, MemberRole::Owner(own) if own.lapsed.is_none()) {
-            return Err(TakeoverRefusal::OwnerAlready);
-        }
-        if self.peer.silence(now) < GONE_AFTER {
-            return Err(match self.peer.newest() {
-                Some(beat) if beat.role == BeatRole::Owner => TakeoverRefusal::PeerOwns,
-                Some(_) => TakeoverRefusal::PeerHeard,
-                None => TakeoverRefusal::Joining,
-            });
-        }
-        if self.agents.hear_peer(now) {
-            return Err(TakeoverRefusal::AgentsHearPeer);
+        if let Some(refusal) = self.takeover_refusal(now) {
+            return Err(refusal);
         }
         match &mut self.role {
             MemberRole::Standby(_) => self.take_over(TakeoverCause::Operator, now),
@@ -346,6 +338,21 @@ impl Cluster {
         }
         self.weigh(now);
         Ok(())
+    }
+
+    /// The reason for which this member takes nothing over although its peer is confirmed to be down.
+    pub fn takeover_refusal(&self, now: Instant) -> Option<TakeoverRefusal> {
+        if matches!(&self.role, MemberRole::Owner(own) if own.lapsed.is_none()) {
+            return Some(TakeoverRefusal::OwnerAlready);
+        }
+        if self.peer.silence(now) < GONE_AFTER {
+            return Some(match self.peer.newest() {
+                Some(beat) if beat.role == BeatRole::Owner => TakeoverRefusal::PeerOwns,
+                Some(_) => TakeoverRefusal::PeerHeard,
+                None => TakeoverRefusal::Joining,
+            });
+        }
+        self.agents.hear_peer(now).then_some(TakeoverRefusal::AgentsHearPeer)
     }
 
     /// The reason for which this member takes nothing over from its silent peer.
@@ -502,9 +509,12 @@ impl Cluster {
             MemberRole::Owner(own) => {
                 let may_send = own.may_send(ended);
                 let waits = may_send <= MaySend::Until(now) && own.yielding.is_none();
+                if waits {
+                    own.note_lapse(now);
+                }
                 let lapsed = match (own.lapsed, waits) {
                     (None, true) => {
-                        own.handle_lapse(now);
+                        own.lapsed = Some(now);
                         Some(ClusterEvent::LeaseLapsed)
                     }
                     (Some(since), false) => {

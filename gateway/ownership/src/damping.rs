@@ -6,8 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a standby takes nothing over by silence after the second of such takeovers, twice as long after each further
-/// one.
+/// Time without a takeover by silence after the second one in a row; doubled after each further one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HoldDown {
     /// After the second takeover.
@@ -16,29 +15,30 @@ pub struct HoldDown {
     pub longest: Duration,
 }
 
-impl Default for HoldDown {
-    fn default() -> HoldDown {
-        HoldDown { first: Duration::from_secs(5), longest: Duration::from_secs(300) }
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Damping {
     settings: HoldDown,
-    /// Takeovers by silence that followed each other, the ownership of this member included.
+    /// Takeovers by silence that followed each other, up to the ownership of this member or of the peer that it follows.
     takeovers: u8,
-    /// Since when this member owns.
+    /// The start of this member's ownership or process.
     since: Instant,
 }
 
 impl Damping {
-    pub(crate) fn new(settings: HoldDown, now: Instant) -> Damping {
-        Damping { settings, takeovers: 0, since: now }
+    /// `takeovers`: those of the process that this one replaces.
+    pub(crate) fn new(settings: HoldDown, takeovers: u8, now: Instant) -> Damping {
+        Damping { settings, takeovers, since: now }
     }
 
-    /// This member owns from now on. `before`: the number that the former owner told.
-    pub(crate) fn handle_takeover(&mut self, before: u8, by_silence: bool, now: Instant) {
-        (self.takeovers, self.since) = (before.saturating_add(u8::from(by_silence)), now);
+    /// The owner that this member follows told its number.
+    pub(crate) fn handle_told(&mut self, takeovers: u8) {
+        self.takeovers = takeovers;
+    }
+
+    /// This member owns from now on.
+    pub(crate) fn handle_takeover(&mut self, by_silence: bool, now: Instant) {
+        self.takeovers = self.takeovers.saturating_add(u8::from(by_silence));
+        self.since = now;
     }
 
     /// Returns the number to tell the standby.

@@ -145,7 +145,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// An owner that an agent heard this recently is alive: owners ask every agent more often.
 pub(super) const OWNER_HEARD: Duration = Duration::from_secs(2);
 
-/// A node with an agent. The number is the same at both members.
+/// A voter: an agent or a witness. The number is the same at both members.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct WitnessId(pub u64);
 
@@ -320,11 +320,11 @@ pub enum ClusterEvent {
 /// The reason why no takeover follows from silence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Blocked {
-    /// This member did not hold all records, or no agent answered the owner.
+    /// This member did not hold all records, no voter answered the owner, or a hold-down lasts.
     NotArmed,
-    /// Agents still hear the owner.
+    /// Voters hear the owner, or hold for it.
     OwnerHeard,
-    /// No agent answers: this member may be the one that is cut off.
+    /// Too few voters answer: this member may be the one that is cut off.
     NoAgent,
     /// This member has not followed its silent peer as the owner; the peer may own.
     Unknown,
@@ -382,7 +382,7 @@ pub struct ClusterSettings {
 }
 
 /// An ownership that another process of the same member continues. Its standby must be disarmed ([`set_resting`](super::Cluster::set_resting)).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct ContinuedOwnership {
     /// The number of the newest beat.
     pub sequence: u64,
@@ -390,4 +390,6 @@ pub struct ContinuedOwnership {
     pub epoch: u64,
     /// The highest epoch that was seen.
     pub highest: u64,
+    /// Takeovers by silence that followed each other.
+    pub takeovers: u8,
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use evenkeel_media::trunk::Vote;
 use evenkeel_model::Since;
 
-use crate::cluster::HOLD;
 use crate::messages::{
     AgentVote, BEAT_EVERY, Beat, BeatRole, Blocked, Echo, MaySend, Reporter, Voter, WitnessId,
     majority,
@@ -14,6 +13,9 @@ use crate::messages::{
 
 /// For how long an echo or a hold lets the owner send, from the sending of the beat or of the question on.
 pub const LEASE: Duration = Duration::from_millis(24);
+
+/// Holds of near voters renew a lease within this time.
+const RENEWED_WITHIN: Duration = Duration::from_millis(25);
 
 /// Beats that are remembered. Echoes of older ones renew no lease.
 const BEATS_MAX: usize = 32;
@@ -96,14 +98,14 @@ impl Ownership {
         }
     }
 
-    pub(super) fn handle_lapse(&mut self, now: Instant) {
-        self.lapsed = Some(now);
+    /// This owner may not send.
+    pub(super) fn note_lapse(&mut self, now: Instant) {
         self.lapsed_first.get_or_insert(now);
     }
 
-    /// A lease has ended since the newest echo, [`HOLD`] ago or longer: holds for a time do not suffice.
+    /// Since the newest echo, holds for a time did not keep the lease.
     pub(super) fn needs_lasting_hold(&self, now: Instant) -> bool {
-        self.lapsed_first.is_some_and(|at| now.saturating_duration_since(at) >= HOLD)
+        self.lapsed_first.is_some_and(|at| now.saturating_duration_since(at) >= RENEWED_WITHIN)
     }
 
     /// The agents bar the peer from taking over in this epoch.
@@ -162,8 +164,8 @@ pub(super) struct Candidacy {
     pub(super) claim: u64,
     voters: Vec<Voter>,
     accepted: BTreeSet<WitnessId>,
-    /// A voter has answered.
-    pub(super) answered: bool,
+    /// A voter has refused the claim: it hears the owner, or holds for it.
+    pub(super) refused: bool,
     pub(super) since: Instant,
 }
 
@@ -195,7 +197,7 @@ impl Following {
 impl Candidacy {
     pub(super) fn new(base: u64, claim: u64, voters: Vec<Voter>, now: Instant) -> Candidacy {
         let accepted = BTreeSet::new();
-        Candidacy { base, claim, voters, accepted, answered: false, since: now }
+        Candidacy { base, claim, voters, accepted, refused: false, since: now }
     }
 
     pub(super) fn vote(&self) -> Vote {
@@ -209,9 +211,9 @@ impl Candidacy {
 
     pub(super) fn handle_witness(&mut self, witness: &AgentVote) {
         if witness.vote == self.vote() && self.voters.contains(&witness.voter()) {
-            self.answered = true;
-            if witness.voted.promised == self.claim {
-                self.accepted.insert(witness.id);
+            match witness.voted.promised == self.claim {
+                true => _ = self.accepted.insert(witness.id),
+                false => self.refused = true,
             }
         }
     }

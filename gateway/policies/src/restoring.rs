@@ -35,7 +35,8 @@ impl PolicyThreads {
         let pending = running().filter_map(|running| running.pending.as_ref());
         let pending = pending.flat_map(PolicyRecord::digests);
         let rejected = running().flat_map(|running| running.rejected.values());
-        let needed: BTreeSet<Digest> = pending.chain(rejected).cloned().collect();
+        let inherited = self.inherited.iter().flat_map(PolicyRecord::digests);
+        let needed: BTreeSet<Digest> = pending.chain(rejected).chain(inherited).cloned().collect();
         self.files.retain(|digest, _| needed.contains(digest));
         loads
     }
@@ -50,7 +51,12 @@ impl PolicyThreads {
         let policy = record.policy.clone();
         let bytes = |plugin: &PluginRecord| self.file(&plugin.digest);
         let plugins: Vec<_> = record.plugins.iter().map(|it| (it.clone(), bytes(it))).collect();
-        let running = self.running.get_mut(&policy)?;
+        let Some(running) = self.running.get_mut(&policy) else {
+            // A reload may start the policy.
+            self.inherited.retain(|earlier| earlier.policy != policy);
+            self.inherited.push(record);
+            return None;
+        };
         let is_named = |revision: &Arc<str>| record.life.revisions.has(revision);
         running.loading.retain(is_named);
         running.rejected.retain(|revision, _| is_named(revision));

@@ -42,8 +42,6 @@ struct ChangedBinding {
     policy: PolicyName,
     binding: PolicyBinding,
     source: PluginSource,
-    /// The hook was not bound before.
-    is_new: bool,
     /// Set once the plugin is compiled.
     component: Option<Component>,
 }
@@ -217,11 +215,10 @@ impl Applied {
         let configured = handle.configured_policies().await.map_err(|_| NotReloaded::NoReloader)?;
         let (mut candidates, mut invalid) = (Vec::new(), Vec::new());
         for (policy, binding) in settings.bindings() {
-            let mut sets = self.sets.iter();
-            let is_new =
-                !sets.any(|set| set.name == policy.set && set.binding(policy.hook).is_some());
             let before = configured.get(&policy);
-            if before.is_none() && !is_new {
+            let is_bound =
+                |set: &PolicySet| set.name == policy.set && set.binding(policy.hook).is_some();
+            if before.is_none() && self.sets.iter().any(is_bound) {
                 // A drill stopped it.
                 continue;
             }
@@ -229,7 +226,7 @@ impl Applied {
                 Ok(source) if before == Some(&source.configured) => {}
                 Ok(source) => {
                     let (binding, component) = (binding.clone(), None);
-                    candidates.push(ChangedBinding { policy, binding, source, is_new, component });
+                    candidates.push(ChangedBinding { policy, binding, source, component });
                 }
                 Err(missing) => invalid.push(*missing),
             }
@@ -267,7 +264,7 @@ impl Applied {
             }
             Ok(Err(error)) => {
                 tracing::error!(%error, "no thread for a new policy; policy sets stay");
-                return Err(NotReloaded::Untried(error.to_string()));
+                return Err(NotReloaded::NoThread(error.to_string()));
             }
             // Control ended, and the gateway with it.
             Err(_) => {}
@@ -306,9 +303,8 @@ impl Applied {
         by: Actor,
         handle: &Handle,
     ) -> Result<(), PolicyRefused> {
-        let ChangedBinding { policy, binding, mut source, is_new, component } = candidate;
-        // The first revision of a policy has none before it to compare with.
-        let set = self.sets.iter().find(|set| set.name == policy.set && !is_new);
+        let ChangedBinding { policy, binding, mut source, component } = candidate;
+        let set = self.sets.iter().find(|set| set.name == policy.set);
         let strategy = set.map(|set| set.rollout.strategy());
         let strategy = strategy.filter(|strategy| !strategy.is_at_once());
         // Restoring the previous file rolls the revision back immediately.
@@ -342,6 +338,9 @@ impl Applied {
                 let reason = match failed {
                     ControlError::Policy(reason) => reason.into_string(),
                     ControlError::NoPolicy(none) => format!("there is no policy {none}"),
+                    ControlError::Starting => {
+                        "revisions of an earlier process are being loaded; reload again".to_owned()
+                    }
                     // Too many rollouts wait, or control ended.
                     _ => "too many rollouts wait; reload again".to_owned(),
                 };

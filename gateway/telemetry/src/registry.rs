@@ -106,7 +106,7 @@ attributes! {
     RoutedBy = "evenkeel.routed_by";
     /// Number of rows in a question.
     Rows = "evenkeel.rows";
-    /// Name of a scenario.
+    /// Name of a scenario; empty in refused offers of one that was not configured at the start.
     Scenario = "evenkeel.scenario";
     /// Number of a session on this gateway: `s17`.
     Session = "evenkeel.session";

@@ -132,7 +132,10 @@ fn operator_lets_a_doubting_owner_send() {
     await_armed(&owner);
     place.set_link(0, false);
     let reason = await_blocked(&mut owner);
-    assert!(reason.ends_with("neither it nor a majority of the agents answers"), "{reason}");
+    assert!(
+        reason.ends_with("neither it nor a majority of the agents and witnesses answers"),
+        "{reason}"
+    );
     let said = take_over(&owner, "edge-2");
     assert!(said.ends_with("; sessions that continue: 1\n"), "{said}");
     assert_eq!(owner.read("/v1/gateways")["gateways"][0]["role"], "owner");

@@ -10,7 +10,7 @@ use super::hello::Hello;
 /// Longest frame: the records of a turn of control that moves every session.
 pub(super) const FRAME_MAX: usize = 32 << 20;
 
-/// Longest first frame: 1,024 nodes with the longest names.
+/// Longest first frame: 1,024 nodes and their agents with the longest names, and some scenarios.
 const HELLO_MAX: usize = 1 << 20;
 
 /// Bytes that are read or written at once.

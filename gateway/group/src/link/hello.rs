@@ -62,6 +62,9 @@ pub(super) struct Hello {
     /// With the policy set and the hooks of each. Older versions do not tell.
     #[serde(default)]
     scenarios: Option<BTreeMap<String, String>>,
+    /// Agents and witnesses, each with its address. Older versions do not tell.
+    #[serde(default)]
+    voters: Option<BTreeMap<String, String>>,
 }
 
 impl Hello {
@@ -88,6 +91,7 @@ impl Hello {
             listeners: settings.listens.iter().filter(moves).map(listener).collect(),
             nodes: nodes(&settings.nodes),
             scenarios: Some(scenarios(&settings.sets)),
+            voters: Some(voters(settings)),
         }
     }
 
@@ -134,13 +138,18 @@ impl Hello {
         Ok(())
     }
 
-    /// How node lists and scenarios differ. A takeover is possible: rooms at a node that is not listed move to another, and
-    /// those of a scenario that is not configured are not moved any more.
+    /// How node lists, scenarios and voters differ. A takeover is possible: rooms at a node that is not listed move to another,
+    /// and those of a scenario that is not configured are not moved any more.
     pub(super) fn differences(&self, theirs: &Hello) -> Option<String> {
-        let scenarios = self.scenarios.as_ref().zip(theirs.scenarios.as_ref());
-        let nodes = differences("node", &self.nodes, &theirs.nodes);
-        let scenarios = scenarios.map(|(here, there)| differences("scenario", here, there));
-        sentence(&[nodes, scenarios.unwrap_or_default()].concat())
+        let lists = [
+            ("node", Some(&self.nodes), Some(&theirs.nodes)),
+            ("scenario", self.scenarios.as_ref(), theirs.scenarios.as_ref()),
+            ("voter", self.voters.as_ref(), theirs.voters.as_ref()),
+        ];
+        let told = lists.into_iter().filter_map(|(kind, here, there)| Some((kind, here?, there?)));
+        let all: Vec<_> =
+            told.flat_map(|(kind, here, there)| differences(kind, here, there)).collect();
+        sentence(&all)
     }
 }
 
@@ -189,6 +198,13 @@ fn nodes(nodes: &[NodeConfig]) -> BTreeMap<String, String> {
         format!("{driver} {} in {}/{}", node.address, node.region, node.zone)
     };
     nodes.iter().map(|node| (node.name.to_string(), facts(node))).collect()
+}
+
+fn voters(settings: &GatewayConfig) -> BTreeMap<String, String> {
+    let agents = settings.nodes.iter();
+    let agents = agents.filter_map(|node| Some((node.name.to_string(), node.voter()?.0)));
+    let witnesses = settings.witnesses.iter().map(|it| (it.name.to_string(), it.address));
+    agents.chain(witnesses).map(|(name, address)| (name, format!("at {address}"))).collect()
 }
 
 fn scenarios(sets: &[PolicySet]) -> BTreeMap<String, String> {

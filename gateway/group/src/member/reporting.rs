@@ -33,16 +33,18 @@ impl GroupMember {
             }
             ClusterEvent::Disarmed => tracing::info!(%peer, "standby may not take over by silence"),
             ClusterEvent::Barred => {
-                tracing::warn!(%peer, "agents keep the silent peer from taking over");
+                tracing::warn!(%peer, "agents or witnesses keep the silent peer from taking over");
             }
             ClusterEvent::HeldDown(takeovers, left) => tracing::warn!(
                 takeovers,
                 held_s = left.as_secs_f64(),
-                "the owner fell silent again and again: the standby does not take over by silence for a while"
+                "takeovers by silence follow each other: none follows until the hold-down ends"
             ),
             ClusterEvent::LeaseLapsed => {
                 self.keeper.drop_waiting();
-                tracing::warn!("neither peer nor agents confirm the ownership: nothing is sent");
+                tracing::warn!(
+                    "neither peer nor agents or witnesses confirm the ownership: nothing is sent"
+                );
             }
             ClusterEvent::LeaseRenewed(after) => {
                 let after_ms = after.as_millis() as u64;
@@ -69,21 +71,18 @@ impl GroupMember {
     fn redundancy_losses(&self, now: Instant) -> Vec<RedundancyLoss> {
         let [here, peer] = [&self.settings.name, &self.settings.peer.name].map(Arc::clone);
         let votes = self.votes.has_voters() && !self.rests;
-        let unarmed = |is_held_down| match is_held_down {
-            true => RedundancyLoss::HeldDown,
-            false => RedundancyLoss::NoVoter,
-        };
         let loss = match (self.core.peer(now), self.core.is_owner()) {
             (None, true) => Some(RedundancyLoss::NoPeer(peer)),
             (Some(_), true) if !self.core.is_followed(now) => Some(RedundancyLoss::NotInSync(peer)),
             (Some(_), true) if votes && !self.core.is_standby_armed() => {
-                Some(unarmed(!self.core.held_down(now).is_zero()))
+                let is_held_down = !self.core.held_down(now).is_zero();
+                Some(if is_held_down { RedundancyLoss::HeldDown } else { RedundancyLoss::NoVoter })
             }
             (Some(_), false) if !self.records.replica.is_whole() => {
                 Some(RedundancyLoss::NotInSync(here))
             }
             (Some(beat), false) if votes && beat.role == BeatRole::Owner => {
-                beat.voters.is_empty().then(|| unarmed(beat.takeovers > 1))
+                beat.voters.is_empty().then_some(RedundancyLoss::NotArmed)
             }
             // A silent owner is reported as such.
             _ => None,
@@ -92,11 +91,18 @@ impl GroupMember {
         loss.into_iter().chain(differs).collect()
     }
 
-    fn publish(&mut self, change: GroupChange) {
-        if self.published.as_ref() != Some(&change) {
-            self.gateway.handle.publish_group(change.clone());
-            self.published = Some(change);
+    /// Sends the event of another role, or of other losses of redundancy.
+    fn publish(&mut self, role: GroupRole, epoch: u64, warnings: &[Arc<str>]) {
+        if self.published.as_ref().is_some_and(|(shown, told)| *shown == role && told == warnings) {
+            return;
         }
+        self.published = Some((role, warnings.to_vec()));
+        self.gateway.handle.publish_group(GroupChange {
+            gateway: Arc::clone(&self.settings.name),
+            role: role.name(),
+            epoch,
+            warnings: warnings.to_vec(),
+        });
     }
 
     pub(super) fn show(&mut self) {
@@ -110,7 +116,7 @@ impl GroupMember {
         let is_doubting = is_owner && !self.gateway.lease.is_held(|| now);
         let blocked = match self.core.blocked() {
             _ if is_doubting && peer.is_none() => {
-                Some("neither it nor a majority of the agents answers")
+                Some("neither it nor a majority of the agents and witnesses answers")
             }
             blocked => blocked.map(blocked_reason),
         };
@@ -151,13 +157,8 @@ impl GroupMember {
             refused: self.records.refused(),
             blocked: None,
         };
-        self.publish(GroupChange {
-            gateway: Arc::clone(&here.gateway),
-            role: here.role.name(),
-            epoch,
-            warnings: self.redundancy.warnings(),
-        });
         let warnings = self.redundancy.warnings();
+        self.publish(here.role, epoch, &warnings);
         let standing = GroupStatus { gateways: vec![here, there], warnings };
         let renew = |shown: &mut GroupStatus| std::mem::replace(shown, standing) != *shown;
         self.inbox.standing.send_if_modified(renew);

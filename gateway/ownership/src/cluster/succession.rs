@@ -78,7 +78,7 @@ impl Cluster {
         match (&following.candidacy, armed) {
             (Some(candidacy), _) => {
                 if now.saturating_duration_since(candidacy.since) >= BLOCKED_AFTER {
-                    let heard = candidacy.answered;
+                    let heard = candidacy.refused;
                     blocked = Some(if heard { Blocked::OwnerHeard } else { Blocked::NoAgent });
                 }
             }
@@ -216,8 +216,7 @@ impl Cluster {
         let elected = following.candidacy.as_ref().filter(|_| evidence == TakeoverCause::Silence);
         let yielded = following.yielded.is_some();
         let by_silence = evidence == TakeoverCause::Silence;
-        let before = self.peer.newest().map_or(0, |beat| beat.takeovers);
-        self.damping.handle_takeover(before, by_silence, now);
+        self.damping.handle_takeover(by_silence, now);
         self.epoch = elected.map_or_else(|| self.next_epoch(), |candidacy| candidacy.claim);
         self.highest = self.highest.max(self.epoch);
         self.role = MemberRole::Owner(Ownership::default());

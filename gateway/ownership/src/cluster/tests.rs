@@ -3,6 +3,9 @@ use evenkeel_media::trunk::OwnershipBallot;
 use super::*;
 use crate::damping::HoldDown;
 
+const HOLD_DOWN: HoldDown =
+    HoldDown { first: Duration::from_secs(5), longest: Duration::from_secs(300) };
+
 mod group;
 mod handing_over;
 mod lease;

@@ -86,7 +86,7 @@ fn upgrade(world: &mut World, member: usize) {
     world.tell(member, |cluster, now| cluster.set_resting(true, now));
     let waits = world.rng.u64(1..50);
     world.pass(ms(waits));
-    match world.tell(member, |cluster, _| cluster.continued()).flatten() {
+    match world.tell(member, |cluster, now| cluster.continued(now)).flatten() {
         Some(continued) => {
             // The pause of an upgrade.
             world.stop(member, true);

@@ -166,7 +166,7 @@ fn strike(world: &mut World, fault: Fault) {
         Fault::Upgrade => {
             world.tell(owner, |cluster, now| cluster.set_resting(true, now));
             world.pass(ms(20));
-            match world.tell(owner, |cluster, _| cluster.continued()).flatten() {
+            match world.tell(owner, |cluster, now| cluster.continued(now)).flatten() {
                 Some(continued) => {
                     world.stop(owner, true);
                     unchanged(world, lasts);

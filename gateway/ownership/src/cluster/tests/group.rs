@@ -81,7 +81,7 @@ impl Group {
             preferred: member == 0,
             incarnation: self.incarnation,
             continued: None,
-            hold_down: HoldDown::default(),
+            hold_down: HOLD_DOWN,
         };
         self.begin(member, settings);
     }

@@ -111,9 +111,9 @@ fn hand_over_to_a_restarted_peer_is_given_up() {
 fn yielding_owner_is_not_continued() {
     let mut group = Group::standing(0);
     let now = group.now;
-    assert!(group.member(0).continued().is_some());
+    assert!(group.member(0).continued(now).is_some());
     group.member(0).handle_hand_over(now).unwrap();
-    assert_eq!(group.member(0).continued(), None);
+    assert_eq!(group.member(0).continued(now), None);
 }
 
 #[test]

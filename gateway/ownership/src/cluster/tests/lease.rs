@@ -94,10 +94,10 @@ fn silent_agent_loses_its_vote() {
 fn resting_owner_may_pause() {
     let mut group = Group::standing(1);
     let now = group.now;
-    assert_eq!(group.member(0).continued(), None);
+    assert_eq!(group.member(0).continued(now), None);
     group.member(0).set_resting(true, now);
     group.pass(5);
-    let continued = group.member(0).continued().unwrap();
+    let continued = group.member(0).continued(now).unwrap();
     group.stop(0);
     group.pass(2_000);
     assert_eq!(group.took_over(1), None);
@@ -105,7 +105,7 @@ fn resting_owner_may_pause() {
     let continued = Some(continued);
     group.begin(
         0,
-        ClusterSettings { preferred: true, incarnation, continued, hold_down: HoldDown::default() },
+        ClusterSettings { preferred: true, incarnation, continued, hold_down: HOLD_DOWN },
     );
     no_gap(&mut group, 100);
     assert!(group.member(0).is_standby_armed());

@@ -45,12 +45,8 @@ fn malformed_beats_are_refused() {
 #[test]
 fn replayed_beats_change_nothing() {
     let now = Instant::now();
-    let settings = ClusterSettings {
-        preferred: false,
-        incarnation: 5,
-        continued: None,
-        hold_down: HoldDown::default(),
-    };
+    let settings =
+        ClusterSettings { preferred: false, incarnation: 5, continued: None, hold_down: HOLD_DOWN };
     let mut cluster = Cluster::new(settings, now);
     cluster.handle_beat(beat(), now);
     assert_eq!(cluster.epoch(), 3);
@@ -69,13 +65,10 @@ fn replayed_beats_change_nothing() {
 #[test]
 fn owner_of_the_older_epoch_steps_down() {
     let now = Instant::now();
-    let continued = Some(ContinuedOwnership { sequence: 1_000, epoch: 1, highest: 1 });
-    let settings = ClusterSettings {
-        preferred: true,
-        incarnation: 5,
-        continued,
-        hold_down: HoldDown::default(),
-    };
+    let continued =
+        Some(ContinuedOwnership { sequence: 1_000, epoch: 1, highest: 1, takeovers: 0 });
+    let settings =
+        ClusterSettings { preferred: true, incarnation: 5, continued, hold_down: HOLD_DOWN };
     let mut old = Cluster::new(settings, now);
     old.handle_beat(Beat { epoch: 2, ..beat() }, now);
     assert!(!old.is_owner());
@@ -88,13 +81,10 @@ fn owner_of_the_older_epoch_steps_down() {
 #[test]
 fn owner_of_the_newer_epoch_stays() {
     let now = Instant::now();
-    let continued = Some(ContinuedOwnership { sequence: 1_000, epoch: 5, highest: 5 });
-    let settings = ClusterSettings {
-        preferred: true,
-        incarnation: 5,
-        continued,
-        hold_down: HoldDown::default(),
-    };
+    let continued =
+        Some(ContinuedOwnership { sequence: 1_000, epoch: 5, highest: 5, takeovers: 0 });
+    let settings =
+        ClusterSettings { preferred: true, incarnation: 5, continued, hold_down: HOLD_DOWN };
     let mut new = Cluster::new(settings, now);
     new.handle_beat(Beat { epoch: 2, ..beat() }, now);
     assert!(new.is_owner());

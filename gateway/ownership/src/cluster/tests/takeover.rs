@@ -238,7 +238,7 @@ fn replace_silent(group: &mut Group, owner: usize) -> Duration {
 }
 
 #[test]
-fn takeovers_by_silence_that_follow_each_other_are_damped() {
+fn repeated_takeovers_by_silence_are_damped() {
     let mut group = Group::standing(3);
     for (round, seconds) in [0, 5, 10, 20].into_iter().enumerate() {
         let held = replace_silent(&mut group, round % 2);
@@ -268,4 +268,34 @@ fn end_of_a_process_is_not_damped() {
     group.kill(0);
     group.until(1_000, |group| group.owner() == Some(1));
     assert_eq!(group.took_over(1), Some(TakeoverCause::PeerEnded));
+}
+
+/// The count outlives a process that ends, an upgrade and a hand-over.
+#[test]
+fn hold_down_outlives_processes() {
+    let mut group = Group::standing(3);
+    replace_silent(&mut group, 0);
+    group.stop(1);
+    group.until(200, |group| group.owner() == Some(0));
+    group.resume(1);
+    group.pass(20);
+    group.replicate(1);
+    group.pass(100);
+    // Member 0 holds down. The end of its process leaves the count of two.
+    group.kill(0);
+    group.until(1_000, |group| group.owner() == Some(1));
+    group.start(0);
+    group.pass(20);
+    group.replicate(0);
+    group.pass(1_000);
+    assert!(!group.member(1).is_standby_armed(), "two takeovers by silence in a row");
+    group.pass(5_000);
+    assert!(group.member(1).is_standby_armed());
+    // So does an upgrade.
+    let now = group.now;
+    group.member(1).set_resting(true, now);
+    group.pass(20);
+    let now = group.now;
+    let continued = group.member(1).continued(now);
+    assert_eq!(continued.map(|continued| continued.takeovers), Some(2));
 }
