@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, EvidenceSource, Hop, NodeId, NodeProbing, NotStarted, RegionId, Stamp, StartPhase,
-    ZoneId,
+    CoreEvent, EvidenceSource, Health, Hop, NodeId, NodeProbing, NotStarted, RegionId, Stamp,
+    StartPhase, ZoneId,
 };
 
 use crate::detector::{DetectorFinding, Distance};
@@ -374,8 +374,11 @@ impl NodeTable {
         let returns = self.none_heard.is_some_and(|at| lasted(at) < within);
         let most = !alone && silent * 100 > of * timings.panic_percent;
         let flows = node.detector.last_received().is_some_and(|at| lasted(at) < within);
+        // A start in vain costs less than seconds of silence.
+        let starts = of == 1 && self.iter().any(|other| other.health() == Health::Cold);
+        let doubted_for = if starts { within } else { timings.panic_for };
         let holds = match alive {
-            0 => most && (flows || lasted(fell_silent) < timings.panic_for),
+            0 => most && (flows || lasted(fell_silent) < doubted_for),
             1.. => returns || (most && lasted(fell_silent) < within),
         };
         let accused = |other: &&Node| other.detector.fell_silent().is_some();

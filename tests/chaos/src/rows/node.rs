@@ -35,7 +35,7 @@ const ACROSS: Limits = Limits::gap(300.0, 1_000.0);
 const UNTOUCHED: Limits =
     Limits { none_lost: true, none_condemned: true, no_freeze: true, ..Limits::NONE };
 /// Silence of the only node is taken for a lost uplink for 3 s (`panic_for`).
-const DOUBTED: Limits = Limits::gap(3_500.0, 5_000.0);
+const DOUBTED: Limits = Limits::gap(400.0, 600.0);
 /// Sessions are opened first, at the pace of the accepting nodes.
 const PACED: Limits = Limits::gap(1_000.0, 3_000.0);
 const OFF_IN_2_S: Limits = Limits { left_within: Some(2_000.0), ..Limits::NONE };

@@ -1,8 +1,9 @@
 //! The panic threshold: a failed uplink is not the nodes' death, and a death is not postponed forever.
 
-use evenkeel_model::{CoreEvent, CoreSettings, NodeId};
+use evenkeel_model::{CoreEvent, CoreSettings, NodeId, RedundancyMode, Starts};
 use evenkeel_nodes::NodeEvidence;
 
+use super::modes::in_mode;
 use super::*;
 
 impl World {
@@ -86,6 +87,22 @@ fn uplink_loss_is_believed_after_3_s() {
     world.pass(ms(600));
     assert!([B, C, D].iter().all(|node| !world.up(*node)), "none of them is doubted for ever");
     assert!(!world.gateway.node_table().doubts_uplink());
+}
+
+/// The only node that runs is replaced by one that a hook starts, and not within a short loss of the uplink.
+#[test]
+fn only_running_node_is_doubted_for_less_where_another_starts() {
+    let mut settings = in_mode(RedundancyMode::Cold, near(2));
+    settings.nodes[1].starts = Starts::ByHook { within: ms(30_000) };
+    let mut world = World::new(settings);
+    world.open("r");
+    world.cut(&[A], 150);
+    world.pass(ms(1_000));
+    assert!(world.up(A) && world.starts.is_empty());
+    world.mute(A);
+    let after = world.down_after(A).unwrap();
+    assert!((190..=260).contains(&after), "{after}");
+    assert_eq!(world.starts, [B]);
 }
 
 #[test]
