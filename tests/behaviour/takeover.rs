@@ -518,8 +518,36 @@ fn added_policy_continues_at_the_standby() {
         added.map(|policy| policy["revision"].clone())
     };
     let active = revision(owner);
-    assert!(active.as_ref().is_some_and(|active| active.is_string()), "{active:?}");
+    assert!(active.as_ref().is_some_and(serde_json::Value::is_string), "{active:?}");
     owner.process.signal(Signal::SIGKILL).unwrap();
     wait_until("the standby owns", || place.has_address(1));
     wait_until("it goes on with the revision", || revision(standby) == active);
+}
+
+#[test]
+fn standby_that_reaches_no_node_warns() {
+    let Some(place) = Place::lay("standby_that_reaches_no_node_warns") else { return };
+    let mut node = place.node();
+    let [mut owner, mut standby] = place.group(&node);
+    await_replica(&mut owner);
+    node.die();
+    let warned = json!("no node answers the standby: its calls would have none");
+    wait_until("the rehearsal fails", || {
+        standby.read("/v1/gateways")["warnings"].as_array().unwrap().contains(&warned)
+    });
+}
+
+#[test]
+fn standby_asks_its_owner_to_hand_over() {
+    let Some(place) = Place::lay("standby_asks_its_owner_to_hand_over") else { return };
+    let (node, mut ann) = (place.node(), place.phone());
+    let [mut owner, mut standby] = place.group(&node);
+    owner.open("room", &mut ann);
+    let opened = ids(&mut owner);
+    await_replica(&mut owner);
+    let handed_over = standby.post("/v1/gateway:hand-over", &json!({}));
+    assert_eq!(handed_over["gateway"], "edge-2");
+    assert_eq!(ids(&mut standby), opened);
+    assert!(place.has_address(1));
+    expect_echo(&mut ann, "packets arrive again");
 }

@@ -35,7 +35,7 @@ enum GatewayCommand {
     /// starts it as the new standby
     #[command(verbatim_doc_comment)]
     HandOver {
-        /// The standby's name; default: the other gateway
+        /// The standby's name. A standby that is asked asks the owner
         #[arg(long, value_name = "NAME")]
         to: Option<String>,
     },

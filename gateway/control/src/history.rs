@@ -93,16 +93,12 @@ impl SessionHistory {
         found.take(limit).map(|(number, record)| (number, Arc::clone(record))).collect()
     }
 
-    /// Up to `limit` records from this number on, oldest first, and the number after them; with `None` all.
-    pub(crate) fn records_from(&self, from: u64, limit: Option<usize>) -> (u64, Vec<EndedSession>) {
-        let kept = match (limit, self.records.try_lock()) {
-            (_, Ok(kept)) => kept,
-            // Control does not wait for a reader: the next batch has them.
-            (Some(_), Err(_)) => return (from, Vec::new()),
-            (None, Err(_)) => self.lock(),
-        };
+    /// Up to `limit` records from this number on, oldest first, and the number after them.
+    pub(crate) fn records_from(&self, from: u64, limit: usize) -> (u64, Vec<EndedSession>) {
+        // Control does not wait for a reader: the next batch has them.
+        let Ok(kept) = self.records.try_lock() else { return (from, Vec::new()) };
         let skipped = usize::try_from(from.saturating_sub(kept.first)).unwrap_or(usize::MAX);
-        let records = kept.records.iter().skip(skipped).take(limit.unwrap_or(usize::MAX));
+        let records = kept.records.iter().skip(skipped).take(limit);
         let found: Vec<EndedSession> = records.map(|(record, _)| (**record).clone()).collect();
         (from.max(kept.first).saturating_add(found.len() as u64), found)
     }

@@ -29,8 +29,11 @@ use crate::registry::SessionRegistry;
 use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
 use crate::workers::WorkerLines;
 
-/// Sessions, rooms and records of ended sessions in a batch: less than a millisecond of control's time.
+/// Sessions and rooms in a batch: less than a millisecond of control's time.
 const SLICE: usize = 128;
+
+/// Records of ended sessions in a batch: a standby that joins gets 16,384 of them within a minute, beside all else.
+const HISTORY_SLICE: usize = 8;
 
 /// Sessions and rooms of a standby's first copy in each [`COPIED_EVERY`], and slots of each worker: 6,400 sessions a second,
 /// for a quarter of a processor. It may come when the gateway has just taken over, and packets need the rest.
@@ -68,6 +71,8 @@ pub(crate) struct Replication {
     /// Set from the request for a suspension to its end.
     pub(crate) suspension: Option<Suspension>,
     follower: Option<RecordFollower>,
+    /// The number of the record of an ended session from which the next standby continues.
+    history_next: u64,
 }
 
 /// A suspended gateway.
@@ -190,7 +195,7 @@ pub(crate) struct RecordFollower {
     sent_records: BTreeMap<PolicyName, Vec<Arc<str>>>,
     /// The plugins that the follower has.
     sent_files: BTreeSet<Arc<str>>,
-    /// The number of the next record of an ended session. The next process of this machine reads their file.
+    /// The number of the next record of an ended session.
     history_next: u64,
     full_since: Option<Instant>,
 }
@@ -208,6 +213,7 @@ impl RecordFollower {
     fn new(
         to: mpsc::Sender<RecordBatch>,
         hands_over: bool,
+        history_next: u64,
         source: &RecordSource<'_>,
         now: Instant,
     ) -> RecordFollower {
@@ -225,7 +231,7 @@ impl RecordFollower {
             policies: source.policies.threads.names().cloned().collect(),
             sent_records: BTreeMap::new(),
             sent_files: BTreeSet::new(),
-            history_next: if hands_over { u64::MAX } else { 0 },
+            history_next,
             full_since: None,
         }
     }
@@ -335,7 +341,9 @@ impl RecordFollower {
         // A session may have ended since it was copied.
         let stands = |state: &MediaRecord| registry.get(state.state.session).is_some();
         let media = std::mem::take(&mut self.states).into_iter().filter(stands).collect();
-        let (history_next, history) = source.history.records_from(self.history_next, at_most);
+        let (history_next, history) = source
+            .history
+            .records_from(self.history_next, at_most.map_or(SLICE, |_| HISTORY_SLICE));
         self.history_next = history_next;
         RecordBatch {
             number: self.number,
@@ -419,7 +427,7 @@ impl RecordSource<'_> {
 
 impl Replication {
     pub(crate) fn new(fencing: Arc<Fencing>, lease: Arc<SendLease>) -> Replication {
-        Replication { fencing, lease, suspension: None, follower: None }
+        Replication { fencing, lease, suspension: None, follower: None, history_next: 0 }
     }
 
     /// Returns true while nothing is decided.
@@ -440,13 +448,25 @@ impl Replication {
         if !self.follower.as_ref().is_some_and(is_kept) {
             source.gateway.records().follow();
             source.offers.idempotency_keys.follow();
-            self.follower = Some(RecordFollower::new(to, hands_over, source, now));
+            self.end_follower();
+            // The next process of this machine reads the file of ended sessions.
+            let history_next = if hands_over { u64::MAX } else { self.history_next };
+            let follower = RecordFollower::new(to, hands_over, history_next, source, now);
+            self.follower = Some(follower);
         }
         batches
     }
 
+    /// The last batches of a standby may not have arrived.
+    fn end_follower(&mut self) {
+        if let Some(follower) = self.follower.take().filter(|it| !it.hands_over) {
+            let under_way = (BATCHES_MAX * HISTORY_SLICE) as u64;
+            self.history_next = follower.history_next.saturating_sub(under_way);
+        }
+    }
+
     pub(crate) fn unfollow(&mut self, gateway: &mut Gateway, offers: &OfferQueue) {
-        self.follower = None;
+        self.end_follower();
         gateway.records().unfollow();
         offers.idempotency_keys.unfollow();
     }

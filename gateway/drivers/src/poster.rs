@@ -1,5 +1,6 @@
 //! POSTs of JSON to an operator's URL: bounded in time, size and number.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +14,18 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 /// Maximum size of an answer. An answer contains a few addresses; a longer one has another origin.
 const ANSWER_MAX: usize = 64 << 10;
 
-/// Maximum concurrent POSTs: more would queue at the server and use up descriptors.
+/// Maximum concurrent POSTs to a server: more would queue there. One that hangs delays those to no other server.
 const AT_ONCE: usize = 32;
+
+/// Maximum concurrent POSTs to all servers: each takes a descriptor.
+const AT_ONCE_TO_ALL: usize = 512;
 
 /// Maximum queued POSTs; further ones fail at once.
 const WAITING_MAX: usize = 16_384;
@@ -98,21 +102,28 @@ struct WebhookJob {
     by: Instant,
     effort: Effort,
     reply: oneshot::Sender<Result<HttpAnswer, HttpError>>,
+    /// One of [`WAITING_MAX`], until the POST has ended.
+    place: OwnedSemaphorePermit,
 }
 
 /// POSTs on its own thread, so that name resolution and TLS handshakes delay nothing else.
 #[derive(Clone, Debug)]
-pub struct Poster(mpsc::Sender<WebhookJob>);
+pub struct Poster {
+    jobs: mpsc::UnboundedSender<WebhookJob>,
+    places: Arc<Semaphore>,
+}
 
 impl Poster {
     /// Starts the thread; it ends when the last clone is dropped.
     pub fn start() -> std::io::Result<Poster> {
-        let (jobs_in, jobs) = mpsc::channel(WAITING_MAX);
+        let (jobs_in, jobs) = mpsc::unbounded_channel();
+        let places = Arc::new(Semaphore::new(WAITING_MAX));
+        let poster = Poster { jobs: jobs_in, places: Arc::clone(&places) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name("webhooks".to_owned())
-            .spawn(move || runtime.block_on(serve(jobs)))?;
-        Ok(Poster(jobs_in))
+            .spawn(move || runtime.block_on(serve(jobs, places)))?;
+        Ok(poster)
     }
 
     /// POSTs, with retries after connection errors, until there is an answer or the time is up.
@@ -122,33 +133,43 @@ impl Poster {
         body: Bytes,
         effort: Effort,
     ) -> Result<HttpAnswer, HttpError> {
-        let (told, answer) = oneshot::channel();
-        let job =
-            WebhookJob { hook, body, by: Instant::now() + effort.within, effort, reply: told };
-        self.0.try_send(job).map_err(|_| HttpError::Busy)?;
+        let (reply, answer) = oneshot::channel();
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| HttpError::Busy)?;
+        let by = Instant::now() + effort.within;
+        let job = WebhookJob { hook, body, by, effort, reply, place };
+        self.jobs.send(job).map_err(|_| HttpError::Busy)?;
         answer.await.unwrap_or(Err(HttpError::Busy))
     }
 }
 
-async fn serve(mut jobs: mpsc::Receiver<WebhookJob>) {
-    let (turns, tls) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(RootCertificates::default()));
+async fn serve(mut jobs: mpsc::UnboundedReceiver<WebhookJob>, places: Arc<Semaphore>) {
+    let (all, tls) =
+        (Arc::new(Semaphore::new(AT_ONCE_TO_ALL)), Arc::new(RootCertificates::default()));
+    // As many as the configuration has named.
+    let mut servers: BTreeMap<Box<str>, Arc<Semaphore>> = BTreeMap::new();
     while let Some(job) = jobs.recv().await {
-        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
-        let tls = Arc::clone(&tls);
+        let server = servers.entry(job.hook.url.authority().into());
+        let turns = server.or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)));
+        let (turns, all, tls) = (Arc::clone(turns), Arc::clone(&all), Arc::clone(&tls));
         tokio::spawn(async move {
-            let WebhookJob { hook, body, by, effort, reply: mut told } = job;
-            let posted = post_until(&hook, &body, by, effort.each, &tls);
+            let WebhookJob { hook, body, by, effort, mut reply, place: _place } = job;
+            let posted = async {
+                let turn = async { (turns.acquire().await, all.acquire().await) };
+                match tokio::time::timeout_at(by, turn).await {
+                    Ok(_turn) => post_until(&hook, &body, by, effort.each, &tls).await,
+                    Err(_late) => Err(HttpError::Late),
+                }
+            };
             let answer = tokio::select! {
                 answer = posted => Some(answer),
-                () = told.closed(), if effort.cancels => None,
+                () = reply.closed(), if effort.cancels => None,
             };
             // The caller may have stopped waiting.
-            answer.map(|answer| told.send(answer));
-            drop(turn);
+            answer.map(|answer| reply.send(answer));
         });
     }
     // All callers are gone. Queued POSTs are completed, each within its own time limit.
-    let _ = turns.acquire_many(AT_ONCE as u32).await;
+    let _ = places.acquire_many(WAITING_MAX as u32).await;
 }
 
 async fn post_until(

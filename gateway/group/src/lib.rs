@@ -20,6 +20,7 @@ mod program;
 mod records;
 mod redundancy;
 mod refusals;
+mod rehearsal;
 mod votes;
 
 use std::io;

@@ -1,5 +1,6 @@
 //! The thread of this member: hands inputs to the core's state machine and executes its outputs.
 
+mod operator;
 mod reporting;
 
 use std::future::pending;
@@ -11,8 +12,8 @@ use evenkeel_control::{Handle, Suspended, SuspensionGuard};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
 use evenkeel_ownership::{
-    Beat, Blocked, Cluster, ClusterOutput, ClusterSettings, ContinuedOwnership, HoldDown, MaySend,
-    Reporter, TakeoverCause,
+    Beat, Cluster, ClusterOutput, ClusterSettings, ContinuedOwnership, HoldDown, MaySend, Reporter,
+    TakeoverCause,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,10 +24,11 @@ use super::group::{
     GroupInbox, GroupRequest, GroupRole, HandOverError, HandOverResult, OwnershipState,
     TakeOverError, TakenOver,
 };
-use super::link::{Link, LinkEvent};
+use super::link::{Link, LinkEvent, LinkFrame};
 use super::peer_agent::PeerAgent;
 use super::records::{PendingChange, RecordExchange, finish};
 use super::redundancy::Redundancy;
+use super::rehearsal::Rehearsal;
 use super::votes::{Votes, VotingAgent};
 
 /// Interval at which the API's view is renewed.
@@ -108,6 +110,8 @@ pub(super) struct GroupMember {
     /// Kept while control is suspended for a hand-over.
     guard: Option<SuspensionGuard>,
     hand_over_reply: Option<GroupReply<HandOverResult, HandOverError>>,
+    /// The operator who had this standby ask for the ownership, and the time by which it comes.
+    wanted: Option<(GroupReply<HandOverResult, HandOverError>, Instant)>,
     /// An operator who made this member the owner.
     confirmed: Option<GroupReply<TakenOver, TakeOverError>>,
     /// Another process is to continue this member.
@@ -118,6 +122,7 @@ pub(super) struct GroupMember {
     has_no_holder: bool,
     fence: Option<Fence>,
     redundancy: Redundancy,
+    rehearsal: Rehearsal,
     /// Of the last event.
     published: Option<(GroupRole, Vec<Arc<str>>)>,
 }
@@ -172,6 +177,7 @@ impl GroupMember {
             yielding: None,
             guard: None,
             hand_over_reply: None,
+            wanted: None,
             confirmed: None,
             rests: false,
             resting: None,
@@ -179,6 +185,7 @@ impl GroupMember {
             has_no_holder: false,
             fence,
             redundancy: Redundancy::default(),
+            rehearsal: Rehearsal::new(now),
             published: None,
         }
     }
@@ -228,6 +235,7 @@ impl GroupMember {
                 taken = finish(&mut self.taking) => self.handle_taken(taken),
                 yielded = finish(&mut self.yielding) => self.handle_yielded(yielded),
                 fenced = fence_ended(&mut self.fence) => self.handle_fenced(fenced),
+                () = self.rehearsal.ended() => {}
                 Some(request) = self.inbox.requests.recv() => match request {
                     GroupRequest::HandOver { to, reply } => self.begin_hand_over(to, reply),
                     GroupRequest::TakeOver { down, reply } => self.begin_take_over(down, reply),
@@ -238,8 +246,12 @@ impl GroupMember {
                 _ = shown.tick() => {
                     self.records.look_after_copy(self.peer_heard, &mut self.core);
                     self.follow_records();
+                    if !self.core.is_owner() {
+                        self.rehearsal.begin(&self.gateway.handle, Instant::now());
+                    }
                     self.watch_redundancy();
                     self.fence_peer();
+                    self.give_up_wanted();
                     // An agent that does not answer is noticed before it is needed.
                     if let Some(agent) = &mut self.peer_agent {
                         agent.report_silence(self.core.peer(Instant::now()).is_some());
@@ -266,6 +278,9 @@ impl GroupMember {
     }
 
     fn handle_link(&mut self, event: LinkEvent) {
+        if event == LinkEvent::Frame(LinkFrame::HandOver) {
+            return self.handle_wanted();
+        }
         let is_new = event == LinkEvent::Connected;
         self.records.handle(event, &mut self.core);
         self.records.pass_on(&self.gateway.handle);
@@ -379,35 +394,6 @@ impl GroupMember {
         }
     }
 
-    fn begin_hand_over(
-        &mut self,
-        to: Option<String>,
-        reply: GroupReply<HandOverResult, HandOverError>,
-    ) {
-        let peer = &self.settings.peer.name;
-        let to = to.unwrap_or_else(|| peer.to_string());
-        let refused = if *to == *self.settings.name {
-            match self.core.is_owner() {
-                true => Err(HandOverError::OwnerAlready(to)),
-                false => Err(HandOverError::NotOwner(Arc::clone(peer))),
-            }
-        } else if *to != **peer {
-            let members = format!("{}, {peer}", self.settings.name);
-            Err(HandOverError::Unknown { found: to, members })
-        } else if self.hand_over_reply.is_some() || self.taking.is_some() {
-            Err(HandOverError::UnderWay)
-        } else {
-            let begun = self.core.handle_hand_over(Instant::now());
-            let silent_for = self.peer_heard.map(|heard| heard.elapsed());
-            begun.map_err(|refusal| HandOverError::of(refusal, Arc::clone(peer), silent_for))
-        };
-        match refused {
-            Ok(()) => self.hand_over_reply = Some(reply),
-            // The client may have disconnected.
-            Err(refused) => _ = reply.send(Err(refused)),
-        }
-    }
-
     /// The addresses disappear soon. A standby that has all records gets them before.
     fn handle_holder_ended(&mut self) {
         self.has_no_holder = true;
@@ -418,79 +404,6 @@ impl GroupMember {
             || self.core.is_owner() && self.core.handle_hand_over(Instant::now()).is_ok();
         if !is_handed_over {
             self.lost = Some(MemberEnd::NoHolder);
-        }
-    }
-
-    fn begin_take_over(&mut self, down: String, reply: GroupReply<TakenOver, TakeOverError>) {
-        let [here, peer] = [&self.settings.name, &self.settings.peer.name].map(Arc::clone);
-        let owned = self.core.is_owner();
-        let begun = if *down == *peer {
-            let begun = self.core.handle_take_over(Instant::now());
-            begun.map_err(|refusal| TakeOverError::of(refusal, Arc::clone(&peer), here))
-        } else {
-            Err(TakeOverError::NotPeer { found: down, peer: Arc::clone(&peer) })
-        };
-        match begun {
-            Ok(()) => {
-                tracing::warn!(%peer, "an operator confirms that the peer is down");
-                self.confirmed = Some(reply);
-                if owned && self.taking.is_none() {
-                    self.count_sessions();
-                }
-            }
-            // The client may have disconnected.
-            Err(refused) => _ = reply.send(Err(refused)),
-        }
-    }
-
-    /// No vote lets this standby take over from its silent peer.
-    fn fence_peer(&mut self) {
-        let now = Instant::now();
-        let is_blocked = self.core.blocked().is_some_and(|blocked| blocked != Blocked::Unknown);
-        let may_take_over = is_blocked && self.core.takeover_refusal(now).is_none();
-        if let Some(fence) = self.fence.as_mut().filter(|_| may_take_over) {
-            fence.begin(&self.gateway.handle, now);
-        }
-    }
-
-    fn handle_fenced(&mut self, fenced: Result<(), String>) {
-        if self.core.is_owner() {
-            // The end of the peer's process was seen before.
-            return;
-        }
-        let peer = &self.settings.peer.name;
-        let taken = fenced.and_then(|()| {
-            tracing::warn!(%peer, "the fence says that the peer is down");
-            let taken = self.core.handle_take_over(Instant::now());
-            taken.map_err(|refused| {
-                let here = Arc::clone(&self.settings.name);
-                TakeOverError::of(refused, Arc::clone(peer), here).to_string()
-            })
-        });
-        if let Err(reason) = taken {
-            tracing::error!(%peer, %reason, "silent peer not fenced");
-        }
-    }
-
-    /// An owner that sends again continues its own sessions. It admits none until they are counted.
-    fn count_sessions(&mut self) {
-        let handle = self.gateway.handle.clone();
-        self.taking = Some(tokio::spawn(async move {
-            let status = handle.status().await.map_err(|_| "control ended".to_owned())?;
-            Ok(status.sessions)
-        }));
-    }
-
-    /// Answers the operator once the sessions continue here.
-    fn answer_operator(&mut self) {
-        if self.core.is_owner()
-            && self.taking.is_none()
-            && let Some(reply) = self.confirmed.take()
-        {
-            let (gateway, epoch) = (Arc::clone(&self.settings.name), self.core.epoch());
-            let owner = HandOverResult { gateway, epoch };
-            // The client may have disconnected.
-            let _ = reply.send(Ok(TakenOver { owner, sessions: self.continued }));
         }
     }
 

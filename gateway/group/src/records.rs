@@ -74,7 +74,7 @@ impl RecordExchange {
             LinkEvent::Frame(LinkFrame::Batch(bytes)) if !core.is_owner() => {
                 self.keep(&bytes, core);
             }
-            LinkEvent::Frame(LinkFrame::Batch(_)) => {}
+            LinkEvent::Frame(LinkFrame::Batch(_) | LinkFrame::HandOver) => {}
             LinkEvent::Frame(LinkFrame::Acknowledged(number)) => {
                 self.acknowledged.send_replace(number);
             }

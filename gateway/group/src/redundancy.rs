@@ -22,6 +22,9 @@ pub(super) enum RedundancyLoss {
         "a silent owner is not replaced: no agent and no witness answers it, or a hold-down lasts"
     )]
     NotArmed,
+    /// Found by the rehearsal of the standby.
+    #[error("no node answers the standby: its calls would have none")]
+    NoNode,
     #[error("the configurations of both gateways differ: {0}")]
     Differs(String),
 }

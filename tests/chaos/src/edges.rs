@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::firewall;
 use crate::gateway::Gateway;
 use crate::hosts::{Hosts, MEMBER, Passed, SHARED};
-use crate::layout::{CERTIFICATE, KEY, Layout, Told};
+use crate::layout::{CACHE, CERTIFICATE, KEY, Layout, Told};
 use crate::stage::{Places, WITNESS, write};
 use crate::store::Store;
 
@@ -279,6 +279,8 @@ fn start(
     let folder = places.folder.join(name);
     let policies = folder.join("policies");
     fs::create_dir_all(&policies).map_err(|error| format!("{}: {error}", policies.display()))?;
+    // There is none before the first row.
+    let _ = fs::remove_dir_all(folder.join(CACHE));
     write(&policies.join("call.toml"), &layout.policies())?;
     for told in told {
         write_secret(&folder, &told.name)?;

@@ -67,6 +67,10 @@ const WIDE: u64 = 10_000_000;
 /// The bandwidth of a room with two voices, kbit/s.
 pub(crate) const ROOM_KBPS: u64 = 128;
 
+/// A gateway's cache, beside its configuration. It lasts for a stage: a gateway continues the decisions and revisions that lie
+/// there, which are those of another row.
+pub(crate) const CACHE: &str = "cache";
+
 /// Files of a group's certificate, beside the folders of its gateways.
 pub(crate) const CERTIFICATE: &str = "quic.pem";
 pub(crate) const KEY: &str = "quic.key";
@@ -201,7 +205,7 @@ impl Layout {
             String::new()
         };
         let mut text = format!(
-            "[gateway]\nregion = \"{}\"\npolicies = \"policies\"\ndrain_timeout = \"0s\"\n\n\
+            "[gateway]\nregion = \"{}\"\npolicies = \"policies\"\ncache = \"{CACHE}\"\ndrain_timeout = \"0s\"\n\n\
              [[listen]]\nudp = \"{udp}\"\nidentity = [\"declared\", \"stun\"]\n\n\
              [[listen]]\nquic = \"{quic}\"\n{certificate}\n\
              [admin]\nsocket = \"admin.sock\"\ndrills = true\n{HASTE}\n[breaker]\nopen_for = \"{}s\"\n",

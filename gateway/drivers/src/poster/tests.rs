@@ -64,6 +64,30 @@ async fn endless_answer_is_cut_off() {
     assert!(matches!(failed, HttpError::TooLong), "{failed}");
 }
 
+/// More POSTs than a server gets at once wait for one that hangs, and one to another server is answered meanwhile.
+#[tokio::test]
+async fn hung_server_delays_no_other() {
+    let hung = TcpListener::bind("127.0.0.1:0").unwrap();
+    let poster = Poster::start().unwrap();
+    let hook = |url: String| Arc::new(WebhookTarget { url: url.parse().unwrap(), token: None });
+    let hangs = hook(format!("http://{}", hung.local_addr().unwrap()));
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..2 * AT_ONCE {
+        let (poster, hangs) = (poster.clone(), Arc::clone(&hangs));
+        let effort = Effort { within: SOON, each: SOON, cancels: true };
+        waiting.spawn(async move { poster.post(hangs, Bytes::new(), effort).await });
+    }
+    // All of them are in the queue before the next one.
+    while poster.places.available_permits() > WAITING_MAX - 2 * AT_ONCE {
+        tokio::task::yield_now().await;
+    }
+    let (url, _asked) = server(vec![says("200 OK", "{}")]);
+    let answer =
+        poster.post(hook(url), Bytes::from_static(b"{}"), Effort::of_session(SOON)).await.unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(waiting.try_join_next().is_none(), "none of the others has ended");
+}
+
 #[tokio::test]
 async fn silent_server_does_not_block_others() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

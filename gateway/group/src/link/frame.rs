@@ -23,6 +23,7 @@ const IDLE: u8 = 0;
 const HELLO: u8 = 1;
 const BATCH: u8 = 2;
 const ACKNOWLEDGED: u8 = 3;
+const HAND_OVER: u8 = 4;
 
 const HEAD_LEN: usize = 5;
 
@@ -32,6 +33,8 @@ pub(crate) enum LinkFrame {
     Batch(Vec<u8>),
     /// The number of the last batch that the standby holds.
     Acknowledged(u64),
+    /// The standby asks for the ownership, for an operator.
+    HandOver,
 }
 
 /// A frame as it is read.
@@ -47,6 +50,7 @@ impl LinkFrame {
         match self {
             LinkFrame::Batch(batch) => frame(BATCH, batch),
             LinkFrame::Acknowledged(number) => frame(ACKNOWLEDGED, &number.to_be_bytes()),
+            LinkFrame::HandOver => frame(HAND_OVER, &[]),
         }
     }
 }
@@ -83,6 +87,7 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Fram
             let number = <[u8; 8]>::try_from(&body[..]).map_err(|_| malformed())?;
             FrameRead::Frame(LinkFrame::Acknowledged(u64::from_be_bytes(number)))
         }
+        HAND_OVER if body.is_empty() => FrameRead::Frame(LinkFrame::HandOver),
         _ => return Err(malformed()),
     })
 }

@@ -124,7 +124,7 @@ async fn deliver(from: &mut Link, to: &mut Link, frame: &LinkFrame) {
 async fn frames_cross_in_both_directions() {
     let [mut left, mut right] = Pair::sound().both();
     let long = LinkFrame::Batch((0..3_000_000_u32).map(|at| at as u8).collect());
-    for frame in [long, LinkFrame::Acknowledged(u64::MAX - 1)] {
+    for frame in [long, LinkFrame::Acknowledged(u64::MAX - 1), LinkFrame::HandOver] {
         deliver(&mut left, &mut right, &frame).await;
         deliver(&mut right, &mut left, &frame).await;
     }

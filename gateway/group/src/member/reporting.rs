@@ -88,7 +88,8 @@ impl GroupMember {
             _ => None,
         };
         let differs = self.records.difference().map(RedundancyLoss::Differs);
-        loss.into_iter().chain(differs).collect()
+        let rehearsed = if self.core.is_owner() { &[] } else { self.rehearsal.losses() };
+        loss.into_iter().chain(differs).chain(rehearsed.iter().cloned()).collect()
     }
 
     /// Sends the event of another role, or of other losses of redundancy.

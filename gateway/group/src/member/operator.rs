@@ -1,0 +1,171 @@
+//! Operators' hand-overs and takeovers, and the fence, which stands for an operator.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_ownership::{BeatRole, Blocked};
+
+use super::{GroupMember, GroupReply};
+use crate::group::{HandOverError, HandOverResult, TakeOverError, TakenOver};
+use crate::link::LinkFrame;
+
+/// An owner that is asked to hand over does so within a fraction of this.
+const WANTED_WITHIN: Duration = Duration::from_secs(3);
+
+impl GroupMember {
+    pub(super) fn begin_hand_over(
+        &mut self,
+        to: Option<String>,
+        reply: GroupReply<HandOverResult, HandOverError>,
+    ) {
+        let peer = &self.settings.peer.name;
+        let other = if self.core.is_owner() { peer } else { &self.settings.name };
+        let to = to.unwrap_or_else(|| other.to_string());
+        let refused = if *to == *self.settings.name {
+            if !self.core.is_owner() {
+                return self.ask_for_hand_over(reply);
+            }
+            Err(HandOverError::OwnerAlready(to))
+        } else if *to != **peer {
+            let members = format!("{}, {peer}", self.settings.name);
+            Err(HandOverError::Unknown { found: to, members })
+        } else if self.hand_over_reply.is_some() || self.taking.is_some() {
+            Err(HandOverError::UnderWay)
+        } else {
+            let begun = self.core.handle_hand_over(Instant::now());
+            let silent_for = self.peer_heard.map(|heard| heard.elapsed());
+            begun.map_err(|refusal| HandOverError::of(refusal, Arc::clone(peer), silent_for))
+        };
+        match refused {
+            Ok(()) => self.hand_over_reply = Some(reply),
+            // The client may have disconnected.
+            Err(refused) => _ = reply.send(Err(refused)),
+        }
+    }
+
+    /// Asks the owner to hand over to this standby. The owner's log has the reason of a refusal.
+    fn ask_for_hand_over(&mut self, reply: GroupReply<HandOverResult, HandOverError>) {
+        let (peer, now) = (&self.settings.peer.name, Instant::now());
+        let owner = self.core.peer(now).filter(|beat| beat.role == BeatRole::Owner);
+        let asks = owner.is_some() && self.wanted.is_none();
+        if asks && self.records.link.send(&LinkFrame::HandOver) {
+            tracing::info!(%peer, "asking the owner to hand over");
+            self.wanted = Some((reply, now + WANTED_WITHIN));
+        } else {
+            // The client may have disconnected.
+            let _ = reply.send(Err(HandOverError::NotOwner(Arc::clone(peer))));
+        }
+    }
+
+    /// The standby asks for the ownership.
+    pub(super) fn handle_wanted(&mut self) {
+        let peer = &self.settings.peer.name;
+        let begun = match self.hand_over_reply.is_some() || self.taking.is_some() {
+            true => Err(HandOverError::UnderWay),
+            false => {
+                let begun = self.core.handle_hand_over(Instant::now());
+                begun.map_err(|refusal| HandOverError::of(refusal, Arc::clone(peer), None))
+            }
+        };
+        match begun {
+            Ok(()) => tracing::info!(%peer, "the standby asks for the ownership"),
+            Err(refused) => {
+                tracing::warn!(%peer, %refused, "the standby asks for the ownership in vain");
+            }
+        }
+    }
+
+    pub(super) fn give_up_wanted(&mut self) {
+        if let Some((reply, _)) = self.wanted.take_if(|(_, by)| *by <= Instant::now()) {
+            let peer = &self.settings.peer.name;
+            let reason = format!("{peer} did not hand over; its log has the reason");
+            // The client may have disconnected.
+            let _ = reply.send(Err(HandOverError::Failed(reason)));
+        }
+    }
+
+    pub(super) fn begin_take_over(
+        &mut self,
+        down: String,
+        reply: GroupReply<TakenOver, TakeOverError>,
+    ) {
+        let [here, peer] = [&self.settings.name, &self.settings.peer.name].map(Arc::clone);
+        let owned = self.core.is_owner();
+        let begun = if *down == *peer {
+            let begun = self.core.handle_take_over(Instant::now());
+            begun.map_err(|refusal| TakeOverError::of(refusal, Arc::clone(&peer), here))
+        } else {
+            Err(TakeOverError::NotPeer { found: down, peer: Arc::clone(&peer) })
+        };
+        match begun {
+            Ok(()) => {
+                tracing::warn!(%peer, "an operator confirms that the peer is down");
+                self.confirmed = Some(reply);
+                if owned && self.taking.is_none() {
+                    self.count_sessions();
+                }
+            }
+            // The client may have disconnected.
+            Err(refused) => _ = reply.send(Err(refused)),
+        }
+    }
+
+    /// An owner that sends again continues its own sessions. It admits none until they are counted.
+    fn count_sessions(&mut self) {
+        let handle = self.gateway.handle.clone();
+        self.taking = Some(tokio::spawn(async move {
+            let status = handle.status().await.map_err(|_| "control ended".to_owned())?;
+            Ok(status.sessions)
+        }));
+    }
+
+    /// Answers operators once the sessions continue here.
+    pub(super) fn answer_operator(&mut self) {
+        if self.core.is_owner()
+            && self.taking.is_none()
+            && let Some((reply, _)) = self.wanted.take()
+        {
+            let (gateway, epoch) = (Arc::clone(&self.settings.name), self.core.epoch());
+            // The client may have disconnected.
+            let _ = reply.send(Ok(HandOverResult { gateway, epoch }));
+        }
+        if self.core.is_owner()
+            && self.taking.is_none()
+            && let Some(reply) = self.confirmed.take()
+        {
+            let (gateway, epoch) = (Arc::clone(&self.settings.name), self.core.epoch());
+            let owner = HandOverResult { gateway, epoch };
+            // The client may have disconnected.
+            let _ = reply.send(Ok(TakenOver { owner, sessions: self.continued }));
+        }
+    }
+
+    /// No vote lets this standby take over from its silent peer.
+    pub(super) fn fence_peer(&mut self) {
+        let now = Instant::now();
+        let is_blocked = self.core.blocked().is_some_and(|blocked| blocked != Blocked::Unknown);
+        let may_take_over = is_blocked && self.core.takeover_refusal(now).is_none();
+        if let Some(fence) = self.fence.as_mut().filter(|_| may_take_over) {
+            fence.begin(&self.gateway.handle, now);
+        }
+    }
+
+    pub(super) fn handle_fenced(&mut self, fenced: Result<(), String>) {
+        if self.core.is_owner() {
+            // The end of the peer's process was seen before.
+            return;
+        }
+        let peer = &self.settings.peer.name;
+        let taken = fenced.and_then(|()| {
+            tracing::warn!(%peer, "the fence says that the peer is down");
+            let taken = self.core.handle_take_over(Instant::now());
+            taken.map_err(|refused| {
+                let here = Arc::clone(&self.settings.name);
+                TakeOverError::of(refused, Arc::clone(peer), here).to_string()
+            })
+        });
+        if let Err(reason) = taken {
+            tracing::error!(%peer, %reason, "silent peer not fenced");
+        }
+    }
+}
