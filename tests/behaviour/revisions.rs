@@ -160,6 +160,7 @@ fn file_changed_without_a_process_is_rolled_out() {
     wait_until("the changed file is a canary", || decided(&mut gateway)["percent"] == 20);
     let before = decided(&mut gateway);
     assert_eq!(before["active"], active, "the revision of the old file decides for the others");
+    await_kept(&gateway, before["candidate"].as_str().unwrap());
     kill_and_start(&mut gateway);
     assert_eq!(decided(&mut gateway), before);
 }

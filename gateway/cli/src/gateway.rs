@@ -24,7 +24,8 @@ pub(crate) struct GatewayArgs {
 enum GatewayCommand {
     /// List the group's gateways with role, epoch and sessions, as this one sees them
     ///
-    /// Exit status 1 if the group lost redundancy, with a sentence for each loss: calls go on, and the next fault may end them.
+    /// Exit status 1 if the group lost redundancy 3 s ago or longer, with a sentence for each loss: calls go on, and the next fault
+    /// may end them.
     #[command(verbatim_doc_comment)]
     List {
         /// Gateways of all groups, from the shared index

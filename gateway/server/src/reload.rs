@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{
-    Colour, GatewayConfig, InvalidSetting, PluginLocation, PolicyBinding, PolicySet,
-    ScenarioSettings,
+    Colour, GatewayConfig, GatewaySettings, InvalidSetting, PluginLocation, PolicyBinding,
+    PolicySet, ScenarioSettings,
 };
 use evenkeel_control::{
     Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadRequest,
@@ -398,8 +398,10 @@ async fn beside<T: Send + 'static>(
 
 /// Lists each changed table that needs a restart, by its name in the file. A reload applies nodes, witnesses and policy sets.
 fn keys_for_restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
+    // The sets of another folder are reloaded.
+    let gateway = GatewaySettings { policies: old.gateway.policies.clone(), ..new.gateway.clone() };
     let tables = [
-        (old.gateway != new.gateway, "[gateway]"),
+        (old.gateway != gateway, "[gateway]"),
         (old.listens != new.listens, "[[listen]]"),
         (new.regions.iter().any(|region| !old.regions.contains(region)), "[[region]]"),
         (old.admin != new.admin, "[admin]"),

@@ -29,6 +29,8 @@ impl GroupMember {
         } else if *to != **peer {
             let members = format!("{}, {peer}", self.settings.name);
             Err(HandOverError::Unknown { found: to, members })
+        } else if self.core.peer(Instant::now()).is_some_and(|beat| beat.role == BeatRole::Owner) {
+            Err(HandOverError::OwnerAlready(to))
         } else if self.hand_over_reply.is_some() || self.taking.is_some() {
             Err(HandOverError::UnderWay)
         } else {
