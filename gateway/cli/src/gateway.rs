@@ -197,9 +197,9 @@ fn indexed_line(gateway: &Value) -> String {
     )
 }
 
-/// Reload nodes, policies and modes from the configuration
+/// Reload nodes, witnesses and policy sets from the configuration
 ///
-/// A running gateway reads its files again and applies changes of nodes, policies, their settings, and modes. An invalid
+/// A running gateway reads its files again and applies changes of nodes, witnesses, and policy sets. An invalid
 /// configuration changes nothing. Each policy revision is proved by itself: one that fails is refused, its predecessor stays
 /// active, and the command names it and ends with 1.
 ///

@@ -3,8 +3,8 @@
 //! `member.rs` runs the core's state machine (`ownership/src/lib.rs`), which decides. Records of the owner's sessions reach
 //! the standby over `link.rs`. Both members show by `beats.rs` that they live. If they do not hear each other, agents of
 //! nodes and witnesses decide by `votes.rs` which one goes on, or the program of `fence.rs` makes sure that the silent one is
-//! down; the agent beside a member shows by `peer_agent.rs` that its process has ended. A takeover is the second half of an upgrade: the workers of a standby are
-//! suspended from its start; it restores the sessions and resumes.
+//! down; the agent beside a member shows by `peer_agent.rs` that its process has ended. A takeover is the second half of an
+//! upgrade: the workers of a standby are suspended from its start; it restores the sessions and resumes.
 
 #![deny(missing_docs)]
 

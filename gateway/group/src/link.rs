@@ -383,7 +383,7 @@ pub(crate) enum LinkEvent {
     Disconnected,
     /// The members are not connected for this reason.
     Refused(LinkRefusal),
-    /// How the node lists and scenarios differ; `None` once they do not any more. The connection stays.
+    /// How node lists, scenarios and voters differ; `None` once they do not any more. The connection stays.
     Differs(Option<String>),
     Frame(LinkFrame),
 }
@@ -527,7 +527,7 @@ async fn write_all(
     }
 }
 
-/// Reports how the node lists and scenarios differ, at first and after each change. Returns if the link was dropped.
+/// Reports how node lists, scenarios and voters differ, at first and after each change. Returns if the link was dropped.
 async fn compare(local: LocalMember, mut theirs: watch::Receiver<Hello>) {
     let (mut own, mut reported) = (local.hello.clone(), None);
     loop {

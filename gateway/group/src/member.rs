@@ -439,9 +439,9 @@ impl GroupMember {
         if self.has_no_holder {
             self.lost = Some(MemberEnd::NoHolder);
         }
+        let peer = &self.settings.peer.name;
+        tracing::error!(%peer, %reason, "hand-over failed");
         if let Some(reply) = self.hand_over_reply.take() {
-            let peer = &self.settings.peer.name;
-            tracing::error!(%peer, %reason, "hand-over failed; this gateway continues");
             // The client may have disconnected.
             let _ = reply.send(Err(HandOverError::Failed(reason)));
         }

@@ -31,7 +31,7 @@ pub(super) struct RecordExchange {
     connected: bool,
     disconnected_at: Option<Instant>,
     refusal: Option<String>,
-    /// The node lists or scenarios differ.
+    /// Node lists, scenarios or voters differ.
     difference: Option<String>,
 }
 
@@ -143,12 +143,12 @@ impl RecordExchange {
         }
     }
 
-    /// How the peer's node list and scenarios differ.
+    /// How the peer's node list, scenarios and voters differ.
     pub(super) fn difference(&self) -> Option<String> {
         self.difference.clone()
     }
 
-    /// The reason why the peer is not connected, or how its node list and scenarios differ.
+    /// The reason why the peer is not connected, or how its configuration differs.
     pub(super) fn refused(&self) -> Option<String> {
         self.refusal.clone().or_else(|| self.difference.clone())
     }

@@ -24,7 +24,7 @@
 //! voter answers, during a [hold-down](HoldDown), after a restart of the standby (arming is for the process that the beat
 //! echoes), and after a majority of voters granted holds to the end of the epoch
 //! ([`Hold::Epoch`](evenkeel_media::trunk::Hold::Epoch)). An owner asks for these when its standby was gone for [`GONE_AFTER`],
-//! or [`HOLD`] after its first lapse since the newest echo: holds of distant voters end on their way. Such an owner depends on neither peer nor
+//! or 25 ms after its first lapse since the newest echo: holds of distant voters end on their way. Such an owner depends on neither peer nor
 //! voters, and raises its epoch before it arms a standby again.
 //!
 //! The end of the owner's process, shown by the kernel of its host, by the agent beside it or by a newer process, is enough

@@ -135,7 +135,7 @@ impl EndedSession {
         }
     }
 
-    /// Identifies the record in a group, whose gateways give each number once.
+    /// Identifies the record in a group: its gateways give each number once.
     pub(super) fn key(&self) -> (&str, u64) {
         (&self.id, self.ended_us)
     }

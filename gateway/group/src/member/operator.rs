@@ -49,8 +49,10 @@ impl GroupMember {
     fn ask_for_hand_over(&mut self, reply: GroupReply<HandOverResult, HandOverError>) {
         let (peer, now) = (&self.settings.peer.name, Instant::now());
         let owner = self.core.peer(now).filter(|beat| beat.role == BeatRole::Owner);
-        let asks = owner.is_some() && self.wanted.is_none();
-        if asks && self.records.link.send(&LinkFrame::HandOver) {
+        if self.wanted.is_some() {
+            // The client may have disconnected.
+            let _ = reply.send(Err(HandOverError::UnderWay));
+        } else if owner.is_some() && self.records.link.send(&LinkFrame::HandOver) {
             tracing::info!(%peer, "asking the owner to hand over");
             self.wanted = Some((reply, now + WANTED_WITHIN));
         } else {

@@ -254,16 +254,21 @@ fn repeated_takeovers_by_silence_are_damped() {
     assert!(replace_silent(&mut group, 0) < Duration::from_secs(1));
 }
 
-#[test]
-fn end_of_a_process_is_not_damped() {
-    let mut group = Group::standing(3);
-    replace_silent(&mut group, 0);
+/// Two takeovers by silence: member 0 owns, and holds down.
+fn begin_hold_down(group: &mut Group) {
+    replace_silent(group, 0);
     group.stop(1);
     group.until(200, |group| group.owner() == Some(0));
     group.resume(1);
     group.pass(20);
     group.replicate(1);
     group.pass(100);
+}
+
+#[test]
+fn end_of_a_process_is_not_damped() {
+    let mut group = Group::standing(3);
+    begin_hold_down(&mut group);
     assert!(!group.member(0).is_standby_armed());
     group.kill(0);
     group.until(1_000, |group| group.owner() == Some(1));
@@ -274,14 +279,8 @@ fn end_of_a_process_is_not_damped() {
 #[test]
 fn hold_down_outlives_processes() {
     let mut group = Group::standing(3);
-    replace_silent(&mut group, 0);
-    group.stop(1);
-    group.until(200, |group| group.owner() == Some(0));
-    group.resume(1);
-    group.pass(20);
-    group.replicate(1);
-    group.pass(100);
-    // Member 0 holds down. The end of its process leaves the count of two.
+    begin_hold_down(&mut group);
+    // The end of its process leaves the count of two.
     group.kill(0);
     group.until(1_000, |group| group.owner() == Some(1));
     group.start(0);
