@@ -63,10 +63,10 @@ impl NodeArgs {
                 return Ok(());
             }
             NodeCommand::Drain { node, deadline, force } => {
-                (node, "drain", drain(deadline.as_deref(), force))
+                (node, "drain", body_of(deadline.as_deref(), force))
             }
             NodeCommand::Undrain { node } => (node, "undrain", Value::Null),
-            NodeCommand::Eject { node, force } => (node, "eject", json!({"force": force})),
+            NodeCommand::Eject { node, force } => (node, "eject", body_of(None, force)),
             NodeCommand::Uneject { node } => (node, "uneject", Value::Null),
         };
         self.api.post(&format!("/v1/nodes/{}:{verb}", escape(&node)), &body)?;
@@ -85,8 +85,12 @@ impl NodeArgs {
     }
 }
 
-fn drain(deadline: Option<&str>, force: bool) -> Value {
-    json!({"deadline": deadline, "force": force})
+/// Without the keys at their defaults, which a gateway of the last release may not know.
+fn body_of(deadline: Option<&str>, force: bool) -> Value {
+    let mut body = serde_json::Map::new();
+    body.extend(deadline.map(|deadline| ("deadline".to_owned(), deadline.into())));
+    body.extend(force.then(|| ("force".to_owned(), true.into())));
+    if body.is_empty() { Value::Null } else { body.into() }
 }
 
 const DRAINS: &str = "takes no new rooms and is being emptied; `evenkeel node list` shows how many rooms are \
@@ -186,7 +190,7 @@ impl RegionArgs {
                 return Ok(());
             }
             RegionCommand::Drain { region, deadline, force } => {
-                self.api.post(&at(&region, "drain"), &drain(deadline.as_deref(), force))?;
+                self.api.post(&at(&region, "drain"), &body_of(deadline.as_deref(), force))?;
                 print_accepted(self.json, format!("{region} {DRAINS}"));
                 return Ok(());
             }

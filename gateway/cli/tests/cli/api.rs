@@ -373,7 +373,7 @@ fn silent_gateway_times_out() {
 
 #[test]
 fn operations_send_their_requests() {
-    let cases: [(&[&str], &str, &str); 12] = [
+    let cases: [(&[&str], &str, &str); 13] = [
         (
             &["node", "drain", "east-a1"],
             "POST /v1/nodes/east-a1:drain HTTP/1.1",
@@ -392,6 +392,11 @@ fn operations_send_their_requests() {
         (
             &["node", "eject", "east-a1"],
             "POST /v1/nodes/east-a1:eject HTTP/1.1",
+            "down until `evenkeel node uneject east-a1`",
+        ),
+        (
+            &["node", "eject", "east-a1", "--force"],
+            r#"POST /v1/nodes/east-a1:eject HTTP/1.1{"force":true}"#,
             "down until `evenkeel node uneject east-a1`",
         ),
         (
