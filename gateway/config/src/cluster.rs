@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::address;
@@ -16,6 +18,9 @@ const ADDRESSES_MAX: usize = LISTENS_MAX;
 
 /// Longest name of an interface in bytes (`IFNAMSIZ` less its zero byte).
 const INTERFACE_MAX: usize = 15;
+
+/// Other members: a majority of five survives two faults, which are rare enough.
+const PEERS_MAX: usize = 4;
 
 /// As many voters as an arming has; further ones never vote.
 const WITNESSES_MAX: usize = 5;
@@ -38,7 +43,8 @@ pub(super) struct ClusterTable {
     preferred: Option<bool>,
     hold_down: Option<Spanned<String>>,
     hold_down_max: Option<Spanned<String>>,
-    pub(super) peer: PeerTable,
+    #[serde(deserialize_with = "one_or_more")]
+    pub(super) peer: Vec<PeerTable>,
     #[serde(default)]
     address: Vec<Spanned<ClusterAddressTable>>,
     #[serde(default)]
@@ -72,7 +78,28 @@ struct ClusterAddressTable {
     port_legs: Option<Spanned<bool>>,
 }
 
-/// Two gateways, of which one owns the addresses.
+/// Accepts `[cluster.peer]` and `[[cluster.peer]]`.
+fn one_or_more<'de, D: Deserializer<'de>>(raw: D) -> Result<Vec<PeerTable>, D::Error> {
+    struct Peers;
+    impl<'de> Visitor<'de> for Peers {
+        type Value = Vec<PeerTable>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+            f.write_str("a table `[cluster.peer]`, or `[[cluster.peer]]` for each other member")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            PeerTable::deserialize(MapAccessDeserializer::new(map)).map(|peer| vec![peer])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(seq))
+        }
+    }
+    raw.deserialize_any(Peers)
+}
+
+/// Gateways of which one owns the addresses.
 #[derive(Clone, PartialEq, Debug)]
 pub struct GroupSettings {
     /// The name of this member.
@@ -81,22 +108,22 @@ pub struct GroupSettings {
     pub secrets: Vec<SecretFile>,
     /// UDP: beats. TCP: records. Never an address of the group.
     pub listen: SocketAddr,
-    /// Owns the addresses if neither member does. Default false.
+    /// Owns the addresses if no member does. Default false.
     pub preferred: bool,
     /// How long no takeover by silence follows a second one; it doubles with each. Default 5 s.
     pub hold_down: Duration,
     /// At most, and how long an ownership has to last until takeovers are counted anew. Default 5 min.
     pub hold_down_max: Duration,
-    /// `[cluster.peer]`.
-    pub peer: PeerSettings,
+    /// `[[cluster.peer]]`, at least one.
+    pub peers: Vec<PeerSettings>,
     /// At least one.
     pub addresses: Vec<MovingAddress>,
 }
 
-/// The other member.
+/// Another member.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeerSettings {
-    /// The name of the peer; the members' names differ.
+    /// Its name; the members' names differ.
     pub name: Arc<str>,
     /// The `listen` of the peer.
     pub address: SocketAddr,
@@ -131,6 +158,24 @@ pub struct MovingAddress {
 }
 
 impl GroupSettings {
+    /// The names of all members in their order; equal at each of them.
+    pub fn members(&self) -> Vec<&str> {
+        let peers = self.peers.iter().map(|peer| &*peer.name);
+        let mut names: Vec<&str> = std::iter::once(&*self.name).chain(peers).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The number of this member, from 0 on; each has another one.
+    pub fn rank(&self) -> usize {
+        let members = self.members();
+        if members.len() == 2 {
+            // Since the first version of beats.
+            return usize::from(self.preferred);
+        }
+        members.iter().position(|name| **name == *self.name).expect("it is a member")
+    }
+
     /// The address of sessions' own ports; `None` if they have all addresses of the host.
     pub fn port_legs(&self) -> Option<IpAddr> {
         self.addresses.iter().find(|moved| moved.port_legs).map(|moved| moved.address)
@@ -174,11 +219,18 @@ pub(super) fn check(
     };
     if listens.iter().any(alone) {
         let found = "a QUIC listener on an address of the group with a self-signed certificate";
-        check.warn(span, found, "`certificate` and `key`, the same at both members");
+        check.warn(span.clone(), found, "`certificate` and `key`, the same at all members");
     }
-    let peer = peer(raw, listen, secrets.as_deref().unwrap_or_default(), check);
-    let member = [(&raw.listen, listen), (&raw.peer.address, peer.as_ref().map(|p| p.address))];
-    for (written, member) in member {
+    let peers = peers(raw, listen, secrets.as_deref().unwrap_or_default(), check);
+    if peers.is_empty() {
+        let expected = "`[cluster.peer]`, or `[[cluster.peer]]` for each other member";
+        check.refuse(span, "`[cluster]` without another member", expected);
+    }
+    let others = raw.peer.iter().map(|raw| {
+        let peer = peers.iter().find(|peer| *peer.name == **raw.name.get_ref());
+        (&raw.address, peer.map(|peer| peer.address))
+    });
+    for (written, member) in std::iter::once((&raw.listen, listen)).chain(others) {
         let moves =
             |member: &SocketAddr| addresses.iter().any(|moved| moved.address == member.ip());
         if let Some(member) = member.filter(moves) {
@@ -197,7 +249,7 @@ pub(super) fn check(
         preferred: raw.preferred.unwrap_or_default(),
         hold_down,
         hold_down_max,
-        peer: peer?,
+        peers,
         addresses,
     })
 }
@@ -239,13 +291,40 @@ fn secrets(
     sound.then(|| lines.into_iter().map(|line| SecretFile::new(line.to_vec())).collect())
 }
 
+fn peers(
+    raw: &ClusterTable,
+    listen: Option<SocketAddr>,
+    secrets: &[SecretFile],
+    check: &mut ConfigCheck,
+) -> Vec<PeerSettings> {
+    if let Some(beyond) = raw.peer.get(PEERS_MAX) {
+        let found = format!("{} other members", raw.peer.len());
+        check.refuse(beyond.name.span(), found, format!("at most {PEERS_MAX}"));
+    }
+    let mut peers: Vec<PeerSettings> = Vec::new();
+    for table in &raw.peer {
+        let Some(peer) = peer(table, raw, listen, secrets, check) else { continue };
+        if peers.iter().any(|earlier| earlier.name == peer.name) {
+            let found = format!("`{}` a second time", peer.name);
+            check.refuse(table.name.span(), found, "each member once");
+        }
+        if peers.iter().any(|earlier| earlier.address == peer.address) {
+            let found = format!("`{}` a second time", peer.address);
+            check.refuse(table.address.span(), found, "the `listen` of each member once");
+        }
+        peers.push(peer);
+    }
+    peers
+}
+
 fn peer(
+    table: &PeerTable,
     raw: &ClusterTable,
     listen: Option<SocketAddr>,
     secrets: &[SecretFile],
     check: &mut ConfigCheck,
 ) -> Option<PeerSettings> {
-    let PeerTable { name, address, .. } = &raw.peer;
+    let PeerTable { name, address, .. } = table;
     if name.get_ref() == raw.name.get_ref() {
         let found = format!("`{}`, the name of this member", name.get_ref());
         check.refuse(name.span(), found, "the name of the other member");
@@ -262,9 +341,9 @@ fn peer(
             check.refuse(address.span(), found, "two addresses of IPv4, or two of IPv6");
         }
     }
-    let fence = raw.peer.fence.as_ref();
+    let fence = table.fence.as_ref();
     let fence = fence.map(|words| program(words, "/usr/local/bin/power-off", check));
-    Some(PeerSettings { name, address: at, agent: agent(&raw.peer, secrets, check), fence })
+    Some(PeerSettings { name, address: at, agent: agent(table, secrets, check), fence })
 }
 
 fn agent(

@@ -123,7 +123,9 @@ fn names(
             None
         }
         (Some(cluster), None) => {
-            let mut members = [cluster.name.get_ref().as_str(), cluster.peer.name.get_ref()];
+            let peers = cluster.peer.iter().map(|peer| peer.name.get_ref().as_str());
+            let own = std::iter::once(cluster.name.get_ref().as_str());
+            let mut members: Vec<&str> = own.chain(peers).collect();
             members.sort_unstable();
             Some((members.join("/").into(), cluster.name.get_ref().as_str().into()))
         }

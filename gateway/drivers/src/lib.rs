@@ -452,10 +452,8 @@ impl Fencing {
     }
 }
 
-/// The number of a group in messages to nodes; equal at both members.
+/// The number of a group in messages to nodes; equal at all members.
 pub fn group_number(cluster: &evenkeel_config::GroupSettings) -> u32 {
-    let mut names = [&*cluster.name, &*cluster.peer.name];
-    names.sort_unstable();
-    let digest = evenkeel_process::sha256(names.join(" ").as_bytes());
+    let digest = evenkeel_process::sha256(cluster.members().join(" ").as_bytes());
     u32::from_be_bytes(*digest.first_chunk().expect("a digest has 32 bytes"))
 }

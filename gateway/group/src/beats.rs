@@ -17,6 +17,7 @@ use evenkeel_config::GroupSettings;
 use evenkeel_dataplane::mmsg;
 use evenkeel_drivers::socket as probe_socket;
 use evenkeel_drivers::socket::Received;
+use evenkeel_ownership::PeerId;
 use nix::sys::socket::{setsockopt, sockopt};
 use ring::hmac;
 use socket2::SockRef;
@@ -45,10 +46,10 @@ const QUOTABLE_MAX: usize = 256;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum BeatInput {
-    /// The payload of a beat.
-    Beat(Vec<u8>),
-    /// The host of the peer says that no process has its port. Each beat is quoted at most once.
-    Closed,
+    /// The payload of a member's beat.
+    Beat(PeerId, Vec<u8>),
+    /// The host of the member says that no process has its port. Each beat is quoted at most once.
+    Closed(PeerId),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -82,9 +83,10 @@ impl BeatRefusal {
 
 pub(crate) struct Beats {
     socket: tokio::net::UdpSocket,
-    /// The address of the peer until the socket is connected: there may be no route yet.
+    /// The only other member's, until the socket is connected: there may be no route yet. Of more than one, the kernel cannot
+    /// tell strangers apart.
     unconnected: Option<SocketAddr>,
-    signed: BeatSigner,
+    members: Vec<BeatMember>,
     refusals: RefusalLog,
     /// Datagrams read in this turn.
     read: usize,
@@ -108,15 +110,25 @@ impl Beats {
     ) -> io::Result<Beats> {
         Ok(Beats {
             socket: tokio::net::UdpSocket::from_std(socket)?,
-            unconnected: Some(settings.peer.address),
-            signed: BeatSigner::new(settings),
+            unconnected: match &settings.peers[..] {
+                [peer] => Some(peer.address),
+                _ => None,
+            },
+            members: settings
+                .peers
+                .iter()
+                .map(|peer| BeatMember {
+                    address: peer.address,
+                    signed: BeatSigner::new(settings, &peer.name),
+                })
+                .collect(),
             refusals,
             read: 0,
         })
     }
 
     /// A beat that cannot be sent is lost.
-    pub(crate) fn send(&mut self, payload: &[u8]) {
+    pub(crate) fn send(&mut self, to: PeerId, payload: &[u8]) {
         // Not by the event loop, which does not know at first that the socket takes a datagram.
         let socket = SockRef::from(&self.socket);
         if let Some(peer) = self.unconnected
@@ -125,9 +137,15 @@ impl Beats {
             self.unconnected = None;
         }
         if self.unconnected.is_none() {
-            let datagram = self.signed.write(payload, now_us());
+            let is_alone = self.members.len() == 1;
+            let BeatMember { address, signed } = &mut self.members[to.0];
+            let (datagram, address) = (signed.write(payload, now_us()), (*address).into());
+            let send = || match is_alone {
+                true => socket.send(datagram),
+                false => socket.send_to(datagram, &address),
+            };
             // The kernel may return the error of an earlier beat instead of sending.
-            let _lost_at_worst = socket.send(datagram).or_else(|_| socket.send(datagram));
+            let _lost_at_worst = send().or_else(|_| send());
         }
     }
 
@@ -142,18 +160,16 @@ impl Beats {
             let received = probe_socket::receive(&self.socket, &mut buffer).await;
             self.read += 1;
             match received {
-                Ok(Received::Datagram(length, _)) => {
-                    match self.signed.read(&buffer[..length], now_us()) {
-                        Ok(payload) => return BeatInput::Beat(payload.to_vec()),
-                        Err(refused) if self.refusals.count(refused.reason()) => {
-                            tracing::warn!("refused from the group's other gateway: {refused}");
-                        }
-                        Err(_) => {}
+                Ok(Received::Datagram(length, _)) => match self.read_beat(&buffer[..length]) {
+                    Ok((from, payload)) => return BeatInput::Beat(from, payload.to_vec()),
+                    Err(refused) if self.refusals.count(refused.reason()) => {
+                        tracing::warn!("refused from another gateway of the group: {refused}");
                     }
-                }
+                    Err(_) => {}
+                },
                 Ok(Received::Refused(quotes)) => {
-                    if quotes.iter().filter(|quoted| self.signed.was_sent(quoted)).count() > 0 {
-                        return BeatInput::Closed;
+                    if let Some(member) = self.refusing(&quotes) {
+                        return BeatInput::Closed(member);
                     }
                 }
                 // Another error of the network; beats that are not heard say more.
@@ -161,6 +177,37 @@ impl Beats {
             }
         }
     }
+}
+
+impl Beats {
+    /// The member whose key signed the beat, and the payload.
+    fn read_beat<'a>(&mut self, datagram: &'a [u8]) -> Result<(PeerId, &'a [u8]), BeatRefusal> {
+        let mut refused = BeatRefusal::Malformed;
+        for (at, member) in self.members.iter_mut().enumerate() {
+            match member.signed.read(datagram, now_us()) {
+                Ok(payload) => return Ok((PeerId(at), payload)),
+                // Another one may have signed it.
+                Err(BeatRefusal::Forged) => refused = BeatRefusal::Forged,
+                Err(refused) => return Err(refused),
+            }
+        }
+        Err(refused)
+    }
+
+    /// The member to which these beats went. Their hosts may have refused beats of several: the next ones are refused too.
+    fn refusing(&mut self, quotes: &[Box<[u8]>]) -> Option<PeerId> {
+        let mut refusing = None;
+        for (at, member) in self.members.iter_mut().enumerate() {
+            let sent = quotes.iter().filter(|quoted| member.signed.was_sent(quoted)).count();
+            refusing = refusing.or((sent > 0).then_some(PeerId(at)));
+        }
+        refusing
+    }
+}
+
+struct BeatMember {
+    address: SocketAddr,
+    signed: BeatSigner,
 }
 
 struct BeatSigner {
@@ -178,8 +225,8 @@ struct BeatSigner {
 }
 
 impl BeatSigner {
-    fn new(settings: &GroupSettings) -> BeatSigner {
-        let (own, peer) = (&settings.name, &settings.peer.name);
+    fn new(settings: &GroupSettings, peer: &str) -> BeatSigner {
+        let own = &settings.name;
         let keys: Vec<GroupKeys> = settings.secrets.iter().map(GroupKeys::of).collect();
         let first = keys.first().expect("a group has a secret");
         BeatSigner {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_ownership::{Blocked, HandOverRefusal, TakeoverRefusal};
+use evenkeel_ownership::{Blocked, HandOverRefusal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -27,7 +27,7 @@ const RESTS_WITHIN: Duration = Duration::from_secs(3);
 /// The group's members, this one first.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct GroupStatus {
-    /// This gateway, then its peer.
+    /// This gateway, then the other ones.
     pub gateways: Vec<GatewayStanding>,
     /// Losses of redundancy that have lasted, each a sentence.
     pub warnings: Vec<Arc<str>>,
@@ -93,6 +93,8 @@ evenkeel_model::named! {
         Joining = "joining",
         /// Holds copies and waits.
         Standby = "standby",
+        /// Holds no copies; becomes the standby if a member is gone.
+        Spare = "spare",
         /// Owns the addresses; the sessions do not continue yet.
         Restoring = "restoring",
         /// Serves the sessions.
@@ -137,6 +139,14 @@ pub enum HandOverError {
     /// Only the owner can; this is its name.
     #[error("this gateway does not own the addresses; ask {0}")]
     NotOwner(Arc<str>),
+    /// The owner has another standby.
+    #[error("`{found}` is a spare and holds no records; `{peer}` is the standby")]
+    Spare {
+        /// The name in the request.
+        found: String,
+        /// The standby's name.
+        peer: Arc<str>,
+    },
     /// The standby, named here, would lose sessions.
     #[error("`{0}` does not hold all records yet; `evenkeel gateway list` shows when it does")]
     NotInSync(Arc<str>),
@@ -159,14 +169,19 @@ pub enum HandOverError {
 /// The reason for which an operator does not make this gateway the owner.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TakeOverError {
-    /// The request does not name the peer.
-    #[error("found `{found}`, expected `{peer}`, the other gateway of the group")]
+    /// The request does not name another member.
+    #[error("found `{found}`, expected another gateway of the group: {peers}")]
     NotPeer {
         /// The name in the request.
         found: String,
-        /// The peer's name.
-        peer: Arc<str>,
+        /// The names of the other members.
+        peers: String,
     },
+    /// Another member, named here, is the owner or holds its records.
+    #[error(
+        "`{0}` holds the records of the calls, this gateway does not; repeat the command there"
+    )]
+    HeldElsewhere(Arc<str>),
     /// This gateway is the owner.
     #[error("this gateway owns the addresses already")]
     OwnerAlready,
@@ -222,18 +237,6 @@ fn last_heard(silent_for: Option<Duration>) -> String {
     }
 }
 
-impl TakeOverError {
-    pub(super) fn of(refusal: TakeoverRefusal, peer: Arc<str>, here: Arc<str>) -> TakeOverError {
-        match refusal {
-            TakeoverRefusal::OwnerAlready => TakeOverError::OwnerAlready,
-            TakeoverRefusal::PeerOwns => TakeOverError::PeerOwns { peer, here },
-            TakeoverRefusal::PeerHeard => TakeOverError::PeerHeard(peer),
-            TakeoverRefusal::Joining => TakeOverError::Joining(peer),
-            TakeoverRefusal::AgentsHearPeer => TakeOverError::AgentsHearPeer(peer),
-        }
-    }
-}
-
 /// The reason for which the silent peer, "it", is not replaced.
 pub(super) fn blocked_reason(blocked: Blocked) -> &'static str {
     match blocked {
@@ -266,7 +269,7 @@ pub(super) enum GroupRequest {
 }
 
 /// What another process of the same member continues.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct OwnershipState {
     pub(super) incarnation: u64,
     pub(super) sequence: u64,
@@ -275,6 +278,9 @@ pub struct OwnershipState {
     /// Processes of older versions have no such number.
     #[serde(default)]
     pub(super) takeovers: u8,
+    /// The name of the standby. Processes of older versions have one peer.
+    #[serde(default)]
+    pub(super) standby: Option<String>,
 }
 
 /// The API's access to the group.

@@ -1,7 +1,8 @@
-//! A group of two gateways: one owns the group's addresses, the other takes them over with the sessions when it dies.
+//! A group of gateways: one owns the group's addresses, its standby takes them over with the sessions when it dies. Further
+//! members are spares: one of them becomes the standby when a member is gone.
 //!
 //! `member.rs` runs the core's state machine (`ownership/src/lib.rs`), which decides. Records of the owner's sessions reach
-//! the standby over `link.rs`. Both members show by `beats.rs` that they live. If they do not hear each other, agents of
+//! the standby over `link.rs`. All members show by `beats.rs` that they live. If they do not hear each other, agents of
 //! nodes and witnesses decide by `votes.rs` which one goes on, or the program of `fence.rs` makes sure that the silent one is
 //! down; the agent beside a member shows by `peer_agent.rs` that its process has ended. A takeover is the second half of an
 //! upgrade: the workers of a standby are suspended from its start; it restores the sessions and resumes.
@@ -36,6 +37,7 @@ use beats::Beats;
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{Inherited, NamedSockets, SocketName};
 use evenkeel_drivers::group_number;
+use evenkeel_ownership::PeerId;
 use evenkeel_process::descriptors;
 use evenkeel_telemetry::Instruments;
 use group::GroupInbox;
@@ -43,11 +45,10 @@ pub use group::{
     GatewayStanding, Group, GroupOwnership, GroupRole, GroupStatus, HandOverError, HandOverResult,
     OwnershipState, TakeOverError, TakenOver,
 };
-use link::Link;
+use link::{Link, LinkedPeer};
 pub use link::{PeerApi, PeerStream};
 use member::{GroupMember, MemberParts};
 pub use member::{MemberEnd, MemberGateway};
-use peer_agent::PeerAgent;
 use refusals::RefusalLog;
 use tokio::sync::{mpsc, oneshot, watch};
 use votes::{Votes, VotingAgent};
@@ -83,11 +84,12 @@ pub struct BoundMember {
     inbox: GroupInbox,
     /// Streams of the peer to [`Access::streams`].
     streams: mpsc::Sender<PeerStream>,
+    linked: watch::Sender<LinkedPeer>,
     /// Taken by the API.
     pub access: Option<Access>,
 }
 
-/// The API's access to the group and its other gateway.
+/// The API's access to the group and its other gateways.
 pub struct Access {
     /// The group's state and commands.
     pub group: Group,
@@ -125,7 +127,10 @@ impl BoundMember {
         let link = inherited.take(&SocketName::Link { address });
         let (group, inbox) = Group::new();
         let (streams_in, streams) = mpsc::channel(STREAMS_MAX);
-        let peer = PeerApi::new(cluster).map_err(ClusterStartError::Thread)?;
+        // More than two have to hear first which one is the standby.
+        let first = LinkedPeer { id: PeerId::default(), has_records: cluster.peers.len() == 1 };
+        let (linked, peer) = watch::channel(first);
+        let peer = PeerApi::new(cluster, peer).map_err(ClusterStartError::Thread)?;
         let access = Some(Access { group: group.clone(), peer, streams });
         Ok(Some(BoundMember {
             addresses: addresses?,
@@ -141,6 +146,7 @@ impl BoundMember {
             group,
             inbox,
             streams: streams_in,
+            linked,
             access,
         }))
     }
@@ -165,7 +171,8 @@ impl BoundMember {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(ClusterStartError::Thread)?;
         let refusals = RefusalLog::new(instruments);
-        let link = Link::start(link, &settings, &cluster, refusals.clone(), self.streams);
+        let link =
+            Link::start(link, &settings, &cluster, refusals.clone(), self.streams, self.linked);
         let (lost_in, lost) = watch::channel(None);
         let (stop, stopped) = oneshot::channel::<()>();
         let (number, voters) = (group_number(&cluster), VotingAgent::all(&settings));
@@ -177,11 +184,10 @@ impl BoundMember {
             settings: cluster.clone(),
         };
         let serve = async move {
-            let agent = PeerAgent::start(&cluster.peer, refusals.clone())?;
-            let beats = Beats::start(beats, &cluster, refusals)?;
+            let beats = Beats::start(beats, &cluster, refusals.clone())?;
             let votes = Votes::new(number, voters)?;
             let keeper = AddressKeeper::start(addresses, Arc::clone(&parts.gateway.lease));
-            let member = GroupMember::new(parts, keeper, beats, votes, agent);
+            let member = GroupMember::new(parts, keeper, beats, votes, refusals);
             tokio::select! {
                 lost = member.run() => drop(lost_in.send_replace(Some(lost))),
                 _ = stopped => {}

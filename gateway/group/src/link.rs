@@ -1,18 +1,20 @@
-//! The connection between the members: frames over TLS 1.3 over TCP.
+//! The connection between an owner and its standby: frames over TLS 1.3 over TCP.
 //!
-//! Both members dial, so that one direction is enough; one connection is kept. It runs on a thread of its own, because
+//! Both ends dial, so that one direction is enough; one connection is kept. It runs on a thread of its own, because
 //! encrypting many records delays beats.
 
 mod frame;
 mod hello;
 mod tls;
 
+use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_config::{GatewayConfig, GroupSettings};
+use evenkeel_config::{GatewayConfig, GroupSettings, PeerSettings};
+use evenkeel_ownership::PeerId;
 use evenkeel_process::descriptors;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::ClientConfig;
@@ -39,6 +41,9 @@ const HANDSHAKES_MAX: usize = 8;
 /// Time limit of a connection until both hellos are read.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
 
+/// A handshake with a gateway of the group takes milliseconds.
+const HALF_OPEN_FOR: Duration = Duration::from_millis(100);
+
 /// Time limit of a TCP handshake. A repeated SYN (after 1 s; RFC 6298, 2.1) could succeed after the peer has connected,
 /// and replace that connection.
 const CONNECT_WITHIN: Duration = Duration::from_millis(500);
@@ -62,21 +67,35 @@ const _: () = assert!(QUIET.as_millis() >= 3 * IDLE_EVERY.as_millis());
 /// A connection between the APIs of both members. Both ends are authenticated.
 pub type PeerStream = TlsStream<TcpStream>;
 
-/// Connects to the peer's API.
+/// The member to which this one is connected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LinkedPeer {
+    /// The standby of an owner, of others the owner.
+    pub(crate) id: PeerId,
+    /// False for spares, which get no records.
+    pub(crate) has_records: bool,
+}
+
+/// Connects to the API of the owner.
 pub struct PeerApi {
     cluster: GroupSettings,
+    peer: watch::Receiver<LinkedPeer>,
     tls: Arc<ClientConfig>,
 }
 
 impl PeerApi {
-    pub(crate) fn new(cluster: &GroupSettings) -> io::Result<PeerApi> {
+    pub(crate) fn new(
+        cluster: &GroupSettings,
+        peer: watch::Receiver<LinkedPeer>,
+    ) -> io::Result<PeerApi> {
         let LinkTls { api: tls, .. } = LinkTls::of(&cluster.secrets).map_err(io::Error::other)?;
-        Ok(PeerApi { cluster: cluster.clone(), tls })
+        Ok(PeerApi { cluster: cluster.clone(), peer, tls })
     }
 
-    /// Opens a stream to the peer's API through the link.
+    /// Opens a stream to the API of the gateway that this one follows.
     pub async fn connect(&self) -> io::Result<PeerStream> {
-        let opened = open(&self.cluster, &self.tls);
+        let address = self.cluster.peers[self.peer.borrow().id.0].address;
+        let opened = open(self.cluster.listen, address, &self.tls);
         timeout(HANDSHAKE_WITHIN, opened).await?
     }
 }
@@ -89,6 +108,7 @@ pub(crate) struct Link {
     outbox: Option<FrameQueue>,
     hello: watch::Sender<Hello>,
     cluster: GroupSettings,
+    peer: watch::Sender<LinkedPeer>,
 }
 
 impl Link {
@@ -105,27 +125,47 @@ impl Link {
         cluster: &GroupSettings,
         refusals: RefusalLog,
         streams: mpsc::Sender<PeerStream>,
+        peer: watch::Sender<LinkedPeer>,
     ) -> io::Result<Link> {
         let tls = LinkTls::of(&cluster.secrets).map_err(io::Error::other)?;
         let mut instance = [0; 8];
         SystemRandom::new().fill(&mut instance).map_err(|_| io::Error::other("no random bytes"))?;
-        let hello = Hello::of(settings, cluster, u64::from_ne_bytes(instance));
+        let named = named(cluster, *peer.borrow());
+        let hello = Hello::of(settings, cluster, named, u64::from_ne_bytes(instance));
         let (hello, own) = watch::channel(hello);
         let (messages, events) = mpsc::channel(EVENTS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let cluster = cluster.clone();
-        let local =
-            LocalMember { cluster: cluster.clone(), tls, hello: own, messages, streams, refusals };
+        let local = LocalMember {
+            cluster: cluster.clone(),
+            peer: peer.subscribe(),
+            tls,
+            hello: own,
+            messages,
+            streams,
+            refusals,
+        };
         std::thread::Builder::new()
             .name("evenkeel-link".to_owned())
             .spawn(move || runtime.block_on(serve(listener, local)))?;
-        Ok(Link { events, outbox: None, hello, cluster })
+        Ok(Link { events, outbox: None, hello, cluster, peer })
+    }
+
+    /// Connects to this member alone from now on. Returns true if it is another one.
+    pub(crate) fn set_peer(&mut self, peer: LinkedPeer) -> bool {
+        if *self.peer.borrow() == peer {
+            return false;
+        }
+        self.hello.send_modify(|hello| hello.set_peer(named(&self.cluster, peer)));
+        self.peer.send_replace(peer);
+        true
     }
 
     /// Tells the peer of changed nodes, scenarios and voters.
     pub(crate) fn apply(&self, settings: &GatewayConfig) {
         self.hello.send_modify(|hello| {
-            *hello = Hello::of(settings, &self.cluster, hello.instance);
+            let named = named(&self.cluster, *self.peer.borrow());
+            *hello = Hello::of(settings, &self.cluster, named, hello.instance);
         });
     }
 
@@ -168,17 +208,27 @@ impl Link {
     }
 }
 
+/// The name of the member that gets or has the records.
+fn named(cluster: &GroupSettings, peer: LinkedPeer) -> &str {
+    if peer.has_records { &cluster.peers[peer.id.0].name } else { "" }
+}
+
 /// Reports a connection that did not come about.
 async fn note(local: &LocalMember, failed: &io::Error, other: SocketAddr) {
     let Some(refused) = refusal(failed) else {
         tracing::debug!(%other, error = %failed, "no connection to the peer");
         return;
     };
+    if let LinkRefusal::NotStandby { .. } = refused {
+        // One of both learns a moment later that the owner has another standby.
+        tracing::debug!(%other, "connection of a group's gateway refused: {refused}");
+        return;
+    }
     if local.refusals.count(refused.reason()) {
         tracing::error!(%other, "connection of a group's gateway refused: {refused}");
     }
     // Other hosts may try.
-    if other.ip() == local.cluster.peer.address.ip() {
+    if local.is_member(other.ip()) {
         local.tell(LinkEvent::Refused(refused)).await;
     }
 }
@@ -191,6 +241,7 @@ fn refusal(failed: &io::Error) -> Option<LinkRefusal> {
 
 /// The connection that is kept.
 struct KeptConnection {
+    peer: String,
     instance: u64,
     dialed: bool,
     task: JoinHandle<io::Error>,
@@ -218,6 +269,7 @@ async fn keep(
     connected: &watch::Sender<bool>,
 ) {
     let mut kept: Option<KeptConnection> = None;
+    let mut peer = local.peer.clone();
     loop {
         let ended = async {
             match &mut kept {
@@ -231,13 +283,24 @@ async fn keep(
                     Ok(error) => error.to_string(),
                     Err(panicked) => panicked.to_string(),
                 };
-                tracing::warn!(peer = %local.cluster.peer.name, %reason, "disconnected from the group's other gateway");
-                kept = None;
+                let peer = kept.take().map(|kept| kept.peer).unwrap_or_default();
+                tracing::warn!(%peer, %reason, "disconnected from another gateway of the group");
                 connected.send_replace(false);
                 local.tell(LinkEvent::Disconnected).await;
             }
+            Ok(()) = peer.changed() => {
+                let name = named(&local.cluster, *peer.borrow_and_update());
+                if let Some(other) = kept.take_if(|kept| kept.peer != name) {
+                    other.task.abort();
+                    connected.send_replace(false);
+                    local.tell(LinkEvent::Disconnected).await;
+                }
+            }
             fresh = opened.recv() => {
                 let Some(fresh) = fresh else { return };
+                if fresh.theirs.name != named(&local.cluster, *local.peer.borrow()) {
+                    continue;
+                }
                 if let Some(old) = kept.take() {
                     if !replaces(local, &fresh, &old) {
                         kept = Some(old);
@@ -249,9 +312,10 @@ async fn keep(
                     local.tell(LinkEvent::Disconnected).await;
                 }
                 let (instance, dialed) = (fresh.theirs.instance, fresh.dialed);
+                let peer = fresh.theirs.name.clone();
                 connected.send_replace(true);
                 let task = tokio::spawn(fresh.run(local.clone()));
-                kept = Some(KeptConnection { instance, dialed, task });
+                kept = Some(KeptConnection { peer, instance, dialed, task });
             }
         }
     }
@@ -264,13 +328,12 @@ fn replaces(local: &LocalMember, fresh: &LinkConnection, kept: &KeptConnection) 
         return true;
     }
     // Of two that crossed, that of the member with the greater name (like RFC 4271, 6.8).
-    fresh.dialed == (local.cluster.name > local.cluster.peer.name)
+    fresh.dialed == (*local.cluster.name > *fresh.theirs.name)
 }
 
 async fn accept(listener: TcpListener, local: LocalMember, opened: mpsc::Sender<LinkConnection>) {
-    // Strangers must not use up the handshakes of the peer's host: no connection of this member replaces that of its API.
-    let [of_peer, of_others] = [(); 2].map(|()| Arc::new(Semaphore::new(HANDSHAKES_MAX)));
-    let peer = local.cluster.peer.address.ip().to_canonical();
+    // Strangers must not use up the handshakes of the members' hosts: no connection of this member replaces that of its API.
+    let [mut of_members, mut of_others] = [(); 2].map(|()| Handshakes::default());
     loop {
         let (stream, other) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -282,11 +345,12 @@ async fn accept(listener: TcpListener, local: LocalMember, opened: mpsc::Sender<
             }
         };
         // Beyond the limit the connection is closed; the peer dials again, and this member dials too.
-        let turns = if other.ip().to_canonical() == peer { &of_peer } else { &of_others };
-        let Ok(turn) = Arc::clone(turns).try_acquire_owned() else { continue };
+        let turns = if local.is_member(other.ip()) { &mut of_members } else { &mut of_others };
+        if !turns.have_room() {
+            continue;
+        }
         let (local, opened) = (local.clone(), opened.clone());
-        tokio::spawn(async move {
-            let _turn = turn;
+        turns.push(async move {
             let shaken = timeout(HANDSHAKE_WITHIN, shake_hands(stream, &local)).await;
             match shaken.unwrap_or_else(|late| Err(late.into())) {
                 // Fails if the link was dropped.
@@ -295,6 +359,29 @@ async fn accept(listener: TcpListener, local: LocalMember, opened: mpsc::Sender<
                 Err(failed) => note(&local, &failed, other).await,
             }
         });
+    }
+}
+
+/// Handshakes that others began, the oldest first.
+#[derive(Default)]
+struct Handshakes(VecDeque<(Instant, JoinHandle<()>)>);
+
+impl Handshakes {
+    /// One that is half-open for long gives its place to the next: a process of the peer's host that holds them all would keep
+    /// its gateway out.
+    fn have_room(&mut self) -> bool {
+        self.0.retain(|(_, task)| !task.is_finished());
+        let is_full = self.0.len() == HANDSHAKES_MAX;
+        if let Some((_, slow)) =
+            self.0.pop_front_if(|(since, _)| is_full && since.elapsed() >= HALF_OPEN_FOR)
+        {
+            slow.abort();
+        }
+        self.0.len() < HANDSHAKES_MAX
+    }
+
+    fn push(&mut self, handshake: impl Future<Output = ()> + Send + 'static) {
+        self.0.push_back((Instant::now(), tokio::spawn(handshake)));
     }
 }
 
@@ -320,17 +407,16 @@ fn move_to_early(stream: TcpStream) -> io::Result<TcpStream> {
     TcpStream::from_std(early)
 }
 
-/// Connects to the peer, never from an address of the group.
+/// Connects to a member, never from an address of the group.
 async fn open(
-    cluster: &GroupSettings,
+    mut from: SocketAddr,
+    peer: SocketAddr,
     tls: &Arc<ClientConfig>,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let peer = cluster.peer.address;
     let socket = match peer {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
-    let mut from = cluster.listen;
     from.set_port(0);
     socket.bind(from)?;
     let connecting = timeout(CONNECT_WITHIN, socket.connect(peer));
@@ -345,13 +431,17 @@ async fn dial(
     mut connected: watch::Receiver<bool>,
 ) {
     let cluster = &local.cluster;
-    let is_greater = cluster.name > cluster.peer.name;
-    let mut wait = DIAL_FIRST;
+    let (mut wait, mut linked) = (DIAL_FIRST, local.peer.clone());
     loop {
         let since = Instant::now();
         if connected.wait_for(|connected| !connected).await.is_err() {
             return;
         }
+        let Ok(id) = linked.wait_for(|peer| peer.has_records).await.map(|peer| peer.id) else {
+            return;
+        };
+        let peer = &cluster.peers[id.0];
+        let is_greater = cluster.name > peer.name;
         if since.elapsed() > DIAL_MAX {
             wait = DIAL_FIRST;
         }
@@ -362,16 +452,18 @@ async fn dial(
                 continue;
             }
         }
-        let dialing = async { greet(open(cluster, &local.tls.client).await?, true, &local).await };
+        let opening = open(cluster.listen, peer.address, &local.tls.client);
+        let dialing = async { greet(opening.await?, true, &local).await };
         match timeout(HANDSHAKE_WITHIN, dialing).await.unwrap_or_else(|late| Err(late.into())) {
             Ok(connection) => {
                 if opened.send(connection).await.is_err() {
                     return;
                 }
             }
-            Err(failed) => note(&local, &failed, cluster.peer.address).await,
+            Err(failed) => note(&local, &failed, peer.address).await,
         }
-        tokio::time::sleep(wait).await;
+        // Another peer is dialed at once.
+        let _ = timeout(wait, linked.changed()).await;
         wait = (wait * 2).min(DIAL_MAX);
     }
 }
@@ -399,6 +491,7 @@ enum LinkMessage {
 #[derive(Clone)]
 struct LocalMember {
     cluster: GroupSettings,
+    peer: watch::Receiver<LinkedPeer>,
     tls: LinkTls,
     hello: watch::Receiver<Hello>,
     messages: mpsc::Sender<LinkMessage>,
@@ -408,6 +501,11 @@ struct LocalMember {
 }
 
 impl LocalMember {
+    fn is_member(&self, ip: IpAddr) -> bool {
+        let is_it = |peer: &PeerSettings| peer.address.ip().to_canonical() == ip.to_canonical();
+        self.cluster.peers.iter().any(is_it)
+    }
+
     async fn tell(&self, event: LinkEvent) {
         // Fails if the link was dropped, which ends the thread.
         let _ = self.messages.send(LinkMessage::Event(event)).await;
@@ -472,7 +570,7 @@ impl LinkConnection {
         let (frames, queue) = mpsc::unbounded_channel();
         let outbox = FrameQueue { frames, room: Arc::new(Semaphore::new(QUEUE_MAX_KIB)) };
         let (peer, version) = (&theirs.name, &theirs.version);
-        tracing::info!(%peer, %version, "connected to the group's other gateway");
+        tracing::info!(%peer, %version, "connected to another gateway of the group");
         if local.messages.send(LinkMessage::Connected(outbox)).await.is_err() {
             return dropped();
         }

@@ -7,13 +7,13 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_config::GatewayConfig;
+use evenkeel_config::{GatewayConfig, PeerSettings};
 use evenkeel_control::{Handle, Suspended, SuspensionGuard};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
 use evenkeel_ownership::{
-    Beat, Cluster, ClusterOutput, ClusterSettings, ContinuedOwnership, HoldDown, MaySend, Reporter,
-    TakeoverCause,
+    Beat, Cluster, ClusterOutput, ClusterSettings, ContinuedOwnership, HoldDown, MaySend, PeerId,
+    Reporter, TakeoverCause,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,10 +24,11 @@ use super::group::{
     GroupInbox, GroupRequest, GroupRole, HandOverError, HandOverResult, OwnershipState,
     TakeOverError, TakenOver,
 };
-use super::link::{Link, LinkEvent, LinkFrame};
+use super::link::{Link, LinkEvent, LinkFrame, LinkedPeer};
 use super::peer_agent::PeerAgent;
 use super::records::{PendingChange, RecordExchange, finish};
 use super::redundancy::Redundancy;
+use super::refusals::RefusalLog;
 use super::rehearsal::Rehearsal;
 use super::votes::{Votes, VotingAgent};
 
@@ -101,8 +102,10 @@ pub(super) struct GroupMember {
     records: RecordExchange,
     votes: Votes,
     peer_agent: Option<PeerAgent>,
+    refusals: RefusalLog,
     inbox: GroupInbox,
-    peer_heard: Option<Instant>,
+    /// The last beat of each other member.
+    heard: Vec<Option<Instant>>,
     taking: PendingChange<usize>,
     /// Sessions that the last takeover continued.
     continued: usize,
@@ -133,31 +136,33 @@ impl GroupMember {
         keeper: AddressKeeper,
         beats: Beats,
         votes: Votes,
-        peer_agent: Option<PeerAgent>,
+        refusals: RefusalLog,
     ) -> GroupMember {
         let now = Instant::now();
         let started = evenkeel_process::unix_us(SystemTime::now());
-        let incarnation = parts.ownership.map_or(started, |before| before.incarnation);
-        let continued = parts.ownership.map(|before| ContinuedOwnership {
+        let before = parts.ownership.as_ref();
+        let incarnation = before.map_or(started, |before| before.incarnation);
+        let (peers, rank) = (&parts.settings.peers, parts.settings.rank());
+        let of_name = |name: &str| peers.iter().position(|peer| *peer.name == *name).map(PeerId);
+        let continued = parts.ownership.as_ref().map(|before| ContinuedOwnership {
             sequence: before.sequence + BEATS_MEANWHILE,
             epoch: before.epoch,
             highest: before.highest,
             takeovers: before.takeovers,
+            standby: before.standby.as_deref().and_then(of_name),
         });
-        let preferred = parts.settings.preferred;
+        let (members, preferred) = (peers.len() + 1, parts.settings.preferred);
         let hold_down =
             HoldDown { first: parts.settings.hold_down, longest: parts.settings.hold_down_max };
-        if let Some(before) = parts.ownership {
+        if let Some(before) = before {
             parts.gateway.fencing.set_epoch(before.epoch);
             keeper.hold();
         }
-        let peer = &parts.settings.peer;
-        let fence = peer.fence.clone().map(|words| Fence::new(words, Arc::clone(&peer.name)));
-        GroupMember {
-            core: Cluster::new(
-                ClusterSettings { preferred, incarnation, continued, hold_down },
-                now,
-            ),
+        let settings =
+            ClusterSettings { members, rank, preferred, incarnation, continued, hold_down };
+        let heard = vec![None; peers.len()];
+        let mut member = GroupMember {
+            core: Cluster::new(settings, now),
             incarnation,
             keeper,
             records: RecordExchange::new(
@@ -169,9 +174,10 @@ impl GroupMember {
             gateway: parts.gateway,
             beats,
             votes,
-            peer_agent,
+            peer_agent: None,
+            refusals,
             inbox: parts.inbox,
-            peer_heard: None,
+            heard,
             taking: None,
             continued: 0,
             yielding: None,
@@ -183,10 +189,42 @@ impl GroupMember {
             resting: None,
             lost: None,
             has_no_holder: false,
-            fence,
+            fence: None,
             redundancy: Redundancy::default(),
             rehearsal: Rehearsal::new(now),
             published: None,
+        };
+        member.watch_peer();
+        member
+    }
+
+    /// Of an owner its standby, of others the owner that they follow.
+    fn peer(&self) -> &PeerSettings {
+        &self.settings.peers[self.core.peer_id().0]
+    }
+
+    fn peer_heard(&self) -> Option<Instant> {
+        self.heard[self.core.peer_id().0]
+    }
+
+    /// Asks the agent beside the peer from now on, and fences this peer.
+    fn watch_peer(&mut self) {
+        let peer = self.peer().clone();
+        let fence = peer.fence.clone().map(|words| Fence::new(words, Arc::clone(&peer.name)));
+        let agent = PeerAgent::start(&peer, self.refusals.clone());
+        self.fence = fence;
+        self.peer_agent = agent.unwrap_or_else(|error| {
+            tracing::error!(peer = %peer.name, %error, "agent beside the peer not asked");
+            None
+        });
+    }
+
+    /// Connects the owner and its standby.
+    fn link_peer(&mut self) {
+        let has_records = self.settings.peers.len() == 1 || !self.core.is_spare();
+        let peer = LinkedPeer { id: self.core.peer_id(), has_records };
+        if self.records.link.set_peer(peer) {
+            tracing::info!(peer = %self.peer().name, has_records, "peer in the group changed");
         }
     }
 
@@ -197,18 +235,21 @@ impl GroupMember {
             while let Some(output) = self.core.poll_output() {
                 self.execute(output);
             }
+            self.link_peer();
             if let Some(lost) = self.lost.take() {
                 self.keeper.release().await;
                 return lost;
             }
             self.answer_operator();
             let due = tokio::time::Instant::from_std(self.core.poll_timeout());
+            let peer_heard = self.peer_heard();
             // Input of others is handled before a timeout, so that this member's own lateness is no silence of others.
             tokio::select! {
                 biased;
                 heard = self.beats.recv() => self.handle_heard(heard),
-                () = closed(&mut self.peer_agent, self.peer_heard) => {
-                    self.core.handle_peer_closed(Reporter::Agent, Instant::now());
+                () = closed(&mut self.peer_agent, peer_heard) => {
+                    let peer = self.core.peer_id();
+                    self.core.handle_peer_closed(peer, Reporter::Agent, Instant::now());
                 }
                 witness = self.votes.recv() => self.core.handle_witness(&witness, Instant::now()),
                 Some(epoch) = self.gateway.refused_epochs.recv() => {
@@ -244,7 +285,7 @@ impl GroupMember {
                     GroupRequest::EndRest => self.handle_suspend(None),
                 },
                 _ = shown.tick() => {
-                    self.records.look_after_copy(self.peer_heard, &mut self.core);
+                    self.records.look_after_copy(peer_heard, &mut self.core);
                     self.follow_records();
                     if !self.core.is_owner() {
                         self.rehearsal.begin(&self.gateway.handle, Instant::now());
@@ -267,13 +308,13 @@ impl GroupMember {
     fn handle_heard(&mut self, heard: BeatInput) {
         let now = Instant::now();
         match heard {
-            BeatInput::Beat(payload) => {
+            BeatInput::Beat(from, payload) => {
                 // Of another version of the program.
                 let Some(beat) = Beat::decode(&payload) else { return };
-                self.peer_heard = Some(now);
-                self.core.handle_beat(beat, now);
+                self.heard[from.0] = Some(now);
+                self.core.handle_beat(from, beat, now);
             }
-            BeatInput::Closed => self.core.handle_peer_closed(Reporter::Kernel, now),
+            BeatInput::Closed(of) => self.core.handle_peer_closed(of, Reporter::Kernel, now),
         }
     }
 
@@ -289,7 +330,7 @@ impl GroupMember {
         }
     }
 
-    /// Sends the records to a peer that is heard. One that is not gets none: after a takeover packets need the processor.
+    /// Sends the records to a standby that is heard. One that is not gets none: after a takeover packets need the processor.
     fn follow_records(&mut self) {
         // If this member rests, the next process sends them.
         let changes =
@@ -302,9 +343,11 @@ impl GroupMember {
 
     fn execute(&mut self, output: ClusterOutput) {
         match output {
-            ClusterOutput::Send(beat) => {
-                self.beats.send(&beat.encode());
-                let missed = self.peer_heard.is_none_or(|heard| heard.elapsed() >= MISSED_AFTER);
+            ClusterOutput::ChangePeer(_) => self.watch_peer(),
+            ClusterOutput::Send(to, beat) => {
+                self.beats.send(to, &beat.encode());
+                let missed = self.peer_heard().is_none_or(|heard| heard.elapsed() >= MISSED_AFTER);
+                let missed = missed && to == self.core.peer_id();
                 if let Some(agent) = self.peer_agent.as_mut().filter(|_| missed) {
                     agent.ask();
                 }
@@ -358,7 +401,7 @@ impl GroupMember {
     }
 
     fn step_down(&mut self, epoch: u64) {
-        let owner = Arc::clone(&self.settings.peer.name);
+        let owner = Arc::clone(&self.peer().name);
         if let Some(guard) = self.guard.take() {
             guard.stay();
         }
@@ -378,12 +421,14 @@ impl GroupMember {
 
     fn answer_rest(&mut self) {
         let continued = self.core.continued(Instant::now());
-        if let Some(ContinuedOwnership { sequence, epoch, highest, takeovers }) = continued
+        if let Some(ContinuedOwnership { sequence, epoch, highest, takeovers, .. }) = continued
             && let Some(reply) = self.resting.take()
         {
-            let incarnation = self.incarnation;
+            let (incarnation, standby) = (self.incarnation, Some(self.peer().name.to_string()));
+            let state =
+                OwnershipState { incarnation, sequence, epoch, highest, takeovers, standby };
             // The upgrade may have been given up.
-            let _ = reply.send(OwnershipState { incarnation, sequence, epoch, highest, takeovers });
+            let _ = reply.send(state);
         }
     }
 
@@ -439,8 +484,7 @@ impl GroupMember {
         if self.has_no_holder {
             self.lost = Some(MemberEnd::NoHolder);
         }
-        let peer = &self.settings.peer.name;
-        tracing::error!(%peer, %reason, "hand-over failed");
+        tracing::error!(peer = %self.peer().name, %reason, "hand-over failed");
         if let Some(reply) = self.hand_over_reply.take() {
             // The client may have disconnected.
             let _ = reply.send(Err(HandOverError::Failed(reason)));

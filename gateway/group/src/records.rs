@@ -1,7 +1,6 @@
 //! The exchange of records with the peer: the owner sends its own, the standby keeps a copy.
 
 use std::future::pending;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::GroupSettings;
@@ -20,7 +19,6 @@ pub(super) type PendingChange<T> = Option<JoinHandle<Result<T, String>>>;
 
 pub(super) struct RecordExchange {
     pub(super) link: Link,
-    peer: Arc<str>,
     /// The owner's records, while this member is the standby.
     pub(super) replica: Replica,
     /// Batches for the peer, while this member owns and is connected.
@@ -43,7 +41,6 @@ impl RecordExchange {
     ) -> RecordExchange {
         RecordExchange {
             link,
-            peer: Arc::clone(&settings.peer.name),
             replica: Replica::with_ports_at(settings.port_legs()),
             batches: None,
             following: None,
@@ -58,7 +55,6 @@ impl RecordExchange {
     pub(super) fn handle(&mut self, event: LinkEvent, core: &mut Cluster) {
         match event {
             LinkEvent::Connected => {
-                tracing::info!(peer = %self.peer, "connected to the group's other gateway");
                 (self.connected, self.refusal, self.difference) = (true, None, None);
                 self.disconnected_at = None;
             }

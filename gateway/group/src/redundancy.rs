@@ -11,6 +11,9 @@ const REPORTED_AFTER: Duration = Duration::from_secs(3);
 pub(super) enum RedundancyLoss {
     #[error("`{0}` is not heard: no gateway takes over")]
     NoPeer(Arc<str>),
+    /// In a group of more than two.
+    #[error("`{0}` is not heard: one gateway fewer can take over")]
+    Silent(Arc<str>),
     #[error("`{0}` lacks records: calls end with the owner")]
     NotInSync(Arc<str>),
     #[error("no agent and no witness answers the owner: a silent owner is not replaced")]
@@ -25,7 +28,7 @@ pub(super) enum RedundancyLoss {
     /// Found by the rehearsal of the standby.
     #[error("no node answers the standby: its calls would have none")]
     NoNode,
-    #[error("the configurations of both gateways differ: {0}")]
+    #[error("the configurations of owner and standby differ: {0}")]
     Differs(String),
 }
 

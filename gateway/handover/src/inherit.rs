@@ -99,8 +99,8 @@ impl Successor {
     /// # Errors
     /// The gateway joins a group, or leaves one.
     pub fn ownership(&self, is_member: bool) -> Result<Option<OwnershipState>, String> {
-        match self.offer.ownership {
-            Some(ownership) if is_member => Ok(Some(ownership)),
+        match &self.offer.ownership {
+            Some(ownership) if is_member => Ok(Some(ownership.clone())),
             None if !is_member => Ok(None),
             Some(_) | None => {
                 Err("a restart adds or removes [cluster], an upgrade does not".to_owned())

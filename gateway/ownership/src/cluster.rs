@@ -1,4 +1,4 @@
-//! One member of a group of two gateways.
+//! One member of a group of gateways.
 
 mod succession;
 
@@ -10,12 +10,11 @@ use evenkeel_media::trunk::{Hold, Vote};
 use crate::damping::Damping;
 use crate::messages::{
     AgentVote, BEAT_EVERY, Beat, BeatRole, Blocked, ClusterEvent, ClusterOutput, ClusterSettings,
-    ContinuedOwnership, HandOverRefusal, MaySend, OWNER_HEARD, Reporter, SURVEY_EVERY,
+    ContinuedOwnership, HandOverRefusal, MaySend, OWNER_HEARD, PeerId, Reporter, SURVEY_EVERY,
     TakeoverCause, TakeoverRefusal, VotingAgents, WitnessId,
 };
-use crate::ownership::{
-    Arming, BeatOrder, Candidacy, Following, LEASE, Ownership, PUNCTUAL, PeerState,
-};
+use crate::ownership::{Arming, Candidacy, Following, LEASE, Ownership};
+use crate::peer::{BeatOrder, PUNCTUAL, Peers, SentBeats};
 
 /// A standby claims the ownership after this silence. Longer than [`LEASE`] by the greatest difference of clock rates.
 pub const SILENCE: Duration = Duration::from_millis(25);
@@ -48,7 +47,8 @@ pub struct Cluster {
     epoch: u64,
     highest: u64,
     sequence: u64,
-    peer: PeerState,
+    sent: SentBeats,
+    peer: Peers,
     agents: VotingAgents,
     damping: Damping,
     /// This member's copy of the records.
@@ -75,23 +75,27 @@ enum MemberRole {
 impl Cluster {
     /// Starts as a standby, or as the owner if `continued` is set.
     pub fn new(settings: ClusterSettings, now: Instant) -> Cluster {
+        let before = settings.continued.unwrap_or_default();
         let (role, may_send) = match settings.continued {
             // The agents may hold for the other process to the end of the epoch.
             Some(_) => {
                 let mut own = Ownership::default();
                 own.barred = true;
+                // The other process may have named its standby until now.
+                let nobody = PeerId(usize::MAX);
+                own.named = Some((before.standby.unwrap_or(nobody), now));
                 (MemberRole::Owner(own), MaySend::Always)
             }
             None => (MemberRole::Standby(Following::new(false, now)), MaySend::Never),
         };
-        let before = settings.continued.unwrap_or_default();
         Cluster {
             settings,
             role,
             epoch: before.epoch,
             highest: before.highest,
             sequence: before.sequence,
-            peer: PeerState::new(now),
+            sent: SentBeats::default(),
+            peer: Peers::new(settings.members - 1, before.standby.unwrap_or_default(), now),
             agents: VotingAgents::default(),
             damping: Damping::new(settings.hold_down, before.takeovers, now),
             whole: false,
@@ -114,7 +118,8 @@ impl Cluster {
         let Cluster { sequence, epoch, highest, .. } = *self;
         let rests = own.voters().is_none() && own.yielding.is_none();
         let takeovers = self.damping.takeovers(now);
-        rests.then_some(ContinuedOwnership { sequence, epoch, highest, takeovers })
+        let standby = Some(self.peer.peer());
+        rests.then_some(ContinuedOwnership { sequence, epoch, highest, takeovers, standby })
     }
 
     /// Returns true while this member owns the addresses.
@@ -137,26 +142,56 @@ impl Cluster {
         self.damping.left(now)
     }
 
+    /// Of an owner its standby, of others the owner that they follow.
+    pub fn peer_id(&self) -> PeerId {
+        self.peer.peer()
+    }
+
+    /// The owner has another standby.
+    pub fn is_spare(&self) -> bool {
+        let MemberRole::Standby(following) = &self.role else { return false };
+        let named = |beat: &Beat| beat.role == BeatRole::Owner && !beat.spare;
+        let has_records = following.yielded.is_some() || self.peer.newest().is_some_and(named);
+        self.settings.members > 2 && !has_records
+    }
+
+    /// The newest beat of a member, if it is heard.
+    pub fn member(&self, member: PeerId, now: Instant) -> Option<&Beat> {
+        let (_, state) = self.peer.iter().find(|(id, _)| *id == member)?;
+        state.newest().filter(|_| state.silence(now) < SILENCE)
+    }
+
     /// The newest beat of the peer, if it is heard.
     pub fn peer(&self, now: Instant) -> Option<&Beat> {
         self.peer.newest().filter(|_| self.peer.silence(now) < SILENCE)
     }
 
-    /// Takes a beat with a valid signature. A replayed one changes nothing.
-    pub fn handle_beat(&mut self, mut beat: Beat, now: Instant) {
+    /// Takes a beat of a member, with a valid signature. A replayed one changes nothing.
+    pub fn handle_beat(&mut self, from: PeerId, mut beat: Beat, now: Instant) {
         self.note_lateness(now);
-        let Beat { role: standing, epoch, echo, records, takeovers, .. } = beat;
+        let Beat { role: standing, epoch, echo, records, takeovers, spare, .. } = beat;
         let highest = beat.highest.max(epoch);
         let echoed = echo.incarnation == self.settings.incarnation;
         if !echoed {
             // The owner armed another process of this member, and may know that it ended.
             beat.voters.clear();
         }
-        let heard = self.peer.handle_beat(beat, now);
+        let Some(state) = self.peer.get_mut(from) else { return };
+        let heard = state.handle_beat(beat, now);
         if heard == BeatOrder::Old {
             return;
         }
         self.highest = self.highest.max(highest);
+        let outranked = standing == BeatRole::Owner && self.is_outranked(epoch);
+        if from != self.peer.peer() {
+            let follows = matches!(&self.role, MemberRole::Standby(following) if following.follows);
+            let is_newer = epoch >= self.epoch || !follows;
+            if !(if self.is_owner() { outranked } else { standing == BeatRole::Owner && is_newer })
+            {
+                return self.weigh(now);
+            }
+            self.change_peer(from);
+        }
         if std::mem::take(&mut self.peer_silent) {
             self.event(ClusterEvent::PeerHeard);
         }
@@ -164,17 +199,18 @@ impl Cluster {
         if restarted {
             self.event(ClusterEvent::PeerRestarted);
         }
-        let outranked = standing == BeatRole::Owner && self.is_outranked(epoch);
         if standing == BeatRole::Owner && (outranked || !self.is_owner()) {
             self.damping.handle_told(takeovers);
         }
+        let sent = self.sent.at(echo.sequence).filter(|_| echoed);
+        let is_named = self.is_named(now);
         match &mut self.role {
             MemberRole::Owner(_) if outranked => self.step_down(epoch, now),
             MemberRole::Owner(own) => {
                 if restarted && own.voters().is_some() {
                     own.arming = Arming::Off;
                     self.event(ClusterEvent::Disarmed);
-                } else if echoed && own.handle_echo(echo.sequence) {
+                } else if echoed && own.handle_echo(echo.sequence, sent) {
                     self.event(ClusterEvent::Disarmed);
                 }
             }
@@ -182,9 +218,9 @@ impl Cluster {
                 following.candidacy = None;
                 following.blocked = None;
                 match standing {
-                    BeatRole::Owner => self.follow(epoch, now),
+                    BeatRole::Owner => self.follow(epoch, sent.filter(|_| !spare), now),
                     BeatRole::Yielded if echoed => following.handle_yielded(records, now),
-                    _ if restarted && following.follows => {
+                    _ if restarted && following.follows && is_named => {
                         self.take_over(TakeoverCause::PeerRestarted, now);
                     }
                     BeatRole::Standby if following.follows && following.yielded.is_none() => {
@@ -197,11 +233,13 @@ impl Cluster {
         self.weigh(now);
     }
 
-    /// The kernel of the peer's host reports that no process reads a beat that was sent (port unreachable), or the agent
+    /// The kernel of a member's host reports that no process reads a beat that was sent (port unreachable), or the agent
     /// there that no process has the port. Errors of other hosts, such as host unreachable, are no evidence.
-    pub fn handle_peer_closed(&mut self, by: Reporter, now: Instant) {
+    pub fn handle_peer_closed(&mut self, member: PeerId, by: Reporter, now: Instant) {
         self.note_lateness(now);
-        self.peer.handle_closed(by, now);
+        if let Some(state) = self.peer.get_mut(member) {
+            state.handle_closed(by, now);
+        }
         self.weigh(now);
     }
 
@@ -319,11 +357,11 @@ impl Cluster {
         self.weigh(now);
     }
 
-    /// An operator makes this member the owner that sends, and confirms that the peer is down. This member cannot know it:
+    /// An operator makes this member the owner that sends, and confirms that this other one is down. This member cannot know it:
     /// it refuses if it hears the peer, or if agents hear the peer as the owner.
-    pub fn handle_take_over(&mut self, now: Instant) -> Result<(), TakeoverRefusal> {
+    pub fn handle_take_over(&mut self, down: PeerId, now: Instant) -> Result<(), TakeoverRefusal> {
         self.note_lateness(now);
-        if let Some(refusal) = self.takeover_refusal(now) {
+        if let Some(refusal) = self.takeover_refusal(down, now) {
             return Err(refusal);
         }
         match &mut self.role {
@@ -340,19 +378,26 @@ impl Cluster {
         Ok(())
     }
 
-    /// The reason for which this member takes nothing over although its peer is confirmed to be down.
-    pub fn takeover_refusal(&self, now: Instant) -> Option<TakeoverRefusal> {
+    /// The reason for which this member takes nothing over although this other one is confirmed to be down.
+    pub fn takeover_refusal(&self, down: PeerId, now: Instant) -> Option<TakeoverRefusal> {
         if matches!(&self.role, MemberRole::Owner(own) if own.lapsed.is_none()) {
             return Some(TakeoverRefusal::OwnerAlready);
         }
-        if self.peer.silence(now) < GONE_AFTER {
-            return Some(match self.peer.newest() {
+        let (_, down) = self.peer.iter().find(|(id, _)| *id == down)?;
+        if down.silence(now) < GONE_AFTER {
+            return Some(match down.newest() {
                 Some(beat) if beat.role == BeatRole::Owner => TakeoverRefusal::PeerOwns,
                 Some(_) => TakeoverRefusal::PeerHeard,
                 None => TakeoverRefusal::Joining,
             });
         }
-        self.agents.hear_peer(now).then_some(TakeoverRefusal::AgentsHearPeer)
+        let others = self.peer.iter().filter(|(_, state)| state.silence(now) < GONE_AFTER);
+        let beats = others.filter_map(|(id, state)| Some((id, state.newest()?)));
+        // The one that has them is asked; this one would lose them.
+        let elsewhere = beats.filter(|(_, beat)| beat.role == BeatRole::Owner || beat.whole);
+        let elsewhere = elsewhere.map(|(id, _)| TakeoverRefusal::HeldElsewhere(id)).next();
+        let agents = self.agents.hear_peer(now).then_some(TakeoverRefusal::AgentsHearPeer);
+        elsewhere.filter(|_| !self.is_owner()).or(agents)
     }
 
     /// The reason for which this member takes nothing over from its silent peer.
@@ -472,14 +517,27 @@ impl Cluster {
         self.permit(now);
         self.sequence += 1;
         self.beat_due = now + self.beat_every(now);
+        self.sent.push(self.sequence, now);
+        let members: Vec<PeerId> = self.peer.iter().map(|(id, _)| id).collect();
+        for member in members {
+            let beat = self.beat_to(member, now);
+            self.outputs.push_back(ClusterOutput::Send(member, beat));
+        }
+    }
+
+    fn beat_to(&mut self, member: PeerId, now: Instant) -> Beat {
+        let is_peer = member == self.peer.peer();
+        let is_named = is_peer && self.names_peer(now);
+        let state = self.peer.get_mut(member).expect("it is one of the members");
         let mut beat = Beat {
             incarnation: self.settings.incarnation,
             sequence: self.sequence,
             role: BeatRole::Standby,
             epoch: self.epoch,
             highest: self.highest,
-            echo: self.peer.echo(),
+            echo: state.echo(),
             whole: self.whole,
+            spare: false,
             records: self.records,
             takeovers: 0,
             voters: Vec::new(),
@@ -487,18 +545,23 @@ impl Cluster {
         match &mut self.role {
             MemberRole::Owner(own) => {
                 (beat.role, beat.takeovers) = (BeatRole::Owner, self.damping.takeovers(now));
-                own.handle_sent(self.sequence, now);
-                if let Arming::On(voters) = &own.arming {
+                beat.spare = !is_named;
+                if is_named {
+                    own.named = Some((member, now));
+                }
+                if let Arming::On(voters) = &own.arming
+                    && is_peer
+                {
                     beat.voters.clone_from(voters);
                 }
             }
             MemberRole::Standby(following) => {
-                if let Some(records) = following.yielded {
+                if let Some(records) = following.yielded.filter(|_| is_peer) {
                     (beat.role, beat.records) = (BeatRole::Yielded, records);
                 }
             }
         }
-        self.outputs.push_back(ClusterOutput::Send(beat));
+        beat
     }
 
     /// Sets the workers' lease.
@@ -542,12 +605,11 @@ impl Cluster {
 
     /// The next epoch of this member. Members use different numbers.
     fn next_epoch(&self) -> u64 {
-        let next = self.highest + 1;
-        if self.is_own(next) { next } else { next + 1 }
+        (self.highest + 1..).find(|epoch| self.is_own(*epoch)).expect("one of the next is")
     }
 
     fn is_own(&self, epoch: u64) -> bool {
-        epoch % 2 == u64::from(self.settings.preferred)
+        epoch % self.settings.members as u64 == self.settings.rank as u64
     }
 }
 

@@ -1,4 +1,4 @@
-//! One member of a group of two gateways: which of them owns the group's addresses.
+//! One member of a group of two or more gateways: which of them owns the group's addresses.
 //!
 //! A state machine without I/O and clock, as the rest of this crate: `handle_*` takes inputs, `poll_output` returns
 //! outputs, and `poll_timeout` says when `handle_timeout` is due. All inputs that wait are handed over before a timeout.
@@ -48,12 +48,13 @@ mod cluster;
 mod damping;
 mod messages;
 mod ownership;
+mod peer;
 
 pub use cluster::{Cluster, GONE_AFTER, HOLD, LISTENS_FOR, SILENCE};
 pub use damping::HoldDown;
 pub use messages::{
     AgentVote, BEAT_EVERY, BEAT_LEN_MAX, Beat, BeatRole, Blocked, ClusterEvent, ClusterOutput,
-    ClusterSettings, ContinuedOwnership, Echo, HandOverRefusal, MaySend, Reporter, TakeoverCause,
-    TakeoverRefusal, VOTERS_MAX, Voter, WitnessId,
+    ClusterSettings, ContinuedOwnership, Echo, HandOverRefusal, MaySend, PeerId, Reporter,
+    TakeoverCause, TakeoverRefusal, VOTERS_MAX, Voter, WitnessId,
 };
 pub use ownership::LEASE;

@@ -56,6 +56,8 @@ pub struct Beat {
     pub echo: Echo,
     /// This member holds all records of the owner.
     pub whole: bool,
+    /// With [`BeatRole::Owner`], in a group of more than two: the recipient is a spare. It gets no records, and takes nothing over.
+    pub spare: bool,
     /// With [`BeatRole::Yielded`]: the number of the last batch of records.
     pub records: u64,
     /// With [`BeatRole::Owner`]: takeovers by silence that followed each other; see [`HoldDown`](crate::HoldDown).
@@ -71,7 +73,7 @@ impl Beat {
         let mut bytes = Vec::with_capacity(BEAT_LEN_MAX);
         bytes.extend([
             self.role as u8,
-            u8::from(self.whole),
+            u8::from(self.whole) | u8::from(self.spare) << 1,
             self.voters.len() as u8,
             self.takeovers,
         ]);
@@ -98,11 +100,11 @@ impl Beat {
     pub fn decode(bytes: &[u8]) -> Option<Beat> {
         let (head, voters) = bytes.split_at_checked(HEAD_LEN)?;
         let (first, numbers) = head.split_at(4);
-        let &[standing, whole, count, takeovers] = first else { return None };
+        let &[standing, flags, count, takeovers] = first else { return None };
         let roles = [BeatRole::Standby, BeatRole::Owner, BeatRole::Yielded];
         let standing = *roles.get(usize::from(standing))?;
         let count = usize::from(count);
-        if whole > 1 || count > VOTERS_MAX || voters.len() != count * VOTER_LEN {
+        if flags > 0b11 || count > VOTERS_MAX || voters.len() != count * VOTER_LEN {
             return None;
         }
         let mut numbers = numbers.chunks_exact(8).filter_map(u64_of);
@@ -116,7 +118,7 @@ impl Beat {
             Some(Voter { id: WitnessId(u64_of(id)?), instance })
         };
         let voters = voters.chunks_exact(VOTER_LEN).map(voter).collect::<Option<_>>()?;
-        let whole = whole == 1;
+        let (whole, spare) = (flags & 1 != 0, flags & 2 != 0);
         Some(Beat {
             incarnation,
             sequence,
@@ -125,6 +127,7 @@ impl Beat {
             highest,
             echo,
             whole,
+            spare,
             records,
             takeovers,
             voters,
@@ -144,6 +147,10 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
 /// An owner that an agent heard this recently is alive: owners ask every agent more often.
 pub(super) const OWNER_HEARD: Duration = Duration::from_secs(2);
+
+/// One of the other members, by its place in the settings of this one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct PeerId(pub usize);
 
 /// A voter: an agent or a witness. The number is the same at both members.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -231,8 +238,10 @@ impl VotingAgents {
 /// Outputs are carried out in their order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClusterOutput {
-    /// Send a beat to the peer.
-    Send(Beat),
+    /// Send a beat to a member.
+    Send(PeerId, Beat),
+    /// The peer is another member from now on: of an owner its standby, of others the owner. Connections go to it alone.
+    ChangePeer(PeerId),
     /// Ask an agent, or every agent, at once. Its answer is handed to `handle_witness` with the time of asking.
     Ask {
         /// One agent; `None`: all agents.
@@ -354,6 +363,8 @@ pub enum TakeoverRefusal {
     Joining,
     /// Agents hear the peer as the owner.
     AgentsHearPeer,
+    /// Another member holds the records.
+    HeldElsewhere(PeerId),
 }
 
 /// The time until which the workers may send.
@@ -370,7 +381,11 @@ pub enum MaySend {
 /// The settings of a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClusterSettings {
-    /// Exactly one of the two members is preferred. It owns when neither does.
+    /// The members of the group, at least two.
+    pub members: usize,
+    /// The number of this member among these, from 0 on. Epochs of a member have this remainder.
+    pub rank: usize,
+    /// At most one member is preferred. It owns when none does.
     pub preferred: bool,
     /// Grows with each process of this member, such as the wall-clock time of its start. A process that replaces another
     /// in an upgrade keeps it.
@@ -392,4 +407,6 @@ pub struct ContinuedOwnership {
     pub highest: u64,
     /// Takeovers by silence that followed each other.
     pub takeovers: u8,
+    /// The standby; `None` if it is no member any more.
+    pub standby: Option<PeerId>,
 }

@@ -1,15 +1,11 @@
-//! An owner's right to send, a standby's view of the owner, and evidence about the other member.
+//! An owner's right to send, and a standby's view of the owner.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::Vote;
-use evenkeel_model::Since;
 
-use crate::messages::{
-    AgentVote, BEAT_EVERY, Beat, BeatRole, Blocked, Echo, MaySend, Reporter, Voter, WitnessId,
-    majority,
-};
+use crate::messages::{AgentVote, Blocked, MaySend, PeerId, Voter, WitnessId, majority};
 
 /// For how long an echo or a hold lets the owner send, from the sending of the beat or of the question on.
 pub const LEASE: Duration = Duration::from_millis(24);
@@ -17,13 +13,15 @@ pub const LEASE: Duration = Duration::from_millis(24);
 /// Holds of near voters renew a lease within this time.
 const RENEWED_WITHIN: Duration = Duration::from_millis(25);
 
-/// Beats that are remembered. Echoes of older ones renew no lease.
-const BEATS_MAX: usize = 32;
+/// In a group of more than two, a member is the standby for this long after it sent the beat that is echoed by the last one that
+/// named it.
+pub(super) const NAMED_FOR: Duration = Duration::from_secs(1);
 
 #[derive(Default, Debug)]
 pub(super) struct Ownership {
     pub(super) arming: Arming,
-    sent: VecDeque<(u64, Instant)>,
+    /// In a group of more than two, the last time at which a beat named this member the standby.
+    pub(super) named: Option<(PeerId, Instant)>,
     /// Sending time of the newest beat that the peer echoed.
     pub(super) echoed: Option<Instant>,
     grants: BTreeMap<Voter, MaySend>,
@@ -58,18 +56,10 @@ impl Ownership {
         }
     }
 
-    pub(super) fn handle_sent(&mut self, sequence: u64, now: Instant) {
-        if self.sent.len() == BEATS_MAX {
-            self.sent.pop_front();
-        }
-        self.sent.push_back((sequence, now));
-    }
-
-    /// The peer had heard this beat. Returns true if that disarms it.
-    pub(super) fn handle_echo(&mut self, sequence: u64) -> bool {
-        let sent = self.sent.iter().find(|(number, _)| *number == sequence);
+    /// The peer had heard this beat, which was sent then unless it is too old. Returns true if that disarms it.
+    pub(super) fn handle_echo(&mut self, sequence: u64, sent: Option<Instant>) -> bool {
         let before = self.echoed;
-        self.echoed = before.max(sent.map(|(_, at)| *at));
+        self.echoed = before.max(sent);
         if self.echoed > before {
             self.lapsed_first = None;
         }
@@ -89,6 +79,18 @@ impl Ownership {
     pub(super) fn handle_raise(&mut self) {
         self.grants.clear();
         self.barred = false;
+    }
+
+    /// Another member is the peer. The one before is not armed.
+    pub(super) fn handle_new_peer(&mut self) {
+        (self.arming, self.echoed, self.lapsed_first) = (Arming::Off, None, None);
+    }
+
+    /// The member may be named the standby: no other one can still believe that it is.
+    pub(super) fn may_name(&self, peer: PeerId, now: Instant) -> bool {
+        self.named.is_none_or(|(before, at)| {
+            before == peer || now.saturating_duration_since(at) >= NAMED_FOR.mul_f64(1.1)
+        })
     }
 
     /// Begins to disarm the peer by the beats from this one on.
@@ -148,6 +150,8 @@ pub(super) struct Following {
     pub(super) candidacy: Option<Candidacy>,
     /// The reason for which the current silence leads to no takeover.
     pub(super) blocked: Option<Blocked>,
+    /// The peer named this member its standby by a beat that echoes one of this time.
+    pub(super) named: Option<Instant>,
 }
 
 /// The peer yielded to this member.
@@ -178,7 +182,15 @@ impl Following {
             handed: None,
             candidacy: None,
             blocked: None,
+            named: None,
         }
+    }
+
+    /// The owner cannot have named another member since.
+    pub(super) fn is_named(&self, now: Instant) -> bool {
+        let yielded = self.yielded.map(|_| self.since);
+        let at = self.named.max(yielded);
+        at.is_some_and(|at| now.saturating_duration_since(at) < NAMED_FOR)
     }
 
     pub(super) fn handle_yielded(&mut self, records: u64, now: Instant) {
@@ -220,117 +232,5 @@ impl Candidacy {
 
     pub(super) fn is_elected(&self) -> bool {
         self.accepted.len() >= majority(self.voters.len())
-    }
-}
-
-/// Timers of a process that runs are late by less.
-pub(crate) const PUNCTUAL: Duration = Duration::from_millis(2);
-
-/// The least time between two reports of a closed port that show the end of the process. A running one has the port open, and one
-/// that starts anew may open it in between.
-const ENDED_TWICE: Duration = Duration::from_millis(4);
-
-/// Silence with which one report of a closed port shows the end of the process.
-const ENDED_SILENT: Duration = Duration::from_millis(10);
-
-/// The same once the connection to the peer has ended, as it does with the process: a beat of one that runs is overdue.
-const ENDED_DISCONNECTED: Duration = BEAT_EVERY.saturating_add(PUNCTUAL);
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum BeatOrder {
-    /// A beat that was heard before, or one of an earlier process.
-    Old,
-    New,
-    /// The first beat of another process, so the one before has ended.
-    Restarted,
-}
-
-#[derive(Debug)]
-pub(super) struct PeerState {
-    newest: Option<Beat>,
-    /// The last beat, or the start.
-    last_beat: Since,
-    closed: Option<Closed>,
-    /// The connection to the peer has ended since its last beat.
-    disconnected: bool,
-}
-
-/// Reports of a closed port since the last beat.
-#[derive(Clone, Copy, Debug)]
-struct Closed {
-    first: Instant,
-    last: Instant,
-    /// Of the last one.
-    by: Reporter,
-}
-
-impl PeerState {
-    pub(super) fn new(now: Instant) -> PeerState {
-        PeerState { newest: None, last_beat: Since::new(now), closed: None, disconnected: false }
-    }
-
-    pub(super) fn handle_beat(&mut self, beat: Beat, now: Instant) -> BeatOrder {
-        let known = self.newest.as_ref().map(|newest| (newest.incarnation, newest.sequence));
-        if known.is_some_and(|known| (beat.incarnation, beat.sequence) <= known) {
-            return BeatOrder::Old;
-        }
-        let restarted = known.is_some_and(|(incarnation, _)| beat.incarnation > incarnation);
-        self.newest = Some(beat);
-        self.last_beat = Since::new(now);
-        (self.closed, self.disconnected) = (None, false);
-        if restarted { BeatOrder::Restarted } else { BeatOrder::New }
-    }
-
-    pub(super) fn handle_closed(&mut self, by: Reporter, now: Instant) {
-        let first = self.closed.map_or(now, |closed| closed.first);
-        self.closed = Some(Closed { first, last: now, by });
-    }
-
-    pub(super) fn handle_disconnected(&mut self) {
-        self.disconnected = true;
-    }
-
-    pub(super) fn excuse(&mut self, late: Duration) {
-        self.last_beat.excuse(late);
-    }
-
-    pub(super) fn newest(&self) -> Option<&Beat> {
-        self.newest.as_ref()
-    }
-
-    pub(super) fn echo(&self) -> Echo {
-        self.newest().map_or(Echo::default(), |beat| Echo {
-            incarnation: beat.incarnation,
-            sequence: beat.sequence,
-        })
-    }
-
-    pub(super) fn silence(&self, now: Instant) -> Duration {
-        self.last_beat.lasted(now)
-    }
-
-    /// The peer is heard, and its standing is this one.
-    pub(super) fn is(&self, standing: BeatRole, now: Instant) -> bool {
-        self.silence(now) < 4 * BEAT_EVERY
-            && self.newest().is_some_and(|beat| beat.role == standing)
-    }
-
-    pub(super) fn hears(&self, incarnation: u64) -> bool {
-        self.newest().is_some_and(|beat| beat.echo.incarnation == incarnation)
-    }
-
-    /// The peer's host shows that its process has ended.
-    pub(super) fn has_ended(&self, now: Instant) -> bool {
-        self.ended_by(now).is_some()
-    }
-
-    /// The last reporter, if the peer's process has ended.
-    pub(super) fn ended_by(&self, now: Instant) -> Option<Reporter> {
-        let silent = if self.disconnected { ENDED_DISCONNECTED } else { ENDED_SILENT };
-        let closed = self.closed.filter(|closed| {
-            closed.last.saturating_duration_since(closed.first) >= ENDED_TWICE
-                || self.silence(now) >= silent
-        });
-        closed.map(|closed| closed.by)
     }
 }

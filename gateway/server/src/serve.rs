@@ -400,7 +400,7 @@ fn require_same_member(
     let keys = [
         (running.name != new.name, "name"),
         (running.listen != new.listen, "listen"),
-        (running.peer.name != new.peer.name, "peer.name"),
+        (running.members() != new.members(), "peer.name"),
         (running.secrets.iter().all(|secret| !new.secrets.contains(secret)), "secret_file"),
     ];
     let changed: Vec<&str> =

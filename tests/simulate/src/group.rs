@@ -1,4 +1,4 @@
-//! Two gateways of a group with their agents, clocks and links.
+//! Two or three gateways of a group with their agents, clocks and links.
 //!
 //! The members' decisions and the agents' memory are those of the product. Promises: at no moment may two members send,
 //! by real time while their clocks differ; epochs rise; an owner that ended or is isolated is replaced in time if the
@@ -39,11 +39,12 @@ pub fn play(seed: u64, traced: bool) -> GroupOutcome {
     let mut rng = Rng::with_seed(seed ^ 0x6772_6f75_7073);
     let chaotic = rng.bool();
     let agents = rng.usize(0..7);
+    let members = if seed % 3 == 2 { 3 } else { 2 };
     let network = Network::draw(&mut rng, chaotic);
     let lateness = Duration::from_micros(if chaotic { rng.u64(0..20_000) } else { 1_000 });
-    let mut world = World::new(rng, agents, network, lateness);
+    let mut world = World::new(rng, members, agents, network, lateness);
     world.traced = traced;
-    world.say(|| format!("{agents} agents, chaos: {chaotic}"));
+    world.say(|| format!("{members} members, {agents} agents, chaos: {chaotic}"));
     match chaotic {
         true => chaos::play(&mut world, CHAOS),
         false => episodes::play(&mut world, FAULTS),
@@ -57,7 +58,7 @@ pub fn endure(seed: u64, lasts: Duration) -> GroupOutcome {
     let mut network = Network::draw(&mut rng, false);
     network.loss = 0.01;
     network.jitter = Duration::from_millis(2);
-    let mut world = World::new(rng, 3, network, Duration::from_millis(8));
+    let mut world = World::new(rng, 2, 3, network, Duration::from_millis(8));
     world.pass(lasts);
     outcome(world)
 }

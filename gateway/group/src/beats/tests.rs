@@ -32,7 +32,7 @@ pub(crate) fn member(
         preferred: name < peer,
         hold_down: Duration::from_secs(5),
         hold_down_max: Duration::from_secs(300),
-        peer: PeerSettings { name: peer.into(), address, agent: None, fence: None },
+        peers: vec![PeerSettings { name: peer.into(), address, agent: None, fence: None }],
         addresses: vec![moved],
     }
 }
@@ -63,7 +63,8 @@ impl Counted {
 }
 
 fn signed(names: [&str; 2], secrets: &[&str]) -> BeatSigner {
-    BeatSigner::new(&member(names, [LOOPBACK; 2], secrets))
+    let member = member(names, [LOOPBACK; 2], secrets);
+    BeatSigner::new(&member, &member.peers[0].name)
 }
 
 fn left(secrets: &[&str]) -> BeatSigner {
@@ -197,10 +198,10 @@ async fn pair(counted: &Counted) -> (Beats, Beats) {
     let mut left = Beats::start(left, &settings, counted.refusals.clone()).unwrap();
     let settings = member(["edge-2", "edge-1"], [two, one], &["a"]);
     let mut right = Beats::start(right, &settings, counted.refusals.clone()).unwrap();
-    left.send(b"owner");
-    assert_eq!(heard(&mut right).await, BeatInput::Beat(b"owner".to_vec()));
-    right.send(b"standby");
-    assert_eq!(heard(&mut left).await, BeatInput::Beat(b"standby".to_vec()));
+    left.send(PeerId(0), b"owner");
+    assert_eq!(heard(&mut right).await, BeatInput::Beat(PeerId(0), b"owner".to_vec()));
+    right.send(PeerId(0), b"standby");
+    assert_eq!(heard(&mut left).await, BeatInput::Beat(PeerId(0), b"standby".to_vec()));
     (left, right)
 }
 
@@ -234,13 +235,13 @@ async fn closed_port_of_the_peer_is_reported() {
     let stranger = UdpSocket::bind(LOOPBACK).unwrap();
     stranger.send_to(b"no beat", one).unwrap();
     right.socket.send(b"no beat").await.unwrap();
-    right.send(b"last");
-    assert_eq!(heard(&mut left).await, BeatInput::Beat(b"last".to_vec()));
+    right.send(PeerId(0), b"last");
+    assert_eq!(heard(&mut left).await, BeatInput::Beat(PeerId(0), b"last".to_vec()));
     // The kernel drops datagrams of other hosts before they are read.
     assert_eq!((counted.count("malformed"), counted.count("")), (1, 1));
     drop(right);
     for _ in 0..2 {
-        left.send(b"owner");
-        assert_eq!(heard(&mut left).await, BeatInput::Closed);
+        left.send(PeerId(0), b"owner");
+        assert_eq!(heard(&mut left).await, BeatInput::Closed(PeerId(0)));
     }
 }

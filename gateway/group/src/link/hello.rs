@@ -27,6 +27,9 @@ pub(crate) enum LinkRefusal {
     UnknownPeer { found: String, expected: String },
     #[error("`{peer}` is configured with the peer `{found}`, and this member is `{here}`")]
     UnknownHere { peer: String, found: String, here: String },
+    /// Between an owner and a spare, as long as one of them does not know it.
+    #[error("`{peer}` is a member of the group, and no standby of this owner")]
+    NotStandby { peer: String },
     #[error("{part} differs from that of `{peer}`: {difference}")]
     Differs { peer: String, part: &'static str, difference: String },
 }
@@ -38,6 +41,7 @@ impl LinkRefusal {
             LinkRefusal::Protocol { .. } => "version",
             LinkRefusal::SameName { .. } => "same-name",
             LinkRefusal::UnknownPeer { .. } | LinkRefusal::UnknownHere { .. } => "unknown-peer",
+            LinkRefusal::NotStandby { .. } => "not-standby",
             LinkRefusal::Differs { .. } => "configuration",
         }
     }
@@ -49,8 +53,11 @@ pub(super) struct Hello {
     /// Version of the program.
     pub(super) version: String,
     pub(super) name: String,
-    /// The name that the sender gives to the recipient.
+    /// The name that the sender gives to the recipient; empty if a spare sends.
     peer: String,
+    /// All of the group. Older versions do not tell.
+    #[serde(default)]
+    members: BTreeSet<String>,
     /// Random, so that a restart is noticed.
     pub(super) instance: u64,
     preferred: bool,
@@ -68,7 +75,12 @@ pub(super) struct Hello {
 }
 
 impl Hello {
-    pub(super) fn of(settings: &GatewayConfig, cluster: &GroupSettings, instance: u64) -> Hello {
+    pub(super) fn of(
+        settings: &GatewayConfig,
+        cluster: &GroupSettings,
+        peer: &str,
+        instance: u64,
+    ) -> Hello {
         let moves = |listen: &&ListenSettings| {
             let ip = listen.address.ip();
             let ip_moves =
@@ -83,7 +95,8 @@ impl Hello {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: cluster.name.to_string(),
-            peer: cluster.peer.name.to_string(),
+            peer: peer.to_owned(),
+            members: cluster.members().into_iter().map(str::to_owned).collect(),
             instance,
             preferred: cluster.preferred,
             workers: settings.workers(),
@@ -93,6 +106,10 @@ impl Hello {
             scenarios: Some(scenarios(&settings.sets)),
             voters: Some(voters(settings)),
         }
+    }
+
+    pub(super) fn set_peer(&mut self, peer: &str) {
+        peer.clone_into(&mut self.peer);
     }
 
     /// The peer's hello, if a takeover between both is possible. Both ends come to the same result.
@@ -105,6 +122,15 @@ impl Hello {
         if theirs.name == self.name {
             return Err(LinkRefusal::SameName { name: peer() });
         }
+        let are_members = |hello: &Hello| {
+            let two =
+                |it: &Hello| it.members.contains(&self.name) && it.members.contains(&theirs.name);
+            hello.members.len() > 2 && two(hello)
+        };
+        let is_pair = theirs.name == self.peer && theirs.peer == self.name;
+        if are_members(self) && are_members(theirs) && !is_pair {
+            return Err(LinkRefusal::NotStandby { peer: peer() });
+        }
         if theirs.name != self.peer {
             return Err(LinkRefusal::UnknownPeer { found: peer(), expected: self.peer.clone() });
         }
@@ -113,7 +139,13 @@ impl Hello {
             return Err(LinkRefusal::UnknownHere { peer: peer(), found, here });
         }
         let differ = |part, difference| LinkRefusal::Differs { peer: peer(), part, difference };
-        if theirs.preferred == self.preferred {
+        if !theirs.members.is_empty() && theirs.members != self.members {
+            let names = |all: &BTreeSet<String>| all.iter().cloned().collect::<Vec<_>>().join(", ");
+            let difference =
+                format!("{} here, {} there", names(&self.members), names(&theirs.members));
+            return Err(differ("[[cluster.peer]]", difference));
+        }
+        if theirs.preferred == self.preferred && (self.preferred || self.members.len() == 2) {
             let both =
                 if self.preferred { "true at both members" } else { "false at both members" };
             return Err(differ("`preferred` in [cluster]", both.to_owned()));

@@ -20,6 +20,11 @@ struct Pair {
     counted: [Counted; 2],
 }
 
+/// The only other member.
+fn linked() -> (watch::Sender<LinkedPeer>, watch::Receiver<LinkedPeer>) {
+    watch::channel(LinkedPeer { id: PeerId(0), has_records: true })
+}
+
 impl Pair {
     fn of(names: [[&str; 2]; 2], secrets: [&[&str]; 2]) -> Pair {
         let bind = || Link::bind(&member(NAMES, [LOOPBACK; 2], &["a"])).unwrap();
@@ -45,7 +50,8 @@ impl Pair {
     fn start_with(&self, at: usize, streams: mpsc::Sender<PeerStream>) -> Link {
         let listener = self.listeners[at].try_clone().unwrap();
         let refusals = self.counted[at].refusals.clone();
-        Link::start(listener, &self.settings[at], &self.clusters[at], refusals, streams).unwrap()
+        Link::start(listener, &self.settings[at], &self.clusters[at], refusals, streams, linked().0)
+            .unwrap()
     }
 
     fn both(&self) -> [Link; 2] {
@@ -140,7 +146,7 @@ async fn unanswered_syn_is_not_waited_for() {
     let listener = socket.listen(0).unwrap();
     let peer = listener.local_addr().unwrap();
     let _waiting = StdStream::connect(peer).unwrap();
-    let api = PeerApi::new(&member(NAMES, [LOOPBACK, peer], &["a"])).unwrap();
+    let api = PeerApi::new(&member(NAMES, [LOOPBACK, peer], &["a"]), linked().1).unwrap();
     let since = Instant::now();
     let error = api.connect().await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -311,7 +317,7 @@ async fn connected(pair: &Pair) -> tokio_rustls::client::TlsStream<TcpStream> {
     let tls = LinkTls::of(&pair.clusters[1].secrets).unwrap();
     let connector = TlsConnector::from(tls.client);
     let mut stream = connector.connect(ServerName::try_from(NAME).unwrap(), stream).await.unwrap();
-    let hello = Hello::of(&pair.settings[1], &pair.clusters[1], 1).encode();
+    let hello = Hello::of(&pair.settings[1], &pair.clusters[1], "edge-1", 1).encode();
     frame::write(&mut stream, &hello).await.unwrap();
     frame::read_hello(&mut stream).await.unwrap();
     stream
@@ -343,7 +349,7 @@ async fn first_frame_is_a_short_hello() {
 fn fuzz_cluster_frame() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let cluster = member(NAMES, [LOOPBACK; 2], &["a"]);
-    let hello = Hello::of(&settings(), &cluster, 7).encode();
+    let hello = Hello::of(&settings(), &cluster, "edge-2", 7).encode();
     let frames = [LinkFrame::Batch(vec![1, 2, 3]), LinkFrame::Acknowledged(7)];
     let frames = frames.iter().map(|frame| frame.encode().unwrap());
     let corpus = Corpus::of("cluster_frame").with(frame::idle()).with(hello);
@@ -381,7 +387,7 @@ async fn connections_are_closed_early() {
     let pair = Pair::sound();
     let (streams, mut handed) = mpsc::channel(1);
     let _left = pair.start_with(0, streams);
-    let dialed = PeerApi::new(&pair.clusters[1]).unwrap().connect().await.unwrap();
+    let dialed = PeerApi::new(&pair.clusters[1], linked().1).unwrap().connect().await.unwrap();
     let accepted = handed.recv().await.unwrap();
     for stream in [dialed, accepted] {
         assert!(stream.get_ref().0.as_raw_fd() >= descriptors::early(), "{stream:?}");
@@ -394,7 +400,7 @@ async fn connection_of_the_peers_api_is_handed_over() {
     let (streams, mut handed) = mpsc::channel(1);
     let mut left = pair.start_with(0, streams);
     let mut right = pair.start(1);
-    let mut api = PeerApi::new(&pair.clusters[1]).unwrap().connect().await.unwrap();
+    let mut api = PeerApi::new(&pair.clusters[1], linked().1).unwrap().connect().await.unwrap();
     api.write_all(b"request").await.unwrap();
     let mut stream = handed.recv().await.unwrap();
     let mut request = [0; 7];
@@ -410,7 +416,7 @@ async fn api_with_another_secret_is_not_handed_over() {
     let pair = Pair::of([[left, right], [right, left]], [&["a"], &["b"]]);
     let (streams, mut handed) = mpsc::channel(1);
     let mut left = pair.start_with(0, streams);
-    let refused = PeerApi::new(&pair.clusters[1]).unwrap().connect().await.unwrap_err();
+    let refused = PeerApi::new(&pair.clusters[1], linked().1).unwrap().connect().await.unwrap_err();
     assert!(
         refused
             .get_ref()

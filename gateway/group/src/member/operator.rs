@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_ownership::{BeatRole, Blocked};
+use evenkeel_ownership::{BeatRole, Blocked, PeerId, TakeoverRefusal};
 
 use super::{GroupMember, GroupReply};
 use crate::group::{HandOverError, HandOverResult, TakeOverError, TakenOver};
@@ -18,25 +18,27 @@ impl GroupMember {
         to: Option<String>,
         reply: GroupReply<HandOverResult, HandOverError>,
     ) {
-        let peer = &self.settings.peer.name;
-        let other = if self.core.is_owner() { peer } else { &self.settings.name };
+        let peer = Arc::clone(&self.peer().name);
+        let other = if self.core.is_owner() { &peer } else { &self.settings.name };
         let to = to.unwrap_or_else(|| other.to_string());
+        let members = || self.settings.members().join(", ");
         let refused = if *to == *self.settings.name {
             if !self.core.is_owner() {
                 return self.ask_for_hand_over(reply);
             }
             Err(HandOverError::OwnerAlready(to))
-        } else if *to != **peer {
-            let members = format!("{}, {peer}", self.settings.name);
-            Err(HandOverError::Unknown { found: to, members })
+        } else if !self.settings.members().contains(&&*to) {
+            Err(HandOverError::Unknown { found: to, members: members() })
+        } else if *to != *peer {
+            Err(HandOverError::Spare { found: to, peer })
         } else if self.core.peer(Instant::now()).is_some_and(|beat| beat.role == BeatRole::Owner) {
             Err(HandOverError::OwnerAlready(to))
         } else if self.hand_over_reply.is_some() || self.taking.is_some() {
             Err(HandOverError::UnderWay)
         } else {
             let begun = self.core.handle_hand_over(Instant::now());
-            let silent_for = self.peer_heard.map(|heard| heard.elapsed());
-            begun.map_err(|refusal| HandOverError::of(refusal, Arc::clone(peer), silent_for))
+            let silent_for = self.peer_heard().map(|heard| heard.elapsed());
+            begun.map_err(|refusal| HandOverError::of(refusal, peer, silent_for))
         };
         match refused {
             Ok(()) => self.hand_over_reply = Some(reply),
@@ -47,7 +49,7 @@ impl GroupMember {
 
     /// Asks the owner to hand over to this standby. The owner's log has the reason of a refusal.
     fn ask_for_hand_over(&mut self, reply: GroupReply<HandOverResult, HandOverError>) {
-        let (peer, now) = (&self.settings.peer.name, Instant::now());
+        let (peer, now) = (Arc::clone(&self.peer().name), Instant::now());
         let owner = self.core.peer(now).filter(|beat| beat.role == BeatRole::Owner);
         if self.wanted.is_some() {
             // The client may have disconnected.
@@ -57,18 +59,18 @@ impl GroupMember {
             self.wanted = Some((reply, now + WANTED_WITHIN));
         } else {
             // The client may have disconnected.
-            let _ = reply.send(Err(HandOverError::NotOwner(Arc::clone(peer))));
+            let _ = reply.send(Err(HandOverError::NotOwner(peer)));
         }
     }
 
     /// The standby asks for the ownership.
     pub(super) fn handle_wanted(&mut self) {
-        let peer = &self.settings.peer.name;
+        let peer = Arc::clone(&self.peer().name);
         let begun = match self.hand_over_reply.is_some() || self.taking.is_some() {
             true => Err(HandOverError::UnderWay),
             false => {
                 let begun = self.core.handle_hand_over(Instant::now());
-                begun.map_err(|refusal| HandOverError::of(refusal, Arc::clone(peer), None))
+                begun.map_err(|refusal| HandOverError::of(refusal, Arc::clone(&peer), None))
             }
         };
         match begun {
@@ -81,7 +83,7 @@ impl GroupMember {
 
     pub(super) fn give_up_wanted(&mut self) {
         if let Some((reply, _)) = self.wanted.take_if(|(_, by)| *by <= Instant::now()) {
-            let peer = &self.settings.peer.name;
+            let peer = &self.peer().name;
             let reason = format!("{peer} did not hand over; its log has the reason");
             // The client may have disconnected.
             let _ = reply.send(Err(HandOverError::Failed(reason)));
@@ -93,16 +95,19 @@ impl GroupMember {
         down: String,
         reply: GroupReply<TakenOver, TakeOverError>,
     ) {
-        let [here, peer] = [&self.settings.name, &self.settings.peer.name].map(Arc::clone);
         let owned = self.core.is_owner();
-        let begun = if *down == *peer {
-            let begun = self.core.handle_take_over(Instant::now());
-            begun.map_err(|refusal| TakeOverError::of(refusal, Arc::clone(&peer), here))
-        } else {
-            Err(TakeOverError::NotPeer { found: down, peer: Arc::clone(&peer) })
+        let peer = self.settings.peers.iter().position(|peer| *peer.name == *down);
+        let begun = match peer.map(PeerId) {
+            Some(peer) => self.confirm_down(peer),
+            None => {
+                let peers = self.settings.peers.iter().map(|peer| format!("`{}`", peer.name));
+                let peers = peers.collect::<Vec<_>>().join(" or ");
+                Err(TakeOverError::NotPeer { found: down.clone(), peers })
+            }
         };
         match begun {
             Ok(()) => {
+                let peer = down;
                 tracing::warn!(%peer, "an operator confirms that the peer is down");
                 self.confirmed = Some(reply);
                 if owned && self.taking.is_none() {
@@ -112,6 +117,22 @@ impl GroupMember {
             // The client may have disconnected.
             Err(refused) => _ = reply.send(Err(refused)),
         }
+    }
+
+    fn confirm_down(&mut self, peer: PeerId) -> Result<(), TakeOverError> {
+        let name = |PeerId(id): PeerId| Arc::clone(&self.settings.peers[id].name);
+        let taken = self.core.handle_take_over(peer, Instant::now());
+        taken.map_err(|refusal| match refusal {
+            TakeoverRefusal::OwnerAlready => TakeOverError::OwnerAlready,
+            TakeoverRefusal::PeerOwns => {
+                let here = Arc::clone(&self.settings.name);
+                TakeOverError::PeerOwns { peer: name(peer), here }
+            }
+            TakeoverRefusal::PeerHeard => TakeOverError::PeerHeard(name(peer)),
+            TakeoverRefusal::Joining => TakeOverError::Joining(name(peer)),
+            TakeoverRefusal::AgentsHearPeer => TakeOverError::AgentsHearPeer(name(peer)),
+            TakeoverRefusal::HeldElsewhere(holder) => TakeOverError::HeldElsewhere(name(holder)),
+        })
     }
 
     /// An owner that sends again continues its own sessions. It admits none until they are counted.
@@ -148,7 +169,8 @@ impl GroupMember {
     pub(super) fn fence_peer(&mut self) {
         let now = Instant::now();
         let is_blocked = self.core.blocked().is_some_and(|blocked| blocked != Blocked::Unknown);
-        let may_take_over = is_blocked && self.core.takeover_refusal(now).is_none();
+        let may_take_over =
+            is_blocked && self.core.takeover_refusal(self.core.peer_id(), now).is_none();
         if let Some(fence) = self.fence.as_mut().filter(|_| may_take_over) {
             fence.begin(&self.gateway.handle, now);
         }
@@ -159,14 +181,10 @@ impl GroupMember {
             // The end of the peer's process was seen before.
             return;
         }
-        let peer = &self.settings.peer.name;
+        let (id, peer) = (self.core.peer_id(), Arc::clone(&self.peer().name));
         let taken = fenced.and_then(|()| {
             tracing::warn!(%peer, "the fence says that the peer is down");
-            let taken = self.core.handle_take_over(Instant::now());
-            taken.map_err(|refused| {
-                let here = Arc::clone(&self.settings.name);
-                TakeOverError::of(refused, Arc::clone(peer), here).to_string()
-            })
+            self.confirm_down(id).map_err(|refused| refused.to_string())
         });
         if let Err(reason) = taken {
             tracing::error!(%peer, %reason, "silent peer not fenced");

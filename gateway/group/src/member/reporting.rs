@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_control::GroupChange;
-use evenkeel_ownership::{BeatRole, ClusterEvent, Reporter};
+use evenkeel_ownership::{BeatRole, ClusterEvent, PeerId, Reporter};
 
 use super::GroupMember;
 use crate::group::{GatewayStanding, GroupRole, GroupStatus, blocked_reason};
@@ -13,7 +13,7 @@ use crate::redundancy::RedundancyLoss;
 
 impl GroupMember {
     pub(super) fn report(&mut self, event: ClusterEvent) {
-        let peer = Arc::clone(&self.settings.peer.name);
+        let peer = Arc::clone(&self.peer().name);
         match event {
             ClusterEvent::PeerHeard => tracing::info!(%peer, "peer heard"),
             ClusterEvent::PeerSilent => tracing::warn!(%peer, "peer silent"),
@@ -69,7 +69,8 @@ impl GroupMember {
     }
 
     fn redundancy_losses(&self, now: Instant) -> Vec<RedundancyLoss> {
-        let [here, peer] = [&self.settings.name, &self.settings.peer.name].map(Arc::clone);
+        let [here, peer] = [&self.settings.name, &self.peer().name].map(Arc::clone);
+        let is_spare = self.core.is_spare();
         let votes = self.votes.has_voters() && !self.rests;
         let loss = match (self.core.peer(now), self.core.is_owner()) {
             (None, true) => Some(RedundancyLoss::NoPeer(peer)),
@@ -78,6 +79,7 @@ impl GroupMember {
                 let is_held_down = !self.core.held_down(now).is_zero();
                 Some(if is_held_down { RedundancyLoss::HeldDown } else { RedundancyLoss::NoVoter })
             }
+            (Some(_), false) if is_spare => None,
             (Some(_), false) if !self.records.replica.is_whole() => {
                 Some(RedundancyLoss::NotInSync(here))
             }
@@ -89,7 +91,12 @@ impl GroupMember {
         };
         let differs = self.records.difference().map(RedundancyLoss::Differs);
         let rehearsed = if self.core.is_owner() { &[] } else { self.rehearsal.losses() };
-        loss.into_iter().chain(differs).chain(rehearsed.iter().cloned()).collect()
+        // Of two members, the silent one is the peer.
+        let others = self.settings.peers.iter().enumerate().map(|(at, peer)| (PeerId(at), peer));
+        let silent = others
+            .filter(|(id, _)| *id != self.core.peer_id() && self.core.member(*id, now).is_none());
+        let silent = silent.map(|(_, peer)| RedundancyLoss::Silent(Arc::clone(&peer.name)));
+        loss.into_iter().chain(differs).chain(silent).chain(rehearsed.iter().cloned()).collect()
     }
 
     /// Sends the event of another role, or of other losses of redundancy.
@@ -108,8 +115,6 @@ impl GroupMember {
 
     pub(super) fn show(&mut self) {
         let now = Instant::now();
-        let addresses: Vec<IpAddr> =
-            self.settings.addresses.iter().map(|moved| moved.address).collect();
         let (is_owner, epoch) = (self.core.is_owner(), self.core.epoch());
         let peer = self.core.peer(now);
         let peer_owns = peer.is_some_and(|beat| beat.role == BeatRole::Owner);
@@ -121,47 +126,68 @@ impl GroupMember {
             }
             blocked => blocked.map(blocked_reason),
         };
+        let role = match () {
+            () if is_doubting => GroupRole::Doubting,
+            () if is_owner && self.taking.is_some() => GroupRole::Restoring,
+            () if is_owner => GroupRole::Owner,
+            () if epoch == 0 => GroupRole::Joining,
+            () if self.core.is_spare() => GroupRole::Spare,
+            () => GroupRole::Standby,
+        };
         let here = GatewayStanding {
             gateway: Arc::clone(&self.settings.name),
             here: true,
-            role: match () {
-                () if is_doubting => GroupRole::Doubting,
-                () if is_owner && self.taking.is_some() => GroupRole::Restoring,
-                () if is_owner => GroupRole::Owner,
-                () if epoch == 0 => GroupRole::Joining,
-                () => GroupRole::Standby,
-            },
+            role,
             epoch,
             sessions: copies,
             in_sync: is_owner || self.records.replica.is_whole(),
             armed: !is_owner && peer_owns && peer.is_some_and(|beat| !beat.voters.is_empty()),
             heard_ms: None,
-            addresses: if is_owner { addresses.clone() } else { Vec::new() },
+            addresses: if is_owner { self.addresses() } else { Vec::new() },
             refused: None,
-            blocked: blocked
-                .map(|reason| format!("{} is silent: {reason}", self.settings.peer.name)),
+            blocked: blocked.map(|reason| format!("{} is silent: {reason}", self.peer().name)),
         };
-        let there = GatewayStanding {
-            gateway: Arc::clone(&self.settings.peer.name),
-            here: false,
-            role: match peer {
-                None => GroupRole::Silent,
-                Some(_) if peer_owns => GroupRole::Owner,
-                Some(_) => GroupRole::Standby,
-            },
-            epoch: peer.map_or(0, |beat| beat.epoch),
-            sessions: if peer_owns { copies } else { 0 },
-            in_sync: peer_owns || self.core.is_followed(now),
-            armed: self.core.is_standby_armed(),
-            heard_ms: self.peer_heard.map(|heard| (now - heard).as_millis() as u64),
-            addresses: if peer_owns { addresses } else { Vec::new() },
-            refused: self.records.refused(),
-            blocked: None,
-        };
+        let peers = (0..self.settings.peers.len()).map(|at| self.standing_of(PeerId(at), now));
+        let gateways = std::iter::once(here).chain(peers).collect();
         let warnings = self.redundancy.warnings();
-        self.publish(here.role, epoch, &warnings);
-        let standing = GroupStatus { gateways: vec![here, there], warnings };
+        self.publish(role, epoch, &warnings);
+        let standing = GroupStatus { gateways, warnings };
         let renew = |shown: &mut GroupStatus| std::mem::replace(shown, standing) != *shown;
         self.inbox.standing.send_if_modified(renew);
+    }
+
+    /// Another member as this one knows it.
+    fn standing_of(&self, id: PeerId, now: Instant) -> GatewayStanding {
+        let beat = self.core.member(id, now);
+        let (owns, is_peer) =
+            (beat.is_some_and(|beat| beat.role == BeatRole::Owner), id == self.core.peer_id());
+        let copies = self.records.replica.sessions();
+        // A member that does not own knows the standby by its copy.
+        let is_standby = match self.core.is_owner() || self.settings.peers.len() == 1 {
+            true => is_peer,
+            false => beat.is_some_and(|beat| beat.whole),
+        };
+        GatewayStanding {
+            gateway: Arc::clone(&self.settings.peers[id.0].name),
+            here: false,
+            role: match beat {
+                None => GroupRole::Silent,
+                Some(_) if owns => GroupRole::Owner,
+                Some(_) if is_standby => GroupRole::Standby,
+                Some(_) => GroupRole::Spare,
+            },
+            epoch: beat.map_or(0, |beat| beat.epoch),
+            sessions: if owns { copies } else { 0 },
+            in_sync: owns || is_peer && self.core.is_followed(now),
+            armed: is_peer && self.core.is_standby_armed(),
+            heard_ms: self.heard[id.0].map(|heard| (now - heard).as_millis() as u64),
+            addresses: if owns { self.addresses() } else { Vec::new() },
+            refused: self.records.refused().filter(|_| is_peer),
+            blocked: None,
+        }
+    }
+
+    fn addresses(&self) -> Vec<IpAddr> {
+        self.settings.addresses.iter().map(|moved| moved.address).collect()
     }
 }

@@ -22,7 +22,7 @@ impl Host {
     }
 
     fn agent(&self, refusals: RefusalLog) -> PeerAgent {
-        let mut peer = member(["edge-1", "edge-2"], [LOOPBACK; 2], &["a"]).peer;
+        let mut peer = member(["edge-1", "edge-2"], [LOOPBACK; 2], &["a"]).peers.remove(0);
         let secret = evenkeel_config::SecretFile::new(SECRET.to_vec());
         peer.agent = Some(WatchingAgent { address: self.socket.local_addr().unwrap(), secret });
         PeerAgent::start(&peer, refusals).unwrap().unwrap()
@@ -222,7 +222,7 @@ async fn agent_that_misses_a_heard_peer_is_reported() {
 
 #[tokio::test(start_paused = true)]
 async fn peer_without_an_agent_is_not_asked() {
-    let peer = member(["edge-1", "edge-2"], [LOOPBACK; 2], &["a"]).peer;
+    let peer = member(["edge-1", "edge-2"], [LOOPBACK; 2], &["a"]).peers.remove(0);
     let started = PeerAgent::start(&peer, Counted::default().refusals).unwrap();
     assert!(started.is_none());
 }

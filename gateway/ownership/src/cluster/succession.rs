@@ -2,14 +2,62 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, ECHO_LATE, LISTENS_FOR, MemberRole, SILENCE, YIELDS_WITHIN};
-use crate::messages::{BeatRole, Blocked, ClusterEvent, ClusterOutput, TakeoverCause};
+use crate::cluster::{
+    Cluster, ECHO_LATE, GONE_AFTER, LISTENS_FOR, MemberRole, SILENCE, YIELDS_WITHIN,
+};
+use crate::messages::{BeatRole, Blocked, ClusterEvent, ClusterOutput, PeerId, TakeoverCause};
 use crate::ownership::{Arming, Candidacy, Following, Ownership};
+
+/// In a group of more than two, a standby that is silent for longer is named no more, so that another member can be.
+const NAMED_WHILE: Duration = Duration::from_millis(250);
 
 /// A candidacy without success is reported after this time.
 const BLOCKED_AFTER: Duration = Duration::from_millis(100);
 
 impl Cluster {
+    /// This member is the standby of the owner that it follows. With two members, no other one can be.
+    pub(super) fn is_named(&self, now: Instant) -> bool {
+        let MemberRole::Standby(following) = &self.role else { return false };
+        self.settings.members == 2 || following.is_named(now)
+    }
+
+    /// The peer is this owner's standby, and told so.
+    pub(super) fn names_peer(&self, now: Instant) -> bool {
+        let MemberRole::Owner(own) = &self.role else { return false };
+        let runs = || {
+            let standby = self.peer.newest().is_some_and(|beat| beat.role == BeatRole::Standby);
+            standby && self.peer.silence(now) < NAMED_WHILE
+        };
+        self.settings.members == 2 || runs() && own.may_name(self.peer.peer(), now)
+    }
+
+    /// In a group of more than two, replaces a standby that is gone. It cannot believe any more that it is the standby.
+    fn replace_standby(&mut self, now: Instant) {
+        let MemberRole::Owner(own) = &self.role else { return };
+        if self.settings.members == 2 || self.names_peer(now) || own.yielding.is_some() {
+            return;
+        }
+        let disarmed = own.voters().is_none() || self.peer.has_ended(now);
+        let next = {
+            let heard = self.peer.iter().filter(|(_, state)| state.is(BeatRole::Standby, now));
+            let mut others = heard.map(|(id, _)| id).filter(|id| *id != self.peer.peer());
+            others.find(|id| own.may_name(*id, now))
+        };
+        let Some(next) = next.filter(|_| disarmed && !self.resting) else { return };
+        self.change_peer(next);
+        if let MemberRole::Owner(own) = &mut self.role {
+            own.handle_new_peer();
+        }
+        self.raise();
+    }
+
+    pub(super) fn change_peer(&mut self, peer: PeerId) {
+        self.peer.change(peer);
+        self.sent.clear();
+        (self.peer_silent, self.peer_ended) = (false, false);
+        self.outputs.push_back(ClusterOutput::ChangePeer(peer));
+    }
+
     /// Draws the conclusions of all evidence.
     pub(super) fn weigh(&mut self, now: Instant) {
         if !self.peer_silent && self.peer.silence(now) >= SILENCE {
@@ -45,7 +93,10 @@ impl Cluster {
         let MemberRole::Standby(following) = &self.role else { return None };
         let listened = now.saturating_duration_since(following.since) >= LISTENS_FOR;
         let candidacy = following.candidacy.as_ref();
-        if self.peer.has_ended(now) && (following.follows || listened) {
+        let none_runs = || self.peer.iter().all(|(_, state)| state.has_ended(now));
+        if self.peer.has_ended(now) && following.follows && self.is_named(now)
+            || !following.follows && listened && none_runs()
+        {
             Some(TakeoverCause::PeerEnded)
         } else if following.is_handed(self.records, now) {
             Some(TakeoverCause::HandOver)
@@ -54,8 +105,9 @@ impl Cluster {
         } else if self.settings.preferred
             && !following.follows
             && listened
-            && self.peer.is(BeatRole::Standby, now)
-            && self.peer.hears(self.settings.incarnation)
+            && self.peer.iter().all(|(_, state)| {
+                state.is(BeatRole::Standby, now) && state.hears(self.settings.incarnation)
+            })
         {
             // A standby of this member's former process would have taken over when it heard this one.
             Some(TakeoverCause::Start)
@@ -67,6 +119,8 @@ impl Cluster {
     /// Becomes a candidate if the owner is silent and armed this member.
     fn run(&mut self, now: Instant) {
         let claim = self.next_epoch();
+        // The owner's standby takes over.
+        let is_spare = !self.is_named(now);
         let MemberRole::Standby(following) = &mut self.role else { return };
         if self.peer.silence(now) < SILENCE {
             return;
@@ -89,7 +143,10 @@ impl Cluster {
                 self.highest = claim;
                 self.ask(ids, vote);
             }
-            (None, None) if following.follows => blocked = Some(Blocked::NotArmed),
+            (None, None) if following.follows => {
+                let waits = is_spare && self.peer.silence(now) < GONE_AFTER;
+                blocked = (!waits).then_some(Blocked::NotArmed);
+            }
             // A peer that ended is replaced once this member has listened.
             (None, None) if self.peer.has_ended(now) => {}
             (None, None) => {
@@ -118,6 +175,7 @@ impl Cluster {
 
     /// Arms and disarms the standby, and raises the epoch while it is disarmed.
     pub(super) fn maintain(&mut self, now: Instant) {
+        self.replace_standby(now);
         let (followed, complete) = (self.is_followed(now), self.is_copied());
         let outdated = self.highest > self.epoch;
         let is_held_down = !self.damping.left(now).is_zero();
@@ -187,10 +245,12 @@ impl Cluster {
         epoch > self.epoch || epoch == self.epoch && !self.settings.preferred
     }
 
-    pub(super) fn follow(&mut self, epoch: u64, now: Instant) {
+    /// Follows the owner of this epoch. `named`: it names this member its standby, and echoes a beat of this time.
+    pub(super) fn follow(&mut self, epoch: u64, named: Option<Instant>, now: Instant) {
         let MemberRole::Standby(following) = &mut self.role else { return };
         let (yielded, known) = (following.yielded.is_some(), following.follows);
         *following = Following::new(true, now);
+        following.named = named;
         let changed = std::mem::replace(&mut self.epoch, epoch) != epoch;
         if yielded {
             self.outputs.push_back(ClusterOutput::StepDown(epoch));
@@ -220,6 +280,7 @@ impl Cluster {
         self.epoch = elected.map_or_else(|| self.next_epoch(), |candidacy| candidacy.claim);
         self.highest = self.highest.max(self.epoch);
         self.role = MemberRole::Owner(Ownership::default());
+        self.sent.clear();
         // The copy is restored, and grows old from now on.
         self.whole = false;
         if yielded {

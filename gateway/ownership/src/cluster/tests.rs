@@ -13,5 +13,6 @@ mod messages;
 mod operator;
 mod start;
 mod takeover;
+mod three;
 
 use group::{Group, Link};

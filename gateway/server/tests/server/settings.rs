@@ -132,7 +132,7 @@ fn cluster_loads_both_secrets() {
     let secrets: Vec<_> = cluster.secrets.iter().map(SecretFile::bytes).collect();
     assert_eq!(secrets, [new.as_bytes(), previous.as_bytes()]);
     assert!(!cluster.preferred);
-    assert_eq!((&*cluster.name, &*cluster.peer.name), ("edge-1", "edge-2"));
+    assert_eq!((&*cluster.name, &*cluster.peers[0].name), ("edge-1", "edge-2"));
     let [first, second] = &cluster.addresses[..] else { panic!("{cluster:?}") };
     assert_eq!((first.address.to_string(), first.prefix), ("192.0.2.10".to_owned(), 24));
     assert_eq!(first.place, AddressPlace::Interface("eth0".to_owned()));
@@ -178,10 +178,10 @@ fn agent_beside_the_peer_has_its_own_secret() {
     let agent = "agent = \"10.0.0.2:7200\"\n";
     let secret = "secret_file = \"agent.secret\"\n";
     let cluster = load(&format!("{agent}{secret}")).unwrap().cluster.unwrap();
-    let found = cluster.peer.agent.unwrap();
+    let found = cluster.peers[0].agent.clone().unwrap();
     assert_eq!(found.address.to_string(), "10.0.0.2:7200");
     assert_eq!(found.secret.bytes(), "a".repeat(16).as_bytes());
-    assert!(load("").unwrap().cluster.unwrap().peer.agent.is_none());
+    assert!(load("").unwrap().cluster.unwrap().peers[0].agent.is_none());
     for (keys, found) in [
         (agent, "`agent` without `secret_file`"),
         (secret, "`secret_file` without `agent`"),

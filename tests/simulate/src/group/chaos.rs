@@ -5,7 +5,7 @@ use std::time::Duration;
 use evenkeel_ownership::Cluster;
 
 use super::network::{Way, between_members, to_agents};
-use super::world::World;
+use super::world::{World, id_of};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -27,7 +27,8 @@ pub(super) fn play(world: &mut World, lasts: Duration) {
 }
 
 fn strike(world: &mut World) {
-    let (member, agents) = (world.rng.usize(0..2), world.agents());
+    let (members, agents) = (world.members.len(), world.agents());
+    let member = world.rng.usize(0..members);
     let runs = world.members[member].process.is_some();
     match world.rng.u8(0..16) {
         0 if runs => {
@@ -50,16 +51,16 @@ fn strike(world: &mut World) {
             world.pass(ms(stalls));
             world.stop(member, false);
         }
-        5 => world.network.cut(between_members()),
+        5 => world.network.cut(between_members(members)),
         6 => {
-            let from = world.rng.usize(0..2);
+            let from = world.rng.usize(0..members);
             world.network.cut([Way::Beats(from)]);
         }
         7 => world.network.cut(to_agents(member, agents)),
-        8 => world.network.cut(between_members().into_iter().chain(to_agents(member, agents))),
+        8 => world.network.cut(between_members(members).chain(to_agents(member, agents))),
         9 if agents > 0 => {
             let agent = world.rng.usize(0..agents);
-            world.network.cut([Way::Up(member, agent), Way::Down(1 - member, agent)]);
+            world.network.cut([Way::Up(member, agent), Way::Down((member + 1) % members, agent)]);
         }
         10 => {
             world.tell(member, Cluster::handle_hand_over);
@@ -75,8 +76,9 @@ fn strike(world: &mut World) {
         }
         13 => upgrade(world, member),
         // An operator tells the truth. It may be refused.
-        14 if world.members[1 - member].process.is_none() => {
-            world.tell(member, Cluster::handle_take_over);
+        14 if world.others(member).all(|other| world.members[other].process.is_none()) => {
+            let down = world.peer_of(member);
+            world.tell(member, |cluster, now| cluster.handle_take_over(id_of(down, member), now));
         }
         _ => world.network.heal(),
     }
@@ -108,7 +110,7 @@ fn repair(world: &mut World) {
     for agent in 0..world.agents() {
         world.stop_agent(agent, false);
     }
-    for member in 0..2 {
+    for member in 0..world.members.len() {
         match world.members[member].process {
             Some(_) => {
                 world.stop(member, false);

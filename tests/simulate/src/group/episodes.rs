@@ -5,7 +5,7 @@ use std::time::Duration;
 use evenkeel_ownership::Cluster;
 
 use super::network::{Way, between_members, to_agents};
-use super::world::World;
+use super::world::{World, id_of};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -46,7 +46,7 @@ enum Fault {
     StopAgent,
     /// The link between the members is cut while the standby's process restarts.
     RestartCut,
-    /// Both hosts disappear, and an operator makes the first one that returns the owner.
+    /// All hosts disappear, and an operator makes the first one that returns the owner.
     PowerLoss,
 }
 
@@ -101,7 +101,8 @@ fn settle(world: &mut World) {
 
 fn strike(world: &mut World, fault: Fault) {
     let Some(owner) = world.owner() else { return };
-    let (standby, agents) = (1 - owner, world.agents());
+    let (standby, agents) = (world.peer_of(owner), world.agents());
+    let members = world.members.len();
     let lasts = match world.rng.bool() {
         true => ms(world.rng.u64(1..100)),
         false => ms(world.rng.u64(100..3_000)),
@@ -126,22 +127,22 @@ fn strike(world: &mut World, fault: Fault) {
             world.stop(owner, false);
         }
         Fault::IsolateOwner => {
-            world.network.cut(between_members().into_iter().chain(to_agents(owner, agents)));
+            world.network.cut(between_members(members).chain(to_agents(owner, agents)));
             if agents > 0 {
                 silent(world, standby);
             }
             world.pass(lasts);
         }
         Fault::IsolateStandby => {
-            world.network.cut(between_members().into_iter().chain(to_agents(standby, agents)));
+            world.network.cut(between_members(members).chain(to_agents(standby, agents)));
             stays(world, lasts);
         }
         Fault::Partition => {
-            world.network.cut(between_members());
+            world.network.cut(between_members(members));
             stays(world, lasts);
         }
         Fault::OneWay => {
-            let from = world.rng.usize(0..2);
+            let from = world.rng.usize(0..members);
             world.network.cut([Way::Beats(from)]);
             stays(world, lasts);
         }
@@ -188,24 +189,24 @@ fn strike(world: &mut World, fault: Fault) {
             world.stop_agent(agent, false);
         }
         Fault::RestartCut => {
-            world.network.cut(between_members());
+            world.network.cut(between_members(members));
             world.kill(standby, false);
             stays(world, lasts);
             world.start(standby);
             unchanged(world, ms(1_500));
         }
         Fault::PowerLoss => {
-            world.kill(owner, false);
-            world.kill(standby, false);
-            let (first, second) = if world.rng.bool() { (0, 1) } else { (1, 0) };
+            (0..members).for_each(|member| world.kill(member, false));
+            let first = world.rng.usize(0..members);
             world.start(first);
             unchanged(world, LONG_SILENT);
-            let accepted = world.tell(first, Cluster::handle_take_over);
+            let down = id_of(world.peer_of(first), first);
+            let accepted = world.tell(first, |cluster, now| cluster.handle_take_over(down, now));
             if accepted != Some(Ok(())) || world.owner() != Some(first) {
                 world.violate("group-operator", format!("{accepted:?}"));
             }
             world.pass(lasts);
-            world.start(second);
+            world.others(first).for_each(|other| world.start(other));
         }
     }
 }

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use evenkeel_ownership::{AgentVote, Beat, Cluster, MaySend, Reporter};
+use evenkeel_ownership::{AgentVote, Beat, Cluster, MaySend, PeerId, Reporter};
 
 use super::clock::Clock;
 
 /// A message that waits in a socket of a member.
 #[derive(Clone, Debug)]
 pub(super) enum Input {
-    Beat(Beat),
-    Closed,
+    Beat(PeerId, Beat),
+    Closed(PeerId),
     Disconnected,
     Witness(AgentVote),
 }
@@ -59,8 +59,8 @@ impl Process {
         let now = self.clock.at(real);
         for input in std::mem::take(&mut self.inbox) {
             match input {
-                Input::Beat(beat) => self.cluster.handle_beat(beat, now),
-                Input::Closed => self.cluster.handle_peer_closed(Reporter::Kernel, now),
+                Input::Beat(from, beat) => self.cluster.handle_beat(from, beat, now),
+                Input::Closed(of) => self.cluster.handle_peer_closed(of, Reporter::Kernel, now),
                 Input::Disconnected => self.cluster.handle_disconnected(now),
                 Input::Witness(witness) => self.cluster.handle_witness(&witness, now),
             }

@@ -8,7 +8,7 @@ use fastrand::Rng;
 /// One direction of a link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Way {
-    /// From this member to its peer.
+    /// From this member to the other ones.
     Beats(usize),
     /// From this member to this agent.
     Up(usize, usize),
@@ -63,9 +63,9 @@ impl Network {
     }
 }
 
-/// Both directions between the members.
-pub(super) fn between_members() -> [Way; 2] {
-    [Way::Beats(0), Way::Beats(1)]
+/// All directions between these members.
+pub(super) fn between_members(members: usize) -> impl Iterator<Item = Way> {
+    (0..members).map(Way::Beats)
 }
 
 /// Both directions between a member and these agents.

@@ -1,4 +1,4 @@
-//! Two members, agents and their network in virtual time.
+//! Members, agents and their network in virtual time.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use evenkeel_media::trunk::{OwnershipBallot, Vote};
 use evenkeel_ownership::{
     AgentVote, Beat, Cluster, ClusterEvent, ClusterOutput, ClusterSettings, ContinuedOwnership,
-    HoldDown, TakeoverCause, WitnessId,
+    HoldDown, PeerId, TakeoverCause, WitnessId,
 };
 use fastrand::Rng;
 
@@ -27,8 +27,8 @@ const VIOLATIONS_MAX: usize = 5;
 #[derive(Debug)]
 enum Event {
     Wake(usize),
-    Beat { from: usize, beat: Beat },
-    Closed { to: usize, incarnation: u64 },
+    Beat { from: usize, to: usize, beat: Beat },
+    Closed { of: usize, to: usize, incarnation: u64 },
     Disconnected { at: usize, incarnation: u64 },
     Vote { from: usize, agent: usize, vote: Vote, asked: Instant, incarnation: u64 },
     Voted { to: usize, witness: AgentVote, incarnation: u64 },
@@ -49,7 +49,7 @@ pub(super) struct World {
     /// Real time since the start.
     pub(super) now: Duration,
     queue: Queue<Event>,
-    pub(super) members: [Member; 2],
+    pub(super) members: Vec<Member>,
     agents: Vec<Agent>,
     pub(super) network: Network,
     /// The greatest delay until a process runs.
@@ -66,13 +66,19 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(mut rng: Rng, agents: usize, network: Network, lateness: Duration) -> World {
+    pub(super) fn new(
+        mut rng: Rng,
+        members: usize,
+        agents: usize,
+        network: Network,
+        lateness: Duration,
+    ) -> World {
         let origin = Instant::now();
         let mut world = World {
             origin,
             now: Duration::ZERO,
             queue: Queue::new(),
-            members: [Member::default(), Member::default()],
+            members: (0..members).map(|_| Member::default()).collect(),
             agents: Vec::new(),
             network,
             lateness,
@@ -94,8 +100,7 @@ impl World {
             let ballot = world.ballot(&clock);
             world.agents.push(Agent { ballot, clock, stopped: false, waiting: Vec::new() });
         }
-        world.start(0);
-        world.start(1);
+        (0..members).for_each(|member| world.start(member));
         world.put(SYNC_EVERY, Event::Sync);
         world
     }
@@ -136,7 +141,7 @@ impl World {
 
     /// The member whose workers may send.
     pub(super) fn owner(&self) -> Option<usize> {
-        (0..2).find(|at| self.sends_until(*at) > self.now)
+        (0..self.members.len()).find(|at| self.sends_until(*at) > self.now)
     }
 
     pub(super) fn owns(&self, member: usize) -> bool {
@@ -144,15 +149,27 @@ impl World {
         process.is_some_and(|process| process.cluster.is_owner())
     }
 
-    /// One member owns and sends, and the other holds its records. With agents, it may also take over by silence.
+    /// The member that this one follows, or the standby of an owner.
+    pub(super) fn peer_of(&self, member: usize) -> usize {
+        let process = self.members[member].process.as_ref();
+        process.map_or(0, |process| member_of(process.cluster.peer_id(), member))
+    }
+
+    pub(super) fn others(&self, than: usize) -> impl Iterator<Item = usize> + use<> {
+        (0..self.members.len()).filter(move |member| *member != than)
+    }
+
+    /// One member owns and sends, and its standby holds the records. With agents, it may also take over by silence.
     pub(super) fn is_settled(&self) -> bool {
         self.owner().is_some_and(|owner| {
-            let standby = self.members[1 - owner].process.as_ref();
+            let standby = self.peer_of(owner);
+            let others_own = self.others(owner).any(|member| self.owns(member));
+            let standby = self.members[standby].process.as_ref();
             let armed = self.members[owner].process.as_ref().is_some_and(|process| {
                 self.agents.is_empty() || process.cluster.is_standby_armed()
             });
             self.owns(owner)
-                && !self.owns(1 - owner)
+                && !others_own
                 && armed
                 && standby.is_some_and(|process| !process.stopped && process.records >= RECORDS)
         })
@@ -190,12 +207,15 @@ impl World {
         let before = self.members[member].process.take();
         let incarnation = before.expect("it runs").incarnation;
         self.begin(member, incarnation, Some(continued));
-        self.disconnect(1 - member);
+        self.others(member).for_each(|other| self.disconnect(other));
     }
 
     fn begin(&mut self, member: usize, incarnation: u64, continued: Option<ContinuedOwnership>) {
         let clock = Clock::draw(self.origin, &mut self.rng);
         let settings = ClusterSettings {
+            members: self.members.len(),
+            // The first of two has odd epochs.
+            rank: (member + 1) % self.members.len(),
             preferred: member == 0,
             incarnation,
             continued,
@@ -212,7 +232,7 @@ impl World {
     pub(super) fn kill(&mut self, member: usize, host_runs: bool) {
         self.members[member] = Member { process: None, host_runs };
         if host_runs {
-            self.disconnect(1 - member);
+            self.others(member).for_each(|other| self.disconnect(other));
         }
         self.say(|| format!("{member} ends, its host runs: {host_runs}"));
     }
@@ -302,17 +322,16 @@ impl World {
                     self.execute(member);
                 }
             }
-            Event::Beat { from, beat } => {
-                let to = &self.members[1 - from];
-                if to.process.is_some() {
-                    self.arrive(1 - from, None, Input::Beat(beat));
-                } else if to.host_runs {
+            Event::Beat { from, to, beat } => {
+                if self.members[to].process.is_some() {
+                    self.arrive(to, None, Input::Beat(id_of(from, to), beat));
+                } else if self.members[to].host_runs {
                     let incarnation = beat.incarnation;
-                    self.send(Way::Beats(1 - from), Event::Closed { to: from, incarnation });
+                    self.send(Way::Beats(to), Event::Closed { of: to, to: from, incarnation });
                 }
             }
-            Event::Closed { to, incarnation } => {
-                self.arrive(to, Some(incarnation), Input::Closed);
+            Event::Closed { of, to, incarnation } => {
+                self.arrive(to, Some(incarnation), Input::Closed(id_of(of, to)));
             }
             Event::Disconnected { at, incarnation } => {
                 self.arrive(at, Some(incarnation), Input::Disconnected);
@@ -333,7 +352,7 @@ impl World {
                 let runs = |process: &Process| process.incarnation == incarnation;
                 if self.members[from].process.as_ref().is_some_and(runs) {
                     if !self.network.is_cut(Way::Beats(from)) {
-                        self.replicate(1 - from, RECORDS + 1);
+                        self.replicate(self.peer_of(from), RECORDS + 1);
                     }
                     self.tell(from, |cluster, now| cluster.handle_yielded(RECORDS + 1, now));
                 }
@@ -351,25 +370,30 @@ impl World {
             let process = world.members[at].process.as_ref();
             process.is_some_and(|process| !process.stopped)
         };
-        let linked = super::network::between_members().iter().all(|way| !self.network.is_cut(*way));
-        for standby in 0..2 {
-            let connected = linked && runs(self, 1 - standby);
-            let served = connected && self.owns(1 - standby);
+        for standby in 0..self.members.len() {
+            let owner = self.peer_of(standby);
+            let ways = [Way::Beats(owner), Way::Beats(standby)];
+            let linked = ways.iter().all(|way| !self.network.is_cut(*way));
+            let connected = linked && runs(self, owner);
+            let served = connected && self.owns(owner) && self.peer_of(owner) == standby;
             let Some(process) = &self.members[standby].process else { continue };
-            let records = process.records;
+            let (records, is_spare) = (process.records, process.cluster.is_spare());
             if self.owns(standby) || !runs(self, standby) {
                 continue;
             }
-            if served {
+            if served && !is_spare {
                 // The last records of a hand-over stay.
                 self.replicate(standby, (records + 1).min(RECORDS.max(records)));
+            } else if is_spare && records > 0 && connected && self.owns(owner) {
+                // The owner ended the connection.
+                self.replicate(standby, 0);
             } else if !connected && records > 0 && self.rng.u8(0..20) == 0 {
                 self.replicate(standby, 0);
                 self.disconnect(standby);
             }
             // Live members end the connection now and then, and connect again.
             if served && self.rng.u8(0..20) == 0 {
-                (0..2).for_each(|at| self.disconnect(at));
+                [standby, owner].into_iter().for_each(|at| self.disconnect(at));
             }
         }
     }
@@ -378,7 +402,7 @@ impl World {
     fn disconnect(&mut self, at: usize) {
         let Some(process) = &self.members[at].process else { return };
         let event = Event::Disconnected { at, incarnation: process.incarnation };
-        let delay = self.network.carry(Way::Beats(1 - at), &mut self.rng);
+        let delay = self.network.carry(Way::Beats(self.peer_of(at)), &mut self.rng);
         self.put(self.now + delay.unwrap_or(RETRANSMITTED_AFTER), event);
     }
 
@@ -397,9 +421,12 @@ impl World {
         {
             let (now, incarnation) = (process.clock.at(self.now), process.incarnation);
             match output {
-                ClusterOutput::Send(beat) => {
-                    self.send(Way::Beats(at), Event::Beat { from: at, beat });
+                ClusterOutput::Send(to, beat) => {
+                    let to = member_of(to, at);
+                    self.send(Way::Beats(at), Event::Beat { from: at, to, beat });
                 }
+                // Another owner sends all records anew.
+                ClusterOutput::ChangePeer(_) => process.records = 0,
                 ClusterOutput::Ask { to, vote } => {
                     for agent in 0..self.agents.len() {
                         if to.is_none_or(|to| to.0 == agent as u64) {
@@ -430,11 +457,14 @@ impl World {
     }
 
     fn check_owners(&mut self, at: usize) {
-        let (own, other) = (self.sends_until(at), self.sends_until(1 - at));
-        if own > self.now && other > self.now {
-            let both = own.min(other) - self.now;
-            let what = format!("both members may send for {both:?}, {at} since now");
-            self.violate("group-owner-unique", what);
+        let own = self.sends_until(at);
+        for other in self.others(at) {
+            let both = own.min(self.sends_until(other));
+            if both > self.now {
+                let both = both - self.now;
+                let what = format!("{at} and {other} may send for {both:?}, {at} since now");
+                self.violate("group-owner-unique", what);
+            }
         }
     }
 
@@ -445,7 +475,8 @@ impl World {
                 *self.takeovers.entry(name(*evidence)).or_default() += 1;
                 // A member may not know the epochs of processes that ended, if no agent told it. Agents that do know
                 // refuse it, and it raises its epoch.
-                let known = self.epoch_of(1 - at);
+                let known = self.others(at).map(|other| self.epoch_of(other)).max();
+                let known = known.unwrap_or_default();
                 if *epoch <= known {
                     let what = format!("{at} took over in epoch {epoch}, after {known}");
                     self.violate("group-epoch-monotonic", what);
@@ -468,6 +499,15 @@ impl World {
             }
         }
     }
+}
+
+/// The number that one member has in the settings of another.
+pub(super) fn id_of(member: usize, at: usize) -> PeerId {
+    PeerId(if member < at { member } else { member - 1 })
+}
+
+fn member_of(PeerId(id): PeerId, at: usize) -> usize {
+    id + usize::from(id >= at)
 }
 
 fn name(evidence: TakeoverCause) -> &'static str {

@@ -1,4 +1,4 @@
-//! Two members and their agents with perfect clocks, on links that can be cut.
+//! Members and their agents with perfect clocks, on links that can be cut.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const TICK: Duration = Duration::from_micros(100);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Link {
-    /// From this member to the other one.
+    /// From this member to the other ones.
     Beats(usize),
     /// Between this member and this agent.
     Agent(usize, usize),
@@ -20,15 +20,15 @@ struct Member {
 
 #[derive(Clone)]
 enum Message {
-    Beat(usize, Beat),
-    Closed(usize, u64),
+    Beat { from: usize, to: usize, beat: Beat },
+    Closed { of: usize, to: usize, incarnation: u64 },
     Vote { from: usize, agent: usize, vote: Vote, asked: Instant },
     Voted { to: usize, witness: AgentVote },
 }
 
 pub(super) struct Group {
     pub(super) now: Instant,
-    members: [Option<Member>; 2],
+    members: Vec<Option<Member>>,
     agents: Vec<OwnershipBallot>,
     /// Of a message to or from an agent.
     agent_delay: Duration,
@@ -42,10 +42,15 @@ pub(super) struct Group {
 impl Group {
     /// Both members run, and none owns yet. Member 0 is preferred.
     pub(super) fn starting(agents: usize) -> Group {
+        Group::of(2, agents)
+    }
+
+    /// The same with this number of members.
+    pub(super) fn of(members: usize, agents: usize) -> Group {
         let now = Instant::now();
         let mut group = Group {
             now,
-            members: [None, None],
+            members: (0..members).map(|_| None).collect(),
             agents: (0..agents).map(|at| OwnershipBallot::new(at as u32, now)).collect(),
             agent_delay: TICK,
             cut: Vec::new(),
@@ -53,8 +58,7 @@ impl Group {
             outputs: Vec::new(),
             incarnation: 0,
         };
-        group.start(0);
-        group.start(1);
+        (0..members).for_each(|member| group.start(member));
         group
     }
 
@@ -78,6 +82,8 @@ impl Group {
     pub(super) fn start(&mut self, member: usize) {
         self.incarnation += 1;
         let settings = ClusterSettings {
+            members: self.members.len(),
+            rank: (member + 1) % self.members.len(),
             preferred: member == 0,
             incarnation: self.incarnation,
             continued: None,
@@ -102,6 +108,11 @@ impl Group {
         &mut self.members[member].as_mut().unwrap().cluster
     }
 
+    /// The number that one member has in the settings of another.
+    pub(super) fn id(of: usize, at: usize) -> PeerId {
+        PeerId(if of < at { of } else { of - 1 })
+    }
+
     pub(super) fn replicate(&mut self, member: usize) {
         let now = self.now;
         self.member(member).handle_replica(true, 1, now);
@@ -115,8 +126,8 @@ impl Group {
 
     /// An operator confirms at this member that its peer is down.
     pub(super) fn take_over(&mut self, member: usize) -> Result<(), TakeoverRefusal> {
-        let now = self.now;
-        self.member(member).handle_take_over(now)
+        let (now, peer) = (self.now, self.member(member).peer_id());
+        self.member(member).handle_take_over(peer, now)
     }
 
     pub(super) fn kill(&mut self, member: usize) {
@@ -149,7 +160,7 @@ impl Group {
             let member = self.members[*at].as_ref();
             member.is_some_and(|member| member.may_send > MaySend::Until(self.now))
         };
-        let owners: Vec<usize> = (0..2).filter(may).collect();
+        let owners: Vec<usize> = (0..self.members.len()).filter(may).collect();
         assert!(owners.len() < 2, "two members may send");
         owners.first().copied()
     }
@@ -164,7 +175,7 @@ impl Group {
         while self.now < end && !done(self) {
             self.now = self.next().unwrap_or(end).max(self.now + TICK).min(end);
             self.deliver();
-            for member in 0..2 {
+            for member in 0..self.members.len() {
                 self.drive(member);
             }
             self.owner();
@@ -196,8 +207,9 @@ impl Group {
         let (mut waits, mut due) = (VecDeque::new(), Vec::new());
         for (at, message) in std::mem::take(&mut self.flying) {
             let reader = match &message {
-                Message::Beat(from, _) => Some(1 - from),
-                Message::Closed(to, _) | Message::Voted { to, .. } => Some(*to),
+                Message::Beat { to, .. }
+                | Message::Closed { to, .. }
+                | Message::Voted { to, .. } => Some(*to),
                 Message::Vote { .. } => None,
             };
             let stopped = reader
@@ -217,15 +229,19 @@ impl Group {
     fn read(&mut self, message: Message) {
         let now = self.now;
         match message {
-            Message::Beat(from, beat) => match &mut self.members[1 - from] {
-                Some(member) => member.cluster.handle_beat(beat, now),
-                None => self.fly(Message::Closed(from, beat.incarnation)),
+            Message::Beat { from, to, beat } => match &mut self.members[to] {
+                Some(member) => member.cluster.handle_beat(Group::id(from, to), beat, now),
+                None => {
+                    let incarnation = beat.incarnation;
+                    self.fly(Message::Closed { of: to, to: from, incarnation });
+                }
             },
-            Message::Closed(to, incarnation) => {
+            Message::Closed { of, to, incarnation } => {
                 if let Some(member) = &mut self.members[to]
                     && member.cluster.settings.incarnation == incarnation
                 {
-                    member.cluster.handle_peer_closed(Reporter::Kernel, now);
+                    let of = Group::id(of, to);
+                    member.cluster.handle_peer_closed(of, Reporter::Kernel, now);
                 }
             }
             Message::Vote { from, agent, vote, asked } => {
@@ -246,8 +262,8 @@ impl Group {
 
     fn fly(&mut self, message: Message) {
         let cut = self.cut.iter().any(|link| match (link, &message) {
-            (Link::Beats(member), Message::Beat(from, _)) => member == from,
-            (Link::Beats(member), Message::Closed(to, _)) => *member == 1 - to,
+            (Link::Beats(member), Message::Beat { from, .. }) => member == from,
+            (Link::Beats(member), Message::Closed { of, .. }) => member == of,
             (Link::Agent(member, it), Message::Vote { from, agent, .. }) => {
                 (member, it) == (from, agent)
             }
@@ -259,7 +275,7 @@ impl Group {
         if !cut {
             let delay = match &message {
                 Message::Vote { .. } | Message::Voted { .. } => self.agent_delay,
-                Message::Beat(..) | Message::Closed(..) => TICK,
+                Message::Beat { .. } | Message::Closed { .. } => TICK,
             };
             self.flying.push_back((self.now + delay, message));
         }
@@ -277,9 +293,10 @@ impl Group {
             && let Some(output) = member.cluster.poll_output()
         {
             match output {
-                ClusterOutput::Send(beat) => {
-                    let beat = Beat::decode(&beat.encode()).unwrap();
-                    self.fly(Message::Beat(at, beat));
+                ClusterOutput::Send(PeerId(id), beat) => {
+                    let (beat, to) =
+                        (Beat::decode(&beat.encode()).unwrap(), id + usize::from(id >= at));
+                    self.fly(Message::Beat { from: at, to, beat });
                 }
                 ClusterOutput::Ask { to, vote } => {
                     for agent in 0..self.agents.len() {

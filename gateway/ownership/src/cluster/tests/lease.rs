@@ -105,7 +105,14 @@ fn resting_owner_may_pause() {
     let continued = Some(continued);
     group.begin(
         0,
-        ClusterSettings { preferred: true, incarnation, continued, hold_down: HOLD_DOWN },
+        ClusterSettings {
+            members: 2,
+            rank: 1,
+            preferred: true,
+            incarnation,
+            continued,
+            hold_down: HOLD_DOWN,
+        },
     );
     no_gap(&mut group, 100);
     assert!(group.member(0).is_standby_armed());

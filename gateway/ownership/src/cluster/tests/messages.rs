@@ -11,6 +11,7 @@ fn beat() -> Beat {
         highest: 4,
         echo: Echo { incarnation: 5, sequence: 6 },
         whole: true,
+        spare: false,
         records: 12,
         takeovers: 3,
         voters: (0..VOTERS_MAX as u64).map(voter).collect(),
@@ -35,7 +36,7 @@ fn malformed_beats_are_refused() {
         assert_eq!(Beat::decode(&good[..len]), None);
     }
     assert_eq!(Beat::decode(&[&good[..], &[0]].concat()), None);
-    for (at, byte) in [(0, 3), (1, 2), (2, VOTERS_MAX as u8 + 1)] {
+    for (at, byte) in [(0, 3), (1, 4), (2, VOTERS_MAX as u8 + 1)] {
         let mut bad = good.clone();
         bad[at] = byte;
         assert_eq!(Beat::decode(&bad), None);
@@ -45,10 +46,16 @@ fn malformed_beats_are_refused() {
 #[test]
 fn replayed_beats_change_nothing() {
     let now = Instant::now();
-    let settings =
-        ClusterSettings { preferred: false, incarnation: 5, continued: None, hold_down: HOLD_DOWN };
+    let settings = ClusterSettings {
+        members: 2,
+        rank: 0,
+        preferred: false,
+        incarnation: 5,
+        continued: None,
+        hold_down: HOLD_DOWN,
+    };
     let mut cluster = Cluster::new(settings, now);
-    cluster.handle_beat(beat(), now);
+    cluster.handle_beat(PeerId(0), beat(), now);
     assert_eq!(cluster.epoch(), 3);
     let replays = [
         Beat { epoch: 9, ..beat() },
@@ -56,7 +63,7 @@ fn replayed_beats_change_nothing() {
         Beat { incarnation: 6, sequence: 99, epoch: 9, ..beat() },
     ];
     for replay in replays {
-        cluster.handle_beat(replay, now);
+        cluster.handle_beat(PeerId(0), replay, now);
         assert_eq!(cluster.epoch(), 3);
     }
 }
@@ -65,12 +72,23 @@ fn replayed_beats_change_nothing() {
 #[test]
 fn owner_of_the_older_epoch_steps_down() {
     let now = Instant::now();
-    let continued =
-        Some(ContinuedOwnership { sequence: 1_000, epoch: 1, highest: 1, takeovers: 0 });
-    let settings =
-        ClusterSettings { preferred: true, incarnation: 5, continued, hold_down: HOLD_DOWN };
+    let continued = Some(ContinuedOwnership {
+        sequence: 1_000,
+        epoch: 1,
+        highest: 1,
+        takeovers: 0,
+        standby: Some(PeerId(0)),
+    });
+    let settings = ClusterSettings {
+        members: 2,
+        rank: 1,
+        preferred: true,
+        incarnation: 5,
+        continued,
+        hold_down: HOLD_DOWN,
+    };
     let mut old = Cluster::new(settings, now);
-    old.handle_beat(Beat { epoch: 2, ..beat() }, now);
+    old.handle_beat(PeerId(0), Beat { epoch: 2, ..beat() }, now);
     assert!(!old.is_owner());
     let outputs: Vec<ClusterOutput> = std::iter::from_fn(|| old.poll_output()).collect();
     let stops = outputs.iter().position(|output| *output == ClusterOutput::MaySend(MaySend::Never));
@@ -81,11 +99,22 @@ fn owner_of_the_older_epoch_steps_down() {
 #[test]
 fn owner_of_the_newer_epoch_stays() {
     let now = Instant::now();
-    let continued =
-        Some(ContinuedOwnership { sequence: 1_000, epoch: 5, highest: 5, takeovers: 0 });
-    let settings =
-        ClusterSettings { preferred: true, incarnation: 5, continued, hold_down: HOLD_DOWN };
+    let continued = Some(ContinuedOwnership {
+        sequence: 1_000,
+        epoch: 5,
+        highest: 5,
+        takeovers: 0,
+        standby: Some(PeerId(0)),
+    });
+    let settings = ClusterSettings {
+        members: 2,
+        rank: 1,
+        preferred: true,
+        incarnation: 5,
+        continued,
+        hold_down: HOLD_DOWN,
+    };
     let mut new = Cluster::new(settings, now);
-    new.handle_beat(Beat { epoch: 2, ..beat() }, now);
+    new.handle_beat(PeerId(0), Beat { epoch: 2, ..beat() }, now);
     assert!(new.is_owner());
 }

@@ -46,7 +46,7 @@ fn refusing_host_of_a_live_member_shows_no_end() {
         for _ in 0..100 {
             group.disconnect(member);
             let now = group.now;
-            group.member(member).handle_peer_closed(Reporter::Kernel, now);
+            group.member(member).handle_peer_closed(PeerId(0), Reporter::Kernel, now);
             group.pass(7);
         }
         assert_eq!((group.owner(), group.took_over(1)), (Some(0), None));
@@ -59,7 +59,7 @@ fn single_unreachable_of_a_live_owner_is_withdrawn() {
     let mut group = Group::standing(1);
     for _ in 0..100 {
         let now = group.now;
-        group.member(1).handle_peer_closed(Reporter::Kernel, now);
+        group.member(1).handle_peer_closed(PeerId(0), Reporter::Kernel, now);
         group.pass(7);
     }
     assert_eq!(group.owner(), Some(0));
@@ -73,10 +73,10 @@ fn end_that_silence_confirms_is_reported_once() {
     group.cut(&[Link::Beats(1)]);
     group.pass(6);
     let now = group.now;
-    group.member(1).handle_peer_closed(Reporter::Agent, now);
+    group.member(1).handle_peer_closed(PeerId(0), Reporter::Agent, now);
     group.until(1_000, |group| group.took_over(1).is_some());
     let now = group.now;
-    group.member(1).handle_peer_closed(Reporter::Agent, now);
+    group.member(1).handle_peer_closed(PeerId(0), Reporter::Agent, now);
     group.pass(10);
     let seen = group.outputs.iter().filter_map(|(_, _, output)| match output {
         ClusterOutput::Event(ClusterEvent::PeerEnded(Reporter::Agent)) => {
