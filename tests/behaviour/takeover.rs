@@ -1,4 +1,4 @@
-//! Takeovers and hand-overs in a group of two gateways, on hosts of their own.
+//! Takeovers and hand-overs in a group of gateways, on hosts of their own.
 
 mod ng_server;
 mod operator;
@@ -550,4 +550,41 @@ fn standby_asks_its_owner_to_hand_over() {
     assert_eq!(ids(&mut standby), opened);
     assert!(place.has_address(1));
     expect_echo(&mut ann, "packets arrive again");
+}
+
+#[test]
+fn spare_replaces_the_standby_and_then_the_owner() {
+    let test = "spare_replaces_the_standby_and_then_the_owner";
+    let Some(place) = Place::lay(test) else { return };
+    let (node, mut ann) = (place.node(), place.phone());
+    let [mut owner, second, third] = place.group_of_three(&node.text());
+    owner.open("room", &mut ann);
+    let opened = ids(&mut owner);
+    expect_echo(&mut ann, "without a fault");
+    await_replica(&mut owner);
+    let in_role = |owner: &mut GatewayProcess, role: &str| {
+        let seen = owner.read("/v1/gateways");
+        let mut gateways = seen["gateways"].as_array().unwrap().iter();
+        let found = gateways.find(|gateway| gateway["role"] == role)?;
+        EDGES.iter().position(|(name, _)| found["gateway"] == *name)
+    };
+    let (standby, spare) = (in_role(&mut owner, "standby"), in_role(&mut owner, "spare").unwrap());
+    let (lost, mut last) = if standby == Some(1) { (second, third) } else { (third, second) };
+    let refused = hand_over(&owner, EDGES[spare].0).wait().unwrap();
+    assert_eq!(refused.code(), Some(1), "a spare holds no records");
+    assert_eq!(ids(&mut last), opened, "relayed");
+
+    lost.process.signal(Signal::SIGSTOP).unwrap();
+    wait_until("the spare is the standby", || in_role(&mut owner, "standby") == Some(spare));
+    await_replica(&mut owner);
+    let mut warnings = || owner.read("/v1/status")["warnings"].to_string();
+    wait_until("the loss is reported", || warnings().contains("one gateway fewer"));
+    owner.process.signal(Signal::SIGKILL).unwrap();
+    expect_echo(&mut ann, "packets arrive again");
+    assert!(place.has_address(spare));
+    assert_eq!(ids(&mut last), opened);
+    assert_continuous(&ann.heard);
+    lost.process.signal(Signal::SIGCONT).unwrap();
+    await_replica(&mut last);
+    assert!(place.has_address(spare), "the former standby follows");
 }

@@ -133,8 +133,12 @@ fn stops_alone(sessions: u64) -> Result<String, String> {
 
 /// Why a member of a group may be stopped, or not.
 fn stops_member(gateways: &[Value]) -> Result<String, String> {
-    let member = |here: bool| gateways.iter().find(|gateway| gateway["here"] == here);
-    let (Some(here), Some(peer)) = (member(true), member(false)) else {
+    let here = gateways.iter().find(|gateway| gateway["here"] == true);
+    let others = || gateways.iter().filter(|gateway| gateway["here"] == false);
+    // Beside the owner and its standby there may be spares.
+    let serves = |gateway: &&Value| matches!(text(gateway, "role"), "owner" | "standby");
+    let peer = others().find(serves).or_else(|| others().next());
+    let (Some(here), Some(peer)) = (here, peer) else {
         return Err("the group has not begun".to_owned());
     };
     let (name, sessions) = (text(peer, "gateway"), number(here, "sessions"));
@@ -148,6 +152,7 @@ fn stops_member(gateways: &[Value]) -> Result<String, String> {
             _ => Err(format!("{name} is no standby, and {sessions} sessions would end")),
         },
         ("standby", "owner") => Ok(format!("{name} serves the sessions, without a standby then")),
+        ("spare", _) => Ok("it is a spare".to_owned()),
         (role, _) => Err(format!("it is {role}: whether {name} serves is unknown")),
     }
 }
@@ -160,7 +165,7 @@ fn owns(owner: &Value) -> String {
 /// The silent peer's name, if this gateway does not serve because of it.
 fn silent_peer(gateways: &[Value]) -> Option<&str> {
     gateways.iter().find(|gateway| gateway["blocked"].is_string())?;
-    gateways.iter().find(|gateway| gateway["here"] == false)?["gateway"].as_str()
+    gateways.iter().find(|gateway| gateway["role"] == "silent")?["gateway"].as_str()
 }
 
 fn member_line(gateway: &Value) -> String {

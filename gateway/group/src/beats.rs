@@ -87,6 +87,8 @@ pub(crate) struct Beats {
     /// tell strangers apart.
     unconnected: Option<SocketAddr>,
     members: Vec<BeatMember>,
+    /// Hosts of these members refused beats, which is not reported yet.
+    refused: Vec<PeerId>,
     refusals: RefusalLog,
     /// Datagrams read in this turn.
     read: usize,
@@ -122,6 +124,7 @@ impl Beats {
                     signed: BeatSigner::new(settings, &peer.name),
                 })
                 .collect(),
+            refused: Vec::new(),
             refusals,
             read: 0,
         })
@@ -153,6 +156,9 @@ impl Beats {
     pub(crate) async fn recv(&mut self) -> BeatInput {
         let mut buffer = [0; HEAD_LEN + MAC_LEN + PAYLOAD_MAX + 1];
         loop {
+            if let Some(member) = self.refused.pop() {
+                return BeatInput::Closed(member);
+            }
             if self.read == READ_PER_TURN {
                 self.read = 0;
                 tokio::task::yield_now().await;
@@ -168,9 +174,7 @@ impl Beats {
                     Err(_) => {}
                 },
                 Ok(Received::Refused(quotes)) => {
-                    if let Some(member) = self.refusing(&quotes) {
-                        return BeatInput::Closed(member);
-                    }
+                    self.note_refused(&quotes);
                 }
                 // Another error of the network; beats that are not heard say more.
                 Err(_) => {}
@@ -194,14 +198,12 @@ impl Beats {
         Err(refused)
     }
 
-    /// The member to which these beats went. Their hosts may have refused beats of several: the next ones are refused too.
-    fn refusing(&mut self, quotes: &[Box<[u8]>]) -> Option<PeerId> {
-        let mut refusing = None;
+    /// Notes the members to which these beats went.
+    fn note_refused(&mut self, quotes: &[Box<[u8]>]) {
         for (at, member) in self.members.iter_mut().enumerate() {
             let sent = quotes.iter().filter(|quoted| member.signed.was_sent(quoted)).count();
-            refusing = refusing.or((sent > 0).then_some(PeerId(at)));
+            self.refused.extend((sent > 0).then_some(PeerId(at)));
         }
-        refusing
     }
 }
 

@@ -68,12 +68,14 @@ impl GatewayProcess {
         }
     }
 
-    /// True for the standby of a group, which admits no sessions.
+    /// True for the standby or a spare of a group, which admits no sessions.
     fn is_standby(&mut self) -> bool {
         let seen = self.ask(async |client| client.read("/v1/gateways").await);
         let Ok(seen) = seen else { return false };
         let mut gateways = seen["gateways"].as_array().into_iter().flatten();
-        gateways.any(|gateway| gateway["here"] == true && gateway["role"] == "standby")
+        gateways.any(|gateway| {
+            gateway["here"] == true && (gateway["role"] == "standby" || gateway["role"] == "spare")
+        })
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -1,4 +1,4 @@
-//! Two gateways of a group, on hosts of their own.
+//! The gateways of a group, on hosts of their own.
 
 use std::net::Ipv4Addr;
 
@@ -13,8 +13,11 @@ use super::{GatewayProcess, Node, Phone, World, wait_until};
 pub(crate) const SHARED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
 pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 20);
-pub(crate) const EDGES: [(&str, Ipv4Addr); 2] =
-    [("edge-1", Ipv4Addr::new(10, 77, 0, 1)), ("edge-2", Ipv4Addr::new(10, 77, 0, 2))];
+pub(crate) const EDGES: [(&str, Ipv4Addr); 3] = [
+    ("edge-1", Ipv4Addr::new(10, 77, 0, 1)),
+    ("edge-2", Ipv4Addr::new(10, 77, 0, 2)),
+    ("edge-3", Ipv4Addr::new(10, 77, 0, 3)),
+];
 
 /// A client's host, a node's host, and a host for each gateway.
 pub(crate) struct Place {
@@ -80,17 +83,28 @@ impl Place {
         self.start(nodes, fence, "port_legs = true\n", "")
     }
 
-    /// `peer_keys` are the keys of `[cluster.peer]` for this peer, `keys` those of the address, `hooks` the
+    /// Starts three gateways before these nodes, and waits until the first has the address.
+    pub(crate) fn group_of_three(&self, nodes: &str) -> [GatewayProcess; 3] {
+        self.start(nodes, |_| String::new(), "", "")
+    }
+
+    /// `peer_keys` are the keys of `[[cluster.peer]]` for this peer, `keys` those of the address, `hooks` the
     /// bindings of the set `call`.
-    fn start(
+    fn start<const MEMBERS: usize>(
         &self,
         nodes: &str,
         peer_keys: impl Fn(&Host) -> String,
         keys: &str,
         hooks: &str,
-    ) -> [GatewayProcess; 2] {
-        let gateways = [0, 1].map(|number| {
-            let [own, peer] = [number, 1 - number].map(|at: usize| &self.edges[at]);
+    ) -> [GatewayProcess; MEMBERS] {
+        let gateways = std::array::from_fn(|number| {
+            let own = &self.edges[number];
+            let others = self.edges[..MEMBERS].iter().filter(|peer| peer.name() != own.name());
+            let peer = |peer: &Host| {
+                let (name, address, keys) = (peer.name(), peer.address(), peer_keys(peer));
+                format!("[[cluster.peer]]\nname = \"{name}\"\naddress = \"{address}:7100\"\n{keys}")
+            };
+            let peers: String = others.map(peer).collect();
             let mut world = World::of(&[]);
             world.nodes = nodes.to_owned();
             world.hooks = hooks.to_owned();
@@ -98,14 +112,11 @@ impl Place {
                 format!("[[listen]]\nudp = \"{SHARED}:7000\"\nidentity = [\"declared\"]\n");
             world.nodes += &format!(
                 "[cluster]\nname = \"{}\"\nsecret_file = \"cluster.secret\"\nlisten = \"{}:7100\"\npreferred = {}\n\
-                 [cluster.peer]\nname = \"{}\"\naddress = \"{}:7100\"\n{}\
+                 {peers}\
                  [[cluster.address]]\naddress = \"{SHARED}/{PREFIX}\"\ninterface = \"{INTERFACE}\"\n{keys}",
                 own.name(),
                 own.address(),
                 number == 0,
-                peer.name(),
-                peer.address(),
-                peer_keys(peer),
             );
             let _inside = own.enter().unwrap();
             GatewayProcess::start(&world)

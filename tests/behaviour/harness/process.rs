@@ -55,7 +55,7 @@ impl AgentFiles {
 
     /// The agent beside the first of two gateways of a group, in the network namespace of this thread.
     pub(crate) fn gateway_agent(&self) -> Server {
-        let [(name, own), (_, peer)] = EDGES;
+        let [(name, own), (_, peer), _] = EDGES;
         let config = self.folder.path().join("agent.toml");
         let text = format!(
             "name = \"{name}\"\nlisten = \"{own}:7200\"\nsecret_file = \"secret\"\n\

@@ -28,3 +28,12 @@ fn standby_stops_beside_an_owner() {
     assert!(stops_member(&group("standby", "silent", true, 7)).is_err());
     assert!(stops_member(&[]).is_err());
 }
+
+#[test]
+fn owner_of_three_stops_beside_its_standby() {
+    let mut three = group("owner", "spare", false, 7);
+    assert!(stops_member(&three).is_err());
+    three.push(json!({"gateway": "edge-3", "here": false, "role": "standby", "in_sync": true}));
+    assert_eq!(stops_member(&three), Ok("edge-3 continues its 7 sessions".to_owned()));
+    assert!(stops_member(&group("spare", "owner", false, 0)).is_ok());
+}
