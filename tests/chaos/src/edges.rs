@@ -1,4 +1,4 @@
-//! The gateways of a stage: one that serves, and its standby if it is in a group.
+//! The gateways of a stage: one that serves, and its standby and spares if it is in a group.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -30,6 +30,10 @@ pub(crate) struct Edges {
     gateways: Vec<Gateway>,
     /// The gateway that serves.
     owner: usize,
+    /// The one that takes over from it.
+    standby: usize,
+    /// The last owner before, or the standby.
+    former: usize,
     hosts: Option<Hosts>,
 }
 
@@ -58,7 +62,8 @@ impl Edges {
                 hosts.edges.iter().enumerate().map(start).collect::<Result<_, String>>()?
             }
         };
-        let mut edges = Edges { gateways, owner: 0, hosts };
+        let standby = 1 % gateways.len();
+        let mut edges = Edges { gateways, owner: 0, standby, former: standby, hosts };
         if layout.edges > 0 {
             edges.expect_owner(0).await?;
         }
@@ -104,31 +109,29 @@ impl Edges {
         self.hosts().ok_or_else(|| "the gateway has no host of its own".to_owned())
     }
 
-    fn standby(&self) -> usize {
-        (self.owner + 1) % self.gateways.len()
-    }
-
     pub(crate) fn signal_owner(&self, signal: Signal) -> Result<(), String> {
         Ok(self.owner().process.signal(signal)?)
     }
 
-    pub(crate) fn signal_standby(&self, signal: Signal) -> Result<(), String> {
-        Ok(self.gateways[self.standby()].process.signal(signal)?)
+    pub(crate) fn signal_former(&self, signal: Signal) -> Result<(), String> {
+        Ok(self.gateways[self.former].process.signal(signal)?)
     }
 
     pub(crate) fn cut_owner(&self) -> Result<(), String> {
         self.own_hosts()?.set_link(self.owner, false)
     }
 
-    pub(crate) fn restore_standby_link(&self) -> Result<(), String> {
-        self.own_hosts()?.set_link(self.standby(), true)
+    pub(crate) fn restore_former_link(&self) -> Result<(), String> {
+        self.own_hosts()?.set_link(self.former, true)
     }
 
     /// Drops all packets between the members from now on.
     pub(crate) fn part(&self) -> Result<(), String> {
         let edges = &self.own_hosts()?.edges;
-        for (edge, peer) in edges.iter().zip(edges.iter().rev()) {
-            drop_at(edge, "input", &format!("ip saddr {}", peer.address()))?;
+        for edge in edges {
+            let others = edges.iter().filter(|other| other.address() != edge.address());
+            let others: Vec<String> = others.map(|other| other.address().to_string()).collect();
+            drop_at(edge, "input", &format!("ip saddr {{ {} }}", others.join(", ")))?;
         }
         Ok(())
     }
@@ -150,7 +153,8 @@ impl Edges {
 
     /// Waits until the standby's host has the address. It is the owner from then on.
     pub(crate) async fn expect_takeover(&mut self) -> Result<(), String> {
-        self.expect_owner(self.standby()).await
+        self.former = self.owner;
+        self.expect_owner(self.standby).await
     }
 
     async fn expect_owner(&mut self, edge: usize) -> Result<(), String> {
@@ -185,49 +189,53 @@ impl Edges {
     }
 
     /// Waits until a former owner ends, as it does when it learns that another gateway has taken over.
-    pub(crate) async fn await_end_of_standby(&mut self) -> Result<(), String> {
-        let (standby, until) = (self.standby(), Instant::now() + JOINED_WITHIN);
-        while self.gateways[standby].is_running() {
+    pub(crate) async fn await_end_of_former(&mut self) -> Result<(), String> {
+        let (former, until) = (self.former, Instant::now() + JOINED_WITHIN);
+        while self.gateways[former].is_running() {
             if Instant::now() > until {
                 let problem = format!("was replaced, and does not end within {JOINED_WITHIN:?}");
-                return Err(self.gateways[standby].process.error(problem).into());
+                return Err(self.gateways[former].process.error(problem).into());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok(())
     }
 
-    /// Starts the standby again, if it has ended.
-    fn restart_standby(&mut self, places: &Places) -> Result<(), String> {
-        let standby = self.standby();
-        if self.gateways[standby].is_running() {
+    /// Starts the former owner again, if it has ended.
+    fn restart_former(&mut self, places: &Places) -> Result<(), String> {
+        let former = self.former;
+        if self.gateways[former].is_running() {
             return Ok(());
         }
-        let _inside = self.own_hosts()?.edges[standby].enter()?;
-        self.gateways[standby].start_again(places)
+        let _inside = self.own_hosts()?.edges[former].enter()?;
+        self.gateways[former].start_again(places)
     }
 
     /// Waits until the standby has the records of all sessions, and may replace a silent owner. A former owner that ends on its return is started again.
     pub(crate) async fn await_standby(&mut self, places: &Places) -> Result<(), String> {
         let until = Instant::now() + JOINED_WITHIN;
         loop {
-            self.restart_standby(places)?;
-            let name = self.gateways[self.standby()].name();
+            self.restart_former(places)?;
             let seen = self.owner().admin().read("/v1/gateways").await;
             let seen = seen.map_err(|error| format!("listing gateways: {error}"))?;
-            let mut gateways = seen["gateways"].as_array().into_iter().flatten();
-            let is_standby = |gateway: &Value| {
-                gateway["gateway"] == name
-                    && gateway["role"] == "standby"
-                    && gateway["in_sync"] == true
-                    && gateway["armed"] == true
+            let listed = seen["gateways"].as_array().into_iter().flatten();
+            let role = |name: &str, role: &str| {
+                let mut listed = listed.clone();
+                listed.find(|gateway| gateway["gateway"] == name && gateway["role"] == role)
             };
-            if gateways.any(is_standby) {
-                return self.gateways[self.standby()].raise();
+            let is_ready = |gateway: &Gateway| {
+                let standby = role(gateway.name(), "standby");
+                standby.is_some_and(|it| it["in_sync"] == true && it["armed"] == true)
+            };
+            let all_run = !listed.clone().any(|gateway| gateway["role"] == "silent");
+            let standby = self.gateways.iter().position(is_ready).filter(|_| all_run);
+            if let Some(standby) = standby {
+                self.standby = standby;
+                return self.gateways[standby].raise();
             }
             if Instant::now() > until {
                 let problem = format!("is no standby in sync within {JOINED_WITHIN:?}: {seen}");
-                return Err(self.gateways[self.standby()].process.error(problem).into());
+                return Err(self.gateways[self.standby].process.error(problem).into());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -249,12 +257,14 @@ impl Edges {
         Ok(())
     }
 
-    /// Media packets that the standby's host sent since the last call.
+    /// Media packets that the hosts of the standby and spares sent since the last call.
     pub(crate) fn count_media_of_standby(&self) -> Result<u64, String> {
         let Some(hosts) = self.hosts.as_ref().filter(|_| self.gateways.len() > 1) else {
             return Ok(0);
         };
-        Ok(hosts.count_media()?[self.standby()])
+        let counts = hosts.count_media()?;
+        let others = counts.iter().enumerate().filter(|(edge, _)| *edge != self.owner);
+        Ok(others.map(|(_, count)| count).sum())
     }
 }
 
@@ -288,15 +298,19 @@ fn start(
     let mut text = layout.configuration(told);
     if let Some((hosts, number)) = member.filter(|_| layout.edges > 1) {
         write(&folder.join("cluster.secret"), SECRET)?;
-        let [own, peer] = [number, (number + 1) % layout.edges].map(|at| &hosts.edges[at]);
+        let own = &hosts.edges[number];
+        let others = hosts.edges.iter().filter(|other| other.name() != own.name());
+        let peer = |peer: &Host| {
+            let (name, address) = (peer.name(), peer.address());
+            format!("[[cluster.peer]]\nname = \"{name}\"\naddress = \"{address}:{MEMBER}\"\n\n")
+        };
+        let peers: String = others.map(peer).collect();
         text += &format!(
             "\n[cluster]\nname = \"{name}\"\nsecret_file = \"cluster.secret\"\nlisten = \"{}:{MEMBER}\"\n\
-             preferred = {}\nhold_down = \"0s\"\n\n[cluster.peer]\nname = \"{}\"\naddress = \"{}:{MEMBER}\"\n\n\
+             preferred = {}\nhold_down = \"0s\"\n\n{peers}\
              [[cluster.address]]\naddress = \"{SHARED}/{PREFIX}\"\ninterface = \"{INTERFACE}\"\nport_legs = {}\n",
             own.address(),
             number == 0,
-            peer.name(),
-            peer.address(),
             layout.port_legs,
         );
     }

@@ -23,8 +23,11 @@ pub(crate) const MEMBER: u16 = 7_100;
 
 pub(crate) const CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
 const NODES: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 20);
-pub(crate) const EDGES: [(&str, Ipv4Addr); 2] =
-    [("edge-1", Ipv4Addr::new(10, 77, 0, 1)), ("edge-2", Ipv4Addr::new(10, 77, 0, 2))];
+pub(crate) const EDGES: [(&str, Ipv4Addr); 3] = [
+    ("edge-1", Ipv4Addr::new(10, 77, 0, 1)),
+    ("edge-2", Ipv4Addr::new(10, 77, 0, 2)),
+    ("edge-3", Ipv4Addr::new(10, 77, 0, 3)),
+];
 
 /// A host for each gateway, one for all nodes, and one for clients: the namespace of this process.
 pub(crate) struct Hosts {

@@ -55,7 +55,7 @@ impl Loss {
                 stage.edges.expect_takeover().await?;
                 tokio::time::sleep_until(until).await;
                 stage.edges.count_media_of_standby()?;
-                stage.edges.signal_standby(Signal::SIGCONT)
+                stage.edges.signal_former(Signal::SIGCONT)
             }
             Loss::Parted(long) => {
                 tokio::time::sleep(long).await;
@@ -76,13 +76,13 @@ impl Loss {
             Loss::Silent => {
                 stage.edges.count_media_of_standby()?;
                 if cuts(turn) {
-                    stage.edges.restore_standby_link()?;
+                    stage.edges.restore_former_link()?;
                 } else {
-                    stage.edges.signal_standby(Signal::SIGCONT)?;
+                    stage.edges.signal_former(Signal::SIGCONT)?;
                 }
-                stage.edges.await_end_of_standby().await?;
+                stage.edges.await_end_of_former().await?;
             }
-            Loss::Stopped(_) => stage.edges.await_end_of_standby().await?,
+            Loss::Stopped(_) => stage.edges.await_end_of_former().await?,
             Loss::Parted(_) => stage.edges.join()?,
         }
         stage.edges.await_standby(&stage.places).await

@@ -11,6 +11,7 @@ use crate::row::Row;
 const PORTS: Layout = Layout { port_legs: true, ..OTHER_PORTS };
 /// Sessions get ports of the standby's host.
 const OTHER_PORTS: Layout = Layout { kind: Kind::Rtpengine, ..Layout::GROUP };
+const THREE: Layout = Layout { edges: 3, ..Layout::GROUP };
 /// No node has an agent: a witness decides, which may be in another region.
 const WITNESSED: Layout = Layout { agents: false, witness: Some(Duration::ZERO), ..PORTS };
 const WITNESSED_FAR: Layout = Layout { witness: Some(Duration::from_millis(20)), ..WITNESSED };
@@ -58,6 +59,10 @@ pub(super) const ROWS: &[Row] = &[
         .both_ways()
         .times(10),
     Row::new("gateway.with-node", Layout::GROUP, Owner(WithNode), TOGETHER).both_ways().times(30),
+    Row::new("gateway.three.kill", THREE, Owner(Killed), LOUD).both_ways().times(10),
+    Row::new("gateway.three.partition", THREE, Owner(Parted(FIVE_S)), UNTOUCHED)
+        .both_ways()
+        .times(6),
     Row::new("gateway.partition", Layout::GROUP, Owner(Parted(FIVE_S)), UNTOUCHED)
         .both_ways()
         .times(6),
