@@ -112,5 +112,7 @@
 #define EK_LABEL_BATTERY "battery"
 /* Role in a stream: `publisher` or `viewer`. [text] */
 #define EK_LABEL_ROLE "role"
+/* Highest rate that it can receive. [kbps] */
+#define EK_LABEL_MAX_BITRATE "max-bitrate"
 
 #endif

@@ -120,4 +120,6 @@ export const Label = Object.freeze({
   Battery: 'battery',
   /** Role in a stream: `publisher` or `viewer`. [text] */
   Role: 'role',
+  /** Highest rate that it can receive. [kbps] */
+  MaxBitrate: 'max-bitrate',
 });

@@ -13,6 +13,12 @@ impl<'a> Labels<'a> {
         self.iter().find_map(|(name, value)| (name == key).then_some(value))
     }
 
+    /// Returns the highest bit rate in kbit/s that the labels `max-bitrate` and `max-height` allow to the device; `None`
+    /// without a limit, and for a `publisher`, which receives no media. The gateway refuses a higher cap.
+    pub fn max_kbps(&self) -> Option<u32> {
+        crate::device::max_kbps(|key| self.value(key))
+    }
+
     /// Iterates over all labels, as keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         self.0.iter().map(|label| (label.key.as_str(), label.value.as_str()))

@@ -107,6 +107,7 @@ extern crate self as evenkeel_plugin_sdk;
 mod admission;
 mod catalog;
 mod degradation;
+mod device;
 mod diag;
 mod frame;
 mod guest;

@@ -18,8 +18,8 @@ use evenkeel_control::{
 use evenkeel_core::is_session_room_name;
 use evenkeel_media::roq;
 use evenkeel_model::{
-    ClientIdentity, FeedbackSupport, IngressProtocol, Labels, MediaDescription, MediaStream,
-    PayloadType, RtcpPort, SessionId, Srtp,
+    ClientIdentity, DeviceLimits, FeedbackSupport, IngressProtocol, Labels, MediaDescription,
+    MediaStream, PayloadType, RtcpPort, SessionId, Srtp,
 };
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -351,6 +351,10 @@ fn labels(OrderedPairs(pairs): OrderedPairs) -> Result<Labels, ApiError> {
             let message = format!("{found} bytes, at most {NAME_MAX} are allowed");
             return Err(ApiError::field(format!("labels.{key}"), message));
         }
+        DeviceLimits::check(key, value).map_err(|expected| {
+            let message = format!("found `{value}`, expected {expected}");
+            ApiError::field(format!("labels.{key}"), message)
+        })?;
     }
     Ok(pairs.into())
 }

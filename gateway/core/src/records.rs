@@ -423,7 +423,7 @@ impl Records<'_> {
             }
         }
         let (labels, scenario) = (record.labels, Arc::clone(&room.scenario));
-        let request = SessionRequest { scenario, labels, media: Arc::clone(media) };
+        let request = SessionRequest::new(scenario, labels, Arc::clone(media));
         let session = Session {
             id,
             room: room.id,

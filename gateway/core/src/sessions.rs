@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CapBounds, ClientTransport, Decider, Hop, Labels, Measures, MediaDescription, Metric, Offer,
-    Plan, PolicyName, RegionId, RoomId, SessionId, StreamKind,
+    CapBounds, ClientTransport, Decider, DeviceLimits, Hop, Labels, Measures, MediaDescription,
+    Metric, Offer, Op, Plan, PolicyName, RegionId, RoomId, SessionId, StreamKind,
 };
 use evenkeel_revisions::StateVersions;
 
@@ -241,6 +241,18 @@ pub(crate) struct SessionRequest {
     pub(crate) scenario: Arc<str>,
     pub(crate) labels: Labels,
     pub(crate) media: Arc<MediaDescription>,
+    pub(crate) device: DeviceLimits,
+}
+
+impl SessionRequest {
+    pub(crate) fn new(
+        scenario: Arc<str>,
+        labels: Labels,
+        media: Arc<MediaDescription>,
+    ) -> SessionRequest {
+        let device = DeviceLimits::new(&labels, &media);
+        SessionRequest { scenario, labels, media, device }
+    }
 }
 
 /// Data of a session that is not live yet.
@@ -312,6 +324,33 @@ impl Session {
         Plan { cap_kbps, ..self.plan }
     }
 
+    /// The plan that workers follow: within the limits of the session's device.
+    pub(crate) fn plan_in_force(&self) -> Plan {
+        self.plan_now().within(&self.request.device)
+    }
+
+    /// The highest rate to the session in kbit/s, by its cap and its device; 0: no limit.
+    pub(crate) fn receives_kbps(&self) -> u32 {
+        match (self.plan_now().cap_kbps, self.request.device.kbps) {
+            (0, limit) => limit.unwrap_or(0),
+            (cap, limit) => limit.map_or(cap, |limit| cap.min(limit)),
+        }
+    }
+
+    /// The action would send the device more than the labels allow.
+    pub(crate) fn exceeds_device(&self, op: Op, arg: u64) -> bool {
+        let device = &self.request.device;
+        match op {
+            Op::Cap => device.kbps.is_some_and(|limit| arg > u64::from(limit)),
+            Op::VoiceOnly => device.voice_only && arg == 0,
+        }
+    }
+
+    /// The session carries video that its device can decode.
+    pub(crate) fn has_video(&self) -> bool {
+        self.request.media.has_video() && !self.request.device.voice_only
+    }
+
     /// The need of the session's streams, within the scenario's bounds.
     fn need_kbps(&self) -> u64 {
         let need = |stream: &evenkeel_model::MediaStream| {
@@ -348,7 +387,7 @@ impl Session {
             .set(Metric::Rung, u64::from(self.plan_now().rung()))
             .set(Metric::Cap, u64::from(self.plan_now().cap_kbps))
             .set(Metric::Age, now.saturating_duration_since(self.offered).as_millis() as u64)
-            .set(Metric::Video, u64::from(self.request.media.has_video()))
+            .set(Metric::Video, u64::from(self.has_video()))
             .set(Metric::Floor, u64::from(self.bounds.floor_kbps))
             .set(Metric::Ceiling, u64::from(self.bounds.ceiling_kbps));
         measures

@@ -259,6 +259,9 @@ impl Replans {
     ) -> Result<Option<(Op, Plan)>, GuardRule> {
         let op = Op::from_number(op).ok_or(GuardRule::UnknownAction)?;
         let Some(session) = state.0.sessions.get(&id) else { return Ok(None) };
+        if session.exceeds_device(op, arg) {
+            return Err(GuardRule::AboveDevice);
+        }
         let plan = session
             .plan
             .after(op, arg, &session.request.media, session.bounds)
@@ -299,7 +302,8 @@ impl Replans {
             };
             session.plans = session.plans.wrapping_add(1);
             let (room, kept, plan) = (session.room, session.plan, session.plan_now());
-            tables.effects.push(GatewayEffect::Plan { session: id, plan });
+            let in_force = session.plan_in_force();
+            tables.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
             let room_name = tables.rooms.name_of(room);
             for (op, arg) in last {
                 let differs = match op {
@@ -364,7 +368,7 @@ impl LadderInput {
             loss_ppm: session.measured(Metric::LossDown).max(session.measured(Metric::LossUp)),
             bounds: session.bounds,
             caps,
-            video: session.request.media.has_video(),
+            video: session.has_video(),
         }
     }
 }

@@ -522,6 +522,8 @@ crate::named! {
         MovedTooOften = "moved-too-often",
         /// The cap is outside the scenario's floor and ceiling.
         CapOutOfBounds = "cap-out-of-bounds",
+        /// The labels of the session say that its device takes less.
+        AboveDevice = "above-device",
         /// The cap has no effect: no endpoint concerned supports one.
         CapUnsupported = "cap-unsupported",
         /// The breaker of a node's region is open.
@@ -542,6 +544,7 @@ impl GuardRule {
             | GuardRule::UnknownRow
             | GuardRule::UnknownAction
             | GuardRule::CapOutOfBounds
+            | GuardRule::AboveDevice
             | GuardRule::CapUnsupported
             | GuardRule::HiddenState => true,
             GuardRule::NoCapacity

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::DeviceLimits;
 use crate::id::{Incarnation, NodeId, RoomId, SessionId};
 use crate::offer::{Decider, MediaDescription, StreamKind};
 use crate::registry::Op;
@@ -346,6 +347,9 @@ pub struct Plan {
     pub cap_kbps: u32,
     /// The cap of the other session in a room of two, which also limits this session's sending; 0: none.
     pub peer_cap_kbps: u32,
+    /// Limit of the device on the rate to the session in kbit/s; 0: none. Follows from the labels, so it is in no record.
+    #[serde(skip)]
+    pub device_kbps: u32,
     /// Payload types withheld from the session, as a bit set.
     pub shed: u128,
 }
@@ -361,6 +365,16 @@ impl Plan {
         match (self.cap_kbps, self.peer_cap_kbps) {
             (0, cap) | (cap, 0) => cap,
             (own, peer) => own.min(peer),
+        }
+    }
+
+    /// The plan within the device's limits, as workers follow it.
+    #[must_use]
+    pub fn within(&self, device: &DeviceLimits) -> Plan {
+        Plan {
+            device_kbps: device.kbps.unwrap_or(0),
+            shed: self.shed | device.undecodable,
+            ..*self
         }
     }
 

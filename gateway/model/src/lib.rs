@@ -7,6 +7,7 @@
 mod ask;
 mod bytes;
 mod counters;
+mod device;
 mod event;
 mod forwarding;
 mod health;
@@ -22,6 +23,7 @@ pub use ask::{
     Reasons, RevisionAnswer, RoomRow, RoutingMove, SessionRow,
 };
 pub use counters::{FlowCounts, STREAM_KINDS, Since, Stamp};
+pub use device::DeviceLimits;
 pub use event::{
     Breach, BreachCount, CloseReason, ClosedSession, CoreEvent, Figure, ModeChange, MoveCause,
     MoveOutcome, Strike,

@@ -80,7 +80,8 @@ impl Admission for AdmitCapacity {
         } else if self.is_full(load, standing.is_some() || self.is_awaited(newcomer), lot) {
             VerdictReason::Full
         } else if self.is_capped(&region, load, lot) {
-            return Verdict::AcceptCapped(self.cap).because(VerdictReason::NearlyFull);
+            let cap = newcomer.labels.max_kbps().map_or(self.cap, |limit| self.cap.min(limit));
+            return Verdict::AcceptCapped(cap).because(VerdictReason::NearlyFull);
         } else {
             return Verdict::Accept.because(VerdictReason::HasCapacity);
         };

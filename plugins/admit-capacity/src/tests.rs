@@ -69,6 +69,15 @@ fn share_of_capped_sessions_grows_with_load() {
 }
 
 #[test]
+fn cap_stays_within_limit_of_device() {
+    let mut trial = trial(r#"{"cap": 300, "cap_above": 0, "ramp": 0}"#, &up(949));
+    for (label, cap) in [("299", 299), ("300", 300), ("301", 300)] {
+        let verdict = trial.admit(6, &[("max-bitrate", label)], None).verdict();
+        assert_eq!(verdict, Verdict::AcceptCapped(cap), "{label}");
+    }
+}
+
+#[test]
 fn share_of_refused_rooms_grows_until_full() {
     for (load, turned) in [(900, 0), (910, 200), (925, 500), (940, 800), (949, 980), (950, 1_000)] {
         let [free, thin, away, out] = crowd("{}", &[], &up(load));

@@ -25,6 +25,7 @@ const LABELS: &[(&str, &[&str])] = &[
     ("device", &["phone", "tablet", "desktop", "browser"]),
     ("codec", &["vp8,h264", "av1"]),
     ("max-height", &["240", "360", "720", "1080"]),
+    ("max-bitrate", &["500", "1500"]),
     ("battery", &["low"]),
     ("role", &["publisher", "viewer"]),
 ];

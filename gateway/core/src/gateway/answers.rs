@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     AdmitOnFault, AdmitVerdict, Arm, AskId, BreachCount, CoreEvent, Decider, DecisionOutcome,
-    GuardRule, Hook, HookAnswer, Offer, OfferRefusal, PluginFault, PluginState, PolicyName,
+    GuardRule, Hook, HookAnswer, Offer, OfferRefusal, Op, PluginFault, PluginState, PolicyName,
     PolicyQuestion, RevisionAnswer, RoomId, SessionId,
 };
 use evenkeel_revisions::{AdmissionSample, Revisions, unit};
@@ -132,6 +132,9 @@ impl Gateway {
             AdmitVerdict::Accept => {
                 self.admit(id, None, by, now);
                 DecisionOutcome::Applied { differs: false }
+            }
+            AdmitVerdict::AcceptCapped(kbps) if session.exceeds_device(Op::Cap, kbps.into()) => {
+                self.admission_failed(id, DecisionOutcome::Guarded(GuardRule::AboveDevice), now)
             }
             AdmitVerdict::AcceptCapped(kbps)
                 if kbps >= bounds.floor_kbps && kbps <= bounds.ceiling_kbps =>

@@ -48,15 +48,14 @@ impl Openings<'_> {
             return Err(OfferRefusal::UnknownScenario(offer.scenario.clone()));
         };
         let id = self.0.sessions.next_id();
+        let request =
+            SessionRequest::new(offer.scenario.clone(), offer.labels.clone(), offer.media.clone());
+        let bounds = request.device.lowered(scenario.bounds);
         let mut session = Session {
             id,
             room: RoomId(0),
             call: RoomId(0),
-            request: self.0.sessions.requests.intern(SessionRequest {
-                scenario: offer.scenario.clone(),
-                labels: offer.labels.clone(),
-                media: offer.media.clone(),
-            }),
+            request: self.0.sessions.requests.intern(request),
             transport: offer.ingress.transport(),
             of_first_packet: matches!(
                 offer.ingress,
@@ -65,7 +64,7 @@ impl Openings<'_> {
             opening: Some(Box::new(SessionOpening { offer: Arc::clone(offer), by: None })),
             offered: now,
             phase: SessionPhase::Resolving,
-            bounds: scenario.bounds,
+            bounds,
             close_after: scenario.close_after,
             plan: Plan::default(),
             plans: 0,
@@ -463,7 +462,7 @@ pub(crate) fn installed(session: &Session, room: &Room) -> InstalledSession {
         session: session.id,
         room: room.id,
         route: Arc::clone(&room.cell),
-        plan: session.plan_now(),
+        plan: session.plan_in_force(),
         media: Arc::clone(&session.request.media),
         scenario: Arc::clone(&session.request.scenario),
         of_first_packet: session.of_first_packet,

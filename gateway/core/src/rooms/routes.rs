@@ -76,11 +76,11 @@ impl Routes<'_> {
         }
     }
 
-    /// In a room of two, each session receives what the other sends, so a cap limits both. In a larger room, senders
-    /// are not limited for one listener.
+    /// In a room of two, each session receives what the other sends, so the limit of either limits what the other sends. In a larger
+    /// room, senders are not limited for one listener.
     pub(crate) fn settle_peer_caps(&mut self, room: RoomId) {
         let live = Placement(self.0).live_sessions(room);
-        let cap = |id: &SessionId| self.0.sessions[id].plan_now().cap_kbps;
+        let cap = |id: &SessionId| self.0.sessions[id].receives_kbps();
         let peer_caps: Vec<u32> = match &*live {
             [first, second] => vec![cap(second), cap(first)],
             others => vec![0; others.len()],
@@ -89,7 +89,7 @@ impl Routes<'_> {
             let Some(session) = self.0.sessions.get_mut(&id) else { continue };
             if session.plan.peer_cap_kbps != peer_cap_kbps {
                 session.plan.peer_cap_kbps = peer_cap_kbps;
-                let plan = session.plan_now();
+                let plan = session.plan_in_force();
                 self.0.effects.push(GatewayEffect::Plan { session: id, plan });
             }
         }
@@ -320,7 +320,8 @@ impl Routes<'_> {
         let reduced = session.share < WHOLE;
         self.0.capacity.set_reduced(id, reduced.then_some(now));
         if session.phase >= SessionPhase::Opening {
-            self.0.effects.push(GatewayEffect::Plan { session: id, plan });
+            let in_force = session.plan_in_force();
+            self.0.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
         }
         let (op, arg, rung) = (Op::Cap, u64::from(plan.cap_kbps), plan.rung());
         let (room_name, by) = (self.0.rooms.name_of(room), Decider::Native);
@@ -424,7 +425,7 @@ impl Routes<'_> {
             session: id,
             room: room.id,
             route: room.cell.clone(),
-            plan: session.plan_now(),
+            plan: session.plan_in_force(),
             admitted_by: (*session.admitted_by).clone(),
             routed_by: (*room.placed_by).clone(),
         };

@@ -379,7 +379,7 @@ impl WorkerSession {
     }
 
     pub(crate) fn set_plan(&mut self, plan: Plan, cx: &mut PacketContext<'_>) {
-        let restored = self.plan.shed != 0 && plan.shed == 0;
+        let restored = self.plan.shed & !plan.shed != 0;
         let capped = self.plan.send_cap_kbps() != plan.send_cap_kbps();
         self.plan = plan;
         self.wake(cx);

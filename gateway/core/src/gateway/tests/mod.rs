@@ -7,6 +7,7 @@ mod brown_out;
 mod canaries;
 mod cohorts;
 mod damping;
+mod devices;
 mod failover;
 mod flows;
 mod judging;

@@ -8,10 +8,10 @@ use evenkeel_media::instant;
 use evenkeel_model::{
     AcceptedOffer, AdmitOnFault, AdmitVerdict, Affinity, Ask, CapBounds, ClientIdentity, CoreEvent,
     CoreSettings, FeedbackSupport, GatewayLimits, Hook, HookAnswer, Hop, HopGrant, Incarnation,
-    IngressProtocol, MediaDescription, MediaStream, NodeId, NodeProbing, NodeSettings, Offer,
-    OfferId, OfferRefusal, PayloadType, PluginFault, PluginState, PolicyName, RedundancyMode,
-    RegionId, RegionRole, RevisionAnswer, RoomId, RtcpPort, Scenario, SessionId, Srtp, Stamp,
-    Starts, StreamKind, Timings, Zone, ZoneId,
+    IngressProtocol, Labels, MediaDescription, MediaStream, NodeId, NodeProbing, NodeSettings,
+    Offer, OfferId, OfferRefusal, PayloadType, PluginFault, PluginState, PolicyName,
+    RedundancyMode, RegionId, RegionRole, RevisionAnswer, RoomId, RtcpPort, Scenario, SessionId,
+    Srtp, Stamp, Starts, StreamKind, Timings, Zone, ZoneId,
 };
 use evenkeel_nodes::NodeEvidence;
 
@@ -136,6 +136,8 @@ pub(super) struct World {
     last_stamps: Instant,
     /// New sessions obey caps.
     pub(super) takes_remb: bool,
+    /// Labels of the next offers.
+    pub(super) labels: Labels,
     rng: fastrand::Rng,
     offers: u64,
     next_port: u16,
@@ -166,6 +168,7 @@ impl World {
             opening: BTreeSet::new(),
             last_stamps: now,
             takes_remb: true,
+            labels: Labels::default(),
             rng: fastrand::Rng::with_seed(7),
             offers: 0,
             next_port: 1_000,
@@ -556,7 +559,7 @@ impl World {
             id,
             scenario: scenario.into(),
             room: room.into(),
-            labels: Vec::new().into(),
+            labels: self.labels.clone(),
             ingress,
             media: Arc::new(media),
         };

@@ -90,7 +90,12 @@ impl WorkerSession {
         let mut packet = packet.to_vec();
         match self.state().continuity.rtcp_to_node(&mut packet) {
             Ok(length) => {
-                let packet = &packet[..length];
+                packet.truncate(length);
+                if readable && self.plan.device_kbps > 0 {
+                    let bps = u64::from(self.plan.device_kbps) * 1_000;
+                    rtcp::rewrite::limit_rates(&mut packet, bps);
+                }
+                let packet = &packet[..];
                 if let Some(twin) = twin {
                     self.send_copy(twin, RtpSide::Rtcp, StreamKind::Audio, packet, cx);
                 }

@@ -289,6 +289,69 @@ fn flow_counts_start_anew_with_each_hop() {
     assert_eq!(flow.reported_ppm, Some(500_000), "its own reports are");
 }
 
+/// A session at a hop, and the socket of the hop's node.
+fn at_node(srtp: Srtp) -> (Bench, UdpSocket, Hop) {
+    let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
+    let mut bench = Bench::new(declared, srtp);
+    let hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
+    let hops = vec![(hop, HopGrant::Admitted)];
+    let route =
+        Route { version: 1, mode: RedundancyMode::Hot, hops, leaving: None, lead: Duration::ZERO };
+    bench.session.route = Arc::new(RouteCell::holding(route));
+    let [node, port] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    node.set_nonblocking(true).unwrap();
+    bench.session.attach(hop, port_leg(node.local_addr().unwrap()));
+    bench.session.ports = Some(Box::new(SessionPorts::new(port, None).unwrap()));
+    (bench, node, hop)
+}
+
+fn flush_ports(session: &mut WorkerSession, cx: &mut PacketContext<'_>) {
+    session.ports.as_mut().unwrap().flush(&cx.egress.stats, cx.now);
+}
+
+#[test]
+fn node_hears_at_most_the_limit_of_the_device() {
+    let word = |bps| {
+        let mut compound = Vec::new();
+        rtcp::write_receiver_report(5, &[], &mut compound);
+        rtcp::write_remb(5, bps, &[9], &mut compound);
+        compound
+    };
+    for (srtp, limit_kbps, says, arrives) in [
+        (Srtp::Plain, 500, 500_000, 500_000),
+        (Srtp::Plain, 500, 501_000, 500_000),
+        (Srtp::Plain, 500, 80_000, 80_000),
+        (Srtp::Plain, 0, 2_000_000, 2_000_000),
+        (Srtp::Opaque, 500, 2_000_000, 2_000_000),
+    ] {
+        let (mut bench, node, _) = at_node(srtp);
+        bench.session.plan.device_kbps = limit_kbps;
+        bench.at(0, |session, cx| {
+            session.handle_client_rtcp(&word(says), cx);
+            flush_ports(session, cx);
+        });
+        let mut packet = [0; 64];
+        let length = node.recv(&mut packet).unwrap();
+        assert_eq!(packet[..length], word(arrives), "{srtp:?} {limit_kbps} {says}");
+    }
+}
+
+#[test]
+fn restored_part_of_video_asks_for_key_frame() {
+    let (vp8, h264) = (1 << 96, 1 << 97);
+    for (shed, asks) in [(0, true), (h264, true), (vp8 | h264, false)] {
+        let (mut bench, node, hop) = at_node(Srtp::Plain);
+        let all = Plan { shed: vp8 | h264, ..Plan::default() };
+        bench.at(0, |session, cx| session.set_plan(all, cx));
+        bench.at(20, |session, cx| {
+            session.set_plan(Plan { shed, ..Plan::default() }, cx);
+            session.handle_node_packet(hop, &video(1, 9), cx);
+            flush_ports(session, cx);
+        });
+        assert_eq!(node.recv(&mut [0; 128]).is_ok(), asks, "{shed:x}");
+    }
+}
+
 #[test]
 fn encrypted_reports_are_not_read() {
     let report = half_lost();
