@@ -135,3 +135,50 @@ fn client_without_loss_is_not_degraded() {
     assert!(caps(&ann).is_empty());
     assert_eq!((rung(&gateway), gateway.drops("shed")), (0, 0));
 }
+
+/// The table of a shipped policy set that binds its degradation policy.
+fn shipped(set: &str) -> &str {
+    &set[set.find("\n[degradation]").unwrap()..]
+}
+
+#[test]
+fn same_loss_costs_call_video_and_live_rate() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.hooks = shipped(include_str!("../../policies/call.toml")).into();
+    world.live = format!(
+        "[scenario.live]\nbitrate = {{ floor = \"300 kbit/s\", ceiling = \"6 Mbit/s\" }}\n{}",
+        shipped(include_str!("../../policies/live.toml"))
+    );
+    let gateway = world.start();
+    let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
+    let open = |phone: &mut Phone, scenario: &str| {
+        phone.sends_video = true;
+        // 400 kbit/s: above the floor of `live`.
+        phone.video.size = 1_000;
+        let mut wanted = offer(scenario, declared(phone));
+        wanted.scenario = scenario.into();
+        let opened = gateway.open(wanted);
+        phone.set_target(udp_of(&opened));
+        opened
+    };
+    let (call, live) = (open(&mut ann, "call"), open(&mut bob, "live"));
+    let plan = |opened| gateway.session(opened).unwrap().state.plan;
+    talk(&mut [&mut ann, &mut bob], "both see themselves", |phones| {
+        phones.iter().all(|phone| phone.heard_from(phone.number, 1).len() >= 25)
+    });
+    talk(&mut [&mut ann, &mut bob], "the call is voice only, the stream at its floor", |phones| {
+        phones.iter().for_each(|phone| report(phone, LOSS));
+        plan(&call).shed != 0 && plan(&live).cap_kbps == 300
+    });
+    assert!((1..300).contains(&plan(&call).cap_kbps), "the floor of the call is lower");
+    // Longer than the next step of `live` would take.
+    let pictures = [&ann, &bob].map(|phone| phone.heard_from(phone.number, 1).len());
+    talk(&mut [&mut ann, &mut bob], "the stream keeps its video", |phones| {
+        phones.iter().for_each(|phone| report(phone, LOSS));
+        phones[1].heard_from(2, 1).len() >= pictures[1] + 150
+    });
+    assert!(ann.heard_from(1, 1).len() <= pictures[0] + 2, "packets in flight");
+    let live = plan(&live);
+    assert_eq!((live.cap_kbps, live.shed, live.rung()), (300, 0, 1));
+}

@@ -12,6 +12,7 @@ mod conference;
 mod crowd;
 mod degradation;
 mod drivers;
+mod dscp;
 mod failover;
 mod history;
 mod hostile;

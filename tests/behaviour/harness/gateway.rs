@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) hooks: String,
     /// The text of the policy set `conference`.
     pub(crate) conference: String,
+    /// The text of the policy set `live`.
+    pub(crate) live: String,
     /// Nothing is sent to a declared address before a packet came from it. Default false: tests count packets from the
     /// first.
     pub(crate) await_first_packet: bool,
@@ -60,6 +62,7 @@ impl World {
             scenario: "spares = 2\n".into(),
             hooks: String::new(),
             conference: "[scenario.conference]\n".into(),
+            live: "[scenario.live]\n".into(),
             await_first_packet: false,
             probe_timeout: "400ms",
             compiler: None,
@@ -142,7 +145,7 @@ impl World {
         };
         write("call", &format!("[scenario.call]\n{scenario}\n{hooks}"));
         write("conference", &self.conference);
-        write("live", "[scenario.live]\n");
+        write("live", &self.live);
         // Timeouts are longer than the defaults because tests share the machine.
         let text = format!(
             "{listens}\n{nodes}\n[gateway]\nregion = \"east\"\npolicies = \"policies\"\n{gateway}\n\
