@@ -12,6 +12,8 @@ pub(crate) enum Client {
     Ffmpeg,
     Aioquic,
     Rtpengine,
+    Prometheus,
+    Pylibsrtp,
 }
 
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
@@ -52,7 +54,7 @@ pub(crate) fn present(test: &str, client: Client) -> bool {
     false
 }
 
-/// The Python interpreter with aioquic.
+/// The Python interpreter with aioquic and pylibsrtp.
 pub(crate) fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/interop-venv/bin/python")
 }
@@ -64,6 +66,8 @@ impl Client {
             Client::Ffmpeg => "ffmpeg",
             Client::Aioquic => "aioquic",
             Client::Rtpengine => "rtpengine",
+            Client::Prometheus => "Prometheus",
+            Client::Pylibsrtp => "pylibsrtp",
         }
     }
 
@@ -74,6 +78,10 @@ impl Client {
                 .all(|element| runs(Command::new("gst-inspect-1.0").args(["--exists", element]))),
             Client::Ffmpeg => runs(Command::new("ffmpeg").arg("-version")),
             Client::Rtpengine => runs(Command::new("rtpengine").arg("--version")),
+            Client::Prometheus => ["prometheus", "promtool"]
+                .iter()
+                .all(|program| runs(Command::new(program).arg("--version"))),
+            Client::Pylibsrtp => runs(Command::new(python()).args(["-c", "import pylibsrtp"])),
             Client::Aioquic => runs(Command::new(python()).args(["-c", "import aioquic"])),
         }
     }

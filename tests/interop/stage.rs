@@ -34,6 +34,8 @@ pub(crate) struct Stage {
     admin: ApiClient,
     events: Events,
     gateway: ChildProcess,
+    /// The address of the API over TCP.
+    api: Option<SocketAddr>,
     nodes: BTreeMap<&'static str, ChildProcess>,
     folder: Folder,
     _exclusive: MutexGuard<'static, ()>,
@@ -46,11 +48,11 @@ pub(crate) struct Node {
     pub(crate) table: String,
 }
 
-/// A sample node that rewrites RTP.
-fn sample_node(name: &'static str, folder: &Path) -> Node {
+/// A sample node. It rewrites RTP, unless `more` arguments have it do otherwise.
+pub(crate) fn sample_node(name: &'static str, folder: &Path, more: &[&str]) -> Node {
     let mut command = Command::new(evenkeel());
     command.args(["sample-node", "--json", "--listen", "127.0.0.1:0", "--name", name]);
-    command.arg("--secret").arg(folder.join("secret"));
+    command.arg("--secret").arg(folder.join("secret")).args(more);
     let mut process = ChildProcess::start(name, &mut command, folder).expect("a node starts");
     let line = process.json_line(TIMEOUT).expect("a node prints where it listens");
     let address = line["listening"].as_str().unwrap_or_else(|| panic!("{name} printed {line}"));
@@ -80,7 +82,7 @@ impl Stage {
     pub(crate) fn of(name: &str, configuration: &str, prepare: impl FnOnce(&Path)) -> Stage {
         Stage::before(name, configuration, |folder| {
             prepare(folder);
-            NODES.map(|node| sample_node(node, folder)).into()
+            NODES.map(|node| sample_node(node, folder, &[])).into()
         })
     }
 
@@ -119,18 +121,24 @@ impl Stage {
         let line = gateway.json_line(TIMEOUT).expect("the gateway prints where it listens");
         let socket = line["socket"].as_str().map(PathBuf::from);
         let socket = socket.unwrap_or_else(|| panic!("the gateway printed {line}"));
+        let api = line["api"].as_str().and_then(|address| address.parse().ok());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let mut admin = ApiClient::new(ApiEndpoint::Unix(socket));
         runtime.block_on(ready(&mut admin));
         // Subscribes after the start, so that its events are not seen by tests.
         let events = runtime.block_on(admin.events()).expect("the API streams events");
-        Stage { runtime, admin, events, gateway, nodes, folder, _exclusive: exclusive }
+        Stage { runtime, admin, events, gateway, api, nodes, folder, _exclusive: exclusive }
     }
 
     /// The folder of logs and files of the test.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder.0
+    }
+
+    /// The address of the API over TCP.
+    pub(crate) fn api(&self) -> SocketAddr {
+        self.api.expect("the configuration has `tcp`")
     }
 
     pub(crate) fn open(&mut self, offer: &OfferRequest) -> OfferAnswer {

@@ -1,0 +1,167 @@
+//! Each PromQL expression of the documentation is put to a Prometheus that scrapes the gateway.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Instant;
+
+use evenkeel_client::OfferIngress;
+use evenkeel_lab::process::ChildProcess;
+use evenkeel_telemetry::registry::{Attribute, Count, Described, Level, Time};
+use evenkeel_testkit::TIMEOUT;
+
+use crate::clients::{Client, present};
+use crate::stage::{CONFIGURATION, Stage, offer, voice};
+
+/// Code on this page names metrics and labels also outside of expressions.
+const PAGE: &str = "telemetry.md";
+
+/// Names of metrics and labels begin so.
+const PREFIXES: [&str; 2] = ["evenkeel_", "media_"];
+
+/// The names that the registry's metrics have in Prometheus: of each series, and of each histogram as a whole.
+fn exported() -> BTreeSet<String> {
+    let name = |metric: Described| {
+        let unit = match metric.unit {
+            "By" => "_bytes",
+            "s" => "_seconds",
+            "%" => "_percent",
+            unit if unit.starts_with('{') => "",
+            unit => panic!("{}: no Prometheus name for the unit {unit}", metric.name),
+        };
+        metric.name.replace('.', "_") + unit
+    };
+    let counts = Count::ALL.iter().map(|metric| name(metric.described()) + "_total");
+    let levels = Level::ALL.iter().map(|metric| name(metric.described()));
+    let times = Time::ALL.iter().flat_map(|metric| {
+        ["", "_bucket", "_sum", "_count"].map(|part| name(metric.described()) + part)
+    });
+    counts.chain(levels).chain(times).collect()
+}
+
+/// Names of metrics and labels in an expression.
+fn names(expression: &str) -> impl Iterator<Item = &str> {
+    let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| {
+        PREFIXES.iter().any(|prefix| word.len() > prefix.len() && word.starts_with(prefix))
+    })
+}
+
+/// The expressions of a page: lines of its `promql` blocks, and code that names a metric or label.
+fn expressions(page: &str, text: &str) -> Vec<String> {
+    let (mut found, mut fence) = (Vec::new(), None);
+    for line in text.lines() {
+        if let Some(language) = line.trim_start().strip_prefix("```") {
+            fence = if fence.is_some() { None } else { Some(language.starts_with("promql")) };
+            continue;
+        }
+        match fence {
+            Some(true) => found.push(line.trim().to_owned()),
+            Some(false) => {}
+            None => {
+                let code = line.split('`').skip(1).step_by(2);
+                let is_expression = |code: &&str| {
+                    let operators = ["(", "{", " == ", " > ", " < "];
+                    page == PAGE || operators.iter().any(|operator| code.contains(operator))
+                };
+                found.extend(code.filter(is_expression).map(str::to_owned));
+            }
+        }
+    }
+    found.retain(|expression| names(expression).next().is_some());
+    found
+}
+
+struct Prometheus {
+    url: String,
+    _process: ChildProcess,
+}
+
+impl Prometheus {
+    /// Starts a server that scrapes the gateway.
+    fn start(gateway: SocketAddr, folder: &Path) -> Prometheus {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|port| port.local_addr());
+        let address = free.expect("loopback has a free port");
+        let config = folder.join("prometheus.yml");
+        let text = format!(
+            "global: {{scrape_interval: 500ms, scrape_timeout: 500ms}}\n\
+             scrape_configs:\n- job_name: evenkeel\n  authorization: {{credentials_file: token}}\n  \
+             static_configs: [{{targets: ['{gateway}']}}]\n"
+        );
+        fs::write(&config, text).expect("a file can be written");
+        let mut command = Command::new("prometheus");
+        command.arg("--config.file").arg(config);
+        command.arg("--storage.tsdb.path").arg(folder.join("prometheus"));
+        command.arg(format!("--web.listen-address={address}"));
+        let process = ChildProcess::start("prometheus-server", &mut command, folder);
+        let process = process.expect("Prometheus starts");
+        Prometheus { url: format!("http://{address}"), _process: process }
+    }
+
+    fn query(&self, expression: &str) -> Output {
+        let mut command = Command::new("promtool");
+        command.args(["query", "instant", &self.url, expression]);
+        command.output().expect("promtool starts")
+    }
+
+    /// The names of all series of the gateway.
+    fn series(&self) -> BTreeSet<String> {
+        let any = PREFIXES.map(|prefix| format!("{prefix}.+")).join("|");
+        let output = self.query(&format!("{{__name__=~\"{any}\"}}"));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
+        text.lines().filter(|line| !line.is_empty()).map(name).collect()
+    }
+}
+
+#[test]
+fn prometheus_answers_each_documented_expression() {
+    let test = "prometheus_answers_each_documented_expression";
+    if !present(test, Client::Prometheus) {
+        return;
+    }
+    let configuration = format!("{CONFIGURATION}tcp = \"127.0.0.1:0\"\ntoken_file = \"token\"\n");
+    let mut stage = Stage::of("promql", &configuration, |folder| {
+        fs::write(folder.join("token"), "a token for Prometheus").expect("a file can be written");
+    });
+    stage.open(&offer("promql", OfferIngress::Quic {}, vec![voice()]));
+    let prometheus = Prometheus::start(stage.api(), stage.folder());
+    let until = Instant::now() + TIMEOUT;
+    let series = loop {
+        let series = prometheus.series();
+        if series.contains("evenkeel_sessions_opened_total") {
+            break series;
+        }
+        assert!(Instant::now() < until, "no metric is scraped: {series:?}");
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+    };
+    let exported = exported();
+    let unknown: Vec<&String> = series.difference(&exported).collect();
+    assert!(unknown.is_empty(), "the registry lacks {unknown:?}");
+
+    let labels: BTreeSet<String> =
+        Attribute::ALL.iter().map(|label| label.key().replace('.', "_")).collect();
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let mut asked = 0;
+    for entry in fs::read_dir(docs).expect("the folder is there") {
+        let path = entry.expect("the folder can be read").path();
+        if path.extension().is_none_or(|ending| ending != "md") {
+            continue;
+        }
+        let page = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let text = fs::read_to_string(&path).expect("a page is UTF-8");
+        for expression in expressions(&page, &text) {
+            let unknown: Vec<&str> = names(&expression)
+                .filter(|name| !exported.contains(*name) && !labels.contains(*name))
+                .collect();
+            assert!(unknown.is_empty(), "{page}: `{expression}`: no metric or label {unknown:?}");
+            let output = prometheus.query(&expression);
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{page}: `{expression}`: {error}");
+            asked += 1;
+        }
+    }
+    assert!(asked >= 13, "the alerts of {PAGE} are found: {asked}");
+}

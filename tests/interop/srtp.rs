@@ -1,0 +1,80 @@
+//! Two ends on libsrtp talk through a gateway without keys; the node that carries their session dies.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use evenkeel_client::{ApiCall, OfferAnswer};
+use evenkeel_lab::process::ChildProcess;
+use evenkeel_testkit::TIMEOUT;
+use serde_json::Value;
+
+use crate::clients::{Client, present, python};
+use crate::stage::{CONFIGURATION, NODES, Stage, declared, free_pair, offer, sample_node, voice};
+
+const ROOM: &str = "srtp";
+
+/// Packets that each end decrypts before the node dies, and after its room has moved: a second.
+const PACKETS: u64 = 50;
+
+/// Opens a session whose payloads the gateway cannot read.
+fn open(stage: &mut Stage, client: SocketAddr) -> OfferAnswer {
+    let offer = offer(ROOM, declared(client, None), vec![voice()]);
+    let mut body = serde_json::to_value(offer).expect("an offer is JSON");
+    body["srtp"] = true.into();
+    let call = ApiCall {
+        method: "POST".parse().expect("a method"),
+        body: body.to_string().into(),
+        ..ApiCall::get("/v1/sessions")
+    };
+    let answer = stage.ask(call).accepted().expect("the gateway opens it");
+    serde_json::from_value(answer).expect("an answer to an offer")
+}
+
+/// The number of packets of this kind at each end, by the last line of the ends.
+fn counts(lines: &[String], kind: &str) -> Option<[u64; 2]> {
+    let ends: [Value; 2] = serde_json::from_str(lines.last()?).ok()?;
+    Some(ends.map(|end| end[kind].as_u64().unwrap_or_default()))
+}
+
+/// Waits until each end has decrypted this many packets. Returns the numbers.
+fn decrypted(ends: &ChildProcess, at_least: [u64; 2]) -> [u64; 2] {
+    let found = ends.wait_for("decrypted packets at both ends", TIMEOUT, |lines| {
+        let counts = counts(lines, "decrypted")?;
+        counts.iter().zip(at_least).all(|(count, least)| *count >= least).then_some(counts)
+    });
+    found.unwrap_or_else(|error| panic!("{error}; {:?}", ends.lines().last()))
+}
+
+#[test]
+fn srtp_decrypts_before_and_after_node_death() {
+    let test = "srtp_decrypts_before_and_after_node_death";
+    if !present(test, Client::Pylibsrtp) {
+        return;
+    }
+    let mut stage = Stage::before("srtp", CONFIGURATION, |folder| {
+        // A header that a node rewrites fails the authentication (RFC 3711, 3.1).
+        NODES.map(|node| sample_node(node, folder, &["--untouched"])).into()
+    });
+    let (here, there) = free_pair();
+    let mut command = Command::new(python());
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/srtp_ends.py"));
+    let mut carries = String::new();
+    for client in [here, there] {
+        let opened = open(&mut stage, client);
+        carries.clone_from(&opened.route[0].node);
+        let gateway = opened.udp.expect("by UDP").addresses[0];
+        command.arg(client.to_string()).arg(gateway.to_string());
+    }
+    let ends = ChildProcess::start("srtp-ends", &mut command, stage.folder());
+    let ends = ends.expect("Python starts");
+    let before = decrypted(&ends, [PACKETS; 2]);
+    let moved = stage.kill_under(&carries, ROOM);
+    assert!(moved["to"].is_string() && moved["to"] != carries.as_str(), "{moved}");
+    let after = decrypted(&ends, before.map(|count| count + PACKETS));
+    println!("decrypted by each end: {before:?} before the death of {carries}, {after:?} in all");
+    let lines = ends.lines();
+    for kind in ["refused", "other"] {
+        assert_eq!(counts(&lines, kind), Some([0; 2]), "{kind} packets: {:?}", lines.last());
+    }
+}
