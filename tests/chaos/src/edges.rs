@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use evenkeel_client::ApiClient;
 use evenkeel_lab::network::{Host, INTERFACE, PREFIX};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 use crate::firewall;
 use crate::gateway::Gateway;
