@@ -30,9 +30,8 @@ const TURNS: usize = 25;
 /// A node to which no packet was sent for this long is not expected to send.
 const IDLE: Duration = Duration::from_millis(30);
 
-/// Additional limit if latency was irregular within ten seconds: as long as answers then took, at most the limit of one
-/// witness alone.
-const IRREGULAR: Duration = Duration::from_millis(400);
+/// The delay that faults add to a round trip: 200 ms in each direction.
+const SLOWED: Duration = Duration::from_millis(400);
 
 /// A node that dies this soon after another silent death in its region belongs to a common failure: one witness suffices.
 const FALLS_WITHIN: Duration = Duration::from_millis(50);
@@ -64,6 +63,8 @@ pub(crate) struct NodeFacts {
     pub(crate) lossy: bool,
     /// Latency was irregular, or the node stalled, within ten seconds.
     pub(crate) irregular: bool,
+    /// The delay that faults add to packets from the node, such as a report of its agent.
+    pub(crate) slowed: Duration,
     /// The node sends without packets from the gateway, because meshed nodes forward to it.
     pub(crate) speaks_on: bool,
     /// Packets received from it in total.
@@ -89,6 +90,8 @@ struct Watched {
     dying: Option<Dying>,
     /// The limit of the current death, as of its beginning.
     budget: Option<Budget>,
+    /// The node was dead before its agent could report it: the report comes with the next repetition.
+    repeats: bool,
     counted: Option<(Instant, u64)>,
     /// Packets in the last intervals.
     turns: [u64; TURNS],
@@ -191,9 +194,11 @@ impl Deaths {
             let down = matches!(node.health, Health::Down | Health::Cold);
             let Some(dying) = facts.dying else {
                 (self.nodes[at].dying, self.nodes[at].budget) = (None, None);
+                self.nodes[at].repeats = false;
                 continue;
             };
             let before = self.nodes[at].dying.filter(|before| before.notice == dying.notice);
+            self.nodes[at].repeats |= before.is_none() && self.nodes[at].dying.is_some();
             if down {
                 if let Some((name, _)) = self.nodes[at].budget.take() {
                     *self.known.entry(name).or_default() += 1;
@@ -202,6 +207,8 @@ impl Deaths {
                 continue;
             }
             if !node.probed && dying.notice != Notice::Agent {
+                // Its agent may be able to report the death later.
+                self.nodes[at].dying = Some(dying);
                 continue;
             }
             let since = match before {
@@ -240,16 +247,21 @@ impl Deaths {
         let Timings { probe_every_near, probe_every_far, probe_slack, .. } = self.timings;
         let (every, missed) =
             if self.nodes[at].near { (probe_every_near, 2) } else { (probe_every_far, 1) };
-        let NodeFacts { round_trip, lossy, irregular, speaks_on, .. } = *facts;
+        let NodeFacts { round_trip, lossy, irregular, slowed, speaks_on, .. } = *facts;
         let alone = self.down_after(at);
         // The time until the probes of a witness are overdue and a watch notices it.
-        let probes = every * missed + round_trip + probe_slack * 3 + WATCH_EVERY * 2;
+        let overdue = |within: Duration| every * missed + within + WATCH_EVERY * 2;
+        let probes = overdue(round_trip + probe_slack * 3);
+        // An answer is awaited for as long as answers took. If they took long now and then, for as long as the longest of
+        // them, at most for the limit of one witness alone.
+        let slow_probes = overdue((round_trip + SLOWED + probe_slack * 3).max(alone));
         let lost = if lossy { AGENT_REPEATS } else { Duration::ZERO };
+        let repeated = if self.nodes[at].repeats { AGENT_REPEATS } else { Duration::ZERO };
         let rate = self.nodes[at].rate(facts, now);
         match notice {
-            Notice::Agent => ("agent", TOLD_WITHIN + round_trip + lost),
-            Notice::None if irregular => ("irregular", alone + IRREGULAR),
-            Notice::Kernel if irregular => ("kernel, irregular", alone + IRREGULAR),
+            Notice::Agent => ("agent", TOLD_WITHIN + round_trip + slowed + lost + repeated),
+            Notice::None if irregular => ("irregular", alone + slow_probes),
+            Notice::Kernel if irregular => ("kernel, irregular", alone + slow_probes),
             Notice::Kernel if rate >= BUSY => ("kernel, busy", TOLD_WITHIN + round_trip),
             Notice::Kernel => ("kernel", probes + lost),
             Notice::None if rate >= STEADY && !speaks_on => ("two", TWO_WITHIN + round_trip * 3),
@@ -269,6 +281,7 @@ impl Watched {
             near: region == settings.home,
             dying: None,
             budget: None,
+            repeats: false,
             counted: None,
             turns: [0; TURNS],
         }

@@ -49,7 +49,7 @@ impl Flow {
         self.hindered = Some(now);
     }
 
-    pub(super) fn last_hindered(&self) -> Option<Instant> {
+    pub(crate) fn last_hindered(&self) -> Option<Instant> {
         self.hindered
     }
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use evenkeel_core::{GatewayEffect, InstalledSession, NodeEffect, NodeEvidence, WATCH_EVERY};
-use evenkeel_model::{Health, Measures, Metric, SessionId};
+use evenkeel_model::{EvidenceSource, Health, Hop, Measures, Metric, NodeProbing, SessionId};
 
 use super::{Event, Message, SUMMARIES_EVERY, World};
 use crate::check::Checker;
+use crate::driver::Tag;
 use crate::fault::Fault;
 use crate::node::Arrival;
 use crate::worker::SessionState;
@@ -85,10 +86,30 @@ impl World<'_> {
 
     fn judge_death(&mut self, event: &evenkeel_model::CoreEvent) {
         if let evenkeel_model::CoreEvent::Node { hop, .. } = event {
-            let right = &self.nodes[hop.node.0 as usize].may_accuse;
-            let found = self.checker.deaths.check_down(event, right, self.now);
+            let mut right = self.nodes[hop.node.0 as usize].may_accuse;
+            if self.has_forgotten(*hop) {
+                right[EvidenceSource::Silence as usize] = Some(self.now + WATCH_EVERY);
+            }
+            let found = self.checker.deaths.check_down(event, &right, self.now);
             self.checker.note(found, self.now);
         }
+    }
+
+    /// True if media is the node's only sign of life, and its process knows none of the sessions whose packets it gets: it
+    /// restarted, and the gateway did not notice.
+    fn has_forgotten(&self, hop: Hop) -> bool {
+        let node = hop.node.0 as usize;
+        let carries = |tag: &&Tag| {
+            let open = tag.hop == hop && tag.reported && !tag.closed;
+            let state = open.then(|| self.sessions.get(tag.session.0 as usize)).flatten();
+            state.and_then(Option::as_deref).is_some_and(|state| {
+                self.checker.carriers.of(state.room).any(|(carrier, _)| carrier == hop)
+            })
+        };
+        let mut carried = self.tags.iter().filter(carries).peekable();
+        self.script.settings.nodes[node].probed == NodeProbing::No
+            && carried.peek().is_some()
+            && carried.all(|tag| tag.process != Some(self.nodes[node].process))
     }
 
     fn note_death(&mut self, event: &evenkeel_model::CoreEvent) {

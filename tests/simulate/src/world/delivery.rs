@@ -93,7 +93,8 @@ impl World<'_> {
         self.workers_stall.is_some() || self.last_stall.is_some_and(lately)
     }
 
-    /// True if the client and its carriers have existed for long enough, and the carriers are healthy.
+    /// True if the client and its carriers have existed for long enough, and the carriers are healthy. A session is not heard
+    /// where its driver opens it late, or failed to, until the core has opened it elsewhere.
     fn has_healthy_path(&self, client: u32) -> bool {
         let one = &self.clients[client as usize];
         let settled = |since: Instant| self.now - since > SETTLED_AFTER;
@@ -101,9 +102,15 @@ impl World<'_> {
         let mut carriers = self.checker.carriers.of(state.room).peekable();
         let is_well =
             |hop: &Hop| self.nodes[hop.node.0 as usize].is_healthy_for(MENDED_AFTER, self.now);
+        let hindered = self.checker.flow.last_hindered();
+        let hindered = hindered.is_some_and(|at| self.now - at <= MENDED_AFTER);
+        let opens = |hop: &Hop| match state.legs.iter().find(|leg| leg.hop == *hop) {
+            Some(leg) => leg.since.is_none(),
+            None => hindered,
+        };
         !one.mute
             && settled(one.since)
-            && carriers.peek().is_some()
+            && carriers.peek().is_some_and(|(first, _)| !opens(first))
             && carriers.all(|(hop, since)| is_well(&hop) && settled(since))
     }
 

@@ -92,6 +92,10 @@ impl World<'_> {
                 round_trip: (link.delay + link.jitter) * 2,
                 lossy: link.bursts.is_some() || link.loss_ppm > 0,
                 irregular: node.irregular.is_some_and(|until| self.now < until),
+                slowed: {
+                    let now = &node.down.conditions;
+                    (now.delay + now.jitter).saturating_sub(link.delay + link.jitter)
+                },
                 received: stamp.received,
                 sent: stamp.last_sent,
             }
