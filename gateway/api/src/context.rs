@@ -27,6 +27,13 @@ pub(super) const UPLOADS_MAX: usize = 4 * BINARY_BYTES_MAX;
 /// Time for the records of policies to be written.
 const KEPT_WITHIN: Duration = Duration::from_secs(1);
 
+/// An offer is answered after this time although the standby has not confirmed its record: a client waits for it.
+const OFFER_CONFIRMED_WITHIN: Duration = Duration::from_millis(20);
+
+/// The same for a decision of an operator, which nobody repeats after a takeover: longer than a standby that does not read
+/// is followed.
+const DECISION_CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
+
 pub(super) struct ApiContext {
     pub(super) handle: Handle,
     pub(super) names: Arc<NodeNames>,
@@ -89,18 +96,27 @@ impl ApiContext {
 
     /// Waits until the standby has the records of all sessions that were opened so far, or is late.
     pub(super) async fn confirm(&self) {
+        self.confirm_within(OFFER_CONFIRMED_WITHIN).await;
+    }
+
+    async fn confirm_within(&self, within: Duration) {
         if let Some(group) = self.group()
             && let Ok(Some(number)) = self.handle.records_sent().await
         {
-            group.confirmed(number).await;
+            group.confirmed(number, within).await;
         }
+    }
+
+    /// Waits until the standby has all decisions of operators that were answered so far.
+    pub(super) async fn confirm_decision(&self) {
+        self.confirm_within(DECISION_CONFIRMED_WITHIN).await;
     }
 
     /// Waits until decisions about policies outlive this process: on the disk, and at the standby.
     pub(super) async fn confirm_policies(&self) {
         // A slow disk delays no answer for longer.
         let _ = tokio::time::timeout(KEPT_WITHIN, self.handle.policies_kept()).await;
-        self.confirm().await;
+        self.confirm_decision().await;
     }
 
     /// Waits for control up to [`ANSWER_WITHIN`]. `said`: the name in the request.

@@ -26,7 +26,7 @@ use crate::messages::{
 use crate::names::NodeNames;
 use crate::nodes::{ListChange, NodeList, NotListed, ReloadRequest, Reloaded};
 use crate::offers::{OfferedSession, SessionAnswer};
-use crate::operations::{Operation, OperationTarget};
+use crate::operations::{Operation, OperationTarget, Operations};
 use crate::policies::PushRequest;
 use crate::records::{LastStates, OFFERS_WITHIN, Suspended};
 use crate::reporting::{EventRecord, GatewayEvent, GroupChange, ModeView};
@@ -187,6 +187,8 @@ requests! {
         CopyHistory(Vec<EndedSession>),
         /// The first revisions of all policies are active.
         PoliciesStand,
+        /// Operations in force at the group's owner.
+        CopyOperations(Operations),
         /// Duplicates the trunks' sockets.
         Trunks(ControlReply<io::Result<NamedSockets>>),
         /// Stops control, and hands out the records.
@@ -303,6 +305,14 @@ impl Handle {
 
     /// Begins or ends the drain of a node, without a deadline.
     pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), ControlError> {
+    /// Keeps the operations in force at the group's owner, which this gateway executes again if it starts without a record of
+    /// its nodes. Returns false if control is busy or gone.
+    pub fn copy_operations(&self, operations: Option<Operations>) -> bool {
+        operations.is_none_or(|operations| {
+            self.requests.try_send(ControlRequest::CopyOperations(operations)).is_ok()
+        })
+    }
+
         let place = OperationTarget::Node(node);
         self.operate(Operation::Drain { place, draining, within: None }).await
     }

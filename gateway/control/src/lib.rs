@@ -51,7 +51,7 @@ pub use nodes::{
     Reloaded, Shrinks,
 };
 pub use offers::{IngressAnswer, OfferedSession, SessionAnswer};
-pub use operations::{Operation, OperationLog, OperationTarget};
+pub use operations::{Operation, OperationLog, OperationTarget, Operations};
 pub use policies::PushRequest;
 pub use records::{LastStatesPart, Suspended, SuspensionGuard};
 pub use registry::{QuicListener, SessionRegistry, UdpListener};

@@ -64,12 +64,17 @@ impl Operation {
 
     /// True if the operation takes back what nothing but `earlier` may have begun.
     fn is_void_after(&self, earlier: &[Operation]) -> bool {
-        let drains_region = |it: &Operation| {
-            matches!(it, Operation::Drain { place: OperationTarget::Region(_), draining: true, .. })
+        let drains = |it: &Operation, of_region: bool| {
+            matches!(it, Operation::Drain { place, draining: true, .. }
+                if matches!(place, OperationTarget::Region(_)) == of_region)
         };
         let of_all = |it: &Operation| matches!(it, Operation::Failback(None, _));
         match self {
-            Operation::Drain { draining, .. } => !draining && !earlier.iter().any(drains_region),
+            // The end of a region's drain also ends the drains of its nodes, which may be in force.
+            Operation::Drain { place, draining, .. } => {
+                let of_region = matches!(place, OperationTarget::Node(_));
+                !draining && !earlier.iter().any(|it| drains(it, of_region))
+            }
             Operation::Return(_) => true,
             Operation::Failback(_, mode) => {
                 *mode == Failback::default() && !earlier.iter().any(of_all)
@@ -80,11 +85,31 @@ impl Operation {
 }
 
 /// The operations in force, in the order in which they came.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+#[serde(transparent)]
+pub struct Operations(Vec<Operation>);
+
+impl Operations {
+    /// Adds an operation that was executed, and drops those that have no effect any more.
+    pub fn add(&mut self, operation: Operation) {
+        self.0.retain(|earlier| !earlier.is_replaced_by(&operation));
+        if !operation.is_void_after(&self.0) {
+            self.0.push(operation);
+        }
+    }
+
+    /// Returns them in the order in which they are executed again.
+    pub fn iter(&self) -> impl Iterator<Item = &Operation> {
+        self.0.iter()
+    }
+}
+
+/// The operations in force, in the file that the next process reads.
 #[derive(Default, Debug)]
 pub struct OperationLog {
     /// `None`: operations end with the process.
     path: Option<PathBuf>,
-    operations: Vec<Operation>,
+    operations: Operations,
     /// The process that this one replaces may still write the file.
     is_unread: bool,
     changes: u64,
@@ -93,8 +118,8 @@ pub struct OperationLog {
 }
 
 impl OperationLog {
-    /// Reads this gateway's file in the folder. With `continues`, the process that this one replaces writes it until
-    /// its end.
+    /// Reads this gateway's file in the folder. With `continues`, another process serves: the one that this one replaces
+    /// writes the file until its end, or the owner of the group sends its operations.
     pub fn open(folder: Option<&Path>, socket: &Path, continues: bool) -> OperationLog {
         let Some(folder) = folder.map(|folder| folder.join("operations")) else {
             return OperationLog::default();
@@ -107,28 +132,45 @@ impl OperationLog {
         log
     }
 
-    /// Reads the file, unless it was read. An unreadable file is reported, and replaced at the next operation.
-    pub(crate) fn resume(&mut self) {
+    /// Reads the file, unless it was read: returns true if it is read now. An unreadable file is reported, and replaced at
+    /// the next operation.
+    pub(crate) fn resume(&mut self) -> bool {
         let Some(path) = self.path.as_ref().filter(|_| std::mem::take(&mut self.is_unread)) else {
-            return;
+            return false;
         };
         self.operations = read(path).unwrap_or_else(|error| {
             tracing::warn!(file = %path.display(), %error, "operators' decisions cannot be read; starting without");
-            Vec::new()
+            Operations::default()
         });
+        true
     }
 
     /// Forgets operations on nodes and regions that are gone.
     pub(crate) fn retain(&mut self, is_known: impl FnMut(&Operation) -> bool) {
-        self.operations.retain(is_known);
+        self.operations.0.retain(is_known);
     }
 
     /// Keeps an operation that was executed, and calls `done` once it is on the disk, or cannot be written.
     pub(crate) fn keep(&mut self, operation: Operation, done: impl FnOnce() + Send + 'static) {
-        self.operations.retain(|earlier| !earlier.is_replaced_by(&operation));
-        if !operation.is_void_after(&self.operations) {
-            self.operations.push(operation);
+        self.operations.add(operation);
+        self.write(done);
+    }
+
+    /// Takes the operations of the process whose decisions this one continues, in place of its own.
+    pub(crate) fn replace(&mut self, operations: Operations) {
+        self.is_unread = false;
+        if self.operations != operations {
+            self.operations = operations;
+            self.write(|| {});
         }
+    }
+
+    /// Returns the operations in force.
+    pub(crate) fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
+    fn write(&mut self, done: impl FnOnce() + Send + 'static) {
         self.changes += 1;
         let Some(path) = self.path.clone() else { return done() };
         let (operations, change) = (self.operations.clone(), self.changes);
@@ -152,14 +194,14 @@ impl OperationLog {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<Operation>> {
+fn read(path: &Path) -> io::Result<Operations> {
     match file::read(path, BYTES_MAX) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Operations::default()),
         read => Ok(serde_json::from_slice(&read?)?),
     }
 }
 
-fn write(path: &Path, operations: &[Operation]) -> io::Result<()> {
+fn write(path: &Path, operations: &Operations) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     file::create_private_folder(folder)?;
     file::replace(path, &serde_json::to_vec_pretty(operations)?)?;

@@ -191,6 +191,8 @@ pub(crate) struct RecordFollower {
     states: Vec<MediaRecord>,
     /// Policies whose records are to be sent.
     policies: BTreeSet<PolicyName>,
+    /// The operations in force are to be sent.
+    operations: bool,
     /// The plugins that the last record of each policy names.
     sent_records: BTreeMap<PolicyName, Vec<Arc<str>>>,
     /// The plugins that the follower has.
@@ -229,6 +231,7 @@ impl RecordFollower {
             nodes_last: None,
             states: Vec::new(),
             policies: source.policies.threads.names().cloned().collect(),
+            operations: true,
             sent_records: BTreeMap::new(),
             sent_files: BTreeSet::new(),
             history_next,
@@ -345,6 +348,8 @@ impl RecordFollower {
             .history
             .records_from(self.history_next, at_most.map_or(SLICE, |_| HISTORY_SLICE));
         self.history_next = history_next;
+        let operations = std::mem::take(&mut self.operations);
+        let operations = operations.then(|| source.nodes.operations.operations().clone());
         RecordBatch {
             number: self.number,
             whole: self.whole,
@@ -362,6 +367,7 @@ impl RecordFollower {
                 core,
             },
             history,
+            operations,
         }
     }
 
@@ -474,7 +480,8 @@ impl Replication {
     /// The number of the batch with the last change, which may wait to be sent.
     pub(crate) fn last_number(&self, source: &mut RecordSource<'_>) -> Option<u64> {
         let follower = self.follower.as_ref()?;
-        let batches = follower.policy_batches(source).max(usize::from(source.have_changed()));
+        let changed = source.have_changed() || follower.operations;
+        let batches = follower.policy_batches(source).max(usize::from(changed));
         Some(follower.number + batches as u64)
     }
 
@@ -482,6 +489,13 @@ impl Replication {
     pub(crate) fn note_policy(&mut self, policy: PolicyName) {
         if let Some(follower) = &mut self.follower {
             follower.policies.insert(policy);
+        }
+    }
+
+    /// Has the follower get the operations in force, and the nodes that they changed, with the next batch.
+    pub(crate) fn note_operation(&mut self) {
+        if let Some(follower) = &mut self.follower {
+            (follower.operations, follower.nodes_last) = (true, None);
         }
     }
 

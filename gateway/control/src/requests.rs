@@ -46,6 +46,7 @@ impl Control {
                 self.policies.restore(records, &mut self.gateway, now);
             }
             ControlRequest::CopyHistory(records) => self.reporting.history.copy(records),
+            ControlRequest::CopyOperations(operations) => self.nodes.operations.replace(operations),
             ControlRequest::PolicyRecords(reply) => {
                 _ = reply.send(self.policies.threads.records(&self.gateway));
             }
@@ -80,7 +81,10 @@ impl Control {
             ControlRequest::Operate(operation, reply) => {
                 let kept = operation.clone();
                 match self.nodes.operate(operation, &self.settings, &mut self.gateway, now) {
-                    Ok(()) => self.nodes.operations.keep(kept, move || _ = reply.send(Ok(()))),
+                    Ok(()) => {
+                        self.nodes.operations.keep(kept, move || _ = reply.send(Ok(())));
+                        self.replication.note_operation();
+                    }
                     Err(reason) => _ = reply.send(Err(self.why_impossible(reason, None))),
                 }
             }

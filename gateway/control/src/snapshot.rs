@@ -31,6 +31,7 @@ use crate::history::EndedSession;
 use crate::idempotency::{KEYS_MAX, KeyRecord};
 use crate::messages::SnapshotError;
 use crate::offers::RequestInterner;
+use crate::operations::Operations;
 use crate::registry::ReservedPorts;
 use crate::registry::record::{EntryRecord, RegistryRecord};
 
@@ -141,6 +142,9 @@ pub struct RecordBatch {
     /// Records of ended sessions, each once, oldest first.
     #[serde(default)]
     pub(crate) history: Vec<EndedSession>,
+    /// Operators' operations in force, if they changed since the last batch.
+    #[serde(default)]
+    pub(crate) operations: Option<Operations>,
 }
 
 impl RecordBatch {
@@ -154,6 +158,7 @@ impl RecordBatch {
             dissolved: Vec::new(),
             changed: snapshot,
             history: Vec::new(),
+            operations: None,
         }
     }
 
@@ -371,6 +376,8 @@ pub struct Replica {
     policies: PolicyRecords,
     /// Not taken yet.
     history: Vec<EndedSession>,
+    /// Not taken yet.
+    operations: Option<Operations>,
     /// Sessions of the last batch with sockets: descriptors follow in this order.
     with_sockets: Vec<SessionId>,
     ports: ReservedPorts,
@@ -417,7 +424,16 @@ impl Replica {
     /// # Errors
     /// If a batch is missing. Nothing has changed then.
     pub fn apply(&mut self, batch: RecordBatch) -> Result<(), NotApplied> {
-        let RecordBatch { number: found, whole, last, ended, dissolved, changed, history } = batch;
+        let RecordBatch {
+            number: found,
+            whole,
+            last,
+            ended,
+            dissolved,
+            changed,
+            history,
+            operations,
+        } = batch;
         let next = self.number + 1;
         if found == 1 {
             let ports = std::mem::take(&mut self.ports);
@@ -427,6 +443,11 @@ impl Replica {
         }
         let was_whole = std::mem::replace(&mut self.whole, whole);
         (self.number, self.last) = (found, last);
+    /// Takes the operations in force, if they changed, for [`Handle::copy_operations`](crate::Handle::copy_operations).
+    pub fn take_operations(&mut self) -> Option<Operations> {
+        self.operations.take()
+    }
+
         for id in ended {
             self.sessions.remove(&id);
             self.entries.remove(&id);
@@ -464,6 +485,7 @@ impl Replica {
         }
         self.registry = Some(registry);
         // An earlier copy of a session with sockets may come before the one with its descriptors.
+        self.operations = operations.or(self.operations.take());
         let with_sockets = media.iter().filter(|record| record.sockets > 0);
         self.with_sockets = with_sockets.map(|record| record.state.session).collect();
         self.states.extend(media.into_iter().map(|record| (record.state.session, record)));

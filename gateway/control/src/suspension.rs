@@ -222,7 +222,14 @@ impl Control {
 
     fn resume_decisions(&mut self) {
         self.policies.threads.keep_records();
-        self.nodes.operations.resume();
+        let is_restored = matches!(
+            self.replication.suspension,
+            Some(Suspension::Stands { restored: Some(_), .. })
+        );
+        // Restored nodes are as the operations left them.
+        if self.nodes.operations.resume() && !is_restored {
+            self.nodes.repeat_operations(&self.settings, &mut self.gateway, Instant::now());
+        }
         self.gateway.release_rollouts(Instant::now());
         // Some records were sent for the last time.
         self.replication.unfollow(&mut self.gateway, &self.offers);

@@ -12,9 +12,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// Requests that wait for the member, which handles each within microseconds.
 const REQUESTS_MAX: usize = 16;
 
-/// An offer is answered after this time although the standby has not confirmed its record.
-const CONFIRMED_WITHIN: Duration = Duration::from_millis(20);
-
 /// Time for a standby to get all records of a gateway that is to end: 64,000 sessions.
 const IN_SYNC_WITHIN: Duration = Duration::from_secs(10);
 
@@ -341,12 +338,12 @@ impl Group {
         }
     }
 
-    /// Returns once the standby has the records up to this batch, or after `CONFIRMED_WITHIN`.
-    pub async fn confirmed(&self, number: u64) {
+    /// Returns once the standby has the records up to this batch, or after this time.
+    pub async fn confirmed(&self, number: u64, within: Duration) {
         let mut confirmed = self.confirmed.clone();
         let waiting = confirmed.wait_for(|confirmed| *confirmed >= number);
         // The standby may be gone.
-        let _ = tokio::time::timeout(CONFIRMED_WITHIN, waiting).await;
+        let _ = tokio::time::timeout(within, waiting).await;
     }
 
     /// Keeps the standby from taking over by silence, for an upgrade.

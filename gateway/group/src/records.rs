@@ -101,8 +101,9 @@ impl RecordExchange {
     pub(super) fn pass_on(&mut self, handle: &Handle) {
         let policies = handle.restore_policies(self.replica.take_policies());
         let history = handle.copy_history(self.replica.take_history());
-        if !policies || !history {
-            tracing::error!("policies or records of the owner not continued: control is busy");
+        let operations = handle.copy_operations(self.replica.take_operations());
+        if !policies || !history || !operations {
+            tracing::error!("decisions or records of the owner not continued: control is busy");
             // The next connection begins with all records.
             self.link.restart();
         }

@@ -246,10 +246,13 @@ fn assemble(
     let mut gateway = Gateway::new(core.clone(), started);
     let (policies, firsts) =
         policies(settings, core, &mut gateway, policy_reports_in, recorder, inherited)?;
-    match suspended {
-        // The process that serves decides about revisions.
-        true => gateway.hold_rollouts(),
-        false => policies.keep_records(),
+    // The process that serves decides about revisions.
+    if suspended {
+        gateway.hold_rollouts();
+    }
+    // The process that an upgrade replaces writes their file until its end.
+    if reads != Reads::AsSuccessor {
+        policies.keep_records();
     }
     // Ids of sessions in records of earlier processes stay theirs.
     let folder = policies.foundry().folder();
@@ -318,11 +321,7 @@ fn assemble(
         Reads::AsSuccessor => LeftSessions::Continue,
     };
     let history = HistoryWriter::start(folder, socket, name(settings), left)?;
-    let operations = match settings.cluster {
-        // The owner's record has the decisions that are in force.
-        Some(_) => OperationLog::default(),
-        None => OperationLog::open(folder, socket, reads == Reads::AsSuccessor),
-    };
+    let operations = OperationLog::open(folder, socket, suspended);
     let parts = evenkeel_control::ControlParts {
         gateway,
         workers: lines,

@@ -33,12 +33,12 @@ fn operations_in_force_are_read_by_the_next_process() {
     let mut log = open(&folder);
     keep(&mut log, [drain("a", true), Operation::Eject("b".into()), drain_region(true)]);
     let in_force = [drain("a", true), Operation::Eject("b".into()), drain_region(true)];
-    assert_eq!(open(&folder).operations, in_force);
+    assert_eq!(open(&folder).operations.0, in_force);
     keep(&mut log, [drain("a", false), Operation::Return("b".into())]);
     let in_force = [drain_region(true), drain("a", false)];
-    assert_eq!(open(&folder).operations, in_force, "the node may be in that region");
+    assert_eq!(open(&folder).operations.0, in_force, "the node may be in that region");
     keep(&mut log, [drain_region(false), drain("a", false)]);
-    assert_eq!(open(&folder).operations, []);
+    assert_eq!(open(&folder).operations.0, []);
 }
 
 #[test]
@@ -47,23 +47,23 @@ fn failback_of_all_regions_replaces_that_of_one() {
     let west = Operation::Failback(Some("west".into()), Failback::Forbid);
     let all = Operation::Failback(None, Failback::Force);
     keep(&mut open(&folder), [west.clone(), all.clone()]);
-    assert_eq!(open(&folder).operations, std::slice::from_ref(&all));
+    assert_eq!(open(&folder).operations.0, std::slice::from_ref(&all));
     keep(&mut open(&folder), [west.clone()]);
-    assert_eq!(open(&folder).operations, [all, west]);
+    assert_eq!(open(&folder).operations.0, [all, west]);
     keep(&mut open(&folder), [Operation::Failback(None, Failback::Auto)]);
-    assert_eq!(open(&folder).operations, []);
+    assert_eq!(open(&folder).operations.0, []);
 }
 
 #[test]
 fn next_process_of_an_upgrade_repeats_nothing() {
     let folder = tempdir().unwrap();
     let mut next = OperationLog::open(Some(folder.path()), Path::new("/admin.sock"), true);
-    assert_eq!(next.operations, []);
+    assert_eq!(next.operations.0, []);
     // The process that serves is asked during the upgrade.
     keep(&mut open(&folder), [drain("a", true)]);
     next.resume();
     keep(&mut next, [Operation::Eject("b".into())]);
-    assert_eq!(open(&folder).operations, [drain("a", true), Operation::Eject("b".into())]);
+    assert_eq!(open(&folder).operations.0, [drain("a", true), Operation::Eject("b".into())]);
 }
 
 #[test]
@@ -73,13 +73,45 @@ fn damaged_file_is_replaced() {
     let path = open(&folder).path.unwrap();
     std::fs::write(&path, "[{\"drain\":").unwrap();
     let mut log = open(&folder);
-    assert_eq!(log.operations, []);
+    assert_eq!(log.operations.0, []);
     keep(&mut log, [drain("b", true)]);
-    assert_eq!(open(&folder).operations, [drain("b", true)]);
+    assert_eq!(open(&folder).operations.0, [drain("b", true)]);
 }
 
 #[test]
 fn without_a_folder_operations_are_answered() {
     let mut log = OperationLog::open(None, Path::new("/admin.sock"), false);
     keep(&mut log, [drain("a", true)]);
+}
+
+#[test]
+fn undrained_region_undrains_its_nodes_again() {
+    let folder = tempdir().unwrap();
+    keep(&mut open(&folder), [drain("a", true), drain_region(false)]);
+    assert_eq!(open(&folder).operations.0, [drain("a", true), drain_region(false)]);
+    keep(&mut open(&folder), [drain("a", false), drain_region(false)]);
+    assert_eq!(open(&folder).operations.0, []);
+}
+
+#[test]
+fn operations_of_the_owner_replace_those_of_the_standby() {
+    let folder = tempdir().unwrap();
+    keep(&mut open(&folder), [drain("a", true)]);
+    let mut standby = OperationLog::open(Some(folder.path()), Path::new("/admin.sock"), true);
+    let mut of_owner = Operations::default();
+    of_owner.add(drain("b", true));
+    standby.replace(of_owner.clone());
+    assert!(!standby.resume(), "its own file is not read");
+    keep(&mut standby, [Operation::Eject("c".into())]);
+    assert_eq!(open(&folder).operations.0, [drain("b", true), Operation::Eject("c".into())]);
+}
+
+#[test]
+fn member_without_a_record_reads_its_file() {
+    let folder = tempdir().unwrap();
+    keep(&mut open(&folder), [drain("a", true)]);
+    let mut member = OperationLog::open(Some(folder.path()), Path::new("/admin.sock"), true);
+    assert!(member.resume());
+    assert!(!member.resume(), "once");
+    assert_eq!(member.operations().0, [drain("a", true)]);
 }

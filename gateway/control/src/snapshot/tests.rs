@@ -130,3 +130,18 @@ fn garbage_and_newer_formats_are_refused() {
     let garbage = [&MAGIC[..], &FORMAT.to_be_bytes(), &[0; 8], &[0xc1; 64]].concat();
     assert!(refused(&garbage).starts_with("the state cannot be read: "));
 }
+
+#[test]
+fn replica_gives_changed_operations_once() {
+    let mut operations = Operations::default();
+    operations.add(crate::Operation::Eject("a".into()));
+    let mut replica = Replica::new();
+    let changed = RecordBatch { operations: Some(operations.clone()), ..fixture("v2") };
+    let changed = RecordBatch::decode(&changed.encode(), None).unwrap();
+    let number = changed.number;
+    replica.apply(changed).unwrap();
+    let unchanged = RecordBatch { number: number + 1, ..fixture("v2") };
+    replica.apply(unchanged).unwrap();
+    assert_eq!(replica.take_operations(), Some(operations));
+    assert_eq!(replica.take_operations(), None);
+}
