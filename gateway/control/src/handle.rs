@@ -21,7 +21,7 @@ use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::inherited::NamedSockets;
 use crate::messages::{
     ControlError, NodeOrder, NotSuspended, REQUESTS_MAX, Restored, SessionView, Slice,
-    SnapshotError, StatusReport,
+    SnapshotError, StatusReport, TakeoverReadiness,
 };
 use crate::names::NodeNames;
 use crate::nodes::{ListChange, NodeList, NotListed, ReloadRequest, Reloaded};
@@ -87,6 +87,8 @@ requests! {
         history() = History -> Arc<SessionHistory>;
         /// Reports the status of the gateway.
         status() = Status -> StatusReport;
+        /// Reports what a takeover would need of this gateway.
+        readiness() = Readiness -> TakeoverReadiness;
         /// Reports measured cost and benefit of each mode.
         modes() = Modes -> Vec<ModeView>;
         /// Replaces the policy sets: their scenarios, their `[rollout]`, and the hooks that they bind. Open rooms change mode too.
@@ -185,10 +187,10 @@ requests! {
         RestorePolicies(PolicyRecords),
         /// Records of ended sessions of the group's owner.
         CopyHistory(Vec<EndedSession>),
-        /// The first revisions of all policies are active.
-        PoliciesStand,
         /// Operations in force at the group's owner.
         CopyOperations(Operations),
+        /// The first revisions of all policies are active.
+        PoliciesStand,
         /// Duplicates the trunks' sockets.
         Trunks(ControlReply<io::Result<NamedSockets>>),
         /// Stops control, and hands out the records.
@@ -303,8 +305,6 @@ impl Handle {
         records.is_empty() || self.requests.try_send(ControlRequest::CopyHistory(records)).is_ok()
     }
 
-    /// Begins or ends the drain of a node, without a deadline.
-    pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), ControlError> {
     /// Keeps the operations in force at the group's owner, which this gateway executes again if it starts without a record of
     /// its nodes. Returns false if control is busy or gone.
     pub fn copy_operations(&self, operations: Option<Operations>) -> bool {
@@ -313,6 +313,8 @@ impl Handle {
         })
     }
 
+    /// Begins or ends the drain of a node, without a deadline.
+    pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), ControlError> {
         let place = OperationTarget::Node(node);
         self.operate(Operation::Drain { place, draining, within: None }).await
     }

@@ -43,7 +43,7 @@ pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, Stor
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use messages::{
     AdmissionState, AgentError, ControlError, NodeOrder, NotSuspended, REQUESTS_MAX, Restored,
-    SessionView, Slice, SnapshotError, StatusReport,
+    SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
 };
 pub use names::{NodeName, NodeNames};
 pub use nodes::{

@@ -16,6 +16,19 @@ use crate::workers::WORKERS_WITHIN;
 /// Length of the request queue. When the queue is full the caller gets an error.
 pub const REQUESTS_MAX: usize = 4_096;
 
+/// What a takeover needs of this gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TakeoverReadiness {
+    /// A node may take rooms, or none is listed.
+    pub has_node: bool,
+    /// The capacity of the nodes that may take rooms, kbit/s.
+    pub capacity_kbps: u64,
+    /// The number of sessions that this gateway takes.
+    pub sessions_max: usize,
+    /// Revisions of the owner that do not run here.
+    pub not_loaded: Vec<(PolicyName, Arc<str>)>,
+}
+
 /// Why control did not do as requested.
 #[derive(Clone, PartialEq, Debug)]
 pub enum ControlError {

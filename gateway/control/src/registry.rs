@@ -460,14 +460,14 @@ impl ReservedPorts {
     }
 
     /// Binds these ports unless it has. A port that is not free now may be so at the takeover. `at`: the address to which
-    /// the other gateway has bound them.
+    /// the other gateway has bound them. Returns false if they are to be bound here, and are not.
     pub(crate) fn reserve(
         &mut self,
         session: SessionId,
         at: Option<IpAddr>,
         numbers: (u16, Option<u16>),
-    ) {
-        let Some(here) = self.at.filter(|here| at == Some(*here)) else { return };
+    ) -> bool {
+        let Some(here) = self.at.filter(|here| at == Some(*here)) else { return true };
         if self.sockets.get(&session).is_none_or(|reserved| reserved.numbers != numbers) {
             // Closes the session's earlier sockets first.
             self.sockets.remove(&session);
@@ -478,6 +478,7 @@ impl ReservedPorts {
                 self.sockets.insert(session, Reserved { numbers, sockets });
             }
         }
+        self.sockets.contains_key(&session)
     }
 
     pub(crate) fn forget(&mut self, session: SessionId) {

@@ -9,13 +9,13 @@ use evenkeel_config::{GatewayConfig, PolicySet};
 use evenkeel_core::{Impossible, RoomStanding, SessionStanding};
 use evenkeel_dataplane::worker::MediaDirection;
 use evenkeel_model::forward::DropReason;
-use evenkeel_model::{NodeId, RedundancyMode};
+use evenkeel_model::{Health, NodeId, RedundancyMode};
 use evenkeel_revisions::Lifecycle;
 
 use crate::control::Control;
 use crate::handle::ControlRequest;
 use crate::messages::{
-    AdmissionState, ControlError, NotSuspended, SessionView, Slice, StatusReport,
+    AdmissionState, ControlError, NotSuspended, SessionView, Slice, StatusReport, TakeoverReadiness,
 };
 use crate::registry::SessionEntry;
 
@@ -127,6 +127,7 @@ impl Control {
             ControlRequest::Recorder(reply) => _ = reply.send(self.policies.threads.recorder()),
             ControlRequest::History(reply) => _ = reply.send(self.reporting.history.history()),
             ControlRequest::Status(reply) => _ = reply.send(self.status(now)),
+            ControlRequest::Readiness(reply) => _ = reply.send(self.readiness()),
             ControlRequest::Modes(reply) => {
                 let view = |mode| self.reporting.mode_view(mode, &self.gateway, &self.workers);
                 let _ = reply.send(RedundancyMode::ALL.into_iter().map(view).collect());
@@ -257,6 +258,23 @@ impl Control {
                 })
             }
             reason => ControlError::Impossible(reason),
+        }
+    }
+
+    fn readiness(&self) -> TakeoverReadiness {
+        let mut nodes = self.gateway.views().nodes().peekable();
+        let is_empty = nodes.peek().is_none();
+        let living: Vec<u64> = (nodes.filter(|node| node.health != Health::Down))
+            .map(|node| node.capacity_kbps)
+            .collect();
+        let not_loaded = self.policies.threads.not_loaded();
+        TakeoverReadiness {
+            has_node: is_empty || !living.is_empty(),
+            capacity_kbps: living.iter().fold(0, |sum: u64, kbps| sum.saturating_add(*kbps)),
+            sessions_max: self.settings.limits.sessions as usize,
+            not_loaded: not_loaded
+                .map(|(policy, revision)| (policy.clone(), Arc::clone(revision)))
+                .collect(),
         }
     }
 

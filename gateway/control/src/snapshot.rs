@@ -394,6 +394,21 @@ impl Replica {
         Replica { ports: ReservedPorts::new(at), ..Replica::default() }
     }
 
+    /// The sum of the bit rates that the sessions' streams declare, kbit/s.
+    pub fn declared_kbps(&self) -> u64 {
+        let streams = self.sessions.values().flat_map(|(_, media)| &media.streams);
+        streams.filter_map(|stream| stream.bitrate_kbps).map(u64::from).sum()
+    }
+
+    /// Tries to bind the sessions' own ports that were not free here. Returns the lowest of those that are not free yet.
+    pub fn taken_port(&mut self) -> Option<u16> {
+        let at = self.registry.as_ref()?.ports_at;
+        let entries = self.entries.values();
+        let ports = entries.filter_map(|entry| Some((entry.session, entry.ports?)));
+        let taken = ports.filter(|(session, numbers)| !self.ports.reserve(*session, at, *numbers));
+        taken.map(|(_, (rtp, _))| rtp).min()
+    }
+
     /// The number of the last batch; 0 before the first one.
     pub fn number(&self) -> u64 {
         self.number
@@ -417,6 +432,11 @@ impl Replica {
     /// Takes the records of ended sessions that came, for [`Handle::copy_history`](crate::Handle::copy_history).
     pub fn take_history(&mut self) -> Vec<EndedSession> {
         std::mem::take(&mut self.history)
+    }
+
+    /// Takes the operations in force, if they changed, for [`Handle::copy_operations`](crate::Handle::copy_operations).
+    pub fn take_operations(&mut self) -> Option<Operations> {
+        self.operations.take()
     }
 
     /// Takes the next batch. The first batch of a follower replaces all records.
@@ -443,11 +463,6 @@ impl Replica {
         }
         let was_whole = std::mem::replace(&mut self.whole, whole);
         (self.number, self.last) = (found, last);
-    /// Takes the operations in force, if they changed, for [`Handle::copy_operations`](crate::Handle::copy_operations).
-    pub fn take_operations(&mut self) -> Option<Operations> {
-        self.operations.take()
-    }
-
         for id in ended {
             self.sessions.remove(&id);
             self.entries.remove(&id);
@@ -470,6 +485,7 @@ impl Replica {
         } = changed;
         self.policies.extend(policies);
         self.history.extend(history);
+        self.operations = operations.or(self.operations.take());
         self.drivers.apply(drivers, core.sessions.iter().map(|session| session.id));
         self.take_core(core);
         let mut registry = registry;
@@ -485,7 +501,6 @@ impl Replica {
         }
         self.registry = Some(registry);
         // An earlier copy of a session with sockets may come before the one with its descriptors.
-        self.operations = operations.or(self.operations.take());
         let with_sockets = media.iter().filter(|record| record.sockets > 0);
         self.with_sockets = with_sockets.map(|record| record.state.session).collect();
         self.states.extend(media.into_iter().map(|record| (record.state.session, record)));

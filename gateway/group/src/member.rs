@@ -288,7 +288,8 @@ impl GroupMember {
                     self.records.look_after_copy(peer_heard, &mut self.core);
                     self.follow_records();
                     if !self.core.is_owner() {
-                        self.rehearsal.begin(&self.gateway.handle, Instant::now());
+                        let replica = &mut self.records.replica;
+                        self.rehearsal.begin(&self.gateway.handle, replica, Instant::now());
                     }
                     self.watch_redundancy();
                     self.fence_peer();

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::rehearsal::Unready;
+
 /// A member that starts, or an agent that restarts, is ready sooner.
 const REPORTED_AFTER: Duration = Duration::from_secs(3);
 
@@ -26,8 +28,8 @@ pub(super) enum RedundancyLoss {
     )]
     NotArmed,
     /// Found by the rehearsal of the standby.
-    #[error("no node answers the standby: its calls would have none")]
-    NoNode,
+    #[error(transparent)]
+    Unready(Unready),
     #[error("the configurations of owner and standby differ: {0}")]
     Differs(String),
 }

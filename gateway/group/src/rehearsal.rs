@@ -1,38 +1,81 @@
 //! The rehearsal of a standby: what a takeover would need and is not there.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_control::Handle;
-use evenkeel_model::Health;
+use evenkeel_control::{Handle, Replica, TakeoverReadiness};
+use evenkeel_model::PolicyName;
 
 use crate::records::{PendingChange, finish};
 use crate::redundancy::RedundancyLoss;
 
+/// Interval of the questions to control, whose answers it has: a repaired standby is soon seen as such.
 const EVERY: Duration = Duration::from_secs(2);
+
+/// Interval of looks at all records: a millisecond for 64,000 sessions, and two system calls for each port that is taken.
+const RECORDS_EVERY: Duration = Duration::from_secs(60);
+
+/// Why this gateway could not continue all sessions of the owner.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, thiserror::Error)]
+pub(super) enum Unready {
+    #[error("no node answers the standby: its calls would have none")]
+    NoNode,
+    #[error(
+        "the ports of a session, {0} among them, are not free at the standby's host: a takeover would open the session again with others; see `ss -lunp` there"
+    )]
+    PortTaken(u16),
+    #[error(
+        "revision {revision} of {policy} does not run at the standby: a takeover would continue with another one; see the standby's log, then push it again"
+    )]
+    NotLoaded { policy: PolicyName, revision: Arc<str> },
+    #[error(
+        "the owner has more sessions than `[limits] sessions = {0}` of the standby allows: raise it there"
+    )]
+    Sessions(usize),
+    #[error(
+        "the nodes that answer the standby have less capacity than the owner's sessions need: restore or add nodes"
+    )]
+    Capacity,
+}
+
+/// What the records of the owner need here.
+#[derive(Clone, Copy, Default, Debug)]
+struct RecordNeeds {
+    sessions: usize,
+    kbps: u64,
+    taken_port: Option<u16>,
+}
 
 pub(super) struct Rehearsal {
     running: PendingChange<Vec<RedundancyLoss>>,
     due: Instant,
+    records_due: Instant,
+    needs: RecordNeeds,
     losses: Vec<RedundancyLoss>,
 }
 
 impl Rehearsal {
     pub(super) fn new(now: Instant) -> Rehearsal {
-        Rehearsal { running: None, due: now + EVERY, losses: Vec::new() }
+        let needs = RecordNeeds::default();
+        Rehearsal { running: None, due: now + EVERY, records_due: now, needs, losses: Vec::new() }
     }
 
     /// Begins one if it is due.
-    pub(super) fn begin(&mut self, handle: &Handle, now: Instant) {
+    pub(super) fn begin(&mut self, handle: &Handle, replica: &mut Replica, now: Instant) {
         if self.running.is_some() || now < self.due {
             return;
         }
         self.due = now + EVERY;
-        let handle = handle.clone();
+        if self.records_due <= now {
+            self.needs = RecordNeeds::of(replica);
+            // The end of a failure is soon seen.
+            let fails = self.needs.taken_port.is_some() || !self.losses.is_empty();
+            self.records_due = now + if fails { EVERY } else { RECORDS_EVERY };
+        }
+        let (handle, needs) = (handle.clone(), self.needs);
         self.running = Some(tokio::spawn(async move {
-            let nodes = handle.nodes().await.map_err(|_| "control ended".to_owned())?;
-            let none_lives =
-                !nodes.is_empty() && nodes.iter().all(|node| node.health == Health::Down);
-            Ok(none_lives.then_some(RedundancyLoss::NoNode).into_iter().collect())
+            let ready = handle.readiness().await.map_err(|_| "control ended".to_owned())?;
+            Ok(needs.unmet(ready).map(RedundancyLoss::Unready).collect())
         }));
     }
 
@@ -46,3 +89,28 @@ impl Rehearsal {
         &self.losses
     }
 }
+
+impl RecordNeeds {
+    fn of(replica: &mut Replica) -> RecordNeeds {
+        RecordNeeds {
+            sessions: replica.sessions(),
+            kbps: replica.declared_kbps(),
+            taken_port: replica.taken_port(),
+        }
+    }
+
+    fn unmet(self, ready: TakeoverReadiness) -> impl Iterator<Item = Unready> {
+        let TakeoverReadiness { has_node, capacity_kbps, sessions_max, not_loaded } = ready;
+        let node = (!has_node).then_some(Unready::NoNode);
+        let sessions = (self.sessions > sessions_max).then_some(Unready::Sessions(sessions_max));
+        // Without a node the capacity is that of none.
+        let capacity = (has_node && self.kbps > capacity_kbps).then_some(Unready::Capacity);
+        let revisions = not_loaded.into_iter();
+        let revisions = revisions.map(|(policy, revision)| Unready::NotLoaded { policy, revision });
+        let port = self.taken_port.map(Unready::PortTaken);
+        node.into_iter().chain(sessions).chain(capacity).chain(port).chain(revisions)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -152,6 +152,13 @@ impl PolicyThreads {
         }
     }
 
+    /// Revisions of other processes' records that do not run here: their plugins are missing, or did not load.
+    pub fn not_loaded(&self) -> impl Iterator<Item = (&PolicyName, &Arc<str>)> {
+        self.running.iter().flat_map(|(policy, running)| {
+            running.rejected.keys().map(move |revision| (policy, revision))
+        })
+    }
+
     /// Returns true while revisions of another process are being loaded: no decision about this policy is taken yet.
     pub fn is_restoring(&self, policy: &PolicyName) -> bool {
         self.running.get(policy).is_some_and(|running| running.pending.is_some())

@@ -72,3 +72,14 @@ fn taken_port_is_reserved_once_it_is_free() {
     reserved.reserve(SESSION, Some(ELSEWHERE), (rtp, Some(rtcp)));
     assert_eq!(reserved.take(SESSION).len(), 2);
 }
+
+#[test]
+fn port_that_is_not_free_is_told() {
+    let (port, _) = free_ports();
+    let taken = bind(ELSEWHERE, port).unwrap();
+    let mut reserved = ReservedPorts::new(Some(ELSEWHERE));
+    assert!(!reserved.reserve(SESSION, Some(ELSEWHERE), (port, None)));
+    assert!(reserved.reserve(SESSION, None, (port, None)), "it is at another address");
+    drop(taken);
+    assert!(reserved.reserve(SESSION, Some(ELSEWHERE), (port, None)));
+}

@@ -524,6 +524,8 @@ fn revisions_in_force_stay_while_others_are_loaded() {
     drop(loads);
     standby.policies.reject(&routing(), &mut standby.gateway, Instant::now());
     assert_eq!(standby.names()[0], first, "not the native default");
+    let not_loaded: Vec<_> = standby.policies.not_loaded().collect();
+    assert_eq!(not_loaded, [(&routing(), second.as_ref().unwrap())]);
     standby.policies.govern(TrustRules::default(), &mut standby.gateway, Instant::now());
     standby.restore(records);
     assert_eq!(standby.names()[0], second, "the next record tries again");
