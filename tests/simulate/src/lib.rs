@@ -3,7 +3,7 @@
 //! The core, the plugins, the forwarding code and the continuity code are those of the product. Links, nodes, clients,
 //! drivers and faults are simulated.
 //!
-//! The same seed also plays a [`group`] of two gateways.
+//! The same seed also plays a [`group`] of two gateways, and a gateway whose decisions others continue ([`records`]).
 //!
 //! A [`Script`] describes a world and its faults, drawn from a seed. A [`World`] plays it event by event. The checker
 //! ([`check`]) observes it from outside and reports violated invariants.
@@ -22,6 +22,7 @@ mod packet;
 pub mod phi;
 mod policies;
 mod queue;
+pub mod records;
 pub mod rows;
 mod script;
 mod swarm;

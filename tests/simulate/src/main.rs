@@ -102,6 +102,10 @@ fn main() -> ExitCode {
         sum.group.lapses
     );
     println!(
+        "decisions: {} acknowledged, continued by {:?}",
+        sum.records.acknowledged, sum.records.replaced
+    );
+    println!(
         "{:<20} {:>7} {:>7} {:>10} {:>10} {:>10} {:>10}",
         "gap by fault, ms", "faults", "n", "p50", "p99", "max", "lost"
     );
@@ -213,6 +217,7 @@ fn replay(seed: u64) -> ExitCode {
     let mut outcome = World::new(script, &Library::new()).with_trace().play();
     let group = evenkeel_simulate::group::play(seed, true);
     outcome.violations.extend(group.violations);
+    outcome.violations.extend(evenkeel_simulate::records::play(seed, true).violations);
     for violation in &outcome.violations {
         println!("{violation}");
     }

@@ -11,6 +11,7 @@ use crate::check::Violation;
 use crate::fault::Episode;
 use crate::group::GroupOutcome;
 use crate::lost_flows::LostFlows;
+use crate::records::RecordsOutcome;
 
 /// With a longer gap, more than one audio packet is missing or late.
 const NOTICED: Duration = Duration::from_millis(30);
@@ -46,6 +47,7 @@ pub struct Outcome {
     pub listed: Listed,
     pub flows: LostFlows,
     pub group: GroupOutcome,
+    pub records: RecordsOutcome,
     /// Drains reported as ended.
     pub drained: u64,
     /// Witnesses of nodes marked down.
@@ -229,7 +231,7 @@ impl Outcome {
     pub fn worst_minute(&self) -> usize {
         let within = |moves: &[Duration], first: &Duration| {
             let minute = *first..*first + Duration::from_secs(60);
-            moves.iter().filter(|at| minute.contains(at)).count()
+            moves.iter().filter(|at| minute.contains(*at)).count()
         };
         let of = |moves: &Vec<Duration>| moves.iter().map(|first| within(moves, first)).max();
         self.moved.values().filter_map(of).max().unwrap_or(0)

@@ -11,6 +11,7 @@ use crate::check::Violation;
 use crate::group;
 use crate::outcome::{Digest, Outcome, Spread};
 use crate::policies::Library;
+use crate::records;
 use crate::script::Script;
 use crate::world::World;
 
@@ -84,6 +85,8 @@ fn play(seed: u64, library: &Library) -> Outcome {
         let mut outcome = World::new(Script::from_seed(seed), library).play();
         outcome.group = group::play(seed, false);
         outcome.violations.extend(outcome.group.violations.iter().cloned());
+        outcome.records = records::play(seed, false);
+        outcome.violations.extend(outcome.records.violations.iter().cloned());
         outcome
     };
     // No state of a world outlives it, so it is unwind safe.
@@ -114,6 +117,7 @@ impl Totals {
         sum.drained += outcome.drained;
         sum.listed += outcome.listed;
         sum.group.add(outcome.group);
+        sum.records.add(outcome.records);
         for (kind, times) in outcome.begun {
             *sum.begun.entry(kind).or_default() += times;
         }

@@ -36,6 +36,10 @@ fn invariants_hold_for_all_seeds() {
         let takeovers = &sum.group.takeovers;
         assert!(takeovers.contains_key(evidence), "no takeover by {evidence}: {takeovers:?}");
     }
+    for how in ["hand-over", "restart", "standby restarted", "takeover", "upgrade"] {
+        assert!(sum.records.replaced.contains_key(how), "no {how}: {:?}", sum.records.replaced);
+    }
+    assert!(sum.records.acknowledged > 1_000, "{:?}", sum.records);
     for cause in ["drain", "failback", "link", "manual", "node-down", "quality"] {
         assert!(sum.moves.contains_key(cause), "no move for {cause}: {:?}", sum.moves);
     }
