@@ -30,8 +30,8 @@ const KEPT_WITHIN: Duration = Duration::from_secs(1);
 /// An offer is answered after this time although the standby has not confirmed its record: a client waits for it.
 const OFFER_CONFIRMED_WITHIN: Duration = Duration::from_millis(20);
 
-/// The same for a decision of an operator, which nobody repeats after a takeover: longer than a standby that does not read
-/// is followed.
+/// The same for a decision of an operator. A client does not repeat it after a takeover, so it waits longer: a standby that does
+/// not read is no follower any more by then.
 const DECISION_CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) struct ApiContext {

@@ -10,6 +10,8 @@
 //! The functions that read and write MessagePack are `#[inline]`: their code, a third of this crate's, is made in the crates that
 //! call them, which are built for size, since no packet waits for it.
 
+mod standby;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::iter::Peekable;
 use std::net::IpAddr;
@@ -376,7 +378,6 @@ pub struct Replica {
     policies: PolicyRecords,
     /// Not taken yet.
     history: Vec<EndedSession>,
-    /// Not taken yet.
     operations: Option<Operations>,
     /// Sessions of the last batch with sockets: descriptors follow in this order.
     with_sockets: Vec<SessionId>,
@@ -392,21 +393,6 @@ impl Replica {
     /// The records of a gateway that binds its sessions' own ports to this address, which moves here with them.
     pub fn with_ports_at(at: Option<IpAddr>) -> Replica {
         Replica { ports: ReservedPorts::new(at), ..Replica::default() }
-    }
-
-    /// The sum of the bit rates that the sessions' streams declare, kbit/s.
-    pub fn declared_kbps(&self) -> u64 {
-        let streams = self.sessions.values().flat_map(|(_, media)| &media.streams);
-        streams.filter_map(|stream| stream.bitrate_kbps).map(u64::from).sum()
-    }
-
-    /// Tries to bind the sessions' own ports that were not free here. Returns the lowest of those that are not free yet.
-    pub fn taken_port(&mut self) -> Option<u16> {
-        let at = self.registry.as_ref()?.ports_at;
-        let entries = self.entries.values();
-        let ports = entries.filter_map(|entry| Some((entry.session, entry.ports?)));
-        let taken = ports.filter(|(session, numbers)| !self.ports.reserve(*session, at, *numbers));
-        taken.map(|(_, (rtp, _))| rtp).min()
     }
 
     /// The number of the last batch; 0 before the first one.
@@ -434,26 +420,14 @@ impl Replica {
         std::mem::take(&mut self.history)
     }
 
-    /// Takes the operations in force, if they changed, for [`Handle::copy_operations`](crate::Handle::copy_operations).
-    pub fn take_operations(&mut self) -> Option<Operations> {
-        self.operations.take()
-    }
-
     /// Takes the next batch. The first batch of a follower replaces all records.
     ///
     /// # Errors
     /// If a batch is missing. Nothing has changed then.
     pub fn apply(&mut self, batch: RecordBatch) -> Result<(), NotApplied> {
-        let RecordBatch {
-            number: found,
-            whole,
-            last,
-            ended,
-            dissolved,
-            changed,
-            history,
-            operations,
-        } = batch;
+        let (whole, last) = (batch.whole, batch.last);
+        let RecordBatch { number: found, ended, dissolved, changed, history, operations, .. } =
+            batch;
         let next = self.number + 1;
         if found == 1 {
             let ports = std::mem::take(&mut self.ports);
