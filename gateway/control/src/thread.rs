@@ -236,6 +236,9 @@ impl Control {
                 self.gateway.handle_evidence(node, evidence, at);
             }
             ProbeResult::State { node, beside, load, at } => {
+                if !beside {
+                    self.signalling.drivers.handle_sessions(node, load.sessions, at);
+                }
                 self.probes.handle_state_report(node, beside, load, &mut self.gateway, at);
             }
             ProbeResult::Order { node, nonce, outcome } => {

@@ -50,6 +50,16 @@ pub(super) struct AgentDriver {
     /// node.
     names: Option<u64>,
     pub(super) paths: Paths,
+    reports: BTreeMap<NodeId, SessionReport>,
+}
+
+/// The number of sessions that a node reported last.
+struct SessionReport {
+    sessions: u32,
+    /// The number has fallen since the leases were counted.
+    fell: bool,
+    /// The last time that the leases at the node were counted.
+    counted: Option<Instant>,
 }
 
 impl AgentDriver {
@@ -91,6 +101,23 @@ impl AgentDriver {
             }
         }
         self.leases.refresh_all(now);
+    }
+
+    /// Handles the number of sessions that a node reports, other gateways' sessions included. A node with fewer sessions than
+    /// leases has lost some, as by a restart: its leases are refreshed, and its answers tell which to open again.
+    pub(super) fn handle_sessions(&mut self, node: NodeId, sessions: u32, now: Instant) {
+        let new = || SessionReport { sessions, fell: false, counted: None };
+        let report = self.reports.entry(node).or_insert_with(new);
+        report.fell |= sessions < report.sessions;
+        report.sessions = sessions;
+        let lately = |at| now.saturating_duration_since(at) < COUNT_EVERY;
+        if !report.fell || report.counted.is_some_and(lately) {
+            return;
+        }
+        (report.fell, report.counted) = (false, Some(now));
+        if self.leases.open_at(node) > sessions as usize {
+            self.leases.refresh(|lease| lease.hop.node == node, now);
+        }
     }
 
     /// Requests the opening of a lease, repeated until answered.
@@ -186,6 +213,9 @@ const REFRESH_EVERY: Duration = Duration::from_secs(8);
 
 /// Time that a due refresh waits for others of the same node.
 const GATHER: Duration = Duration::from_secs(1);
+
+/// Minimum interval of counts of the leases at a node, each of which reads all leases.
+const COUNT_EVERY: Duration = Duration::from_millis(250);
 
 /// Retry interval of an unanswered opening, and the first one of a refresh of [`Leases::refresh_all`].
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -442,9 +472,21 @@ impl Leases {
         self.gathered.clear();
         self.pending.clear();
         (self.round, self.turn, self.gathering) = (Some(now), 0, None);
+        self.refresh(|_| true, now);
+    }
+
+    fn open_at(&self, node: NodeId) -> usize {
+        let is_open =
+            |lease: &&TrunkLease| lease.hop.node == node && lease.state == LeaseState::Open;
+        self.places.iter().flatten().filter(is_open).count()
+    }
+
+    /// Refreshes these leases at once, and again until the node answers.
+    fn refresh(&mut self, of: impl Fn(&TrunkLease) -> bool, now: Instant) {
         let mut by_path: BTreeMap<TrunkPath, Vec<u32>> = BTreeMap::new();
         for (place, lease) in (0..).zip(&self.places) {
-            if let Some(lease) = lease.filter(|lease| lease.state == LeaseState::Open) {
+            let is_due = |lease: &TrunkLease| lease.state == LeaseState::Open && of(lease);
+            if let Some(lease) = lease.filter(is_due) {
                 by_path.entry(lease.path()).or_default().push(place);
             }
         }

@@ -250,6 +250,11 @@ impl Drivers {
         }
     }
 
+    /// Handles the number of sessions that a node with an agent reports.
+    pub fn handle_sessions(&mut self, node: NodeId, sessions: u32, now: Instant) {
+        self.agents.handle_sessions(node, sessions, now);
+    }
+
     /// Handles a datagram from rtpengine, or its absence.
     pub fn handle_ng(&mut self, node: NodeId, told: &Ng, clock: Clock) {
         if let Some(NodeDriver::Rtpengine(engine)) = self.get(node) {

@@ -240,3 +240,40 @@ fn late_answer_for_an_ended_lease_changes_nothing() {
     leases.refreshed(NodeId(0), of_rest, &[], now);
     assert_eq!(sizes(&kept(&mut leases, now + 3 * ASK_AGAIN)), [(1, 6)]);
 }
+
+/// The tags that are refreshed at this time.
+fn refreshed(driver: &mut AgentDriver, now: Instant) -> Vec<Tag> {
+    kept(&mut driver.leases, now).into_iter().flat_map(|keep| keep.tags).collect()
+}
+
+#[test]
+fn restarted_node_is_asked_for_its_sessions_at_once() {
+    let (start, mut driver) = (Instant::now(), AgentDriver::default());
+    for node in 0..2 {
+        (0..3).for_each(|session| _ = begin_open(&mut driver.leases, session, node));
+    }
+    let at = |ms| start + Duration::from_millis(ms);
+    for (node, sessions, ms) in [(0, 3, 0), (1, 4, 0), (0, 3, 20), (1, 3, 20)] {
+        driver.handle_sessions(NodeId(node), sessions, at(ms));
+    }
+    assert_eq!(refreshed(&mut driver, at(20)), [], "each has as many as before, or as leases");
+    driver.handle_sessions(NodeId(0), 0, at(40));
+    assert_eq!(refreshed(&mut driver, at(40)), [0, 100, 200].map(Tag));
+    driver.handle_sessions(NodeId(0), 0, at(60));
+    assert_eq!(refreshed(&mut driver, at(60)), [], "asked already");
+}
+
+#[test]
+fn second_restart_is_noticed_after_the_interval() {
+    let (start, mut driver) = (Instant::now(), AgentDriver::default());
+    let nonce = begin_open(&mut driver.leases, 1, 0);
+    let at = |ms| start + Duration::from_millis(ms);
+    let mut report = |sessions, ms| {
+        driver.handle_sessions(NodeId(0), sessions, at(ms));
+        let asked = refreshed(&mut driver, at(ms)).len();
+        driver.leases.refreshed(NodeId(0), nonce, &[], at(ms));
+        asked
+    };
+    let asked = [(1, 0), (0, 20), (1, 40), (0, 60), (0, 269), (0, 270)];
+    assert_eq!(asked.map(|(sessions, ms)| report(sessions, ms)), [0, 1, 0, 0, 0, 1]);
+}
