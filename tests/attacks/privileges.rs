@@ -26,6 +26,9 @@ use crate::harness::{
     Behaviour, GatewayProcess, Node, Phone, World, routing_plugin, talk, wait_until,
 };
 
+/// Logged where an ordinary user could start the gateway.
+const NEEDLESS_ROOT: &str = "runs as root without need";
+
 /// Fields of proc_pid_status(5) by name.
 type Status = BTreeMap<String, String>;
 
@@ -34,6 +37,13 @@ fn status(folder: &Path) -> Option<Status> {
     let text = fs::read_to_string(folder.join("status")).ok()?;
     let fields = text.lines().filter_map(|line| line.split_once(':'));
     Some(fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect())
+}
+
+/// The nice value: field 19 of proc_pid_stat(5), the 17th after the name in parentheses.
+fn niceness(folder: &Path) -> i32 {
+    let stat = fs::read_to_string(folder.join("stat")).unwrap();
+    let (_, after) = stat.rsplit_once(')').unwrap();
+    after.split_whitespace().nth(16).unwrap().parse().unwrap()
 }
 
 fn of_process(id: u32) -> PathBuf {
@@ -73,7 +83,12 @@ fn gateway_threads_have_no_privileges() {
     let node = Node::agent("east-a1");
     let gateway = GatewayProcess::start(&World::of(&[&node]).with_quic().routed());
     assert_confined(&gateway);
-    assert!(gateway.process.log().contains("sandbox: no capabilities, system calls filtered"));
+    let log = gateway.process.log();
+    assert!(
+        log.contains("sandbox: no capabilities, system calls filtered, memory hidden"),
+        "{log}"
+    );
+    assert_eq!(log.contains(NEEDLESS_ROOT), geteuid().is_root(), "{log}");
 }
 
 #[test]
@@ -110,6 +125,7 @@ fn low_ports_are_bound_before_the_drop() {
     );
     let mut gateway = GatewayProcess::start(&world);
     assert_confined(&gateway);
+    assert!(!gateway.process.log().contains(NEEDLESS_ROOT));
     let mut ann = Phone::new(1);
     gateway.open("room", &mut ann);
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
@@ -186,11 +202,10 @@ fn plugin_compiler_is_confined() {
     let compiler = Compiler::start(&gateway);
     let confined = status(&compiler.process).unwrap();
     assert!(is_confined(&confined), "{confined:#?}");
-    for namespace in ["ns/user", "ns/net"] {
-        let of = |process: &Path| fs::read_link(process.join(namespace)).unwrap();
-        let of_gateway = of(&of_process(gateway.process.id()));
-        assert_ne!(of(&compiler.process), of_gateway, "{namespace}");
-    }
+    assert_eq!(
+        niceness(&compiler.process),
+        (niceness(&of_process(gateway.process.id())) + 10).min(19)
+    );
     kill(compiler.id(), Signal::SIGKILL).unwrap();
     let refused = compiler.push.join().unwrap();
     assert_eq!(refused["code"], "compile-limit", "{refused}");
@@ -319,35 +334,6 @@ fn forged_compiler_output_is_refused() {
     }
 }
 
-/// Runs its arguments where no user namespace can be made.
-const WITHOUT_NAMESPACES: &str = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
-
-#[test]
-fn refused_namespaces_are_logged_once() {
-    let without_namespaces = || {
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "sh", "-c", WITHOUT_NAMESPACES, "sh"]);
-        command
-    };
-    if !without_namespaces().arg("true").status().is_ok_and(|status| status.success()) {
-        eprintln!(
-            "refused_namespaces_are_logged_once skipped: needs unshare (util-linux) and user namespaces"
-        );
-        return;
-    }
-    let nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
-    let mut command = without_namespaces();
-    command.arg(evenkeel());
-    let world = World::of(&nodes.each_ref()).routed();
-    let mut gateway = GatewayProcess::start_by(&world, command);
-    for node in [0, 1] {
-        let pushed = gateway.push("routing", &routing_plugin(Behaviour::Places(node)));
-        assert_eq!(pushed["outcome"], "activated", "{pushed}");
-    }
-    let log = gateway.process.log();
-    assert_eq!(log.matches("plugin compiler is not fully confined").count(), 1, "{log}");
-}
-
 #[test]
 fn sandboxed_gateway_reloads_nodes() {
     let mut nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
@@ -374,25 +360,87 @@ fn sandboxed_gateway_reloads_nodes() {
     });
 }
 
+/// A start hook that tries to open the memory of these two processes, and of itself. Each line of its output is a result of
+/// `dd`.
+const MEMORY_READER: &str = r#"for id in $1 $2 self; do
+    if dd if=/proc/$id/mem of=/dev/null count=0 2>/dev/null; then echo open; else echo denied; fi
+done > $3/memory
+cat /proc/self/status > $3/status.new
+mv $3/status.new $3/status"#;
+
 #[test]
-fn start_hook_runs_without_privileges() {
+fn start_hook_has_no_privileges_and_reads_no_memory() {
     let [mut first, mut cold] = ["east-a1", "east-b1"].map(Node::agent);
     cold.die();
     let folder = tempfile::tempdir().unwrap();
-    let marker = folder.path().join("status");
+    let script = folder.path().join("start");
+    fs::write(&script, MEMORY_READER).unwrap();
+    // Another process of the gateway's user, and the gateway, which is the hook's parent. The kernel denies the memory of a
+    // process with more capabilities in any case.
+    let mut other = unprivileged("sleep").arg("600").spawn().unwrap();
     let mut world = World::of(&[&first]);
     world.scenario = "mode = \"cold\"\n".into();
-    let script = format!("cat /proc/self/status > {0}.new; mv {0}.new {0}", marker.display());
-    let command = format!("[\"/bin/sh\", \"-c\", \"{script}\"]");
+    let command = format!(
+        "[\"/bin/sh\", \"-c\", \"sh {} {} $PPID {}\"]",
+        script.display(),
+        other.id(),
+        folder.path().display()
+    );
     world.nodes += &format!("{}start = {{ command = {command} }}\n", cold.text());
     let mut gateway = GatewayProcess::start(&world);
     let mut ann = Phone::new(1);
     gateway.open("room", &mut ann);
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
     first.die();
-    talk(&mut [&mut ann], "the hook runs", |_| marker.exists());
+    let is_done = folder.path().join("status");
+    talk(&mut [&mut ann], "the hook runs", |_| is_done.exists());
+    other.kill().unwrap();
+    other.wait().unwrap();
     let of_hook = status(folder.path()).unwrap();
     assert!(is_confined(&of_hook), "{of_hook:#?}");
+    let memory = fs::read_to_string(folder.path().join("memory")).unwrap();
+    assert_eq!(memory, "denied\ndenied\nopen\n");
+}
+
+/// A program without capabilities, as those of the gateway's user are.
+fn unprivileged(program: &str) -> Command {
+    if !geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-all", program]);
+    command
+}
+
+/// True if a process of its user opens the memory of this one.
+fn opens_memory(of: u32) -> bool {
+    let mut open = unprivileged("dd");
+    open.args([&format!("if=/proc/{of}/mem"), "of=/dev/null", "count=0"]);
+    open.output().unwrap().status.success()
+}
+
+#[test]
+fn gateway_hides_its_memory_also_after_an_upgrade() {
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    let is_open = scope.map_or(true, |scope| scope.trim() == "0");
+    if !is_open || !unprivileged("true").status().is_ok_and(|status| status.success()) {
+        eprintln!(
+            "gateway_hides_its_memory_also_after_an_upgrade skipped: needs setpriv (util-linux), and no Yama"
+        );
+        return;
+    }
+    let mut other = unprivileged("sleep").arg("600").spawn().unwrap();
+    wait_until("an ordinary process is readable", || opens_memory(other.id()));
+    other.kill().unwrap();
+    other.wait().unwrap();
+
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&World::of(&[&node]));
+    assert!(!opens_memory(gateway.process.id()));
+    let upgraded = gateway.upgrade(json!({"binary": evenkeel()})).join().unwrap().unwrap();
+    let successor = upgraded["pid"].as_i64().unwrap() as i32;
+    gateway.note_successor(successor);
+    assert!(!opens_memory(successor as u32));
 }
 
 /// Runs its arguments with loopback alone, which is up.

@@ -435,9 +435,10 @@ impl Compiler {
         Compiler { program, processor, memory_mib: 2_048, within }
     }
 
-    /// The running program, even if its file was replaced by a newer one.
+    /// The running program, even if its file was replaced by a newer one. Only the process that forks finds itself there:
+    /// a gateway that hides its memory hides its program from all others.
     pub fn this_program() -> Compiler {
-        Compiler::at(PathBuf::from(format!("/proc/{}/exe", std::process::id())))
+        Compiler::at(PathBuf::from("/proc/self/exe"))
     }
 }
 

@@ -6,14 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{StartBy, StartHook, WebhookTarget};
 use evenkeel_drivers::{Effort, HttpError, Poster};
 use evenkeel_model::NodeId;
-use evenkeel_process::lock;
+use evenkeel_process::{lock, sandbox};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -37,6 +37,8 @@ pub(super) struct StartHooks {
     failed: Sender<HookFailed>,
     /// Present once webhooks are configured.
     pub(super) poster: Option<Poster>,
+    /// Programs run in the sandbox of hooks.
+    confined: bool,
     running: BTreeMap<NodeId, StartAttempt>,
     /// Programs of removed nodes that still run, by the node's name.
     released: Vec<(Arc<str>, StartProgram)>,
@@ -56,10 +58,15 @@ enum RunningStart {
 }
 
 impl StartHooks {
-    pub(super) fn new(failed: Sender<HookFailed>, poster: Option<Poster>) -> StartHooks {
+    pub(super) fn new(
+        failed: Sender<HookFailed>,
+        poster: Option<Poster>,
+        confined: bool,
+    ) -> StartHooks {
         StartHooks {
             failed,
             poster,
+            confined,
             running: BTreeMap::new(),
             released: Vec::new(),
             ending: BTreeMap::new(),
@@ -103,7 +110,7 @@ impl StartHooks {
             // Fails only if control has ended.
             let _ = failed.try_send(word);
         };
-        match StartProgram::start(name, words, stops, before, tell) {
+        match StartProgram::start(name, words, stops, self.confined, before, tell) {
             Ok(program) => Some(RunningStart::Program(program)),
             Err(error) => {
                 // The core calls the hook again when the node's start times out.
@@ -220,6 +227,7 @@ impl StartProgram {
         name: &Arc<str>,
         words: &[Arc<str>],
         stops: bool,
+        confined: bool,
         before: Vec<JoinHandle<()>>,
         failed: impl FnOnce() + Send + 'static,
     ) -> io::Result<StartProgram> {
@@ -228,6 +236,9 @@ impl StartProgram {
         let run = move || {
             // An error means that the thread panicked, and so has ended too.
             before.into_iter().for_each(|before| _ = before.join());
+            if confined {
+                confine();
+            }
             let ill = match run(&words, &name, &seen) {
                 Ok(None) => return,
                 Ok(Some(status)) => describe(status),
@@ -248,6 +259,16 @@ impl StartProgram {
         }
         drop(phase);
         self.thread
+    }
+}
+
+/// Confines the programs of this thread.
+fn confine() {
+    static WARNED: Once = Once::new();
+    if let Err(missing) = sandbox::confine_hooks() {
+        WARNED.call_once(|| {
+            tracing::warn!(%missing, "start hooks can read the memory of other processes of this user");
+        });
     }
 }
 

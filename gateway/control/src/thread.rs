@@ -107,7 +107,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
     let (ng_sender, mut ng_replies) = mpsc::channel(ANSWERS_MAX);
     let (webhook_sender, mut webhook_replies) = mpsc::channel(ANSWERS_MAX);
     let poster = parts.posts.then(Poster::start).transpose()?;
-    let start_hooks = StartHooks::new(failed, poster.clone());
+    let start_hooks = StartHooks::new(failed, poster.clone(), parts.settings.gateway.sandbox);
     let rollouts = evenkeel_config::rollout_settings(&parts.settings.sets);
     let session_data = (parts.settings.limits.session_data_mib as usize) << 20;
     let mut control = Control {

@@ -244,7 +244,7 @@ pub fn private_folder(folder: &Path) -> io::Result<()> {
     if !facts.is_dir() {
         return denied("it is not a folder");
     }
-    if facts.uid() != fs::metadata("/proc/self")?.uid() {
+    if facts.uid() != nix::unistd::geteuid().as_raw() {
         return denied("it belongs to another user");
     }
     if facts.mode() & 0o077 != 0 {

@@ -26,9 +26,9 @@ const SETTLE_EVERY: Duration = Duration::from_millis(1);
 /// Maximum checks: one second. Releasing the memory of a process takes milliseconds.
 const SETTLE_LOOKS: u32 = 1_000;
 
-/// Runs the compiler at lower priority (POSIX `nice`). On a machine with busy workers it gets about a tenth of a
-/// worker's processor time. A larger value would keep an honest plugin past [`Compiler::within`].
-const NICE: [&str; 3] = ["nice", "-n", "10"];
+/// Added to the nice value of the compiler. On a machine with busy workers it gets about a tenth of a worker's processor
+/// time. A larger value would keep an honest plugin past [`Compiler::within`].
+const NICE: i32 = 10;
 
 /// The compiler program's subcommand.
 const VERB: &str = "compile-plugin";
@@ -176,21 +176,8 @@ impl CompilerProcess<'_> {
         Err(self.ended(status, &words))
     }
 
-    /// Starts the process, at lower priority if `nice` is installed.
     fn start(&self) -> io::Result<Child> {
-        let [nice, arguments @ ..] = NICE;
-        let mut low = Command::new(nice);
-        low.args(arguments).arg(&self.0.program);
-        match self.spawn(low) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.spawn(Command::new(&self.0.program))
-            }
-            started => started,
-        }
-    }
-
-    fn spawn(&self, mut command: Command) -> io::Result<Child> {
-        command
+        Command::new(&self.0.program)
             .arg(VERB)
             .arg("--processor-seconds")
             .arg(self.0.processor.as_secs().to_string())
@@ -287,7 +274,7 @@ fn joined<T: Default>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_default()
 }
 
-/// The process that compiles one plugin. It limits and confines itself before it reads any input.
+/// The process that compiles one plugin. It limits and confines itself, and lowers its priority, before it reads any input.
 ///
 /// Reads an order from standard input and writes the answer to standard output: the body of the subcommand
 /// `compile-plugin`, which the gateway starts. The process is killed when its parent exits.
@@ -304,6 +291,7 @@ pub fn compile_plugin(processor_seconds: u64, memory_mib: u64) -> io::Result<()>
     for (resource, soft, hard) in limits {
         setrlimit(resource, soft, hard)?;
     }
+    rustix::process::nice(NICE)?;
     // The kernel kills this process first when memory is short. A failure of this write is harmless.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     // The gateway logs it.

@@ -3,16 +3,24 @@
 //! The gateway runs start hooks, resolves names, follows files and exports telemetry through libraries; their system calls
 //! change with their versions. A list of allowed calls would fail on the first new one in production, so its filter lists
 //! the calls that are refused, with EPERM: those that reach other processes, kernel interfaces that no media gateway
-//! needs, and new namespaces other than a compiler's. The compiler of plugins reads, computes and writes, and nothing else. Its filter lists the
+//! needs, and new namespaces. The compiler of plugins reads, computes and writes, and nothing else. Its filter lists the
 //! calls that are allowed; any other call means that the plugin has taken the compiler over, and kills it.
+//!
+//! No filter sees the path of an opened file, and `/proc/PID/mem` is the memory of a process. The kernel opens it to another
+//! process only if the process may be dumped, which the gateway forbids, and not from a Landlock domain to a process outside
+//! of it. Hooks run in such a domain, since other processes of the gateway's user may be dumped.
 
 use std::collections::BTreeMap;
 
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
+use landlock::{
+    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, PathFdError, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError,
+};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_dumpable;
 use seccompiler::{
     BackendError, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
@@ -100,8 +108,8 @@ const NAMESPACES: [i32; 7] = [
     libc::CLONE_NEWNET,
 ];
 
-/// The namespaces that a compiler makes for itself: without network, and without rights in those of the host.
-const COMPILER_NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUSER.union(CloneFlags::CLONE_NEWNET);
+/// Denied to hooks, which have no capability to do it: a domain has to deny something.
+const DENIED_TO_HOOKS: AccessFs = AccessFs::MakeBlock;
 
 /// Address families of sockets that the gateway may open. Netlink lists interfaces when a name is resolved.
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
@@ -145,9 +153,15 @@ pub enum MissingMeasure {
     /// The seccomp filter was not installed.
     #[error("system calls are not filtered: {0}")]
     Filter(#[from] seccompiler::Error),
-    /// The process did not get namespaces of its own.
-    #[error("no namespaces: {0}")]
-    Namespaces(Errno),
+    /// Other processes of the user can read the memory of this one.
+    #[error("memory is readable: {0}")]
+    Memory(Errno),
+    /// The kernel has no Landlock, or an older one.
+    #[error("no Landlock domain: {0}")]
+    Domain(#[from] RulesetError),
+    /// The root of all files did not open, for a rule of the domain.
+    #[error("no Landlock domain: {0}")]
+    Root(#[from] PathFdError),
 }
 
 type SyscallRules = BTreeMap<i64, Vec<SeccompRule>>;
@@ -158,11 +172,32 @@ pub fn is_privileged() -> bool {
 }
 
 /// Drops all other capabilities than these, which must be in effect, and filters system calls, for this thread and all
-/// that it starts, and for programs that they run. Must be called while the process has one thread: capabilities belong
-/// to threads.
+/// that it starts, and for programs that they run. Hides the memory of this process. Must be called while the process has
+/// one thread: capabilities belong to threads.
 pub fn confine(kept: impl IntoIterator<Item = Capability>) -> Vec<MissingMeasure> {
-    let steps = [keep_capabilities(&kept.into_iter().collect()).err(), filter_gateway().err()];
+    let capabilities = keep_capabilities(&kept.into_iter().collect());
+    let steps = [capabilities.err(), filter_gateway().err(), hide_memory().err()];
     steps.into_iter().flatten().collect()
+}
+
+/// Hides the memory of this process from other processes without privileges, also from those of its user; the kernel then
+/// writes no core dump. Ends with execve(2).
+pub fn hide_memory() -> Result<(), MissingMeasure> {
+    set_dumpable(false).map_err(MissingMeasure::Memory)
+}
+
+/// Keeps programs that this thread starts from now on from the memory of all processes that they did not start. They reach
+/// all files of their user, and gain no privileges. Needs Linux 5.19.
+pub fn confine_hooks() -> Result<(), MissingMeasure> {
+    // A domain also denies renames between folders, unless a rule allows them.
+    let everywhere = PathBeneath::new(PathFd::new("/")?, AccessFs::Refer);
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(DENIED_TO_HOOKS | AccessFs::Refer)?
+        .create()?
+        .add_rule(everywhere)?
+        .restrict_self()?;
+    Ok(())
 }
 
 fn filter_gateway() -> Result<(), MissingMeasure> {
@@ -176,11 +211,20 @@ fn filter_gateway() -> Result<(), MissingMeasure> {
 
 /// Gives up all but the standard streams, memory and processor time. The process must have one thread.
 pub fn confine_compiler() -> Vec<MissingMeasure> {
-    let apart = unshare(COMPILER_NAMESPACES).map_err(MissingMeasure::Namespaces);
-    // A new user namespace gives all capabilities in it.
-    let none = CapsHashSet::new();
-    let steps = [apart.err(), keep_capabilities(&none).err(), filter_compiler().err()];
+    let capabilities = keep_capabilities(&CapsHashSet::new());
+    let steps = [capabilities.err(), deny_files().err(), filter_compiler().err()];
     steps.into_iter().flatten().collect()
+}
+
+/// Denies this thread all files that are not open.
+pub fn deny_files() -> Result<(), MissingMeasure> {
+    let all = AccessFs::from_all(ABI::V1);
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(all)?
+        .create()?
+        .restrict_self()?;
+    Ok(())
 }
 
 fn filter_compiler() -> Result<(), MissingMeasure> {
@@ -204,20 +248,15 @@ fn keep_capabilities(kept: &CapsHashSet) -> Result<(), MissingMeasure> {
 
 fn gateway_rules() -> Result<SyscallRules, BackendError> {
     let mut rules: SyscallRules = REFUSED.iter().map(|&call| (call, Vec::new())).collect();
-    let compiler = COMPILER_NAMESPACES.bits() as u64;
-    let (mut clone, mut unshare) = (Vec::new(), Vec::new());
-    for flag in NAMESPACES.map(|flag| flag as u64) {
-        let has_flag = (0, SeccompCmpOp::MaskedEq(flag), flag);
-        clone.push(rule([has_flag.clone()])?);
-        unshare.push(rule([has_flag, (0, SeccompCmpOp::Ne, compiler)])?);
-    }
+    let has_flag = |flag: i32| rule([(0, SeccompCmpOp::MaskedEq(flag as u64), flag as u64)]);
+    let namespaces = NAMESPACES.into_iter().map(has_flag).collect::<Result<Vec<_>, _>>()?;
     let other_family = FAMILIES.map(|family| (0, SeccompCmpOp::Ne, family as u64));
     let netlink = (0, SeccompCmpOp::Eq, libc::AF_NETLINK as u64);
     let other_netlink = (2, SeccompCmpOp::Ne, libc::NETLINK_ROUTE as u64);
     let socket = vec![rule(other_family)?, rule([netlink, other_netlink])?];
     rules.extend([
-        (libc::SYS_clone, clone),
-        (libc::SYS_unshare, unshare),
+        (libc::SYS_clone, namespaces.clone()),
+        (libc::SYS_unshare, namespaces),
         (libc::SYS_socket, socket),
     ]);
     Ok(rules)

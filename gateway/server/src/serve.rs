@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_config::{GatewayConfig, GroupSettings};
+use evenkeel_config::{AddressPlace, GatewayConfig, GroupSettings, ListenIngress};
 use evenkeel_control::{Handle, Inherited, SocketName};
 use evenkeel_group::{Group, GroupOwnership, MemberEnd};
 use evenkeel_handover::{
@@ -20,6 +20,7 @@ use evenkeel_process::signals::PendingSignals;
 use evenkeel_process::{descriptors, sandbox};
 use evenkeel_runtime::{Reads, RunningGateway, Sockets, UpgradeBuffer};
 use evenkeel_telemetry::{EventRecorder, LastLines, LogLines, Telemetry};
+use nix::unistd::geteuid;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, mpsc, watch as cell};
 
@@ -32,6 +33,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Time for control to close the sessions of a gateway that lost a thread.
 const LAST_ORDERS: Duration = Duration::from_secs(5);
+
+/// The first port that needs no capability (`net.ipv4.ip_unprivileged_port_start`, by default).
+const UNPRIVILEGED_PORT: u16 = 1_024;
 
 /// The addresses of a running gateway.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -101,6 +105,11 @@ fn serve_as(
         .map_err(|error| ServeError::Telemetry(error.to_string()))?;
     let _last_lines = install_log(&telemetry)?;
     sandbox.log();
+    if geteuid().is_root() && !needs_root(&settings) {
+        tracing::warn!(
+            "runs as root without need: files of root are within its reach; start it as a user of its own"
+        );
+    }
     log_note(&capacity, capacity.is_short());
     let buffer = UpgradeBuffer::granted();
     log_note(&buffer, buffer.is_short());
@@ -330,6 +339,7 @@ enum Sandbox {
     /// The process that this one replaces gave them up, for all that it starts. `wanted`: by the configuration too.
     Inherited {
         wanted: bool,
+        missing: Vec<MissingMeasure>,
     },
     Entered(Vec<MissingMeasure>),
 }
@@ -345,7 +355,8 @@ impl Sandbox {
     ) -> Result<Sandbox, ServeError> {
         let wanted = settings.gateway.sandbox;
         if is_inherited {
-            return Ok(Sandbox::Inherited { wanted });
+            let missing = sandbox::hide_memory().err().into_iter().collect();
+            return Ok(Sandbox::Inherited { wanted, missing });
         }
         if !wanted {
             return Ok(Sandbox::Off);
@@ -370,19 +381,38 @@ impl Sandbox {
     fn log(&self) {
         match self {
             Sandbox::Off => tracing::warn!("sandbox is off ([gateway] sandbox = false)"),
-            Sandbox::Inherited { wanted: true } => tracing::info!("sandbox inherited"),
-            Sandbox::Inherited { wanted: false } => {
+            Sandbox::Inherited { wanted: true, .. } => tracing::info!("sandbox inherited"),
+            Sandbox::Inherited { wanted: false, .. } => {
                 tracing::warn!("sandbox is on until a restart: an upgrade cannot leave it");
             }
             Sandbox::Entered(missing) if missing.is_empty() => {
-                tracing::info!("sandbox: no capabilities, system calls filtered");
+                tracing::info!("sandbox: no capabilities, system calls filtered, memory hidden");
             }
-            Sandbox::Entered(missing) => {
-                let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
-                tracing::warn!("kernel refused a part of the sandbox: {}", missing.join("; "));
-            }
+            Sandbox::Entered(_) => {}
+        }
+        if let Sandbox::Inherited { missing, .. } | Sandbox::Entered(missing) = self
+            && !missing.is_empty()
+        {
+            let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+            tracing::warn!("kernel refused a part of the sandbox: {}", missing.join("; "));
         }
     }
+}
+
+/// True if an ordinary user could not start this configuration, or not its hooks.
+fn needs_root(settings: &GatewayConfig) -> bool {
+    let has_low_port = settings.listens.iter().any(|listen| {
+        let rtcp = match listen.ingress {
+            ListenIngress::Udp { rtcp, .. } => rtcp,
+            ListenIngress::Quic { .. } => None,
+        };
+        let mut ports = rtcp.into_iter().chain([listen.address.port()]);
+        ports.any(|port| (1..UNPRIVILEGED_PORT).contains(&port))
+    });
+    let mut addresses = settings.cluster.iter().flat_map(|group| &group.addresses);
+    let changes_addresses =
+        addresses.any(|moved| matches!(moved.place, AddressPlace::Interface(_)));
+    !settings.gateway.sandbox || has_low_port || changes_addresses
 }
 
 /// Refuses an upgrade to a configuration of another member, or of a member that its peer would not recognise.

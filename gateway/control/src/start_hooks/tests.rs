@@ -27,7 +27,7 @@ fn start(script: &str, stop_with_gateway: bool) -> StartHook {
 
 fn start_hooks() -> (StartHooks, Receiver<HookFailed>) {
     let (failed, told) = tokio::sync::mpsc::channel(4);
-    (StartHooks::new(failed, None), told)
+    (StartHooks::new(failed, None, true), told)
 }
 
 /// Runs a hook that starts a child process, and returns both process IDs.
@@ -199,7 +199,7 @@ fn slow() -> (StartHook, TcpListener) {
 #[tokio::test]
 async fn webhook_start_fails_by_its_answer() {
     let (failed, mut told) = tokio::sync::mpsc::channel(1);
-    let mut start_hooks = StartHooks::new(failed, Some(Poster::start().unwrap()));
+    let mut start_hooks = StartHooks::new(failed, Some(Poster::start().unwrap()), true);
     let (well, first) = asked(&["202 Accepted"]);
     start_hooks.start(NODE, &"east-b1".into(), &well, 0xf3);
     let request = tokio::task::spawn_blocking(|| first.join().unwrap().remove(0)).await.unwrap();
@@ -215,7 +215,7 @@ async fn webhook_start_fails_by_its_answer() {
 #[tokio::test]
 async fn slow_webhook_is_asked_once() {
     let (failed, mut told) = tokio::sync::mpsc::channel(1);
-    let mut start_hooks = StartHooks::new(failed, Some(Poster::start().unwrap()));
+    let mut start_hooks = StartHooks::new(failed, Some(Poster::start().unwrap()), true);
     let (start, listener) = slow();
     start_hooks.start(NODE, &"n".into(), &start, 1);
     let answering = tokio::task::spawn_blocking(move || {

@@ -30,7 +30,7 @@ fn call_waits_for_the_one_before_and_may_be_cancelled() {
         let before = std::thread::spawn(move || ended.recv().unwrap_or_default());
         let script = words(&format!("touch {}", file.display()));
         let program =
-            StartProgram::start(&"n".into(), &script, false, vec![before], || {}).unwrap();
+            StartProgram::start(&"n".into(), &script, false, true, vec![before], || {}).unwrap();
         if ends {
             let thread = program.end();
             drop(end);
