@@ -213,6 +213,24 @@ fn plugin_compiler_is_confined() {
     assert!(!log.contains("not fully confined"), "{log}");
 }
 
+#[test]
+fn slow_plugin_delays_no_push_of_another_set() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]).routed();
+    world.conference = "[scenario.conference]\n[routing]\nplugin = \"route-nearest\"\n".into();
+    let mut gateway = GatewayProcess::start(&world);
+    let compiler = Compiler::start(&gateway);
+    let plugin = routing_plugin(Behaviour::Places(0));
+    let push =
+        gateway.ask(async |client| client.push("conference", "routing?now=true", &plugin).await);
+    let pushed = push.unwrap();
+    assert_eq!(pushed["outcome"], "activated", "{pushed}");
+    let first = status(&compiler.process).map(|status| status["State"].clone());
+    assert!(first.is_some_and(|state| !state.starts_with('Z')), "it compiles on");
+    kill(compiler.id(), Signal::SIGKILL).unwrap();
+    compiler.push.join().unwrap();
+}
+
 /// A process that a debugger makes do system calls, as a plugin could that has taken it over.
 #[cfg(target_arch = "x86_64")]
 struct Captive(Pid);

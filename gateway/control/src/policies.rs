@@ -1,5 +1,5 @@
-//! Threads of policies and their rollouts: pushes, changed files and operators' actions are passed to the core. A
-//! separate thread prepares plugins one after the other.
+//! Threads of policies and their rollouts: pushes, changed files and operators' actions are passed to the core. Each policy
+//! set has a thread that prepares plugins one after the other, so that a plugin that compiles for long delays no other set.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,7 +21,7 @@ use tokio::sync::{broadcast, oneshot};
 use crate::messages::ControlError;
 use crate::reporting::{EventRecord, GatewayEvent};
 
-/// Rollouts that may wait, each with the bytes of its plugin; further ones are refused as busy.
+/// Rollouts of a policy set that may wait, each with the bytes of its plugin; further ones are refused as busy.
 const ROLLOUTS_MAX: usize = 8;
 
 pub(crate) type RolloutReply = oneshot::Sender<Result<RolloutReport, ControlError>>;
@@ -70,7 +70,9 @@ impl PushRequest {
 pub(crate) struct PolicyRunner {
     pub(crate) threads: PolicyThreads,
     counting: Option<CohortCount>,
-    preparations: Sender<PendingPreparation>,
+    /// Threads that prepare revisions, by policy set; from the first rollout of the set on.
+    preparations: BTreeMap<Arc<str>, Sender<PendingPreparation>>,
+    events: broadcast::Sender<Arc<EventRecord>>,
     /// Rollout settings by policy set.
     settings: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
 }
@@ -83,16 +85,24 @@ struct CohortCount {
 }
 
 impl PolicyRunner {
-    /// Starts the thread that prepares revisions; it ends with control.
-    pub(crate) fn start(
+    pub(crate) fn new(
         threads: PolicyThreads,
         settings: BTreeMap<Arc<str>, evenkeel_config::RolloutSettings>,
         events: broadcast::Sender<Arc<EventRecord>>,
-    ) -> io::Result<PolicyRunner> {
-        let (preparations, waiting) = crossbeam_channel::bounded(ROLLOUTS_MAX);
-        let thread = std::thread::Builder::new().name("rollout".into());
-        thread.spawn(move || prepare(&waiting, &events))?;
-        Ok(PolicyRunner { threads, counting: None, preparations, settings })
+    ) -> PolicyRunner {
+        PolicyRunner { threads, counting: None, preparations: BTreeMap::new(), events, settings }
+    }
+
+    /// The queue of the thread that prepares revisions of this set; the thread ends with control.
+    fn preparations(&mut self, set: &Arc<str>) -> io::Result<&Sender<PendingPreparation>> {
+        if !self.preparations.contains_key(set) {
+            let (preparations, waiting) = crossbeam_channel::bounded(ROLLOUTS_MAX);
+            let events = self.events.clone();
+            let thread = std::thread::Builder::new().name(format!("rollout {set}"));
+            thread.spawn(move || prepare(&waiting, &events))?;
+            self.preparations.insert(Arc::clone(set), preparations);
+        }
+        Ok(&self.preparations[set])
     }
 
     /// Returns the revision of an operator's push, for [`PolicyRunner::roll_out`].
@@ -121,9 +131,21 @@ impl PolicyRunner {
         reply: RolloutReply,
         gateway: &mut Gateway,
     ) {
+        if !self.is_known(policy) {
+            let _ = reply.send(Err(ControlError::NoPolicy(policy.clone())));
+            return;
+        }
+        let queue = match self.preparations(&policy.set) {
+            Ok(queue) => queue.clone(),
+            Err(error) => {
+                tracing::error!(%policy, %error, "no thread for the rollout");
+                let _ = reply.send(Err(ControlError::Unavailable));
+                return;
+            }
+        };
         // The check comes first, because a new preparation supersedes others. Only this thread sends to the channel, so
         // it stays true.
-        if self.preparations.is_full() {
+        if queue.is_full() {
             let _ = reply.send(Err(ControlError::Unavailable));
             return;
         }
@@ -132,30 +154,33 @@ impl PolicyRunner {
             return;
         };
         // Cannot fail: the thread ends with control, and the channel is not full.
-        let _ = self.preparations.try_send(PendingPreparation { preparation, source, reply });
+        let _ = queue.try_send(PendingPreparation { preparation, source, reply });
     }
 
-    /// Continues records of the process that decides about revisions. Plugins that are not loaded are prepared by a thread of
-    /// their own.
+    /// Continues records of the process that decides about revisions. Plugins that are not loaded are prepared by a thread for
+    /// each policy set.
     pub(crate) fn restore(&mut self, records: PolicyRecords, gateway: &mut Gateway, now: Instant) {
         let loads = self.threads.restore(records, gateway, now);
         self.load(loads, gateway, now);
     }
 
     fn load(&mut self, loads: Vec<RevisionLoad>, gateway: &mut Gateway, now: Instant) {
-        if loads.is_empty() {
-            return;
+        let mut by_set: BTreeMap<Arc<str>, Vec<RevisionLoad>> = BTreeMap::new();
+        for load in loads {
+            by_set.entry(Arc::clone(&load.policy().set)).or_default().push(load);
         }
-        let thread = std::thread::Builder::new().name("restored policies".into());
-        let policies: Vec<PolicyName> = loads.iter().map(|load| load.policy().clone()).collect();
-        let loading = thread.spawn(move || {
-            for load in loads {
-                evenkeel_policies::load(load);
+        for (set, loads) in by_set {
+            let thread = std::thread::Builder::new().name(format!("restored {set}"));
+            let policies: Vec<_> = loads.iter().map(|load| load.policy().clone()).collect();
+            let loading = thread.spawn(move || {
+                for load in loads {
+                    evenkeel_policies::load(load);
+                }
+            });
+            if let Err(error) = loading {
+                tracing::error!(%set, %error, "revisions of the other process are not loaded");
+                policies.iter().for_each(|policy| self.threads.reject(policy, gateway, now));
             }
-        });
-        if let Err(error) = loading {
-            tracing::error!(%error, "revisions of the other process are not loaded");
-            policies.iter().for_each(|policy| self.threads.reject(policy, gateway, now));
         }
     }
 

@@ -130,7 +130,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
         probes: Probes::new(probe_sender, Arc::clone(&parts.fencing)),
         replication: Replication::new(parts.fencing, parts.lease),
         nodes: NodeResources { operations: parts.operations, ..NodeResources::default() },
-        policies: PolicyRunner::start(parts.policies, rollouts, parts.events.clone())?,
+        policies: PolicyRunner::new(parts.policies, rollouts, parts.events.clone()),
         reporting: Reporting {
             events: parts.events,
             history: parts.history,
