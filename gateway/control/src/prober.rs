@@ -65,9 +65,17 @@ pub enum ProbeMethod {
     Ping,
 }
 
+/// Datagrams that [`Prober::read_waiting`] reads at most, so that a flood does not hold control. The detector remembers
+/// as many probes.
+const WAITING_MAX: usize = 64;
+
+/// The longest message of a node.
+const MESSAGE_MAX: usize = 512;
+
 pub(crate) struct Prober {
     _reading: LocalTask,
     _listens: Subscription,
+    node: NodeId,
     questions: Rc<ProbesInFlight>,
     /// Set once a route to the node exists.
     socket: Rc<OnceCell<UdpSocket>>,
@@ -100,7 +108,7 @@ impl Prober {
             let socket = socket::connect_in_time(&connected, node, connect).await;
             read(socket, node, &asked, &sender).await;
         });
-        Prober { _reading: reading, _listens: subscription, questions, socket }
+        Prober { _reading: reading, _listens: subscription, node, questions, socket }
     }
 
     /// A probe that cannot be sent counts as unanswered.
@@ -127,6 +135,18 @@ impl Prober {
         self.send(&datagram);
     }
 
+    /// Reads the answers that wait in the socket. The reading task has not run since they came if control was late.
+    pub(crate) fn read_waiting(&self) -> Vec<ProbeResult> {
+        let mut results = Vec::new();
+        let Some(socket) = self.socket.get() else { return results };
+        let mut buffer = [0; MESSAGE_MAX];
+        for _ in 0..WAITING_MAX {
+            let Ok(received) = socket::receive_now(socket, &mut buffer) else { break };
+            results.extend(self.questions.results(received, &buffer, socket, self.node));
+        }
+        results
+    }
+
     /// Returns true if the node speaks signed messages and so takes orders.
     pub(crate) fn takes_orders(&self) -> bool {
         matches!(*self.questions, ProbesInFlight::Signed(_))
@@ -148,26 +168,10 @@ impl Prober {
 
 /// Sends answers to control until control has ended.
 async fn read(socket: &UdpSocket, node: NodeId, questions: &ProbesInFlight, events: &ProbeSender) {
-    let mut buffer = [0; 512];
+    let mut buffer = [0; MESSAGE_MAX];
     loop {
-        let results: Vec<ProbeResult> = match socket::receive(socket, &mut buffer).await {
-            Ok(Received::Datagram(length, at)) => {
-                let Some(heard) = questions.read(&buffer[..length]) else { continue };
-                if let Some(receipt) = &heard.receipt {
-                    // If the receipt is lost, the node repeats its notice.
-                    let _ = socket::send(socket, receipt);
-                }
-                results(&heard, node, questions.beside(), at).into_iter().flatten().collect()
-            }
-            Ok(Received::Refused(quotes)) => {
-                let at = Instant::now();
-                let sequences = quotes.iter().filter_map(|quoted| questions.refused(quoted));
-                let refused = sequences.map(NodeEvidence::ProbeRefused);
-                refused.map(|evidence| ProbeResult::Evidence { node, evidence, at }).collect()
-            }
-            Err(_) => continue,
-        };
-        for result in results {
+        let Ok(received) = socket::receive(socket, &mut buffer).await else { continue };
+        for result in questions.results(received, &buffer, socket, node) {
             if events.send(result).await.is_err() {
                 return;
             }
@@ -207,6 +211,32 @@ impl ProbeMethod {
 impl ProbesInFlight {
     fn beside(&self) -> bool {
         matches!(self, ProbesInFlight::Signed(signed) if signed.end == ProbedEnd::Beside)
+    }
+
+    /// The events of what the socket returned. A receipt is sent back.
+    fn results(
+        &self,
+        received: Received,
+        buffer: &[u8],
+        socket: &UdpSocket,
+        node: NodeId,
+    ) -> Vec<ProbeResult> {
+        match received {
+            Received::Datagram(length, at) => {
+                let Some(heard) = self.read(&buffer[..length]) else { return Vec::new() };
+                if let Some(receipt) = &heard.receipt {
+                    // If the receipt is lost, the node repeats its notice.
+                    let _ = socket::send(socket, receipt);
+                }
+                results(&heard, node, self.beside(), at).into_iter().flatten().collect()
+            }
+            Received::Refused(quotes) => {
+                let at = Instant::now();
+                let sequences = quotes.iter().filter_map(|quoted| self.refused(quoted));
+                let refused = sequences.map(NodeEvidence::ProbeRefused);
+                refused.map(|evidence| ProbeResult::Evidence { node, evidence, at }).collect()
+            }
+        }
     }
 
     /// The sequence of the probe that this datagram begins with. A closed port of the agent is no evidence about the

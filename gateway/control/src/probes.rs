@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::canary::{CanaryNode, CanaryProbe};
 use crate::messages::{AgentError, ControlError, NodeOrder};
 use crate::nodes::NodeResources;
-use crate::prober::{Mismatch, ProbeEvent, ProbeMethod, Prober};
+use crate::prober::{Mismatch, ProbeEvent, ProbeMethod, ProbeResult, Prober};
 
 /// Watches per poll of an agent: 100 ms. Deaths come as notices; polling covers lost notices and tells agents where to
 /// send them.
@@ -111,6 +111,12 @@ impl Probes {
             fill(&mut token);
             prober.probe(sequence, token, clock);
         }
+    }
+
+    /// The answers of the node that wait in its prober's socket.
+    pub(crate) fn read_waiting(&self, node: NodeId) -> Vec<ProbeResult> {
+        let prober = self.probers.get(node.0 as usize).and_then(Option::as_ref);
+        prober.map(Prober::read_waiting).unwrap_or_default()
     }
 
     pub(crate) fn send_canary(&self, node: NodeId, sequence: u64, clock: Clock) {

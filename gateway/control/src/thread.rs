@@ -230,7 +230,12 @@ impl Control {
     }
 
     fn handle_probe(&mut self, event: ProbeEvent) {
-        let Some(result) = event.if_current() else { return };
+        if let Some(result) = event.if_current() {
+            self.handle_probe_result(result);
+        }
+    }
+
+    fn handle_probe_result(&mut self, result: ProbeResult) {
         match result {
             ProbeResult::Evidence { node, evidence, at } => {
                 self.gateway.handle_evidence(node, evidence, at);
@@ -265,7 +270,16 @@ impl Control {
         let now = Instant::now();
         let within = self.workers.lines.iter().map(|worker| worker.stats.sums_up_within()).max();
         self.gateway.handle_summaries_within(within.unwrap_or_default());
+        // Between two watches the tasks that read answers may not have run.
+        for node in self.gateway.node_table().overdue(now) {
+            for result in self.probes.read_waiting(node) {
+                self.handle_probe_result(result);
+            }
+        }
         self.gateway.handle_watch(&stamps, late, now);
+        if self.gateway.node_table().misses_media(now) {
+            self.workers.lines.iter().for_each(|worker| worker.ask_if_heard(now));
+        }
         if self.probes.watches.is_multiple_of(PATHS_EVERY) {
             // Path MTU discovery.
             for (number, worker) in (0..).zip(&self.workers.lines) {

@@ -77,7 +77,13 @@ pub fn send(socket: &UdpSocket, datagram: &[u8]) -> io::Result<usize> {
 /// Returns the next datagram, with the current time if it has no plausible timestamp, or the refused datagrams. The
 /// caller has to read continuously, because queued errors use the memory of received datagrams.
 pub async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Received> {
-    let attempt = || match read(socket, buffer) {
+    let attempt = || receive_now(socket, buffer);
+    socket.async_io(Interest::READABLE | Interest::ERROR, attempt).await
+}
+
+/// The same without waiting. It asks the kernel, not the runtime, which notes arrivals only between its tasks.
+pub fn receive_now(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Received> {
+    match read(socket, buffer) {
         Ok((length, stamped)) => {
             let since =
                 SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -92,8 +98,7 @@ pub async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Receiv
             });
             if refused.is_empty() { Err(error) } else { Ok(Received::Refused(refused)) }
         }
-    };
-    socket.async_io(Interest::READABLE | Interest::ERROR, attempt).await
+    }
 }
 
 fn read(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Option<Duration>)> {

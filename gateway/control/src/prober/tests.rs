@@ -51,6 +51,33 @@ async fn node_is_probed_once_a_route_exists() {
 }
 
 #[tokio::test]
+async fn waiting_answer_is_read_without_the_task() {
+    let node = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = node.local_addr().unwrap();
+    let (told, _probed) = mpsc::channel(8);
+    let heard = async {
+        let method = (ProbeMethod::Echo, Arc::default());
+        let prober = Prober::start(NodeId(3), method, 0, told, move || connected(address));
+        prober.probe(7, [7; 12], Clock::read());
+        let mut buffer = [0; 64];
+        let (length, from) = node.recv_from(&mut buffer).unwrap();
+        node.send_to(&buffer[..length], from).unwrap();
+        // No task has run: nothing was awaited.
+        let answer = NodeEvidence::ProbeAnswered(7);
+        let results = prober.read_waiting();
+        assert!(
+            matches!(
+                results[..],
+                [ProbeResult::Evidence { node: NodeId(3), evidence, .. }] if evidence == answer
+            ),
+            "{results:?}"
+        );
+        assert_eq!(prober.read_waiting(), []);
+    };
+    LocalSet::new().run_until(heard).await;
+}
+
+#[tokio::test]
 async fn event_of_a_replaced_prober_is_dropped() {
     for stays in [true, false] {
         let node = UdpSocket::bind("127.0.0.1:0").await.unwrap();

@@ -127,6 +127,28 @@ fn lull_is_probed_once_and_not_at_low_rate() {
 }
 
 #[test]
+fn unread_evidence_is_missed_before_it_accuses() {
+    let mut scene = Scene::busy();
+    assert!(!scene.detector.is_overdue(scene.now) && !scene.detector.misses_media(scene.now));
+    let mut missed = false;
+    while scene.step(false) == DetectorFinding::Well {
+        missed |= scene.detector.misses_media(scene.now);
+    }
+    assert!(missed, "media is missed before the node is accused of silence");
+    let mut standby = Scene::busy();
+    standby.hung_up = Some(standby.now);
+    standby.detector.handle_probe_sent(9_999, standby.now);
+    let within = standby.detector.answer_within();
+    for (after, is_overdue) in [(within - MS, false), (within, true)] {
+        assert_eq!(standby.detector.is_overdue(standby.now + after), is_overdue);
+    }
+    standby.detector.weigh(standby.now + within);
+    assert!(!standby.detector.is_overdue(standby.now + within), "one probe may be lost");
+    while standby.step(false) == DetectorFinding::Well {}
+    assert!(standby.detector.is_overdue(standby.now), "an answer would withdraw the accusation");
+}
+
+#[test]
 fn kernel_error_is_detected_within_20_ms() {
     let mut scene = Scene::busy();
     scene.detector.handle_kernel_error(scene.now);
