@@ -41,6 +41,11 @@ impl Damping {
         self.since = now;
     }
 
+    /// Returns the time since this member owns, or since its process started.
+    pub(crate) fn owned_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
     /// Returns the number to tell the standby.
     pub(crate) fn takeovers(&self, now: Instant) -> u8 {
         let has_lasted = now.saturating_duration_since(self.since) >= self.settings.longest;

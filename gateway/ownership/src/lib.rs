@@ -32,6 +32,18 @@
 //! them. A hand-over is a word of the owner itself. A member that starts takes nothing over from a peer of which it hears
 //! nothing. An operator who confirms that a silent peer is down is enough alone.
 //!
+//! # More than two members
+//!
+//! An owner has one standby at a time, its peer; the others are spares. Beats go to all, and name the recipient the standby or a spare.
+//! All above holds between an owner and its standby; two owners have different epochs, since the remainder of an epoch is a member's
+//! own. Another standby is named as follows.
+//!
+//! - It is named while it is disarmed, and so in a new epoch: agents refuse claims of the old standby, whose base is an older one.
+//! - Evidence that needs no vote (the end of the owner's process, its restart) counts for the standby alone, and for 1 s after it sent
+//!   the beat that is echoed by the last beat that named it. The owner names another one 1.1 s after it sent that last beat, which
+//!   is later and longer.
+//! - A member that follows nobody takes over only if all others have ended, or if all others are heard and own nothing.
+//!
 //! Without voters no takeover follows from silence: it is reported, and the owner needs no lease.
 //!
 //! Assumptions: over a lease, clocks of members and agents differ in rate by less than 4 %, and run while the process is

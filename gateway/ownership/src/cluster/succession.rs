@@ -8,6 +8,9 @@ use crate::cluster::{
 use crate::messages::{BeatRole, Blocked, ClusterEvent, ClusterOutput, PeerId, TakeoverCause};
 use crate::ownership::{Arming, Candidacy, Following, Ownership};
 
+/// A new owner names a standby this late: sending it all records takes processor time that packets need first.
+const NAMES_AFTER: Duration = Duration::from_millis(300);
+
 /// In a group of more than two, a standby that is silent for longer is named no more, so that another member can be.
 const NAMED_WHILE: Duration = Duration::from_millis(250);
 
@@ -34,7 +37,8 @@ impl Cluster {
     /// In a group of more than two, replaces a standby that is gone. It cannot believe any more that it is the standby.
     fn replace_standby(&mut self, now: Instant) {
         let MemberRole::Owner(own) = &self.role else { return };
-        if self.settings.members == 2 || self.names_peer(now) || own.yielding.is_some() {
+        let is_new = self.damping.owned_for(now) < NAMES_AFTER;
+        if self.settings.members == 2 || is_new || self.names_peer(now) || own.yielding.is_some() {
             return;
         }
         let disarmed = own.voters().is_none() || self.peer.has_ended(now);

@@ -35,7 +35,8 @@ fn standby_alone_takes_over_an_ended_owner() {
     group.pass(100);
     assert_eq!(group.took_over(standby), Some(TakeoverCause::PeerEnded));
     assert_eq!(group.took_over(spare), None);
-    // It names the spare at once.
+    assert!(group.member(spare).is_spare(), "packets come first");
+    group.pass(300);
     assert_eq!(self::standby(&mut group, standby), spare);
     group.replicate(spare);
     group.pass(50);
