@@ -73,7 +73,7 @@ impl GatewayArgs {
                 };
                 let gateways = self.api.read(path)?;
                 list(self.json, &gateways, "gateways", line);
-                if let Some(peer) = silent_peer(rows(&gateways, "gateways"))
+                if let Some(peer) = silent_peers(rows(&gateways, "gateways"))
                     && !self.json
                 {
                     say(&format!(
@@ -162,10 +162,11 @@ fn owns(owner: &Value) -> String {
     format!("{name} owns the addresses in epoch {epoch}")
 }
 
-/// The silent peer's name, if this gateway does not serve because of it.
-fn silent_peer(gateways: &[Value]) -> Option<&str> {
+/// The names of the silent gateways, if this one does not serve because of them.
+fn silent_peers(gateways: &[Value]) -> Option<String> {
     gateways.iter().find(|gateway| gateway["blocked"].is_string())?;
-    gateways.iter().find(|gateway| gateway["role"] == "silent")?["gateway"].as_str()
+    let silent = gateways.iter().filter(|gateway| gateway["role"] == "silent");
+    Some(silent.map(|gateway| text(gateway, "gateway")).collect::<Vec<_>>().join(","))
 }
 
 fn member_line(gateway: &Value) -> String {

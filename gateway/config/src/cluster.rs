@@ -114,7 +114,7 @@ pub struct GroupSettings {
     pub hold_down: Duration,
     /// At most, and how long an ownership has to last until takeovers are counted anew. Default 5 min.
     pub hold_down_max: Duration,
-    /// `[[cluster.peer]]`, at least one.
+    /// `[[cluster.peer]]`, at least one, by their names.
     pub peers: Vec<PeerSettings>,
     /// At least one.
     pub addresses: Vec<MovingAddress>,
@@ -314,6 +314,8 @@ fn peers(
         }
         peers.push(peer);
     }
+    // Members are numbered by their names.
+    peers.sort_by(|one, other| one.name.cmp(&other.name));
     peers
 }
 

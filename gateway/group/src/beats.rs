@@ -34,8 +34,7 @@ const MAC_LEN: usize = 32;
 /// Longest payload. With its head a beat fits any path.
 pub(crate) const PAYLOAD_MAX: usize = 256;
 
-/// Largest accepted difference between a beat's time and this clock. Members that restart have no memory of earlier
-/// beats.
+/// Largest accepted difference between a beat's time and this clock.
 const SKEW_MAX_US: u64 = 5_000_000;
 
 /// Datagrams that are read before other inputs have a turn: forged ones may come as fast as they are read.
@@ -64,7 +63,7 @@ pub(crate) enum BeatRefusal {
     Forged,
     #[error("a beat whose time is {} ms ahead of this clock", .ahead_us / 1_000)]
     Clock { ahead_us: i64 },
-    #[error("a beat that was heard before, or is older than one")]
+    #[error("a beat that was heard before, or is older than one, or than this process")]
     Replayed,
 }
 
@@ -121,7 +120,7 @@ impl Beats {
                 .iter()
                 .map(|peer| BeatMember {
                     address: peer.address,
-                    signed: BeatSigner::new(settings, &peer.name),
+                    signed: BeatSigner::new(settings, &peer.name, now_us()),
                 })
                 .collect(),
             refused: Vec::new(),
@@ -227,7 +226,8 @@ struct BeatSigner {
 }
 
 impl BeatSigner {
-    fn new(settings: &GroupSettings, peer: &str) -> BeatSigner {
+    /// Accepts beats from this time on: a process that starts has no memory of earlier ones.
+    fn new(settings: &GroupSettings, peer: &str, started_us: u64) -> BeatSigner {
         let own = &settings.name;
         let keys: Vec<GroupKeys> = settings.secrets.iter().map(GroupKeys::of).collect();
         let first = keys.first().expect("a group has a secret");
@@ -235,7 +235,7 @@ impl BeatSigner {
             out: (first.id(), first.beats(own, peer)),
             accepted: keys.iter().map(|keys| (keys.id(), keys.beats(peer, own))).collect(),
             last_us: 0,
-            newest_us: 0,
+            newest_us: started_us,
             quotable: VecDeque::with_capacity(QUOTABLE_MAX),
             datagram: Vec::with_capacity(HEAD_LEN + MAC_LEN + PAYLOAD_MAX),
         }

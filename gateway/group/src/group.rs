@@ -197,6 +197,11 @@ pub enum TakeOverError {
         "`{0}` was heard within the last second and does not own; if neither takes over within seconds, stop `{0}`, or repeat the command there"
     )]
     PeerHeard(Arc<str>),
+    /// Another member, named here, is silent too.
+    #[error(
+        "`{0}` is silent too and may own; once it is down as well, name both, separated by a comma"
+    )]
+    AlsoSilent(Arc<str>),
     /// This gateway has not listened long enough for the peer, named here.
     #[error("this gateway listens for `{0}` in its first second; repeat the command")]
     Joining(Arc<str>),
@@ -254,7 +259,7 @@ pub(super) enum GroupRequest {
         reply: oneshot::Sender<Result<HandOverResult, HandOverError>>,
     },
     TakeOver {
-        /// The peer, as the operator named it.
+        /// The members that are down, as the operator named them, separated by commas.
         down: String,
         reply: oneshot::Sender<Result<TakenOver, TakeOverError>>,
     },
@@ -398,7 +403,7 @@ impl Group {
         }
     }
 
-    /// Makes this gateway the owner. `down`: the peer, which an operator confirms to be down. Returns once the sessions
+    /// Makes this gateway the owner. `down`: the silent members, separated by commas, which an operator confirms to be down. Returns once the sessions
     /// continue here.
     pub async fn take_over(&self, down: String) -> Result<TakenOver, TakeOverError> {
         let (reply, answer) = oneshot::channel();

@@ -187,7 +187,7 @@ impl BoundMember {
             let beats = Beats::start(beats, &cluster, refusals.clone())?;
             let votes = Votes::new(number, voters)?;
             let keeper = AddressKeeper::start(addresses, Arc::clone(&parts.gateway.lease));
-            let member = GroupMember::new(parts, keeper, beats, votes, refusals);
+            let member = GroupMember::new(parts, keeper, beats, votes, refusals)?;
             tokio::select! {
                 lost = member.run() => drop(lost_in.send_replace(Some(lost))),
                 _ = stopped => {}

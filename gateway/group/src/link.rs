@@ -130,8 +130,8 @@ impl Link {
         let tls = LinkTls::of(&cluster.secrets).map_err(io::Error::other)?;
         let mut instance = [0; 8];
         SystemRandom::new().fill(&mut instance).map_err(|_| io::Error::other("no random bytes"))?;
-        let named = named(cluster, *peer.borrow());
-        let hello = Hello::of(settings, cluster, named, u64::from_ne_bytes(instance));
+        let peer_name = record_peer(cluster, *peer.borrow());
+        let hello = Hello::of(settings, cluster, peer_name, u64::from_ne_bytes(instance));
         let (hello, own) = watch::channel(hello);
         let (messages, events) = mpsc::channel(EVENTS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -151,12 +151,16 @@ impl Link {
         Ok(Link { events, outbox: None, hello, cluster, peer })
     }
 
+    pub(crate) fn peer(&self) -> LinkedPeer {
+        *self.peer.borrow()
+    }
+
     /// Connects to this member alone from now on. Returns true if it is another one.
     pub(crate) fn set_peer(&mut self, peer: LinkedPeer) -> bool {
         if *self.peer.borrow() == peer {
             return false;
         }
-        self.hello.send_modify(|hello| hello.set_peer(named(&self.cluster, peer)));
+        self.hello.send_modify(|hello| hello.set_peer(record_peer(&self.cluster, peer)));
         self.peer.send_replace(peer);
         true
     }
@@ -164,8 +168,8 @@ impl Link {
     /// Tells the peer of changed nodes, scenarios and voters.
     pub(crate) fn apply(&self, settings: &GatewayConfig) {
         self.hello.send_modify(|hello| {
-            let named = named(&self.cluster, *self.peer.borrow());
-            *hello = Hello::of(settings, &self.cluster, named, hello.instance);
+            let peer_name = record_peer(&self.cluster, *self.peer.borrow());
+            *hello = Hello::of(settings, &self.cluster, peer_name, hello.instance);
         });
     }
 
@@ -197,7 +201,7 @@ impl Link {
                 LinkEvent::Connected
             }
             Some(LinkMessage::Event(event)) => {
-                if event == LinkEvent::Disconnected {
+                if let LinkEvent::Disconnected | LinkEvent::PeerChanged = event {
                     self.outbox = None;
                 }
                 event
@@ -209,7 +213,7 @@ impl Link {
 }
 
 /// The name of the member that gets or has the records.
-fn named(cluster: &GroupSettings, peer: LinkedPeer) -> &str {
+fn record_peer(cluster: &GroupSettings, peer: LinkedPeer) -> &str {
     if peer.has_records { &cluster.peers[peer.id.0].name } else { "" }
 }
 
@@ -289,16 +293,18 @@ async fn keep(
                 local.tell(LinkEvent::Disconnected).await;
             }
             Ok(()) = peer.changed() => {
-                let name = named(&local.cluster, *peer.borrow_and_update());
+                let name = record_peer(&local.cluster, *peer.borrow_and_update());
                 if let Some(other) = kept.take_if(|kept| kept.peer != name) {
                     other.task.abort();
+                    // Fails because it was aborted.
+                    let _ = other.task.await;
                     connected.send_replace(false);
-                    local.tell(LinkEvent::Disconnected).await;
+                    local.tell(LinkEvent::PeerChanged).await;
                 }
             }
             fresh = opened.recv() => {
                 let Some(fresh) = fresh else { return };
-                if fresh.theirs.name != named(&local.cluster, *local.peer.borrow()) {
+                if fresh.theirs.name != record_peer(&local.cluster, *local.peer.borrow()) {
                     continue;
                 }
                 if let Some(old) = kept.take() {
@@ -346,7 +352,7 @@ async fn accept(listener: TcpListener, local: LocalMember, opened: mpsc::Sender<
         };
         // Beyond the limit the connection is closed; the peer dials again, and this member dials too.
         let turns = if local.is_member(other.ip()) { &mut of_members } else { &mut of_others };
-        if !turns.have_room() {
+        if !turns.make_room() {
             continue;
         }
         let (local, opened) = (local.clone(), opened.clone());
@@ -369,7 +375,7 @@ struct Handshakes(VecDeque<(Instant, JoinHandle<()>)>);
 impl Handshakes {
     /// One that is half-open for long gives its place to the next: a process of the peer's host that holds them all would keep
     /// its gateway out.
-    fn have_room(&mut self) -> bool {
+    fn make_room(&mut self) -> bool {
         self.0.retain(|(_, task)| !task.is_finished());
         let is_full = self.0.len() == HANDSHAKES_MAX;
         if let Some((_, slow)) =
@@ -473,6 +479,8 @@ pub(crate) enum LinkEvent {
     /// Frames are sent and received until [`LinkEvent::Disconnected`].
     Connected,
     Disconnected,
+    /// The connection was to another member.
+    PeerChanged,
     /// The members are not connected for this reason.
     Refused(LinkRefusal),
     /// How node lists, scenarios and voters differ; `None` once they do not any more. The connection stays.

@@ -4,6 +4,7 @@ mod operator;
 mod reporting;
 
 use std::future::pending;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -37,6 +38,9 @@ const SHOWN_EVERY: Duration = Duration::from_millis(100);
 
 /// Beats that a process may send after it said which was its last: it ends within seconds.
 const BEATS_MEANWHILE: u64 = 10_000;
+
+/// A standby that its owner does not hear for a moment is a spare meanwhile.
+const SPARE_KEEPS_COPY: Duration = Duration::from_secs(1);
 
 /// The next beat of a peer that runs comes sooner.
 const MISSED_AFTER: Duration = Duration::from_millis(7);
@@ -124,6 +128,7 @@ pub(super) struct GroupMember {
     /// The process that holds the addresses has ended.
     has_no_holder: bool,
     fence: Option<Fence>,
+    spare_since: Option<Instant>,
     redundancy: Redundancy,
     rehearsal: Rehearsal,
     /// Of the last event.
@@ -137,7 +142,7 @@ impl GroupMember {
         beats: Beats,
         votes: Votes,
         refusals: RefusalLog,
-    ) -> GroupMember {
+    ) -> io::Result<GroupMember> {
         let now = Instant::now();
         let started = evenkeel_process::unix_us(SystemTime::now());
         let before = parts.ownership.as_ref();
@@ -190,12 +195,13 @@ impl GroupMember {
             lost: None,
             has_no_holder: false,
             fence: None,
+            spare_since: None,
             redundancy: Redundancy::default(),
             rehearsal: Rehearsal::new(now),
             published: None,
         };
-        member.watch_peer();
-        member
+        member.watch_peer()?;
+        Ok(member)
     }
 
     /// Of an owner its standby, of others the owner that they follow.
@@ -208,23 +214,28 @@ impl GroupMember {
     }
 
     /// Asks the agent beside the peer from now on, and fences this peer.
-    fn watch_peer(&mut self) {
+    fn watch_peer(&mut self) -> io::Result<()> {
         let peer = self.peer().clone();
-        let fence = peer.fence.clone().map(|words| Fence::new(words, Arc::clone(&peer.name)));
-        let agent = PeerAgent::start(&peer, self.refusals.clone());
-        self.fence = fence;
-        self.peer_agent = agent.unwrap_or_else(|error| {
-            tracing::error!(peer = %peer.name, %error, "agent beside the peer not asked");
-            None
-        });
+        self.fence = peer.fence.clone().map(|words| Fence::new(words, Arc::clone(&peer.name)));
+        self.peer_agent = None;
+        self.peer_agent = PeerAgent::start(&peer, self.refusals.clone())?;
+        Ok(())
     }
 
-    /// Connects the owner and its standby.
+    /// Connects the owner and its standby. One that may be appointed again keeps its copy for a while.
     fn link_peer(&mut self) {
-        let has_records = self.settings.peers.len() == 1 || !self.core.is_spare();
-        let peer = LinkedPeer { id: self.core.peer_id(), has_records };
-        if self.records.link.set_peer(peer) {
+        let (id, now) = (self.core.peer_id(), Instant::now());
+        let before = self.records.link.peer();
+        self.spare_since = self.core.is_spare().then(|| self.spare_since.unwrap_or(now));
+        let lingers = |since: Instant| {
+            before.has_records && before.id == id && now - since < SPARE_KEEPS_COPY
+        };
+        let has_records = self.settings.peers.len() == 1 || self.spare_since.is_none_or(lingers);
+        if self.records.link.set_peer(LinkedPeer { id, has_records }) {
             tracing::info!(peer = %self.peer().name, has_records, "peer in the group changed");
+            if !self.core.is_owner() {
+                self.records.discard_copy(&mut self.core);
+            }
         }
     }
 
@@ -279,7 +290,7 @@ impl GroupMember {
                 () = self.rehearsal.ended() => {}
                 Some(request) = self.inbox.requests.recv() => match request {
                     GroupRequest::HandOver { to, reply } => self.begin_hand_over(to, reply),
-                    GroupRequest::TakeOver { down, reply } => self.begin_take_over(down, reply),
+                    GroupRequest::TakeOver { down, reply } => self.begin_take_over(&down, reply),
                     GroupRequest::Reload(settings) => self.reload(&settings),
                     GroupRequest::Rest(reply) => self.handle_suspend(Some(reply)),
                     GroupRequest::EndRest => self.handle_suspend(None),
@@ -287,7 +298,8 @@ impl GroupMember {
                 _ = shown.tick() => {
                     self.records.look_after_copy(peer_heard, &mut self.core);
                     self.follow_records();
-                    if !self.core.is_owner() {
+                    if !self.core.is_owner() && !self.core.is_spare() {
+                        self.records.confirm_copy(&mut self.core);
                         let replica = &mut self.records.replica;
                         self.rehearsal.begin(&self.gateway.handle, replica, Instant::now());
                     }
@@ -344,7 +356,12 @@ impl GroupMember {
 
     fn execute(&mut self, output: ClusterOutput) {
         match output {
-            ClusterOutput::ChangePeer(_) => self.watch_peer(),
+            ClusterOutput::ChangePeer(_) => {
+                if let Err(error) = self.watch_peer() {
+                    let peer = &self.peer().name;
+                    tracing::error!(%peer, %error, "agent beside the peer not asked");
+                }
+            }
             ClusterOutput::Send(to, beat) => {
                 self.beats.send(to, &beat.encode());
                 let missed = self.peer_heard().is_none_or(|heard| heard.elapsed() >= MISSED_AFTER);

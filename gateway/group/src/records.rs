@@ -1,6 +1,7 @@
 //! The exchange of records with the peer: the owner sends its own, the standby keeps a copy.
 
 use std::future::pending;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::GroupSettings;
@@ -21,6 +22,7 @@ pub(super) struct RecordExchange {
     pub(super) link: Link,
     /// The owner's records, while this member is the standby.
     pub(super) replica: Replica,
+    port_legs: Option<IpAddr>,
     /// Batches for the peer, while this member owns and is connected.
     pub(super) batches: Option<mpsc::Receiver<RecordBatch>>,
     pub(super) following: PendingChange<mpsc::Receiver<RecordBatch>>,
@@ -42,6 +44,7 @@ impl RecordExchange {
         RecordExchange {
             link,
             replica: Replica::with_ports_at(settings.port_legs()),
+            port_legs: settings.port_legs(),
             batches: None,
             following: None,
             acknowledged,
@@ -58,8 +61,10 @@ impl RecordExchange {
                 (self.connected, self.refusal, self.difference) = (true, None, None);
                 self.disconnected_at = None;
             }
-            LinkEvent::Disconnected => {
-                core.handle_disconnected(Instant::now());
+            LinkEvent::Disconnected | LinkEvent::PeerChanged => {
+                if event == LinkEvent::Disconnected {
+                    core.handle_disconnected(Instant::now());
+                }
                 (self.connected, self.batches, self.following) = (false, None, None);
                 // The next follower's batches count from 1.
                 self.acknowledged.send_replace(0);
@@ -126,6 +131,20 @@ impl RecordExchange {
         if !self.link.send(&LinkFrame::Batch(batch.encode())) {
             // The peer does not read. The connection ends, and the next one begins with all records.
             self.batches = None;
+        }
+    }
+
+    /// The copy is that of another owner.
+    pub(super) fn discard_copy(&mut self, core: &mut Cluster) {
+        self.replica = Replica::with_ports_at(self.port_legs);
+        self.disconnected_at = None;
+        core.handle_replica(false, 0, Instant::now());
+    }
+
+    /// Tells the core the state of the copy again, which it forgets while this member is a spare.
+    pub(super) fn confirm_copy(&self, core: &mut Cluster) {
+        if self.connected {
+            core.handle_replica(self.replica.is_whole(), self.replica.number(), Instant::now());
         }
     }
 

@@ -13,8 +13,8 @@ use crate::messages::{
     ContinuedOwnership, HandOverRefusal, MaySend, OWNER_HEARD, PeerId, Reporter, SURVEY_EVERY,
     TakeoverCause, TakeoverRefusal, VotingAgents, WitnessId,
 };
-use crate::ownership::{Arming, Candidacy, Following, LEASE, Ownership};
-use crate::peer::{BeatOrder, PUNCTUAL, Peers, SentBeats};
+use crate::ownership::{Appointment, Arming, Candidacy, Following, LEASE, Ownership};
+use crate::peer::{BeatOrder, PUNCTUAL, PeerState, Peers, SentBeats};
 
 /// A standby claims the ownership after this silence. Longer than [`LEASE`] by the greatest difference of clock rates.
 pub const SILENCE: Duration = Duration::from_millis(25);
@@ -48,7 +48,7 @@ pub struct Cluster {
     highest: u64,
     sequence: u64,
     sent: SentBeats,
-    peer: Peers,
+    peers: Peers,
     agents: VotingAgents,
     damping: Damping,
     /// This member's copy of the records.
@@ -81,9 +81,8 @@ impl Cluster {
             Some(_) => {
                 let mut own = Ownership::default();
                 own.barred = true;
-                // The other process may have named its standby until now.
-                let nobody = PeerId(usize::MAX);
-                own.named = Some((before.standby.unwrap_or(nobody), now));
+                // The other process may have appointed its standby until now.
+                own.appointed = Some(Appointment { standby: before.standby, at: now });
                 (MemberRole::Owner(own), MaySend::Always)
             }
             None => (MemberRole::Standby(Following::new(false, now)), MaySend::Never),
@@ -95,7 +94,7 @@ impl Cluster {
             highest: before.highest,
             sequence: before.sequence,
             sent: SentBeats::default(),
-            peer: Peers::new(settings.members - 1, before.standby.unwrap_or_default(), now),
+            peers: Peers::new(settings.members - 1, before.standby.unwrap_or_default(), now),
             agents: VotingAgents::default(),
             damping: Damping::new(settings.hold_down, before.takeovers, now),
             whole: false,
@@ -118,7 +117,7 @@ impl Cluster {
         let Cluster { sequence, epoch, highest, .. } = *self;
         let rests = own.voters().is_none() && own.yielding.is_none();
         let takeovers = self.damping.takeovers(now);
-        let standby = Some(self.peer.peer());
+        let standby = Some(self.peers.current_id());
         rests.then_some(ContinuedOwnership { sequence, epoch, highest, takeovers, standby })
     }
 
@@ -144,26 +143,31 @@ impl Cluster {
 
     /// Of an owner its standby, of others the owner that they follow.
     pub fn peer_id(&self) -> PeerId {
-        self.peer.peer()
+        self.peers.current_id()
     }
 
     /// The owner has another standby.
     pub fn is_spare(&self) -> bool {
         let MemberRole::Standby(following) = &self.role else { return false };
-        let named = |beat: &Beat| beat.role == BeatRole::Owner && !beat.spare;
-        let has_records = following.yielded.is_some() || self.peer.newest().is_some_and(named);
+        let newest = self.peers.current().newest();
+        let has_records = following.yielded.is_some()
+            || newest.is_some_and(|beat| match beat.role {
+                BeatRole::Owner => !beat.spare,
+                BeatRole::Yielded => true,
+                BeatRole::Standby => false,
+            });
         self.settings.members > 2 && !has_records
     }
 
     /// The newest beat of a member, if it is heard.
     pub fn member(&self, member: PeerId, now: Instant) -> Option<&Beat> {
-        let (_, state) = self.peer.iter().find(|(id, _)| *id == member)?;
+        let (_, state) = self.peers.iter().find(|(id, _)| *id == member)?;
         state.newest().filter(|_| state.silence(now) < SILENCE)
     }
 
     /// The newest beat of the peer, if it is heard.
     pub fn peer(&self, now: Instant) -> Option<&Beat> {
-        self.peer.newest().filter(|_| self.peer.silence(now) < SILENCE)
+        self.peers.current().newest().filter(|_| self.peers.current().silence(now) < SILENCE)
     }
 
     /// Takes a beat of a member, with a valid signature. A replayed one changes nothing.
@@ -176,18 +180,18 @@ impl Cluster {
             // The owner armed another process of this member, and may know that it ended.
             beat.voters.clear();
         }
-        let Some(state) = self.peer.get_mut(from) else { return };
+        let Some(state) = self.peers.get_mut(from) else { return };
         let heard = state.handle_beat(beat, now);
         if heard == BeatOrder::Old {
             return;
         }
         self.highest = self.highest.max(highest);
         let outranked = standing == BeatRole::Owner && self.is_outranked(epoch);
-        if from != self.peer.peer() {
+        if from != self.peers.current_id() {
             let follows = matches!(&self.role, MemberRole::Standby(following) if following.follows);
-            let is_newer = epoch >= self.epoch || !follows;
-            if !(if self.is_owner() { outranked } else { standing == BeatRole::Owner && is_newer })
-            {
+            let is_newer = standing == BeatRole::Owner && (epoch >= self.epoch || !follows);
+            let changes_peer = if self.is_owner() { outranked } else { is_newer };
+            if !changes_peer {
                 return self.weigh(now);
             }
             self.change_peer(from);
@@ -203,7 +207,7 @@ impl Cluster {
             self.damping.handle_told(takeovers);
         }
         let sent = self.sent.at(echo.sequence).filter(|_| echoed);
-        let is_named = self.is_named(now);
+        let is_appointed = self.is_appointed(now);
         match &mut self.role {
             MemberRole::Owner(_) if outranked => self.step_down(epoch, now),
             MemberRole::Owner(own) => {
@@ -218,9 +222,17 @@ impl Cluster {
                 following.candidacy = None;
                 following.blocked = None;
                 match standing {
-                    BeatRole::Owner => self.follow(epoch, sent.filter(|_| !spare), now),
+                    BeatRole::Owner if spare => {
+                        // Another member's copy counts.
+                        (self.whole, self.records) = (false, 0);
+                        self.follow(epoch, None, now);
+                    }
+                    BeatRole::Owner => {
+                        let appointed = following.appointed.max(sent);
+                        self.follow(epoch, appointed, now);
+                    }
                     BeatRole::Yielded if echoed => following.handle_yielded(records, now),
-                    _ if restarted && following.follows && is_named => {
+                    _ if restarted && following.follows && is_appointed => {
                         self.take_over(TakeoverCause::PeerRestarted, now);
                     }
                     BeatRole::Standby if following.follows && following.yielded.is_none() => {
@@ -237,7 +249,7 @@ impl Cluster {
     /// there that no process has the port. Errors of other hosts, such as host unreachable, are no evidence.
     pub fn handle_peer_closed(&mut self, member: PeerId, by: Reporter, now: Instant) {
         self.note_lateness(now);
-        if let Some(state) = self.peer.get_mut(member) {
+        if let Some(state) = self.peers.get_mut(member) {
             state.handle_closed(by, now);
         }
         self.weigh(now);
@@ -247,7 +259,7 @@ impl Cluster {
     /// port.
     pub fn handle_disconnected(&mut self, now: Instant) {
         self.note_lateness(now);
-        self.peer.handle_disconnected();
+        self.peers.current_mut().handle_disconnected();
         self.beat_due = self.beat_due.min(now);
         self.weigh(now);
     }
@@ -265,6 +277,10 @@ impl Cluster {
         match &mut self.role {
             // The peer owns. An epoch that no owner uses any more is one to exceed.
             MemberRole::Owner(_) if voted.epoch > self.epoch && lives && !own_epoch => {
+                let owner = self.owner_of(voted.epoch);
+                if owner != self.peers.current_id() {
+                    self.change_peer(owner);
+                }
                 self.step_down(voted.epoch, now);
             }
             MemberRole::Owner(own) => {
@@ -321,8 +337,10 @@ impl Cluster {
         self.note_lateness(now);
         let ready = self.is_followed(now);
         let MemberRole::Owner(own) = &mut self.role else { return Err(HandOverRefusal::NotOwner) };
-        match self.peer.newest() {
-            _ if !self.peer.is(BeatRole::Standby, now) => return Err(HandOverRefusal::PeerSilent),
+        match self.peers.current().newest() {
+            _ if !self.peers.current().is(BeatRole::Standby, now) => {
+                return Err(HandOverRefusal::PeerSilent);
+            }
             _ if !ready => return Err(HandOverRefusal::RecordsIncomplete),
             _ => {}
         }
@@ -338,7 +356,7 @@ impl Cluster {
     /// still is the process that holds the records; otherwise this member remains the owner.
     pub fn handle_yielded(&mut self, records: u64, now: Instant) {
         self.note_lateness(now);
-        let follows = self.is_copied() && !self.peer.has_ended(now);
+        let follows = self.is_copied() && !self.peers.current().has_ended(now);
         if follows && matches!(&self.role, MemberRole::Owner(own) if own.yielding.is_some()) {
             let mut following = Following::new(true, now);
             following.yielded = Some(records);
@@ -357,9 +375,13 @@ impl Cluster {
         self.weigh(now);
     }
 
-    /// An operator makes this member the owner that sends, and confirms that this other one is down. This member cannot know it:
-    /// it refuses if it hears the peer, or if agents hear the peer as the owner.
-    pub fn handle_take_over(&mut self, down: PeerId, now: Instant) -> Result<(), TakeoverRefusal> {
+    /// An operator makes this member the owner that sends, and confirms that these others are down. This member cannot know it:
+    /// it refuses if it hears one of them, if another one is silent too, or if agents hear the peer as the owner.
+    pub fn handle_take_over(
+        &mut self,
+        down: &[PeerId],
+        now: Instant,
+    ) -> Result<(), TakeoverRefusal> {
         self.note_lateness(now);
         if let Some(refusal) = self.takeover_refusal(down, now) {
             return Err(refusal);
@@ -378,26 +400,30 @@ impl Cluster {
         Ok(())
     }
 
-    /// The reason for which this member takes nothing over although this other one is confirmed to be down.
-    pub fn takeover_refusal(&self, down: PeerId, now: Instant) -> Option<TakeoverRefusal> {
+    /// The reason for which this member takes nothing over although these others are confirmed to be down.
+    pub fn takeover_refusal(&self, down: &[PeerId], now: Instant) -> Option<TakeoverRefusal> {
         if matches!(&self.role, MemberRole::Owner(own) if own.lapsed.is_none()) {
             return Some(TakeoverRefusal::OwnerAlready);
         }
-        let (_, down) = self.peer.iter().find(|(id, _)| *id == down)?;
-        if down.silence(now) < GONE_AFTER {
-            return Some(match down.newest() {
-                Some(beat) if beat.role == BeatRole::Owner => TakeoverRefusal::PeerOwns,
-                Some(_) => TakeoverRefusal::PeerHeard,
-                None => TakeoverRefusal::Joining,
-            });
+        for (id, state) in self.peers.iter() {
+            let is_heard = state.silence(now) < GONE_AFTER;
+            let refusal = match state.newest() {
+                Some(beat) if is_heard && down.contains(&id) => match beat.role {
+                    BeatRole::Owner => TakeoverRefusal::PeerOwns(id),
+                    BeatRole::Standby | BeatRole::Yielded => TakeoverRefusal::PeerHeard(id),
+                },
+                None if is_heard => TakeoverRefusal::Joining(id),
+                // That one is asked; this one would lose the records.
+                Some(beat) if is_heard && (beat.role == BeatRole::Owner || beat.whole) => {
+                    TakeoverRefusal::HeldElsewhere(id)
+                }
+                _ if is_heard || down.contains(&id) || state.has_ended(now) => continue,
+                // It may own, or be the standby of an owner.
+                _ => TakeoverRefusal::AlsoSilent(id),
+            };
+            return Some(refusal);
         }
-        let others = self.peer.iter().filter(|(_, state)| state.silence(now) < GONE_AFTER);
-        let beats = others.filter_map(|(id, state)| Some((id, state.newest()?)));
-        // The one that has them is asked; this one would lose them.
-        let elsewhere = beats.filter(|(_, beat)| beat.role == BeatRole::Owner || beat.whole);
-        let elsewhere = elsewhere.map(|(id, _)| TakeoverRefusal::HeldElsewhere(id)).next();
-        let agents = self.agents.hear_peer(now).then_some(TakeoverRefusal::AgentsHearPeer);
-        elsewhere.filter(|_| !self.is_owner()).or(agents)
+        self.agents.hear_peer(now).then_some(TakeoverRefusal::AgentsHearPeer)
     }
 
     /// The reason for which this member takes nothing over from its silent peer.
@@ -450,12 +476,12 @@ impl Cluster {
     fn note_lateness(&mut self, now: Instant) {
         let late = now.saturating_duration_since(self.poll_timeout());
         if late > PUNCTUAL {
-            self.peer.excuse(late);
+            self.peers.excuse(late);
         }
     }
 
     fn beat_every(&self, now: Instant) -> Duration {
-        let misses = (BEAT_EVERY..2 * SILENCE).contains(&self.peer.silence(now));
+        let misses = (BEAT_EVERY..2 * SILENCE).contains(&self.peers.current().silence(now));
         match &self.role {
             MemberRole::Standby(following) if following.follows && misses => ASKED_EVERY,
             _ => BEAT_EVERY,
@@ -471,7 +497,7 @@ impl Cluster {
                 let Some(voters) = own.voters() else { return };
                 let since = |at| now.saturating_duration_since(at);
                 let age = own.echoed.map_or(Duration::MAX, since);
-                let ended = self.peer.has_ended(now);
+                let ended = self.peers.current().has_ended(now);
                 if age < ECHO_LATE && !ended {
                     return;
                 }
@@ -518,37 +544,37 @@ impl Cluster {
         self.sequence += 1;
         self.beat_due = now + self.beat_every(now);
         self.sent.push(self.sequence, now);
-        let members: Vec<PeerId> = self.peer.iter().map(|(id, _)| id).collect();
-        for member in members {
-            let beat = self.beat_to(member, now);
+        let (peer, appoints) = (self.peers.current_id(), self.appoints_peer(now));
+        if let MemberRole::Owner(own) = &mut self.role
+            && appoints
+        {
+            own.appointed = Some(Appointment { standby: Some(peer), at: now });
+        }
+        for (member, state) in self.peers.iter() {
+            let beat = self.beat_to(state, member == peer, appoints, now);
             self.outputs.push_back(ClusterOutput::Send(member, beat));
         }
     }
 
-    fn beat_to(&mut self, member: PeerId, now: Instant) -> Beat {
-        let is_peer = member == self.peer.peer();
-        let is_named = is_peer && self.names_peer(now);
-        let state = self.peer.get_mut(member).expect("it is one of the members");
+    fn beat_to(&self, member: &PeerState, is_peer: bool, appoints: bool, now: Instant) -> Beat {
         let mut beat = Beat {
             incarnation: self.settings.incarnation,
             sequence: self.sequence,
             role: BeatRole::Standby,
             epoch: self.epoch,
             highest: self.highest,
-            echo: state.echo(),
+            echo: member.echo(),
             whole: self.whole,
             spare: false,
+            preferred: self.settings.members > 2 && self.settings.preferred,
             records: self.records,
             takeovers: 0,
             voters: Vec::new(),
         };
-        match &mut self.role {
+        match &self.role {
             MemberRole::Owner(own) => {
                 (beat.role, beat.takeovers) = (BeatRole::Owner, self.damping.takeovers(now));
-                beat.spare = !is_named;
-                if is_named {
-                    own.named = Some((member, now));
-                }
+                beat.spare = !(is_peer && appoints);
                 if let Arming::On(voters) = &own.arming
                     && is_peer
                 {
@@ -566,7 +592,7 @@ impl Cluster {
 
     /// Sets the workers' lease.
     fn permit(&mut self, now: Instant) {
-        let ended = self.peer.has_ended(now);
+        let ended = self.peers.current().has_ended(now);
         let (may_send, lapsed) = match &mut self.role {
             MemberRole::Standby(_) => (MaySend::Never, None),
             MemberRole::Owner(own) => {
@@ -610,6 +636,12 @@ impl Cluster {
 
     fn is_own(&self, epoch: u64) -> bool {
         epoch % self.settings.members as u64 == self.settings.rank as u64
+    }
+
+    /// The other member whose epoch this is.
+    fn owner_of(&self, epoch: u64) -> PeerId {
+        let rank = (epoch % self.settings.members as u64) as usize;
+        PeerId(if rank < self.settings.rank { rank } else { rank.saturating_sub(1) })
     }
 }
 

@@ -34,15 +34,18 @@
 //!
 //! # More than two members
 //!
-//! An owner has one standby at a time, its peer; the others are spares. Beats go to all, and name the recipient the standby or a spare.
+//! An owner appoints one standby at a time, its peer; the others are spares. Beats go to all, and tell spares that they are.
 //! All above holds between an owner and its standby; two owners have different epochs, since the remainder of an epoch is a member's
-//! own. Another standby is named as follows.
+//! own. Another standby is appointed as follows.
 //!
-//! - It is named while it is disarmed, and so in a new epoch: agents refuse claims of the old standby, whose base is an older one.
+//! - The owner appoints one only while none is armed, and raises its epoch first: agents refuse claims of the old standby, whose
+//!   base is an older one.
 //! - Evidence that needs no vote (the end of the owner's process, its restart) counts for the standby alone, and for 1 s after it sent
-//!   the beat that is echoed by the last beat that named it. The owner names another one 1.1 s after it sent that last beat, which
-//!   is later and longer.
-//! - A member that follows nobody takes over only if all others have ended, or if all others are heard and own nothing.
+//!   the beat that is echoed by the last beat that appointed it. The owner appoints another one 1.1 s after it sent that last beat,
+//!   which is later and longer.
+//! - Any other member takes over only if each one has ended or is heard and owns nothing. One that holds a copy is first, then the
+//!   preferred one, then others by rank; beats tell these.
+//! - An operator confirms that all members are down which are silent and have not shown their end.
 //!
 //! Without voters no takeover follows from silence: it is reported, and the owner needs no lease.
 //!

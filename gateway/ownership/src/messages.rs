@@ -58,6 +58,8 @@ pub struct Beat {
     pub whole: bool,
     /// With [`BeatRole::Owner`], in a group of more than two: the recipient is a spare. It gets no records, and takes nothing over.
     pub spare: bool,
+    /// In a group of more than two: the sender owns if no member does.
+    pub preferred: bool,
     /// With [`BeatRole::Yielded`]: the number of the last batch of records.
     pub records: u64,
     /// With [`BeatRole::Owner`]: takeovers by silence that followed each other; see [`HoldDown`](crate::HoldDown).
@@ -73,7 +75,7 @@ impl Beat {
         let mut bytes = Vec::with_capacity(BEAT_LEN_MAX);
         bytes.extend([
             self.role as u8,
-            u8::from(self.whole) | u8::from(self.spare) << 1,
+            u8::from(self.whole) | u8::from(self.spare) << 1 | u8::from(self.preferred) << 2,
             self.voters.len() as u8,
             self.takeovers,
         ]);
@@ -104,7 +106,7 @@ impl Beat {
         let roles = [BeatRole::Standby, BeatRole::Owner, BeatRole::Yielded];
         let standing = *roles.get(usize::from(standing))?;
         let count = usize::from(count);
-        if flags > 0b11 || count > VOTERS_MAX || voters.len() != count * VOTER_LEN {
+        if flags > 0b111 || count > VOTERS_MAX || voters.len() != count * VOTER_LEN {
             return None;
         }
         let mut numbers = numbers.chunks_exact(8).filter_map(u64_of);
@@ -118,7 +120,7 @@ impl Beat {
             Some(Voter { id: WitnessId(u64_of(id)?), instance })
         };
         let voters = voters.chunks_exact(VOTER_LEN).map(voter).collect::<Option<_>>()?;
-        let (whole, spare) = (flags & 1 != 0, flags & 2 != 0);
+        let [whole, spare, preferred] = [1, 2, 4].map(|flag| flags & flag != 0);
         Some(Beat {
             incarnation,
             sequence,
@@ -128,6 +130,7 @@ impl Beat {
             echo,
             whole,
             spare,
+            preferred,
             records,
             takeovers,
             voters,
@@ -355,16 +358,18 @@ pub enum HandOverRefusal {
 pub enum TakeoverRefusal {
     /// This member owns, and may send.
     OwnerAlready,
-    /// The peer owns the addresses.
-    PeerOwns,
-    /// The peer is heard, and does not own.
-    PeerHeard,
-    /// This member has just started, and listens for its peer.
-    Joining,
+    /// This member owns the addresses.
+    PeerOwns(PeerId),
+    /// This member is heard, and does not own.
+    PeerHeard(PeerId),
+    /// This process has just started, and listens for this member.
+    Joining(PeerId),
     /// Agents hear the peer as the owner.
     AgentsHearPeer,
-    /// Another member holds the records.
+    /// This other member owns, or holds the records.
     HeldElsewhere(PeerId),
+    /// This other member is silent too, and was not confirmed to be down.
+    AlsoSilent(PeerId),
 }
 
 /// The time until which the workers may send.

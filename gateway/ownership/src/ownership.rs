@@ -14,14 +14,14 @@ pub const LEASE: Duration = Duration::from_millis(24);
 const RENEWED_WITHIN: Duration = Duration::from_millis(25);
 
 /// In a group of more than two, a member is the standby for this long after it sent the beat that is echoed by the last one that
-/// named it.
-pub(super) const NAMED_FOR: Duration = Duration::from_secs(1);
+/// appointed it.
+pub(super) const APPOINTED_FOR: Duration = Duration::from_secs(1);
 
 #[derive(Default, Debug)]
 pub(super) struct Ownership {
     pub(super) arming: Arming,
-    /// In a group of more than two, the last time at which a beat named this member the standby.
-    pub(super) named: Option<(PeerId, Instant)>,
+    /// The last one.
+    pub(super) appointed: Option<Appointment>,
     /// Sending time of the newest beat that the peer echoed.
     pub(super) echoed: Option<Instant>,
     grants: BTreeMap<Voter, MaySend>,
@@ -32,6 +32,14 @@ pub(super) struct Ownership {
     pub(super) lapsed: Option<Instant>,
     /// The first end of a lease since the newest echo.
     lapsed_first: Option<Instant>,
+}
+
+/// A beat that told a member that it is the standby.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Appointment {
+    /// `None`: a member that the settings do not have any more.
+    pub(super) standby: Option<PeerId>,
+    pub(super) at: Instant,
 }
 
 /// An upper bound of what the peer may do: an armed peer may take over by silence.
@@ -86,10 +94,11 @@ impl Ownership {
         (self.arming, self.echoed, self.lapsed_first) = (Arming::Off, None, None);
     }
 
-    /// The member may be named the standby: no other one can still believe that it is.
-    pub(super) fn may_name(&self, peer: PeerId, now: Instant) -> bool {
-        self.named.is_none_or(|(before, at)| {
-            before == peer || now.saturating_duration_since(at) >= NAMED_FOR.mul_f64(1.1)
+    /// The member may be the standby: no other one can still believe that it is.
+    pub(super) fn may_appoint(&self, member: PeerId, now: Instant) -> bool {
+        self.appointed.is_none_or(|Appointment { standby, at }| {
+            standby == Some(member)
+                || now.saturating_duration_since(at) >= APPOINTED_FOR.mul_f64(1.1)
         })
     }
 
@@ -150,8 +159,8 @@ pub(super) struct Following {
     pub(super) candidacy: Option<Candidacy>,
     /// The reason for which the current silence leads to no takeover.
     pub(super) blocked: Option<Blocked>,
-    /// The peer named this member its standby by a beat that echoes one of this time.
-    pub(super) named: Option<Instant>,
+    /// The peer appointed this member its standby by a beat that echoes one of this time.
+    pub(super) appointed: Option<Instant>,
 }
 
 /// The peer yielded to this member.
@@ -182,15 +191,15 @@ impl Following {
             handed: None,
             candidacy: None,
             blocked: None,
-            named: None,
+            appointed: None,
         }
     }
 
-    /// The owner cannot have named another member since.
-    pub(super) fn is_named(&self, now: Instant) -> bool {
+    /// The owner cannot have appointed another member since.
+    pub(super) fn is_appointed(&self, now: Instant) -> bool {
         let yielded = self.yielded.map(|_| self.since);
-        let at = self.named.max(yielded);
-        at.is_some_and(|at| now.saturating_duration_since(at) < NAMED_FOR)
+        let at = self.appointed.max(yielded);
+        at.is_some_and(|at| now.saturating_duration_since(at) < APPOINTED_FOR)
     }
 
     pub(super) fn handle_yielded(&mut self, records: u64, now: Instant) {

@@ -1,7 +1,6 @@
 //! Evidence about the other members.
 
 use std::collections::VecDeque;
-use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use evenkeel_model::Since;
@@ -33,24 +32,32 @@ impl SentBeats {
     }
 }
 
-/// The other members. Dereferences to the peer: of an owner its standby, of others the owner.
+/// The other members. The current one is of an owner its standby, of others the owner.
 #[derive(Debug)]
 pub(super) struct Peers {
     states: Vec<PeerState>,
-    peer: PeerId,
+    current: PeerId,
 }
 
 impl Peers {
-    pub(super) fn new(others: usize, peer: PeerId, now: Instant) -> Peers {
-        Peers { states: (0..others).map(|_| PeerState::new(now)).collect(), peer }
+    pub(super) fn new(others: usize, current: PeerId, now: Instant) -> Peers {
+        Peers { states: (0..others).map(|_| PeerState::new(now)).collect(), current }
     }
 
-    pub(super) fn peer(&self) -> PeerId {
-        self.peer
+    pub(super) fn current_id(&self) -> PeerId {
+        self.current
     }
 
-    pub(super) fn change(&mut self, peer: PeerId) {
-        self.peer = peer;
+    pub(super) fn current(&self) -> &PeerState {
+        &self.states[self.current.0]
+    }
+
+    pub(super) fn current_mut(&mut self) -> &mut PeerState {
+        &mut self.states[self.current.0]
+    }
+
+    pub(super) fn change(&mut self, current: PeerId) {
+        self.current = current;
     }
 
     /// None for a member that the settings do not have.
@@ -64,20 +71,6 @@ impl Peers {
 
     pub(super) fn excuse(&mut self, late: Duration) {
         self.states.iter_mut().for_each(|state| state.last_beat.excuse(late));
-    }
-}
-
-impl Deref for Peers {
-    type Target = PeerState;
-
-    fn deref(&self) -> &PeerState {
-        &self.states[self.peer.0]
-    }
-}
-
-impl DerefMut for Peers {
-    fn deref_mut(&mut self) -> &mut PeerState {
-        &mut self.states[self.peer.0]
     }
 }
 

@@ -53,17 +53,25 @@ async fn node_is_probed_once_a_route_exists() {
 #[tokio::test]
 async fn waiting_answer_is_read_without_the_task() {
     let node = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    node.set_nonblocking(true).unwrap();
     let address = node.local_addr().unwrap();
     let (told, _probed) = mpsc::channel(8);
     let heard = async {
         let method = (ProbeMethod::Echo, Arc::default());
         let prober = Prober::start(NodeId(3), method, 0, told, move || connected(address));
-        prober.probe(7, [7; 12], Clock::read());
-        let mut buffer = [0; 64];
-        let (length, from) = node.recv_from(&mut buffer).unwrap();
+        let (mut buffer, mut sequence) = ([0; 64], 0);
+        // The event loop does not know at first that the socket takes a datagram.
+        let (length, from) = loop {
+            sequence += 1;
+            prober.probe(sequence, [7; 12], Clock::read());
+            match node.recv_from(&mut buffer) {
+                Ok(probe) => break probe,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
         node.send_to(&buffer[..length], from).unwrap();
-        // No task has run: nothing was awaited.
-        let answer = NodeEvidence::ProbeAnswered(7);
+        // No task has run since: nothing was awaited.
+        let answer = NodeEvidence::ProbeAnswered(sequence);
         let results = prober.read_waiting();
         assert!(
             matches!(

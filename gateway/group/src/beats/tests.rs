@@ -64,7 +64,7 @@ impl Counted {
 
 fn signed(names: [&str; 2], secrets: &[&str]) -> BeatSigner {
     let member = member(names, [LOOPBACK; 2], secrets);
-    BeatSigner::new(&member, &member.peers[0].name)
+    BeatSigner::new(&member, &member.peers[0].name, 0)
 }
 
 fn left(secrets: &[&str]) -> BeatSigner {
@@ -130,6 +130,16 @@ fn replayed_or_older_beat_is_refused() {
     assert!(reader.read(&second, NOW).is_ok());
     assert_eq!(reader.read(&second, NOW), Err(BeatRefusal::Replayed));
     assert_eq!(reader.read(&first, NOW), Err(BeatRefusal::Replayed));
+}
+
+#[test]
+fn beat_from_before_the_process_is_refused() {
+    let member = member(["edge-2", "edge-1"], [LOOPBACK; 2], &["a"]);
+    let mut reader = BeatSigner::new(&member, "edge-1", NOW);
+    let mut sender = left(&["a"]);
+    let [before, after] = [NOW - 1, NOW + 1].map(|at| sender.write(b"x", at).to_vec());
+    assert_eq!(reader.read(&before, NOW), Err(BeatRefusal::Replayed));
+    assert!(reader.read(&after, NOW).is_ok());
 }
 
 #[test]

@@ -122,6 +122,14 @@ impl Hello {
         if theirs.name == self.name {
             return Err(LinkRefusal::SameName { name: peer() });
         }
+        let is_larger = self.members.len().max(theirs.members.len()) > 2;
+        if is_larger && !theirs.members.is_empty() && theirs.members != self.members {
+            let names = |all: &BTreeSet<String>| all.iter().cloned().collect::<Vec<_>>().join(", ");
+            let difference =
+                format!("{} here, {} there", names(&self.members), names(&theirs.members));
+            let part = "[[cluster.peer]]";
+            return Err(LinkRefusal::Differs { peer: peer(), part, difference });
+        }
         let are_members = |hello: &Hello| {
             let two =
                 |it: &Hello| it.members.contains(&self.name) && it.members.contains(&theirs.name);
@@ -139,12 +147,6 @@ impl Hello {
             return Err(LinkRefusal::UnknownHere { peer: peer(), found, here });
         }
         let differ = |part, difference| LinkRefusal::Differs { peer: peer(), part, difference };
-        if !theirs.members.is_empty() && theirs.members != self.members {
-            let names = |all: &BTreeSet<String>| all.iter().cloned().collect::<Vec<_>>().join(", ");
-            let difference =
-                format!("{} here, {} there", names(&self.members), names(&theirs.members));
-            return Err(differ("[[cluster.peer]]", difference));
-        }
         if theirs.preferred == self.preferred && (self.preferred || self.members.len() == 2) {
             let both =
                 if self.preferred { "true at both members" } else { "false at both members" };

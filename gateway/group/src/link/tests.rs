@@ -1,3 +1,4 @@
+use std::io::Read as StdRead;
 use std::net::TcpStream as StdStream;
 use std::os::fd::AsRawFd;
 
@@ -380,6 +381,22 @@ async fn strangers_keep_no_member_from_its_peer() {
     let [mut left, mut right] = pair.both();
     deliver(&mut right, &mut left, &LinkFrame::Acknowledged(1)).await;
     drop(strangers);
+}
+
+#[tokio::test]
+async fn half_open_handshake_gives_its_place_to_the_peer() {
+    let pair = Pair::sound();
+    let (streams, mut handed) = mpsc::channel(1);
+    let _left = pair.start_with(0, streams);
+    let strangers: Vec<_> =
+        (0..HANDSHAKES_MAX).map(|_| StdStream::connect(pair.clusters[0].listen).unwrap()).collect();
+    let api = PeerApi::new(&pair.clusters[1], linked().1).unwrap();
+    while api.connect().await.is_err() {}
+    handed.recv().await.unwrap();
+    let mut last = strangers.last().unwrap();
+    last.set_nonblocking(true).unwrap();
+    let waits = StdRead::read(&mut last, &mut [0]).unwrap_err();
+    assert_eq!(waits.kind(), io::ErrorKind::WouldBlock, "only the oldest one is closed");
 }
 
 #[tokio::test]

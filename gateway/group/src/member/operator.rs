@@ -23,14 +23,20 @@ impl GroupMember {
         let to = to.unwrap_or_else(|| other.to_string());
         let members = || self.settings.members().join(", ");
         let refused = if *to == *self.settings.name {
-            if !self.core.is_owner() {
+            if !self.core.is_owner() && !self.core.is_spare() {
                 return self.ask_for_hand_over(reply);
+            }
+            if !self.core.is_owner() {
+                // The client may have disconnected.
+                return drop(reply.send(Err(HandOverError::NotInSync(to.into()))));
             }
             Err(HandOverError::OwnerAlready(to))
         } else if !self.settings.members().contains(&&*to) {
             Err(HandOverError::Unknown { found: to, members: members() })
-        } else if *to != *peer {
+        } else if *to != *peer && self.core.is_owner() {
             Err(HandOverError::Spare { found: to, peer })
+        } else if *to != *peer {
+            Err(HandOverError::NotOwner(peer))
         } else if self.core.peer(Instant::now()).is_some_and(|beat| beat.role == BeatRole::Owner) {
             Err(HandOverError::OwnerAlready(to))
         } else if self.hand_over_reply.is_some() || self.taking.is_some() {
@@ -92,23 +98,22 @@ impl GroupMember {
 
     pub(super) fn begin_take_over(
         &mut self,
-        down: String,
+        down: &str,
         reply: GroupReply<TakenOver, TakeOverError>,
     ) {
         let owned = self.core.is_owner();
-        let peer = self.settings.peers.iter().position(|peer| *peer.name == *down);
-        let begun = match peer.map(PeerId) {
-            Some(peer) => self.confirm_down(peer),
-            None => {
+        let peer = |name: &str| {
+            let place = self.settings.peers.iter().position(|peer| *peer.name == *name);
+            place.map(PeerId).ok_or_else(|| {
                 let peers = self.settings.peers.iter().map(|peer| format!("`{}`", peer.name));
                 let peers = peers.collect::<Vec<_>>().join(" or ");
-                Err(TakeOverError::NotPeer { found: down.clone(), peers })
-            }
+                TakeOverError::NotPeer { found: name.to_owned(), peers }
+            })
         };
-        match begun {
+        let named: Result<Vec<PeerId>, _> = down.split(',').map(|name| peer(name.trim())).collect();
+        match named.and_then(|down| self.confirm_down(&down)) {
             Ok(()) => {
-                let peer = down;
-                tracing::warn!(%peer, "an operator confirms that the peer is down");
+                tracing::warn!(%down, "an operator confirms that other gateways are down");
                 self.confirmed = Some(reply);
                 if owned && self.taking.is_none() {
                     self.count_sessions();
@@ -119,18 +124,21 @@ impl GroupMember {
         }
     }
 
-    fn confirm_down(&mut self, peer: PeerId) -> Result<(), TakeOverError> {
+    fn confirm_down(&mut self, down: &[PeerId]) -> Result<(), TakeOverError> {
         let name = |PeerId(id): PeerId| Arc::clone(&self.settings.peers[id].name);
-        let taken = self.core.handle_take_over(peer, Instant::now());
+        let taken = self.core.handle_take_over(down, Instant::now());
         taken.map_err(|refusal| match refusal {
             TakeoverRefusal::OwnerAlready => TakeOverError::OwnerAlready,
-            TakeoverRefusal::PeerOwns => {
+            TakeoverRefusal::PeerOwns(peer) => {
                 let here = Arc::clone(&self.settings.name);
                 TakeOverError::PeerOwns { peer: name(peer), here }
             }
-            TakeoverRefusal::PeerHeard => TakeOverError::PeerHeard(name(peer)),
-            TakeoverRefusal::Joining => TakeOverError::Joining(name(peer)),
-            TakeoverRefusal::AgentsHearPeer => TakeOverError::AgentsHearPeer(name(peer)),
+            TakeoverRefusal::PeerHeard(peer) => TakeOverError::PeerHeard(name(peer)),
+            TakeoverRefusal::Joining(peer) => TakeOverError::Joining(name(peer)),
+            TakeoverRefusal::AgentsHearPeer => {
+                TakeOverError::AgentsHearPeer(Arc::clone(&self.peer().name))
+            }
+            TakeoverRefusal::AlsoSilent(peer) => TakeOverError::AlsoSilent(name(peer)),
             TakeoverRefusal::HeldElsewhere(holder) => TakeOverError::HeldElsewhere(name(holder)),
         })
     }
@@ -169,8 +177,10 @@ impl GroupMember {
     pub(super) fn fence_peer(&mut self) {
         let now = Instant::now();
         let is_blocked = self.core.blocked().is_some_and(|blocked| blocked != Blocked::Unknown);
-        let may_take_over =
-            is_blocked && self.core.takeover_refusal(self.core.peer_id(), now).is_none();
+        // A spare holds no records.
+        let may_take_over = is_blocked
+            && !self.core.is_spare()
+            && self.core.takeover_refusal(&[self.core.peer_id()], now).is_none();
         if let Some(fence) = self.fence.as_mut().filter(|_| may_take_over) {
             fence.begin(&self.gateway.handle, now);
         }
@@ -184,7 +194,7 @@ impl GroupMember {
         let (id, peer) = (self.core.peer_id(), Arc::clone(&self.peer().name));
         let taken = fenced.and_then(|()| {
             tracing::warn!(%peer, "the fence says that the peer is down");
-            self.confirm_down(id).map_err(|refused| refused.to_string())
+            self.confirm_down(&[id]).map_err(|refused| refused.to_string())
         });
         if let Err(reason) = taken {
             tracing::error!(%peer, %reason, "silent peer not fenced");

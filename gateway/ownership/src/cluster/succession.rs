@@ -5,47 +5,52 @@ use std::time::{Duration, Instant};
 use crate::cluster::{
     Cluster, ECHO_LATE, GONE_AFTER, LISTENS_FOR, MemberRole, SILENCE, YIELDS_WITHIN,
 };
-use crate::messages::{BeatRole, Blocked, ClusterEvent, ClusterOutput, PeerId, TakeoverCause};
+use crate::messages::{
+    BeatRole, Blocked, ClusterEvent, ClusterOutput, ClusterSettings, PeerId, TakeoverCause,
+};
 use crate::ownership::{Arming, Candidacy, Following, Ownership};
+use crate::peer::PeerState;
 
-/// A new owner names a standby this late: sending it all records takes processor time that packets need first.
-const NAMES_AFTER: Duration = Duration::from_millis(300);
+/// A new owner appoints a standby this late: sending it all records takes processor time that packets need first.
+const APPOINTS_AFTER: Duration = Duration::from_millis(300);
 
-/// In a group of more than two, a standby that is silent for longer is named no more, so that another member can be.
-const NAMED_WHILE: Duration = Duration::from_millis(250);
+/// In a group of more than two, a standby that is silent for longer is not appointed any more, so that another member can be.
+const APPOINTED_WHILE_HEARD: Duration = Duration::from_millis(250);
 
 /// A candidacy without success is reported after this time.
 const BLOCKED_AFTER: Duration = Duration::from_millis(100);
 
 impl Cluster {
     /// This member is the standby of the owner that it follows. With two members, no other one can be.
-    pub(super) fn is_named(&self, now: Instant) -> bool {
+    pub(super) fn is_appointed(&self, now: Instant) -> bool {
         let MemberRole::Standby(following) = &self.role else { return false };
-        self.settings.members == 2 || following.is_named(now)
+        self.settings.members == 2 || following.is_appointed(now)
     }
 
     /// The peer is this owner's standby, and told so.
-    pub(super) fn names_peer(&self, now: Instant) -> bool {
+    pub(super) fn appoints_peer(&self, now: Instant) -> bool {
         let MemberRole::Owner(own) = &self.role else { return false };
         let runs = || {
-            let standby = self.peer.newest().is_some_and(|beat| beat.role == BeatRole::Standby);
-            standby && self.peer.silence(now) < NAMED_WHILE
+            let standby =
+                self.peers.current().newest().is_some_and(|beat| beat.role == BeatRole::Standby);
+            standby && self.peers.current().silence(now) < APPOINTED_WHILE_HEARD
         };
-        self.settings.members == 2 || runs() && own.may_name(self.peer.peer(), now)
+        self.settings.members == 2 || runs() && own.may_appoint(self.peers.current_id(), now)
     }
 
     /// In a group of more than two, replaces a standby that is gone. It cannot believe any more that it is the standby.
     fn replace_standby(&mut self, now: Instant) {
         let MemberRole::Owner(own) = &self.role else { return };
-        let is_new = self.damping.owned_for(now) < NAMES_AFTER;
-        if self.settings.members == 2 || is_new || self.names_peer(now) || own.yielding.is_some() {
+        let is_new = self.damping.owned_for(now) < APPOINTS_AFTER;
+        if self.settings.members == 2 || is_new || self.appoints_peer(now) || own.yielding.is_some()
+        {
             return;
         }
-        let disarmed = own.voters().is_none() || self.peer.has_ended(now);
+        let disarmed = own.voters().is_none() || self.peers.current().has_ended(now);
         let next = {
-            let heard = self.peer.iter().filter(|(_, state)| state.is(BeatRole::Standby, now));
-            let mut others = heard.map(|(id, _)| id).filter(|id| *id != self.peer.peer());
-            others.find(|id| own.may_name(*id, now))
+            let heard = self.peers.iter().filter(|(_, state)| state.is(BeatRole::Standby, now));
+            let mut others = heard.map(|(id, _)| id).filter(|id| *id != self.peers.current_id());
+            others.find(|id| own.may_appoint(*id, now))
         };
         let Some(next) = next.filter(|_| disarmed && !self.resting) else { return };
         self.change_peer(next);
@@ -56,20 +61,25 @@ impl Cluster {
     }
 
     pub(super) fn change_peer(&mut self, peer: PeerId) {
-        self.peer.change(peer);
+        self.peers.change(peer);
         self.sent.clear();
+        if let MemberRole::Standby(following) = &mut self.role {
+            following.appointed = None;
+            // The copy is that of another owner.
+            (self.whole, self.records) = (false, 0);
+        }
         (self.peer_silent, self.peer_ended) = (false, false);
         self.outputs.push_back(ClusterOutput::ChangePeer(peer));
     }
 
     /// Draws the conclusions of all evidence.
     pub(super) fn weigh(&mut self, now: Instant) {
-        if !self.peer_silent && self.peer.silence(now) >= SILENCE {
+        if !self.peer_silent && self.peers.current().silence(now) >= SILENCE {
             self.peer_silent = true;
             self.event(ClusterEvent::PeerSilent);
         }
         // A beat withdraws it.
-        let ended = self.peer.ended_by(now);
+        let ended = self.peers.current().ended_by(now);
         let known = std::mem::replace(&mut self.peer_ended, ended.is_some());
         if let Some(by) = ended.filter(|_| !known) {
             self.event(ClusterEvent::PeerEnded(by));
@@ -97,39 +107,57 @@ impl Cluster {
         let MemberRole::Standby(following) = &self.role else { return None };
         let listened = now.saturating_duration_since(following.since) >= LISTENS_FOR;
         let candidacy = following.candidacy.as_ref();
-        let none_runs = || self.peer.iter().all(|(_, state)| state.has_ended(now));
-        if self.peer.has_ended(now) && following.follows && self.is_named(now)
-            || !following.follows && listened && none_runs()
+        let (is_copy, no_owner) =
+            (self.settings.members > 2 && self.whole, self.is_without_owner(now));
+        let peer_ended = self.peers.current().has_ended(now);
+        if peer_ended && following.follows && (self.is_appointed(now) || is_copy && no_owner)
+            || !following.follows && listened && self.peers.iter().all(|(_, it)| it.has_ended(now))
         {
             Some(TakeoverCause::PeerEnded)
         } else if following.is_handed(self.records, now) {
             Some(TakeoverCause::HandOver)
         } else if candidacy.is_some_and(Candidacy::is_elected) {
             Some(TakeoverCause::Silence)
-        } else if self.settings.preferred
-            && !following.follows
-            && listened
-            && self.peer.iter().all(|(_, state)| {
-                state.is(BeatRole::Standby, now) && state.hears(self.settings.incarnation)
-            })
-        {
-            // A standby of this member's former process would have taken over when it heard this one.
+        } else if no_owner && !following.follows && listened && self.is_first(now) {
             Some(TakeoverCause::Start)
         } else {
             None
         }
     }
 
+    /// Each other member shows that it does not own: it has ended, or it is heard and hears this one. A standby of this member's
+    /// former process would have taken over when it heard this one.
+    fn is_without_owner(&self, now: Instant) -> bool {
+        let hears = |state: &PeerState| {
+            state.is(BeatRole::Standby, now) && state.hears(self.settings.incarnation)
+        };
+        self.peers.iter().all(|(_, state)| hears(state) || state.has_ended(now))
+            && self.peers.iter().any(|(_, state)| hears(state))
+    }
+
+    /// No other member that runs is to own before this one at a start: one that holds a copy, then the preferred one, then by rank.
+    fn is_first(&self, now: Instant) -> bool {
+        let ClusterSettings { members, rank, preferred, .. } = self.settings;
+        let own = (!self.whole, !preferred);
+        let mut others = self.peers.iter().filter(|(_, state)| !state.has_ended(now));
+        let precedes = |(PeerId(id), state): (PeerId, &PeerState)| {
+            let other = state.newest().map(|beat| (!beat.whole, !beat.preferred));
+            // Those of lower rank have lower numbers.
+            other.is_some_and(|other| other < own || other == own && id < rank)
+        };
+        if members == 2 { preferred } else { !others.any(precedes) }
+    }
+
     /// Becomes a candidate if the owner is silent and armed this member.
     fn run(&mut self, now: Instant) {
         let claim = self.next_epoch();
         // The owner's standby takes over.
-        let is_spare = !self.is_named(now);
+        let is_spare = !self.is_appointed(now);
         let MemberRole::Standby(following) = &mut self.role else { return };
-        if self.peer.silence(now) < SILENCE {
+        if self.peers.current().silence(now) < SILENCE {
             return;
         }
-        let armed = self.peer.newest().filter(|beat| {
+        let armed = self.peers.current().newest().filter(|beat| {
             following.follows && beat.role == BeatRole::Owner && !beat.voters.is_empty()
         });
         let mut blocked = None;
@@ -148,11 +176,11 @@ impl Cluster {
                 self.ask(ids, vote);
             }
             (None, None) if following.follows => {
-                let waits = is_spare && self.peer.silence(now) < GONE_AFTER;
+                let waits = is_spare && self.peers.current().silence(now) < GONE_AFTER;
                 blocked = (!waits).then_some(Blocked::NotArmed);
             }
             // A peer that ended is replaced once this member has listened.
-            (None, None) if self.peer.has_ended(now) => {}
+            (None, None) if self.peers.current().has_ended(now) => {}
             (None, None) => {
                 let listened = now.saturating_duration_since(following.since) >= LISTENS_FOR;
                 blocked = listened.then_some(Blocked::Unknown);
@@ -173,7 +201,9 @@ impl Cluster {
         else {
             return None;
         };
-        let left = SILENCE.checked_sub(self.peer.silence(now)).filter(|left| !left.is_zero())?;
+        let left = SILENCE
+            .checked_sub(self.peers.current().silence(now))
+            .filter(|left| !left.is_zero())?;
         Some(now + left)
     }
 
@@ -190,7 +220,7 @@ impl Cluster {
         match &own.arming {
             Arming::Ending { .. } => {}
             Arming::On(voters) => {
-                let silent = self.peer.silence(now) >= SILENCE;
+                let silent = self.peers.current().silence(now) >= SILENCE;
                 let stays = !outdated
                     && !own.barred
                     && complete
@@ -227,12 +257,14 @@ impl Cluster {
     pub fn is_followed(&self, now: Instant) -> bool {
         let MemberRole::Owner(own) = &self.role else { return false };
         let recent = |at| now.saturating_duration_since(at) < 2 * ECHO_LATE;
-        own.echoed.is_some_and(recent) && self.peer.is(BeatRole::Standby, now) && self.is_copied()
+        own.echoed.is_some_and(recent)
+            && self.peers.current().is(BeatRole::Standby, now)
+            && self.is_copied()
     }
 
     /// The peer's process holds all records of this owner in this epoch.
     pub(super) fn is_copied(&self) -> bool {
-        self.peer.newest().is_some_and(|beat| beat.whole && beat.epoch == self.epoch)
+        self.peers.current().newest().is_some_and(|beat| beat.whole && beat.epoch == self.epoch)
     }
 
     pub(super) fn raise(&mut self) {
@@ -249,12 +281,12 @@ impl Cluster {
         epoch > self.epoch || epoch == self.epoch && !self.settings.preferred
     }
 
-    /// Follows the owner of this epoch. `named`: it names this member its standby, and echoes a beat of this time.
-    pub(super) fn follow(&mut self, epoch: u64, named: Option<Instant>, now: Instant) {
+    /// Follows the owner of this epoch. `appointed`: see [`Following`].
+    pub(super) fn follow(&mut self, epoch: u64, appointed: Option<Instant>, now: Instant) {
         let MemberRole::Standby(following) = &mut self.role else { return };
         let (yielded, known) = (following.yielded.is_some(), following.follows);
         *following = Following::new(true, now);
-        following.named = named;
+        following.appointed = appointed;
         let changed = std::mem::replace(&mut self.epoch, epoch) != epoch;
         if yielded {
             self.outputs.push_back(ClusterOutput::StepDown(epoch));

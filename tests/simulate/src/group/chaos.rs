@@ -30,6 +30,8 @@ fn strike(world: &mut World) {
     let (members, agents) = (world.members.len(), world.agents());
     let member = world.rng.usize(0..members);
     let runs = world.members[member].process.is_some();
+    let ended = world.others(member).filter(|other| world.members[*other].process.is_none());
+    let ended: Vec<_> = ended.map(|other| id_of(other, member)).collect();
     match world.rng.u8(0..16) {
         0 if runs => {
             let host_runs = world.rng.bool();
@@ -76,9 +78,8 @@ fn strike(world: &mut World) {
         }
         13 => upgrade(world, member),
         // An operator tells the truth. It may be refused.
-        14 if world.others(member).all(|other| world.members[other].process.is_none()) => {
-            let down = world.peer_of(member);
-            world.tell(member, |cluster, now| cluster.handle_take_over(id_of(down, member), now));
+        14 if !ended.is_empty() => {
+            world.tell(member, |cluster, now| cluster.handle_take_over(&ended, now));
         }
         _ => world.network.heal(),
     }

@@ -200,8 +200,8 @@ fn strike(world: &mut World, fault: Fault) {
             let first = world.rng.usize(0..members);
             world.start(first);
             unchanged(world, LONG_SILENT);
-            let down = id_of(world.peer_of(first), first);
-            let accepted = world.tell(first, |cluster, now| cluster.handle_take_over(down, now));
+            let down: Vec<_> = world.others(first).map(|other| id_of(other, first)).collect();
+            let accepted = world.tell(first, |cluster, now| cluster.handle_take_over(&down, now));
             if accepted != Some(Ok(())) || world.owner() != Some(first) {
                 world.violate("group-operator", format!("{accepted:?}"));
             }

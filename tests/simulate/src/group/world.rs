@@ -54,7 +54,9 @@ pub(super) struct World {
     pub(super) network: Network,
     /// The greatest delay until a process runs.
     pub(super) lateness: Duration,
-    /// Of both members.
+    /// The preferred member; none has this number in some groups of three.
+    preferred: usize,
+    /// Of all members.
     hold_down: HoldDown,
     pub(super) violations: Vec<Violation>,
     pub(super) takeovers: BTreeMap<&'static str, u64>,
@@ -82,6 +84,7 @@ impl World {
             agents: Vec::new(),
             network,
             lateness,
+            preferred: if members == 3 { rng.usize(0..4) } else { 0 },
             // Short enough for a group to settle.
             hold_down: HoldDown {
                 first: Duration::from_millis(rng.u64(0..400)),
@@ -215,8 +218,8 @@ impl World {
         let settings = ClusterSettings {
             members: self.members.len(),
             // The first of two has odd epochs.
-            rank: (member + 1) % self.members.len(),
-            preferred: member == 0,
+            rank: if self.members.len() == 2 { 1 - member } else { member },
+            preferred: member == self.preferred,
             incarnation,
             continued,
             hold_down: self.hold_down,
@@ -426,7 +429,8 @@ impl World {
                     self.send(Way::Beats(at), Event::Beat { from: at, to, beat });
                 }
                 // Another owner sends all records anew.
-                ClusterOutput::ChangePeer(_) => process.records = 0,
+                ClusterOutput::ChangePeer(_) if !process.cluster.is_owner() => process.records = 0,
+                ClusterOutput::ChangePeer(_) => {}
                 ClusterOutput::Ask { to, vote } => {
                     for agent in 0..self.agents.len() {
                         if to.is_none_or(|to| to.0 == agent as u64) {

@@ -83,7 +83,8 @@ impl Group {
         self.incarnation += 1;
         let settings = ClusterSettings {
             members: self.members.len(),
-            rank: (member + 1) % self.members.len(),
+            // The first of two has odd epochs.
+            rank: if self.members.len() == 2 { 1 - member } else { member },
             preferred: member == 0,
             incarnation: self.incarnation,
             continued: None,
@@ -127,7 +128,7 @@ impl Group {
     /// An operator confirms at this member that its peer is down.
     pub(super) fn take_over(&mut self, member: usize) -> Result<(), TakeoverRefusal> {
         let (now, peer) = (self.now, self.member(member).peer_id());
-        self.member(member).handle_take_over(peer, now)
+        self.member(member).handle_take_over(&[peer], now)
     }
 
     pub(super) fn kill(&mut self, member: usize) {

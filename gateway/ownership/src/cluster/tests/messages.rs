@@ -12,6 +12,7 @@ fn beat() -> Beat {
         echo: Echo { incarnation: 5, sequence: 6 },
         whole: true,
         spare: false,
+        preferred: false,
         records: 12,
         takeovers: 3,
         voters: (0..VOTERS_MAX as u64).map(voter).collect(),
@@ -36,7 +37,7 @@ fn malformed_beats_are_refused() {
         assert_eq!(Beat::decode(&good[..len]), None);
     }
     assert_eq!(Beat::decode(&[&good[..], &[0]].concat()), None);
-    for (at, byte) in [(0, 3), (1, 4), (2, VOTERS_MAX as u8 + 1)] {
+    for (at, byte) in [(0, 3), (1, 8), (2, VOTERS_MAX as u8 + 1)] {
         let mut bad = good.clone();
         bad[at] = byte;
         assert_eq!(Beat::decode(&bad), None);

@@ -13,7 +13,7 @@ fn abandoned() -> Group {
 #[test]
 fn heard_owner_is_not_replaced() {
     let mut group = Group::standing(1);
-    assert_eq!(group.take_over(1), Err(TakeoverRefusal::PeerOwns));
+    assert_eq!(group.take_over(1), Err(TakeoverRefusal::PeerOwns(PeerId(0))));
     assert_eq!(group.take_over(0), Err(TakeoverRefusal::OwnerAlready));
     assert_eq!(group.owner(), Some(0));
 }
@@ -22,7 +22,7 @@ fn heard_owner_is_not_replaced() {
 fn vanished_owner_is_replaced_after_a_second() {
     let mut group = abandoned();
     group.pass(980);
-    assert_eq!(group.take_over(1), Err(TakeoverRefusal::PeerOwns));
+    assert_eq!(group.take_over(1), Err(TakeoverRefusal::PeerOwns(PeerId(0))));
     group.pass(30);
     assert_eq!(group.member(1).blocked(), Some(Blocked::NotArmed));
     assert_eq!(group.take_over(1), Ok(()));
@@ -47,11 +47,11 @@ fn heard_standby_is_not_declared_down() {
     group.cut(&[Link::Beats(1)]);
     group.pass(3_000);
     assert_eq!((group.owner(), group.member(1).blocked()), (None, None));
-    assert_eq!(group.take_over(1), Err(TakeoverRefusal::PeerHeard));
+    assert_eq!(group.take_over(1), Err(TakeoverRefusal::PeerHeard(PeerId(0))));
     assert_eq!(group.take_over(0), Ok(()));
     group.pass(1_000);
     assert_eq!(group.owner(), Some(0));
-    assert_eq!(group.take_over(1), Err(TakeoverRefusal::PeerOwns));
+    assert_eq!(group.take_over(1), Err(TakeoverRefusal::PeerOwns(PeerId(0))));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn owner_whose_lease_lapsed_sends_again() {
     group.cut(&[Link::Beats(0), Link::Beats(1), Link::Agent(0, 0), Link::Agent(1, 0)]);
     group.kill(1);
     group.pass(500);
-    assert_eq!(group.take_over(0), Err(TakeoverRefusal::PeerHeard), "half a second ago");
+    assert_eq!(group.take_over(0), Err(TakeoverRefusal::PeerHeard(PeerId(0))), "half a second ago");
     group.pass(5_000);
     assert_eq!(group.owner(), None, "its standby may have taken over");
     assert_eq!(group.take_over(0), Ok(()));

@@ -58,7 +58,7 @@ fn member_that_listens_is_not_made_the_owner() {
     let mut group = Group::starting(0);
     group.cut(&[Link::Beats(0), Link::Beats(1)]);
     group.pass(990);
-    assert_eq!(group.take_over(1), Err(TakeoverRefusal::Joining));
+    assert_eq!(group.take_over(1), Err(TakeoverRefusal::Joining(PeerId(0))));
     group.pass(10);
     assert_eq!(group.take_over(1), Ok(()));
     group.pass(10);
