@@ -406,19 +406,18 @@ impl Cluster {
             return Some(TakeoverRefusal::OwnerAlready);
         }
         for (id, state) in self.peers.iter() {
-            let is_heard = state.silence(now) < GONE_AFTER;
-            let refusal = match state.newest() {
-                Some(beat) if is_heard && down.contains(&id) => match beat.role {
+            let newest = state.newest().filter(|_| state.silence(now) < GONE_AFTER);
+            let refusal = match newest {
+                Some(beat) if down.contains(&id) => match beat.role {
                     BeatRole::Owner => TakeoverRefusal::PeerOwns(id),
                     BeatRole::Standby | BeatRole::Yielded => TakeoverRefusal::PeerHeard(id),
                 },
-                None if is_heard => TakeoverRefusal::Joining(id),
+                None if state.silence(now) < GONE_AFTER => TakeoverRefusal::Joining(id),
                 // That one is asked; this one would lose the records.
-                Some(beat) if is_heard && (beat.role == BeatRole::Owner || beat.whole) => {
+                Some(beat) if beat.role == BeatRole::Owner || beat.whole => {
                     TakeoverRefusal::HeldElsewhere(id)
                 }
-                _ if is_heard || down.contains(&id) || state.has_ended(now) => continue,
-                // It may own, or be the standby of an owner.
+                _ if down.contains(&id) || self.does_not_own(state, now) => continue,
                 _ => TakeoverRefusal::AlsoSilent(id),
             };
             return Some(refusal);

@@ -125,14 +125,16 @@ impl Cluster {
         }
     }
 
-    /// Each other member shows that it does not own: it has ended, or it is heard and hears this one. A standby of this member's
-    /// former process would have taken over when it heard this one.
+    /// The member has ended, or it is heard and hears this one. A standby of this member's former process would have taken over when
+    /// it heard this one.
+    pub(super) fn does_not_own(&self, member: &PeerState, now: Instant) -> bool {
+        let hears = member.hears(self.settings.incarnation);
+        member.has_ended(now) || hears && member.is(BeatRole::Standby, now)
+    }
+
     fn is_without_owner(&self, now: Instant) -> bool {
-        let hears = |state: &PeerState| {
-            state.is(BeatRole::Standby, now) && state.hears(self.settings.incarnation)
-        };
-        self.peers.iter().all(|(_, state)| hears(state) || state.has_ended(now))
-            && self.peers.iter().any(|(_, state)| hears(state))
+        self.peers.iter().all(|(_, state)| self.does_not_own(state, now))
+            && self.peers.iter().any(|(_, state)| !state.has_ended(now))
     }
 
     /// No other member that runs is to own before this one at a start: one that holds a copy, then the preferred one, then by rank.

@@ -166,10 +166,12 @@ impl Process {
             let life = self.gateway.policy(&policy).expect("it was added");
             let PolicyStatus { active, candidate, previous, quarantined, .. } = life.status(now);
             let candidate = candidate.map(|it| (it.revision, it.staged.stage, it.staged.paused));
-            decisions.insert(
-                format!("{policy} revisions"),
-                format!("active {active:?}, candidate {candidate:?}, previous {previous:?}"),
-            );
+            if active.is_some() || candidate.is_some() {
+                decisions.insert(
+                    format!("{policy} revisions"),
+                    format!("active {active:?}, candidate {candidate:?}, previous {previous:?}"),
+                );
+            }
             for harmful in quarantined {
                 let revision = harmful.revision;
                 let name = format!("{policy} quarantine of {revision}");
@@ -177,7 +179,9 @@ impl Process {
             }
             let accepted = life.record().remembered.accepted.into_iter();
             let accepted: Vec<_> = accepted.map(|it| it.revision).collect();
-            decisions.insert(format!("{policy} accepted"), format!("{accepted:?}"));
+            if !accepted.is_empty() {
+                decisions.insert(format!("{policy} accepted"), format!("{accepted:?}"));
+            }
         }
         for node in self.gateway.views().nodes() {
             let id = node.hop.node;
