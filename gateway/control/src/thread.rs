@@ -277,9 +277,6 @@ impl Control {
             }
         }
         self.gateway.handle_watch(&stamps, late, now);
-        if self.gateway.node_table().misses_media(now) {
-            self.workers.lines.iter().for_each(|worker| worker.ask_if_heard(now));
-        }
         if self.probes.watches.is_multiple_of(PATHS_EVERY) {
             // Path MTU discovery.
             for (number, worker) in (0..).zip(&self.workers.lines) {

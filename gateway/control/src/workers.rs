@@ -21,15 +21,6 @@ pub struct WorkerLine {
     pub stats: Arc<WorkerStats>,
 }
 
-impl WorkerLine {
-    /// Asks the worker to read what has arrived. Its lateness grows until it has.
-    pub(crate) fn ask_if_heard(&self, now: Instant) {
-        if self.stats.ask_if_heard(now) {
-            self.waker.wake();
-        }
-    }
-}
-
 impl Drop for WorkerLine {
     fn drop(&mut self) {
         // Fails only for a worker that has ended.

@@ -136,11 +136,6 @@ impl Detector {
             || self.probes.iter().any(|probe| !probe.missed && late(probe))
     }
 
-    /// The node begins to be silent: media that waits unread would change the finding.
-    pub fn misses_media(&self, now: Instant) -> bool {
-        self.silence.begins(self.limits(), now).is_some()
-    }
-
     /// An answer withdraws the accusations by probes and by kernel errors, because a process listens. An answer of the
     /// media port also outlives silence.
     pub fn handle_probe_answered(&mut self, sequence: u64, now: Instant) {

@@ -35,8 +35,7 @@ pub struct NodeTable {
     drained: BTreeSet<RegionId>,
     next_probe: u64,
     last_watch: Option<Instant>,
-    /// The length of the gateway's own stall when it was last reported; `None` if the last watch was on time.
-    stalled: Option<Duration>,
+    stalled: bool,
     uplink_suspect: bool,
     /// The last time at which no node was heard at all, while the uplink was suspected.
     none_heard: Option<Instant>,
@@ -126,7 +125,7 @@ impl NodeTable {
             drained: BTreeSet::new(),
             next_probe: 1,
             last_watch: None,
-            stalled: None,
+            stalled: false,
             uplink_suspect: false,
             none_heard: None,
             fell: BTreeMap::new(),

@@ -443,7 +443,6 @@ impl PacketWorker {
                 // No packet is awaited here.
                 began = Instant::now();
                 self.egress.stats.pass_ends(began);
-                self.egress.stats.heard_until(began);
             } else {
                 // Packets wait.
                 self.egress.stats.pass_begins(began);

@@ -287,9 +287,13 @@ impl PacketWorker {
             let at_once = self.gather.gathered
                 || !self.unread.is_empty()
                 || self.egress.permit.held_back.get();
-            let due = self.sweep.due(self.egress.active.len());
-            let wait = due.saturating_duration_since(self.gather.ended);
-            let wait = if at_once { Duration::ZERO } else { wait };
+            let wait = if at_once {
+                Duration::ZERO
+            } else {
+                self.sweep
+                    .due(self.egress.active.len())
+                    .saturating_duration_since(self.gather.ended)
+            };
             self.wait(&mut events, wait)?;
             let began = Instant::now();
             if !self.egress.permit.lease.is_held(|| began) {
@@ -308,9 +312,6 @@ impl PacketWorker {
             }
             let ended = Instant::now();
             self.egress.stats.pass_ends(ended);
-            if !self.has_unread() {
-                self.egress.stats.heard_until(began);
-            }
             if self.gather.ends(began, ended, self.read) && !self.has_unread() {
                 std::thread::sleep(self.gather.pause);
             }

@@ -140,8 +140,6 @@ pub struct WorkerStats {
     pass_began: AtomicU64,
     /// Nanoseconds of the longest pass since the last read.
     longest_pass: AtomicU64,
-    /// Nanoseconds from the base to the question of control that the worker has not answered; 0 without one.
-    asked: AtomicU64,
     /// Maximum time in microseconds between two summaries of an active session.
     sums_up_within: AtomicU64,
 }
@@ -178,7 +176,6 @@ impl WorkerStats {
             recoveries: Default::default(),
             pass_began: AtomicU64::new(0),
             longest_pass: AtomicU64::new(0),
-            asked: AtomicU64::new(0),
             sums_up_within: AtomicU64::new(0),
         }
     }
@@ -276,30 +273,14 @@ impl WorkerStats {
         }
     }
 
-    /// Asks the worker if it has read all packets that arrived until now. Returns false if an earlier question has no
-    /// answer yet; otherwise the caller wakes the worker. A worker that sleeps while packets wait for it lacks a processor.
-    pub fn ask_if_heard(&self, now: Instant) -> bool {
-        let now = self.nanos(now).max(1);
-        self.asked.compare_exchange(0, now, Relaxed, Relaxed).is_ok()
-    }
-
-    /// Records that all packets that had arrived at this time were read.
-    pub fn heard_until(&self, at: Instant) {
-        let asked = self.asked.load(Relaxed);
-        if asked > 0 && asked <= self.nanos(at) {
-            self.asked.store(0, Relaxed);
-        }
-    }
-
     /// Takes the maximum time for which a packet may have waited to be read since the last call: the longest completed
-    /// pass, the current one, or the time since a question without an answer.
+    /// pass, or the current one.
     pub fn take_lateness(&self, now: Instant) -> Duration {
-        let lasts = |since: &AtomicU64| match since.load(Relaxed) {
+        let under_way = match self.pass_began.load(Relaxed) {
             0 => 0,
-            since => self.nanos(now).saturating_sub(since),
+            began => self.nanos(now).saturating_sub(began),
         };
-        let waits = lasts(&self.pass_began).max(lasts(&self.asked));
-        Duration::from_nanos(self.longest_pass.swap(0, Relaxed).max(waits))
+        Duration::from_nanos(self.longest_pass.swap(0, Relaxed).max(under_way))
     }
 
     /// Sets the interval of summaries of each active session.

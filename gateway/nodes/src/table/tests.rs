@@ -100,18 +100,3 @@ fn start_goes_to_the_nearest_node_and_one_at_a_time() {
     let started: Vec<bool> = nodes.iter().map(Node::is_starting).collect();
     assert_eq!(started, [false, false, false, true]);
 }
-
-#[test]
-fn growing_stall_is_reported_when_it_doubles() {
-    let now = Instant::now();
-    let mut nodes = NodeTable::new(&mut settings(), now);
-    let mut reported = Vec::new();
-    for (turn, late) in (1..).zip([0, 6, 8, 10, 12, 14, 0, 6]) {
-        nodes.watch(&[], ms(late), now + watch::WATCH_EVERY * turn);
-        reported.extend(nodes.outputs.drain(..).filter_map(|output| match output {
-            NodeOutput::Event(CoreEvent::OwnStall { late }) => Some(late.as_millis()),
-            _ => None,
-        }));
-    }
-    assert_eq!(reported, [6, 12, 6]);
-}

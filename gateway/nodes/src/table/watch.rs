@@ -102,11 +102,6 @@ impl NodeTable {
         self.iter().filter(overdue).map(|node| node.id).collect()
     }
 
-    /// Media of a node is missing. It is silent only if the workers have read what arrived.
-    pub fn misses_media(&self, now: Instant) -> bool {
-        self.iter().any(|node| node.runs() && node.detector.misses_media(now))
-    }
-
     /// Reads the workers' stamps. Returns by how much this watch was late, if too late to judge, and the nodes that
     /// changed.
     pub fn watch(
@@ -120,7 +115,7 @@ impl NodeTable {
         let own_late = since.saturating_sub(WATCH_EVERY);
         let workers_late = workers_late.min(WORKER_EXCUSED_MAX);
         let late = Some(own_late.max(workers_late)).filter(|late| *late > self.timings.own_stall);
-        let before = self.stalled;
+        let before = std::mem::replace(&mut self.stalled, late.is_some());
         for node in self.iter_mut() {
             let Some(stamp) = stamps.get(node.id.0 as usize) else { continue };
             node.detector.handle_stamp(*stamp, now);
@@ -128,19 +123,16 @@ impl NodeTable {
                 node.detector.excuse(own_late, workers_late);
             }
         }
-        // A stall of a worker is seen in each watch until it ends.
-        if let Some(late) = late.filter(|late| before.is_none_or(|told| *late >= told * 2)) {
-            self.stalled = Some(late);
+        if let Some(late) = late {
             self.event(CoreEvent::OwnStall { late });
         }
-        self.stalled = self.stalled.filter(|_| late.is_some());
         let is_due =
             |node: &&Node| node.settings.probed == NodeProbing::Yes && node.detector.hastens(now);
         let due: Vec<NodeId> = self.iter().filter(is_due).map(|node| node.id).collect();
         for id in due {
             self.probe(id, now);
         }
-        if late.is_some() && before.is_none() {
+        if late.is_some() && !before {
             return (late, Vec::new());
         }
         let before: Vec<_> = self.iter().map(|node| (node.id, node.detector.witnesses())).collect();

@@ -181,25 +181,6 @@ fn packets_wait_for_a_suspended_worker() {
 }
 
 #[test]
-fn running_and_suspended_worker_answer_a_question() {
-    let shared = Shared::new();
-    let running = shared.start(false);
-    running.confirm();
-    let answered = || {
-        assert!(running.world.stats.ask_if_heard(Instant::now()));
-        running.world.waker.wake();
-        // The next question is taken once this one has its answer.
-        until(|| running.world.stats.ask_if_heard(Instant::now()).then_some(()));
-        running.world.waker.wake();
-        until(|| running.world.stats.take_lateness(Instant::now()).is_zero().then_some(()));
-    };
-    answered();
-    running.suspend();
-    answered();
-    running.stop();
-}
-
-#[test]
 fn many_sessions_are_handed_out_in_parts() {
     let shared = Shared::new();
     let running = shared.start(false);
