@@ -51,7 +51,7 @@ fn forged_first_packet_makes_three_times_its_bytes() {
     let forged = victim.voice.packet(3);
     victim.send(&forged);
     talk(&mut [&mut ann, &mut bob], "most media to the victim is dropped", |_| {
-        gateway.drops("unanswered") >= 30
+        gateway.drops("unvalidated") >= 30
     });
     victim.listen();
     let sent: usize = victim.heard.iter().map(|heard| heard.length).sum();

@@ -241,6 +241,7 @@ impl PolicyRunner {
         }
         self.load(loads, gateway, now);
         self.settings = evenkeel_config::rollout_settings(sets);
+        self.preparations.retain(|name, _| sets.iter().any(|set| set.name == *name));
         for policy in self.threads.names() {
             let rules = self.settings.get(&policy.set).cloned().unwrap_or_default().rules();
             gateway.change_policy(policy, now, |life| life.set_rules(rules, now));

@@ -264,9 +264,10 @@ impl Control {
     fn readiness(&self) -> TakeoverReadiness {
         let mut nodes = self.gateway.views().nodes().peekable();
         let is_empty = nodes.peek().is_none();
-        let living: Vec<u64> = (nodes.filter(|node| node.health != Health::Down))
-            .map(|node| node.capacity_kbps)
-            .collect();
+        let living: Vec<u64> = (nodes
+            .filter(|node| node.health != Health::Down && !node.draining && !node.ejected))
+        .map(|node| node.capacity_kbps)
+        .collect();
         let not_loaded = self.policies.threads.not_loaded();
         TakeoverReadiness {
             has_node: is_empty || !living.is_empty(),

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capacity::Gauge;
 use crate::capacity::breaker::Breaker;
-use crate::sessions::WHOLE;
+use crate::sessions::{WHOLE, need_kbps};
 
 /// The record of a gateway.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -155,6 +155,13 @@ pub struct SessionRecord {
     #[serde(with = "instant")]
     pub last_heard: Instant,
     pub(crate) memory: StateVersions,
+}
+
+impl SessionRecord {
+    /// The bit rate that the session of these streams needs, kbit/s.
+    pub fn need_kbps(&self, media: &MediaDescription) -> u64 {
+        need_kbps(media, self.bounds)
+    }
 }
 
 /// A room without a hop that its packets may take.

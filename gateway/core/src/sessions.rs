@@ -285,6 +285,18 @@ pub(crate) enum SessionPhase {
     Live,
 }
 
+/// The bit rate that a session of these streams needs, kbit/s.
+pub(crate) fn need_kbps(media: &MediaDescription, bounds: CapBounds) -> u64 {
+    let need = |stream: &evenkeel_model::MediaStream| {
+        stream.bitrate_kbps.unwrap_or(match stream.kind {
+            StreamKind::Audio => VOICE_KBPS,
+            StreamKind::Video => bounds.ceiling_kbps,
+        })
+    };
+    let sum: u32 = media.streams.iter().map(need).fold(0, u32::saturating_add);
+    u64::from(sum.min(bounds.ceiling_kbps))
+}
+
 impl Session {
     /// Hops that the driver has not opened in time.
     pub(crate) fn late_legs(&self, now: Instant) -> Vec<Hop> {
@@ -353,14 +365,7 @@ impl Session {
 
     /// The need of the session's streams, within the scenario's bounds.
     fn need_kbps(&self) -> u64 {
-        let need = |stream: &evenkeel_model::MediaStream| {
-            stream.bitrate_kbps.unwrap_or(match stream.kind {
-                StreamKind::Audio => VOICE_KBPS,
-                StreamKind::Video => self.bounds.ceiling_kbps,
-            })
-        };
-        let sum: u32 = self.request.media.streams.iter().map(need).fold(0, u32::saturating_add);
-        u64::from(sum.min(self.bounds.ceiling_kbps))
+        need_kbps(&self.request.media, self.bounds)
     }
 
     /// The session was silent for its scenario's limit, and a packet would have been reported by now.

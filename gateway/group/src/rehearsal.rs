@@ -51,13 +51,21 @@ pub(super) struct Rehearsal {
     due: Instant,
     records_due: Instant,
     needs: RecordNeeds,
+    was_whole: bool,
     losses: Vec<RedundancyLoss>,
 }
 
 impl Rehearsal {
     pub(super) fn new(now: Instant) -> Rehearsal {
         let needs = RecordNeeds::default();
-        Rehearsal { running: None, due: now + EVERY, records_due: now, needs, losses: Vec::new() }
+        Rehearsal {
+            running: None,
+            due: now + EVERY,
+            records_due: now,
+            needs,
+            was_whole: false,
+            losses: Vec::new(),
+        }
     }
 
     /// Begins one if it is due.
@@ -66,12 +74,14 @@ impl Rehearsal {
             return;
         }
         self.due = now + EVERY;
-        if self.records_due <= now {
+        let is_whole = replica.is_whole();
+        if self.records_due <= now || is_whole && !self.was_whole {
             self.needs = RecordNeeds::of(replica);
             // The end of a failure is soon seen.
             let fails = self.needs.taken_port.is_some() || !self.losses.is_empty();
             self.records_due = now + if fails { EVERY } else { RECORDS_EVERY };
         }
+        self.was_whole = is_whole;
         let (handle, needs) = (handle.clone(), self.needs);
         self.running = Some(tokio::spawn(async move {
             let ready = handle.readiness().await.map_err(|_| "control ended".to_owned())?;
@@ -94,7 +104,7 @@ impl RecordNeeds {
     fn of(replica: &mut Replica) -> RecordNeeds {
         RecordNeeds {
             sessions: replica.sessions(),
-            kbps: replica.declared_kbps(),
+            kbps: replica.need_kbps(),
             taken_port: replica.taken_port(),
         }
     }

@@ -9,10 +9,9 @@ impl Replica {
         self.operations.take()
     }
 
-    /// The sum of the bit rates that the sessions' streams declare, kbit/s.
-    pub fn declared_kbps(&self) -> u64 {
-        let streams = self.sessions.values().flat_map(|(_, media)| &media.streams);
-        streams.filter_map(|stream| stream.bitrate_kbps).map(u64::from).sum()
+    /// The bit rate that all sessions need, kbit/s.
+    pub fn need_kbps(&self) -> u64 {
+        self.sessions.values().map(|(session, media)| session.need_kbps(media)).sum()
     }
 
     /// Tries to bind the sessions' own ports that were not free here. Returns the lowest of those that are not free yet.

@@ -46,8 +46,8 @@ pub(crate) struct WorkerSession {
     pub(crate) id: SessionId,
     media: Arc<MediaDescription>,
     known: ClientKnowledge,
-    /// True while the client's address is [limited](ClientAddress::is_limited).
-    limited: bool,
+    /// True while the client's address is [not validated](ClientAddress::awaits_validation).
+    unvalidated: bool,
     route: Arc<RouteCell>,
     plan: Plan,
     dscp: DscpMarks,

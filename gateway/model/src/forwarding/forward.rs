@@ -59,7 +59,7 @@ crate::named! {
         /// The client's address is not known yet, or its consent has run out.
         NoAddress = "no-address",
         /// Three times the bytes that came from the client's address went there, and it has not answered.
-        Unanswered = "unanswered",
+        Unvalidated = "unvalidated",
         /// The session was not open yet, and its queue of early packets was full.
         NotOpened = "not-opened",
         /// A duplicate, or a packet older than its stream's window.

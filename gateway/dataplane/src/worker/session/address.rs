@@ -17,7 +17,7 @@ use crate::worker::sockets::SourceKey;
 const CONSENT: Duration = Duration::from_secs(30);
 
 /// Bytes that may go to an address that has not answered, for each byte that came from it (RFC 9000, 8.1).
-const UNANSWERED_FACTOR: u64 = 3;
+const AMPLIFICATION_MAX: u64 = 3;
 
 /// Limit of checked addresses that may send: after a NAT rebinding the old address remains valid for a moment.
 pub(super) const CHECKED_MAX: usize = 4;
@@ -173,7 +173,7 @@ impl ClientAddress {
     }
 
     /// True until the address answers, if its identity does not prove that it does.
-    pub(super) fn is_limited(&self) -> bool {
+    pub(super) fn awaits_validation(&self) -> bool {
         self.more.as_ref().is_some_and(|more| more.allowance.is_some())
     }
 
@@ -181,7 +181,7 @@ impl ClientAddress {
     #[cold]
     pub(super) fn receive(&mut self, bytes: usize) {
         if let Some(left) = self.more.as_mut().and_then(|more| more.allowance.as_mut()) {
-            *left = left.saturating_add(UNANSWERED_FACTOR * bytes as u64);
+            *left = left.saturating_add(AMPLIFICATION_MAX * bytes as u64);
         }
     }
 
@@ -198,7 +198,7 @@ impl ClientAddress {
 
     /// Ends the limit: the address has answered.
     #[cold]
-    pub(super) fn answer(&mut self) {
+    pub(super) fn validate(&mut self) {
         if let Some(more) = &mut self.more {
             more.allowance = None;
             if more.rtcp.is_none() && more.checked.is_empty() {

@@ -165,7 +165,7 @@ impl WorkerSession {
             home: install.home,
             id: install.session,
             known,
-            limited: address.is_limited(),
+            unvalidated: address.awaits_validation(),
             route: install.route,
             plan: install.plan,
             dscp: install.dscp,
@@ -223,7 +223,7 @@ impl WorkerSession {
             self.known = ClientKnowledge::Declared;
         }
         (self.legs, self.address, self.state) = (legs, address, media);
-        self.limited = self.address.is_limited();
+        self.unvalidated = self.address.awaits_validation();
         if let Some(media) = self.state.as_deref_mut().filter(|_| copied) {
             media.continuity.went_on_elsewhere();
         }

@@ -32,7 +32,7 @@ impl WorkerSession {
 
     /// Handles media of this length from this address, which is an accepted source.
     pub(crate) fn heard_from(&mut self, from: SourceKey, bytes: usize) {
-        if self.limited {
+        if self.unvalidated {
             self.address.receive(bytes);
         }
         let nominated = || self.address.more.as_ref().is_some_and(|more| more.nominated);
@@ -80,9 +80,9 @@ impl WorkerSession {
     pub(crate) fn handle_client_rtcp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
         let readable = self.media.srtp == Srtp::Plain;
-        if self.limited && self.answers(packet) {
-            self.limited = false;
-            self.address.answer();
+        if self.unvalidated && self.validates(packet) {
+            self.unvalidated = false;
+            self.address.validate();
             cx.egress.note_changed(self.home);
         }
         let MediaState { measurements, continuity, .. } = self.state();
@@ -117,7 +117,7 @@ impl WorkerSession {
     /// Returns whether the sender of this RTCP received packets that were sent to the client: it reports the reception of
     /// one of their streams. The reports of SRTCP are encrypted, but not their number (RFC 3711, 3.4).
     #[cold]
-    fn answers(&self, compound: &[u8]) -> bool {
+    fn validates(&self, compound: &[u8]) -> bool {
         let packets = rtcp::packets(compound).map_while(Result::ok);
         let mut blocks = packets.flat_map(|packet| packet.blocks());
         let Some(state) = self.state.as_deref() else { return false };
@@ -509,8 +509,8 @@ impl WorkerSession {
         let Some(address) = address.filter(|_| consent) else {
             return cx.egress.count_drop(DropReason::NoAddress);
         };
-        if self.limited && !self.address.spend(packet.len()) {
-            return cx.egress.count_drop(DropReason::Unanswered);
+        if self.unvalidated && !self.address.spend(packet.len()) {
+            return cx.egress.count_drop(DropReason::Unvalidated);
         }
         match cx.egress.queue_to_client(address, self.side(side), self.dscp_of(kind), packet) {
             Some(bytes) => {

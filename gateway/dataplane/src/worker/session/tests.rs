@@ -218,18 +218,18 @@ fn deliver(bench: &mut Bench, frames: std::ops::Range<u16>) -> usize {
 }
 
 #[test]
-fn unanswered_address_gets_three_times_what_came() {
+fn unvalidated_address_gets_three_times_the_bytes() {
     let mut bench = awaited(declared, Srtp::Plain);
     let from = SourceKey { listener: 0, address: bench.client.local_addr().unwrap() };
     bench.session.heard_from(from, 17);
     assert_eq!(deliver(&mut bench, 1..11), 3);
-    assert_eq!(bench.drops(DropReason::Unanswered), 7);
+    assert_eq!(bench.drops(DropReason::Unvalidated), 7);
     bench.session.heard_from(from, 17);
     assert_eq!(deliver(&mut bench, 11..21), 3, "each packet from the address allows three");
 }
 
 #[test]
-fn unanswered_address_of_a_declared_ip_is_limited() {
+fn unvalidated_address_of_a_declared_ip_is_limited() {
     let mut bench = awaited(|_| ClientAddressing::DeclaredIp { listener: 0 }, Srtp::Plain);
     let from = SourceKey { listener: 0, address: bench.client.local_addr().unwrap() };
     assert!(bench.session.learn(from, &frame(1)));
