@@ -2,6 +2,7 @@ use evenkeel_media::trunk::OwnershipBallot;
 
 use super::*;
 use crate::damping::HoldDown;
+use crate::messages::TakeoverRefusal;
 
 const HOLD_DOWN: HoldDown =
     HoldDown { first: Duration::from_secs(5), longest: Duration::from_secs(300) };
