@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
 use super::super::beats::tests::{Counted, LOOPBACK, member};
+use super::accept::HANDSHAKES_MAX;
 use super::*;
 
 const NAMES: [&str; 2] = ["edge-1", "edge-2"];
