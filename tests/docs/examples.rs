@@ -11,13 +11,15 @@ use crate::gateway::Gateway;
 use crate::page::{Block, pages};
 
 /// Files that examples name.
-const FILES: [&str; 10] = [
+const FILES: [&str; 12] = [
     "cluster.secret",
     "node.secret",
     "east-a1.secret",
     "east-a2.secret",
     "edge-2.secret",
     "w1.secret",
+    "w2.secret",
+    "w3.secret",
     "admin.token",
     "webhook.token",
     "cert.pem",

@@ -56,7 +56,7 @@ enum GatewayCommand {
     /// once it hears this gateway, an agent or a witness. Refused if one of these hears the peer.
     #[command(verbatim_doc_comment)]
     TakeOver {
-        /// Name of the peer, which must be down
+        /// Name of the peer, which must be down; of several silent gateways, separated by commas
         #[arg(long, value_name = "NAME")]
         confirm_down: String,
     },

@@ -3,9 +3,10 @@
 //! Both ends dial, so that one direction is enough; one connection is kept. It runs on a thread of its own, because
 //! encrypting many records delays beats.
 
-mod accept;
 mod frame;
+mod handshakes;
 mod hello;
+mod queue;
 mod tls;
 
 use std::io;
@@ -21,15 +22,16 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use self::accept::accept;
 pub(crate) use self::frame::LinkFrame;
-use self::frame::{FRAME_MAX, FrameRead, QUIET};
+use self::frame::{FrameRead, QUIET};
+use self::handshakes::Handshakes;
 use self::hello::{Hello, LinkRefusal};
+use self::queue::{FrameQueue, QueuedFrame};
 use self::tls::LinkTls;
 use super::refusals::RefusalLog;
 
@@ -50,9 +52,6 @@ const DIAL_MAX: Duration = Duration::from_secs(1);
 
 /// Events that the member has not taken yet.
 const EVENTS_MAX: usize = 16;
-
-/// Frames that wait for the peer to read, in KiB: two of the longest.
-const QUEUE_MAX_KIB: usize = 2 * FRAME_MAX / 1_024;
 
 /// Interval of frames while nothing else is sent.
 const IDLE_EVERY: Duration = Duration::from_millis(500);
@@ -179,8 +178,7 @@ impl Link {
 
     /// True if there is a connection with room for the longest frame.
     pub(crate) fn has_room(&self) -> bool {
-        let has_room = |outbox: &FrameQueue| outbox.room.available_permits() > QUEUE_MAX_KIB / 2;
-        self.outbox.as_ref().is_some_and(has_room)
+        self.outbox.as_ref().is_some_and(FrameQueue::has_room)
     }
 
     /// Ends the connection; the next one follows.
@@ -332,6 +330,37 @@ fn replaces(local: &LocalMember, fresh: &LinkConnection, kept: &KeptConnection) 
     fresh.dialed == (*local.cluster.name > *fresh.theirs.name)
 }
 
+async fn accept(listener: TcpListener, local: LocalMember, opened: mpsc::Sender<LinkConnection>) {
+    // Strangers must not use up the handshakes of the members' hosts: no connection of this member replaces that of its API.
+    let [mut of_members, mut of_others] = [(); 2].map(|()| Handshakes::default());
+    loop {
+        let (stream, other) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // No descriptor is left, or the connection ended early.
+                tracing::debug!(%error, "cannot accept a connection of the peer");
+                tokio::time::sleep(DIAL_FIRST).await;
+                continue;
+            }
+        };
+        // Beyond the limit the connection is closed; the peer dials again, and this member dials too.
+        let turns = if local.is_member(other.ip()) { &mut of_members } else { &mut of_others };
+        if !turns.make_room() {
+            continue;
+        }
+        let (local, opened) = (local.clone(), opened.clone());
+        turns.push(async move {
+            let shaken = timeout(HANDSHAKE_WITHIN, shake_hands(stream, &local)).await;
+            match shaken.unwrap_or_else(|late| Err(late.into())) {
+                // Fails if the link was dropped.
+                Ok(Some(connection)) => _ = opened.send(connection).await,
+                Ok(None) => {}
+                Err(failed) => note(&local, &failed, other).await,
+            }
+        });
+    }
+}
+
 /// A connection that the peer opened. `None`: it goes to this member's API.
 async fn shake_hands(stream: TcpStream, local: &LocalMember) -> io::Result<Option<LinkConnection>> {
     let stream = move_to_early(stream)?;
@@ -461,29 +490,6 @@ impl LocalMember {
     }
 }
 
-#[derive(Debug)]
-struct QueuedFrame {
-    frame: Vec<u8>,
-    _room: OwnedSemaphorePermit,
-}
-
-/// Frames to the peer. The connection ends when it is dropped.
-#[derive(Debug)]
-struct FrameQueue {
-    frames: mpsc::UnboundedSender<QueuedFrame>,
-    room: Arc<Semaphore>,
-}
-
-impl FrameQueue {
-    /// False if the peer does not read, or has disconnected.
-    fn send(&self, frame: &LinkFrame) -> bool {
-        let Some(frame) = frame.encode() else { return false };
-        let kib = frame.len().div_ceil(1_024) as u32;
-        let room = Arc::clone(&self.room).try_acquire_many_owned(kib);
-        room.is_ok_and(|room| self.frames.send(QueuedFrame { frame, _room: room }).is_ok())
-    }
-}
-
 /// An authenticated connection to the configured peer.
 struct LinkConnection {
     stream: TlsStream<TcpStream>,
@@ -516,8 +522,7 @@ impl LinkConnection {
     async fn run(self, local: LocalMember) -> io::Error {
         let LinkConnection { stream, theirs, .. } = self;
         let dropped = || io::Error::other("the link was dropped");
-        let (frames, queue) = mpsc::unbounded_channel();
-        let outbox = FrameQueue { frames, room: Arc::new(Semaphore::new(QUEUE_MAX_KIB)) };
+        let (outbox, queue) = FrameQueue::new();
         let (peer, version) = (&theirs.name, &theirs.version);
         tracing::info!(%peer, %version, "connected to another gateway of the group");
         if local.messages.send(LinkMessage::Connected(outbox)).await.is_err() {

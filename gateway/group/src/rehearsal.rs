@@ -7,7 +7,6 @@ use evenkeel_control::{Handle, Replica, TakeoverReadiness};
 use evenkeel_model::PolicyName;
 
 use crate::records::{PendingChange, finish};
-use crate::redundancy::RedundancyLoss;
 
 /// Interval of the questions to control, whose answers it has: a repaired standby is soon seen as such.
 const EVERY: Duration = Duration::from_secs(2);
@@ -47,12 +46,12 @@ struct RecordNeeds {
 }
 
 pub(super) struct Rehearsal {
-    running: PendingChange<Vec<RedundancyLoss>>,
+    running: PendingChange<Vec<Unready>>,
     due: Instant,
     records_due: Instant,
     needs: RecordNeeds,
     was_whole: bool,
-    losses: Vec<RedundancyLoss>,
+    losses: Vec<Unready>,
 }
 
 impl Rehearsal {
@@ -85,7 +84,7 @@ impl Rehearsal {
         let (handle, needs) = (handle.clone(), self.needs);
         self.running = Some(tokio::spawn(async move {
             let ready = handle.readiness().await.map_err(|_| "control ended".to_owned())?;
-            Ok(needs.unmet(ready).map(RedundancyLoss::Unready).collect())
+            Ok(needs.unmet(ready).collect())
         }));
     }
 
@@ -95,7 +94,7 @@ impl Rehearsal {
     }
 
     /// The losses that the last one found.
-    pub(super) fn losses(&self) -> &[RedundancyLoss] {
+    pub(super) fn losses(&self) -> &[Unready] {
         &self.losses
     }
 }

@@ -21,7 +21,6 @@
 //!
 //! An [`StreamEpoch`] identifies a hop: each switch begins a new one, even back to an earlier node.
 
-use crate::rtcp::ReportBlock;
 use crate::{instant, rtp};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -211,16 +210,6 @@ impl Continuity {
     pub fn clock_rate(&self, ssrc: u32) -> Option<u32> {
         let stream = self.streams.iter().find(|stream| stream.ssrc == ssrc);
         stream.map(|stream| stream.clock_rate)
-    }
-
-    /// Returns whether a report of the client is about a stream that was sent to it, and a number that the stream has
-    /// reached.
-    pub fn is_received(&self, block: &ReportBlock) -> bool {
-        let stream = self.streams.iter().find(|stream| stream.ssrc == block.ssrc);
-        stream.is_some_and(|stream| {
-            let behind = (stream.highest as u16).wrapping_sub(block.sequence_max as u16);
-            behind.cast_signed() >= 0
-        })
     }
 
     /// Withholds a packet of the present hop. Later packets close the gap in the numbers, so that

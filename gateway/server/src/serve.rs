@@ -427,10 +427,13 @@ fn require_same_member(
             return Err("a restart adds or removes [cluster], an upgrade does not".to_owned());
         }
     };
+    let peers = |group: &GroupSettings| {
+        group.peers.iter().map(|peer| Arc::clone(&peer.name)).collect::<Vec<_>>()
+    };
     let keys = [
         (running.name != new.name, "name"),
         (running.listen != new.listen, "listen"),
-        (running.members() != new.members(), "peer.name"),
+        (peers(running) != peers(new), "peer.name"),
         (running.secrets.iter().all(|secret| !new.secrets.contains(secret)), "secret_file"),
     ];
     let changed: Vec<&str> =

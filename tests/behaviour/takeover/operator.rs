@@ -76,7 +76,11 @@ fn operator_lets_a_lone_gateway_serve() {
     assert!(listed.contains(&reason) && listed.contains("--confirm-down edge-1"), "{listed}");
     assert!(!is_ready(&mut second) && !place.has_address(1));
     let (status, message) = refusal(&mut second, "edge-2");
-    assert_eq!((status, message.contains("expected `edge-1`")), (400, true), "{message}");
+    assert_eq!(
+        (status, message.contains("another gateway of the group: `edge-1`")),
+        (400, true),
+        "{message}"
+    );
 
     let said = take_over(&second, "edge-1");
     assert!(said.ends_with("; sessions that continue: 0\n"), "{said}");

@@ -219,12 +219,12 @@ impl ClientIngress {
                 refuse(cx.egress, DropReason::UnknownSource)
             }
             ArrivalKind::Rtp => {
-                session.heard_from(source, datagram.len());
+                session.heard_from(source);
                 session.handle_client_rtp(datagram, cx);
                 None
             }
             ArrivalKind::Rtcp => {
-                session.heard_from(source, datagram.len());
+                session.heard_from(source);
                 session.handle_client_rtcp(datagram, cx);
                 None
             }

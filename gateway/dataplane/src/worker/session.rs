@@ -46,8 +46,6 @@ pub(crate) struct WorkerSession {
     pub(crate) id: SessionId,
     media: Arc<MediaDescription>,
     known: ClientKnowledge,
-    /// True while the client's address is [not validated](ClientAddress::awaits_validation).
-    unvalidated: bool,
     route: Arc<RouteCell>,
     plan: Plan,
     dscp: DscpMarks,
@@ -292,13 +290,21 @@ impl WorkerSession {
         (more.checked.len() > CHECKED_MAX).then(|| more.checked.remove(0))
     }
 
+    /// Opens the way to the declared addresses: a packet came from one of them.
+    #[cold]
+    fn send_to_declared(&mut self) {
+        if let Some((rtp, rtcp)) = self.address.more.take().and_then(|more| more.awaited) {
+            self.address = ClientAddress::declared(rtp, rtcp);
+        }
+        self.known = ClientKnowledge::Declared;
+    }
+
     /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.
     pub(crate) fn learn(&mut self, from: SourceKey, packet: &[u8]) -> bool {
         let is_declared = rtp::RtpHeader::parse(packet)
             .is_ok_and(|header| declared(&self.media, header.payload_type).is_some());
         if is_declared {
             self.address.rtp = Some(from);
-            self.address.receive(packet.len());
             let more = self.address.more.get_or_insert_default();
             more.checked.push(from);
             if self.media.rtcp == RtcpPort::Own {

@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
 use super::super::beats::tests::{Counted, LOOPBACK, member};
-use super::accept::HANDSHAKES_MAX;
+use super::frame::FRAME_MAX;
+use super::handshakes::HANDSHAKES_MAX;
 use super::*;
 
 const NAMES: [&str; 2] = ["edge-1", "edge-2"];

@@ -96,7 +96,11 @@ impl GroupMember {
         let silent = others
             .filter(|(id, _)| *id != self.core.peer_id() && self.core.member(*id, now).is_none());
         let silent = silent.map(|(_, peer)| RedundancyLoss::Silent(Arc::clone(&peer.name)));
-        loss.into_iter().chain(differs).chain(silent).chain(rehearsed.iter().cloned()).collect()
+        loss.into_iter()
+            .chain(differs)
+            .chain(silent)
+            .chain(rehearsed.iter().cloned().map(RedundancyLoss::Unready))
+            .collect()
     }
 
     /// Sends the event of another role, or of other losses of redundancy.

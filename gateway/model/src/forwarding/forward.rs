@@ -58,8 +58,6 @@ crate::named! {
         BufferFull = "buffer-full",
         /// The client's address is not known yet, or its consent has run out.
         NoAddress = "no-address",
-        /// Three times the bytes that came from the client's address went there, and it has not answered.
-        Unvalidated = "unvalidated",
         /// The session was not open yet, and its queue of early packets was full.
         NotOpened = "not-opened",
         /// A duplicate, or a packet older than its stream's window.

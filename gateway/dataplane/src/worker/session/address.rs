@@ -16,9 +16,6 @@ use crate::worker::sockets::SourceKey;
 /// Time for which a check of its address keeps media flowing to a client (RFC 7675, 5.1).
 const CONSENT: Duration = Duration::from_secs(30);
 
-/// Bytes that may go to an address that has not answered, for each byte that came from it (RFC 9000, 8.1).
-const AMPLIFICATION_MAX: u64 = 3;
-
 /// Limit of checked addresses that may send: after a NAT rebinding the old address remains valid for a moment.
 pub(super) const CHECKED_MAX: usize = 4;
 
@@ -138,9 +135,6 @@ pub(super) struct CheckedAddresses {
     /// Addresses that passed a check, newest last.
     pub(super) checked: Vec<SourceKey>,
     pub(super) checks: Checks,
-    /// Bytes that may still go to the client before its address answers; `None` without this limit.
-    #[serde(default)]
-    pub(super) allowance: Option<u64>,
 }
 
 impl ClientAddress {
@@ -151,60 +145,10 @@ impl ClientAddress {
         ClientAddress { rtp: Some(rtp), more: separate }
     }
 
-    /// Declared addresses to which nothing is sent before a packet came from one of them; `None`: the port is not declared.
-    pub(super) fn awaited(declared: Option<(SourceKey, SourceKey)>) -> ClientAddress {
-        let more = CheckedAddresses {
-            awaited: declared,
-            allowance: Some(0),
-            ..CheckedAddresses::default()
-        };
+    /// Declared addresses to which nothing is sent before a packet came from one of them.
+    pub(super) fn awaited(rtp: SourceKey, rtcp: SourceKey) -> ClientAddress {
+        let more = CheckedAddresses { awaited: Some((rtp, rtcp)), ..CheckedAddresses::default() };
         ClientAddress { rtp: None, more: Some(Box::new(more)) }
-    }
-
-    /// Opens the way to the declared addresses: a packet came from one of them.
-    #[cold]
-    pub(super) fn send_to_declared(&mut self) {
-        if let Some(more) = &mut self.more
-            && let Some((rtp, rtcp)) = more.awaited.take()
-        {
-            self.rtp = Some(rtp);
-            more.rtcp = (rtcp != rtp).then_some(rtcp);
-        }
-    }
-
-    /// True until the address answers, if its identity does not prove that it does.
-    pub(super) fn awaits_validation(&self) -> bool {
-        self.more.as_ref().is_some_and(|more| more.allowance.is_some())
-    }
-
-    /// Counts bytes that came from the address.
-    #[cold]
-    pub(super) fn receive(&mut self, bytes: usize) {
-        if let Some(left) = self.more.as_mut().and_then(|more| more.allowance.as_mut()) {
-            *left = left.saturating_add(AMPLIFICATION_MAX * bytes as u64);
-        }
-    }
-
-    /// Returns whether this many bytes may be sent to the address now.
-    #[cold]
-    pub(super) fn spend(&mut self, bytes: usize) -> bool {
-        let Some(left) = self.more.as_mut().and_then(|more| more.allowance.as_mut()) else {
-            return true;
-        };
-        let rest = left.checked_sub(bytes as u64);
-        *left = rest.unwrap_or(*left);
-        rest.is_some()
-    }
-
-    /// Ends the limit: the address has answered.
-    #[cold]
-    pub(super) fn validate(&mut self) {
-        if let Some(more) = &mut self.more {
-            more.allowance = None;
-            if more.rtcp.is_none() && more.checked.is_empty() {
-                self.more = None;
-            }
-        }
     }
 
     pub(super) fn rtcp(&self) -> Option<SourceKey> {

@@ -34,8 +34,7 @@ pub struct Install {
     pub dscp: DscpMarks,
     /// The session's own sockets towards nodes; set for port legs.
     pub ports: Option<Box<SessionPorts>>,
-    /// Nothing is sent to a declared address before a packet came from it, and at most three times the bytes that came from
-    /// it before it answers.
+    /// Nothing is sent to declared addresses before a packet came from one of them.
     pub await_first_packet: bool,
     /// Seeds SSRC, sequence numbers and CNAME of the session.
     pub seed: u64,
@@ -146,15 +145,13 @@ impl WorkerSession {
             ClientAddressing::Declared { listener, address, rtcp } => {
                 let [rtp, rtcp] = [address, rtcp].map(|address| SourceKey { listener, address });
                 if install.await_first_packet {
-                    (ClientKnowledge::Awaited, ClientAddress::awaited(Some((rtp, rtcp))))
+                    (ClientKnowledge::Awaited, ClientAddress::awaited(rtp, rtcp))
                 } else {
                     (ClientKnowledge::Declared, ClientAddress::declared(rtp, rtcp))
                 }
             }
             ClientAddressing::DeclaredIp { .. } => {
-                let await_first = install.await_first_packet;
-                let address = await_first.then(|| ClientAddress::awaited(None));
-                (ClientKnowledge::DeclaredIp, address.unwrap_or_default())
+                (ClientKnowledge::DeclaredIp, Default::default())
             }
             ClientAddressing::Stun => (ClientKnowledge::Stun, Default::default()),
             ClientAddressing::Quic { flow_from_gateway } => {
@@ -165,7 +162,6 @@ impl WorkerSession {
             home: install.home,
             id: install.session,
             known,
-            unvalidated: address.awaits_validation(),
             route: install.route,
             plan: install.plan,
             dscp: install.dscp,
@@ -223,7 +219,6 @@ impl WorkerSession {
             self.known = ClientKnowledge::Declared;
         }
         (self.legs, self.address, self.state) = (legs, address, media);
-        self.unvalidated = self.address.awaits_validation();
         if let Some(media) = self.state.as_deref_mut().filter(|_| copied) {
             media.continuity.went_on_elsewhere();
         }

@@ -30,15 +30,11 @@ impl WorkerSession {
         !learned || self.address.checked().contains(&from)
     }
 
-    /// Handles media of this length from this address, which is an accepted source.
-    pub(crate) fn heard_from(&mut self, from: SourceKey, bytes: usize) {
-        if self.unvalidated {
-            self.address.receive(bytes);
-        }
+    /// Handles media from this address, which is an accepted source.
+    pub(crate) fn heard_from(&mut self, from: SourceKey) {
         let nominated = || self.address.more.as_ref().is_some_and(|more| more.nominated);
         if self.known == ClientKnowledge::Awaited {
-            self.address.send_to_declared();
-            self.known = ClientKnowledge::Declared;
+            self.send_to_declared();
         } else if self.known == ClientKnowledge::Stun && !nominated() {
             self.address.rtp = Some(from);
         }
@@ -80,11 +76,6 @@ impl WorkerSession {
     pub(crate) fn handle_client_rtcp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
         let readable = self.media.srtp == Srtp::Plain;
-        if self.unvalidated && self.validates(packet) {
-            self.unvalidated = false;
-            self.address.validate();
-            cx.egress.note_changed(self.home);
-        }
         let MediaState { measurements, continuity, .. } = self.state();
         measurements.last_heard = Some(cx.now);
         if readable {
@@ -111,19 +102,6 @@ impl WorkerSession {
                 self.send_to_node(hop, RtpSide::Rtcp, StreamKind::Audio, packet, cx);
             }
             Err(_) => cx.egress.count_drop(DropReason::Feedback),
-        }
-    }
-
-    /// Returns whether the sender of this RTCP received packets that were sent to the client: it reports the reception of
-    /// one of their streams. The reports of SRTCP are encrypted, but not their number (RFC 3711, 3.4).
-    #[cold]
-    fn validates(&self, compound: &[u8]) -> bool {
-        let packets = rtcp::packets(compound).map_while(Result::ok);
-        let mut blocks = packets.flat_map(|packet| packet.blocks());
-        let Some(state) = self.state.as_deref() else { return false };
-        match self.media.srtp {
-            Srtp::Plain => blocks.any(|block| state.continuity.is_received(&block)),
-            Srtp::Opaque => state.totals.packets_down > 0 && blocks.next().is_some(),
         }
     }
 
@@ -509,9 +487,6 @@ impl WorkerSession {
         let Some(address) = address.filter(|_| consent) else {
             return cx.egress.count_drop(DropReason::NoAddress);
         };
-        if self.unvalidated && !self.address.spend(packet.len()) {
-            return cx.egress.count_drop(DropReason::Unvalidated);
-        }
         match cx.egress.queue_to_client(address, self.side(side), self.dscp_of(kind), packet) {
             Some(bytes) => {
                 rewrite(bytes);

@@ -18,7 +18,6 @@ use super::super::early::EarlyLimits;
 use super::super::report::WorkerStats;
 use super::super::sockets::ListenerPort;
 use super::*;
-use crate::flows::Flows;
 
 mod continued;
 mod hitless;
@@ -165,125 +164,22 @@ fn media_follows_checks_after_lost_consent() {
 
 #[test]
 fn declared_address_needs_no_consent() {
+    let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     assert!(Bench::new(declared, Srtp::Plain).reaches(1_000_000));
 }
 
 #[test]
 fn declared_address_awaits_the_first_packet() {
+    let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
     let address = bench.client.local_addr().unwrap();
     let install = install(declared(address), Srtp::Plain, 0);
     bench.session = WorkerSession::new(Install { await_first_packet: true, ..install });
     assert!(!bench.reaches(0));
     assert_eq!(bench.drops(DropReason::NoAddress), 1);
-    bench.session.heard_from(SourceKey { listener: 0, address }, 100);
+    bench.session.heard_from(SourceKey { listener: 0, address });
     assert!(bench.reaches(1));
     assert_eq!(bench.session.address.rtcp(), Some(SourceKey { listener: 0, address }));
-}
-
-/// A session whose client declared this address, and sends from it first.
-fn awaited(client: fn(SocketAddr) -> ClientAddressing, srtp: Srtp) -> Bench {
-    let mut bench = Bench::new(client, srtp);
-    let address = bench.client.local_addr().unwrap();
-    let install = install(client(address), srtp, 0);
-    bench.session = WorkerSession::new(Install { await_first_packet: true, ..install });
-    let hops = vec![(HOP, HopGrant::Admitted)];
-    let route =
-        Route { version: 1, mode: RedundancyMode::Hot, hops, leaving: None, lead: Duration::ZERO };
-    bench.session.route = Arc::new(RouteCell::holding(route));
-    bench
-}
-
-fn declared(address: SocketAddr) -> ClientAddressing {
-    ClientAddressing::Declared { listener: 0, address, rtcp: address }
-}
-
-const HOP: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
-
-/// A video packet of 17 bytes.
-fn frame(sequence: u16) -> Vec<u8> {
-    let fields = rtp::Fields { payload_type: 96, marker: false, sequence, timestamp: 1, ssrc: 9 };
-    let mut packet = Vec::new();
-    rtp::write(&fields, b"frame", &mut packet);
-    packet
-}
-
-/// Handles these frames of the node, and returns the number of packets at the client.
-fn deliver(bench: &mut Bench, frames: std::ops::Range<u16>) -> usize {
-    for sequence in frames {
-        bench.at(20, |session, cx| session.handle_node_packet(HOP, &frame(sequence), cx));
-    }
-    let mut buffer = [0; 64];
-    std::iter::from_fn(|| bench.client.recv(&mut buffer).ok()).count()
-}
-
-#[test]
-fn unvalidated_address_gets_three_times_the_bytes() {
-    let mut bench = awaited(declared, Srtp::Plain);
-    let from = SourceKey { listener: 0, address: bench.client.local_addr().unwrap() };
-    bench.session.heard_from(from, 17);
-    assert_eq!(deliver(&mut bench, 1..11), 3);
-    assert_eq!(bench.drops(DropReason::Unvalidated), 7);
-    bench.session.heard_from(from, 17);
-    assert_eq!(deliver(&mut bench, 11..21), 3, "each packet from the address allows three");
-}
-
-#[test]
-fn unvalidated_address_of_a_declared_ip_is_limited() {
-    let mut bench = awaited(|_| ClientAddressing::DeclaredIp { listener: 0 }, Srtp::Plain);
-    let from = SourceKey { listener: 0, address: bench.client.local_addr().unwrap() };
-    assert!(bench.session.learn(from, &frame(1)));
-    assert_eq!(deliver(&mut bench, 1..11), 3);
-}
-
-#[test]
-fn report_on_a_sent_stream_ends_the_limit() {
-    let mut bench = awaited(declared, Srtp::Plain);
-    let from = SourceKey { listener: 0, address: bench.client.local_addr().unwrap() };
-    bench.session.heard_from(from, 17);
-    deliver(&mut bench, 100..110);
-    let mut report = |ssrc, sequence_max| {
-        let mut report = Vec::new();
-        let block = rtcp::ReportBlock { ssrc, sequence_max, ..rtcp::ReportBlock::default() };
-        rtcp::write_receiver_report(5, &[block], &mut report);
-        bench.at(20, |session, cx| session.handle_client_rtcp(&report, cx));
-        deliver(&mut bench, sequence_max as u16 + 20..sequence_max as u16 + 25)
-    };
-    assert_eq!(report(8, 100), 0, "no stream has this SSRC");
-    assert_eq!(report(9, 300), 0, "no packet had this number yet");
-    assert_eq!(report(9, 102), 5);
-}
-
-#[test]
-fn encrypted_report_ends_the_limit() {
-    let mut bench = awaited(declared, Srtp::Opaque);
-    let from = SourceKey { listener: 0, address: bench.client.local_addr().unwrap() };
-    bench.session.heard_from(from, 17);
-    let mut report = |blocks: &[rtcp::ReportBlock], from| {
-        let mut report = Vec::new();
-        rtcp::write_receiver_report(5, blocks, &mut report);
-        bench.at(20, |session, cx| session.handle_client_rtcp(&report, cx));
-        deliver(&mut bench, from..from + 5)
-    };
-    let block = rtcp::ReportBlock::default();
-    assert_eq!(report(&[block], 100), 3, "nothing was sent before");
-    assert_eq!(report(&[], 110), 0, "it reports nothing");
-    assert_eq!(report(&[block], 120), 5);
-}
-
-#[test]
-fn limit_outlives_a_hand_over() {
-    let mut bench = awaited(declared, Srtp::Plain);
-    let address = bench.client.local_addr().unwrap();
-    bench.session.heard_from(SourceKey { listener: 0, address }, 17);
-    assert_eq!(deliver(&mut bench, 1..2), 1);
-    let state = bench.session.hand_out(&Flows::new(1));
-    let route = Arc::clone(&bench.session.route);
-    let install = install(declared(address), Srtp::Plain, 0);
-    let state = Some(Box::new(state));
-    bench.session =
-        WorkerSession::new(Install { await_first_packet: true, state, route, ..install });
-    assert_eq!(deliver(&mut bench, 2..11), 2);
 }
 
 #[test]
@@ -317,6 +213,7 @@ fn half_lost() -> Vec<u8> {
 
 #[test]
 fn summary_counts_packets_between_client_and_node() {
+    let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
     let hop = |incarnation| Hop { node: NodeId(0), incarnation: Incarnation(incarnation) };
     let hops = vec![(hop(1), HopGrant::Admitted)];
@@ -359,6 +256,7 @@ fn summary_counts_packets_between_client_and_node() {
 
 #[test]
 fn flow_counts_start_anew_with_each_hop() {
+    let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
     bench.board = Arc::new(Board::new(2));
     let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
@@ -642,6 +540,7 @@ fn settle(gateway: &mut Gateway, now: Instant) -> Option<AcceptedOffer> {
 #[test]
 fn planned_move_keeps_numbers_for_packets_in_flight() {
     const TURN_MS: u64 = 40;
+    let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
     let voice = PayloadType { number: 0, codec: "PCMU".into(), clock_rate: 8_000 };
     let stream = MediaStream {

@@ -262,7 +262,7 @@ impl Stage {
             self.flows.insert(source.key(), FlowEntry::of(session.home)).unwrap();
         }
         if session.takes_from(source) {
-            session.heard_from(source, packet.len());
+            session.heard_from(source);
             self.bench.at(self.ms, |session, cx| handle(session, packet, cx));
         }
     }
@@ -484,12 +484,12 @@ fn awaited_packet_came_before_the_hand_over() {
     for heard in [false, true] {
         let mut session = WorkerSession::new(install());
         if heard {
-            session.heard_from(from, 100);
+            session.heard_from(from);
         }
         let state = Some(Box::new(handed_over(&session.hand_out(&Flows::new(1)))));
         let mut session = WorkerSession::new(Install { state, ..install() });
         assert_eq!(session.address.rtcp(), heard.then_some(to));
-        session.heard_from(from, 100);
+        session.heard_from(from);
         assert_eq!(session.address.rtcp(), Some(to));
     }
 }
