@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_config::{GatewayConfig, GroupSettings, PeerSettings};
-use evenkeel_ownership::PeerId;
 use evenkeel_process::descriptors;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::ClientConfig;
@@ -30,7 +29,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 pub(crate) use self::frame::LinkFrame;
 use self::frame::{FrameRead, QUIET};
 use self::handshakes::Handshakes;
-use self::hello::{Hello, LinkRefusal};
+pub(crate) use self::hello::LinkedPeer;
+use self::hello::{Hello, LinkRefusal, record_peer};
 use self::queue::{FrameQueue, QueuedFrame};
 use self::tls::LinkTls;
 use super::refusals::RefusalLog;
@@ -60,15 +60,6 @@ const _: () = assert!(QUIET.as_millis() >= 3 * IDLE_EVERY.as_millis());
 
 /// A connection between the APIs of both members. Both ends are authenticated.
 pub type PeerStream = TlsStream<TcpStream>;
-
-/// The member to which this one is connected.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct LinkedPeer {
-    /// The standby of an owner, of others the owner.
-    pub(crate) id: PeerId,
-    /// False for spares, which get no records.
-    pub(crate) has_records: bool,
-}
 
 /// Connects to the API of the owner.
 pub struct PeerApi {
@@ -203,11 +194,6 @@ impl Link {
             None => std::future::pending().await,
         }
     }
-}
-
-/// The name of the member that gets or has the records.
-fn record_peer(cluster: &GroupSettings, peer: LinkedPeer) -> &str {
-    if peer.has_records { &cluster.peers[peer.id.0].name } else { "" }
 }
 
 /// Reports a connection that did not come about.

@@ -6,6 +6,7 @@ use evenkeel_config::{
     DriverSettings, GatewayConfig, GroupSettings, ListenIngress, ListenSettings, NodeConfig,
     PolicyBinding, PolicySet,
 };
+use evenkeel_ownership::PeerId;
 use serde::{Deserialize, Serialize};
 
 /// Version of frames and their order.
@@ -13,6 +14,20 @@ const PROTOCOL: u32 = 1;
 
 /// Entries that a sentence names.
 const NAMED_MAX: usize = 4;
+
+/// The member to which this one is connected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LinkedPeer {
+    /// The standby of an owner, of others the owner.
+    pub(crate) id: PeerId,
+    /// False for spares, which get no records.
+    pub(crate) has_records: bool,
+}
+
+/// The name of the member that gets or has the records.
+pub(super) fn record_peer(cluster: &GroupSettings, peer: LinkedPeer) -> &str {
+    if peer.has_records { &cluster.peers[peer.id.0].name } else { "" }
+}
 
 /// The reason why two members do not connect. Both ends find it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

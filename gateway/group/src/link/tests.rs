@@ -4,6 +4,7 @@ use std::os::fd::AsRawFd;
 
 use evenkeel_config::NodeConfig;
 use evenkeel_fuzz::Corpus;
+use evenkeel_ownership::PeerId;
 use evenkeel_process::descriptors;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
