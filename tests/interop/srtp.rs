@@ -17,7 +17,7 @@ const ROOM: &str = "srtp";
 /// Packets that each end decrypts before the node dies, and after its room has moved: a second.
 const PACKETS: u64 = 50;
 
-/// Opens a session whose payloads the gateway cannot read.
+/// Opens a session with payloads that the gateway cannot read.
 fn open(stage: &mut Stage, client: SocketAddr) -> OfferAnswer {
     let offer = offer(ROOM, declared(client, None), vec![voice()]);
     let mut body = serde_json::to_value(offer).expect("an offer is JSON");

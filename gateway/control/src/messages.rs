@@ -16,7 +16,7 @@ use crate::workers::WORKERS_WITHIN;
 /// Length of the request queue. When the queue is full the caller gets an error.
 pub const REQUESTS_MAX: usize = 4_096;
 
-/// What a takeover needs of this gateway.
+/// The means of this gateway for a takeover.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TakeoverReadiness {
     /// A node may take rooms, or none is listed.

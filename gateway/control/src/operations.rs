@@ -156,7 +156,7 @@ impl OperationLog {
         self.write(done);
     }
 
-    /// Takes the operations of the process whose decisions this one continues, in place of its own.
+    /// Replaces the operations of this process by those of the one that it continues.
     pub(crate) fn replace(&mut self, operations: Operations) {
         self.is_unread = false;
         if self.operations != operations {

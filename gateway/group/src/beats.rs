@@ -183,7 +183,7 @@ impl Beats {
 }
 
 impl Beats {
-    /// The member whose key signed the beat, and the payload.
+    /// Returns the signer of the beat, and the payload.
     fn read_beat<'a>(&mut self, datagram: &'a [u8]) -> Result<(PeerId, &'a [u8]), BeatRefusal> {
         let mut refused = BeatRefusal::Malformed;
         for (at, member) in self.members.iter_mut().enumerate() {

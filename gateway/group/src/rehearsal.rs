@@ -8,7 +8,7 @@ use evenkeel_model::PolicyName;
 
 use crate::records::{PendingChange, finish};
 
-/// Interval of the questions to control, whose answers it has: a repaired standby is soon seen as such.
+/// Interval of the questions to control, which answers from memory. The end of a loss is shown within it.
 const EVERY: Duration = Duration::from_secs(2);
 
 /// Interval of looks at all records: a millisecond for 64,000 sessions, and two system calls for each port that is taken.
@@ -37,7 +37,7 @@ pub(super) enum Unready {
     Capacity,
 }
 
-/// What the records of the owner need here.
+/// The needs of the owner's records at this gateway.
 #[derive(Clone, Copy, Default, Debug)]
 struct RecordNeeds {
     sessions: usize,

@@ -588,7 +588,7 @@ impl Cluster {
         epoch % self.settings.members as u64 == self.settings.rank as u64
     }
 
-    /// The other member whose epoch this is.
+    /// The other member that owns in this epoch.
     fn owner_of(&self, epoch: u64) -> PeerId {
         let rank = (epoch % self.settings.members as u64) as usize;
         PeerId(if rank < self.settings.rank { rank } else { rank.saturating_sub(1) })

@@ -38,8 +38,8 @@
 //! All above holds between an owner and its standby; two owners have different epochs, since the remainder of an epoch is a member's
 //! own. Another standby is appointed as follows.
 //!
-//! - The owner appoints one only while none is armed, and raises its epoch first: agents refuse claims of the old standby, whose
-//!   base is an older one.
+//! - The owner appoints one only while none is armed, and raises its epoch first: agents refuse claims of the old standby, which
+//!   name an older epoch.
 //! - Evidence that needs no vote (the end of the owner's process, its restart) counts for the standby alone, and for 1 s after it sent
 //!   the beat that is echoed by the last beat that appointed it. The owner appoints another one 1.1 s after it sent that last beat,
 //!   which is later and longer.

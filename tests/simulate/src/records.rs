@@ -1,5 +1,5 @@
-//! A gateway whose decisions another process continues: the standby of its group, the next process of an upgrade, or one that
-//! reads its disk after a restart.
+//! The records of a gateway's decisions, which another process continues: the standby of its group, the next process of an
+//! upgrade, or one that reads its disk after a restart.
 //!
 //! The gateways, the lives of revisions, their records and the list of operations in force are those of the product.
 //! Promise I12: a decision that was acknowledged is never forgotten. A decision is acknowledged once it is on the disk of

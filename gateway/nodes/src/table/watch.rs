@@ -96,7 +96,7 @@ impl NodeTable {
         }
     }
 
-    /// The nodes whose answers to probes should be read before the next watch.
+    /// The nodes with an overdue probe. Control reads the answers that wait before the next watch.
     pub fn overdue(&self, now: Instant) -> Vec<NodeId> {
         let overdue = |node: &&Node| node.runs() && node.detector.is_overdue(now);
         self.iter().filter(overdue).map(|node| node.id).collect()

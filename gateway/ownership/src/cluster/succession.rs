@@ -144,7 +144,7 @@ impl Cluster {
         let mut others = self.peers.iter().filter(|(_, state)| !state.has_ended(now));
         let precedes = |(PeerId(id), state): (PeerId, &PeerState)| {
             let other = state.newest().map(|beat| (!beat.whole, !beat.preferred));
-            // Those of lower rank have lower numbers.
+            // Members of lower rank have lower numbers.
             other.is_some_and(|other| other < own || other == own && id < rank)
         };
         if members == 2 { preferred } else { !others.any(precedes) }

@@ -69,26 +69,27 @@ fn replayed_beats_change_nothing() {
     }
 }
 
-/// As after a firewall answered in the owner's place.
-#[test]
-fn owner_of_the_older_epoch_steps_down() {
-    let now = Instant::now();
-    let continued = Some(ContinuedOwnership {
-        sequence: 1_000,
-        epoch: 1,
-        highest: 1,
-        takeovers: 0,
-        standby: Some(PeerId(0)),
-    });
+/// A process that continues the ownership of this epoch.
+fn owner_since(epoch: u64, now: Instant) -> Cluster {
+    let standby = Some(PeerId(0));
+    let before =
+        ContinuedOwnership { sequence: 1_000, epoch, highest: epoch, takeovers: 0, standby };
     let settings = ClusterSettings {
         members: 2,
         rank: 1,
         preferred: true,
         incarnation: 5,
-        continued,
+        continued: Some(before),
         hold_down: HOLD_DOWN,
     };
-    let mut old = Cluster::new(settings, now);
+    Cluster::new(settings, now)
+}
+
+/// As after a firewall answered in the owner's place.
+#[test]
+fn owner_of_the_older_epoch_steps_down() {
+    let now = Instant::now();
+    let mut old = owner_since(1, now);
     old.handle_beat(PeerId(0), Beat { epoch: 2, ..beat() }, now);
     assert!(!old.is_owner());
     let outputs: Vec<ClusterOutput> = std::iter::from_fn(|| old.poll_output()).collect();
@@ -100,22 +101,7 @@ fn owner_of_the_older_epoch_steps_down() {
 #[test]
 fn owner_of_the_newer_epoch_stays() {
     let now = Instant::now();
-    let continued = Some(ContinuedOwnership {
-        sequence: 1_000,
-        epoch: 5,
-        highest: 5,
-        takeovers: 0,
-        standby: Some(PeerId(0)),
-    });
-    let settings = ClusterSettings {
-        members: 2,
-        rank: 1,
-        preferred: true,
-        incarnation: 5,
-        continued,
-        hold_down: HOLD_DOWN,
-    };
-    let mut new = Cluster::new(settings, now);
+    let mut new = owner_since(5, now);
     new.handle_beat(PeerId(0), Beat { epoch: 2, ..beat() }, now);
     assert!(new.is_owner());
 }
