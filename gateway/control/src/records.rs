@@ -54,6 +54,10 @@ const LAGS_WITHIN: Duration = Duration::from_secs(1);
 /// Interval of the parts of a first copy, and of copies of sessions that changed.
 const COPIED_EVERY: Duration = Duration::from_millis(5);
 
+/// Least interval of batches of changes: control turns for each packet that it watches, and a batch costs more than its
+/// records, here and at the follower.
+const BATCH_EVERY: Duration = Duration::from_millis(1);
+
 /// Least number of parts in which all sessions are copied in each [`CHECKPOINT`]. Each part is a batch, and a batch costs
 /// more than its states.
 const PARTS_MIN: usize = 50;
@@ -185,6 +189,7 @@ pub(crate) struct RecordFollower {
     whole: bool,
     copying: Vec<Copying>,
     copied_last: Instant,
+    sent_last: Instant,
     /// The last part of all sessions was copied then.
     part_last: Instant,
     nodes_last: Option<Instant>,
@@ -227,6 +232,7 @@ impl RecordFollower {
             whole: false,
             copying: (0..workers).map(|_| Copying::default()).collect(),
             copied_last: now,
+            sent_last: now,
             part_last: now,
             nodes_last: None,
             states: Vec::new(),
@@ -520,10 +526,11 @@ impl Replication {
         }
         let since = |last: Instant| now.saturating_duration_since(last);
         let nodes = follower.nodes_last.is_none_or(|last| since(last) >= NODES_EVERY);
-        let slice = match follower.whole || is_urgent {
-            true => SLICE,
+        let slice = match follower.whole {
+            _ if is_urgent => SLICE,
+            true if since(follower.sent_last) >= BATCH_EVERY => SLICE,
             false if is_due => FIRST_SLICE,
-            false => return,
+            _ => return,
         };
         let changed = source.have_changed()
             || nodes
@@ -531,6 +538,7 @@ impl Replication {
             || !follower.policies.is_empty()
             || source.history.has_number(follower.history_next);
         if changed && follower.to.capacity() > 0 {
+            follower.sent_last = now;
             let batch = follower.next_batch(source, Some(slice), nodes, now);
             // Fails only for a follower that has gone.
             let _ = follower.to.try_send(batch);
