@@ -30,8 +30,8 @@ const KEPT_WITHIN: Duration = Duration::from_secs(1);
 /// An offer is answered after this time although the standby has not confirmed its record: a client waits for it.
 const OFFER_CONFIRMED_WITHIN: Duration = Duration::from_millis(20);
 
-/// The same for a decision of an operator. A client does not repeat it after a takeover, so it waits longer: a standby that does
-/// not read is no follower any more by then.
+/// The same for a decision of an operator, which fails then: an acknowledged one is not forgotten by a takeover. A standby that
+/// does not read is no follower any more by then, and cannot take over.
 const DECISION_CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) struct ApiContext {
@@ -96,27 +96,30 @@ impl ApiContext {
 
     /// Waits until the standby has the records of all sessions that were opened so far, or is late.
     pub(super) async fn confirm(&self) {
-        self.confirm_within(OFFER_CONFIRMED_WITHIN).await;
-    }
-
-    async fn confirm_within(&self, within: Duration) {
-        if let Some(group) = self.group()
-            && let Ok(Some(number)) = self.handle.records_sent().await
-        {
-            group.confirmed(number, within).await;
+        let Some(group) = self.group() else { return };
+        if let Ok(Some(number)) = self.handle.records_sent().await {
+            group.confirmed(number, OFFER_CONFIRMED_WITHIN).await;
         }
     }
 
     /// Waits until the standby has all decisions of operators that were answered so far.
-    pub(super) async fn confirm_decision(&self) {
-        self.confirm_within(DECISION_CONFIRMED_WITHIN).await;
+    ///
+    /// # Errors
+    /// The standby follows, and has not confirmed them in time.
+    pub(super) async fn confirm_decision(&self) -> Result<(), ApiError> {
+        let Some(group) = self.group() else { return Ok(()) };
+        let confirmed = |number| group.confirmed(number, DECISION_CONFIRMED_WITHIN);
+        require_confirmed(&self.handle, confirmed).await
     }
 
     /// Waits until decisions about policies outlive this process: on the disk, and at the standby.
-    pub(super) async fn confirm_policies(&self) {
+    ///
+    /// # Errors
+    /// See [`ApiContext::confirm_decision`].
+    pub(super) async fn confirm_policies(&self) -> Result<(), ApiError> {
         // A slow disk delays no answer for longer.
         let _ = tokio::time::timeout(KEPT_WITHIN, self.handle.policies_kept()).await;
-        self.confirm_decision().await;
+        self.confirm_decision().await
     }
 
     /// Waits for control up to [`ANSWER_WITHIN`]. `said`: the name in the request.
@@ -138,4 +141,24 @@ impl ApiContext {
     }
 }
 
+async fn require_confirmed<F: Future<Output = bool>>(
+    handle: &Handle,
+    confirmed: impl FnOnce(u64) -> F,
+) -> Result<(), ApiError> {
+    let Ok(Some(number)) = handle.records_sent().await else { return Ok(()) };
+    if confirmed(number).await {
+        return Ok(());
+    }
+    match handle.records_sent().await {
+        Ok(Some(_)) => {
+            let message = "in force here, but not confirmed by the standby within 2 s: a takeover may forget it; repeat the request";
+            Err(ApiError::new(ApiErrorCode::Unavailable, message))
+        }
+        _ => Ok(()),
+    }
+}
+
 pub(super) type ApiState = State<Arc<ApiContext>>;
+
+#[cfg(test)]
+mod tests;

@@ -111,7 +111,7 @@ pub(super) async fn node_verb(
             return Err(unknown_verb(other, right));
         }
     }
-    shared.confirm_decision().await;
+    shared.confirm_decision().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -140,7 +140,7 @@ pub(super) async fn region_verb(
         other => return Err(unknown_verb(other, "`drain`, `undrain` or `failback`")),
     };
     shared.ask(name, shared.handle.operate(operation)).await?;
-    shared.confirm_decision().await;
+    shared.confirm_decision().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -150,7 +150,7 @@ pub(super) async fn failback_everywhere(
 ) -> Result<StatusCode, ApiError> {
     let operation = Operation::Failback(None, failback(&shared, body).await?);
     shared.ask("", shared.handle.operate(operation)).await?;
-    shared.confirm_decision().await;
+    shared.confirm_decision().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

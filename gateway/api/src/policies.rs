@@ -114,7 +114,7 @@ pub(super) async fn push_policy(
     });
     let rollout = rollout.await.unwrap_or(Err(ControlError::Unavailable));
     let rollout = rollout.map_err(|failed| refused(failed, &said, &shared.names))?;
-    Ok(rolled_out(&shared, rollout).await)
+    rolled_out(&shared, rollout).await
 }
 
 /// Records a plugin that was too large to read among the refusals of its policy.
@@ -149,7 +149,7 @@ pub(super) async fn policy_verb(
         "abort" => RolloutAction::Abort,
         "rollback" => {
             let rolled_back = shared.ask(&said, shared.handle.rollback_policy(policy)).await?;
-            return Ok(rolled_out(&shared, rolled_back).await);
+            return rolled_out(&shared, rolled_back).await;
         }
         "stop" => {
             shared.require_drills()?;
@@ -163,16 +163,16 @@ pub(super) async fn policy_verb(
         }
     };
     let rollout = shared.ask(&said, shared.handle.act_on_rollout(policy, action)).await?;
-    Ok(rolled_out(&shared, rollout).await)
+    rolled_out(&shared, rollout).await
 }
 
-async fn rolled_out(shared: &ApiContext, rollout: RolloutReport) -> Response {
+async fn rolled_out(shared: &ApiContext, rollout: RolloutReport) -> Result<Response, ApiError> {
     let is_refused = rollout.outcome == RolloutOutcome::Refused;
     if !is_refused {
-        shared.confirm_policies().await;
+        shared.confirm_policies().await?;
     }
     let status = if is_refused { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    (status, Json(events::rollout(rollout))).into_response()
+    Ok((status, Json(events::rollout(rollout))).into_response())
 }
 
 fn policy_status(policy: PolicyView) -> impl Serialize {

@@ -343,12 +343,12 @@ impl Group {
         }
     }
 
-    /// Returns once the standby has the records up to this batch, or after this time.
-    pub async fn confirmed(&self, number: u64, within: Duration) {
+    /// Returns true once the standby has the records up to this batch, or false after this time.
+    pub async fn confirmed(&self, number: u64, within: Duration) -> bool {
         let mut confirmed = self.confirmed.clone();
         let waiting = confirmed.wait_for(|confirmed| *confirmed >= number);
-        // The standby may be gone.
-        let _ = tokio::time::timeout(within, waiting).await;
+        // An error: the member has ended.
+        tokio::time::timeout(within, waiting).await.is_ok_and(|confirmed| confirmed.is_ok())
     }
 
     /// Keeps the standby from taking over by silence, for an upgrade.

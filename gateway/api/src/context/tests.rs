@@ -1,0 +1,42 @@
+use evenkeel_control::ControlRequest;
+
+use super::*;
+
+/// A decision that the standby confirms or not, while control answers with these numbers of batches.
+async fn decide(batches: &[Option<u64>], is_confirmed: bool) -> Result<(), ApiError> {
+    let (handle, mut requests) = Handle::new(Arc::default());
+    let confirming = require_confirmed(&handle, |number| async move {
+        assert_eq!(number, 5);
+        is_confirmed
+    });
+    let answering = async {
+        for batch in batches {
+            let Some(ControlRequest::RecordsSent(reply)) = requests.recv().await else {
+                panic!("another request")
+            };
+            reply.send(*batch).unwrap();
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        result = confirming => result,
+        () = answering => unreachable!(),
+    }
+}
+
+#[tokio::test]
+async fn decision_that_a_standby_does_not_confirm_is_an_error() {
+    let error = decide(&[Some(5), Some(9)], false).await.unwrap_err();
+    assert_eq!(error.code, ApiErrorCode::Unavailable);
+}
+
+#[tokio::test]
+async fn standby_that_follows_no_more_need_not_confirm() {
+    assert_eq!(decide(&[Some(5), None], false).await, Ok(()));
+    assert_eq!(decide(&[None], false).await, Ok(()));
+}
+
+#[tokio::test]
+async fn confirmed_decision_is_acknowledged() {
+    assert_eq!(decide(&[Some(5)], true).await, Ok(()));
+}
