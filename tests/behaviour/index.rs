@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use evenkeel_client::{OfferIdentity, OfferIngress};
+use evenkeel_client::{ClientError, OfferIdentity, OfferIngress};
 use evenkeel_lab::network::Host;
 use evenkeel_testkit::nats::NatsServer;
 use nix::sys::signal::Signal;
@@ -19,6 +19,14 @@ const BUCKET: &str = "evenkeel";
 const SESSIONS: &str = "edge.session.*";
 /// Packets of the client between events.
 const PACKETS: u64 = 25;
+
+/// The world of a gateway named so, with one node, that lists its sessions in the store.
+fn world(gateway: &str, node: &Node, store: &NatsServer) -> World {
+    let mut world = World::of(&[node]);
+    world.gateway = "drain_timeout = \"0s\"\n".into();
+    world.nodes += &format!("[index]\nname = \"{gateway}\"\nservers = [\"{}\"]\n", store.url());
+    world
+}
 
 /// A gateway with a client that talks while the index changes.
 struct Call {
@@ -37,11 +45,8 @@ impl Call {
         let mut store = server(test, address, folder.path())?;
         store.start();
         let node = Node::agent("east-a1");
-        let mut world = World::of(&[&node]);
-        world.gateway = "drain_timeout = \"0s\"\n".into();
-        world.nodes += &format!("[index]\nname = \"edge\"\nservers = [\"{}\"]\n", store.url());
         let mut call = Call {
-            gateway: GatewayProcess::start(&world),
+            gateway: GatewayProcess::start(&world("edge", &node, &store)),
             ann: Phone::new(1),
             store,
             _node: node,
@@ -53,11 +58,7 @@ impl Call {
 
     /// Opens a session without packets.
     fn open(&mut self, room: &str) -> String {
-        // Another address for each: 127.0.0.1 has one session of a declared address.
-        let phone = Phone::new(2);
-        let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
-        let offer = GatewayProcess::offer(room, OfferIngress::Udp(identity));
-        self.gateway.ask(async |client| client.open(&offer).await).unwrap().id
+        open(&mut self.gateway, room).unwrap()
     }
 
     fn close(&mut self, session: &str) {
@@ -95,6 +96,14 @@ impl Call {
         let Call { gateway, ann, .. } = self;
         talk(&mut [ann], state, |_| gateway.read("/v1/status")["index"]["state"] == state);
     }
+}
+
+fn open(gateway: &mut GatewayProcess, room: &str) -> Result<String, ClientError> {
+    // Another address for each: 127.0.0.1 has one session of a declared address.
+    let phone = Phone::new(2);
+    let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
+    let offer = GatewayProcess::offer(room, OfferIngress::Udp(identity));
+    Ok(gateway.ask(async |client| client.open(&offer).await)?.id)
 }
 
 fn server(test: &str, address: SocketAddr, folder: &Path) -> Option<NatsServer> {
@@ -217,4 +226,45 @@ fn takeover_without_the_store_is_listed_later() {
     at(&place.client, || store.start());
     expect_found(&mut standby, session, "edge-2", key);
     at(&place.client, || assert_eq!(store.keys(BUCKET, "*.session.*").len(), 1));
+}
+
+#[test]
+fn room_that_two_groups_are_offered_is_one_room() {
+    let test = "room_that_two_groups_are_offered_is_one_room";
+    let Some(mut call) = Call::lay(test) else { return };
+    call.await_state("current");
+    let node = Node::agent("east-a2");
+    let mut west = GatewayProcess::start(&world("west", &node, &call.store));
+    let await_state = |west: &mut GatewayProcess, state: &str| {
+        wait_until(state, || west.read("/v1/status")["index"]["state"] == state);
+    };
+    await_state(&mut west, "current");
+    wait_until("the room is claimed", || {
+        call.store.keys(BUCKET, "room.claim.*") == ["room.claim.room"]
+    });
+
+    let refused = open(&mut west, "room").unwrap_err().to_string();
+    let expected = "409 conflict: `room` is a room of group `edge`: offer it to gateway `edge`";
+    assert_eq!(refused, expected);
+    open(&mut west, "other").unwrap();
+
+    call.store.kill();
+    await_state(&mut west, "unreachable");
+    let duplicate = open(&mut west, "room").expect("no offer waits for the store");
+    let mut events = west.ask(async |client| client.events().await).unwrap();
+    call.store.start();
+    let reported = west.ask(async |_| {
+        loop {
+            let event = events.next().await.unwrap().unwrap();
+            if event.name == "room-duplicate" {
+                return event.data;
+            }
+        }
+    });
+    let fields = ["room", "group", "gateway"].map(|field| &reported[field]);
+    assert_eq!(fields, ["room", "edge", "edge"]);
+
+    west.ask(async |client| client.close(&duplicate).await).unwrap();
+    call.close("s1");
+    wait_until("the room is free", || open(&mut west, "room").is_ok());
 }

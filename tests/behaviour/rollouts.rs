@@ -289,14 +289,7 @@ fn harmful_canary_is_rolled_back_by_gateway() {
                 );
                 rollout.reason.clone()
             }
-            GatewayEvent::Rollout(_)
-            | GatewayEvent::Core(_)
-            | GatewayEvent::NotOpened { .. }
-            | GatewayEvent::Shed { .. }
-            | GatewayEvent::Group(_)
-            | GatewayEvent::NodeList(_)
-            | GatewayEvent::NodeRemoved { .. }
-            | GatewayEvent::TurnedAway { .. } => None,
+            _ => None,
         });
         reason.is_some()
     });

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use evenkeel_control::{AgentError, ControlError, NodeNames, NodeOrder, NotReloaded};
 use evenkeel_core::Impossible;
+use evenkeel_index::RoomOwner;
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{NodeId, OfferRefusal};
 
@@ -25,6 +26,8 @@ pub(super) struct ApiError {
     /// The part of the request: `media[0].payload_types`.
     pub(super) field: Option<String>,
     pub(super) retry_after: Option<Duration>,
+    /// The group that has the offered room.
+    pub(super) room_owner: Option<Box<RoomOwner>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,11 +83,23 @@ impl ApiErrorCode {
 
 impl ApiError {
     pub(super) fn new(code: ApiErrorCode, message: impl Into<String>) -> ApiError {
-        ApiError { code, message: message.into(), field: None, retry_after: None }
+        ApiError { code, message: message.into(), field: None, retry_after: None, room_owner: None }
     }
 
     pub(super) fn field(field: impl Into<String>, message: impl Into<String>) -> ApiError {
         ApiError { field: Some(field.into()), ..ApiError::new(ApiErrorCode::BadRequest, message) }
+    }
+
+    /// The room of an offer is at another group.
+    pub(super) fn room_elsewhere(room: &str, owner: RoomOwner) -> ApiError {
+        let RoomOwner { group, gateway, .. } = &owner;
+        let message =
+            format!("`{room}` is a room of group `{group}`: offer it to gateway `{gateway}`");
+        ApiError {
+            code: ApiErrorCode::Conflict,
+            room_owner: Some(Box::new(owner)),
+            ..ApiError::field("room", message)
+        }
     }
 
     pub(super) fn retry_after(self, wait: Duration) -> ApiError {
@@ -96,13 +111,16 @@ impl ApiError {
         self.retry_after(jitter(SOON))
     }
 
-    /// `{"error": {"code", "message", "field", "retry_after_ms"}}`.
+    /// `{"error": {"code", "message", "field", "retry_after_ms", "group", "gateway", "api"}}`.
     pub(super) fn body(&self) -> Vec<u8> {
         let error = object! {
             code: self.code.name(),
             message: &self.message,
             field?: self.field.as_ref(),
             retry_after_ms?: milliseconds(self.retry_after),
+            group?: self.room_owner.as_ref().map(|owner| &owner.group),
+            gateway?: self.room_owner.as_ref().map(|owner| &owner.gateway),
+            api?: self.room_owner.as_ref().and_then(|owner| owner.api),
         };
         serde_json::to_vec(&object! { error: error }).expect("a reason is words and numbers")
     }

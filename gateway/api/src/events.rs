@@ -172,6 +172,13 @@ impl NoticeWriter {
                 // The losses of redundancy that have lasted, each a sentence.
                 warnings: warnings,
             },
+            // A room of this gateway is at another group as well.
+            GatewayEvent::RoomDuplicate { room, group, gateway } => notice! {
+                "room-duplicate", at_us;
+                room: room,
+                group: group,
+                gateway: gateway,
+            },
             // Consecutive RTP packets of a stream that a rung dropped.
             GatewayEvent::Shed { session, run } => notice! {
                 "shed", at_us;

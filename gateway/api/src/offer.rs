@@ -101,10 +101,24 @@ async fn offer(
     body: &[u8],
 ) -> Result<(SessionId, Vec<u8>), ApiError> {
     let wanted = parse(body, traceparent(headers))?;
+    claim_room(shared, &wanted).await?;
     let opened = shared.ask("", shared.handle.offer(wanted.clone())).await?;
     let session = opened.session;
     let body = serde_json::to_vec(&view(opened, &wanted, &shared.names));
     Ok((session, body.expect("an answer is words and numbers")))
+}
+
+/// Fails if a group that has a gateway claimed the room in the shared index.
+async fn claim_room(shared: &ApiContext, wanted: &OfferedSession) -> Result<(), ApiError> {
+    let Some(index) = &shared.index else { return Ok(()) };
+    let (scenario, room) = (Arc::clone(&wanted.scenario), Arc::clone(&wanted.room));
+    if !shared.ask("", shared.handle.creates_room(scenario, room)).await? {
+        return Ok(());
+    }
+    match index.claim(&wanted.room).await {
+        Some(owner) => Err(ApiError::room_elsewhere(&wanted.room, owner)),
+        None => Ok(()),
+    }
 }
 
 fn view(

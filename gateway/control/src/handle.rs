@@ -29,7 +29,7 @@ use crate::offers::{OfferedSession, SessionAnswer};
 use crate::operations::{Operation, OperationTarget, Operations};
 use crate::policies::PushRequest;
 use crate::records::{LastStates, OFFERS_WITHIN, Suspended};
-use crate::reporting::{EventRecord, GatewayEvent, GroupChange, ModeView};
+use crate::reporting::{EventRecord, GatewayEvent, ModeView};
 use crate::snapshot::{MediaStates, RecordBatch, Snapshot};
 
 /// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
@@ -73,6 +73,8 @@ requests! {
         explain(session: SessionId) = Explain -> Option<Explanation>;
         /// Looks up a live session.
         session(session: SessionId) = Session -> Option<SessionView>;
+        /// Tells if an offer with these names creates a room that sessions share.
+        creates_room(scenario: Arc<str>, room: Arc<str>) = CreatesRoom -> bool;
         /// Lists the regions.
         regions() = Regions -> Vec<RegionStanding>;
         /// Lists the nodes.
@@ -483,10 +485,10 @@ impl Handle {
         Arc::clone(&self.names)
     }
 
-    /// Sends the event of a change in this gateway's group.
-    pub fn publish_group(&self, change: GroupChange) {
+    /// Sends an event of another thread than control.
+    pub fn publish(&self, event: GatewayEvent) {
         // Fails only without subscribers.
-        let _ = self.events.send(Arc::new(EventRecord::now(GatewayEvent::Group(change))));
+        let _ = self.events.send(Arc::new(EventRecord::now(event)));
     }
 
     /// Subscribes to events.

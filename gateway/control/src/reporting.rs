@@ -96,6 +96,15 @@ pub enum GatewayEvent {
     },
     /// This member of a group has another role, or the group lost or regained redundancy.
     Group(GroupChange),
+    /// A room of this gateway is at another group as well.
+    RoomDuplicate {
+        /// The name of the room.
+        room: Arc<str>,
+        /// The name of the other group.
+        group: Arc<str>,
+        /// The gateway of that group that serves it.
+        gateway: Arc<str>,
+    },
     /// The rung of a session withheld packets from its client.
     Shed {
         /// The number of the session.

@@ -97,6 +97,9 @@ impl Control {
             ControlRequest::Explain(session, reply) => {
                 _ = reply.send(self.gateway.views().explain(session, now));
             }
+            ControlRequest::CreatesRoom(scenario, room, reply) => {
+                let _ = reply.send(self.gateway.views().creates_room(&scenario, &room));
+            }
             ControlRequest::Regions(reply) => {
                 _ = reply.send(self.gateway.views().regions(now).collect());
             }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    BreakerState, ClientTransport, Decider, EvidenceSource, Health, Hop, HopGrant, Measures,
-    MoveCause, Plan, RedundancyMode, RegionId, RoomId, SessionId,
+    Affinity, BreakerState, ClientTransport, Decider, EvidenceSource, Health, Hop, HopGrant,
+    Measures, MoveCause, Plan, RedundancyMode, RegionId, RoomId, Scenario, SessionId,
 };
 use evenkeel_nodes::Node;
 
@@ -285,6 +285,13 @@ impl<'a> Views<'a> {
     ) -> impl Iterator<Item = (RoomId, Option<RoomStanding>)> + use<'a> {
         let rest = self.tables.rooms.after(after);
         rest.map(move |room| (room.id, room.is_placed().then(|| self.room(room))))
+    }
+
+    /// Tells if an offer with these names creates a room that sessions share.
+    pub fn creates_room(self, scenario: &str, room: &str) -> bool {
+        let shared = |scenario: &Scenario| scenario.affinity == Affinity::Room;
+        self.tables.settings.scenarios.get(scenario).is_some_and(shared)
+            && self.tables.rooms.named(room).is_none()
     }
 
     /// Returns all nodes in the order of their numbers.

@@ -9,6 +9,7 @@ use evenkeel_model::SessionId;
 use evenkeel_process::lock;
 use tokio::sync::Notify;
 
+use super::claim::ClaimTable;
 use super::entry::{IndexKeys, IndexedSession, encode};
 use super::store::StoreChange;
 
@@ -58,6 +59,7 @@ pub(super) struct DesiredTable {
     pub(super) changed: BTreeSet<SessionId>,
     /// The part in the group for which all sessions were listed.
     pub(super) listed_as: Option<GroupPart>,
+    pub(super) claims: ClaimTable,
     early_keys: VecDeque<(SessionId, Arc<str>)>,
 }
 
@@ -78,7 +80,8 @@ impl Desired {
 
     pub(super) fn close(&self, id: SessionId) {
         let mut table = self.lock();
-        if table.sessions.remove(&id).is_some() {
+        if let Some(session) = table.sessions.remove(&id) {
+            table.claims.leave(&session.room);
             table.changed.insert(id);
             self.0.changed.notify_one();
         }
@@ -102,8 +105,10 @@ impl Desired {
         let mut table = self.lock();
         table.listed_as = Some(part);
         let gone = table.sessions.extract_if(.., |id, _| !listed.contains_key(id));
-        let gone: Vec<_> = gone.map(|(id, _)| id).collect();
-        table.changed.extend(gone);
+        for (id, session) in gone.collect::<Vec<_>>() {
+            table.claims.leave(&session.room);
+            table.changed.insert(id);
+        }
         for (id, session) in listed {
             table.open(id, session);
         }
@@ -124,7 +129,10 @@ impl DesiredTable {
             session.idempotency_key =
                 session.idempotency_key.or_else(|| known.idempotency_key.clone());
         }
-        self.sessions.insert(id, session);
+        self.claims.enter(&session.room);
+        if let Some(known) = self.sessions.insert(id, session) {
+            self.claims.leave(&known.room);
+        }
         self.changed.insert(id);
     }
 

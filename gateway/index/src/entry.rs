@@ -31,6 +31,13 @@ pub(crate) struct OwnerEntry {
     pub(crate) epoch: u64,
 }
 
+/// `room.claim.ROOM`: the group that has the room.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct RoomEntry {
+    pub(super) v: u32,
+    pub(super) group: String,
+}
+
 /// `GROUP.member.NAME`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct MemberEntry {
@@ -69,12 +76,38 @@ impl IndexKeys {
         IndexKeys { group: escape(group) }
     }
 
+    /// The name of the group.
+    pub(super) fn group(&self) -> String {
+        unescape(&self.group)
+    }
+
+    pub(super) fn room(room: &str) -> String {
+        format!("room.claim.{}", escape(room))
+    }
+
+    /// The room of a key that [`IndexKeys::room`] returned.
+    pub(super) fn room_of(key: &str) -> Option<String> {
+        let escaped = key.strip_prefix("room.claim.")?;
+        let room = unescape(escaped);
+        (escape(&room) == escaped).then_some(room)
+    }
+
+    /// The pattern of all rooms of all groups.
+    pub(super) fn rooms() -> &'static str {
+        "room.claim.*"
+    }
+
     pub(super) fn owner(&self) -> String {
         format!("{}.owner", self.group)
     }
 
     pub(super) fn member(&self, name: &str) -> String {
         format!("{}.member.{}", self.group, escape(name))
+    }
+
+    /// The pattern of all members of the group.
+    pub(super) fn members(&self) -> String {
+        format!("{}.member.*", self.group)
     }
 
     pub(super) fn session(&self, session: SessionId) -> String {

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use evenkeel_control::{EventRecord, GatewayEvent, Handle};
-use evenkeel_model::{CoreEvent, SessionId};
+use evenkeel_model::CoreEvent;
 use evenkeel_process::unix_us;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::desired::{Desired, GroupPart};
@@ -21,12 +20,9 @@ const LISTED_EVERY: Duration = Duration::from_secs(60);
 /// Interval at which a change of the part in the group is noticed. No event tells of the sessions of a takeover.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-pub(super) type OfferKey = (SessionId, Arc<str>);
-
 pub(super) struct IndexFeed {
     pub(super) handle: Handle,
     pub(super) events: Receiver<Arc<EventRecord>>,
-    pub(super) keys: mpsc::Receiver<OfferKey>,
     pub(super) desired: Desired,
 }
 
@@ -50,7 +46,6 @@ impl IndexFeed {
                     Err(RecvError::Lagged(_)) => list_at = Some(now),
                     Err(RecvError::Closed) => return,
                 },
-                Some((session, key)) = self.keys.recv() => self.desired.set_key(session, &key),
                 _ = look.tick() => {
                     if known != part() {
                         known = part();

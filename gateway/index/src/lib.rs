@@ -1,10 +1,11 @@
 //! The shared index: entries of this gateway in a key-value store, by which any gateway finds the one that serves a session.
 //!
 //! The gateway is the truth, the store a copy. `feed.rs` follows the sessions of control, `writer.rs` writes them to a store
-//! (`store.rs`), of which `nats.rs` is one. All run on a thread of their own, for which no other waits.
+//! (`store.rs`), of which `nats.rs` is one. `claim.rs` keeps two groups from serving one room. All run on a thread of their own, for which no other waits.
 
 #![deny(missing_docs)]
 
+mod claim;
 mod desired;
 mod entry;
 mod feed;
@@ -25,19 +26,20 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+pub use claim::RoomOwner;
 use desired::{Desired, GroupPart};
 use entry::{IndexKeys, MemberEntry, VERSION};
 use evenkeel_config::GatewayConfig;
-use evenkeel_control::Handle;
+use evenkeel_control::{GatewayEvent, Handle};
 use evenkeel_group::{Group, GroupRole};
 use evenkeel_process::unix_us;
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Count, Level};
-use feed::{IndexFeed, OfferKey};
+use feed::IndexFeed;
 use nats::Nats;
 pub use reader::{FoundSession, IndexReader, IndexState, IndexStatus, ListedGateway};
 use store::{Store, StoreError};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use writer::{IndexWriter, Written};
 
 /// Interval at which the store is looked at.
@@ -45,9 +47,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Changes of this time are written together.
 const GATHER: Duration = Duration::from_millis(50);
-
-/// Keys of offers that wait for the feed. The index lacks the keys beyond it.
-const KEYS_MAX: usize = 1_024;
 
 /// A store that does not answer for this time after the start is down.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(3);
@@ -73,7 +72,6 @@ pub struct IndexChannels {
     member: MemberEntry,
     reader: IndexReader,
     store: watch::Sender<Option<Nats>>,
-    keys: mpsc::Receiver<OfferKey>,
     status: watch::Sender<IndexStatus>,
 }
 
@@ -88,11 +86,12 @@ impl IndexChannels {
     pub fn new(settings: &GatewayConfig) -> Option<IndexChannels> {
         let index = settings.index.clone()?;
         let store = watch::Sender::default();
-        let (keys_in, keys) = mpsc::channel(KEYS_MAX);
         let status = watch::Sender::new(IndexStatus { state: IndexState::Starting, reason: None });
         let (to_store, status_out) = (store.subscribe(), status.subscribe());
         let turn = Arc::new(Semaphore::new(1));
-        let reader = IndexReader { store: to_store, turn, keys: keys_in, status: status_out };
+        let keys = IndexKeys::new(&index.group);
+        let desired = Desired::default();
+        let reader = IndexReader { store: to_store, turn, keys, desired, status: status_out };
         let member = MemberEntry {
             v: VERSION,
             gateway: Arc::clone(&index.gateway),
@@ -106,7 +105,7 @@ impl IndexChannels {
                 .map(|tcp| tcp.address)
                 .filter(|address| !address.ip().is_unspecified()),
         };
-        Some(IndexChannels { settings: index, member, reader, store, keys, status })
+        Some(IndexChannels { settings: index, member, reader, store, status })
     }
 
     /// Reads all gateways' entries.
@@ -121,16 +120,12 @@ impl IndexChannels {
         group: Option<Group>,
         instruments: Arc<Instruments>,
     ) -> io::Result<IndexThread> {
-        let IndexChannels { settings, member, reader: _, store: connected, keys, status } = self;
+        let IndexChannels { settings, member, reader, store: connected, status } = self;
+        let IndexReader { keys, desired, .. } = reader;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
-        let desired = Desired::default();
-        let feed = IndexFeed {
-            handle: handle.clone(),
-            events: handle.events(),
-            keys,
-            desired: desired.clone(),
-        };
+        let (handle, events) = (handle.clone(), handle.events());
+        let feed = IndexFeed { handle: handle.clone(), events, desired: desired.clone() };
         let work = async move {
             let store = match Nats::connect(&settings).await {
                 Ok(store) => store,
@@ -141,10 +136,9 @@ impl IndexChannels {
                     return;
                 }
             };
-            let keys = IndexKeys::new(&settings.group);
             let writer = IndexWriter::new(store.clone(), keys, member, desired);
             let started = Instant::now();
-            let report = IndexReport { status, instruments, started, repaired: 0 };
+            let report = IndexReport { status, handle, instruments, started, repaired: 0 };
             connected.send_replace(Some(store));
             keep(writer, feed, group, report, stopped).await;
             // The connection ends with this runtime.
@@ -200,6 +194,7 @@ async fn keep<S: Store>(
             let written = writer.write(part()).await;
             answers = written.is_ok();
             report.note(&written, writer.repaired());
+            report.note_duplicates(writer.take_duplicates());
         }
     };
     let end = tokio::select! {
@@ -224,6 +219,7 @@ async fn keep<S: Store>(
 /// Tells operators of the state of the index.
 struct IndexReport {
     status: watch::Sender<IndexStatus>,
+    handle: Handle,
     instruments: Arc<Instruments>,
     started: Instant,
     repaired: u64,
@@ -234,6 +230,14 @@ impl IndexReport {
         let is_starting = self.status.borrow().state == IndexState::Starting;
         let is_early = is_starting && self.started.elapsed() < CONNECTED_WITHIN;
         if is_early { IndexState::Starting } else { IndexState::Unreachable }
+    }
+
+    fn note_duplicates(&self, duplicates: Vec<(Arc<str>, RoomOwner)>) {
+        for (room, RoomOwner { group, gateway, .. }) in duplicates {
+            self.instruments.count(Count::IndexDuplicates, 1, &[]);
+            tracing::error!(%room, group, %gateway, "index: another group has this room as well");
+            self.handle.publish(GatewayEvent::RoomDuplicate { room, group: group.into(), gateway });
+        }
     }
 
     fn note(&mut self, written: &Result<Written, StoreError>, repaired: u64) {

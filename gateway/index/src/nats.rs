@@ -148,14 +148,7 @@ impl Nats {
     async fn try_write(&self, changes: &[StoreChange]) -> Result<u64, StoreError> {
         let mut acknowledgements = Vec::new();
         for StoreChange { key, value, expires } in changes {
-            let mut headers = HeaderMap::new();
-            if value.is_none() {
-                headers.insert(OPERATION, "PURGE");
-                headers.insert(NATS_ROLLUP, "sub");
-            }
-            if let Some(expires) = expires.or(value.is_none().then_some(DELETED_FOR)) {
-                headers.insert(NATS_MESSAGE_TTL, expires.as_secs().to_string());
-            }
+            let headers = headers(value.is_none(), *expires);
             let (subject, value) = (self.subject(key), value.clone().unwrap_or_default());
             let published = self.context.publish_with_headers(subject, headers, value.into());
             acknowledgements.push(published.await.map_err(refused)?);
@@ -211,12 +204,13 @@ impl Store for Nats {
     async fn replace(
         &self,
         key: &str,
-        value: Vec<u8>,
+        value: Option<Vec<u8>>,
         revision: u64,
     ) -> Result<Option<u64>, StoreError> {
-        let mut headers = HeaderMap::new();
+        let mut headers = headers(value.is_none(), None);
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(revision));
-        let published = self.context.publish_with_headers(self.subject(key), headers, value.into());
+        let (subject, value) = (self.subject(key), value.unwrap_or_default());
+        let published = self.context.publish_with_headers(subject, headers, value.into());
         let published = answer(published).await?.map_err(refused)?;
         match answer(published.into_future()).await? {
             Ok(acknowledged) => Ok(Some(acknowledged.sequence)),
@@ -235,6 +229,18 @@ impl Store for Nats {
         let newest = self.last(&stream, &self.subject(pattern)).await?;
         Ok(StoreMark { life, newest: newest.map_or(0, |entry| entry.revision) })
     }
+}
+
+fn headers(is_deletion: bool, expires: Option<Duration>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if is_deletion {
+        headers.insert(OPERATION, "PURGE");
+        headers.insert(NATS_ROLLUP, "sub");
+    }
+    if let Some(expires) = expires.or(is_deletion.then_some(DELETED_FOR)) {
+        headers.insert(NATS_MESSAGE_TTL, expires.as_secs().to_string());
+    }
+    headers
 }
 
 async fn answer<T>(asking: impl Future<Output = T>) -> Result<T, StoreError> {

@@ -30,7 +30,12 @@ impl Store for Nats {
         absent()
     }
 
-    async fn replace(&self, _: &str, _: Vec<u8>, _: u64) -> Result<Option<u64>, StoreError> {
+    async fn replace(
+        &self,
+        _: &str,
+        _: Option<Vec<u8>>,
+        _: u64,
+    ) -> Result<Option<u64>, StoreError> {
         absent()
     }
 

@@ -6,18 +6,22 @@ use std::time::Duration;
 
 use evenkeel_model::SessionId;
 use serde::Serialize;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 
+use super::claim::{RoomClaim, RoomOwner, claim_room};
+use super::desired::Desired;
 use super::entry::{IndexKeys, IndexedSession, MemberEntry, OwnerEntry, decode, split};
-use super::feed::OfferKey;
 use super::nats::Nats;
 use super::store::{Store, StoreError};
 
 /// Deadline of an answer, since a client waits for it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
+/// Deadline of a claim, since an offer waits for it.
+const CLAIMED_WITHIN: Duration = Duration::from_millis(20);
+
 /// Gateways, and sessions of one id, that an answer names at most.
-const GATEWAYS_MAX: usize = 1_000;
+pub(super) const GATEWAYS_MAX: usize = 1_000;
 
 /// The state of the index, as this gateway knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -72,7 +76,8 @@ pub struct IndexReader {
     pub(super) store: watch::Receiver<Option<Nats>>,
     /// One listing at once: each reads many entries of the store.
     pub(super) turn: Arc<Semaphore>,
-    pub(super) keys: mpsc::Sender<OfferKey>,
+    pub(super) keys: IndexKeys,
+    pub(super) desired: Desired,
     pub(super) status: watch::Receiver<IndexStatus>,
 }
 
@@ -92,8 +97,26 @@ impl IndexReader {
 
     /// Notes the key of the offer that opened the session.
     pub fn note_key(&self, session: SessionId, key: &str) {
-        // The index does without the key if too many wait.
-        let _ = self.keys.try_send((session, key.into()));
+        self.desired.set_key(session, key);
+    }
+
+    /// Claims a new room for the group of this gateway. Returns the other group that has the room. Without an answer of the
+    /// store within 20 ms there is none.
+    pub async fn claim(&self, room: &Arc<str>) -> Option<RoomOwner> {
+        if self.status().state != IndexState::Current {
+            return None;
+        }
+        let store = self.store.borrow().clone()?;
+        let claiming = claim_room(&store, &self.keys, room);
+        match tokio::time::timeout(CLAIMED_WITHIN, claiming).await {
+            Ok(Ok(RoomClaim::Claimed(revision))) => {
+                self.desired.lock().claims.note_claimed(Arc::clone(room), revision);
+                None
+            }
+            Ok(Ok(RoomClaim::Taken(owner))) => Some(owner),
+            // The writer claims it later.
+            Ok(Err(_)) | Err(_) => None,
+        }
     }
 
     /// The sessions of this id, at any gateway.

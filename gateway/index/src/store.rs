@@ -63,11 +63,11 @@ pub(super) trait Store: Clone + Send + Sync + 'static {
         changes: &[StoreChange],
     ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Writes if the key has this revision, 0 if there is none. `None`: it has another.
+    /// Writes, or deletes without a value, if the key has this revision, 0 if there is none. `None`: it has another.
     fn replace(
         &self,
         key: &str,
-        value: Vec<u8>,
+        value: Option<Vec<u8>>,
         revision: u64,
     ) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send;
 

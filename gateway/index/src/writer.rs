@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use evenkeel_group::GroupRole;
 use evenkeel_model::SessionId;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::claim::{DueClaim, RoomClaim, RoomOwner, claim_room};
 use super::desired::{Desired, GroupPart};
 use super::entry::{
-    IndexKeys, IndexedSession, MemberEntry, OwnerEntry, VERSION, decode, encode, session_id, split,
+    IndexKeys, IndexedSession, MemberEntry, OwnerEntry, RoomEntry, VERSION, decode, encode,
+    session_id, split,
 };
 use super::store::{Store, StoreChange, StoreError, StoreMark};
 
@@ -23,6 +26,9 @@ const WRITES_MAX: usize = 128;
 
 /// Entries of others that are listed at once, beside those of this gateway's sessions.
 const UNEXPECTED_MAX: usize = 4_096;
+
+/// Claims of all groups' rooms that are listed at once. Those beyond it are looked up one by one.
+const CLAIMS_MAX: usize = 65_536;
 
 /// Interval at which all entries are compared.
 const COMPARED_EVERY: Duration = Duration::from_secs(60);
@@ -61,6 +67,7 @@ pub(super) struct IndexWriter<S> {
     mark: Option<StoreMark>,
     compare_at: Instant,
     repaired: u64,
+    duplicates: Vec<(Arc<str>, RoomOwner)>,
 }
 
 /// The owner's entry as this gateway wrote it.
@@ -93,12 +100,18 @@ impl<S: Store> IndexWriter<S> {
             mark: None,
             compare_at: Instant::now(),
             repaired: 0,
+            duplicates: Vec::new(),
         }
     }
 
     /// Entries that differed in the store, so far.
     pub(super) fn repaired(&self) -> u64 {
         self.repaired
+    }
+
+    /// Takes the rooms that turned out to be at another group as well, with that group.
+    pub(super) fn take_duplicates(&mut self) -> Vec<(Arc<str>, RoomOwner)> {
+        std::mem::take(&mut self.duplicates)
     }
 
     /// Writes what changed. After an error, or if it is cancelled, nothing is known of the store.
@@ -137,12 +150,16 @@ impl<S: Store> IndexWriter<S> {
             return Ok(Written::Unlisted);
         }
         let now = Instant::now();
-        if known.as_ref() != Some(&mark) || self.compare_at <= now {
-            self.compare(mark).await?;
+        let mark = if known.as_ref() != Some(&mark) || self.compare_at <= now {
+            self.list_claims().await?;
+            self.compare(mark).await?
         } else {
             let changes = self.desired.lock().take_changes(&self.stored, &self.keys);
-            self.store_changes(changes, mark).await?;
-        }
+            self.store_changes(changes, mark).await?
+        };
+        let due = self.desired.lock().claims.take_due();
+        self.write_claims(due).await?;
+        self.mark = Some(mark);
         Ok(Written::Current)
     }
 
@@ -191,7 +208,7 @@ impl<S: Store> IndexWriter<S> {
         }
         let gateway = Arc::clone(&self.member.gateway);
         let value = encode(&OwnerEntry { v: VERSION, gateway, epoch });
-        let replaced = self.store.replace(&key, value, revision).await?;
+        let replaced = self.store.replace(&key, Some(value), revision).await?;
         let raced = || StoreError("another gateway wrote the owner's entry".to_owned());
         self.claim = Some(OwnerClaim { epoch, revision: replaced.ok_or_else(raced)? });
         Ok(Claimed::Now)
@@ -199,7 +216,7 @@ impl<S: Store> IndexWriter<S> {
 
     /// Lists what the store has, and writes the differences. Keys that no gateway writes are deleted. Of a listing that is cut
     /// off, the next one shows the rest.
-    async fn compare(&mut self, mut mark: StoreMark) -> Result<(), StoreError> {
+    async fn compare(&mut self, mut mark: StoreMark) -> Result<StoreMark, StoreError> {
         self.compare_at = Instant::now() + COMPARED_EVERY;
         let most = self.desired.lock().sessions.len() + UNEXPECTED_MAX;
         let (mut listed, mut foreign) = (BTreeMap::new(), Vec::new());
@@ -231,12 +248,12 @@ impl<S: Store> IndexWriter<S> {
         self.store_changes(changes, mark).await
     }
 
-    /// Writes, and keeps the mark that the writes leave.
+    /// Writes, and returns the mark that the writes leave.
     async fn store_changes(
         &mut self,
         changes: Vec<(SessionId, StoreChange)>,
         mut mark: StoreMark,
-    ) -> Result<(), StoreError> {
+    ) -> Result<StoreMark, StoreError> {
         for changes in changes.chunks(WRITES_MAX) {
             let writes: Vec<StoreChange> =
                 changes.iter().map(|(_, change)| change.clone()).collect();
@@ -249,15 +266,73 @@ impl<S: Store> IndexWriter<S> {
                 }
             }
         }
-        self.mark = Some(mark);
+        Ok(mark)
+    }
+
+    async fn list_claims(&mut self) -> Result<(), StoreError> {
+        let entries = self.store.list(IndexKeys::rooms(), CLAIMS_MAX).await?;
+        let own = entries.iter().filter_map(|entry| {
+            let claim: RoomEntry = decode(&entry.value)?;
+            let is_own = claim.group == self.keys.group();
+            is_own.then_some((IndexKeys::room_of(&entry.key)?.into(), entry.revision))
+        });
+        self.desired.lock().claims.list(own.collect());
+        Ok(())
+    }
+
+    /// After an error the claims are listed again, before the next ones are written.
+    async fn write_claims(&mut self, due: Vec<(Arc<str>, DueClaim)>) -> Result<(), StoreError> {
+        for due in due.chunks(WRITES_MAX) {
+            let mut writes = JoinSet::new();
+            for (room, change) in due.iter().cloned() {
+                let (store, keys, desired) =
+                    (self.store.clone(), self.keys.clone(), self.desired.clone());
+                writes.spawn(async move {
+                    let owner = write_claim(&store, &keys, &desired, &room, change).await?;
+                    Ok(owner.map(|owner| (room, owner)))
+                });
+            }
+            while let Some(written) = writes.join_next().await {
+                self.duplicates.extend(written.expect("no panic, not cancelled")?);
+            }
+        }
         Ok(())
     }
 
     /// Removes this gateway from the index, at its end.
     pub(super) async fn leave(&mut self) -> Result<(), StoreError> {
+        let claims = self.desired.lock().claims.take_all();
+        self.write_claims(claims).await?;
         let key = self.keys.member(&self.member.gateway);
         self.store.write(&[StoreChange { key, value: None, expires: None }]).await?;
         Ok(())
+    }
+}
+
+/// Returns the other group that has the room, if that was not known.
+async fn write_claim(
+    store: &impl Store,
+    keys: &IndexKeys,
+    desired: &Desired,
+    room: &Arc<str>,
+    change: DueClaim,
+) -> Result<Option<RoomOwner>, StoreError> {
+    match change {
+        DueClaim::Claim => match claim_room(store, keys, room).await? {
+            RoomClaim::Claimed(revision) => {
+                desired.lock().claims.note_claimed(Arc::clone(room), revision);
+                Ok(None)
+            }
+            RoomClaim::Taken(owner) => {
+                let is_new = desired.lock().claims.note_duplicate(Arc::clone(room));
+                Ok(is_new.then_some(owner))
+            }
+        },
+        DueClaim::Release(revision) => {
+            store.replace(&IndexKeys::room(room), None, revision).await?;
+            desired.lock().claims.note_released(room, revision);
+            Ok(None)
+        }
     }
 }
 

@@ -104,8 +104,10 @@ impl EventRecorder {
                 info!(node = &**name, "node removed after it was empty");
             }
             // Workers count shed packets; the event is for observers of single packets.
-            // The member logs its own changes.
-            GatewayEvent::Shed { .. } | GatewayEvent::Group(_) => {}
+            // The member logs its own changes, and the index its duplicates.
+            GatewayEvent::Shed { .. }
+            | GatewayEvent::Group(_)
+            | GatewayEvent::RoomDuplicate { .. } => {}
         }
     }
 

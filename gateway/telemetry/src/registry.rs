@@ -188,6 +188,8 @@ metrics! {
     IndexRepairs = "evenkeel.index.repairs", "{entry}", [];
     /// Attempts to write to the shared index that failed: its store was down or slow.
     IndexFailures = "evenkeel.index.failures", "{attempt}", [];
+    /// Rooms of this gateway that turned out to be at another group as well.
+    IndexDuplicates = "evenkeel.index.duplicates", "{room}", [];
     /// Requests to the API over TCP that were refused: their token was `missing` or `wrong`.
     ApiTokensRefused = "evenkeel.api.tokens_refused", "{request}", [Reason];
     /// Requests that this standby sent to the owner of its group: `answered` or `failed`.

@@ -237,13 +237,7 @@ impl Gateway {
     ) -> T {
         self.expect(what, |told| match &told.event {
             GatewayEvent::Core(event) => see(event),
-            GatewayEvent::Rollout(_)
-            | GatewayEvent::Shed { .. }
-            | GatewayEvent::Group(_)
-            | GatewayEvent::NodeList(_)
-            | GatewayEvent::NodeRemoved { .. }
-            | GatewayEvent::TurnedAway { .. }
-            | GatewayEvent::NotOpened { .. } => None,
+            _ => None,
         })
     }
 

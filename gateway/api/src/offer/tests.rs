@@ -1,4 +1,5 @@
 use evenkeel_fuzz::Corpus;
+use evenkeel_index::RoomOwner;
 use evenkeel_model::StreamKind;
 use serde_json::{Value, json};
 
@@ -236,6 +237,16 @@ fn list_lengths_are_bounded() {
         offer[key] = numbered(most + 1);
         assert_eq!(parse(&offer).unwrap_err().field.as_deref(), Some(key));
     }
+}
+
+#[test]
+fn refused_room_names_the_gateway_that_has_it() {
+    let api = Some(([10, 0, 0, 7], 7_400).into());
+    let owner = RoomOwner { group: "east".to_owned(), gateway: "east-1".into(), api };
+    let body = ApiError::room_elsewhere("room", owner).body();
+    let error = &serde_json::from_slice::<Value>(&body).unwrap()["error"];
+    let fields = ["code", "field", "group", "gateway", "api"].map(|field| &error[field]);
+    assert_eq!(fields, ["conflict", "room", "east", "east-1", "10.0.0.7:7400"]);
 }
 
 #[test]

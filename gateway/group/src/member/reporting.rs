@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_control::GroupChange;
+use evenkeel_control::{GatewayEvent, GroupChange};
 use evenkeel_ownership::{BeatRole, ClusterEvent, PeerId, Reporter};
 
 use super::GroupMember;
@@ -109,12 +109,12 @@ impl GroupMember {
             return;
         }
         self.published = Some((role, warnings.to_vec()));
-        self.gateway.handle.publish_group(GroupChange {
+        self.gateway.handle.publish(GatewayEvent::Group(GroupChange {
             gateway: Arc::clone(&self.settings.name),
             role: role.name(),
             epoch,
             warnings: warnings.to_vec(),
-        });
+        }));
     }
 
     pub(super) fn show(&mut self) {

@@ -108,12 +108,12 @@ impl Store for MemoryStore {
     async fn replace(
         &self,
         key: &str,
-        value: Vec<u8>,
+        value: Option<Vec<u8>>,
         revision: u64,
     ) -> Result<Option<u64>, StoreError> {
         self.answer(|contents| {
             let found = contents.entries.get(key).map_or(0, |(revision, _)| *revision);
-            (found == revision).then(|| contents.put(key, Some(value)))
+            (found == revision).then(|| contents.put(key, value))
         })
     }
 

@@ -126,7 +126,7 @@ async fn unchanged_store_is_not_listed() {
     gateway.write_for(50).await;
     assert_eq!(store.change(|contents| contents.lists), before);
     gateway.write_for(60).await;
-    assert_eq!(store.change(|contents| contents.lists), before + 1);
+    assert_eq!(store.change(|contents| contents.lists), before + 2, "sessions and claims");
 }
 
 #[tokio::test(start_paused = true)]
@@ -368,4 +368,90 @@ async fn member_entry_is_renewed() {
     assert!(store.value("group.member.a").is_some());
     gateway.writer.leave().await.unwrap();
     assert_eq!(store.value("group.member.a"), None);
+}
+
+fn claims(store: &MemoryStore) -> usize {
+    store.keys().into_iter().filter(|key| key.starts_with("room.claim.")).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_follow_the_rooms() {
+    let (store, mut gateway) = listed().await;
+    assert_eq!(claims(&store), SESSIONS as usize);
+    let same = IndexedSession { room: "room-3".into(), ..session(99) };
+    gateway.desired.open(SessionId(99), same);
+    gateway.desired.close(SessionId(3));
+    gateway.write_for(12).await;
+    assert!(store.value("room.claim.room-3").is_some(), "a session is left");
+    gateway.desired.close(SessionId(99));
+    gateway.write().await.unwrap();
+    assert_eq!(store.value("room.claim.room-3"), None);
+    assert_eq!(claims(&store), SESSIONS as usize - 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn claim_waits_for_its_session() {
+    let (store, mut gateway) = listed().await;
+    let claimed = claim_room(&store, &IndexKeys::new("group"), "new").await.unwrap();
+    let RoomClaim::Claimed(revision) = claimed else { panic!("the room is new") };
+    gateway.desired.lock().claims.note_claimed("new".into(), revision);
+    gateway.write_for(9).await;
+    assert!(store.value("room.claim.new").is_some());
+    gateway.write_for(3).await;
+    assert_eq!(store.value("room.claim.new"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_of_a_session_alone_is_not_claimed() {
+    let (store, mut gateway) = listed().await;
+    let alone = IndexedSession { room: "conf~s99".into(), ..session(99) };
+    gateway.desired.open(SessionId(99), alone);
+    gateway.write().await.unwrap();
+    assert_eq!(claims(&store), SESSIONS as usize);
+}
+
+#[tokio::test(start_paused = true)]
+async fn duplicate_is_reported_once() {
+    let store = MemoryStore::default();
+    let mut other = Gateway::serving(&store, "b", GroupPart::Alone);
+    other.writer.keys = IndexKeys::new("other");
+    other.write().await.unwrap();
+    let mut gateway = Gateway::serving(&store, "a", GroupPart::Alone);
+    gateway.write().await.unwrap();
+    let duplicates = gateway.writer.take_duplicates();
+    assert_eq!(duplicates.len(), SESSIONS as usize);
+    assert_eq!((&*duplicates[0].1.group, &*duplicates[0].1.gateway), ("other", "b"));
+    other.desired.close(SessionId(3));
+    other.write_for(12).await;
+    gateway.write_for(62).await;
+    assert_eq!(gateway.writer.take_duplicates(), []);
+    let claim: RoomEntry = decode(&store.value("room.claim.room-3").unwrap()).unwrap();
+    assert_eq!(claim.group, "group", "it became free");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rooms_admitted_without_the_store_are_claimed_later() {
+    let (store, mut gateway) = listed().await;
+    store.change(|contents| contents.is_down = true);
+    gateway.desired.open(SessionId(99), session(99));
+    gateway.write().await.unwrap_err();
+    store.change(|contents| contents.is_down = false);
+    gateway.write().await.unwrap();
+    assert!(store.value("room.claim.room-99").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn restart_releases_the_claims_of_its_predecessor() {
+    let (store, _) = listed().await;
+    let mut again = Gateway::new(&store, "a", GroupPart::Alone);
+    again.desired.list([(SessionId(1), session(1))].into(), GroupPart::Alone);
+    again.write_for(12).await;
+    assert_eq!(claims(&store), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn end_releases_the_claims() {
+    let (store, mut gateway) = listed().await;
+    gateway.writer.leave().await.unwrap();
+    assert_eq!(claims(&store), 0);
 }

@@ -1,0 +1,181 @@
+//! Claims of rooms. A room that is offered to two groups is one room, of the group whose claim the store has.
+//!
+//! An offer of a new room creates the claim by compare-and-set, and is refused if another group has it. Without an answer of
+//! the store in time it is admitted; the writer claims the room later, and reports it if another group has it then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::is_session_room_name;
+use evenkeel_group::GroupRole;
+use tokio::time::Instant;
+
+use super::entry::{IndexKeys, MemberEntry, RoomEntry, VERSION, decode, encode};
+use super::reader::GATEWAYS_MAX;
+use super::store::{Store, StoreError};
+
+/// Others may claim and release the room between the steps of one attempt.
+const ATTEMPTS: usize = 3;
+
+/// A claim without a session is kept for this time: an offer has 5 s to open one.
+const UNUSED_FOR: Duration = Duration::from_secs(10);
+
+/// The group that has a room.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoomOwner {
+    /// The name of the group.
+    pub group: String,
+    /// The gateway that serves it, or one that runs.
+    pub gateway: Arc<str>,
+    /// The address of that gateway's API.
+    pub api: Option<SocketAddr>,
+}
+
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum RoomClaim {
+    /// This group has the room, at this revision.
+    Claimed(u64),
+    Taken(RoomOwner),
+}
+
+/// Claims the room for the group of `keys`, unless a group with a running gateway has it.
+pub(super) async fn claim_room(
+    store: &impl Store,
+    keys: &IndexKeys,
+    room: &str,
+) -> Result<RoomClaim, StoreError> {
+    let key = IndexKeys::room(room);
+    let value = encode(&RoomEntry { v: VERSION, group: keys.group() });
+    let mut revision = 0;
+    for _ in 0..ATTEMPTS {
+        if let Some(revision) = store.replace(&key, Some(value.clone()), revision).await? {
+            return Ok(RoomClaim::Claimed(revision));
+        }
+        let found = store.get(&key).await?;
+        revision = found.as_ref().map_or(0, |entry| entry.revision);
+        // A claim of this group is written again: its release, which names the older revision, fails.
+        let other = found
+            .and_then(|entry| decode::<RoomEntry>(&entry.value))
+            .filter(|entry| entry.group != keys.group());
+        if let Some(RoomEntry { group, .. }) = other
+            && let Some(owner) = running(store, group).await?
+        {
+            return Ok(RoomClaim::Taken(owner));
+        }
+    }
+    Err(StoreError(format!("other gateways write the claim of room `{room}`")))
+}
+
+/// `None`: no gateway of the group has renewed its entry.
+async fn running(store: &impl Store, group: String) -> Result<Option<RoomOwner>, StoreError> {
+    let members = store.list(&IndexKeys::new(&group).members(), GATEWAYS_MAX).await?;
+    let members = members.iter().filter_map(|entry| decode::<MemberEntry>(&entry.value));
+    let member = members.max_by_key(|member| (member.role == GroupRole::Owner, member.epoch));
+    Ok(member.map(|MemberEntry { gateway, api, .. }| RoomOwner { group, gateway, api }))
+}
+
+/// A change of a claim that is due.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum DueClaim {
+    Claim,
+    /// Names the revision of the claim.
+    Release(u64),
+}
+
+/// Rooms of this gateway that its sessions share, and their claims. Bounded by the limits of sessions and of offers.
+#[derive(Default)]
+pub(super) struct ClaimTable {
+    /// The number of sessions of each room.
+    sessions: BTreeMap<Arc<str>, usize>,
+    /// The revision of each claim in the store, and the time since which it is known.
+    claims: BTreeMap<Arc<str>, (u64, Instant)>,
+    /// Rooms whose claim may have to change.
+    due: BTreeSet<Arc<str>>,
+    /// Rooms that another group has as well.
+    duplicates: BTreeSet<Arc<str>>,
+}
+
+impl ClaimTable {
+    pub(super) fn enter(&mut self, room: &Arc<str>) {
+        // A session that is placed by itself shares its room with none.
+        if is_session_room_name(room) {
+            return;
+        }
+        let sessions = self.sessions.entry(Arc::clone(room)).or_default();
+        *sessions += 1;
+        if *sessions == 1 {
+            self.due.insert(Arc::clone(room));
+        }
+    }
+
+    pub(super) fn leave(&mut self, room: &Arc<str>) {
+        let Some(sessions) = self.sessions.get_mut(room) else { return };
+        *sessions -= 1;
+        if *sessions == 0 {
+            self.sessions.remove(room);
+            self.duplicates.remove(room);
+            self.due.insert(Arc::clone(room));
+        }
+    }
+
+    pub(super) fn note_claimed(&mut self, room: Arc<str>, revision: u64) {
+        self.claims.insert(Arc::clone(&room), (revision, Instant::now()));
+        self.duplicates.remove(&room);
+        self.due.insert(room);
+    }
+
+    /// Returns false if it is known.
+    pub(super) fn note_duplicate(&mut self, room: Arc<str>) -> bool {
+        self.sessions.contains_key(&room) && self.duplicates.insert(room)
+    }
+
+    pub(super) fn note_released(&mut self, room: &str, revision: u64) {
+        if self.claims.get(room).is_some_and(|(known, _)| *known == revision) {
+            self.claims.remove(room);
+            // A session may have entered the room meanwhile.
+            self.due.insert(room.into());
+        }
+    }
+
+    /// Replaces the claims by those that the store has; all rooms are compared with them.
+    pub(super) fn list(&mut self, mut found: BTreeMap<Arc<str>, u64>) {
+        let now = Instant::now();
+        self.claims.retain(|room, (revision, _)| {
+            let known = found.get(room) == Some(revision);
+            if known {
+                found.remove(room);
+            }
+            known
+        });
+        self.claims.extend(found.into_iter().map(|(room, revision)| (room, (revision, now))));
+        self.due = self.sessions.keys().chain(self.claims.keys()).cloned().collect();
+    }
+
+    /// Takes all claims, at the end of the gateway.
+    pub(super) fn take_all(&mut self) -> Vec<(Arc<str>, DueClaim)> {
+        let claims = std::mem::take(&mut self.claims).into_iter();
+        claims.map(|(room, (revision, _))| (room, DueClaim::Release(revision))).collect()
+    }
+
+    pub(super) fn take_due(&mut self) -> Vec<(Arc<str>, DueClaim)> {
+        let now = Instant::now();
+        let (mut taken, mut later) = (Vec::new(), BTreeSet::new());
+        for room in std::mem::take(&mut self.due) {
+            match (self.sessions.contains_key(&room), self.claims.get(&room)) {
+                (true, None) => taken.push((room, DueClaim::Claim)),
+                (false, Some((_, since))) if now < *since + UNUSED_FOR => drop(later.insert(room)),
+                (false, Some((revision, _))) => {
+                    taken.push((Arc::clone(&room), DueClaim::Release(*revision)));
+                }
+                _ => {}
+            }
+        }
+        self.due = later;
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests;
