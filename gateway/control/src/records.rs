@@ -35,9 +35,10 @@ const SLICE: usize = 128;
 /// Records of ended sessions in a batch: a standby that joins gets 16,384 of them within a minute, beside all else.
 const HISTORY_SLICE: usize = 8;
 
-/// Sessions and rooms of a standby's first copy in each [`COPIED_EVERY`], and slots of each worker: 6,400 sessions a second,
-/// for a quarter of a processor. It may come when the gateway has just taken over, and packets need the rest.
-const FIRST_SLICE: usize = 32;
+/// Sessions and rooms of a standby's first copy in each [`COPIED_EVERY`], and slots of each worker: 3,200 sessions a second,
+/// for an eighth of a processor here and a sixth at the standby. It may come when the gateway has just taken over, and packets
+/// need the rest.
+const FIRST_SLICE: usize = 16;
 
 /// Slots of a worker that a copy looks at: a tenth of a millisecond of its time.
 pub(crate) const SLOTS: u32 = 128;
