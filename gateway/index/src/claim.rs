@@ -13,11 +13,13 @@ use evenkeel_group::GroupRole;
 use tokio::time::Instant;
 
 use super::entry::{IndexKeys, MemberEntry, RoomEntry, VERSION, decode, encode};
-use super::reader::GATEWAYS_MAX;
 use super::store::{Store, StoreError};
 
 /// Others may claim and release the room between the steps of one attempt.
 const ATTEMPTS: usize = 3;
+
+/// Members of a group that are read; it has five at most.
+const MEMBERS_MAX: usize = 16;
 
 /// A claim without a session is kept for this time: an offer has 5 s to open one.
 const UNUSED_FOR: Duration = Duration::from_secs(10);
@@ -70,7 +72,7 @@ pub(super) async fn claim_room(
 
 /// `None`: no gateway of the group has renewed its entry.
 async fn running(store: &impl Store, group: String) -> Result<Option<RoomOwner>, StoreError> {
-    let members = store.list(&IndexKeys::new(&group).members(), GATEWAYS_MAX).await?;
+    let members = store.list(&IndexKeys::new(&group).members(), MEMBERS_MAX).await?;
     let members = members.iter().filter_map(|entry| decode::<MemberEntry>(&entry.value));
     let member = members.max_by_key(|member| (member.role == GroupRole::Owner, member.epoch));
     Ok(member.map(|MemberEntry { gateway, api, .. }| RoomOwner { group, gateway, api }))

@@ -21,7 +21,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const CLAIMED_WITHIN: Duration = Duration::from_millis(20);
 
 /// Gateways, and sessions of one id, that an answer names at most.
-pub(super) const GATEWAYS_MAX: usize = 1_000;
+const GATEWAYS_MAX: usize = 1_000;
 
 /// The state of the index, as this gateway knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]

@@ -16,7 +16,7 @@ async fn decide(batches: &[Option<u64>], is_confirmed: bool) -> Result<(), ApiEr
             };
             reply.send(*batch).unwrap();
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         result = confirming => result,
