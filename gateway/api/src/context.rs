@@ -145,17 +145,20 @@ async fn require_confirmed<F: Future<Output = bool>>(
     handle: &Handle,
     confirmed: impl FnOnce(u64) -> F,
 ) -> Result<(), ApiError> {
-    let Ok(Some(number)) = handle.records_sent().await else { return Ok(()) };
-    if confirmed(number).await {
+    let unavailable = |message: String| ApiError::new(ApiErrorCode::Unavailable, message);
+    let follows = |sent: Result<Option<u64>, ControlError>| {
+        sent.map_err(|_| {
+            unavailable("executed, but the gateway ends: a takeover may forget it".into())
+        })
+    };
+    let Some(number) = follows(handle.records_sent().await)? else { return Ok(()) };
+    if confirmed(number).await || follows(handle.records_sent().await)?.is_none() {
         return Ok(());
     }
-    match handle.records_sent().await {
-        Ok(Some(_)) => {
-            let message = "in force here, but not confirmed by the standby within 2 s: a takeover may forget it; repeat the request";
-            Err(ApiError::new(ApiErrorCode::Unavailable, message))
-        }
-        _ => Ok(()),
-    }
+    let within = DECISION_CONFIRMED_WITHIN;
+    Err(unavailable(format!(
+        "executed, but not confirmed by the standby within {within:?}: a takeover may forget it"
+    )))
 }
 
 pub(super) type ApiState = State<Arc<ApiContext>>;

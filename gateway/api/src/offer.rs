@@ -84,7 +84,8 @@ async fn offer_once(
             if let (Some(index), Ok((session, _))) = (&working.index, &opened) {
                 index.note_key(*session, &key);
             }
-            working.seen.finish(&key, answered(opened));
+            let is_elsewhere = opened.as_ref().is_err_and(|error| error.room_owner.is_some());
+            working.seen.finish(&key, answered(opened), is_elsewhere);
             drop(share);
         });
     }
@@ -101,15 +102,15 @@ async fn offer(
     body: &[u8],
 ) -> Result<(SessionId, Vec<u8>), ApiError> {
     let wanted = parse(body, traceparent(headers))?;
-    claim_room(shared, &wanted).await?;
+    require_room(shared, &wanted).await?;
     let opened = shared.ask("", shared.handle.offer(wanted.clone())).await?;
     let session = opened.session;
     let body = serde_json::to_vec(&view(opened, &wanted, &shared.names));
     Ok((session, body.expect("an answer is words and numbers")))
 }
 
-/// Fails if a group that has a gateway claimed the room in the shared index.
-async fn claim_room(shared: &ApiContext, wanted: &OfferedSession) -> Result<(), ApiError> {
+/// Claims a new room in the shared index. Fails if another group has it.
+async fn require_room(shared: &ApiContext, wanted: &OfferedSession) -> Result<(), ApiError> {
     let Some(index) = &shared.index else { return Ok(()) };
     let (scenario, room) = (Arc::clone(&wanted.scenario), Arc::clone(&wanted.room));
     if !shared.ask("", shared.handle.creates_room(scenario, room)).await? {

@@ -115,11 +115,10 @@ impl KeyTable {
         Ok(RequestTurn { is_first: true, answer: waiting })
     }
 
-    /// Answers the requests with this key. An answer that a retry may change is not remembered.
-    pub fn finish(&self, key: &str, answer: StoredAnswer) {
+    /// Answers the requests with this key. An answer that a retry may change is not remembered: `is_passing`, 429 and 5xx.
+    pub fn finish(&self, key: &str, answer: StoredAnswer, is_passing: bool) {
         let mut entries = self.lock();
-        let passing = answer.status == 429 || (500..600).contains(&answer.status);
-        if passing {
+        if is_passing || answer.status == 429 || (500..600).contains(&answer.status) {
             if let Some(entry) = entries.by_key.remove(key) {
                 entry.answer.send_replace(Some(answer));
             }

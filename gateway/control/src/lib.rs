@@ -50,7 +50,7 @@ pub use nodes::{
     ListChange, NodeList, NodeListUpdate, NotListed, NotReloaded, PolicyRefused, ReloadRequest,
     Reloaded, Shrinks,
 };
-pub use offers::{IngressAnswer, OfferedSession, SessionAnswer};
+pub use offers::{IngressAnswer, OfferedSession, SessionAnswer, is_first_packet_room};
 pub use operations::{Operation, OperationLog, OperationTarget, Operations};
 pub use policies::PushRequest;
 pub use records::{LastStatesPart, Suspended, SuspensionGuard};

@@ -20,6 +20,9 @@ use crate::messages::{ControlError, REQUESTS_MAX};
 use crate::registry::SessionRegistry;
 use crate::reporting::{EventRecord, GatewayEvent, TraceCaller};
 
+/// The beginning of the rooms of sessions that a first packet opened.
+const FIRST_PACKET: &str = "open-";
+
 /// Interval after which the packets of a refused source are a new offer.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -401,7 +404,7 @@ fn first_packet_request(
     };
     OfferedSession {
         scenario,
-        room: format!("open-{listener}-{source}").into(),
+        room: format!("{FIRST_PACKET}{listener}-{source}").into(),
         labels: Arc::default(),
         ingress: IngressProtocol::Udp(ClientIdentity::Open { address: source, listener }),
         media: Arc::new(MediaDescription {
@@ -412,6 +415,15 @@ fn first_packet_request(
         nodes: Vec::new(),
         traceparent: None,
     }
+}
+
+/// Tells if a room's name has the form of that of a session that a first packet opened, `open-0-192.0.2.7:5004`.
+#[must_use]
+pub fn is_first_packet_room(room: &str) -> bool {
+    let numbers = room.strip_prefix(FIRST_PACKET).and_then(|rest| rest.split_once('-'));
+    numbers.is_some_and(|(listener, source)| {
+        listener.parse::<u8>().is_ok() && source.parse::<SocketAddr>().is_ok()
+    })
 }
 
 /// Shares media and labels of offers, which are equal for clients of one kind.

@@ -55,8 +55,8 @@ const LAGS_WITHIN: Duration = Duration::from_secs(1);
 /// Interval of the parts of a first copy, and of copies of sessions that changed.
 const COPIED_EVERY: Duration = Duration::from_millis(5);
 
-/// Least interval of batches of changes: control turns for each packet that it watches, and a batch costs more than its
-/// records, here and at the follower.
+/// Least interval of batches of changes. The loop of control turns for each report, and each batch has a fixed cost at both
+/// gateways.
 const BATCH_EVERY: Duration = Duration::from_millis(1);
 
 /// Least number of parts in which all sessions are copied in each [`CHECKPOINT`]. Each part is a batch, and a batch costs
@@ -527,12 +527,17 @@ impl Replication {
         }
         let since = |last: Instant| now.saturating_duration_since(last);
         let nodes = follower.nodes_last.is_none_or(|last| since(last) >= NODES_EVERY);
-        let slice = match follower.whole {
-            _ if is_urgent => SLICE,
-            true if since(follower.sent_last) >= BATCH_EVERY => SLICE,
-            false if is_due => FIRST_SLICE,
-            _ => return,
+        let slice = match follower.whole || is_urgent {
+            true => SLICE,
+            false => FIRST_SLICE,
         };
+        let is_turn = match follower.whole {
+            true => since(follower.sent_last) >= BATCH_EVERY,
+            false => is_due || is_urgent,
+        };
+        if !is_turn {
+            return;
+        }
         let changed = source.have_changed()
             || nodes
             || !follower.states.is_empty()

@@ -8,20 +8,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_control::is_first_packet_room;
 use evenkeel_core::is_session_room_name;
-use evenkeel_group::GroupRole;
 use tokio::time::Instant;
 
-use super::entry::{IndexKeys, MemberEntry, RoomEntry, VERSION, decode, encode};
+use super::entry::{IndexKeys, MemberEntry, OwnerEntry, RoomEntry, VERSION, decode, encode};
 use super::store::{Store, StoreError};
 
-/// Others may claim and release the room between the steps of one attempt.
+/// Another offer may claim the room, and a writer release it, between the steps of an attempt.
 const ATTEMPTS: usize = 3;
 
 /// Members of a group that are read; it has five at most.
 const MEMBERS_MAX: usize = 16;
 
-/// A claim without a session is kept for this time: an offer has 5 s to open one.
+/// A claim without a session is kept for this time: an offer has 5 s to open one, and may rely on a claim that it found.
 const UNUSED_FOR: Duration = Duration::from_secs(10);
 
 /// The group that has a room.
@@ -29,7 +29,7 @@ const UNUSED_FOR: Duration = Duration::from_secs(10);
 pub struct RoomOwner {
     /// The name of the group.
     pub group: String,
-    /// The gateway that serves it, or one that runs.
+    /// The gateway that owns the group's addresses; another member while that one is not listed.
     pub gateway: Arc<str>,
     /// The address of that gateway's API.
     pub api: Option<SocketAddr>,
@@ -40,6 +40,8 @@ pub(super) enum RoomClaim {
     /// This group has the room, at this revision.
     Claimed(u64),
     Taken(RoomOwner),
+    /// Others changed the claim in each attempt.
+    Contended,
 }
 
 /// Claims the room for the group of `keys`, unless a group with a running gateway has it.
@@ -62,19 +64,32 @@ pub(super) async fn claim_room(
             .and_then(|entry| decode::<RoomEntry>(&entry.value))
             .filter(|entry| entry.group != keys.group());
         if let Some(RoomEntry { group, .. }) = other
-            && let Some(owner) = running(store, group).await?
+            && let Some(owner) = find_running_gateway(store, group).await?
         {
             return Ok(RoomClaim::Taken(owner));
         }
     }
-    Err(StoreError(format!("other gateways write the claim of room `{room}`")))
+    Ok(RoomClaim::Contended)
 }
 
-/// `None`: no gateway of the group has renewed its entry.
-async fn running(store: &impl Store, group: String) -> Result<Option<RoomOwner>, StoreError> {
-    let members = store.list(&IndexKeys::new(&group).members(), MEMBERS_MAX).await?;
-    let members = members.iter().filter_map(|entry| decode::<MemberEntry>(&entry.value));
-    let member = members.max_by_key(|member| (member.role == GroupRole::Owner, member.epoch));
+/// `None`: no gateway of the group has renewed its entry. Members are listed only if the owner is not among them, since a
+/// listing takes longer than two entries.
+async fn find_running_gateway(
+    store: &impl Store,
+    group: String,
+) -> Result<Option<RoomOwner>, StoreError> {
+    let keys = IndexKeys::new(&group);
+    let owner: Option<OwnerEntry> =
+        store.get(&keys.owner()).await?.and_then(|entry| decode(&entry.value));
+    let mut member: Option<MemberEntry> = None;
+    if let Some(OwnerEntry { gateway, .. }) = owner {
+        let found = store.get(&keys.member(&gateway)).await?;
+        member = found.and_then(|entry| decode(&entry.value));
+    }
+    if member.is_none() {
+        let members = store.list(&keys.members(), MEMBERS_MAX).await?;
+        member = members.iter().find_map(|entry| decode(&entry.value));
+    }
     Ok(member.map(|MemberEntry { gateway, api, .. }| RoomOwner { group, gateway, api }))
 }
 
@@ -86,14 +101,14 @@ pub(super) enum DueClaim {
     Release(u64),
 }
 
-/// Rooms of this gateway that its sessions share, and their claims. Bounded by the limits of sessions and of offers.
+/// Rooms of this gateway that its sessions share, and their claims.
 #[derive(Default)]
 pub(super) struct ClaimTable {
     /// The number of sessions of each room.
     sessions: BTreeMap<Arc<str>, usize>,
-    /// The revision of each claim in the store, and the time since which it is known.
+    /// The revision of each claim in the store, and the time since which no session needs it.
     claims: BTreeMap<Arc<str>, (u64, Instant)>,
-    /// Rooms whose claim may have to change.
+    /// Rooms whose claim may have to change: they have a session or a claim.
     due: BTreeSet<Arc<str>>,
     /// Rooms that another group has as well.
     duplicates: BTreeSet<Arc<str>>,
@@ -101,8 +116,8 @@ pub(super) struct ClaimTable {
 
 impl ClaimTable {
     pub(super) fn enter(&mut self, room: &Arc<str>) {
-        // A session that is placed by itself shares its room with none.
-        if is_session_room_name(room) {
+        // Its session shares the room with none.
+        if is_session_room_name(room) || is_first_packet_room(room) {
             return;
         }
         let sessions = self.sessions.entry(Arc::clone(room)).or_default();
@@ -118,14 +133,29 @@ impl ClaimTable {
         if *sessions == 0 {
             self.sessions.remove(room);
             self.duplicates.remove(room);
-            self.due.insert(Arc::clone(room));
+            match self.claims.get_mut(room) {
+                Some((_, since)) => {
+                    *since = Instant::now();
+                    self.due.insert(Arc::clone(room));
+                }
+                None => drop(self.due.remove(room)),
+            }
         }
     }
 
+    /// Of two offers of a new room, the answer to the later one may come first.
     pub(super) fn note_claimed(&mut self, room: Arc<str>, revision: u64) {
-        self.claims.insert(Arc::clone(&room), (revision, Instant::now()));
+        let claim = self.claims.entry(Arc::clone(&room)).or_insert((revision, Instant::now()));
+        *claim = (claim.0.max(revision), Instant::now());
         self.duplicates.remove(&room);
         self.due.insert(room);
+    }
+
+    /// The room is claimed in a later round.
+    pub(super) fn note_contended(&mut self, room: Arc<str>) {
+        if self.sessions.contains_key(&room) {
+            self.due.insert(room);
+        }
     }
 
     /// Returns false if it is known.
@@ -137,22 +167,30 @@ impl ClaimTable {
         if self.claims.get(room).is_some_and(|(known, _)| *known == revision) {
             self.claims.remove(room);
             // A session may have entered the room meanwhile.
-            self.due.insert(room.into());
+            self.note_contended(room.into());
         }
     }
 
-    /// Replaces the claims by those that the store has; all rooms are compared with them.
-    pub(super) fn list(&mut self, mut found: BTreeMap<Arc<str>, u64>) {
+    /// Replaces the claims by those that the store has; all rooms are compared with them. Claims that were noted since the
+    /// listing began stay, and all of them if it was cut off.
+    pub(super) fn replace(
+        &mut self,
+        mut listed: BTreeMap<Arc<str>, u64>,
+        began: Instant,
+        is_cut_off: bool,
+    ) {
         let now = Instant::now();
-        self.claims.retain(|room, (revision, _)| {
-            let known = found.get(room) == Some(revision);
-            if known {
-                found.remove(room);
-            }
-            known
+        self.claims.retain(|room, (revision, since)| {
+            let is_listed = listed.remove(room).map(|found| *revision = found.max(*revision));
+            is_listed.is_some() || is_cut_off || *since >= began
         });
-        self.claims.extend(found.into_iter().map(|(room, revision)| (room, (revision, now))));
+        self.claims.extend(listed.into_iter().map(|(room, revision)| (room, (revision, now))));
         self.due = self.sessions.keys().chain(self.claims.keys()).cloned().collect();
+    }
+
+    /// Another gateway serves the group.
+    pub(super) fn forget(&mut self) {
+        self.claims.clear();
     }
 
     /// Takes all claims, at the end of the gateway.
@@ -167,7 +205,9 @@ impl ClaimTable {
         for room in std::mem::take(&mut self.due) {
             match (self.sessions.contains_key(&room), self.claims.get(&room)) {
                 (true, None) => taken.push((room, DueClaim::Claim)),
-                (false, Some((_, since))) if now < *since + UNUSED_FOR => drop(later.insert(room)),
+                (false, Some((_, since))) if now < *since + UNUSED_FOR => {
+                    later.insert(room);
+                }
                 (false, Some((revision, _))) => {
                     taken.push((Arc::clone(&room), DueClaim::Release(*revision)));
                 }

@@ -41,7 +41,7 @@ impl GroupPart {
     }
 }
 
-/// Shared by the feed and the writer; never locked across an await.
+/// Shared by the feed, the writer and the readers of the API; never locked across an await.
 #[derive(Clone, Default)]
 pub(super) struct Desired(Arc<DesiredState>);
 

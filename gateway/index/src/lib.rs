@@ -1,7 +1,8 @@
 //! The shared index: entries of this gateway in a key-value store, by which any gateway finds the one that serves a session.
 //!
 //! The gateway is the truth, the store a copy. `feed.rs` follows the sessions of control, `writer.rs` writes them to a store
-//! (`store.rs`), of which `nats.rs` is one. `claim.rs` keeps two groups from serving one room. All run on a thread of their own, for which no other waits.
+//! (`store.rs`), of which `nats.rs` is one, on a thread of their own, for which no other waits. `claim.rs` keeps two groups
+//! from serving one room; offers wait for it for a limited time.
 
 #![deny(missing_docs)]
 

@@ -1,5 +1,6 @@
 //! A key-value bucket of NATS JetStream.
 
+use std::error::Error;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL, NATS_ROLLUP};
 use async_nats::jetstream::consumer::{DeliverPolicy, push};
-use async_nats::jetstream::context::{GetStreamErrorKind, PublishErrorKind};
+use async_nats::jetstream::context::{GetStreamErrorKind, PublishError, PublishErrorKind};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, Context, ErrorCode, kv};
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, HeaderValue};
@@ -85,12 +86,22 @@ impl Nats {
         format!("$KV.{}.{key}", self.bucket)
     }
 
+    fn stream_name(&self) -> String {
+        format!("KV_{}", self.bucket)
+    }
+
+    /// Without a connection requests would wait for one.
+    fn require_connection(&self) -> Result<(), StoreError> {
+        match self.client.connection_state() {
+            State::Connected => Ok(()),
+            _ => Err(StoreError(format!("not connected: {}", lock(&self.failed)))),
+        }
+    }
+
     /// The stream below the bucket, as its leader describes it now. A bucket that is gone is created.
     async fn stream(&self) -> Result<Stream, StoreError> {
-        if self.client.connection_state() != State::Connected {
-            return Err(StoreError(format!("not connected: {}", lock(&self.failed))));
-        }
-        let name = format!("KV_{}", self.bucket);
+        self.require_connection()?;
+        let name = self.stream_name();
         let stream = match answer(self.context.get_stream(&name)).await? {
             Err(error) => match error.kind() {
                 GetStreamErrorKind::JetStream(error)
@@ -129,7 +140,11 @@ impl Nats {
         Ok(())
     }
 
-    async fn last(&self, stream: &Stream, subject: &str) -> Result<Option<StoreEntry>, StoreError> {
+    async fn last<I>(
+        &self,
+        stream: &Stream<I>,
+        subject: &str,
+    ) -> Result<Option<StoreEntry>, StoreError> {
         match answer(stream.get_last_raw_message_by_subject(subject)).await? {
             Ok(message) => Ok(Some(StoreEntry {
                 key: self.key(&message.subject),
@@ -148,7 +163,7 @@ impl Nats {
     async fn try_write(&self, changes: &[StoreChange]) -> Result<u64, StoreError> {
         let mut acknowledgements = Vec::new();
         for StoreChange { key, value, expires } in changes {
-            let headers = headers(value.is_none(), *expires);
+            let headers = write_headers(value.is_none(), *expires);
             let (subject, value) = (self.subject(key), value.clone().unwrap_or_default());
             let published = self.context.publish_with_headers(subject, headers, value.into());
             acknowledgements.push(published.await.map_err(refused)?);
@@ -163,7 +178,9 @@ impl Nats {
 
 impl Store for Nats {
     async fn get(&self, key: &str) -> Result<Option<StoreEntry>, StoreError> {
-        self.last(&self.stream().await?, &self.subject(key)).await
+        self.require_connection()?;
+        let stream = self.context.get_stream_no_info(self.stream_name()).await.map_err(refused)?;
+        self.last(&stream, &self.subject(key)).await
     }
 
     async fn list(&self, pattern: &str, most: usize) -> Result<Vec<StoreEntry>, StoreError> {
@@ -207,14 +224,15 @@ impl Store for Nats {
         value: Option<Vec<u8>>,
         revision: u64,
     ) -> Result<Option<u64>, StoreError> {
-        let mut headers = headers(value.is_none(), None);
+        self.require_connection()?;
+        let mut headers = write_headers(value.is_none(), None);
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(revision));
         let (subject, value) = (self.subject(key), value.unwrap_or_default());
         let published = self.context.publish_with_headers(subject, headers, value.into());
         let published = answer(published).await?.map_err(refused)?;
         match answer(published.into_future()).await? {
             Ok(acknowledged) => Ok(Some(acknowledged.sequence)),
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(None),
+            Err(error) if is_other_revision(&error) => Ok(None),
             Err(error) => Err(refused(error)),
         }
     }
@@ -231,7 +249,7 @@ impl Store for Nats {
     }
 }
 
-fn headers(is_deletion: bool, expires: Option<Duration>) -> HeaderMap {
+fn write_headers(is_deletion: bool, expires: Option<Duration>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if is_deletion {
         headers.insert(OPERATION, "PURGE");
@@ -241,6 +259,14 @@ fn headers(is_deletion: bool, expires: Option<Duration>) -> HeaderMap {
         headers.insert(NATS_MESSAGE_TTL, expires.as_secs().to_string());
     }
     headers
+}
+
+/// A cluster has an error of its own while another write to the key is on its way.
+fn is_other_revision(error: &PublishError) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
+    let code = source.map(jetstream::Error::error_code);
+    error.kind() == PublishErrorKind::WrongLastSequence
+        || code == Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
 }
 
 async fn answer<T>(asking: impl Future<Output = T>) -> Result<T, StoreError> {
@@ -269,5 +295,23 @@ fn reason(event: &Event) -> Option<String> {
         Event::ServerError(error) => Some(error.to_string()),
         Event::ClientError(error) => Some(error.to_string()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published(kind: PublishErrorKind, code: u64) -> PublishError {
+        let error = format!(r#"{{"code": 400, "err_code": {code}, "description": "refused"}}"#);
+        let error: jetstream::Error = serde_json::from_str(&error).unwrap();
+        PublishError::with_source(kind, error)
+    }
+
+    #[test]
+    fn both_errors_of_another_revision_are_known() {
+        assert!(is_other_revision(&published(PublishErrorKind::WrongLastSequence, 10_071)));
+        assert!(is_other_revision(&published(PublishErrorKind::Other, 10_164)));
+        assert!(!is_other_revision(&published(PublishErrorKind::Other, 10_077)));
     }
 }

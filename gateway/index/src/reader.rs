@@ -103,7 +103,7 @@ impl IndexReader {
     /// Claims a new room for the group of this gateway. Returns the other group that has the room. Without an answer of the
     /// store within 20 ms there is none.
     pub async fn claim(&self, room: &Arc<str>) -> Option<RoomOwner> {
-        if self.status().state != IndexState::Current {
+        if matches!(self.status().state, IndexState::Fenced | IndexState::Unreachable) {
             return None;
         }
         let store = self.store.borrow().clone()?;
@@ -115,7 +115,7 @@ impl IndexReader {
             }
             Ok(Ok(RoomClaim::Taken(owner))) => Some(owner),
             // The writer claims it later.
-            Ok(Err(_)) | Err(_) => None,
+            Ok(Ok(RoomClaim::Contended) | Err(_)) | Err(_) => None,
         }
     }
 

@@ -27,7 +27,7 @@ const WRITES_MAX: usize = 128;
 /// Entries of others that are listed at once, beside those of this gateway's sessions.
 const UNEXPECTED_MAX: usize = 4_096;
 
-/// Claims of all groups' rooms that are listed at once. Those beyond it are looked up one by one.
+/// Claims of all groups' rooms that are listed at once. Those beyond it are looked up when a session enters the room.
 const CLAIMS_MAX: usize = 65_536;
 
 /// Interval at which all entries are compared.
@@ -60,7 +60,7 @@ pub(super) struct IndexWriter<S> {
     member: MemberEntry,
     desired: Desired,
     member_due: Option<Instant>,
-    claim: Option<OwnerClaim>,
+    ownership: Option<OwnershipClaim>,
     /// Sessions that the store has, as far as it acknowledged.
     stored: BTreeSet<SessionId>,
     /// The store's mark after the last write; `None` if all entries are to be compared.
@@ -71,12 +71,12 @@ pub(super) struct IndexWriter<S> {
 }
 
 /// The owner's entry as this gateway wrote it.
-struct OwnerClaim {
+struct OwnershipClaim {
     epoch: u64,
     revision: u64,
 }
 
-enum Claimed {
+enum OwnershipState {
     Before,
     Now,
     Fenced { owner: Arc<str>, epoch: u64 },
@@ -95,7 +95,7 @@ impl<S: Store> IndexWriter<S> {
             member,
             desired,
             member_due: None,
-            claim: None,
+            ownership: None,
             stored: BTreeSet::new(),
             mark: None,
             compare_at: Instant::now(),
@@ -109,7 +109,7 @@ impl<S: Store> IndexWriter<S> {
         self.repaired
     }
 
-    /// Takes the rooms that turned out to be at another group as well, with that group.
+    /// Takes the rooms that turned out to be at another group as well, with the group that has the claim.
     pub(super) fn take_duplicates(&mut self) -> Vec<(Arc<str>, RoomOwner)> {
         std::mem::take(&mut self.duplicates)
     }
@@ -136,15 +136,19 @@ impl<S: Store> IndexWriter<S> {
             GroupPart::Alone => None,
             GroupPart::Member { role: GroupRole::Owner, epoch } => Some(epoch),
             GroupPart::Member { .. } => {
-                self.claim = None;
+                self.ownership = None;
+                self.desired.lock().claims.forget();
                 return Ok(Written::Standby);
             }
         };
-        let known = match self.claim(epoch).await? {
-            Claimed::Before => known,
+        let known = match self.claim_ownership(epoch).await? {
+            OwnershipState::Before => known,
             // Perhaps after another process of this gateway: its entries are compared.
-            Claimed::Now => None,
-            Claimed::Fenced { owner, epoch } => return Ok(Written::Fenced { owner, epoch }),
+            OwnershipState::Now => None,
+            OwnershipState::Fenced { owner, epoch } => {
+                self.desired.lock().claims.forget();
+                return Ok(Written::Fenced { owner, epoch });
+            }
         };
         if self.desired.lock().listed_as != Some(part) {
             return Ok(Written::Unlisted);
@@ -166,7 +170,7 @@ impl<S: Store> IndexWriter<S> {
     async fn write_member(&mut self, part: GroupPart) -> Result<(), StoreError> {
         let (role, epoch) = match part {
             GroupPart::Alone => {
-                (GroupRole::Owner, self.claim.as_ref().map_or(0, |claim| claim.epoch))
+                (GroupRole::Owner, self.ownership.as_ref().map_or(0, |claim| claim.epoch))
             }
             GroupPart::Member { role, epoch } => (role, epoch),
         };
@@ -187,31 +191,31 @@ impl<S: Store> IndexWriter<S> {
     }
 
     /// Makes this gateway the owner in the store. `epoch` is the group's; without one, this process takes the next.
-    async fn claim(&mut self, epoch: Option<u64>) -> Result<Claimed, StoreError> {
+    async fn claim_ownership(&mut self, epoch: Option<u64>) -> Result<OwnershipState, StoreError> {
         let key = self.keys.owner();
         let found = self.store.get(&key).await?;
         let revision = found.as_ref().map_or(0, |entry| entry.revision);
         let owner: Option<OwnerEntry> = found.and_then(|entry| decode(&entry.value));
         let stored = owner.as_ref().map_or(0, |owner| owner.epoch);
-        let claimed = self.claim.as_ref().map(|claim| claim.epoch);
+        let claimed = self.ownership.as_ref().map(|claim| claim.epoch);
         let epoch = epoch.or(claimed).unwrap_or(stored + 1);
-        if let Some(claim) = &self.claim
+        if let Some(claim) = &self.ownership
             && claim.epoch == epoch
             && claim.revision == revision
         {
-            return Ok(Claimed::Before);
+            return Ok(OwnershipState::Before);
         }
         if let Some(OwnerEntry { gateway, epoch: stored, .. }) = owner
             && (stored > epoch || (stored == epoch && gateway != self.member.gateway))
         {
-            return Ok(Claimed::Fenced { owner: gateway, epoch: stored });
+            return Ok(OwnershipState::Fenced { owner: gateway, epoch: stored });
         }
         let gateway = Arc::clone(&self.member.gateway);
         let value = encode(&OwnerEntry { v: VERSION, gateway, epoch });
         let replaced = self.store.replace(&key, Some(value), revision).await?;
         let raced = || StoreError("another gateway wrote the owner's entry".to_owned());
-        self.claim = Some(OwnerClaim { epoch, revision: replaced.ok_or_else(raced)? });
-        Ok(Claimed::Now)
+        self.ownership = Some(OwnershipClaim { epoch, revision: replaced.ok_or_else(raced)? });
+        Ok(OwnershipState::Now)
     }
 
     /// Lists what the store has, and writes the differences. Keys that no gateway writes are deleted. Of a listing that is cut
@@ -270,13 +274,15 @@ impl<S: Store> IndexWriter<S> {
     }
 
     async fn list_claims(&mut self) -> Result<(), StoreError> {
+        let (began, group) = (Instant::now(), self.keys.group());
         let entries = self.store.list(IndexKeys::rooms(), CLAIMS_MAX).await?;
         let own = entries.iter().filter_map(|entry| {
             let claim: RoomEntry = decode(&entry.value)?;
-            let is_own = claim.group == self.keys.group();
-            is_own.then_some((IndexKeys::room_of(&entry.key)?.into(), entry.revision))
+            let room = IndexKeys::room_of(&entry.key)?;
+            (claim.group == group).then_some((room.into(), entry.revision))
         });
-        self.desired.lock().claims.list(own.collect());
+        let is_cut_off = entries.len() == CLAIMS_MAX;
+        self.desired.lock().claims.replace(own.collect(), began, is_cut_off);
         Ok(())
     }
 
@@ -292,15 +298,17 @@ impl<S: Store> IndexWriter<S> {
                     Ok(owner.map(|owner| (room, owner)))
                 });
             }
-            while let Some(written) = writes.join_next().await {
-                self.duplicates.extend(written.expect("no panic, not cancelled")?);
-            }
+            let written = writes.join_all().await;
+            let failed = written.iter().find_map(|written| written.clone().err());
+            self.duplicates.extend(written.into_iter().flatten().flatten());
+            failed.map_or(Ok(()), Err)?;
         }
         Ok(())
     }
 
     /// Removes this gateway from the index, at its end.
     pub(super) async fn leave(&mut self) -> Result<(), StoreError> {
+        // Those of a gateway that serves the group now were forgotten.
         let claims = self.desired.lock().claims.take_all();
         self.write_claims(claims).await?;
         let key = self.keys.member(&self.member.gateway);
@@ -327,10 +335,22 @@ async fn write_claim(
                 let is_new = desired.lock().claims.note_duplicate(Arc::clone(room));
                 Ok(is_new.then_some(owner))
             }
+            RoomClaim::Contended => {
+                desired.lock().claims.note_contended(Arc::clone(room));
+                Ok(None)
+            }
         },
         DueClaim::Release(revision) => {
-            store.replace(&IndexKeys::room(room), None, revision).await?;
-            desired.lock().claims.note_released(room, revision);
+            let key = IndexKeys::room(room);
+            let is_deleted = store.replace(&key, None, revision).await?.is_some();
+            let found = if is_deleted { None } else { store.get(&key).await? };
+            let mut table = desired.lock();
+            table.claims.note_released(room, revision);
+            if let Some(entry) = found
+                && decode::<RoomEntry>(&entry.value).is_some_and(|it| it.group == keys.group())
+            {
+                table.claims.note_claimed(Arc::clone(room), entry.revision);
+            }
             Ok(None)
         }
     }

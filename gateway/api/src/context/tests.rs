@@ -37,6 +37,14 @@ async fn standby_that_follows_no_more_need_not_confirm() {
 }
 
 #[tokio::test]
+async fn decision_of_a_gateway_that_ends_is_an_error() {
+    let (handle, requests) = Handle::new(Arc::default());
+    drop(requests);
+    let error = require_confirmed(&handle, async |_| true).await.unwrap_err();
+    assert_eq!(error.code, ApiErrorCode::Unavailable);
+}
+
+#[tokio::test]
 async fn confirmed_decision_is_acknowledged() {
     assert_eq!(decide(&[Some(5)], true).await, Ok(()));
 }

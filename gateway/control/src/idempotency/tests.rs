@@ -9,7 +9,7 @@ fn repetition_gets_the_first_answer() {
     assert!(first(&table, "k"));
     let waiting = repeated(&table);
     assert_eq!(*waiting.borrow(), None);
-    table.finish("k", answer(201));
+    table.finish("k", answer(201), false);
     assert_eq!(*waiting.borrow(), Some(answer(201)));
     let later = repeated(&table);
     assert_eq!(*later.borrow(), Some(answer(201)));
@@ -31,10 +31,14 @@ fn retryable_answer_is_not_remembered() {
         let table = KeyTable::default();
         assert!(first(&table, "k"));
         let waiting = repeated(&table);
-        table.finish("k", answer(status));
+        table.finish("k", answer(status), false);
         assert_eq!(*waiting.borrow(), Some(answer(status)));
         assert_eq!(!first(&table, "k"), remembered, "{status}");
     }
+    let table = KeyTable::default();
+    assert!(first(&table, "k"));
+    table.finish("k", answer(409), true);
+    assert!(first(&table, "k"), "a passing conflict");
 }
 
 #[tokio::test]
@@ -48,7 +52,7 @@ async fn suspension_waits_for_answers_that_are_stored() {
         tokio::task::yield_now().await;
         assert!(received.try_recv().is_err(), "control is asked after the last answer");
     }
-    table.finish("k", answer(201));
+    table.finish("k", answer(201), false);
     let Some(ControlRequest::Suspend(reply)) = received.recv().await else {
         panic!("a suspension")
     };
@@ -61,7 +65,7 @@ fn full_table_forgets_the_oldest_key() {
     let table = KeyTable { keys_max: 2, ..KeyTable::default() };
     assert!(first(&table, "a"));
     assert!(first(&table, "b"));
-    table.finish("a", answer(503));
+    table.finish("a", answer(503), false);
     assert!(first(&table, "a"));
     assert!(first(&table, "c"));
     assert!(!first(&table, "a"), "its repetition made it newer than b");
@@ -97,9 +101,9 @@ fn answers_continue_in_another_process() {
     for key in ["a", "b", "c", "d"] {
         assert!(first(&before, key));
     }
-    before.finish("a", answer(201));
-    before.finish("b", answer(503));
-    before.finish("d", answer(409));
+    before.finish("a", answer(201), false);
+    before.finish("b", answer(503), false);
+    before.finish("d", answer(409), false);
     let after = KeyTable { keys_max: 3, ..KeyTable::default() };
     assert!(first(&after, "e"));
     before.follow();
@@ -118,7 +122,7 @@ fn follower_gets_answered_keys_once_in_parts() {
     let table = KeyTable { keys_max: 4, ..KeyTable::default() };
     for key in ["a", "b", "c", "d"] {
         assert!(first(&table, key));
-        table.finish(key, answer(if key == "b" { 503 } else { 201 }));
+        table.finish(key, answer(if key == "b" { 503 } else { 201 }), false);
     }
     assert!(table.take_changed(4).is_empty(), "without a follower");
     table.follow();
@@ -130,16 +134,16 @@ fn follower_gets_answered_keys_once_in_parts() {
         (vec!["a".into(), "c".into()], vec!["d".into()], vec![])
     );
     assert!(!table.have_changed() && first(&table, "e") && !table.have_changed());
-    table.finish("e", answer(201));
+    table.finish("e", answer(201), false);
     assert!(table.have_changed());
     assert_eq!(take(2), ["e"]);
     for key in ["f", "g", "h", "i", "j"] {
         assert!(first(&table, key));
-        table.finish(key, answer(201));
+        table.finish(key, answer(201), false);
     }
     assert_eq!(take(usize::MAX), ["g", "h", "i", "j"], "as many as are remembered");
     assert!(first(&table, "k"));
-    table.finish("k", answer(201));
+    table.finish("k", answer(201), false);
     table.unfollow();
     assert!(!table.have_changed());
 }

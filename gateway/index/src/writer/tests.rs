@@ -384,7 +384,7 @@ async fn claims_follow_the_rooms() {
     gateway.write_for(12).await;
     assert!(store.value("room.claim.room-3").is_some(), "a session is left");
     gateway.desired.close(SessionId(99));
-    gateway.write().await.unwrap();
+    gateway.write_for(11).await;
     assert_eq!(store.value("room.claim.room-3"), None);
     assert_eq!(claims(&store), SESSIONS as usize - 1);
 }
@@ -402,11 +402,32 @@ async fn claim_waits_for_its_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn room_of_a_session_alone_is_not_claimed() {
+async fn claim_with_an_unknown_revision_is_released() {
     let (store, mut gateway) = listed().await;
-    let alone = IndexedSession { room: "conf~s99".into(), ..session(99) };
-    gateway.desired.open(SessionId(99), alone);
-    gateway.write().await.unwrap();
+    claim_room(&store, &IndexKeys::new("group"), "room-3").await.unwrap();
+    gateway.desired.close(SessionId(3));
+    gateway.write_for(22).await;
+    assert_eq!(store.value("room.claim.room-3"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fenced_gateway_leaves_the_claims_of_its_successor() {
+    let (store, mut first) = listed().await;
+    let mut second = Gateway::serving(&store, "a", GroupPart::Alone);
+    second.write().await.unwrap();
+    first.write().await.unwrap();
+    first.writer.leave().await.unwrap();
+    assert_eq!(claims(&store), SESSIONS as usize);
+}
+
+#[tokio::test(start_paused = true)]
+async fn former_owner_leaves_the_claims_of_its_successor() {
+    let store = MemoryStore::default();
+    let mut a = Gateway::serving(&store, "a", owner(4));
+    a.write().await.unwrap();
+    a.part = GroupPart::Member { role: GroupRole::Standby, epoch: 5 };
+    a.write().await.unwrap();
+    a.writer.leave().await.unwrap();
     assert_eq!(claims(&store), SESSIONS as usize);
 }
 

@@ -526,6 +526,21 @@ fn scenario_separates_rooms_of_one_name() {
 }
 
 #[test]
+fn first_offer_creates_a_shared_room() {
+    let mut settings = settings();
+    let mut apart = settings.scenarios["call"].clone();
+    apart.affinity = Affinity::Session;
+    settings.scenarios.insert("mesh".into(), apart);
+    let mut world = World::new(settings);
+    let creates = |world: &World, scenario: &str| world.gateway.views().creates_room(scenario, "r");
+    assert_eq!(["call", "mesh", "unknown"].map(|it| creates(&world, it)), [true, false, false]);
+    let room = world.open("r");
+    assert!(!creates(&world, "call"));
+    world.close(room);
+    assert!(creates(&world, "call"));
+}
+
+#[test]
 fn cold_waiting_time_survives_mode_change() {
     let mut world = cold();
     let session = world.open("r");
