@@ -1,7 +1,11 @@
 //! Revisions of policies outlive their process: a kill, an upgrade, a takeover.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
 
+use evenkeel_testkit::binary::evenkeel;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -99,6 +103,56 @@ fn canary_continues_after_a_kill() {
     assert_eq!(decided(&mut gateway), promoted);
     act(&mut gateway, "rollback");
     assert_eq!(decided(&mut gateway)["active"], active, "a rollback is possible still");
+}
+
+/// Starts the gateway with a cache of 1 MiB that nothing else uses.
+fn start_with_small_disk(world: &World) -> GatewayProcess {
+    let mut command = Command::new("unshare");
+    let mount = "mkdir -p \"$XDG_CACHE_HOME/evenkeel\" && chmod 700 \"$XDG_CACHE_HOME/evenkeel\" && \
+        mount -t tmpfs -o size=1m,mode=700 tmpfs \"$XDG_CACHE_HOME/evenkeel\" && exec \"$0\" \"$@\"";
+    command.args(["--mount", "sh", "-c", mount]).arg(evenkeel());
+    GatewayProcess::start_by(world, command)
+}
+
+#[test]
+fn decision_with_a_full_disk_is_executed_and_not_acknowledged() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("decision_with_a_full_disk skipped: a file system of its own needs root");
+        return;
+    }
+    let node = Node::agent("east-a1");
+    let mut gateway = start_with_small_disk(&world(&node));
+    push(&mut gateway, 0, "now=true");
+    // The test sees the disk of the gateway's mount namespace.
+    let disk = gateway.folder().join("evenkeel");
+    let disk = format!("/proc/{}/root{}", gateway.pid(), disk.display());
+    let filler = Path::new(&disk).join("filler");
+    while OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&filler)
+        .and_then(|mut file| file.write_all(&[0; 4_096]))
+        .is_ok()
+    {}
+
+    let wasm = routing_plugin(Behaviour::Places(1));
+    let hook = "routing?now=true";
+    let refused = gateway.ask(async |client| client.push("call", hook, &wasm).await).unwrap_err();
+    let refused = refused.to_string();
+    assert!(refused.contains("executed, but not written to the disk"), "{refused}");
+    let active = policy(&mut gateway)["revision"].clone();
+    let drained = gateway
+        .ask(async |client| client.post("/v1/nodes/east-a1:drain", &json!({"force": true})).await);
+    let drained = drained.unwrap_err().to_string();
+    assert!(drained.contains("executed, but not written to the disk"), "{drained}");
+    assert_eq!(gateway.read("/v1/nodes")["nodes"][0]["draining"], true);
+
+    fs::remove_file(&filler).unwrap();
+    gateway.post("/v1/nodes/east-a1:undrain", &json!({}));
+    let pushed = push(&mut gateway, 2, "now=true");
+    assert_ne!(pushed, active);
+    let mut ann = Phone::new(1);
+    gateway.open("room", &mut ann);
 }
 
 #[test]

@@ -24,8 +24,8 @@ pub(super) const BODIES_MAX: usize = 256 * BODY_MAX;
 /// out.
 pub(super) const UPLOADS_MAX: usize = 4 * BINARY_BYTES_MAX;
 
-/// Time for the records of policies to be written.
-const KEPT_WITHIN: Duration = Duration::from_secs(1);
+/// Time for the records of policies to be written; a slow disk delays no answer for longer.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(3);
 
 /// An offer is answered after this time although the standby has not confirmed its record: a client waits for it.
 const OFFER_CONFIRMED_WITHIN: Duration = Duration::from_millis(20);
@@ -102,24 +102,41 @@ impl ApiContext {
         }
     }
 
-    /// Waits until the standby has all decisions of operators that were answered so far.
+    /// Waits for a decision of an operator until it outlives this process: on the disk, and at a standby that follows. `said`: the
+    /// name in the request.
     ///
     /// # Errors
-    /// The standby follows, and has not confirmed them in time.
-    pub(super) async fn confirm_decision(&self) -> Result<(), ApiError> {
-        let Some(group) = self.group() else { return Ok(()) };
-        let confirmed = |number| group.confirmed(number, DECISION_CONFIRMED_WITHIN);
-        require_confirmed(&self.handle, confirmed).await
+    /// Control refused it, the standby has not confirmed it in time, or it is neither on the disk nor at a standby.
+    pub(super) async fn decide(
+        &self,
+        said: &str,
+        asking: impl Future<Output = Result<(), ControlError>>,
+    ) -> Result<(), ApiError> {
+        let refused = |error| Err(refused(error, said, &self.names));
+        let decided = self.answer(asking).await;
+        if let Err(error) = &decided
+            && !matches!(error, ControlError::NotWritten(_))
+        {
+            return refused(error.clone());
+        }
+        let is_confirmed = match self.group() {
+            Some(group) => {
+                let confirmed = |number| group.confirmed(number, DECISION_CONFIRMED_WITHIN);
+                is_confirmed(&self.handle, confirmed).await?
+            }
+            None => false,
+        };
+        decided.or_else(|error| if is_confirmed { Ok(()) } else { refused(error) })
     }
 
-    /// Waits until decisions about policies outlive this process: on the disk, and at the standby.
-    ///
-    /// # Errors
-    /// See [`ApiContext::confirm_decision`].
+    /// As [`ApiContext::decide`], of the decisions about policies that were taken so far.
     pub(super) async fn confirm_policies(&self) -> Result<(), ApiError> {
-        // A slow disk delays no answer for longer.
-        let _ = tokio::time::timeout(KEPT_WITHIN, self.handle.policies_kept()).await;
-        self.confirm_decision().await
+        let written = async {
+            let written = tokio::time::timeout(WRITTEN_WITHIN, self.handle.policies_kept()).await;
+            let written = written.unwrap_or_else(|late| Ok(Err(late.to_string().into())));
+            written?.map_err(ControlError::NotWritten)
+        };
+        self.decide("", written).await
     }
 
     /// Waits for control up to [`ANSWER_WITHIN`]. `said`: the name in the request.
@@ -141,22 +158,26 @@ impl ApiContext {
     }
 }
 
-async fn require_confirmed<F: Future<Output = bool>>(
+/// False without a follower, since there is no standby then that could take over.
+async fn is_confirmed<F: Future<Output = bool>>(
     handle: &Handle,
     confirmed: impl FnOnce(u64) -> F,
-) -> Result<(), ApiError> {
-    let unavailable = |message: String| ApiError::new(ApiErrorCode::Unavailable, message);
+) -> Result<bool, ApiError> {
+    let unconfirmed = |message: String| ApiError::new(ApiErrorCode::Unconfirmed, message);
     let follows = |sent: Result<Option<u64>, ControlError>| {
         sent.map_err(|_| {
-            unavailable("executed, but the gateway ends: a takeover may forget it".into())
+            unconfirmed("executed, but the gateway ends: a takeover may forget it".into())
         })
     };
-    let Some(number) = follows(handle.records_sent().await)? else { return Ok(()) };
-    if confirmed(number).await || follows(handle.records_sent().await)?.is_none() {
-        return Ok(());
+    let Some(number) = follows(handle.records_sent().await)? else { return Ok(false) };
+    if confirmed(number).await {
+        return Ok(true);
+    }
+    if follows(handle.records_sent().await)?.is_none() {
+        return Ok(false);
     }
     let within = DECISION_CONFIRMED_WITHIN;
-    Err(unavailable(format!(
+    Err(unconfirmed(format!(
         "executed, but not confirmed by the standby within {within:?}: a takeover may forget it"
     )))
 }

@@ -49,6 +49,8 @@ pub(super) enum ApiErrorCode {
     Conflict,
     /// 503: temporarily impossible.
     Unavailable,
+    /// 503: executed, but a takeover or a restart may forget it.
+    Unconfirmed,
     /// 401: missing or wrong token.
     Unauthorized,
     TooLarge,
@@ -72,6 +74,7 @@ impl ApiErrorCode {
             ApiErrorCode::NotFound => ("not-found", StatusCode::NOT_FOUND),
             ApiErrorCode::Conflict => ("conflict", StatusCode::CONFLICT),
             ApiErrorCode::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE),
+            ApiErrorCode::Unconfirmed => ("unconfirmed", StatusCode::SERVICE_UNAVAILABLE),
             ApiErrorCode::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED),
             ApiErrorCode::TooLarge => ("too-large", StatusCode::PAYLOAD_TOO_LARGE),
             ApiErrorCode::MethodNotAllowed => {
@@ -225,6 +228,11 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
         ControlError::Policy(reason) => ApiError::new(ApiErrorCode::Conflict, reason),
         ControlError::NotReloaded(reason) => not_reloaded(&reason),
         ControlError::NotOwner => no_owner(),
+        ControlError::NotWritten(reason) => {
+            let message =
+                format!("executed, but not written to the disk: {reason}; a restart may forget it");
+            ApiError::new(ApiErrorCode::Unconfirmed, message)
+        }
         ControlError::Starting => starting(),
         ControlError::Replaced => replaced(),
         ControlError::Unavailable => {

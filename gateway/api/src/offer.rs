@@ -14,8 +14,10 @@ use data_encoding::HEXLOWER;
 use evenkeel_config::address::{self, ADDRESS_ALONE, ADDRESS_AND_PORT};
 use evenkeel_control::{
     IngressAnswer, KeyError, NodeNames, OfferedSession, RequestTurn, SessionAnswer, StoredAnswer,
+    is_first_packet_room,
 };
 use evenkeel_core::is_session_room_name;
+use evenkeel_index::ClaimRevision;
 use evenkeel_media::roq;
 use evenkeel_model::{
     ClientIdentity, DeviceLimits, FeedbackSupport, IngressProtocol, Labels, MediaDescription,
@@ -102,24 +104,29 @@ async fn offer(
     body: &[u8],
 ) -> Result<(SessionId, Vec<u8>), ApiError> {
     let wanted = parse(body, traceparent(headers))?;
-    require_room(shared, &wanted).await?;
-    let opened = shared.ask("", shared.handle.offer(wanted.clone())).await?;
+    let claim = claim_room(shared, &wanted).await?;
+    let opened = shared.ask("", shared.handle.offer(wanted.clone())).await;
+    if let (Some(index), Some(claim), Err(_)) = (&shared.index, claim, &opened) {
+        index.note_unused(&wanted.room, claim);
+    }
+    let opened = opened?;
     let session = opened.session;
     let body = serde_json::to_vec(&view(opened, &wanted, &shared.names));
     Ok((session, body.expect("an answer is words and numbers")))
 }
 
 /// Claims a new room in the shared index. Fails if another group has it.
-async fn require_room(shared: &ApiContext, wanted: &OfferedSession) -> Result<(), ApiError> {
-    let Some(index) = &shared.index else { return Ok(()) };
+async fn claim_room(
+    shared: &ApiContext,
+    wanted: &OfferedSession,
+) -> Result<Option<ClaimRevision>, ApiError> {
+    let Some(index) = &shared.index else { return Ok(None) };
     let (scenario, room) = (Arc::clone(&wanted.scenario), Arc::clone(&wanted.room));
     if !shared.ask("", shared.handle.creates_room(scenario, room)).await? {
-        return Ok(());
+        return Ok(None);
     }
-    match index.claim(&wanted.room).await {
-        Some(owner) => Err(ApiError::room_elsewhere(&wanted.room, owner)),
-        None => Ok(()),
-    }
+    let claimed = index.claim(&wanted.room).await;
+    claimed.map_err(|owner| ApiError::room_elsewhere(&wanted.room, owner))
 }
 
 fn view(
@@ -348,9 +355,9 @@ fn name<'a>(field: &str, text: &'a str) -> Result<&'a str, ApiError> {
 
 fn room(text: &str) -> Result<&str, ApiError> {
     let room = name("room", text)?;
-    if is_session_room_name(room) {
+    if is_session_room_name(room) || is_first_packet_room(room) {
         let message = format!(
-            "found `{room}`: sessions that are placed by themselves have names that end so"
+            "found `{room}`: rooms of sessions that are placed by themselves, or opened by a packet, have such names"
         );
         return Err(ApiError::field("room", message));
     }

@@ -91,15 +91,15 @@ pub(super) async fn node_verb(
                 draining: true,
                 within,
             };
-            shared.ask(name, handle.operate(operation)).await?;
+            shared.decide(name, handle.operate(operation)).await?;
         }
-        "undrain" => shared.ask(name, handle.drain_node(name.into(), false)).await?,
+        "undrain" => shared.decide(name, handle.drain_node(name.into(), false)).await?,
         "eject" => {
             let ForceBody { force } = shared.parse_if_any(body).await?;
             require_another(&shared, force, |node, _| node == name).await?;
-            shared.ask(name, handle.operate(Operation::Eject(name.into()))).await?;
+            shared.decide(name, handle.operate(Operation::Eject(name.into()))).await?;
         }
-        "uneject" => shared.ask(name, handle.operate(Operation::Return(name.into()))).await?,
+        "uneject" => shared.decide(name, handle.operate(Operation::Return(name.into()))).await?,
         "start" => shared.ask(name, handle.order(name.into(), NodeOrder::Start)).await?,
         "break" => {
             shared.require_drills()?;
@@ -111,7 +111,6 @@ pub(super) async fn node_verb(
             return Err(unknown_verb(other, right));
         }
     }
-    shared.confirm_decision().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -139,8 +138,7 @@ pub(super) async fn region_verb(
         "failback" => Operation::Failback(Some(name.into()), failback(&shared, body).await?),
         other => return Err(unknown_verb(other, "`drain`, `undrain` or `failback`")),
     };
-    shared.ask(name, shared.handle.operate(operation)).await?;
-    shared.confirm_decision().await?;
+    shared.decide(name, shared.handle.operate(operation)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -149,8 +147,7 @@ pub(super) async fn failback_everywhere(
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let operation = Operation::Failback(None, failback(&shared, body).await?);
-    shared.ask("", shared.handle.operate(operation)).await?;
-    shared.confirm_decision().await?;
+    shared.decide("", shared.handle.operate(operation)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -92,7 +92,7 @@ impl World {
     /// Tells the API that the records of policies are on the disk.
     fn keep_policies(&mut self) {
         let ControlRequest::PoliciesKept(reply) = self.request() else { panic!("not asked") };
-        reply.send(()).unwrap();
+        reply.send(Ok(())).unwrap();
     }
 }
 

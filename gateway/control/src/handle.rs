@@ -102,8 +102,8 @@ requests! {
         list_nodes(list: Box<NodeList>) = List -> Result<ListChange, NotListed>;
         /// The records of all policies, for the process that replaces this one.
         policy_records() = PolicyRecords -> PolicyRecords;
-        /// Returns once the records of policies are on the disk, or cannot be written.
-        policies_kept() = PoliciesKept -> ();
+        /// Returns once the records of policies are on the disk, or with the reason for which they cannot be written.
+        policies_kept() = PoliciesKept -> Result<(), Arc<str>>;
         /// The bindings of policies that were rolled out last, by their identifications.
         configured_policies() = ConfiguredPolicies -> BTreeMap<PolicyName, Option<Arc<str>>>;
         /// Sets the trust rules for rollouts from now on.

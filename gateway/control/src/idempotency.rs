@@ -154,9 +154,9 @@ impl KeyTable {
         self.lock().changed = None;
     }
 
-    /// The follower lacks answered keys.
-    pub fn have_changed(&self) -> bool {
-        self.lock().changed.as_ref().is_some_and(|changed| !changed.is_empty())
+    /// The number of answered keys that the follower lacks.
+    pub fn changed(&self) -> usize {
+        self.lock().changed.as_ref().map_or(0, VecDeque::len)
     }
 
     /// Up to this many answered keys that the follower does not have.

@@ -100,6 +100,8 @@ pub enum ControlError {
     NotReloaded(NotReloaded),
     /// The owner of the group decides about revisions of policies.
     NotOwner,
+    /// The decision is in force, but not on the disk; the reason.
+    NotWritten(Arc<str>),
     /// The first policies are still being compiled; only they may decide.
     Starting,
     /// Another process serves since an upgrade. This one did not begin the request, or it may be repeated without harm.

@@ -150,8 +150,13 @@ impl OperationLog {
         self.operations.0.retain(is_known);
     }
 
-    /// Keeps an operation that was executed, and calls `done` once it is on the disk, or cannot be written.
-    pub(crate) fn keep(&mut self, operation: Operation, done: impl FnOnce() + Send + 'static) {
+    /// Keeps an operation that was executed, and calls `done` once it is on the disk, or with the reason for which it cannot be
+    /// written.
+    pub(crate) fn keep(
+        &mut self,
+        operation: Operation,
+        done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static,
+    ) {
         self.operations.add(operation);
         self.write(done);
     }
@@ -161,7 +166,7 @@ impl OperationLog {
         self.is_unread = false;
         if self.operations != operations {
             self.operations = operations;
-            self.write(|| {});
+            self.write(|_| {});
         }
     }
 
@@ -170,23 +175,24 @@ impl OperationLog {
         &self.operations
     }
 
-    fn write(&mut self, done: impl FnOnce() + Send + 'static) {
+    fn write(&mut self, done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static) {
         self.changes += 1;
-        let Some(path) = self.path.clone() else { return done() };
+        let Some(path) = self.path.clone() else { return done(Ok(())) };
         let (operations, change) = (self.operations.clone(), self.changes);
         let written = Arc::clone(&self.written);
         let thread = std::thread::Builder::new().name("operations".into());
         let writing = thread.spawn(move || {
-            let mut written = lock(&written);
+            let mut newest = lock(&written);
             // A later change may have been written before.
-            if *written < change {
-                *written = change;
-                if let Err(error) = write(&path, &operations) {
+            let result = if *newest < change { write(&path, &operations) } else { Ok(()) };
+            match &result {
+                Ok(()) => *newest = change.max(*newest),
+                Err(error) => {
                     tracing::warn!(file = %path.display(), %error, "operators' decisions end with the process");
                 }
             }
-            drop(written);
-            done();
+            drop(newest);
+            done(result.map_err(|error| error.to_string().into()));
         });
         if let Err(error) = writing {
             tracing::warn!(%error, "operators' decisions end with the process");

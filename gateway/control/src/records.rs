@@ -29,8 +29,12 @@ use crate::registry::SessionRegistry;
 use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
 use crate::workers::WorkerLines;
 
-/// Sessions and rooms in a batch: less than a millisecond of control's time.
-const SLICE: usize = 128;
+/// Sessions and rooms in a batch for the next process of this machine: less than a millisecond of control's time.
+const HAND_OVER_SLICE: usize = 128;
+
+/// Sessions and rooms in a batch for a standby, which reads one in 0.1 ms and sends no beat meanwhile: the lease of this gateway
+/// is renewed by beats, and ends after 24 ms.
+const SLICE: usize = 32;
 
 /// Records of ended sessions in a batch: a standby that joins gets 16,384 of them within a minute, beside all else.
 const HISTORY_SLICE: usize = 8;
@@ -257,6 +261,15 @@ impl RecordFollower {
         self.to.is_closed() || self.full_since.is_some_and(lags)
     }
 
+    /// The number of changed sessions and rooms, and of keys, in a batch.
+    fn slice(&self) -> usize {
+        match (self.hands_over, self.whole) {
+            (true, _) => HAND_OVER_SLICE,
+            (false, true) => SLICE,
+            (false, false) => FIRST_SLICE,
+        }
+    }
+
     fn take_copies(&mut self) {
         for copying in &mut self.copying {
             let Some(answer) = &copying.answer else { continue };
@@ -345,7 +358,7 @@ impl RecordFollower {
         let idempotency_keys = keys.take_changed(at_most.unwrap_or(usize::MAX));
         self.number += 1;
         self.whole |= whole
-            && !keys.have_changed()
+            && keys.changed() == 0
             && self.policies.is_empty()
             && self.copying.iter().all(|copying| copying.whole);
         // A session may have ended since it was copied.
@@ -353,7 +366,7 @@ impl RecordFollower {
         let media = std::mem::take(&mut self.states).into_iter().filter(stands).collect();
         let (history_next, history) = source
             .history
-            .records_from(self.history_next, at_most.map_or(SLICE, |_| HISTORY_SLICE));
+            .records_from(self.history_next, at_most.map_or(HAND_OVER_SLICE, |_| HISTORY_SLICE));
         self.history_next = history_next;
         let operations = std::mem::take(&mut self.operations);
         let operations = operations.then(|| source.nodes.operations.operations().clone());
@@ -433,8 +446,9 @@ pub(crate) struct RecordSource<'a> {
 }
 
 impl RecordSource<'_> {
-    fn have_changed(&mut self) -> bool {
-        self.gateway.records().have_changed() || self.offers.idempotency_keys.have_changed()
+    /// The greatest number of changed records of one kind; a batch takes some of each.
+    fn changed(&mut self) -> usize {
+        self.gateway.records().changed().max(self.offers.idempotency_keys.changed())
     }
 }
 
@@ -487,8 +501,10 @@ impl Replication {
     /// The number of the batch with the last change, which may wait to be sent.
     pub(crate) fn last_number(&self, source: &mut RecordSource<'_>) -> Option<u64> {
         let follower = self.follower.as_ref()?;
-        let changed = source.have_changed() || follower.operations;
-        let batches = follower.policy_batches(source).max(usize::from(changed));
+        let changed = source.changed().max(usize::from(follower.operations));
+        // A turn through the changes may end with a batch that is not full.
+        let batches = if changed == 0 { 0 } else { changed / follower.slice() + 1 };
+        let batches = follower.policy_batches(source).max(batches);
         Some(follower.number + batches as u64)
     }
 
@@ -527,10 +543,6 @@ impl Replication {
         }
         let since = |last: Instant| now.saturating_duration_since(last);
         let nodes = follower.nodes_last.is_none_or(|last| since(last) >= NODES_EVERY);
-        let slice = match follower.whole || is_urgent {
-            true => SLICE,
-            false => FIRST_SLICE,
-        };
         let is_turn = match follower.whole {
             true => since(follower.sent_last) >= BATCH_EVERY,
             false => is_due || is_urgent,
@@ -538,14 +550,14 @@ impl Replication {
         if !is_turn {
             return;
         }
-        let changed = source.have_changed()
+        let changed = source.changed() > 0
             || nodes
             || !follower.states.is_empty()
             || !follower.policies.is_empty()
             || source.history.has_number(follower.history_next);
         if changed && follower.to.capacity() > 0 {
             follower.sent_last = now;
-            let batch = follower.next_batch(source, Some(slice), nodes, now);
+            let batch = follower.next_batch(source, Some(follower.slice()), nodes, now);
             // Fails only for a follower that has gone.
             let _ = follower.to.try_send(batch);
         }

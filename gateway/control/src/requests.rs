@@ -82,7 +82,10 @@ impl Control {
                 let kept = operation.clone();
                 match self.nodes.operate(operation, &self.settings, &mut self.gateway, now) {
                     Ok(()) => {
-                        self.nodes.operations.keep(kept, move || _ = reply.send(Ok(())));
+                        let done = move |written: Result<(), Arc<str>>| {
+                            _ = reply.send(written.map_err(ControlError::NotWritten));
+                        };
+                        self.nodes.operations.keep(kept, done);
                         self.replication.note_operation();
                     }
                     Err(reason) => _ = reply.send(Err(self.why_impossible(reason, None))),

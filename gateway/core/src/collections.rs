@@ -228,8 +228,9 @@ impl<Id: Copy + Ord> Changes<Id> {
         taken
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.followed.as_ref().is_none_or(|followed| followed.changed.is_empty())
+    /// The number of changes that are not deferred.
+    pub(crate) fn len(&self) -> usize {
+        self.followed.as_ref().map_or(0, |followed| followed.changed.len())
     }
 
     /// All records were taken at least once.

@@ -48,9 +48,9 @@ impl Records<'_> {
         self.tables.rooms.changes.unfollow();
     }
 
-    /// Returns true if [`Records::take_changed`] would return records.
-    pub fn have_changed(&self) -> bool {
-        !(self.tables.sessions.changes.is_empty() && self.tables.rooms.changes.is_empty())
+    /// The number of changed sessions or rooms, whichever is greater: [`Records::take_changed`] takes both side by side.
+    pub fn changed(&self) -> usize {
+        self.tables.sessions.changes.len().max(self.tables.rooms.changes.len())
     }
 
     /// Releases the next part of the deferred changes: new states of policies. Called each 20 ms, it releases each within

@@ -87,6 +87,11 @@ impl Desired {
         }
     }
 
+    pub(super) fn note_unused(&self, room: &Arc<str>, revision: u64) {
+        self.lock().claims.note_unused(room, revision);
+        self.0.changed.notify_one();
+    }
+
     /// Notes the key of the offer that opened the session.
     pub(super) fn set_key(&self, id: SessionId, key: &str) {
         let mut table = self.lock();

@@ -8,6 +8,9 @@ use evenkeel_group::GroupRole;
 use evenkeel_model::SessionId;
 use serde::{Deserialize, Serialize};
 
+/// Longest name of a group, bytes; it consists of the names of at most five members.
+const GROUP_MAX: usize = 2_048;
+
 /// The version of the values.
 pub(super) const VERSION: u32 = 1;
 
@@ -36,6 +39,14 @@ pub(crate) struct OwnerEntry {
 pub(super) struct RoomEntry {
     pub(super) v: u32,
     pub(super) group: String,
+}
+
+impl RoomEntry {
+    /// `None` for a value that no gateway writes.
+    pub(super) fn read(value: &[u8]) -> Option<RoomEntry> {
+        let entry: RoomEntry = decode(value)?;
+        (1..=GROUP_MAX).contains(&entry.group.len()).then_some(entry)
+    }
 }
 
 /// `GROUP.member.NAME`.

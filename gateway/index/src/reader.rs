@@ -8,7 +8,7 @@ use evenkeel_model::SessionId;
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
-use super::claim::{RoomClaim, RoomOwner, claim_room};
+use super::claim::{ClaimRevision, RoomClaim, RoomOwner, claim_room};
 use super::desired::Desired;
 use super::entry::{IndexKeys, IndexedSession, MemberEntry, OwnerEntry, decode, split};
 use super::nats::Nats;
@@ -100,23 +100,32 @@ impl IndexReader {
         self.desired.set_key(session, key);
     }
 
-    /// Claims a new room for the group of this gateway. Returns the other group that has the room. Without an answer of the
-    /// store within 20 ms there is none.
-    pub async fn claim(&self, room: &Arc<str>) -> Option<RoomOwner> {
-        if matches!(self.status().state, IndexState::Fenced | IndexState::Unreachable) {
-            return None;
-        }
-        let store = self.store.borrow().clone()?;
+    /// Claims a new room for the group of this gateway. `None`: the store did not answer within 20 ms, or is known not to.
+    ///
+    /// # Errors
+    /// Another group has the room.
+    pub async fn claim(&self, room: &Arc<str>) -> Result<Option<ClaimRevision>, RoomOwner> {
+        let store = self.store.borrow().clone();
+        let is_usable =
+            !matches!(self.status().state, IndexState::Fenced | IndexState::Unreachable);
+        let Some(store) = store.filter(|_| is_usable) else { return Ok(None) };
         let claiming = claim_room(&store, &self.keys, room);
         match tokio::time::timeout(CLAIMED_WITHIN, claiming).await {
             Ok(Ok(RoomClaim::Claimed(revision))) => {
                 self.desired.lock().claims.note_claimed(Arc::clone(room), revision);
-                None
+                Ok(Some(ClaimRevision(revision)))
             }
-            Ok(Ok(RoomClaim::Taken(owner))) => Some(owner),
-            // The writer claims it later.
-            Ok(Ok(RoomClaim::Contended) | Err(_)) | Err(_) => None,
+            Ok(Ok(RoomClaim::Taken(owner))) => Err(owner),
+            Ok(Ok(RoomClaim::Contended) | Err(_)) | Err(_) => {
+                self.desired.lock().claims.note_unanswered(Arc::clone(room));
+                Ok(None)
+            }
         }
+    }
+
+    /// The offer that made the claim opened no session.
+    pub fn note_unused(&self, room: &Arc<str>, ClaimRevision(revision): ClaimRevision) {
+        self.desired.note_unused(room, revision);
     }
 
     /// The sessions of this id, at any gateway.

@@ -277,12 +277,13 @@ impl<S: Store> IndexWriter<S> {
         let (began, group) = (Instant::now(), self.keys.group());
         let entries = self.store.list(IndexKeys::rooms(), CLAIMS_MAX).await?;
         let own = entries.iter().filter_map(|entry| {
-            let claim: RoomEntry = decode(&entry.value)?;
+            let claim = RoomEntry::read(&entry.value)?;
             let room = IndexKeys::room_of(&entry.key)?;
             (claim.group == group).then_some((room.into(), entry.revision))
         });
+        let own: BTreeMap<_, _> = own.collect();
         let is_cut_off = entries.len() == CLAIMS_MAX;
-        self.desired.lock().claims.replace(own.collect(), began, is_cut_off);
+        self.desired.lock().claims.replace(own, began, is_cut_off);
         Ok(())
     }
 
@@ -332,7 +333,7 @@ async fn write_claim(
                 Ok(None)
             }
             RoomClaim::Taken(owner) => {
-                let is_new = desired.lock().claims.note_duplicate(Arc::clone(room));
+                let is_new = desired.lock().claims.note_duplicate(Arc::clone(room), &owner.group);
                 Ok(is_new.then_some(owner))
             }
             RoomClaim::Contended => {
@@ -347,7 +348,7 @@ async fn write_claim(
             let mut table = desired.lock();
             table.claims.note_released(room, revision);
             if let Some(entry) = found
-                && decode::<RoomEntry>(&entry.value).is_some_and(|it| it.group == keys.group())
+                && RoomEntry::read(&entry.value).is_some_and(|it| it.group == keys.group())
             {
                 table.claims.note_claimed(Arc::clone(room), entry.revision);
             }

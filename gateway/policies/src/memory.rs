@@ -75,7 +75,7 @@ pub(super) struct PolicyKeeper {
 struct SharedRecords {
     records: Mutex<PolicyRecords>,
     /// Callers that wait until the records are on the disk.
-    waiting: Mutex<Vec<oneshot::Sender<()>>>,
+    waiting: Mutex<Vec<oneshot::Sender<Result<(), Arc<str>>>>>,
     /// A keeper has noted a record. Policies that were only begun are not written.
     has_changed: AtomicBool,
     /// No other process writes the file.
@@ -143,8 +143,8 @@ impl RecordFile {
         }
     }
 
-    /// Replies once the records that were noted are on the disk, or cannot be written.
-    pub(super) fn await_written(&self, reply: oneshot::Sender<()>) {
+    /// Replies once the records that were noted are on the disk, or with the reason for which they cannot be written.
+    pub(super) fn await_written(&self, reply: oneshot::Sender<Result<(), Arc<str>>>) {
         lock(&self.shared.waiting).push(reply);
         // A pending message covers this caller as well. Without a reader the reply is dropped with the file.
         let _ = self.turns.try_send(WriterMessage::Write);
@@ -193,17 +193,17 @@ struct RecordWriter {
 impl RecordWriter {
     fn run(mut self, told: &Receiver<WriterMessage>) {
         // Unchanged records are not written, since after a failed start some policies are missing.
-        let mut failed = false;
+        let mut result = Ok(());
         for _ in told.iter().take_while(|turn| *turn != WriterMessage::End) {
             let waiting = std::mem::take(&mut *lock(&self.shared.waiting));
             let SharedRecords { has_changed, may_write, .. } = &*self.shared;
             if may_write.load(Ordering::Acquire) && has_changed.load(Ordering::Acquire) {
-                failed = self.write().is_err();
+                result = self.write().map_err(|error| Arc::from(error.to_string()));
             }
             // A caller may have gone.
-            waiting.into_iter().for_each(|reply| _ = reply.send(()));
+            waiting.into_iter().for_each(|reply| _ = reply.send(result.clone()));
         }
-        if failed {
+        if result.is_err() {
             // A full disk may have space by now.
             let _ = self.write();
         }

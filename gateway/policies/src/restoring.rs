@@ -164,12 +164,12 @@ impl PolicyThreads {
         self.running.get(policy).is_some_and(|running| running.pending.is_some())
     }
 
-    /// Replies once the records that were stored are on the disk.
-    pub fn await_kept(&self, reply: oneshot::Sender<()>) {
+    /// Replies once the records that were stored are on the disk, or with the reason for which they cannot be written.
+    pub fn await_kept(&self, reply: oneshot::Sender<Result<(), Arc<str>>>) {
         match &self.memory {
             Some(memory) => memory.await_written(reply),
             // A caller may have gone.
-            None => _ = reply.send(()),
+            None => _ = reply.send(Ok(())),
         }
     }
 

@@ -67,7 +67,8 @@ impl Stage {
     /// Waits until the index lists the sessions of the gateway that serves, and names it.
     pub(crate) async fn await_index(&mut self) -> Result<(), String> {
         let back = Instant::now();
-        let group = EDGES.map(|(name, _)| name).join("/");
+        let members: Vec<_> = EDGES.iter().take(self.layout.edges).map(|(name, _)| *name).collect();
+        let group = members.join("/");
         loop {
             let listed = self.admin().list("sessions").await;
             let listed = listed.map_err(self.request_error("listing sessions"))?;

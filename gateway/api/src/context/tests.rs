@@ -3,11 +3,11 @@ use evenkeel_control::ControlRequest;
 use super::*;
 
 /// A decision that the standby confirms or not, while control answers with these numbers of batches.
-async fn decide(batches: &[Option<u64>], is_confirmed: bool) -> Result<(), ApiError> {
+async fn decide(batches: &[Option<u64>], confirms: bool) -> Result<bool, ApiError> {
     let (handle, mut requests) = Handle::new(Arc::default());
-    let confirming = require_confirmed(&handle, |number| async move {
+    let confirming = is_confirmed(&handle, |number| async move {
         assert_eq!(number, 5);
-        is_confirmed
+        confirms
     });
     let answering = async {
         for batch in batches {
@@ -27,24 +27,24 @@ async fn decide(batches: &[Option<u64>], is_confirmed: bool) -> Result<(), ApiEr
 #[tokio::test]
 async fn decision_that_a_standby_does_not_confirm_is_an_error() {
     let error = decide(&[Some(5), Some(9)], false).await.unwrap_err();
-    assert_eq!(error.code, ApiErrorCode::Unavailable);
+    assert_eq!(error.code, ApiErrorCode::Unconfirmed);
 }
 
 #[tokio::test]
 async fn standby_that_follows_no_more_need_not_confirm() {
-    assert_eq!(decide(&[Some(5), None], false).await, Ok(()));
-    assert_eq!(decide(&[None], false).await, Ok(()));
+    assert_eq!(decide(&[Some(5), None], false).await, Ok(false));
+    assert_eq!(decide(&[None], false).await, Ok(false));
 }
 
 #[tokio::test]
 async fn decision_of_a_gateway_that_ends_is_an_error() {
     let (handle, requests) = Handle::new(Arc::default());
     drop(requests);
-    let error = require_confirmed(&handle, async |_| true).await.unwrap_err();
-    assert_eq!(error.code, ApiErrorCode::Unavailable);
+    let error = is_confirmed(&handle, async |_| true).await.unwrap_err();
+    assert_eq!(error.code, ApiErrorCode::Unconfirmed);
 }
 
 #[tokio::test]
 async fn confirmed_decision_is_acknowledged() {
-    assert_eq!(decide(&[Some(5)], true).await, Ok(()));
+    assert_eq!(decide(&[Some(5)], true).await, Ok(true));
 }

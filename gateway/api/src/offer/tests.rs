@@ -60,6 +60,7 @@ fn error_names_field_found_and_expected() {
         ("/scenario", json!(""), "scenario", &["0 bytes", "1 to 256"]),
         ("/room", json!("r".repeat(257)), "room", &["257 bytes", "1 to 256"]),
         ("/room", json!("conf~s7"), "room", &["`conf~s7`", "placed by themselves"]),
+        ("/room", json!("open-0-192.0.2.7:5004"), "room", &["opened by a packet"]),
         ("/labels/region", json!(1), "labels.region", &["integer `1`", "string"]),
         ("/labels/region", json!("x".repeat(257)), "labels.region", &["257", "256"]),
         (

@@ -22,7 +22,7 @@ fn drain_region(draining: bool) -> Operation {
 fn keep(log: &mut OperationLog, operations: impl IntoIterator<Item = Operation>) {
     for operation in operations {
         let (done, written) = mpsc::channel();
-        log.keep(operation, move || done.send(()).unwrap());
+        log.keep(operation, move |written| done.send(written.unwrap()).unwrap());
         written.recv_timeout(WITHIN).unwrap();
     }
 }
@@ -39,6 +39,20 @@ fn operations_in_force_are_read_by_the_next_process() {
     assert_eq!(open(&folder).operations.0, in_force, "the node may be in that region");
     keep(&mut log, [drain_region(false), drain("a", false)]);
     assert_eq!(open(&folder).operations.0, []);
+}
+
+#[test]
+fn operation_that_cannot_be_written_is_an_error() {
+    let folder = tempdir().unwrap();
+    let mut log = open(&folder);
+    let path = log.path.clone().unwrap();
+    std::fs::create_dir_all(path.join("in the way")).unwrap();
+    let (done, written) = mpsc::channel();
+    log.keep(drain("a", true), move |written| done.send(written).unwrap());
+    written.recv_timeout(WITHIN).unwrap().unwrap_err();
+    std::fs::remove_dir_all(&path).unwrap();
+    keep(&mut log, [Operation::Eject("b".into())]);
+    assert_eq!(open(&folder).operations.0, [drain("a", true), Operation::Eject("b".into())]);
 }
 
 #[test]

@@ -47,9 +47,11 @@ async fn room_of_a_group_without_a_gateway_is_free() {
 #[tokio::test]
 async fn entry_of_another_program_is_replaced() {
     let store = MemoryStore::default();
-    store.put("room.claim.room", b"{}");
-    assert!(matches!(claim(&store, "east").await, RoomClaim::Claimed(_)));
-    assert_eq!(holder(&store).unwrap(), "east");
+    for value in [&b"{}"[..], br#"{"v": 1, "group": ""}"#] {
+        store.put("room.claim.room", value);
+        assert!(matches!(claim(&store, "east").await, RoomClaim::Claimed(_)));
+        assert_eq!(holder(&store).unwrap(), "east");
+    }
 }
 
 #[tokio::test]
@@ -134,15 +136,58 @@ async fn ended_rooms_without_a_claim_leave_nothing() {
 #[tokio::test(start_paused = true)]
 async fn duplicate_is_new_again_after_its_end() {
     let mut table = ClaimTable::default();
-    assert!(!table.note_duplicate(room()), "it has no session any more");
+    assert!(!table.note_duplicate(room(), "east"), "it has no session any more");
     table.enter(&room());
-    assert!(table.note_duplicate(room()));
-    assert!(!table.note_duplicate(room()));
+    assert!(table.note_duplicate(room(), "east"));
+    assert!(!table.note_duplicate(room(), "east"));
+    assert!(table.note_duplicate(room(), "west"));
     table.leave(&room());
     table.enter(&room());
-    assert!(table.note_duplicate(room()));
+    assert!(table.note_duplicate(room(), "west"));
     table.note_claimed(room(), 1);
-    assert!(table.note_duplicate(room()));
+    assert!(table.note_duplicate(room(), "west"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn duplicate_is_tried_again() {
+    let mut table = ClaimTable::default();
+    table.enter(&room());
+    table.take_due();
+    table.note_duplicate(room(), "east");
+    assert_eq!(table.take_due(), []);
+    after(5).await;
+    assert_eq!(table.take_due(), [(room(), DueClaim::Claim)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn claim_of_a_refused_offer_is_released_at_once() {
+    let mut table = ClaimTable::default();
+    table.note_claimed(room(), 3);
+    table.note_unused(&room(), 3);
+    assert_eq!(table.take_due(), [(room(), DueClaim::Release(3))]);
+    table.note_claimed(room(), 4);
+    table.note_unused(&room(), 3);
+    assert_eq!(table.take_due(), [], "another offer has made it again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn claim_without_an_answer_is_found_and_released() {
+    let mut table = ClaimTable::default();
+    table.note_unanswered(room());
+    assert_eq!(table.take_due(), [(room(), DueClaim::Claim)]);
+    table.note_claimed(room(), 3);
+    assert_eq!(table.take_due(), []);
+    after(10).await;
+    assert_eq!(table.take_due(), [(room(), DueClaim::Release(3))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn write_that_is_on_its_way_is_awaited() {
+    let store = MemoryStore::default();
+    store.change(|contents| contents.refusals = 10);
+    assert!(matches!(claim(&store, "east").await, RoomClaim::Claimed(_)));
+    store.change(|contents| contents.refusals = 100);
+    assert_eq!(claim(&store, "west").await, RoomClaim::Contended);
 }
 
 #[tokio::test(start_paused = true)]

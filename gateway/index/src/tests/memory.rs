@@ -17,6 +17,8 @@ pub(crate) struct Contents {
     pub(crate) is_down: bool,
     /// Acknowledges writes without doing them.
     pub(crate) loses_writes: bool,
+    /// The next conditional writes that are refused because another one is on its way.
+    pub(crate) refusals: usize,
     pub(crate) lists: usize,
     pub(crate) writes: usize,
 }
@@ -112,6 +114,10 @@ impl Store for MemoryStore {
         revision: u64,
     ) -> Result<Option<u64>, StoreError> {
         self.answer(|contents| {
+            if contents.refusals > 0 {
+                contents.refusals -= 1;
+                return None;
+            }
             let found = contents.entries.get(key).map_or(0, |(revision, _)| *revision);
             (found == revision).then(|| contents.put(key, value))
         })

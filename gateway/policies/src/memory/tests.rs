@@ -119,6 +119,25 @@ fn only_the_process_that_serves_writes() {
 }
 
 #[test]
+fn callers_learn_that_records_cannot_be_written() {
+    let folder = Folder::new();
+    let mut memory = folder.open();
+    let written = |memory: &RecordFile| {
+        let (reply, written) = oneshot::channel();
+        memory.await_written(reply);
+        written.blocking_recv().unwrap()
+    };
+    let (_, keeper) = memory.begin(&of(Hook::Routing));
+    fs::create_dir_all(folder.file().join("in the way")).unwrap();
+    keeper.note(records(Hook::Routing, "a"));
+    written(&memory).unwrap_err();
+    fs::remove_dir_all(folder.file()).unwrap();
+    assert_eq!(written(&memory), Ok(()), "it is tried again");
+    drop(memory);
+    assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("a"));
+}
+
+#[test]
 fn records_are_read_by_gateway_and_policy() {
     let folder = Folder::new();
     note(folder.open(), Hook::Routing, "first");
