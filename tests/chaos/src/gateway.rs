@@ -1,10 +1,10 @@
 //! A gateway's process, and the process that replaces it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use evenkeel_client::{ApiClient, ApiEndpoint};
-use evenkeel_lab::process::ChildProcess;
+use evenkeel_lab::process::{ChildProcess, ProcessError};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -12,6 +12,8 @@ use serde_json::json;
 
 use crate::process;
 use crate::stage::Places;
+
+type Start = fn(&str, &Path, &[&str], &Path) -> Result<ChildProcess, ProcessError>;
 
 /// It is killed when this is dropped.
 pub(crate) struct Gateway {
@@ -32,11 +34,12 @@ impl Gateway {
         places: &Places,
         has_host: bool,
     ) -> Result<Gateway, String> {
-        Gateway::start_with(process::starter(has_host), name, folder, places)
+        let start = if has_host { process::start_apart } else { process::start };
+        Gateway::start_with(start, name, folder, places)
     }
 
     fn start_with(
-        start: process::Start,
+        start: Start,
         name: &'static str,
         folder: PathBuf,
         places: &Places,

@@ -16,7 +16,7 @@ const MEMORY: &str = "--as=536870912";
 
 /// The nice value of the whole run.
 const USUAL: i32 = -15;
-/// The nice value of gateways and nodes on hosts of their own, where they share no processor with each other and with clients.
+/// The nice value of gateways on hosts of their own, where they share no processor with clients and nodes.
 const APART: i32 = -20;
 /// The nice value of processes that would be on a host that serves nothing.
 const LOW: i32 = 0;
@@ -24,13 +24,6 @@ const LOW: i32 = 0;
 const UP: &str = "-5";
 /// Increment of the nice value from [`USUAL`] to [`LOW`].
 const DOWN: &str = "15";
-
-pub(crate) type Start = fn(&str, &Path, &[&str], &Path) -> Result<ChildProcess, ProcessError>;
-
-/// Starts the program of a gateway or node.
-pub(crate) fn starter(has_host: bool) -> Start {
-    if has_host { start_apart } else { start }
-}
 
 /// Starts a program.
 ///
@@ -45,8 +38,8 @@ pub(crate) fn start(
     start_by(&[], name, program, words, folder)
 }
 
-/// Starts a program on a host of its own.
-fn start_apart(
+/// Starts the program of a gateway on a host of its own.
+pub(crate) fn start_apart(
     name: &str,
     program: &Path,
     words: &[&str],

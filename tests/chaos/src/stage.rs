@@ -359,8 +359,7 @@ fn start_nodes(
             link.set_both(clear(layout, region));
         }
         let seen = link.as_ref().map_or(address, Link::near);
-        let agent =
-            layout.agents.then(|| start_agent(layout, places, &name, &listen)).transpose()?;
+        let agent = layout.agents.then(|| start_agent(places, &name, &listen)).transpose()?;
         let (agent, at) = agent.unzip();
         told.push(Told { name: name.clone(), region, zone, address: seen, agent: at, start: None });
         nodes.push(Node { name, region, address, process: Some(process), link, _agent: agent });
@@ -410,8 +409,7 @@ fn start_sample(
     if layout.mode == "hitless" {
         words.push("--untouched");
     }
-    let start = process::starter(layout.edges > 0);
-    Ok((start(name, program, &words, &places.folder)?, None))
+    Ok((process::start(name, program, &words, &places.folder)?, None))
 }
 
 /// The command with which the gateway starts a cold node, and its address.
@@ -429,7 +427,6 @@ fn cold_start(places: &Places, name: &str) -> Result<(Vec<String>, SocketAddr), 
 
 /// An agent that watches the node of this name.
 fn start_agent(
-    layout: &Layout,
     places: &Places,
     node: &str,
     listen: &str,
@@ -443,8 +440,7 @@ fn start_agent(
     write(&config, &text)?;
     let words = ["agent", "--config", &config.display().to_string(), "--json"];
     let name = format!("{node}-agent");
-    let start = process::starter(layout.edges > 0);
-    let mut process = start(&name, &places.evenkeel, &words, &places.folder)?;
+    let mut process = process::start(&name, &places.evenkeel, &words, &places.folder)?;
     let address = listening(&mut process)?;
     Ok((process, address))
 }
