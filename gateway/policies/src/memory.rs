@@ -71,11 +71,14 @@ pub(super) struct PolicyKeeper {
     turns: Sender<WriterMessage>,
 }
 
+/// `Err`: the reason for which the records are not on the disk.
+type WrittenReply = oneshot::Sender<Result<(), Arc<str>>>;
+
 #[derive(Default, Debug)]
 struct SharedRecords {
     records: Mutex<PolicyRecords>,
     /// Callers that wait until the records are on the disk.
-    waiting: Mutex<Vec<oneshot::Sender<Result<(), Arc<str>>>>>,
+    waiting: Mutex<Vec<WrittenReply>>,
     /// A keeper has noted a record. Policies that were only begun are not written.
     has_changed: AtomicBool,
     /// No other process writes the file.
@@ -144,7 +147,7 @@ impl RecordFile {
     }
 
     /// Replies once the records that were noted are on the disk, or with the reason for which they cannot be written.
-    pub(super) fn await_written(&self, reply: oneshot::Sender<Result<(), Arc<str>>>) {
+    pub(super) fn await_written(&self, reply: WrittenReply) {
         lock(&self.shared.waiting).push(reply);
         // A pending message covers this caller as well. Without a reader the reply is dropped with the file.
         let _ = self.turns.try_send(WriterMessage::Write);

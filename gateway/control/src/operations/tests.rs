@@ -22,8 +22,8 @@ fn drain_region(draining: bool) -> Operation {
 fn keep(log: &mut OperationLog, operations: impl IntoIterator<Item = Operation>) {
     for operation in operations {
         let (done, written) = mpsc::channel();
-        log.keep(operation, move |written| done.send(written.unwrap()).unwrap());
-        written.recv_timeout(WITHIN).unwrap();
+        log.keep(operation, move |written| done.send(written).unwrap());
+        written.recv_timeout(WITHIN).unwrap().unwrap();
     }
 }
 

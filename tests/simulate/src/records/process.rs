@@ -214,7 +214,7 @@ impl Process {
     /// The next batch for a follower, if it lacks something.
     pub(super) fn next_batch(&mut self, follower: &mut Follower, now: Instant) -> Option<Batch> {
         let lacks = follower.nodes || !follower.policies.is_empty() || !follower.whole;
-        if !lacks && !self.gateway.records().have_changed() {
+        if !lacks && self.gateway.records().changed() == 0 {
             return None;
         }
         let at_most = Some(if follower.whole { 128 } else { 8 });
