@@ -47,7 +47,7 @@ fn forged_index_entries_take_little_memory() {
     }
     wait_until("forged sessions are removed", || store.keys(BUCKET, SESSIONS) == listed);
     let members = gateway.read("/v1/index/gateways");
-    assert_eq!(members["gateways"].as_array().unwrap().len(), 1);
+    assert_eq!(members["gateways"].as_array().unwrap().len(), 1, "{members}");
     let grown = memory_kib(id, "VmHWM:") - before;
     assert!(grown < GROWTH_MAX_KIB, "{grown} KiB");
 }

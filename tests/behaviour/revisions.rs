@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
+use evenkeel_client::ApiClient;
 use evenkeel_testkit::binary::evenkeel;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -136,15 +137,16 @@ fn decision_with_a_full_disk_is_executed_and_not_acknowledged() {
     {}
 
     let wasm = routing_plugin(Behaviour::Places(1));
-    let hook = "routing?now=true";
-    let refused = gateway.ask(async |client| client.push("call", hook, &wasm).await).unwrap_err();
-    let refused = refused.to_string();
-    assert!(refused.contains("executed, but not written to the disk"), "{refused}");
+    let pushed = gateway.push("routing", &wasm);
+    assert_eq!(pushed["error"]["code"], "unconfirmed");
     let active = policy(&mut gateway)["revision"].clone();
-    let drained = gateway
-        .ask(async |client| client.post("/v1/nodes/east-a1:drain", &json!({"force": true})).await);
-    let drained = drained.unwrap_err().to_string();
-    assert!(drained.contains("executed, but not written to the disk"), "{drained}");
+    let force = json!({"force": true});
+    let drain = async |client: &mut ApiClient| client.post("/v1/nodes/east-a1:drain", &force).await;
+    let drained = gateway.ask(drain).unwrap_err().to_string();
+    assert!(
+        drained.contains("503 unconfirmed: executed, but not written to the disk"),
+        "{drained}"
+    );
     assert_eq!(gateway.read("/v1/nodes")["nodes"][0]["draining"], true);
 
     fs::remove_file(&filler).unwrap();

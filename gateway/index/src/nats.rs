@@ -1,5 +1,6 @@
 //! A key-value bucket of NATS JetStream.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
@@ -192,9 +193,10 @@ impl Store for Nats {
             ..push::OrderedConfig::default()
         });
         let consumer = answer(consumer).await?.map_err(refused)?;
-        let mut entries = Vec::new();
+        // A key that is written during the listing comes again.
+        let mut entries = BTreeMap::new();
         if consumer.cached_info().num_pending == 0 {
-            return Ok(entries);
+            return Ok(Vec::new());
         }
         let mut messages = answer(consumer.messages()).await?.map_err(refused)?;
         loop {
@@ -203,12 +205,15 @@ impl Store for Nats {
             let message = message.map_err(refused)?;
             let info = message.info().map_err(refused)?;
             let (revision, pending) = (info.stream_sequence, info.pending);
-            if !message.payload.is_empty() {
-                let key = self.key(&message.subject);
-                entries.push(StoreEntry::listed(key, &message.payload, revision));
+            let key = self.key(&message.subject);
+            if message.payload.is_empty() {
+                entries.remove(&key);
+            } else {
+                let entry = StoreEntry::listed(key.clone(), &message.payload, revision);
+                entries.insert(key, entry);
             }
             if pending == 0 || entries.len() == most {
-                return Ok(entries);
+                return Ok(entries.into_values().collect());
             }
         }
     }
