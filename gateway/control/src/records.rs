@@ -32,7 +32,7 @@ use crate::workers::WorkerLines;
 /// Sessions and rooms in a batch for the next process of this machine: less than a millisecond of control's time.
 const HAND_OVER_SLICE: usize = 128;
 
-/// Sessions and rooms in a batch for a standby, which reads one in 0.1 ms and sends no beat meanwhile: the lease of this gateway
+/// Sessions and rooms in a batch for a standby, which reads one in about 0.1 ms and sends no beat meanwhile: the lease of this gateway
 /// is renewed by beats, and ends after 24 ms.
 const SLICE: usize = 32;
 
@@ -40,8 +40,7 @@ const SLICE: usize = 32;
 const HISTORY_SLICE: usize = 8;
 
 /// Sessions and rooms of a standby's first copy in each [`COPIED_EVERY`], and slots of each worker: 3,200 sessions a second,
-/// for an eighth of a processor here and a sixth at the standby. It may come when the gateway has just taken over, and packets
-/// need the rest.
+/// for an eighth of a processor. It may come when the gateway has just taken over, and packets need the rest.
 const FIRST_SLICE: usize = 16;
 
 /// Slots of a worker that a copy looks at: a tenth of a millisecond of its time.

@@ -1,4 +1,4 @@
-//! Claims of rooms. A room that is offered to two groups is one room, of the group whose claim the store has.
+//! Claims of rooms. The claim in the store names the one group that serves a room, even if two are offered it.
 //!
 //! An offer of a new room creates the claim by compare-and-set, and is refused if another group has it. Without an answer of
 //! the store in time it is admitted; the writer claims the room later, and reports it if another group has it then.
@@ -133,7 +133,7 @@ pub(super) struct ClaimTable {
     /// The number of sessions of each room.
     sessions: BTreeMap<Arc<str>, usize>,
     claims: BTreeMap<Arc<str>, HeldClaim>,
-    /// Rooms whose claim may have to change.
+    /// Rooms to compare with their claims.
     due: BTreeSet<Arc<str>>,
     /// Rooms that the store may have as this gateway's, although it did not say so in time.
     unanswered: BTreeSet<Arc<str>>,
@@ -147,6 +147,9 @@ impl ClaimTable {
         // Its session shares the room with none.
         if is_session_room_name(room) || is_first_packet_room(room) {
             return;
+        }
+        if let Some(claim) = self.claims.get_mut(room) {
+            claim.is_unused = false;
         }
         let sessions = self.sessions.entry(Arc::clone(room)).or_default();
         *sessions += 1;

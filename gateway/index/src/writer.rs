@@ -27,7 +27,7 @@ const WRITES_MAX: usize = 128;
 /// Entries of others that are listed at once, beside those of this gateway's sessions.
 const UNEXPECTED_MAX: usize = 4_096;
 
-/// Claims of all groups' rooms that are listed at once. Those beyond it are looked up when a session enters the room.
+/// Claims of all groups that are listed at once. A further one is looked up when a session enters its room.
 const CLAIMS_MAX: usize = 65_536;
 
 /// Interval at which all entries are compared.
@@ -309,7 +309,7 @@ impl<S: Store> IndexWriter<S> {
 
     /// Removes this gateway from the index, at its end.
     pub(super) async fn leave(&mut self) -> Result<(), StoreError> {
-        // Those of a gateway that serves the group now were forgotten.
+        // A gateway that another one has replaced has forgotten its claims.
         let claims = self.desired.lock().claims.take_all();
         self.write_claims(claims).await?;
         let key = self.keys.member(&self.member.gateway);

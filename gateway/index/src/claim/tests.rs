@@ -168,6 +168,10 @@ async fn claim_of_a_refused_offer_is_released_at_once() {
     table.note_claimed(room(), 4);
     table.note_unused(&room(), 3);
     assert_eq!(table.take_due(), [], "another offer has made it again");
+    table.note_unused(&room(), 4);
+    table.enter(&room());
+    table.leave(&room());
+    assert_eq!(table.take_due(), [], "a session had entered meanwhile");
 }
 
 #[tokio::test(start_paused = true)]
