@@ -170,7 +170,10 @@ impl Scene<'_> {
         let fault_ns = struck.happened.at_ns;
         played.tide = newcomers.as_ref().map(|all| all.tell(&events, fault_ns, healed_ns));
         let healed = Happened { at_ns: healed_ns, scope: struck.happened.scope };
-        let unfault = unfault(row, &window, &healed);
+        let mut unfault = unfault(row, &window, &healed);
+        // Until its repair the fault loses packets.
+        unfault.lost -= unfault.lost_before;
+        played.faults.lost += unfault.lost_before;
         played.marked_down("after the fault", &unfault.marked_down, &[]);
         played.unfaults.add(unfault);
         Ok(())

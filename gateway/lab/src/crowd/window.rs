@@ -80,6 +80,7 @@ impl ObservationWindow {
         for packet in self.ledger.missing() {
             if hit.contains(&packet.path.receiver) {
                 effect.lost += 1;
+                effect.lost_before += u64::from(packet.sent_ns < fault.at_ns);
             } else {
                 effect.lost_of_others += 1;
             }
@@ -218,6 +219,8 @@ pub struct FaultEffect {
     pub sent: u64,
     /// Packets due to affected receivers that never arrived.
     pub lost: u64,
+    /// Those of them that were sent before the fault.
+    pub lost_before: u64,
     /// Packets due to receivers that were not hit, and never arrived.
     pub lost_of_others: u64,
     /// Packets that arrived twice at one receiver.
@@ -280,6 +283,7 @@ impl FaultEffect {
         self.freezes_of_others += other.freezes_of_others;
         self.sent += other.sent;
         self.lost += other.lost;
+        self.lost_before += other.lost_before;
         self.lost_of_others += other.lost_of_others;
         self.twice += other.twice;
         self.misdelivered += other.misdelivered;
