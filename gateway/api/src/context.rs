@@ -27,8 +27,8 @@ pub(super) const UPLOADS_MAX: usize = 4 * BINARY_BYTES_MAX;
 /// Time for the records of policies to be written; a slow disk delays no answer for longer.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(3);
 
-/// An offer is answered after this time although the standby has not confirmed its record: a client waits for it.
-const OFFER_CONFIRMED_WITHIN: Duration = Duration::from_millis(20);
+/// An offer is answered after this time although the standby, which is heard, has not confirmed its record: a client waits for it.
+const OFFER_CONFIRMED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The same for a decision of an operator, which fails then: an acknowledged one is not forgotten by a takeover. A standby that
 /// does not read is no follower any more by then, and cannot take over.
@@ -94,11 +94,11 @@ impl ApiContext {
         if body.is_empty() { Ok(T::default()) } else { strict(&body) }
     }
 
-    /// Waits until the standby has the records of all sessions that were opened so far, or is late.
+    /// Waits until the standby has the records of all sessions that were opened so far, is not heard, or is late.
     pub(super) async fn confirm(&self) {
         let Some(group) = self.group() else { return };
         if let Ok(Some(number)) = self.handle.records_sent().await {
-            group.confirmed(number, OFFER_CONFIRMED_WITHIN).await;
+            group.confirmed_if_heard(number, OFFER_CONFIRMED_WITHIN).await;
         }
     }
 

@@ -497,9 +497,10 @@ impl Replication {
         offers.idempotency_keys.unfollow();
     }
 
-    /// The number of the batch with the last change, which may wait to be sent.
+    /// The number of the batch with the last change, which may wait to be sent. `None` without a standby that could take over:
+    /// one that joins has the change before it can.
     pub(crate) fn last_number(&self, source: &mut RecordSource<'_>) -> Option<u64> {
-        let follower = self.follower.as_ref()?;
+        let follower = self.follower.as_ref().filter(|it| it.whole && !it.hands_over)?;
         let changed = source.changed().max(usize::from(follower.operations));
         // A turn through the changes may end with a batch that is not full.
         let batches = if changed == 0 { 0 } else { changed / follower.slice() + 1 };

@@ -290,22 +290,22 @@ pub struct OwnershipState {
 pub struct Group {
     standing: watch::Receiver<GroupStatus>,
     requests: mpsc::Sender<GroupRequest>,
-    confirmed: watch::Receiver<u64>,
+    confirmed: watch::Receiver<Option<u64>>,
 }
 
 /// The member's ends of a [`Group`].
 pub(super) struct GroupInbox {
     pub(super) requests: mpsc::Receiver<GroupRequest>,
     pub(super) standing: watch::Sender<GroupStatus>,
-    /// The number of the last batch that the standby has.
-    pub(super) acknowledged: watch::Sender<u64>,
+    /// The number of the last batch that the standby has; `None` while no standby is heard.
+    pub(super) acknowledged: watch::Sender<Option<u64>>,
 }
 
 impl Group {
     pub(super) fn new() -> (Group, GroupInbox) {
         let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
         let (standing, shown) = watch::channel(GroupStatus::default());
-        let (acknowledged, confirmed) = watch::channel(0);
+        let (acknowledged, confirmed) = watch::channel(None);
         let group = Group { standing: shown, requests: requests_in, confirmed };
         (group, GroupInbox { requests, standing, acknowledged })
     }
@@ -345,8 +345,17 @@ impl Group {
 
     /// Returns true once the standby has the records up to this batch, or false after this time.
     pub async fn confirmed(&self, number: u64, within: Duration) -> bool {
+        self.acknowledged(within, |last| last.is_some_and(|last| last >= number)).await
+    }
+
+    /// The same, but returns true at once while no standby is heard.
+    pub async fn confirmed_if_heard(&self, number: u64, within: Duration) -> bool {
+        self.acknowledged(within, |last| last.is_none_or(|last| last >= number)).await
+    }
+
+    async fn acknowledged(&self, within: Duration, enough: impl Fn(Option<u64>) -> bool) -> bool {
         let mut confirmed = self.confirmed.clone();
-        let waiting = confirmed.wait_for(|confirmed| *confirmed >= number);
+        let waiting = confirmed.wait_for(|last| enough(*last));
         // An error: the member has ended.
         tokio::time::timeout(within, waiting).await.is_ok_and(|confirmed| confirmed.is_ok())
     }
@@ -412,3 +421,6 @@ impl Group {
         answer.await.map_err(|_| TakeOverError::Ends)?
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -268,8 +268,13 @@ impl GroupMember {
                 }
                 // Records do not delay beats. After each part of them the event loop looks at sockets and timers.
                 () = tokio::time::sleep_until(due) => self.core.handle_timeout(Instant::now()),
-                event = self.records.link.recv() => {
+                event = self.records.link.recv(), if self.records.decoding.is_none() => {
                     self.handle_link(event);
+                    tokio::task::yield_now().await;
+                }
+                decoded = finish(&mut self.records.decoding) => {
+                    self.records.keep(decoded, &mut self.core);
+                    self.records.pass_on(&self.gateway.handle);
                     tokio::task::yield_now().await;
                 }
                 // Each beat looks for room again.
@@ -337,7 +342,6 @@ impl GroupMember {
         }
         let is_new = event == LinkEvent::Connected;
         self.records.handle(event, &mut self.core);
-        self.records.pass_on(&self.gateway.handle);
         if is_new {
             self.follow_records();
         }
@@ -349,6 +353,9 @@ impl GroupMember {
         let changes =
             self.rests || self.taking.is_some() || self.yielding.is_some() || self.guard.is_some();
         let reads = self.core.peer(Instant::now()).is_some();
+        if !reads {
+            self.records.note_silence();
+        }
         if self.core.is_owner() && reads && !changes {
             self.records.follow(&self.gateway.handle);
         }

@@ -26,8 +26,10 @@ pub(super) struct RecordExchange {
     /// Batches for the peer, while this member owns and is connected.
     pub(super) batches: Option<mpsc::Receiver<RecordBatch>>,
     pub(super) following: PendingChange<mpsc::Receiver<RecordBatch>>,
-    /// The number of the last batch that the peer has.
-    acknowledged: watch::Sender<u64>,
+    /// A batch of the owner that another thread decodes: beats do not wait for it, later events of the link do.
+    pub(super) decoding: PendingChange<RecordBatch>,
+    /// The number of the last batch that the peer has; `None` while it is not heard.
+    acknowledged: watch::Sender<Option<u64>>,
     connected: bool,
     disconnected_at: Option<Instant>,
     refusal: Option<String>,
@@ -39,7 +41,7 @@ impl RecordExchange {
     pub(super) fn new(
         link: Link,
         settings: &GroupSettings,
-        acknowledged: watch::Sender<u64>,
+        acknowledged: watch::Sender<Option<u64>>,
     ) -> RecordExchange {
         RecordExchange {
             link,
@@ -47,6 +49,7 @@ impl RecordExchange {
             port_legs: settings.port_legs(),
             batches: None,
             following: None,
+            decoding: None,
             acknowledged,
             connected: false,
             disconnected_at: None,
@@ -66,28 +69,32 @@ impl RecordExchange {
                     core.handle_disconnected(Instant::now());
                 }
                 (self.connected, self.batches, self.following) = (false, None, None);
-                // The next follower's batches count from 1.
-                self.acknowledged.send_replace(0);
+                self.acknowledged.send_replace(None);
                 self.disconnected_at = Some(Instant::now());
             }
             LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
             LinkEvent::Differs(difference) => self.difference = difference,
-            LinkEvent::Frame(LinkFrame::Batch(bytes)) if !core.is_owner() => {
-                self.keep(&bytes, core);
+            LinkEvent::Frame(LinkFrame::Batch(bytes)) => {
+                let arrived = Some(Instant::now());
+                self.decoding = Some(tokio::task::spawn_blocking(move || {
+                    RecordBatch::decode(&bytes, arrived).map_err(|error| error.to_string())
+                }));
             }
-            LinkEvent::Frame(LinkFrame::Batch(_) | LinkFrame::HandOver) => {}
+            LinkEvent::Frame(LinkFrame::HandOver) => {}
             LinkEvent::Frame(LinkFrame::Acknowledged(number)) => {
-                self.acknowledged.send_replace(number);
+                self.acknowledged.send_replace(Some(number));
             }
         }
     }
 
     /// Adds a batch of the owner to the copy.
-    fn keep(&mut self, bytes: &[u8], core: &mut Cluster) {
-        let batch =
-            RecordBatch::decode(bytes, Some(Instant::now())).map_err(|error| error.to_string());
+    pub(super) fn keep(&mut self, decoded: Result<RecordBatch, String>, core: &mut Cluster) {
+        // This member took over meanwhile.
+        if core.is_owner() {
+            return;
+        }
         let applied =
-            batch.and_then(|batch| self.replica.apply(batch).map_err(|error| error.to_string()));
+            decoded.and_then(|batch| self.replica.apply(batch).map_err(|error| error.to_string()));
         match applied {
             Ok(()) => {
                 let number = self.replica.number();
@@ -121,7 +128,7 @@ impl RecordExchange {
         }
         let handle = handle.clone();
         // The numbers of batches begin again.
-        self.acknowledged.send_replace(0);
+        self.acknowledged.send_replace(Some(0));
         self.following = Some(tokio::spawn(async move {
             handle.follow_records(false).await.map_err(|_| "control ended".to_owned())
         }));
@@ -137,8 +144,13 @@ impl RecordExchange {
     /// The copy is that of another owner.
     pub(super) fn discard_copy(&mut self, core: &mut Cluster) {
         self.replica = Replica::with_ports_at(self.port_legs);
-        self.disconnected_at = None;
+        (self.decoding, self.disconnected_at) = (None, None);
         core.handle_replica(false, 0, Instant::now());
+    }
+
+    /// No offer waits for a peer that is not heard, until its next acknowledgement.
+    pub(super) fn note_silence(&self) {
+        self.acknowledged.send_if_modified(|last| last.take().is_some());
     }
 
     /// Tells the core the state of the copy again, which it forgets while this member is a spare.

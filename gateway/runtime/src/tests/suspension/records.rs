@@ -115,6 +115,29 @@ async fn replica_equals_the_records_at_a_quiet_moment() {
     }
 }
 
+#[tokio::test]
+async fn decision_waits_for_a_standby_that_could_take_over() {
+    let world = World::new();
+    let (gateway, other) = world.gateways().await;
+    let clients = talking(&gateway).await;
+    let sent = async || gateway.handle.records_sent().await.unwrap();
+    assert_eq!(sent().await, None);
+    let mut joins = Follower::of(&gateway, false).await;
+    let first = joins.batches.recv().await.unwrap();
+    // One that joins has each decision before it can take over.
+    assert!(!first.is_whole());
+    joins.take(&first);
+    joins.follow(Duration::ZERO).await;
+    assert!(sent().await.is_some_and(|number| number >= joins.replica.number()));
+    drop(joins);
+    let mut next_process = Follower::of(&gateway, true).await;
+    next_process.follow(Duration::ZERO).await;
+    assert_eq!(sent().await, None);
+    drop(clients);
+    end(gateway).await;
+    end(other).await;
+}
+
 /// The policy writes another state at the first tick with measurements, and nothing else of the session changes then.
 #[tokio::test]
 async fn state_of_a_policy_follows_each_second() {
