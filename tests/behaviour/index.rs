@@ -106,12 +106,12 @@ fn open(gateway: &mut GatewayProcess, room: &str) -> Result<String, ClientError>
     Ok(gateway.ask(async |client| client.open(&offer).await)?.id)
 }
 
-fn server(test: &str, address: SocketAddr, folder: &Path) -> Option<NatsServer> {
+pub(crate) fn server(test: &str, address: SocketAddr, folder: &Path) -> Option<NatsServer> {
     let server = NatsServer::new(address, folder);
     server.inspect_err(|reason| eprintln!("{test} skipped: {reason}")).ok()
 }
 
-fn at<T>(host: &Host, work: impl FnOnce() -> T) -> T {
+pub(crate) fn at<T>(host: &Host, work: impl FnOnce() -> T) -> T {
     let _inside = host.enter().unwrap();
     work()
 }

@@ -17,6 +17,7 @@ use crate::harness::{
     AgentFiles, EDGES, GatewayProcess, NODE, Phone, Place, SHARED, TIMEOUT, assert_complete,
     assert_continuous, await_armed, await_replica, ids, offer_with_key, talk, talk_for, wait_until,
 };
+use crate::index;
 
 /// Packets of the client between events.
 const PACKETS: u64 = 50;
@@ -403,6 +404,42 @@ fn witness_lets_the_standby_replace_a_silent_owner() {
     assert_eq!(ids(&mut standby), opened);
     assert_continuous(&ann.heard);
     // The former owner sends nothing, and its process ends.
+    owner.process.signal(Signal::SIGCONT).unwrap();
+    assert_eq!(owner.process.wait(TIMEOUT).unwrap().code(), Some(1));
+    expect_echo(&mut ann, "the new owner goes on");
+    assert_eq!(server.seen().deleted, 0, "no call ends");
+}
+
+/// No node has an agent, and there is no witness: the store of the index decides.
+#[test]
+fn store_lets_the_standby_replace_a_silent_owner() {
+    let test = "store_lets_the_standby_replace_a_silent_owner";
+    let Some(place) = Place::lay(test) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let address = (place.client.address(), 4_222).into();
+    let Some(mut store) = index::server(test, address, folder.path()) else { return };
+    index::at(&place.client, || store.start());
+    let (server, mut ann) = (ng_server(&place), place.phone());
+    let keys =
+        format!("port_legs = true\n[index]\nservers = [\"{}\"]\nvotes = true\n", store.url());
+    let [mut owner, mut standby] = group_without_agent(&place, &server, &keys);
+    owner.open("room", &mut ann);
+    let opened = ids(&mut owner);
+    talk_for(&mut [&mut ann], PACKETS);
+    await_replica(&mut owner);
+    await_armed(&owner);
+
+    index::at(&place.client, || store.kill());
+    let warning = "no agent and no witness answers the owner: a silent owner is not replaced";
+    wait_until("the loss is reported", || owner.read("/v1/status")["warnings"] == json!([warning]));
+    expect_echo(&mut ann, "the owner goes on");
+    index::at(&place.client, || store.start());
+    wait_until("the store votes again", || owner.read("/v1/status")["warnings"] == json!([]));
+
+    owner.process.signal(Signal::SIGSTOP).unwrap();
+    expect_echo(&mut ann, "packets arrive again");
+    assert_eq!(ids(&mut standby), opened);
+    assert_continuous(&ann.heard);
     owner.process.signal(Signal::SIGCONT).unwrap();
     assert_eq!(owner.process.wait(TIMEOUT).unwrap().code(), Some(1));
     expect_echo(&mut ann, "the new owner goes on");

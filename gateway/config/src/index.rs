@@ -30,6 +30,7 @@ pub(super) struct IndexTable {
     nkey_file: Option<Spanned<String>>,
     tls_ca_file: Option<Spanned<String>>,
     replicas: Option<Spanned<i64>>,
+    votes: Option<Spanned<bool>>,
 }
 
 /// The shared index of sessions, in a key-value bucket of NATS JetStream.
@@ -49,6 +50,8 @@ pub struct IndexSettings {
     pub tls_ca_file: Option<PathBuf>,
     /// Copies of a bucket that the gateway creates. Default 1.
     pub replicas: u8,
+    /// The store votes on the ownership of the group, as a witness does. Default false.
+    pub votes: bool,
 }
 
 /// How the gateway authenticates itself to the store.
@@ -94,6 +97,11 @@ pub(super) fn check(
         check.refuse(file.span(), found, "a file with certificates in PEM");
     }
     let replicas = check.number(&raw.replicas, 1, 1..=5);
+    let votes = raw.votes.as_ref();
+    if let Some(written) = votes.filter(|written| *written.get_ref() && cluster.is_none()) {
+        let expected = "`[cluster]`, the group on whose owner the store votes";
+        check.refuse(written.span(), "`votes` without `[cluster]`", expected);
+    }
     let (group, gateway) = names?;
     Some(IndexSettings {
         group,
@@ -103,6 +111,7 @@ pub(super) fn check(
         login: login?,
         tls_ca_file: raw.tls_ca_file.as_ref().map(|file| check.path(file.get_ref())),
         replicas,
+        votes: votes.is_some_and(|written| *written.get_ref()),
     })
 }
 

@@ -22,6 +22,7 @@ mod records;
 mod redundancy;
 mod refusals;
 mod rehearsal;
+mod store_vote;
 mod votes;
 
 use std::io;
@@ -37,6 +38,8 @@ use beats::Beats;
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{Inherited, NamedSockets, SocketName};
 use evenkeel_drivers::group_number;
+pub use evenkeel_media::trunk::{Hold, Vote, Voted};
+pub use evenkeel_ownership::HOLD;
 use evenkeel_ownership::PeerId;
 use evenkeel_process::descriptors;
 use evenkeel_telemetry::Instruments;
@@ -50,6 +53,8 @@ pub use link::{PeerApi, PeerStream};
 use member::{GroupMember, MemberParts};
 pub use member::{MemberEnd, MemberGateway};
 use refusals::RefusalLog;
+use store_vote::StoreVoter;
+pub use store_vote::{StoreQuestion, StoreQuestions};
 use tokio::sync::{mpsc, oneshot, watch};
 use votes::{Votes, VotingAgent};
 
@@ -87,6 +92,9 @@ pub struct BoundMember {
     linked: watch::Sender<LinkedPeer>,
     /// Taken by the API.
     pub access: Option<Access>,
+    store_voter: Option<StoreVoter>,
+    /// Taken by the index if the store of the index votes.
+    pub store_questions: Option<StoreQuestions>,
 }
 
 /// The API's access to the group and its other gateways.
@@ -131,6 +139,8 @@ impl BoundMember {
         let first = LinkedPeer { id: PeerId::default(), has_records: cluster.peers.len() == 1 };
         let (linked, peer) = watch::channel(first);
         let peer = PeerApi::new(cluster, peer).map_err(ClusterStartError::Thread)?;
+        let store_votes = settings.index.as_ref().is_some_and(|index| index.votes);
+        let (store_voter, store_questions) = store_votes.then(StoreVoter::new).unzip();
         let access = Some(Access { group: group.clone(), peer, streams });
         Ok(Some(BoundMember {
             addresses: addresses?,
@@ -148,6 +158,8 @@ impl BoundMember {
             streams: streams_in,
             linked,
             access,
+            store_voter,
+            store_questions,
         }))
     }
 
@@ -166,7 +178,16 @@ impl BoundMember {
         instruments: Arc<Instruments>,
     ) -> Result<RunningMember, ClusterStartError> {
         let BoundMember {
-            settings, cluster, addresses, beats, link, ownership, group, inbox, ..
+            settings,
+            cluster,
+            addresses,
+            beats,
+            link,
+            ownership,
+            group,
+            inbox,
+            store_voter,
+            ..
         } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(ClusterStartError::Thread)?;
@@ -185,7 +206,7 @@ impl BoundMember {
         };
         let serve = async move {
             let beats = Beats::start(beats, &cluster, refusals.clone())?;
-            let votes = Votes::new(number, voters)?;
+            let votes = Votes::new(number, voters, store_voter)?;
             let keeper = AddressKeeper::start(addresses, Arc::clone(&parts.gateway.lease));
             let member = GroupMember::new(parts, keeper, beats, votes, refusals)?;
             tokio::select! {

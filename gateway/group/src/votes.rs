@@ -15,6 +15,8 @@ use evenkeel_process::random::draw;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
+use super::store_vote::StoreVoter;
+
 /// Questions that wait for their answers: a second of five voters every 5 ms.
 const ASKED_MAX: usize = 1_024;
 
@@ -55,6 +57,8 @@ pub(crate) struct Votes {
     v4: UdpSocket,
     /// `None` on a host without IPv6.
     v6: Option<UdpSocket>,
+    /// `None` unless the store of the index votes.
+    store: Option<StoreVoter>,
     next_nonce: u64,
     unanswered: VecDeque<VoteRequest>,
 }
@@ -68,19 +72,24 @@ struct VoteRequest {
 
 impl Votes {
     /// Must be called in an event loop.
-    pub(crate) fn new(group: u32, voters: Vec<VotingAgent>) -> io::Result<Votes> {
+    pub(crate) fn new(
+        group: u32,
+        voters: Vec<VotingAgent>,
+        store: Option<StoreVoter>,
+    ) -> io::Result<Votes> {
         Ok(Votes {
             group,
             voters,
             v4: socket((Ipv4Addr::UNSPECIFIED, 0).into())?,
             v6: socket((Ipv6Addr::UNSPECIFIED, 0).into()).ok(),
+            store,
             next_nonce: draw(),
             unanswered: VecDeque::new(),
         })
     }
 
     pub(crate) fn has_voters(&self) -> bool {
-        !self.voters.is_empty()
+        !self.voters.is_empty() || self.store.is_some()
     }
 
     /// Replaces the voters. Returns those that are none any more.
@@ -90,8 +99,9 @@ impl Votes {
         before.into_iter().map(|voter| voter.id).filter(|&id| !stays(id)).collect()
     }
 
-    /// Asks this agent, or every agent. A question that cannot be sent is lost.
+    /// Asks this voter, or every voter. A question that cannot be sent is lost.
     pub(crate) fn ask(&mut self, to: Option<WitnessId>, vote: Vote) {
+        self.store.iter().for_each(|store| store.ask(to, vote));
         let mut question = Vec::with_capacity(128);
         for voter in self.voters.iter().filter(|voter| to.is_none_or(|id| id == voter.id)) {
             let nonce = self.next_nonce;
@@ -117,6 +127,7 @@ impl Votes {
             let (answer, source) = tokio::select! {
                 received = receive(Some(&self.v4)) => received,
                 received = receive(self.v6.as_ref()) => received,
+                answer = receive_from(&mut self.store) => return answer,
             };
             if let Some(witness) = self.read(&answer, source) {
                 return witness;
@@ -158,6 +169,13 @@ pub(super) async fn receive(socket: Option<&UdpSocket>) -> (Vec<u8>, SocketAddr)
         if let Ok((length, source)) = socket.recv_from(&mut buffer).await {
             return (buffer[..length].to_vec(), source);
         }
+    }
+}
+
+async fn receive_from(store: &mut Option<StoreVoter>) -> AgentVote {
+    match store {
+        Some(store) => store.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -108,6 +108,11 @@ impl IndexKeys {
         "room.claim.*"
     }
 
+    /// A key that no pattern of a group contains.
+    pub(super) fn ballot(&self) -> String {
+        format!("ballot.{}", self.group)
+    }
+
     pub(super) fn owner(&self) -> String {
         format!("{}.owner", self.group)
     }

@@ -2,10 +2,11 @@
 //!
 //! The gateway is the truth, the store a copy. `feed.rs` follows the sessions of control, `writer.rs` writes them to a store
 //! (`store.rs`), of which `nats.rs` is one, on a thread of their own, for which no other waits. `claim.rs` keeps two groups
-//! from serving one room; offers wait for it for a limited time.
+//! from serving one room; offers wait for it for a limited time. `ballot.rs` is the store's vote on the owner of a group.
 
 #![deny(missing_docs)]
 
+mod ballot;
 mod claim;
 mod desired;
 mod entry;
@@ -27,12 +28,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use ballot::StoreBallot;
 pub use claim::{ClaimRevision, RoomOwner};
 use desired::{Desired, GroupPart};
 use entry::{IndexKeys, MemberEntry, VERSION};
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{GatewayEvent, Handle};
-use evenkeel_group::{Group, GroupRole};
+use evenkeel_group::{Group, GroupRole, StoreQuestions};
 use evenkeel_process::unix_us;
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Count, Level};
@@ -51,6 +53,9 @@ const GATHER: Duration = Duration::from_millis(50);
 
 /// A store that does not answer for this time after the start is down.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(3);
+
+/// A vote without an answer of the store by then is lost.
+const VOTES_WITHIN: Duration = Duration::from_secs(1);
 
 /// Time to remove the entries of a gateway that ends.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -114,11 +119,12 @@ impl IndexChannels {
         self.reader.clone()
     }
 
-    /// Starts the thread that writes this gateway's sessions.
+    /// Starts the thread that writes this gateway's sessions. `votes`: the questions of the member to the group's ballot.
     pub fn start(
         self,
         handle: &Handle,
         group: Option<Group>,
+        votes: Option<StoreQuestions>,
         instruments: Arc<Instruments>,
     ) -> io::Result<IndexThread> {
         let IndexChannels { settings, member, reader, store: connected, status } = self;
@@ -137,6 +143,10 @@ impl IndexChannels {
                     return;
                 }
             };
+            if let Some(votes) = votes {
+                let ballot = StoreBallot::new(store.clone(), keys.ballot());
+                tokio::spawn(vote(ballot, votes));
+            }
             let writer = IndexWriter::new(store.clone(), keys, member, desired);
             let started = Instant::now();
             let report = IndexReport { status, handle, instruments, started, repaired: 0 };
@@ -165,6 +175,17 @@ impl IndexThread {
         if let Some(thread) = self.thread.take() {
             // The panic was reported already.
             let _ = thread.join();
+        }
+    }
+}
+
+/// Answers the member's questions. One that the store does not answer is lost; the member asks again.
+async fn vote<S: Store>(mut ballot: StoreBallot<S>, mut votes: StoreQuestions) {
+    while let Some(question) = votes.next().await {
+        match tokio::time::timeout(VOTES_WITHIN, ballot.handle(question.vote)).await {
+            Ok(Ok(voted)) => votes.answer(question, voted),
+            Ok(Err(error)) => tracing::debug!(%error, "index: no vote"),
+            Err(_) => tracing::debug!("index: no vote in time"),
         }
     }
 }

@@ -139,6 +139,7 @@ fn serve_as(
     if let Some(access) = member.as_mut().and_then(|member| member.access.take()) {
         api.join(access, telemetry.instruments());
     }
+    let votes = member.as_mut().and_then(|member| member.store_questions.take());
     let index = evenkeel_index::IndexChannels::new(&settings);
     api.index = index.as_ref().map(evenkeel_index::IndexChannels::reader);
     let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
@@ -182,7 +183,7 @@ fn serve_as(
     let member = member.transpose()?;
     let in_group = member.as_ref().map(|member| member.group.clone());
     let index = index
-        .map(|bound| bound.start(&gateway.handle, in_group.clone(), telemetry.instruments()))
+        .map(|bound| bound.start(&gateway.handle, in_group.clone(), votes, telemetry.instruments()))
         .transpose()?;
     let replaced = successor.take().is_some();
     api.open();

@@ -320,7 +320,8 @@ fn start(
         );
     }
     if layout.store {
-        text += &format!("\n[index]\nservers = [\"nats://{}\"]\n", Store::address());
+        let (store, votes) = (Store::address(), layout.store_votes);
+        text += &format!("\n[index]\nservers = [\"nats://{store}\"]\nvotes = {votes}\n");
     }
     write(&folder.join("evenkeel.toml"), &text)?;
     Gateway::start(name, folder, places, layout.edges > 0)

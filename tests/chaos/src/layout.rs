@@ -40,6 +40,8 @@ pub(crate) struct Layout {
     pub(crate) witness: Option<Duration>,
     /// True if the gateways write a shared index.
     pub(crate) store: bool,
+    /// True if the store of the index votes on the ownership of the group.
+    pub(crate) store_votes: bool,
     /// True if loss counts as a cost in the routing policy.
     pub(crate) quality: bool,
     pub(crate) spares: u8,
@@ -95,6 +97,7 @@ impl Layout {
         agents: false,
         witness: None,
         store: false,
+        store_votes: false,
         quality: false,
         spares: 2,
         narrow: None,

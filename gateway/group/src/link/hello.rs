@@ -253,7 +253,10 @@ fn voters(settings: &GatewayConfig) -> BTreeMap<String, String> {
     let agents = settings.nodes.iter();
     let agents = agents.filter_map(|node| Some((node.name.to_string(), node.voter()?.0)));
     let witnesses = settings.witnesses.iter().map(|it| (it.name.to_string(), it.address));
-    agents.chain(witnesses).map(|(name, address)| (name, format!("at {address}"))).collect()
+    let store = settings.index.as_ref().filter(|index| index.votes);
+    let store = store.map(|index| ("[index]".to_owned(), format!("in `{}`", index.bucket)));
+    let others = agents.chain(witnesses).map(|(name, address)| (name, format!("at {address}")));
+    others.chain(store).collect()
 }
 
 fn scenarios(sets: &[PolicySet]) -> BTreeMap<String, String> {

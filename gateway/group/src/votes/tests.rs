@@ -50,7 +50,7 @@ impl Agent {
 async fn every_agent_answers_its_own_question() {
     let mut agents = [Agent::new("east-a1", 1), Agent::new("east-a2", 2)];
     let voters = vec![agents[0].voter(10), agents[1].voter(20)];
-    let mut votes = Votes::new(GROUP, voters).unwrap();
+    let mut votes = Votes::new(GROUP, voters, None).unwrap();
     let vote = Vote::Owner { epoch: 3, hold: Hold::For(Duration::from_secs(60)) };
     let before = Instant::now();
     votes.ask(None, vote);
@@ -72,7 +72,7 @@ async fn every_agent_answers_its_own_question() {
 #[tokio::test]
 async fn forged_and_repeated_answers_do_not_count() {
     let mut agent = Agent::new("east-a1", 1);
-    let mut votes = Votes::new(GROUP, vec![agent.voter(10)]).unwrap();
+    let mut votes = Votes::new(GROUP, vec![agent.voter(10)], None).unwrap();
     votes.ask(None, Vote::Standby);
     let (answer, gateway) = agent.read();
     let mut changed = answer.clone();
@@ -97,6 +97,6 @@ async fn forged_and_repeated_answers_do_not_count() {
 async fn removed_voters_are_named() {
     let agents = [Agent::new("east-a1", 1), Agent::new("east-a2", 2)];
     let voters = vec![agents[0].voter(10), agents[1].voter(20)];
-    let mut votes = Votes::new(GROUP, voters).unwrap();
+    let mut votes = Votes::new(GROUP, voters, None).unwrap();
     assert_eq!(votes.set_voters(vec![agents[1].voter(20)]), [WitnessId(10)]);
 }

@@ -15,6 +15,7 @@ const THREE: Layout = Layout { edges: 3, ..Layout::GROUP };
 /// No node has an agent: a witness decides, which may be in another region.
 const WITNESSED: Layout = Layout { agents: false, witness: Some(Duration::ZERO), ..PORTS };
 const WITNESSED_FAR: Layout = Layout { witness: Some(Duration::from_millis(20)), ..WITNESSED };
+const BY_STORE: Layout = Layout { witness: None, store: true, store_votes: true, ..WITNESSED };
 const FAR: Limits = Limits { none_condemned: true, ..Limits::gap(300.0, 400.0) };
 const FIVE_S: Duration = Duration::from_secs(5);
 const LOUD: Limits = Limits { none_condemned: true, ..Limits::gap(60.0, 200.0) };
@@ -53,6 +54,8 @@ pub(super) const ROWS: &[Row] = &[
         .of(200)
         .both_ways()
         .times(10),
+    // The store has the lowest priority.
+    Row::new("gateway.witness.store", BY_STORE, Owner(Silent), FAR).of(200).both_ways().times(10),
     Row::new("gateway.quic", Layout::GROUP, Owner(Killed), BY_QUIC)
         .of(200)
         .with_quic()

@@ -1,0 +1,136 @@
+use std::time::Duration;
+
+use super::*;
+use crate::tests::memory::{Contents, MemoryStore};
+
+const KEY: &str = "ballot.edge";
+
+/// What an owner counts from its question on, less than a hold.
+const LEASE: Duration = Duration::from_millis(24);
+
+fn member(store: &MemoryStore) -> StoreBallot<MemoryStore> {
+    StoreBallot::new(store.clone(), KEY.to_owned())
+}
+
+async fn ask(member: &mut StoreBallot<MemoryStore>, vote: Vote) -> Voted {
+    member.handle(vote).await.unwrap()
+}
+
+fn owner(epoch: u64) -> Vote {
+    Vote::Owner { epoch, hold: Hold::For(HOLD) }
+}
+
+fn claim(base: u64, claim: u64) -> Vote {
+    Vote::Claim { base, claim }
+}
+
+#[tokio::test(start_paused = true)]
+async fn claim_succeeds_once_the_owner_has_not_written_for_a_hold() {
+    let store = MemoryStore::default();
+    let [mut first, mut second] = [(); 2].map(|()| member(&store));
+    ask(&mut second, Vote::Standby).await;
+    let granted = ask(&mut first, owner(2)).await;
+    assert_eq!((granted.epoch, granted.promised), (2, 0));
+    let asked = Instant::now();
+    let voted = ask(&mut second, claim(2, 3)).await;
+    assert_eq!((voted.epoch, voted.promised), (2, 3));
+    assert!(asked.elapsed() >= HOLD, "the lease of the owner has ended");
+    // The owner gets no further lease.
+    assert_eq!(ask(&mut first, owner(2)).await.promised, 3);
+    assert_eq!(ask(&mut second, owner(3)).await.epoch, 3);
+    assert_eq!(ask(&mut first, owner(2)).await.epoch, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn owner_that_writes_during_a_claim_keeps_its_lease() {
+    let store = MemoryStore::default();
+    let [mut first, mut second] = [(); 2].map(|()| member(&store));
+    ask(&mut first, owner(2)).await;
+    ask(&mut second, Vote::Standby).await;
+    let mut renewed = Instant::now();
+    let renewing = async {
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let asked = Instant::now();
+            if ask(&mut first, owner(2)).await.promised <= 2 {
+                renewed = asked;
+            }
+        }
+    };
+    let claiming = async {
+        loop {
+            // Each write of the owner fails the claim, and the next one waits again.
+            if let Ok(voted) = second.handle(claim(2, 3)).await
+                && voted.promised == 3
+            {
+                break Instant::now();
+            }
+        }
+    };
+    let ((), claimed) = tokio::join!(renewing, claiming);
+    assert!(claimed >= renewed + LEASE, "claimed {:?} after the renewal", claimed - renewed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lasting_hold_bars_claims_of_its_epoch_only() {
+    let store = MemoryStore::default();
+    let [mut first, mut second] = [(); 2].map(|()| member(&store));
+    ask(&mut first, Vote::Owner { epoch: 2, hold: Hold::Epoch }).await;
+    ask(&mut first, owner(2)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(ask(&mut second, claim(2, 3)).await.promised, 0);
+    // Another takeover raised the epoch.
+    ask(&mut first, owner(4)).await;
+    assert_eq!(ask(&mut second, claim(4, 5)).await.promised, 5);
+    // An older claim replaces no newer one.
+    assert_eq!(ask(&mut first, claim(4, 5)).await.promised, 5);
+    assert_eq!(ask(&mut first, claim(3, 4)).await.promised, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn owner_is_heard_when_another_of_its_writes_is_seen() {
+    let store = MemoryStore::default();
+    let [mut first, mut second] = [(); 2].map(|()| member(&store));
+    ask(&mut first, owner(2)).await;
+    assert_eq!(ask(&mut second, Vote::Standby).await.heard, None, "it may be years old");
+    ask(&mut first, owner(2)).await;
+    assert_eq!(ask(&mut second, Vote::Standby).await.heard, Some(Duration::ZERO));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(ask(&mut second, Vote::Standby).await.heard, Some(Duration::from_secs(3)));
+    // A claim is no sign of the owner.
+    ask(&mut second, claim(2, 3)).await;
+    assert_eq!(ask(&mut second, Vote::Standby).await.heard, Some(Duration::from_secs(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ballot_that_a_store_forgot_is_another_voter() {
+    let store = MemoryStore::default();
+    let [mut first, mut second] = [(); 2].map(|()| member(&store));
+    let before = ask(&mut first, owner(2)).await.instance;
+    let snapshot = store.change(|contents| contents.clone());
+    ask(&mut first, Vote::Owner { epoch: 2, hold: Hold::Epoch }).await;
+    assert_eq!(ask(&mut second, claim(2, 3)).await.promised, 0);
+    // A backup without the last write.
+    store.change(|contents| *contents = snapshot);
+    let voted = ask(&mut second, claim(2, 3)).await;
+    assert_ne!(voted.instance, before, "this claim counts for nothing");
+    let restored = ask(&mut first, owner(2)).await;
+    assert_eq!(restored.instance, ask(&mut second, Vote::Standby).await.instance);
+    store.change(Contents::empty);
+    assert_ne!(ask(&mut first, owner(2)).await.instance, restored.instance);
+}
+
+#[tokio::test(start_paused = true)]
+async fn store_that_does_not_answer_gives_no_vote() {
+    let store = MemoryStore::default();
+    let mut first = member(&store);
+    ask(&mut first, owner(2)).await;
+    store.change(|contents| contents.is_down = true);
+    assert!(first.handle(owner(2)).await.is_err());
+    store.change(|contents| contents.is_down = false);
+    assert_eq!(ask(&mut first, owner(2)).await.epoch, 2);
+    // Nor does an entry that a later release wrote.
+    store.put(KEY, br#"{"v": 2}"#);
+    assert!(first.handle(Vote::Standby).await.is_err());
+    assert_eq!(store.value(KEY).unwrap(), br#"{"v": 2}"#);
+}
