@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use evenkeel_control::{ControlError, Handle, KeyTable, NodeNames};
+use evenkeel_control::{ControlError, Handle, KeyTable, LastChange, NodeNames};
 use evenkeel_group::{Group, GroupOwnership};
 use evenkeel_handover::Upgrades;
 use evenkeel_host::BINARY_BYTES_MAX;
@@ -27,8 +27,9 @@ pub(super) const UPLOADS_MAX: usize = 4 * BINARY_BYTES_MAX;
 /// Time for the records of policies to be written; a slow disk delays no answer for longer.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(3);
 
-/// An offer is answered after this time although the standby, which is heard, has not confirmed its record: a client waits for it.
-const OFFER_CONFIRMED_WITHIN: Duration = Duration::from_secs(1);
+/// An offer, or the end of a session, is answered after this time although the standby has not confirmed it: a client waits for it. By
+/// then the voters bar a standby that is silent from taking over.
+const SESSION_CONFIRMED_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// The same for a decision of an operator, which fails then: an acknowledged one is not forgotten by a takeover. A standby that
 /// does not read is no follower any more by then, and cannot take over.
@@ -94,12 +95,18 @@ impl ApiContext {
         if body.is_empty() { Ok(T::default()) } else { strict(&body) }
     }
 
-    /// Waits until the standby has the records of all sessions that were opened so far, is not heard, or is late.
-    pub(super) async fn confirm(&self) {
-        let Some(group) = self.group() else { return };
-        if let Ok(Some(number)) = self.handle.records_sent().await {
-            group.confirmed_if_heard(number, OFFER_CONFIRMED_WITHIN).await;
+    /// Waits until the standby has the records of all sessions that were opened so far, cannot take over, or is late.
+    ///
+    /// # Errors
+    /// This gateway does not own any more: another may have taken over without the records.
+    pub(super) async fn confirm(&self) -> Result<(), ApiError> {
+        if let Some(group) = self.group()
+            && let Ok(Some(LastChange { number, is_for_standby: true })) =
+                self.handle.records_sent().await
+        {
+            group.confirmed_unless_alone(number, SESSION_CONFIRMED_WITHIN).await;
         }
+        self.require_owner()
     }
 
     /// Waits for a decision of an operator until it outlives this process: on the disk, and at a standby that follows. `said`: the
@@ -164,13 +171,13 @@ async fn is_confirmed<F: Future<Output = bool>>(
     confirmed: impl FnOnce(u64) -> F,
 ) -> Result<bool, ApiError> {
     let unconfirmed = |message: String| ApiError::new(ApiErrorCode::Unconfirmed, message);
-    let follows = |sent: Result<Option<u64>, ControlError>| {
+    let follows = |sent: Result<Option<LastChange>, ControlError>| {
         sent.map_err(|_| {
             unconfirmed("executed, but the gateway ends: a takeover may forget it".into())
         })
     };
-    let Some(number) = follows(handle.records_sent().await)? else { return Ok(false) };
-    if confirmed(number).await {
+    let Some(last) = follows(handle.records_sent().await)? else { return Ok(false) };
+    if confirmed(last.number).await {
         return Ok(true);
     }
     if follows(handle.records_sent().await)?.is_none() {

@@ -63,7 +63,7 @@ pub(super) async fn open(
         }
     };
     if answer.status == StatusCode::CREATED.as_u16() {
-        shared.confirm().await;
+        shared.confirm().await?;
     }
     Ok(response(answer))
 }

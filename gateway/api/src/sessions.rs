@@ -69,7 +69,7 @@ pub(super) async fn close(
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     shared.ask(&id, shared.handle.close(session_id(&id)?)).await?;
-    shared.confirm().await;
+    shared.confirm().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -163,7 +163,11 @@ fn server(raw: &Spanned<String>, encrypted: bool, check: &mut ConfigCheck) -> Op
     };
     if scheme == "nats" && !encrypted && url.crosses_in_clear_text() {
         let found = format!("`{written}`, which is not encrypted");
-        check.warn(raw.span(), found, "`tls://`: entries name rooms and idempotency keys");
+        check.warn(
+            raw.span(),
+            found,
+            "`tls://`: entries name rooms and idempotency keys, and `votes` decides takeovers",
+        );
     }
     Some(written.clone())
 }

@@ -28,7 +28,7 @@ use crate::nodes::{ListChange, NodeList, NotListed, ReloadRequest, Reloaded};
 use crate::offers::{OfferedSession, SessionAnswer};
 use crate::operations::{Operation, OperationTarget, Operations};
 use crate::policies::PushRequest;
-use crate::records::{LastStates, OFFERS_WITHIN, Suspended};
+use crate::records::{LastChange, LastStates, OFFERS_WITHIN, Suspended};
 use crate::reporting::{EventRecord, GatewayEvent, ModeView};
 use crate::snapshot::{MediaStates, RecordBatch, Snapshot};
 
@@ -118,8 +118,8 @@ requests! {
         /// A follower that `hands_over` is the next process on this machine: its first copy is urgent, and the channels of
         /// others end at once. It ends with the batch of [`Handle::suspend`].
         follow_records(hands_over: bool) = FollowRecords -> mpsc::Receiver<RecordBatch>;
-        /// Tells the number of a batch with all changes that were answered before the call; `None` without a follower.
-        records_sent() = RecordsSent -> Option<u64>;
+        /// Tells the batch with the last of all changes that were answered before the call; `None` without a follower.
+        records_sent() = RecordsSent -> Option<LastChange>;
         /// Continues a suspended gateway, or one that began suspended.
         resume() = Resume -> ();
         /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere. Requests that wait, and

@@ -53,7 +53,7 @@ pub use nodes::{
 pub use offers::{IngressAnswer, OfferedSession, SessionAnswer, is_first_packet_room};
 pub use operations::{Operation, OperationLog, OperationTarget, Operations};
 pub use policies::PushRequest;
-pub use records::{LastStatesPart, Suspended, SuspensionGuard};
+pub use records::{LastChange, LastStatesPart, Suspended, SuspensionGuard};
 pub use registry::{QuicListener, SessionRegistry, UdpListener};
 pub use reporting::{EventRecord, GatewayEvent, GroupChange, ModeView, Recovery, TraceCaller};
 pub use snapshot::{

@@ -32,7 +32,7 @@ use crate::workers::WorkerLines;
 /// Sessions and rooms in a batch for the next process of this machine: less than a millisecond of control's time.
 const HAND_OVER_SLICE: usize = 128;
 
-/// Sessions and rooms in a batch for a standby, which reads one in about 0.1 ms and sends no beat meanwhile: the lease of this gateway
+/// Sessions and rooms in a batch for a standby, whose other work waits while it adds one to its copy: the lease of this gateway
 /// is renewed by beats, and ends after 24 ms.
 const SLICE: usize = 32;
 
@@ -182,6 +182,16 @@ impl Translation {
         state.map_hops(|hop| self.hops.map(hop));
         state.map_listeners(listener);
     }
+}
+
+/// The last change of the records on its way to a follower.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LastChange {
+    /// The number of the batch with the change, which may wait to be sent.
+    pub number: u64,
+    /// The follower is a standby that has had all records before. Others are a standby that joins and the next process of this
+    /// machine.
+    pub is_for_standby: bool,
 }
 
 pub(crate) struct RecordFollower {
@@ -497,15 +507,15 @@ impl Replication {
         offers.idempotency_keys.unfollow();
     }
 
-    /// The number of the batch with the last change, which may wait to be sent. `None` without a standby that could take over:
-    /// one that joins has the change before it can.
-    pub(crate) fn last_number(&self, source: &mut RecordSource<'_>) -> Option<u64> {
-        let follower = self.follower.as_ref().filter(|it| it.whole && !it.hands_over)?;
+    /// The last change. `None` without a follower.
+    pub(crate) fn last_change(&self, source: &mut RecordSource<'_>) -> Option<LastChange> {
+        let follower = self.follower.as_ref()?;
         let changed = source.changed().max(usize::from(follower.operations));
         // A turn through the changes may end with a batch that is not full.
         let batches = if changed == 0 { 0 } else { changed / follower.slice() + 1 };
         let batches = follower.policy_batches(source).max(batches);
-        Some(follower.number + batches as u64)
+        let number = follower.number + batches as u64;
+        Some(LastChange { number, is_for_standby: follower.whole && !follower.hands_over })
     }
 
     /// Has the follower get the changed record of a policy.

@@ -196,7 +196,7 @@ impl Control {
             ControlRequest::Trunks(reply) => _ = reply.send(self.nodes.duplicate_trunks()),
             ControlRequest::RecordsSent(reply) => {
                 let (replication, mut source) = self.record_source();
-                let _ = reply.send(replication.last_number(&mut source));
+                let _ = reply.send(replication.last_change(&mut source));
             }
             ControlRequest::FollowRecords(hands_over, reply) => {
                 let (replication, mut source) = self.record_source();

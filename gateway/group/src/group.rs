@@ -290,24 +290,32 @@ pub struct OwnershipState {
 pub struct Group {
     standing: watch::Receiver<GroupStatus>,
     requests: mpsc::Sender<GroupRequest>,
-    confirmed: watch::Receiver<Option<u64>>,
+    copy: watch::Receiver<CopyState>,
+}
+
+/// The copy of an owner's records at its standby.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct CopyState {
+    /// The number of the last batch that it contains.
+    pub(super) acknowledged: u64,
+    /// The standby is not heard, and cannot take over from this gateway while it lives.
+    pub(super) is_alone: bool,
 }
 
 /// The member's ends of a [`Group`].
 pub(super) struct GroupInbox {
     pub(super) requests: mpsc::Receiver<GroupRequest>,
     pub(super) standing: watch::Sender<GroupStatus>,
-    /// The number of the last batch that the standby has; `None` while no standby is heard.
-    pub(super) acknowledged: watch::Sender<Option<u64>>,
+    pub(super) copy: watch::Sender<CopyState>,
 }
 
 impl Group {
     pub(super) fn new() -> (Group, GroupInbox) {
         let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
         let (standing, shown) = watch::channel(GroupStatus::default());
-        let (acknowledged, confirmed) = watch::channel(None);
-        let group = Group { standing: shown, requests: requests_in, confirmed };
-        (group, GroupInbox { requests, standing, acknowledged })
+        let (copied, copy) = watch::channel(CopyState::default());
+        let group = Group { standing: shown, requests: requests_in, copy };
+        (group, GroupInbox { requests, standing, copy: copied })
     }
 
     /// The members, as this gateway knows them.
@@ -345,19 +353,19 @@ impl Group {
 
     /// Returns true once the standby has the records up to this batch, or false after this time.
     pub async fn confirmed(&self, number: u64, within: Duration) -> bool {
-        self.acknowledged(within, |last| last.is_some_and(|last| last >= number)).await
+        self.copied(within, |copy| copy.acknowledged >= number).await
     }
 
-    /// The same, but returns true at once while no standby is heard.
-    pub async fn confirmed_if_heard(&self, number: u64, within: Duration) -> bool {
-        self.acknowledged(within, |last| last.is_none_or(|last| last >= number)).await
+    /// The same, but returns true too once the standby is not heard and cannot take over.
+    pub async fn confirmed_unless_alone(&self, number: u64, within: Duration) -> bool {
+        self.copied(within, |copy| copy.is_alone || copy.acknowledged >= number).await
     }
 
-    async fn acknowledged(&self, within: Duration, enough: impl Fn(Option<u64>) -> bool) -> bool {
-        let mut confirmed = self.confirmed.clone();
-        let waiting = confirmed.wait_for(|last| enough(*last));
+    async fn copied(&self, within: Duration, enough: impl Fn(CopyState) -> bool) -> bool {
+        let mut copy = self.copy.clone();
+        let waiting = copy.wait_for(|copy| enough(*copy));
         // An error: the member has ended.
-        tokio::time::timeout(within, waiting).await.is_ok_and(|confirmed| confirmed.is_ok())
+        tokio::time::timeout(within, waiting).await.is_ok_and(|copied| copied.is_ok())
     }
 
     /// Keeps the standby from taking over by silence, for an upgrade.

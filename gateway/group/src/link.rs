@@ -154,7 +154,9 @@ impl Link {
     pub(crate) fn apply(&self, settings: &GatewayConfig) {
         self.hello.send_modify(|hello| {
             let peer_name = record_peer(&self.cluster, *self.peer.borrow());
-            *hello = Hello::of(settings, &self.cluster, peer_name, hello.instance);
+            let mut fresh = Hello::of(settings, &self.cluster, peer_name, hello.instance);
+            fresh.keep_store_vote(hello);
+            *hello = fresh;
         });
     }
 

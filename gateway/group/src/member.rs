@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, PeerSettings};
-use evenkeel_control::{Handle, Suspended, SuspensionGuard};
+use evenkeel_control::{Handle, RecordBatch, Suspended, SuspensionGuard};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
 use evenkeel_ownership::{
@@ -170,11 +170,7 @@ impl GroupMember {
             core: Cluster::new(settings, now),
             incarnation,
             keeper,
-            records: RecordExchange::new(
-                parts.link,
-                &parts.settings,
-                parts.inbox.acknowledged.clone(),
-            ),
+            records: RecordExchange::new(parts.link, &parts.settings, parts.inbox.copy.clone()),
             settings: parts.settings,
             gateway: parts.gateway,
             beats,
@@ -257,7 +253,10 @@ impl GroupMember {
             // Input of others is handled before a timeout, so that this member's own lateness is no silence of others.
             tokio::select! {
                 biased;
-                heard = self.beats.recv() => self.handle_heard(heard),
+                heard = self.beats.recv() => {
+                    self.handle_heard(heard);
+                    self.finish_last_records().await;
+                }
                 () = closed(&mut self.peer_agent, peer_heard) => {
                     let peer = self.core.peer_id();
                     self.core.handle_peer_closed(peer, Reporter::Agent, Instant::now());
@@ -270,11 +269,11 @@ impl GroupMember {
                 () = tokio::time::sleep_until(due) => self.core.handle_timeout(Instant::now()),
                 event = self.records.link.recv(), if self.records.decoding.is_none() => {
                     self.handle_link(event);
+                    self.finish_last_records().await;
                     tokio::task::yield_now().await;
                 }
                 decoded = finish(&mut self.records.decoding) => {
-                    self.records.keep(decoded, &mut self.core);
-                    self.records.pass_on(&self.gateway.handle);
+                    self.keep_records(decoded);
                     tokio::task::yield_now().await;
                 }
                 // Each beat looks for room again.
@@ -319,6 +318,7 @@ impl GroupMember {
                 }
             }
             self.answer_rest();
+            self.records.note_alone(self.core.is_alone(Instant::now()));
             self.show();
         }
     }
@@ -347,15 +347,25 @@ impl GroupMember {
         }
     }
 
+    fn keep_records(&mut self, decoded: Result<RecordBatch, String>) {
+        self.records.keep(decoded, &mut self.core);
+        self.records.pass_on(&self.gateway.handle);
+    }
+
+    /// The owner has yielded: its last records count, however long they take.
+    async fn finish_last_records(&mut self) {
+        if self.core.is_handed_over() && self.records.decoding.is_some() {
+            let decoded = finish(&mut self.records.decoding).await;
+            self.keep_records(decoded);
+        }
+    }
+
     /// Sends the records to a standby that is heard. One that is not gets none: after a takeover packets need the processor.
     fn follow_records(&mut self) {
         // If this member rests, the next process sends them.
         let changes =
             self.rests || self.taking.is_some() || self.yielding.is_some() || self.guard.is_some();
         let reads = self.core.peer(Instant::now()).is_some();
-        if !reads {
-            self.records.note_silence();
-        }
         if self.core.is_owner() && reads && !changes {
             self.records.follow(&self.gateway.handle);
         }

@@ -10,6 +10,7 @@ use evenkeel_ownership::Cluster;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::group::CopyState;
 use super::link::{Link, LinkEvent, LinkFrame};
 
 /// A copy is incomplete once the owner was heard for this long without a connection to it.
@@ -28,8 +29,8 @@ pub(super) struct RecordExchange {
     pub(super) following: PendingChange<mpsc::Receiver<RecordBatch>>,
     /// A batch of the owner that another thread decodes: beats do not wait for it, later events of the link do.
     pub(super) decoding: PendingChange<RecordBatch>,
-    /// The number of the last batch that the peer has; `None` while it is not heard.
-    acknowledged: watch::Sender<Option<u64>>,
+    /// Of the peer.
+    copy: watch::Sender<CopyState>,
     connected: bool,
     disconnected_at: Option<Instant>,
     refusal: Option<String>,
@@ -41,7 +42,7 @@ impl RecordExchange {
     pub(super) fn new(
         link: Link,
         settings: &GroupSettings,
-        acknowledged: watch::Sender<Option<u64>>,
+        copy: watch::Sender<CopyState>,
     ) -> RecordExchange {
         RecordExchange {
             link,
@@ -50,7 +51,7 @@ impl RecordExchange {
             batches: None,
             following: None,
             decoding: None,
-            acknowledged,
+            copy,
             connected: false,
             disconnected_at: None,
             refusal: None,
@@ -69,20 +70,21 @@ impl RecordExchange {
                     core.handle_disconnected(Instant::now());
                 }
                 (self.connected, self.batches, self.following) = (false, None, None);
-                self.acknowledged.send_replace(None);
+                // The next follower's batches count from 1.
+                self.copy.send_modify(|copy| copy.acknowledged = 0);
                 self.disconnected_at = Some(Instant::now());
             }
             LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
             LinkEvent::Differs(difference) => self.difference = difference,
-            LinkEvent::Frame(LinkFrame::Batch(bytes)) => {
+            LinkEvent::Frame(LinkFrame::Batch(bytes)) if !core.is_owner() => {
                 let arrived = Some(Instant::now());
                 self.decoding = Some(tokio::task::spawn_blocking(move || {
                     RecordBatch::decode(&bytes, arrived).map_err(|error| error.to_string())
                 }));
             }
-            LinkEvent::Frame(LinkFrame::HandOver) => {}
+            LinkEvent::Frame(LinkFrame::Batch(_) | LinkFrame::HandOver) => {}
             LinkEvent::Frame(LinkFrame::Acknowledged(number)) => {
-                self.acknowledged.send_replace(Some(number));
+                self.copy.send_modify(|copy| copy.acknowledged = number);
             }
         }
     }
@@ -128,7 +130,7 @@ impl RecordExchange {
         }
         let handle = handle.clone();
         // The numbers of batches begin again.
-        self.acknowledged.send_replace(Some(0));
+        self.copy.send_modify(|copy| copy.acknowledged = 0);
         self.following = Some(tokio::spawn(async move {
             handle.follow_records(false).await.map_err(|_| "control ended".to_owned())
         }));
@@ -148,9 +150,10 @@ impl RecordExchange {
         core.handle_replica(false, 0, Instant::now());
     }
 
-    /// No offer waits for a peer that is not heard, until its next acknowledgement.
-    pub(super) fn note_silence(&self) {
-        self.acknowledged.send_if_modified(|last| last.take().is_some());
+    /// No offer waits for a peer that is not heard and cannot take over.
+    pub(super) fn note_alone(&self, is_alone: bool) {
+        self.copy
+            .send_if_modified(|copy| std::mem::replace(&mut copy.is_alone, is_alone) != is_alone);
     }
 
     /// Tells the core the state of the copy again, which it forgets while this member is a spare.

@@ -17,18 +17,19 @@ const STORE: WitnessId = WitnessId(u64::from_be_bytes(*b"[index] "));
 pub struct StoreQuestion {
     /// The question.
     pub vote: Vote,
+    /// Before the ballot changes: a lease counts from here.
     asked: Instant,
 }
 
 /// The member's end.
 pub(crate) struct StoreVoter {
-    questions: watch::Sender<Option<StoreQuestion>>,
+    questions: watch::Sender<Option<Vote>>,
     answers: mpsc::Receiver<AgentVote>,
 }
 
 /// The questions of the member, for the thread that keeps the ballot.
 pub struct StoreQuestions {
-    questions: watch::Receiver<Option<StoreQuestion>>,
+    questions: watch::Receiver<Option<Vote>>,
     answers: mpsc::Sender<AgentVote>,
 }
 
@@ -43,7 +44,7 @@ impl StoreVoter {
     /// Asks, unless only another voter is asked. The question replaces one that waits.
     pub(crate) fn ask(&self, to: Option<WitnessId>, vote: Vote) {
         if to.is_none_or(|id| id == STORE) {
-            self.questions.send_replace(Some(StoreQuestion { vote, asked: Instant::now() }));
+            self.questions.send_replace(Some(vote));
         }
     }
 
@@ -61,7 +62,8 @@ impl StoreQuestions {
     /// Returns the newest question that was not returned yet; `None` once the member has ended. May be cancelled without a loss.
     pub async fn next(&mut self) -> Option<StoreQuestion> {
         self.questions.changed().await.ok()?;
-        *self.questions.borrow_and_update()
+        let vote = (*self.questions.borrow_and_update())?;
+        Some(StoreQuestion { vote, asked: Instant::now() })
     }
 
     /// Answers a question. An answer beyond those that wait is lost, as on a network.
@@ -69,5 +71,36 @@ impl StoreQuestions {
         let StoreQuestion { vote, asked } = question;
         // Fails too if the member has ended.
         let _ = self.answers.try_send(AgentVote { id: STORE, asked, vote, voted });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_media::trunk::Hold;
+
+    use super::*;
+
+    const VOTED: Voted = Voted { epoch: 2, promised: 0, heard: None, instance: 7 };
+
+    #[tokio::test]
+    async fn newest_question_is_answered_with_the_time_before_its_vote() {
+        let (mut voter, mut store) = StoreVoter::new();
+        voter.ask(None, Vote::Standby);
+        voter.ask(Some(STORE), Vote::Owner { epoch: 2, hold: Hold::Epoch });
+        voter.ask(Some(WitnessId(1)), Vote::Claim { base: 2, claim: 3 });
+        let question = store.next().await.unwrap();
+        assert_eq!(question.vote, Vote::Owner { epoch: 2, hold: Hold::Epoch });
+        let before_vote = Instant::now();
+        store.answer(question, VOTED);
+        let answer = voter.recv().await;
+        assert_eq!((answer.id, answer.vote, answer.voted), (STORE, question.vote, VOTED));
+        assert!(answer.asked <= before_vote);
+    }
+
+    #[tokio::test]
+    async fn questions_end_with_the_member() {
+        let (voter, mut store) = StoreVoter::new();
+        drop(voter);
+        assert!(store.next().await.is_none());
     }
 }

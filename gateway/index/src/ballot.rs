@@ -3,7 +3,8 @@
 //!
 //! Members and store share no clock. A hold for a time has ended for a claimant when it knows of no write of the owner for
 //! that time: a write that it does not know has changed the revision, and the claim fails. The owner counts its lease from
-//! before its write, so the lease ends earlier than any claim succeeds.
+//! before its write, so the lease ends earlier than any claim succeeds. A claim is refused as long as it is too early, and
+//! never waits: its candidate may have given it up meanwhile.
 
 use evenkeel_group::{HOLD, Hold, Vote, Voted};
 use evenkeel_process::random::draw;
@@ -15,6 +16,9 @@ use super::store::{Store, StoreError};
 
 /// Other members may change the ballot between the steps of an attempt.
 const ATTEMPTS: usize = 4;
+
+/// No group reaches such a number; a member counts on from the highest that it reads.
+const NUMBER_MAX: u64 = 1 << 48;
 
 /// `ballot.GROUP`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -38,7 +42,16 @@ impl BallotEntry {
         BallotEntry { v: VERSION, instance, epoch: 0, promised: 0, is_barred: false, renewals: 0 }
     }
 
-    /// The entry after this vote; `None` if the vote changes nothing. The caller has waited for the end of a hold.
+    /// `None` for a value that no member writes.
+    fn read(value: &[u8]) -> Option<BallotEntry> {
+        let entry: BallotEntry = decode(value)?;
+        [entry.epoch, entry.promised, entry.renewals]
+            .iter()
+            .all(|number| *number < NUMBER_MAX)
+            .then_some(entry)
+    }
+
+    /// The entry after this vote; `None` if the vote changes nothing. A hold for a time has ended.
     fn after(mut self, vote: Vote) -> Option<BallotEntry> {
         match vote {
             Vote::Owner { epoch, hold } if epoch >= self.epoch => {
@@ -61,10 +74,20 @@ impl BallotEntry {
 struct KnownBallot {
     entry: BallotEntry,
     revision: u64,
+    /// The last time at which the store showed or took this revision.
+    seen: Instant,
     /// No write of an owner that this revision contains is later.
     renewed_by: Instant,
-    /// The owner was seen to write then.
+    /// The newest write of an owner is later; `None` until one was seen.
     owner_heard: Option<Instant>,
+}
+
+impl KnownBallot {
+    /// A hold for a time may last, for all that this member knows.
+    fn may_be_held(&self, vote: Vote) -> bool {
+        matches!(vote, Vote::Claim { base, .. } if base == self.entry.epoch)
+            && self.renewed_by + HOLD > Instant::now()
+    }
 }
 
 /// The ballot of a group, as one member knows it.
@@ -81,7 +104,7 @@ impl<S: Store> StoreBallot<S> {
         StoreBallot { store, key, known: None, newest: 0 }
     }
 
-    /// Returns the answer to a member's question. May be cancelled; the vote may count then.
+    /// Returns the answer to a member's question. May be cancelled; the vote may count then, and gives no lease.
     pub(super) async fn handle(&mut self, vote: Vote) -> Result<Voted, StoreError> {
         // Most votes of an owner need one round trip.
         let mut known = match self.known.filter(|known| known.entry.after(vote).is_some()) {
@@ -89,10 +112,8 @@ impl<S: Store> StoreBallot<S> {
             None => self.read().await?,
         };
         for _ in 0..ATTEMPTS {
-            let Some(next) = known.entry.after(vote) else { return Ok(voted(&known)) };
-            if matches!(vote, Vote::Claim { base, .. } if base == known.entry.epoch) {
-                tokio::time::sleep_until(known.renewed_by + HOLD).await;
-            }
+            let next = known.entry.after(vote).filter(|_| !known.may_be_held(vote));
+            let Some(next) = next else { return Ok(voted(&known)) };
             if let Some(known) = self.replace(next, known.revision).await? {
                 return Ok(voted(&known));
             }
@@ -107,11 +128,16 @@ impl<S: Store> StoreBallot<S> {
             let arrived = Instant::now();
             let (value, revision) =
                 found.map_or_else(Default::default, |found| (found.value, found.revision));
-            let entry: Option<BallotEntry> = decode(&value);
+            let entry = BallotEntry::read(&value);
             if entry.is_none() && !value.is_empty() {
-                return Err(StoreError(format!("`{}` is of another program", self.key)));
+                let key = &self.key;
+                return Err(StoreError(format!("`{key}` has a value of another program")));
             }
-            if let Some(entry) = entry.filter(|_| revision >= self.newest) {
+            let forgot = |entry: &BallotEntry| {
+                let known = self.known.filter(|known| known.revision == revision);
+                revision < self.newest || known.is_some_and(|known| known.entry != *entry)
+            };
+            if let Some(entry) = entry.filter(|entry| !forgot(entry)) {
                 return Ok(self.note(entry, revision, arrived));
             }
             self.known = None;
@@ -131,16 +157,16 @@ impl<S: Store> StoreBallot<S> {
         Ok(replaced.map(|revision| self.note(entry, revision, Instant::now())))
     }
 
-    fn note(&mut self, entry: BallotEntry, revision: u64, arrived: Instant) -> KnownBallot {
+    fn note(&mut self, entry: BallotEntry, revision: u64, seen: Instant) -> KnownBallot {
         let is_same = |known: &KnownBallot| known.entry.instance == entry.instance;
         let (renewed_by, owner_heard) = match self.known.filter(is_same) {
             Some(known) if known.entry.renewals == entry.renewals => {
                 (known.renewed_by, known.owner_heard)
             }
-            Some(_) => (arrived, Some(arrived)),
-            None => (arrived, None),
+            Some(known) => (seen, Some(known.seen)),
+            None => (seen, None),
         };
-        let known = KnownBallot { entry, revision, renewed_by, owner_heard };
+        let known = KnownBallot { entry, revision, seen, renewed_by, owner_heard };
         (self.known, self.newest) = (Some(known), revision);
         known
     }

@@ -181,11 +181,23 @@ impl IndexThread {
 
 /// Answers the member's questions. One that the store does not answer is lost; the member asks again.
 async fn vote<S: Store>(mut ballot: StoreBallot<S>, mut votes: StoreQuestions) {
+    let mut logged: Option<String> = None;
     while let Some(question) = votes.next().await {
-        match tokio::time::timeout(VOTES_WITHIN, ballot.handle(question.vote)).await {
-            Ok(Ok(voted)) => votes.answer(question, voted),
-            Ok(Err(error)) => tracing::debug!(%error, "index: no vote"),
-            Err(_) => tracing::debug!("index: no vote in time"),
+        let late = || StoreError(format!("no answer within {VOTES_WITHIN:?}"));
+        let voted = tokio::time::timeout(VOTES_WITHIN, ballot.handle(question.vote)).await;
+        let reason = match voted.unwrap_or_else(|_| Err(late())) {
+            Ok(voted) => {
+                votes.answer(question, voted);
+                None
+            }
+            Err(StoreError(reason)) => Some(reason),
+        };
+        if reason != logged {
+            match &reason {
+                Some(reason) => tracing::warn!(reason, "index: the store does not vote"),
+                None => tracing::info!("index: the store votes again"),
+            }
+            logged = reason;
         }
     }
 }

@@ -172,8 +172,9 @@ impl Scene<'_> {
         let healed = Happened { at_ns: healed_ns, scope: struck.happened.scope };
         let mut unfault = unfault(row, &window, &healed);
         // Until its repair the fault loses packets.
-        unfault.lost -= unfault.lost_before;
-        played.faults.lost += unfault.lost_before;
+        let before = std::mem::take(&mut unfault.lost_before);
+        unfault.lost -= before;
+        played.faults.lost += before;
         played.marked_down("after the fault", &unfault.marked_down, &[]);
         played.unfaults.add(unfault);
         Ok(())

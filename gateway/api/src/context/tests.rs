@@ -1,4 +1,4 @@
-use evenkeel_control::ControlRequest;
+use evenkeel_control::{ControlRequest, LastChange};
 
 use super::*;
 
@@ -14,7 +14,8 @@ async fn decide(batches: &[Option<u64>], confirms: bool) -> Result<bool, ApiErro
             let Some(ControlRequest::RecordsSent(reply)) = requests.recv().await else {
                 panic!("another request")
             };
-            reply.send(*batch).unwrap();
+            let last = batch.map(|number| LastChange { number, is_for_standby: false });
+            reply.send(last).unwrap();
         }
         std::future::pending::<()>().await;
     };

@@ -3,29 +3,33 @@ use super::*;
 const SHORT: Duration = Duration::from_millis(10);
 const LONG: Duration = Duration::from_secs(60);
 
+fn copy(acknowledged: u64, is_alone: bool) -> CopyState {
+    CopyState { acknowledged, is_alone }
+}
+
 #[tokio::test]
 async fn record_is_confirmed_by_the_batch_that_brings_it() {
     let (group, inbox) = Group::new();
-    inbox.acknowledged.send_replace(Some(4));
+    inbox.copy.send_replace(copy(4, false));
     assert!(!group.confirmed(5, SHORT).await);
-    assert!(!group.confirmed_if_heard(5, SHORT).await);
+    assert!(!group.confirmed_unless_alone(5, SHORT).await);
     let acknowledging = async {
         tokio::task::yield_now().await;
-        inbox.acknowledged.send_replace(Some(5));
+        inbox.copy.send_replace(copy(5, false));
     };
-    let both = async { tokio::join!(group.confirmed(5, LONG), group.confirmed_if_heard(5, LONG)) };
+    let both =
+        async { tokio::join!(group.confirmed(5, LONG), group.confirmed_unless_alone(5, LONG)) };
     assert_eq!(tokio::join!(both, acknowledging).0, (true, true));
 }
 
 #[tokio::test]
-async fn offer_alone_does_not_wait_for_a_standby_that_is_not_heard() {
+async fn offer_alone_does_not_wait_for_a_standby_that_cannot_take_over() {
     let (group, inbox) = Group::new();
-    assert!(group.confirmed_if_heard(5, LONG).await);
-    assert!(!group.confirmed(5, SHORT).await);
-    inbox.acknowledged.send_replace(Some(4));
+    inbox.copy.send_replace(copy(4, false));
     let falls_silent = async {
         tokio::task::yield_now().await;
-        inbox.acknowledged.send_replace(None);
+        inbox.copy.send_replace(copy(4, true));
     };
-    assert!(tokio::join!(group.confirmed_if_heard(5, LONG), falls_silent).0);
+    assert!(tokio::join!(group.confirmed_unless_alone(5, LONG), falls_silent).0);
+    assert!(!group.confirmed(5, SHORT).await);
 }

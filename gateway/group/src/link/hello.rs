@@ -15,6 +15,9 @@ const PROTOCOL: u32 = 1;
 /// Entries that a sentence names.
 const NAMED_MAX: usize = 4;
 
+/// The store of the index among the voters; no node has such a name.
+const STORE: &str = "[index]";
+
 /// The member to which this one is connected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LinkedPeer {
@@ -120,6 +123,15 @@ impl Hello {
             nodes: nodes(&settings.nodes),
             scenarios: Some(scenarios(&settings.sets)),
             voters: Some(voters(settings)),
+        }
+    }
+
+    /// A reload does not change whether the store votes.
+    pub(super) fn keep_store_vote(&mut self, before: &Hello) {
+        let vote = before.voters.as_ref().and_then(|voters| voters.get(STORE)).cloned();
+        if let Some(voters) = &mut self.voters {
+            voters.remove(STORE);
+            voters.extend(vote.map(|vote| (STORE.to_owned(), vote)));
         }
     }
 
@@ -254,7 +266,7 @@ fn voters(settings: &GatewayConfig) -> BTreeMap<String, String> {
     let agents = agents.filter_map(|node| Some((node.name.to_string(), node.voter()?.0)));
     let witnesses = settings.witnesses.iter().map(|it| (it.name.to_string(), it.address));
     let store = settings.index.as_ref().filter(|index| index.votes);
-    let store = store.map(|index| ("[index]".to_owned(), format!("in `{}`", index.bucket)));
+    let store = store.map(|index| (STORE.to_owned(), format!("in `{}`", index.bucket)));
     let others = agents.chain(witnesses).map(|(name, address)| (name, format!("at {address}")));
     others.chain(store).collect()
 }

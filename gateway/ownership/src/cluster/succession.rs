@@ -6,7 +6,7 @@ use crate::cluster::{
     Cluster, ECHO_LATE, GONE_AFTER, LISTENS_FOR, MemberRole, SILENCE, YIELDS_WITHIN,
 };
 use crate::messages::{
-    BeatRole, Blocked, ClusterEvent, ClusterOutput, ClusterSettings, PeerId, TakeoverCause,
+    BeatRole, Blocked, ClusterEvent, ClusterOutput, ClusterSettings, MaySend, PeerId, TakeoverCause,
 };
 use crate::ownership::{Arming, Candidacy, Following, Ownership};
 use crate::peer::PeerState;
@@ -21,6 +21,16 @@ const APPOINTED_WHILE_HEARD: Duration = Duration::from_millis(250);
 const BLOCKED_AFTER: Duration = Duration::from_millis(100);
 
 impl Cluster {
+    /// The standby is not heard, and cannot take over from this owner while that lives.
+    pub fn is_alone(&self, now: Instant) -> bool {
+        self.is_owner() && self.may_send == MaySend::Always && self.peer(now).is_none()
+    }
+
+    /// The owner has handed its ownership to this member, which waits for the last records.
+    pub fn is_handed_over(&self) -> bool {
+        matches!(&self.role, MemberRole::Standby(Following { handed: Some(_), .. }))
+    }
+
     /// This member is the standby of the owner that it follows. With two members, no other one can be.
     pub(super) fn is_appointed(&self, now: Instant) -> bool {
         let MemberRole::Standby(following) = &self.role else { return false };

@@ -69,4 +69,9 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("gateway.partition", Layout::GROUP, Owner(Parted(FIVE_S)), UNTOUCHED)
         .both_ways()
         .times(6),
+    // Leases come from the store while the gateways do not hear each other.
+    Row::new("gateway.partition.store", BY_STORE, Owner(Parted(FIVE_S)), FAR)
+        .of(200)
+        .both_ways()
+        .times(6),
 ];

@@ -325,10 +325,10 @@ impl Follower {
         Follower { number: 0, policies, nodes: true, whole: false }
     }
 
-    /// The number of the batch with the last change. `None` for one that joins: it has the change before it can take over.
-    pub(super) fn last_number(&self, has_changed: bool) -> Option<u64> {
+    /// The number of the batch with the last change.
+    pub(super) fn last_number(&self, has_changed: bool) -> u64 {
         let batches = self.policies.len().max(usize::from(has_changed || self.nodes));
-        self.whole.then_some(self.number + batches as u64)
+        self.number + batches as u64
     }
 }
 

@@ -289,7 +289,7 @@ impl World {
         self.settle();
         let state = self.journal.observe(&self.owner.process.decisions(self.now));
         let has_changed = self.owner.process.gateway.records().changed() > 0;
-        let number = self.follower.as_ref().and_then(|follower| follower.last_number(has_changed));
+        let number = self.follower.as_ref().map(|follower| follower.last_number(has_changed));
         let batch = number.map(|number| (self.link, number));
         self.requests.push(Request { state, subject, write: self.owner.writes, batch });
     }

@@ -116,23 +116,26 @@ async fn replica_equals_the_records_at_a_quiet_moment() {
 }
 
 #[tokio::test]
-async fn decision_waits_for_a_standby_that_could_take_over() {
+async fn last_change_is_for_a_standby_once_that_has_joined() {
     let world = World::new();
     let (gateway, other) = world.gateways().await;
     let clients = talking(&gateway).await;
     let sent = async || gateway.handle.records_sent().await.unwrap();
-    assert_eq!(sent().await, None);
+    assert_eq!(sent().await, None, "there is no follower");
+    // One joins within milliseconds.
+    let until = Instant::now() + TIMEOUT;
     let mut joins = Follower::of(&gateway, false).await;
-    let first = joins.batches.recv().await.unwrap();
-    // One that joins has each decision before it can take over.
-    assert!(!first.is_whole());
-    joins.take(&first);
+    while sent().await.unwrap().is_for_standby {
+        assert!(Instant::now() < until, "one that joins has not had all records");
+        joins = Follower::of(&gateway, false).await;
+    }
     joins.follow(Duration::ZERO).await;
-    assert!(sent().await.is_some_and(|number| number >= joins.replica.number()));
+    let last = sent().await.unwrap();
+    assert!(last.is_for_standby && last.number >= joins.replica.number());
     drop(joins);
     let mut next_process = Follower::of(&gateway, true).await;
     next_process.follow(Duration::ZERO).await;
-    assert_eq!(sent().await, None);
+    assert!(!sent().await.unwrap().is_for_standby);
     drop(clients);
     end(gateway).await;
     end(other).await;
