@@ -28,12 +28,16 @@ fn answer(gateway: &mut GatewayProcess, method: Method, path: &str, body: &str) 
 }
 
 fn relayed(gateway: &mut GatewayProcess, outcome: &str) -> u64 {
+    metric(gateway, "evenkeel_api_relayed_total", outcome).unwrap_or(0)
+}
+
+/// The value of the first series of this metric with this label.
+pub(crate) fn metric(gateway: &mut GatewayProcess, name: &str, label: &str) -> Option<u64> {
     let call = ApiCall { method: Method::GET, path: "/metrics", headers: &[], body: "".into() };
     let reply = gateway.ask(async |client| client.ask(call).await).unwrap();
     let text = String::from_utf8(reply.body.into()).unwrap();
-    let lines = text.lines().filter(|line| line.starts_with("evenkeel_api_relayed_total{"));
-    let mut lines = lines.filter(|line| line.contains(&format!("\"{outcome}\"")));
-    lines.next().map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    let mut lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    lines.next().map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
 #[test]

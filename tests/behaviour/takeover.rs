@@ -18,6 +18,7 @@ use crate::harness::{
     assert_continuous, await_armed, await_replica, ids, offer_with_key, talk, talk_for, wait_until,
 };
 use crate::index;
+use crate::relay::metric;
 
 /// Packets of the client between events.
 const PACKETS: u64 = 50;
@@ -499,6 +500,10 @@ fn lost_redundancy_is_reported() {
     let warnings = owner.read("/v1/status")["warnings"].clone();
     assert_eq!(warnings, json!(["`edge-2` is not heard: no gateway takes over"]));
     assert!(owner.process.log().contains("redundancy lost"), "{}", owner.process.log());
+    wait_until("the gauge shows it", || {
+        metric(&mut owner, "evenkeel_group_warnings", "") == Some(1)
+    });
+    assert_eq!(metric(&mut owner, "evenkeel_group_role", ""), Some(4), "it is the owner");
     standby.process.signal(Signal::SIGCONT).unwrap();
     wait_until("it is restored", || list(&owner).status.code() == Some(0));
     let mut next = || {

@@ -5,11 +5,13 @@ use std::fmt::Write;
 use std::fs;
 
 use evenkeel_model::forward::DropReason;
+use evenkeel_telemetry::alerts::{AlertRule, RULES, rules_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Level, Sampled, Span, Time};
 
 use crate::page::{Page, quoted, root};
 
 const PAGE: &str = "docs/telemetry.md";
+const RULES_FILE: &str = "docs/alerts/rules.yml";
 
 /// Set to write the tables instead of comparing them.
 const RENEW: &str = "EVENKEEL_RENEW";
@@ -23,12 +25,17 @@ fn tables_equal_the_registry() {
         ("histograms", metrics(Time::ALL.iter().map(|metric| metric.described()))),
         ("spans", spans()),
         ("attributes", attributes()),
+        ("alerts", alert_rules()),
     ];
     let made = tables.iter().fold(page.clone(), |page, (name, table)| put(&page, name, table));
+    let (rules, is_made) = (root().join(RULES_FILE), rules_file());
     if std::env::var_os(RENEW).is_some() {
         fs::write(root().join(PAGE), made).unwrap();
+        fs::write(rules, is_made).unwrap();
         return;
     }
+    let is_new = fs::read_to_string(rules).is_ok_and(|found| found == is_made);
+    assert!(is_new, "{RULES_FILE} is not what the registry says; run `make reference`");
     let differs = page.lines().zip(made.lines()).find(|(is, should)| is != should);
     assert!(
         page == made,
@@ -132,6 +139,19 @@ fn metrics(all: impl Iterator<Item = Described>) -> String {
     for Described { name, unit, doc, attributes } in all {
         let keys = keys(attributes);
         writeln!(table, "| `{name}` | `{unit}` | {keys} | {} |", cell(doc)).unwrap();
+    }
+    table
+}
+
+fn alert_rules() -> String {
+    let mut table =
+        "| alert | tier | expression | for | runbook |\n|---|---|---|---|---|\n".to_owned();
+    for AlertRule { name, tier, expression, lasts, summary: _, runbook } in RULES {
+        let (tier, page) = (tier.name(), runbook.split('#').next().unwrap_or(runbook));
+        // A bar would end the cell.
+        let expression = expression.replace('|', "\\|");
+        writeln!(table, "| `{name}` | {tier} | `{expression}` | {lasts} | [{page}]({runbook}) |")
+            .unwrap();
     }
     table
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use evenkeel_client::OfferIngress;
 use evenkeel_lab::process::ChildProcess;
+use evenkeel_telemetry::alerts::{AlertRule, RULES, rules_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Level, Time};
 use evenkeel_testkit::TIMEOUT;
 
@@ -28,6 +29,7 @@ fn exported() -> BTreeSet<String> {
             "By" => "_bytes",
             "s" => "_seconds",
             "%" => "_percent",
+            "1" => "_ratio",
             unit if unit.starts_with('{') => "",
             unit => panic!("{}: no Prometheus name for the unit {unit}", metric.name),
         };
@@ -66,7 +68,8 @@ fn expressions(page: &str, text: &str) -> Vec<String> {
                     let operators = ["(", "{", " == ", " > ", " < "];
                     page == PAGE || operators.iter().any(|operator| code.contains(operator))
                 };
-                found.extend(code.filter(is_expression).map(str::to_owned));
+                // A bar in a table is escaped.
+                found.extend(code.filter(is_expression).map(|code| code.replace("\\|", "|")));
             }
         }
     }
@@ -164,4 +167,102 @@ fn prometheus_answers_each_documented_expression() {
         }
     }
     assert!(asked >= 13, "the alerts of {PAGE} are found: {asked}");
+}
+
+/// A fault of each rule: values of a series, a minute apart, and when the alert fires. The control run has the same series at
+/// their first value.
+const FAULTS: &[(&str, &str, &str, &str)] = &[
+    ("EvenkeelRoomsStranded", "evenkeel_rooms_stranded_total", "0 0 4", "2m"),
+    ("EvenkeelOffersRefused", "evenkeel_sessions_refused_total", "0 0 120 240 360 480", "5m"),
+    ("EvenkeelRegionBreakerOpen", "evenkeel_region_breaker", "0 0 1 1", "3m"),
+    ("EvenkeelUplinkSuspect", "evenkeel_uplink_suspect", "0 0 1 1", "3m"),
+    ("EvenkeelNodeDown", "evenkeel_node_health", "0 0 3 3", "3m"),
+    ("EvenkeelNodeFlaps", "evenkeel_node_failures_total", "0 1 3 4 5", "4m"),
+    ("EvenkeelNodeDelayRose", "evenkeel_node_round_trip_seconds", "0.05x10 0.2x3", "13m"),
+    ("EvenkeelRedundancyLost", "evenkeel_group_warnings", "0 0 1 1", "3m"),
+    ("EvenkeelGroupRefused", "evenkeel_cluster_refused_total", "0 0 1", "2m"),
+    ("EvenkeelPolicyFailing", "evenkeel_policy_failing", "0 0 1 1", "3m"),
+    (
+        "EvenkeelRevisionRolledBack",
+        "evenkeel_policy_rollouts_total{evenkeel_outcome=\"rolled-back\"}",
+        "0 0 1",
+        "2m",
+    ),
+    (
+        "EvenkeelSessionPanicked",
+        "evenkeel_sessions_closed_total{evenkeel_reason=\"panicked\"}",
+        "0 0 1",
+        "2m",
+    ),
+    (
+        "EvenkeelThreadsBehind",
+        "media_packets_dropped_total{evenkeel_reason=\"buffer-full\"}",
+        "0 0 50 100 150",
+        "4m",
+    ),
+    ("EvenkeelControlLate", "evenkeel_event_loop_stalls_total", "0 0 400 800", "3m"),
+    ("EvenkeelNodeMessagesRefused", "evenkeel_node_messages_refused_total", "0 0 1", "2m"),
+    ("EvenkeelIndexBehind", "evenkeel_index_current", "1 0x8", "7m"),
+    ("EvenkeelRoomDuplicate", "evenkeel_index_duplicates_total", "0 0 1", "2m"),
+    ("EvenkeelNodeFailed", "evenkeel_node_failures_total", "0 0 1", "2m"),
+    ("EvenkeelRoleChanged", "evenkeel_group_role", "1 1 4", "2m"),
+    ("EvenkeelNodeStaysDrained", "evenkeel_node_draining", "0 1x70", "62m"),
+    ("EvenkeelTokensRefused", "evenkeel_api_tokens_refused_total", "0 0 1", "2m"),
+    ("EvenkeelTelemetryDropped", "evenkeel_telemetry_dropped_total", "0 0 1", "2m"),
+];
+
+/// The file of a unit test of `promtool` in which this rule fires, or, in the control run, does not.
+fn rule_test(fault: &(&str, &str, &str, &str), is_control: bool) -> String {
+    let (alert, series, values, at) = fault;
+    let quiet = values.split([' ', 'x']).next().unwrap_or_default();
+    let values = if is_control { format!("{quiet}x70") } else { (*values).to_owned() };
+    // Labels and annotations are those of the file: the count of alerts tells.
+    let expression = format!("count(ALERTS{{alertname=\"{alert}\", alertstate=\"firing\"}})");
+    let samples = if is_control { "[]" } else { "[{value: 1}]" };
+    format!(
+        "rule_files: [rules.yml]\nevaluation_interval: 1m\ntests:\n- interval: 1m\n  input_series:\n  \
+         - {{series: '{series}', values: '{values}'}}\n  promql_expr_test:\n  \
+         - {{expr: '{expression}', eval_time: {at}, exp_samples: {samples}}}\n"
+    )
+}
+
+#[test]
+fn each_alert_fires_at_its_fault_and_stays_silent_without() {
+    let test = "each_alert_fires_at_its_fault_and_stays_silent_without";
+    if !present(test, Client::Prometheus) {
+        return;
+    }
+    let exported = exported();
+    let named: BTreeSet<&str> = FAULTS.iter().map(|(alert, ..)| *alert).collect();
+    let rules: BTreeSet<&str> = RULES.iter().map(|rule| rule.name).collect();
+    assert_eq!(named, rules, "each rule has a fault");
+    let labels: BTreeSet<String> =
+        Attribute::ALL.iter().map(|label| label.key().replace('.', "_")).collect();
+    for AlertRule { name, expression, summary, .. } in RULES {
+        let known = |word: &&str| exported.contains(*word) || labels.contains(*word);
+        let unknown: Vec<&str> =
+            names(expression).chain(names(summary)).filter(|word| !known(word)).collect();
+        assert!(unknown.is_empty(), "{name}: no metric or label {unknown:?}");
+    }
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    fs::write(folder.path().join("rules.yml"), rules_file()).expect("a file can be written");
+    let promtool = |words: &[&str]| {
+        let mut command = Command::new("promtool");
+        let output = command.args(words).current_dir(folder.path()).output();
+        let output = output.expect("promtool starts");
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&said));
+    };
+    promtool(&["check", "rules", "rules.yml"]);
+    let mut files = Vec::new();
+    for fault in FAULTS {
+        for is_control in [false, true] {
+            let file = format!("{}-{is_control}.yml", fault.0);
+            fs::write(folder.path().join(&file), rule_test(fault, is_control))
+                .expect("a file can be written");
+            files.push(file);
+        }
+    }
+    let files = files.iter().map(String::as_str);
+    promtool(&["test", "rules"].into_iter().chain(files).collect::<Vec<_>>());
 }

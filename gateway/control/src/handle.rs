@@ -20,7 +20,7 @@ use crate::history::{EndedSession, SessionHistory};
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::inherited::NamedSockets;
 use crate::messages::{
-    ControlError, NodeOrder, NotSuspended, REQUESTS_MAX, Restored, SessionView, Slice,
+    ControlError, LastChange, NodeOrder, NotSuspended, REQUESTS_MAX, Restored, SessionView, Slice,
     SnapshotError, StatusReport, TakeoverReadiness,
 };
 use crate::names::NodeNames;
@@ -28,7 +28,7 @@ use crate::nodes::{ListChange, NodeList, NotListed, ReloadRequest, Reloaded};
 use crate::offers::{OfferedSession, SessionAnswer};
 use crate::operations::{Operation, OperationTarget, Operations};
 use crate::policies::PushRequest;
-use crate::records::{LastChange, LastStates, OFFERS_WITHIN, Suspended};
+use crate::records::{LastStates, OFFERS_WITHIN, Suspended};
 use crate::reporting::{EventRecord, GatewayEvent, ModeView};
 use crate::snapshot::{MediaStates, RecordBatch, Snapshot};
 

@@ -42,8 +42,8 @@ pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer};
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use messages::{
-    AdmissionState, AgentError, ControlError, NodeOrder, NotSuspended, REQUESTS_MAX, Restored,
-    SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
+    AdmissionState, AgentError, ControlError, LastChange, NodeOrder, NotSuspended, REQUESTS_MAX,
+    Restored, SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
 };
 pub use names::{NodeName, NodeNames};
 pub use nodes::{
@@ -53,7 +53,7 @@ pub use nodes::{
 pub use offers::{IngressAnswer, OfferedSession, SessionAnswer, is_first_packet_room};
 pub use operations::{Operation, OperationLog, OperationTarget, Operations};
 pub use policies::PushRequest;
-pub use records::{LastChange, LastStatesPart, Suspended, SuspensionGuard};
+pub use records::{LastStatesPart, Suspended, SuspensionGuard};
 pub use registry::{QuicListener, SessionRegistry, UdpListener};
 pub use reporting::{EventRecord, GatewayEvent, GroupChange, ModeView, Recovery, TraceCaller};
 pub use snapshot::{

@@ -333,5 +333,15 @@ impl<Id, T> Slice<Id, T> {
     }
 }
 
+/// The last change of the records on its way to a follower.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LastChange {
+    /// The number of the batch with the change, which may wait to be sent.
+    pub number: u64,
+    /// The follower is a standby that has had all records before. Others are a standby that joins and the next process of this
+    /// machine.
+    pub is_for_standby: bool,
+}
+
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@ use evenkeel_policies::{PolicyRecord, PolicyRecords};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::history::SessionHistory;
-use crate::messages::{NotSuspended, SnapshotError};
+use crate::messages::{LastChange, NotSuspended, SnapshotError};
 use crate::nodes::NodeResources;
 use crate::offers::OfferQueue;
 use crate::policies::PolicyRunner;
@@ -182,16 +182,6 @@ impl Translation {
         state.map_hops(|hop| self.hops.map(hop));
         state.map_listeners(listener);
     }
-}
-
-/// The last change of the records on its way to a follower.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LastChange {
-    /// The number of the batch with the change, which may wait to be sent.
-    pub number: u64,
-    /// The follower is a standby that has had all records before. Others are a standby that joins and the next process of this
-    /// machine.
-    pub is_for_standby: bool,
 }
 
 pub(crate) struct RecordFollower {

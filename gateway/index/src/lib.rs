@@ -287,7 +287,7 @@ impl IndexReport {
             Err(StoreError(reason)) => (self.failed(), Some(reason.clone())),
         };
         let current = matches!(state, IndexState::Current | IndexState::Standby);
-        self.instruments.level(Level::IndexCurrent, current.into(), &[]);
+        self.instruments.level(Level::IndexCurrent, f64::from(current), &[]);
         self.instruments.count(Count::IndexRepairs, repaired - self.repaired, &[]);
         self.instruments.count(Count::IndexFailures, u64::from(written.is_err()), &[]);
         self.repaired = repaired;

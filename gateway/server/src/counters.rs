@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use evenkeel_control::{ControlError, Handle, StatusReport};
 use evenkeel_core::NodeStanding;
+use evenkeel_group::Group;
 use evenkeel_telemetry::registry::{Attribute, Count, Level};
-use evenkeel_telemetry::{Instruments, NodeLevel};
+use evenkeel_telemetry::{Instruments, NodeLevel, NodeLoad};
 
 /// Interval at which counters and states are read.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
@@ -16,12 +17,17 @@ const COUNTERS_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct CounterFollower {
     handle: Handle,
     instruments: Arc<Instruments>,
+    group: Option<Group>,
     before: BTreeMap<(Count, &'static str), u64>,
 }
 
 impl CounterFollower {
-    pub(super) fn new(handle: Handle, instruments: Arc<Instruments>) -> CounterFollower {
-        CounterFollower { handle, instruments, before: BTreeMap::new() }
+    pub(super) fn new(
+        handle: Handle,
+        instruments: Arc<Instruments>,
+        group: Option<Group>,
+    ) -> CounterFollower {
+        CounterFollower { handle, instruments, group, before: BTreeMap::new() }
     }
 
     pub(super) async fn follow(&mut self) {
@@ -39,7 +45,7 @@ impl CounterFollower {
     pub(super) async fn begin(&self) {
         for view in self.handle.policies().await.unwrap_or_default() {
             let policy = view.policy.to_string();
-            self.instruments.level(Level::PolicyFailing, 0, &[(Attribute::Policy, &policy)]);
+            self.instruments.level(Level::PolicyFailing, 0.0, &[(Attribute::Policy, &policy)]);
         }
     }
 
@@ -47,13 +53,23 @@ impl CounterFollower {
     async fn read(&mut self) -> Result<(), ControlError> {
         let names = self.handle.names();
         let nodes = self.handle.nodes().await?.into_iter().map(|node| {
-            let NodeStanding { hop, leaves: leaving, health, draining, .. } = node;
-            (hop.node, NodeLevel { name: names.of_hop(hop).node, leaving, health, draining })
+            let NodeStanding { hop, leaves: leaving, health, draining, rooms, round_trip, .. } =
+                node;
+            let share = f64::from(node.load_permille) / 1_000.0;
+            let load = Some(NodeLoad { share, rooms, round_trip });
+            let name = names.of_hop(hop).node;
+            (hop.node, NodeLevel { name, leaving, health, draining, load })
         });
         self.instruments.nodes().set(nodes);
         let status = self.handle.status().await?;
-        self.instruments.level(Level::SessionsActive, status.sessions as i64, &[]);
+        self.instruments.level(Level::SessionsActive, status.sessions as f64, &[]);
         self.count(&status);
+        if let Some(group) = &self.group {
+            let (role, _) = group.role();
+            self.instruments.level(Level::GroupRole, f64::from(role as u32), &[]);
+            let warnings = group.status().warnings.len() as f64;
+            self.instruments.level(Level::GroupWarnings, warnings, &[]);
+        }
         for (reason, refused) in self.handle.tokens_refused.by_reason() {
             self.add(Count::ApiTokensRefused, Attribute::Reason, reason, refused);
         }
@@ -78,9 +94,9 @@ impl CounterFollower {
         for (&what, &counted) in &status.quic_counts {
             match what {
                 "connections" => {
-                    self.instruments.level(Level::QuicConnections, counted as i64, &[]);
+                    self.instruments.level(Level::QuicConnections, counted as f64, &[]);
                 }
-                "attached" => self.instruments.level(Level::QuicSessions, counted as i64, &[]),
+                "attached" => self.instruments.level(Level::QuicSessions, counted as f64, &[]),
                 what => self.add(Count::QuicCounts, Attribute::Event, what, counted),
             }
         }

@@ -16,6 +16,7 @@ use evenkeel_group::Group;
 use evenkeel_host::Component;
 use evenkeel_model::PolicyName;
 use evenkeel_policies::{ActivationOptions, Foundry, PluginSource, RefusalRecord, TrustRules};
+use evenkeel_telemetry::Instruments;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -35,6 +36,8 @@ pub(super) struct Applied {
     pub(super) foundry: Option<Foundry>,
     /// Its member is told of changed nodes and witnesses.
     pub(super) group: Option<Group>,
+    /// Its series of new nodes and policies begin with the reload.
+    pub(super) instruments: Option<Arc<Instruments>>,
 }
 
 /// A binding that differs from the applied one.
@@ -170,6 +173,7 @@ impl Applied {
             rules: TrustRules::of(settings),
             foundry: None,
             group: None,
+            instruments: None,
         }
     }
 
@@ -196,6 +200,9 @@ impl Applied {
         let nodes = self.list_nodes(settings, wish, handle).await?;
         if let Some(group) = &self.group {
             group.reload(settings).await;
+        }
+        if let Some(instruments) = &self.instruments {
+            instruments.begin(settings);
         }
         self.change_sets(sets, handle).await?;
         let mut refused = self.govern(settings, &candidates, handle).await;

@@ -228,7 +228,7 @@ fn serve_as(
             lost = evenkeel_group::lost(member.as_ref()) => Err(lost),
         }
     };
-    applied.group = in_group;
+    (applied.group, applied.instruments) = (in_group, Some(telemetry.instruments()));
     let reloading = reload::follow(place, applied, &gateway.handle, triggers);
     let attended =
         runtime.block_on(attend(&gateway, &telemetry, &mut recorder, reloading, leaving, end));
@@ -497,7 +497,8 @@ async fn attend(
     end: OrderlyEnd<'_>,
 ) -> Result<Option<ReplacedGateway>, ServeError> {
     let handle = &gateway.handle;
-    let mut counters = CounterFollower::new(handle.clone(), telemetry.instruments());
+    let (instruments, group) = (telemetry.instruments(), end.group.clone());
+    let mut counters = CounterFollower::new(handle.clone(), instruments, group);
     counters.begin().await;
     // Requests that it holds are dropped after the release, so that they are repeated at the next process.
     let mut reloading = pin!(reloading);

@@ -4,10 +4,14 @@
 
 #![deny(missing_docs)]
 
+pub mod alerts;
+mod instruments;
+mod node_levels;
 mod otlp;
 mod queue;
 mod recorder;
 pub mod registry;
+mod series;
 mod spans;
 mod stderr;
 
@@ -18,6 +22,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::{GatewayConfig, Traceparent};
 use evenkeel_control::{EventRecord, NodeNames};
+pub use instruments::{Instruments, MetricLabels, Prometheus};
+pub use node_levels::{NodeLevel, NodeLevels, NodeLoad};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
@@ -29,7 +35,6 @@ pub use otlp::TelemetryError;
 use queue::Flush;
 pub use recorder::EventRecorder;
 use registry::Attribute;
-pub use registry::{Instruments, MetricLabels, NodeLevel, NodeLevels, Prometheus};
 pub use spans::Moment;
 use spans::SpanSampler;
 pub use stderr::{LastLines, LogLines};
@@ -70,7 +75,8 @@ impl Telemetry {
             ])
             .build();
         let (meters, instruments, prometheus, reader) =
-            registry::meters(resource.clone()).map_err(TelemetryError::Meters)?;
+            instruments::meters(resource.clone()).map_err(TelemetryError::Meters)?;
+        instruments.begin(settings);
         let mut telemetry = Telemetry {
             tracers: None,
             loggers: None,

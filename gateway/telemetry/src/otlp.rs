@@ -22,10 +22,10 @@ use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter as _, SpanProcessor}
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::{sleep, timeout};
 
+use super::instruments::{Instruments, MetricCollector};
 use super::queue::{
     Backoff, ExportQueue, ExportTally, FLUSHES_MAX, Flush, SEND_WITHIN, Ship, queue,
 };
-use super::registry::{Instruments, MetricCollector};
 
 /// Telemetry did not start.
 #[derive(Debug, thiserror::Error)]

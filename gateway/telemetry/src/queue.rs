@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::{sleep, timeout};
 
-use super::registry::{Attribute, Count, Instruments, Level};
+use super::instruments::Instruments;
+use super::registry::{Attribute, Count, Level};
 
 /// Maximum queued spans or log lines: a few seconds of a busy gateway, at most about 4 MiB.
 const WAITING_MAX: usize = 4_096;
@@ -61,7 +62,7 @@ impl ExportTally {
 
     fn queued(&self, n: usize) {
         let signal = [(Attribute::Signal, self.signal)];
-        self.instruments.level(Level::TelemetryQueued, n as i64, &signal);
+        self.instruments.level(Level::TelemetryQueued, n as f64, &signal);
     }
 }
 

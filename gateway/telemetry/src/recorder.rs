@@ -19,7 +19,8 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tracing::{debug, info, warn};
 
-use super::registry::{Attribute, Count, Instruments, Level, Time};
+use super::instruments::Instruments;
+use super::registry::{Attribute, Count, Level, Time};
 use super::spans::{DecisionSpan, DecisionSubject, Moment, SpanWriter, Turned, refusal};
 
 /// Minimum length of a logged stall, which is audible.
@@ -75,7 +76,7 @@ impl EventRecorder {
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
-        self.instruments.level(Level::SessionsActive, 0, &[]);
+        self.instruments.level(Level::SessionsActive, 0.0, &[]);
     }
 
     fn missed(&self, missed: u64) {
@@ -292,7 +293,7 @@ impl EventRecorder {
                     }
                 }
                 let labels = [(Attribute::Region, &*name)];
-                self.instruments.level(Level::RegionBreaker, i64::from(*to as u32), &labels);
+                self.instruments.level(Level::RegionBreaker, f64::from(*to as u32), &labels);
             }
             CoreEvent::Degraded { session, room_name: _, op, arg, rung, by } => {
                 debug!(%session, op = op.key(), arg, rung, %by, "quality changed");
@@ -320,7 +321,7 @@ impl EventRecorder {
                 } else {
                     info!("uplink no longer suspected");
                 }
-                self.instruments.level(Level::UplinkSuspect, i64::from(*doubted), &[]);
+                self.instruments.level(Level::UplinkSuspect, f64::from(*doubted), &[]);
             }
             CoreEvent::Standing { hook: _, policy, fault } => {
                 match fault {
@@ -329,7 +330,7 @@ impl EventRecorder {
                     Some(fault) => warn!(%policy, fault = fault.name(), "policy failing"),
                     None => info!(%policy, "policy recovered"),
                 }
-                let failing = i64::from(fault.is_some());
+                let failing = f64::from(fault.is_some());
                 let labels = [(Attribute::Policy, &*policy.to_string())];
                 self.instruments.level(Level::PolicyFailing, failing, &labels);
             }
@@ -394,12 +395,12 @@ impl EventRecorder {
         );
         if is_step {
             let at = match stage.map(|staged| staged.stage) {
-                None => 0,
-                Some(RolloutStage::Shadow) => 1,
-                Some(RolloutStage::Canary(_)) => 2,
+                None => 0.0,
+                Some(RolloutStage::Shadow) => 1.0,
+                Some(RolloutStage::Canary(_)) => 2.0,
             };
             self.instruments.level(Level::PolicyStage, at, &labels[..1]);
-            self.instruments.level(Level::PolicyCanary, i64::from(percent), &labels[..1]);
+            self.instruments.level(Level::PolicyCanary, f64::from(percent), &labels[..1]);
         }
         if let Some(spans) = &mut self.spans {
             spans.rollout(rollout, at);

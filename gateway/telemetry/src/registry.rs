@@ -1,23 +1,7 @@
-//! All metrics, spans and attributes; nothing else can be recorded. The instruments of the metrics, the levels of nodes, and
-//! the Prometheus text format.
+//! All metrics, spans and attributes; nothing else can be recorded.
 //!
 //! No semantic conventions exist for media gateways: names begin with `evenkeel.`, or with `media.` if they would fit
 //! any gateway. Units are UCUM base units.
-
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
-
-use evenkeel_model::{Health, NodeId};
-use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, MeterProvider};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::metrics::data::ResourceMetrics;
-use opentelemetry_sdk::metrics::reader::MetricReader;
-use opentelemetry_sdk::metrics::{
-    InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Temporality,
-};
 
 /// A metric as the reference shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -244,6 +228,17 @@ metrics! {
     UplinkSuspect = "evenkeel.uplink.suspect", "{state}", [];
     /// 1 while a node is drained.
     NodeDraining = "evenkeel.node.draining", "{state}", [Node];
+    /// Smoothed round trip of probes to a node; absent while none is measured.
+    NodeRoundTrip = "evenkeel.node.round_trip", "s", [Node];
+    /// Load and reservations of a node, as a share of its capacity.
+    NodeLoad = "evenkeel.node.load", "1", [Node];
+    /// Rooms at a node.
+    NodeRooms = "evenkeel.node.rooms", "{room}", [Node];
+    /// Role of this gateway in its group: 0 joining, 1 standby, 2 spare, 3 restoring, 4 owner, 5 doubting. Absent without a
+    /// group.
+    GroupRole = "evenkeel.group.role", "{state}", [];
+    /// Losses of redundancy in the group, as `evenkeel gateway list` shows them. Absent without a group.
+    GroupWarnings = "evenkeel.group.warnings", "{warning}", [];
     /// Breaker of a region: 0 closed, 1 open, 2 half-open.
     RegionBreaker = "evenkeel.region.breaker", "{state}", [Region];
     /// 1 while a policy fails and its `on_fault` applies.
@@ -350,220 +345,6 @@ spans! {
     /// From the last packet of a node until its rooms have moved. Linked to the `session.open` of the moved sessions.
     NodeFailover = "node.failover", Always,
         [Node, Incarnation, Region, Zone, Witness, Rooms, Sessions, DroppedLinks];
-}
-
-/// One instrument per metric of the registry. Thread-safe.
-#[derive(Debug)]
-pub struct Instruments {
-    counts: Vec<Counter<u64>>,
-    /// `None` for a level that is observed by callback.
-    levels: Vec<Option<Gauge<i64>>>,
-    nodes: NodeLevels,
-    times: Vec<Histogram<f64>>,
-}
-
-/// Values of a metric's labels, each at most once.
-pub type MetricLabels<'a> = &'a [(Attribute, &'a str)];
-
-impl Instruments {
-    pub(super) fn new(meter: &Meter) -> Instruments {
-        let counts = Count::ALL.iter().map(|metric| {
-            let Described { name, unit, doc, .. } = metric.described();
-            meter.u64_counter(name).with_unit(unit).with_description(doc).build()
-        });
-        let levels = Level::ALL.iter().map(|metric| {
-            let Described { name, unit, doc, .. } = metric.described();
-            let gauge = || meter.i64_gauge(name).with_unit(unit).with_description(doc).build();
-            (!NodeLevels::has(*metric)).then(gauge)
-        });
-        let nodes = NodeLevels::default();
-        nodes.observed_by(meter);
-        let times = Time::ALL.iter().map(|metric| {
-            let Described { name, unit, doc, .. } = metric.described();
-            let bounds = metric.bounds().to_vec();
-            let histogram = meter.f64_histogram(name).with_unit(unit).with_description(doc);
-            histogram.with_boundaries(bounds).build()
-        });
-        let (counts, levels, times) = (counts.collect(), levels.collect(), times.collect());
-        Instruments { counts, levels, nodes, times }
-    }
-
-    /// Adds `n` to a counter.
-    pub fn count(&self, metric: Count, n: u64, labels: MetricLabels<'_>) {
-        self.counts[metric as usize].add(n, &points(metric.described(), labels));
-    }
-
-    /// Sets a gauge.
-    pub fn level(&self, metric: Level, value: i64, labels: MetricLabels<'_>) {
-        let Some(gauge) = &self.levels[metric as usize] else {
-            return debug_assert!(
-                false,
-                "{} is looked at where it stands",
-                metric.described().name
-            );
-        };
-        gauge.record(value, &points(metric.described(), labels));
-    }
-
-    /// The nodes whose states are exported.
-    pub fn nodes(&self) -> &NodeLevels {
-        &self.nodes
-    }
-
-    pub(crate) fn time(&self, metric: Time, took: Duration, labels: MetricLabels<'_>) {
-        self.times[metric as usize].record(took.as_secs_f64(), &points(metric.described(), labels));
-    }
-}
-
-fn points(metric: Described, labels: MetricLabels<'_>) -> Vec<KeyValue> {
-    debug_assert!(
-        labels.iter().all(|(attribute, _)| metric.attributes.contains(attribute)),
-        "{labels:?} are not all registered for {}",
-        metric.name
-    );
-    labels
-        .iter()
-        .map(|(attribute, value)| KeyValue::new(attribute.key(), value.to_string()))
-        .collect()
-}
-
-/// A node as gauges show it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NodeLevel {
-    /// The node's name. Not unique: a removed node and its replacement may share it.
-    pub name: Arc<str>,
-    /// The node was removed from the list.
-    pub leaving: bool,
-    /// The health that the board has.
-    pub health: Health,
-    /// An operator or its agent drains it.
-    pub draining: bool,
-}
-
-/// All nodes by slot. Clones share them.
-#[derive(Clone, Default, Debug)]
-pub struct NodeLevels(Arc<Mutex<BTreeMap<NodeId, NodeLevel>>>);
-
-impl NodeLevels {
-    /// Replaces all nodes.
-    pub fn set(&self, nodes: impl IntoIterator<Item = (NodeId, NodeLevel)>) {
-        *self.nodes() = nodes.into_iter().collect();
-    }
-
-    pub(super) fn health(&self, node: NodeId, name: Arc<str>, health: Health) {
-        self.change(node, name, |level| level.health = health);
-    }
-
-    pub(super) fn draining(&self, node: NodeId, name: Arc<str>, draining: bool) {
-        self.change(node, name, |level| level.draining = draining);
-    }
-
-    pub(super) fn remove_node(&self, node: NodeId) {
-        self.nodes().remove(&node);
-    }
-
-    fn change(&self, node: NodeId, name: Arc<str>, change: impl FnOnce(&mut NodeLevel)) {
-        let (leaving, health, draining) = (false, Health::Down, false);
-        let new = NodeLevel { name, leaving, health, draining };
-        change(self.nodes().entry(node).or_insert(new));
-    }
-
-    fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, NodeLevel>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Levels by name. A present node takes precedence over a removed one.
-    fn by_name(&self) -> BTreeMap<Arc<str>, NodeLevel> {
-        let all = self.nodes().values().cloned().collect::<Vec<_>>();
-        let (go, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(|level| level.leaving);
-        // Later entries replace earlier ones.
-        go.into_iter().chain(stay).map(|level| (Arc::clone(&level.name), level)).collect()
-    }
-
-    /// The level is observed by this callback.
-    pub(super) fn has(level: Level) -> bool {
-        matches!(level, Level::NodeHealth | Level::NodeDraining)
-    }
-
-    pub(super) fn observed_by(&self, meter: &Meter) {
-        self.observe(meter, Level::NodeHealth, |level| i64::from(level.health as u32));
-        self.observe(meter, Level::NodeDraining, |level| i64::from(level.draining));
-    }
-
-    fn observe(&self, meter: &Meter, level: Level, value: fn(&NodeLevel) -> i64) {
-        let Described { name, unit, doc, .. } = level.described();
-        let own = self.clone();
-        let gauge = meter.i64_observable_gauge(name).with_unit(unit).with_description(doc);
-        let observed = gauge.with_callback(move |observer| {
-            for (name, level) in own.by_name() {
-                let node = KeyValue::new(Attribute::Node.key(), name.to_string());
-                observer.observe(value(&level), &[node]);
-            }
-        });
-        // The meter keeps the callback.
-        let _kept = observed.build();
-    }
-}
-
-/// The registry behind `/metrics`.
-#[derive(Clone, Debug)]
-pub struct Prometheus(prometheus::Registry);
-
-impl Prometheus {
-    /// The response to `/metrics` with `content-type: text/plain; version=0.0.4`. Names contain underscores, the unit
-    /// and `_total`.
-    pub fn render(&self) -> String {
-        let mut text = String::new();
-        if let Err(error) = prometheus::TextEncoder::new().encode_utf8(&self.0.gather(), &mut text)
-        {
-            tracing::warn!(%error, "cannot render metrics");
-        }
-        text
-    }
-}
-
-/// The meter provider, read by Prometheus and by the [`MetricCollector`].
-pub(super) fn meters(
-    resource: Resource,
-) -> Result<(SdkMeterProvider, Arc<Instruments>, Prometheus, MetricCollector), OTelSdkError> {
-    let registry = prometheus::Registry::new();
-    let text = opentelemetry_prometheus::exporter()
-        .with_registry(registry.clone())
-        .scope_info_enabled(false)
-        .build()?;
-    let reader = MetricCollector(Arc::new(ManualReader::builder().build()));
-    let provider = SdkMeterProvider::builder()
-        .with_resource(resource)
-        .with_reader(text)
-        .with_reader(reader.clone())
-        .build();
-    let instruments = Arc::new(Instruments::new(&provider.meter("evenkeel")));
-    Ok((provider, instruments, Prometheus(registry), reader))
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct MetricCollector(Arc<ManualReader>);
-
-impl MetricReader for MetricCollector {
-    fn register_pipeline(&self, pipeline: Weak<Pipeline>) {
-        self.0.register_pipeline(pipeline);
-    }
-
-    fn collect(&self, metrics: &mut ResourceMetrics) -> OTelSdkResult {
-        self.0.collect(metrics)
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.0.force_flush()
-    }
-
-    fn shutdown_with_timeout(&self, within: Duration) -> OTelSdkResult {
-        self.0.shutdown_with_timeout(within)
-    }
-
-    fn temporality(&self, kind: InstrumentKind) -> Temporality {
-        self.0.temporality(kind)
-    }
 }
 
 #[cfg(test)]

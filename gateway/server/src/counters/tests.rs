@@ -92,10 +92,10 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
                     capacity_kbps: 1_000,
                     opening: 0,
                     waiting: 0,
-                    load_permille: 0,
+                    load_permille: 250,
                     reported_permille: None,
-                    rooms: 0,
-                    round_trip: None,
+                    rooms: 3,
+                    round_trip: Some(Duration::from_millis(50)),
                 };
                 reply.send(vec![view]).unwrap();
             }
@@ -154,13 +154,16 @@ async fn initial_state_is_reported_without_events() {
     let (handle, requests) = Handle::new(Arc::new(names()));
     handle.tokens_refused.count(true);
     let control = tokio::spawn(answer(requests));
-    let mut reader = CounterFollower::new(handle, telemetry.instruments());
+    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None);
     reader.begin().await;
     reader.read().await.unwrap();
     reader.read().await.unwrap();
     says(&telemetry, "evenkeel_policy_failing", "call/routing", "0");
     says(&telemetry, "evenkeel_node_health", "east-a1", "0");
     says(&telemetry, "evenkeel_node_draining", "east-a1", "0");
+    says(&telemetry, "evenkeel_node_load_ratio", "east-a1", "0.25");
+    says(&telemetry, "evenkeel_node_rooms", "east-a1", "3");
+    says(&telemetry, "evenkeel_node_round_trip_seconds", "east-a1", "0.05");
     says(&telemetry, "evenkeel_sessions_active", "", "7");
     says(&telemetry, "evenkeel_quic_connections", "", "2");
     says(&telemetry, "evenkeel_quic_counts_total", "handshakes-failed", "3");

@@ -3,7 +3,7 @@ use std::sync::mpsc::sync_channel;
 
 use opentelemetry_sdk::Resource;
 
-use super::super::registry::{Prometheus, meters};
+use super::super::instruments::{Prometheus, meters};
 use super::*;
 
 /// Accepts batches while it is up, and records the time of each attempt.

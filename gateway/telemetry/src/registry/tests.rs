@@ -1,5 +1,3 @@
-mod instruments;
-
 use std::collections::BTreeSet;
 
 use super::*;

@@ -1,13 +1,14 @@
 use evenkeel_model::{Health, NodeId};
 
-use super::super::*;
+use super::*;
+use crate::node_levels::NodeLevel;
 
 #[test]
 fn prometheus_uses_base_units() {
     let (_provider, instruments, prometheus, _) =
         meters(Resource::builder_empty().build()).unwrap();
     instruments.count(Count::SessionsOpened, 2, &[(Attribute::Scenario, "call")]);
-    instruments.level(Level::RegionBreaker, 1, &[(Attribute::Region, "east")]);
+    instruments.level(Level::RegionBreaker, 1.0, &[(Attribute::Region, "east")]);
     instruments.time(Time::Detection, Duration::from_millis(15), &[(Attribute::Node, "east-a1")]);
     let text = prometheus.render();
     for line in [
@@ -36,7 +37,13 @@ fn levels_of_a_removed_node_end() {
     nodes.draining(NodeId(0), name(), true);
     assert_eq!(levels(), ["_draining{=\"a\"} 1", "_health{=\"a\"} 0"]);
     // A removed node and its replacement may have the same name: the replacement's values are reported.
-    let level = |leaving, health, draining| NodeLevel { name: name(), leaving, health, draining };
+    let level = |leaving, health, draining| NodeLevel {
+        name: name(),
+        leaving,
+        health,
+        draining,
+        load: None,
+    };
     let new = (NodeId(0), level(false, Health::Up, false));
     nodes.set([new, (NodeId(1), level(true, Health::Down, true))]);
     nodes.draining(NodeId(1), name(), true);

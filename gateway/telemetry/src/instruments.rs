@@ -1,0 +1,156 @@
+//! The instruments of the metrics, and the Prometheus text format.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, MeterProvider};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::reader::MetricReader;
+use opentelemetry_sdk::metrics::{
+    InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Temporality,
+};
+
+use super::node_levels::NodeLevels;
+use super::registry::{Attribute, Count, Described, Level, Time};
+
+/// One instrument per metric of the registry. Thread-safe.
+#[derive(Debug)]
+pub struct Instruments {
+    counts: Vec<Counter<u64>>,
+    /// `None` for a level that is observed by callback.
+    levels: Vec<Option<Gauge<f64>>>,
+    nodes: NodeLevels,
+    times: Vec<Histogram<f64>>,
+}
+
+/// Values of a metric's labels, each at most once.
+pub type MetricLabels<'a> = &'a [(Attribute, &'a str)];
+
+impl Instruments {
+    pub(super) fn new(meter: &Meter) -> Instruments {
+        let counts = Count::ALL.iter().map(|metric| {
+            let Described { name, unit, doc, .. } = metric.described();
+            meter.u64_counter(name).with_unit(unit).with_description(doc).build()
+        });
+        let levels = Level::ALL.iter().map(|metric| {
+            let Described { name, unit, doc, .. } = metric.described();
+            let gauge = || meter.f64_gauge(name).with_unit(unit).with_description(doc).build();
+            (!NodeLevels::has(*metric)).then(gauge)
+        });
+        let nodes = NodeLevels::default();
+        nodes.observed_by(meter);
+        let times = Time::ALL.iter().map(|metric| {
+            let Described { name, unit, doc, .. } = metric.described();
+            let bounds = metric.bounds().to_vec();
+            let histogram = meter.f64_histogram(name).with_unit(unit).with_description(doc);
+            histogram.with_boundaries(bounds).build()
+        });
+        let (counts, levels, times) = (counts.collect(), levels.collect(), times.collect());
+        Instruments { counts, levels, nodes, times }
+    }
+
+    /// Adds `n` to a counter.
+    pub fn count(&self, metric: Count, n: u64, labels: MetricLabels<'_>) {
+        self.counts[metric as usize].add(n, &points(metric.described(), labels));
+    }
+
+    /// Sets a gauge.
+    pub fn level(&self, metric: Level, value: f64, labels: MetricLabels<'_>) {
+        let Some(gauge) = &self.levels[metric as usize] else {
+            return debug_assert!(
+                false,
+                "{} is looked at where it stands",
+                metric.described().name
+            );
+        };
+        gauge.record(value, &points(metric.described(), labels));
+    }
+
+    /// The nodes whose states are exported.
+    pub fn nodes(&self) -> &NodeLevels {
+        &self.nodes
+    }
+
+    pub(crate) fn time(&self, metric: Time, took: Duration, labels: MetricLabels<'_>) {
+        self.times[metric as usize].record(took.as_secs_f64(), &points(metric.described(), labels));
+    }
+}
+
+fn points(metric: Described, labels: MetricLabels<'_>) -> Vec<KeyValue> {
+    debug_assert!(
+        labels.iter().all(|(attribute, _)| metric.attributes.contains(attribute)),
+        "{labels:?} are not all registered for {}",
+        metric.name
+    );
+    labels
+        .iter()
+        .map(|(attribute, value)| KeyValue::new(attribute.key(), value.to_string()))
+        .collect()
+}
+
+/// The registry behind `/metrics`.
+#[derive(Clone, Debug)]
+pub struct Prometheus(prometheus::Registry);
+
+impl Prometheus {
+    /// The response to `/metrics` with `content-type: text/plain; version=0.0.4`. Names contain underscores, the unit
+    /// and `_total`.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = prometheus::TextEncoder::new().encode_utf8(&self.0.gather(), &mut text)
+        {
+            tracing::warn!(%error, "cannot render metrics");
+        }
+        text
+    }
+}
+
+/// The meter provider, read by Prometheus and by the [`MetricCollector`].
+pub(super) fn meters(
+    resource: Resource,
+) -> Result<(SdkMeterProvider, Arc<Instruments>, Prometheus, MetricCollector), OTelSdkError> {
+    let registry = prometheus::Registry::new();
+    let text = opentelemetry_prometheus::exporter()
+        .with_registry(registry.clone())
+        .scope_info_enabled(false)
+        .build()?;
+    let reader = MetricCollector(Arc::new(ManualReader::builder().build()));
+    let provider = SdkMeterProvider::builder()
+        .with_resource(resource)
+        .with_reader(text)
+        .with_reader(reader.clone())
+        .build();
+    let instruments = Arc::new(Instruments::new(&provider.meter("evenkeel")));
+    Ok((provider, instruments, Prometheus(registry), reader))
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct MetricCollector(Arc<ManualReader>);
+
+impl MetricReader for MetricCollector {
+    fn register_pipeline(&self, pipeline: Weak<Pipeline>) {
+        self.0.register_pipeline(pipeline);
+    }
+
+    fn collect(&self, metrics: &mut ResourceMetrics) -> OTelSdkResult {
+        self.0.collect(metrics)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.0.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, within: Duration) -> OTelSdkResult {
+        self.0.shutdown_with_timeout(within)
+    }
+
+    fn temporality(&self, kind: InstrumentKind) -> Temporality {
+        self.0.temporality(kind)
+    }
+}
+
+#[cfg(test)]
+mod tests;

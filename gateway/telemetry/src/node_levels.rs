@@ -1,0 +1,116 @@
+//! Gauges of nodes. They are read when they are collected, so that those of a removed node end.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use evenkeel_model::{Health, NodeId};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Meter;
+
+use super::registry::{Attribute, Described, Level};
+
+/// A node as gauges show it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeLevel {
+    /// The node's name. Not unique: a removed node and its replacement may share it.
+    pub name: Arc<str>,
+    /// The node was removed from the list.
+    pub leaving: bool,
+    /// The health that the board has.
+    pub health: Health,
+    /// An operator or its agent drains it.
+    pub draining: bool,
+    /// Its load; unknown until it was read once.
+    pub load: Option<NodeLoad>,
+}
+
+/// The load of a node as gauges show it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct NodeLoad {
+    /// Load and reservations, as a share of the capacity.
+    pub share: f64,
+    /// The number of rooms.
+    pub rooms: u32,
+    /// Smoothed; `None` while none is measured.
+    pub round_trip: Option<Duration>,
+}
+
+/// All nodes by slot. Clones share them.
+#[derive(Clone, Default, Debug)]
+pub struct NodeLevels(Arc<Mutex<BTreeMap<NodeId, NodeLevel>>>);
+
+impl NodeLevels {
+    /// Replaces all nodes.
+    pub fn set(&self, nodes: impl IntoIterator<Item = (NodeId, NodeLevel)>) {
+        *self.nodes() = nodes.into_iter().collect();
+    }
+
+    pub(super) fn health(&self, node: NodeId, name: Arc<str>, health: Health) {
+        self.change(node, name, |level| level.health = health);
+    }
+
+    pub(super) fn draining(&self, node: NodeId, name: Arc<str>, draining: bool) {
+        self.change(node, name, |level| level.draining = draining);
+    }
+
+    pub(super) fn remove_node(&self, node: NodeId) {
+        self.nodes().remove(&node);
+    }
+
+    fn change(&self, node: NodeId, name: Arc<str>, change: impl FnOnce(&mut NodeLevel)) {
+        let (leaving, health, draining, load) = (false, Health::Down, false, None);
+        let new = NodeLevel { name, leaving, health, draining, load };
+        change(self.nodes().entry(node).or_insert(new));
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, NodeLevel>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Levels by name. A present node takes precedence over a removed one.
+    fn by_name(&self) -> BTreeMap<Arc<str>, NodeLevel> {
+        let all = self.nodes().values().cloned().collect::<Vec<_>>();
+        let (go, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(|level| level.leaving);
+        // Later entries replace earlier ones.
+        go.into_iter().chain(stay).map(|level| (Arc::clone(&level.name), level)).collect()
+    }
+
+    /// The level is observed by this callback.
+    pub(super) fn has(level: Level) -> bool {
+        matches!(
+            level,
+            Level::NodeHealth
+                | Level::NodeDraining
+                | Level::NodeRoundTrip
+                | Level::NodeLoad
+                | Level::NodeRooms
+        )
+    }
+
+    pub(super) fn observed_by(&self, meter: &Meter) {
+        self.observe(meter, Level::NodeHealth, |level| Some(f64::from(level.health as u32)));
+        self.observe(meter, Level::NodeDraining, |level| Some(level.draining.into()));
+        self.observe(meter, Level::NodeRoundTrip, |level| {
+            Some(level.load?.round_trip?.as_secs_f64())
+        });
+        self.observe(meter, Level::NodeLoad, |level| Some(level.load?.share));
+        self.observe(meter, Level::NodeRooms, |level| Some(level.load?.rooms.into()));
+    }
+
+    fn observe(&self, meter: &Meter, level: Level, value: fn(&NodeLevel) -> Option<f64>) {
+        let Described { name, unit, doc, .. } = level.described();
+        let own = self.clone();
+        let gauge = meter.f64_observable_gauge(name).with_unit(unit).with_description(doc);
+        let observed = gauge.with_callback(move |observer| {
+            for (name, level) in own.by_name() {
+                if let Some(value) = value(&level) {
+                    let node = KeyValue::new(Attribute::Node.key(), name.to_string());
+                    observer.observe(value, &[node]);
+                }
+            }
+        });
+        // The meter keeps the callback.
+        let _kept = observed.build();
+    }
+}

@@ -1,0 +1,44 @@
+use opentelemetry_sdk::Resource;
+
+use super::super::instruments::meters;
+use super::*;
+
+fn settings() -> GatewayConfig {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("evenkeel.toml");
+    let node = "[[node]]\nname = \"east-a1\"\naddress = \"10.0.1.11:5000\"\nregion = \"east\"\nzone = \"a\"\n\
+                driver = \"plain\"\ncapacity = \"1 Mbit/s\"\n";
+    std::fs::write(&file, node).unwrap();
+    GatewayConfig::load(Some(&file), None).unwrap()
+}
+
+#[test]
+fn series_with_known_labels_begin_with_0() {
+    let (_provider, instruments, prometheus, _) =
+        meters(Resource::builder_empty().build()).unwrap();
+    instruments.begin(&settings());
+    let text = prometheus.render();
+    for series in [
+        "evenkeel_node_failures_total{evenkeel_node=\"east-a1\"}",
+        "evenkeel_rooms_stranded_total{evenkeel_cause=\"node-down\"}",
+        "evenkeel_sessions_closed_total{evenkeel_reason=\"panicked\"}",
+        "evenkeel_sessions_opened_total{evenkeel_scenario=\"call\"}",
+        "evenkeel_policy_rollouts_total{evenkeel_outcome=\"rolled-back\",evenkeel_policy=\"call/routing\"}",
+        "media_packets_total{evenkeel_direction=\"up\"}",
+        "evenkeel_event_loop_stalls_total",
+    ] {
+        let line = format!("{series} 0");
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn series_that_exist_go_on() {
+    let (_provider, instruments, prometheus, _) =
+        meters(Resource::builder_empty().build()).unwrap();
+    instruments.count(Count::NodeFailures, 3, &[(Attribute::Node, "east-a1")]);
+    instruments.begin(&settings());
+    let line = "evenkeel_node_failures_total{evenkeel_node=\"east-a1\"} 3";
+    let text = prometheus.render();
+    assert!(text.lines().any(|found| found == line), "{text}");
+}
