@@ -32,7 +32,7 @@ use crate::workers::WorkerLines;
 /// Sessions and rooms in a batch for the next process of this machine: less than a millisecond of control's time.
 const HAND_OVER_SLICE: usize = 128;
 
-/// Sessions and rooms in a batch for a standby, whose other work waits while it adds one to its copy: the lease of this gateway
+/// Sessions and rooms in a batch for a standby, which reads one in about 0.1 ms and sends no beat meanwhile: the lease of this gateway
 /// is renewed by beats, and ends after 24 ms.
 const SLICE: usize = 32;
 

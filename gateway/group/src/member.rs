@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, PeerSettings};
-use evenkeel_control::{Handle, RecordBatch, Suspended, SuspensionGuard};
+use evenkeel_control::{Handle, Suspended, SuspensionGuard};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
 use evenkeel_ownership::{
@@ -253,10 +253,7 @@ impl GroupMember {
             // Input of others is handled before a timeout, so that this member's own lateness is no silence of others.
             tokio::select! {
                 biased;
-                heard = self.beats.recv() => {
-                    self.handle_heard(heard);
-                    self.finish_last_records().await;
-                }
+                heard = self.beats.recv() => self.handle_heard(heard),
                 () = closed(&mut self.peer_agent, peer_heard) => {
                     let peer = self.core.peer_id();
                     self.core.handle_peer_closed(peer, Reporter::Agent, Instant::now());
@@ -267,13 +264,8 @@ impl GroupMember {
                 }
                 // Records do not delay beats. After each part of them the event loop looks at sockets and timers.
                 () = tokio::time::sleep_until(due) => self.core.handle_timeout(Instant::now()),
-                event = self.records.link.recv(), if self.records.decoding.is_none() => {
+                event = self.records.link.recv() => {
                     self.handle_link(event);
-                    self.finish_last_records().await;
-                    tokio::task::yield_now().await;
-                }
-                decoded = finish(&mut self.records.decoding) => {
-                    self.keep_records(decoded);
                     tokio::task::yield_now().await;
                 }
                 // Each beat looks for room again.
@@ -342,21 +334,9 @@ impl GroupMember {
         }
         let is_new = event == LinkEvent::Connected;
         self.records.handle(event, &mut self.core);
+        self.records.pass_on(&self.gateway.handle);
         if is_new {
             self.follow_records();
-        }
-    }
-
-    fn keep_records(&mut self, decoded: Result<RecordBatch, String>) {
-        self.records.keep(decoded, &mut self.core);
-        self.records.pass_on(&self.gateway.handle);
-    }
-
-    /// The owner has yielded: its last records count, however long they take.
-    async fn finish_last_records(&mut self) {
-        if self.core.is_handed_over() && self.records.decoding.is_some() {
-            let decoded = finish(&mut self.records.decoding).await;
-            self.keep_records(decoded);
         }
     }
 

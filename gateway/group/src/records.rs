@@ -27,8 +27,6 @@ pub(super) struct RecordExchange {
     /// Batches for the peer, while this member owns and is connected.
     pub(super) batches: Option<mpsc::Receiver<RecordBatch>>,
     pub(super) following: PendingChange<mpsc::Receiver<RecordBatch>>,
-    /// A batch of the owner that another thread decodes: beats do not wait for it, later events of the link do.
-    pub(super) decoding: PendingChange<RecordBatch>,
     /// Of the peer.
     copy: watch::Sender<CopyState>,
     connected: bool,
@@ -50,7 +48,6 @@ impl RecordExchange {
             port_legs: settings.port_legs(),
             batches: None,
             following: None,
-            decoding: None,
             copy,
             connected: false,
             disconnected_at: None,
@@ -77,10 +74,7 @@ impl RecordExchange {
             LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
             LinkEvent::Differs(difference) => self.difference = difference,
             LinkEvent::Frame(LinkFrame::Batch(bytes)) if !core.is_owner() => {
-                let arrived = Some(Instant::now());
-                self.decoding = Some(tokio::task::spawn_blocking(move || {
-                    RecordBatch::decode(&bytes, arrived).map_err(|error| error.to_string())
-                }));
+                self.keep(&bytes, core);
             }
             LinkEvent::Frame(LinkFrame::Batch(_) | LinkFrame::HandOver) => {}
             LinkEvent::Frame(LinkFrame::Acknowledged(number)) => {
@@ -90,13 +84,11 @@ impl RecordExchange {
     }
 
     /// Adds a batch of the owner to the copy.
-    pub(super) fn keep(&mut self, decoded: Result<RecordBatch, String>, core: &mut Cluster) {
-        // This member took over meanwhile.
-        if core.is_owner() {
-            return;
-        }
+    fn keep(&mut self, bytes: &[u8], core: &mut Cluster) {
+        let batch =
+            RecordBatch::decode(bytes, Some(Instant::now())).map_err(|error| error.to_string());
         let applied =
-            decoded.and_then(|batch| self.replica.apply(batch).map_err(|error| error.to_string()));
+            batch.and_then(|batch| self.replica.apply(batch).map_err(|error| error.to_string()));
         match applied {
             Ok(()) => {
                 let number = self.replica.number();
@@ -146,7 +138,7 @@ impl RecordExchange {
     /// The copy is that of another owner.
     pub(super) fn discard_copy(&mut self, core: &mut Cluster) {
         self.replica = Replica::with_ports_at(self.port_legs);
-        (self.decoding, self.disconnected_at) = (None, None);
+        self.disconnected_at = None;
         core.handle_replica(false, 0, Instant::now());
     }
 

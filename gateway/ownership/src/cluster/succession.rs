@@ -26,11 +26,6 @@ impl Cluster {
         self.is_owner() && self.may_send == MaySend::Always && self.peer(now).is_none()
     }
 
-    /// The owner has handed its ownership to this member, which waits for the last records.
-    pub fn is_handed_over(&self) -> bool {
-        matches!(&self.role, MemberRole::Standby(Following { handed: Some(_), .. }))
-    }
-
     /// This member is the standby of the owner that it follows. With two members, no other one can be.
     pub(super) fn is_appointed(&self, now: Instant) -> bool {
         let MemberRole::Standby(following) = &self.role else { return false };
