@@ -12,7 +12,7 @@ help:
 
 .PHONY: help demo test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy instructions instructions-renew paths clients reference release-contract target llvm-tools
 
-# Builds, then plays 50 s: six nodes, 200 sessions, failures.
+# Builds, then plays 40 s: six nodes, 200 sessions, failures.
 demo: target
 	$(CARGO) build --release -p evenkeel
 	$(BUILT)/evenkeel demo
@@ -126,7 +126,7 @@ paths: target llvm-tools
 clients:
 	tests/interop/install
 
-# Generated files: plugin-sdk/REFERENCE.md, the SDK's bindings (src/wit) and the registry for C and JavaScript, from the
+# Writes the generated files: plugin-sdk/REFERENCE.md, the SDK's bindings (src/wit) and the registry for C and JavaScript, from the
 # registry, the WIT and the limits; the tables of docs/telemetry.md and docs/alerts/rules.yml, from the registry of telemetry. Tests fail when they
 # are out of date.
 reference: target

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,6 +94,10 @@ impl ApiArgs {
                     self.shown()
                 ))
             }
+            ClientError::Unreached(_) if self.is_no_address() => CommandError::Wrong(format!(
+                "found `{}`, expected an IP address and port such as `127.0.0.1:7400`, or the path of a Unix socket",
+                self.shown()
+            )),
             ClientError::Unreached(error) => CommandError::NoGateway(format!(
                 "no gateway answers at {}: {error}; start one with `evenkeel run`, or name another with --api",
                 self.shown()
@@ -115,6 +120,15 @@ impl ApiArgs {
             CommandError::Wrong(format!("cannot read the token {}: {error}", path.display()))
         })?;
         Ok(admin.with_token(token.trim_end()))
+    }
+
+    /// A host's name and port, which would otherwise be the name of a socket in this folder.
+    fn is_no_address(&self) -> bool {
+        let shown = self.shown();
+        let is_port = |(_, port): (&str, &str)| port.parse::<u16>().is_ok();
+        shown.parse::<SocketAddr>().is_err()
+            && !shown.contains('/')
+            && shown.rsplit_once(':').is_some_and(is_port)
     }
 
     pub(crate) fn shown(&self) -> String {

@@ -69,6 +69,9 @@ fn tell(listening: &ServedAddresses, json: bool) {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     place: ConfigArgs,
+    /// The same as --config FILE
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -76,8 +79,16 @@ pub(crate) struct CheckArgs {
 
 impl CheckArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
-        let place = self.place.serve();
-        match place.check() {
+        let mut place = self.place.serve();
+        place.config = place.config.or(self.file);
+        let checked = place.check().map(|mut notes| {
+            // Otherwise the file in this folder would seem to be valid.
+            if place.config.is_none() {
+                notes.push("no file was named: this is the built-in configuration; --config FILE names one".to_owned());
+            }
+            notes
+        });
+        match checked {
             Ok(notes) => {
                 if self.json {
                     say(&serde_json::json!({"ok": true, "errors": [], "notes": notes}));

@@ -41,9 +41,9 @@ struct CanaryIds {
 }
 
 #[derive(Default)]
-struct Openings(Cell<([u64; 2], [bool; 2])>);
+struct CanaryOpenings(Cell<([u64; 2], [bool; 2])>);
 
-impl Openings {
+impl CanaryOpenings {
     fn ask(&self, nonces: [u64; 2]) {
         self.0.set((nonces, [false; 2]));
     }
@@ -77,7 +77,7 @@ pub(crate) struct CanaryProbe {
     _listens: Subscription,
     secret: NodeSecret,
     names: CanaryIds,
-    openings: Rc<Openings>,
+    openings: Rc<CanaryOpenings>,
     socket: Rc<OnceCell<UdpSocket>>,
     seal: CanarySeal,
     sent: Cell<u64>,
@@ -93,7 +93,7 @@ impl CanaryProbe {
     ) -> CanaryProbe {
         let tags = [Tag(draw()), Tag(draw())];
         let names = CanaryIds { room: draw(), tags, mark: draw().to_be_bytes() };
-        let (socket, openings) = (Rc::<OnceCell<_>>::default(), Rc::<Openings>::default());
+        let (socket, openings) = (Rc::<OnceCell<_>>::default(), Rc::<CanaryOpenings>::default());
         let seal = Rc::new(seal.map(RefCell::new));
         let reader = CanaryReader {
             node,
@@ -174,7 +174,7 @@ struct CanaryReader {
     node: NodeId,
     secret: NodeSecret,
     names: CanaryIds,
-    openings: Rc<Openings>,
+    openings: Rc<CanaryOpenings>,
     seal: CanarySeal,
 }
 

@@ -3,6 +3,7 @@
 
 mod agent;
 mod api;
+mod check;
 mod drill;
 mod plugin;
 mod signing;

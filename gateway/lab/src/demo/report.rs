@@ -354,7 +354,7 @@ pub(super) fn check(report: &DemoReport) -> Vec<PromiseCheck> {
             let all = rooms.calls + rooms.streams;
             let enough = reload.rooms_moved * 100 >= all * DECIDED_OTHERWISE_PERCENT;
             (
-                "a policy swap reroutes 10 % of the rooms".to_owned(),
+                "a policy swap reroutes at least 10 % of the rooms".to_owned(),
                 reload.outcome == "activated" && enough,
             )
         } else {
