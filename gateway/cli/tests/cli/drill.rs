@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use evenkeel_client::Rising;
 use evenkeel_lab::process::ChildProcess;
 use serde_json::Value;
 
@@ -75,8 +76,13 @@ fn drill_waits_for_the_demo_and_reports() {
     // The demo ends its nodes itself after SIGTERM.
     let mut demo =
         ChildProcess::start("demo", &mut command, &home.0).unwrap().with_grace(STARTS_WITHIN);
-    // The demo writes this file before its gateway listens.
+    // The demo writes this file, and locks it, before its gateway listens.
     wait_for_file(&home.path("evenkeel.sock.rising"), &mut demo);
+    let until = Instant::now() + STARTS_WITHIN;
+    while !Rising::is_at(&home.path("evenkeel.sock")) {
+        assert!(Instant::now() < until, "the demo does not lock the file");
+        thread::park_timeout(Duration::from_millis(10));
+    }
     let output = home.evenkeel(&["drill", "kill-node", "--sessions", "40", "--json"]);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
