@@ -100,11 +100,17 @@ impl ApiContext {
     /// # Errors
     /// This gateway does not own any more: another may have taken over without the records.
     pub(super) async fn confirm(&self) -> Result<(), ApiError> {
-        if let Some(group) = self.group()
-            && let Ok(Some(LastChange { number, is_for_standby: true })) =
-                self.handle.records_sent().await
-        {
-            group.confirmed_unless_alone(number, SESSION_CONFIRMED_WITHIN).await;
+        let Some(group) = self.group() else { return Ok(()) };
+        match self.handle.records_sent().await {
+            // The hand-over took all records along.
+            Err(ControlError::Replaced) => return Ok(()),
+            Ok(Some(LastChange { number, is_for_standby: true })) => {
+                group.confirmed_unless_alone(number, SESSION_CONFIRMED_WITHIN).await;
+                if group.confirmed(number, Duration::ZERO).await {
+                    return Ok(());
+                }
+            }
+            Ok(_) | Err(_) => {}
         }
         self.require_owner()
     }
