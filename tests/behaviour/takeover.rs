@@ -381,6 +381,19 @@ fn upgrade_to_another_member_is_refused() {
     assert!(!owner.process.log().contains("standby may not take over"), "nothing was begun");
 }
 
+/// Stops the owner, which the standby replaces with the same sessions, and lets it find out.
+fn expect_replacement([mut owner, mut standby]: [GatewayProcess; 2], ann: &mut Phone) {
+    let opened = ids(&mut owner);
+    owner.process.signal(Signal::SIGSTOP).unwrap();
+    expect_echo(ann, "packets arrive again");
+    assert_eq!(ids(&mut standby), opened);
+    assert_continuous(&ann.heard);
+    // The former owner sends nothing, and its process ends.
+    owner.process.signal(Signal::SIGCONT).unwrap();
+    assert_eq!(owner.process.wait(TIMEOUT).unwrap().code(), Some(1));
+    expect_echo(ann, "the new owner goes on");
+}
+
 /// No node has an agent: a witness on a third host decides.
 #[test]
 fn witness_lets_the_standby_replace_a_silent_owner() {
@@ -394,20 +407,12 @@ fn witness_lets_the_standby_replace_a_silent_owner() {
         "port_legs = true\n[[cluster.witness]]\nname = \"w1\"\naddress = \"{}\"\nsecret_file = \"secret\"\n",
         witness.address
     );
-    let [mut owner, mut standby] = group_without_agent(&place, &server, &keys);
+    let [mut owner, standby] = group_without_agent(&place, &server, &keys);
     owner.open("room", &mut ann);
-    let opened = ids(&mut owner);
     talk_for(&mut [&mut ann], PACKETS);
     await_replica(&mut owner);
     await_armed(&owner);
-    owner.process.signal(Signal::SIGSTOP).unwrap();
-    expect_echo(&mut ann, "packets arrive again");
-    assert_eq!(ids(&mut standby), opened);
-    assert_continuous(&ann.heard);
-    // The former owner sends nothing, and its process ends.
-    owner.process.signal(Signal::SIGCONT).unwrap();
-    assert_eq!(owner.process.wait(TIMEOUT).unwrap().code(), Some(1));
-    expect_echo(&mut ann, "the new owner goes on");
+    expect_replacement([owner, standby], &mut ann);
     assert_eq!(server.seen().deleted, 0, "no call ends");
 }
 
@@ -423,9 +428,8 @@ fn store_lets_the_standby_replace_a_silent_owner() {
     let (server, mut ann) = (ng_server(&place), place.phone());
     let keys =
         format!("port_legs = true\n[index]\nservers = [\"{}\"]\nvotes = true\n", store.url());
-    let [mut owner, mut standby] = group_without_agent(&place, &server, &keys);
+    let [mut owner, standby] = group_without_agent(&place, &server, &keys);
     owner.open("room", &mut ann);
-    let opened = ids(&mut owner);
     talk_for(&mut [&mut ann], PACKETS);
     await_replica(&mut owner);
     await_armed(&owner);
@@ -437,13 +441,7 @@ fn store_lets_the_standby_replace_a_silent_owner() {
     index::at(&place.client, || store.start());
     wait_until("the store votes again", || owner.read("/v1/status")["warnings"] == json!([]));
 
-    owner.process.signal(Signal::SIGSTOP).unwrap();
-    expect_echo(&mut ann, "packets arrive again");
-    assert_eq!(ids(&mut standby), opened);
-    assert_continuous(&ann.heard);
-    owner.process.signal(Signal::SIGCONT).unwrap();
-    assert_eq!(owner.process.wait(TIMEOUT).unwrap().code(), Some(1));
-    expect_echo(&mut ann, "the new owner goes on");
+    expect_replacement([owner, standby], &mut ann);
     assert_eq!(server.seen().deleted, 0, "no call ends");
 }
 
@@ -504,6 +502,7 @@ fn lost_redundancy_is_reported() {
         metric(&mut owner, "evenkeel_group_warnings", "") == Some(1)
     });
     assert_eq!(metric(&mut owner, "evenkeel_group_role", ""), Some(4), "it is the owner");
+    assert_eq!(metric(&mut owner, "evenkeel_cluster_refused_total", "secret"), Some(0));
     standby.process.signal(Signal::SIGCONT).unwrap();
     wait_until("it is restored", || list(&owner).status.code() == Some(0));
     let mut next = || {

@@ -173,7 +173,12 @@ fn prometheus_answers_each_documented_expression() {
 /// their first value.
 const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelRoomsStranded", "evenkeel_rooms_stranded_total", "0 0 4", "2m"),
-    ("EvenkeelOffersRefused", "evenkeel_sessions_refused_total", "0 0 120 240 360 480", "5m"),
+    (
+        "EvenkeelOffersRefused",
+        "evenkeel_sessions_refused_total{evenkeel_reason=\"no-node\"}",
+        "0 0 120 240 360 480",
+        "5m",
+    ),
     ("EvenkeelRegionBreakerOpen", "evenkeel_region_breaker", "0 0 1 1", "3m"),
     ("EvenkeelUplinkSuspect", "evenkeel_uplink_suspect", "0 0 1 1", "3m"),
     ("EvenkeelNodeDown", "evenkeel_node_health", "0 0 3 3", "3m"),

@@ -27,8 +27,8 @@ pub(super) const UPLOADS_MAX: usize = 4 * BINARY_BYTES_MAX;
 /// Time for the records of policies to be written; a slow disk delays no answer for longer.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(3);
 
-/// An offer, or the end of a session, is answered after this time although the standby has not confirmed it: a client waits for it. By
-/// then the voters bar a standby that is silent from taking over.
+/// An owner answers an offer, or the end of a session, after this time although the standby has not confirmed it: a client waits for it.
+/// By then the voters bar a standby that is silent from taking over.
 const SESSION_CONFIRMED_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// The same for a decision of an operator, which fails then: an acknowledged one is not forgotten by a takeover. A standby that
@@ -95,24 +95,14 @@ impl ApiContext {
         if body.is_empty() { Ok(T::default()) } else { strict(&body) }
     }
 
-    /// Waits until the standby has the records of all sessions that were opened so far, cannot take over, or is late.
+    /// Waits until the standby has the records of all sessions that were opened or closed so far, cannot take over, or is late.
     ///
     /// # Errors
-    /// This gateway does not own any more: another may have taken over without the records.
+    /// Executed, but this gateway does not own any more: another may have taken over without the records.
     pub(super) async fn confirm(&self) -> Result<(), ApiError> {
         let Some(group) = self.group() else { return Ok(()) };
-        match self.handle.records_sent().await {
-            // The hand-over took all records along.
-            Err(ControlError::Replaced) => return Ok(()),
-            Ok(Some(LastChange { number, is_for_standby: true })) => {
-                group.confirmed_unless_alone(number, SESSION_CONFIRMED_WITHIN).await;
-                if group.confirmed(number, Duration::ZERO).await {
-                    return Ok(());
-                }
-            }
-            Ok(_) | Err(_) => {}
-        }
-        self.require_owner()
+        let confirmed = |number| group.confirmed_unless_alone(number, SESSION_CONFIRMED_WITHIN);
+        confirm_sessions(&self.handle, confirmed, || self.require_owner().is_ok()).await
     }
 
     /// Waits for a decision of an operator until it outlives this process: on the disk, and at a standby that follows. `said`: the
@@ -169,6 +159,25 @@ impl ApiContext {
         let answer = tokio::time::timeout(ANSWER_WITHIN, asking).await;
         answer.unwrap_or(Err(ControlError::Unavailable))
     }
+}
+
+/// See [`ApiContext::confirm`].
+async fn confirm_sessions<F: Future<Output = bool>>(
+    handle: &Handle,
+    confirmed: impl FnOnce(u64) -> F,
+    owns: impl FnOnce() -> bool,
+) -> Result<(), ApiError> {
+    let number = match handle.records_sent().await {
+        Ok(Some(LastChange { number, is_for_standby: true })) => number,
+        Ok(_) | Err(ControlError::Replaced) => return Ok(()),
+        // Control ends with the ownership: only a hand-over has taken all records along.
+        Err(_) => u64::MAX,
+    };
+    if confirmed(number).await || owns() {
+        return Ok(());
+    }
+    let message = "executed, but this gateway lost the ownership before the standby confirmed it: it may be forgotten";
+    Err(ApiError::new(ApiErrorCode::Unconfirmed, message))
 }
 
 /// False without a follower, since there is no standby then that could take over.

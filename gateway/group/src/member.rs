@@ -419,6 +419,7 @@ impl GroupMember {
         let owner = Arc::clone(&self.peer().name);
         if let Some(guard) = self.guard.take() {
             guard.stay();
+            self.records.note_handed_over();
         }
         if let Some(reply) = self.hand_over_reply.take() {
             // The client may have disconnected.

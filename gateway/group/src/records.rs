@@ -142,6 +142,11 @@ impl RecordExchange {
         core.handle_replica(false, 0, Instant::now());
     }
 
+    /// The peer owns, with all records.
+    pub(super) fn note_handed_over(&self) {
+        self.copy.send_modify(|copy| copy.acknowledged = u64::MAX);
+    }
+
     /// No offer waits for a peer that is not heard and cannot take over.
     pub(super) fn note_alone(&self, is_alone: bool) {
         self.copy

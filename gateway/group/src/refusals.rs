@@ -12,6 +12,21 @@ use evenkeel_telemetry::registry::{Attribute, Count};
 /// Interval of log lines about one reason.
 const LOGGED_EVERY: Duration = Duration::from_secs(60);
 
+/// All reasons.
+const REASONS: [&str; 11] = [
+    "malformed",
+    "version",
+    "secret",
+    "forged",
+    "clock",
+    "replayed",
+    "same-name",
+    "unknown-peer",
+    "not-standby",
+    "configuration",
+    "difference",
+];
+
 /// Shared by the parts of a member.
 #[derive(Clone, Debug)]
 pub(crate) struct RefusalLog {
@@ -22,6 +37,10 @@ pub(crate) struct RefusalLog {
 
 impl RefusalLog {
     pub(crate) fn new(instruments: Arc<Instruments>) -> RefusalLog {
+        // An alert sees the first refusal of a series that begins with 0.
+        for reason in REASONS {
+            instruments.count(Count::ClusterRefused, 0, &[(Attribute::Reason, reason)]);
+        }
         RefusalLog { instruments, logged: Arc::default() }
     }
 
@@ -51,6 +70,7 @@ impl RefusalLog {
 
     /// Counts a refusal. True if it should be logged.
     pub(super) fn count(&self, reason: &'static str) -> bool {
+        debug_assert!(REASONS.contains(&reason), "{reason} is not listed");
         self.instruments.count(Count::ClusterRefused, 1, &[(Attribute::Reason, reason)]);
         let mut logged = lock(&self.logged);
         let now = Instant::now();

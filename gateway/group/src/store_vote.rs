@@ -52,7 +52,7 @@ impl StoreVoter {
     pub(crate) async fn recv(&mut self) -> AgentVote {
         match self.answers.recv().await {
             Some(answer) => answer,
-            // Nobody keeps the ballot any more.
+            // The thread of the ballot has ended.
             None => std::future::pending().await,
         }
     }

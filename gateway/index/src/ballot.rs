@@ -26,7 +26,7 @@ struct BallotEntry {
     v: u32,
     /// Random: a ballot that is created anew, or was forgotten in part, is another voter.
     instance: u32,
-    /// The newest epoch whose owner wrote.
+    /// The newest epoch in which an owner wrote.
     epoch: u64,
     /// The newest epoch promised to a standby.
     promised: u64,
@@ -44,11 +44,11 @@ impl BallotEntry {
 
     /// `None` for a value that no member writes.
     fn read(value: &[u8]) -> Option<BallotEntry> {
-        let entry: BallotEntry = decode(value)?;
-        [entry.epoch, entry.promised, entry.renewals]
-            .iter()
-            .all(|number| *number < NUMBER_MAX)
-            .then_some(entry)
+        decode(value).filter(BallotEntry::is_plausible)
+    }
+
+    fn is_plausible(&self) -> bool {
+        [self.epoch, self.promised, self.renewals].iter().all(|number| *number < NUMBER_MAX)
     }
 
     /// The entry after this vote; `None` if the vote changes nothing. A hold for a time has ended.
@@ -114,6 +114,9 @@ impl<S: Store> StoreBallot<S> {
         for _ in 0..ATTEMPTS {
             let next = known.entry.after(vote).filter(|_| !known.may_be_held(vote));
             let Some(next) = next else { return Ok(voted(&known)) };
+            if !next.is_plausible() {
+                return Err(StoreError(format!("{vote:?} is out of range")));
+            }
             if let Some(known) = self.replace(next, known.revision).await? {
                 return Ok(voted(&known));
             }

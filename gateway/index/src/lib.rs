@@ -134,6 +134,8 @@ impl IndexChannels {
         let (handle, events) = (handle.clone(), handle.events());
         let feed = IndexFeed { handle: handle.clone(), events, desired: desired.clone() };
         let work = async move {
+            // Also while there is no store.
+            instruments.level(Level::IndexCurrent, 0.0, &[]);
             let store = match Nats::connect(&settings).await {
                 Ok(store) => store,
                 Err(error) => {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 /// How urgent an alert is; the label `severity`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum AlertTier {
-    /// Calls suffer now: wake somebody.
+    /// Calls suffer now: it needs an answer at any hour.
     Page,
     /// Calls go on, and the next fault may end them: within a working day.
     Ticket,
@@ -62,7 +62,7 @@ rules! {
     Page "EvenkeelRoomsStranded": "increase(evenkeel_rooms_stranded_total[5m]) > 0" for "0s",
         "rooms have no usable hop: {{ $labels.evenkeel_cause }}", "failover.md#after-a-node-died";
     Page "EvenkeelOffersRefused":
-        "sum by (instance, evenkeel_reason) (rate(evenkeel_sessions_refused_total[2m])) > 1" for "1m",
+        "sum by (instance, evenkeel_reason) (rate(evenkeel_sessions_refused_total{evenkeel_reason=~\"full|no-node|not-opened|rejected\"}[2m])) > 1" for "1m",
         "offers are refused: {{ $labels.evenkeel_reason }}", "failover.md#capacity";
     Page "EvenkeelRegionBreakerOpen": "evenkeel_region_breaker == 1" for "10s",
         "region {{ $labels.evenkeel_region }} takes no new rooms", "failover.md#region-breaker";
@@ -101,7 +101,7 @@ rules! {
     Info "EvenkeelNodeFailed": "increase(evenkeel_node_failures_total[5m]) > 0" for "0s",
         "node {{ $labels.evenkeel_node }} failed, and its rooms moved", "failover.md#after-a-node-died";
     Info "EvenkeelRoleChanged": "changes(evenkeel_group_role[5m]) > 0" for "0s",
-        "this gateway has another role in its group", "operations.md#a-group-of-gateways";
+        "a gateway of the group started, or its role changed by a hand-over or a takeover", "operations.md#a-group-of-gateways";
     Info "EvenkeelNodeStaysDrained": "evenkeel_node_draining == 1" for "1h",
         "node {{ $labels.evenkeel_node }} is drained for an hour", "operations.md#maintain";
     Info "EvenkeelTokensRefused": "increase(evenkeel_api_tokens_refused_total[10m]) > 0" for "0s",

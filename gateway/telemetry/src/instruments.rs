@@ -69,7 +69,7 @@ impl Instruments {
         gauge.record(value, &points(metric.described(), labels));
     }
 
-    /// The nodes whose states are exported.
+    /// The nodes, for gauges of their states.
     pub fn nodes(&self) -> &NodeLevels {
         &self.nodes
     }

@@ -10,7 +10,7 @@ use super::registry::{Attribute, Count};
 const SERIES_MAX: usize = 1_000;
 
 impl Instruments {
-    /// Begins the series whose labels are known from the configuration; those that exist stay as they are.
+    /// Begins each series with labels that the configuration or this program knows; those that exist stay as they are.
     pub fn begin(&self, settings: &GatewayConfig) {
         for metric in Count::ALL {
             let attributes = metric.described().attributes;
@@ -56,6 +56,12 @@ fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Ve
         }
         (Count::NodeMessagesRefused, Attribute::Reason) => {
             words(&["clock", "secret", "encryption"])
+        }
+        (Count::TelemetryDropped, Attribute::Signal) => {
+            words(&["spans", "logs", "metrics", "events"])
+        }
+        (Count::TelemetryDropped, Attribute::Reason) => {
+            words(&["queue-full", "not-taken", "behind"])
         }
         (Count::ApiTokensRefused, Attribute::Reason) => words(&["missing", "wrong"]),
         (Count::PolicyRollouts, Attribute::Outcome) => {

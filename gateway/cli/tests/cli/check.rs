@@ -10,7 +10,7 @@ fn evenkeel(folder: &Path, words: &[&str]) -> Output {
     command.args(words).current_dir(folder).env_remove("EVENKEEL_API").output().unwrap()
 }
 
-/// A file in this folder that nobody named would seem to be valid.
+/// A broken file in this folder would seem to be valid.
 #[test]
 fn check_says_that_no_file_was_named() {
     let folder = tempdir().unwrap();

@@ -74,7 +74,7 @@ async fn claim_of_another_base_waits_for_no_hold() {
     assert_eq!(ask(&mut second, claim(4, 5)).await.promised, 7, "an older claim");
 }
 
-/// Where a hold has ended, an entry and the memory of an agent change alike.
+/// An entry changes as the memory of an agent does once a hold has ended.
 #[test]
 fn entry_changes_as_the_ballot_of_an_agent() {
     for seed in 0..200 {
@@ -172,4 +172,8 @@ async fn store_that_does_not_answer_gives_no_vote() {
     let forged = BallotEntry { epoch: u64::MAX, ..BallotEntry::new() };
     store.put(KEY, &encode(&forged));
     assert!(first.handle(owner(2)).await.is_err());
+    // No member writes such a number either.
+    store.change(Contents::empty);
+    assert!(first.handle(owner(u64::MAX)).await.is_err());
+    assert_eq!(ask(&mut first, owner(2)).await.epoch, 2);
 }

@@ -219,7 +219,7 @@ pub struct FaultEffect {
     pub sent: u64,
     /// Packets due to affected receivers that never arrived.
     pub lost: u64,
-    /// Those of them that were sent before the fault.
+    /// The part of `lost` that was sent before the fault.
     pub lost_before: u64,
     /// Packets due to receivers that were not hit, and never arrived.
     pub lost_of_others: u64,

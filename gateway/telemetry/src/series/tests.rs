@@ -1,5 +1,6 @@
 use opentelemetry_sdk::Resource;
 
+use super::super::alerts::RULES;
 use super::super::instruments::meters;
 use super::*;
 
@@ -41,4 +42,23 @@ fn series_that_exist_go_on() {
     let line = "evenkeel_node_failures_total{evenkeel_node=\"east-a1\"} 3";
     let text = prometheus.render();
     assert!(text.lines().any(|found| found == line), "{text}");
+}
+
+/// Otherwise the first event fires no alert.
+#[test]
+fn counters_of_alerts_begin_with_0() {
+    let (_provider, instruments, prometheus, _) =
+        meters(Resource::builder_empty().build()).unwrap();
+    instruments.begin(&settings());
+    let text = prometheus.render();
+    let expressions = RULES.iter().map(|rule| rule.expression);
+    let counters: Vec<&str> = (expressions.flat_map(|text| text.split("increase(").skip(1)))
+        .filter_map(|rest| rest.split(['[', '{']).next())
+        .collect();
+    assert!(counters.len() >= 9, "{counters:?}");
+    // The member of a group begins its own.
+    for counter in counters.into_iter().filter(|it| *it != "evenkeel_cluster_refused_total") {
+        let begins = |line: &str| line.starts_with(counter) && line.ends_with(" 0");
+        assert!(text.lines().any(begins), "{counter} does not begin\n{text}");
+    }
 }
