@@ -207,9 +207,8 @@ fn check_registered(spans: &[Received]) {
 /// A sample of the Prometheus text; 0 if it is missing.
 fn counted(telemetry: &Telemetry, name: &str, label: &str) -> u64 {
     let text = telemetry.prometheus().render();
-    let line = text.lines().find(|line| line.starts_with(name) && line.contains(label));
-    let number = line.and_then(|line| line.rsplit(' ').next());
-    number.map_or(0, |number| number.parse().expect("a count"))
+    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    lines.filter_map(|line| line.rsplit(' ').next()).map(|n| n.parse::<u64>().expect("a count")).sum()
 }
 
 #[test]
