@@ -208,7 +208,10 @@ fn check_registered(spans: &[Received]) {
 fn counted(telemetry: &Telemetry, name: &str, label: &str) -> u64 {
     let text = telemetry.prometheus().render();
     let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
-    lines.filter_map(|line| line.rsplit(' ').next()).map(|n| n.parse::<u64>().expect("a count")).sum()
+    lines
+        .filter_map(|line| line.rsplit(' ').next())
+        .map(|n| n.parse::<u64>().expect("a count"))
+        .sum()
 }
 
 #[test]
