@@ -30,7 +30,7 @@ use crate::operations::{Operation, OperationTarget, Operations};
 use crate::policies::PushRequest;
 use crate::records::{LastStates, OFFERS_WITHIN, Suspended};
 use crate::reporting::{EventRecord, GatewayEvent, ModeView};
-use crate::snapshot::{MediaStates, RecordBatch, Snapshot};
+use crate::snapshot::{MediaStates, RecordBatch, Replica, Snapshot};
 
 /// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
 const EVENTS_MAX: usize = 8_192;
@@ -120,6 +120,11 @@ requests! {
         follow_records(hands_over: bool) = FollowRecords -> mpsc::Receiver<RecordBatch>;
         /// Tells the batch with the last of all changes that were answered before the call; `None` without a follower.
         records_sent() = RecordsSent -> Option<LastChange>;
+        /// Continues the sessions of a gateway that may have failed, without their own ports. [`Handle::resume_prepared`] or
+        /// [`Handle::forget_restored`] follows, and control answers nothing else until then.
+        prepare(snapshot: Box<Snapshot>) = Prepare -> Result<Restored, SnapshotError>;
+        /// Forgets the sessions that were prepared. The other gateway goes on with them.
+        forget_restored() = ForgetRestored -> ();
         /// Continues a suspended gateway, or one that began suspended.
         resume() = Resume -> ();
         /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere. Requests that wait, and
@@ -465,6 +470,12 @@ impl Handle {
         descriptors: Vec<OwnedFd>,
     ) -> Result<Restored, SnapshotError> {
         self.continue_sessions(snapshot, descriptors, true).await
+    }
+
+    /// Serves the sessions that were [prepared](Handle::prepare) from a copy of this replica.
+    pub async fn resume_prepared(&self, replica: Replica) -> Result<(), ControlError> {
+        self.idempotency_keys.restore(replica.into_keys());
+        self.resume().await
     }
 
     async fn continue_sessions(

@@ -21,6 +21,7 @@ mod records;
 mod registry;
 mod reporting;
 mod requests;
+mod restored;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 mod signalling;

@@ -427,7 +427,7 @@ pub fn is_first_packet_room(room: &str) -> bool {
 }
 
 /// Shares media and labels of offers, which are equal for clients of one kind.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct RequestInterner {
     scenarios: SharedValues<Arc<str>>,
     pub(crate) labels: SharedValues<Labels>,
@@ -447,7 +447,7 @@ impl RequestInterner {
 }
 
 /// The newest values of a kind.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SharedValues<T>(VecDeque<T>);
 
 impl<T> Default for SharedValues<T> {

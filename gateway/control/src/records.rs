@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError;
-use evenkeel_core::{ChangedRecords, Gateway, GatewayEffect, GatewayRecord, HopMap};
+use evenkeel_core::{ChangedRecords, Gateway, GatewayEffect, GatewayRecord};
 use evenkeel_dataplane::SendLease;
-use evenkeel_dataplane::worker::{Copies, HandedOut, SessionState, TrunkState, WorkerCommand};
+use evenkeel_dataplane::worker::{Copies, HandedOut, TrunkState, WorkerCommand};
 use evenkeel_drivers::{Drivers, Fencing};
-use evenkeel_model::{NodeId, PolicyName};
+use evenkeel_model::PolicyName;
 use evenkeel_policies::{PolicyRecord, PolicyRecords};
 use tokio::sync::{mpsc, oneshot};
 
@@ -26,6 +26,7 @@ use crate::nodes::NodeResources;
 use crate::offers::OfferQueue;
 use crate::policies::PolicyRunner;
 use crate::registry::SessionRegistry;
+use crate::restored::RestoredRecords;
 use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
 use crate::workers::WorkerLines;
 
@@ -165,22 +166,13 @@ pub(crate) enum Suspension {
     Stands {
         outputs: Vec<GatewayEffect>,
         guard: Option<oneshot::Receiver<Infallible>>,
-        restored: Option<Result<Translation, SnapshotError>>,
+        restored: Option<Result<Box<RestoredRecords>, SnapshotError>>,
     },
 }
 
-/// The numbers that hops, listeners and nodes of another process have here.
-pub(crate) struct Translation {
-    pub(crate) hops: HopMap,
-    pub(crate) listeners: Vec<Option<u8>>,
-    pub(crate) nodes: BTreeMap<NodeId, NodeId>,
-}
-
-impl Translation {
-    pub(crate) fn apply(&self, state: &mut SessionState) {
-        let listener = |number| self.listeners.get(usize::from(number)).copied().flatten();
-        state.map_hops(|hop| self.hops.map(hop));
-        state.map_listeners(listener);
+impl Suspension {
+    pub(crate) fn of_own_sessions(guard: oneshot::Receiver<Infallible>) -> Suspension {
+        Suspension::Stands { outputs: Vec::new(), guard: Some(guard), restored: None }
     }
 }
 

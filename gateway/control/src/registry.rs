@@ -391,14 +391,18 @@ impl SessionRegistry {
     /// Removes a session and returns its entry, if present.
     pub fn remove(&mut self, session: SessionId) -> Option<Box<SessionEntry>> {
         let entry = self.entries.remove(&session)?;
-        let (first, second) = &entry.keys;
-        for key in [Some(first), second.as_deref()].into_iter().flatten() {
-            self.flows.remove(key, entry.home);
-        }
+        self.remove_keys(&entry);
         let slots = &mut self.workers[usize::from(entry.home.worker)];
         slots.used -= 1;
         slots.free.push(entry.home.slot);
         Some(entry)
+    }
+
+    fn remove_keys(&self, entry: &SessionEntry) {
+        let (first, second) = &entry.keys;
+        for key in [Some(first), second.as_deref()].into_iter().flatten() {
+            self.flows.remove(key, entry.home);
+        }
     }
 }
 
@@ -453,6 +457,13 @@ struct Reserved {
     sockets: Vec<OwnedFd>,
 }
 
+/// A clone reserves none yet.
+impl Clone for ReservedPorts {
+    fn clone(&self) -> ReservedPorts {
+        ReservedPorts::new(self.at)
+    }
+}
+
 impl ReservedPorts {
     /// `at`: the address of the group to which both members bind sessions' own ports. Without one nothing is reserved.
     pub(crate) fn new(at: Option<IpAddr>) -> ReservedPorts {
@@ -483,6 +494,10 @@ impl ReservedPorts {
 
     pub(crate) fn forget(&mut self, session: SessionId) {
         self.sockets.remove(&session);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
     }
 
     pub(crate) fn retain(&mut self, stays: impl Fn(SessionId) -> bool) {

@@ -217,6 +217,17 @@ impl Control {
                     restored => _ = reply.send(restored),
                 }
             }
+            ControlRequest::Prepare(snapshot, reply) => {
+                let prepared = self.prepare(*snapshot, Vec::new());
+                if prepared.is_err() {
+                    self.forget_restored();
+                }
+                let _ = reply.send(prepared);
+            }
+            ControlRequest::ForgetRestored(done) => {
+                self.forget_restored();
+                let _ = done.send(());
+            }
             // The sessions of a gateway that is not suspended belong to no other process.
             ControlRequest::Release(_) if !self.replication.is_suspended() => {}
             ControlRequest::Release(done) => {

@@ -67,7 +67,7 @@ pub struct Snapshot {
 }
 
 /// The state that a session's worker keeps.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct MediaRecord {
     /// Maps and sorts of records move it.
     #[serde(with = "compact")]
@@ -356,7 +356,7 @@ pub enum NotApplied {
 }
 
 /// The records that batches brought so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Replica {
     number: u64,
     whole: bool,

@@ -21,9 +21,10 @@ use crate::handle::ControlRequest;
 use crate::messages::{NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
 use crate::records::{
     LastStates, OFFERS_WITHIN, RecordSource, Replication, SLOTS, Suspended, Suspension,
-    SuspensionGuard, Translation,
+    SuspensionGuard,
 };
 use crate::registry::record::{EntryRecord, RestoredParts, RestoringSessions};
+use crate::restored::{RestoredRecords, Translation, UnsharedRecords};
 use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
 use crate::workers::WORKERS_WITHIN;
 
@@ -88,8 +89,7 @@ impl Control {
         }
         let state = if idle { self.hand_out(reports) } else { Err(NotSuspended::Busy) };
         let (guard, gone) = SuspensionGuard::new();
-        let stands = Suspension::Stands { outputs: Vec::new(), guard: Some(gone), restored: None };
-        let stands = state.is_ok().then_some(stands);
+        let stands = state.is_ok().then(|| Suspension::of_own_sessions(gone));
         let begun = std::mem::replace(&mut self.replication.suspension, stands);
         let Some(Suspension::Begins { reply, .. }) = begun else {
             return;
@@ -179,12 +179,17 @@ impl Control {
                     | ControlRequest::ContinueMedia { .. }
                     | ControlRequest::Resume(_)
                     | ControlRequest::Restore { .. }
+                    | ControlRequest::Prepare(..)
+                    | ControlRequest::ForgetRestored(_)
                     | ControlRequest::Release(_)
                     | ControlRequest::Abandon(_)),
                 ) => self.handle_request(request),
-                // An upgrade that was under way is given up: the sessions are closed here.
+                // An upgrade that was under way is given up: the sessions are closed here, unless the other process goes on.
                 Some(request @ ControlRequest::Shutdown(..)) => {
-                    self.resume(|| {});
+                    self.forget_restored();
+                    if self.replication.is_suspended() {
+                        self.resume(|| {});
+                    }
                     self.handle_request(request);
                 }
                 Some(other) if held.len() < REQUESTS_MAX => held.push(other),
@@ -202,6 +207,7 @@ impl Control {
     /// Continues after a suspension, or starts workers that were suspended from the start. `served` is called once
     /// packets are served, before anything is decided.
     pub(crate) fn resume(&mut self, served: impl FnOnce()) {
+        self.restore_unshared();
         self.resume_packets();
         served();
         self.resume_decisions();
@@ -254,16 +260,13 @@ impl Control {
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Restored, SnapshotError> {
-        let restored = self.restore_all(snapshot, descriptors);
-        if restored.is_err() {
-            // A part of the sessions may be here, and must neither be served nor closed.
-            self.replication.suspension =
-                Some(Suspension::Stands { outputs: Vec::new(), guard: None, restored: None });
-        }
+        let restored = self.prepare(snapshot, descriptors);
+        self.restore_unshared();
         restored
     }
 
-    fn restore_all(
+    /// Continues the sessions of another process as far as [`Control::forget_restored`] can undo.
+    pub(crate) fn prepare(
         &mut self,
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
@@ -271,6 +274,63 @@ impl Control {
         if self.gateway.live() > 0 || !self.offers.in_progress.is_empty() {
             return Err(evenkeel_core::RestoreError::HasSessions.into());
         }
+        let mut outputs = Vec::new();
+        let all = self.restore_all(snapshot, descriptors, &mut outputs);
+        // After an error a part of the sessions may be here, and must neither be served nor closed.
+        let (restored, result) = match all {
+            Ok((restored, sessions)) => (Ok(Box::new(restored)), Ok(Restored { sessions })),
+            Err(error) => (Err(error.clone()), Err(error)),
+        };
+        let restored = Some(restored);
+        self.replication.suspension = Some(Suspension::Stands { outputs, guard: None, restored });
+        result
+    }
+
+    /// Forgets prepared sessions of a process that goes on, and ends the suspension.
+    pub(crate) fn forget_restored(&mut self) {
+        let is_prepared = |suspension: &mut Suspension| match suspension {
+            Suspension::Stands { restored: Some(restored), .. } => {
+                !restored.as_ref().is_ok_and(|records| records.unshared.is_none())
+            }
+            _ => false,
+        };
+        let prepared = self.replication.suspension.take_if(is_prepared);
+        let Some(Suspension::Stands { outputs, .. }) = prepared else { return };
+        while self.gateway.poll_output().is_some() {}
+        self.gateway.forget_restored();
+        self.registry.forget_restored();
+        self.workers.command_all(|| WorkerCommand::ForgetRestored);
+        // The keys of the flow table are free again. A worker that has ended is reported elsewhere.
+        let _ = self.workers.ask_workers(WorkerCommand::Confirm);
+        let clock = Clock::read();
+        outputs.into_iter().for_each(|output| self.execute(output, clock));
+    }
+
+    fn restore_unshared(&mut self) {
+        let Some(Suspension::Stands { restored: Some(Ok(restored)), .. }) =
+            &mut self.replication.suspension
+        else {
+            return;
+        };
+        let Some(UnsharedRecords { drivers, trunks }) = restored.unshared.take() else { return };
+        let translation = &restored.translation;
+        let registry = &self.registry;
+        let known = ContinuedSession {
+            hop: &|session, hop| {
+                translation.hops.map(hop).filter(|_| registry.get(session).is_some())
+            },
+            brief: &|session| registry.get(session)?.brief.as_deref(),
+        };
+        self.signalling.drivers.restore(drivers, &known, &mut draw, Instant::now());
+        self.workers.continue_trunks(trunks, &translation.nodes);
+    }
+
+    fn restore_all(
+        &mut self,
+        snapshot: Snapshot,
+        descriptors: Vec<OwnedFd>,
+        outputs: &mut Vec<GatewayEffect>,
+    ) -> Result<(RestoredRecords, usize), SnapshotError> {
         let now = Instant::now();
         let mut snapshot = snapshot;
         if descriptors.is_empty() {
@@ -292,7 +352,7 @@ impl Control {
         // All parts have the order of the sessions.
         let mut entries = entries.into_iter();
         let mut at_workers = at_workers.into_iter().peekable();
-        let (mut outputs, mut sessions) = (Vec::new(), 0);
+        let mut sessions = 0;
         while let Some(output) = self.gateway.poll_output() {
             let GatewayEffect::Restore(restored) = output else {
                 outputs.push(output);
@@ -313,21 +373,11 @@ impl Control {
         if let Some(left) = left.next() {
             return Err(contradiction(left));
         }
-        let registry = &self.registry;
-        let known = ContinuedSession {
-            hop: &|session, hop| {
-                translation.hops.map(hop).filter(|_| registry.get(session).is_some())
-            },
-            brief: &|session| registry.get(session)?.brief.as_deref(),
-        };
-        self.signalling.drivers.restore(drivers, &known, &mut draw, now);
-        self.workers.continue_trunks(trunks, &translation.nodes);
         self.offers.next = self.offers.next.max(next_offer);
-        let restored = Some(Ok(translation));
-        self.replication.suspension = Some(Suspension::Stands { outputs, guard: None, restored });
         // The flow table has the learned addresses of all sessions when every worker has answered.
         self.workers.ask_workers(WorkerCommand::Confirm).map_err(SnapshotError::Worker)?;
-        Ok(Restored { sessions })
+        let unshared = Some(UnsharedRecords { drivers, trunks });
+        Ok((RestoredRecords { translation, unshared }, sessions))
     }
 
     /// Continues restored sessions and trunks in these newer states. With `last`, no others follow.
@@ -361,7 +411,7 @@ impl Control {
         else {
             return Err(SnapshotError::malformed("no sessions came before their states"));
         };
-        let translation = restored.as_ref().map_err(SnapshotError::clone)?;
+        let translation = &restored.as_ref().map_err(SnapshotError::clone)?.translation;
         let MediaStates { media, trunks } = states;
         let mut commands = Vec::new();
         for MediaRecord { mut state, .. } in media {

@@ -256,6 +256,14 @@ impl Gateway {
         self.records().restore(record, node, now)
     }
 
+    /// Forgets the sessions of another process's record, which goes on with them, instead of [`Gateway::settle_restored`].
+    pub fn forget_restored(&mut self) {
+        self.tables.effects.notices.clear();
+        self.tables.rooms.forget_restored(&mut self.tables.effects);
+        self.tables.sessions.forget_restored();
+        self.tables.capacity.reduced.clear();
+    }
+
     /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
     /// rooms off a node that is down or not listed here.
     pub fn settle_restored(&mut self, now: Instant) {

@@ -241,9 +241,7 @@ impl Records<'_> {
             let region = RegionId(place as u32);
             self.tables.rooms.failbacks[place] = record.failback;
             self.tables.capacity.breakers.restore(region, &record.breaker);
-            if record.drained {
-                self.tables.nodes.set_drained(region, true);
-            }
+            self.tables.nodes.set_drained(region, record.drained);
             found.push(region);
         }
         found

@@ -21,6 +21,7 @@ use evenkeel_model::{
 };
 
 use crate::collections::{Changes, Interner, SmallSet};
+use crate::effects::{Effects, Timer};
 use crate::record::{Failback, NodeDrain, Stranded, Unsettled};
 use crate::rooms::room::{MoveUnderWay, PendingRoute, Room};
 
@@ -409,6 +410,20 @@ impl RoomTable {
             self.stranded.insert((stranded.attempts, Reverse(room.priority), id));
         }
         self.all.insert(id, Box::new(room));
+    }
+
+    /// Removes all rooms, which go on at another process. Their routes were not published here.
+    pub(crate) fn forget_restored(&mut self, effects: &mut Effects) {
+        self.all.keys().for_each(|id| effects.cancel(&Timer::RoomDue(*id)));
+        self.all.clear();
+        self.by_name.clear();
+        self.calls.clear();
+        self.changing.clear();
+        self.stranded.clear();
+        self.away.clear();
+        self.away_by_region.fill(0);
+        self.placed = 0;
+        self.unsettled = None;
     }
 }
 

@@ -82,6 +82,13 @@ impl SessionTable {
         self.all.insert(session.id, Box::new(session));
     }
 
+    /// Removes all sessions. They go on at another process.
+    pub(crate) fn forget_restored(&mut self) {
+        self.all.clear();
+        self.ticked.clear();
+        self.live = 0;
+    }
+
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Box<Session>> {
         let session = self.all.remove(&id)?;
         self.changes.note(id);

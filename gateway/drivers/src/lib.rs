@@ -355,7 +355,7 @@ impl DriversRecord {
 type CallId = (NodeId, u64);
 
 /// A copy of another process's open sessions, by session.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct DriversReplica {
     agents: BTreeMap<SessionId, AgentsRecord>,
     webhooks: BTreeMap<SessionId, Vec<WebhookLeaseRecord>>,

@@ -17,6 +17,7 @@ mod keys;
 mod link;
 mod member;
 mod peer_agent;
+mod preparation;
 mod program;
 mod records;
 mod redundancy;
@@ -41,7 +42,7 @@ use evenkeel_drivers::group_number;
 pub use evenkeel_media::trunk::{Hold, Vote, Voted};
 pub use evenkeel_ownership::HOLD;
 use evenkeel_ownership::PeerId;
-use evenkeel_process::descriptors;
+use evenkeel_process::{descriptors, scheduling};
 use evenkeel_telemetry::Instruments;
 use group::GroupInbox;
 pub use group::{
@@ -93,6 +94,7 @@ pub struct BoundMember {
     /// Taken by the API.
     pub access: Option<Access>,
     store_voter: Option<StoreVoter>,
+    thread: Option<WaitingThread>,
     /// Taken by the index if the store of the index votes.
     pub store_questions: Option<StoreQuestions>,
 }
@@ -159,6 +161,7 @@ impl BoundMember {
             linked,
             access,
             store_voter,
+            thread: None,
             store_questions,
         }))
     }
@@ -171,7 +174,14 @@ impl BoundMember {
         Ok([beats, link].into_iter().chain(self.addresses.duplicate()?).collect())
     }
 
-    /// Starts the thread. `gateway` reads nothing until it owns the addresses.
+    /// Starts the thread, which waits for [`BoundMember::start`]. It is real-time if the caller
+    /// [lends](scheduling::RealTimeLoan) that.
+    pub fn start_thread(&mut self) -> Result<(), ClusterStartError> {
+        self.thread = Some(WaitingThread::start().map_err(ClusterStartError::Thread)?);
+        Ok(())
+    }
+
+    /// Starts the member. `gateway` reads nothing until it owns the addresses.
     pub fn start(
         self,
         gateway: MemberGateway,
@@ -187,6 +197,7 @@ impl BoundMember {
             group,
             inbox,
             store_voter,
+            thread,
             ..
         } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -204,27 +215,60 @@ impl BoundMember {
             inbox,
             settings: cluster.clone(),
         };
-        let serve = async move {
+        let serve = async move |is_real_time| {
             let beats = Beats::start(beats, &cluster, refusals.clone())?;
             let votes = Votes::new(number, voters, store_voter)?;
             let keeper = AddressKeeper::start(addresses, Arc::clone(&parts.gateway.lease));
-            let member = GroupMember::new(parts, keeper, beats, votes, refusals)?;
+            let mut member = GroupMember::new(parts, keeper, beats, votes, refusals)?;
+            member.prepares_takeovers = is_real_time;
             tokio::select! {
                 lost = member.run() => drop(lost_in.send_replace(Some(lost))),
                 _ = stopped => {}
             }
             Ok::<_, io::Error>(())
         };
-        let thread = std::thread::Builder::new().name("evenkeel-cluster".to_owned());
-        let thread = thread.spawn(move || {
-            if let Err(error) = runtime.block_on(serve) {
+        let thread = thread.map_or_else(WaitingThread::start, Ok);
+        let thread = thread.map_err(ClusterStartError::Thread)?.run(move |real_time| {
+            if let Err(error) = &real_time {
+                tracing::info!(%error, "beats wait for packets and other threads: set LimitRTPRIO=1 in the unit");
+            }
+            if let Err(error) = runtime.block_on(serve(real_time.is_ok())) {
                 tracing::error!(%error, "the group's thread ended");
             }
             // A fence may run.
             runtime.shutdown_background();
         });
-        let thread = Some(thread.map_err(ClusterStartError::Thread)?);
-        Ok(RunningMember { group, lost, stop: Some(stop), thread })
+        Ok(RunningMember { group, lost, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+type MemberWork = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// The thread of a member before it starts. Beats do not wait for other threads if it may be real-time.
+struct WaitingThread {
+    work: std::sync::mpsc::Sender<MemberWork>,
+    thread: JoinHandle<()>,
+}
+
+impl WaitingThread {
+    fn start() -> io::Result<WaitingThread> {
+        let (work, given) = std::sync::mpsc::channel::<MemberWork>();
+        let thread = std::thread::Builder::new().name("evenkeel-cluster".to_owned());
+        let thread = thread.spawn(move || {
+            let real_time = scheduling::run_before_others();
+            // Without work the process ends.
+            if let Ok(work) = given.recv() {
+                work(real_time);
+            }
+        })?;
+        Ok(WaitingThread { work, thread })
+    }
+
+    /// Runs the work, which learns why the thread is not real-time.
+    fn run(self, work: impl FnOnce(io::Result<()>) + Send + 'static) -> JoinHandle<()> {
+        // Fails only after a panic, which is reported.
+        let _ = self.work.send(Box::new(work));
+        self.thread
     }
 }
 

@@ -27,6 +27,7 @@ use super::group::{
 };
 use super::link::{Link, LinkEvent, LinkFrame, LinkedPeer};
 use super::peer_agent::PeerAgent;
+use super::preparation::TakeoverPreparation;
 use super::records::{PendingChange, RecordExchange, finish};
 use super::redundancy::Redundancy;
 use super::refusals::RefusalLog;
@@ -110,6 +111,9 @@ pub(super) struct GroupMember {
     inbox: GroupInbox,
     /// The last beat of each other member.
     heard: Vec<Option<Instant>>,
+    /// Beats do not wait for it.
+    pub(super) prepares_takeovers: bool,
+    preparation: TakeoverPreparation,
     taking: PendingChange<usize>,
     /// Sessions that the last takeover continued.
     continued: usize,
@@ -179,6 +183,8 @@ impl GroupMember {
             refusals,
             inbox: parts.inbox,
             heard,
+            prepares_takeovers: false,
+            preparation: TakeoverPreparation::default(),
             taking: None,
             continued: 0,
             yielding: None,
@@ -296,7 +302,7 @@ impl GroupMember {
                     self.follow_records();
                     if !self.core.is_owner() && !self.core.is_spare() {
                         self.records.confirm_copy(&mut self.core);
-                        let replica = &mut self.records.replica;
+                        let replica = Arc::make_mut(&mut self.records.replica);
                         self.rehearsal.begin(&self.gateway.handle, replica, Instant::now());
                     }
                     self.watch_redundancy();
@@ -309,9 +315,18 @@ impl GroupMember {
                     }
                 }
             }
+            self.prepare_takeover();
             self.answer_rest();
             self.records.note_alone(self.core.is_alone(Instant::now()));
             self.show();
+        }
+    }
+
+    fn prepare_takeover(&mut self) {
+        if !self.core.is_owner() {
+            let (now, replica) = (Instant::now(), &self.records.replica);
+            let misses = self.prepares_takeovers && self.core.misses_owner(now);
+            self.preparation.weigh(misses, replica, &self.gateway.handle, now);
         }
     }
 
@@ -387,11 +402,17 @@ impl GroupMember {
         let (handle, quic) = (self.gateway.handle.clone(), self.gateway.quic.clone());
         let yielded = self.guard.take().is_some();
         let replica = std::mem::take(&mut self.records.replica);
+        let preparation = std::mem::take(&mut self.preparation);
         self.taking = Some(tokio::spawn(async move {
             let mut sessions = replica.sessions();
-            // Without sessions too: ids and answered keys continue.
-            if !yielded && replica.number() > 0 {
-                let state = replica.snapshot_with_ports();
+            let prepared = preparation.finish(replica.number(), &handle).await?;
+            if let Some(prepared) = prepared {
+                sessions = prepared;
+                let replica = Arc::unwrap_or_clone(replica);
+                handle.resume_prepared(replica).await.map_err(|_| "control ended".to_owned())?;
+            } else if !yielded && replica.number() > 0 {
+                // Without sessions too: ids and answered keys continue.
+                let state = Arc::unwrap_or_clone(replica).snapshot_with_ports();
                 let (snapshot, sockets) = state.ok_or("no record of a node came")?;
                 let restored = handle.take_over(snapshot, sockets).await;
                 sessions = restored.map_err(|error| error.to_string())?.sessions;

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::GroupSettings;
@@ -22,7 +23,7 @@ pub(super) type PendingChange<T> = Option<JoinHandle<Result<T, String>>>;
 pub(super) struct RecordExchange {
     pub(super) link: Link,
     /// The owner's records, while this member is the standby.
-    pub(super) replica: Replica,
+    pub(super) replica: Arc<Replica>,
     port_legs: Option<IpAddr>,
     /// Batches for the peer, while this member owns and is connected.
     pub(super) batches: Option<mpsc::Receiver<RecordBatch>>,
@@ -44,7 +45,7 @@ impl RecordExchange {
     ) -> RecordExchange {
         RecordExchange {
             link,
-            replica: Replica::with_ports_at(settings.port_legs()),
+            replica: Arc::new(Replica::with_ports_at(settings.port_legs())),
             port_legs: settings.port_legs(),
             batches: None,
             following: None,
@@ -87,8 +88,9 @@ impl RecordExchange {
     fn keep(&mut self, bytes: &[u8], core: &mut Cluster) {
         let batch =
             RecordBatch::decode(bytes, Some(Instant::now())).map_err(|error| error.to_string());
+        let replica = Arc::make_mut(&mut self.replica);
         let applied =
-            batch.and_then(|batch| self.replica.apply(batch).map_err(|error| error.to_string()));
+            batch.and_then(|batch| replica.apply(batch).map_err(|error| error.to_string()));
         match applied {
             Ok(()) => {
                 let number = self.replica.number();
@@ -105,9 +107,10 @@ impl RecordExchange {
     /// Has control continue the owner's revisions of policies, so that a takeover finds them loaded, and keep its records of
     /// ended sessions.
     pub(super) fn pass_on(&mut self, handle: &Handle) {
-        let policies = handle.restore_policies(self.replica.take_policies());
-        let history = handle.copy_history(self.replica.take_history());
-        let operations = handle.copy_operations(self.replica.take_operations());
+        let replica = Arc::make_mut(&mut self.replica);
+        let policies = handle.restore_policies(replica.take_policies());
+        let history = handle.copy_history(replica.take_history());
+        let operations = handle.copy_operations(replica.take_operations());
         if !policies || !history || !operations {
             tracing::error!("decisions or records of the owner not continued: control is busy");
             // The next connection begins with all records.
@@ -137,7 +140,7 @@ impl RecordExchange {
 
     /// The copy is that of another owner.
     pub(super) fn discard_copy(&mut self, core: &mut Cluster) {
-        self.replica = Replica::with_ports_at(self.port_legs);
+        self.replica = Arc::new(Replica::with_ports_at(self.port_legs));
         self.disconnected_at = None;
         core.handle_replica(false, 0, Instant::now());
     }

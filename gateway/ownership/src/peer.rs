@@ -141,6 +141,10 @@ impl PeerState {
         self.disconnected = true;
     }
 
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.disconnected
+    }
+
     pub(super) fn newest(&self) -> Option<&Beat> {
         self.newest.as_ref()
     }

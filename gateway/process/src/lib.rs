@@ -1,4 +1,4 @@
-//! The process and its operating system: files, signals, descriptors, sandbox, allocator; and text made safe for terminals.
+//! The process and its operating system: files, signals, descriptors, scheduling, sandbox, allocator; and text made safe for terminals.
 
 #![deny(missing_docs)]
 
@@ -7,6 +7,7 @@ pub mod descriptors;
 pub mod file;
 pub mod random;
 pub mod sandbox;
+pub mod scheduling;
 pub mod signals;
 
 use std::borrow::Cow;

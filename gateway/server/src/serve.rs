@@ -16,6 +16,7 @@ use evenkeel_handover::{
 };
 use evenkeel_index::IndexEndCause as IndexEnd;
 use evenkeel_process::sandbox::MissingMeasure;
+use evenkeel_process::scheduling::RealTimeLoan;
 use evenkeel_process::signals::PendingSignals;
 use evenkeel_process::{descriptors, sandbox};
 use evenkeel_runtime::{Reads, RunningGateway, Sockets, UpgradeBuffer};
@@ -100,7 +101,12 @@ fn serve_as(
     // Listeners that the configuration no longer names end with the old process: nothing would read them here.
     drop(inherited);
     let is_confined = successor.as_ref().is_some_and(Successor::is_confined);
+    let loan = member.as_ref().map(|_| RealTimeLoan::begin());
     let sandbox = Sandbox::enter(place, &settings, is_confined)?;
+    if let Some(member) = &mut member {
+        member.start_thread()?;
+    }
+    drop(loan);
     let telemetry = Telemetry::start(&settings, &instance())
         .map_err(|error| ServeError::Telemetry(error.to_string()))?;
     let _last_lines = install_log(&telemetry)?;

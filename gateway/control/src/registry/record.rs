@@ -186,6 +186,14 @@ impl SessionRegistry {
         Ok(RestoringSessions { entries, listeners: listeners_here })
     }
 
+    /// Removes the sessions of another process, which goes on with them.
+    pub(crate) fn forget_restored(&mut self) {
+        for entry in std::mem::take(&mut self.entries).into_values() {
+            self.remove_keys(&entry);
+        }
+        self.workers.iter_mut().for_each(|slots| *slots = Slots::default());
+    }
+
     /// Replaces the number of the listener by the number that the same address has here.
     fn renumber(
         &self,

@@ -1,9 +1,19 @@
 //! A replica at a standby: operations that this gateway continues, and what a takeover needs.
 
 use crate::Replica;
+use crate::idempotency::KeyRecord;
 use crate::operations::Operations;
 
 impl Replica {
+    /// Sockets at the ports of sessions are reserved, which a clone does not have.
+    pub fn has_ports(&self) -> bool {
+        !self.ports.is_empty()
+    }
+
+    pub(crate) fn into_keys(self) -> Vec<KeyRecord> {
+        self.idempotency_keys.into()
+    }
+
     /// Takes the operations in force, if they changed, for [`Handle::copy_operations`](crate::Handle::copy_operations).
     pub fn take_operations(&mut self) -> Option<Operations> {
         self.operations.take()

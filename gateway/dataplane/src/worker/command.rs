@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::egress::{Trunk, TrunkSocket, TrunkState, trunk_to};
 use super::report::WorkerReport;
-use super::session::{Install, NodeLeg, PacketContext, SessionState, WorkerSession};
+use super::session::{Install, NodeLeg, PacketContext, SessionSlots, SessionState, WorkerSession};
 use super::sockets::RtpSide;
 use super::{COMMANDS_MAX, PacketSource, PacketWorker, watch};
 use crate::flows::Home;
@@ -62,6 +62,8 @@ pub enum WorkerCommand {
     Panic(Home),
     /// Removes a session, which is reported with its totals.
     Remove(Home),
+    /// Removes all sessions without a report: they go on at another gateway.
+    ForgetRestored,
     /// Sends a signed message on the trunk of a node.
     SendSigned {
         /// The receiver.
@@ -178,6 +180,7 @@ impl PacketWorker {
                 self.sessions.with(home, |session| session.panics = true);
             }
             WorkerCommand::Remove(home) => self.remove(home, now),
+            WorkerCommand::ForgetRestored => self.forget_restored(),
             WorkerCommand::SendSigned { node, message, sealed } => {
                 self.egress.send_signed(node, &message, sealed);
             }
@@ -279,6 +282,20 @@ impl PacketWorker {
             egress.report(WorkerReport::Removed { session: session.id, mode, totals });
         });
         self.sessions.remove(home);
+    }
+}
+
+impl PacketWorker {
+    /// Nothing was read or sent since the sessions were installed.
+    fn forget_restored(&mut self) {
+        for session in self.sessions.iter() {
+            for source in session.learned() {
+                self.flows.remove(&source.key(), session.home);
+            }
+        }
+        self.sessions = SessionSlots::default();
+        self.egress.active.clear();
+        self.egress.changed.take();
     }
 }
 

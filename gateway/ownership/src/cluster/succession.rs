@@ -1,5 +1,6 @@
 //! Changes of ownership.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{
@@ -17,6 +18,10 @@ const APPOINTS_AFTER: Duration = Duration::from_millis(300);
 /// In a group of more than two, a standby that is silent for longer is not appointed any more, so that another member can be.
 const APPOINTED_WHILE_HEARD: Duration = Duration::from_millis(250);
 
+/// Silence during which a standby [misses](Cluster::misses_owner) its owner: from two beats on, until a takeover has been decided or
+/// waits for something else than votes.
+const MISSED: Range<Duration> = Duration::from_millis(12)..Duration::from_millis(100);
+
 /// A candidacy without success is reported after this time.
 const BLOCKED_AFTER: Duration = Duration::from_millis(100);
 
@@ -24,6 +29,14 @@ impl Cluster {
     /// The standby is not heard, and cannot take over from this owner while that lives.
     pub fn is_alone(&self, now: Instant) -> bool {
         self.is_owner() && self.may_send == MaySend::Always && self.peer(now).is_none()
+    }
+
+    /// This member is the standby of an owner that may have failed: its beats are overdue, or the connection to it has ended.
+    pub fn misses_owner(&self, now: Instant) -> bool {
+        let MemberRole::Standby(following) = &self.role else { return false };
+        let (owner, silence) = (self.peers.current(), self.peers.current().silence(now));
+        let misses = MISSED.contains(&silence) || owner.is_disconnected() && silence < MISSED.end;
+        following.follows && self.whole && self.is_appointed(now) && misses
     }
 
     /// This member is the standby of the owner that it follows. With two members, no other one can be.

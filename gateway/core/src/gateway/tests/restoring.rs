@@ -503,6 +503,31 @@ fn gateway_with_sessions_takes_no_record() {
 }
 
 #[test]
+fn forgotten_sessions_leave_nothing_and_may_continue_later() {
+    let mut world = World::new(settings());
+    ["r", "r", "s"].iter().for_each(|room| _ = world.open(room));
+    let record = world.gateway.record(world.now);
+    world.restart(Duration::ZERO);
+    let empty = world.gateway.table_sizes();
+    let names: Vec<Box<str>> =
+        world.gateway.tables.nodes.iter().map(|node| node.settings.name.clone()).collect();
+    let node = |name: &str| names.iter().position(|it| **it == *name).map(|at| NodeId(at as u32));
+    for _ in 0..2 {
+        world.gateway.handle_record(record.clone(), node, world.now).unwrap();
+        while world.gateway.poll_output().is_some() {}
+        assert_eq!(world.gateway.live(), 3);
+        world.gateway.forget_restored();
+        assert_eq!(world.gateway.table_sizes(), empty);
+        assert_eq!(world.gateway.live(), 0);
+        let left = world.gateway.record(world.now);
+        assert_eq!((left.rooms, left.sessions), (vec![], vec![]));
+    }
+    let hops = world.restore(&record);
+    assert_continued(&record, &world.gateway.record(world.now), &hops);
+    world.audit();
+}
+
+#[test]
 fn contradictory_record_changes_nothing() {
     let mut world = World::new(settings());
     (0..2).for_each(|_| _ = world.open("r"));

@@ -38,6 +38,31 @@ fn disconnected_standby_asks_at_once() {
     assert!(group.member(1).poll_timeout() <= now);
 }
 
+#[test]
+fn owner_is_missed_after_two_beats_or_a_lost_connection() {
+    let mut group = Group::standing(0);
+    let misses = |group: &mut Group| {
+        let now = group.now;
+        [0, 1].map(|member| group.member(member).misses_owner(now))
+    };
+    group.pass(100);
+    assert_eq!(misses(&mut group), [false, false]);
+    group.disconnect(1);
+    assert_eq!(misses(&mut group), [false, true]);
+    group.pass(6);
+    assert_eq!(misses(&mut group), [false, false], "a beat came");
+    group.stop(0);
+    group.pass(13);
+    assert!(misses(&mut group)[1]);
+    let now = group.now;
+    group.member(1).handle_replica(false, 0, now);
+    assert!(!misses(&mut group)[1], "its copy is incomplete");
+    group.replicate(1);
+    assert!(misses(&mut group)[1]);
+    group.pass(100);
+    assert!(!misses(&mut group)[1], "nothing votes");
+}
+
 /// A firewall that is loaded anew refuses the connection, and a beat.
 #[test]
 fn refusing_host_of_a_live_member_shows_no_end() {

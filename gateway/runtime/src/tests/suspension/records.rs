@@ -5,8 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Wake, Waker};
 
 use crossbeam_channel::bounded;
+use evenkeel_control::EventRecord;
 use evenkeel_model::CloseReason;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::*;
 
@@ -202,18 +203,78 @@ async fn sessions_continue_from_a_replica_without_descriptors() {
     first.handle.suspend().await.unwrap().guard.stay();
     stop_packets(&first).await;
 
-    let mut events = second.events();
+    let events = second.events();
     let snapshot = follower.replica.snapshot().unwrap();
     first.handle.release().await.unwrap();
     first.join().unwrap();
     let restored = second.handle.take_over(snapshot, Vec::new()).await.unwrap();
     assert_eq!(restored.sessions, SESSIONS);
     wait_until(async || views(&second).await == before).await;
+    await_packets(&second, &mut clients).await;
+    assert_eq!(world.agent.count("open"), opens, "the leg of a trunk goes on");
+    assert_no_timeout(events);
+    end(second).await;
+}
+
+#[tokio::test]
+async fn prepared_sessions_are_forgotten_or_served() {
+    let world = World::new();
+    let (first, mut second) = world.gateways().await;
+    let mut clients = talking(&first).await;
+    let mut follower = Follower::of(&first, false).await;
+    follower.follow(Duration::from_millis(50)).await;
+    let snapshot = |follower: &Follower| {
+        Box::new(follower.replica.clone().snapshot().expect("no port is reserved"))
+    };
+    let before = views(&first).await;
+    for _ in 0..2 {
+        let prepared = second.handle.prepare(snapshot(&follower)).await.unwrap().unwrap();
+        assert_eq!(prepared.sessions, SESSIONS);
+        second.handle.forget_restored().await.unwrap();
+        assert!(second.handle.sessions().await.unwrap().is_empty());
+        assert!(second.handle.rooms().await.unwrap().is_empty());
+    }
+    // The first gateway goes on, and sends more than the follower learns.
+    clients.iter_mut().for_each(|client| client.talk(20));
+    let opens = world.agent.count("open");
+    let events = second.events();
+    second.handle.prepare(snapshot(&follower)).await.unwrap().unwrap();
+    first.handle.suspend().await.unwrap().guard.stay();
+    stop_packets(&first).await;
+    first.handle.release().await.unwrap();
+    first.join().unwrap();
+    second.handle.resume_prepared(follower.replica).await.unwrap();
+    wait_until(async || views(&second).await == before).await;
+    await_packets(&second, &mut clients).await;
+    assert_eq!(world.agent.count("open"), opens, "the leg of a trunk goes on");
+    assert_no_timeout(events);
+    end(second).await;
+}
+
+#[tokio::test]
+async fn shutdown_of_a_prepared_gateway_closes_no_session_of_the_other() {
+    let world = World::new();
+    let (first, second) = world.gateways().await;
+    talking(&first).await;
+    let mut follower = Follower::of(&first, false).await;
+    follower.follow(Duration::from_millis(50)).await;
+    let before = views(&first).await;
+    let snapshot = Box::new(follower.replica.clone().snapshot().unwrap());
+    second.handle.prepare(snapshot).await.unwrap().unwrap();
+    end(second).await;
+    assert_eq!(world.agent.count("close"), 0);
+    assert_eq!(views(&first).await, before);
+    end(first).await;
+    assert!(world.agent.count("close") > 0);
+}
+
+/// Waits until each client hears numbers that it has not heard from the gateway before.
+async fn await_packets(gateway: &RunningGateway, clients: &mut [Client]) {
     for (client, node) in clients.iter_mut().zip(NODES) {
         // Sessions on ports are opened again.
         let session = client.session();
         wait_until(async || {
-            let session = second.handle.session(session).await.unwrap().unwrap();
+            let session = gateway.handle.session(session).await.unwrap().unwrap();
             session.state.hop.is_some()
         })
         .await;
@@ -237,13 +298,15 @@ async fn sessions_continue_from_a_replica_without_descriptors() {
         let heard = heard.unwrap_or_else(|| panic!("nothing comes back from {node}"));
         assert!(!client.heard.contains(&heard), "{heard} was used before");
     }
-    assert_eq!(world.agent.count("open"), opens, "the leg of a trunk goes on");
+}
+
+/// The sessions that continued are not closed for silence.
+fn assert_no_timeout(mut events: broadcast::Receiver<Arc<EventRecord>>) {
     while let Ok(record) = events.try_recv() {
         if let GatewayEvent::Core(CoreEvent::Closed { reason, .. }) = record.event {
             assert_ne!(reason, CloseReason::MediaTimeout, "the sessions go on");
         }
     }
-    end(second).await;
 }
 
 #[tokio::test]

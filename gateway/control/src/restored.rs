@@ -1,0 +1,36 @@
+//! Records of another process that this one continues.
+
+use std::collections::BTreeMap;
+
+use evenkeel_core::HopMap;
+use evenkeel_dataplane::worker::{SessionState, TrunkState};
+use evenkeel_drivers::DriversRecord;
+use evenkeel_model::NodeId;
+
+/// The records of another process, whose sessions this one continues.
+pub(crate) struct RestoredRecords {
+    pub(crate) translation: Translation,
+    /// `None` once they are restored.
+    pub(crate) unshared: Option<UnsharedRecords>,
+}
+
+/// The numbers that hops, listeners and nodes of another process have here.
+pub(crate) struct Translation {
+    pub(crate) hops: HopMap,
+    pub(crate) listeners: Vec<Option<u8>>,
+    pub(crate) nodes: BTreeMap<NodeId, NodeId>,
+}
+
+impl Translation {
+    pub(crate) fn apply(&self, state: &mut SessionState) {
+        let listener = |number| self.listeners.get(usize::from(number)).copied().flatten();
+        state.map_hops(|hop| self.hops.map(hop));
+        state.map_listeners(listener);
+    }
+}
+
+/// Records that continue the numbers of another process on trunks and at nodes, which two processes must not use.
+pub(crate) struct UnsharedRecords {
+    pub(crate) drivers: DriversRecord,
+    pub(crate) trunks: Vec<Vec<TrunkState>>,
+}

@@ -1,0 +1,84 @@
+//! The scheduling of threads by the kernel.
+
+use std::io;
+
+/// The lowest real-time priority. Threads without one run after it.
+const PRIORITY: i32 = 1;
+
+/// Has the kernel run this thread before all that are not real-time (SCHED_RR, sched(7)). Threads and programs that it starts are not.
+///
+/// # Errors
+/// Neither a capability, nor `LimitRTPRIO=` of systemd, nor a [loan](RealTimeLoan) allows it.
+pub fn run_before_others() -> io::Result<()> {
+    set_policy(libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, PRIORITY)
+}
+
+/// Lets threads [run before others](run_before_others) that this thread starts meanwhile, also after it has given up its
+/// capabilities.
+pub struct RealTimeLoan(());
+
+impl RealTimeLoan {
+    /// Begins it, if the process may.
+    pub fn begin() -> RealTimeLoan {
+        // The borrower reports a failure.
+        let _ = set_policy(libc::SCHED_RR, PRIORITY);
+        RealTimeLoan(())
+    }
+}
+
+impl Drop for RealTimeLoan {
+    fn drop(&mut self) {
+        set_policy(libc::SCHED_OTHER, 0).expect("a thread may give up its priority");
+    }
+}
+
+#[expect(unsafe_code, reason = "no safe wrapper sets the policy")]
+fn set_policy(policy: i32, sched_priority: i32) -> io::Result<()> {
+    let param = libc::sched_param { sched_priority };
+    // SAFETY: The kernel copies the structure. 0 is the calling thread.
+    match unsafe { libc::sched_setscheduler(0, policy, &raw const param) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::thread;
+
+    use super::*;
+
+    /// The scheduling policy in proc_pid_stat(5).
+    fn policy() -> i32 {
+        let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        fields.split(' ').nth(38).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn borrower_keeps_its_priority_to_itself() {
+        let lender = thread::spawn(|| {
+            let loan = RealTimeLoan::begin();
+            caps::clear(None, caps::CapSet::Effective).unwrap();
+            let (go, gone) = std::sync::mpsc::channel();
+            let borrower = thread::spawn(move || {
+                gone.recv().unwrap();
+                run_before_others()?;
+                Ok::<_, io::Error>((policy(), thread::spawn(policy).join().unwrap()))
+            });
+            drop(loan);
+            go.send(()).unwrap();
+            (policy(), borrower.join().unwrap())
+        });
+        match lender.join().unwrap() {
+            (lent, Ok(borrowed)) => {
+                assert_eq!(
+                    (lent, borrowed),
+                    (libc::SCHED_OTHER, (libc::SCHED_RR, libc::SCHED_OTHER))
+                );
+            }
+            (_, Err(error)) => println!("skipped borrower_keeps_its_priority_to_itself: {error}"),
+        }
+    }
+}
