@@ -15,20 +15,23 @@ pub fn run_before_others() -> io::Result<()> {
 
 /// Lets threads [run before others](run_before_others) that this thread starts meanwhile, also after it has given up its
 /// capabilities.
-pub struct RealTimeLoan(());
+pub struct RealTimeLoan {
+    is_given: bool,
+}
 
 impl RealTimeLoan {
     /// Begins it, if the process may.
     pub fn begin() -> RealTimeLoan {
         // The borrower reports a failure.
-        let _ = set_policy(libc::SCHED_RR, PRIORITY);
-        RealTimeLoan(())
+        RealTimeLoan { is_given: set_policy(libc::SCHED_RR, PRIORITY).is_ok() }
     }
 }
 
 impl Drop for RealTimeLoan {
     fn drop(&mut self) {
-        set_policy(libc::SCHED_OTHER, 0).expect("a thread may give up its priority");
+        if self.is_given {
+            set_policy(libc::SCHED_OTHER, 0).expect("a thread may give up its priority");
+        }
     }
 }
 
