@@ -121,8 +121,8 @@ requests! {
         /// Tells the batch with the last of all changes that were answered before the call; `None` without a follower.
         records_sent() = RecordsSent -> Option<LastChange>;
         /// Continues the sessions of a gateway that may have failed, without their own ports. [`Handle::resume_prepared`] or
-        /// [`Handle::forget_restored`] follows, and control answers nothing else until then.
-        prepare(snapshot: Box<Snapshot>) = Prepare -> Result<Restored, SnapshotError>;
+        /// [`Handle::forget_restored`] follows; most requests wait until then.
+        prepare(replica: Arc<Replica>) = Prepare -> Result<Restored, SnapshotError>;
         /// Forgets the sessions that were prepared. The other gateway goes on with them.
         forget_restored() = ForgetRestored -> ();
         /// Continues a suspended gateway, or one that began suspended.
@@ -472,9 +472,9 @@ impl Handle {
         self.continue_sessions(snapshot, descriptors, true).await
     }
 
-    /// Serves the sessions that were [prepared](Handle::prepare) from a copy of this replica.
-    pub async fn resume_prepared(&self, replica: Replica) -> Result<(), ControlError> {
-        self.idempotency_keys.restore(replica.into_keys());
+    /// Serves the sessions that were [prepared](Handle::prepare) from this replica.
+    pub async fn resume_prepared(&self, replica: &Replica) -> Result<(), ControlError> {
+        self.idempotency_keys.restore(replica.keys());
         self.resume().await
     }
 

@@ -162,7 +162,7 @@ pub(crate) enum Suspension {
     Begins { reply: oneshot::Sender<Result<Suspended, NotSuspended>>, by: Instant },
     /// Nothing is decided; the workers are suspended later. `outputs` are executed afterwards. `guard` is set if the
     /// suspension ends with the party that asked for it, `restored` if the sessions are those of another process: the
-    /// error, once a part of their states was refused.
+    /// error, once a part of them was refused. They are prepared as long as there are `unshared` records.
     Stands {
         outputs: Vec<GatewayEffect>,
         guard: Option<oneshot::Receiver<Infallible>>,

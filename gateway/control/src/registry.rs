@@ -496,8 +496,8 @@ impl ReservedPorts {
         self.sockets.remove(&session);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.sockets.is_empty()
+    pub(crate) fn binds(&self) -> bool {
+        self.at.is_some()
     }
 
     pub(crate) fn retain(&mut self, stays: impl Fn(SessionId) -> bool) {

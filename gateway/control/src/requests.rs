@@ -15,7 +15,8 @@ use evenkeel_revisions::Lifecycle;
 use crate::control::Control;
 use crate::handle::ControlRequest;
 use crate::messages::{
-    AdmissionState, ControlError, NotSuspended, SessionView, Slice, StatusReport, TakeoverReadiness,
+    AdmissionState, ControlError, NotSuspended, SessionView, Slice, SnapshotError, StatusReport,
+    TakeoverReadiness,
 };
 use crate::registry::SessionEntry;
 
@@ -217,8 +218,11 @@ impl Control {
                     restored => _ = reply.send(restored),
                 }
             }
-            ControlRequest::Prepare(snapshot, reply) => {
-                let prepared = self.prepare(*snapshot, Vec::new());
+            ControlRequest::Prepare(replica, reply) => {
+                let snapshot = Arc::unwrap_or_clone(replica).snapshot();
+                let empty = || SnapshotError::malformed("no record of a node came");
+                let prepared = snapshot.ok_or_else(empty);
+                let prepared = prepared.and_then(|snapshot| self.prepare(snapshot, Vec::new()));
                 if prepared.is_err() {
                     self.forget_restored();
                 }

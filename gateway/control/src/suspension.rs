@@ -184,7 +184,7 @@ impl Control {
                     | ControlRequest::Release(_)
                     | ControlRequest::Abandon(_)),
                 ) => self.handle_request(request),
-                // An upgrade that was under way is given up: the sessions are closed here, unless the other process goes on.
+                // Prepared sessions are forgotten: their owner may live. Those of an upgrade under way are closed here.
                 Some(request @ ControlRequest::Shutdown(..)) => {
                     self.forget_restored();
                     if self.replication.is_suspended() {
@@ -265,7 +265,8 @@ impl Control {
         restored
     }
 
-    /// Continues the sessions of another process as far as [`Control::forget_restored`] can undo.
+    /// Continues the sessions of another process, without the records that two processes must not use.
+    /// [`Control::forget_restored`] removes them; the trust in nodes stays as it was there.
     pub(crate) fn prepare(
         &mut self,
         snapshot: Snapshot,

@@ -415,6 +415,9 @@ impl RoomTable {
     /// Removes all rooms, which go on at another process. Their routes were not published here.
     pub(crate) fn forget_restored(&mut self, effects: &mut Effects) {
         self.all.keys().for_each(|id| effects.cancel(&Timer::RoomDue(*id)));
+        // Their owner drains the nodes.
+        self.drains.keys().for_each(|node| effects.cancel(&Timer::Drain(*node)));
+        self.drains.clear();
         self.all.clear();
         self.by_name.clear();
         self.calls.clear();

@@ -111,7 +111,7 @@ pub(super) struct GroupMember {
     inbox: GroupInbox,
     /// The last beat of each other member.
     heard: Vec<Option<Instant>>,
-    /// Beats do not wait for it.
+    /// Only a real-time thread does: otherwise the work of control would delay beats.
     pub(super) prepares_takeovers: bool,
     preparation: TakeoverPreparation,
     taking: PendingChange<usize>,
@@ -302,7 +302,7 @@ impl GroupMember {
                     self.follow_records();
                     if !self.core.is_owner() && !self.core.is_spare() {
                         self.records.confirm_copy(&mut self.core);
-                        let replica = Arc::make_mut(&mut self.records.replica);
+                        let replica = &mut self.records.replica;
                         self.rehearsal.begin(&self.gateway.handle, replica, Instant::now());
                     }
                     self.watch_redundancy();
@@ -405,11 +405,9 @@ impl GroupMember {
         let preparation = std::mem::take(&mut self.preparation);
         self.taking = Some(tokio::spawn(async move {
             let mut sessions = replica.sessions();
-            let prepared = preparation.finish(replica.number(), &handle).await?;
-            if let Some(prepared) = prepared {
+            if let Some(prepared) = preparation.finish(&replica, &handle).await {
                 sessions = prepared;
-                let replica = Arc::unwrap_or_clone(replica);
-                handle.resume_prepared(replica).await.map_err(|_| "control ended".to_owned())?;
+                handle.resume_prepared(&replica).await.map_err(|_| "control ended".to_owned())?;
             } else if !yielded && replica.number() > 0 {
                 // Without sessions too: ids and answered keys continue.
                 let state = Arc::unwrap_or_clone(replica).snapshot_with_ports();

@@ -1,7 +1,7 @@
 //! The preparation of a takeover. Once the standby misses its owner, control continues the sessions of the copy up to the
 //! point from which packets are served, and forgets them if the owner is heard again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use evenkeel_control::{Handle, Replica, Restored};
@@ -22,9 +22,15 @@ pub(super) struct TakeoverPreparation {
 }
 
 struct Begun {
-    /// The number of the last batch in the copy.
-    number: u64,
+    /// A batch moves the copy.
+    copy: Weak<Replica>,
     restored: JoinHandle<Result<Restored, String>>,
+}
+
+impl Begun {
+    fn is_of(&self, replica: &Arc<Replica>) -> bool {
+        std::ptr::eq(self.copy.as_ptr(), Arc::as_ptr(replica))
+    }
 }
 
 impl TakeoverPreparation {
@@ -37,7 +43,7 @@ impl TakeoverPreparation {
         now: Instant,
     ) {
         match &self.begun {
-            Some(begun) if misses && begun.number == replica.number() => {}
+            Some(begun) if misses && begun.is_of(replica) => {}
             Some(_) => self.give_up(handle),
             None if misses => self.begin(replica, handle, now),
             None => {}
@@ -51,54 +57,45 @@ impl TakeoverPreparation {
             return;
         }
         self.began_last = Some(now);
-        let (number, handle, replica) = (replica.number(), handle.clone(), Arc::clone(replica));
+        let (copy, handle, replica) =
+            (Arc::downgrade(replica), handle.clone(), Arc::clone(replica));
         let restored = tokio::spawn(async move {
-            // Beats and votes go on.
-            let copied = tokio::task::spawn_blocking(|| Arc::unwrap_or_clone(replica).snapshot());
-            let snapshot = copied.await.map(|snapshot| snapshot.map(Box::new));
-            let snapshot = snapshot.ok().flatten().ok_or("no record of a node came")?;
-            let prepared = handle.prepare(snapshot).await;
-            prepared.map_err(|_| "control ended")?.map_err(|error| error.to_string())
+            let prepared = handle.prepare(replica).await.map_err(|_| "control ended")?;
+            prepared.map_err(|error| error.to_string())
         });
-        self.begun = Some(Begun { number, restored });
+        self.begun = Some(Begun { copy, restored });
     }
 
     fn give_up(&mut self, handle: &Handle) {
         let Some(Begun { restored, .. }) = self.begun.take() else { return };
         let handle = handle.clone();
         self.ending = Some(tokio::spawn(async move {
-            forget(restored, &handle).await;
+            forget(restored.await.unwrap_or_else(|panic| Err(panic.to_string())), &handle).await;
         }));
     }
 
-    /// The number of sessions that control continues, if those of the batch with this number are prepared. Otherwise control
-    /// has none.
-    pub(super) async fn finish(
-        self,
-        number: u64,
-        handle: &Handle,
-    ) -> Result<Option<usize>, String> {
+    /// The number of sessions that control continues, if those of this copy are prepared. Otherwise control has none.
+    pub(super) async fn finish(self, replica: &Arc<Replica>, handle: &Handle) -> Option<usize> {
         if let Some(ending) = self.ending {
-            // A panic ends the process.
+            // A panic is reported.
             let _ = ending.await;
         }
-        match self.begun {
-            Some(begun) if begun.number == number => {
-                let restored = begun.restored.await.map_err(|error| error.to_string())?;
-                restored.map(|restored| Some(restored.sessions))
+        let begun = self.begun?;
+        let is_current = begun.is_of(replica);
+        let restored = begun.restored.await.unwrap_or_else(|panic| Err(panic.to_string()));
+        match restored {
+            Ok(restored) if is_current => Some(restored.sessions),
+            restored => {
+                forget(restored, handle).await;
+                None
             }
-            Some(begun) => {
-                forget(begun.restored, handle).await;
-                Ok(None)
-            }
-            None => Ok(None),
         }
     }
 }
 
-async fn forget(restored: JoinHandle<Result<Restored, String>>, handle: &Handle) {
-    if let Ok(Err(reason)) = restored.await {
-        tracing::error!(%reason, "sessions of the owner not prepared");
+async fn forget(restored: Result<Restored, String>, handle: &Handle) {
+    if let Err(reason) = restored {
+        tracing::warn!(%reason, "sessions of the owner not prepared");
     }
     // Fails only if control has ended, and the gateway with it.
     let _ = handle.forget_restored().await;

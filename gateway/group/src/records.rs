@@ -107,6 +107,9 @@ impl RecordExchange {
     /// Has control continue the owner's revisions of policies, so that a takeover finds them loaded, and keep its records of
     /// ended sessions.
     pub(super) fn pass_on(&mut self, handle: &Handle) {
+        if !self.replica.has_news() {
+            return;
+        }
         let replica = Arc::make_mut(&mut self.replica);
         let policies = handle.restore_policies(replica.take_policies());
         let history = handle.copy_history(replica.take_history());

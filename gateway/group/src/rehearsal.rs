@@ -68,14 +68,14 @@ impl Rehearsal {
     }
 
     /// Begins one if it is due.
-    pub(super) fn begin(&mut self, handle: &Handle, replica: &mut Replica, now: Instant) {
+    pub(super) fn begin(&mut self, handle: &Handle, replica: &mut Arc<Replica>, now: Instant) {
         if self.running.is_some() || now < self.due {
             return;
         }
         self.due = now + EVERY;
         let is_whole = replica.is_whole();
         if self.records_due <= now || is_whole && !self.was_whole {
-            self.needs = RecordNeeds::of(replica);
+            self.needs = RecordNeeds::of(Arc::make_mut(replica));
             // The end of a failure is soon seen.
             let fails = self.needs.taken_port.is_some() || !self.losses.is_empty();
             self.records_due = now + if fails { EVERY } else { RECORDS_EVERY };

@@ -5,7 +5,8 @@ use std::io;
 /// The lowest real-time priority. Threads without one run after it.
 const PRIORITY: i32 = 1;
 
-/// Has the kernel run this thread before all that are not real-time (SCHED_RR, sched(7)). Threads and programs that it starts are not.
+/// Has the kernel run this thread before all that are not real-time (SCHED_RR, sched(7)). Threads and programs that it starts are
+/// not, and have nice value 0.
 ///
 /// # Errors
 /// Neither a capability, nor `LimitRTPRIO=` of systemd, nor a [loan](RealTimeLoan) allows it.
@@ -22,8 +23,10 @@ pub struct RealTimeLoan {
 impl RealTimeLoan {
     /// Begins it, if the process may.
     pub fn begin() -> RealTimeLoan {
-        // The borrower reports a failure.
-        RealTimeLoan { is_given: set_policy(libc::SCHED_RR, PRIORITY).is_ok() }
+        // `run_before_others` reports the failure. Another policy is the operator's choice.
+        let is_given =
+            policy() == libc::SCHED_OTHER && set_policy(libc::SCHED_RR, PRIORITY).is_ok();
+        RealTimeLoan { is_given }
     }
 }
 
@@ -33,6 +36,12 @@ impl Drop for RealTimeLoan {
             set_policy(libc::SCHED_OTHER, 0).expect("a thread may give up its priority");
         }
     }
+}
+
+#[expect(unsafe_code, reason = "no safe wrapper gets the policy")]
+fn policy() -> i32 {
+    // SAFETY: 0 is the calling thread.
+    unsafe { libc::sched_getscheduler(0) & !libc::SCHED_RESET_ON_FORK }
 }
 
 #[expect(unsafe_code, reason = "no safe wrapper sets the policy")]
@@ -47,20 +56,12 @@ fn set_policy(policy: i32, sched_priority: i32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::thread;
 
     use super::*;
 
-    /// The scheduling policy in proc_pid_stat(5).
-    fn policy() -> i32 {
-        let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
-        let (_, fields) = stat.rsplit_once(") ").unwrap();
-        fields.split(' ').nth(38).unwrap().parse().unwrap()
-    }
-
     #[test]
-    fn borrower_keeps_its_priority_to_itself() {
+    fn threads_of_a_real_time_thread_are_not() {
         let lender = thread::spawn(|| {
             let loan = RealTimeLoan::begin();
             caps::clear(None, caps::CapSet::Effective).unwrap();
@@ -81,7 +82,7 @@ mod tests {
                     (libc::SCHED_OTHER, (libc::SCHED_RR, libc::SCHED_OTHER))
                 );
             }
-            (_, Err(error)) => println!("skipped borrower_keeps_its_priority_to_itself: {error}"),
+            (_, Err(error)) => println!("skipped threads_of_a_real_time_thread_are_not: {error}"),
         }
     }
 }

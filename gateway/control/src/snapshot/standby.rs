@@ -5,13 +5,18 @@ use crate::idempotency::KeyRecord;
 use crate::operations::Operations;
 
 impl Replica {
-    /// Sockets at the ports of sessions are reserved, which a clone does not have.
+    /// Sessions have ports that are to be bound here: a clone reserves none.
     pub fn has_ports(&self) -> bool {
-        !self.ports.is_empty()
+        self.ports.binds() && self.entries.values().any(|entry| entry.ports.is_some())
     }
 
-    pub(crate) fn into_keys(self) -> Vec<KeyRecord> {
-        self.idempotency_keys.into()
+    /// Something is to be taken: records of policies or of ended sessions, or operations.
+    pub fn has_news(&self) -> bool {
+        !self.policies.is_empty() || !self.history.is_empty() || self.operations.is_some()
+    }
+
+    pub(crate) fn keys(&self) -> Vec<KeyRecord> {
+        self.idempotency_keys.iter().cloned().collect()
     }
 
     /// Takes the operations in force, if they changed, for [`Handle::copy_operations`](crate::Handle::copy_operations).

@@ -44,17 +44,20 @@ async fn sessions_of_an_owner_that_is_heard_again_are_forgotten() {
     preparation.weigh(false, &replica, &handle, now);
     assert_eq!(requests.recv().await, Some("forget"));
     preparation.weigh(true, &replica, &handle, now + EVERY / 2);
-    assert_eq!(preparation.finish(replica.number(), &handle).await, Ok(None));
+    assert_eq!(preparation.finish(&replica, &handle).await, None);
     assert!(requests.is_empty(), "one each second");
 }
 
 #[tokio::test]
 async fn takeover_uses_the_sessions_of_the_last_batch_only() {
     let ((handle, mut requests), replica) = (control(), replica());
-    for (number, prepared) in [(replica.number(), Some(6)), (replica.number() + 1, None)] {
-        let mut preparation = TakeoverPreparation::default();
+    for (changes, prepared) in [(false, Some(6)), (true, None)] {
+        let (mut preparation, mut replica) = (TakeoverPreparation::default(), Arc::clone(&replica));
         preparation.weigh(true, &replica, &handle, Instant::now());
-        assert_eq!(preparation.finish(number, &handle).await, Ok(prepared));
+        if changes {
+            Arc::make_mut(&mut replica);
+        }
+        assert_eq!(preparation.finish(&replica, &handle).await, prepared);
         assert_eq!(requests.recv().await, Some("prepare"));
         assert_eq!(requests.try_recv().ok(), prepared.is_none().then_some("forget"));
     }

@@ -18,8 +18,8 @@ const APPOINTS_AFTER: Duration = Duration::from_millis(300);
 /// In a group of more than two, a standby that is silent for longer is not appointed any more, so that another member can be.
 const APPOINTED_WHILE_HEARD: Duration = Duration::from_millis(250);
 
-/// Silence during which a standby [misses](Cluster::misses_owner) its owner: from two beats on, until a takeover has been decided or
-/// waits for something else than votes.
+/// Silence during which a standby [misses](Cluster::misses_owner) its owner: from two intervals of beats and 2 ms on, until no vote is
+/// likely to come any more.
 const MISSED: Range<Duration> = Duration::from_millis(12)..Duration::from_millis(100);
 
 /// A candidacy without success is reported after this time.

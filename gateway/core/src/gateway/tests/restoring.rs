@@ -506,7 +506,15 @@ fn gateway_with_sessions_takes_no_record() {
 fn forgotten_sessions_leave_nothing_and_may_continue_later() {
     let mut world = World::new(settings());
     ["r", "r", "s"].iter().for_each(|room| _ = world.open(room));
+    let on = world.stands("r").unwrap();
+    let drains = Some(ms(60_000));
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(on, true, drains, world.now))
+        .unwrap();
+    world.settle();
     let record = world.gateway.record(world.now);
+    assert!(record.nodes.iter().any(|node| node.drain.is_some()));
     world.restart(Duration::ZERO);
     let empty = world.gateway.table_sizes();
     let names: Vec<Box<str>> =

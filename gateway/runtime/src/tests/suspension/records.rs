@@ -223,12 +223,10 @@ async fn prepared_sessions_are_forgotten_or_served() {
     let mut clients = talking(&first).await;
     let mut follower = Follower::of(&first, false).await;
     follower.follow(Duration::from_millis(50)).await;
-    let snapshot = |follower: &Follower| {
-        Box::new(follower.replica.clone().snapshot().expect("no port is reserved"))
-    };
+    let replica = |follower: &Follower| Arc::new(follower.replica.clone());
     let before = views(&first).await;
     for _ in 0..2 {
-        let prepared = second.handle.prepare(snapshot(&follower)).await.unwrap().unwrap();
+        let prepared = second.handle.prepare(replica(&follower)).await.unwrap().unwrap();
         assert_eq!(prepared.sessions, SESSIONS);
         second.handle.forget_restored().await.unwrap();
         assert!(second.handle.sessions().await.unwrap().is_empty());
@@ -238,12 +236,12 @@ async fn prepared_sessions_are_forgotten_or_served() {
     clients.iter_mut().for_each(|client| client.talk(20));
     let opens = world.agent.count("open");
     let events = second.events();
-    second.handle.prepare(snapshot(&follower)).await.unwrap().unwrap();
+    second.handle.prepare(replica(&follower)).await.unwrap().unwrap();
     first.handle.suspend().await.unwrap().guard.stay();
     stop_packets(&first).await;
     first.handle.release().await.unwrap();
     first.join().unwrap();
-    second.handle.resume_prepared(follower.replica).await.unwrap();
+    second.handle.resume_prepared(&follower.replica).await.unwrap();
     wait_until(async || views(&second).await == before).await;
     await_packets(&second, &mut clients).await;
     assert_eq!(world.agent.count("open"), opens, "the leg of a trunk goes on");
@@ -259,8 +257,7 @@ async fn shutdown_of_a_prepared_gateway_closes_no_session_of_the_other() {
     let mut follower = Follower::of(&first, false).await;
     follower.follow(Duration::from_millis(50)).await;
     let before = views(&first).await;
-    let snapshot = Box::new(follower.replica.clone().snapshot().unwrap());
-    second.handle.prepare(snapshot).await.unwrap().unwrap();
+    second.handle.prepare(Arc::new(follower.replica)).await.unwrap().unwrap();
     end(second).await;
     assert_eq!(world.agent.count("close"), 0);
     assert_eq!(views(&first).await, before);
