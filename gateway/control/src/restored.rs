@@ -7,7 +7,7 @@ use evenkeel_dataplane::worker::{SessionState, TrunkState};
 use evenkeel_drivers::DriversRecord;
 use evenkeel_model::NodeId;
 
-/// The records of another process, whose sessions this one continues.
+/// Restored records of another process. This one continues the sessions.
 pub(crate) struct RestoredRecords {
     pub(crate) translation: Translation,
     /// `None` once they are restored.

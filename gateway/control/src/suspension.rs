@@ -184,7 +184,7 @@ impl Control {
                     | ControlRequest::Release(_)
                     | ControlRequest::Abandon(_)),
                 ) => self.handle_request(request),
-                // Prepared sessions are forgotten: their owner may live. Those of an upgrade under way are closed here.
+                // Control forgets prepared sessions, since the owner may live, and closes those of an upgrade under way.
                 Some(request @ ControlRequest::Shutdown(..)) => {
                     self.forget_restored();
                     if self.replication.is_suspended() {

@@ -283,9 +283,7 @@ impl PacketWorker {
         });
         self.sessions.remove(home);
     }
-}
 
-impl PacketWorker {
     /// Nothing was read or sent since the sessions were installed.
     fn forget_restored(&mut self) {
         for session in self.sessions.iter() {
