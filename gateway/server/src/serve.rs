@@ -55,7 +55,7 @@ pub struct ServedAddresses {
 /// another process has taken them over. SIGHUP, changed files and operators' requests reload nodes, policies and modes.
 /// `started` is called once the gateway forwards.
 pub fn serve(place: &ServePaths, started: impl FnOnce(&ServedAddresses)) -> Result<(), ServeError> {
-    evenkeel_process::allocator::return_large_allocations();
+    evenkeel_process::allocator::bound_kept_memory();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if !place.inherit {
         return serve_as(place, &runtime, &mut None, Inherited::default(), started);

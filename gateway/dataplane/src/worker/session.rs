@@ -272,11 +272,11 @@ impl WorkerSession {
         cx: &mut PacketContext<'_>,
     ) -> Option<SourceKey> {
         self.handle_other_input(cx);
-        let before = self.address.rtp;
-        if nominated || self.address.rtp.is_none() || !self.address.has_consent(cx.now) {
-            self.address.rtp = Some(from);
+        let before = self.address.rtp();
+        if nominated || before.is_none() || !self.address.has_consent(cx.now) {
+            self.address.set_rtp(from);
         }
-        let is_destination = self.address.rtp == Some(from);
+        let is_destination = self.address.rtp() == Some(from);
         if is_destination && before != Some(from) {
             cx.egress.note_changed(self.home);
         }
@@ -293,9 +293,7 @@ impl WorkerSession {
     /// Opens the way to the declared addresses: a packet came from one of them.
     #[cold]
     fn send_to_declared(&mut self) {
-        if let Some((rtp, rtcp)) = self.address.more.take().and_then(|more| more.awaited) {
-            self.address = ClientAddress::declared(rtp, rtcp);
-        }
+        self.address.heard();
         self.known = ClientKnowledge::Declared;
     }
 
@@ -304,7 +302,7 @@ impl WorkerSession {
         let is_declared = rtp::RtpHeader::parse(packet)
             .is_ok_and(|header| declared(&self.media, header.payload_type).is_some());
         if is_declared {
-            self.address.rtp = Some(from);
+            self.address.set_rtp(from);
             let more = self.address.more.get_or_insert_default();
             more.checked.push(from);
             if self.media.rtcp == RtcpPort::Own {
@@ -312,8 +310,8 @@ impl WorkerSession {
                 let SourceKey { listener, address } = from;
                 let address = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
                 let rtcp = SourceKey { listener, address };
-                more.rtcp = Some(rtcp);
                 more.checked.push(rtcp);
+                self.address.set_rtcp(rtcp);
             }
         }
         is_declared
@@ -411,6 +409,9 @@ impl WorkerSession {
 
     /// Sends the current send cap, or the end of the last one.
     pub(crate) fn send_cap(&mut self, cx: &mut PacketContext<'_>) {
+        if self.state.is_none() && !SenderFeedback::takes_caps(&self.media) {
+            return;
+        }
         let kbps = self.plan.send_cap_kbps();
         if let Some(cap) = self.state().feedback.cap(kbps, cx.now) {
             self.send_to_client(RtpSide::Rtcp, StreamKind::Video, &cap, cx, |_| {});

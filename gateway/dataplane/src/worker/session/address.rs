@@ -115,44 +115,108 @@ pub(crate) enum CheckReceipt {
 }
 
 #[derive(Clone, Default, Serialize, Deserialize, Debug)]
+#[serde(from = "AddressRecord", into = "AddressRecord")]
 pub(super) struct ClientAddress {
-    pub(super) rtp: Option<SourceKey>,
+    rtp: Option<SourceKey>,
+    /// Destination of RTCP if it differs from that of RTP.
+    rtcp: Option<SourceKey>,
+    /// Nothing is sent to the addresses before a packet came from one of them.
+    awaited: bool,
     /// Boxed, because many sessions need none of these fields.
     pub(super) more: Option<Box<CheckedAddresses>>,
 }
 
-#[derive(Clone, Default, Serialize, Deserialize, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct CheckedAddresses {
-    /// Destination of RTCP if it differs from that of RTP.
-    pub(super) rtcp: Option<SourceKey>,
-    /// Declared addresses for RTP and RTCP before the first packet from one of them.
-    pub(super) awaited: Option<(SourceKey, SourceKey)>,
     /// True if a check carried USE-CANDIDATE. From then on only such checks change the destination.
     pub(super) nominated: bool,
     /// Time of the last verified check; after a nomination, of the last one from the destination.
-    #[serde(with = "instant::option")]
     pub(super) consent: Option<Instant>,
     /// Addresses that passed a check, newest last.
     pub(super) checked: Vec<SourceKey>,
     pub(super) checks: Checks,
 }
 
+/// A [`ClientAddress`] for another process.
+#[derive(Default, Serialize, Deserialize)]
+struct AddressRecord {
+    rtp: Option<SourceKey>,
+    more: Option<MoreAddressesRecord>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct MoreAddressesRecord {
+    rtcp: Option<SourceKey>,
+    /// The addresses for RTP and RTCP if they are awaited. The others are not set then.
+    awaited: Option<(SourceKey, SourceKey)>,
+    nominated: bool,
+    #[serde(with = "instant::option")]
+    consent: Option<Instant>,
+    checked: Vec<SourceKey>,
+    checks: Checks,
+}
+
+impl From<AddressRecord> for ClientAddress {
+    fn from(AddressRecord { rtp, more }: AddressRecord) -> ClientAddress {
+        let Some(more) = more else { return ClientAddress { rtp, ..ClientAddress::default() } };
+        let MoreAddressesRecord { rtcp, awaited, nominated, consent, checked, checks } = more;
+        if let Some((rtp, rtcp)) = awaited {
+            return ClientAddress::awaited(rtp, rtcp);
+        }
+        let is_used = consent.is_some() || !checked.is_empty() || !checks.last.is_empty();
+        let more = CheckedAddresses { nominated, consent, checked, checks };
+        ClientAddress { rtp, rtcp, awaited: false, more: is_used.then(|| Box::new(more)) }
+    }
+}
+
+impl From<ClientAddress> for AddressRecord {
+    fn from(ClientAddress { rtp, rtcp, awaited, more }: ClientAddress) -> AddressRecord {
+        if let (true, Some(rtp)) = (awaited, rtp) {
+            let awaited = Some((rtp, rtcp.unwrap_or(rtp)));
+            let more = MoreAddressesRecord { awaited, ..MoreAddressesRecord::default() };
+            return AddressRecord { rtp: None, more: Some(more) };
+        }
+        if rtcp.is_none() && more.is_none() {
+            return AddressRecord { rtp, more: None };
+        }
+        let CheckedAddresses { nominated, consent, checked, checks } =
+            more.map_or_else(CheckedAddresses::default, |more| *more);
+        let more = MoreAddressesRecord { rtcp, awaited: None, nominated, consent, checked, checks };
+        AddressRecord { rtp, more: Some(more) }
+    }
+}
+
 impl ClientAddress {
     pub(super) fn declared(rtp: SourceKey, rtcp: SourceKey) -> ClientAddress {
-        let separate = (rtcp != rtp).then(|| {
-            Box::new(CheckedAddresses { rtcp: Some(rtcp), ..CheckedAddresses::default() })
-        });
-        ClientAddress { rtp: Some(rtp), more: separate }
+        let rtcp = (rtcp != rtp).then_some(rtcp);
+        ClientAddress { rtp: Some(rtp), rtcp, ..ClientAddress::default() }
     }
 
     /// Declared addresses to which nothing is sent before a packet came from one of them.
     pub(super) fn awaited(rtp: SourceKey, rtcp: SourceKey) -> ClientAddress {
-        let more = CheckedAddresses { awaited: Some((rtp, rtcp)), ..CheckedAddresses::default() };
-        ClientAddress { rtp: None, more: Some(Box::new(more)) }
+        ClientAddress { awaited: true, ..ClientAddress::declared(rtp, rtcp) }
+    }
+
+    /// Destination of RTP; `None` while it is unknown or awaited.
+    pub(super) fn rtp(&self) -> Option<SourceKey> {
+        self.rtp.filter(|_| !self.awaited)
+    }
+
+    pub(super) fn set_rtp(&mut self, to: SourceKey) {
+        self.rtp = Some(to);
     }
 
     pub(super) fn rtcp(&self) -> Option<SourceKey> {
-        self.more.as_ref().and_then(|more| more.rtcp).or(self.rtp)
+        self.rtcp.filter(|_| !self.awaited).or(self.rtp())
+    }
+
+    pub(super) fn set_rtcp(&mut self, to: SourceKey) {
+        self.rtcp = Some(to);
+    }
+
+    /// A packet came from one of the declared addresses.
+    pub(super) fn heard(&mut self) {
+        self.awaited = false;
     }
 
     pub(super) fn has_consent(&self, now: Instant) -> bool {
@@ -176,15 +240,15 @@ impl ClientAddress {
     /// Renames the addresses for another process; those without a name there are removed.
     pub(super) fn map_sources(&mut self, map: impl Fn(SourceKey) -> Option<SourceKey>) {
         self.rtp = self.rtp.and_then(&map);
+        self.rtcp = self.rtcp.and_then(&map);
+        self.awaited &= self.rtp.is_some();
         if let Some(more) = &mut self.more {
-            more.rtcp = more.rtcp.and_then(&map);
-            more.awaited = more.awaited.and_then(|(rtp, rtcp)| Some((map(rtp)?, map(rtcp)?)));
             more.checked = more.checked.drain(..).filter_map(&map).collect();
         }
     }
 
     pub(super) fn is_awaited(&self) -> bool {
-        self.more.as_ref().is_some_and(|more| more.awaited.is_some())
+        self.awaited
     }
 }
 

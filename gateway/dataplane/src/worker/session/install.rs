@@ -121,7 +121,7 @@ impl SessionState {
     /// Returns whether the client's address is known. If it was declared without a port, its IP address no longer
     /// identifies this session.
     pub fn has_address(&self) -> bool {
-        self.address.rtp.is_some()
+        self.address.rtp().is_some()
     }
 
     /// The time of the client's last packet.

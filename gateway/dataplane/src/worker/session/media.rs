@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use evenkeel_media::rtcp::{self, rewrite};
 use evenkeel_media::rtp::Receptions;
 use evenkeel_media::{instant, quality};
-use evenkeel_model::{Measures, MediaDescription, Metric, Srtp, StreamKind};
+use evenkeel_model::{Measures, MediaDescription, MediaStream, Metric, Srtp, StreamKind};
 use serde::{Deserialize, Serialize};
 
 use crate::ring::PathReport;
@@ -270,6 +270,13 @@ impl SenderFeedback {
             may_write: media.srtp == Srtp::Plain,
             ..SenderFeedback::default()
         }
+    }
+
+    /// The client may obey a REMB or TMMBR.
+    pub(crate) fn takes_caps(media: &MediaDescription) -> bool {
+        let tmmbr =
+            |stream: &MediaStream| stream.kind == StreamKind::Video && stream.feedback.tmmbr;
+        media.takes_remb() || media.srtp == Srtp::Plain && media.streams.iter().any(tmmbr)
     }
 
     /// Requests a key frame for each stream to the client when the stream's next packet arrives.

@@ -21,7 +21,7 @@ use crate::worker::sockets::{RtpSide, SessionPorts, SourceKey};
 impl WorkerSession {
     /// Returns whether the client's port is still unknown.
     pub(crate) fn learns(&self) -> bool {
-        self.known == ClientKnowledge::DeclaredIp && self.address.rtp.is_none()
+        self.known == ClientKnowledge::DeclaredIp && self.address.rtp().is_none()
     }
 
     /// Returns whether packets from a cached source are still accepted: the client may have moved since the lookup.
@@ -36,7 +36,7 @@ impl WorkerSession {
         if self.known == ClientKnowledge::Awaited {
             self.send_to_declared();
         } else if self.known == ClientKnowledge::Stun && !nominated() {
-            self.address.rtp = Some(from);
+            self.address.set_rtp(from);
         }
     }
 
@@ -480,7 +480,7 @@ impl WorkerSession {
             return;
         }
         let address = match side {
-            RtpSide::Rtp => self.address.rtp,
+            RtpSide::Rtp => self.address.rtp(),
             RtpSide::Rtcp => self.address.rtcp(),
         };
         let consent = self.known != ClientKnowledge::Stun || self.address.has_consent(cx.now);

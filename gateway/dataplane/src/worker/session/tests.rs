@@ -665,3 +665,13 @@ fn session_with_a_cap_stays_active() {
     );
     assert!(bench.session.went_idle(bench.start + Duration::from_secs(16)));
 }
+
+#[test]
+fn cap_of_a_client_that_obeys_none_allocates_no_media_state() {
+    let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
+    let mut bench = Bench::new(declared, Srtp::Opaque);
+    let capped = Plan { cap_kbps: 300, ..Plan::default() };
+    bench.at(0, |session, cx| session.set_plan(capped, cx));
+    bench.at(100, WorkerSession::tick);
+    assert!(bench.session.state.is_none());
+}

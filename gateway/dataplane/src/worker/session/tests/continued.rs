@@ -450,7 +450,7 @@ fn hops_and_listeners_get_their_names_here() {
     let legs: Vec<_> = all.legs.iter().map(|(hop, _)| *hop).collect();
     assert_eq!(legs, [0, 1].map(|node| moved(hop(node))));
     assert!(all.has_address());
-    assert_eq!(all.address.rtp, Some(SourceKey { listener: 3, ..stage.source() }));
+    assert_eq!(all.address.rtp(), Some(SourceKey { listener: 3, ..stage.source() }));
     assert_eq!((all.learned.len(), all.learned[0].source.listener), (1, 3));
 
     let mut less = state;
@@ -471,7 +471,7 @@ fn address_of_another_session_is_not_handed_out() {
     stage.flows.insert(key, FlowEntry::of(Home { slot: 9, ..home })).unwrap();
     let state = stage.bench.session.hand_out(&stage.flows);
     assert!(!state.has_address() && state.learned.is_empty());
-    assert!(stage.bench.session.address.rtp.is_some(), "it continues here as before");
+    assert!(stage.bench.session.address.rtp().is_some(), "it continues here as before");
 }
 
 #[test]
