@@ -379,10 +379,11 @@ impl NodeTable {
         // Nodes are heard again one by one.
         let returns = self.none_heard.is_some_and(|at| lasted(at) < within);
         let most = !alone && silent * 100 > of * timings.panic_percent;
-        let flows = node.detector.last_received().is_some_and(|at| lasted(at) < within);
-        // A start in vain costs less than seconds of silence.
+        // A start in vain costs less than silence: for two kinds of evidence half the time of one is enough.
         let starts = of == 1 && self.iter().any(|other| other.health() == Health::Cold);
-        let doubted_for = if starts { within } else { timings.panic_for };
+        let (flowed_within, doubted_for) =
+            if starts { (within / 2, within / 2) } else { (within, timings.panic_for) };
+        let flows = node.detector.last_received().is_some_and(|at| lasted(at) < flowed_within);
         let holds = match alive {
             0 => most && (flows || lasted(fell_silent) < doubted_for),
             1.. => returns || (most && lasted(fell_silent) < within),

@@ -96,12 +96,12 @@ fn only_running_node_is_doubted_for_less_where_another_starts() {
     settings.nodes[1].starts = Starts::ByHook { within: ms(30_000) };
     let mut world = World::new(settings);
     world.open("r");
-    world.cut(&[A], 150);
+    world.cut(&[A], 80);
     world.pass(ms(1_000));
     assert!(world.up(A) && world.starts.is_empty());
     world.mute(A);
     let after = world.down_after(A).unwrap();
-    assert!((190..=260).contains(&after), "{after}");
+    assert!((90..=130).contains(&after), "{after}");
     assert_eq!(world.starts, [B]);
 }
 
