@@ -448,13 +448,32 @@ fn store_lets_the_standby_replace_a_silent_owner() {
 /// A standby that a node answers fences its silent peer and takes over; one that is cut off does not run the program.
 #[test]
 fn fence_needs_a_node_that_answers() {
-    let test = "fence_needs_a_node_that_answers";
-    let Some(place) = Place::lay(test) else { return };
-    let (server, mut ann, folder) =
-        (ng_server(&place), place.phone(), tempfile::tempdir().unwrap());
+    let Some(place) = Place::lay("fence_needs_a_node_that_answers") else { return };
+    let server = ng_server(&place);
+    fence_unless_cut_off(&place, &ng_node(&server), "no node answers this gateway");
+}
+
+/// The client's host is the router.
+#[test]
+fn fence_needs_the_default_router_where_no_node_is_probed() {
+    let Some(place) = Place::lay("fence_needs_the_default_router_where_no_node_is_probed") else {
+        return;
+    };
+    let router = place.client.address().to_string();
+    for edge in &place.edges {
+        let _inside = edge.enter().unwrap();
+        let words = ["route", "add", "default", "via", &router];
+        assert!(Command::new("ip").args(words).status().unwrap().success());
+    }
+    let node = place.silent_node();
+    fence_unless_cut_off(&place, &node.text(), "the default router does not answer: 10.77.0.10");
+}
+
+fn fence_unless_cut_off(place: &Place, node: &str, refusal: &str) {
+    let (mut ann, folder) = (place.phone(), tempfile::tempdir().unwrap());
     let fenced = folder.path().join("fenced");
     let program = format!("echo $0 >> {}", fenced.display());
-    let [mut owner, mut standby] = place.group_with_fence(&ng_node(&server), &program);
+    let [mut owner, mut standby] = place.group_with_fence(node, &program);
     [&mut owner, &mut standby].into_iter().for_each(await_node);
     owner.open("room", &mut ann);
     let opened = ids(&mut owner);
@@ -463,7 +482,7 @@ fn fence_needs_a_node_that_answers() {
 
     place.set_link(1, false);
     wait_until("the standby is the one that is cut off", || {
-        standby.process.log().contains("no node answers this gateway")
+        standby.process.log().contains(refusal)
     });
     assert!(!fenced.exists());
     expect_echo(&mut ann, "the owner goes on");

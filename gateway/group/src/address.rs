@@ -1,9 +1,9 @@
 //! The addresses that move between the members of a group.
 //!
 //! The gateway gives up its capabilities at the start, and adding an address to an interface needs CAP_NET_ADMIN. So it
-//! starts a process that keeps this capability and can do nothing but add and remove the configured addresses: the
-//! [holder](hold_addresses). Each order to it and each answer is one message of a socket pair. An upgrade hands the
-//! gateway's end over.
+//! starts a process that keeps this capability, the [holder](hold_addresses). It can do nothing but add and remove the
+//! configured addresses, and ask the default router of their links. Each order to it and each answer is one message of a
+//! socket pair. An upgrade hands the gateway's end over.
 //!
 //! The kernel removes an address that was not renewed for [`VALID_FOR`], so an owner that is stopped, or killed together
 //! with its holder, loses it although its host lives. If only the gateway ends, its end of the socket pair closes and the
@@ -13,6 +13,7 @@ mod announce;
 mod holder;
 mod hook;
 mod netlink;
+mod router;
 
 use std::fmt::{self, Display, Formatter};
 use std::future::pending;
@@ -34,7 +35,7 @@ use hook::AddressHook;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -131,10 +132,13 @@ enum AddressOrder {
     /// Drops packets that the kernel has not sent yet because no neighbour answers: another member may have taken over.
     DropWaiting,
     Release,
+    /// Asks whether a default router answers at an interface of the addresses. The next order ends the wait.
+    AskRouter,
 }
 
 impl AddressOrder {
-    const ALL: [Self; 4] = [Self::Hold, Self::Renew, Self::DropWaiting, Self::Release];
+    const ALL: [Self; 5] =
+        [Self::Hold, Self::Renew, Self::DropWaiting, Self::Release, Self::AskRouter];
 
     fn word(self) -> &'static str {
         match self {
@@ -142,6 +146,7 @@ impl AddressOrder {
             AddressOrder::Renew => "renew",
             AddressOrder::DropWaiting => "drop-waiting",
             AddressOrder::Release => "release",
+            AddressOrder::AskRouter => "ask-router",
         }
     }
 }
@@ -240,6 +245,20 @@ impl Addresses {
             let _ = hook.await;
         }
         outcome
+    }
+
+    /// Returns an error unless a default router answers at an interface of the addresses, if that `is_asked`; else once
+    /// the holder has ended.
+    async fn attend(&mut self, is_asked: bool) -> Result<(), AddressError> {
+        if !is_asked {
+            self.ended().await;
+            return Err(AddressError::Ended);
+        }
+        if self.holder.is_none() {
+            let reason = "none is at an interface of this host";
+            return Err(AddressError::Refused(reason.to_owned()));
+        }
+        self.order(AddressOrder::AskRouter).await
     }
 
     /// Returns once the holder has ended; never without one.
@@ -368,6 +387,7 @@ impl HolderProcess {
 #[derive(Debug)]
 pub(super) struct AddressKeeper {
     owns: watch::Sender<bool>,
+    router: RouterCheck,
     /// Set once the holder has ended.
     ended: watch::Receiver<bool>,
     task: JoinHandle<()>,
@@ -377,16 +397,21 @@ impl AddressKeeper {
     /// Starts in the event loop of the caller.
     pub(super) fn start(addresses: Addresses, lease: Arc<SendLease>) -> AddressKeeper {
         let ((owns, orders), (end, ended)) = (watch::channel(false), watch::channel(false));
+        let (asked, mut questions) = mpsc::channel(1);
         let keeping = async move {
             let mut keeping = Keeping { addresses, lease, failure: None };
-            if keeping.run(orders).await.is_err() {
+            if keeping.run(orders, &mut questions).await.is_err() {
                 end.send_replace(true);
                 end.closed().await;
                 // Hooks need no holder, whose end is known.
                 let _ = keeping.addresses.release().await;
             }
         };
-        AddressKeeper { owns, ended, task: tokio::spawn(keeping) }
+        AddressKeeper { owns, router: RouterCheck(asked), ended, task: tokio::spawn(keeping) }
+    }
+
+    pub(super) fn router(&self) -> &RouterCheck {
+        &self.router
     }
 
     pub(super) fn hold(&self) {
@@ -407,9 +432,25 @@ impl AddressKeeper {
 
     /// Removes the addresses, and returns once they are gone.
     pub(super) async fn release(self) {
-        drop((self.owns, self.ended));
+        drop((self.owns, self.router, self.ended));
         // The task removes them at its end. A panic is reported, and the kernel removes what is not renewed.
         let _ = self.task.await;
+    }
+}
+
+type RouterQuestion = oneshot::Sender<Result<(), AddressError>>;
+
+/// Asks whether the default router answers this host, of a member that does not own the addresses.
+#[derive(Clone, Debug)]
+pub(super) struct RouterCheck(mpsc::Sender<RouterQuestion>);
+
+impl RouterCheck {
+    /// Returns an error unless it answers.
+    pub(super) async fn ask(&self) -> Result<(), String> {
+        let (reply, answered) = oneshot::channel();
+        let unanswered = || "this gateway owns the group's addresses, or ends".to_owned();
+        self.0.send(reply).await.map_err(|_| unanswered())?;
+        answered.await.map_err(|_| unanswered())?.map_err(|error| error.to_string())
     }
 }
 
@@ -425,13 +466,36 @@ struct Keeping {
 
 impl Keeping {
     /// Returns once the member has lost its ownership and the addresses are gone.
-    async fn run(&mut self, mut orders: watch::Receiver<bool>) -> Result<(), HolderEnded> {
-        tokio::select! {
-            owns = orders.wait_for(|owns| *owns) => if owns.is_err() {
-                return Ok(());
-            },
-            () = self.addresses.ended() => return Err(HolderEnded),
+    async fn run(
+        &mut self,
+        mut orders: watch::Receiver<bool>,
+        questions: &mut mpsc::Receiver<RouterQuestion>,
+    ) -> Result<(), HolderEnded> {
+        let mut question: Option<RouterQuestion> = None;
+        loop {
+            let answered = tokio::select! {
+                biased;
+                owns = orders.wait_for(|owns| *owns) => match owns {
+                    Ok(_) => break,
+                    Err(_) => return Ok(()),
+                },
+                answered = self.addresses.attend(question.is_some()) => answered,
+                Some(asked) = questions.recv(), if question.is_none() => {
+                    question = Some(asked);
+                    continue;
+                }
+            };
+            let has_ended = matches!(answered, Err(AddressError::Ended));
+            // Fails only for a fence that has ended.
+            if let Some(question) = question.take() {
+                let _ = question.send(answered);
+            }
+            if has_ended {
+                return Err(HolderEnded);
+            }
         }
+        drop(question);
+        questions.close();
         let mut held = self.hold().await?;
         loop {
             let due = Instant::now() + if held { RENEWED_EVERY } else { RETRIED_EVERY };

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use evenkeel_control::Handle;
 use evenkeel_model::Health;
 
+use crate::address::RouterCheck;
 use crate::program;
 use crate::records::{PendingChange, finish};
 
@@ -28,18 +29,24 @@ impl Fence {
     }
 
     /// Runs the program, unless it runs or failed a short time ago. A gateway that no node answers may itself be cut off: it
-    /// does not run it.
-    pub(super) fn begin(&mut self, handle: &Handle, now: Instant) {
+    /// does not run it. Where no node is probed, the default router has to answer.
+    pub(super) fn begin(&mut self, handle: &Handle, router: &RouterCheck, now: Instant) {
         let is_early = |ended: Instant| now.saturating_duration_since(ended) < AGAIN_AFTER;
         if self.running.is_some() || self.ended.is_some_and(is_early) {
             return;
         }
-        let (words, peer, handle) =
-            (Arc::clone(&self.words), Arc::clone(&self.peer), handle.clone());
+        let (words, peer) = (Arc::clone(&self.words), Arc::clone(&self.peer));
+        let (handle, router) = (handle.clone(), router.clone());
         self.running = Some(tokio::spawn(async move {
             let nodes = handle.nodes().await.map_err(|_| "control ended".to_owned())?;
             // A node that is not probed is up until sessions miss it.
-            if !nodes.iter().any(|node| node.health == Health::Up && node.round_trip.is_some()) {
+            let probed = nodes.iter().filter(|node| node.round_trip.is_some());
+            let probed: Vec<Health> = probed.map(|node| node.health).collect();
+            if probed.is_empty() {
+                router.ask().await.map_err(|reason| {
+                    format!("this gateway may be the one that is cut off: {reason}")
+                })?;
+            } else if !probed.contains(&Health::Up) {
                 return Err(
                     "no node answers this gateway, which may be the one that is cut off".to_owned()
                 );

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use evenkeel_client::{ApiCall, OfferIdentity, OfferIngress};
 use evenkeel_lab::network::{Host, INTERFACE, NamespaceNetwork, PREFIX};
+use evenkeel_lab::sample_node::{PlainRoom, SampleNodeOptions};
 use hyper::Method;
 use nix::ifaddrs::getifaddrs;
 use serde_json::Value;
@@ -46,6 +47,14 @@ impl Place {
     pub(crate) fn node(&self) -> Node {
         let _inside = self.node.enter().unwrap();
         Node::with("east-a1", &format!("{NODE}:0"), |_| {})
+    }
+
+    /// A node with port legs that is not probed.
+    pub(crate) fn silent_node(&self) -> Node {
+        let _inside = self.node.enter().unwrap();
+        let driver = "driver = \"plain\"\nprobe = \"none\"";
+        let alone = |options: &mut SampleNodeOptions| options.plain_room = PlainRoom::Alone;
+        Node::start("east-a1", &format!("{NODE}:0"), driver, alone)
     }
 
     pub(crate) fn phone(&self) -> Phone {

@@ -84,7 +84,7 @@ impl Node {
         self
     }
 
-    fn start(
+    pub(super) fn start(
         name: &str,
         listen: &str,
         driver: &str,

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::libc;
@@ -169,13 +169,22 @@ impl Claims {
 
     /// Reads the claims that have arrived. None counts before the first probe.
     pub(super) fn read(&self) -> Vec<ArpClaim> {
+        let claims = self.read_all();
+        if self.probed.is_some() { claims } else { Vec::new() }
+    }
+
+    /// Reads the claims that have arrived.
+    pub(super) fn read_all(&self) -> Vec<ArpClaim> {
         let mut packet = [0; 64];
         let claims = std::iter::from_fn(|| {
             let (length, from) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut packet).ok()?;
             Some(from.and_then(|from| claim(&packet[..length], from.ifindex())))
         });
-        let claims: Vec<Option<ArpClaim>> = claims.take(PACKETS_MAX).collect();
-        if self.probed.is_some() { claims.into_iter().flatten().collect() } else { Vec::new() }
+        claims.take(PACKETS_MAX).flatten().collect()
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

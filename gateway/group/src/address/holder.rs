@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -16,14 +16,18 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{LinkAddr, MsgFlags, sendto};
 use socket2::{Domain, Socket, Type};
 
-use super::announce::{self, Claims, Repetitions};
+use super::announce::{self, ArpClaim, Claims, Repetitions};
 use super::netlink::{self, Netlink};
+use super::router::DefaultRouter;
 use super::{
     AddressError, AddressOrder, LocalAddress, MESSAGE_MAX, VALID_FOR, answer, message, read_message,
 };
 
 /// Needed to add addresses, and to open the socket of announcements.
 const NEEDED: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+
+/// Time for the answer of a router of the link.
+const ROUTER_ANSWERS_WITHIN: Duration = Duration::from_millis(300);
 
 /// Holds addresses such as `192.0.2.10/24@eth0` as the socket at standard input orders, until it closes: the body of the
 /// subcommand `hold-addresses`, which the gateway starts.
@@ -90,7 +94,7 @@ impl Holder {
 
     /// Executes orders until no process can send one.
     pub(super) fn serve(mut self, orders: &mut UnixStream) {
-        while let Ok(is_readable) = wait(orders, self.next_announcement()) {
+        while let Ok([is_readable]) = wait([orders.as_fd()], self.next_announcement()) {
             if !is_readable {
                 self.repeat(Instant::now());
                 continue;
@@ -99,7 +103,7 @@ impl Holder {
             let Ok(length @ 1..) = orders.read(&mut order) else { break };
             let Some((number, word)) = read_message(&order[..length]) else { continue };
             let outcome = match AddressOrder::ALL.into_iter().find(|order| order.word() == word) {
-                Some(order) => self.execute(order, Instant::now()),
+                Some(order) => self.execute(order, orders, Instant::now()),
                 None => Err(AddressError::Refused(format!("unknown order {word:?}"))),
             };
             if orders.write_all(&message(number, &answer(&outcome))).is_err() {
@@ -107,10 +111,15 @@ impl Holder {
             }
         }
         // The kernel removes what cannot be removed here.
-        let _ = self.execute(AddressOrder::Release, Instant::now());
+        let _ = self.execute(AddressOrder::Release, orders, Instant::now());
     }
 
-    fn execute(&mut self, order: AddressOrder, now: Instant) -> Result<(), AddressError> {
+    fn execute(
+        &mut self,
+        order: AddressOrder,
+        orders: &UnixStream,
+        now: Instant,
+    ) -> Result<(), AddressError> {
         let failures = match order {
             AddressOrder::Hold => self.hold(now),
             AddressOrder::Renew => {
@@ -130,6 +139,7 @@ impl Holder {
                 failures
             }
             AddressOrder::DropWaiting => self.drop_waiting(),
+            AddressOrder::AskRouter => self.ask_routers(orders).err().into_iter().collect(),
             AddressOrder::Release => {
                 let failures = self.release();
                 failures.into_iter().chain(self.drop_waiting()).collect()
@@ -215,6 +225,44 @@ impl Holder {
         })
     }
 
+    /// Asks the default routers at the interfaces of the addresses, by ARP. The next order ends the wait.
+    fn ask_routers(&mut self, orders: &UnixStream) -> Result<(), String> {
+        self.find_links()?;
+        let routers = DefaultRouter::list().map_err(|error| format!("no routes: {error}"))?;
+        let is_ours = |name: &str| self.addresses.iter().any(|local| local.interface == name);
+        let asked: Vec<(DefaultRouter, &LinkAddr)> = routers
+            .into_iter()
+            .filter(|router| is_ours(&router.interface))
+            .filter_map(|router| Some((self.links.get(&router.interface)?, router)))
+            .map(|(link, router)| (router, link))
+            .collect();
+        self.claims.read_all();
+        for (router, link) in &asked {
+            let Some(hardware) = hardware(link) else { continue };
+            let frame = announce::probe(router.address, hardware);
+            // A link that is down has no router.
+            let _ = sendto(self.frames.as_raw_fd(), &frame, *link, MsgFlags::empty());
+        }
+        let until = Instant::now() + ROUTER_ANSWERS_WITHIN;
+        while !asked.is_empty() && Instant::now() < until {
+            let ready = wait([orders.as_fd(), self.claims.as_fd()], Some(until));
+            let Ok([false, _]) = ready else { break };
+            let has_answered = |claim: ArpClaim| {
+                asked.iter().any(|(router, link)| {
+                    claim.address == router.address && claim.interface == link.ifindex()
+                })
+            };
+            if self.claims.read_all().into_iter().any(has_answered) {
+                return Ok(());
+            }
+        }
+        let asked = asked.iter().map(|(router, _)| router.address.to_string());
+        match asked.reduce(|all, next| format!("{all}, {next}")) {
+            Some(asked) => Err(format!("the default router does not answer: {asked}")),
+            None => Err("no default router at the interfaces of the group's addresses".to_owned()),
+        }
+    }
+
     fn next_announcement(&self) -> Option<Instant> {
         self.address.as_ref()?.repetitions.next_without_order()
     }
@@ -276,16 +324,19 @@ fn reason(errno: Errno) -> &'static str {
     }
 }
 
-/// Waits until the stream is readable, or for this time. Returns whether it is readable.
-fn wait(stream: &UnixStream, until: Option<Instant>) -> nix::Result<bool> {
+/// Waits until one of them is readable, or for this time. Returns which are.
+fn wait<const N: usize>(
+    readable: [BorrowedFd<'_>; N],
+    until: Option<Instant>,
+) -> nix::Result<[bool; N]> {
     let left = until.map(|until| until.saturating_duration_since(Instant::now()));
     // The kernel counts whole milliseconds.
     let rounded = left.map(|left| left + Duration::from_millis(1));
     let timeout = rounded.and_then(|left| PollTimeout::try_from(left).ok());
-    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+    let mut fds = readable.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     match poll(&mut fds, timeout.unwrap_or(PollTimeout::NONE)) {
-        Ok(ready) => Ok(ready > 0),
-        Err(Errno::EINTR) => Ok(false),
+        Ok(_) => Ok(fds.map(|fd| fd.any().unwrap_or(false))),
+        Err(Errno::EINTR) => Ok([false; N]),
         Err(errno) => Err(errno),
     }
 }

@@ -290,6 +290,23 @@ fn second_host_with_the_address_is_reported() {
 }
 
 #[test]
+fn default_router_shows_that_the_link_works() {
+    let Some(link) = link("default_router_shows_that_the_link_works") else { return };
+    let runtime = runtime();
+    let mut one = link.one.member(&["192.0.2.10/24@eth0"]);
+    let mut refused =
+        || runtime.block_on(one.attend(true)).err().map(|refused| refused.to_string());
+    let none = "group addresses: no default router at the interfaces of the group's addresses";
+    assert_eq!(refused().as_deref(), Some(none));
+    link.one.ip("route add default via 192.0.2.3");
+    assert_eq!(refused(), None);
+    link.client.ip("link set eth0 down");
+    let silent = "group addresses: the default router does not answer: 192.0.2.3";
+    assert_eq!(refused().as_deref(), Some(silent));
+    runtime.block_on(one.hold()).unwrap();
+}
+
+#[test]
 fn member_starts_without_the_addresses() {
     let Some(link) = link("member_starts_without_the_addresses") else { return };
     link.one.ip("address add 192.0.2.10/24 dev eth0");
