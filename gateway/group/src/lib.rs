@@ -40,7 +40,6 @@ use evenkeel_config::GatewayConfig;
 use evenkeel_control::{Inherited, NamedSockets, SocketName};
 use evenkeel_drivers::group_number;
 pub use evenkeel_media::trunk::{Hold, Vote, Voted};
-pub use evenkeel_ownership::HOLD;
 use evenkeel_ownership::PeerId;
 use evenkeel_process::{descriptors, scheduling};
 use evenkeel_telemetry::Instruments;

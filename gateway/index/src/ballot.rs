@@ -1,185 +1,124 @@
-//! The vote of the store on the ownership of a group: a ballot as agents keep it, in an entry that the members change by
-//! compare-and-set.
-//!
-//! Members and store share no clock. A hold for a time has ended for a claimant when it knows of no write of the owner for
-//! that time: a write that it does not know has changed the revision, and the claim fails. The owner counts its lease from
-//! before its write, so the lease ends earlier than any claim succeeds. A claim is refused as long as it is too early, and
-//! never waits: its candidate may have given it up meanwhile.
+//! The store's vote on the ownership of a group. [`StoreBallot`] decides; this carries out its steps.
 
-use evenkeel_group::{HOLD, Hold, Vote, Voted};
+use std::time::Instant;
+
+use evenkeel_group::{Vote, Voted};
+use evenkeel_ownership::{BallotEntry, BallotStep, StoreBallot};
 use evenkeel_process::random::draw;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use super::entry::{VERSION, decode, encode};
 use super::store::{Store, StoreError};
 
-/// Other members may change the ballot between the steps of an attempt.
-const ATTEMPTS: usize = 4;
-
-/// No group reaches such a number; a member counts on from the highest that it reads.
-const NUMBER_MAX: u64 = 1 << 48;
-
 /// `ballot.GROUP`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct BallotEntry {
+#[derive(Serialize, Deserialize)]
+struct BallotValue {
     v: u32,
-    /// Random: a ballot that is created anew, or was forgotten in part, is another voter.
-    instance: u32,
-    /// The newest epoch in which an owner wrote.
-    epoch: u64,
-    /// The newest epoch promised to a standby.
-    promised: u64,
-    /// No claim of this epoch succeeds.
-    is_barred: bool,
-    /// Counts the writes of owners.
-    renewals: u64,
-}
-
-impl BallotEntry {
-    fn new() -> BallotEntry {
-        let instance = draw() as u32;
-        BallotEntry { v: VERSION, instance, epoch: 0, promised: 0, is_barred: false, renewals: 0 }
-    }
-
-    /// `None` for a value that no member writes.
-    fn read(value: &[u8]) -> Option<BallotEntry> {
-        decode(value).filter(BallotEntry::is_plausible)
-    }
-
-    fn is_plausible(&self) -> bool {
-        [self.epoch, self.promised, self.renewals].iter().all(|number| *number < NUMBER_MAX)
-    }
-
-    /// The entry after this vote; `None` if the vote changes nothing. A hold for a time has ended.
-    fn after(mut self, vote: Vote) -> Option<BallotEntry> {
-        match vote {
-            Vote::Owner { epoch, hold } if epoch >= self.epoch => {
-                self.is_barred &= epoch == self.epoch;
-                self.is_barred |= hold == Hold::Epoch && self.promised <= epoch;
-                self.epoch = epoch;
-                self.renewals += 1;
-            }
-            Vote::Claim { base, claim } if claim > base.max(self.promised) => {
-                let is_free = self.epoch < base || self.epoch == base && !self.is_barred;
-                is_free.then(|| self.promised = claim)?;
-            }
-            Vote::Owner { .. } | Vote::Standby | Vote::Claim { .. } => return None,
-        }
-        Some(self)
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct KnownBallot {
+    #[serde(flatten)]
     entry: BallotEntry,
-    revision: u64,
-    /// The last time at which the store showed or took this revision.
-    seen: Instant,
-    /// No write of an owner that this revision contains is later.
-    renewed_by: Instant,
-    /// The newest write of an owner is later; `None` until one was seen.
-    owner_heard: Option<Instant>,
 }
 
-impl KnownBallot {
-    /// A hold for a time may last, for all that this member knows.
-    fn may_be_held(&self, vote: Vote) -> bool {
-        matches!(vote, Vote::Claim { base, .. } if base == self.entry.epoch)
-            && self.renewed_by + HOLD > Instant::now()
-    }
-}
-
-/// The ballot of a group, as one member knows it.
-pub(super) struct StoreBallot<S> {
-    store: S,
-    key: String,
-    known: Option<KnownBallot>,
-    /// An older revision is that of a store that forgot votes.
-    newest: u64,
-}
-
-impl<S: Store> StoreBallot<S> {
-    pub(super) fn new(store: S, key: String) -> StoreBallot<S> {
-        StoreBallot { store, key, known: None, newest: 0 }
-    }
-
-    /// Returns the answer to a member's question. May be cancelled; the vote may count then, and gives no lease.
-    pub(super) async fn handle(&mut self, vote: Vote) -> Result<Voted, StoreError> {
-        // Most votes of an owner need one round trip.
-        let mut known = match self.known.filter(|known| known.entry.after(vote).is_some()) {
-            Some(known) => known,
-            None => self.read().await?,
+/// Returns the answer to a member's question. May be cancelled; the vote may count then, and gives no lease.
+pub(super) async fn ask<S: Store>(
+    store: &S,
+    key: &str,
+    ballot: &mut StoreBallot,
+    vote: Vote,
+) -> Result<Voted, StoreError> {
+    let mut step = ballot.handle_vote(vote, Instant::now());
+    loop {
+        step = match step {
+            BallotStep::Read => {
+                let found = store.get(key).await?;
+                let now = Instant::now();
+                let (value, revision) =
+                    found.map_or_else(Default::default, |found| (found.value, found.revision));
+                let value_read: Option<BallotValue> = decode(&value);
+                let entry = value_read.map(|value| value.entry).filter(BallotEntry::is_plausible);
+                if entry.is_none() && !value.is_empty() {
+                    return Err(StoreError(format!("`{key}` has a value of another program")));
+                }
+                ballot.handle_entry(entry, revision, draw() as u32, now)
+            }
+            BallotStep::Write(write) => {
+                let value = encode(&BallotValue { v: VERSION, entry: write.entry });
+                let revision = store.replace(key, Some(value), write.revision).await?;
+                ballot.handle_written(write, revision, Instant::now())
+            }
+            BallotStep::Answer(voted) => return Ok(voted),
+            BallotStep::Fail(error) => return Err(StoreError(error.to_string())),
         };
-        for _ in 0..ATTEMPTS {
-            let next = known.entry.after(vote).filter(|_| !known.may_be_held(vote));
-            let Some(next) = next else { return Ok(voted(&known)) };
-            if !next.is_plausible() {
-                return Err(StoreError(format!("{vote:?} is out of range")));
-            }
-            if let Some(known) = self.replace(next, known.revision).await? {
-                return Ok(voted(&known));
-            }
-            known = self.read().await?;
-        }
-        Err(StoreError("the ballot is changed by others at the same time".to_owned()))
     }
-
-    async fn read(&mut self) -> Result<KnownBallot, StoreError> {
-        for _ in 0..ATTEMPTS {
-            let found = self.store.get(&self.key).await?;
-            let arrived = Instant::now();
-            let (value, revision) =
-                found.map_or_else(Default::default, |found| (found.value, found.revision));
-            let entry = BallotEntry::read(&value);
-            if entry.is_none() && !value.is_empty() {
-                let key = &self.key;
-                return Err(StoreError(format!("`{key}` has a value of another program")));
-            }
-            let forgot = |entry: &BallotEntry| {
-                let known = self.known.filter(|known| known.revision == revision);
-                revision < self.newest || known.is_some_and(|known| known.entry != *entry)
-            };
-            if let Some(entry) = entry.filter(|entry| !forgot(entry)) {
-                return Ok(self.note(entry, revision, arrived));
-            }
-            self.known = None;
-            if let Some(known) = self.replace(BallotEntry::new(), revision).await? {
-                return Ok(known);
-            }
-        }
-        Err(StoreError("the ballot is created by others at the same time".to_owned()))
-    }
-
-    async fn replace(
-        &mut self,
-        entry: BallotEntry,
-        revision: u64,
-    ) -> Result<Option<KnownBallot>, StoreError> {
-        let replaced = self.store.replace(&self.key, Some(encode(&entry)), revision).await?;
-        Ok(replaced.map(|revision| self.note(entry, revision, Instant::now())))
-    }
-
-    fn note(&mut self, entry: BallotEntry, revision: u64, seen: Instant) -> KnownBallot {
-        let is_same = |known: &KnownBallot| known.entry.instance == entry.instance;
-        let (renewed_by, owner_heard) = match self.known.filter(is_same) {
-            Some(known) if known.entry.renewals == entry.renewals => {
-                (known.renewed_by, known.owner_heard)
-            }
-            Some(known) => (seen, Some(known.seen)),
-            None => (seen, None),
-        };
-        let known = KnownBallot { entry, revision, seen, renewed_by, owner_heard };
-        (self.known, self.newest) = (Some(known), revision);
-        known
-    }
-}
-
-fn voted(known: &KnownBallot) -> Voted {
-    let KnownBallot { entry, owner_heard, .. } = known;
-    let BallotEntry { epoch, promised, instance, .. } = *entry;
-    Voted { epoch, promised, heard: owner_heard.map(|at| at.elapsed()), instance }
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use evenkeel_group::Hold;
+
+    use super::*;
+    use crate::tests::memory::{Contents, MemoryStore};
+
+    const KEY: &str = "ballot.edge";
+
+    fn owner(epoch: u64) -> Vote {
+        Vote::Owner { epoch, hold: Hold::Epoch }
+    }
+
+    async fn ask(
+        store: &MemoryStore,
+        ballot: &mut StoreBallot,
+        vote: Vote,
+    ) -> Result<Voted, StoreError> {
+        super::ask(store, KEY, ballot, vote).await
+    }
+
+    #[tokio::test]
+    async fn vote_is_an_entry_of_the_store() {
+        let store = MemoryStore::default();
+        let mut ballots = [(); 2].map(|()| StoreBallot::default());
+        let granted = ask(&store, &mut ballots[0], owner(2)).await.unwrap();
+        let instance = granted.instance;
+        let value = format!(
+            r#"{{"v":1,"instance":{instance},"epoch":2,"promised":0,"is_barred":true,"renewals":1}}"#
+        );
+        assert_eq!(String::from_utf8(store.value(KEY).unwrap()).unwrap(), value);
+        let read = ask(&store, &mut ballots[1], Vote::Standby).await.unwrap();
+        assert_eq!((read.epoch, read.instance), (2, instance));
+    }
+
+    #[tokio::test]
+    async fn members_that_write_at_the_same_time_are_answered() {
+        let store = MemoryStore::default();
+        let mut ballots = [(); 2].map(|()| StoreBallot::default());
+        store.change(|contents| contents.refusals = 2);
+        assert_eq!(ask(&store, &mut ballots[0], owner(2)).await.unwrap().epoch, 2);
+        assert_eq!(ask(&store, &mut ballots[1], owner(3)).await.unwrap().epoch, 3);
+        // Its revision is not the newest.
+        assert_eq!(ask(&store, &mut ballots[0], owner(4)).await.unwrap().epoch, 4);
+        store.change(|contents| contents.refusals = 20);
+        assert!(ask(&store, &mut ballots[0], owner(5)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn store_that_does_not_answer_gives_no_vote() {
+        let store = MemoryStore::default();
+        let mut ballot = StoreBallot::default();
+        ask(&store, &mut ballot, owner(2)).await.unwrap();
+        store.change(|contents| contents.is_down = true);
+        assert!(ask(&store, &mut ballot, owner(2)).await.is_err());
+        store.change(|contents| contents.is_down = false);
+        assert_eq!(ask(&store, &mut ballot, owner(2)).await.unwrap().epoch, 2);
+        // Nor does an entry that a later release wrote.
+        store.put(KEY, br#"{"v": 2}"#);
+        assert!(ask(&store, &mut ballot, Vote::Standby).await.is_err());
+        assert_eq!(store.value(KEY).unwrap(), br#"{"v": 2}"#);
+        // Nor one that would end the numbers.
+        let forged = r#"{"v":1,"instance":7,"epoch":18446744073709551615,"promised":0,"is_barred":false,"renewals":0}"#;
+        store.put(KEY, forged.as_bytes());
+        assert!(ask(&store, &mut ballot, owner(2)).await.is_err());
+        // No member writes such a number either.
+        store.change(Contents::empty);
+        assert!(ask(&store, &mut ballot, owner(u64::MAX)).await.is_err());
+        assert_eq!(ask(&store, &mut ballot, owner(2)).await.unwrap().epoch, 2);
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! The gateway is the truth, the store a copy. `feed.rs` follows the sessions of control, `writer.rs` writes them to a store
 //! (`store.rs`), of which `nats.rs` is one, on a thread of their own, for which no other waits. `claim.rs` keeps two groups
-//! from serving one room; offers wait for it for a limited time. `ballot.rs` is the store's vote on the owner of a group.
+//! from serving one room; offers wait for it for a limited time. `ballot.rs` carries the store's vote on the owner of a group.
 
 #![deny(missing_docs)]
 
@@ -28,13 +28,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use ballot::StoreBallot;
 pub use claim::{ClaimRevision, RoomOwner};
 use desired::{Desired, GroupPart};
 use entry::{IndexKeys, MemberEntry, VERSION};
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{GatewayEvent, Handle};
 use evenkeel_group::{Group, GroupRole, StoreQuestions};
+use evenkeel_ownership::StoreBallot;
 use evenkeel_process::unix_us;
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Count, Level};
@@ -146,8 +146,7 @@ impl IndexChannels {
                 }
             };
             if let Some(votes) = votes {
-                let ballot = StoreBallot::new(store.clone(), keys.ballot());
-                tokio::spawn(vote(ballot, votes));
+                tokio::spawn(vote(store.clone(), keys.ballot(), votes));
             }
             let writer = IndexWriter::new(store.clone(), keys, member, desired);
             let started = Instant::now();
@@ -182,11 +181,13 @@ impl IndexThread {
 }
 
 /// Answers the member's questions. One that the store does not answer is lost; the member asks again.
-async fn vote<S: Store>(mut ballot: StoreBallot<S>, mut votes: StoreQuestions) {
+async fn vote<S: Store>(store: S, key: String, mut votes: StoreQuestions) {
+    let mut ballot = StoreBallot::default();
     let mut logged: Option<String> = None;
     while let Some(question) = votes.next().await {
         let late = || StoreError(format!("no answer within {VOTES_WITHIN:?}"));
-        let voted = tokio::time::timeout(VOTES_WITHIN, ballot.handle(question.vote)).await;
+        let voting = ballot::ask(&store, &key, &mut ballot, question.vote);
+        let voted = tokio::time::timeout(VOTES_WITHIN, voting).await;
         let reason = match voted.unwrap_or_else(|_| Err(late())) {
             Ok(voted) => {
                 votes.answer(question, voted);

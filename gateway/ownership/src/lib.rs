@@ -64,6 +64,7 @@ mod damping;
 mod messages;
 mod ownership;
 mod peer;
+mod store_ballot;
 
 pub use cluster::{Cluster, GONE_AFTER, HOLD, LISTENS_FOR, SILENCE};
 pub use damping::HoldDown;
@@ -73,3 +74,4 @@ pub use messages::{
     TakeoverCause, TakeoverRefusal, VOTERS_MAX, Voter, WitnessId,
 };
 pub use ownership::LEASE;
+pub use store_ballot::{BallotEntry, BallotError, BallotStep, BallotWrite, StoreBallot};

@@ -1,6 +1,6 @@
-//! Two or three gateways of a group with their agents, clocks and links.
+//! Two or three gateways of a group with their agents, a store, clocks and links.
 //!
-//! The members' decisions and the agents' memory are those of the product. Promises: at no moment may two members send,
+//! The members' decisions, the agents' memory and the votes of the store are those of the product. Promises: at no moment may two members send,
 //! by real time while their clocks differ; epochs rise; an owner that ended or is isolated is replaced in time if the
 //! kernel or an agent shows it, and never otherwise; an owner that hears its peer or an agent sends without a gap; once
 //! all faults are over, one member owns and the other one is ready.
@@ -10,6 +10,7 @@ mod clock;
 mod episodes;
 mod member;
 mod network;
+mod store;
 mod world;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use fastrand::Rng;
 
 use crate::check::Violation;
 use network::Network;
+use store::Store;
 use world::World;
 
 /// Faults of a clean world, and the duration of a chaotic one.
@@ -42,9 +44,16 @@ pub fn play(seed: u64, traced: bool) -> GroupOutcome {
     let members = if seed % 3 == 2 { 3 } else { 2 };
     let network = Network::draw(&mut rng, chaotic);
     let lateness = Duration::from_micros(if chaotic { rng.u64(0..20_000) } else { 1_000 });
-    let mut world = World::new(rng, members, agents, network, lateness);
+    // Of an even number of voters the last one does not vote, so few agents leave the decision to the store.
+    let latency = Duration::from_micros(rng.u64(0..if chaotic { 10_000 } else { 1_500 }));
+    let store = rng.bool().then(|| Store::new(latency));
+    let agents = if store.is_some() { agents / 2 } else { agents };
+    let has_store = store.is_some();
+    let mut world = World::new(rng, members, agents, store, network, lateness);
     world.traced = traced;
-    world.say(|| format!("{members} members, {agents} agents, chaos: {chaotic}"));
+    world.say(|| {
+        format!("{members} members, {agents} agents, store: {has_store}, chaos: {chaotic}")
+    });
     match chaotic {
         true => chaos::play(&mut world, CHAOS),
         false => episodes::play(&mut world, FAULTS),
@@ -58,7 +67,7 @@ pub fn endure(seed: u64, lasts: Duration) -> GroupOutcome {
     let mut network = Network::draw(&mut rng, false);
     network.loss = 0.01;
     network.jitter = Duration::from_millis(2);
-    let mut world = World::new(rng, 2, 3, network, Duration::from_millis(8));
+    let mut world = World::new(rng, 2, 3, None, network, Duration::from_millis(8));
     world.pass(lasts);
     outcome(world)
 }

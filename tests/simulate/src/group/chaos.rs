@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use evenkeel_ownership::Cluster;
 
-use super::network::{Way, between_members, to_agents};
+use super::network::{Way, between_members, to_voters};
 use super::world::{World, id_of};
 
 const fn ms(ms: u64) -> Duration {
@@ -27,11 +27,14 @@ pub(super) fn play(world: &mut World, lasts: Duration) {
 }
 
 fn strike(world: &mut World) {
-    let (members, agents) = (world.members.len(), world.agents());
+    let (members, agents, voters) = (world.members.len(), world.agents(), world.voters());
     let member = world.rng.usize(0..members);
     let runs = world.members[member].process.is_some();
     let ended = world.others(member).filter(|other| world.members[*other].process.is_none());
     let ended: Vec<_> = ended.map(|other| id_of(other, member)).collect();
+    if let Some(store) = world.store().filter(|_| world.rng.u8(0..4) == 0) {
+        return strike_store(world, store, member);
+    }
     match world.rng.u8(0..16) {
         0 if runs => {
             let host_runs = world.rng.bool();
@@ -58,11 +61,11 @@ fn strike(world: &mut World) {
             let from = world.rng.usize(0..members);
             world.network.cut([Way::Beats(from)]);
         }
-        7 => world.network.cut(to_agents(member, agents)),
-        8 => world.network.cut(between_members(members).chain(to_agents(member, agents))),
-        9 if agents > 0 => {
-            let agent = world.rng.usize(0..agents);
-            world.network.cut([Way::Up(member, agent), Way::Down((member + 1) % members, agent)]);
+        7 => world.network.cut(to_voters(member, voters)),
+        8 => world.network.cut(between_members(members).chain(to_voters(member, voters))),
+        9 if voters > 0 => {
+            let voter = world.rng.usize(0..voters);
+            world.network.cut([Way::Up(member, voter), Way::Down((member + 1) % members, voter)]);
         }
         10 => {
             world.tell(member, Cluster::handle_hand_over);
@@ -82,6 +85,22 @@ fn strike(world: &mut World) {
             world.tell(member, |cluster, now| cluster.handle_take_over(&ended, now));
         }
         _ => world.network.heal(),
+    }
+}
+
+fn strike_store(world: &mut World, store: usize, member: usize) {
+    match world.rng.u8(0..7) {
+        0 => world.stop_store(true),
+        1 => world.stop_store(false),
+        2 => {
+            let slowest = if world.rng.bool() { 40 } else { 2_000 };
+            let latency = ms(world.rng.u64(0..slowest));
+            world.slow_store(latency);
+        }
+        3 => world.network.cut([Way::Up(member, store), Way::Down(member, store)]),
+        // Its writes count.
+        4 => world.network.cut([Way::Down(member, store)]),
+        _ => world.forget_writes(),
     }
 }
 
@@ -108,6 +127,8 @@ fn repair(world: &mut World) {
     world.network.heal();
     world.network.loss = 0.0;
     world.network.jitter = Duration::ZERO;
+    world.stop_store(false);
+    world.slow_store(Duration::ZERO);
     for agent in 0..world.agents() {
         world.stop_agent(agent, false);
     }

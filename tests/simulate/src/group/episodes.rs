@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use evenkeel_ownership::Cluster;
 
-use super::network::{Way, between_members, to_agents};
+use super::network::{Way, between_members, to_voters};
+use super::store::VOTES_WITHIN;
 use super::world::{World, id_of};
 
 const fn ms(ms: u64) -> Duration {
@@ -20,6 +21,10 @@ const SILENT_WITHIN: Duration = ms(40);
 const AGENTS_NEAR: Duration = ms(6);
 /// The owner sends by then with holds of distant agents, and a question and its answer later.
 const BARRED_WITHIN: Duration = ms(60);
+/// A claimant learns of the owner's last write by a claim that fails, and waits for the end of its hold.
+const HELD_WITHIN: Duration = ms(26);
+/// Holds of a store that is further away end before they arrive.
+const STORE_NEAR: Duration = ms(6);
 const HANDED_WITHIN: Duration = ms(60);
 /// An operator's takeover is accepted after this silence: no agent has heard the owner recently.
 const LONG_SILENT: Duration = ms(2_500);
@@ -44,13 +49,19 @@ enum Fault {
     Upgrade,
     RestartAgent,
     StopAgent,
+    StopStore,
+    SlowStore,
+    /// The standby is cut from the store.
+    CutStore,
+    /// The store forgets writes.
+    ForgetWrites,
     /// The link between the members is cut while the standby's process restarts.
     RestartCut,
     /// All hosts disappear, and an operator makes the first one that returns the owner.
     PowerLoss,
 }
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 19] = [
     Fault::Kill,
     Fault::HostDies,
     Fault::Stop,
@@ -64,6 +75,10 @@ const FAULTS: [Fault; 15] = [
     Fault::Upgrade,
     Fault::RestartAgent,
     Fault::StopAgent,
+    Fault::StopStore,
+    Fault::SlowStore,
+    Fault::CutStore,
+    Fault::ForgetWrites,
     Fault::RestartCut,
     Fault::PowerLoss,
 ];
@@ -88,11 +103,13 @@ pub(super) fn play(world: &mut World, faults: usize) {
 
 fn settle(world: &mut World) {
     let began = world.now;
+    // A question to the store that a fault left without an answer is given up meanwhile.
+    let settled_for = world.store().map_or(SETTLED_FOR, |_| SETTLED_FOR + VOTES_WITHIN);
     let mut since = None;
     while world.now < began + SETTLED_WITHIN {
         world.pass(ms(10));
         since = world.is_settled().then(|| since.unwrap_or(world.now));
-        if since.is_some_and(|since| world.now >= since + SETTLED_FOR) {
+        if since.is_some_and(|since| world.now >= since + settled_for) {
             return;
         }
     }
@@ -101,7 +118,7 @@ fn settle(world: &mut World) {
 
 fn strike(world: &mut World, fault: Fault) {
     let Some(owner) = world.owner() else { return };
-    let (standby, agents) = (world.peer_of(owner), world.agents());
+    let (standby, agents, voters) = (world.peer_of(owner), world.agents(), world.voters());
     let members = world.members.len();
     let lasts = match world.rng.bool() {
         true => ms(world.rng.u64(1..100)),
@@ -127,14 +144,14 @@ fn strike(world: &mut World, fault: Fault) {
             world.stop(owner, false);
         }
         Fault::IsolateOwner => {
-            world.network.cut(between_members(members).chain(to_agents(owner, agents)));
-            if agents > 0 {
+            world.network.cut(between_members(members).chain(to_voters(owner, voters)));
+            if voters > 0 {
                 silent(world, standby);
             }
             world.pass(lasts);
         }
         Fault::IsolateStandby => {
-            world.network.cut(between_members(members).chain(to_agents(standby, agents)));
+            world.network.cut(between_members(members).chain(to_voters(standby, voters)));
             stays(world, lasts);
         }
         Fault::Partition => {
@@ -188,6 +205,27 @@ fn strike(world: &mut World, fault: Fault) {
             stays(world, lasts);
             world.stop_agent(agent, false);
         }
+        Fault::StopStore => {
+            world.stop_store(true);
+            stays(world, lasts);
+            world.stop_store(false);
+        }
+        Fault::SlowStore => {
+            let before = world.store_latency();
+            world.slow_store(lasts / 2);
+            stays(world, lasts);
+            world.slow_store(before);
+        }
+        Fault::CutStore => {
+            if let Some(store) = world.store() {
+                world.network.cut([Way::Up(standby, store), Way::Down(standby, store)]);
+            }
+            stays(world, lasts);
+        }
+        Fault::ForgetWrites => {
+            world.forget_writes();
+            stays(world, lasts);
+        }
         Fault::RestartCut => {
             world.network.cut(between_members(members));
             world.kill(standby, false);
@@ -218,19 +256,44 @@ fn taken(world: &mut World, standby: usize, limit: Duration) {
     }
 }
 
-/// The owner fell silent: with agents the standby takes over in time, without it never does.
+/// The owner fell silent: with voters the standby takes over in time, without it never does.
 fn silent(world: &mut World, standby: usize) {
-    if world.agents() > 0 {
-        taken(world, standby, SILENT_WITHIN + 2 * world.network.agents_further);
+    if world.voters() > 0 {
+        let limit = SILENT_WITHIN + 2 * world.network.voters_further;
+        let limit = if relies_on_store(world) {
+            limit + HELD_WITHIN + 4 * store_round_trip(world)
+        } else {
+            limit
+        };
+        taken(world, standby, limit);
     } else {
         unchanged(world, ms(2_000));
     }
 }
 
+/// The agents are no majority of the voters.
+fn relies_on_store(world: &World) -> bool {
+    world.store().is_some() && world.agents() < 2
+}
+
+/// The greatest time of a request to the store and its result. The process runs a millisecond late at most.
+fn store_round_trip(world: &World) -> Duration {
+    2 * (world.network.voters_further + world.store_latency()) + ms(3)
+}
+
 /// The owner sends without a gap, or with one if its voters are distant.
 fn stays(world: &mut World, lasts: Duration) {
-    let further = world.network.agents_further;
+    let further = world.network.voters_further;
     let barred_within = BARRED_WITHIN + 2 * further;
+    let round_trip = store_round_trip(world);
+    if relies_on_store(world) && round_trip > STORE_NEAR {
+        // Any hold may come too late, and a lasting one is asked for then.
+        unchanged(world, lasts);
+        if world.until(barred_within + 4 * round_trip, |world| world.owner().is_some()).is_none() {
+            world.violate("group-gap", "a reachable owner has no lease".to_owned());
+        }
+        return;
+    }
     let doubtful = if further <= AGENTS_NEAR { Duration::ZERO } else { barred_within.min(lasts) };
     unchanged(world, doubtful);
     let before = world.lapses;

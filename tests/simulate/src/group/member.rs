@@ -1,10 +1,11 @@
 //! The processes of one member.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use evenkeel_ownership::{AgentVote, Beat, Cluster, MaySend, PeerId, Reporter};
+use evenkeel_ownership::{AgentVote, Beat, Cluster, MaySend, PeerId, Reporter, WitnessId};
 
 use super::clock::Clock;
+use super::store::{StoreResult, StoreVoter};
 
 /// A message that waits in a socket of a member.
 #[derive(Clone, Debug)]
@@ -13,6 +14,7 @@ pub(super) enum Input {
     Closed(PeerId),
     Disconnected,
     Witness(AgentVote),
+    Store { number: u64, result: StoreResult },
 }
 
 #[derive(Default, Debug)]
@@ -25,6 +27,7 @@ pub(super) struct Member {
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) cluster: Cluster,
+    pub(super) store_voter: StoreVoter,
     pub(super) incarnation: u64,
     pub(super) clock: Clock,
     pub(super) stopped: bool,
@@ -37,12 +40,15 @@ pub(super) struct Process {
     pub(super) records: u64,
     /// The highest epoch in which it owned.
     pub(super) owned: u64,
+    /// The voter whose vote completed the last majority.
+    pub(super) elected_by: Option<WitnessId>,
 }
 
 impl Process {
     pub(super) fn new(cluster: Cluster, incarnation: u64, clock: Clock) -> Process {
         Process {
             cluster,
+            store_voter: StoreVoter::default(),
             incarnation,
             clock,
             stopped: false,
@@ -51,6 +57,7 @@ impl Process {
             sends_until: Duration::ZERO,
             records: 0,
             owned: 0,
+            elected_by: None,
         }
     }
 
@@ -62,11 +69,22 @@ impl Process {
                 Input::Beat(from, beat) => self.cluster.handle_beat(from, beat, now),
                 Input::Closed(of) => self.cluster.handle_peer_closed(of, Reporter::Kernel, now),
                 Input::Disconnected => self.cluster.handle_disconnected(now),
-                Input::Witness(witness) => self.cluster.handle_witness(&witness, now),
+                Input::Witness(witness) => self.handle_witness(&witness, now),
+                Input::Store { number, result } => {
+                    self.store_voter.handle_result(number, result, now);
+                }
             }
         }
         if self.cluster.poll_timeout() <= now {
             self.cluster.handle_timeout(now);
+        }
+    }
+
+    pub(super) fn handle_witness(&mut self, witness: &AgentVote, now: Instant) {
+        let owned = self.cluster.is_owner();
+        self.cluster.handle_witness(witness, now);
+        if !owned && self.cluster.is_owner() {
+            self.elected_by = Some(witness.id);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Links between members and agents.
+//! Links between members and voters.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use fastrand::Rng;
 pub(super) enum Way {
     /// From this member to the other ones.
     Beats(usize),
-    /// From this member to this agent.
+    /// From this member to this voter: an agent, or the store, whose number follows those of the agents.
     Up(usize, usize),
-    /// From this agent to this member.
+    /// From this voter to this member.
     Down(usize, usize),
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Network {
     pub(super) delay: Duration,
-    /// Added in each direction to and from agents: witnesses may be in another region.
-    pub(super) agents_further: Duration,
+    /// Added in each direction to and from voters: witnesses may be in another region.
+    pub(super) voters_further: Duration,
     pub(super) jitter: Duration,
     pub(super) loss: f64,
     cut: BTreeSet<Way>,
@@ -33,7 +33,7 @@ impl Network {
             jitter: Duration::from_micros(if lossy { rng.u64(0..4_000) } else { rng.u64(0..300) }),
             loss: if lossy { rng.f64() * [0.02, 0.1, 0.5][rng.usize(0..3)] } else { 0.0 },
             cut: BTreeSet::new(),
-            agents_further: match rng.u8(0..3) {
+            voters_further: match rng.u8(0..3) {
                 0 => Duration::from_millis(rng.u64(1..30)),
                 _ => Duration::ZERO,
             },
@@ -57,7 +57,7 @@ impl Network {
         let lost = self.is_cut(way) || rng.f64() < self.loss;
         let further = match way {
             Way::Beats(_) => Duration::ZERO,
-            Way::Up(..) | Way::Down(..) => self.agents_further,
+            Way::Up(..) | Way::Down(..) => self.voters_further,
         };
         (!lost).then(|| self.delay + further + self.jitter.mul_f64(rng.f64()))
     }
@@ -68,7 +68,7 @@ pub(super) fn between_members(members: usize) -> impl Iterator<Item = Way> {
     (0..members).map(Way::Beats)
 }
 
-/// Both directions between a member and these agents.
-pub(super) fn to_agents(member: usize, agents: usize) -> impl Iterator<Item = Way> {
-    (0..agents).flat_map(move |agent| [Way::Up(member, agent), Way::Down(member, agent)])
+/// Both directions between a member and these voters.
+pub(super) fn to_voters(member: usize, voters: usize) -> impl Iterator<Item = Way> {
+    (0..voters).flat_map(move |voter| [Way::Up(member, voter), Way::Down(member, voter)])
 }

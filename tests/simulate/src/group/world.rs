@@ -13,6 +13,7 @@ use fastrand::Rng;
 use super::clock::Clock;
 use super::member::{Input, Member, Process};
 use super::network::{Network, Way};
+use super::store::{STORE, Store, StoreRequest, StoreResult, StoreVoterOutput, VOTES_WITHIN};
 use crate::check::Violation;
 use crate::queue::Queue;
 
@@ -32,6 +33,8 @@ enum Event {
     Disconnected { at: usize, incarnation: u64 },
     Vote { from: usize, agent: usize, vote: Vote, asked: Instant, incarnation: u64 },
     Voted { to: usize, witness: AgentVote, incarnation: u64 },
+    StoreRequest { from: usize, number: u64, request: StoreRequest, incarnation: u64 },
+    StoreResult { to: usize, number: u64, result: StoreResult, incarnation: u64 },
     LastRecords { from: usize, incarnation: u64 },
     Sync,
 }
@@ -51,6 +54,12 @@ pub(super) struct World {
     queue: Queue<Event>,
     pub(super) members: Vec<Member>,
     agents: Vec<Agent>,
+    /// `None`: it does not vote.
+    store: Option<Store>,
+    /// Requests that wait while the store is stopped.
+    store_stopped: Option<Vec<Event>>,
+    /// Of members to the store.
+    questions: u64,
     pub(super) network: Network,
     /// The greatest delay until a process runs.
     pub(super) lateness: Duration,
@@ -72,6 +81,7 @@ impl World {
         mut rng: Rng,
         members: usize,
         agents: usize,
+        store: Option<Store>,
         network: Network,
         lateness: Duration,
     ) -> World {
@@ -82,6 +92,9 @@ impl World {
             queue: Queue::new(),
             members: (0..members).map(|_| Member::default()).collect(),
             agents: Vec::new(),
+            store,
+            store_stopped: None,
+            questions: 0,
             network,
             lateness,
             preferred: if members == 3 { rng.usize(0..4) } else { 0 },
@@ -110,6 +123,16 @@ impl World {
 
     pub(super) fn agents(&self) -> usize {
         self.agents.len()
+    }
+
+    /// The agents and the store.
+    pub(super) fn voters(&self) -> usize {
+        self.agents.len() + usize::from(self.store.is_some())
+    }
+
+    /// The number of the store among the voters.
+    pub(super) fn store(&self) -> Option<usize> {
+        self.store.as_ref().map(|_| self.agents.len())
     }
 
     pub(super) fn pass(&mut self, time: Duration) {
@@ -162,15 +185,16 @@ impl World {
         (0..self.members.len()).filter(move |member| *member != than)
     }
 
-    /// One member owns and sends, and its standby holds the records. With agents, it may also take over by silence.
+    /// One member owns and sends, and its standby holds the records. With voters, it may also take over by silence.
     pub(super) fn is_settled(&self) -> bool {
         self.owner().is_some_and(|owner| {
             let standby = self.peer_of(owner);
             let others_own = self.others(owner).any(|member| self.owns(member));
             let standby = self.members[standby].process.as_ref();
-            let armed = self.members[owner].process.as_ref().is_some_and(|process| {
-                self.agents.is_empty() || process.cluster.is_standby_armed()
-            });
+            let armed = self.members[owner]
+                .process
+                .as_ref()
+                .is_some_and(|process| self.voters() == 0 || process.cluster.is_standby_armed());
             self.owns(owner)
                 && !others_own
                 && armed
@@ -265,6 +289,40 @@ impl World {
         self.say(|| format!("agent {agent} restarts"));
     }
 
+    /// A store that ends does nothing for the requests that wait; one that was stopped does.
+    pub(super) fn stop_store(&mut self, stopped: bool) {
+        self.say(|| format!("store stopped: {stopped}"));
+        if stopped {
+            self.store_stopped.get_or_insert_default();
+            return;
+        }
+        let waiting = self.store_stopped.take().unwrap_or_default();
+        if self.rng.bool() {
+            waiting.into_iter().for_each(|event| self.handle(event));
+        }
+    }
+
+    pub(super) fn slow_store(&mut self, latency: Duration) {
+        self.say(|| format!("store takes up to {latency:?}"));
+        if let Some(store) = &mut self.store {
+            store.latency = latency;
+        }
+    }
+
+    pub(super) fn store_latency(&self) -> Duration {
+        self.store.as_ref().map_or(Duration::ZERO, |store| store.latency)
+    }
+
+    /// The store goes back to former contents, older than those that each process knows.
+    pub(super) fn forget_writes(&mut self) {
+        let processes = self.members.iter().filter_map(|member| member.process.as_ref());
+        let known = processes.map(|process| process.store_voter.newest).min().unwrap_or(0);
+        let known = if std::env::var_os("ANY_LIE").is_some() { u64::MAX } else { known };
+        let Some(store) = &mut self.store else { return };
+        let revision = store.forget_writes(known, &mut self.rng);
+        self.say(|| format!("store is back at revision {revision:?}"));
+    }
+
     fn ballot(&mut self, clock: &Clock) -> OwnershipBallot {
         self.instances += 1;
         OwnershipBallot::new(self.instances, clock.at(self.now))
@@ -290,6 +348,17 @@ impl World {
     fn send(&mut self, way: Way, event: Event) {
         if let Some(delay) = self.network.carry(way, &mut self.rng) {
             self.put(self.now + delay, event);
+        }
+    }
+
+    /// As [`Self::send`], over a connection that repeats what was lost, or breaks.
+    fn send_store(&mut self, way: Way, event: Event) {
+        let takes = self.store_latency().mul_f64(self.rng.f64());
+        if let Some(delay) = self.network.carry(way, &mut self.rng) {
+            self.put(self.now + delay + takes, event);
+        } else if !self.network.is_cut(way) && self.rng.bool() {
+            let repeated = RETRANSMITTED_AFTER * self.rng.u32(1..10);
+            self.put(self.now + repeated + takes, event);
         }
     }
 
@@ -350,6 +419,19 @@ impl World {
             }
             Event::Voted { to, witness, incarnation } => {
                 self.arrive(to, Some(incarnation), Input::Witness(witness));
+            }
+            Event::StoreRequest { .. } if self.store_stopped.is_some() => {
+                self.store_stopped.as_mut().expect("it is stopped").push(event);
+            }
+            Event::StoreRequest { from, number, request, incarnation } => {
+                self.instances += 1;
+                let (store, index) = (self.store.as_mut().expect("it votes"), self.agents.len());
+                let result = store.handle(request, self.instances, &mut self.rng);
+                let event = Event::StoreResult { to: from, number, result, incarnation };
+                self.send_store(Way::Down(from, index), event);
+            }
+            Event::StoreResult { to, number, result, incarnation } => {
+                self.arrive(to, Some(incarnation), Input::Store { number, result });
             }
             Event::LastRecords { from, incarnation } => {
                 let runs = |process: &Process| process.incarnation == incarnation;
@@ -419,6 +501,42 @@ impl World {
 
     /// Carries out what the member's core wants.
     fn execute(&mut self, at: usize) {
+        self.carry_out(at);
+        while self.ask_store(at) {
+            self.carry_out(at);
+        }
+        if let Some(process) = &mut self.members[at].process
+            && !process.stopped
+        {
+            process.wakes = None;
+            let next = process.clock.real(process.cluster.poll_timeout());
+            self.wake(at, next);
+        }
+    }
+
+    /// Takes the next step of the member's question to the store.
+    fn ask_store(&mut self, at: usize) -> bool {
+        let Some(process) = &mut self.members[at].process else { return false };
+        let (now, incarnation) = (process.clock.at(self.now), process.incarnation);
+        if process.store_voter.begin(self.questions, now) {
+            let (number, result) = (self.questions, StoreResult::Late);
+            let event = Event::StoreResult { to: at, number, result, incarnation };
+            self.put(self.now + VOTES_WITHIN, event);
+            self.questions += 1;
+        }
+        let Some(process) = &mut self.members[at].process else { return false };
+        match process.store_voter.poll_output() {
+            Some(StoreVoterOutput::Answer(witness)) => process.handle_witness(&witness, now),
+            Some(StoreVoterOutput::Request { number, request }) => {
+                let event = Event::StoreRequest { from: at, number, request, incarnation };
+                self.send_store(Way::Up(at, self.agents.len()), event);
+            }
+            None => return false,
+        }
+        true
+    }
+
+    fn carry_out(&mut self, at: usize) {
         while let Some(process) = &mut self.members[at].process
             && let Some(output) = process.cluster.poll_output()
         {
@@ -432,6 +550,9 @@ impl World {
                 ClusterOutput::ChangePeer(_) if !process.cluster.is_owner() => process.records = 0,
                 ClusterOutput::ChangePeer(_) => {}
                 ClusterOutput::Ask { to, vote } => {
+                    if self.store.is_some() && to.is_none_or(|to| to == STORE) {
+                        process.store_voter.ask(vote);
+                    }
                     for agent in 0..self.agents.len() {
                         if to.is_none_or(|to| to.0 == agent as u64) {
                             let (from, asked) = (at, now);
@@ -451,13 +572,6 @@ impl World {
                 output => self.note(at, &output),
             }
         }
-        if let Some(process) = &mut self.members[at].process
-            && !process.stopped
-        {
-            process.wakes = None;
-            let next = process.clock.real(process.cluster.poll_timeout());
-            self.wake(at, next);
-        }
     }
 
     fn check_owners(&mut self, at: usize) {
@@ -476,7 +590,11 @@ impl World {
         self.say(|| format!("{at} {output:?}"));
         let owned = match output {
             ClusterOutput::TakeOver { epoch, evidence } => {
-                *self.takeovers.entry(name(*evidence)).or_default() += 1;
+                let process = self.members[at].process.as_ref();
+                let by_store = *evidence == TakeoverCause::Silence
+                    && process.is_some_and(|process| process.elected_by == Some(STORE));
+                let name = if by_store { "silence, by the store" } else { name(*evidence) };
+                *self.takeovers.entry(name).or_default() += 1;
                 // A member may not know the epochs of processes that ended, if no agent told it. Agents that do know
                 // refuse it, and it raises its epoch.
                 let known = self.others(at).map(|other| self.epoch_of(other)).max();
