@@ -1,4 +1,4 @@
-//! The store's vote on the ownership of a group. [`StoreBallot`] decides; this carries out its steps.
+//! The store's vote on the ownership of a group. [`StoreBallot`] decides; its steps are carried out here.
 
 use std::time::Instant;
 

@@ -2,7 +2,7 @@
 //!
 //! The gateway is the truth, the store a copy. `feed.rs` follows the sessions of control, `writer.rs` writes them to a store
 //! (`store.rs`), of which `nats.rs` is one, on a thread of their own, for which no other waits. `claim.rs` keeps two groups
-//! from serving one room; offers wait for it for a limited time. `ballot.rs` carries the store's vote on the owner of a group.
+//! from serving one room; offers wait for it for a limited time. `ballot.rs` asks the store for its vote on the owner of a group.
 
 #![deny(missing_docs)]
 

@@ -5,8 +5,8 @@
 //!
 //! # Why no two members send
 //!
-//! An owner *arms* its standby by its beats, with a list of voters: agents of nodes, and witnesses, which are agents without
-//! a node. Only an armed standby takes over by
+//! An owner *arms* its standby by its beats, with a list of voters: agents of nodes, witnesses, which are agents without
+//! a node, and a store, for which [`StoreBallot`] decides. Only an armed standby takes over by
 //! silence, and only with a majority of these voters. While its standby may be armed, the owner sends under a lease of
 //! [`LEASE`], and two proofs renew it:
 //!
@@ -50,10 +50,10 @@
 //! Without voters no takeover follows from silence: it is reported, and the owner needs no lease.
 //!
 //! Assumptions: over a lease, clocks of members and agents differ in rate by less than 4 %, and run while the process is
-//! stopped (a host that suspends stops them; agents then refuse the old epoch); agents answer truthfully; a port
-//! unreachable for a beat, and the word of the agent beside a member, come from a host on which the process does not run;
-//! operators confirm the truth. If that fails, agents refuse the older epoch, and of two owners that hear each other the one of
-//! the older epoch steps down.
+//! stopped (a host that suspends stops them; agents then refuse the old epoch); agents answer truthfully; a store forgets no
+//! write that it acknowledged, unless the standby knows of a later one, and so notices; a port unreachable for a beat, and the
+//! word of the agent beside a member, come from a host on which the process does not run; operators confirm the truth. If that
+//! fails, agents refuse the older epoch, and of two owners that hear each other the one of the older epoch steps down.
 
 #![deny(missing_docs)]
 // Tests start their virtual clock at the current time.

@@ -47,7 +47,7 @@ pub fn play(seed: u64, traced: bool) -> GroupOutcome {
     // Of an even number of voters the last one does not vote, so few agents leave the decision to the store.
     let latency = Duration::from_micros(rng.u64(0..if chaotic { 10_000 } else { 1_500 }));
     let store = rng.bool().then(|| Store::new(latency));
-    let agents = if store.is_some() { agents / 2 } else { agents };
+    let agents = if store.is_some() { agents.saturating_sub(3) } else { agents };
     let has_store = store.is_some();
     let mut world = World::new(rng, members, agents, store, network, lateness);
     world.traced = traced;

@@ -25,6 +25,8 @@ const BARRED_WITHIN: Duration = ms(60);
 const HELD_WITHIN: Duration = ms(26);
 /// Holds of a store that is further away end before they arrive.
 const STORE_NEAR: Duration = ms(6);
+/// The owner has a hold to the end of its epoch by then, also with voters that are near.
+const BARRED_LATE: Duration = ms(1_200);
 const HANDED_WITHIN: Duration = ms(60);
 /// An operator's takeover is accepted after this silence: no agent has heard the owner recently.
 const LONG_SILENT: Duration = ms(2_500);
@@ -53,7 +55,7 @@ enum Fault {
     SlowStore,
     /// The standby is cut from the store.
     CutStore,
-    /// The store forgets writes.
+    /// The store forgets holds of the owner, which cannot reach it any more. The link between the members is cut.
     ForgetWrites,
     /// The link between the members is cut while the standby's process restarts.
     RestartCut,
@@ -223,8 +225,17 @@ fn strike(world: &mut World, fault: Fault) {
             stays(world, lasts);
         }
         Fault::ForgetWrites => {
+            let Some(store) = world.store() else { return };
+            world.network.cut(between_members(members));
+            if world.rng.bool() {
+                world.network.cut([Way::Down(standby, store)]);
+            }
+            unchanged(world, BARRED_LATE);
+            // No vote of the owner repeats what is forgotten.
+            world.network.heal();
+            world.network.cut(between_members(members).chain([Way::Up(owner, store)]));
             world.forget_writes();
-            stays(world, lasts);
+            unchanged(world, lasts);
         }
         Fault::RestartCut => {
             world.network.cut(between_members(members));

@@ -313,11 +313,11 @@ impl World {
         self.store.as_ref().map_or(Duration::ZERO, |store| store.latency)
     }
 
-    /// The store goes back to former contents, older than those that each process knows.
+    /// The store goes back to former contents, older than those that each process knows, so that each one notices. Otherwise a
+    /// standby could take over from an owner whose hold was forgotten.
     pub(super) fn forget_writes(&mut self) {
         let processes = self.members.iter().filter_map(|member| member.process.as_ref());
         let known = processes.map(|process| process.store_voter.newest).min().unwrap_or(0);
-        let known = if std::env::var_os("ANY_LIE").is_some() { u64::MAX } else { known };
         let Some(store) = &mut self.store else { return };
         let revision = store.forget_writes(known, &mut self.rng);
         self.say(|| format!("store is back at revision {revision:?}"));

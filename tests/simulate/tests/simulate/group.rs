@@ -1,4 +1,4 @@
-//! Groups of two gateways keep their promises, for more seeds than worlds with media.
+//! Groups of gateways keep their promises, for more seeds than worlds with media.
 
 use evenkeel_simulate::group::play;
 
@@ -9,6 +9,12 @@ fn groups_keep_promises() {
         .map(|(seed, violation)| format!("make simulate SEED={seed}: {violation}"))
         .collect();
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn store_decides_takeovers() {
+    let decided = |seed| play(seed, false).takeovers.contains_key("silence, by the store");
+    assert!((0..100).any(decided));
 }
 
 #[test]
