@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     Affinity, BreakerState, ClientTransport, Decider, EvidenceSource, Health, Hop, HopGrant,
-    Measures, MoveCause, Plan, RedundancyMode, RegionId, RoomId, Scenario, SessionId,
+    Measures, MoveCause, NodeProbing, Plan, RedundancyMode, RegionId, RoomId, Scenario, SessionId,
 };
 use evenkeel_nodes::Node;
 
@@ -92,8 +92,10 @@ pub struct NodeStanding {
     pub reported_permille: Option<u16>,
     /// The number of rooms.
     pub rooms: u32,
-    /// Smoothed.
+    /// Smoothed; `None` before the first answer to a probe.
     pub round_trip: Option<Duration>,
+    /// False with `probe = "none"`.
+    pub is_probed: bool,
 }
 
 /// A session, and the decisions that led to its state.
@@ -342,6 +344,7 @@ impl<'a> Views<'a> {
             reported_permille: node.reported_permille(),
             rooms: ledger.rooms(node.id),
             round_trip: node.detector.round_trip().map(|(smoothed, _)| smoothed),
+            is_probed: node.settings.probed == NodeProbing::Yes,
         }
     }
 

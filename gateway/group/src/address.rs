@@ -63,7 +63,7 @@ const MESSAGE_MAX: usize = 4 << 10;
 /// Addresses could not be held.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// The kernel refused, with this reason.
+    /// The holder could not execute the order, for this reason.
     #[error("group addresses: {0}")]
     Refused(String),
     /// Another host uses the address.
@@ -75,8 +75,8 @@ pub enum AddressError {
     /// The holder's process ended.
     #[error("group addresses: `evenkeel hold-addresses` has ended; restart the gateway")]
     Ended,
-    /// The kernel did not answer in time.
-    #[error("group addresses: the kernel has not changed them within 1 s")]
+    /// The holder did not answer in time.
+    #[error("group addresses: `evenkeel hold-addresses` has not answered within 1 s")]
     Late,
     /// An upgrade would change them.
     #[error("group addresses differ from those of the running gateway; restart it")]
@@ -247,13 +247,8 @@ impl Addresses {
         outcome
     }
 
-    /// Returns an error unless a default router answers at an interface of the addresses, if that `is_asked`; else once
-    /// the holder has ended.
-    async fn attend(&mut self, is_asked: bool) -> Result<(), AddressError> {
-        if !is_asked {
-            self.ended().await;
-            return Err(AddressError::Ended);
-        }
+    /// Returns an error unless a default router answers at an interface of the addresses.
+    async fn ask_router(&mut self) -> Result<(), AddressError> {
         if self.holder.is_none() {
             let reason = "none is at an interface of this host";
             return Err(AddressError::Refused(reason.to_owned()));
@@ -387,7 +382,7 @@ impl HolderProcess {
 #[derive(Debug)]
 pub(super) struct AddressKeeper {
     owns: watch::Sender<bool>,
-    router: RouterCheck,
+    router_check: RouterCheck,
     /// Set once the holder has ended.
     ended: watch::Receiver<bool>,
     task: JoinHandle<()>,
@@ -397,21 +392,21 @@ impl AddressKeeper {
     /// Starts in the event loop of the caller.
     pub(super) fn start(addresses: Addresses, lease: Arc<SendLease>) -> AddressKeeper {
         let ((owns, orders), (end, ended)) = (watch::channel(false), watch::channel(false));
-        let (asked, mut questions) = mpsc::channel(1);
+        let (asked, questions) = mpsc::channel(1);
         let keeping = async move {
             let mut keeping = Keeping { addresses, lease, failure: None };
-            if keeping.run(orders, &mut questions).await.is_err() {
+            if keeping.run(orders, questions).await.is_err() {
                 end.send_replace(true);
                 end.closed().await;
                 // Hooks need no holder, whose end is known.
                 let _ = keeping.addresses.release().await;
             }
         };
-        AddressKeeper { owns, router: RouterCheck(asked), ended, task: tokio::spawn(keeping) }
+        AddressKeeper { owns, router_check: RouterCheck(asked), ended, task: tokio::spawn(keeping) }
     }
 
-    pub(super) fn router(&self) -> &RouterCheck {
-        &self.router
+    pub(super) fn router_check(&self) -> &RouterCheck {
+        &self.router_check
     }
 
     pub(super) fn hold(&self) {
@@ -432,7 +427,7 @@ impl AddressKeeper {
 
     /// Removes the addresses, and returns once they are gone.
     pub(super) async fn release(self) {
-        drop((self.owns, self.router, self.ended));
+        drop((self.owns, self.router_check, self.ended));
         // The task removes them at its end. A panic is reported, and the kernel removes what is not renewed.
         let _ = self.task.await;
     }
@@ -469,17 +464,25 @@ impl Keeping {
     async fn run(
         &mut self,
         mut orders: watch::Receiver<bool>,
-        questions: &mut mpsc::Receiver<RouterQuestion>,
+        mut questions: mpsc::Receiver<RouterQuestion>,
     ) -> Result<(), HolderEnded> {
         let mut question: Option<RouterQuestion> = None;
         loop {
+            let addresses = &mut self.addresses;
+            let attended = async {
+                if question.is_some() {
+                    return addresses.ask_router().await;
+                }
+                addresses.ended().await;
+                Err(AddressError::Ended)
+            };
             let answered = tokio::select! {
                 biased;
                 owns = orders.wait_for(|owns| *owns) => match owns {
                     Ok(_) => break,
                     Err(_) => return Ok(()),
                 },
-                answered = self.addresses.attend(question.is_some()) => answered,
+                answered = attended => answered,
                 Some(asked) = questions.recv(), if question.is_none() => {
                     question = Some(asked);
                     continue;
@@ -494,8 +497,8 @@ impl Keeping {
                 return Err(HolderEnded);
             }
         }
-        drop(question);
-        questions.close();
+        // An owner asks nothing.
+        drop((question, questions));
         let mut held = self.hold().await?;
         loop {
             let due = Instant::now() + if held { RENEWED_EVERY } else { RETRIED_EVERY };

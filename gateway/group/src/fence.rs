@@ -30,26 +30,28 @@ impl Fence {
 
     /// Runs the program, unless it runs or failed a short time ago. A gateway that no node answers may itself be cut off: it
     /// does not run it. Where no node is probed, the default router has to answer.
-    pub(super) fn begin(&mut self, handle: &Handle, router: &RouterCheck, now: Instant) {
+    pub(super) fn begin(&mut self, handle: &Handle, router_check: &RouterCheck, now: Instant) {
         let is_early = |ended: Instant| now.saturating_duration_since(ended) < AGAIN_AFTER;
         if self.running.is_some() || self.ended.is_some_and(is_early) {
             return;
         }
         let (words, peer) = (Arc::clone(&self.words), Arc::clone(&self.peer));
-        let (handle, router) = (handle.clone(), router.clone());
+        let (handle, router_check) = (handle.clone(), router_check.clone());
         self.running = Some(tokio::spawn(async move {
             let nodes = handle.nodes().await.map_err(|_| "control ended".to_owned())?;
-            // A node that is not probed is up until sessions miss it.
-            let probed = nodes.iter().filter(|node| node.round_trip.is_some());
-            let probed: Vec<Health> = probed.map(|node| node.health).collect();
-            if probed.is_empty() {
-                router.ask().await.map_err(|reason| {
+            let nodes = nodes.iter().map(|node| {
+                (node.is_probed, node.health == Health::Up && node.round_trip.is_some())
+            });
+            match does_a_node_answer(nodes) {
+                Some(true) => {}
+                Some(false) => {
+                    let reason =
+                        "no node answers this gateway, which may be the one that is cut off";
+                    return Err(reason.to_owned());
+                }
+                None => router_check.ask().await.map_err(|reason| {
                     format!("this gateway may be the one that is cut off: {reason}")
-                })?;
-            } else if !probed.contains(&Health::Up) {
-                return Err(
-                    "no node answers this gateway, which may be the one that is cut off".to_owned()
-                );
+                })?,
             }
             tracing::warn!(%peer, program = %words[0], "fencing the silent peer");
             let fenced = move || program::run(&words, &[&peer], WITHIN);
@@ -62,5 +64,27 @@ impl Fence {
         let ended = finish(&mut self.running).await;
         self.ended = Some(Instant::now());
         ended
+    }
+}
+
+/// Takes of each node whether it is probed, and whether it answers. `None` if none is probed.
+fn does_a_node_answer(nodes: impl Iterator<Item = (bool, bool)>) -> Option<bool> {
+    nodes
+        .filter(|(is_probed, _)| *is_probed)
+        .map(|(_, answers)| answers)
+        .reduce(|one, other| one || other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probed_node_that_never_answered_stands_for_a_cut() {
+        let answers = |nodes: &[(bool, bool)]| does_a_node_answer(nodes.iter().copied());
+        assert_eq!(answers(&[(true, false), (false, true)]), Some(false));
+        assert_eq!(answers(&[(true, false), (true, true)]), Some(true));
+        assert_eq!(answers(&[(false, true)]), None);
+        assert_eq!(answers(&[]), None);
     }
 }

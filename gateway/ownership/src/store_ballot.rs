@@ -137,8 +137,8 @@ impl KnownBallot {
 /// The ballot of a group in a store, as one process of a member knows it. Like [`Cluster`](crate::Cluster), it has neither
 /// I/O nor clock: each method returns the next step.
 ///
-/// One question is asked at a time. Another one may be asked before the answer, and later results of the steps of the
-/// former one are dropped. The vote of the former question may count then, and gives no lease.
+/// One question is asked at a time. Another one may be asked before the answer; the caller then drops the results of the
+/// former one's steps. Its vote may count, and gives no lease.
 #[derive(Debug)]
 pub struct StoreBallot {
     known: Option<KnownBallot>,

@@ -1,7 +1,7 @@
 //! Two or three gateways of a group with their agents, a store, clocks and links.
 //!
-//! The members' decisions, the agents' memory and the votes of the store are those of the product. Promises: at no moment may two members send,
-//! by real time while their clocks differ; epochs rise; an owner that ended or is isolated is replaced in time if the
+//! The members' decisions, the agents' memory and the votes of the store are those of the product. Promises: at no moment
+//! may two members send, by real time while their clocks differ; epochs rise; an owner that ended or is isolated is replaced in time if the
 //! kernel or an agent shows it, and never otherwise; an owner that hears its peer or an agent sends without a gap; once
 //! all faults are over, one member owns and the other one is ready.
 
@@ -46,9 +46,9 @@ pub fn play(seed: u64, traced: bool) -> GroupOutcome {
     let lateness = Duration::from_micros(if chaotic { rng.u64(0..20_000) } else { 1_000 });
     // Of an even number of voters the last one does not vote, so few agents leave the decision to the store.
     let latency = Duration::from_micros(rng.u64(0..if chaotic { 10_000 } else { 1_500 }));
-    let store = rng.bool().then(|| Store::new(latency));
-    let agents = if store.is_some() { agents.saturating_sub(3) } else { agents };
-    let has_store = store.is_some();
+    let has_store = rng.bool();
+    let store = has_store.then(|| Store::new(latency));
+    let agents = if has_store { agents.saturating_sub(3) } else { agents };
     let mut world = World::new(rng, members, agents, store, network, lateness);
     world.traced = traced;
     world.say(|| {

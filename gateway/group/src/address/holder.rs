@@ -233,8 +233,10 @@ impl Holder {
         let asked: Vec<(DefaultRouter, &LinkAddr)> = routers
             .into_iter()
             .filter(|router| is_ours(&router.interface))
-            .filter_map(|router| Some((self.links.get(&router.interface)?, router)))
-            .map(|(link, router)| (router, link))
+            .filter_map(|router| {
+                let link = self.links.get(&router.interface)?;
+                Some((router, link))
+            })
             .collect();
         self.claims.read_all();
         for (router, link) in &asked {

@@ -295,7 +295,7 @@ fn default_router_shows_that_the_link_works() {
     let runtime = runtime();
     let mut one = link.one.member(&["192.0.2.10/24@eth0"]);
     let mut refused =
-        || runtime.block_on(one.attend(true)).err().map(|refused| refused.to_string());
+        || runtime.block_on(one.ask_router()).err().map(|refused| refused.to_string());
     let none = "group addresses: no default router at the interfaces of the group's addresses";
     assert_eq!(refused().as_deref(), Some(none));
     link.one.ip("route add default via 192.0.2.3");

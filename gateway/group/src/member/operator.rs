@@ -182,7 +182,7 @@ impl GroupMember {
             && !self.core.is_spare()
             && self.core.takeover_refusal(&[self.core.peer_id()], now).is_none();
         if let Some(fence) = self.fence.as_mut().filter(|_| may_take_over) {
-            fence.begin(&self.gateway.handle, self.keeper.router(), now);
+            fence.begin(&self.gateway.handle, self.keeper.router_check(), now);
         }
     }
 

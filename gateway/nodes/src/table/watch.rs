@@ -375,15 +375,14 @@ impl NodeTable {
         let alone = of == 1 && somewhere;
         let timings = &self.timings;
         let lasted = |since: Instant| now.saturating_duration_since(since);
-        let within = node.detector.down_after();
+        // A start in vain costs less than silence. One kind of evidence alone still needs all of `down_after`.
+        let starts = heard.is_empty() && self.iter().any(|other| other.health() == Health::Cold);
+        let within = node.detector.down_after() / if starts { 2 } else { 1 };
         // Nodes are heard again one by one.
         let returns = self.none_heard.is_some_and(|at| lasted(at) < within);
         let most = !alone && silent * 100 > of * timings.panic_percent;
-        // A start in vain costs less than silence: for two kinds of evidence half the time of one is enough.
-        let starts = of == 1 && self.iter().any(|other| other.health() == Health::Cold);
-        let (flowed_within, doubted_for) =
-            if starts { (within / 2, within / 2) } else { (within, timings.panic_for) };
-        let flows = node.detector.last_received().is_some_and(|at| lasted(at) < flowed_within);
+        let flows = node.detector.last_received().is_some_and(|at| lasted(at) < within);
+        let doubted_for = if starts { within } else { timings.panic_for };
         let holds = match alive {
             0 => most && (flows || lasted(fell_silent) < doubted_for),
             1.. => returns || (most && lasted(fell_silent) < within),
