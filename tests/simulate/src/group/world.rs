@@ -1,4 +1,6 @@
-//! Members, agents and their network in virtual time.
+//! Members, voters and their network in virtual time.
+
+mod store;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,7 +15,7 @@ use fastrand::Rng;
 use super::clock::Clock;
 use super::member::{Input, Member, Process};
 use super::network::{Network, Way};
-use super::store::{STORE, Store, StoreRequest, StoreResult, StoreVoterOutput, VOTES_WITHIN};
+use super::store::{STORE, Store, StoreRequest, StoreResult};
 use crate::check::Violation;
 use crate::queue::Queue;
 
@@ -289,40 +291,6 @@ impl World {
         self.say(|| format!("agent {agent} restarts"));
     }
 
-    /// A store that ends does nothing for the requests that wait; one that was stopped does.
-    pub(super) fn stop_store(&mut self, stopped: bool) {
-        self.say(|| format!("store stopped: {stopped}"));
-        if stopped {
-            self.store_stopped.get_or_insert_default();
-            return;
-        }
-        let waiting = self.store_stopped.take().unwrap_or_default();
-        if self.rng.bool() {
-            waiting.into_iter().for_each(|event| self.handle(event));
-        }
-    }
-
-    pub(super) fn slow_store(&mut self, latency: Duration) {
-        self.say(|| format!("store takes up to {latency:?}"));
-        if let Some(store) = &mut self.store {
-            store.latency = latency;
-        }
-    }
-
-    pub(super) fn store_latency(&self) -> Duration {
-        self.store.as_ref().map_or(Duration::ZERO, |store| store.latency)
-    }
-
-    /// The store goes back to former contents, older than those that each process knows, so that each one notices. Otherwise a
-    /// standby could take over from an owner whose hold was forgotten.
-    pub(super) fn forget_writes(&mut self) {
-        let processes = self.members.iter().filter_map(|member| member.process.as_ref());
-        let known = processes.map(|process| process.store_voter.newest).min().unwrap_or(0);
-        let Some(store) = &mut self.store else { return };
-        let revision = store.forget_writes(known, &mut self.rng);
-        self.say(|| format!("store is back at revision {revision:?}"));
-    }
-
     fn ballot(&mut self, clock: &Clock) -> OwnershipBallot {
         self.instances += 1;
         OwnershipBallot::new(self.instances, clock.at(self.now))
@@ -348,17 +316,6 @@ impl World {
     fn send(&mut self, way: Way, event: Event) {
         if let Some(delay) = self.network.carry(way, &mut self.rng) {
             self.put(self.now + delay, event);
-        }
-    }
-
-    /// As [`Self::send`], over a connection that repeats what was lost, or breaks.
-    fn send_store(&mut self, way: Way, event: Event) {
-        let takes = self.store_latency().mul_f64(self.rng.f64());
-        if let Some(delay) = self.network.carry(way, &mut self.rng) {
-            self.put(self.now + delay + takes, event);
-        } else if !self.network.is_cut(way) && self.rng.bool() {
-            let repeated = RETRANSMITTED_AFTER * self.rng.u32(1..10);
-            self.put(self.now + repeated + takes, event);
         }
     }
 
@@ -424,11 +381,7 @@ impl World {
                 self.store_stopped.as_mut().expect("it is stopped").push(event);
             }
             Event::StoreRequest { from, number, request, incarnation } => {
-                self.instances += 1;
-                let (store, index) = (self.store.as_mut().expect("it votes"), self.agents.len());
-                let result = store.handle(request, self.instances, &mut self.rng);
-                let event = Event::StoreResult { to: from, number, result, incarnation };
-                self.send_store(Way::Down(from, index), event);
+                self.answer_from_store(from, number, request, incarnation);
             }
             Event::StoreResult { to, number, result, incarnation } => {
                 self.arrive(to, Some(incarnation), Input::Store { number, result });
@@ -512,28 +465,6 @@ impl World {
             let next = process.clock.real(process.cluster.poll_timeout());
             self.wake(at, next);
         }
-    }
-
-    /// Takes the next step of the member's question to the store.
-    fn ask_store(&mut self, at: usize) -> bool {
-        let Some(process) = &mut self.members[at].process else { return false };
-        let (now, incarnation) = (process.clock.at(self.now), process.incarnation);
-        if process.store_voter.begin(self.questions, now) {
-            let (number, result) = (self.questions, StoreResult::Late);
-            let event = Event::StoreResult { to: at, number, result, incarnation };
-            self.put(self.now + VOTES_WITHIN, event);
-            self.questions += 1;
-        }
-        let Some(process) = &mut self.members[at].process else { return false };
-        match process.store_voter.poll_output() {
-            Some(StoreVoterOutput::Answer(witness)) => process.handle_witness(&witness, now),
-            Some(StoreVoterOutput::Request { number, request }) => {
-                let event = Event::StoreRequest { from: at, number, request, incarnation };
-                self.send_store(Way::Up(at, self.agents.len()), event);
-            }
-            None => return false,
-        }
-        true
     }
 
     fn carry_out(&mut self, at: usize) {
