@@ -96,6 +96,7 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
                     reported_permille: None,
                     rooms: 3,
                     round_trip: Some(Duration::from_millis(50)),
+                    is_probed: true,
                 };
                 reply.send(vec![view]).unwrap();
             }
