@@ -29,7 +29,7 @@ impl Fence {
     }
 
     /// Runs the program, unless it runs or failed a short time ago. A gateway that no node answers may itself be cut off: it
-    /// does not run it. Where no node is probed, the default router has to answer.
+    /// does not run the program. The default router has to answer if no node is probed.
     pub(super) fn begin(&mut self, handle: &Handle, router_check: &RouterCheck, now: Instant) {
         let is_early = |ended: Instant| now.saturating_duration_since(ended) < AGAIN_AFTER;
         if self.running.is_some() || self.ended.is_some_and(is_early) {

@@ -13,7 +13,7 @@ pub(super) struct DefaultRouter {
 }
 
 impl DefaultRouter {
-    /// Those of the network namespace of this thread.
+    /// Returns the routers of the network namespace of this thread.
     pub(super) fn list() -> io::Result<Vec<DefaultRouter>> {
         Ok(parse(&std::fs::read_to_string("/proc/thread-self/net/route")?))
     }

@@ -40,7 +40,7 @@ pub(super) struct Process {
     pub(super) records: u64,
     /// The highest epoch in which it owned.
     pub(super) owned: u64,
-    /// The voter whose vote completed the last majority.
+    /// Its vote completed the last majority.
     pub(super) elected_by: Option<WitnessId>,
 }
 

@@ -10,7 +10,7 @@ use fastrand::Rng;
 pub(super) enum Way {
     /// From this member to the other ones.
     Beats(usize),
-    /// From this member to this voter: an agent, or the store, whose number follows those of the agents.
+    /// From this member to this voter: an agent or the store. The number of the store follows those of the agents.
     Up(usize, usize),
     /// From this voter to this member.
     Down(usize, usize),

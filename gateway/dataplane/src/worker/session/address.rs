@@ -163,7 +163,8 @@ impl From<AddressRecord> for ClientAddress {
         if let Some((rtp, rtcp)) = awaited {
             return ClientAddress::awaited(rtp, rtcp);
         }
-        let is_used = consent.is_some() || !checked.is_empty() || !checks.last.is_empty();
+        let is_used =
+            nominated || consent.is_some() || !checked.is_empty() || !checks.last.is_empty();
         let more = CheckedAddresses { nominated, consent, checked, checks };
         ClientAddress { rtp, rtcp, awaited: false, more: is_used.then(|| Box::new(more)) }
     }

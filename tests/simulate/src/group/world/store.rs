@@ -31,8 +31,8 @@ impl World {
         self.store.as_ref().map_or(Duration::ZERO, |store| store.latency)
     }
 
-    /// The store goes back to former contents, older than those that each process knows, so that each one notices. Otherwise a
-    /// standby could take over from an owner whose hold was forgotten.
+    /// The store goes back to former contents, older than those that each process knows, so that each one notices. A
+    /// standby could otherwise take over despite a forgotten hold of the owner.
     pub(in crate::group) fn forget_writes(&mut self) {
         let processes = self.members.iter().filter_map(|member| member.process.as_ref());
         let known = processes.map(|process| process.store_voter.newest).min().unwrap_or(0);
