@@ -1,5 +1,6 @@
 //! One member of a group of gateways.
 
+mod hand_over;
 mod operator;
 mod succession;
 
@@ -232,10 +233,14 @@ impl Cluster {
                         let appointed = following.appointed.max(sent);
                         self.follow(epoch, appointed, now);
                     }
-                    BeatRole::Yielded if echoed => following.handle_yielded(records, now),
+                    BeatRole::Yielded if echoed && following.follows => {
+                        following.handle_yielded(records, now);
+                    }
                     _ if restarted && following.follows && is_appointed => {
                         self.take_over(TakeoverCause::PeerRestarted, now);
                     }
+                    // The successor, or a standby of it, may have owned.
+                    _ if restarted && following.yielded.is_some() => following.listen(now),
                     BeatRole::Standby if following.follows && following.yielded.is_none() => {
                         *following = Following::new(false, now);
                     }
@@ -331,49 +336,6 @@ impl Cluster {
         if changed && !self.is_owner() {
             self.send_beat(now);
         }
-    }
-
-    /// Hands the ownership to the peer. [`ClusterOutput::Yield`] follows.
-    pub fn handle_hand_over(&mut self, now: Instant) -> Result<(), HandOverRefusal> {
-        self.note_lateness(now);
-        let ready = self.is_followed(now);
-        let MemberRole::Owner(own) = &mut self.role else { return Err(HandOverRefusal::NotOwner) };
-        match self.peers.current().newest() {
-            _ if !self.peers.current().is(BeatRole::Standby, now) => {
-                return Err(HandOverRefusal::PeerSilent);
-            }
-            _ if !ready => return Err(HandOverRefusal::RecordsIncomplete),
-            _ => {}
-        }
-        if own.yielding.is_none() {
-            own.yielding = Some(now);
-            self.permit(now);
-            self.outputs.push_back(ClusterOutput::Yield);
-        }
-        Ok(())
-    }
-
-    /// The last records of a hand-over were sent, and the last of them is in this batch. From now on the peer owns, if it
-    /// still is the process that holds the records; otherwise this member remains the owner.
-    pub fn handle_yielded(&mut self, records: u64, now: Instant) {
-        self.note_lateness(now);
-        let follows = self.is_copied() && !self.peers.current().has_ended(now);
-        if follows && matches!(&self.role, MemberRole::Owner(own) if own.yielding.is_some()) {
-            let mut following = Following::new(true, now);
-            following.yielded = Some(records);
-            self.role = MemberRole::Standby(following);
-            self.send_beat(now);
-        } else {
-            self.give_up_hand_over();
-        }
-        self.weigh(now);
-    }
-
-    /// The last records of a hand-over cannot be sent: this member remains the owner, and sends again.
-    pub fn handle_not_yielded(&mut self, now: Instant) {
-        self.note_lateness(now);
-        self.give_up_hand_over();
-        self.weigh(now);
     }
 
     /// The reason for which this member takes nothing over from its silent peer.
@@ -514,7 +476,7 @@ impl Cluster {
             epoch: self.epoch,
             highest: self.highest,
             echo: member.echo(),
-            whole: self.whole,
+            whole: self.holds_copy(),
             spare: false,
             preferred: self.settings.members > 2 && self.settings.preferred,
             records: self.records,
@@ -532,7 +494,7 @@ impl Cluster {
                 }
             }
             MemberRole::Standby(following) => {
-                if let Some(records) = following.yielded.filter(|_| is_peer) {
+                if let Some(records) = following.yielded.filter(|_| is_peer && following.follows) {
                     (beat.role, beat.records) = (BeatRole::Yielded, records);
                 }
             }

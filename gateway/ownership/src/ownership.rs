@@ -195,6 +195,12 @@ impl Following {
         }
     }
 
+    /// Follows no member until an owner is heard, and keeps the records that were yielded.
+    pub(super) fn listen(&mut self, now: Instant) {
+        let yielded = self.yielded;
+        *self = Following { yielded, ..Following::new(false, now) };
+    }
+
     /// The owner cannot have appointed another member since.
     pub(super) fn is_appointed(&self, now: Instant) -> bool {
         let yielded = self.yielded.map(|_| self.since);

@@ -1,5 +1,6 @@
 //! Changes of ownership.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -125,10 +126,11 @@ impl Cluster {
         let MemberRole::Standby(following) = &self.role else { return None };
         let listened = now.saturating_duration_since(following.since) >= LISTENS_FOR;
         let candidacy = following.candidacy.as_ref();
-        let (is_copy, no_owner) =
-            (self.settings.members > 2 && self.whole, self.is_without_owner(now));
+        let no_owner = self.is_without_owner(now);
+        let continues =
+            || self.settings.members > 2 && self.holds_copy() && no_owner && self.is_first(now);
         let peer_ended = self.peers.current().has_ended(now);
-        if peer_ended && following.follows && (self.is_appointed(now) || is_copy && no_owner)
+        if peer_ended && following.follows && (self.is_appointed(now) || continues())
             || !following.follows && listened && self.peers.iter().all(|(_, it)| it.has_ended(now))
         {
             Some(TakeoverCause::PeerEnded)
@@ -155,13 +157,23 @@ impl Cluster {
             && self.peers.iter().any(|(_, state)| !state.has_ended(now))
     }
 
-    /// No other member that runs is to own before this one at a start: one that holds a copy, then the preferred one, then by rank.
+    /// This member has all records of the owner that it follows, or those that it yielded.
+    pub(super) fn holds_copy(&self) -> bool {
+        let yielded = matches!(&self.role, MemberRole::Standby(it) if it.yielded.is_some());
+        self.whole || yielded
+    }
+
+    /// No other member that runs is to own before this one at a start: one that holds a copy, the newest before others, then the
+    /// preferred one, then by rank.
     fn is_first(&self, now: Instant) -> bool {
         let ClusterSettings { members, rank, preferred, .. } = self.settings;
-        let own = (!self.whole, !preferred);
+        let order = |whole: bool, epoch, preferred: bool| {
+            (Reverse(whole.then_some(epoch)), Reverse(preferred))
+        };
+        let own = order(self.holds_copy(), self.epoch, preferred);
         let mut others = self.peers.iter().filter(|(_, state)| !state.has_ended(now));
         let precedes = |(PeerId(id), state): (PeerId, &PeerState)| {
-            let other = state.newest().map(|beat| (!beat.whole, !beat.preferred));
+            let other = state.newest().map(|beat| order(beat.whole, beat.epoch, beat.preferred));
             // Members of lower rank have lower numbers.
             other.is_some_and(|other| other < own || other == own && id < rank)
         };
@@ -261,15 +273,6 @@ impl Cluster {
                     }
                 }
             }
-        }
-    }
-
-    /// Ends a hand-over that this owner began, if there is one.
-    pub(super) fn give_up_hand_over(&mut self) {
-        if let MemberRole::Owner(own) = &mut self.role
-            && own.yielding.take().is_some()
-        {
-            self.event(ClusterEvent::HandOverFailed);
         }
     }
 

@@ -207,3 +207,41 @@ fn lone_member_of_three_owns_if_no_other_one_runs() {
     group.pass(100);
     assert_eq!(group.took_over(2), Some(TakeoverCause::PeerEnded));
 }
+
+/// Member 0 has yielded to its standby while their links are cut; the standby has not heard it.
+fn yielded_without_a_link() -> (Group, usize, usize) {
+    let (mut group, standby, spare) = standing(0);
+    let now = group.now;
+    assert_eq!(group.member(0).handle_hand_over(now), Ok(()));
+    group.cut(&[Link::Beats(0), Link::Beats(standby)]);
+    let now = group.now;
+    group.member(0).handle_yielded(2, now);
+    (group, standby, spare)
+}
+
+#[test]
+fn yielded_records_are_continued_if_the_successor_restarts() {
+    for cut_for in [100, 3_000] {
+        let (mut group, standby, spare) = yielded_without_a_link();
+        group.kill(standby);
+        group.pass(cut_for);
+        group.start(standby);
+        group.heal();
+        group.pass(3_000);
+        assert_eq!(group.owner(), Some(0), "cut for {cut_for} ms");
+        let others = [standby, spare].map(|other| group.took_over(other));
+        assert_eq!(others, [None, None], "they have no records; cut for {cut_for} ms");
+    }
+}
+
+#[test]
+fn yielded_records_are_continued_if_the_successor_ends() {
+    let (mut group, standby, spare) = yielded_without_a_link();
+    group.kill(standby);
+    group.pass(3_000);
+    assert_eq!(group.took_over(spare), None, "it has no records");
+    group.heal();
+    group.pass(3_000);
+    assert_eq!(group.owner(), Some(0));
+    assert_eq!(group.took_over(spare), None);
+}
