@@ -173,10 +173,14 @@ impl Moves<'_> {
         Routes(self.0).activate_open(id, now);
     }
 
-    /// The room has reached its limit of moves: only the death of its node may move it.
+    /// The room has reached its limit of moves: only the death of its node, or a hop that did not open a live session, may move it.
     pub(crate) fn is_damped(&mut self, id: RoomId, now: Instant) -> bool {
         let limit = self.0.settings.limits.moves_per_minute;
-        self.0.rooms.get_mut(&id).is_some_and(|room| room.recent_moves(now) >= limit)
+        let reached = self.0.rooms.get_mut(&id).is_some_and(|room| room.recent_moves(now) >= limit);
+        reached
+            && Placement(self.0)
+                .stands_at(id)
+                .is_none_or(|hop| Placement(self.0).has_all_legs(id, hop))
     }
 
     /// Drops a pending route. Emits an event if it would have moved the room.

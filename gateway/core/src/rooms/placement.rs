@@ -405,6 +405,11 @@ impl<'a> Placement<'a> {
         self.sessions_from(id, SessionPhase::Live)
     }
 
+    /// All live sessions of the room are open at the hop, or are being opened there.
+    pub(crate) fn has_all_legs(self, id: RoomId, hop: Hop) -> bool {
+        self.live_sessions(id).iter().all(|id| self.0.sessions[id].legs.contains_key(&hop))
+    }
+
     pub(crate) fn room_kbps(self, id: RoomId) -> u64 {
         let sessions = self.sessions_from(id, SessionPhase::Placing);
         sessions.iter().map(|id| self.0.sessions[id].kbps()).sum()

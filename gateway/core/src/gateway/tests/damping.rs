@@ -2,6 +2,7 @@
 
 use evenkeel_model::{Health, NodeId};
 
+use super::super::NotOpened;
 use super::*;
 
 const MINUTES: usize = 10;
@@ -67,4 +68,21 @@ fn damped_room_still_leaves_dead_node() {
     world.mute(stands);
     world.pass(ms(40));
     assert_ne!(world.stands("r"), Some(stands));
+}
+
+#[test]
+fn damped_room_leaves_a_hop_that_opens_no_session() {
+    let mut world = World::new(settings_of(&[(0, 1_000); 7]));
+    let session = world.open("r");
+    let stands = |world: &World| world.gateway.stands_at(world.room("r")).unwrap();
+    for _ in 0..10 {
+        let hop = stands(&world);
+        world.gateway.handle_port_closed(session, hop, world.now);
+        world.pass(ms(100));
+    }
+    assert_eq!(world.moves().len(), 3, "damped");
+    let refuses = stands(&world);
+    world.gateway.handle_opened(session, refuses, Err(NotOpened), world.now);
+    world.pass(ms(100));
+    assert_ne!(stands(&world), refuses);
 }
