@@ -12,8 +12,8 @@ use evenkeel_media::trunk::{Hold, Vote};
 use crate::damping::Damping;
 use crate::messages::{
     AgentVote, BEAT_EVERY, Beat, BeatRole, Blocked, ClusterEvent, ClusterOutput, ClusterSettings,
-    ContinuedOwnership, HandOverRefusal, MaySend, OWNER_HEARD, PeerId, Reporter, SURVEY_EVERY,
-    TakeoverCause, VotingAgents, WitnessId,
+    ContinuedOwnership, MaySend, OWNER_HEARD, PeerId, Reporter, SURVEY_EVERY, TakeoverCause,
+    VotingAgents, WitnessId,
 };
 use crate::ownership::{Appointment, Arming, Candidacy, Following, LEASE, Ownership};
 use crate::peer::{BeatOrder, PUNCTUAL, PeerState, Peers, SentBeats};

@@ -10,7 +10,7 @@ use crate::cluster::{
 use crate::messages::{
     BeatRole, Blocked, ClusterEvent, ClusterOutput, ClusterSettings, MaySend, PeerId, TakeoverCause,
 };
-use crate::ownership::{Arming, Candidacy, Following, Ownership};
+use crate::ownership::{Appointment, Arming, Candidacy, Following, Ownership};
 use crate::peer::PeerState;
 
 /// A new owner appoints a standby this late: sending it all records takes processor time that packets need first.
@@ -163,7 +163,7 @@ impl Cluster {
         self.whole || yielded
     }
 
-    /// No other member that runs is to own before this one at a start: one that holds a copy, the newest before others, then the
+    /// No other member that runs is to own before this one if none does: one that holds a copy, the newest before others, then the
     /// preferred one, then by rank.
     fn is_first(&self, now: Instant) -> bool {
         let ClusterSettings { members, rank, preferred, .. } = self.settings;
@@ -338,7 +338,12 @@ impl Cluster {
         self.damping.handle_takeover(by_silence, now);
         self.epoch = elected.map_or_else(|| self.next_epoch(), |candidacy| candidacy.claim);
         self.highest = self.highest.max(self.epoch);
-        self.role = MemberRole::Owner(Ownership::default());
+        let mut own = Ownership::default();
+        if evidence == TakeoverCause::HandOver {
+            // The member that yielded takes over again if it finds that this process has ended.
+            own.appointed = Some(Appointment { standby: Some(self.peers.current_id()), at: now });
+        }
+        self.role = MemberRole::Owner(own);
         self.sent.clear();
         // The copy is restored, and grows old from now on.
         self.whole = false;

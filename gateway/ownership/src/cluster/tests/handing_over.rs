@@ -1,4 +1,5 @@
 use super::*;
+use crate::messages::HandOverRefusal;
 
 fn begin(group: &mut Group) {
     let now = group.now;

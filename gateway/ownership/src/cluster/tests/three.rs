@@ -235,6 +235,30 @@ fn yielded_records_are_continued_if_the_successor_restarts() {
 }
 
 #[test]
+fn successor_appoints_no_other_standby_while_the_yielded_owner_may_return() {
+    let (mut group, standby, spare) = standing(0);
+    let now = group.now;
+    assert_eq!(group.member(0).handle_hand_over(now), Ok(()));
+    group.pass(1);
+    let now = group.now;
+    group.member(0).handle_yielded(1, now);
+    // The successor hears it, and is heard no more.
+    group.cut(&[Link::Beats(standby)]);
+    group.pass(600);
+    assert_eq!(group.took_over(standby), Some(TakeoverCause::HandOver));
+    group.replicate(spare);
+    group.pass(50);
+    group.kill(standby);
+    group.start(standby);
+    group.heal();
+    group.pass(100);
+    let owners = [0, spare].map(|member| group.took_over(member).is_some());
+    assert_ne!(owners, [true, true]);
+    group.pass(3_000);
+    assert!(group.owner().is_some());
+}
+
+#[test]
 fn yielded_records_are_continued_if_the_successor_ends() {
     let (mut group, standby, spare) = yielded_without_a_link();
     group.kill(standby);
