@@ -3,7 +3,6 @@
 use std::net::TcpListener;
 
 use evenkeel_client::{ApiClient, ApiEndpoint};
-use evenkeel_config::Traceparent;
 use evenkeel_model::{Decider, Hook, PolicyName};
 use evenkeel_telemetry::Telemetry;
 
@@ -64,7 +63,7 @@ fn node_death_survived_without_telemetry_receiver() {
     let gateway = world.start();
     let telemetry = Telemetry::start(&gateway.settings, "test").unwrap();
     let (events, names) = (gateway.handle.events(), gateway.handle.names());
-    let mut recorder = telemetry.recorder(events, names, Traceparent::Link);
+    let mut recorder = telemetry.recorder(events, names, gateway.handle.traces.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     std::thread::spawn(move || runtime.block_on(recorder.follow()));
     let mut ann = Phone::new(1);

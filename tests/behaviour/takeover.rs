@@ -15,7 +15,8 @@ use ng_server::NgServer;
 
 use crate::harness::{
     AgentFiles, EDGES, GatewayProcess, NODE, Phone, Place, SHARED, TIMEOUT, assert_complete,
-    assert_continuous, await_armed, await_replica, ids, offer_with_key, talk, talk_for, wait_until,
+    assert_continuous, await_armed, await_replica, ids, offer_with_key, talk, talk_for, trace_ids,
+    wait_until,
 };
 use crate::index;
 use crate::relay::metric;
@@ -67,12 +68,12 @@ fn take_over_port_leg(place: &Place, keys: &str) -> ng_server::Seen {
     let (server, mut ann) = (ng_server(place), place.phone());
     let [mut owner, mut standby] = group_without_agent(place, &server, keys);
     owner.open("room", &mut ann);
-    let opened = ids(&mut owner);
+    let (opened, traces) = (ids(&mut owner), trace_ids(&mut owner));
     talk_for(&mut [&mut ann], PACKETS);
     await_replica(&mut owner);
     owner.process.signal(Signal::SIGKILL).unwrap();
     expect_echo(&mut ann, "packets arrive again");
-    assert_eq!(ids(&mut standby), opened);
+    assert_eq!((ids(&mut standby), trace_ids(&mut standby)), (opened, traces));
     assert_continuous(&ann.heard);
     let seen = server.seen();
     assert_eq!((seen.repeated, seen.deleted), (0, 0), "no number comes twice, no call ends");

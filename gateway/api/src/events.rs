@@ -172,6 +172,12 @@ impl NoticeWriter {
                 // The losses of redundancy that have lasted, each a sentence.
                 warnings: warnings,
             },
+            // This process continues the sessions of another one: an upgrade, a hand-over or a takeover.
+            GatewayEvent::Continued { sessions, took, .. } => notice! {
+                "continued", at_us;
+                sessions: sessions,
+                took_us: took.as_micros() as u64,
+            },
             // A room of this gateway is at another group as well.
             GatewayEvent::RoomDuplicate { room, group, gateway } => notice! {
                 "room-duplicate", at_us;

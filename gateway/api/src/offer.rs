@@ -13,8 +13,8 @@ use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
 use evenkeel_config::address::{self, ADDRESS_ALONE, ADDRESS_AND_PORT};
 use evenkeel_control::{
-    IngressAnswer, KeyError, NodeNames, OfferedSession, RequestTurn, SessionAnswer, StoredAnswer,
-    is_first_packet_room,
+    CallerSpan, IngressAnswer, KeyError, NodeNames, OfferedSession, RequestTurn, SessionAnswer,
+    SessionTraces, StoredAnswer, is_first_packet_room,
 };
 use evenkeel_core::is_session_room_name;
 use evenkeel_index::ClaimRevision;
@@ -31,9 +31,6 @@ use super::error::{ApiError, ApiErrorCode, note_retry};
 use super::events;
 use super::object::object;
 use super::request::{Share, strict};
-
-/// Maximum length of a `traceparent` in bytes (W3C Trace Context, section 3.2, with space for later versions).
-const TRACEPARENT_MAX: usize = 256;
 
 /// Maximum labels of a session; policies read all of them with each decision.
 const LABELS_MAX: usize = 32;
@@ -103,7 +100,7 @@ async fn offer(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<(SessionId, Vec<u8>), ApiError> {
-    let wanted = parse(body, traceparent(headers))?;
+    let wanted = parse(body, caller(headers))?;
     let claim = claim_room(shared, &wanted).await?;
     let opened = shared.ask("", shared.handle.offer(wanted.clone())).await;
     if let (Some(index), Some(claim), Err(_)) = (&shared.index, claim, &opened) {
@@ -111,7 +108,7 @@ async fn offer(
     }
     let opened = opened?;
     let session = opened.session;
-    let body = serde_json::to_vec(&view(opened, &wanted, &shared.names));
+    let body = serde_json::to_vec(&view(opened, &wanted, &shared.names, &shared.handle.traces));
     Ok((session, body.expect("an answer is words and numbers")))
 }
 
@@ -133,7 +130,9 @@ fn view(
     opened: SessionAnswer,
     wanted: &OfferedSession,
     names: &NodeNames,
+    traces: &SessionTraces,
 ) -> impl Serialize + use<> {
+    let trace = traces.of(opened.session, wanted.caller);
     let (udp, quic) = match opened.ingress {
         IngressAnswer::Udp { address, rtcp, credentials } => {
             let (ufrag, password) = credentials.unzip();
@@ -167,6 +166,7 @@ fn view(
         // Best first.
         route: events::route(&opened.route, names),
         decided_by: events::decided_by(&opened.admitted_by, &opened.routed_by),
+        trace_id: HEXLOWER.encode(&trace.trace_id),
     }
 }
 
@@ -178,11 +178,11 @@ fn refused_key(error: &KeyError) -> ApiError {
     }
 }
 
-/// Ignores `traceparent` if the header occurs more than once.
-fn traceparent(headers: &HeaderMap) -> Option<Box<str>> {
+/// Ignores a malformed `traceparent`, and one that occurs more than once.
+fn caller(headers: &HeaderMap) -> Option<CallerSpan> {
     let mut all = headers.get_all("traceparent").iter();
     let one = all.next()?.to_str().ok()?;
-    (all.next().is_none() && one.len() <= TRACEPARENT_MAX).then(|| one.into())
+    CallerSpan::parse(one).filter(|_| all.next().is_none())
 }
 
 fn answered(result: Result<(SessionId, Vec<u8>), ApiError>) -> StoredAnswer {
@@ -326,8 +326,8 @@ impl<'de> Deserialize<'de> for OrderedPairs {
     }
 }
 
-/// Parses an offer; `traceparent` is the request's header. The error names the first invalid field.
-fn parse(body: &[u8], traceparent: Option<Box<str>>) -> Result<OfferedSession, ApiError> {
+/// Parses an offer of this caller. The error names the first invalid field.
+fn parse(body: &[u8], caller: Option<CallerSpan>) -> Result<OfferedSession, ApiError> {
     let raw: OfferBody = strict(body)?;
     let rtcp = match raw.rtcp {
         RtcpBody::Mux => RtcpPort::Mux,
@@ -341,7 +341,7 @@ fn parse(body: &[u8], traceparent: Option<Box<str>>) -> Result<OfferedSession, A
         ingress: ingress(raw.ingress, rtcp)?,
         media: Arc::new(MediaDescription { streams: streams(raw.media)?, rtcp, srtp }),
         nodes: nodes(&raw.nodes, rtcp)?,
-        traceparent,
+        caller,
     })
 }
 

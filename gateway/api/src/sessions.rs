@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use data_encoding::HEXLOWER;
 use evenkeel_config::read_duration;
 use evenkeel_control::history::{Carried, EndedSession};
 use evenkeel_control::{ControlError, NodeNames, SessionView};
@@ -147,6 +148,7 @@ fn session_view(view: &SessionView, names: &NodeNames) -> impl Serialize + use<>
         measures: measured(&session.measures),
         totals: Carried::from(&view.totals),
         age_ms: session.age.as_millis() as u64,
+        trace_id: HEXLOWER.encode(&view.trace.trace_id),
     }
 }
 

@@ -173,7 +173,7 @@ const OFFER: &str = r#"{"scenario": "call", "room": "room-1", "ingress": {"quic"
 fn handle(
     events_max: usize,
 ) -> (Handle, mpsc::Receiver<ControlRequest>, broadcast::Sender<Arc<EventRecord>>) {
-    let (mut handle, requests) = Handle::new(Arc::new(names()));
+    let (mut handle, requests) = Handle::new(Arc::new(names()), Arc::default());
     let (events, _) = broadcast::channel(events_max);
     handle.events = events.clone();
     (handle, requests, events)

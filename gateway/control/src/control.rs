@@ -25,7 +25,7 @@ use crate::nodes::{
     ListChange, ListedNode, NodeList, NodeListChange, NodeListUpdate, NodeResources, NotListed,
     region_named,
 };
-use crate::offers::{OfferQueue, OfferReply, OfferedSession};
+use crate::offers::{OfferInProgress, OfferQueue, OfferReply, OfferedSession};
 use crate::policies::PolicyRunner;
 use crate::probes::Probes;
 use crate::records::Replication;
@@ -184,12 +184,14 @@ impl Control {
     fn install(&mut self, installed: InstalledSession, offer: &Offer, now: Instant) {
         let session = installed.session;
         let pending = self.offers.in_progress.get_mut(&offer.id);
-        let (nodes, data) = pending.map_or((Vec::new(), None), |pending| {
-            (std::mem::take(&mut pending.request.nodes), pending.data.take())
+        let (nodes, data, caller) = pending.map_or((Vec::new(), None, None), |pending| {
+            let OfferInProgress { request, data, .. } = pending;
+            (std::mem::take(&mut request.nodes), data.take(), request.caller)
         });
         let registered = self.registry.register(session, offer, nodes, &mut fill);
         if let Some(entry) = self.registry.get_mut(session) {
             entry.data = data;
+            self.registry.note_caller(session, caller);
         }
         match registered {
             Ok(Registered { home, client, ports, reached }) => {

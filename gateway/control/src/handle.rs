@@ -31,6 +31,7 @@ use crate::policies::PushRequest;
 use crate::records::{LastStates, OFFERS_WITHIN, Suspended};
 use crate::reporting::{EventRecord, GatewayEvent, ModeView};
 use crate::snapshot::{MediaStates, RecordBatch, Replica, Snapshot};
+use crate::traces::SessionTraces;
 
 /// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
 const EVENTS_MAX: usize = 8_192;
@@ -234,6 +235,8 @@ pub struct Handle {
     pub events: broadcast::Sender<Arc<EventRecord>>,
     /// Names of nodes and regions.
     pub names: Arc<NodeNames>,
+    /// Ids of the traces of sessions.
+    pub traces: Arc<SessionTraces>,
     /// Counts of refused tokens.
     pub tokens_refused: Arc<TokensRefused>,
     /// Keys of the API, with their answers.
@@ -265,12 +268,16 @@ impl TokensRefused {
 
 impl Handle {
     /// A handle, with the queue of its requests.
-    pub fn new(names: Arc<NodeNames>) -> (Handle, mpsc::Receiver<ControlRequest>) {
+    pub fn new(
+        names: Arc<NodeNames>,
+        traces: Arc<SessionTraces>,
+    ) -> (Handle, mpsc::Receiver<ControlRequest>) {
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
         let handle = Handle {
             requests,
             events: broadcast::channel(EVENTS_MAX).0,
             names,
+            traces,
             tokens_refused: Arc::default(),
             idempotency_keys: Arc::default(),
             is_replaced: Arc::default(),

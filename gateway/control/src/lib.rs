@@ -29,6 +29,7 @@ mod snapshot;
 mod start_hooks;
 mod suspension;
 mod thread;
+mod traces;
 mod workers;
 
 pub use equipment::{
@@ -61,4 +62,5 @@ pub use snapshot::{
     MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,
 };
 pub use thread::{ControlParts, run};
+pub use traces::{CallerSpan, SessionTrace, SessionTraces};
 pub use workers::WorkerLine;

@@ -11,6 +11,7 @@ use evenkeel_model::{Health, NodeId, OfferRefusal, PolicyName, SessionId};
 use serde::Serialize;
 
 use crate::nodes::NotReloaded;
+use crate::traces::SessionTrace;
 use crate::workers::WORKERS_WITHIN;
 
 /// Length of the request queue. When the queue is full the caller gets an error.
@@ -162,6 +163,8 @@ pub struct SessionView {
     pub state: SessionStanding,
     /// The media that it carried.
     pub totals: Totals,
+    /// The ids of its trace.
+    pub trace: SessionTrace,
 }
 
 /// The status of the gateway, as in the API.

@@ -19,6 +19,7 @@ use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::messages::{ControlError, REQUESTS_MAX};
 use crate::registry::SessionRegistry;
 use crate::reporting::{EventRecord, GatewayEvent, TraceCaller};
+use crate::traces::CallerSpan;
 
 /// The beginning of the rooms of sessions that a first packet opened.
 const FIRST_PACKET: &str = "open-";
@@ -49,8 +50,8 @@ pub struct OfferedSession {
     pub media: Arc<MediaDescription>,
     /// The client's own addresses at `plain` nodes, by node name.
     pub nodes: Vec<(Arc<str>, SocketAddr)>,
-    /// W3C trace context of the caller, unparsed.
-    pub traceparent: Option<Box<str>>,
+    /// From the `traceparent` of the request.
+    pub caller: Option<CallerSpan>,
 }
 
 impl OfferedSession {
@@ -413,7 +414,7 @@ fn first_packet_request(
             srtp: Srtp::Plain,
         }),
         nodes: Vec::new(),
-        traceparent: None,
+        caller: None,
     }
 }
 

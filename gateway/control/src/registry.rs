@@ -24,6 +24,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::messages::ControlError;
 use crate::offers::IngressAnswer;
+use crate::traces::{CallerSpan, SessionTrace, SessionTraces};
 
 /// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -186,6 +187,10 @@ pub struct SessionRegistry {
     port_legs: Option<IpAddr>,
     /// A driver needs [`Brief`]s of sessions.
     pub briefs: bool,
+    /// Ids of the traces of sessions.
+    traces: Arc<SessionTraces>,
+    /// The spans of trusted callers.
+    callers: BTreeMap<SessionId, CallerSpan>,
     entries: BTreeMap<SessionId, Box<SessionEntry>>,
     workers: Vec<Slots>,
 }
@@ -220,9 +225,20 @@ impl SessionRegistry {
         port_legs: Option<IpAddr>,
         briefs: bool,
         workers: usize,
+        traces: Arc<SessionTraces>,
     ) -> SessionRegistry {
         let workers = (0..workers).map(|_| Slots::default()).collect();
-        SessionRegistry { udp, quic, flows, port_legs, briefs, entries: BTreeMap::new(), workers }
+        SessionRegistry {
+            udp,
+            quic,
+            flows,
+            port_legs,
+            briefs,
+            traces,
+            callers: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            workers,
+        }
     }
 
     /// Returns the entry of a session, if present.
@@ -233,6 +249,26 @@ impl SessionRegistry {
     /// Returns the mutable entry of a session, if present.
     pub fn get_mut(&mut self, session: SessionId) -> Option<&mut SessionEntry> {
         self.entries.get_mut(&session).map(|entry| &mut **entry)
+    }
+
+    /// Keeps the span of a trusted caller, for a process that continues the session's trace.
+    pub fn note_caller(&mut self, session: SessionId, caller: Option<CallerSpan>) {
+        self.callers.extend(self.traces.parent(caller).map(|caller| (session, caller)));
+    }
+
+    /// Ids of the session's trace.
+    pub fn trace(&self, session: SessionId) -> SessionTrace {
+        self.traces.of(session, self.callers.get(&session).copied())
+    }
+
+    /// All sessions, oldest first.
+    pub fn sessions(&self) -> impl ExactSizeIterator<Item = SessionId> {
+        self.entries.keys().copied()
+    }
+
+    /// The spans of trusted callers.
+    pub fn callers(&self) -> impl Iterator<Item = (SessionId, CallerSpan)> {
+        self.callers.iter().map(|(session, caller)| (*session, *caller))
     }
 
     /// Checks that a listener accepts clients of this kind.
@@ -391,6 +427,7 @@ impl SessionRegistry {
     /// Removes a session and returns its entry, if present.
     pub fn remove(&mut self, session: SessionId) -> Option<Box<SessionEntry>> {
         let entry = self.entries.remove(&session)?;
+        self.callers.remove(&session);
         self.remove_keys(&entry);
         let slots = &mut self.workers[usize::from(entry.home.worker)];
         slots.used -= 1;

@@ -20,6 +20,7 @@ use crate::names::NodeNames;
 use crate::nodes::NodeListUpdate;
 use crate::offers::OfferedSession;
 use crate::registry::{SessionEntry, SessionRegistry};
+use crate::traces::CallerSpan;
 use crate::workers::WorkerLines;
 
 /// Wait for the final totals of a session. Workers report them with their next pass, well within this time.
@@ -46,17 +47,17 @@ impl EventRecord {
 }
 
 /// The caller of a request.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TraceCaller {
     /// The time at which the request arrived.
     pub arrived: Instant,
-    /// W3C trace context of the caller, unparsed.
-    pub traceparent: Option<Box<str>>,
+    /// From its `traceparent`.
+    pub span: Option<CallerSpan>,
 }
 
 impl TraceCaller {
     pub(crate) fn of(wanted: &OfferedSession, arrived: Instant) -> TraceCaller {
-        TraceCaller { arrived, traceparent: wanted.traceparent.clone() }
+        TraceCaller { arrived, span: wanted.caller }
     }
 }
 
@@ -94,6 +95,17 @@ pub enum GatewayEvent {
         /// The name of the node.
         name: Arc<str>,
     },
+    /// This process continues the sessions of another one: an upgrade, a hand-over or a takeover.
+    Continued {
+        /// The number of sessions.
+        sessions: usize,
+        /// The oldest of them, at most 10,000.
+        oldest: Vec<SessionId>,
+        /// The spans of trusted callers.
+        callers: Vec<(SessionId, CallerSpan)>,
+        /// The time from the begin of restoring, which a standby begins in advance.
+        took: Duration,
+    },
     /// This member of a group has another role, or the group lost or regained redundancy.
     Group(GroupChange),
     /// A room of this gateway is at another group as well.
@@ -127,6 +139,9 @@ pub struct GroupChange {
     pub warnings: Vec<Arc<str>>,
 }
 
+/// Maximum sessions that an event names: packets need the processor after a takeover.
+const CONTINUED_MAX: usize = 10_000;
+
 /// Events, history and names, for the API and telemetry.
 pub(crate) struct Reporting {
     pub(crate) events: broadcast::Sender<Arc<EventRecord>>,
@@ -144,6 +159,17 @@ impl Reporting {
 
     pub(crate) fn send_event(&self, event: GatewayEvent) {
         self.send(EventRecord::now(event));
+    }
+
+    /// Sends the event of restored sessions.
+    pub(crate) fn send_continued(&self, registry: &SessionRegistry, took: Duration) {
+        let sessions = registry.sessions();
+        self.send_event(GatewayEvent::Continued {
+            sessions: sessions.len(),
+            oldest: sessions.take(CONTINUED_MAX).collect(),
+            callers: registry.callers().collect(),
+            took,
+        });
     }
 
     /// Sends the event of an offer that control refused before the core received it.

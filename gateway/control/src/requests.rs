@@ -250,7 +250,8 @@ impl Control {
 
     fn session_view(&self, standing: SessionStanding) -> SessionView {
         let totals = self.registry.get(standing.session).map(SessionEntry::totals);
-        SessionView { totals: totals.unwrap_or_default(), state: standing }
+        let trace = self.registry.trace(standing.session);
+        SessionView { totals: totals.unwrap_or_default(), state: standing, trace }
     }
 
     /// The error of an operation, with the facts that its caller needs.

@@ -1,6 +1,7 @@
 //! Records of another process that this one continues.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use evenkeel_core::HopMap;
 use evenkeel_dataplane::worker::{SessionState, TrunkState};
@@ -10,6 +11,8 @@ use evenkeel_model::NodeId;
 /// Restored records of another process. This one continues the sessions.
 pub(crate) struct RestoredRecords {
     pub(crate) translation: Translation,
+    /// The time at which restoring began.
+    pub(crate) since: Instant,
     /// `None` once they are restored.
     pub(crate) unshared: Option<UnsharedRecords>,
 }

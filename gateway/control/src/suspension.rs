@@ -228,15 +228,22 @@ impl Control {
 
     fn resume_decisions(&mut self) {
         self.policies.threads.keep_records();
-        let is_restored = matches!(
-            self.replication.suspension,
-            Some(Suspension::Stands { restored: Some(_), .. })
-        );
+        let restored = match &self.replication.suspension {
+            Some(Suspension::Stands { restored, .. }) => restored.as_ref(),
+            _ => None,
+        };
+        let (is_restored, since) = match restored {
+            Some(restored) => (true, restored.as_ref().ok().map(|records| records.since)),
+            None => (false, None),
+        };
         // Restored nodes are as the operations left them.
         if self.nodes.operations.resume() && !is_restored {
             self.nodes.repeat_operations(&self.settings, &mut self.gateway, Instant::now());
         }
         self.gateway.release_rollouts(Instant::now());
+        if let Some(since) = since {
+            self.reporting.send_continued(&self.registry, since.elapsed());
+        }
         // Some records were sent for the last time.
         self.replication.unfollow(&mut self.gateway, &self.offers);
         if let Some(Suspension::Stands { outputs, .. }) = self.replication.suspension.take() {
@@ -378,7 +385,7 @@ impl Control {
         // The flow table has the learned addresses of all sessions when every worker has answered.
         self.workers.ask_workers(WorkerCommand::Confirm).map_err(SnapshotError::Worker)?;
         let unshared = Some(UnsharedRecords { drivers, trunks });
-        Ok((RestoredRecords { translation, unshared }, sessions))
+        Ok((RestoredRecords { translation, since: now, unshared }, sessions))
     }
 
     /// Continues restored sessions and trunks in these newer states. With `last`, no others follow.

@@ -18,7 +18,8 @@ use evenkeel_config::GatewayConfig;
 use evenkeel_control::history::{HistoryWriter, LeftSessions};
 use evenkeel_control::{
     ControlRequest, EventRecord, Handle, NamedSockets, NodeNames, OperationLog, QuicListener,
-    SessionRegistry, SocketName, WorkerLine, briefs, port_legs, posts, source_of_ports,
+    SessionRegistry, SessionTraces, SocketName, WorkerLine, briefs, port_legs, posts,
+    source_of_ports,
 };
 use evenkeel_core::Gateway;
 use evenkeel_dataplane::flows::Flows;
@@ -238,7 +239,8 @@ fn assemble(
     let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (policy_reports_in, policy_reports) = mpsc::channel(POLICY_REPORTS_MAX);
-    let (handle, requests) = Handle::new(Arc::new(NodeNames::of(core)));
+    let traces = Arc::new(SessionTraces::new(settings.admin.traceparent));
+    let (handle, requests) = Handle::new(Arc::new(NodeNames::of(core)), Arc::clone(&traces));
     let told = handle.events();
 
     let recorder = PolicyRecorder::start(&settings.gateway.region, SystemTime::now())?;
@@ -312,6 +314,7 @@ fn assemble(
         port_legs(settings),
         briefs(settings),
         workers_count,
+        traces,
     );
     let foundry = policies.foundry().clone();
     let (folder, socket) = (foundry.folder(), &settings.admin.socket);

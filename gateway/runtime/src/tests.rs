@@ -14,7 +14,7 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
         let _ = gone.recv();
         Ok(())
     };
-    let (handle, _) = Handle::new(Arc::default());
+    let (handle, _) = Handle::new(Arc::default(), Arc::default());
     RunningGateway {
         told: handle.events(),
         handle,

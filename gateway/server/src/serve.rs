@@ -130,7 +130,7 @@ fn serve_as(
     applied.foundry = Some(gateway.foundry.clone());
     let triggers = runtime.block_on(ReloadTriggers::listen(&gateway.handle))?;
     let (events, names) = (gateway.events(), gateway.handle.names());
-    let mut recorder = telemetry.recorder(events, names, settings.admin.traceparent);
+    let mut recorder = telemetry.recorder(events, names, Arc::clone(&gateway.handle.traces));
     let prometheus = telemetry.prometheus();
     let (upgrades, upgrade_requests) = Upgrades::new();
     let mut duplicates = api.duplicates()?;

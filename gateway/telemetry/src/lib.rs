@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use evenkeel_config::{GatewayConfig, Traceparent};
-use evenkeel_control::{EventRecord, NodeNames};
+use evenkeel_config::GatewayConfig;
+use evenkeel_control::{EventRecord, NodeNames, SessionTraces};
 pub use instruments::{Instruments, MetricLabels, Prometheus};
 pub use node_levels::{NodeLevel, NodeLevels, NodeLoad};
 use opentelemetry::KeyValue;
@@ -36,7 +36,7 @@ use queue::Flush;
 pub use recorder::EventRecorder;
 use registry::Attribute;
 pub use spans::Moment;
-use spans::SpanSampler;
+use spans::{SpanIds, SpanSampler};
 pub use stderr::{LastLines, LogLines};
 use tokio::sync::broadcast::Receiver;
 use tracing::Subscriber;
@@ -58,6 +58,7 @@ pub struct Telemetry {
     instruments: Arc<Instruments>,
     prometheus: Prometheus,
     scenarios: BTreeSet<Arc<str>>,
+    sampler: SpanSampler,
     flushes: Vec<Flush>,
 }
 
@@ -84,6 +85,7 @@ impl Telemetry {
             instruments,
             prometheus,
             scenarios: settings.core().scenarios.into_keys().collect(),
+            sampler: SpanSampler { share: settings.telemetry.sample_ratio },
             flushes: Vec::new(),
         };
         let Some(to) = &settings.telemetry.otlp else { return Ok(telemetry) };
@@ -92,7 +94,8 @@ impl Telemetry {
         telemetry.flushes = pipeline.flushes.into();
         let tracers = SdkTracerProvider::builder()
             .with_resource(resource.clone())
-            .with_sampler(SpanSampler { share: settings.telemetry.sample_ratio })
+            .with_sampler(telemetry.sampler.clone())
+            .with_id_generator(SpanIds::default())
             .with_span_processor(pipeline.spans);
         telemetry.tracers = Some(tracers.build());
         let loggers =
@@ -101,16 +104,17 @@ impl Telemetry {
         Ok(telemetry)
     }
 
-    /// Records these events, with these names of nodes and regions.
+    /// Records these events, with these names of nodes and regions, and these ids of traces.
     pub fn recorder(
         &self,
         events: Receiver<Arc<EventRecord>>,
         names: Arc<NodeNames>,
-        trust: Traceparent,
+        traces: Arc<SessionTraces>,
     ) -> EventRecorder {
-        let tracer = self.tracers.as_ref().map(|tracers| (tracers.tracer("evenkeel"), trust));
+        let tracer = self.tracers.as_ref();
+        let tracer = tracer.map(|tracers| (tracers.tracer("evenkeel"), self.sampler.clone()));
         let (instruments, scenarios) = (self.instruments(), self.scenarios.clone());
-        EventRecorder::new(events, instruments, names, scenarios, tracer)
+        EventRecorder::new(events, instruments, names, scenarios, traces, tracer)
     }
 
     /// Instruments for facts that the core does not see: packets, bytes, drops.

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_config::Traceparent;
 use evenkeel_control::{
     EventRecord, GatewayEvent, ListChange, NodeListUpdate, NodeNames, RolloutOutcome,
-    RolloutReport, TraceCaller,
+    RolloutReport, SessionTraces, TraceCaller,
 };
 use evenkeel_model::{
-    BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ModeChange, MoveCause, NodeId,
-    PluginFault, PolicyName, SessionId, StartPhase,
+    BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ModeChange, NodeId, PluginFault,
+    PolicyName, SessionId, StartPhase,
 };
 use evenkeel_revisions::RolloutStage;
 use opentelemetry_sdk::trace::SdkTracer;
@@ -21,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count, Level, Time};
-use super::spans::{DecisionSpan, DecisionSubject, Moment, SpanWriter, Turned, refusal};
+use super::spans::{DecisionSpan, Moment, SpanSampler, SpanWriter, Turned, refusal};
 
 /// Minimum length of a logged stall, which is audible.
 const LATE_TOLD: Duration = Duration::from_millis(100);
@@ -49,9 +48,11 @@ impl EventRecorder {
         instruments: Arc<Instruments>,
         names: Arc<NodeNames>,
         scenarios: BTreeSet<Arc<str>>,
-        tracer: Option<(SdkTracer, Traceparent)>,
+        traces: Arc<SessionTraces>,
+        tracer: Option<(SdkTracer, SpanSampler)>,
     ) -> EventRecorder {
-        let writer = |(tracer, trust)| SpanWriter::new(tracer, trust, Arc::clone(&names));
+        let writer =
+            |(tracer, sampler)| SpanWriter::new(tracer, sampler, Arc::clone(&names), traces);
         let spans = tracer.map(writer);
         EventRecorder { events, instruments, names, spans, scenarios, not_opened: BTreeMap::new() }
     }
@@ -76,6 +77,9 @@ impl EventRecorder {
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
+        if let Some(spans) = &mut self.spans {
+            spans.finish(Moment::now());
+        }
         self.instruments.level(Level::SessionsActive, 0.0, &[]);
     }
 
@@ -88,6 +92,11 @@ impl EventRecorder {
     /// Records one event.
     pub fn record(&mut self, told: &EventRecord) {
         let (at, caller) = (Moment::now(), told.caller.as_ref());
+        if let (Some(spans), GatewayEvent::Rollout(_) | GatewayEvent::Continued { .. }) =
+            (&mut self.spans, &told.event)
+        {
+            spans.end_batch(None, at);
+        }
         match &told.event {
             GatewayEvent::Core(event) => self.handle_event(event, caller, at),
             GatewayEvent::TurnedAway { scenario, reason: word, session } => {
@@ -104,6 +113,11 @@ impl EventRecorder {
                 self.instruments.nodes().remove_node(*node);
                 info!(node = &**name, "node removed after it was empty");
             }
+            GatewayEvent::Continued { sessions, oldest, callers, took } => {
+                if let Some(spans) = &mut self.spans {
+                    spans.continued(*sessions, oldest, callers, *took, at);
+                }
+            }
             // Workers count shed packets; the event is for observers of single packets.
             // The member logs its own changes, and the index its duplicates.
             GatewayEvent::Shed { .. }
@@ -114,6 +128,9 @@ impl EventRecorder {
 
     /// `caller` is the request of an `Opened` or `Refused`.
     pub fn handle_event(&mut self, event: &CoreEvent, caller: Option<&TraceCaller>, at: Moment) {
+        if let Some(spans) = &mut self.spans {
+            spans.end_batch(Some(event), at);
+        }
         match event {
             CoreEvent::Decided {
                 ask,
@@ -132,6 +149,9 @@ impl EventRecorder {
                 debug!(%ask, %policy, arm = arm.name(), outcome = outcome.name(), rows, ?took, "policy decided");
                 let decision = DecisionSpan {
                     policy: policy.clone(),
+                    arm: *arm,
+                    session: *session,
+                    room: *room,
                     revision: revision.clone(),
                     outcome: outcome.clone(),
                     reason: reason.clone(),
@@ -141,11 +161,9 @@ impl EventRecorder {
                     took: *took,
                     notes: notes.clone(),
                 };
-                let about =
-                    session.map(DecisionSubject::Session).or(room.map(DecisionSubject::Room));
-                self.decided(&decision, about);
+                self.decided(&decision);
                 if let Some(spans) = &mut self.spans {
-                    spans.decided(about, decision, at);
+                    spans.decided(decision, at);
                 }
             }
             CoreEvent::Guarded { policy, guard, times } => {
@@ -180,12 +198,12 @@ impl EventRecorder {
                 let (word, reason, session) = (refusal(reason), Some(reason), *session);
                 self.refused(&Turned { scenario, word, reason, session }, caller, at);
             }
-            CoreEvent::Closed { session, room, room_name: _, reason, closed: _ } => {
+            CoreEvent::Closed { session, room, reason, .. } => {
                 debug!(%session, %room, reason = reason.name(), "session closed");
                 let labels = [(Attribute::Reason, reason.name())];
                 self.instruments.count(Count::SessionsClosed, 1, &labels);
                 if let Some(spans) = &mut self.spans {
-                    spans.closed(*session);
+                    spans.closed(event, at);
                 }
             }
             CoreEvent::Moved { room, room_name: _, sessions, cause, by, from, to, started } => {
@@ -201,10 +219,8 @@ impl EventRecorder {
                 } else {
                     self.instruments.count(Count::RoomsStranded, 1, &[why]);
                 }
-                if let Some(spans) = &mut self.spans
-                    && *cause == MoveCause::NodeDown
-                {
-                    spans.moved(*from, sessions, at);
+                if let Some(spans) = &mut self.spans {
+                    spans.moved(event, at);
                 }
             }
             CoreEvent::Rerouted { room, hops, by } => {
@@ -280,6 +296,9 @@ impl EventRecorder {
                         warn!(node = %name, left, ?took, "drain deadline passed; the remaining rooms fit on no other node");
                     }
                 }
+                if let Some(spans) = &self.spans {
+                    spans.drained(*node, *left, *started, at);
+                }
             }
             CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed } => {
                 let name = self.names.of_region(*region);
@@ -294,11 +313,17 @@ impl EventRecorder {
                 }
                 let labels = [(Attribute::Region, &*name)];
                 self.instruments.level(Level::RegionBreaker, f64::from(*to as u32), &labels);
+                if let Some(spans) = &mut self.spans {
+                    spans.breaker(*region, *to, at);
+                }
             }
             CoreEvent::Degraded { session, room_name: _, op, arg, rung, by } => {
                 debug!(%session, op = op.key(), arg, rung, %by, "quality changed");
                 let labels = [(Attribute::Op, op.key()), (Attribute::By, &*who(by))];
                 self.instruments.count(Count::Degradations, 1, &labels);
+                if let Some(spans) = &mut self.spans {
+                    spans.degraded(event, at);
+                }
             }
             CoreEvent::OwnStall { late } => {
                 // Shorter stalls are counted only; a busy machine has many a second.
@@ -407,7 +432,7 @@ impl EventRecorder {
         }
     }
 
-    fn decided(&self, decision: &DecisionSpan, about: Option<DecisionSubject>) {
+    fn decided(&self, decision: &DecisionSpan) {
         let name = decision.policy.to_string();
         let policy = (Attribute::Policy, &*name);
         let outcome = (Attribute::Outcome, decision.outcome.name());
@@ -418,7 +443,9 @@ impl EventRecorder {
                 return self.instruments.count(Count::PolicyFaults, 1, &labels);
             }
             // For a decision about many rows, each rejected row has an event of its own.
-            DecisionOutcome::Guarded(guard) if about.is_some() => {
+            DecisionOutcome::Guarded(guard)
+                if decision.session.is_some() || decision.room.is_some() =>
+            {
                 let labels = [policy, (Attribute::Guard, guard.name())];
                 self.instruments.count(Count::PolicyGuarded, 1, &labels);
             }

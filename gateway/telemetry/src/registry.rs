@@ -40,6 +40,8 @@ macro_rules! attributes {
 }
 
 attributes! {
+    /// Arm of a rollout: `active` or `canary`.
+    Arm = "evenkeel.arm";
     /// The decider of an admission: a policy, `native` or `operator`.
     AdmittedBy = "evenkeel.admitted_by";
     /// The decider: a policy, `native` or `operator`; for a rollout `file`, `signal`, `operator` or `gateway`.
@@ -52,6 +54,8 @@ attributes! {
     Direction = "evenkeel.direction";
     /// Kind of a failed policy call: `deadline`, `trap`…
     Fault = "evenkeel.fault";
+    /// Name of the node that a room left.
+    From = "evenkeel.from";
     /// The native rule that a decision broke: `churn`…
     Guard = "evenkeel.guard";
     /// The kind of question: `routing`…
@@ -332,17 +336,34 @@ macro_rules! spans {
 }
 
 spans! {
+    /// From the offer of a session to its end. The other spans of the session are its descendants.
+    Session = "session", Share,
+        [Session, Room, RoomName, Scenario, Mode, AdmittedBy, Outcome, Reason];
     /// From an offer to the open session, or to its refusal.
     SessionOpen = "session.open", Share,
         [Session, Room, RoomName, Scenario, Node, Incarnation, Region, Zone, AdmittedBy, RoutedBy, Outcome, Reason];
     /// Admission of a session. Child of `session.open`.
     Admission = "admission", Share, [By, Outcome, Reason];
-    /// A question to a policy. Child of the span that waited for it, or a root span.
+    /// A room moved to another node: a child of `session` for each of its sessions.
+    SessionMove = "session.move", Share,
+        [Session, Room, RoomName, Cause, By, From, Node, Incarnation, Region, Zone, Outcome];
+    /// From the first degradation of a session until it has full quality again; the steps are span events.
+    SessionDegraded = "session.degraded", Share, [Session, RoomName, Op, By];
+    /// The session goes on at this process: an upgrade, a hand-over or a takeover.
+    SessionContinued = "session.continued", Share, [Session];
+    /// A question to a policy. Child of the span that waited for it, or a root span. A degradation of many sessions is linked to those
+    /// that it changed.
     PolicyDecide = "policy.decide", Share,
-        [Policy, Hook, Revision, Outcome, Reason, Fault, Guard, Differs, Rows, Duration, Note];
+        [Policy, Hook, Arm, Revision, Session, Room, Outcome, Reason, Fault, Guard, Differs, Rows, Duration, DroppedLinks, Note];
     /// A rollout, from its start to activation, rollback or refusal; its steps are span events.
     PolicyRollout = "policy.rollout", Always, [Policy, Hook, Revision, Previous, Outcome, Reason, By];
-    /// From the last packet of a node until its rooms have moved. Linked to the `session.open` of the moved sessions.
+    /// Drain of a node, from the request until it has no rooms or the deadline has passed.
+    NodeDrain = "node.drain", Always, [Node, Region, Zone, Rooms];
+    /// From the opening of a region's breaker until it is closed.
+    RegionBreaker = "region.breaker", Always, [Region];
+    /// This process continues the sessions of another one: an upgrade, a hand-over or a takeover. Linked to the sessions.
+    GatewayContinued = "gateway.continued", Always, [Sessions, DroppedLinks];
+    /// From the last packet of a node until its rooms have moved. Linked to the moved sessions.
     NodeFailover = "node.failover", Always,
         [Node, Incarnation, Region, Zone, Witness, Rooms, Sessions, DroppedLinks];
 }

@@ -149,8 +149,17 @@ impl Place {
 }
 
 pub(crate) fn ids(gateway: &mut GatewayProcess) -> Vec<String> {
+    of_sessions(gateway, "id")
+}
+
+/// The ids of the sessions' traces.
+pub(crate) fn trace_ids(gateway: &mut GatewayProcess) -> Vec<String> {
+    of_sessions(gateway, "trace_id")
+}
+
+fn of_sessions(gateway: &mut GatewayProcess, field: &str) -> Vec<String> {
     let sessions = gateway.ask(async |client| client.list("sessions").await).unwrap();
-    sessions.iter().map(|session| session["id"].as_str().unwrap().to_owned()).collect()
+    sessions.iter().map(|session| session[field].as_str().unwrap().to_owned()).collect()
 }
 
 /// Waits until the owner sees that its standby has all records.

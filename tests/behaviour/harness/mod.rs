@@ -15,7 +15,7 @@ pub(crate) use degradation_plugin::{Fault, capping_plugin};
 pub(crate) use gateway::{Gateway, World};
 pub(crate) use gateway_process::GatewayProcess;
 pub(crate) use group::{
-    EDGES, NODE, Place, SHARED, await_armed, await_replica, ids, offer_with_key,
+    EDGES, NODE, Place, SHARED, await_armed, await_replica, ids, offer_with_key, trace_ids,
 };
 pub(crate) use ice::{Credentials, Nominate};
 pub(crate) use node::{Node, SECRET};

@@ -34,7 +34,7 @@ pub(crate) fn offer(room: &str, ingress: IngressProtocol) -> OfferedSession {
             srtp: Srtp::Plain,
         }),
         nodes: Vec::new(),
-        traceparent: None,
+        caller: None,
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 /// A decision that the standby confirms or not, while control answers with these numbers of batches.
 async fn decide(batches: &[Option<u64>], confirms: bool) -> Result<bool, ApiError> {
-    let (handle, mut requests) = Handle::new(Arc::default());
+    let (handle, mut requests) = Handle::new(Arc::default(), Arc::default());
     let confirming = is_confirmed(&handle, |number| async move {
         assert_eq!(number, 5);
         confirms
@@ -39,7 +39,7 @@ async fn standby_that_follows_no_more_need_not_confirm() {
 
 #[tokio::test]
 async fn decision_of_a_gateway_that_ends_is_an_error() {
-    let (handle, requests) = Handle::new(Arc::default());
+    let (handle, requests) = Handle::new(Arc::default(), Arc::default());
     drop(requests);
     let error = is_confirmed(&handle, async |_| true).await.unwrap_err();
     assert_eq!(error.code, ApiErrorCode::Unconfirmed);
@@ -52,7 +52,7 @@ async fn confirmed_decision_is_acknowledged() {
 
 /// The end of an offer: control's answer, and whether the standby confirms and this gateway owns then.
 async fn confirm(sent: Option<LastChange>, confirms: bool, owns: bool) -> Result<(), ApiError> {
-    let (handle, mut requests) = Handle::new(Arc::default());
+    let (handle, mut requests) = Handle::new(Arc::default(), Arc::default());
     let confirming = confirm_sessions(&handle, |_| async move { confirms }, || owns);
     let answering = async {
         let Some(ControlRequest::RecordsSent(reply)) = requests.recv().await else {
@@ -83,7 +83,7 @@ async fn offer_waits_for_no_standby_that_joins() {
 #[tokio::test]
 async fn offer_of_a_gateway_that_ends_counts_if_it_was_handed_over() {
     for (is_handed_over, right) in [(true, true), (false, false)] {
-        let (handle, requests) = Handle::new(Arc::default());
+        let (handle, requests) = Handle::new(Arc::default(), Arc::default());
         drop(requests);
         let confirmed = |number| async move { is_handed_over && number == u64::MAX };
         assert_eq!(confirm_sessions(&handle, confirmed, || false).await.is_ok(), right);

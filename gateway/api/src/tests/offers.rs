@@ -1,5 +1,7 @@
 //! Offers: the request that reaches control, the answer, and repetitions.
 
+use data_encoding::HEXLOWER;
+use evenkeel_control::CallerSpan;
 use evenkeel_model::{IngressProtocol, OfferRefusal};
 
 use super::*;
@@ -12,12 +14,14 @@ fn offer_reaches_control_and_is_answered() {
     let ControlRequest::Offer(wanted, reply) = world.request() else { panic!("offer") };
     assert_eq!((&*wanted.scenario, &*wanted.room), ("call", "room-1"));
     assert_eq!(wanted.ingress, IngressProtocol::Quic);
-    assert_eq!(wanted.traceparent.as_deref(), Some(trace));
+    let caller = CallerSpan::parse(trace);
+    assert!(caller.is_some() && wanted.caller == caller);
     reply.send(Ok(opened(17))).unwrap();
     let (status, body) = asking.answer();
     assert_eq!(status, 201);
+    let trace = world.handle.traces.of(SessionId(17), caller);
     let right = json!({
-        "id": "s17", "room": "room-1", "scenario": "call",
+        "id": "s17", "trace_id": HEXLOWER.encode(&trace.trace_id), "room": "room-1", "scenario": "call",
         "quic": {
             "addresses": ["127.0.0.1:4433"], "alpn": "roq-14",
             "certificate_sha256": "ab".repeat(32),
@@ -51,11 +55,12 @@ fn udp_answer_has_addresses_and_credentials() {
 #[test]
 fn repeated_traceparent_is_ignored() {
     let mut world = World::start();
-    let long = format!("traceparent: {}", "0".repeat(257));
-    for headers in ["x: y", "traceparent: a\r\ntraceparent: b", &long] {
+    let valid = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let twice = format!("{valid}\r\n{valid}");
+    for headers in ["x: y", "traceparent: a", &twice] {
         let _asking = world.ask(&format!("POST /v1/sessions\n{headers}"), OFFER);
         let ControlRequest::Offer(wanted, _) = world.request() else { panic!("offer") };
-        assert_eq!(wanted.traceparent, None);
+        assert_eq!(wanted.caller, None);
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use evenkeel_control::{
     AgentError, ListChange, ModeView, NodeOrder, NotReloaded, Operation, OperationTarget,
     PluginView, PolicyRefused, PolicyView, PushRequest, QuarantinedRevision, Recovery, Reloaded,
-    RevokedRevision, RolloutAction, SessionView, Shrinks, Slice, Staged,
+    RevokedRevision, RolloutAction, SessionTrace, SessionView, Shrinks, Slice, Staged,
 };
 use evenkeel_core::{
     ArmStatistics, CandidateReason, Explanation, Failback, Impossible, MoveRecord, NodeCandidate,
@@ -87,6 +87,7 @@ fn session_is_shown_and_closed_by_id() {
             assert_eq!((&body["rung"], &body["cap_kbps"]), (&json!(1), &json!(null)));
             assert_eq!(body["measures"], json!({"loss-up": 1_000}));
             assert_eq!((&body["totals"]["shed"], &body["age_ms"]), (&json!(4), &json!(2_000)));
+            assert_eq!(body["trace_id"], "ab".repeat(16));
         }
     }
     let gone = ControlError::Impossible(Impossible::NoSuchSession);
@@ -569,7 +570,8 @@ fn session(number: u64) -> SessionView {
         measures,
         age: Duration::from_secs(2),
     };
-    SessionView { state: standing, totals: Totals { shed: 4, ..Totals::default() } }
+    let trace = SessionTrace { trace_id: [0xab; 16], span_id: [1; 8] };
+    SessionView { state: standing, totals: Totals { shed: 4, ..Totals::default() }, trace }
 }
 
 #[test]

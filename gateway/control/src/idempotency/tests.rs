@@ -43,7 +43,7 @@ fn retryable_answer_is_not_remembered() {
 
 #[tokio::test]
 async fn suspension_waits_for_answers_that_are_stored() {
-    let (mut handle, mut received) = Handle::new(Arc::default());
+    let (mut handle, mut received) = Handle::new(Arc::default(), Arc::default());
     let table = Arc::new(KeyTable::default());
     assert!(first(&table, "k"));
     handle.idempotency_keys = Arc::clone(&table);

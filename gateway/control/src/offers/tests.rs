@@ -16,7 +16,7 @@ fn hold(waiting: &mut WaitingOffers, room: usize) -> Answer {
             srtp: Srtp::Plain,
         }),
         nodes: Vec::new(),
-        traceparent: None,
+        caller: None,
     };
     waiting.hold(Box::new(request), reply);
     answer

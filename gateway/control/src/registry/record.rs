@@ -6,6 +6,7 @@ use std::sync::Arc;
 use evenkeel_dataplane::flows::{FlowEntry, FlowKey, Home};
 use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
 use evenkeel_model::{Labels, MediaDescription, OfferId, SessionId};
+use evenkeel_process::random::draw;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -13,6 +14,7 @@ use super::{
     Brief, ClientRecord, ScopedAddress, SessionEntry, SessionRegistry, Slots, flow_from_gateway,
 };
 use crate::messages::SnapshotError;
+use crate::traces::CallerSpan;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RegistryRecord {
@@ -23,6 +25,9 @@ pub(crate) struct RegistryRecord {
     /// The address of sessions' own ports, if it is one that another host may have.
     #[serde(default)]
     pub(crate) ports_at: Option<IpAddr>,
+    /// The seed of the ids of traces; `None` from an older version.
+    #[serde(default)]
+    trace_seed: Option<u64>,
     pub(crate) sessions: Vec<EntryRecord>,
 }
 
@@ -42,6 +47,9 @@ pub(crate) struct EntryRecord {
     nodes: Vec<(Arc<str>, ScopedAddress)>,
     /// The session's part of the limit `session_data_mib`, bytes.
     pub(crate) data: u32,
+    /// The span of a trusted caller.
+    #[serde(default)]
+    caller: Option<CallerSpan>,
 }
 
 /// Sessions of another process that this one can serve.
@@ -96,6 +104,7 @@ impl SessionRegistry {
             listeners: self.udp.iter().map(|listener| ScopedAddress(listener.bound)).collect(),
             generations: vec![Vec::new(); self.workers.len()],
             ports_at: self.port_legs.filter(|at| !at.is_unspecified()),
+            trace_seed: Some(self.traces.seed()),
             sessions: sessions.filter_map(record).collect(),
         }
     }
@@ -144,6 +153,7 @@ impl SessionRegistry {
             ports,
             nodes,
             data,
+            caller: self.callers.get(&session).copied(),
         })
     }
 
@@ -153,7 +163,7 @@ impl SessionRegistry {
         &mut self,
         record: RegistryRecord,
     ) -> Result<RestoringSessions, SnapshotError> {
-        let RegistryRecord { listeners, generations, sessions, ports_at: _ } = record;
+        let RegistryRecord { listeners, generations, sessions, ports_at: _, trace_seed } = record;
         let here = |ScopedAddress(bound): &ScopedAddress| {
             let at = self.udp.iter().position(|listener| listener.bound == *bound);
             at.map(|number| number as u8)
@@ -183,11 +193,15 @@ impl SessionRegistry {
             let free: Vec<u32> = free.collect();
             *slots = Slots { used: used.len() - free.len(), free, generations };
         }
+        trace_seed.into_iter().for_each(|seed| self.traces.resume(seed));
         Ok(RestoringSessions { entries, listeners: listeners_here })
     }
 
     /// Removes the sessions of another process, which goes on with them.
     pub(crate) fn forget_restored(&mut self) {
+        // The process that goes on has these numbers and ids.
+        self.traces.resume(draw());
+        self.callers.clear();
         for entry in std::mem::take(&mut self.entries).into_values() {
             self.remove_keys(&entry);
         }
@@ -222,7 +236,9 @@ impl SessionRegistry {
         record: EntryRecord,
         beside: RestoredParts,
     ) -> Result<(Home, ClientAddressing, Option<Box<SessionPorts>>), SnapshotError> {
-        let EntryRecord { session, worker, slot, generation, offer, totals, nodes, .. } = record;
+        let EntryRecord { session, worker, slot, generation, offer, totals, nodes, caller, .. } =
+            record;
+        self.note_caller(session, caller);
         let RestoredParts { media, ports, brief, data, has_address } = beside;
         let ports = match ports {
             Some(ports) => Some(ports),

@@ -5,7 +5,7 @@ use super::*;
 
 /// A control that notes its requests.
 fn control() -> (Handle, mpsc::UnboundedReceiver<&'static str>) {
-    let (handle, mut received) = Handle::new(Arc::default());
+    let (handle, mut received) = Handle::new(Arc::default(), Arc::default());
     let (note, noted) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(request) = received.recv().await {

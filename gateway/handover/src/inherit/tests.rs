@@ -53,7 +53,7 @@ async fn unreadable_hello_is_answered_with_the_reason() {
 
 /// A control that restores every state.
 fn control() -> Handle {
-    let (handle, mut received) = Handle::new(Arc::default());
+    let (handle, mut received) = Handle::new(Arc::default(), Arc::default());
     tokio::spawn(async move {
         while let Some(request) = received.recv().await {
             match request {

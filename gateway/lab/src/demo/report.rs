@@ -32,8 +32,15 @@ const POLICIES: [&str; 7] = [
     "live/routing",
 ];
 /// Spans that a demo must produce.
-const SPANS: [&str; 5] =
-    ["session.open", "admission", "policy.decide", "policy.rollout", "node.failover"];
+const SPANS: [&str; 7] = [
+    "session",
+    "session.open",
+    "session.move",
+    "admission",
+    "policy.decide",
+    "policy.rollout",
+    "node.failover",
+];
 
 /// Maximum characters of a reason in the table.
 const REASON_MAX: usize = 110;

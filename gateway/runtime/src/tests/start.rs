@@ -69,7 +69,7 @@ fn wanted(room: usize, port: u16) -> Box<OfferedSession> {
             srtp: Srtp::Plain,
         }),
         nodes: Vec::new(),
-        traceparent: None,
+        caller: None,
     })
 }
 

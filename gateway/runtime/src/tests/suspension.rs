@@ -182,7 +182,7 @@ impl Client {
                 srtp: Srtp::Plain,
             }),
             nodes: Vec::new(),
-            traceparent: None,
+            caller: None,
         }
     }
 

@@ -1,4 +1,4 @@
-use evenkeel_config::{GatewayConfig, Traceparent};
+use evenkeel_config::GatewayConfig;
 use evenkeel_control::samples::closed_session;
 use evenkeel_control::{
     AdmissionState, ControlRequest, EventRecord, GatewayEvent, NodeNames, PluginView, PolicyView,
@@ -42,7 +42,7 @@ fn says(telemetry: &Telemetry, name: &str, label: &str, value: &str) {
 fn pending_events_are_recorded_at_the_end() {
     let telemetry = telemetry();
     let (events, told) = broadcast::channel(512);
-    let mut recorder = telemetry.recorder(told, Arc::default(), Traceparent::Link);
+    let mut recorder = telemetry.recorder(told, Arc::default(), Arc::default());
     for number in 0..300 {
         events.send(closed(number)).unwrap();
     }
@@ -55,7 +55,7 @@ fn pending_events_are_recorded_at_the_end() {
 fn events_that_were_missed_are_counted() {
     let telemetry = telemetry();
     let (events, told) = broadcast::channel(16);
-    let mut recorder = telemetry.recorder(told, Arc::default(), Traceparent::Link);
+    let mut recorder = telemetry.recorder(told, Arc::default(), Arc::default());
     for number in 0..40 {
         events.send(closed(number)).unwrap();
     }
@@ -152,7 +152,7 @@ fn names() -> NodeNames {
 #[tokio::test]
 async fn initial_state_is_reported_without_events() {
     let telemetry = telemetry();
-    let (handle, requests) = Handle::new(Arc::new(names()));
+    let (handle, requests) = Handle::new(Arc::new(names()), Arc::default());
     handle.tokens_refused.count(true);
     let control = tokio::spawn(answer(requests));
     let mut reader = CounterFollower::new(handle, telemetry.instruments(), None);

@@ -71,7 +71,7 @@ impl World {
         let folder = Folder::with("call.toml", CALL);
         folder.write("live.toml", "[scenario.live]\n");
         let applied = Applied::of(&folder.load());
-        let (handle, requests) = Handle::new(Arc::default());
+        let (handle, requests) = Handle::new(Arc::default(), Arc::default());
         let configured = configured(&folder.load());
         World { folder, applied, handle, requests, configured }
     }

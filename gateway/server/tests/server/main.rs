@@ -3,3 +3,4 @@
 mod receiver;
 mod settings;
 mod telemetry;
+mod traces;

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::{GatewayConfig, Traceparent};
 use evenkeel_control::{
-    Actor, EventRecord, GatewayEvent, NodeNames, RolloutOutcome, RolloutReport, Staged, TraceCaller,
+    Actor, CallerSpan, EventRecord, GatewayEvent, NodeNames, RolloutOutcome, RolloutReport,
+    SessionTraces, Staged, TraceCaller,
 };
 use evenkeel_model::{
     Arm, AskId, ClientTransport, CloseReason, ClosedSession, CoreEvent, Decider, DecisionNote,
@@ -27,11 +28,16 @@ use tokio::sync::broadcast;
 use crate::receiver::Receiver;
 
 /// Longer than any step takes.
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+pub(crate) const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-fn settings(name: &str, receiver: SocketAddr, protocol: &str, share: f64) -> GatewayConfig {
+pub(crate) fn settings(
+    name: &str,
+    receiver: SocketAddr,
+    protocol: &str,
+    share: f64,
+) -> GatewayConfig {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("telemetry");
     fs::create_dir_all(&folder).expect("the target folder can be written");
     let file = folder.join(format!("{name}.toml"));
@@ -52,7 +58,7 @@ fn settings(name: &str, receiver: SocketAddr, protocol: &str, share: f64) -> Gat
     GatewayConfig::load(Some(&file), None).expect("these settings are right")
 }
 
-fn start(
+pub(crate) fn start(
     name: &str,
     receiver: SocketAddr,
     protocol: &str,
@@ -64,12 +70,24 @@ fn start(
     (telemetry, recorder)
 }
 
-fn recorder(telemetry: &Telemetry, settings: &GatewayConfig, trust: Traceparent) -> EventRecorder {
-    let names = Arc::new(NodeNames::of(&settings.core()));
-    telemetry.recorder(broadcast::channel(1).1, names, trust)
+pub(crate) fn recorder(
+    telemetry: &Telemetry,
+    settings: &GatewayConfig,
+    trust: Traceparent,
+) -> EventRecorder {
+    continuing(telemetry, settings, &Arc::new(SessionTraces::new(trust)))
 }
 
-fn policy(hook: Hook) -> PolicyName {
+pub(crate) fn continuing(
+    telemetry: &Telemetry,
+    settings: &GatewayConfig,
+    traces: &Arc<SessionTraces>,
+) -> EventRecorder {
+    let names = Arc::new(NodeNames::of(&settings.core()));
+    telemetry.recorder(broadcast::channel(1).1, names, Arc::clone(traces))
+}
+
+pub(crate) fn policy(hook: Hook) -> PolicyName {
     PolicyName { set: Arc::from("call"), hook }
 }
 
@@ -77,7 +95,7 @@ fn hop(node: u32) -> Hop {
     Hop { node: NodeId(node), incarnation: Incarnation(1) }
 }
 
-fn decided(
+pub(crate) fn decided(
     hook: Hook,
     session: Option<u64>,
     room: Option<u64>,
@@ -102,7 +120,7 @@ fn decided(
     }
 }
 
-fn opened(session: u64, room: u64) -> CoreEvent {
+pub(crate) fn opened(session: u64, room: u64) -> CoreEvent {
     let revision = Arc::from("0123456789ab");
     CoreEvent::Opened {
         session: SessionId(session),
@@ -134,7 +152,7 @@ fn moved(room: u64, sessions: &[u64], cause: MoveCause) -> CoreEvent {
     }
 }
 
-fn closed(session: u64, room: u64, reason: CloseReason) -> CoreEvent {
+pub(crate) fn closed(session: u64, room: u64, reason: CloseReason) -> CoreEvent {
     let (session, room, room_name) = (SessionId(session), RoomId(room), "room".into());
     let closed = Box::new(ClosedSession {
         scenario: "call".into(),
@@ -160,36 +178,36 @@ fn down(rooms: u32) -> CoreEvent {
     }
 }
 
-fn hear(recorder: &mut EventRecorder, events: &[CoreEvent]) {
+pub(crate) fn hear(recorder: &mut EventRecorder, events: &[CoreEvent]) {
     for event in events {
         recorder.handle_event(event, None, Moment::now());
     }
 }
 
-fn said(span: &Received, attribute: Attribute) -> Option<Value> {
+pub(crate) fn said(span: &Received, attribute: Attribute) -> Option<Value> {
     let found = span.attributes.iter().find(|kv| kv.key == attribute.key())?;
     found.value.clone()?.value
 }
 
-fn word(span: &Received, attribute: Attribute) -> String {
+pub(crate) fn word(span: &Received, attribute: Attribute) -> String {
     match said(span, attribute) {
         Some(Value::StringValue(text)) => text,
         other => panic!("{attribute:?} of {} is {other:?}", span.name),
     }
 }
 
-fn only<'a>(spans: &'a [Received], name: &str) -> &'a Received {
+pub(crate) fn only<'a>(spans: &'a [Received], name: &str) -> &'a Received {
     let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
     assert_eq!(found.len(), 1, "{name} among {:?}", names(spans));
     found[0]
 }
 
-fn names(spans: &[Received]) -> Vec<&str> {
+pub(crate) fn names(spans: &[Received]) -> Vec<&str> {
     spans.iter().map(|span| &*span.name).collect()
 }
 
 /// Every span conforms to the registry.
-fn check_registered(spans: &[Received]) {
+pub(crate) fn check_registered(spans: &[Received]) {
     for received in spans {
         let span = Span::ALL.iter().find(|span| span.name() == received.name);
         let span = span.unwrap_or_else(|| panic!("{} is not registered", received.name));
@@ -227,6 +245,7 @@ fn session_span_holds_its_decisions() {
             decided(Hook::Routing, None, Some(3), DecisionOutcome::Faulted(PluginFault::Deadline)),
             decided(Hook::Routing, None, Some(4), applied()),
             opened(7, 3),
+            closed(7, 3, CloseReason::Requested),
         ],
     );
     assert!(telemetry.flush(SOON));
@@ -234,7 +253,12 @@ fn session_span_holds_its_decisions() {
     check_registered(&spans);
     let open = only(&spans, "session.open");
     assert_eq!(open.kind, 2, "a server's span");
-    assert!(open.parent_span_id.is_empty() && open.links.is_empty());
+    assert!(open.links.is_empty());
+    let life = only(&spans, "session");
+    assert_eq!((&open.trace_id, &open.parent_span_id), (&life.trace_id, &life.span_id));
+    assert!(life.parent_span_id.is_empty());
+    assert_eq!(word(life, Attribute::Outcome), "ok");
+    assert_eq!(word(life, Attribute::Reason), "requested");
     assert_eq!(word(open, Attribute::Session), "s7");
     assert_eq!(word(open, Attribute::RoomName), "standup");
     assert_eq!(word(open, Attribute::Node), "east-a1");
@@ -287,7 +311,7 @@ fn refused_offer_span_holds_its_decisions() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("refused", receiver.address, "grpc", 1.0);
     let arrived = Instant::now().checked_sub(Duration::from_millis(30)).unwrap();
-    let caller = TraceCaller { arrived, traceparent: Some(TRACEPARENT.into()) };
+    let caller = TraceCaller { arrived, span: CallerSpan::parse(TRACEPARENT) };
     let applied = || DecisionOutcome::Applied { differs: true };
     hear(
         &mut recorder,
@@ -309,7 +333,7 @@ fn refused_offer_span_holds_its_decisions() {
     let homeless = Some((SessionId(9), RoomId(5)));
     for (reason, session) in [("address-taken", homeless), ("no-listener", None)] {
         let event = GatewayEvent::TurnedAway { scenario: "call".into(), reason, session };
-        recorder.record(&EventRecord { caller: Some(caller.clone()), ..EventRecord::now(event) });
+        recorder.record(&EventRecord { caller: Some(caller), ..EventRecord::now(event) });
     }
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
@@ -339,8 +363,7 @@ fn failover_span_links_moved_sessions() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("failover", receiver.address, "grpc", 1.0);
     hear(&mut recorder, &[opened(1, 1), opened(2, 1), opened(3, 2), opened(4, 3)]);
-    let gone = closed(3, 2, CloseReason::Requested);
-    hear(&mut recorder, &[gone, down(2), moved(1, &[1, 2], MoveCause::NodeDown)]);
+    hear(&mut recorder, &[down(2), moved(1, &[1, 2], MoveCause::NodeDown)]);
     assert!(telemetry.flush(SOON));
     assert!(!names(&receiver.spans()).contains(&"node.failover"), "a room has not moved yet");
     hear(&mut recorder, &[moved(3, &[4], MoveCause::Quality), moved(2, &[3], MoveCause::NodeDown)]);
@@ -349,14 +372,19 @@ fn failover_span_links_moved_sessions() {
     check_registered(&spans);
     let failover = only(&spans, "node.failover");
     let linked: BTreeSet<_> = failover.links.iter().map(|link| link.span_id.clone()).collect();
-    let moved_sessions = spans.iter().filter(|span| span.name == "session.open");
-    let moved_sessions =
-        moved_sessions.filter(|span| ["s1", "s2"].contains(&&*word(span, Attribute::Session)));
-    assert_eq!(linked, moved_sessions.map(|span| span.span_id.clone()).collect());
+    let moves: Vec<_> = spans.iter().filter(|span| span.name == "session.move").collect();
+    let failed_over = moves.iter().filter(|it| word(it, Attribute::Cause) == "node-down");
+    assert_eq!(linked, failed_over.map(|span| span.parent_span_id.clone()).collect());
+    let sessions = moves.iter().map(|span| word(span, Attribute::Session));
+    assert_eq!(sessions.collect::<Vec<_>>(), ["s1", "s2", "s4", "s3"]);
+    for moved in moves {
+        assert_eq!(word(moved, Attribute::From), "east-a1");
+        assert_eq!(word(moved, Attribute::Node), "east-b1");
+    }
     assert_eq!(word(failover, Attribute::Node), "east-a1");
     assert_eq!(said(failover, Attribute::Rooms), Some(Value::IntValue(2)));
     assert_eq!(said(failover, Attribute::Sessions), Some(Value::IntValue(3)));
-    assert_eq!(said(failover, Attribute::DroppedLinks), Some(Value::IntValue(1)));
+    assert_eq!(said(failover, Attribute::DroppedLinks), Some(Value::IntValue(0)));
     let Some(Value::ArrayValue(witnesses)) = said(failover, Attribute::Witness) else { panic!() };
     assert_eq!(witnesses.values.len(), 2);
 }
@@ -384,8 +412,9 @@ fn caller_trace_is_parent_only_if_trusted() {
     let telemetry = Telemetry::start(&settings, "test").unwrap();
     let [mut trusting, mut mistrusting] = [Traceparent::Parent, Traceparent::Link]
         .map(|trust| recorder(&telemetry, &settings, trust));
-    let caller = TraceCaller { arrived: Instant::now(), traceparent: Some(TRACEPARENT.into()) };
+    let caller = TraceCaller { arrived: Instant::now(), span: CallerSpan::parse(TRACEPARENT) };
     trusting.handle_event(&opened(1, 1), Some(&caller), Moment::now());
+    trusting.handle_event(&closed(1, 1, CloseReason::Requested), None, Moment::now());
     mistrusting.handle_event(&opened(2, 2), Some(&caller), Moment::now());
     let refused = refused("call", OfferRefusal::Full { retry_after: SOON }, None);
     mistrusting.handle_event(&refused, Some(&caller), Moment::now());
@@ -398,7 +427,9 @@ fn caller_trace_is_parent_only_if_trusted() {
     };
     let theirs: Vec<u8> = (0..16).map(|i| hex(&TRACEPARENT[3 + 2 * i..5 + 2 * i])).collect();
     let span: Vec<u8> = (0..8).map(|i| hex(&TRACEPARENT[36 + 2 * i..38 + 2 * i])).collect();
-    assert_eq!((&trusted.trace_id, &trusted.parent_span_id), (&theirs, &span));
+    let life = only(&spans, "session");
+    assert_eq!((&life.trace_id, &life.parent_span_id), (&theirs, &span));
+    assert_eq!((&trusted.trace_id, &trusted.parent_span_id), (&theirs, &life.span_id));
     assert!(trusted.links.is_empty());
     assert_ne!(refused.trace_id, theirs);
     assert!(refused.parent_span_id.is_empty());
@@ -436,9 +467,8 @@ fn zero_share_keeps_failures_and_rare_spans() {
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
     check_registered(&spans);
-    assert_eq!(names(&spans), ["node.failover", "policy.decide", "policy.rollout"]);
-    let failover = only(&spans, "node.failover");
-    assert!(failover.links.is_empty(), "no span to link to");
+    let sent = ["session.move", "node.failover", "policy.decide", "policy.rollout"];
+    assert_eq!(names(&spans), sent);
     let rollout = only(&spans, "policy.rollout");
     assert_eq!(word(rollout, Attribute::Outcome), "rolled-back");
     let took = rollout.end_time_unix_nano - rollout.start_time_unix_nano;
@@ -721,7 +751,9 @@ fn unclaimed_decision_is_a_root_span() {
     recorder.handle_event(&kept, None, later);
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
-    assert_eq!(word(only(&spans, "policy.decide"), Attribute::Hook), "admission");
+    let decision = only(&spans, "policy.decide");
+    assert_eq!(word(decision, Attribute::Hook), "admission");
+    assert!(decision.parent_span_id.is_empty());
 }
 
 #[test]

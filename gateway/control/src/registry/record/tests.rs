@@ -1,9 +1,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
+use evenkeel_config::Traceparent;
 use evenkeel_dataplane::flows::Flows;
 use evenkeel_model::{ClientIdentity, IngressProtocol, Offer, RtcpPort, Srtp};
 
 use super::*;
+use crate::SessionTraces;
 use crate::registry::{QuicListener, Registered, UdpListener};
 
 const WORKERS: usize = 2;
@@ -24,7 +26,8 @@ fn registry(ports: &[u16], port_legs: Option<IpAddr>) -> SessionRegistry {
     };
     let udp = ports.iter().map(listener).collect();
     let quic = QuicListener { address: at(443), certificate_sha256: [7; 32] };
-    SessionRegistry::new(udp, Some(quic), Arc::new(Flows::new(1_000)), port_legs, true, WORKERS)
+    let (flows, traces) = (Arc::new(Flows::new(1_000)), SessionTraces::new(Traceparent::Parent));
+    SessionRegistry::new(udp, Some(quic), flows, port_legs, true, WORKERS, Arc::new(traces))
 }
 
 fn media(rtcp: RtcpPort) -> Arc<MediaDescription> {
@@ -195,4 +198,24 @@ fn sessions_get_ports_that_new_nodes_need() {
     let (.., ports) = now.restore(sessions.into_iter().next().unwrap(), beside).unwrap();
     let brief = now.get(SessionId(1)).unwrap().brief.as_ref().unwrap();
     assert_eq!((brief.ports, &*brief.room), (ports.unwrap().numbers(), "room"));
+}
+
+#[test]
+fn traces_of_sessions_continue() {
+    let mut before = registry(&[5_000], None);
+    for session in [1, 2] {
+        register(&mut before, session, declared(4_000 + 10 * session as u16)).unwrap();
+    }
+    let caller = CallerSpan { trace_id: [7; 16], span_id: [8; 8], is_sampled: true };
+    before.note_caller(SessionId(1), Some(caller));
+    let traces = |registry: &SessionRegistry| [1, 2].map(|id| registry.trace(SessionId(id)));
+    let mut now = continued(&before, registry(&[5_000], None));
+    assert_eq!(traces(&now), traces(&before));
+    assert_eq!(traces(&now)[0].trace_id, caller.trace_id);
+    assert_eq!(now.callers().collect::<Vec<_>>(), [(SessionId(1), caller)]);
+    now.forget_restored();
+    let forgotten = traces(&now);
+    assert!(traces(&before).iter().all(|trace| !forgotten.contains(trace)));
+    before.remove(SessionId(1));
+    assert_eq!(before.callers().count(), 0);
 }

@@ -1,5 +1,4 @@
-use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceState};
-use opentelemetry_sdk::trace::SamplingDecision;
+use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceState};
 
 use super::*;
 
@@ -56,28 +55,11 @@ fn child_follows_its_parent() {
     assert_eq!(decide(1.0, TraceFlags::default()), SamplingDecision::Drop);
 }
 
-const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-
-fn trace(traceparent: &str, trust: Traceparent) -> (Context, Vec<Link>) {
-    let caller = TraceCaller { arrived: Instant::now(), traceparent: Some(traceparent.into()) };
-    trace_of(Some(&caller), trust)
-}
-
 #[test]
-fn untrusted_caller_is_link_trusted_is_parent() {
-    let (parent, links) = trace(TRACEPARENT, Traceparent::Link);
-    assert!(!parent.has_active_span());
-    assert_eq!(links[0].span_context.span_id().to_string(), "b7ad6b7169203331");
-    let (parent, links) = trace(TRACEPARENT, Traceparent::Parent);
-    assert!(links.is_empty());
-    let trace = parent.span().span_context().trace_id().to_string();
-    assert_eq!(trace, "0af7651916cd43dd8448eb211c80319c");
-}
-
-#[test]
-fn malformed_traceparent_is_ignored() {
-    for header in ["", "00-0-0-01", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
-        let (parent, links) = trace(header, Traceparent::Link);
-        assert!(links.is_empty() && !parent.has_active_span(), "{header}");
-    }
+fn span_gets_the_known_ids_and_others_random_ones() {
+    let ids = SpanIds::default();
+    let (trace, span) = (TraceId::from(7), SpanId::from(9));
+    let known = SpanIds::with(trace, span, || (ids.new_trace_id(), ids.new_span_id()));
+    assert_eq!(known, (trace, span));
+    assert_ne!((ids.new_trace_id(), ids.new_span_id()), (trace, span));
 }

@@ -1,0 +1,163 @@
+//! Traces of sessions: what belongs to one, and which are sent.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_config::Traceparent;
+use evenkeel_control::{CallerSpan, EventRecord, GatewayEvent, SessionTraces, TraceCaller};
+use evenkeel_model::{
+    BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, Hook, NodeId, Op, RegionId,
+    SessionId,
+};
+use evenkeel_telemetry::registry::Attribute;
+use evenkeel_telemetry::{Moment, Telemetry};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+
+use crate::receiver::Receiver;
+use crate::telemetry::{
+    SOON, TRACEPARENT, check_registered, closed, continuing, decided, hear, names, only, opened,
+    policy, said, settings, start, word,
+};
+
+#[test]
+fn affected_session_is_sent_whatever_the_share() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("affected", receiver.address, "grpc", 0.0);
+    let degraded = |session, rung| CoreEvent::Degraded {
+        session: SessionId(session),
+        room_name: "room".into(),
+        op: Op::Cap,
+        arg: 300,
+        rung,
+        by: Decider::Native,
+    };
+    hear(&mut recorder, &[opened(1, 1), opened(2, 2), opened(3, 3)]);
+    hear(&mut recorder, &[degraded(1, 1), degraded(1, 2), degraded(1, 0), degraded(2, 1)]);
+    let closed = [1, 2, 3].map(|session| closed(session, session, CloseReason::Requested));
+    hear(&mut recorder, &closed);
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    assert_eq!(names(&spans), ["session.degraded", "session", "session.degraded", "session"]);
+    let steps: Vec<_> = spans.iter().map(|span| span.events.len()).collect();
+    assert_eq!(steps, [2, 0, 1, 0], "the second one lasted to the end");
+    for [degraded, life] in spans.as_chunks().0 {
+        assert_eq!((&degraded.trace_id, &degraded.parent_span_id), (&life.trace_id, &life.span_id));
+        assert_eq!(word(life, Attribute::Outcome), "affected");
+    }
+}
+
+#[test]
+fn batched_decision_is_linked_to_the_sessions_that_it_changed() {
+    let receiver = Receiver::grpc();
+    // Outside of the share the decision's effect has them sent.
+    let (telemetry, mut recorder) = start("batch", receiver.address, "grpc", 0.0);
+    let degraded = |session, by| CoreEvent::Degraded {
+        session: SessionId(session),
+        room_name: "room".into(),
+        op: Op::Cap,
+        arg: 300,
+        rung: 1,
+        by,
+    };
+    let revision: Arc<str> = Arc::from("0123456789ab");
+    let by = Decider::Policy { policy: policy(Hook::Degradation), revision };
+    let applied = DecisionOutcome::Applied { differs: false };
+    hear(&mut recorder, &[opened(1, 1), opened(2, 1)]);
+    hear(&mut recorder, &[decided(Hook::Degradation, None, None, applied)]);
+    hear(&mut recorder, &[degraded(1, by.clone()), degraded(2, by), degraded(3, Decider::Native)]);
+    hear(&mut recorder, &[1, 2].map(|it| closed(it, 1, CloseReason::Requested)));
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    let decision = only(&spans, "policy.decide");
+    let linked: Vec<_> = decision.links.iter().map(|link| &link.span_id).collect();
+    let sessions = spans.iter().filter(|span| span.name == "session");
+    assert_eq!(linked, sessions.map(|span| &span.span_id).collect::<Vec<_>>());
+    assert_eq!(linked.len(), 2);
+    assert_eq!(said(decision, Attribute::DroppedLinks), Some(Value::IntValue(0)));
+}
+
+#[test]
+fn trace_goes_on_at_the_process_that_continues_the_session() {
+    let receiver = Receiver::grpc();
+    let settings = settings("continued", receiver.address, "grpc", 1.0);
+    let telemetry = Telemetry::start(&settings, "test").unwrap();
+    let traces = Arc::new(SessionTraces::new(Traceparent::Parent));
+    let [mut first, mut second] = [(); 2].map(|()| continuing(&telemetry, &settings, &traces));
+    let span = CallerSpan::parse(TRACEPARENT);
+    let caller = TraceCaller { arrived: Instant::now(), span };
+    first.handle_event(&opened(1, 1), Some(&caller), Moment::now());
+    first.handle_event(&opened(2, 2), None, Moment::now());
+    second.record(&EventRecord::now(GatewayEvent::Continued {
+        sessions: 2,
+        oldest: vec![SessionId(1), SessionId(2)],
+        callers: vec![(SessionId(1), span.unwrap())],
+        took: Duration::from_millis(4),
+    }));
+    hear(&mut second, &[1, 2].map(|it| closed(it, it, CloseReason::Requested)));
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    let continued = only(&spans, "gateway.continued");
+    assert_eq!(continued.links.len(), 2);
+    let took = continued.end_time_unix_nano - continued.start_time_unix_nano;
+    assert_eq!(took, 4_000_000);
+    let traced: Vec<_> = spans.iter().filter(|span| span.name == "session").collect();
+    assert_eq!(traced.len(), 2);
+    assert_ne!(traced[0].trace_id, traced[1].trace_id);
+    for life in traced {
+        let of_trace = spans.iter().filter(|span| span.trace_id == life.trace_id);
+        let mut of_trace: Vec<_> = of_trace.map(|span| &*span.name).collect();
+        of_trace.sort_unstable();
+        assert_eq!(of_trace, ["admission", "session", "session.continued", "session.open"]);
+    }
+}
+
+#[test]
+fn open_degradation_is_sent_at_the_end_of_the_gateway() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("end", receiver.address, "grpc", 1.0);
+    let degraded = CoreEvent::Degraded {
+        session: SessionId(1),
+        room_name: "room".into(),
+        op: Op::Cap,
+        arg: 300,
+        rung: 1,
+        by: Decider::Native,
+    };
+    hear(&mut recorder, &[degraded]);
+    recorder.finish();
+    assert!(telemetry.flush(SOON));
+    assert_eq!(names(&receiver.spans()), ["session.degraded"]);
+}
+
+#[test]
+fn drain_and_open_breaker_are_spans() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("drain", receiver.address, "grpc", 0.0);
+    let started = Instant::now().checked_sub(Duration::from_millis(30)).unwrap();
+    let breaker = |from, to| CoreEvent::Breaker {
+        region: RegionId(0),
+        from,
+        to,
+        sessions: 10,
+        bad: 8,
+        opened: 1,
+        failed: 0,
+    };
+    let (shut, open, half) = (BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen);
+    hear(&mut recorder, &[CoreEvent::Drained { node: NodeId(0), left: 2, started }]);
+    hear(&mut recorder, &[breaker(shut, open), breaker(open, half), breaker(half, open)]);
+    assert!(telemetry.flush(SOON));
+    assert_eq!(names(&receiver.spans()), ["node.drain"]);
+    hear(&mut recorder, &[breaker(open, half), breaker(half, shut)]);
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    let drain = only(&spans, "node.drain");
+    assert_eq!(word(drain, Attribute::Node), "east-a1");
+    assert_eq!(said(drain, Attribute::Rooms), Some(Value::IntValue(2)));
+    assert!(drain.end_time_unix_nano - drain.start_time_unix_nano >= 30_000_000);
+    assert_eq!(word(only(&spans, "region.breaker"), Attribute::Region), "east");
+}

@@ -1,0 +1,99 @@
+//! Spans of nodes and regions: failovers, drains and breakers.
+
+use std::time::Instant;
+
+use evenkeel_model::{BreakerState, EvidenceSource, Health, Hop, NodeId, RegionId, SessionId};
+use opentelemetry::trace::{Link, Span as _, SpanKind};
+use opentelemetry::{Array, Context, StringValue, Value};
+
+use crate::registry::{Attribute, Span};
+use crate::spans::tracks::FailoverSpan;
+use crate::spans::{LINKS_MAX, Moment, SpanWriter, builder, is};
+
+impl SpanWriter {
+    pub(crate) fn node(
+        &mut self,
+        hop: Hop,
+        to: Health,
+        witnesses: &[(EvidenceSource, Instant)],
+        started: Instant,
+        rooms: u32,
+        at: Moment,
+    ) {
+        self.sweep(at);
+        if to != Health::Down {
+            return;
+        }
+        self.failovers.push(FailoverSpan {
+            hop,
+            started,
+            down_at: at.now,
+            witnesses: witnesses.iter().map(|(witness, _)| *witness).collect(),
+            rooms,
+            rooms_left: rooms,
+            sessions: 0,
+            links: Vec::new(),
+        });
+        self.finish_failovers(at, |failover| failover.rooms_left == 0);
+    }
+
+    /// A room moved off a down node.
+    pub(super) fn note_failover(&mut self, from: Hop, sessions: &[SessionId], at: Moment) {
+        let Some(at_hop) = self.failovers.iter().position(|failover| failover.hop == from) else {
+            return;
+        };
+        let room = LINKS_MAX - self.failovers[at_hop].links.len();
+        let links: Vec<Link> = self.links_to(sessions).take(room).collect();
+        let failover = &mut self.failovers[at_hop];
+        failover.sessions += sessions.len();
+        failover.rooms_left = failover.rooms_left.saturating_sub(1);
+        failover.links.extend(links);
+        self.finish_failovers(at, |failover| failover.rooms_left == 0);
+    }
+
+    pub(super) fn finish_failovers(&mut self, at: Moment, over: impl Fn(&FailoverSpan) -> bool) {
+        let finished: Vec<_> = self.failovers.extract_if(.., |failover| over(failover)).collect();
+        for failover in finished {
+            let names = failover.witnesses.iter().map(|w| StringValue::from(w.name()));
+            let left_out = failover.sessions - failover.links.len();
+            let mut attributes = vec![
+                is(Attribute::Witness, Value::Array(Array::String(names.collect()))),
+                is(Attribute::Rooms, i64::from(failover.rooms)),
+                is(Attribute::Sessions, failover.sessions as i64),
+                is(Attribute::DroppedLinks, left_out as i64),
+            ];
+            self.place(failover.hop, &mut attributes);
+            let start = at.wall_of(failover.started);
+            builder(Span::NodeFailover, SpanKind::Internal, start, attributes)
+                .with_links(failover.links)
+                .start_with_context(&self.tracer, &Context::new())
+                .end_with_timestamp(at.wall);
+        }
+    }
+
+    /// `left`: rooms that fit on no other node when the deadline passed.
+    pub(crate) fn drained(&self, node: NodeId, left: u32, started: Instant, at: Moment) {
+        let named = self.names.of_node(node);
+        let attributes = vec![
+            is(Attribute::Node, named.node),
+            is(Attribute::Region, named.region),
+            is(Attribute::Zone, named.zone),
+            is(Attribute::Rooms, i64::from(left)),
+        ];
+        builder(Span::NodeDrain, SpanKind::Internal, at.wall_of(started), attributes)
+            .start_with_context(&self.tracer, &Context::new())
+            .end_with_timestamp(at.wall);
+    }
+
+    pub(crate) fn breaker(&mut self, region: RegionId, to: BreakerState, at: Moment) {
+        if to != BreakerState::Closed {
+            self.breakers.entry(region).or_insert(at.wall);
+            return;
+        }
+        let Some(opened) = self.breakers.remove(&region) else { return };
+        let attributes = vec![is(Attribute::Region, self.names.of_region(region))];
+        builder(Span::RegionBreaker, SpanKind::Internal, opened, attributes)
+            .start_with_context(&self.tracer, &Context::new())
+            .end_with_timestamp(at.wall);
+    }
+}

@@ -1,0 +1,63 @@
+//! Spans of rollouts.
+
+use std::sync::Arc;
+
+use evenkeel_control::{RolloutOutcome, RolloutReport};
+use opentelemetry::Context;
+use opentelemetry::trace::{Span as _, SpanKind, Status};
+
+use crate::registry::{Attribute, Span};
+use crate::spans::{Moment, STEPS_MAX, SpanWriter, builder, is};
+
+impl SpanWriter {
+    /// Records a step of a rollout. The span is created when the rollout ends.
+    pub(crate) fn rollout(&mut self, rollout: &RolloutReport, at: Moment) {
+        let policy = &rollout.policy;
+        let way = match rollout.outcome {
+            // The rollout continues.
+            RolloutOutcome::Revoked => return,
+            RolloutOutcome::Started
+            | RolloutOutcome::Advanced
+            | RolloutOutcome::Paused
+            | RolloutOutcome::Resumed => {
+                let start = at.wall_of(rollout.arrived);
+                let (_, steps) =
+                    self.rollouts.entry(policy.clone()).or_insert_with(|| (start, Vec::new()));
+                let stage = rollout.stage.map(|staged| staged.stage);
+                let (name, percent) = stage.map_or(("", 0), |it| (it.name(), it.percent()));
+                if steps.len() < STEPS_MAX {
+                    steps
+                        .push((at.wall, format!("{}: {name} {percent} %", rollout.outcome.name())));
+                }
+                return;
+            }
+            // A newer rollout continues.
+            _ if rollout.stage.is_some() => None,
+            RolloutOutcome::Activated | RolloutOutcome::RolledBack => self.rollouts.remove(policy),
+            RolloutOutcome::Unchanged | RolloutOutcome::Refused => None,
+        };
+        let mut attributes = vec![
+            is(Attribute::Policy, policy.to_string()),
+            is(Attribute::Hook, policy.hook.name()),
+            is(Attribute::Outcome, rollout.outcome.name()),
+            is(Attribute::By, rollout.by.name()),
+        ];
+        let revisions =
+            [(Attribute::Revision, &rollout.revision), (Attribute::Previous, &rollout.previous)];
+        for (attribute, revision) in revisions {
+            attributes.extend(revision.as_ref().map(|name| is(attribute, Arc::clone(name))));
+        }
+        let reason = rollout.reason.as_ref();
+        attributes.extend(reason.map(|reason| is(Attribute::Reason, reason.to_string())));
+        let (start, steps) = way.unwrap_or_else(|| (at.wall_of(rollout.arrived), Vec::new()));
+        let mut span = builder(Span::PolicyRollout, SpanKind::Internal, start, attributes)
+            .start_with_context(&self.tracer, &Context::new());
+        for (when, step) in steps {
+            span.add_event_with_timestamp(step, when, Vec::new());
+        }
+        if let Some(reason) = reason {
+            span.set_status(Status::error(reason.to_string()));
+        }
+        span.end_with_timestamp(at.wall);
+    }
+}

@@ -1,0 +1,304 @@
+//! The trace of each session: its life, and in it the opening, moves and degradations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_control::{CallerSpan, SessionTrace, TraceCaller};
+use evenkeel_model::{CloseReason, CoreEvent, MoveCause, OfferRefusal, SessionId};
+use opentelemetry::trace::{
+    Link, Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId,
+    TraceState,
+};
+use opentelemetry::{Context, KeyValue};
+
+use crate::registry::{Attribute, Span};
+use crate::spans::sampling::{SpanIds, WELL};
+use crate::spans::tracks::{DecisionSubject, Degradation, SESSIONS_MAX, Turned};
+use crate::spans::{LINKS_MAX, Moment, STEPS_MAX, SpanWriter, builder, is};
+
+/// Maximum spans of one takeover or move.
+const SPANS_AT_ONCE: usize = 1_000;
+
+fn context_of_caller(caller: CallerSpan) -> SpanContext {
+    let CallerSpan { trace_id, span_id, is_sampled } = caller;
+    let flags = TraceFlags::default().with_sampled(is_sampled);
+    let (trace, span) = (TraceId::from_bytes(trace_id), SpanId::from_bytes(span_id));
+    SpanContext::new(trace, span, flags, true, TraceState::NONE)
+}
+
+impl SpanWriter {
+    /// The span of the session's life, which is created when that ends.
+    fn span_of(&self, session: SessionId) -> SpanContext {
+        let caller = self.sessions.callers.get(&session).copied();
+        let SessionTrace { trace_id, span_id } = self.traces.of(session, caller);
+        let (trace, span) = (TraceId::from_bytes(trace_id), SpanId::from_bytes(span_id));
+        let is_sampled = match caller {
+            Some(caller) => caller.is_sampled,
+            None => self.sampler.is_in_share(trace) || self.sessions.affected.contains(&session),
+        };
+        let flags = TraceFlags::default().with_sampled(is_sampled);
+        SpanContext::new(trace, span, flags, true, TraceState::NONE)
+    }
+
+    /// The context of the session's spans.
+    pub(super) fn context_of(&self, session: SessionId) -> Context {
+        Context::new().with_remote_span_context(self.span_of(session))
+    }
+
+    /// A link to the session, if it is sampled.
+    pub(super) fn link_to(&self, session: SessionId) -> Option<Link> {
+        Some(self.span_of(session)).filter(SpanContext::is_sampled).map(Link::with_context)
+    }
+
+    pub(super) fn links_to(&self, sessions: &[SessionId]) -> impl Iterator<Item = Link> {
+        sessions.iter().filter_map(|session| self.link_to(*session))
+    }
+
+    /// Parent and links of a request's span: only a trusted caller is the parent.
+    fn trace_of(&self, caller: Option<&TraceCaller>) -> (Context, Vec<Link>) {
+        let Some(caller) = caller.and_then(|caller| caller.span) else {
+            return (Context::new(), Vec::new());
+        };
+        let context = context_of_caller(caller);
+        match self.traces.parent(Some(caller)) {
+            Some(_) => (Context::new().with_remote_span_context(context), Vec::new()),
+            None => (Context::new(), vec![Link::with_context(context)]),
+        }
+    }
+
+    /// Continues the trace of a trusted caller. Returns the link to another one.
+    fn note_caller(&mut self, session: SessionId, caller: Option<&TraceCaller>) -> Vec<Link> {
+        let trusted = self.traces.parent(caller.and_then(|caller| caller.span));
+        self.sessions.note_callers(trusted.map(|caller| (session, caller)));
+        self.trace_of(caller).1
+    }
+
+    /// Records [`CoreEvent::Opened`].
+    pub(crate) fn opened(&mut self, opened: &CoreEvent, caller: Option<&TraceCaller>, at: Moment) {
+        let CoreEvent::Opened {
+            session,
+            room,
+            room_name,
+            scenario,
+            hop,
+            offered,
+            admitted_by,
+            routed_by,
+        } = opened
+        else {
+            return;
+        };
+        let mut attributes = vec![
+            is(Attribute::Outcome, WELL),
+            is(Attribute::Session, session.to_string()),
+            is(Attribute::Room, room.to_string()),
+            is(Attribute::RoomName, Arc::clone(room_name)),
+            is(Attribute::Scenario, Arc::clone(scenario)),
+            is(Attribute::AdmittedBy, admitted_by.to_string()),
+            is(Attribute::RoutedBy, routed_by.to_string()),
+        ];
+        self.place(*hop, &mut attributes);
+        let links = self.note_caller(*session, caller);
+        let parent = self.context_of(*session);
+        let span = builder(Span::SessionOpen, SpanKind::Server, at.wall_of(*offered), attributes)
+            .with_links(links)
+            .start_with_context(&self.tracer, &parent);
+        let context = parent.with_span(span);
+
+        let about = [DecisionSubject::Session(*session), DecisionSubject::Room(*room)];
+        let (admitting, others) = self.claim(about);
+        self.admission(&context, *offered, admitting, Some(admitted_by), None, at);
+        for decision in others {
+            self.decide(&context, decision, at);
+        }
+        context.span().end_with_timestamp(at.wall);
+    }
+
+    pub(crate) fn refused(
+        &mut self,
+        turned: &Turned<'_>,
+        caller: Option<&TraceCaller>,
+        at: Moment,
+    ) {
+        let Turned { scenario, word, reason, session } = *turned;
+        let start = caller.map_or(at.now, |caller| caller.arrived);
+        let attributes = vec![
+            is(Attribute::Outcome, "refused"),
+            is(Attribute::Reason, word),
+            is(Attribute::Scenario, scenario.to_owned()),
+        ];
+        let (parent, links) = self.trace_of(caller);
+        let mut span = builder(Span::SessionOpen, SpanKind::Server, at.wall_of(start), attributes)
+            .with_links(links)
+            .start_with_context(&self.tracer, &parent);
+        span.set_status(Status::error(word));
+        let context = parent.with_span(span);
+
+        let by_admission = reason
+            .filter(|r| matches!(r, OfferRefusal::Rejected { .. } | OfferRefusal::Redirected(_)));
+        // If only this session is refused, others in its room still wait for the placement.
+        let about = session.into_iter().flat_map(|(session, room)| {
+            let room = by_admission.is_none().then_some(DecisionSubject::Room(room));
+            [Some(DecisionSubject::Session(session)), room].into_iter().flatten()
+        });
+        let (admitting, others) = self.claim(about);
+        if by_admission.is_some() || !admitting.is_empty() {
+            self.admission(&context, start, admitting, None, by_admission, at);
+        }
+        for decision in others {
+            self.decide(&context, decision, at);
+        }
+        context.span().end_with_timestamp(at.wall);
+    }
+
+    /// Records [`CoreEvent::Closed`].
+    pub(crate) fn closed(&mut self, event: &CoreEvent, at: Moment) {
+        let CoreEvent::Closed { session, room, room_name, reason, closed } = event else { return };
+        if let Some(degradation) = self.sessions.degraded.remove(session) {
+            self.end_degradation(*session, degradation, at);
+        }
+        let failed = matches!(reason, CloseReason::NotOpened | CloseReason::Panicked);
+        let outcome = match self.sessions.affected.contains(session) {
+            _ if failed => "failed",
+            true => "affected",
+            false => WELL,
+        };
+        let attributes = vec![
+            is(Attribute::Session, session.to_string()),
+            is(Attribute::Room, room.to_string()),
+            is(Attribute::RoomName, Arc::clone(room_name)),
+            is(Attribute::Scenario, Arc::clone(&closed.scenario)),
+            is(Attribute::Mode, closed.mode.name()),
+            is(Attribute::AdmittedBy, closed.admitted_by.to_string()),
+            is(Attribute::Outcome, outcome),
+            is(Attribute::Reason, reason.name()),
+        ];
+        let own = self.span_of(*session);
+        let caller = self.sessions.callers.remove(session).map(context_of_caller);
+        let parent = caller
+            .map_or_else(Context::new, |caller| Context::new().with_remote_span_context(caller));
+        let start = at.wall_of(closed.offered);
+        let builder = builder(Span::Session, SpanKind::Internal, start, attributes);
+        let mut span = SpanIds::with(own.trace_id(), own.span_id(), || {
+            builder.start_with_context(&self.tracer, &parent)
+        });
+        if failed {
+            span.set_status(Status::error(reason.name()));
+        }
+        span.end_with_timestamp(at.wall_of(closed.ended));
+        self.sessions.affected.remove(session);
+    }
+
+    /// Records [`CoreEvent::Moved`].
+    pub(crate) fn moved(&mut self, event: &CoreEvent, at: Moment) {
+        let CoreEvent::Moved { room, room_name, sessions, cause, by, from, to, started } = event
+        else {
+            return;
+        };
+        if matches!(cause, MoveCause::NodeDown | MoveCause::Link) {
+            sessions.iter().for_each(|session| self.sessions.affect(*session, at.now));
+        }
+        let start = at.wall_of(*started);
+        let sampled = sessions.iter().map(|session| (session, self.span_of(*session)));
+        for (session, span) in sampled.filter(|(_, span)| span.is_sampled()).take(SPANS_AT_ONCE) {
+            let mut attributes = vec![
+                is(Attribute::Session, session.to_string()),
+                is(Attribute::Room, room.to_string()),
+                is(Attribute::RoomName, Arc::clone(room_name)),
+                is(Attribute::Cause, cause.name()),
+                is(Attribute::By, by.to_string()),
+                is(Attribute::From, self.names.of_hop(*from).node),
+                is(Attribute::Outcome, if to.is_some() { WELL } else { "stranded" }),
+            ];
+            to.iter().for_each(|to| self.place(*to, &mut attributes));
+            builder(Span::SessionMove, SpanKind::Internal, start, attributes)
+                .start_with_context(&self.tracer, &Context::new().with_remote_span_context(span))
+                .end_with_timestamp(at.wall);
+        }
+        if *cause == MoveCause::NodeDown {
+            self.note_failover(*from, sessions, at);
+        }
+    }
+
+    /// Records [`CoreEvent::Degraded`].
+    pub(crate) fn degraded(&mut self, event: &CoreEvent, at: Moment) {
+        let CoreEvent::Degraded { session, room_name, op, arg, rung, by } = event else { return };
+        if *rung == 0 {
+            if let Some(degradation) = self.sessions.degraded.remove(session) {
+                self.end_degradation(*session, degradation, at);
+            }
+            return;
+        }
+        self.sessions.affect(*session, at.now);
+        let degraded = &mut self.sessions.degraded;
+        if degraded.len() >= SESSIONS_MAX && !degraded.contains_key(session) {
+            degraded.pop_first();
+        }
+        let degradation = degraded.entry(*session).or_insert_with(|| Degradation {
+            room_name: Arc::clone(room_name),
+            op: *op,
+            by: by.to_string(),
+            since: at.wall,
+            steps: Vec::new(),
+        });
+        if degradation.steps.len() < STEPS_MAX {
+            let step = format!("{} {arg} by {by}: rung {rung}", op.key());
+            degradation.steps.push((at.wall, step));
+        }
+    }
+
+    fn end_degradation(&self, session: SessionId, degradation: Degradation, at: Moment) {
+        let Degradation { room_name, op, by, since, steps } = degradation;
+        let attributes = vec![
+            is(Attribute::Session, session.to_string()),
+            is(Attribute::RoomName, room_name),
+            is(Attribute::Op, op.key()),
+            is(Attribute::By, by),
+        ];
+        let mut span = builder(Span::SessionDegraded, SpanKind::Internal, since, attributes)
+            .start_with_context(&self.tracer, &self.context_of(session));
+        for (when, step) in steps {
+            span.add_event_with_timestamp(step, when, Vec::new());
+        }
+        span.end_with_timestamp(at.wall);
+    }
+
+    /// The process ends, and the next one does not know when they began.
+    pub(super) fn end_degradations(&mut self, at: Moment) {
+        for (session, degradation) in std::mem::take(&mut self.sessions.degraded) {
+            self.end_degradation(session, degradation, at);
+        }
+    }
+
+    /// This process continues the sessions of another one.
+    pub(crate) fn continued(
+        &mut self,
+        sessions: usize,
+        oldest: &[SessionId],
+        callers: &[(SessionId, CallerSpan)],
+        took: Duration,
+        at: Moment,
+    ) {
+        self.sessions.note_callers(callers.iter().copied());
+        let start = at.wall.checked_sub(took).unwrap_or(at.wall);
+        let spans = oldest.iter().map(|session| (*session, self.span_of(*session)));
+        let sampled: Vec<(SessionId, SpanContext)> =
+            spans.filter(|(_, span)| span.is_sampled()).take(SPANS_AT_ONCE).collect();
+        let links = sampled.iter().map(|(_, span)| Link::with_context(span.clone()));
+        let links: Vec<Link> = links.take(LINKS_MAX).collect();
+        let attributes: Vec<KeyValue> = vec![
+            is(Attribute::Sessions, sessions as i64),
+            is(Attribute::DroppedLinks, (sessions - links.len()) as i64),
+        ];
+        builder(Span::GatewayContinued, SpanKind::Internal, start, attributes)
+            .with_links(links)
+            .start_with_context(&self.tracer, &Context::new())
+            .end_with_timestamp(at.wall);
+        for (session, span) in sampled {
+            let attributes = vec![is(Attribute::Session, session.to_string())];
+            builder(Span::SessionContinued, SpanKind::Internal, start, attributes)
+                .start_with_context(&self.tracer, &Context::new().with_remote_span_context(span))
+                .end_with_timestamp(at.wall);
+        }
+    }
+}
