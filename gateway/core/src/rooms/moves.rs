@@ -24,6 +24,9 @@ pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// The time for which a room avoids a hop that did not take it.
 const KEEP_AWAY: Duration = Duration::from_secs(10);
 
+/// Time after which a hop that a room cannot leave is asked again to open the room's sessions.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
+
 /// Interval between batches of rooms that fail over, which leaves time for other work.
 const LOST_EVERY: Duration = Duration::from_millis(1);
 
@@ -385,6 +388,7 @@ impl Moves<'_> {
             let nodes = Placement(self.0).native_hops(id, &[], now);
             if nodes.is_empty() {
                 self.want_start(id, now);
+                self.0.effects.set(Timer::RoomDue(id), now + OPEN_AGAIN);
             }
             self.head_for(id, &nodes, cause, by, now);
         }

@@ -10,6 +10,7 @@ use evenkeel_nodes::NodeEvidence;
 use super::super::{GatewayEffect, NotOpened};
 use super::world::Driver;
 use super::*;
+use crate::sessions::LegState;
 
 const US: Duration = Duration::from_micros(1);
 
@@ -168,6 +169,20 @@ fn idle_room_moves_to_next_hop() {
     let offer = world.offer("r");
     assert!(matches!(denied(world.replies.get(&offer)), Some(OfferRefusal::NotOpened { .. })));
     assert!(world.gateway.tables.rooms.len() == 0);
+}
+
+#[test]
+fn live_session_is_opened_again_at_the_only_node() {
+    let mut world = World::new(settings_of(&[(0, 1_000)]));
+    let session = world.open("r");
+    let hop = world.gateway.stands_at(world.room("r")).unwrap();
+    world.drive_with(|_, _| Driver::Refuses);
+    world.gateway.handle_opened(session, hop, Err(NotOpened), world.now);
+    world.pass(ms(2_500));
+    assert_eq!(world.gateway.tables.sessions[&session].legs.get(&hop), None);
+    world.drive_with(|_, _| Driver::Opens);
+    world.pass(ms(1_000));
+    assert_eq!(world.gateway.tables.sessions[&session].legs.get(&hop), Some(&LegState::Open));
 }
 
 #[test]
