@@ -103,7 +103,7 @@ pub enum GatewayEvent {
         oldest: Vec<SessionId>,
         /// The spans of trusted callers.
         callers: Vec<(SessionId, CallerSpan)>,
-        /// The time from the begin of restoring, which a standby begins in advance.
+        /// The time since restoring began. A standby begins it in advance.
         took: Duration,
     },
     /// This member of a group has another role, or the group lost or regained redundancy.

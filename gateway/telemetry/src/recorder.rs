@@ -92,8 +92,8 @@ impl EventRecorder {
     /// Records one event.
     pub fn record(&mut self, told: &EventRecord) {
         let (at, caller) = (Moment::now(), told.caller.as_ref());
-        if let (Some(spans), GatewayEvent::Rollout(_) | GatewayEvent::Continued { .. }) =
-            (&mut self.spans, &told.event)
+        if let Some(spans) = &mut self.spans
+            && !matches!(told.event, GatewayEvent::Core(_))
         {
             spans.end_batch(None, at);
         }

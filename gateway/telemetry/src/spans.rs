@@ -1,7 +1,7 @@
 //! Spans, created when they end: all their attributes are known then.
 //!
-//! All spans of a session are in one trace, whose ids the process that continues the session has too. A decision is a child of the
-//! span that waited for it.
+//! The spans of a session form one trace, and the process that continues the session computes the same ids. A decision is a child of
+//! the span that waited for it.
 
 mod decisions;
 mod nodes;

@@ -388,7 +388,10 @@ impl Moves<'_> {
             let nodes = Placement(self.0).native_hops(id, &[], now);
             if nodes.is_empty() {
                 self.want_start(id, now);
-                self.0.effects.set(Timer::RoomDue(id), now + OPEN_AGAIN);
+                let (timer, again) = (Timer::RoomDue(id), now + OPEN_AGAIN);
+                if self.0.effects.due(&timer).is_none_or(|due| due > again) {
+                    self.0.effects.set(timer, again);
+                }
             }
             self.head_for(id, &nodes, cause, by, now);
         }

@@ -19,18 +19,16 @@ use crate::telemetry::{
     policy, said, settings, start, word,
 };
 
+fn degraded(session: u64, rung: u8, by: Decider) -> CoreEvent {
+    let (session, room_name) = (SessionId(session), "room".into());
+    CoreEvent::Degraded { session, room_name, op: Op::Cap, arg: 300, rung, by }
+}
+
 #[test]
 fn affected_session_is_sent_whatever_the_share() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("affected", receiver.address, "grpc", 0.0);
-    let degraded = |session, rung| CoreEvent::Degraded {
-        session: SessionId(session),
-        room_name: "room".into(),
-        op: Op::Cap,
-        arg: 300,
-        rung,
-        by: Decider::Native,
-    };
+    let degraded = |session, rung| degraded(session, rung, Decider::Native);
     hear(&mut recorder, &[opened(1, 1), opened(2, 2), opened(3, 3)]);
     hear(&mut recorder, &[degraded(1, 1), degraded(1, 2), degraded(1, 0), degraded(2, 1)]);
     let closed = [1, 2, 3].map(|session| closed(session, session, CloseReason::Requested));
@@ -52,14 +50,7 @@ fn batched_decision_is_linked_to_the_sessions_that_it_changed() {
     let receiver = Receiver::grpc();
     // Outside of the share the decision's effect has them sent.
     let (telemetry, mut recorder) = start("batch", receiver.address, "grpc", 0.0);
-    let degraded = |session, by| CoreEvent::Degraded {
-        session: SessionId(session),
-        room_name: "room".into(),
-        op: Op::Cap,
-        arg: 300,
-        rung: 1,
-        by,
-    };
+    let degraded = |session, by| degraded(session, 1, by);
     let revision: Arc<str> = Arc::from("0123456789ab");
     let by = Decider::Policy { policy: policy(Hook::Degradation), revision };
     let applied = DecisionOutcome::Applied { differs: false };
@@ -118,15 +109,7 @@ fn trace_goes_on_at_the_process_that_continues_the_session() {
 fn open_degradation_is_sent_at_the_end_of_the_gateway() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("end", receiver.address, "grpc", 1.0);
-    let degraded = CoreEvent::Degraded {
-        session: SessionId(1),
-        room_name: "room".into(),
-        op: Op::Cap,
-        arg: 300,
-        rung: 1,
-        by: Decider::Native,
-    };
-    hear(&mut recorder, &[degraded]);
+    hear(&mut recorder, &[degraded(1, 1, Decider::Native)]);
     recorder.finish();
     assert!(telemetry.flush(SOON));
     assert_eq!(names(&receiver.spans()), ["session.degraded"]);

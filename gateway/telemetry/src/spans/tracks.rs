@@ -54,7 +54,7 @@ pub(super) struct DecisionBatch {
     pub(super) sessions: usize,
 }
 
-/// Sessions whose spans depend on what happened to them.
+/// Sessions that continue a caller's trace, that a failure affected, or without full quality.
 #[derive(Default, Debug)]
 pub(super) struct SessionSpans {
     /// The spans of trusted callers.
