@@ -32,6 +32,32 @@ fn declared_victim_is_sent_nothing() {
     });
 }
 
+#[test]
+fn victim_whose_first_packet_was_forged_is_sent_little() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.await_first_packet = true;
+    let gateway = world.start();
+    let (mut ann, mut bob, mut victim) = (Phone::new(1), Phone::new(2), Phone::new(3));
+    for phone in [&mut ann, &mut bob, &mut victim] {
+        let opened = gateway.open(offer("room", declared(phone)));
+        phone.set_target(udp_of(&opened));
+    }
+    // The victim's socket stands for an attacker that forges its address.
+    victim.send_media();
+    talk(&mut [&mut ann, &mut bob], "media to the victim is dropped", |_| {
+        gateway.drops("unconfirmed") >= 30
+    });
+    victim.listen();
+    let heard = victim.heard.len();
+    let dropped = gateway.drops("unconfirmed");
+    talk(&mut [&mut ann, &mut bob], "it remains so", |_| {
+        gateway.drops("unconfirmed") >= dropped + 100
+    });
+    victim.listen();
+    assert_eq!(victim.heard.len(), heard);
+}
+
 /// Posts an offer of a client at this address; returns status and body.
 fn post(gateway: &Gateway, client: &mut ApiClient, address: &str) -> (u16, Value) {
     let body = json!({

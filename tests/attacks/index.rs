@@ -1,6 +1,9 @@
 //! A client of the shared index's store that writes what gateways do not.
 
-use std::net::TcpListener;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use evenkeel_testkit::nats::NatsServer;
 use tempfile::tempdir;
@@ -15,6 +18,9 @@ const SESSIONS: &str = "edge.session.*";
 const FORGED: u32 = 400;
 
 const GROWTH_MAX_KIB: u64 = 100 << 10;
+
+/// Of a gateway with what one connection sends in 50 ms; without a limit of the line it is 440 MiB.
+const PEAK_MAX_KIB: u64 = 250 << 10;
 
 #[test]
 fn forged_index_entries_take_little_memory() {
@@ -50,4 +56,41 @@ fn forged_index_entries_take_little_memory() {
     assert_eq!(members["gateways"].as_array().unwrap().len(), 1, "{members}");
     let grown = memory_kib(id, "VmHWM:") - before;
     assert!(grown < GROWTH_MAX_KIB, "{grown} KiB");
+}
+
+/// Serves one connection: after the greeting a message whose first line has no end.
+fn serve_endless_line(mut connection: TcpStream) -> io::Result<()> {
+    let info = r#"INFO {"server_id":"s","server_name":"s","version":"2.11.0","proto":1,"go":"go","host":"127.0.0.1","port":4222,"headers":true,"max_payload":1048576}"#;
+    write!(connection, "{info}\r\n")?;
+    let mut lines = BufReader::new(connection.try_clone()?).lines();
+    while lines.next().transpose()?.is_some_and(|line| line != "PING") {}
+    write!(connection, "PONG\r\nMSG ")?;
+    let part = vec![b'x'; 1 << 20];
+    loop {
+        connection.write_all(&part)?;
+    }
+}
+
+#[test]
+fn endless_line_of_a_store_takes_little_memory() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&connections);
+    std::thread::spawn(move || {
+        for connection in listener.incoming().map_while(Result::ok) {
+            counted.fetch_add(1, Ordering::Relaxed);
+            // Ends with the connection.
+            std::thread::spawn(move || serve_endless_line(connection));
+        }
+    });
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.nodes += &format!("[index]\nname = \"edge\"\nservers = [\"nats://{address}\"]\n");
+    let mut gateway = GatewayProcess::start(&world);
+    let id = gateway.pid().as_raw() as u32;
+    wait_until("the gateway gives up", || connections.load(Ordering::Relaxed) >= 4);
+    let peak = memory_kib(id, "VmHWM:");
+    assert!(peak < PEAK_MAX_KIB, "{peak} KiB");
+    gateway.open("room", &mut Phone::new(1));
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Display;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,6 +35,13 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 
 /// The mark of a deleted entry tells its watchers, and vanishes after this time.
 const DELETED_FOR: Duration = Duration::from_secs(60);
+
+/// Bytes that may come without one complete message: those of a message of the server's default maximum of 1 MB, and
+/// other operations between two messages.
+const UNFINISHED_MAX: u64 = 4 << 20;
+
+/// The client buffers an unfinished line without a limit.
+const UNFINISHED_COUNTED_EVERY: Duration = Duration::from_millis(50);
 
 const OPERATION: &str = "KV-Operation";
 
@@ -77,6 +85,7 @@ impl Nats {
             Login::Nkey(secret) => options.nkey(text(secret.bytes())),
         };
         let client = options.connect(&settings.servers[..]).await.map_err(unusable)?;
+        tokio::spawn(limit_input(client.clone()));
         let mut context = jetstream::new(client.clone());
         context.set_timeout(ANSWER_WITHIN);
         let (bucket, replicas) = (settings.bucket.as_str().into(), settings.replicas.into());
@@ -252,6 +261,42 @@ impl Store for Nats {
         let newest = self.last(&stream, &self.subject(pattern)).await?;
         Ok(StoreMark { life, newest: newest.map_or(0, |entry| entry.revision) })
     }
+}
+
+/// Connects again where a server sends much and no message. Before a connection is complete, [`CONNECTED_WITHIN`] limits
+/// how much a server can send.
+async fn limit_input(client: Client) {
+    let statistics = client.statistics();
+    let mut last = InputCounts::default();
+    let mut count = tokio::time::interval(UNFINISHED_COUNTED_EVERY);
+    count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        count.tick().await;
+        let counts = InputCounts {
+            messages: statistics.in_messages.load(Ordering::Relaxed),
+            bytes: statistics.in_bytes.load(Ordering::Relaxed),
+        };
+        let unfinished = counts.bytes - last.bytes;
+        if counts.messages == last.messages && unfinished <= UNFINISHED_MAX {
+            continue;
+        }
+        if counts.messages == last.messages {
+            tracing::warn!(
+                bytes = unfinished,
+                "index: no message in what the store sends; connecting again"
+            );
+            // Fails if the client has ended.
+            let _ = client.force_reconnect().await;
+        }
+        last = counts;
+    }
+}
+
+/// What came from the server.
+#[derive(Default)]
+struct InputCounts {
+    messages: u64,
+    bytes: u64,
 }
 
 fn write_headers(is_deletion: bool, expires: Option<Duration>) -> HeaderMap {

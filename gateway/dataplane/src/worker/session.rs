@@ -6,6 +6,7 @@ mod media;
 mod packets;
 #[cfg(test)]
 pub(super) mod tests;
+mod unconfirmed;
 
 use std::hash::RandomState;
 use std::io;
@@ -28,6 +29,7 @@ use evenkeel_model::{
 pub use install::{ClientAddressing, Install, SessionState};
 use media::{SenderFeedback, VoiceMeasurements};
 use serde::{Deserialize, Serialize};
+use unconfirmed::UnconfirmedAddress;
 
 use super::egress::Egress;
 use super::report::{MediaDirection, ShedRun, Summary, Totals, WorkerReport};
@@ -52,6 +54,8 @@ pub(crate) struct WorkerSession {
     pub(crate) ports: Option<Box<SessionPorts>>,
     legs: Vec<(Hop, NodeLeg)>,
     address: ClientAddress,
+    /// True if bytes to the declared address are limited until the client there reports its reception.
+    needs_report: bool,
     /// Allocated with the first packet, because most sessions are silent.
     state: Option<Box<MediaState>>,
     /// Seeds SSRC, sequence numbers and CNAME.
@@ -134,6 +138,9 @@ struct MediaState {
     /// Shed packets not reported yet, and the time of the first.
     #[serde(with = "instant::paired")]
     shed: Option<(ShedRun, Instant)>,
+    /// Set until the client reports its reception. Boxed, because few sessions need it for long.
+    #[serde(default)]
+    unconfirmed: Option<Box<UnconfirmedAddress>>,
 }
 
 /// The preferred codec of the session's first audio stream.
@@ -169,6 +176,7 @@ impl MediaState {
             flow: FlowCounts::default(),
             missed_told: 0,
             shed: None,
+            unconfirmed: None,
         })
     }
 
@@ -292,16 +300,24 @@ impl WorkerSession {
 
     /// Opens the way to the declared addresses: a packet came from one of them.
     #[cold]
-    fn send_to_declared(&mut self) {
+    fn send_to_declared(&mut self, now: Instant) {
         self.address.heard();
         self.known = ClientKnowledge::Declared;
+        self.await_report(now);
+    }
+
+    fn await_report(&mut self, now: Instant) {
+        if self.needs_report {
+            self.state().unconfirmed = Some(Box::new(UnconfirmedAddress::new(now)));
+        }
     }
 
     /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.
-    pub(crate) fn learn(&mut self, from: SourceKey, packet: &[u8]) -> bool {
+    pub(crate) fn learn(&mut self, from: SourceKey, packet: &[u8], now: Instant) -> bool {
         let is_declared = rtp::RtpHeader::parse(packet)
             .is_ok_and(|header| declared(&self.media, header.payload_type).is_some());
         if is_declared {
+            self.await_report(now);
             self.address.set_rtp(from);
             let more = self.address.more.get_or_insert_default();
             more.checked.push(from);

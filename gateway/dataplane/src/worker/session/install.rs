@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_media::instant;
-use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, SessionId};
+use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, SessionId, Srtp};
 use serde::{Deserialize, Serialize};
 
 use super::address::ClientAddress;
@@ -34,7 +34,8 @@ pub struct Install {
     pub dscp: DscpMarks,
     /// The session's own sockets towards nodes; set for port legs.
     pub ports: Option<Box<SessionPorts>>,
-    /// Nothing is sent to declared addresses before a packet came from one of them.
+    /// Nothing is sent to declared addresses before a packet came from one of them, and a limited number of bytes before
+    /// the client there reports its reception.
     pub await_first_packet: bool,
     /// Seeds SSRC, sequence numbers and CNAME of the session.
     pub seed: u64,
@@ -168,6 +169,8 @@ impl WorkerSession {
             ports: install.ports,
             legs: Vec::new(),
             address,
+            // SRTCP cannot be read.
+            needs_report: install.await_first_packet && install.media.srtp == Srtp::Plain,
             state: None,
             seed: install.seed,
             // The cap is sent before the client's first packet.

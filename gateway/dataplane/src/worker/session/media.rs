@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::ring::PathReport;
 
 /// Sequence numbers below the highest that count as recent: a second of 4,000 packets/s.
-const RECENT_MAX: u16 = 4_000;
+pub(super) const RECENT_MAX: u16 = 4_000;
 
 /// Smoothing time of values measured every 100 ms, here or by QUIC. A sample after a longer gap is used unsmoothed.
 const FOLLOWS_IN: Duration = Duration::from_millis(800);

@@ -5,6 +5,7 @@
 //! leads, the other is its twin.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use evenkeel_media::continuity::{FILLED_WITHIN, Pass, StreamEpoch, SwitchCause, Withheld};
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
@@ -12,7 +13,7 @@ use evenkeel_media::{demux, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
 use evenkeel_model::{Hop, RedundancyMode, RtcpPort, Srtp, StreamKind};
 
-use super::media::FEEDBACK_SOURCES_MAX;
+use super::media::{FEEDBACK_SOURCES_MAX, RECENT_MAX};
 use super::{ClientKnowledge, MediaState, NodeLeg, PacketContext, WorkerSession, declared};
 use crate::worker::egress::Egress;
 use crate::worker::report::{MediaDirection, ShedRun, WorkerReport};
@@ -31,10 +32,10 @@ impl WorkerSession {
     }
 
     /// Handles media from this address, which is an accepted source.
-    pub(crate) fn heard_from(&mut self, from: SourceKey) {
+    pub(crate) fn heard_from(&mut self, from: SourceKey, now: Instant) {
         let nominated = || self.address.more.as_ref().is_some_and(|more| more.nominated);
         if self.known == ClientKnowledge::Awaited {
-            self.send_to_declared();
+            self.send_to_declared(now);
         } else if self.known == ClientKnowledge::Stun && !nominated() {
             self.address.set_rtp(from);
         }
@@ -43,6 +44,9 @@ impl WorkerSession {
     /// Handles RTP from an accepted source of the client.
     pub(crate) fn handle_client_rtp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
+        if let Some(unconfirmed) = &mut self.state().unconfirmed {
+            unconfirmed.receive(packet);
+        }
         let Ok(header) = rtp::RtpHeader::parse(packet) else {
             return cx.egress.count_drop(DropReason::Malformed);
         };
@@ -76,8 +80,17 @@ impl WorkerSession {
     pub(crate) fn handle_client_rtcp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
         let readable = self.media.srtp == Srtp::Plain;
-        let MediaState { measurements, continuity, .. } = self.state();
+        let MediaState { measurements, continuity, unconfirmed, .. } = self.state();
         measurements.last_heard = Some(cx.now);
+        if let Some(address) = unconfirmed {
+            address.receive(packet);
+            let is_sent = |block: rtcp::ReportBlock| {
+                continuity.is_recent(block.ssrc, block.sequence_max as u16, RECENT_MAX)
+            };
+            if reports(packet).any(is_sent) {
+                *unconfirmed = None;
+            }
+        }
         if readable {
             measurements.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), cx.now);
         }
@@ -254,9 +267,11 @@ fn remember(sources: &mut Vec<u32>, ssrc: u32) {
 
 /// Returns the highest fraction lost that a node reports for its received streams, in ppm.
 fn reported_loss(compound: &[u8]) -> Option<u32> {
-    let packets = rtcp::packets(compound).map_while(Result::ok);
-    let blocks = packets.flat_map(|packet| packet.blocks());
-    blocks.map(|block| u32::from(block.fraction_lost) * 1_000_000 / 256).max()
+    reports(compound).map(|block| u32::from(block.fraction_lost) * 1_000_000 / 256).max()
+}
+
+fn reports(compound: &[u8]) -> impl Iterator<Item = rtcp::ReportBlock> {
+    rtcp::packets(compound).map_while(Result::ok).flat_map(|packet| packet.blocks())
 }
 
 impl WorkerSession {
@@ -487,6 +502,10 @@ impl WorkerSession {
         let Some(address) = address.filter(|_| consent) else {
             return cx.egress.count_drop(DropReason::NoAddress);
         };
+        let unconfirmed = self.state.as_deref_mut().and_then(|state| state.unconfirmed.as_mut());
+        if unconfirmed.is_some_and(|address| !address.may_send(packet, cx.now)) {
+            return cx.egress.count_drop(DropReason::Unconfirmed);
+        }
         match cx.egress.queue_to_client(address, self.side(side), self.dscp_of(kind), packet) {
             Some(bytes) => {
                 rewrite(bytes);

@@ -257,12 +257,13 @@ impl Stage {
         packet: &[u8],
         handle: fn(&mut WorkerSession, &[u8], &mut PacketContext<'_>),
     ) {
+        let now = self.bench.start + Duration::from_millis(self.ms);
         let (source, session) = (self.source(), &mut self.bench.session);
-        if session.learns() && session.learn(source, packet) {
+        if session.learns() && session.learn(source, packet, now) {
             self.flows.insert(source.key(), FlowEntry::of(session.home)).unwrap();
         }
         if session.takes_from(source) {
-            session.heard_from(source);
+            session.heard_from(source, now);
             self.bench.at(self.ms, |session, cx| handle(session, packet, cx));
         }
     }
@@ -484,12 +485,12 @@ fn awaited_packet_came_before_the_hand_over() {
     for heard in [false, true] {
         let mut session = WorkerSession::new(install());
         if heard {
-            session.heard_from(from);
+            session.heard_from(from, Instant::now());
         }
         let state = Some(Box::new(handed_over(&session.hand_out(&Flows::new(1)))));
         let mut session = WorkerSession::new(Install { state, ..install() });
         assert_eq!(session.address.rtcp(), heard.then_some(to));
-        session.heard_from(from);
+        session.heard_from(from, Instant::now());
         assert_eq!(session.address.rtcp(), Some(to));
     }
 }
