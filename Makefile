@@ -7,10 +7,10 @@ BUILT := $(TARGET)/release
 # Lists the targets with the first sentence above each.
 help:
 	@awk '/^# / { text = text " " substr($$0, 3); next } \
-	  /^[a-z][a-z -]*:( |$$)/ { sub(/:.*/, ""); sub(/[.:;] .*/, ".", text); if (text) printf "%-34s%s\n", $$0, text } \
+	  /^[a-z][a-z0-9 -]*:( |$$)/ { sub(/:.*/, ""); sub(/[.:;] .*/, ".", text); if (text) printf "%-34s%s\n", $$0, text } \
 	  !/^[A-Z]+ *[?:]?=/ { text = "" }' Makefile
 
-.PHONY: help demo test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy instructions instructions-renew paths clients reference release-contract target llvm-tools
+.PHONY: help demo test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy e2e-telemetry instructions instructions-renew paths clients reference release-contract target llvm-tools
 
 # Builds, then plays 40 s: six nodes, 200 sessions, failures.
 demo: target
@@ -104,6 +104,15 @@ bench-policy: target
 	$(CARGO) build --profile plugin --target $(WASM) -p bench-empty -p bench-harm -p bench-smooth
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench policy --evenkeel $(BUILT)/evenkeel --guests $(TARGET)/$(WASM)/plugin $(if $(QUICK),--quick)
+
+# Plays calls through deaths of a node and of a gateway, as root, and reads their traces from Phoenix, with and without the collector rotel
+# before it. Writes target/e2e-telemetry/report.json.
+e2e-telemetry: target
+	tests/telemetry/install
+	$(CARGO) build -p evenkeel
+	mkdir -p $(TARGET)/e2e-telemetry
+	EVENKEEL_BUILT=$(TARGET)/debug/evenkeel EVENKEEL_REPORT=$(TARGET)/e2e-telemetry/report.json \
+	  $(CARGO) test -p evenkeel-tests --test behaviour backends:: -- --nocapture
 
 # Counts the instructions of each step of the packet path under valgrind. Fails if one exceeds
 # tests/bench/instructions.json by 5 %; a commit that renews the file says why. Writes target/instructions/report.json.

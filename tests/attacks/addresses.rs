@@ -33,7 +33,7 @@ fn declared_victim_is_sent_nothing() {
 }
 
 #[test]
-fn victim_whose_first_packet_was_forged_is_sent_little() {
+fn forged_first_packet_aims_media_for_seconds_only() {
     let node = Node::agent("east-a1");
     let mut world = World::of(&[&node]);
     world.await_first_packet = true;
@@ -46,13 +46,13 @@ fn victim_whose_first_packet_was_forged_is_sent_little() {
     // The victim's socket stands for an attacker that forges its address.
     victim.send_media();
     talk(&mut [&mut ann, &mut bob], "media to the victim is dropped", |_| {
-        gateway.drops("unconfirmed") >= 30
+        gateway.drops("unvalidated") >= 30
     });
     victim.listen();
     let heard = victim.heard.len();
-    let dropped = gateway.drops("unconfirmed");
+    let dropped = gateway.drops("unvalidated");
     talk(&mut [&mut ann, &mut bob], "it remains so", |_| {
-        gateway.drops("unconfirmed") >= dropped + 100
+        gateway.drops("unvalidated") >= dropped + 100
     });
     victim.listen();
     assert_eq!(victim.heard.len(), heard);

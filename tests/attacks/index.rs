@@ -19,7 +19,8 @@ const FORGED: u32 = 400;
 
 const GROWTH_MAX_KIB: u64 = 100 << 10;
 
-/// Of a gateway with what one connection sends in 50 ms; without a limit of the line it is 440 MiB.
+/// The gateway, and the bytes that one connection sends in 50 ms. Without a limit of the line it takes 440 MiB in the 3 s until pings
+/// end the connection.
 const PEAK_MAX_KIB: u64 = 250 << 10;
 
 #[test]

@@ -71,7 +71,8 @@ fn webhook_is_called_at_open_and_close() {
     let node = Node::plain("media", "echo", PlainRoom::Shared);
     let (url, asked) = operator("200 OK", json!({"address": node.address}).to_string());
     let driver = format!(
-        "driver = \"webhook\"\naddress = \"MEDIA\"\nprobe = \"echo\"\nwebhook = \"{url}\"\ntoken_file = \"secret\""
+        "driver = \"webhook\"\naddress = \"MEDIA\"\nprobe = \"echo\"\nwebhook = \"{url}\"\ntoken_file = \"secret\"\n\
+         [telemetry]\notlp = \"http://127.0.0.1:9\""
     );
     let mut gateway = before(&node, &driver);
     assert_two_clients_hear(&gateway);
@@ -85,9 +86,15 @@ fn webhook_is_called_at_open_and_close() {
     let one = opens[0].1["session"].clone();
     assert_ne!(one, opens[1].1["session"]);
     gateway.end();
-    let (_, close) = asked.recv().unwrap();
+    let (head, close) = asked.recv().unwrap();
     assert_eq!(close["verb"], "close");
-    assert!(opens.iter().any(|(_, open)| open["nonce"] == close["nonce"]), "{close}");
+    let opened = opens.iter().find(|(_, open)| open["nonce"] == close["nonce"]);
+    let trace = |head: &str| {
+        let header = head.lines().find_map(|line| line.strip_prefix("traceparent: 00-"));
+        header.unwrap_or_else(|| panic!("{head}")).to_owned()
+    };
+    assert_eq!(trace(&head), trace(&opened.unwrap().0), "both are in the session's trace");
+    assert_ne!(trace(&opens[0].0)[..32], trace(&opens[1].0)[..32]);
 }
 
 #[test]

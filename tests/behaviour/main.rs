@@ -6,6 +6,7 @@ mod harness;
 mod agents;
 #[path = "../attacks/mod.rs"]
 mod attacks;
+mod backends;
 mod calls;
 mod closing;
 mod conference;

@@ -597,6 +597,11 @@ fn policy_sets_are_reloaded_in_place() {
     fs::remove_file(sets.join("opera.toml")).unwrap();
     let reloaded = gateway.post("/v1/configuration:reload", &json!({}));
     assert_eq!(reloaded["requires_restart"], json!(["opera.toml, which is gone"]));
+    let last = gateway.read("/v1/status")["last_reload"].take();
+    assert_eq!(
+        (&last["by"], &last["requires_restart"]),
+        (&json!("operator"), &reloaded["requires_restart"])
+    );
     calls.talk(PACKETS);
     calls.assert_whole();
 }

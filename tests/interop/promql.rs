@@ -10,7 +10,7 @@ use std::time::Instant;
 use evenkeel_client::OfferIngress;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_telemetry::alerts::{AlertRule, RULES, rules_file};
-use evenkeel_telemetry::registry::{Attribute, Count, Described, Level, Time};
+use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level};
 use evenkeel_testkit::TIMEOUT;
 
 use crate::clients::{Client, present};
@@ -37,7 +37,7 @@ fn exported() -> BTreeSet<String> {
     };
     let counts = Count::ALL.iter().map(|metric| name(metric.described()) + "_total");
     let levels = Level::ALL.iter().map(|metric| name(metric.described()));
-    let times = Time::ALL.iter().flat_map(|metric| {
+    let times = Histogram::ALL.iter().flat_map(|metric| {
         ["", "_bucket", "_sum", "_count"].map(|part| name(metric.described()) + part)
     });
     counts.chain(levels).chain(times).collect()
@@ -169,8 +169,8 @@ fn prometheus_answers_each_documented_expression() {
     assert!(asked >= 13, "the alerts of {PAGE} are found: {asked}");
 }
 
-/// A fault of each rule: values of a series, a minute apart, and when the alert fires. The control run has the same series at
-/// their first value.
+/// A fault of each rule: values of a series, a minute apart, and when the alert fires. Several series and their values are apart by `; `. The
+/// control run has the same series at their first value.
 const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelRoomsStranded", "evenkeel_rooms_stranded_total", "0 0 4", "2m"),
     (
@@ -181,6 +181,12 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ),
     ("EvenkeelRegionBreakerOpen", "evenkeel_region_breaker", "0 0 1 1", "3m"),
     ("EvenkeelUplinkSuspect", "evenkeel_uplink_suspect", "0 0 1 1", "3m"),
+    (
+        "EvenkeelVoiceBad",
+        "evenkeel_session_r_factor_bucket{le=\"70\"}; evenkeel_session_r_factor_count",
+        "0+6x20; 0+60x20",
+        "15m",
+    ),
     ("EvenkeelNodeDown", "evenkeel_node_health", "0 0 3 3", "3m"),
     ("EvenkeelNodeFlaps", "evenkeel_node_failures_total", "0 1 3 4 5", "4m"),
     ("EvenkeelNodeDelayRose", "evenkeel_node_round_trip_seconds", "0.05x10 0.2x3", "13m"),
@@ -219,14 +225,18 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
 /// The file of a unit test of `promtool` in which this rule fires, or, in the control run, does not.
 fn rule_test(fault: &(&str, &str, &str, &str), is_control: bool) -> String {
     let (alert, series, values, at) = fault;
-    let quiet = values.split([' ', 'x']).next().unwrap_or_default();
-    let values = if is_control { format!("{quiet}x70") } else { (*values).to_owned() };
+    let input = series.split("; ").zip(values.split("; ")).map(|(series, values)| {
+        let quiet = values.split([' ', 'x', '+']).next().unwrap_or_default();
+        let values = if is_control { format!("{quiet}x70") } else { values.to_owned() };
+        format!("  - {{series: '{series}', values: '{values}'}}\n")
+    });
+    let input = input.collect::<String>();
     // Labels and annotations are those of the file: the count of alerts tells.
     let expression = format!("count(ALERTS{{alertname=\"{alert}\", alertstate=\"firing\"}})");
     let samples = if is_control { "[]" } else { "[{value: 1}]" };
     format!(
-        "rule_files: [rules.yml]\nevaluation_interval: 1m\ntests:\n- interval: 1m\n  input_series:\n  \
-         - {{series: '{series}', values: '{values}'}}\n  promql_expr_test:\n  \
+        "rule_files: [rules.yml]\nevaluation_interval: 1m\ntests:\n- interval: 1m\n  input_series:\n\
+         {input}  promql_expr_test:\n  \
          - {{expr: '{expression}', eval_time: {at}, exp_samples: {samples}}}\n"
     )
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use evenkeel_client::{ApiCall, OfferIngress};
 use evenkeel_telemetry::registry;
-use evenkeel_telemetry::registry::{Attribute, Count, Level, Time};
+use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
 
 use crate::otlp::{Books, Listen, Receiver, Span, Value};
 use crate::stage::{Stage, offer, voice};
@@ -230,6 +230,7 @@ fn check_all(books: &Books) {
     assert_eq!(names, BTreeSet::from(played));
     let not_played = [
         "gateway.continued",
+        "gateway.reload",
         "node.drain",
         "region.breaker",
         "session.continued",
@@ -240,7 +241,7 @@ fn check_all(books: &Books) {
 
     let counts = Count::ALL.iter().map(|metric| metric.described().name);
     let levels = Level::ALL.iter().map(|metric| metric.described().name);
-    let times = Time::ALL.iter().map(|metric| metric.described().name);
+    let times = Histogram::ALL.iter().map(|metric| metric.described().name);
     let registered: BTreeSet<_> = counts.chain(levels).chain(times).collect();
     for metric in report.metrics_received.keys() {
         assert!(registered.contains(&**metric), "{metric} is not registered");
@@ -251,7 +252,7 @@ fn check_all(books: &Books) {
         Count::NodeFailures.described().name,
         Count::PolicyRollouts.described().name,
         Level::SessionsActive.described().name,
-        Time::Detection.described().name,
+        Histogram::Detection.described().name,
     ] {
         assert!(report.metrics_received.contains_key(metric), "{metric} is missing");
     }

@@ -252,7 +252,7 @@ pub(super) fn no_owner() -> ApiError {
 
 fn not_reloaded(reason: &NotReloaded) -> ApiError {
     let code = match reason {
-        NotReloaded::Invalid(_) => ApiErrorCode::BadRequest,
+        NotReloaded::Invalid { .. } => ApiErrorCode::BadRequest,
         NotReloaded::Untried(_) | NotReloaded::NoThread(_) => ApiErrorCode::Unavailable,
         NotReloaded::NodeList(_) => ApiErrorCode::Conflict,
         NotReloaded::NoReloader => ApiErrorCode::NotFound,

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
 use evenkeel_control::history::Carried;
-use evenkeel_control::{EventRecord, GatewayEvent, GroupChange, NodeNames, RolloutReport};
+use evenkeel_control::{
+    EventRecord, GatewayEvent, GroupChange, NodeNames, ReloadReport, RolloutReport,
+};
 use evenkeel_model::{
     CoreEvent, Decider, EvidenceSource, Health, Hop, Incarnation, ModeChange, MoveCause, NodeId,
     PluginFault, StartPhase,
@@ -89,6 +91,22 @@ impl EventFeed {
     }
 }
 
+/// A reload: its cause, its changes or, if it was refused, the reason.
+pub(super) fn reload(report: &ReloadReport) -> impl Serialize + use<> {
+    let (changes, reason) = match &report.outcome {
+        Ok(changes) => (Some(changes.clone()), None),
+        Err(reason) => (None, Some(reason.clone())),
+    };
+    object! {
+        // `file`, `signal` or `operator`.
+        by: report.by.name(),
+        took_us: report.took.as_micros() as u64,
+        #[serde(flatten)]
+        changes: changes,
+        reason?: reason,
+    }
+}
+
 fn missing(notices: u64) -> EventNotice {
     EventNotice { name: "missed", data: format!("{{\"notices\":{notices}}}") }
 }
@@ -156,6 +174,12 @@ impl NoticeWriter {
                 self.deaths.remove(node);
                 notice! { "node-removed", at_us; node: name }
             }
+            // A reload had an effect, or was refused for `reason`.
+            GatewayEvent::Reload(report) => notice! {
+                "reload", at_us;
+                #[serde(flatten)]
+                reload: reload(report),
+            },
             // A node did not open a session.
             GatewayEvent::NotOpened { session, node, reason } => notice! {
                 "not-opened", at_us;

@@ -16,10 +16,12 @@ use evenkeel_group::{
 };
 use evenkeel_handover::{NotUpgraded, READY_WITHIN, UpgradeResult};
 use evenkeel_index::IndexReader;
+use evenkeel_process::unix_us;
 use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
 use super::error::{self, ApiError, ApiErrorCode, refused};
+use super::events;
 use super::listener::TcpPlace;
 use super::object::object;
 use super::request::{read_deadline, session_id};
@@ -35,7 +37,16 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<impl Serializ
     let status = shared.ask("", shared.handle.status()).await?;
     let index = shared.index.as_ref().map(IndexReader::status);
     let warnings = shared.group().map(|group| group.status().warnings).unwrap_or_default();
-    Ok(Json(object! { #[serde(flatten)] status: status, index?: index, warnings: warnings }))
+    let reload = status.last_reload.as_ref().map(|(report, at)| {
+        object! { at_us: unix_us(*at), #[serde(flatten)] reload: events::reload(report) }
+    });
+    Ok(Json(object! {
+        #[serde(flatten)]
+        status: status,
+        last_reload?: reload,
+        index?: index,
+        warnings: warnings,
+    }))
 }
 
 /// Returns an error if new sessions are not admitted, or if control does not answer.

@@ -132,7 +132,7 @@ fn view(
     names: &NodeNames,
     traces: &SessionTraces,
 ) -> impl Serialize + use<> {
-    let trace = traces.of(opened.session, wanted.caller);
+    let trace = traces.of(opened.session, wanted.caller.as_ref());
     let (udp, quic) = match opened.ingress {
         IngressAnswer::Udp { address, rtcp, credentials } => {
             let (ufrag, password) = credentials.unzip();
@@ -182,7 +182,9 @@ fn refused_key(error: &KeyError) -> ApiError {
 fn caller(headers: &HeaderMap) -> Option<CallerSpan> {
     let mut all = headers.get_all("traceparent").iter();
     let one = all.next()?.to_str().ok()?;
-    CallerSpan::parse(one).filter(|_| all.next().is_none())
+    let caller = CallerSpan::parse(one).filter(|_| all.next().is_none())?;
+    let states = headers.get_all("tracestate").iter();
+    Some(caller.with_state(states.filter_map(|state| state.to_str().ok())))
 }
 
 fn answered(result: Result<(SessionId, Vec<u8>), ApiError>) -> StoredAnswer {

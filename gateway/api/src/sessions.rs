@@ -248,6 +248,7 @@ fn explained(
         pending_move?: pending_move,
         rung: standing.plan.rung(),
         cap_kbps: Some(standing.plan.cap_kbps).filter(|&cap| cap > 0),
+        measures: measured(&standing.measures),
         // The room's share of the bitrate that it needs above its floor. Below 1000 the node is overcommitted.
         share_permille: explanation.share_permille,
         // All other nodes, each with the reason why the room is not there.

@@ -16,8 +16,9 @@ use std::time::{Duration, SystemTime};
 
 use evenkeel_config::{AdminSettings, AdminTcp, SecretFile, Traceparent};
 use evenkeel_control::{
-    AdmissionState, ControlError, ControlRequest, EventRecord, GatewayEvent, Handle, IngressAnswer,
-    NodeNames, RolloutOutcome, RolloutReport, SessionAnswer, StatusReport,
+    Actor, AdmissionState, ControlError, ControlRequest, EventRecord, GatewayEvent, Handle,
+    IngressAnswer, NodeNames, ReloadReport, RolloutOutcome, RolloutReport, SessionAnswer,
+    StatusReport,
 };
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{
@@ -239,6 +240,14 @@ fn status(state: &str) -> StatusReport {
         version: "1.2.3",
         region: "east".into(),
         uptime_ms: 1_500,
+        last_reload: Some((
+            ReloadReport {
+                by: Actor::File,
+                took: Duration::from_millis(4),
+                outcome: Err("evenkeel.toml:3:1: found nothing".into()),
+            },
+            SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+        )),
         sessions: 2,
         rooms: 1,
         uplink_suspect: false,
@@ -262,7 +271,7 @@ fn rollout(outcome: RolloutOutcome) -> RolloutReport {
         policy: routing(),
         outcome,
         stage: None,
-        by: evenkeel_control::Actor::Operator,
+        by: Actor::Operator,
         revision: None,
         previous: None,
         code: (outcome == RolloutOutcome::Refused).then_some("import"),

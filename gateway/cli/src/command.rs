@@ -87,7 +87,20 @@ impl ApiArgs {
                 "the gateway at {shown} did not answer within {within} s"
             ))
         };
-        answer.map_err(silent)?.map_err(|failed| match failed {
+        answer.map_err(silent)?.map_err(|failed| self.explain(failed))
+    }
+
+    /// Listens to the gateway, without a limit of time.
+    pub(crate) fn follow(
+        &self,
+        listen: impl AsyncFnOnce(&mut ApiClient) -> Result<(), ClientError>,
+    ) -> Result<(), CommandError> {
+        let mut admin = self.client()?;
+        runtime()?.block_on(listen(&mut admin)).map_err(|failed| self.explain(failed))
+    }
+
+    fn explain(&self, failed: ClientError) -> CommandError {
+        match failed {
             ClientError::Unreached(error) if error.kind() == ErrorKind::PermissionDenied => {
                 CommandError::NoGateway(format!(
                     "this user may not use {}: run the command as its owner or as root",
@@ -104,7 +117,7 @@ impl ApiArgs {
             )),
             ClientError::Refused { status: 400 | 404, message, .. } => CommandError::Wrong(message),
             failed => CommandError::Failed(failed.to_string()),
-        })
+        }
     }
 
     pub(crate) fn client(&self) -> Result<ApiClient, CommandError> {

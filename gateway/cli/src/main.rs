@@ -4,6 +4,7 @@
 //! failure is printed as an object on standard output.
 
 mod command;
+mod events;
 mod gateway;
 #[cfg(feature = "lab")]
 mod lab;
@@ -50,6 +51,7 @@ enum EvenkeelCommand {
     /// Show sessions, nodes and policies of a running gateway
     Status(status::StatusArgs),
     Modes(status::ModesArgs),
+    Events(events::EventsArgs),
     Reload(gateway::ReloadArgs),
     Upgrade(gateway::UpgradeArgs),
     Gateway(gateway::GatewayArgs),
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
         EvenkeelCommand::Check(check) => (check.json, check.act()),
         EvenkeelCommand::Status(status) => (status.json, status.act()),
         EvenkeelCommand::Modes(modes) => (modes.json, modes.act()),
+        EvenkeelCommand::Events(events) => (events.json, events.act()),
         EvenkeelCommand::Reload(reload) => (reload.json, reload.act()),
         EvenkeelCommand::Upgrade(upgrade) => (upgrade.json, upgrade.act()),
         EvenkeelCommand::Gateway(gateway) => (gateway.json, gateway.act()),

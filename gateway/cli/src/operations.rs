@@ -20,7 +20,7 @@ pub(crate) struct NodeArgs {
 
 #[derive(Subcommand)]
 enum NodeCommand {
-    /// List nodes with health, load and openings in progress
+    /// List nodes with zone, health, round trip, load and openings in progress
     List,
     /// Move all rooms off a node without loss, and give it no new ones. The command returns at once; `node list` shows how
     /// many rooms are left, and the event `drained` reports the end
@@ -102,10 +102,13 @@ fn node_line(node: &Value) -> String {
         (0, 0) => String::new(),
         (opening, waiting) => format!(", opening {opening}, {waiting} queued"),
     };
+    let trip = node["round_trip_us"].as_u64();
+    let trip =
+        trip.map_or(String::new(), |us| format!(", {}.{} ms away", us / 1_000, us % 1_000 / 100));
     format!(
-        "{:<16} {:<8} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{opening}{}{}{}",
+        "{:<16} {:<16} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{trip}{opening}{}{}{}",
         text(node, "node"),
-        text(node, "region"),
+        format!("{}/{}", text(node, "region"), text(node, "zone")),
         text(node, "health"),
         number(node, "rooms"),
         number(node, "load_permille") / 10,

@@ -27,9 +27,9 @@ pub(crate) struct SessionArgs {
 
 #[derive(Subcommand)]
 enum SessionCommand {
-    /// List sessions with room, node, rung and cap
-    List,
-    /// Explain a session's node: the deciding policies, the alternatives, and past moves
+    /// List sessions with room, node, quality, rung and cap
+    List(ListArgs),
+    /// Explain a session's node and quality: the deciding policies, the alternatives, and past moves
     Explain {
         /// The session: `s17`
         session: String,
@@ -46,6 +46,63 @@ enum SessionCommand {
         /// The session: `s17`
         session: String,
     },
+}
+
+#[derive(Args)]
+struct ListArgs {
+    /// Only sessions at this node
+    #[arg(long)]
+    node: Option<String>,
+    /// Only sessions at nodes of this zone
+    #[arg(long)]
+    zone: Option<String>,
+    /// Only sessions with an R-factor below 70, a loss of 2 % or more, a degradation, or no node
+    #[arg(long)]
+    bad: bool,
+}
+
+impl ListArgs {
+    fn takes(&self, session: &Value) -> bool {
+        let is_at = |key: &str, wanted: &Option<String>| {
+            wanted.as_ref().is_none_or(|name| session["hop"][key] == **name)
+        };
+        is_at("node", &self.node) && is_at("zone", &self.zone) && (!self.bad || is_bad(session))
+    }
+}
+
+/// R-factor times 100 below which many users are dissatisfied (ITU-T G.109).
+const BAD_R: u64 = 7_000;
+
+const BAD_LOSS_PPM: u64 = 20_000;
+
+fn is_bad(session: &Value) -> bool {
+    let measures = &session["measures"];
+    let is_lossy = |key: &str| measures[key].as_u64().is_some_and(|ppm| ppm >= BAD_LOSS_PPM);
+    measures["r-factor"].as_u64().is_some_and(|r| r < BAD_R)
+        || is_lossy("loss-up")
+        || is_lossy("loss-down")
+        || number(session, "rung") > 0
+        || session["hop"].is_null()
+}
+
+/// The measured quality with units: `R 82.1, loss 0.1 % up, jitter 3 ms up`; empty if nothing is measured.
+fn quality(session: &Value) -> String {
+    let measures = &session["measures"];
+    let hundredths = |value: u64| format!("{}.{:02}", value / 100, value % 100);
+    let percent = |ppm: u64| format!("{} %", hundredths(ppm / 100));
+    let ms = |us: u64| format!("{} ms", us.div_ceil(1_000));
+    let both = |name: &str, written: &dyn Fn(u64) -> String| {
+        let value = |way: &str| {
+            let value = measures[format!("{name}-{way}")].as_u64()?;
+            Some(format!("{} {way}", written(value)))
+        };
+        let ways: Vec<String> = ["up", "down"].into_iter().filter_map(value).collect();
+        (!ways.is_empty()).then(|| format!("{name} {}", ways.join(" and ")))
+    };
+    let r = measures["r-factor"].as_u64().map(|r| format!("R {}", hundredths(r)));
+    let trip = measures["rtt-client"].as_u64().map(|us| format!("round trip {}", ms(us)));
+    let parts = [r, both("loss", &percent), both("jitter", &ms), trip];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 #[derive(Args)]
@@ -88,8 +145,9 @@ impl HistoryArgs {
 impl SessionArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         match self.verb {
-            SessionCommand::List => {
-                let sessions = self.api.operate(async |admin| admin.list("sessions").await)?;
+            SessionCommand::List(chosen) => {
+                let mut sessions = self.api.operate(async |admin| admin.list("sessions").await)?;
+                sessions.retain(|session| chosen.takes(session));
                 list(self.json, &json!({"sessions": sessions}), "sessions", line);
             }
             SessionCommand::Find { session } => {
@@ -135,8 +193,10 @@ fn place(session: &Value) -> String {
 }
 
 fn line(session: &Value) -> String {
+    let quality = quality(session);
+    let quality = if quality.is_empty() { String::new() } else { format!(", {quality}") };
     format!(
-        "{:<8} {:<24} {:<10} {} at {}, rung {}{}",
+        "{:<8} {:<24} {:<10} {} at {}, rung {}{}{quality}",
         text(session, "id"),
         text(session, "room"),
         text(session, "scenario"),
@@ -219,6 +279,10 @@ fn explain(said: &Value) {
     for (hook, by) in said["decided_by"].as_object().into_iter().flatten() {
         say(&format!("  {hook} decided by {}", by.as_str().unwrap_or("")));
     }
+    match quality(said) {
+        quality if quality.is_empty() => say(&"  quality: nothing measured lately"),
+        quality => say(&format!("  quality: {quality}")),
+    }
     let share = said["share_permille"].as_u64().unwrap_or(1_000);
     let less = if share < 1_000 { ", for lack of capacity" } else { "" };
     say(&format!("  rung {}{}{less}", said["rung"], cap(said)));
@@ -275,3 +339,6 @@ fn decision(said: &Value) -> String {
     let notes = notes.join(", ");
     format!("  {hook}: {reason} ({outcome}{guard} {ago} s ago, {by}){behind}{notes}")
 }
+
+#[cfg(test)]
+mod tests;

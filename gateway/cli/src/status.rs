@@ -1,6 +1,9 @@
 //! Commands that show the state of a running gateway: `evenkeel status` and `evenkeel modes`.
 
+use std::time::{Duration, SystemTime};
+
 use clap::Args;
+use evenkeel_process::unix_us;
 use serde_json::{Value, json};
 
 use crate::command::{ApiArgs, CommandError, number, rows, say, text, texts};
@@ -44,6 +47,14 @@ impl StatusArgs {
                 false => "",
             }
         ));
+        say(&format!(
+            "  version {}, up {}",
+            text(&status, "version"),
+            spell(Duration::from_millis(number(&status, "uptime_ms")))
+        ));
+        if let Some(line) = last_reload(&status["last_reload"], SystemTime::now()) {
+            say(&format!("  {line}"));
+        }
         if let Some(reason) = status["index"]["reason"].as_str() {
             say(&format!("  index {}: {reason}", text(&status["index"], "state")));
         }
@@ -71,6 +82,38 @@ impl StatusArgs {
             ));
         }
         Ok(())
+    }
+}
+
+/// The last reload in one line; `None` without one.
+fn last_reload(reload: &Value, now: SystemTime) -> Option<String> {
+    let at_us = reload["at_us"].as_u64()?;
+    let ago = Duration::from_micros(unix_us(now).saturating_sub(at_us));
+    let (by, ago) = (text(reload, "by"), spell(ago));
+    let outcome = match reload["reason"].as_str() {
+        Some(reason) => format!("refused, nothing changed: {reason}"),
+        None => {
+            let refused = rows(reload, "refused").len();
+            let waiting = texts(reload, "requires_restart");
+            let refused = (refused > 0).then(|| format!("{refused} policies not replaced"));
+            let waiting =
+                (!waiting.is_empty()).then(|| format!("restart for {}", waiting.join(", ")));
+            let notes: Vec<String> = refused.into_iter().chain(waiting).collect();
+            if notes.is_empty() { "applied".to_owned() } else { notes.join("; ") }
+        }
+    };
+    Some(format!("last reload {ago} ago, by {by}: {outcome}"))
+}
+
+/// Days and hours, hours and minutes, minutes, or seconds.
+fn spell(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min"),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
     }
 }
 

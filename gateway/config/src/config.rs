@@ -18,13 +18,14 @@ use super::check::{self, ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::cluster::{self, ClusterTable, GroupSettings, WitnessSettings};
 use super::gateway::{
     self, AdminSettings, AdminTable, BreakerTable, DetectorTable, GatewaySettings, GatewayTable,
-    LimitSettings, LimitsTable, TelemetrySettings, TelemetryTable,
+    LimitSettings, LimitsTable,
 };
 use super::index::{self, IndexSettings, IndexTable};
 use super::listen::{self, ListenIdentity, ListenIngress, ListenSettings, ListenTable};
 use super::node::{self, DriverSettings, NODES_MAX, NodeConfig, NodeEntry};
 use super::plugin::{self, Compiler, PolicyBinding, SetOrigin, TrustSettings, TrustTable};
 use super::set::{self, CheckedSet, PolicySet, SHIPPED_SETS, ScenarioSettings, SetTable};
+use super::telemetry::{TelemetrySettings, TelemetryTable};
 
 /// Maximum size of a configuration file. These files are written by hand, so a larger one was named by mistake.
 const FILE_MAX: u64 = 1 << 20;
@@ -184,7 +185,11 @@ impl GatewayConfig {
             regions,
             nodes,
             admin: AdminSettings::check(&raw.admin, check),
-            telemetry: TelemetrySettings::check(&raw.telemetry, check),
+            telemetry: TelemetrySettings::check(
+                &raw.telemetry,
+                &|name| std::env::var(name).ok(),
+                check,
+            ),
             limits: LimitSettings::check(&raw.limits, check),
             breaker: gateway::breakers(&raw.breaker, check),
             detector: gateway::timings(&raw.detector, check),

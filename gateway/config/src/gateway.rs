@@ -1,4 +1,4 @@
-//! Tables about the gateway itself: `[gateway]`, `[admin]`, `[telemetry]`, `[limits]`, `[breaker]` and `[detector]`.
+//! Tables about the gateway itself: `[gateway]`, `[admin]`, `[limits]`, `[breaker]` and `[detector]`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -198,78 +198,6 @@ impl AdminSettings {
             check.warn(tcp.span(), found, "a loopback address, behind a proxy that ends TLS");
         }
         Some(AdminTcp { address, token: token? })
-    }
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
-pub(super) struct TelemetryTable {
-    otlp: Option<Spanned<String>>,
-    protocol: Option<Protocol>,
-    sample_ratio: Option<Spanned<f64>>,
-    metrics_interval: Option<Spanned<String>>,
-}
-
-/// `[telemetry]`: exporters, metrics and log.
-#[derive(Clone, PartialEq, Debug)]
-pub struct TelemetrySettings {
-    /// Destination of spans, metrics and logs. Default: none; `/metrics` and standard error are always available.
-    pub otlp: Option<Otlp>,
-    /// Sampling ratio of the spans of sessions and decisions, 0 to 1. Default 1. Failovers, rollouts and refused
-    /// sessions are always sampled.
-    pub sample_ratio: f64,
-    /// Export interval. Default 10 s.
-    pub metrics_interval: Duration,
-}
-
-/// An OpenTelemetry receiver.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Otlp {
-    /// `http://host:port`, without the path of a signal.
-    pub endpoint: String,
-    /// Default: gRPC.
-    pub protocol: Protocol,
-}
-
-/// The encoding of OTLP.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protocol {
-    /// gRPC, usually port 4317.
-    #[default]
-    Grpc,
-    /// Protobuf over HTTP/1.1, usually port 4318.
-    Http,
-}
-
-impl TelemetrySettings {
-    pub(super) fn check(raw: &TelemetryTable, check: &mut ConfigCheck) -> TelemetrySettings {
-        let default = Duration::from_secs(10);
-        let allowed = Duration::from_secs(1)..=Duration::from_secs(3_600);
-        TelemetrySettings {
-            otlp: TelemetrySettings::otlp(raw, check),
-            sample_ratio: check.share(&raw.sample_ratio, 1.0),
-            metrics_interval: check.duration(&raw.metrics_interval, default, allowed),
-        }
-    }
-
-    fn otlp(raw: &TelemetryTable, check: &mut ConfigCheck) -> Option<Otlp> {
-        let endpoint = raw.otlp.as_ref()?;
-        let authority = endpoint.get_ref().strip_prefix("http://").map(|a| a.trim_end_matches('/'));
-        let host = authority.filter(|a| !a.is_empty() && !a.contains(['/', ' ', '@', '?', '#']));
-        let Some(host) = host else {
-            let secure = endpoint.get_ref().starts_with("https://");
-            let found = format!("`{}`", endpoint.get_ref());
-            let expected = "an `http` URL such as `http://127.0.0.1:4317`";
-            let invalid = check.refuse(endpoint.span(), found, expected);
-            if secure {
-                let help = "run a collector beside the gateway; the collector sends over TLS";
-                invalid.help = Some(help.to_owned());
-            }
-            return None;
-        };
-        let protocol = raw.protocol.unwrap_or_default();
-        Some(Otlp { endpoint: format!("http://{host}"), protocol })
     }
 }
 

@@ -12,14 +12,14 @@ mod listen;
 mod node;
 mod plugin;
 mod set;
+mod telemetry;
 
 pub use address::{NetworkPrefix, NoUrl, Url};
 pub use check::{Colour, ConfigBitRate, InvalidSetting, SecretFile, read_duration};
 pub use cluster::{AddressPlace, GroupSettings, MovingAddress, PeerSettings, WitnessSettings};
 pub use config::GatewayConfig;
 pub use gateway::{
-    AdminSettings, AdminTcp, CacheFolder, GatewaySettings, LimitSettings, Otlp, Protocol,
-    TelemetrySettings, Traceparent,
+    AdminSettings, AdminTcp, CacheFolder, GatewaySettings, LimitSettings, Traceparent,
 };
 pub use index::{IndexSettings, Login};
 pub use listen::{CertificateFiles, ListenIdentity, ListenIngress, ListenSettings};
@@ -31,3 +31,4 @@ pub use plugin::{
     Compiler, OnFault, PluginLimits, PluginLocation, PolicyBinding, SetOrigin, TrustSettings,
 };
 pub use set::{DscpSettings, PolicySet, RolloutSettings, ScenarioSettings, rollout_settings};
+pub use telemetry::{Otlp, OtlpProtocol, Signal, TelemetrySettings};

@@ -63,6 +63,7 @@ struct ScenarioTable {
     bitrate: Option<Spanned<Bitrate>>,
     close_after: Option<Spanned<String>>,
     await_first_packet: Option<bool>,
+    await_report: Option<bool>,
     dscp: DscpTable,
     priority: Option<Spanned<i64>>,
 }
@@ -102,6 +103,8 @@ pub struct ScenarioSettings {
     pub close_after: Duration,
     /// Nothing is sent to a declared address before a packet came from it. Default true.
     pub await_first_packet: bool,
+    /// Bytes to a declared address are limited until a receiver report came from it. Default: as `await_first_packet`.
+    pub await_report: bool,
     /// Marks of packets.
     pub dscp: DscpSettings,
     /// Order of placement when many rooms need a node, 0 to 100; higher is earlier. Default 10.
@@ -176,6 +179,7 @@ fn scenario(
         let expected = "no `spares`: mode `cold` opens none";
         check.refuse(spares.span(), "`spares` with mode `cold`", expected);
     }
+    let await_first_packet = raw.await_first_packet.unwrap_or(true);
     ScenarioSettings {
         name: check.name(name),
         mode,
@@ -189,7 +193,8 @@ fn scenario(
             Duration::from_secs(30),
             Duration::from_secs(1)..=24 * hour,
         ),
-        await_first_packet: raw.await_first_packet.unwrap_or(true),
+        await_first_packet,
+        await_report: raw.await_report.unwrap_or(await_first_packet),
         dscp: DscpSettings {
             voice: dscp(&raw.dscp.voice, 46, check),
             video: dscp(&raw.dscp.video, 34, check),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, NodeConfig};
 use evenkeel_core::{Gateway, GatewayEffect, InstalledSession, NodeEffect, NotOpened};
@@ -11,7 +11,7 @@ use evenkeel_dataplane::flows::Home;
 use evenkeel_dataplane::worker::{
     ClientAddressing, DscpMarks, Install, SessionPorts, SessionState, WorkerCommand,
 };
-use evenkeel_drivers::{Clock, DriverAction, OpenRequest, set};
+use evenkeel_drivers::{Clock, DriverAction, OpenRequest, WebhookMessage, set};
 use evenkeel_model::{
     CloseReason, CoreEvent, Hop, NodeId, NotStarted, Offer, RoomId, RtcpPort, SessionId,
 };
@@ -23,7 +23,7 @@ use crate::inherited::Inherited;
 use crate::messages::ControlError;
 use crate::nodes::{
     ListChange, ListedNode, NodeList, NodeListChange, NodeListUpdate, NodeResources, NotListed,
-    region_named,
+    ReloadReport, region_named,
 };
 use crate::offers::{OfferInProgress, OfferQueue, OfferReply, OfferedSession};
 use crate::policies::PolicyRunner;
@@ -63,6 +63,7 @@ pub(crate) struct Lifetime {
     /// The core has closed all sessions.
     pub(crate) core_finished: bool,
     pub(crate) finished: bool,
+    pub(crate) last_reload: Option<(ReloadReport, SystemTime)>,
     /// Shared with [`Handle`](crate::Handle).
     pub(crate) is_replaced: Arc<AtomicBool>,
 }
@@ -186,12 +187,12 @@ impl Control {
         let pending = self.offers.in_progress.get_mut(&offer.id);
         let (nodes, data, caller) = pending.map_or((Vec::new(), None, None), |pending| {
             let OfferInProgress { request, data, .. } = pending;
-            (std::mem::take(&mut request.nodes), data.take(), request.caller)
+            (std::mem::take(&mut request.nodes), data.take(), request.caller.clone())
         });
         let registered = self.registry.register(session, offer, nodes, &mut fill);
         if let Some(entry) = self.registry.get_mut(session) {
             entry.data = data;
-            self.registry.note_caller(session, caller);
+            self.registry.note_caller(session, caller.as_ref());
         }
         match registered {
             Ok(Registered { home, client, ports, reached }) => {
@@ -222,6 +223,8 @@ impl Control {
         let InstalledSession { session, room: _, route, plan, media, scenario, of_first_packet } =
             installed;
         let scenario = self.settings.scenario(&scenario).map(|(_, scenario)| scenario);
+        // The client of a session that a first packet opened has sent.
+        let declared = scenario.filter(|_| !of_first_packet);
         let install = Install {
             home,
             session,
@@ -234,9 +237,8 @@ impl Control {
                 video: scenario.dscp.video,
             }),
             ports,
-            // The client of a session that a first packet opened has sent.
-            await_first_packet: !of_first_packet
-                && scenario.is_some_and(|scenario| scenario.await_first_packet),
+            await_first_packet: declared.is_some_and(|scenario| scenario.await_first_packet),
+            await_report: declared.is_some_and(|scenario| scenario.await_report),
             // The state contains the seed.
             seed: if state.is_some() { 0 } else { draw() },
             state,
@@ -262,8 +264,10 @@ impl Control {
                 );
                 self.workers.command(worker, WorkerCommand::LimitBundles { node, size_max });
             }
-            Some(message @ (DriverAction::Ng { .. } | DriverAction::Post { .. })) => {
-                self.signalling.send(message);
+            Some(DriverAction::Ng { node, datagram }) => self.signalling.send_ng(node, &datagram),
+            Some(DriverAction::Post { node, number, hook, body, session, within }) => {
+                let trace = session.and_then(|id| self.registry.trace_headers(id));
+                self.signalling.post(node, number, WebhookMessage { hook, body, trace }, within);
             }
             Some(DriverAction::Opened { session, hop, leg }) => {
                 self.with_home(session, |home| WorkerCommand::Attach { home, hop, leg });

@@ -24,7 +24,7 @@ use crate::messages::{
     SnapshotError, StatusReport, TakeoverReadiness,
 };
 use crate::names::NodeNames;
-use crate::nodes::{ListChange, NodeList, NotListed, ReloadRequest, Reloaded};
+use crate::nodes::{ListChange, NodeList, NotListed, ReloadReport, ReloadRequest, Reloaded};
 use crate::offers::{OfferedSession, SessionAnswer};
 use crate::operations::{Operation, OperationTarget, Operations};
 use crate::policies::PushRequest;
@@ -109,6 +109,8 @@ requests! {
         configured_policies() = ConfiguredPolicies -> BTreeMap<PolicyName, Option<Arc<str>>>;
         /// Sets the trust rules for rollouts from now on.
         govern(rules: Box<TrustRules>) = Govern -> ();
+        /// Notes the end of a reload.
+        note_reload(report: Box<ReloadReport>) = NoteReload -> ();
         /// Returns once the first revisions of all policies are active.
         policies_stand() = AwaitPolicies -> ();
         /// Refuses new sessions. Returns when the last session has ended or was closed at the deadline.

@@ -49,8 +49,8 @@ pub use messages::{
 };
 pub use names::{NodeName, NodeNames};
 pub use nodes::{
-    ListChange, NodeList, NodeListUpdate, NotListed, NotReloaded, PolicyRefused, ReloadRequest,
-    Reloaded, Shrinks,
+    ListChange, NodeList, NodeListUpdate, NotListed, NotReloaded, PolicyRefused, ReloadReport,
+    ReloadRequest, Reloaded, Shrinks,
 };
 pub use offers::{IngressAnswer, OfferedSession, SessionAnswer, is_first_packet_room};
 pub use operations::{Operation, OperationLog, OperationTarget, Operations};
@@ -62,5 +62,5 @@ pub use snapshot::{
     MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,
 };
 pub use thread::{ControlParts, run};
-pub use traces::{CallerSpan, SessionTrace, SessionTraces};
+pub use traces::{CallerSpan, SessionTrace, SessionTraces, TraceShare};
 pub use workers::WorkerLine;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use evenkeel_core::{Impossible, SessionStanding};
 use evenkeel_dataplane::worker::Totals;
@@ -10,7 +11,7 @@ use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
 use evenkeel_model::{Health, NodeId, OfferRefusal, PolicyName, SessionId};
 use serde::Serialize;
 
-use crate::nodes::NotReloaded;
+use crate::nodes::{NotReloaded, ReloadReport};
 use crate::traces::SessionTrace;
 use crate::workers::WORKERS_WITHIN;
 
@@ -178,6 +179,9 @@ pub struct StatusReport {
     pub region: Arc<str>,
     /// The time since the start.
     pub uptime_ms: u64,
+    /// The last reload that had an effect or was refused, with the time of its end.
+    #[serde(skip)]
+    pub last_reload: Option<(ReloadReport, SystemTime)>,
     /// Live sessions.
     pub sessions: usize,
     /// Placed rooms.

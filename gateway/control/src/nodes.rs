@@ -315,6 +315,24 @@ pub struct Reloaded {
     pub refused: Vec<PolicyRefused>,
 }
 
+impl Reloaded {
+    /// Nothing changed, and nothing waits or was refused.
+    pub fn is_empty(&self) -> bool {
+        *self == Reloaded::default()
+    }
+}
+
+/// A reload, after it has ended.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ReloadReport {
+    /// Its cause.
+    pub by: Actor,
+    /// The time that it took.
+    pub took: Duration,
+    /// The changes, or the reason for which nothing changed, in one line.
+    pub outcome: Result<Reloaded, Box<str>>,
+}
+
 /// A policy that a reload did not replace.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct PolicyRefused {
@@ -329,8 +347,13 @@ pub struct PolicyRefused {
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum NotReloaded {
     /// Errors in the files, each with its place.
-    #[error("{0}")]
-    Invalid(String),
+    #[error("{rendered}")]
+    Invalid {
+        /// All of them, for a terminal.
+        rendered: String,
+        /// The first one, in one line.
+        first: Box<str>,
+    },
     /// The dry run failed for a reason other than the files.
     #[error("dry run of the saved configuration failed, nothing changed: {0}")]
     Untried(String),
@@ -343,6 +366,16 @@ pub enum NotReloaded {
     /// No task reads the configuration.
     #[error("this gateway has no configuration to reload")]
     NoReloader,
+}
+
+impl NotReloaded {
+    /// The reason in one line.
+    pub fn summary(&self) -> Box<str> {
+        match self {
+            NotReloaded::Invalid { first, .. } => first.clone(),
+            other => other.to_string().into(),
+        }
+    }
 }
 
 /// The difference of a list from the listed nodes.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use evenkeel_dataplane::flows::{self, FlowEntry, FlowKey, Flows, Home, Ufrag};
 use evenkeel_dataplane::freebind;
 use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
-use evenkeel_drivers::Brief;
+use evenkeel_drivers::{Brief, TraceHeaders};
 use evenkeel_media::roq::FlowId;
 use evenkeel_model::{
     ClientIdentity, IngressProtocol, MediaDescription, Offer, OfferId, RtcpPort, SessionId,
@@ -252,13 +252,14 @@ impl SessionRegistry {
     }
 
     /// Keeps the span of a trusted caller, for a process that continues the session's trace.
-    pub fn note_caller(&mut self, session: SessionId, caller: Option<CallerSpan>) {
-        self.callers.extend(self.traces.parent(caller).map(|caller| (session, caller)));
+    pub fn note_caller(&mut self, session: SessionId, caller: Option<&CallerSpan>) {
+        let trusted = self.traces.parent(caller).cloned();
+        self.callers.extend(trusted.map(|caller| (session, caller)));
     }
 
     /// Ids of the session's trace.
     pub fn trace(&self, session: SessionId) -> SessionTrace {
-        self.traces.of(session, self.callers.get(&session).copied())
+        self.traces.of(session, self.callers.get(&session))
     }
 
     /// All sessions, oldest first.
@@ -266,9 +267,15 @@ impl SessionRegistry {
         self.entries.keys().copied()
     }
 
+    /// The headers of a request about an open session.
+    pub(crate) fn trace_headers(&self, session: SessionId) -> Option<TraceHeaders> {
+        self.get(session)?;
+        self.traces.headers(session, self.callers.get(&session))
+    }
+
     /// The spans of trusted callers.
     pub fn callers(&self) -> impl Iterator<Item = (SessionId, CallerSpan)> {
-        self.callers.iter().map(|(session, caller)| (*session, *caller))
+        self.callers.iter().map(|(session, caller)| (*session, caller.clone()))
     }
 
     /// Checks that a listener accepts clients of this kind.

@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 
 use crate::history::{HistoryWriter, OpenSession};
 use crate::names::NodeNames;
-use crate::nodes::NodeListUpdate;
+use crate::nodes::{NodeListUpdate, ReloadReport};
 use crate::offers::OfferedSession;
 use crate::registry::{SessionEntry, SessionRegistry};
 use crate::traces::CallerSpan;
@@ -47,7 +47,7 @@ impl EventRecord {
 }
 
 /// The caller of a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TraceCaller {
     /// The time at which the request arrived.
     pub arrived: Instant,
@@ -57,7 +57,7 @@ pub struct TraceCaller {
 
 impl TraceCaller {
     pub(crate) fn of(wanted: &OfferedSession, arrived: Instant) -> TraceCaller {
-        TraceCaller { arrived, span: wanted.caller }
+        TraceCaller { arrived, span: wanted.caller.clone() }
     }
 }
 
@@ -88,6 +88,8 @@ pub enum GatewayEvent {
     },
     /// The node list changed, or a change was refused.
     NodeList(NodeListUpdate),
+    /// A reload had an effect or was refused.
+    Reload(ReloadReport),
     /// A removed node is empty and forgotten.
     NodeRemoved {
         /// The node's number, which may be reused.

@@ -3,14 +3,14 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, PolicySet};
 use evenkeel_core::{Impossible, RoomStanding, SessionStanding};
 use evenkeel_dataplane::worker::MediaDirection;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Health, NodeId, RedundancyMode};
-use evenkeel_revisions::Lifecycle;
+use evenkeel_revisions::{Actor, Lifecycle};
 
 use crate::control::Control;
 use crate::handle::ControlRequest;
@@ -18,7 +18,9 @@ use crate::messages::{
     AdmissionState, ControlError, NotSuspended, SessionView, Slice, SnapshotError, StatusReport,
     TakeoverReadiness,
 };
+use crate::nodes::{ReloadReport, Reloaded};
 use crate::registry::SessionEntry;
+use crate::reporting::GatewayEvent;
 
 /// Copying this many ids of a room's sessions takes as long as copying the view of one session.
 const SESSIONS_PER_COST: usize = 100;
@@ -124,6 +126,10 @@ impl Control {
             ControlRequest::Nodes(reply) => _ = reply.send(self.gateway.views().nodes().collect()),
             ControlRequest::Govern(rules, reply) => {
                 self.policies.threads.govern(*rules, &mut self.gateway, now);
+                let _ = reply.send(());
+            }
+            ControlRequest::NoteReload(report, reply) => {
+                self.note_reload(*report);
                 let _ = reply.send(());
             }
             ControlRequest::NoteRefusal(refusal) => self.policies.threads.ledger().refuse(refusal),
@@ -301,6 +307,15 @@ impl Control {
         }
     }
 
+    /// A changed file that has the same effect as before is not worth an event.
+    fn note_reload(&mut self, report: ReloadReport) {
+        let has_effect = !report.outcome.as_ref().is_ok_and(Reloaded::is_empty);
+        if has_effect || report.by != Actor::File {
+            self.reporting.send_event(GatewayEvent::Reload(report.clone()));
+            self.lifetime.last_reload = Some((report, SystemTime::now()));
+        }
+    }
+
     fn status(&self, now: Instant) -> StatusReport {
         use MediaDirection::{ToClient, ToNode};
         let workers = &self.workers;
@@ -317,6 +332,7 @@ impl Control {
             version: env!("CARGO_PKG_VERSION"),
             region: Arc::clone(&self.settings.gateway.region),
             uptime_ms: now.saturating_duration_since(self.lifetime.started).as_millis() as u64,
+            last_reload: self.lifetime.last_reload.clone(),
             sessions: self.gateway.live(),
             rooms: self.gateway.standing_rooms(),
             uplink_suspect: self.gateway.node_table().doubts_uplink(),

@@ -2,10 +2,11 @@
 
 use evenkeel_drivers::socket::connected;
 use evenkeel_drivers::{
-    DriverAction, DriverConfig, Drivers, Effort, HttpError, Ng, NgSocket, Posted, Poster, set,
+    DriverConfig, Drivers, Effort, HttpError, Ng, NgSocket, Posted, Poster, WebhookMessage, set,
 };
 use evenkeel_model::NodeId;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::start_hooks::StartHooks;
@@ -48,27 +49,29 @@ impl NodeSignalling {
         }
     }
 
-    /// Sends a [`DriverAction::Ng`] or [`DriverAction::Post`].
-    pub(crate) fn send(&self, message: DriverAction) {
-        match message {
-            DriverAction::Ng { node, datagram } => {
-                if let Some(Some(socket)) = self.ng_sockets.get(node.0 as usize) {
-                    socket.send(&datagram);
-                }
-            }
-            DriverAction::Post { node, number, hook, body, within } => {
-                let (poster, replies) = (self.poster.clone(), self.webhook_replies.clone());
-                tokio::task::spawn_local(async move {
-                    let answer = match poster {
-                        Some(poster) => poster.post(hook, body, Effort::of_session(within)).await,
-                        None => Err(HttpError::Busy),
-                    };
-                    let answer = answer.map_err(|failed| failed.to_string());
-                    // Fails only if control has ended.
-                    let _ = replies.send((node, number, answer)).await;
-                });
-            }
-            _ => {}
+    pub(crate) fn send_ng(&self, node: NodeId, datagram: &[u8]) {
+        if let Some(Some(socket)) = self.ng_sockets.get(node.0 as usize) {
+            socket.send(datagram);
         }
+    }
+
+    /// POSTs; `number` identifies the answer.
+    pub(crate) fn post(
+        &self,
+        node: NodeId,
+        number: u64,
+        message: WebhookMessage,
+        within: Duration,
+    ) {
+        let (poster, replies) = (self.poster.clone(), self.webhook_replies.clone());
+        tokio::task::spawn_local(async move {
+            let answer = match poster {
+                Some(poster) => poster.post(message, Effort::of_session(within)).await,
+                None => Err(HttpError::Busy),
+            };
+            let answer = answer.map_err(|failed| failed.to_string());
+            // Fails only if control has ended.
+            let _ = replies.send((node, number, answer)).await;
+        });
     }
 }

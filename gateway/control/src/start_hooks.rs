@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{StartBy, StartHook, WebhookTarget};
-use evenkeel_drivers::{Effort, HttpError, Poster};
+use evenkeel_drivers::{Effort, HttpError, Poster, WebhookMessage};
 use evenkeel_model::NodeId;
 use evenkeel_process::{lock, sandbox};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -136,7 +136,9 @@ impl StartHooks {
             let body = json!({"verb": "start", "node": &*name, "attempt": attempt});
             let answer = match poster {
                 Some(poster) => {
-                    poster.post(hook, body.to_string().into(), Effort::of_start(within)).await
+                    let body = body.to_string().into();
+                    let message = WebhookMessage { hook, body, trace: None };
+                    poster.post(message, Effort::of_start(within)).await
                 }
                 None => Err(HttpError::Busy),
             };

@@ -144,6 +144,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             shutdown_replies: Vec::new(),
             core_finished: false,
             finished: false,
+            last_reload: None,
             is_replaced: parts.is_replaced,
         },
     };

@@ -1,16 +1,21 @@
 //! Traces of sessions (W3C Trace Context): their ids, which the process that continues the sessions computes again.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use data_encoding::HEXLOWER;
 use evenkeel_config::Traceparent;
+use evenkeel_drivers::TraceHeaders;
 use evenkeel_model::SessionId;
 use evenkeel_process::random::draw;
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
-/// A span of the caller of a request, from its `traceparent`.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+/// Longer ones are not passed on (W3C Trace Context, 3.3.1.5).
+const TRACESTATE_MAX: usize = 512;
+
+/// A span of the caller of a request, from its `traceparent` and `tracestate`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct CallerSpan {
     /// The caller's trace.
     pub trace_id: [u8; 16],
@@ -18,6 +23,9 @@ pub struct CallerSpan {
     pub span_id: [u8; 8],
     /// The caller records its trace.
     pub is_sampled: bool,
+    /// Values of tracing systems, which are passed on unread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Arc<str>>,
 }
 
 impl CallerSpan {
@@ -30,7 +38,25 @@ impl CallerSpan {
         // Later versions may append fields.
         let ends = fields.next().is_none() || version > 0;
         let is_valid = version < 0xff && ends && trace_id != [0; 16] && span_id != [0; 8];
-        is_valid.then_some(CallerSpan { trace_id, span_id, is_sampled: flags & 1 != 0 })
+        let is_sampled = flags & 1 != 0;
+        is_valid.then_some(CallerSpan { trace_id, span_id, is_sampled, state: None })
+    }
+
+    /// The span with the values of `tracestate` headers, unless they are empty, too long or no visible ASCII.
+    #[must_use]
+    pub fn with_state<'a>(self, headers: impl Iterator<Item = &'a str>) -> CallerSpan {
+        let state = headers.collect::<Vec<_>>().join(",");
+        let is_visible = state.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+        let fits = is_visible && (1..=TRACESTATE_MAX).contains(&state.trim().len());
+        CallerSpan { state: fits.then(|| state.trim().into()), ..self }
+    }
+
+    /// The headers of a request that this span is the parent of.
+    fn headers(&self) -> TraceHeaders {
+        let CallerSpan { trace_id, span_id, is_sampled, state } = self;
+        let (trace, span) = (HEXLOWER.encode(trace_id), HEXLOWER.encode(span_id));
+        let traceparent = format!("00-{trace}-{span}-{:02x}", u8::from(*is_sampled));
+        TraceHeaders { traceparent, tracestate: state.clone() }
     }
 }
 
@@ -47,21 +73,42 @@ pub struct SessionTrace {
     pub span_id: [u8; 8],
 }
 
+/// The share of traces whose spans are sent, from 0 to 1. It depends on the trace id as in OpenTelemetry's `TraceIdRatioBased`, so
+/// that other services with the same share send the same traces.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct TraceShare(pub f64);
+
+impl TraceShare {
+    /// The share contains this trace.
+    pub fn contains(self, trace_id: [u8; 16]) -> bool {
+        let [.., a, b, c, d, e, f, g, h] = trace_id;
+        let number = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1;
+        self.0 >= 1.0 || number < (self.0.max(0.0) * (1_u64 << 63) as f64) as u64
+    }
+}
+
 /// Ids of the traces of sessions. They are computed from a seed, which the process that continues the sessions gets.
 #[derive(Debug)]
 pub struct SessionTraces {
     seed: AtomicU64,
     trust: Traceparent,
+    /// `None` if no spans are sent.
+    share: Option<TraceShare>,
 }
 
 impl SessionTraces {
     /// Draws a seed.
     pub fn new(trust: Traceparent) -> SessionTraces {
-        SessionTraces { seed: AtomicU64::new(draw()), trust }
+        SessionTraces { seed: AtomicU64::new(draw()), trust, share: None }
+    }
+
+    /// The spans of this share of traces are sent.
+    pub fn sending(self, share: TraceShare) -> SessionTraces {
+        SessionTraces { share: Some(share), ..self }
     }
 
     /// The ids of the session's trace, which is the caller's if callers are trusted.
-    pub fn of(&self, session: SessionId, caller: Option<CallerSpan>) -> SessionTrace {
+    pub fn of(&self, session: SessionId, caller: Option<&CallerSpan>) -> SessionTrace {
         let input = [self.seed().to_be_bytes(), u64::from(session).to_be_bytes()];
         let hash = digest::digest(&digest::SHA256, input.as_flattened());
         let hash = hash.as_ref();
@@ -76,8 +123,22 @@ impl SessionTraces {
     }
 
     /// The caller's span if callers are trusted. It is the parent of the session's.
-    pub fn parent(&self, caller: Option<CallerSpan>) -> Option<CallerSpan> {
+    pub fn parent<'a>(&self, caller: Option<&'a CallerSpan>) -> Option<&'a CallerSpan> {
         caller.filter(|_| self.trust == Traceparent::Parent)
+    }
+
+    /// The headers of a request about the session. If no spans are sent, they are those of a trusted caller.
+    pub(crate) fn headers(
+        &self,
+        session: SessionId,
+        caller: Option<&CallerSpan>,
+    ) -> Option<TraceHeaders> {
+        let caller = self.parent(caller);
+        let Some(share) = self.share else { return caller.map(CallerSpan::headers) };
+        let SessionTrace { trace_id, span_id } = self.of(session, caller);
+        let is_sampled = caller.map_or(share.contains(trace_id), |caller| caller.is_sampled);
+        let state = caller.and_then(|caller| caller.state.clone());
+        Some(CallerSpan { trace_id, span_id, is_sampled, state }.headers())
     }
 
     pub(crate) fn seed(&self) -> u64 {

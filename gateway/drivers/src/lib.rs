@@ -11,6 +11,7 @@ mod session;
 pub mod socket;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod webhook;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use evenkeel_dataplane::worker::{NodeLeg, NodePort};
 use evenkeel_media::trunk::GroupOwner;
 use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
 use evenkeel_model::{Hop, NodeId, SessionId};
-pub use poster::{Effort, HttpAnswer, HttpError, Posted, Poster};
+pub use poster::{Effort, HttpAnswer, HttpError, Posted, Poster, TraceHeaders, WebhookMessage};
 use rtpengine::{CallRecord, Rtpengine};
 pub use rtpengine::{Ng, NgSocket};
 use serde::{Deserialize, Serialize};

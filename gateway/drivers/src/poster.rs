@@ -18,6 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+use crate::tls;
+
 /// Maximum size of an answer. An answer contains a few addresses; a longer one has another origin.
 const ANSWER_MAX: usize = 64 << 10;
 
@@ -96,9 +98,28 @@ impl Effort {
     }
 }
 
+/// A request to a webhook.
+#[derive(Clone, Debug)]
+pub struct WebhookMessage {
+    /// Where it is sent.
+    pub hook: Arc<WebhookTarget>,
+    /// JSON.
+    pub body: Bytes,
+    /// Its trace, if it belongs to one.
+    pub trace: Option<TraceHeaders>,
+}
+
+/// The headers of a request that continues a trace (W3C Trace Context).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TraceHeaders {
+    /// The header of this name.
+    pub traceparent: String,
+    /// The header of this name.
+    pub tracestate: Option<Arc<str>>,
+}
+
 struct WebhookJob {
-    hook: Arc<WebhookTarget>,
-    body: Bytes,
+    message: WebhookMessage,
     by: Instant,
     effort: Effort,
     reply: oneshot::Sender<Result<HttpAnswer, HttpError>>,
@@ -129,14 +150,13 @@ impl Poster {
     /// POSTs, with retries after connection errors, until there is an answer or the time is up.
     pub async fn post(
         &self,
-        hook: Arc<WebhookTarget>,
-        body: Bytes,
+        message: WebhookMessage,
         effort: Effort,
     ) -> Result<HttpAnswer, HttpError> {
         let (reply, answer) = oneshot::channel();
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| HttpError::Busy)?;
         let by = Instant::now() + effort.within;
-        let job = WebhookJob { hook, body, by, effort, reply, place };
+        let job = WebhookJob { message, by, effort, reply, place };
         self.jobs.send(job).map_err(|_| HttpError::Busy)?;
         answer.await.unwrap_or(Err(HttpError::Busy))
     }
@@ -148,15 +168,15 @@ async fn serve(mut jobs: mpsc::UnboundedReceiver<WebhookJob>, places: Arc<Semaph
     // As many as the configuration has named.
     let mut servers: BTreeMap<Box<str>, Arc<Semaphore>> = BTreeMap::new();
     while let Some(job) = jobs.recv().await {
-        let server = servers.entry(job.hook.url.authority().into());
+        let server = servers.entry(job.message.hook.url.authority().into());
         let turns = server.or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)));
         let (turns, all, tls) = (Arc::clone(turns), Arc::clone(&all), Arc::clone(&tls));
         tokio::spawn(async move {
-            let WebhookJob { hook, body, by, effort, mut reply, place: _place } = job;
+            let WebhookJob { message, by, effort, mut reply, place: _place } = job;
             let posted = async {
                 let turn = async { (turns.acquire().await, all.acquire().await) };
                 match tokio::time::timeout_at(by, turn).await {
-                    Ok(_turn) => post_until(&hook, &body, by, effort.each, &tls).await,
+                    Ok(_turn) => post_until(&message, by, effort.each, &tls).await,
                     Err(_late) => Err(HttpError::Late),
                 }
             };
@@ -173,8 +193,7 @@ async fn serve(mut jobs: mpsc::UnboundedReceiver<WebhookJob>, places: Arc<Semaph
 }
 
 async fn post_until(
-    hook: &WebhookTarget,
-    body: &Bytes,
+    message: &WebhookMessage,
     by: Instant,
     each: Duration,
     tls: &RootCertificates,
@@ -182,7 +201,7 @@ async fn post_until(
     let (mut wait, mut last) = (AGAIN_AFTER, HttpError::Late);
     loop {
         let until = by.min(Instant::now() + each);
-        match tokio::time::timeout_at(until, post(hook, body.clone(), tls)).await {
+        match tokio::time::timeout_at(until, post(message, tls)).await {
             // A proxy sends these statuses if it did not reach the server.
             Ok(Ok(answer)) if !matches!(answer.status, 502 | 504) => return Ok(answer),
             Ok(Ok(answer)) if Instant::now() + wait >= by => return Ok(answer),
@@ -199,11 +218,8 @@ async fn post_until(
     }
 }
 
-async fn post(
-    hook: &WebhookTarget,
-    body: Bytes,
-    tls: &RootCertificates,
-) -> Result<HttpAnswer, HttpError> {
+async fn post(message: &WebhookMessage, tls: &RootCertificates) -> Result<HttpAnswer, HttpError> {
+    let WebhookMessage { hook, body, trace } = message;
     let url = &hook.url;
     let stream = TcpStream::connect((url.host(), url.port())).await?;
     stream.set_nodelay(true)?;
@@ -218,7 +234,13 @@ async fn post(
         let bearer = [b"Bearer ", token.bytes()].concat();
         request = request.header(AUTHORIZATION, bearer);
     }
-    let request = request.body(Full::new(body))?;
+    if let Some(TraceHeaders { traceparent, tracestate }) = trace {
+        request = request.header("traceparent", traceparent);
+        if let Some(tracestate) = tracestate {
+            request = request.header("tracestate", &**tracestate);
+        }
+    }
+    let request = request.body(Full::new(body.clone()))?;
     if url.is_https() {
         let name = ServerName::try_from(url.host().to_owned())
             .map_err(|_| HttpError::Name(url.host().into()))?;
@@ -258,24 +280,7 @@ struct RootCertificates(std::sync::OnceLock<TlsConnector>);
 
 impl RootCertificates {
     fn connector(&self) -> &TlsConnector {
-        self.0.get_or_init(|| {
-            let mut roots = rustls::RootCertStore::empty();
-            let found = rustls_native_certs::load_native_certs();
-            for error in &found.errors {
-                tracing::warn!(%error, "cannot read a trusted certificate");
-            }
-            let (taken, _ignored) = roots.add_parsable_certificates(found.certs);
-            if taken == 0 {
-                tracing::warn!("no trusted certificates found; https webhooks will fail");
-            }
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let config = rustls::ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .expect("ring does every version that is built in")
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-            TlsConnector::from(Arc::new(config))
-        })
+        self.0.get_or_init(|| TlsConnector::from(Arc::new(tls::client(None))))
     }
 }
 

@@ -121,6 +121,8 @@ pub enum DriverAction {
         hook: Arc<WebhookTarget>,
         /// JSON.
         body: Bytes,
+        /// The session that it opens or ends.
+        session: Option<SessionId>,
         /// The time limit.
         within: Duration,
     },

@@ -118,7 +118,7 @@ impl Webhook {
             WebhookLease { session, hop, opens: opens.clone(), rtcp_apart, taken: None, before };
         self.leases.insert(nonce, lease);
         self.refresh.get_or_insert(now + REFRESH_EVERY);
-        Some(self.post(WebhookCall::Open(nonce), opens, OPEN_WITHIN))
+        Some(self.post(WebhookCall::Open(nonce), Some(session), opens, OPEN_WITHIN))
     }
 
     /// The open leases, for another process.
@@ -159,14 +159,20 @@ impl Webhook {
         let nonce = self.nonces.remove(&(session, hop))?;
         self.leases.remove(&nonce)?;
         let body = messages::close(&self.name, session, nonce);
-        Some(self.post(WebhookCall::Close, body.into(), SAY_WITHIN))
+        Some(self.post(WebhookCall::Close, Some(session), body.into(), SAY_WITHIN))
     }
 
-    fn post(&mut self, about: WebhookCall, body: Bytes, within: Duration) -> DriverAction {
+    fn post(
+        &mut self,
+        call: WebhookCall,
+        session: Option<SessionId>,
+        body: Bytes,
+        within: Duration,
+    ) -> DriverAction {
         self.posts += 1;
-        self.unanswered.insert(self.posts, about);
+        self.unanswered.insert(self.posts, call);
         let (node, number, hook) = (self.node, self.posts, Arc::clone(&self.hook));
-        DriverAction::Post { node, number, hook, body, within }
+        DriverAction::Post { node, number, hook, body, session, within }
     }
 
     pub(super) fn handle_posted(&mut self, number: u64, posted: Posted) {
@@ -191,7 +197,8 @@ impl Webhook {
                     lease.taken = Some(port);
                     if let Some(before) = lease.before.take() {
                         let body = messages::close(&self.name, session, before);
-                        let act = self.post(WebhookCall::Close, body.into(), SAY_WITHIN);
+                        let act =
+                            self.post(WebhookCall::Close, Some(session), body.into(), SAY_WITHIN);
                         self.acts.push_back(act);
                     }
                     let leg = NodeLeg::Port(Box::new(port));
@@ -220,8 +227,8 @@ impl Webhook {
     fn refreshed(&mut self, posted: Posted) {
         for nonce in messages::unknown(posted) {
             if let Some(lease) = self.leases.get(&nonce) {
-                let opens = lease.opens.clone();
-                let act = self.post(WebhookCall::Open(nonce), opens, OPEN_WITHIN);
+                let (session, opens) = (Some(lease.session), lease.opens.clone());
+                let act = self.post(WebhookCall::Open(nonce), session, opens, OPEN_WITHIN);
                 self.acts.push_back(act);
             }
         }
@@ -234,7 +241,7 @@ impl Webhook {
                 open.map(|(nonce, lease)| (lease.session, *nonce)).collect();
             for some in open.chunks(REFRESHED_AT_ONCE) {
                 let body = messages::refresh(&self.name, some, LEASE);
-                let act = self.post(WebhookCall::Refresh, body.into(), SAY_WITHIN);
+                let act = self.post(WebhookCall::Refresh, None, body.into(), SAY_WITHIN);
                 self.acts.push_back(act);
             }
             self.refresh = (!self.leases.is_empty()).then(|| now + REFRESH_EVERY);

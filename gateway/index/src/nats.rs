@@ -36,11 +36,14 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 /// The mark of a deleted entry tells its watchers, and vanishes after this time.
 const DELETED_FOR: Duration = Duration::from_secs(60);
 
-/// Bytes that may come without one complete message: those of a message of the server's default maximum of 1 MB, and
-/// other operations between two messages.
+/// Bytes that may come without one complete message: those of messages of the server's default maximum of 1 MB, and of other
+/// operations between two messages.
 const UNFINISHED_MAX: u64 = 4 << 20;
 
-/// The client buffers an unfinished line without a limit.
+/// The largest maximum of messages that a server is granted, of which two may come without a complete one.
+const MESSAGE_MAX: u64 = 64 << 20;
+
+/// In this time 10 Gbit/s are 60 MB.
 const UNFINISHED_COUNTED_EVERY: Duration = Duration::from_millis(50);
 
 const OPERATION: &str = "KV-Operation";
@@ -263,8 +266,8 @@ impl Store for Nats {
     }
 }
 
-/// Connects again where a server sends much and no message. Before a connection is complete, [`CONNECTED_WITHIN`] limits
-/// how much a server can send.
+/// Connects again if a server sends much without a complete message. A server that does not read, or has not sent its greeting, is not
+/// limited: the client takes no command then.
 async fn limit_input(client: Client) {
     let statistics = client.statistics();
     let mut last = InputCounts::default();
@@ -273,28 +276,34 @@ async fn limit_input(client: Client) {
     loop {
         count.tick().await;
         let counts = InputCounts {
+            connections: statistics.connects.load(Ordering::Relaxed),
             messages: statistics.in_messages.load(Ordering::Relaxed),
             bytes: statistics.in_bytes.load(Ordering::Relaxed),
         };
-        let unfinished = counts.bytes - last.bytes;
-        if counts.messages == last.messages && unfinished <= UNFINISHED_MAX {
+        let is_connected = client.connection_state() == State::Connected;
+        let goes_on = (counts.connections, counts.messages) == (last.connections, last.messages);
+        if !is_connected || !goes_on {
+            last = counts;
             continue;
         }
-        if counts.messages == last.messages {
+        let unfinished = counts.bytes - last.bytes;
+        let message_max = client.server_info().max_payload as u64;
+        if unfinished > UNFINISHED_MAX.max(2 * message_max.min(MESSAGE_MAX)) {
             tracing::warn!(
                 bytes = unfinished,
-                "index: no message in what the store sends; connecting again"
+                "index: the store sends no complete message; connecting again"
             );
             // Fails if the client has ended.
             let _ = client.force_reconnect().await;
+            last = counts;
         }
-        last = counts;
     }
 }
 
-/// What came from the server.
+/// Counts of all connections so far.
 #[derive(Default)]
 struct InputCounts {
+    connections: u64,
     messages: u64,
     bytes: u64,
 }

@@ -77,11 +77,30 @@ impl std::fmt::Display for Timeliness {
     }
 }
 
+/// Start of an observation of the processors' use.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessorWatch(Used);
+
+impl ProcessorWatch {
+    /// Begins to observe.
+    pub fn begin() -> ProcessorWatch {
+        ProcessorWatch(Used::now())
+    }
+
+    /// Idle time since [`ProcessorWatch::begin`], per cent of the time of all cores; 100 if the kernel reports none.
+    pub fn idle_percent(&self) -> f64 {
+        let now = Used::now();
+        let (all, idle) = (now.all - self.0.all, now.idle - self.0.idle);
+        if all + idle == 0 { 100.0 } else { idle as f64 * 100.0 / (all + idle) as f64 }
+    }
+}
+
 /// Time of all cores since the machine started, in ticks of the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 struct Used {
     all: u64,
     stolen: u64,
+    idle: u64,
 }
 
 impl Used {
@@ -95,8 +114,9 @@ impl Used {
     fn of(books: &str) -> Option<Used> {
         let ticks = books.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
         let ticks: Vec<u64> = ticks.map(str::parse).collect::<Result<_, _>>().ok()?;
-        let [user, nice, system, _idle, _iowait, irq, softirq, stolen] = *ticks.first_chunk()?;
-        Some(Used { all: user + nice + system + irq + softirq + stolen, stolen })
+        let [user, nice, system, idle, waiting, irq, softirq, stolen] = *ticks.first_chunk()?;
+        let all = user + nice + system + irq + softirq + stolen;
+        Some(Used { all, stolen, idle: idle + waiting })
     }
 
     /// Steal time since `before`, per cent of the used time; 0 without used time.

@@ -212,13 +212,6 @@ impl Continuity {
         stream.map(|stream| stream.clock_rate)
     }
 
-    /// Returns whether this number towards the client is the highest of a stream with this SSRC, or
-    /// at most `behind` below it.
-    pub fn is_recent(&self, ssrc: u32, sequence: u16, behind: u16) -> bool {
-        let stream = self.streams.iter().find(|stream| stream.ssrc == ssrc);
-        stream.is_some_and(|stream| (stream.highest as u16).wrapping_sub(sequence) <= behind)
-    }
-
     /// Withholds a packet of the present hop. Later packets close the gap in the numbers, so that
     /// it does not look like loss. Returns `None` if the client knows no stream that the packet
     /// continues.

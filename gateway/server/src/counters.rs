@@ -1,17 +1,24 @@
 //! Turns counters and states into metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_control::{ControlError, Handle, StatusReport};
-use evenkeel_core::NodeStanding;
+use evenkeel_core::{NodeStanding, SessionStanding};
 use evenkeel_group::Group;
-use evenkeel_telemetry::registry::{Attribute, Count, Level};
+use evenkeel_model::{Measures, Metric, SessionId};
+use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
 use evenkeel_telemetry::{Instruments, NodeLevel, NodeLoad};
 
 /// Interval at which counters and states are read.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
+
+/// Readings of counters for each one of all sessions, which takes longer.
+const SESSIONS_EVERY: u32 = 10;
+
+/// Sessions that are read at a time.
+const SESSIONS_AT_ONCE: usize = 1_000;
 
 /// Turns counters and states into metrics.
 pub(super) struct CounterFollower {
@@ -19,6 +26,8 @@ pub(super) struct CounterFollower {
     instruments: Arc<Instruments>,
     group: Option<Group>,
     before: BTreeMap<(Count, &'static str), u64>,
+    /// Scenarios that had sessions.
+    scenarios: BTreeSet<Arc<str>>,
 }
 
 impl CounterFollower {
@@ -27,14 +36,19 @@ impl CounterFollower {
         instruments: Arc<Instruments>,
         group: Option<Group>,
     ) -> CounterFollower {
-        CounterFollower { handle, instruments, group, before: BTreeMap::new() }
+        let (before, scenarios) = (BTreeMap::new(), BTreeSet::new());
+        CounterFollower { handle, instruments, group, before, scenarios }
     }
 
     pub(super) async fn follow(&mut self) {
         let mut every = tokio::time::interval(COUNTERS_EVERY);
-        loop {
+        for number in (0..SESSIONS_EVERY).cycle() {
             every.tick().await;
-            if self.read().await.is_err() {
+            let sessions = async |follower: &mut CounterFollower| match number {
+                0 => follower.read_sessions().await,
+                _ => Ok(()),
+            };
+            if self.read().await.is_err() || sessions(self).await.is_err() {
                 return;
             }
         }
@@ -76,6 +90,52 @@ impl CounterFollower {
         Ok(())
     }
 
+    /// Samples the quality of each session, and counts the sessions of each scenario.
+    async fn read_sessions(&mut self) -> Result<(), ControlError> {
+        let mut counts: BTreeMap<Arc<str>, ScenarioCount> = BTreeMap::new();
+        let mut after = SessionId(0);
+        loop {
+            let sessions = self.handle.sessions_after(after, SESSIONS_AT_ONCE).await?;
+            let Some(last) = sessions.last() else { break };
+            after = last.state.session;
+            for session in sessions {
+                let SessionStanding { scenario, measures, plan, .. } = session.state;
+                self.sample(&scenario, &measures);
+                let count = counts.entry(scenario).or_default();
+                count.sessions += 1;
+                count.degraded += u32::from(plan.rung() > 0);
+            }
+        }
+        self.scenarios.extend(counts.keys().cloned());
+        for scenario in &self.scenarios {
+            let ScenarioCount { sessions, degraded } =
+                counts.get(scenario).copied().unwrap_or_default();
+            let labels = [(Attribute::Scenario, &**scenario)];
+            self.instruments.level(Level::ScenarioSessions, f64::from(sessions), &labels);
+            self.instruments.level(Level::ScenarioDegraded, f64::from(degraded), &labels);
+        }
+        Ok(())
+    }
+
+    fn sample(&self, scenario: &str, measures: &Measures) {
+        let label = (Attribute::Scenario, scenario);
+        if let Some(r) = measures.measured(Metric::RFactor) {
+            self.instruments.value(Histogram::SessionR, f64::from(r) / 100.0, &[label]);
+        }
+        // In millionths of packets and of seconds.
+        for (metric, histogram, direction) in [
+            (Metric::LossUp, Histogram::SessionLoss, "up"),
+            (Metric::LossDown, Histogram::SessionLoss, "down"),
+            (Metric::JitterUp, Histogram::SessionJitter, "up"),
+            (Metric::JitterDown, Histogram::SessionJitter, "down"),
+        ] {
+            if let Some(value) = measures.measured(metric) {
+                let labels = [label, (Attribute::Direction, direction)];
+                self.instruments.value(histogram, f64::from(value) / 1e6, &labels);
+            }
+        }
+    }
+
     fn count(&mut self, status: &StatusReport) {
         for (count, up, down) in [
             (Count::Packets, status.packets_to_node, status.packets_to_client),
@@ -106,6 +166,13 @@ impl CounterFollower {
         let last = self.before.insert((count, value), total).unwrap_or(0);
         self.instruments.count(count, total.saturating_sub(last), &[(attribute, value)]);
     }
+}
+
+/// The sessions of a scenario.
+#[derive(Clone, Copy, Default)]
+struct ScenarioCount {
+    sessions: u32,
+    degraded: u32,
 }
 
 #[cfg(test)]

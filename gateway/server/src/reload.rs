@@ -9,8 +9,8 @@ use evenkeel_config::{
     PolicySet, ScenarioSettings,
 };
 use evenkeel_control::{
-    Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadRequest,
-    Reloaded, RolloutOutcome, RolloutReport,
+    Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadReport,
+    ReloadRequest, Reloaded, RolloutOutcome, RolloutReport,
 };
 use evenkeel_group::Group;
 use evenkeel_host::Component;
@@ -102,6 +102,7 @@ pub(super) async fn follow(
         // Folders are watched again before files are read, since folders may have been replaced, and later changes must
         // not be missed.
         drop(std::mem::replace(&mut watching, watch::watch(&watched, &word, &underway)));
+        let began = Instant::now();
         let outcome = match place.load() {
             Ok(settings) => {
                 let settings = Arc::new(settings);
@@ -118,9 +119,17 @@ pub(super) async fn follow(
             Err(ServeError::Invalid(invalid)) => Err(refuse(&invalid)),
             Err(error) => {
                 tracing::error!(%error, "reload failed; nothing changed");
-                Err(NotReloaded::Invalid(error.to_string()))
+                let rendered = error.to_string();
+                Err(NotReloaded::Invalid { first: rendered.as_str().into(), rendered })
             }
         };
+        let report = ReloadReport {
+            by: wish.by,
+            took: began.elapsed(),
+            outcome: outcome.clone().map_err(|error| error.summary()),
+        };
+        // Fails only if control has ended.
+        let _ = handle.note_reload(Box::new(report)).await;
         if let Some(reply) = reply {
             // The requester may have disconnected.
             let _ = reply.send(outcome);
@@ -162,7 +171,8 @@ struct ReloadOptions {
 fn refuse(invalid: &[InvalidSetting]) -> NotReloaded {
     let found = InvalidSetting::render(invalid, Colour::Plain);
     tracing::warn!("saved configuration is invalid; nothing changed:\n{found}");
-    NotReloaded::Invalid(found)
+    let first = invalid.first().map(|invalid| format!("{}: {invalid}", invalid.place()));
+    NotReloaded::Invalid { rendered: found, first: first.unwrap_or_default().into() }
 }
 
 impl Applied {

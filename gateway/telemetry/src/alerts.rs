@@ -68,6 +68,9 @@ rules! {
         "region {{ $labels.evenkeel_region }} takes no new rooms", "failover.md#region-breaker";
     Page "EvenkeelUplinkSuspect": "evenkeel_uplink_suspect == 1" for "10s",
         "most nodes are silent at once: check the gateway's own network", "operations.md#look";
+    Ticket "EvenkeelVoiceBad":
+        "sum by (instance, evenkeel_scenario) (rate(evenkeel_session_r_factor_bucket{le=~\"70|70.0\"}[5m])) > 0.05 * sum by (instance, evenkeel_scenario) (rate(evenkeel_session_r_factor_count[5m]))" for "5m",
+        "many users of scenario {{ $labels.evenkeel_scenario }} hear badly: `evenkeel session list --bad`", "operations.md#look";
     Ticket "EvenkeelNodeDown": "evenkeel_node_health == 3" for "1m",
         "node {{ $labels.evenkeel_node }} is down", "failover.md#after-a-node-died";
     Ticket "EvenkeelNodeFlaps": "increase(evenkeel_node_failures_total[10m]) > 3" for "0s",

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, MeterProvider};
+use opentelemetry::metrics::{Counter, Gauge, Meter, MeterProvider};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
@@ -14,7 +14,7 @@ use opentelemetry_sdk::metrics::{
 };
 
 use super::node_levels::NodeLevels;
-use super::registry::{Attribute, Count, Described, Level, Time};
+use super::registry::{Attribute, Count, Described, Histogram, Level};
 
 /// One instrument per metric of the registry. Thread-safe.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Instruments {
     /// `None` for a level that is observed by callback.
     levels: Vec<Option<Gauge<f64>>>,
     nodes: NodeLevels,
-    times: Vec<Histogram<f64>>,
+    histograms: Vec<opentelemetry::metrics::Histogram<f64>>,
 }
 
 /// Values of a metric's labels, each at most once.
@@ -42,14 +42,14 @@ impl Instruments {
         });
         let nodes = NodeLevels::default();
         nodes.observed_by(meter);
-        let times = Time::ALL.iter().map(|metric| {
+        let histograms = Histogram::ALL.iter().map(|metric| {
             let Described { name, unit, doc, .. } = metric.described();
             let bounds = metric.bounds().to_vec();
             let histogram = meter.f64_histogram(name).with_unit(unit).with_description(doc);
             histogram.with_boundaries(bounds).build()
         });
-        let (counts, levels, times) = (counts.collect(), levels.collect(), times.collect());
-        Instruments { counts, levels, nodes, times }
+        let (counts, levels) = (counts.collect(), levels.collect());
+        Instruments { counts, levels, nodes, histograms: histograms.collect() }
     }
 
     /// Adds `n` to a counter.
@@ -74,8 +74,13 @@ impl Instruments {
         &self.nodes
     }
 
-    pub(crate) fn time(&self, metric: Time, took: Duration, labels: MetricLabels<'_>) {
-        self.times[metric as usize].record(took.as_secs_f64(), &points(metric.described(), labels));
+    /// Adds a value to a histogram.
+    pub fn value(&self, metric: Histogram, value: f64, labels: MetricLabels<'_>) {
+        self.histograms[metric as usize].record(value, &points(metric.described(), labels));
+    }
+
+    pub(crate) fn time(&self, metric: Histogram, took: Duration, labels: MetricLabels<'_>) {
+        self.value(metric, took.as_secs_f64(), labels);
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_control::{EventRecord, NodeNames, SessionTraces};
+use evenkeel_control::{EventRecord, NodeNames, SessionTraces, TraceShare};
 pub use instruments::{Instruments, MetricLabels, Prometheus};
 pub use node_levels::{NodeLevel, NodeLevels, NodeLoad};
 use opentelemetry::KeyValue;
@@ -30,6 +30,7 @@ use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::resource::EnvResourceDetector;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use otlp::TelemetryError;
 use queue::Flush;
@@ -67,6 +68,7 @@ impl Telemetry {
     ///
     /// `instance` is the `service.instance.id`. An unreachable receiver is no error.
     pub fn start(settings: &GatewayConfig, instance: &str) -> Result<Telemetry, TelemetryError> {
+        let named = settings.telemetry.resource.iter();
         let resource = Resource::builder_empty()
             .with_service_name("evenkeel")
             .with_attributes([
@@ -74,6 +76,8 @@ impl Telemetry {
                 KeyValue::new("service.instance.id", instance.to_owned()),
                 KeyValue::new(Attribute::Region.key(), settings.gateway.region.clone()),
             ])
+            .with_detector(Box::new(EnvResourceDetector::new()))
+            .with_attributes(named.map(|(name, value)| KeyValue::new(name.clone(), value.clone())))
             .build();
         let (meters, instruments, prometheus, reader) =
             instruments::meters(resource.clone()).map_err(TelemetryError::Meters)?;
@@ -85,22 +89,26 @@ impl Telemetry {
             instruments,
             prometheus,
             scenarios: settings.core().scenarios.into_keys().collect(),
-            sampler: SpanSampler { share: settings.telemetry.sample_ratio },
+            sampler: SpanSampler { share: TraceShare(settings.telemetry.sample_ratio) },
             flushes: Vec::new(),
         };
-        let Some(to) = &settings.telemetry.otlp else { return Ok(telemetry) };
-        let every = settings.telemetry.metrics_interval;
-        let pipeline = otlp::start(to, every, &resource, reader, &telemetry.instruments)?;
-        telemetry.flushes = pipeline.flushes.into();
-        let tracers = SdkTracerProvider::builder()
-            .with_resource(resource.clone())
-            .with_sampler(telemetry.sampler.clone())
-            .with_id_generator(SpanIds::default())
-            .with_span_processor(pipeline.spans);
-        telemetry.tracers = Some(tracers.build());
-        let loggers =
-            SdkLoggerProvider::builder().with_resource(resource).with_log_processor(pipeline.logs);
-        telemetry.loggers = Some(loggers.build());
+        if !settings.telemetry.exports() {
+            return Ok(telemetry);
+        }
+        let instruments = &telemetry.instruments;
+        let pipeline = otlp::start(&settings.telemetry, &resource, reader, instruments)?;
+        telemetry.flushes = pipeline.flushes;
+        telemetry.tracers = pipeline.spans.map(|spans| {
+            let tracers = SdkTracerProvider::builder()
+                .with_resource(resource.clone())
+                .with_sampler(telemetry.sampler.clone())
+                .with_id_generator(SpanIds::default())
+                .with_span_processor(spans);
+            tracers.build()
+        });
+        telemetry.loggers = pipeline.logs.map(|logs| {
+            SdkLoggerProvider::builder().with_resource(resource).with_log_processor(logs).build()
+        });
         Ok(telemetry)
     }
 

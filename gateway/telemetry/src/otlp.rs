@@ -5,9 +5,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use evenkeel_config::{Otlp, Protocol};
+use evenkeel_config::{Otlp, OtlpProtocol, SecretFile, TelemetrySettings};
+use evenkeel_drivers::tls;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use hyper_rustls::HttpsConnectorBuilder;
 use opentelemetry::InstrumentationScope;
 use opentelemetry_http::hyper::HyperClient;
+use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
 use opentelemetry_otlp::{
     ExporterBuildError, LogExporter, MetricExporter, RetryPolicy, SpanExporter, WithExportConfig,
     WithHttpConfig, WithTonicConfig,
@@ -24,7 +29,7 @@ use tokio::time::{sleep, timeout};
 
 use super::instruments::{Instruments, MetricCollector};
 use super::queue::{
-    Backoff, ExportQueue, ExportTally, FLUSHES_MAX, Flush, SEND_WITHIN, Ship, queue,
+    Backoff, ExportQueue, ExportSender, ExportTally, FLUSHES_MAX, Flush, SEND_WITHIN, Ship, queue,
 };
 
 /// Telemetry did not start.
@@ -44,25 +49,29 @@ pub enum TelemetryError {
 pub(super) type LogLine = (SdkLogRecord, InstrumentationScope);
 
 pub(super) struct Pipeline {
-    pub(super) spans: ExportQueue<SpanData>,
-    pub(super) logs: ExportQueue<LogLine>,
-    pub(super) flushes: [Flush; 3],
+    pub(super) spans: Option<ExportQueue<SpanData>>,
+    pub(super) logs: Option<ExportQueue<LogLine>>,
+    pub(super) flushes: Vec<Flush>,
 }
 
 /// Starts the export thread; it ends when both ends of the pipeline are dropped.
 pub(super) fn start(
-    to: &Otlp,
-    metrics_interval: Duration,
+    settings: &TelemetrySettings,
     resource: &Resource,
     reader: MetricCollector,
     instruments: &Arc<Instruments>,
 ) -> Result<Pipeline, TelemetryError> {
-    let (spans, flush_spans, sending_spans) = queue(&ExportTally::new("spans", instruments));
-    let (logs, flush_logs, sending_logs) = queue(&ExportTally::new("logs", instruments));
-    let (flush_metrics, flushes) = mpsc::channel(FLUSHES_MAX);
-    let tally = ExportTally::new("metrics", instruments);
-    let metrics = SendingMetrics { reader, every: metrics_interval, flushes, tally };
-    let (to, resource) = (to.clone(), resource.clone());
+    let mut flushes = Vec::new();
+    let tally = |signal| ExportTally::new(signal, instruments);
+    let (spans, sending_spans) = signal(&settings.traces, &tally("spans"), &mut flushes);
+    let (logs, sending_logs) = signal(&settings.logs, &tally("logs"), &mut flushes);
+    let metrics = settings.metrics.clone().map(|to| {
+        let (flush, asked) = mpsc::channel(FLUSHES_MAX);
+        flushes.push(flush);
+        let (every, tally) = (settings.metrics_interval, tally("metrics"));
+        (to, SendingMetrics { reader, every, flushes: asked, tally })
+    });
+    let resource = resource.clone();
     let (built, building) = sync_channel(1);
     std::thread::Builder::new()
         .name("telemetry".to_owned())
@@ -71,13 +80,21 @@ pub(super) fn start(
                 Ok(runtime) => runtime,
                 Err(error) => return drop(built.send(Err(TelemetryError::Thread(error)))),
             };
+            let exporters = || {
+                let spans = exporter(sending_spans, |to| span_exporter(to, &resource))?;
+                let logs = exporter(sending_logs, |to| log_exporter(to, &resource))?;
+                Ok((spans, logs, exporter(metrics, metric_exporter)?))
+            };
             runtime.block_on(async {
-                match exporters(&to, &resource) {
-                    Ok((to_spans, to_logs, to_metrics)) => {
+                match exporters() {
+                    Ok((spans, logs, metrics)) => {
                         drop(built.send(Ok(())));
-                        let (spans, logs) =
-                            (sending_spans.run(to_spans), sending_logs.run(to_logs));
-                        tokio::join!(spans, logs, metrics.run(to_metrics));
+                        let sending_metrics = async {
+                            if let Some((to, metrics)) = metrics {
+                                metrics.run(to).await;
+                            }
+                        };
+                        tokio::join!(send(spans), send(logs), sending_metrics);
                     }
                     Err(error) => drop(built.send(Err(TelemetryError::Exporter(error)))),
                 }
@@ -87,44 +104,108 @@ pub(super) fn start(
     let gone =
         || TelemetryError::Thread(io::Error::other("the telemetry thread ended while it started"));
     building.recv().map_err(|_| gone())??;
-    let flushes = [flush_spans, flush_logs, flush_metrics];
     Ok(Pipeline { spans, logs, flushes })
 }
 
-fn exporters(
-    to: &Otlp,
-    resource: &Resource,
-) -> Result<(SpanExporter, LogExporter, MetricExporter), ExporterBuildError> {
-    // The queues retry instead, since they know the limits.
-    let once = RetryPolicy::disabled;
-    let (mut spans, mut logs, metrics) = match to.protocol {
-        Protocol::Grpc => {
-            let endpoint = || to.endpoint.clone();
-            let spans = SpanExporter::builder().with_tonic().with_endpoint(endpoint());
-            let logs = LogExporter::builder().with_tonic().with_endpoint(endpoint());
-            let metrics = MetricExporter::builder().with_tonic().with_endpoint(endpoint());
-            (
-                spans.with_retry_policy(once()).with_timeout(SEND_WITHIN).build()?,
-                logs.with_retry_policy(once()).with_timeout(SEND_WITHIN).build()?,
-                metrics.with_retry_policy(once()).with_timeout(SEND_WITHIN).build()?,
-            )
+/// The receiver of a signal, and the output of its queue.
+type SignalOutput<T> = (Otlp, ExportSender<T>);
+
+/// The queue of a signal that has a receiver.
+fn signal<T>(
+    to: &Option<Otlp>,
+    tally: &ExportTally,
+    flushes: &mut Vec<Flush>,
+) -> (Option<ExportQueue<T>>, Option<SignalOutput<T>>) {
+    let Some(to) = to else { return (None, None) };
+    let (input, flush, output) = queue(tally);
+    flushes.push(flush);
+    (Some(input), Some((to.clone(), output)))
+}
+
+/// Replaces the receiver by its exporter.
+fn exporter<E, T>(
+    sending: Option<(Otlp, T)>,
+    build: impl FnOnce(&Otlp) -> Result<E, ExporterBuildError>,
+) -> Result<Option<(E, T)>, ExporterBuildError> {
+    sending.map(|(to, items)| Ok((build(&to)?, items))).transpose()
+}
+
+async fn send<T>(sending: Option<(impl Ship<T>, ExportSender<T>)>) {
+    if let Some((to, items)) = sending {
+        items.run(to).await;
+    }
+}
+
+fn span_exporter(to: &Otlp, resource: &Resource) -> Result<SpanExporter, ExporterBuildError> {
+    let builder = SpanExporter::builder();
+    let mut exporter = match to.protocol {
+        OtlpProtocol::Grpc => grpc(builder.with_tonic(), to).build(),
+        OtlpProtocol::Http => http(builder.with_http(), to).build(),
+    }?;
+    exporter.set_resource(resource);
+    Ok(exporter)
+}
+
+fn log_exporter(to: &Otlp, resource: &Resource) -> Result<LogExporter, ExporterBuildError> {
+    let builder = LogExporter::builder();
+    let mut exporter = match to.protocol {
+        OtlpProtocol::Grpc => grpc(builder.with_tonic(), to).build(),
+        OtlpProtocol::Http => http(builder.with_http(), to).build(),
+    }?;
+    exporter.set_resource(resource);
+    Ok(exporter)
+}
+
+fn metric_exporter(to: &Otlp) -> Result<MetricExporter, ExporterBuildError> {
+    let builder = MetricExporter::builder();
+    match to.protocol {
+        OtlpProtocol::Grpc => grpc(builder.with_tonic(), to).build(),
+        OtlpProtocol::Http => http(builder.with_http(), to).build(),
+    }
+}
+
+/// Settings of an exporter by gRPC. The queues retry, since they know the limits.
+fn grpc<B: WithExportConfig + WithTonicConfig>(builder: B, to: &Otlp) -> B {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &to.headers {
+        let header = (HeaderName::try_from(name), HeaderValue::from_bytes(value.bytes()));
+        if let (Ok(name), Ok(value)) = header {
+            headers.append(name, value);
         }
-        Protocol::Http => {
-            let client = Arc::new(HyperClient::with_default_connector(SEND_WITHIN, None));
-            let endpoint = |signal: &str| format!("{}/v1/{signal}", to.endpoint);
-            let spans = SpanExporter::builder().with_http().with_endpoint(endpoint("traces"));
-            let logs = LogExporter::builder().with_http().with_endpoint(endpoint("logs"));
-            let metrics = MetricExporter::builder().with_http().with_endpoint(endpoint("metrics"));
-            (
-                spans.with_shared_http_client(client.clone()).with_retry_policy(once()).build()?,
-                logs.with_shared_http_client(client.clone()).with_retry_policy(once()).build()?,
-                metrics.with_shared_http_client(client).with_retry_policy(once()).build()?,
-            )
-        }
-    };
-    spans.set_resource(resource);
-    logs.set_resource(resource);
-    Ok((spans, logs, metrics))
+    }
+    let builder = builder
+        .with_endpoint(to.endpoint.clone())
+        .with_timeout(SEND_WITHIN)
+        .with_retry_policy(RetryPolicy::disabled())
+        .with_metadata(MetadataMap::from_headers(headers));
+    if !to.endpoint.starts_with("https://") {
+        return builder;
+    }
+    let tls = ClientTlsConfig::new();
+    builder.with_tls_config(match &to.ca {
+        Some(ca) => tls.ca_certificate(Certificate::from_pem(ca)),
+        None => tls.with_native_roots(),
+    })
+}
+
+/// Settings of an exporter by HTTP.
+fn http<B: WithExportConfig + WithHttpConfig>(builder: B, to: &Otlp) -> B {
+    // The exporter decodes percent signs in values.
+    let encoded = |value: &SecretFile| String::from_utf8_lossy(value.bytes()).replace('%', "%25");
+    let headers = to.headers.iter().map(|(name, value)| (name.clone(), encoded(value)));
+    let builder = builder
+        .with_endpoint(to.endpoint.clone())
+        .with_retry_policy(RetryPolicy::disabled())
+        .with_headers(headers.collect());
+    if !to.endpoint.starts_with("https://") {
+        return builder.with_http_client(HyperClient::with_default_connector(SEND_WITHIN, None));
+    }
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls::client(to.ca.as_deref()))
+        .https_only()
+        .enable_http1()
+        .build();
+    builder.with_http_client(HyperClient::new(connector, SEND_WITHIN, None))
 }
 
 impl Ship<SpanData> for SpanExporter {

@@ -19,7 +19,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tracing::{debug, info, warn};
 
 use super::instruments::Instruments;
-use super::registry::{Attribute, Count, Level, Time};
+use super::registry::{Attribute, Count, Histogram, Level};
 use super::spans::{DecisionSpan, Moment, SpanSampler, SpanWriter, Turned, refusal};
 
 /// Minimum length of a logged stall, which is audible.
@@ -108,6 +108,11 @@ impl EventRecorder {
                 self.handle_not_opened(*session, *node, reason, at);
             }
             GatewayEvent::NodeList(told) => log_node_list(told),
+            GatewayEvent::Reload(report) => {
+                if let Some(spans) = &self.spans {
+                    spans.reloaded(report, at);
+                }
+            }
             GatewayEvent::NodeRemoved { node, name } => {
                 self.not_opened.remove(node);
                 self.instruments.nodes().remove_node(*node);
@@ -189,7 +194,7 @@ impl EventRecorder {
                 let labels = [(Attribute::Scenario, &**scenario)];
                 self.instruments.count(Count::SessionsOpened, 1, &labels);
                 let took = at.now.saturating_duration_since(*offered);
-                self.instruments.time(Time::SessionOpen, took, &labels);
+                self.instruments.time(Histogram::SessionOpen, took, &labels);
                 if let Some(spans) = &mut self.spans {
                     spans.opened(event, caller, at);
                 }
@@ -246,7 +251,7 @@ impl EventRecorder {
                     warn!(node = %name, %incarnation, was, witnesses = ?names, ?took, rooms, "node marked down");
                     let node = (Attribute::Node, &*name);
                     self.instruments.count(Count::NodeFailures, 1, &[node]);
-                    self.instruments.time(Time::Detection, took, &[node]);
+                    self.instruments.time(Histogram::Detection, took, &[node]);
                     for witness in names {
                         let labels = [node, (Attribute::Witness, witness)];
                         self.instruments.count(Count::NodeWitnesses, 1, &labels);
@@ -333,7 +338,7 @@ impl EventRecorder {
                     debug!(?late, "event loop stalled; failure detection skipped");
                 }
                 self.instruments.count(Count::OwnStalls, 1, &[]);
-                self.instruments.time(Time::OwnStall, *late, &[]);
+                self.instruments.time(Histogram::OwnStall, *late, &[]);
             }
             CoreEvent::Uplink { doubted, silent, of } => {
                 if *doubted {
@@ -412,7 +417,7 @@ impl EventRecorder {
             );
         }
         if matches!(outcome, RolloutOutcome::Activated | RolloutOutcome::RolledBack) {
-            self.instruments.time(Time::PolicyActivate, *activate, &labels[..1]);
+            self.instruments.time(Histogram::PolicyActivate, *activate, &labels[..1]);
         }
         let is_step = !matches!(
             outcome,
@@ -454,7 +459,7 @@ impl EventRecorder {
             }
             _ => {}
         }
-        self.instruments.time(Time::PolicyCall, decision.took, &[policy]);
+        self.instruments.time(Histogram::PolicyCall, decision.took, &[policy]);
     }
 
     /// Logs the first failed opening of a series, and counts all.
@@ -489,7 +494,7 @@ impl EventRecorder {
             }
             StartPhase::Done { took } => {
                 info!(node = %name, ?took, "node started");
-                self.instruments.time(Time::NodeStart, took, &[(Attribute::Node, &*name)]);
+                self.instruments.time(Histogram::NodeStart, took, &[(Attribute::Node, &*name)]);
             }
         }
         let labels = [(Attribute::Node, &*name), (Attribute::Outcome, step.name())];

@@ -44,7 +44,7 @@ attributes! {
     Arm = "evenkeel.arm";
     /// The decider of an admission: a policy, `native` or `operator`.
     AdmittedBy = "evenkeel.admitted_by";
-    /// The decider: a policy, `native` or `operator`; for a rollout `file`, `signal`, `operator` or `gateway`.
+    /// The decider: a policy, `native` or `operator`; for a rollout or reload `file`, `signal`, `operator` or `gateway`.
     By = "evenkeel.by";
     /// Cause of a move: `node-down`, `link`, `quality`…
     Cause = "evenkeel.cause";
@@ -226,6 +226,10 @@ metrics! {
     Level;
     /// Open sessions.
     SessionsActive = "evenkeel.sessions.active", "{session}", [];
+    /// Open sessions of a scenario.
+    ScenarioSessions = "evenkeel.scenario.sessions", "{session}", [Scenario];
+    /// Sessions of a scenario on a rung above 0.
+    ScenarioDegraded = "evenkeel.scenario.degraded", "{session}", [Scenario];
     /// Health of a node: 0 Up, 1 Suspect, 2 Wary, 3 Down, 4 Cold.
     NodeHealth = "evenkeel.node.health", "{state}", [Node];
     /// 1 while most nodes are silent at once, so that none is marked down.
@@ -262,8 +266,8 @@ metrics! {
 }
 
 metrics! {
-    /// A histogram of seconds.
-    Time;
+    /// A histogram.
+    Histogram;
     /// From an offer to the open session.
     SessionOpen = "evenkeel.session.open.duration", "s", [Scenario];
     /// Time in the plugin for one question.
@@ -276,17 +280,28 @@ metrics! {
     NodeStart = "evenkeel.node.start.duration", "s", [Node];
     /// Length of an event-loop stall.
     OwnStall = "evenkeel.event_loop.stall.duration", "s", [];
+    /// R-factor (ITU-T G.107) of each session with measured voice, every 10 s.
+    SessionR = "evenkeel.session.r_factor", "{R}", [Scenario];
+    /// Share of packets lost on the way from or to the client, of each session, every 10 s.
+    SessionLoss = "evenkeel.session.loss", "1", [Scenario, Direction];
+    /// Interarrival jitter (RFC 3550, 6.4.1), of each session, every 10 s.
+    SessionJitter = "evenkeel.session.jitter", "s", [Scenario, Direction];
 }
 
-impl Time {
-    /// Upper bounds of the buckets, in seconds.
+impl Histogram {
+    /// Upper bounds of the buckets, in the unit.
     pub(crate) const fn bounds(self) -> &'static [f64] {
         match self {
-            Time::PolicyCall | Time::PolicyActivate => {
+            Histogram::PolicyCall | Histogram::PolicyActivate => {
                 &[1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
             }
-            Time::NodeStart => &[0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 300.0],
-            Time::SessionOpen | Time::Detection | Time::OwnStall => {
+            Histogram::NodeStart => {
+                &[0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 300.0]
+            }
+            Histogram::SessionR => &[30.0, 50.0, 60.0, 65.0, 70.0, 75.0, 80.0, 85.0, 90.0],
+            Histogram::SessionLoss => &[0.0, 1e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5],
+            Histogram::SessionJitter => &[1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 0.1, 0.2],
+            Histogram::SessionOpen | Histogram::Detection | Histogram::OwnStall => {
                 &[1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 4e-2, 6e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
             }
         }
@@ -357,6 +372,8 @@ spans! {
         [Policy, Hook, Arm, Revision, Session, Room, Outcome, Reason, Fault, Guard, Differs, Rows, Duration, DroppedLinks, Note];
     /// A rollout, from its start to activation, rollback or refusal; its steps are span events.
     PolicyRollout = "policy.rollout", Always, [Policy, Hook, Revision, Previous, Outcome, Reason, By];
+    /// A reload that had an effect or was refused.
+    GatewayReload = "gateway.reload", Always, [By, Outcome, Reason];
     /// Drain of a node, from the request until it has no rooms or the deadline has passed.
     NodeDrain = "node.drain", Always, [Node, Region, Zone, Rooms];
     /// From the opening of a region's breaker until it is closed.

@@ -74,8 +74,13 @@ impl Place {
 
     /// Starts both gateways with the shipped routing policy.
     pub(crate) fn routed_group(&self, node: &Node) -> [GatewayProcess; 2] {
+        self.routed_group_before(&node.text())
+    }
+
+    /// Starts both gateways before these nodes, with the shipped routing policy.
+    pub(crate) fn routed_group_before(&self, nodes: &str) -> [GatewayProcess; 2] {
         let hooks = World::of(&[]).routed().hooks;
-        self.start(&node.text(), |_| String::new(), "", &hooks)
+        self.start(nodes, |_| String::new(), "", &hooks)
     }
 
     /// Starts both gateways before these nodes. Each asks an agent beside the other one.

@@ -9,6 +9,7 @@ use evenkeel_lab::crowd::{
     Crowd, CrowdPlan, FaultEffect, InjectedFault as Happened, ObservationWindow, Scope,
 };
 use evenkeel_lab::ledger::GapSpread;
+use evenkeel_lab::machine::ProcessorWatch;
 use evenkeel_testkit::namespace::First;
 
 use crate::fault::Struck;
@@ -35,14 +36,17 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Runs a row.
 ///
+/// `busy_at` is the idle time of the processors in the control run, per cent, below which the row ends before its faults.
+///
 /// # Errors
 /// A step failed; `played` has the measurements so far.
 pub(crate) async fn play(
     row: &Row,
     places: &Places,
     seed: u64,
+    busy_at: f64,
     played: &mut Played,
-) -> Result<(), String> {
+) -> Result<RowEnd, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let stage = Stage::set(row.layout, places, seed).await?;
     let crowd = Crowd::enter(&plan(row, &stage, seed), || stage.admin()).await;
@@ -62,6 +66,9 @@ pub(crate) async fn play(
     scene.stage.edges.count_media_of_standby()?;
     played.control = control(row, &mut scene).await;
     played.of_standby += scene.stage.edges.count_media_of_standby()?;
+    if played.control.idle_percent < busy_at {
+        return Ok(RowEnd::Busy);
+    }
     let calm = played.control.longest.marked_down.clone();
     played.marked_down("during the control run", &calm, &[]);
     for turn in 0..row.kills {
@@ -70,7 +77,15 @@ pub(crate) async fn play(
         scene.heal(done, played).await?;
         played.seen = looks.as_ref().map(Looks::seen);
     }
-    Ok(())
+    Ok(RowEnd::Played)
+}
+
+/// The end of a row that was not broken off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RowEnd {
+    Played,
+    /// The control run took too much of the processors.
+    Busy,
 }
 
 /// The parts of a running row.
@@ -221,6 +236,7 @@ async fn control(row: &Row, Scene { crowd, stage, .. }: &mut Scene<'_>) -> Contr
     crowd.begin_window();
     drop(stage.edges.passed());
     let mut moments = Vec::new();
+    let processors = ProcessorWatch::begin();
     let until = tokio::time::Instant::now() + row.watched.max(2 * CONTROL_EVERY);
     while tokio::time::Instant::now() < until {
         tokio::time::sleep(CONTROL_EVERY).await;
@@ -228,9 +244,10 @@ async fn control(row: &Row, Scene { crowd, stage, .. }: &mut Scene<'_>) -> Contr
     }
     // Packets after the last moment are still in flight.
     tokio::time::sleep(CONTROL_EVERY).await;
+    let idle_percent = processors.idle_percent();
     let window = crowd.end_window().await;
     let first = moments.first().copied().unwrap_or(0);
     let longest = window.effect_of(&Happened { at_ns: first, scope: Scope::Everybody });
     let up_ns = longest_pauses(&stage.edges.passed(), first, window.span.end);
-    Control { gaps_ns: window.control(&moments), longest, up_ns }
+    Control { gaps_ns: window.control(&moments), longest, up_ns, idle_percent }
 }

@@ -167,6 +167,8 @@ pub(crate) struct ControlReport {
     freezes: u64,
     moves: u64,
     condemned: usize,
+    /// Idle time of the processors, per cent.
+    idle_percent: f64,
 }
 
 #[derive(Default)]
@@ -208,6 +210,8 @@ pub(crate) struct Control {
     pub(crate) longest: FaultEffect,
     /// The longest pause of each session's packets at the nodes.
     pub(crate) up_ns: Vec<u64>,
+    /// Idle time of the processors, per cent.
+    pub(crate) idle_percent: f64,
 }
 
 impl Played {
@@ -297,6 +301,7 @@ impl RowReport {
                 freezes: control.longest.freezes,
                 moves: control.longest.rooms_moved,
                 condemned: control.longest.marked_down.len(),
+                idle_percent: control.idle_percent,
             },
             held: misses.is_empty(),
             misses,

@@ -10,6 +10,9 @@ use crate::limits::Limits;
 /// Default observation time of a fault.
 const WATCHED: Duration = Duration::from_millis(1_200);
 
+/// Fewer sessions give no p99.
+const SESSIONS_MIN: u32 = 100;
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     pub(crate) id: &'static str,
@@ -101,6 +104,12 @@ impl Row {
     /// With this observation time.
     pub(crate) const fn watched(self, seconds: u64) -> Row {
         Row { watched: Duration::from_secs(seconds), ..self }
+    }
+
+    /// Half the sessions, if the row is about gateways on hosts of their own and has many.
+    pub(crate) fn halved(self) -> Option<Row> {
+        let sessions = self.sessions / 2;
+        (self.layout.edges > 0 && sessions >= SESSIONS_MIN).then_some(Row { sessions, ..self })
     }
 
     /// With the options of the command line.

@@ -10,16 +10,17 @@ use super::*;
 fn offer_reaches_control_and_is_answered() {
     let mut world = World::start();
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let asking = world.ask(&format!("POST /v1/sessions\ntraceparent: {trace}"), OFFER);
+    let headers = format!("traceparent: {trace}\r\ntracestate: a=1\r\ntracestate: b=2");
+    let asking = world.ask(&format!("POST /v1/sessions\n{headers}"), OFFER);
     let ControlRequest::Offer(wanted, reply) = world.request() else { panic!("offer") };
     assert_eq!((&*wanted.scenario, &*wanted.room), ("call", "room-1"));
     assert_eq!(wanted.ingress, IngressProtocol::Quic);
-    let caller = CallerSpan::parse(trace);
+    let caller = CallerSpan::parse(trace).map(|it| it.with_state(["a=1", "b=2"].into_iter()));
     assert!(caller.is_some() && wanted.caller == caller);
     reply.send(Ok(opened(17))).unwrap();
     let (status, body) = asking.answer();
     assert_eq!(status, 201);
-    let trace = world.handle.traces.of(SessionId(17), caller);
+    let trace = world.handle.traces.of(SessionId(17), caller.as_ref());
     let right = json!({
         "id": "s17", "trace_id": HEXLOWER.encode(&trace.trace_id), "room": "room-1", "scenario": "call",
         "quic": {

@@ -37,6 +37,8 @@ fn status_shows_counts() {
     shown("draining");
     let body = shown("serving");
     assert_eq!(body["uptime_ms"], 1_500);
+    assert_eq!(body["last_reload"]["at_us"], 1_000_000);
+    assert_eq!(body["last_reload"]["reason"], "evenkeel.toml:3:1: found nothing");
     assert_eq!(body["policies_failing"], json!(["call/routing"]));
     assert_eq!(body["drops"], json!({"unknown-source": 3}));
     assert_eq!(body["quic_counts"], json!({"connections": 1}));
@@ -727,7 +729,7 @@ fn session_is_explained() {
             merge(east.clone(), json!({"grant": "admitted"})),
             merge(west, json!({"grant": "gated"})),
         ],
-        "rung": 1, "cap_kbps": 44, "share_permille": 500,
+        "rung": 1, "cap_kbps": 44, "measures": {}, "share_permille": 500,
         "candidates": [
             merge(place("west-b1", "west", "b"), json!({"reason": "full", "load_permille": 990})),
         ],
@@ -774,7 +776,7 @@ fn reload_reports_changes_or_refusal() {
     let shrinks = Shrinks { removing: 2, before: 0, of: 4 };
     for (reason, status) in [
         (NotReloaded::NodeList(shrinks.into()), 409),
-        (NotReloaded::Invalid("a line, a column".into()), 400),
+        (NotReloaded::Invalid { rendered: "a line, a column".into(), first: "a line".into() }, 400),
         (NotReloaded::Untried("a panic".into()), 503),
         (NotReloaded::NoReloader, 404),
     ] {

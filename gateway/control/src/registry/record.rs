@@ -153,7 +153,7 @@ impl SessionRegistry {
             ports,
             nodes,
             data,
-            caller: self.callers.get(&session).copied(),
+            caller: self.callers.get(&session).cloned(),
         })
     }
 
@@ -238,7 +238,7 @@ impl SessionRegistry {
     ) -> Result<(Home, ClientAddressing, Option<Box<SessionPorts>>), SnapshotError> {
         let EntryRecord { session, worker, slot, generation, offer, totals, nodes, caller, .. } =
             record;
-        self.note_caller(session, caller);
+        self.note_caller(session, caller.as_ref());
         let RestoredParts { media, ports, brief, data, has_address } = beside;
         let ports = match ports {
             Some(ports) => Some(ports),

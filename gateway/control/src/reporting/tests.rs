@@ -51,7 +51,7 @@ fn bandwidth_cost_compares_standbys_with_first_hops() {
     costs.signalled(&DriverAction::Ng { node, datagram: [0; 200].into() });
     let hook = Arc::new(WebhookTarget { url: "http://10.0.0.9/".parse().unwrap(), token: None });
     let (body, within) = (vec![0; 300].into(), Duration::ZERO);
-    costs.signalled(&DriverAction::Post { node, number: 1, hook, body, within });
+    costs.signalled(&DriverAction::Post { node, number: 1, hook, body, session: None, within });
     assert_eq!(costs.bandwidth(RedundancyMode::Hitless), Some(1.1));
     assert_eq!(costs.bandwidth(RedundancyMode::Hot), Some(0.1));
     assert_eq!(costs.bandwidth(RedundancyMode::Cold), Some(0.0));

@@ -45,6 +45,7 @@ fn process_that_continues_has_the_same_ids() {
 #[test]
 fn trusted_caller_gives_the_trace() {
     let caller = CallerSpan::parse(TRACEPARENT);
+    let caller = caller.as_ref();
     let [links, continues] = [Traceparent::Link, Traceparent::Parent].map(SessionTraces::new);
     continues.resume(links.seed());
     let own = links.of(SessionId(7), None);
@@ -52,4 +53,54 @@ fn trusted_caller_gives_the_trace() {
     let theirs = continues.of(SessionId(7), caller);
     assert_eq!(theirs.trace_id, caller.unwrap().trace_id);
     assert_eq!(theirs.span_id, own.span_id);
+}
+
+#[test]
+fn requests_about_a_session_continue_its_trace() {
+    let caller =
+        CallerSpan::parse(TRACEPARENT).map(|caller| caller.with_state(["a=1"].into_iter()));
+    let (caller, session) = (caller.as_ref(), SessionId(7));
+    let traces = |trust, share| SessionTraces::new(trust).sending(TraceShare(share));
+    for (share, flags) in [(1.0, "01"), (0.0, "00")] {
+        let traces = traces(Traceparent::Link, share);
+        let SessionTrace { trace_id, span_id } = traces.of(session, None);
+        let (trace, span) = (HEXLOWER.encode(&trace_id), HEXLOWER.encode(&span_id));
+        let traceparent = format!("00-{trace}-{span}-{flags}");
+        let expected = Some(TraceHeaders { traceparent, tracestate: None });
+        assert_eq!(traces.headers(session, None), expected);
+        assert_eq!(traces.headers(session, caller), expected);
+    }
+    let trusting = traces(Traceparent::Parent, 0.0);
+    let TraceHeaders { traceparent, tracestate } = trusting.headers(session, caller).unwrap();
+    assert_eq!((&traceparent[..36], &traceparent[52..]), (&TRACEPARENT[..36], "-01"));
+    assert_ne!(traceparent, TRACEPARENT, "the session's span is the parent");
+    assert_eq!(tracestate.as_deref(), Some("a=1"));
+}
+
+#[test]
+fn trusted_callers_are_passed_on_where_no_spans_are_sent() {
+    let caller = CallerSpan::parse(TRACEPARENT);
+    for (trust, expected) in
+        [(Traceparent::Link, None), (Traceparent::Parent, Some(TRACEPARENT.to_owned()))]
+    {
+        let traces = SessionTraces::new(trust);
+        let headers = traces.headers(SessionId(7), caller.as_ref());
+        assert_eq!(headers.map(|headers| headers.traceparent), expected);
+        assert_eq!(traces.headers(SessionId(7), None), None);
+    }
+}
+
+#[test]
+fn usable_tracestate_is_kept() {
+    let state = |headers: &[&str]| {
+        let caller = CallerSpan::parse(TRACEPARENT).unwrap();
+        caller.with_state(headers.iter().copied()).state
+    };
+    assert_eq!(state(&["a=1", "b=2"]).as_deref(), Some("a=1,b=2"));
+    assert_eq!(state(&[" a=1 "]).as_deref(), Some("a=1"));
+    let longest = format!("a={}", "1".repeat(510));
+    assert_eq!(state(&[&longest]).as_deref(), Some(longest.as_str()));
+    for unusable in [&[][..], &[""], &["a=\u{1}"], &[&format!("{longest}1")]] {
+        assert_eq!(state(unusable), None);
+    }
 }

@@ -219,12 +219,12 @@ impl ClientIngress {
                 refuse(cx.egress, DropReason::UnknownSource)
             }
             ArrivalKind::Rtp => {
-                session.heard_from(source, cx.now);
+                session.heard_from(source);
                 session.handle_client_rtp(datagram, cx);
                 None
             }
             ArrivalKind::Rtcp => {
-                session.heard_from(source, cx.now);
+                session.heard_from(source);
                 session.handle_client_rtcp(datagram, cx);
                 None
             }
@@ -304,7 +304,7 @@ impl ClientIngress {
         cx: &mut PacketContext<'_>,
     ) {
         let SourceKey { listener, address } = arrival.source;
-        if arrival.kind != ArrivalKind::Rtp || !session.learn(arrival.source, datagram, cx.now) {
+        if arrival.kind != ArrivalKind::Rtp || !session.learn(arrival.source, datagram) {
             return cx.egress.count_drop(DropReason::UnknownSource);
         }
         cx.egress.note_changed(session.home);

@@ -137,6 +137,7 @@ fn install(home: Home, media: &MediaDescription) -> Install {
         dscp: DscpMarks { voice: 46, video: 34 },
         ports: None,
         await_first_packet: false,
+        await_report: false,
         seed: home.slot.into(),
         state: None,
     }

@@ -6,7 +6,7 @@ mod media;
 mod packets;
 #[cfg(test)]
 pub(super) mod tests;
-mod unconfirmed;
+mod validation;
 
 use std::hash::RandomState;
 use std::io;
@@ -29,7 +29,7 @@ use evenkeel_model::{
 pub use install::{ClientAddressing, Install, SessionState};
 use media::{SenderFeedback, VoiceMeasurements};
 use serde::{Deserialize, Serialize};
-use unconfirmed::UnconfirmedAddress;
+use validation::AddressValidation;
 
 use super::egress::Egress;
 use super::report::{MediaDirection, ShedRun, Summary, Totals, WorkerReport};
@@ -54,7 +54,7 @@ pub(crate) struct WorkerSession {
     pub(crate) ports: Option<Box<SessionPorts>>,
     legs: Vec<(Hop, NodeLeg)>,
     address: ClientAddress,
-    /// True if bytes to the declared address are limited until the client there reports its reception.
+    /// True if bytes to the declared address are limited until a client there reports its reception.
     needs_report: bool,
     /// Allocated with the first packet, because most sessions are silent.
     state: Option<Box<MediaState>>,
@@ -138,9 +138,9 @@ struct MediaState {
     /// Shed packets not reported yet, and the time of the first.
     #[serde(with = "instant::paired")]
     shed: Option<(ShedRun, Instant)>,
-    /// Set until the client reports its reception. Boxed, because few sessions need it for long.
+    /// Present until a client at the declared address has reported. Boxed, because few sessions need it for long.
     #[serde(default)]
-    unconfirmed: Option<Box<UnconfirmedAddress>>,
+    validation: Option<Box<AddressValidation>>,
 }
 
 /// The preferred codec of the session's first audio stream.
@@ -160,7 +160,7 @@ fn declared(media: &MediaDescription, number: u8) -> Option<(StreamKind, &Payloa
 impl MediaState {
     /// Runs once per session; `#[cold]` keeps it out of the packet path.
     #[cold]
-    fn new(seed: u64, media: &MediaDescription) -> Box<MediaState> {
+    fn new(seed: u64, media: &MediaDescription, needs_report: bool) -> Box<MediaState> {
         let protection = match media.srtp {
             Srtp::Plain => Protection::Clear,
             Srtp::Opaque => Protection::Srtp,
@@ -176,7 +176,7 @@ impl MediaState {
             flow: FlowCounts::default(),
             missed_told: 0,
             shed: None,
-            unconfirmed: None,
+            validation: needs_report.then(Box::default),
         })
     }
 
@@ -209,16 +209,18 @@ pub(crate) struct PacketContext<'a> {
 
 impl WorkerSession {
     fn state(&mut self) -> &mut MediaState {
-        let (seed, media) = (self.seed, &*self.media);
-        self.state.get_or_insert_with(|| MediaState::new(seed, media))
+        let (seed, media, needs_report) = (self.seed, &*self.media, self.needs_report);
+        self.state.get_or_insert_with(|| MediaState::new(seed, media, needs_report))
     }
 
     /// Marks a session that handles a packet, so that it is summarised until it is idle.
     fn mark_active(&mut self, cx: &mut PacketContext<'_>) {
         #[cfg(any(test, feature = "fault-injection"))]
         assert!(!self.panics, "injected panic of {}", self.id);
-        if !self.active || self.state.is_none() {
-            self.state().measurements.since = Some(cx.now);
+        let was_idle = !self.active;
+        let since = &mut self.state().measurements.since;
+        if was_idle || since.is_none() {
+            *since = Some(cx.now);
         }
         self.wake(cx);
     }
@@ -300,24 +302,16 @@ impl WorkerSession {
 
     /// Opens the way to the declared addresses: a packet came from one of them.
     #[cold]
-    fn send_to_declared(&mut self, now: Instant) {
+    fn send_to_declared(&mut self) {
         self.address.heard();
         self.known = ClientKnowledge::Declared;
-        self.await_report(now);
-    }
-
-    fn await_report(&mut self, now: Instant) {
-        if self.needs_report {
-            self.state().unconfirmed = Some(Box::new(UnconfirmedAddress::new(now)));
-        }
     }
 
     /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.
-    pub(crate) fn learn(&mut self, from: SourceKey, packet: &[u8], now: Instant) -> bool {
+    pub(crate) fn learn(&mut self, from: SourceKey, packet: &[u8]) -> bool {
         let is_declared = rtp::RtpHeader::parse(packet)
             .is_ok_and(|header| declared(&self.media, header.payload_type).is_some());
         if is_declared {
-            self.await_report(now);
             self.address.set_rtp(from);
             let more = self.address.more.get_or_insert_default();
             more.checked.push(from);

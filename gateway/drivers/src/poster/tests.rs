@@ -15,11 +15,21 @@ async fn posted(
     let poster = Poster::start().unwrap();
     poster
         .post(
-            Arc::new(WebhookTarget { url, token }),
-            Bytes::from_static(b"{\"verb\":\"open\"}"),
+            WebhookMessage {
+                hook: Arc::new(WebhookTarget { url, token }),
+                body: Bytes::from_static(b"{\"verb\":\"open\"}"),
+                trace: Some(TraceHeaders {
+                    traceparent: "00-4bf9-00f0-01".to_owned(),
+                    tracestate: Some("a=1".into()),
+                }),
+            },
             Effort::of_session(within),
         )
         .await
+}
+
+fn message(hook: Arc<WebhookTarget>, body: &'static str) -> WebhookMessage {
+    WebhookMessage { hook, body: body.into(), trace: None }
 }
 
 const SOON: Duration = Duration::from_secs(30);
@@ -35,6 +45,7 @@ async fn post_sends_json_and_token() {
     let head = request.to_lowercase();
     assert!(head.contains("authorization: bearer a token of some length\r\n"), "{head}");
     assert!(head.contains("content-type: application/json\r\n"), "{head}");
+    assert!(head.contains("traceparent: 00-4bf9-00f0-01\r\ntracestate: a=1\r\n"), "{head}");
 }
 
 #[tokio::test]
@@ -75,15 +86,14 @@ async fn hung_server_delays_no_other() {
     for _ in 0..2 * AT_ONCE {
         let (poster, hangs) = (poster.clone(), Arc::clone(&hangs));
         let effort = Effort { within: SOON, each: SOON, cancels: true };
-        waiting.spawn(async move { poster.post(hangs, Bytes::new(), effort).await });
+        waiting.spawn(async move { poster.post(message(hangs, ""), effort).await });
     }
     // All of them are in the queue before the next one.
     while poster.places.available_permits() > WAITING_MAX - 2 * AT_ONCE {
         tokio::task::yield_now().await;
     }
     let (url, _asked) = server(vec![says("200 OK", "{}")]);
-    let answer =
-        poster.post(hook(url), Bytes::from_static(b"{}"), Effort::of_session(SOON)).await.unwrap();
+    let answer = poster.post(message(hook(url), "{}"), Effort::of_session(SOON)).await.unwrap();
     assert_eq!(answer.status, 200);
     assert!(waiting.try_join_next().is_none(), "none of the others has ended");
 }

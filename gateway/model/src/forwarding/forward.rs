@@ -74,8 +74,8 @@ crate::named! {
         Replayed = "replayed",
         /// Another gateway may own the session: the lease of this one has ended.
         Fenced = "fenced",
-        /// No client has reported its reception from this declared address, and the limit of bytes to it is reached.
-        Unconfirmed = "unconfirmed",
+        /// No client at the declared address has reported its reception, and the limit of bytes to it is reached.
+        Unvalidated = "unvalidated",
     }
 }
 

@@ -2,10 +2,12 @@ use evenkeel_config::GatewayConfig;
 use evenkeel_control::samples::closed_session;
 use evenkeel_control::{
     AdmissionState, ControlRequest, EventRecord, GatewayEvent, NodeNames, PluginView, PolicyView,
+    SessionTrace, SessionView, Slice,
 };
 use evenkeel_model::{
-    CloseReason, CoreEvent, Health, Hook, Hop, Incarnation, NodeId, NodeProbing, NodeSettings,
-    PolicyName, RegionId, RegionRole, RoomId, SessionId, Starts, Zone, ZoneId,
+    ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop, Incarnation, NodeId, NodeProbing,
+    NodeSettings, Plan, PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, SessionId,
+    Starts, Zone, ZoneId,
 };
 use evenkeel_revisions::PolicyStatus;
 use evenkeel_telemetry::Telemetry;
@@ -114,6 +116,7 @@ fn status() -> StatusReport {
         version: "1.2.3",
         region: "east".into(),
         uptime_ms: 1_000,
+        last_reload: None,
         sessions: 7,
         rooms: 1,
         uplink_suspect: false,
@@ -171,6 +174,60 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_node_messages_refused_total", "clock", "4");
     says(&telemetry, "evenkeel_api_tokens_refused_total", "missing", "1");
     says(&telemetry, "media_traffic_bytes_total", "up", "1000");
+    drop(reader);
+    control.await.unwrap();
+}
+
+fn view(session: u64, rung: u8, metrics: &[(Metric, u64)]) -> SessionView {
+    let mut measures = Measures::default();
+    for (metric, value) in metrics {
+        measures.set(*metric, *value);
+    }
+    let state = SessionStanding {
+        session: SessionId(session),
+        room: "room".into(),
+        scenario: "call".into(),
+        transport: ClientTransport::Udp,
+        mode: RedundancyMode::Hot,
+        kept: RedundancyMode::Hot,
+        hop: None,
+        plan: Plan { shed: u8::from(rung > 0).into(), ..Plan::default() },
+        measures,
+        age: Duration::ZERO,
+    };
+    let trace = SessionTrace { trace_id: [1; 16], span_id: [1; 8] };
+    SessionView { state, totals: Default::default(), trace }
+}
+
+#[tokio::test]
+async fn quality_of_sessions_is_sampled_by_scenario() {
+    let telemetry = telemetry();
+    let (handle, mut requests) = Handle::new(Arc::new(names()), Arc::default());
+    let lossy = [(Metric::RFactor, 6_900), (Metric::LossUp, 30_000), (Metric::JitterDown, 4_000)];
+    let listed = [vec![view(1, 0, &[(Metric::RFactor, 8_800)]), view(2, 1, &lossy)], Vec::new()];
+    let control = tokio::spawn(async move {
+        for sessions in listed {
+            let mut sessions = Some(sessions);
+            while let Some(ControlRequest::Sessions { reply, .. }) = requests.recv().await {
+                let items = sessions.take().unwrap_or_default();
+                let is_last = items.is_empty();
+                let _ = reply.send(Slice { items, last: None });
+                if is_last {
+                    break;
+                }
+            }
+        }
+    });
+    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None);
+    reader.read_sessions().await.unwrap();
+    says(&telemetry, "evenkeel_scenario_sessions", "call", "2");
+    says(&telemetry, "evenkeel_scenario_degraded", "call", "1");
+    says(&telemetry, "evenkeel_session_r_factor_bucket", "le=\"70\"", "1");
+    says(&telemetry, "evenkeel_session_r_factor_count", "call", "2");
+    says(&telemetry, "evenkeel_session_loss_ratio_sum", "up", "0.03");
+    says(&telemetry, "evenkeel_session_jitter_seconds_sum", "down", "0.004");
+    reader.read_sessions().await.unwrap();
+    says(&telemetry, "evenkeel_scenario_sessions", "call", "0");
     drop(reader);
     control.await.unwrap();
 }

@@ -1,5 +1,6 @@
 //! Settings and telemetry through the public interface.
 
+mod exports;
 mod receiver;
 mod settings;
 mod telemetry;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evenkeel_config::{
     AddressPlace, Colour, DriverSettings, GatewayConfig, InvalidSetting, ListenIdentity,
-    ListenIngress, PluginLocation, ProbeKind, Protocol, SecretFile, SetOrigin, Traceparent,
+    ListenIngress, OtlpProtocol, PluginLocation, ProbeKind, SecretFile, SetOrigin, Traceparent,
 };
 use evenkeel_host::{Provenance, Unsigned};
 use evenkeel_model::{
@@ -344,7 +344,7 @@ fn missing_file_means_loopback_and_shipped_sets() {
     assert!(settings.listens.iter().any(|l| matches!(l.ingress, ListenIngress::Udp { .. })));
     assert!(settings.listens.iter().any(|l| matches!(l.ingress, ListenIngress::Quic { .. })));
     assert!(settings.nodes.is_empty() && settings.admin.tcp.is_none());
-    assert_eq!(settings.telemetry.otlp, None);
+    assert!(!settings.telemetry.exports());
     for name in ["call", "conference", "live"] {
         let (set, scenario) = settings.scenario(name).unwrap();
         assert_eq!((&*set.name, &*scenario.name), (name, name));
@@ -474,8 +474,9 @@ fn every_key_is_loaded() {
     assert_eq!(settings.admin.socket, folder.join("admin.sock"));
     assert_eq!(settings.admin.tcp.unwrap().token.bytes(), b"a token of many letters");
     assert_eq!(settings.admin.traceparent, Traceparent::Parent);
-    let otlp = settings.telemetry.otlp.unwrap();
-    assert_eq!((&*otlp.endpoint, otlp.protocol), ("http://127.0.0.1:4318", Protocol::Http));
+    let otlp = settings.telemetry.logs.unwrap();
+    let expected = ("http://127.0.0.1:4318/v1/logs", OtlpProtocol::Http);
+    assert_eq!((&*otlp.endpoint, otlp.protocol), expected);
     assert_eq!((settings.limits.sessions, settings.limits.workers), (500, Some(2)));
     assert_eq!(settings.limits.early_packets, 16);
     assert_eq!(settings.detector.probe_every_near, Duration::from_millis(20));

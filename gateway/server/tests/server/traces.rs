@@ -77,7 +77,7 @@ fn trace_goes_on_at_the_process_that_continues_the_session() {
     let traces = Arc::new(SessionTraces::new(Traceparent::Parent));
     let [mut first, mut second] = [(); 2].map(|()| continuing(&telemetry, &settings, &traces));
     let span = CallerSpan::parse(TRACEPARENT);
-    let caller = TraceCaller { arrived: Instant::now(), span };
+    let caller = TraceCaller { arrived: Instant::now(), span: span.clone() };
     first.handle_event(&opened(1, 1), Some(&caller), Moment::now());
     first.handle_event(&opened(2, 2), None, Moment::now());
     second.record(&EventRecord::now(GatewayEvent::Continued {

@@ -9,7 +9,11 @@ fn prometheus_uses_base_units() {
         meters(Resource::builder_empty().build()).unwrap();
     instruments.count(Count::SessionsOpened, 2, &[(Attribute::Scenario, "call")]);
     instruments.level(Level::RegionBreaker, 1.0, &[(Attribute::Region, "east")]);
-    instruments.time(Time::Detection, Duration::from_millis(15), &[(Attribute::Node, "east-a1")]);
+    instruments.time(
+        Histogram::Detection,
+        Duration::from_millis(15),
+        &[(Attribute::Node, "east-a1")],
+    );
     let text = prometheus.render();
     for line in [
         "# HELP evenkeel_sessions_opened_total Sessions opened.",

@@ -1,12 +1,14 @@
-//! Spans of nodes and regions: failovers, drains and breakers.
+//! Spans of nodes, regions and the configuration: failovers, drains, breakers and reloads.
 
 use std::time::Instant;
 
+use evenkeel_control::ReloadReport;
 use evenkeel_model::{BreakerState, EvidenceSource, Health, Hop, NodeId, RegionId, SessionId};
-use opentelemetry::trace::{Link, Span as _, SpanKind};
+use opentelemetry::trace::{Link, Span as _, SpanKind, Status};
 use opentelemetry::{Array, Context, StringValue, Value};
 
 use crate::registry::{Attribute, Span};
+use crate::spans::sampling::WELL;
 use crate::spans::tracks::FailoverSpan;
 use crate::spans::{LINKS_MAX, Moment, SpanWriter, builder, is};
 
@@ -95,5 +97,24 @@ impl SpanWriter {
         builder(Span::RegionBreaker, SpanKind::Internal, opened, attributes)
             .start_with_context(&self.tracer, &Context::new())
             .end_with_timestamp(at.wall);
+    }
+
+    pub(crate) fn reloaded(&self, report: &ReloadReport, at: Moment) {
+        let ReloadReport { by, took, outcome } = report;
+        let mut attributes = vec![is(Attribute::By, by.name())];
+        match outcome {
+            Ok(_) => attributes.push(is(Attribute::Outcome, WELL)),
+            Err(reason) => {
+                attributes.push(is(Attribute::Outcome, "refused"));
+                attributes.push(is(Attribute::Reason, reason.to_string()));
+            }
+        }
+        let mut span =
+            builder(Span::GatewayReload, SpanKind::Internal, at.wall - *took, attributes)
+                .start_with_context(&self.tracer, &Context::new());
+        if let Err(reason) = outcome {
+            span.set_status(Status::error(reason.to_string()));
+        }
+        span.end_with_timestamp(at.wall);
     }
 }

@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 
+use evenkeel_control::TraceShare;
 use opentelemetry::trace::{Link, SpanId, SpanKind, TraceId};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{
-    IdGenerator, RandomIdGenerator, Sampler, SamplingDecision, SamplingResult, ShouldSample,
+    IdGenerator, RandomIdGenerator, Sampler, SamplingResult, ShouldSample,
 };
 
 use crate::registry::{Attribute, Sampled, Span};
@@ -14,8 +15,7 @@ use crate::registry::{Attribute, Sampled, Span};
 /// configured share of the rest. The share depends on the trace id, so that other services with the same share sample the same traces.
 #[derive(Clone, Debug)]
 pub(crate) struct SpanSampler {
-    /// The share of sampled spans, 0 to 1.
-    pub(crate) share: f64,
+    pub(crate) share: TraceShare,
 }
 
 /// The status of a span that may be dropped.
@@ -24,9 +24,7 @@ pub(super) const WELL: &str = "ok";
 impl SpanSampler {
     /// The share contains this trace.
     pub(super) fn is_in_share(&self, trace: TraceId) -> bool {
-        let sampler = Sampler::TraceIdRatioBased(self.share);
-        let result = sampler.should_sample(None, trace, "", &SpanKind::Internal, &[], &[]);
-        result.decision == SamplingDecision::RecordAndSample
+        self.share.contains(trace.to_bytes())
     }
 }
 
@@ -51,7 +49,7 @@ impl ShouldSample for SpanSampler {
             {
                 Sampler::AlwaysOn
             }
-            _ if is_shared => Sampler::TraceIdRatioBased(self.share),
+            _ if is_shared && !self.is_in_share(trace) => Sampler::AlwaysOff,
             _ => Sampler::AlwaysOn,
         };
         let sampler = Sampler::ParentBased(Box::new(root));

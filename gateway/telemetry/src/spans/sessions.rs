@@ -19,17 +19,22 @@ use crate::spans::{LINKS_MAX, Moment, STEPS_MAX, SpanWriter, builder, is};
 /// Maximum spans of one takeover or move.
 const SPANS_AT_ONCE: usize = 1_000;
 
-fn context_of_caller(caller: CallerSpan) -> SpanContext {
-    let CallerSpan { trace_id, span_id, is_sampled } = caller;
-    let flags = TraceFlags::default().with_sampled(is_sampled);
-    let (trace, span) = (TraceId::from_bytes(trace_id), SpanId::from_bytes(span_id));
-    SpanContext::new(trace, span, flags, true, TraceState::NONE)
+fn context_of_caller(caller: &CallerSpan) -> SpanContext {
+    let flags = TraceFlags::default().with_sampled(caller.is_sampled);
+    let (trace, span) = (TraceId::from_bytes(caller.trace_id), SpanId::from_bytes(caller.span_id));
+    SpanContext::new(trace, span, flags, true, state_of(Some(caller)))
+}
+
+/// The caller's `tracestate`; empty if it is malformed.
+fn state_of(caller: Option<&CallerSpan>) -> TraceState {
+    let state = caller.and_then(|caller| caller.state.as_deref());
+    state.and_then(|state| state.parse().ok()).unwrap_or_default()
 }
 
 impl SpanWriter {
     /// The span of the session's life, which is created when that ends.
     fn span_of(&self, session: SessionId) -> SpanContext {
-        let caller = self.sessions.callers.get(&session).copied();
+        let caller = self.sessions.callers.get(&session);
         let SessionTrace { trace_id, span_id } = self.traces.of(session, caller);
         let (trace, span) = (TraceId::from_bytes(trace_id), SpanId::from_bytes(span_id));
         let is_sampled = match caller {
@@ -37,7 +42,7 @@ impl SpanWriter {
             None => self.sampler.is_in_share(trace) || self.sessions.affected.contains(&session),
         };
         let flags = TraceFlags::default().with_sampled(is_sampled);
-        SpanContext::new(trace, span, flags, true, TraceState::NONE)
+        SpanContext::new(trace, span, flags, true, state_of(caller))
     }
 
     /// The context of the session's spans.
@@ -56,7 +61,7 @@ impl SpanWriter {
 
     /// Parent and links of a request's span: only a trusted caller is the parent.
     fn trace_of(&self, caller: Option<&TraceCaller>) -> (Context, Vec<Link>) {
-        let Some(caller) = caller.and_then(|caller| caller.span) else {
+        let Some(caller) = caller.and_then(|caller| caller.span.as_ref()) else {
             return (Context::new(), Vec::new());
         };
         let context = context_of_caller(caller);
@@ -68,7 +73,7 @@ impl SpanWriter {
 
     /// Continues the trace of a trusted caller. Returns the link to another one.
     fn note_caller(&mut self, session: SessionId, caller: Option<&TraceCaller>) -> Vec<Link> {
-        let trusted = self.traces.parent(caller.and_then(|caller| caller.span));
+        let trusted = self.traces.parent(caller.and_then(|caller| caller.span.as_ref())).cloned();
         self.sessions.note_callers(trusted.map(|caller| (session, caller)));
         self.trace_of(caller).1
     }
@@ -174,7 +179,8 @@ impl SpanWriter {
             is(Attribute::Reason, reason.name()),
         ];
         let own = self.span_of(*session);
-        let caller = self.sessions.callers.remove(session).map(context_of_caller);
+        let caller = self.sessions.callers.remove(session);
+        let caller = caller.as_ref().map(context_of_caller);
         let parent = caller
             .map_or_else(Context::new, |caller| Context::new().with_remote_span_context(caller));
         let start = at.wall_of(closed.offered);
@@ -279,7 +285,7 @@ impl SpanWriter {
         took: Duration,
         at: Moment,
     ) {
-        self.sessions.note_callers(callers.iter().copied());
+        self.sessions.note_callers(callers.iter().cloned());
         let start = at.wall.checked_sub(took).unwrap_or(at.wall);
         let spans = oldest.iter().map(|session| (*session, self.span_of(*session)));
         let sampled: Vec<(SessionId, SpanContext)> =

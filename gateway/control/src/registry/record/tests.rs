@@ -206,8 +206,13 @@ fn traces_of_sessions_continue() {
     for session in [1, 2] {
         register(&mut before, session, declared(4_000 + 10 * session as u16)).unwrap();
     }
-    let caller = CallerSpan { trace_id: [7; 16], span_id: [8; 8], is_sampled: true };
-    before.note_caller(SessionId(1), Some(caller));
+    let caller = CallerSpan {
+        trace_id: [7; 16],
+        span_id: [8; 8],
+        is_sampled: true,
+        state: Some("a=1".into()),
+    };
+    before.note_caller(SessionId(1), Some(&caller));
     let traces = |registry: &SessionRegistry| [1, 2].map(|id| registry.trace(SessionId(id)));
     let mut now = continued(&before, registry(&[5_000], None));
     assert_eq!(traces(&now), traces(&before));

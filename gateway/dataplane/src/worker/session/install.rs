@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_media::instant;
-use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, SessionId, Srtp};
+use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, RtcpPort, SessionId, Srtp};
 use serde::{Deserialize, Serialize};
 
 use super::address::ClientAddress;
@@ -34,9 +34,10 @@ pub struct Install {
     pub dscp: DscpMarks,
     /// The session's own sockets towards nodes; set for port legs.
     pub ports: Option<Box<SessionPorts>>,
-    /// Nothing is sent to declared addresses before a packet came from one of them, and a limited number of bytes before
-    /// the client there reports its reception.
+    /// Nothing is sent to declared addresses before a packet came from one of them.
     pub await_first_packet: bool,
+    /// Bytes to declared addresses are limited until a client there reports its reception.
+    pub await_report: bool,
     /// Seeds SSRC, sequence numbers and CNAME of the session.
     pub seed: u64,
     /// The state in which another worker left the session. It returns the learned addresses to the flow table; before
@@ -140,8 +141,20 @@ impl SessionState {
     }
 }
 
+/// Returns whether reports of a client at a declared address arrive and can be read. SRTCP cannot be read, and behind a NAT the
+/// port of RTCP is not the one beside a learned port.
+fn can_report(client: &ClientAddressing, media: &MediaDescription) -> bool {
+    let arrive = match client {
+        ClientAddressing::Declared { .. } => true,
+        ClientAddressing::DeclaredIp { .. } => media.rtcp == RtcpPort::Mux,
+        ClientAddressing::Stun | ClientAddressing::Quic { .. } => false,
+    };
+    arrive && media.srtp == Srtp::Plain
+}
+
 impl WorkerSession {
     pub(crate) fn new(install: Install) -> WorkerSession {
+        let can_report = can_report(&install.client, &install.media);
         let (known, address) = match install.client {
             ClientAddressing::Declared { listener, address, rtcp } => {
                 let [rtp, rtcp] = [address, rtcp].map(|address| SourceKey { listener, address });
@@ -169,8 +182,7 @@ impl WorkerSession {
             ports: install.ports,
             legs: Vec::new(),
             address,
-            // SRTCP cannot be read.
-            needs_report: install.await_first_packet && install.media.srtp == Srtp::Plain,
+            needs_report: install.await_report && can_report,
             state: None,
             seed: install.seed,
             // The cap is sent before the client's first packet.
@@ -222,8 +234,12 @@ impl WorkerSession {
             self.known = ClientKnowledge::Declared;
         }
         (self.legs, self.address, self.state) = (legs, address, media);
-        if let Some(media) = self.state.as_deref_mut().filter(|_| copied) {
-            media.continuity.went_on_elsewhere();
+        if let Some(media) = &mut self.state {
+            // The setting may have changed.
+            media.validation.take_if(|_| !self.needs_report);
+            if copied {
+                media.continuity.went_on_elsewhere();
+            }
         }
         (self.seed, self.touched) = (seed, touched);
         self.active |= active;

@@ -5,7 +5,6 @@
 //! leads, the other is its twin.
 
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use evenkeel_media::continuity::{FILLED_WITHIN, Pass, StreamEpoch, SwitchCause, Withheld};
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
@@ -13,7 +12,7 @@ use evenkeel_media::{demux, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
 use evenkeel_model::{Hop, RedundancyMode, RtcpPort, Srtp, StreamKind};
 
-use super::media::{FEEDBACK_SOURCES_MAX, RECENT_MAX};
+use super::media::FEEDBACK_SOURCES_MAX;
 use super::{ClientKnowledge, MediaState, NodeLeg, PacketContext, WorkerSession, declared};
 use crate::worker::egress::Egress;
 use crate::worker::report::{MediaDirection, ShedRun, WorkerReport};
@@ -32,10 +31,10 @@ impl WorkerSession {
     }
 
     /// Handles media from this address, which is an accepted source.
-    pub(crate) fn heard_from(&mut self, from: SourceKey, now: Instant) {
+    pub(crate) fn heard_from(&mut self, from: SourceKey) {
         let nominated = || self.address.more.as_ref().is_some_and(|more| more.nominated);
         if self.known == ClientKnowledge::Awaited {
-            self.send_to_declared(now);
+            self.send_to_declared();
         } else if self.known == ClientKnowledge::Stun && !nominated() {
             self.address.set_rtp(from);
         }
@@ -44,8 +43,8 @@ impl WorkerSession {
     /// Handles RTP from an accepted source of the client.
     pub(crate) fn handle_client_rtp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
-        if let Some(unconfirmed) = &mut self.state().unconfirmed {
-            unconfirmed.receive(packet);
+        if let Some(validation) = &mut self.state().validation {
+            validation.receive(packet);
         }
         let Ok(header) = rtp::RtpHeader::parse(packet) else {
             return cx.egress.count_drop(DropReason::Malformed);
@@ -80,15 +79,14 @@ impl WorkerSession {
     pub(crate) fn handle_client_rtcp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
         let readable = self.media.srtp == Srtp::Plain;
-        let MediaState { measurements, continuity, unconfirmed, .. } = self.state();
+        let home = self.home;
+        let MediaState { measurements, continuity, validation, .. } = self.state();
         measurements.last_heard = Some(cx.now);
-        if let Some(address) = unconfirmed {
+        if let Some(address) = validation {
             address.receive(packet);
-            let is_sent = |block: rtcp::ReportBlock| {
-                continuity.is_recent(block.ssrc, block.sequence_max as u16, RECENT_MAX)
-            };
-            if reports(packet).any(is_sent) {
-                *unconfirmed = None;
+            if reports(packet).any(|report| address.is_proved_by(&report)) {
+                *validation = None;
+                cx.egress.note_changed(home);
             }
         }
         if readable {
@@ -502,13 +500,17 @@ impl WorkerSession {
         let Some(address) = address.filter(|_| consent) else {
             return cx.egress.count_drop(DropReason::NoAddress);
         };
-        let unconfirmed = self.state.as_deref_mut().and_then(|state| state.unconfirmed.as_mut());
-        if unconfirmed.is_some_and(|address| !address.may_send(packet, cx.now)) {
-            return cx.egress.count_drop(DropReason::Unconfirmed);
+        let (side, dscp) = (self.side(side), self.dscp_of(kind));
+        let mut validation = self.state.as_deref_mut().and_then(|state| state.validation.as_mut());
+        if validation.as_mut().is_some_and(|validation| !validation.may_send(packet, cx.now)) {
+            return cx.egress.count_drop(DropReason::Unvalidated);
         }
-        match cx.egress.queue_to_client(address, self.side(side), self.dscp_of(kind), packet) {
+        match cx.egress.queue_to_client(address, side, dscp, packet) {
             Some(bytes) => {
                 rewrite(bytes);
+                if let Some(validation) = validation {
+                    validation.note_sent(bytes);
+                }
                 cx.egress.stats.passed(MediaDirection::ToClient, packet.len());
             }
             None => cx.egress.count_drop(DropReason::NoAddress),

@@ -22,7 +22,7 @@ use super::*;
 mod continued;
 mod hitless;
 mod slots;
-mod unconfirmed;
+mod validation;
 
 /// Returns the state as another process reads it, which must be the same.
 pub(in crate::worker) fn handed_over<T: Serialize + DeserializeOwned + Debug>(state: &T) -> T {
@@ -73,6 +73,7 @@ pub(in crate::worker) fn install(client: ClientAddressing, srtp: Srtp, slot: u32
         dscp: DscpMarks::default(),
         ports: None,
         await_first_packet: false,
+        await_report: false,
         seed: 7,
         state: None,
     }
@@ -178,7 +179,7 @@ fn declared_address_awaits_the_first_packet() {
     bench.session = WorkerSession::new(Install { await_first_packet: true, ..install });
     assert!(!bench.reaches(0));
     assert_eq!(bench.drops(DropReason::NoAddress), 1);
-    bench.session.heard_from(SourceKey { listener: 0, address }, bench.start);
+    bench.session.heard_from(SourceKey { listener: 0, address });
     assert!(bench.reaches(1));
     assert_eq!(bench.session.address.rtcp(), Some(SourceKey { listener: 0, address }));
 }
@@ -471,9 +472,9 @@ fn learned_port_takes_rtcp_from_the_next_port() {
         rtp::write(&fields, b"frame", &mut packet);
         packet
     };
-    assert!(!bench.session.learn(from(4_000), &packet(5), bench.start), "not declared");
+    assert!(!bench.session.learn(from(4_000), &packet(5)), "not declared");
     assert!(bench.session.learns());
-    assert!(bench.session.learn(from(4_000), &packet(96), bench.start));
+    assert!(bench.session.learn(from(4_000), &packet(96)));
     assert!(!bench.session.learns());
     let taken = |port| bench.session.takes_from(from(port));
     assert_eq!([3_999, 4_000, 4_001, 4_002].map(taken), [false, true, true, false]);

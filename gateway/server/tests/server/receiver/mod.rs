@@ -1,10 +1,13 @@
-//! An OTLP receiver in this process, over gRPC or HTTP.
+//! An OTLP receiver in this process, over gRPC or HTTP, with or without TLS.
+
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::http::HeaderMap;
 use axum::routing::post;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
     LogsService, LogsServiceServer,
@@ -30,6 +33,7 @@ use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use tokio::sync::oneshot;
+use tonic::transport::{Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 #[derive(Default)]
@@ -37,6 +41,8 @@ struct Received {
     spans: Vec<ExportTraceServiceRequest>,
     logs: Vec<ExportLogsServiceRequest>,
     metrics: Vec<ExportMetricsServiceRequest>,
+    /// The header `x-tenant` of each request that has one.
+    tenants: Vec<String>,
 }
 
 #[derive(Clone, Default)]
@@ -51,9 +57,22 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn grpc() -> Receiver {
+        Receiver::grpc_by(tonic::transport::Server::builder())
+    }
+
+    /// The certificate of `localhost` in PEM, and the receiver.
+    pub(crate) fn grpc_with_tls() -> (String, Receiver) {
+        let (certificate, key) = tls::made();
+        let identity = Identity::from_pem(&certificate, key);
+        let server = tonic::transport::Server::builder();
+        let server = server.tls_config(ServerTlsConfig::new().identity(identity));
+        (certificate, Receiver::grpc_by(server.expect("the certificate fits the key")))
+    }
+
+    fn grpc_by(mut server: tonic::transport::Server) -> Receiver {
         Receiver::start(|listener, book| async move {
             let incoming = tonic::transport::server::TcpIncoming::from(listener);
-            tonic::transport::Server::builder()
+            server
                 .add_service(TraceServiceServer::new(book.clone()))
                 .add_service(LogsServiceServer::new(book.clone()))
                 .add_service(MetricsServiceServer::new(book))
@@ -65,22 +84,19 @@ impl Receiver {
 
     pub(crate) fn http() -> Receiver {
         Receiver::start(|listener, book| async move {
-            let (spans, logs, metrics) = (book.clone(), book.clone(), book);
-            let router = Router::new()
-                .route(
-                    "/v1/traces",
-                    post(move |body: Bytes| keep(body, move |r| spans.get().spans.push(r))),
-                )
-                .route(
-                    "/v1/logs",
-                    post(move |body: Bytes| keep(body, move |r| logs.get().logs.push(r))),
-                )
-                .route(
-                    "/v1/metrics",
-                    post(move |body: Bytes| keep(body, move |r| metrics.get().metrics.push(r))),
-                );
-            axum::serve(listener, router).await.expect("the receiver serves");
+            axum::serve(listener, book.router()).await.expect("the receiver serves");
         })
+    }
+
+    /// The certificate of `localhost` in PEM, and the receiver.
+    pub(crate) fn http_with_tls() -> (String, Receiver) {
+        let (certificate, key) = tls::made();
+        let acceptor = tls::acceptor(&certificate, &key);
+        let receiver = Receiver::start(|listener, book| async move {
+            let listener = tls::TlsListener { listener, acceptor };
+            axum::serve(listener, book.router()).await.expect("the receiver serves");
+        });
+        (certificate, receiver)
     }
 
     fn start<F: Future<Output = ()>>(
@@ -125,6 +141,11 @@ impl Receiver {
         last.flat_map(|r| &r.scope_metrics).flat_map(|s| s.metrics.clone()).collect()
     }
 
+    /// The header `x-tenant` of each request that has one.
+    pub(crate) fn tenants(&self) -> Vec<String> {
+        self.book.get().tenants.clone()
+    }
+
     /// An attribute of the resource of the first spans.
     pub(crate) fn resource(&self, key: &str) -> String {
         let book = self.book.get();
@@ -143,9 +164,40 @@ impl Book {
     }
 }
 
-async fn keep<T: Message + Default>(body: Bytes, keep: impl FnOnce(T)) {
-    keep(T::decode(body).expect("what comes is OTLP"));
+impl Book {
+    fn router(self) -> Router {
+        Router::new()
+            .route("/v1/traces", self.keeping(|received, request| received.spans.push(request)))
+            .route("/v1/logs", self.keeping(|received, request| received.logs.push(request)))
+            .route("/v1/metrics", self.keeping(|received, request| received.metrics.push(request)))
+    }
+
+    fn keeping<T: Message + Default + 'static>(
+        &self,
+        keep: fn(&mut Received, T),
+    ) -> axum::routing::MethodRouter {
+        let book = self.clone();
+        post(async move |headers: HeaderMap, body: Bytes| {
+            let tenant = headers.get(TENANT).map(|tenant| tenant.to_str().expect("ASCII"));
+            let request = T::decode(body).expect("the body is OTLP");
+            book.note(tenant, |received| keep(received, request));
+        })
+    }
+
+    fn note(&self, tenant: Option<&str>, keep: impl FnOnce(&mut Received)) {
+        let mut received = self.get();
+        received.tenants.extend(tenant.map(str::to_owned));
+        keep(&mut received);
+    }
+
+    fn note_grpc<T>(&self, request: Request<T>, keep: fn(&mut Received, T)) {
+        let tenant = request.metadata().get(TENANT).map(|tenant| tenant.to_str().expect("ASCII"));
+        let tenant = tenant.map(str::to_owned);
+        self.note(tenant.as_deref(), |received| keep(received, request.into_inner()));
+    }
 }
+
+const TENANT: &str = "x-tenant";
 
 #[tonic::async_trait]
 impl TraceService for Book {
@@ -153,7 +205,7 @@ impl TraceService for Book {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.get().spans.push(request.into_inner());
+        self.note_grpc(request, |received, request| received.spans.push(request));
         Ok(Response::new(Default::default()))
     }
 }
@@ -164,7 +216,7 @@ impl LogsService for Book {
         &self,
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
-        self.get().logs.push(request.into_inner());
+        self.note_grpc(request, |received, request| received.logs.push(request));
         Ok(Response::new(Default::default()))
     }
 }
@@ -175,7 +227,7 @@ impl MetricsService for Book {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        self.get().metrics.push(request.into_inner());
+        self.note_grpc(request, |received, request| received.metrics.push(request));
         Ok(Response::new(Default::default()))
     }
 }

@@ -1,11 +1,12 @@
 use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceState};
+use opentelemetry_sdk::trace::SamplingDecision;
 
 use super::*;
 
 fn sampled(share: f64, trace: u128, name: &str, outcome: &'static str) -> bool {
     let attributes = [KeyValue::new(Attribute::Outcome.key(), outcome)];
     let kind = SpanKind::Server;
-    let sampling = SpanSampler { share }.should_sample(
+    let sampling = SpanSampler { share: TraceShare(share) }.should_sample(
         None,
         TraceId::from(trace),
         name,
@@ -26,6 +27,18 @@ fn share_is_sampled_by_trace_id() {
 }
 
 #[test]
+fn share_is_that_of_other_services() {
+    for share in [0.0, 0.001, 0.1, 0.5, 0.999, 1.0, 2.0] {
+        let sampler = Sampler::TraceIdRatioBased(share);
+        for trace in (0..1_000).map(|_| TraceId::from(fastrand::u128(..))) {
+            let result = sampler.should_sample(None, trace, "", &SpanKind::Internal, &[], &[]);
+            let is_sampled = result.decision == SamplingDecision::RecordAndSample;
+            assert_eq!(SpanSampler { share: TraceShare(share) }.is_in_share(trace), is_sampled);
+        }
+    }
+}
+
+#[test]
 fn failures_and_rare_spans_are_always_sampled() {
     assert!(sampled(0.0, 1 << 55, "session.open", "refused"));
     assert!(sampled(0.0, 1 << 55, "node.failover", WELL));
@@ -40,7 +53,7 @@ fn child_follows_its_parent() {
     };
     let decide = |share, flags| {
         let parent = context(flags);
-        SpanSampler { share }
+        SpanSampler { share: TraceShare(share) }
             .should_sample(
                 Some(&parent),
                 TraceId::from(9),

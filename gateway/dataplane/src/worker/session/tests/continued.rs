@@ -173,7 +173,8 @@ impl Stage {
         bench.board = gateway.board();
         let await_first_packet = kind % 2 == 1;
         let fresh = install(client.clone(), srtp, 0);
-        bench.session = WorkerSession::new(Install { media, await_first_packet, ..fresh });
+        bench.session =
+            WorkerSession::new(Install { media, await_first_packet, await_report: true, ..fresh });
         let nodes = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect::<Vec<_>>();
         for (number, node) in (0..).zip(&nodes) {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -257,13 +258,12 @@ impl Stage {
         packet: &[u8],
         handle: fn(&mut WorkerSession, &[u8], &mut PacketContext<'_>),
     ) {
-        let now = self.bench.start + Duration::from_millis(self.ms);
         let (source, session) = (self.source(), &mut self.bench.session);
-        if session.learns() && session.learn(source, packet, now) {
+        if session.learns() && session.learn(source, packet) {
             self.flows.insert(source.key(), FlowEntry::of(session.home)).unwrap();
         }
         if session.takes_from(source) {
-            session.heard_from(source, now);
+            session.heard_from(source);
             self.bench.at(self.ms, |session, cx| handle(session, packet, cx));
         }
     }
@@ -307,6 +307,7 @@ impl Stage {
             route: Arc::clone(&session.route),
             plan: session.plan,
             await_first_packet: true,
+            await_report: true,
             seed: 99,
             state: Some(Box::new(state)),
             ..fresh
@@ -485,12 +486,12 @@ fn awaited_packet_came_before_the_hand_over() {
     for heard in [false, true] {
         let mut session = WorkerSession::new(install());
         if heard {
-            session.heard_from(from, Instant::now());
+            session.heard_from(from);
         }
         let state = Some(Box::new(handed_over(&session.hand_out(&Flows::new(1)))));
         let mut session = WorkerSession::new(Install { state, ..install() });
         assert_eq!(session.address.rtcp(), heard.then_some(to));
-        session.heard_from(from, Instant::now());
+        session.heard_from(from);
         assert_eq!(session.address.rtcp(), Some(to));
     }
 }

@@ -1,0 +1,128 @@
+//! `evenkeel events`.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::command::{ApiArgs, CommandError, say};
+
+const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Follow the events of a running gateway
+///
+/// Prints a line for each event until the gateway ends: the time (UTC), the name and the fields. docs/telemetry.md lists them. In a
+/// group the owner has the events of calls.
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct EventsArgs {
+    /// Only events of these names: `moved degraded`
+    names: Vec<String>,
+    /// Only events with this value of a field, also within lists and objects: `--filter node=east-a1`. Repeated: all of them
+    #[arg(long, value_name = "FIELD=VALUE")]
+    filter: Vec<FieldFilter>,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Print a JSON object for each event, with its name in `event`
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A field and its value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct FieldFilter {
+    field: String,
+    value: String,
+}
+
+impl FromStr for FieldFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<FieldFilter, String> {
+        match text.split_once('=') {
+            Some((field, value)) if !field.is_empty() => {
+                Ok(FieldFilter { field: field.to_owned(), value: value.to_owned() })
+            }
+            _ => Err(format!("found `{text}`, expected a field and a value: `node=east-a1`")),
+        }
+    }
+}
+
+impl FieldFilter {
+    /// The field of the object, or of an object in it, has the value.
+    fn takes(&self, object: &Value) -> bool {
+        match object {
+            Value::Object(fields) => fields.iter().any(|(field, value)| {
+                (*field == self.field && self.is_value(value)) || self.takes(value)
+            }),
+            Value::Array(all) => all.iter().any(|one| self.takes(one)),
+            _ => false,
+        }
+    }
+
+    fn is_value(&self, value: &Value) -> bool {
+        match value {
+            Value::String(text) => *text == self.value,
+            Value::Array(all) => all.iter().any(|one| self.is_value(one)),
+            Value::Object(_) => false,
+            other => self.value.parse::<Value>().is_ok_and(|wanted| wanted == *other),
+        }
+    }
+}
+
+impl EventsArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let EventsArgs { names, filter, api, json } = self;
+        api.follow(async |admin| {
+            loop {
+                let mut events = admin.events().await?;
+                while let Some(event) = events.next().await? {
+                    let is_named = names.is_empty() || names.contains(&event.name);
+                    if is_named && filter.iter().all(|filter| filter.takes(&event.data)) {
+                        print(&event.name, event.data, json);
+                    }
+                }
+                // The process that replaces this one accepts connections.
+                tokio::time::sleep(CONNECT_AGAIN_AFTER).await;
+            }
+        })
+    }
+}
+
+fn print(name: &str, mut fields: Value, json: bool) {
+    if !json {
+        return say(&line(name, &fields));
+    }
+    if let Some(fields) = fields.as_object_mut() {
+        fields.insert("event".to_owned(), name.into());
+    }
+    say(&fields);
+}
+
+/// `09:41:07.031 moved room=team cause=node-down from=east-a1 to=east-a2`.
+fn line(name: &str, fields: &Value) -> String {
+    let at_ms = fields["at_us"].as_u64().unwrap_or(0) / 1_000;
+    let (seconds, ms) = (at_ms / 1_000 % 86_400, at_ms % 1_000);
+    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let mut line = format!("{hours:02}:{minutes:02}:{seconds:02}.{ms:03} {name}");
+    for (field, value) in fields.as_object().into_iter().flatten() {
+        if field != "at_us" && !value.is_null() {
+            line += &format!(" {field}={}", word(value));
+        }
+    }
+    line
+}
+
+/// A hop is its node; texts without spaces have no quotes.
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) if !text.is_empty() && !text.contains([' ', '"']) => text.clone(),
+        Value::Object(fields) if fields.contains_key("node") => word(&fields["node"]),
+        Value::Array(all) => all.iter().map(word).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,36 @@
+use serde_json::json;
+
+use super::*;
+
+fn moved() -> Value {
+    json!({
+        "at_us": 34_867_031_250_u64, "room": "team 7", "sessions": ["s1", "s2"], "cause": "node-down",
+        "from": {"node": "east-a1", "region": "east", "zone": "a", "incarnation": 1},
+        "to": {"node": "east-b1", "region": "east", "zone": "b", "incarnation": 2}, "took_us": 12,
+        "reason": null,
+    })
+}
+
+#[test]
+fn event_is_a_line() {
+    let expected = "09:41:07.031 moved cause=node-down from=east-a1 room=\"team 7\" sessions=s1,s2 \
+                    to=east-b1 took_us=12";
+    let said = line("moved", &moved());
+    let mut words: Vec<_> = said.split(' ').collect();
+    let mut expected: Vec<_> = expected.split(' ').filter(|word| !word.is_empty()).collect();
+    words.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(words, expected);
+}
+
+#[test]
+fn filter_finds_fields_in_lists_and_objects() {
+    let takes = |filter: &str| filter.parse::<FieldFilter>().unwrap().takes(&moved());
+    for filter in ["cause=node-down", "sessions=s2", "node=east-b1", "zone=a", "took_us=12"] {
+        assert!(takes(filter), "{filter}");
+    }
+    for filter in ["cause=link", "sessions=s3", "node=east-a2", "took_us=1", "room=team"] {
+        assert!(!takes(filter), "{filter}");
+    }
+    assert!("cause".parse::<FieldFilter>().is_err() && "=x".parse::<FieldFilter>().is_err());
+}

@@ -1,0 +1,115 @@
+//! Receivers, their signals and headers.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use evenkeel_config::{GatewayConfig, Traceparent};
+use evenkeel_control::{Actor, EventRecord, GatewayEvent, ReloadReport, Reloaded};
+use evenkeel_telemetry::registry::Attribute;
+use evenkeel_telemetry::{LogLines, Telemetry};
+
+use crate::receiver::Receiver;
+use crate::telemetry::{
+    SOON, check_registered, counted, down, hear, names, opened, recorder, start, word,
+};
+
+#[test]
+fn http_export_carries_all_signals() {
+    let receiver = Receiver::http();
+    let (telemetry, mut recorder) = start("http", receiver.address, "http", 1.0);
+    tracing::subscriber::with_default(
+        telemetry.subscriber("off", LogLines::to(std::io::sink()).unwrap()).unwrap(),
+        || {
+            hear(&mut recorder, &[opened(1, 1), down(0)]);
+        },
+    );
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    assert_eq!(names(&spans).len(), 3, "{:?}", names(&spans));
+    assert_eq!(receiver.log_lines().len(), 1);
+    assert!(!receiver.metrics().is_empty());
+    assert_eq!(counted(&telemetry, "evenkeel_telemetry_sent_total", "spans"), 3);
+}
+
+/// `[telemetry]` with these keys, beside files of a certificate and of headers.
+fn settings_of(name: &str, keys: &str, certificate: &str) -> GatewayConfig {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&folder).expect("the target folder can be written");
+    let headers = "x-tenant: blue 100%25\n";
+    for (name, text) in [("ca.pem", certificate), ("headers", headers)] {
+        fs::write(folder.join(name), text).expect("the target folder can be written");
+    }
+    let file = folder.join("evenkeel.toml");
+    fs::write(&file, format!("[telemetry]\n{keys}metrics_interval = \"1h\"\n"))
+        .expect("the target folder can be written");
+    GatewayConfig::load(Some(&file), None).expect("these settings are right")
+}
+
+#[test]
+fn receiver_with_tls_is_verified_and_gets_headers() {
+    for protocol in ["grpc", "http"] {
+        for trusts in [true, false] {
+            let (certificate, receiver) = match protocol {
+                "grpc" => Receiver::grpc_with_tls(),
+                _ => Receiver::http_with_tls(),
+            };
+            let (name, port) = (format!("tls-{protocol}-{trusts}"), receiver.address.port());
+            let ca = if trusts { "ca_file = \"ca.pem\"\n" } else { "" };
+            let keys = format!(
+                "otlp = \"https://localhost:{port}\"\nprotocol = \"{protocol}\"\n\
+                 headers_file = \"headers\"\n{ca}"
+            );
+            let settings = settings_of(&name, &keys, &certificate);
+            let telemetry = Telemetry::start(&settings, "test").unwrap();
+            let mut recorder = recorder(&telemetry, &settings, Traceparent::Link);
+            hear(&mut recorder, &[opened(1, 1)]);
+            assert!(telemetry.flush(SOON));
+            assert_eq!(receiver.spans().len(), if trusts { 2 } else { 0 }, "{name}");
+            let tenants = receiver.tenants();
+            assert!(tenants.iter().all(|tenant| tenant == "blue 100%25"), "{tenants:?}");
+            assert_eq!(tenants.is_empty(), !trusts);
+        }
+    }
+}
+
+#[test]
+fn signals_and_attributes_of_the_resource_are_chosen() {
+    let receiver = Receiver::grpc();
+    let keys = format!(
+        "otlp = \"http://{}\"\nsignals = [\"traces\"]\n\
+         resource = {{ \"service.name\" = \"calls\", \"deployment.environment.name\" = \"prod\" }}\n",
+        receiver.address
+    );
+    let settings = settings_of("signals", &keys, "");
+    let telemetry = Telemetry::start(&settings, "test").unwrap();
+    let mut recorder = recorder(&telemetry, &settings, Traceparent::Link);
+    tracing::subscriber::with_default(
+        telemetry.subscriber("off", LogLines::to(std::io::sink()).unwrap()).unwrap(),
+        || hear(&mut recorder, &[opened(1, 1), down(0)]),
+    );
+    assert!(telemetry.flush(SOON));
+    assert!(!receiver.spans().is_empty());
+    assert!(receiver.metrics().is_empty() && receiver.log_lines().is_empty());
+    let named = ["service.name", "deployment.environment.name", "service.instance.id"];
+    assert_eq!(named.map(|key| receiver.resource(key)), ["calls", "prod", "test"]);
+}
+
+#[test]
+fn reload_is_a_span_with_its_reason() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("reload", receiver.address, "grpc", 0.0);
+    let took = Duration::from_millis(3);
+    for outcome in [Ok(Reloaded::default()), Err("evenkeel.toml:3:1: found nothing".into())] {
+        let report = ReloadReport { by: Actor::Operator, took, outcome };
+        recorder.record(&EventRecord::now(GatewayEvent::Reload(report)));
+    }
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    assert_eq!(names(&spans), ["gateway.reload", "gateway.reload"]);
+    let outcomes: Vec<_> = spans.iter().map(|span| word(span, Attribute::Outcome)).collect();
+    assert_eq!(outcomes, ["ok", "refused"]);
+    assert_eq!(word(&spans[1], Attribute::Reason), "evenkeel.toml:3:1: found nothing");
+}
