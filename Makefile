@@ -111,8 +111,10 @@ e2e-telemetry: target
 	tests/telemetry/install
 	$(CARGO) build -p evenkeel
 	mkdir -p $(TARGET)/e2e-telemetry
+	rm -f $(TARGET)/e2e-telemetry/report.json
 	EVENKEEL_BUILT=$(TARGET)/debug/evenkeel EVENKEEL_REPORT=$(TARGET)/e2e-telemetry/report.json \
 	  $(CARGO) test -p evenkeel-tests --test behaviour backends:: -- --nocapture
+	test -s $(TARGET)/e2e-telemetry/report.json
 
 # Counts the instructions of each step of the packet path under valgrind. Fails if one exceeds
 # tests/bench/instructions.json by 5 %; a commit that renews the file says why. Writes target/instructions/report.json.

@@ -150,13 +150,13 @@ fn call(place: &Place, telemetry: &str) -> Vec<Value> {
 /// Deviations from one trace below `session`.
 fn deviations(spans: &[Value]) -> Vec<String> {
     let expected = [
-        ("session", 1),
-        ("session.open", 1),
-        ("policy.decide", 1),
-        ("session.move", 2),
-        ("session.continued", 1),
+        ("session", 1..=1),
+        ("session.open", 1..=1),
+        ("policy.decide", 1..=100),
+        ("session.move", 2..=2),
+        ("session.continued", 1..=1),
     ];
-    let wrong = expected.into_iter().filter(|(name, number)| count(spans, name) < *number);
+    let wrong = expected.into_iter().filter(|(name, number)| !number.contains(&count(spans, name)));
     let mut wrong: Vec<String> =
         wrong.map(|(name, _)| format!("{} of {name}", count(spans, name))).collect();
     let own: Vec<&Value> = spans.iter().map(|span| &span["context"]["span_id"]).collect();
@@ -200,8 +200,7 @@ fn call_is_one_trace_in_other_projects_backends() {
     });
     if let Some(report) = std::env::var_os("EVENKEEL_REPORT") {
         let written: Vec<&Value> = rows.iter().map(|(_, row)| row).collect();
-        // The report says which rows hold.
-        return std::fs::write(report, json!({"rows": written}).to_string()).unwrap();
+        std::fs::write(report, json!({"rows": written}).to_string()).unwrap();
     }
     let wrong: Vec<_> = rows.iter().flat_map(|(wrong, _)| wrong).collect();
     assert!(wrong.is_empty(), "{wrong:?}");

@@ -1,13 +1,16 @@
 //! Packets flow and a node death is survived while API, telemetry and plugins are down.
 
 use std::net::TcpListener;
+use std::process::Command;
 
 use evenkeel_client::{ApiClient, ApiEndpoint};
 use evenkeel_model::{Decider, Hook, PolicyName};
 use evenkeel_telemetry::Telemetry;
+use evenkeel_testkit::binary::evenkeel;
 
 use crate::harness::{
-    Node, Phone, TIMEOUT, World, assert_continuous, declared, offer, talk, udp_of, wait_until,
+    GatewayProcess, Node, Phone, TIMEOUT, World, assert_continuous, declared, offer, talk, udp_of,
+    wait_until,
 };
 
 #[test]
@@ -82,4 +85,19 @@ fn node_death_survived_without_telemetry_receiver() {
     wait_until("the death is counted", || text.render().contains("evenkeel_node_failures_total"));
     assert!(telemetry.flush(TIMEOUT), "the flush gives up");
     assert!(text.render().contains("evenkeel_telemetry_dropped_total"));
+}
+
+/// The library that exports refuses a protocol of the environment that is not the exporter's.
+#[test]
+fn protocol_of_the_file_precedes_that_of_the_environment() {
+    let node = Node::agent("east-a1");
+    for (protocol, other) in [("http", "grpc"), ("grpc", "http/protobuf")] {
+        let mut world = World::of(&[&node]);
+        let keys = format!("otlp = \"http://127.0.0.1:9\"\nprotocol = \"{protocol}\"\n");
+        world.limits += &format!("[telemetry]\n{keys}");
+        let mut command = Command::new(evenkeel());
+        command.env("OTEL_EXPORTER_OTLP_PROTOCOL", other);
+        let mut gateway = GatewayProcess::start_by(&world, command);
+        assert_eq!(gateway.read("/v1/status")["state"], "serving");
+    }
 }

@@ -78,8 +78,7 @@ impl EventsArgs {
             loop {
                 let mut events = admin.events().await?;
                 while let Some(event) = events.next().await? {
-                    let is_named = names.is_empty() || names.contains(&event.name);
-                    if is_named && filter.iter().all(|filter| filter.takes(&event.data)) {
+                    if is_chosen(&event.name, &event.data, &names, &filter) {
                         print(&event.name, event.data, json);
                     }
                 }
@@ -88,6 +87,12 @@ impl EventsArgs {
             }
         })
     }
+}
+
+/// `missed` is always shown: events are missing then.
+fn is_chosen(name: &str, fields: &Value, names: &[String], filter: &[FieldFilter]) -> bool {
+    let is_named = names.is_empty() || names.iter().any(|chosen| chosen == name);
+    name == "missed" || is_named && filter.iter().all(|filter| filter.takes(fields))
 }
 
 fn print(name: &str, mut fields: Value, json: bool) {

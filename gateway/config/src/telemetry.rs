@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -122,12 +123,13 @@ impl TelemetrySettings {
         let environment: Environment<'_> = &read;
         let headers = raw.headers_file.as_ref().map_or_else(Vec::new, |file| headers(file, check));
         let ca = raw.ca_file.as_ref().and_then(|file| {
-            let ca = certificates(file.get_ref(), check);
+            let ca = certificates(&check.path(file.get_ref()));
             ca.map_err(|found| _ = check.refuse(file.span(), found, CERTIFICATES)).ok()
         });
         let written = raw.otlp.as_ref();
         let written = written.map(|written| written_endpoint(written, raw, check));
-        let is_disabled = environment("OTEL_SDK_DISABLED").is_some_and(|value| value == "true");
+        let is_disabled = environment("OTEL_SDK_DISABLED")
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let [traces, metrics, logs] = Signal::ALL.map(|signal| {
             let is_chosen = match &raw.signals {
                 Some(signals) => signals.contains(&signal),
@@ -144,6 +146,9 @@ impl TelemetrySettings {
                 OtlpProtocol::Http if !is_whole => format!("{url}/v1/{}", signal.path()),
                 _ => url,
             };
+            if let Some(file) = &raw.headers_file {
+                warn_of_clear_text(&endpoint, file, check);
+            }
             let ca = ca.clone().or_else(|| environment_ca(signal, environment, check));
             Some(Otlp { endpoint, protocol, headers: headers.clone(), ca })
         });
@@ -175,12 +180,16 @@ fn written_endpoint(
         check.refuse_text(written, ENDPOINT);
         return None;
     };
-    let url = endpoint.parse::<Url>();
-    if raw.headers_file.is_some() && url.is_ok_and(|url| url.crosses_in_clear_text()) {
-        let found = format!("`{endpoint}`, to which the headers cross the network in clear text");
-        check.warn(written.span(), found, "`https`");
-    }
     Some(endpoint)
+}
+
+/// Warns once, whatever the number of signals.
+fn warn_of_clear_text(endpoint: &str, file: &Spanned<String>, check: &mut ConfigCheck) {
+    let found = "headers that cross the network in clear text";
+    let is_clear = endpoint.parse::<Url>().is_ok_and(|url| url.crosses_in_clear_text());
+    if is_clear && !check.warnings.iter().any(|known| known.found == found) {
+        check.warn(file.span(), found, "a receiver with `https`");
+    }
 }
 
 /// The URL without a slash at its end. gRPC has paths of its own.
@@ -219,15 +228,22 @@ fn headers(file: &Spanned<String>, check: &mut ConfigCheck) -> Vec<(String, Secr
     headers
 }
 
-/// The content of a file of certificates; the error says what was found.
-fn certificates(written: &str, check: &ConfigCheck) -> Result<Arc<[u8]>, String> {
-    let pem =
-        std::fs::read(check.path(written)).map_err(|error| format!("`{written}`: {error}"))?;
-    let begin = b"-----BEGIN CERTIFICATE-----";
-    if pem.windows(begin.len()).any(|part| part == begin) {
-        Ok(pem.into())
+/// The content of a file of certificates in PEM; the error says what was found.
+fn certificates(path: &Path) -> Result<Arc<[u8]>, String> {
+    let shown = path.display();
+    let pem = std::fs::read_to_string(path).map_err(|error| format!("`{shown}`: {error}"))?;
+    let parts = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
+    let is_certificate = |part: &str| {
+        let body = part.split("-----END CERTIFICATE-----").next().unwrap_or_default();
+        let digits: String = body.split_whitespace().collect();
+        // A SEQUENCE (RFC 5280, 4.1).
+        BASE64.decode(digits.as_bytes()).is_ok_and(|der| der.first() == Some(&0x30))
+    };
+    let all: Vec<bool> = parts.map(is_certificate).collect();
+    if !all.is_empty() && all.iter().all(|it| *it) {
+        Ok(pem.into_bytes().into())
     } else {
-        Err(format!("`{written}` without a certificate"))
+        Err(format!("`{shown}` without a certificate, or with a broken one"))
     }
 }
 
@@ -283,7 +299,10 @@ fn environment_endpoint(
     });
     let (value, name, is_own) = of_signal(signal, "ENDPOINT", environment)?;
     let Some(url) = endpoint(&value, protocol) else {
-        ignore(&name, &value, ENDPOINT, check);
+        // The rest may contain a secret.
+        let shown =
+            if value.contains(['@', '?']) { "a URL with a user or a query" } else { &value };
+        ignore(&name, shown, ENDPOINT, check);
         return None;
     };
     Some((url, protocol, is_own))
@@ -295,7 +314,7 @@ fn environment_ca(
     check: &mut ConfigCheck,
 ) -> Option<Arc<[u8]>> {
     let (value, name, _) = of_signal(signal, "CERTIFICATE", environment)?;
-    certificates(&value, check).map_err(|_| ignore(&name, &value, CERTIFICATES, check)).ok()
+    certificates(Path::new(&value)).map_err(|_| ignore(&name, &value, CERTIFICATES, check)).ok()
 }
 
 fn environment_interval(environment: Environment<'_>, check: &mut ConfigCheck) -> Option<Duration> {

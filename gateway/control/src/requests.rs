@@ -10,7 +10,7 @@ use evenkeel_core::{Impossible, RoomStanding, SessionStanding};
 use evenkeel_dataplane::worker::MediaDirection;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Health, NodeId, RedundancyMode};
-use evenkeel_revisions::{Actor, Lifecycle};
+use evenkeel_revisions::Lifecycle;
 
 use crate::control::Control;
 use crate::handle::ControlRequest;
@@ -307,10 +307,10 @@ impl Control {
         }
     }
 
-    /// A changed file that has the same effect as before is not worth an event.
+    /// Files are touched often, and a reload without effect would hide a refusal in the status.
     fn note_reload(&mut self, report: ReloadReport) {
         let has_effect = !report.outcome.as_ref().is_ok_and(Reloaded::is_empty);
-        if has_effect || report.by != Actor::File {
+        if has_effect {
             self.reporting.send_event(GatewayEvent::Reload(report.clone()));
             self.lifetime.last_reload = Some((report, SystemTime::now()));
         }

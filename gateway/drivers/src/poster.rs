@@ -101,7 +101,7 @@ impl Effort {
 /// A request to a webhook.
 #[derive(Clone, Debug)]
 pub struct WebhookMessage {
-    /// Where it is sent.
+    /// The receiver.
     pub hook: Arc<WebhookTarget>,
     /// JSON.
     pub body: Bytes,
@@ -112,9 +112,9 @@ pub struct WebhookMessage {
 /// The headers of a request that continues a trace (W3C Trace Context).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TraceHeaders {
-    /// The header of this name.
+    /// Trace, parent and flags.
     pub traceparent: String,
-    /// The header of this name.
+    /// Values of tracing systems.
     pub tracestate: Option<Arc<str>>,
 }
 
@@ -280,7 +280,7 @@ struct RootCertificates(std::sync::OnceLock<TlsConnector>);
 
 impl RootCertificates {
     fn connector(&self) -> &TlsConnector {
-        self.0.get_or_init(|| TlsConnector::from(Arc::new(tls::client(None))))
+        self.0.get_or_init(|| TlsConnector::from(Arc::new(tls::client(tls::roots(None)))))
     }
 }
 

@@ -6,8 +6,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-/// A client that trusts these certificates in PEM, by default the system's. Without any, connections fail.
-pub fn client(ca: Option<&[u8]>) -> ClientConfig {
+/// These certificates in PEM, by default the system's. Without any, connections fail.
+pub fn roots(ca: Option<&[u8]>) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let found = match ca {
         Some(pem) => CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect(),
@@ -23,6 +23,11 @@ pub fn client(ca: Option<&[u8]>) -> ClientConfig {
     if taken == 0 {
         tracing::warn!("no trusted certificates found; connections over TLS will fail");
     }
+    roots
+}
+
+/// A client that trusts these certificates.
+pub fn client(roots: RootCertStore) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

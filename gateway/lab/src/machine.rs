@@ -90,7 +90,8 @@ impl ProcessorWatch {
     /// Idle time since [`ProcessorWatch::begin`], per cent of the time of all cores; 100 if the kernel reports none.
     pub fn idle_percent(&self) -> f64 {
         let now = Used::now();
-        let (all, idle) = (now.all - self.0.all, now.idle - self.0.idle);
+        let all = now.all.saturating_sub(self.0.all);
+        let idle = now.idle.saturating_sub(self.0.idle);
         if all + idle == 0 { 100.0 } else { idle as f64 * 100.0 / (all + idle) as f64 }
     }
 }

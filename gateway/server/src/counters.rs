@@ -14,7 +14,7 @@ use evenkeel_telemetry::{Instruments, NodeLevel, NodeLoad};
 /// Interval at which counters and states are read.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
 
-/// Readings of counters for each one of all sessions, which takes longer.
+/// All sessions are read at every tenth reading of the counters, since that takes longer.
 const SESSIONS_EVERY: u32 = 10;
 
 /// Sessions that are read at a time.

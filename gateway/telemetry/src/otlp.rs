@@ -12,10 +12,10 @@ use hyper_rustls::HttpsConnectorBuilder;
 use opentelemetry::InstrumentationScope;
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
-use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{
-    ExporterBuildError, LogExporter, MetricExporter, RetryPolicy, SpanExporter, WithExportConfig,
-    WithHttpConfig, WithTonicConfig,
+    ExporterBuildError, LogExporter, MetricExporter, Protocol, RetryPolicy, SpanExporter,
+    WithExportConfig, WithHttpConfig, WithTonicConfig,
 };
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
@@ -181,11 +181,8 @@ fn grpc<B: WithExportConfig + WithTonicConfig>(builder: B, to: &Otlp) -> B {
     if !to.endpoint.starts_with("https://") {
         return builder;
     }
-    let tls = ClientTlsConfig::new();
-    builder.with_tls_config(match &to.ca {
-        Some(ca) => tls.ca_certificate(Certificate::from_pem(ca)),
-        None => tls.with_native_roots(),
-    })
+    let roots = tls::roots(to.ca.as_deref()).roots;
+    builder.with_tls_config(ClientTlsConfig::new().trust_anchors(roots))
 }
 
 /// Settings of an exporter by HTTP.
@@ -195,13 +192,15 @@ fn http<B: WithExportConfig + WithHttpConfig>(builder: B, to: &Otlp) -> B {
     let headers = to.headers.iter().map(|(name, value)| (name.clone(), encoded(value)));
     let builder = builder
         .with_endpoint(to.endpoint.clone())
+        // Otherwise the environment's protocol is checked.
+        .with_protocol(Protocol::HttpBinary)
         .with_retry_policy(RetryPolicy::disabled())
         .with_headers(headers.collect());
     if !to.endpoint.starts_with("https://") {
         return builder.with_http_client(HyperClient::with_default_connector(SEND_WITHIN, None));
     }
     let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(tls::client(to.ca.as_deref()))
+        .with_tls_config(tls::client(tls::roots(to.ca.as_deref())))
         .https_only()
         .enable_http1()
         .build();

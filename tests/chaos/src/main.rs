@@ -176,8 +176,8 @@ fn run(choice: &Choice) -> Result<(), String> {
     Ok(())
 }
 
-/// Plays a row. If its sessions leave too little of the processors idle, and it may, it plays it again with half of them: gateways,
-/// nodes and clients share the processors, and the gaps would be those of clients that lag.
+/// Plays a row. If `may_halve` and the sessions leave too little of the processors idle, the row is played again with half of them:
+/// gateways, nodes and clients share the processors, and the gaps would be those of clients that lag.
 async fn play_row(
     mut row: Row,
     places: &Places,
@@ -185,13 +185,14 @@ async fn play_row(
     within: Duration,
     may_halve: bool,
 ) -> RowReport {
+    let until = tokio::time::Instant::now() + within;
     loop {
         let mut played = Played::default();
         let machine = MachineWatch::begin();
         let halved = row.halved().filter(|_| may_halve);
         let busy_at = if halved.is_some() { IDLE_MIN_PERCENT } else { 0.0 };
         let play = play::play(&row, places, seed, busy_at, &mut played);
-        let outcome = tokio::time::timeout(within, play).await;
+        let outcome = tokio::time::timeout_at(until, play).await;
         if let (Ok(Ok(RowEnd::Busy)), Some(halved)) = (&outcome, halved) {
             let idle = played.control.idle_percent;
             println!("{} leaves {idle:.0} % idle; again with {} sessions", row.id, halved.sessions);

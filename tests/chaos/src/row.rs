@@ -106,10 +106,10 @@ impl Row {
         Row { watched: Duration::from_secs(seconds), ..self }
     }
 
-    /// Half the sessions, if the row is about gateways on hosts of their own and has many.
+    /// Half the sessions, if both of a room send and there are many.
     pub(crate) fn halved(self) -> Option<Row> {
         let sessions = self.sessions / 2;
-        (self.layout.edges > 0 && sessions >= SESSIONS_MIN).then_some(Row { sessions, ..self })
+        (self.both_ways && sessions >= SESSIONS_MIN).then_some(Row { sessions, ..self })
     }
 
     /// With the options of the command line.

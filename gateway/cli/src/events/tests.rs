@@ -34,3 +34,14 @@ fn filter_finds_fields_in_lists_and_objects() {
     }
     assert!("cause".parse::<FieldFilter>().is_err() && "=x".parse::<FieldFilter>().is_err());
 }
+
+#[test]
+fn events_are_chosen_by_name_and_field() {
+    let filter = ["cause=node-down".parse().unwrap()];
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert!(is_chosen("moved", &moved(), &names(&[]), &filter));
+    assert!(is_chosen("moved", &moved(), &names(&["closed", "moved"]), &filter));
+    assert!(!is_chosen("moved", &moved(), &names(&["closed"]), &filter));
+    assert!(!is_chosen("moved", &json!({"cause": "link"}), &names(&["moved"]), &filter));
+    assert!(is_chosen("missed", &json!({"notices": 7}), &names(&["moved"]), &filter));
+}

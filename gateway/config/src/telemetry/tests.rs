@@ -3,12 +3,16 @@ use std::fs;
 use super::super::check::source;
 use super::*;
 
+/// The form is checked only.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAAA\n-----END CERTIFICATE-----\n";
+
 /// Checks `[telemetry]` with these keys in this environment, beside a file of headers and one of certificates.
 fn check(keys: &str, environment: &[(&str, &str)]) -> (TelemetrySettings, ConfigCheck) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("headers"), "Authorization: Bearer abc\n\nx-tenant: blue\n")
         .unwrap();
-    fs::write(folder.path().join("ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    fs::write(folder.path().join("ca.pem"), CERTIFICATE).unwrap();
+    fs::write(folder.path().join("broken.pem"), &CERTIFICATE[..30]).unwrap();
     let source = source(Path::new("evenkeel.toml"), keys);
     let mut check = ConfigCheck::new(source, folder.path());
     let raw: TelemetryTable = toml::from_str(keys).unwrap();
@@ -71,14 +75,12 @@ fn environment_names_the_receivers_that_the_file_does_not() {
 fn environment_sets_what_the_file_leaves_out() {
     let environment = [
         (COMMON, "https://collector:4318"),
-        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "2500"),
         ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
         ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
     ];
     let (settings, checked) = check("", &environment);
     assert!(checked.warnings.is_empty());
-    assert!(settings.logs.unwrap().ca.is_some());
     assert_eq!(settings.metrics_interval, Duration::from_millis(2_500));
     assert_eq!(settings.sample_ratio, 0.25);
     let (settings, _) = check("sample_ratio = 0.5\nmetrics_interval = \"5s\"\n", &environment);
@@ -116,8 +118,8 @@ fn headers_are_read_from_a_file_and_hidden() {
     let expected: [(&str, &[u8]); 2] = [("authorization", b"Bearer abc"), ("x-tenant", b"blue")];
     assert_eq!(headers, expected);
     let warnings: Vec<_> = checked.warnings.iter().map(ToString::to_string).collect();
-    let clear = |warning: &String| warning.contains("cross the network in clear text");
-    assert!(warnings.iter().any(clear), "{warnings:?}");
+    let clear = |warning: &&String| warning.contains("cross the network in clear text");
+    assert_eq!(warnings.iter().filter(clear).count(), 1, "{warnings:?}");
 }
 
 #[test]
@@ -126,9 +128,28 @@ fn unusable_keys_are_refused() {
         ("otlp = \"collector:4317\"\n", "`collector:4317`"),
         ("otlp = \"http://host:4317/v1\"\n", "`http://host:4317/v1`"),
         ("headers_file = \"ca.pem\"\n", "`ca.pem`, whose line 1 is no header"),
-        ("ca_file = \"headers\"\n", "`headers` without a certificate"),
+        ("ca_file = \"headers\"\n", "headers` without a certificate, or with a broken one"),
+        ("ca_file = \"broken.pem\"\n", "broken.pem` without a certificate, or with a broken one"),
     ] {
         let (_, check) = check(keys, &[]);
-        assert_eq!(check.invalid[0].found, found);
+        assert!(check.invalid[0].found.ends_with(found), "{}", check.invalid[0].found);
+    }
+}
+
+#[test]
+fn certificates_and_secrets_of_the_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    fs::write(&ca, CERTIFICATE).unwrap();
+    let base = (COMMON, "https://collector:4318");
+    let name = "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE";
+    let (settings, checked) = check("", &[base, (name, ca.to_str().unwrap())]);
+    assert!(checked.warnings.is_empty());
+    assert!(settings.traces.unwrap().ca.is_some() && settings.logs.unwrap().ca.is_none());
+    for secret in ["https://user:abc@collector", "https://collector/?token=abc"] {
+        let (settings, checked) = check("", &[(COMMON, secret)]);
+        assert!(!settings.exports());
+        let warning = checked.warnings[0].to_string();
+        assert!(!warning.contains("abc") && warning.contains("which is ignored"), "{warning}");
     }
 }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_media::{instant, rtcp, rtp};
+use evenkeel_media::{demux, instant, rtcp, rtp};
 use serde::{Deserialize, Serialize};
 
 use super::media::RECENT_MAX;
@@ -30,7 +30,8 @@ pub(super) struct AddressValidation {
     bytes_received: u64,
     /// Bytes sent under the limit.
     bytes_sent: u64,
-    /// SSRC and last number of each stream to the address.
+    /// SSRC and highest number of each stream to the address.
+    #[serde(default)]
     sent: Vec<(u32, u16)>,
 }
 
@@ -53,11 +54,15 @@ impl AddressValidation {
         allowed
     }
 
-    /// Notes an RTP packet to the address, as the client will see it.
+    /// Notes a packet to the address, as the client will see it.
     pub(super) fn note_sent(&mut self, packet: &[u8]) {
+        if demux::classify(packet) != demux::DatagramKind::Rtp {
+            return;
+        }
         let Some((ssrc, sequence)) = rtp::ssrc_and_sequence(packet) else { return };
         match self.sent.iter_mut().find(|(known, _)| *known == ssrc) {
-            Some((_, last)) => *last = sequence,
+            Some((_, highest)) if sequence.wrapping_sub(*highest) < 1 << 15 => *highest = sequence,
+            Some(_) => {}
             None => {
                 if self.sent.len() == STREAMS_MAX {
                     self.sent.remove(0);
@@ -69,7 +74,8 @@ impl AddressValidation {
 
     /// Returns whether the report names a packet that was sent to the address lately.
     pub(super) fn is_proved_by(&self, report: &rtcp::ReportBlock) -> bool {
-        let is_recent = |last: u16| last.wrapping_sub(report.sequence_max as u16) <= RECENT_MAX;
-        self.sent.iter().any(|(ssrc, last)| *ssrc == report.ssrc && is_recent(*last))
+        let behind = |highest: u16| highest.wrapping_sub(report.sequence_max as u16);
+        let mut sent = self.sent.iter();
+        sent.any(|(ssrc, highest)| *ssrc == report.ssrc && behind(*highest) <= RECENT_MAX)
     }
 }

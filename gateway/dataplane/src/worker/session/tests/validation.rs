@@ -97,6 +97,28 @@ fn report_of_a_sent_packet_validates_the_address() {
 }
 
 #[test]
+fn report_about_rtcp_proves_nothing() {
+    // The gateway's RTCP, as RTP: the sender's SSRC or the NTP time for an SSRC, and the length for a number.
+    let mut packets = Vec::new();
+    for write in [
+        |out: &mut Vec<u8>| rtcp::write_receiver_report(7, &[], out),
+        |out: &mut Vec<u8>| rtcp::write_pli(rtcp::Pli { sender: 7, media: 77 }, out),
+    ] {
+        packets.push(Vec::new());
+        write(packets.last_mut().unwrap());
+    }
+    let mut bench = first_packet(declared, awaiting(Srtp::Plain));
+    for packet in packets {
+        bench.at(2_000, |session, cx| session.handle_node_packet(HOP, &packet, cx));
+        for (place, number) in [(4, 0), (8, 0), (4, packet.len() as u32 / 4 - 1)] {
+            let ssrc = packet.get(place..place + 4).map(|it| it.try_into().unwrap());
+            report(&mut bench, 2_000, ssrc.map_or(0, u32::from_be_bytes), number);
+        }
+    }
+    assert!(bench.session.state().validation.is_some());
+}
+
+#[test]
 fn report_after_many_dropped_packets_validates() {
     let mut bench = first_packet(declared, awaiting(Srtp::Plain));
     for number in 1..=5_000 {
