@@ -1,6 +1,7 @@
 //! A bounded export queue: sends in batches, retries with backoff, and counts what it drops.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -36,19 +37,27 @@ pub(super) struct ExportTally {
     /// `spans`, `logs` or `metrics`.
     signal: &'static str,
     instruments: Arc<Instruments>,
+    /// The last export failed. The log says so once; the counter has the number.
+    fails: Arc<AtomicBool>,
 }
 
 impl ExportTally {
     pub(super) fn new(signal: &'static str, instruments: &Arc<Instruments>) -> ExportTally {
-        ExportTally { signal, instruments: Arc::clone(instruments) }
+        ExportTally { signal, instruments: Arc::clone(instruments), fails: Arc::default() }
     }
 
     pub(super) fn sent(&self, n: usize) {
+        if self.fails.swap(false, Ordering::Relaxed) {
+            tracing::info!(signal = self.signal, "telemetry: the receiver takes exports again");
+        }
         let signal = [(Attribute::Signal, self.signal)];
         self.instruments.count(Count::TelemetrySent, n as u64, &signal);
     }
 
     pub(super) fn failed(&self) {
+        if !self.fails.swap(true, Ordering::Relaxed) {
+            tracing::warn!(signal = self.signal, "telemetry: the receiver takes no exports");
+        }
         let signal = [(Attribute::Signal, self.signal)];
         self.instruments.count(Count::TelemetryFailures, 1, &signal);
     }

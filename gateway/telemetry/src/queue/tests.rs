@@ -133,3 +133,34 @@ fn backoff_is_capped_at_a_minute() {
     let pause = backoff.pause().unwrap().as_secs_f64();
     assert!((45.0..=75.0).contains(&pause), "{pause}");
 }
+
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn failing_receiver_is_logged_once() {
+    let (tally, text, _keep) = tally();
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        tally.sent(1);
+        (0..3).for_each(|_| tally.clone().failed());
+        tally.sent(1);
+        tally.sent(1);
+    });
+    let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(said.contains("takes no exports") && said.contains("takes exports again"), "{said}");
+    assert_eq!(counted(&text, "evenkeel_telemetry_failures_total", "spans"), 3);
+}
