@@ -9,17 +9,23 @@ use serde_json::{Value, json};
 use crate::drivers::operator;
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of, wait_until};
 
-#[test]
-fn declared_victim_is_sent_nothing() {
-    let node = Node::agent("east-a1");
-    let mut world = World::of(&[&node]);
+/// A room of three, to whose addresses nothing is sent before a packet came from there.
+fn room_with_victim(node: &Node) -> (Gateway, [Phone; 3]) {
+    let mut world = World::of(&[node]);
     world.await_first_packet = true;
     let gateway = world.start();
-    let (mut ann, mut bob, mut victim) = (Phone::new(1), Phone::new(2), Phone::new(3));
-    for phone in [&mut ann, &mut bob, &mut victim] {
+    let mut phones = [1, 2, 3].map(Phone::new);
+    for phone in &mut phones {
         let opened = gateway.open(offer("room", declared(phone)));
         phone.set_target(udp_of(&opened));
     }
+    (gateway, phones)
+}
+
+#[test]
+fn declared_victim_is_sent_nothing() {
+    let node = Node::agent("east-a1");
+    let (gateway, [mut ann, mut bob, mut victim]) = room_with_victim(&node);
     talk(&mut [&mut ann, &mut bob], "those who send hear each other", |phones| {
         phones[0].audio_from(2) >= 20 && phones[1].audio_from(1) >= 20
     });
@@ -35,14 +41,7 @@ fn declared_victim_is_sent_nothing() {
 #[test]
 fn forged_first_packet_aims_media_for_seconds_only() {
     let node = Node::agent("east-a1");
-    let mut world = World::of(&[&node]);
-    world.await_first_packet = true;
-    let gateway = world.start();
-    let (mut ann, mut bob, mut victim) = (Phone::new(1), Phone::new(2), Phone::new(3));
-    for phone in [&mut ann, &mut bob, &mut victim] {
-        let opened = gateway.open(offer("room", declared(phone)));
-        phone.set_target(udp_of(&opened));
-    }
+    let (gateway, [mut ann, mut bob, mut victim]) = room_with_victim(&node);
     // The victim's socket stands for an attacker that forges its address.
     victim.send_media();
     talk(&mut [&mut ann, &mut bob], "media to the victim is dropped", |_| {

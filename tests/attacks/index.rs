@@ -59,7 +59,7 @@ fn forged_index_entries_take_little_memory() {
     assert!(grown < GROWTH_MAX_KIB, "{grown} KiB");
 }
 
-/// Serves one connection: after the greeting a message whose first line has no end.
+/// Serves one connection: a greeting, then a message with an endless first line.
 fn serve_endless_line(mut connection: TcpStream) -> io::Result<()> {
     let info = r#"INFO {"server_id":"s","server_name":"s","version":"2.11.0","proto":1,"go":"go","host":"127.0.0.1","port":4222,"headers":true,"max_payload":1048576}"#;
     write!(connection, "{info}\r\n")?;

@@ -25,6 +25,8 @@ const ROTEL_HTTP: u16 = 4_418;
 /// Phoenix creates its database at the first start.
 const STARTED_WITHIN: Duration = Duration::from_secs(120);
 
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
 fn installed(program: &str) -> Option<PathBuf> {
     let venv = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/telemetry-venv");
     let found = std::fs::read_dir(venv.join("lib"))
@@ -61,7 +63,7 @@ impl Backends {
         let deadline = Instant::now() + STARTED_WITHIN;
         while get("/healthz").is_none() {
             assert!(Instant::now() < deadline, "Phoenix did not start: {}", phoenix.log());
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::park_timeout(ASK_EVERY);
         }
         Some(Backends { _processes: vec![phoenix, rotel], _folder: folder })
     }
@@ -100,7 +102,7 @@ fn await_spans(place: &Place, trace: &str, name: &str, number: usize) {
             return;
         }
         assert!(Instant::now() < deadline, "less than {number} of {name}: {spans:#?}");
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::park_timeout(ASK_EVERY);
     }
 }
 

@@ -73,8 +73,8 @@ pub struct SessionTrace {
     pub span_id: [u8; 8],
 }
 
-/// The share of traces whose spans are sent, from 0 to 1. It depends on the trace id as in OpenTelemetry's `TraceIdRatioBased`, so
-/// that other services with the same share send the same traces.
+/// The share of traces to send, from 0 to 1. The trace id decides, as in OpenTelemetry's `TraceIdRatioBased`: other services with the
+/// same share send the same traces.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct TraceShare(pub f64);
 

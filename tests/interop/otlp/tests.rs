@@ -230,6 +230,6 @@ fn dropped_receiver_is_a_dead_backend() {
     let deadline = Instant::now() + TIMEOUT;
     while std::net::TcpStream::connect(address).is_ok() {
         assert!(Instant::now() < deadline, "the receiver still accepts");
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::park_timeout(Duration::from_millis(10));
     }
 }

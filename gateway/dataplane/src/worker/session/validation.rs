@@ -18,7 +18,7 @@ const REPORTED_WITHIN: Duration = Duration::from_secs(14);
 /// Bytes that may be sent for each byte received.
 const FACTOR: u64 = 3;
 
-/// Streams whose numbers are remembered.
+/// Limit of remembered streams.
 const STREAMS_MAX: usize = 16;
 
 /// The address of a client that has not reported yet.

@@ -8,7 +8,7 @@ const HIGHEST: u16 = 500;
 
 const HOP: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
 
-/// A session whose client sent its first packet at 0 ms, and whose node sent one packet to it at 1 s.
+/// A session with a first packet of the client at 0 ms, and one of the node at 1 s.
 fn first_packet(client: fn(SocketAddr) -> ClientAddressing, install: Install) -> Bench {
     let mut bench = Bench::new(client, install.media.srtp);
     let address = bench.client.local_addr().unwrap();
