@@ -1,5 +1,7 @@
 //! Planned moves lose no packet.
 
+use std::collections::BTreeMap;
+
 use evenkeel_client::ClientError;
 use evenkeel_control::ControlError;
 use evenkeel_core::Impossible;
@@ -166,4 +168,55 @@ fn last_node_that_takes_rooms_is_kept_without_force() {
     }
     ask("/v1/nodes/east-a1:drain", json!({})).unwrap();
     ask("/v1/nodes/west-a1:eject", json!({"force": true})).unwrap();
+}
+
+/// The rooms go where a copy of the gateway said, and nothing of the copy happens before.
+#[test]
+fn rooms_of_an_ejected_zone_go_where_blast_said() {
+    let nodes = ["east-a1", "east-a2", "east-b1", "east-b2"].map(Node::agent);
+    let mut gateway = GatewayProcess::start(&World::of(&nodes.each_ref()));
+    let mut phones: Vec<Phone> = (1..=6).map(Phone::new).collect();
+    for (number, phone) in phones.iter_mut().enumerate() {
+        gateway.open(&format!("room-{number}"), phone);
+    }
+    let rooms = |gateway: &mut GatewayProcess| -> BTreeMap<String, String> {
+        let rooms = gateway.read("/v1/rooms")["rooms"].take();
+        let of = |room: &Value, key: &str| room[key].as_str().unwrap_or("none").to_owned();
+        rooms
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|room| (of(room, "room"), of(&room["hop"], "node")))
+            .collect()
+    };
+    let before = rooms(&mut gateway);
+    let blast = gateway.read("/v1/blast?zones=east/a&rooms=true");
+    assert_eq!(rooms(&mut gateway), before, "nothing moved");
+    assert_eq!(
+        (&blast["nodes"], &blast["unplaced"]["rooms"]),
+        (&json!(["east-a1", "east-a2"]), &json!(0))
+    );
+    let foretold: BTreeMap<String, String> = blast["details"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|room| (room["room"].as_str().unwrap().into(), room["to"].as_str().unwrap().into()))
+        .collect();
+    let there = before.iter().filter(|(_, node)| node.starts_with("east-a"));
+    let there: Vec<&String> = there.map(|(room, _)| room).collect();
+    assert!(!there.is_empty() && there.iter().copied().eq(foretold.keys()), "{before:?}");
+    gateway.post("/v1/zones/a:eject", &json!({}));
+    let expected: BTreeMap<String, String> = before.into_iter().chain(foretold).collect();
+    assert_eq!(rooms(&mut gateway), expected);
+    let ejected = |gateway: &mut GatewayProcess| {
+        gateway.read("/v1/zones")["zones"][0]["nodes_ejected"].as_u64()
+    };
+    assert_eq!(ejected(&mut gateway), Some(2));
+    // The decision lasts, and is taken back for the zone.
+    gateway.process.signal(Signal::SIGKILL).unwrap();
+    gateway.process.wait(TIMEOUT).unwrap();
+    gateway.start_again();
+    assert_eq!(ejected(&mut gateway), Some(2));
+    gateway.post("/v1/zones/east%2Fa:uneject", &json!({}));
+    assert_eq!(ejected(&mut gateway), Some(0));
 }

@@ -11,7 +11,7 @@ use crate::gateway::Gateway;
 use crate::page::{Block, pages};
 
 /// Files that examples name.
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "cluster.secret",
     "node.secret",
     "east-a1.secret",
@@ -21,6 +21,7 @@ const FILES: [&str; 12] = [
     "w2.secret",
     "w3.secret",
     "admin.token",
+    "prometheus.token",
     "webhook.token",
     "cert.pem",
     "key.pem",

@@ -191,6 +191,7 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelNodeFlaps", "evenkeel_node_failures_total", "0 1 3 4 5", "4m"),
     ("EvenkeelNodeDelayRose", "evenkeel_node_round_trip_seconds", "0.05x10 0.2x3", "13m"),
     ("EvenkeelRedundancyLost", "evenkeel_group_warnings", "0 0 1 1", "3m"),
+    ("EvenkeelLossUncovered", "evenkeel_loss_unplaced{evenkeel_scope=\"zone\"}", "0 0 3 3 3", "4m"),
     ("EvenkeelGroupRefused", "evenkeel_cluster_refused_total", "0 0 1", "2m"),
     ("EvenkeelPolicyFailing", "evenkeel_policy_failing", "0 0 1 1", "3m"),
     (

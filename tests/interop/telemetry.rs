@@ -57,6 +57,7 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::RoomName
         | Attribute::RoutedBy
         | Attribute::Scenario
+        | Attribute::Scope
         | Attribute::Session
         | Attribute::Signal
         | Attribute::Event

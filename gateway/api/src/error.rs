@@ -191,6 +191,10 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
             ));
             error
         }
+        ControlError::NotCopied(reason) => {
+            let message = format!("the gateway changed while it was copied, try again: {reason}");
+            ApiError::new(ApiErrorCode::Conflict, message).soon()
+        }
         ControlError::NoListener => {
             let message =
                 "no listener accepts this ingress; see `udp`, `quic` and `identity` of [[listen]]";
@@ -336,7 +340,10 @@ fn impossible(reason: Impossible, said: &str) -> ApiError {
         Impossible::AlreadyThere => (ApiErrorCode::Conflict, "the room is already at this node"),
         Impossible::NodeUnfit => (ApiErrorCode::Conflict, "the node is down, draining or full"),
         Impossible::NoSuchRegion => (ApiErrorCode::NotFound, "there is no such region"),
-        Impossible::AlreadyEjected => (ApiErrorCode::Conflict, "the node is ejected already"),
+        Impossible::NoSuchZone => (ApiErrorCode::NotFound, "no zone, or several, have this name"),
+        Impossible::AlreadyEjected => {
+            (ApiErrorCode::Conflict, "the node or zone is ejected already")
+        }
         Impossible::NodeLeaves => {
             (ApiErrorCode::Conflict, "the node was removed from the configuration; add it again")
         }
@@ -345,7 +352,9 @@ fn impossible(reason: Impossible, said: &str) -> ApiError {
             "the agent of the node requested the drain; end it by SIGUSR2 to the agent",
         ),
         Impossible::NoRoomForNodes => (ApiErrorCode::Conflict, "the limit of nodes is reached"),
-        Impossible::NotDown => (ApiErrorCode::Conflict, "the node is not down"),
+        Impossible::NotDown => {
+            (ApiErrorCode::Conflict, "the node is not down, or no node of the zone is ejected")
+        }
     };
     ApiError::new(code, format!("{message}: {said}"))
 }

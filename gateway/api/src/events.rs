@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
 use evenkeel_control::history::Carried;
 use evenkeel_control::{
-    EventRecord, GatewayEvent, GroupChange, NodeNames, ReloadReport, RolloutReport,
+    EventRecord, GatewayEvent, GroupChange, NodeNames, ReloadReport, RolloutReport, UncoveredLoss,
 };
 use evenkeel_model::{
     CoreEvent, Decider, EvidenceSource, Health, Hop, Incarnation, ModeChange, MoveCause, NodeId,
@@ -201,6 +201,12 @@ impl NoticeWriter {
                 "continued", at_us;
                 sessions: sessions,
                 took_us: took.as_micros() as u64,
+            },
+            // The losses of one node or zone that would leave rooms without a node are others than before.
+            GatewayEvent::LossesUncovered(losses) => notice! {
+                "losses-uncovered", at_us;
+                // Empty once other nodes have capacity for each of them.
+                losses: losses.iter().map(uncovered_loss).collect::<Vec<_>>(),
             },
             // A room of this gateway is at another group as well.
             GatewayEvent::RoomDuplicate { room, group, gateway } => notice! {
@@ -418,6 +424,18 @@ pub(super) fn decided_by(
 
 pub(super) fn hop(hop: Hop, names: &NodeNames) -> impl Serialize + use<> {
     object! { #[serde(flatten)] name: names.of_hop(hop), incarnation: hop.incarnation.0 }
+}
+
+fn uncovered_loss(loss: &UncoveredLoss) -> impl Serialize + use<> {
+    object! {
+        // `node` or `zone`.
+        scope: loss.scope.name(),
+        // The name of the node, or `region/zone`.
+        place: Arc::clone(&loss.place),
+        sessions: loss.sessions,
+        // Sessions in rooms that no node has capacity for.
+        unplaced_sessions: loss.unplaced,
+    }
 }
 
 pub(super) fn route(hops: &[Hop], names: &NodeNames) -> impl Serialize + use<> {

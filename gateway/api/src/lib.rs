@@ -5,6 +5,7 @@
 
 #![deny(missing_docs)]
 
+mod blast;
 mod context;
 mod error;
 mod events;

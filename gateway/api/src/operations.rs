@@ -1,10 +1,13 @@
-//! Rooms, nodes and regions: lists and verbs.
+//! Rooms, nodes, zones and regions: lists and verbs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use evenkeel_control::{ControlError, NodeNames, NodeOrder, Operation, OperationTarget};
+use evenkeel_control::{ControlError, NodeName, NodeNames, NodeOrder, Operation, OperationTarget};
 use evenkeel_core::{Failback, Impossible, NodeStanding, RegionStanding};
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{EvidenceSource, Health};
@@ -85,7 +88,7 @@ pub(super) async fn node_verb(
         "drain" => {
             let DrainBody { deadline, force } = shared.parse_if_any(body).await?;
             let within = deadline.as_deref().map(read_deadline).transpose()?;
-            require_another(&shared, force, |node, _| node == name).await?;
+            require_another(&shared, force, |at| *at.node == *name).await?;
             let operation = Operation::Drain {
                 place: OperationTarget::Node(name.into()),
                 draining: true,
@@ -96,7 +99,7 @@ pub(super) async fn node_verb(
         "undrain" => shared.decide(name, handle.drain_node(name.into(), false)).await?,
         "eject" => {
             let ForceBody { force } = shared.parse_if_any(body).await?;
-            require_another(&shared, force, |node, _| node == name).await?;
+            require_another(&shared, force, |at| *at.node == *name).await?;
             shared.decide(name, handle.operate(Operation::Eject(name.into()))).await?;
         }
         "uneject" => shared.decide(name, handle.operate(Operation::Return(name.into()))).await?,
@@ -131,7 +134,7 @@ pub(super) async fn region_verb(
         "drain" => {
             let DrainBody { deadline, force } = shared.parse_if_any(body).await?;
             let within = deadline.as_deref().map(read_deadline).transpose()?;
-            require_another(&shared, force, |_, region| region == name).await?;
+            require_another(&shared, force, |at| *at.region == *name).await?;
             Operation::Drain { place, draining: true, within }
         }
         "undrain" => Operation::Drain { place, draining: false, within: None },
@@ -140,6 +143,51 @@ pub(super) async fn region_verb(
     };
     shared.decide(name, shared.handle.operate(operation)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn zones(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
+    let all = shared.ask("", shared.handle.nodes()).await?;
+    let mut zones: BTreeMap<(Arc<str>, Arc<str>), Vec<&NodeStanding>> = BTreeMap::new();
+    for node in &all {
+        let NodeName { region, zone, .. } = shared.names.of_node(node.hop.node);
+        zones.entry((region, zone)).or_default().push(node);
+    }
+    let zones = zones.iter().map(|((region, zone), nodes)| zone_view(region, zone, nodes));
+    let zones: Vec<_> = zones.collect();
+    Ok(Json(object! { zones: zones }))
+}
+
+pub(super) async fn zone_verb(
+    State(shared): ApiState,
+    Path(target): Path<String>,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let (name, verb) = verb(&target)?;
+    let place = OperationTarget::Zone(name.into());
+    let is_there = |at: &NodeName| is_zone(at, name);
+    let operation = match verb {
+        "drain" => {
+            let DrainBody { deadline, force } = shared.parse_if_any(body).await?;
+            let within = deadline.as_deref().map(read_deadline).transpose()?;
+            require_another(&shared, force, is_there).await?;
+            Operation::Drain { place, draining: true, within }
+        }
+        "undrain" => Operation::Drain { place, draining: false, within: None },
+        "eject" => {
+            let ForceBody { force } = shared.parse_if_any(body).await?;
+            require_another(&shared, force, is_there).await?;
+            Operation::EjectZone(name.into())
+        }
+        "uneject" => Operation::ReturnZone(name.into()),
+        other => return Err(unknown_verb(other, "`drain`, `undrain`, `eject` or `uneject`")),
+    };
+    shared.decide(name, shared.handle.operate(operation)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The node is in the zone of this name: `eu/a`, or `a`.
+pub(super) fn is_zone(at: &NodeName, name: &str) -> bool {
+    *at.zone == *name || name.split_once('/') == Some((&*at.region, &*at.zone))
 }
 
 pub(super) async fn failback_everywhere(
@@ -165,11 +213,11 @@ struct ForceBody {
     force: bool,
 }
 
-/// Refuses a request that leaves no node that takes rooms. `leaves`: the nodes and regions of the request, by name.
+/// Refuses a request that leaves no node that takes rooms. `leaves`: the nodes of the request.
 async fn require_another(
     shared: &ApiContext,
     force: bool,
-    leaves: impl Fn(&str, &str) -> bool,
+    leaves: impl Fn(&NodeName) -> bool,
 ) -> Result<(), ApiError> {
     if force {
         return Ok(());
@@ -180,7 +228,7 @@ async fn require_another(
         node.health != Health::Down && !node.draining && !node.leaves && !node.ejected
     };
     let names = nodes.iter().filter(takes_rooms).map(|node| shared.names.of_node(node.hop.node));
-    let (left, kept): (Vec<_>, Vec<_>) = names.partition(|at| leaves(&at.node, &at.region));
+    let (left, kept): (Vec<_>, Vec<_>) = names.partition(leaves);
     match left.first() {
         Some(last) if kept.is_empty() => {
             let found = format!("no other node than `{}` takes rooms", last.node);
@@ -228,6 +276,30 @@ fn node_view(node: &NodeStanding, names: &NodeNames) -> impl Serialize + use<> {
         reported_permille: node.reported_permille,
         rooms: node.rooms,
         round_trip_us: node.round_trip.map(|trip| trip.as_micros() as u64),
+    }
+}
+
+fn zone_view(
+    region: &Arc<str>,
+    zone: &Arc<str>,
+    nodes: &[&NodeStanding],
+) -> impl Serialize + use<> {
+    let takes_rooms = |node: &&&NodeStanding| {
+        !matches!(node.health, Health::Down | Health::Cold) && !node.draining
+    };
+    let capacity: u64 = nodes.iter().map(|node| node.capacity_kbps).sum();
+    let load: u64 = nodes.iter().map(|node| node.load_kbps()).sum();
+    object! {
+        region: Arc::clone(region),
+        zone: Arc::clone(zone),
+        nodes: nodes.len(),
+        // Nodes that accept rooms.
+        nodes_up: nodes.iter().filter(takes_rooms).count(),
+        nodes_draining: nodes.iter().filter(|node| node.draining).count(),
+        nodes_ejected: nodes.iter().filter(|node| node.ejected).count(),
+        rooms: nodes.iter().map(|node| node.rooms).sum::<u32>(),
+        capacity_kbps: capacity,
+        load_permille: (load * 1_000).checked_div(capacity).unwrap_or(0),
     }
 }
 

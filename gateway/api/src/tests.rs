@@ -5,6 +5,7 @@ mod history;
 mod offers;
 mod sockets;
 mod views;
+mod zones;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Ipv4Addr;
@@ -55,7 +56,9 @@ impl World {
         let (handle, requests, events) = handle(events_max);
         let socket = socket_path();
         let address = (Ipv4Addr::LOCALHOST, 0).into();
-        let tcp = Some(AdminTcp { address, token: SecretFile::new(b"secret".to_vec()) });
+        let token = |bytes: &[u8]| SecretFile::new(bytes.to_vec());
+        let (token, read_token) = (token(b"secret"), Some(token(b"reader")));
+        let tcp = Some(AdminTcp { address, token, read_token });
         let metrics = Box::new(|| "evenkeel_sessions 3\n".to_owned());
         let settings = AdminSettings { drills, ..admin(socket.clone(), tcp) };
         let thread = start(settings, handle.clone(), metrics).unwrap();
@@ -185,6 +188,11 @@ fn admin(socket: PathBuf, tcp: Option<AdminTcp>) -> AdminSettings {
 }
 
 fn names() -> NodeNames {
+    NodeNames::of(&settings())
+}
+
+/// A node in each of two regions.
+fn settings() -> CoreSettings {
     let zone = |name: &str, region| Zone { name: name.into(), region: RegionId(region) };
     let node = |name: &str, zone| NodeSettings {
         name: name.into(),
@@ -195,7 +203,7 @@ fn names() -> NodeNames {
         starts: evenkeel_model::Starts::ByItself,
         canary: false,
     };
-    NodeNames::of(&CoreSettings {
+    CoreSettings {
         home: RegionId(0),
         regions: vec!["east".into(), "west".into()],
         zones: vec![zone("a", 0), zone("b", 1)],
@@ -203,7 +211,7 @@ fn names() -> NodeNames {
         scenarios: Default::default(),
         timings: Default::default(),
         limits: Default::default(),
-    })
+    }
 }
 
 fn hop(node: u32) -> Hop {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -32,7 +32,7 @@ use super::events::{EventFeed, NoticeWriter};
 use super::listener::{self, Entrance, Gate, Gated, SocketFile, TcpPlace};
 use super::relay::{self, PeerRelay, RelayLimits, Relayed};
 use super::request::BodyBudget;
-use super::{gateway, offer, operations, policies, recording, sessions};
+use super::{blast, gateway, offer, operations, policies, recording, sessions};
 
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -284,7 +284,11 @@ async fn serve(
     let local = tokio::spawn(axum::serve(unix, local).into_future());
     if let (Some((listener, _)), Some(tcp)) = (tcp, settings.tcp) {
         let refused = Arc::clone(&shared.handle.tokens_refused);
-        let guard = Arc::new(TokenGuard { token_sha256: sha256(tcp.token.bytes()), refused });
+        let guard = Arc::new(TokenGuard {
+            token_sha256: sha256(tcp.token.bytes()),
+            read_token_sha256: tcp.read_token.map(|token| sha256(token.bytes())),
+            refused,
+        });
         let guarded = router(Arc::clone(shared))
             .layer(enter())
             .layer(middleware::from_fn_with_state(guard, require_token));
@@ -329,6 +333,7 @@ fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
         .route("/v1/rooms", get(sessions::rooms))
         .route("/v1/rooms/{target}", post(operations::room_verb))
         .route("/v1/nodes/{target}", post(operations::node_verb))
+        .route("/v1/zones/{target}", post(operations::zone_verb))
         .route("/v1/regions/{target}", post(operations::region_verb))
         .route("/v1/regions:failback", post(operations::failback_everywhere))
         .route("/readyz", get(gateway::ready));
@@ -359,8 +364,10 @@ fn router_of_peer(shared: Arc<ApiContext>) -> Router {
 fn router(shared: Arc<ApiContext>) -> Router {
     of_owner(&shared)
         .route("/v1/sessions/history", get(sessions::history))
+        .route("/v1/blast", get(blast::blast))
         .route("/v1/modes", get(gateway::modes))
         .route("/v1/nodes", get(operations::nodes))
+        .route("/v1/zones", get(operations::zones))
         .route("/v1/regions", get(operations::regions))
         .route("/v1/status", get(gateway::status))
         .route("/v1/configuration:reload", post(gateway::reload))
@@ -385,6 +392,7 @@ fn router(shared: Arc<ApiContext>) -> Router {
 
 struct TokenGuard {
     token_sha256: [u8; 32],
+    read_token_sha256: Option<[u8; 32]>,
     refused: Arc<TokensRefused>,
 }
 
@@ -397,8 +405,13 @@ async fn require_token(
     let token = bearer(request.headers());
     let message = "expected the header `authorization: Bearer` with the token of `token_file`";
     // The time to compare digests reveals nothing about the token.
-    let known = if token.is_some_and(|token| sha256(token.as_bytes()) == guard.token_sha256) {
+    let digest = token.map(|token| sha256(token.as_bytes()));
+    let reads = digest.is_some() && digest == guard.read_token_sha256;
+    let known = if digest == Some(guard.token_sha256) || reads && *request.method() == Method::GET {
         connection.trust()
+    } else if reads {
+        let message = "found the token of `read_token_file`, expected that of `token_file`";
+        Err(ApiError::new(ApiErrorCode::Refused, message))
     } else {
         guard.refused.count(token.is_none());
         Err(ApiError::new(ApiErrorCode::Unauthorized, message))

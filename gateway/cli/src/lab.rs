@@ -115,6 +115,14 @@ enum DrillCommand {
     HangNode(OfNode),
     /// Drop all packets to and from a node, then restore the link
     CutLink(OfNode),
+    /// Kill every node of a zone, then start them again
+    LoseZone {
+        /// The zone with its region, as `eu/a`; default: that of the node with most rooms
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
+        #[command(flatten)]
+        crowd: OfCrowd,
+    },
     /// Kill every node of a region, then start them again
     LoseRegion {
         /// The region; default: that of the node with most rooms
@@ -219,27 +227,33 @@ fn list(json: bool, all: Vec<Value>, record: &DrillRecordFile) {
     }
 }
 
+/// The time of the last drill on this host, in microseconds since the Unix epoch.
+pub(crate) fn last_drill_us() -> Result<Option<u64>, CommandError> {
+    let drills =
+        DrillRecordFile(drill::default_place()).all().map_err(|failed| failure(&failed))?;
+    Ok(drills.iter().map(|drill| number(drill, "at_us")).max())
+}
+
 impl DrillCommand {
     fn plan(self) -> Option<DrillPlan> {
-        let (kind, node, region, crowd, seconds) = match self {
-            DrillCommand::KillNode(of) => (DrillFault::KillNode, of.node, None, of.crowd, 0),
-            DrillCommand::HangNode(of) => (DrillFault::HangNode, of.node, None, of.crowd, 0),
-            DrillCommand::CutLink(of) => (DrillFault::CutLink, of.node, None, of.crowd, 0),
+        let (kind, place, crowd, seconds) = match self {
+            DrillCommand::KillNode(of) => (DrillFault::KillNode, of.node, of.crowd, 0),
+            DrillCommand::HangNode(of) => (DrillFault::HangNode, of.node, of.crowd, 0),
+            DrillCommand::CutLink(of) => (DrillFault::CutLink, of.node, of.crowd, 0),
+            DrillCommand::LoseZone { zone, crowd } => (DrillFault::LoseZone, zone, crowd, 0),
             DrillCommand::LoseRegion { region, crowd } => {
-                (DrillFault::LoseRegion, None, region, crowd, 0)
+                (DrillFault::LoseRegion, region, crowd, 0)
             }
-            DrillCommand::Flap { seconds, of } => {
-                (DrillFault::Flap, of.node, None, of.crowd, seconds)
-            }
+            DrillCommand::Flap { seconds, of } => (DrillFault::Flap, of.node, of.crowd, seconds),
             DrillCommand::List => return None,
         };
         let OfCrowd { sessions, scenario, seed } = crowd;
         let flaps_for = Duration::from_secs(seconds);
-        Some(DrillPlan { kind, node, region, sessions, scenario, flaps_for, seed })
+        Some(DrillPlan { kind, place, sessions, scenario, flaps_for, seed })
     }
 }
 
-/// An unknown node, region or scenario counts as a wrong command line.
+/// An unknown node, zone, region or scenario counts as a wrong command line.
 fn failure(failed: &DrillError) -> CommandError {
     let words = failed.to_string();
     match failed {

@@ -3,6 +3,7 @@
 //! Exit codes: 0 success · 1 failure · 2 wrong command line or configuration · 3 no gateway answers. With `--json` a
 //! failure is printed as an object on standard output.
 
+mod blast;
 mod command;
 mod events;
 mod gateway;
@@ -12,6 +13,7 @@ mod operations;
 mod plugin;
 mod policy;
 mod recording;
+mod risk;
 mod run;
 mod session;
 mod status;
@@ -57,8 +59,12 @@ enum EvenkeelCommand {
     Gateway(gateway::GatewayArgs),
     /// List, drain, eject and uneject nodes of a running gateway
     Node(operations::NodeArgs),
+    /// List, drain, eject and uneject the zones of a running gateway
+    Zone(operations::ZoneArgs),
     /// List and drain regions, and control fail-back
     Region(operations::RegionArgs),
+    Blast(blast::BlastArgs),
+    Risk(risk::RiskArgs),
     /// List and move rooms
     Room(operations::RoomArgs),
     Session(session::SessionArgs),
@@ -90,6 +96,9 @@ fn main() -> ExitCode {
         EvenkeelCommand::Upgrade(upgrade) => (upgrade.json, upgrade.act()),
         EvenkeelCommand::Gateway(gateway) => (gateway.json, gateway.act()),
         EvenkeelCommand::Node(node) => (node.json, node.act()),
+        EvenkeelCommand::Zone(zone) => (zone.json, zone.act()),
+        EvenkeelCommand::Blast(blast) => (blast.json, blast.act()),
+        EvenkeelCommand::Risk(risk) => (risk.json, risk.act()),
         EvenkeelCommand::Region(region) => (region.json, region.act()),
         EvenkeelCommand::Room(room) => (room.json, room.act()),
         EvenkeelCommand::Session(session) => (session.json, session.act()),

@@ -1,4 +1,4 @@
-//! Commands about nodes, regions and rooms.
+//! Commands about nodes, zones, regions and rooms.
 
 use clap::{Args, Subcommand, ValueEnum};
 use evenkeel_client::escape;
@@ -116,6 +116,106 @@ fn node_line(node: &Value) -> String {
         flag("draining", ", draining"),
         flag("leaving", ", leaving"),
         flag("ejected", ", ejected"),
+    )
+}
+
+/// List, drain, eject and uneject zones.
+#[derive(Args)]
+pub(crate) struct ZoneArgs {
+    #[command(subcommand)]
+    verb: ZoneCommand,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Print JSON: `list` as in the API, `drain` as `{"accepted": true}`, others as `{"done": true}`
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+enum ZoneCommand {
+    /// List zones with their nodes, rooms and load
+    List,
+    /// Move all rooms out of a zone, and give its present and future nodes no new ones. The command returns at once;
+    /// `zone list` shows how many rooms are left, and the event `drained` reports the end for each node
+    #[command(verbatim_doc_comment)]
+    Drain {
+        /// The zone: `eu/a`, or `a` if one region alone has a zone of this name
+        zone: String,
+        /// Time limit, as `60s`; rooms left by then are reported and move once there is capacity
+        #[arg(long)]
+        deadline: Option<String>,
+        /// Drain the last zone with a node that takes rooms, too: offers are refused then
+        #[arg(long)]
+        force: bool,
+    },
+    /// End a drain
+    Undrain {
+        /// The zone, as for `drain`
+        zone: String,
+    },
+    /// Mark all nodes of a zone down in one moment, whatever their health: their rooms fail over to other zones at once. They
+    /// stay down until `zone uneject` or `node uneject`
+    #[command(verbatim_doc_comment)]
+    Eject {
+        /// The zone, as for `drain`
+        zone: String,
+        /// Eject the last zone with a node that takes rooms, too: offers are refused then
+        #[arg(long)]
+        force: bool,
+    },
+    /// End the ejection of a zone's nodes: they are used again as soon as they answer
+    Uneject {
+        /// The zone, as for `drain`
+        zone: String,
+    },
+}
+
+impl ZoneArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let (zone, verb, body) = match self.verb {
+            ZoneCommand::List => {
+                list(self.json, &self.api.read("/v1/zones")?, "zones", zone_line);
+                return Ok(());
+            }
+            ZoneCommand::Drain { zone, deadline, force } => {
+                (zone, "drain", body_of(deadline.as_deref(), force))
+            }
+            ZoneCommand::Undrain { zone } => (zone, "undrain", Value::Null),
+            ZoneCommand::Eject { zone, force } => (zone, "eject", body_of(None, force)),
+            ZoneCommand::Uneject { zone } => (zone, "uneject", Value::Null),
+        };
+        self.api.post(&format!("/v1/zones/{}:{verb}", escape(&zone)), &body)?;
+        let words = match verb {
+            "drain" => {
+                print_accepted(self.json, format!("{zone} {DRAINS}"));
+                return Ok(());
+            }
+            "undrain" => format!("the nodes of {zone} take rooms again"),
+            "eject" => format!(
+                "the nodes of {zone} are ejected: their rooms fail over at once, and they stay down until `evenkeel zone uneject {zone}`"
+            ),
+            _ => format!("the nodes of {zone} are used again as soon as they answer"),
+        };
+        print_done(self.json, words);
+        Ok(())
+    }
+}
+
+fn zone_line(zone: &Value) -> String {
+    let count = |key: &str, word: &str| match number(zone, key) {
+        0 => String::new(),
+        nodes => format!(", {nodes} {word}"),
+    };
+    format!(
+        "{:<24} {} of {} nodes take rooms, {} rooms, {} % of {} kbit/s{}{}",
+        format!("{}/{}", text(zone, "region"), text(zone, "zone")),
+        number(zone, "nodes_up"),
+        number(zone, "nodes"),
+        number(zone, "rooms"),
+        number(zone, "load_permille") / 10,
+        number(zone, "capacity_kbps"),
+        count("nodes_draining", "draining"),
+        count("nodes_ejected", "ejected"),
     )
 }
 

@@ -150,13 +150,18 @@ impl ModesArgs {
             say(&modes);
             return Ok(());
         }
-        say(&format!(
-            "{:<14} {:>10} {:>9} {:>9} {:>9} {:>8} {:>10}  scenarios",
-            "mode", "recoveries", "p50 ms", "p99 ms", "max ms", "lost", "bandwidth"
-        ));
-        rows(&modes, "modes").iter().for_each(|mode| say(&mode_line(mode)));
+        mode_lines(&modes).iter().for_each(say);
         Ok(())
     }
+}
+
+/// The table of `/v1/modes`.
+pub(crate) fn mode_lines(modes: &Value) -> Vec<String> {
+    let head = format!(
+        "{:<14} {:>10} {:>9} {:>9} {:>9} {:>8} {:>10}  scenarios",
+        "mode", "recoveries", "p50 ms", "p99 ms", "max ms", "lost", "bandwidth"
+    );
+    std::iter::once(head).chain(rows(modes, "modes").iter().map(mode_line)).collect()
 }
 
 fn mode_line(mode: &Value) -> String {

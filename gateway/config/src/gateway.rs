@@ -106,6 +106,7 @@ pub(super) struct AdminTable {
     socket: Option<Spanned<String>>,
     tcp: Option<Spanned<String>>,
     token_file: Option<Spanned<String>>,
+    read_token_file: Option<Spanned<String>>,
     traceparent: Option<Traceparent>,
     pub(super) drills: bool,
 }
@@ -130,6 +131,8 @@ pub struct AdminTcp {
     pub address: SocketAddr,
     /// Grants full access.
     pub token: SecretFile,
+    /// Grants GET requests.
+    pub read_token: Option<SecretFile>,
 }
 
 /// Treatment of a caller's `traceparent` (W3C Trace Context).
@@ -179,14 +182,31 @@ impl AdminSettings {
     }
 
     fn tcp(raw: &AdminTable, check: &mut ConfigCheck) -> Option<AdminTcp> {
-        let token = raw.token_file.as_ref().and_then(|path| check.secret(path));
+        let secret = |path: &Option<Spanned<String>>, check: &mut ConfigCheck| {
+            path.as_ref().and_then(|path| check.secret(path))
+        };
+        let token = secret(&raw.token_file, check);
+        let read_token = secret(&raw.read_token_file, check);
         let Some(tcp) = &raw.tcp else {
-            if let Some(path) = &raw.token_file {
-                let expected = "`tcp`, where the token is required";
-                check.refuse(path.span(), "`token_file` without `tcp`", expected);
+            let keys = [("token_file", &raw.token_file), ("read_token_file", &raw.read_token_file)];
+            for (key, path) in keys {
+                if let Some(path) = path {
+                    let expected = "`tcp`, where the token is required";
+                    check.refuse(path.span(), format!("`{key}` without `tcp`"), expected);
+                }
             }
             return None;
         };
+        if let (Some(path), Some(token), Some(read_token)) =
+            (&raw.read_token_file, &token, &read_token)
+            && token == read_token
+        {
+            check.refuse(
+                path.span(),
+                "the token of `token_file`",
+                "another token, which only reads",
+            );
+        }
         if raw.token_file.is_none() {
             let expected = "`token_file`: each client of this port has full access";
             check.refuse(tcp.span(), "`tcp` without `token_file`", expected);
@@ -197,7 +217,7 @@ impl AdminSettings {
             let found = format!("`{address}`, where the token crosses the network in clear text");
             check.warn(tcp.span(), found, "a loopback address, behind a proxy that ends TLS");
         }
-        Some(AdminTcp { address, token: token? })
+        Some(AdminTcp { address, token: token?, read_token })
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{
-    AdmitOnFault, Affinity, CapBounds, DegradeOnFault, Hook, RedundancyMode, Scenario,
+    AdmitOnFault, Affinity, CapBounds, DegradeOnFault, FailureScope, Hook, RedundancyMode, Scenario,
 };
 use evenkeel_revisions::{Judging, RolloutRules, Strategy};
 use serde::Deserialize;
@@ -60,6 +60,7 @@ struct ScenarioTable {
     affinity: Affinity,
     regions: Option<Spanned<Vec<Spanned<String>>>>,
     spares: Option<Spanned<i64>>,
+    reserve: Option<Spanned<ScopeWord>>,
     bitrate: Option<Spanned<Bitrate>>,
     close_after: Option<Spanned<String>>,
     await_first_packet: Option<bool>,
@@ -95,6 +96,8 @@ pub struct ScenarioSettings {
     pub regions: Vec<Arc<str>>,
     /// 1 to 3. Default 2.
     pub spares: u8,
+    /// The deaths that the reserved capacity covers. Default node.
+    pub reserve: FailureScope,
     /// The lowest cap. Default 24 kbit/s.
     pub floor: ConfigBitRate,
     /// The highest rate. Default 4 Mbit/s.
@@ -113,6 +116,17 @@ pub struct ScenarioSettings {
 
 #[derive(Clone, Copy, Deserialize)]
 struct ModeWord(#[serde(with = "ModeNames")] RedundancyMode);
+
+#[derive(Deserialize)]
+#[serde(remote = "FailureScope", rename_all = "kebab-case")]
+enum ScopeNames {
+    Node,
+    Zone,
+    Region,
+}
+
+#[derive(Deserialize)]
+struct ScopeWord(#[serde(with = "ScopeNames")] FailureScope);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", remote = "RedundancyMode")]
@@ -186,6 +200,7 @@ fn scenario(
         affinity: raw.affinity,
         regions: regions(mode, raw, check),
         spares: check.number(&raw.spares, 2, 1..=3),
+        reserve: reserve(mode, raw, check),
         floor,
         ceiling,
         close_after: check.duration(
@@ -201,6 +216,18 @@ fn scenario(
         },
         priority: check.number(&raw.priority, 10, 0..=100),
     }
+}
+
+/// `reserve` of a scenario whose mode reserves capacity; refused with other modes.
+fn reserve(mode: RedundancyMode, raw: &ScenarioTable, check: &mut ConfigCheck) -> FailureScope {
+    let Some(word) = &raw.reserve else { return FailureScope::default() };
+    if !mode.opens_ahead() {
+        let found = format!("`reserve` with mode `{}`", mode.name());
+        let expected =
+            "`reserve` with mode `hot`, `hitless` or `active-active`: others reserve no capacity";
+        check.refuse(word.span(), found, expected);
+    }
+    word.get_ref().0
 }
 
 /// `regions` of a regional scenario; refused with other modes.
@@ -287,6 +314,7 @@ impl ScenarioSettings {
             affinity: self.affinity,
             regions: Vec::new(),
             spares: self.spares,
+            reserve: self.reserve,
             close_after: self.close_after,
             priority: i64::from(self.priority),
             on_admission_fault: match on_fault(Hook::Admission) {

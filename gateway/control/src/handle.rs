@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use evenkeel_config::PolicySet;
-use evenkeel_core::{Explanation, NodeStanding, RegionStanding, RoomStanding};
+use evenkeel_core::{
+    Explanation, GatewayCopy, NodeStanding, RegionStanding, RoomCopy, RoomStanding,
+};
 use evenkeel_model::{PolicyName, RoomId, SessionId};
 use evenkeel_policies::{
     PluginSource, PolicyRecorder, PolicyRecords, PolicyView, RefusalRecord, TrustRules,
 };
 use evenkeel_revisions::{RolloutAction, RolloutReport};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use crate::history::{EndedSession, SessionHistory};
 use crate::idempotency::KeyTable as IdempotencyKeys;
@@ -88,6 +90,8 @@ requests! {
         recorder() = Recorder -> Option<PolicyRecorder>;
         /// Gets the records of ended sessions.
         history() = History -> Arc<SessionHistory>;
+        /// Copies settings, nodes and regions, without rooms.
+        copy_nodes() = CopyNodes -> Box<GatewayCopy>;
         /// Reports the status of the gateway.
         status() = Status -> StatusReport;
         /// Reports what a takeover would need of this gateway.
@@ -144,7 +148,7 @@ requests! {
         panic_session(session: SessionId) = Panic -> ();
         /// Moves a room to a node, make-before-break. Returns once the move is in progress.
         move_room(room: Arc<str>, node: Box<str>) = Move -> ();
-        /// Starts an operation on a node or region and returns once it is in progress.
+        /// Starts an operation on a node, zone or region and returns once it is in progress.
         operate(operation: Operation) = Operate -> ();
         /// Orders the agent beside a node to start its process or to inject a fault. Returns when it is done.
         order(node: Box<str>, order: NodeOrder) = Order -> ();
@@ -173,6 +177,13 @@ requests! {
             after: RoomId,
             /// Takes one slice.
             reply: ControlReply<Slice<RoomId, RoomStanding>>,
+        },
+        /// Copies the next rooms with their live sessions.
+        CopyRooms {
+            /// The id before the first one.
+            after: RoomId,
+            /// Takes one slice.
+            reply: ControlReply<Slice<RoomId, RoomCopy>>,
         },
         /// Reloads the configuration.
         Reload(ReloadRequest),
@@ -245,6 +256,8 @@ pub struct Handle {
     pub idempotency_keys: Arc<IdempotencyKeys>,
     /// Another process serves; dropped requests fail with [`ControlError::Replaced`].
     pub is_replaced: Arc<AtomicBool>,
+    /// Permits one copy of the core at a time.
+    pub(crate) copies: Arc<Semaphore>,
 }
 
 /// Counts requests over TCP that were refused for their token.
@@ -283,6 +296,7 @@ impl Handle {
             tokens_refused: Arc::default(),
             idempotency_keys: Arc::default(),
             is_replaced: Arc::default(),
+            copies: Arc::new(Semaphore::new(1)),
         };
         (handle, queue)
     }
@@ -336,7 +350,7 @@ impl Handle {
     }
 
     /// Asks for one slice after the other: control serves other inputs between two.
-    async fn list<Id: Copy, T>(
+    pub(crate) async fn list<Id: Copy, T>(
         &self,
         mut after: Id,
         limit: usize,

@@ -2,9 +2,11 @@
 
 #![deny(missing_docs)]
 
+mod blast;
 mod canary;
 mod control;
 mod equipment;
+mod execution;
 mod handle;
 pub mod history;
 mod idempotency;
@@ -32,6 +34,7 @@ mod thread;
 mod traces;
 mod workers;
 
+pub use blast::by_load;
 pub use equipment::{
     EquipError, Equipment, SOCKET_BUFFER, briefs, equip, port_legs, posts, source_of_ports,
 };
@@ -45,7 +48,7 @@ pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, Stor
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use messages::{
     AdmissionState, AgentError, ControlError, LastChange, NodeOrder, NotSuspended, REQUESTS_MAX,
-    Restored, SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
+    Restored, SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness, UncoveredLoss,
 };
 pub use names::{NodeName, NodeNames};
 pub use nodes::{

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use evenkeel_core::{Impossible, SessionStanding};
+use evenkeel_core::{Impossible, RestoreError, SessionStanding};
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
-use evenkeel_model::{Health, NodeId, OfferRefusal, PolicyName, SessionId};
+use evenkeel_model::{FailureScope, Health, NodeId, OfferRefusal, PolicyName, SessionId};
 use serde::Serialize;
 
 use crate::nodes::{NotReloaded, ReloadReport};
@@ -45,7 +45,7 @@ pub enum ControlError {
     },
     /// The core refused the request.
     Impossible(Impossible),
-    /// The request names an unknown node or region.
+    /// The request names an unknown node, zone or region.
     Unfound {
         /// The kind of the name.
         reason: Impossible,
@@ -102,6 +102,8 @@ pub enum ControlError {
     NotReloaded(NotReloaded),
     /// The owner of the group decides about revisions of policies.
     NotOwner,
+    /// The parts of a copy contradict each other.
+    NotCopied(RestoreError),
     /// The decision is in force, but not on the disk; the reason.
     NotWritten(Arc<str>),
     /// The first policies are still being compiled; only they may decide.
@@ -228,6 +230,19 @@ pub enum AdmissionState {
     Draining,
 }
 
+/// A loss of one node or zone that would leave rooms without a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UncoveredLoss {
+    /// A node or a zone.
+    pub scope: FailureScope,
+    /// The name of the node, or `region/zone`.
+    pub place: Arc<str>,
+    /// Sessions in all rooms there.
+    pub sessions: u32,
+    /// Sessions in rooms that no node has capacity for.
+    pub unplaced: u32,
+}
+
 /// The result of a restore.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Restored {
@@ -294,7 +309,7 @@ pub enum SnapshotError {
     NoPorts(SessionId),
     /// The core refused the record.
     #[error(transparent)]
-    Core(#[from] evenkeel_core::RestoreError),
+    Core(#[from] RestoreError),
     /// This worker did not take its sessions.
     #[error("packet worker {0} did not take its sessions within {WORKERS_WITHIN:?}")]
     Worker(usize),

@@ -1,4 +1,4 @@
-//! The listed nodes, operations on nodes and regions, lists of nodes and reloads: the steps from one list to the next, and
+//! The listed nodes, lists of nodes and reloads: the steps from one list to the next, and
 //! the guard against lists that shrink.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::inherited::{NamedSockets, SocketName};
-use crate::operations::{Operation, OperationLog, OperationTarget};
+use crate::operations::OperationLog;
 
 /// The listed nodes, and what was installed to reach them.
 #[derive(Default)]
@@ -99,58 +99,6 @@ impl NodeResources {
         };
         // If the queue is full the caller gets an error.
         let _ = reloader.try_send(reload);
-    }
-
-    /// Executes the operations of an earlier process on nodes and regions that are still configured.
-    pub(crate) fn repeat_operations(
-        &mut self,
-        settings: &GatewayConfig,
-        gateway: &mut Gateway,
-        now: Instant,
-    ) {
-        let mut operations = std::mem::take(&mut self.operations);
-        operations.retain(|operation| {
-            let executed = self.operate(operation.clone(), settings, gateway, now).is_ok();
-            if executed {
-                tracing::info!(?operation, "operator's decision continues");
-            }
-            executed
-        });
-        self.operations = operations;
-    }
-
-    pub(crate) fn operate(
-        &self,
-        operation: Operation,
-        settings: &GatewayConfig,
-        gateway: &mut Gateway,
-        now: Instant,
-    ) -> Result<(), Impossible> {
-        let node = |name: &str| self.node_named(name).ok_or(Impossible::NoSuchNode);
-        match operation {
-            Operation::Drain { place: OperationTarget::Node(name), draining, within } => {
-                let node = node(&name)?;
-                gateway.change_nodes(now, |nodes| nodes.handle_drain(node, draining, within, now))
-            }
-            Operation::Drain { place: OperationTarget::Region(name), draining, within } => {
-                let region = region_named(settings, &name)?;
-                gateway.change_nodes(now, |nodes| {
-                    nodes.handle_drain_region(region, draining, within, now)
-                })
-            }
-            Operation::Eject(name) => {
-                let node = node(&name)?;
-                gateway.change_nodes(now, |nodes| nodes.handle_eject(node, now))
-            }
-            Operation::Return(name) => {
-                let node = node(&name)?;
-                gateway.change_nodes(now, |nodes| nodes.handle_return(node))
-            }
-            Operation::Failback(name, failback) => {
-                let region = name.map(|name| region_named(settings, &name)).transpose()?;
-                gateway.handle_failback(region, failback, now)
-            }
-        }
     }
 
     /// Names the nodes as another process identifies them.

@@ -1,4 +1,4 @@
-//! Operators' operations on nodes and regions. Those in force are kept in a file, and continue after a restart.
+//! Operators' operations on nodes, zones and regions. Those in force are kept in a file, and continue after a restart.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,23 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use evenkeel_core::Failback;
+use evenkeel_model::FailureScope;
 use evenkeel_process::{file, lock};
 use serde::{Deserialize, Serialize};
 
-/// Maximum size of the file, bytes: four operations of 256 bytes on each of 1,024 nodes and regions.
+/// Maximum size of the file, bytes: four operations of 256 bytes on each of 1,024 nodes, zones and regions.
 const BYTES_MAX: u64 = 1 << 20;
 
 /// Maximum number of files in the folder, more than the gateways of one machine.
 const FILES_MAX: usize = 64;
 
-/// An operator's operation on a node or region.
+/// An operator's operation on a node, zone or region.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
     /// A draining place takes no new rooms, and its rooms move, by the deadline if other nodes have capacity.
     Drain {
-        /// Node or region that the operation changes.
+        /// Node, zone or region that the operation changes.
         place: OperationTarget,
         /// True to drain, false to end the drain.
         draining: bool,
@@ -32,6 +33,10 @@ pub enum Operation {
     Eject(Box<str>),
     /// Ends the ejection of a node.
     Return(Box<str>),
+    /// Ejects all nodes of a zone at once. It is kept as the ejection of each.
+    EjectZone(Box<str>),
+    /// Ends the ejections of a zone's nodes.
+    ReturnZone(Box<str>),
     /// Sets failback of a region, or of all regions.
     Failback(Option<Box<str>>, Failback),
 }
@@ -42,8 +47,20 @@ pub enum Operation {
 pub enum OperationTarget {
     /// Node with this name.
     Node(Box<str>),
+    /// Zone with this name: `eu/a`, or `a` if one region alone has such a zone.
+    Zone(Box<str>),
     /// Region with this name.
     Region(Box<str>),
+}
+
+impl OperationTarget {
+    fn scope(&self) -> FailureScope {
+        match self {
+            OperationTarget::Node(_) => FailureScope::Node,
+            OperationTarget::Zone(_) => FailureScope::Zone,
+            OperationTarget::Region(_) => FailureScope::Region,
+        }
+    }
 }
 
 impl Operation {
@@ -64,22 +81,22 @@ impl Operation {
 
     /// True if the operation takes back what nothing but `earlier` may have begun.
     fn is_void_after(&self, earlier: &[Operation]) -> bool {
-        let drains = |it: &Operation, of_region: bool| {
+        let drains = |it: &Operation, part_of: &OperationTarget| {
             matches!(it, Operation::Drain { place, draining: true, .. }
-                if matches!(place, OperationTarget::Region(_)) == of_region)
+                if place.scope() != part_of.scope())
         };
         let of_all = |it: &Operation| matches!(it, Operation::Failback(None, _));
         match self {
-            // The end of a region's drain also ends the drains of its nodes, which may be in force.
+            // The end of a region's drain also ends those of its zones and nodes, and that of a zone's drain those of its nodes:
+            // they may be in force.
             Operation::Drain { place, draining, .. } => {
-                let of_region = matches!(place, OperationTarget::Node(_));
-                !draining && !earlier.iter().any(|it| drains(it, of_region))
+                !draining && !earlier.iter().any(|it| drains(it, place))
             }
-            Operation::Return(_) => true,
+            Operation::Return(_) | Operation::ReturnZone(_) => true,
             Operation::Failback(_, mode) => {
                 *mode == Failback::default() && !earlier.iter().any(of_all)
             }
-            Operation::Eject(_) => false,
+            Operation::Eject(_) | Operation::EjectZone(_) => false,
         }
     }
 }
@@ -145,19 +162,19 @@ impl OperationLog {
         true
     }
 
-    /// Forgets operations on nodes and regions that are gone.
+    /// Forgets operations on nodes, zones and regions that are gone.
     pub(crate) fn retain(&mut self, is_known: impl FnMut(&Operation) -> bool) {
         self.operations.0.retain(is_known);
     }
 
-    /// Keeps an operation that was executed, and calls `done` once it is on the disk, or with the reason for which it cannot be
+    /// Keeps operations that were executed, and calls `done` once they are on the disk, or with the reason for which it cannot be
     /// written.
     pub(crate) fn keep(
         &mut self,
-        operation: Operation,
+        operations: impl IntoIterator<Item = Operation>,
         done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static,
     ) {
-        self.operations.add(operation);
+        operations.into_iter().for_each(|operation| self.operations.add(operation));
         self.write(done);
     }
 

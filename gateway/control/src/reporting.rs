@@ -16,6 +16,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::history::{HistoryWriter, OpenSession};
+use crate::messages::UncoveredLoss;
 use crate::names::NodeNames;
 use crate::nodes::{NodeListUpdate, ReloadReport};
 use crate::offers::OfferedSession;
@@ -110,6 +111,8 @@ pub enum GatewayEvent {
     },
     /// This member of a group has another role, or the group lost or regained redundancy.
     Group(GroupChange),
+    /// The losses of one node or zone that would leave rooms without a node are others than before.
+    LossesUncovered(Vec<UncoveredLoss>),
     /// A room of this gateway is at another group as well.
     RoomDuplicate {
         /// The name of the room.

@@ -1,12 +1,13 @@
 //! Dispatches requests to control, and answers those about the gateway as a whole.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, PolicySet};
-use evenkeel_core::{Impossible, RoomStanding, SessionStanding};
+use evenkeel_core::{Impossible, RoomCopy, RoomStanding, SessionStanding};
 use evenkeel_dataplane::worker::MediaDirection;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Health, NodeId, RedundancyMode};
@@ -82,7 +83,7 @@ impl Control {
                 let _ = reply.send(moved.map_err(|reason| self.why_impossible(reason, to)));
             }
             ControlRequest::Operate(operation, reply) => {
-                let kept = operation.clone();
+                let kept = self.nodes.lasting(operation.clone(), &self.settings, &self.gateway);
                 match self.nodes.operate(operation, &self.settings, &mut self.gateway, now) {
                     Ok(()) => {
                         let done = move |written: Result<(), Arc<str>>| {
@@ -122,6 +123,13 @@ impl Control {
             ControlRequest::Rooms { after, reply } => {
                 let cost = |room: &RoomStanding| 1 + room.sessions.len() / SESSIONS_PER_COST;
                 let _ = reply.send(Slice::of(self.gateway.views().rooms_after(after), cost));
+            }
+            ControlRequest::CopyNodes(reply) => {
+                let _ = reply.send(Box::new(self.gateway.records().copy_nodes()));
+            }
+            ControlRequest::CopyRooms { after, reply } => {
+                let cost = |room: &RoomCopy| 1 + room.sessions();
+                let _ = reply.send(Slice::of(self.gateway.records().copy_rooms(after, now), cost));
             }
             ControlRequest::Nodes(reply) => _ = reply.send(self.gateway.views().nodes().collect()),
             ControlRequest::Govern(rules, reply) => {
@@ -274,6 +282,12 @@ impl Control {
                     reason,
                     known: regions.map(|name| (**name).into()).collect(),
                 }
+            }
+            Impossible::NoSuchZone => {
+                let nodes = self.nodes.nodes.iter().flatten().map(|listed| &listed.node);
+                let zones = nodes.map(|node| format!("{}/{}", node.region, node.zone).into());
+                let known: BTreeSet<Box<str>> = zones.collect();
+                ControlError::Unfound { reason, known: known.into_iter().collect() }
             }
             Impossible::NodeUnfit => {
                 let standing =

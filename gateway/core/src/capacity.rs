@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use evenkeel_model::{CoreSettings, GuardRule, Measures, Metric, NodeId, RegionId, Row, SessionId};
+use evenkeel_model::{
+    CoreSettings, FailureDomain, GuardRule, Measures, Metric, NodeId, RegionId, Row, SessionId,
+};
 use evenkeel_nodes::{Node, NodeTable};
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +129,8 @@ pub(crate) struct Holding {
     pub(crate) on: Option<NodeId>,
     /// The node that reserves capacity for the death of `on`.
     pub(crate) reserve: Option<NodeId>,
+    /// The zone or region of `on` whose death the reserve covers as well.
+    pub(crate) covers: Option<FailureDomain>,
     /// The node that the room is moving to. During the move the room counts at both nodes.
     pub(crate) heading: Option<NodeId>,
     /// In hitless mode: the second node that carries all packets.
@@ -142,17 +146,37 @@ impl Holding {
         self.on.into_iter().chain(heading).chain(twin)
     }
 
-    /// Standby and first node. `None` if the standby already carries the room's load, or if there is no first node.
-    fn reserves(self) -> Option<(NodeId, NodeId)> {
-        let standby = self.reserve.filter(|standby| Some(*standby) != self.heading)?;
-        let on = self.on.filter(|_| self.kbps > 0)?;
-        Some((standby, on))
+    /// The reserves that count the room's load. None if the standby already carries it, or if there is no first node.
+    fn reserves(self) -> impl Iterator<Item = (NodeId, ReservedFor)> {
+        let standby = self.reserve.filter(|standby| Some(*standby) != self.heading);
+        let deaths = standby.zip(self.on.filter(|_| self.kbps > 0));
+        deaths.into_iter().flat_map(move |(standby, on)| {
+            ReservedFor::deaths(on, self.covers).map(move |death| (standby, death))
+        })
+    }
+}
+
+/// The death for which a node reserves capacity. Rooms that are covered against the death of a zone are counted in its
+/// reserve and in that of their node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum ReservedFor {
+    Node(NodeId),
+    Domain(FailureDomain),
+}
+
+impl ReservedFor {
+    const FIRST: ReservedFor = ReservedFor::Node(NodeId(0));
+    const LAST: ReservedFor = ReservedFor::Domain(FailureDomain::Region(RegionId(u32::MAX)));
+
+    fn deaths(on: NodeId, covers: Option<FailureDomain>) -> impl Iterator<Item = ReservedFor> {
+        std::iter::once(ReservedFor::Node(on)).chain(covers.map(ReservedFor::Domain))
     }
 }
 
 /// Capacity, load and reserves of every node.
 ///
-/// A node's reserve is the largest load that the death of one other node would bring, not the sum over all nodes.
+/// A node's reserve is the largest load that one death would bring: of another node or, for the rooms that are covered
+/// against it, of a zone or region.
 #[derive(Debug)]
 pub(crate) struct CapacityLedger {
     gauges: Vec<Gauge>,
@@ -160,8 +184,8 @@ pub(crate) struct CapacityLedger {
     rooms: Vec<u32>,
     /// Other slots of the same machine. Their load uses the same capacity.
     beside: Vec<SmallSet<NodeId>>,
-    /// Indexed by standby and first node.
-    reserved: BTreeMap<(NodeId, NodeId), u64>,
+    /// By standby.
+    reserved: BTreeMap<(NodeId, ReservedFor), u64>,
 }
 
 impl CapacityLedger {
@@ -238,7 +262,7 @@ impl CapacityLedger {
         if let Some(on) = holding.on {
             self.rooms[on.0 as usize] += 1;
         }
-        if let Some(key) = holding.reserves() {
+        for key in holding.reserves() {
             *self.reserved.entry(key).or_default() += holding.kbps;
         }
     }
@@ -250,9 +274,8 @@ impl CapacityLedger {
         if let Some(on) = holding.on {
             self.rooms[on.0 as usize] -= 1;
         }
-        if let Some(key) = holding.reserves()
-            && let Some(kbps) = self.reserved.get_mut(&key)
-        {
+        for key in holding.reserves() {
+            let Some(kbps) = self.reserved.get_mut(&key) else { continue };
             *kbps -= holding.kbps;
             if *kbps == 0 {
                 self.reserved.remove(&key);
@@ -281,12 +304,17 @@ impl<'a> LedgerView<'a> {
         self.ledger.rooms[node.0 as usize]
     }
 
+    /// Other slots of the node's machine.
+    pub(crate) fn beside(self, node: NodeId) -> impl Iterator<Item = NodeId> + use<'a> {
+        self.ledger.beside[node.0 as usize].iter().copied()
+    }
+
     /// Nodes that reserve capacity for the death of `first`.
     pub(crate) fn standbys_of(self, first: NodeId) -> Vec<NodeId> {
         self.ledger
             .reserved
             .keys()
-            .filter(|(_, of)| *of == first)
+            .filter(|(_, death)| *death == ReservedFor::Node(first))
             .map(|(standby, _)| *standby)
             .collect()
     }
@@ -301,10 +329,19 @@ impl<'a> LedgerView<'a> {
         self.load(node) + kbps <= self.capacity(node)
     }
 
-    /// The node could also carry this room if `first` died. Loads that other deaths would bring are not added.
-    pub(crate) fn fits_reserve(self, standby: NodeId, first: NodeId, kbps: u64) -> bool {
-        let brought = self.reserved((standby, first)) + kbps;
-        self.load(standby) + brought <= self.capacity(standby)
+    /// The node could also carry this room if `first` died, or its zone or region in `covers`. Loads that other deaths would
+    /// bring are not added.
+    pub(crate) fn fits_reserve(
+        self,
+        standby: NodeId,
+        first: NodeId,
+        covers: Option<FailureDomain>,
+        kbps: u64,
+    ) -> bool {
+        ReservedFor::deaths(first, covers).all(|death| {
+            let brought = self.reserved((standby, death)) + kbps;
+            self.load(standby) + brought <= self.capacity(standby)
+        })
     }
 
     /// The load of the node's machine, over all its slots.
@@ -319,14 +356,15 @@ impl<'a> LedgerView<'a> {
     }
 
     fn reserve(self, node: NodeId) -> u64 {
-        let of_node = (node, NodeId(0))..=(node, NodeId(u32::MAX));
+        let of_node = (node, ReservedFor::FIRST)..=(node, ReservedFor::LAST);
         let deaths = self.ledger.reserved.range(of_node).map(|(key, _)| self.reserved(*key));
         deaths.max().unwrap_or(0)
     }
 
     /// The load that one death would bring.
-    fn reserved(self, key: (NodeId, NodeId)) -> u64 {
-        let own = if self.without.reserves() == Some(key) { self.without.kbps } else { 0 };
+    fn reserved(self, key: (NodeId, ReservedFor)) -> u64 {
+        let is_own = self.without.reserves().any(|own| own == key);
+        let own = if is_own { self.without.kbps } else { 0 };
         self.ledger.reserved.get(&key).map_or(0, |kbps| kbps - own)
     }
 

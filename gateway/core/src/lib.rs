@@ -5,6 +5,7 @@
 // Tests start their virtual clock at the current time.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+mod blast;
 mod capacity;
 mod collections;
 mod effects;
@@ -19,6 +20,7 @@ mod sessions;
 mod ticks;
 mod views;
 
+pub use blast::{BlastRadius, GatewayCopy, LoadChange, RoomCopy, RoomLoss};
 pub use effects::{GatewayEffect, InstalledSession};
 pub use evenkeel_model::Impossible;
 pub use evenkeel_nodes::{AgentWord, NodeEffect, NodeEvidence, WATCH_EVERY};

@@ -67,6 +67,9 @@ pub struct RegionRecord {
     pub(crate) name: Box<str>,
     /// An operator drains the region.
     pub(crate) drained: bool,
+    /// Zones of the region that an operator drains.
+    #[serde(default)]
+    pub(crate) drained_zones: Vec<Box<str>>,
     pub(crate) failback: Failback,
     pub(crate) breaker: Breaker,
 }
@@ -92,6 +95,9 @@ pub struct RoomRecord {
     pub(crate) version: u64,
     /// The route, best first, with its grants.
     pub(crate) hops: Vec<(Hop, HopGrant)>,
+    /// The reserve at the second hop covers the zone or region that the scenario wants covered.
+    #[serde(default)]
+    pub(crate) covers: bool,
     /// The hop that a move left, until its packets are refused.
     #[serde(with = "instant::paired")]
     pub leaving: Option<(Hop, Instant)>,
@@ -234,6 +240,8 @@ pub(crate) struct Unsettled {
     pub(crate) hops: HopMap,
     /// Rooms on nodes that are not listed here.
     pub(crate) lost: Vec<RoomId>,
+    /// Rooms whose reserve covers a zone or region.
+    pub(crate) covered: BTreeSet<RoomId>,
     pub(crate) now: Instant,
 }
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_model::{
-    CoreEvent, Decider, Hop, MediaDescription, MoveCause, NodeId, RegionId, RoomId, SessionId,
+    CoreEvent, Decider, FailureDomain, Hop, MediaDescription, MoveCause, NodeId, RegionId, RoomId,
+    SessionId, ZoneId,
 };
 use evenkeel_nodes::Node;
 
+use crate::capacity::Holding;
 use crate::capacity::breaker::Judged;
 use crate::collections::SmallMap;
 use crate::effects::{GatewayEffect, RoomNotice, Timer};
@@ -102,13 +104,17 @@ impl Records<'_> {
         GatewayRecord { rooms, sessions, media, ..self.of_nodes() }
     }
 
+    /// Returns the record of nodes and regions alone.
+    pub(crate) fn of_places(&self) -> GatewayRecord {
+        GatewayRecord { nodes: self.nodes(), regions: self.regions(), ..self.numbers() }
+    }
+
     /// Returns the record without rooms and sessions.
     pub fn of_nodes(&self) -> GatewayRecord {
         let memos = self.policies.memos();
         let memos = memos
-            .map(|(policy, memos)| MemoRecord { policy: policy.clone(), memos: memos.clone() })
-            .collect();
-        GatewayRecord { nodes: self.nodes(), regions: self.regions(), memos, ..self.numbers() }
+            .map(|(policy, memos)| MemoRecord { policy: policy.clone(), memos: memos.clone() });
+        GatewayRecord { memos: memos.collect(), ..self.of_places() }
     }
 
     fn numbers(&self) -> GatewayRecord {
@@ -157,14 +163,28 @@ impl Records<'_> {
         let regions = self.tables.nodes.regions().zip(&self.tables.settings.regions);
         let records = regions.map(|(region, name)| RegionRecord {
             name: name.clone(),
-            drained: self.tables.nodes.is_drained(region),
+            drained: self.tables.nodes.is_drained(FailureDomain::Region(region)),
+            drained_zones: self.drained_zones(region),
             failback: self.tables.rooms.failbacks[region.0 as usize],
             breaker: self.tables.capacity.breakers.of(region).without_evidence(),
         });
         records.collect()
     }
 
-    fn room(&self, id: RoomId, waiting: &BTreeSet<RoomId>, now: Instant) -> Option<RoomRecord> {
+    fn drained_zones(&self, region: RegionId) -> Vec<Box<str>> {
+        let zones = (0..).map(ZoneId).zip(self.tables.nodes.zones());
+        let drained = zones.filter(|(id, zone)| {
+            zone.region == region && self.tables.nodes.is_drained(FailureDomain::Zone(*id))
+        });
+        drained.map(|(_, zone)| zone.name.clone()).collect()
+    }
+
+    pub(crate) fn room(
+        &self,
+        id: RoomId,
+        waiting: &BTreeSet<RoomId>,
+        now: Instant,
+    ) -> Option<RoomRecord> {
         let record = self.tables.rooms.get(&id)?.to_record(now);
         Some(RoomRecord {
             away: self.tables.rooms.away.contains(&id),
@@ -174,7 +194,7 @@ impl Records<'_> {
         })
     }
 
-    fn session(&self, session: &Session, media: u32) -> SessionRecord {
+    pub(crate) fn session(&self, session: &Session, media: u32) -> SessionRecord {
         let legs = session.legs.iter().filter_map(|(hop, leg)| match leg {
             LegState::Waiting => None,
             LegState::Opening(_) => Some(LegRecord { hop: *hop, open: false }),
@@ -241,7 +261,14 @@ impl Records<'_> {
             let region = RegionId(place as u32);
             self.tables.rooms.failbacks[place] = record.failback;
             self.tables.capacity.breakers.restore(region, &record.breaker);
-            self.tables.nodes.set_drained(region, record.drained);
+            self.tables.nodes.set_drained(FailureDomain::Region(region), record.drained);
+            let zones = (0..).map(ZoneId).zip(self.tables.nodes.zones());
+            let drained = zones.filter(|(_, zone)| {
+                zone.region == region && record.drained_zones.contains(&zone.name)
+            });
+            for zone in drained.map(|(id, _)| id).collect::<Vec<ZoneId>>() {
+                self.tables.nodes.set_drained(FailureDomain::Zone(zone), true);
+            }
             found.push(region);
         }
         found
@@ -295,7 +322,7 @@ impl Records<'_> {
             }
         }
         let is_new = |id: &NodeId| !hops.leads_to(*id);
-        let drained = |id: &NodeId| self.tables.nodes.is_drained(self.tables.nodes.region_of(*id));
+        let drained = |id: &NodeId| self.tables.nodes.is_in_drained(*id);
         let new = self.tables.nodes.iter().map(|node| node.id).filter(is_new);
         for id in new.filter(drained).collect::<Vec<NodeId>>() {
             NodeController(self.tables).decide_drain(id, |node| node.trust.draining = true, now);
@@ -319,13 +346,14 @@ impl Records<'_> {
             first.filter(|hop| room.stranded.is_none() && hops.map(*hop).is_none())
         };
         let lost = rooms.iter().filter(|room| lost(room).is_some()).map(|room| room.id).collect();
+        let covered = rooms.iter().filter(|room| room.covers).map(|room| room.id).collect();
         for room in rooms {
             let region = regions.get(room.region.0 as usize).copied();
             self.restore_room(room, region.unwrap_or(self.tables.nodes.home()), hops, now);
         }
         let (sessions, hops) = (sessions.into_iter(), hops.clone());
         self.tables.rooms.unsettled =
-            Some(Box::new(Unsettled { sessions, media, hops, lost, now }));
+            Some(Box::new(Unsettled { sessions, media, hops, lost, covered, now }));
     }
 
     /// Continues the next session. Returns true if there was one.
@@ -349,8 +377,13 @@ impl Records<'_> {
         // All rooms hold their capacity before any is weighed, so that none takes the reserve of another.
         for id in &ids {
             let kbps = Placement(self.tables).room_kbps(*id);
+            let Some(room) = self.tables.rooms.get(id) else { continue };
+            let granted = room.granted(kbps);
+            let reserved =
+                granted.on.zip(granted.reserve).filter(|_| unsettled.covered.contains(id));
+            let covers = reserved.and_then(|(on, at)| Placement(self.tables).covers(room, on, at));
             if let Some(room) = self.tables.rooms.get_mut(id) {
-                room.holding = room.granted(kbps);
+                room.holding = Holding { covers, ..granted };
                 self.tables.capacity.ledger.hold(room.holding);
             }
         }

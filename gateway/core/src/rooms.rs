@@ -8,6 +8,7 @@ pub(crate) mod placement;
 pub(crate) mod reroutes;
 pub(crate) mod room;
 pub(crate) mod routes;
+pub(crate) mod survey;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,6 +76,33 @@ impl PendingFailover {
     }
 }
 
+/// Rooms that are visited in turns.
+#[derive(Default, Debug)]
+struct RoomTurns {
+    rooms: BTreeSet<RoomId>,
+    /// The last room of the turn before; `None` at the beginning.
+    last: Option<RoomId>,
+}
+
+impl RoomTurns {
+    fn set(&mut self, id: RoomId, is_in: bool) {
+        if is_in {
+            self.rooms.insert(id);
+        } else {
+            self.rooms.remove(&id);
+        }
+    }
+
+    /// The next rooms, from the beginning again after the end.
+    fn next(&mut self, most: usize) -> Vec<RoomId> {
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let turn: Vec<RoomId> =
+            self.rooms.range((after, Bound::Unbounded)).take(most).copied().collect();
+        self.last = turn.last().filter(|_| turn.len() == most).copied();
+        turn
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct RoomTable {
     pub(crate) all: BTreeMap<RoomId, Box<Room>>,
@@ -97,8 +125,9 @@ pub(crate) struct RoomTable {
     /// Stranded rooms wait until a node has finished opening sessions of other rooms.
     paced: bool,
     /// Rooms that the death of their node would strand.
-    unreserved: BTreeSet<RoomId>,
-    weighed_last: RoomId,
+    unreserved: RoomTurns,
+    /// Rooms whose reserve covers the death of their node, and not that of the zone or region which their scenario names.
+    uncovered: RoomTurns,
     /// Indexed by region.
     pub(crate) failbacks: Vec<Failback>,
     /// Rooms outside their native place that neither a policy nor an operator put there.
@@ -130,8 +159,8 @@ impl RoomTable {
             stranded: BTreeSet::new(),
             rescued_last: None,
             paced: false,
-            unreserved: BTreeSet::new(),
-            weighed_last: RoomId(0),
+            unreserved: RoomTurns::default(),
+            uncovered: RoomTurns::default(),
             failbacks: vec![Failback::default(); settings.regions.len()],
             away: BTreeSet::new(),
             away_by_region: vec![0; settings.regions.len()],
@@ -205,7 +234,8 @@ impl RoomTable {
             self.by_name.len(),
             self.changing.len(),
             self.stranded.len(),
-            self.unreserved.len(),
+            self.unreserved.rooms.len(),
+            self.uncovered.rooms.len(),
             self.away.len(),
             self.failover.as_ref().map_or(0, |failover| failover.rooms.len()),
         ];
@@ -320,7 +350,8 @@ impl RoomTable {
         let room = self.all.remove(&id)?;
         self.changes.note(id);
         self.placed -= usize::from(room.is_placed());
-        self.unreserved.remove(&id);
+        self.unreserved.set(id, false);
+        self.uncovered.set(id, false);
         for node in room.nodes.iter() {
             self.at[node.0 as usize].remove(&id);
         }

@@ -98,6 +98,13 @@ pub struct NodeStanding {
     pub is_probed: bool,
 }
 
+impl NodeStanding {
+    /// Load and reservations.
+    pub fn load_kbps(&self) -> u64 {
+        self.capacity_kbps * u64::from(self.load_permille) / 1_000
+    }
+}
+
 /// A session, and the decisions that led to its state.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Explanation {
@@ -407,7 +414,7 @@ impl<'a> Views<'a> {
         let ledger = self.tables.capacity.ledger();
         let stays = room.holding.on.is_some_and(|on| {
             let reserved = [room.holding.reserve, room.holding.twin].contains(&Some(node.id));
-            reserved && ledger.fits_reserve(node.id, on, 0)
+            reserved && ledger.fits_reserve(node.id, on, room.holding.covers, 0)
         });
         let fits = stays || ledger.fits(node.id, room.holding.kbps);
         let region = self.tables.nodes.region_of(node.id);

@@ -42,6 +42,8 @@ const MEND_AGAIN: Duration = Duration::from_millis(500);
 struct DrillNode {
     name: String,
     region: String,
+    /// With the region: `eu/a`.
+    zone: String,
     rooms: u64,
     is_up: bool,
 }
@@ -315,6 +317,7 @@ async fn nodes(admin: &mut ApiClient) -> Result<Vec<DrillNode>, LabError> {
         .map(|row| DrillNode {
             name: word(&row["node"]),
             region: word(&row["region"]),
+            zone: format!("{}/{}", word(&row["region"]), word(&row["zone"])),
             rooms: row["rooms"].as_u64().unwrap_or(0),
             is_up: row["health"] == "up",
         })
@@ -328,32 +331,27 @@ fn victims(drill: &DrillPlan, nodes: &[DrillNode]) -> Result<Vec<DrillNode>, Dri
     let Some(busiest) = busiest else {
         return unfit("no node of this gateway is up; nothing to break".to_owned());
     };
-    let named = |what: &str, wanted: &String, known: fn(&DrillNode) -> &String| {
-        nodes.iter().find(|node| known(node) == wanted).ok_or_else(|| {
-            let names: BTreeSet<&str> = nodes.iter().map(|node| known(node).as_str()).collect();
-            let names: Vec<&str> = names.into_iter().collect();
-            DrillError::Unknown(format!("there is no {what} {wanted:?}, only {}", names.join(", ")))
-        })
+    let (kind, place): (&str, fn(&DrillNode) -> &String) = match drill.kind {
+        DrillFault::LoseZone => ("zone", |node| &node.zone),
+        DrillFault::LoseRegion => ("region", |node| &node.region),
+        DrillFault::KillNode | DrillFault::HangNode | DrillFault::CutLink | DrillFault::Flap => {
+            ("node", |node| &node.name)
+        }
     };
-    let hit: Vec<&DrillNode> = if drill.kind == DrillFault::LoseRegion {
-        let region = match &drill.region {
-            Some(region) => &named("region", region, |node| &node.region)?.region,
-            None => &busiest.region,
-        };
-        nodes.iter().filter(|node| node.is_up && node.region == *region).collect()
-    } else {
-        vec![
-            drill
-                .node
-                .as_ref()
-                .map_or(Ok(busiest), |node| named("node", node, |node| &node.name))?,
-        ]
-    };
+    let wanted = drill.place.as_ref().unwrap_or_else(|| place(busiest));
+    let there: Vec<&DrillNode> = nodes.iter().filter(|node| place(node) == wanted).collect();
+    if there.is_empty() {
+        let names: BTreeSet<&str> = nodes.iter().map(|node| place(node).as_str()).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        let words = format!("there is no {kind} {wanted:?}, only {}", names.join(", "));
+        return Err(DrillError::Unknown(words));
+    }
+    let hit: Vec<&DrillNode> = there.into_iter().filter(|node| node.is_up).collect();
     let is_hit = |node: &DrillNode| hit.iter().any(|hit| hit.name == node.name);
     if !nodes.iter().any(|node| node.is_up && !is_hit(node)) {
         return unfit("no other node is up; the rooms would have nowhere to go".to_owned());
     }
-    if hit.iter().any(|node| !node.is_up) || hit.is_empty() {
+    if hit.is_empty() {
         return unfit("the node is not up; a drill needs a node that carries rooms".to_owned());
     }
     Ok(hit.into_iter().cloned().collect())

@@ -265,9 +265,11 @@ pub enum Impossible {
     NodeUnfit,
     /// No region has this number.
     NoSuchRegion,
-    /// An operator ejected the node before.
+    /// No zone has this number, or its name is that of several.
+    NoSuchZone,
+    /// An operator ejected the node, or all nodes of the zone, before.
     AlreadyEjected,
-    /// The node is not Down.
+    /// The node is not Down, or no node of the zone was ejected.
     NotDown,
     /// The node is being removed and takes no rooms.
     NodeLeaves,

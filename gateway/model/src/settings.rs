@@ -106,6 +106,8 @@ pub struct Scenario {
     pub regions: Vec<RegionId>,
     /// Number of spares in a route, 1 to 3; ignored in cold mode, which has none.
     pub spares: u8,
+    /// The deaths that the capacity reserved at the first spare covers.
+    pub reserve: FailureScope,
     /// Silence after which a session is closed.
     pub close_after: Duration,
     /// Rooms of higher priority are rescued first.
@@ -325,6 +327,29 @@ impl RedundancyMode {
     pub fn leaves_standbys(self) -> bool {
         matches!(self, RedundancyMode::Hitless | RedundancyMode::Hot)
     }
+}
+
+crate::named! {
+    /// The nodes that fail together.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+    pub enum FailureScope {
+        /// One node.
+        #[default]
+        Node = "node",
+        /// All nodes of a zone.
+        Zone = "zone",
+        /// All nodes of a region.
+        Region = "region",
+    }
+}
+
+/// One zone or region, whose nodes fail together.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum FailureDomain {
+    /// All nodes of this zone.
+    Zone(ZoneId),
+    /// All nodes of this region.
+    Region(RegionId),
 }
 
 /// The sessions that share a place.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Board, CoreEvent, CoreSettings, GatewayLimits, Hop, Impossible, NodeId, NodeProbing,
-    NodeSettings, NotStarted, RegionId, SessionId, Timings, Zone, ZoneId,
+    Board, CoreEvent, CoreSettings, FailureDomain, FailureScope, GatewayLimits, Hop, Impossible,
+    NodeId, NodeProbing, NodeSettings, NotStarted, RegionId, SessionId, Timings, Zone, ZoneId,
 };
 
 use crate::node::Node;
@@ -31,8 +31,8 @@ pub struct NodeTable {
     zones: Vec<Zone>,
     timings: Timings,
     limits: GatewayLimits,
-    /// Regions that an operator drains. Nodes added there drain as well.
-    drained: BTreeSet<RegionId>,
+    /// Regions and zones that an operator drains. Nodes added there drain as well.
+    drained: BTreeSet<FailureDomain>,
     next_probe: u64,
     last_watch: Option<Instant>,
     stalled: bool,
@@ -263,6 +263,24 @@ impl NodeTable {
         zone.map_or(self.home, |zone| self.zones[zone.0 as usize].region)
     }
 
+    /// The zone or region of the node; `None` if the scope is the node alone, or the node is gone.
+    pub fn domain_of(&self, node: NodeId, scope: FailureScope) -> Option<FailureDomain> {
+        let zone = self.get(node)?.settings.zone;
+        match scope {
+            FailureScope::Node => None,
+            FailureScope::Zone => Some(FailureDomain::Zone(zone)),
+            FailureScope::Region => Some(FailureDomain::Region(self.region_of(node))),
+        }
+    }
+
+    /// Returns the nodes of the zone or region.
+    pub fn in_domain(&self, domain: FailureDomain) -> impl Iterator<Item = &Node> {
+        self.iter().filter(move |node| match domain {
+            FailureDomain::Zone(zone) => node.settings.zone == zone,
+            FailureDomain::Region(region) => self.region_of(node.id) == region,
+        })
+    }
+
     /// Returns the nodes of the region.
     pub fn in_region(&self, region: RegionId) -> impl Iterator<Item = &Node> {
         self.iter().filter(move |node| self.region_of(node.id) == region)
@@ -285,21 +303,33 @@ impl IndexMut<NodeId> for NodeTable {
 }
 
 impl NodeTable {
-    /// The zone with this name in the region. A new zone takes the number of a zone without nodes, or the next number.
-    /// The caller must add a node to it at once.
+    /// The zone with this name in the region. A new zone takes the number of a zone that has no nodes and is not drained, or
+    /// the next number. The caller must add a node to it at once.
     pub fn zone(&mut self, name: &str, region: RegionId) -> Result<ZoneId, Impossible> {
         self.check_region(region)?;
         let zone = Zone { name: name.into(), region };
         if let Some(known) = self.zones.iter().position(|known| *known == zone) {
             return Ok(ZoneId(known as u32));
         }
-        let empty = |at: &usize| self.iter().all(|node| node.settings.zone.0 as usize != *at);
-        let place = (0..self.zones.len()).find(empty).unwrap_or(self.zones.len());
+        let is_free = |at: &usize| {
+            let zone = FailureDomain::Zone(ZoneId(*at as u32));
+            self.in_domain(zone).next().is_none() && !self.is_drained(zone)
+        };
+        let place = (0..self.zones.len()).find(is_free).unwrap_or(self.zones.len());
         match self.zones.get_mut(place) {
             Some(left) => *left = zone,
             None => self.zones.push(zone),
         }
         Ok(ZoneId(place as u32))
+    }
+
+    /// Fails if no zone or region has this number.
+    pub fn check_domain(&self, domain: FailureDomain) -> Result<(), Impossible> {
+        match domain {
+            FailureDomain::Region(region) => self.check_region(region),
+            FailureDomain::Zone(zone) if (zone.0 as usize) < self.zones.len() => Ok(()),
+            FailureDomain::Zone(_) => Err(Impossible::NoSuchZone),
+        }
     }
 
     /// Fails if no region has this number.
@@ -323,7 +353,7 @@ impl NodeTable {
     }
 
     /// Adds a node as a new incarnation. It is Down until it answers, then Wary; a node that a hook starts is Cold.
-    /// Also returns whether its region drains.
+    /// Also returns whether its region or zone drains.
     pub fn add(
         &mut self,
         settings: NodeSettings,
@@ -345,7 +375,7 @@ impl NodeTable {
         }
         let distance = self.distance(settings.zone);
         self.put(Node::added((id, incarnation), settings, distance, self.timings, now));
-        Ok((id, self.drained.contains(&self.region_of(id))))
+        Ok((id, self.is_in_drained(id)))
     }
 
     /// Changes a node's settings and returns the previous ones.
@@ -368,17 +398,30 @@ impl NodeTable {
         Ok(before)
     }
 
-    /// Returns true if an operator drains the region.
-    pub fn is_drained(&self, region: RegionId) -> bool {
-        self.drained.contains(&region)
+    /// Returns true if an operator drains the zone or region.
+    pub fn is_drained(&self, domain: FailureDomain) -> bool {
+        self.drained.contains(&domain)
     }
 
-    /// Sets whether the region's present and future nodes drain.
-    pub fn set_drained(&mut self, region: RegionId, draining: bool) {
-        match draining {
-            true => self.drained.insert(region),
-            false => self.drained.remove(&region),
-        };
+    /// Returns true if an operator drains the zone or region of the node.
+    pub fn is_in_drained(&self, node: NodeId) -> bool {
+        let scopes = [FailureScope::Zone, FailureScope::Region].into_iter();
+        scopes.filter_map(|scope| self.domain_of(node, scope)).any(|domain| self.is_drained(domain))
+    }
+
+    /// Sets whether present and future nodes of the zone or region drain. Of a region, it replaces what was set of its
+    /// zones.
+    pub fn set_drained(&mut self, domain: FailureDomain, draining: bool) {
+        let zones = &self.zones;
+        self.drained.retain(|drained| match (domain, *drained) {
+            (FailureDomain::Region(region), FailureDomain::Zone(zone)) => {
+                zones[zone.0 as usize].region != region
+            }
+            (_, drained) => drained != domain,
+        });
+        if draining {
+            self.drained.insert(domain);
+        }
     }
 
     /// Frees the slot of a node to which no room leads any more.

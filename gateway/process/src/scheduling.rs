@@ -5,6 +5,9 @@ use std::io;
 /// The lowest real-time priority. Threads without one run after it.
 const PRIORITY: i32 = 1;
 
+/// The nice value of a thread that can wait: a tenth of the weight of others (sched(7)).
+const NICE: i32 = 10;
+
 /// Has the kernel run this thread before all that are not real-time (SCHED_RR, sched(7)). Threads and programs that it starts are
 /// not, and have nice value 0.
 ///
@@ -12,6 +15,13 @@ const PRIORITY: i32 = 1;
 /// Neither a capability, nor `LimitRTPRIO=` of systemd, nor a [loan](RealTimeLoan) allows it.
 pub fn run_before_others() -> io::Result<()> {
     set_policy(libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, PRIORITY)
+}
+
+/// Has the kernel run this thread after others, for work that can wait.
+#[expect(unsafe_code, reason = "no safe wrapper sets the nice value")]
+pub fn run_after_others() {
+    // SAFETY: The call has integers only. On Linux 0 is the calling thread.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
 
 /// Lets threads [run before others](run_before_others) that this thread starts meanwhile, also after it has given up its

@@ -3,6 +3,7 @@
 #![deny(missing_docs)]
 
 mod counters;
+mod losses;
 mod paths;
 mod reload;
 mod serve;

@@ -26,6 +26,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, mpsc, watch as cell};
 
 use super::counters::CounterFollower;
+use super::losses::LossFollower;
 use super::paths::{DescriptorCapacity, ServeError, ServePaths};
 use super::reload::{self, Applied, ReloadTriggers};
 
@@ -506,6 +507,7 @@ async fn attend(
     let (instruments, group) = (telemetry.instruments(), end.group.clone());
     let mut counters = CounterFollower::new(handle.clone(), instruments, group);
     counters.begin().await;
+    let mut losses = LossFollower::new(handle.clone(), telemetry.instruments());
     // Requests that it holds are dropped after the release, so that they are repeated at the next process.
     let mut reloading = pin!(reloading);
     let ending = end.ending.clone();
@@ -528,6 +530,7 @@ async fn attend(
         }
         () = recorder.follow() => Ok(()),
         () = counters.follow() => Ok(()),
+        () = losses.follow() => Ok(()),
         () = &mut reloading => Ok(()),
         () = end.come(handle) => Ok(()),
         result = gateway.ends() => result.map_err(ServeError::from),

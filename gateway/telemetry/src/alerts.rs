@@ -80,6 +80,8 @@ rules! {
         "the round trip to node {{ $labels.evenkeel_node }} rose to {{ $value }} s", "failover.md#detection";
     Ticket "EvenkeelRedundancyLost": "evenkeel_group_warnings > 0" for "1m",
         "the next fault of a gateway may end calls: `evenkeel gateway list` has the reason", "operations.md#lost-redundancy";
+    Ticket "EvenkeelLossUncovered": "evenkeel_loss_unplaced > 0" for "2m",
+        "the loss of one {{ $labels.evenkeel_scope }} would leave {{ $value }} sessions without a node: `evenkeel blast` shows where", "failover.md#blast-radius";
     Ticket "EvenkeelGroupRefused": "increase(evenkeel_cluster_refused_total[10m]) > 0" for "0s",
         "the members of a group do not agree: {{ $labels.evenkeel_reason }}", "operations.md#lost-redundancy";
     Ticket "EvenkeelPolicyFailing": "evenkeel_policy_failing == 1" for "1m",

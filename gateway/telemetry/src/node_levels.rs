@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use evenkeel_control::NodeName;
 use evenkeel_model::{Health, NodeId};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
@@ -13,8 +14,8 @@ use super::registry::{Attribute, Described, Level};
 /// A node as gauges show it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeLevel {
-    /// The node's name. Not unique: a removed node and its replacement may share it.
-    pub name: Arc<str>,
+    /// The node's name and place. The name is not unique: a removed node and its replacement may share it.
+    pub name: NodeName,
     /// The node was removed from the list.
     pub leaving: bool,
     /// The health that the board has.
@@ -30,6 +31,8 @@ pub struct NodeLevel {
 pub struct NodeLoad {
     /// Load and reservations, as a share of the capacity.
     pub share: f64,
+    /// Measured capacity, which may be below the configured one.
+    pub capacity_kbps: u64,
     /// The number of rooms.
     pub rooms: u32,
     /// Smoothed; `None` while none is measured.
@@ -46,11 +49,11 @@ impl NodeLevels {
         *self.nodes() = nodes.into_iter().collect();
     }
 
-    pub(super) fn health(&self, node: NodeId, name: Arc<str>, health: Health) {
+    pub(super) fn health(&self, node: NodeId, name: NodeName, health: Health) {
         self.change(node, name, |level| level.health = health);
     }
 
-    pub(super) fn draining(&self, node: NodeId, name: Arc<str>, draining: bool) {
+    pub(super) fn draining(&self, node: NodeId, name: NodeName, draining: bool) {
         self.change(node, name, |level| level.draining = draining);
     }
 
@@ -58,7 +61,7 @@ impl NodeLevels {
         self.nodes().remove(&node);
     }
 
-    fn change(&self, node: NodeId, name: Arc<str>, change: impl FnOnce(&mut NodeLevel)) {
+    fn change(&self, node: NodeId, name: NodeName, change: impl FnOnce(&mut NodeLevel)) {
         let (leaving, health, draining, load) = (false, Health::Down, false, None);
         let new = NodeLevel { name, leaving, health, draining, load };
         change(self.nodes().entry(node).or_insert(new));
@@ -73,7 +76,7 @@ impl NodeLevels {
         let all = self.nodes().values().cloned().collect::<Vec<_>>();
         let (go, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(|level| level.leaving);
         // Later entries replace earlier ones.
-        go.into_iter().chain(stay).map(|level| (Arc::clone(&level.name), level)).collect()
+        go.into_iter().chain(stay).map(|level| (Arc::clone(&level.name.node), level)).collect()
     }
 
     /// The level is observed by this callback.
@@ -84,6 +87,7 @@ impl NodeLevels {
                 | Level::NodeDraining
                 | Level::NodeRoundTrip
                 | Level::NodeLoad
+                | Level::NodeCapacity
                 | Level::NodeRooms
         )
     }
@@ -95,6 +99,9 @@ impl NodeLevels {
             Some(level.load?.round_trip?.as_secs_f64())
         });
         self.observe(meter, Level::NodeLoad, |level| Some(level.load?.share));
+        self.observe(meter, Level::NodeCapacity, |level| {
+            Some(level.load?.capacity_kbps as f64 * 1_000.0)
+        });
         self.observe(meter, Level::NodeRooms, |level| Some(level.load?.rooms.into()));
     }
 
@@ -103,10 +110,17 @@ impl NodeLevels {
         let own = self.clone();
         let gauge = meter.f64_observable_gauge(name).with_unit(unit).with_description(doc);
         let observed = gauge.with_callback(move |observer| {
-            for (name, level) in own.by_name() {
+            for level in own.by_name().into_values() {
                 if let Some(value) = value(&level) {
-                    let node = KeyValue::new(Attribute::Node.key(), name.to_string());
-                    observer.observe(value, &[node]);
+                    let NodeName { node, region, zone } = &level.name;
+                    let labels = [
+                        (Attribute::Node, node),
+                        (Attribute::Region, region),
+                        (Attribute::Zone, zone),
+                    ];
+                    let labels =
+                        labels.map(|(key, value)| KeyValue::new(key.key(), value.to_string()));
+                    observer.observe(value, &labels);
                 }
             }
         });

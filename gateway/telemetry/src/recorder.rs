@@ -124,9 +124,10 @@ impl EventRecorder {
                 }
             }
             // Workers count shed packets; the event is for observers of single packets.
-            // The member logs its own changes, and the index its duplicates.
+            // The member logs its own changes, the index its duplicates, and the check of losses what it finds.
             GatewayEvent::Shed { .. }
             | GatewayEvent::Group(_)
+            | GatewayEvent::LossesUncovered(_)
             | GatewayEvent::RoomDuplicate { .. } => {}
         }
     }
@@ -242,10 +243,11 @@ impl EventRecorder {
             CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms } => {
                 let earliest = witnesses.iter().map(|(_, since)| *since).min();
                 let started = last_heard.or(earliest).unwrap_or(at.now).min(at.now);
-                let name = self.names.of_hop(*hop).node;
+                let place = self.names.of_hop(*hop);
+                let name = Arc::clone(&place.node);
                 let names: Vec<_> = witnesses.iter().map(|(witness, _)| witness.name()).collect();
                 let (was, is, incarnation) = (from.name(), to.name(), hop.incarnation);
-                self.instruments.nodes().health(hop.node, Arc::clone(&name), *to);
+                self.instruments.nodes().health(hop.node, place, *to);
                 if *to == Health::Down {
                     let took = at.now.saturating_duration_since(started);
                     warn!(node = %name, %incarnation, was, witnesses = ?names, ?took, rooms, "node marked down");
@@ -280,8 +282,8 @@ impl EventRecorder {
                 self.instruments.count(Count::RoomModes, 1, &labels);
             }
             CoreEvent::Draining { node, draining } => {
-                let name = self.names.of_node(*node).node;
-                info!(node = %name, "{}", if *draining { "drain started" } else { "drain ended" });
+                let name = self.names.of_node(*node);
+                info!(node = %name.node, "{}", if *draining { "drain started" } else { "drain ended" });
                 self.instruments.nodes().draining(*node, name, *draining);
             }
             CoreEvent::MoveEnded { room, room_name: _, cause, by, from, to, started, outcome } => {

@@ -96,6 +96,8 @@ attributes! {
     Rows = "evenkeel.rows";
     /// Name of a scenario; empty in refused offers of one that was not configured at the start.
     Scenario = "evenkeel.scenario";
+    /// The nodes that fail together: `node` or `zone`.
+    Scope = "evenkeel.scope";
     /// Number of a session on this gateway: `s17`.
     Session = "evenkeel.session";
     /// Number of sessions.
@@ -231,22 +233,28 @@ metrics! {
     /// Sessions of a scenario on a rung above 0.
     ScenarioDegraded = "evenkeel.scenario.degraded", "{session}", [Scenario];
     /// Health of a node: 0 Up, 1 Suspect, 2 Wary, 3 Down, 4 Cold.
-    NodeHealth = "evenkeel.node.health", "{state}", [Node];
+    NodeHealth = "evenkeel.node.health", "{state}", [Node, Region, Zone];
     /// 1 while most nodes are silent at once, so that none is marked down.
     UplinkSuspect = "evenkeel.uplink.suspect", "{state}", [];
     /// 1 while a node is drained.
-    NodeDraining = "evenkeel.node.draining", "{state}", [Node];
+    NodeDraining = "evenkeel.node.draining", "{state}", [Node, Region, Zone];
     /// Smoothed round trip of probes to a node; absent while none is measured.
-    NodeRoundTrip = "evenkeel.node.round_trip", "s", [Node];
+    NodeRoundTrip = "evenkeel.node.round_trip", "s", [Node, Region, Zone];
     /// Load and reservations of a node, as a share of its capacity.
-    NodeLoad = "evenkeel.node.load", "1", [Node];
+    NodeLoad = "evenkeel.node.load", "1", [Node, Region, Zone];
+    /// Measured capacity of a node, which may be below the configured one.
+    NodeCapacity = "evenkeel.node.capacity", "bit/s", [Node, Region, Zone];
     /// Rooms at a node.
-    NodeRooms = "evenkeel.node.rooms", "{room}", [Node];
+    NodeRooms = "evenkeel.node.rooms", "{room}", [Node, Region, Zone];
     /// Role of this gateway in its group: 0 joining, 1 standby, 2 spare, 3 restoring, 4 owner, 5 doubting. Absent without a
     /// group.
     GroupRole = "evenkeel.group.role", "{state}", [];
     /// Losses of redundancy in the group, as `evenkeel gateway list` shows them. Absent without a group.
     GroupWarnings = "evenkeel.group.warnings", "{warning}", [];
+    /// Rooms whose mode keeps a spare and that lack one for the death that their scenario wants covered. Read each minute.
+    RoomsUnprotected = "evenkeel.rooms.unprotected", "{room}", [];
+    /// Sessions that would have no node after the worst loss of one node or zone, by `evenkeel blast`. Read each minute.
+    LossUnplaced = "evenkeel.loss.unplaced", "{session}", [Scope];
     /// Breaker of a region: 0 closed, 1 open, 2 half-open.
     RegionBreaker = "evenkeel.region.breaker", "{state}", [Region];
     /// 1 while a policy fails and its `on_fault` applies.

@@ -33,6 +33,8 @@ pub(crate) enum Whom {
     Busiest,
     Region(&'static str),
     Regions(&'static [&'static str]),
+    /// The zone of the node that carries most rooms.
+    BusiestZone,
     All,
 }
 
@@ -256,7 +258,8 @@ impl Fault {
         }
     }
 
-    async fn names(self, stage: &Stage) -> Result<Vec<String>, String> {
+    /// The nodes that it hits.
+    pub(crate) async fn names(self, stage: &Stage) -> Result<Vec<String>, String> {
         let whom = match self {
             Fault::Stall(_)
             | Fault::StallControl(_)
@@ -287,6 +290,12 @@ impl Fault {
             Whom::Busiest => vec![stage.busiest().await?],
             Whom::Region(region) => of(&[region]),
             Whom::Regions(regions) => of(regions),
+            Whom::BusiestZone => {
+                let busiest = stage.node(&stage.busiest().await?)?;
+                let place = (busiest.region, busiest.zone);
+                let nodes = stage.nodes.iter().filter(|node| (node.region, node.zone) == place);
+                nodes.map(|node| node.name.clone()).collect()
+            }
             Whom::All => stage.nodes.iter().map(|node| node.name.clone()).collect(),
         })
     }

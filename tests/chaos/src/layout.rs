@@ -45,6 +45,10 @@ pub(crate) struct Layout {
     /// True if loss counts as a cost in the routing policy.
     pub(crate) quality: bool,
     pub(crate) spares: u8,
+    /// The number of zones of a region.
+    pub(crate) zones: usize,
+    /// The deaths that the reserved capacity covers.
+    pub(crate) reserve: &'static str,
     /// The capacity of each node of a region, kbit/s; other regions have enough for all.
     pub(crate) narrow: Option<(&'static str, u64)>,
     /// Time that a region's breaker stays open, seconds.
@@ -100,6 +104,8 @@ impl Layout {
         store_votes: false,
         quality: false,
         spares: 2,
+        zones: 2,
+        reserve: "node",
         narrow: None,
         breaker_open_s: 10,
     };
@@ -135,15 +141,20 @@ impl Layout {
     pub(crate) const REGIONS: Layout =
         Layout { regions: &[("east", 2), ("west", 2)], ..Layout::HOT };
 
+    /// Three zones of two nodes, any of which may die.
+    pub(crate) const ZONES: Layout =
+        Layout { regions: &[("east", 6)], zones: 3, reserve: "zone", ..Layout::HOT };
+
     /// Hops in order, without reserved standbys.
     pub(crate) const REGIONAL: Layout = Layout { mode: "regional", spares: 0, ..Layout::REGIONS };
 
     /// Names, regions and zones of all nodes.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (String, &'static str, &'static str)> {
-        self.regions.iter().flat_map(|&(region, count)| {
+        let zones = self.zones;
+        self.regions.iter().flat_map(move |&(region, count)| {
             (0..count).map(move |number| {
-                let zone = ["a", "b"][number % 2];
-                (format!("{region}-{zone}{}", number / 2 + 1), region, zone)
+                let zone = ["a", "b", "c"][number % zones];
+                (format!("{region}-{zone}{}", number / zones + 1), region, zone)
             })
         })
     }
@@ -258,7 +269,7 @@ impl Layout {
             let regions: Vec<&str> = self.regions.iter().map(|(region, _)| *region).collect();
             format!("regions = {regions:?}\n")
         } else if self.spares > 0 {
-            format!("spares = {}\n", self.spares)
+            format!("spares = {}\nreserve = \"{}\"\n", self.spares, self.reserve)
         } else {
             String::new()
         }

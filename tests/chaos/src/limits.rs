@@ -43,6 +43,8 @@ pub(crate) struct Limits {
     /// Minimum number of moves of an affected room per fault.
     pub(crate) moves_min: Option<f64>,
     pub(crate) moves_max: Option<f64>,
+    /// Minimum share of affected rooms that are where the gateway's blast radius said, in per cent.
+    pub(crate) predicted_min: Option<f64>,
     /// Two nodes carry each room, so that packets of both alternate.
     pub(crate) both_carry: bool,
     /// Packets may be damaged, and then show a wrong session or node.
@@ -75,6 +77,7 @@ impl Limits {
         others_suffer: None,
         moves_min: None,
         moves_max: None,
+        predicted_min: None,
         both_carry: false,
         damaged: false,
         overlap: false,
@@ -110,6 +113,7 @@ impl Limits {
             ("sessions_hit_min", Some(self.hit_min.unwrap_or(1) as f64)),
             ("moves_per_room", self.moves_max),
             ("moves_per_room_min", self.moves_min),
+            ("predicted_percent_min", self.predicted_min),
             ("packets_lost", none(self.none_lost)),
             ("freezes", none(self.no_freeze)),
             ("nodes_marked_down", none(self.none_condemned)),
@@ -147,6 +151,9 @@ impl Limits {
         }
         if let Some(moves) = self.moves_max {
             words.push(format!("at most {moves} moves per affected room"));
+        }
+        if let Some(share) = self.predicted_min {
+            words.push(format!("at least {share} % of affected rooms where `blast` said"));
         }
         if self.some_left_out {
             words.push("all rooms that fit moved, the others reported, without packets, and recovered afterwards".to_owned());
@@ -241,6 +248,11 @@ impl Limits {
         }
         misses.extend(played.seen.iter().flat_map(Seen::misses));
         misses.extend(played.tide.iter().flat_map(Tide::misses));
+        let predicted = played.predicted.percent();
+        if let Some(least) = self.predicted_min.filter(|least| predicted < *least) {
+            misses
+                .push(format!("{predicted:.1} % of rooms where `blast` said, of at least {least}"));
+        }
         if let Some(least) = self.moves_min.filter(|least| moves(faults) < *least) {
             misses.push(format!(
                 "{:.2} moves of a room per fault, of at least {least}",
@@ -266,6 +278,7 @@ pub(crate) fn figures(played: &Played) -> BTreeMap<&'static str, f64> {
         ("index_correct_max_ms", spread(&played.index_ns).map(|index| index.max)),
         ("sessions_hit", Some(faults.hit as f64)),
         ("moves_per_room", Some(moves(faults))),
+        ("predicted_percent", (played.predicted.rooms > 0).then(|| played.predicted.percent())),
         ("packets_lost", Some(lost as f64)),
         ("freezes", Some((faults.freezes + unfaults.freezes) as f64)),
         ("nodes_marked_down", Some(faults.marked_down.len() as f64)),
@@ -285,6 +298,8 @@ pub(crate) fn moves(faults: &FaultEffect) -> f64 {
 #[cfg(test)]
 mod tests {
     use evenkeel_lab::crowd::NodeDetection;
+
+    use crate::prediction::Predicted;
 
     use super::*;
 
@@ -403,12 +418,15 @@ mod tests {
             index_within: Some(1.0),
             moves_min: Some(1.0),
             moves_max: Some(1.0),
+            predicted_min: Some(1.0),
             ..Limits::gap(1.0, 1.0).found(1.0)
         };
         let detections =
             vec![NodeDetection { node: "a".to_owned(), after_ms: 1.0, by_witness: [].into() }];
         let faults = FaultEffect { gaps_ns: vec![1], left_ns: vec![1], detections, ..straggled(0) };
-        let figures = figures(&Played { faults, index_ns: vec![1], ..Played::default() });
+        let predicted = Predicted { rooms: 1, equal: 1 };
+        let played = Played { faults, index_ns: vec![1], predicted, ..Played::default() };
+        let figures = figures(&played);
         for limit in all.by_figure().keys() {
             assert!(figures.contains_key(limit.trim_end_matches("_min")), "{limit}");
         }

@@ -20,6 +20,7 @@ mod newcomers;
 mod node;
 mod offers;
 mod play;
+mod prediction;
 mod process;
 mod report;
 mod row;

@@ -18,6 +18,7 @@ use crate::left_out::LeftOut;
 use crate::looks::Looks;
 use crate::newcomers::{self, Newcomers};
 use crate::offers::{self, Offers};
+use crate::prediction;
 use crate::process::Quiet;
 use crate::report::{Control, Played};
 use crate::row::Row;
@@ -120,8 +121,15 @@ impl Scene<'_> {
         let admins = stage.edges.admins();
         let offers = row.offers.then(|| Offers::begin(&admins, row.layout.carrying()));
         tokio::time::sleep(BEFORE_FAULT + phase).await;
+        let predicted = match row.limits.predicted_min {
+            Some(_) => Some(prediction::ask(stage, &row.fault.names(stage).await?).await?),
+            None => None,
+        };
         let struck = row.fault.strike(stage, crowd, turn).await?;
         tokio::time::sleep(row.watched).await;
+        if let Some(targets) = &predicted {
+            played.predicted.compare(targets, stage).await?;
+        }
         let offered = offers.map(Offers::end).unwrap_or_default();
         stage.edges.require()?;
         let (mut nowhere, mut left_out) = (BTreeSet::new(), LeftOut::default());

@@ -15,6 +15,7 @@ use crate::limits::{self, moves};
 use crate::looks::Seen;
 use crate::moves::{MOVES_MAX, Moves};
 use crate::newcomers::Tide;
+use crate::prediction::Predicted;
 use crate::row::Row;
 use crate::runs::RowRuns;
 
@@ -198,6 +199,7 @@ pub(crate) struct Played {
     pub(crate) settle_ns: Vec<u64>,
     pub(crate) unsettled: u32,
     pub(crate) moves: Moves,
+    pub(crate) predicted: Predicted,
     pub(crate) left_out: LeftOut,
     pub(crate) seen: Option<Seen>,
     pub(crate) tide: Option<Tide>,

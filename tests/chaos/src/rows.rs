@@ -6,11 +6,13 @@ mod link;
 mod node;
 mod region;
 mod store;
+mod zone;
 
 use crate::row::Row;
 
 pub(crate) fn all() -> Vec<Row> {
-    [node::ROWS, link::ROWS, region::ROWS, gateway::ROWS, group::ROWS, store::ROWS].concat()
+    [node::ROWS, link::ROWS, zone::ROWS, region::ROWS, gateway::ROWS, group::ROWS, store::ROWS]
+        .concat()
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ pub(crate) struct Places {
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) region: &'static str,
+    pub(crate) zone: &'static str,
     pub(crate) address: SocketAddr,
     pub(crate) process: Option<ChildProcess>,
     pub(crate) link: Option<Link>,
@@ -278,7 +279,7 @@ impl Stage {
     }
 
     /// The rooms of the crowd, without those of newcomers.
-    async fn rooms(&self) -> Result<Vec<Value>, String> {
+    pub(crate) async fn rooms(&self) -> Result<Vec<Value>, String> {
         let rooms = self.admin().list("rooms").await;
         let mut rooms = rooms.map_err(self.request_error("listing rooms"))?;
         rooms.retain(|room| members(room).is_some());
@@ -362,7 +363,8 @@ fn start_nodes(
         let agent = layout.agents.then(|| start_agent(places, &name, &listen)).transpose()?;
         let (agent, at) = agent.unzip();
         told.push(Told { name: name.clone(), region, zone, address: seen, agent: at, start: None });
-        nodes.push(Node { name, region, address, process: Some(process), link, _agent: agent });
+        let process = Some(process);
+        nodes.push(Node { name, region, zone, address, process, link, _agent: agent });
     }
     let own = nodes.iter().map(|node: &Node| node.address);
     namespace::reserve(told.iter().map(|told| told.address).chain(own).map(|at| at.port()))?;

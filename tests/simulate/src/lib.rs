@@ -3,8 +3,8 @@
 //! The core, the plugins, the forwarding code and the continuity code are those of the product. Links, nodes, clients,
 //! drivers and faults are simulated.
 //!
-//! The same seed also plays a [`group`] of two or three gateways, and the records of decisions that another process continues
-//! ([`records`]).
+//! The same seed also plays a [`group`] of two or three gateways, the records of decisions that another process continues
+//! ([`records`]), and a loss that a copy of the gateway predicts ([`losses`]).
 //!
 //! A [`Script`] describes a world and its faults, drawn from a seed. A [`World`] plays it event by event. The checker
 //! ([`check`]) observes it from outside and reports violated invariants.
@@ -15,6 +15,7 @@ mod comparison;
 mod driver;
 mod fault;
 pub mod group;
+pub mod losses;
 mod lost_flows;
 mod merge;
 mod node;

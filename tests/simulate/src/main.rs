@@ -106,6 +106,10 @@ fn main() -> ExitCode {
         sum.records.acknowledged, sum.records.replaced
     );
     println!(
+        "losses predicted: {} rooms, {} of them elsewhere and {} without a node; {} worlds lost nodes of a zone with every room covered",
+        sum.losses.rooms, sum.losses.elsewhere, sum.losses.unplaced, sum.losses.covered_worlds
+    );
+    println!(
         "{:<20} {:>7} {:>7} {:>10} {:>10} {:>10} {:>10}",
         "gap by fault, ms", "faults", "n", "p50", "p99", "max", "lost"
     );
@@ -218,6 +222,7 @@ fn replay(seed: u64) -> ExitCode {
     let group = evenkeel_simulate::group::play(seed, true);
     outcome.violations.extend(group.violations);
     outcome.violations.extend(evenkeel_simulate::records::play(seed, true).violations);
+    outcome.violations.extend(evenkeel_simulate::losses::play(seed, &Library::new()).violations);
     for violation in &outcome.violations {
         println!("{violation}");
     }

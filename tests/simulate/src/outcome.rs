@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use evenkeel_core::{GatewayEffect, InstalledSession, NodeEffect};
-use evenkeel_model::{BreakerState, CoreEvent, Health, Hop, MoveCause};
+use evenkeel_model::{BreakerState, CoreEvent, Health, Hop, MoveCause, NodeId, RoomId};
 use serde::Serialize;
 
 use crate::check::Violation;
 use crate::fault::Episode;
 use crate::group::GroupOutcome;
+use crate::losses::LossOutcome;
 use crate::lost_flows::LostFlows;
 use crate::records::RecordsOutcome;
 
@@ -31,6 +32,8 @@ pub struct Outcome {
     pub moves: BTreeMap<&'static str, u64>,
     /// Moves of rooms, multiplied by their sessions.
     pub session_moves: u64,
+    /// The nodes that rooms of dead nodes took, in order.
+    pub taken: BTreeMap<RoomId, Vec<NodeId>>,
     /// Times of moves by session, since the start.
     pub moved: BTreeMap<u64, Vec<Duration>>,
     pub deaths: u64,
@@ -48,6 +51,7 @@ pub struct Outcome {
     pub flows: LostFlows,
     pub group: GroupOutcome,
     pub records: RecordsOutcome,
+    pub losses: LossOutcome,
     /// Drains reported as ended.
     pub drained: u64,
     /// Witnesses of nodes marked down.
@@ -239,7 +243,10 @@ impl Outcome {
 
     pub(crate) fn hear(&mut self, event: &CoreEvent, at: Duration) {
         match event {
-            CoreEvent::Moved { room, from, cause, sessions, .. } => {
+            CoreEvent::Moved { room, from, to, cause, sessions, .. } => {
+                if let (MoveCause::NodeDown, Some(to)) = (cause, to) {
+                    self.taken.entry(*room).or_default().push(to.node);
+                }
                 self.flows.moved(*room, *from, at);
                 *self.moves.entry(MoveCause::name(*cause)).or_default() += 1;
                 self.session_moves += sessions.len() as u64;

@@ -13,8 +13,9 @@ use draw::{
 };
 use evenkeel_links::Conditions;
 use evenkeel_model::{
-    AdmitOnFault, Affinity, CapBounds, CoreSettings, DegradeOnFault, GatewayLimits, NodeProbing,
-    NodeSettings, RedundancyMode, RegionId, RegionRole, Scenario, Starts, Timings, Zone, ZoneId,
+    AdmitOnFault, Affinity, CapBounds, CoreSettings, DegradeOnFault, FailureScope, GatewayLimits,
+    NodeProbing, NodeSettings, RedundancyMode, RegionId, RegionRole, Scenario, Starts, Timings,
+    Zone, ZoneId,
 };
 use fastrand::Rng;
 
@@ -101,6 +102,7 @@ pub(crate) fn scenario(set: &str, bound: [bool; 4], spares: u8, priority: i64) -
         affinity: Affinity::Room,
         regions: Vec::new(),
         spares,
+        reserve: FailureScope::Node,
         close_after: Duration::from_secs(15),
         priority,
         on_admission_fault: AdmitOnFault::AdmitCapped,

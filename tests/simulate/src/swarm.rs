@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::check::Violation;
 use crate::group;
+use crate::losses;
 use crate::outcome::{Digest, Outcome, Spread};
 use crate::policies::Library;
 use crate::records;
@@ -87,6 +88,8 @@ fn play(seed: u64, library: &Library) -> Outcome {
         outcome.violations.extend(outcome.group.violations.iter().cloned());
         outcome.records = records::play(seed, false);
         outcome.violations.extend(outcome.records.violations.iter().cloned());
+        outcome.losses = losses::play(seed, library);
+        outcome.violations.extend(outcome.losses.violations.iter().cloned());
         outcome
     };
     // No state of a world outlives it, so it is unwind safe.
@@ -118,6 +121,7 @@ impl Totals {
         sum.listed += outcome.listed;
         sum.group.add(outcome.group);
         sum.records.add(outcome.records);
+        sum.losses.add(outcome.losses);
         for (kind, times) in outcome.begun {
             *sum.begun.entry(kind).or_default() += times;
         }

@@ -63,6 +63,28 @@ fn tcp_requires_the_token() {
 }
 
 #[test]
+fn read_token_reads_only() {
+    let mut world = World::start();
+    let address = world.thread.address.unwrap();
+    let tcp = |head: &str| {
+        let head = format!("{head}\nauthorization: Bearer reader");
+        Asking::at(TcpStream::connect(address).unwrap(), &head, "")
+    };
+    let asking = tcp("GET /v1/nodes");
+    let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
+    reply.send(vec![]).unwrap();
+    assert_eq!(asking.answer().0, 200);
+    for head in
+        ["POST /v1/nodes/east-a1:drain", "DELETE /v1/sessions/s1", "PUT /v1/policies/a/routing"]
+    {
+        let (status, body) = tcp(head).answer();
+        assert_eq!((status, &body["error"]["code"]), (403, &json!("refused")), "{head}: {body}");
+    }
+    let counted = world.handle.tokens_refused.by_reason();
+    assert_eq!(counted, [("missing", 0), ("wrong", 0)], "a known token");
+}
+
+#[test]
 fn upgrade_over_tcp_names_no_program() {
     let world = World::start();
     let stream = TcpStream::connect(world.thread.address.unwrap()).unwrap();

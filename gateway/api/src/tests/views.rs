@@ -577,9 +577,10 @@ fn session(number: u64) -> SessionView {
 }
 
 #[test]
-fn nodes_and_regions_are_operated_by_name() {
+fn nodes_zones_and_regions_are_operated_by_name() {
     let mut world = World::start();
     let node = || OperationTarget::Node("east-a1".into());
+    let zone = || OperationTarget::Zone("east/a".into());
     let region = || OperationTarget::Region("east".into());
     let drain = |place, draining, seconds: Option<u64>| Operation::Drain {
         place,
@@ -593,6 +594,10 @@ fn nodes_and_regions_are_operated_by_name() {
         ("nodes/east-a1:uneject", "", Operation::Return("east-a1".into())),
         ("regions/east:drain", r#"{"deadline": "5m"}"#, drain(region(), true, Some(300))),
         ("regions/east:undrain", "", drain(region(), false, None)),
+        ("zones/east%2Fa:drain", r#"{"deadline": "5m"}"#, drain(zone(), true, Some(300))),
+        ("zones/east%2Fa:undrain", "", drain(zone(), false, None)),
+        ("zones/east%2Fa:eject", "", Operation::EjectZone("east/a".into())),
+        ("zones/east%2Fa:uneject", "", Operation::ReturnZone("east/a".into())),
         (
             "regions/east:failback",
             r#"{"mode": "forbid"}"#,
@@ -618,6 +623,7 @@ fn nodes_and_regions_are_operated_by_name() {
     }
     for (reason, right) in [
         (Impossible::NoSuchRegion, 404),
+        (Impossible::NoSuchZone, 404),
         (Impossible::AlreadyEjected, 409),
         (Impossible::NotDown, 409),
         (Impossible::NodeLeaves, 409),

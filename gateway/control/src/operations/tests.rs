@@ -22,7 +22,7 @@ fn drain_region(draining: bool) -> Operation {
 fn keep(log: &mut OperationLog, operations: impl IntoIterator<Item = Operation>) {
     for operation in operations {
         let (done, written) = mpsc::channel();
-        log.keep(operation, move |written| done.send(written).unwrap());
+        log.keep([operation], move |written| done.send(written).unwrap());
         written.recv_timeout(WITHIN).unwrap().unwrap();
     }
 }
@@ -48,11 +48,29 @@ fn operation_that_cannot_be_written_is_an_error() {
     let path = log.path.clone().unwrap();
     std::fs::create_dir_all(path.join("in the way")).unwrap();
     let (done, written) = mpsc::channel();
-    log.keep(drain("a", true), move |written| done.send(written).unwrap());
+    log.keep([drain("a", true)], move |written| done.send(written).unwrap());
     written.recv_timeout(WITHIN).unwrap().unwrap_err();
     std::fs::remove_dir_all(&path).unwrap();
     keep(&mut log, [Operation::Eject("b".into())]);
     assert_eq!(open(&folder).operations.0, [drain("a", true), Operation::Eject("b".into())]);
+}
+
+#[test]
+fn end_of_a_drain_is_kept_while_a_wider_or_narrower_one_is_in_force() {
+    let zone = |draining| Operation::Drain {
+        place: OperationTarget::Zone("eu/a".into()),
+        draining,
+        within: None,
+    };
+    let mut operations = Operations::default();
+    for operation in [zone(true), drain("a", false), drain_region(false)] {
+        operations.add(operation);
+    }
+    let kept: Vec<Operation> = operations.iter().cloned().collect();
+    assert_eq!(kept, [zone(true), drain("a", false), drain_region(false)]);
+    let mut operations = Operations::default();
+    [zone(true), zone(false)].into_iter().for_each(|operation| operations.add(operation));
+    assert_eq!(operations.iter().count(), 0);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, Decider, Health, Impossible, MoveCause, NodeId, NodeSettings, NotStarted, RegionId,
-    RoomId, StartPhase,
+    CoreEvent, Decider, FailureDomain, Health, Impossible, MoveCause, NodeId, NodeSettings,
+    NotStarted, RoomId, StartPhase, ZoneId,
 };
 use evenkeel_nodes::{AgentWord, Node, NodeChange, NodeTransition};
 
@@ -99,18 +99,18 @@ impl NodeController<'_> {
         }
     }
 
-    /// Begins or ends the drain of a region: of all its nodes, including those that are added later. Nodes that
+    /// Begins or ends the drain of a zone or region: of all its nodes, including those that are added later. Nodes that
     /// an agent drains stay drained.
-    pub fn handle_drain_region(
+    pub fn handle_drain_domain(
         &mut self,
-        region: RegionId,
+        domain: FailureDomain,
         draining: bool,
         within: Option<Duration>,
         now: Instant,
     ) -> Result<(), Impossible> {
-        self.0.nodes.check_region(region)?;
-        let mut nodes: Vec<NodeId> = self.0.nodes.in_region(region).map(|node| node.id).collect();
-        self.0.nodes.set_drained(region, draining);
+        self.0.nodes.check_domain(domain)?;
+        let mut nodes: Vec<NodeId> = self.0.nodes.in_domain(domain).map(|node| node.id).collect();
+        self.0.nodes.set_drained(domain, draining);
         nodes.retain(|node| draining || !self.0.nodes[*node].trust.removed);
         // All nodes are marked first, so that rooms do not move from one to another.
         for node in &nodes {
@@ -240,6 +240,51 @@ impl NodeController<'_> {
         Ok(())
     }
 
+    /// An operator ejects all nodes of the zone at once, so that no room moves from one to another. Fails if all are
+    /// ejected already.
+    pub fn handle_eject_zone(&mut self, zone: ZoneId, now: Instant) -> Result<(), Impossible> {
+        let nodes = self.nodes_of_zone(zone, |node| !node.trust.ejected)?;
+        if nodes.is_empty() {
+            return Err(Impossible::AlreadyEjected);
+        }
+        let changes = nodes.into_iter().filter_map(|id| self.0.nodes.eject(id, now)).collect();
+        self.nodes_changed(changes, now);
+        Ok(())
+    }
+
+    /// Ends the ejection of the zone's nodes. Fails if none is ejected.
+    pub fn handle_return_zone(&mut self, zone: ZoneId) -> Result<(), Impossible> {
+        let nodes = self.nodes_of_zone(zone, |node| node.trust.ejected)?;
+        if nodes.is_empty() {
+            return Err(Impossible::NotDown);
+        }
+        nodes.into_iter().try_for_each(|id| self.handle_return(id))
+    }
+
+    fn nodes_of_zone(
+        &self,
+        zone: ZoneId,
+        matches: impl Fn(&Node) -> bool,
+    ) -> Result<Vec<NodeId>, Impossible> {
+        let zone = FailureDomain::Zone(zone);
+        self.0.nodes.check_domain(zone)?;
+        let nodes = self.0.nodes.in_domain(zone).filter(|node| matches(node));
+        Ok(nodes.map(|node| node.id).collect())
+    }
+
+    /// The nodes die in one moment. Returns those that ran.
+    pub(crate) fn lose(
+        &mut self,
+        nodes: impl IntoIterator<Item = NodeId>,
+        now: Instant,
+    ) -> BTreeSet<NodeId> {
+        let changes = nodes.into_iter().filter_map(|id| self.0.nodes.handle_gone(id, now));
+        let changes: Vec<NodeChange> = changes.collect();
+        let died = changes.iter().map(|change| change.node).collect();
+        self.nodes_changed(changes, now);
+        died
+    }
+
     /// A node that was just added is the machine of another node under a new name. The load of the old node counts
     /// against the capacity of both.
     pub fn handle_same_machine(&mut self, new: NodeId, old: NodeId) -> Result<(), Impossible> {
@@ -259,9 +304,18 @@ impl NodeController<'_> {
         settings: NodeSettings,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let capacity = settings.capacity_kbps;
+        let (capacity, zone) = (settings.capacity_kbps, settings.zone);
         let before = self.0.nodes.change(id, settings, now)?;
         self.0.effects.take(&mut self.0.nodes);
+        if before.zone != zone {
+            // Reserves may not cover the new zone. A drain of the old one goes on.
+            for room in self.0.rooms.at[id.0 as usize].clone() {
+                Routes(self.0).regrant(room);
+            }
+            if self.0.nodes.is_in_drained(id) {
+                self.decide_drain(id, |node| node.trust.draining = true, now);
+            }
+        }
         if before.capacity_kbps != capacity {
             self.0.capacity.ledger.gauge_mut(id).claim(capacity);
             Routes(self.0).gate_unfit_reserves(id);

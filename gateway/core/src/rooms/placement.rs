@@ -5,17 +5,18 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreSettings, Decider, GuardRule, HOPS_MAX, Hook, Hop, Measures, Metric, MoveCause, NodeId,
-    PluginState, PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, RoomRow, Row, Scenario,
-    SessionId,
+    CoreSettings, Decider, FailureDomain, FailureScope, GuardRule, HOPS_MAX, Hook, Hop, Measures,
+    Metric, MoveCause, NodeId, PluginState, PolicyName, RedundancyMode, RegionId, RoomId, RoomRow,
+    Row, Scenario, SessionId,
 };
 use evenkeel_nodes::{Node, NodeTable, OpeningClass, QueuePosition};
 use evenkeel_revisions::Revision;
 
-use crate::capacity::{Capacity, LedgerView};
+use crate::capacity::{Capacity, Holding};
 use crate::effects::Effects;
 use crate::rooms::RoomTable;
 use crate::rooms::room::Room;
+use crate::rooms::survey::{PlacementSurvey, Takes};
 use crate::sessions::{Session, SessionPhase, SessionTable};
 
 /// Silent sessions are kept this long while their room waits for a node: as long as the longest start may take.
@@ -192,6 +193,7 @@ impl<'a> Placement<'a> {
             kbps,
             takes,
             spares: room.spares,
+            reserve: self.reserve_scope(room),
             current: standing,
             shunned: &shunned,
             nodes: &self.0.nodes,
@@ -357,8 +359,15 @@ impl<'a> Placement<'a> {
         };
         let policy_has_a_say =
             self.scenario_of(&self.0.rooms[&id]).is_some_and(|s| s.binds(Hook::Routing));
+        let room = &self.0.rooms[&id];
+        let (ledger, kbps) = (self.0.capacity.ledger.without(room.holding), self.room_kbps(id));
+        let gains = |second: &NodeId| match self.covers(room, standing.node, *second) {
+            None => room.holding.reserve.is_none() && room.holding.twin.is_none(),
+            Some(_) if room.mode == RedundancyMode::Hitless => ledger.fits(*second, kbps),
+            wanted => ledger.fits_reserve(*second, standing.node, wanted, kbps),
+        };
         (self.is_bare(id) || !policy_has_a_say)
-            && self.native_hops(id, &[standing.node], now).len() > 1
+            && self.native_hops(id, &[standing.node], now).get(1).is_some_and(gains)
     }
 
     pub(crate) fn fits_its_room(self, id: SessionId) -> bool {
@@ -381,9 +390,9 @@ impl<'a> Placement<'a> {
             self.0.capacity.ledger().fits(node, kbps + free)
         };
         let reserved = holding.on.zip(holding.reserve);
-        holding.on.is_some()
-            && holding.loads().all(fits)
-            && reserved.is_none_or(|(on, at)| self.0.capacity.ledger().fits_reserve(at, on, kbps))
+        let reserves =
+            |(on, at)| self.0.capacity.ledger().fits_reserve(at, on, holding.covers, kbps);
+        holding.on.is_some() && holding.loads().all(fits) && reserved.is_none_or(reserves)
     }
 
     /// The hop that the room's packets take now.
@@ -415,6 +424,30 @@ impl<'a> Placement<'a> {
         sessions.iter().map(|id| self.0.sessions[id].kbps()).sum()
     }
 
+    /// The zone or region of `on` whose death the room's scenario names in `reserve`. `None`: the death of the node alone, or
+    /// `standby` would die as well.
+    pub(crate) fn covers(self, room: &Room, on: NodeId, standby: NodeId) -> Option<FailureDomain> {
+        let scope = self.reserve_scope(room);
+        let domain = self.0.nodes.domain_of(on, scope)?;
+        (self.0.nodes.domain_of(standby, scope) != Some(domain)).then_some(domain)
+    }
+
+    pub(crate) fn reserve_scope(self, room: &Room) -> FailureScope {
+        self.scenario_of(room).map_or(FailureScope::Node, |scenario| scenario.reserve)
+    }
+
+    /// The room has a second node with capacity for the death that its scenario names. True of a room without a node.
+    pub(crate) fn is_covered(self, room: &Room) -> bool {
+        let Holding { on, reserve, covers, twin, .. } = room.holding;
+        let Some(on) = on else { return true };
+        let is_wide = self.reserve_scope(room) != FailureScope::Node;
+        match (twin, reserve) {
+            (Some(twin), _) => !is_wide || self.covers(room, on, twin).is_some(),
+            (None, Some(_)) => !is_wide || covers.is_some(),
+            (None, None) => false,
+        }
+    }
+
     pub(crate) fn scenario_of(self, room: &Room) -> Option<&'a Scenario> {
         self.0.settings.scenarios.get(&room.scenario)
     }
@@ -424,165 +457,5 @@ impl<'a> Placement<'a> {
         let room = self.0.rooms.get(&id)?;
         let on = room.holding.on.or(room.stranded.map(|stranded| stranded.lost.node))?;
         Some(self.0.nodes.region_of(on))
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Takes {
-    /// Capacity that no room uses or reserves.
-    Free,
-    /// Free capacity and reserves for future deaths.
-    Reserves,
-}
-
-/// The nodes that a room may take, by soundness, then nodes that are no standbys (if the mode uses standbys), then the room's
-/// region, then the least load.
-struct PlacementSurvey<'a> {
-    region: RegionId,
-    mode: RedundancyMode,
-    /// In regional mode: the regions that the room tries next, in order.
-    regions: &'a [RegionId],
-    kbps: u64,
-    /// The capacity that the room's first node may use.
-    takes: Takes,
-    /// Number of spares that the room should have.
-    spares: u8,
-    /// The current node, where the room stays, and its existing spares; empty if the room is not placed.
-    current: &'a [NodeId],
-    /// Nodes that recently refused the room.
-    shunned: &'a [NodeId],
-    nodes: &'a NodeTable,
-    /// The ledger without the room's own holding.
-    ledger: LedgerView<'a>,
-}
-
-impl PlacementSurvey<'_> {
-    /// Hops for the room, best first; empty if no node can take it.
-    fn hops(&self) -> Vec<NodeId> {
-        let Some(first) = self.current.first().copied().or_else(|| self.first()) else {
-            return Vec::new();
-        };
-        let spares = match self.mode {
-            RedundancyMode::Hitless | RedundancyMode::Hot | RedundancyMode::ActiveActive => {
-                self.spares(&self.nodes[first])
-            }
-            RedundancyMode::Regional => self.next_regions(&self.nodes[first]),
-            RedundancyMode::Cold => Vec::new(),
-        };
-        let spares = spares.into_iter().take(usize::from(self.spares).min(HOPS_MAX - 1));
-        std::iter::once(first).chain(spares).collect()
-    }
-
-    fn region(&self, node: &Node) -> RegionId {
-        self.nodes.region_of(node.id)
-    }
-
-    fn takes(&self, node: &Node) -> bool {
-        let here = self.current.contains(&node.id);
-        let may = if here { node.takes_rooms() } else { node.welcomes_rooms() };
-        may && !self.shunned.contains(&node.id)
-    }
-
-    /// In active-active mode, reserves at a node do not keep rooms from it.
-    fn load(&self, node: &Node) -> (u64, NodeId) {
-        let load = match self.mode {
-            RedundancyMode::ActiveActive => self.ledger.carried_permille(node.id),
-            RedundancyMode::Hitless
-            | RedundancyMode::Hot
-            | RedundancyMode::Cold
-            | RedundancyMode::Regional => self.ledger.permille(node.id),
-        };
-        (load, node.id)
-    }
-
-    /// The node is a standby to be avoided while other nodes can take the room.
-    fn stands_by(&self, node: &Node) -> bool {
-        self.mode.leaves_standbys() && node.settings.role == RegionRole::Standby
-    }
-
-    /// Distance of a region from `from`. In most modes 0 or 1; in regional mode the position in the scenario's cyclic
-    /// order after `from`. Regions not in that order come last.
-    fn distance(&self, region: RegionId, from: RegionId) -> usize {
-        let order = self.regions;
-        let place = |region| order.iter().position(|listed| *listed == region);
-        match (self.mode, place(region)) {
-            _ if region == from => 0,
-            (RedundancyMode::Regional, None) => order.len() + 1,
-            (RedundancyMode::Regional, Some(at)) => {
-                let start = place(from).map_or(0, |from| from + 1);
-                1 + (at + order.len() - start) % order.len()
-            }
-            (
-                RedundancyMode::Hitless
-                | RedundancyMode::Hot
-                | RedundancyMode::ActiveActive
-                | RedundancyMode::Cold,
-                _,
-            ) => 1,
-        }
-    }
-
-    fn first(&self) -> Option<NodeId> {
-        let fits = |node: &&Node| {
-            let (id, kbps) = (node.id, self.kbps);
-            let fits = match self.takes {
-                Takes::Free => self.ledger.fits(id, kbps),
-                Takes::Reserves => self.ledger.carries(id, kbps),
-            };
-            self.takes(node) && fits
-        };
-        let cost = |node: &Node| {
-            let unsound = !node.is_sound();
-            let far = self.distance(self.region(node), self.region);
-            (unsound, self.stands_by(node), far, self.load(node))
-        };
-        self.nodes.iter().filter(fits).min_by_key(|node| cost(node)).map(|node| node.id)
-    }
-
-    /// Spares, best first. Nodes that can reserve capacity, or in hitless mode carry the room as well, come first, then
-    /// existing spares. Other zones come before the same zone, and standbys before other nodes.
-    fn spares(&self, first: &Node) -> Vec<NodeId> {
-        let PlacementSurvey { kbps, current: standing, mode, region, .. } = *self;
-        let reserves = |node: &Node| self.ledger.fits_reserve(node.id, first.id, kbps);
-        let may = |node: &&Node| {
-            let kept = standing.contains(&node.id);
-            node.id != first.id && self.takes(node) && (kept || reserves(node))
-        };
-        // In active-active mode, zones of the carrying region are spares for each other, wherever the room's clients
-        // are.
-        let home = if mode == RedundancyMode::ActiveActive { self.region(first) } else { region };
-        let cost = |node: &&Node| {
-            let provides = match mode {
-                RedundancyMode::Hitless => self.ledger.fits(node.id, kbps),
-                _ => reserves(node),
-            };
-            let kept = standing.iter().position(|standing| *standing == node.id);
-            let unsound = !node.is_sound();
-            let abroad = self.distance(self.region(node), home);
-            let same_zone = node.settings.zone == first.settings.zone;
-            let (place, stands_by) = ((abroad, same_zone), self.stands_by(node));
-            (!provides, kept.unwrap_or(usize::MAX), unsound, place, !stands_by, self.load(node))
-        };
-        let mut spares: Vec<&Node> = self.nodes.iter().filter(may).collect();
-        spares.sort_by_key(cost);
-        spares.into_iter().map(|node| node.id).collect()
-    }
-
-    /// The best node of each region after the current one, in the scenario's order. No capacity is reserved there.
-    fn next_regions(&self, first: &Node) -> Vec<NodeId> {
-        let here = self.region(first);
-        let cost = |node: &&Node| {
-            let turn = self.distance(self.region(node), here);
-            let (new, unsound) = (!self.current.contains(&node.id), !node.is_sound());
-            (turn, self.region(node), new, unsound, self.load(node))
-        };
-        let fits = |node: &&Node| {
-            self.region(node) != here && self.takes(node) && self.ledger.fits(node.id, self.kbps)
-        };
-        let mut nodes: Vec<&Node> = self.nodes.iter().filter(fits).collect();
-        nodes.sort_by_key(cost);
-        let mut seen = BTreeSet::new();
-        nodes.retain(|node| seen.insert(self.region(node)));
-        nodes.into_iter().map(|node| node.id).collect()
     }
 }

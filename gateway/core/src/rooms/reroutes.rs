@@ -149,8 +149,8 @@ impl Reroutes<'_> {
                 self.0.effects.set_if_idle(Timer::Tick(policy), next);
             }
             let Some(old) = old else { continue };
-            let same = (old.mode, &old.regions, old.spares) == (new.mode, &new.regions, new.spares);
-            if !same {
+            let redundancy = |it: &Scenario| (it.mode, it.regions.clone(), it.spares, it.reserve);
+            if redundancy(&old) != redundancy(new) {
                 let changed = (old.spares != new.spares).then_some(new.spares);
                 self.0.rooms.scenario_changed(name, changed);
             }

@@ -321,6 +321,7 @@ impl Room {
             priority: self.priority,
             version: route.version,
             hops: route.hops.clone(),
+            covers: self.holding.covers.is_some(),
             leaving: route.leaving.filter(|(_, until)| now < *until),
             placed_by: (*self.placed_by).clone(),
             stranded: self.stranded,
@@ -405,6 +406,7 @@ impl Room {
         Holding {
             on: on.map(|(hop, _)| hop.node),
             reserve: second_if(HopGrant::Reserved).map(|(hop, _)| hop.node),
+            covers: None,
             heading: None,
             twin: second_if(HopGrant::Admitted).map(|(hop, _)| hop.node),
             kbps,

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    AcceptedOffer, CoreEvent, Decider, Hop, HopGrant, ModeChange, NodeId, Op, RedundancyMode,
-    RoomId, Route, SessionId,
+    AcceptedOffer, CoreEvent, Decider, FailureDomain, Hop, HopGrant, ModeChange, NodeId, Op,
+    RedundancyMode, RoomId, Route, SessionId,
 };
 use evenkeel_nodes::ANSWERED_IN_TIME;
 
@@ -23,6 +23,9 @@ pub(crate) const WEIGH_EVERY: Duration = Duration::from_millis(500);
 
 /// Maximum rooms weighed again per batch, which bounds the call's duration.
 const WEIGHED_AGAIN_MAX: usize = 256;
+
+/// Maximum rooms per batch whose reserve covers less than their scenario wants. Without a node elsewhere these are all rooms.
+const COVERED_AGAIN_MAX: usize = 64;
 
 /// Interval to the next batch if there are many rooms and weighing helps.
 const WEIGH_GOES_ON: Duration = Duration::from_millis(50);
@@ -177,7 +180,7 @@ impl Routes<'_> {
         let kbps = Placement(self.0).room_kbps(id);
         // A stranded room may use capacity reserved for future deaths.
         let keeps_new = !self.0.rooms.stranded_go_first();
-        let Some(room) = self.0.rooms.get_mut(&id) else { return Vec::new() };
+        let Some(room) = self.0.rooms.unrecorded_mut(&id) else { return Vec::new() };
         let mode = room.mode_over(hops);
         let before = room.holding;
         self.0.capacity.ledger.release(before);
@@ -190,20 +193,31 @@ impl Routes<'_> {
                 let fits = (had || keeps_new) && self.0.capacity.ledger().fits(*second, kbps);
                 heading == Some(*second) || fits
             });
-        let reserve = on.zip(second).filter(|_| twin.is_none()).and_then(|(on, second)| {
+        let reserved = on.zip(second).filter(|_| twin.is_none()).and_then(|(on, second)| {
             let had = before.reserve == Some(second) && before.on == Some(on);
-            let fits =
-                (had || keeps_new) && self.0.capacity.ledger().fits_reserve(second, on, kbps);
-            (heading == Some(second) || fits).then_some(second)
+            let fits = |covers: Option<FailureDomain>| {
+                let ledger = self.0.capacity.ledger();
+                let had = had && (covers.is_none() || covers == before.covers);
+                let fits = (had || keeps_new) && ledger.fits_reserve(second, on, covers, kbps);
+                heading == Some(second) || fits
+            };
+            // The death of the node alone is covered if capacity for that of its zone is missing.
+            let wanted = Placement(self.0).covers(&self.0.rooms[&id], on, second);
+            let covers = wanted.filter(|wanted| fits(Some(*wanted)));
+            (covers.is_some() || fits(None)).then_some((second, covers))
         });
-        room.holding = Holding { on, reserve, heading, twin, kbps };
+        let (reserve, covers) = (reserved.map(|(at, _)| at), reserved.and_then(|(_, it)| it));
+        if covers != before.covers {
+            self.0.rooms.changes.note(id);
+        }
+        let Some(room) = self.0.rooms.unrecorded_mut(&id) else { return Vec::new() };
+        room.holding = Holding { on, reserve, covers, heading, twin, kbps };
         self.0.capacity.ledger.hold(room.holding);
         let provided = if mode == RedundancyMode::Hitless { twin } else { reserve };
-        if on.is_some() && mode.opens_ahead() && provided.is_none() {
-            self.0.rooms.unreserved.insert(id);
-        } else {
-            self.0.rooms.unreserved.remove(&id);
-        }
+        let opens_ahead = on.is_some() && mode.opens_ahead();
+        let is_covered = Placement(self.0).is_covered(&self.0.rooms[&id]);
+        self.0.rooms.unreserved.set(id, opens_ahead && provided.is_none());
+        self.0.rooms.uncovered.set(id, opens_ahead && provided.is_some() && !is_covered);
         let grant = |place| match place {
             0 if on.is_some() => HopGrant::Admitted,
             1 if twin.is_some() => HopGrant::Admitted,
@@ -222,30 +236,31 @@ impl Routes<'_> {
         if route.hops.iter().map(|(_, grant)| *grant).ne(after.iter().copied()) {
             let hops = hops.into_iter().zip(after).collect();
             let next = Route { version: route.version + 1, hops, ..(*route).clone() };
+            self.0.rooms.changes.note(id);
             self.0.rooms[&id].cell.publish(next);
             self.report_kept_since(id, &route);
         }
     }
 
-    /// Capacity may have become free: weighs the next rooms whose second hop packets may not take.
+    /// Capacity may have become free: weighs the next rooms whose second hop packets may not take, and some of those whose
+    /// reserve covers less than their scenario wants.
     pub(crate) fn weigh_unreserved(&mut self, now: Instant) {
-        let after =
-            (std::ops::Bound::Excluded(self.0.rooms.weighed_last), std::ops::Bound::Unbounded);
-        let turn: Vec<RoomId> =
-            self.0.rooms.unreserved.range(after).take(WEIGHED_AGAIN_MAX).copied().collect();
-        let goes_on = turn.last().filter(|_| turn.len() == WEIGHED_AGAIN_MAX).copied();
-        self.0.rooms.weighed_last = goes_on.unwrap_or(RoomId(0));
+        let turn = self.0.rooms.unreserved.next(WEIGHED_AGAIN_MAX);
+        let uncovered = self.0.rooms.uncovered.next(COVERED_AGAIN_MAX);
+        let goes_on = turn.len() == WEIGHED_AGAIN_MAX;
         self.0.capacity.ledger.recover(now);
         self.raise_shares(now);
-        let before = self.0.rooms.unreserved.len();
-        for id in turn {
+        let before = self.0.rooms.unreserved.rooms.len();
+        for id in turn.into_iter().chain(uncovered) {
             self.regrant(id);
-            if self.0.rooms.unreserved.contains(&id) && Placement(self.0).can_gain_reserve(id, now)
-            {
+            let rooms = &self.0.rooms;
+            let is_short =
+                rooms.unreserved.rooms.contains(&id) || rooms.uncovered.rooms.contains(&id);
+            if is_short && Placement(self.0).can_gain_reserve(id, now) {
                 self.0.effects.want_reroute(id);
             }
         }
-        let helps = goes_on.is_some() && self.0.rooms.unreserved.len() < before;
+        let helps = goes_on && self.0.rooms.unreserved.rooms.len() < before;
         let next = if helps { WEIGH_GOES_ON } else { WEIGH_EVERY };
         self.0.effects.set(Timer::Weigh, now + next);
     }

@@ -32,7 +32,7 @@ impl RoomTable {
     }
 
     pub(crate) fn unreserved(&self) -> usize {
-        self.unreserved.len()
+        self.unreserved.rooms.len() + self.uncovered.rooms.len()
     }
 
     pub(crate) fn leave_cursors(&self) -> &BTreeMap<NodeId, RoomId> {

@@ -16,10 +16,8 @@ const FLAPS_EVERY: Duration = Duration::from_secs(1);
 pub struct DrillPlan {
     /// The fault.
     pub kind: DrillFault,
-    /// The node to break; `None` for the node with most rooms.
-    pub node: Option<String>,
-    /// The region to lose; `None` for the region of the node with most rooms.
-    pub region: Option<String>,
+    /// The node to break, or the zone or region to lose; `None` for the node with most rooms, or its zone or region.
+    pub place: Option<String>,
     /// Number of synthetic sessions, two per room, of which one sends.
     pub sessions: u32,
     /// Scenario of the synthetic sessions.
@@ -39,6 +37,8 @@ pub enum DrillFault {
     HangNode,
     /// No packet reaches the node or leaves it.
     CutLink,
+    /// Every node of a zone is killed.
+    LoseZone,
     /// Every node of a region is killed.
     LoseRegion,
     /// The process is stopped and continued once per second.
@@ -62,6 +62,7 @@ impl DrillFault {
             DrillFault::KillNode => ("kill-node", "killing", "dead", "kill", "start"),
             DrillFault::HangNode => ("hang-node", "stopping", "stopped", "hang", "wake"),
             DrillFault::CutLink => ("cut-link", "cutting off", "cut off", "cut", "heal"),
+            DrillFault::LoseZone => ("lose-zone", "killing", "dead", "kill", "start"),
             DrillFault::LoseRegion => ("lose-region", "killing", "dead", "kill", "start"),
             DrillFault::Flap => ("flap", "stopping, again and again,", "stopped", "hang", "wake"),
         };

@@ -5,13 +5,15 @@ use crate::crowd::{FaultEffect, NodeDetection};
 use crate::tests::small_gateway::{SmallGateway, State};
 
 fn drill(kind: DrillFault) -> DrillPlan {
-    let (node, region) = (None, None);
     let (scenario, flaps_for) = ("call".to_owned(), Duration::from_secs(10));
-    DrillPlan { kind, node, region, sessions: 20, scenario, flaps_for, seed: 1 }
+    DrillPlan { kind, place: None, sessions: 20, scenario, flaps_for, seed: 1 }
 }
 
+/// The letter of the name before its number is the zone.
 fn node(name: &str, region: &str, rooms: u64, is_up: bool) -> DrillNode {
-    DrillNode { name: name.to_owned(), region: region.to_owned(), rooms, is_up }
+    let zone = name.trim_end_matches(char::is_numeric).rsplit('-').next().unwrap_or(name);
+    let zone = format!("{region}/{zone}");
+    DrillNode { name: name.to_owned(), region: region.to_owned(), zone, rooms, is_up }
 }
 
 fn world() -> Vec<DrillNode> {
@@ -35,29 +37,33 @@ fn refused(drill: &DrillPlan, nodes: &[DrillNode]) -> String {
 fn busiest_or_named_node_is_hit() {
     let by_itself = drill(DrillFault::KillNode);
     assert_eq!(hit(&by_itself), ["east-b1"]);
-    let named = DrillPlan { node: Some("west-a1".to_owned()), ..by_itself };
+    let named = DrillPlan { place: Some("west-a1".to_owned()), ..by_itself };
     assert_eq!(hit(&named), ["west-a1"]);
 }
 
 #[test]
-fn lost_region_includes_all_nodes_that_are_up() {
+fn lost_place_includes_all_nodes_that_are_up() {
     let by_itself = drill(DrillFault::LoseRegion);
     assert_eq!(hit(&by_itself), ["east-a1", "east-b1"]);
-    let named = DrillPlan { region: Some("west".to_owned()), ..by_itself };
+    let named = DrillPlan { place: Some("west".to_owned()), ..by_itself };
     assert_eq!(hit(&named), ["west-a1"]);
+    let zone = drill(DrillFault::LoseZone);
+    assert_eq!(hit(&zone), ["east-b1"]);
+    let named = DrillPlan { place: Some("east/a".to_owned()), ..zone };
+    assert_eq!(hit(&named), ["east-a1"]);
 }
 
 #[test]
 fn impossible_drill_names_the_alternatives() {
-    let no_node = DrillPlan { node: Some("north".to_owned()), ..drill(DrillFault::CutLink) };
-    let no_region = DrillPlan { region: Some("north".to_owned()), ..drill(DrillFault::LoseRegion) };
+    let no_node = DrillPlan { place: Some("north".to_owned()), ..drill(DrillFault::CutLink) };
+    let no_region = DrillPlan { place: Some("north".to_owned()), ..drill(DrillFault::LoseRegion) };
     for (unknown, there_is) in [(no_node, "east-a1"), (no_region, "east, west")] {
         let failed = victims(&unknown, &world()).unwrap_err();
         assert!(matches!(failed, DrillError::Unknown(_)), "{failed:?}");
         let words = failed.to_string();
         assert!(words.contains("\"north\"") && words.contains(there_is), "{words}");
     }
-    let down = DrillPlan { node: Some("west-b1".to_owned()), ..drill(DrillFault::CutLink) };
+    let down = DrillPlan { place: Some("west-b1".to_owned()), ..drill(DrillFault::CutLink) };
     assert!(refused(&down, &world()).contains("not up"));
     let alone = [node("a", "east", 1, true), node("b", "east", 0, false)];
     assert!(refused(&drill(DrillFault::KillNode), &alone).contains("no other node"));
@@ -72,7 +78,7 @@ fn sessions_belong_to_the_affected_region() {
         let victims = victims(drill, &world()).unwrap();
         plan(drill, "drill".to_owned(), &victims).labels
     };
-    let named = DrillPlan { node: Some("west-a1".to_owned()), ..drill(DrillFault::HangNode) };
+    let named = DrillPlan { place: Some("west-a1".to_owned()), ..drill(DrillFault::HangNode) };
     assert_eq!(of(&named)["region"], "west");
     assert_eq!(of(&drill(DrillFault::LoseRegion))["region"], "east");
     assert_eq!(of(&named)["drill"], "hang-node");
@@ -132,8 +138,8 @@ fn missed_fault_and_silent_receiver_are_reported() {
 
 #[test]
 fn each_fault_has_its_repair() {
-    use DrillFault::{CutLink, Flap, HangNode, KillNode, LoseRegion};
-    let orders = [KillNode, HangNode, CutLink, LoseRegion, Flap].map(|kind| {
+    use DrillFault::{CutLink, Flap, HangNode, KillNode, LoseRegion, LoseZone};
+    let orders = [KillNode, HangNode, CutLink, LoseZone, LoseRegion, Flap].map(|kind| {
         let facts = kind.facts();
         (facts.name, facts.fault, facts.cure)
     });
@@ -143,6 +149,7 @@ fn each_fault_has_its_repair() {
             ("kill-node", "kill", "start"),
             ("hang-node", "hang", "wake"),
             ("cut-link", "cut", "heal"),
+            ("lose-zone", "kill", "start"),
             ("lose-region", "kill", "start"),
             ("flap", "hang", "wake"),
         ]

@@ -1,7 +1,7 @@
 mod pace;
 
 use evenkeel_model::{
-    EvidenceSource, Health, NodeProbing, NodeSettings, RegionRole, Starts, ZoneId,
+    EvidenceSource, FailureDomain, Health, NodeProbing, NodeSettings, RegionRole, Starts, ZoneId,
 };
 
 use super::*;
@@ -59,9 +59,9 @@ fn added_node_is_down_and_a_left_slot_rests() {
 fn node_added_to_a_drained_region_drains() {
     let now = Instant::now();
     let mut nodes = NodeTable::new(&mut settings(), now);
-    nodes.set_drained(RegionId(0), true);
+    nodes.set_drained(FailureDomain::Region(RegionId(0)), true);
     assert!(nodes.add(listed(0), now).unwrap().1);
-    nodes.set_drained(RegionId(0), false);
+    nodes.set_drained(FailureDomain::Region(RegionId(0)), false);
     assert!(!nodes.add(listed(0), now).unwrap().1);
 }
 

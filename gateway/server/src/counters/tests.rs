@@ -166,6 +166,8 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_node_health", "east-a1", "0");
     says(&telemetry, "evenkeel_node_draining", "east-a1", "0");
     says(&telemetry, "evenkeel_node_load_ratio", "east-a1", "0.25");
+    says(&telemetry, "evenkeel_node_load_ratio", "evenkeel_zone=\"a\"", "0.25");
+    says(&telemetry, "evenkeel_node_capacity", "east-a1", "1000000");
     says(&telemetry, "evenkeel_node_rooms", "east-a1", "3");
     says(&telemetry, "evenkeel_node_round_trip_seconds", "east-a1", "0.05");
     says(&telemetry, "evenkeel_sessions_active", "", "7");

@@ -11,7 +11,8 @@ use evenkeel_config::{
 };
 use evenkeel_host::{Provenance, Unsigned};
 use evenkeel_model::{
-    AdmitOnFault, DegradeOnFault, Hook, Metric, NodeProbing, RegionId, Timings, ZoneId,
+    AdmitOnFault, DegradeOnFault, FailureScope, Hook, Metric, NodeProbing, RegionId, Timings,
+    ZoneId,
 };
 
 fn broken() -> PathBuf {
@@ -368,6 +369,7 @@ fn every_key_is_loaded() {
     let folder = folder("everything");
     fs::write(folder.join("node.secret"), "0123456789abcdef\n").unwrap();
     fs::write(folder.join("token"), "a token of many letters\r\n").unwrap();
+    fs::write(folder.join("reader"), "a token that only reads\n").unwrap();
     let file = folder.join("evenkeel.toml");
     fs::write(
         &file,
@@ -417,6 +419,7 @@ fn every_key_is_loaded() {
         socket = "admin.sock"
         tcp = "127.0.0.1:8080"
         token_file = "token"
+        read_token_file = "reader"
         traceparent = "parent"
 
         [telemetry]
@@ -472,7 +475,9 @@ fn every_key_is_loaded() {
     assert_eq!(settings.detector.panic_for, Duration::from_secs(2));
     assert_eq!((agent.capacity.kbps(), plain.capacity.kbps()), (400_000, 1_500_000));
     assert_eq!(settings.admin.socket, folder.join("admin.sock"));
-    assert_eq!(settings.admin.tcp.unwrap().token.bytes(), b"a token of many letters");
+    let tcp = settings.admin.tcp.unwrap();
+    assert_eq!(tcp.token.bytes(), b"a token of many letters");
+    assert_eq!(tcp.read_token.unwrap().bytes(), b"a token that only reads");
     assert_eq!(settings.admin.traceparent, Traceparent::Parent);
     let otlp = settings.telemetry.logs.unwrap();
     let expected = ("http://127.0.0.1:4318/v1/logs", OtlpProtocol::Http);
@@ -486,10 +491,28 @@ fn every_key_is_loaded() {
 }
 
 #[test]
+fn read_token_is_another_one_for_tcp() {
+    let folder = folder("read-token");
+    fs::write(folder.join("token"), "a token of many letters").unwrap();
+    let file = folder.join("evenkeel.toml");
+    for (keys, found) in [
+        ("read_token_file = \"token\"\n", "`read_token_file` without `tcp`"),
+        (
+            "tcp = \"127.0.0.1:8080\"\ntoken_file = \"token\"\nread_token_file = \"token\"\n",
+            "the token of `token_file`",
+        ),
+    ] {
+        fs::write(&file, format!("[admin]\n{keys}")).unwrap();
+        let invalid = GatewayConfig::load(Some(&file), None).unwrap_err();
+        assert!(invalid.iter().any(|invalid| invalid.found.contains(found)), "{invalid:?}");
+    }
+}
+
+#[test]
 fn folder_replaces_and_adds_policy_sets() {
     let folder = folder("replaces");
     fs::write(folder.join("mine.wasm"), b"\0asm").unwrap();
-    let call = "[scenario.call]\nspares = 3\n\n[routing]\nplugin = \"mine.wasm\"\n\
+    let call = "[scenario.call]\nspares = 3\nreserve = \"zone\"\n\n[routing]\nplugin = \"mine.wasm\"\n\
                 settings = { stay = 0.5, steps = [\"cap\"], deep = { on = true, n = 7 } }\n";
     fs::write(folder.join("call.toml"), call).unwrap();
     fs::write(folder.join("webinar.toml"), "[scenario.webinar]\npriority = 3\n").unwrap();
@@ -499,13 +522,13 @@ fn folder_replaces_and_adds_policy_sets() {
     assert_eq!(names, ["call", "conference", "live", "webinar"]);
     let (set, scenario) = settings.scenario("call").unwrap();
     assert_eq!(set.origin, SetOrigin::File(folder.join("call.toml")));
-    assert_eq!(scenario.spares, 3);
+    assert_eq!((scenario.spares, scenario.reserve), (3, FailureScope::Zone));
     let [routing] = &set.bindings[..] else { panic!("{:?}", set.bindings) };
     assert_eq!(routing.plugin, PluginLocation::File(folder.join("mine.wasm")));
     let expected = serde_json::json!({"stay": 0.5, "steps": ["cap"], "deep": {"on": true, "n": 7}});
     assert_eq!(routing.settings, expected);
     let invalid = routing.invalid("/deep/n", "7", "0 to 5");
-    assert_eq!((invalid.line, invalid.column), (6, 67));
+    assert_eq!((invalid.line, invalid.column), (7, 67));
     assert_eq!(settings.scenario("live").unwrap().0.origin, SetOrigin::Shipped);
 }
 

@@ -1,3 +1,4 @@
+use evenkeel_control::NodeName;
 use evenkeel_model::{Health, NodeId};
 
 use super::*;
@@ -34,9 +35,10 @@ fn levels_of_a_removed_node_end() {
     let levels = || -> Vec<String> {
         let text = prometheus.render();
         let of_nodes = text.lines().filter(|line| line.starts_with("evenkeel_node_"));
-        of_nodes.map(|line| line.replace("evenkeel_node", "")).collect()
+        let place = ",evenkeel_region=\"east\",evenkeel_zone=\"z\"";
+        of_nodes.map(|line| line.replace(place, "").replace("evenkeel_node", "")).collect()
     };
-    let name = || Arc::<str>::from("a");
+    let name = || NodeName { node: "a".into(), region: "east".into(), zone: "z".into() };
     nodes.health(NodeId(0), name(), Health::Up);
     nodes.draining(NodeId(0), name(), true);
     assert_eq!(levels(), ["_draining{=\"a\"} 1", "_health{=\"a\"} 0"]);

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{Gateway, GatewayEffect, NodeEffect, NodeEvidence};
 use evenkeel_model::{
-    AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, DegradeOnFault, FeedbackSupport,
-    GatewayLimits, IngressProtocol, MediaDescription, MediaStream, NodeProbing, NodeSettings,
-    Offer, OfferId, PayloadType, RegionId, RouteCell, RtcpPort, Scenario, SessionId, Srtp, Stamp,
-    StreamKind, Timings, Zone, ZoneId,
+    AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, DegradeOnFault, FailureScope,
+    FeedbackSupport, GatewayLimits, IngressProtocol, MediaDescription, MediaStream, NodeProbing,
+    NodeSettings, Offer, OfferId, PayloadType, RegionId, RouteCell, RtcpPort, Scenario, SessionId,
+    Srtp, Stamp, StreamKind, Timings, Zone, ZoneId,
 };
 
 /// A gateway's core, alone.
@@ -126,6 +126,7 @@ fn settings(nodes: usize, sessions: usize) -> CoreSettings {
         affinity: evenkeel_model::Affinity::Room,
         regions: Vec::new(),
         spares: 2,
+        reserve: FailureScope::Node,
         close_after: Duration::from_secs(3_600),
         priority: 0,
         on_admission_fault: AdmitOnFault::Admit,

@@ -146,7 +146,12 @@ fn draw_operation(rng: &mut Rng, nodes: usize) -> Operation {
     let region: Box<str> = rng.u32(0..2).to_string().into();
     let within = rng.bool().then(|| Duration::from_millis(rng.u64(50..3_000)));
     let failbacks = [Failback::Auto, Failback::Force, Failback::Forbid];
-    match rng.u8(0..10) {
+    let zone: Box<str> = rng.u32(0..2).to_string().into();
+    match rng.u8(0..12) {
+        10 => Operation::Drain { place: OperationTarget::Zone(zone), draining: true, within },
+        11 => {
+            Operation::Drain { place: OperationTarget::Zone(zone), draining: false, within: None }
+        }
         0..2 => Operation::Drain { place: OperationTarget::Node(node), draining: true, within },
         2 => Operation::Drain { place: OperationTarget::Node(node), draining: false, within: None },
         3 => Operation::Drain { place: OperationTarget::Region(region), draining: true, within },

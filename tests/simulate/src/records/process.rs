@@ -11,7 +11,8 @@ use evenkeel_core::{
 };
 use evenkeel_media::instant;
 use evenkeel_model::{
-    CoreSettings, Hook, MediaDescription, NodeId, PolicyName, RegionId, RoomId, SessionId,
+    CoreSettings, FailureDomain, Hook, MediaDescription, NodeId, PolicyName, RegionId, RoomId,
+    SessionId, ZoneId,
 };
 use evenkeel_revisions::{LifecycleRecord, PolicyStatus, RolloutRules, WallClock};
 use serde::de::DeserializeOwned;
@@ -109,6 +110,7 @@ impl Process {
         let node =
             |gateway: &Gateway, name: &str| node_named(gateway, name).ok_or(Impossible::NoSuchNode);
         let region = |name: &str| RegionId(name.parse().expect("regions are numbered"));
+        let zone = |name: &str| ZoneId(name.parse().expect("zones are numbered"));
         match operation {
             Operation::Drain { place: OperationTarget::Node(name), draining, within } => {
                 let node = node(gateway, &name)?;
@@ -117,8 +119,22 @@ impl Process {
             }
             Operation::Drain { place: OperationTarget::Region(name), draining, within } => {
                 gateway.change_nodes(now, |nodes| {
-                    nodes.handle_drain_region(region(&name), draining, within, now)
+                    nodes.handle_drain_domain(
+                        FailureDomain::Region(region(&name)),
+                        draining,
+                        within,
+                        now,
+                    )
                 })?;
+            }
+            Operation::Drain { place: OperationTarget::Zone(name), draining, within } => {
+                let zone = FailureDomain::Zone(zone(&name));
+                gateway.change_nodes(now, |nodes| {
+                    nodes.handle_drain_domain(zone, draining, within, now)
+                })?;
+            }
+            Operation::EjectZone(_) | Operation::ReturnZone(_) => {
+                unreachable!("they are kept as those of nodes, and not drawn");
             }
             Operation::Eject(name) => {
                 let node = node(gateway, &name)?;
@@ -190,9 +206,14 @@ impl Process {
                 decisions.insert(format!("node {id} {fact}"), "yes".to_owned());
             }
         }
+        for zone in (0..self.gateway.node_table().zones().len() as u32).map(ZoneId) {
+            if self.gateway.node_table().is_drained(FailureDomain::Zone(zone)) {
+                decisions.insert(format!("zone {} drain", zone.0), "yes".to_owned());
+            }
+        }
         for region in self.gateway.views().regions(now) {
             let id = region.region.0;
-            if self.gateway.node_table().is_drained(region.region) {
+            if self.gateway.node_table().is_drained(FailureDomain::Region(region.region)) {
                 decisions.insert(format!("region {id} drain"), "yes".to_owned());
             }
             let failback = region.failback.name().to_owned();

@@ -6,7 +6,7 @@ mod flows;
 mod group;
 mod kill;
 mod region;
-mod setup;
+pub(crate) mod setup;
 
 use std::collections::BTreeMap;
 

@@ -10,14 +10,14 @@ use crate::fault::{Episode, Fault};
 use crate::script::{Join, NodeScript, Script, settings};
 
 /// A node's zone, capacity in kbit/s, and one-way delay.
-pub(super) type Place = (usize, u64, Duration);
+pub(crate) type Place = (usize, u64, Duration);
 
 pub(super) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
 /// Calls of two clients that stay, at these nodes; `regions` holds the region of each zone.
-pub(super) fn calls(
+pub(crate) fn calls(
     seed: u64,
     rooms: u32,
     regions: &[usize],

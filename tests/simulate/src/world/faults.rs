@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use evenkeel_core::Failback;
-use evenkeel_model::{NodeId, PolicyName, RegionId};
+use evenkeel_model::{FailureDomain, NodeId, PolicyName, RegionId};
 use evenkeel_revisions::{
     Actor, Judging, Lifecycle, Revision, RolloutAction, RolloutRequest, RolloutRules, Strategy,
     WallClock,
@@ -83,7 +83,12 @@ impl World<'_> {
                 let region = RegionId(region as u32);
                 let nodes = self.nodes_of(&fault);
                 let _ = self.gateway.change_nodes(self.now, |nodes| {
-                    nodes.handle_drain_region(region, true, Some(within), self.now)
+                    nodes.handle_drain_domain(
+                        FailureDomain::Region(region),
+                        true,
+                        Some(within),
+                        self.now,
+                    )
                 });
                 self.expect_drained(&nodes, within);
                 for node in nodes {

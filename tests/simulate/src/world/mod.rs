@@ -23,7 +23,7 @@ use evenkeel_model::{Ask, Board, OfferId, RoomId, SessionId, Stamp};
 pub(crate) use event::{Event, Message};
 use fastrand::Rng;
 
-use crate::check::{Checker, Scene};
+use crate::check::{Checker, Scene, Violation};
 use crate::client::Client;
 use crate::driver::{self, LEASES_EVERY, Tag};
 use crate::node::{Arrival, Node};
@@ -210,6 +210,18 @@ impl<'a> World<'a> {
         self.outcome.lasted = self.now - self.began;
         self.outcome.close_digest();
         self.outcome
+    }
+
+    /// Plays until this time since the start, or the first violation.
+    pub(crate) fn play_until(&mut self, time: Duration) {
+        let end = self.began + time;
+        self.settle();
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    pub(crate) fn violations(&self) -> Vec<Violation> {
+        self.checker.violations.clone()
     }
 
     /// Handles the next event; returns false if there is none before `end`.

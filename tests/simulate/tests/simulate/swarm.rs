@@ -40,6 +40,9 @@ fn invariants_hold_for_all_seeds() {
         assert!(sum.records.replaced.contains_key(how), "no {how}: {:?}", sum.records.replaced);
     }
     assert!(sum.records.acknowledged > 1_000, "{:?}", sum.records);
+    let losses = &sum.losses;
+    assert!(losses.rooms > 500 && losses.unplaced > 20 && losses.covered_worlds > 10, "{losses:?}");
+    assert!(losses.elsewhere * 20 <= losses.rooms, "{losses:?}");
     for cause in ["drain", "failback", "link", "manual", "node-down", "quality"] {
         assert!(sum.moves.contains_key(cause), "no move for {cause}: {:?}", sum.moves);
     }

@@ -32,8 +32,8 @@ fn reservation_is_largest_death_load() {
     ledger.hold(holding(B, C, 60));
     assert!(ledger.view().fits(C, 40), "one death brings 60 at most");
     assert!(!ledger.view().fits(C, 41));
-    assert!(ledger.view().fits_reserve(C, A, 60));
-    assert!(!ledger.view().fits_reserve(C, A, 61));
+    assert!(ledger.view().fits_reserve(C, A, None, 60));
+    assert!(!ledger.view().fits_reserve(C, A, None, 61));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn nodes_on_one_machine_share_capacity() {
     };
     assert_eq!(fit(&ledger), (true, false, true));
     assert_eq!(
-        (ledger.view().carries(B, 41), ledger.view().fits_reserve(B, C, 41)),
+        (ledger.view().carries(B, 41), ledger.view().fits_reserve(B, C, None, 41)),
         (false, false)
     );
     assert_eq!([A, B, C].map(|node| ledger.view().permille(node)), [600, 600, 0]);
@@ -90,7 +90,8 @@ fn load_above_reservation_breaks_it() {
 #[test]
 fn hitless_room_counts_at_both_nodes() {
     let mut ledger = CapacityLedger::new(vec![100, 100, 100]);
-    let both = Holding { on: Some(A), twin: Some(B), heading: Some(B), kbps: 40, reserve: None };
+    let both =
+        Holding { on: Some(A), twin: Some(B), heading: Some(B), kbps: 40, ..Holding::default() };
     ledger.hold(both);
     assert_eq!([A, B, C].map(|node| ledger.view().permille(node)), [400, 400, 0]);
     assert_eq!((ledger.view().rooms(A), ledger.view().rooms(B)), (1, 0), "it stands on one");

@@ -1,7 +1,7 @@
 //! Reports of agents beside nodes, and their effects.
 
 use evenkeel_model::{
-    CoreEvent, Decider, EvidenceSource, Health, MoveCause, NodeProbing, RegionId,
+    CoreEvent, Decider, EvidenceSource, FailureDomain, Health, MoveCause, NodeProbing, RegionId,
 };
 
 use super::*;
@@ -168,7 +168,7 @@ fn operator_undrain_of_self_drain_is_refused() {
     world
         .gateway
         .change_nodes(world.now, |nodes| {
-            nodes.handle_drain_region(RegionId(0), false, None, world.now)
+            nodes.handle_drain_domain(FailureDomain::Region(RegionId(0)), false, None, world.now)
         })
         .unwrap();
     assert!(drains(&world), "nor with its region");

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use evenkeel_model::{
-    CoreEvent, GatewayLimits, Health, Incarnation, NodeId, NodeProbing, NodeSettings,
-    RedundancyMode, RegionId,
+    CoreEvent, FailureDomain, GatewayLimits, Health, Incarnation, NodeId, NodeProbing,
+    NodeSettings, RedundancyMode, RegionId,
 };
 
 use super::*;
@@ -245,7 +245,7 @@ fn node_added_to_drained_region_takes_no_rooms() {
     world
         .gateway
         .change_nodes(world.now, |nodes| {
-            nodes.handle_drain_region(RegionId(0), true, None, world.now)
+            nodes.handle_drain_domain(FailureDomain::Region(RegionId(0)), true, None, world.now)
         })
         .unwrap();
     let new = world.add(like_a.clone()).unwrap();
@@ -255,7 +255,7 @@ fn node_added_to_drained_region_takes_no_rooms() {
     world
         .gateway
         .change_nodes(world.now, |nodes| {
-            nodes.handle_drain_region(RegionId(0), false, None, world.now)
+            nodes.handle_drain_domain(FailureDomain::Region(RegionId(0)), false, None, world.now)
         })
         .unwrap();
     let drain = |world: &World| {
@@ -313,7 +313,7 @@ fn only_listing_revives_a_leaving_node() {
     world
         .gateway
         .change_nodes(world.now, |nodes| {
-            nodes.handle_drain_region(RegionId(0), false, None, world.now)
+            nodes.handle_drain_domain(FailureDomain::Region(RegionId(0)), false, None, world.now)
         })
         .unwrap();
     assert!(world.gateway.views().nodes().next().unwrap().draining);

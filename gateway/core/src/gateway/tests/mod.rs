@@ -2,6 +2,7 @@
 
 mod admission;
 mod agents;
+mod blast;
 mod breaking;
 mod brown_out;
 mod canaries;
@@ -19,6 +20,7 @@ mod opening;
 mod outcomes;
 mod policy;
 mod quality;
+mod reserves;
 mod restoring;
 mod returning;
 mod revising;

@@ -39,6 +39,7 @@ pub(super) fn assert_continued(before: &GatewayRecord, after: &GatewayRecord, ho
             version: is.version,
             waits: is.waits,
             hops: is.hops.clone(),
+            covers: is.covers,
             ..was.clone()
         };
         assert_eq!(same, *is);

@@ -1,7 +1,8 @@
 //! Drained, ejected and readmitted nodes, and rooms that return to their native place.
 
 use evenkeel_model::{
-    CoreEvent, Decider, EvidenceSource, Health, Hook, MoveCause, MoveOutcome, NodeId, RegionId,
+    CoreEvent, Decider, EvidenceSource, FailureDomain, Health, Hook, MoveCause, MoveOutcome,
+    NodeId, RegionId,
 };
 
 use super::super::Impossible;
@@ -165,7 +166,12 @@ fn region_drain_excludes_its_nodes() {
     world
         .gateway
         .change_nodes(world.now, |nodes| {
-            nodes.handle_drain_region(RegionId(0), true, Some(ms(5_000)), world.now)
+            nodes.handle_drain_domain(
+                FailureDomain::Region(RegionId(0)),
+                true,
+                Some(ms(5_000)),
+                world.now,
+            )
         })
         .unwrap();
     world.pass(ms(5_000));
@@ -175,13 +181,13 @@ fn region_drain_excludes_its_nodes() {
     world
         .gateway
         .change_nodes(world.now, |nodes| {
-            nodes.handle_drain_region(RegionId(0), false, None, world.now)
+            nodes.handle_drain_domain(FailureDomain::Region(RegionId(0)), false, None, world.now)
         })
         .unwrap();
     world.pass(ms(5_000));
     assert_eq!(at(&world, D), 0, "they go back where they belong");
     let nowhere = world.gateway.change_nodes(world.now, |nodes| {
-        nodes.handle_drain_region(RegionId(9), true, None, world.now)
+        nodes.handle_drain_domain(FailureDomain::Region(RegionId(9)), true, None, world.now)
     });
     assert_eq!(nowhere, Err(Impossible::NoSuchRegion));
 }

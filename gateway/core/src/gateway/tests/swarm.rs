@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    AdmitVerdict, Affinity, Ask, ClientIdentity, CoreEvent, Decider, DegradationAction, HOPS_MAX,
-    Hook, HookAnswer, Hop, HopGrant, IngressProtocol, Measures, ModeChange, MoveCause, NodeId,
-    NodeSettings, OfferId, PluginFault, PolicyName, PolicyQuestion, RedundancyMode, RegionId,
-    RegionRole, RoomId, RoutingMove, Scenario, SessionId, StartPhase, Starts, StreamKind,
+    AdmitVerdict, Affinity, Ask, ClientIdentity, CoreEvent, Decider, DegradationAction,
+    FailureScope, HOPS_MAX, Hook, HookAnswer, Hop, HopGrant, IngressProtocol, Measures, ModeChange,
+    MoveCause, NodeId, NodeSettings, OfferId, PluginFault, PolicyName, PolicyQuestion,
+    RedundancyMode, RegionId, RegionRole, RoomId, RoutingMove, Scenario, SessionId, StartPhase,
+    Starts, StreamKind,
 };
 use evenkeel_nodes::NodeEvidence;
 use fastrand::Rng;
@@ -104,8 +105,11 @@ impl Swarm {
                 Starts::ByItself
             };
         }
+        // A separate generator keeps the other draws of a seed.
+        let mut reserves = Rng::with_seed(seed ^ 0x5e5e);
         for scenario in settings.scenarios.values_mut() {
             any_mode(&mut rng, scenario);
+            scenario.reserve = FailureScope::ALL[reserves.usize(..FailureScope::ALL.len())];
             scenario.spares = rng.u8(1..4);
             scenario.close_after = ms(rng.u64(2_000..60_000));
         }

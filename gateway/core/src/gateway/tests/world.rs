@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use evenkeel_media::instant;
 use evenkeel_model::{
     AcceptedOffer, AdmitOnFault, AdmitVerdict, Affinity, Ask, CapBounds, ClientIdentity, CoreEvent,
-    CoreSettings, FeedbackSupport, GatewayLimits, Hook, HookAnswer, Hop, HopGrant, Incarnation,
-    IngressProtocol, Labels, MediaDescription, MediaStream, NodeId, NodeProbing, NodeSettings,
-    Offer, OfferId, OfferRefusal, PayloadType, PluginFault, PluginState, PolicyName,
+    CoreSettings, FailureScope, FeedbackSupport, GatewayLimits, Hook, HookAnswer, Hop, HopGrant,
+    Incarnation, IngressProtocol, Labels, MediaDescription, MediaStream, NodeId, NodeProbing,
+    NodeSettings, Offer, OfferId, OfferRefusal, PayloadType, PluginFault, PluginState, PolicyName,
     RedundancyMode, RegionId, RegionRole, RevisionAnswer, RoomId, RtcpPort, Scenario, SessionId,
     Srtp, Stamp, Starts, StreamKind, Timings, Zone, ZoneId,
 };
@@ -52,6 +52,7 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> CoreSettings {
         affinity: Affinity::Room,
         regions: Vec::new(),
         spares: 1,
+        reserve: FailureScope::Node,
         close_after: Duration::from_secs(30),
         priority: 0,
         on_admission_fault: AdmitOnFault::Admit,

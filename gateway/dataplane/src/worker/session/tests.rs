@@ -6,10 +6,10 @@ use evenkeel_media::continuity::FILLED_WITHIN;
 use evenkeel_media::{rtcp, rtp};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
-    AcceptedOffer, AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, FeedbackSupport as Takes,
-    GatewayLimits, HopGrant, Incarnation, IngressProtocol, MediaStream, NodeId, NodeProbing,
-    NodeSettings, Offer, OfferId, PayloadType, RedundancyMode, RegionId, Route, RtcpPort, Scenario,
-    Timings, Zone, ZoneId,
+    AcceptedOffer, AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, FailureScope,
+    FeedbackSupport as Takes, GatewayLimits, HopGrant, Incarnation, IngressProtocol, MediaStream,
+    NodeId, NodeProbing, NodeSettings, Offer, OfferId, PayloadType, RedundancyMode, RegionId,
+    Route, RtcpPort, Scenario, Timings, Zone, ZoneId,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -491,6 +491,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         affinity: evenkeel_model::Affinity::Room,
         regions: Vec::new(),
         spares: 1,
+        reserve: FailureScope::Node,
         close_after: Duration::from_secs(30),
         priority: 0,
         on_admission_fault: AdmitOnFault::Admit,

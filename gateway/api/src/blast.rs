@@ -1,0 +1,231 @@
+//! The blast radius of a loss that an operator asks about, computed by a copy of the core.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use evenkeel_control::{ControlError, NodeName, NodeNames, by_load};
+use evenkeel_core::{BlastRadius, Impossible, RoomLoss};
+use evenkeel_model::NodeId;
+use serde::{Deserialize, Serialize};
+
+use super::context::{ApiContext, ApiState};
+use super::error::{ApiError, ApiErrorCode, refused};
+use super::object::{milliseconds, object};
+use super::operations::is_zone;
+
+/// Maximum number of labels in an answer. Those of the most sessions come first.
+const LABELS_MAX: usize = 20;
+
+/// Time to copy and play a gateway with all its sessions, and for the check of each minute that may run before.
+const PLAYED_WITHIN: Duration = Duration::from_secs(50);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BlastQuery {
+    /// Names of nodes, separated by commas.
+    #[serde(default)]
+    nodes: String,
+    /// Names of zones: `a`, or `eu/a` if several regions have a zone of the name.
+    #[serde(default)]
+    zones: String,
+    #[serde(default)]
+    regions: String,
+    /// This many nodes with most load.
+    #[serde(default)]
+    busiest: usize,
+    /// Lists each room.
+    #[serde(default)]
+    rooms: bool,
+}
+
+pub(super) async fn blast(
+    State(shared): ApiState,
+    query: Result<Query<BlastQuery>, QueryRejection>,
+) -> Result<Json<impl Serialize>, ApiError> {
+    let Query(query) =
+        query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
+    shared.require_owner()?;
+    let lost = lost_nodes(&shared, &query).await?;
+    let asked = shared.handle.blast(vec![lost]);
+    let radii = tokio::time::timeout(PLAYED_WITHIN, asked).await;
+    let radii = radii.unwrap_or(Err(ControlError::Unavailable));
+    let mut radii = radii.map_err(|error| refused(error, "", &shared.names))?;
+    // One for the one loss.
+    Ok(Json(blast_view(&radii.swap_remove(0), query.rooms, &shared.names)))
+}
+
+/// The nodes that the request names.
+async fn lost_nodes(shared: &ApiContext, query: &BlastQuery) -> Result<BTreeSet<NodeId>, ApiError> {
+    let nodes = shared.ask("", shared.handle.nodes()).await?;
+    let listed: Vec<_> =
+        nodes.iter().map(|node| (node.hop.node, shared.names.of_node(node.hop.node))).collect();
+    let mut lost = BTreeSet::new();
+    for NamedPlaces { names, reason, is_at, shown } in query.places() {
+        for name in names.split(',').filter(|name| !name.is_empty()) {
+            let found = listed.iter().filter(|(_, at)| is_at(at, name));
+            let found: BTreeMap<NodeId, String> = found.map(|(id, at)| (*id, shown(at))).collect();
+            let places: BTreeSet<&String> = found.values().collect();
+            if places.len() != 1 {
+                let known: BTreeSet<String> = listed.iter().map(|(_, at)| shown(at)).collect();
+                let known = known.into_iter().map(String::into_boxed_str).collect();
+                let unfound = ControlError::Unfound { reason, known };
+                return Err(refused(unfound, name, &shared.names));
+            }
+            lost.extend(found.into_keys());
+        }
+    }
+    lost.extend(by_load(&nodes).take(query.busiest));
+    if lost.is_empty() {
+        let right = "expected a name in `nodes`, `zones` or `regions`, or a number in `busiest`";
+        return Err(ApiError::new(ApiErrorCode::BadRequest, right));
+    }
+    Ok(lost)
+}
+
+/// Names of one kind in a request, and the nodes that they stand for.
+struct NamedPlaces<'a> {
+    names: &'a str,
+    /// The error of an unknown name, or of one that several places have.
+    reason: Impossible,
+    is_at: fn(&NodeName, &str) -> bool,
+    /// The full name of the place of a node.
+    shown: fn(&NodeName) -> String,
+}
+
+impl BlastQuery {
+    fn places(&self) -> [NamedPlaces<'_>; 3] {
+        [
+            NamedPlaces {
+                names: &self.nodes,
+                reason: Impossible::NoSuchNode,
+                is_at: |at, name| *at.node == *name,
+                shown: |at| at.node.to_string(),
+            },
+            NamedPlaces {
+                names: &self.zones,
+                reason: Impossible::NoSuchZone,
+                is_at: is_zone,
+                shown: |at| format!("{}/{}", at.region, at.zone),
+            },
+            NamedPlaces {
+                names: &self.regions,
+                reason: Impossible::NoSuchRegion,
+                is_at: |at, name| *at.region == *name,
+                shown: |at| at.region.to_string(),
+            },
+        ]
+    }
+}
+
+/// Rooms and sessions.
+#[derive(Clone, Copy, Default, Serialize)]
+struct RoomCount {
+    rooms: u32,
+    sessions: u32,
+}
+
+impl RoomCount {
+    fn add(&mut self, room: &RoomLoss) {
+        self.rooms += 1;
+        self.sessions += room.sessions;
+    }
+
+    fn of<'a>(rooms: impl Iterator<Item = &'a RoomLoss>) -> RoomCount {
+        let mut count = RoomCount::default();
+        rooms.for_each(|room| count.add(room));
+        count
+    }
+}
+
+/// The losses of one scenario.
+#[derive(Default, Serialize)]
+struct ScenarioLoss {
+    #[serde(flatten)]
+    hit: RoomCount,
+    unplaced: RoomCount,
+    /// Sessions that get less bit rate.
+    reduced_sessions: u32,
+}
+
+fn blast_view(blast: &BlastRadius, lists_rooms: bool, names: &NodeNames) -> impl Serialize + use<> {
+    let mut scenarios: BTreeMap<Arc<str>, ScenarioLoss> = BTreeMap::new();
+    let mut targets: BTreeMap<NodeId, RoomCount> = BTreeMap::new();
+    for room in &blast.rooms {
+        let of_scenario = scenarios.entry(Arc::clone(&room.scenario)).or_default();
+        of_scenario.hit.add(room);
+        of_scenario.reduced_sessions += room.reduced;
+        match room.to {
+            Some(to) => targets.entry(to).or_default().add(room),
+            None => of_scenario.unplaced.add(room),
+        }
+    }
+    let loads: Vec<_> = blast
+        .loads
+        .iter()
+        .map(|load| {
+            object! {
+                #[serde(flatten)]
+                node: names.of_node(load.node),
+                #[serde(flatten)]
+                takes: targets.get(&load.node).copied().unwrap_or_default(),
+                // Load and reservations, thousandths of the capacity.
+                load_permille: load.after_permille,
+                load_permille_before: load.before_permille,
+            }
+        })
+        .collect();
+    let mut labels: Vec<_> = blast.labels.iter().collect();
+    labels.sort_by_key(|(label, sessions)| (Reverse(**sessions), *label));
+    let labels: Vec<_> = labels
+        .into_iter()
+        .take(LABELS_MAX)
+        .map(|((name, value), sessions)| {
+            object! { label: name.clone(), value: value.clone(), sessions: *sessions }
+        })
+        .collect();
+    let named = |nodes: &[NodeId]| -> Vec<Arc<str>> {
+        nodes.iter().map(|node| names.of_node(*node).node).collect()
+    };
+    let slowest: Option<Duration> = blast.rooms.iter().filter_map(|room| room.after).max();
+    let rooms = lists_rooms
+        .then(|| blast.rooms.iter().map(|room| room_view(room, names)).collect::<Vec<_>>());
+    object! {
+        // The nodes that would be lost.
+        nodes: named(&blast.nodes),
+        #[serde(flatten)]
+        hit: RoomCount::of(blast.rooms.iter()),
+        // Rooms that no node has capacity for.
+        unplaced: RoomCount::of(blast.unplaced()),
+        reduced_sessions: blast.rooms.iter().map(|room| room.reduced).sum::<u32>(),
+        // From the detection until the last room has a node, without the time in which it opens sessions.
+        slowest_ms: milliseconds(slowest),
+        // Rooms with a mode that keeps a spare, and without one that packets may take, after the loss and before it.
+        unprotected_rooms: blast.unprotected,
+        unprotected_rooms_before: blast.unprotected_before,
+        scenarios: scenarios,
+        // The other nodes, with the rooms that they would take.
+        loads: loads,
+        labels: labels,
+        // Cold nodes whose start would begin.
+        started_nodes: named(&blast.started),
+        details?: rooms,
+    }
+}
+
+fn room_view(room: &RoomLoss, names: &NodeNames) -> impl Serialize + use<> {
+    object! {
+        room: Arc::clone(&room.name),
+        scenario: Arc::clone(&room.scenario),
+        sessions: room.sessions,
+        from: names.of_node(room.from).node,
+        // Null: no node has capacity for the room.
+        to: room.to.map(|to| names.of_node(to).node),
+        after_ms: milliseconds(room.after),
+        reduced_sessions: room.reduced,
+    }
+}

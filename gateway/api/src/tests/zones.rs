@@ -1,0 +1,79 @@
+//! Zones, and the blast radius of a loss.
+
+use evenkeel_control::Slice;
+use evenkeel_core::{Gateway, NodeStanding};
+use evenkeel_model::{EvidenceSource, Health};
+
+use super::*;
+
+fn node_standing(number: u32, rooms: u32, draining: bool) -> NodeStanding {
+    NodeStanding {
+        hop: Hop { node: NodeId(number), incarnation: Incarnation(1) },
+        health: Health::Up,
+        suspected_by: [false; EvidenceSource::ALL.len()],
+        draining,
+        leaves: false,
+        ejected: false,
+        capacity_kbps: 1_000,
+        opening: 0,
+        waiting: 0,
+        load_permille: 250,
+        reported_permille: None,
+        rooms,
+        round_trip: None,
+        is_probed: true,
+    }
+}
+
+#[test]
+fn zones_sum_up_their_nodes() {
+    let mut world = World::start();
+    let asking = world.ask("GET /v1/zones", "");
+    let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
+    reply.send(vec![node_standing(0, 3, false), node_standing(1, 4, true)]).unwrap();
+    let right = json!({"zones": [
+        {"region": "east", "zone": "a", "nodes": 1, "nodes_up": 1, "nodes_draining": 0,
+         "nodes_ejected": 0, "rooms": 3, "capacity_kbps": 1_000, "load_permille": 250},
+        {"region": "west", "zone": "b", "nodes": 1, "nodes_up": 0, "nodes_draining": 1,
+         "nodes_ejected": 0, "rooms": 4, "capacity_kbps": 1_000, "load_permille": 250},
+    ]});
+    assert_eq!(asking.answer().1, right);
+}
+
+#[test]
+fn blast_radius_is_asked_by_name() {
+    let mut world = World::start();
+    let ask = |world: &mut World, query: &str| {
+        let asking = world.ask(&format!("GET /v1/blast?{query}"), "");
+        let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
+        reply.send(vec![node_standing(0, 3, false), node_standing(1, 4, false)]).unwrap();
+        asking
+    };
+    for (query, nodes) in [
+        ("nodes=east-a1", json!(["east-a1"])),
+        ("zones=east/a,b", json!(["east-a1", "west-b1"])),
+        ("regions=west", json!(["west-b1"])),
+        ("busiest=1", json!(["west-b1"])),
+    ] {
+        let asking = ask(&mut world, query);
+        let ControlRequest::CopyNodes(reply) = world.request() else { panic!("nodes") };
+        let mut gateway = Gateway::new(settings(), std::time::Instant::now());
+        reply.send(Box::new(gateway.records().copy_nodes())).unwrap();
+        let ControlRequest::CopyRooms { reply, .. } = world.request() else { panic!("rooms") };
+        reply.send(Slice { items: Vec::new(), last: None }).unwrap();
+        let (status, body) = asking.answer();
+        assert_eq!((status, &body["nodes"]), (200, &nodes), "{query}: {body}");
+        assert_eq!((&body["rooms"], &body["unplaced"]["rooms"]), (&json!(0), &json!(0)));
+        assert!(body.get("details").is_none());
+    }
+    for (query, status, words) in [
+        ("nodes=north", 404, "there are east-a1, west-b1"),
+        ("zones=east/b", 404, "there are east/a, west/b"),
+        ("regions=north", 404, "there are east, west"),
+        ("rooms=true", 400, "a name in `nodes`, `zones` or `regions`"),
+    ] {
+        let (found, body) = ask(&mut world, query).answer();
+        assert_eq!(found, status, "{body}");
+        assert!(body["error"]["message"].as_str().unwrap().contains(words), "{body}");
+    }
+}

@@ -1,0 +1,125 @@
+//! `evenkeel blast`: the rooms that a loss would hit.
+
+use clap::Args;
+use evenkeel_client::escape;
+use serde_json::Value;
+
+use crate::command::{ApiArgs, CommandError, number, rows, say, say_lines, text, texts, verdict};
+
+/// Show which rooms a loss of nodes would hit, and where they would go
+///
+/// The gateway copies its state and loses the nodes in the copy, in virtual time. Nothing changes at the gateway. The copy asks
+/// no policies: rooms go where the core puts them, and a routing policy may move them later.
+///
+/// Exit code 1: some rooms would have no node.
+#[derive(Args)]
+pub(crate) struct BlastArgs {
+    /// Lose this node; may be repeated
+    #[arg(long, value_name = "NAME")]
+    node: Vec<String>,
+    /// Lose all nodes of this zone, `eu/a` or `a`; may be repeated
+    #[arg(long, value_name = "NAME")]
+    zone: Vec<String>,
+    /// Lose all nodes of this region; may be repeated
+    #[arg(long, value_name = "NAME")]
+    region: Vec<String>,
+    /// Lose the NODES nodes with most load
+    #[arg(long, value_name = "NODES", default_value_t = 0)]
+    busiest: u32,
+    /// List every room with its next node
+    #[arg(long)]
+    rooms: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Print JSON as in the API
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl BlastArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let lists = [("nodes", &self.node), ("zones", &self.zone), ("regions", &self.region)];
+        if lists.iter().all(|(_, names)| names.is_empty()) && self.busiest == 0 {
+            let found = "found no node; expected --node, --zone, --region or --busiest";
+            return Err(CommandError::Wrong(found.to_owned()));
+        }
+        let lists = lists.map(|(key, names)| {
+            let names: Vec<String> = names.iter().map(|name| escape(name)).collect();
+            format!("{key}={}", names.join(","))
+        });
+        let (busiest, rooms) = (self.busiest, self.rooms);
+        let path = format!("/v1/blast?{}&busiest={busiest}&rooms={rooms}", lists.join("&"));
+        let blast = self.api.read(&path)?;
+        if self.json {
+            say(&blast);
+        } else {
+            say_lines(&shown(&blast));
+        }
+        let unplaced = number(&blast["unplaced"], "rooms");
+        verdict(self.json, (unplaced > 0).then(|| format!("{unplaced} rooms would have no node")))
+    }
+}
+
+fn shown(blast: &Value) -> String {
+    let mut lines = vec![format!(
+        "loss of {}: {} rooms, {} sessions",
+        texts(blast, "nodes").join(", "),
+        number(blast, "rooms"),
+        number(blast, "sessions"),
+    )];
+    let unplaced = &blast["unplaced"];
+    lines.push(format!(
+        "  without a node: {} rooms, {} sessions; with a lower bit rate: {} sessions",
+        number(unplaced, "rooms"),
+        number(unplaced, "sessions"),
+        number(blast, "reduced_sessions"),
+    ));
+    lines.push(format!(
+        "  without a spare afterwards: {} rooms (now {})",
+        number(blast, "unprotected_rooms"),
+        number(blast, "unprotected_rooms_before"),
+    ));
+    for (scenario, loss) in blast["scenarios"].as_object().into_iter().flatten() {
+        lines.push(format!(
+            "  {scenario}: {} rooms, {} sessions, {} rooms without a node, {} sessions with a lower bit rate",
+            number(loss, "rooms"),
+            number(loss, "sessions"),
+            number(&loss["unplaced"], "rooms"),
+            number(loss, "reduced_sessions"),
+        ));
+    }
+    for load in rows(&blast["loads"], "") {
+        lines.push(format!(
+            "  {:<16} takes {} rooms, {} sessions: {} % of its capacity, now {} %",
+            text(load, "node"),
+            number(load, "rooms"),
+            number(load, "sessions"),
+            number(load, "load_permille") / 10,
+            number(load, "load_permille_before") / 10,
+        ));
+    }
+    let labels: Vec<String> = rows(&blast["labels"], "")
+        .iter()
+        .map(|row| {
+            format!("{}={} {}", text(row, "label"), text(row, "value"), number(row, "sessions"))
+        })
+        .collect();
+    if !labels.is_empty() {
+        lines.push(format!("  sessions by label: {}", labels.join(", ")));
+    }
+    let started = texts(blast, "started_nodes");
+    if !started.is_empty() {
+        lines.push(format!("  nodes to start: {}", started.join(", ")));
+    }
+    for room in rows(&blast["details"], "") {
+        lines.push(format!(
+            "  {:<24} {:<10} {:>3} sessions, {} to {}",
+            text(room, "room"),
+            text(room, "scenario"),
+            number(room, "sessions"),
+            text(room, "from"),
+            room["to"].as_str().unwrap_or("no node"),
+        ));
+    }
+    lines.join("\n")
+}

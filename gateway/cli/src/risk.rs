@@ -1,0 +1,209 @@
+//! `evenkeel risk`: single points of failure of the fleet as it is.
+
+use clap::Args;
+use evenkeel_client::{ApiCall, ClientError, escape};
+use serde_json::{Value, json};
+
+use crate::command::{ApiArgs, CommandError, number, rows, say, text, texts, verdict};
+use crate::status::mode_lines;
+
+/// Show which single failures would end calls, and what each redundancy mode gave and cost
+///
+/// It asks for the blast radius of the busiest node and of each zone, for the gateways of the group, and for past drills.
+///
+/// Exit code 1: there is a risk.
+#[derive(Args)]
+pub(crate) struct RiskArgs {
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Print JSON: `risks`, each with `risk`, `found` and `remedy`, and `modes` as `evenkeel modes` does
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A single point of failure.
+#[derive(PartialEq, Debug)]
+struct Risk {
+    name: &'static str,
+    found: String,
+    remedy: &'static str,
+}
+
+/// The answers of the gateway.
+struct RiskFacts {
+    zones: Value,
+    /// Null without a group.
+    gateways: Value,
+    busiest: Value,
+    /// By the name of the zone.
+    zone_losses: Vec<(String, Value)>,
+    modes: Value,
+}
+
+impl RiskArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let facts = self.api.operate(async |admin| {
+            let zones = admin.read("/v1/zones").await?;
+            let mut zone_losses = Vec::new();
+            for zone in rows(&zones, "zones") {
+                let name = format!("{}/{}", text(zone, "region"), text(zone, "zone"));
+                let blast = admin.read(&format!("/v1/blast?zones={}", escape(&name))).await?;
+                zone_losses.push((name, blast));
+            }
+            let gateways = admin.ask(ApiCall::get("/v1/gateways")).await?;
+            let gateways =
+                if gateways.status == 404 { Value::Null } else { gateways.accepted()? };
+            let busiest = match admin.read("/v1/blast?busiest=1").await {
+                // No node runs.
+                Err(ClientError::Refused { status: 400, .. }) => Value::Null,
+                answer => answer?,
+            };
+            let modes = admin.read("/v1/modes").await?;
+            Ok(RiskFacts { zones, gateways, busiest, zone_losses, modes })
+        })?;
+        let mut risks = facts.risks();
+        risks.extend(drilled()?);
+        if self.json {
+            let risks: Vec<Value> = risks
+                .iter()
+                .map(|Risk { name, found, remedy }| {
+                    json!({"risk": name, "found": found, "remedy": remedy})
+                })
+                .collect();
+            say(&json!({"risks": risks, "modes": facts.modes["modes"]}));
+        } else {
+            for Risk { name, found, remedy } in &risks {
+                say(&format!("{name:<16} {found}: {remedy}"));
+            }
+            mode_lines(&facts.modes).iter().for_each(say);
+        }
+        let count = risks.len();
+        verdict(self.json, (count > 0).then(|| format!("{count} single points of failure")))
+    }
+}
+
+impl RiskFacts {
+    fn risks(&self) -> Vec<Risk> {
+        let mut risks = Vec::new();
+        let mut add = |name, found: String, remedy| risks.push(Risk { name, found, remedy });
+        let unplaced = |blast: &Value| number(&blast["unplaced"], "sessions");
+        if self.busiest.is_null() {
+            add("no-node", "no node runs".to_owned(), "start one");
+        } else if unplaced(&self.busiest) > 0 {
+            let found = format!(
+                "the loss of {} would leave {} sessions without a node",
+                texts(&self.busiest, "nodes").join(", "),
+                unplaced(&self.busiest)
+            );
+            add("node", found, "add nodes, or raise `capacity` of those there are");
+        }
+        for (zone, blast) in self.zone_losses.iter().filter(|(_, blast)| unplaced(blast) > 0) {
+            let found = format!(
+                "the loss of zone {zone} would leave {} of its {} sessions without a node",
+                unplaced(blast),
+                number(blast, "sessions")
+            );
+            add("zone", found, "add nodes in other zones, and set `reserve = \"zone\"`");
+        }
+        let up = rows(&self.zones, "zones").iter().filter(|zone| number(zone, "nodes_up") > 0);
+        let up: Vec<&Value> = up.collect();
+        if let [zone] = up[..] {
+            let found = format!("all nodes are in {}/{}", text(zone, "region"), text(zone, "zone"));
+            add("one-zone", found, "add nodes in another zone");
+        }
+        let unprotected = number(&self.busiest, "unprotected_rooms_before");
+        if unprotected > 0 {
+            let found = format!("{unprotected} rooms lack the spare that their scenario wants");
+            add("no-spare", found, "add capacity; `evenkeel session explain` has the candidates");
+        }
+        if self.gateways.is_null() {
+            let found = "this gateway belongs to no group".to_owned();
+            add("one-gateway", found, "add a standby with [cluster]");
+        }
+        for warning in texts(&self.gateways, "warnings") {
+            add("group", warning.to_owned(), "`evenkeel gateway list` has the members");
+        }
+        risks
+    }
+}
+
+/// The risk that no drill has shown lately what a failure does.
+#[cfg(feature = "lab")]
+fn drilled() -> Result<Option<Risk>, CommandError> {
+    use std::time::{Duration, SystemTime};
+
+    use evenkeel_process::unix_us;
+
+    /// A drill is repeated each quarter.
+    const HOLDS: Duration = Duration::from_secs(90 * 86_400);
+    let last_us = crate::lab::last_drill_us()?;
+    let age_us = last_us.map(|at_us| unix_us(SystemTime::now()).saturating_sub(at_us));
+    let found = match age_us {
+        Some(age_us) if u128::from(age_us) <= HOLDS.as_micros() => return Ok(None),
+        Some(age_us) => format!("the last drill was {} days ago", age_us / 86_400_000_000),
+        None => "no drill is recorded on this host".to_owned(),
+    };
+    let remedy = "`evenkeel drill kill-node` shows what a failure does";
+    Ok(Some(Risk { name: "no-drill", found, remedy }))
+}
+
+#[cfg(not(feature = "lab"))]
+fn drilled() -> Result<Option<Risk>, CommandError> {
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blast(nodes: &[&str], sessions: u64, unplaced: u64) -> Value {
+        json!({
+            "nodes": nodes, "sessions": sessions, "unplaced": {"rooms": 1, "sessions": unplaced},
+            "unprotected_rooms_before": 0,
+        })
+    }
+
+    fn zone(name: &str, nodes_up: u64) -> Value {
+        json!({"region": "eu", "zone": name, "nodes_up": nodes_up})
+    }
+
+    fn sound() -> RiskFacts {
+        RiskFacts {
+            zones: json!({"zones": [zone("a", 1), zone("b", 2)]}),
+            gateways: json!({"gateways": [], "warnings": []}),
+            busiest: blast(&["n1"], 9, 0),
+            zone_losses: vec![("eu/a".to_owned(), blast(&["n1"], 9, 0))],
+            modes: json!({"modes": []}),
+        }
+    }
+
+    fn names(facts: &RiskFacts) -> Vec<&'static str> {
+        facts.risks().iter().map(|risk| risk.name).collect()
+    }
+
+    #[test]
+    fn sound_fleet_has_no_risk() {
+        assert_eq!(sound().risks(), []);
+    }
+
+    #[test]
+    fn each_single_point_of_failure_is_a_risk() {
+        let node = RiskFacts { busiest: blast(&["n1"], 9, 4), ..sound() };
+        assert_eq!(node.risks()[0].found, "the loss of n1 would leave 4 sessions without a node");
+        let of_zone = vec![("eu/a".to_owned(), blast(&["n1", "n2"], 9, 4))];
+        let lost = RiskFacts { zone_losses: of_zone, ..sound() };
+        let found = "the loss of zone eu/a would leave 4 of its 9 sessions without a node";
+        assert_eq!(lost.risks()[0].found, found);
+        let one = RiskFacts { zones: json!({"zones": [zone("a", 0), zone("b", 2)]}), ..sound() };
+        assert_eq!(names(&one), ["one-zone"]);
+        let mut bare = sound();
+        bare.busiest["unprotected_rooms_before"] = json!(3);
+        assert_eq!(names(&bare), ["no-spare"]);
+        let alone = RiskFacts { gateways: Value::Null, ..sound() };
+        assert_eq!(names(&alone), ["one-gateway"]);
+        let warned = RiskFacts { gateways: json!({"warnings": ["no standby follows"]}), ..sound() };
+        assert_eq!(names(&warned), ["group"]);
+        let none = RiskFacts { busiest: Value::Null, zones: json!({"zones": []}), ..sound() };
+        assert_eq!(names(&none), ["no-node"]);
+    }
+}

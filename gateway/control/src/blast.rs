@@ -1,0 +1,59 @@
+//! Blast radii: copies of the core lose nodes on a thread of their own.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_core::{BlastRadius, GatewayCopy, NodeStanding};
+use evenkeel_model::{Health, NodeId, RoomId};
+use evenkeel_process::scheduling;
+use tokio::sync::oneshot;
+
+use crate::handle::{ControlRequest, Handle};
+use crate::messages::ControlError;
+
+/// The running nodes, those with most load first.
+pub fn by_load(nodes: &[NodeStanding]) -> impl Iterator<Item = NodeId> + use<> {
+    let runs = |node: &&NodeStanding| !matches!(node.health, Health::Down | Health::Cold);
+    let mut running: Vec<&NodeStanding> = nodes.iter().filter(runs).collect();
+    running.sort_by_key(|node| Reverse((node.load_kbps(), node.rooms)));
+    running.into_iter().map(|node| node.hop.node).collect::<Vec<_>>().into_iter()
+}
+
+impl Handle {
+    /// Computes the effect of each of these losses from one copy of the core: nodes first, then rooms in slices, each as it
+    /// is then. Other callers wait meanwhile.
+    ///
+    /// # Errors
+    /// Control is gone, the copied parts contradict each other, or no thread plays them.
+    pub async fn blast(
+        &self,
+        losses: Vec<BTreeSet<NodeId>>,
+    ) -> Result<Vec<BlastRadius>, ControlError> {
+        let unavailable = || ControlError::Unavailable;
+        let turn = Arc::clone(&self.copies).acquire_owned().await.map_err(|_| unavailable())?;
+        let copy = self.copy().await?;
+        let (done, played) = oneshot::channel();
+        let play = move || {
+            // A caller that gave up frees no turn for another copy.
+            let _turn = turn;
+            scheduling::run_after_others();
+            let now = Instant::now();
+            let radii: Result<Vec<_>, _> = losses.iter().map(|lost| copy.lose(lost, now)).collect();
+            let _ = done.send(radii);
+        };
+        let thread = std::thread::Builder::new().name("blast".into()).spawn(play);
+        thread.map_err(|_| unavailable())?;
+        played.await.map_err(|_| unavailable())?.map_err(ControlError::NotCopied)
+    }
+
+    async fn copy(&self) -> Result<GatewayCopy, ControlError> {
+        let mut copy = self.copy_nodes().await?;
+        let request = |after, reply| ControlRequest::CopyRooms { after, reply };
+        for room in self.list(RoomId(0), usize::MAX, request).await? {
+            copy.add(room);
+        }
+        Ok(*copy)
+    }
+}

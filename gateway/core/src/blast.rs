@@ -1,0 +1,402 @@
+//! The blast radius of a loss of nodes: a copy of the gateway, made of its record, loses them in virtual time. The decisions
+//! are those of the core; nodes open sessions at once, and no policy is asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_model::{
+    CoreEvent, CoreSettings, Health, MediaDescription, NodeId, NodeProbing, NodeSettings, RoomId,
+    SessionId,
+};
+use evenkeel_nodes::Node;
+
+use crate::NodeEffect;
+use crate::effects::GatewayEffect;
+use crate::gateway::Gateway;
+use crate::record::{GatewayRecord, RestoreError, RoomRecord, SessionRecord};
+use crate::records::Records;
+use crate::rooms::placement::{CoreTables, Placement};
+use crate::rooms::room::Room;
+use crate::sessions::{SessionPhase, WHOLE};
+
+/// Virtual time after the loss for which the copy is played: rooms have found nodes and spares by then, or will not.
+const PLAYED: Duration = Duration::from_secs(5);
+
+/// No session of a copy ends for silence: its clients are not heard there.
+const NEVER_SILENT: Duration = Duration::from_secs(86_400);
+
+/// A copy of a gateway: its settings, nodes and regions, and the rooms that were added.
+#[derive(Clone, Debug)]
+pub struct GatewayCopy {
+    settings: CoreSettings,
+    /// Names a node by its place in `nodes`.
+    record: GatewayRecord,
+    /// Indexed by the node's number in the copy.
+    nodes: Vec<CopiedNode>,
+}
+
+/// The facts of a node that no record contains.
+#[derive(Clone, Debug)]
+struct CopiedNode {
+    id: NodeId,
+    refuses: bool,
+    loses: bool,
+    /// Other names of the same machine.
+    beside: Vec<NodeId>,
+}
+
+/// A room with its live sessions, for a copy.
+#[derive(Clone, Debug)]
+pub struct RoomCopy {
+    room: RoomRecord,
+    sessions: Vec<(SessionRecord, Arc<MediaDescription>)>,
+}
+
+impl RoomCopy {
+    /// The number of live sessions.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+}
+
+/// The effect of a loss of nodes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct BlastRadius {
+    /// The lost nodes that were not down before.
+    pub nodes: Vec<NodeId>,
+    /// The rooms that these nodes carry, in order of their ids.
+    pub rooms: Vec<RoomLoss>,
+    /// Sessions of these rooms by label. Names and values come from clients.
+    pub labels: BTreeMap<(Box<str>, Box<str>), u32>,
+    /// Rooms of the gateway that are not covered against the death that their scenario names, before the loss.
+    pub unprotected_before: u32,
+    /// The same after it.
+    pub unprotected: u32,
+    /// The other nodes.
+    pub loads: Vec<LoadChange>,
+    /// Cold nodes whose start hook would be called.
+    pub started: Vec<NodeId>,
+}
+
+/// A room of a lost node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoomLoss {
+    /// The number of the room.
+    pub room: RoomId,
+    /// The unique name.
+    pub name: Arc<str>,
+    /// The name of the scenario.
+    pub scenario: Arc<str>,
+    /// The number of live sessions.
+    pub sessions: u32,
+    /// The lost node.
+    pub from: NodeId,
+    /// The first node after the loss; `None` if no node has capacity for the room. It may fail back from there.
+    pub to: Option<NodeId>,
+    /// The time from the detection until packets take the new node, without the time in which it opens sessions.
+    pub after: Option<Duration>,
+    /// Sessions that get a smaller share of their bit rate, since capacity is short.
+    pub reduced: u32,
+}
+
+/// The load of a node that stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LoadChange {
+    /// The number of the node.
+    pub node: NodeId,
+    /// Load and reservations before the loss, thousandths of the capacity.
+    pub before_permille: u32,
+    /// The same after it.
+    pub after_permille: u32,
+}
+
+impl BlastRadius {
+    /// The number of sessions in the rooms of lost nodes.
+    pub fn sessions(&self) -> u32 {
+        self.rooms.iter().map(|room| room.sessions).sum()
+    }
+
+    /// The rooms that no node takes.
+    pub fn unplaced(&self) -> impl Iterator<Item = &RoomLoss> {
+        self.rooms.iter().filter(|room| room.to.is_none())
+    }
+}
+
+impl Records<'_> {
+    /// Copies the settings, the nodes and the regions.
+    pub fn copy_nodes(&self) -> GatewayCopy {
+        let table = &self.tables.nodes;
+        let copied = |node: &Node| CopiedNode {
+            id: node.id,
+            refuses: node.takes_rooms() && !node.welcomes_rooms(),
+            loses: node.loses(),
+            beside: self.tables.capacity.ledger().beside(node.id).collect(),
+        };
+        // A copy sends no probes.
+        let unprobed = |node: &Node| NodeSettings {
+            probed: NodeProbing::No,
+            canary: false,
+            ..node.settings.clone()
+        };
+        let mut settings = CoreSettings {
+            zones: table.zones().to_vec(),
+            nodes: table.iter().map(unprobed).collect(),
+            ..self.tables.settings.clone()
+        };
+        for scenario in settings.scenarios.values_mut() {
+            scenario.bound.fill(false);
+        }
+        let mut record = self.of_places();
+        for (place, node) in record.nodes.iter_mut().enumerate() {
+            node.name = place.to_string().into();
+            // A restored node is listed again.
+            node.trust.draining |= node.trust.removed;
+        }
+        GatewayCopy { settings, record, nodes: table.iter().map(copied).collect() }
+    }
+
+    /// Copies the rooms after this one in order of their ids. A room without a live session has no copy.
+    pub fn copy_rooms(
+        &self,
+        after: RoomId,
+        now: Instant,
+    ) -> impl Iterator<Item = (RoomId, Option<RoomCopy>)> {
+        let none_waits = BTreeSet::new();
+        self.tables.rooms.after(after).map(move |room| {
+            let sessions = room.sessions.iter().filter_map(|id| self.tables.sessions.get(id));
+            let live = sessions.filter(|session| session.phase == SessionPhase::Live);
+            let sessions: Vec<_> = live
+                .map(|session| (self.session(session, 0), Arc::clone(&session.request.media)))
+                .collect();
+            let record = self.room(room.id, &none_waits, now).filter(|_| !sessions.is_empty());
+            (room.id, record.map(|room| RoomCopy { room, sessions }))
+        })
+    }
+}
+
+impl GatewayCopy {
+    /// Adds a room. One of a later copy replaces an earlier room of the same name.
+    pub fn add(&mut self, room: RoomCopy) {
+        let RoomCopy { room, sessions } = room;
+        let record = &mut self.record;
+        record.next_room = record.next_room.max(room.id.0.max(room.call.0) + 1);
+        record.rooms.push(room);
+        for (session, media) in sessions {
+            record.next_session = record.next_session.max(session.id.0 + 1);
+            let place = record.media.len() as u32;
+            record.sessions.push(SessionRecord { media: place, ..session });
+            record.media.push(media);
+        }
+    }
+
+    /// Plays the loss of these nodes at once.
+    ///
+    /// # Errors
+    /// If the copied parts contradict each other, since the gateway changed between two.
+    pub fn lose(&self, lost: &BTreeSet<NodeId>, now: Instant) -> Result<BlastRadius, RestoreError> {
+        let mut trial = LossTrial::begin(self, now)?;
+        let before = trial.survey();
+        trial.lose(lost);
+        trial.play(now + PLAYED);
+        Ok(trial.compare(self, &before))
+    }
+
+    /// The copy's record, in the order that a restore expects.
+    fn consistent_record(&self) -> GatewayRecord {
+        let mut record = self.record.clone();
+        let newest: BTreeMap<Arc<str>, RoomId> =
+            record.rooms.iter().map(|room| (Arc::clone(&room.name), room.id)).collect();
+        record.rooms.retain(|room| newest.get(&room.name) == Some(&room.id));
+        let kept: BTreeSet<RoomId> = record.rooms.iter().map(|room| room.id).collect();
+        record.sessions.retain(|session| kept.contains(&session.room));
+        record.sessions.sort_by_key(|session| session.id);
+        record
+    }
+}
+
+impl CopiedNode {
+    fn apply(&self, here: NodeId, copy: &GatewayCopy, tables: &mut CoreTables, now: Instant) {
+        let Some(node) = tables.nodes.get_mut(here) else { return };
+        node.handle_willing(!self.refuses, now);
+        node.fares_badly = self.loses;
+        if node.health() == Health::Cold {
+            // A hook is called only for a node that is known not to run.
+            node.detector.handle_agent(false, now);
+        }
+        let other = |id: &NodeId| copy.nodes.iter().position(|node| node.id == *id);
+        for other in self.beside.iter().filter_map(other) {
+            tables.capacity.ledger.is_one_machine([here, NodeId(other as u32)]);
+        }
+    }
+}
+
+/// A gateway that continues a copy in virtual time.
+struct LossTrial {
+    gateway: Gateway,
+    /// The numbers of the nodes at the copied gateway.
+    ids: Vec<NodeId>,
+    /// The lost nodes, by their numbers here.
+    lost: BTreeSet<NodeId>,
+    /// Those that ran.
+    died: BTreeSet<NodeId>,
+    started: BTreeSet<NodeId>,
+    /// The first new node of each room, with the time.
+    found: BTreeMap<RoomId, (NodeId, Instant)>,
+    lost_at: Instant,
+    now: Instant,
+}
+
+/// The facts before the loss.
+struct LossSurvey {
+    /// The nodes that carry rooms.
+    carriers: BTreeMap<RoomId, NodeId>,
+    shares: BTreeMap<SessionId, u16>,
+    unprotected: u32,
+    permille: BTreeMap<NodeId, u32>,
+}
+
+impl LossTrial {
+    fn begin(copy: &GatewayCopy, now: Instant) -> Result<LossTrial, RestoreError> {
+        let mut gateway = Gateway::new(copy.settings.clone(), now);
+        gateway.handle_summaries_within(NEVER_SILENT);
+        let by_place = |name: &str| name.parse().ok().map(NodeId);
+        gateway.handle_record(copy.consistent_record(), by_place, now)?;
+        for (here, copied) in (0..).map(NodeId).zip(&copy.nodes) {
+            copied.apply(here, copy, gateway.records().tables, now);
+        }
+        gateway.settle_restored(now);
+        let mut trial = LossTrial {
+            gateway,
+            ids: copy.nodes.iter().map(|node| node.id).collect(),
+            lost: BTreeSet::new(),
+            died: BTreeSet::new(),
+            started: BTreeSet::new(),
+            found: BTreeMap::new(),
+            lost_at: now,
+            now,
+        };
+        trial.take_outputs();
+        // The restore asks for reviews of rooms that the gateway itself has reviewed.
+        trial.play(now);
+        Ok(trial)
+    }
+
+    fn tables(&self) -> &CoreTables {
+        self.gateway.views().tables
+    }
+
+    fn survey(&self) -> LossSurvey {
+        let tables = self.tables();
+        let carriers = tables.rooms.values().filter_map(|room| Some((room.id, room.holding.on?)));
+        let shares = tables.sessions.values().map(|session| (session.id, session.share));
+        let ledger = tables.capacity.ledger();
+        let permille = tables.nodes.iter().map(|node| (node.id, ledger.permille(node.id) as u32));
+        LossSurvey {
+            carriers: carriers.collect(),
+            shares: shares.collect(),
+            unprotected: unprotected(tables),
+            permille: permille.collect(),
+        }
+    }
+
+    fn lose(&mut self, lost: &BTreeSet<NodeId>) {
+        let places = (0..).map(NodeId).zip(&self.ids);
+        self.lost = places.filter(|(_, id)| lost.contains(*id)).map(|(here, _)| here).collect();
+        // The restore has moved rooms and started nodes as the gateway itself would have.
+        self.found.clear();
+        self.started.clear();
+        let (lost, now) = (self.lost.clone(), self.now);
+        self.died = self.gateway.change_nodes(now, |nodes| {
+            for id in &lost {
+                // A cold node of the place is lost, too.
+                if let Some(node) = nodes.0.nodes.get_mut(*id).filter(|node| !node.runs()) {
+                    node.trust.draining = true;
+                }
+            }
+            nodes.lose(lost, now)
+        });
+        self.take_outputs();
+    }
+
+    fn play(&mut self, until: Instant) {
+        while let Some(next) = self.gateway.poll_timeout().filter(|next| *next <= until) {
+            self.now = self.now.max(next);
+            self.gateway.handle_timeout(self.now);
+            self.take_outputs();
+        }
+    }
+
+    fn take_outputs(&mut self) {
+        while let Some(output) = self.gateway.poll_output() {
+            match output {
+                GatewayEffect::Open { session, hop, .. } => {
+                    self.gateway.handle_opened(session, hop, Ok(()), self.now);
+                }
+                GatewayEffect::Node(NodeEffect::Start(node)) => _ = self.started.insert(node),
+                GatewayEffect::Event(CoreEvent::Moved { room, to: Some(to), .. }) => {
+                    self.found.entry(room).or_insert((to.node, self.now));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn compare(self, copy: &GatewayCopy, before: &LossSurvey) -> BlastRadius {
+        let tables = self.tables();
+        let listed = |here: &NodeId| self.ids[here.0 as usize];
+        let hit = before.carriers.iter().filter(|(_, on)| self.died.contains(*on));
+        let hit: BTreeMap<RoomId, NodeId> = hit.map(|(room, on)| (*room, *on)).collect();
+        let rooms = hit.iter().filter_map(|(id, on)| {
+            let room = tables.rooms.get(id)?;
+            let found = self.found.get(id);
+            let after = found.map(|(_, at)| at.saturating_duration_since(self.lost_at));
+            let reduced = room.sessions.iter().filter(|id| {
+                let share = tables.sessions.get(id).map_or(WHOLE, |session| session.share);
+                before.shares.get(*id).is_some_and(|before| share < *before)
+            });
+            Some(RoomLoss {
+                room: *id,
+                name: Arc::clone(&room.name),
+                scenario: Arc::clone(&room.scenario),
+                sessions: room.sessions.len() as u32,
+                from: listed(on),
+                to: found.map(|(to, _)| listed(to)),
+                after,
+                reduced: reduced.count() as u32,
+            })
+        });
+        let rooms = rooms.collect();
+        let mut labels = BTreeMap::new();
+        for session in copy.record.sessions.iter().filter(|session| hit.contains_key(&session.room))
+        {
+            for label in session.labels.iter() {
+                *labels.entry(label.clone()).or_insert(0) += 1;
+            }
+        }
+        let ledger = tables.capacity.ledger();
+        let stay = tables.nodes.iter().filter(|node| !self.lost.contains(&node.id));
+        let loads = stay.map(|node| LoadChange {
+            node: listed(&node.id),
+            before_permille: before.permille.get(&node.id).copied().unwrap_or(0),
+            after_permille: ledger.permille(node.id) as u32,
+        });
+        BlastRadius {
+            nodes: self.died.iter().map(listed).collect(),
+            rooms,
+            labels,
+            unprotected_before: before.unprotected,
+            unprotected: unprotected(tables),
+            loads: loads.collect(),
+            started: self.started.iter().map(listed).collect(),
+        }
+    }
+}
+
+/// The number of rooms whose mode opens spares ahead and that are not covered.
+fn unprotected(tables: &CoreTables) -> u32 {
+    let is_unprotected = |room: &&Room| {
+        room.is_placed() && room.route().mode.opens_ahead() && !Placement(tables).is_covered(room)
+    };
+    tables.rooms.values().filter(is_unprotected).count() as u32
+}

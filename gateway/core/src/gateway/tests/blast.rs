@@ -1,0 +1,196 @@
+//! The blast radius of a copy, compared with the loss itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use evenkeel_model::{
+    CoreEvent, FailureDomain, FailureScope, IngressProtocol, NodeId, RedundancyMode, RegionId,
+    RegionRole, RoomId, Starts, StreamKind,
+};
+use fastrand::Rng;
+
+use super::*;
+use crate::{BlastRadius, GatewayCopy, RestoreError};
+
+const SEEDS: u64 = 150;
+
+/// Virtual time after a loss, as in the copy.
+const PLAYED: u64 = 5_000;
+
+fn copy(world: &mut World) -> GatewayCopy {
+    let now = world.now;
+    let records = world.gateway.records();
+    let mut copy = records.copy_nodes();
+    let rooms: Vec<_> = records.copy_rooms(RoomId(0), now).filter_map(|(_, room)| room).collect();
+    rooms.into_iter().for_each(|room| copy.add(room));
+    copy
+}
+
+fn blast(world: &mut World, lost: &[NodeId]) -> BlastRadius {
+    let lost = lost.iter().copied().collect();
+    copy(world).lose(&lost, world.now).unwrap()
+}
+
+fn lose(world: &mut World, lost: &[NodeId]) {
+    lost.iter().for_each(|node| world.mute(*node));
+    world.gateway.change_nodes(world.now, |nodes| nodes.lose(lost.iter().copied(), world.now));
+    world.pass(ms(PLAYED));
+}
+
+/// Rooms of all sizes and modes on nodes that are nearly full.
+fn crowded(rng: &mut Rng) -> World {
+    let nodes: Vec<(u32, u64)> =
+        (0..rng.usize(3..9)).map(|_| (rng.u32(0..3), rng.u64(300..2_500))).collect();
+    let mut settings = settings_of(&nodes);
+    for node in &mut settings.nodes {
+        node.role = if rng.u8(0..4) == 0 { RegionRole::Standby } else { RegionRole::Active };
+    }
+    for scenario in settings.scenarios.values_mut() {
+        scenario.mode = RedundancyMode::ALL[rng.usize(..RedundancyMode::ALL.len())];
+        scenario.regions = vec![RegionId(0), RegionId(1)];
+        scenario.spares = rng.u8(1..4);
+        scenario.reserve = FailureScope::ALL[rng.usize(..FailureScope::ALL.len())];
+    }
+    settings.limits.lost_at_once = rng.usize(1..20);
+    let mut world = World::new(settings);
+    for room in 0..rng.u32(5..40) {
+        let scenario = if rng.bool() { "call" } else { "stream" };
+        for _ in 0..rng.u8(1..4) {
+            let streams =
+                [(StreamKind::Audio, 111, None), (StreamKind::Video, 96, Some(rng.u32(1..200)))];
+            let voice = rng.bool();
+            let streams = if voice { &streams[..1] } else { &streams[..] };
+            world.offer_with(&format!("r{room}"), scenario, streams, IngressProtocol::Quic);
+        }
+    }
+    world.pass(ms(3_000));
+    world
+}
+
+#[test]
+fn blast_radius_equals_the_loss() {
+    let (mut rooms, mut unplaced, mut reduced) = (0, 0, 0);
+    for seed in 0..SEEDS {
+        let mut rng = Rng::with_seed(seed);
+        let mut world = crowded(&mut rng);
+        let nodes: Vec<NodeId> = world.gateway.node_table().iter().map(|node| node.id).collect();
+        let one = nodes[rng.usize(..nodes.len())];
+        let scope = FailureScope::ALL[rng.usize(..FailureScope::ALL.len())];
+        let table = world.gateway.node_table();
+        let lost: Vec<NodeId> = match table.domain_of(one, scope) {
+            Some(domain) => table.in_domain(domain).map(|node| node.id).collect(),
+            None => vec![one],
+        };
+        let before = carriers(&world);
+        let shares_before = shares(&world);
+        let predicted = blast(&mut world, &lost);
+        assert_eq!(carriers(&world), before, "seed {seed}: the gateway is as it was");
+        world.outputs.clear();
+        lose(&mut world, &lost);
+        let mut taken = BTreeMap::new();
+        for event in world.events() {
+            if let CoreEvent::Moved { room, to: Some(to), .. } = event {
+                taken.entry(*room).or_insert(to.node);
+            }
+        }
+        let hit: BTreeSet<RoomId> =
+            before.iter().filter(|(_, on)| lost.contains(on)).map(|(room, _)| *room).collect();
+        let listed: BTreeSet<RoomId> = predicted.rooms.iter().map(|room| room.room).collect();
+        assert_eq!(listed, hit, "seed {seed}");
+        let shares_after = shares(&world);
+        for room in &predicted.rooms {
+            assert_eq!(room.to, taken.get(&room.room).copied(), "seed {seed}: {room:?}");
+            let sessions = &world.gateway.tables.rooms[&room.room].sessions;
+            let fewer = sessions.iter().filter(|id| shares_after[*id] < shares_before[*id]).count();
+            assert_eq!(room.reduced as usize, fewer, "seed {seed}: {room:?}");
+            rooms += 1;
+            unplaced += usize::from(room.to.is_none());
+            reduced += fewer;
+        }
+    }
+    assert!(rooms > 500 && unplaced > 50 && reduced > 25, "{rooms} {unplaced} {reduced}");
+}
+
+fn carriers(world: &World) -> BTreeMap<RoomId, NodeId> {
+    let rooms = world.gateway.tables.rooms.values();
+    rooms.filter_map(|room| Some((room.id, world.gateway.stands_at(room.id)?.node))).collect()
+}
+
+fn shares(world: &World) -> BTreeMap<evenkeel_model::SessionId, u16> {
+    world.gateway.tables.sessions.values().map(|session| (session.id, session.share)).collect()
+}
+
+#[test]
+fn copy_has_drains_refusals_and_losses_of_nodes() {
+    let mut world = World::new(settings());
+    world.open("r");
+    assert_eq!(world.stands("r"), Some(A));
+    // `B` has the spare, `C` is in the zone of `A`, `D` in another region.
+    let to = |world: &mut World| blast(world, &[A, B]).rooms[0].to;
+    assert_eq!(to(&mut world), Some(C));
+    world.gateway.handle_evidence(C, evenkeel_nodes::NodeEvidence::Willing(false), world.now);
+    assert_eq!(to(&mut world), Some(D), "C refuses new rooms");
+    world.pass(ms(6_000));
+    assert_eq!(to(&mut world), Some(C));
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(C, true, None, world.now))
+        .unwrap();
+    world.settle();
+    assert_eq!(to(&mut world), Some(D), "C drains");
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| {
+            nodes.handle_drain_domain(FailureDomain::Region(RegionId(1)), true, None, world.now)
+        })
+        .unwrap();
+    world.settle();
+    assert_eq!(to(&mut world), None);
+}
+
+#[test]
+fn cold_node_is_started_unless_it_is_lost() {
+    let mut settings = settings_of(&[(0, 200), (0, 200), (1, 200)]);
+    settings.nodes[1].starts = Starts::ByHook { within: ms(30_000) };
+    settings.nodes[2].starts = Starts::ByHook { within: ms(30_000) };
+    settings.scenarios.values_mut().for_each(|scenario| scenario.mode = RedundancyMode::Cold);
+    let mut world = World::new(settings);
+    world.open("r");
+    let radius = blast(&mut world, &[A]);
+    assert_eq!((radius.rooms[0].to, &radius.started[..]), (None, &[B][..]));
+    let zone = blast(&mut world, &[A, B]);
+    assert_eq!((&zone.nodes[..], &zone.started[..]), (&[A][..], &[C][..]));
+}
+
+#[test]
+fn loss_reports_labels_loads_and_missing_spares() {
+    let mut world = World::new(settings_of(&[(0, 200), (1, 200)]));
+    world.labels = [("device".into(), "phone".into())].into();
+    world.open("r");
+    world.open("r");
+    let radius = blast(&mut world, &[A]);
+    assert_eq!((radius.nodes, radius.rooms[0].sessions), (vec![A], 2));
+    assert_eq!(radius.labels, [(("device".into(), "phone".into()), 2)].into());
+    assert_eq!((radius.unprotected_before, radius.unprotected), (0, 1));
+    let load = radius.loads[0];
+    assert_eq!((load.node, load.before_permille, load.after_permille), (B, 640, 640));
+    assert_eq!(radius.rooms[0].after, Some(ms(0)), "the spare is open");
+    assert!(blast(&mut world, &[B]).rooms.is_empty());
+}
+
+#[test]
+fn room_that_changed_between_slices_is_no_error() {
+    let mut world = World::new(settings());
+    let first = world.open("r");
+    let now = world.now;
+    let records = world.gateway.records();
+    let mut early = records.copy_nodes();
+    let rooms: Vec<_> = records.copy_rooms(RoomId(0), now).collect();
+    world.close(first);
+    world.open("r");
+    let later: Vec<_> = world.gateway.records().copy_rooms(RoomId(0), now).collect();
+    for (_, room) in rooms.into_iter().chain(later) {
+        early.add(room.unwrap());
+    }
+    let radius: Result<BlastRadius, RestoreError> = early.lose(&[A, B, C, D].into(), now);
+    assert_eq!(radius.unwrap().rooms.len(), 1, "the room of the later slice");
+}

@@ -1,0 +1,160 @@
+//! Reserves for the death of a zone or region.
+
+use evenkeel_model::{FailureDomain, FailureScope, HopGrant, NodeId, RegionId, RegionRole, ZoneId};
+use fastrand::Rng;
+
+use super::world::VOICE;
+use super::*;
+
+/// Nodes by zone and capacity; rooms reserve capacity for deaths of this scope.
+fn reserving(scope: FailureScope, nodes: &[(u32, u64)]) -> World {
+    let mut settings = settings_of(nodes);
+    settings.scenarios.values_mut().for_each(|scenario| scenario.reserve = scope);
+    World::new(settings)
+}
+
+fn lose(world: &mut World, lost: &[NodeId]) {
+    lost.iter().for_each(|node| world.mute(*node));
+    world.gateway.change_nodes(world.now, |nodes| nodes.lose(lost.iter().copied(), world.now));
+    world.settle();
+}
+
+/// Both nodes of a zone are full, and a standby of another zone has capacity for one of them.
+#[test]
+fn reserve_of_zone_is_the_sum_over_its_nodes() {
+    for (scope, covered) in [(FailureScope::Node, 0), (FailureScope::Zone, 4)] {
+        let mut settings = settings_of(&[(0, VOICE * 4), (0, VOICE * 4), (1, VOICE * 4)]);
+        settings.nodes[2].role = RegionRole::Standby;
+        settings.scenarios.values_mut().for_each(|scenario| scenario.reserve = scope);
+        let mut world = World::new(settings);
+        (0..8).for_each(|room| _ = world.open(&format!("r{room}")));
+        world.pass(ms(1_000));
+        let holdings: Vec<_> =
+            world.gateway.tables.rooms.values().map(|room| room.holding).collect();
+        assert!(
+            holdings.iter().all(|holding| holding.reserve == Some(C)),
+            "for the death of a node"
+        );
+        let wide = holdings.iter().filter(|holding| holding.covers.is_some()).count();
+        assert_eq!(wide, covered, "{scope:?}");
+        world.audit();
+    }
+}
+
+#[test]
+fn spare_in_the_same_zone_covers_the_node_alone() {
+    let mut world = reserving(FailureScope::Zone, &[(0, 1_000), (0, 1_000)]);
+    world.open("r");
+    let holding = |world: &World| world.gateway.tables.rooms[&world.room("r")].holding;
+    assert_eq!(world.route("r")[1], (B, HopGrant::Reserved), "better than none");
+    assert_eq!(holding(&world).covers, None);
+    // A node of another zone takes the spare, and covers the zone.
+    let outside = world.add(listed(1)).unwrap();
+    world.pass(ms(5_000));
+    assert_eq!(world.route("r")[1], (outside, HopGrant::Reserved));
+    assert_eq!(holding(&world).covers, Some(FailureDomain::Zone(ZoneId(0))));
+    world.audit();
+}
+
+#[test]
+fn reserve_of_region_is_in_another_region() {
+    // `C` is in another region.
+    let mut world = reserving(FailureScope::Region, &[(0, 9_000), (1, 9_000), (2, 9_000)]);
+    world.open("r");
+    assert_eq!(world.route("r")[..2], [(A, HopGrant::Admitted), (C, HopGrant::Reserved)]);
+    lose(&mut world, &[A, B]);
+    assert_eq!(world.stands("r"), Some(C));
+}
+
+/// With capacity for the death of any zone, none leaves a room without a node, and no packet waits for a rescue.
+#[test]
+fn death_of_a_zone_leaves_no_room_without_a_hop() {
+    let mut worlds = 0;
+    for seed in 0..300 {
+        let mut rng = Rng::with_seed(seed);
+        let nodes: Vec<(u32, u64)> =
+            (0..rng.u32(4..10)).map(|at| (at % 3, rng.u64(600..2_000))).collect();
+        let mut world = reserving(FailureScope::Zone, &nodes);
+        let rooms = rng.usize(4..40);
+        for room in 0..rooms {
+            world.offer(&format!("r{room}"));
+        }
+        world.pass(ms(2_000));
+        world.audit();
+        let is_covered = |room: &crate::rooms::room::Room| {
+            crate::rooms::placement::Placement(&world.gateway.tables).is_covered(room)
+        };
+        if !world.gateway.tables.rooms.values().all(is_covered) {
+            continue;
+        }
+        worlds += 1;
+        let dead = FailureDomain::Zone(ZoneId(rng.u32(0..3)));
+        let lost: Vec<NodeId> =
+            world.gateway.node_table().in_domain(dead).map(|node| node.id).collect();
+        lose(&mut world, &lost);
+        let rooms: Vec<_> = world.gateway.tables.rooms.values().map(|room| room.id).collect();
+        for room in rooms {
+            assert!(world.gateway.stands_at(room).is_some(), "seed {seed}");
+        }
+        let stranded = world.moves().iter().filter(|(_, to)| to.is_none()).count();
+        assert_eq!(stranded, 0, "seed {seed}");
+    }
+    assert!(worlds > 100, "{worlds}");
+}
+
+#[test]
+fn drain_of_a_zone_survives_a_restart() {
+    let mut world = World::new(settings());
+    world.open("r");
+    let zone = FailureDomain::Zone(ZoneId(0));
+    let drain = |world: &mut World, draining| {
+        world.gateway.change_nodes(world.now, |nodes| {
+            nodes.handle_drain_domain(zone, draining, None, world.now)
+        })
+    };
+    drain(&mut world, true).unwrap();
+    world.pass(ms(1_000));
+    assert_eq!(world.stands("r"), Some(B), "the other zone of the region");
+    world.hand_over(ms(0));
+    assert!(world.gateway.node_table().is_drained(zone));
+    let late = world.add(listed(0)).unwrap();
+    assert!(world.gateway.node_table().get(late).unwrap().drains(), "a new node of the zone");
+    drain(&mut world, false).unwrap();
+    assert!(!world.gateway.node_table().get(A).unwrap().drains());
+    assert!(!world.gateway.node_table().get(late).unwrap().drains());
+    // The end of a region's drain ends that of its zones.
+    drain(&mut world, true).unwrap();
+    let region = FailureDomain::Region(RegionId(0));
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain_domain(region, false, None, world.now))
+        .unwrap();
+    assert!(!world.gateway.node_table().is_drained(zone));
+}
+
+#[test]
+fn ejected_zone_moves_no_room_within_itself() {
+    let mut world = World::new(settings());
+    (0..20).for_each(|room| _ = world.open(&format!("r{room}")));
+    world.outputs.clear();
+    let zone = ZoneId(0);
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_eject_zone(zone, world.now))
+        .unwrap();
+    world.pass(ms(500));
+    assert!(!world.moves().is_empty());
+    assert!(
+        world.moves().iter().all(|(_, to)| ![Some(A), Some(C)].contains(to)),
+        "{:?}",
+        world.moves()
+    );
+    let again =
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_eject_zone(zone, world.now));
+    assert_eq!(again, Err(evenkeel_model::Impossible::AlreadyEjected));
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_return_zone(zone)).unwrap();
+    world.pass(ms(5_000));
+    assert!([A, C].iter().all(|node| world.gateway.node_table().get(*node).unwrap().takes_rooms()));
+    let none = world.gateway.change_nodes(world.now, |nodes| nodes.handle_return_zone(zone));
+    assert_eq!(none, Err(evenkeel_model::Impossible::NotDown));
+}

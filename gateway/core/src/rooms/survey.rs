@@ -1,0 +1,177 @@
+//! A survey of all nodes for one room: the first hop and its spares, best first.
+
+use std::collections::BTreeSet;
+
+use evenkeel_model::{FailureScope, HOPS_MAX, NodeId, RedundancyMode, RegionId, RegionRole};
+use evenkeel_nodes::{Node, NodeTable};
+
+use crate::capacity::LedgerView;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Takes {
+    /// Capacity that no room uses or reserves.
+    Free,
+    /// Free capacity and reserves for future deaths.
+    Reserves,
+}
+
+/// The nodes that a room may take, by soundness, then nodes that are no standbys (if the mode uses standbys), then the room's
+/// region, then the least load.
+pub(crate) struct PlacementSurvey<'a> {
+    pub(crate) region: RegionId,
+    pub(crate) mode: RedundancyMode,
+    /// In regional mode: the regions that the room tries next, in order.
+    pub(crate) regions: &'a [RegionId],
+    pub(crate) kbps: u64,
+    /// The capacity that the room's first node may use.
+    pub(crate) takes: Takes,
+    /// Number of spares that the room should have.
+    pub(crate) spares: u8,
+    /// The deaths that the first spare should cover.
+    pub(crate) reserve: FailureScope,
+    /// The current node, where the room stays, and its existing spares; empty if the room is not placed.
+    pub(crate) current: &'a [NodeId],
+    /// Nodes that recently refused the room.
+    pub(crate) shunned: &'a [NodeId],
+    pub(crate) nodes: &'a NodeTable,
+    /// The ledger without the room's own holding.
+    pub(crate) ledger: LedgerView<'a>,
+}
+
+impl PlacementSurvey<'_> {
+    /// Hops for the room, best first; empty if no node can take it.
+    pub(crate) fn hops(&self) -> Vec<NodeId> {
+        let Some(first) = self.current.first().copied().or_else(|| self.first()) else {
+            return Vec::new();
+        };
+        let spares = match self.mode {
+            RedundancyMode::Hitless | RedundancyMode::Hot | RedundancyMode::ActiveActive => {
+                self.spares(&self.nodes[first])
+            }
+            RedundancyMode::Regional => self.next_regions(&self.nodes[first]),
+            RedundancyMode::Cold => Vec::new(),
+        };
+        let spares = spares.into_iter().take(usize::from(self.spares).min(HOPS_MAX - 1));
+        std::iter::once(first).chain(spares).collect()
+    }
+
+    fn region(&self, node: &Node) -> RegionId {
+        self.nodes.region_of(node.id)
+    }
+
+    fn takes(&self, node: &Node) -> bool {
+        let here = self.current.contains(&node.id);
+        let may = if here { node.takes_rooms() } else { node.welcomes_rooms() };
+        may && !self.shunned.contains(&node.id)
+    }
+
+    /// In active-active mode, reserves at a node do not keep rooms from it.
+    fn load(&self, node: &Node) -> (u64, NodeId) {
+        let load = match self.mode {
+            RedundancyMode::ActiveActive => self.ledger.carried_permille(node.id),
+            RedundancyMode::Hitless
+            | RedundancyMode::Hot
+            | RedundancyMode::Cold
+            | RedundancyMode::Regional => self.ledger.permille(node.id),
+        };
+        (load, node.id)
+    }
+
+    /// The node is a standby to be avoided while other nodes can take the room.
+    fn stands_by(&self, node: &Node) -> bool {
+        self.mode.leaves_standbys() && node.settings.role == RegionRole::Standby
+    }
+
+    /// Distance of a region from `from`. In most modes 0 or 1; in regional mode the position in the scenario's cyclic
+    /// order after `from`. Regions not in that order come last.
+    fn distance(&self, region: RegionId, from: RegionId) -> usize {
+        let order = self.regions;
+        let place = |region| order.iter().position(|listed| *listed == region);
+        match (self.mode, place(region)) {
+            _ if region == from => 0,
+            (RedundancyMode::Regional, None) => order.len() + 1,
+            (RedundancyMode::Regional, Some(at)) => {
+                let start = place(from).map_or(0, |from| from + 1);
+                1 + (at + order.len() - start) % order.len()
+            }
+            (
+                RedundancyMode::Hitless
+                | RedundancyMode::Hot
+                | RedundancyMode::ActiveActive
+                | RedundancyMode::Cold,
+                _,
+            ) => 1,
+        }
+    }
+
+    fn first(&self) -> Option<NodeId> {
+        let fits = |node: &&Node| {
+            let (id, kbps) = (node.id, self.kbps);
+            let fits = match self.takes {
+                Takes::Free => self.ledger.fits(id, kbps),
+                Takes::Reserves => self.ledger.carries(id, kbps),
+            };
+            self.takes(node) && fits
+        };
+        let cost = |node: &Node| {
+            let unsound = !node.is_sound();
+            let far = self.distance(self.region(node), self.region);
+            (unsound, self.stands_by(node), far, self.load(node))
+        };
+        self.nodes.iter().filter(fits).min_by_key(|node| cost(node)).map(|node| node.id)
+    }
+
+    /// Spares, best first. Nodes that can reserve capacity, or in hitless mode carry the room as well, come first, then
+    /// existing spares; of the former those that survive the death that the scenario wants covered. Other zones come before
+    /// the same zone, and standbys before other nodes.
+    fn spares(&self, first: &Node) -> Vec<NodeId> {
+        let PlacementSurvey { kbps, current: standing, mode, region, .. } = *self;
+        let domain = self.nodes.domain_of(first.id, self.reserve);
+        let reserves =
+            |node: &Node, covers| self.ledger.fits_reserve(node.id, first.id, covers, kbps);
+        let may = |node: &&Node| {
+            let kept = standing.contains(&node.id);
+            node.id != first.id && self.takes(node) && (kept || reserves(node, None))
+        };
+        // In active-active mode, zones of the carrying region are spares for each other, wherever the room's clients
+        // are.
+        let home = if mode == RedundancyMode::ActiveActive { self.region(first) } else { region };
+        let cost = |node: &&Node| {
+            let provides = match mode {
+                RedundancyMode::Hitless => self.ledger.fits(node.id, kbps),
+                _ => reserves(node, None),
+            };
+            let survives = self.nodes.domain_of(node.id, self.reserve) != domain;
+            let covers = domain.is_none()
+                || survives && (mode == RedundancyMode::Hitless || reserves(node, domain));
+            let kept = standing.iter().position(|standing| *standing == node.id);
+            let unsound = !node.is_sound();
+            let abroad = self.distance(self.region(node), home);
+            let same_zone = node.settings.zone == first.settings.zone;
+            let (place, stands_by) = ((abroad, same_zone), self.stands_by(node));
+            let lacks = (!provides, !covers);
+            (lacks, kept.unwrap_or(usize::MAX), unsound, place, !stands_by, self.load(node))
+        };
+        let mut spares: Vec<&Node> = self.nodes.iter().filter(may).collect();
+        spares.sort_by_key(cost);
+        spares.into_iter().map(|node| node.id).collect()
+    }
+
+    /// The best node of each region after the current one, in the scenario's order. No capacity is reserved there.
+    fn next_regions(&self, first: &Node) -> Vec<NodeId> {
+        let here = self.region(first);
+        let cost = |node: &&Node| {
+            let turn = self.distance(self.region(node), here);
+            let (new, unsound) = (!self.current.contains(&node.id), !node.is_sound());
+            (turn, self.region(node), new, unsound, self.load(node))
+        };
+        let fits = |node: &&Node| {
+            self.region(node) != here && self.takes(node) && self.ledger.fits(node.id, self.kbps)
+        };
+        let mut nodes: Vec<&Node> = self.nodes.iter().filter(fits).collect();
+        nodes.sort_by_key(cost);
+        let mut seen = BTreeSet::new();
+        nodes.retain(|node| seen.insert(self.region(node)));
+        nodes.into_iter().map(|node| node.id).collect()
+    }
+}
