@@ -27,6 +27,7 @@ fn exported() -> BTreeSet<String> {
     let name = |metric: Described| {
         let unit = match metric.unit {
             "By" => "_bytes",
+            "By/s" => "_bytes_per_second",
             "s" => "_seconds",
             "%" => "_percent",
             "1" => "_ratio",

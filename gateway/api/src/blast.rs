@@ -79,7 +79,10 @@ async fn lost_nodes(shared: &ApiContext, query: &BlastQuery) -> Result<BTreeSet<
             lost.extend(found.into_keys());
         }
     }
-    lost.extend(by_load(&nodes).take(query.busiest));
+    lost.extend(by_load(&nodes).into_iter().take(query.busiest));
+    if lost.is_empty() && query.busiest > 0 {
+        return Err(ApiError::new(ApiErrorCode::NotFound, "no node runs"));
+    }
     if lost.is_empty() {
         let right = "expected a name in `nodes`, `zones` or `regions`, or a number in `busiest`";
         return Err(ApiError::new(ApiErrorCode::BadRequest, right));

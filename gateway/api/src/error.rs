@@ -340,7 +340,10 @@ fn impossible(reason: Impossible, said: &str) -> ApiError {
         Impossible::AlreadyThere => (ApiErrorCode::Conflict, "the room is already at this node"),
         Impossible::NodeUnfit => (ApiErrorCode::Conflict, "the node is down, draining or full"),
         Impossible::NoSuchRegion => (ApiErrorCode::NotFound, "there is no such region"),
-        Impossible::NoSuchZone => (ApiErrorCode::NotFound, "no zone, or several, have this name"),
+        Impossible::NoSuchZone => (
+            ApiErrorCode::NotFound,
+            "no zone has this name, or several regions have one: write `region/zone`",
+        ),
         Impossible::AlreadyEjected => {
             (ApiErrorCode::Conflict, "the node or zone is ejected already")
         }

@@ -202,7 +202,7 @@ impl NoticeWriter {
                 sessions: sessions,
                 took_us: took.as_micros() as u64,
             },
-            // The losses of one node or zone that would leave rooms without a node are others than before.
+            // The set of checked losses that would leave rooms without a node changed.
             GatewayEvent::LossesUncovered(losses) => notice! {
                 "losses-uncovered", at_us;
                 // Empty once other nodes have capacity for each of them.

@@ -288,7 +288,8 @@ fn zone_view(
         !matches!(node.health, Health::Down | Health::Cold) && !node.draining
     };
     let capacity: u64 = nodes.iter().map(|node| node.capacity_kbps).sum();
-    let load: u64 = nodes.iter().map(|node| node.load_kbps()).sum();
+    let load: u64 =
+        nodes.iter().map(|node| node.capacity_kbps * u64::from(node.load_permille)).sum();
     object! {
         region: Arc::clone(region),
         zone: Arc::clone(zone),
@@ -299,7 +300,7 @@ fn zone_view(
         nodes_ejected: nodes.iter().filter(|node| node.ejected).count(),
         rooms: nodes.iter().map(|node| node.rooms).sum::<u32>(),
         capacity_kbps: capacity,
-        load_permille: (load * 1_000).checked_div(capacity).unwrap_or(0),
+        load_permille: load.checked_div(capacity).unwrap_or(0),
     }
 }
 

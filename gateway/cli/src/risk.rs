@@ -55,7 +55,7 @@ impl RiskArgs {
                 if gateways.status == 404 { Value::Null } else { gateways.accepted()? };
             let busiest = match admin.read("/v1/blast?busiest=1").await {
                 // No node runs.
-                Err(ClientError::Refused { status: 400, .. }) => Value::Null,
+                Err(ClientError::Refused { status: 404, .. }) => Value::Null,
                 answer => answer?,
             };
             let modes = admin.read("/v1/modes").await?;
@@ -78,7 +78,7 @@ impl RiskArgs {
             mode_lines(&facts.modes).iter().for_each(say);
         }
         let count = risks.len();
-        verdict(self.json, (count > 0).then(|| format!("{count} single points of failure")))
+        verdict(self.json, (count > 0).then(|| format!("{count} risks")))
     }
 }
 

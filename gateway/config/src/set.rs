@@ -60,7 +60,7 @@ struct ScenarioTable {
     affinity: Affinity,
     regions: Option<Spanned<Vec<Spanned<String>>>>,
     spares: Option<Spanned<i64>>,
-    reserve: Option<Spanned<ScopeWord>>,
+    reserve: Option<Spanned<FailureScope>>,
     bitrate: Option<Spanned<Bitrate>>,
     close_after: Option<Spanned<String>>,
     await_first_packet: Option<bool>,
@@ -116,17 +116,6 @@ pub struct ScenarioSettings {
 
 #[derive(Clone, Copy, Deserialize)]
 struct ModeWord(#[serde(with = "ModeNames")] RedundancyMode);
-
-#[derive(Deserialize)]
-#[serde(remote = "FailureScope", rename_all = "kebab-case")]
-enum ScopeNames {
-    Node,
-    Zone,
-    Region,
-}
-
-#[derive(Deserialize)]
-struct ScopeWord(#[serde(with = "ScopeNames")] FailureScope);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", remote = "RedundancyMode")]
@@ -227,7 +216,7 @@ fn reserve(mode: RedundancyMode, raw: &ScenarioTable, check: &mut ConfigCheck) -
             "`reserve` with mode `hot`, `hitless` or `active-active`: others reserve no capacity";
         check.refuse(word.span(), found, expected);
     }
-    word.get_ref().0
+    *word.get_ref()
 }
 
 /// `regions` of a regional scenario; refused with other modes.

@@ -6,24 +6,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::{BlastRadius, GatewayCopy, NodeStanding};
-use evenkeel_model::{Health, NodeId, RoomId};
+use evenkeel_model::{Health, NodeId, RoomId, SessionId};
 use evenkeel_process::scheduling;
 use tokio::sync::oneshot;
 
 use crate::handle::{ControlRequest, Handle};
-use crate::messages::ControlError;
+use crate::messages::{ControlError, Slice};
 
-/// The running nodes, those with most load first.
-pub fn by_load(nodes: &[NodeStanding]) -> impl Iterator<Item = NodeId> + use<> {
+/// The running nodes, those that carry most first.
+pub fn by_load(nodes: &[NodeStanding]) -> Vec<NodeId> {
     let runs = |node: &&NodeStanding| !matches!(node.health, Health::Down | Health::Cold);
     let mut running: Vec<&NodeStanding> = nodes.iter().filter(runs).collect();
-    running.sort_by_key(|node| Reverse((node.load_kbps(), node.rooms)));
-    running.into_iter().map(|node| node.hop.node).collect::<Vec<_>>().into_iter()
+    running.sort_by_key(|node| Reverse((node.carried_kbps, node.rooms)));
+    running.into_iter().map(|node| node.hop.node).collect()
 }
 
 impl Handle {
-    /// Computes the effect of each of these losses from one copy of the core: nodes first, then rooms in slices, each as it
-    /// is then. Other callers wait meanwhile.
+    /// Computes the effect of each of these losses from one copy of the core: nodes first, then rooms and sessions in
+    /// slices, each as it is then. Other callers wait meanwhile.
     ///
     /// # Errors
     /// Control is gone, the copied parts contradict each other, or no thread plays them.
@@ -50,9 +50,19 @@ impl Handle {
 
     async fn copy(&self) -> Result<GatewayCopy, ControlError> {
         let mut copy = self.copy_nodes().await?;
-        let request = |after, reply| ControlRequest::CopyRooms { after, reply };
-        for room in self.list(RoomId(0), usize::MAX, request).await? {
-            copy.add(room);
+        let mut after = Some(RoomId(0));
+        while let Some(room) = after {
+            let request = |reply| ControlRequest::CopyRooms { after: room, reply };
+            let Slice { items, last } = self.ask(request).await?;
+            items.into_iter().for_each(|room| copy.add_room(room));
+            after = last;
+        }
+        let mut after = Some(SessionId(0));
+        while let Some(session) = after {
+            let request = |reply| ControlRequest::CopySessions { after: session, reply };
+            let Slice { items, last } = self.ask(request).await?;
+            items.into_iter().for_each(|session| copy.add_session(session));
+            after = last;
         }
         Ok(*copy)
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use evenkeel_config::PolicySet;
 use evenkeel_core::{
-    Explanation, GatewayCopy, NodeStanding, RegionStanding, RoomCopy, RoomStanding,
+    Explanation, GatewayCopy, NodeStanding, RegionStanding, RoomRecord, RoomStanding, SessionCopy,
 };
 use evenkeel_model::{PolicyName, RoomId, SessionId};
 use evenkeel_policies::{
@@ -178,12 +178,19 @@ requests! {
             /// Takes one slice.
             reply: ControlReply<Slice<RoomId, RoomStanding>>,
         },
-        /// Copies the next rooms with their live sessions.
+        /// Copies the next rooms.
         CopyRooms {
             /// The id before the first one.
             after: RoomId,
             /// Takes one slice.
-            reply: ControlReply<Slice<RoomId, RoomCopy>>,
+            reply: ControlReply<Slice<RoomId, RoomRecord>>,
+        },
+        /// Copies the next live sessions.
+        CopySessions {
+            /// The id before the first one.
+            after: SessionId,
+            /// Takes one slice.
+            reply: ControlReply<Slice<SessionId, SessionCopy>>,
         },
         /// Reloads the configuration.
         Reload(ReloadRequest),
@@ -301,7 +308,7 @@ impl Handle {
         (handle, queue)
     }
 
-    async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         request: impl FnOnce(ControlReply<T>) -> ControlRequest,
     ) -> Result<T, ControlError> {
@@ -350,7 +357,7 @@ impl Handle {
     }
 
     /// Asks for one slice after the other: control serves other inputs between two.
-    pub(crate) async fn list<Id: Copy, T>(
+    async fn list<Id: Copy, T>(
         &self,
         mut after: Id,
         limit: usize,

@@ -111,7 +111,7 @@ pub enum GatewayEvent {
     },
     /// This member of a group has another role, or the group lost or regained redundancy.
     Group(GroupChange),
-    /// The losses of one node or zone that would leave rooms without a node are others than before.
+    /// The set of checked losses that would leave rooms without a node changed.
     LossesUncovered(Vec<UncoveredLoss>),
     /// A room of this gateway is at another group as well.
     RoomDuplicate {

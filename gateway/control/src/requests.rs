@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, PolicySet};
-use evenkeel_core::{Impossible, RoomCopy, RoomStanding, SessionStanding};
+use evenkeel_core::{Impossible, RoomStanding, SessionStanding};
 use evenkeel_dataplane::worker::MediaDirection;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Health, NodeId, RedundancyMode};
@@ -128,8 +128,10 @@ impl Control {
                 let _ = reply.send(Box::new(self.gateway.records().copy_nodes()));
             }
             ControlRequest::CopyRooms { after, reply } => {
-                let cost = |room: &RoomCopy| 1 + room.sessions();
-                let _ = reply.send(Slice::of(self.gateway.records().copy_rooms(after, now), cost));
+                let _ = reply.send(Slice::of(self.gateway.records().copy_rooms(after, now), |_| 1));
+            }
+            ControlRequest::CopySessions { after, reply } => {
+                let _ = reply.send(Slice::of(self.gateway.records().copy_sessions(after), |_| 1));
             }
             ControlRequest::Nodes(reply) => _ = reply.send(self.gateway.views().nodes().collect()),
             ControlRequest::Govern(rules, reply) => {

@@ -2,6 +2,7 @@
 //! are those of the core; nodes open sessions at once, and no policy is asked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,7 @@ use crate::effects::GatewayEffect;
 use crate::gateway::Gateway;
 use crate::record::{GatewayRecord, RestoreError, RoomRecord, SessionRecord};
 use crate::records::Records;
-use crate::rooms::placement::{CoreTables, Placement};
-use crate::rooms::room::Room;
+use crate::rooms::placement::CoreTables;
 use crate::sessions::{SessionPhase, WHOLE};
 
 /// Virtual time after the loss for which the copy is played: rooms have found nodes and spares by then, or will not.
@@ -34,6 +34,8 @@ pub struct GatewayCopy {
     record: GatewayRecord,
     /// Indexed by the node's number in the copy.
     nodes: Vec<CopiedNode>,
+    /// Rooms of the gateway that are not covered.
+    unprotected: u32,
 }
 
 /// The facts of a node that no record contains.
@@ -46,18 +48,11 @@ struct CopiedNode {
     beside: Vec<NodeId>,
 }
 
-/// A room with its live sessions, for a copy.
+/// A live session, for a copy.
 #[derive(Clone, Debug)]
-pub struct RoomCopy {
-    room: RoomRecord,
-    sessions: Vec<(SessionRecord, Arc<MediaDescription>)>,
-}
-
-impl RoomCopy {
-    /// The number of live sessions.
-    pub fn sessions(&self) -> usize {
-        self.sessions.len()
-    }
+pub struct SessionCopy {
+    session: SessionRecord,
+    media: Arc<MediaDescription>,
 }
 
 /// The effect of a loss of nodes.
@@ -153,41 +148,55 @@ impl Records<'_> {
             // A restored node is listed again.
             node.trust.draining |= node.trust.removed;
         }
-        GatewayCopy { settings, record, nodes: table.iter().map(copied).collect() }
+        GatewayCopy {
+            settings,
+            record,
+            nodes: table.iter().map(copied).collect(),
+            unprotected: self.tables.rooms.unprotected() as u32,
+        }
     }
 
-    /// Copies the rooms after this one in order of their ids. A room without a live session has no copy.
+    /// Copies the rooms after this one in order of their ids. A room without a record has no copy.
     pub fn copy_rooms(
         &self,
         after: RoomId,
         now: Instant,
-    ) -> impl Iterator<Item = (RoomId, Option<RoomCopy>)> {
+    ) -> impl Iterator<Item = (RoomId, Option<RoomRecord>)> {
         let none_waits = BTreeSet::new();
-        self.tables.rooms.after(after).map(move |room| {
-            let sessions = room.sessions.iter().filter_map(|id| self.tables.sessions.get(id));
-            let live = sessions.filter(|session| session.phase == SessionPhase::Live);
-            let sessions: Vec<_> = live
-                .map(|session| (self.session(session, 0), Arc::clone(&session.request.media)))
-                .collect();
-            let record = self.room(room.id, &none_waits, now).filter(|_| !sessions.is_empty());
-            (room.id, record.map(|room| RoomCopy { room, sessions }))
+        let rooms = self.tables.rooms.after(after).filter(|room| room.is_placed());
+        rooms.map(move |room| (room.id, self.room(room.id, &none_waits, now)))
+    }
+
+    /// Copies the sessions after this one in order of their ids. A session that is not live has no copy.
+    pub fn copy_sessions(
+        &self,
+        after: SessionId,
+    ) -> impl Iterator<Item = (SessionId, Option<SessionCopy>)> {
+        let rest = self.tables.sessions.range((Bound::Excluded(after), Bound::Unbounded));
+        rest.map(|(id, session)| {
+            let is_live = session.phase == SessionPhase::Live;
+            let copy = is_live.then(|| SessionCopy {
+                session: self.session(session, 0),
+                media: Arc::clone(&session.request.media),
+            });
+            (*id, copy)
         })
     }
 }
 
 impl GatewayCopy {
-    /// Adds a room. One of a later copy replaces an earlier room of the same name.
-    pub fn add(&mut self, room: RoomCopy) {
-        let RoomCopy { room, sessions } = room;
-        let record = &mut self.record;
-        record.next_room = record.next_room.max(room.id.0.max(room.call.0) + 1);
-        record.rooms.push(room);
-        for (session, media) in sessions {
-            record.next_session = record.next_session.max(session.id.0 + 1);
-            let place = record.media.len() as u32;
-            record.sessions.push(SessionRecord { media: place, ..session });
-            record.media.push(media);
-        }
+    /// Adds a room.
+    pub fn add_room(&mut self, room: RoomRecord) {
+        self.record.next_room = self.record.next_room.max(room.id.0.max(room.call.0) + 1);
+        self.record.rooms.push(room);
+    }
+
+    /// Adds a session. It is left out if its room was not added.
+    pub fn add_session(&mut self, SessionCopy { session, media }: SessionCopy) {
+        self.record.next_session = self.record.next_session.max(session.id.0 + 1);
+        let place = self.record.media.len() as u32;
+        self.record.sessions.push(SessionRecord { media: place, ..session });
+        self.record.media.push(media);
     }
 
     /// Plays the loss of these nodes at once.
@@ -208,9 +217,11 @@ impl GatewayCopy {
         let newest: BTreeMap<Arc<str>, RoomId> =
             record.rooms.iter().map(|room| (Arc::clone(&room.name), room.id)).collect();
         record.rooms.retain(|room| newest.get(&room.name) == Some(&room.id));
-        let kept: BTreeSet<RoomId> = record.rooms.iter().map(|room| room.id).collect();
-        record.sessions.retain(|session| kept.contains(&session.room));
+        let known: BTreeSet<RoomId> = record.rooms.iter().map(|room| room.id).collect();
+        record.sessions.retain(|session| known.contains(&session.room));
         record.sessions.sort_by_key(|session| session.id);
+        let used: BTreeSet<RoomId> = record.sessions.iter().map(|session| session.room).collect();
+        record.rooms.retain(|room| used.contains(&room.id));
         record
     }
 }
@@ -252,7 +263,6 @@ struct LossSurvey {
     /// The nodes that carry rooms.
     carriers: BTreeMap<RoomId, NodeId>,
     shares: BTreeMap<SessionId, u16>,
-    unprotected: u32,
     permille: BTreeMap<NodeId, u32>,
 }
 
@@ -295,7 +305,6 @@ impl LossTrial {
         LossSurvey {
             carriers: carriers.collect(),
             shares: shares.collect(),
-            unprotected: unprotected(tables),
             permille: permille.collect(),
         }
     }
@@ -385,18 +394,10 @@ impl LossTrial {
             nodes: self.died.iter().map(listed).collect(),
             rooms,
             labels,
-            unprotected_before: before.unprotected,
-            unprotected: unprotected(tables),
+            unprotected_before: copy.unprotected,
+            unprotected: tables.rooms.unprotected() as u32,
             loads: loads.collect(),
             started: self.started.iter().map(listed).collect(),
         }
     }
-}
-
-/// The number of rooms whose mode opens spares ahead and that are not covered.
-fn unprotected(tables: &CoreTables) -> u32 {
-    let is_unprotected = |room: &&Room| {
-        room.is_placed() && room.route().mode.opens_ahead() && !Placement(tables).is_covered(room)
-    };
-    tables.rooms.values().filter(is_unprotected).count() as u32
 }

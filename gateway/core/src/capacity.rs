@@ -376,7 +376,12 @@ impl<'a> LedgerView<'a> {
 
     /// Load alone, in thousandths of the capacity.
     pub(crate) fn carried_permille(self, node: NodeId) -> u64 {
-        self.load(node) * 1_000 / self.capacity(node).max(1)
+        self.carried(node) * 1_000 / self.capacity(node).max(1)
+    }
+
+    /// Load alone, in kbit/s.
+    pub(crate) fn carried(self, node: NodeId) -> u64 {
+        self.load(node)
     }
 }
 

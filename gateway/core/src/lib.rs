@@ -20,7 +20,7 @@ mod sessions;
 mod ticks;
 mod views;
 
-pub use blast::{BlastRadius, GatewayCopy, LoadChange, RoomCopy, RoomLoss};
+pub use blast::{BlastRadius, GatewayCopy, LoadChange, RoomLoss, SessionCopy};
 pub use effects::{GatewayEffect, InstalledSession};
 pub use evenkeel_model::Impossible;
 pub use evenkeel_nodes::{AgentWord, NodeEffect, NodeEvidence, WATCH_EVERY};

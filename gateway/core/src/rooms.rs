@@ -210,6 +210,11 @@ impl RoomTable {
         self.all.len()
     }
 
+    /// The number of rooms whose mode opens spares ahead and that are not covered.
+    pub(crate) fn unprotected(&self) -> usize {
+        self.unreserved.rooms.len() + self.uncovered.rooms.len()
+    }
+
     pub(crate) fn named(&self, name: &str) -> Option<(&Arc<str>, RoomId)> {
         self.by_name.get_key_value(name).map(|(name, id)| (name, *id))
     }

@@ -88,6 +88,8 @@ pub struct NodeStanding {
     pub waiting: u32,
     /// Load and reservations, thousandths of its capacity.
     pub load_permille: u32,
+    /// Load alone.
+    pub carried_kbps: u64,
     /// The load that the node reported lately, thousandths of its capacity.
     pub reported_permille: Option<u16>,
     /// The number of rooms.
@@ -96,13 +98,6 @@ pub struct NodeStanding {
     pub round_trip: Option<Duration>,
     /// False with `probe = "none"`.
     pub is_probed: bool,
-}
-
-impl NodeStanding {
-    /// Load and reservations.
-    pub fn load_kbps(&self) -> u64 {
-        self.capacity_kbps * u64::from(self.load_permille) / 1_000
-    }
 }
 
 /// A session, and the decisions that led to its state.
@@ -348,6 +343,7 @@ impl<'a> Views<'a> {
             opening,
             waiting: waiting as u32,
             load_permille: ledger.permille(node.id) as u32,
+            carried_kbps: ledger.carried(node.id),
             reported_permille: node.reported_permille(),
             rooms: ledger.rooms(node.id),
             round_trip: node.detector.round_trip().map(|(smoothed, _)| smoothed),

@@ -331,7 +331,8 @@ impl RedundancyMode {
 
 crate::named! {
     /// The nodes that fail together.
-    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
     pub enum FailureScope {
         /// One node.
         #[default]

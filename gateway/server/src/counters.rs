@@ -67,8 +67,8 @@ impl CounterFollower {
     async fn read(&mut self) -> Result<(), ControlError> {
         let names = self.handle.names();
         let nodes = self.handle.nodes().await?.into_iter().map(|node| {
-            let NodeStanding { hop, leaves: leaving, health, draining, .. } = node;
-            let NodeStanding { capacity_kbps, rooms, round_trip, .. } = node;
+            let NodeStanding { hop, health, draining, capacity_kbps, rooms, round_trip, .. } = node;
+            let leaving = node.leaves;
             let share = f64::from(node.load_permille) / 1_000.0;
             let load = Some(NodeLoad { share, capacity_kbps, rooms, round_trip });
             let name = names.of_hop(hop);

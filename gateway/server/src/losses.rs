@@ -1,4 +1,4 @@
-//! Checks each minute whether the nodes that remain could carry the sessions of the largest node, and of each zone.
+//! Checks each minute whether the nodes that remain could carry the sessions of the busiest node, and of each zone.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use evenkeel_control::{ControlError, GatewayEvent, Handle, NodeName, UncoveredLoss, by_load};
 use evenkeel_core::{BlastRadius, NodeStanding};
-use evenkeel_model::{FailureScope, Health, NodeId};
+use evenkeel_model::{FailureScope, NodeId};
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Attribute, Level};
 use tokio::time::Instant;
 
 const CHECKED_EVERY: Duration = Duration::from_secs(60);
 
-/// A check takes one part of this many of the time, so that it costs at most 2 % of a processor.
-const PARTS_OF_TIME: u32 = 50;
+/// After a check that takes long, the next one comes after so many times its duration.
+const PAUSE_FACTOR: u32 = 50;
 
-/// A check may also have waited for a gateway that was suspended.
-const CHECKED_WITHIN: Duration = Duration::from_secs(600);
+/// Maximum pause between two checks: a check may have waited for a gateway that was suspended.
+const PAUSE_MAX: Duration = Duration::from_secs(600);
 
 /// Maximum number of zones in a check. Those with most load come first.
 const ZONES_MAX: usize = 8;
@@ -48,33 +48,41 @@ impl LossFollower {
         loop {
             let began = Instant::now();
             let Ok(nodes) = self.handle.nodes().await else { return };
-            if let Err(error) = self.check(&nodes).await {
-                tracing::warn!(?error, "losses of nodes were not checked");
+            match self.check(&nodes).await {
+                // Another process continues the sessions, or rooms changed meanwhile.
+                Ok(()) | Err(ControlError::Replaced | ControlError::NotCopied(_)) => {}
+                Err(error) => tracing::warn!(?error, "losses of nodes were not checked"),
             }
-            let pause = (began.elapsed() * PARTS_OF_TIME).clamp(CHECKED_EVERY, CHECKED_WITHIN);
+            let pause = (began.elapsed() * PAUSE_FACTOR).clamp(CHECKED_EVERY, PAUSE_MAX);
             tokio::time::sleep(pause).await;
         }
     }
 
     pub(super) async fn check(&mut self, nodes: &[NodeStanding]) -> Result<(), ControlError> {
-        let cases = self.cases(nodes);
+        // A standby has no rooms.
+        let is_empty = nodes.iter().all(|node| node.rooms == 0);
+        let cases = if is_empty { Vec::new() } else { self.cases(nodes) };
+        if cases.is_empty() {
+            self.report(&[], &[]);
+            return Ok(());
+        }
         let losses = cases.iter().map(|case| case.nodes.clone()).collect();
         let radii = self.handle.blast(losses).await?;
         self.report(&cases, &radii);
         Ok(())
     }
 
-    /// The node with most load, and the zones, if there are several.
+    /// The node that carries most, and the zones, if there are several.
     fn cases(&self, nodes: &[NodeStanding]) -> Vec<LossCase> {
         let names = self.handle.names();
-        let busiest = by_load(nodes).take(1).map(|id| LossCase {
+        let busiest = by_load(nodes).into_iter().take(1).map(|id| LossCase {
             scope: FailureScope::Node,
             place: names.of_node(id).node,
             nodes: BTreeSet::from([id]),
             load_kbps: 0,
         });
         let mut zones: BTreeMap<Arc<str>, LossCase> = BTreeMap::new();
-        for node in nodes.iter().filter(|node| node.health != Health::Down) {
+        for node in nodes {
             let NodeName { region, zone, .. } = names.of_hop(node.hop);
             let place: Arc<str> = format!("{region}/{zone}").into();
             let case = zones.entry(Arc::clone(&place)).or_insert_with(|| LossCase {
@@ -84,11 +92,12 @@ impl LossFollower {
                 load_kbps: 0,
             });
             case.nodes.insert(node.hop.node);
-            case.load_kbps += node.load_kbps();
+            case.load_kbps += node.carried_kbps;
         }
         let mut zones: Vec<LossCase> = zones.into_values().collect();
         zones.sort_by_key(|case| Reverse(case.load_kbps));
         zones.truncate(if zones.len() > 1 { ZONES_MAX } else { 0 });
+        zones.retain(|case| case.load_kbps > 0);
         busiest.chain(zones).collect()
     }
 

@@ -11,6 +11,9 @@ use opentelemetry::metrics::Meter;
 
 use super::registry::{Attribute, Described, Level};
 
+/// Bytes in 1,000 bit.
+const BYTES_PER_KBIT: f64 = 125.0;
+
 /// A node as gauges show it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeLevel {
@@ -100,7 +103,7 @@ impl NodeLevels {
         });
         self.observe(meter, Level::NodeLoad, |level| Some(level.load?.share));
         self.observe(meter, Level::NodeCapacity, |level| {
-            Some(level.load?.capacity_kbps as f64 * 1_000.0)
+            Some(level.load?.capacity_kbps as f64 * BYTES_PER_KBIT)
         });
         self.observe(meter, Level::NodeRooms, |level| Some(level.load?.rooms.into()));
     }

@@ -243,7 +243,7 @@ metrics! {
     /// Load and reservations of a node, as a share of its capacity.
     NodeLoad = "evenkeel.node.load", "1", [Node, Region, Zone];
     /// Measured capacity of a node, which may be below the configured one.
-    NodeCapacity = "evenkeel.node.capacity", "bit/s", [Node, Region, Zone];
+    NodeCapacity = "evenkeel.node.capacity", "By/s", [Node, Region, Zone];
     /// Rooms at a node.
     NodeRooms = "evenkeel.node.rooms", "{room}", [Node, Region, Zone];
     /// Role of this gateway in its group: 0 joining, 1 standby, 2 spare, 3 restoring, 4 owner, 5 doubting. Absent without a
@@ -251,9 +251,11 @@ metrics! {
     GroupRole = "evenkeel.group.role", "{state}", [];
     /// Losses of redundancy in the group, as `evenkeel gateway list` shows them. Absent without a group.
     GroupWarnings = "evenkeel.group.warnings", "{warning}", [];
-    /// Rooms whose mode keeps a spare and that lack one for the death that their scenario wants covered. Read each minute.
+    /// Rooms whose mode keeps a spare and that lack one for the death that their scenario names in `reserve`. Read each minute or
+    /// less often.
     RoomsUnprotected = "evenkeel.rooms.unprotected", "{room}", [];
-    /// Sessions that would have no node after the worst loss of one node or zone, by `evenkeel blast`. Read each minute.
+    /// Sessions that would have no node after the loss of the busiest node, or of the worst of eight zones. Read each minute or
+    /// less often.
     LossUnplaced = "evenkeel.loss.unplaced", "{session}", [Scope];
     /// Breaker of a region: 0 closed, 1 open, 2 half-open.
     RegionBreaker = "evenkeel.region.breaker", "{state}", [Region];

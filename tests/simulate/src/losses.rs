@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_core::BlastRadius;
-use evenkeel_model::{FailureScope, NodeId, RedundancyMode, RegionId, RoomId};
+use evenkeel_model::{FailureScope, NodeId, RedundancyMode, RegionId, RoomId, SessionId};
 use fastrand::Rng;
 
 use crate::check::Violation;
@@ -134,8 +134,12 @@ fn predict(world: &mut World<'_>, lost: &BTreeSet<NodeId>) -> BlastRadius {
     let now = world.now;
     let records = world.gateway.records();
     let mut copy = records.copy_nodes();
-    let rooms: Vec<_> = records.copy_rooms(RoomId(0), now).filter_map(|(_, room)| room).collect();
-    rooms.into_iter().for_each(|room| copy.add(room));
+    for (_, room) in records.copy_rooms(RoomId(0), now) {
+        room.into_iter().for_each(|room| copy.add_room(room));
+    }
+    for (_, session) in records.copy_sessions(SessionId(0)) {
+        session.into_iter().for_each(|session| copy.add_session(session));
+    }
     copy.lose(lost, now).expect("one moment contradicts itself nowhere")
 }
 

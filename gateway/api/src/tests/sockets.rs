@@ -74,9 +74,13 @@ fn read_token_reads_only() {
     let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
     reply.send(vec![]).unwrap();
     assert_eq!(asking.answer().0, 200);
-    for head in
-        ["POST /v1/nodes/east-a1:drain", "DELETE /v1/sessions/s1", "PUT /v1/policies/a/routing"]
-    {
+    for head in [
+        "GET /v1/recording",
+        "GET /v1/blast?busiest=1",
+        "POST /v1/nodes/east-a1:drain",
+        "DELETE /v1/sessions/s1",
+        "PUT /v1/policies/a/routing",
+    ] {
         let (status, body) = tcp(head).answer();
         assert_eq!((status, &body["error"]["code"]), (403, &json!("refused")), "{head}: {body}");
     }

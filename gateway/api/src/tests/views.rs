@@ -144,6 +144,7 @@ fn rooms_nodes_and_policies_are_listed() {
         opening: 4,
         waiting: 5,
         load_permille: 250,
+        carried_kbps: 0,
         reported_permille: Some(420),
         rooms: 3,
         round_trip: Some(Duration::from_micros(700)),

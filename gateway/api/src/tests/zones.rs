@@ -18,6 +18,7 @@ fn node_standing(number: u32, rooms: u32, draining: bool) -> NodeStanding {
         opening: 0,
         waiting: 0,
         load_permille: 250,
+        carried_kbps: 0,
         reported_permille: None,
         rooms,
         round_trip: None,
@@ -60,6 +61,10 @@ fn blast_radius_is_asked_by_name() {
         let mut gateway = Gateway::new(settings(), std::time::Instant::now());
         reply.send(Box::new(gateway.records().copy_nodes())).unwrap();
         let ControlRequest::CopyRooms { reply, .. } = world.request() else { panic!("rooms") };
+        reply.send(Slice { items: Vec::new(), last: None }).unwrap();
+        let ControlRequest::CopySessions { reply, .. } = world.request() else {
+            panic!("sessions")
+        };
         reply.send(Slice { items: Vec::new(), last: None }).unwrap();
         let (status, body) = asking.answer();
         assert_eq!((status, &body["nodes"]), (200, &nodes), "{query}: {body}");

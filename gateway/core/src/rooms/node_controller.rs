@@ -309,9 +309,9 @@ impl NodeController<'_> {
         self.0.effects.take(&mut self.0.nodes);
         if before.zone != zone {
             // Reserves may not cover the new zone. A drain of the old one goes on.
-            for room in self.0.rooms.at[id.0 as usize].clone() {
-                Routes(self.0).regrant(room);
-            }
+            let rooms = &mut self.0.rooms;
+            rooms.changing.extend(rooms.at[id.0 as usize].iter().copied());
+            self.0.effects.set_if_idle(Timer::Change, now);
             if self.0.nodes.is_in_drained(id) {
                 self.decide_drain(id, |node| node.trust.draining = true, now);
             }

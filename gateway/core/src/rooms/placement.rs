@@ -361,10 +361,18 @@ impl<'a> Placement<'a> {
             self.scenario_of(&self.0.rooms[&id]).is_some_and(|s| s.binds(Hook::Routing));
         let room = &self.0.rooms[&id];
         let (ledger, kbps) = (self.0.capacity.ledger.without(room.holding), self.room_kbps(id));
-        let gains = |second: &NodeId| match self.covers(room, standing.node, *second) {
-            None => room.holding.reserve.is_none() && room.holding.twin.is_none(),
-            Some(_) if room.mode == RedundancyMode::Hitless => ledger.fits(*second, kbps),
-            wanted => ledger.fits_reserve(*second, standing.node, wanted, kbps),
+        let gains = |second: &NodeId| {
+            let wanted = self.covers(room, standing.node, *second);
+            match (room.mode, room.holding.twin, room.holding.reserve) {
+                (RedundancyMode::Hitless, None, _) => ledger.fits(*second, kbps),
+                (RedundancyMode::Hitless, Some(_), _) => {
+                    wanted.is_some() && ledger.fits(*second, kbps)
+                }
+                (_, _, None) => true,
+                (_, _, Some(_)) => {
+                    wanted.is_some() && ledger.fits_reserve(*second, standing.node, wanted, kbps)
+                }
+            }
         };
         (self.is_bare(id) || !policy_has_a_say)
             && self.native_hops(id, &[standing.node], now).get(1).is_some_and(gains)

@@ -31,10 +31,6 @@ impl RoomTable {
         self.stranded.len()
     }
 
-    pub(crate) fn unreserved(&self) -> usize {
-        self.unreserved.rooms.len() + self.uncovered.rooms.len()
-    }
-
     pub(crate) fn leave_cursors(&self) -> &BTreeMap<NodeId, RoomId> {
         &self.leave_cursors
     }

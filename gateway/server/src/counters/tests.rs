@@ -95,6 +95,7 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
                     opening: 0,
                     waiting: 0,
                     load_permille: 250,
+                    carried_kbps: 0,
                     reported_permille: None,
                     rooms: 3,
                     round_trip: Some(Duration::from_millis(50)),
@@ -167,7 +168,7 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_node_draining", "east-a1", "0");
     says(&telemetry, "evenkeel_node_load_ratio", "east-a1", "0.25");
     says(&telemetry, "evenkeel_node_load_ratio", "evenkeel_zone=\"a\"", "0.25");
-    says(&telemetry, "evenkeel_node_capacity", "east-a1", "1000000");
+    says(&telemetry, "evenkeel_node_capacity_bytes_per_second", "east-a1", "125000");
     says(&telemetry, "evenkeel_node_rooms", "east-a1", "3");
     says(&telemetry, "evenkeel_node_round_trip_seconds", "east-a1", "0.05");
     says(&telemetry, "evenkeel_sessions_active", "", "7");

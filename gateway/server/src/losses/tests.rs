@@ -95,6 +95,12 @@ async fn answer(
                 let items = rooms.into_iter().filter_map(|(_, room)| room).collect();
                 _ = reply.send(Slice { items, last });
             }
+            ControlRequest::CopySessions { after, reply } => {
+                let sessions = gateway.records().copy_sessions(after).next();
+                let last = sessions.as_ref().map(|(id, _)| *id);
+                let items = sessions.into_iter().filter_map(|(_, session)| session).collect();
+                _ = reply.send(Slice { items, last });
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_model::{
     CoreEvent, FailureDomain, FailureScope, IngressProtocol, NodeId, RedundancyMode, RegionId,
-    RegionRole, RoomId, Starts, StreamKind,
+    RegionRole, RoomId, SessionId, Starts, StreamKind,
 };
 use fastrand::Rng;
 
@@ -20,8 +20,11 @@ fn copy(world: &mut World) -> GatewayCopy {
     let now = world.now;
     let records = world.gateway.records();
     let mut copy = records.copy_nodes();
-    let rooms: Vec<_> = records.copy_rooms(RoomId(0), now).filter_map(|(_, room)| room).collect();
-    rooms.into_iter().for_each(|room| copy.add(room));
+    records
+        .copy_rooms(RoomId(0), now)
+        .for_each(|(_, room)| room.into_iter().for_each(|it| copy.add_room(it)));
+    let sessions = records.copy_sessions(SessionId(0)).filter_map(|(_, session)| session);
+    sessions.for_each(|session| copy.add_session(session));
     copy
 }
 
@@ -115,7 +118,7 @@ fn carriers(world: &World) -> BTreeMap<RoomId, NodeId> {
     rooms.filter_map(|room| Some((room.id, world.gateway.stands_at(room.id)?.node))).collect()
 }
 
-fn shares(world: &World) -> BTreeMap<evenkeel_model::SessionId, u16> {
+fn shares(world: &World) -> BTreeMap<SessionId, u16> {
     world.gateway.tables.sessions.values().map(|session| (session.id, session.share)).collect()
 }
 
@@ -181,15 +184,16 @@ fn loss_reports_labels_loads_and_missing_spares() {
 fn room_that_changed_between_slices_is_no_error() {
     let mut world = World::new(settings());
     let first = world.open("r");
-    let now = world.now;
-    let records = world.gateway.records();
-    let mut early = records.copy_nodes();
-    let rooms: Vec<_> = records.copy_rooms(RoomId(0), now).collect();
+    let mut early = copy(&mut world);
     world.close(first);
     world.open("r");
-    let later: Vec<_> = world.gateway.records().copy_rooms(RoomId(0), now).collect();
-    for (_, room) in rooms.into_iter().chain(later) {
-        early.add(room.unwrap());
+    let now = world.now;
+    let records = world.gateway.records();
+    for (_, room) in records.copy_rooms(RoomId(0), now) {
+        early.add_room(room.unwrap());
+    }
+    for (_, session) in records.copy_sessions(first) {
+        early.add_session(session.unwrap());
     }
     let radius: Result<BlastRadius, RestoreError> = early.lose(&[A, B, C, D].into(), now);
     assert_eq!(radius.unwrap().rooms.len(), 1, "the room of the later slice");

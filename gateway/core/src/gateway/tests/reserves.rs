@@ -1,6 +1,9 @@
 //! Reserves for the death of a zone or region.
 
-use evenkeel_model::{FailureDomain, FailureScope, HopGrant, NodeId, RegionId, RegionRole, ZoneId};
+use evenkeel_model::{
+    FailureDomain, FailureScope, HopGrant, NodeId, NodeSettings, RedundancyMode, RegionId,
+    RegionRole, ZoneId,
+};
 use fastrand::Rng;
 
 use super::world::VOICE;
@@ -56,6 +59,36 @@ fn spare_in_the_same_zone_covers_the_node_alone() {
     world.audit();
 }
 
+/// A node elsewhere with capacity for the death of a node alone is better than none.
+#[test]
+fn room_without_a_spare_gets_one_for_its_node() {
+    let mut world = reserving(FailureScope::Zone, &[(0, VOICE * 2), (0, VOICE * 2)]);
+    (0..4).for_each(|room| _ = world.offer(&format!("r{room}")));
+    world.pass(ms(1_000));
+    let bare = world.gateway.tables.rooms.unprotected();
+    let small = NodeSettings { capacity_kbps: VOICE * 2, ..listed(1) };
+    world.add(small).unwrap();
+    world.pass(ms(6_000));
+    let reserved = world.gateway.tables.rooms.values();
+    assert!(bare > 0 && reserved.filter(|room| room.holding.reserve.is_none()).count() == 0);
+}
+
+#[test]
+fn hitless_room_moves_its_twin_to_a_node_with_capacity() {
+    let mut settings = settings_of(&[(0, 1_000), (1, VOICE)]);
+    settings.scenarios.values_mut().for_each(|it| it.mode = RedundancyMode::Hitless);
+    let mut world = World::new(settings);
+    world.open("r");
+    world.open("s");
+    let twins = |world: &World| {
+        world.gateway.tables.rooms.values().filter(|room| room.holding.twin.is_some()).count()
+    };
+    assert!(twins(&world) < 2);
+    world.add(listed(1)).unwrap();
+    world.pass(ms(6_000));
+    assert_eq!(twins(&world), 2);
+}
+
 #[test]
 fn reserve_of_region_is_in_another_region() {
     // `C` is in another region.
@@ -66,7 +99,7 @@ fn reserve_of_region_is_in_another_region() {
     assert_eq!(world.stands("r"), Some(C));
 }
 
-/// With capacity for the death of any zone, none leaves a room without a node, and no packet waits for a rescue.
+/// With capacity for the death of any zone, none leaves a room without a node, and no room waits for a rescue.
 #[test]
 fn death_of_a_zone_leaves_no_room_without_a_hop() {
     let mut worlds = 0;

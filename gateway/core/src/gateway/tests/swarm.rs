@@ -566,7 +566,7 @@ impl Swarm {
             + 8;
         assert!(gateway.tables.effects.timers().len() <= bound);
         assert!(
-            gateway.tables.rooms.stranded() <= rooms && gateway.tables.rooms.unreserved() <= rooms
+            gateway.tables.rooms.stranded() <= rooms && gateway.tables.rooms.unprotected() <= rooms
         );
         assert_eq!(gateway.tables.rooms.stranded(), {
             gateway.tables.rooms.values().filter(|room| room.stranded.is_some()).count()
@@ -589,7 +589,7 @@ impl Swarm {
         );
         assert!(gateway.tables.rooms.at().iter().all(BTreeSet::is_empty));
         assert!(gateway.questions.most_rerouted() == 0);
-        assert!(gateway.tables.rooms.stranded() == 0 && gateway.tables.rooms.unreserved() == 0);
+        assert!(gateway.tables.rooms.stranded() == 0 && gateway.tables.rooms.unprotected() == 0);
         assert!(
             gateway.tables.rooms.away().is_empty() && gateway.tables.capacity.reduced.is_empty()
         );
