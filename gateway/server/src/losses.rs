@@ -20,6 +20,9 @@ const PAUSE_FACTOR: u32 = 50;
 /// Maximum pause between two checks: a check may have waited for a gateway that was suspended.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
+/// Maximum rooms of a gateway that is checked by itself: a copy takes as much memory as its sessions in the core.
+const ROOMS_MAX: u32 = 10_000;
+
 /// Maximum number of zones in a check. Those with most load come first.
 const ZONES_MAX: usize = 8;
 
@@ -59,9 +62,12 @@ impl LossFollower {
     }
 
     pub(super) async fn check(&mut self, nodes: &[NodeStanding]) -> Result<(), ControlError> {
+        let rooms: u32 = nodes.iter().map(|node| node.rooms).sum();
+        if rooms > ROOMS_MAX {
+            return Ok(());
+        }
         // A standby has no rooms.
-        let is_empty = nodes.iter().all(|node| node.rooms == 0);
-        let cases = if is_empty { Vec::new() } else { self.cases(nodes) };
+        let cases = if rooms == 0 { Vec::new() } else { self.cases(nodes) };
         if cases.is_empty() {
             self.report(&[], &[]);
             return Ok(());

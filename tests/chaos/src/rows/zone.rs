@@ -7,8 +7,6 @@ use crate::layout::Layout;
 use crate::limits::Limits;
 use crate::row::Row;
 
-/// After the death of a zone each node has capacity for its rooms, and for those of one of the two zones left.
-const TIGHT: Layout = Layout { narrow: Some(("east", 40_000)), ..Layout::ZONES };
 /// As for the death of one node.
 const LOUD: Limits =
     Limits { no_freeze: true, predicted_min: Some(99.0), ..Limits::gap(50.0, 150.0) }.found(20.0);
@@ -16,6 +14,6 @@ const SILENT: Limits =
     Limits { no_freeze: true, predicted_min: Some(99.0), ..Limits::gap(70.0, 170.0) };
 
 pub(super) const ROWS: &[Row] = &[
-    Row::new("zone.kill", TIGHT, Kill(BusiestZone, Loud), LOUD).times(6),
-    Row::new("zone.kill.silent", TIGHT, Kill(BusiestZone, Silent), SILENT).times(6),
+    Row::new("zone.kill", Layout::ZONES, Kill(BusiestZone, Loud), LOUD).times(6),
+    Row::new("zone.kill.silent", Layout::ZONES, Kill(BusiestZone, Silent), SILENT).times(6),
 ];
