@@ -18,7 +18,7 @@ use super::error::{ApiError, ApiErrorCode, refused};
 use super::object::{milliseconds, object};
 use super::operations::is_zone;
 
-/// Maximum number of labels in an answer. Those of the most sessions come first.
+/// Maximum number of labels in an answer. The labels with the most sessions come first.
 const LABELS_MAX: usize = 20;
 
 /// Time to copy and play a gateway with all its sessions, and for the check of each minute that may run before.

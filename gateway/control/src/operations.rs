@@ -1,4 +1,4 @@
-//! Operators' operations on nodes, zones and regions. Those in force are kept in a file, and continue after a restart.
+//! Operators' operations on nodes, zones and regions. Operations in force are kept in a file, and continue after a restart.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -202,7 +202,7 @@ impl GatewayCopy {
     /// Plays the loss of these nodes at once.
     ///
     /// # Errors
-    /// If the copied parts contradict each other, since the gateway changed between two.
+    /// If the copied parts contradict each other: the gateway changed after the first was copied and before the last was.
     pub fn lose(&self, lost: &BTreeSet<NodeId>, now: Instant) -> Result<BlastRadius, RestoreError> {
         let mut trial = LossTrial::begin(self, now)?;
         let before = trial.survey();
@@ -249,7 +249,7 @@ struct LossTrial {
     ids: Vec<NodeId>,
     /// The lost nodes, by their numbers here.
     lost: BTreeSet<NodeId>,
-    /// Those that ran.
+    /// The lost nodes that ran.
     died: BTreeSet<NodeId>,
     started: BTreeSet<NodeId>,
     /// The first new node of each room, with the time.
