@@ -374,9 +374,18 @@ impl<'a> LedgerView<'a> {
         used * 1_000 / self.capacity(node).max(1)
     }
 
-    /// Load alone, in thousandths of the capacity.
-    pub(crate) fn carried_permille(self, node: NodeId) -> u64 {
-        self.carried(node) * 1_000 / self.capacity(node).max(1)
+    /// Load and reserve as a share of the capacity, in 10⁻⁹: a room changes it at any node.
+    pub(crate) fn used_ppb(self, node: NodeId) -> u64 {
+        self.ppb(node, self.load(node) + self.reserve(node))
+    }
+
+    /// Load alone as a share of the capacity, in 10⁻⁹.
+    pub(crate) fn carried_ppb(self, node: NodeId) -> u64 {
+        self.ppb(node, self.load(node))
+    }
+
+    fn ppb(self, node: NodeId, kbps: u64) -> u64 {
+        kbps.saturating_mul(1_000_000_000) / self.capacity(node).max(1)
     }
 
     /// Load alone, in kbit/s.

@@ -68,11 +68,11 @@ impl PlacementSurvey<'_> {
     /// In active-active mode, reserves at a node do not keep rooms from it.
     fn load(&self, node: &Node) -> (u64, NodeId) {
         let load = match self.mode {
-            RedundancyMode::ActiveActive => self.ledger.carried_permille(node.id),
+            RedundancyMode::ActiveActive => self.ledger.carried_ppb(node.id),
             RedundancyMode::Hitless
             | RedundancyMode::Hot
             | RedundancyMode::Cold
-            | RedundancyMode::Regional => self.ledger.permille(node.id),
+            | RedundancyMode::Regional => self.ledger.used_ppb(node.id),
         };
         (load, node.id)
     }
