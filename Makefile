@@ -10,7 +10,7 @@ help:
 	  /^[a-z][a-z0-9 -]*:( |$$)/ { sub(/:.*/, ""); sub(/[.:;] .*/, ".", text); if (text) printf "%-34s%s\n", $$0, text } \
 	  !/^[A-Z]+ *[?:]?=/ { text = "" }' Makefile
 
-.PHONY: help demo test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy e2e-telemetry instructions instructions-renew paths clients reference release-contract target llvm-tools
+.PHONY: help demo test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy bench-diagnosis e2e-telemetry instructions instructions-renew paths clients reference release-contract target llvm-tools
 
 # Builds, then plays 40 s: six nodes, 200 sessions, failures.
 demo: target
@@ -104,6 +104,13 @@ bench-policy: target
 	$(CARGO) build --profile plugin --target $(WASM) -p bench-empty -p bench-harm -p bench-smooth
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench policy --evenkeel $(BUILT)/evenkeel --guests $(TARGET)/$(WASM)/plugin $(if $(QUICK),--quick)
+
+# Breaks one segment of sessions' paths after another (device, uplink, leg, node, gateway, downlink) and counts the sessions for
+# which the gateway names it within 5 s, and false names; as root, ten minutes. Writes target/bench-diagnosis/report.json.
+bench-diagnosis: target
+	tests/chaos/install
+	$(CARGO) build --release -p evenkeel -p evenkeel-chaos
+	$(BUILT)/evenkeel-chaos diagnosis --evenkeel $(BUILT)/evenkeel
 
 # Plays calls through deaths of a node and of a gateway, as root, and reads their traces from Phoenix, with and without the collector rotel
 # before it. Writes target/e2e-telemetry/report.json.

@@ -188,6 +188,12 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
         "0+6x20; 0+60x20",
         "15m",
     ),
+    (
+        "EvenkeelSessionsImpaired",
+        "evenkeel_scenario_impaired{evenkeel_segment=\"leg\"}; evenkeel_scenario_sessions",
+        "0 0 6 6 6; 100x5",
+        "4m",
+    ),
     ("EvenkeelNodeDown", "evenkeel_node_health", "0 0 3 3", "3m"),
     ("EvenkeelNodeFlaps", "evenkeel_node_failures_total", "0 1 3 4 5", "4m"),
     ("EvenkeelNodeDelayRose", "evenkeel_node_round_trip_seconds", "0.05x10 0.2x3", "13m"),

@@ -236,6 +236,7 @@ fn check_all(books: &Books) {
         "region.breaker",
         "session.continued",
         "session.degraded",
+        "session.impaired",
     ];
     let registered: BTreeSet<_> = registry::Span::ALL.iter().map(|kind| kind.name()).collect();
     assert_eq!(registered, played.into_iter().chain(not_played).collect());

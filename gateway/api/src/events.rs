@@ -11,8 +11,8 @@ use evenkeel_control::{
     EventRecord, GatewayEvent, GroupChange, NodeNames, ReloadReport, RolloutReport, UncoveredLoss,
 };
 use evenkeel_model::{
-    CoreEvent, Decider, EvidenceSource, Health, Hop, Incarnation, ModeChange, MoveCause, NodeId,
-    PluginFault, StartPhase,
+    CoreEvent, Decider, EvidenceSource, Health, Hop, Impairment, Incarnation, ModeChange,
+    MoveCause, NodeId, PluginFault, StartPhase,
 };
 use evenkeel_process::unix_us;
 use serde::Serialize;
@@ -350,6 +350,15 @@ impl NoticeWriter {
                 rung: *rung,
                 by: by.to_string(),
             },
+            // Another segment of the path impairs the session's media.
+            CoreEvent::Impaired { session, room_name, scenario, impairment, ended: _ } => notice! {
+                "impaired", at_us;
+                session: session.to_string(),
+                room: room_name,
+                scenario: scenario,
+                // Omitted if none does any more.
+                impairment?: impairment.as_ref().map(impaired),
+            },
             CoreEvent::Standing { policy, fault, .. } => notice! {
                 "policy", at_us;
                 policy: policy.to_string(),
@@ -424,6 +433,32 @@ pub(super) fn decided_by(
 
 pub(super) fn hop(hop: Hop, names: &NodeNames) -> impl Serialize + use<> {
     object! { #[serde(flatten)] name: names.of_hop(hop), incarnation: hop.incarnation.0 }
+}
+
+pub(super) fn impaired(impairment: &Impairment) -> impl Serialize + use<> {
+    let evidence = impairment.evidence;
+    let frames = evidence.frames;
+    object! {
+        // `device`, `uplink`, `leg`, `node`, `gateway` or `downlink`.
+        segment: impairment.segment.name(),
+        // The session of that device, uplink or downlink.
+        impaired_by: impairment.at.to_string(),
+        // Loss in the segment.
+        loss_ppm: impairment.loss_ppm,
+        confidence_percent: impairment.confidence,
+        evidence: object! {
+            uplink_ppm?: evidence.uplink_ppm,
+            senders_ppm?: evidence.senders_ppm,
+            to_node_ppm?: evidence.to_node_ppm,
+            from_node_ppm?: evidence.from_node_ppm,
+            probes_ppm?: evidence.probes_ppm,
+            client_ppm?: evidence.client_ppm,
+            frames_per_second?: frames.map(|[now, _]| now),
+            usual_frames_per_second?: frames.map(|[_, usual]| usual),
+            gateway_late_ms: evidence.late.as_millis() as u64,
+            gateway_dropped_ppm: evidence.dropped_ppm,
+        },
+    }
 }
 
 fn uncovered_loss(loss: &UncoveredLoss) -> impl Serialize + use<> {

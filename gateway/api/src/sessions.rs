@@ -146,6 +146,7 @@ fn session_view(view: &SessionView, names: &NodeNames) -> impl Serialize + use<>
         rung: session.plan.rung(),
         cap_kbps: Some(session.plan.cap_kbps).filter(|&cap| cap > 0),
         measures: measured(&session.measures),
+        impairment?: session.impairment.as_ref().map(events::impaired),
         totals: Carried::from(&view.totals),
         age_ms: session.age.as_millis() as u64,
         trace_id: HEXLOWER.encode(&view.trace.trace_id),
@@ -249,6 +250,8 @@ fn explained(
         rung: standing.plan.rung(),
         cap_kbps: Some(standing.plan.cap_kbps).filter(|&cap| cap > 0),
         measures: measured(&standing.measures),
+        // The segment of the path that impairs the session's media.
+        impairment?: standing.impairment.as_ref().map(events::impaired),
         // The room's share of the bitrate that it needs above its floor. Below 1000 the node is overcommitted.
         share_permille: explanation.share_permille,
         // All other nodes, each with the reason why the room is not there.

@@ -1,6 +1,7 @@
 //! Tests with a real HTTP client at the API's sockets. The test answers in place of control.
 
 mod events;
+mod explain;
 mod history;
 mod offers;
 mod sockets;

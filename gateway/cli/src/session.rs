@@ -82,6 +82,7 @@ fn is_bad(session: &Value) -> bool {
         || is_lossy("loss-up")
         || is_lossy("loss-down")
         || number(session, "rung") > 0
+        || session["impairment"].is_object()
         || session["hop"].is_null()
 }
 
@@ -283,6 +284,9 @@ fn explain(said: &Value) {
         quality if quality.is_empty() => say(&"  quality: nothing measured lately"),
         quality => say(&format!("  quality: {quality}")),
     }
+    if said["impairment"].is_object() {
+        impairment(&said["impairment"]).iter().for_each(|line| say(line));
+    }
     let share = said["share_permille"].as_u64().unwrap_or(1_000);
     let less = if share < 1_000 { ", for lack of capacity" } else { "" };
     say(&format!("  rung {}{}{less}", said["rung"], cap(said)));
@@ -324,6 +328,46 @@ fn explain(said: &Value) {
             step["took_ms"],
         ));
     }
+}
+
+/// The segment that impairs the session's media: `impaired by the uplink of s18: 10.0 % lost there, 99 % certain`.
+fn impairment(said: &Value) -> Vec<String> {
+    let (segment, at) = (text(said, "segment"), text(said, "impaired_by"));
+    let place = match segment {
+        "device" | "uplink" | "downlink" => format!("the {segment} of {at}"),
+        "gateway" => "this gateway".to_owned(),
+        segment => format!("the {segment}"),
+    };
+    let percent = |ppm: u64| format!("{:.1} %", ppm as f64 / 1e4);
+    let lost = match number(said, "loss_ppm") {
+        0 => String::new(),
+        ppm => format!(" {} lost there,", percent(ppm)),
+    };
+    let certain = &said["confidence_percent"];
+    let mut lines = vec![format!("  impaired by {place}:{lost} {certain} % certain")];
+    let evidence = &said["evidence"];
+    let measured =
+        |(name, key): (&str, &str)| Some(format!("{name} {}", percent(evidence[key].as_u64()?)));
+    let losses = [
+        ("uplink", "uplink_ppm"),
+        ("worst uplink of the room", "senders_ppm"),
+        ("at the node", "to_node_ppm"),
+        ("from the node", "from_node_ppm"),
+        ("of probes", "probes_ppm"),
+        ("at the client", "client_ppm"),
+    ];
+    let losses: Vec<String> = losses.into_iter().filter_map(measured).collect();
+    if !losses.is_empty() {
+        lines.push(format!("    loss: {}", losses.join(", ")));
+    }
+    if let Some(frames) = evidence["frames_per_second"].as_u64() {
+        let usual = &evidence["usual_frames_per_second"];
+        lines.push(format!("    video: {frames} frames a second, usually {usual}"));
+    }
+    if number(evidence, "gateway_late_ms") > 0 {
+        lines.push(format!("    this gateway was late by {} ms", evidence["gateway_late_ms"]));
+    }
+    lines
 }
 
 /// A policy's last answer: `degradation: lossy (applied 3 s ago, call/degradation@5f0c): loss_ppm 40000`.

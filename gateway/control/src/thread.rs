@@ -10,6 +10,7 @@ use evenkeel_core::{Gateway, NodeEvidence, WATCH_EVERY};
 use evenkeel_dataplane::worker::WorkerReport;
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::{Clock, Drivers, Fencing, Poster, TrunkPath};
+use evenkeel_model::forward::DropReason;
 use evenkeel_model::{NodeId, Stamp};
 use evenkeel_policies::{PolicyReport, PolicyThreads};
 use evenkeel_process::random::draw;
@@ -41,6 +42,9 @@ const PATHS_EVERY: u64 = 15;
 
 /// Readings of the wall clock are this many watches apart: a second.
 const WALL_CLOCK_EVERY: u64 = 500;
+
+/// Reasons of drops that are this gateway's own fault.
+const OWN_DROPS: [DropReason; 2] = [DropReason::RingFull, DropReason::BufferFull];
 
 /// Answers of nodes that wait for control, of each kind.
 const ANSWERS_MAX: usize = 4_096;
@@ -278,6 +282,8 @@ impl Control {
             }
         }
         self.gateway.handle_watch(&stamps, late, now);
+        let dropped = OWN_DROPS.map(|reason| self.workers.sum(|stats| stats.drops(reason)));
+        self.gateway.handle_own_drops(dropped.iter().sum(), now);
         if self.probes.watches.is_multiple_of(PATHS_EVERY) {
             // Path MTU discovery.
             for (number, worker) in (0..).zip(&self.workers.lines) {

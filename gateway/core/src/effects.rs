@@ -144,6 +144,26 @@ impl Effects {
         self.outputs.insert(place, GatewayEffect::Event(event));
     }
 
+    /// Adds an event of a session before that of its end, which has the names of its room and scenario.
+    pub(crate) fn explain_close(
+        &mut self,
+        id: SessionId,
+        event: impl FnOnce(Arc<str>, Arc<str>) -> CoreEvent,
+    ) {
+        let closed =
+            self.outputs.iter().enumerate().rev().find_map(|(place, output)| match output {
+                GatewayEffect::Event(CoreEvent::Closed { session, room_name, closed, .. })
+                    if *session == id =>
+                {
+                    Some((place, Arc::clone(room_name), Arc::clone(&closed.scenario)))
+                }
+                _ => None,
+            });
+        if let Some((place, room_name, scenario)) = closed {
+            self.insert(place, event(room_name, scenario));
+        }
+    }
+
     /// Takes the outputs of the table of nodes.
     pub(crate) fn take(&mut self, nodes: &mut NodeTable) {
         while let Some(output) = nodes.poll_output() {

@@ -17,6 +17,7 @@ use evenkeel_nodes::{NodeEvidence, NodeTable, OpeningWindow};
 
 use crate::capacity::Capacity;
 use crate::capacity::breaker::WINDOW;
+use crate::diagnosis::Diagnosis;
 use crate::effects::{Effects, GatewayEffect, RoomNotice, Timer};
 use crate::policy::policies::Policies;
 use crate::policy::questions::{FaultSubject, QuestionsInFlight};
@@ -45,6 +46,7 @@ const SWEEP_GOES_ON: Duration = Duration::from_millis(50);
 pub struct Gateway {
     tables: CoreTables,
     quality: Quality,
+    diagnosis: Diagnosis,
     degradation: DegradationTurns,
     questions: QuestionsInFlight,
     subject_history: SubjectHistory,
@@ -78,6 +80,7 @@ impl Gateway {
         Gateway {
             tables,
             quality: Quality::default(),
+            diagnosis: Diagnosis::new(now),
             degradation: DegradationTurns::default(),
             questions: QuestionsInFlight::new(now),
             subject_history: SubjectHistory::default(),
@@ -137,12 +140,14 @@ impl Gateway {
                     self.policies.leave(ended, &scenario, settings);
                     self.quality.silent.remove(&(room, session));
                     self.degradation.climbs.remove(&session);
+                    self.diagnosis.end_session(session, &mut self.tables.effects);
                     self.subject_history.forget(ended);
                 }
                 RoomNotice::Dissolved { room, scenario } => {
                     self.policies.leave(FaultSubject::Room(room), &scenario, settings);
                     self.subject_history.forget(FaultSubject::Room(room));
                     self.questions.forget_room(room);
+                    self.diagnosis.forget_room(room);
                 }
             }
         }
@@ -160,7 +165,8 @@ impl Gateway {
 
     /// Read-only views of sessions, rooms, nodes and regions.
     pub fn views(&self) -> Views<'_> {
-        Views { tables: &self.tables, subject_history: &self.subject_history }
+        let Gateway { tables, subject_history, diagnosis, .. } = self;
+        Views { tables, subject_history, diagnosis }
     }
 
     /// Seeds the jitter of retry times. The default seed is 0.
@@ -291,6 +297,7 @@ impl Gateway {
         let CoreTables { settings, sessions, rooms, .. } = &mut self.tables;
         self.policies.forget_older_states(goes_on, settings, sessions, rooms);
         self.tables.sessions.swept_last = goes_on.unwrap_or(SessionId(0));
+        self.diagnosis.forget_idle(&mut self.tables, now);
         let after = if goes_on.is_some() { SWEEP_GOES_ON } else { SWEEP_EVERY };
         self.tables.effects.set(Timer::Sweep, now + after);
     }
@@ -352,6 +359,7 @@ impl Gateway {
     /// Sets the maximum age of the workers' last report on a session.
     pub fn handle_summaries_within(&mut self, within: Duration) {
         self.tables.sessions.told_within = within;
+        self.diagnosis.note_reports_within(within);
     }
 
     /// Takes the measures of a session, and the time at which the session was last heard.
@@ -381,11 +389,17 @@ impl Gateway {
 
     /// Counts packets between a session and its node since the last report.
     pub fn handle_flow(&mut self, id: SessionId, flow: &FlowCounts, now: Instant) {
-        if self.quality.handle_flow(id, flow, &mut self.tables, now) {
-            self.judge(|policies, subjects, effects| {
-                policies.weigh_flow(id, flow.missed, subjects, now, effects);
-            });
-        }
+        let Some(flow) = self.quality.handle_flow(id, flow, &mut self.tables, now) else { return };
+        self.diagnosis.handle_flow(id, &flow, &mut self.tables, now);
+        self.judge(|policies, subjects, effects| {
+            policies.weigh_flow(id, flow.missed, subjects, now, effects);
+        });
+    }
+
+    /// Takes the number of packets that this gateway has dropped since it began, for lack of room in its own queues and
+    /// sockets.
+    pub fn handle_own_drops(&mut self, dropped: u64, now: Instant) {
+        self.diagnosis.note_dropped(dropped, now);
     }
 
     /// Checks the health of all nodes, every [`WATCH_EVERY`](crate::WATCH_EVERY). `stamps` come from the workers, by
@@ -398,6 +412,7 @@ impl Gateway {
         let (late, changes) = self.with_nodes(|nodes| nodes.watch(stamps, workers_late, now));
         if let Some(late) = late {
             self.quality.excuse_flows(late, &mut self.tables.sessions);
+            self.diagnosis.note_late(late, now);
         }
         self.route(now, |tables| NodeController(tables).nodes_changed(changes, now));
     }
@@ -481,11 +496,12 @@ impl Gateway {
 
     /// Sizes of everything that grows with clients. Visits every session and room.
     pub fn table_sizes(&self) -> TableSizes {
-        let Gateway { tables, quality, policies, questions, .. } = self;
+        let Gateway { tables, quality, diagnosis, policies, questions, .. } = self;
         let CoreTables { sessions, rooms, nodes, capacity, effects, .. } = tables;
         let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
         let paces = || nodes.opening_windows().map(OpeningWindow::counts);
-        let listed = [capacity.reduced.len(), quality.silent.len(), sessions.most_ticked()];
+        let (silent, ticked) = (quality.silent.len(), sessions.most_ticked());
+        let listed = [capacity.reduced.len(), silent, ticked, diagnosis.len()];
         TableSizes {
             sessions: sessions.len(),
             rooms: rooms.len(),

@@ -8,6 +8,7 @@
 mod blast;
 mod capacity;
 mod collections;
+mod diagnosis;
 mod effects;
 mod flow;
 mod gateway;

@@ -72,25 +72,22 @@ enum FlowVerdict {
 }
 
 impl Quality {
-    /// Takes the packets between a session and its node since the last report. Returns whether the session is live and
-    /// carried.
+    /// Takes the packets between a session and its node since the last report. Returns those that measure the hop that
+    /// carries the session; `None` if the session is not live, or not carried.
     pub(crate) fn handle_flow(
         &mut self,
         id: SessionId,
         flow: &FlowCounts,
         tables: &mut CoreTables,
         now: Instant,
-    ) -> bool {
+    ) -> Option<FlowCounts> {
         let slack = slack(&tables.sessions);
-        let Some(session) =
-            tables.sessions.unrecorded_mut(&id).filter(|s| s.phase == SessionPhase::Live)
-        else {
-            return false;
-        };
+        let session =
+            tables.sessions.unrecorded_mut(&id).filter(|s| s.phase == SessionPhase::Live)?;
         let room = session.room;
         let carriers =
             tables.rooms.get(&room).and_then(|room| room.cell.carriers(tables.nodes.board()));
-        let Some((first, other)) = carriers else { return false };
+        let (first, other) = carriers?;
         // With two carrying hops, the client receives from the leading one.
         let hop = other.filter(|other| flow.hears == Some(*other)).unwrap_or(first);
         let track = session.track.get_or_insert_with(|| Box::new(FlowTracker::new(hop, now)));
@@ -110,8 +107,8 @@ impl Quality {
         let is_its_own = is_here && other.is_none();
         let (expected, lost) = if is_its_own { (flow.expected, flow.lost) } else { (0, 0) };
         let received = if is_here { flow.received } else { [0; 2] };
-        let falls_silent =
-            track.note(&FlowCounts { received, expected, lost, ..*flow }, slack, now);
+        let measured = FlowCounts { received, expected, lost, ..*flow };
+        let falls_silent = track.note(&measured, slack, now);
         if is_its_own {
             self.tally(room, hop, flow, tables, now);
         }
@@ -119,7 +116,7 @@ impl Quality {
             self.silent.insert((room, id));
             tables.effects.set_if_idle(Timer::Flows, now + JUDGE_EVERY);
         }
-        true
+        Some(measured)
     }
 
     /// Judges the silent sessions only.

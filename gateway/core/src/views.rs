@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     Affinity, BreakerState, ClientTransport, Decider, EvidenceSource, Health, Hop, HopGrant,
-    Measures, MoveCause, NodeProbing, Plan, RedundancyMode, RegionId, RoomId, Scenario, SessionId,
+    Impairment, Measures, MoveCause, NodeProbing, Plan, RedundancyMode, RegionId, RoomId, Scenario,
+    SessionId,
 };
 use evenkeel_nodes::Node;
 
+use crate::diagnosis::Diagnosis;
 use crate::policy::questions::FaultSubject;
 use crate::policy::subjects::{SubjectDecision, SubjectHistory, SubjectQuarantine};
 use crate::record::{Failback, MoveRecord};
@@ -38,6 +40,8 @@ pub struct SessionStanding {
     pub plan: Plan,
     /// The values of the metrics.
     pub measures: Measures,
+    /// The impairment of the media, if any.
+    pub impairment: Option<Impairment>,
     /// Time since the offer.
     pub age: Duration,
 }
@@ -249,6 +253,7 @@ pub struct TableSizes {
 pub struct Views<'a> {
     pub(crate) tables: &'a CoreTables,
     pub(crate) subject_history: &'a SubjectHistory,
+    pub(crate) diagnosis: &'a Diagnosis,
 }
 
 impl<'a> Views<'a> {
@@ -268,6 +273,7 @@ impl<'a> Views<'a> {
             hop: room.stands_at(self.tables.nodes.board()),
             plan: session.plan_now(),
             measures: session.measures(now),
+            impairment: self.diagnosis.impairment(id),
             age: now.saturating_duration_since(session.offered),
         })
     }

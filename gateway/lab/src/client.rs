@@ -113,6 +113,11 @@ impl ClientFleet {
         self.quic.command(FleetCommand::Leave(session));
     }
 
+    /// Sets the frames per second of a UDP client's video; `None`: the usual rate.
+    pub(crate) fn set_frame_rate(&self, session: u64, frames: Option<u64>) {
+        self.udp.command(FleetCommand::FrameRate(session, frames));
+    }
+
     /// The states of all clients, including clients that have left.
     pub(crate) fn states(&self) -> BTreeMap<u64, ClientState> {
         lock(&self.roster).clone()
@@ -128,6 +133,7 @@ impl ClientFleet {
 enum FleetCommand<W> {
     Join(Persona, W),
     Leave(u64),
+    FrameRate(u64, Option<u64>),
 }
 
 /// A thread of clients. Dropping it ends them.
@@ -184,6 +190,8 @@ async fn run(mut orders: UnboundedReceiver<FleetCommand<QuicWay>>, reports: Shar
                     });
                 }
                 Some(FleetCommand::Leave(session)) => drop(clients.remove(&session)),
+                // Only UDP clients get it.
+                Some(FleetCommand::FrameRate(..)) => {}
                 None => break,
             },
             _tick = entering.tick() => reports.borrow_mut().enter(),

@@ -6,7 +6,7 @@
 mod plan;
 mod window;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::pin::{Pin, pin};
@@ -17,14 +17,14 @@ use evenkeel_process::lock;
 use tokio::sync::mpsc::{Sender, channel};
 
 pub use plan::{CrowdPlan, PlannedTransport};
-pub(crate) use plan::{PlannedSession, voice_media};
+pub(crate) use plan::{PlannedSession, video_media, voice_media};
 pub use window::{FaultEffect, InjectedFault, NodeDetection, ObservationWindow, Scope};
 
 use crate::client::{ClientFleet, ClientPath, UdpWay};
 use crate::clock;
 use crate::error::LabError;
 use crate::ledger::{Books, RoomParticipant};
-use crate::relay::ImpairmentRelay;
+use crate::relay::{Conditions, Direction, ImpairmentRelay};
 use crate::watch::{EventLog, Watch};
 use evenkeel_client::{ApiClient, OfferIdentity, OfferIngress};
 
@@ -255,6 +255,16 @@ impl Crowd {
     /// Assigns new addresses to all clients at the simulated NAT.
     pub fn rebind(&self) -> Result<(), LabError> {
         self.sessions.relay.rebind_all().map_err(LabError::system("opening a lane anew"))
+    }
+
+    /// Changes one direction of the simulated network of these sessions.
+    pub fn impair(&self, sessions: &BTreeSet<u64>, direction: Direction, conditions: Conditions) {
+        self.sessions.relay.set(sessions, direction, conditions);
+    }
+
+    /// Sets the frames per second of these UDP clients' video; `None`: the usual rate.
+    pub fn set_frame_rate(&self, sessions: &BTreeSet<u64>, frames: Option<u64>) {
+        sessions.iter().for_each(|session| self.sessions.fleet.set_frame_rate(*session, frames));
     }
 
     /// Replaces all clients at once by new sessions. The ledger forgets the old ones.

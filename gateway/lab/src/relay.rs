@@ -6,6 +6,7 @@
 
 pub mod pump;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Instant;
@@ -112,6 +113,19 @@ impl ImpairmentRelay {
             self.pump.watch(&lane.far, token_of(index, Direction::Down))?;
         }
         Ok(())
+    }
+
+    /// Changes one direction of the lanes of these sessions.
+    pub(crate) fn set(
+        &self,
+        sessions: &BTreeSet<u64>,
+        direction: Direction,
+        conditions: Conditions,
+    ) {
+        let mut world = self.pump.world();
+        for lane in world.lanes.iter_mut().filter(|lane| sessions.contains(&lane.session)) {
+            lane.links[direction as usize].conditions = conditions;
+        }
     }
 
     /// Changes both directions of every lane.

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use crate::forwarding::Hop;
 
 /// The number of [`StreamKind`](crate::StreamKind)s, which are tracked separately: a voice-only listener has lost nothing
@@ -11,7 +9,7 @@ use crate::forwarding::Hop;
 pub const STREAM_KINDS: usize = 2;
 
 /// RTP packets between a session and its node since the last report, by kind.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct FlowCounts {
     /// Packets to the node, in the order of `StreamKind`.
     pub sent: [u32; STREAM_KINDS],
@@ -27,12 +25,23 @@ pub struct FlowCounts {
     pub missed: u32,
     /// The loss that the node last reported in RTCP, in ppm (RFC 3550, 6.4.1), if it did since the last report.
     pub reported_ppm: Option<u32>,
+    /// The highest loss of a stream that the client reported in RTCP since the last report, in ppm, if it did.
+    pub client_ppm: Option<u32>,
+    /// Packets that are missing from the client by sequence number.
+    pub lost_up: u32,
+    /// Video frames from the client, if it sends one video stream.
+    pub frames: u32,
 }
 
 impl FlowCounts {
     /// No packet came from the node.
     pub fn is_silent(&self) -> bool {
         self.received == [0; STREAM_KINDS]
+    }
+
+    /// The number of packets both ways.
+    pub fn packets(&self) -> u32 {
+        self.sent.iter().chain(&self.received).sum()
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{Arm, DecisionNote, DecisionOutcome, GuardRule, Hook, PluginFault, PolicyName};
+use crate::diagnosis::Impairment;
 use crate::forwarding::Hop;
 use crate::health::{BreakerState, EvidenceSource, Health, StartPhase};
 use crate::id::{AskId, NodeId, OfferId, RegionId, RoomId, SessionId};
@@ -352,6 +353,19 @@ pub enum CoreEvent {
         rung: u8,
         /// The author of the decision.
         by: Decider,
+    },
+    /// The media of a session is impaired from now on, or no longer, or by another segment of its path.
+    Impaired {
+        /// The number of the session.
+        session: SessionId,
+        /// The name that clients requested; the number of a room that is gone.
+        room_name: Arc<str>,
+        /// The name of the scenario.
+        scenario: Arc<str>,
+        /// `None` if the impairment ended.
+        impairment: Option<Impairment>,
+        /// The impairment before, with its start.
+        ended: Option<(Impairment, Instant)>,
     },
     /// The control loop stalled. Every deadline moved by `late`, and no node was marked down.
     OwnStall {

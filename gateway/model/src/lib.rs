@@ -8,6 +8,7 @@ mod ask;
 mod bytes;
 mod counters;
 mod device;
+mod diagnosis;
 mod event;
 mod forwarding;
 mod health;
@@ -24,6 +25,7 @@ pub use ask::{
 };
 pub use counters::{FlowCounts, STREAM_KINDS, Since, Stamp};
 pub use device::DeviceLimits;
+pub use diagnosis::{Impairment, PathEvidence, PathSegment};
 pub use event::{
     Breach, BreachCount, CloseReason, ClosedSession, CoreEvent, Figure, ModeChange, MoveCause,
     MoveOutcome, Strike,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use evenkeel_control::{ControlError, Handle, StatusReport};
 use evenkeel_core::{NodeStanding, SessionStanding};
 use evenkeel_group::Group;
-use evenkeel_model::{Measures, Metric, SessionId};
+use evenkeel_model::{Measures, Metric, PathSegment, SessionId};
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
 use evenkeel_telemetry::{Instruments, NodeLevel, NodeLoad};
 
@@ -99,20 +99,27 @@ impl CounterFollower {
             let Some(last) = sessions.last() else { break };
             after = last.state.session;
             for session in sessions {
-                let SessionStanding { scenario, measures, plan, .. } = session.state;
+                let SessionStanding { scenario, measures, plan, impairment, .. } = session.state;
                 self.sample(&scenario, &measures);
                 let count = counts.entry(scenario).or_default();
                 count.sessions += 1;
                 count.degraded += u32::from(plan.rung() > 0);
+                if let Some(impairment) = impairment {
+                    count.impaired[impairment.segment as usize] += 1;
+                }
             }
         }
         self.scenarios.extend(counts.keys().cloned());
         for scenario in &self.scenarios {
-            let ScenarioCount { sessions, degraded } =
+            let ScenarioCount { sessions, degraded, impaired } =
                 counts.get(scenario).copied().unwrap_or_default();
             let labels = [(Attribute::Scenario, &**scenario)];
             self.instruments.level(Level::ScenarioSessions, f64::from(sessions), &labels);
             self.instruments.level(Level::ScenarioDegraded, f64::from(degraded), &labels);
+            for (segment, impaired) in PathSegment::ALL.into_iter().zip(impaired) {
+                let labels = [labels[0], (Attribute::Segment, segment.name())];
+                self.instruments.level(Level::ScenarioImpaired, f64::from(impaired), &labels);
+            }
         }
         Ok(())
     }
@@ -173,6 +180,8 @@ impl CounterFollower {
 struct ScenarioCount {
     sessions: u32,
     degraded: u32,
+    /// In the order of [`PathSegment::ALL`].
+    impaired: [u32; PathSegment::ALL.len()],
 }
 
 #[cfg(test)]

@@ -71,6 +71,9 @@ rules! {
     Ticket "EvenkeelVoiceBad":
         "sum by (instance, evenkeel_scenario) (rate(evenkeel_session_r_factor_bucket{le=~\"70|70.0\"}[5m])) > 0.05 * sum by (instance, evenkeel_scenario) (rate(evenkeel_session_r_factor_count[5m]))" for "5m",
         "many users of scenario {{ $labels.evenkeel_scenario }} hear badly: `evenkeel session list --bad`", "operations.md#look";
+    Ticket "EvenkeelSessionsImpaired":
+        "sum by (instance, evenkeel_scenario, evenkeel_segment) (evenkeel_scenario_impaired{evenkeel_segment=~\"leg|node|gateway\"}) > on (instance, evenkeel_scenario) group_left () 0.05 * evenkeel_scenario_sessions" for "1m",
+        "media of {{ $value }} sessions of scenario {{ $labels.evenkeel_scenario }} suffers at the {{ $labels.evenkeel_segment }}", "operations.md#impaired-media";
     Ticket "EvenkeelNodeDown": "evenkeel_node_health == 3" for "1m",
         "node {{ $labels.evenkeel_node }} is down", "failover.md#after-a-node-died";
     Ticket "EvenkeelNodeFlaps": "increase(evenkeel_node_failures_total[10m]) > 3" for "0s",

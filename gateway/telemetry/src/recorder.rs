@@ -332,6 +332,18 @@ impl EventRecorder {
                     spans.degraded(event, at);
                 }
             }
+            CoreEvent::Impaired { session, room_name: _, scenario, impairment, ended: _ } => {
+                let segment = impairment.map(|impairment| impairment.segment.name());
+                debug!(%session, scenario = &**scenario, segment, "impairment changed");
+                if let Some(segment) = segment {
+                    let labels =
+                        [(Attribute::Scenario, &**scenario), (Attribute::Segment, segment)];
+                    self.instruments.count(Count::Impairments, 1, &labels);
+                }
+                if let Some(spans) = &mut self.spans {
+                    spans.impaired(event, at);
+                }
+            }
             CoreEvent::OwnStall { late } => {
                 // Shorter stalls are counted only; a busy machine has many a second.
                 if *late >= LATE_TOLD {

@@ -48,6 +48,8 @@ attributes! {
     By = "evenkeel.by";
     /// Cause of a move: `node-down`, `link`, `quality`…
     Cause = "evenkeel.cause";
+    /// Certainty of a finding, as a share.
+    Confidence = "evenkeel.confidence";
     /// Whether the native default would have decided otherwise.
     Differs = "evenkeel.differs";
     /// `up` from the client, `down` to the client.
@@ -60,10 +62,14 @@ attributes! {
     Guard = "evenkeel.guard";
     /// The kind of question: `routing`…
     Hook = "evenkeel.hook";
+    /// Number of the session with the device, uplink or downlink that impairs media.
+    ImpairedBy = "evenkeel.impaired_by";
     /// Number of times that the node came up, from 1.
     Incarnation = "evenkeel.incarnation";
     /// Sessions or rooms that the span is not linked to: not sampled, or beyond the limit.
     DroppedLinks = "evenkeel.dropped_links";
+    /// Loss in a segment of a path, as a share of its packets.
+    Loss = "evenkeel.loss";
     /// Mode of a room: `hot`, `hitless`…
     Mode = "evenkeel.mode";
     /// Name of a node.
@@ -98,6 +104,8 @@ attributes! {
     Scenario = "evenkeel.scenario";
     /// The nodes that fail together: `node` or `zone`.
     Scope = "evenkeel.scope";
+    /// Segment of a session's path: `device`, `uplink`, `leg`, `node`, `gateway` or `downlink`.
+    Segment = "evenkeel.segment";
     /// Number of a session on this gateway: `s17`.
     Session = "evenkeel.session";
     /// Number of sessions.
@@ -198,6 +206,8 @@ metrics! {
     PolicyRollouts = "evenkeel.policy.rollouts", "{rollout}", [Policy, Outcome];
     /// Refused plugins, by code such as `unsigned` or `proof-failed`.
     PolicyRefusals = "evenkeel.policy.refusals", "{rollout}", [Policy, Reason];
+    /// Impairments of sessions' media, by the segment of the path that causes each.
+    Impairments = "evenkeel.impairments", "{impairment}", [Scenario, Segment];
     /// Changes of a session's quality.
     Degradations = "evenkeel.degradations", "{action}", [Op, By];
     /// Stalls of the event loop; failure detection is skipped for their time.
@@ -232,6 +242,8 @@ metrics! {
     ScenarioSessions = "evenkeel.scenario.sessions", "{session}", [Scenario];
     /// Sessions of a scenario on a rung above 0.
     ScenarioDegraded = "evenkeel.scenario.degraded", "{session}", [Scenario];
+    /// Sessions of a scenario with impaired media, by the segment of the path that causes it. Read every 10 s.
+    ScenarioImpaired = "evenkeel.scenario.impaired", "{session}", [Scenario, Segment];
     /// Health of a node: 0 Up, 1 Suspect, 2 Wary, 3 Down, 4 Cold.
     NodeHealth = "evenkeel.node.health", "{state}", [Node, Region, Zone];
     /// 1 while most nodes are silent at once, so that none is marked down.
@@ -374,6 +386,8 @@ spans! {
         [Session, Room, RoomName, Cause, By, From, Node, Incarnation, Region, Zone, Outcome];
     /// From the first degradation of a session until it has full quality again; the steps are span events.
     SessionDegraded = "session.degraded", Share, [Session, RoomName, Op, By];
+    /// Impaired media of a session, by one segment of its path.
+    SessionImpaired = "session.impaired", Share, [Session, RoomName, Scenario, Segment, ImpairedBy, Loss, Confidence];
     /// The session goes on at this process: an upgrade, a hand-over or a takeover.
     SessionContinued = "session.continued", Share, [Session];
     /// A question to a policy. Child of the span that waited for it, or a root span. A degradation of many sessions is linked to those

@@ -1,7 +1,7 @@
 //! Series that begin with 0. A query such as `increase(…[5m])` does not see the first event of a series that begins with it.
 
 use evenkeel_config::{GatewayConfig, PolicySet};
-use evenkeel_model::{CloseReason, MoveCause, PolicyName};
+use evenkeel_model::{CloseReason, MoveCause, PathSegment, PolicyName};
 
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count};
@@ -50,6 +50,7 @@ fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Ve
             scenarios.map(|scenario| scenario.name.to_string()).collect()
         }
         (_, Attribute::Direction) => words(&["up", "down"]),
+        (_, Attribute::Segment) => words(&PathSegment::ALL.map(PathSegment::name)),
         (_, Attribute::Cause) => words(&MoveCause::ALL.map(MoveCause::name)),
         (Count::SessionsClosed, Attribute::Reason) => {
             words(&CloseReason::ALL.map(CloseReason::name))

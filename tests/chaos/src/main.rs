@@ -5,6 +5,7 @@
 //! could not run · 2 wrong command line.
 
 mod baseline;
+mod diagnosis;
 mod edges;
 mod fault;
 mod firewall;
@@ -40,6 +41,7 @@ use clap::{Args, Parser, Subcommand};
 use evenkeel_lab::machine::MachineWatch;
 use evenkeel_testkit::namespace;
 
+use diagnosis::DiagnosisReport;
 use play::RowEnd;
 use report::{Played, Report, RowReport};
 use row::Row;
@@ -58,12 +60,31 @@ struct Cli {
 enum Verb {
     /// Run all rows, or some of them
     Run(Choice),
+    /// Break one segment of sessions' paths after another, and count the sessions for which the gateway names it
+    Diagnosis(DiagnosisOptions),
     /// Be a node with a vice
     #[command(hide = true)]
     Node(node::Node),
     /// Be a relay with a health check every 5 s
     #[command(hide = true)]
     Relay(baseline::Relay),
+}
+
+/// Options of `diagnosis`.
+#[derive(Args, Clone, Debug)]
+struct DiagnosisOptions {
+    /// Sessions of each fault, two per room
+    #[arg(long, default_value_t = 60)]
+    sessions: u32,
+    /// Repetitions of each fault
+    #[arg(long, value_name = "COUNT", default_value_t = 3)]
+    rounds: u32,
+    /// Seed of all random choices
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Path of the gateway's program
+    #[arg(long, value_name = "FILE", default_value = "target/release/evenkeel")]
+    evenkeel: PathBuf,
 }
 
 /// Time limit of a row; a slower row hangs.
@@ -110,6 +131,7 @@ struct Choice {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Run(choice) => run(&choice),
+        Verb::Diagnosis(options) => diagnose(&options),
         Verb::Node(node) => node.act(),
         Verb::Relay(relay) => relay.act(),
     };
@@ -127,9 +149,8 @@ fn run(choice: &Choice) -> Result<(), String> {
     if let Some(status) = namespace::enter()? {
         std::process::exit(status);
     }
-    let places = choice.places()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("cannot run: {error}"))?;
+    let places = places(&choice.evenkeel, "chaos")?;
+    let runtime = runtime()?;
     let mut report = Report::default();
     let out = choice.out();
     let began = Instant::now();
@@ -177,6 +198,32 @@ fn run(choice: &Choice) -> Result<(), String> {
     Ok(())
 }
 
+fn diagnose(options: &DiagnosisOptions) -> Result<(), String> {
+    if let Some(status) = namespace::enter()? {
+        std::process::exit(status);
+    }
+    let out = Path::new("target/bench-diagnosis/report.json");
+    let places = places(&options.evenkeel, "bench-diagnosis")?;
+    let DiagnosisOptions { sessions, rounds, seed, .. } = *options;
+    let report = DiagnosisReport::measure(&places, sessions, rounds, seed);
+    let report = runtime()?.block_on(report);
+    evenkeel_testkit::report::write(&report, out)?;
+    println!("written to {}", out.display());
+    Ok(())
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("cannot run: {error}"))
+}
+
+fn places(evenkeel: &Path, command: &str) -> Result<Places, String> {
+    let evenkeel = evenkeel_testkit::report::gateway(evenkeel, command)?;
+    let folder = evenkeel_testkit::report::folder(&Path::new("target").join(command).join("run"))?;
+    let own = std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
+    Ok(Places { evenkeel, own, folder })
+}
+
 /// Plays a row. If `may_halve` and the sessions leave too little of the processors idle, the row is played again with half of them:
 /// gateways, nodes and clients share the processors, and the gaps would be those of clients that lag.
 async fn play_row(
@@ -213,13 +260,5 @@ impl Choice {
         let is_part = !self.rows.is_empty() || changed;
         let name = if is_part { "part.json" } else { "report.json" };
         self.out.clone().unwrap_or_else(|| PathBuf::from("target/chaos").join(name))
-    }
-
-    fn places(&self) -> Result<Places, String> {
-        let evenkeel = evenkeel_testkit::report::gateway(&self.evenkeel, "chaos")?;
-        let folder = evenkeel_testkit::report::folder(Path::new("target/chaos/run"))?;
-        let own =
-            std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
-        Ok(Places { evenkeel, own, folder })
     }
 }

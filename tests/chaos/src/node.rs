@@ -19,6 +19,8 @@ pub(crate) enum Vice {
     Drops,
     /// The same for the packets of one in 64 of the sessions that send media meanwhile, always the same ones.
     DropsFlows,
+    /// Loses one of ten media packets.
+    Loses,
     /// Allocates 64 MiB per second.
     Leaks,
     /// Reports to be empty and to be overloaded, in turns of one second.
@@ -33,6 +35,7 @@ impl Vice {
         match self {
             Vice::Drops => "drops",
             Vice::DropsFlows => "drops-flows",
+            Vice::Loses => "loses",
             Vice::Leaks => "leaks",
             Vice::Lies => "lies",
             Vice::JumpsAhead => "jumps-ahead",
@@ -80,6 +83,9 @@ const SAYS: [u16; 2] = [0, 60_000];
 
 /// Bytes leaked at each review of leases, 20 times per second.
 const LEAK: usize = 64 * 1_024 * 1_024 / 20;
+
+/// One of this many media packets is lost.
+const LOSES: u32 = 10;
 
 /// One of this many flows is dropped.
 const FLOWS: usize = 64;
@@ -140,6 +146,9 @@ impl NodeBehaviour for Faulty {
 
     /// Flows are numbered in the order of their first packet, so that the number of flows determines the dropped ones.
     fn drops(&mut self, session: u64, kind: DatagramKind) -> bool {
+        if self.is(Vice::Loses) {
+            return kind == DatagramKind::Rtp && fastrand::u32(..LOSES) == 0;
+        }
         if !self.is(Vice::DropsFlows) {
             return self.is(Vice::Drops);
         }

@@ -5,7 +5,8 @@ use std::time::Instant;
 use evenkeel_control::samples::closed_session;
 use evenkeel_dataplane::worker::ShedRun;
 use evenkeel_model::{
-    BreakerState, CloseReason, EvidenceSource, Health, MoveCause, MoveOutcome, Op, PluginFault,
+    BreakerState, CloseReason, EvidenceSource, Health, Impairment, MoveCause, MoveOutcome, Op,
+    PathEvidence, PathSegment, PluginFault,
 };
 
 use super::*;
@@ -173,4 +174,47 @@ fn drain_breaker_and_move_ends_are_published() {
     let told = listening.notice("move-ended");
     assert_eq!((&told["cause"], &told["outcome"]), (&json!("manual"), &json!("target-lost")));
     assert_eq!((&told["from"], &told["to"]), (&json!("east-a1"), &json!("west-b1")));
+}
+
+/// An impairment, and its fields in notices and lists.
+pub(super) fn impairment() -> Impairment {
+    Impairment {
+        segment: PathSegment::Uplink,
+        at: SessionId(18),
+        loss_ppm: 100_000,
+        confidence: 99,
+        evidence: PathEvidence {
+            senders_ppm: Some(100_000),
+            from_node_ppm: Some(102_000),
+            frames: Some([5, 25]),
+            late: Duration::from_millis(3),
+            ..PathEvidence::default()
+        },
+    }
+}
+
+pub(super) fn impairment_json() -> Value {
+    json!({
+        "segment": "uplink", "impaired_by": "s18", "loss_ppm": 100_000, "confidence_percent": 99,
+        "evidence": {
+            "senders_ppm": 100_000, "from_node_ppm": 102_000, "frames_per_second": 5,
+            "usual_frames_per_second": 25, "gateway_late_ms": 3, "gateway_dropped_ppm": 0,
+        },
+    })
+}
+
+#[test]
+fn impairment_and_its_end_are_published() {
+    let (world, mut listening) = listening();
+    let tell = |impairment, ended| {
+        let (session, room_name, scenario) = (SessionId(17), "room-1".into(), "call".into());
+        let event = CoreEvent::Impaired { session, room_name, scenario, impairment, ended };
+        world.tell(event, None);
+    };
+    tell(Some(impairment()), None);
+    let told = listening.notice("impaired");
+    assert_eq!((&told["session"], &told["room"]), (&json!("s17"), &json!("room-1")));
+    assert_eq!((&told["scenario"], &told["impairment"]), (&json!("call"), &impairment_json()));
+    tell(None, Some((impairment(), Instant::now())));
+    assert_eq!(listening.notice("impaired").get("impairment"), None);
 }

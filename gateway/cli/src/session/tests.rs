@@ -29,6 +29,7 @@ fn list_is_filtered_by_place_and_quality() {
         session("east-a1", "a", 0, &json!({"loss-down": 20_000})),
         session("east-a1", "a", 1, &json!({})),
         json!({"id": "s2", "hop": null, "rung": 0, "measures": {}}),
+        json!({"id": "s3", "hop": {}, "rung": 0, "measures": {}, "impairment": {}}),
     ] {
         let args = ListArgs { node: None, zone: None, bad: true };
         assert!(args.takes(&bad), "{bad}");
@@ -41,4 +42,33 @@ fn list_is_filtered_by_place_and_quality() {
     assert!(at(Some("east-a1"), Some("a")).takes(&good));
     assert!(!at(Some("east-b1"), None).takes(&good));
     assert!(!at(None, Some("b")).takes(&good));
+}
+
+#[test]
+fn impairment_is_explained_with_its_evidence() {
+    let uplink = json!({
+        "segment": "uplink", "impaired_by": "s18", "loss_ppm": 100_000, "confidence_percent": 99,
+        "evidence": {"senders_ppm": 100_000, "from_node_ppm": 102_000, "gateway_late_ms": 0},
+    });
+    let right = [
+        "  impaired by the uplink of s18: 10.0 % lost there, 99 % certain",
+        "    loss: worst uplink of the room 10.0 %, from the node 10.2 %",
+    ];
+    assert_eq!(impairment(&uplink), right);
+    let gateway = json!({
+        "segment": "gateway", "impaired_by": "s1", "loss_ppm": 0, "confidence_percent": 100,
+        "evidence": {"gateway_late_ms": 300},
+    });
+    let right =
+        ["  impaired by this gateway: 100 % certain", "    this gateway was late by 300 ms"];
+    assert_eq!(impairment(&gateway), right);
+    let device = json!({
+        "segment": "device", "impaired_by": "s1", "loss_ppm": 0, "confidence_percent": 98,
+        "evidence": {"frames_per_second": 5, "usual_frames_per_second": 25, "gateway_late_ms": 0},
+    });
+    let right = [
+        "  impaired by the device of s1: 98 % certain",
+        "    video: 5 frames a second, usually 25",
+    ];
+    assert_eq!(impairment(&device), right);
 }

@@ -4,6 +4,7 @@ mod address;
 mod install;
 mod media;
 mod packets;
+mod tally;
 #[cfg(test)]
 pub(super) mod tests;
 mod validation;
@@ -29,6 +30,7 @@ use evenkeel_model::{
 pub use install::{ClientAddressing, Install, SessionState};
 use media::{SenderFeedback, VoiceMeasurements};
 use serde::{Deserialize, Serialize};
+use tally::FlowTally;
 use validation::AddressValidation;
 
 use super::egress::Egress;
@@ -132,7 +134,7 @@ struct MediaState {
     pair: Option<Box<HopPair<Hop>>>,
     totals: Totals,
     /// Packets between client and node since the last summary.
-    flow: FlowCounts,
+    flow: FlowTally,
     /// Packets missing at switches that earlier summaries included.
     missed_told: u32,
     /// Shed packets not reported yet, and the time of the first.
@@ -173,7 +175,7 @@ impl MediaState {
             switches: 0,
             pair: None,
             totals: Totals::default(),
-            flow: FlowCounts::default(),
+            flow: FlowTally::default(),
             missed_told: 0,
             shed: None,
             validation: needs_report.then(Box::default),
@@ -195,7 +197,7 @@ impl MediaState {
 
     /// Sets the hop and resets its counts. Returns the previous hop.
     fn set_current_hop(&mut self, hop: Hop) -> Option<Hop> {
-        self.flow = FlowCounts { sent: self.flow.sent, ..FlowCounts::default() };
+        self.flow.forget_hop();
         self.current_hop.replace(hop)
     }
 }
@@ -446,12 +448,20 @@ impl WorkerSession {
     pub(crate) fn summary(&mut self, now: Instant) -> Option<Summary> {
         let MediaState { measurements, continuity, flow, missed_told, current_hop, .. } =
             self.state.as_deref_mut()?;
+        let lost_before = measurements.lost_up;
         let (measures, last_heard) = (measurements.interval(now), measurements.last_heard);
+        let lost_up = (measurements.lost_up - lost_before) as u32;
         let (expected, lost) = continuity.arrivals();
         let missed = continuity.missed_at_switches(now);
         let missed = missed.saturating_sub(std::mem::replace(missed_told, missed));
-        let flow =
-            FlowCounts { hears: *current_hop, expected, lost, missed, ..std::mem::take(flow) };
+        let flow = FlowCounts {
+            hears: *current_hop,
+            expected,
+            lost,
+            missed,
+            lost_up,
+            ..std::mem::take(flow).into()
+        };
         let totals = self.totals(now);
         Some(Summary { session: self.id, measures, last_heard, flow, totals })
     }

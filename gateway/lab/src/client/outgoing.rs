@@ -21,8 +21,8 @@ pub(crate) const VIDEO_TYPE: u8 = 96;
 pub(super) const VIDEO_CLOCK: u32 = 90_000;
 /// Video bitrate without a cap.
 const VIDEO_BPS: u64 = 400_000;
-const FRAMES_PER_SECOND: u64 = 25;
-const FRAME_EVERY_NS: u64 = 1_000_000_000 / FRAMES_PER_SECOND;
+pub(super) const FRAMES_PER_SECOND: u64 = 25;
+const SECOND_NS: u64 = 1_000_000_000;
 /// The largest payload of a video packet, so that a frame has several.
 const VIDEO_PACKET_BYTES: usize = 800;
 /// A key frame is this many times as large as the others.
@@ -168,13 +168,22 @@ pub(super) struct VideoStream {
     /// Limit of the sum of all streams.
     pub(super) cap_bps: Option<u64>,
     shares_with_voice: bool,
+    pub(super) frames_per_second: u64,
 }
 
 impl VideoStream {
     pub(super) fn new(session: u64, shares_with_voice: bool, now_ns: u64, rng: &mut Rng) -> Self {
         let track = track(session, 1, (VIDEO_TYPE, VIDEO_CLOCK), now_ns, rng);
-        let next_ns = now_ns + rng.u64(0..FRAME_EVERY_NS);
-        Self { track, next_ns, frame: None, key_asked: true, cap_bps: None, shares_with_voice }
+        let next_ns = now_ns + rng.u64(0..SECOND_NS / FRAMES_PER_SECOND);
+        Self {
+            track,
+            next_ns,
+            frame: None,
+            key_asked: true,
+            cap_bps: None,
+            shares_with_voice,
+            frames_per_second: FRAMES_PER_SECOND,
+        }
     }
 
     pub(super) fn next_ns(&self) -> u64 {
@@ -204,7 +213,7 @@ impl VideoStream {
 
     fn next_frame(&mut self, rng: &mut Rng) -> (u32, Content, usize) {
         let timestamp = self.track.timestamp_at(self.next_ns);
-        self.next_ns += FRAME_EVERY_NS;
+        self.next_ns += SECOND_NS / self.frames_per_second;
         let usual = self.bitrate_bps() / 8 / FRAMES_PER_SECOND;
         let content =
             if std::mem::take(&mut self.key_asked) { Content::Key } else { Content::Delta };

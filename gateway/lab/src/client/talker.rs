@@ -7,7 +7,8 @@ use fastrand::Rng;
 use serde::Serialize;
 
 use super::outgoing::{
-    Content, VIDEO_CLOCK, VIDEO_TYPE, VOICE_CLOCK, VOICE_TYPE, VideoStream, VoiceStream,
+    Content, FRAMES_PER_SECOND, VIDEO_CLOCK, VIDEO_TYPE, VOICE_CLOCK, VOICE_TYPE, VideoStream,
+    VoiceStream,
 };
 use crate::TestHeader;
 use crate::ledger::{ReceivedPacket, SentPacket};
@@ -187,6 +188,13 @@ impl Talker {
                 Ok(RtcpPacket::Other { .. }) => {}
                 Err(_) => self.tally.unreadable += 1,
             }
+        }
+    }
+
+    /// `None`: the usual rate.
+    pub(super) fn set_frame_rate(&mut self, frames: Option<u64>) {
+        if let Some(video) = &mut self.video {
+            video.frames_per_second = frames.unwrap_or(FRAMES_PER_SECOND);
         }
     }
 

@@ -125,6 +125,13 @@ impl Crew {
                     });
                 }
             }
+            FleetCommand::FrameRate(session, frames) => {
+                let slot = self.by_session.get(&session);
+                let client = slot.and_then(|slot| self.clients[*slot].as_mut());
+                if let Some(live) = client.and_then(|client| client.live.as_mut()) {
+                    live.talker.set_frame_rate(frames);
+                }
+            }
             FleetCommand::Leave(session) => {
                 let slot = self.by_session.remove(&session);
                 if let Some(client) = slot.and_then(|slot| self.clients[slot].take()) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::client::{Persona, VOICE_TYPE};
+use crate::client::{Persona, VIDEO_TYPE, VOICE_TYPE};
 use evenkeel_client::{OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, OfferStreamKind};
 
 /// The protocol of a session's client.
@@ -22,6 +22,8 @@ pub struct CrowdPlan {
     pub sessions: u32,
     /// Both sessions of a room send; otherwise one. All sessions receive.
     pub both_ways: bool,
+    /// Senders send video as well.
+    pub video: bool,
     /// The scenario of the offers. Default `call`.
     pub scenario: String,
     /// Prefix of the rooms' names. Default `drill`.
@@ -46,6 +48,7 @@ impl CrowdPlan {
         CrowdPlan {
             sessions,
             both_ways: false,
+            video: false,
             scenario: "call".to_owned(),
             rooms: "drill".to_owned(),
             labels: BTreeMap::new(),
@@ -78,12 +81,13 @@ impl CrowdPlan {
             session,
             seed: self.seed ^ session.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             voice: self.talks(session),
-            video: false,
+            video: self.video && self.talks(session),
         }
     }
 
     pub(super) fn planned(&self, session: u64) -> PlannedSession {
         let room = self.room_of(session);
+        let video = self.video.then(video_media);
         PlannedSession {
             persona: self.persona(session),
             room,
@@ -92,7 +96,7 @@ impl CrowdPlan {
                 room: format!("{}-{room}", self.rooms),
                 labels: self.labels.clone(),
                 ingress: OfferIngress::Quic {},
-                media: vec![voice_media()],
+                media: [voice_media()].into_iter().chain(video).collect(),
                 rtcp: None,
             },
             transport: self.transport_of(session),
@@ -125,6 +129,18 @@ pub(crate) fn voice_media() -> OfferMedia {
         payload_types: vec![opus],
         feedback: Vec::new(),
         bitrate: Some("64 kbit/s".to_owned()),
+    }
+}
+
+/// The media of a session that sends or receives video.
+pub(crate) fn video_media() -> OfferMedia {
+    let vp8 =
+        OfferPayloadType { payload_type: VIDEO_TYPE, codec: "vp8".to_owned(), clock_rate: 90_000 };
+    OfferMedia {
+        kind: OfferStreamKind::Video,
+        payload_types: vec![vp8],
+        feedback: Vec::new(),
+        bitrate: Some("400 kbit/s".to_owned()),
     }
 }
 

@@ -5,10 +5,12 @@ use std::net::Ipv4Addr;
 use std::pin::pin;
 
 use super::processes::{Processes, REGIONS, ZONES};
-use crate::client::{Persona, VIDEO_TYPE};
-use crate::crowd::{OpenSessions, PlannedSession, PlannedTransport, newcomer, voice_media};
+use crate::client::Persona;
+use crate::crowd::{
+    OpenSessions, PlannedSession, PlannedTransport, newcomer, video_media, voice_media,
+};
 use crate::error::LabError;
-use evenkeel_client::{OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, OfferStreamKind};
+use evenkeel_client::{OfferIngress, OfferMedia, OfferRequest};
 
 /// The region of the UDP clients behind a lossy network.
 const LOSSY: &str = REGIONS[2];
@@ -84,16 +86,7 @@ impl DemoRoom {
         let feedback = || vec!["pli".to_owned(), "remb".to_owned()];
         let mut media = vec![OfferMedia { feedback: feedback(), ..voice_media() }];
         if has_video {
-            media.push(OfferMedia {
-                kind: OfferStreamKind::Video,
-                payload_types: vec![OfferPayloadType {
-                    payload_type: VIDEO_TYPE,
-                    codec: "vp8".into(),
-                    clock_rate: 90_000,
-                }],
-                feedback: feedback(),
-                bitrate: Some("400 kbit/s".into()),
-            });
+            media.push(OfferMedia { feedback: feedback(), ..video_media() });
         }
         let labels = [("region", self.region), ("zone", self.zone)];
         let is_relayed = transport == PlannedTransport::Udp && self.region == LOSSY;

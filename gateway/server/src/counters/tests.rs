@@ -5,9 +5,9 @@ use evenkeel_control::{
     SessionTrace, SessionView, Slice,
 };
 use evenkeel_model::{
-    ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop, Incarnation, NodeId, NodeProbing,
-    NodeSettings, Plan, PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, SessionId,
-    Starts, Zone, ZoneId,
+    ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop, Impairment, Incarnation, NodeId,
+    NodeProbing, NodeSettings, PathEvidence, PathSegment, Plan, PolicyName, RedundancyMode,
+    RegionId, RegionRole, RoomId, SessionId, Starts, Zone, ZoneId,
 };
 use evenkeel_revisions::PolicyStatus;
 use evenkeel_telemetry::Telemetry;
@@ -196,6 +196,7 @@ fn view(session: u64, rung: u8, metrics: &[(Metric, u64)]) -> SessionView {
         hop: None,
         plan: Plan { shed: u8::from(rung > 0).into(), ..Plan::default() },
         measures,
+        impairment: None,
         age: Duration::ZERO,
     };
     let trace = SessionTrace { trace_id: [1; 16], span_id: [1; 8] };
@@ -207,7 +208,15 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     let telemetry = telemetry();
     let (handle, mut requests) = Handle::new(Arc::new(names()), Arc::default());
     let lossy = [(Metric::RFactor, 6_900), (Metric::LossUp, 30_000), (Metric::JitterDown, 4_000)];
-    let listed = [vec![view(1, 0, &[(Metric::RFactor, 8_800)]), view(2, 1, &lossy)], Vec::new()];
+    let mut impaired = view(2, 1, &lossy);
+    impaired.state.impairment = Some(Impairment {
+        segment: PathSegment::Leg,
+        at: SessionId(2),
+        loss_ppm: 30_000,
+        confidence: 95,
+        evidence: PathEvidence::default(),
+    });
+    let listed = [vec![view(1, 0, &[(Metric::RFactor, 8_800)]), impaired], Vec::new()];
     let control = tokio::spawn(async move {
         for sessions in listed {
             let mut sessions = Some(sessions);
@@ -225,6 +234,8 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     reader.read_sessions().await.unwrap();
     says(&telemetry, "evenkeel_scenario_sessions", "call", "2");
     says(&telemetry, "evenkeel_scenario_degraded", "call", "1");
+    says(&telemetry, "evenkeel_scenario_impaired", "leg", "1");
+    says(&telemetry, "evenkeel_scenario_impaired", "node", "0");
     says(&telemetry, "evenkeel_session_r_factor_bucket", "le=\"70\"", "1");
     says(&telemetry, "evenkeel_session_r_factor_count", "call", "2");
     says(&telemetry, "evenkeel_session_loss_ratio_sum", "up", "0.03");

@@ -253,6 +253,30 @@ impl SpanWriter {
         }
     }
 
+    /// Records [`CoreEvent::Impaired`].
+    pub(crate) fn impaired(&mut self, event: &CoreEvent, at: Moment) {
+        let CoreEvent::Impaired { session, room_name, scenario, impairment, ended } = event else {
+            return;
+        };
+        if impairment.is_some() {
+            self.sessions.affect(*session, at.now);
+        }
+        let Some((impairment, since)) = ended else { return };
+        let attributes = vec![
+            is(Attribute::Session, session.to_string()),
+            is(Attribute::RoomName, Arc::clone(room_name)),
+            is(Attribute::Scenario, Arc::clone(scenario)),
+            is(Attribute::Segment, impairment.segment.name()),
+            is(Attribute::ImpairedBy, impairment.at.to_string()),
+            is(Attribute::Loss, f64::from(impairment.loss_ppm) / 1e6),
+            is(Attribute::Confidence, f64::from(impairment.confidence) / 100.0),
+        ];
+        let start = at.wall_of(*since);
+        builder(Span::SessionImpaired, SpanKind::Internal, start, attributes)
+            .start_with_context(&self.tracer, &self.context_of(*session))
+            .end_with_timestamp(at.wall);
+    }
+
     fn end_degradation(&self, session: SessionId, degradation: Degradation, at: Moment) {
         let Degradation { room_name, op, by, since, steps } = degradation;
         let attributes = vec![

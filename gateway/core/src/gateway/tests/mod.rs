@@ -11,6 +11,7 @@ mod damping;
 mod devices;
 mod failover;
 mod flows;
+mod impairments;
 mod judging;
 mod large_failover;
 mod listing;

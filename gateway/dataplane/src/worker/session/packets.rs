@@ -71,7 +71,12 @@ impl WorkerSession {
             }
             ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
         };
-        self.state().flow.sent[kind as usize] += 1;
+        let state = self.state();
+        state.flow.sent[kind as usize] += 1;
+        // The marker ends a frame (RFC 6184, 5.1; RFC 7741, 4.1).
+        if kind == StreamKind::Video && header.marker && state.feedback.video.len() == 1 {
+            state.flow.frames += 1;
+        }
         self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
     }
 
@@ -80,7 +85,7 @@ impl WorkerSession {
         self.mark_active(cx);
         let readable = self.media.srtp == Srtp::Plain;
         let home = self.home;
-        let MediaState { measurements, continuity, validation, .. } = self.state();
+        let MediaState { measurements, continuity, validation, flow, .. } = self.state();
         measurements.last_heard = Some(cx.now);
         if let Some(address) = validation {
             address.receive(packet);
@@ -91,6 +96,7 @@ impl WorkerSession {
         }
         if readable {
             measurements.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), cx.now);
+            flow.client_ppm = reported_loss(packet).or(flow.client_ppm);
         }
         let (hop, twin) = match forward::to_node(&self.route, cx.board) {
             ForwardVerdict::Pass { hop, .. } => (hop, None),
@@ -263,7 +269,7 @@ fn remember(sources: &mut Vec<u32>, ssrc: u32) {
     }
 }
 
-/// Returns the highest fraction lost that a node reports for its received streams, in ppm.
+/// Returns the highest fraction lost that a node or client reports for its received streams, in ppm.
 fn reported_loss(compound: &[u8]) -> Option<u32> {
     reports(compound).map(|block| u32::from(block.fraction_lost) * 1_000_000 / 256).max()
 }

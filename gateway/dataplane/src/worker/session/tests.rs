@@ -222,14 +222,14 @@ fn summary_counts_packets_between_client_and_node() {
     let route =
         Route { version: 1, mode: RedundancyMode::Hot, hops, leaving: None, lead: Duration::ZERO };
     bench.session.route = Arc::new(RouteCell::holding(route));
-    let packet = |sequence| {
-        let fields =
-            rtp::Fields { payload_type: 96, marker: false, sequence, timestamp: 1, ssrc: 9 };
+    let packet = |sequence: u16| {
+        let marker = sequence.is_multiple_of(2);
+        let fields = rtp::Fields { payload_type: 96, marker, sequence, timestamp: 1, ssrc: 9 };
         let mut packet = Vec::new();
         rtp::write(&fields, b"frame", &mut packet);
         packet
     };
-    for sequence in 1..=4 {
+    for sequence in [1, 2, 4, 5] {
         bench.at(20, |session, cx| session.handle_client_rtp(&packet(sequence), cx));
     }
     for sequence in [1, 2, 5] {
@@ -247,6 +247,9 @@ fn summary_counts_packets_between_client_and_node() {
         lost: 2,
         missed: 0,
         reported_ppm: Some(500_000),
+        client_ppm: None,
+        lost_up: 1,
+        frames: 2,
     };
     assert_eq!(told(&mut bench), flow);
     assert_eq!(

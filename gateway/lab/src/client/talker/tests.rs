@@ -197,3 +197,15 @@ fn stalled_client_skips_no_number() {
     assert_eq!(numbers, (before..before + numbers.len() as u64).collect::<Vec<_>>());
     assert!(numbers.len() >= 50);
 }
+
+#[test]
+fn frame_rate_of_video_is_set_and_restored() {
+    let mut talker = talker(true, true);
+    let frames = |said: &Said| said.stream(1).filter(|(_, header, _)| header.marker).count();
+    assert!((24..=26).contains(&frames(&listen(&mut talker, START, START + S))));
+    talker.set_frame_rate(Some(5));
+    assert!((5..=6).contains(&frames(&listen(&mut talker, START + S, START + 2 * S))));
+    talker.set_frame_rate(None);
+    let frames = frames(&listen(&mut talker, START + 2 * S, START + 3 * S));
+    assert!((20..=26).contains(&frames), "{frames}");
+}

@@ -1,0 +1,120 @@
+//! The explanation of a session.
+
+use std::time::Instant;
+
+use evenkeel_core::{
+    CandidateReason, Explanation, MoveRecord, NodeCandidate, SessionStanding, SubjectDecision,
+    SubjectQuarantine,
+};
+use evenkeel_model::{
+    ClientTransport, DecisionOutcome, EvidenceSource, GuardRule, Hook, HopGrant, Measures,
+    MoveCause, MoveOutcome, Plan, PluginFault, RedundancyMode,
+};
+
+use super::*;
+
+#[test]
+fn session_is_explained() {
+    let mut world = World::start();
+    let asking = world.ask("GET /v1/sessions/s17/explain", "");
+    let ControlRequest::Explain(id, reply) = world.request() else { panic!("explain") };
+    let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
+    let now = Instant::now();
+    let standing = SessionStanding {
+        session: id,
+        room: "room-1".into(),
+        scenario: "call".into(),
+        mode: RedundancyMode::Hitless,
+        kept: RedundancyMode::Cold,
+        transport: ClientTransport::Udp,
+        hop: Some(hop(0)),
+        plan: Plan { cap_kbps: 44, ..Plan::default() },
+        measures: Measures::default(),
+        impairment: Some(events::impairment()),
+        age: Duration::from_secs(3),
+    };
+    let step = MoveRecord {
+        cause: MoveCause::Drain,
+        by: Arc::new(Decider::Operator),
+        from: hop(1),
+        to: Some(hop(0)),
+        started: now,
+        ended: now + Duration::from_millis(12),
+        outcome: MoveOutcome::Done,
+    };
+    let said = Explanation {
+        state: standing,
+        admitted_by: Decider::Native,
+        placed_by: Decider::Policy { policy: routing(), revision: "5f0c5f0c5f0c".into() },
+        priority: 5,
+        route: vec![(hop(0), HopGrant::Admitted), (hop(1), HopGrant::Gated)],
+        share_permille: 500,
+        witnesses: vec![(EvidenceSource::Probe, Duration::from_millis(40))],
+        heading: None,
+        candidates: vec![NodeCandidate {
+            hop: hop(1),
+            why: CandidateReason::Full,
+            load_permille: 990,
+        }],
+        moves: vec![step],
+        decisions: vec![SubjectDecision {
+            hook: Hook::Degradation,
+            by: Decider::Native,
+            reason: Some("lossy".into()),
+            outcome: DecisionOutcome::Guarded(GuardRule::CapOutOfBounds),
+            since: Duration::from_secs(2),
+            notes: [("loss_ppm".into(), 40_000)].into(),
+        }],
+        quarantines: vec![SubjectQuarantine {
+            policy: routing(),
+            revision: "5f0c5f0c5f0c".into(),
+            fault: PluginFault::Trap("unreachable".into()),
+            since: Duration::from_secs(7),
+        }],
+    };
+    reply.send(Some(said)).unwrap();
+    let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
+    reply.send(Vec::new()).unwrap();
+    let (status, mut body) = asking.answer();
+    assert!(body["moves"][0]["ago_ms"].is_u64());
+    body["moves"][0]["ago_ms"] = json!(0);
+    let place = |node, region, zone| json!({"node": node, "region": region, "zone": zone});
+    let merge = |mut one: Value, other: Value| {
+        one.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
+        one
+    };
+    let east = merge(place("east-a1", "east", "a"), json!({"incarnation": 1}));
+    let west = merge(place("west-b1", "west", "b"), json!({"incarnation": 1}));
+    let right = json!({
+        "id": "s17", "room": "room-1", "scenario": "call", "mode": "hitless", "effective_mode": "cold",
+        "priority": 5, "hop": east,
+        "health": null, "witnesses": [{"witness": "probe", "for_ms": 40}],
+        "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
+        "route": [
+            merge(east.clone(), json!({"grant": "admitted"})),
+            merge(west, json!({"grant": "gated"})),
+        ],
+        "rung": 1, "cap_kbps": 44, "measures": {}, "share_permille": 500,
+        "impairment": events::impairment_json(),
+        "candidates": [
+            merge(place("west-b1", "west", "b"), json!({"reason": "full", "load_permille": 990})),
+        ],
+        "moves": [{
+            "cause": "drain", "by": "operator", "from": "west-b1", "to": "east-a1", "ago_ms": 0,
+            "took_ms": 12, "outcome": "completed",
+        }],
+        "policy_answers": [{
+            "hook": "degradation", "by": "native", "reason": "lossy", "outcome": "guarded",
+            "guard": "cap-out-of-bounds", "ago_ms": 2_000,
+            "notes": [{"key": "loss_ppm", "value": 40_000}],
+        }],
+        "quarantined": [{
+            "by": "call/routing@5f0c5f0c5f0c", "fault": "trap: unreachable", "for_ms": 7_000,
+        }],
+    });
+    assert_eq!((status, body), (200, right));
+    let asking = world.ask("GET /v1/sessions/s16/explain", "");
+    let ControlRequest::Explain(_, reply) = world.request() else { panic!("explain") };
+    reply.send(None).unwrap();
+    assert_eq!(asking.answer().0, 404);
+}

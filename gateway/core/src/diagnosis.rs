@@ -1,0 +1,219 @@
+//! Names the segment of a session's path that impairs its media: the device of a sender, an uplink, the leg between
+//! gateway and node, the node, this gateway or the downlink.
+//!
+//! Each measurement covers a segment and those before it. The gateway counts packets that are missing from a client
+//! (its uplink) and from the node (the senders' uplinks, the leg, the node). Receiver reports cover the rest: the node's
+//! the uplink and the way to the node, the client's everything up to the client. The loss of a segment is the difference
+//! to the segments before it. It impairs a session if it is at least 3 % and above 1 % with a certainty of 95 %.
+//!
+//! Counts of packets are compared over the same two slots of time, which end a slot before the comparison, because
+//! reports on the sessions of a room come one after another. Receiver reports cover another time, so the lower one of the
+//! last two is compared with the worst loss before it in the last twelve slots.
+//!
+//! Probes are lost on the leg and not in the node, which tells these two apart. Loss while the gateway was late or
+//! dropped packets is its own, as is a stall of a quarter of the time. The device of a sender is named if video frames become much rarer although no packet is lost and
+//! nothing limits the bit rate.
+//!
+//! Delay, jitter and the end of all packets are not attributed, because one end cannot tell their places apart.
+
+mod path;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_model::{CoreEvent, FlowCounts, Impairment, NodeProbing, RoomId, SessionId};
+
+use crate::diagnosis::path::{
+    ImpairmentChange, OwnFaults, PathContext, RoomUplinks, SenderUplink, SessionPath,
+    StandingImpairment,
+};
+use crate::effects::Effects;
+use crate::rooms::placement::CoreTables;
+
+/// The shortest slot: two of them have 100 packets of voice.
+const SLOT: Duration = Duration::from_secs(1);
+
+/// Reports on sessions come at least this often in a slot, so that counts of several sessions cover about the same time.
+const REPORTS_PER_SLOT: u32 = 4;
+
+/// Paths that are checked for idleness at a time, as sessions are for silence.
+const SWEPT_AT_ONCE: usize = 1_024;
+
+/// Idle paths are forgotten after this many slots.
+const IDLE_SLOTS: u64 = 4;
+
+#[derive(Debug)]
+pub(crate) struct Diagnosis {
+    began: Instant,
+    pub(crate) slot_length: Duration,
+    /// Sessions with packets lately.
+    paths: BTreeMap<SessionId, Box<SessionPath>>,
+    /// The senders' uplinks of rooms, for listeners.
+    uplinks: BTreeMap<RoomId, RoomUplinks>,
+    own: OwnFaults,
+    swept: SessionId,
+}
+
+impl Diagnosis {
+    pub(crate) fn new(now: Instant) -> Diagnosis {
+        Diagnosis {
+            began: now,
+            slot_length: SLOT,
+            paths: BTreeMap::new(),
+            uplinks: BTreeMap::new(),
+            own: OwnFaults::default(),
+            swept: SessionId(0),
+        }
+    }
+
+    /// The impairment of the session, if any.
+    pub(crate) fn impairment(&self, id: SessionId) -> Option<Impairment> {
+        self.paths.get(&id)?.impairment.map(|standing| standing.impairment)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// Forgets a session that has just been closed. Its impairment ends before it.
+    pub(crate) fn end_session(&mut self, id: SessionId, effects: &mut Effects) {
+        let Some(path) = self.paths.remove(&id) else { return };
+        if let Some(StandingImpairment { impairment, since, .. }) = path.impairment {
+            effects.explain_close(id, |room_name, scenario| CoreEvent::Impaired {
+                session: id,
+                room_name,
+                scenario,
+                impairment: None,
+                ended: Some((impairment, since)),
+            });
+        }
+    }
+
+    pub(crate) fn forget_room(&mut self, id: RoomId) {
+        self.uplinks.remove(&id);
+    }
+
+    /// The gateway did not read packets for this time.
+    pub(crate) fn note_late(&mut self, late: Duration, now: Instant) {
+        let slot = self.slot_of(now);
+        *self.own.late.at(slot) += late;
+    }
+
+    /// Takes the number of packets that the gateway has dropped by its own fault since it began.
+    pub(crate) fn note_dropped(&mut self, dropped: u64, now: Instant) {
+        let more = dropped.saturating_sub(std::mem::replace(&mut self.own.dropped_before, dropped));
+        if more > 0 {
+            let slot = self.slot_of(now);
+            *self.own.dropped.at(slot) += more as u32;
+        }
+    }
+
+    /// Sets the maximum age of the workers' last report on a session. Slots become as long as comparisons need, and shorter
+    /// again once half of that would be twice enough.
+    pub(crate) fn note_reports_within(&mut self, within: Duration) {
+        let needed = within * REPORTS_PER_SLOT;
+        let length = if needed > self.slot_length {
+            self.slot_length * 2
+        } else if needed * 4 <= self.slot_length && self.slot_length > SLOT {
+            self.slot_length / 2
+        } else {
+            return;
+        };
+        self.slot_length = length;
+        self.uplinks.clear();
+        self.own = OwnFaults { dropped_before: self.own.dropped_before, ..OwnFaults::default() };
+        self.paths.values_mut().for_each(|path| path.reset_counts());
+    }
+
+    /// Counts the workers' report on a live session, and judges the session once per slot.
+    pub(crate) fn handle_flow(
+        &mut self,
+        id: SessionId,
+        flow: &FlowCounts,
+        tables: &mut CoreTables,
+        now: Instant,
+    ) {
+        let Some(session) = tables.sessions.get(&id) else { return };
+        let (slot, room) = (self.slot_of(now), session.room);
+        let path = self.paths.entry(id).or_default();
+        if slot > path.slot {
+            let ended = path.slot;
+            path.begin_slot(slot);
+            path.note_frames(self.slot_length, session.plan_now().send_cap_kbps() > 0);
+            let loss = path.uplink();
+            if ended + 1 == slot && loss.of > 0 {
+                let uplinks = self.uplinks.entry(room).or_default();
+                uplinks.note(ended, SenderUplink { session: id, loss });
+            }
+            self.judge(id, room, now, tables);
+        }
+        *self.own.packets.at(slot) += flow.packets();
+        let Some(path) = self.paths.get_mut(&id) else { return };
+        if let Some(change) = path.add(flow) {
+            report(id, change, tables);
+        }
+    }
+
+    fn slot_of(&self, now: Instant) -> u64 {
+        // The first slot is 1: 0 is a path without any.
+        1 + (now.saturating_duration_since(self.began).as_millis() / self.slot_length.as_millis())
+            as u64
+    }
+
+    fn judge(&mut self, id: SessionId, room: RoomId, now: Instant, tables: &mut CoreTables) {
+        let slot = self.slot_of(now);
+        let Some(path) = self.paths.get_mut(&id) else { return };
+        let on = tables.rooms.get(&room).and_then(|room| room.stands_at(tables.nodes.board()));
+        let node = on.and_then(|hop| tables.nodes.get(hop.node));
+        let node = node.filter(|node| node.settings.probed == NodeProbing::Yes);
+        let found = path.judge(&PathContext {
+            id,
+            slot_length: self.slot_length,
+            sender: self.uplinks.get(&room).and_then(|uplinks| uplinks.heard_by(id, slot)),
+            probes_ppm: node.map(|node| node.detector.loss_ppm()),
+            own: self.own.lately(slot),
+        });
+        if let Some(change) = path.take_finding(found, now) {
+            report(id, change, tables);
+        }
+    }
+
+    /// Forgets the next idle paths. The impairment of a session without packets ends.
+    pub(crate) fn forget_idle(&mut self, tables: &mut CoreTables, now: Instant) {
+        let slot = self.slot_of(now);
+        let after = (Bound::Excluded(self.swept), Bound::Unbounded);
+        let turn: Vec<SessionId> =
+            self.paths.range(after).map(|(id, _)| *id).take(SWEPT_AT_ONCE).collect();
+        let is_last = turn.len() < SWEPT_AT_ONCE;
+        self.swept = turn.last().copied().filter(|_| !is_last).unwrap_or(SessionId(0));
+        let idle_since = slot.saturating_sub(IDLE_SLOTS);
+        for id in turn {
+            // The counts of slot 0 were reset.
+            let is_idle = |path: &SessionPath| (1..idle_since).contains(&path.slot);
+            if !self.paths.get(&id).is_some_and(|path| is_idle(path)) {
+                continue;
+            }
+            let Some(path) = self.paths.remove(&id) else { continue };
+            if let Some(session) = tables.sessions.get(&id)
+                && self.uplinks.get(&session.room).is_some_and(|it| it.is_idle_since(idle_since))
+            {
+                self.uplinks.remove(&session.room);
+            }
+            if path.impairment.is_some() {
+                report(id, ImpairmentChange { ended: path.impairment, now: None }, tables);
+            }
+        }
+    }
+}
+
+fn report(id: SessionId, change: ImpairmentChange, tables: &mut CoreTables) {
+    let Some(session) = tables.sessions.get(&id) else { return };
+    let Some(room) = tables.rooms.get(&session.room) else { return };
+    let (scenario, room_name) = (session.request.scenario.clone(), room.name.clone());
+    let ended = change.ended.map(|ended| (ended.impairment, ended.since));
+    let (session, impairment) = (id, change.now);
+    let event = CoreEvent::Impaired { session, room_name, scenario, impairment, ended };
+    tables.effects.event(event);
+}

@@ -1,0 +1,321 @@
+//! The segment of the path that impairs a session, found by faults of one segment each.
+
+use evenkeel_model::{CoreEvent, FlowCounts, Impairment, Measures, Op, PathSegment, SessionId};
+
+use super::*;
+
+/// Packets of voice in 100 ms.
+const PACKETS: u32 = 5;
+
+/// Faults of the path of both sessions, as one packet lost of this number; 0: none.
+#[derive(Clone, Copy, Default)]
+struct Faults {
+    /// On the uplink of the first session.
+    uplink: u32,
+    /// Between node and gateway.
+    from_node: u32,
+    /// Loss by the node's receiver reports about the first session, in ppm.
+    to_node_ppm: Option<u32>,
+    /// Loss by the receiver reports of both clients, in ppm.
+    client_ppm: Option<u32>,
+    /// Packets that the gateway dropped in 100 ms.
+    dropped: u32,
+}
+
+/// A call of two sessions with voice and video, reported every 100 ms.
+struct Call {
+    world: World,
+    sessions: [SessionId; 2],
+    faults: Faults,
+    /// Video frames of the first session in 100 ms.
+    frames: u32,
+    packets: u32,
+    dropped: u64,
+}
+
+impl Call {
+    fn new() -> Call {
+        let mut world = World::new(settings());
+        world.takes_remb = true;
+        let sessions = [world.open("r"), world.open("r")];
+        let faults = Faults::default();
+        let mut call = Call { world, sessions, faults, frames: 3, packets: 0, dropped: 0 };
+        call.goes_on(5_000);
+        call.world.outputs.clear();
+        call
+    }
+
+    fn goes_on(&mut self, ms_: u64) {
+        for _ in 0..ms_ / 100 {
+            self.world.pass(ms(100));
+            self.report();
+        }
+    }
+
+    fn report(&mut self) {
+        let before = self.packets;
+        self.packets += PACKETS;
+        let lost = |of: u32| match of {
+            0 => 0,
+            of => self.packets / of - before / of,
+        };
+        let (lost_up, from_node) = (lost(self.faults.uplink), lost(self.faults.from_node));
+        // Receiver reports come once a second.
+        let reports = self.packets.is_multiple_of(10 * PACKETS);
+        let hears = self.world.stands("r").map(|node| self.world.hop(node));
+        let now = self.world.now;
+        self.dropped += u64::from(self.faults.dropped);
+        self.world.gateway.handle_own_drops(self.dropped, now);
+        for (at, session) in self.sessions.into_iter().enumerate() {
+            let is_first = at == 0;
+            let lost_up = if is_first { lost_up } else { 0 };
+            // The second hears what the first sends.
+            let lost = from_node + if is_first { 0 } else { lost(self.faults.uplink) };
+            let flow = FlowCounts {
+                sent: [PACKETS - lost_up, 0],
+                received: [PACKETS - lost, 0],
+                hears,
+                expected: PACKETS,
+                lost,
+                lost_up,
+                reported_ppm: self.faults.to_node_ppm.filter(|_| is_first && reports),
+                client_ppm: self.faults.client_ppm.filter(|_| reports),
+                frames: if is_first { self.frames } else { 3 },
+                ..FlowCounts::default()
+            };
+            self.world.gateway.handle_summary(session, Measures::default(), Some(now));
+            self.world.gateway.handle_flow(session, &flow, now);
+        }
+        self.world.settle();
+    }
+
+    fn impairment(&self, at: usize) -> Option<Impairment> {
+        let session = self.world.gateway.views().session(self.sessions[at], self.world.now);
+        session.unwrap().impairment
+    }
+
+    /// The segments that the events named, with the session they are at; `None` for an end.
+    fn named(&self, at: usize) -> Vec<Option<(PathSegment, usize)>> {
+        let place = |id: SessionId| self.sessions.iter().position(|session| *session == id);
+        let named = |event: &CoreEvent| match event {
+            CoreEvent::Impaired { session, impairment, .. } if *session == self.sessions[at] => {
+                Some(impairment.map(|it| (it.segment, place(it.at).unwrap())))
+            }
+            _ => None,
+        };
+        self.world.events().filter_map(named).collect()
+    }
+}
+
+#[test]
+fn uplink_loss_is_named_at_both_sessions() {
+    let mut call = Call::new();
+    call.faults.uplink = 10;
+    call.goes_on(4_500);
+    let uplink = Some((PathSegment::Uplink, 0));
+    assert_eq!([call.named(0), call.named(1)], [[uplink], [uplink]]);
+    let impairment = call.impairment(0).unwrap();
+    assert!((90_000..=110_000).contains(&impairment.loss_ppm), "{impairment:?}");
+    assert!(impairment.confidence >= 95, "{impairment:?}");
+    assert_eq!(call.impairment(1).unwrap().evidence.from_node_ppm, Some(100_000));
+}
+
+#[test]
+fn loss_below_three_per_cent_impairs_no_session() {
+    for one_of in [50, 40] {
+        let mut call = Call::new();
+        (call.faults.uplink, call.faults.from_node) = (one_of, one_of);
+        call.goes_on(20_000);
+        assert_eq!([call.named(0), call.named(1)], [[], []], "1 of {one_of}");
+    }
+}
+
+#[test]
+fn probes_tell_leg_from_node() {
+    for (lost_probes, segment) in [(0, PathSegment::Node), (10, PathSegment::Leg)] {
+        let mut call = Call::new();
+        call.world.lose_probes(call.world.stands("r").unwrap(), lost_probes);
+        call.faults.from_node = 10;
+        call.goes_on(5_000);
+        for at in [0, 1] {
+            assert_eq!(call.named(at), [Some((segment, at))], "{lost_probes} %");
+        }
+    }
+}
+
+#[test]
+fn receiver_reports_of_node_name_way_to_it() {
+    let mut call = Call::new();
+    call.faults.to_node_ppm = Some(100_000);
+    call.goes_on(1_000);
+    call.faults.to_node_ppm = Some(0);
+    call.goes_on(3_000);
+    assert_eq!(call.named(0), [], "one report may be chance");
+    call.faults.to_node_ppm = Some(100_000);
+    call.goes_on(3_500);
+    assert_eq!(call.named(0), [Some((PathSegment::Node, 0))]);
+    assert_eq!(call.named(1), []);
+}
+
+#[test]
+fn uplink_loss_in_reports_of_node_is_no_leg() {
+    let mut call = Call::new();
+    call.faults = Faults { uplink: 10, to_node_ppm: Some(100_000), ..Faults::default() };
+    call.goes_on(10_000);
+    assert_eq!(call.named(0), [Some((PathSegment::Uplink, 0))]);
+}
+
+#[test]
+fn loss_that_only_client_reports_is_downlink() {
+    let mut call = Call::new();
+    call.faults.client_ppm = Some(100_000);
+    call.goes_on(3_500);
+    let at = |at| [Some((PathSegment::Downlink, at))];
+    assert_eq!([call.named(0), call.named(1)], [at(0), at(1)]);
+}
+
+#[test]
+fn late_report_of_ended_uplink_loss_is_no_downlink() {
+    let mut call = Call::new();
+    call.faults = Faults { uplink: 10, client_ppm: Some(100_000), ..Faults::default() };
+    call.goes_on(6_000);
+    call.faults.uplink = 0;
+    call.goes_on(6_000);
+    call.faults.client_ppm = Some(0);
+    call.goes_on(6_000);
+    assert_eq!(call.named(1), [Some((PathSegment::Uplink, 0)), None]);
+}
+
+#[test]
+fn loss_while_gateway_drops_packets_is_its_own() {
+    let mut call = Call::new();
+    call.faults = Faults { from_node: 10, dropped: 2, ..Faults::default() };
+    call.goes_on(5_000);
+    assert_eq!(call.impairment(0).map(|it| it.segment), Some(PathSegment::Gateway));
+    assert!(call.impairment(0).unwrap().evidence.dropped_ppm >= 30_000);
+}
+
+#[test]
+fn loss_while_gateway_was_late_is_its_own() {
+    for (late, segment) in [(ms(90), PathSegment::Node), (ms(110), PathSegment::Gateway)] {
+        let mut call = Call::new();
+        call.faults.from_node = 10;
+        for _ in 0..5 {
+            call.goes_on(900);
+            call.world.stamp(late);
+            call.goes_on(100);
+        }
+        assert_eq!(call.impairment(0).map(|it| it.segment), Some(segment), "{late:?}");
+    }
+}
+
+#[test]
+fn fewer_frames_without_loss_name_device() {
+    let mut call = Call::new();
+    call.frames = 1;
+    call.goes_on(5_000);
+    assert_eq!(call.named(0), [], "a third of the usual frames");
+    let mut call = Call::new();
+    call.frames = 0;
+    call.goes_on(5_000);
+    assert_eq!(call.named(0), [], "the camera is off");
+    let mut call = Call::new();
+    for _ in 0..5 {
+        call.frames = 1;
+        call.goes_on(500);
+        call.frames = 0;
+        call.goes_on(500);
+    }
+    assert_eq!(call.named(0), [Some((PathSegment::Device, 0))]);
+    assert_eq!(call.named(1), []);
+}
+
+#[test]
+fn fewer_frames_under_cap_name_no_device() {
+    let mut call = Call::new();
+    call.world.gateway.act(call.sessions[0], Op::Cap, 100);
+    call.world.settle();
+    call.world.outputs.clear();
+    for _ in 0..5 {
+        call.frames = 1;
+        call.goes_on(500);
+        call.frames = 0;
+        call.goes_on(500);
+    }
+    assert_eq!(call.named(0), []);
+}
+
+#[test]
+fn impairment_ends_three_slots_after_its_cause() {
+    let mut call = Call::new();
+    call.faults.client_ppm = Some(100_000);
+    call.goes_on(4_000);
+    call.faults.client_ppm = Some(0);
+    call.goes_on(2_500);
+    assert!(call.impairment(0).is_some());
+    call.goes_on(2_500);
+    assert_eq!(call.impairment(0), None);
+    assert_eq!(call.named(0), [Some((PathSegment::Downlink, 0)), None]);
+}
+
+#[test]
+fn impairment_of_silent_or_closed_session_ends() {
+    let mut call = Call::new();
+    call.faults.client_ppm = Some(100_000);
+    call.goes_on(4_000);
+    call.world.pass(ms(7_000));
+    call.world.settle();
+    let downlink = |at| [Some((PathSegment::Downlink, at)), None];
+    assert_eq!([call.named(0), call.named(1)], [downlink(0), downlink(1)]);
+    assert_eq!(call.world.gateway.diagnosis.len(), 0, "idle sessions take no memory");
+    call.goes_on(4_000);
+    call.world.outputs.clear();
+    call.world.close(call.sessions[0]);
+    assert_eq!(call.named(0), [None]);
+    assert_eq!(call.named(1), []);
+    let ends = |event: &CoreEvent| match event {
+        CoreEvent::Impaired { .. } => Some("impaired"),
+        CoreEvent::Closed { .. } => Some("closed"),
+        _ => None,
+    };
+    let ends: Vec<&str> = call.world.events().filter_map(ends).collect();
+    assert_eq!(ends, ["impaired", "closed"], "its span has a parent");
+}
+
+#[test]
+fn impairment_by_node_ends_when_room_leaves_it() {
+    let mut call = Call::new();
+    call.faults.from_node = 10;
+    call.goes_on(4_000);
+    let node = call.world.stands("r").unwrap();
+    call.world.kill(node);
+    call.faults.from_node = 0;
+    call.goes_on(300);
+    assert_ne!(call.world.stands("r"), Some(node));
+    assert_eq!(call.named(0), [Some((PathSegment::Node, 0)), None]);
+    call.goes_on(6_000);
+    assert_eq!(call.named(0).len(), 2, "packets of the dead node say nothing about the next one");
+}
+
+#[test]
+fn stalls_of_gateway_impair_without_loss() {
+    for (late, named) in [(ms(120), 0), (ms(130), 1)] {
+        let mut call = Call::new();
+        for _ in 0..8 {
+            call.goes_on(500);
+            call.world.stamp(late);
+        }
+        assert_eq!(call.named(0).len(), named, "{late:?} twice a second");
+    }
+}
+
+#[test]
+fn slots_follow_number_of_sessions() {
+    let mut call = Call::new();
+    let mut lengths = Vec::new();
+    for within in [200, 251, 500, 501, 260, 240, 100, 60] {
+        call.world.gateway.diagnosis.note_reports_within(ms(within));
+        lengths.push(call.world.gateway.diagnosis.slot_length.as_secs());
+    }
+    assert_eq!(lengths, [1, 2, 2, 4, 4, 2, 1, 1]);
+}
