@@ -5,6 +5,7 @@
 
 mod blast;
 mod command;
+mod config;
 mod events;
 mod gateway;
 #[cfg(feature = "lab")]
@@ -54,6 +55,7 @@ enum EvenkeelCommand {
     Status(status::StatusArgs),
     Modes(status::ModesArgs),
     Events(events::EventsArgs),
+    Config(config::ConfigurationArgs),
     Reload(gateway::ReloadArgs),
     Upgrade(gateway::UpgradeArgs),
     Gateway(gateway::GatewayArgs),
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
         EvenkeelCommand::Status(status) => (status.json, status.act()),
         EvenkeelCommand::Modes(modes) => (modes.json, modes.act()),
         EvenkeelCommand::Events(events) => (events.json, events.act()),
+        EvenkeelCommand::Config(config) => (config.json, config.act()),
         EvenkeelCommand::Reload(reload) => (reload.json, reload.act()),
         EvenkeelCommand::Upgrade(upgrade) => (upgrade.json, upgrade.act()),
         EvenkeelCommand::Gateway(gateway) => (gateway.json, gateway.act()),

@@ -16,6 +16,7 @@ use toml::Spanned;
 
 use super::check::{self, ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::cluster::{self, ClusterTable, GroupSettings, WitnessSettings};
+use super::effective::WrittenConfig;
 use super::gateway::{
     self, AdminSettings, AdminTable, BreakerTable, DetectorTable, GatewaySettings, GatewayTable,
     LimitSettings, LimitsTable,
@@ -90,6 +91,8 @@ pub struct GatewayConfig {
     pub sets: Vec<PolicySet>,
     /// Weaknesses of a valid configuration.
     pub warnings: Vec<InvalidSetting>,
+    /// The file from which the settings were read.
+    pub written: WrittenConfig,
 }
 
 impl GatewayConfig {
@@ -140,7 +143,8 @@ impl GatewayConfig {
             .into_iter()
             .map(|(checked, source)| (checked.set, (source, checked.places)))
             .unzip();
-        let settings = GatewayConfig::check(&raw, gateway, sets, &mut check);
+        let mut settings = GatewayConfig::check(&raw, gateway, sets, &mut check);
+        settings.written = WrittenConfig::of(config, check.source.inner());
         invalid.extend(check_survival(&settings, &places));
         invalid.extend(check.into_invalid());
         if invalid.is_empty() { Ok(settings) } else { Err(invalid) }
@@ -200,6 +204,7 @@ impl GatewayConfig {
             compiler: None,
             sets,
             warnings: std::mem::take(&mut check.warnings),
+            written: WrittenConfig::default(),
         }
     }
 

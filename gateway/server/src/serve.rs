@@ -149,6 +149,7 @@ fn serve_as(
     let votes = member.as_mut().and_then(|member| member.store_questions.take());
     let index = evenkeel_index::IndexChannels::new(&settings);
     api.index = index.as_ref().map(evenkeel_index::IndexChannels::reader);
+    api.configuration = Some(applied.in_force.subscribe());
     let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
     let mut signals = {
         let _entered = runtime.enter();
