@@ -2,6 +2,7 @@
 
 mod events;
 mod history;
+mod log;
 mod offers;
 mod sockets;
 mod views;

@@ -349,6 +349,7 @@ fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
         .route("/v1/zones/{target}", post(operations::zone_verb))
         .route("/v1/regions/{target}", post(operations::region_verb))
         .route("/v1/regions:failback", post(operations::failback_everywhere))
+        .route("/v1/log", get(operations::log).post(operations::set_log))
         .route("/readyz", get(gateway::ready));
     let policies = Router::new().route("/v1/policies", get(policies::policies)).route(
         "/v1/policies/{set}/{target}",

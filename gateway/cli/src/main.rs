@@ -57,6 +57,7 @@ enum EvenkeelCommand {
     Events(events::EventsArgs),
     Config(config::ConfigurationArgs),
     Reload(gateway::ReloadArgs),
+    LogLevel(gateway::LogLevelArgs),
     Upgrade(gateway::UpgradeArgs),
     Gateway(gateway::GatewayArgs),
     /// List, drain, eject and uneject nodes of a running gateway
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         EvenkeelCommand::Events(events) => (events.json, events.act()),
         EvenkeelCommand::Config(config) => (config.json, config.act()),
         EvenkeelCommand::Reload(reload) => (reload.json, reload.act()),
+        EvenkeelCommand::LogLevel(log) => (log.json, log.act()),
         EvenkeelCommand::Upgrade(upgrade) => (upgrade.json, upgrade.act()),
         EvenkeelCommand::Gateway(gateway) => (gateway.json, gateway.act()),
         EvenkeelCommand::Node(node) => (node.json, node.act()),
