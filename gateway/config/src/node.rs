@@ -177,6 +177,13 @@ pub enum DriverSettings {
     },
 }
 
+impl DriverSettings {
+    /// The number of sessions of a room that the node joins; `None`: any.
+    pub fn sessions_per_room(&self) -> Option<usize> {
+        (*self == DriverSettings::Rtpengine).then_some(2)
+    }
+}
+
 /// The target of a node's webhooks.
 #[derive(Clone, PartialEq, Debug)]
 pub struct WebhookTarget {

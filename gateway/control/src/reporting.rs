@@ -71,7 +71,7 @@ pub enum GatewayEvent {
     TurnedAway {
         /// The name of the scenario.
         scenario: Arc<str>,
-        /// The reason: `no-listener`, `address-taken`, `full`, `unknown-node` or `outside-networks`.
+        /// The reason: `no-listener`, `address-taken`, `full`, `room-full`, `unknown-node` or `outside-networks`.
         reason: &'static str,
         /// The session and its room, if they were created.
         session: Option<(SessionId, RoomId)>,

@@ -298,6 +298,13 @@ impl<'a> Views<'a> {
             && self.tables.rooms.named(room).is_none()
     }
 
+    /// The number of sessions in the room with this name, live or opening, and the hop that carries it.
+    pub fn occupancy(self, room: &str) -> Option<(usize, Hop)> {
+        let (_, id) = self.tables.rooms.named(room)?;
+        let room = self.tables.rooms.get(&id)?;
+        Some((room.sessions.len(), room.stands_at(self.tables.nodes.board())?))
+    }
+
     /// Returns all nodes in the order of their numbers.
     pub fn nodes(self) -> impl Iterator<Item = NodeStanding> + use<'a> {
         self.tables.nodes.iter().map(move |node| self.node(node))
