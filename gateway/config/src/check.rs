@@ -199,6 +199,23 @@ impl ConfigCheck {
         parsed
     }
 
+    /// An address, without a host name: what DNS answers later would be another node or listener.
+    pub(super) fn address<T: std::str::FromStr>(
+        &mut self,
+        raw: &Spanned<String>,
+        expected: &str,
+    ) -> Option<T> {
+        let text = raw.get_ref();
+        let host = text.rsplit_once(':').map_or(&**text, |(host, _)| host);
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if host.chars().all(is_plain) && host.contains(|c: char| c.is_ascii_alphabetic()) {
+            let found = format!("the host name `{text}`");
+            self.refuse(raw.span(), found, format!("{expected}; host names are not accepted"));
+            return None;
+        }
+        self.parse(raw, expected)
+    }
+
     /// A path of the file, relative to its folder.
     pub(super) fn path(&self, raw: &str) -> PathBuf {
         self.folder.join(raw)

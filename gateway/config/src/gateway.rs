@@ -212,7 +212,7 @@ impl AdminSettings {
             check.refuse(tcp.span(), "`tcp` without `token_file`", expected);
         }
         let expected = "an address and port such as `127.0.0.1:8080`";
-        let address: SocketAddr = check.parse(tcp, expected)?;
+        let address: SocketAddr = check.address(tcp, expected)?;
         if !address.ip().to_canonical().is_loopback() {
             let found = format!("`{address}`, where the token crosses the network in clear text");
             check.warn(tcp.span(), found, "a loopback address, behind a proxy that ends TLS");

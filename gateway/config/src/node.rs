@@ -275,7 +275,7 @@ pub(super) fn reachable(
     check: &mut ConfigCheck,
 ) -> Option<SocketAddr> {
     let expected = format!("an address and port such as `{example}`");
-    let address: SocketAddr = check.parse(raw, &expected)?;
+    let address: SocketAddr = check.address(raw, &expected)?;
     if let Err(reason) = address::check(address) {
         let found = format!("`{address}`, {reason}");
         let invalid = check.refuse(raw.span(), found, ADDRESS_AND_PORT);
