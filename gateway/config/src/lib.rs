@@ -14,6 +14,7 @@ mod node;
 mod plugin;
 mod set;
 mod telemetry;
+mod written;
 
 pub use address::{NetworkPrefix, NoUrl, Url};
 pub use check::{Colour, ConfigBitRate, InvalidSetting, SecretFile, read_duration};
