@@ -249,6 +249,8 @@ fn explained(
         rung: standing.plan.rung(),
         cap_kbps: Some(standing.plan.cap_kbps).filter(|&cap| cap > 0),
         measures: measured(&standing.measures),
+        // `cap-unsupported`, `no-video`…
+        degradation_limits: explanation.degradation_limits.iter().map(|it| it.name()).collect::<Vec<_>>(),
         // The room's share of the bitrate that it needs above its floor. Below 1000 the node is overcommitted.
         share_permille: explanation.share_permille,
         // All other nodes, each with the reason why the room is not there.

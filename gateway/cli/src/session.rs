@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use evenkeel_client::{ApiClient, ClientError, escape};
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, list, number, print_done, rows, say, text};
+use crate::command::{ApiArgs, CommandError, list, number, print_done, rows, say, text, texts};
 
 /// Maximum size of a page of the API.
 const PAGE_MAX: usize = 1_000;
@@ -286,6 +286,10 @@ fn explain(said: &Value) {
     let share = said["share_permille"].as_u64().unwrap_or(1_000);
     let less = if share < 1_000 { ", for lack of capacity" } else { "" };
     say(&format!("  rung {}{}{less}", said["rung"], cap(said)));
+    let limits: Vec<String> = texts(said, "degradation_limits").into_iter().map(limit).collect();
+    if !limits.is_empty() {
+        say(&format!("  degradation is limited: {}", limits.join("; ")));
+    }
     rows(&said["policy_answers"], "").iter().for_each(|said| say(&decision(said)));
     for left_out in rows(&said["quarantined"], "") {
         let (by, fault) = (text(left_out, "by"), text(left_out, "fault"));
@@ -324,6 +328,19 @@ fn explain(said: &Value) {
             step["took_ms"],
         ));
     }
+}
+
+/// What keeps the quality from being lowered.
+fn limit(reason: &str) -> String {
+    match reason {
+        "no-policy" => "the scenario has no degradation policy",
+        "cap-unsupported" => "no cap, since no `feedback` of an offer has `remb`",
+        "cap-at-floor" => "the bit rate is at the scenario's floor",
+        "no-video" => "there is no video to drop",
+        "video-dropped" => "the video is dropped already",
+        other => other,
+    }
+    .to_owned()
 }
 
 /// A policy's last answer: `degradation: lossy (applied 3 s ago, call/degradation@5f0c): loss_ppm 40000`.

@@ -8,9 +8,9 @@ use evenkeel_control::{
     RevokedRevision, RolloutAction, SessionTrace, SessionView, Shrinks, Slice, Staged,
 };
 use evenkeel_core::{
-    ArmStatistics, CandidateReason, Explanation, Failback, Impossible, MoveRecord, NodeCandidate,
-    NodeStanding, RegionStanding, RoomStanding, SessionStanding, SubjectDecision,
-    SubjectQuarantine,
+    ArmStatistics, CandidateReason, DegradationLimit, Explanation, Failback, Impossible,
+    MoveRecord, NodeCandidate, NodeStanding, RegionStanding, RoomStanding, SessionStanding,
+    SubjectDecision, SubjectQuarantine,
 };
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{
@@ -713,6 +713,7 @@ fn session_is_explained() {
             fault: PluginFault::Trap("unreachable".into()),
             since: Duration::from_secs(7),
         }],
+        degradation_limits: vec![DegradationLimit::NoVideo],
     };
     reply.send(Some(said)).unwrap();
     let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
@@ -736,7 +737,7 @@ fn session_is_explained() {
             merge(east.clone(), json!({"grant": "admitted"})),
             merge(west, json!({"grant": "gated"})),
         ],
-        "rung": 1, "cap_kbps": 44, "measures": {}, "share_permille": 500,
+        "rung": 1, "cap_kbps": 44, "measures": {}, "degradation_limits": ["no-video"], "share_permille": 500,
         "candidates": [
             merge(place("west-b1", "west", "b"), json!({"reason": "full", "load_permille": 990})),
         ],
@@ -749,9 +750,7 @@ fn session_is_explained() {
             "guard": "cap-out-of-bounds", "ago_ms": 2_000,
             "notes": [{"key": "loss_ppm", "value": 40_000}],
         }],
-        "quarantined": [{
-            "by": "call/routing@5f0c5f0c5f0c", "fault": "trap: unreachable", "for_ms": 7_000,
-        }],
+        "quarantined": [{"by": "call/routing@5f0c5f0c5f0c", "fault": "trap: unreachable", "for_ms": 7_000}],
     });
     assert_eq!((status, body), (200, right));
     let asking = world.ask("GET /v1/sessions/s16/explain", "");

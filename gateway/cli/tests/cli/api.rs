@@ -592,6 +592,7 @@ fn lists_have_text_and_json() {
         "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
         "route": [{"node": "east-a1", "region": "east", "grant": "admitted"}],
         "rung": 1, "cap_kbps": 44, "share_permille": 500,
+        "degradation_limits": ["cap-unsupported", "no-video"],
         "candidates": [{"node": "west-b1", "region": "west", "reason": "outside-region", "load_permille": 120}],
         "moves": [{
             "cause": "drain", "by": "operator", "from": "east-a2", "to": "east-a1",
@@ -664,6 +665,7 @@ fn lists_have_text_and_json() {
                 "accused by probe for 40 ms",
                 "routing decided by call/routing@5f0c5f0c5f0c",
                 "for lack of capacity",
+                "limited: no cap, since no `feedback` of an offer has `remb`; there is no video",
                 "degradation: lossy (guarded by cap-out-of-bounds 2 s ago, \
                  call/degradation@5f0c5f0c5f0c): loss_ppm 40000, step 1",
                 "quarantined by call/routing@5f0c5f0c5f0c: trap: unreachable",
