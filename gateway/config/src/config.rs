@@ -427,7 +427,34 @@ fn regions(raw: &ConfigFile, check: &mut ConfigCheck) -> Vec<Arc<str>> {
             regions.push(Arc::from(region.get_ref().as_str()));
         }
     }
+    if !declared {
+        warn_of_misspelt(&raw.node, check);
+    }
     regions
+}
+
+/// Warns of a region of one node whose name is one letter off that of several nodes.
+fn warn_of_misspelt(nodes: &[Spanned<NodeEntry>], check: &mut ConfigCheck) {
+    let mut regions: BTreeMap<&str, Vec<&Spanned<String>>> = BTreeMap::new();
+    for node in nodes {
+        let region = &node.get_ref().region;
+        regions.entry(region.get_ref()).or_default().push(region);
+    }
+    // `eu1` and `eu2` are meant.
+    let letters = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "");
+    for (name, of) in &regions {
+        let [only] = of[..] else { continue };
+        let near = regions.iter().find(|(other, of)| {
+            of.len() > 1
+                && strsim::osa_distance(name, other) == 1
+                && letters(name) != letters(other)
+        });
+        if let Some((near, _)) = near {
+            let found = format!("region `{name}` with one node");
+            let expected = format!("`{near}`, or `[[region]]` for each region if both are meant");
+            check.warn(only.span(), found, expected);
+        }
+    }
 }
 
 /// Refuses an unknown region.
