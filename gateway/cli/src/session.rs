@@ -29,7 +29,8 @@ pub(crate) struct SessionArgs {
 enum SessionCommand {
     /// List sessions with room, node, quality, rung and cap
     List(ListArgs),
-    /// Explain a session's node and quality: the deciding policies, the alternatives, and past moves
+    /// Explain a session's node and quality: the deciding policies, the alternatives, and past moves. Of an ended session, show its
+    /// record and its moves
     Explain {
         /// The session: `s17`
         session: String,
@@ -254,7 +255,25 @@ fn cap(session: &Value) -> String {
     session["cap_kbps"].as_u64().map_or(String::new(), |cap| format!(", capped at {cap} kbit/s"))
 }
 
+/// The record of an ended session, with its moves.
+fn explain_ended(record: &Value) {
+    say(&ended(record));
+    for step in rows(&record["last_moves"], "") {
+        say(&format!(
+            "  moved {} ago from {} to {}: {}, by {}",
+            period(age(number(step, "at_us"))),
+            text(step, "from"),
+            step["to"].as_str().unwrap_or("nowhere"),
+            text(step, "cause"),
+            text(step, "by"),
+        ));
+    }
+}
+
 fn explain(said: &Value) {
+    if said["ended"].is_object() {
+        return explain_ended(&said["ended"]);
+    }
     say(&format!(
         "{} in room {}, scenario {} ({}), priority {}",
         text(said, "id"),

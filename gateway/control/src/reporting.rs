@@ -238,7 +238,7 @@ impl Reporting {
     fn send_closed(&self, event: CoreEvent, totals: Option<Totals>) {
         if let CoreEvent::Closed { session, room_name, reason, closed, .. } = &event {
             let totals = totals.unwrap_or_default();
-            self.history.write(*session, room_name, *reason, closed, &totals);
+            self.history.write(*session, room_name, *reason, closed, &totals, &self.names);
         }
         self.send(EventRecord { totals, ..EventRecord::now(GatewayEvent::Core(event)) });
     }

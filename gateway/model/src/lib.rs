@@ -25,7 +25,7 @@ pub use ask::{
 pub use counters::{FlowCounts, STREAM_KINDS, Since, Stamp};
 pub use device::DeviceLimits;
 pub use event::{
-    Breach, BreachCount, CloseReason, ClosedSession, CoreEvent, Figure, ModeChange, MoveCause,
+    Breach, BreachCount, CloseReason, ClosedMove, ClosedSession, CoreEvent, Figure, ModeChange, MoveCause,
     MoveOutcome, Strike,
 };
 pub use forwarding::{
