@@ -157,17 +157,37 @@ fn rtpengine_joins_two_and_refuses_a_third() {
     });
     assert_two_clients_hear(&gateway);
     let carol = Phone::new(3);
-    let Err(ControlError::NotOpened { reason, .. }) =
-        gateway.try_open(offer("room", declared(&carol)))
-    else {
-        panic!("she joined")
-    };
-    assert!(reason.contains("joins two sessions"), "{reason}");
+    let refused = gateway.try_open(offer("room", declared(&carol)));
+    assert_eq!(refused, Err(ControlError::RoomFull { node: "east-a1".into(), most: 2 }));
     gateway.end();
     let messages: Vec<String> = asked.try_iter().collect();
     let count = |word: &str| messages.iter().filter(|text| text.contains(word)).count();
     // One offer and answer alone, one when joined.
     assert_eq!((count("command5:offer"), count("command6:answer")), (2, 2), "{messages:#?}");
+}
+
+#[test]
+fn third_party_leaves_the_spare_rtpengine_in_the_route() {
+    let node = Node::plain("media", "echo", PlainRoom::Shared);
+    let (a, _asked_a) = rtpengine(node.address);
+    let (b, _asked_b) = rtpengine(node.address);
+    let second = format!(
+        "driver = \"rtpengine\"\nng = \"{a}\"\n[[node]]\nname = \"east-b1\"\nregion = \"east\"\nzone = \"b\"\n\
+         capacity = \"200 Mbit/s\"\ndriver = \"rtpengine\"\nng = \"{b}\""
+    );
+    let gateway = before(&node, &second);
+    wait_until("their pings are answered", || {
+        let nodes = gateway.ask(gateway.handle.nodes()).unwrap();
+        nodes.iter().all(|node| node.round_trip.is_some())
+    });
+    assert_two_clients_hear(&gateway);
+    let route = || gateway.ask(gateway.handle.rooms()).unwrap()[0].route.clone();
+    let before = route();
+    assert_eq!(before.len(), 2);
+    let carol = Phone::new(3);
+    let refused = gateway.try_open(offer("room", declared(&carol)));
+    assert!(matches!(refused, Err(ControlError::RoomFull { most: 2, .. })), "{refused:?}");
+    assert_eq!(route(), before);
 }
 
 #[test]

@@ -48,6 +48,12 @@ fn ended_sessions_leave_records() {
     assert_eq!((&*record.reason, &*record.id), ("requested", &*opened.session.to_string()));
     assert_eq!((&*record.scenario, &*record.ingress, &*record.mode), ("call", "udp", "hot"));
     assert_eq!((&*record.admitted_by, record.moves["manual"]), ("native", 1));
+    let [step] = &record.last_moves[..] else { panic!("{record:?}") };
+    assert_eq!(
+        (step.to.as_deref(), &*step.cause, &*step.by),
+        (Some(&*there.name), "manual", "operator")
+    );
+    assert!(*step.from != *there.name && step.at_us <= record.ended_us, "{step:?}");
     let totals = record.totals.as_ref().unwrap();
     assert_eq!((totals.packets_up, totals.lost_up, totals.switches), (ann.voice.sent, 0, 1));
     assert_eq!(totals.packets_down, ann.heard.len() as u64);

@@ -161,8 +161,14 @@ fn parse<T: DeserializeOwned>(
     text: &str,
     check: impl FnOnce(T, &mut Wrong) -> Option<Config>,
 ) -> Result<Config, Wrong> {
-    let raw =
-        toml::from_str(text).map_err(|error| vec![error.to_string().trim_end().to_owned()])?;
+    let raw = toml::from_str(text).map_err(|error| {
+        let mut shown = error.to_string().trim_end().to_owned();
+        if error.message().contains("socket address") {
+            let expected = "an address and port such as `10.0.1.11:4001`";
+            shown.push_str(&format!(", expected {expected}; host names are not accepted"));
+        }
+        vec![shown]
+    })?;
     let mut wrong = Vec::new();
     let config = check(raw, &mut wrong);
     config.filter(|_| wrong.is_empty()).ok_or(wrong)

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
+use evenkeel_config::ConfigInForce;
 use evenkeel_control::{ControlError, Handle, KeyTable, LastChange, NodeNames};
 use evenkeel_group::{Group, GroupOwnership};
 use evenkeel_handover::Upgrades;
 use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_index::IndexReader;
 use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::error::{ApiError, ApiErrorCode, no_owner, refused};
 use super::events::EventFeed;
@@ -51,6 +52,8 @@ pub(super) struct ApiContext {
     pub(super) relay: Option<Arc<PeerRelay>>,
     /// `None`: no index is configured.
     pub(super) index: Option<IndexReader>,
+    /// `None`: the gateway runs within another program.
+    pub(super) configuration: Option<watch::Receiver<ConfigInForce>>,
     pub(super) closing: Notify,
 }
 

@@ -223,6 +223,11 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
             );
             ApiError::field("nodes", message)
         }
+        ControlError::RoomFull { node, most } => {
+            let message =
+                format!("node `{node}` joins {most} sessions of a room, and there are {most}");
+            conflict("room", message)
+        }
         ControlError::Full => {
             let message = "no descriptor or local port is left for another session; see `LimitNOFILE` and `[limits] sessions`";
             ApiError::new(ApiErrorCode::Full, message).soon()

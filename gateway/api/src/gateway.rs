@@ -9,6 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
+use evenkeel_config::ConfigInForce;
 use evenkeel_control::{AdmissionState, Reloaded};
 use evenkeel_group::{
     GatewayStanding, Group, GroupRole, GroupStatus, HandOverError, HandOverResult, TakeOverError,
@@ -40,13 +41,27 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<impl Serializ
     let reload = status.last_reload.as_ref().map(|(report, at)| {
         object! { at_us: unix_us(*at), #[serde(flatten)] reload: events::reload(report) }
     });
+    let configuration = shared.configuration.as_ref().map(|in_force| {
+        let ConfigInForce { file, sha256, read_us, requires_restart, .. } = in_force.borrow().clone();
+        object! { file?: file, sha256?: sha256, read_us: read_us, requires_restart: requires_restart }
+    });
     Ok(Json(object! {
         #[serde(flatten)]
         status: status,
+        configuration?: configuration,
         last_reload?: reload,
         index?: index,
         warnings: warnings,
     }))
+}
+
+/// The configuration in force, with all keys that have a value.
+pub(super) async fn configuration(
+    State(shared): ApiState,
+) -> Result<Json<ConfigInForce>, ApiError> {
+    let in_force = shared.configuration.as_ref().map(|in_force| in_force.borrow().clone());
+    let none = "this gateway runs within another program, and was not read from files";
+    in_force.map(Json).ok_or_else(|| ApiError::new(ApiErrorCode::NotFound, none))
 }
 
 /// Returns an error if new sessions are not admitted, or if control does not answer.

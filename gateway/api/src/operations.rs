@@ -1,4 +1,4 @@
-//! Rooms, nodes, zones and regions: lists and verbs.
+//! Rooms, nodes, zones, regions and the log: lists and verbs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use evenkeel_control::{ControlError, NodeName, NodeNames, NodeOrder, Operation, 
 use evenkeel_core::{Failback, Impossible, NodeStanding, RegionStanding};
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{EvidenceSource, Health};
+use evenkeel_telemetry::check_log_filter;
 use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
@@ -196,6 +197,25 @@ pub(super) async fn failback_everywhere(
 ) -> Result<StatusCode, ApiError> {
     let operation = Operation::Failback(None, failback(&shared, body).await?);
     shared.decide("", shared.handle.operate(operation)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn log(State(shared): ApiState) -> Json<impl Serialize> {
+    // Null: as the environment of the process says.
+    Json(object! { filter: shared.handle.log_filter.borrow().clone() })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogBody {
+    filter: Option<Box<str>>,
+}
+
+pub(super) async fn set_log(State(shared): ApiState, body: Body) -> Result<StatusCode, ApiError> {
+    let LogBody { filter } = shared.parse(body).await?;
+    let checked = filter.as_deref().map(check_log_filter).transpose();
+    checked.map_err(|wrong| ApiError::field("filter", wrong))?;
+    shared.decide("", shared.handle.operate(Operation::LogFilter(filter))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
 use evenkeel_config::read_duration;
 use evenkeel_control::history::{Carried, EndedSession};
@@ -50,15 +51,20 @@ pub(super) async fn session(
     Ok(Json(session_view(&found, &shared.names)))
 }
 
+/// Explains a live session, or shows the record of one that ended.
 pub(super) async fn explain(
     State(shared): ApiState,
     Path(id): Path<String>,
-) -> Result<Json<impl Serialize>, ApiError> {
+) -> Result<Response, ApiError> {
     let session = session_id(&id)?;
-    let found = shared.ask(&id, shared.handle.explain(session)).await?;
-    let found = found.ok_or_else(|| no_session(&shared, &id))?;
+    let Some(found) = shared.ask(&id, shared.handle.explain(session)).await? else {
+        let history = shared.ask(&id, shared.handle.history()).await?;
+        let ended = history.list(u64::MAX, 1, |record| *record.id == *id);
+        let (_, ended) = ended.into_iter().next().ok_or_else(|| no_session(&shared, &id))?;
+        return Ok(Json(object! { id: id, ended: ended }).into_response());
+    };
     let nodes = shared.ask(&id, shared.handle.nodes()).await?;
-    Ok(Json(explained(&found, &nodes, &shared.names)))
+    Ok(Json(explained(&found, &nodes, &shared.names)).into_response())
 }
 
 fn no_session(shared: &ApiContext, id: &str) -> ApiError {
@@ -252,6 +258,8 @@ fn explained(
         measures: measured(&standing.measures),
         // The segment of the path that impairs the session's media.
         impairment?: standing.impairment.as_ref().map(events::impaired),
+        // `cap-unsupported`, `no-video`…
+        degradation_limits: explanation.degradation_limits.iter().map(|it| it.name()).collect::<Vec<_>>(),
         // The room's share of the bitrate that it needs above its floor. Below 1000 the node is overcommitted.
         share_permille: explanation.share_permille,
         // All other nodes, each with the reason why the room is not there.

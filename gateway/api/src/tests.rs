@@ -3,6 +3,7 @@
 mod events;
 mod explain;
 mod history;
+mod log;
 mod offers;
 mod sockets;
 mod views;

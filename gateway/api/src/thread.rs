@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use evenkeel_config::{AdminSettings, AdminTcp};
+use evenkeel_config::{AdminSettings, AdminTcp, ConfigInForce};
 use evenkeel_control::{Handle, Inherited, NamedSockets, SocketName, TokensRefused};
 use evenkeel_group::{Access, PeerStream};
 use evenkeel_handover::{RequestGate, Upgrades};
@@ -97,6 +97,8 @@ pub struct BoundApi {
     relay: Option<Arc<PeerRelay>>,
     /// Answers requests about sessions of all gateways.
     pub index: Option<IndexReader>,
+    /// The configuration in force.
+    pub configuration: Option<watch::Receiver<ConfigInForce>>,
 }
 
 /// Binds the API's sockets, or takes them from the process that this one replaces. A client that connects waits until
@@ -106,7 +108,16 @@ pub fn bind(settings: AdminSettings, inherited: &mut Inherited) -> Result<BoundA
     let runtime = runtime.map_err(ApiStartError::Thread)?;
     let listening = runtime.block_on(listen(&settings, inherited))?;
     let bodies = BodyBudget::new(BODIES_MAX);
-    Ok(BoundApi { settings, listening, runtime, upgrades: None, bodies, relay: None, index: None })
+    Ok(BoundApi {
+        settings,
+        listening,
+        runtime,
+        upgrades: None,
+        bodies,
+        relay: None,
+        index: None,
+        configuration: None,
+    })
 }
 
 /// Starts the API on its own thread.
@@ -148,7 +159,8 @@ impl BoundApi {
         handle: Handle,
         metrics: Box<dyn Fn() -> String + Send + Sync>,
     ) -> Result<ApiThread, ApiStartError> {
-        let BoundApi { settings, listening, runtime, upgrades, bodies, relay, index } = self;
+        let BoundApi { settings, listening, runtime, upgrades, bodies, relay, .. } = self;
+        let (index, configuration) = (self.index, self.configuration);
         let (stop, stopped) = oneshot::channel();
         let gate = watch::Sender::new(Gate::Paused);
         let entrance = Entrance::at(&gate);
@@ -166,6 +178,7 @@ impl BoundApi {
             upgrades,
             relay,
             index,
+            configuration,
             closing: Notify::new(),
         });
         let served = async move {
@@ -336,6 +349,7 @@ fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
         .route("/v1/zones/{target}", post(operations::zone_verb))
         .route("/v1/regions/{target}", post(operations::region_verb))
         .route("/v1/regions:failback", post(operations::failback_everywhere))
+        .route("/v1/log", get(operations::log).post(operations::set_log))
         .route("/readyz", get(gateway::ready));
     let policies = Router::new().route("/v1/policies", get(policies::policies)).route(
         "/v1/policies/{set}/{target}",
@@ -370,6 +384,7 @@ fn router(shared: Arc<ApiContext>) -> Router {
         .route("/v1/zones", get(operations::zones))
         .route("/v1/regions", get(operations::regions))
         .route("/v1/status", get(gateway::status))
+        .route("/v1/configuration", get(gateway::configuration))
         .route("/v1/configuration:reload", post(gateway::reload))
         .route("/v1/gateway:upgrade", post(gateway::upgrade))
         .route("/v1/gateway:hand-over", post(gateway::hand_over))
@@ -390,8 +405,9 @@ fn router(shared: Arc<ApiContext>) -> Router {
         .with_state(shared)
 }
 
-/// GET requests that occupy the gateway: a recording holds one of few places, and a blast radius copies the core.
-const NOT_FOR_READERS: [&str; 2] = ["/v1/blast", "/v1/recording"];
+/// GET requests that occupy the gateway, since a recording holds one of few places and a blast radius copies the core; and the
+/// configuration, whose commands and URLs may contain passwords.
+const NOT_FOR_READERS: [&str; 3] = ["/v1/blast", "/v1/configuration", "/v1/recording"];
 
 struct TokenGuard {
     token_sha256: [u8; 32],

@@ -1,4 +1,4 @@
-//! Commands about the gateway itself: `evenkeel gateway`, `reload` and `upgrade`.
+//! Commands about the gateway itself: `evenkeel gateway`, `reload`, `log-level` and `upgrade`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, list, number, rows, say, show, text, texts};
+use crate::command::{
+    ApiArgs, CommandError, list, number, print_done, rows, say, show, text, texts,
+};
 
 /// List the gateways of a group, and hand its addresses and calls over
 #[derive(Args)]
@@ -291,6 +293,43 @@ impl ReloadArgs {
             Err(CommandError::Wrong(_)) => Ok(()),
             Err(failed) => Err(failed),
         }
+    }
+}
+
+/// Show or set the log level of a running gateway
+///
+/// The filter selects lines on standard error, as the environment variable EVENKEEL_LOG does. It holds until it is reset: after a
+/// restart and a takeover too. At `debug` the log contains addresses of clients.
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct LogLevelArgs {
+    /// `error`, `warn`, `info`, `debug`, `trace` or `off`, or levels of crates: `warn,evenkeel_group=debug`
+    #[arg(conflicts_with = "reset")]
+    filter: Option<String>,
+    /// Return to the filter of EVENKEEL_LOG
+    #[arg(long)]
+    reset: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Print JSON: the `filter`, null without one; `{"done": true}` if it was set or reset
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl LogLevelArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        if self.reset || self.filter.is_some() {
+            self.api.post("/v1/log", &json!({"filter": self.filter}))?;
+            let filter = self.filter.as_deref().unwrap_or("that of EVENKEEL_LOG");
+            print_done(self.json, format!("log filter: {filter}"));
+            return Ok(());
+        }
+        let log = self.api.read("/v1/log")?;
+        show(self.json, &log, || match log["filter"].as_str() {
+            Some(filter) => format!("log filter: {filter}, set by an operator"),
+            None => "log filter: that of EVENKEEL_LOG".to_owned(),
+        });
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod blast;
 mod command;
+mod config;
 mod events;
 mod gateway;
 #[cfg(feature = "lab")]
@@ -54,7 +55,9 @@ enum EvenkeelCommand {
     Status(status::StatusArgs),
     Modes(status::ModesArgs),
     Events(events::EventsArgs),
+    Config(config::ConfigurationArgs),
     Reload(gateway::ReloadArgs),
+    LogLevel(gateway::LogLevelArgs),
     Upgrade(gateway::UpgradeArgs),
     Gateway(gateway::GatewayArgs),
     /// List, drain, eject and uneject nodes of a running gateway
@@ -92,7 +95,9 @@ fn main() -> ExitCode {
         EvenkeelCommand::Status(status) => (status.json, status.act()),
         EvenkeelCommand::Modes(modes) => (modes.json, modes.act()),
         EvenkeelCommand::Events(events) => (events.json, events.act()),
+        EvenkeelCommand::Config(config) => (config.json, config.act()),
         EvenkeelCommand::Reload(reload) => (reload.json, reload.act()),
+        EvenkeelCommand::LogLevel(log) => (log.json, log.act()),
         EvenkeelCommand::Upgrade(upgrade) => (upgrade.json, upgrade.act()),
         EvenkeelCommand::Gateway(gateway) => (gateway.json, gateway.act()),
         EvenkeelCommand::Node(node) => (node.json, node.act()),

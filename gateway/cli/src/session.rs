@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use evenkeel_client::{ApiClient, ClientError, escape};
 use serde_json::{Value, json};
 
-use crate::command::{ApiArgs, CommandError, list, number, print_done, rows, say, text};
+use crate::command::{ApiArgs, CommandError, list, number, print_done, rows, say, text, texts};
 
 /// Maximum size of a page of the API.
 const PAGE_MAX: usize = 1_000;
@@ -29,7 +29,8 @@ pub(crate) struct SessionArgs {
 enum SessionCommand {
     /// List sessions with room, node, quality, rung and cap
     List(ListArgs),
-    /// Explain a session's node and quality: the deciding policies, the alternatives, and past moves
+    /// Explain a session's node and quality: the deciding policies, the alternatives, and past moves. Of an ended session, show its
+    /// record and its moves
     Explain {
         /// The session: `s17`
         session: String,
@@ -255,7 +256,25 @@ fn cap(session: &Value) -> String {
     session["cap_kbps"].as_u64().map_or(String::new(), |cap| format!(", capped at {cap} kbit/s"))
 }
 
+/// The record of an ended session, with its moves.
+fn explain_ended(record: &Value) {
+    say(&ended(record));
+    for step in rows(&record["last_moves"], "") {
+        say(&format!(
+            "  moved {} ago from {} to {}: {}, by {}",
+            period(age(number(step, "at_us"))),
+            text(step, "from"),
+            step["to"].as_str().unwrap_or("nowhere"),
+            text(step, "cause"),
+            text(step, "by"),
+        ));
+    }
+}
+
 fn explain(said: &Value) {
+    if said["ended"].is_object() {
+        return explain_ended(&said["ended"]);
+    }
     say(&format!(
         "{} in room {}, scenario {} ({}), priority {}",
         text(said, "id"),
@@ -290,6 +309,10 @@ fn explain(said: &Value) {
     let share = said["share_permille"].as_u64().unwrap_or(1_000);
     let less = if share < 1_000 { ", for lack of capacity" } else { "" };
     say(&format!("  rung {}{}{less}", said["rung"], cap(said)));
+    let limits: Vec<String> = texts(said, "degradation_limits").into_iter().map(limit).collect();
+    if !limits.is_empty() {
+        say(&format!("  degradation is limited: {}", limits.join("; ")));
+    }
     rows(&said["policy_answers"], "").iter().for_each(|said| say(&decision(said)));
     for left_out in rows(&said["quarantined"], "") {
         let (by, fault) = (text(left_out, "by"), text(left_out, "fault"));
@@ -368,6 +391,19 @@ fn impairment(said: &Value) -> Vec<String> {
         lines.push(format!("    this gateway was late by {} ms", evidence["gateway_late_ms"]));
     }
     lines
+}
+
+/// What keeps the quality from being lowered.
+fn limit(reason: &str) -> String {
+    match reason {
+        "no-policy" => "the scenario has no degradation policy",
+        "cap-unsupported" => "no cap, since no `feedback` of an offer has `remb`",
+        "cap-at-floor" => "the bit rate is at the scenario's floor",
+        "no-video" => "there is no video to drop",
+        "video-dropped" => "the video is dropped already",
+        other => other,
+    }
+    .to_owned()
 }
 
 /// A policy's last answer: `degradation: lossy (applied 3 s ago, call/degradation@5f0c): loss_ppm 40000`.

@@ -7,6 +7,7 @@ use evenkeel_process::unix_us;
 use serde_json::{Value, json};
 
 use crate::command::{ApiArgs, CommandError, number, rows, say, text, texts};
+use crate::config::origin;
 
 /// Show sessions, nodes and policies of a running gateway.
 #[derive(Args)]
@@ -52,6 +53,9 @@ impl StatusArgs {
             text(&status, "version"),
             spell(Duration::from_millis(number(&status, "uptime_ms")))
         ));
+        if status["configuration"].is_object() {
+            say(&format!("  {}", origin(&status["configuration"], SystemTime::now())));
+        }
         if let Some(line) = last_reload(&status["last_reload"], SystemTime::now()) {
             say(&format!("  {line}"));
         }
@@ -106,7 +110,7 @@ fn last_reload(reload: &Value, now: SystemTime) -> Option<String> {
 }
 
 /// Days and hours, hours and minutes, minutes, or seconds.
-fn spell(time: Duration) -> String {
+pub(crate) fn spell(time: Duration) -> String {
     let seconds = time.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {

@@ -14,6 +14,8 @@ use miette::{
 use serde::Serialize;
 use toml::Spanned;
 
+use super::written::{WrittenBitRate, WrittenDuration};
+
 /// A secret is one line; a larger file was named by mistake.
 const SECRET_MAX: u64 = 4_096;
 
@@ -50,7 +52,7 @@ impl ConfigCheck {
     /// Adds an error about a text.
     pub(super) fn refuse_text(
         &mut self,
-        raw: &Spanned<String>,
+        raw: &Spanned<impl Display>,
         expected: impl Into<String>,
     ) -> &mut InvalidSetting {
         self.refuse(raw.span(), format!("`{}`", raw.get_ref()), expected)
@@ -103,7 +105,7 @@ impl ConfigCheck {
 
     pub(super) fn duration(
         &mut self,
-        raw: &Option<Spanned<String>>,
+        raw: &Option<Spanned<WrittenDuration>>,
         default: Duration,
         allowed: RangeInclusive<Duration>,
     ) -> Duration {
@@ -122,7 +124,7 @@ impl ConfigCheck {
         }
     }
 
-    pub(super) fn bit_rate(&mut self, raw: &Spanned<String>) -> Option<ConfigBitRate> {
+    pub(super) fn bit_rate(&mut self, raw: &Spanned<WrittenBitRate>) -> Option<ConfigBitRate> {
         match parse_bit_rate(raw.get_ref()) {
             Ok(rate) if rate.0 > 0 => Some(rate),
             Ok(_) => {
@@ -197,6 +199,23 @@ impl ConfigCheck {
             self.refuse_text(raw, expected);
         }
         parsed
+    }
+
+    /// An address, without a host name: what DNS answers later would be another node or listener.
+    pub(super) fn address<T: std::str::FromStr>(
+        &mut self,
+        raw: &Spanned<String>,
+        expected: &str,
+    ) -> Option<T> {
+        let text = raw.get_ref();
+        let host = text.rsplit_once(':').map_or(&**text, |(host, _)| host);
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if host.chars().all(is_plain) && host.contains(|c: char| c.is_ascii_alphabetic()) {
+            let found = format!("the host name `{text}`");
+            self.refuse(raw.span(), found, format!("{expected}; host names are not accepted"));
+            return None;
+        }
+        self.parse(raw, expected)
     }
 
     /// A path of the file, relative to its folder.
@@ -511,6 +530,19 @@ pub(super) fn from_parser(source: &Arc<ConfigSource>, error: &toml::de::Error) -
     }
     let wrong = ["invalid type: ", "invalid value: "].iter().find_map(|&p| left.strip_prefix(p));
     if let Some(found) = wrong {
+        // `[listen]` for `[[listen]]`, or the reverse.
+        let rest = source.inner().get(span.start..).unwrap_or_default();
+        let header = rest.lines().next().unwrap_or_default().trim_end();
+        let name = |open: &str, close: &str| header.strip_prefix(open)?.strip_suffix(close);
+        match (found, name("[[", "]]"), name("[", "]")) {
+            ("map" | "sequence", Some(name), _) => {
+                return invalid(format!("`[[{name}]]`"), format!("`[{name}]`"));
+            }
+            ("map", None, Some(name)) if right == "a sequence" => {
+                return invalid(format!("`[{name}]`"), format!("`[[{name}]]`"));
+            }
+            _ => {}
+        }
         let found = if found == "map" { "a table" } else { found };
         let expected = match right {
             "a sequence" => "a list",

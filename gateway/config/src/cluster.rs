@@ -13,6 +13,7 @@ use super::address;
 use super::check::{ConfigCheck, SecretFile};
 use super::listen::{LISTENS_MAX, ListenIngress, ListenSettings};
 use super::node::{NodeConfig, WatchingAgent, reachable};
+use super::written::WrittenDuration;
 
 const ADDRESSES_MAX: usize = LISTENS_MAX;
 
@@ -41,8 +42,8 @@ pub(super) struct ClusterTable {
     secret_file: Spanned<String>,
     listen: Spanned<String>,
     preferred: Option<bool>,
-    hold_down: Option<Spanned<String>>,
-    hold_down_max: Option<Spanned<String>>,
+    hold_down: Option<Spanned<WrittenDuration>>,
+    hold_down_max: Option<Spanned<WrittenDuration>>,
     #[serde(deserialize_with = "one_or_more")]
     pub(super) peer: Vec<PeerTable>,
     #[serde(default)]

@@ -16,6 +16,7 @@ use toml::Spanned;
 
 use super::check::{self, ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::cluster::{self, ClusterTable, GroupSettings, WitnessSettings};
+use super::effective::WrittenConfig;
 use super::gateway::{
     self, AdminSettings, AdminTable, BreakerTable, DetectorTable, GatewaySettings, GatewayTable,
     LimitSettings, LimitsTable,
@@ -90,6 +91,8 @@ pub struct GatewayConfig {
     pub sets: Vec<PolicySet>,
     /// Weaknesses of a valid configuration.
     pub warnings: Vec<InvalidSetting>,
+    /// The file from which the settings were read.
+    pub written: WrittenConfig,
 }
 
 impl GatewayConfig {
@@ -140,7 +143,8 @@ impl GatewayConfig {
             .into_iter()
             .map(|(checked, source)| (checked.set, (source, checked.places)))
             .unzip();
-        let settings = GatewayConfig::check(&raw, gateway, sets, &mut check);
+        let mut settings = GatewayConfig::check(&raw, gateway, sets, &mut check);
+        settings.written = WrittenConfig::of(config, check.source.inner());
         invalid.extend(check_survival(&settings, &places));
         invalid.extend(check.into_invalid());
         if invalid.is_empty() { Ok(settings) } else { Err(invalid) }
@@ -200,6 +204,7 @@ impl GatewayConfig {
             compiler: None,
             sets,
             warnings: std::mem::take(&mut check.warnings),
+            written: WrittenConfig::default(),
         }
     }
 
@@ -422,7 +427,34 @@ fn regions(raw: &ConfigFile, check: &mut ConfigCheck) -> Vec<Arc<str>> {
             regions.push(Arc::from(region.get_ref().as_str()));
         }
     }
+    if !declared {
+        warn_of_misspelt(&raw.node, check);
+    }
     regions
+}
+
+/// Warns of a region of one node whose name is one letter off that of several nodes.
+fn warn_of_misspelt(nodes: &[Spanned<NodeEntry>], check: &mut ConfigCheck) {
+    let mut regions: BTreeMap<&str, Vec<&Spanned<String>>> = BTreeMap::new();
+    for node in nodes {
+        let region = &node.get_ref().region;
+        regions.entry(region.get_ref()).or_default().push(region);
+    }
+    // `eu1` and `eu2` are meant.
+    let letters = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "");
+    for (name, of) in &regions {
+        let [only] = of[..] else { continue };
+        let near = regions.iter().find(|(other, of)| {
+            of.len() > 1
+                && strsim::osa_distance(name, other) == 1
+                && letters(name) != letters(other)
+        });
+        if let Some((near, _)) = near {
+            let found = format!("region `{name}` with one node");
+            let expected = format!("`{near}`, or `[[region]]` for each region if both are meant");
+            check.warn(only.span(), found, expected);
+        }
+    }
 }
 
 /// Refuses an unknown region.

@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use super::address::NetworkPrefix;
 use super::check::{ConfigCheck, SecretFile, spell};
+use super::written::WrittenDuration;
 
 const US: Duration = Duration::from_micros(1);
 const MS: Duration = Duration::from_millis(1);
@@ -21,7 +22,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(super) struct GatewayTable {
     pub(super) region: Option<Spanned<String>>,
     pub(super) policies: Option<Spanned<String>>,
-    drain_timeout: Option<Spanned<String>>,
+    drain_timeout: Option<Spanned<WrittenDuration>>,
     cache: Option<Spanned<String>>,
     node_networks: Option<Vec<Spanned<String>>>,
     sandbox: Option<bool>,
@@ -212,7 +213,7 @@ impl AdminSettings {
             check.refuse(tcp.span(), "`tcp` without `token_file`", expected);
         }
         let expected = "an address and port such as `127.0.0.1:8080`";
-        let address: SocketAddr = check.parse(tcp, expected)?;
+        let address: SocketAddr = check.address(tcp, expected)?;
         if !address.ip().to_canonical().is_loopback() {
             let found = format!("`{address}`, where the token crosses the network in clear text");
             check.warn(tcp.span(), found, "a loopback address, behind a proxy that ends TLS");
@@ -228,8 +229,8 @@ pub(super) struct LimitsTable {
     session_data_mib: Option<Spanned<i64>>,
     workers: Option<Spanned<i64>>,
     early_packets: Option<Spanned<i64>>,
-    early_for: Option<Spanned<String>>,
-    batch_delay: Option<Spanned<String>>,
+    early_for: Option<Spanned<WrittenDuration>>,
+    batch_delay: Option<Spanned<WrittenDuration>>,
     misses_per_prefix: Option<Spanned<i64>>,
     connections_max: Option<Spanned<i64>>,
     connections_per_source: Option<Spanned<i64>>,
@@ -313,8 +314,8 @@ pub(super) struct BreakerTable {
     r_factor: Option<Spanned<i64>>,
     failure_percent: Option<Spanned<i64>>,
     min_sessions: Option<Spanned<i64>>,
-    open_for: Option<Spanned<String>>,
-    max_open_for: Option<Spanned<String>>,
+    open_for: Option<Spanned<WrittenDuration>>,
+    max_open_for: Option<Spanned<WrittenDuration>>,
     half_open_percent: Option<Spanned<i64>>,
 }
 
@@ -340,22 +341,22 @@ pub(super) fn breakers(raw: &BreakerTable, check: &mut ConfigCheck) -> Breakers 
 pub(super) struct DetectorTable {
     in_region: ReachTable,
     cross_region: ReachTable,
-    probe_slack: Option<Spanned<String>>,
-    silence: Option<Spanned<String>>,
+    probe_slack: Option<Spanned<WrittenDuration>>,
+    silence: Option<Spanned<WrittenDuration>>,
     silence_arrivals: Option<Spanned<i64>>,
-    stall_threshold: Option<Spanned<String>>,
-    base_ejection_time: Option<Spanned<String>>,
-    max_ejection_time: Option<Spanned<String>>,
-    wary_for: Option<Spanned<String>>,
+    stall_threshold: Option<Spanned<WrittenDuration>>,
+    base_ejection_time: Option<Spanned<WrittenDuration>>,
+    max_ejection_time: Option<Spanned<WrittenDuration>>,
+    wary_for: Option<Spanned<WrittenDuration>>,
     panic_percent: Option<Spanned<i64>>,
-    panic_for: Option<Spanned<String>>,
+    panic_for: Option<Spanned<WrittenDuration>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 struct ReachTable {
-    probe_interval: Option<Spanned<String>>,
-    down_after: Option<Spanned<String>>,
+    probe_interval: Option<Spanned<WrittenDuration>>,
+    down_after: Option<Spanned<WrittenDuration>>,
 }
 
 /// Checks `[detector]`; missing keys keep the core's defaults.

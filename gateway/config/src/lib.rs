@@ -6,6 +6,7 @@ pub mod address;
 mod check;
 mod cluster;
 mod config;
+mod effective;
 mod gateway;
 mod index;
 mod listen;
@@ -13,11 +14,13 @@ mod node;
 mod plugin;
 mod set;
 mod telemetry;
+mod written;
 
 pub use address::{NetworkPrefix, NoUrl, Url};
 pub use check::{Colour, ConfigBitRate, InvalidSetting, SecretFile, read_duration};
 pub use cluster::{AddressPlace, GroupSettings, MovingAddress, PeerSettings, WitnessSettings};
 pub use config::GatewayConfig;
+pub use effective::{ConfigInForce, WrittenConfig};
 pub use gateway::{
     AdminSettings, AdminTcp, CacheFolder, GatewaySettings, LimitSettings, Traceparent,
 };

@@ -97,11 +97,11 @@ pub(super) fn check(
     let expected = "an address and port such as `0.0.0.0:5004` or `[::]:5004`";
     let (written, address, ingress) = match (&raw.udp, &raw.quic) {
         (Some(udp), None) => {
-            let address = check.parse(udp, expected)?;
+            let address = check.address(udp, expected)?;
             (udp.span(), address, self::udp(raw, address, check))
         }
         (None, Some(quic)) => {
-            let address = check.parse(quic, expected)?;
+            let address = check.address(quic, expected)?;
             (quic.span(), address, self::quic(raw, check))
         }
         (None, None) => {
@@ -221,7 +221,7 @@ fn advertise(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<SocketAdd
     if let Ok(ip) = raw.get_ref().parse::<IpAddr>() {
         return Some(SocketAddr::new(ip, 0));
     }
-    check.parse(raw, "an address such as `203.0.113.7`, with a port if it differs")
+    check.address(raw, "an address such as `203.0.113.7`, with a port if it differs")
 }
 
 impl ListenSettings {

@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use super::address::{self, ADDRESS_AND_PORT, NotOneHost, Url};
 use super::check::{ConfigBitRate, ConfigCheck, SecretFile, quoted};
+use super::written::{WrittenBitRate, WrittenDuration};
 
 /// The board is an array with one cell per node.
 pub const NODES_MAX: usize = 1_024;
@@ -23,7 +24,7 @@ pub(super) struct NodeEntry {
     pub(super) region: Spanned<String>,
     zone: Spanned<String>,
     driver: Spanned<DriverKind>,
-    capacity: Spanned<String>,
+    capacity: Spanned<WrittenBitRate>,
     secret_file: Option<Spanned<String>>,
     probe: Option<Spanned<ProbeKind>>,
     #[serde(default)]
@@ -43,7 +44,7 @@ struct StartTable {
     command: Option<Spanned<Vec<Spanned<String>>>>,
     webhook: Option<Spanned<String>>,
     token_file: Option<Spanned<String>>,
-    timeout: Option<Spanned<String>>,
+    timeout: Option<Spanned<WrittenDuration>>,
     stop_with_gateway: Option<Spanned<bool>>,
 }
 
@@ -177,6 +178,13 @@ pub enum DriverSettings {
     },
 }
 
+impl DriverSettings {
+    /// The number of sessions of a room that the node joins; `None`: any.
+    pub fn sessions_per_room(&self) -> Option<usize> {
+        (*self == DriverSettings::Rtpengine).then_some(2)
+    }
+}
+
 /// The target of a node's webhooks.
 #[derive(Clone, PartialEq, Debug)]
 pub struct WebhookTarget {
@@ -268,7 +276,7 @@ pub(super) fn reachable(
     check: &mut ConfigCheck,
 ) -> Option<SocketAddr> {
     let expected = format!("an address and port such as `{example}`");
-    let address: SocketAddr = check.parse(raw, &expected)?;
+    let address: SocketAddr = check.address(raw, &expected)?;
     if let Err(reason) = address::check(address) {
         let found = format!("`{address}`, {reason}");
         let invalid = check.refuse(raw.span(), found, ADDRESS_AND_PORT);

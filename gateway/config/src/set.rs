@@ -15,6 +15,7 @@ use toml::Spanned;
 
 use super::check::{ConfigBitRate, ConfigCheck};
 use super::plugin::{BindingTable, OnFault, PolicyBinding, SetOrigin};
+use super::written::{WrittenBitRate, WrittenDuration};
 
 /// The shipped policy sets by file name. A file of the same name in the policy folder replaces one.
 pub(super) const SHIPPED_SETS: [(&str, &str); 3] = [
@@ -62,7 +63,7 @@ struct ScenarioTable {
     spares: Option<Spanned<i64>>,
     reserve: Option<Spanned<FailureScope>>,
     bitrate: Option<Spanned<Bitrate>>,
-    close_after: Option<Spanned<String>>,
+    close_after: Option<Spanned<WrittenDuration>>,
     await_first_packet: Option<bool>,
     await_report: Option<bool>,
     dscp: DscpTable,
@@ -72,8 +73,8 @@ struct ScenarioTable {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table with `floor` and `ceiling`")]
 struct Bitrate {
-    floor: Spanned<String>,
-    ceiling: Spanned<String>,
+    floor: Spanned<WrittenBitRate>,
+    ceiling: Spanned<WrittenBitRate>,
 }
 
 #[derive(Deserialize, Default)]
@@ -328,17 +329,17 @@ fn kbps(rate: ConfigBitRate) -> u32 {
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 struct RolloutTable {
     canary: Option<Spanned<Vec<Spanned<i64>>>>,
-    pace: Option<Spanned<String>>,
+    pace: Option<Spanned<WrittenDuration>>,
     hold: Option<bool>,
-    shadow: Option<Spanned<String>>,
-    rollback_window: Option<Spanned<String>>,
+    shadow: Option<Spanned<WrittenDuration>>,
+    rollback_window: Option<Spanned<WrittenDuration>>,
     judge: RolloutJudgeTable,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 struct RolloutJudgeTable {
-    gap: Option<Spanned<String>>,
+    gap: Option<Spanned<WrittenDuration>>,
     loss_percent: Option<Spanned<i64>>,
     r_factor: Option<Spanned<i64>>,
     rung: Option<Spanned<i64>>,

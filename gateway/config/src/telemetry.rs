@@ -12,6 +12,7 @@ use toml::Spanned;
 
 use super::address::Url;
 use super::check::{ConfigCheck, InvalidSetting, SecretFile};
+use super::written::WrittenDuration;
 
 const ENDPOINT: &str = "an `http` or `https` URL such as `http://127.0.0.1:4317`";
 
@@ -29,7 +30,7 @@ pub(super) struct TelemetryTable {
     ca_file: Option<Spanned<String>>,
     resource: BTreeMap<String, String>,
     sample_ratio: Option<Spanned<f64>>,
-    metrics_interval: Option<Spanned<String>>,
+    metrics_interval: Option<Spanned<WrittenDuration>>,
 }
 
 /// `[telemetry]`: receivers of spans, metrics and log lines.

@@ -336,7 +336,7 @@ impl Control {
 
     /// Checks that a session can be registered. Returns its part of the limit `session_data_mib`.
     fn admit(&self, request: &mut OfferedSession) -> Result<OwnedSemaphorePermit, ControlError> {
-        self.registry.admits(&request.ingress)?;
+        self.admits_client(request)?;
         let nodes = self.find_named(&mut request.nodes)?;
         let data = self.offers.reserve_data(request)?;
         let rtcp_apart = request.media.rtcp == RtcpPort::Own;

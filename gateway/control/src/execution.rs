@@ -74,6 +74,8 @@ impl NodeResources {
                 let region = name.map(|name| region_named(settings, &name)).transpose()?;
                 gateway.handle_failback(region, failback, now)
             }
+            // The log of operations tells the server.
+            Operation::LogFilter(_) => Ok(()),
         }
     }
 

@@ -28,7 +28,7 @@ use crate::messages::{
 use crate::names::NodeNames;
 use crate::nodes::{ListChange, NodeList, NotListed, ReloadReport, ReloadRequest, Reloaded};
 use crate::offers::{OfferedSession, SessionAnswer};
-use crate::operations::{Operation, OperationTarget, Operations};
+use crate::operations::{LogFilterSender, Operation, OperationTarget, Operations};
 use crate::policies::PushRequest;
 use crate::records::{LastStates, OFFERS_WITHIN, Suspended};
 use crate::reporting::{EventRecord, GatewayEvent, ModeView};
@@ -261,6 +261,8 @@ pub struct Handle {
     pub tokens_refused: Arc<TokensRefused>,
     /// Keys of the API, with their answers.
     pub idempotency_keys: Arc<IdempotencyKeys>,
+    /// The log filter that an operator set.
+    pub log_filter: LogFilterSender,
     /// Another process serves; dropped requests fail with [`ControlError::Replaced`].
     pub is_replaced: Arc<AtomicBool>,
     /// Permits one copy of the core at a time.
@@ -302,6 +304,7 @@ impl Handle {
             traces,
             tokens_refused: Arc::default(),
             idempotency_keys: Arc::default(),
+            log_filter: LogFilterSender::default(),
             is_replaced: Arc::default(),
             copies: Arc::new(Semaphore::new(1)),
         };

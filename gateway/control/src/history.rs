@@ -19,10 +19,11 @@ use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{CloseReason, ClosedSession, SessionId};
 use evenkeel_process::{file, lock};
 
-pub use self::ended::{Carried, EndedSession};
+pub use self::ended::{Carried, EndedMove, EndedSession};
 pub use self::open::LeftSessions;
 pub(crate) use self::open::OpenSession;
 use self::open::{Contents, OpenSessions};
+use crate::names::NodeNames;
 
 /// Maximum number of records in memory, about 10 MiB.
 const RECORDS_MAX: usize = 16_384;
@@ -224,8 +225,9 @@ impl HistoryWriter {
         reason: CloseReason,
         closed: &ClosedSession,
         totals: &Totals,
+        names: &NodeNames,
     ) {
-        let record = EndedSession::of(&self.gateway, session, room, reason, closed, totals);
+        let record = EndedSession::of(&self.gateway, session, room, reason, closed, totals, names);
         self.send(HistoryRecord::Ended(Box::new(record)));
     }
 

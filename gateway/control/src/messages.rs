@@ -85,6 +85,13 @@ pub enum ControlError {
         /// The address of both.
         address: SocketAddr,
     },
+    /// The node that carries the room joins no further session of it.
+    RoomFull {
+        /// The name of the node.
+        node: Box<str>,
+        /// The number of sessions that it joins.
+        most: usize,
+    },
     /// No descriptor, local port or place in the flow table is left for another session.
     Full,
     /// The policy is unknown, or was stopped.
@@ -121,6 +128,7 @@ impl ControlError {
             ControlError::NoListener => Some("no-listener"),
             ControlError::AddressTaken(_) => Some("address-taken"),
             ControlError::Full | ControlError::SessionDataFull => Some("full"),
+            ControlError::RoomFull { .. } => Some("room-full"),
             ControlError::UnknownNode(_) => Some("unknown-node"),
             ControlError::OutsideNetworks { .. } => Some("outside-networks"),
             _ => None,

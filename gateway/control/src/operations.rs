@@ -1,4 +1,5 @@
-//! Operators' operations on nodes, zones and regions. Operations in force are kept in a file, and continue after a restart.
+//! Operators' operations on nodes, zones, regions and the log. Operations in force are kept in a file, and continue after a
+//! restart.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use evenkeel_core::Failback;
 use evenkeel_model::FailureScope;
 use evenkeel_process::{file, lock};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 /// Maximum size of the file, bytes: four operations of 256 bytes on each of 1,024 nodes, zones and regions.
 const BYTES_MAX: u64 = 1 << 20;
@@ -16,7 +18,10 @@ const BYTES_MAX: u64 = 1 << 20;
 /// Maximum number of files in the folder, more than the gateways of one machine.
 const FILES_MAX: usize = 64;
 
-/// An operator's operation on a node, zone or region.
+/// Tells of the log filter that an operator set; `None`: of none.
+pub type LogFilterSender = watch::Sender<Option<Box<str>>>;
+
+/// An operator's operation on a node, zone or region, or on the log.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
@@ -39,6 +44,8 @@ pub enum Operation {
     ReturnZone(Box<str>),
     /// Sets failback of a region, or of all regions.
     Failback(Option<Box<str>>, Failback),
+    /// Selects the lines of the log, instead of the filter with which the process started; `None` ends that.
+    LogFilter(Option<Box<str>>),
 }
 
 /// The place of a drain.
@@ -75,6 +82,7 @@ impl Operation {
             (Operation::Failback(region, _), Operation::Failback(same, _)) => {
                 same.is_none() || region == same
             }
+            (Operation::LogFilter(_), Operation::LogFilter(_)) => true,
             _ => false,
         }
     }
@@ -96,6 +104,7 @@ impl Operation {
             Operation::Failback(_, mode) => {
                 *mode == Failback::default() && !earlier.iter().any(of_all)
             }
+            Operation::LogFilter(filter) => filter.is_none(),
             Operation::Eject(_) | Operation::EjectZone(_) => false,
         }
     }
@@ -115,6 +124,13 @@ impl Operations {
         }
     }
 
+    fn log_filter(&self) -> Option<Box<str>> {
+        self.0.iter().find_map(|operation| match operation {
+            Operation::LogFilter(filter) => filter.clone(),
+            _ => None,
+        })
+    }
+
     /// Returns them in the order in which they are executed again.
     pub fn iter(&self) -> impl Iterator<Item = &Operation> {
         self.0.iter()
@@ -127,6 +143,7 @@ pub struct OperationLog {
     /// `None`: operations end with the process.
     path: Option<PathBuf>,
     operations: Operations,
+    log_filter: LogFilterSender,
     /// The process that this one replaces may still write the file.
     is_unread: bool,
     changes: u64,
@@ -149,6 +166,19 @@ impl OperationLog {
         log
     }
 
+    /// Tells this sender of the log filter in force, also at a standby, whose owner decides it.
+    pub fn telling(self, log_filter: LogFilterSender) -> OperationLog {
+        let log = OperationLog { log_filter, ..self };
+        log.tell_log_filter();
+        log
+    }
+
+    fn tell_log_filter(&self) {
+        let filter = self.operations.log_filter();
+        self.log_filter
+            .send_if_modified(|known| std::mem::replace(known, filter.clone()) != filter);
+    }
+
     /// Reads the file, unless it was read: returns true if it is read now. An unreadable file is reported, and replaced at
     /// the next operation.
     pub(crate) fn resume(&mut self) -> bool {
@@ -159,6 +189,7 @@ impl OperationLog {
             tracing::warn!(file = %path.display(), %error, "operators' decisions cannot be read; starting without");
             Operations::default()
         });
+        self.tell_log_filter();
         true
     }
 
@@ -175,6 +206,7 @@ impl OperationLog {
         done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static,
     ) {
         operations.into_iter().for_each(|operation| self.operations.add(operation));
+        self.tell_log_filter();
         self.write(done);
     }
 
@@ -183,6 +215,7 @@ impl OperationLog {
         self.is_unread = false;
         if self.operations != operations {
             self.operations = operations;
+            self.tell_log_filter();
             self.write(|_| {});
         }
     }

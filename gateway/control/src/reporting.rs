@@ -71,7 +71,7 @@ pub enum GatewayEvent {
     TurnedAway {
         /// The name of the scenario.
         scenario: Arc<str>,
-        /// The reason: `no-listener`, `address-taken`, `full`, `unknown-node` or `outside-networks`.
+        /// The reason: `no-listener`, `address-taken`, `full`, `room-full`, `unknown-node` or `outside-networks`.
         reason: &'static str,
         /// The session and its room, if they were created.
         session: Option<(SessionId, RoomId)>,
@@ -238,7 +238,7 @@ impl Reporting {
     fn send_closed(&self, event: CoreEvent, totals: Option<Totals>) {
         if let CoreEvent::Closed { session, room_name, reason, closed, .. } = &event {
             let totals = totals.unwrap_or_default();
-            self.history.write(*session, room_name, *reason, closed, &totals);
+            self.history.write(*session, room_name, *reason, closed, &totals, &self.names);
         }
         self.send(EventRecord { totals, ..EventRecord::now(GatewayEvent::Core(event)) });
     }

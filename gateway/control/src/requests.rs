@@ -20,6 +20,7 @@ use crate::messages::{
     TakeoverReadiness,
 };
 use crate::nodes::{ReloadReport, Reloaded};
+use crate::offers::OfferedSession;
 use crate::registry::SessionEntry;
 use crate::reporting::GatewayEvent;
 
@@ -33,6 +34,22 @@ impl Control {
         self.gateway.handle_scenarios(&self.settings.scenarios_of(&sets), now);
         self.settings = Arc::new(GatewayConfig { sets, ..(*self.settings).clone() });
         Ok(())
+    }
+
+    /// Checks that a listener takes the client, and that the node of its room joins a further session. The spares of the route
+    /// would refuse it too, and so leave the route of the sessions that are there.
+    pub(crate) fn admits_client(&self, request: &OfferedSession) -> Result<(), ControlError> {
+        self.registry.admits(&request.ingress)?;
+        let Some((sessions, hop)) = self.gateway.views().occupancy(&request.room) else {
+            return Ok(());
+        };
+        let node = self.nodes.config(hop.node);
+        match node.and_then(|node| Some((&node.name, node.driver.sessions_per_room()?))) {
+            Some((node, most)) if sessions >= most => {
+                Err(ControlError::RoomFull { node: (**node).into(), most })
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn handle_request(&mut self, request: ControlRequest) {

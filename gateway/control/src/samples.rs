@@ -9,7 +9,7 @@ use evenkeel_model::{
 };
 
 use crate::history::EndedSession;
-use crate::{RecordBatch, Snapshot};
+use crate::{NodeNames, RecordBatch, Snapshot};
 
 /// A session that ended as soon as it was offered.
 pub fn closed_session(now: Instant) -> ClosedSession {
@@ -28,7 +28,8 @@ pub fn closed_session(now: Instant) -> ClosedSession {
 pub fn ended_session(number: u64, room: &str) -> EndedSession {
     let (session, reason) = (SessionId(number), CloseReason::Requested);
     let closed = closed_session(Instant::now());
-    EndedSession::of("host", session, room, reason, &closed, &Totals::default())
+    let (totals, names) = (Totals::default(), NodeNames::default());
+    EndedSession::of("host", session, room, reason, &closed, &totals, &names)
 }
 
 impl Snapshot {

@@ -37,6 +37,6 @@ pub use rooms::openings::NotOpened;
 pub use rooms::room::MoveUnderWay;
 pub use rooms::{is_session_room_name, requested_room_name};
 pub use views::{
-    CandidateReason, Explanation, Heading, NodeCandidate, NodeStanding, RegionStanding,
-    RoomStanding, SessionStanding, TableSizes, Views,
+    CandidateReason, DegradationLimit, Explanation, Heading, NodeCandidate, NodeStanding,
+    RegionStanding, RoomStanding, SessionStanding, TableSizes, Views,
 };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Affinity, BreakerState, ClientTransport, Decider, EvidenceSource, Health, Hop, HopGrant,
-    Impairment, Measures, MoveCause, NodeProbing, Plan, RedundancyMode, RegionId, RoomId, Scenario,
-    SessionId,
+    Affinity, BreakerState, ClientTransport, Decider, EvidenceSource, Health, Hook, Hop, HopGrant,
+    Impairment, Measures, Metric, MoveCause, NodeProbing, Plan, RedundancyMode, RegionId, RoomId,
+    Scenario, SessionId,
 };
 use evenkeel_nodes::Node;
 
@@ -15,9 +15,9 @@ use crate::diagnosis::Diagnosis;
 use crate::policy::questions::FaultSubject;
 use crate::policy::subjects::{SubjectDecision, SubjectHistory, SubjectQuarantine};
 use crate::record::{Failback, MoveRecord};
-use crate::rooms::placement::CoreTables;
+use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
-use crate::sessions::{SessionPhase, WHOLE};
+use crate::sessions::{Session, SessionPhase, WHOLE};
 
 /// A live session.
 #[derive(Clone, PartialEq, Debug)]
@@ -131,6 +131,8 @@ pub struct Explanation {
     pub decisions: Vec<SubjectDecision>,
     /// Revisions that fault on the session or its room and are no longer asked about it.
     pub quarantines: Vec<SubjectQuarantine>,
+    /// What keeps a degradation policy from lowering the session's quality.
+    pub degradation_limits: Vec<DegradationLimit>,
 }
 
 /// A move under way.
@@ -187,6 +189,23 @@ evenkeel_model::named! {
         Spare = "spare",
         /// The node is as good; the decider preferred the other one.
         EqualCost = "equal-cost",
+    }
+}
+
+evenkeel_model::named! {
+    /// A limit of degradation.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum DegradationLimit {
+        /// The scenario binds no degradation policy.
+        NoPolicy = "no-policy",
+        /// No endpoint takes a cap.
+        CapUnsupported = "cap-unsupported",
+        /// The cap, or what the client sends, is at the scenario's floor.
+        CapAtFloor = "cap-at-floor",
+        /// The session has no video that could be dropped.
+        NoVideo = "no-video",
+        /// Its video is dropped already.
+        VideoDropped = "video-dropped",
     }
 }
 
@@ -304,6 +323,13 @@ impl<'a> Views<'a> {
             && self.tables.rooms.named(room).is_none()
     }
 
+    /// The number of sessions in the room with this name, live or opening, and the hop that carries it.
+    pub fn occupancy(self, room: &str) -> Option<(usize, Hop)> {
+        let (_, id) = self.tables.rooms.named(room)?;
+        let room = self.tables.rooms.get(&id)?;
+        Some((room.sessions.len(), room.stands_at(self.tables.nodes.board())?))
+    }
+
     /// Returns all nodes in the order of their numbers.
     pub fn nodes(self) -> impl Iterator<Item = NodeStanding> + use<'a> {
         self.tables.nodes.iter().map(move |node| self.node(node))
@@ -403,8 +429,31 @@ impl<'a> Views<'a> {
             moves: room.records().cloned().collect(),
             decisions: self.subject_history.decisions(&subjects, now),
             quarantines: self.subject_history.quarantines(&subjects, now),
+            degradation_limits: self.degradation_limits(session),
             state: standing,
         })
+    }
+
+    fn degradation_limits(&self, session: &Session) -> Vec<DegradationLimit> {
+        let scenario = self.tables.settings.scenarios.get(&session.request.scenario);
+        if !scenario.is_some_and(|scenario| scenario.binds(Hook::Degradation)) {
+            return vec![DegradationLimit::NoPolicy];
+        }
+        let plan = session.plan;
+        let kbps = match plan.cap_kbps {
+            0 => session.measured(Metric::BitrateUp),
+            cap => Some(cap),
+        };
+        let is_at_floor = kbps.is_some_and(|kbps| kbps > 0 && kbps <= session.bounds.floor_kbps);
+        let cap = match Placement(self.tables).obeys_caps(session) {
+            false => Some(DegradationLimit::CapUnsupported),
+            true => is_at_floor.then_some(DegradationLimit::CapAtFloor),
+        };
+        let video = match session.has_video() {
+            false => Some(DegradationLimit::NoVideo),
+            true => (plan.shed != 0).then_some(DegradationLimit::VideoDropped),
+        };
+        cap.into_iter().chain(video).collect()
     }
 
     fn candidate(&self, room: &Room, node: &Node, now: Instant) -> NodeCandidate {

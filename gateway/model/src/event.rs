@@ -78,8 +78,23 @@ pub struct ClosedSession {
     pub offered: Instant,
     /// The time at which the session ended.
     pub ended: Instant,
-    /// Causes of completed moves since the offer, oldest first, as far as the room remembers them.
-    pub moves: Vec<MoveCause>,
+    /// Completed moves of its room since the offer, oldest first, as far as the room remembers them.
+    pub moves: Vec<ClosedMove>,
+}
+
+/// A completed move of a session's room.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ClosedMove {
+    /// The reason of the move.
+    pub cause: MoveCause,
+    /// The author of the decision.
+    pub by: Arc<Decider>,
+    /// The hop before the move.
+    pub from: Hop,
+    /// `None`: no hop was left for the room.
+    pub to: Option<Hop>,
+    /// The time at which the move ended.
+    pub ended: Instant,
 }
 
 /// Why the mode of a room changed.

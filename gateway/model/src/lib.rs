@@ -27,8 +27,8 @@ pub use counters::{FlowCounts, STREAM_KINDS, Since, Stamp};
 pub use device::DeviceLimits;
 pub use diagnosis::{Impairment, PathEvidence, PathSegment};
 pub use event::{
-    Breach, BreachCount, CloseReason, ClosedSession, CoreEvent, Figure, ModeChange, MoveCause,
-    MoveOutcome, Strike,
+    Breach, BreachCount, CloseReason, ClosedMove, ClosedSession, CoreEvent, Figure, ModeChange,
+    MoveCause, MoveOutcome, Strike,
 };
 pub use forwarding::{
     AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, Plan, Route, RouteCell, forward,

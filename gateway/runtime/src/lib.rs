@@ -329,6 +329,7 @@ fn assemble(
     };
     let history = HistoryWriter::start(folder, socket, name(settings), left)?;
     let operations = OperationLog::open(folder, socket, suspended);
+    let operations = operations.telling(handle.log_filter.clone());
     let parts = evenkeel_control::ControlParts {
         gateway,
         workers: lines,

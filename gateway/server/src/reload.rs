@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{
-    Colour, GatewayConfig, GatewaySettings, InvalidSetting, PluginLocation, PolicyBinding,
-    PolicySet, ScenarioSettings,
+    Colour, ConfigInForce, GatewayConfig, GatewaySettings, InvalidSetting, PluginLocation,
+    PolicyBinding, PolicySet, ScenarioSettings,
 };
 use evenkeel_control::{
     Actor, ControlError, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, ReloadReport,
@@ -18,7 +18,7 @@ use evenkeel_model::PolicyName;
 use evenkeel_policies::{ActivationOptions, Foundry, PluginSource, RefusalRecord, TrustRules};
 use evenkeel_telemetry::Instruments;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as cell};
 
 use super::paths::{ServeError, ServePaths};
 use super::watch::{self, Underway, WatchedFolders};
@@ -31,6 +31,8 @@ pub(super) struct Applied {
     /// The policy sets that apply.
     sets: Vec<PolicySet>,
     rules: TrustRules,
+    /// The API shows it.
+    pub(super) in_force: cell::Sender<ConfigInForce>,
     /// The gateway's foundry, so that the rollout of a candidate finds it compiled; `None`: they are compiled in a separate
     /// one.
     pub(super) foundry: Option<Foundry>,
@@ -181,6 +183,7 @@ impl Applied {
             started: Arc::clone(settings),
             sets: settings.sets.clone(),
             rules: TrustRules::of(settings),
+            in_force: cell::Sender::new(ConfigInForce::at_start(settings)),
             foundry: None,
             group: None,
             instruments: None,
@@ -219,6 +222,8 @@ impl Applied {
         for candidate in candidates {
             refused.extend(self.roll_out(candidate, wish.by, handle).await.err());
         }
+        let in_force = ConfigInForce::after_reload(&self.started, settings, waiting.clone());
+        self.in_force.send_replace(in_force);
         Ok(Reloaded { nodes, waiting, refused })
     }
 

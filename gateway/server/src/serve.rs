@@ -20,7 +20,7 @@ use evenkeel_process::scheduling::RealTimeLoan;
 use evenkeel_process::signals::PendingSignals;
 use evenkeel_process::{descriptors, sandbox};
 use evenkeel_runtime::{Reads, RunningGateway, Sockets, UpgradeBuffer};
-use evenkeel_telemetry::{EventRecorder, LastLines, LogLines, Telemetry};
+use evenkeel_telemetry::{EventRecorder, LastLines, LogFilter, LogLines, Telemetry};
 use nix::unistd::geteuid;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, mpsc, watch as cell};
@@ -110,7 +110,7 @@ fn serve_as(
     drop(loan);
     let telemetry = Telemetry::start(&settings, &instance())
         .map_err(|error| ServeError::Telemetry(error.to_string()))?;
-    let _last_lines = install_log(&telemetry)?;
+    let (_last_lines, log_filter) = install_log(&telemetry)?;
     sandbox.log();
     if geteuid().is_root() && !needs_root(&settings) {
         tracing::warn!(
@@ -149,6 +149,7 @@ fn serve_as(
     let votes = member.as_mut().and_then(|member| member.store_questions.take());
     let index = evenkeel_index::IndexChannels::new(&settings);
     api.index = index.as_ref().map(evenkeel_index::IndexChannels::reader);
+    api.configuration = Some(applied.in_force.subscribe());
     let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
     let mut signals = {
         let _entered = runtime.enter();
@@ -236,7 +237,12 @@ fn serve_as(
         }
     };
     (applied.group, applied.instruments) = (in_group, Some(telemetry.instruments()));
-    let reloading = reload::follow(place, applied, &gateway.handle, triggers);
+    let reloading = async {
+        tokio::select! {
+            () = reload::follow(place, applied, &gateway.handle, triggers) => {}
+            () = log_filter.follow(&gateway.handle) => {}
+        }
+    };
     let attended =
         runtime.block_on(attend(&gateway, &telemetry, &mut recorder, reloading, leaving, end));
     // Two processes of one member would both send beats.
@@ -457,16 +463,16 @@ fn require_same_member(
 
 /// Logs to standard error as selected by `EVENKEEL_LOG` (`info`, or `warn,evenkeel_server=debug`), and to the OTLP
 /// receiver.
-fn install_log(telemetry: &Telemetry) -> Result<LastLines, ServeError> {
+fn install_log(telemetry: &Telemetry) -> Result<(LastLines, LogFilter), ServeError> {
     let chosen = std::env::var("EVENKEEL_LOG").unwrap_or_else(|_| "info".to_owned());
     let lines = LogLines::to(std::io::stderr())?;
     let last_lines = lines.flushed_at_end();
-    let subscriber = telemetry
+    let (subscriber, filter) = telemetry
         .subscriber(&chosen, lines)
         .map_err(|error| ServeError::Telemetry(format!("EVENKEEL_LOG is {chosen:?}: {error}")))?;
     tracing::subscriber::set_global_default(subscriber)
         .map_err(|error| ServeError::Telemetry(error.to_string()))?;
-    Ok(last_lines)
+    Ok((last_lines, filter))
 }
 
 fn log_note(note: &impl Display, is_warning: bool) {

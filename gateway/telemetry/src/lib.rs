@@ -21,7 +21,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_control::{EventRecord, NodeNames, SessionTraces, TraceShare};
+use evenkeel_control::{EventRecord, Handle, NodeNames, SessionTraces, TraceShare};
 pub use instruments::{Instruments, MetricLabels, Prometheus};
 pub use node_levels::{NodeLevel, NodeLevels, NodeLoad};
 use opentelemetry::KeyValue;
@@ -42,12 +42,61 @@ pub use stderr::{LastLines, LogLines};
 use tokio::sync::broadcast::Receiver;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry, reload};
 
 /// Crates that transport log lines must not log into their own transport.
 const CARRIERS: [&str; 6] = ["opentelemetry", "opentelemetry_sdk", "tonic", "tower", "h2", "hyper"];
+
+/// Selects the lines of the log that people read. It can be replaced while the gateway runs.
+#[derive(Debug)]
+pub struct LogFilter {
+    targets: reload::Handle<Targets, Registry>,
+    default: Targets,
+}
+
+impl LogFilter {
+    /// Selects lines as operators decide, until control ends.
+    pub async fn follow(&self, handle: &Handle) {
+        let mut decided = handle.log_filter.subscribe();
+        decided.mark_changed();
+        while decided.changed().await.is_ok() {
+            let chosen = decided.borrow_and_update().clone();
+            self.select(chosen.as_deref());
+        }
+    }
+
+    /// Selects these lines; `None`: those with which the process started. A filter that cannot be read changes nothing.
+    fn select(&self, chosen: Option<&str>) {
+        let targets = match chosen.map(log_targets) {
+            None => self.default.clone(),
+            Some(Ok(targets)) => targets,
+            Some(Err(error)) => return tracing::warn!(?chosen, %error, "log filter cannot be read"),
+        };
+        // Fails only without a subscriber.
+        let _ = self.targets.reload(targets);
+        tracing::info!(?chosen, "log filter in force");
+    }
+}
+
+/// Checks a log filter: a level, or levels of crates. The error says what was found and what is expected.
+pub fn check_log_filter(chosen: &str) -> Result<(), String> {
+    // A misspelt level would be taken for the name of a crate.
+    let is_level =
+        |part: &str| part.contains('=') || !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+    match chosen.split(',').all(is_level) && log_targets(chosen).is_ok() {
+        true => Ok(()),
+        false => Err(format!(
+            "found `{chosen}`, expected `error`, `warn`, `info`, `debug`, `trace` or `off`, or levels of crates such as `warn,evenkeel_group=debug`"
+        )),
+    }
+}
+
+fn log_targets(chosen: &str) -> Result<Targets, ParseError> {
+    // The index says what matters; the client would repeat it with each attempt.
+    format!("async_nats=off,{chosen}").parse()
+}
 
 /// Telemetry of one gateway. After it is dropped nothing more is sent; call [`flush`](Telemetry::flush) first.
 #[derive(Debug)]
@@ -136,15 +185,14 @@ impl Telemetry {
     }
 
     /// The `tracing` subscriber: lines selected by `chosen` (`info`, or `warn,evenkeel=debug`) go to `people`, lines
-    /// from `info` up to the OTLP receiver. Peer addresses are logged at debug level only, and so are never sent.
+    /// from `info` up to the OTLP receiver; and the filter of the former. Peer addresses are logged at debug level only, and so are never sent.
     pub fn subscriber(
         &self,
         chosen: &str,
         people: LogLines,
-    ) -> Result<impl Subscriber + Send + Sync + 'static, tracing_subscriber::filter::ParseError>
-    {
-        // The index says what matters; the client would repeat it with each attempt.
-        let chosen: Targets = format!("async_nats=off,{chosen}").parse()?;
+    ) -> Result<(impl Subscriber + Send + Sync + 'static, LogFilter), ParseError> {
+        let default = log_targets(chosen)?;
+        let (chosen, targets) = reload::Layer::new(default.clone());
         let people = tracing_subscriber::fmt::layer().with_writer(people);
         let carriers = CARRIERS.map(|target| (target, LevelFilter::OFF));
         let sent = Targets::new()
@@ -153,7 +201,9 @@ impl Telemetry {
             .with_target("async_nats", LevelFilter::OFF);
         let bridge = self.loggers.as_ref().map(OpenTelemetryTracingBridge::new);
         let bridge = bridge.map(|bridge| bridge.with_filter(sent));
-        Ok(tracing_subscriber::registry().with(people.with_filter(chosen)).with(bridge))
+        let subscriber =
+            tracing_subscriber::registry().with(people.with_filter(chosen)).with(bridge);
+        Ok((subscriber, LogFilter { targets, default }))
     }
 
     /// Exports everything queued. Returns true if the queues became empty, by export or drop, within `within`.

@@ -126,6 +126,13 @@ fn error_names_the_expected_value() {
 }
 
 #[test]
+fn host_name_is_refused_as_such() {
+    let text = HEAD.replace("127.0.0.1:4001", "media1.example:4001");
+    let wrong = Config::parse(&text, folder().path()).unwrap_err().join("\n");
+    assert!(wrong.ends_with("host names are not accepted"), "{wrong}");
+}
+
+#[test]
 fn irregular_files_are_refused() {
     let folder = folder();
     let text = HEAD.replace("\"secret\"", "\"/dev/zero\"");

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use evenkeel_core::{
-    CandidateReason, Explanation, MoveRecord, NodeCandidate, SessionStanding, SubjectDecision,
-    SubjectQuarantine,
+    CandidateReason, DegradationLimit, Explanation, MoveRecord, NodeCandidate, SessionStanding,
+    SubjectDecision, SubjectQuarantine,
 };
 use evenkeel_model::{
     ClientTransport, DecisionOutcome, EvidenceSource, GuardRule, Hook, HopGrant, Measures,
@@ -71,6 +71,7 @@ fn session_is_explained() {
             fault: PluginFault::Trap("unreachable".into()),
             since: Duration::from_secs(7),
         }],
+        degradation_limits: vec![DegradationLimit::NoVideo],
     };
     reply.send(Some(said)).unwrap();
     let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
@@ -94,7 +95,7 @@ fn session_is_explained() {
             merge(east.clone(), json!({"grant": "admitted"})),
             merge(west, json!({"grant": "gated"})),
         ],
-        "rung": 1, "cap_kbps": 44, "measures": {}, "share_permille": 500,
+        "rung": 1, "cap_kbps": 44, "measures": {}, "degradation_limits": ["no-video"], "share_permille": 500,
         "impairment": events::impairment_json(),
         "candidates": [
             merge(place("west-b1", "west", "b"), json!({"reason": "full", "load_permille": 990})),

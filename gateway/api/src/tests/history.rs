@@ -6,6 +6,25 @@ use evenkeel_control::samples::ended_session as record;
 use super::*;
 
 #[test]
+fn ended_session_is_explained_by_its_record() {
+    let mut world = World::start();
+    let history = Arc::new(SessionHistory::default());
+    [record(1, "old"), record(1, "new")].into_iter().for_each(|record| history.add(record, 1));
+    for (id, room) in [("s1", Some("new")), ("s2", None)] {
+        let asking = world.ask(&format!("GET /v1/sessions/{id}/explain"), "");
+        let ControlRequest::Explain(_, reply) = world.request() else { panic!("explain") };
+        reply.send(None).unwrap();
+        let ControlRequest::History(reply) = world.request() else { panic!("history") };
+        reply.send(Arc::clone(&history)).unwrap();
+        let (status, body) = asking.answer();
+        assert_eq!(
+            (status, body["ended"]["room"].as_str()),
+            (if room.is_some() { 200 } else { 404 }, room)
+        );
+    }
+}
+
+#[test]
 fn history_is_paged_and_filtered() {
     let mut world = World::start();
     let history = Arc::new(SessionHistory::default());

@@ -101,6 +101,7 @@ fn refusals_have_code_and_retry_time() {
             "nodes",
             false,
         ),
+        (ControlError::RoomFull { node: "x".into(), most: 2 }, 409, "conflict", "room", false),
         (ControlError::SessionDataFull, 503, "full", "", true),
         (ControlError::NoListener, 400, "bad-request", "ingress", false),
         (ControlError::AddressTaken(address), 409, "conflict", "ingress.udp.address", false),

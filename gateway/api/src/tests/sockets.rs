@@ -76,6 +76,7 @@ fn read_token_reads_only() {
     assert_eq!(asking.answer().0, 200);
     for head in [
         "GET /v1/recording",
+        "GET /v1/configuration",
         "GET /v1/blast?busiest=1",
         "POST /v1/nodes/east-a1:drain",
         "DELETE /v1/sessions/s1",

@@ -142,6 +142,30 @@ fn status_shows_start_and_shutdown() {
 }
 
 #[test]
+fn configuration_in_force_is_printed_as_toml() {
+    let in_force = json!({
+        "file": "evenkeel.toml", "sha256": "5f0c", "read_us": 0, "requires_restart": ["[limits]"],
+        "policies": {"call": "embedded"},
+        "configuration": {"limits": {"sessions": 9}, "node": [{"name": "a", "secret_file": "a.secret"}]},
+    });
+    let api = Api::start(vec![
+        ("GET /v1/configuration ", in_force.clone()),
+        ("GET /v1/status ", json!({"sessions": 0, "rooms": 0, "configuration": in_force})),
+        ("GET /v1/nodes ", json!({"nodes": []})),
+        ("GET /v1/policies ", json!({"policies": []})),
+    ]);
+    let shown = said(&evenkeel(&api.socket, &["config", "show"]));
+    let tables: toml::Table = shown.parse().unwrap();
+    assert_eq!(tables["node"][0]["secret_file"].as_str(), Some("a.secret"), "{shown}");
+    let status = said(&evenkeel(&api.socket, &["status"]));
+    for text in [&shown, &status] {
+        assert!(text.contains("configuration evenkeel.toml, SHA-256 5f0c, read "), "{text}");
+        assert!(text.contains(" ago; restart for [limits]"), "{text}");
+    }
+    assert!(shown.contains("# policy set call: embedded"), "{shown}");
+}
+
+#[test]
 fn api_option_may_follow_the_verb() {
     let api = Api::start(vec![("GET /v1/policies ", policies(&Value::Null))]);
     let said = said(&evenkeel(&api.socket, &["policy", "list"]));
@@ -568,6 +592,7 @@ fn lists_have_text_and_json() {
         "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
         "route": [{"node": "east-a1", "region": "east", "grant": "admitted"}],
         "rung": 1, "cap_kbps": 44, "share_permille": 500,
+        "degradation_limits": ["cap-unsupported", "no-video"],
         "candidates": [{"node": "west-b1", "region": "west", "reason": "outside-region", "load_permille": 120}],
         "moves": [{
             "cause": "drain", "by": "operator", "from": "east-a2", "to": "east-a1",
@@ -640,6 +665,7 @@ fn lists_have_text_and_json() {
                 "accused by probe for 40 ms",
                 "routing decided by call/routing@5f0c5f0c5f0c",
                 "for lack of capacity",
+                "limited: no cap, since no `feedback` of an offer has `remb`; there is no video",
                 "degradation: lossy (guarded by cap-out-of-bounds 2 s ago, \
                  call/degradation@5f0c5f0c5f0c): loss_ppm 40000, step 1",
                 "quarantined by call/routing@5f0c5f0c5f0c: trap: unreachable",

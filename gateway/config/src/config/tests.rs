@@ -44,3 +44,33 @@ fn fuzz_policy_set() {
         assert_is_shown(GatewayConfig::load(None, Some(folder.path())), &file, text);
     });
 }
+
+#[test]
+fn misspelt_region_is_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("evenkeel.toml");
+    let notes = |regions: &[&str], head: &str| {
+        let nodes = regions.iter().enumerate().map(|(place, region)| {
+            format!(
+                "[[node]]\nname = \"n{place}\"\naddress = \"10.0.0.{place}:1\"\nregion = \"{region}\"\n\
+                 zone = \"a\"\ndriver = \"plain\"\ncapacity = \"1 Mbit/s\"\n"
+            )
+        });
+        let nodes: String = nodes.collect();
+        let text = format!("[gateway]\nregion = \"{}\"\n{head}{nodes}", regions[0]);
+        fs::write(&file, text).unwrap();
+        let notes = GatewayConfig::load(Some(&file), None).unwrap().notes();
+        notes.into_iter().filter(|note| note.contains("with one node")).collect::<Vec<_>>()
+    };
+    let found = notes(&["east", "east", "eats"], "");
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].contains("found region `eats` with one node, expected `east`, or"),
+        "{found:?}"
+    );
+    for meant in [["east", "east", "west"], ["eu1", "eu1", "eu2"], ["east", "east", "east"]] {
+        assert_eq!(notes(&meant, ""), [""; 0], "{meant:?}");
+    }
+    let declared = "[[region]]\nname = \"east\"\n[[region]]\nname = \"eats\"\n";
+    assert_eq!(notes(&["east", "east", "eats"], declared), [""; 0]);
+}

@@ -9,6 +9,7 @@ use evenkeel_process::unix_us;
 use serde::{Deserialize, Serialize};
 
 use super::open::OpenSession;
+use crate::names::NodeNames;
 
 /// The reason in the record of a session whose gateway was killed.
 const DIED: &str = "gateway-died";
@@ -40,8 +41,26 @@ pub struct EndedSession {
     pub totals: Option<Carried>,
     /// Completed moves of its room by cause, among those that the room remembers.
     pub moves: BTreeMap<Box<str>, u32>,
+    /// The same moves, oldest first.
+    #[serde(default)]
+    pub last_moves: Vec<EndedMove>,
     /// Why it ended: `media-timeout`.
     pub reason: Box<str>,
+}
+
+/// A completed move of the room.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EndedMove {
+    /// Unix time in microseconds.
+    pub at_us: u64,
+    /// The name of the node before the move.
+    pub from: Box<str>,
+    /// The name of the node after it; `None`: no node was left for the room.
+    pub to: Option<Box<str>>,
+    /// The reason: `node-down`.
+    pub cause: Box<str>,
+    /// The author of the decision.
+    pub by: Box<str>,
 }
 
 /// Media of a session, since it opened.
@@ -99,6 +118,7 @@ impl EndedSession {
             admitted_by,
             totals: None,
             moves: BTreeMap::new(),
+            last_moves: Vec::new(),
             reason: DIED.into(),
         }
     }
@@ -110,14 +130,26 @@ impl EndedSession {
         reason: CloseReason,
         closed: &ClosedSession,
         totals: &Totals,
+        names: &NodeNames,
     ) -> EndedSession {
         let ago = Instant::now().saturating_duration_since(closed.ended);
         let duration = closed.ended.saturating_duration_since(closed.offered);
         let ended_us = unix_us(SystemTime::now()).saturating_sub(ago.as_micros() as u64);
         let mut moves = BTreeMap::new();
-        for cause in &closed.moves {
-            *moves.entry(cause.name().into()).or_default() += 1;
+        for step in &closed.moves {
+            *moves.entry(step.cause.name().into()).or_default() += 1;
         }
+        let node = |hop| Box::from(&*names.of_hop(hop).node);
+        let last_moves = closed.moves.iter().map(|step| {
+            let before = closed.ended.saturating_duration_since(step.ended);
+            EndedMove {
+                at_us: ended_us.saturating_sub(before.as_micros() as u64),
+                from: node(step.from),
+                to: step.to.map(node),
+                cause: step.cause.name().into(),
+                by: step.by.to_string().into(),
+            }
+        });
         EndedSession {
             id: session.to_string().into(),
             gateway: gateway.into(),
@@ -131,6 +163,7 @@ impl EndedSession {
             admitted_by: closed.admitted_by.to_string().into(),
             totals: Some(totals.into()),
             moves,
+            last_moves: last_moves.collect(),
             reason: reason.name().into(),
         }
     }

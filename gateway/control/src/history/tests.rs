@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::time::{Instant, SystemTime};
 
-use evenkeel_model::MoveCause;
+use evenkeel_model::{ClosedMove, Decider, Hop, Incarnation, MoveCause, NodeId};
 use evenkeel_process::unix_us;
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
@@ -65,9 +65,16 @@ fn expect_ids(writer: &HistoryWriter, ids: &[&str]) {
 #[test]
 fn record_has_documented_fields() {
     let now = Instant::now();
+    let step = |cause| ClosedMove {
+        cause,
+        by: Arc::new(Decider::Operator),
+        from: Hop { node: NodeId(0), incarnation: Incarnation(1) },
+        to: None,
+        ended: now - Duration::from_secs(1),
+    };
     let closed = ClosedSession {
         offered: now - Duration::from_millis(61_250),
-        moves: vec![MoveCause::Drain, MoveCause::Link, MoveCause::Drain],
+        moves: [MoveCause::Drain, MoveCause::Link, MoveCause::Drain].map(step).to_vec(),
         ..closed_session(now)
     };
     let totals = Totals {
@@ -82,19 +89,31 @@ fn record_has_documented_fields() {
         bytes_copied: 9,
     };
     let (session, reason) = (SessionId(17), CloseReason::MediaTimeout);
-    let record = EndedSession::of("host", session, "room-1", reason, &closed, &totals);
+    let record = EndedSession::of(
+        "host",
+        session,
+        "room-1",
+        reason,
+        &closed,
+        &totals,
+        &NodeNames::default(),
+    );
     let ago = unix_us(SystemTime::now()) - record.ended_us;
     assert!(ago < WITHIN.as_micros() as u64, "{ago}");
     assert_eq!(record.ended_us - record.offered_us, 61_250_000);
     let line = String::from_utf8(record.line()).unwrap();
     let mut shown: Value = serde_json::from_str(&line).unwrap();
-    for time in ["offered_us", "ended_us"] {
-        assert!(shown[time].take().is_u64());
+    let moved_us = shown["last_moves"][0]["at_us"].as_u64().unwrap();
+    assert_eq!(record.ended_us - moved_us, 1_000_000);
+    shown["last_moves"].as_array_mut().unwrap().truncate(1);
+    for time in ["/offered_us", "/ended_us", "/last_moves/0/at_us"] {
+        assert!(shown.pointer_mut(time).unwrap().take().is_u64());
     }
     let documented = json!({
         "id": "s17", "gateway": "host", "room": "room-1", "scenario": "call", "ingress": "udp",
         "mode": "hot", "offered_us": null, "ended_us": null, "duration_ms": 61_250,
         "admitted_by": "native", "reason": "media-timeout", "moves": {"drain": 2, "link": 1},
+        "last_moves": [{"at_us": null, "from": "n0", "to": null, "cause": "drain", "by": "operator"}],
         "totals": {
             "packets_up": 1, "bytes_up": 2, "packets_down": 3, "bytes_down": 4, "shed": 5,
             "lost_up": 6, "switches": 7, "lost_at_switches": 8,

@@ -42,6 +42,22 @@ fn operations_in_force_are_read_by_the_next_process() {
 }
 
 #[test]
+fn log_filter_outlives_the_process_until_it_is_reset() {
+    let folder = tempdir().unwrap();
+    let filter = |text: &str| Operation::LogFilter(Some(text.into()));
+    let mut log = open(&folder);
+    keep(&mut log, [filter("debug"), drain("a", true), filter("warn")]);
+    assert_eq!(open(&folder).operations.0, [drain("a", true), filter("warn")]);
+    let told = LogFilterSender::default();
+    let mut next = open(&folder).telling(told.clone());
+    assert_eq!(told.borrow().as_deref(), Some("warn"));
+    next.replace(Operations(vec![filter("info")]));
+    assert_eq!(told.borrow().as_deref(), Some("info"), "that of the group's owner");
+    keep(&mut next, [Operation::LogFilter(None)]);
+    assert_eq!((told.borrow().as_deref(), open(&folder).operations.0), (None, vec![]));
+}
+
+#[test]
 fn operation_that_cannot_be_written_is_an_error() {
     let folder = tempdir().unwrap();
     let mut log = open(&folder);

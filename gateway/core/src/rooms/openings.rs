@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CapBounds, ClientIdentity, CloseReason, ClosedSession, CoreEvent, Decider, DecisionOutcome,
-    Hop, IngressProtocol, MoveOutcome, NodeId, Offer, OfferRefusal, Param, Plan, RoomId, SessionId,
-    Strike,
+    CapBounds, ClientIdentity, CloseReason, ClosedMove, ClosedSession, CoreEvent, Decider,
+    DecisionOutcome, Hop, IngressProtocol, MoveOutcome, NodeId, Offer, OfferRefusal, Param, Plan,
+    RoomId, SessionId, Strike,
 };
 use evenkeel_revisions::StateVersions;
 
@@ -480,6 +480,14 @@ fn closed(session: &Session, room: &Room, now: Instant) -> ClosedSession {
         admitted_by: Arc::clone(&session.admitted_by),
         offered: session.offered,
         ended: now,
-        moves: moves.map(|record| record.cause).collect(),
+        moves: moves
+            .map(|record| ClosedMove {
+                cause: record.cause,
+                by: Arc::clone(&record.by),
+                from: record.from,
+                to: record.to,
+                ended: record.ended,
+            })
+            .collect(),
     }
 }

@@ -19,7 +19,7 @@ fn http_export_carries_all_signals() {
     let receiver = Receiver::http();
     let (telemetry, mut recorder) = start("http", receiver.address, "http", 1.0);
     tracing::subscriber::with_default(
-        telemetry.subscriber("off", LogLines::to(std::io::sink()).unwrap()).unwrap(),
+        telemetry.subscriber("off", LogLines::to(std::io::sink()).unwrap()).unwrap().0,
         || {
             hear(&mut recorder, &[opened(1, 1), down(0)]);
         },
@@ -86,7 +86,7 @@ fn signals_and_attributes_of_the_resource_are_chosen() {
     let telemetry = Telemetry::start(&settings, "test").unwrap();
     let mut recorder = recorder(&telemetry, &settings, Traceparent::Link);
     tracing::subscriber::with_default(
-        telemetry.subscriber("off", LogLines::to(std::io::sink()).unwrap()).unwrap(),
+        telemetry.subscriber("off", LogLines::to(std::io::sink()).unwrap()).unwrap().0,
         || hear(&mut recorder, &[opened(1, 1), down(0)]),
     );
     assert!(telemetry.flush(SOON));

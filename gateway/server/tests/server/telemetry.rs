@@ -585,7 +585,7 @@ fn log_lines_from_info_arrive() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("logs", receiver.address, "grpc", 1.0);
     tracing::subscriber::with_default(
-        telemetry.subscriber("off", LogLines::to(std::io::sink()).unwrap()).unwrap(),
+        telemetry.subscriber("off", LogLines::to(std::io::sink()).unwrap()).unwrap().0,
         || {
             hear(&mut recorder, &[opened(1, 1), down(0)]);
             tracing::warn!(target: "h2::proto", "a carrier speaks");

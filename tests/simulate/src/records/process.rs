@@ -136,6 +136,7 @@ impl Process {
             Operation::EjectZone(_) | Operation::ReturnZone(_) => {
                 unreachable!("they are kept as those of nodes, and not drawn");
             }
+            Operation::LogFilter(_) => unreachable!("the worlds have no log"),
             Operation::Eject(name) => {
                 let node = node(gateway, &name)?;
                 gateway.change_nodes(now, |nodes| nodes.handle_eject(node, now))?;

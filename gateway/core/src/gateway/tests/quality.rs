@@ -246,3 +246,23 @@ fn unsupported_cap_is_refused_and_visible() {
         assert!(rows.iter().all(|row| row.row.measures.measured(Metric::Floor) == Some(floor)));
     }
 }
+
+#[test]
+fn explanation_names_the_limits_of_degradation() {
+    let limits = |world: &World, id| {
+        let explained = world.gateway.views().explain(id, world.now).unwrap();
+        explained.degradation_limits.iter().map(|limit| limit.name()).collect::<Vec<_>>()
+    };
+    let mut world = World::with_policy(settings(), &[Hook::Degradation], |_| None);
+    world.takes_remb = false;
+    let deaf = world.open("deaf");
+    assert_eq!(limits(&world, deaf), ["cap-unsupported", "no-video"]);
+    world.takes_remb = true;
+    let voice = world.open("voice");
+    assert_eq!(limits(&world, voice), ["no-video"]);
+    let both = video(&mut world, 3);
+    assert!(limits(&world, both).is_empty());
+    let mut world = World::new(settings());
+    let id = world.open("room");
+    assert_eq!(limits(&world, id), ["no-policy"]);
+}

@@ -1,0 +1,311 @@
+//! The configuration in force: `evenkeel.toml` with the keys that it leaves out. Secrets are the names of their files, as the
+//! file has them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use data_encoding::HEXLOWER;
+use evenkeel_host::Unsigned;
+use evenkeel_process::{sha256, unix_us};
+use serde::Serialize;
+use toml::{Table, Value};
+
+use super::check::spell;
+use super::config::GatewayConfig;
+use super::gateway::Traceparent;
+use super::listen::ListenIngress;
+use super::node::{DriverSettings, NodeConfig, ProbeKind};
+use super::plugin::SetOrigin;
+
+/// The file from which settings were read.
+#[derive(Clone, Default)]
+pub struct WrittenConfig {
+    /// Default: the built-in configuration.
+    file: Option<String>,
+    sha256: [u8; 32],
+    tables: Table,
+}
+
+impl WrittenConfig {
+    /// A file that cannot be parsed has no tables; its errors are reported elsewhere.
+    pub(super) fn of(file: Option<&Path>, text: &str) -> WrittenConfig {
+        WrittenConfig {
+            file: file.map(|file| file.display().to_string()),
+            sha256: sha256(text.as_bytes()),
+            tables: text.parse().unwrap_or_default(),
+        }
+    }
+}
+
+impl fmt::Debug for WrittenConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Settings that were written in two ways are the same.
+        f.debug_struct("WrittenConfig").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// The configuration in force, and where it came from.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ConfigInForce {
+    /// The file as named on the command line. `None`: the built-in configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// SHA-256 of the file, in hexadecimal, as it was read last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// The time at which the file was read last and accepted, Unix time in microseconds.
+    pub read_us: u64,
+    /// Tables that differ in the file, and wait for a restart.
+    pub requires_restart: Vec<String>,
+    /// The files of policy sets, by name; `embedded` without one.
+    pub policies: BTreeMap<Arc<str>, String>,
+    /// The tables of `evenkeel.toml`.
+    pub configuration: Table,
+}
+
+impl ConfigInForce {
+    /// The configuration with which a gateway starts.
+    pub fn at_start(settings: &GatewayConfig) -> ConfigInForce {
+        ConfigInForce::after_reload(settings, settings, Vec::new())
+    }
+
+    /// The configuration after a reload: nodes, witnesses, policy sets and `[trust]` of the new file, all else as at the start.
+    pub fn after_reload(
+        started: &GatewayConfig,
+        new: &GatewayConfig,
+        requires_restart: Vec<String>,
+    ) -> ConfigInForce {
+        let mut configuration = started.effective();
+        let reloaded = new.effective();
+        for path in [&["node"][..], &["trust"], &["gateway", "policies"], &["cluster", "witness"]] {
+            take(&mut configuration, &reloaded, path);
+        }
+        let origin = |origin: &SetOrigin| match origin {
+            SetOrigin::Shipped => "embedded".to_owned(),
+            SetOrigin::File(path) => path.display().to_string(),
+        };
+        let sets = new.sets.iter().map(|set| (Arc::clone(&set.name), origin(&set.origin)));
+        let file = new.written.file.clone();
+        ConfigInForce {
+            sha256: file.is_some().then(|| HEXLOWER.encode(&new.written.sha256)),
+            file,
+            read_us: unix_us(SystemTime::now()),
+            requires_restart,
+            policies: sets.collect(),
+            configuration,
+        }
+    }
+}
+
+/// Replaces the value at this path by that of another table, or removes it.
+fn take(to: &mut Table, from: &Table, path: &[&str]) {
+    let Some((key, rest)) = path.split_first() else { return };
+    if !rest.is_empty() {
+        if let (Some(Value::Table(to)), Some(Value::Table(from))) =
+            (to.get_mut(*key), from.get(*key))
+        {
+            take(to, from, rest);
+        }
+        return;
+    }
+    match from.get(*key) {
+        Some(value) => _ = to.insert((*key).to_owned(), value.clone()),
+        None => _ = to.remove(*key),
+    }
+}
+
+/// Adds the keys that a table lacks, also within its tables and lists of tables.
+fn complete(written: &mut Table, all: Table) {
+    for (key, value) in all {
+        let Some(found) = written.get_mut(&key) else {
+            written.insert(key, value);
+            continue;
+        };
+        match (found, value) {
+            (Value::Table(written), Value::Table(all)) => complete(written, all),
+            (Value::Array(written), Value::Array(all)) => {
+                for (written, all) in written.iter_mut().zip(all) {
+                    if let (Value::Table(written), Value::Table(all)) = (written, all) {
+                        complete(written, all);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A table with these keys.
+fn table<const N: usize>(keys: [(&str, Value); N]) -> Value {
+    Value::Table(keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+}
+
+impl GatewayConfig {
+    /// The written keys, and the values of all others that have one.
+    fn effective(&self) -> Table {
+        let mut all = self.written.tables.clone();
+        if let Value::Table(settings) = self.settings() {
+            complete(&mut all, settings);
+        }
+        for (key, settings) in
+            [("cluster", self.group_settings()), ("index", self.index_settings())]
+        {
+            if let (Some(Value::Table(written)), Some(Value::Table(settings))) =
+                (all.get_mut(key), settings)
+            {
+                complete(written, settings);
+            }
+        }
+        all
+    }
+
+    /// Keys with values that hold without them.
+    fn settings(&self) -> Value {
+        let (gateway, limits, breaker, timings) =
+            (&self.gateway, &self.limits, &self.breaker, &self.detector);
+        let networks = gateway.node_networks.iter().map(ToString::to_string);
+        let regions = self.regions.iter().map(|name| table([("name", (&**name).into())]));
+        let listens = self.listens.iter().map(|listen| {
+            let key = match listen.ingress {
+                ListenIngress::Udp { .. } => "udp",
+                ListenIngress::Quic { .. } => "quic",
+            };
+            table([(key, listen.address.to_string().into())])
+        });
+        let traceparent = match self.admin.traceparent {
+            Traceparent::Link => "link",
+            Traceparent::Parent => "parent",
+        };
+        let unsigned = match self.trust.unsigned {
+            Unsigned::Allow => "allow",
+            Unsigned::Refuse => "refuse",
+        };
+        let reach = |every, after| {
+            table([("probe_interval", spell(every).into()), ("down_after", spell(after).into())])
+        };
+        table([
+            (
+                "gateway",
+                table([
+                    ("region", (&*gateway.region).into()),
+                    ("drain_timeout", spell(gateway.drain_timeout).into()),
+                    ("node_networks", networks.collect::<Vec<_>>().into()),
+                    ("sandbox", gateway.sandbox.into()),
+                ]),
+            ),
+            ("listen", listens.collect::<Vec<_>>().into()),
+            ("region", regions.collect::<Vec<_>>().into()),
+            ("node", self.nodes.iter().map(node).collect::<Vec<_>>().into()),
+            (
+                "admin",
+                table([
+                    ("socket", self.admin.socket.display().to_string().into()),
+                    ("traceparent", traceparent.into()),
+                    ("drills", self.admin.drills.into()),
+                ]),
+            ),
+            (
+                "telemetry",
+                table([
+                    ("sample_ratio", self.telemetry.sample_ratio.into()),
+                    ("metrics_interval", spell(self.telemetry.metrics_interval).into()),
+                ]),
+            ),
+            (
+                "limits",
+                table([
+                    ("sessions", limits.sessions.into()),
+                    ("session_data_mib", limits.session_data_mib.into()),
+                    ("workers", (self.workers() as i64).into()),
+                    ("early_packets", u32::from(limits.early_packets).into()),
+                    ("early_for", spell(limits.early_for).into()),
+                    ("batch_delay", spell(limits.batch_delay).into()),
+                    ("misses_per_prefix", limits.misses_per_prefix.into()),
+                    ("connections_max", limits.connections_max.into()),
+                    ("connections_per_source", limits.connections_per_source.into()),
+                    ("churn_percent", limits.churn_percent.into()),
+                    ("moves_per_minute", u32::from(limits.moves_per_minute).into()),
+                    ("failbacks_per_second", u32::from(limits.failbacks_per_second).into()),
+                ]),
+            ),
+            (
+                "detector",
+                table([
+                    ("in_region", reach(timings.probe_every_near, timings.down_after_near)),
+                    ("cross_region", reach(timings.probe_every_far, timings.down_after_far)),
+                    ("probe_slack", spell(timings.probe_slack).into()),
+                    ("silence", spell(timings.silence_min).into()),
+                    ("silence_arrivals", timings.silence_arrivals.into()),
+                    ("stall_threshold", spell(timings.own_stall).into()),
+                    ("base_ejection_time", spell(timings.ejection).into()),
+                    ("max_ejection_time", spell(timings.ejection_max).into()),
+                    ("wary_for", spell(timings.wary_for).into()),
+                    ("panic_percent", timings.panic_percent.into()),
+                    ("panic_for", spell(timings.panic_for).into()),
+                ]),
+            ),
+            (
+                "breaker",
+                table([
+                    ("loss_percent", (breaker.loss_ppm / 10_000).into()),
+                    ("r_factor", (breaker.r_factor_centi / 100).into()),
+                    ("failure_percent", breaker.share_percent.into()),
+                    ("min_sessions", breaker.sessions_min.into()),
+                    ("open_for", spell(breaker.open_for).into()),
+                    ("max_open_for", spell(breaker.open_for_max).into()),
+                    ("half_open_percent", breaker.half_open_percent.into()),
+                ]),
+            ),
+            ("trust", table([("unsigned", unsigned.into())])),
+        ])
+    }
+
+    fn group_settings(&self) -> Option<Value> {
+        let group = self.cluster.as_ref()?;
+        Some(table([
+            ("preferred", group.preferred.into()),
+            ("hold_down", spell(group.hold_down).into()),
+            ("hold_down_max", spell(group.hold_down_max).into()),
+        ]))
+    }
+
+    fn index_settings(&self) -> Option<Value> {
+        let index = self.index.as_ref()?;
+        Some(table([
+            ("bucket", index.bucket.as_str().into()),
+            ("replicas", u32::from(index.replicas).into()),
+            ("votes", index.votes.into()),
+        ]))
+    }
+}
+
+/// Keys of a node that it has with its driver, whether they are written or not.
+fn node(node: &NodeConfig) -> Value {
+    let mut keys = Table::new();
+    keys.insert("standby".to_owned(), node.standby.into());
+    match &node.driver {
+        DriverSettings::Plain { probe } | DriverSettings::Webhook { probe, .. } => {
+            let probe = match probe {
+                ProbeKind::Stun => "stun",
+                ProbeKind::Echo => "echo",
+                ProbeKind::None => "none",
+            };
+            keys.insert("probe".to_owned(), probe.into());
+        }
+        DriverSettings::Agent { encrypt, .. } => {
+            keys.insert("canary".to_owned(), node.canary.into());
+            keys.insert("encrypt".to_owned(), (*encrypt).into());
+        }
+        DriverSettings::Rtpengine => {}
+    }
+    if let Some(start) = &node.start {
+        keys.insert("start".to_owned(), table([("timeout", spell(start.within).into())]));
+    }
+    keys.into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+use std::fs;
+
+use tempfile::{TempDir, tempdir};
+
+use super::*;
+
+const NODE: &str = "[[node]]\nname = \"a\"\naddress = \"10.0.0.1:4000\"\nregion = \"east\"\nzone = \"a\"\n\
+    driver = \"agent\"\nsecret_file = \"node.secret\"\ncapacity = \"1 Mbit/s\"\n";
+
+fn load(folder: &TempDir, text: &str) -> GatewayConfig {
+    fs::write(folder.path().join("node.secret"), "not-to-be-shown-anywhere").unwrap();
+    let file = folder.path().join("evenkeel.toml");
+    fs::write(&file, text).unwrap();
+    GatewayConfig::load(Some(&file), None).unwrap()
+}
+
+#[test]
+fn defaults_complete_the_written_keys() {
+    let folder = tempdir().unwrap();
+    let text = format!("[gateway]\ndrain_timeout = \"7m\"\n{NODE}");
+    let in_force = ConfigInForce::at_start(&load(&folder, &text));
+    let tables = &in_force.configuration;
+    assert_eq!(tables["gateway"]["drain_timeout"].as_str(), Some("7m"));
+    assert_eq!(tables["gateway"]["region"].as_str(), Some("east"));
+    assert_eq!(tables["detector"]["in_region"]["down_after"].as_str(), Some("200ms"));
+    assert_eq!(tables["node"][0]["canary"].as_bool(), Some(true));
+    assert_eq!(tables["listen"][1]["quic"].as_str(), Some("127.0.0.1:4433"));
+    assert_eq!(in_force.sha256, Some(HEXLOWER.encode(&sha256(text.as_bytes()))));
+    assert_eq!(in_force.policies["call"], "embedded");
+}
+
+#[test]
+fn secrets_are_names_of_files() {
+    let folder = tempdir().unwrap();
+    let in_force = ConfigInForce::at_start(&load(&folder, NODE));
+    let shown = serde_json::to_string(&in_force).unwrap();
+    assert!(shown.contains("\"secret_file\":\"node.secret\""), "{shown}");
+    assert!(!shown.contains("not-to-be-shown"), "{shown}");
+}
+
+#[test]
+fn effective_configuration_is_accepted_as_a_file() {
+    let folder = tempdir().unwrap();
+    let started = load(&folder, NODE);
+    let written = toml::to_string(&started.effective()).unwrap();
+    let again = load(&folder, &written);
+    assert_eq!(again.effective(), started.effective(), "{written}");
+}
+
+#[test]
+fn tables_that_wait_for_a_restart_stay() {
+    let folder = tempdir().unwrap();
+    let started = load(&folder, NODE);
+    let new =
+        load(&folder, &format!("{}[limits]\nsessions = 5\n", NODE.replace("1 Mbit", "2 Mbit")));
+    let in_force = ConfigInForce::after_reload(&started, &new, vec!["[limits]".to_owned()]);
+    let tables = &in_force.configuration;
+    assert_eq!(tables["limits"]["sessions"].as_integer(), Some(100_000));
+    assert_eq!(tables["node"][0]["capacity"].as_str(), Some("2 Mbit/s"));
+    assert_eq!(in_force.sha256, Some(HEXLOWER.encode(&new.written.sha256)));
+}
