@@ -1,6 +1,6 @@
 use evenkeel_model::{
-    ClientTransport, CoreEvent, Decider, DecisionOutcome, GuardRule, Hook, HookAnswer, HopGrant,
-    MoveCause, NodeId, PolicyQuestion, RoutingMove,
+    ClientTransport, ClosedSession, CoreEvent, Decider, DecisionOutcome, GuardRule, Hook,
+    HookAnswer, HopGrant, MoveCause, NodeId, PolicyQuestion, RoutingMove,
 };
 
 use super::super::GatewayEffect;
@@ -123,8 +123,13 @@ fn closed_session_counts_its_own_moves() {
     };
     let closed: Vec<_> = world.events().filter_map(closed).collect();
     let [(one, moved), (two, late)] = &*closed else { panic!("{closed:?}") };
-    assert_eq!((*one, &*moved.moves), (first, &[MoveCause::Manual, MoveCause::NodeDown][..]));
-    assert_eq!((*two, &*late.moves), (second, &[MoveCause::NodeDown][..]));
+    let steps = |closed: &ClosedSession| {
+        let steps = closed.moves.iter().map(|step| (step.cause, step.from.node));
+        steps.collect::<Vec<_>>()
+    };
+    let death = (MoveCause::NodeDown, D);
+    assert_eq!((*one, steps(moved)), (first, vec![(MoveCause::Manual, A), death]));
+    assert_eq!((*two, steps(late)), (second, vec![death]));
     assert_eq!((late.offered, late.ended), (offered, world.now));
     assert_eq!((&*late.scenario, late.transport), ("call", ClientTransport::Udp));
 }
