@@ -411,7 +411,7 @@ impl NoticeWriter {
     }
 
     fn death(&self, cause: MoveCause, from: Hop) -> (Vec<Accusation>, Option<u64>) {
-        let known = self.deaths.get(&from.node).filter(|_| cause == MoveCause::NodeDown);
+        let known = self.deaths.get(&from.node).filter(|_| cause.is_loss());
         let known = known.filter(|(incarnation, ..)| *incarnation == from.incarnation);
         known.map_or_else(Default::default, |(_, witnesses, took)| (witnesses.clone(), *took))
     }

@@ -379,6 +379,24 @@ fn closed_port_moves_room_once() {
 }
 
 #[test]
+fn closed_port_of_a_dead_node_is_its_death() {
+    let causes = |world: &World, session| {
+        let explained = world.gateway.views().explain(session, world.now).unwrap();
+        explained.moves.iter().map(|step| step.cause).collect::<Vec<_>>()
+    };
+    for (after, cause) in [(ms(100), MoveCause::NodeDown), (ms(5_000), MoveCause::Link)] {
+        let mut world = World::new(settings());
+        let session = world.open("r");
+        let hop = world.hop(A);
+        world.gateway.handle_port_closed(session, hop, world.now);
+        world.pass(after);
+        assert_eq!(causes(&world, session), [MoveCause::Link]);
+        world.kill(A);
+        assert_eq!(causes(&world, session), [cause]);
+    }
+}
+
+#[test]
 fn closed_port_is_avoided_until_node_returns() {
     let mut world = World::new(settings_of(&[(0, 1_000); 2]));
     let session = world.open("r");
