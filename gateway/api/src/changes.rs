@@ -44,9 +44,10 @@ pub(super) struct ChangeLog {
     path: Option<PathBuf>,
     /// Read with the first change, by which the process that this one replaces has written its last ones.
     changes: OnceLock<Mutex<VecDeque<Value>>>,
-    /// The number of the newest change, and of the newest one in the file.
-    noted: Mutex<u64>,
-    written: Arc<Mutex<u64>>,
+    /// What the file lacks.
+    unwritten: Arc<Mutex<Option<Vec<u8>>>>,
+    /// Held by the one writer.
+    writing: Arc<Mutex<()>>,
 }
 
 impl ChangeLog {
@@ -93,19 +94,15 @@ impl ChangeLog {
             changes.pop_front();
         }
         changes.push_back(change);
-        let mut noted = lock(&self.noted);
-        *noted += 1;
-        let (number, written) = (*noted, Arc::clone(&self.written));
         let Some(path) = self.path.clone() else { return };
-        let text = serde_json::to_vec(&*changes).expect("changes are JSON");
-        // The disk delays no request.
+        *lock(&self.unwritten) = Some(serde_json::to_vec(&*changes).expect("changes are JSON"));
+        let (unwritten, writing) = (Arc::clone(&self.unwritten), Arc::clone(&self.writing));
+        // The disk delays no request, and changes that come meanwhile are written together.
         tokio::task::spawn_blocking(move || {
-            let mut newest = lock(&written);
-            if *newest < number {
-                *newest = number;
-                if let Err(error) = write(&path, &text) {
-                    tracing::warn!(file = %path.display(), %error, "changes end with the process");
-                }
+            let _one = lock(&writing);
+            let Some(text) = lock(&unwritten).take() else { return };
+            if let Err(error) = write(&path, &text) {
+                tracing::warn!(file = %path.display(), %error, "changes end with the process");
             }
         });
     }
