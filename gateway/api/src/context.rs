@@ -14,6 +14,7 @@ use evenkeel_index::IndexReader;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
+use super::changes::ChangeLog;
 use super::error::{ApiError, ApiErrorCode, no_owner, refused};
 use super::events::EventFeed;
 use super::relay::{ANSWER_WITHIN, PeerRelay};
@@ -54,6 +55,7 @@ pub(super) struct ApiContext {
     pub(super) index: Option<IndexReader>,
     /// `None`: the gateway runs within another program.
     pub(super) configuration: Option<watch::Receiver<ConfigInForce>>,
+    pub(super) changes: Arc<ChangeLog>,
     pub(super) closing: Notify,
 }
 

@@ -22,6 +22,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::{Stream, StreamExt};
 
+use super::changes::ChangeLog;
 use super::error::{ApiError, ApiErrorCode};
 use super::object::{milliseconds, object};
 
@@ -55,11 +56,13 @@ impl EventFeed {
         self,
         mut events: broadcast::Receiver<Arc<EventRecord>>,
         mut notices: NoticeWriter,
+        changes: Arc<ChangeLog>,
     ) {
         loop {
             match events.recv().await {
                 Ok(record) => {
                     if let Some(notice) = notices.notice(&record) {
+                        changes.note_event(&notice);
                         self.publish(notice);
                     }
                 }
@@ -417,7 +420,7 @@ impl NoticeWriter {
     }
 
     fn death(&self, cause: MoveCause, from: Hop) -> (Vec<Accusation>, Option<u64>) {
-        let known = self.deaths.get(&from.node).filter(|_| cause == MoveCause::NodeDown);
+        let known = self.deaths.get(&from.node).filter(|_| cause.is_loss());
         let known = known.filter(|(incarnation, ..)| *incarnation == from.incarnation);
         known.map_or_else(Default::default, |(_, witnesses, took)| (witnesses.clone(), *took))
     }

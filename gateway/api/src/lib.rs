@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 mod blast;
+mod changes;
 mod context;
 mod error;
 mod events;

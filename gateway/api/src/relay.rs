@@ -64,7 +64,7 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_WITHIN: Duration = Duration::from_secs(2);
 
 /// Headers of a request that its handlers read.
-const RELAYED_HEADERS: [&str; 3] = ["idempotency-key", "traceparent", "tracestate"];
+const RELAYED_HEADERS: [&str; 4] = ["from", "idempotency-key", "traceparent", "tracestate"];
 
 /// The group, and the connection to the peer's API.
 pub(super) struct PeerRelay {

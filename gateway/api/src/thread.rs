@@ -26,13 +26,14 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
+use super::changes::ChangeLog;
 use super::context::{ApiContext, BODIES_MAX, UPLOADS_MAX};
 use super::error::{ApiError, ApiErrorCode};
 use super::events::{EventFeed, NoticeWriter};
 use super::listener::{self, Entrance, Gate, Gated, SocketFile, TcpPlace};
 use super::relay::{self, PeerRelay, RelayLimits, Relayed};
 use super::request::BodyBudget;
-use super::{blast, gateway, offer, operations, policies, recording, sessions};
+use super::{blast, changes, gateway, offer, operations, policies, recording, sessions};
 
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -97,6 +98,8 @@ pub struct BoundApi {
     relay: Option<Arc<PeerRelay>>,
     /// Answers requests about sessions of all gateways.
     pub index: Option<IndexReader>,
+    /// The folder in which changes outlive the process.
+    pub cache: Option<PathBuf>,
     /// The configuration in force.
     pub configuration: Option<watch::Receiver<ConfigInForce>>,
 }
@@ -116,6 +119,7 @@ pub fn bind(settings: AdminSettings, inherited: &mut Inherited) -> Result<BoundA
         bodies,
         relay: None,
         index: None,
+        cache: None,
         configuration: None,
     })
 }
@@ -161,6 +165,7 @@ impl BoundApi {
     ) -> Result<ApiThread, ApiStartError> {
         let BoundApi { settings, listening, runtime, upgrades, bodies, relay, .. } = self;
         let (index, configuration) = (self.index, self.configuration);
+        let changes = Arc::new(ChangeLog::of(self.cache.as_deref(), &settings.socket));
         let (stop, stopped) = oneshot::channel();
         let gate = watch::Sender::new(Gate::Paused);
         let entrance = Entrance::at(&gate);
@@ -179,10 +184,11 @@ impl BoundApi {
             relay,
             index,
             configuration,
+            changes: Arc::clone(&changes),
             closing: Notify::new(),
         });
         let served = async move {
-            tokio::spawn(shared.feed.clone().follow(events, notices));
+            tokio::spawn(shared.feed.clone().follow(events, notices, changes));
             serve(listening, settings, &shared, entrance, stopped).await;
         };
         let thread = std::thread::Builder::new().name("evenkeel-api".into());
@@ -371,6 +377,7 @@ fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
 fn router_of_peer(shared: Arc<ApiContext>) -> Router {
     of_owner(&shared)
         .fallback(async || ApiError::new(ApiErrorCode::NotFound, "unknown path"))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), changes::pass))
         .layer(Extension(Relayed))
         .with_state(shared)
 }
@@ -396,12 +403,14 @@ fn router(shared: Arc<ApiContext>) -> Router {
         .route("/v1/policies/refusals", get(policies::refusals))
         .route("/v1/drill:close-api", post(gateway::close_api))
         .route("/v1/events", get(gateway::follow))
+        .route("/v1/changes", get(changes::changes))
         .route("/livez", get(async || "alive\n"))
         .route("/metrics", get(gateway::metrics))
         .fallback(async || ApiError::new(ApiErrorCode::NotFound, "unknown path"))
         .method_not_allowed_fallback(async || {
             ApiError::new(ApiErrorCode::MethodNotAllowed, "method not allowed at this path")
         })
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), changes::pass))
         .with_state(shared)
 }
 

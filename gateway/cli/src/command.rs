@@ -126,6 +126,10 @@ impl ApiArgs {
             Err(_) => ApiEndpoint::Unix(self.shown().into()),
         };
         let admin = ApiClient::new(place);
+        let admin = match user() {
+            Some(user) => admin.from_user(&user),
+            None => admin,
+        };
         let Some(path) = &self.token else {
             return Ok(admin);
         };
@@ -149,6 +153,13 @@ impl ApiArgs {
             evenkeel_config::AdminSettings::default_socket().display().to_string()
         })
     }
+}
+
+/// The name of the user, as the environment has it.
+fn user() -> Option<String> {
+    let named =
+        ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|key| std::env::var(key).ok());
+    named.filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()))
 }
 
 /// An event loop on this thread.

@@ -1,12 +1,14 @@
-//! `evenkeel events`.
+//! `evenkeel events` and `evenkeel changes`.
 
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use evenkeel_client::escape;
 use serde_json::Value;
 
-use crate::command::{ApiArgs, CommandError, say};
+use crate::command::{ApiArgs, CommandError, list, number, say};
+use crate::status::spell;
 
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -87,6 +89,45 @@ impl EventsArgs {
             }
         })
     }
+}
+
+/// List what operators, saved files and rollouts changed, newest first
+///
+/// Requests with their user, reloads, revisions of policies, and roles in a group. Prints a line for each change, with its time (UTC).
+/// The user is the one that the command names, and is not verified.
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct ChangesArgs {
+    /// Only changes within this time: `1h`, `7d`
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Print JSON, as in the API
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl ChangesArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let hours = |since: String| match since.strip_suffix('d').map(str::parse::<u64>) {
+            Some(Ok(days)) => format!("{}h", days.saturating_mul(24)),
+            _ => since,
+        };
+        let query = self.since.map(hours).map(|since| format!("?since={}", escape(&since)));
+        let path = format!("/v1/changes{}", query.unwrap_or_default());
+        list(self.json, &self.api.read(&path)?, "changes", change_line);
+        Ok(())
+    }
+}
+
+fn change_line(change: &Value) -> String {
+    let at = Duration::from_micros(number(change, "at_us"));
+    let ago = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + at).unwrap_or_default();
+    let mut fields = change.clone();
+    let name = fields.as_object_mut().and_then(|fields| fields.remove("event"));
+    let name = name.as_ref().and_then(Value::as_str).unwrap_or_default();
+    format!("{:>12} ago {}", spell(ago), line(name, &fields))
 }
 
 /// `missed` is always shown: events are missing then.

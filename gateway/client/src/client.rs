@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, FROM, HOST, RETRY_AFTER};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use nix::unistd::geteuid;
@@ -34,6 +34,7 @@ pub enum ApiEndpoint {
 pub struct ApiClient {
     place: ApiEndpoint,
     token: Option<String>,
+    from: Option<String>,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -129,17 +130,24 @@ impl ApiResponse {
 impl ApiClient {
     /// Creates a client, which connects with the first request.
     pub fn new(place: ApiEndpoint) -> Self {
-        Self { place, token: None, connection: None }
+        Self { place, token: None, from: None, connection: None }
     }
 
     /// Creates another client of the same API, with a separate connection.
     pub fn another(&self) -> Self {
-        Self { place: self.place.clone(), token: self.token.clone(), connection: None }
+        let (place, token) = (self.place.clone(), self.token.clone());
+        Self { place, token, from: self.from.clone(), connection: None }
     }
 
     /// Sends this bearer token with every request.
     pub fn with_token(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());
+        self
+    }
+
+    /// Names the user in every request (RFC 9110, section 10.1.2).
+    pub fn from_user(mut self, user: &str) -> Self {
+        self.from = Some(user.to_owned());
         self
     }
 
@@ -264,6 +272,9 @@ impl ApiClient {
             Request::builder().method(call.method.clone()).uri(call.path).header(HOST, "evenkeel");
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(user) = &self.from {
+            request = request.header(FROM, user);
         }
         if !call.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"))
             && !call.body.is_empty()

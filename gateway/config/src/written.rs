@@ -26,7 +26,7 @@ macro_rules! written {
                     }
 
                     fn visit_i64<E: Error>(self, number: i64) -> Result<$name, E> {
-                        let expected = format!($of_number);
+                        let expected = format!($of_number, number);
                         Err(E::invalid_type(Unexpected::Signed(number), &expected.as_str()))
                     }
                 }
@@ -52,10 +52,10 @@ macro_rules! written {
 
 written! {
     /// A duration as it is written.
-    WrittenDuration, "a duration such as `\"200ms\"`", "a duration such as `\"{number}s\"`"
+    WrittenDuration, "a duration such as `\"200ms\"`", "a duration such as `\"{}s\"`"
 }
 
 written! {
     /// A bit rate as it is written.
-    WrittenBitRate, "a bit rate such as `\"400 Mbit/s\"`", "a bit rate such as `\"{number} Mbit/s\"`"
+    WrittenBitRate, "a bit rate such as `\"400 Mbit/s\"`", "a bit rate such as `\"{} Mbit/s\"`"
 }

@@ -11,10 +11,10 @@ pub(crate) mod routes;
 pub(crate) mod survey;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Bound, Index};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     Affinity, CoreSettings, Decider, Hop, NodeId, Offer, OfferRefusal, RegionId, RoomId, Scenario,
@@ -25,6 +25,13 @@ use crate::collections::{Changes, Interner, SmallSet};
 use crate::effects::{Effects, Timer};
 use crate::record::{Failback, NodeDrain, Stranded, Unsettled};
 use crate::rooms::room::{MoveUnderWay, PendingRoute, Room};
+
+/// A node that dies within this time after its ports were closed was dead then: detection by one kind of evidence takes up to
+/// 500 ms by default.
+const PORTS_EXPLAINED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Closed ports of the last two seconds; the moves of others keep the cause `link`.
+const PORT_MOVES_MAX: usize = 1_024;
 
 /// Separates the name of a call from the session in the name of a session's own room. It needs no escaping in paths or
 /// queries.
@@ -139,6 +146,8 @@ pub(crate) struct RoomTable {
     /// The room that left last, for each node that loses more than others.
     leave_cursors: BTreeMap<NodeId, RoomId>,
     deciders: Interner<Decider>,
+    /// Rooms that left hops for closed ports, and when.
+    port_moves: VecDeque<(Instant, Hop, RoomId)>,
     pub(crate) unsettled: Option<Box<Unsettled>>,
     started: Instant,
     /// Rooms with another record.
@@ -168,6 +177,7 @@ impl RoomTable {
             drains: BTreeMap::new(),
             leave_cursors: BTreeMap::new(),
             deciders: Interner::default(),
+            port_moves: VecDeque::new(),
             unsettled: None,
             started: now,
             changes: Changes::default(),
@@ -245,6 +255,27 @@ impl RoomTable {
             self.failover.as_ref().map_or(0, |failover| failover.rooms.len()),
         ];
         lists.into_iter().chain(self.at.iter().map(BTreeSet::len)).max().unwrap_or(0)
+    }
+
+    /// The room left a hop for a closed port.
+    fn note_port_move(&mut self, id: RoomId, hop: Hop, now: Instant) {
+        self.port_moves.retain(|(at, ..)| now.duration_since(*at) < PORTS_EXPLAINED_WITHIN);
+        if self.port_moves.len() == PORT_MOVES_MAX {
+            self.port_moves.pop_front();
+        }
+        self.port_moves.push_back((now, hop, id));
+    }
+
+    /// The node is dead: rooms that left it for closed ports a moment ago left it for that.
+    fn explain_port_moves(&mut self, dead: Hop, now: Instant) {
+        for (at, hop, id) in std::mem::take(&mut self.port_moves) {
+            if hop == dead && now.duration_since(at) < PORTS_EXPLAINED_WITHIN {
+                self.changes.note(id);
+                self.all.get_mut(&id).into_iter().for_each(|room| room.explain_port_move(dead));
+            } else {
+                self.port_moves.push_back((at, hop, id));
+            }
+        }
     }
 
     fn set_placed_by(&mut self, id: RoomId, by: Decider) {

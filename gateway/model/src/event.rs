@@ -43,6 +43,15 @@ crate::named! {
         Drain = "drain",
         /// A preferred node is back.
         Failback = "failback",
+        /// An operator ejected the node of the room.
+        Ejected = "ejected",
+    }
+}
+
+impl MoveCause {
+    /// The room lost its node at once.
+    pub fn is_loss(self) -> bool {
+        matches!(self, MoveCause::NodeDown | MoveCause::Ejected)
     }
 }
 

@@ -150,6 +150,7 @@ fn serve_as(
     let index = evenkeel_index::IndexChannels::new(&settings);
     api.index = index.as_ref().map(evenkeel_index::IndexChannels::reader);
     api.configuration = Some(applied.in_force.subscribe());
+    api.cache = gateway.foundry.folder().map(PathBuf::from);
     let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
     let mut signals = {
         let _entered = runtime.enter();

@@ -46,7 +46,7 @@ attributes! {
     AdmittedBy = "evenkeel.admitted_by";
     /// The decider: a policy, `native` or `operator`; for a rollout or reload `file`, `signal`, `operator` or `gateway`.
     By = "evenkeel.by";
-    /// Cause of a move: `node-down`, `link`, `quality`…
+    /// Cause of a move: `node-down`, `ejected`, `link`, `quality`…
     Cause = "evenkeel.cause";
     /// Certainty of a finding, as a share.
     Confidence = "evenkeel.confidence";

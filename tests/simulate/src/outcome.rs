@@ -244,7 +244,7 @@ impl Outcome {
     pub(crate) fn hear(&mut self, event: &CoreEvent, at: Duration) {
         match event {
             CoreEvent::Moved { room, from, to, cause, sessions, .. } => {
-                if let (MoveCause::NodeDown, Some(to)) = (cause, to) {
+                if let (true, Some(to)) = (cause.is_loss(), to) {
                     self.taken.entry(*room).or_default().push(to.node);
                 }
                 self.flows.moved(*room, *from, at);

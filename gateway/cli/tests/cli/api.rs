@@ -566,7 +566,7 @@ fn help_explains_session_moves() {
 fn lists_have_text_and_json() {
     let hop = json!({"node": "east-a1", "region": "east", "zone": "a", "incarnation": 1});
     let nodes = json!({"nodes": [{
-        "node": "east-a1", "region": "east", "health": "up", "rooms": 3, "load_permille": 250,
+        "node": "east-a1", "region": "east", "zone": "a", "health": "up", "rooms": 3, "load_permille": 250,
         "capacity_kbps": 900, "opening": 2, "queued": 7, "draining": true, "ejected": false,
     }]});
     let regions = json!({"regions": [{
@@ -640,7 +640,11 @@ fn lists_have_text_and_json() {
     let ended = json!({"sessions": [newer["sessions"][0], older["sessions"][0]]});
     let cases: [(&[&str], Value, &[&str]); 7] = [
         (&["modes"], modes, &["recoveries", "20.4", "+1.2 %", "call, live"]),
-        (&["node", "list"], nodes, &["25 % of 900 kbit/s", "opening 2, 7 queued, draining"]),
+        (
+            &["node", "list"],
+            nodes,
+            &["east/a", "25 % of 900 kbit/s", "opening 2, 7 queued, draining"],
+        ),
         (&["region", "list"], regions, &["breaker open for 10 s", "1 of 2 nodes", "4 displaced"]),
         (&["room", "list"], rooms, &["r4     call", "2 sessions at east-a1", "placed by native"]),
         (&["session", "list"], both, &["rung 1, capped at 44 kbit/s", "quic at no node"]),

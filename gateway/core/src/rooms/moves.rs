@@ -139,7 +139,7 @@ impl Moves<'_> {
         self.0.rooms.set_placed_by(id, by.clone());
         let until = now + self.0.settings.limits.leave_within;
         Routes(self.0).admit_at(id, &hops, from.map(|from| (from, until)));
-        let cause = if lost.is_some() { MoveCause::NodeDown } else { cause };
+        let cause = lost.map_or(cause, |lost| self.loss_of(lost.node).0);
         self.moved(id, MoveStep { cause, by, from: left, to: Some(target), started }, now);
         Routes(self.0).close_left_hops(id, now);
     }
@@ -148,7 +148,7 @@ impl Moves<'_> {
     pub(crate) fn moved(&mut self, id: RoomId, step: MoveStep, now: Instant) {
         let MoveStep { cause, by, from, to, started } = step;
         let sessions = Placement(self.0).live_sessions(id);
-        if to.is_some() && cause == MoveCause::NodeDown {
+        if to.is_some() && cause.is_loss() {
             Routes(self.0).renew_last_heard(id, now);
         }
         if to.is_some() && !sessions.is_empty() {
@@ -158,7 +158,7 @@ impl Moves<'_> {
         let outcome = if to.is_some() { MoveOutcome::Done } else { MoveOutcome::Stranded };
         self.record(id, MoveStep { cause, by: by.clone(), from, to, started }, outcome, now);
         // A move by a policy or an operator is deliberate.
-        let unchosen = matches!(cause, MoveCause::NodeDown | MoveCause::Link | MoveCause::Drain);
+        let unchosen = cause.is_loss() || matches!(cause, MoveCause::Link | MoveCause::Drain);
         self.note_away(id, to.map(|to| to.node).filter(|_| unchosen), now);
         if let Some(session) = sessions.first() {
             self.0.effects.notice(RoomNotice::Enrol(*session));
@@ -168,7 +168,7 @@ impl Moves<'_> {
         self.0.effects.event(moved);
         let counted_max = self.0.settings.limits.moves_per_minute;
         if let Some(room) = self.0.rooms.get_mut(&id)
-            && cause != MoveCause::NodeDown
+            && !cause.is_loss()
         {
             room.note_move(now, counted_max);
             self.0.effects.notice(RoomNotice::MoveCounted(id));
@@ -240,6 +240,9 @@ impl Moves<'_> {
         while self.0.rooms.failover.is_some() {
             self.fail_over_some(now);
         }
+        if self.loss_of(dead.node).0 == MoveCause::NodeDown {
+            self.0.rooms.explain_port_moves(dead, now);
+        }
         let stood_there = self.0.capacity.ledger().rooms(dead.node);
         for standby in self.0.capacity.ledger().standbys_of(dead.node) {
             self.0.nodes.spend(standby, Some(dead.node));
@@ -263,6 +266,14 @@ impl Moves<'_> {
             }
         }
         self.0.effects.set(Timer::Failover, now + LOST_EVERY);
+    }
+
+    /// Why rooms lose this node, and who decided it.
+    fn loss_of(&self, node: NodeId) -> (MoveCause, Decider) {
+        match self.0.nodes.get(node).is_some_and(|node| node.trust.ejected) {
+            true => (MoveCause::Ejected, Decider::Operator),
+            false => (MoveCause::NodeDown, Decider::Native),
+        }
     }
 
     /// Frees the standbys after all rooms of the dead node failed over.
@@ -307,8 +318,8 @@ impl Moves<'_> {
                 None => Routes(self.0).strand(id, (dead, died), &hops, now),
             }
             self.want_start(id, now);
-            let cause = MoveCause::NodeDown;
-            let step = MoveStep { cause, by: Decider::Native, from: dead, to: next, started: died };
+            let (cause, by) = self.loss_of(dead.node);
+            let step = MoveStep { cause, by, from: dead, to: next, started: died };
             self.moved(id, step, now);
         } else {
             Routes(self.0).drop_spare(id, dead);
@@ -336,6 +347,7 @@ impl Moves<'_> {
             node.handle_port_closed(room, now);
         }
         self.drop_hop(room, hop, (Strike::PortClosed, Some(session)), now);
+        self.0.rooms.note_port_move(room, hop, now);
     }
 
     /// The hop does not carry the room although its node is up: it leaves the room's route if there is another hop.
@@ -453,7 +465,7 @@ impl Moves<'_> {
         let hops = self.0.nodes.hops(&nodes);
         Routes(self.0).admit_at(id, &hops, None);
         let (from, to) = (lost.lost, hops.first().copied());
-        let (cause, by) = (MoveCause::NodeDown, Decider::Native);
+        let (cause, by) = (self.loss_of(from.node).0, Decider::Native);
         self.moved(id, MoveStep { cause, by, from, to, started: lost.since }, now);
         Routes(self.0).close_left_hops(id, now);
         self.0.effects.want_reroute(id);

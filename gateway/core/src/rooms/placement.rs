@@ -316,7 +316,8 @@ impl<'a> Placement<'a> {
         let room = self.0.rooms.get(&id).filter(|room| room.route().version == version)?;
         let taken = room.pending.as_ref().is_some_and(|pending| {
             matches!(pending.by, Decider::Operator | Decider::Node)
-                || matches!(pending.cause, MoveCause::NodeDown | MoveCause::Link)
+                || pending.cause.is_loss()
+                || pending.cause == MoveCause::Link
         });
         (!taken).then_some(id)
     }

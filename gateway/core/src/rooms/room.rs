@@ -251,6 +251,14 @@ impl Room {
         struck.filter(move |(_, until)| now < **until).map(|(hop, _)| *hop)
     }
 
+    /// The room left this hop for a closed port, and the node turned out to be dead.
+    pub(crate) fn explain_port_move(&mut self, dead: Hop) {
+        let records = self.history.iter_mut().flat_map(|history| &mut history.record);
+        records
+            .filter(|record| record.from == dead && record.cause == MoveCause::Link)
+            .for_each(|record| record.cause = MoveCause::NodeDown);
+    }
+
     /// Adds a move to the room's record.
     pub(crate) fn record(&mut self, record: MoveRecord) {
         let records = &mut self.history.get_or_insert_default().record;

@@ -201,7 +201,7 @@ impl SpanWriter {
         else {
             return;
         };
-        if matches!(cause, MoveCause::NodeDown | MoveCause::Link) {
+        if cause.is_loss() || *cause == MoveCause::Link {
             sessions.iter().for_each(|session| self.sessions.affect(*session, at.now));
         }
         let start = at.wall_of(*started);
@@ -221,7 +221,7 @@ impl SpanWriter {
                 .start_with_context(&self.tracer, &Context::new().with_remote_span_context(span))
                 .end_with_timestamp(at.wall);
         }
-        if *cause == MoveCause::NodeDown {
+        if cause.is_loss() {
             self.note_failover(*from, sessions, at);
         }
     }

@@ -166,7 +166,9 @@ impl Causes {
     fn is_false(&self, step: &Step, scene: &Scene, now: Instant) -> Found {
         let Step { room, name, cause, by, from, to, .. } = step;
         let is_true = match cause {
-            MoveCause::NodeDown => !scene.board.is_up(from.node, from.incarnation),
+            MoveCause::NodeDown | MoveCause::Ejected => {
+                !scene.board.is_up(from.node, from.incarnation)
+            }
             MoveCause::Link => self.struck.contains(&(*room, *from)) || self.loses(*from, scene),
             MoveCause::Quality => {
                 matches!(by, Decider::Policy { .. }) && self.wished.contains(&(*room, to.node))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::MoveUnderWay;
-use evenkeel_model::{CoreEvent, Hop, MoveCause, RoomId};
+use evenkeel_model::{CoreEvent, Hop, RoomId};
 
 /// The longest move without obstacles: up to 2 s per opening, in turns.
 const ENDS_WITHIN: Duration = Duration::from_secs(6);
@@ -24,7 +24,7 @@ impl MoveEnds {
     pub(super) fn check_event(&mut self, event: &CoreEvent) -> Found {
         let (room, to, started, died) = match event {
             CoreEvent::Moved { room, to: Some(to), started, cause, .. } => {
-                (*room, *to, *started, *cause == MoveCause::NodeDown)
+                (*room, *to, *started, cause.is_loss())
             }
             CoreEvent::MoveEnded { room, to, started, .. } => (*room, *to, *started, false),
             _ => return None,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use evenkeel_model::{CoreEvent, Decider, Health, Hop, MoveCause, RoomId};
+use evenkeel_model::{CoreEvent, Decider, Health, Hop, RoomId};
 
 use super::Scene;
 
@@ -50,7 +50,7 @@ impl Moves {
             return Some(("I4", format!("the move of room {room} ended before it began")));
         }
         let lives = scene.board.is_up(from.node, from.incarnation);
-        if *cause == MoveCause::NodeDown && lives {
+        if cause.is_loss() && lives {
             return Some((
                 "I4",
                 format!("room {room} left {from:?} because of its death, but it is up"),
@@ -63,7 +63,7 @@ impl Moves {
     /// I5: at most three moves a minute, except off down nodes and by operators.
     pub(super) fn check_rate(&mut self, event: &CoreEvent, now: Instant) -> Found {
         let CoreEvent::Moved { room, cause, by, .. } = event else { return None };
-        if *cause == MoveCause::NodeDown || *by == Decider::Operator {
+        if cause.is_loss() || *by == Decider::Operator {
             return None;
         }
         let recent = self.recent.entry(*room).or_default();

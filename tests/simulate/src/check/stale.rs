@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use evenkeel_model::{Board, CoreEvent, Hop, ModeChange, MoveCause, RedundancyMode, RoomId};
+use evenkeel_model::{Board, CoreEvent, Hop, ModeChange, RedundancyMode, RoomId};
 
 use super::Scene;
 use super::hops::{BREAK_WITHIN, Delivered};
@@ -26,7 +26,7 @@ impl Stale {
     pub(super) fn hear(&mut self, event: &CoreEvent, now: Instant) {
         let until = now + BREAK_WITHIN;
         match event {
-            CoreEvent::Moved { room, cause: MoveCause::NodeDown, .. } => _ = self.left.remove(room),
+            CoreEvent::Moved { room, cause, .. } if cause.is_loss() => _ = self.left.remove(room),
             CoreEvent::Moved { room, from, .. } => _ = self.left.insert(*room, (*from, until)),
             CoreEvent::Mode { room, from: RedundancyMode::Hitless, why, .. }
                 if *why != ModeChange::Capacity =>

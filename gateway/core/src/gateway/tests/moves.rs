@@ -1,6 +1,6 @@
 use evenkeel_model::{
-    ClientTransport, CoreEvent, Decider, DecisionOutcome, GuardRule, Hook, HookAnswer, HopGrant,
-    MoveCause, NodeId, PolicyQuestion, RoutingMove,
+    ClientTransport, ClosedSession, CoreEvent, Decider, DecisionOutcome, GuardRule, Hook,
+    HookAnswer, HopGrant, MoveCause, NodeId, PolicyQuestion, RoutingMove,
 };
 
 use super::super::GatewayEffect;
@@ -123,8 +123,13 @@ fn closed_session_counts_its_own_moves() {
     };
     let closed: Vec<_> = world.events().filter_map(closed).collect();
     let [(one, moved), (two, late)] = &*closed else { panic!("{closed:?}") };
-    assert_eq!((*one, &*moved.moves), (first, &[MoveCause::Manual, MoveCause::NodeDown][..]));
-    assert_eq!((*two, &*late.moves), (second, &[MoveCause::NodeDown][..]));
+    let steps = |closed: &ClosedSession| {
+        let steps = closed.moves.iter().map(|step| (step.cause, step.from.node));
+        steps.collect::<Vec<_>>()
+    };
+    let death = (MoveCause::NodeDown, D);
+    assert_eq!((*one, steps(moved)), (first, vec![(MoveCause::Manual, A), death]));
+    assert_eq!((*two, steps(late)), (second, vec![death]));
     assert_eq!((late.offered, late.ended), (offered, world.now));
     assert_eq!((&*late.scenario, late.transport), ("call", ClientTransport::Udp));
 }
@@ -371,6 +376,24 @@ fn closed_port_moves_room_once() {
     assert_eq!(world.moves().len(), 1, "an echo of a hop that was left");
     world.pass(ms(100));
     assert!(world.gateway.board().cell(A).unwrap().up, "one call ended, the node lives");
+}
+
+#[test]
+fn closed_port_of_a_dead_node_is_its_death() {
+    let causes = |world: &World, session| {
+        let explained = world.gateway.views().explain(session, world.now).unwrap();
+        explained.moves.iter().map(|step| step.cause).collect::<Vec<_>>()
+    };
+    for (after, cause) in [(ms(100), MoveCause::NodeDown), (ms(5_000), MoveCause::Link)] {
+        let mut world = World::new(settings());
+        let session = world.open("r");
+        let hop = world.hop(A);
+        world.gateway.handle_port_closed(session, hop, world.now);
+        world.pass(after);
+        assert_eq!(causes(&world, session), [MoveCause::Link]);
+        world.kill(A);
+        assert_eq!(causes(&world, session), [cause]);
+    }
 }
 
 #[test]

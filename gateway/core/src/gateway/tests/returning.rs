@@ -203,6 +203,10 @@ fn ejected_node_stays_down_until_allowed() {
     world.gateway.change_nodes(world.now, |nodes| nodes.handle_eject(A, world.now)).unwrap();
     world.settle();
     assert_ne!(world.stands("r"), Some(A));
+    let is_told = |e: &CoreEvent| {
+        matches!(e, CoreEvent::Moved { cause: MoveCause::Ejected, by: Decider::Operator, .. })
+    };
+    assert!(world.events().any(is_told));
     let by = |e: &CoreEvent| match e {
         CoreEvent::Node { hop, to: Health::Down, witnesses, .. } if hop.node == A => {
             Some(witnesses.iter().map(|(witness, _)| *witness).collect::<Vec<_>>())

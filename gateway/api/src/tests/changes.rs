@@ -1,0 +1,60 @@
+//! Changes by operators, files and rollouts.
+
+use evenkeel_control::Operation;
+use tempfile::tempdir;
+
+use super::*;
+use crate::changes::ChangeLog;
+use crate::events::EventNotice;
+
+fn drain(world: &mut World, answer: Result<(), ControlError>) {
+    let asking = world.ask("POST /v1/nodes/east-a1:undrain\nfrom: ann", "");
+    let ControlRequest::Operate(Operation::Drain { .. }, reply) = world.request() else {
+        panic!("undrain")
+    };
+    reply.send(answer).unwrap();
+    asking.answer();
+}
+
+#[test]
+fn changes_have_time_author_and_request() {
+    let mut world = World::start();
+    let changes =
+        |world: &World| world.ask("GET /v1/changes?since=1h", "").answer().1["changes"].take();
+    drain(&mut world, Err(ControlError::Unavailable));
+    assert_eq!(changes(&world), json!([]), "it changed nothing");
+    drain(&mut world, Ok(()));
+    let mut change = changes(&world)[0].take();
+    assert!(change["at_us"].take().as_u64().unwrap() > 0);
+    let right = json!({
+        "at_us": null, "event": "request", "by": "operator", "user": "ann",
+        "request": "POST /v1/nodes/east-a1:undrain",
+    });
+    assert_eq!(change, right);
+    let report =
+        ReloadReport { by: Actor::File, took: Duration::ZERO, outcome: Err("a word".into()) };
+    world.happen(GatewayEvent::Reload(report), None);
+    while changes(&world)[0]["event"] != "reload" {
+        std::thread::yield_now();
+    }
+    let newest = changes(&world)[0].take();
+    assert_eq!((&newest["by"], &newest["reason"]), (&json!("file"), &json!("a word")));
+    assert_eq!(world.ask("GET /v1/changes?since=1", "").answer().0, 400);
+}
+
+#[tokio::test]
+async fn changes_outlive_the_process() {
+    let folder = tempdir().unwrap();
+    let open = || ChangeLog::of(Some(folder.path()), std::path::Path::new("/admin.sock"));
+    let log = open();
+    for number in 0..1_030 {
+        let data = json!({"at_us": number, "by": "file"}).to_string();
+        log.note_event(&EventNotice { name: "reload", data });
+    }
+    log.note_event(&EventNotice { name: "moved", data: "{}".to_owned() });
+    let newest = |log: &ChangeLog| log.since(0).first().map(|change| change["at_us"].clone());
+    assert_eq!((log.since(0).len(), newest(&log)), (1_024, Some(json!(1_029))));
+    while newest(&open()) != Some(json!(1_029)) {
+        tokio::task::yield_now().await;
+    }
+}
