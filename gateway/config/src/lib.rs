@@ -12,6 +12,7 @@ mod listen;
 mod node;
 mod plugin;
 mod set;
+mod slo;
 mod telemetry;
 
 pub use address::{NetworkPrefix, NoUrl, Url};

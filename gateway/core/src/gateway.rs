@@ -33,6 +33,7 @@ use crate::rooms::reroutes::Reroutes;
 use crate::rooms::room::{MoveUnderWay, Room};
 use crate::rooms::routes::{Routes, WEIGH_EVERY};
 use crate::sessions::SessionTable;
+use crate::slo::SloTable;
 use crate::ticks::{DegradationTurns, Ticks};
 use crate::views::{TableSizes, Views};
 
@@ -72,6 +73,7 @@ impl Gateway {
             rooms: RoomTable::new(&settings, now),
             nodes,
             capacity: Capacity::new(&settings, now),
+            slos: SloTable::new(now),
             effects,
             settings,
         };
@@ -379,9 +381,21 @@ impl Gateway {
         }
     }
 
+    /// The server refused an offer of this scenario for lack of capacity.
+    pub fn handle_turned_away(&mut self, scenario: &str, now: Instant) {
+        self.tables.slos.note_turned_away(scenario, &self.tables.settings, now);
+    }
+
     /// Counts packets between a session and its node since the last report.
     pub fn handle_flow(&mut self, id: SessionId, flow: &FlowCounts, now: Instant) {
         if self.quality.handle_flow(id, flow, &mut self.tables, now) {
+            let CoreTables { settings, sessions, slos, .. } = &mut self.tables;
+            if let Some(session) = sessions.unrecorded_mut(&id)
+                && let Some((scenario, slo)) = settings.slo(&session.request.scenario)
+            {
+                let misses = session.misses(slo, flow.missed);
+                slos.note_media(scenario, &mut session.slo_marks, misses, now);
+            }
             self.judge(|policies, subjects, effects| {
                 policies.weigh_flow(id, flow.missed, subjects, now, effects);
             });

@@ -16,6 +16,7 @@ use crate::record::{Failback, MoveRecord};
 use crate::rooms::placement::CoreTables;
 use crate::rooms::room::Room;
 use crate::sessions::{SessionPhase, WHOLE};
+use crate::slo::SloStanding;
 
 /// A live session.
 #[derive(Clone, PartialEq, Debug)]
@@ -296,6 +297,11 @@ impl<'a> Views<'a> {
         let shared = |scenario: &Scenario| scenario.affinity == Affinity::Room;
         self.tables.settings.scenarios.get(scenario).is_some_and(shared)
             && self.tables.rooms.named(room).is_none()
+    }
+
+    /// Returns the indicators of all scenarios that have a service level objective.
+    pub fn slos(self, now: Instant) -> impl Iterator<Item = SloStanding> + use<'a> {
+        self.tables.slos.standings(&self.tables.settings, now)
     }
 
     /// Returns all nodes in the order of their numbers.
