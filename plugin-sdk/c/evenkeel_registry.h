@@ -33,6 +33,8 @@
 #define EK_FLOOR 14
 /* The highest rate allowed by the session's scenario. [kbps, of session, room] */
 #define EK_CEILING 15
+/* Burn rate of the error budget of the scenario times 100, over 5 minutes: of the indicator of its service level objective that burns fastest. [centi, of session, room] */
+#define EK_SLO_BURN 16
 /* One-way delay to the node: half of the measured round trip. [us, of node, region] */
 #define EK_DELAY 32
 /* Unanswered probes of the node, smoothed. [ppm, of node, region] */

@@ -31,6 +31,8 @@ export const Metric = Object.freeze({
   Floor: 14,
   /** The highest rate allowed by the session's scenario. [kbps] */
   Ceiling: 15,
+  /** Burn rate of the error budget of the scenario times 100, over 5 minutes: of the indicator of its service level objective that burns fastest. [centi] */
+  SloBurn: 16,
   /** One-way delay to the node: half of the measured round trip. [us] */
   Delay: 32,
   /** Unanswered probes of the node, smoothed. [ppm] */

@@ -34,6 +34,7 @@ mod relay;
 mod revisions;
 mod rollouts;
 mod roq;
+mod slos;
 mod starts;
 mod takeover;
 mod upgrade;

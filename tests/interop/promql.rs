@@ -183,6 +183,18 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelRegionBreakerOpen", "evenkeel_region_breaker", "0 0 1 1", "3m"),
     ("EvenkeelUplinkSuspect", "evenkeel_uplink_suspect", "0 0 1 1", "3m"),
     (
+        "EvenkeelSloBurnsFast",
+        "evenkeel_slo_burn_rate{evenkeel_window=\"5m\"}; evenkeel_slo_burn_rate{evenkeel_window=\"1h\"}",
+        "0 0 20x5; 0 0 15x5",
+        "5m",
+    ),
+    (
+        "EvenkeelSloBurnsSlowly",
+        "evenkeel_slo_burn_rate{evenkeel_window=\"1h\"}; evenkeel_slo_burn_rate{evenkeel_window=\"6h\"}",
+        "0 0 7x5; 0 0 6.1x5",
+        "5m",
+    ),
+    (
         "EvenkeelVoiceBad",
         "evenkeel_session_r_factor_bucket{le=\"70\"}; evenkeel_session_r_factor_count",
         "0+6x20; 0+60x20",

@@ -6,6 +6,7 @@ mod explain;
 mod history;
 mod log;
 mod offers;
+mod slos;
 mod sockets;
 mod views;
 mod zones;
@@ -263,6 +264,7 @@ fn status(state: &str) -> StatusReport {
         rooms: 1,
         uplink_suspect: false,
         policies_failing: vec![routing().to_string()],
+        slos: Vec::new(),
         packets_to_node: 10,
         packets_to_client: 20,
         bytes_to_node: 1_000,

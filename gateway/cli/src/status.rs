@@ -65,6 +65,7 @@ impl StatusArgs {
         for warning in texts(&status, "warnings") {
             say(&format!("  warning: {warning}"));
         }
+        rows(&status, "slos").iter().for_each(|slo| say(&slo_line(slo)));
         for node in rows(&nodes, "nodes") {
             say(&format!(
                 "  node {:<16} {:<8} {:>3} rooms, {:>3} % load{}{}",
@@ -87,6 +88,19 @@ impl StatusArgs {
         }
         Ok(())
     }
+}
+
+/// A service level objective with its highest burn rate.
+fn slo_line(slo: &Value) -> String {
+    let rates = rows(slo, "windows").iter();
+    let rates = rates.filter_map(|it| Some((it["burn_rate"].as_f64()?, text(it, "window"))));
+    let burns = match rates.max_by(|(a, _), (b, _)| a.total_cmp(b)) {
+        Some((rate, window)) => format!("burn rate {rate} within {window}"),
+        None => "too few sessions for a burn rate".to_owned(),
+    };
+    let left = slo["budget"].as_f64().unwrap_or_default() * 100.0;
+    let name = format!("{} {}", text(slo, "scenario"), text(slo, "slo"));
+    format!("  slo {name:<23} {burns}, {left:.0} % of the budget left")
 }
 
 /// The last reload in one line; `None` without one.

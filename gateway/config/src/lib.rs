@@ -13,6 +13,7 @@ mod listen;
 mod node;
 mod plugin;
 mod set;
+mod slo;
 mod telemetry;
 mod written;
 

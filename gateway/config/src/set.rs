@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{
-    AdmitOnFault, Affinity, CapBounds, DegradeOnFault, FailureScope, Hook, RedundancyMode, Scenario,
+    AdmitOnFault, Affinity, CapBounds, DegradeOnFault, FailureScope, Hook, RedundancyMode,
+    Scenario, ServiceObjective,
 };
 use evenkeel_revisions::{Judging, RolloutRules, Strategy};
 use serde::Deserialize;
@@ -15,6 +16,7 @@ use toml::Spanned;
 
 use super::check::{ConfigBitRate, ConfigCheck};
 use super::plugin::{BindingTable, OnFault, PolicyBinding, SetOrigin};
+use super::slo::{SloConfig, fast_burn_ppm};
 use super::written::{WrittenBitRate, WrittenDuration};
 
 /// The shipped policy sets by file name. A file of the same name in the policy folder replaces one.
@@ -68,6 +70,7 @@ struct ScenarioTable {
     await_report: Option<bool>,
     dscp: DscpTable,
     priority: Option<Spanned<i64>>,
+    slo: Option<Spanned<SloConfig>>,
 }
 
 #[derive(Deserialize)]
@@ -113,6 +116,8 @@ pub struct ScenarioSettings {
     pub dscp: DscpSettings,
     /// Order of placement when many rooms need a node, 0 to 100; higher is earlier. Default 10.
     pub priority: u8,
+    /// Default none.
+    pub slo: Option<ServiceObjective>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -163,9 +168,12 @@ pub(super) fn check(
     let bound = hooks.into_iter().filter_map(|(hook, raw)| Some((hook, raw.as_ref()?)));
     let bindings =
         bound.filter_map(|(hook, raw)| PolicyBinding::check(hook, raw, &origin, check)).collect();
-    let scenarios = raw.scenario.iter().map(|(name, raw)| scenario(name, raw, check)).collect();
+    let scenarios: Vec<ScenarioSettings> =
+        raw.scenario.iter().map(|(name, raw)| scenario(name, raw, check)).collect();
     let places = raw.scenario.keys().map(Spanned::span).collect();
-    let rollout = RolloutSettings::check(raw.rollout.as_ref(), check);
+    let mut rollout = RolloutSettings::check(raw.rollout.as_ref(), check);
+    let slos = scenarios.iter().filter_map(|scenario| scenario.slo);
+    rollout.judging.burn_ppm = fast_burn_ppm(slos).unwrap_or(rollout.judging.burn_ppm);
     CheckedSet { set: PolicySet { name, origin, scenarios, bindings, rollout }, places }
 }
 
@@ -205,6 +213,7 @@ fn scenario(
             video: dscp(&raw.dscp.video, 34, check),
         },
         priority: check.number(&raw.priority, 10, 0..=100),
+        slo: raw.slo.as_ref().map(|slo| SloConfig::check(slo, check)),
     }
 }
 
@@ -307,6 +316,7 @@ impl ScenarioSettings {
             reserve: self.reserve,
             close_after: self.close_after,
             priority: i64::from(self.priority),
+            slo: self.slo,
             on_admission_fault: match on_fault(Hook::Admission) {
                 Some(OnFault::Reject) => AdmitOnFault::Reject,
                 Some(OnFault::Admit) => AdmitOnFault::Admit,
@@ -459,6 +469,7 @@ fn judging(raw: &RolloutJudgeTable, check: &mut ConfigCheck) -> Judging {
         guarded_percent: check.number(&raw.guarded_percent, default.guarded_percent, 1..=100),
         refused_percent: check.number(&raw.refused_percent, default.refused_percent, 1..=100),
         cohort_min: check.number(&raw.min_sessions, default.cohort_min, 1..=100_000),
+        burn_ppm: default.burn_ppm,
     }
 }
 

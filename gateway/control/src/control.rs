@@ -202,6 +202,7 @@ impl Control {
                 self.install_at(home, installed, client, ports, None);
             }
             Err(error) => {
+                self.note_turned_away(&offer.scenario, &error, now);
                 if let Some(pending) = self.offers.in_progress.get_mut(&offer.id) {
                     pending.not_registered = Some(error);
                 }
@@ -324,12 +325,11 @@ impl Control {
                 self.gateway.handle_offer(offer, now);
             }
             Err(refusal) => {
+                self.note_turned_away(&request.scenario, &refusal, now);
                 if let Some(reason) = refusal.turned_away() {
                     self.reporting.send_turned_away(&request, reason, now);
                 }
-                if let Some(reply) = reply {
-                    let _ = reply.send(Err(refusal));
-                }
+                let _ = reply.map(|reply| reply.send(Err(refusal)));
             }
         }
     }

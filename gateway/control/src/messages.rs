@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use evenkeel_core::{Impossible, RestoreError, SessionStanding};
+use evenkeel_core::{Impossible, RestoreError, SessionStanding, SloStanding};
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
 use evenkeel_model::{FailureScope, Health, NodeId, OfferRefusal, PolicyName, SessionId};
@@ -201,6 +201,8 @@ pub struct StatusReport {
     pub uplink_suspect: bool,
     /// Policies with a failed last call.
     pub policies_failing: Vec<String>,
+    /// The service level objectives, by scenario and indicator.
+    pub slos: Vec<SloStanding>,
     /// Packets sent to nodes.
     pub packets_to_node: u64,
     /// Packets sent to clients.

@@ -322,6 +322,18 @@ impl Control {
         }
     }
 
+    /// Tells the core of a refusal for lack of capacity that it does not see.
+    pub(crate) fn note_turned_away(
+        &mut self,
+        scenario: &str,
+        refusal: &ControlError,
+        now: Instant,
+    ) {
+        if matches!(refusal, ControlError::Full | ControlError::SessionDataFull) {
+            self.gateway.handle_turned_away(scenario, now);
+        }
+    }
+
     fn readiness(&self) -> TakeoverReadiness {
         let mut nodes = self.gateway.views().nodes().peekable();
         let is_empty = nodes.peek().is_none();
@@ -370,6 +382,7 @@ impl Control {
             rooms: self.gateway.standing_rooms(),
             uplink_suspect: self.gateway.node_table().doubts_uplink(),
             policies_failing: self.policies.failing(&self.gateway, now),
+            slos: self.gateway.views().slos(now).collect(),
             packets_to_node: workers.sum(|stats| stats.packets(ToNode)),
             packets_to_client: workers.sum(|stats| stats.packets(ToClient)),
             bytes_to_node: workers.sum(|stats| stats.bytes(ToNode)),

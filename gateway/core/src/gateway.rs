@@ -34,6 +34,7 @@ use crate::rooms::reroutes::Reroutes;
 use crate::rooms::room::{MoveUnderWay, Room};
 use crate::rooms::routes::{Routes, WEIGH_EVERY};
 use crate::sessions::SessionTable;
+use crate::slo::SloTable;
 use crate::ticks::{DegradationTurns, Ticks};
 use crate::views::{TableSizes, Views};
 
@@ -74,6 +75,7 @@ impl Gateway {
             rooms: RoomTable::new(&settings, now),
             nodes,
             capacity: Capacity::new(&settings, now),
+            slos: SloTable::new(now),
             effects,
             settings,
         };
@@ -387,10 +389,22 @@ impl Gateway {
         }
     }
 
+    /// The server refused an offer of this scenario for lack of capacity.
+    pub fn handle_turned_away(&mut self, scenario: &str, now: Instant) {
+        self.tables.slos.note_turned_away(scenario, &self.tables.settings, now);
+    }
+
     /// Counts packets between a session and its node since the last report.
     pub fn handle_flow(&mut self, id: SessionId, flow: &FlowCounts, now: Instant) {
         let Some(flow) = self.quality.handle_flow(id, flow, &mut self.tables, now) else { return };
         self.diagnosis.handle_flow(id, &flow, &mut self.tables, now);
+        let CoreTables { settings, sessions, slos, .. } = &mut self.tables;
+        if let Some(session) = sessions.unrecorded_mut(&id)
+            && let Some((scenario, slo)) = settings.slo(&session.request.scenario)
+        {
+            let misses = session.misses(slo, flow.missed);
+            slos.note_media(scenario, &mut session.slo_marks, misses, now);
+        }
         self.judge(|policies, subjects, effects| {
             policies.weigh_flow(id, flow.missed, subjects, now, effects);
         });

@@ -18,6 +18,7 @@ mod record;
 mod records;
 mod rooms;
 mod sessions;
+mod slo;
 mod ticks;
 mod views;
 
@@ -36,6 +37,7 @@ pub use rooms::node_controller::NodeController;
 pub use rooms::openings::NotOpened;
 pub use rooms::room::MoveUnderWay;
 pub use rooms::{is_session_room_name, requested_room_name};
+pub use slo::{SloStanding, SloWindow};
 pub use views::{
     CandidateReason, DegradationLimit, Explanation, Heading, NodeCandidate, NodeStanding,
     RegionStanding, RoomStanding, SessionStanding, TableSizes, Views,

@@ -28,6 +28,7 @@ use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
 use crate::rooms::routes::Routes;
 use crate::sessions::{LegState, Session, SessionPhase, SessionRequest};
+use crate::slo::SessionMarks;
 
 /// The records of a gateway as they change, and those of another process that continue here.
 #[derive(Debug)]
@@ -471,6 +472,7 @@ impl Records<'_> {
             plans: 0,
             share: record.share,
             judged: Judged::default(),
+            slo_marks: SessionMarks::default(),
             admitted_by: self.tables.sessions.deciders.intern(record.admitted_by),
             legs,
             measures: None,

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     CapBounds, ClientTransport, Decider, DeviceLimits, Hop, Labels, Measures, MediaDescription,
-    Metric, Offer, Op, Plan, PolicyName, RegionId, RoomId, SessionId, StreamKind,
+    Metric, Offer, Op, Plan, PolicyName, RegionId, RoomId, ServiceObjective, SessionId, StreamKind,
 };
 use evenkeel_revisions::StateVersions;
 
 use crate::capacity::breaker::Judged;
 use crate::collections::{Changes, Interner, SmallMap};
 use crate::flow::FlowTracker;
+use crate::slo::{SessionMarks, SessionMisses};
 
 /// Maximum sessions checked for silence at a time: 20,000 per second, the rate at which workers report that many.
 const SWEPT_AT_ONCE: usize = 1_024;
@@ -232,6 +233,7 @@ pub(crate) struct Session {
     pub(crate) share: u16,
     /// The last breaker window in which the session was counted.
     pub(crate) judged: Judged,
+    pub(crate) slo_marks: SessionMarks,
     pub(crate) admitted_by: Arc<Decider>,
     /// Hops where the driver was asked to open the session and not yet to close it.
     pub(crate) legs: SmallMap<Hop, LegState>,
@@ -391,6 +393,15 @@ impl Session {
     /// A value of the workers' last report.
     pub(crate) fn measured(&self, metric: Metric) -> Option<u32> {
         self.measures.as_ref()?.measured(metric)
+    }
+
+    /// Judges the gap and the R-factor. `missed` packets were missing when another hop took over.
+    pub(crate) fn misses(&self, slo: &ServiceObjective, missed: u32) -> SessionMisses {
+        let gap = self.track.as_ref().map(|track| track.lasts(missed));
+        [
+            slo.gap.zip(gap).map(|(limit, gap)| gap >= limit),
+            slo.r_factor_centi.zip(self.measured(Metric::RFactor)).map(|(limit, r)| r < limit),
+        ]
     }
 
     pub(crate) fn measures(&self, now: Instant) -> Measures {

@@ -88,14 +88,26 @@ impl Ticks<'_> {
         let ids = self.degradation.next_ticked((policy.clone(), arm), ours, asks);
         let reads = self.policies.revision(policy, arm).cloned();
         let state = Placement(self.tables);
+        let CoreTables { settings, slos, .. } = state.0;
+        let scenarios = settings.scenarios.keys();
+        let burns: BTreeMap<_, _> = scenarios
+            .filter_map(|name| Some((name, slos.burn_centi(name, settings, now)?)))
+            .collect();
         let of = ids.iter().filter_map(|id| state.0.sessions.get(id));
         let sessions: Vec<SessionRow> = of
-            .map(|session| SessionRow {
-                row: Row { id: session.id.0, measures: state.session_measures(session, now) },
-                room: session.room,
-                scenario: session.request.scenario.clone(),
-                labels: session.request.labels.clone(),
-                state: session.memory.read(reads.as_ref()).map(|state| PluginState::clone(state)),
+            .map(|session| {
+                let mut measures = state.session_measures(session, now);
+                if let Some(burn) = burns.get(&session.request.scenario) {
+                    measures.set(Metric::SloBurn, *burn);
+                }
+                SessionRow {
+                    row: Row { id: session.id.0, measures },
+                    room: session.room,
+                    scenario: session.request.scenario.clone(),
+                    labels: session.request.labels.clone(),
+                    state: (session.memory.read(reads.as_ref()))
+                        .map(|state| PluginState::clone(state)),
+                }
             })
             .collect();
         if sessions.is_empty() {

@@ -18,6 +18,7 @@ use crate::record::{Failback, MoveRecord};
 use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
 use crate::sessions::{Session, SessionPhase, WHOLE};
+use crate::slo::SloStanding;
 
 /// A live session.
 #[derive(Clone, PartialEq, Debug)]
@@ -328,6 +329,11 @@ impl<'a> Views<'a> {
         let (_, id) = self.tables.rooms.named(room)?;
         let room = self.tables.rooms.get(&id)?;
         Some((room.sessions.len(), room.stands_at(self.tables.nodes.board())?))
+    }
+
+    /// Returns the indicators of all scenarios that have a service level objective.
+    pub fn slos(self, now: Instant) -> impl Iterator<Item = SloStanding> + use<'a> {
+        self.tables.slos.standings(&self.tables.settings, now)
     }
 
     /// Returns all nodes in the order of their numbers.

@@ -465,6 +465,8 @@ crate::named! {
         Rung = "rung",
         /// The room moves too often.
         Moves = "moves",
+        /// A limit of the scenario's service level objective is missed.
+        Slo = "slo",
         /// Too many of the revision's own decisions break native rules.
         Guarded = "guarded decisions",
         /// Answers differ from those of a fresh instance: they cannot be replayed, and a restart after a fault changes
@@ -503,6 +505,7 @@ impl std::fmt::Display for Breach {
             Figure::Guarded => "broke a rule",
             Figure::HiddenState => "differed from a fresh instance's",
             Figure::Refusals => "turned away",
+            Figure::Slo => "missed the objective",
             Figure::Gap | Figure::Loss | Figure::RFactor | Figure::Rung | Figure::Moves => {
                 "got worse"
             }

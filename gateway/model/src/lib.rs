@@ -44,7 +44,7 @@ pub use registry::{
     UNMEASURED,
 };
 pub use settings::{
-    AdmitOnFault, Affinity, Breakers, CapBounds, CoreSettings, DegradeOnFault, FailureDomain,
-    FailureScope, GatewayLimits, NodeProbing, NodeSettings, RedundancyMode, RegionRole, Scenario,
-    Starts, Timings, Zone,
+    AdmitOnFault, Affinity, Breakers, CapBounds, CoreSettings, DegradeOnFault, FAST_BURN,
+    FailureDomain, FailureScope, GatewayLimits, NodeProbing, NodeSettings, RedundancyMode,
+    RegionRole, Scenario, ServiceObjective, SloIndicator, Starts, Timings, Zone,
 };

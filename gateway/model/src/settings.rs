@@ -29,6 +29,14 @@ pub struct CoreSettings {
     pub limits: GatewayLimits,
 }
 
+impl CoreSettings {
+    /// The objective of a scenario, with the scenario's name as all share it.
+    pub fn slo(&self, scenario: &str) -> Option<(&Arc<str>, &ServiceObjective)> {
+        let (name, scenario) = self.scenarios.get_key_value(scenario)?;
+        Some((name, scenario.slo.as_ref()?))
+    }
+}
+
 /// A failure domain within a region.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Zone {
@@ -112,6 +120,8 @@ pub struct Scenario {
     pub close_after: Duration,
     /// Rooms of higher priority are rescued first.
     pub priority: i64,
+    /// The service level objective of the sessions, if there is one.
+    pub slo: Option<ServiceObjective>,
     /// The decision if the admission policy fails.
     pub on_admission_fault: AdmitOnFault,
     /// The decision if the degradation policy fails.
@@ -127,6 +137,57 @@ impl Scenario {
     /// The name that a policy for this hook has in the scenario's set.
     pub fn policy(&self, hook: Hook) -> PolicyName {
         PolicyName { set: self.set.clone(), hook }
+    }
+}
+
+/// A service level objective: the share of sessions that are to be within each limit.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct ServiceObjective {
+    /// Share of good sessions, below 1; the rest is the error budget.
+    pub objective: f64,
+    /// Offers that are refused for lack of capacity or by a policy are bad.
+    pub refusals: bool,
+    /// A session that opens later than this after its offer is bad.
+    pub set_up: Option<Duration>,
+    /// A session that misses packets for this time at a switch is bad.
+    pub gap: Option<Duration>,
+    /// A session with an R-factor below this, times 100, is bad.
+    pub r_factor_centi: Option<u32>,
+}
+
+/// Burn rate that spends 2 % of the error budget of 30 days within an hour (*The Site Reliability Workbook*, chapter 5).
+pub const FAST_BURN: f64 = 14.4;
+
+impl ServiceObjective {
+    /// Returns the share of sessions that may be bad.
+    pub fn error_budget(&self) -> f64 {
+        1.0 - self.objective
+    }
+
+    /// True if sessions are counted by this indicator.
+    pub fn has(&self, indicator: SloIndicator) -> bool {
+        match indicator {
+            SloIndicator::Refusals => self.refusals,
+            SloIndicator::SetUp => self.set_up.is_some(),
+            SloIndicator::Gap => self.gap.is_some(),
+            SloIndicator::RFactor => self.r_factor_centi.is_some(),
+        }
+    }
+}
+
+crate::named! {
+    /// A property of sessions that a service level objective limits.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum SloIndicator {
+        /// Offers that were refused for lack of capacity or by a policy, of all that were opened or so refused.
+        Refusals = "refusals",
+        /// Time from the offer to the open session.
+        SetUp = "set-up",
+        /// Time of the packets that were missing when another hop took over.
+        Gap = "gap",
+        /// Voice quality (ITU-T G.107).
+        RFactor = "r-factor",
     }
 }
 

@@ -36,8 +36,8 @@ const ROUND: Duration = Duration::from_secs(10);
 const DECISIONS_MIN: u32 = 20;
 
 /// Figures by which rooms and sessions fall.
-const MEDIA: [Figure; 5] =
-    [Figure::Gap, Figure::Loss, Figure::RFactor, Figure::Rung, Figure::Moves];
+const MEDIA: [Figure; 6] =
+    [Figure::Gap, Figure::Loss, Figure::RFactor, Figure::Rung, Figure::Moves, Figure::Slo];
 
 /// Figures that are tested against chance, and share the permitted error: those of media, and refusals.
 const TESTED: usize = MEDIA.len() + 1;
@@ -66,6 +66,9 @@ pub struct Judging {
     pub refused_percent: u32,
     /// Minimum rooms, sessions or newcomers in a canary that is judged. Default 5.
     pub cohort_min: u32,
+    /// Share of the canary that misses the limits of its scenario's service level objective, in ppm; below this, the error
+    /// budget burns slowly. Default 144,000: the fast burn of an objective of 99 %.
+    pub burn_ppm: u32,
 }
 
 impl Default for Judging {
@@ -79,6 +82,7 @@ impl Default for Judging {
             guarded_percent: 50,
             refused_percent: 20,
             cohort_min: 5,
+            burn_ppm: 144_000,
         }
     }
 }
@@ -252,9 +256,13 @@ impl Judge {
         for (figure, test) in MEDIA.into_iter().zip(&mut self.tests) {
             if fell & bit(figure) != 0 {
                 test.fall(arm);
-                let proven = is_proven(&test.evidence, self.round);
-                if proven && self.known[Arm::Canary as usize] >= self.judging.cohort_min {
-                    let (canary, rest) = (test.count(Arm::Canary), test.count(Arm::Standing));
+                let (canary, rest) = (test.count(Arm::Canary), test.count(Arm::Standing));
+                let burns_slowly = u64::from(canary.worse) * 1_000_000
+                    < u64::from(canary.of) * u64::from(self.judging.burn_ppm);
+                if is_proven(&test.evidence, self.round)
+                    && self.known[Arm::Canary as usize] >= self.judging.cohort_min
+                    && !(figure == Figure::Slo && burns_slowly)
+                {
                     breach.get_or_insert(Breach { figure, canary, rest });
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_control::{ControlError, Handle, StatusReport};
-use evenkeel_core::{NodeStanding, SessionStanding};
+use evenkeel_core::{NodeStanding, SessionStanding, SloStanding, SloWindow};
 use evenkeel_group::Group;
 use evenkeel_model::{Measures, Metric, PathSegment, SessionId};
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
@@ -28,6 +28,8 @@ pub(super) struct CounterFollower {
     before: BTreeMap<(Count, &'static str), u64>,
     /// Scenarios that had sessions.
     scenarios: BTreeSet<Arc<str>>,
+    /// Those of the last reading. A reload may remove some.
+    slos: Vec<SloStanding>,
 }
 
 impl CounterFollower {
@@ -37,7 +39,7 @@ impl CounterFollower {
         group: Option<Group>,
     ) -> CounterFollower {
         let (before, scenarios) = (BTreeMap::new(), BTreeSet::new());
-        CounterFollower { handle, instruments, group, before, scenarios }
+        CounterFollower { handle, instruments, group, before, scenarios, slos: Vec::new() }
     }
 
     pub(super) async fn follow(&mut self) {
@@ -77,6 +79,7 @@ impl CounterFollower {
         self.instruments.nodes().set(nodes);
         let status = self.handle.status().await?;
         self.instruments.level(Level::SessionsActive, status.sessions as f64, &[]);
+        self.set_slos(status.slos.clone());
         self.count(&status);
         if let Some(group) = &self.group {
             let (role, _) = group.role();
@@ -88,6 +91,28 @@ impl CounterFollower {
             self.add(Count::ApiTokensRefused, Attribute::Reason, reason, refused);
         }
         Ok(())
+    }
+
+    fn set_slos(&mut self, slos: Vec<SloStanding>) {
+        let is_gone = |was: &&SloStanding| {
+            !slos.iter().any(|it| (&it.scenario, it.slo) == (&was.scenario, was.slo))
+        };
+        for gone in self.slos.iter().filter(is_gone) {
+            let windows = gone.windows.map(|it| SloWindow { burn_rate: None, ..it });
+            self.set_slo(&SloStanding { budget: 1.0, windows, ..gone.clone() });
+        }
+        slos.iter().for_each(|slo| self.set_slo(slo));
+        self.slos = slos;
+    }
+
+    fn set_slo(&self, standing: &SloStanding) {
+        let SloStanding { scenario, slo, budget, windows, .. } = standing;
+        let [scenario, slo] = [(Attribute::Scenario, &**scenario), (Attribute::Slo, slo.name())];
+        self.instruments.level(Level::SloBudget, *budget, &[scenario, slo]);
+        for SloWindow { window, burn_rate, .. } in windows {
+            let labels = [scenario, slo, (Attribute::Window, window)];
+            self.instruments.level(Level::SloBurnRate, burn_rate.unwrap_or(0.0), &labels);
+        }
     }
 
     /// Samples the quality of each session, and counts the sessions of each scenario.

@@ -68,6 +68,12 @@ rules! {
         "region {{ $labels.evenkeel_region }} takes no new rooms", "failover.md#region-breaker";
     Page "EvenkeelUplinkSuspect": "evenkeel_uplink_suspect == 1" for "10s",
         "most nodes are silent at once: check the gateway's own network", "operations.md#look";
+    Page "EvenkeelSloBurnsFast":
+        "evenkeel_slo_burn_rate{evenkeel_window=\"5m\"} > 14.4 and ignoring (evenkeel_window) evenkeel_slo_burn_rate{evenkeel_window=\"1h\"} > 14.4" for "1m",
+        "scenario {{ $labels.evenkeel_scenario }} misses its objective of {{ $labels.evenkeel_slo }}", "operations.md#objectives";
+    Ticket "EvenkeelSloBurnsSlowly":
+        "evenkeel_slo_burn_rate{evenkeel_window=\"1h\"} > 6 and ignoring (evenkeel_window) evenkeel_slo_burn_rate{evenkeel_window=\"6h\"} > 6" for "1m",
+        "scenario {{ $labels.evenkeel_scenario }} has missed its objective of {{ $labels.evenkeel_slo }} for hours", "operations.md#objectives";
     Ticket "EvenkeelVoiceBad":
         "sum by (instance, evenkeel_scenario) (rate(evenkeel_session_r_factor_bucket{le=~\"70|70.0\"}[5m])) > 0.05 * sum by (instance, evenkeel_scenario) (rate(evenkeel_session_r_factor_count[5m]))" for "5m",
         "many users of scenario {{ $labels.evenkeel_scenario }} hear badly: `evenkeel session list --bad`", "operations.md#look";

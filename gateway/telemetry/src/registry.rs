@@ -110,12 +110,16 @@ attributes! {
     Session = "evenkeel.session";
     /// Number of sessions.
     Sessions = "evenkeel.sessions";
+    /// Indicator of a service level objective: `refusals`, `set-up`, `gap` or `r-factor`.
+    Slo = "evenkeel.slo";
     /// `spans`, `logs`, `metrics` or `events`.
     Signal = "evenkeel.signal";
     /// Time in the plugin, in seconds.
     Duration = "evenkeel.duration";
     /// Name of a counted event.
     Event = "evenkeel.event";
+    /// Window of a burn rate: `5m`, `1h` or `6h`.
+    Window = "evenkeel.window";
     /// Source of evidence about a node: `probe`, `silence`…
     Witness = "evenkeel.witness";
     /// Name of a zone.
@@ -244,6 +248,11 @@ metrics! {
     ScenarioDegraded = "evenkeel.scenario.degraded", "{session}", [Scenario];
     /// Sessions of a scenario with impaired media, by the segment of the path that causes it. Read every 10 s.
     ScenarioImpaired = "evenkeel.scenario.impaired", "{session}", [Scenario, Segment];
+    /// Share of a scenario's sessions in the window that missed the objective, as a multiple of the share that may miss it. 0 while there
+    /// are fewer than ten.
+    SloBurnRate = "evenkeel.slo.burn_rate", "{budget}", [Scenario, Slo, Window];
+    /// Share of the error budget of the last 6 h that is left; negative if it is overspent.
+    SloBudget = "evenkeel.slo.budget", "1", [Scenario, Slo];
     /// Health of a node: 0 Up, 1 Suspect, 2 Wary, 3 Down, 4 Cold.
     NodeHealth = "evenkeel.node.health", "{state}", [Node, Region, Zone];
     /// 1 while most nodes are silent at once, so that none is marked down.

@@ -105,6 +105,7 @@ pub(crate) fn scenario(set: &str, bound: [bool; 4], spares: u8, priority: i64) -
         reserve: FailureScope::Node,
         close_after: Duration::from_secs(15),
         priority,
+        slo: None,
         on_admission_fault: AdmitOnFault::AdmitCapped,
         on_degradation_fault: DegradeOnFault::Hold,
     }

@@ -1,6 +1,19 @@
 use super::*;
 
 #[test]
+fn slo_shows_its_highest_burn_rate() {
+    let window = |window: &str, rate: Option<f64>| json!({"window": window, "burn_rate": rate});
+    let slo = |windows: [Value; 2]| {
+        let slo = json!({"scenario": "call", "slo": "gap", "budget": -0.5, "windows": windows});
+        slo_line(&slo)
+    };
+    let line = slo([window("5m", Some(2.0)), window("1h", Some(14.5))]);
+    assert!(line.ends_with("burn rate 14.5 within 1h, -50 % of the budget left"), "{line}");
+    let line = slo([window("5m", None), window("1h", None)]);
+    assert!(line.contains("too few sessions"), "{line}");
+}
+
+#[test]
 fn unmeasured_mode_is_marked() {
     let hot = json!({
         "mode": "hot", "scenarios": ["call", "live"], "recoveries": 1_000,

@@ -45,7 +45,7 @@ impl Gateway {
             false => self.route(now, |tables| Openings(tables).begin(&offer, now)),
         };
         match begun {
-            Err(reason) => Openings(&mut self.tables).refuse(&offer, None, reason),
+            Err(reason) => Openings(&mut self.tables).refuse(&offer, None, reason, now),
             Ok(id) if self.tables.sessions[&id].of_first_packet => {
                 self.admit(id, None, Decider::Native, now);
             }

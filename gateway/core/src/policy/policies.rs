@@ -331,6 +331,7 @@ impl Policies {
             let gap = track.silent_for(now).max(track.lasts(missed));
             Bad::default()
                 .with(Figure::Gap, gap >= judging.gap)
+                .with(Figure::Slo, subjects.misses_slo(session, missed))
                 .with(Figure::Loss, track.loses(judging.loss_ppm))
         });
     }

@@ -60,6 +60,22 @@ impl<'a> Subjects<'a> {
         self.rooms.values().filter(move |room| self.set(&room.scenario) == Some(&policy.set))
     }
 
+    /// The session misses a limit of its scenario's objective. `missed` packets were missing when another hop took over.
+    pub(super) fn misses_slo(self, session: &Session, missed: u32) -> bool {
+        let slo = self.settings.slo(&session.request.scenario);
+        slo.is_some_and(|(_, slo)| session.misses(slo, missed).contains(&Some(true)))
+    }
+
+    /// The session's baseline. A session that is silent already is not at risk.
+    fn bad_before(self, session: &Session, judging: &Judging) -> Bad {
+        let track = session.track.as_ref();
+        session
+            .bad_by_measures(judging)
+            .with(Figure::Gap, track.is_some_and(|track| track.is_silent()))
+            .with(Figure::Loss, track.is_some_and(|track| track.loses(judging.loss_ppm)))
+            .with(Figure::Slo, self.misses_slo(session, 0))
+    }
+
     fn sessions_of(self, policy: &PolicyName) -> impl Iterator<Item = &'a Session> {
         let is_of = move |it: &&Session| self.set(&it.request.scenario) == Some(&policy.set);
         self.sessions.values().filter(is_of)
@@ -77,7 +93,7 @@ impl<'a> Subjects<'a> {
             let judging = judge.judging();
             let bad = match is_by_room(hook) {
                 true => self.bad_room(session.room, judging),
-                false => session.bad_before(judging),
+                false => self.bad_before(session, judging),
             };
             judge.enrol(unit, revisions.arm(unit), bad);
         }
@@ -87,8 +103,8 @@ impl<'a> Subjects<'a> {
     fn bad_room(self, id: RoomId, judging: &Judging) -> Bad {
         let Some(room) = self.rooms.get(&id) else { return Bad::default() };
         let sessions = room.sessions.iter().filter_map(|id| self.sessions.get(id));
-        let bad =
-            sessions.fold(Bad::default(), |bad, session| bad.and(session.bad_before(judging)));
+        let bad = sessions
+            .fold(Bad::default(), |bad, session| bad.and(self.bad_before(session, judging)));
         bad.with(Figure::Moves, room.moves_noted() >= judging.moves_per_minute as usize)
     }
 
@@ -191,14 +207,6 @@ impl Session {
             .with(Figure::Loss, lossy(Metric::LossUp) || lossy(Metric::LossDown))
             .with(Figure::RFactor, poor)
             .with(Figure::Rung, self.plan_now().rung() >= judging.rung)
-    }
-
-    /// The session's baseline. A session that is silent already is not at risk.
-    fn bad_before(&self, judging: &Judging) -> Bad {
-        let track = self.track.as_ref();
-        self.bad_by_measures(judging)
-            .with(Figure::Gap, track.is_some_and(|track| track.is_silent()))
-            .with(Figure::Loss, track.is_some_and(|track| track.loses(judging.loss_ppm)))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
 use crate::rooms::routes::Routes;
 use crate::sessions::{LegState, Session, SessionOpening, SessionPhase, SessionRequest, WHOLE};
+use crate::slo::SessionMarks;
 
 const RETRY_SOON: Duration = Duration::from_secs(2);
 
@@ -70,6 +71,7 @@ impl Openings<'_> {
             plans: 0,
             share: WHOLE,
             judged: Judged::default(),
+            slo_marks: SessionMarks::default(),
             admitted_by: self.0.sessions.deciders.intern(Decider::Native),
             legs: SmallMap::default(),
             measures: None,
@@ -288,16 +290,16 @@ impl Openings<'_> {
     }
 
     pub(crate) fn give_up(&mut self, id: SessionId, reason: OfferRefusal, now: Instant) {
-        self.reply_refused(id, reason);
+        self.reply_refused(id, reason, now);
         self.remove(id, CloseReason::NotOpened, now);
     }
 
-    fn reply_refused(&mut self, id: SessionId, reason: OfferRefusal) {
+    fn reply_refused(&mut self, id: SessionId, reason: OfferRefusal, now: Instant) {
         if let Some(session) = self.0.sessions.get(&id)
             && let Some(opening) = &session.opening
         {
             let (offer, room) = (Arc::clone(&opening.offer), session.room);
-            self.refuse(&offer, Some((id, room)), reason);
+            self.refuse(&offer, Some((id, room)), reason, now);
         }
     }
 
@@ -306,7 +308,9 @@ impl Openings<'_> {
         offer: &Offer,
         session: Option<(SessionId, RoomId)>,
         reason: OfferRefusal,
+        now: Instant,
     ) {
+        self.0.slos.note_refused(&offer.scenario, &reason, &self.0.settings, now);
         let (offer, scenario, result) = (offer.id, offer.scenario.clone(), Err(reason.clone()));
         self.0.effects.event(CoreEvent::Refused { offer, session, scenario, reason });
         self.0.effects.push(GatewayEffect::Reply { offer, result });
@@ -328,7 +332,7 @@ impl Openings<'_> {
                 | CloseReason::NotOpened
                 | CloseReason::Panicked => OfferRefusal::Closed,
             };
-            self.reply_refused(id, refused);
+            self.reply_refused(id, refused, now);
         }
         self.remove(id, reason, now);
     }
@@ -343,6 +347,7 @@ impl Openings<'_> {
     fn remove(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
         let Some(session) = self.0.sessions.remove(id) else { return };
         let room = session.room;
+        self.0.slos.leave(&session.request.scenario, &session.slo_marks, now);
         self.0.effects.cancel(&Timer::OpenLate(id));
         self.0.capacity.set_reduced(id, None);
         for (hop, leg) in session.legs.iter() {

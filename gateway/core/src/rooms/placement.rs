@@ -18,6 +18,7 @@ use crate::rooms::RoomTable;
 use crate::rooms::room::Room;
 use crate::rooms::survey::{PlacementSurvey, Takes};
 use crate::sessions::{Session, SessionPhase, SessionTable};
+use crate::slo::SloTable;
 
 /// Silent sessions are kept this long while their room waits for a node: as long as the longest start may take.
 const HELD_FOR: Duration = Duration::from_secs(600);
@@ -36,6 +37,7 @@ pub(crate) struct CoreTables {
     pub(crate) rooms: RoomTable,
     pub(crate) nodes: NodeTable,
     pub(crate) capacity: Capacity,
+    pub(crate) slos: SloTable,
     pub(crate) effects: Effects,
 }
 
@@ -274,6 +276,9 @@ impl<'a> Placement<'a> {
         }
         if let Some(first) = sessions().map(|session| session.offered).min() {
             measures.set(Metric::Age, now.saturating_duration_since(first).as_millis() as u64);
+        }
+        if let Some(burn) = self.0.slos.burn_centi(&room.scenario, &self.0.settings, now) {
+            measures.set(Metric::SloBurn, burn);
         }
         RoomRow {
             row: Row { id: id.0, measures },

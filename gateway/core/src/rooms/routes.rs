@@ -454,6 +454,8 @@ impl Routes<'_> {
             admitted_by: (*session.admitted_by).clone(),
             routed_by: (*room.placed_by).clone(),
         };
+        let took = now.saturating_duration_since(session.offered);
+        self.0.slos.note_opened(&room.scenario, took, &self.0.settings, now);
         self.0.effects.event(opened);
         if let Some(session) = self.0.sessions.get_mut(&id) {
             if let Some(SessionOpening { offer, .. }) = session.opening.take().as_deref() {

@@ -360,7 +360,7 @@ fn breaking_registry_changes_are_named() {
 
 #[test]
 fn registry_additions_are_compatible() {
-    let more = "[[metric]]\nnumber = 16\nname = \"freezes\"\nunit = \"ms\"\nof = [\"session\"]\ndoc = \"Frozen.\"\n\n[[op]]";
+    let more = "[[metric]]\nnumber = 17\nname = \"freezes\"\nunit = \"ms\"\nof = [\"session\"]\ndoc = \"Frozen.\"\n\n[[op]]";
     let changes = [
         ("a metric is added", "[[op]]", more),
         ("more rows carry it", "of = [\"session\"]", "of = [\"session\", \"room\"]"),

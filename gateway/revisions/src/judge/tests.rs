@@ -99,6 +99,21 @@ fn earlier_loss_counts_only_after_recovery() {
 }
 
 #[test]
+fn missed_objective_is_a_breach_if_it_burns_fast() {
+    for (burn_ppm, says) in [(500_000, true), (500_001, false)] {
+        let mut world = World::of(10, 200);
+        world.judge.judge_by(Judging { burn_ppm, ..Judging::default() });
+        let mut missed = 0;
+        let breach = world.tell(|_, arm| {
+            let misses = arm == Arm::Canary && missed < 5;
+            missed += u32::from(misses);
+            Bad::default().with(Figure::Slo, misses)
+        });
+        assert_eq!(breach.map(|it| it.figure), says.then_some(Figure::Slo), "{burn_ppm}");
+    }
+}
+
+#[test]
 fn cohort_below_minimum_is_not_judged() {
     for (cohort, says) in [(4, false), (5, true)] {
         assert_eq!(World::of(cohort, 400).tell(harmed).is_some(), says, "{cohort}");

@@ -7,7 +7,7 @@ use evenkeel_control::{
 use evenkeel_model::{
     ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop, Impairment, Incarnation, NodeId,
     NodeProbing, NodeSettings, PathEvidence, PathSegment, Plan, PolicyName, RedundancyMode,
-    RegionId, RegionRole, RoomId, SessionId, Starts, Zone, ZoneId,
+    RegionId, RegionRole, RoomId, SessionId, SloIndicator, Starts, Zone, ZoneId,
 };
 use evenkeel_revisions::PolicyStatus;
 use evenkeel_telemetry::Telemetry;
@@ -122,6 +122,7 @@ fn status() -> StatusReport {
         rooms: 1,
         uplink_suspect: false,
         policies_failing: Vec::new(),
+        slos: vec![slo()],
         packets_to_node: 10,
         packets_to_client: 0,
         bytes_to_node: 1_000,
@@ -133,6 +134,17 @@ fn status() -> StatusReport {
         udp: Vec::new(),
         quic: None,
         quic_counts: [("connections", 2), ("handshakes-failed", 3)].into(),
+    }
+}
+
+fn slo() -> SloStanding {
+    let of = |window, burn_rate| SloWindow { window, sessions: 20, bad: 3, burn_rate };
+    SloStanding {
+        scenario: "call".into(),
+        slo: SloIndicator::Gap,
+        objective: 0.99,
+        budget: -0.5,
+        windows: [of("5m", Some(15.0)), of("1h", Some(2.5)), of("6h", None)],
     }
 }
 
@@ -172,6 +184,12 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_node_rooms", "east-a1", "3");
     says(&telemetry, "evenkeel_node_round_trip_seconds", "east-a1", "0.05");
     says(&telemetry, "evenkeel_sessions_active", "", "7");
+    says(&telemetry, "evenkeel_slo_burn_rate", "evenkeel_window=\"5m\"", "15");
+    says(&telemetry, "evenkeel_slo_burn_rate", "evenkeel_window=\"6h\"", "0");
+    says(&telemetry, "evenkeel_slo_budget_ratio", "gap", "-0.5");
+    reader.set_slos(Vec::new());
+    says(&telemetry, "evenkeel_slo_burn_rate", "evenkeel_window=\"5m\"", "0");
+    says(&telemetry, "evenkeel_slo_budget_ratio", "gap", "1");
     says(&telemetry, "evenkeel_quic_connections", "", "2");
     says(&telemetry, "evenkeel_quic_counts_total", "handshakes-failed", "3");
     says(&telemetry, "evenkeel_node_messages_refused_total", "clock", "4");

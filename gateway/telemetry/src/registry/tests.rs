@@ -48,6 +48,8 @@ fn metrics_have_few_labels() {
         let of_node = metric.attributes.contains(&Attribute::Node);
         let place = [Attribute::Region, Attribute::Zone];
         let labels = metric.attributes.iter().filter(|it| !of_node || !place.contains(it));
+        // There are three windows.
+        let labels = labels.filter(|it| **it != Attribute::Window);
         assert!(labels.count() <= 2, "{}", metric.name);
         assert!(!metric.attributes.iter().any(|a| unbounded.contains(a)), "{}", metric.name);
     }

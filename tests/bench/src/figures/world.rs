@@ -129,6 +129,7 @@ fn settings(nodes: usize, sessions: usize) -> CoreSettings {
         reserve: FailureScope::Node,
         close_after: Duration::from_secs(3_600),
         priority: 0,
+        slo: None,
         on_admission_fault: AdmitOnFault::Admit,
         on_degradation_fault: DegradeOnFault::Hold,
     };

@@ -25,6 +25,7 @@ mod reserves;
 mod restoring;
 mod returning;
 mod revising;
+mod slo;
 mod starts;
 mod survival;
 mod swarm;

@@ -55,6 +55,7 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> CoreSettings {
         reserve: FailureScope::Node,
         close_after: Duration::from_secs(30),
         priority: 0,
+        slo: None,
         on_admission_fault: AdmitOnFault::Admit,
         on_degradation_fault: evenkeel_model::DegradeOnFault::Hold,
     };

@@ -497,6 +497,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         reserve: FailureScope::Node,
         close_after: Duration::from_secs(30),
         priority: 0,
+        slo: None,
         on_admission_fault: AdmitOnFault::Admit,
         on_degradation_fault: evenkeel_model::DegradeOnFault::Hold,
     };

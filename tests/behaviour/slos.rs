@@ -1,0 +1,41 @@
+//! Service level objectives at a running gateway.
+
+use std::process::Command;
+
+use evenkeel_client::{OfferIdentity, OfferIngress};
+use evenkeel_testkit::binary::evenkeel;
+use serde_json::json;
+
+use crate::harness::{GatewayProcess, Node, Phone, World};
+
+#[test]
+fn refused_offers_burn_the_error_budget() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.limits = "workers = 1\nsessions = 8\n".into();
+    world.scenario = "spares = 2\nslo = { objective = 0.9, set_up = \"1m\" }\n".into();
+    let mut gateway = GatewayProcess::start(&world);
+    let phones: Vec<Phone> = (1..=12).map(Phone::new).collect();
+    let opened = phones.iter().filter(|phone| {
+        let identity = OfferIdentity::Declared { address: phone.address(), rtcp: None };
+        let room = format!("room-{}", phone.number);
+        let offer = GatewayProcess::offer(&room, OfferIngress::Udp(identity));
+        gateway.ask(async |client| client.open(&offer).await).is_ok()
+    });
+    assert_eq!(opened.count(), 8);
+
+    let status = gateway.read("/v1/status");
+    let window = |window, sessions, bad, burn_rate: Option<f64>| json!({"window": window, "sessions": sessions, "bad": bad, "burn_rate": burn_rate});
+    let slo = |slo, budget, sessions, bad, burn_rate| {
+        let windows = ["5m", "1h", "6h"].map(|name| window(name, sessions, bad, burn_rate));
+        json!({"scenario": "call", "slo": slo, "objective": 0.9, "budget": budget, "windows": windows})
+    };
+    let refusals = slo("refusals", -2.333, 12, 4, Some(3.333));
+    assert_eq!(status["slos"], json!([refusals, slo("set-up", 1.0, 8, 0, None)]));
+
+    let mut command = Command::new(evenkeel());
+    command.args(["status", "--api"]).arg(gateway.folder().join("admin.sock"));
+    let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let line = said.lines().find(|line| line.contains("slo call refusals"));
+    assert!(line.is_some_and(|line| line.contains("burn rate 3.333 within ")), "{said}");
+}
