@@ -60,7 +60,9 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::Scope
         | Attribute::Session
         | Attribute::Signal
+        | Attribute::Slo
         | Attribute::Event
+        | Attribute::Window
         | Attribute::Zone => Shape::Text,
     }
 }

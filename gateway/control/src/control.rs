@@ -326,10 +326,10 @@ impl Control {
             }
             Err(refusal) => {
                 self.note_turned_away(&request.scenario, &refusal, now);
-                if let Some(reason) = refusal.turned_away() {
-                    self.reporting.send_turned_away(&request, reason, now);
+                self.reporting.send_turned_away(&request, &refusal, now);
+                if let Some(reply) = reply {
+                    let _ = reply.send(Err(refusal));
                 }
-                let _ = reply.map(|reply| reply.send(Err(refusal)));
             }
         }
     }

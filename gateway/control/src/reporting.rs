@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::history::{HistoryWriter, OpenSession};
-use crate::messages::UncoveredLoss;
+use crate::messages::{ControlError, UncoveredLoss};
 use crate::names::NodeNames;
 use crate::nodes::{NodeListUpdate, ReloadReport};
 use crate::offers::OfferedSession;
@@ -177,13 +177,14 @@ impl Reporting {
         });
     }
 
-    /// Sends the event of an offer that control refused before the core received it.
+    /// Sends the event of an offer that control refused before the core received it, if the refusal has one.
     pub(crate) fn send_turned_away(
         &self,
         request: &OfferedSession,
-        reason: &'static str,
+        refusal: &ControlError,
         arrived: Instant,
     ) {
+        let Some(reason) = refusal.turned_away() else { return };
         let scenario = request.scenario.clone();
         let event = GatewayEvent::TurnedAway { scenario, reason, session: None };
         let caller = Some(TraceCaller::of(request, arrived));
