@@ -20,7 +20,7 @@ enum Shape {
     Text,
     Bool,
     Int,
-    Seconds,
+    Number,
     Texts,
 }
 
@@ -33,7 +33,7 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::Rooms
         | Attribute::Rows
         | Attribute::Sessions => Shape::Int,
-        Attribute::Duration => Shape::Seconds,
+        Attribute::Confidence | Attribute::Duration | Attribute::Loss => Shape::Number,
         Attribute::Witness => Shape::Texts,
         Attribute::AdmittedBy
         | Attribute::Arm
@@ -44,6 +44,7 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::From
         | Attribute::Guard
         | Attribute::Hook
+        | Attribute::ImpairedBy
         | Attribute::Mode
         | Attribute::Node
         | Attribute::Op
@@ -58,6 +59,7 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::RoutedBy
         | Attribute::Scenario
         | Attribute::Scope
+        | Attribute::Segment
         | Attribute::Session
         | Attribute::Signal
         | Attribute::Slo
@@ -72,11 +74,11 @@ fn fits(shape: Shape, value: &Value) -> bool {
         (Shape::Text, Value::Text(text)) => !text.is_empty(),
         (Shape::Bool, Value::Bool(_)) => true,
         (Shape::Int, Value::Int(_)) => true,
-        (Shape::Seconds, Value::Double(seconds)) => seconds.is_finite() && *seconds >= 0.0,
+        (Shape::Number, Value::Double(number)) => number.is_finite() && *number >= 0.0,
         (Shape::Texts, Value::List(all)) => {
             !all.is_empty() && all.iter().all(|one| matches!(one, Value::Text(_)))
         }
-        (Shape::Text | Shape::Bool | Shape::Int | Shape::Seconds | Shape::Texts, _) => false,
+        (Shape::Text | Shape::Bool | Shape::Int | Shape::Number | Shape::Texts, _) => false,
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::check::ConfigCheck;
+use super::written::WrittenDuration;
 
 /// Objectives that the sessions of a window can tell apart from 0 and 1.
 const OBJECTIVES: std::ops::RangeInclusive<f64> = 0.5..=0.9999;
@@ -16,8 +17,8 @@ const OBJECTIVES: std::ops::RangeInclusive<f64> = 0.5..=0.9999;
 pub(super) struct SloConfig {
     objective: Option<Spanned<f64>>,
     refusals: Option<bool>,
-    set_up: Option<Spanned<String>>,
-    gap: Option<Spanned<String>>,
+    set_up: Option<Spanned<WrittenDuration>>,
+    gap: Option<Spanned<WrittenDuration>>,
     r_factor: Option<Spanned<i64>>,
 }
 
@@ -25,7 +26,7 @@ impl SloConfig {
     pub(super) fn check(raw: &Spanned<SloConfig>, check: &mut ConfigCheck) -> ServiceObjective {
         let (span, raw) = (raw.span(), raw.get_ref());
         let minute = Duration::from_secs(60);
-        let mut limit = |raw: &Option<Spanned<String>>, least: Duration| {
+        let mut limit = |raw: &Option<Spanned<WrittenDuration>>, least: Duration| {
             raw.is_some().then(|| check.duration(raw, minute, least..=minute))
         };
         let set_up = limit(&raw.set_up, Duration::from_millis(1));

@@ -20,7 +20,6 @@ mod path;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{CoreEvent, FlowCounts, Impairment, NodeProbing, RoomId, SessionId};

@@ -1,18 +1,29 @@
 //! Packets between a client and its node since the last summary.
 
-use evenkeel_model::{FlowCounts, STREAM_KINDS};
+use evenkeel_model::{FlowCounts, Hop, STREAM_KINDS};
 use serde::{Deserialize, Serialize};
 
-/// The counts of [`FlowCounts`] that packets change, in its order of fields.
+/// The counts of [`FlowCounts`] that packets change.
 #[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
+#[serde(from = "FlowRecord", into = "FlowRecord")]
 pub(super) struct FlowTally {
     pub(super) sent: [u32; STREAM_KINDS],
     pub(super) received: [u32; STREAM_KINDS],
     pub(super) reported_ppm: Option<u32>,
-    #[serde(default)]
     pub(super) client_ppm: Option<u32>,
-    #[serde(default)]
     pub(super) frames: u32,
+}
+
+/// The layout of records, which is that of earlier versions. The other counts begin anew at another process.
+#[derive(Default, Serialize, Deserialize)]
+struct FlowRecord {
+    sent: [u32; STREAM_KINDS],
+    received: [u32; STREAM_KINDS],
+    hears: Option<Hop>,
+    expected: u32,
+    lost: u32,
+    missed: u32,
+    reported_ppm: Option<u32>,
 }
 
 impl FlowTally {
@@ -26,5 +37,19 @@ impl From<FlowTally> for FlowCounts {
     fn from(tally: FlowTally) -> FlowCounts {
         let FlowTally { sent, received, reported_ppm, client_ppm, frames } = tally;
         FlowCounts { sent, received, reported_ppm, client_ppm, frames, ..FlowCounts::default() }
+    }
+}
+
+impl From<FlowTally> for FlowRecord {
+    fn from(tally: FlowTally) -> FlowRecord {
+        let FlowTally { sent, received, reported_ppm, .. } = tally;
+        FlowRecord { sent, received, reported_ppm, ..FlowRecord::default() }
+    }
+}
+
+impl From<FlowRecord> for FlowTally {
+    fn from(record: FlowRecord) -> FlowTally {
+        let FlowRecord { sent, received, reported_ppm, .. } = record;
+        FlowTally { sent, received, reported_ppm, ..FlowTally::default() }
     }
 }
