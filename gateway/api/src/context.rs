@@ -14,7 +14,7 @@ use evenkeel_index::IndexReader;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
-use super::changes::ChangeLog;
+use super::change_log::ChangeLog;
 use super::error::{ApiError, ApiErrorCode, no_owner, refused};
 use super::events::EventFeed;
 use super::relay::{ANSWER_WITHIN, PeerRelay};

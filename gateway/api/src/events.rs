@@ -22,7 +22,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::{Stream, StreamExt};
 
-use super::changes::ChangeLog;
+use super::change_log::ChangeLog;
 use super::error::{ApiError, ApiErrorCode};
 use super::object::{milliseconds, object};
 
@@ -62,7 +62,7 @@ impl EventFeed {
             match events.recv().await {
                 Ok(record) => {
                     if let Some(notice) = notices.notice(&record) {
-                        changes.note_event(&notice);
+                        changes.note_event(notice.name, &notice.data);
                         self.publish(notice);
                     }
                 }
@@ -360,7 +360,7 @@ impl NoticeWriter {
                 room: room_name,
                 scenario: scenario,
                 // Omitted if none does any more.
-                impairment?: impairment.as_ref().map(impaired),
+                impairment?: impairment.as_deref().map(impaired),
             },
             CoreEvent::Standing { policy, fault, .. } => notice! {
                 "policy", at_us;

@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 mod blast;
+mod change_log;
 mod changes;
 mod context;
 mod error;

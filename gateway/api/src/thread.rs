@@ -26,7 +26,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
-use super::changes::ChangeLog;
+use super::change_log::ChangeLog;
 use super::context::{ApiContext, BODIES_MAX, UPLOADS_MAX};
 use super::error::{ApiError, ApiErrorCode};
 use super::events::{EventFeed, NoticeWriter};

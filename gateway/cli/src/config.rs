@@ -1,13 +1,11 @@
 //! `evenkeel config`.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
-use evenkeel_process::unix_us;
-use serde_json::Value;
 
-use crate::command::{ApiArgs, CommandError, number, show_lines, text, texts};
-use crate::status::spell;
+use crate::command::{ApiArgs, CommandError, show_lines};
+use crate::status::origin;
 
 /// Show the configuration of a running gateway
 #[derive(Args)]
@@ -48,20 +46,4 @@ impl ConfigurationArgs {
         });
         Ok(())
     }
-}
-
-/// The file in force in one line: its name, digest and age, and the tables of it that wait.
-pub(crate) fn origin(configuration: &Value, now: SystemTime) -> String {
-    let age = unix_us(now).saturating_sub(number(configuration, "read_us"));
-    let read = spell(Duration::from_micros(age));
-    let Some(file) = configuration["file"].as_str() else {
-        return format!("built-in configuration, in force for {read}");
-    };
-    let waiting = texts(configuration, "requires_restart");
-    let waiting = match waiting.is_empty() {
-        true => String::new(),
-        false => format!("; restart for {}", waiting.join(", ")),
-    };
-    let digest = text(configuration, "sha256");
-    format!("configuration {file}, SHA-256 {digest}, read {read} ago{waiting}")
 }

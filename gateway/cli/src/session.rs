@@ -304,7 +304,7 @@ fn explain(said: &Value) {
         quality => say(&format!("  quality: {quality}")),
     }
     if said["impairment"].is_object() {
-        impairment(&said["impairment"]).iter().for_each(|line| say(line));
+        impairment(&said["impairment"]).iter().for_each(say);
     }
     let share = said["share_permille"].as_u64().unwrap_or(1_000);
     let less = if share < 1_000 { ", for lack of capacity" } else { "" };

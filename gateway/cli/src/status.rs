@@ -7,7 +7,6 @@ use evenkeel_process::unix_us;
 use serde_json::{Value, json};
 
 use crate::command::{ApiArgs, CommandError, number, rows, say, text, texts};
-use crate::config::origin;
 
 /// Show sessions, nodes and policies of a running gateway.
 #[derive(Args)]
@@ -121,6 +120,22 @@ fn last_reload(reload: &Value, now: SystemTime) -> Option<String> {
         }
     };
     Some(format!("last reload {ago} ago, by {by}: {outcome}"))
+}
+
+/// The file in force in one line: its name, digest and age, and the tables of it that wait.
+pub(crate) fn origin(configuration: &Value, now: SystemTime) -> String {
+    let age = unix_us(now).saturating_sub(number(configuration, "read_us"));
+    let read = spell(Duration::from_micros(age));
+    let Some(file) = configuration["file"].as_str() else {
+        return format!("built-in configuration, in force for {read}");
+    };
+    let waiting = texts(configuration, "requires_restart");
+    let waiting = match waiting.is_empty() {
+        true => String::new(),
+        false => format!("; restart for {}", waiting.join(", ")),
+    };
+    let digest = text(configuration, "sha256");
+    format!("configuration {file}, SHA-256 {digest}, read {read} ago{waiting}")
 }
 
 /// Days and hours, hours and minutes, minutes, or seconds.

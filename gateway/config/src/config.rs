@@ -16,7 +16,6 @@ use toml::Spanned;
 
 use super::check::{self, ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::cluster::{self, ClusterTable, GroupSettings, WitnessSettings};
-use super::effective::WrittenConfig;
 use super::gateway::{
     self, AdminSettings, AdminTable, BreakerTable, DetectorTable, GatewaySettings, GatewayTable,
     LimitSettings, LimitsTable,
@@ -26,6 +25,7 @@ use super::listen::{self, ListenIdentity, ListenIngress, ListenSettings, ListenT
 use super::node::{self, DriverSettings, NODES_MAX, NodeConfig, NodeEntry};
 use super::plugin::{self, Compiler, PolicyBinding, SetOrigin, TrustSettings, TrustTable};
 use super::set::{self, CheckedSet, PolicySet, SHIPPED_SETS, ScenarioSettings, SetTable};
+use super::source_file::WrittenConfig;
 use super::telemetry::{TelemetrySettings, TelemetryTable};
 
 /// Maximum size of a configuration file. These files are written by hand, so a larger one was named by mistake.

@@ -2,14 +2,12 @@
 //! file has them.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use data_encoding::HEXLOWER;
 use evenkeel_host::Unsigned;
-use evenkeel_process::{sha256, unix_us};
+use evenkeel_process::unix_us;
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -19,33 +17,6 @@ use super::gateway::Traceparent;
 use super::listen::ListenIngress;
 use super::node::{DriverSettings, NodeConfig, ProbeKind};
 use super::plugin::SetOrigin;
-
-/// The file from which settings were read.
-#[derive(Clone, Default)]
-pub struct WrittenConfig {
-    /// Default: the built-in configuration.
-    file: Option<String>,
-    sha256: [u8; 32],
-    tables: Table,
-}
-
-impl WrittenConfig {
-    /// A file that cannot be parsed has no tables; its errors are reported elsewhere.
-    pub(super) fn of(file: Option<&Path>, text: &str) -> WrittenConfig {
-        WrittenConfig {
-            file: file.map(|file| file.display().to_string()),
-            sha256: sha256(text.as_bytes()),
-            tables: text.parse().unwrap_or_default(),
-        }
-    }
-}
-
-impl fmt::Debug for WrittenConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Settings that were written in two ways are the same.
-        f.debug_struct("WrittenConfig").field("file", &self.file).finish_non_exhaustive()
-    }
-}
 
 /// The configuration in force, and where it came from.
 #[derive(Clone, PartialEq, Debug, Serialize)]

@@ -14,6 +14,7 @@ mod node;
 mod plugin;
 mod set;
 mod slo;
+mod source_file;
 mod telemetry;
 mod written;
 
@@ -21,7 +22,7 @@ pub use address::{NetworkPrefix, NoUrl, Url};
 pub use check::{Colour, ConfigBitRate, InvalidSetting, SecretFile, read_duration};
 pub use cluster::{AddressPlace, GroupSettings, MovingAddress, PeerSettings, WitnessSettings};
 pub use config::GatewayConfig;
-pub use effective::{ConfigInForce, WrittenConfig};
+pub use effective::ConfigInForce;
 pub use gateway::{
     AdminSettings, AdminTcp, CacheFolder, GatewaySettings, LimitSettings, Traceparent,
 };
@@ -35,4 +36,5 @@ pub use plugin::{
     Compiler, OnFault, PluginLimits, PluginLocation, PolicyBinding, SetOrigin, TrustSettings,
 };
 pub use set::{DscpSettings, PolicySet, RolloutSettings, ScenarioSettings, rollout_settings};
+pub use source_file::WrittenConfig;
 pub use telemetry::{Otlp, OtlpProtocol, Signal, TelemetrySettings};

@@ -85,7 +85,7 @@ impl Diagnosis {
                 room_name,
                 scenario,
                 impairment: None,
-                ended: Some((impairment, since)),
+                ended: Some((Box::new(impairment), since)),
             });
         }
     }
@@ -211,8 +211,8 @@ fn report(id: SessionId, change: ImpairmentChange, tables: &mut CoreTables) {
     let Some(session) = tables.sessions.get(&id) else { return };
     let Some(room) = tables.rooms.get(&session.room) else { return };
     let (scenario, room_name) = (session.request.scenario.clone(), room.name.clone());
-    let ended = change.ended.map(|ended| (ended.impairment, ended.since));
-    let (session, impairment) = (id, change.now);
+    let ended = change.ended.map(|ended| (Box::new(ended.impairment), ended.since));
+    let (session, impairment) = (id, change.now.map(Box::new));
     let event = CoreEvent::Impaired { session, room_name, scenario, impairment, ended };
     tables.effects.event(event);
 }

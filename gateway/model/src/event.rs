@@ -387,9 +387,9 @@ pub enum CoreEvent {
         /// The name of the scenario.
         scenario: Arc<str>,
         /// `None` if the impairment ended.
-        impairment: Option<Impairment>,
+        impairment: Option<Box<Impairment>>,
         /// The impairment before, with its start.
-        ended: Option<(Impairment, Instant)>,
+        ended: Option<(Box<Impairment>, Instant)>,
     },
     /// The control loop stalled. Every deadline moved by `late`, and no node was marked down.
     OwnStall {

@@ -333,7 +333,7 @@ impl EventRecorder {
                 }
             }
             CoreEvent::Impaired { session, room_name: _, scenario, impairment, ended: _ } => {
-                let segment = impairment.map(|impairment| impairment.segment.name());
+                let segment = impairment.as_ref().map(|impairment| impairment.segment.name());
                 debug!(%session, scenario = &**scenario, segment, "impairment changed");
                 if let Some(segment) = segment {
                     let labels =

@@ -4,8 +4,7 @@ use evenkeel_control::Operation;
 use tempfile::tempdir;
 
 use super::*;
-use crate::changes::ChangeLog;
-use crate::events::EventNotice;
+use crate::change_log::ChangeLog;
 
 fn drain(world: &mut World, answer: Result<(), ControlError>) {
     let asking = world.ask("POST /v1/nodes/east-a1:undrain\nfrom: ann", "");
@@ -49,9 +48,9 @@ async fn changes_outlive_the_process() {
     let log = open();
     for number in 0..1_030 {
         let data = json!({"at_us": number, "by": "file"}).to_string();
-        log.note_event(&EventNotice { name: "reload", data });
+        log.note_event("reload", &data);
     }
-    log.note_event(&EventNotice { name: "moved", data: "{}".to_owned() });
+    log.note_event("moved", "{}");
     let newest = |log: &ChangeLog| log.since(0).first().map(|change| change["at_us"].clone());
     assert_eq!((log.since(0).len(), newest(&log)), (1_024, Some(json!(1_029))));
     while newest(&open()) != Some(json!(1_029)) {

@@ -211,10 +211,10 @@ fn impairment_and_its_end_are_published() {
         let event = CoreEvent::Impaired { session, room_name, scenario, impairment, ended };
         world.tell(event, None);
     };
-    tell(Some(impairment()), None);
+    tell(Some(Box::new(impairment())), None);
     let told = listening.notice("impaired");
     assert_eq!((&told["session"], &told["room"]), (&json!("s17"), &json!("room-1")));
     assert_eq!((&told["scenario"], &told["impairment"]), (&json!("call"), &impairment_json()));
-    tell(None, Some((impairment(), Instant::now())));
+    tell(None, Some((Box::new(impairment()), Instant::now())));
     assert_eq!(listening.notice("impaired").get("impairment"), None);
 }

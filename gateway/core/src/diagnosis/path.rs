@@ -206,7 +206,7 @@ impl SessionPath {
             self.frames_usual = 0.0;
         } else if self.frames_usual == 0.0 {
             self.frames_usual = frames;
-        } else if !self.impairment.is_some_and(|it| it.impairment.segment == PathSegment::Device) {
+        } else if self.impairment.is_none_or(|it| it.impairment.segment != PathSegment::Device) {
             self.frames_usual += (frames - self.frames_usual) * FRAMES_WEIGHT;
         }
     }

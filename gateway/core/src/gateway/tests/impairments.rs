@@ -99,7 +99,7 @@ impl Call {
         let place = |id: SessionId| self.sessions.iter().position(|session| *session == id);
         let named = |event: &CoreEvent| match event {
             CoreEvent::Impaired { session, impairment, .. } if *session == self.sessions[at] => {
-                Some(impairment.map(|it| (it.segment, place(it.at).unwrap())))
+                Some(impairment.as_ref().map(|it| (it.segment, place(it.at).unwrap())))
             }
             _ => None,
         };
