@@ -101,6 +101,7 @@ fn sessions(gateway: &mut GatewayProcess) -> Vec<Value> {
         let fields = session.as_object_mut().unwrap();
         fields.remove("age_ms");
         fields.remove("measures");
+        fields.remove("impairment");
         fields.remove("totals");
         // Incarnations belong to a process.
         if let Some(Value::Object(hop)) = fields.get_mut("hop") {

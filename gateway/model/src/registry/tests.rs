@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_number_is_known_if_the_registry_has_it() {
     assert_eq!(Metric::from_number(1), Some(Metric::LossUp));
-    assert_eq!(Metric::from_number(16), None);
+    assert_eq!(Metric::from_number(65_536), None);
     assert_eq!(Op::from_number(2), Some(Op::VoiceOnly));
     assert_eq!(Op::from_number(0), None);
     assert_eq!(CommonReason::from_number(65_537), Some(CommonReason::Loss));

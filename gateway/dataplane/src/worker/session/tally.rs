@@ -14,7 +14,7 @@ pub(super) struct FlowTally {
     pub(super) frames: u32,
 }
 
-/// The layout of records, which is that of earlier versions. The other counts begin anew at another process.
+/// The layout of records: that of earlier versions, and what they lacked.
 #[derive(Default, Serialize, Deserialize)]
 struct FlowRecord {
     sent: [u32; STREAM_KINDS],
@@ -24,6 +24,10 @@ struct FlowRecord {
     lost: u32,
     missed: u32,
     reported_ppm: Option<u32>,
+    #[serde(default)]
+    client_ppm: Option<u32>,
+    #[serde(default)]
+    frames: u32,
 }
 
 impl FlowTally {
@@ -42,14 +46,14 @@ impl From<FlowTally> for FlowCounts {
 
 impl From<FlowTally> for FlowRecord {
     fn from(tally: FlowTally) -> FlowRecord {
-        let FlowTally { sent, received, reported_ppm, .. } = tally;
-        FlowRecord { sent, received, reported_ppm, ..FlowRecord::default() }
+        let FlowTally { sent, received, reported_ppm, client_ppm, frames } = tally;
+        FlowRecord { sent, received, reported_ppm, client_ppm, frames, ..FlowRecord::default() }
     }
 }
 
 impl From<FlowRecord> for FlowTally {
     fn from(record: FlowRecord) -> FlowTally {
-        let FlowRecord { sent, received, reported_ppm, .. } = record;
-        FlowTally { sent, received, reported_ppm, ..FlowTally::default() }
+        let FlowRecord { sent, received, reported_ppm, client_ppm, frames, .. } = record;
+        FlowTally { sent, received, reported_ppm, client_ppm, frames }
     }
 }
