@@ -30,7 +30,7 @@ pub(super) struct ChangeLog {
     path: Option<PathBuf>,
     /// Read with the first change, by which the process that this one replaces has written its last ones.
     changes: OnceLock<Mutex<VecDeque<Value>>>,
-    /// What the file lacks.
+    /// The contents that wait to be written.
     unwritten: Arc<Mutex<Option<Vec<u8>>>>,
     /// Held by the one writer.
     writing: Arc<Mutex<()>>,

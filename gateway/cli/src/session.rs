@@ -393,7 +393,7 @@ fn impairment(said: &Value) -> Vec<String> {
     lines
 }
 
-/// What keeps the quality from being lowered.
+/// Describes a limit of degradation.
 fn limit(reason: &str) -> String {
     match reason {
         "no-policy" => "the scenario has no degradation policy",

@@ -55,7 +55,8 @@ impl SloConfig {
     }
 }
 
-/// The share of a canary's sessions whose misses burn the largest error budget of these objectives fast, in ppm.
+/// Returns the share of a canary's sessions that burns the largest error budget of these objectives fast if it misses
+/// the limits, in ppm.
 pub(super) fn fast_burn_ppm(slos: impl Iterator<Item = ServiceObjective>) -> Option<u32> {
     let budget = slos.map(|slo| slo.error_budget()).max_by(f64::total_cmp)?;
     Some(((budget * FAST_BURN).min(1.0) * 1e6).round() as u32)

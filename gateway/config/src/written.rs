@@ -1,4 +1,4 @@
-//! Texts of the file whose type errors name an accepted value: `20` is no duration, `"20s"` is one.
+//! Types of texts in the file. Their type errors name an accepted value: `"20s"` for `20`.
 
 use std::fmt::{self, Display};
 use std::ops::Deref;

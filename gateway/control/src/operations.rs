@@ -166,7 +166,7 @@ impl OperationLog {
         log
     }
 
-    /// Tells this sender of the log filter in force, also at a standby, whose owner decides it.
+    /// Sends the log filter in force to this channel, also at a standby, where the owner's filter holds.
     pub fn telling(self, log_filter: LogFilterSender) -> OperationLog {
         let log = OperationLog { log_filter, ..self };
         log.tell_log_filter();

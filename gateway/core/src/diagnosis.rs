@@ -109,8 +109,8 @@ impl Diagnosis {
         }
     }
 
-    /// Sets the maximum age of the workers' last report on a session. Slots become as long as comparisons need, and shorter
-    /// again once half of that would be twice enough.
+    /// Sets the maximum age of the workers' last report on a session. Slots double while comparisons need longer ones, and
+    /// halve once a quarter of their length is enough.
     pub(crate) fn note_reports_within(&mut self, within: Duration) {
         let needed = within * REPORTS_PER_SLOT;
         let length = if needed > self.slot_length {

@@ -55,7 +55,7 @@ pub struct SloWindow {
     pub window: &'static str,
     /// The number of sessions, or of answered offers.
     pub sessions: u32,
-    /// Those that missed the limit.
+    /// The number of sessions or offers that missed the limit.
     pub bad: u32,
     /// The share of bad sessions as a multiple of the error budget; `None` if there are too few sessions.
     pub burn_rate: Option<f64>,

@@ -132,7 +132,7 @@ pub struct Explanation {
     pub decisions: Vec<SubjectDecision>,
     /// Revisions that fault on the session or its room and are no longer asked about it.
     pub quarantines: Vec<SubjectQuarantine>,
-    /// What keeps a degradation policy from lowering the session's quality.
+    /// Limits that keep a degradation policy from lowering the session's quality.
     pub degradation_limits: Vec<DegradationLimit>,
 }
 

@@ -120,11 +120,11 @@ impl FaultySegment {
 struct NameCounts {
     /// Sessions that the fault hit.
     hit: u32,
-    /// Those of them for which the segment was named in time.
+    /// Hit sessions for which the segment was named in time.
     named: u32,
     /// Sessions without a fault, and those that were hit.
     all: u32,
-    /// Those for which another segment was named.
+    /// Sessions for which another segment was named.
     falsely: u32,
     /// From the fault until its segment was named.
     after_ms: Vec<f64>,

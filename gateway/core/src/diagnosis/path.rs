@@ -115,7 +115,8 @@ pub(super) struct PathContext {
 }
 
 impl SessionPath {
-    /// Counts packets. Those of a hop that the client has left say nothing about the next one: an impairment there ends.
+    /// Counts packets. If the client hears another hop, the counts of the previous one are dropped, and an impairment by
+    /// its leg or node ends.
     pub(super) fn add(&mut self, flow: &FlowCounts) -> Option<ImpairmentChange> {
         let mut change = None;
         if flow.hears.is_some() && flow.hears != self.hop {
