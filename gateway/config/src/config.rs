@@ -433,7 +433,7 @@ fn regions(raw: &ConfigFile, check: &mut ConfigCheck) -> Vec<Arc<str>> {
     regions
 }
 
-/// Warns of a region that one node names if the name is one letter off that of another region.
+/// Warns of a region that only one node names if the name is one letter off that of a region with several nodes.
 fn warn_of_misspelt(nodes: &[Spanned<NodeEntry>], check: &mut ConfigCheck) {
     let mut regions: BTreeMap<&str, Vec<&Spanned<String>>> = BTreeMap::new();
     for node in nodes {

@@ -370,8 +370,7 @@ impl<'a> LedgerView<'a> {
 
     /// Load plus reserve, in thousandths of the capacity.
     pub(crate) fn permille(self, node: NodeId) -> u64 {
-        let used = self.load(node) + self.reserve(node);
-        used * 1_000 / self.capacity(node).max(1)
+        self.used_ppb(node) / 1_000_000
     }
 
     /// Load and reserve as a share of the capacity, in 10⁻⁹: a room changes it at any node.

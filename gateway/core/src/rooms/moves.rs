@@ -268,7 +268,7 @@ impl Moves<'_> {
         self.0.effects.set(Timer::Failover, now + LOST_EVERY);
     }
 
-    /// Why rooms lose this node, and who decided it.
+    /// Returns the cause of moves off this node, which is lost, and their decider.
     fn loss_of(&self, node: NodeId) -> (MoveCause, Decider) {
         match self.0.nodes.get(node).is_some_and(|node| node.trust.ejected) {
             true => (MoveCause::Ejected, Decider::Operator),
