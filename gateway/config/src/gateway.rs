@@ -226,6 +226,7 @@ impl AdminSettings {
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct LimitsTable {
     sessions: Option<Spanned<i64>>,
+    host_sessions: Option<Spanned<i64>>,
     session_data_mib: Option<Spanned<i64>>,
     workers: Option<Spanned<i64>>,
     early_packets: Option<Spanned<i64>>,
@@ -244,6 +245,8 @@ pub(super) struct LimitsTable {
 pub struct LimitSettings {
     /// Default 100,000.
     pub sessions: u32,
+    /// Sessions that all processes of this host may serve after a takeover. Default: none, the host is not checked.
+    pub host_sessions: Option<u32>,
     /// MiB of the sessions' own data: names, labels, media and addresses. Default 2.5 KiB per session.
     pub session_data_mib: u32,
     /// Packet workers. Default: one less than the number of cores, which control and the QUIC endpoint need; at least
@@ -276,6 +279,7 @@ impl LimitSettings {
     pub(super) fn check(raw: &LimitsTable, check: &mut ConfigCheck) -> LimitSettings {
         let early = Duration::ZERO..=Duration::from_secs(5);
         let sessions = check.number(&raw.sessions, 100_000, 1..=10_000_000);
+        let of_host = check.number(&raw.host_sessions, 0, 1..=10_000_000);
         let workers = check.number(&raw.workers, 0, 1..=256);
         let connections_max = check.number(&raw.connections_max, 8_192, 1..=1_000_000);
         let quarter = (connections_max / 4).max(1);
@@ -288,6 +292,7 @@ impl LimitSettings {
         }
         LimitSettings {
             sessions,
+            host_sessions: (of_host > 0).then_some(of_host),
             session_data_mib: check.number(
                 &raw.session_data_mib,
                 sessions * 5 / 2_048 + 1,
