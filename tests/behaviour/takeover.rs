@@ -3,7 +3,9 @@
 mod ng_server;
 mod operator;
 
+use std::fs::OpenOptions;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command};
 
 use evenkeel_testkit::binary::evenkeel;
@@ -597,6 +599,30 @@ fn standby_that_reaches_no_node_warns() {
     wait_until("the rehearsal fails", || {
         standby.read("/v1/gateways")["warnings"].as_array().unwrap().contains(&warned)
     });
+}
+
+#[test]
+fn standby_without_room_at_its_host_warns() {
+    let Some(mut place) = Place::lay("standby_without_room_at_its_host_warns") else { return };
+    place.limits = "host_sessions = 1\n".to_owned();
+    let (node, mut ann) = (place.node(), place.phone());
+    let [mut owner, mut standby] = place.group(&node);
+    owner.open("room", &mut ann);
+    await_replica(&mut owner);
+    // As another process of the standby's host writes it.
+    let path = standby.folder().join("other.sock.sessions");
+    let mut options = OpenOptions::new();
+    let other = options.write(true).create_new(true).mode(0o600).open(&path).unwrap();
+    other.lock().unwrap();
+    std::fs::write(&path, r#"{"serves":1,"copies":0}"#).unwrap();
+    let mut warns = || {
+        let warnings = standby.read("/v1/gateways")["warnings"].to_string();
+        warnings.contains("from the host of `edge-1`") && warnings.contains("host_sessions = 1")
+    };
+    wait_until("the standby warns", &mut warns);
+    drop(other);
+    wait_until("the host has room again", || !warns());
+    assert!(!path.exists());
 }
 
 #[test]

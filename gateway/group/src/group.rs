@@ -215,6 +215,25 @@ pub enum TakeOverError {
     Ends,
 }
 
+/// The reason for which this host may not have room for a takeover. Its words have no numbers of sessions: each change of them would
+/// be another loss of redundancy.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, thiserror::Error)]
+pub enum HostWarning {
+    /// All processes of the host together would serve too many sessions.
+    #[error(
+        "after a takeover from the host of `{owner}` this host would serve more sessions than `[limits] host_sessions = {limit}`: move an owner or a standby to another host, or raise it"
+    )]
+    Full {
+        /// The name of the owner.
+        owner: Arc<str>,
+        /// The limit at this process.
+        limit: u32,
+    },
+    /// The sessions of the host are unknown, for this reason.
+    #[error("`[limits] host_sessions` is not checked: {0}")]
+    Unchecked(String),
+}
+
 impl HandOverError {
     pub(super) fn of(
         refusal: HandOverRefusal,
@@ -291,6 +310,7 @@ pub struct Group {
     standing: watch::Receiver<GroupStatus>,
     requests: mpsc::Sender<GroupRequest>,
     copy: watch::Receiver<CopyState>,
+    host_warning: watch::Sender<Option<HostWarning>>,
 }
 
 /// The copy of an owner's records at its standby.
@@ -307,6 +327,7 @@ pub(super) struct GroupInbox {
     pub(super) requests: mpsc::Receiver<GroupRequest>,
     pub(super) standing: watch::Sender<GroupStatus>,
     pub(super) copy: watch::Sender<CopyState>,
+    pub(super) host_warning: watch::Receiver<Option<HostWarning>>,
 }
 
 impl Group {
@@ -314,8 +335,9 @@ impl Group {
         let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
         let (standing, shown) = watch::channel(GroupStatus::default());
         let (copied, copy) = watch::channel(CopyState::default());
-        let group = Group { standing: shown, requests: requests_in, copy };
-        (group, GroupInbox { requests, standing, copy: copied })
+        let (warned, host_warning) = watch::channel(None);
+        let group = Group { standing: shown, requests: requests_in, copy, host_warning: warned };
+        (group, GroupInbox { requests, standing, copy: copied, host_warning })
     }
 
     /// The members, as this gateway knows them.
@@ -333,6 +355,11 @@ impl Group {
     /// The gateway that serves the sessions.
     pub fn owner(&self) -> GroupOwnership {
         self.standing.borrow().owner()
+    }
+
+    /// Reports that the host may not have room for a takeover, or that it has.
+    pub fn set_host_warning(&self, warning: Option<HostWarning>) {
+        self.host_warning.send_replace(warning);
     }
 
     /// Returns once the owner is another one, or after this time.

@@ -46,7 +46,7 @@ use evenkeel_telemetry::Instruments;
 use group::GroupInbox;
 pub use group::{
     GatewayStanding, Group, GroupOwnership, GroupRole, GroupStatus, HandOverError, HandOverResult,
-    OwnershipState, TakeOverError, TakenOver,
+    HostWarning, OwnershipState, TakeOverError, TakenOver,
 };
 use link::{Link, LinkedPeer};
 pub use link::{PeerApi, PeerStream};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::group::HostWarning;
 use super::rehearsal::Unready;
 
 /// A member that starts, or an agent that restarts, is ready sooner.
@@ -30,6 +31,8 @@ pub(super) enum RedundancyLoss {
     /// Found by the rehearsal of the standby.
     #[error(transparent)]
     Unready(Unready),
+    #[error(transparent)]
+    Host(HostWarning),
     #[error("the configurations of owner and standby differ: {0}")]
     Differs(String),
 }

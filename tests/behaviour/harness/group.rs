@@ -25,6 +25,8 @@ pub(crate) struct Place {
     pub(crate) client: Host,
     pub(crate) edges: Vec<Host>,
     pub(crate) node: Host,
+    /// Lines of `[limits]` of each gateway.
+    pub(crate) limits: String,
     network: NamespaceNetwork,
 }
 
@@ -41,7 +43,7 @@ impl Place {
         let host = |name, at| network.host(name, at).unwrap();
         let edges = EDGES.map(|(name, at)| host(name, at)).into();
         let (client, node) = (host("client", CLIENT), host("node", NODE));
-        Some(Place { client, edges, node, network })
+        Some(Place { client, edges, node, limits: String::new(), network })
     }
 
     pub(crate) fn node(&self) -> Node {
@@ -122,6 +124,7 @@ impl Place {
             let mut world = World::of(&[]);
             world.nodes = nodes.to_owned();
             world.hooks = hooks.to_owned();
+            world.limits += &self.limits;
             world.listens =
                 format!("[[listen]]\nudp = \"{SHARED}:7000\"\nidentity = [\"declared\"]\n");
             world.nodes += &format!(

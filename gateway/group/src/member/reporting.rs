@@ -91,6 +91,7 @@ impl GroupMember {
         };
         let differs = self.records.difference().map(RedundancyLoss::Differs);
         let rehearsed = if self.core.is_owner() { &[] } else { self.rehearsal.losses() };
+        let host = self.inbox.host_warning.borrow().clone().map(RedundancyLoss::Host);
         // Of two members, the silent one is the peer.
         let others = self.settings.peers.iter().enumerate().map(|(at, peer)| (PeerId(at), peer));
         let silent = others
@@ -98,6 +99,7 @@ impl GroupMember {
         let silent = silent.map(|(_, peer)| RedundancyLoss::Silent(Arc::clone(&peer.name)));
         loss.into_iter()
             .chain(differs)
+            .chain(host)
             .chain(silent)
             .chain(rehearsed.iter().cloned().map(RedundancyLoss::Unready))
             .collect()
