@@ -5,6 +5,7 @@
 #![deny(missing_docs)]
 
 pub mod alerts;
+pub mod dashboards;
 mod instruments;
 mod node_levels;
 mod otlp;

@@ -16,6 +16,22 @@ pub struct Described {
     pub attributes: &'static [Attribute],
 }
 
+impl Described {
+    /// Its name in Prometheus, without the ending of counters and of a histogram's parts: `evenkeel_rooms_moved`.
+    pub fn prometheus_name(self) -> String {
+        let unit = match self.unit {
+            "By" => "_bytes",
+            "By/s" => "_bytes_per_second",
+            "s" => "_seconds",
+            "%" => "_percent",
+            "1" => "_ratio",
+            // Annotations in braces are left out.
+            _ => "",
+        };
+        self.name.replace('.', "_") + unit
+    }
+}
+
 macro_rules! attributes {
     ($($(#[doc = $doc:literal])+ $name:ident = $key:literal;)*) => {
         /// An attribute of spans or a label of metrics.
@@ -34,6 +50,11 @@ macro_rules! attributes {
             /// The meaning, for the reference.
             pub const fn doc(self) -> &'static str {
                 match self { $(Attribute::$name => concat!($($doc,)+).trim_ascii(),)* }
+            }
+
+            /// The label in Prometheus: `evenkeel_scenario`.
+            pub fn prometheus_label(self) -> String {
+                self.key().replace('.', "_")
             }
         }
     };
