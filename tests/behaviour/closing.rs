@@ -63,6 +63,11 @@ fn closed_session_forwards_nothing() {
     assert_eq!(totals.packets_up, ann.voice.sent);
     let bytes: usize = ann.heard.iter().map(|heard| heard.length).sum();
     assert_eq!((totals.packets_down, totals.bytes_down), (ann.heard.len() as u64, bytes as u64));
+    let traffic = gateway.status().scenario_traffic["call"];
+    assert_eq!(
+        (traffic.packets_up, traffic.packets_down),
+        (totals.packets_up, totals.packets_down)
+    );
     let heard = ann.heard.len();
     let to_node = gateway.status().packets_to_node;
     talk(&mut [&mut ann], "it is counted", |_| gateway.drops("unknown-source") >= 5);

@@ -389,6 +389,7 @@ impl Control {
             bytes_to_client: workers.sum(|stats| stats.bytes(ToClient)),
             key_frames_to_node: workers.sum(|stats| stats.key_frames(ToNode)),
             key_frames_to_client: workers.sum(|stats| stats.key_frames(ToClient)),
+            scenario_traffic: self.reporting.costs.scenarios.clone(),
             drops: drops.collect(),
             messages_refused: self.probes.messages_refused(),
             udp: self.registry.udp.iter().map(|listener| listener.address).collect(),

@@ -224,6 +224,15 @@ fn fleet() -> Dashboard {
             .viewed_as(PanelView::States(BreakerState::ALL.map(BreakerState::name).to_vec())),
         DashboardPanel::of_instances("Uplink suspect", Level::UplinkSuspect)
             .viewed_as(PanelView::States(vec!["no", "yes"])),
+        DashboardPanel::of_instances("Steal time of the host", Level::HostSteal),
+        DashboardPanel::of_instances("Memory available on the host", Level::HostMemory),
+        DashboardPanel::of_instances("Disk free", Level::HostDisk),
+        DashboardPanel::of_instances("Descriptors left", Level::HostDescriptors),
+        DashboardPanel::rate(
+            "Packets dropped by interfaces",
+            Count::HostDrops,
+            &[Attribute::Interface],
+        ),
     ];
     Dashboard { name: "fleet", title: "Evenkeel: fleet", panels }
 }
@@ -262,19 +271,20 @@ fn scenario() -> Dashboard {
     const SCENARIO: &[Attribute] = &[Attribute::Scenario];
     const BY_DIRECTION: &[Attribute] = &[Attribute::Scenario, Attribute::Direction];
     const BY_SEGMENT: &[Attribute] = &[Attribute::Scenario, Attribute::Segment];
+    const BY_REASON: &[Attribute] = &[Attribute::Scenario, Attribute::Reason];
     let panels = vec![
         DashboardPanel::level("Sessions", "sum", Level::ScenarioSessions, SCENARIO),
         DashboardPanel::level("Degraded sessions", "sum", Level::ScenarioDegraded, SCENARIO),
         DashboardPanel::rate("Sessions opened", Count::SessionsOpened, SCENARIO),
-        DashboardPanel::rate(
-            "Offers refused",
-            Count::SessionsRefused,
-            &[Attribute::Scenario, Attribute::Reason],
-        ),
+        DashboardPanel::rate("Sessions closed", Count::SessionsClosed, BY_REASON),
+        DashboardPanel::rate("Offers refused", Count::SessionsRefused, BY_REASON),
         DashboardPanel::quantiles("Time to open", Histogram::SessionOpen, &[0.5, 0.99], SCENARIO),
         DashboardPanel::quantiles("R-factor", Histogram::SessionR, &[0.05, 0.5], SCENARIO),
         DashboardPanel::quantiles("Loss", Histogram::SessionLoss, &[0.95], BY_DIRECTION),
         DashboardPanel::quantiles("Jitter", Histogram::SessionJitter, &[0.95], BY_DIRECTION),
+        DashboardPanel::rate("Media packets", Count::ScenarioPackets, BY_DIRECTION),
+        DashboardPanel::rate("Media traffic", Count::ScenarioBytes, BY_DIRECTION),
+        DashboardPanel::rate("Copies in mode hitless", Count::ScenarioCopied, SCENARIO),
         DashboardPanel::level("Impaired sessions", "sum", Level::ScenarioImpaired, BY_SEGMENT),
         DashboardPanel::events("Impairments", Count::Impairments, BY_SEGMENT),
         DashboardPanel::level(

@@ -204,9 +204,12 @@ impl EventRecorder {
                 let (word, reason, session) = (refusal(reason), Some(reason), *session);
                 self.refused(&Turned { scenario, word, reason, session }, caller, at);
             }
-            CoreEvent::Closed { session, room, reason, .. } => {
+            CoreEvent::Closed { session, room, reason, closed, .. } => {
                 debug!(%session, %room, reason = reason.name(), "session closed");
-                let labels = [(Attribute::Reason, reason.name())];
+                let labels = [
+                    (Attribute::Scenario, &*closed.scenario),
+                    (Attribute::Reason, reason.name()),
+                ];
                 self.instruments.count(Count::SessionsClosed, 1, &labels);
                 if let Some(spans) = &mut self.spans {
                     spans.closed(event, at);

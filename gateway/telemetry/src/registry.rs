@@ -89,6 +89,8 @@ attributes! {
     Incarnation = "evenkeel.incarnation";
     /// Sessions or rooms that the span is not linked to: not sampled, or beyond the limit.
     DroppedLinks = "evenkeel.dropped_links";
+    /// Name of a network interface.
+    Interface = "evenkeel.interface";
     /// Loss in a segment of a path, as a share of its packets.
     Loss = "evenkeel.loss";
     /// Mode of a room: `hot`, `hitless`…
@@ -180,8 +182,8 @@ metrics! {
     SessionsOpened = "evenkeel.sessions.opened", "{session}", [Scenario];
     /// Offers refused.
     SessionsRefused = "evenkeel.sessions.refused", "{session}", [Scenario, Reason];
-    /// Sessions ended.
-    SessionsClosed = "evenkeel.sessions.closed", "{session}", [Reason];
+    /// Sessions ended: completed (`requested`), abandoned at set-up (`not-opened`), or by a fault (`media-timeout`, `panicked`).
+    SessionsClosed = "evenkeel.sessions.closed", "{session}", [Scenario, Reason];
     /// Sessions moved to another hop with their room.
     SessionsMoved = "evenkeel.sessions.moved", "{session}", [Cause];
     /// Rooms moved to another hop.
@@ -245,6 +247,14 @@ metrics! {
     Bytes = "media.traffic", "By", [Direction];
     /// Packets not forwarded.
     PacketsDropped = "media.packets.dropped", "{packet}", [Reason];
+    /// RTP packets of a scenario's sessions, as their workers last summed them up.
+    ScenarioPackets = "evenkeel.scenario.packets", "{packet}", [Scenario, Direction];
+    /// Bytes of these packets.
+    ScenarioBytes = "evenkeel.scenario.traffic", "By", [Scenario, Direction];
+    /// Bytes of the copies that sessions of a scenario exchanged with second hops in mode `hitless`.
+    ScenarioCopied = "evenkeel.scenario.copied", "By", [Scenario];
+    /// Received packets that a network interface dropped: the kernel, or the device without a free buffer. At most 16 interfaces.
+    HostDrops = "evenkeel.host.interface_drops", "{packet}", [Interface];
     /// Key frames requested.
     KeyFrameRequests = "media.key_frame_requests", "{request}", [Direction];
     /// Events of the QUIC endpoint, such as `handshakes-failed` or `sent-datagrams`.
@@ -313,6 +323,14 @@ metrics! {
     QuicSessions = "evenkeel.quic.sessions", "{session}", [];
     /// 1 while the shared index has the sessions of this gateway, or of the owner of its group; 0 otherwise.
     IndexCurrent = "evenkeel.index.current", "{state}", [];
+    /// Share of the time of all cores that the hypervisor gave to other guests. Read every 10 s, as all of the host.
+    HostSteal = "evenkeel.host.steal", "1", [];
+    /// Memory that programs on the host can allocate without swapping.
+    HostMemory = "evenkeel.host.memory_available", "By", [];
+    /// Free space of the disk with the folder `cache`. Absent without the folder.
+    HostDisk = "evenkeel.host.disk_free", "By", [];
+    /// Descriptors that this process can still open.
+    HostDescriptors = "evenkeel.host.descriptors_left", "{descriptor}", [];
     /// Spans and log lines queued for export.
     TelemetryQueued = "evenkeel.telemetry.queued", "{item}", [Signal];
 }
