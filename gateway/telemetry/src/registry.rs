@@ -438,8 +438,8 @@ spans! {
     SessionImpaired = "session.impaired", Share, [Session, RoomName, Scenario, Segment, ImpairedBy, Loss, Confidence];
     /// The session goes on at this process: an upgrade, a hand-over or a takeover.
     SessionContinued = "session.continued", Share, [Session];
-    /// A question to a policy. Child of the span that waited for it, or a root span. A degradation of many sessions is linked to those
-    /// that it changed.
+    /// A question to a policy. Child of the span that waited for it, or a root span. A decision about many sessions or rooms is linked to the
+    /// sessions that it degraded, or that moved within 5 s.
     PolicyDecide = "policy.decide", Share,
         [Policy, Hook, Arm, Revision, Session, Room, Outcome, Reason, Fault, Guard, Differs, Rows, Duration, DroppedLinks, Note];
     /// A rollout, from its start to activation, rollback or refusal; its steps are span events.

@@ -65,6 +65,8 @@ pub(super) struct SpanWriter {
     /// Decisions about sessions that are being opened.
     waiting: BTreeMap<DecisionSubject, Vec<DecisionSpan>>,
     batch: Option<DecisionBatch>,
+    /// Decisions about many rooms. These move once their sessions are open at the new node.
+    reroutes: Vec<DecisionBatch>,
     failovers: Vec<FailoverSpan>,
     /// The times at which open breakers opened.
     breakers: BTreeMap<RegionId, SystemTime>,
@@ -113,6 +115,7 @@ impl SpanWriter {
             sessions: SessionSpans::default(),
             waiting: BTreeMap::new(),
             batch: None,
+            reroutes: Vec::new(),
             failovers: Vec::new(),
             breakers: BTreeMap::new(),
             rollouts: BTreeMap::new(),
@@ -123,6 +126,7 @@ impl SpanWriter {
     /// Ends what the gateway's end leaves open.
     pub(crate) fn finish(&mut self, at: Moment) {
         self.end_batch(None, at);
+        self.end_reroutes(at, |_| true);
         self.end_degradations(at);
     }
 
@@ -134,7 +138,7 @@ impl SpanWriter {
         attributes.push(is(Attribute::Incarnation, i64::from(hop.incarnation.0)));
     }
 
-    /// Ends unclaimed decisions, and failovers whose rooms did not all move.
+    /// Ends unclaimed decisions, and reroutes and failovers whose rooms did not all move.
     fn sweep(&mut self, at: Moment) {
         let due = |since: Instant| at.now.saturating_duration_since(since) >= CLAIMED_WITHIN;
         if self.swept.is_some_and(|swept| !due(swept)) {
@@ -142,6 +146,7 @@ impl SpanWriter {
         }
         self.swept = Some(at.now);
         self.give_up_unclaimed(due, at);
+        self.end_reroutes(at, |batch| due(batch.decision.concluded));
         self.finish_failovers(at, |failover| due(failover.down_at));
     }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use evenkeel_config::Traceparent;
 use evenkeel_control::{CallerSpan, EventRecord, GatewayEvent, SessionTraces, TraceCaller};
 use evenkeel_model::{
-    BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, Hook, NodeId, Op, RegionId,
-    SessionId,
+    BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, Hook, Hop, Incarnation,
+    MoveCause, NodeId, Op, RegionId, RoomId, SessionId,
 };
 use evenkeel_telemetry::registry::Attribute;
 use evenkeel_telemetry::{Moment, Telemetry};
@@ -65,6 +65,44 @@ fn batched_decision_is_linked_to_the_sessions_that_it_changed() {
     let linked: Vec<_> = decision.links.iter().map(|link| &link.span_id).collect();
     let sessions = spans.iter().filter(|span| span.name == "session");
     assert_eq!(linked, sessions.map(|span| &span.span_id).collect::<Vec<_>>());
+    assert_eq!(linked.len(), 2);
+    assert_eq!(said(decision, Attribute::DroppedLinks), Some(Value::IntValue(0)));
+}
+
+#[test]
+fn reroute_is_linked_to_the_sessions_that_moved() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("reroute", receiver.address, "grpc", 1.0);
+    let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
+    let moved = |room, sessions: &[u64], by, started| CoreEvent::Moved {
+        room: RoomId(room),
+        room_name: "room".into(),
+        sessions: sessions.iter().copied().map(SessionId).collect(),
+        cause: MoveCause::Quality,
+        by,
+        from: hop(0),
+        to: Some(hop(1)),
+        started,
+    };
+    let policy = policy(Hook::Routing);
+    let by = |revision: &str| Decider::Policy { policy: policy.clone(), revision: revision.into() };
+    let earlier = Instant::now();
+    let decision = decided(Hook::Routing, None, None, DecisionOutcome::Applied { differs: false });
+    let then = Instant::now();
+    hear(&mut recorder, &[decision]);
+    let own = "0123456789ab";
+    hear(&mut recorder, &[moved(1, &[1, 2], by(own), then), moved(2, &[3], by(own), earlier)]);
+    hear(&mut recorder, &[moved(3, &[4], by("ba9876543210"), then)]);
+    hear(&mut recorder, &[moved(4, &[5], Decider::Native, then)]);
+    recorder.finish();
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    let decision = only(&spans, "policy.decide");
+    let linked: Vec<_> = decision.links.iter().map(|link| &link.span_id).collect();
+    let moves = spans.iter().filter(|span| span.name == "session.move");
+    let moves = moves.filter(|span| ["s1", "s2"].contains(&&*word(span, Attribute::Session)));
+    assert_eq!(linked, moves.map(|span| &span.parent_span_id).collect::<Vec<_>>());
     assert_eq!(linked.len(), 2);
     assert_eq!(said(decision, Attribute::DroppedLinks), Some(Value::IntValue(0)));
 }
