@@ -268,7 +268,7 @@ impl EventRecorder {
                     spans.node(*hop, *to, witnesses, started, *rooms, at);
                 }
             }
-            CoreEvent::Start { node, step } => self.start(*node, *step),
+            CoreEvent::Start { node, step } => self.start(*node, *step, at),
             CoreEvent::Mode { room, room_name: _, from, to, why } => {
                 let (from, to, reason) = (from.name(), to.name(), why.name());
                 match why {
@@ -502,7 +502,7 @@ impl EventRecorder {
         }
     }
 
-    fn start(&self, node: NodeId, step: StartPhase) {
+    fn start(&mut self, node: NodeId, step: StartPhase, at: Moment) {
         let name = self.names.of_node(node).node;
         match step {
             StartPhase::Begun { attempt } => info!(node = %name, attempt, "starting node"),
@@ -516,6 +516,9 @@ impl EventRecorder {
         }
         let labels = [(Attribute::Node, &*name), (Attribute::Outcome, step.name())];
         self.instruments.count(Count::NodeStarts, 1, &labels);
+        if let Some(spans) = &mut self.spans {
+            spans.start(node, step, at);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_control::{NodeName, NodeNames, SessionTraces};
-use evenkeel_model::{Hop, OfferRefusal, PolicyName, RegionId};
+use evenkeel_model::{Hop, NodeId, OfferRefusal, PolicyName, RegionId};
 use opentelemetry::trace::{SpanBuilder, SpanKind};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SdkTracer;
@@ -71,6 +71,8 @@ pub(super) struct SpanWriter {
     /// The times at which open breakers opened.
     breakers: BTreeMap<RegionId, SystemTime>,
     rollouts: BTreeMap<PolicyName, RolloutTrack>,
+    /// The times at which hooks of nodes were called.
+    starts: BTreeMap<NodeId, SystemTime>,
     swept: Option<Instant>,
 }
 
@@ -119,6 +121,7 @@ impl SpanWriter {
             failovers: Vec::new(),
             breakers: BTreeMap::new(),
             rollouts: BTreeMap::new(),
+            starts: BTreeMap::new(),
             swept: None,
         }
     }

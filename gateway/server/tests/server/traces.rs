@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::Traceparent;
-use evenkeel_control::{CallerSpan, EventRecord, GatewayEvent, SessionTraces, TraceCaller};
+use evenkeel_control::{
+    CallerSpan, EventRecord, GatewayEvent, SessionTraces, TraceCaller, TraceShare,
+};
 use evenkeel_model::{
     BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, Hook, Hop, Incarnation,
-    MoveCause, NodeId, Op, RegionId, RoomId, SessionId,
+    MoveCause, NodeId, NotStarted, Op, RegionId, RoomId, SessionId, StartPhase,
 };
 use evenkeel_telemetry::registry::Attribute;
 use evenkeel_telemetry::{Moment, Telemetry};
@@ -141,6 +143,34 @@ fn trace_goes_on_at_the_process_that_continues_the_session() {
         of_trace.sort_unstable();
         assert_eq!(of_trace, ["admission", "session", "session.continued", "session.open"]);
     }
+}
+
+#[test]
+fn start_of_a_node_is_the_parent_of_its_hook() {
+    let receiver = Receiver::grpc();
+    let settings = settings("start", receiver.address, "grpc", 0.0);
+    let telemetry = Telemetry::start(&settings, "test").unwrap();
+    let traces = Arc::new(SessionTraces::new(Traceparent::Link).sending(TraceShare(0.0)));
+    let mut recorder = continuing(&telemetry, &settings, &traces);
+    let start = |step| CoreEvent::Start { node: NodeId(0), step };
+    let failed = StartPhase::Failed { why: NotStarted::Late, again: Duration::from_secs(1) };
+    let ends = [failed, StartPhase::Done { took: Duration::from_secs(2) }];
+    let hooks = ends.map(|end| {
+        let headers = traces.begin_start(NodeId(0)).unwrap();
+        hear(&mut recorder, &[start(StartPhase::Begun { attempt: 1 }), start(end)]);
+        headers.traceparent
+    });
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    assert_eq!(names(&spans), ["node.start"; 2]);
+    let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let parents =
+        spans.iter().map(|it| format!("00-{}-{}-01", hex(&it.trace_id), hex(&it.span_id)));
+    assert_eq!(parents.collect::<Vec<_>>(), hooks);
+    let outcomes = spans.iter().map(|span| word(span, Attribute::Outcome));
+    assert_eq!(outcomes.collect::<Vec<_>>(), ["failed", "ok"]);
+    assert_eq!(word(&spans[0], Attribute::Reason), NotStarted::Late.name());
 }
 
 #[test]
