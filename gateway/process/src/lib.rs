@@ -10,6 +10,7 @@ pub mod random;
 pub mod sandbox;
 pub mod scheduling;
 pub mod signals;
+pub mod written;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
