@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use evenkeel_control::{AdmissionState, ControlError, GatewayEvent, SessionAnswer};
+use evenkeel_control::{
+    AdmissionState, ControlError, GatewayEvent, ScenarioTraffic, SessionAnswer,
+};
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{CloseReason, CoreEvent, OfferRefusal};
 
@@ -56,6 +58,7 @@ fn silent_session_is_closed_active_one_kept() {
 fn closed_session_forwards_nothing() {
     let mut node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
+    assert_eq!(gateway.status().scenario_traffic["call"], ScenarioTraffic::default());
     let (mut ann, opened) = client_with_media(&gateway);
     gateway.ask(gateway.handle.close(opened.session)).unwrap();
     let (reason, totals) = closed(&gateway, &opened);

@@ -215,7 +215,7 @@ pub struct StatusReport {
     pub key_frames_to_node: u64,
     /// Requests for key frames sent to clients.
     pub key_frames_to_client: u64,
-    /// Media of the sessions of each scenario that had some.
+    /// Media of the sessions of each scenario, configured or earlier.
     #[serde(skip)]
     pub scenario_traffic: BTreeMap<Arc<str>, ScenarioTraffic>,
     /// Dropped packets by reason, without zeroes.

@@ -33,7 +33,7 @@ pub(super) struct CounterFollower {
     before: BTreeMap<(Count, String), u64>,
     traffic: BTreeMap<Arc<str>, ScenarioTraffic>,
     processor: Option<ProcessorTime>,
-    /// Scenarios that had sessions.
+    /// Scenarios that are configured or had sessions.
     scenarios: BTreeSet<Arc<str>>,
     /// Those of the last reading. A reload may remove some.
     slos: Vec<SloStanding>,
@@ -100,6 +100,8 @@ impl CounterFollower {
         self.instruments.nodes().set(nodes);
         let status = self.handle.status().await?;
         self.instruments.level(Level::SessionsActive, status.sessions as f64, &[]);
+        self.instruments.level(Level::UplinkSuspect, f64::from(status.uplink_suspect), &[]);
+        self.scenarios.extend(status.scenario_traffic.keys().cloned());
         self.set_slos(status.slos.clone());
         self.count(&status);
         if let Some(group) = &self.group {

@@ -206,10 +206,8 @@ impl EventRecorder {
             }
             CoreEvent::Closed { session, room, reason, closed, .. } => {
                 debug!(%session, %room, reason = reason.name(), "session closed");
-                let labels = [
-                    (Attribute::Scenario, &*closed.scenario),
-                    (Attribute::Reason, reason.name()),
-                ];
+                let labels =
+                    [(Attribute::Scenario, &*closed.scenario), (Attribute::Reason, reason.name())];
                 self.instruments.count(Count::SessionsClosed, 1, &labels);
                 if let Some(spans) = &mut self.spans {
                     spans.closed(event, at);

@@ -106,6 +106,9 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
             ControlRequest::Status(reply) => {
                 reply.send(status()).unwrap();
             }
+            ControlRequest::Sessions { reply, .. } => {
+                let _ = reply.send(Slice { items: Vec::new(), last: None });
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -208,6 +211,11 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_scenario_traffic_bytes_total", "up", "600");
     says(&telemetry, "evenkeel_scenario_traffic_bytes_total", "down", "700");
     says(&telemetry, "evenkeel_scenario_copied_bytes_total", "call", "800");
+    says(&telemetry, "evenkeel_uplink_suspect", "", "0");
+    reader.read_sessions().await.unwrap();
+    says(&telemetry, "evenkeel_scenario_sessions", "call", "0");
+    says(&telemetry, "evenkeel_scenario_degraded", "call", "0");
+    says(&telemetry, "evenkeel_scenario_impaired", "leg", "0");
     drop(reader);
     control.await.unwrap();
 }
