@@ -145,10 +145,10 @@ clients:
 	tests/interop/install
 
 # Writes the generated files: plugin-sdk/REFERENCE.md, the SDK's bindings (src/wit) and the registry for C and JavaScript, from the
-# registry, the WIT and the limits; the tables of docs/telemetry.md and docs/alerts/rules.yml, from the registry of telemetry. Tests fail when they
-# are out of date.
+# registry, the WIT and the limits; the tables of docs/telemetry.md, docs/alerts/rules.yml and docs/dashboards, from the registry of telemetry.
+# Tests fail when they are out of date.
 reference: target
-	EVENKEEL_RENEW=1 $(CARGO) test -q --workspace --test host --test docs -- reference_matches tables_equal_the_registry
+	EVENKEEL_RENEW=1 $(CARGO) test -q --workspace --test host --test docs -- reference_matches tables_equal_the_registry dashboards_equal_the_registry
 
 # Writes the fixtures of a contract release: plugins compiled against it and their answers, which every later gateway must
 # reproduce. Once per version of plugin-sdk/wit/policy.wit; released fixtures are never changed.

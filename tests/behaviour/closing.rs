@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use evenkeel_control::{AdmissionState, ControlError, GatewayEvent, SessionAnswer};
+use evenkeel_control::{
+    AdmissionState, ControlError, GatewayEvent, ScenarioTraffic, SessionAnswer,
+};
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{CloseReason, CoreEvent, OfferRefusal};
 
@@ -56,6 +58,7 @@ fn silent_session_is_closed_active_one_kept() {
 fn closed_session_forwards_nothing() {
     let mut node = Node::agent("east-a1");
     let gateway = World::of(&[&node]).start();
+    assert_eq!(gateway.status().scenario_traffic["call"], ScenarioTraffic::default());
     let (mut ann, opened) = client_with_media(&gateway);
     gateway.ask(gateway.handle.close(opened.session)).unwrap();
     let (reason, totals) = closed(&gateway, &opened);
@@ -63,6 +66,11 @@ fn closed_session_forwards_nothing() {
     assert_eq!(totals.packets_up, ann.voice.sent);
     let bytes: usize = ann.heard.iter().map(|heard| heard.length).sum();
     assert_eq!((totals.packets_down, totals.bytes_down), (ann.heard.len() as u64, bytes as u64));
+    let traffic = gateway.status().scenario_traffic["call"];
+    assert_eq!(
+        (traffic.packets_up, traffic.packets_down),
+        (totals.packets_up, totals.packets_down)
+    );
     let heard = ann.heard.len();
     let to_node = gateway.status().packets_to_node;
     talk(&mut [&mut ann], "it is counted", |_| gateway.drops("unknown-source") >= 5);

@@ -6,6 +6,7 @@ mod architecture;
 mod circles;
 mod commands;
 mod configuration;
+mod dashboards;
 mod examples;
 mod gateway;
 mod links;

@@ -13,8 +13,8 @@ use crate::page::{Page, quoted, root};
 const PAGE: &str = "docs/telemetry.md";
 const RULES_FILE: &str = "docs/alerts/rules.yml";
 
-/// Set to write the tables instead of comparing them.
-const RENEW: &str = "EVENKEEL_RENEW";
+/// Set to write generated files and tables instead of comparing them.
+pub(crate) const RENEW: &str = "EVENKEEL_RENEW";
 
 #[test]
 fn tables_equal_the_registry() {

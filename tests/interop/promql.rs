@@ -10,6 +10,7 @@ use std::time::Instant;
 use evenkeel_client::OfferIngress;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_telemetry::alerts::{AlertRule, RULES, rules_file};
+use evenkeel_telemetry::dashboards::dashboards;
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level};
 use evenkeel_testkit::TIMEOUT;
 
@@ -24,18 +25,7 @@ const PREFIXES: [&str; 2] = ["evenkeel_", "media_"];
 
 /// The names that the registry's metrics have in Prometheus: of each series, and of each histogram as a whole.
 fn exported() -> BTreeSet<String> {
-    let name = |metric: Described| {
-        let unit = match metric.unit {
-            "By" => "_bytes",
-            "By/s" => "_bytes_per_second",
-            "s" => "_seconds",
-            "%" => "_percent",
-            "1" => "_ratio",
-            unit if unit.starts_with('{') => "",
-            unit => panic!("{}: no Prometheus name for the unit {unit}", metric.name),
-        };
-        metric.name.replace('.', "_") + unit
-    };
+    let name = Described::prometheus_name;
     let counts = Count::ALL.iter().map(|metric| name(metric.described()) + "_total");
     let levels = Level::ALL.iter().map(|metric| name(metric.described()));
     let times = Histogram::ALL.iter().flat_map(|metric| {
@@ -146,7 +136,16 @@ fn prometheus_answers_each_documented_expression() {
     assert!(unknown.is_empty(), "the registry lacks {unknown:?}");
 
     let labels: BTreeSet<String> =
-        Attribute::ALL.iter().map(|label| label.key().replace('.', "_")).collect();
+        Attribute::ALL.iter().map(|label| label.prometheus_label()).collect();
+    let check = |place: &str, expression: &str| {
+        let unknown: Vec<&str> = names(expression)
+            .filter(|name| !exported.contains(*name) && !labels.contains(*name))
+            .collect();
+        assert!(unknown.is_empty(), "{place}: `{expression}`: no metric or label {unknown:?}");
+        let output = prometheus.query(expression);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{place}: `{expression}`: {error}");
+    };
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
     let mut asked = 0;
     for entry in fs::read_dir(docs).expect("the folder is there") {
@@ -157,17 +156,23 @@ fn prometheus_answers_each_documented_expression() {
         let page = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let text = fs::read_to_string(&path).expect("a page is UTF-8");
         for expression in expressions(&page, &text) {
-            let unknown: Vec<&str> = names(&expression)
-                .filter(|name| !exported.contains(*name) && !labels.contains(*name))
-                .collect();
-            assert!(unknown.is_empty(), "{page}: `{expression}`: no metric or label {unknown:?}");
-            let output = prometheus.query(&expression);
-            let error = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{page}: `{expression}`: {error}");
+            check(&page, &expression);
             asked += 1;
         }
     }
     assert!(asked >= 13, "the alerts of {PAGE} are found: {asked}");
+    for dashboard in dashboards() {
+        let variables = dashboard.variables();
+        for panel in &dashboard.panels {
+            for query in &panel.queries {
+                let expression = query.expression.replace("$__rate_interval", "5m");
+                let all =
+                    |text: String, name: &str| text.replace(&format!("\"${name}\""), "\".*\"");
+                let expression = variables.iter().map(|it| it.name).fold(expression, all);
+                check(&format!("{}: {}", dashboard.name, panel.title), &expression);
+            }
+        }
+    }
 }
 
 /// A fault of each rule: values of a series, a minute apart, and when the alert fires. Several series and their values are apart by `; `. The
@@ -272,7 +277,7 @@ fn each_alert_fires_at_its_fault_and_stays_silent_without() {
     let rules: BTreeSet<&str> = RULES.iter().map(|rule| rule.name).collect();
     assert_eq!(named, rules, "each rule has a fault");
     let labels: BTreeSet<String> =
-        Attribute::ALL.iter().map(|label| label.key().replace('.', "_")).collect();
+        Attribute::ALL.iter().map(|label| label.prometheus_label()).collect();
     for AlertRule { name, expression, summary, .. } in RULES {
         let known = |word: &&str| exported.contains(*word) || labels.contains(*word);
         let unknown: Vec<&str> =

@@ -237,6 +237,7 @@ fn check_all(books: &Books) {
         "gateway.continued",
         "gateway.reload",
         "node.drain",
+        "node.start",
         "region.breaker",
         "session.continued",
         "session.degraded",

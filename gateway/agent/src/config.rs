@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use evenkeel_media::trunk::message::{NodeSecret, TooShort};
 use evenkeel_process::file;
+use evenkeel_process::written::{WrittenDuration, type_in_words};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -161,17 +162,24 @@ fn parse<T: DeserializeOwned>(
     text: &str,
     check: impl FnOnce(T, &mut Wrong) -> Option<Config>,
 ) -> Result<Config, Wrong> {
-    let raw = toml::from_str(text).map_err(|error| {
-        let mut shown = error.to_string().trim_end().to_owned();
-        if error.message().contains("socket address") {
-            let expected = "an address and port such as `10.0.1.11:4001`";
-            shown.push_str(&format!(", expected {expected}; host names are not accepted"));
-        }
-        vec![shown]
-    })?;
+    let raw = toml::from_str(text).map_err(|error| vec![parser_error(&error)])?;
     let mut wrong = Vec::new();
     let config = check(raw, &mut wrong);
     config.filter(|_| wrong.is_empty()).ok_or(wrong)
+}
+
+/// The parser's error with its place, and the expected value in words.
+fn parser_error(error: &toml::de::Error) -> String {
+    let shown = error.to_string();
+    let shown = shown.trim_end();
+    if error.message().contains("socket address") {
+        let expected = "an address and port such as `10.0.1.11:4001`";
+        return format!("{shown}, expected {expected}; host names are not accepted");
+    }
+    match shown.rsplit_once(", expected ") {
+        Some((found, expected)) => format!("{found}, expected {}", type_in_words(expected)),
+        None => shown.to_owned(),
+    }
 }
 
 fn load(
@@ -204,8 +212,8 @@ struct AgentFile {
     secret_file: PathBuf,
     #[serde(default)]
     drills: bool,
-    drill_timeout: Option<String>,
-    drain_timeout: Option<String>,
+    drill_timeout: Option<WrittenDuration>,
+    drain_timeout: Option<WrittenDuration>,
     process: Option<ProcessTable>,
     check: Option<RawCheck>,
     gateway: Option<RawGateway>,
@@ -220,7 +228,7 @@ struct ProcessTable {
     pid_file: Option<PathBuf>,
     exe: Option<PathBuf>,
     command: Option<Vec<String>>,
-    restart_after: Option<String>,
+    restart_after: Option<WrittenDuration>,
     #[serde(default)]
     cold: bool,
     start: Option<Vec<String>>,
@@ -231,7 +239,7 @@ struct ProcessTable {
 struct RawCheck {
     address: SocketAddr,
     probe: CheckKind,
-    interval: Option<String>,
+    interval: Option<WrittenDuration>,
 }
 
 #[derive(Deserialize)]
@@ -239,7 +247,7 @@ struct RawCheck {
 struct RawGateway {
     address: SocketAddr,
     peer: SocketAddr,
-    interval: Option<String>,
+    interval: Option<WrittenDuration>,
 }
 
 #[derive(Deserialize)]
@@ -248,7 +256,7 @@ struct RawMedia {
     server: Option<SocketAddr>,
     open: Option<Vec<String>>,
     close: Option<Vec<String>>,
-    timeout: Option<String>,
+    timeout: Option<WrittenDuration>,
     #[serde(default)]
     rtcp: RtcpConfig,
     sessions: Option<u32>,

@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_process::written::{WrittenBitRate, WrittenDuration, type_in_words};
 use evenkeel_process::{escape, escape_lines, file};
 use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
 };
 use serde::Serialize;
 use toml::Spanned;
-
-use super::written::{WrittenBitRate, WrittenDuration};
 
 /// A secret is one line; a larger file was named by mistake.
 const SECRET_MAX: u64 = 4_096;
@@ -544,15 +543,7 @@ pub(super) fn from_parser(source: &Arc<ConfigSource>, error: &toml::de::Error) -
             _ => {}
         }
         let found = if found == "map" { "a table" } else { found };
-        let expected = match right {
-            "a sequence" => "a list",
-            "a map" => "a table",
-            "i64" => "a whole number",
-            "f64" => "a number",
-            "a boolean" => "true or false",
-            other => other,
-        };
-        return invalid(found.to_owned(), expected.to_owned());
+        return invalid(found.to_owned(), type_in_words(right).to_owned());
     }
     let expected = if right.is_empty() { "TOML" } else { right };
     invalid(left.to_owned(), expected.to_owned())

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_process::written::WrittenDuration;
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
@@ -13,7 +14,6 @@ use super::address;
 use super::check::{ConfigCheck, SecretFile};
 use super::listen::{LISTENS_MAX, ListenIngress, ListenSettings};
 use super::node::{NodeConfig, WatchingAgent, reachable};
-use super::written::WrittenDuration;
 
 const ADDRESSES_MAX: usize = LISTENS_MAX;
 

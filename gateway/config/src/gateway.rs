@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{Breakers, Timings};
+use evenkeel_process::written::WrittenDuration;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::address::NetworkPrefix;
 use super::check::{ConfigCheck, SecretFile, spell};
-use super::written::WrittenDuration;
 
 const US: Duration = Duration::from_micros(1);
 const MS: Duration = Duration::from_millis(1);

@@ -16,7 +16,6 @@ mod set;
 mod slo;
 mod source_file;
 mod telemetry;
-mod written;
 
 pub use address::{NetworkPrefix, NoUrl, Url};
 pub use check::{Colour, ConfigBitRate, InvalidSetting, SecretFile, read_duration};

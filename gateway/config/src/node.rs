@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{NodeProbing, NodeSettings, RegionRole, Starts, ZoneId};
+use evenkeel_process::written::{WrittenBitRate, WrittenDuration};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::address::{self, ADDRESS_AND_PORT, NotOneHost, Url};
 use super::check::{ConfigBitRate, ConfigCheck, SecretFile, quoted};
-use super::written::{WrittenBitRate, WrittenDuration};
 
 /// The board is an array with one cell per node.
 pub const NODES_MAX: usize = 1_024;

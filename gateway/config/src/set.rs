@@ -10,6 +10,7 @@ use evenkeel_model::{
     AdmitOnFault, Affinity, CapBounds, DegradeOnFault, FailureScope, Hook, RedundancyMode,
     Scenario, ServiceObjective,
 };
+use evenkeel_process::written::{WrittenBitRate, WrittenDuration};
 use evenkeel_revisions::{Judging, RolloutRules, Strategy};
 use serde::Deserialize;
 use toml::Spanned;
@@ -17,7 +18,6 @@ use toml::Spanned;
 use super::check::{ConfigBitRate, ConfigCheck};
 use super::plugin::{BindingTable, OnFault, PolicyBinding, SetOrigin};
 use super::slo::{SloConfig, fast_burn_ppm};
-use super::written::{WrittenBitRate, WrittenDuration};
 
 /// The shipped policy sets by file name. A file of the same name in the policy folder replaces one.
 pub(super) const SHIPPED_SETS: [(&str, &str); 3] = [

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use evenkeel_model::{FAST_BURN, ServiceObjective};
+use evenkeel_process::written::WrittenDuration;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::check::ConfigCheck;
-use super::written::WrittenDuration;
 
 /// Objectives that the sessions of a window can tell apart from 0 and 1.
 const OBJECTIVES: std::ops::RangeInclusive<f64> = 0.5..=0.9999;

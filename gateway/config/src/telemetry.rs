@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE64;
+use evenkeel_process::written::WrittenDuration;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::address::Url;
 use super::check::{ConfigCheck, InvalidSetting, SecretFile};
-use super::written::WrittenDuration;
 
 const ENDPOINT: &str = "an `http` or `https` URL such as `http://127.0.0.1:4317`";
 

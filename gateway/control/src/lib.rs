@@ -48,7 +48,8 @@ pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, Stor
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use messages::{
     AdmissionState, AgentError, ControlError, LastChange, NodeOrder, NotSuspended, REQUESTS_MAX,
-    Restored, SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness, UncoveredLoss,
+    Restored, ScenarioTraffic, SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
+    UncoveredLoss,
 };
 pub use names::{NodeName, NodeNames};
 pub use nodes::{

@@ -215,6 +215,9 @@ pub struct StatusReport {
     pub key_frames_to_node: u64,
     /// Requests for key frames sent to clients.
     pub key_frames_to_client: u64,
+    /// Media of the sessions of each scenario, configured or earlier.
+    #[serde(skip)]
+    pub scenario_traffic: BTreeMap<Arc<str>, ScenarioTraffic>,
     /// Dropped packets by reason, without zeroes.
     pub drops: BTreeMap<&'static str, u64>,
     /// Signed messages of nodes and agents that were refused, by reason.
@@ -226,6 +229,21 @@ pub struct StatusReport {
     pub quic: Option<SocketAddr>,
     /// Counters of the QUIC endpoint, by name.
     pub quic_counts: BTreeMap<&'static str, u64>,
+}
+
+/// Media of a scenario's sessions at this process.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ScenarioTraffic {
+    /// RTP packets from clients.
+    pub packets_up: u64,
+    /// RTP packets to clients.
+    pub packets_down: u64,
+    /// Bytes of the packets from clients.
+    pub bytes_up: u64,
+    /// Bytes of the packets to clients.
+    pub bytes_down: u64,
+    /// Bytes of the copies to and from second hops in hitless mode.
+    pub bytes_copied: u64,
 }
 
 /// Tells if sessions are admitted.

@@ -18,7 +18,7 @@ const BYTES_MAX: u64 = 1 << 20;
 /// Maximum number of files in the folder, more than the gateways of one machine.
 const FILES_MAX: usize = 64;
 
-/// Tells of the log filter that an operator set; `None`: of none.
+/// Sends the log filter that operators set; `None` while there is none.
 pub type LogFilterSender = watch::Sender<Option<Box<str>>>;
 
 /// An operator's operation on a node, zone or region, or on the log.

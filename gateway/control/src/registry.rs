@@ -188,7 +188,7 @@ pub struct SessionRegistry {
     /// A driver needs [`Brief`]s of sessions.
     pub briefs: bool,
     /// Ids of the traces of sessions.
-    traces: Arc<SessionTraces>,
+    pub(crate) traces: Arc<SessionTraces>,
     /// The spans of trusted callers.
     callers: BTreeMap<SessionId, CallerSpan>,
     entries: BTreeMap<SessionId, Box<SessionEntry>>,

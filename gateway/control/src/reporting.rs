@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::history::{HistoryWriter, OpenSession};
-use crate::messages::{ControlError, UncoveredLoss};
+use crate::messages::{ControlError, ScenarioTraffic, UncoveredLoss};
 use crate::names::NodeNames;
 use crate::nodes::{NodeListUpdate, ReloadReport};
 use crate::offers::OfferedSession;
@@ -254,6 +254,9 @@ impl Reporting {
         if let Some((closed, before)) = self.closing.take(session) {
             // The session has no legs any more.
             self.costs.carried(mode, 0, &before, &totals);
+            if let CoreEvent::Closed { closed: session, .. } = &closed {
+                self.costs.carried_by_scenario(&session.scenario, &before, &totals);
+            }
             self.send_closed(closed, Some(totals));
         }
     }
@@ -340,6 +343,7 @@ pub(crate) struct Costs {
     /// The number of legs, first hops included, added up over all summaries.
     legs: u64,
     modes: [ModeCost; RedundancyMode::ALL.len()],
+    pub(crate) scenarios: BTreeMap<Arc<str>, ScenarioTraffic>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -413,6 +417,21 @@ impl Costs {
         cost.lost += u64::from(now.lost_at_switches.saturating_sub(before.lost_at_switches));
         cost.standbys += legs.saturating_sub(1) as u64;
         self.legs += legs as u64;
+    }
+
+    /// Counts a session's traffic since its last summary for its scenario.
+    pub(crate) fn carried_by_scenario(
+        &mut self,
+        scenario: &Arc<str>,
+        before: &Totals,
+        now: &Totals,
+    ) {
+        let traffic = self.scenarios.entry(Arc::clone(scenario)).or_default();
+        traffic.packets_up += now.packets_up.saturating_sub(before.packets_up);
+        traffic.packets_down += now.packets_down.saturating_sub(before.packets_down);
+        traffic.bytes_up += now.bytes_up.saturating_sub(before.bytes_up);
+        traffic.bytes_down += now.bytes_down.saturating_sub(before.bytes_down);
+        traffic.bytes_copied += now.bytes_copied.saturating_sub(before.bytes_copied);
     }
 
     /// Returns `None` without switches. Recoveries are reported before switches, so that they count as switches here.

@@ -368,6 +368,10 @@ impl Control {
             let sum = workers.sum(|stats| stats.drops(reason));
             (sum > 0).then_some((reason.name(), sum))
         });
+        let mut scenario_traffic = self.reporting.costs.scenarios.clone();
+        for (scenario, _) in self.gateway.scenarios() {
+            scenario_traffic.entry(Arc::clone(scenario)).or_default();
+        }
         StatusReport {
             state: match (self.gateway.is_admitting(), self.offers.awaits_policies()) {
                 (true, true) => AdmissionState::Starting,
@@ -389,6 +393,7 @@ impl Control {
             bytes_to_client: workers.sum(|stats| stats.bytes(ToClient)),
             key_frames_to_node: workers.sum(|stats| stats.key_frames(ToNode)),
             key_frames_to_client: workers.sum(|stats| stats.key_frames(ToClient)),
+            scenario_traffic,
             drops: drops.collect(),
             messages_refused: self.probes.messages_refused(),
             udp: self.registry.udp.iter().map(|listener| listener.address).collect(),

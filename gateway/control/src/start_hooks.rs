@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::{StartBy, StartHook, WebhookTarget};
-use evenkeel_drivers::{Effort, HttpError, Poster, WebhookMessage};
+use evenkeel_drivers::{Effort, HttpError, Poster, TraceHeaders, WebhookMessage};
 use evenkeel_model::NodeId;
 use evenkeel_process::{lock, sandbox};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -76,16 +76,23 @@ impl StartHooks {
     /// Calls the node's hook; `attempt` is unique. A program of an earlier call is ended first: it hangs, or did not
     /// bring the node up. So is a [released](Starter::release) program of the same node name: it may hold resources
     /// that this one needs.
-    pub(super) fn start(&mut self, node: NodeId, name: &Arc<str>, start: &StartHook, attempt: u64) {
+    pub(super) fn start(
+        &mut self,
+        node: NodeId,
+        name: &Arc<str>,
+        start: &StartHook,
+        attempt: u64,
+        trace: Option<TraceHeaders>,
+    ) {
         self.give_up(node);
         let left = self.released.extract_if(.., |(released, _)| released == name);
         self.ending.entry(node).or_default().extend(left.map(|(_, program)| program.end()));
         let running = match &start.by {
             StartBy::Command { words, stop_with_gateway } => {
-                self.run(HookFailed { node, attempt }, name, words, *stop_with_gateway)
+                self.run(HookFailed { node, attempt }, name, words, *stop_with_gateway, trace)
             }
             StartBy::Webhook(hook) => {
-                Some(self.post(HookFailed { node, attempt }, name, hook, start.within))
+                Some(self.post(HookFailed { node, attempt }, name, hook, start.within, trace))
             }
         };
         if let Some(running) = running {
@@ -103,6 +110,7 @@ impl StartHooks {
         name: &Arc<str>,
         words: &[Arc<str>],
         stops: bool,
+        trace: Option<TraceHeaders>,
     ) -> Option<RunningStart> {
         let before = self.ending.remove(&word.node).unwrap_or_default();
         let failed = self.failed.clone();
@@ -110,7 +118,7 @@ impl StartHooks {
             // Fails only if control has ended.
             let _ = failed.try_send(word);
         };
-        match StartProgram::start(name, words, stops, self.confined, before, tell) {
+        match StartProgram::start(name, words, trace, stops, self.confined, before, tell) {
             Ok(program) => Some(RunningStart::Program(program)),
             Err(error) => {
                 // The core calls the hook again when the node's start times out.
@@ -128,6 +136,7 @@ impl StartHooks {
         name: &Arc<str>,
         hook: &Arc<WebhookTarget>,
         within: Duration,
+        trace: Option<TraceHeaders>,
     ) -> RunningStart {
         let (hook, name, poster) = (Arc::clone(hook), Arc::clone(name), self.poster.clone());
         let failed = self.failed.clone();
@@ -137,7 +146,7 @@ impl StartHooks {
             let answer = match poster {
                 Some(poster) => {
                     let body = body.to_string().into();
-                    let message = WebhookMessage { hook, body, trace: None };
+                    let message = WebhookMessage { hook, body, trace };
                     poster.post(message, Effort::of_start(within)).await
                 }
                 None => Err(HttpError::Busy),
@@ -228,6 +237,7 @@ impl StartProgram {
     fn start(
         name: &Arc<str>,
         words: &[Arc<str>],
+        trace: Option<TraceHeaders>,
         stops: bool,
         confined: bool,
         before: Vec<JoinHandle<()>>,
@@ -241,7 +251,7 @@ impl StartProgram {
             if confined {
                 confine();
             }
-            let ill = match run(&words, &name, &seen) {
+            let ill = match run(&words, trace.as_ref(), &name, &seen) {
                 Ok(None) => return,
                 Ok(Some(status)) => describe(status),
                 Err(error) => format!("cannot be run: {error}"),
@@ -283,6 +293,7 @@ fn kill(group: Pid) {
 /// Returns the exit status, unless the program succeeded or was ended.
 fn run(
     words: &[Arc<str>],
+    trace: Option<&TraceHeaders>,
     name: &str,
     phase: &Mutex<ProgramPhase>,
 ) -> io::Result<Option<WaitStatus>> {
@@ -291,7 +302,7 @@ fn run(
     }
     let (ours, theirs) = UnixDatagram::pair()?;
     ours.set_nonblocking(true)?;
-    let mut child = command(words, theirs)?.spawn()?;
+    let mut child = command(words, trace, theirs)?.spawn()?;
     let group = Pid::from_raw(child.id() as i32);
     match &mut *lock(phase) {
         waits @ ProgramPhase::Waits => *waits = ProgramPhase::Runs(group),
@@ -313,10 +324,20 @@ fn run(
 
 /// The program gets its own process group: terminal signals to the gateway do not reach it, and its children end with
 /// it. Output goes to a datagram socket: without a reader writes fail, but send no SIGPIPE, so the program may outlive
-/// the gateway.
-fn command(words: &[Arc<str>], writes: UnixDatagram) -> io::Result<Command> {
+/// the gateway. It has the trace of the start in its environment, as OpenTelemetry's specification names the variables, and not that of
+/// the gateway's own.
+fn command(
+    words: &[Arc<str>],
+    trace: Option<&TraceHeaders>,
+    writes: UnixDatagram,
+) -> io::Result<Command> {
     let mut command = Command::new(&*words[0]);
     command.args(words[1..].iter().map(|word| &**word));
+    command.env_remove("TRACEPARENT").env_remove("TRACESTATE");
+    if let Some(TraceHeaders { traceparent, tracestate }) = trace {
+        command.env("TRACEPARENT", traceparent);
+        command.envs(tracestate.iter().map(|state| ("TRACESTATE", &**state)));
+    }
     let writes = OwnedFd::from(writes);
     command.stdin(Stdio::null()).stdout(writes.try_clone()?).stderr(writes).process_group(0);
     Ok(command)

@@ -351,8 +351,12 @@ impl Control {
                     let Some(entry) = self.registry.get_mut(summary.session) else { continue };
                     let before = entry.totals();
                     entry.note_totals(summary.totals);
-                    if let Some((mode, legs)) = self.gateway.views().mode_of(summary.session) {
-                        self.reporting.costs.carried(mode, legs, &before, &summary.totals);
+                    let (views, costs) = (self.gateway.views(), &mut self.reporting.costs);
+                    if let Some((mode, legs)) = views.mode_of(summary.session) {
+                        costs.carried(mode, legs, &before, &summary.totals);
+                    }
+                    if let Some(scenario) = views.scenario_of(summary.session) {
+                        costs.carried_by_scenario(scenario, &before, &summary.totals);
                     }
                 }
             }

@@ -1,12 +1,15 @@
-//! Traces of sessions (W3C Trace Context): their ids, which the process that continues the sessions computes again.
+//! Traces of sessions (W3C Trace Context): their ids, which the process that continues the sessions computes again. Traces of starts
+//! of nodes.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use data_encoding::HEXLOWER;
 use evenkeel_config::Traceparent;
 use evenkeel_drivers::TraceHeaders;
-use evenkeel_model::SessionId;
+use evenkeel_model::{NodeId, SessionId};
+use evenkeel_process::lock;
 use evenkeel_process::random::draw;
 use ring::digest;
 use serde::{Deserialize, Serialize};
@@ -64,12 +67,12 @@ fn id<const N: usize>(digits: &str) -> Option<[u8; N]> {
     HEXLOWER.decode(digits.as_bytes()).ok()?.try_into().ok()
 }
 
-/// The ids of a session's trace.
+/// The ids of the trace of a session, or of a node's start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SessionTrace {
     /// The caller's if callers are trusted.
     pub trace_id: [u8; 16],
-    /// The span of the session's life.
+    /// The span of the session's life, or of the start.
     pub span_id: [u8; 8],
 }
 
@@ -94,12 +97,14 @@ pub struct SessionTraces {
     trust: Traceparent,
     /// `None` if no spans are sent.
     share: Option<TraceShare>,
+    /// The last start of each node, until its span is written.
+    starts: Mutex<BTreeMap<NodeId, SessionTrace>>,
 }
 
 impl SessionTraces {
     /// Draws a seed.
     pub fn new(trust: Traceparent) -> SessionTraces {
-        SessionTraces { seed: AtomicU64::new(draw()), trust, share: None }
+        SessionTraces { seed: AtomicU64::new(draw()), trust, share: None, starts: Mutex::default() }
     }
 
     /// The spans of this share of traces are sent.
@@ -109,17 +114,36 @@ impl SessionTraces {
 
     /// The ids of the session's trace, which is the caller's if callers are trusted.
     pub fn of(&self, session: SessionId, caller: Option<&CallerSpan>) -> SessionTrace {
-        let input = [self.seed().to_be_bytes(), u64::from(session).to_be_bytes()];
-        let hash = digest::digest(&digest::SHA256, input.as_flattened());
-        let hash = hash.as_ref();
-        let own = SessionTrace {
-            trace_id: *hash.first_chunk().expect("a hash has 32 bytes"),
-            span_id: *hash.last_chunk().expect("a hash has 32 bytes"),
-        };
+        let own = self.ids(session.into());
         match self.parent(caller) {
             Some(caller) => SessionTrace { trace_id: caller.trace_id, ..own },
             None => own,
         }
+    }
+
+    fn ids(&self, number: u64) -> SessionTrace {
+        let input = [self.seed().to_be_bytes(), number.to_be_bytes()];
+        let hash = digest::digest(&digest::SHA256, input.as_flattened());
+        let hash = hash.as_ref();
+        SessionTrace {
+            trace_id: *hash.first_chunk().expect("a hash has 32 bytes"),
+            span_id: *hash.last_chunk().expect("a hash has 32 bytes"),
+        }
+    }
+
+    /// Begins the trace of a node's start, and returns the headers for its hook. `None` if no spans are sent.
+    pub fn begin_start(&self, node: NodeId) -> Option<TraceHeaders> {
+        self.share?;
+        let trace = self.ids(draw());
+        lock(&self.starts).insert(node, trace);
+        let SessionTrace { trace_id, span_id } = trace;
+        // Spans of starts are sent whatever the share.
+        Some(CallerSpan { trace_id, span_id, is_sampled: true, state: None }.headers())
+    }
+
+    /// The ids of the node's last start, once.
+    pub fn take_start(&self, node: NodeId) -> Option<SessionTrace> {
+        lock(&self.starts).remove(&node)
     }
 
     /// The caller's span if callers are trusted. It is the parent of the session's.

@@ -352,6 +352,11 @@ impl<'a> Views<'a> {
         Some((self.tables.rooms.get(&session.room)?.route().mode, session.legs.iter().count()))
     }
 
+    /// The scenario of a session.
+    pub fn scenario_of(self, id: SessionId) -> Option<&'a Arc<str>> {
+        self.tables.sessions.get(&id).map(|session| &session.request.scenario)
+    }
+
     pub(crate) fn room(&self, room: &Room) -> RoomStanding {
         let route = room.route();
         RoomStanding {

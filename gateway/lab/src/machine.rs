@@ -1,10 +1,10 @@
 //! Scheduling latency of the machine. If the machine wakes threads late, or its hypervisor takes cores away, figures in
 //! milliseconds show the machine rather than the gateway.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use evenkeel_process::host::ProcessorTime;
 use serde::Serialize;
 
 use crate::clock::nanoseconds;
@@ -18,8 +18,6 @@ const NAPS: u32 = 250;
 const LATE_MS: f64 = 2.0;
 /// The machine also counts as late above this share of steal time.
 const STOLEN_PERCENT: f64 = 2.0;
-/// Processor times of the kernel (proc_stat(5)).
-const BOOKS: &str = "/proc/stat";
 
 /// How late this machine wakes threads, and the share of time that other work took.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
@@ -34,7 +32,7 @@ pub struct Timeliness {
 #[derive(Clone, Copy, Debug)]
 pub struct MachineWatch {
     woken_late_ms: GapSpread,
-    used: Used,
+    before: ProcessorTime,
 }
 
 impl MachineWatch {
@@ -47,13 +45,13 @@ impl MachineWatch {
         };
         MachineWatch {
             woken_late_ms: GapSpread::of_ns((0..NAPS).map(late).collect()),
-            used: Used::now(),
+            before: processor_time(),
         }
     }
 
     /// Lateness since [`MachineWatch::begin`].
     pub fn so_far(&self) -> Timeliness {
-        let stolen_percent = Used::now().stolen_percent_since(self.used);
+        let stolen_percent = stolen_percent(self.before, processor_time());
         Timeliness { woken_late_ms: self.woken_late_ms, stolen_percent }
     }
 }
@@ -79,53 +77,30 @@ impl std::fmt::Display for Timeliness {
 
 /// Start of an observation of the processors' use.
 #[derive(Clone, Copy, Debug)]
-pub struct ProcessorWatch(Used);
+pub struct ProcessorWatch(ProcessorTime);
 
 impl ProcessorWatch {
     /// Begins to observe.
     pub fn begin() -> ProcessorWatch {
-        ProcessorWatch(Used::now())
+        ProcessorWatch(processor_time())
     }
 
     /// Idle time since [`ProcessorWatch::begin`], per cent of the time of all cores; 100 if the kernel reports none.
     pub fn idle_percent(&self) -> f64 {
-        let now = Used::now();
-        let all = now.all.saturating_sub(self.0.all);
-        let idle = now.idle.saturating_sub(self.0.idle);
-        if all + idle == 0 { 100.0 } else { idle as f64 * 100.0 / (all + idle) as f64 }
+        let ProcessorTime { used, idle, .. } = processor_time().since(self.0);
+        if used + idle == 0 { 100.0 } else { idle as f64 * 100.0 / (used + idle) as f64 }
     }
 }
 
-/// Time of all cores since the machine started, in ticks of the kernel.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-struct Used {
-    all: u64,
-    stolen: u64,
-    idle: u64,
+/// Returns zero if the kernel does not report processor times.
+fn processor_time() -> ProcessorTime {
+    ProcessorTime::now().unwrap_or_default()
 }
 
-impl Used {
-    /// Returns zero if the kernel does not report processor times.
-    fn now() -> Used {
-        fs::read_to_string(BOOKS).ok().and_then(|books| Used::of(&books)).unwrap_or_default()
-    }
-
-    /// Reads the first line: `cpu user nice system idle iowait irq softirq steal guest guest_nice`. `user` and `nice`
-    /// include both guest times.
-    fn of(books: &str) -> Option<Used> {
-        let ticks = books.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
-        let ticks: Vec<u64> = ticks.map(str::parse).collect::<Result<_, _>>().ok()?;
-        let [user, nice, system, idle, waiting, irq, softirq, stolen] = *ticks.first_chunk()?;
-        let all = user + nice + system + irq + softirq + stolen;
-        Some(Used { all, stolen, idle: idle + waiting })
-    }
-
-    /// Steal time since `before`, per cent of the used time; 0 without used time.
-    fn stolen_percent_since(self, before: Used) -> f64 {
-        let all = self.all.saturating_sub(before.all);
-        let stolen = self.stolen.saturating_sub(before.stolen);
-        stolen as f64 * 100.0 / all.max(1) as f64
-    }
+/// Steal time since `before`, per cent of the used time; 0 without used time.
+fn stolen_percent(before: ProcessorTime, now: ProcessorTime) -> f64 {
+    let ProcessorTime { used, stolen, .. } = now.since(before);
+    stolen as f64 * 100.0 / used.max(1) as f64
 }
 
 #[cfg(test)]

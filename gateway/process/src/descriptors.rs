@@ -1,5 +1,6 @@
 //! File descriptors: the limit of the process, and the reserve that ports of sessions leave free.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
@@ -8,6 +9,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// Descriptors that ports of sessions leave free: 256 for connections over TCP that have carried no token, 128 for those
 /// that have, 32 for POSTs of webhooks, the others for operators, telemetry, reloads and compilers.
 const RESERVED: u64 = 512;
+
+/// The open descriptors of this process.
+const OPEN: &str = "/proc/self/fd";
 
 /// Above the numbers of other descriptors, unless sessions have thousands of ports.
 const EARLY: u64 = 16_384;
@@ -33,6 +37,16 @@ pub fn hard_limit() -> u64 {
 /// The soft and the hard limit.
 fn limits() -> (u64, u64) {
     getrlimit(Resource::RLIMIT_NOFILE).expect("the kernel has this limit")
+}
+
+/// Descriptors that this process can still open. `None`: the kernel does not report those that are open.
+pub fn left() -> Option<u64> {
+    // Since Linux 6.2 the size of the folder is their number, earlier it is 0.
+    let open = match fs::metadata(OPEN).ok()?.len() {
+        0 => fs::read_dir(OPEN).ok()?.count() as u64,
+        open => open,
+    };
+    Some(limits().0.saturating_sub(open))
 }
 
 /// Returns true if the descriptor is one that ports of sessions leave free. The kernel assigns the lowest free number,

@@ -1,14 +1,16 @@
-//! The process and its operating system: files, signals, descriptors, scheduling, sandbox, allocator; and text made safe for terminals.
+//! The process and its operating system: files, signals, descriptors, scheduling, sandbox, allocator, the host; and text made safe for terminals.
 
 #![deny(missing_docs)]
 
 pub mod allocator;
 pub mod descriptors;
 pub mod file;
+pub mod host;
 pub mod random;
 pub mod sandbox;
 pub mod scheduling;
 pub mod signals;
+pub mod written;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

@@ -1,20 +1,23 @@
 //! Turns counters and states into metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_control::{ControlError, Handle, StatusReport};
+use evenkeel_control::{ControlError, Handle, ScenarioTraffic, StatusReport};
 use evenkeel_core::{NodeStanding, SessionStanding, SloStanding, SloWindow};
 use evenkeel_group::Group;
 use evenkeel_model::{Measures, Metric, PathSegment, SessionId};
+use evenkeel_process::descriptors;
+use evenkeel_process::host::{HostReading, ProcessorTime};
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
 use evenkeel_telemetry::{Instruments, NodeLevel, NodeLoad};
 
 /// Interval at which counters and states are read.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
 
-/// All sessions are read at every tenth reading of the counters, since that takes longer.
+/// All sessions, and the host, are read at every tenth reading of the counters, since that takes longer.
 const SESSIONS_EVERY: u32 = 10;
 
 /// Sessions that are read at a time.
@@ -25,8 +28,12 @@ pub(super) struct CounterFollower {
     handle: Handle,
     instruments: Arc<Instruments>,
     group: Option<Group>,
-    before: BTreeMap<(Count, &'static str), u64>,
-    /// Scenarios that had sessions.
+    /// Compiled plugins, on the disk whose free space is reported.
+    cache: Option<PathBuf>,
+    before: BTreeMap<(Count, String), u64>,
+    traffic: BTreeMap<Arc<str>, ScenarioTraffic>,
+    processor: Option<ProcessorTime>,
+    /// Scenarios that are configured or had sessions.
     scenarios: BTreeSet<Arc<str>>,
     /// Those of the last reading. A reload may remove some.
     slos: Vec<SloStanding>,
@@ -37,9 +44,19 @@ impl CounterFollower {
         handle: Handle,
         instruments: Arc<Instruments>,
         group: Option<Group>,
+        cache: Option<PathBuf>,
     ) -> CounterFollower {
-        let (before, scenarios) = (BTreeMap::new(), BTreeSet::new());
-        CounterFollower { handle, instruments, group, before, scenarios, slos: Vec::new() }
+        CounterFollower {
+            handle,
+            instruments,
+            group,
+            cache,
+            before: BTreeMap::new(),
+            traffic: BTreeMap::new(),
+            processor: None,
+            scenarios: BTreeSet::new(),
+            slos: Vec::new(),
+        }
     }
 
     pub(super) async fn follow(&mut self) {
@@ -52,6 +69,10 @@ impl CounterFollower {
             };
             if self.read().await.is_err() || sessions(self).await.is_err() {
                 return;
+            }
+            if number == 0 {
+                let host = HostReading::now(self.cache.as_deref());
+                self.set_host(host, descriptors::left());
             }
         }
     }
@@ -79,6 +100,8 @@ impl CounterFollower {
         self.instruments.nodes().set(nodes);
         let status = self.handle.status().await?;
         self.instruments.level(Level::SessionsActive, status.sessions as f64, &[]);
+        self.instruments.level(Level::UplinkSuspect, f64::from(status.uplink_suspect), &[]);
+        self.scenarios.extend(status.scenario_traffic.keys().cloned());
         self.set_slos(status.slos.clone());
         self.count(&status);
         if let Some(group) = &self.group {
@@ -91,6 +114,28 @@ impl CounterFollower {
             self.add(Count::ApiTokensRefused, Attribute::Reason, reason, refused);
         }
         Ok(())
+    }
+
+    fn set_host(&mut self, host: HostReading, descriptors_left: Option<u64>) {
+        if let Some(now) = host.processor
+            && let Some(before) = self.processor.replace(now)
+        {
+            let ProcessorTime { used, stolen, idle } = now.since(before);
+            let share = stolen as f64 / (used + idle).max(1) as f64;
+            self.instruments.level(Level::HostSteal, share, &[]);
+        }
+        for (level, value) in [
+            (Level::HostMemory, host.memory_available),
+            (Level::HostDisk, host.disk_free),
+            (Level::HostDescriptors, descriptors_left),
+        ] {
+            if let Some(value) = value {
+                self.instruments.level(level, value as f64, &[]);
+            }
+        }
+        for (interface, drops) in host.interface_drops {
+            self.add(Count::HostDrops, Attribute::Interface, &interface, drops);
+        }
     }
 
     fn set_slos(&mut self, slos: Vec<SloStanding>) {
@@ -177,6 +222,21 @@ impl CounterFollower {
             self.add(count, Attribute::Direction, "up", up);
             self.add(count, Attribute::Direction, "down", down);
         }
+        for (scenario, now) in &status.scenario_traffic {
+            let before = self.traffic.insert(Arc::clone(scenario), *now).unwrap_or_default();
+            let scenario = (Attribute::Scenario, &**scenario);
+            for (count, direction, now, before) in [
+                (Count::ScenarioPackets, "up", now.packets_up, before.packets_up),
+                (Count::ScenarioPackets, "down", now.packets_down, before.packets_down),
+                (Count::ScenarioBytes, "up", now.bytes_up, before.bytes_up),
+                (Count::ScenarioBytes, "down", now.bytes_down, before.bytes_down),
+            ] {
+                let labels = [scenario, (Attribute::Direction, direction)];
+                self.instruments.count(count, now.saturating_sub(before), &labels);
+            }
+            let copied = now.bytes_copied.saturating_sub(before.bytes_copied);
+            self.instruments.count(Count::ScenarioCopied, copied, &[scenario]);
+        }
         for (&reason, &dropped) in &status.drops {
             self.add(Count::PacketsDropped, Attribute::Reason, reason, dropped);
         }
@@ -194,8 +254,8 @@ impl CounterFollower {
         }
     }
 
-    fn add(&mut self, count: Count, attribute: Attribute, value: &'static str, total: u64) {
-        let last = self.before.insert((count, value), total).unwrap_or(0);
+    fn add(&mut self, count: Count, attribute: Attribute, value: &str, total: u64) {
+        let last = self.before.insert((count, value.to_owned()), total).unwrap_or(0);
         self.instruments.count(count, total.saturating_sub(last), &[(attribute, value)]);
     }
 }

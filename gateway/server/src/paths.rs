@@ -10,6 +10,7 @@ use evenkeel_config::{
 use evenkeel_handover::SuccessorProgram;
 use evenkeel_policies::{Foundry, PluginSource};
 use evenkeel_process::descriptors::{self, reserve};
+use evenkeel_process::host::INTERFACES;
 use evenkeel_runtime::UpgradeBuffer;
 
 /// Descriptors that do not depend on the configuration: standard streams, event loops, the API's sockets, watched files.
@@ -20,9 +21,6 @@ const PER_NODE: u64 = 3;
 
 /// The kernel's default range has 28,232 ports.
 const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-
-/// The network interfaces of this host, one folder each.
-const INTERFACES: &str = "/sys/class/net";
 
 /// The gateway did not start, or ended.
 #[derive(Debug, thiserror::Error)]

@@ -515,7 +515,8 @@ async fn attend(
 ) -> Result<Option<ReplacedGateway>, ServeError> {
     let handle = &gateway.handle;
     let (instruments, group) = (telemetry.instruments(), end.group.clone());
-    let mut counters = CounterFollower::new(handle.clone(), instruments, group);
+    let cache = gateway.foundry.folder().map(PathBuf::from);
+    let mut counters = CounterFollower::new(handle.clone(), instruments, group, cache);
     counters.begin().await;
     let mut losses = LossFollower::new(handle.clone(), telemetry.instruments());
     // Requests that it holds are dropped after the release, so that they are repeated at the next process.

@@ -5,6 +5,7 @@
 #![deny(missing_docs)]
 
 pub mod alerts;
+pub mod dashboards;
 mod instruments;
 mod node_levels;
 mod otlp;
@@ -16,6 +17,7 @@ mod spans;
 mod stderr;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
@@ -42,18 +44,24 @@ pub use stderr::{LastLines, LogLines};
 use tokio::sync::broadcast::Receiver;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::filter::{FilterExt, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{Layer, Registry, reload};
+use tracing_subscriber::{Layer, reload};
 
 /// Crates that transport log lines must not log into their own transport.
 const CARRIERS: [&str; 6] = ["opentelemetry", "opentelemetry_sdk", "tonic", "tower", "h2", "hyper"];
 
-/// Selects the lines of the log that people read. It can be replaced while the gateway runs.
-#[derive(Debug)]
+/// Selects the lines of the log. It can be replaced while the gateway runs.
 pub struct LogFilter {
-    targets: reload::Handle<Targets, Registry>,
     default: Targets,
+    /// Replaces the filters of the lines for people, and of the lines for the receiver.
+    replace: Box<dyn Fn(Targets, Targets) + Send + Sync>,
+}
+
+impl fmt::Debug for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogFilter").field("default", &self.default).finish_non_exhaustive()
+    }
 }
 
 impl LogFilter {
@@ -69,13 +77,11 @@ impl LogFilter {
 
     /// Selects these lines; `None`: those with which the process started. A filter that cannot be read changes nothing.
     fn select(&self, chosen: Option<&str>) {
-        let targets = match chosen.map(log_targets) {
-            None => self.default.clone(),
-            Some(Ok(targets)) => targets,
+        match chosen.map(log_targets) {
+            None => (self.replace)(self.default.clone(), all_lines()),
+            Some(Ok(targets)) => (self.replace)(targets.clone(), targets),
             Some(Err(error)) => return tracing::warn!(?chosen, %error, "log filter cannot be read"),
-        };
-        // Fails only without a subscriber.
-        let _ = self.targets.reload(targets);
+        }
         tracing::info!(?chosen, "log filter in force");
     }
 }
@@ -91,6 +97,10 @@ pub fn check_log_filter(chosen: &str) -> Result<(), String> {
             "found `{chosen}`, expected `error`, `warn`, `info`, `debug`, `trace` or `off`, or levels of crates such as `warn,evenkeel_group=debug`"
         )),
     }
+}
+
+fn all_lines() -> Targets {
+    Targets::new().with_default(LevelFilter::TRACE)
 }
 
 fn log_targets(chosen: &str) -> Result<Targets, ParseError> {
@@ -185,7 +195,8 @@ impl Telemetry {
     }
 
     /// The `tracing` subscriber: lines selected by `chosen` (`info`, or `warn,evenkeel=debug`) go to `people`, lines
-    /// from `info` up to the OTLP receiver; and the filter of the former. Peer addresses are logged at debug level only, and so are never sent.
+    /// from `info` up to the OTLP receiver; and the filter that replaces `chosen`, and selects among the latter. Peer addresses are logged at debug
+    /// level only, and so are never sent.
     pub fn subscriber(
         &self,
         chosen: &str,
@@ -193,6 +204,7 @@ impl Telemetry {
     ) -> Result<(impl Subscriber + Send + Sync + 'static, LogFilter), ParseError> {
         let default = log_targets(chosen)?;
         let (chosen, targets) = reload::Layer::new(default.clone());
+        let (chosen_to_send, targets_to_send) = reload::Layer::new(all_lines());
         let people = tracing_subscriber::fmt::layer().with_writer(people);
         let carriers = CARRIERS.map(|target| (target, LevelFilter::OFF));
         let sent = Targets::new()
@@ -200,10 +212,15 @@ impl Telemetry {
             .with_targets(carriers)
             .with_target("async_nats", LevelFilter::OFF);
         let bridge = self.loggers.as_ref().map(OpenTelemetryTracingBridge::new);
-        let bridge = bridge.map(|bridge| bridge.with_filter(sent));
+        let bridge = bridge.map(|bridge| bridge.with_filter(sent.and(chosen_to_send)));
         let subscriber =
             tracing_subscriber::registry().with(people.with_filter(chosen)).with(bridge);
-        Ok((subscriber, LogFilter { targets, default }))
+        let replace = Box::new(move |people: Targets, sent: Targets| {
+            // Each fails only without its layer.
+            let _ = targets.reload(people);
+            let _ = targets_to_send.reload(sent);
+        });
+        Ok((subscriber, LogFilter { default, replace }))
     }
 
     /// Exports everything queued. Returns true if the queues became empty, by export or drop, within `within`.

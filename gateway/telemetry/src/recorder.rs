@@ -204,9 +204,10 @@ impl EventRecorder {
                 let (word, reason, session) = (refusal(reason), Some(reason), *session);
                 self.refused(&Turned { scenario, word, reason, session }, caller, at);
             }
-            CoreEvent::Closed { session, room, reason, .. } => {
+            CoreEvent::Closed { session, room, reason, closed, .. } => {
                 debug!(%session, %room, reason = reason.name(), "session closed");
-                let labels = [(Attribute::Reason, reason.name())];
+                let labels =
+                    [(Attribute::Scenario, &*closed.scenario), (Attribute::Reason, reason.name())];
                 self.instruments.count(Count::SessionsClosed, 1, &labels);
                 if let Some(spans) = &mut self.spans {
                     spans.closed(event, at);
@@ -265,7 +266,7 @@ impl EventRecorder {
                     spans.node(*hop, *to, witnesses, started, *rooms, at);
                 }
             }
-            CoreEvent::Start { node, step } => self.start(*node, *step),
+            CoreEvent::Start { node, step } => self.start(*node, *step, at),
             CoreEvent::Mode { room, room_name: _, from, to, why } => {
                 let (from, to, reason) = (from.name(), to.name(), why.name());
                 match why {
@@ -499,7 +500,7 @@ impl EventRecorder {
         }
     }
 
-    fn start(&self, node: NodeId, step: StartPhase) {
+    fn start(&mut self, node: NodeId, step: StartPhase, at: Moment) {
         let name = self.names.of_node(node).node;
         match step {
             StartPhase::Begun { attempt } => info!(node = %name, attempt, "starting node"),
@@ -513,6 +514,9 @@ impl EventRecorder {
         }
         let labels = [(Attribute::Node, &*name), (Attribute::Outcome, step.name())];
         self.instruments.count(Count::NodeStarts, 1, &labels);
+        if let Some(spans) = &mut self.spans {
+            spans.start(node, step, at);
+        }
     }
 }
 

@@ -16,6 +16,22 @@ pub struct Described {
     pub attributes: &'static [Attribute],
 }
 
+impl Described {
+    /// Its name in Prometheus, without the ending of counters and of a histogram's parts: `evenkeel_rooms_moved`.
+    pub fn prometheus_name(self) -> String {
+        let unit = match self.unit {
+            "By" => "_bytes",
+            "By/s" => "_bytes_per_second",
+            "s" => "_seconds",
+            "%" => "_percent",
+            "1" => "_ratio",
+            // Annotations in braces are left out.
+            _ => "",
+        };
+        self.name.replace('.', "_") + unit
+    }
+}
+
 macro_rules! attributes {
     ($($(#[doc = $doc:literal])+ $name:ident = $key:literal;)*) => {
         /// An attribute of spans or a label of metrics.
@@ -34,6 +50,11 @@ macro_rules! attributes {
             /// The meaning, for the reference.
             pub const fn doc(self) -> &'static str {
                 match self { $(Attribute::$name => concat!($($doc,)+).trim_ascii(),)* }
+            }
+
+            /// The label in Prometheus: `evenkeel_scenario`.
+            pub fn prometheus_label(self) -> String {
+                self.key().replace('.', "_")
             }
         }
     };
@@ -68,6 +89,8 @@ attributes! {
     Incarnation = "evenkeel.incarnation";
     /// Sessions or rooms that the span is not linked to: not sampled, or beyond the limit.
     DroppedLinks = "evenkeel.dropped_links";
+    /// Name of a network interface.
+    Interface = "evenkeel.interface";
     /// Loss in a segment of a path, as a share of its packets.
     Loss = "evenkeel.loss";
     /// Mode of a room: `hot`, `hitless`…
@@ -159,8 +182,8 @@ metrics! {
     SessionsOpened = "evenkeel.sessions.opened", "{session}", [Scenario];
     /// Offers refused.
     SessionsRefused = "evenkeel.sessions.refused", "{session}", [Scenario, Reason];
-    /// Sessions ended.
-    SessionsClosed = "evenkeel.sessions.closed", "{session}", [Reason];
+    /// Sessions ended: completed (`requested`), abandoned at set-up (`not-opened`), or by a fault (`media-timeout`, `panicked`).
+    SessionsClosed = "evenkeel.sessions.closed", "{session}", [Scenario, Reason];
     /// Sessions moved to another hop with their room.
     SessionsMoved = "evenkeel.sessions.moved", "{session}", [Cause];
     /// Rooms moved to another hop.
@@ -224,6 +247,14 @@ metrics! {
     Bytes = "media.traffic", "By", [Direction];
     /// Packets not forwarded.
     PacketsDropped = "media.packets.dropped", "{packet}", [Reason];
+    /// RTP packets of a scenario's sessions, as their workers last summed them up.
+    ScenarioPackets = "evenkeel.scenario.packets", "{packet}", [Scenario, Direction];
+    /// Bytes of these packets.
+    ScenarioBytes = "evenkeel.scenario.traffic", "By", [Scenario, Direction];
+    /// Bytes of the copies that sessions of a scenario exchanged with second hops in mode `hitless`.
+    ScenarioCopied = "evenkeel.scenario.copied", "By", [Scenario];
+    /// Received packets that a network interface dropped: the kernel, or the device without a free buffer. At most 16 interfaces.
+    HostDrops = "evenkeel.host.interface_drops", "{packet}", [Interface];
     /// Key frames requested.
     KeyFrameRequests = "media.key_frame_requests", "{request}", [Direction];
     /// Events of the QUIC endpoint, such as `handshakes-failed` or `sent-datagrams`.
@@ -292,6 +323,14 @@ metrics! {
     QuicSessions = "evenkeel.quic.sessions", "{session}", [];
     /// 1 while the shared index has the sessions of this gateway, or of the owner of its group; 0 otherwise.
     IndexCurrent = "evenkeel.index.current", "{state}", [];
+    /// Share of the time of all cores that the hypervisor gave to other guests. Read every 10 s, as all of the host.
+    HostSteal = "evenkeel.host.steal", "1", [];
+    /// Memory that programs on the host can allocate without swapping.
+    HostMemory = "evenkeel.host.memory_available", "By", [];
+    /// Free space of the disk with the folder `cache`. Absent without the folder.
+    HostDisk = "evenkeel.host.disk_free", "By", [];
+    /// Descriptors that this process can still open.
+    HostDescriptors = "evenkeel.host.descriptors_left", "{descriptor}", [];
     /// Spans and log lines queued for export.
     TelemetryQueued = "evenkeel.telemetry.queued", "{item}", [Signal];
 }
@@ -399,14 +438,16 @@ spans! {
     SessionImpaired = "session.impaired", Share, [Session, RoomName, Scenario, Segment, ImpairedBy, Loss, Confidence];
     /// The session goes on at this process: an upgrade, a hand-over or a takeover.
     SessionContinued = "session.continued", Share, [Session];
-    /// A question to a policy. Child of the span that waited for it, or a root span. A degradation of many sessions is linked to those
-    /// that it changed.
+    /// A question to a policy. Child of the span that waited for it, or a root span. A decision about many sessions or rooms is linked to the
+    /// sessions that it degraded, or that moved within 5 s.
     PolicyDecide = "policy.decide", Share,
         [Policy, Hook, Arm, Revision, Session, Room, Outcome, Reason, Fault, Guard, Differs, Rows, Duration, DroppedLinks, Note];
     /// A rollout, from its start to activation, rollback or refusal; its steps are span events.
     PolicyRollout = "policy.rollout", Always, [Policy, Hook, Revision, Previous, Outcome, Reason, By];
     /// A reload that had an effect or was refused.
     GatewayReload = "gateway.reload", Always, [By, Outcome, Reason];
+    /// Start of a node by its hook, until the node answers or the start has failed. Parent of the hook's spans.
+    NodeStart = "node.start", Always, [Node, Region, Zone, Outcome, Reason];
     /// Drain of a node, from the request until it has no rooms or the deadline has passed.
     NodeDrain = "node.drain", Always, [Node, Region, Zone, Rooms];
     /// From the opening of a region's breaker until it is closed.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_control::{NodeName, NodeNames, SessionTraces};
-use evenkeel_model::{Hop, OfferRefusal, PolicyName, RegionId};
+use evenkeel_model::{Hop, NodeId, OfferRefusal, PolicyName, RegionId};
 use opentelemetry::trace::{SpanBuilder, SpanKind};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SdkTracer;
@@ -65,10 +65,14 @@ pub(super) struct SpanWriter {
     /// Decisions about sessions that are being opened.
     waiting: BTreeMap<DecisionSubject, Vec<DecisionSpan>>,
     batch: Option<DecisionBatch>,
+    /// Decisions about many rooms. These move once their sessions are open at the new node.
+    reroutes: Vec<DecisionBatch>,
     failovers: Vec<FailoverSpan>,
     /// The times at which open breakers opened.
     breakers: BTreeMap<RegionId, SystemTime>,
     rollouts: BTreeMap<PolicyName, RolloutTrack>,
+    /// The times at which hooks of nodes were called.
+    starts: BTreeMap<NodeId, SystemTime>,
     swept: Option<Instant>,
 }
 
@@ -113,9 +117,11 @@ impl SpanWriter {
             sessions: SessionSpans::default(),
             waiting: BTreeMap::new(),
             batch: None,
+            reroutes: Vec::new(),
             failovers: Vec::new(),
             breakers: BTreeMap::new(),
             rollouts: BTreeMap::new(),
+            starts: BTreeMap::new(),
             swept: None,
         }
     }
@@ -123,6 +129,7 @@ impl SpanWriter {
     /// Ends what the gateway's end leaves open.
     pub(crate) fn finish(&mut self, at: Moment) {
         self.end_batch(None, at);
+        self.end_reroutes(at, |_| true);
         self.end_degradations(at);
     }
 
@@ -134,7 +141,7 @@ impl SpanWriter {
         attributes.push(is(Attribute::Incarnation, i64::from(hop.incarnation.0)));
     }
 
-    /// Ends unclaimed decisions, and failovers whose rooms did not all move.
+    /// Ends unclaimed decisions, and reroutes and failovers whose rooms did not all move.
     fn sweep(&mut self, at: Moment) {
         let due = |since: Instant| at.now.saturating_duration_since(since) >= CLAIMED_WITHIN;
         if self.swept.is_some_and(|swept| !due(swept)) {
@@ -142,6 +149,7 @@ impl SpanWriter {
         }
         self.swept = Some(at.now);
         self.give_up_unclaimed(due, at);
+        self.end_reroutes(at, |batch| due(batch.decision.concluded));
         self.finish_failovers(at, |failover| due(failover.down_at));
     }
 }

@@ -119,6 +119,20 @@ fn error_names_the_expected_value() {
         (HEAD.to_owned() + &GATEWAY.replace("10.0.0.2", "[::1]"), "two of IPv6"),
         (format!("{HEAD}{process}[load]\ncpus = 0"), "found 0"),
         (format!("{HEAD}drill_timeout = \"0s\"\n{process}"), "drill_timeout: found `0s`"),
+        (
+            format!("{HEAD}drill_timeout = 20"),
+            "integer `20`, expected a duration such as `\"20s\"`",
+        ),
+        (format!("{HEAD}drain_timeout = true"), "expected a duration such as `\"200ms\"`"),
+        (format!("{HEAD}[process]\nrestart_after = 2"), "a duration such as `\"2s\"`"),
+        (format!("{HEAD}{GATEWAY}interval = 3"), "a duration such as `\"3s\"`"),
+        (format!("{HEAD}[media]\ntimeout = 4"), "a duration such as `\"4s\"`"),
+        (
+            format!("{HEAD}[check]\naddress = \"127.0.0.1:9\"\nprobe = \"stun\"\ninterval = 5"),
+            "a duration such as `\"5s\"`",
+        ),
+        (format!("{HEAD}[process]\ncommand = \"a\""), "string \"a\", expected a list"),
+        (format!("{HEAD}[media]\nsessions = \"9\""), "string \"9\", expected a whole number"),
     ] {
         let wrong = Config::parse(&text, folder.path()).unwrap_err().join("\n");
         assert!(wrong.contains(told), "{text}\n{wrong}");

@@ -77,3 +77,29 @@ fn loss_is_known_after_a_switch_only() {
         (Some(5), None)
     );
 }
+
+#[test]
+fn scenario_traffic_includes_a_session_that_ended() {
+    let mut costs = Costs::default();
+    let totals = |packets: u64| Totals {
+        packets_up: packets,
+        packets_down: 2 * packets,
+        bytes_up: 100 * packets,
+        bytes_down: 200 * packets,
+        bytes_copied: 300 * packets,
+        ..Totals::default()
+    };
+    // Another process counted the first two packets.
+    costs.carried_by_scenario(&"call".into(), &totals(2), &totals(5));
+    costs.carried_by_scenario(&"call".into(), &totals(0), &totals(4));
+    costs.carried_by_scenario(&"drone".into(), &totals(0), &totals(1));
+    let expected = |packets: u64| ScenarioTraffic {
+        packets_up: packets,
+        packets_down: 2 * packets,
+        bytes_up: 100 * packets,
+        bytes_down: 200 * packets,
+        bytes_copied: 300 * packets,
+    };
+    let expected = [("call".into(), expected(7)), ("drone".into(), expected(1))];
+    assert_eq!(costs.scenarios, BTreeMap::from(expected));
+}

@@ -47,7 +47,7 @@ fn stay_as(
         "sleep 300 & echo $$ $! > {0}.new; mv {0}.new {0}; wait; sleep 300",
         file.display()
     );
-    start_hooks.start(node, &called.into(), &start(&script, stop_with_gateway), 1);
+    start_hooks.start(node, &called.into(), &start(&script, stop_with_gateway), 1, None);
     let text = until(|| std::fs::read_to_string(&file).ok());
     let pids: Vec<i32> = text.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
     pids.try_into().unwrap()
@@ -74,24 +74,43 @@ fn gone(pids: [i32; 2]) {
 #[test]
 fn failed_hook_is_reported_and_success_is_not() {
     let (mut start_hooks, mut told) = start_hooks();
-    start_hooks.start(NODE, &"n".into(), &start("exit 3", false), 1);
+    start_hooks.start(NODE, &"n".into(), &start("exit 3", false), 1, None);
     assert_eq!(told.blocking_recv(), Some(HookFailed { node: NODE, attempt: 1 }));
     let by = StartBy::Command { words: vec!["/nowhere/at-all".into()], stop_with_gateway: false };
     let nowhere = StartHook { by, ..start("", false) };
-    start_hooks.start(NODE, &"n".into(), &nowhere, 2);
+    start_hooks.start(NODE, &"n".into(), &nowhere, 2, None);
     let failed = told.blocking_recv().unwrap();
     assert_eq!(failed, HookFailed { node: NODE, attempt: 2 });
     assert!(start_hooks.is_under_way(failed));
-    start_hooks.start(NODE, &"n".into(), &start("exit 0", false), 3);
+    start_hooks.start(NODE, &"n".into(), &start("exit 0", false), 3, None);
     assert!(!start_hooks.is_under_way(failed), "a result of an earlier call is ignored");
     start_hooks.give_up(NODE);
     start_hooks.ending.remove(&NODE).unwrap().remove(0).join().unwrap();
-    start_hooks.start(NODE, &"n".into(), &start("exit 0", false), 4);
+    start_hooks.start(NODE, &"n".into(), &start("exit 0", false), 4, None);
     let RunningStart::Program(program) = start_hooks.running.remove(&NODE).unwrap().running else {
         panic!("a program")
     };
     program.over();
     assert!(told.try_recv().is_err());
+}
+
+#[test]
+fn program_has_the_trace_of_its_start_alone() {
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("trace");
+    let script = format!(
+        "echo \"$TRACEPARENT $TRACESTATE\" > {0}.new; mv {0}.new {0}; exit 0",
+        file.display()
+    );
+    let (mut start_hooks, _told) = start_hooks();
+    for (tracestate, expected) in
+        [(Some("k=v".into()), "00-ab-cd-01 k=v\n"), (None, "00-ab-cd-01 \n")]
+    {
+        let trace = TraceHeaders { traceparent: "00-ab-cd-01".to_owned(), tracestate };
+        start_hooks.start(NODE, &"n".into(), &start(&script, false), 1, Some(trace));
+        assert_eq!(until(|| std::fs::read_to_string(&file).ok()), expected);
+        std::fs::remove_file(&file).unwrap();
+    }
 }
 
 #[test]
@@ -201,12 +220,14 @@ async fn webhook_start_fails_by_its_answer() {
     let (failed, mut told) = tokio::sync::mpsc::channel(1);
     let mut start_hooks = StartHooks::new(failed, Some(Poster::start().unwrap()), true);
     let (well, first) = asked(&["202 Accepted"]);
-    start_hooks.start(NODE, &"east-b1".into(), &well, 0xf3);
+    let trace = TraceHeaders { traceparent: "00-ab-cd-01".to_owned(), tracestate: None };
+    start_hooks.start(NODE, &"east-b1".into(), &well, 0xf3, Some(trace));
     let request = tokio::task::spawn_blocking(|| first.join().unwrap().remove(0)).await.unwrap();
     let body = r#"{"attempt":"00000000000000f3","node":"east-b1","verb":"start"}"#;
     assert!(request.ends_with(body), "{request}");
+    assert!(request.contains("traceparent: 00-ab-cd-01"), "{request}");
     let (ill, _) = asked(&["503 Service Unavailable"]);
-    start_hooks.start(NODE, &"east-b1".into(), &ill, 2);
+    start_hooks.start(NODE, &"east-b1".into(), &ill, 2, None);
     let failed = HookFailed { node: NODE, attempt: 2 };
     assert_eq!(told.recv().await, Some(failed), "the second, not the first");
     assert!(told.try_recv().is_err());
@@ -217,7 +238,7 @@ async fn slow_webhook_is_asked_once() {
     let (failed, mut told) = tokio::sync::mpsc::channel(1);
     let mut start_hooks = StartHooks::new(failed, Some(Poster::start().unwrap()), true);
     let (start, listener) = slow();
-    start_hooks.start(NODE, &"n".into(), &start, 1);
+    start_hooks.start(NODE, &"n".into(), &start, 1, None);
     let answering = tokio::task::spawn_blocking(move || {
         let (mut stream, _) = listener.accept().unwrap();
         // Longer than a request's timeout.
@@ -229,7 +250,7 @@ async fn slow_webhook_is_asked_once() {
     });
     assert!(!answering.await.unwrap());
     let (start, listener) = slow();
-    start_hooks.start(NODE, &"n".into(), &start, 2);
+    start_hooks.start(NODE, &"n".into(), &start, 2, None);
     let accepted = tokio::task::spawn_blocking(move || listener.accept().unwrap().0);
     let mut stream = accepted.await.unwrap();
     start_hooks.give_up(NODE);

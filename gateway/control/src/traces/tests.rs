@@ -104,3 +104,18 @@ fn usable_tracestate_is_kept() {
         assert_eq!(state(unusable), None);
     }
 }
+
+#[test]
+fn start_has_a_trace_of_its_own_if_spans_are_sent() {
+    let node = NodeId(3);
+    let silent = SessionTraces::new(Traceparent::Link);
+    assert_eq!((silent.begin_start(node), silent.take_start(node)), (None, None));
+    let traces = silent.sending(TraceShare(0.0));
+    let first = traces.begin_start(node).unwrap();
+    let second = traces.begin_start(node).unwrap();
+    assert_ne!(first, second);
+    let SessionTrace { trace_id, span_id } = traces.take_start(node).unwrap();
+    let caller = CallerSpan { trace_id, span_id, is_sampled: true, state: None };
+    assert_eq!(CallerSpan::parse(&second.traceparent), Some(caller));
+    assert_eq!(traces.take_start(node), None);
+}

@@ -106,12 +106,22 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
             ControlRequest::Status(reply) => {
                 reply.send(status()).unwrap();
             }
+            ControlRequest::Sessions { reply, .. } => {
+                let _ = reply.send(Slice { items: Vec::new(), last: None });
+            }
             other => panic!("{other:?}"),
         }
     }
 }
 
 fn status() -> StatusReport {
+    let traffic = ScenarioTraffic {
+        packets_up: 6,
+        packets_down: 7,
+        bytes_up: 600,
+        bytes_down: 700,
+        bytes_copied: 800,
+    };
     StatusReport {
         state: AdmissionState::Serving,
         version: "1.2.3",
@@ -129,6 +139,7 @@ fn status() -> StatusReport {
         bytes_to_client: 0,
         key_frames_to_node: 0,
         key_frames_to_client: 0,
+        scenario_traffic: [("call".into(), traffic)].into(),
         drops: BTreeMap::new(),
         messages_refused: [("clock", 4)].into(),
         udp: Vec::new(),
@@ -171,7 +182,7 @@ async fn initial_state_is_reported_without_events() {
     let (handle, requests) = Handle::new(Arc::new(names()), Arc::default());
     handle.tokens_refused.count(true);
     let control = tokio::spawn(answer(requests));
-    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None);
+    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None, None);
     reader.begin().await;
     reader.read().await.unwrap();
     reader.read().await.unwrap();
@@ -195,6 +206,16 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_node_messages_refused_total", "clock", "4");
     says(&telemetry, "evenkeel_api_tokens_refused_total", "missing", "1");
     says(&telemetry, "media_traffic_bytes_total", "up", "1000");
+    says(&telemetry, "evenkeel_scenario_packets_total", "up", "6");
+    says(&telemetry, "evenkeel_scenario_packets_total", "down", "7");
+    says(&telemetry, "evenkeel_scenario_traffic_bytes_total", "up", "600");
+    says(&telemetry, "evenkeel_scenario_traffic_bytes_total", "down", "700");
+    says(&telemetry, "evenkeel_scenario_copied_bytes_total", "call", "800");
+    says(&telemetry, "evenkeel_uplink_suspect", "", "0");
+    reader.read_sessions().await.unwrap();
+    says(&telemetry, "evenkeel_scenario_sessions", "call", "0");
+    says(&telemetry, "evenkeel_scenario_degraded", "call", "0");
+    says(&telemetry, "evenkeel_scenario_impaired", "leg", "0");
     drop(reader);
     control.await.unwrap();
 }
@@ -248,7 +269,7 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
             }
         }
     });
-    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None);
+    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None, None);
     reader.read_sessions().await.unwrap();
     says(&telemetry, "evenkeel_scenario_sessions", "call", "2");
     says(&telemetry, "evenkeel_scenario_degraded", "call", "1");
@@ -262,4 +283,28 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     says(&telemetry, "evenkeel_scenario_sessions", "call", "0");
     drop(reader);
     control.await.unwrap();
+}
+
+#[test]
+fn host_is_reported_as_far_as_it_is_known() {
+    let telemetry = telemetry();
+    let (handle, _requests) = Handle::new(Arc::new(names()), Arc::default());
+    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None, None);
+    reader.set_host(HostReading::default(), None);
+    let text = telemetry.prometheus().render();
+    assert!(!text.contains("evenkeel_host_"), "{text}");
+    let processor = |used, stolen, idle| Some(ProcessorTime { used, stolen, idle });
+    let reading = |processor, drops| HostReading {
+        processor,
+        memory_available: Some(4_096),
+        disk_free: Some(8_192),
+        interface_drops: vec![("eth0".to_owned(), drops)],
+    };
+    reader.set_host(reading(processor(100, 10, 900), 5), Some(700));
+    reader.set_host(reading(processor(120, 15, 980), 8), Some(600));
+    says(&telemetry, "evenkeel_host_steal_ratio", "", "0.05");
+    says(&telemetry, "evenkeel_host_memory_available_bytes", "", "4096");
+    says(&telemetry, "evenkeel_host_disk_free_bytes", "", "8192");
+    says(&telemetry, "evenkeel_host_descriptors_left", "", "600");
+    says(&telemetry, "evenkeel_host_interface_drops_total", "evenkeel_interface=\"eth0\"", "8");
 }

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_config::{GatewayConfig, Traceparent};
-use evenkeel_control::{Actor, EventRecord, GatewayEvent, ReloadReport, Reloaded};
+use evenkeel_control::{Actor, EventRecord, GatewayEvent, Handle, ReloadReport, Reloaded};
 use evenkeel_telemetry::registry::Attribute;
 use evenkeel_telemetry::{LogLines, Telemetry};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 
 use crate::receiver::Receiver;
 use crate::telemetry::{
@@ -31,6 +33,39 @@ fn http_export_carries_all_signals() {
     assert_eq!(receiver.log_lines().len(), 1);
     assert!(!receiver.metrics().is_empty());
     assert_eq!(counted(&telemetry, "evenkeel_telemetry_sent_total", "spans"), 3);
+}
+
+#[test]
+fn log_level_of_operators_selects_lines_that_are_sent() {
+    let receiver = Receiver::grpc();
+    let (telemetry, _) = start("log-level", receiver.address, "grpc", 1.0);
+    let people = LogLines::to(std::io::sink()).unwrap();
+    let (subscriber, filter) = telemetry.subscriber("off", people).unwrap();
+    let (handle, _requests) = Handle::new(Arc::default(), Arc::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    tracing::subscriber::with_default(subscriber, || {
+        for chosen in [None, Some("warn"), Some("debug"), None] {
+            handle.log_filter.send_replace(chosen.map(Into::into));
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = filter.follow(&handle) => panic!("it follows until control ends"),
+                    () = std::future::ready(()) => {}
+                }
+            });
+            tracing::debug!(chosen, "debug line");
+            tracing::info!(chosen, "info line");
+            tracing::warn!(chosen, "warning");
+        }
+    });
+    assert!(telemetry.flush(SOON));
+    let lines = receiver.log_lines().into_iter().map(|line| match line.body.unwrap().value {
+        Some(Value::StringValue(text)) => text,
+        other => panic!("{other:?}"),
+    });
+    let lines: Vec<String> = lines.filter(|line| line != "log filter in force").collect();
+    let both = ["info line", "warning"];
+    assert_eq!(lines, [&both[..], &["warning"], &both, &both].concat());
 }
 
 /// `[telemetry]` with these keys, beside files of a certificate and of headers.

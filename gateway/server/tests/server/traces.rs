@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::Traceparent;
-use evenkeel_control::{CallerSpan, EventRecord, GatewayEvent, SessionTraces, TraceCaller};
+use evenkeel_control::{
+    CallerSpan, EventRecord, GatewayEvent, SessionTraces, TraceCaller, TraceShare,
+};
 use evenkeel_model::{
-    BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, Hook, NodeId, Op, RegionId,
-    SessionId,
+    BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, Hook, Hop, Incarnation,
+    MoveCause, NodeId, NotStarted, Op, RegionId, RoomId, SessionId, StartPhase,
 };
 use evenkeel_telemetry::registry::Attribute;
 use evenkeel_telemetry::{Moment, Telemetry};
@@ -70,6 +72,44 @@ fn batched_decision_is_linked_to_the_sessions_that_it_changed() {
 }
 
 #[test]
+fn reroute_is_linked_to_the_sessions_that_moved() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("reroute", receiver.address, "grpc", 1.0);
+    let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
+    let moved = |room, sessions: &[u64], by, started| CoreEvent::Moved {
+        room: RoomId(room),
+        room_name: "room".into(),
+        sessions: sessions.iter().copied().map(SessionId).collect(),
+        cause: MoveCause::Quality,
+        by,
+        from: hop(0),
+        to: Some(hop(1)),
+        started,
+    };
+    let policy = policy(Hook::Routing);
+    let by = |revision: &str| Decider::Policy { policy: policy.clone(), revision: revision.into() };
+    let earlier = Instant::now();
+    let decision = decided(Hook::Routing, None, None, DecisionOutcome::Applied { differs: false });
+    let then = Instant::now();
+    hear(&mut recorder, &[decision]);
+    let own = "0123456789ab";
+    hear(&mut recorder, &[moved(1, &[1, 2], by(own), then), moved(2, &[3], by(own), earlier)]);
+    hear(&mut recorder, &[moved(3, &[4], by("ba9876543210"), then)]);
+    hear(&mut recorder, &[moved(4, &[5], Decider::Native, then)]);
+    recorder.finish();
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    let decision = only(&spans, "policy.decide");
+    let linked: Vec<_> = decision.links.iter().map(|link| &link.span_id).collect();
+    let moves = spans.iter().filter(|span| span.name == "session.move");
+    let moves = moves.filter(|span| ["s1", "s2"].contains(&&*word(span, Attribute::Session)));
+    assert_eq!(linked, moves.map(|span| &span.parent_span_id).collect::<Vec<_>>());
+    assert_eq!(linked.len(), 2);
+    assert_eq!(said(decision, Attribute::DroppedLinks), Some(Value::IntValue(0)));
+}
+
+#[test]
 fn trace_goes_on_at_the_process_that_continues_the_session() {
     let receiver = Receiver::grpc();
     let settings = settings("continued", receiver.address, "grpc", 1.0);
@@ -103,6 +143,34 @@ fn trace_goes_on_at_the_process_that_continues_the_session() {
         of_trace.sort_unstable();
         assert_eq!(of_trace, ["admission", "session", "session.continued", "session.open"]);
     }
+}
+
+#[test]
+fn start_of_a_node_is_the_parent_of_its_hook() {
+    let receiver = Receiver::grpc();
+    let settings = settings("start", receiver.address, "grpc", 0.0);
+    let telemetry = Telemetry::start(&settings, "test").unwrap();
+    let traces = Arc::new(SessionTraces::new(Traceparent::Link).sending(TraceShare(0.0)));
+    let mut recorder = continuing(&telemetry, &settings, &traces);
+    let start = |step| CoreEvent::Start { node: NodeId(0), step };
+    let failed = StartPhase::Failed { why: NotStarted::Late, again: Duration::from_secs(1) };
+    let ends = [failed, StartPhase::Done { took: Duration::from_secs(2) }];
+    let hooks = ends.map(|end| {
+        let headers = traces.begin_start(NodeId(0)).unwrap();
+        hear(&mut recorder, &[start(StartPhase::Begun { attempt: 1 }), start(end)]);
+        headers.traceparent
+    });
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    assert_eq!(names(&spans), ["node.start"; 2]);
+    let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let parents =
+        spans.iter().map(|it| format!("00-{}-{}-01", hex(&it.trace_id), hex(&it.span_id)));
+    assert_eq!(parents.collect::<Vec<_>>(), hooks);
+    let outcomes = spans.iter().map(|span| word(span, Attribute::Outcome));
+    assert_eq!(outcomes.collect::<Vec<_>>(), ["failed", "ok"]);
+    assert_eq!(word(&spans[0], Attribute::Reason), NotStarted::Late.name());
 }
 
 #[test]

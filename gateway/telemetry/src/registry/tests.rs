@@ -13,9 +13,12 @@ fn names_are_unique_and_documented() {
     let metrics = all();
     let names: BTreeSet<_> = metrics.iter().map(|metric| metric.name).collect();
     assert_eq!(names.len(), metrics.len());
-    for Described { name, unit, doc, .. } in metrics {
+    for metric in metrics {
+        let Described { name, unit, doc, .. } = metric;
         assert!(name.starts_with("evenkeel.") || name.starts_with("media."), "{name}");
         assert!(!unit.is_empty() && doc.ends_with('.'), "{name}: {unit}: {doc}");
+        let has_ending = metric.prometheus_name().len() > name.len();
+        assert_ne!(has_ending, unit.starts_with('{'), "{name}: no name in Prometheus for {unit}");
     }
     let keys: BTreeSet<_> = Attribute::ALL.iter().map(|attribute| attribute.key()).collect();
     assert_eq!(keys.len(), Attribute::ALL.len());

@@ -22,7 +22,8 @@ fn series_with_known_labels_begin_with_0() {
     for series in [
         "evenkeel_node_failures_total{evenkeel_node=\"east-a1\"}",
         "evenkeel_rooms_stranded_total{evenkeel_cause=\"node-down\"}",
-        "evenkeel_sessions_closed_total{evenkeel_reason=\"panicked\"}",
+        "evenkeel_sessions_closed_total{evenkeel_reason=\"panicked\",evenkeel_scenario=\"call\"}",
+        "evenkeel_scenario_packets_total{evenkeel_direction=\"up\",evenkeel_scenario=\"call\"}",
         "evenkeel_sessions_opened_total{evenkeel_scenario=\"call\"}",
         "evenkeel_policy_rollouts_total{evenkeel_outcome=\"rolled-back\",evenkeel_policy=\"call/routing\"}",
         "media_packets_total{evenkeel_direction=\"up\"}",

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use evenkeel_model::{CoreEvent, Decider, DecisionNote, DecisionOutcome, Hook, OfferRefusal};
+use evenkeel_model::{
+    CoreEvent, Decider, DecisionNote, DecisionOutcome, Hook, OfferRefusal, SessionId,
+};
 use opentelemetry::trace::{Link, Span as _, SpanKind, Status, TraceContextExt};
 use opentelemetry::{Array, Context, KeyValue, Value};
 
@@ -14,6 +16,9 @@ use crate::spans::{LINKS_MAX, Moment, SpanWriter, builder, is, refusal};
 
 /// Maximum decisions that wait for their session to open.
 const WAITING_MAX: usize = 4_096;
+
+/// Maximum reroutes whose rooms may still move.
+const REROUTES_MAX: usize = 64;
 
 /// Maximum notes of one decision.
 const NOTES_MAX: usize = 32;
@@ -65,7 +70,37 @@ impl SpanWriter {
             DecisionOutcome::Applied { .. } if decision.policy.hook == Hook::Degradation => {
                 self.batch = Some(DecisionBatch { decision, links: Vec::new(), sessions: 0 });
             }
+            DecisionOutcome::Applied { .. } if decision.policy.hook == Hook::Routing => {
+                if self.reroutes.len() >= REROUTES_MAX {
+                    self.end_reroutes(at, |_| true);
+                }
+                self.reroutes.push(DecisionBatch { decision, links: Vec::new(), sessions: 0 });
+            }
             _ => self.decide(&Context::new(), decision, at),
+        }
+    }
+
+    /// A room moved. The decision about many rooms that began the move is linked to its sessions.
+    pub(super) fn note_reroute(&mut self, by: &Decider, started: Instant, sessions: &[SessionId]) {
+        let Decider::Policy { policy, revision } = by else { return };
+        let began = |batch: &DecisionBatch| {
+            let decision = &batch.decision;
+            decision.policy == *policy
+                && decision.revision.as_ref() == Some(revision)
+                && (decision.started..=decision.concluded).contains(&started)
+        };
+        let Some(at) = self.reroutes.iter().position(began) else { return };
+        let left = LINKS_MAX - self.reroutes[at].links.len();
+        let links: Vec<Link> = self.links_to(sessions).take(left).collect();
+        let batch = &mut self.reroutes[at];
+        batch.sessions += sessions.len();
+        batch.links.extend(links);
+    }
+
+    pub(super) fn end_reroutes(&mut self, at: Moment, over: impl Fn(&DecisionBatch) -> bool) {
+        let ended: Vec<_> = self.reroutes.extract_if(.., |batch| over(batch)).collect();
+        for DecisionBatch { decision, links, sessions } in ended {
+            self.decide_many(&Context::new(), decision, Some((links, sessions)), at);
         }
     }
 

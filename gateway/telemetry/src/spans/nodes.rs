@@ -1,14 +1,16 @@
-//! Spans of nodes, regions and the configuration: failovers, drains, breakers and reloads.
+//! Spans of nodes, regions and the configuration: failovers, starts, drains, breakers and reloads.
 
 use std::time::Instant;
 
-use evenkeel_control::ReloadReport;
-use evenkeel_model::{BreakerState, EvidenceSource, Health, Hop, NodeId, RegionId, SessionId};
-use opentelemetry::trace::{Link, Span as _, SpanKind, Status};
+use evenkeel_control::{ReloadReport, SessionTrace};
+use evenkeel_model::{
+    BreakerState, EvidenceSource, Health, Hop, NodeId, RegionId, SessionId, StartPhase,
+};
+use opentelemetry::trace::{Link, Span as _, SpanId, SpanKind, Status, TraceId};
 use opentelemetry::{Array, Context, StringValue, Value};
 
 use crate::registry::{Attribute, Span};
-use crate::spans::sampling::WELL;
+use crate::spans::sampling::{SpanIds, WELL};
 use crate::spans::tracks::FailoverSpan;
 use crate::spans::{LINKS_MAX, Moment, SpanWriter, builder, is};
 
@@ -71,6 +73,39 @@ impl SpanWriter {
                 .start_with_context(&self.tracer, &Context::new())
                 .end_with_timestamp(at.wall);
         }
+    }
+
+    /// The span has the ids that the node's hook got.
+    pub(crate) fn start(&mut self, node: NodeId, step: StartPhase, at: Moment) {
+        let failed = match step {
+            StartPhase::Begun { .. } => {
+                self.starts.insert(node, at.wall);
+                return;
+            }
+            StartPhase::Failed { why, .. } => Some(why.name()),
+            StartPhase::Done { .. } => None,
+        };
+        let Some(begun) = self.starts.remove(&node) else { return };
+        let named = self.names.of_node(node);
+        let mut attributes = vec![
+            is(Attribute::Node, named.node),
+            is(Attribute::Region, named.region),
+            is(Attribute::Zone, named.zone),
+            is(Attribute::Outcome, if failed.is_some() { "failed" } else { WELL }),
+        ];
+        attributes.extend(failed.map(|why| is(Attribute::Reason, why)));
+        let builder = builder(Span::NodeStart, SpanKind::Internal, begun, attributes);
+        let create = || builder.start_with_context(&self.tracer, &Context::new());
+        let mut span = match self.traces.take_start(node) {
+            Some(SessionTrace { trace_id, span_id }) => {
+                SpanIds::with(TraceId::from_bytes(trace_id), SpanId::from_bytes(span_id), create)
+            }
+            None => create(),
+        };
+        if let Some(why) = failed {
+            span.set_status(Status::error(why));
+        }
+        span.end_with_timestamp(at.wall);
     }
 
     /// `left`: rooms that fit on no other node when the deadline passed.

@@ -221,6 +221,7 @@ impl SpanWriter {
                 .start_with_context(&self.tracer, &Context::new().with_remote_span_context(span))
                 .end_with_timestamp(at.wall);
         }
+        self.note_reroute(by, *started, sessions);
         if cause.is_loss() {
             self.note_failover(*from, sessions, at);
         }

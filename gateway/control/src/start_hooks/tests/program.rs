@@ -30,7 +30,8 @@ fn call_waits_for_the_one_before_and_may_be_cancelled() {
         let before = std::thread::spawn(move || ended.recv().unwrap_or_default());
         let script = words(&format!("touch {}", file.display()));
         let program =
-            StartProgram::start(&"n".into(), &script, false, true, vec![before], || {}).unwrap();
+            StartProgram::start(&"n".into(), &script, None, false, true, vec![before], || {})
+                .unwrap();
         if ends {
             let thread = program.end();
             drop(end);
@@ -48,7 +49,8 @@ fn call_waits_for_the_one_before_and_may_be_cancelled() {
 
 #[test]
 fn program_exit_is_described() {
-    let run = |script: &str| run(&words(script), "n", &Mutex::new(ProgramPhase::Waits)).unwrap();
+    let run =
+        |script: &str| run(&words(script), None, "n", &Mutex::new(ProgramPhase::Waits)).unwrap();
     assert_eq!(run("exit 0").map(describe), None);
     assert_eq!(run("exit 3").map(describe).unwrap(), "exit status 3");
     assert_eq!(run("kill -9 $$").map(describe).unwrap(), "killed by SIGKILL");
@@ -58,7 +60,8 @@ fn program_exit_is_described() {
 fn program_survives_the_end_of_its_reader() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     drop(ours);
-    let mut child = command(&words("echo a; echo b; exit 0"), theirs).unwrap().spawn().unwrap();
+    let mut child =
+        command(&words("echo a; echo b; exit 0"), None, theirs).unwrap().spawn().unwrap();
     assert!(child.wait().unwrap().success());
 }
 
@@ -66,7 +69,7 @@ fn program_survives_the_end_of_its_reader() {
 fn program_output_is_logged_with_the_node() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    let child = command(&words("echo out; echo err >&2; exit 0"), theirs).unwrap().spawn();
+    let child = command(&words("echo out; echo err >&2; exit 0"), None, theirs).unwrap().spawn();
     let mut child = child.unwrap();
     let log = Log::default();
     let writer = log.clone();

@@ -1,4 +1,4 @@
-//! Types of texts in the file. Their type errors name an accepted value: `"20s"` for `20`.
+//! Types of texts in configuration files. Their type errors name an accepted value: `"20s"` for `20`.
 
 use std::fmt::{self, Display};
 use std::ops::Deref;
@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 macro_rules! written {
     ($(#[$doc:meta])* $name:ident, $expected:literal, $of_number:literal) => {
         $(#[$doc])*
-        pub(super) struct $name(String);
+        pub struct $name(String);
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
@@ -58,4 +58,16 @@ written! {
 written! {
     /// A bit rate as it is written.
     WrittenBitRate, "a bit rate such as `\"400 Mbit/s\"`", "a bit rate such as `\"{} Mbit/s\"`"
+}
+
+/// An expected type of serde's errors in words: `a list` for `a sequence`.
+pub fn type_in_words(expected: &str) -> &str {
+    match expected {
+        "a sequence" => "a list",
+        "a map" => "a table",
+        "i64" | "u32" => "a whole number",
+        "f64" => "a number",
+        "a boolean" => "true or false",
+        other => other,
+    }
 }
