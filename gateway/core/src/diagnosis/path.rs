@@ -206,7 +206,8 @@ impl SessionPath {
         if is_limited || frames == 0.0 {
             self.frames_usual = 0.0;
         } else if self.frames_usual == 0.0 {
-            self.frames_usual = frames;
+            // The first slot with frames began before them.
+            self.frames_usual = if self.counts[2].frames > 0 { frames } else { 0.0 };
         } else if self.impairment.is_none_or(|it| it.impairment.segment != PathSegment::Device) {
             self.frames_usual += (frames - self.frames_usual) * FRAMES_WEIGHT;
         }

@@ -231,6 +231,22 @@ fn fewer_frames_without_loss_name_device() {
 }
 
 #[test]
+fn camera_that_started_within_a_slot_is_named() {
+    let mut call = Call::new();
+    call.frames = 0;
+    call.goes_on(2_900);
+    call.frames = 3;
+    call.goes_on(5_000);
+    for _ in 0..5 {
+        call.frames = 1;
+        call.goes_on(500);
+        call.frames = 0;
+        call.goes_on(500);
+    }
+    assert_eq!(call.named(0), [Some((PathSegment::Device, 0))]);
+}
+
+#[test]
 fn fewer_frames_under_cap_name_no_device() {
     let mut call = Call::new();
     call.world.gateway.act(call.sessions[0], Op::Cap, 100);
