@@ -85,7 +85,7 @@ pub struct ListenSettings {
 pub struct AdvertisedAddress {
     /// Port 0: the port listened on.
     pub address: SocketAddr,
-    /// The carrier whose network has the address, if it is named.
+    /// The carrier of the network with the address, if it is named.
     pub carrier: Option<Arc<str>>,
 }
 

@@ -235,7 +235,7 @@ pub(crate) struct Session {
     /// The last window in which the breaker of a region counted the session, and that of the breakers of clients.
     pub(crate) judged: JudgedWindow,
     pub(crate) client_judged: JudgedWindow,
-    /// The clients whose breaker admitted the session with voice only; `None` once they have recovered.
+    /// The group of clients by which the session was admitted with voice only; `None` once its breaker is closed.
     pub(crate) voice_only_for: Option<Box<ClientGroup>>,
     pub(crate) slo_marks: SessionMarks,
     pub(crate) admitted_by: Arc<Decider>,

@@ -135,7 +135,7 @@ pub struct Explanation {
     pub quarantines: Vec<SubjectQuarantine>,
     /// Limits that keep a degradation policy from lowering the session's quality.
     pub degradation_limits: Vec<DegradationLimit>,
-    /// The clients whose breaker admitted the session with voice only, until they recover.
+    /// The group of clients by which the session was admitted with voice only, until its breaker is closed.
     pub voice_only_for: Option<ClientGroup>,
 }
 

@@ -19,7 +19,7 @@ pub struct ListenerAddress {
     pub rtp: SocketAddr,
     /// Destination of RTCP; `None` without a socket for RTCP.
     pub rtcp: Option<SocketAddr>,
-    /// The carrier whose network has the address, if it is named.
+    /// The carrier of the network with the address, if it is named.
     pub carrier: Option<Arc<str>>,
 }
 
