@@ -72,8 +72,9 @@ impl ClientBreakers {
                 ClientLabel::Region => &settings.regions,
                 ClientLabel::Carrier => &settings.carriers,
             };
-            let group = |name: &Box<str>| (Arc::from(&**name), GroupBreaker::new(true, now));
-            let groups: BTreeMap<Arc<str>, _> = names.iter().map(group).collect();
+            let names = names.iter().map(|name| Arc::from(&**name));
+            let groups: BTreeMap<Arc<str>, _> =
+                names.map(|name| (name, GroupBreaker::new(true, now))).collect();
             let groups_max = groups.len() + GROUPS_MAX;
             LabelGroups { label, groups, others: BreakerEvidence::default(), groups_max }
         });
@@ -224,7 +225,7 @@ impl LabelGroups {
     fn tripped(&self) -> impl Iterator<Item = ClientGroup> {
         let tripped =
             self.groups.iter().filter(|(_, it)| it.breaker.state() != BreakerState::Closed);
-        tripped.map(|(value, _)| ClientGroup { label: self.label, value: Arc::clone(value) })
+        tripped.map(move |(value, _)| ClientGroup { label: self.label, value: Arc::clone(value) })
     }
 
     fn weigh(&mut self, settings: &ClientBreakerSettings, now: Instant) -> Vec<CoreEvent> {

@@ -138,7 +138,9 @@ impl RiskFacts {
         let (carrier, addresses) = carriers.iter().next().filter(|_| carriers.len() == 1)?;
         let own = rows(addresses, "");
         let mut listeners = rows(&self.status["udp"], "").iter().chain(self.status.get("quic"));
-        listeners.all(|address| address.is_null() || own.contains(address)).then_some(carrier.as_str())
+        listeners
+            .all(|address| address.is_null() || own.contains(address))
+            .then_some(carrier.as_str())
     }
 }
 

@@ -1,11 +1,10 @@
-//! Groups of clients by a label of their offers, and the settings of their circuit breakers.
+//! Groups of clients by a label of their offers.
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::ask::Labels;
-use crate::settings::CircuitSettings;
 
 crate::named! {
     /// A label of offers whose clients share a network.
@@ -41,29 +40,4 @@ impl std::fmt::Display for ClientGroup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.label.name(), self.value)
     }
-}
-
-crate::named! {
-    /// Treatment of newcomers of a group of clients whose breaker is open.
-    #[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, Debug)]
-    #[serde(rename_all = "kebab-case")]
-    pub enum NewcomerAction {
-        /// They are admitted as others are. The breaker is reported only.
-        #[default]
-        #[serde(rename = "none")]
-        Admit = "none",
-        /// They are sent no video until the breaker is closed.
-        VoiceOnly = "voice-only",
-        /// They are refused.
-        Refuse = "refuse",
-    }
-}
-
-/// Settings of the breakers of clients.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct ClientBreakerSettings {
-    /// Treatment of newcomers while a breaker is open.
-    pub action: NewcomerAction,
-    /// Thresholds: a session is bad while its uplink or downlink impairs it.
-    pub circuit: CircuitSettings,
 }

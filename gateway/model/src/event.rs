@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{Arm, DecisionNote, DecisionOutcome, GuardRule, Hook, PluginFault, PolicyName};
-use crate::clients::{ClientGroup, NewcomerAction};
+use crate::clients::ClientGroup;
 use crate::diagnosis::Impairment;
 use crate::forwarding::Hop;
 use crate::health::{BreakerState, EvidenceSource, Health, StartPhase};
 use crate::id::{AskId, NodeId, OfferId, RegionId, RoomId, SessionId};
 use crate::offer::{ClientTransport, Decider, OfferRefusal};
 use crate::registry::Op;
-use crate::settings::RedundancyMode;
+use crate::settings::{NewcomerAction, RedundancyMode};
 
 crate::named! {
     /// Why a hop left the route of one room although its node is up.

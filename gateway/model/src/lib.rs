@@ -24,7 +24,7 @@ pub use ask::{
     Hook, HookAnswer, Labels, PluginFault, PluginState, Poisoned, PolicyName, PolicyQuestion,
     Reasons, RevisionAnswer, RoomRow, RoutingMove, SessionRow,
 };
-pub use clients::{ClientBreakerSettings, ClientGroup, ClientLabel, NewcomerAction};
+pub use clients::{ClientGroup, ClientLabel};
 pub use counters::{FlowCounts, STREAM_KINDS, Since, Stamp};
 pub use device::DeviceLimits;
 pub use diagnosis::{Impairment, PathEvidence, PathSegment};
@@ -46,7 +46,8 @@ pub use registry::{
     UNMEASURED,
 };
 pub use settings::{
-    AdmitOnFault, Affinity, Breakers, CapBounds, CircuitSettings, CoreSettings, DegradeOnFault,
-    FAST_BURN, FailureDomain, FailureScope, GatewayLimits, NodeProbing, NodeSettings,
-    RedundancyMode, RegionRole, Scenario, ServiceObjective, SloIndicator, Starts, Timings, Zone,
+    AdmitOnFault, Affinity, Breakers, CapBounds, CircuitSettings, ClientBreakerSettings,
+    CoreSettings, DegradeOnFault, FAST_BURN, FailureDomain, FailureScope, GatewayLimits,
+    NewcomerAction, NodeProbing, NodeSettings, RedundancyMode, RegionRole, Scenario,
+    ServiceObjective, SloIndicator, Starts, Timings, Zone,
 };

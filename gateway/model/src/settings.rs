@@ -8,7 +8,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{Hook, PolicyName};
-use crate::clients::ClientBreakerSettings;
 use crate::id::{RegionId, ZoneId};
 
 /// The settings of the core, validated.
@@ -367,6 +366,31 @@ impl Default for CircuitSettings {
             half_open_percent: 10,
         }
     }
+}
+
+crate::named! {
+    /// Treatment of newcomers of a group of clients whose breaker is open.
+    #[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, Debug)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum NewcomerAction {
+        /// They are admitted as others are. The breaker is reported only.
+        #[default]
+        #[serde(rename = "none")]
+        Admit = "none",
+        /// They are sent no video until the breaker is closed.
+        VoiceOnly = "voice-only",
+        /// They are refused.
+        Refuse = "refuse",
+    }
+}
+
+/// Settings of the breakers of clients.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ClientBreakerSettings {
+    /// Treatment of newcomers while a breaker is open.
+    pub action: NewcomerAction,
+    /// Thresholds: a session is bad while its uplink or downlink impairs it.
+    pub circuit: CircuitSettings,
 }
 
 crate::named! {

@@ -157,11 +157,11 @@ impl Openings<'_> {
                 self.turn_away_clients(id, group, now);
                 return None;
             }
-            Some((NewcomerAction::VoiceOnly, group)) => {
+            Some((NewcomerAction::VoiceOnly, group)) if session.has_video() => {
                 session.voice_only_for = Some(Box::new(group.clone()));
                 self.0.capacity.clients.note_voice_only(id, group);
             }
-            Some((NewcomerAction::Admit, _)) | None => {}
+            Some((NewcomerAction::VoiceOnly | NewcomerAction::Admit, _)) | None => {}
         }
         if self.0.rooms.get(&room).is_some_and(Room::is_placed) {
             if Routes(self.0).make_room_for(id, now) {

@@ -131,12 +131,14 @@ fn voice_only_newcomers_get_video_once_recovered() {
         let offer = carriers.offer(carrier, room);
         carriers.world.accepted(offer).session
     });
+    carriers.world.labels = [("carrier".into(), "ct".into())].into();
+    let without_video = carriers.world.open("voice");
     let established = carriers.ct[0];
     assert!(carriers.is_voice_only(limited));
     assert!(!carriers.is_voice_only(other) && !carriers.is_voice_only(established));
     let views = carriers.world.gateway.views();
     let explained = |id| views.explain(id, carriers.world.now).unwrap().voice_only_for;
-    assert_eq!([limited, other].map(explained), [Some(ct()), None]);
+    assert_eq!([limited, other, without_video].map(explained), [Some(ct()), None, None]);
     let standing: Vec<_> = views.client_breakers(carriers.world.now).collect();
     assert_eq!((standing.len(), standing[0].voice_only_sessions), (1, 1));
     carriers.flow(25_000, 0);
