@@ -108,9 +108,8 @@ fn rtcp_on_own_port_keeps_its_port() {
     );
     std::sync::Arc::get_mut(&mut wanted.media).unwrap().rtcp = RtcpPort::Own;
     let opened = gateway.open(wanted);
-    let IngressAnswer::Udp { address, rtcp: Some(rtcp), .. } = opened.ingress else {
-        panic!("{opened:?}")
-    };
+    let IngressAnswer::Udp { addresses, rtcp, .. } = &opened.ingress else { panic!("{opened:?}") };
+    let (address, rtcp) = (addresses[0], rtcp[0]);
     let mut track = Phone::new(1).voice;
     ann_rtp.send_to(&track.packet(1), address).unwrap();
     let (packet, session_rtp) = receive(&node_rtp);

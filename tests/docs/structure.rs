@@ -110,7 +110,7 @@ fn control_stands_in_few_files() {
 const LAYERS: &[&[&str]] = &[
     &["toolchain"],
     &["client", "links", "media", "model", "process"],
-    &["agent", "dataplane", "host", "nodes", "ownership", "recording", "revisions"],
+    &["agent", "breakers", "dataplane", "host", "nodes", "ownership", "recording", "revisions"],
     &["config", "core"],
     &["drivers", "policies"],
     &["control"],

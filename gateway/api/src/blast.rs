@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ pub(super) struct BlastQuery {
     zones: String,
     #[serde(default)]
     regions: String,
+    /// Carriers of clients.
+    #[serde(default)]
+    carriers: String,
     /// This many nodes with most load.
     #[serde(default)]
     busiest: usize,
@@ -51,12 +55,15 @@ pub(super) async fn blast(
         query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
     shared.require_owner()?;
     let lost = lost_nodes(&shared, &query).await?;
+    let carriers = lost_carriers(&shared, &query).await?;
     let asked = shared.handle.blast(vec![lost]);
     let radii = tokio::time::timeout(PLAYED_WITHIN, asked).await;
     let radii = radii.unwrap_or(Err(ControlError::Unavailable));
     let mut radii = radii.map_err(|error| refused(error, "", &shared.names))?;
     // One for the one loss.
-    Ok(Json(blast_view(&radii.swap_remove(0), query.rooms, &shared.names)))
+    let loss = blast_view(&radii.swap_remove(0), query.rooms, &shared.names);
+    let carriers = (!carriers.is_empty()).then_some(carriers);
+    Ok(Json(object! { carriers?: carriers, #[serde(flatten)] loss: loss }))
 }
 
 /// The nodes that the request names.
@@ -83,11 +90,60 @@ async fn lost_nodes(shared: &ApiContext, query: &BlastQuery) -> Result<BTreeSet<
     if lost.is_empty() && query.busiest > 0 {
         return Err(ApiError::new(ApiErrorCode::NotFound, "no node runs"));
     }
-    if lost.is_empty() {
-        let right = "expected a name in `nodes`, `zones` or `regions`, or a number in `busiest`";
+    if lost.is_empty() && query.carriers.is_empty() {
+        let right = "expected a name in `nodes`, `zones`, `regions` or `carriers`, or a number in `busiest`";
         return Err(ApiError::new(ApiErrorCode::BadRequest, right));
     }
     Ok(lost)
+}
+
+/// The loss of a carrier's network, and of the addresses in it.
+#[derive(Serialize)]
+struct CarrierLoss {
+    carrier: String,
+    rooms: usize,
+    sessions: usize,
+    /// The addresses that clients of the carrier are told first.
+    addresses: BTreeSet<SocketAddr>,
+    /// The addresses that stay, of which one is the alternate of its clients.
+    other_addresses: BTreeSet<SocketAddr>,
+    /// Ids of the sessions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Vec<String>>,
+}
+
+async fn lost_carriers(
+    shared: &ApiContext,
+    query: &BlastQuery,
+) -> Result<Vec<CarrierLoss>, ApiError> {
+    let mut losses = Vec::new();
+    if query.carriers.is_empty() {
+        return Ok(losses);
+    }
+    let status = shared.ask("", shared.handle.status()).await?;
+    let named = status.carriers.values().flatten();
+    let all: BTreeSet<SocketAddr> = named.chain(&status.udp).chain(&status.quic).copied().collect();
+    for carrier in query.carriers.split(',').filter(|name| !name.is_empty()) {
+        let clients = shared.ask("", shared.handle.clients_of(carrier)).await?;
+        let addresses = status.carriers.get(carrier);
+        if addresses.is_none() && clients.is_empty() {
+            let message = format!(
+                "`advertise` names no carrier `{carrier}`, and no session has it as its label"
+            );
+            return Err(ApiError::new(ApiErrorCode::NotFound, message));
+        }
+        let addresses: BTreeSet<SocketAddr> = addresses.into_iter().flatten().copied().collect();
+        let ids = || clients.keys().map(ToString::to_string).collect();
+        losses.push(CarrierLoss {
+            carrier: carrier.to_owned(),
+            rooms: clients.values().collect::<BTreeSet<_>>().len(),
+            sessions: clients.len(),
+            other_addresses: all.difference(&addresses).copied().collect(),
+            addresses,
+            details: query.rooms.then(ids),
+        });
+    }
+    Ok(losses)
 }
 
 /// Names of one kind in a request, and the nodes that they stand for.

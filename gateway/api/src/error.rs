@@ -314,6 +314,10 @@ fn refused_offer(refusal: OfferRefusal, names: &NodeNames) -> ApiError {
             let message = "no node is available for the room";
             ApiError::new(ApiErrorCode::Unavailable, message).retry_after(retry_after)
         }
+        OfferRefusal::ClientsImpaired { group, retry_after } => {
+            let message = format!("media of clients with the label {group} is bad: breaker open");
+            ApiError::new(ApiErrorCode::Unavailable, message).retry_after(retry_after)
+        }
         OfferRefusal::NotOpened { node, retry_after } => not_opened(node, "", retry_after, names),
     }
 }

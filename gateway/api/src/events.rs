@@ -328,6 +328,16 @@ impl NoticeWriter {
                 opened: *opened,
                 failed: *failed,
             },
+            CoreEvent::ClientBreaker { group, action, from, to, sessions, bad, .. } => notice! {
+                "client-breaker", at_us;
+                label: group.label.name(),
+                value: Arc::clone(&group.value),
+                action: action.name(),
+                from: from.name(),
+                to: to.name(),
+                sessions: *sessions,
+                bad: *bad,
+            },
             // A hop was removed from one room's route while its node was up.
             CoreEvent::HopRemoved { room_name, hop, why, session, .. } => notice! {
                 "hop-removed", at_us;

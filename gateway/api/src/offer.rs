@@ -134,19 +134,25 @@ fn view(
 ) -> impl Serialize + use<> {
     let trace = traces.of(opened.session, wanted.caller.as_ref());
     let (udp, quic) = match opened.ingress {
-        IngressAnswer::Udp { address, rtcp, credentials } => {
+        IngressAnswer::Udp { addresses, rtcp, credentials } => {
             let (ufrag, password) = credentials.unzip();
             let udp = object! {
-                addresses: [address],
-                rtcp?: rtcp.map(|rtcp| [rtcp]),
+                // Best first.
+                addresses: addresses,
+                rtcp?: Some(rtcp).filter(|rtcp| !rtcp.is_empty()),
                 ufrag?: ufrag,
                 password?: password,
             };
             (Some(udp), None)
         }
-        IngressAnswer::Quic { address, certificate_sha256, flow_to_gateway, flow_from_gateway } => {
+        IngressAnswer::Quic {
+            addresses,
+            certificate_sha256,
+            flow_to_gateway,
+            flow_from_gateway,
+        } => {
             let quic = object! {
-                addresses: [address],
+                addresses: addresses,
                 alpn: str::from_utf8(roq::ALPN).expect("a protocol's name is ASCII"),
                 certificate_sha256: HEXLOWER.encode(&certificate_sha256),
                 // Decimal text: JavaScript numbers have 53 bits, flow identifiers 62.

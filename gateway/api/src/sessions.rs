@@ -260,6 +260,8 @@ fn explained(
         impairment?: standing.impairment.as_ref().map(events::impaired),
         // `cap-unsupported`, `no-video`…
         degradation_limits: explanation.degradation_limits.iter().map(|it| it.name()).collect::<Vec<_>>(),
+        // The group of clients by which the session was admitted with voice only, until its breaker is closed.
+        voice_only_for?: explanation.voice_only_for.clone(),
         // The room's share of the bitrate that it needs above its floor. Below 1000 the node is overcommitted.
         share_permille: explanation.share_permille,
         // All other nodes, each with the reason why the room is not there.

@@ -27,8 +27,8 @@ use evenkeel_control::{
 };
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{
-    CoreEvent, CoreSettings, Decider, Hook, Hop, Incarnation, NodeId, NodeProbing, NodeSettings,
-    PolicyName, RegionId, RoomId, SessionId, Zone, ZoneId,
+    ClientGroup, ClientLabel, CoreEvent, CoreSettings, Decider, Hook, Hop, Incarnation, NodeId,
+    NodeProbing, NodeSettings, PolicyName, RegionId, RoomId, SessionId, Zone, ZoneId,
 };
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
@@ -210,12 +210,17 @@ fn settings() -> CoreSettings {
     CoreSettings {
         home: RegionId(0),
         regions: vec!["east".into(), "west".into()],
+        carriers: Vec::new(),
         zones: vec![zone("a", 0), zone("b", 1)],
         nodes: vec![node("east-a1", 0), node("west-b1", 1)],
         scenarios: Default::default(),
         timings: Default::default(),
         limits: Default::default(),
     }
+}
+
+fn carrier() -> ClientGroup {
+    ClientGroup { label: ClientLabel::Carrier, value: "ct".into() }
 }
 
 fn hop(node: u32) -> Hop {
@@ -231,7 +236,7 @@ fn opened(number: u64) -> SessionAnswer {
         session: SessionId(number),
         room: RoomId(4),
         ingress: IngressAnswer::Quic {
-            address: (Ipv4Addr::LOCALHOST, 4433).into(),
+            addresses: vec![(Ipv4Addr::LOCALHOST, 4433).into()],
             certificate_sha256: [0xab; 32],
             flow_to_gateway: (1 << 62) - 1,
             flow_from_gateway: 7,
@@ -265,6 +270,7 @@ fn status(state: &str) -> StatusReport {
         uplink_suspect: false,
         policies_failing: vec![routing().to_string()],
         slos: Vec::new(),
+        client_breakers: Vec::new(),
         packets_to_node: 10,
         packets_to_client: 20,
         bytes_to_node: 1_000,
@@ -276,6 +282,7 @@ fn status(state: &str) -> StatusReport {
         messages_refused: [("clock", 1)].into(),
         udp: vec![(Ipv4Addr::LOCALHOST, 5004).into()],
         quic: None,
+        carriers: Default::default(),
         quic_counts: [("connections", 1)].into(),
     }
 }

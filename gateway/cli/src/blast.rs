@@ -11,7 +11,7 @@ use crate::command::{ApiArgs, CommandError, number, rows, say, say_lines, text, 
 /// The gateway copies its state and loses the nodes in the copy, in virtual time. Nothing changes at the gateway. The copy asks
 /// no policies: rooms go where the core puts them, and a routing policy may move them later.
 ///
-/// Exit code 1: some rooms would have no node.
+/// Exit code 1: some rooms would have no node, or the clients of a lost carrier no other address.
 #[derive(Args)]
 pub(crate) struct BlastArgs {
     /// Lose this node; may be repeated
@@ -23,6 +23,11 @@ pub(crate) struct BlastArgs {
     /// Lose all nodes of this region; may be repeated
     #[arg(long, value_name = "NAME")]
     region: Vec<String>,
+    /// Lose the network of this carrier and the advertised addresses in it; may be repeated
+    ///
+    /// Its clients are the sessions whose label `carrier` has the name.
+    #[arg(long, value_name = "NAME")]
+    carrier: Vec<String>,
     /// Lose the NODES nodes with most load
     #[arg(long, value_name = "NODES", default_value_t = 0)]
     busiest: u32,
@@ -38,9 +43,14 @@ pub(crate) struct BlastArgs {
 
 impl BlastArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
-        let lists = [("nodes", &self.node), ("zones", &self.zone), ("regions", &self.region)];
+        let lists = [
+            ("nodes", &self.node),
+            ("zones", &self.zone),
+            ("regions", &self.region),
+            ("carriers", &self.carrier),
+        ];
         if lists.iter().all(|(_, names)| names.is_empty()) && self.busiest == 0 {
-            let found = "found no node; expected --node, --zone, --region or --busiest";
+            let found = "found no loss; expected --node, --zone, --region, --carrier or --busiest";
             return Err(CommandError::Wrong(found.to_owned()));
         }
         let lists = lists.map(|(key, names)| {
@@ -56,17 +66,58 @@ impl BlastArgs {
             say_lines(&shown(&blast));
         }
         let unplaced = number(&blast["unplaced"], "rooms");
-        verdict(self.json, (unplaced > 0).then(|| format!("{unplaced} rooms would have no node")))
+        let is_cut_off = |loss: &&Value| {
+            number(loss, "sessions") > 0 && rows(&loss["other_addresses"], "").is_empty()
+        };
+        let cut_off = rows(&blast["carriers"], "").iter().find(is_cut_off);
+        let found = match (unplaced, cut_off) {
+            (0, None) => None,
+            (0, Some(loss)) => {
+                Some(format!("clients of {} would have no other address", text(loss, "carrier")))
+            }
+            (unplaced, _) => Some(format!("{unplaced} rooms would have no node")),
+        };
+        verdict(self.json, found)
     }
 }
 
+/// The loss of a carrier.
+fn carrier(loss: &Value) -> Vec<String> {
+    let or_none = |texts: Vec<&str>| match texts.is_empty() {
+        true => "none".to_owned(),
+        false => texts.join(", "),
+    };
+    let mut lines = vec![
+        format!(
+            "loss of carrier {}: clients of {} sessions in {} rooms",
+            text(loss, "carrier"),
+            number(loss, "sessions"),
+            number(loss, "rooms"),
+        ),
+        format!(
+            "  lost addresses: {}; other addresses: {}",
+            or_none(texts(loss, "addresses")),
+            or_none(texts(loss, "other_addresses")),
+        ),
+    ];
+    let sessions = texts(loss, "details");
+    if !sessions.is_empty() {
+        lines.push(format!("  sessions: {}", sessions.join(", ")));
+    }
+    lines
+}
+
 fn shown(blast: &Value) -> String {
-    let mut lines = vec![format!(
+    let mut lines: Vec<String> = rows(&blast["carriers"], "").iter().flat_map(carrier).collect();
+    if rows(&blast["nodes"], "").is_empty() && !lines.is_empty() {
+        return lines.join("\n");
+    }
+    lines.push(format!(
         "loss of {}: {} rooms, {} sessions",
         texts(blast, "nodes").join(", "),
         number(blast, "rooms"),
         number(blast, "sessions"),
-    )];
+    ));
     let unplaced = &blast["unplaced"];
     lines.push(format!(
         "  without a node: {} rooms, {} sessions; with a lower bit rate: {} sessions",

@@ -32,6 +32,7 @@ struct Risk {
 /// The answers of the gateway.
 struct RiskFacts {
     zones: Value,
+    status: Value,
     /// Null without a group.
     gateways: Value,
     busiest: Value,
@@ -50,6 +51,7 @@ impl RiskArgs {
                 let blast = admin.read(&format!("/v1/blast?zones={}", escape(&name))).await?;
                 zone_losses.push((name, blast));
             }
+            let status = admin.read("/v1/status").await?;
             let gateways = admin.ask(ApiCall::get("/v1/gateways")).await?;
             let gateways =
                 if gateways.status == 404 { Value::Null } else { gateways.accepted()? };
@@ -59,7 +61,7 @@ impl RiskArgs {
                 answer => answer?,
             };
             let modes = admin.read("/v1/modes").await?;
-            Ok(RiskFacts { zones, gateways, busiest, zone_losses, modes })
+            Ok(RiskFacts { zones, status, gateways, busiest, zone_losses, modes })
         })?;
         let mut risks = facts.risks();
         risks.extend(drilled()?);
@@ -111,6 +113,10 @@ impl RiskFacts {
             let found = format!("all nodes are in {}/{}", text(zone, "region"), text(zone, "zone"));
             add("one-zone", found, "add nodes in another zone");
         }
+        if let Some(carrier) = self.only_carrier() {
+            let found = format!("all advertised addresses are of carrier {carrier}");
+            add("one-carrier", found, "add an address of another carrier to `advertise`");
+        }
         let unprotected = number(&self.busiest, "unprotected_rooms_before");
         if unprotected > 0 {
             let found = format!("{unprotected} rooms lack the spare that their scenario wants");
@@ -124,6 +130,17 @@ impl RiskFacts {
             add("group", warning.to_owned(), "`evenkeel gateway list` has the members");
         }
         risks
+    }
+
+    /// The carrier of all advertised addresses; `None` if there are several, or an address without one.
+    fn only_carrier(&self) -> Option<&str> {
+        let carriers = self.status["carriers"].as_object()?;
+        let (carrier, addresses) = carriers.iter().next().filter(|_| carriers.len() == 1)?;
+        let own = rows(addresses, "");
+        let mut listeners = rows(&self.status["udp"], "").iter().chain(self.status.get("quic"));
+        listeners
+            .all(|address| address.is_null() || own.contains(address))
+            .then_some(carrier.as_str())
     }
 }
 
@@ -170,6 +187,7 @@ mod tests {
     fn sound() -> RiskFacts {
         RiskFacts {
             zones: json!({"zones": [zone("a", 1), zone("b", 2)]}),
+            status: json!({"carriers": {}, "udp": ["192.0.2.1:5004"], "quic": null}),
             gateways: json!({"gateways": [], "warnings": []}),
             busiest: blast(&["n1"], 9, 0),
             zone_losses: vec![("eu/a".to_owned(), blast(&["n1"], 9, 0))],
@@ -199,6 +217,14 @@ mod tests {
         let mut bare = sound();
         bare.busiest["unprotected_rooms_before"] = json!(3);
         assert_eq!(names(&bare), ["no-spare"]);
+        let with_carriers = |carriers| RiskFacts {
+            status: json!({"carriers": carriers, "udp": ["192.0.2.1:5004"], "quic": null}),
+            ..sound()
+        };
+        let (own, other) = (json!(["192.0.2.1:5004"]), json!(["192.0.2.2:5004"]));
+        assert_eq!(names(&with_carriers(json!({"ct": own}))), ["one-carrier"]);
+        assert_eq!(names(&with_carriers(json!({"ct": own, "cu": other}))), [""; 0]);
+        assert_eq!(names(&with_carriers(json!({"cu": other}))), [""; 0], "and one unnamed");
         let alone = RiskFacts { gateways: Value::Null, ..sound() };
         assert_eq!(names(&alone), ["one-gateway"]);
         let warned = RiskFacts { gateways: json!({"warnings": ["no standby follows"]}), ..sound() };

@@ -313,6 +313,10 @@ fn explain(said: &Value) {
     if !limits.is_empty() {
         say(&format!("  degradation is limited: {}", limits.join("; ")));
     }
+    if let Some(value) = said["voice_only_for"]["value"].as_str() {
+        let label = text(&said["voice_only_for"], "label");
+        say(&format!("  voice only until the breaker of clients with {label} {value} is closed"));
+    }
     rows(&said["policy_answers"], "").iter().for_each(|said| say(&decision(said)));
     for left_out in rows(&said["quarantined"], "") {
         let (by, fault) = (text(left_out, "by"), text(left_out, "fault"));

@@ -65,6 +65,7 @@ impl StatusArgs {
             say(&format!("  warning: {warning}"));
         }
         rows(&status, "slos").iter().for_each(|slo| say(&slo_line(slo)));
+        rows(&status, "client_breakers").iter().for_each(|it| say(&client_breaker_line(it)));
         for node in rows(&nodes, "nodes") {
             say(&format!(
                 "  node {:<16} {:<8} {:>3} rooms, {:>3} % load{}{}",
@@ -100,6 +101,16 @@ fn slo_line(slo: &Value) -> String {
     let left = slo["budget"].as_f64().unwrap_or_default() * 100.0;
     let name = format!("{} {}", text(slo, "scenario"), text(slo, "slo"));
     format!("  slo {name:<23} {burns}, {left:.0} % of the budget left")
+}
+
+/// A breaker of clients.
+fn client_breaker_line(breaker: &Value) -> String {
+    let limited = match number(breaker, "voice_only_sessions") {
+        0 => String::new(),
+        sessions => format!(", {sessions} sessions with voice only"),
+    };
+    let (label, value) = (text(breaker, "label"), text(breaker, "value"));
+    format!("  clients {label} {value:<16} breaker {}{limited}", text(breaker, "breaker"))
 }
 
 /// The last reload in one line; `None` without one.

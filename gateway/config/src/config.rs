@@ -1,14 +1,14 @@
 //! The files as a whole: reads them, checks each table, and checks tables against one another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use evenkeel_model::{
-    Affinity, Breakers, CoreSettings, GatewayLimits, NodeProbing, PolicyName, RedundancyMode,
-    RegionId, Scenario, Timings, Zone, ZoneId,
+    Affinity, Breakers, ClientBreakerSettings, CoreSettings, GatewayLimits, NodeProbing,
+    PolicyName, RedundancyMode, RegionId, Scenario, Timings, Zone, ZoneId,
 };
 use evenkeel_process::file;
 use serde::Deserialize;
@@ -74,6 +74,8 @@ pub struct GatewayConfig {
     pub limits: LimitSettings,
     /// `[breaker]`.
     pub breaker: Breakers,
+    /// `[breaker.clients]`.
+    pub client_breakers: ClientBreakerSettings,
     /// `[detector]`.
     pub detector: Timings,
     /// `[trust]`.
@@ -196,6 +198,7 @@ impl GatewayConfig {
             ),
             limits: LimitSettings::check(&raw.limits, check),
             breaker: gateway::breakers(&raw.breaker, check),
+            client_breakers: gateway::client_breakers(&raw.breaker.clients, check),
             detector: gateway::timings(&raw.detector, check),
             trust: plugin::trust(&raw.trust, check),
             cluster,
@@ -240,6 +243,7 @@ impl GatewayConfig {
         CoreSettings {
             home: self.region(&self.gateway.region),
             regions: self.regions.iter().map(|name| (**name).into()).collect(),
+            carriers: self.carriers().into_iter().map(Box::from).collect(),
             zones,
             nodes,
             scenarios: self.scenarios_of(&self.sets),
@@ -250,9 +254,16 @@ impl GatewayConfig {
                 moves_per_minute: usize::from(self.limits.moves_per_minute),
                 failbacks_per_second: u32::from(self.limits.failbacks_per_second),
                 breakers: self.breaker,
+                client_breakers: self.client_breakers,
                 ..GatewayLimits::default()
             },
         }
+    }
+
+    /// The carriers of advertised addresses.
+    fn carriers(&self) -> BTreeSet<&str> {
+        let advertised = self.listens.iter().flat_map(|listen| &listen.advertise);
+        advertised.filter_map(|address| address.carrier.as_deref()).collect()
     }
 
     /// The scenarios of these sets, with region ids. A new region waits for a restart and is left out.
@@ -307,7 +318,7 @@ fn loopback() -> [ListenSettings; 2] {
     [(at(5004), udp), (at(4433), quic)].map(|(address, ingress)| ListenSettings {
         address,
         ingress,
-        advertise: None,
+        advertise: Vec::new(),
     })
 }
 

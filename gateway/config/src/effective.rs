@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use data_encoding::HEXLOWER;
 use evenkeel_host::Unsigned;
+use evenkeel_model::ClientBreakerSettings;
 use evenkeel_process::unix_us;
 use serde::Serialize;
 use toml::{Table, Value};
@@ -223,11 +224,12 @@ impl GatewayConfig {
                 table([
                     ("loss_percent", (breaker.loss_ppm / 10_000).into()),
                     ("r_factor", (breaker.r_factor_centi / 100).into()),
-                    ("failure_percent", breaker.share_percent.into()),
-                    ("min_sessions", breaker.sessions_min.into()),
-                    ("open_for", spell(breaker.open_for).into()),
-                    ("max_open_for", spell(breaker.open_for_max).into()),
-                    ("half_open_percent", breaker.half_open_percent.into()),
+                    ("failure_percent", breaker.circuit.share_percent.into()),
+                    ("min_sessions", breaker.circuit.sessions_min.into()),
+                    ("open_for", spell(breaker.circuit.open_for).into()),
+                    ("max_open_for", spell(breaker.circuit.open_for_max).into()),
+                    ("half_open_percent", breaker.circuit.half_open_percent.into()),
+                    ("clients", client_breakers(&self.client_breakers)),
                 ]),
             ),
             ("trust", table([("unsigned", unsigned.into())])),
@@ -251,6 +253,17 @@ impl GatewayConfig {
             ("votes", index.votes.into()),
         ]))
     }
+}
+
+fn client_breakers(ClientBreakerSettings { action, circuit }: &ClientBreakerSettings) -> Value {
+    table([
+        ("action", action.name().into()),
+        ("failure_percent", circuit.share_percent.into()),
+        ("min_sessions", circuit.sessions_min.into()),
+        ("open_for", spell(circuit.open_for).into()),
+        ("max_open_for", spell(circuit.open_for_max).into()),
+        ("half_open_percent", circuit.half_open_percent.into()),
+    ])
 }
 
 /// Keys of a node that it has with its driver, whether they are written or not.

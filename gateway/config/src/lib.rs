@@ -26,7 +26,9 @@ pub use gateway::{
     AdminSettings, AdminTcp, CacheFolder, GatewaySettings, LimitSettings, Traceparent,
 };
 pub use index::{IndexSettings, Login};
-pub use listen::{CertificateFiles, ListenIdentity, ListenIngress, ListenSettings};
+pub use listen::{
+    AdvertisedAddress, CertificateFiles, ListenIdentity, ListenIngress, ListenSettings,
+};
 pub use node::{
     DriverSettings, NODES_MAX, NodeConfig, ProbeKind, StartBy, StartHook, WatchingAgent,
     WebhookTarget,

@@ -1,17 +1,25 @@
 //! `[[listen]]`.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::check::ConfigCheck;
 
 /// Maximum listeners, since a session stores its listener in one byte.
 pub(super) const LISTENS_MAX: usize = 64;
+
+/// Maximum addresses of a listener: a client is told two of them.
+const ADVERTISED_MAX: usize = 16;
+
+const ADVERTISED: &str = "an address such as `203.0.113.7`, with a port if it differs";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
@@ -21,9 +29,44 @@ pub(super) struct ListenTable {
     identity: Option<Spanned<Vec<Spanned<ListenIdentity>>>>,
     scenario: Option<Spanned<String>>,
     rtcp: Option<Spanned<toml::Value>>,
-    advertise: Option<Spanned<String>>,
+    advertise: Option<Spanned<AdvertiseValue>>,
     certificate: Option<Spanned<String>>,
     key: Option<Spanned<String>>,
+}
+
+/// One address, or those of several carriers.
+enum AdvertiseValue {
+    One(String),
+    List(Vec<Spanned<AdvertiseTable>>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with `address` and `carrier`")]
+struct AdvertiseTable {
+    address: Spanned<String>,
+    carrier: Option<Spanned<String>>,
+}
+
+impl<'de> Deserialize<'de> for AdvertiseValue {
+    fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<AdvertiseValue, D::Error> {
+        struct AddressOrList;
+        impl<'de> Visitor<'de> for AddressOrList {
+            type Value = AdvertiseValue;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an address, or a list of tables with `address` and `carrier`")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<AdvertiseValue, E> {
+                Ok(AdvertiseValue::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<AdvertiseValue, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(AdvertiseValue::List)
+            }
+        }
+        raw.deserialize_any(AddressOrList)
+    }
 }
 
 /// `[[listen]]`: a socket for clients.
@@ -33,9 +76,17 @@ pub struct ListenSettings {
     pub address: SocketAddr,
     /// The protocol, with its settings.
     pub ingress: ListenIngress,
-    /// The address that clients are told, behind NAT or for a wildcard `address`; port 0: the port listened on.
-    /// Default: `address`.
-    pub advertise: Option<SocketAddr>,
+    /// The addresses that clients are told, behind NAT or for a wildcard `address`, the default first. Empty: `address`.
+    pub advertise: Vec<AdvertisedAddress>,
+}
+
+/// An address that clients are told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AdvertisedAddress {
+    /// Port 0: the port listened on.
+    pub address: SocketAddr,
+    /// The carrier of the network with the address, if it is named.
+    pub carrier: Option<Arc<str>>,
 }
 
 /// The protocol of a listener.
@@ -113,7 +164,7 @@ pub(super) fn check(
             return None;
         }
     };
-    let advertise = raw.advertise.as_ref().and_then(|raw| advertise(raw, check));
+    let advertise = raw.advertise.as_ref().map_or_else(Vec::new, |raw| advertise(raw, check));
     let listen = ListenSettings { address, ingress, advertise };
     if raw.advertise.is_none() && listen.address.ip().is_unspecified() && listen.is_told() {
         let found = format!("`{address}` without `advertise`");
@@ -217,11 +268,55 @@ fn quic(raw: &ListenTable, check: &mut ConfigCheck) -> ListenIngress {
     ListenIngress::Quic { certificate }
 }
 
-fn advertise(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<SocketAddr> {
+fn advertise(raw: &Spanned<AdvertiseValue>, check: &mut ConfigCheck) -> Vec<AdvertisedAddress> {
+    let list = match raw.get_ref() {
+        AdvertiseValue::One(text) => {
+            let address = advertised_address(&Spanned::new(raw.span(), text.clone()), check);
+            let address = address.map(|address| AdvertisedAddress { address, carrier: None });
+            return address.into_iter().collect();
+        }
+        AdvertiseValue::List(list) => list,
+    };
+    if list.is_empty() {
+        check.refuse(raw.span(), "no address", "at least one table with `address`");
+    }
+    check.at_most(list, ADVERTISED_MAX, "addresses");
+    let mut all: Vec<AdvertisedAddress> = Vec::new();
+    for entry in list {
+        let AdvertiseTable { address, carrier } = entry.get_ref();
+        let name = carrier.as_ref().map(|name| self::carrier(name, check));
+        if all.iter().any(|earlier| earlier.carrier == name) {
+            let (span, found) = match (carrier, &name) {
+                (Some(written), Some(name)) => {
+                    (written.span(), format!("carrier `{name}` a second time"))
+                }
+                _ => (entry.span(), "a second address without `carrier`".to_owned()),
+            };
+            check.refuse(span, found, "one address for each carrier, and one for all others");
+        }
+        let Some(address) = advertised_address(address, check) else { continue };
+        let address = AdvertisedAddress { address, carrier: name };
+        // Clients of an unknown carrier are told the first one.
+        let place = if address.carrier.is_none() { 0 } else { all.len() };
+        all.insert(place, address);
+    }
+    all
+}
+
+fn carrier(raw: &Spanned<String>, check: &mut ConfigCheck) -> Arc<str> {
+    let name = check.name(raw);
+    // An empty name was refused.
+    if !name.is_empty() && !name.contains(char::is_alphabetic) {
+        check.refuse_text(raw, "a name with a letter");
+    }
+    name
+}
+
+fn advertised_address(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<SocketAddr> {
     if let Ok(ip) = raw.get_ref().parse::<IpAddr>() {
         return Some(SocketAddr::new(ip, 0));
     }
-    check.address(raw, "an address such as `203.0.113.7`, with a port if it differs")
+    check.address(raw, ADVERTISED)
 }
 
 impl ListenSettings {

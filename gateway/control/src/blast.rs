@@ -1,12 +1,12 @@
 //! Blast radii: copies of the core lose nodes on a thread of their own.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{BlastRadius, GatewayCopy, NodeStanding};
-use evenkeel_model::{Health, NodeId, RoomId, SessionId};
+use evenkeel_core::{BlastRadius, GatewayCopy, NodeStanding, SessionCopy};
+use evenkeel_model::{ClientLabel, Health, NodeId, RoomId, SessionId};
 use evenkeel_process::scheduling;
 use tokio::sync::oneshot;
 
@@ -46,6 +46,28 @@ impl Handle {
         let thread = std::thread::Builder::new().name("blast".into()).spawn(play);
         thread.map_err(|_| unavailable())?;
         played.await.map_err(|_| unavailable())?.map_err(ControlError::NotCopied)
+    }
+
+    /// The live sessions whose clients are of this carrier, with their rooms.
+    ///
+    /// # Errors
+    /// Control is gone.
+    pub async fn clients_of(
+        &self,
+        carrier: &str,
+    ) -> Result<BTreeMap<SessionId, RoomId>, ControlError> {
+        let mut found = BTreeMap::new();
+        let mut after = Some(SessionId(0));
+        while let Some(session) = after {
+            let request = |reply| ControlRequest::CopySessions { after: session, reply };
+            let Slice { items, last } = self.ask(request).await?;
+            let records = items.iter().map(SessionCopy::record);
+            let of_carrier =
+                records.filter(|it| ClientLabel::Carrier.value(&it.labels) == Some(carrier));
+            found.extend(of_carrier.map(|it| (it.id, it.room)));
+            after = last;
+        }
+        Ok(found)
     }
 
     async fn copy(&self) -> Result<GatewayCopy, ControlError> {

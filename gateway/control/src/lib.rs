@@ -60,7 +60,9 @@ pub use offers::{IngressAnswer, OfferedSession, SessionAnswer, is_first_packet_r
 pub use operations::{LogFilterSender, Operation, OperationLog, OperationTarget, Operations};
 pub use policies::PushRequest;
 pub use records::{LastStatesPart, Suspended, SuspensionGuard};
-pub use registry::{QuicListener, SessionRegistry, UdpListener};
+pub use registry::{
+    ListenerAddress, ListenerAddresses, QuicListener, SessionRegistry, UdpListener,
+};
 pub use reporting::{EventRecord, GatewayEvent, GroupChange, ModeView, Recovery, TraceCaller};
 pub use snapshot::{
     MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,

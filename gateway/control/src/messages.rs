@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use evenkeel_core::{Impossible, RestoreError, SessionStanding, SloStanding};
+use evenkeel_core::{
+    ClientBreakerStanding, Impossible, RestoreError, SessionStanding, SloStanding,
+};
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
 use evenkeel_model::{FailureScope, Health, NodeId, OfferRefusal, PolicyName, SessionId};
@@ -203,6 +205,8 @@ pub struct StatusReport {
     pub policies_failing: Vec<String>,
     /// The service level objectives, by scenario and indicator.
     pub slos: Vec<SloStanding>,
+    /// Breakers of clients that are not closed.
+    pub client_breakers: Vec<ClientBreakerStanding>,
     /// Packets sent to nodes.
     pub packets_to_node: u64,
     /// Packets sent to clients.
@@ -227,6 +231,8 @@ pub struct StatusReport {
     pub udp: Vec<SocketAddr>,
     /// Address of the QUIC listener.
     pub quic: Option<SocketAddr>,
+    /// Addresses that clients of each carrier are told, by its name.
+    pub carriers: BTreeMap<Arc<str>, Vec<SocketAddr>>,
     /// Counters of the QUIC endpoint, by name.
     pub quic_counts: BTreeMap<&'static str, u64>,
 }

@@ -93,17 +93,17 @@ pub struct SessionAnswer {
 pub enum IngressAnswer {
     /// RTP over UDP.
     Udp {
-        /// Destination of RTP.
-        address: SocketAddr,
-        /// Destination of RTCP, if it differs.
-        rtcp: Option<SocketAddr>,
+        /// Destinations of RTP, best first: that of the client's carrier, and an alternate of another one.
+        addresses: Vec<SocketAddr>,
+        /// Destinations of RTCP, if they differ, in the same order.
+        rtcp: Vec<SocketAddr>,
         /// ICE ufrag and password.
         credentials: Option<(Box<str>, Box<str>)>,
     },
     /// RTP over QUIC.
     Quic {
-        /// Address of the endpoint.
-        address: SocketAddr,
+        /// Addresses of the endpoint, in the same order.
+        addresses: Vec<SocketAddr>,
         /// SHA-256 of the endpoint's certificate.
         certificate_sha256: [u8; 32],
         /// The flow that the client sends with.

@@ -1,10 +1,11 @@
 //! The registry of sessions: home worker, slot, flow-table keys, answer to the client, and sessions' own ports.
 
+mod listener;
 pub(crate) mod record;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
 use evenkeel_drivers::{Brief, TraceHeaders};
 use evenkeel_media::roq::FlowId;
 use evenkeel_model::{
-    ClientIdentity, IngressProtocol, MediaDescription, Offer, OfferId, RtcpPort, SessionId,
+    ClientIdentity, ClientLabel, IngressProtocol, MediaDescription, Offer, OfferId, RtcpPort,
+    SessionId,
 };
 use evenkeel_process::descriptors;
 use nix::errno::Errno;
@@ -24,6 +26,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::messages::ControlError;
 use crate::offers::IngressAnswer;
+use crate::registry::listener::reaches;
+pub use crate::registry::listener::{
+    ListenerAddress, ListenerAddresses, QuicListener, UdpListener,
+};
 use crate::traces::{CallerSpan, SessionTrace, SessionTraces};
 
 /// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
@@ -34,46 +40,6 @@ const UFRAG_LENGTH: usize = 8;
 
 /// 144 random bits; RFC 8445, 5.3 requires 128.
 const PASSWORD_LENGTH: usize = 24;
-
-/// A UDP listener.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct UdpListener {
-    /// Configured address of the listener.
-    pub address: SocketAddr,
-    /// Address for RTCP; None without a socket for RTCP.
-    pub rtcp: Option<SocketAddr>,
-    /// Address to which the socket is bound.
-    pub bound: SocketAddr,
-    /// Clients may declare their address.
-    pub declared: bool,
-    /// Clients may declare their IP address only.
-    pub declared_ip: bool,
-    /// Clients may use ICE.
-    pub stun: bool,
-    /// The scenario of sessions that a first packet opens.
-    pub open: Option<Arc<str>>,
-}
-
-impl UdpListener {
-    /// Returns true if a client with this address can reach the listener: same family, or any with `[::]`.
-    fn hears(&self, client: IpAddr) -> bool {
-        reaches(self.bound.ip(), client)
-    }
-}
-
-/// Returns true if a socket bound to the first address exchanges packets with the second: same family, or any with `[::]`.
-fn reaches(bound: IpAddr, other: IpAddr) -> bool {
-    bound == IpAddr::V6(Ipv6Addr::UNSPECIFIED) || bound.is_ipv4() == other.is_ipv4()
-}
-
-/// The QUIC listener.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct QuicListener {
-    /// The address of the endpoint.
-    pub address: SocketAddr,
-    /// SHA-256 of the certificate.
-    pub certificate_sha256: [u8; 32],
-}
 
 #[derive(Debug)]
 pub struct Registered {
@@ -278,10 +244,26 @@ impl SessionRegistry {
         self.callers.iter().map(|(session, caller)| (*session, caller.clone()))
     }
 
+    /// The addresses of RTP that clients of each carrier are told.
+    pub fn carriers(&self) -> BTreeMap<Arc<str>, Vec<SocketAddr>> {
+        let mut carriers: BTreeMap<_, Vec<SocketAddr>> = BTreeMap::new();
+        let quic = self.quic.iter().map(|quic| &quic.addresses);
+        let listeners = self.udp.iter().map(|udp| &udp.addresses).chain(quic);
+        for ListenerAddress { rtp, carrier, .. } in listeners.flat_map(ListenerAddresses::iter) {
+            if let Some(carrier) = carrier {
+                carriers.entry(Arc::clone(carrier)).or_default().push(*rtp);
+            }
+        }
+        carriers
+    }
+
     /// Checks that a listener accepts clients of this kind.
     pub fn admits(&self, ingress: &IngressProtocol) -> Result<(), ControlError> {
         match ingress {
-            IngressProtocol::Quic => self.quic.map(|_| ()).ok_or(ControlError::NoListener),
+            IngressProtocol::Quic => match self.quic {
+                Some(_) => Ok(()),
+                None => Err(ControlError::NoListener),
+            },
             IngressProtocol::Udp(identity) => {
                 let (listener, _) = self.listener(identity).ok_or(ControlError::NoListener)?;
                 if let ClientIdentity::Declared { address, .. } = *identity
@@ -321,8 +303,7 @@ impl SessionRegistry {
         let (ingress, media) = (&offer.ingress, &*offer.media);
         self.admits(ingress)?;
         let ports = self.ports(media)?;
-        let (client, reached) =
-            self.welcome(ingress, media, random).ok_or(ControlError::NoListener)?;
+        let (client, reached) = self.welcome(offer, random).ok_or(ControlError::NoListener)?;
         let nobody = Home { worker: 0, slot: 0, generation: 0 };
         let (client, first, second) = client.keys(nobody).ok_or(ControlError::NoListener)?;
         let (worker, slots) = self
@@ -372,23 +353,26 @@ impl SessionRegistry {
     /// The client's identification, and the answer to it.
     fn welcome(
         &self,
-        ingress: &IngressProtocol,
-        media: &MediaDescription,
+        offer: &Offer,
         random: &mut dyn FnMut(&mut [u8]),
     ) -> Option<(ClientRecord, IngressAnswer)> {
-        let IngressProtocol::Udp(identity) = ingress else {
-            let QuicListener { address, certificate_sha256 } = self.quic?;
+        let carrier = ClientLabel::Carrier.value(&offer.labels);
+        let rtp = |told: &[&ListenerAddress]| -> Vec<SocketAddr> {
+            told.iter().map(|address| address.rtp).collect()
+        };
+        let IngressProtocol::Udp(identity) = &offer.ingress else {
+            let QuicListener { addresses, certificate_sha256 } = self.quic.as_ref()?;
             let (flow_to_gateway, flow_from_gateway) = (flow(random), flow(random));
             let reached = IngressAnswer::Quic {
-                address,
-                certificate_sha256,
+                addresses: rtp(&addresses.of_client(carrier)),
+                certificate_sha256: *certificate_sha256,
                 flow_to_gateway,
                 flow_from_gateway,
             };
             return Some((ClientRecord::Quic { flow_to_gateway, flow_from_gateway }, reached));
         };
         let (listener, found) = self.listener(identity)?;
-        let own_rtcp = media.rtcp == RtcpPort::Own;
+        let own_rtcp = offer.media.rtcp == RtcpPort::Own;
         let mut credentials = None;
         let client = match identity {
             ClientIdentity::Declared { address, .. } | ClientIdentity::Open { address, .. } => {
@@ -408,8 +392,10 @@ impl SessionRegistry {
                 ClientRecord::Stun { ufrag, password }
             }
         };
-        let rtcp = found.rtcp.filter(|_| own_rtcp);
-        Some((client, IngressAnswer::Udp { address: found.address, rtcp, credentials }))
+        let told = found.addresses.of_client(carrier);
+        let rtcp = told.iter().filter(|_| own_rtcp).filter_map(|address| address.rtcp);
+        let (addresses, rtcp) = (rtp(&told), rtcp.collect());
+        Some((client, IngressAnswer::Udp { addresses, rtcp, credentials }))
     }
 
     /// The session's own sockets towards nodes with port legs.

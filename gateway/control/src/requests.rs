@@ -387,6 +387,7 @@ impl Control {
             uplink_suspect: self.gateway.node_table().doubts_uplink(),
             policies_failing: self.policies.failing(&self.gateway, now),
             slos: self.gateway.views().slos(now).collect(),
+            client_breakers: self.gateway.views().client_breakers(now).collect(),
             packets_to_node: workers.sum(|stats| stats.packets(ToNode)),
             packets_to_client: workers.sum(|stats| stats.packets(ToClient)),
             bytes_to_node: workers.sum(|stats| stats.bytes(ToNode)),
@@ -396,8 +397,9 @@ impl Control {
             scenario_traffic,
             drops: drops.collect(),
             messages_refused: self.probes.messages_refused(),
-            udp: self.registry.udp.iter().map(|listener| listener.address).collect(),
-            quic: self.registry.quic.map(|quic| quic.address),
+            udp: self.registry.udp.iter().map(|it| it.addresses.default.rtp).collect(),
+            quic: self.registry.quic.as_ref().map(|quic| quic.addresses.default.rtp),
+            carriers: self.registry.carriers(),
             quic_counts: self
                 .workers
                 .quic_counters

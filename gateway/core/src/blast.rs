@@ -55,6 +55,13 @@ pub struct SessionCopy {
     media: Arc<MediaDescription>,
 }
 
+impl SessionCopy {
+    /// The record of the session.
+    pub fn record(&self) -> &SessionRecord {
+        &self.session
+    }
+}
+
 /// The effect of a loss of nodes.
 #[derive(Clone, PartialEq, Debug)]
 pub struct BlastRadius {

@@ -1,5 +1,5 @@
 //! Capacity of nodes: the ledger of what rooms use and reserve, the measured capacity of each node, sessions with a smaller
-//! share, and the circuit breakers of regions.
+//! share, and the circuit breakers of regions and clients.
 
 pub(crate) mod breaker;
 
@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
+use evenkeel_breakers::ClientBreakers;
 use evenkeel_model::{
     CoreSettings, FailureDomain, GuardRule, Measures, Metric, NodeId, RegionId, Row, SessionId,
 };
@@ -26,6 +27,7 @@ const REDUCED_AT_ONCE: usize = 256;
 pub(crate) struct Capacity {
     pub(crate) ledger: CapacityLedger,
     pub(crate) breakers: RegionBreakers,
+    pub(crate) clients: ClientBreakers,
     /// Sessions that get less than they need, with the time since when.
     pub(crate) reduced: BTreeMap<SessionId, Instant>,
     reduced_last: SessionId,
@@ -40,6 +42,7 @@ impl Capacity {
                 settings.nodes.iter().map(|node| node.capacity_kbps).collect(),
             ),
             breakers: RegionBreakers::new(settings, now),
+            clients: ClientBreakers::new(settings, now),
             reduced: BTreeMap::new(),
             reduced_last: SessionId(0),
             churn: VecDeque::new(),

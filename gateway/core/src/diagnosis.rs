@@ -22,7 +22,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use evenkeel_model::{CoreEvent, FlowCounts, Impairment, NodeProbing, RoomId, SessionId};
+use evenkeel_model::{
+    CoreEvent, FlowCounts, Impairment, NodeProbing, PathSegment, RoomId, SessionId,
+};
 
 use crate::diagnosis::path::{
     ImpairmentChange, OwnFaults, PathContext, RoomUplinks, SenderUplink, SessionPath,
@@ -70,6 +72,14 @@ impl Diagnosis {
     /// The impairment of the session, if any.
     pub(crate) fn impairment(&self, id: SessionId) -> Option<Impairment> {
         self.paths.get(&id)?.impairment.map(|standing| standing.impairment)
+    }
+
+    /// The session's own uplink or downlink impairs it.
+    pub(crate) fn is_impaired_by_client(&self, id: SessionId) -> bool {
+        let by_client = |it: Impairment| {
+            it.at == id && matches!(it.segment, PathSegment::Uplink | PathSegment::Downlink)
+        };
+        self.impairment(id).is_some_and(by_client)
     }
 
     pub(crate) fn len(&self) -> usize {

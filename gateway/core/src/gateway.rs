@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_breakers::WINDOW;
 use evenkeel_model::{
     Arm, Board, CloseReason, CoreEvent, CoreSettings, FlowCounts, Hook, Hop, Impossible, Measures,
     NodeId, NotStarted, PluginFault, RegionId, RoomId, Scenario, SessionId, Stamp, ZoneId,
@@ -16,7 +17,6 @@ use evenkeel_model::{
 use evenkeel_nodes::{NodeEvidence, NodeTable, OpeningWindow};
 
 use crate::capacity::Capacity;
-use crate::capacity::breaker::WINDOW;
 use crate::diagnosis::Diagnosis;
 use crate::effects::{Effects, GatewayEffect, RoomNotice, Timer};
 use crate::policy::policies::Policies;
@@ -227,7 +227,10 @@ impl Gateway {
                 self.with_nodes(|nodes| nodes.start_failed(node, NotStarted::Late, now));
             }
             Timer::Failback => Reroutes(&mut self.tables).failback(now),
-            Timer::Breakers => Routes(&mut self.tables).weigh_breakers(now),
+            Timer::Breakers => {
+                Routes(&mut self.tables).weigh_breakers(now);
+                Openings(&mut self.tables).weigh_client_breakers(now);
+            }
             Timer::Cohorts => self.quality.weigh_cohorts(&mut self.tables, now),
             Timer::Flows => self.quality.judge_flows(&mut self.tables, now),
             Timer::Judge => self.policies.turn_judges(now, &mut self.tables.effects),
@@ -398,12 +401,15 @@ impl Gateway {
     pub fn handle_flow(&mut self, id: SessionId, flow: &FlowCounts, now: Instant) {
         let Some(flow) = self.quality.handle_flow(id, flow, &mut self.tables, now) else { return };
         self.diagnosis.handle_flow(id, &flow, &mut self.tables, now);
-        let CoreTables { settings, sessions, slos, .. } = &mut self.tables;
-        if let Some(session) = sessions.unrecorded_mut(&id)
-            && let Some((scenario, slo)) = settings.slo(&session.request.scenario)
-        {
-            let misses = session.misses(slo, flow.missed);
-            slos.note_media(scenario, &mut session.slo_marks, misses, now);
+        let is_impaired = self.diagnosis.is_impaired_by_client(id);
+        let CoreTables { settings, sessions, slos, capacity, .. } = &mut self.tables;
+        if let Some(session) = sessions.unrecorded_mut(&id) {
+            if let Some((scenario, slo)) = settings.slo(&session.request.scenario) {
+                let misses = session.misses(slo, flow.missed);
+                slos.note_media(scenario, &mut session.slo_marks, misses, now);
+            }
+            let (labels, judged) = (&session.request.labels, &mut session.client_judged);
+            capacity.clients.hear(labels, judged, is_impaired, now);
         }
         self.judge(|policies, subjects, effects| {
             policies.weigh_flow(id, flow.missed, subjects, now, effects);

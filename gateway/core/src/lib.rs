@@ -24,6 +24,7 @@ mod views;
 
 pub use blast::{BlastRadius, GatewayCopy, LoadChange, RoomLoss, SessionCopy};
 pub use effects::{GatewayEffect, InstalledSession};
+pub use evenkeel_breakers::ClientBreakerStanding;
 pub use evenkeel_model::Impossible;
 pub use evenkeel_nodes::{AgentWord, NodeEffect, NodeEvidence, WATCH_EVERY};
 pub use gateway::Gateway;

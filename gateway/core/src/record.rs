@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_breakers::Breaker;
 use evenkeel_media::instant;
 use evenkeel_model::{
     CapBounds, ClientTransport, Decider, HOPS_MAX, Hop, HopGrant, Incarnation, Labels,
@@ -21,7 +22,6 @@ use evenkeel_revisions::{Memos, StateVersions};
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Gauge;
-use crate::capacity::breaker::Breaker;
 use crate::sessions::{WHOLE, need_kbps};
 
 /// The record of a gateway.

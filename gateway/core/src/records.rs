@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use evenkeel_breakers::JudgedWindow;
 use evenkeel_model::{
     CoreEvent, Decider, FailureDomain, Hop, MediaDescription, MoveCause, NodeId, RegionId, RoomId,
     SessionId, ZoneId,
@@ -12,7 +13,6 @@ use evenkeel_model::{
 use evenkeel_nodes::Node;
 
 use crate::capacity::Holding;
-use crate::capacity::breaker::Judged;
 use crate::collections::SmallMap;
 use crate::effects::{GatewayEffect, RoomNotice, Timer};
 use crate::policy::policies::Policies;
@@ -471,7 +471,9 @@ impl Records<'_> {
             plan: record.plan,
             plans: 0,
             share: record.share,
-            judged: Judged::default(),
+            judged: JudgedWindow::default(),
+            client_judged: JudgedWindow::default(),
+            voice_only_for: None,
             slo_marks: SessionMarks::default(),
             admitted_by: self.tables.sessions.deciders.intern(record.admitted_by),
             legs,

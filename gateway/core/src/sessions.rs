@@ -5,13 +5,14 @@ use std::ops::{Bound, Index, RangeBounds};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_breakers::JudgedWindow;
 use evenkeel_model::{
-    CapBounds, ClientTransport, Decider, DeviceLimits, Hop, Labels, Measures, MediaDescription,
-    Metric, Offer, Op, Plan, PolicyName, RegionId, RoomId, ServiceObjective, SessionId, StreamKind,
+    CapBounds, ClientGroup, ClientTransport, Decider, DeviceLimits, Hop, Labels, Measures,
+    MediaDescription, Metric, Offer, Op, Plan, PolicyName, RegionId, RoomId, ServiceObjective,
+    SessionId, StreamKind,
 };
 use evenkeel_revisions::StateVersions;
 
-use crate::capacity::breaker::Judged;
 use crate::collections::{Changes, Interner, SmallMap};
 use crate::flow::FlowTracker;
 use crate::slo::{SessionMarks, SessionMisses};
@@ -231,8 +232,11 @@ pub(crate) struct Session {
     pub(crate) plans: u32,
     /// The granted share of the session's need above its floor, in thousandths; below 1,000 if capacity is short.
     pub(crate) share: u16,
-    /// The last breaker window in which the session was counted.
-    pub(crate) judged: Judged,
+    /// The last window in which the breaker of a region counted the session, and that of the breakers of clients.
+    pub(crate) judged: JudgedWindow,
+    pub(crate) client_judged: JudgedWindow,
+    /// The group of clients by which the session was admitted with voice only; `None` once its breaker is closed.
+    pub(crate) voice_only_for: Option<Box<ClientGroup>>,
     pub(crate) slo_marks: SessionMarks,
     pub(crate) admitted_by: Arc<Decider>,
     /// Hops where the driver was asked to open the session and not yet to close it.
@@ -335,14 +339,17 @@ impl Session {
         self.request.media.takes_remb() && self.need_kbps() > u64::from(self.bounds.floor_kbps)
     }
 
-    /// The plan by policies, limited by the share.
+    /// The plan by policies, limited by the share and by the breaker of the client's group.
     pub(crate) fn plan_now(&self) -> Plan {
+        let voice_only = || self.plan.after(Op::VoiceOnly, 1, &self.request.media, self.bounds);
+        let shed = self.voice_only_for.as_ref().and_then(|_| voice_only());
+        let shed = shed.map_or(self.plan.shed, |plan| plan.shed);
         let share = if self.share < WHOLE { self.kbps() as u32 } else { 0 };
         let cap_kbps = match (self.plan.cap_kbps, share) {
             (0, cap) | (cap, 0) => cap,
             (policy, share) => policy.min(share),
         };
-        Plan { cap_kbps, ..self.plan }
+        Plan { cap_kbps, shed, ..self.plan }
     }
 
     /// The plan that workers follow: within the limits of the session's device.

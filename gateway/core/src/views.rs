@@ -4,10 +4,11 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_breakers::ClientBreakerStanding;
 use evenkeel_model::{
-    Affinity, BreakerState, ClientTransport, Decider, EvidenceSource, Health, Hook, Hop, HopGrant,
-    Impairment, Measures, Metric, MoveCause, NodeProbing, Plan, RedundancyMode, RegionId, RoomId,
-    Scenario, SessionId,
+    Affinity, BreakerState, ClientGroup, ClientTransport, Decider, EvidenceSource, Health, Hook,
+    Hop, HopGrant, Impairment, Measures, Metric, MoveCause, NodeProbing, Plan, RedundancyMode,
+    RegionId, RoomId, Scenario, SessionId,
 };
 use evenkeel_nodes::Node;
 
@@ -134,6 +135,8 @@ pub struct Explanation {
     pub quarantines: Vec<SubjectQuarantine>,
     /// Limits that keep a degradation policy from lowering the session's quality.
     pub degradation_limits: Vec<DegradationLimit>,
+    /// The group of clients by which the session was admitted with voice only, until its breaker is closed.
+    pub voice_only_for: Option<ClientGroup>,
 }
 
 /// A move under way.
@@ -336,6 +339,14 @@ impl<'a> Views<'a> {
         self.tables.slos.standings(&self.tables.settings, now)
     }
 
+    /// Returns the breakers of clients that are not closed.
+    pub fn client_breakers(
+        self,
+        now: Instant,
+    ) -> impl Iterator<Item = ClientBreakerStanding> + use<'a> {
+        self.tables.capacity.clients.standings(now)
+    }
+
     /// Returns all nodes in the order of their numbers.
     pub fn nodes(self) -> impl Iterator<Item = NodeStanding> + use<'a> {
         self.tables.nodes.iter().map(move |node| self.node(node))
@@ -441,6 +452,7 @@ impl<'a> Views<'a> {
             decisions: self.subject_history.decisions(&subjects, now),
             quarantines: self.subject_history.quarantines(&subjects, now),
             degradation_limits: self.degradation_limits(session),
+            voice_only_for: session.voice_only_for.as_deref().cloned(),
             state: standing,
         })
     }
@@ -462,7 +474,7 @@ impl<'a> Views<'a> {
         };
         let video = match session.has_video() {
             false => Some(DegradationLimit::NoVideo),
-            true => (plan.shed != 0).then_some(DegradationLimit::VideoDropped),
+            true => (session.plan_now().shed != 0).then_some(DegradationLimit::VideoDropped),
         };
         cap.into_iter().chain(video).collect()
     }

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{Arm, DecisionNote, DecisionOutcome, GuardRule, Hook, PluginFault, PolicyName};
+use crate::clients::ClientGroup;
 use crate::diagnosis::Impairment;
 use crate::forwarding::Hop;
 use crate::health::{BreakerState, EvidenceSource, Health, StartPhase};
 use crate::id::{AskId, NodeId, OfferId, RegionId, RoomId, SessionId};
 use crate::offer::{ClientTransport, Decider, OfferRefusal};
 use crate::registry::Op;
-use crate::settings::RedundancyMode;
+use crate::settings::{NewcomerAction, RedundancyMode};
 
 crate::named! {
     /// Why a hop left the route of one room although its node is up.
@@ -362,6 +363,25 @@ pub enum CoreEvent {
         opened: u32,
         /// Sessions that failed to open within the last second.
         failed: u32,
+    },
+    /// The state of the breaker of a group of clients changed.
+    ClientBreaker {
+        /// The clients.
+        group: ClientGroup,
+        /// The configuration has the group's name. Other names come from clients.
+        is_configured: bool,
+        /// Groups of the label with other names than the configured ones whose breaker is not closed.
+        others_open: u32,
+        /// The treatment of newcomers while the breaker is open.
+        action: NewcomerAction,
+        /// The state before.
+        from: BreakerState,
+        /// The state after.
+        to: BreakerState,
+        /// Sessions of the group that were measured within the last second.
+        sessions: u32,
+        /// Sessions that their uplink or downlink impairs.
+        bad: u32,
     },
     /// The quality of a session changed.
     Degraded {

@@ -6,6 +6,7 @@
 
 mod ask;
 mod bytes;
+mod clients;
 mod counters;
 mod device;
 mod diagnosis;
@@ -23,6 +24,7 @@ pub use ask::{
     Hook, HookAnswer, Labels, PluginFault, PluginState, Poisoned, PolicyName, PolicyQuestion,
     Reasons, RevisionAnswer, RoomRow, RoutingMove, SessionRow,
 };
+pub use clients::{ClientGroup, ClientLabel};
 pub use counters::{FlowCounts, STREAM_KINDS, Since, Stamp};
 pub use device::DeviceLimits;
 pub use diagnosis::{Impairment, PathEvidence, PathSegment};
@@ -44,7 +46,8 @@ pub use registry::{
     UNMEASURED,
 };
 pub use settings::{
-    AdmitOnFault, Affinity, Breakers, CapBounds, CoreSettings, DegradeOnFault, FAST_BURN,
-    FailureDomain, FailureScope, GatewayLimits, NodeProbing, NodeSettings, RedundancyMode,
-    RegionRole, Scenario, ServiceObjective, SloIndicator, Starts, Timings, Zone,
+    AdmitOnFault, Affinity, Breakers, CapBounds, CircuitSettings, ClientBreakerSettings,
+    CoreSettings, DegradeOnFault, FAST_BURN, FailureDomain, FailureScope, GatewayLimits,
+    NewcomerAction, NodeProbing, NodeSettings, RedundancyMode, RegionRole, Scenario,
+    ServiceObjective, SloIndicator, Starts, Timings, Zone,
 };

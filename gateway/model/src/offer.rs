@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{Labels, PolicyName};
+use crate::clients::ClientGroup;
 use crate::id::{NodeId, OfferId, RegionId};
 
 /// A request for a session.
@@ -236,6 +237,13 @@ pub enum OfferRefusal {
     Redirected(RegionId),
     /// No node can take the room now: none has capacity, or stranded rooms go first.
     NoNode {
+        /// Clients try again after this time.
+        retry_after: Duration,
+    },
+    /// The access networks of the client's group impair its sessions, and its breaker is open.
+    ClientsImpaired {
+        /// The clients that are refused.
+        group: ClientGroup,
         /// Clients try again after this time.
         retry_after: Duration,
     },

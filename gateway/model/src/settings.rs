@@ -17,6 +17,8 @@ pub struct CoreSettings {
     pub home: RegionId,
     /// Names of the regions, indexed by [`RegionId`].
     pub regions: Vec<Box<str>>,
+    /// Names of the carriers that advertised addresses have.
+    pub carriers: Vec<Box<str>>,
     /// The zones, indexed by [`ZoneId`]. Each has at least one node.
     pub zones: Vec<Zone>,
     /// The initial nodes, indexed by [`NodeId`](crate::NodeId).
@@ -296,6 +298,8 @@ pub struct GatewayLimits {
     pub failbacks_per_second: u32,
     /// Thresholds of the circuit breakers of regions.
     pub breakers: Breakers,
+    /// Settings of the circuit breakers of clients.
+    pub client_breakers: ClientBreakerSettings,
 }
 
 impl Default for GatewayLimits {
@@ -314,6 +318,7 @@ impl Default for GatewayLimits {
             openings_at_once: 32,
             failbacks_per_second: 20,
             breakers: Breakers::default(),
+            client_breakers: ClientBreakerSettings::default(),
         }
     }
 }
@@ -325,6 +330,20 @@ pub struct Breakers {
     pub loss_ppm: u32,
     /// A session is bad if its voice quality is below this R-factor times 100 (ITU-T G.107). Default 50.
     pub r_factor_centi: u32,
+    /// Thresholds and times of the state machine.
+    pub circuit: CircuitSettings,
+}
+
+impl Default for Breakers {
+    fn default() -> Self {
+        let circuit = CircuitSettings::default();
+        Breakers { loss_ppm: 80_000, r_factor_centi: 5_000, circuit }
+    }
+}
+
+/// Thresholds and times of a circuit breaker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CircuitSettings {
     /// Percentage of sessions or openings that must be bad. Default 50.
     pub share_percent: u32,
     /// Minimum sessions or openings per second for a judgement. Default 20.
@@ -333,15 +352,13 @@ pub struct Breakers {
     pub open_for: Duration,
     /// Maximum time that a breaker stays open. Default 5 min.
     pub open_for_max: Duration,
-    /// Percentage of new rooms that a half-open breaker admits. Default 10.
+    /// Percentage of newcomers that a half-open breaker admits. Default 10.
     pub half_open_percent: u32,
 }
 
-impl Default for Breakers {
+impl Default for CircuitSettings {
     fn default() -> Self {
-        Breakers {
-            loss_ppm: 80_000,
-            r_factor_centi: 5_000,
+        CircuitSettings {
             share_percent: 50,
             sessions_min: 20,
             open_for: Duration::from_secs(10),
@@ -349,6 +366,31 @@ impl Default for Breakers {
             half_open_percent: 10,
         }
     }
+}
+
+crate::named! {
+    /// Treatment of newcomers of a group of clients whose breaker is open.
+    #[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, Debug)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum NewcomerAction {
+        /// They are admitted as others are. The breaker is reported only.
+        #[default]
+        #[serde(rename = "none")]
+        Admit = "none",
+        /// They are sent no video until the breaker is closed.
+        VoiceOnly = "voice-only",
+        /// They are refused.
+        Refuse = "refuse",
+    }
+}
+
+/// Settings of the breakers of clients.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ClientBreakerSettings {
+    /// Treatment of newcomers while a breaker is open.
+    pub action: NewcomerAction,
+    /// Thresholds: a session is bad while its uplink or downlink impairs it.
+    pub circuit: CircuitSettings,
 }
 
 crate::named! {

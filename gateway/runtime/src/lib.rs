@@ -311,7 +311,7 @@ fn assemble(
     let registry = SessionRegistry::new(
         udp.clone(),
         quic_thread.as_ref().map(|quic| QuicListener {
-            address: advertised_quic(settings, quic.address),
+            addresses: advertised_quic(settings, quic.address),
             certificate_sha256: quic.certificate_sha256,
         }),
         Arc::clone(&flows),
@@ -357,8 +357,8 @@ fn assemble(
     let (control, workers) = launch(workers, parts)?;
     let running = RunningGateway {
         handle,
-        udp: udp.iter().map(|listener| listener.address).collect(),
-        quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address)),
+        udp: udp.iter().map(|listener| listener.addresses.default.rtp).collect(),
+        quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address).default.rtp),
         lease,
         fencing,
         refused_epochs,

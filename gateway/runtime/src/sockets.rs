@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use evenkeel_config::{GatewayConfig, ListenIngress};
+use evenkeel_config::{AdvertisedAddress, GatewayConfig, ListenIngress};
 use evenkeel_control::{
-    Equipment, Inherited, NamedSockets, SOCKET_BUFFER, SocketName, UdpListener, equip,
+    Equipment, Inherited, ListenerAddress, ListenerAddresses, NamedSockets, SOCKET_BUFFER,
+    SocketName, UdpListener, equip,
 };
 use evenkeel_dataplane::flows::Flows;
 use evenkeel_dataplane::worker::ListenerParts;
@@ -92,10 +93,7 @@ fn listeners(
         }
         let takes = |identity| identities.contains(&identity);
         reached.push(UdpListener {
-            address: advertised(listen.advertise, bound),
-            rtcp: bound_rtcp.map(|rtcp| {
-                advertised(listen.advertise.map(|at| (at.ip(), rtcp.port()).into()), rtcp)
-            }),
+            addresses: advertised(&listen.advertise, bound, bound_rtcp),
             bound,
             declared: takes(evenkeel_config::ListenIdentity::Declared),
             declared_ip: takes(evenkeel_config::ListenIdentity::DeclaredIp),
@@ -106,19 +104,31 @@ fn listeners(
     Ok((reached, parts))
 }
 
-/// The address announced to clients. Port 0 in the configuration means the port listened on.
-fn advertised(named: Option<SocketAddr>, bound: SocketAddr) -> SocketAddr {
-    match named {
-        Some(named) if named.port() == 0 => SocketAddr::new(named.ip(), bound.port()),
-        Some(named) => named,
-        None => bound,
+/// The addresses announced to clients. Port 0 in the configuration means the port listened on.
+fn advertised(
+    named: &[AdvertisedAddress],
+    bound: SocketAddr,
+    bound_rtcp: Option<SocketAddr>,
+) -> ListenerAddresses {
+    let mut addresses = named.iter().map(|AdvertisedAddress { address, carrier }| {
+        let at = |port| SocketAddr::new(address.ip(), port);
+        ListenerAddress {
+            rtp: if address.port() == 0 { at(bound.port()) } else { *address },
+            rtcp: bound_rtcp.map(|rtcp| at(rtcp.port())),
+            carrier: carrier.clone(),
+        }
+    });
+    let as_bound = || ListenerAddress { rtp: bound, rtcp: bound_rtcp, carrier: None };
+    ListenerAddresses {
+        default: addresses.next().unwrap_or_else(as_bound),
+        others: addresses.collect(),
     }
 }
 
-pub(super) fn advertised_quic(settings: &GatewayConfig, bound: SocketAddr) -> SocketAddr {
-    let named =
+pub(super) fn advertised_quic(settings: &GatewayConfig, bound: SocketAddr) -> ListenerAddresses {
+    let quic =
         settings.listens.iter().find(|listen| matches!(listen.ingress, ListenIngress::Quic { .. }));
-    advertised(named.and_then(|listen| listen.advertise), bound)
+    advertised(quic.map_or(&[][..], |listen| &listen.advertise[..]), bound, None)
 }
 
 /// True if the address is of the group: its owner may be the other member.

@@ -429,7 +429,7 @@ fn keys_for_restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
         (old.admin != new.admin, "[admin]"),
         (old.telemetry != new.telemetry, "[telemetry]"),
         (old.limits != new.limits, "[limits]"),
-        (old.breaker != new.breaker, "[breaker]"),
+        (old.breaker != new.breaker || old.client_breakers != new.client_breakers, "[breaker]"),
         (old.detector != new.detector, "[detector]"),
         (old.cluster != new.cluster, "[cluster]"),
         (old.index != new.index, "[index]"),

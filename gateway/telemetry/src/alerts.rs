@@ -66,6 +66,8 @@ rules! {
         "offers are refused: {{ $labels.evenkeel_reason }}", "failover.md#capacity";
     Page "EvenkeelRegionBreakerOpen": "evenkeel_region_breaker == 1" for "10s",
         "region {{ $labels.evenkeel_region }} takes no new rooms", "failover.md#region-breaker";
+    Page "EvenkeelClientBreakerOpen": "evenkeel_client_breaker == 1" for "10s",
+        "media of clients with {{ $labels.evenkeel_label }} {{ $labels.evenkeel_label_value }} is bad", "failover.md#client-breaker";
     Page "EvenkeelUplinkSuspect": "evenkeel_uplink_suspect == 1" for "10s",
         "most nodes are silent at once: check the gateway's own network", "operations.md#look";
     Page "EvenkeelSloBurnsFast":

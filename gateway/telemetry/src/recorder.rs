@@ -325,6 +325,27 @@ impl EventRecorder {
                     spans.breaker(*region, *to, at);
                 }
             }
+            CoreEvent::ClientBreaker {
+                group,
+                is_configured,
+                others_open,
+                action,
+                from,
+                to,
+                sessions,
+                bad,
+            } => {
+                let (was, is, action) = (from.name(), to.name(), action.name());
+                let (label, value) = (group.label.name(), &group.value);
+                warn!(label, ?value, was, is, action, sessions, bad, "breaker of clients changed");
+                // Clients choose the other names.
+                let (value, state) = match (is_configured, others_open) {
+                    (true, _) => (&*group.value, *to as u32),
+                    (false, open) => ("other", (*open).min(1)),
+                };
+                let labels = [(Attribute::Label, label), (Attribute::LabelValue, value)];
+                self.instruments.level(Level::ClientBreaker, f64::from(state), &labels);
+            }
             CoreEvent::Degraded { session, room_name: _, op, arg, rung, by } => {
                 debug!(%session, op = op.key(), arg, rung, %by, "quality changed");
                 let labels = [(Attribute::Op, op.key()), (Attribute::By, &*who(by))];

@@ -87,6 +87,10 @@ attributes! {
     ImpairedBy = "evenkeel.impaired_by";
     /// Number of times that the node came up, from 1.
     Incarnation = "evenkeel.incarnation";
+    /// Label of offers by which clients are grouped: `carrier` or `region`.
+    Label = "evenkeel.label";
+    /// Value of that label: one that the configuration names, or `other`.
+    LabelValue = "evenkeel.label_value";
     /// Sessions or rooms that the span is not linked to: not sampled, or beyond the limit.
     DroppedLinks = "evenkeel.dropped_links";
     /// Name of a network interface.
@@ -311,6 +315,9 @@ metrics! {
     LossUnplaced = "evenkeel.loss.unplaced", "{session}", [Scope];
     /// Breaker of a region: 0 closed, 1 open, 2 half-open.
     RegionBreaker = "evenkeel.region.breaker", "{state}", [Region];
+    /// Breaker of a group of clients: 0 closed, 1 open, 2 half-open. `other` is 1 while that of any group whose name is not configured
+    /// is not closed.
+    ClientBreaker = "evenkeel.client.breaker", "{state}", [Label, LabelValue];
     /// 1 while a policy fails and its `on_fault` applies.
     PolicyFailing = "evenkeel.policy.failing", "{state}", [Policy];
     /// Stage of a rollout: 0 none, 1 shadow, 2 canary.

@@ -163,6 +163,7 @@ pub(super) fn refusal(reason: &OfferRefusal) -> &'static str {
         OfferRefusal::Rejected { .. } => "rejected",
         OfferRefusal::Redirected(_) => "redirected",
         OfferRefusal::NoNode { .. } => "no-node",
+        OfferRefusal::ClientsImpaired { .. } => "clients-impaired",
         OfferRefusal::Closed => "closed",
         OfferRefusal::NotOpened { .. } => "not-opened",
     }

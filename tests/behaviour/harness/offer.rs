@@ -44,21 +44,24 @@ pub(crate) fn declared(phone: &Phone) -> IngressProtocol {
 
 pub(crate) fn udp_of(opened: &SessionAnswer) -> SocketAddr {
     match &opened.ingress {
-        IngressAnswer::Udp { address, .. } => *address,
+        IngressAnswer::Udp { addresses, .. } => addresses[0],
         IngressAnswer::Quic { .. } => panic!("{opened:?}"),
     }
 }
 
 pub(crate) fn quic_of(opened: &SessionAnswer) -> evenkeel_lab::client::QuicWay {
-    match opened.ingress {
-        IngressAnswer::Quic { address, certificate_sha256, flow_to_gateway, flow_from_gateway } => {
-            evenkeel_lab::client::QuicWay {
-                gateway: address,
-                certificate_sha256,
-                flow_to_gateway,
-                flow_from_gateway,
-            }
-        }
+    match &opened.ingress {
+        IngressAnswer::Quic {
+            addresses,
+            certificate_sha256,
+            flow_to_gateway,
+            flow_from_gateway,
+        } => evenkeel_lab::client::QuicWay {
+            gateway: addresses[0],
+            certificate_sha256: *certificate_sha256,
+            flow_to_gateway: *flow_to_gateway,
+            flow_from_gateway: *flow_from_gateway,
+        },
         IngressAnswer::Udp { .. } => panic!("{opened:?}"),
     }
 }

@@ -131,6 +131,7 @@ pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> CoreSettings 
     CoreSettings {
         home: RegionId(0),
         regions: (0..regions).map(|region| format!("region{region}").into()).collect(),
+        carriers: Vec::new(),
         zones: zones.iter().enumerate().map(zone).collect(),
         nodes: nodes.iter().enumerate().map(node).collect(),
         scenarios: BTreeMap::from([

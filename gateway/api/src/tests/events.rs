@@ -5,8 +5,8 @@ use std::time::Instant;
 use evenkeel_control::samples::closed_session;
 use evenkeel_dataplane::worker::ShedRun;
 use evenkeel_model::{
-    BreakerState, CloseReason, EvidenceSource, Health, Impairment, MoveCause, MoveOutcome, Op,
-    PathEvidence, PathSegment, PluginFault,
+    BreakerState, CloseReason, EvidenceSource, Health, Impairment, MoveCause, MoveOutcome,
+    NewcomerAction, Op, PathEvidence, PathSegment, PluginFault,
 };
 
 use super::*;
@@ -158,6 +158,23 @@ fn drain_breaker_and_move_ends_are_published() {
     world.tell(CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed }, None);
     let told = listening.notice("breaker");
     assert_eq!((&told["region"], &told["to"]), (&json!("east"), &json!("open")));
+    assert_eq!((&told["sessions"], &told["bad"]), (&json!(60), &json!(59)));
+    let (group, action) = (carrier(), NewcomerAction::VoiceOnly);
+    let (is_configured, others_open) = (true, 0);
+    let changed = CoreEvent::ClientBreaker {
+        group,
+        is_configured,
+        others_open,
+        action,
+        from,
+        to,
+        sessions,
+        bad,
+    };
+    world.tell(changed, None);
+    let told = listening.notice("client-breaker");
+    assert_eq!((&told["label"], &told["value"]), (&json!("carrier"), &json!("ct")));
+    assert_eq!((&told["action"], &told["to"]), (&json!("voice-only"), &json!("open")));
     assert_eq!((&told["sessions"], &told["bad"]), (&json!(60), &json!(59)));
     let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
     let given_up = CoreEvent::MoveEnded {

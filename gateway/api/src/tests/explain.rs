@@ -72,6 +72,7 @@ fn session_is_explained() {
             since: Duration::from_secs(7),
         }],
         degradation_limits: vec![DegradationLimit::NoVideo],
+        voice_only_for: Some(carrier()),
     };
     reply.send(Some(said)).unwrap();
     let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
@@ -96,6 +97,7 @@ fn session_is_explained() {
             merge(west, json!({"grant": "gated"})),
         ],
         "rung": 1, "cap_kbps": 44, "measures": {}, "degradation_limits": ["no-video"], "share_permille": 500,
+        "voice_only_for": {"label": "carrier", "value": "ct"},
         "impairment": events::impairment_json(),
         "candidates": [
             merge(place("west-b1", "west", "b"), json!({"reason": "full", "load_permille": 990})),

@@ -40,13 +40,14 @@ fn udp_answer_has_addresses_and_credentials() {
     let asking = world.ask("POST /v1/sessions", OFFER);
     let ControlRequest::Offer(_, reply) = world.request() else { panic!("offer") };
     let ingress = IngressAnswer::Udp {
-        address: (Ipv4Addr::LOCALHOST, 5004).into(),
-        rtcp: Some((Ipv4Addr::LOCALHOST, 5005).into()),
+        addresses: [5004, 6004].map(|port| (Ipv4Addr::LOCALHOST, port).into()).into(),
+        rtcp: [5005, 6005].map(|port| (Ipv4Addr::LOCALHOST, port).into()).into(),
         credentials: Some(("EsAw".into(), "secret".into())),
     };
     reply.send(Ok(SessionAnswer { ingress, ..opened(17) })).unwrap();
     let right = json!({
-        "addresses": ["127.0.0.1:5004"], "rtcp": ["127.0.0.1:5005"],
+        "addresses": ["127.0.0.1:5004", "127.0.0.1:6004"],
+        "rtcp": ["127.0.0.1:5005", "127.0.0.1:6005"],
         "ufrag": "EsAw", "password": "secret",
     });
     let (_, body) = asking.answer();
@@ -111,6 +112,13 @@ fn refusals_have_code_and_retry_time() {
         (refused(OfferRefusal::Redirected(RegionId(0))), 403, "refused", "", false),
         (refused(OfferRefusal::Closed), 409, "conflict", "", false),
         (refused(OfferRefusal::NoNode { retry_after: wait }), 503, "unavailable", "", true),
+        (
+            refused(OfferRefusal::ClientsImpaired { group: carrier(), retry_after: wait }),
+            503,
+            "unavailable",
+            "",
+            true,
+        ),
         (
             refused(OfferRefusal::NotOpened { node: NodeId(0), retry_after: wait }),
             503,

@@ -1,8 +1,12 @@
 //! Zones, and the blast radius of a loss.
 
+use evenkeel_config::GatewayConfig;
 use evenkeel_control::Slice;
-use evenkeel_core::{Gateway, NodeStanding};
-use evenkeel_model::{EvidenceSource, Health};
+use evenkeel_core::{Gateway, GatewayEffect, NodeStanding};
+use evenkeel_model::{
+    EvidenceSource, Health, IngressProtocol, MediaDescription, MediaStream, Offer, OfferId,
+    RtcpPort, Srtp, StreamKind,
+};
 
 use super::*;
 
@@ -75,10 +79,77 @@ fn blast_radius_is_asked_by_name() {
         ("nodes=north", 404, "there are east-a1, west-b1"),
         ("zones=east/b", 404, "there are east/a, west/b"),
         ("regions=north", 404, "there are east, west"),
-        ("rooms=true", 400, "a name in `nodes`, `zones` or `regions`"),
+        ("rooms=true", 400, "a name in `nodes`, `zones`, `regions` or `carriers`"),
     ] {
         let (found, body) = ask(&mut world, query).answer();
         assert_eq!(found, status, "{body}");
         assert!(body["error"]["message"].as_str().unwrap().contains(words), "{body}");
     }
+}
+
+/// A gateway with a session of a client of each of these carriers.
+fn gateway_with(carriers: &[&str]) -> Gateway {
+    let now = std::time::Instant::now();
+    let mut settings = settings();
+    settings.scenarios = GatewayConfig::load(None, None).unwrap().core().scenarios;
+    settings.scenarios.values_mut().for_each(|scenario| scenario.bound.fill(false));
+    let mut gateway = Gateway::new(settings, now);
+    for (number, carrier) in (1..).zip(carriers) {
+        let audio = MediaStream {
+            kind: StreamKind::Audio,
+            payload_types: Vec::new(),
+            feedback: Default::default(),
+            bitrate_kbps: None,
+        };
+        let (streams, rtcp, srtp) = (vec![audio], RtcpPort::Mux, Srtp::Plain);
+        let offer = Offer {
+            id: OfferId(number),
+            scenario: "call".into(),
+            room: format!("r{number}").into(),
+            labels: [("carrier".into(), (*carrier).into())].into(),
+            ingress: IngressProtocol::Quic,
+            media: Arc::new(MediaDescription { streams, rtcp, srtp }),
+        };
+        gateway.handle_offer(offer, now);
+        while let Some(output) = gateway.poll_output() {
+            if let GatewayEffect::Open { session, hop, .. } = output {
+                gateway.handle_opened(session, hop, Ok(()), now);
+            }
+        }
+    }
+    gateway
+}
+
+#[test]
+fn carrier_loss_names_its_clients_and_addresses() {
+    let mut gateway = gateway_with(&["ct", "cu", "ct"]);
+    let mut world = World::start();
+    let ask = |world: &mut World, gateway: &mut Gateway, carrier: &str| {
+        let asking = world.ask(&format!("GET /v1/blast?carriers={carrier}&rooms=true"), "");
+        let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
+        reply.send(vec![node_standing(0, 3, false)]).unwrap();
+        let ControlRequest::Status(reply) = world.request() else { panic!("status") };
+        let carriers = [("ct".into(), vec![([203, 0, 113, 7], 5_004).into()])].into();
+        reply.send(StatusReport { carriers, ..status("serving") }).unwrap();
+        let ControlRequest::CopySessions { reply, .. } = world.request() else { panic!("copy") };
+        let records = gateway.records();
+        let copies = records.copy_sessions(SessionId(0)).filter_map(|(_, copy)| copy);
+        reply.send(Slice { items: copies.collect(), last: None }).unwrap();
+        asking
+    };
+    let asking = ask(&mut world, &mut gateway, "ct");
+    let ControlRequest::CopyNodes(reply) = world.request() else { panic!("nodes") };
+    reply.send(Box::new(gateway.records().copy_nodes())).unwrap();
+    let ControlRequest::CopyRooms { reply, .. } = world.request() else { panic!("rooms") };
+    reply.send(Slice { items: Vec::new(), last: None }).unwrap();
+    let ControlRequest::CopySessions { reply, .. } = world.request() else { panic!("sessions") };
+    reply.send(Slice { items: Vec::new(), last: None }).unwrap();
+    let (status, body) = asking.answer();
+    let right = json!([{
+        "carrier": "ct", "rooms": 2, "sessions": 2, "addresses": ["203.0.113.7:5004"],
+        "other_addresses": ["127.0.0.1:5004"], "details": ["s1", "s3"],
+    }]);
+    assert_eq!((status, &body["carriers"], &body["nodes"]), (200, &right, &json!([])), "{body}");
+    let (status, body) = ask(&mut world, &mut gateway, "cm").answer();
+    assert_eq!(status, 404, "{body}");
 }

@@ -5,6 +5,7 @@ use evenkeel_dataplane::flows::Flows;
 use evenkeel_model::{Incarnation, IngressProtocol, MediaDescription, OfferId, Srtp};
 
 use super::*;
+use crate::{ListenerAddress, ListenerAddresses};
 
 fn listed(name: &str, region: &str) -> Option<ListedNode> {
     let node = NodeConfig {
@@ -24,8 +25,9 @@ fn listed(name: &str, region: &str) -> Option<ListedNode> {
 
 #[test]
 fn offered_address_follows_the_node_name() {
-    let quic =
-        crate::QuicListener { address: ([127, 0, 0, 1], 1).into(), certificate_sha256: [0; 32] };
+    let at = ListenerAddress { rtp: ([127, 0, 0, 1], 1).into(), rtcp: None, carrier: None };
+    let addresses = ListenerAddresses { default: at, others: Vec::new() };
+    let quic = crate::QuicListener { addresses, certificate_sha256: [0; 32] };
     let flows = Arc::new(Flows::new(16));
     let traces = Arc::new(crate::SessionTraces::new(evenkeel_config::Traceparent::Link));
     let mut registry = SessionRegistry::new(Vec::new(), Some(quic), flows, None, false, 1, traces);

@@ -1,6 +1,9 @@
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 
+use evenkeel_config::Traceparent;
+use evenkeel_model::Srtp;
+
 use super::*;
 
 /// No host has it (RFC 5737).
@@ -82,4 +85,61 @@ fn port_that_is_not_free_is_told() {
     assert!(reserved.reserve(SESSION, None, (port, None)), "it is at another address");
     drop(taken);
     assert!(reserved.reserve(SESSION, Some(ELSEWHERE), (port, None)));
+}
+
+/// The addresses of RTP and RTCP that an offer of this carrier's client is answered with, over UDP and over QUIC.
+fn told(carrier: &str, rtcp: RtcpPort) -> [Vec<String>; 3] {
+    let address = |ip: u8, carrier: Option<&str>| ListenerAddress {
+        rtp: ([203, 0, 113, ip], 5_004).into(),
+        rtcp: Some(([203, 0, 113, ip], 5_005).into()),
+        carrier: carrier.map(Arc::from),
+    };
+    let addresses = ListenerAddresses {
+        default: address(1, None),
+        others: vec![address(2, Some("ct")), address(3, Some("cu"))],
+    };
+    let udp = UdpListener {
+        addresses: addresses.clone(),
+        bound: ([0, 0, 0, 0], 5_004).into(),
+        declared: false,
+        declared_ip: false,
+        stun: true,
+        open: None,
+    };
+    let quic = QuicListener { addresses, certificate_sha256: [7; 32] };
+    let (flows, traces) = (Arc::new(Flows::new(16)), SessionTraces::new(Traceparent::Link));
+    let mut registry =
+        SessionRegistry::new(vec![udp], Some(quic), flows, None, false, 1, Arc::new(traces));
+    let mut answer = |session, ingress, rtcp| {
+        let offer = Offer {
+            id: OfferId(session),
+            scenario: "call".into(),
+            room: "room".into(),
+            labels: [("carrier".into(), carrier.into())].into(),
+            ingress,
+            media: Arc::new(MediaDescription { streams: Vec::new(), rtcp, srtp: Srtp::Plain }),
+        };
+        let mut random = |bytes: &mut [u8]| bytes.fill(session as u8);
+        let registered = registry.register(SessionId(session), &offer, Vec::new(), &mut random);
+        registered.unwrap().reached
+    };
+    let texts = |all: &Vec<SocketAddr>| all.iter().map(ToString::to_string).collect();
+    let by_udp = answer(1, IngressProtocol::Udp(ClientIdentity::Stun), rtcp);
+    let IngressAnswer::Udp { addresses: udp, rtcp, .. } = &by_udp else { panic!("{by_udp:?}") };
+    let by_quic = answer(2, IngressProtocol::Quic, RtcpPort::Mux);
+    let IngressAnswer::Quic { addresses: quic, .. } = &by_quic else { panic!("{by_quic:?}") };
+    [udp, rtcp, quic].map(texts)
+}
+
+#[test]
+fn carriers_address_comes_before_an_alternate() {
+    let of = |ips: [u8; 2], port| ips.map(|ip| format!("203.0.113.{ip}:{port}")).to_vec();
+    for (carrier, ips) in [("ct", [2, 1]), ("cu", [3, 1]), ("cm", [1, 2]), ("", [1, 2])] {
+        let rtp = of(ips, 5_004);
+        let [udp, rtcp, quic] = told(carrier, RtcpPort::Mux);
+        assert_eq!((&udp, &quic), (&rtp, &rtp), "{carrier}");
+        assert_eq!(rtcp, [""; 0], "on the port of RTP");
+        let [_, own, _] = told(carrier, RtcpPort::Own);
+        assert_eq!(own, of(ips, 5_005), "{carrier}");
+    }
 }

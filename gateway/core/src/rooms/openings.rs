@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_breakers::JudgedWindow;
 use evenkeel_model::{
-    CapBounds, ClientIdentity, CloseReason, ClosedMove, ClosedSession, CoreEvent, Decider,
-    DecisionOutcome, Hop, IngressProtocol, MoveOutcome, NodeId, Offer, OfferRefusal, Param, Plan,
-    RoomId, SessionId, Strike,
+    CapBounds, ClientGroup, ClientIdentity, CloseReason, ClosedMove, ClosedSession, CoreEvent,
+    Decider, DecisionOutcome, Hop, IngressProtocol, MoveOutcome, NewcomerAction, NodeId, Offer,
+    OfferRefusal, Op, Param, Plan, RoomId, SessionId, Strike,
 };
 use evenkeel_revisions::StateVersions;
 
-use crate::capacity::breaker::Judged;
 use crate::collections::SmallMap;
 use crate::effects::{GatewayEffect, InstalledSession, RoomNotice, Timer};
 use crate::rooms::moves::Moves;
@@ -70,7 +70,9 @@ impl Openings<'_> {
             plan: Plan::default(),
             plans: 0,
             share: WHOLE,
-            judged: Judged::default(),
+            judged: JudgedWindow::default(),
+            client_judged: JudgedWindow::default(),
+            voice_only_for: None,
             slo_marks: SessionMarks::default(),
             admitted_by: self.0.sessions.deciders.intern(Decider::Native),
             legs: SmallMap::default(),
@@ -150,6 +152,17 @@ impl Openings<'_> {
         session.admitted_by = by;
         session.plan.cap_kbps = cap_kbps.unwrap_or(0);
         session.phase = SessionPhase::Placing;
+        match self.0.capacity.clients.limit(&session.request.labels, id) {
+            Some((NewcomerAction::Refuse, group)) => {
+                self.turn_away_clients(id, group, now);
+                return None;
+            }
+            Some((NewcomerAction::VoiceOnly, group)) if session.has_video() => {
+                session.voice_only_for = Some(Box::new(group.clone()));
+                self.0.capacity.clients.note_voice_only(id, group);
+            }
+            Some((NewcomerAction::VoiceOnly | NewcomerAction::Admit, _)) | None => {}
+        }
         if self.0.rooms.get(&room).is_some_and(Room::is_placed) {
             if Routes(self.0).make_room_for(id, now) {
                 self.open(id, now);
@@ -347,6 +360,9 @@ impl Openings<'_> {
     fn remove(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
         let Some(session) = self.0.sessions.remove(id) else { return };
         let room = session.room;
+        if let Some(group) = &session.voice_only_for {
+            self.0.capacity.clients.forget(id, group);
+        }
         self.0.slos.leave(&session.request.scenario, &session.slo_marks, now);
         self.0.effects.cancel(&Timer::OpenLate(id));
         self.0.capacity.set_reduced(id, None);
@@ -406,6 +422,36 @@ impl Openings<'_> {
     pub(crate) fn turn_away(&mut self, id: SessionId, now: Instant) {
         let retry_after = self.retry_after(now);
         self.give_up(id, OfferRefusal::NoNode { retry_after }, now);
+    }
+
+    /// Ends a window of the breakers of clients. Sessions of clients that have recovered get their video back.
+    pub(crate) fn weigh_client_breakers(&mut self, now: Instant) {
+        let changes = self.0.capacity.clients.weigh(now);
+        changes.into_iter().for_each(|change| self.0.effects.event(change));
+        for session in self.0.capacity.clients.restore_video() {
+            self.restore_video(session);
+        }
+    }
+
+    fn restore_video(&mut self, id: SessionId) {
+        let Some(session) = self.0.sessions.get_mut(&id) else { return };
+        session.voice_only_for = None;
+        let (room, plan) = (session.room, session.plan_now());
+        if session.phase >= SessionPhase::Opening {
+            let in_force = session.plan_in_force();
+            self.0.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
+        }
+        let (op, arg, rung) = (Op::VoiceOnly, u64::from(plan.shed != 0), plan.rung());
+        let (room_name, by) = (self.0.rooms.name_of(room), Decider::Native);
+        self.0.effects.event(CoreEvent::Degraded { session: id, room_name, op, arg, rung, by });
+    }
+
+    /// Refuses a new session of clients whose breaker is open, at least until it is half-open.
+    fn turn_away_clients(&mut self, id: SessionId, group: ClientGroup, now: Instant) {
+        let until = self.0.capacity.clients.opens_until(&group);
+        let wait = until.map_or(RETRY_SOON, |at| at.saturating_duration_since(now));
+        let retry_after = self.0.sessions.jittered(wait.clamp(RETRY_SOON, RETRY_MAX));
+        self.give_up(id, OfferRefusal::ClientsImpaired { group, retry_after }, now);
     }
 
     /// Retry time for clients without capacity, with jitter: 2 s; 5 s while rooms are stranded; or, if no region

@@ -31,6 +31,7 @@ fn settings() -> CoreSettings {
     CoreSettings {
         home: RegionId(0),
         regions: ["home".into(), "away".into()].into(),
+        carriers: Vec::new(),
         zones: vec![zone("z0", 0), zone("z1", 0), zone("z2", 1)],
         nodes: [0, 1, 0, 2].map(listed).into(),
         scenarios: BTreeMap::new(),

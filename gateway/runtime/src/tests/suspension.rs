@@ -209,9 +209,10 @@ impl Client {
 
     /// Sends a packet.
     fn send(&mut self) {
-        let IngressAnswer::Udp { address, .. } = self.answer.as_ref().unwrap().ingress else {
+        let IngressAnswer::Udp { addresses, .. } = &self.answer.as_ref().unwrap().ingress else {
             panic!("a UDP session")
         };
+        let address = addresses[0];
         self.sent += 1;
         let mut packet = vec![0x80, 111];
         packet.extend(self.sent.to_be_bytes());

@@ -133,6 +133,7 @@ fn status() -> StatusReport {
         uplink_suspect: false,
         policies_failing: Vec::new(),
         slos: vec![slo()],
+        client_breakers: Vec::new(),
         packets_to_node: 10,
         packets_to_client: 0,
         bytes_to_node: 1_000,
@@ -144,6 +145,7 @@ fn status() -> StatusReport {
         messages_refused: [("clock", 4)].into(),
         udp: Vec::new(),
         quic: None,
+        carriers: BTreeMap::new(),
         quic_counts: [("connections", 2), ("handshakes-failed", 3)].into(),
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use evenkeel_config::{
     AddressPlace, Colour, DriverSettings, GatewayConfig, InvalidSetting, ListenIdentity,
-    ListenIngress, OtlpProtocol, PluginLocation, ProbeKind, SecretFile, SetOrigin, Traceparent,
+    ListenIngress, ListenSettings, OtlpProtocol, PluginLocation, ProbeKind, SecretFile, SetOrigin,
+    Traceparent,
 };
 use evenkeel_host::{Provenance, Unsigned};
 use evenkeel_model::{
@@ -387,7 +388,10 @@ fn every_key_is_loaded() {
 
         [[listen]]
         udp = "[::]:0"
-        advertise = "[2001:db8::7]:15004"
+        advertise = [
+            { address = "203.0.113.8", carrier = "ct" },
+            { address = "[2001:db8::7]:15004" },
+        ]
 
         [[listen]]
         quic = "[::]:4433"
@@ -447,12 +451,21 @@ fn every_key_is_loaded() {
     let ListenIngress::Udp { identities, open: scenario, rtcp } = &open.ingress else { panic!() };
     assert_eq!(identities[..], [ListenIdentity::Declared, ListenIdentity::Open]);
     assert_eq!((scenario.as_deref(), *rtcp), (Some("call"), None));
-    assert_eq!(open.advertise.unwrap().to_string(), "203.0.113.7:0");
+    let advertised = |listen: &ListenSettings| -> Vec<String> {
+        let all = listen.advertise.iter();
+        all.map(|it| format!("{} {}", it.address, it.carrier.as_deref().unwrap_or("-"))).collect()
+    };
+    assert_eq!(advertised(open), ["203.0.113.7:0 -"]);
+    assert_eq!(
+        advertised(chosen),
+        ["[2001:db8::7]:15004 -", "203.0.113.8:0 ct"],
+        "the default first"
+    );
     let ListenIngress::Udp { identities, open: None, rtcp: Some(0) } = &chosen.ingress else {
         panic!("{chosen:?}")
     };
     assert_eq!(identities[..], [ListenIdentity::Declared, ListenIdentity::Stun]);
-    assert_eq!(quic.advertise.unwrap().to_string(), "203.0.113.7:0");
+    assert_eq!(advertised(quic), ["203.0.113.7:0 -"]);
     assert_eq!(settings.regions.iter().map(|r| &**r).collect::<Vec<_>>(), ["east", "west"]);
     let [agent, plain] = &settings.nodes[..] else { panic!("{:?}", settings.nodes) };
     let beside = [agent, plain].map(|node| {

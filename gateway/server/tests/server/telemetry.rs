@@ -14,9 +14,10 @@ use evenkeel_control::{
     SessionTraces, Staged, TraceCaller,
 };
 use evenkeel_model::{
-    Arm, AskId, ClientTransport, CloseReason, ClosedSession, CoreEvent, Decider, DecisionNote,
-    DecisionOutcome, EvidenceSource, GuardRule, Health, Hook, Hop, Incarnation, MoveCause, NodeId,
-    OfferId, OfferRefusal, Op, PluginFault, PolicyName, RedundancyMode, RoomId, SessionId, Strike,
+    Arm, AskId, BreakerState, ClientGroup, ClientLabel, ClientTransport, CloseReason,
+    ClosedSession, CoreEvent, Decider, DecisionNote, DecisionOutcome, EvidenceSource, GuardRule,
+    Health, Hook, Hop, Incarnation, MoveCause, NewcomerAction, NodeId, OfferId, OfferRefusal, Op,
+    PluginFault, PolicyName, RedundancyMode, RoomId, SessionId, Strike,
 };
 use evenkeel_revisions::RolloutStage;
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level, Span};
@@ -642,6 +643,16 @@ fn every_event_changes_a_metric() {
     let hook = Hook::Routing;
     let stands = |fault| CoreEvent::Standing { hook, policy: policy(hook), fault };
     let stranger = OfferRefusal::UnknownScenario(Arc::from("x"));
+    let clients = |carrier: &str, is_configured, others_open| CoreEvent::ClientBreaker {
+        group: ClientGroup { label: ClientLabel::Carrier, value: carrier.into() },
+        is_configured,
+        others_open,
+        action: NewcomerAction::Refuse,
+        from: BreakerState::Closed,
+        to: BreakerState::Open,
+        sessions: 40,
+        bad: 30,
+    };
     hear(
         &mut recorder,
         &[
@@ -683,6 +694,8 @@ fn every_event_changes_a_metric() {
                 rung: 1,
                 by: native,
             },
+            clients("ct", true, 0),
+            clients("invented", false, 2),
             CoreEvent::OwnStall { late: Duration::from_millis(9) },
             CoreEvent::Uplink { doubted: true, silent: 3, of: 4 },
             stands(Some(PluginFault::Absent)),
@@ -705,6 +718,9 @@ fn every_event_changes_a_metric() {
         ("hops_removed_total", "flow-lost", 1),
         ("node_draining", "n0", 1),
         ("degradations_total", "cap", 1),
+        ("client_breaker", "\"ct\"", 1),
+        ("client_breaker", "\"other\"", 1),
+        ("client_breaker", "", 2),
         ("event_loop_stalls_total", "", 1),
         ("event_loop_stall_duration_seconds_count", "", 1),
         ("uplink_suspicions_total", "", 1),

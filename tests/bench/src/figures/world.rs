@@ -146,6 +146,7 @@ fn settings(nodes: usize, sessions: usize) -> CoreSettings {
     CoreSettings {
         home: RegionId(0),
         regions: vec!["home".into()],
+        carriers: Vec::new(),
         zones: vec![zone("a"), zone("b"), zone("c")],
         nodes: (0..nodes).map(node).collect(),
         scenarios: BTreeMap::from([("call".into(), scenario)]),

@@ -67,7 +67,7 @@ pub(super) fn draw_gauges(rng: &mut Rng, settings: &mut CoreSettings) {
     for node in &mut settings.nodes {
         node.canary = rng.bool();
     }
-    let breakers = &mut settings.limits.breakers;
+    let breakers = &mut settings.limits.breakers.circuit;
     breakers.sessions_min = rng.u32(2..20);
     breakers.open_for = ms(rng.u64(500..3_000));
     breakers.open_for_max = EJECTION_MAX;

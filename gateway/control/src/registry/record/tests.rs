@@ -6,7 +6,7 @@ use evenkeel_model::{ClientIdentity, IngressProtocol, Offer, RtcpPort, Srtp};
 
 use super::*;
 use crate::SessionTraces;
-use crate::registry::{QuicListener, Registered, UdpListener};
+use crate::registry::{ListenerAddress, ListenerAddresses, QuicListener, Registered, UdpListener};
 
 const WORKERS: usize = 2;
 
@@ -15,9 +15,10 @@ fn at(port: u16) -> SocketAddr {
 }
 
 fn registry(ports: &[u16], port_legs: Option<IpAddr>) -> SessionRegistry {
+    let address = |port| ListenerAddress { rtp: at(port), rtcp: None, carrier: None };
+    let addresses = |port| ListenerAddresses { default: address(port), others: Vec::new() };
     let listener = |port: &u16| UdpListener {
-        address: at(*port),
-        rtcp: None,
+        addresses: addresses(*port),
         bound: at(*port),
         declared: *port == 5_000,
         declared_ip: *port == 5_000,
@@ -25,7 +26,7 @@ fn registry(ports: &[u16], port_legs: Option<IpAddr>) -> SessionRegistry {
         open: None,
     };
     let udp = ports.iter().map(listener).collect();
-    let quic = QuicListener { address: at(443), certificate_sha256: [7; 32] };
+    let quic = QuicListener { addresses: addresses(443), certificate_sha256: [7; 32] };
     let (flows, traces) = (Arc::new(Flows::new(1_000)), SessionTraces::new(Traceparent::Parent));
     SessionRegistry::new(udp, Some(quic), flows, port_legs, true, WORKERS, Arc::new(traces))
 }

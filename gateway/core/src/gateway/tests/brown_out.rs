@@ -1,11 +1,11 @@
 //! Lossy links: probes detect them after all sessions have left.
 
+use evenkeel_breakers::BreakerVerdict;
 use evenkeel_model::{
-    BreakerState, Breakers, CoreEvent, Health, Measures, Metric, MoveCause, NodeId,
+    BreakerState, CircuitSettings, CoreEvent, Health, Measures, Metric, MoveCause, NodeId,
 };
 
 use super::*;
-use crate::capacity::breaker::RegionVerdict;
 use crate::{CandidateReason, Failback};
 
 /// Rooms at the only home node, and a node of the same capacity in another region.
@@ -99,10 +99,10 @@ fn failback_skips_lossy_node_unless_forced() {
 }
 
 fn bad(world: &mut World, region: usize) {
-    let (now, settings) = (world.now, Breakers::default());
+    let (now, settings) = (world.now, CircuitSettings::default());
     for _ in 0..2 {
         world.gateway.tables.capacity.breakers.breaker_mut(region).weigh(
-            RegionVerdict::Bad,
+            BreakerVerdict::Bad,
             &settings,
             now,
         );

@@ -6,6 +6,7 @@ mod blast;
 mod breaking;
 mod brown_out;
 mod canaries;
+mod clients;
 mod cohorts;
 mod damping;
 mod devices;

@@ -71,6 +71,7 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> CoreSettings {
     CoreSettings {
         home: RegionId(0),
         regions: vec!["home".into(), "away".into()],
+        carriers: Vec::new(),
         zones: vec![zone("a", 0), zone("b", 0), zone("c", 1)],
         nodes: nodes.iter().enumerate().map(node).collect(),
         scenarios: BTreeMap::from([

@@ -513,6 +513,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
     let settings = CoreSettings {
         home: RegionId(0),
         regions: vec!["home".into()],
+        carriers: Vec::new(),
         zones: vec![Zone { name: "a".into(), region: RegionId(0) }],
         nodes: round_trips_ms.iter().map(node).collect(),
         scenarios: [("call".into(), scenario)].into(),

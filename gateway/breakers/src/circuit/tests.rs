@@ -1,0 +1,77 @@
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn evidence(sessions: u32, bad: u32, opened: u32, failed: u32) -> BreakerVerdict {
+    BreakerEvidence { sessions, bad, opened, failed }.verdict(&CircuitSettings::default())
+}
+
+#[test]
+fn a_few_say_nothing_and_half_of_many_do() {
+    assert_eq!(evidence(19, 19, 0, 0), BreakerVerdict::Unknown);
+    assert_eq!(evidence(20, 9, 0, 0), BreakerVerdict::Sound);
+    assert_eq!(evidence(20, 10, 0, 0), BreakerVerdict::Bad);
+    assert_eq!(evidence(0, 0, 9, 10), BreakerVerdict::Unknown);
+    assert_eq!(evidence(0, 0, 9, 11), BreakerVerdict::Bad);
+    assert_eq!(evidence(500, 3, 11, 9), BreakerVerdict::Sound);
+}
+
+#[test]
+fn session_counts_once_per_window_as_worst() {
+    let (mut evidence, mut judged) = (BreakerEvidence::default(), JudgedWindow::default());
+    for bad in [false, true, true, false] {
+        evidence.add(judged.count(7, bad));
+    }
+    assert_eq!((evidence.sessions, evidence.bad), (1, 1));
+    evidence.add(judged.count(8, false));
+    assert_eq!((evidence.sessions, evidence.bad), (2, 1));
+}
+
+#[test]
+fn breaker_opens_longer_and_closes_when_sound() {
+    let settings = CircuitSettings::default();
+    let mut now = Instant::now();
+    let mut breaker = Breaker::new(now);
+    let mut times = Vec::new();
+    for _ in 0..7 {
+        while breaker.state() != BreakerState::Open {
+            breaker.weigh(BreakerVerdict::Bad, &settings, now);
+            now += SECOND;
+        }
+        let opened = now;
+        while breaker.state() == BreakerState::Open {
+            breaker.weigh(BreakerVerdict::Unknown, &settings, now);
+            now += SECOND;
+        }
+        times.push((now - opened).as_secs());
+    }
+    assert_eq!(times, [10, 20, 40, 80, 160, 300, 300]);
+    for window in 0..5 {
+        assert_eq!(breaker.state(), BreakerState::HalfOpen, "{window}");
+        breaker.weigh(BreakerVerdict::Unknown, &settings, now);
+    }
+    assert_eq!(breaker.state(), BreakerState::Closed);
+    now += FORGIVEN_AFTER;
+    breaker.weigh(BreakerVerdict::Sound, &settings, now);
+    breaker.weigh(BreakerVerdict::Bad, &settings, now);
+    assert_eq!(breaker.state(), BreakerState::Closed, "once is not twice");
+    breaker.weigh(BreakerVerdict::Sound, &settings, now);
+    breaker.weigh(BreakerVerdict::Bad, &settings, now);
+    assert_eq!(breaker.state(), BreakerState::Closed, "not in a row");
+    breaker.weigh(BreakerVerdict::Bad, &settings, now);
+    assert_eq!(breaker.opens_until(), Some(now + settings.open_for));
+}
+
+#[test]
+fn half_open_lets_a_share_in() {
+    let settings = CircuitSettings::default();
+    let now = Instant::now();
+    let mut breaker = Breaker { state: CircuitState::Open { until: now }, ..Breaker::new(now) };
+    let admitted =
+        |breaker: &Breaker| (0..1_000).filter(|id| breaker.admits(*id, &settings)).count();
+    assert_eq!(admitted(&breaker), 0);
+    breaker.weigh(BreakerVerdict::Unknown, &settings, now);
+    assert!((70..130).contains(&admitted(&breaker)), "{}", admitted(&breaker));
+    breaker.state = CircuitState::Closed { since: now };
+    assert_eq!(admitted(&breaker), 1_000);
+}

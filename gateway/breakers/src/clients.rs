@@ -1,0 +1,309 @@
+//! The circuit breakers of groups of clients, by a label of their offers. One opens if the access networks of its clients
+//! impair many of their sessions, and those of other clients fewer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_model::{
+    BreakerState, CircuitSettings, ClientBreakerSettings, ClientGroup, ClientLabel, CoreEvent,
+    CoreSettings, Labels, NewcomerAction, SessionId,
+};
+use serde::Serialize;
+
+use crate::circuit::{Breaker, BreakerEvidence, BreakerVerdict, JudgedWindow};
+
+/// Maximum groups of a label beside the configured ones, since clients choose the values. Clients of further groups are
+/// compared with as clients without the label are, and no breaker keeps them out.
+const GROUPS_MAX: usize = 64;
+
+/// Maximum sessions per window that get their video back, so that a network that has just recovered is not flooded.
+const RESTORED_PER_WINDOW: usize = 256;
+
+/// The breakers of all groups of clients.
+#[derive(Debug)]
+pub struct ClientBreakers {
+    settings: ClientBreakerSettings,
+    /// In the order of [`ClientLabel::ALL`]: a bad carrier explains its sessions, which say nothing about their region then.
+    labels: [LabelGroups; ClientLabel::ALL.len()],
+    window: u32,
+    /// Sessions that were admitted with voice only.
+    voice_only: BTreeMap<ClientGroup, BTreeSet<SessionId>>,
+}
+
+/// The groups of one label.
+#[derive(Debug)]
+struct LabelGroups {
+    label: ClientLabel,
+    groups: BTreeMap<Arc<str>, GroupBreaker>,
+    /// Clients without the label, and of groups beyond the limit.
+    others: BreakerEvidence,
+    groups_max: usize,
+}
+
+#[derive(Debug)]
+struct GroupBreaker {
+    breaker: Breaker,
+    /// The configuration has the group's name.
+    is_configured: bool,
+    /// The last window was bad, or the breaker is not closed.
+    is_bad: bool,
+}
+
+/// A breaker of clients that is not closed, or whose sessions do not all have their video back.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ClientBreakerStanding {
+    /// The clients.
+    #[serde(flatten)]
+    pub group: ClientGroup,
+    /// The state: `open`.
+    pub breaker: &'static str,
+    /// The time until an open breaker is half-open, in milliseconds.
+    pub half_open_in_ms: Option<u64>,
+    /// Open sessions that were admitted with voice only.
+    pub voice_only_sessions: usize,
+}
+
+impl ClientBreakers {
+    /// Closed breakers of the groups that the configuration names.
+    pub fn new(settings: &CoreSettings, now: Instant) -> ClientBreakers {
+        let labels = ClientLabel::ALL.map(|label| {
+            let names = match label {
+                ClientLabel::Region => &settings.regions,
+                ClientLabel::Carrier => &settings.carriers,
+            };
+            let names = names.iter().map(|name| Arc::from(&**name));
+            let groups: BTreeMap<Arc<str>, _> =
+                names.map(|name| (name, GroupBreaker::new(true, now))).collect();
+            let groups_max = groups.len() + GROUPS_MAX;
+            LabelGroups { label, groups, others: BreakerEvidence::default(), groups_max }
+        });
+        let settings = settings.limits.client_breakers;
+        ClientBreakers { settings, labels, window: 1, voice_only: BTreeMap::new() }
+    }
+
+    /// Counts a session once per window. `is_impaired`: its own uplink or downlink impairs its media.
+    pub fn hear(
+        &mut self,
+        labels: &Labels,
+        judged: &mut JudgedWindow,
+        is_impaired: bool,
+        now: Instant,
+    ) {
+        let counted = judged.count(self.window, is_impaired);
+        if counted != BreakerEvidence::default() {
+            for groups in &mut self.labels {
+                if groups.count(labels, counted, now) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Ends a window. Returns an event for each breaker that changed.
+    pub fn weigh(&mut self, now: Instant) -> Vec<CoreEvent> {
+        self.window = self.window.wrapping_add(1).max(1);
+        let settings = self.settings;
+        self.labels.iter_mut().flat_map(|groups| groups.weigh(&settings, now)).collect()
+    }
+
+    /// The treatment of this newcomer, and the group whose breaker is the reason; `None` if it is admitted as others are.
+    pub fn limit(
+        &self,
+        labels: &Labels,
+        session: SessionId,
+    ) -> Option<(NewcomerAction, ClientGroup)> {
+        let ClientBreakerSettings { action, circuit } = &self.settings;
+        if *action == NewcomerAction::Admit {
+            return None;
+        }
+        let limiting = |groups: &LabelGroups| groups.limiting(labels, session, circuit);
+        Some((*action, self.labels.iter().find_map(limiting)?))
+    }
+
+    /// The time until which the group's breaker is open.
+    pub fn opens_until(&self, group: &ClientGroup) -> Option<Instant> {
+        self.breaker(group)?.opens_until()
+    }
+
+    /// Notes a session that was admitted with voice only.
+    pub fn note_voice_only(&mut self, session: SessionId, group: ClientGroup) {
+        self.voice_only.entry(group).or_default().insert(session);
+    }
+
+    /// Forgets a session that was admitted with voice only and ended.
+    pub fn forget(&mut self, session: SessionId, group: &ClientGroup) {
+        if let Some(sessions) = self.voice_only.get_mut(group) {
+            sessions.remove(&session);
+            if sessions.is_empty() {
+                self.voice_only.remove(group);
+            }
+        }
+    }
+
+    /// The next sessions that get their video back: the breaker of their group is closed.
+    pub fn restore_video(&mut self) -> Vec<SessionId> {
+        let mut restored = Vec::new();
+        let closed: Vec<ClientGroup> =
+            self.voice_only.keys().filter(|group| self.is_closed(group)).cloned().collect();
+        for group in closed {
+            let Some(sessions) = self.voice_only.get_mut(&group) else { continue };
+            while restored.len() < RESTORED_PER_WINDOW
+                && let Some(session) = sessions.pop_first()
+            {
+                restored.push(session);
+            }
+            if sessions.is_empty() {
+                self.voice_only.remove(&group);
+            }
+        }
+        restored
+    }
+
+    /// The breakers that are not closed, or whose sessions do not all have their video back.
+    pub fn standings(&self, now: Instant) -> impl Iterator<Item = ClientBreakerStanding> {
+        let tripped = self.labels.iter().flat_map(LabelGroups::tripped);
+        let groups: BTreeSet<ClientGroup> =
+            tripped.chain(self.voice_only.keys().cloned()).collect();
+        groups.into_iter().map(move |group| {
+            let breaker = self.breaker(&group);
+            let until = breaker.and_then(Breaker::opens_until);
+            let opens_for = until.map(|at| at.saturating_duration_since(now));
+            ClientBreakerStanding {
+                breaker: breaker.map_or(BreakerState::Closed, Breaker::state).name(),
+                half_open_in_ms: opens_for.map(|time| time.as_millis() as u64),
+                voice_only_sessions: self.voice_only.get(&group).map_or(0, BTreeSet::len),
+                group,
+            }
+        })
+    }
+
+    fn breaker(&self, group: &ClientGroup) -> Option<&Breaker> {
+        let groups = &self.labels[group.label as usize].groups;
+        Some(&groups.get(&*group.value)?.breaker)
+    }
+
+    fn is_closed(&self, group: &ClientGroup) -> bool {
+        self.breaker(group).is_none_or(|breaker| breaker.state() == BreakerState::Closed)
+    }
+}
+
+impl LabelGroups {
+    /// Counts a session with these labels. Returns true if its group is bad.
+    fn count(&mut self, labels: &Labels, counted: BreakerEvidence, now: Instant) -> bool {
+        let value = self.label.value(labels);
+        if let Some(value) = value
+            && !self.groups.contains_key(value)
+            && self.groups.len() < self.groups_max
+        {
+            self.groups.insert(Arc::from(value), GroupBreaker::new(false, now));
+        }
+        match value.and_then(|value| self.groups.get_mut(value)) {
+            Some(group) => {
+                group.breaker.evidence.add(counted);
+                group.is_bad
+            }
+            None => {
+                self.others.add(counted);
+                false
+            }
+        }
+    }
+
+    /// The group of these labels, if its breaker does not admit the newcomer.
+    fn limiting(
+        &self,
+        labels: &Labels,
+        session: SessionId,
+        circuit: &CircuitSettings,
+    ) -> Option<ClientGroup> {
+        let (value, group) = self.groups.get_key_value(self.label.value(labels)?)?;
+        let is_admitted = group.breaker.admits(session.0, circuit);
+        (!is_admitted).then(|| ClientGroup { label: self.label, value: Arc::clone(value) })
+    }
+
+    fn tripped(&self) -> impl Iterator<Item = ClientGroup> {
+        let tripped =
+            self.groups.iter().filter(|(_, it)| it.breaker.state() != BreakerState::Closed);
+        tripped.map(move |(value, _)| ClientGroup { label: self.label, value: Arc::clone(value) })
+    }
+
+    fn weigh(&mut self, settings: &ClientBreakerSettings, now: Instant) -> Vec<CoreEvent> {
+        let ClientBreakerSettings { action, circuit } = settings;
+        let others = std::mem::take(&mut self.others).verdict(circuit);
+        let verdicts = self.groups.values().map(|it| it.breaker.evidence.verdict(circuit));
+        let verdicts: Vec<BreakerVerdict> = verdicts.chain([others]).collect();
+        let count = |of: BreakerVerdict| verdicts.iter().filter(|verdict| **verdict == of).count();
+        let (bad, sound) = (count(BreakerVerdict::Bad), count(BreakerVerdict::Sound));
+        // If all clients are equally bad, the cause is the gateway's own uplink.
+        let is_own = bad > 1 && sound == 0;
+        let mut changes = Vec::new();
+        let label = self.label;
+        self.groups.retain(|value, group| {
+            let BreakerEvidence { sessions, bad, .. } = group.breaker.evidence;
+            let is_configured = group.is_configured;
+            if let Some((from, to)) = group.end_window(is_own, circuit, now) {
+                let group = ClientGroup { label, value: Arc::clone(value) };
+                changes.push(ClientBreakerChange { group, is_configured, from, to, sessions, bad });
+            }
+            is_configured || sessions > 0 || group.breaker.state() != BreakerState::Closed
+        });
+        let unlisted = self.groups.values().filter(|it| !it.is_configured);
+        let others_open =
+            unlisted.filter(|it| it.breaker.state() != BreakerState::Closed).count() as u32;
+        let event = |ClientBreakerChange { group, is_configured, from, to, sessions, bad }| {
+            let action = *action;
+            CoreEvent::ClientBreaker {
+                group,
+                is_configured,
+                others_open,
+                action,
+                from,
+                to,
+                sessions,
+                bad,
+            }
+        };
+        changes.into_iter().map(event).collect()
+    }
+}
+
+/// A change of a breaker's state, with the evidence of the window that ended.
+struct ClientBreakerChange {
+    group: ClientGroup,
+    is_configured: bool,
+    from: BreakerState,
+    to: BreakerState,
+    sessions: u32,
+    bad: u32,
+}
+
+impl GroupBreaker {
+    fn new(is_configured: bool, now: Instant) -> GroupBreaker {
+        GroupBreaker { breaker: Breaker::new(now), is_configured, is_bad: false }
+    }
+
+    /// Weighs the evidence of the window. `is_own`: the gateway's own uplink is the cause.
+    fn end_window(
+        &mut self,
+        is_own: bool,
+        circuit: &CircuitSettings,
+        now: Instant,
+    ) -> Option<(BreakerState, BreakerState)> {
+        let evidence = std::mem::take(&mut self.breaker.evidence);
+        let verdict = if is_own { BreakerVerdict::Unknown } else { evidence.verdict(circuit) };
+        // Few sessions do not close the breaker while most of them are bad.
+        let is_mostly_bad = evidence.bad * 2 > evidence.sessions;
+        let is_half_open = self.breaker.state() == BreakerState::HalfOpen;
+        if is_half_open && is_mostly_bad && verdict == BreakerVerdict::Unknown {
+            return None;
+        }
+        let change = self.breaker.weigh(verdict, circuit, now);
+        self.is_bad =
+            verdict == BreakerVerdict::Bad || self.breaker.state() != BreakerState::Closed;
+        change
+    }
+}
+
+#[cfg(test)]
+mod tests;

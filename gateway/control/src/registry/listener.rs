@@ -1,0 +1,77 @@
+//! The listeners, and the addresses by which clients reach them.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+/// The addresses of a listener that clients are told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListenerAddresses {
+    /// The address for clients of other carriers than those named, and of none.
+    pub default: ListenerAddress,
+    /// The addresses of other carriers.
+    pub others: Vec<ListenerAddress>,
+}
+
+/// An address of a listener that clients are told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListenerAddress {
+    /// Destination of RTP, or the address of the QUIC endpoint.
+    pub rtp: SocketAddr,
+    /// Destination of RTCP; `None` without a socket for RTCP.
+    pub rtcp: Option<SocketAddr>,
+    /// The carrier of the network with the address, if it is named.
+    pub carrier: Option<Arc<str>>,
+}
+
+impl ListenerAddresses {
+    /// All addresses, the default first.
+    pub fn iter(&self) -> impl Iterator<Item = &ListenerAddress> {
+        std::iter::once(&self.default).chain(&self.others)
+    }
+
+    /// The address for a client of this carrier, and then one of another carrier, if there is one.
+    pub(super) fn of_client(&self, carrier: Option<&str>) -> Vec<&ListenerAddress> {
+        let own = self.iter().find(|address| address.carrier.as_deref() == carrier);
+        let own = own.unwrap_or(&self.default);
+        let alternate = self.iter().find(|address| address.carrier != own.carrier);
+        std::iter::once(own).chain(alternate).collect()
+    }
+}
+
+/// A UDP listener.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UdpListener {
+    /// The addresses that clients are told.
+    pub addresses: ListenerAddresses,
+    /// Address to which the socket is bound.
+    pub bound: SocketAddr,
+    /// Clients may declare their address.
+    pub declared: bool,
+    /// Clients may declare their IP address only.
+    pub declared_ip: bool,
+    /// Clients may use ICE.
+    pub stun: bool,
+    /// The scenario of sessions that a first packet opens.
+    pub open: Option<Arc<str>>,
+}
+
+impl UdpListener {
+    /// Returns true if a client with this address can reach the listener: same family, or any with `[::]`.
+    pub(super) fn hears(&self, client: IpAddr) -> bool {
+        reaches(self.bound.ip(), client)
+    }
+}
+
+/// Returns true if a socket bound to the first address exchanges packets with the second: same family, or any with `[::]`.
+pub(super) fn reaches(bound: IpAddr, other: IpAddr) -> bool {
+    bound == IpAddr::V6(Ipv6Addr::UNSPECIFIED) || bound.is_ipv4() == other.is_ipv4()
+}
+
+/// The QUIC listener.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct QuicListener {
+    /// The addresses that clients are told.
+    pub addresses: ListenerAddresses,
+    /// SHA-256 of the certificate.
+    pub certificate_sha256: [u8; 32],
+}

@@ -1,0 +1,190 @@
+//! Circuit breakers of clients, with a single region of nodes.
+
+use evenkeel_model::{
+    BreakerState, ClientGroup, ClientLabel, CoreEvent, CoreSettings, FlowCounts, IngressProtocol,
+    Measures, NewcomerAction, OfferId, OfferRefusal, SessionId, StreamKind,
+};
+
+use super::super::GatewayEffect;
+use super::*;
+
+/// Packets of voice in 100 ms.
+const PACKETS: u32 = 5;
+
+fn with_action(action: NewcomerAction) -> CoreSettings {
+    let mut settings = settings_of(&[(0, 1_000_000), (0, 1_000_000)]);
+    settings.regions.truncate(1);
+    settings.zones.truncate(1);
+    settings.carriers = vec!["ct".into()];
+    settings.limits.client_breakers.action = action;
+    settings
+}
+
+/// Thirty calls each of clients of two carriers.
+struct Carriers {
+    world: World,
+    ct: Vec<SessionId>,
+    cu: Vec<SessionId>,
+}
+
+impl Carriers {
+    fn new(action: NewcomerAction) -> Carriers {
+        let (ct, cu) = (Vec::new(), Vec::new());
+        let mut carriers = Carriers { world: World::new(with_action(action)), ct, cu };
+        for number in 0..30 {
+            let ct = carriers.offer("ct", &format!("ct{number}"));
+            let cu = carriers.offer("cu", &format!("cu{number}"));
+            carriers.ct.push(carriers.world.accepted(ct).session);
+            carriers.cu.push(carriers.world.accepted(cu).session);
+        }
+        carriers
+    }
+
+    /// An offer of voice and video by a client of this carrier.
+    fn offer(&mut self, carrier: &str, room: &str) -> OfferId {
+        self.world.labels = [("carrier".into(), carrier.into())].into();
+        let streams = [(StreamKind::Audio, 111, None), (StreamKind::Video, 96, None)];
+        self.world.offer_with(room, "call", &streams, IngressProtocol::Quic)
+    }
+
+    /// Media flows, with one packet lost of `lost_of` on the uplinks of the first carrier; 0: none.
+    fn flow(&mut self, ms_: u64, lost_of: u32) {
+        for turn in 1..=ms_ / 100 {
+            self.world.pass(ms(100));
+            let (now, packets) = (self.world.now, turn as u32 * PACKETS);
+            let lost = |of: u32| match of {
+                0 => 0,
+                of => packets / of - (packets - PACKETS) / of,
+            };
+            let uplinks = [(&self.ct, lost(lost_of)), (&self.cu, 0)];
+            for (session, lost_up) in
+                uplinks.into_iter().flat_map(|(all, lost)| all.iter().map(move |id| (*id, lost)))
+            {
+                let room = self.world.gateway.tables.sessions[&session].room;
+                let flow = FlowCounts {
+                    sent: [PACKETS - lost_up, 0],
+                    received: [PACKETS, 0],
+                    hears: self.world.gateway.stands_at(room),
+                    expected: PACKETS,
+                    lost_up,
+                    ..FlowCounts::default()
+                };
+                self.world.gateway.handle_summary(session, Measures::default(), Some(now));
+                self.world.gateway.handle_flow(session, &flow, now);
+            }
+            self.world.settle();
+        }
+    }
+
+    fn changes(&self) -> Vec<(&str, BreakerState)> {
+        let changes = self.world.events().filter_map(|event| match event {
+            CoreEvent::ClientBreaker { group, to, .. } => Some((&*group.value, *to)),
+            _ => None,
+        });
+        changes.collect()
+    }
+
+    fn reply(&self, offer: OfferId) -> Option<OfferRefusal> {
+        denied(self.world.replies.get(&offer))
+    }
+
+    /// The session is sent no video.
+    fn is_voice_only(&self, session: SessionId) -> bool {
+        self.world.gateway.tables.sessions[&session].plan_in_force().sheds(96)
+    }
+}
+
+fn ct() -> ClientGroup {
+    ClientGroup { label: ClientLabel::Carrier, value: "ct".into() }
+}
+
+#[test]
+fn newcomers_of_bad_carrier_are_refused() {
+    let mut carriers = Carriers::new(NewcomerAction::Refuse);
+    carriers.flow(3_000, 0);
+    assert_eq!(carriers.changes(), []);
+    carriers.flow(8_000, 5);
+    assert_eq!(carriers.changes(), [("ct", BreakerState::Open)]);
+    let refused = carriers.offer("ct", "new");
+    let Some(OfferRefusal::ClientsImpaired { group, retry_after }) = carriers.reply(refused) else {
+        panic!("{:?}", carriers.reply(refused))
+    };
+    assert_eq!(group, ct());
+    assert!((ms(2_000)..ms(20_000)).contains(&retry_after), "{retry_after:?}");
+    let other = carriers.offer("cu", "other");
+    assert_eq!(carriers.reply(other), None, "the other carrier is admitted");
+    let live =
+        carriers.ct.iter().filter(|id| carriers.world.gateway.views().mode_of(**id).is_some());
+    assert_eq!(live.count(), 30, "established calls stay");
+    carriers.flow(25_000, 0);
+    let (half, closed) = (BreakerState::HalfOpen, BreakerState::Closed);
+    assert_eq!(carriers.changes()[1..], [("ct", half), ("ct", closed)]);
+    let admitted = carriers.offer("ct", "again");
+    assert_eq!(carriers.reply(admitted), None);
+}
+
+#[test]
+fn voice_only_newcomers_get_video_once_recovered() {
+    let mut carriers = Carriers::new(NewcomerAction::VoiceOnly);
+    carriers.flow(9_000, 5);
+    let [limited, other] = [("ct", "new"), ("cu", "other")].map(|(carrier, room)| {
+        let offer = carriers.offer(carrier, room);
+        carriers.world.accepted(offer).session
+    });
+    carriers.world.labels = [("carrier".into(), "ct".into())].into();
+    let without_video = carriers.world.open("voice");
+    let established = carriers.ct[0];
+    assert!(carriers.is_voice_only(limited));
+    assert!(!carriers.is_voice_only(other) && !carriers.is_voice_only(established));
+    let views = carriers.world.gateway.views();
+    let explained = |id| views.explain(id, carriers.world.now).unwrap().voice_only_for;
+    assert_eq!([limited, other, without_video].map(explained), [Some(ct()), None, None]);
+    let standing: Vec<_> = views.client_breakers(carriers.world.now).collect();
+    assert_eq!((standing.len(), standing[0].voice_only_sessions), (1, 1));
+    carriers.flow(25_000, 0);
+    assert_eq!(carriers.changes().last(), Some(&("ct", BreakerState::Closed)));
+    assert!(!carriers.is_voice_only(limited));
+    let shows = |output: &GatewayEffect| match output {
+        GatewayEffect::Plan { session, plan } => *session == limited && !plan.sheds(96),
+        _ => false,
+    };
+    assert!(carriers.world.outputs.iter().any(shows), "its worker is told");
+    assert_eq!(carriers.world.gateway.views().client_breakers(carriers.world.now).count(), 0);
+}
+
+#[test]
+fn ended_voice_only_session_is_forgotten() {
+    let mut carriers = Carriers::new(NewcomerAction::VoiceOnly);
+    carriers.flow(9_000, 5);
+    let offer = carriers.offer("ct", "new");
+    let limited = carriers.world.accepted(offer).session;
+    carriers.world.close(limited);
+    let standing = carriers.world.gateway.views().client_breakers(carriers.world.now).next();
+    assert_eq!(standing.unwrap().voice_only_sessions, 0);
+}
+
+/// Loss on the leg to the node, and a downlink of another client, are not the client's.
+#[test]
+fn impairment_elsewhere_opens_no_breaker() {
+    let mut carriers = Carriers::new(NewcomerAction::Refuse);
+    for _ in 0..100 {
+        carriers.world.pass(ms(100));
+        let now = carriers.world.now;
+        for session in carriers.ct.clone() {
+            let room = carriers.world.gateway.tables.sessions[&session].room;
+            let flow = FlowCounts {
+                sent: [PACKETS, 0],
+                received: [PACKETS - 1, 0],
+                hears: carriers.world.gateway.stands_at(room),
+                expected: PACKETS,
+                lost: 1,
+                ..FlowCounts::default()
+            };
+            carriers.world.gateway.handle_flow(session, &flow, now);
+        }
+        carriers.world.settle();
+    }
+    assert_eq!(carriers.changes(), []);
+    let impaired = |event: &CoreEvent| matches!(event, CoreEvent::Impaired { .. });
+    assert!(carriers.world.events().any(impaired), "by the node");
+}
