@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use evenkeel_client::OfferIngress;
 use evenkeel_lab::process::ChildProcess;
-use evenkeel_telemetry::alerts::{AlertRule, RULES, rules_file};
+use evenkeel_telemetry::alerts::{RULES, rules_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level};
 use evenkeel_testkit::TIMEOUT;
 
@@ -235,6 +235,7 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelNodeMessagesRefused", "evenkeel_node_messages_refused_total", "0 0 1", "2m"),
     ("EvenkeelIndexBehind", "evenkeel_index_current", "1 0x8", "7m"),
     ("EvenkeelRoomDuplicate", "evenkeel_index_duplicates_total", "0 0 1", "2m"),
+    ("EvenkeelDependencyDown", "evenkeel_dependency_up", "1 1 0 0", "3m"),
     ("EvenkeelNodeFailed", "evenkeel_node_failures_total", "0 0 1", "2m"),
     ("EvenkeelRoleChanged", "evenkeel_group_role", "1 1 4", "2m"),
     ("EvenkeelNodeStaysDrained", "evenkeel_node_draining", "0 1x70", "62m"),
@@ -273,10 +274,11 @@ fn each_alert_fires_at_its_fault_and_stays_silent_without() {
     assert_eq!(named, rules, "each rule has a fault");
     let labels: BTreeSet<String> =
         Attribute::ALL.iter().map(|label| label.key().replace('.', "_")).collect();
-    for AlertRule { name, expression, summary, .. } in RULES {
+    for rule in RULES {
+        let (name, expression, summary) = (rule.name, rule.expression(), rule.summary);
         let known = |word: &&str| exported.contains(*word) || labels.contains(*word);
         let unknown: Vec<&str> =
-            names(expression).chain(names(summary)).filter(|word| !known(word)).collect();
+            names(&expression).chain(names(summary)).filter(|word| !known(word)).collect();
         assert!(unknown.is_empty(), "{name}: no metric or label {unknown:?}");
     }
     let folder = tempfile::tempdir().expect("a folder can be made");
