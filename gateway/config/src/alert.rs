@@ -1,6 +1,6 @@
 //! `[[alert]]`: receivers of the alerts that this gateway sends itself.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,22 +105,17 @@ pub struct AlertEscalation {
 
 pub(super) fn check(raw: &[Spanned<AlertTable>], check: &mut ConfigCheck) -> Vec<AlertReceiver> {
     check.at_most(raw, RECEIVERS_MAX, "receivers of alerts");
-    let mut names = BTreeMap::new();
-    for raw in raw {
-        let name = &raw.get_ref().name;
-        if let Some(first) = names.insert(name.get_ref().as_str(), name.span()) {
-            let found = format!("a second receiver `{}`", name.get_ref());
-            let expected = format!("a unique name; the first is at {}", check.place(&first));
-            check.refuse(name.span(), found, expected);
-        }
-    }
+    let names: Vec<&Spanned<String>> = raw.iter().map(|raw| &raw.get_ref().name).collect();
+    check.unique_names(&names);
     let receivers: Vec<AlertReceiver> =
         raw.iter().filter_map(|raw| receiver(raw.get_ref(), check)).collect();
     for raw in raw.iter().map(Spanned::get_ref) {
         let Some(to) = &raw.escalate_to else { continue };
-        let others = names.keys().copied().filter(|name| name != raw.name.get_ref());
-        if !others.clone().any(|name| name == to.get_ref()) {
-            check.refuse_unknown(to, "other receiver", others);
+        let all: BTreeSet<&str> = names.iter().map(|name| name.get_ref().as_str()).collect();
+        let is_other = |name: &&str| *name != raw.name.get_ref().as_str();
+        let others: Vec<&str> = all.into_iter().filter(is_other).collect();
+        if !others.contains(&to.get_ref().as_str()) {
+            check.refuse_unknown(to, "receiver", others);
         }
     }
     receivers

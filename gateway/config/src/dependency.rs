@@ -1,6 +1,5 @@
 //! `[[dependency]]`: services that calls depend on beside the nodes, such as a TURN server or an identity provider.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,15 +61,8 @@ pub(super) fn check(
     check: &mut ConfigCheck,
 ) -> Vec<DependencySettings> {
     check.at_most(raw, DEPENDENCIES_MAX, "dependencies");
-    let mut names = BTreeMap::new();
-    for raw in raw {
-        let name = &raw.get_ref().name;
-        if let Some(first) = names.insert(name.get_ref().as_str(), name.span()) {
-            let found = format!("a second dependency `{}`", name.get_ref());
-            let expected = format!("a unique name; the first is at {}", check.place(&first));
-            check.refuse(name.span(), found, expected);
-        }
-    }
+    let names: Vec<&Spanned<String>> = raw.iter().map(|raw| &raw.get_ref().name).collect();
+    check.unique_names(&names);
     raw.iter().filter_map(|raw| dependency(raw, check)).collect()
 }
 
