@@ -56,7 +56,17 @@ pub(super) async fn blast(
     let radii = radii.unwrap_or(Err(ControlError::Unavailable));
     let mut radii = radii.map_err(|error| refused(error, "", &shared.names))?;
     // One for the one loss.
-    Ok(Json(blast_view(&radii.swap_remove(0), query.rooms, &shared.names)))
+    let radius = blast_view(&radii.swap_remove(0), query.rooms, &shared.names);
+    // Services beside the nodes that calls would miss as well.
+    let down = shared.dependencies().map(|dependencies| {
+        let down = dependencies.into_iter().filter(|dependency| !dependency.up);
+        down.map(|dependency| dependency.dependency).collect::<Vec<_>>()
+    });
+    Ok(Json(object! {
+        #[serde(flatten)]
+        radius: radius,
+        dependencies_down?: down,
+    }))
 }
 
 /// The nodes that the request names.

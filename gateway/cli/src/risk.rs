@@ -116,6 +116,10 @@ impl RiskFacts {
             let found = format!("{unprotected} rooms lack the spare that their scenario wants");
             add("no-spare", found, "add capacity; `evenkeel session explain` has the candidates");
         }
+        for dependency in texts(&self.busiest, "dependencies_down") {
+            let found = format!("dependency {dependency} is down");
+            add("dependency", found, "`evenkeel status` has the reason");
+        }
         if self.gateways.is_null() {
             let found = "this gateway belongs to no group".to_owned();
             add("one-gateway", found, "add a standby with [cluster]");
@@ -199,6 +203,9 @@ mod tests {
         let mut bare = sound();
         bare.busiest["unprotected_rooms_before"] = json!(3);
         assert_eq!(names(&bare), ["no-spare"]);
+        let mut without = sound();
+        without.busiest["dependencies_down"] = json!(["idp"]);
+        assert_eq!(without.risks()[0].found, "dependency idp is down");
         let alone = RiskFacts { gateways: Value::Null, ..sound() };
         assert_eq!(names(&alone), ["one-gateway"]);
         let warned = RiskFacts { gateways: json!({"warnings": ["no standby follows"]}), ..sound() };

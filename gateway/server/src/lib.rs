@@ -6,6 +6,7 @@ mod counters;
 mod losses;
 mod paths;
 mod reload;
+mod sandbox;
 mod serve;
 mod watch;
 
