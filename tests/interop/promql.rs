@@ -5,12 +5,14 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use evenkeel_alerts::Alerts;
 use evenkeel_client::OfferIngress;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_telemetry::alerts::{RULES, rules_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level};
+use evenkeel_telemetry::{MetricSample, Moment};
 use evenkeel_testkit::TIMEOUT;
 
 use crate::clients::{Client, present};
@@ -260,6 +262,56 @@ fn rule_test(fault: &(&str, &str, &str, &str), is_control: bool) -> String {
          {input}  promql_expr_test:\n  \
          - {{expr: '{expression}', eval_time: {at}, exp_samples: {samples}}}\n"
     )
+}
+
+/// The values of a series, as `promtool` expands them.
+fn expanded(values: &str) -> Vec<f64> {
+    let number = |text: &str| text.parse::<f64>().expect("a number");
+    let terms = values.split(' ').flat_map(|term| match term.split_once('x') {
+        None => vec![number(term)],
+        Some((start, times)) => {
+            let (start, growth) = start.split_once('+').unwrap_or((start, "0"));
+            let times: u32 = times.parse().expect("a number");
+            (0..=times).map(|n| number(start) + number(growth) * f64::from(n)).collect()
+        }
+    });
+    terms.collect()
+}
+
+/// The series `name{label="value"}`.
+fn sample(series: &'static str, value: f64) -> MetricSample {
+    let (metric, labels) = series.split_once('{').unwrap_or((series, "}"));
+    let labels = labels.trim_end_matches('}').split_once('=').into_iter();
+    let labels = labels.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned()));
+    MetricSample { metric, labels: labels.collect(), value }
+}
+
+/// Gateways without Prometheus evaluate the same rules.
+#[test]
+fn gateway_evaluates_rules_as_prometheus_does() {
+    for (name, series, values, at) in FAULTS {
+        let minutes: u64 = at.trim_end_matches('m').parse().expect("minutes");
+        for is_control in [false, true] {
+            let input: Vec<(&'static str, Vec<f64>)> =
+                series.split("; ").zip(values.split("; ").map(expanded)).collect();
+            let mut alerts = Alerts::new(&[]);
+            let began = Moment::now();
+            for minute in 0..=minutes {
+                let value = |values: &[f64]| {
+                    let index = if is_control { 0 } else { minute as usize };
+                    values.get(index).copied()
+                };
+                let samples = input
+                    .iter()
+                    .filter_map(|&(series, ref values)| Some(sample(series, value(values)?)));
+                let passed = Duration::from_secs(60 * minute);
+                let at = Moment { now: began.now + passed, wall: began.wall + passed };
+                alerts.evaluate(samples.collect(), at);
+            }
+            let fires = alerts.view().alerts.iter().any(|alert| alert.alert == *name);
+            assert_eq!(fires, !is_control, "{name} after {minutes} minutes");
+        }
+    }
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub struct AlertView {
     pub value: f64,
     /// Since when it fires, Unix time in microseconds.
     pub since_us: u64,
-    /// Somebody acknowledged it.
+    /// An operator acknowledged it.
     pub acknowledged: bool,
     /// The user of the request, unverified.
     pub acknowledged_by: Option<Arc<str>>,
@@ -180,7 +180,7 @@ pub(crate) fn runbook(rule: &AlertRule) -> String {
     format!("docs/{}", rule.runbook)
 }
 
-/// Since when an alert is due at a receiver: by its tier, or because nobody acknowledged it at another one in time. `depth`: receivers
+/// Since when an alert is due at a receiver: by its tier, or without an acknowledgement in time after another one. `depth`: receivers
 /// that may escalate to one another.
 fn due_since(
     receivers: &[AlertReceiver],

@@ -63,7 +63,7 @@ struct Unanswered {
 pub(crate) struct AlertNotice {
     /// Index of the rule.
     pub(crate) rule: usize,
-    /// The receiver gets the alerts because nobody acknowledged them.
+    /// The receiver gets the alerts by escalation.
     pub(crate) is_escalated: bool,
     /// Alerts of the rule that fire, also those that the receiver knows.
     pub(crate) firing_count: usize,
@@ -197,7 +197,9 @@ impl Outbox {
         (self.failures, self.retry_at) = (0, None);
         self.noticed.insert(rule, sent);
         for id in &firing {
-            self.sent.entry(id.clone()).and_modify(|sent| sent.is_delivered = true);
+            if let Some(alert) = self.sent.get_mut(id) {
+                alert.is_delivered = true;
+            }
         }
         for id in &resolved {
             self.sent.remove(id);

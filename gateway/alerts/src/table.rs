@@ -1,4 +1,4 @@
-//! The alerts that hold at present, and who acknowledged them.
+//! The alerts that hold at present, and their acknowledgements.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

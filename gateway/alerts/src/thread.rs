@@ -31,7 +31,7 @@ const REQUESTS_MAX: usize = 64;
 pub enum AlertRequest {
     /// Alerts and receivers; `None` without a receiver.
     List(oneshot::Sender<Option<AlertsView>>),
-    /// Nobody needs to be told of these alerts again.
+    /// Ends the escalation of the alerts of a name that fire.
     Acknowledge {
         /// The alert.
         name: String,
@@ -88,7 +88,8 @@ impl AlertReader {
 /// The channels of the thread before it starts.
 pub struct AlertChannels {
     reader: AlertReader,
-    requests: mpsc::Receiver<AlertRequest>,
+    /// Requests to the thread.
+    pub requests: mpsc::Receiver<AlertRequest>,
     views: watch::Sender<DependencyViews>,
 }
 
@@ -114,11 +115,6 @@ impl AlertChannels {
     /// Asks the thread once it runs.
     pub fn reader(&self) -> AlertReader {
         self.reader.clone()
-    }
-
-    /// The requests, for a test that answers in place of the thread.
-    pub fn into_requests(self) -> mpsc::Receiver<AlertRequest> {
-        self.requests
     }
 
     /// Starts the thread. `group`: only the owner of it sends.

@@ -90,11 +90,11 @@ pub struct AlertReceiver {
     pub target: WebhookTarget,
     /// The tiers that it gets at once. Default: all. Empty: escalated alerts only.
     pub tiers: Vec<AlertTier>,
-    /// What becomes of alerts that nobody acknowledges. Default: nothing.
+    /// Escalation of unacknowledged alerts. Default: none.
     pub escalation: Option<AlertEscalation>,
 }
 
-/// Another receiver that gets an alert which nobody acknowledged.
+/// Another receiver, which gets unacknowledged alerts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AlertEscalation {
     /// From the time at which the alert was due at the first receiver.

@@ -29,7 +29,7 @@ pub(super) struct DependencyTable {
 pub struct DependencySettings {
     /// Its name in logs and metrics.
     pub name: Arc<str>,
-    /// What is asked.
+    /// The endpoint and the answer of a healthy one.
     pub target: DependencyTarget,
     /// Interval of checks. Default 10 s.
     pub every: Duration,

@@ -15,7 +15,7 @@ fn acknowledgement_names_its_user() {
     api.alerts = Some(channels.reader());
     let thread = api.serve(handle, Box::new(String::new)).unwrap();
     thread.open();
-    let mut requests = channels.into_requests();
+    let mut requests = channels.requests;
     let acknowledge = |requests: &mut mpsc::Receiver<AlertRequest>, answer| {
         let head = "POST /v1/alerts/EvenkeelNodeDown:acknowledge\nfrom: ann";
         let asking = Asking::at(UnixStream::connect(&socket).unwrap(), head, "");
