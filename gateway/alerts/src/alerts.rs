@@ -10,12 +10,12 @@ use evenkeel_telemetry::alerts::{AlertRule, RULES, SeriesLabels};
 use evenkeel_telemetry::{MetricSample, Moment};
 use serde::Serialize;
 
+use super::held::{AcknowledgeError, FiringAlert, HeldAlerts};
 use super::outbox::{AlertNotice, Outbox};
-use super::table::{AcknowledgeError, AlertTable, FiringAlert};
 
 /// All alerts of a gateway, and the receivers of them.
 pub struct Alerts {
-    table: AlertTable,
+    held: HeldAlerts,
     outboxes: Vec<Outbox>,
 }
 
@@ -73,7 +73,7 @@ pub struct AlertsView {
 impl Alerts {
     /// All rules, for these receivers.
     pub fn new(receivers: &[AlertReceiver]) -> Alerts {
-        let mut alerts = Alerts { table: AlertTable::new(RULES), outboxes: Vec::new() };
+        let mut alerts = Alerts { held: HeldAlerts::new(RULES), outboxes: Vec::new() };
         alerts.set_receivers(receivers);
         alerts
     }
@@ -100,12 +100,12 @@ impl Alerts {
 
     /// The metrics that the rules read.
     pub fn metrics(&self) -> BTreeSet<&'static str> {
-        self.table.history.metrics()
+        self.held.history.metrics()
     }
 
     /// Evaluates all rules on the present values of metrics.
     pub fn evaluate(&mut self, samples: Vec<MetricSample>, at: Moment) {
-        for resolved in self.table.evaluate(samples, at) {
+        for resolved in self.held.evaluate(samples, at) {
             self.outboxes.iter_mut().for_each(|outbox| outbox.resolve(&resolved, at.wall));
         }
     }
@@ -114,13 +114,13 @@ impl Alerts {
     pub fn deliveries(&mut self, now: Instant) -> Vec<AlertDelivery> {
         let receivers: Vec<AlertReceiver> =
             self.outboxes.iter().map(|outbox| outbox.receiver.clone()).collect();
-        let (table, mut due) = (&self.table, Vec::new());
+        let (held, mut due) = (&self.held, Vec::new());
         for (number, outbox) in self.outboxes.iter_mut().enumerate() {
             let is_due = |alert: &FiringAlert<'_>| {
                 let since = due_since(&receivers, number, alert, receivers.len());
                 since.is_some_and(|since| since <= now)
             };
-            if let Some(notice) = outbox.next_notice(table, is_due, now) {
+            if let Some(notice) = outbox.next_notice(held, is_due, now) {
                 due.push(AlertDelivery { receiver: outbox.receiver.clone(), notice });
             }
         }
@@ -147,12 +147,12 @@ impl Alerts {
         by: Option<Arc<str>>,
         now: Instant,
     ) -> Result<(), AcknowledgeError> {
-        self.table.acknowledge(name, by, now)
+        self.held.acknowledge(name, by, now)
     }
 
     /// Alerts and receivers as operators see them.
     pub fn view(&self) -> AlertsView {
-        let alerts = self.table.firing().map(|alert| {
+        let alerts = self.held.firing().map(|alert| {
             let FiringAlert { id, rule, fired, value, acknowledged } = alert;
             AlertView {
                 alert: rule.name,

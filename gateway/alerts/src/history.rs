@@ -42,10 +42,9 @@ impl MetricHistory {
 
     /// Adds the present values. A series without one has ended, such as that of a removed node.
     pub(crate) fn record(&mut self, samples: Vec<MetricSample>, now: Instant) {
-        let mut before: BTreeMap<&'static str, BTreeMap<SeriesLabels, Points>> = BTreeMap::new();
-        for (metric, points) in &mut self.metrics {
-            before.insert(metric, std::mem::take(&mut points.series));
-        }
+        let metrics = self.metrics.iter_mut();
+        let mut before: BTreeMap<_, _> =
+            metrics.map(|(metric, points)| (*metric, std::mem::take(&mut points.series))).collect();
         for MetricSample { metric, labels, value } in samples {
             let Some(points) = self.metrics.get_mut(metric) else { continue };
             let earlier = before.get_mut(metric).and_then(|series| series.remove(&labels));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_config::{AlertReceiver, AlertReceiverKind};
 use evenkeel_telemetry::Moment;
 
-use super::table::{AlertId, AlertTable, FiringAlert};
+use super::held::{AlertId, FiringAlert, HeldAlerts};
 
 /// A receiver gets at most one notice of a rule in this time, however many alerts of the rule begin and end. Alertmanager gets alerts
 /// that fire again as often, since it forgets those that it does not hear of.
@@ -107,7 +107,7 @@ impl Outbox {
     /// The next notice. `is_due`: an alert that fires is due at this receiver.
     pub(crate) fn next_notice(
         &mut self,
-        table: &AlertTable,
+        held: &HeldAlerts,
         is_due: impl Fn(&FiringAlert<'_>) -> bool,
         now: Instant,
     ) -> Option<AlertNotice> {
@@ -115,7 +115,7 @@ impl Outbox {
             return None;
         }
         let mut by_rule: BTreeMap<usize, Vec<FiringAlert<'_>>> = BTreeMap::new();
-        for alert in table.firing().filter(is_due) {
+        for alert in held.firing().filter(is_due) {
             by_rule.entry(alert.id.rule).or_default().push(alert);
         }
         let sent_rules = self.sent.keys().map(|id| id.rule);
@@ -127,7 +127,7 @@ impl Outbox {
         let rules: Vec<usize> = rules.into_iter().filter(is_quiet).collect();
         for rule in rules {
             let firing = by_rule.remove(&rule).unwrap_or_default();
-            if let Some(notice) = self.notice(rule, &firing, table, now) {
+            if let Some(notice) = self.notice(rule, &firing, held, now) {
                 return Some(notice);
             }
         }
@@ -138,7 +138,7 @@ impl Outbox {
         &mut self,
         rule: usize,
         firing: &[FiringAlert<'_>],
-        table: &AlertTable,
+        held: &HeldAlerts,
         now: Instant,
     ) -> Option<AlertNotice> {
         let last_sent = |id: &AlertId| self.sent.get(id).map(|sent| sent.at);
@@ -171,7 +171,7 @@ impl Outbox {
         let news = news.iter().map(|alert| alert.id.clone()).collect();
         self.unanswered = Some(Unanswered { rule, sent: now, firing: news, resolved });
         let tiers = &self.receiver.tiers;
-        let is_escalated = table.rules.get(rule).is_some_and(|rule| !tiers.contains(&rule.tier));
+        let is_escalated = held.rules.get(rule).is_some_and(|rule| !tiers.contains(&rule.tier));
         Some(AlertNotice { rule, is_escalated, firing_count: firing.len(), alerts })
     }
 

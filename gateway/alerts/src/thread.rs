@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::alerts::{AlertDelivery, Alerts, AlertsView};
 use super::dependencies::{DependencyChecks, DependencyView, DependencyViews};
-use super::table::AcknowledgeError;
+use super::held::AcknowledgeError;
 
 /// Interval of evaluations. Rules hold for 10 s or longer before they fire, or look at minutes.
 const EVALUATED_EVERY: Duration = Duration::from_secs(5);
@@ -131,7 +131,10 @@ impl AlertChannels {
         let mut sender = AlertSender {
             alerts: Alerts::new(&settings.alerts),
             gateway: name(settings),
-            group,
+            is_sender: Box::new(move || {
+                let owner = group.as_ref().map(Group::owner);
+                owner.is_none_or(|owner| owner == GroupOwnership::Here)
+            }),
             metrics,
             instruments,
             client: Arc::default(),
@@ -181,7 +184,8 @@ fn name(settings: &GatewayConfig) -> String {
 struct AlertSender {
     alerts: Alerts,
     gateway: String,
-    group: Option<Group>,
+    /// This gateway owns its group, or has none.
+    is_sender: Box<dyn Fn() -> bool + Send>,
     metrics: Prometheus,
     instruments: Arc<Instruments>,
     client: Arc<HttpClient>,
@@ -223,8 +227,7 @@ impl AlertSender {
 
     /// Sends what is due. A standby knows the same alerts, and sends them once it is the owner.
     fn send(&mut self) {
-        let owner = self.group.as_ref().map(Group::owner);
-        if owner.is_some_and(|owner| owner != GroupOwnership::Here) {
+        if !(self.is_sender)() {
             return;
         }
         for delivery in self.alerts.deliveries(Instant::now()) {

@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use evenkeel_config::{AlertReceiver, AlertTier, WebhookTarget};
 
+use super::super::held::AlertId;
 use super::super::outbox::AlertNotice;
-use super::super::table::AlertId;
 use super::*;
 
 fn at(seconds: u64) -> SystemTime {

@@ -9,7 +9,7 @@ use evenkeel_testkit::http::{http_answer, http_server};
 use super::super::tests::receiver;
 use super::*;
 
-/// A sender without a group whose rule of a stranded room holds, and the telemetry that has its metrics.
+/// A sender whose rule of a stranded room holds, and the telemetry that has its metrics.
 fn sender(receivers: &[AlertReceiver]) -> (AlertSender, Telemetry) {
     let settings = GatewayConfig::load(None, None).unwrap();
     let telemetry = Telemetry::start(&settings, "1").unwrap();
@@ -24,7 +24,7 @@ fn sender(receivers: &[AlertReceiver]) -> (AlertSender, Telemetry) {
     let sender = AlertSender {
         alerts,
         gateway: "edge-1".to_owned(),
-        group: None,
+        is_sender: Box::new(|| true),
         metrics,
         checks: DependencyChecks::new(views, Arc::clone(&instruments)),
         instruments,
@@ -57,6 +57,32 @@ async fn hung_receiver_delays_no_other() {
     assert!(request.contains("\"gateway\":\"edge-1\""), "{request}");
     sender.send();
     assert_eq!(sender.posts.len(), 1, "the one that hangs has one request at most");
+}
+
+#[tokio::test]
+async fn standby_sends_once_it_is_the_owner() {
+    let (url, _asked) = http_server(vec![http_answer("200 OK", "")]);
+    let (mut sender, _telemetry) = sender(&[receiver_at("ops", &url)]);
+    sender.is_sender = Box::new(|| false);
+    sender.send();
+    assert!(sender.posts.is_empty());
+    sender.is_sender = Box::new(|| true);
+    sender.send();
+    assert_eq!(sender.posts.len(), 1);
+}
+
+#[test]
+fn reload_replaces_receivers() {
+    let (mut sender, _telemetry) = sender(&[]);
+    let mut listed = |reload: Vec<AlertReceiver>| {
+        sender.execute(AlertRequest::Reload(reload, Vec::new()));
+        let (reply, mut answer) = oneshot::channel();
+        sender.execute(AlertRequest::List(reply));
+        let view = answer.try_recv().unwrap();
+        view.map(|view| view.receivers.into_iter().map(|it| it.receiver).collect::<Vec<_>>())
+    };
+    assert_eq!(listed(vec![receiver_at("ops", "http://127.0.0.1:1")]), Some(vec!["ops".into()]));
+    assert_eq!(listed(Vec::new()), None, "no receiver");
 }
 
 #[tokio::test]

@@ -54,15 +54,15 @@ pub enum AcknowledgeError {
 }
 
 /// Evaluates rules. Time is an argument.
-pub(crate) struct AlertTable {
+pub(crate) struct HeldAlerts {
     pub(crate) rules: &'static [AlertRule],
     pub(crate) history: MetricHistory,
     held: BTreeMap<AlertId, HeldAlert>,
 }
 
-impl AlertTable {
-    pub(crate) fn new(rules: &'static [AlertRule]) -> AlertTable {
-        AlertTable { rules, history: MetricHistory::of(rules), held: BTreeMap::new() }
+impl HeldAlerts {
+    pub(crate) fn new(rules: &'static [AlertRule]) -> HeldAlerts {
+        HeldAlerts { rules, history: MetricHistory::of(rules), held: BTreeMap::new() }
     }
 
     /// Evaluates all rules, and returns the alerts that fired and are resolved now.
