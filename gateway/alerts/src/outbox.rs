@@ -37,6 +37,8 @@ pub(crate) struct Outbox {
     /// Failed deliveries since the last success.
     pub(crate) failures: u32,
     retry_at: Option<Instant>,
+    /// Failed deliveries of each rule since its last success.
+    failed: BTreeMap<usize, u32>,
 }
 
 /// An alert that the receiver takes for firing.
@@ -89,6 +91,7 @@ impl Outbox {
             unanswered: None,
             failures: 0,
             retry_at: None,
+            failed: BTreeMap::new(),
         }
     }
 
@@ -124,7 +127,9 @@ impl Outbox {
             let noticed = self.noticed.get(rule);
             noticed.is_none_or(|at| now.saturating_duration_since(*at) >= NOTICE_EVERY)
         };
-        let rules: Vec<usize> = rules.into_iter().filter(is_quiet).collect();
+        let mut rules: Vec<usize> = rules.into_iter().filter(is_quiet).collect();
+        // A receiver that refuses the notices of one rule gets those of the others.
+        rules.sort_by_key(|rule| self.failed.get(rule).copied().unwrap_or(0));
         for rule in rules {
             let firing = by_rule.remove(&rule).unwrap_or_default();
             if let Some(notice) = self.notice(rule, &firing, held, now) {
@@ -189,12 +194,14 @@ impl Outbox {
             return;
         };
         if !is_accepted {
+            *self.failed.entry(rule).or_default() += 1;
             let doublings = self.failures.min(6);
             self.failures = self.failures.saturating_add(1);
             self.retry_at = Some(now + (RETRY_AFTER * (1 << doublings)).min(RETRY_AFTER_MAX));
             return;
         }
         (self.failures, self.retry_at) = (0, None);
+        self.failed.remove(&rule);
         self.noticed.insert(rule, sent);
         for id in &firing {
             if let Some(alert) = self.sent.get_mut(id) {

@@ -28,6 +28,8 @@ struct World {
     samples: Vec<MetricSample>,
     /// Receivers that answer nothing.
     down: Vec<&'static str>,
+    /// An alert that all receivers refuse.
+    refused: Option<&'static str>,
 }
 
 /// A notice that a receiver got, or that was lost on the way.
@@ -58,7 +60,13 @@ fn seconds(seconds: u64) -> Duration {
 impl World {
     fn with(receivers: &[AlertReceiver]) -> World {
         let at = Moment { now: Instant::now(), wall: SystemTime::UNIX_EPOCH + seconds(1_000) };
-        World { alerts: Alerts::new(receivers), at, samples: Vec::new(), down: Vec::new() }
+        World {
+            alerts: Alerts::new(receivers),
+            at,
+            samples: Vec::new(),
+            down: Vec::new(),
+            refused: None,
+        }
     }
 
     /// Sets the value of a node's series.
@@ -82,11 +90,12 @@ impl World {
                 return all;
             }
             for AlertDelivery { receiver, notice } in deliveries {
-                let is_up = !self.down.contains(&&*receiver.name);
-                self.alerts.handle_answer(&receiver.name, is_up, self.at.now);
+                let (at, alert) = (self.at.now, RULES[notice.rule].name);
+                let is_down = self.down.contains(&&*receiver.name);
+                let is_accepted = !is_down && self.refused != Some(alert);
+                self.alerts.handle_answer(&receiver.name, is_accepted, at);
                 let (resolved, firing) =
                     notice.alerts.into_iter().partition(|alert| alert.resolved.is_some());
-                let (at, alert) = (self.at.now, RULES[notice.rule].name);
                 all.push(Received { at, receiver: receiver.name, alert, firing, resolved });
             }
         }
@@ -269,6 +278,17 @@ fn failed_delivery_is_repeated_with_backoff() {
     assert_eq!(shown(&world.pass(seconds(60))), ["ops: NodeDown 0 1"]);
     let receivers = world.alerts.view().receivers;
     assert!(receivers.iter().all(|it| it.failures == 0 && it.waiting == 0), "{receivers:?}");
+}
+
+#[test]
+fn refused_notice_delays_no_other_rule() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    world.refused = Some("EvenkeelNodeFlaps");
+    world.set(FAILURES, "a1", 0.0);
+    world.step();
+    world.set(FAILURES, "a1", 9.0);
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: NodeFlaps 1 0"], "the more urgent one");
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: NodeFailed 1 0", "ops: NodeFlaps 1 0"]);
 }
 
 #[test]
