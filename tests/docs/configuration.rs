@@ -232,6 +232,12 @@ fn base(file: File, table: &str) -> String {
         (File::Gateway, "index") => {
             "[index]\nname = \"a\"\nservers = [\"nats://127.0.0.1:4222\"]".to_owned()
         }
+        (File::Gateway, "alert") => {
+            "[[alert]]\nname = \"a\"\nurl = \"http://127.0.0.1:1/\"".to_owned()
+        }
+        (File::Gateway, "dependency") => {
+            "[[dependency]]\nname = \"a\"\nurl = \"http://127.0.0.1:1/\"".to_owned()
+        }
         (File::Gateway, "region") => "[[region]]".to_owned(),
         (File::Gateway, "trust.keys") => "[[trust.keys]]".to_owned(),
         (File::Set, "scenario.NAME") => set.to_owned(),

@@ -116,7 +116,7 @@ const LAYERS: &[&[&str]] = &[
     &["control"],
     &["runtime", "telemetry"],
     &["group"],
-    &["handover", "index"],
+    &["alerts", "handover", "index"],
     &["api"],
     &["server"],
     &["author", "lab"],

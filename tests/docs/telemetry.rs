@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::fs;
 
 use evenkeel_model::forward::DropReason;
-use evenkeel_telemetry::alerts::{AlertRule, RULES, rules_file};
+use evenkeel_telemetry::alerts::{RULES, rules_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level, Sampled, Span};
 
 use crate::page::{Page, quoted, root};
@@ -147,10 +147,11 @@ fn metrics(all: impl Iterator<Item = Described>) -> String {
 fn alert_rules() -> String {
     let mut table =
         "| alert | tier | expression | for | runbook |\n|---|---|---|---|---|\n".to_owned();
-    for AlertRule { name, tier, expression, lasts, summary: _, runbook } in RULES {
-        let (tier, page) = (tier.name(), runbook.split('#').next().unwrap_or(runbook));
+    for rule in RULES {
+        let (name, tier, runbook) = (rule.name, rule.tier.name(), rule.runbook);
+        let (lasts, page) = (rule.lasts_text(), runbook.split('#').next().unwrap_or(runbook));
         // A bar would end the cell.
-        let expression = expression.replace('|', "\\|");
+        let expression = rule.expression().replace('|', "\\|");
         writeln!(table, "| `{name}` | {tier} | `{expression}` | {lasts} | [{page}]({runbook}) |")
             .unwrap();
     }

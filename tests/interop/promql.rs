@@ -5,13 +5,15 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use evenkeel_alerts::Alerts;
 use evenkeel_client::OfferIngress;
 use evenkeel_lab::process::ChildProcess;
-use evenkeel_telemetry::alerts::{AlertRule, RULES, rules_file};
+use evenkeel_telemetry::alerts::{RULES, rules_file};
 use evenkeel_telemetry::dashboards::dashboards;
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level};
+use evenkeel_telemetry::{MetricSample, Moment};
 use evenkeel_testkit::TIMEOUT;
 
 use crate::clients::{Client, present};
@@ -241,6 +243,7 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelNodeMessagesRefused", "evenkeel_node_messages_refused_total", "0 0 1", "2m"),
     ("EvenkeelIndexBehind", "evenkeel_index_current", "1 0x8", "7m"),
     ("EvenkeelRoomDuplicate", "evenkeel_index_duplicates_total", "0 0 1", "2m"),
+    ("EvenkeelDependencyDown", "evenkeel_dependency_up", "1 1 0 0", "3m"),
     ("EvenkeelNodeFailed", "evenkeel_node_failures_total", "0 0 1", "2m"),
     ("EvenkeelRoleChanged", "evenkeel_group_role", "1 1 4", "2m"),
     ("EvenkeelNodeStaysDrained", "evenkeel_node_draining", "0 1x70", "62m"),
@@ -267,6 +270,56 @@ fn rule_test(fault: &(&str, &str, &str, &str), is_control: bool) -> String {
     )
 }
 
+/// The values of a series, as `promtool` expands them.
+fn expanded(values: &str) -> Vec<f64> {
+    let number = |text: &str| text.parse::<f64>().expect("a number");
+    let terms = values.split(' ').flat_map(|term| match term.split_once('x') {
+        None => vec![number(term)],
+        Some((start, times)) => {
+            let (start, growth) = start.split_once('+').unwrap_or((start, "0"));
+            let times: u32 = times.parse().expect("a number");
+            (0..=times).map(|n| number(start) + number(growth) * f64::from(n)).collect()
+        }
+    });
+    terms.collect()
+}
+
+/// The series `name{label="value"}`.
+fn sample(series: &'static str, value: f64) -> MetricSample {
+    let (metric, labels) = series.split_once('{').unwrap_or((series, "}"));
+    let labels = labels.trim_end_matches('}').split_once('=').into_iter();
+    let labels = labels.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned()));
+    MetricSample { metric, labels: labels.collect(), value }
+}
+
+/// Gateways without Prometheus evaluate the same rules.
+#[test]
+fn gateway_evaluates_rules_as_prometheus_does() {
+    for (name, series, values, at) in FAULTS {
+        let minutes: u64 = at.trim_end_matches('m').parse().expect("minutes");
+        for is_control in [false, true] {
+            let input: Vec<(&'static str, Vec<f64>)> =
+                series.split("; ").zip(values.split("; ").map(expanded)).collect();
+            let mut alerts = Alerts::new(&[]);
+            let began = Moment::now();
+            for minute in 0..=minutes {
+                let value = |values: &[f64]| {
+                    let index = if is_control { 0 } else { minute as usize };
+                    values.get(index).copied()
+                };
+                let samples = input
+                    .iter()
+                    .filter_map(|&(series, ref values)| Some(sample(series, value(values)?)));
+                let passed = Duration::from_secs(60 * minute);
+                let at = Moment { now: began.now + passed, wall: began.wall + passed };
+                alerts.evaluate(samples.collect(), at);
+            }
+            let fires = alerts.view().alerts.iter().any(|alert| alert.alert == *name);
+            assert_eq!(fires, !is_control, "{name} after {minutes} minutes");
+        }
+    }
+}
+
 #[test]
 fn each_alert_fires_at_its_fault_and_stays_silent_without() {
     let test = "each_alert_fires_at_its_fault_and_stays_silent_without";
@@ -279,10 +332,11 @@ fn each_alert_fires_at_its_fault_and_stays_silent_without() {
     assert_eq!(named, rules, "each rule has a fault");
     let labels: BTreeSet<String> =
         Attribute::ALL.iter().map(|label| label.prometheus_label()).collect();
-    for AlertRule { name, expression, summary, .. } in RULES {
+    for rule in RULES {
+        let (name, expression, summary) = (rule.name, rule.expression(), rule.summary);
         let known = |word: &&str| exported.contains(*word) || labels.contains(*word);
         let unknown: Vec<&str> =
-            names(expression).chain(names(summary)).filter(|word| !known(word)).collect();
+            names(&expression).chain(names(summary)).filter(|word| !known(word)).collect();
         assert!(unknown.is_empty(), "{name}: no metric or label {unknown:?}");
     }
     let folder = tempfile::tempdir().expect("a folder can be made");

@@ -63,7 +63,17 @@ pub(super) async fn blast(
     // One for the one loss.
     let loss = blast_view(&radii.swap_remove(0), query.rooms, &shared.names);
     let carriers = (!carriers.is_empty()).then_some(carriers);
-    Ok(Json(object! { carriers?: carriers, #[serde(flatten)] loss: loss }))
+    // Services beside the nodes that calls would miss as well.
+    let down = shared.dependencies().map(|dependencies| {
+        let down = dependencies.into_iter().filter(|dependency| !dependency.up);
+        down.map(|dependency| dependency.dependency).collect::<Vec<_>>()
+    });
+    Ok(Json(object! {
+        carriers?: carriers,
+        dependencies_down?: down,
+        #[serde(flatten)]
+        loss: loss,
+    }))
 }
 
 /// The nodes that the request names.

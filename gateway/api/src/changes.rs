@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{Method, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use evenkeel_config::read_duration;
@@ -22,12 +22,10 @@ pub(super) async fn pass(State(shared): ApiState, request: Request, next: Next) 
     let path = request.uri().path();
     let changes = *request.method() != Method::GET && !path.starts_with("/v1/sessions");
     let change = changes.then(|| {
-        let from = request.headers().get(header::FROM).and_then(|from| from.to_str().ok());
-        let shown = |text: &str| text.chars().take(256).collect::<String>();
         json!({
             "event": "request",
             "by": "operator",
-            "user": from.map(shown),
+            "user": user(request.headers()),
             "request": shown(&format!("{} {path}", request.method())),
         })
     });
@@ -37,6 +35,15 @@ pub(super) async fn pass(State(shared): ApiState, request: Request, next: Next) 
         shared.changes.note(change);
     }
     response
+}
+
+/// The user of a request, as it names one (RFC 9110, section 10.1.2): unverified.
+pub(super) fn user(headers: &HeaderMap) -> Option<String> {
+    headers.get(header::FROM).and_then(|from| from.to_str().ok()).map(shown)
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(256).collect()
 }
 
 #[derive(Deserialize)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
+use evenkeel_alerts::{AlertReader, DependencyView};
 use evenkeel_config::ConfigInForce;
 use evenkeel_control::{ControlError, Handle, KeyTable, LastChange, NodeNames};
 use evenkeel_group::{Group, GroupOwnership};
@@ -54,6 +55,8 @@ pub(super) struct ApiContext {
     /// `None`: no index is configured.
     pub(super) index: Option<IndexReader>,
     /// `None`: the gateway runs within another program.
+    pub(super) alerts: Option<AlertReader>,
+    /// `None`: the gateway runs within another program.
     pub(super) configuration: Option<watch::Receiver<ConfigInForce>>,
     pub(super) changes: Arc<ChangeLog>,
     pub(super) closing: Notify,
@@ -63,6 +66,12 @@ impl ApiContext {
     /// `None`: the gateway belongs to no group.
     pub(super) fn group(&self) -> Option<&Group> {
         self.relay.as_ref().map(|relay| &relay.group)
+    }
+
+    /// The last check of each dependency; `None` without any.
+    pub(super) fn dependencies(&self) -> Option<Vec<DependencyView>> {
+        let dependencies = self.alerts.as_ref().map(AlertReader::dependencies);
+        dependencies.filter(|dependencies| !dependencies.is_empty())
     }
 
     /// Fails at a gateway of a group that sends nothing at present.

@@ -51,6 +51,7 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<impl Serializ
         configuration?: configuration,
         last_reload?: reload,
         index?: index,
+        dependencies?: shared.dependencies(),
         warnings: warnings,
     }))
 }

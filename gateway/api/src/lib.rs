@@ -5,6 +5,7 @@
 
 #![deny(missing_docs)]
 
+mod alerts;
 mod blast;
 mod change_log;
 mod changes;

@@ -1,5 +1,6 @@
 //! Tests with a real HTTP client at the API's sockets. The test answers in place of control.
 
+mod alerts;
 mod changes;
 mod events;
 mod explain;

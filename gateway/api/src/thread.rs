@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use evenkeel_alerts::AlertReader;
 use evenkeel_config::{AdminSettings, AdminTcp, ConfigInForce};
 use evenkeel_control::{Handle, Inherited, NamedSockets, SocketName, TokensRefused};
 use evenkeel_group::{Access, PeerStream};
@@ -33,7 +34,7 @@ use super::events::{EventFeed, NoticeWriter};
 use super::listener::{self, Entrance, Gate, Gated, SocketFile, TcpPlace};
 use super::relay::{self, PeerRelay, RelayLimits, Relayed};
 use super::request::BodyBudget;
-use super::{blast, changes, gateway, offer, operations, policies, recording, sessions};
+use super::{alerts, blast, changes, gateway, offer, operations, policies, recording, sessions};
 
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -98,6 +99,8 @@ pub struct BoundApi {
     relay: Option<Arc<PeerRelay>>,
     /// Answers requests about sessions of all gateways.
     pub index: Option<IndexReader>,
+    /// Answers requests about alerts and dependencies.
+    pub alerts: Option<AlertReader>,
     /// The folder in which changes outlive the process.
     pub cache: Option<PathBuf>,
     /// The configuration in force.
@@ -119,6 +122,7 @@ pub fn bind(settings: AdminSettings, inherited: &mut Inherited) -> Result<BoundA
         bodies,
         relay: None,
         index: None,
+        alerts: None,
         cache: None,
         configuration: None,
     })
@@ -164,7 +168,7 @@ impl BoundApi {
         metrics: Box<dyn Fn() -> String + Send + Sync>,
     ) -> Result<ApiThread, ApiStartError> {
         let BoundApi { settings, listening, runtime, upgrades, bodies, relay, .. } = self;
-        let (index, configuration) = (self.index, self.configuration);
+        let (index, alerts, configuration) = (self.index, self.alerts, self.configuration);
         let changes = Arc::new(ChangeLog::of(self.cache.as_deref(), &settings.socket));
         let (stop, stopped) = oneshot::channel();
         let gate = watch::Sender::new(Gate::Paused);
@@ -183,6 +187,7 @@ impl BoundApi {
             upgrades,
             relay,
             index,
+            alerts,
             configuration,
             changes: Arc::clone(&changes),
             closing: Notify::new(),
@@ -355,6 +360,8 @@ fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
         .route("/v1/zones/{target}", post(operations::zone_verb))
         .route("/v1/regions/{target}", post(operations::region_verb))
         .route("/v1/regions:failback", post(operations::failback_everywhere))
+        .route("/v1/alerts", get(alerts::alerts))
+        .route("/v1/alerts/{target}", post(alerts::alert_verb))
         .route("/v1/log", get(operations::log).post(operations::set_log))
         .route("/readyz", get(gateway::ready));
     let policies = Router::new().route("/v1/policies", get(policies::policies)).route(

@@ -162,6 +162,9 @@ fn shown(blast: &Value) -> String {
     if !started.is_empty() {
         lines.push(format!("  nodes to start: {}", started.join(", ")));
     }
+    for name in texts(blast, "dependencies_down") {
+        lines.push(format!("  dependency {name} is down already"));
+    }
     for room in rows(&blast["details"], "") {
         lines.push(format!(
             "  {:<24} {:<10} {:>3} sessions, {} to {}",

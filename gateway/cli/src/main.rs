@@ -3,6 +3,7 @@
 //! Exit codes: 0 success · 1 failure · 2 wrong command line or configuration · 3 no gateway answers. With `--json` a
 //! failure is printed as an object on standard output.
 
+mod alert;
 mod blast;
 mod command;
 mod config;
@@ -67,6 +68,7 @@ enum EvenkeelCommand {
     Zone(operations::ZoneArgs),
     /// List and drain regions, and control fail-back
     Region(operations::RegionArgs),
+    Alert(alert::AlertArgs),
     Blast(blast::BlastArgs),
     Risk(risk::RiskArgs),
     /// List and move rooms
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
         EvenkeelCommand::Gateway(gateway) => (gateway.json, gateway.act()),
         EvenkeelCommand::Node(node) => (node.json, node.act()),
         EvenkeelCommand::Zone(zone) => (zone.json, zone.act()),
+        EvenkeelCommand::Alert(alert) => (alert.json, alert.act()),
         EvenkeelCommand::Blast(blast) => (blast.json, blast.act()),
         EvenkeelCommand::Risk(risk) => (risk.json, risk.act()),
         EvenkeelCommand::Region(region) => (region.json, region.act()),

@@ -122,6 +122,10 @@ impl RiskFacts {
             let found = format!("{unprotected} rooms lack the spare that their scenario wants");
             add("no-spare", found, "add capacity; `evenkeel session explain` has the candidates");
         }
+        for dependency in texts(&self.busiest, "dependencies_down") {
+            let found = format!("dependency {dependency} is down");
+            add("dependency", found, "`evenkeel status` has the reason");
+        }
         if self.gateways.is_null() {
             let found = "this gateway belongs to no group".to_owned();
             add("one-gateway", found, "add a standby with [cluster]");
@@ -225,6 +229,9 @@ mod tests {
         assert_eq!(names(&with_carriers(json!({"ct": own}))), ["one-carrier"]);
         assert_eq!(names(&with_carriers(json!({"ct": own, "cu": other}))), [""; 0]);
         assert_eq!(names(&with_carriers(json!({"cu": other}))), [""; 0], "and one unnamed");
+        let mut without = sound();
+        without.busiest["dependencies_down"] = json!(["idp"]);
+        assert_eq!(without.risks()[0].found, "dependency idp is down");
         let alone = RiskFacts { gateways: Value::Null, ..sound() };
         assert_eq!(names(&alone), ["one-gateway"]);
         let warned = RiskFacts { gateways: json!({"warnings": ["no standby follows"]}), ..sound() };

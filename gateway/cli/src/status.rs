@@ -64,6 +64,7 @@ impl StatusArgs {
         for warning in texts(&status, "warnings") {
             say(&format!("  warning: {warning}"));
         }
+        rows(&status, "dependencies").iter().filter_map(dependency_line).for_each(|it| say(&it));
         rows(&status, "slos").iter().for_each(|slo| say(&slo_line(slo)));
         rows(&status, "client_breakers").iter().for_each(|it| say(&client_breaker_line(it)));
         for node in rows(&nodes, "nodes") {
@@ -88,6 +89,13 @@ impl StatusArgs {
         }
         Ok(())
     }
+}
+
+/// A dependency that is down.
+fn dependency_line(dependency: &Value) -> Option<String> {
+    let (name, reason) = (text(dependency, "dependency"), text(dependency, "reason"));
+    let is_down = dependency["up"] == Value::Bool(false);
+    is_down.then(|| format!("  dependency {name} is down: {reason}"))
 }
 
 /// A service level objective with its highest burn rate.

@@ -177,6 +177,16 @@ impl ConfigCheck {
         }
     }
 
+    /// Refuses names that occur twice in a list.
+    pub(super) fn unique_names(&mut self, names: &[&Spanned<String>]) {
+        for (number, name) in names.iter().enumerate() {
+            if names[..number].iter().any(|earlier| earlier.get_ref() == name.get_ref()) {
+                let found = format!("`{}` a second time", name.get_ref());
+                self.refuse(name.span(), found, "a unique name");
+            }
+        }
+    }
+
     /// A name: at most 64 letters, digits, `-`, `_` and `.`.
     pub(super) fn name(&mut self, raw: &Spanned<String>) -> Arc<str> {
         let name = raw.get_ref();

@@ -14,8 +14,10 @@ use evenkeel_process::file;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::alert::{self, AlertReceiver, AlertTable};
 use super::check::{self, ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::cluster::{self, ClusterTable, GroupSettings, WitnessSettings};
+use super::dependency::{self, DependencySettings, DependencyTable};
 use super::gateway::{
     self, AdminSettings, AdminTable, BreakerTable, DetectorTable, GatewaySettings, GatewayTable,
     LimitSettings, LimitsTable,
@@ -47,6 +49,8 @@ struct ConfigFile {
     trust: TrustTable,
     cluster: Option<Spanned<ClusterTable>>,
     index: Option<Spanned<IndexTable>>,
+    alert: Vec<Spanned<AlertTable>>,
+    dependency: Vec<Spanned<DependencyTable>>,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +90,10 @@ pub struct GatewayConfig {
     pub witnesses: Vec<WitnessSettings>,
     /// The index that lists the sessions of all gateways. Default: none.
     pub index: Option<IndexSettings>,
+    /// `[[alert]]`: receivers of alerts, in the order of the file.
+    pub alerts: Vec<AlertReceiver>,
+    /// `[[dependency]]`, in the order of the file.
+    pub dependencies: Vec<DependencySettings>,
     /// Compiles pushed plugins. Set by the command line, not by the file. Without it, plugins are compiled in this
     /// process.
     pub compiler: Option<Compiler>,
@@ -204,6 +212,8 @@ impl GatewayConfig {
             cluster,
             witnesses,
             index,
+            alerts: alert::check(&raw.alert, check),
+            dependencies: dependency::check(&raw.dependency, check),
             compiler: None,
             sets,
             warnings: std::mem::take(&mut check.warnings),

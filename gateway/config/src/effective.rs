@@ -12,8 +12,10 @@ use evenkeel_process::unix_us;
 use serde::Serialize;
 use toml::{Table, Value};
 
+use super::alert::AlertReceiver;
 use super::check::spell;
 use super::config::GatewayConfig;
+use super::dependency::DependencySettings;
 use super::gateway::Traceparent;
 use super::listen::ListenIngress;
 use super::node::{DriverSettings, NodeConfig, ProbeKind};
@@ -44,7 +46,8 @@ impl ConfigInForce {
         ConfigInForce::after_reload(settings, settings, Vec::new())
     }
 
-    /// The configuration after a reload: nodes, witnesses, policy sets and `[trust]` of the new file, all else as at the start.
+    /// The configuration after a reload: nodes, witnesses, receivers of alerts, dependencies, policy sets and `[trust]` of the new
+    /// file, all else as at the start.
     pub fn after_reload(
         started: &GatewayConfig,
         new: &GatewayConfig,
@@ -52,7 +55,14 @@ impl ConfigInForce {
     ) -> ConfigInForce {
         let mut configuration = started.effective();
         let reloaded = new.effective();
-        for path in [&["node"][..], &["trust"], &["gateway", "policies"], &["cluster", "witness"]] {
+        for path in [
+            &["node"][..],
+            &["trust"],
+            &["alert"],
+            &["dependency"],
+            &["gateway", "policies"],
+            &["cluster", "witness"],
+        ] {
             take(&mut configuration, &reloaded, path);
         }
         let origin = |origin: &SetOrigin| match origin {
@@ -122,6 +132,7 @@ impl GatewayConfig {
         if let Value::Table(settings) = self.settings() {
             complete(&mut all, settings);
         }
+        complete(&mut all, self.lists());
         for (key, settings) in
             [("cluster", self.group_settings()), ("index", self.index_settings())]
         {
@@ -236,6 +247,18 @@ impl GatewayConfig {
         ])
     }
 
+    /// Lists that are left out if they are empty.
+    fn lists(&self) -> Table {
+        let alerts: Vec<Value> = self.alerts.iter().map(alert_receiver).collect();
+        let dependencies = self.dependencies.iter().map(|dependency| {
+            let DependencySettings { every, timeout, .. } = dependency;
+            table([("every", spell(*every).into()), ("timeout", spell(*timeout).into())])
+        });
+        let lists = [("alert", alerts), ("dependency", dependencies.collect())];
+        let written = lists.into_iter().filter(|(_, list)| !list.is_empty());
+        written.map(|(key, list)| (key.to_owned(), list.into())).collect()
+    }
+
     fn group_settings(&self) -> Option<Value> {
         let group = self.cluster.as_ref()?;
         Some(table([
@@ -264,6 +287,17 @@ fn client_breakers(ClientBreakerSettings { action, circuit }: &ClientBreakerSett
         ("max_open_for", spell(circuit.open_for_max).into()),
         ("half_open_percent", circuit.half_open_percent.into()),
     ])
+}
+
+fn alert_receiver(receiver: &AlertReceiver) -> Value {
+    let tiers = receiver.tiers.iter().map(|tier| tier.name());
+    let mut keys = Table::new();
+    keys.insert("kind".to_owned(), receiver.kind.name().into());
+    keys.insert("tiers".to_owned(), tiers.collect::<Vec<_>>().into());
+    if let Some(escalation) = &receiver.escalation {
+        keys.insert("escalate_after".to_owned(), spell(escalation.after).into());
+    }
+    keys.into()
 }
 
 /// Keys of a node that it has with its driver, whether they are written or not.

@@ -3,9 +3,11 @@
 #![deny(missing_docs)]
 
 pub mod address;
+mod alert;
 mod check;
 mod cluster;
 mod config;
+mod dependency;
 mod effective;
 mod gateway;
 mod index;
@@ -18,9 +20,11 @@ mod source_file;
 mod telemetry;
 
 pub use address::{NetworkPrefix, NoUrl, Url};
+pub use alert::{AlertEscalation, AlertReceiver, AlertReceiverKind, AlertTier};
 pub use check::{Colour, ConfigBitRate, InvalidSetting, SecretFile, read_duration};
 pub use cluster::{AddressPlace, GroupSettings, MovingAddress, PeerSettings, WitnessSettings};
 pub use config::GatewayConfig;
+pub use dependency::{DependencySettings, DependencyTarget};
 pub use effective::ConfigInForce;
 pub use gateway::{
     AdminSettings, AdminTcp, CacheFolder, GatewaySettings, LimitSettings, Traceparent,

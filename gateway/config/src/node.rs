@@ -358,7 +358,7 @@ fn hook(raw: &NodeEntry, check: &mut ConfigCheck) -> Option<WebhookTarget> {
     hook_at(url, raw.token_file.as_ref(), expected, check)
 }
 
-fn hook_at(
+pub(super) fn hook_at(
     url: &Spanned<String>,
     token_file: Option<&Spanned<String>>,
     expected: &str,

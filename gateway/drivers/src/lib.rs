@@ -28,7 +28,9 @@ use evenkeel_dataplane::worker::{NodeLeg, NodePort};
 use evenkeel_media::trunk::GroupOwner;
 use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
 use evenkeel_model::{Hop, NodeId, SessionId};
-pub use poster::{Effort, HttpAnswer, HttpError, Posted, Poster, TraceHeaders, WebhookMessage};
+pub use poster::{
+    Effort, HttpAnswer, HttpClient, HttpError, Posted, Poster, TraceHeaders, WebhookMessage,
+};
 use rtpengine::{CallRecord, Rtpengine};
 pub use rtpengine::{Ng, NgSocket};
 use serde::{Deserialize, Serialize};

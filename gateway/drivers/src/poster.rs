@@ -1,20 +1,23 @@
-//! POSTs of JSON to an operator's URL: bounded in time, size and number.
+//! POSTs of JSON to an operator's URL: bounded in time, size and number; and the client of HTTP under them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use evenkeel_config::WebhookTarget;
+use evenkeel_config::{Url, WebhookTarget};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::client::conn::http1;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::http::request::Builder;
 use hyper::rt::{Read, Write};
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -163,20 +166,19 @@ impl Poster {
 }
 
 async fn serve(mut jobs: mpsc::UnboundedReceiver<WebhookJob>, places: Arc<Semaphore>) {
-    let (all, tls) =
-        (Arc::new(Semaphore::new(AT_ONCE_TO_ALL)), Arc::new(RootCertificates::default()));
+    let (all, client) = (Arc::new(Semaphore::new(AT_ONCE_TO_ALL)), Arc::new(HttpClient::default()));
     // As many as the configuration has named.
     let mut servers: BTreeMap<Box<str>, Arc<Semaphore>> = BTreeMap::new();
     while let Some(job) = jobs.recv().await {
         let server = servers.entry(job.message.hook.url.authority().into());
         let turns = server.or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)));
-        let (turns, all, tls) = (Arc::clone(turns), Arc::clone(&all), Arc::clone(&tls));
+        let (turns, all, client) = (Arc::clone(turns), Arc::clone(&all), Arc::clone(&client));
         tokio::spawn(async move {
             let WebhookJob { message, by, effort, mut reply, place: _place } = job;
             let posted = async {
                 let turn = async { (turns.acquire().await, all.acquire().await) };
                 match tokio::time::timeout_at(by, turn).await {
-                    Ok(_turn) => post_until(&message, by, effort.each, &tls).await,
+                    Ok(_turn) => post_until(&message, by, effort.each, &client).await,
                     Err(_late) => Err(HttpError::Late),
                 }
             };
@@ -196,12 +198,12 @@ async fn post_until(
     message: &WebhookMessage,
     by: Instant,
     each: Duration,
-    tls: &RootCertificates,
+    client: &HttpClient,
 ) -> Result<HttpAnswer, HttpError> {
     let (mut wait, mut last) = (AGAIN_AFTER, HttpError::Late);
     loop {
         let until = by.min(Instant::now() + each);
-        match tokio::time::timeout_at(until, post(message, tls)).await {
+        match tokio::time::timeout_at(until, client.post(message)).await {
             // A proxy sends these statuses if it did not reach the server.
             Ok(Ok(answer)) if !matches!(answer.status, 502 | 504) => return Ok(answer),
             Ok(Ok(answer)) if Instant::now() + wait >= by => return Ok(answer),
@@ -218,46 +220,34 @@ async fn post_until(
     }
 }
 
-async fn post(message: &WebhookMessage, tls: &RootCertificates) -> Result<HttpAnswer, HttpError> {
-    let WebhookMessage { hook, body, trace } = message;
-    let url = &hook.url;
-    let stream = TcpStream::connect((url.host(), url.port())).await?;
-    stream.set_nodelay(true)?;
-    let mut request = Request::builder()
-        .method(Method::POST)
-        .uri(url.path())
-        .header(HOST, url.authority())
-        .header(USER_AGENT, concat!("evenkeel/", env!("CARGO_PKG_VERSION")))
-        .header(CONTENT_TYPE, "application/json")
-        .header(CONNECTION, "close");
-    if let Some(token) = &hook.token {
-        let bearer = [b"Bearer ", token.bytes()].concat();
-        request = request.header(AUTHORIZATION, bearer);
-    }
-    if let Some(TraceHeaders { traceparent, tracestate }) = trace {
-        request = request.header("traceparent", traceparent);
-        if let Some(tracestate) = tracestate {
-            request = request.header("tracestate", &**tracestate);
-        }
-    }
-    let request = request.body(Full::new(body.clone()))?;
-    if url.is_https() {
-        let name = ServerName::try_from(url.host().to_owned())
-            .map_err(|_| HttpError::Name(url.host().into()))?;
-        exchange(TokioIo::new(tls.connector().connect(name, stream).await?), request).await
-    } else {
-        exchange(TokioIo::new(stream), request).await
-    }
+/// Sends requests, each once and on a connection of its own. The caller limits the time.
+#[derive(Default)]
+pub struct HttpClient {
+    /// The system's root certificates, read when the first certificate is verified.
+    tls: OnceLock<TlsConnector>,
 }
 
-async fn exchange(
-    io: impl Read + Write + Unpin + Send + 'static,
-    request: Request<Full<Bytes>>,
-) -> Result<HttpAnswer, HttpError> {
-    let (mut sender, connection) = http1::handshake(io).await?;
-    let driving = tokio::spawn(connection);
-    let asked = async {
-        let response = sender.send_request(request).await?;
+impl HttpClient {
+    /// POSTs JSON.
+    ///
+    /// # Errors
+    /// There is no answer, or a longer one than [`HttpError::TooLong`] says.
+    pub async fn post(&self, message: &WebhookMessage) -> Result<HttpAnswer, HttpError> {
+        let WebhookMessage { hook, body, trace } = message;
+        let mut request =
+            request_to(Method::POST, &hook.url).header(CONTENT_TYPE, "application/json");
+        if let Some(token) = &hook.token {
+            let bearer = [b"Bearer ", token.bytes()].concat();
+            request = request.header(AUTHORIZATION, bearer);
+        }
+        if let Some(TraceHeaders { traceparent, tracestate }) = trace {
+            request = request.header("traceparent", traceparent);
+            if let Some(tracestate) = tracestate {
+                request = request.header("tracestate", &**tracestate);
+            }
+        }
+        let (response, _connection) =
+            self.send(&hook.url, request.body(Full::new(body.clone()))?).await?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
         match body {
@@ -268,20 +258,69 @@ async fn exchange(
                 Err(_other) => Err(HttpError::TooLong),
             },
         }
-    };
-    let answer = asked.await;
-    driving.abort();
-    answer
+    }
+
+    /// The status of the answer to a GET request, whose body is not read.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn get_status(&self, url: &Url) -> Result<u16, HttpError> {
+        let request = request_to(Method::GET, url).body(Full::default())?;
+        let (response, _connection) = self.send(url, request).await?;
+        Ok(response.status().as_u16())
+    }
+
+    async fn send(
+        &self,
+        url: &Url,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, HttpConnection), HttpError> {
+        let stream = TcpStream::connect((url.host(), url.port())).await?;
+        stream.set_nodelay(true)?;
+        if url.is_https() {
+            let name = ServerName::try_from(url.host().to_owned())
+                .map_err(|_| HttpError::Name(url.host().into()))?;
+            exchange(TokioIo::new(self.tls().connect(name, stream).await?), request).await
+        } else {
+            exchange(TokioIo::new(stream), request).await
+        }
+    }
+
+    fn tls(&self) -> &TlsConnector {
+        self.tls.get_or_init(|| TlsConnector::from(Arc::new(tls::client(tls::roots(None)))))
+    }
 }
 
-/// The system's root certificates, read when the first certificate is verified.
-#[derive(Default)]
-struct RootCertificates(std::sync::OnceLock<TlsConnector>);
+/// A request without further headers. The connection ends with the answer.
+fn request_to(method: Method, url: &Url) -> Builder {
+    Request::builder()
+        .method(method)
+        .uri(url.path())
+        .header(HOST, url.authority())
+        .header(USER_AGENT, concat!("evenkeel/", env!("CARGO_PKG_VERSION")))
+        .header(CONNECTION, "close")
+}
 
-impl RootCertificates {
-    fn connector(&self) -> &TlsConnector {
-        self.0.get_or_init(|| TlsConnector::from(Arc::new(tls::client(tls::roots(None)))))
+/// Ends the connection when it is dropped.
+struct HttpConnection {
+    driving: JoinHandle<hyper::Result<()>>,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Drop for HttpConnection {
+    fn drop(&mut self) {
+        self.driving.abort();
     }
+}
+
+async fn exchange(
+    io: impl Read + Write + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<(Response<Incoming>, HttpConnection), HttpError> {
+    let (sender, connection) = http1::handshake(io).await?;
+    let mut connection = HttpConnection { driving: tokio::spawn(connection), sender };
+    let response = connection.sender.send_request(request).await?;
+    Ok((response, connection))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod host_sessions;
 mod losses;
 mod paths;
 mod reload;
+mod sandbox;
 mod serve;
 mod watch;
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_alerts::AlertReader;
 use evenkeel_config::{
     Colour, ConfigInForce, GatewayConfig, GatewaySettings, InvalidSetting, PluginLocation,
     PolicyBinding, PolicySet, ScenarioSettings,
@@ -38,6 +39,8 @@ pub(super) struct Applied {
     pub(super) foundry: Option<Foundry>,
     /// Its member is told of changed nodes and witnesses.
     pub(super) group: Option<Group>,
+    /// Their receivers, and the dependencies, are reloaded.
+    pub(super) alerts: Option<AlertReader>,
     /// Its series of new nodes and policies begin with the reload.
     pub(super) instruments: Option<Arc<Instruments>>,
 }
@@ -186,6 +189,7 @@ impl Applied {
             in_force: cell::Sender::new(ConfigInForce::at_start(settings)),
             foundry: None,
             group: None,
+            alerts: None,
             instruments: None,
         }
     }
@@ -216,6 +220,9 @@ impl Applied {
         }
         if let Some(instruments) = &self.instruments {
             instruments.begin(settings);
+        }
+        if let Some(alerts) = &self.alerts {
+            alerts.reload(settings).await;
         }
         self.change_sets(sets, handle).await?;
         let mut refused = self.govern(settings, &candidates, handle).await;
@@ -418,7 +425,8 @@ async fn beside<T: Send + 'static>(
     })
 }
 
-/// Lists each changed table that needs a restart, by its name in the file. A reload applies nodes, witnesses and policy sets.
+/// Lists each changed table that needs a restart, by its name in the file. A reload applies nodes, witnesses, policy
+/// sets, receivers of alerts and dependencies.
 fn keys_for_restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
     // The sets of another folder are reloaded.
     let gateway = GatewaySettings { policies: old.gateway.policies.clone(), ..new.gateway.clone() };

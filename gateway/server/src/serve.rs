@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_alerts::AlertChannels;
 use evenkeel_config::{AddressPlace, GatewayConfig, GroupSettings, ListenIngress};
 use evenkeel_control::{Handle, Inherited, SocketName};
 use evenkeel_group::{Group, GroupOwnership, MemberEnd};
@@ -15,10 +16,9 @@ use evenkeel_handover::{
     ReplacedGateway, RequestGate, Successor, UpgradeRequest, Upgrader, Upgrades,
 };
 use evenkeel_index::IndexEndCause as IndexEnd;
-use evenkeel_process::sandbox::MissingMeasure;
+use evenkeel_process::descriptors;
 use evenkeel_process::scheduling::RealTimeLoan;
 use evenkeel_process::signals::PendingSignals;
-use evenkeel_process::{descriptors, sandbox};
 use evenkeel_runtime::{Reads, RunningGateway, Sockets, UpgradeBuffer};
 use evenkeel_telemetry::{EventRecorder, LastLines, LogFilter, LogLines, Telemetry};
 use nix::unistd::geteuid;
@@ -30,6 +30,7 @@ use super::host_sessions;
 use super::losses::LossFollower;
 use super::paths::{DescriptorCapacity, ServeError, ServePaths};
 use super::reload::{self, Applied, ReloadTriggers};
+use super::sandbox::Sandbox;
 
 /// Time limit of the last export of telemetry.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -150,6 +151,9 @@ fn serve_as(
     let votes = member.as_mut().and_then(|member| member.store_questions.take());
     let index = evenkeel_index::IndexChannels::new(&settings);
     api.index = index.as_ref().map(evenkeel_index::IndexChannels::reader);
+    let alerts = AlertChannels::default();
+    applied.alerts = Some(alerts.reader());
+    api.alerts = applied.alerts.clone();
     api.configuration = Some(applied.in_force.subscribe());
     api.cache = gateway.foundry.folder().map(PathBuf::from);
     let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
@@ -195,6 +199,8 @@ fn serve_as(
     let index = index
         .map(|bound| bound.start(&gateway.handle, in_group.clone(), votes, telemetry.instruments()))
         .transpose()?;
+    let (metrics, instruments) = (telemetry.prometheus(), telemetry.instruments());
+    let alerts = alerts.start(&settings, in_group.clone(), metrics, instruments)?;
     let replaced = successor.take().is_some();
     api.open();
     let listening = ServedAddresses {
@@ -249,8 +255,8 @@ fn serve_as(
     };
     let attended =
         runtime.block_on(attend(&gateway, &telemetry, &mut recorder, reloading, leaving, end));
-    // Two processes of one member would both send beats.
-    drop(member);
+    // Two processes of one member would both send beats, and alerts.
+    drop((member, alerts));
     let (handed_over, attended) = match attended {
         Ok(handed_over) => (handed_over, Ok(())),
         Err(failure) => (None, Err(failure)),
@@ -348,73 +354,6 @@ async fn end_unserved(handle: &Handle) {
         }
     };
     let _ = tokio::time::timeout(LAST_ORDERS, ending).await;
-}
-
-/// The privileges that the process gave up.
-enum Sandbox {
-    /// The configuration keeps them.
-    Off,
-    /// The process that this one replaces gave them up, for all that it starts. `wanted`: by the configuration too.
-    Inherited {
-        wanted: bool,
-        missing: Vec<MissingMeasure>,
-    },
-    Entered(Vec<MissingMeasure>),
-}
-
-impl Sandbox {
-    /// Gives up the privileges. The sockets are open, and no thread has been started, which would keep its own. Fails if
-    /// the configuration cannot be read without them, since a reload could not read it either. A filter that is
-    /// inherited is not installed again: each call would pass one more with each upgrade.
-    fn enter(
-        place: &ServePaths,
-        settings: &GatewayConfig,
-        is_inherited: bool,
-    ) -> Result<Sandbox, ServeError> {
-        let wanted = settings.gateway.sandbox;
-        if is_inherited {
-            let missing = sandbox::hide_memory().err().into_iter().collect();
-            return Ok(Sandbox::Inherited { wanted, missing });
-        }
-        if !wanted {
-            return Ok(Sandbox::Off);
-        }
-        let was_privileged = sandbox::is_privileged();
-        let missing = sandbox::confine([]);
-        if was_privileged {
-            place.load()?;
-        }
-        Ok(Sandbox::Entered(missing))
-    }
-
-    /// True if a process that this one starts needs no sandbox of its own.
-    fn is_confined(&self) -> bool {
-        match self {
-            Sandbox::Off => false,
-            Sandbox::Inherited { .. } => true,
-            Sandbox::Entered(missing) => missing.is_empty(),
-        }
-    }
-
-    fn log(&self) {
-        match self {
-            Sandbox::Off => tracing::warn!("sandbox is off ([gateway] sandbox = false)"),
-            Sandbox::Inherited { wanted: true, .. } => tracing::info!("sandbox inherited"),
-            Sandbox::Inherited { wanted: false, .. } => {
-                tracing::warn!("sandbox is on until a restart: an upgrade cannot leave it");
-            }
-            Sandbox::Entered(missing) if missing.is_empty() => {
-                tracing::info!("sandbox: no capabilities, system calls filtered, memory hidden");
-            }
-            Sandbox::Entered(_) => {}
-        }
-        if let Sandbox::Inherited { missing, .. } | Sandbox::Entered(missing) = self
-            && !missing.is_empty()
-        {
-            let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
-            tracing::warn!("kernel refused a part of the sandbox: {}", missing.join("; "));
-        }
-    }
 }
 
 /// True if an ordinary user could not start this configuration, or not its hooks.

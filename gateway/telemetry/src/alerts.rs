@@ -1,56 +1,74 @@
-//! Alert rules for Prometheus in three tiers, made into `docs/alerts/rules.yml`.
+//! Alert rules in three tiers: made into `docs/alerts/rules.yml` for Prometheus, and evaluated by gateways that send alerts themselves.
 
+pub mod condition;
+
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
-/// How urgent an alert is; the label `severity`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum AlertTier {
-    /// Calls suffer now: it needs an answer at any hour.
-    Page,
-    /// Calls go on, and the next fault may end them: within a working day.
-    Ticket,
-    /// An event to know when others are looked at.
-    Info,
-}
+use condition::{AlertCondition, changes, increase, last, rate, spell};
+pub use evenkeel_config::AlertTier;
 
-impl AlertTier {
-    /// All tiers, the most urgent first.
-    pub const ALL: [AlertTier; 3] = [AlertTier::Page, AlertTier::Ticket, AlertTier::Info];
-
-    /// The value of the label `severity`.
-    pub fn name(self) -> &'static str {
-        match self {
-            AlertTier::Page => "page",
-            AlertTier::Ticket => "ticket",
-            AlertTier::Info => "info",
-        }
-    }
-}
-
-/// A rule of Prometheus.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// An alert rule.
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct AlertRule {
     /// Such as `EvenkeelNodeDown`.
     pub name: &'static str,
     /// Its tier.
     pub tier: AlertTier,
-    /// In PromQL.
-    pub expression: &'static str,
-    /// For how long the expression has to hold; `0s`: it fires at once.
-    pub lasts: &'static str,
+    /// When it holds.
+    pub condition: AlertCondition,
+    /// For how long the condition has to hold. Zero: the alert fires at once.
+    pub lasts: Duration,
     /// One line, with the labels of the series in Prometheus' templates.
     pub summary: &'static str,
     /// The section that says what to do, in `docs/`.
     pub runbook: &'static str,
 }
 
+impl AlertRule {
+    /// The condition in PromQL.
+    pub fn expression(&self) -> String {
+        self.condition.promql()
+    }
+
+    /// [`AlertRule::lasts`] in PromQL: `1m`.
+    pub fn lasts_text(&self) -> String {
+        spell(self.lasts)
+    }
+
+    /// The summary of one alert, with the values of its labels.
+    pub fn summarize(&self, labels: &SeriesLabels, value: f64) -> String {
+        let with_value = self.summary.replace("{{ $value }}", &value.to_string());
+        labels.iter().fold(with_value, |text, (name, value)| {
+            text.replace(&format!("{{{{ $labels.{name} }}}}"), value)
+        })
+    }
+}
+
+/// The labels of a series as Prometheus names them, with their values.
+pub type SeriesLabels = BTreeMap<String, String>;
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(60 * minutes)
+}
+
+const fn burns(windows: [&'static [&'static str; 1]; 2], limit: f64) -> AlertCondition {
+    let (metric, label) = ("evenkeel_slo_burn_rate", "evenkeel_window");
+    AlertCondition::AboveInWindows { metric, label, windows, limit }
+}
+
 macro_rules! rules {
-    ($($tier:ident $name:literal: $expression:literal for $lasts:literal, $summary:literal, $runbook:literal;)*) => {
+    ($($tier:ident $name:literal: $condition:expr, for $lasts:expr, $summary:literal, $runbook:literal;)*) => {
         /// All rules, the most urgent first.
         pub const RULES: &[AlertRule] = &[$(AlertRule {
             name: $name,
             tier: AlertTier::$tier,
-            expression: $expression,
+            condition: $condition,
             lasts: $lasts,
             summary: $summary,
             runbook: $runbook,
@@ -59,70 +77,102 @@ macro_rules! rules {
 }
 
 rules! {
-    Page "EvenkeelRoomsStranded": "increase(evenkeel_rooms_stranded_total[5m]) > 0" for "0s",
+    Page "EvenkeelRoomsStranded":
+        increase("evenkeel_rooms_stranded_total", minutes(5)).above(0.0), for Duration::ZERO,
         "rooms have no usable hop: {{ $labels.evenkeel_cause }}", "failover.md#after-a-node-died";
     Page "EvenkeelOffersRefused":
-        "sum by (instance, evenkeel_reason) (rate(evenkeel_sessions_refused_total{evenkeel_reason=~\"full|no-node|not-opened|rejected\"}[2m])) > 1" for "1m",
+        rate("evenkeel_sessions_refused_total", minutes(2))
+            .only("evenkeel_reason", &["full", "no-node", "not-opened", "rejected"])
+            .sum_by(&["evenkeel_reason"])
+            .above(1.0), for minutes(1),
         "offers are refused: {{ $labels.evenkeel_reason }}", "failover.md#capacity";
-    Page "EvenkeelRegionBreakerOpen": "evenkeel_region_breaker == 1" for "10s",
+    Page "EvenkeelRegionBreakerOpen": last("evenkeel_region_breaker").is(1.0), for seconds(10),
         "region {{ $labels.evenkeel_region }} takes no new rooms", "failover.md#region-breaker";
-    Page "EvenkeelClientBreakerOpen": "evenkeel_client_breaker == 1" for "10s",
+    Page "EvenkeelClientBreakerOpen": last("evenkeel_client_breaker").is(1.0), for seconds(10),
         "media of clients with {{ $labels.evenkeel_label }} {{ $labels.evenkeel_label_value }} is bad", "failover.md#client-breaker";
-    Page "EvenkeelUplinkSuspect": "evenkeel_uplink_suspect == 1" for "10s",
+    Page "EvenkeelUplinkSuspect": last("evenkeel_uplink_suspect").is(1.0), for seconds(10),
         "most nodes are silent at once: check the gateway's own network", "operations.md#look";
-    Page "EvenkeelSloBurnsFast":
-        "evenkeel_slo_burn_rate{evenkeel_window=\"5m\"} > 14.4 and ignoring (evenkeel_window) evenkeel_slo_burn_rate{evenkeel_window=\"1h\"} > 14.4" for "1m",
+    Page "EvenkeelSloBurnsFast": burns([&["5m"], &["1h"]], 14.4), for minutes(1),
         "scenario {{ $labels.evenkeel_scenario }} misses its objective of {{ $labels.evenkeel_slo }}", "operations.md#objectives";
-    Ticket "EvenkeelSloBurnsSlowly":
-        "evenkeel_slo_burn_rate{evenkeel_window=\"1h\"} > 6 and ignoring (evenkeel_window) evenkeel_slo_burn_rate{evenkeel_window=\"6h\"} > 6" for "1m",
+    Ticket "EvenkeelSloBurnsSlowly": burns([&["1h"], &["6h"]], 6.0), for minutes(1),
         "scenario {{ $labels.evenkeel_scenario }} has missed its objective of {{ $labels.evenkeel_slo }} for hours", "operations.md#objectives";
     Ticket "EvenkeelVoiceBad":
-        "sum by (instance, evenkeel_scenario) (rate(evenkeel_session_r_factor_bucket{le=~\"70|70.0\"}[5m])) > 0.05 * sum by (instance, evenkeel_scenario) (rate(evenkeel_session_r_factor_count[5m]))" for "5m",
+        AlertCondition::AboveShare {
+            part: rate("evenkeel_session_r_factor_bucket", minutes(5))
+                .only("le", &["70", "70.0"])
+                .sum_by(&["evenkeel_scenario"]),
+            share: 0.05,
+            whole: rate("evenkeel_session_r_factor_count", minutes(5)).sum_by(&["evenkeel_scenario"]),
+            on: &[],
+        }, for minutes(5),
         "many users of scenario {{ $labels.evenkeel_scenario }} hear badly: `evenkeel session list --bad`", "operations.md#look";
     Ticket "EvenkeelSessionsImpaired":
-        "sum by (instance, evenkeel_scenario, evenkeel_segment) (evenkeel_scenario_impaired{evenkeel_segment=~\"leg|node|gateway\"}) > on (instance, evenkeel_scenario) group_left () 0.05 * evenkeel_scenario_sessions" for "1m",
+        AlertCondition::AboveShare {
+            part: last("evenkeel_scenario_impaired")
+                .only("evenkeel_segment", &["leg", "node", "gateway"])
+                .sum_by(&["evenkeel_scenario", "evenkeel_segment"]),
+            share: 0.05,
+            whole: last("evenkeel_scenario_sessions"),
+            on: &["evenkeel_scenario"],
+        }, for minutes(1),
         "media of {{ $value }} sessions of scenario {{ $labels.evenkeel_scenario }} suffers at the {{ $labels.evenkeel_segment }}", "operations.md#impaired-media";
-    Ticket "EvenkeelNodeDown": "evenkeel_node_health == 3" for "1m",
+    Ticket "EvenkeelNodeDown": last("evenkeel_node_health").is(3.0), for minutes(1),
         "node {{ $labels.evenkeel_node }} is down", "failover.md#after-a-node-died";
-    Ticket "EvenkeelNodeFlaps": "increase(evenkeel_node_failures_total[10m]) > 3" for "0s",
+    Ticket "EvenkeelNodeFlaps":
+        increase("evenkeel_node_failures_total", minutes(10)).above(3.0), for Duration::ZERO,
         "node {{ $labels.evenkeel_node }} fails again and again", "failover.md#detection";
     Ticket "EvenkeelNodeDelayRose":
-        "evenkeel_node_round_trip_seconds > 0.05 + 2 * avg_over_time(evenkeel_node_round_trip_seconds[1h] offset 5m)" for "1m",
+        AlertCondition::AboveMean {
+            metric: "evenkeel_node_round_trip_seconds",
+            margin: 0.05,
+            factor: 2.0,
+            within: minutes(60),
+            before: minutes(5),
+        }, for minutes(1),
         "the round trip to node {{ $labels.evenkeel_node }} rose to {{ $value }} s", "failover.md#detection";
-    Ticket "EvenkeelRedundancyLost": "evenkeel_group_warnings > 0" for "1m",
+    Ticket "EvenkeelRedundancyLost": last("evenkeel_group_warnings").above(0.0), for minutes(1),
         "the next fault of a gateway may end calls: `evenkeel gateway list` has the reason", "operations.md#lost-redundancy";
-    Ticket "EvenkeelLossUncovered": "evenkeel_loss_unplaced > 0" for "2m",
+    Ticket "EvenkeelLossUncovered": last("evenkeel_loss_unplaced").above(0.0), for minutes(2),
         "the loss of one {{ $labels.evenkeel_scope }} would leave {{ $value }} sessions without a node: `evenkeel blast` shows where", "failover.md#blast-radius";
-    Ticket "EvenkeelGroupRefused": "increase(evenkeel_cluster_refused_total[10m]) > 0" for "0s",
+    Ticket "EvenkeelGroupRefused":
+        increase("evenkeel_cluster_refused_total", minutes(10)).above(0.0), for Duration::ZERO,
         "the members of a group do not agree: {{ $labels.evenkeel_reason }}", "operations.md#lost-redundancy";
-    Ticket "EvenkeelPolicyFailing": "evenkeel_policy_failing == 1" for "1m",
+    Ticket "EvenkeelPolicyFailing": last("evenkeel_policy_failing").is(1.0), for minutes(1),
         "policy {{ $labels.evenkeel_policy }} fails, and its on_fault applies", "rollouts.md#across-a-restart";
     Ticket "EvenkeelRevisionRolledBack":
-        "increase(evenkeel_policy_rollouts_total{evenkeel_outcome=\"rolled-back\"}[10m]) > 0" for "0s",
+        increase("evenkeel_policy_rollouts_total", minutes(10)).only("evenkeel_outcome", &["rolled-back"]).above(0.0), for Duration::ZERO,
         "a revision of {{ $labels.evenkeel_policy }} did harm", "rollouts.md#across-a-restart";
     Ticket "EvenkeelSessionPanicked":
-        "increase(evenkeel_sessions_closed_total{evenkeel_reason=\"panicked\"}[1h]) > 0" for "0s",
+        increase("evenkeel_sessions_closed_total", minutes(60)).only("evenkeel_reason", &["panicked"]).above(0.0), for Duration::ZERO,
         "a bug of the gateway closed a session: the log has the panic", "operations.md#look";
     Ticket "EvenkeelThreadsBehind":
-        "rate(media_packets_dropped_total{evenkeel_reason=~\"ring-full|buffer-full|send-failed\"}[1m]) > 0" for "1m",
+        rate("media_packets_dropped_total", minutes(1)).only("evenkeel_reason", &["ring-full", "buffer-full", "send-failed"]).above(0.0), for minutes(1),
         "packets are dropped because threads do not keep up: {{ $labels.evenkeel_reason }}", "operations.md#look";
-    Ticket "EvenkeelControlLate": "rate(evenkeel_event_loop_stalls_total[5m]) > 1" for "0s",
+    Ticket "EvenkeelControlLate":
+        rate("evenkeel_event_loop_stalls_total", minutes(5)).above(1.0), for Duration::ZERO,
         "control runs late, which delays failover: give the gateway more processor time", "operations.md#look";
-    Ticket "EvenkeelNodeMessagesRefused": "increase(evenkeel_node_messages_refused_total[10m]) > 0" for "0s",
+    Ticket "EvenkeelNodeMessagesRefused":
+        increase("evenkeel_node_messages_refused_total", minutes(10)).above(0.0), for Duration::ZERO,
         "gateway and agents do not agree: {{ $labels.evenkeel_reason }}", "operations.md#look";
-    Ticket "EvenkeelIndexBehind": "evenkeel_index_current == 0" for "5m",
+    Ticket "EvenkeelIndexBehind": last("evenkeel_index_current").is(0.0), for minutes(5),
         "the shared index lacks sessions of this gateway", "operations.md#shared-index";
-    Ticket "EvenkeelRoomDuplicate": "increase(evenkeel_index_duplicates_total[1h]) > 0" for "0s",
+    Ticket "EvenkeelRoomDuplicate":
+        increase("evenkeel_index_duplicates_total", minutes(60)).above(0.0), for Duration::ZERO,
         "a room is at two groups: the log names it", "operations.md#shared-index";
-    Info "EvenkeelNodeFailed": "increase(evenkeel_node_failures_total[5m]) > 0" for "0s",
+    Ticket "EvenkeelDependencyDown": last("evenkeel_dependency_up").is(0.0), for minutes(1),
+        "{{ $labels.evenkeel_dependency }}, which this gateway depends on, does not answer: `evenkeel status` has the reason", "operations.md#dependencies";
+    Info "EvenkeelNodeFailed":
+        increase("evenkeel_node_failures_total", minutes(5)).above(0.0), for Duration::ZERO,
         "node {{ $labels.evenkeel_node }} failed, and its rooms moved", "failover.md#after-a-node-died";
-    Info "EvenkeelRoleChanged": "changes(evenkeel_group_role[5m]) > 0" for "0s",
+    Info "EvenkeelRoleChanged": changes("evenkeel_group_role", minutes(5)).above(0.0), for Duration::ZERO,
         "a gateway of the group started, or its role changed by a hand-over or a takeover", "operations.md#a-group-of-gateways";
-    Info "EvenkeelNodeStaysDrained": "evenkeel_node_draining == 1" for "1h",
+    Info "EvenkeelNodeStaysDrained": last("evenkeel_node_draining").is(1.0), for minutes(60),
         "node {{ $labels.evenkeel_node }} is drained for an hour", "operations.md#maintain";
-    Info "EvenkeelTokensRefused": "increase(evenkeel_api_tokens_refused_total[10m]) > 0" for "0s",
+    Info "EvenkeelTokensRefused":
+        increase("evenkeel_api_tokens_refused_total", minutes(10)).above(0.0), for Duration::ZERO,
         "requests without the token or with another one: {{ $labels.evenkeel_reason }}", "security.md#api";
-    Info "EvenkeelTelemetryDropped": "increase(evenkeel_telemetry_dropped_total[10m]) > 0" for "0s",
+    Info "EvenkeelTelemetryDropped":
+        increase("evenkeel_telemetry_dropped_total", minutes(10)).above(0.0), for Duration::ZERO,
         "telemetry is lost: {{ $labels.evenkeel_signal }}, {{ $labels.evenkeel_reason }}", "telemetry.md#alerts";
 }
 
@@ -134,12 +184,13 @@ pub fn rules_file() -> String {
         let severity = tier.name();
         writeln!(text, "- name: evenkeel-{severity}\n  rules:").expect("a string takes all text");
         for rule in RULES.iter().filter(|rule| rule.tier == tier) {
-            let AlertRule { name, expression, lasts, summary, runbook, .. } = rule;
+            let AlertRule { name, summary, runbook, .. } = rule;
+            let lasts = rule.lasts_text();
             writeln!(
                 text,
                 "  - alert: {name}\n    expr: {}\n    for: {lasts}\n    labels: {{severity: {severity}}}\n    \
                  annotations:\n      summary: {}\n      runbook: docs/{runbook}",
-                quoted(expression),
+                quoted(&rule.expression()),
                 quoted(summary),
             )
             .expect("a string takes all text");

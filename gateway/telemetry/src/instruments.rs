@@ -1,5 +1,6 @@
 //! The instruments of the metrics, and the Prometheus text format.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,7 +13,9 @@ use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::metrics::{
     InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Temporality,
 };
+use prometheus::proto::MetricType;
 
+use super::alerts::SeriesLabels;
 use super::node_levels::NodeLevels;
 use super::registry::{Attribute, Count, Described, Histogram, Level};
 
@@ -111,6 +114,52 @@ impl Prometheus {
         }
         text
     }
+
+    /// The present values of these metrics. Of a histogram the parts `_bucket` and `_count` are metrics.
+    pub fn samples(&self, metrics: &BTreeSet<&'static str>) -> Vec<MetricSample> {
+        let mut samples = Vec::new();
+        for family in self.0.gather() {
+            let chosen = |part: &str| metrics.get(&*format!("{}{part}", family.name())).copied();
+            let (own, buckets, count) = (chosen(""), chosen("_bucket"), chosen("_count"));
+            if own.or(buckets).or(count).is_none() {
+                continue;
+            }
+            for series in family.get_metric() {
+                let labels = series.get_label().iter();
+                let labels: SeriesLabels =
+                    labels.map(|it| (it.name().to_owned(), it.value().to_owned())).collect();
+                let mut add = |metric: Option<&'static str>, labels: SeriesLabels, value: f64| {
+                    samples.extend(metric.map(|metric| MetricSample { metric, labels, value }));
+                };
+                match family.get_field_type() {
+                    MetricType::COUNTER => add(own, labels, series.get_counter().get_value()),
+                    MetricType::GAUGE => add(own, labels, series.get_gauge().get_value()),
+                    MetricType::HISTOGRAM => {
+                        let histogram = series.get_histogram();
+                        for bucket in histogram.get_bucket() {
+                            let mut labels = labels.clone();
+                            labels.insert("le".to_owned(), bucket.upper_bound().to_string());
+                            add(buckets, labels, bucket.cumulative_count() as f64);
+                        }
+                        add(count, labels, histogram.get_sample_count() as f64);
+                    }
+                    MetricType::SUMMARY | MetricType::UNTYPED => {}
+                }
+            }
+        }
+        samples
+    }
+}
+
+/// The present value of one series.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MetricSample {
+    /// As Prometheus names it.
+    pub metric: &'static str,
+    /// All labels of the series.
+    pub labels: SeriesLabels,
+    /// The total of a counter, or the level of a gauge.
+    pub value: f64,
 }
 
 /// The meter provider, read by Prometheus and by the [`MetricCollector`].

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{EventRecord, Handle, NodeNames, SessionTraces, TraceShare};
-pub use instruments::{Instruments, MetricLabels, Prometheus};
+pub use instruments::{Instruments, MetricLabels, MetricSample, Prometheus};
 pub use node_levels::{NodeLevel, NodeLevels, NodeLoad};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;

@@ -71,6 +71,8 @@ attributes! {
     Cause = "evenkeel.cause";
     /// Certainty of a finding, as a share.
     Confidence = "evenkeel.confidence";
+    /// Name of a dependency, as `[[dependency]]` has it.
+    Dependency = "evenkeel.dependency";
     /// Whether the native default would have decided otherwise.
     Differs = "evenkeel.differs";
     /// `up` from the client, `down` to the client.
@@ -113,6 +115,8 @@ attributes! {
     Previous = "evenkeel.previous";
     /// Reason.
     Reason = "evenkeel.reason";
+    /// Name of a receiver of alerts, as `[[alert]]` has it.
+    Receiver = "evenkeel.receiver";
     /// Name of a region.
     Region = "evenkeel.region";
     /// Revision of a policy: the first 12 hexadecimal digits of its digest.
@@ -268,6 +272,8 @@ metrics! {
     /// Spans, log lines and metric collections dropped because the queue was full or the receiver did not accept them;
     /// events dropped because too many came at once.
     TelemetryDropped = "evenkeel.telemetry.dropped", "{item}", [Signal, Reason];
+    /// Notices of alerts that this gateway posted to a receiver of `[[alert]]`: `delivered` or `failed`.
+    AlertDeliveries = "evenkeel.alert.deliveries", "{delivery}", [Receiver, Outcome];
     /// Failed exports.
     TelemetryFailures = "evenkeel.telemetry.failures", "{attempt}", [Signal];
 }
@@ -338,6 +344,8 @@ metrics! {
     HostDisk = "evenkeel.host.disk_free", "By", [];
     /// Descriptors that this process can still open.
     HostDescriptors = "evenkeel.host.descriptors_left", "{descriptor}", [];
+    /// 1 while a dependency answers its checks, 0 otherwise. Absent until the first check of it.
+    DependencyUp = "evenkeel.dependency.up", "{state}", [Dependency];
     /// Spans and log lines queued for export.
     TelemetryQueued = "evenkeel.telemetry.queued", "{item}", [Signal];
 }

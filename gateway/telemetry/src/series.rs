@@ -49,6 +49,9 @@ fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Ve
             let scenarios = settings.sets.iter().flat_map(|set| &set.scenarios);
             scenarios.map(|scenario| scenario.name.to_string()).collect()
         }
+        (_, Attribute::Receiver) => {
+            settings.alerts.iter().map(|receiver| receiver.name.to_string()).collect()
+        }
         (_, Attribute::Direction) => words(&["up", "down"]),
         (_, Attribute::Segment) => words(&PathSegment::ALL.map(PathSegment::name)),
         (_, Attribute::Cause) => words(&MoveCause::ALL.map(MoveCause::name)),
@@ -65,6 +68,7 @@ fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Ve
             words(&["queue-full", "not-taken", "behind"])
         }
         (Count::ApiTokensRefused, Attribute::Reason) => words(&["missing", "wrong"]),
+        (Count::AlertDeliveries, Attribute::Outcome) => words(&["delivered", "failed"]),
         (Count::PolicyRollouts, Attribute::Outcome) => {
             words(&["activated", "rolled-back", "refused"])
         }

@@ -30,3 +30,11 @@ fn unmeasured_mode_is_marked() {
     let line = mode_line(&cold);
     assert!(line.contains(" – ") && line.ends_with("none (not measured yet)"), "{line}");
 }
+
+#[test]
+fn dependency_is_shown_if_it_is_down() {
+    let up = json!({"dependency": "idp", "up": true});
+    assert_eq!(dependency_line(&up), None);
+    let down = json!({"dependency": "idp", "up": false, "reason": "status 503"});
+    assert_eq!(dependency_line(&down).as_deref(), Some("  dependency idp is down: status 503"));
+}

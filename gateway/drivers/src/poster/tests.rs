@@ -110,3 +110,12 @@ async fn silent_server_does_not_block_others() {
     let failed = posted(nobody, None, Duration::from_millis(200)).await.unwrap_err();
     assert!(matches!(failed, HttpError::Connect(_)), "{failed}");
 }
+
+#[tokio::test]
+async fn status_is_that_of_a_get_request() {
+    let (url, asked) = server(vec![says("204 No Content", "")]);
+    let url: Url = url.parse().unwrap();
+    assert_eq!(HttpClient::default().get_status(&url).await.unwrap(), 204);
+    let request = asked.join().unwrap().remove(0);
+    assert!(request.starts_with("GET /hook HTTP/1.1\r\n"), "{request}");
+}

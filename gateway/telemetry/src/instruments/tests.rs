@@ -59,3 +59,33 @@ fn levels_of_a_removed_node_end() {
     nodes.remove_node(NodeId(1));
     assert_eq!(levels(), [""; 0]);
 }
+
+#[test]
+fn samples_are_those_of_the_chosen_metrics() {
+    let (_provider, instruments, prometheus, _) =
+        meters(Resource::builder_empty().build()).unwrap();
+    instruments.count(Count::NodeFailures, 2, &[(Attribute::Node, "east-a1")]);
+    instruments.level(Level::UplinkSuspect, 1.0, &[]);
+    instruments.level(Level::IndexCurrent, 1.0, &[]);
+    instruments.value(Histogram::SessionR, 68.0, &[(Attribute::Scenario, "call")]);
+    let chosen = [
+        "evenkeel_node_failures_total",
+        "evenkeel_uplink_suspect",
+        "evenkeel_session_r_factor_bucket",
+        "evenkeel_session_r_factor_count",
+    ];
+    let samples = prometheus.samples(&chosen.into());
+    let value = |metric: &str, labels: &[(&str, &str)]| {
+        let labels: SeriesLabels =
+            labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let found = samples.iter().find(|it| it.metric == metric && it.labels == labels);
+        found.map(|it| it.value)
+    };
+    assert_eq!(value(chosen[0], &[("evenkeel_node", "east-a1")]), Some(2.0));
+    assert_eq!(value(chosen[1], &[]), Some(1.0));
+    let scenario = ("evenkeel_scenario", "call");
+    assert_eq!(value(chosen[2], &[scenario, ("le", "70")]), Some(1.0));
+    assert_eq!(value(chosen[2], &[scenario, ("le", "65")]), Some(0.0));
+    assert_eq!(value(chosen[3], &[scenario]), Some(1.0));
+    assert!(samples.iter().all(|it| chosen.contains(&it.metric)));
+}

@@ -1,6 +1,7 @@
 use opentelemetry_sdk::Resource;
 
 use super::super::alerts::RULES;
+use super::super::alerts::condition::SeriesFunction;
 use super::super::instruments::meters;
 use super::*;
 
@@ -52,9 +53,10 @@ fn counters_of_alerts_begin_with_0() {
         meters(Resource::builder_empty().build()).unwrap();
     instruments.begin(&settings());
     let text = prometheus.render();
-    let expressions = RULES.iter().map(|rule| rule.expression);
-    let counters: Vec<&str> = (expressions.flat_map(|text| text.split("increase(").skip(1)))
-        .filter_map(|rest| rest.split(['[', '{']).next())
+    let values = RULES.iter().flat_map(|rule| rule.condition.values());
+    let counters: Vec<&str> = values
+        .filter(|value| matches!(value.function, SeriesFunction::Increase(_)))
+        .map(|value| value.series.metric)
         .collect();
     assert!(counters.len() >= 9, "{counters:?}");
     // The member of a group begins its own.

@@ -1,0 +1,123 @@
+//! The alerts that hold at present, and their acknowledgements.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_telemetry::alerts::{AlertRule, SeriesLabels};
+use evenkeel_telemetry::{MetricSample, Moment};
+
+use super::history::MetricHistory;
+
+/// An alert of a rule: one for each series or sum for which the rule holds.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct AlertId {
+    /// Index of the rule: the most urgent ones come first.
+    pub(crate) rule: usize,
+    pub(crate) labels: SeriesLabels,
+}
+
+/// A condition that holds.
+struct HeldAlert {
+    since: Instant,
+    /// The time at which the alert began to fire; `None` until the condition has held long enough.
+    fired: Option<Moment>,
+    value: f64,
+    acknowledged: Option<Acknowledgement>,
+}
+
+/// An alert that fires.
+#[derive(Clone, Copy)]
+pub(crate) struct FiringAlert<'a> {
+    pub(crate) id: &'a AlertId,
+    pub(crate) rule: &'static AlertRule,
+    pub(crate) fired: Moment,
+    pub(crate) value: f64,
+    pub(crate) acknowledged: Option<&'a Acknowledgement>,
+}
+
+pub(crate) struct Acknowledgement {
+    /// `None`: the request named no user.
+    pub(crate) by: Option<Arc<str>>,
+    pub(crate) at: Instant,
+}
+
+/// A request to acknowledge an alert cannot be executed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AcknowledgeError {
+    /// No rule has this name.
+    #[error("there is no alert `{0}`")]
+    Unknown(String),
+    /// The rule does not fire.
+    #[error("`{0}` does not fire")]
+    Silent(String),
+}
+
+/// Evaluates rules. Time is an argument.
+pub(crate) struct HeldAlerts {
+    pub(crate) rules: &'static [AlertRule],
+    pub(crate) history: MetricHistory,
+    held: BTreeMap<AlertId, HeldAlert>,
+}
+
+impl HeldAlerts {
+    pub(crate) fn new(rules: &'static [AlertRule]) -> HeldAlerts {
+        HeldAlerts { rules, history: MetricHistory::of(rules), held: BTreeMap::new() }
+    }
+
+    /// Evaluates all rules, and returns the alerts that fired and are resolved now.
+    pub(crate) fn evaluate(&mut self, samples: Vec<MetricSample>, at: Moment) -> Vec<AlertId> {
+        self.history.record(samples, at.now);
+        let mut before = std::mem::take(&mut self.held);
+        for (number, rule) in self.rules.iter().enumerate() {
+            for (labels, value) in self.history.holding(&rule.condition, at.now) {
+                let id = AlertId { rule: number, labels };
+                let mut held = before.remove(&id).unwrap_or(HeldAlert {
+                    since: at.now,
+                    fired: None,
+                    value,
+                    acknowledged: None,
+                });
+                held.value = value;
+                if at.now.saturating_duration_since(held.since) >= rule.lasts {
+                    held.fired.get_or_insert(at);
+                }
+                self.held.insert(id, held);
+            }
+        }
+        before.retain(|_, held| held.fired.is_some());
+        before.into_keys().collect()
+    }
+
+    /// The alerts that fire, the most urgent first.
+    pub(crate) fn firing(&self) -> impl Iterator<Item = FiringAlert<'_>> {
+        self.held.iter().filter_map(|(id, held)| {
+            Some(FiringAlert {
+                id,
+                rule: self.rules.get(id.rule)?,
+                fired: held.fired?,
+                value: held.value,
+                acknowledged: held.acknowledged.as_ref(),
+            })
+        })
+    }
+
+    /// Acknowledges all alerts of a rule that fire now. One that begins later is a new one.
+    pub(crate) fn acknowledge(
+        &mut self,
+        name: &str,
+        by: Option<Arc<str>>,
+        now: Instant,
+    ) -> Result<(), AcknowledgeError> {
+        let Some(rule) = self.rules.iter().position(|rule| rule.name == name) else {
+            return Err(AcknowledgeError::Unknown(name.to_owned()));
+        };
+        let of_rule = self.held.iter_mut().filter(|(id, _)| id.rule == rule);
+        let mut is_silent = true;
+        for (_, held) in of_rule.filter(|(_, held)| held.fired.is_some()) {
+            is_silent = false;
+            held.acknowledged.get_or_insert(Acknowledgement { by: by.clone(), at: now });
+        }
+        if is_silent { Err(AcknowledgeError::Silent(name.to_owned())) } else { Ok(()) }
+    }
+}

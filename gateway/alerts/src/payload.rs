@@ -1,0 +1,107 @@
+//! Notices as receivers read them: JSON of a webhook, and of Alertmanager's API v2.
+
+use std::time::{Duration, SystemTime};
+
+use evenkeel_config::AlertReceiverKind;
+use evenkeel_process::unix_us;
+use evenkeel_telemetry::alerts::RULES;
+use serde_json::{Map, Value, json};
+
+use super::alerts::{AlertDelivery, runbook};
+use super::outbox::{NOTICE_EVERY, NoticedAlert};
+
+/// The version of the object that webhooks get.
+const VERSION: u32 = 1;
+
+/// Alertmanager takes an alert for resolved if it does not hear of it for this time. The next three notices may be lost.
+const HOLDS: Duration = NOTICE_EVERY.saturating_mul(4);
+
+impl AlertDelivery {
+    /// The body of the request. `gateway`: the name of this gateway, or of its group.
+    pub(crate) fn body(&self, gateway: &str, now: SystemTime) -> Vec<u8> {
+        let body = match self.receiver.kind {
+            AlertReceiverKind::Webhook => self.webhook(gateway),
+            AlertReceiverKind::Alertmanager => self.alertmanager(gateway, now),
+        };
+        body.to_string().into_bytes()
+    }
+
+    fn webhook(&self, gateway: &str) -> Value {
+        let rule = &RULES[self.notice.rule];
+        let alerts = self.notice.alerts.iter().map(|alert| {
+            json!({
+                "status": status(alert.resolved.is_none()),
+                "labels": alert.id.labels,
+                "summary": rule.summarize(&alert.id.labels, alert.value),
+                "value": alert.value,
+                "starts_at": rfc3339(alert.fired),
+                "ends_at": alert.resolved.map(rfc3339),
+            })
+        });
+        json!({
+            "version": VERSION,
+            "gateway": gateway,
+            "alert": rule.name,
+            "severity": rule.tier.name(),
+            "status": status(self.notice.firing_count > 0),
+            "firing": self.notice.firing_count,
+            "escalated": self.notice.is_escalated,
+            "runbook": runbook(rule),
+            "alerts": alerts.collect::<Vec<_>>(),
+        })
+    }
+
+    fn alertmanager(&self, gateway: &str, now: SystemTime) -> Value {
+        let rule = &RULES[self.notice.rule];
+        let alert = |alert: &NoticedAlert| {
+            let mut labels: Map<String, Value> = Map::new();
+            for (name, value) in &alert.id.labels {
+                labels.insert(name.clone(), value.as_str().into());
+            }
+            labels.insert("alertname".to_owned(), rule.name.into());
+            labels.insert("severity".to_owned(), rule.tier.name().into());
+            labels.insert("gateway".to_owned(), gateway.into());
+            json!({
+                "labels": labels,
+                "annotations": {
+                    "summary": rule.summarize(&alert.id.labels, alert.value),
+                    "runbook": runbook(rule),
+                },
+                "startsAt": rfc3339(alert.fired),
+                "endsAt": rfc3339(alert.resolved.unwrap_or(now + HOLDS)),
+            })
+        };
+        self.notice.alerts.iter().map(alert).collect()
+    }
+}
+
+fn status(fires: bool) -> &'static str {
+    if fires { "firing" } else { "resolved" }
+}
+
+/// A time in UTC (RFC 3339, section 5.6), to the millisecond.
+fn rfc3339(at: SystemTime) -> String {
+    let ms = unix_us(at) / 1_000;
+    let (mut days, second) = (ms / 86_400_000, ms / 1_000 % 86_400);
+    let mut year = 1970_u64;
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    let (hour, minute, rest, day) = (second / 3_600, second / 60 % 60, second % 60, days + 1);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{rest:02}.{:03}Z", ms % 1_000)
+}
+
+#[cfg(test)]
+mod tests;

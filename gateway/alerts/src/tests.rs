@@ -1,0 +1,342 @@
+//! Alerts in virtual time.
+
+mod healthy;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use evenkeel_config::{
+    AlertEscalation, AlertReceiver, AlertReceiverKind, AlertTier, WebhookTarget,
+};
+use evenkeel_telemetry::alerts::{RULES, SeriesLabels};
+use evenkeel_telemetry::{MetricSample, Moment};
+
+use super::outbox::NoticedAlert;
+use super::*;
+
+const HEALTH: &str = "evenkeel_node_health";
+const FAILURES: &str = "evenkeel_node_failures_total";
+
+/// The interval of evaluations.
+const EVERY: Duration = Duration::from_secs(5);
+
+struct World {
+    alerts: Alerts,
+    at: Moment,
+    /// The present values.
+    samples: Vec<MetricSample>,
+    /// Receivers that answer nothing.
+    down: Vec<&'static str>,
+    /// An alert that all receivers refuse.
+    refused: Option<&'static str>,
+}
+
+/// A notice that a receiver got, or that was lost on the way.
+#[derive(Clone, Debug)]
+struct Received {
+    at: Instant,
+    receiver: Arc<str>,
+    alert: &'static str,
+    firing: Vec<NoticedAlert>,
+    resolved: Vec<NoticedAlert>,
+}
+
+pub(crate) fn receiver(name: &str, tiers: &[AlertTier]) -> AlertReceiver {
+    let target = WebhookTarget { url: "http://127.0.0.1:1".parse().unwrap(), token: None };
+    let (kind, tiers) = (AlertReceiverKind::Webhook, tiers.to_vec());
+    AlertReceiver { name: name.into(), kind, target, tiers, escalation: None }
+}
+
+fn escalating(name: &str, to: &str) -> AlertReceiver {
+    let escalation = AlertEscalation { after: Duration::from_secs(300), to: to.into() };
+    AlertReceiver { escalation: Some(escalation), ..receiver(name, &AlertTier::ALL) }
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+impl World {
+    fn with(receivers: &[AlertReceiver]) -> World {
+        let at = Moment { now: Instant::now(), wall: SystemTime::UNIX_EPOCH + seconds(1_000) };
+        World {
+            alerts: Alerts::new(receivers),
+            at,
+            samples: Vec::new(),
+            down: Vec::new(),
+            refused: None,
+        }
+    }
+
+    /// Sets the value of a node's series.
+    fn set(&mut self, metric: &'static str, node: &str, value: f64) {
+        let labels: SeriesLabels = [("evenkeel_node".to_owned(), node.to_owned())].into();
+        self.samples.retain(|it| (it.metric, &it.labels) != (metric, &labels));
+        self.samples.push(MetricSample { metric, labels, value });
+    }
+
+    /// Evaluates and sends once.
+    fn step(&mut self) -> Vec<Received> {
+        self.alerts.evaluate(self.samples.clone(), self.at);
+        self.send()
+    }
+
+    fn send(&mut self) -> Vec<Received> {
+        let mut all = Vec::new();
+        loop {
+            let deliveries = self.alerts.deliveries(self.at.now);
+            if deliveries.is_empty() {
+                return all;
+            }
+            for AlertDelivery { receiver, notice } in deliveries {
+                let (at, alert) = (self.at.now, RULES[notice.rule].name);
+                let is_down = self.down.contains(&&*receiver.name);
+                let is_accepted = !is_down && self.refused != Some(alert);
+                self.alerts.handle_answer(&receiver.name, is_accepted, at);
+                let (resolved, firing) =
+                    notice.alerts.into_iter().partition(|alert| alert.resolved.is_some());
+                all.push(Received { at, receiver: receiver.name, alert, firing, resolved });
+            }
+        }
+    }
+
+    /// Lets time pass, and returns what was sent meanwhile.
+    fn pass(&mut self, time: Duration) -> Vec<Received> {
+        let mut all = Vec::new();
+        for _ in 0..time.as_secs() / EVERY.as_secs() {
+            let Moment { now, wall } = self.at;
+            self.at = Moment { now: now + EVERY, wall: wall + EVERY };
+            all.extend(self.step());
+        }
+        all
+    }
+
+    fn acknowledge(&mut self, name: &str) -> Result<(), AcknowledgeError> {
+        self.alerts.acknowledge(name, Some("ann".into()), self.at.now)
+    }
+}
+
+/// Receivers and alerts, with the numbers of alerts that fire and are resolved.
+fn shown(received: &[Received]) -> Vec<String> {
+    let line = |it: &Received| {
+        let Received { receiver, alert, firing, resolved, .. } = it;
+        let alert = alert.trim_start_matches("Evenkeel");
+        format!("{receiver}: {alert} {} {}", firing.len(), resolved.len())
+    };
+    received.iter().map(line).collect()
+}
+
+#[test]
+fn alert_fires_after_its_time_and_is_resolved() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    world.set(HEALTH, "a1", 3.0);
+    world.set(HEALTH, "a2", 0.0);
+    assert!(world.step().is_empty());
+    assert_eq!(shown(&world.pass(seconds(55))), [""; 0]);
+    let fired = world.pass(EVERY);
+    assert_eq!(shown(&fired), ["ops: NodeDown 1 0"]);
+    let alert = &fired[0].firing[0];
+    assert_eq!((&*alert.id.labels["evenkeel_node"], alert.value), ("a1", 3.0));
+    assert_eq!(shown(&world.pass(seconds(3_600))), [""; 0], "it goes on");
+    world.set(HEALTH, "a1", 0.0);
+    let resolved = world.pass(EVERY);
+    assert_eq!(shown(&resolved), ["ops: NodeDown 0 1"]);
+    assert_eq!(resolved[0].resolved[0].resolved, Some(world.at.wall));
+    assert_eq!(world.alerts.view().alerts, []);
+    // A fault that is shorter is no alert.
+    world.set(HEALTH, "a1", 3.0);
+    assert_eq!(shown(&world.pass(seconds(55))), [""; 0]);
+    world.set(HEALTH, "a1", 0.0);
+    assert_eq!(shown(&world.pass(seconds(600))), [""; 0]);
+}
+
+#[test]
+fn series_that_ends_resolves_its_alert() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    world.set(HEALTH, "a1", 3.0);
+    assert_eq!(world.pass(seconds(65)).len(), 1);
+    world.samples.clear();
+    assert_eq!(shown(&world.pass(seconds(60))), ["ops: NodeDown 0 1"]);
+}
+
+#[test]
+fn restarted_counter_is_no_growth() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    world.set(FAILURES, "a1", 7.0);
+    world.pass(seconds(60));
+    world.set(FAILURES, "a1", 0.0);
+    assert_eq!(shown(&world.pass(seconds(60))), [""; 0]);
+    world.set(FAILURES, "a1", 1.0);
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: NodeFailed 1 0"]);
+    assert_eq!(shown(&world.pass(seconds(300))), ["ops: NodeFailed 0 1"], "after the window");
+}
+
+#[test]
+fn receiver_gets_its_tiers() {
+    let (pager, log) = (receiver("pager", &[AlertTier::Page]), receiver("log", &[AlertTier::Info]));
+    let mut world = World::with(&[pager, log]);
+    world.set(FAILURES, "a1", 0.0);
+    world.step();
+    world.set(FAILURES, "a1", 9.0);
+    assert_eq!(shown(&world.pass(EVERY)), ["log: NodeFailed 1 0"], "it flaps, too");
+}
+
+#[test]
+fn flapping_nodes_make_one_notice_a_minute() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    let nodes: Vec<String> = (0..500).map(|number| format!("n{number}")).collect();
+    for node in &nodes {
+        world.set(FAILURES, node, 0.0);
+    }
+    world.step();
+    let mut received = Vec::new();
+    for minute in 0..20 {
+        // Each node fails in another second of the minute, and has time to recover.
+        for step in 0..12 {
+            for (number, sample) in world.samples.iter_mut().enumerate() {
+                if number % 12 == step && minute % 7 == 0 {
+                    sample.value += 5.0;
+                }
+            }
+            received.extend(world.pass(EVERY));
+        }
+    }
+    let mut by_rule: BTreeMap<&str, Vec<Instant>> = BTreeMap::new();
+    for notice in &received {
+        by_rule.entry(notice.alert).or_default().push(notice.at);
+    }
+    assert_eq!(
+        by_rule.keys().copied().collect::<Vec<_>>(),
+        ["EvenkeelNodeFailed", "EvenkeelNodeFlaps"]
+    );
+    for times in by_rule.values() {
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= seconds(60)));
+        assert!(times.len() <= 21, "{}", times.len());
+    }
+    let told = received.iter().filter(|it| it.alert == "EvenkeelNodeFailed");
+    let told: usize = told.map(|it| it.firing.len()).sum();
+    assert!(told >= 2 * nodes.len(), "each of them is told twice: {told}");
+}
+
+#[test]
+fn alert_that_nobody_acknowledges_is_escalated() {
+    let mut world = World::with(&[escalating("chat", "pager"), receiver("pager", &[])]);
+    world.set(HEALTH, "a1", 3.0);
+    assert_eq!(shown(&world.pass(seconds(65))), ["chat: NodeDown 1 0"]);
+    assert_eq!(shown(&world.pass(seconds(295))), [""; 0]);
+    assert_eq!(shown(&world.pass(EVERY)), ["pager: NodeDown 1 0"]);
+    // Both of them hear of the end, also after a late acknowledgement.
+    world.acknowledge("EvenkeelNodeDown").unwrap();
+    world.set(HEALTH, "a1", 0.0);
+    let ends = shown(&world.pass(seconds(60)));
+    assert_eq!(ends, ["chat: NodeDown 0 1", "pager: NodeDown 0 1"]);
+}
+
+#[test]
+fn acknowledged_alert_is_not_escalated() {
+    let mut world = World::with(&[escalating("chat", "pager"), receiver("pager", &[])]);
+    let unknown = AcknowledgeError::Unknown("NodeDown".to_owned());
+    assert_eq!(world.acknowledge("NodeDown"), Err(unknown));
+    let silent = AcknowledgeError::Silent("EvenkeelNodeDown".to_owned());
+    assert_eq!(world.acknowledge("EvenkeelNodeDown"), Err(silent));
+    world.set(HEALTH, "a1", 3.0);
+    world.pass(seconds(120));
+    world.acknowledge("EvenkeelNodeDown").unwrap();
+    let view = world.alerts.view().alerts.remove(0);
+    assert_eq!((view.acknowledged, view.acknowledged_by.as_deref()), (true, Some("ann")));
+    assert_eq!((view.alert, &*view.summary), ("EvenkeelNodeDown", "node a1 is down"));
+    assert_eq!(shown(&world.pass(seconds(3_600))), [""; 0]);
+    // One that begins later is another alert.
+    world.set(HEALTH, "a2", 3.0);
+    let both = shown(&world.pass(seconds(400)));
+    assert_eq!(both, ["chat: NodeDown 1 0", "pager: NodeDown 1 0"]);
+}
+
+#[test]
+fn failed_delivery_is_repeated_with_backoff() {
+    let mut world =
+        World::with(&[receiver("ops", &AlertTier::ALL), receiver("log", &AlertTier::ALL)]);
+    world.down.push("ops");
+    world.set(HEALTH, "a1", 3.0);
+    let began = world.at.now;
+    let received = world.pass(seconds(300));
+    assert_eq!(
+        received.iter().filter(|it| &*it.receiver == "log").count(),
+        1,
+        "it delays no other"
+    );
+    let tries = received.iter().filter(|it| &*it.receiver == "ops");
+    let after: Vec<u64> = tries.map(|it| (it.at - began).as_secs()).collect();
+    // Pauses of 1, 2, 4 s and so on, rounded up to the next evaluation.
+    assert_eq!(after, [65, 70, 75, 80, 90, 110, 145, 205, 265]);
+    assert_eq!(world.alerts.view().receivers[0].failures, 9);
+    // The receiver may have got one of them without an answer: it hears of the end.
+    world.set(HEALTH, "a1", 0.0);
+    assert_eq!(shown(&world.pass(EVERY)), ["log: NodeDown 0 1"]);
+    world.down.clear();
+    assert_eq!(shown(&world.pass(seconds(60))), ["ops: NodeDown 0 1"]);
+    let receivers = world.alerts.view().receivers;
+    assert!(receivers.iter().all(|it| it.failures == 0 && it.waiting == 0), "{receivers:?}");
+}
+
+#[test]
+fn refused_notice_delays_no_other_rule() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    world.refused = Some("EvenkeelNodeFlaps");
+    world.set(FAILURES, "a1", 0.0);
+    world.step();
+    world.set(FAILURES, "a1", 9.0);
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: NodeFlaps 1 0"], "the more urgent one");
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: NodeFailed 1 0", "ops: NodeFlaps 1 0"]);
+}
+
+#[test]
+fn receiver_that_is_down_has_a_bounded_number_waiting() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    world.down.push("ops");
+    for value in [0.0, 1.0] {
+        for number in 0..1_100 {
+            world.set(FAILURES, &format!("n{number}"), value);
+        }
+        world.step();
+    }
+    // Each try names others first.
+    world.pass(seconds(60));
+    world.samples.clear();
+    world.step();
+    assert_eq!(world.alerts.view().receivers[0].waiting, 1_000);
+}
+
+#[test]
+fn new_owner_sends_a_firing_alert_once() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    world.set(HEALTH, "a1", 3.0);
+    // A standby evaluates, and sends nothing.
+    for _ in 0..60 {
+        world.at.now += EVERY;
+        world.alerts.evaluate(world.samples.clone(), world.at);
+    }
+    assert_eq!(shown(&world.pass(seconds(600))), ["ops: NodeDown 1 0"]);
+}
+
+#[test]
+fn alertmanager_hears_of_an_alert_each_minute() {
+    let kind = AlertReceiverKind::Alertmanager;
+    let mut world = World::with(&[AlertReceiver { kind, ..receiver("am", &AlertTier::ALL) }]);
+    world.set(HEALTH, "a1", 3.0);
+    let began = world.at.now;
+    let received = world.pass(seconds(250));
+    let times: Vec<u64> = received.iter().map(|it| (it.at - began).as_secs()).collect();
+    assert_eq!(times, [65, 125, 185, 245]);
+}
+
+#[test]
+fn reload_keeps_what_a_receiver_was_sent() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    world.set(HEALTH, "a1", 3.0);
+    assert_eq!(world.pass(seconds(65)).len(), 1);
+    let (new, ops) = (receiver("new", &AlertTier::ALL), receiver("ops", &AlertTier::ALL));
+    world.alerts.set_receivers(&[new, ops]);
+    assert_eq!(shown(&world.pass(seconds(120))), ["new: NodeDown 1 0"]);
+}

@@ -1,0 +1,288 @@
+//! The thread that evaluates rules, posts notices and checks dependencies. Nothing waits for it.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use evenkeel_config::{AlertReceiver, DependencySettings, GatewayConfig};
+use evenkeel_drivers::{HttpClient, WebhookMessage};
+use evenkeel_group::{Group, GroupOwnership};
+use evenkeel_telemetry::registry::{Attribute, Count};
+use evenkeel_telemetry::{Instruments, Moment, Prometheus};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::alerts::{AlertDelivery, Alerts, AlertsView};
+use super::dependencies::{DependencyChecks, DependencyView, DependencyViews};
+use super::held::AcknowledgeError;
+
+/// Interval of evaluations. Rules hold for 10 s or longer before they fire, or look at minutes.
+const EVALUATED_EVERY: Duration = Duration::from_secs(5);
+
+/// Timeout of a delivery.
+const POSTED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Requests of the API that may wait.
+const REQUESTS_MAX: usize = 64;
+
+/// A request to the thread.
+pub enum AlertRequest {
+    /// Alerts and receivers; `None` without a receiver.
+    List(oneshot::Sender<Option<AlertsView>>),
+    /// Ends the escalation of the alerts of a name that fire.
+    Acknowledge {
+        /// The alert.
+        name: String,
+        /// The user.
+        by: Option<Arc<str>>,
+        /// The outcome.
+        reply: oneshot::Sender<Result<(), AcknowledgeError>>,
+    },
+    /// Replaces receivers and dependencies.
+    Reload(Vec<AlertReceiver>, Vec<DependencySettings>),
+}
+
+/// Asks the thread.
+#[derive(Clone)]
+pub struct AlertReader {
+    requests: mpsc::Sender<AlertRequest>,
+    dependencies: watch::Receiver<DependencyViews>,
+}
+
+impl AlertReader {
+    /// Alerts and receivers; `None` without a receiver, or if the thread has ended.
+    pub async fn list(&self) -> Option<AlertsView> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(AlertRequest::List(reply)).await.ok()?;
+        answer.await.ok()?
+    }
+
+    /// Acknowledges all alerts of this name that fire now.
+    pub async fn acknowledge(
+        &self,
+        name: &str,
+        by: Option<Arc<str>>,
+    ) -> Result<(), AcknowledgeError> {
+        let (reply, answer) = oneshot::channel();
+        let request = AlertRequest::Acknowledge { name: name.to_owned(), by, reply };
+        let silent = || AcknowledgeError::Silent(name.to_owned());
+        self.requests.send(request).await.map_err(|_| silent())?;
+        answer.await.unwrap_or_else(|_| Err(silent()))
+    }
+
+    /// Applies a saved configuration.
+    pub async fn reload(&self, settings: &GatewayConfig) {
+        let (alerts, dependencies) = (settings.alerts.clone(), settings.dependencies.clone());
+        // The thread may have ended with the gateway.
+        let _ = self.requests.send(AlertRequest::Reload(alerts, dependencies)).await;
+    }
+
+    /// The last check of each dependency, by name.
+    pub fn dependencies(&self) -> Vec<DependencyView> {
+        self.dependencies.borrow().values().cloned().collect()
+    }
+}
+
+/// The channels of the thread before it starts.
+pub struct AlertChannels {
+    reader: AlertReader,
+    /// Requests to the thread.
+    pub requests: mpsc::Receiver<AlertRequest>,
+    views: watch::Sender<DependencyViews>,
+}
+
+impl Default for AlertChannels {
+    fn default() -> AlertChannels {
+        let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
+        let (views, dependencies) = watch::channel(DependencyViews::new());
+        AlertChannels {
+            reader: AlertReader { requests: requests_in, dependencies },
+            requests,
+            views,
+        }
+    }
+}
+
+/// The running thread; it ends when dropped.
+pub struct AlertThread {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AlertChannels {
+    /// Asks the thread once it runs.
+    pub fn reader(&self) -> AlertReader {
+        self.reader.clone()
+    }
+
+    /// Starts the thread. `group`: only the owner of it sends.
+    pub fn start(
+        self,
+        settings: &GatewayConfig,
+        group: Option<Group>,
+        metrics: Prometheus,
+        instruments: Arc<Instruments>,
+    ) -> io::Result<AlertThread> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let checks = DependencyChecks::new(self.views, Arc::clone(&instruments));
+        let mut sender = AlertSender {
+            alerts: Alerts::new(&settings.alerts),
+            gateway: name(settings),
+            is_sender: Box::new(move || {
+                let owner = group.as_ref().map(Group::owner);
+                owner.is_none_or(|owner| owner == GroupOwnership::Here)
+            }),
+            metrics,
+            instruments,
+            client: Arc::default(),
+            posts: JoinSet::new(),
+            checks,
+        };
+        let dependencies = settings.dependencies.clone();
+        let requests = self.requests;
+        let thread = std::thread::Builder::new().name("evenkeel-alerts".to_owned());
+        let thread = thread.spawn(move || {
+            runtime.block_on(async {
+                sender.checks.set(&dependencies);
+                tokio::select! {
+                    _ = stopped => {}
+                    () = sender.run(requests) => {}
+                }
+            });
+            drop(sender);
+            // Does not wait until the name of a server is resolved.
+            runtime.shutdown_background();
+        })?;
+        Ok(AlertThread { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for AlertThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // The panic was reported already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The name of the gateway in notices. The members of a group have one: an alert is the same after a takeover.
+fn name(settings: &GatewayConfig) -> String {
+    if let Some(group) = &settings.cluster {
+        return group.members().join("/");
+    }
+    // Empty on systems without this file.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    host.trim_end().to_owned()
+}
+
+/// The state of the thread.
+struct AlertSender {
+    alerts: Alerts,
+    gateway: String,
+    /// This gateway owns its group, or has none.
+    is_sender: Box<dyn Fn() -> bool + Send>,
+    metrics: Prometheus,
+    instruments: Arc<Instruments>,
+    client: Arc<HttpClient>,
+    /// One for each receiver at most.
+    posts: JoinSet<PostedNotice>,
+    checks: DependencyChecks,
+}
+
+/// The outcome of a delivery.
+struct PostedNotice {
+    receiver: Arc<str>,
+    answer: Result<(), String>,
+}
+
+impl AlertSender {
+    async fn run(&mut self, mut requests: mpsc::Receiver<AlertRequest>) {
+        let mut every = interval(EVALUATED_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = every.tick() => self.evaluate(),
+                Some(request) = requests.recv() => self.execute(request),
+                Some(posted) = self.posts.join_next() => {
+                    if let Ok(posted) = posted {
+                        self.note(&posted);
+                    }
+                }
+            }
+            self.send();
+        }
+    }
+
+    fn evaluate(&mut self) {
+        if self.alerts.has_receivers() {
+            let samples = self.metrics.samples(&self.alerts.metrics());
+            self.alerts.evaluate(samples, Moment::now());
+        }
+    }
+
+    /// Sends what is due. A standby knows the same alerts, and sends them once it is the owner.
+    fn send(&mut self) {
+        if !(self.is_sender)() {
+            return;
+        }
+        for delivery in self.alerts.deliveries(Instant::now()) {
+            let body = delivery.body(&self.gateway, SystemTime::now());
+            let AlertDelivery { receiver, .. } = delivery;
+            let client = Arc::clone(&self.client);
+            let hook = Arc::new(receiver.target);
+            let message = WebhookMessage { hook, body: body.into(), trace: None };
+            self.posts.spawn(async move {
+                let answer = match timeout(POSTED_WITHIN, client.post(&message)).await {
+                    Ok(Ok(answer)) if (200..300).contains(&answer.status) => Ok(()),
+                    Ok(Ok(answer)) => Err(format!("status {}", answer.status)),
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(_late) => Err(format!("no answer within {POSTED_WITHIN:?}")),
+                };
+                PostedNotice { receiver: receiver.name, answer }
+            });
+        }
+    }
+
+    fn note(&mut self, posted: &PostedNotice) {
+        let PostedNotice { receiver, answer } = posted;
+        let outcome = if answer.is_ok() { "delivered" } else { "failed" };
+        let labels = [(Attribute::Receiver, &**receiver), (Attribute::Outcome, outcome)];
+        self.instruments.count(Count::AlertDeliveries, 1, &labels);
+        let failures = self.alerts.handle_answer(receiver, answer.is_ok(), Instant::now());
+        match (failures, answer) {
+            // The counter has the number of failures.
+            (Some((0, _)), Err(reason)) => {
+                tracing::warn!(%receiver, reason, "receiver takes no alerts; they are sent again");
+            }
+            (Some((1.., 0)), Ok(())) => {
+                tracing::info!(%receiver, "receiver takes alerts again");
+            }
+            _ => {}
+        }
+    }
+
+    fn execute(&mut self, request: AlertRequest) {
+        // Clients may stop waiting.
+        match request {
+            AlertRequest::List(reply) => {
+                let view = self.alerts.has_receivers().then(|| self.alerts.view());
+                let _ = reply.send(view);
+            }
+            AlertRequest::Acknowledge { name, by, reply } => {
+                let _ = reply.send(self.alerts.acknowledge(&name, by, Instant::now()));
+            }
+            AlertRequest::Reload(receivers, dependencies) => {
+                self.alerts.set_receivers(&receivers);
+                self.checks.set(&dependencies);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! The thread with real receivers and dependencies.
+
+use std::net::TcpListener;
+
+use evenkeel_config::Url;
+use evenkeel_telemetry::Telemetry;
+use evenkeel_testkit::http::{http_answer, http_server};
+
+use super::super::tests::receiver;
+use super::*;
+
+/// A sender whose rule of a stranded room holds, and the telemetry that has its metrics.
+fn sender(receivers: &[AlertReceiver]) -> (AlertSender, Telemetry) {
+    let settings = GatewayConfig::load(None, None).unwrap();
+    let telemetry = Telemetry::start(&settings, "1").unwrap();
+    let (instruments, metrics) = (telemetry.instruments(), telemetry.prometheus());
+    let labels = [(Attribute::Cause, "node-down")];
+    let mut alerts = Alerts::new(receivers);
+    for stranded in [0, 1] {
+        instruments.count(Count::RoomsStranded, stranded, &labels);
+        alerts.evaluate(metrics.samples(&alerts.metrics()), Moment::now());
+    }
+    let views = watch::Sender::new(DependencyViews::new());
+    let sender = AlertSender {
+        alerts,
+        gateway: "edge-1".to_owned(),
+        is_sender: Box::new(|| true),
+        metrics,
+        checks: DependencyChecks::new(views, Arc::clone(&instruments)),
+        instruments,
+        client: Arc::default(),
+        posts: JoinSet::new(),
+    };
+    (sender, telemetry)
+}
+
+fn receiver_at(name: &str, url: &str) -> AlertReceiver {
+    let mut receiver = receiver(name, &evenkeel_config::AlertTier::ALL);
+    receiver.target.url = url.parse().unwrap();
+    receiver
+}
+
+#[tokio::test]
+async fn hung_receiver_delays_no_other() {
+    let hung = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hangs = format!("http://{}", hung.local_addr().unwrap());
+    let (url, asked) = http_server(vec![http_answer("200 OK", "")]);
+    let receivers = [receiver_at("hangs", &hangs), receiver_at("ops", &url)];
+    let (mut sender, _telemetry) = sender(&receivers);
+    sender.send();
+    assert_eq!(sender.posts.len(), 2);
+    let posted = sender.posts.join_next().await.unwrap().unwrap();
+    assert_eq!((&*posted.receiver, &posted.answer), ("ops", &Ok(())));
+    sender.note(&posted);
+    let request = asked.join().unwrap().remove(0);
+    assert!(request.contains("\"alert\":\"EvenkeelRoomsStranded\""), "{request}");
+    assert!(request.contains("\"gateway\":\"edge-1\""), "{request}");
+    sender.send();
+    assert_eq!(sender.posts.len(), 1, "the one that hangs has one request at most");
+}
+
+#[tokio::test]
+async fn standby_sends_once_it_is_the_owner() {
+    let (url, _asked) = http_server(vec![http_answer("200 OK", "")]);
+    let (mut sender, _telemetry) = sender(&[receiver_at("ops", &url)]);
+    sender.is_sender = Box::new(|| false);
+    sender.send();
+    assert!(sender.posts.is_empty());
+    sender.is_sender = Box::new(|| true);
+    sender.send();
+    assert_eq!(sender.posts.len(), 1);
+}
+
+#[test]
+fn reload_replaces_receivers() {
+    let (mut sender, _telemetry) = sender(&[]);
+    let mut listed = |reload: Vec<AlertReceiver>| {
+        sender.execute(AlertRequest::Reload(reload, Vec::new()));
+        let (reply, mut answer) = oneshot::channel();
+        sender.execute(AlertRequest::List(reply));
+        let view = answer.try_recv().unwrap();
+        view.map(|view| view.receivers.into_iter().map(|it| it.receiver).collect::<Vec<_>>())
+    };
+    assert_eq!(listed(vec![receiver_at("ops", "http://127.0.0.1:1")]), Some(vec!["ops".into()]));
+    assert_eq!(listed(Vec::new()), None, "no receiver");
+}
+
+#[tokio::test]
+async fn failures_are_counted() {
+    let (url, _asked) = http_server(vec![http_answer("503 Service Unavailable", "")]);
+    let (mut sender, _telemetry) = sender(&[receiver_at("ops", &url)]);
+    sender.send();
+    let posted = sender.posts.join_next().await.unwrap().unwrap();
+    assert_eq!(posted.answer, Err("status 503".to_owned()));
+    sender.note(&posted);
+    let text = sender.metrics.render();
+    let labels = "evenkeel_outcome=\"failed\",evenkeel_receiver=\"ops\"";
+    let line = format!("evenkeel_alert_deliveries_total{{{labels}}} 1");
+    assert!(text.lines().any(|found| found == line), "{text}");
+}
+
+#[tokio::test]
+async fn dependencies_are_checked_by_themselves() {
+    let (url, _asked) = http_server(vec![http_answer("500 Internal Server Error", "")]);
+    let open = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = open.local_addr().unwrap().port();
+    let dependency = |name: &str, target| DependencySettings {
+        name: name.into(),
+        target,
+        every: Duration::from_secs(3_600),
+        timeout: Duration::from_secs(30),
+    };
+    let parsed: Url = url.parse().unwrap();
+    let http = |url, expect_status| evenkeel_config::DependencyTarget::Http { url, expect_status };
+    // It accepts the connection, and answers nothing.
+    let silent: Url = format!("http://127.0.0.1:{port}/").parse().unwrap();
+    let tcp = evenkeel_config::DependencyTarget::Tcp { host: "127.0.0.1".into(), port };
+    let (mut sender, _telemetry) = sender(&[]);
+    let (views_in, mut views) = watch::channel(DependencyViews::new());
+    sender.checks = DependencyChecks::new(views_in, Arc::clone(&sender.instruments));
+    sender.checks.set(&[
+        dependency("idp", http(parsed, None)),
+        dependency("silent", http(silent, Some(200))),
+        dependency("turn", tcp),
+    ]);
+    let two = views.wait_for(|views| views.len() == 2).await.unwrap().clone();
+    let shown: Vec<_> =
+        two.values().map(|it| (&*it.dependency, it.up, it.reason.as_deref())).collect();
+    assert_eq!(shown, [("idp", false, Some("status 500")), ("turn", true, None)]);
+    let text = sender.metrics.render();
+    for line in ["{evenkeel_dependency=\"idp\"} 0", "{evenkeel_dependency=\"turn\"} 1"] {
+        let line = format!("evenkeel_dependency_up{line}");
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    // A removed one is no fault.
+    sender.checks.set(&[]);
+    assert!(views.borrow().is_empty());
+    let line = "evenkeel_dependency_up{evenkeel_dependency=\"idp\"} 1";
+    assert!(sender.metrics.render().lines().any(|found| found == line));
+}
