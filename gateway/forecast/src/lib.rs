@@ -1,0 +1,26 @@
+//! Forecasts from one sample per minute: when a region's capacity is exhausted, which nodes decay before they fail, and which
+//! links flap. No I/O and no clock: the minute is an argument. `make bench-forecast` measures each forecast beside a naive rule.
+
+#![deny(missing_docs)]
+
+mod alarm;
+mod decay;
+mod flap;
+mod load;
+
+pub use alarm::{Alarm, AlarmChange};
+pub use decay::{DecayForecast, DecaySign, DecayWarning, NodeSample};
+pub use flap::{FLAP_WINDOW_MINUTES, FlapForecast};
+pub use load::{Exhaustion, LoadForecast};
+
+/// Minutes since the Unix epoch.
+pub type Minute = u64;
+
+const MINUTES_OF_DAY: u64 = 24 * 60;
+
+/// The middle value, the higher one of two. `None` without values.
+fn median(values: impl IntoIterator<Item = f32>) -> Option<f32> {
+    let mut sorted: Vec<f32> = values.into_iter().collect();
+    sorted.sort_by(f32::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
