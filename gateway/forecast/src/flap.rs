@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::Minute;
 
 /// Changes are counted within this many minutes.
-pub const FLAP_WINDOW_MINUTES: u64 = 60;
+const WINDOW_MINUTES: u64 = 60;
 
 /// Maintenance ends and resumes a link up to three times, six changes.
 const CHANGES_MIN: usize = 7;
@@ -25,7 +25,7 @@ pub struct FlapForecast {
 impl FlapForecast {
     /// Takes the number of changes within this minute. Returns the number within the window if the link flaps.
     pub fn sample(&mut self, minute: Minute, changes: u32) -> Option<u32> {
-        self.changes.retain(|at| minute.saturating_sub(*at) < FLAP_WINDOW_MINUTES);
+        self.changes.retain(|at| minute.saturating_sub(*at) < WINDOW_MINUTES);
         let new = (changes as usize).min(CHANGES_MAX);
         self.changes.extend(std::iter::repeat_n(minute, new));
         while self.changes.len() > CHANGES_MAX {

@@ -7,11 +7,16 @@ mod alarm;
 mod decay;
 mod flap;
 mod load;
+mod table;
 
 pub use alarm::{Alarm, AlarmChange};
 pub use decay::{DecayForecast, DecaySign, DecayWarning, NodeSample};
-pub use flap::{FLAP_WINDOW_MINUTES, FlapForecast};
+pub use flap::FlapForecast;
 pub use load::{Exhaustion, LoadForecast};
+pub use table::{
+    Forecast, ForecastChange, ForecastEvidence, ForecastTable, LOAD_HOLD_MINUTES,
+    NODE_HOLD_MINUTES, NodeMinute, RegionSample,
+};
 
 /// Minutes since the Unix epoch.
 pub type Minute = u64;

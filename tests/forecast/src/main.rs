@@ -14,7 +14,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
 
-use evenkeel_forecast::{DecayForecast, FlapForecast, LoadForecast, Minute, NodeSample};
+use evenkeel_forecast::{
+    DecayForecast, FlapForecast, LOAD_HOLD_MINUTES, LoadForecast, Minute, NODE_HOLD_MINUTES,
+    NodeSample,
+};
 use evenkeel_testkit::report::{self, AcceptanceRow};
 
 use link_days::LinkDays;
@@ -27,10 +30,6 @@ const HELD_OUT: Range<u64> = 1_000..1_200;
 
 /// Default of `horizon` in `[forecast]`, minutes.
 const HORIZON: usize = 30;
-
-/// Minutes without a cause after which a warning ends, as in the gateway.
-const LOAD_HOLD: u64 = 30;
-const NODE_HOLD: u64 = 60;
 
 /// The start of a node takes minutes.
 const LOAD_LEAD_MIN: usize = 5;
@@ -67,7 +66,7 @@ fn load_row() -> AcceptanceRow {
         let days = LoadDays::generate(seed);
         let events = days.exhaustions();
         let add = |score: &mut Score, minutes: Vec<bool>| {
-            let mut spans = warnings(minutes, LOAD_HOLD);
+            let mut spans = warnings(minutes, LOAD_HOLD_MINUTES);
             spans.retain(|(first, _)| *first >= WARM_UP_DAYS * MINUTES_OF_DAY);
             score.add(&events, &spans, LOAD_LEAD_MIN);
         };
@@ -94,7 +93,7 @@ fn decay_row() -> AcceptanceRow {
         let days = NodeDays::generate(seed);
         let events: Vec<_> = days.failure.into_iter().collect();
         let add = |score: &mut Score, minutes: Vec<bool>| {
-            score.add(&events, &warnings(minutes, NODE_HOLD), NODE_LEAD_MIN);
+            score.add(&events, &warnings(minutes, NODE_HOLD_MINUTES), NODE_LEAD_MIN);
         };
         add(&mut forecast, decay_warnings(&days));
         add(&mut naive, naive::node_limits(&days));
@@ -119,7 +118,7 @@ fn flap_row() -> AcceptanceRow {
         let days = LinkDays::generate(seed);
         let events: Vec<_> = days.outage.into_iter().collect();
         let add = |score: &mut Score, minutes: Vec<bool>| {
-            score.add(&events, &warnings(minutes, NODE_HOLD), NODE_LEAD_MIN);
+            score.add(&events, &warnings(minutes, NODE_HOLD_MINUTES), NODE_LEAD_MIN);
         };
         let mut link = FlapForecast::default();
         let changes = (0..).zip(&days.changes);
