@@ -265,6 +265,7 @@ fn status(state: &str) -> StatusReport {
         uplink_suspect: false,
         policies_failing: vec![routing().to_string()],
         slos: Vec::new(),
+        forecasts: Vec::new(),
         packets_to_node: 10,
         packets_to_client: 20,
         bytes_to_node: 1_000,

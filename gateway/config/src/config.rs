@@ -16,6 +16,7 @@ use toml::Spanned;
 
 use super::check::{self, ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::cluster::{self, ClusterTable, GroupSettings, WitnessSettings};
+use super::forecast::{ForecastSettings, ForecastTable};
 use super::gateway::{
     self, AdminSettings, AdminTable, BreakerTable, DetectorTable, GatewaySettings, GatewayTable,
     LimitSettings, LimitsTable,
@@ -44,6 +45,7 @@ struct ConfigFile {
     limits: LimitsTable,
     detector: DetectorTable,
     breaker: BreakerTable,
+    forecast: ForecastTable,
     trust: TrustTable,
     cluster: Option<Spanned<ClusterTable>>,
     index: Option<Spanned<IndexTable>>,
@@ -74,6 +76,8 @@ pub struct GatewayConfig {
     pub limits: LimitSettings,
     /// `[breaker]`.
     pub breaker: Breakers,
+    /// `[forecast]`.
+    pub forecast: ForecastSettings,
     /// `[detector]`.
     pub detector: Timings,
     /// `[trust]`.
@@ -196,6 +200,7 @@ impl GatewayConfig {
             ),
             limits: LimitSettings::check(&raw.limits, check),
             breaker: gateway::breakers(&raw.breaker, check),
+            forecast: ForecastSettings::check(&raw.forecast, check),
             detector: gateway::timings(&raw.detector, check),
             trust: plugin::trust(&raw.trust, check),
             cluster,
@@ -250,6 +255,7 @@ impl GatewayConfig {
                 moves_per_minute: usize::from(self.limits.moves_per_minute),
                 failbacks_per_second: u32::from(self.limits.failbacks_per_second),
                 breakers: self.breaker,
+                early_start: self.forecast.early_start,
                 ..GatewayLimits::default()
             },
         }

@@ -230,6 +230,14 @@ impl GatewayConfig {
                     ("half_open_percent", breaker.half_open_percent.into()),
                 ]),
             ),
+            (
+                "forecast",
+                table([
+                    ("enabled", self.forecast.enabled.into()),
+                    ("horizon", spell(self.forecast.horizon).into()),
+                    ("early_start", self.forecast.early_start.into()),
+                ]),
+            ),
             ("trust", table([("unsigned", unsigned.into())])),
         ])
     }

@@ -7,6 +7,7 @@ mod check;
 mod cluster;
 mod config;
 mod effective;
+mod forecast;
 mod gateway;
 mod index;
 mod listen;
@@ -23,6 +24,7 @@ pub use check::{Colour, ConfigBitRate, InvalidSetting, SecretFile, read_duration
 pub use cluster::{AddressPlace, GroupSettings, MovingAddress, PeerSettings, WitnessSettings};
 pub use config::GatewayConfig;
 pub use effective::ConfigInForce;
+pub use forecast::ForecastSettings;
 pub use gateway::{
     AdminSettings, AdminTcp, CacheFolder, GatewaySettings, LimitSettings, Traceparent,
 };

@@ -46,13 +46,12 @@ pub struct Forecast {
     /// The time at which the limit is expected to be reached; that of the newest sample, if it is.
     pub expected_us: u64,
     /// The facts.
-    #[serde(flatten)]
     pub evidence: ForecastEvidence,
 }
 
 /// The facts from which a warning follows.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(tag = "kind", content = "evidence", rename_all = "kebab-case")]
+#[serde(untagged)]
 pub enum ForecastEvidence {
     /// The capacity of a region will be exhausted.
     Load {

@@ -296,6 +296,8 @@ pub struct GatewayLimits {
     pub failbacks_per_second: u32,
     /// Thresholds of the circuit breakers of regions.
     pub breakers: Breakers,
+    /// Rooms of any mode that find no node start one, not only those in cold mode. Default false.
+    pub early_start: bool,
 }
 
 impl Default for GatewayLimits {
@@ -314,6 +316,7 @@ impl Default for GatewayLimits {
             openings_at_once: 32,
             failbacks_per_second: 20,
             breakers: Breakers::default(),
+            early_start: false,
         }
     }
 }

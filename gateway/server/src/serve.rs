@@ -26,6 +26,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, mpsc, watch as cell};
 
 use super::counters::CounterFollower;
+use super::forecast::ForecastFollower;
 use super::losses::LossFollower;
 use super::paths::{DescriptorCapacity, ServeError, ServePaths};
 use super::reload::{self, Applied, ReloadTriggers};
@@ -237,11 +238,14 @@ fn serve_as(
             lost = evenkeel_group::lost(member.as_ref()) => Err(lost),
         }
     };
+    let (folder, handle) = (gateway.foundry.folder(), &gateway.handle);
+    let forecasts = ForecastFollower::new(&settings, folder, handle, &telemetry, in_group.clone());
     (applied.group, applied.instruments) = (in_group, Some(telemetry.instruments()));
     let reloading = async {
         tokio::select! {
             () = reload::follow(place, applied, &gateway.handle, triggers) => {}
             () = log_filter.follow(&gateway.handle) => {}
+            () = forecasts.follow() => {}
         }
     };
     let attended =

@@ -91,6 +91,10 @@ rules! {
         "the next fault of a gateway may end calls: `evenkeel gateway list` has the reason", "operations.md#lost-redundancy";
     Ticket "EvenkeelLossUncovered": "evenkeel_loss_unplaced > 0" for "2m",
         "the loss of one {{ $labels.evenkeel_scope }} would leave {{ $value }} sessions without a node: `evenkeel blast` shows where", "failover.md#blast-radius";
+    Ticket "EvenkeelCapacityRunsOut": "evenkeel_forecast_exhausted_seconds >= 0" for "2m",
+        "the capacity of region {{ $labels.evenkeel_region }} is expected to be exhausted in {{ $value }} s: `evenkeel status` has the load", "operations.md#forecasts";
+    Ticket "EvenkeelNodeDecays": "evenkeel_forecast_warnings{evenkeel_reason=~\"decay|flap\"} > 0" for "2m",
+        "{{ $value }} nodes are expected to fail: `evenkeel status` names them", "operations.md#forecasts";
     Ticket "EvenkeelGroupRefused": "increase(evenkeel_cluster_refused_total[10m]) > 0" for "0s",
         "the members of a group do not agree: {{ $labels.evenkeel_reason }}", "operations.md#lost-redundancy";
     Ticket "EvenkeelPolicyFailing": "evenkeel_policy_failing == 1" for "1m",

@@ -87,16 +87,3 @@ fn restart_continues_the_warnings() {
     assert!(next.sample(2, &names([]), &names([]), HORIZON).is_empty());
     assert_eq!(next, ForecastTable::default(), "removed ones are forgotten");
 }
-
-#[test]
-fn forecast_names_its_kind_and_evidence() {
-    let forecast = Forecast::of(&"a".into(), 1, 2, ForecastEvidence::Flap { changes: 9 });
-    let written = serde_json::to_value(&forecast).unwrap();
-    assert_eq!(
-        written,
-        serde_json::json!({
-            "subject": "a", "since_us": 60_000_000, "expected_us": 120_000_000,
-            "kind": "flap", "evidence": {"changes": 9},
-        })
-    );
-}
