@@ -3,6 +3,7 @@
 mod changes;
 mod events;
 mod explain;
+mod forecasts;
 mod history;
 mod log;
 mod offers;

@@ -64,6 +64,10 @@ impl StatusArgs {
         for warning in texts(&status, "warnings") {
             say(&format!("  warning: {warning}"));
         }
+        let now_us = unix_us(SystemTime::now());
+        for forecast in rows(&status, "forecasts") {
+            say(&forecast_line(forecast, now_us));
+        }
         rows(&status, "slos").iter().for_each(|slo| say(&slo_line(slo)));
         for node in rows(&nodes, "nodes") {
             say(&format!(
@@ -100,6 +104,34 @@ fn slo_line(slo: &Value) -> String {
     let left = slo["budget"].as_f64().unwrap_or_default() * 100.0;
     let name = format!("{} {}", text(slo, "scenario"), text(slo, "slo"));
     format!("  slo {name:<23} {burns}, {left:.0} % of the budget left")
+}
+
+/// A warning of what is expected, with its evidence.
+fn forecast_line(forecast: &Value, now_us: u64) -> String {
+    let (subject, evidence) = (text(forecast, "subject"), &forecast["evidence"]);
+    let left = number(forecast, "expected_us").saturating_sub(now_us);
+    let when = match Duration::from_micros(left) {
+        left if left < Duration::from_secs(60) => "now".to_owned(),
+        left => format!("in {}", spell(left)),
+    };
+    match text(forecast, "kind") {
+        "load" => format!(
+            "  forecast: capacity of region {subject} is exhausted {when}: {} of {} kbit/s, {} % certain",
+            number(evidence, "load_kbps"),
+            number(evidence, "capacity_kbps"),
+            number(evidence, "confidence_percent")
+        ),
+        "decay" => format!(
+            "  forecast: node {subject} decays and reaches its limit {when}: {} {} of {}",
+            text(evidence, "sign"),
+            evidence["value"],
+            evidence["limit"]
+        ),
+        _ => format!(
+            "  forecast: link to node {subject} flaps: {} changes within an hour",
+            number(evidence, "changes")
+        ),
+    }
 }
 
 /// The last reload in one line; `None` without one.

@@ -16,7 +16,7 @@ use toml::Spanned;
 
 use super::check::{self, ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::cluster::{self, ClusterTable, GroupSettings, WitnessSettings};
-use super::forecast::{ForecastSettings, ForecastTable};
+use super::forecast::{ForecastConfig, ForecastSettings};
 use super::gateway::{
     self, AdminSettings, AdminTable, BreakerTable, DetectorTable, GatewaySettings, GatewayTable,
     LimitSettings, LimitsTable,
@@ -45,7 +45,7 @@ struct ConfigFile {
     limits: LimitsTable,
     detector: DetectorTable,
     breaker: BreakerTable,
-    forecast: ForecastTable,
+    forecast: ForecastConfig,
     trust: TrustTable,
     cluster: Option<Spanned<ClusterTable>>,
     index: Option<Spanned<IndexTable>>,

@@ -10,7 +10,7 @@ use super::written::WrittenDuration;
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub(super) struct ForecastTable {
+pub(super) struct ForecastConfig {
     enabled: Option<bool>,
     horizon: Option<Spanned<WrittenDuration>>,
     early_start: Option<bool>,
@@ -28,7 +28,7 @@ pub struct ForecastSettings {
 }
 
 impl ForecastSettings {
-    pub(super) fn check(raw: &ForecastTable, check: &mut ConfigCheck) -> ForecastSettings {
+    pub(super) fn check(raw: &ForecastConfig, check: &mut ConfigCheck) -> ForecastSettings {
         let minute = Duration::from_secs(60);
         ForecastSettings {
             enabled: raw.enabled.unwrap_or(true),

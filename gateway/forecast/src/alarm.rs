@@ -6,12 +6,12 @@ use crate::Minute;
 
 /// A warning that ends once its cause was absent for some time.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct Alarm {
+pub struct ForecastAlarm {
     /// The last minute with the cause, while the warning holds.
     last: Option<Minute>,
 }
 
-/// A change of an [`Alarm`].
+/// A change of an [`ForecastAlarm`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AlarmChange {
     /// The warning begins.
@@ -20,7 +20,7 @@ pub enum AlarmChange {
     Cleared,
 }
 
-impl Alarm {
+impl ForecastAlarm {
     /// Takes the state of the cause in this minute. The warning ends after `hold` minutes without the cause.
     pub fn update(&mut self, has_cause: bool, hold: u64, minute: Minute) -> Option<AlarmChange> {
         if has_cause {
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn short_absence_does_not_end_the_alarm() {
-        let mut alarm = Alarm::default();
+        let mut alarm = ForecastAlarm::default();
         assert_eq!(alarm.update(false, 30, 0), None);
         assert_eq!(alarm.update(true, 30, 1), Some(AlarmChange::Raised));
         assert_eq!(alarm.update(true, 30, 2), None, "raised once");

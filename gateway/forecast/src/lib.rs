@@ -9,7 +9,7 @@ mod flap;
 mod load;
 mod table;
 
-pub use alarm::{Alarm, AlarmChange};
+pub use alarm::{AlarmChange, ForecastAlarm};
 pub use decay::{DecayForecast, DecaySign, DecayWarning, NodeSample};
 pub use flap::FlapForecast;
 pub use load::{Exhaustion, LoadForecast};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Alarm, AlarmChange, DecayForecast, DecaySign, DecayWarning, Exhaustion, FlapForecast,
+    AlarmChange, DecayForecast, DecaySign, DecayWarning, Exhaustion, FlapForecast, ForecastAlarm,
     LoadForecast, Minute, NodeSample,
 };
 
@@ -127,7 +127,7 @@ struct NodeForecast {
 
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 struct Warning {
-    alarm: Alarm,
+    alarm: ForecastAlarm,
     /// The newest forecast, while the warning holds.
     forecast: Option<Forecast>,
 }

@@ -22,7 +22,7 @@ use evenkeel_testkit::report::{self, AcceptanceRow};
 
 use link_days::LinkDays;
 use load_days::{LoadDays, MINUTES_OF_DAY, WARM_UP_DAYS};
-use node_days::{NodeDays, NodeMinute};
+use node_days::{GeneratedMinute, NodeDays};
 use truth::{Score, warnings};
 
 /// Seeds on which nothing was tuned.
@@ -104,8 +104,8 @@ fn decay_row() -> AcceptanceRow {
 fn decay_warnings(days: &NodeDays) -> Vec<bool> {
     let mut forecast = DecayForecast::default();
     let samples = (0..).zip(&days.samples);
-    let warns = |(minute, sample): (Minute, &NodeMinute)| {
-        let NodeMinute { round_trip_ms, loss, restarts, memory } = *sample;
+    let warns = |(minute, sample): (Minute, &GeneratedMinute)| {
+        let GeneratedMinute { round_trip_ms, loss, restarts, memory } = *sample;
         let sample = NodeSample { round_trip_ms: Some(round_trip_ms), loss, restarts, memory };
         forecast.sample(minute, sample).is_some()
     };

@@ -2,7 +2,7 @@
 
 use crate::link_days::LinkDays;
 use crate::load_days::{LoadDays, MINUTES_OF_DAY};
-use crate::node_days::{NodeDays, NodeMinute};
+use crate::node_days::{GeneratedMinute, NodeDays};
 
 const WEEK: usize = 7 * MINUTES_OF_DAY;
 
@@ -42,7 +42,7 @@ pub(crate) fn linear_trend(days: &LoadDays, horizon: usize) -> Vec<bool> {
 pub(crate) fn node_limits(days: &NodeDays) -> Vec<bool> {
     let mut usual_ms = days.samples[0].round_trip_ms;
     let mut restarts_at = Vec::new();
-    let warns = |(minute, sample): (usize, &NodeMinute)| {
+    let warns = |(minute, sample): (usize, &GeneratedMinute)| {
         usual_ms += (sample.round_trip_ms - usual_ms) / MINUTES_OF_DAY as f64;
         restarts_at.extend((0..sample.restarts).map(|_| minute));
         let hour = restarts_at.iter().filter(|at| minute - **at < 60).count();

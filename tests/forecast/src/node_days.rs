@@ -1,5 +1,6 @@
 //! Two weeks of a node, a sample each minute: some nodes decay before they fail, and all have harmless disturbances.
 
+use evenkeel_forecast::DecaySign;
 use fastrand::Rng;
 
 use crate::load_days::MINUTES_OF_DAY;
@@ -14,7 +15,7 @@ const FIRST_FAILURE_DAY: f64 = 4.0;
 
 /// A sample of a node.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NodeMinute {
+pub(crate) struct GeneratedMinute {
     pub(crate) round_trip_ms: f64,
     /// Share of lost packets.
     pub(crate) loss: f64,
@@ -24,17 +25,8 @@ pub(crate) struct NodeMinute {
     pub(crate) memory: Option<f64>,
 }
 
-/// The sign by which a node's failure announces itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum DecaySign {
-    Delay,
-    Loss,
-    Restarts,
-    Memory,
-}
-
 pub(crate) struct NodeDays {
-    pub(crate) samples: Vec<NodeMinute>,
+    pub(crate) samples: Vec<GeneratedMinute>,
     /// The failure, if the node decays. Samples after it are those of a new process.
     pub(crate) failure: Option<TruthEvent>,
 }
@@ -59,14 +51,14 @@ impl NodeDays {
     }
 }
 
-fn healthy(rng: &mut Rng) -> Vec<NodeMinute> {
+fn healthy(rng: &mut Rng) -> Vec<GeneratedMinute> {
     let (round_trip, busy_hour) = (uniform(rng, 1.0, 40.0), uniform(rng, 9.0, 21.0));
     let (delay_swing, memory_swing) = (uniform(rng, 0.0, 0.1), uniform(rng, 0.0, 0.05));
     let (loss, memory) = (uniform(rng, 0.0, 0.001), uniform(rng, 0.25, 0.55));
     let sample = |minute: usize| {
         let hour = (minute % MINUTES_OF_DAY) as f64 / 60.0;
         let load = bump(hour, busy_hour, 3.0);
-        NodeMinute {
+        GeneratedMinute {
             round_trip_ms: round_trip * (1.0 + delay_swing * load + 0.03 * normal(rng)).max(0.5),
             loss: (loss * (1.0 + 0.5 * normal(rng))).max(0.0),
             restarts: 0,
@@ -76,7 +68,7 @@ fn healthy(rng: &mut Rng) -> Vec<NodeMinute> {
     (0..MINUTES).map(sample).collect()
 }
 
-fn disturb(samples: &mut [NodeMinute], rng: &mut Rng) {
+fn disturb(samples: &mut [GeneratedMinute], rng: &mut Rng) {
     if chance(rng, 0.3) {
         add_backup(samples, rng);
     }
@@ -105,7 +97,7 @@ fn disturb(samples: &mut [NodeMinute], rng: &mut Rng) {
 }
 
 /// The same minutes of each night.
-fn add_backup(samples: &mut [NodeMinute], rng: &mut Rng) {
+fn add_backup(samples: &mut [GeneratedMinute], rng: &mut Rng) {
     let (begins, lasts) = (rng.usize(0..300), rng.usize(20..61));
     let (delay, loss) = (uniform(rng, 1.3, 2.5), uniform(rng, 0.0, 0.01));
     for night in samples.chunks_mut(MINUTES_OF_DAY) {
@@ -118,7 +110,7 @@ fn add_backup(samples: &mut [NodeMinute], rng: &mut Rng) {
 }
 
 /// Caches take memory for hours, then no more.
-fn fill_cache(samples: &mut [NodeMinute], rng: &mut Rng) {
+fn fill_cache(samples: &mut [GeneratedMinute], rng: &mut Rng) {
     let begins = rng.usize(0..MINUTES / 2);
     let (share, hours) = (uniform(rng, 0.1, 0.3), uniform(rng, 2.0, 10.0));
     for (minute, sample) in samples[begins..].iter_mut().enumerate() {
@@ -127,7 +119,7 @@ fn fill_cache(samples: &mut [NodeMinute], rng: &mut Rng) {
     }
 }
 
-fn add_spike(samples: &mut [NodeMinute], rng: &mut Rng) {
+fn add_spike(samples: &mut [GeneratedMinute], rng: &mut Rng) {
     let lasts = rng.usize(1..6);
     let (delay, loss) = (uniform(rng, 2.0, 10.0), uniform(rng, 0.02, 0.2));
     let (has_delay, has_loss) = (rng.bool(), rng.bool());
@@ -138,13 +130,13 @@ fn add_spike(samples: &mut [NodeMinute], rng: &mut Rng) {
 }
 
 /// The round trip has a new steady level.
-fn change_route(samples: &mut [NodeMinute], rng: &mut Rng) {
+fn change_route(samples: &mut [GeneratedMinute], rng: &mut Rng) {
     let factor = uniform(rng, 0.6, 2.0);
     samples.iter_mut().for_each(|sample| sample.round_trip_ms *= factor);
 }
 
 /// Delay and loss rise for an hour or two, and recede.
-fn add_congestion(samples: &mut [NodeMinute], rng: &mut Rng) {
+fn add_congestion(samples: &mut [GeneratedMinute], rng: &mut Rng) {
     let half = rng.usize(60..150);
     let (delay, loss) = (uniform(rng, 0.2, 0.6), uniform(rng, 0.0, 0.005));
     for (minute, sample) in samples.iter_mut().take(2 * half).enumerate() {
@@ -155,7 +147,7 @@ fn add_congestion(samples: &mut [NodeMinute], rng: &mut Rng) {
 }
 
 /// Lets the node decay until it fails. The samples afterwards are as before the decay.
-fn decay(samples: &mut [NodeMinute], rng: &mut Rng) -> (DecaySign, TruthEvent) {
+fn decay(samples: &mut [GeneratedMinute], rng: &mut Rng) -> (DecaySign, TruthEvent) {
     let signs = [DecaySign::Delay, DecaySign::Loss, DecaySign::Restarts, DecaySign::Memory];
     let sign = signs[rng.usize(0..signs.len())];
     let at = (uniform(rng, FIRST_FAILURE_DAY, DAYS as f64) * MINUTES_OF_DAY as f64) as usize;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_forecast::Alarm;
+use evenkeel_forecast::ForecastAlarm;
 
 /// An event that a forecast should announce, in minutes from the start of the days.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,7 +20,7 @@ type WarningSpan = (usize, usize);
 
 /// Joins minutes with a warning. A warning ends after `hold` minutes without its cause.
 pub(crate) fn warnings(minutes: impl IntoIterator<Item = bool>, hold: u64) -> Vec<WarningSpan> {
-    let (mut alarm, mut spans) = (Alarm::default(), Vec::new());
+    let (mut alarm, mut spans) = (ForecastAlarm::default(), Vec::new());
     for (minute, has_cause) in minutes.into_iter().enumerate() {
         alarm.update(has_cause, hold, minute as u64);
         match spans.last_mut() {
