@@ -69,18 +69,6 @@ pub enum DecaySign {
     Restarts,
 }
 
-impl DecaySign {
-    /// The name in events.
-    pub fn name(self) -> &'static str {
-        match self {
-            DecaySign::Delay => "delay",
-            DecaySign::Loss => "loss",
-            DecaySign::Memory => "memory",
-            DecaySign::Restarts => "restarts",
-        }
-    }
-}
-
 /// A node that decays.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct DecayWarning {
@@ -164,6 +152,8 @@ struct ValueSeries {
     samples: Vec<f32>,
     /// Oldest first.
     values: VecDeque<f32>,
+    /// The newest of them is that of the last minutes.
+    is_present: bool,
 }
 
 impl ValueSeries {
@@ -174,7 +164,8 @@ impl ValueSeries {
         if is_new {
             self.number = number;
             let samples = std::mem::take(&mut self.samples);
-            if samples.len() >= SAMPLES_MIN {
+            self.is_present = samples.len() >= SAMPLES_MIN;
+            if self.is_present {
                 self.values.extend(median(samples));
             }
             while self.values.len() > values_max {
@@ -187,8 +178,11 @@ impl ValueSeries {
         is_new
     }
 
-    /// The present value: the median of half an hour.
+    /// The present value: the median of half an hour. `None` if it is not measured now.
     fn value(&self) -> Option<f64> {
+        if !self.is_present {
+            return None;
+        }
         let first = self.values.len().checked_sub(PRESENT_VALUES)?;
         median(self.values.range(first..).copied()).map(f64::from)
     }

@@ -135,12 +135,12 @@ impl ForecastFollower {
             }
             self.incarnations.insert(id, incarnation);
             let restarts = before.get(&id).map_or(0, |it| incarnation.0.saturating_sub(it.0));
-            let sample = NodeSample {
-                round_trip_ms: standing.round_trip.map(|it| it.as_secs_f64() * 1_000.0),
-                loss: f64::from(standing.loss_ppm) / 1e6,
-                restarts,
-                memory: None,
-            };
+            // No agent reports the memory of its node.
+            let mut sample = NodeSample { restarts, ..NodeSample::default() };
+            if runs(standing) {
+                sample.round_trip_ms = standing.round_trip.map(|it| it.as_secs_f64() * 1_000.0);
+                sample.loss = f64::from(standing.loss_ppm) / 1e6;
+            }
             let changes = changes.get(&id).copied().unwrap_or_default();
             // Two nodes have one name while the older one is being removed.
             if !standing.leaves {
@@ -203,11 +203,14 @@ impl Drop for ForecastFollower {
     }
 }
 
+fn runs(node: &NodeStanding) -> bool {
+    !matches!(node.health, Health::Down | Health::Cold)
+}
+
 fn add_node(region: &mut RegionSample, node: &NodeStanding) {
-    let NodeStanding { health, draining, leaves, ejected, capacity_kbps, load_permille, .. } = node;
+    let NodeStanding { draining, leaves, ejected, capacity_kbps, load_permille, .. } = node;
     region.load_kbps += *capacity_kbps as f64 * f64::from(*load_permille) / 1_000.0;
-    let runs = !matches!(health, Health::Down | Health::Cold);
-    if runs && !draining && !leaves && !ejected {
+    if runs(node) && !draining && !leaves && !ejected {
         region.capacity_kbps += *capacity_kbps as f64;
     }
 }

@@ -22,7 +22,8 @@ fn forecast_shows_its_time_and_evidence() {
         forecast_line(&forecast, 60_000_000)
     };
     let load = json!({"load_kbps": 990, "capacity_kbps": 1_000, "confidence_percent": 48});
-    let expected = "capacity of region east is exhausted in 20 min: 990 of 1000 kbit/s, 48 % certain";
+    let expected =
+        "capacity of region east is exhausted in 20 min: 990 of 1000 kbit/s, 48 % certain";
     assert!(line("load", load).ends_with(expected));
     let decay = json!({"sign": "loss", "value": 0.015, "limit": 0.02});
     assert!(line("decay", decay).ends_with("reaches its limit in 20 min: loss 0.015 of 0.02"));

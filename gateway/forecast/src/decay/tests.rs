@@ -87,9 +87,14 @@ fn harmless_disturbances_are_not_warned_of() {
 }
 
 #[test]
-fn unanswered_probes_leave_the_usual_delay() {
-    let found = warned(300, |_, sample| NodeSample { round_trip_ms: None, ..sample });
-    assert_eq!(found, None);
+fn warning_ends_while_its_value_is_not_measured() {
+    let mut node = DecayForecast::default();
+    let sick = NodeSample { memory: Some(0.99), ..healthy() };
+    let warned = (0..40).filter_map(|minute| node.sample(minute, sick)).count();
+    assert!(warned > 0);
+    let gone = NodeSample { round_trip_ms: None, memory: None, ..healthy() };
+    let warnings: Vec<_> = (40..80).map(|minute| node.sample(minute, gone)).collect();
+    assert_eq!(warnings[20..], [None; 20]);
 }
 
 #[test]

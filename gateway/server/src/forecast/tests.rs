@@ -141,6 +141,16 @@ async fn harmless_spike_is_not_reported() {
 }
 
 #[tokio::test]
+async fn node_that_is_down_does_not_decay() {
+    let mut scene = Scene::new();
+    let down = NodeStanding { health: Health::Down, loss_ppm: 1_000_000, ..node() };
+    for minute in 0..120 {
+        let report = scene.sample(minute, down.clone()).await;
+        assert_eq!(report, ForecastReport::default(), "after {minute} minutes");
+    }
+}
+
+#[tokio::test]
 async fn restart_continues_the_warnings_and_the_file() {
     let mut scene = Scene::new();
     let restarted = |number: u32| {
