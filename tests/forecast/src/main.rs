@@ -128,3 +128,29 @@ fn flap_row() -> AcceptanceRow {
     }
     row("forecast.flap", &forecast, &[("naive", naive)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_repeat_with_their_seed() {
+        let [first, again, other] = [1, 1, 2].map(LoadDays::generate);
+        assert_eq!(first.load, again.load);
+        assert_ne!(first.load, other.load);
+    }
+
+    #[test]
+    fn half_of_the_nodes_and_links_fail() {
+        let nodes = (0..100).filter(|seed| NodeDays::generate(*seed).failure.is_some()).count();
+        let links = (0..100).filter(|seed| LinkDays::generate(*seed).outage.is_some()).count();
+        assert!((30..60).contains(&nodes) && (35..65).contains(&links), "{nodes}, {links}");
+    }
+
+    #[test]
+    fn failing_link_changes_before_its_outage() {
+        let days = (0..100).map(LinkDays::generate).find(|days| days.outage.is_some()).unwrap();
+        let outage = days.outage.unwrap();
+        assert!(days.changes[outage.from..outage.at].iter().sum::<u32>() >= 4);
+    }
+}
