@@ -10,7 +10,7 @@ help:
 	  /^[a-z][a-z0-9 -]*:( |$$)/ { sub(/:.*/, ""); sub(/[.:;] .*/, ".", text); if (text) printf "%-34s%s\n", $$0, text } \
 	  !/^[A-Z]+ *[?:]?=/ { text = "" }' Makefile
 
-.PHONY: help demo test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy bench-diagnosis e2e-telemetry instructions instructions-renew paths clients reference release-contract target llvm-tools
+.PHONY: help demo test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew paths clients reference release-contract target llvm-tools
 
 # Builds, then plays 40 s: six nodes, 200 sessions, failures.
 demo: target
@@ -111,6 +111,12 @@ bench-diagnosis: target
 	tests/chaos/install
 	$(CARGO) build --release -p evenkeel -p evenkeel-chaos
 	$(BUILT)/evenkeel-chaos diagnosis --evenkeel $(BUILT)/evenkeel
+
+# Generates days of load, nodes and links from seeds, and counts for each forecast the events announced in time and the false
+# warnings, beside a naive rule. Writes target/bench-forecast/report.json, which lists missed targets.
+bench-forecast: target
+	$(CARGO) build --release -p evenkeel-forecast-bench
+	$(BUILT)/evenkeel-forecast-bench
 
 # Plays calls through deaths of a node and of a gateway, as root, and reads their traces from Phoenix, with and without the collector rotel
 # before it. Writes target/e2e-telemetry/report.json.

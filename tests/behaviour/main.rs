@@ -15,6 +15,7 @@ mod degradation;
 mod drivers;
 mod dscp;
 mod failover;
+mod forecasts;
 mod history;
 mod hostile;
 mod identities;

@@ -109,7 +109,7 @@ fn control_stands_in_few_files() {
 /// Crates of `gateway/` in layers; a crate depends on crates of layers before its own.
 const LAYERS: &[&[&str]] = &[
     &["toolchain"],
-    &["client", "links", "media", "model", "process"],
+    &["client", "forecast", "links", "media", "model", "process"],
     &["agent", "breakers", "dataplane", "host", "nodes", "ownership", "recording", "revisions"],
     &["config", "core"],
     &["drivers", "policies"],

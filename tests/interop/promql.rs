@@ -219,6 +219,13 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelNodeDelayRose", "evenkeel_node_round_trip_seconds", "0.05x10 0.2x3", "13m"),
     ("EvenkeelRedundancyLost", "evenkeel_group_warnings", "0 0 1 1", "3m"),
     ("EvenkeelLossUncovered", "evenkeel_loss_unplaced{evenkeel_scope=\"zone\"}", "0 0 3 3 3", "4m"),
+    ("EvenkeelCapacityRunsOut", "evenkeel_forecast_exhausted_seconds", "-1 -1 900 600 300", "4m"),
+    (
+        "EvenkeelNodeDecays",
+        "evenkeel_forecast_warnings{evenkeel_reason=\"decay\"}",
+        "0 0 1 1 1",
+        "4m",
+    ),
     ("EvenkeelGroupRefused", "evenkeel_cluster_refused_total", "0 0 1", "2m"),
     ("EvenkeelPolicyFailing", "evenkeel_policy_failing", "0 0 1 1", "3m"),
     (

@@ -10,6 +10,7 @@ use evenkeel_control::history::Carried;
 use evenkeel_control::{
     EventRecord, GatewayEvent, GroupChange, NodeNames, ReloadReport, RolloutReport, UncoveredLoss,
 };
+use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_model::{
     CoreEvent, Decider, EvidenceSource, Health, Hop, Impairment, Incarnation, ModeChange,
     MoveCause, NodeId, PluginFault, StartPhase,
@@ -210,6 +211,18 @@ impl NoticeWriter {
                 "losses-uncovered", at_us;
                 // Empty once other nodes have capacity for each of them.
                 losses: losses.iter().map(uncovered_loss).collect::<Vec<_>>(),
+            },
+            // A warning of what is expected begins or ends.
+            GatewayEvent::Forecast(ForecastChange { forecast, is_over }) => notice! {
+                "forecast", at_us;
+                // `load`, `decay` or `flap`.
+                kind: forecast.evidence.kind(),
+                // The name of the region or node.
+                subject: &forecast.subject,
+                // The time at which the limit is expected to be reached.
+                expected_us: forecast.expected_us,
+                evidence: &forecast.evidence,
+                over: *is_over,
             },
             // A room of this gateway is at another group as well.
             GatewayEvent::RoomDuplicate { room, group, gateway } => notice! {
@@ -471,6 +484,18 @@ pub(super) fn impaired(impairment: &Impairment) -> impl Serialize + use<> {
             gateway_late_ms: evidence.late.as_millis() as u64,
             gateway_dropped_ppm: evidence.dropped_ppm,
         },
+    }
+}
+
+/// A warning of what is expected.
+pub(super) fn forecast(forecast: &Forecast) -> impl Serialize + use<> {
+    let Forecast { subject, since_us, expected_us, evidence } = forecast.clone();
+    object! {
+        kind: evidence.kind(),
+        subject: subject,
+        since_us: since_us,
+        expected_us: expected_us,
+        evidence: evidence,
     }
 }
 

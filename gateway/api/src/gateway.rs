@@ -45,9 +45,11 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<impl Serializ
         let ConfigInForce { file, sha256, read_us, requires_restart, .. } = in_force.borrow().clone();
         object! { file?: file, sha256?: sha256, read_us: read_us, requires_restart: requires_restart }
     });
+    let forecasts: Vec<_> = status.forecasts.iter().map(events::forecast).collect();
     Ok(Json(object! {
         #[serde(flatten)]
         status: status,
+        forecasts: forecasts,
         configuration?: configuration,
         last_reload?: reload,
         index?: index,

@@ -4,6 +4,7 @@ mod alerts;
 mod changes;
 mod events;
 mod explain;
+mod forecasts;
 mod history;
 mod log;
 mod offers;
@@ -272,6 +273,7 @@ fn status(state: &str) -> StatusReport {
         policies_failing: vec![routing().to_string()],
         slos: Vec::new(),
         client_breakers: Vec::new(),
+        forecasts: Vec::new(),
         packets_to_node: 10,
         packets_to_client: 20,
         bytes_to_node: 1_000,

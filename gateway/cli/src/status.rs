@@ -65,6 +65,10 @@ impl StatusArgs {
             say(&format!("  warning: {warning}"));
         }
         rows(&status, "dependencies").iter().filter_map(dependency_line).for_each(|it| say(&it));
+        let now_us = unix_us(SystemTime::now());
+        for forecast in rows(&status, "forecasts") {
+            say(&forecast_line(forecast, now_us));
+        }
         rows(&status, "slos").iter().for_each(|slo| say(&slo_line(slo)));
         rows(&status, "client_breakers").iter().for_each(|it| say(&client_breaker_line(it)));
         for node in rows(&nodes, "nodes") {
@@ -119,6 +123,34 @@ fn client_breaker_line(breaker: &Value) -> String {
     };
     let (label, value) = (text(breaker, "label"), text(breaker, "value"));
     format!("  clients {label} {value:<16} breaker {}{limited}", text(breaker, "breaker"))
+}
+
+/// A warning of what is expected, with its evidence.
+fn forecast_line(forecast: &Value, now_us: u64) -> String {
+    let (subject, evidence) = (text(forecast, "subject"), &forecast["evidence"]);
+    let left = number(forecast, "expected_us").saturating_sub(now_us);
+    let when = match Duration::from_micros(left) {
+        left if left < Duration::from_secs(60) => "now".to_owned(),
+        left => format!("in {}", spell(left)),
+    };
+    match text(forecast, "kind") {
+        "load" => format!(
+            "  forecast: capacity of region {subject} is exhausted {when}: {} of {} kbit/s, {} % certain",
+            number(evidence, "load_kbps"),
+            number(evidence, "capacity_kbps"),
+            number(evidence, "confidence_percent")
+        ),
+        "decay" => format!(
+            "  forecast: node {subject} decays and reaches its limit {when}: {} {} of {}",
+            text(evidence, "sign"),
+            evidence["value"],
+            evidence["limit"]
+        ),
+        _ => format!(
+            "  forecast: link to node {subject} flaps: {} changes within an hour",
+            number(evidence, "changes")
+        ),
+    }
 }
 
 /// The last reload in one line; `None` without one.

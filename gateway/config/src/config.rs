@@ -18,6 +18,7 @@ use super::alert::{self, AlertReceiver, AlertTable};
 use super::check::{self, ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::cluster::{self, ClusterTable, GroupSettings, WitnessSettings};
 use super::dependency::{self, DependencySettings, DependencyTable};
+use super::forecast::{ForecastConfig, ForecastSettings};
 use super::gateway::{
     self, AdminSettings, AdminTable, BreakerTable, DetectorTable, GatewaySettings, GatewayTable,
     LimitSettings, LimitsTable,
@@ -46,6 +47,7 @@ struct ConfigFile {
     limits: LimitsTable,
     detector: DetectorTable,
     breaker: BreakerTable,
+    forecast: ForecastConfig,
     trust: TrustTable,
     cluster: Option<Spanned<ClusterTable>>,
     index: Option<Spanned<IndexTable>>,
@@ -80,6 +82,8 @@ pub struct GatewayConfig {
     pub breaker: Breakers,
     /// `[breaker.clients]`.
     pub client_breakers: ClientBreakerSettings,
+    /// `[forecast]`.
+    pub forecast: ForecastSettings,
     /// `[detector]`.
     pub detector: Timings,
     /// `[trust]`.
@@ -207,6 +211,7 @@ impl GatewayConfig {
             limits: LimitSettings::check(&raw.limits, check),
             breaker: gateway::breakers(&raw.breaker, check),
             client_breakers: gateway::client_breakers(&raw.breaker.clients, check),
+            forecast: ForecastSettings::check(&raw.forecast, check),
             detector: gateway::timings(&raw.detector, check),
             trust: plugin::trust(&raw.trust, check),
             cluster,
@@ -265,6 +270,7 @@ impl GatewayConfig {
                 failbacks_per_second: u32::from(self.limits.failbacks_per_second),
                 breakers: self.breaker,
                 client_breakers: self.client_breakers,
+                early_start: self.forecast.early_start,
                 ..GatewayLimits::default()
             },
         }

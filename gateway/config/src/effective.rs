@@ -243,6 +243,14 @@ impl GatewayConfig {
                     ("clients", client_breakers(&self.client_breakers)),
                 ]),
             ),
+            (
+                "forecast",
+                table([
+                    ("enabled", self.forecast.enabled.into()),
+                    ("horizon", spell(self.forecast.horizon).into()),
+                    ("early_start", self.forecast.early_start.into()),
+                ]),
+            ),
             ("trust", table([("unsigned", unsigned.into())])),
         ])
     }

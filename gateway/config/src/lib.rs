@@ -9,6 +9,7 @@ mod cluster;
 mod config;
 mod dependency;
 mod effective;
+mod forecast;
 mod gateway;
 mod index;
 mod listen;
@@ -26,6 +27,7 @@ pub use cluster::{AddressPlace, GroupSettings, MovingAddress, PeerSettings, Witn
 pub use config::GatewayConfig;
 pub use dependency::{DependencySettings, DependencyTarget};
 pub use effective::ConfigInForce;
+pub use forecast::ForecastSettings;
 pub use gateway::{
     AdminSettings, AdminTcp, CacheFolder, GatewaySettings, LimitSettings, Traceparent,
 };

@@ -22,8 +22,8 @@ use crate::history::{EndedSession, SessionHistory};
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::inherited::NamedSockets;
 use crate::messages::{
-    ControlError, LastChange, NodeOrder, NotSuspended, REQUESTS_MAX, Restored, SessionView, Slice,
-    SnapshotError, StatusReport, TakeoverReadiness,
+    ControlError, ForecastReport, LastChange, NodeOrder, NotSuspended, REQUESTS_MAX, Restored,
+    SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
 };
 use crate::names::NodeNames;
 use crate::nodes::{ListChange, NodeList, NotListed, ReloadReport, ReloadRequest, Reloaded};
@@ -115,6 +115,8 @@ requests! {
         govern(rules: Box<TrustRules>) = Govern -> ();
         /// Notes the end of a reload.
         note_reload(report: Box<ReloadReport>) = NoteReload -> ();
+        /// Reports forecasts, starts nodes before capacity is exhausted, and tells policies of nodes that decay.
+        note_forecasts(report: Box<ForecastReport>) = NoteForecasts -> ();
         /// Returns once the first revisions of all policies are active.
         policies_stand() = AwaitPolicies -> ();
         /// Refuses new sessions. Returns when the last session has ended or was closed at the deadline.

@@ -7,6 +7,7 @@ mod canary;
 mod control;
 mod equipment;
 mod execution;
+mod forecasts;
 mod handle;
 pub mod history;
 mod idempotency;
@@ -43,12 +44,14 @@ pub use evenkeel_revisions::{
     Actor, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome, RolloutReport,
     Staged,
 };
+pub use forecasts::ForecastFile;
 pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer};
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use messages::{
-    AdmissionState, AgentError, ControlError, LastChange, NodeOrder, NotSuspended, REQUESTS_MAX,
-    Restored, ScenarioTraffic, SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
+    AdmissionState, AgentError, ControlError, ForecastReport, LastChange, NodeOrder, NotSuspended,
+    REQUESTS_MAX, Restored, ScenarioTraffic, SessionView, Slice, SnapshotError, StatusReport,
+    TakeoverReadiness,
     UncoveredLoss,
 };
 pub use names::{NodeName, NodeNames};

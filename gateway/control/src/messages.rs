@@ -9,6 +9,7 @@ use evenkeel_core::{
     ClientBreakerStanding, Impossible, RestoreError, SessionStanding, SloStanding,
 };
 use evenkeel_dataplane::worker::Totals;
+use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
 use evenkeel_model::{FailureScope, Health, NodeId, OfferRefusal, PolicyName, SessionId};
 use serde::Serialize;
@@ -207,6 +208,9 @@ pub struct StatusReport {
     pub slos: Vec<SloStanding>,
     /// Breakers of clients that are not closed.
     pub client_breakers: Vec<ClientBreakerStanding>,
+    /// Warnings of what is expected.
+    #[serde(skip)]
+    pub forecasts: Vec<Forecast>,
     /// Packets sent to nodes.
     pub packets_to_node: u64,
     /// Packets sent to clients.
@@ -262,6 +266,19 @@ pub enum AdmissionState {
     Serving,
     /// The gateway shuts down and admits no more sessions.
     Draining,
+}
+
+/// The forecasts of a minute.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct ForecastReport {
+    /// The warnings in force.
+    pub forecasts: Vec<Forecast>,
+    /// Those that begin or end.
+    pub changes: Vec<ForecastChange>,
+    /// Regions whose capacity is expected to be exhausted.
+    pub exhausted: Vec<Arc<str>>,
+    /// Nodes whose decay changed, with its thousandths.
+    pub decays: Vec<(NodeId, u16)>,
 }
 
 /// A loss of one node or zone that would leave rooms without a node.

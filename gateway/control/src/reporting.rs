@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_core::Gateway;
 use evenkeel_dataplane::worker::{Distribution, ShedRun, Totals};
 use evenkeel_drivers::DriverAction;
+use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_model::{
     ClientTransport, CloseReason, CoreEvent, NodeId, RedundancyMode, RoomId, SessionId,
 };
@@ -113,6 +114,8 @@ pub enum GatewayEvent {
     Group(GroupChange),
     /// The set of checked losses that would leave rooms without a node changed.
     LossesUncovered(Vec<UncoveredLoss>),
+    /// A warning of what is expected begins or ends.
+    Forecast(ForecastChange),
     /// A room of this gateway is at another group as well.
     RoomDuplicate {
         /// The name of the room.
@@ -154,6 +157,8 @@ pub(crate) struct Reporting {
     pub(crate) names: Arc<NodeNames>,
     pub(crate) closing: Closings,
     pub(crate) costs: Costs,
+    /// The warnings in force.
+    pub(crate) forecasts: Vec<Forecast>,
 }
 
 impl Reporting {

@@ -16,10 +16,10 @@ use evenkeel_revisions::Lifecycle;
 use crate::control::Control;
 use crate::handle::ControlRequest;
 use crate::messages::{
-    AdmissionState, ControlError, NotSuspended, SessionView, Slice, SnapshotError, StatusReport,
-    TakeoverReadiness,
+    AdmissionState, ControlError, ForecastReport, NotSuspended, SessionView, Slice, SnapshotError,
+    StatusReport, TakeoverReadiness,
 };
-use crate::nodes::{ReloadReport, Reloaded};
+use crate::nodes::{ReloadReport, Reloaded, region_named};
 use crate::offers::OfferedSession;
 use crate::registry::SessionEntry;
 use crate::reporting::GatewayEvent;
@@ -157,6 +157,10 @@ impl Control {
             }
             ControlRequest::NoteReload(report, reply) => {
                 self.note_reload(*report);
+                let _ = reply.send(());
+            }
+            ControlRequest::NoteForecasts(report, reply) => {
+                self.note_forecasts(*report, now);
                 let _ = reply.send(());
             }
             ControlRequest::NoteRefusal(refusal) => self.policies.threads.ledger().refuse(refusal),
@@ -361,6 +365,25 @@ impl Control {
         }
     }
 
+    fn note_forecasts(&mut self, report: ForecastReport, now: Instant) {
+        let ForecastReport { forecasts, changes, exhausted, decays } = report;
+        self.reporting.forecasts = forecasts;
+        for change in changes {
+            self.reporting.send_event(GatewayEvent::Forecast(change));
+        }
+        self.gateway.change_nodes(now, |nodes| {
+            decays.iter().for_each(|(node, permille)| nodes.handle_decay(*node, *permille));
+        });
+        if !self.settings.forecast.early_start {
+            return;
+        }
+        for region in exhausted {
+            if let Ok(region) = region_named(&self.settings, &region) {
+                self.gateway.change_nodes(now, |nodes| nodes.handle_exhaustion(region, now));
+            }
+        }
+    }
+
     fn status(&self, now: Instant) -> StatusReport {
         use MediaDirection::{ToClient, ToNode};
         let workers = &self.workers;
@@ -388,6 +411,7 @@ impl Control {
             policies_failing: self.policies.failing(&self.gateway, now),
             slos: self.gateway.views().slos(now).collect(),
             client_breakers: self.gateway.views().client_breakers(now).collect(),
+            forecasts: self.reporting.forecasts.clone(),
             packets_to_node: workers.sum(|stats| stats.packets(ToNode)),
             packets_to_client: workers.sum(|stats| stats.packets(ToClient)),
             bytes_to_node: workers.sum(|stats| stats.bytes(ToNode)),

@@ -141,6 +141,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             names: parts.names,
             closing: Closings::default(),
             costs: Costs::default(),
+            forecasts: Vec::new(),
         },
         offers: OfferQueue::new(parts.idempotency_keys, session_data, parts.awaits_policies),
         lifetime: Lifetime {

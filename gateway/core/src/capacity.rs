@@ -23,6 +23,9 @@ const CHURN_WITHIN: Duration = Duration::from_secs(1);
 /// Reduced sessions checked per call, which bounds the call's duration.
 const REDUCED_AT_ONCE: usize = 256;
 
+/// Load of a region, in thousandths, from which a refusal by a policy may be for lack of capacity.
+const SHORT_FROM: u64 = 900;
+
 #[derive(Debug)]
 pub(crate) struct Capacity {
     pub(crate) ledger: CapacityLedger,
@@ -106,17 +109,28 @@ impl Capacity {
         nodes.iter().map(row).collect()
     }
 
+    /// Load of a region in thousandths, 1,000 if no node takes rooms, and the capacity of the nodes that do.
+    fn region_load(&self, region: RegionId, nodes: &NodeTable) -> (u64, u64) {
+        let takers = || nodes.in_region(region).filter(|node| node.welcomes_rooms());
+        let capacity: u64 = takers().map(|node| self.ledger().capacity(node.id)).sum();
+        let used = |node: &Node| self.ledger().permille(node.id) * self.ledger().capacity(node.id);
+        let used: u64 = takers().map(used).sum();
+        (used.checked_div(capacity).unwrap_or(1_000), capacity)
+    }
+
+    /// True if little capacity of a region is left, or none.
+    pub(crate) fn is_short(&self, region: RegionId, nodes: &NodeTable) -> bool {
+        self.region_load(region, nodes).0 >= SHORT_FROM
+    }
+
     /// One row per region. A region's load is the sum over its nodes.
     pub(crate) fn region_rows(&self, nodes: &NodeTable) -> Vec<Row> {
         let row = |region: RegionId| {
-            let takers = || nodes.in_region(region).filter(|node| node.welcomes_rooms());
-            let capacity: u64 = takers().map(|node| self.ledger().capacity(node.id)).sum();
-            let used =
-                |node: &Node| self.ledger().permille(node.id) * self.ledger().capacity(node.id);
-            let used: u64 = takers().map(used).sum();
+            let (load, capacity) = self.region_load(region, nodes);
+            let takers = nodes.in_region(region).filter(|node| node.welcomes_rooms());
             let mut measures = Measures::default();
-            measures.set(Metric::Load, used.checked_div(capacity).unwrap_or(1_000));
-            measures.set(Metric::NodesUp, takers().count() as u64);
+            measures.set(Metric::Load, load);
+            measures.set(Metric::NodesUp, takers.count() as u64);
             measures.set(Metric::Breaker, self.breakers.of(region).state() as u64);
             measures.set(Metric::Capacity, capacity);
             Row { id: u64::from(region.0), measures }

@@ -102,6 +102,8 @@ pub struct NodeStanding {
     pub rooms: u32,
     /// Smoothed; `None` before the first answer to a probe.
     pub round_trip: Option<Duration>,
+    /// Recent share of unanswered probes, ppm.
+    pub loss_ppm: u32,
     /// False with `probe = "none"`.
     pub is_probed: bool,
 }
@@ -401,6 +403,7 @@ impl<'a> Views<'a> {
             reported_permille: node.reported_permille(),
             rooms: ledger.rooms(node.id),
             round_trip: node.detector.round_trip().map(|(smoothed, _)| smoothed),
+            loss_ppm: node.detector.loss_ppm(),
             is_probed: node.settings.probed == NodeProbing::Yes,
         }
     }

@@ -300,6 +300,8 @@ pub struct GatewayLimits {
     pub breakers: Breakers,
     /// Settings of the circuit breakers of clients.
     pub client_breakers: ClientBreakerSettings,
+    /// Rooms of any mode that find no node start one, not only those in cold mode. Default false.
+    pub early_start: bool,
 }
 
 impl Default for GatewayLimits {
@@ -319,6 +321,7 @@ impl Default for GatewayLimits {
             failbacks_per_second: 20,
             breakers: Breakers::default(),
             client_breakers: ClientBreakerSettings::default(),
+            early_start: false,
         }
     }
 }

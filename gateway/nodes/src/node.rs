@@ -53,6 +53,8 @@ pub struct Node {
     /// Most rooms on the node lose much, whether or not other nodes are better. Region-wide loss shows at one node
     /// first.
     pub fares_badly: bool,
+    /// The forecast that the node fails, in thousandths: 0 none; 500, its trend reaches its limit in an hour; 1,000, it has.
+    pub decay_permille: u16,
     /// Ports that were recently found closed, by room.
     closed_ports: Vec<(RoomId, Instant)>,
     timings: Timings,
@@ -145,6 +147,7 @@ impl Node {
             measured: None,
             unwilling: None,
             fares_badly: false,
+            decay_permille: 0,
             closed_ports: Vec::new(),
             timings,
         }
@@ -472,6 +475,7 @@ impl Node {
         // Policies see a node that does not run as Down.
         measures.set(Metric::Health, self.health().min(Health::Down) as u64);
         measures.set(Metric::Draining, u64::from(self.drains()));
+        measures.set(Metric::Decay, u64::from(self.decay_permille));
         measures.set(Metric::Capacity, self.settings.capacity_kbps);
     }
 }

@@ -26,6 +26,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, mpsc, watch as cell};
 
 use super::counters::CounterFollower;
+use super::forecast::ForecastFollower;
 use super::host_sessions;
 use super::losses::LossFollower;
 use super::paths::{DescriptorCapacity, ServeError, ServePaths};
@@ -245,12 +246,15 @@ fn serve_as(
         }
     };
     let host = host_sessions::follow(&settings, &gateway.handle, in_group.clone());
+    let (folder, handle) = (gateway.foundry.folder(), &gateway.handle);
+    let forecasts = ForecastFollower::new(&settings, folder, handle, &telemetry, in_group.clone());
     (applied.group, applied.instruments) = (in_group, Some(telemetry.instruments()));
     let reloading = async {
         tokio::select! {
             () = reload::follow(place, applied, &gateway.handle, triggers) => {}
             () = log_filter.follow(&gateway.handle) => {}
             () = host => {}
+            () = forecasts.follow() => {}
         }
     };
     let attended =

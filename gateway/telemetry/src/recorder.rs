@@ -124,10 +124,11 @@ impl EventRecorder {
                 }
             }
             // Workers count shed packets; the event is for observers of single packets.
-            // The member logs its own changes, the index its duplicates, and the check of losses what it finds.
+            // The member logs its own changes, the index its duplicates, the check of losses what it finds, and the forecast its warnings.
             GatewayEvent::Shed { .. }
             | GatewayEvent::Group(_)
             | GatewayEvent::LossesUncovered(_)
+            | GatewayEvent::Forecast(_)
             | GatewayEvent::RoomDuplicate { .. } => {}
         }
     }

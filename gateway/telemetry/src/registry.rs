@@ -294,6 +294,10 @@ metrics! {
     SloBurnRate = "evenkeel.slo.burn_rate", "{budget}", [Scenario, Slo, Window];
     /// Share of the error budget of the last 6 h that is left; negative if it is overspent.
     SloBudget = "evenkeel.slo.budget", "1", [Scenario, Slo];
+    /// Time until the capacity of a region is expected to be exhausted, 0 if it is; -1 while this is not expected. Forecast each minute.
+    ForecastExhausted = "evenkeel.forecast.exhausted", "s", [Region];
+    /// Warnings of what is expected, by their kind: `load`, `decay` or `flap`.
+    ForecastWarnings = "evenkeel.forecast.warnings", "{warning}", [Reason];
     /// Health of a node: 0 Up, 1 Suspect, 2 Wary, 3 Down, 4 Cold.
     NodeHealth = "evenkeel.node.health", "{state}", [Node, Region, Zone];
     /// 1 while most nodes are silent at once, so that none is marked down.

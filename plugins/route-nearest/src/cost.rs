@@ -131,7 +131,9 @@ impl<'a> UsableNode<'a> {
         };
         let far = seen.delay().unwrap_or(DELAY_UNMEASURED) * settings.delay_weight;
         let wary = if health == Some(Health::Wary) { settings.wary_cost } else { 0.0 };
-        let lasting = far + seen.loss() * 100.0 * settings.loss_weight + wary;
+        let decay = f64::from(node.decay_permille().unwrap_or(0)) / 1000.0;
+        let decaying = decay * settings.decay_cost;
+        let lasting = far + seen.loss() * 100.0 * settings.loss_weight + wary + decaying;
         UsableNode { avoid: seen.suspect || seen.load >= settings.full_at, lasting, ..seen }
     }
 

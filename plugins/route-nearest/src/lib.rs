@@ -47,6 +47,10 @@ pub struct RouteNearest {
     /// Cost of a node that recovered recently, in milliseconds.
     #[setting(default = 10.0, unit = "ms", min = 0, max = 1000)]
     wary_cost: f64,
+    /// Cost of a node whose delay, loss or memory has risen to its limit, or that restarts again and
+    /// again, in milliseconds; half as much an hour before. 0: ignore forecasts.
+    #[setting(default = 0.0, unit = "ms", min = 0, max = 1000)]
+    decay_cost: f64,
     /// Load from which a node gets new rooms only if every other node is full too.
     #[setting(default = 0.95, min = 0.1, max = 1)]
     full_at: f64,
@@ -145,6 +149,7 @@ impl Routing for RouteNearest {
         Metric::Draining,
         Metric::Capacity,
         Metric::Rooms,
+        Metric::Decay,
     ];
 
     fn place(&self, room: &NewRoom<'_>, nodes: &Nodes<'_>) -> Placement<Stay> {

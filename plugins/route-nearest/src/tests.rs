@@ -1,7 +1,7 @@
 //! A world of three regions: the home region `east` with two zones, `west` far away, and `south` farther.
 
 use evenkeel_plugin_sdk::Metric::{
-    Age, Capacity, Delay, Draining, Health, Load, LossNode, LossUp, Rooms, RttClient,
+    Age, Capacity, Decay, Delay, Draining, Health, Load, LossNode, LossUp, Rooms, RttClient,
 };
 use evenkeel_plugin_sdk::trial::{Room, Trial, World};
 
@@ -163,6 +163,18 @@ fn recently_recovered_node_costs_more() {
     trial = self::trial(r#"{"wary_cost": 4, "equal_cost_within": 0}"#);
     trial.world.measure("east-a1", Health, WARY);
     assert_eq!(first(&mut trial), "east-b1");
+}
+
+#[test]
+fn room_leaves_decaying_node_if_that_has_a_cost() {
+    for (cost, moves) in [(0, None), (100, Some(PlacementReason::Better.number()))] {
+        let mut trial = trial(&format!(r#"{{"decay_cost": {cost}}}"#));
+        let mut room = placed(&mut trial);
+        trial.world.measure("east-a1", Decay, 500);
+        trial.pass(Duration::from_secs(31));
+        assert_eq!(reroute(&mut trial, &mut room), moves);
+        assert_eq!(room.standing[0], if cost == 0 { "east-a1" } else { "east-b1" });
+    }
 }
 
 #[test]

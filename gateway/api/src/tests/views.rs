@@ -146,6 +146,7 @@ fn rooms_nodes_and_policies_are_listed() {
         reported_permille: Some(420),
         rooms: 3,
         round_trip: Some(Duration::from_micros(700)),
+        loss_ppm: 0,
         is_probed: true,
     };
     reply.send(vec![node]).unwrap();

@@ -26,6 +26,7 @@ fn node_standing(number: u32, rooms: u32, draining: bool) -> NodeStanding {
         reported_permille: None,
         rooms,
         round_trip: None,
+        loss_ppm: 0,
         is_probed: true,
     }
 }

@@ -14,6 +14,24 @@ fn slo_shows_its_highest_burn_rate() {
 }
 
 #[test]
+fn forecast_shows_its_time_and_evidence() {
+    let line = |kind: &str, evidence: Value| {
+        let forecast = json!({
+            "kind": kind, "subject": "east", "expected_us": 1_260_000_000, "evidence": evidence,
+        });
+        forecast_line(&forecast, 60_000_000)
+    };
+    let load = json!({"load_kbps": 990, "capacity_kbps": 1_000, "confidence_percent": 48});
+    let expected =
+        "capacity of region east is exhausted in 20 min: 990 of 1000 kbit/s, 48 % certain";
+    assert!(line("load", load).ends_with(expected));
+    let decay = json!({"sign": "loss", "value": 0.015, "limit": 0.02});
+    assert!(line("decay", decay).ends_with("reaches its limit in 20 min: loss 0.015 of 0.02"));
+    let flap = json!({"changes": 9});
+    assert!(line("flap", flap).ends_with("link to node east flaps: 9 changes within an hour"));
+}
+
+#[test]
 fn unmeasured_mode_is_marked() {
     let hot = json!({
         "mode": "hot", "scenarios": ["call", "live"], "recoveries": 1_000,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     CoreEvent, Decider, FailureDomain, Health, Impossible, MoveCause, NodeId, NodeSettings,
-    NotStarted, RoomId, StartPhase, ZoneId,
+    NotStarted, RegionId, RoomId, StartPhase, ZoneId,
 };
 use evenkeel_nodes::{AgentWord, Node, NodeChange, NodeTransition};
 
@@ -496,6 +496,19 @@ impl NodeController<'_> {
             node.detector.handle_agent(true, now);
         }
         self.decide_drain(id, |node| node.trust.leaving = false, now);
+    }
+
+    /// The capacity of the region will be exhausted: starts the node nearest to it, unless a node is being started.
+    pub fn handle_exhaustion(&mut self, region: RegionId, now: Instant) {
+        self.0.nodes.start_nearest(region, now);
+        self.0.effects.take(&mut self.0.nodes);
+    }
+
+    /// The trend of the node reaches its limit, in thousandths; 0: it has none.
+    pub fn handle_decay(&mut self, id: NodeId, permille: u16) {
+        if let Some(node) = self.0.nodes.get_mut(id) {
+            node.decay_permille = permille;
+        }
     }
 
     /// The hook that starts the node failed. It is called again later if the node is still needed.

@@ -99,6 +99,7 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
                     reported_permille: None,
                     rooms: 3,
                     round_trip: Some(Duration::from_millis(50)),
+                    loss_ppm: 0,
                     is_probed: true,
                 };
                 reply.send(vec![view]).unwrap();
@@ -134,6 +135,7 @@ fn status() -> StatusReport {
         policies_failing: Vec::new(),
         slos: vec![slo()],
         client_breakers: Vec::new(),
+        forecasts: Vec::new(),
         packets_to_node: 10,
         packets_to_client: 0,
         bytes_to_node: 1_000,

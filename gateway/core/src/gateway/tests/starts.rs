@@ -1,10 +1,12 @@
 //! Nodes that hooks start: the choice of the node, the time of the start, and concurrent events.
 
 use evenkeel_model::{
-    CoreEvent, Health, Measures, NodeId, NotStarted, RedundancyMode, StartPhase, Starts,
+    AdmitVerdict, Ask, CoreEvent, CoreSettings, Health, Hook, HookAnswer, Measures, Metric, NodeId,
+    NotStarted, OfferRefusal, RedundancyMode, RegionId, StartPhase, Starts,
 };
 
 use super::modes::{cold, health, in_mode, starts};
+use super::world::VOICE;
 use super::*;
 use crate::{GatewayEffect, NodeEffect};
 
@@ -198,4 +200,64 @@ fn running_cold_node_is_probed() {
     world.mute(B);
     world.pass(ms(100));
     assert_eq!(health(&world, B), Health::Suspect, "not after a second");
+}
+
+/// Hot rooms, a node for one voice session, and another that a hook starts.
+fn scarce(early_start: bool) -> CoreSettings {
+    let mut settings = settings_of(&[(0, VOICE), (1, 1_000)]);
+    settings.limits.early_start = early_start;
+    settings.nodes[1].starts = Starts::ByHook { within: ms(30_000) };
+    for scenario in settings.scenarios.values_mut() {
+        scenario.bounds.floor_kbps = VOICE as u32;
+    }
+    settings
+}
+
+#[test]
+fn offer_without_capacity_starts_a_node() {
+    for (early_start, started) in [(false, vec![]), (true, vec![B])] {
+        let mut world = World::new(scarce(early_start));
+        world.open("a");
+        assert_eq!(world.starts, []);
+        let offer = world.offer("b");
+        let refusal = denied(world.replies.get(&offer));
+        assert!(matches!(refusal, Some(OfferRefusal::NoNode { .. })), "{refusal:?}");
+        assert_eq!(world.starts, started);
+    }
+}
+
+#[test]
+fn refusal_by_policy_starts_a_node_if_capacity_is_short() {
+    let says = |verdict| move |_: &Ask| Some(Ok(HookAnswer::Admit { verdict, reason: 0 }));
+    let reject = || says(AdmitVerdict::Reject(1_000));
+    let mut world = World::with_policy(scarce(true), &[Hook::Admission], reject());
+    world.offer("a");
+    assert_eq!(world.starts, [], "the node is idle");
+    world.answer_with(says(AdmitVerdict::Accept));
+    world.open("a");
+    world.answer_with(reject());
+    world.offer("b");
+    assert_eq!(world.starts, [B]);
+}
+
+#[test]
+fn expected_exhaustion_starts_the_nearest_node() {
+    let mut world = two_cold();
+    let home = RegionId(0);
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_exhaustion(home, world.now));
+    world.pass(ms(10));
+    assert_eq!(world.starts, [C]);
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_exhaustion(home, world.now));
+    world.pass(ms(10));
+    assert_eq!(world.starts, [C], "one at a time");
+}
+
+#[test]
+fn policies_read_the_decay_of_a_node() {
+    let mut world = two_cold();
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_decay(A, 700));
+    let tables = &world.gateway.tables;
+    let rows = tables.capacity.node_rows(&tables.nodes);
+    let decays: Vec<u32> = rows.iter().map(|row| row.measures.value(Metric::Decay)).collect();
+    assert_eq!(decays, [700, 0, 0]);
 }

@@ -1,0 +1,31 @@
+//! Forecasts from one sample per minute: when a region's capacity is exhausted, which nodes decay before they fail, and which
+//! links flap. No I/O and no clock: the minute is an argument. `make bench-forecast` measures each forecast beside a naive rule.
+
+#![deny(missing_docs)]
+
+mod alarm;
+mod decay;
+mod flap;
+mod load;
+mod table;
+
+pub use alarm::{AlarmChange, ForecastAlarm};
+pub use decay::{DecayForecast, DecaySign, DecayWarning, NodeSample};
+pub use flap::FlapForecast;
+pub use load::{Exhaustion, LoadForecast};
+pub use table::{
+    Forecast, ForecastChange, ForecastEvidence, ForecastTable, LOAD_HOLD_MINUTES,
+    NODE_HOLD_MINUTES, NodeMinute, RegionSample,
+};
+
+/// Minutes since the Unix epoch.
+pub type Minute = u64;
+
+const MINUTES_OF_DAY: u64 = 24 * 60;
+
+/// The middle value, the higher one of two. `None` without values.
+fn median(values: impl IntoIterator<Item = f32>) -> Option<f32> {
+    let mut sorted: Vec<f32> = values.into_iter().collect();
+    sorted.sort_by(f32::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}

@@ -1,0 +1,215 @@
+//! Forecasts of nodes whose state the test plays, minute by minute.
+
+use evenkeel_control::{ControlRequest, NodeNames};
+use evenkeel_model::Hop;
+use tempfile::{TempDir, tempdir};
+use tokio::sync::mpsc;
+
+use super::*;
+
+/// A gateway with node `a` of 1,000 kbit/s in region `east`, and its folder.
+struct Scene {
+    settings: GatewayConfig,
+    folder: TempDir,
+    telemetry: Telemetry,
+    handle: Handle,
+    requests: mpsc::Receiver<ControlRequest>,
+    follower: ForecastFollower,
+}
+
+const CONFIGURATION: &str = "
+[[region]]
+name = \"east\"
+
+[[node]]
+name = \"a\"
+address = \"192.0.2.1:4000\"
+region = \"east\"
+zone = \"a\"
+driver = \"plain\"
+capacity = \"1 Mbit/s\"
+";
+
+impl Scene {
+    fn new() -> Scene {
+        let folder = tempdir().unwrap();
+        let file = folder.path().join("evenkeel.toml");
+        std::fs::write(&file, CONFIGURATION).unwrap();
+        let settings = GatewayConfig::load(Some(file.as_path()), None).unwrap();
+        let telemetry = Telemetry::start(&settings, "test").unwrap();
+        let names = Arc::new(NodeNames::of(&settings.core()));
+        let (handle, requests) = Handle::new(names, Arc::default());
+        let path = Some(folder.path());
+        let follower = ForecastFollower::new(&settings, path, &handle, &telemetry, None);
+        Scene { settings, folder, telemetry, handle, requests, follower }
+    }
+
+    /// The next process.
+    fn restart(&mut self) {
+        let path = Some(self.folder.path());
+        self.follower.write();
+        self.follower =
+            ForecastFollower::new(&self.settings, path, &self.handle, &self.telemetry, None);
+    }
+
+    /// Takes a sample of the node in this state, and returns what control is told.
+    async fn sample(&mut self, minute: Minute, node: NodeStanding) -> ForecastReport {
+        let requests = &mut self.requests;
+        let answer = async {
+            let Some(ControlRequest::Nodes(reply)) = requests.recv().await else { panic!("nodes") };
+            reply.send(vec![node]).unwrap();
+            let Some(ControlRequest::NoteForecasts(report, reply)) = requests.recv().await else {
+                panic!("forecasts")
+            };
+            reply.send(()).unwrap();
+            *report
+        };
+        let (sampled, report) = tokio::join!(self.follower.sample(minute), answer);
+        sampled.unwrap();
+        report
+    }
+}
+
+fn node() -> NodeStanding {
+    NodeStanding {
+        hop: Hop { node: NodeId(0), incarnation: Incarnation(1) },
+        health: Health::Up,
+        suspected_by: Default::default(),
+        draining: false,
+        leaves: false,
+        ejected: false,
+        capacity_kbps: 1_000,
+        opening: 0,
+        waiting: 0,
+        load_permille: 500,
+        carried_kbps: 500,
+        reported_permille: None,
+        rooms: 3,
+        round_trip: Some(Duration::from_millis(10)),
+        loss_ppm: 0,
+        is_probed: true,
+    }
+}
+
+/// The kinds of the warnings that begin or end.
+fn changes(report: &ForecastReport) -> Vec<(&'static str, bool)> {
+    report.changes.iter().map(|it| (it.forecast.evidence.kind(), it.is_over)).collect()
+}
+
+#[tokio::test]
+async fn exhausted_capacity_is_reported_until_it_is_left() {
+    let mut scene = Scene::new();
+    let report = scene.sample(1, node()).await;
+    assert_eq!(report, ForecastReport::default());
+    let full = NodeStanding { load_permille: 1_000, ..node() };
+    let report = scene.sample(2, full.clone()).await;
+    assert_eq!(changes(&report), [("load", false)]);
+    assert_eq!(report.exhausted, [Arc::from("east")]);
+    assert_eq!(report.forecasts.len(), 1);
+    // Draining nodes have no capacity, but load.
+    let draining = NodeStanding { draining: true, ..full };
+    let report = scene.sample(3, draining).await;
+    assert_eq!((report.exhausted.len(), report.forecasts.len()), (0, 1));
+    assert_eq!(changes(&scene.sample(40, node()).await), [("load", true)]);
+}
+
+#[tokio::test]
+async fn sick_node_is_reported_before_it_fails() {
+    let mut scene = Scene::new();
+    let lossy = |minute: u64| NodeStanding { loss_ppm: 1_000 * minute as u32, ..node() };
+    let mut decays = Vec::new();
+    let mut begun = None;
+    for minute in 0..240 {
+        let report = scene.sample(minute, lossy(minute.min(60))).await;
+        decays.extend(report.decays);
+        begun = begun.or((!report.changes.is_empty()).then_some((minute, report.changes)));
+    }
+    let (minute, changes) = begun.unwrap();
+    assert!((30..60).contains(&minute), "at 2 % of loss: after {minute} minutes");
+    assert_eq!(&*changes[0].forecast.subject, "a");
+    assert_eq!(decays, [(NodeId(0), 1_000)], "told once");
+}
+
+#[tokio::test]
+async fn harmless_spike_is_not_reported() {
+    let mut scene = Scene::new();
+    for minute in 0..240 {
+        let loss_ppm = if minute == 120 { 500_000 } else { 100 };
+        let report = scene.sample(minute, NodeStanding { loss_ppm, ..node() }).await;
+        assert_eq!(report, ForecastReport::default(), "after {minute} minutes");
+    }
+}
+
+#[tokio::test]
+async fn node_that_is_down_does_not_decay() {
+    let mut scene = Scene::new();
+    let down = NodeStanding { health: Health::Down, loss_ppm: 1_000_000, ..node() };
+    for minute in 0..120 {
+        let report = scene.sample(minute, down.clone()).await;
+        assert_eq!(report, ForecastReport::default(), "after {minute} minutes");
+    }
+}
+
+#[tokio::test]
+async fn restart_continues_the_warnings_and_the_file() {
+    let mut scene = Scene::new();
+    let restarted = |number: u32| {
+        let hop = Hop { node: NodeId(0), incarnation: Incarnation(number) };
+        NodeStanding { hop, ..node() }
+    };
+    scene.sample(1, restarted(1)).await;
+    for (minute, number) in [(2, 2), (3, 3), (4, 4)] {
+        let report = scene.sample(minute, restarted(number)).await;
+        assert_eq!(report, ForecastReport::default());
+    }
+    scene.restart();
+    let report = scene.sample(5, restarted(4)).await;
+    assert_eq!(report, ForecastReport::default());
+    let report = scene.sample(6, restarted(5)).await;
+    assert_eq!(changes(&report), [("decay", false)], "the fourth restart");
+    scene.restart();
+    let report = scene.sample(7, restarted(5)).await;
+    assert_eq!(changes(&report), []);
+    assert_eq!((report.forecasts.len(), report.decays.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn flapping_link_is_reported() {
+    let mut scene = Scene::new();
+    let change = |from, to| {
+        let hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
+        let (witnesses, last_heard) = (Vec::new(), None);
+        GatewayEvent::Core(CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms: 0 })
+    };
+    for _ in 0..10 {
+        scene.follower.note(&change(Health::Up, Health::Suspect));
+    }
+    assert_eq!(scene.sample(1, node()).await, ForecastReport::default());
+    for _ in 0..4 {
+        scene.follower.note(&change(Health::Up, Health::Down));
+        scene.follower.note(&change(Health::Down, Health::Wary));
+    }
+    assert_eq!(changes(&scene.sample(2, node()).await), [("flap", false)]);
+}
+
+#[tokio::test]
+async fn metrics_tell_of_the_forecasts() {
+    let mut scene = Scene::new();
+    scene.sample(1, node()).await;
+    let rendered = scene.telemetry.prometheus().render();
+    let exhausted = |seconds: &str| {
+        let mut lines = rendered.lines();
+        lines.any(|it| {
+            it.starts_with("evenkeel_forecast_exhausted_seconds{") && it.ends_with(seconds)
+        })
+    };
+    assert!(exhausted(" -1"), "{rendered}");
+    scene.sample(2, NodeStanding { load_permille: 1_000, ..node() }).await;
+    let rendered = scene.telemetry.prometheus().render();
+    let warning = |kind: &str, count: &str| {
+        let label = format!("evenkeel_reason=\"{kind}\"");
+        let mut lines = rendered.lines().filter(|it| it.starts_with("evenkeel_forecast_warnings{"));
+        lines.any(|line| line.contains(&label) && line.ends_with(count))
+    };
+    assert!(warning("load", " 1") && warning("decay", " 0"), "{rendered}");
+}

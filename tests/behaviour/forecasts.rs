@@ -1,0 +1,37 @@
+//! Forecasts at a running gateway.
+
+use evenkeel_control::{ForecastReport, GatewayEvent};
+use evenkeel_forecast::{Forecast, ForecastChange, ForecastEvidence};
+use evenkeel_model::{CoreEvent, NodeId, StartPhase};
+
+use crate::harness::{Node, World};
+
+#[test]
+fn expected_exhaustion_is_shown_and_starts_a_node() {
+    let [node, mut cold] = ["east-a1", "east-b1"].map(Node::agent);
+    cold.die();
+    let mut world = World::of(&[&node]);
+    world.nodes += &format!("{}start = {{ command = [\"/bin/true\"] }}\n", cold.text());
+    let gateway = world.start();
+    let evidence =
+        ForecastEvidence::Load { load_kbps: 990, capacity_kbps: 1_000, confidence_percent: 60 };
+    let forecast = Forecast { subject: "east".into(), since_us: 1, expected_us: 2, evidence };
+    let change = ForecastChange { forecast: forecast.clone(), is_over: false };
+    let report = ForecastReport {
+        forecasts: vec![forecast.clone()],
+        changes: vec![change.clone()],
+        exhausted: vec!["east".into()],
+        decays: Vec::new(),
+    };
+    gateway.ask(gateway.handle.note_forecasts(Box::new(report))).unwrap();
+    gateway.expect_event("a node is started", |event| match event {
+        CoreEvent::Start { node: NodeId(1), step: StartPhase::Begun { .. } } => Some(()),
+        _ => None,
+    });
+    assert_eq!(gateway.status().forecasts, [forecast]);
+    let told = gateway.happened(|record| match &record.event {
+        GatewayEvent::Forecast(change) => Some(change.clone()),
+        _ => None,
+    });
+    assert_eq!(told, Some(change));
+}
