@@ -136,7 +136,13 @@ impl Control {
                     && let Some(start) = &configured.start
                 {
                     let (attempt, trace) = (draw(), self.registry.traces.begin_start(node));
-                    self.signalling.start_hooks.start(node, &configured.name, start, attempt, trace);
+                    self.signalling.start_hooks.start(
+                        node,
+                        &configured.name,
+                        start,
+                        attempt,
+                        trace,
+                    );
                 }
             }
             GatewayEffect::Node(NodeEffect::EndStart { node, why }) => {

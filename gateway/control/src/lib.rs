@@ -51,8 +51,7 @@ pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use messages::{
     AdmissionState, AgentError, ControlError, ForecastReport, LastChange, NodeOrder, NotSuspended,
     REQUESTS_MAX, Restored, ScenarioTraffic, SessionView, Slice, SnapshotError, StatusReport,
-    TakeoverReadiness,
-    UncoveredLoss,
+    TakeoverReadiness, UncoveredLoss,
 };
 pub use names::{NodeName, NodeNames};
 pub use nodes::{
