@@ -17,8 +17,10 @@ use crate::row::Direction;
 const SOCKET_BUFFER: usize = 8 << 20;
 /// Concurrent handshakes.
 const AT_ONCE: usize = 32;
-/// Time limit of all handshakes, and then of a packet from each client.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+/// Time limit of all handshakes and of a packet from each client.
+const READY_WITHIN: Duration = Duration::from_secs(40);
+/// Time after which a client's first packet is sent again.
+const FIRST_PACKET_AGAIN: Duration = Duration::from_millis(250);
 
 /// The longest transit time of the last packets.
 const DRAINED_WITHIN: Duration = Duration::from_millis(20);
@@ -82,16 +84,25 @@ impl Load {
             self.idle_until(until, |load| load.clients.connected() == wanted)
                 .ok_or("a handshake takes too long")?;
         }
-        for number in 0..ways.len() {
-            self.clients.say(number, self.beginning);
-            self.idle();
-        }
-        let greeted = |load: &Load| match &load.node {
-            Some(node) => node.known() == ways.len(),
-            None => load.clients.seen.came == ways.len() as u64,
+        let missing = |load: &Load| {
+            let seen = load.node.as_ref().map_or(&load.clients.seen, |node| &node.seen);
+            seen.missing(ways.len())
         };
-        let missing = || "a client's first packet did not arrive".to_owned();
-        self.idle_until(until, greeted).ok_or_else(missing)
+        // Datagrams are not sent again by QUIC (RFC 9221, 5.2).
+        while Instant::now() < until {
+            let numbers = missing(self);
+            if numbers.is_empty() {
+                return Ok(());
+            }
+            for number in numbers {
+                self.clients.say(number, self.beginning);
+                self.idle();
+            }
+            let round_ends = until.min(Instant::now() + FIRST_PACKET_AGAIN);
+            self.idle_until(round_ends, |load| missing(load).is_empty());
+        }
+        let missing = missing(self).len();
+        Err(format!("the first packets of {missing} of {} clients did not arrive", ways.len()))
     }
 
     fn idle_until(&mut self, until: Instant, done: impl Fn(&Load) -> bool) -> Option<()> {

@@ -65,10 +65,6 @@ impl Node {
         })
     }
 
-    pub(super) fn known(&self) -> usize {
-        self.legs.iter().flatten().count()
-    }
-
     /// Reads packets and answers them.
     pub(super) fn read(&mut self, beginning: Instant) {
         while let Ok(count) = self.inbox.receive(self.socket.as_fd()) {

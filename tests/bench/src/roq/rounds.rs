@@ -16,8 +16,6 @@ use crate::table;
 
 /// Time before a relay is measured.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// Attempts to start a relay with its sessions.
-const START_TRIES: u32 = 3;
 /// Name of quinn's echo in the report.
 const ECHO: &str = "quinn-echo";
 
@@ -37,8 +35,8 @@ pub(crate) fn measure(
     for (leg, sessions) in stages {
         let stage = Stage { leg, destinations: 1, sessions, obeys_caps: false };
         let mut floor = relay::start(Kind::Floor, stage, places)?;
-        let mut echo = retried(|| sessions::echo(sessions, places))?;
-        let mut ours = retried(|| sessions::ours(leg, sessions, places))?;
+        let mut echo = sessions::echo(sessions, places)?;
+        let mut ours = sessions::ours(leg, sessions, places)?;
         let _first = First::come();
         for row in rows.iter().filter(|row| (row.leg, row.sessions) == (leg, sessions)) {
             let mut samples: [Vec<Sample>; 3] = Default::default();
@@ -56,17 +54,6 @@ pub(crate) fn measure(
         }
     }
     Ok(reports)
-}
-
-/// Starts again if a client's first packet was lost: datagrams are not sent again.
-fn retried(start: impl Fn() -> Result<Running, String>) -> Result<Running, String> {
-    let mut outcome = start();
-    for _ in 1..START_TRIES {
-        let Err(why) = &outcome else { break };
-        println!("started again: {why}");
-        outcome = start();
-    }
-    outcome
 }
 
 fn window(

@@ -83,6 +83,12 @@ impl Seen {
         *self = Seen { misdelivered: self.misdelivered, ..Seen::default() };
     }
 
+    /// Those of the first `sessions` sessions of which no packet arrived.
+    pub(super) fn missing(&self, sessions: usize) -> Vec<usize> {
+        let arrived = |session: &usize| self.by_session.get(*session).is_some_and(|it| *it > 0);
+        (0..sessions).filter(|session| !arrived(session)).collect()
+    }
+
     /// Packets of the session with the fewest, divided by the mean.
     pub(super) fn least_share(&self, sessions: usize) -> f64 {
         let least = match self.by_session.len() < sessions {
@@ -124,6 +130,7 @@ mod tests {
         );
         assert_eq!((seen.came, seen.misdelivered), (1_000, 500));
         assert_eq!([2, 3].map(|sessions| seen.least_share(sessions)), [0.5, 0.0]);
+        assert_eq!([2, 4].map(|sessions| seen.missing(sessions)), [vec![], vec![2, 3]]);
         assert_eq!(Seen::default().delay_us(0.5), None);
     }
 
