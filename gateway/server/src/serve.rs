@@ -250,7 +250,7 @@ fn serve_as(
         tokio::select! {
             () = reload::follow(place, applied, &gateway.handle, triggers) => {}
             () = log_filter.follow(&gateway.handle) => {}
-            () = host => {}
+            never = host => match never {},
         }
     };
     let attended =
