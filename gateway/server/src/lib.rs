@@ -3,6 +3,7 @@
 #![deny(missing_docs)]
 
 mod counters;
+mod host;
 mod host_sessions;
 mod losses;
 mod paths;
