@@ -611,10 +611,12 @@ fn standby_without_room_at_its_host_warns() {
     await_replica(&mut owner);
     // As another process of the standby's host writes it.
     let path = standby.folder().join("other.sock.sessions");
+    let unfinished = standby.folder().join("other.sock.new");
     let mut options = OpenOptions::new();
-    let other = options.write(true).create_new(true).mode(0o600).open(&path).unwrap();
+    let other = options.write(true).create_new(true).mode(0o600).open(&unfinished).unwrap();
     other.lock().unwrap();
-    std::fs::write(&path, r#"{"serves":1,"copies":0}"#).unwrap();
+    std::fs::write(&unfinished, r#"{"serves":1,"copies":0}"#).unwrap();
+    std::fs::rename(&unfinished, &path).unwrap();
     let mut warns = || {
         let warnings = standby.read("/v1/gateways")["warnings"].to_string();
         warnings.contains("from the host of `edge-1`") && warnings.contains("host_sessions = 1")

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use evenkeel_telemetry::dashboards::{
+use evenkeel_tests::dashboards::{
     Dashboard, DashboardPanel, DashboardVariable, PanelView, dashboards,
 };
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ fn dashboards_equal_the_registry() {
 }
 
 #[test]
-fn dashboards_are_what_grafana_reads() {
+fn dashboard_panels_fit_and_use_all_variables() {
     let mut uids = BTreeSet::new();
     for dashboard in dashboards() {
         let name = dashboard.name;

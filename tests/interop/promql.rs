@@ -11,10 +11,10 @@ use evenkeel_alerts::Alerts;
 use evenkeel_client::OfferIngress;
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_telemetry::alerts::{RULES, rules_file};
-use evenkeel_telemetry::dashboards::dashboards;
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level};
 use evenkeel_telemetry::{MetricSample, Moment};
 use evenkeel_testkit::TIMEOUT;
+use evenkeel_tests::dashboards::dashboards;
 
 use crate::clients::{Client, present};
 use crate::stage::{CONFIGURATION, Stage, offer, voice};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use evenkeel_media::trunk::message::{NodeSecret, TooShort};
 use evenkeel_process::file;
-use evenkeel_process::written::{WrittenDuration, type_in_words};
+use evenkeel_process::setting_text::{DurationText, type_in_words};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -212,8 +212,8 @@ struct AgentFile {
     secret_file: PathBuf,
     #[serde(default)]
     drills: bool,
-    drill_timeout: Option<WrittenDuration>,
-    drain_timeout: Option<WrittenDuration>,
+    drill_timeout: Option<DurationText>,
+    drain_timeout: Option<DurationText>,
     process: Option<ProcessTable>,
     check: Option<RawCheck>,
     gateway: Option<RawGateway>,
@@ -228,7 +228,7 @@ struct ProcessTable {
     pid_file: Option<PathBuf>,
     exe: Option<PathBuf>,
     command: Option<Vec<String>>,
-    restart_after: Option<WrittenDuration>,
+    restart_after: Option<DurationText>,
     #[serde(default)]
     cold: bool,
     start: Option<Vec<String>>,
@@ -239,7 +239,7 @@ struct ProcessTable {
 struct RawCheck {
     address: SocketAddr,
     probe: CheckKind,
-    interval: Option<WrittenDuration>,
+    interval: Option<DurationText>,
 }
 
 #[derive(Deserialize)]
@@ -247,7 +247,7 @@ struct RawCheck {
 struct RawGateway {
     address: SocketAddr,
     peer: SocketAddr,
-    interval: Option<WrittenDuration>,
+    interval: Option<DurationText>,
 }
 
 #[derive(Deserialize)]
@@ -256,7 +256,7 @@ struct RawMedia {
     server: Option<SocketAddr>,
     open: Option<Vec<String>>,
     close: Option<Vec<String>>,
-    timeout: Option<WrittenDuration>,
+    timeout: Option<DurationText>,
     #[serde(default)]
     rtcp: RtcpConfig,
     sessions: Option<u32>,

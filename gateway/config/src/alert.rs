@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_process::setting_text::DurationText;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::address::Url;
 use super::check::ConfigCheck;
 use super::node::{self, WebhookTarget};
-use super::written::WrittenDuration;
 
 /// Maximum number of receivers.
 pub(super) const RECEIVERS_MAX: usize = 16;
@@ -29,7 +29,7 @@ pub(super) struct AlertTable {
     url: Spanned<String>,
     token_file: Option<Spanned<String>>,
     tiers: Option<Vec<AlertTier>>,
-    escalate_after: Option<Spanned<WrittenDuration>>,
+    escalate_after: Option<Spanned<DurationText>>,
     escalate_to: Option<Spanned<String>>,
 }
 

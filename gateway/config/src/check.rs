@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_process::written::{WrittenBitRate, WrittenDuration, type_in_words};
+use evenkeel_process::setting_text::{BitRateText, DurationText, type_in_words};
 use evenkeel_process::{escape, escape_lines, file};
 use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
@@ -104,7 +104,7 @@ impl ConfigCheck {
 
     pub(super) fn duration(
         &mut self,
-        raw: &Option<Spanned<WrittenDuration>>,
+        raw: &Option<Spanned<DurationText>>,
         default: Duration,
         allowed: RangeInclusive<Duration>,
     ) -> Duration {
@@ -123,7 +123,7 @@ impl ConfigCheck {
         }
     }
 
-    pub(super) fn bit_rate(&mut self, raw: &Spanned<WrittenBitRate>) -> Option<ConfigBitRate> {
+    pub(super) fn bit_rate(&mut self, raw: &Spanned<BitRateText>) -> Option<ConfigBitRate> {
         match parse_bit_rate(raw.get_ref()) {
             Ok(rate) if rate.0 > 0 => Some(rate),
             Ok(_) => {

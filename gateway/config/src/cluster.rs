@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_process::written::WrittenDuration;
+use evenkeel_process::setting_text::DurationText;
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
@@ -42,8 +42,8 @@ pub(super) struct ClusterTable {
     secret_file: Spanned<String>,
     listen: Spanned<String>,
     preferred: Option<bool>,
-    hold_down: Option<Spanned<WrittenDuration>>,
-    hold_down_max: Option<Spanned<WrittenDuration>>,
+    hold_down: Option<Spanned<DurationText>>,
+    hold_down_max: Option<Spanned<DurationText>>,
     #[serde(deserialize_with = "one_or_more")]
     pub(super) peer: Vec<PeerTable>,
     #[serde(default)]

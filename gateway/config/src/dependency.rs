@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_process::setting_text::DurationText;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::address::Url;
 use super::check::ConfigCheck;
-use super::written::WrittenDuration;
 
 /// Maximum number of dependencies: each has a label of a metric.
 pub(super) const DEPENDENCIES_MAX: usize = 64;
@@ -19,8 +19,8 @@ pub(super) struct DependencyTable {
     name: Spanned<String>,
     url: Option<Spanned<String>>,
     tcp: Option<Spanned<String>>,
-    every: Option<Spanned<WrittenDuration>>,
-    timeout: Option<Spanned<WrittenDuration>>,
+    every: Option<Spanned<DurationText>>,
+    timeout: Option<Spanned<DurationText>>,
     expect_status: Option<Spanned<i64>>,
 }
 

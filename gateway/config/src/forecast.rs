@@ -6,13 +6,13 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::check::ConfigCheck;
-use super::written::WrittenDuration;
+use evenkeel_process::setting_text::DurationText;
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct ForecastConfig {
     enabled: Option<bool>,
-    horizon: Option<Spanned<WrittenDuration>>,
+    horizon: Option<Spanned<DurationText>>,
     early_start: Option<bool>,
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{Breakers, CircuitSettings, ClientBreakerSettings, NewcomerAction, Timings};
-use evenkeel_process::written::WrittenDuration;
+use evenkeel_process::setting_text::DurationText;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -22,7 +22,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(super) struct GatewayTable {
     pub(super) region: Option<Spanned<String>>,
     pub(super) policies: Option<Spanned<String>>,
-    drain_timeout: Option<Spanned<WrittenDuration>>,
+    drain_timeout: Option<Spanned<DurationText>>,
     cache: Option<Spanned<String>>,
     node_networks: Option<Vec<Spanned<String>>>,
     sandbox: Option<bool>,
@@ -230,8 +230,8 @@ pub(super) struct LimitsTable {
     session_data_mib: Option<Spanned<i64>>,
     workers: Option<Spanned<i64>>,
     early_packets: Option<Spanned<i64>>,
-    early_for: Option<Spanned<WrittenDuration>>,
-    batch_delay: Option<Spanned<WrittenDuration>>,
+    early_for: Option<Spanned<DurationText>>,
+    batch_delay: Option<Spanned<DurationText>>,
     misses_per_prefix: Option<Spanned<i64>>,
     connections_max: Option<Spanned<i64>>,
     connections_per_source: Option<Spanned<i64>>,
@@ -319,8 +319,8 @@ pub(super) struct BreakerTable {
     r_factor: Option<Spanned<i64>>,
     failure_percent: Option<Spanned<i64>>,
     min_sessions: Option<Spanned<i64>>,
-    open_for: Option<Spanned<WrittenDuration>>,
-    max_open_for: Option<Spanned<WrittenDuration>>,
+    open_for: Option<Spanned<DurationText>>,
+    max_open_for: Option<Spanned<DurationText>>,
     half_open_percent: Option<Spanned<i64>>,
     pub(super) clients: ClientBreakerTable,
 }
@@ -331,8 +331,8 @@ pub(super) struct ClientBreakerTable {
     action: NewcomerAction,
     failure_percent: Option<Spanned<i64>>,
     min_sessions: Option<Spanned<i64>>,
-    open_for: Option<Spanned<WrittenDuration>>,
-    max_open_for: Option<Spanned<WrittenDuration>>,
+    open_for: Option<Spanned<DurationText>>,
+    max_open_for: Option<Spanned<DurationText>>,
     half_open_percent: Option<Spanned<i64>>,
 }
 
@@ -340,8 +340,8 @@ pub(super) struct ClientBreakerTable {
 struct CircuitKeys<'a> {
     failure_percent: &'a Option<Spanned<i64>>,
     min_sessions: &'a Option<Spanned<i64>>,
-    open_for: &'a Option<Spanned<WrittenDuration>>,
-    max_open_for: &'a Option<Spanned<WrittenDuration>>,
+    open_for: &'a Option<Spanned<DurationText>>,
+    max_open_for: &'a Option<Spanned<DurationText>>,
     half_open_percent: &'a Option<Spanned<i64>>,
 }
 
@@ -405,22 +405,22 @@ pub(super) fn client_breakers(
 pub(super) struct DetectorTable {
     in_region: ReachTable,
     cross_region: ReachTable,
-    probe_slack: Option<Spanned<WrittenDuration>>,
-    silence: Option<Spanned<WrittenDuration>>,
+    probe_slack: Option<Spanned<DurationText>>,
+    silence: Option<Spanned<DurationText>>,
     silence_arrivals: Option<Spanned<i64>>,
-    stall_threshold: Option<Spanned<WrittenDuration>>,
-    base_ejection_time: Option<Spanned<WrittenDuration>>,
-    max_ejection_time: Option<Spanned<WrittenDuration>>,
-    wary_for: Option<Spanned<WrittenDuration>>,
+    stall_threshold: Option<Spanned<DurationText>>,
+    base_ejection_time: Option<Spanned<DurationText>>,
+    max_ejection_time: Option<Spanned<DurationText>>,
+    wary_for: Option<Spanned<DurationText>>,
     panic_percent: Option<Spanned<i64>>,
-    panic_for: Option<Spanned<WrittenDuration>>,
+    panic_for: Option<Spanned<DurationText>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 struct ReachTable {
-    probe_interval: Option<Spanned<WrittenDuration>>,
-    down_after: Option<Spanned<WrittenDuration>>,
+    probe_interval: Option<Spanned<DurationText>>,
+    down_after: Option<Spanned<DurationText>>,
 }
 
 /// Checks `[detector]`; missing keys keep the core's defaults.

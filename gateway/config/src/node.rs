@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{NodeProbing, NodeSettings, RegionRole, Starts, ZoneId};
-use evenkeel_process::written::{WrittenBitRate, WrittenDuration};
+use evenkeel_process::setting_text::{BitRateText, DurationText};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -24,7 +24,7 @@ pub(super) struct NodeEntry {
     pub(super) region: Spanned<String>,
     zone: Spanned<String>,
     driver: Spanned<DriverKind>,
-    capacity: Spanned<WrittenBitRate>,
+    capacity: Spanned<BitRateText>,
     secret_file: Option<Spanned<String>>,
     probe: Option<Spanned<ProbeKind>>,
     #[serde(default)]
@@ -44,7 +44,7 @@ struct StartTable {
     command: Option<Spanned<Vec<Spanned<String>>>>,
     webhook: Option<Spanned<String>>,
     token_file: Option<Spanned<String>>,
-    timeout: Option<Spanned<WrittenDuration>>,
+    timeout: Option<Spanned<DurationText>>,
     stop_with_gateway: Option<Spanned<bool>>,
 }
 

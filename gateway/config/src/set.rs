@@ -10,7 +10,7 @@ use evenkeel_model::{
     AdmitOnFault, Affinity, CapBounds, DegradeOnFault, FailureScope, Hook, RedundancyMode,
     Scenario, ServiceObjective,
 };
-use evenkeel_process::written::{WrittenBitRate, WrittenDuration};
+use evenkeel_process::setting_text::{BitRateText, DurationText};
 use evenkeel_revisions::{Judging, RolloutRules, Strategy};
 use serde::Deserialize;
 use toml::Spanned;
@@ -65,7 +65,7 @@ struct ScenarioTable {
     spares: Option<Spanned<i64>>,
     reserve: Option<Spanned<FailureScope>>,
     bitrate: Option<Spanned<Bitrate>>,
-    close_after: Option<Spanned<WrittenDuration>>,
+    close_after: Option<Spanned<DurationText>>,
     await_first_packet: Option<bool>,
     await_report: Option<bool>,
     dscp: DscpTable,
@@ -76,8 +76,8 @@ struct ScenarioTable {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table with `floor` and `ceiling`")]
 struct Bitrate {
-    floor: Spanned<WrittenBitRate>,
-    ceiling: Spanned<WrittenBitRate>,
+    floor: Spanned<BitRateText>,
+    ceiling: Spanned<BitRateText>,
 }
 
 #[derive(Deserialize, Default)]
@@ -339,17 +339,17 @@ fn kbps(rate: ConfigBitRate) -> u32 {
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 struct RolloutTable {
     canary: Option<Spanned<Vec<Spanned<i64>>>>,
-    pace: Option<Spanned<WrittenDuration>>,
+    pace: Option<Spanned<DurationText>>,
     hold: Option<bool>,
-    shadow: Option<Spanned<WrittenDuration>>,
-    rollback_window: Option<Spanned<WrittenDuration>>,
+    shadow: Option<Spanned<DurationText>>,
+    rollback_window: Option<Spanned<DurationText>>,
     judge: RolloutJudgeTable,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 struct RolloutJudgeTable {
-    gap: Option<Spanned<WrittenDuration>>,
+    gap: Option<Spanned<DurationText>>,
     loss_percent: Option<Spanned<i64>>,
     r_factor: Option<Spanned<i64>>,
     rung: Option<Spanned<i64>>,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_model::{FAST_BURN, ServiceObjective};
-use evenkeel_process::written::WrittenDuration;
+use evenkeel_process::setting_text::DurationText;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -17,8 +17,8 @@ const OBJECTIVES: std::ops::RangeInclusive<f64> = 0.5..=0.9999;
 pub(super) struct SloConfig {
     objective: Option<Spanned<f64>>,
     refusals: Option<bool>,
-    set_up: Option<Spanned<WrittenDuration>>,
-    gap: Option<Spanned<WrittenDuration>>,
+    set_up: Option<Spanned<DurationText>>,
+    gap: Option<Spanned<DurationText>>,
     r_factor: Option<Spanned<i64>>,
 }
 
@@ -26,7 +26,7 @@ impl SloConfig {
     pub(super) fn check(raw: &Spanned<SloConfig>, check: &mut ConfigCheck) -> ServiceObjective {
         let (span, raw) = (raw.span(), raw.get_ref());
         let minute = Duration::from_secs(60);
-        let mut limit = |raw: &Option<Spanned<WrittenDuration>>, least: Duration| {
+        let mut limit = |raw: &Option<Spanned<DurationText>>, least: Duration| {
             raw.is_some().then(|| check.duration(raw, minute, least..=minute))
         };
         let set_up = limit(&raw.set_up, Duration::from_millis(1));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE64;
-use evenkeel_process::written::WrittenDuration;
+use evenkeel_process::setting_text::DurationText;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -30,7 +30,7 @@ pub(super) struct TelemetryTable {
     ca_file: Option<Spanned<String>>,
     resource: BTreeMap<String, String>,
     sample_ratio: Option<Spanned<f64>>,
-    metrics_interval: Option<Spanned<WrittenDuration>>,
+    metrics_interval: Option<Spanned<DurationText>>,
 }
 
 /// `[telemetry]`: receivers of spans, metrics and log lines.

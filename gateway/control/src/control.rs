@@ -135,14 +135,8 @@ impl Control {
                 if let Some(configured) = self.nodes.config(node).cloned()
                     && let Some(start) = &configured.start
                 {
-                    let (attempt, trace) = (draw(), self.registry.traces.begin_start(node));
-                    self.signalling.start_hooks.start(
-                        node,
-                        &configured.name,
-                        start,
-                        attempt,
-                        trace,
-                    );
+                    let trace = self.registry.traces.begin_start(node);
+                    self.signalling.start_hooks.start(node, &configured.name, start, draw(), trace);
                 }
             }
             GatewayEffect::Node(NodeEffect::EndStart { node, why }) => {

@@ -258,9 +258,8 @@ impl Reporting {
     ) {
         if let Some((closed, before)) = self.closing.take(session) {
             // The session has no legs any more.
-            self.costs.carried(mode, 0, &before, &totals);
             if let CoreEvent::Closed { closed: session, .. } = &closed {
-                self.costs.carried_by_scenario(&session.scenario, &before, &totals);
+                self.costs.carried(mode, 0, &session.scenario, &before, &totals);
             }
             self.send_closed(closed, Some(totals));
         }
@@ -411,6 +410,7 @@ impl Costs {
         &mut self,
         mode: RedundancyMode,
         legs: usize,
+        scenario: &Arc<str>,
         before: &Totals,
         now: &Totals,
     ) {
@@ -422,15 +422,6 @@ impl Costs {
         cost.lost += u64::from(now.lost_at_switches.saturating_sub(before.lost_at_switches));
         cost.standbys += legs.saturating_sub(1) as u64;
         self.legs += legs as u64;
-    }
-
-    /// Counts a session's traffic since its last summary for its scenario.
-    pub(crate) fn carried_by_scenario(
-        &mut self,
-        scenario: &Arc<str>,
-        before: &Totals,
-        now: &Totals,
-    ) {
         let traffic = self.scenarios.entry(Arc::clone(scenario)).or_default();
         traffic.packets_up += now.packets_up.saturating_sub(before.packets_up);
         traffic.packets_down += now.packets_down.saturating_sub(before.packets_down);

@@ -353,11 +353,10 @@ impl Control {
                     let before = entry.totals();
                     entry.note_totals(summary.totals);
                     let (views, costs) = (self.gateway.views(), &mut self.reporting.costs);
-                    if let Some((mode, legs)) = views.mode_of(summary.session) {
-                        costs.carried(mode, legs, &before, &summary.totals);
-                    }
-                    if let Some(scenario) = views.scenario_of(summary.session) {
-                        costs.carried_by_scenario(scenario, &before, &summary.totals);
+                    if let Some((mode, legs)) = views.mode_of(summary.session)
+                        && let Some(scenario) = views.scenario_of(summary.session)
+                    {
+                        costs.carried(mode, legs, scenario, &before, &summary.totals);
                     }
                 }
             }

@@ -62,22 +62,37 @@ pub fn create_private_folder(folder: &Path) -> io::Result<()> {
 
 /// Replaces a file atomically. It is on the disk when this function returns.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension(format!("{}.new", std::process::id()));
-    let written = write_whole(&unfinished, content).and_then(|()| rename(&unfinished, path));
-    if written.is_err() {
-        // The file may not exist.
-        let _ = remove_file(&unfinished);
-    }
-    written?;
+    replace_with(path, |file| {
+        file.write_all(content)?;
+        file.sync_all()
+    })?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     folder.map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Replaces a file atomically, without waiting for the disk. The new one is locked (flock(2)) before it has its name.
+pub fn replace_locked(path: &Path, content: &[u8]) -> io::Result<File> {
+    replace_with(path, |file| {
+        file.try_lock()?;
+        file.write_all(content)
+    })
+}
+
+/// Removes the new file after an error.
+fn replace_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
+    let unfinished = path.with_extension(format!("{}.new", std::process::id()));
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
+    let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
+    let written = opened.and_then(|mut file| {
+        write(&mut file)?;
+        rename(&unfinished, path)?;
+        Ok(file)
+    });
+    if written.is_err() {
+        // The file may not exist.
+        let _ = remove_file(&unfinished);
+    }
+    written
 }
 
 /// The name of this gateway's files, without an extension. Its admin socket stays the same across restarts.

@@ -12,13 +12,13 @@ const MEMORY: &str = "/proc/meminfo";
 /// The network interfaces of this host, one folder each.
 pub const INTERFACES: &str = "/sys/class/net";
 
-/// Interfaces of a reading: a host of containers has one for each.
+/// Maximum number of interfaces in a reading.
 const INTERFACES_MAX: usize = 16;
 
 /// Packets that an interface received and dropped: by the kernel, and by a device without a free buffer (struct rtnl_link_stats64).
 const DROPS: [&str; 2] = ["rx_dropped", "rx_missed_errors"];
 
-/// What is left of the host's resources. `None`: the kernel does not report it.
+/// Resources of the host at one moment. `None`: the kernel does not report them.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct HostReading {
     /// Time of all cores.
@@ -87,13 +87,17 @@ fn memory_available(text: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1_024)
 }
 
-/// Drops of the interfaces in a folder. Interfaces with a device precede virtual ones.
+/// Drops of the interfaces in a folder. Virtual ones, whose names change with each container, count only on a host without others.
 fn interface_drops(folder: &Path) -> Vec<(String, u64)> {
     let names = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> =
         names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.retain(|name| name != "lo");
-    names.sort_by_cached_key(|name| (!folder.join(name).join("device").exists(), name.clone()));
+    let has_device = |name: &String| folder.join(name).join("device").exists();
+    if names.iter().any(has_device) {
+        names.retain(has_device);
+    }
+    names.sort();
     names.truncate(INTERFACES_MAX);
     let drops = |name: String| {
         let count = |counter: &str| {

@@ -1,4 +1,5 @@
-//! The process and its operating system: files, signals, descriptors, scheduling, sandbox, allocator, the host; and text made safe for terminals.
+//! The process and its operating system: files, signals, descriptors, scheduling, sandbox, allocator, the host; texts of configuration
+//! files; and text made safe for terminals.
 
 #![deny(missing_docs)]
 
@@ -9,8 +10,8 @@ pub mod host;
 pub mod random;
 pub mod sandbox;
 pub mod scheduling;
+pub mod setting_text;
 pub mod signals;
-pub mod written;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

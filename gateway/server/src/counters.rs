@@ -1,23 +1,20 @@
 //! Turns counters and states into metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_control::{ControlError, Handle, ScenarioTraffic, StatusReport};
+use evenkeel_control::{ControlError, Handle, StatusReport};
 use evenkeel_core::{NodeStanding, SessionStanding, SloStanding, SloWindow};
 use evenkeel_group::Group;
 use evenkeel_model::{Measures, Metric, PathSegment, SessionId};
-use evenkeel_process::descriptors;
-use evenkeel_process::host::{HostReading, ProcessorTime};
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
 use evenkeel_telemetry::{Instruments, NodeLevel, NodeLoad};
 
 /// Interval at which counters and states are read.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
 
-/// All sessions, and the host, are read at every tenth reading of the counters, since that takes longer.
+/// All sessions are read at every tenth reading of the counters, since that takes longer.
 const SESSIONS_EVERY: u32 = 10;
 
 /// Sessions that are read at a time.
@@ -28,11 +25,7 @@ pub(super) struct CounterFollower {
     handle: Handle,
     instruments: Arc<Instruments>,
     group: Option<Group>,
-    /// Compiled plugins, on the disk whose free space is reported.
-    cache: Option<PathBuf>,
-    before: BTreeMap<(Count, String), u64>,
-    traffic: BTreeMap<Arc<str>, ScenarioTraffic>,
-    processor: Option<ProcessorTime>,
+    totals: TotalCounter,
     /// Scenarios that are configured or had sessions.
     scenarios: BTreeSet<Arc<str>>,
     /// Those of the last reading. A reload may remove some.
@@ -44,16 +37,12 @@ impl CounterFollower {
         handle: Handle,
         instruments: Arc<Instruments>,
         group: Option<Group>,
-        cache: Option<PathBuf>,
     ) -> CounterFollower {
         CounterFollower {
             handle,
+            totals: TotalCounter::new(Arc::clone(&instruments)),
             instruments,
             group,
-            cache,
-            before: BTreeMap::new(),
-            traffic: BTreeMap::new(),
-            processor: None,
             scenarios: BTreeSet::new(),
             slos: Vec::new(),
         }
@@ -69,10 +58,6 @@ impl CounterFollower {
             };
             if self.read().await.is_err() || sessions(self).await.is_err() {
                 return;
-            }
-            if number == 0 {
-                let host = HostReading::now(self.cache.as_deref());
-                self.set_host(host, descriptors::left());
             }
         }
     }
@@ -111,31 +96,9 @@ impl CounterFollower {
             self.instruments.level(Level::GroupWarnings, warnings, &[]);
         }
         for (reason, refused) in self.handle.tokens_refused.by_reason() {
-            self.add(Count::ApiTokensRefused, Attribute::Reason, reason, refused);
+            self.totals.add(Count::ApiTokensRefused, &[(Attribute::Reason, reason)], refused);
         }
         Ok(())
-    }
-
-    fn set_host(&mut self, host: HostReading, descriptors_left: Option<u64>) {
-        if let Some(now) = host.processor
-            && let Some(before) = self.processor.replace(now)
-        {
-            let ProcessorTime { used, stolen, idle } = now.since(before);
-            let share = stolen as f64 / (used + idle).max(1) as f64;
-            self.instruments.level(Level::HostSteal, share, &[]);
-        }
-        for (level, value) in [
-            (Level::HostMemory, host.memory_available),
-            (Level::HostDisk, host.disk_free),
-            (Level::HostDescriptors, descriptors_left),
-        ] {
-            if let Some(value) = value {
-                self.instruments.level(level, value as f64, &[]);
-            }
-        }
-        for (interface, drops) in host.interface_drops {
-            self.add(Count::HostDrops, Attribute::Interface, &interface, drops);
-        }
     }
 
     fn set_slos(&mut self, slos: Vec<SloStanding>) {
@@ -219,29 +182,26 @@ impl CounterFollower {
             (Count::Bytes, status.bytes_to_node, status.bytes_to_client),
             (Count::KeyFrameRequests, status.key_frames_to_node, status.key_frames_to_client),
         ] {
-            self.add(count, Attribute::Direction, "up", up);
-            self.add(count, Attribute::Direction, "down", down);
+            self.totals.add(count, &[(Attribute::Direction, "up")], up);
+            self.totals.add(count, &[(Attribute::Direction, "down")], down);
         }
         for (scenario, now) in &status.scenario_traffic {
-            let before = self.traffic.insert(Arc::clone(scenario), *now).unwrap_or_default();
             let scenario = (Attribute::Scenario, &**scenario);
-            for (count, direction, now, before) in [
-                (Count::ScenarioPackets, "up", now.packets_up, before.packets_up),
-                (Count::ScenarioPackets, "down", now.packets_down, before.packets_down),
-                (Count::ScenarioBytes, "up", now.bytes_up, before.bytes_up),
-                (Count::ScenarioBytes, "down", now.bytes_down, before.bytes_down),
+            for (count, direction, total) in [
+                (Count::ScenarioPackets, "up", now.packets_up),
+                (Count::ScenarioPackets, "down", now.packets_down),
+                (Count::ScenarioBytes, "up", now.bytes_up),
+                (Count::ScenarioBytes, "down", now.bytes_down),
             ] {
-                let labels = [scenario, (Attribute::Direction, direction)];
-                self.instruments.count(count, now.saturating_sub(before), &labels);
+                self.totals.add(count, &[scenario, (Attribute::Direction, direction)], total);
             }
-            let copied = now.bytes_copied.saturating_sub(before.bytes_copied);
-            self.instruments.count(Count::ScenarioCopied, copied, &[scenario]);
+            self.totals.add(Count::ScenarioCopied, &[scenario], now.bytes_copied);
         }
         for (&reason, &dropped) in &status.drops {
-            self.add(Count::PacketsDropped, Attribute::Reason, reason, dropped);
+            self.totals.add(Count::PacketsDropped, &[(Attribute::Reason, reason)], dropped);
         }
         for (&reason, &refused) in &status.messages_refused {
-            self.add(Count::NodeMessagesRefused, Attribute::Reason, reason, refused);
+            self.totals.add(Count::NodeMessagesRefused, &[(Attribute::Reason, reason)], refused);
         }
         for (&what, &counted) in &status.quic_counts {
             match what {
@@ -249,14 +209,28 @@ impl CounterFollower {
                     self.instruments.level(Level::QuicConnections, counted as f64, &[]);
                 }
                 "attached" => self.instruments.level(Level::QuicSessions, counted as f64, &[]),
-                what => self.add(Count::QuicCounts, Attribute::Event, what, counted),
+                what => self.totals.add(Count::QuicCounts, &[(Attribute::Event, what)], counted),
             }
         }
     }
+}
 
-    fn add(&mut self, count: Count, attribute: Attribute, value: &str, total: u64) {
-        let last = self.before.insert((count, value.to_owned()), total).unwrap_or(0);
-        self.instruments.count(count, total.saturating_sub(last), &[(attribute, value)]);
+/// Counts the increases of totals.
+pub(super) struct TotalCounter {
+    instruments: Arc<Instruments>,
+    /// By the values of all labels.
+    before: BTreeMap<(Count, Vec<String>), u64>,
+}
+
+impl TotalCounter {
+    pub(super) fn new(instruments: Arc<Instruments>) -> TotalCounter {
+        TotalCounter { instruments, before: BTreeMap::new() }
+    }
+
+    pub(super) fn add(&mut self, count: Count, labels: &[(Attribute, &str)], total: u64) {
+        let values = labels.iter().map(|(_, value)| (*value).to_owned()).collect();
+        let last = self.before.insert((count, values), total).unwrap_or(0);
+        self.instruments.count(count, total.saturating_sub(last), labels);
     }
 }
 

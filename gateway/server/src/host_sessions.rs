@@ -3,41 +3,54 @@
 //! Each process writes its sessions to a file beside the socket of its API. It keeps a lock on the file: the system releases the lock
 //! of a process that has ended.
 
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::convert::Infallible;
+use std::fs::{self, File, Metadata, TryLockError};
 use std::future::pending;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use evenkeel_config::{GatewayConfig, PeerSettings};
 use evenkeel_control::Handle;
 use evenkeel_group::{Group, GroupOwnership, GroupRole, HostWarning};
-use evenkeel_process::file;
+use evenkeel_process::{file, lock};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 /// Interval of the checks, as of the rehearsal of the standby.
-const EVERY: Duration = Duration::from_secs(2);
+const CHECKED_EVERY: Duration = Duration::from_secs(2);
 
 /// The end of the files' names.
-const EXTENSION: &str = "sessions";
+const SESSIONS_EXTENSION: &str = "sessions";
 
 /// Maximum size of a file: two numbers and an address, with space for fields of later versions.
 const BYTES_MAX: u64 = 1_024;
 
-/// Returns when control has ended.
-pub(super) async fn follow(settings: &GatewayConfig, handle: &Handle, group: Option<Group>) {
+/// Checks until it is dropped: a check that fails ends no gateway.
+pub(super) async fn follow(
+    settings: &GatewayConfig,
+    handle: &Handle,
+    group: Option<Group>,
+) -> Infallible {
     let Some(limit) = settings.limits.host_sessions else { return pending().await };
     let peers = settings.cluster.as_ref().map(|cluster| cluster.peers.as_slice());
     let peers = peers.unwrap_or_default();
-    let mut file = SessionsFile::beside(&settings.admin.socket);
+    let file = Arc::new(Mutex::new(SessionsFile::beside(&settings.admin.socket)));
     let mut logged = None;
     loop {
-        let Ok(status) = handle.status().await else { return };
+        let Ok(status) = handle.status().await else {
+            sleep(CHECKED_EVERY).await;
+            continue;
+        };
         let own = ProcessSessions::of(status.sessions, group.as_ref(), peers);
-        let warning = match file.exchange(own) {
+        let file = Arc::clone(&file);
+        let exchanged = spawn_blocking(move || lock(&file).exchange(own)).await;
+        let warning = match exchanged.unwrap_or_else(|error| Err(error.into())) {
             Ok(others) => own.warning(&others, limit, peers),
             Err(error) => Some(HostWarning::Unchecked(error.to_string())),
         };
@@ -47,7 +60,7 @@ pub(super) async fn follow(settings: &GatewayConfig, handle: &Handle, group: Opt
             warning.iter().for_each(|warning| tracing::warn!("{warning}"));
             logged = warning;
         }
-        tokio::time::sleep(EVERY).await;
+        sleep(CHECKED_EVERY).await;
     }
 }
 
@@ -77,7 +90,7 @@ impl ProcessSessions {
         ProcessSessions::in_role(group.role().0, sessions, copies, owner)
     }
 
-    /// A standby may have restored sessions in advance, and serves none.
+    /// A standby serves none; its copies count if it takes over.
     fn in_role(
         role: GroupRole,
         sessions: usize,
@@ -94,7 +107,7 @@ impl ProcessSessions {
         }
     }
 
-    /// Weighs one death: that of the owner's host, which ends all owners there.
+    /// Assumes the failure of one host, which ends all owners there.
     fn warning(
         self,
         others: &[ProcessSessions],
@@ -123,28 +136,29 @@ impl SessionsFile {
     fn beside(socket: &Path) -> SessionsFile {
         let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
         let mut path = socket.into_os_string();
-        path.push(format!(".{EXTENSION}"));
+        path.push(format!(".{SESSIONS_EXTENSION}"));
         SessionsFile { path: path.into(), lock: None }
     }
 
     /// Writes the sessions of this process, and returns those of the other ones.
     fn exchange(&mut self, own: ProcessSessions) -> io::Result<Vec<ProcessSessions>> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
-        let is_own = fs::metadata(folder).and_then(|facts| require_own(&facts));
-        is_own.map_err(|error| at(folder, &error))?;
-        let locked = write_locked(&self.path, own).map_err(|error| at(&self.path, &error))?;
+        fs::metadata(folder)
+            .and_then(|facts| require_own(&facts))
+            .map_err(|error| with_path(folder, &error))?;
+        let locked = file::replace_locked(&self.path, &serde_json::to_vec(&own)?)
+            .map_err(|error| with_path(&self.path, &error))?;
         drop(self.lock.replace(locked));
         let mut others = Vec::new();
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            let is_other = path != self.path && path.extension().is_some_and(|it| it == EXTENSION);
-            if !is_other {
+            if path == self.path || path.extension().is_none_or(|it| it != SESSIONS_EXTENSION) {
                 continue;
             }
             match read_living(&path) {
                 // Another process has removed it.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(at(&path, &error)),
+                Err(error) => return Err(with_path(&path, &error)),
                 Ok(living) => others.extend(living),
             }
         }
@@ -152,35 +166,24 @@ impl SessionsFile {
     }
 }
 
-fn at(path: &Path, error: &io::Error) -> io::Error {
+fn with_path(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Replaces the file. The new one is locked before it has its name.
-fn write_locked(path: &Path, sessions: ProcessSessions) -> io::Result<File> {
-    let unfinished = path.with_extension(format!("{}.new", std::process::id()));
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    file.try_lock()?;
-    file.write_all(&serde_json::to_vec(&sessions)?)?;
-    fs::rename(&unfinished, path)?;
-    Ok(file)
-}
-
-/// Removes the file of a process that has ended.
+/// Removes the file of a process that has ended, but none of another program.
 fn read_living(path: &Path) -> io::Result<Option<ProcessSessions>> {
+    let sessions = serde_json::from_slice(&file::read(path, BYTES_MAX)?)?;
     let file = File::open(path)?;
     require_own(&file.metadata()?)?;
     match file.try_lock_shared() {
         // A living process may have replaced the file since it was opened.
         Ok(()) if fs::metadata(path)?.ino() == file.metadata()?.ino() => {
             fs::remove_file(path)?;
-            return Ok(None);
+            Ok(None)
         }
-        Ok(()) | Err(TryLockError::WouldBlock) => {}
-        Err(TryLockError::Error(error)) => return Err(error),
+        Ok(()) | Err(TryLockError::WouldBlock) => Ok(Some(sessions)),
+        Err(TryLockError::Error(error)) => Err(error),
     }
-    Ok(Some(serde_json::from_slice(&file::read(path, BYTES_MAX)?)?))
 }
 
 /// Requires that no other user, except root, can write there.

@@ -4,6 +4,7 @@
 
 mod counters;
 mod forecast;
+mod host;
 mod host_sessions;
 mod losses;
 mod paths;

@@ -27,6 +27,7 @@ use tokio::sync::{Mutex, mpsc, watch as cell};
 
 use super::counters::CounterFollower;
 use super::forecast::ForecastFollower;
+use super::host::HostFollower;
 use super::host_sessions;
 use super::losses::LossFollower;
 use super::paths::{DescriptorCapacity, ServeError, ServePaths};
@@ -38,6 +39,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Time for control to close the sessions of a gateway that lost a thread.
 const LAST_ORDERS: Duration = Duration::from_secs(5);
+
+/// Time limit of threads that still read or write files at the end: a disk may hang.
+const DISK_READS: Duration = Duration::from_secs(1);
 
 /// The first port that needs no capability (`net.ipv4.ip_unprivileged_port_start`, by default).
 const UNPRIVILEGED_PORT: u16 = 1_024;
@@ -61,16 +65,19 @@ pub struct ServedAddresses {
 pub fn serve(place: &ServePaths, started: impl FnOnce(&ServedAddresses)) -> Result<(), ServeError> {
     evenkeel_process::allocator::bound_kept_memory();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    if !place.inherit {
-        return serve_as(place, &runtime, &mut None, Inherited::default(), started);
-    }
-    let (successor, inherited) =
-        runtime.block_on(Successor::of_stdin()).map_err(ServeError::Upgrade)?;
-    let mut successor = Some(successor);
+    let (mut successor, inherited) = match place.inherit {
+        true => {
+            let inheriting = runtime.block_on(Successor::of_stdin());
+            let (successor, inherited) = inheriting.map_err(ServeError::Upgrade)?;
+            (Some(successor), inherited)
+        }
+        false => (None, Inherited::default()),
+    };
     let outcome = serve_as(place, &runtime, &mut successor, inherited, started);
     if let (Err(failure), Some(successor)) = (&outcome, successor) {
         runtime.block_on(successor.fail(failure.explained()));
     }
+    runtime.shutdown_timeout(DISK_READS);
     outcome
 }
 
@@ -253,8 +260,8 @@ fn serve_as(
         tokio::select! {
             () = reload::follow(place, applied, &gateway.handle, triggers) => {}
             () = log_filter.follow(&gateway.handle) => {}
-            () = host => {}
             () = forecasts.follow() => {}
+            never = host => match never {},
         }
     };
     let attended =
@@ -458,9 +465,10 @@ async fn attend(
 ) -> Result<Option<ReplacedGateway>, ServeError> {
     let handle = &gateway.handle;
     let (instruments, group) = (telemetry.instruments(), end.group.clone());
-    let cache = gateway.foundry.folder().map(PathBuf::from);
-    let mut counters = CounterFollower::new(handle.clone(), instruments, group, cache);
+    let mut counters = CounterFollower::new(handle.clone(), instruments, group);
     counters.begin().await;
+    let cache = gateway.foundry.folder().map(PathBuf::from);
+    let mut host = HostFollower::new(telemetry.instruments(), cache);
     let mut losses = LossFollower::new(handle.clone(), telemetry.instruments());
     // Requests that it holds are dropped after the release, so that they are repeated at the next process.
     let mut reloading = pin!(reloading);
@@ -484,6 +492,7 @@ async fn attend(
         }
         () = recorder.follow() => Ok(()),
         () = counters.follow() => Ok(()),
+        never = host.follow() => match never {},
         () = losses.follow() => Ok(()),
         () = &mut reloading => Ok(()),
         () = end.come(handle) => Ok(()),

@@ -5,7 +5,6 @@
 #![deny(missing_docs)]
 
 pub mod alerts;
-pub mod dashboards;
 mod instruments;
 mod node_levels;
 mod otlp;

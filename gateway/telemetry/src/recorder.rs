@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count, Histogram, Level};
-use super::spans::{DecisionSpan, Moment, SpanSampler, SpanWriter, Turned, refusal};
+use super::spans::{DecisionSpan, Moment, SWEPT_EVERY, SpanSampler, SpanWriter, Turned, refusal};
 
 /// Minimum length of a logged stall, which is audible.
 const LATE_TOLD: Duration = Duration::from_millis(100);
@@ -59,11 +59,17 @@ impl EventRecorder {
 
     /// Records events until control ends.
     pub async fn follow(&mut self) {
+        let mut sweeps = tokio::time::interval(SWEPT_EVERY);
         loop {
-            match self.events.recv().await {
-                Ok(told) => self.record(&told),
-                Err(RecvError::Lagged(missed)) => self.missed(missed),
-                Err(RecvError::Closed) => return,
+            tokio::select! {
+                told = self.events.recv() => match told {
+                    Ok(told) => self.record(&told),
+                    Err(RecvError::Lagged(missed)) => self.missed(missed),
+                    Err(RecvError::Closed) => return,
+                },
+                _ = sweeps.tick() => {
+                    self.spans.iter_mut().for_each(|spans| spans.sweep(Moment::now()));
+                }
             }
         }
     }
@@ -388,7 +394,6 @@ impl EventRecorder {
                 } else {
                     info!("uplink no longer suspected");
                 }
-                self.instruments.level(Level::UplinkSuspect, f64::from(*doubted), &[]);
             }
             CoreEvent::Standing { hook: _, policy, fault } => {
                 match fault {

@@ -255,13 +255,14 @@ metrics! {
     Bytes = "media.traffic", "By", [Direction];
     /// Packets not forwarded.
     PacketsDropped = "media.packets.dropped", "{packet}", [Reason];
-    /// RTP packets of a scenario's sessions, as their workers last summed them up.
+    /// RTP packets of a scenario's sessions, up to the last report of each session's worker.
     ScenarioPackets = "evenkeel.scenario.packets", "{packet}", [Scenario, Direction];
-    /// Bytes of these packets.
+    /// Bytes of the RTP packets of a scenario's sessions.
     ScenarioBytes = "evenkeel.scenario.traffic", "By", [Scenario, Direction];
     /// Bytes of the copies that sessions of a scenario exchanged with second hops in mode `hitless`.
     ScenarioCopied = "evenkeel.scenario.copied", "By", [Scenario];
-    /// Received packets that a network interface dropped: the kernel, or the device without a free buffer. At most 16 interfaces.
+    /// Received packets that a network interface dropped: the kernel, or the device without a free buffer. At most 16 interfaces; virtual
+    /// ones only on a host without others.
     HostDrops = "evenkeel.host.interface_drops", "{packet}", [Interface];
     /// Key frames requested.
     KeyFrameRequests = "media.key_frame_requests", "{request}", [Direction];
@@ -347,7 +348,7 @@ metrics! {
     /// Free space of the disk with the folder `cache`. Absent without the folder.
     HostDisk = "evenkeel.host.disk_free", "By", [];
     /// Descriptors that this process can still open.
-    HostDescriptors = "evenkeel.host.descriptors_left", "{descriptor}", [];
+    ProcessDescriptors = "evenkeel.process.descriptors_left", "{descriptor}", [];
     /// 1 while a dependency answers its checks, 0 otherwise. Absent until the first check of it.
     DependencyUp = "evenkeel.dependency.up", "{state}", [Dependency];
     /// Spans and log lines queued for export.
@@ -458,7 +459,7 @@ spans! {
     /// The session goes on at this process: an upgrade, a hand-over or a takeover.
     SessionContinued = "session.continued", Share, [Session];
     /// A question to a policy. Child of the span that waited for it, or a root span. A decision about many sessions or rooms is linked to the
-    /// sessions that it degraded, or that moved within 5 s.
+    /// sessions that it degraded, or moved within 5 s.
     PolicyDecide = "policy.decide", Share,
         [Policy, Hook, Arm, Revision, Session, Room, Outcome, Reason, Fault, Guard, Differs, Rows, Duration, DroppedLinks, Note];
     /// A rollout, from its start to activation, rollback or refusal; its steps are span events.

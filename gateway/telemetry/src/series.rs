@@ -37,6 +37,7 @@ impl Instruments {
 /// All values of a metric's label; `None` if they are not known.
 fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Vec<String>> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let scenarios = || settings.sets.iter().flat_map(|set| &set.scenarios);
     let policies = |set: &PolicySet| {
         let name = |hook| PolicyName { set: set.name.clone(), hook }.to_string();
         set.bindings.iter().map(|binding| name(binding.hook)).collect::<Vec<_>>()
@@ -45,16 +46,19 @@ fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Ve
         (_, Attribute::Node) => settings.nodes.iter().map(|node| node.name.to_string()).collect(),
         (_, Attribute::Region) => settings.regions.iter().map(ToString::to_string).collect(),
         (_, Attribute::Policy) => settings.sets.iter().flat_map(policies).collect(),
-        (_, Attribute::Scenario) => {
-            let scenarios = settings.sets.iter().flat_map(|set| &set.scenarios);
-            scenarios.map(|scenario| scenario.name.to_string()).collect()
-        }
+        (_, Attribute::Scenario) => scenarios().map(|it| it.name.to_string()).collect(),
         (_, Attribute::Receiver) => {
             settings.alerts.iter().map(|receiver| receiver.name.to_string()).collect()
         }
         (_, Attribute::Direction) => words(&["up", "down"]),
         (_, Attribute::Segment) => words(&PathSegment::ALL.map(PathSegment::name)),
         (_, Attribute::Cause) => words(&MoveCause::ALL.map(MoveCause::name)),
+        // Of many scenarios only the series of an alert begin.
+        (Count::SessionsClosed, Attribute::Reason)
+            if scenarios().count() * CloseReason::ALL.len() > SERIES_MAX =>
+        {
+            words(&[CloseReason::Panicked.name()])
+        }
         (Count::SessionsClosed, Attribute::Reason) => {
             words(&CloseReason::ALL.map(CloseReason::name))
         }

@@ -28,6 +28,9 @@ use crate::registry::{Attribute, Span};
 /// Time after which a decision about an opening session is no longer claimed, because the session was refused.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(5);
 
+/// Interval at which open spans are swept. Decisions and changes of nodes may sweep them earlier.
+pub(crate) const SWEPT_EVERY: Duration = Duration::from_secs(1);
+
 /// Maximum steps recorded of a rollout or a degradation: a rollout can be paused and resumed any number of times.
 const STEPS_MAX: usize = 64;
 
@@ -46,7 +49,7 @@ pub struct Moment {
 impl Moment {
     /// Reads both clocks of the system.
     pub fn now() -> Moment {
-        Moment { now: Instant::now(), wall: SystemTime::now() }
+        Moment { now: tokio::time::Instant::now().into_std(), wall: SystemTime::now() }
     }
 
     fn wall_of(&self, instant: Instant) -> SystemTime {
@@ -142,7 +145,7 @@ impl SpanWriter {
     }
 
     /// Ends unclaimed decisions, and reroutes and failovers whose rooms did not all move.
-    fn sweep(&mut self, at: Moment) {
+    pub(crate) fn sweep(&mut self, at: Moment) {
         let due = |since: Instant| at.now.saturating_duration_since(since) >= CLAIMED_WITHIN;
         if self.swept.is_some_and(|swept| !due(swept)) {
             return;

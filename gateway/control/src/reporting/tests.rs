@@ -32,10 +32,10 @@ fn bandwidth_cost_compares_standbys_with_first_hops() {
         let (bytes_up, bytes_down) = (bytes / 4, bytes - bytes / 4);
         Totals { bytes_up, bytes_down, bytes_copied, ..Totals::default() }
     };
-    let before = carried(1_000, 1_000);
-    costs.carried(RedundancyMode::Hitless, 2, &before, &carried(2_000, 2_000));
-    costs.carried(RedundancyMode::Hot, 3, &before, &carried(3_000, 1_000));
-    costs.carried(RedundancyMode::Cold, 1, &before, &carried(5_000, 1_000));
+    let (call, before): (Arc<str>, _) = ("call".into(), carried(1_000, 1_000));
+    costs.carried(RedundancyMode::Hitless, 2, &call, &before, &carried(2_000, 2_000));
+    costs.carried(RedundancyMode::Hot, 3, &call, &before, &carried(3_000, 1_000));
+    costs.carried(RedundancyMode::Cold, 1, &call, &before, &carried(5_000, 1_000));
     assert_eq!(costs.bandwidth(RedundancyMode::Hitless), Some(1.0));
     assert_eq!(costs.bandwidth(RedundancyMode::Hot), Some(0.0));
     // Six legs: hot has two at standbys, hitless one.
@@ -69,9 +69,10 @@ fn loss_is_known_after_a_switch_only() {
         Some(0),
         "a recovery that was not summed up yet"
     );
-    costs.carried(RedundancyMode::Hot, 2, &Totals::default(), &switched(1, 0));
+    let call: Arc<str> = "call".into();
+    costs.carried(RedundancyMode::Hot, 2, &call, &Totals::default(), &switched(1, 0));
     assert_eq!(costs.lost(RedundancyMode::Hot, 0), Some(0), "a planned move");
-    costs.carried(RedundancyMode::Hot, 0, &switched(1, 0), &switched(2, 5));
+    costs.carried(RedundancyMode::Hot, 0, &call, &switched(1, 0), &switched(2, 5));
     assert_eq!(
         (costs.lost(RedundancyMode::Hot, 1), costs.lost(RedundancyMode::Cold, 0)),
         (Some(5), None)
@@ -90,9 +91,9 @@ fn scenario_traffic_includes_a_session_that_ended() {
         ..Totals::default()
     };
     // Another process counted the first two packets.
-    costs.carried_by_scenario(&"call".into(), &totals(2), &totals(5));
-    costs.carried_by_scenario(&"call".into(), &totals(0), &totals(4));
-    costs.carried_by_scenario(&"drone".into(), &totals(0), &totals(1));
+    costs.carried(RedundancyMode::Hot, 1, &"call".into(), &totals(2), &totals(5));
+    costs.carried(RedundancyMode::Hot, 1, &"call".into(), &totals(0), &totals(4));
+    costs.carried(RedundancyMode::Hot, 1, &"drone".into(), &totals(0), &totals(1));
     let expected = |packets: u64| ScenarioTraffic {
         packets_up: packets,
         packets_down: 2 * packets,

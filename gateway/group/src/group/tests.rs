@@ -1,5 +1,3 @@
-use evenkeel_telemetry::dashboards::ROLES;
-
 use super::*;
 
 const SHORT: Duration = Duration::from_millis(10);
@@ -34,9 +32,4 @@ async fn offer_alone_does_not_wait_for_a_standby_that_cannot_take_over() {
     };
     assert!(tokio::join!(group.confirmed_unless_alone(5, LONG), falls_silent).0);
     assert!(!group.confirmed(5, SHORT).await);
-}
-
-#[test]
-fn dashboard_names_each_role() {
-    assert_eq!(GroupRole::ALL.map(GroupRole::name), ROLES);
 }

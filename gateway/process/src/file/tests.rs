@@ -47,3 +47,26 @@ fn longer_file_is_refused() {
     assert_eq!(read(&path, 1 << 20).unwrap_err().to_string(), "more than 1048576 bytes");
     assert!(read(Path::new("/proc/self/maps"), 8).is_err(), "its length is unknown before");
 }
+
+#[test]
+fn locked_replacement_has_its_name_and_lock() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("file");
+    std::fs::write(&path, "old").unwrap();
+    let locked = replace_locked(&path, b"new").unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    let other = File::open(&path).unwrap();
+    assert!(other.try_lock_shared().is_err());
+    drop(locked);
+    other.try_lock_shared().unwrap();
+}
+
+#[test]
+fn failed_replacement_leaves_no_new_file() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("folder");
+    std::fs::create_dir(&path).unwrap();
+    assert!(replace(&path, b"text").is_err());
+    assert!(replace_locked(&path, b"text").is_err());
+    assert_eq!(read_dir(folder.path()).unwrap().count(), 1);
+}

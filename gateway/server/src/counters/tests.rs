@@ -2,7 +2,7 @@ use evenkeel_config::GatewayConfig;
 use evenkeel_control::samples::closed_session;
 use evenkeel_control::{
     AdmissionState, ControlRequest, EventRecord, GatewayEvent, NodeNames, PluginView, PolicyView,
-    SessionTrace, SessionView, Slice,
+    ScenarioTraffic, SessionTrace, SessionView, Slice,
 };
 use evenkeel_model::{
     ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop, Impairment, Incarnation, NodeId,
@@ -131,7 +131,7 @@ fn status() -> StatusReport {
         last_reload: None,
         sessions: 7,
         rooms: 1,
-        uplink_suspect: false,
+        uplink_suspect: true,
         policies_failing: Vec::new(),
         slos: vec![slo()],
         client_breakers: Vec::new(),
@@ -186,7 +186,7 @@ async fn initial_state_is_reported_without_events() {
     let (handle, requests) = Handle::new(Arc::new(names()), Arc::default());
     handle.tokens_refused.count(true);
     let control = tokio::spawn(answer(requests));
-    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None, None);
+    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None);
     reader.begin().await;
     reader.read().await.unwrap();
     reader.read().await.unwrap();
@@ -215,7 +215,7 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_scenario_traffic_bytes_total", "up", "600");
     says(&telemetry, "evenkeel_scenario_traffic_bytes_total", "down", "700");
     says(&telemetry, "evenkeel_scenario_copied_bytes_total", "call", "800");
-    says(&telemetry, "evenkeel_uplink_suspect", "", "0");
+    says(&telemetry, "evenkeel_uplink_suspect", "", "1");
     reader.read_sessions().await.unwrap();
     says(&telemetry, "evenkeel_scenario_sessions", "call", "0");
     says(&telemetry, "evenkeel_scenario_degraded", "call", "0");
@@ -273,7 +273,7 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
             }
         }
     });
-    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None, None);
+    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None);
     reader.read_sessions().await.unwrap();
     says(&telemetry, "evenkeel_scenario_sessions", "call", "2");
     says(&telemetry, "evenkeel_scenario_degraded", "call", "1");
@@ -287,28 +287,4 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     says(&telemetry, "evenkeel_scenario_sessions", "call", "0");
     drop(reader);
     control.await.unwrap();
-}
-
-#[test]
-fn host_is_reported_as_far_as_it_is_known() {
-    let telemetry = telemetry();
-    let (handle, _requests) = Handle::new(Arc::new(names()), Arc::default());
-    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None, None);
-    reader.set_host(HostReading::default(), None);
-    let text = telemetry.prometheus().render();
-    assert!(!text.contains("evenkeel_host_"), "{text}");
-    let processor = |used, stolen, idle| Some(ProcessorTime { used, stolen, idle });
-    let reading = |processor, drops| HostReading {
-        processor,
-        memory_available: Some(4_096),
-        disk_free: Some(8_192),
-        interface_drops: vec![("eth0".to_owned(), drops)],
-    };
-    reader.set_host(reading(processor(100, 10, 900), 5), Some(700));
-    reader.set_host(reading(processor(120, 15, 980), 8), Some(600));
-    says(&telemetry, "evenkeel_host_steal_ratio", "", "0.05");
-    says(&telemetry, "evenkeel_host_memory_available_bytes", "", "4096");
-    says(&telemetry, "evenkeel_host_disk_free_bytes", "", "8192");
-    says(&telemetry, "evenkeel_host_descriptors_left", "", "600");
-    says(&telemetry, "evenkeel_host_interface_drops_total", "evenkeel_interface=\"eth0\"", "8");
 }

@@ -1,5 +1,6 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use tempfile::{TempDir, tempdir};
 
@@ -36,7 +37,7 @@ fn warned(own: ProcessSessions, others: &[ProcessSessions], limit: u32) -> Optio
 }
 
 #[test]
-fn one_death_adds_all_copies_of_one_host() {
+fn copies_of_one_failed_host_add_up() {
     let folder = tempdir().unwrap();
     let _processes = [
         process(&folder, "a.sock", serving(700)),
@@ -80,6 +81,37 @@ fn file_of_an_ended_process_is_removed() {
     assert_eq!(others(&folder).unwrap(), [serving(1)]);
     assert!(!folder.path().join("b.sock.sessions").exists());
     assert!(lives.path.exists());
+}
+
+#[test]
+fn file_of_another_program_stays() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("x.sessions");
+    fs::write(&path, "of another program").unwrap();
+    assert!(others(&folder).is_err());
+    assert!(path.exists());
+    fs::remove_file(&path).unwrap();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let error = others(&folder).unwrap_err().to_string();
+    assert_eq!(error, format!("{}: a pipe, not a regular file", path.display()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_check_is_repeated() {
+    let folder = tempdir().unwrap();
+    let mut settings = GatewayConfig::load(None, None).unwrap();
+    settings.limits.host_sessions = Some(1);
+    settings.admin.socket = folder.path().join("own.sock");
+    let (handle, mut requests) = Handle::new(Arc::default(), Arc::default());
+    // A suspended control drops requests.
+    let repeated = async {
+        drop(requests.recv().await);
+        requests.recv().await
+    };
+    tokio::select! {
+        never = follow(&settings, &handle, None) => match never {},
+        request = repeated => assert!(request.is_some()),
+    }
 }
 
 #[test]

@@ -724,7 +724,6 @@ fn every_event_changes_a_metric() {
         ("event_loop_stalls_total", "", 1),
         ("event_loop_stall_duration_seconds_count", "", 1),
         ("uplink_suspicions_total", "", 1),
-        ("uplink_suspect", "", 1),
         ("policy_failing", "call/routing", 1),
     ];
     for (name, label, expected) in marks {

@@ -14,6 +14,7 @@ use evenkeel_model::{
 use evenkeel_telemetry::registry::Attribute;
 use evenkeel_telemetry::{Moment, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use tokio::sync::broadcast;
 
 use crate::receiver::Receiver;
 use crate::telemetry::{
@@ -107,6 +108,24 @@ fn reroute_is_linked_to_the_sessions_that_moved() {
     assert_eq!(linked, moves.map(|span| &span.parent_span_id).collect::<Vec<_>>());
     assert_eq!(linked.len(), 2);
     assert_eq!(said(decision, Attribute::DroppedLinks), Some(Value::IntValue(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reroute_is_sent_without_a_later_event() {
+    let receiver = Receiver::grpc();
+    let settings = settings("swept", receiver.address, "grpc", 1.0);
+    let telemetry = Telemetry::start(&settings, "test").unwrap();
+    let (events, queue) = broadcast::channel(1);
+    let mut recorder = telemetry.recorder(queue, Arc::default(), Arc::default());
+    let applied = DecisionOutcome::Applied { differs: false };
+    let event = GatewayEvent::Core(decided(Hook::Routing, None, None, applied));
+    events.send(Arc::new(EventRecord::now(event))).unwrap();
+    for (seconds, sent) in [(4, 0), (2, 1)] {
+        let following = tokio::time::timeout(Duration::from_secs(seconds), recorder.follow());
+        assert!(following.await.is_err(), "control runs");
+        assert!(telemetry.flush(SOON));
+        assert_eq!(receiver.spans().len(), sent);
+    }
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use evenkeel_config::ScenarioSettings;
 use opentelemetry_sdk::Resource;
 
 use super::super::alerts::RULES;
@@ -33,6 +34,25 @@ fn series_with_known_labels_begin_with_0() {
         let line = format!("{series} 0");
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
+}
+
+#[test]
+fn panicked_sessions_of_many_scenarios_begin_with_0() {
+    let (_provider, instruments, prometheus, _) =
+        meters(Resource::builder_empty().build()).unwrap();
+    let mut settings = settings();
+    let scenarios = &mut settings.sets[0].scenarios;
+    let call = scenarios[0].clone();
+    scenarios.extend((0..200).map(|number| {
+        let name = format!("s{number}").into();
+        ScenarioSettings { name, ..call.clone() }
+    }));
+    instruments.begin(&settings);
+    let text = prometheus.render();
+    let closed = text.lines().filter(|line| line.starts_with("evenkeel_sessions_closed_total{"));
+    let closed: Vec<&str> = closed.collect();
+    assert!(closed.len() > 200, "{closed:#?}");
+    assert!(closed.iter().all(|line| line.contains("\"panicked\"")), "{closed:#?}");
 }
 
 #[test]

@@ -1,15 +1,11 @@
 //! Grafana dashboards, made into `docs/dashboards/`.
 
+use evenkeel_group::GroupRole;
 use evenkeel_model::{BreakerState, Health};
-
-use super::registry::{Attribute, Count, Described, Histogram, Level};
-
-/// Roles in a group by their number in [`Level::GroupRole`].
-pub const ROLES: [&str; 7] =
-    ["joining", "standby", "spare", "restoring", "owner", "doubting", "silent"];
+use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level};
 
 /// Labels that a variable of a dashboard selects.
-const SELECTED: [Attribute; 3] = [Attribute::Node, Attribute::Scenario, Attribute::Policy];
+const SELECTED_LABELS: [Attribute; 3] = [Attribute::Node, Attribute::Scenario, Attribute::Policy];
 
 /// A dashboard of Grafana.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -108,14 +104,14 @@ impl DashboardPanel {
             "{packet}" => "pps",
             _ => "cps",
         };
-        let queries = vec![grouped(title, "sum", by, &increase("rate", metric))];
+        let queries = vec![grouped(title, "sum", by, &counter_over_interval("rate", metric))];
         DashboardPanel { title, description: doc, unit, view: PanelView::Curves, queries }
     }
 
     /// The counter's increase in each interval of the panel.
     fn events(title: &'static str, metric: Count, by: &[Attribute]) -> DashboardPanel {
         let description = metric.described().doc;
-        let queries = vec![grouped(title, "sum", by, &increase("increase", metric))];
+        let queries = vec![grouped(title, "sum", by, &counter_over_interval("increase", metric))];
         DashboardPanel { title, description, unit: "short", view: PanelView::Bars, queries }
     }
 
@@ -188,17 +184,29 @@ pub fn dashboards() -> [Dashboard; 5] {
 
 fn fleet() -> Dashboard {
     let nodes_down = {
-        let nodes = grouped("", "max", &[Attribute::Node], &selected_level(Level::NodeHealth));
-        let down = Health::Down as u32;
-        let expression = format!("count({} == {down}) or vector(0)", nodes.expression);
-        let query = PanelQuery { expression, legend: "Nodes down".to_owned() };
-        let health = DashboardPanel::level("Nodes down", "max", Level::NodeHealth, &[]);
-        DashboardPanel { queries: vec![query], ..health }
+        let (health, down) = (selected_level(Level::NodeHealth), Health::Down as u32);
+        let node = Attribute::Node.prometheus_label();
+        let expression = format!("count(count by ({node}) ({health} == {down})) or vector(0)");
+        let title = "Nodes down";
+        DashboardPanel {
+            title,
+            description: "Nodes that a gateway has marked down.",
+            unit: "short",
+            view: PanelView::Number,
+            queries: vec![PanelQuery { expression, legend: title.to_owned() }],
+        }
+    };
+    // Each process on a host counts the same drops, and hosts have interfaces of the same names.
+    let interface_drops = {
+        let legend = format!("{{{{instance}}}} {}", legend(&[Attribute::Interface]));
+        let expression = counter_over_interval("rate", Count::HostDrops);
+        let panel = DashboardPanel::rate("Packets dropped by interfaces", Count::HostDrops, &[]);
+        DashboardPanel { queries: vec![PanelQuery { expression, legend }], ..panel }
     };
     let panels = vec![
         DashboardPanel::level("Open sessions", "sum", Level::SessionsActive, &[])
             .viewed_as(PanelView::Number),
-        nodes_down.viewed_as(PanelView::Number),
+        nodes_down,
         DashboardPanel::level("Rooms without a spare", "sum", Level::RoomsUnprotected, &[])
             .viewed_as(PanelView::Number),
         DashboardPanel::level("Sessions that a loss strands", "max", Level::LossUnplaced, &[])
@@ -227,12 +235,8 @@ fn fleet() -> Dashboard {
         DashboardPanel::of_instances("Steal time of the host", Level::HostSteal),
         DashboardPanel::of_instances("Memory available on the host", Level::HostMemory),
         DashboardPanel::of_instances("Disk free", Level::HostDisk),
-        DashboardPanel::of_instances("Descriptors left", Level::HostDescriptors),
-        DashboardPanel::rate(
-            "Packets dropped by interfaces",
-            Count::HostDrops,
-            &[Attribute::Interface],
-        ),
+        DashboardPanel::of_instances("Descriptors left", Level::ProcessDescriptors),
+        interface_drops,
     ];
     Dashboard { name: "fleet", title: "Evenkeel: fleet", panels }
 }
@@ -306,7 +310,7 @@ fn scenario() -> Dashboard {
 fn group() -> Dashboard {
     let panels = vec![
         DashboardPanel::of_instances("Role", Level::GroupRole)
-            .viewed_as(PanelView::States(ROLES.to_vec())),
+            .viewed_as(PanelView::States(GroupRole::ALL.map(GroupRole::name).to_vec())),
         DashboardPanel::of_instances("Lost redundancy", Level::GroupWarnings),
         DashboardPanel::of_instances("Sessions", Level::SessionsActive),
         DashboardPanel::events("Refusals", Count::ClusterRefused, &[Attribute::Reason]),
@@ -372,7 +376,7 @@ fn variable_name(attribute: Attribute) -> &'static str {
 
 /// The series that the dashboard's variables select.
 fn selected(name: &str, metric: Described) -> String {
-    let labels = SELECTED.iter().filter(|label| metric.attributes.contains(label));
+    let labels = SELECTED_LABELS.iter().filter(|label| metric.attributes.contains(label));
     let matchers = labels
         .map(|label| format!(", {}=~\"${}\"", label.prometheus_label(), variable_name(*label)));
     format!("{name}{{instance=~\"$instance\"{}}}", matchers.collect::<String>())
@@ -382,7 +386,7 @@ fn selected_level(metric: Level) -> String {
     selected(&level_name(metric), metric.described())
 }
 
-fn increase(function: &str, metric: Count) -> String {
+fn counter_over_interval(function: &str, metric: Count) -> String {
     let series = selected(&counter_name(metric), metric.described());
     format!("{function}({series}[$__rate_interval])")
 }

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
 /// Declares a text. `of_number`: the value that the writer of a bare number may have meant.
-macro_rules! written {
+macro_rules! setting_text {
     ($(#[$doc:meta])* $name:ident, $expected:literal, $of_number:literal) => {
         $(#[$doc])*
         pub struct $name(String);
@@ -50,14 +50,14 @@ macro_rules! written {
     };
 }
 
-written! {
+setting_text! {
     /// A duration as it is written.
-    WrittenDuration, "a duration such as `\"200ms\"`", "a duration such as `\"{}s\"`"
+    DurationText, "a duration such as `\"200ms\"`", "a duration such as `\"{}s\"`"
 }
 
-written! {
+setting_text! {
     /// A bit rate as it is written.
-    WrittenBitRate, "a bit rate such as `\"400 Mbit/s\"`", "a bit rate such as `\"{} Mbit/s\"`"
+    BitRateText, "a bit rate such as `\"400 Mbit/s\"`", "a bit rate such as `\"{} Mbit/s\"`"
 }
 
 /// An expected type of serde's errors in words: `a list` for `a sequence`.
