@@ -14,7 +14,7 @@ use data_encoding::HEXLOWER;
 use evenkeel_config::address::{self, ADDRESS_ALONE, ADDRESS_AND_PORT};
 use evenkeel_control::{
     CallerSpan, IngressAnswer, KeyError, NodeNames, OfferedSession, RequestTurn, SessionAnswer,
-    SessionTraces, StoredAnswer, is_first_packet_room,
+    StoredAnswer, TraceRegistry, is_first_packet_room,
 };
 use evenkeel_core::is_session_room_name;
 use evenkeel_index::ClaimRevision;
@@ -130,7 +130,7 @@ fn view(
     opened: SessionAnswer,
     wanted: &OfferedSession,
     names: &NodeNames,
-    traces: &SessionTraces,
+    traces: &TraceRegistry,
 ) -> impl Serialize + use<> {
     let trace = traces.of(opened.session, wanted.caller.as_ref());
     let (udp, quic) = match opened.ingress {

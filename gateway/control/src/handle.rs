@@ -33,7 +33,7 @@ use crate::policies::PushRequest;
 use crate::records::{LastStates, OFFERS_WITHIN, Suspended};
 use crate::reporting::{EventRecord, GatewayEvent, ModeView};
 use crate::snapshot::{MediaStates, RecordBatch, Replica, Snapshot};
-use crate::traces::SessionTraces;
+use crate::traces::TraceRegistry;
 
 /// Length of a subscriber's event queue. A subscriber that is slower loses the oldest events.
 const EVENTS_MAX: usize = 8_192;
@@ -258,7 +258,7 @@ pub struct Handle {
     /// Names of nodes and regions.
     pub names: Arc<NodeNames>,
     /// Ids of the traces of sessions.
-    pub traces: Arc<SessionTraces>,
+    pub traces: Arc<TraceRegistry>,
     /// Counts of refused tokens.
     pub tokens_refused: Arc<TokensRefused>,
     /// Keys of the API, with their answers.
@@ -296,7 +296,7 @@ impl Handle {
     /// A handle, with the queue of its requests.
     pub fn new(
         names: Arc<NodeNames>,
-        traces: Arc<SessionTraces>,
+        traces: Arc<TraceRegistry>,
     ) -> (Handle, mpsc::Receiver<ControlRequest>) {
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
         let handle = Handle {

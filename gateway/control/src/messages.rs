@@ -15,7 +15,7 @@ use evenkeel_model::{FailureScope, Health, NodeId, OfferRefusal, PolicyName, Ses
 use serde::Serialize;
 
 use crate::nodes::{NotReloaded, ReloadReport};
-use crate::traces::SessionTrace;
+use crate::traces::TraceIds;
 use crate::workers::WORKERS_WITHIN;
 
 /// Length of the request queue. When the queue is full the caller gets an error.
@@ -178,7 +178,7 @@ pub struct SessionView {
     /// The media that it carried.
     pub totals: Totals,
     /// The ids of its trace.
-    pub trace: SessionTrace,
+    pub trace: TraceIds,
 }
 
 /// The status of the gateway, as in the API.

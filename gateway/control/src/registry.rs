@@ -30,7 +30,7 @@ use crate::registry::listener::reaches;
 pub use crate::registry::listener::{
     ListenerAddress, ListenerAddresses, QuicListener, UdpListener,
 };
-use crate::traces::{CallerSpan, SessionTrace, SessionTraces};
+use crate::traces::{CallerSpan, TraceIds, TraceRegistry};
 
 /// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -154,7 +154,7 @@ pub struct SessionRegistry {
     /// A driver needs [`Brief`]s of sessions.
     pub briefs: bool,
     /// Ids of the traces of sessions.
-    pub(crate) traces: Arc<SessionTraces>,
+    pub(crate) traces: Arc<TraceRegistry>,
     /// The spans of trusted callers.
     callers: BTreeMap<SessionId, CallerSpan>,
     entries: BTreeMap<SessionId, Box<SessionEntry>>,
@@ -191,7 +191,7 @@ impl SessionRegistry {
         port_legs: Option<IpAddr>,
         briefs: bool,
         workers: usize,
-        traces: Arc<SessionTraces>,
+        traces: Arc<TraceRegistry>,
     ) -> SessionRegistry {
         let workers = (0..workers).map(|_| Slots::default()).collect();
         SessionRegistry {
@@ -224,7 +224,7 @@ impl SessionRegistry {
     }
 
     /// Ids of the session's trace.
-    pub fn trace(&self, session: SessionId) -> SessionTrace {
+    pub fn trace(&self, session: SessionId) -> TraceIds {
         self.traces.of(session, self.callers.get(&session))
     }
 

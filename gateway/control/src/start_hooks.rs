@@ -324,8 +324,8 @@ fn run(
 
 /// The program gets its own process group: terminal signals to the gateway do not reach it, and its children end with
 /// it. Output goes to a datagram socket: without a reader writes fail, but send no SIGPIPE, so the program may outlive
-/// the gateway. It has the trace of the start in its environment, as OpenTelemetry's specification names the variables, and not that of
-/// the gateway's own.
+/// the gateway. TRACEPARENT and TRACESTATE are those of the start, never those that the gateway inherited (OpenTelemetry, environment
+/// variables as context carriers).
 fn command(
     words: &[Arc<str>],
     trace: Option<&TraceHeaders>,

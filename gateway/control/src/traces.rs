@@ -56,10 +56,8 @@ impl CallerSpan {
 
     /// The headers of a request that this span is the parent of.
     fn headers(&self) -> TraceHeaders {
-        let CallerSpan { trace_id, span_id, is_sampled, state } = self;
-        let (trace, span) = (HEXLOWER.encode(trace_id), HEXLOWER.encode(span_id));
-        let traceparent = format!("00-{trace}-{span}-{:02x}", u8::from(*is_sampled));
-        TraceHeaders { traceparent, tracestate: state.clone() }
+        let ids = TraceIds { trace_id: self.trace_id, span_id: self.span_id };
+        ids.headers(self.is_sampled, self.state.clone())
     }
 }
 
@@ -69,11 +67,20 @@ fn id<const N: usize>(digits: &str) -> Option<[u8; N]> {
 
 /// The ids of the trace of a session, or of a node's start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SessionTrace {
+pub struct TraceIds {
     /// The caller's if callers are trusted.
     pub trace_id: [u8; 16],
     /// The span of the session's life, or of the start.
     pub span_id: [u8; 8],
+}
+
+impl TraceIds {
+    /// The headers of a request that the span is the parent of.
+    fn headers(self, is_sampled: bool, state: Option<Arc<str>>) -> TraceHeaders {
+        let (trace, span) = (HEXLOWER.encode(&self.trace_id), HEXLOWER.encode(&self.span_id));
+        let traceparent = format!("00-{trace}-{span}-{:02x}", u8::from(is_sampled));
+        TraceHeaders { traceparent, tracestate: state }
+    }
 }
 
 /// The share of traces to send, from 0 to 1. The trace id decides, as in OpenTelemetry's `TraceIdRatioBased`: other services with the
@@ -90,42 +97,43 @@ impl TraceShare {
     }
 }
 
-/// Ids of the traces of sessions. They are computed from a seed, which the process that continues the sessions gets.
+/// Ids of the traces of sessions and of nodes' starts. Those of sessions are computed from a seed, which the process that continues them
+/// gets.
 #[derive(Debug)]
-pub struct SessionTraces {
+pub struct TraceRegistry {
     seed: AtomicU64,
     trust: Traceparent,
     /// `None` if no spans are sent.
     share: Option<TraceShare>,
     /// The last start of each node, until its span is written.
-    starts: Mutex<BTreeMap<NodeId, SessionTrace>>,
+    starts: Mutex<BTreeMap<NodeId, TraceIds>>,
 }
 
-impl SessionTraces {
+impl TraceRegistry {
     /// Draws a seed.
-    pub fn new(trust: Traceparent) -> SessionTraces {
-        SessionTraces { seed: AtomicU64::new(draw()), trust, share: None, starts: Mutex::default() }
+    pub fn new(trust: Traceparent) -> TraceRegistry {
+        TraceRegistry { seed: AtomicU64::new(draw()), trust, share: None, starts: Mutex::default() }
     }
 
     /// The spans of this share of traces are sent.
-    pub fn sending(self, share: TraceShare) -> SessionTraces {
-        SessionTraces { share: Some(share), ..self }
+    pub fn sending(self, share: TraceShare) -> TraceRegistry {
+        TraceRegistry { share: Some(share), ..self }
     }
 
     /// The ids of the session's trace, which is the caller's if callers are trusted.
-    pub fn of(&self, session: SessionId, caller: Option<&CallerSpan>) -> SessionTrace {
+    pub fn of(&self, session: SessionId, caller: Option<&CallerSpan>) -> TraceIds {
         let own = self.ids(session.into());
         match self.parent(caller) {
-            Some(caller) => SessionTrace { trace_id: caller.trace_id, ..own },
+            Some(caller) => TraceIds { trace_id: caller.trace_id, ..own },
             None => own,
         }
     }
 
-    fn ids(&self, number: u64) -> SessionTrace {
+    fn ids(&self, number: u64) -> TraceIds {
         let input = [self.seed().to_be_bytes(), number.to_be_bytes()];
         let hash = digest::digest(&digest::SHA256, input.as_flattened());
         let hash = hash.as_ref();
-        SessionTrace {
+        TraceIds {
             trace_id: *hash.first_chunk().expect("a hash has 32 bytes"),
             span_id: *hash.last_chunk().expect("a hash has 32 bytes"),
         }
@@ -134,15 +142,14 @@ impl SessionTraces {
     /// Begins the trace of a node's start, and returns the headers for its hook. `None` if no spans are sent.
     pub fn begin_start(&self, node: NodeId) -> Option<TraceHeaders> {
         self.share?;
-        let trace = self.ids(draw());
-        lock(&self.starts).insert(node, trace);
-        let SessionTrace { trace_id, span_id } = trace;
+        let ids = self.ids(draw());
+        lock(&self.starts).insert(node, ids);
         // Spans of starts are sent whatever the share.
-        Some(CallerSpan { trace_id, span_id, is_sampled: true, state: None }.headers())
+        Some(ids.headers(true, None))
     }
 
     /// The ids of the node's last start, once.
-    pub fn take_start(&self, node: NodeId) -> Option<SessionTrace> {
+    pub fn take_start(&self, node: NodeId) -> Option<TraceIds> {
         lock(&self.starts).remove(&node)
     }
 
@@ -159,10 +166,9 @@ impl SessionTraces {
     ) -> Option<TraceHeaders> {
         let caller = self.parent(caller);
         let Some(share) = self.share else { return caller.map(CallerSpan::headers) };
-        let SessionTrace { trace_id, span_id } = self.of(session, caller);
-        let is_sampled = caller.map_or(share.contains(trace_id), |caller| caller.is_sampled);
-        let state = caller.and_then(|caller| caller.state.clone());
-        Some(CallerSpan { trace_id, span_id, is_sampled, state }.headers())
+        let ids = self.of(session, caller);
+        let is_sampled = caller.map_or(share.contains(ids.trace_id), |caller| caller.is_sampled);
+        Some(ids.headers(is_sampled, caller.and_then(|caller| caller.state.clone())))
     }
 
     pub(crate) fn seed(&self) -> u64 {
@@ -175,9 +181,9 @@ impl SessionTraces {
     }
 }
 
-impl Default for SessionTraces {
-    fn default() -> SessionTraces {
-        SessionTraces::new(Traceparent::default())
+impl Default for TraceRegistry {
+    fn default() -> TraceRegistry {
+        TraceRegistry::new(Traceparent::default())
     }
 }
 

@@ -215,8 +215,7 @@ pub enum TakeOverError {
     Ends,
 }
 
-/// The reason for which this host may not have room for a takeover. Its words have no numbers of sessions: each change of them would
-/// be another loss of redundancy.
+/// A host that may lack room for a takeover. The text has no session counts, since each change of the text is a new warning.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, thiserror::Error)]
 pub enum HostWarning {
     /// All processes of the host together would serve too many sessions.

@@ -18,7 +18,7 @@ use evenkeel_config::GatewayConfig;
 use evenkeel_control::history::{HistoryWriter, LeftSessions};
 use evenkeel_control::{
     ControlRequest, EventRecord, Handle, NamedSockets, NodeNames, OperationLog, QuicListener,
-    SessionRegistry, SessionTraces, SocketName, TraceShare, WorkerLine, briefs, port_legs, posts,
+    SessionRegistry, SocketName, TraceRegistry, TraceShare, WorkerLine, briefs, port_legs, posts,
     source_of_ports,
 };
 use evenkeel_core::Gateway;
@@ -239,7 +239,7 @@ fn assemble(
     let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (policy_reports_in, policy_reports) = mpsc::channel(POLICY_REPORTS_MAX);
-    let traces = SessionTraces::new(settings.admin.traceparent);
+    let traces = TraceRegistry::new(settings.admin.traceparent);
     let traces = Arc::new(match settings.telemetry.traces {
         Some(_) => traces.sending(TraceShare(settings.telemetry.sample_ratio)),
         None => traces,

@@ -22,7 +22,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_control::{EventRecord, Handle, NodeNames, SessionTraces, TraceShare};
+use evenkeel_control::{EventRecord, Handle, NodeNames, TraceRegistry, TraceShare};
 pub use instruments::{Instruments, MetricLabels, MetricSample, Prometheus};
 pub use node_levels::{NodeLevel, NodeLevels, NodeLoad};
 use opentelemetry::KeyValue;
@@ -175,7 +175,7 @@ impl Telemetry {
         &self,
         events: Receiver<Arc<EventRecord>>,
         names: Arc<NodeNames>,
-        traces: Arc<SessionTraces>,
+        traces: Arc<TraceRegistry>,
     ) -> EventRecorder {
         let tracer = self.tracers.as_ref();
         let tracer = tracer.map(|tracers| (tracers.tracer("evenkeel"), self.sampler.clone()));

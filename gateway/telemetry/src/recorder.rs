@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_control::{
     EventRecord, GatewayEvent, ListChange, NodeListUpdate, NodeNames, RolloutOutcome,
-    RolloutReport, SessionTraces, TraceCaller,
+    RolloutReport, TraceCaller, TraceRegistry,
 };
 use evenkeel_model::{
     BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ModeChange, NodeId, PluginFault,
@@ -48,7 +48,7 @@ impl EventRecorder {
         instruments: Arc<Instruments>,
         names: Arc<NodeNames>,
         scenarios: BTreeSet<Arc<str>>,
-        traces: Arc<SessionTraces>,
+        traces: Arc<TraceRegistry>,
         tracer: Option<(SdkTracer, SpanSampler)>,
     ) -> EventRecorder {
         let writer =

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_control::{NodeName, NodeNames, SessionTraces};
+use evenkeel_control::{NodeName, NodeNames, TraceRegistry};
 use evenkeel_model::{Hop, NodeId, OfferRefusal, PolicyName, RegionId};
 use opentelemetry::trace::{SpanBuilder, SpanKind};
 use opentelemetry::{KeyValue, Value};
@@ -63,7 +63,7 @@ pub(super) struct SpanWriter {
     tracer: SdkTracer,
     sampler: SpanSampler,
     names: Arc<NodeNames>,
-    traces: Arc<SessionTraces>,
+    traces: Arc<TraceRegistry>,
     sessions: SessionSpans,
     /// Decisions about sessions that are being opened.
     waiting: BTreeMap<DecisionSubject, Vec<DecisionSpan>>,
@@ -110,7 +110,7 @@ impl SpanWriter {
         tracer: SdkTracer,
         sampler: SpanSampler,
         names: Arc<NodeNames>,
-        traces: Arc<SessionTraces>,
+        traces: Arc<TraceRegistry>,
     ) -> SpanWriter {
         SpanWriter {
             tracer,

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use evenkeel_control::{
     AgentError, ListChange, ModeView, NodeOrder, NotReloaded, Operation, OperationTarget,
     PluginView, PolicyRefused, PolicyView, PushRequest, QuarantinedRevision, Recovery, Reloaded,
-    RevokedRevision, RolloutAction, SessionTrace, SessionView, Shrinks, Slice, Staged,
+    RevokedRevision, RolloutAction, SessionView, Shrinks, Slice, Staged, TraceIds,
 };
 use evenkeel_core::{
     ArmStatistics, Failback, Impossible, NodeStanding, RegionStanding, RoomStanding,
@@ -573,7 +573,7 @@ fn session(number: u64) -> SessionView {
         impairment: None,
         age: Duration::from_secs(2),
     };
-    let trace = SessionTrace { trace_id: [0xab; 16], span_id: [1; 8] };
+    let trace = TraceIds { trace_id: [0xab; 16], span_id: [1; 8] };
     SessionView { state: standing, totals: Totals { shed: 4, ..Totals::default() }, trace }
 }
 

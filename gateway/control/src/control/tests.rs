@@ -29,7 +29,7 @@ fn offered_address_follows_the_node_name() {
     let addresses = ListenerAddresses { default: at, others: Vec::new() };
     let quic = crate::QuicListener { addresses, certificate_sha256: [0; 32] };
     let flows = Arc::new(Flows::new(16));
-    let traces = Arc::new(crate::SessionTraces::new(evenkeel_config::Traceparent::Link));
+    let traces = Arc::new(crate::TraceRegistry::new(evenkeel_config::Traceparent::Link));
     let mut registry = SessionRegistry::new(Vec::new(), Some(quic), flows, None, false, 1, traces);
     let (session, own) = (SessionId(1), SocketAddr::from(([10, 0, 0, 1], 40_112)));
     let media = MediaDescription { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain };

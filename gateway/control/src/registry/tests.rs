@@ -107,7 +107,7 @@ fn told(carrier: &str, rtcp: RtcpPort) -> [Vec<String>; 3] {
         open: None,
     };
     let quic = QuicListener { addresses, certificate_sha256: [7; 32] };
-    let (flows, traces) = (Arc::new(Flows::new(16)), SessionTraces::new(Traceparent::Link));
+    let (flows, traces) = (Arc::new(Flows::new(16)), TraceRegistry::new(Traceparent::Link));
     let mut registry =
         SessionRegistry::new(vec![udp], Some(quic), flows, None, false, 1, Arc::new(traces));
     let mut answer = |session, ingress, rtcp| {

@@ -34,7 +34,7 @@ fn malformed_traceparent_is_ignored() {
 
 #[test]
 fn process_that_continues_has_the_same_ids() {
-    let [before, after] = [Traceparent::Link, Traceparent::Link].map(SessionTraces::new);
+    let [before, after] = [Traceparent::Link, Traceparent::Link].map(TraceRegistry::new);
     let trace = before.of(SessionId(7), None);
     assert_ne!(trace, before.of(SessionId(8), None));
     assert_ne!(trace, after.of(SessionId(7), None));
@@ -46,7 +46,7 @@ fn process_that_continues_has_the_same_ids() {
 fn trusted_caller_gives_the_trace() {
     let caller = CallerSpan::parse(TRACEPARENT);
     let caller = caller.as_ref();
-    let [links, continues] = [Traceparent::Link, Traceparent::Parent].map(SessionTraces::new);
+    let [links, continues] = [Traceparent::Link, Traceparent::Parent].map(TraceRegistry::new);
     continues.resume(links.seed());
     let own = links.of(SessionId(7), None);
     assert_eq!(links.of(SessionId(7), caller), own);
@@ -60,10 +60,10 @@ fn requests_about_a_session_continue_its_trace() {
     let caller =
         CallerSpan::parse(TRACEPARENT).map(|caller| caller.with_state(["a=1"].into_iter()));
     let (caller, session) = (caller.as_ref(), SessionId(7));
-    let traces = |trust, share| SessionTraces::new(trust).sending(TraceShare(share));
+    let traces = |trust, share| TraceRegistry::new(trust).sending(TraceShare(share));
     for (share, flags) in [(1.0, "01"), (0.0, "00")] {
         let traces = traces(Traceparent::Link, share);
-        let SessionTrace { trace_id, span_id } = traces.of(session, None);
+        let TraceIds { trace_id, span_id } = traces.of(session, None);
         let (trace, span) = (HEXLOWER.encode(&trace_id), HEXLOWER.encode(&span_id));
         let traceparent = format!("00-{trace}-{span}-{flags}");
         let expected = Some(TraceHeaders { traceparent, tracestate: None });
@@ -83,7 +83,7 @@ fn trusted_callers_are_passed_on_where_no_spans_are_sent() {
     for (trust, expected) in
         [(Traceparent::Link, None), (Traceparent::Parent, Some(TRACEPARENT.to_owned()))]
     {
-        let traces = SessionTraces::new(trust);
+        let traces = TraceRegistry::new(trust);
         let headers = traces.headers(SessionId(7), caller.as_ref());
         assert_eq!(headers.map(|headers| headers.traceparent), expected);
         assert_eq!(traces.headers(SessionId(7), None), None);
@@ -108,13 +108,13 @@ fn usable_tracestate_is_kept() {
 #[test]
 fn start_has_a_trace_of_its_own_if_spans_are_sent() {
     let node = NodeId(3);
-    let silent = SessionTraces::new(Traceparent::Link);
+    let silent = TraceRegistry::new(Traceparent::Link);
     assert_eq!((silent.begin_start(node), silent.take_start(node)), (None, None));
     let traces = silent.sending(TraceShare(0.0));
     let first = traces.begin_start(node).unwrap();
     let second = traces.begin_start(node).unwrap();
     assert_ne!(first, second);
-    let SessionTrace { trace_id, span_id } = traces.take_start(node).unwrap();
+    let TraceIds { trace_id, span_id } = traces.take_start(node).unwrap();
     let caller = CallerSpan { trace_id, span_id, is_sampled: true, state: None };
     assert_eq!(CallerSpan::parse(&second.traceparent), Some(caller));
     assert_eq!(traces.take_start(node), None);

@@ -102,6 +102,8 @@ pub(super) struct SessionPath {
     from_node: Recalled,
     /// Video frames per second; 0 if they are limited, or before the first.
     frames_usual: f32,
+    /// The frames of the last slot were limited.
+    was_limited: bool,
     pub(super) impairment: Option<StandingImpairment>,
 }
 
@@ -203,11 +205,13 @@ impl SessionPath {
     /// Adapts the usual frame rate, unless the device is to blame for this one.
     pub(super) fn note_frames(&mut self, slot_length: Duration, is_limited: bool) {
         let frames = self.counts[1].frames as f32 / slot_length.as_secs_f32();
+        let was_limited = std::mem::replace(&mut self.was_limited, is_limited);
         if is_limited || frames == 0.0 {
             self.frames_usual = 0.0;
         } else if self.frames_usual == 0.0 {
-            // The first slot with frames began before them.
-            self.frames_usual = if self.counts[2].frames > 0 { frames } else { 0.0 };
+            // A camera that starts within a slot, or whose cap ends there, fills only a part of it; the next slot shows its rate.
+            let is_whole = self.counts[2].frames > 0 && !was_limited;
+            self.frames_usual = if is_whole { frames } else { 0.0 };
         } else if self.impairment.is_none_or(|it| it.impairment.segment != PathSegment::Device) {
             self.frames_usual += (frames - self.frames_usual) * FRAMES_WEIGHT;
         }

@@ -8,7 +8,7 @@ use evenkeel_control::{GatewayEvent, GroupChange};
 use evenkeel_ownership::{BeatRole, ClusterEvent, PeerId, Reporter};
 
 use super::GroupMember;
-use crate::group::{GatewayStanding, GroupRole, GroupStatus, blocked_reason};
+use crate::group::{GatewayStanding, GroupRole, GroupStatus, HostWarning, blocked_reason};
 use crate::redundancy::RedundancyLoss;
 
 impl GroupMember {
@@ -91,7 +91,11 @@ impl GroupMember {
         };
         let differs = self.records.difference().map(RedundancyLoss::Differs);
         let rehearsed = if self.core.is_owner() { &[] } else { self.rehearsal.losses() };
-        let host = self.inbox.host_warning.borrow().clone().map(RedundancyLoss::Host);
+        // After a takeover the check has not run again yet.
+        let applies =
+            |it: &HostWarning| matches!(it, HostWarning::Unchecked(_)) || !self.core.is_owner();
+        let host = self.inbox.host_warning.borrow().clone().filter(applies);
+        let host = host.map(RedundancyLoss::Host);
         // Of two members, the silent one is the peer.
         let others = self.settings.peers.iter().enumerate().map(|(at, peer)| (PeerId(at), peer));
         let silent = others

@@ -2,7 +2,7 @@ use evenkeel_config::GatewayConfig;
 use evenkeel_control::samples::closed_session;
 use evenkeel_control::{
     AdmissionState, ControlRequest, EventRecord, GatewayEvent, NodeNames, PluginView, PolicyView,
-    ScenarioTraffic, SessionTrace, SessionView, Slice,
+    ScenarioTraffic, SessionView, Slice, TraceIds,
 };
 use evenkeel_model::{
     ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop, Impairment, Incarnation, NodeId,
@@ -242,7 +242,7 @@ fn view(session: u64, rung: u8, metrics: &[(Metric, u64)]) -> SessionView {
         impairment: None,
         age: Duration::ZERO,
     };
-    let trace = SessionTrace { trace_id: [1; 16], span_id: [1; 8] };
+    let trace = TraceIds { trace_id: [1; 16], span_id: [1; 8] };
     SessionView { state, totals: Default::default(), trace }
 }
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::{GatewayConfig, Traceparent};
 use evenkeel_control::{
-    Actor, CallerSpan, EventRecord, GatewayEvent, NodeNames, RolloutOutcome, RolloutReport,
-    SessionTraces, Staged, TraceCaller,
+    Actor, CallerSpan, EventRecord, GatewayEvent, NodeNames, RolloutOutcome, RolloutReport, Staged,
+    TraceCaller, TraceRegistry,
 };
 use evenkeel_model::{
     Arm, AskId, BreakerState, ClientGroup, ClientLabel, ClientTransport, CloseReason,
@@ -76,13 +76,13 @@ pub(crate) fn recorder(
     settings: &GatewayConfig,
     trust: Traceparent,
 ) -> EventRecorder {
-    continuing(telemetry, settings, &Arc::new(SessionTraces::new(trust)))
+    continuing(telemetry, settings, &Arc::new(TraceRegistry::new(trust)))
 }
 
 pub(crate) fn continuing(
     telemetry: &Telemetry,
     settings: &GatewayConfig,
-    traces: &Arc<SessionTraces>,
+    traces: &Arc<TraceRegistry>,
 ) -> EventRecorder {
     let names = Arc::new(NodeNames::of(&settings.core()));
     telemetry.recorder(broadcast::channel(1).1, names, Arc::clone(traces))

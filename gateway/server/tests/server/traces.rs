@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::Traceparent;
 use evenkeel_control::{
-    CallerSpan, EventRecord, GatewayEvent, SessionTraces, TraceCaller, TraceShare,
+    CallerSpan, EventRecord, GatewayEvent, TraceCaller, TraceRegistry, TraceShare,
 };
 use evenkeel_model::{
     BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, Hook, Hop, Incarnation,
@@ -133,7 +133,7 @@ fn trace_goes_on_at_the_process_that_continues_the_session() {
     let receiver = Receiver::grpc();
     let settings = settings("continued", receiver.address, "grpc", 1.0);
     let telemetry = Telemetry::start(&settings, "test").unwrap();
-    let traces = Arc::new(SessionTraces::new(Traceparent::Parent));
+    let traces = Arc::new(TraceRegistry::new(Traceparent::Parent));
     let [mut first, mut second] = [(); 2].map(|()| continuing(&telemetry, &settings, &traces));
     let span = CallerSpan::parse(TRACEPARENT);
     let caller = TraceCaller { arrived: Instant::now(), span: span.clone() };
@@ -169,7 +169,7 @@ fn start_of_a_node_is_the_parent_of_its_hook() {
     let receiver = Receiver::grpc();
     let settings = settings("start", receiver.address, "grpc", 0.0);
     let telemetry = Telemetry::start(&settings, "test").unwrap();
-    let traces = Arc::new(SessionTraces::new(Traceparent::Link).sending(TraceShare(0.0)));
+    let traces = Arc::new(TraceRegistry::new(Traceparent::Link).sending(TraceShare(0.0)));
     let mut recorder = continuing(&telemetry, &settings, &traces);
     let start = |step| CoreEvent::Start { node: NodeId(0), step };
     let failed = StartPhase::Failed { why: NotStarted::Late, again: Duration::from_secs(1) };

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use evenkeel_control::{ReloadReport, SessionTrace};
+use evenkeel_control::{ReloadReport, TraceIds};
 use evenkeel_model::{
     BreakerState, EvidenceSource, Health, Hop, NodeId, RegionId, SessionId, StartPhase,
 };
@@ -97,7 +97,7 @@ impl SpanWriter {
         let builder = builder(Span::NodeStart, SpanKind::Internal, begun, attributes);
         let create = || builder.start_with_context(&self.tracer, &Context::new());
         let mut span = match self.traces.take_start(node) {
-            Some(SessionTrace { trace_id, span_id }) => {
+            Some(TraceIds { trace_id, span_id }) => {
                 SpanIds::with(TraceId::from_bytes(trace_id), SpanId::from_bytes(span_id), create)
             }
             None => create(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_control::{CallerSpan, SessionTrace, TraceCaller};
+use evenkeel_control::{CallerSpan, TraceCaller, TraceIds};
 use evenkeel_model::{CloseReason, CoreEvent, MoveCause, OfferRefusal, SessionId};
 use opentelemetry::trace::{
     Link, Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId,
@@ -35,7 +35,7 @@ impl SpanWriter {
     /// The span of the session's life, which is created when that ends.
     fn span_of(&self, session: SessionId) -> SpanContext {
         let caller = self.sessions.callers.get(&session);
-        let SessionTrace { trace_id, span_id } = self.traces.of(session, caller);
+        let TraceIds { trace_id, span_id } = self.traces.of(session, caller);
         let (trace, span) = (TraceId::from_bytes(trace_id), SpanId::from_bytes(span_id));
         let is_sampled = match caller {
             Some(caller) => caller.is_sampled,

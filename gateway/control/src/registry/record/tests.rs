@@ -5,7 +5,7 @@ use evenkeel_dataplane::flows::Flows;
 use evenkeel_model::{ClientIdentity, IngressProtocol, Offer, RtcpPort, Srtp};
 
 use super::*;
-use crate::SessionTraces;
+use crate::TraceRegistry;
 use crate::registry::{ListenerAddress, ListenerAddresses, QuicListener, Registered, UdpListener};
 
 const WORKERS: usize = 2;
@@ -27,7 +27,7 @@ fn registry(ports: &[u16], port_legs: Option<IpAddr>) -> SessionRegistry {
     };
     let udp = ports.iter().map(listener).collect();
     let quic = QuicListener { addresses: addresses(443), certificate_sha256: [7; 32] };
-    let (flows, traces) = (Arc::new(Flows::new(1_000)), SessionTraces::new(Traceparent::Parent));
+    let (flows, traces) = (Arc::new(Flows::new(1_000)), TraceRegistry::new(Traceparent::Parent));
     SessionRegistry::new(udp, Some(quic), flows, port_legs, true, WORKERS, Arc::new(traces))
 }
 

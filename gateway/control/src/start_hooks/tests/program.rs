@@ -1,3 +1,4 @@
+use std::ffi::OsStr;
 use std::sync::mpsc;
 
 use tempfile::tempdir;
@@ -19,6 +20,14 @@ impl io::Write for Log {
 
 fn words(script: &str) -> [Arc<str>; 3] {
     ["/bin/sh", "-c", script].map(Into::into)
+}
+
+#[test]
+fn program_inherits_no_trace() {
+    let (writes, _reads) = UnixDatagram::pair().unwrap();
+    let command = command(&words("exit 0"), None, writes).unwrap();
+    let changed: Vec<(&OsStr, Option<&OsStr>)> = command.get_envs().collect();
+    assert_eq!(changed, ["TRACEPARENT", "TRACESTATE"].map(|name| (OsStr::new(name), None)));
 }
 
 #[test]

@@ -247,6 +247,28 @@ fn camera_that_started_within_a_slot_is_named() {
 }
 
 #[test]
+fn camera_whose_cap_ended_within_a_slot_is_named() {
+    let mut call = Call::new();
+    call.world.gateway.act(call.sessions[0], Op::Cap, 100);
+    for rest in [900, 900, 600] {
+        call.frames = 1;
+        call.goes_on(100);
+        call.frames = 0;
+        call.goes_on(rest);
+    }
+    call.world.gateway.act(call.sessions[0], Op::Cap, 0);
+    call.frames = 3;
+    call.goes_on(2_300);
+    for _ in 0..5 {
+        call.frames = 1;
+        call.goes_on(500);
+        call.frames = 0;
+        call.goes_on(500);
+    }
+    assert_eq!(call.named(0), [Some((PathSegment::Device, 0))]);
+}
+
+#[test]
 fn fewer_frames_under_cap_name_no_device() {
     let mut call = Call::new();
     call.world.gateway.act(call.sessions[0], Op::Cap, 100);
