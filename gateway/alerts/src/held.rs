@@ -36,6 +36,7 @@ pub(crate) struct FiringAlert<'a> {
     pub(crate) acknowledged: Option<&'a Acknowledgement>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Acknowledgement {
     /// `None`: the request named no user.
     pub(crate) by: Option<Arc<str>>,
@@ -113,10 +114,11 @@ impl HeldAlerts {
             return Err(AcknowledgeError::Unknown(name.to_owned()));
         };
         let of_rule = self.held.iter_mut().filter(|(id, _)| id.rule == rule);
+        let acknowledgement = Acknowledgement { by, at: now };
         let mut is_silent = true;
         for (_, held) in of_rule.filter(|(_, held)| held.fired.is_some()) {
             is_silent = false;
-            held.acknowledged.get_or_insert(Acknowledgement { by: by.clone(), at: now });
+            held.acknowledged.get_or_insert_with(|| acknowledgement.clone());
         }
         if is_silent { Err(AcknowledgeError::Silent(name.to_owned())) } else { Ok(()) }
     }
