@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::JudgedWindow;
 use evenkeel_model::{
-    CapBounds, ClientGroup, ClientTransport, Decider, DeviceLimits, Hop, Labels, Measures,
-    MediaDescription, Metric, Offer, Op, Plan, PolicyName, RegionId, RoomId, ServiceObjective,
-    SessionId, StreamKind,
+    CapBounds, ClientGroup, ClientLabel, ClientTransport, Decider, DeviceLimits, Hop, Labels,
+    Measures, MediaDescription, Metric, Offer, Op, Plan, PolicyName, RegionId, RoomId,
+    ServiceObjective, SessionId, StreamKind,
 };
 use evenkeel_revisions::StateVersions;
 
@@ -392,8 +392,8 @@ impl Session {
 
     /// The region that the label `region` names, if any.
     pub(crate) fn region(&self, regions: &[Box<str>]) -> Option<RegionId> {
-        let (_, named) = self.request.labels.iter().find(|(key, _)| &**key == "region")?;
-        let at = regions.iter().position(|region| region == named)?;
+        let named = ClientLabel::Region.value(&self.request.labels)?;
+        let at = regions.iter().position(|region| **region == *named)?;
         Some(RegionId(at as u32))
     }
 

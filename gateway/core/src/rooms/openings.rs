@@ -455,16 +455,20 @@ impl Openings<'_> {
         let Some(session) = self.0.sessions.get_mut(&id) else { return };
         session.voice_only_for = None;
         let (room, plan) = (session.room, session.plan_now());
+        if plan.shed != 0 {
+            // A policy drops the video as well.
+            return;
+        }
         if session.phase >= SessionPhase::Opening {
             let in_force = session.plan_in_force();
             self.0.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
         }
-        let (op, arg, rung) = (Op::VoiceOnly, u64::from(plan.shed != 0), plan.rung());
+        let (op, arg, rung) = (Op::VoiceOnly, 0, plan.rung());
         let (room_name, by) = (self.0.rooms.name_of(room), Decider::Native);
         self.0.effects.event(CoreEvent::Degraded { session: id, room_name, op, arg, rung, by });
     }
 
-    /// Refuses a new session of clients whose breaker is open, at least until it is half-open.
+    /// Refuses a new session while the breaker of its clients is open, at least until it is half-open.
     fn turn_away_clients(&mut self, id: SessionId, group: ClientGroup, now: Instant) {
         let until = self.0.capacity.clients.opens_until(&group);
         let wait = until.map_or(RETRY_SOON, |at| at.saturating_duration_since(now));

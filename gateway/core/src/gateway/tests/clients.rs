@@ -153,6 +153,24 @@ fn voice_only_newcomers_get_video_once_recovered() {
 }
 
 #[test]
+fn video_dropped_by_policy_stays_dropped() {
+    let mut carriers = Carriers::new(NewcomerAction::VoiceOnly);
+    carriers.flow(9_000, 5);
+    let offer = carriers.offer("ct", "new");
+    let limited = carriers.world.accepted(offer).session;
+    let session = carriers.world.gateway.tables.sessions.get_mut(&limited).unwrap();
+    session.plan = session.plan_now();
+    carriers.flow(25_000, 0);
+    assert_eq!(carriers.changes().last(), Some(&("ct", BreakerState::Closed)));
+    assert!(carriers.is_voice_only(limited));
+    let degraded = |event: &CoreEvent| match event {
+        CoreEvent::Degraded { session, .. } => *session == limited,
+        _ => false,
+    };
+    assert!(!carriers.world.events().any(degraded), "its plan is the same");
+}
+
+#[test]
 fn ended_voice_only_session_is_forgotten() {
     let mut carriers = Carriers::new(NewcomerAction::VoiceOnly);
     carriers.flow(9_000, 5);
