@@ -341,7 +341,7 @@ impl<'a> Views<'a> {
         self.tables.slos.standings(&self.tables.settings, now)
     }
 
-    /// Returns the breakers of clients that are not closed.
+    /// Returns the breakers of clients that are not closed, or that have sessions with voice only.
     pub fn client_breakers(
         self,
         now: Instant,
