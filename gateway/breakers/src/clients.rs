@@ -83,7 +83,7 @@ impl ClientBreakers {
     }
 
     /// Counts a session once per window. `is_impaired`: its own uplink or downlink impairs its media.
-    pub fn hear(
+    pub fn judge(
         &mut self,
         labels: &Labels,
         judged: &mut JudgedWindow,

@@ -233,7 +233,7 @@ pub(crate) struct Session {
     /// The granted share of the session's need above its floor, in thousandths; below 1,000 if capacity is short.
     pub(crate) share: u16,
     /// The last window in which the breaker of a region counted the session, and that of the breakers of clients.
-    pub(crate) judged: JudgedWindow,
+    pub(crate) region_judged: JudgedWindow,
     pub(crate) client_judged: JudgedWindow,
     /// The group of clients by which the session was admitted with voice only; `None` once its breaker is closed.
     pub(crate) voice_only_for: Option<Box<ClientGroup>>,

@@ -42,7 +42,7 @@ impl Clients {
             for (labels, bad) in clients {
                 for session in 0..40 {
                     let mut judged = JudgedWindow::default();
-                    self.breakers.hear(labels, &mut judged, session < *bad, self.now);
+                    self.breakers.judge(labels, &mut judged, session < *bad, self.now);
                 }
             }
             self.now += Duration::from_secs(1);
@@ -99,7 +99,7 @@ fn few_bad_sessions_keep_breaker_half_open() {
             for session in 0..sessions {
                 let mut judged = JudgedWindow::default();
                 let labels = labels("ct", "east");
-                clients.breakers.hear(&labels, &mut judged, session < bad, clients.now);
+                clients.breakers.judge(&labels, &mut judged, session < bad, clients.now);
             }
             found.extend(clients.hear(&[], 1));
         }
@@ -138,7 +138,7 @@ fn invented_groups_are_bounded() {
     for number in 0..1_000 {
         let mut judged = JudgedWindow::default();
         let invented = labels(&format!("c{number}"), &format!("r{number}"));
-        clients.breakers.hear(&invented, &mut judged, true, clients.now);
+        clients.breakers.judge(&invented, &mut judged, true, clients.now);
     }
     // The configured carrier and region have a place of their own.
     let sizes = |clients: &Clients| clients.breakers.labels.each_ref().map(|it| it.groups.len());
