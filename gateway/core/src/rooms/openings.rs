@@ -462,6 +462,7 @@ impl Openings<'_> {
         if session.phase >= SessionPhase::Opening {
             let in_force = session.plan_in_force();
             self.0.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
+            self.0.request_key_frames(room, &[id]);
         }
         let (op, arg, rung) = (Op::VoiceOnly, 0, plan.rung());
         let (room_name, by) = (self.0.rooms.name_of(room), Decider::Native);

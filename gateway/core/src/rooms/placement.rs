@@ -13,7 +13,7 @@ use evenkeel_nodes::{Node, NodeTable, OpeningClass, QueuePosition};
 use evenkeel_revisions::Revision;
 
 use crate::capacity::{Capacity, Holding};
-use crate::effects::Effects;
+use crate::effects::{Effects, GatewayEffect};
 use crate::rooms::RoomTable;
 use crate::rooms::room::Room;
 use crate::rooms::survey::{PlacementSurvey, Takes};
@@ -39,6 +39,18 @@ pub(crate) struct CoreTables {
     pub(crate) capacity: Capacity,
     pub(crate) slos: SloTable,
     pub(crate) effects: Effects,
+}
+
+impl CoreTables {
+    /// Requests key frames from the senders in a room for sessions that receive its video again.
+    pub(crate) fn request_key_frames(&mut self, room: RoomId, receivers: &[SessionId]) {
+        let mut senders = Placement(self).live_sessions(room);
+        // No session receives its own media.
+        senders.retain(|sender| *receivers != [*sender]);
+        if !senders.is_empty() {
+            self.effects.push(GatewayEffect::KeyFrame(senders));
+        }
+    }
 }
 
 /// Chooses nodes for rooms by the state of everything, and changes nothing.

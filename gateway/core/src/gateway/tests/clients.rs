@@ -131,6 +131,8 @@ fn voice_only_newcomers_get_video_once_recovered() {
         let offer = carriers.offer(carrier, room);
         carriers.world.accepted(offer).session
     });
+    let sender = carriers.offer("cu", "new");
+    let sender = carriers.world.accepted(sender).session;
     carriers.world.labels = [("carrier".into(), "ct".into())].into();
     let without_video = carriers.world.open("voice");
     let established = carriers.ct[0];
@@ -149,6 +151,11 @@ fn voice_only_newcomers_get_video_once_recovered() {
         _ => false,
     };
     assert!(carriers.world.outputs.iter().any(shows), "its worker is told");
+    let requests = |output: &GatewayEffect| match output {
+        GatewayEffect::KeyFrame(senders) => *senders == [sender],
+        _ => false,
+    };
+    assert!(carriers.world.outputs.iter().any(requests), "video starts with a key frame");
     assert_eq!(carriers.world.gateway.views().client_breakers(carriers.world.now).count(), 0);
 }
 
