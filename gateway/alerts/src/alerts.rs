@@ -10,12 +10,12 @@ use evenkeel_telemetry::alerts::{AlertRule, RULES, SeriesLabels};
 use evenkeel_telemetry::{MetricSample, Moment};
 use serde::Serialize;
 
-use super::held::{AcknowledgeError, FiringAlert, HeldAlerts};
+use super::active::{AcknowledgeError, ActiveAlerts, FiringAlert};
 use super::outbox::{AlertNotice, Outbox};
 
 /// All alerts of a gateway, and the receivers of them.
 pub struct Alerts {
-    held: HeldAlerts,
+    active: ActiveAlerts,
     outboxes: Vec<Outbox>,
 }
 
@@ -57,7 +57,7 @@ pub struct AlertReceiverView {
     pub receiver: Arc<str>,
     /// Failed deliveries since the last success.
     pub failures: u32,
-    /// Alerts that it is to hear of and has not.
+    /// Alerts that it was sent without an answer so far, and those that ended since it was sent them.
     pub waiting: usize,
 }
 
@@ -73,13 +73,17 @@ pub struct AlertsView {
 impl Alerts {
     /// All rules, for these receivers.
     pub fn new(receivers: &[AlertReceiver]) -> Alerts {
-        let mut alerts = Alerts { held: HeldAlerts::new(RULES), outboxes: Vec::new() };
+        let mut alerts = Alerts { active: ActiveAlerts::new(RULES), outboxes: Vec::new() };
         alerts.set_receivers(receivers);
         alerts
     }
 
-    /// Replaces the receivers. One whose name stays has what it was sent.
+    /// Replaces the receivers. One of the same name keeps the alerts that it was sent.
     pub fn set_receivers(&mut self, receivers: &[AlertReceiver]) {
+        if receivers.is_empty() {
+            // Nothing is evaluated without receivers, so windows begin anew with the next one.
+            self.active = ActiveAlerts::new(RULES);
+        }
         let mut before = std::mem::take(&mut self.outboxes);
         self.outboxes = receivers
             .iter()
@@ -87,6 +91,9 @@ impl Alerts {
                 let at = before.iter().position(|outbox| outbox.receiver.name == receiver.name);
                 let outbox = at.map(|at| before.swap_remove(at));
                 let mut outbox = outbox.unwrap_or_else(|| Outbox::new(receiver.clone()));
+                if outbox.receiver.target != receiver.target {
+                    outbox.forget_failures();
+                }
                 outbox.receiver = receiver.clone();
                 outbox
             })
@@ -100,12 +107,12 @@ impl Alerts {
 
     /// The metrics that the rules read.
     pub fn metrics(&self) -> BTreeSet<&'static str> {
-        self.held.history.metrics()
+        self.active.history.metrics()
     }
 
     /// Evaluates all rules on the present values of metrics.
     pub fn evaluate(&mut self, samples: Vec<MetricSample>, at: Moment) {
-        for resolved in self.held.evaluate(samples, at) {
+        for resolved in self.active.evaluate(samples, at) {
             self.outboxes.iter_mut().for_each(|outbox| outbox.resolve(&resolved, at.wall));
         }
     }
@@ -114,13 +121,13 @@ impl Alerts {
     pub fn deliveries(&mut self, now: Instant) -> Vec<AlertDelivery> {
         let receivers: Vec<AlertReceiver> =
             self.outboxes.iter().map(|outbox| outbox.receiver.clone()).collect();
-        let (held, mut due) = (&self.held, Vec::new());
+        let (active, mut due) = (&self.active, Vec::new());
         for (number, outbox) in self.outboxes.iter_mut().enumerate() {
             let is_due = |alert: &FiringAlert<'_>| {
                 let since = due_since(&receivers, number, alert, receivers.len());
                 since.is_some_and(|since| since <= now)
             };
-            if let Some(notice) = outbox.next_notice(held, is_due, now) {
+            if let Some(notice) = outbox.next_notice(active, is_due, now) {
                 due.push(AlertDelivery { receiver: outbox.receiver.clone(), notice });
             }
         }
@@ -147,12 +154,12 @@ impl Alerts {
         by: Option<Arc<str>>,
         now: Instant,
     ) -> Result<(), AcknowledgeError> {
-        self.held.acknowledge(name, by, now)
+        self.active.acknowledge(name, by, now)
     }
 
     /// Alerts and receivers as operators see them.
     pub fn view(&self) -> AlertsView {
-        let alerts = self.held.firing().map(|alert| {
+        let alerts = self.active.firing().map(|alert| {
             let FiringAlert { id, rule, fired, value, acknowledged } = alert;
             AlertView {
                 alert: rule.name,

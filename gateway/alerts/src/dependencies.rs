@@ -67,12 +67,16 @@ impl DependencyChecks {
         let client = Arc::new(HttpClient::default());
         for dependency in settings {
             let (report, client) = (self.report.clone(), Arc::clone(&client));
-            self.tasks.spawn(follow(dependency.clone(), report, client));
+            self.tasks.spawn(check_repeatedly(dependency.clone(), report, client));
         }
     }
 }
 
-async fn follow(dependency: DependencySettings, report: DependencyReport, client: Arc<HttpClient>) {
+async fn check_repeatedly(
+    dependency: DependencySettings,
+    report: DependencyReport,
+    client: Arc<HttpClient>,
+) {
     let mut every = interval(dependency.every);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use evenkeel_telemetry::MetricSample;
-use evenkeel_telemetry::alerts::condition::{AlertCondition, AlertValue, SeriesFunction};
+use evenkeel_telemetry::alerts::condition::{
+    AlertCondition, AlertSeries, AlertValue, SeriesFunction,
+};
 use evenkeel_telemetry::alerts::{AlertRule, SeriesLabels};
 
-/// Points of the longest window of a metric. More would not change whether an alert fires, and a node has several series.
+/// Points of the longest window of a metric, at least: up to twice as many are kept. More would not change whether an alert fires, and a
+/// node has several series.
 const POINTS_PER_WINDOW: u32 = 60;
 
 /// The points of one series, the oldest first.
@@ -18,9 +21,12 @@ pub(crate) struct MetricHistory {
     metrics: BTreeMap<&'static str, MetricPoints>,
 }
 
+#[derive(Default)]
 struct MetricPoints {
     /// The longest window.
     kept: Duration,
+    /// Only series that one of them selects are kept.
+    selectors: Vec<AlertSeries>,
     series: BTreeMap<SeriesLabels, Points>,
 }
 
@@ -28,9 +34,9 @@ impl MetricHistory {
     pub(crate) fn of(rules: &[AlertRule]) -> MetricHistory {
         let mut metrics = BTreeMap::new();
         for value in rules.iter().flat_map(|rule| rule.condition.values()) {
-            let none = || MetricPoints { kept: Duration::ZERO, series: BTreeMap::new() };
-            let points = metrics.entry(value.series.metric).or_insert_with(none);
+            let points: &mut MetricPoints = metrics.entry(value.series.metric).or_default();
             points.kept = points.kept.max(value.function.reach());
+            points.selectors.push(value.series);
         }
         MetricHistory { metrics }
     }
@@ -47,6 +53,9 @@ impl MetricHistory {
             metrics.map(|(metric, points)| (*metric, std::mem::take(&mut points.series))).collect();
         for MetricSample { metric, labels, value } in samples {
             let Some(points) = self.metrics.get_mut(metric) else { continue };
+            if !points.selectors.iter().any(|selector| selects(selector, &labels)) {
+                continue;
+            }
             let earlier = before.get_mut(metric).and_then(|series| series.remove(&labels));
             let mut series = earlier.unwrap_or_default();
             push(&mut series, (now, value), points.kept);
@@ -86,12 +95,10 @@ impl MetricHistory {
         let mut values = BTreeMap::new();
         let metric = self.metrics.get(value.series.metric);
         for (labels, points) in metric.into_iter().flat_map(|metric| &metric.series) {
-            let is_chosen = value.series.only.is_none_or(|(label, of)| {
-                labels.get(label).is_some_and(|found| of.contains(&found.as_str()))
-            });
-            let Some(read) = read(value.function, points, now).filter(|_| is_chosen) else {
+            if !selects(&value.series, labels) {
                 continue;
-            };
+            }
+            let Some(read) = read(value.function, points, now) else { continue };
             let key = match value.sum_by {
                 [] => labels.clone(),
                 by => chosen(labels, by),
@@ -100,6 +107,13 @@ impl MetricHistory {
         }
         values
     }
+}
+
+/// The series with these labels is one of them.
+fn selects(selector: &AlertSeries, labels: &SeriesLabels) -> bool {
+    selector.only.is_none_or(|(label, values)| {
+        labels.get(label).is_some_and(|found| values.contains(&found.as_str()))
+    })
 }
 
 /// These labels of a series.
@@ -148,5 +162,25 @@ fn read(function: SeriesFunction, points: &Points, now: Instant) -> Option<f64> 
             let (sum, count) = read.fold((0.0, 0_u32), |(sum, n), (_, it)| (sum + it, n + 1));
             (count > 0).then(|| sum / f64::from(count))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_telemetry::alerts::RULES;
+
+    use super::*;
+
+    #[test]
+    fn unread_buckets_are_not_kept() {
+        let metric = "evenkeel_session_r_factor_bucket";
+        let sample = |bound: &str| {
+            let labels = [("le".to_owned(), bound.to_owned())].into();
+            MetricSample { metric, labels, value: 1.0 }
+        };
+        let mut history = MetricHistory::of(RULES);
+        history.record(["60", "70", "80"].map(sample).into(), Instant::now());
+        let kept = history.metrics[metric].series.keys();
+        assert_eq!(kept.map(|labels| &*labels["le"]).collect::<Vec<_>>(), ["70"]);
     }
 }

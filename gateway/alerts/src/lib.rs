@@ -1,14 +1,14 @@
 //! Alerts without Prometheus: the same rules, evaluated on the gateway's own metrics, and sent to receivers of `[[alert]]`. Also the
 //! checks of `[[dependency]]`.
 //!
-//! `history.rs` keeps values, `held.rs` the alerts that hold, `outbox.rs` what one receiver was sent, `alerts.rs` all of them. They
+//! `history.rs` keeps values, `active.rs` the active alerts, `outbox.rs` what one receiver was sent, `alerts.rs` all of them. They
 //! have no clock; `thread.rs` gives them the time, and posts.
 
 #![deny(missing_docs)]
 
+mod active;
 mod alerts;
 mod dependencies;
-mod held;
 mod history;
 mod outbox;
 mod payload;
@@ -16,7 +16,7 @@ mod payload;
 mod tests;
 mod thread;
 
+pub use active::AcknowledgeError;
 pub use alerts::{AlertDelivery, AlertReceiverView, AlertView, Alerts, AlertsView};
 pub use dependencies::DependencyView;
-pub use held::AcknowledgeError;
-pub use thread::{AlertChannels, AlertReader, AlertRequest, AlertThread};
+pub use thread::{AlertChannels, AlertHandle, AlertRequest, AlertThread};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_config::{AlertReceiver, AlertReceiverKind};
 use evenkeel_telemetry::Moment;
 
-use super::held::{AlertId, FiringAlert, HeldAlerts};
+use super::active::{ActiveAlerts, AlertId, FiringAlert};
 
 /// A receiver gets at most one notice of a rule in this time, however many alerts of the rule begin and end. Alertmanager gets alerts
 /// that fire again as often, since it forgets those that it does not hear of.
@@ -33,7 +33,7 @@ pub(crate) struct Outbox {
     /// The last delivered notice of each rule.
     noticed: BTreeMap<usize, Instant>,
     /// The notice that waits for its answer.
-    unanswered: Option<Unanswered>,
+    unanswered: Option<UnansweredNotice>,
     /// Failed deliveries since the last success.
     pub(crate) failures: u32,
     retry_at: Option<Instant>,
@@ -53,7 +53,7 @@ struct SentAlert {
     resolved: Option<SystemTime>,
 }
 
-struct Unanswered {
+struct UnansweredNotice {
     rule: usize,
     sent: Instant,
     firing: Vec<AlertId>,
@@ -110,7 +110,7 @@ impl Outbox {
     /// The next notice. `is_due`: an alert that fires is due at this receiver.
     pub(crate) fn next_notice(
         &mut self,
-        held: &HeldAlerts,
+        active: &ActiveAlerts,
         is_due: impl Fn(&FiringAlert<'_>) -> bool,
         now: Instant,
     ) -> Option<AlertNotice> {
@@ -118,7 +118,7 @@ impl Outbox {
             return None;
         }
         let mut by_rule: BTreeMap<usize, Vec<FiringAlert<'_>>> = BTreeMap::new();
-        for alert in held.firing().filter(is_due) {
+        for alert in active.firing().filter(is_due) {
             by_rule.entry(alert.id.rule).or_default().push(alert);
         }
         let sent_rules = self.sent.keys().map(|id| id.rule);
@@ -132,7 +132,7 @@ impl Outbox {
         rules.sort_by_key(|rule| self.failed.get(rule).copied().unwrap_or(0));
         for rule in rules {
             let firing = by_rule.remove(&rule).unwrap_or_default();
-            if let Some(notice) = self.notice(rule, &firing, held, now) {
+            if let Some(notice) = self.notice(rule, &firing, active, now) {
                 return Some(notice);
             }
         }
@@ -143,26 +143,27 @@ impl Outbox {
         &mut self,
         rule: usize,
         firing: &[FiringAlert<'_>],
-        held: &HeldAlerts,
+        active: &ActiveAlerts,
         now: Instant,
     ) -> Option<AlertNotice> {
         let last_sent = |id: &AlertId| self.sent.get(id).map(|sent| sent.at);
         let mut news: Vec<FiringAlert<'_>> =
             firing.iter().copied().filter(|alert| self.is_news(alert, now)).collect();
         news.sort_by_key(|alert| last_sent(alert.id));
-        news.truncate(ALERTS_PER_NOTICE);
         let due: BTreeSet<&AlertId> = firing.iter().map(|alert| alert.id).collect();
         let ended = self
             .sent
             .iter()
             .filter(|(id, sent)| id.rule == rule && sent.resolved.is_some() && !due.contains(id));
-        let ended = ended.take(ALERTS_PER_NOTICE - news.len()).map(|(id, sent)| NoticedAlert {
+        let ended = ended.take(ALERTS_PER_NOTICE).map(|(id, sent)| NoticedAlert {
             id: id.clone(),
             value: sent.value,
             fired: sent.fired.wall,
             resolved: sent.resolved,
         });
         let mut alerts: Vec<NoticedAlert> = ended.collect();
+        // Ends first: each is sent once, and alerts that fire are repeated.
+        news.truncate(ALERTS_PER_NOTICE - alerts.len());
         let resolved: Vec<AlertId> = alerts.iter().map(|alert| alert.id.clone()).collect();
         for &FiringAlert { id, value, fired, .. } in &news {
             let (id, resolved) = (id.clone(), None);
@@ -174,9 +175,9 @@ impl Outbox {
             return None;
         }
         let news = news.iter().map(|alert| alert.id.clone()).collect();
-        self.unanswered = Some(Unanswered { rule, sent: now, firing: news, resolved });
+        self.unanswered = Some(UnansweredNotice { rule, sent: now, firing: news, resolved });
         let tiers = &self.receiver.tiers;
-        let is_escalated = held.rules.get(rule).is_some_and(|rule| !tiers.contains(&rule.tier));
+        let is_escalated = active.rules.get(rule).is_some_and(|rule| !tiers.contains(&rule.tier));
         Some(AlertNotice { rule, is_escalated, firing_count: firing.len(), alerts })
     }
 
@@ -190,7 +191,7 @@ impl Outbox {
 
     /// The receiver answered the last notice, or did not.
     pub(crate) fn handle_answer(&mut self, is_accepted: bool, now: Instant) {
-        let Some(Unanswered { rule, sent, firing, resolved }) = self.unanswered.take() else {
+        let Some(UnansweredNotice { rule, sent, firing, resolved }) = self.unanswered.take() else {
             return;
         };
         if !is_accepted {
@@ -213,7 +214,13 @@ impl Outbox {
         }
     }
 
-    /// Alerts that the receiver is to hear of and has not.
+    /// The receiver has another URL or token, so earlier failures say nothing.
+    pub(crate) fn forget_failures(&mut self) {
+        (self.failures, self.retry_at) = (0, None);
+        self.failed.clear();
+    }
+
+    /// Alerts that the receiver was sent without an answer so far, and those that ended since it was sent them.
     pub(crate) fn waiting(&self) -> usize {
         self.sent.values().filter(|sent| !sent.is_delivered || sent.resolved.is_some()).count()
     }

@@ -332,6 +332,47 @@ fn alertmanager_hears_of_an_alert_each_minute() {
 }
 
 #[test]
+fn end_is_sent_beside_many_that_fire() {
+    let kind = AlertReceiverKind::Alertmanager;
+    let mut world = World::with(&[AlertReceiver { kind, ..receiver("am", &AlertTier::ALL) }]);
+    for number in 0..601 {
+        world.set(HEALTH, &format!("n{number}"), 3.0);
+    }
+    world.pass(seconds(185));
+    world.set(HEALTH, "n0", 0.0);
+    assert_eq!(shown(&world.pass(seconds(60))), ["am: NodeDown 499 1"]);
+}
+
+#[test]
+fn receiver_at_another_url_is_sent_at_once() {
+    let mut ops = receiver("ops", &AlertTier::ALL);
+    let mut world = World::with(std::slice::from_ref(&ops));
+    world.down.push("ops");
+    world.set(HEALTH, "a1", 3.0);
+    // After the last one a minute would pass.
+    world.pass(seconds(265));
+    world.down.clear();
+    assert_eq!(shown(&world.send()), [""; 0]);
+    ops.target.url = "http://127.0.0.1:2".parse().unwrap();
+    world.alerts.set_receivers(&[ops]);
+    assert_eq!(world.alerts.view().receivers[0].failures, 0);
+    assert_eq!(shown(&world.send()), ["ops: NodeDown 1 0"]);
+}
+
+#[test]
+fn windows_begin_anew_after_a_time_without_receivers() {
+    let ops = receiver("ops", &AlertTier::ALL);
+    let mut world = World::with(std::slice::from_ref(&ops));
+    world.set(FAILURES, "a1", 0.0);
+    world.step();
+    world.alerts.set_receivers(&[]);
+    world.set(FAILURES, "a1", 1.0);
+    world.at.now += seconds(3_600);
+    world.alerts.set_receivers(&[ops]);
+    assert_eq!(shown(&world.pass(EVERY)), [""; 0]);
+}
+
+#[test]
 fn reload_keeps_what_a_receiver_was_sent() {
     let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
     world.set(HEALTH, "a1", 3.0);

@@ -8,15 +8,16 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_config::{AlertReceiver, DependencySettings, GatewayConfig};
 use evenkeel_drivers::{HttpClient, WebhookMessage};
 use evenkeel_group::{Group, GroupOwnership};
+use evenkeel_process::host;
 use evenkeel_telemetry::registry::{Attribute, Count};
 use evenkeel_telemetry::{Instruments, Moment, Prometheus};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::active::AcknowledgeError;
 use super::alerts::{AlertDelivery, Alerts, AlertsView};
 use super::dependencies::{DependencyChecks, DependencyView, DependencyViews};
-use super::held::AcknowledgeError;
 
 /// Interval of evaluations. Rules hold for 10 s or longer before they fire, or look at minutes.
 const EVALUATED_EVERY: Duration = Duration::from_secs(5);
@@ -33,9 +34,9 @@ pub enum AlertRequest {
     List(oneshot::Sender<Option<AlertsView>>),
     /// Ends the escalation of the alerts of a name that fire.
     Acknowledge {
-        /// The alert.
+        /// Such as `EvenkeelNodeDown`.
         name: String,
-        /// The user.
+        /// The header `from` of the request, unverified.
         by: Option<Arc<str>>,
         /// The outcome.
         reply: oneshot::Sender<Result<(), AcknowledgeError>>,
@@ -46,12 +47,12 @@ pub enum AlertRequest {
 
 /// Asks the thread.
 #[derive(Clone)]
-pub struct AlertReader {
+pub struct AlertHandle {
     requests: mpsc::Sender<AlertRequest>,
     dependencies: watch::Receiver<DependencyViews>,
 }
 
-impl AlertReader {
+impl AlertHandle {
     /// Alerts and receivers; `None` without a receiver, or if the thread has ended.
     pub async fn list(&self) -> Option<AlertsView> {
         let (reply, answer) = oneshot::channel();
@@ -87,7 +88,7 @@ impl AlertReader {
 
 /// The channels of the thread before it starts.
 pub struct AlertChannels {
-    reader: AlertReader,
+    handle: AlertHandle,
     /// Requests to the thread.
     pub requests: mpsc::Receiver<AlertRequest>,
     views: watch::Sender<DependencyViews>,
@@ -98,7 +99,7 @@ impl Default for AlertChannels {
         let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
         let (views, dependencies) = watch::channel(DependencyViews::new());
         AlertChannels {
-            reader: AlertReader { requests: requests_in, dependencies },
+            handle: AlertHandle { requests: requests_in, dependencies },
             requests,
             views,
         }
@@ -113,8 +114,8 @@ pub struct AlertThread {
 
 impl AlertChannels {
     /// Asks the thread once it runs.
-    pub fn reader(&self) -> AlertReader {
-        self.reader.clone()
+    pub fn handle(&self) -> AlertHandle {
+        self.handle.clone()
     }
 
     /// Starts the thread. `group`: only the owner of it sends.
@@ -175,12 +176,10 @@ fn name(settings: &GatewayConfig) -> String {
     if let Some(group) = &settings.cluster {
         return group.members().join("/");
     }
-    // Empty on systems without this file.
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    host.trim_end().to_owned()
+    host::name()
 }
 
-/// The state of the thread.
+/// Evaluates, posts and answers requests, on one thread.
 struct AlertSender {
     alerts: Alerts,
     gateway: String,
@@ -274,7 +273,11 @@ impl AlertSender {
                 let _ = reply.send(view);
             }
             AlertRequest::Acknowledge { name, by, reply } => {
-                let _ = reply.send(self.alerts.acknowledge(&name, by, Instant::now()));
+                let acknowledged = match self.alerts.has_receivers() {
+                    true => self.alerts.acknowledge(&name, by, Instant::now()),
+                    false => Err(AcknowledgeError::NoReceiver),
+                };
+                let _ = reply.send(acknowledged);
             }
             AlertRequest::Reload(receivers, dependencies) => {
                 self.alerts.set_receivers(&receivers);

@@ -115,7 +115,7 @@ struct CarrierLoss {
     sessions: usize,
     /// The addresses that clients of the carrier are told first.
     addresses: BTreeSet<SocketAddr>,
-    /// The addresses that stay, of which one is the alternate of its clients.
+    /// The addresses of all listeners that stay, of which one is the alternate of its clients.
     other_addresses: BTreeSet<SocketAddr>,
     /// Ids of the sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,14 +127,15 @@ async fn lost_carriers(
     query: &BlastQuery,
 ) -> Result<Vec<CarrierLoss>, ApiError> {
     let mut losses = Vec::new();
-    if query.carriers.is_empty() {
+    let carriers: BTreeSet<&str> =
+        query.carriers.split(',').filter(|name| !name.is_empty()).collect();
+    if carriers.is_empty() {
         return Ok(losses);
     }
     let status = shared.ask("", shared.handle.status()).await?;
     let named = status.carriers.values().flatten();
     let all: BTreeSet<SocketAddr> = named.chain(&status.udp).chain(&status.quic).copied().collect();
-    for carrier in query.carriers.split(',').filter(|name| !name.is_empty()) {
-        let clients = shared.ask("", shared.handle.clients_of(carrier)).await?;
+    for (carrier, clients) in shared.ask("", shared.handle.clients_of(&carriers)).await? {
         let addresses = status.carriers.get(carrier);
         if addresses.is_none() && clients.is_empty() {
             let message = format!(

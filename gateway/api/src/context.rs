@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use evenkeel_alerts::{AlertReader, DependencyView};
+use evenkeel_alerts::{AlertHandle, DependencyView};
 use evenkeel_config::ConfigInForce;
 use evenkeel_control::{ControlError, Handle, KeyTable, LastChange, NodeNames};
 use evenkeel_group::{Group, GroupOwnership};
@@ -54,8 +54,8 @@ pub(super) struct ApiContext {
     pub(super) relay: Option<Arc<PeerRelay>>,
     /// `None`: no index is configured.
     pub(super) index: Option<IndexReader>,
-    /// `None`: the gateway runs within another program.
-    pub(super) alerts: Option<AlertReader>,
+    /// Alerts and dependencies; `None`: the gateway runs within another program.
+    pub(super) alerts: Option<AlertHandle>,
     /// `None`: the gateway runs within another program.
     pub(super) configuration: Option<watch::Receiver<ConfigInForce>>,
     pub(super) changes: Arc<ChangeLog>,
@@ -70,7 +70,7 @@ impl ApiContext {
 
     /// The last check of each dependency; `None` without any.
     pub(super) fn dependencies(&self) -> Option<Vec<DependencyView>> {
-        let dependencies = self.alerts.as_ref().map(AlertReader::dependencies);
+        let dependencies = self.alerts.as_ref().map(AlertHandle::dependencies);
         dependencies.filter(|dependencies| !dependencies.is_empty())
     }
 

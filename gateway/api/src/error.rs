@@ -315,7 +315,8 @@ fn refused_offer(refusal: OfferRefusal, names: &NodeNames) -> ApiError {
             ApiError::new(ApiErrorCode::Unavailable, message).retry_after(retry_after)
         }
         OfferRefusal::ClientsImpaired { group, retry_after } => {
-            let message = format!("media of clients with the label {group} is bad: breaker open");
+            let message =
+                format!("breaker of clients with {group} is open: their media is impaired");
             ApiError::new(ApiErrorCode::Unavailable, message).retry_after(retry_after)
         }
         OfferRefusal::NotOpened { node, retry_after } => not_opened(node, "", retry_after, names),

@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use evenkeel_alerts::AlertReader;
+use evenkeel_alerts::AlertHandle;
 use evenkeel_config::{AdminSettings, AdminTcp, ConfigInForce};
 use evenkeel_control::{Handle, Inherited, NamedSockets, SocketName, TokensRefused};
 use evenkeel_group::{Access, PeerStream};
@@ -100,7 +100,7 @@ pub struct BoundApi {
     /// Answers requests about sessions of all gateways.
     pub index: Option<IndexReader>,
     /// Answers requests about alerts and dependencies.
-    pub alerts: Option<AlertReader>,
+    pub alerts: Option<AlertHandle>,
     /// The folder in which changes outlive the process.
     pub cache: Option<PathBuf>,
     /// The configuration in force.

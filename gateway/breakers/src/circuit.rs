@@ -161,6 +161,11 @@ impl Breaker {
         }
     }
 
+    /// It opened lately, so that it would open for longer.
+    pub fn has_relapsed(&self) -> bool {
+        self.relapses > 0
+    }
+
     /// The time until which the breaker is open.
     pub fn opens_until(&self) -> Option<Instant> {
         match self.state {

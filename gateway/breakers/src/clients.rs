@@ -50,7 +50,7 @@ struct GroupBreaker {
     is_bad: bool,
 }
 
-/// A breaker of clients that is not closed, or whose sessions do not all have their video back.
+/// A breaker of clients that is not closed, or that has sessions with voice only.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ClientBreakerStanding {
     /// The clients.
@@ -83,7 +83,7 @@ impl ClientBreakers {
     }
 
     /// Counts a session once per window. `is_impaired`: its own uplink or downlink impairs its media.
-    pub fn hear(
+    pub fn judge(
         &mut self,
         labels: &Labels,
         judged: &mut JudgedWindow,
@@ -107,7 +107,7 @@ impl ClientBreakers {
         self.labels.iter_mut().flat_map(|groups| groups.weigh(&settings, now)).collect()
     }
 
-    /// The treatment of this newcomer, and the group whose breaker is the reason; `None` if it is admitted as others are.
+    /// The treatment of this newcomer, and the group that is the reason; `None` if it is admitted as others are.
     pub fn limit(
         &self,
         labels: &Labels,
@@ -160,7 +160,7 @@ impl ClientBreakers {
         restored
     }
 
-    /// The breakers that are not closed, or whose sessions do not all have their video back.
+    /// The breakers that are not closed, or that have sessions with voice only.
     pub fn standings(&self, now: Instant) -> impl Iterator<Item = ClientBreakerStanding> {
         let tripped = self.labels.iter().flat_map(LabelGroups::tripped);
         let groups: BTreeSet<ClientGroup> =
@@ -232,11 +232,8 @@ impl LabelGroups {
         let ClientBreakerSettings { action, circuit } = settings;
         let others = std::mem::take(&mut self.others).verdict(circuit);
         let verdicts = self.groups.values().map(|it| it.breaker.evidence.verdict(circuit));
-        let verdicts: Vec<BreakerVerdict> = verdicts.chain([others]).collect();
-        let count = |of: BreakerVerdict| verdicts.iter().filter(|verdict| **verdict == of).count();
-        let (bad, sound) = (count(BreakerVerdict::Bad), count(BreakerVerdict::Sound));
-        // If all clients are equally bad, the cause is the gateway's own uplink.
-        let is_own = bad > 1 && sound == 0;
+        // Without clients that fare better, the cause may be the gateway's own uplink.
+        let is_own = verdicts.chain([others]).all(|verdict| verdict != BreakerVerdict::Sound);
         let mut changes = Vec::new();
         let label = self.label;
         self.groups.retain(|value, group| {
@@ -246,7 +243,7 @@ impl LabelGroups {
                 let group = ClientGroup { label, value: Arc::clone(value) };
                 changes.push(ClientBreakerChange { group, is_configured, from, to, sessions, bad });
             }
-            is_configured || sessions > 0 || group.breaker.state() != BreakerState::Closed
+            is_configured || sessions > 0 || group.breaker.has_relapsed()
         });
         let unlisted = self.groups.values().filter(|it| !it.is_configured);
         let others_open =
@@ -283,7 +280,7 @@ impl GroupBreaker {
         GroupBreaker { breaker: Breaker::new(now), is_configured, is_bad: false }
     }
 
-    /// Weighs the evidence of the window. `is_own`: the gateway's own uplink is the cause.
+    /// Weighs the evidence of the window. `is_own`: the gateway's own uplink may be the cause.
     fn end_window(
         &mut self,
         is_own: bool,
@@ -292,8 +289,9 @@ impl GroupBreaker {
     ) -> Option<(BreakerState, BreakerState)> {
         let evidence = std::mem::take(&mut self.breaker.evidence);
         let verdict = if is_own { BreakerVerdict::Unknown } else { evidence.verdict(circuit) };
-        // Few sessions do not close the breaker while most of them are bad.
-        let is_mostly_bad = evidence.bad * 2 > evidence.sessions;
+        // A quarter of the sessions that open it keeps it half-open while most of them are bad.
+        let is_mostly_bad =
+            evidence.sessions * 4 >= circuit.sessions_min && evidence.bad * 2 > evidence.sessions;
         let is_half_open = self.breaker.state() == BreakerState::HalfOpen;
         if is_half_open && is_mostly_bad && verdict == BreakerVerdict::Unknown {
             return None;

@@ -109,6 +109,9 @@ fn carrier(loss: &Value) -> Vec<String> {
 
 fn shown(blast: &Value) -> String {
     let mut lines: Vec<String> = rows(&blast["carriers"], "").iter().flat_map(carrier).collect();
+    for name in texts(blast, "dependencies_down") {
+        lines.push(format!("dependency {name} is down already"));
+    }
     if rows(&blast["nodes"], "").is_empty() && !lines.is_empty() {
         return lines.join("\n");
     }
@@ -162,9 +165,6 @@ fn shown(blast: &Value) -> String {
     if !started.is_empty() {
         lines.push(format!("  nodes to start: {}", started.join(", ")));
     }
-    for name in texts(blast, "dependencies_down") {
-        lines.push(format!("  dependency {name} is down already"));
-    }
     for room in rows(&blast["details"], "") {
         lines.push(format!(
             "  {:<24} {:<10} {:>3} sessions, {} to {}",
@@ -176,4 +176,23 @@ fn shown(blast: &Value) -> String {
         ));
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn carrier_loss_shows_dependencies_that_are_down() {
+        let lost = json!({"carrier": "ct", "sessions": 2, "rooms": 1, "other_addresses": ["192.0.2.2:5004"]});
+        let blast = json!({"carriers": [lost], "nodes": [], "dependencies_down": ["idp"]});
+        let right = [
+            "loss of carrier ct: clients of 2 sessions in 1 rooms",
+            "  lost addresses: none; other addresses: 192.0.2.2:5004",
+            "dependency idp is down already",
+        ];
+        assert_eq!(shown(&blast).lines().collect::<Vec<_>>(), right);
+    }
 }

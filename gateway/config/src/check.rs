@@ -180,9 +180,11 @@ impl ConfigCheck {
     /// Refuses names that occur twice in a list.
     pub(super) fn unique_names(&mut self, names: &[&Spanned<String>]) {
         for (number, name) in names.iter().enumerate() {
-            if names[..number].iter().any(|earlier| earlier.get_ref() == name.get_ref()) {
+            let mut earlier = names[..number].iter();
+            if let Some(first) = earlier.find(|earlier| earlier.get_ref() == name.get_ref()) {
+                let help = format!("the first is at {}", self.place(&first.span()));
                 let found = format!("`{}` a second time", name.get_ref());
-                self.refuse(name.span(), found, "a unique name");
+                self.refuse(name.span(), found, "a unique name").help = Some(help);
             }
         }
     }

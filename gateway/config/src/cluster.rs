@@ -396,6 +396,8 @@ pub(super) fn witnesses(
     check: &mut ConfigCheck,
 ) -> Vec<WitnessSettings> {
     check.at_most(&raw.witness, WITNESSES_MAX, "witnesses");
+    let names: Vec<&Spanned<String>> = raw.witness.iter().map(|raw| &raw.get_ref().name).collect();
+    check.unique_names(&names);
     let secrets = group.map_or(&[][..], |group| &group.secrets);
     let mut witnesses: Vec<WitnessSettings> = Vec::new();
     for WitnessTable { name, address, secret_file } in raw.witness.iter().map(Spanned::get_ref) {
@@ -403,10 +405,6 @@ pub(super) fn witnesses(
         let secret = foreign_secret(secret_file, secrets, check);
         let (Some(at), Some(secret)) = (at, secret) else { continue };
         let witness = WitnessSettings { name: check.name(name), address: at, secret };
-        if witnesses.iter().any(|earlier| earlier.name == witness.name) {
-            let found = format!("`{}` a second time", witness.name);
-            check.refuse(name.span(), found, "each witness once: two votes of one decide alone");
-        }
         let votes_already = |node: &NodeConfig| node.voter().is_some_and(|(agent, _)| agent == at);
         if witnesses.iter().any(|earlier| earlier.address == at) || nodes.iter().any(votes_already)
         {

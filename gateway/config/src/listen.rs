@@ -309,6 +309,9 @@ fn carrier(raw: &Spanned<String>, check: &mut ConfigCheck) -> Arc<str> {
     if !name.is_empty() && !name.contains(char::is_alphabetic) {
         check.refuse_text(raw, "a name with a letter");
     }
+    if *name == *"other" {
+        check.refuse_text(raw, "another name: in metrics `other` sums up carriers without one");
+    }
     name
 }
 

@@ -48,23 +48,26 @@ impl Handle {
         played.await.map_err(|_| unavailable())?.map_err(ControlError::NotCopied)
     }
 
-    /// The live sessions whose clients are of this carrier, with their rooms.
+    /// For each of these carriers, the live sessions of its clients with their rooms.
     ///
     /// # Errors
     /// Control is gone.
-    pub async fn clients_of(
+    pub async fn clients_of<'a>(
         &self,
-        carrier: &str,
-    ) -> Result<BTreeMap<SessionId, RoomId>, ControlError> {
-        let mut found = BTreeMap::new();
+        carriers: &BTreeSet<&'a str>,
+    ) -> Result<BTreeMap<&'a str, BTreeMap<SessionId, RoomId>>, ControlError> {
+        let mut found: BTreeMap<&str, BTreeMap<_, _>> =
+            carriers.iter().map(|carrier| (*carrier, BTreeMap::new())).collect();
         let mut after = Some(SessionId(0));
         while let Some(session) = after {
             let request = |reply| ControlRequest::CopySessions { after: session, reply };
             let Slice { items, last } = self.ask(request).await?;
-            let records = items.iter().map(SessionCopy::record);
-            let of_carrier =
-                records.filter(|it| ClientLabel::Carrier.value(&it.labels) == Some(carrier));
-            found.extend(of_carrier.map(|it| (it.id, it.room)));
+            for session in items.iter().map(SessionCopy::record) {
+                let carrier = ClientLabel::Carrier.value(&session.labels);
+                if let Some(clients) = carrier.and_then(|carrier| found.get_mut(carrier)) {
+                    clients.insert(session.id, session.room);
+                }
+            }
             after = last;
         }
         Ok(found)

@@ -206,7 +206,7 @@ pub struct StatusReport {
     pub policies_failing: Vec<String>,
     /// The service level objectives, by scenario and indicator.
     pub slos: Vec<SloStanding>,
-    /// Breakers of clients that are not closed.
+    /// Breakers of clients that are not closed, or that have sessions with voice only.
     pub client_breakers: Vec<ClientBreakerStanding>,
     /// Warnings of what is expected.
     #[serde(skip)]

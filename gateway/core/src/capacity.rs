@@ -29,8 +29,8 @@ const SHORT_FROM: u64 = 900;
 #[derive(Debug)]
 pub(crate) struct Capacity {
     pub(crate) ledger: CapacityLedger,
-    pub(crate) breakers: RegionBreakers,
-    pub(crate) clients: ClientBreakers,
+    pub(crate) region_breakers: RegionBreakers,
+    pub(crate) client_breakers: ClientBreakers,
     /// Sessions that get less than they need, with the time since when.
     pub(crate) reduced: BTreeMap<SessionId, Instant>,
     reduced_last: SessionId,
@@ -44,8 +44,8 @@ impl Capacity {
             ledger: CapacityLedger::new(
                 settings.nodes.iter().map(|node| node.capacity_kbps).collect(),
             ),
-            breakers: RegionBreakers::new(settings, now),
-            clients: ClientBreakers::new(settings, now),
+            region_breakers: RegionBreakers::new(settings, now),
+            client_breakers: ClientBreakers::new(settings, now),
             reduced: BTreeMap::new(),
             reduced_last: SessionId(0),
             churn: VecDeque::new(),
@@ -131,7 +131,7 @@ impl Capacity {
             let mut measures = Measures::default();
             measures.set(Metric::Load, load);
             measures.set(Metric::NodesUp, takers.count() as u64);
-            measures.set(Metric::Breaker, self.breakers.of(region).state() as u64);
+            measures.set(Metric::Breaker, self.region_breakers.of(region).state() as u64);
             measures.set(Metric::Capacity, capacity);
             Row { id: u64::from(region.0), measures }
         };

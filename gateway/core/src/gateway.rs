@@ -384,7 +384,11 @@ impl Gateway {
             let room = self.tables.rooms.get(&session.room);
             if let Some(on) = room.and_then(|room| room.holding.on) {
                 let region = self.tables.nodes.region_of(on);
-                self.tables.capacity.breakers.judge(region, &mut session.judged, &measures);
+                self.tables.capacity.region_breakers.judge(
+                    region,
+                    &mut session.region_judged,
+                    &measures,
+                );
             }
             self.judge(|policies, subjects, effects| {
                 policies.weigh_measures(id, subjects, effects);
@@ -409,7 +413,7 @@ impl Gateway {
                 slos.note_media(scenario, &mut session.slo_marks, misses, now);
             }
             let (labels, judged) = (&session.request.labels, &mut session.client_judged);
-            capacity.clients.hear(labels, judged, is_impaired, now);
+            capacity.client_breakers.judge(labels, judged, is_impaired, now);
         }
         self.judge(|policies, subjects, effects| {
             policies.weigh_flow(id, flow.missed, subjects, now, effects);

@@ -167,7 +167,7 @@ impl Records<'_> {
             drained: self.tables.nodes.is_drained(FailureDomain::Region(region)),
             drained_zones: self.drained_zones(region),
             failback: self.tables.rooms.failbacks[region.0 as usize],
-            breaker: self.tables.capacity.breakers.of(region).without_evidence(),
+            breaker: self.tables.capacity.region_breakers.of(region).without_evidence(),
         });
         records.collect()
     }
@@ -261,7 +261,7 @@ impl Records<'_> {
             };
             let region = RegionId(place as u32);
             self.tables.rooms.failbacks[place] = record.failback;
-            self.tables.capacity.breakers.restore(region, &record.breaker);
+            self.tables.capacity.region_breakers.restore(region, &record.breaker);
             self.tables.nodes.set_drained(FailureDomain::Region(region), record.drained);
             let zones = (0..).map(ZoneId).zip(self.tables.nodes.zones());
             let drained = zones.filter(|(_, zone)| {
@@ -471,7 +471,7 @@ impl Records<'_> {
             plan: record.plan,
             plans: 0,
             share: record.share,
-            judged: JudgedWindow::default(),
+            region_judged: JudgedWindow::default(),
             client_judged: JudgedWindow::default(),
             voice_only_for: None,
             slo_marks: SessionMarks::default(),

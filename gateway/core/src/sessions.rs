@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::JudgedWindow;
 use evenkeel_model::{
-    CapBounds, ClientGroup, ClientTransport, Decider, DeviceLimits, Hop, Labels, Measures,
-    MediaDescription, Metric, Offer, Op, Plan, PolicyName, RegionId, RoomId, ServiceObjective,
-    SessionId, StreamKind,
+    CapBounds, ClientGroup, ClientLabel, ClientTransport, Decider, DeviceLimits, Hop, Labels,
+    Measures, MediaDescription, Metric, Offer, Op, Plan, PolicyName, RegionId, RoomId,
+    ServiceObjective, SessionId, StreamKind,
 };
 use evenkeel_revisions::StateVersions;
 
@@ -233,7 +233,7 @@ pub(crate) struct Session {
     /// The granted share of the session's need above its floor, in thousandths; below 1,000 if capacity is short.
     pub(crate) share: u16,
     /// The last window in which the breaker of a region counted the session, and that of the breakers of clients.
-    pub(crate) judged: JudgedWindow,
+    pub(crate) region_judged: JudgedWindow,
     pub(crate) client_judged: JudgedWindow,
     /// The group of clients by which the session was admitted with voice only; `None` once its breaker is closed.
     pub(crate) voice_only_for: Option<Box<ClientGroup>>,
@@ -392,8 +392,8 @@ impl Session {
 
     /// The region that the label `region` names, if any.
     pub(crate) fn region(&self, regions: &[Box<str>]) -> Option<RegionId> {
-        let (_, named) = self.request.labels.iter().find(|(key, _)| &**key == "region")?;
-        let at = regions.iter().position(|region| region == named)?;
+        let named = ClientLabel::Region.value(&self.request.labels)?;
+        let at = regions.iter().position(|region| **region == *named)?;
         Some(RegionId(at as u32))
     }
 

@@ -340,12 +340,7 @@ impl Replans {
             Routes(tables).settle_peer_caps(room);
         }
         for (room, receivers) in see_again {
-            let mut senders = Placement(tables).live_sessions(room);
-            // No session receives its own media.
-            senders.retain(|sender| *receivers != [*sender]);
-            if !senders.is_empty() {
-                tables.effects.push(GatewayEffect::KeyFrame(senders));
-            }
+            tables.request_key_frames(room, &receivers);
         }
     }
 }

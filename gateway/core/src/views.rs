@@ -341,12 +341,12 @@ impl<'a> Views<'a> {
         self.tables.slos.standings(&self.tables.settings, now)
     }
 
-    /// Returns the breakers of clients that are not closed.
+    /// Returns the breakers of clients that are not closed, or that have sessions with voice only.
     pub fn client_breakers(
         self,
         now: Instant,
     ) -> impl Iterator<Item = ClientBreakerStanding> + use<'a> {
-        self.tables.capacity.clients.standings(now)
+        self.tables.capacity.client_breakers.standings(now)
     }
 
     /// Returns all nodes in the order of their numbers.
@@ -410,10 +410,10 @@ impl<'a> Views<'a> {
 
     pub(crate) fn region(&self, region: RegionId, now: Instant) -> RegionStanding {
         let nodes = || self.tables.nodes.in_region(region);
-        let opens = self.tables.capacity.breakers.of(region).opens_until();
+        let opens = self.tables.capacity.region_breakers.of(region).opens_until();
         RegionStanding {
             region,
-            breaker: self.tables.capacity.breakers.of(region).state(),
+            breaker: self.tables.capacity.region_breakers.of(region).state(),
             opens_for: opens.map(|at| at.saturating_duration_since(now)),
             failback: self.tables.rooms.failbacks[region.0 as usize],
             nodes: nodes().count() as u32,
@@ -504,7 +504,7 @@ impl<'a> Views<'a> {
                 CandidateReason::BackingOff
             }
             _ if room.nodes_of_route().contains(&node.id) => CandidateReason::Spare,
-            _ if !self.tables.capacity.breakers.may_enter(room.id, region) => {
+            _ if !self.tables.capacity.region_breakers.may_enter(room.id, region) => {
                 CandidateReason::BreakerOpen
             }
             _ if !fits => CandidateReason::Full,

@@ -260,7 +260,7 @@ impl HttpClient {
         }
     }
 
-    /// The status of the answer to a GET request, whose body is not read.
+    /// The status of the answer to a GET request. The body is not read.
     ///
     /// # Errors
     /// There is no answer.

@@ -370,7 +370,7 @@ pub enum CoreEvent {
         group: ClientGroup,
         /// The configuration has the group's name. Other names come from clients.
         is_configured: bool,
-        /// Groups of the label with other names than the configured ones whose breaker is not closed.
+        /// Groups of the label that the configuration does not name and that have a breaker that is not closed.
         others_open: u32,
         /// The treatment of newcomers while the breaker is open.
         action: NewcomerAction,

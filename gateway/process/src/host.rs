@@ -18,6 +18,12 @@ const INTERFACES_MAX: usize = 16;
 /// Packets that an interface received and dropped: by the kernel, and by a device without a free buffer (struct rtnl_link_stats64).
 const DROPS: [&str; 2] = ["rx_dropped", "rx_missed_errors"];
 
+/// The name of this host; empty if the kernel does not report it.
+pub fn name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
 /// Resources of the host at one moment. `None`: the kernel does not report them.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct HostReading {

@@ -207,9 +207,7 @@ pub fn begin_with(
 /// The name of this gateway in records: that in the group, or of its host.
 fn name(settings: &GatewayConfig) -> Box<str> {
     let group = settings.cluster.as_ref();
-    // Empty on systems without this file.
-    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    group.map_or_else(|| host().trim_end().into(), |group| (*group.name).into())
+    group.map_or_else(|| evenkeel_process::host::name().into(), |group| (*group.name).into())
 }
 
 /// When a gateway begins to read packets.

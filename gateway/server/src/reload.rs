@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_alerts::AlertReader;
+use evenkeel_alerts::AlertHandle;
 use evenkeel_config::{
     Colour, ConfigInForce, GatewayConfig, GatewaySettings, InvalidSetting, PluginLocation,
     PolicyBinding, PolicySet, ScenarioSettings,
@@ -40,7 +40,7 @@ pub(super) struct Applied {
     /// Its member is told of changed nodes and witnesses.
     pub(super) group: Option<Group>,
     /// Their receivers, and the dependencies, are reloaded.
-    pub(super) alerts: Option<AlertReader>,
+    pub(super) alerts: Option<AlertHandle>,
     /// Its series of new nodes and policies begin with the reload.
     pub(super) instruments: Option<Arc<Instruments>>,
 }

@@ -160,7 +160,7 @@ fn serve_as(
     let index = evenkeel_index::IndexChannels::new(&settings);
     api.index = index.as_ref().map(evenkeel_index::IndexChannels::reader);
     let alerts = AlertChannels::default();
-    applied.alerts = Some(alerts.reader());
+    applied.alerts = Some(alerts.handle());
     api.alerts = applied.alerts.clone();
     api.configuration = Some(applied.in_force.subscribe());
     api.cache = gateway.foundry.folder().map(PathBuf::from);

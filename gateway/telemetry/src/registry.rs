@@ -326,8 +326,8 @@ metrics! {
     LossUnplaced = "evenkeel.loss.unplaced", "{session}", [Scope];
     /// Breaker of a region: 0 closed, 1 open, 2 half-open.
     RegionBreaker = "evenkeel.region.breaker", "{state}", [Region];
-    /// Breaker of a group of clients: 0 closed, 1 open, 2 half-open. `other` is 1 while that of any group whose name is not configured
-    /// is not closed.
+    /// Breaker of a group of clients: 0 closed, 1 open, 2 half-open. `other` is 1 while the breaker of any group without a configured
+    /// name is not closed.
     ClientBreaker = "evenkeel.client.breaker", "{state}", [Label, LabelValue];
     /// 1 while a policy fails and its `on_fault` applies.
     PolicyFailing = "evenkeel.policy.failing", "{state}", [Policy];
@@ -349,7 +349,7 @@ metrics! {
     HostDisk = "evenkeel.host.disk_free", "By", [];
     /// Descriptors that this process can still open.
     ProcessDescriptors = "evenkeel.process.descriptors_left", "{descriptor}", [];
-    /// 1 while a dependency answers its checks, 0 otherwise. Absent until the first check of it.
+    /// 1 while a dependency answers its checks, 0 otherwise. Absent until the first check of it; 1 after a reload removes it.
     DependencyUp = "evenkeel.dependency.up", "{state}", [Dependency];
     /// Spans and log lines queued for export.
     TelemetryQueued = "evenkeel.telemetry.queued", "{item}", [Signal];

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use evenkeel_config::{AlertReceiver, AlertTier, WebhookTarget};
 
-use super::super::held::AlertId;
+use super::super::active::AlertId;
 use super::super::outbox::AlertNotice;
 use super::*;
 

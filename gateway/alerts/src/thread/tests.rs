@@ -9,7 +9,7 @@ use evenkeel_testkit::http::{http_answer, http_server};
 use super::super::tests::receiver;
 use super::*;
 
-/// A sender whose rule of a stranded room holds, and the telemetry that has its metrics.
+/// A sender with an alert of `EvenkeelRoomsStranded`, and the telemetry that has its metrics.
 fn sender(receivers: &[AlertReceiver]) -> (AlertSender, Telemetry) {
     let settings = GatewayConfig::load(None, None).unwrap();
     let telemetry = Telemetry::start(&settings, "1").unwrap();
@@ -83,6 +83,10 @@ fn reload_replaces_receivers() {
     };
     assert_eq!(listed(vec![receiver_at("ops", "http://127.0.0.1:1")]), Some(vec!["ops".into()]));
     assert_eq!(listed(Vec::new()), None, "no receiver");
+    let (reply, mut answer) = oneshot::channel();
+    let name = "EvenkeelNodeDown".to_owned();
+    sender.execute(AlertRequest::Acknowledge { name, by: None, reply });
+    assert_eq!(answer.try_recv().unwrap(), Err(AcknowledgeError::NoReceiver));
 }
 
 #[tokio::test]

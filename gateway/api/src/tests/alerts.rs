@@ -1,6 +1,6 @@
 //! Alerts, answered by the test in place of their thread.
 
-use evenkeel_alerts::{AcknowledgeError, AlertChannels, AlertRequest, AlertsView};
+use evenkeel_alerts::{AcknowledgeError, AlertChannels, AlertRequest};
 use evenkeel_control::Inherited;
 use evenkeel_handover::RequestGate;
 
@@ -12,15 +12,13 @@ fn acknowledgement_names_its_user() {
     let (handle, _requests, _events) = handle(8);
     let socket = socket_path();
     let mut api = bind(admin(socket.clone(), None), &mut Inherited::default()).unwrap();
-    api.alerts = Some(channels.reader());
+    api.alerts = Some(channels.handle());
     let thread = api.serve(handle, Box::new(String::new)).unwrap();
     thread.open();
     let mut requests = channels.requests;
     let acknowledge = |requests: &mut mpsc::Receiver<AlertRequest>, answer| {
         let head = "POST /v1/alerts/EvenkeelNodeDown:acknowledge\nfrom: ann";
         let asking = Asking::at(UnixStream::connect(&socket).unwrap(), head, "");
-        let Some(AlertRequest::List(reply)) = requests.blocking_recv() else { panic!("no list") };
-        reply.send(Some(AlertsView::default())).unwrap();
         let Some(AlertRequest::Acknowledge { name, by, reply }) = requests.blocking_recv() else {
             panic!("not acknowledged")
         };
@@ -31,6 +29,7 @@ fn acknowledgement_names_its_user() {
     assert_eq!(acknowledge(&mut requests, Ok(())), 204);
     let silent = AcknowledgeError::Silent("EvenkeelNodeDown".to_owned());
     assert_eq!(acknowledge(&mut requests, Err(silent)), 409);
+    assert_eq!(acknowledge(&mut requests, Err(AcknowledgeError::NoReceiver)), 404);
     let ask = |head| Asking::at(UnixStream::connect(&socket).unwrap(), head, "");
     let (status, changes) = ask("GET /v1/changes").answer();
     assert_eq!((status, changes["changes"].as_array().map(Vec::len)), (200, Some(1)));

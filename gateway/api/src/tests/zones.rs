@@ -122,7 +122,7 @@ fn gateway_with(carriers: &[&str]) -> Gateway {
 }
 
 #[test]
-fn carrier_loss_names_its_clients_and_addresses() {
+fn carrier_losses_name_clients_and_addresses() {
     let mut gateway = gateway_with(&["ct", "cu", "ct"]);
     let mut world = World::start();
     let ask = |world: &mut World, gateway: &mut Gateway, carrier: &str| {
@@ -138,7 +138,7 @@ fn carrier_loss_names_its_clients_and_addresses() {
         reply.send(Slice { items: copies.collect(), last: None }).unwrap();
         asking
     };
-    let asking = ask(&mut world, &mut gateway, "ct");
+    let asking = ask(&mut world, &mut gateway, "ct,cu");
     let ControlRequest::CopyNodes(reply) = world.request() else { panic!("nodes") };
     reply.send(Box::new(gateway.records().copy_nodes())).unwrap();
     let ControlRequest::CopyRooms { reply, .. } = world.request() else { panic!("rooms") };
@@ -146,10 +146,16 @@ fn carrier_loss_names_its_clients_and_addresses() {
     let ControlRequest::CopySessions { reply, .. } = world.request() else { panic!("sessions") };
     reply.send(Slice { items: Vec::new(), last: None }).unwrap();
     let (status, body) = asking.answer();
-    let right = json!([{
-        "carrier": "ct", "rooms": 2, "sessions": 2, "addresses": ["203.0.113.7:5004"],
-        "other_addresses": ["127.0.0.1:5004"], "details": ["s1", "s3"],
-    }]);
+    let right = json!([
+        {
+            "carrier": "ct", "rooms": 2, "sessions": 2, "addresses": ["203.0.113.7:5004"],
+            "other_addresses": ["127.0.0.1:5004"], "details": ["s1", "s3"],
+        },
+        {
+            "carrier": "cu", "rooms": 1, "sessions": 1, "addresses": [],
+            "other_addresses": ["127.0.0.1:5004", "203.0.113.7:5004"], "details": ["s2"],
+        },
+    ]);
     assert_eq!((status, &body["carriers"], &body["nodes"]), (200, &right, &json!([])), "{body}");
     let (status, body) = ask(&mut world, &mut gateway, "cm").answer();
     assert_eq!(status, 404, "{body}");

@@ -42,7 +42,7 @@ impl Clients {
             for (labels, bad) in clients {
                 for session in 0..40 {
                     let mut judged = JudgedWindow::default();
-                    self.breakers.hear(labels, &mut judged, session < *bad, self.now);
+                    self.breakers.judge(labels, &mut judged, session < *bad, self.now);
                 }
             }
             self.now += Duration::from_secs(1);
@@ -88,23 +88,29 @@ fn half_open_breaker_admits_probes() {
     assert_eq!(changes, ["carrier ct open"]);
 }
 
-/// Three sessions are too few to judge; while most of them are bad, the breaker stays half-open.
+/// Six sessions are too few to open it.
 #[test]
 fn few_bad_sessions_keep_breaker_half_open() {
-    for (bad, closes) in [(2, false), (1, true)] {
+    for (sessions, bad, closes) in [(6, 4, false), (6, 3, true), (5, 5, false), (4, 4, true)] {
         let mut clients = Clients::new(NewcomerAction::Refuse);
         clients.hear(&[(&labels("ct", "east"), 40), (&labels("cu", "east"), 0)], 12);
         let mut found = Vec::new();
         for _ in 0..6 {
-            for session in 0..3 {
+            for session in 0..sessions {
                 let mut judged = JudgedWindow::default();
                 let labels = labels("ct", "east");
-                clients.breakers.hear(&labels, &mut judged, session < bad, clients.now);
+                clients.breakers.judge(&labels, &mut judged, session < bad, clients.now);
             }
             found.extend(clients.hear(&[], 1));
         }
-        assert_eq!(found == ["carrier ct closed"], closes, "{found:?}");
+        assert_eq!(found == ["carrier ct closed"], closes, "{bad} of {sessions}: {found:?}");
     }
+}
+
+#[test]
+fn only_group_opens_no_breaker() {
+    let mut clients = Clients::new(NewcomerAction::Refuse);
+    assert_eq!(clients.hear(&[(&labels("ct", "east"), 40)], 5), [""; 0]);
 }
 
 #[test]
@@ -132,7 +138,7 @@ fn invented_groups_are_bounded() {
     for number in 0..1_000 {
         let mut judged = JudgedWindow::default();
         let invented = labels(&format!("c{number}"), &format!("r{number}"));
-        clients.breakers.hear(&invented, &mut judged, true, clients.now);
+        clients.breakers.judge(&invented, &mut judged, true, clients.now);
     }
     // The configured carrier and region have a place of their own.
     let sizes = |clients: &Clients| clients.breakers.labels.each_ref().map(|it| it.groups.len());
@@ -143,6 +149,20 @@ fn invented_groups_are_bounded() {
     let (bad, sound) = (labels("ct", "east"), Labels::default());
     assert_eq!(clients.hear(&[(&bad, 40), (&sound, 0)], 2), ["carrier ct open"]);
     assert_eq!(sizes(&clients), [1; 2], "groups without sessions are forgotten");
+}
+
+#[test]
+fn invented_group_is_kept_until_relapses_end() {
+    let mut clients = Clients::new(NewcomerAction::Refuse);
+    let (bad, sound) = (labels("invented", "east"), labels("cu", "east"));
+    clients.hear(&[(&bad, 40), (&sound, 0)], 2);
+    let recovered = clients.hear(&[(&sound, 0)], 20);
+    assert_eq!(recovered, ["carrier invented half-open", "carrier invented closed"]);
+    clients.hear(&[(&bad, 40), (&sound, 0)], 2);
+    let open = clients.breakers.standings(clients.now).next().unwrap();
+    assert_eq!(open.half_open_in_ms, Some(20_000), "twice as long");
+    clients.hear(&[], 100);
+    assert_eq!(clients.breakers.labels.each_ref().map(|it| it.groups.len()), [1; 2]);
 }
 
 #[test]

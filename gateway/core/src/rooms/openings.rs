@@ -70,7 +70,7 @@ impl Openings<'_> {
             plan: Plan::default(),
             plans: 0,
             share: WHOLE,
-            judged: JudgedWindow::default(),
+            region_judged: JudgedWindow::default(),
             client_judged: JudgedWindow::default(),
             voice_only_for: None,
             slo_marks: SessionMarks::default(),
@@ -152,14 +152,14 @@ impl Openings<'_> {
         session.admitted_by = by;
         session.plan.cap_kbps = cap_kbps.unwrap_or(0);
         session.phase = SessionPhase::Placing;
-        match self.0.capacity.clients.limit(&session.request.labels, id) {
+        match self.0.capacity.client_breakers.limit(&session.request.labels, id) {
             Some((NewcomerAction::Refuse, group)) => {
                 self.turn_away_clients(id, group, now);
                 return None;
             }
             Some((NewcomerAction::VoiceOnly, group)) if session.has_video() => {
                 session.voice_only_for = Some(Box::new(group.clone()));
-                self.0.capacity.clients.note_voice_only(id, group);
+                self.0.capacity.client_breakers.note_voice_only(id, group);
             }
             Some((NewcomerAction::VoiceOnly | NewcomerAction::Admit, _)) | None => {}
         }
@@ -379,7 +379,7 @@ impl Openings<'_> {
         let Some(session) = self.0.sessions.remove(id) else { return };
         let room = session.room;
         if let Some(group) = &session.voice_only_for {
-            self.0.capacity.clients.forget(id, group);
+            self.0.capacity.client_breakers.forget(id, group);
         }
         self.0.slos.leave(&session.request.scenario, &session.slo_marks, now);
         self.0.effects.cancel(&Timer::OpenLate(id));
@@ -444,9 +444,9 @@ impl Openings<'_> {
 
     /// Ends a window of the breakers of clients. Sessions of clients that have recovered get their video back.
     pub(crate) fn weigh_client_breakers(&mut self, now: Instant) {
-        let changes = self.0.capacity.clients.weigh(now);
+        let changes = self.0.capacity.client_breakers.weigh(now);
         changes.into_iter().for_each(|change| self.0.effects.event(change));
-        for session in self.0.capacity.clients.restore_video() {
+        for session in self.0.capacity.client_breakers.restore_video() {
             self.restore_video(session);
         }
     }
@@ -455,18 +455,23 @@ impl Openings<'_> {
         let Some(session) = self.0.sessions.get_mut(&id) else { return };
         session.voice_only_for = None;
         let (room, plan) = (session.room, session.plan_now());
+        if plan.shed != 0 {
+            // A policy drops the video as well.
+            return;
+        }
         if session.phase >= SessionPhase::Opening {
             let in_force = session.plan_in_force();
             self.0.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
+            self.0.request_key_frames(room, &[id]);
         }
-        let (op, arg, rung) = (Op::VoiceOnly, u64::from(plan.shed != 0), plan.rung());
+        let (op, arg, rung) = (Op::VoiceOnly, 0, plan.rung());
         let (room_name, by) = (self.0.rooms.name_of(room), Decider::Native);
         self.0.effects.event(CoreEvent::Degraded { session: id, room_name, op, arg, rung, by });
     }
 
-    /// Refuses a new session of clients whose breaker is open, at least until it is half-open.
+    /// Refuses a new session while the breaker of its clients is open, at least until it is half-open.
     fn turn_away_clients(&mut self, id: SessionId, group: ClientGroup, now: Instant) {
-        let until = self.0.capacity.clients.opens_until(&group);
+        let until = self.0.capacity.client_breakers.opens_until(&group);
         let wait = until.map_or(RETRY_SOON, |at| at.saturating_duration_since(now));
         let retry_after = self.0.sessions.jittered(wait.clamp(RETRY_SOON, RETRY_MAX));
         self.give_up(id, OfferRefusal::ClientsImpaired { group, retry_after }, now);
@@ -477,8 +482,12 @@ impl Openings<'_> {
     pub(crate) fn retry_after(&mut self, now: Instant) -> Duration {
         let is_busy = self.0.rooms.failover.is_some() || !self.0.rooms.stranded.is_empty();
         let wait = if is_busy { RETRY_DURING_FAILOVER } else { RETRY_SOON };
-        let opens =
-            self.0.capacity.breakers.all_open_until().map(|at| at.saturating_duration_since(now));
+        let opens = self
+            .0
+            .capacity
+            .region_breakers
+            .all_open_until()
+            .map(|at| at.saturating_duration_since(now));
         self.0.sessions.jittered(wait.max(opens.unwrap_or_default().min(RETRY_MAX)))
     }
 

@@ -13,7 +13,7 @@ use evenkeel_nodes::{Node, NodeTable, OpeningClass, QueuePosition};
 use evenkeel_revisions::Revision;
 
 use crate::capacity::{Capacity, Holding};
-use crate::effects::Effects;
+use crate::effects::{Effects, GatewayEffect};
 use crate::rooms::RoomTable;
 use crate::rooms::room::Room;
 use crate::rooms::survey::{PlacementSurvey, Takes};
@@ -39,6 +39,18 @@ pub(crate) struct CoreTables {
     pub(crate) capacity: Capacity,
     pub(crate) slos: SloTable,
     pub(crate) effects: Effects,
+}
+
+impl CoreTables {
+    /// Requests key frames from the senders in a room for sessions that receive its video again.
+    pub(crate) fn request_key_frames(&mut self, room: RoomId, receivers: &[SessionId]) {
+        let mut senders = Placement(self).live_sessions(room);
+        // No session receives its own media.
+        senders.retain(|sender| *receivers != [*sender]);
+        if !senders.is_empty() {
+            self.effects.push(GatewayEffect::KeyFrame(senders));
+        }
+    }
 }
 
 /// Chooses nodes for rooms by the state of everything, and changes nothing.
@@ -163,7 +175,7 @@ impl<'a> Placement<'a> {
     ) -> Vec<NodeId> {
         let kept = self.0.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
         let keeps = |node| kept.iter().any(|hop| hop.node == node);
-        let mut avoided = self.0.capacity.breakers.shut_nodes(id, keeps, &self.0.nodes);
+        let mut avoided = self.0.capacity.region_breakers.shut_nodes(id, keeps, &self.0.nodes);
         let avoids = !avoided.is_empty();
         avoided.extend(but);
         let nodes = self.native_hops_without(id, Takes::Free, standing, &avoided, now);
@@ -232,8 +244,9 @@ impl<'a> Placement<'a> {
         let fine =
             !nodes.is_empty() && nodes.len() <= HOPS_MAX && distinct && nodes.iter().all(usable);
         let kept = |node: &&NodeId| route.as_ref().is_some_and(|r| r.leads_to(**node));
-        let shut =
-            |node: &NodeId| !self.0.capacity.breakers.may_enter(id, self.0.nodes.region_of(*node));
+        let shut = |node: &NodeId| {
+            !self.0.capacity.region_breakers.may_enter(id, self.0.nodes.region_of(*node))
+        };
         match fine {
             true if nodes.iter().filter(|node| !kept(node)).any(shut) => {
                 Err(GuardRule::BreakerOpen)

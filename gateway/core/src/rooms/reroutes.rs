@@ -102,7 +102,7 @@ impl Reroutes<'_> {
             return false;
         }
         let abroad = stands.is_some_and(|hop| self.0.nodes.region_of(hop.node) != region);
-        let shut = abroad && !self.0.capacity.breakers.may_enter(id, region);
+        let shut = abroad && !self.0.capacity.region_breakers.may_enter(id, region);
         let failback = self.0.rooms.failbacks[region.0 as usize];
         let by = match failback {
             Failback::Forbid => return false,

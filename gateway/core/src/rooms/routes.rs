@@ -371,7 +371,7 @@ impl Routes<'_> {
     }
 
     pub(crate) fn weigh_breakers(&mut self, now: Instant) {
-        if self.0.capacity.breakers.weigh(&self.0.nodes, now, &mut self.0.effects) {
+        if self.0.capacity.region_breakers.weigh(&self.0.nodes, now, &mut self.0.effects) {
             self.want_reroute_of_short_rooms();
         }
     }
@@ -563,7 +563,7 @@ impl Routes<'_> {
         } else {
             pace.slower(now);
         }
-        self.0.capacity.breakers.note_opening(self.0.nodes.region_of(hop.node), true);
+        self.0.capacity.region_breakers.note_opening(self.0.nodes.region_of(hop.node), true);
     }
 
     /// The driver failed to open the leg, or was too late.
@@ -572,7 +572,7 @@ impl Routes<'_> {
             let pace = self.0.nodes.pace_mut(hop.node);
             pace.end();
             pace.slower(now);
-            self.0.capacity.breakers.note_opening(self.0.nodes.region_of(hop.node), false);
+            self.0.capacity.region_breakers.note_opening(self.0.nodes.region_of(hop.node), false);
         }
     }
 

@@ -108,7 +108,11 @@ impl AlertValue {
     }
 
     /// Only the series with these values of a label.
-    pub const fn only(self, label: &'static str, values: &'static [&'static str]) -> AlertValue {
+    pub(super) const fn only(
+        self,
+        label: &'static str,
+        values: &'static [&'static str],
+    ) -> AlertValue {
         let series = AlertSeries { metric: self.series.metric, only: Some((label, values)) };
         AlertValue { series, ..self }
     }
@@ -155,7 +159,7 @@ impl AlertSeries {
 }
 
 /// The last value of a gauge.
-pub const fn last(metric: &'static str) -> AlertValue {
+pub(super) const fn last(metric: &'static str) -> AlertValue {
     AlertValue::of(SeriesFunction::Last, metric)
 }
 

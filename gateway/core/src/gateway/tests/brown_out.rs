@@ -101,7 +101,7 @@ fn failback_skips_lossy_node_unless_forced() {
 fn bad(world: &mut World, region: usize) {
     let (now, settings) = (world.now, CircuitSettings::default());
     for _ in 0..2 {
-        world.gateway.tables.capacity.breakers.breaker_mut(region).weigh(
+        world.gateway.tables.capacity.region_breakers.breaker_mut(region).weigh(
             BreakerVerdict::Bad,
             &settings,
             now,
@@ -119,7 +119,7 @@ fn failback_skips_open_region() {
     world.pass(ms(9_000));
     assert_eq!(at(&world, A), 10, "closed again");
     assert_eq!(
-        world.gateway.tables.capacity.breakers.of(evenkeel_model::RegionId(0)).state(),
+        world.gateway.tables.capacity.region_breakers.of(evenkeel_model::RegionId(0)).state(),
         BreakerState::Closed
     );
 }
@@ -152,7 +152,8 @@ fn half_open_breaker_closes_on_good_sessions() {
             }
             world.pass(ms(100));
         }
-        let state = world.gateway.tables.capacity.breakers.of(evenkeel_model::RegionId(0)).state();
+        let state =
+            world.gateway.tables.capacity.region_breakers.of(evenkeel_model::RegionId(0)).state();
         assert_eq!(state == BreakerState::Closed, closes, "{percent} {state:?}");
     }
 }

@@ -131,6 +131,8 @@ fn voice_only_newcomers_get_video_once_recovered() {
         let offer = carriers.offer(carrier, room);
         carriers.world.accepted(offer).session
     });
+    let sender = carriers.offer("cu", "new");
+    let sender = carriers.world.accepted(sender).session;
     carriers.world.labels = [("carrier".into(), "ct".into())].into();
     let without_video = carriers.world.open("voice");
     let established = carriers.ct[0];
@@ -149,7 +151,30 @@ fn voice_only_newcomers_get_video_once_recovered() {
         _ => false,
     };
     assert!(carriers.world.outputs.iter().any(shows), "its worker is told");
+    let requests = |output: &GatewayEffect| match output {
+        GatewayEffect::KeyFrame(senders) => *senders == [sender],
+        _ => false,
+    };
+    assert!(carriers.world.outputs.iter().any(requests), "video starts with a key frame");
     assert_eq!(carriers.world.gateway.views().client_breakers(carriers.world.now).count(), 0);
+}
+
+#[test]
+fn video_dropped_by_policy_stays_dropped() {
+    let mut carriers = Carriers::new(NewcomerAction::VoiceOnly);
+    carriers.flow(9_000, 5);
+    let offer = carriers.offer("ct", "new");
+    let limited = carriers.world.accepted(offer).session;
+    let session = carriers.world.gateway.tables.sessions.get_mut(&limited).unwrap();
+    session.plan = session.plan_now();
+    carriers.flow(25_000, 0);
+    assert_eq!(carriers.changes().last(), Some(&("ct", BreakerState::Closed)));
+    assert!(carriers.is_voice_only(limited));
+    let degraded = |event: &CoreEvent| match event {
+        CoreEvent::Degraded { session, .. } => *session == limited,
+        _ => false,
+    };
+    assert!(!carriers.world.events().any(degraded), "its plan is the same");
 }
 
 #[test]

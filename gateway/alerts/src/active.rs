@@ -1,4 +1,4 @@
-//! The alerts that hold at present, and their acknowledgements.
+//! The active alerts: those that are pending or fire, and their acknowledgements.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ pub(crate) struct AlertId {
     pub(crate) labels: SeriesLabels,
 }
 
-/// A condition that holds.
-struct HeldAlert {
-    since: Instant,
-    /// The time at which the alert began to fire; `None` until the condition has held long enough.
+/// An alert that is pending or fires: its condition holds.
+struct ActiveAlert {
+    active_since: Instant,
+    /// The time at which the alert began to fire; `None`: it is pending.
     fired: Option<Moment>,
     value: f64,
     acknowledged: Option<Acknowledgement>,
@@ -36,6 +36,7 @@ pub(crate) struct FiringAlert<'a> {
     pub(crate) acknowledged: Option<&'a Acknowledgement>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Acknowledgement {
     /// `None`: the request named no user.
     pub(crate) by: Option<Arc<str>>,
@@ -51,53 +52,56 @@ pub enum AcknowledgeError {
     /// The rule does not fire.
     #[error("`{0}` does not fire")]
     Silent(String),
+    /// No alert is evaluated without a receiver.
+    #[error("this gateway sends no alerts; [[alert]] in its configuration names a receiver")]
+    NoReceiver,
 }
 
 /// Evaluates rules. Time is an argument.
-pub(crate) struct HeldAlerts {
+pub(crate) struct ActiveAlerts {
     pub(crate) rules: &'static [AlertRule],
     pub(crate) history: MetricHistory,
-    held: BTreeMap<AlertId, HeldAlert>,
+    active: BTreeMap<AlertId, ActiveAlert>,
 }
 
-impl HeldAlerts {
-    pub(crate) fn new(rules: &'static [AlertRule]) -> HeldAlerts {
-        HeldAlerts { rules, history: MetricHistory::of(rules), held: BTreeMap::new() }
+impl ActiveAlerts {
+    pub(crate) fn new(rules: &'static [AlertRule]) -> ActiveAlerts {
+        ActiveAlerts { rules, history: MetricHistory::of(rules), active: BTreeMap::new() }
     }
 
     /// Evaluates all rules, and returns the alerts that fired and are resolved now.
     pub(crate) fn evaluate(&mut self, samples: Vec<MetricSample>, at: Moment) -> Vec<AlertId> {
         self.history.record(samples, at.now);
-        let mut before = std::mem::take(&mut self.held);
+        let mut before = std::mem::take(&mut self.active);
         for (number, rule) in self.rules.iter().enumerate() {
             for (labels, value) in self.history.holding(&rule.condition, at.now) {
                 let id = AlertId { rule: number, labels };
-                let mut held = before.remove(&id).unwrap_or(HeldAlert {
-                    since: at.now,
+                let mut alert = before.remove(&id).unwrap_or(ActiveAlert {
+                    active_since: at.now,
                     fired: None,
                     value,
                     acknowledged: None,
                 });
-                held.value = value;
-                if at.now.saturating_duration_since(held.since) >= rule.lasts {
-                    held.fired.get_or_insert(at);
+                alert.value = value;
+                if at.now.saturating_duration_since(alert.active_since) >= rule.lasts {
+                    alert.fired.get_or_insert(at);
                 }
-                self.held.insert(id, held);
+                self.active.insert(id, alert);
             }
         }
-        before.retain(|_, held| held.fired.is_some());
+        before.retain(|_, alert| alert.fired.is_some());
         before.into_keys().collect()
     }
 
     /// The alerts that fire, the most urgent first.
     pub(crate) fn firing(&self) -> impl Iterator<Item = FiringAlert<'_>> {
-        self.held.iter().filter_map(|(id, held)| {
+        self.active.iter().filter_map(|(id, alert)| {
             Some(FiringAlert {
                 id,
                 rule: self.rules.get(id.rule)?,
-                fired: held.fired?,
-                value: held.value,
-                acknowledged: held.acknowledged.as_ref(),
+                fired: alert.fired?,
+                value: alert.value,
+                acknowledged: alert.acknowledged.as_ref(),
             })
         })
     }
@@ -112,11 +116,12 @@ impl HeldAlerts {
         let Some(rule) = self.rules.iter().position(|rule| rule.name == name) else {
             return Err(AcknowledgeError::Unknown(name.to_owned()));
         };
-        let of_rule = self.held.iter_mut().filter(|(id, _)| id.rule == rule);
+        let of_rule = self.active.iter_mut().filter(|(id, _)| id.rule == rule);
+        let acknowledgement = Acknowledgement { by, at: now };
         let mut is_silent = true;
-        for (_, held) in of_rule.filter(|(_, held)| held.fired.is_some()) {
+        for (_, alert) in of_rule.filter(|(_, alert)| alert.fired.is_some()) {
             is_silent = false;
-            held.acknowledged.get_or_insert(Acknowledgement { by: by.clone(), at: now });
+            alert.acknowledged.get_or_insert_with(|| acknowledgement.clone());
         }
         if is_silent { Err(AcknowledgeError::Silent(name.to_owned())) } else { Ok(()) }
     }
