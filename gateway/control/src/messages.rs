@@ -273,7 +273,7 @@ pub enum AdmissionState {
 pub struct ForecastReport {
     /// The warnings in force.
     pub forecasts: Vec<Forecast>,
-    /// Those that begin or end.
+    /// Warnings that begin or end in this minute.
     pub changes: Vec<ForecastChange>,
     /// Regions whose capacity is expected to be exhausted.
     pub exhausted: Vec<Arc<str>>,

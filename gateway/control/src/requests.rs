@@ -374,9 +374,6 @@ impl Control {
         self.gateway.change_nodes(now, |nodes| {
             decays.iter().for_each(|(node, permille)| nodes.handle_decay(*node, *permille));
         });
-        if !self.settings.forecast.early_start {
-            return;
-        }
         for region in exhausted {
             if let Ok(region) = region_named(&self.settings, &region) {
                 self.gateway.change_nodes(now, |nodes| nodes.handle_exhaustion(region, now));

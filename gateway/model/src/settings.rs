@@ -300,7 +300,8 @@ pub struct GatewayLimits {
     pub breakers: Breakers,
     /// Settings of the circuit breakers of clients.
     pub client_breakers: ClientBreakerSettings,
-    /// Rooms of any mode that find no node start one, not only those in cold mode. Default false.
+    /// Rooms of any mode that a region without capacity refuses start a node there, as does the forecast of exhausted capacity. Default
+    /// false.
     pub early_start: bool,
 }
 

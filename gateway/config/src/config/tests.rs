@@ -74,3 +74,14 @@ fn misspelt_region_is_noted() {
     let declared = "[[region]]\nname = \"east\"\n[[region]]\nname = \"eats\"\n";
     assert_eq!(notes(&["east", "east", "eats"], declared), [""; 0]);
 }
+
+#[test]
+fn disabled_forecast_starts_no_node_early() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("evenkeel.toml");
+    for (keys, starts) in [("", true), ("enabled = false", false), ("early_start = false", false)] {
+        fs::write(&file, format!("[forecast]\n{keys}\n")).unwrap();
+        let settings = GatewayConfig::load(Some(&file), None).unwrap();
+        assert_eq!(settings.core().limits.early_start, starts, "{keys}");
+    }
+}
