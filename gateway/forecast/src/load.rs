@@ -13,8 +13,8 @@ use crate::{MINUTES_OF_DAY, Minute};
 const SLOT_MINUTES: u64 = 15;
 const SLOTS: usize = (MINUTES_OF_DAY / SLOT_MINUTES) as usize;
 
-/// Limits of the ratio of the load to its usual course that lasts for the day. Load beyond them, such as of a region that failed, adds to the usual course instead
-/// of multiplying it.
+/// Limits of the ratio of the load to its usual course that lasts for the day. Load beyond them, such as of a region that
+/// failed, adds to the usual course instead of multiplying it.
 const RATIO_RANGE: (f64, f64) = (0.7, 1.3);
 
 /// Minutes between two values of a forecast.
@@ -119,11 +119,7 @@ impl LoadForecast {
     pub fn exhaustion(&self, capacity: f64, horizon: u64) -> Option<Exhaustion> {
         let limit = self.parameters.warned_share * capacity;
         if self.load >= limit {
-            return Some(Exhaustion {
-                at: self.minute,
-                load: self.load.max(limit),
-                confidence: 1.0,
-            });
+            return Some(Exhaustion { at: self.minute, load: self.load, confidence: 1.0 });
         }
         let ahead = (1..=horizon.div_ceil(STEP_MINUTES)).map(|step| step * STEP_MINUTES);
         let expected = ahead.filter_map(|ahead| Some((ahead, self.expected(ahead)?)));
