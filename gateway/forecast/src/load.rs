@@ -1,4 +1,4 @@
-//! The load of a region: its usual course over days and weekdays, times how today differs from it.
+//! The load of a region: its usual course over days and weekdays, times how the load differs from it now.
 //!
 //! This is Holt–Winters with a season of a week, apart from the trend: growth over weeks enters the season, and a trend within
 //! the hour would continue every flash crowd.
