@@ -42,7 +42,7 @@ impl Default for DecayParameters {
     fn default() -> DecayParameters {
         DecayParameters {
             tau_min: 0.75,
-            delay_factor: 2.4,
+            delay_factor: 3.0,
             loss_limit: 0.02,
             horizon_minutes: 60.0,
         }

@@ -1,4 +1,4 @@
-//! The load of a region: its usual course over days and weekdays, times how today differs from it.
+//! The load of a region: its usual course over days and weekdays, times how the load differs from it now.
 //!
 //! This is Holt–Winters with a season of a week, apart from the trend: growth over weeks enters the season, and a trend within
 //! the hour would continue every flash crowd.
@@ -13,8 +13,8 @@ use crate::{MINUTES_OF_DAY, Minute};
 const SLOT_MINUTES: u64 = 15;
 const SLOTS: usize = (MINUTES_OF_DAY / SLOT_MINUTES) as usize;
 
-/// Limits of the ratio that lasts for the day. Load beyond it, such as of a region that failed, adds to the usual course instead
-/// of multiplying it.
+/// Limits of the ratio of the load to its usual course that lasts for the day. Load beyond them, such as of a region that
+/// failed, adds to the usual course instead of multiplying it.
 const RATIO_RANGE: (f64, f64) = (0.7, 1.3);
 
 /// Minutes between two values of a forecast.
@@ -30,17 +30,15 @@ const ERROR_SQUARE: f64 = 0.05 * 0.05;
 /// Constants of [`LoadForecast`]. The default is that of `make bench-forecast`, which chooses them.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct LoadParameters {
-    /// Warns from this share of the capacity: the expected load has peaks above it.
+    /// Warns from this share of the capacity.
     pub warned_share: f64,
     /// Share of the newest day in the usual course of its weekday.
     pub season_weight: f32,
-    /// The ratio of the load to its usual course is smoothed over this many minutes.
-    pub ratio_minutes: f64,
 }
 
 impl Default for LoadParameters {
     fn default() -> LoadParameters {
-        LoadParameters { warned_share: 0.99, season_weight: 0.25, ratio_minutes: 20.0 }
+        LoadParameters { warned_share: 1.0, season_weight: 0.25 }
     }
 }
 
@@ -58,8 +56,6 @@ pub struct LoadForecast {
     today: Vec<(f32, u16)>,
     minute: Minute,
     load: f64,
-    /// The load as a multiple of its usual course.
-    ratio: Option<f64>,
     /// A forecast with the minute at which its error is measured.
     checked: Option<(Minute, f64)>,
     error_square: f64,
@@ -86,7 +82,6 @@ impl Default for LoadForecast {
             today: vec![(0.0, 0); SLOTS],
             minute: 0,
             load: 0.0,
-            ratio: None,
             checked: None,
             error_square: ERROR_SQUARE,
             parameters: LoadParameters::default(),
@@ -112,17 +107,11 @@ impl LoadForecast {
     pub fn sample(&mut self, minute: Minute, load: f64) {
         if minute / MINUTES_OF_DAY != self.minute / MINUTES_OF_DAY {
             self.end_day();
-            self.ratio = None;
         }
         (self.minute, self.load) = (minute, load);
         let (sum, samples) = &mut self.today[slot(minute)];
         *sum += load as f32;
         *samples = samples.saturating_add(1);
-        if let Some(usual) = self.usual(minute).filter(|usual| *usual > 0.0) {
-            let ratio = load / usual;
-            let before = self.ratio.unwrap_or(ratio);
-            self.ratio = Some(before + (ratio - before) / self.parameters.ratio_minutes);
-        }
         self.measure_error();
     }
 
@@ -130,11 +119,7 @@ impl LoadForecast {
     pub fn exhaustion(&self, capacity: f64, horizon: u64) -> Option<Exhaustion> {
         let limit = self.parameters.warned_share * capacity;
         if self.load >= limit {
-            return Some(Exhaustion {
-                at: self.minute,
-                load: self.load.max(limit),
-                confidence: 1.0,
-            });
+            return Some(Exhaustion { at: self.minute, load: self.load, confidence: 1.0 });
         }
         let ahead = (1..=horizon.div_ceil(STEP_MINUTES)).map(|step| step * STEP_MINUTES);
         let expected = ahead.filter_map(|ahead| Some((ahead, self.expected(ahead)?)));
@@ -149,9 +134,10 @@ impl LoadForecast {
 
     /// The load expected after so many minutes.
     fn expected(&self, ahead: u64) -> Option<f64> {
-        let (ratio, usual_now) = (self.ratio?, self.usual(self.minute)?);
+        let usual_now = self.usual(self.minute)?;
+        let ratio = self.load / usual_now.max(f64::MIN_POSITIVE);
         let lasting = ratio.clamp(RATIO_RANGE.0, RATIO_RANGE.1);
-        let added = (ratio - lasting) * usual_now;
+        let added = self.load - lasting * usual_now;
         Some(self.usual(self.minute + ahead)? * lasting + added)
     }
 

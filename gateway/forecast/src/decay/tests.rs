@@ -22,12 +22,12 @@ fn warned(
 
 #[test]
 fn rising_delay_is_warned_of_before_its_limit() {
-    // 50 ms after five hours. The limit of 24 ms is reached after 105 minutes.
+    // 50 ms after five hours. The limit of 30 ms is reached after 150 minutes.
     let rise = |minute: u64| 10.0 + 40.0 * minute as f64 / 300.0;
     let found =
         warned(300, |minute, sample| NodeSample { round_trip_ms: Some(rise(minute)), ..sample });
     let (minute, warning) = found.unwrap();
-    assert_eq!((warning.sign, warning.limit.round()), (DecaySign::Delay, 24.0));
+    assert_eq!((warning.sign, warning.limit.round()), (DecaySign::Delay, 30.0));
     assert!((60..150).contains(&minute), "after {minute} minutes");
 }
 
