@@ -158,7 +158,7 @@ impl ForecastFollower {
         };
         self.measure(minute, &report);
         self.is_written = false;
-        if minute % WRITTEN_EVERY_MINUTES == 0
+        if minute.is_multiple_of(WRITTEN_EVERY_MINUTES)
             && let Some(writing) = self.begin_write()
         {
             let _ = writing.await;

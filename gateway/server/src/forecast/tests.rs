@@ -135,7 +135,7 @@ async fn exhausted_capacity_is_reported_until_it_is_left() {
     assert_eq!(scene.sample(2, almost_full).await, ForecastReport::default());
     // Policies refuse new rooms from here on.
     let full = NodeStanding { load_permille: 900, ..node() };
-    let report = scene.sample(3, full.clone()).await;
+    let report = scene.sample(3, full).await;
     assert_eq!(changes(&report), [("load", false)]);
     let ForecastEvidence::Load { load_kbps, capacity_kbps, .. } = report.forecasts[0].evidence
     else {
@@ -182,7 +182,7 @@ async fn node_that_is_down_does_not_decay() {
     let mut scene = Scene::new();
     let down = NodeStanding { health: Health::Down, loss_ppm: 1_000_000, ..node() };
     for minute in 0..120 {
-        let report = scene.sample(minute, down.clone()).await;
+        let report = scene.sample(minute, down).await;
         assert_eq!(report, ForecastReport::default(), "after {minute} minutes");
     }
 }
