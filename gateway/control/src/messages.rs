@@ -275,9 +275,9 @@ pub struct ForecastReport {
     pub forecasts: Vec<Forecast>,
     /// Warnings that begin or end in this minute.
     pub changes: Vec<ForecastChange>,
-    /// Regions whose capacity is expected to be exhausted.
+    /// Regions with capacity that is expected to be exhausted.
     pub exhausted: Vec<Arc<str>>,
-    /// Nodes whose decay changed, with its thousandths.
+    /// Changed decays of nodes, in thousandths.
     pub decays: Vec<(NodeId, u16)>,
 }
 

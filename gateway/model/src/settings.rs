@@ -373,7 +373,7 @@ impl Default for CircuitSettings {
 }
 
 crate::named! {
-    /// Treatment of newcomers of a group of clients whose breaker is open.
+    /// Treatment of newcomers while the breaker of their group of clients is open.
     #[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, Debug)]
     #[serde(rename_all = "kebab-case")]
     pub enum NewcomerAction {

@@ -1,4 +1,4 @@
-//! Forecasts of nodes whose state the test plays, minute by minute.
+//! Forecasts of nodes, with states that the test plays minute by minute.
 
 use evenkeel_control::{ControlRequest, NodeNames};
 use evenkeel_core::Failback;
