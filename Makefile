@@ -98,10 +98,10 @@ chaos: target
 	$(BUILT)/evenkeel-chaos run --evenkeel $(BUILT)/evenkeel $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS))
 
 # Measures policies: calls, faults, swaps under load, dropped files and hostile plugins, beside the same functions in
-# native code; as root, ten minutes, or a few of each with QUICK=1. Writes target/bench-policy/report.json, which lists missed
-# targets; the exit status is 0 if the run completed.
+# native code, and rolls out 40 bad and 20 good revisions; as root, half an hour, or a few of each with QUICK=1. Writes
+# target/bench-policy/report.json, which lists missed targets; the exit status is 0 if the run completed.
 bench-policy: target
-	$(CARGO) build --profile plugin --target $(WASM) -p bench-empty -p bench-harm -p bench-smooth
+	$(CARGO) build --profile plugin --target $(WASM) -p bench-empty -p bench-harm -p bench-misroute -p bench-smooth
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench policy --evenkeel $(BUILT)/evenkeel --guests $(TARGET)/$(WASM)/plugin $(if $(QUICK),--quick)
 

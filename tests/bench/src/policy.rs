@@ -2,14 +2,16 @@
 //! changes.
 //!
 //! Calls are measured in this process, with shipped plugins and two guests of the bench. The rest is measured at a
-//! gateway under load: the cost of hostile plugins for sessions, the time until a harmful revision is rolled back, and
-//! the exact replay of recorded decisions.
+//! gateway under load: the cost of hostile plugins for sessions, the time until a harmful revision is rolled back, the
+//! rollouts of known bad and good revisions, and the exact replay of recorded decisions.
 
 mod calls;
+mod corpus;
 mod files;
 mod gateway;
 mod harm;
 mod hostile;
+mod judged;
 mod native;
 mod questions;
 mod recorded;
@@ -108,6 +110,8 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     recorded::measure(&mut gateway, &mut turns, &places, effort, &mut report)?;
     report.write(&choice.out)?;
     harm::measure(&mut gateway, &guests.harm, effort, &mut report)?;
+    report.write(&choice.out)?;
+    judged::measure(&mut gateway, &guests, choice.quick, &mut report)?;
     report.write(&choice.out)?;
     hostile::measure(&mut gateway, choice.quick, &mut report)?;
     report.write(&choice.out)?;

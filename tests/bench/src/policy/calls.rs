@@ -19,10 +19,12 @@ const FAILED: usize = 10;
 type Natively = fn(usize, &[Option<PluginState>]) -> Result<Duration, String>;
 
 /// The bench's own plugins.
+#[derive(Default)]
 pub(crate) struct Guests {
     empty: Vec<u8>,
-    smooth: Vec<u8>,
+    pub(crate) smooth: Vec<u8>,
     pub(crate) harm: Vec<u8>,
+    pub(crate) misroute: Vec<u8>,
 }
 
 /// Reason why calls could not be measured.
@@ -82,7 +84,8 @@ impl Guests {
             })
         };
         let (empty, smooth) = (read("bench_empty.wasm")?, read("bench_smooth.wasm")?);
-        Ok(Guests { empty, smooth, harm: read("bench_harm.wasm")? })
+        let (harm, misroute) = (read("bench_harm.wasm")?, read("bench_misroute.wasm")?);
+        Ok(Guests { empty, smooth, harm, misroute })
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::judged::JudgedRevision;
 use crate::rounds::{median, spread};
 
 #[derive(Clone, Default, Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Report {
     pub(crate) bad_policy_rollback_ms: Tail,
     pub(crate) harm_reason: Option<String>,
     pub(crate) harm_packets_lost: u64,
+    /// The rollouts of the corpus.
+    pub(crate) judged: Vec<JudgedRevision>,
     pub(crate) replay: Option<Replay>,
 }
 
@@ -221,6 +224,7 @@ impl Report {
             "hostile": self.hostile,
             "bad_policy_rollback_ms": self.bad_policy_rollback_ms.p99,
             "bad_policy": {"reason": self.harm_reason, "packets_lost": self.harm_packets_lost},
+            "judged": self.judged,
             "replay_exact": self.replay.map(|replay| replay.exact),
             "replay": self.replay,
         })

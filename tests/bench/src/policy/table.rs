@@ -42,7 +42,7 @@ impl Report {
             let figures = map([("wasm", wasm), ("native", native)]);
             AcceptanceRow::measured(what.trim(), figures, map([("wasm", most), ("native", None)]))
         };
-        measured.map(row).collect()
+        measured.map(row).chain(self.judged_rows()).collect()
     }
 
     fn lines(&self) -> Vec<Line> {
@@ -128,6 +128,8 @@ impl Report {
         }
         let undone = self.bad_policy_rollback_ms.p99;
         lines.push(("harmful policy to rollback, ms", undone, None, Some(2_000.0)));
+        let judged = self.judged_lines().into_iter();
+        lines.extend(judged.map(|(what, count, most)| (what, Some(count), None, most)));
         if let Some(replay) = self.replay {
             let differ = replay.calls - replay.same - replay.not_comparable;
             lines.extend([
