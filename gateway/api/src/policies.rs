@@ -16,9 +16,9 @@ use evenkeel_control::{
 };
 use evenkeel_core::ArmStatistics;
 use evenkeel_host::BINARY_BYTES_MAX;
-use evenkeel_model::{PluginFault, PolicyName};
+use evenkeel_model::{Hook, PluginFault, PolicyName};
 use evenkeel_process::unix_us;
-use evenkeel_revisions::{CandidateCalls, CandidateStatus};
+use evenkeel_revisions::{CandidateCalls, CandidateStatus, CohortSize};
 use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
@@ -53,6 +53,9 @@ pub(super) struct PushQuery {
     now: bool,
     #[serde(default)]
     force: bool,
+    /// End the rollout of another revision.
+    #[serde(default)]
+    replace: bool,
 }
 
 impl PushQuery {
@@ -64,7 +67,8 @@ impl PushQuery {
             let message = "found `now` with `canary`, `pace` or `shadow`, expected either";
             return Err(ApiError::field("now", message));
         }
-        Ok(PushRequest { canary, pace, shadow: self.shadow, now: self.now, force: self.force })
+        let PushQuery { shadow, now, force, replace, .. } = *self;
+        Ok(PushRequest { canary, pace, shadow, now, force, replace })
     }
 }
 
@@ -134,11 +138,26 @@ async fn not_a_plugin(shared: &ApiContext, policy: PolicyName, error: ApiError) 
     }
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VerbQuery {
+    /// Of a rollback: to a quarantined revision as well.
+    #[serde(default)]
+    force: bool,
+}
+
 pub(super) async fn policy_verb(
     State(shared): ApiState,
     Path((set, target)): Path<(String, String)>,
+    query: Result<Query<VerbQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let (hook, verb) = verb(&target)?;
+    let Query(VerbQuery { force }) =
+        query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
+    if force && verb != "rollback" {
+        let message = format!("found `force` with `{verb}`, expected it with `rollback`");
+        return Err(ApiError::field("force", message));
+    }
     let policy = policy_name(&set, hook)?;
     let said = policy.to_string();
     let action = match verb {
@@ -148,7 +167,8 @@ pub(super) async fn policy_verb(
         "resume" => RolloutAction::Resume,
         "abort" => RolloutAction::Abort,
         "rollback" => {
-            let rolled_back = shared.ask(&said, shared.handle.rollback_policy(policy)).await?;
+            let rolled_back =
+                shared.ask(&said, shared.handle.rollback_policy(policy, force)).await?;
             return rolled_out(&shared, rolled_back).await;
         }
         "stop" => {
@@ -176,8 +196,9 @@ async fn rolled_out(shared: &ApiContext, rollout: RolloutReport) -> Result<Respo
 }
 
 fn policy_status(policy: PolicyView) -> impl Serialize {
-    let PolicyView { status, candidate: plugin, cohorts, .. } = policy;
+    let PolicyView { status, candidate: plugin, cohorts, judged, .. } = policy;
     let candidate = status.candidate.as_ref().map(|it| Arc::clone(&it.revision));
+    let hook = policy.policy.hook;
     let (differed, of) = policy.hidden_state;
     object! {
         policy: policy.policy.to_string(),
@@ -201,7 +222,10 @@ fn policy_status(policy: PolicyView) -> impl Serialize {
         desired: candidate.or(status.active),
         // Remaining time in which a rollback to `previous` is possible.
         rollback_window_ms: milliseconds(status.previous_for),
-        rollout: status.candidate.map(|it| candidate_status(it, plugin, cohorts)),
+        rollout: status.candidate.map(|it| {
+            let judged = judged.map(|judged| judged_part(judged, hook));
+            candidate_status(it, plugin, cohorts, judged)
+        }),
         last_rollout: status.last.map(|last| {
             object! {
                 at_us: unix_us(last.at),
@@ -225,6 +249,7 @@ fn candidate_status(
     candidate: CandidateStatus,
     plugin: PluginView,
     cohorts: Vec<ArmStatistics>,
+    judged: Option<impl Serialize>,
 ) -> impl Serialize {
     let CandidateCalls { calls, faults, same, different, faulted, last_fault } = candidate.calls;
     let cohorts = cohorts.into_iter().map(|it| (it.arm.name(), cohort_figures(it)));
@@ -243,6 +268,8 @@ fn candidate_status(
         next_in_ms: milliseconds(candidate.staged.next_in),
         // Time in this stage without pauses.
         lasted_ms: candidate.lasted.as_millis() as u64,
+        // The part of the canary that was judged in this stage, and the number that the next share needs.
+        judged?: judged,
         // Shares in per cent.
         steps: candidate.steps,
         pace_ms: candidate.each.as_millis() as u64,
@@ -254,6 +281,11 @@ fn candidate_status(
         // Figures of the canary and of the active revision.
         cohorts: cohorts.collect::<BTreeMap<_, _>>(),
     }
+}
+
+fn judged_part(CohortSize { judged, required }: CohortSize, hook: Hook) -> impl Serialize {
+    let unit = if hook == Hook::Routing { "rooms" } else { "sessions" };
+    object! { of: unit, count: judged, required: required }
 }
 
 fn cohort_figures(cohort: ArmStatistics) -> impl Serialize {

@@ -15,10 +15,10 @@ use evenkeel_control::history::{Carried, EndedSession};
 use evenkeel_control::{ControlError, NodeNames, SessionView};
 use evenkeel_core::{
     Explanation, Impossible, MoveRecord, NodeCandidate, NodeStanding, RoomStanding,
-    SubjectDecision, SubjectQuarantine,
+    SessionStanding, SubjectDecision, SubjectQuarantine,
 };
 use evenkeel_model::{
-    DecisionOutcome, EvidenceSource, Hop, HopGrant, Measures, Metric, RoomId, SessionId,
+    Decider, DecisionOutcome, EvidenceSource, Hop, HopGrant, Measures, Metric, RoomId, SessionId,
 };
 use evenkeel_process::unix_us;
 use serde::{Deserialize, Serialize};
@@ -241,6 +241,8 @@ fn explained(
         mode: standing.mode.name(),
         // See the room's `effective_mode`.
         effective_mode: standing.kept.name(),
+        // The reason why that differs from `mode`.
+        mode_reason?: mode_reason(explanation),
         // Rooms with a higher priority are placed earlier.
         priority: explanation.priority,
         // The hop that carries the session's packets; null without one.
@@ -273,6 +275,20 @@ fn explained(
         // Revisions that fault on the session or its room; the gateway does not ask them about it.
         quarantined: explanation.quarantines.iter().map(quarantine).collect::<Vec<_>>(),
     }
+}
+
+/// The reason why the room has less redundancy than its mode.
+fn mode_reason(explanation: &Explanation) -> Option<String> {
+    let SessionStanding { mode, kept, .. } = &explanation.state;
+    let by = &explanation.placed_by;
+    let reason = match explanation.route.get(1) {
+        None if matches!(by, Decider::Policy { .. }) => format!("{by} names no standby"),
+        Some(_) if matches!(by, Decider::Policy { .. }) => {
+            format!("the standby that {by} names has too little capacity")
+        }
+        Some(_) | None => "no usable standby with capacity".to_owned(),
+    };
+    (mode != kept).then_some(reason)
 }
 
 fn policy_answer(said: &SubjectDecision) -> impl Serialize + use<> {

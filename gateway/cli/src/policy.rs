@@ -11,6 +11,7 @@ use crate::command::{
     ApiArgs, CommandError, list, number, read_file, rows, say, settings_of, text,
 };
 use crate::recording;
+use crate::session::{age, period};
 use crate::status::failing;
 
 /// List, push, roll out and roll back policies of a running gateway.
@@ -61,7 +62,13 @@ enum PolicyCommand {
     Replay(recording::Replay),
     Diff(recording::Diff),
     /// Cancel the running rollout or, without one, reactivate the previous revision
-    Rollback(OfPolicy),
+    Rollback {
+        #[command(flatten)]
+        of: OfPolicy,
+        /// Reactivate the previous revision even if it is quarantined
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Args)]
@@ -79,6 +86,9 @@ struct RevisionArgs {
     /// File with settings, JSON or TOML; default: the active settings, or the plugin's own if another plugin is active
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
+    /// End the running rollout of another revision
+    #[arg(long)]
+    replace: bool,
 }
 
 #[derive(Args, Default)]
@@ -93,7 +103,7 @@ struct StepArgs {
     /// Activate at once in spite of the set's `[rollout]`
     #[arg(long, conflicts_with_all = ["canary", "pace"])]
     now: bool,
-    /// Accept a quarantined revision
+    /// Accept a quarantined or older revision
     #[arg(long)]
     force: bool,
     #[arg(skip)]
@@ -135,7 +145,9 @@ impl PolicyArgs {
             PolicyCommand::Pause(of) => self.tell(of, "pause"),
             PolicyCommand::Resume(of) => self.tell(of, "resume"),
             PolicyCommand::Abort(of) => self.tell(of, "abort"),
-            PolicyCommand::Rollback(of) => self.tell(of, "rollback"),
+            PolicyCommand::Rollback { of, force } => {
+                self.tell(of, if *force { "rollback?force=true" } else { "rollback" })
+            }
         }
     }
 
@@ -144,6 +156,7 @@ impl PolicyArgs {
         let mut words = steps.query();
         let settings = revision.settings.as_deref().map(settings_of).transpose()?;
         words.extend(settings.map(|settings| ("settings", settings.to_string())));
+        words.extend(revision.replace.then(|| ("replace", "true".to_owned())));
         let (set, mut hook) = self.name(&revision.of.policy)?;
         for (at, (key, value)) in words.iter().enumerate() {
             let before = if at == 0 { '?' } else { '&' };
@@ -247,6 +260,11 @@ fn print_rollout(rollout: &Value, json: bool) -> Result<(), CommandError> {
     };
     let revision = rollout["revision"].as_str().unwrap_or("?");
     say(&format!("{}: {outcome}, revision {revision} {state}", text(rollout, "policy")));
+    if let ("activated" | "unchanged" | "started", Some(reason)) =
+        (outcome, rollout["reason"].as_str())
+    {
+        say(&format!("  {reason}"));
+    }
     Ok(())
 }
 
@@ -275,12 +293,13 @@ fn show(policy: &Value) {
         let reason = last["reason"].as_str().map_or(String::new(), |why| format!(": {why}"));
         say(&format!("  last: {} by {}{reason}", text(last, "outcome"), text(last, "by")));
     }
-    for (name, word) in [("quarantined_revisions", "quarantined"), ("revoked_revisions", "revoked")]
-    {
-        for one in rows(policy, name) {
-            let (revision, reason) = (text(one, "revision"), text(one, "reason"));
-            say(&format!("  {word}: {revision}: {reason}"));
-        }
+    for one in rows(policy, "quarantined_revisions") {
+        let (revision, reason) = (text(one, "revision"), text(one, "reason"));
+        let since = period(age(number(one, "since_us")));
+        say(&format!("  quarantined {since} ago, until a push with --force: {revision}: {reason}"));
+    }
+    for one in rows(policy, "revoked_revisions") {
+        say(&format!("  revoked: {}: {}", text(one, "revision"), text(one, "reason")));
     }
 }
 
@@ -362,6 +381,9 @@ fn next(rollout: &Value) -> String {
     let Some(percent) = rollout["next_percent"].as_u64() else {
         return String::new();
     };
+    if let Some(waits) = waits_for(rollout) {
+        return waits;
+    }
     let then = if percent < 100 { ", and so on to 100 %" } else { "" };
     match rollout["next_in_ms"].as_u64() {
         Some(ms) => {
@@ -371,4 +393,15 @@ fn next(rollout: &Value) -> String {
         None if rollout["paused"] == Value::Bool(true) => String::new(),
         None => "; waits for `evenkeel policy promote`".to_owned(),
     }
+}
+
+/// The judgement that the next step of a canary waits for once its time is over.
+fn waits_for(rollout: &Value) -> Option<String> {
+    let (judged, over) = (&rollout["judged"], number(rollout, "pace_ms") / 1_000);
+    let (count, required) = (number(judged, "count"), number(judged, "required"));
+    let is_over = rollout["next_in_ms"].as_u64() == Some(0);
+    (is_over && judged.is_object() && count < required).then(|| {
+        let unit = text(judged, "of");
+        format!("; {over} s are over; waiting for {required} judged {unit}, {count} so far")
+    })
 }

@@ -238,12 +238,12 @@ fn ended(record: &Value) -> String {
 }
 
 /// Time since a moment of Unix time.
-fn age(at_us: u64) -> Duration {
+pub(crate) fn age(at_us: u64) -> Duration {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     now.saturating_sub(Duration::from_micros(at_us))
 }
 
-fn period(time: Duration) -> String {
+pub(crate) fn period(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..120 => format!("{seconds} s"),
         seconds @ 120..7_200 => format!("{} min", seconds / 60),
@@ -286,7 +286,7 @@ fn explain(said: &Value) {
     if let Some(kept) =
         said["effective_mode"].as_str().filter(|kept| Some(*kept) != said["mode"].as_str())
     {
-        say(&format!("  runs in {kept} mode: no usable standby with capacity"));
+        say(&format!("  runs in {kept} mode: {}", text(said, "mode_reason")));
     }
     match said["hop"]["node"].as_str() {
         Some(node) => say(&format!("  at {node}, which is {}", text(said, "health"))),

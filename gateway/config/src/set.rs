@@ -355,6 +355,8 @@ struct RolloutJudgeTable {
     rung: Option<Spanned<i64>>,
     moves_per_minute: Option<Spanned<i64>>,
     guarded_percent: Option<Spanned<i64>>,
+    one_node_percent: Option<Spanned<i64>>,
+    faults_allowed: Option<Spanned<i64>>,
     refused_percent: Option<Spanned<i64>>,
     min_sessions: Option<Spanned<i64>>,
 }
@@ -467,6 +469,8 @@ fn judging(raw: &RolloutJudgeTable, check: &mut ConfigCheck) -> Judging {
         rung: check.number(&raw.rung, default.rung, 1..=10),
         moves_per_minute: check.number(&raw.moves_per_minute, default.moves_per_minute, 1..=60),
         guarded_percent: check.number(&raw.guarded_percent, default.guarded_percent, 1..=100),
+        one_node_percent: check.number(&raw.one_node_percent, default.one_node_percent, 1..=100),
+        faults_permille: check.number(&raw.faults_allowed, default.faults_permille, 0..=1_000),
         refused_percent: check.number(&raw.refused_percent, default.refused_percent, 1..=100),
         cohort_min: check.number(&raw.min_sessions, default.cohort_min, 1..=100_000),
         burn_ppm: default.burn_ppm,

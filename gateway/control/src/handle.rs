@@ -158,8 +158,8 @@ requests! {
         roll_out(policy: PolicyName, source: Box<PluginSource>) = RollOut -> RolloutReport;
         /// Acts on the rollout of a policy.
         act_on_rollout(policy: PolicyName, action: RolloutAction) = ActOnRollout -> RolloutReport;
-        /// Aborts the rollout in progress or, without one, restores the previous revision.
-        rollback_policy(policy: PolicyName) = Rollback -> RolloutReport;
+        /// Aborts the rollout in progress or, without one, restores the previous revision; a quarantined one only by `force`.
+        rollback_policy(policy: PolicyName, force: bool) = Rollback -> RolloutReport;
         /// Ends a policy's thread for a drill: its hook falls back to the native default.
         stop_policy(policy: PolicyName) = Stop -> ();
     }

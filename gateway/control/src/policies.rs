@@ -39,6 +39,8 @@ pub struct PushRequest {
     pub now: bool,
     /// Accept a quarantined or older revision.
     pub force: bool,
+    /// End the rollout of another revision.
+    pub replace: bool,
 }
 
 impl PushRequest {
@@ -116,6 +118,7 @@ impl PolicyRunner {
         let strategy = push.strategy(self.settings.get(&policy.set));
         let how = ActivationOptions {
             force: push.force,
+            replace: push.replace,
             strategy,
             ..ActivationOptions::at_once(Actor::Operator)
         };

@@ -198,7 +198,7 @@ impl Control {
             ControlRequest::Push { policy, reply, .. }
             | ControlRequest::RollOut(policy, _, reply)
             | ControlRequest::ActOnRollout(policy, _, reply)
-            | ControlRequest::Rollback(policy, reply)
+            | ControlRequest::Rollback(policy, _, reply)
                 if self.policies.threads.is_restoring(&policy) =>
             {
                 let _ = reply.send(Err(ControlError::Starting));
@@ -214,12 +214,12 @@ impl Control {
                 let act = |life: &mut Lifecycle| life.handle_action(action, now);
                 let _ = reply.send(self.policies.change(&policy, &mut self.gateway, now, act));
             }
-            ControlRequest::Rollback(policy, reply) => {
+            ControlRequest::Rollback(policy, force, reply) => {
                 let starting = self.offers.awaits_policies() && self.policies.is_known(&policy);
                 let _ = reply.send(if starting {
                     Err(ControlError::Starting)
                 } else {
-                    let act = |life: &mut Lifecycle| life.handle_rollback(now);
+                    let act = |life: &mut Lifecycle| life.handle_rollback(force, now);
                     self.policies.change(&policy, &mut self.gateway, now, act)
                 });
             }

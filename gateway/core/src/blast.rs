@@ -1,5 +1,6 @@
-//! The blast radius of a loss of nodes: a copy of the gateway, made of its record, loses them in virtual time. The decisions
-//! are those of the core; nodes open sessions at once, and no policy is asked.
+//! Copies of the gateway in virtual time, made of its record. One loses nodes, for the blast radius of their loss: the decisions
+//! are those of the core; nodes open sessions at once, and no policy is asked. Another one has no sessions and one policy, for the
+//! proof of a revision.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -7,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, CoreSettings, Health, MediaDescription, NodeId, NodeProbing, NodeSettings, RoomId,
-    SessionId,
+    CoreEvent, CoreSettings, Health, MediaDescription, NodeId, NodeProbing, NodeSettings,
+    PolicyName, RoomId, SessionId,
 };
 use evenkeel_nodes::Node;
 
@@ -25,6 +26,9 @@ const PLAYED: Duration = Duration::from_secs(5);
 
 /// No session of a copy ends for silence: its clients are not heard there.
 const NEVER_SILENT: Duration = Duration::from_secs(86_400);
+
+/// First number of rooms and sessions of a copy that begins without them: none of the copied gateway's has it.
+const FIRST_NUMBER: u64 = 1 << 48;
 
 /// A copy of a gateway: its settings, nodes and regions, and the rooms that were added.
 #[derive(Clone, Debug)]
@@ -192,6 +196,42 @@ impl Records<'_> {
 }
 
 impl GatewayCopy {
+    /// The settings of the copied gateway, with its present nodes; no scenario binds a policy.
+    pub fn settings(&self) -> &CoreSettings {
+        &self.settings
+    }
+
+    /// Begins a gateway without sessions on the copied nodes. Of the policies only this one decides.
+    ///
+    /// # Errors
+    /// If the copied parts contradict each other.
+    pub fn begin(&self, policy: &PolicyName, now: Instant) -> Result<Gateway, RestoreError> {
+        let mut settings = self.settings.clone();
+        for scenario in settings.scenarios.values_mut().filter(|it| it.set == policy.set) {
+            scenario.bound[policy.hook as usize] = true;
+        }
+        let (next_room, next_session) = (FIRST_NUMBER, FIRST_NUMBER);
+        let record = GatewayRecord { next_room, next_session, ..self.record.clone() };
+        self.restored(settings, record, now)
+    }
+
+    fn restored(
+        &self,
+        settings: CoreSettings,
+        record: GatewayRecord,
+        now: Instant,
+    ) -> Result<Gateway, RestoreError> {
+        let mut gateway = Gateway::new(settings, now);
+        gateway.handle_summaries_within(NEVER_SILENT);
+        let by_place = |name: &str| name.parse().ok().map(NodeId);
+        gateway.handle_record(record, by_place, now)?;
+        for (here, copied) in (0..).map(NodeId).zip(&self.nodes) {
+            copied.apply(here, self, gateway.records().tables, now);
+        }
+        gateway.settle_restored(now);
+        Ok(gateway)
+    }
+
     /// Adds a room.
     pub fn add_room(&mut self, room: RoomRecord) {
         self.record.next_room = self.record.next_room.max(room.id.0.max(room.call.0) + 1);
@@ -275,16 +315,8 @@ struct LossSurvey {
 
 impl LossTrial {
     fn begin(copy: &GatewayCopy, now: Instant) -> Result<LossTrial, RestoreError> {
-        let mut gateway = Gateway::new(copy.settings.clone(), now);
-        gateway.handle_summaries_within(NEVER_SILENT);
-        let by_place = |name: &str| name.parse().ok().map(NodeId);
-        gateway.handle_record(copy.consistent_record(), by_place, now)?;
-        for (here, copied) in (0..).map(NodeId).zip(&copy.nodes) {
-            copied.apply(here, copy, gateway.records().tables, now);
-        }
-        gateway.settle_restored(now);
         let mut trial = LossTrial {
-            gateway,
+            gateway: copy.restored(copy.settings.clone(), copy.consistent_record(), now)?,
             ids: copy.nodes.iter().map(|node| node.id).collect(),
             lost: BTreeSet::new(),
             died: BTreeSet::new(),

@@ -32,6 +32,7 @@ const PAUSE_LONGEST: Duration = Duration::from_secs(30);
 const FUEL: u64 = u64::MAX;
 
 /// The parameters of an instance, reused to replace it after a fault.
+#[derive(Clone)]
 pub(crate) struct Recipe {
     pub(crate) engine: Engine,
     pub(crate) component: Component,
@@ -251,8 +252,8 @@ enum CallBudget {
     Processor(Duration),
 }
 
-/// Processor time of this thread.
-fn processor_time() -> Duration {
+/// Returns the processor time of this thread.
+pub fn processor_time() -> Duration {
     // Every Linux has this clock.
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::MAX, Duration::from)
 }
@@ -358,6 +359,10 @@ impl SupervisedGuest {
     /// Number of actions dropped since installation because they were not granted.
     pub(crate) fn ungranted(&self) -> u64 {
         self.ungranted + self.instance.as_ref().map_or(0, |guest| guest.ungranted)
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.instance.as_ref().map_or(0, |guest| guest.store.data().memory_bytes)
     }
 
     /// Instructions since the instance was created, on a counting engine.

@@ -21,6 +21,7 @@ mod store;
 mod trust;
 
 pub use engine::{Component, Engine, NativeCode};
+pub use guest::processor_time;
 pub use limits::{BINARY_BYTES_MAX, CallBudgets};
 pub use manifest::{CONTRACT, CallCost, GrantLimits, Manifest, PluginGrant};
 pub use native::{
@@ -28,7 +29,7 @@ pub use native::{
     fulfil, private_folder,
 };
 pub use plugin_file::{Form, PluginFile, look};
-pub use policy::BoundPlugin;
+pub use policy::{BoundPlugin, answer_difference};
 pub use refusal::PluginRefusal;
 pub use schema::Schema;
 pub use store::{GuestLogLine, LogLevel};

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use evenkeel_model::{
-    Apart, CatalogEntry, Hook, HookAnswer, PluginFault, PolicyQuestion, RevisionAnswer,
+    Apart, CatalogEntry, DecisionNote, Hook, HookAnswer, PluginFault, PolicyQuestion,
+    RevisionAnswer,
 };
 use ring::digest::{Context, SHA256};
 use serde_json::Value;
@@ -19,6 +20,12 @@ use crate::store::{GuestLogLine, PluginLog};
 
 /// The first answers of a revision are all checked, since hidden state shows soon.
 const FIRST: u64 = 4;
+
+/// Of the next answers one in this number is checked, since a hidden counter shows after some hundred calls.
+const EARLY_ONE_IN: u64 = 64;
+
+/// The answers of a revision that are checked more often.
+const EARLY: u64 = 4_096;
 
 /// Of later answers one in this number is checked, which finds permanent hidden state within minutes, at a
 /// thousandth of the cost.
@@ -82,6 +89,17 @@ impl BoundPlugin {
         Ok(BoundPlugin {
             guest: SupervisedGuest::start(recipe)?,
             revision,
+            isolation: BatchIsolation::default(),
+            determinism: DeterminismCheck::default(),
+            catalog_updates: 0,
+        })
+    }
+
+    /// Starts another instance of this revision, which has the same catalog and shares no state.
+    pub fn another(&self) -> Result<BoundPlugin, PluginRefusal> {
+        Ok(BoundPlugin {
+            guest: SupervisedGuest::start(self.guest.recipe.clone())?,
+            revision: Arc::clone(&self.revision),
             isolation: BatchIsolation::default(),
             determinism: DeterminismCheck::default(),
             catalog_updates: 0,
@@ -238,7 +256,13 @@ impl BoundPlugin {
         self.guest.instructions()
     }
 
-    /// True if the last answer is due for a check: the first four of a revision, then one in 1,024.
+    /// Size of the instance's linear memory; 0 while no instance runs.
+    pub fn memory_bytes(&self) -> usize {
+        self.guest.memory_bytes()
+    }
+
+    /// True if the last answer is due for a check: the first four of a revision, then one in 64, and after 4,096 answers one in
+    /// 1,024.
     /// If there is no time, the next one is due.
     pub fn is_check_due(&self) -> bool {
         self.determinism.is_due()
@@ -288,11 +312,10 @@ impl BoundPlugin {
         };
         let until = Instant::now().checked_add(self.guest.budget(question));
         match fresh.ask(now_us, until, |guest| guest.answer(question, now_us)) {
-            Ok(second) if second.answer != first.answer => {
-                Ok(Some(difference(&first.answer, &second.answer).into()))
+            Ok(second) => {
+                let second = (&second.answer, &second.notes[..]);
+                Ok(difference((&first.answer, &first.notes), second).map(Into::into))
             }
-            Ok(second) if second.notes != first.notes => Ok(Some("its notes".into())),
-            Ok(_) => Ok(None),
             Err(fault @ (PluginFault::Deadline | PluginFault::Late | PluginFault::Absent)) => {
                 Err(fault)
             }
@@ -333,7 +356,12 @@ impl DeterminismCheck {
 
     fn note_asked(&mut self) {
         self.looked += 1;
-        self.next = if self.looked < FIRST { self.answers } else { self.answers + ONE_IN - 1 };
+        let step = match self.answers {
+            _ if self.looked < FIRST => 1,
+            ..EARLY => EARLY_ONE_IN,
+            _ => ONE_IN,
+        };
+        self.next = self.answers + step - 1;
     }
 
     /// The machine was too slow for a check, which does not count among the first ones.
@@ -344,7 +372,23 @@ impl DeterminismCheck {
     }
 }
 
-fn difference(first: &HookAnswer, second: &HookAnswer) -> &'static str {
+type Said<'a> = (&'a HookAnswer, &'a [DecisionNote]);
+
+/// The first difference of two answers with their notes.
+fn difference(first: Said<'_>, second: Said<'_>) -> Option<&'static str> {
+    match (first.0 == second.0, first.1 == second.1) {
+        (false, _) => Some(different_part(first.0, second.0)),
+        (true, false) => Some("its notes"),
+        (true, true) => None,
+    }
+}
+
+/// Describes the first difference of an answer from the first one to the same question; `None` if they are the same.
+pub fn answer_difference(first: &RevisionAnswer, second: &RevisionAnswer) -> Option<&'static str> {
+    difference((&first.answer, &first.notes), (&second.answer, &second.notes))
+}
+
+fn different_part(first: &HookAnswer, second: &HookAnswer) -> &'static str {
     match (first, second) {
         (HookAnswer::Actions { actions, .. }, HookAnswer::Actions { actions: other, .. })
             if actions != other =>

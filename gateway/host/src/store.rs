@@ -151,6 +151,8 @@ pub(crate) struct StoreData {
     pub(crate) log: PluginLog,
     /// Set if memory or a table entry was refused since this was last cleared.
     pub(crate) memory_refused: bool,
+    /// Size of the instance's one memory.
+    pub(crate) memory_bytes: usize,
     pub(crate) diag_calls: u32,
     /// The thread's processor time at which the call is stopped, if its budget is [`CallBudget::Processor`].
     pub(crate) processor_until: Option<Duration>,
@@ -191,6 +193,9 @@ impl ResourceLimiter for StoreData {
     ) -> wasmtime::Result<bool> {
         let allowed = desired <= maximum.unwrap_or(MEMORY_BYTES_MAX).min(MEMORY_BYTES_MAX);
         self.memory_refused |= !allowed;
+        if allowed {
+            self.memory_bytes = desired;
+        }
         Ok(allowed)
     }
 

@@ -494,6 +494,10 @@ crate::named! {
         HiddenState = "hidden state",
         /// The revision itself turns newcomers away: it rejects them, or redirects them to another region.
         Refusals = "refusals",
+        /// The revision's routes have no standby with capacity where the native default has one.
+        Redundancy = "redundancy",
+        /// Rooms crowd on one node.
+        Spread = "spread",
     }
 }
 
@@ -502,7 +506,7 @@ crate::named! {
 pub struct BreachCount {
     /// Rooms, sessions, decisions or newcomers.
     pub of: u32,
-    /// The part that got worse, broke a rule, or was turned away.
+    /// The part that got worse, broke a rule, was turned away, or is on one node.
     pub worse: u32,
 }
 
@@ -525,6 +529,8 @@ impl std::fmt::Display for Breach {
             Figure::Guarded => "broke a rule",
             Figure::HiddenState => "differed from a fresh instance's",
             Figure::Refusals => "turned away",
+            Figure::Redundancy => "have no usable standby",
+            Figure::Spread => "are on one node",
             Figure::Slo => "missed the objective",
             Figure::Gap | Figure::Loss | Figure::RFactor | Figure::Rung | Figure::Moves => {
                 "got worse"

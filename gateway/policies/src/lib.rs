@@ -5,12 +5,16 @@
 
 mod compare;
 mod compiling;
+mod entries;
 mod memory;
 mod prepare;
+mod processor;
+mod proof;
 mod record;
 mod recorder;
 mod restoring;
 mod thread;
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,17 +22,17 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 pub use compiling::{Foundry, compile_plugin};
+pub use entries::{catalog, catalog_of};
 use evenkeel_config::{GatewayConfig, PolicyBinding};
 use evenkeel_core::{ArmStatistics, ArmTally, Gateway};
 use evenkeel_host::{self as host, Component, PluginRefusal};
 use evenkeel_model::{
-    Ask, AskId, CatalogEntry, CoreSettings, DecisionOutcome, EntryKind, GatewayLimits, NodeId,
-    PluginFault, PolicyName, RegionId, ZoneId,
+    Ask, AskId, CatalogEntry, DecisionOutcome, GatewayLimits, PluginFault, PolicyName,
 };
 use evenkeel_process::lock;
 use evenkeel_recording::RecordedDecision;
 use evenkeel_revisions::{
-    Lifecycle, PolicyStatus, RevisionRefusal, RolloutOutcome, RolloutRules, WallClock,
+    CohortSize, Lifecycle, PolicyStatus, RevisionRefusal, RolloutOutcome, RolloutRules, WallClock,
 };
 use memory::{PolicyKeeper, RecordFile};
 pub use prepare::{
@@ -62,6 +66,8 @@ pub struct PolicyView {
     pub candidate: PluginView,
     /// Measurements of both cohorts, the active revision's first. Empty outside the canary stage.
     pub cohorts: Vec<ArmStatistics>,
+    /// The part of the canary that was judged in its present step; `None` outside the canary stage.
+    pub judged: Option<CohortSize>,
     /// Sessions and rooms on which the active revision faults; the gateway does not ask it about them.
     pub quarantined: u64,
     /// Answers that differed from those of a fresh instance, and compared answers.
@@ -130,7 +136,7 @@ impl RunningPolicy {
         &self,
         policy: &PolicyName,
         status: PolicyStatus,
-        cohorts: Vec<ArmStatistics>,
+        (cohorts, judged): (Vec<ArmStatistics>, Option<CohortSize>),
     ) -> PolicyView {
         let plugin = |revision: &Arc<str>| self.plugins.get(revision);
         let active = status.active.as_ref().and_then(plugin);
@@ -147,6 +153,7 @@ impl RunningPolicy {
             candidate: candidate.map(view).unwrap_or_default(),
             status,
             cohorts,
+            judged,
             quarantined,
             hidden_state,
         }
@@ -244,7 +251,11 @@ impl PolicyThreads {
         let running = self.running.get(policy)?;
         let active = gateway.policy(policy)?.revisions().active_name();
         let plugin = active.as_ref().and_then(|active| running.plugins.get(active));
+        // The first revision is used even if it is not proved: no other could answer instead.
+        let copy = active.is_some().then(|| gateway.records().copy_nodes());
         Some(Preparation {
+            judging: gateway.policy(policy)?.judging(),
+            copy,
             push: gateway.change_policy(policy, Instant::now(), Lifecycle::next_push)?,
             policy: policy.clone(),
             foundry: self.foundry.clone(),
@@ -421,7 +432,8 @@ impl PolicyThreads {
         let view = |(policy, running): (&PolicyName, &RunningPolicy)| {
             let status = gateway.policy(policy)?.status(now);
             let cohorts = tallies.get(policy).and_then(|tally| gateway.cohorts(policy, tally));
-            Some(running.view(policy, status, cohorts.into_iter().flatten().collect()))
+            let cohorts = cohorts.into_iter().flatten().collect();
+            Some(running.view(policy, status, (cohorts, gateway.judged(policy))))
         };
         self.running.iter().filter_map(view).collect()
     }
@@ -461,37 +473,4 @@ pub fn try_out(
     let seed = source.seed;
     host::BoundPlugin::install_within(engine, &component, hook, given, catalog, seed, grant)?;
     Ok(component)
-}
-
-/// The catalog of the regions, zones and nodes in these settings.
-pub fn catalog_of(core: &CoreSettings) -> Vec<CatalogEntry> {
-    let regions = core.regions.iter().map(|name| &**name);
-    let zones = core.zones.iter().map(|zone| (zone.region, &*zone.name));
-    let nodes = (0..).map(NodeId).zip(&core.nodes);
-    let nodes = nodes.map(|(id, node)| (id, node.zone, &*node.name));
-    catalog(core.home, regions, zones, nodes)
-}
-
-/// The catalog, which maps the numbers in questions to names. Lists regions and zones in
-/// the order of their numbers; the parent of a zone is its region, that of a node its zone.
-pub fn catalog<'a>(
-    home: RegionId,
-    regions: impl Iterator<Item = &'a str> + Clone,
-    zones: impl Iterator<Item = (RegionId, &'a str)>,
-    nodes: impl Iterator<Item = (NodeId, ZoneId, &'a str)>,
-) -> Vec<CatalogEntry> {
-    let entry = |kind, id: u32, parent: u32, name: &str| CatalogEntry {
-        kind,
-        id: u64::from(id),
-        parent: u64::from(parent),
-        name: name.into(),
-        labels: Vec::new(),
-    };
-    let own = regions.clone().nth(home.0 as usize).unwrap_or_default();
-    let own = entry(EntryKind::Home, 0, home.0, own);
-    let regions = (0..).zip(regions).map(|(id, name)| entry(EntryKind::Region, id, 0, name));
-    let zones =
-        (0..).zip(zones).map(|(id, (region, name))| entry(EntryKind::Zone, id, region.0, name));
-    let nodes = nodes.map(|(id, zone, name)| entry(EntryKind::Node, id.0, zone.0, name));
-    regions.chain(zones).chain(nodes).chain([own]).collect()
 }

@@ -9,24 +9,31 @@ use bytes::Bytes;
 use evenkeel_config::{
     GatewayConfig, InvalidSetting, PluginLimits, PluginLocation, PolicyBinding, TrustSettings,
 };
+use evenkeel_core::GatewayCopy;
 use evenkeel_host::{self as host, PluginRefusal, PluginSeal, Provenance};
-use evenkeel_model::{PluginFault, PolicyName};
+use evenkeel_model::PolicyName;
 use evenkeel_process::{file, lock, unix_us};
 use evenkeel_revisions::{
-    Actor, Revision, RevisionRefusal, RolloutOutcome, RolloutReport, RolloutRequest, Strategy,
+    Actor, Judging, Revision, RevisionRefusal, RolloutOutcome, RolloutReport, RolloutRequest,
+    Strategy, age_text,
 };
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::compiling::Foundry;
+use super::proof::{ProofFailure, replay};
 use super::record::{PluginRecord, digest};
 use super::thread::{
     CatalogSnapshot, Figures, LoadDecision, LoadedPlugin, PluginFacts, PolicyMessage, PolicyReport,
     ReadyRevision, ThreadQueue,
 };
+use super::trial::try_revision;
 
 /// Maximum refusals kept: enough to look through after an incident.
 const REFUSALS_MAX: usize = 128;
+
+/// Revisions of a policy whose proof is remembered, so that they are active again at once.
+const PROVED_MAX: usize = 16;
 
 /// A plugin's bytes, settings and origin.
 #[derive(Clone, Debug)]
@@ -85,16 +92,18 @@ pub struct ActivationOptions {
     pub by: Actor,
     /// Activate a quarantined or older revision.
     pub force: bool,
+    /// End the rollout of another revision.
+    pub replace: bool,
     /// The stages; `None` activates at once.
     pub strategy: Option<Strategy>,
-    /// The file of the previous revision was restored.
+    /// The plugin is that of a file: an older version is accepted.
     pub returns: bool,
 }
 
 impl ActivationOptions {
     /// Without stages.
     pub fn at_once(by: Actor) -> ActivationOptions {
-        ActivationOptions { by, force: false, strategy: None, returns: false }
+        ActivationOptions { by, force: false, replace: true, strategy: None, returns: false }
     }
 }
 
@@ -112,6 +121,9 @@ pub struct Preparation {
     /// The plugin of the active revision, and its settings.
     pub(super) settings: Option<(Arc<str>, serde_json::Value)>,
     pub(super) active: Option<Arc<str>>,
+    /// The nodes on which the revision is tried; `None` for the first revision.
+    pub(super) copy: Option<GatewayCopy>,
+    pub(super) judging: Judging,
     pub(super) reports: mpsc::Sender<PolicyReport>,
 }
 
@@ -120,9 +132,8 @@ pub struct Preparation {
 enum PrepareError {
     #[error(transparent)]
     Refused(#[from] PluginRefusal),
-    /// The revision failed on a question that the policy had answered before.
-    #[error("replaying {questions} recorded questions failed ({fault})")]
-    Disproved { questions: usize, fault: PluginFault },
+    #[error(transparent)]
+    Disproved(#[from] ProofFailure),
     /// The core refused the revision.
     #[error("{}", unwanted(.0))]
     Unwanted(RevisionRefusal),
@@ -138,7 +149,7 @@ impl PrepareError {
     fn code(&self) -> &'static str {
         match self {
             PrepareError::Refused(refused) => refused.code(),
-            PrepareError::Disproved { .. } => "proof-failed",
+            PrepareError::Disproved(failure) => failure.code(),
             PrepareError::Unwanted(refusal) => refusal.code(),
             PrepareError::Other(_) => "other-revision",
             PrepareError::Gone => "unavailable",
@@ -156,10 +167,13 @@ fn unwanted(refusal: &RevisionRefusal) -> String {
             PluginRefusal::Downgrade { plugin: (**plugin).into(), found, ran }.to_string()
         }
         RevisionRefusal::Quarantined { quarantined, age } => format!(
-            "revision {} is quarantined for {} s: {}; `--force` accepts it",
+            "revision {} was quarantined {} ago, and stays so until a push with `--force`: {}",
             quarantined.revision,
-            age.as_secs(),
+            age_text(*age),
             quarantined.reason
+        ),
+        RevisionRefusal::Running { candidate, stage } => format!(
+            "revision {candidate} is being rolled out, {stage}: `--replace` ends that rollout, and `policy abort` does so without a new one"
         ),
         RevisionRefusal::Revoked(reason) => reason.to_string(),
     }
@@ -286,9 +300,9 @@ fn take_in(
     let PluginSource { bytes, settings, origin, configured, seed, arrived, how } = source;
     let (revision, mut loaded) = preparation.install(bytes.into(), settings, origin, seed)?;
     *name = Some(Arc::clone(&revision.name));
-    let ActivationOptions { by, force, strategy, returns } = how;
+    let ActivationOptions { by, force, replace, strategy, returns } = how;
     let push = preparation.push;
-    let request = RolloutRequest { push, by, arrived, force, strategy, returns };
+    let request = RolloutRequest { push, by, arrived, force, replace, strategy, returns };
     preparation
         .ask_core(|reply| PolicyMessage::Compiled {
             policy: preparation.policy.clone(),
@@ -297,7 +311,7 @@ fn take_in(
             reply,
         })?
         .map_err(PrepareError::Unwanted)?;
-    preparation.prove(&mut loaded.policy)?;
+    preparation.prove(&mut loaded.policy, &revision)?;
     let (policy, since) = (preparation.policy.clone(), Instant::now());
     let LoadDecision { result, unwanted } = preparation.ask_core(|reply| {
         PolicyMessage::Ready(Box::new(ReadyRevision {
@@ -428,12 +442,23 @@ impl Preparation {
         answer.blocking_recv().map_err(|_| PrepareError::Gone)
     }
 
-    /// Replays the recorded questions.
-    fn prove(&self, revision: &mut host::BoundPlugin) -> Result<(), PrepareError> {
+    /// Replays the recorded questions, and tries a revision that was not tried before.
+    fn prove(
+        &self,
+        plugin: &mut host::BoundPlugin,
+        revision: &Revision,
+    ) -> Result<(), ProofFailure> {
         let questions = self.shared.questions.list();
-        for (question, now_us) in &questions {
-            let disproved = |fault| PrepareError::Disproved { questions: questions.len(), fault };
-            revision.ask_of_all(question, *now_us, Duration::MAX).map_err(disproved)?;
+        replay(plugin, &questions)?;
+        let known = (Arc::clone(&revision.name), self.catalog.version);
+        let is_known = lock(&self.shared.proved).contains(&known);
+        if let Some(copy) = self.copy.as_ref().filter(|_| !is_known) {
+            try_revision(plugin, (&self.policy, revision), (copy, self.judging), questions)?;
+            let mut proved = lock(&self.shared.proved);
+            if proved.len() == PROVED_MAX {
+                proved.pop_front();
+            }
+            proved.push_back(known);
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ use evenkeel_revisions::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::compare::is_same;
+use super::processor::ProcessorClock;
 use super::record::Digest;
 use super::recorder::Scribe;
 
@@ -127,6 +128,8 @@ pub(super) struct ThreadQueue {
     pub(super) orders: Mutex<VecDeque<PolicyOrder>>,
     /// Questions to replay on the next revision.
     pub(super) questions: RecentQuestions,
+    /// Revisions that passed a trial, with the version of the catalog.
+    pub(super) proved: Mutex<VecDeque<(Arc<str>, u64)>>,
     pub(super) catalog: Mutex<CatalogSnapshot>,
 }
 
@@ -382,7 +385,10 @@ impl PolicyThread {
             // The core has used the native default by now.
             return self.send_answered(id, Err(PluginFault::Late), None);
         }
+        // One fault may end a canary: the candidate is not blamed for a busy machine.
+        let clock = (arm == Arm::Canary).then(ProcessorClock::start);
         let answered = loaded.policy.ask_isolating(&question, now_us, deadline - now);
+        let is_starved = clock.is_some_and(|clock| clock.is_starved());
         let result = answered.and_then(|answered| self.budgets.hold(&question, answered));
         // Rows on which it faults count as one fault; rows that are already quarantined count as none.
         let apart = result.as_ref().ok().and_then(|answered| answered.apart.clone());
@@ -390,6 +396,7 @@ impl PolicyThread {
             Ok(_) => apart.as_ref().and_then(|apart| apart.fault.clone()),
             Err(fault) => Some(fault.clone()).filter(PluginFault::is_of_question),
         };
+        let fault = fault.filter(|fault| !(is_starved && *fault == PluginFault::Deadline));
         // The candidate and the recording get the question without the rows that were left out.
         let rest = result.as_ref().ok();
         let rest = rest.and_then(|answered| answered.without_the_left_out(&question));
@@ -437,7 +444,7 @@ impl PolicyThread {
         self.report(PolicyMessage::Answered { ask, policy: self.policy.clone(), result, call });
     }
 
-    /// Compares the first answers of a revision, and later one in 1,024, with those of a fresh instance.
+    /// Compares the first answers of a revision, and later a few, with those of a fresh instance.
     fn check_determinism(&mut self) {
         let Some(AnsweredQuestion { question, now_us, answered }) = self.twice.take() else {
             return;
@@ -472,7 +479,9 @@ impl PolicyThread {
         let Some(loaded) = self.loaded.get_mut(&revision) else { return };
         let AnsweredQuestion { question, now_us, answered: first } = shadowed;
         // The question is asked in parts if the plugin's memory is too small for all rows, as for the active revision.
+        let clock = ProcessorClock::start();
         let asked = loaded.policy.ask_of_all(question, *now_us, self.budgets.advice);
+        let is_starved = clock.is_starved();
         let mut hides = None;
         let compared = match asked {
             Ok(None) => Compared::Skipped,
@@ -486,6 +495,7 @@ impl PolicyThread {
                     Compared::Different
                 }
             }
+            Err(PluginFault::Deadline) if is_starved => Compared::Skipped,
             Err(fault) if fault.is_of_question() => Compared::Faulted(fault),
             Err(_) => Compared::Skipped,
         };

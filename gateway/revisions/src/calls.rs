@@ -40,6 +40,9 @@ pub(crate) struct CallRecord {
     active: FaultWindow,
     candidate: FaultWindow,
     candidate_calls: CandidateCalls,
+    /// Answers of the candidate before its share grew last.
+    #[serde(default)]
+    answered_before_step: u64,
     /// Calls of all revisions so far.
     calls: u64,
     /// Faults of active revisions so far.
@@ -56,6 +59,7 @@ impl CallRecord {
             active: FaultWindow::new(now),
             candidate: FaultWindow::new(now),
             candidate_calls: CandidateCalls::default(),
+            answered_before_step: 0,
             calls: 0,
             faults: 0,
             failing: None,
@@ -72,6 +76,17 @@ impl CallRecord {
     pub(crate) fn begin_candidate(&mut self, now: Instant) {
         self.candidate = FaultWindow::new(now);
         self.candidate_calls = CandidateCalls::default();
+        self.begin_step();
+    }
+
+    /// The candidate has another share.
+    pub(crate) fn begin_step(&mut self) {
+        self.answered_before_step = self.candidate_calls.answered();
+    }
+
+    /// Calls that the candidate answered with its present share.
+    pub(crate) fn answered_in_step(&self) -> u64 {
+        self.candidate_calls.answered().saturating_sub(self.answered_before_step)
     }
 
     /// See [`FaultWindow::is_good`].
@@ -97,14 +112,17 @@ impl CallRecord {
             false if faulted => self.failing.clone_from(&call.fault),
             false => {}
         }
-        let too_many = self.active.count(now, faulted);
+        self.active.count(now, faulted);
+        let too_many = faulted && self.active.has_too_many(now);
         reason_to_remove(too_many, "", call.fault.as_ref(), call.beyond_repair)
     }
 
-    /// Counts a call of the candidate. Returns the reason to remove it, if there is one.
+    /// Counts a call of the candidate, of whose calls this many in a thousand may fault. Returns the reason to remove it, if there
+    /// is one.
     pub(crate) fn note_candidate(
         &mut self,
         call: &PolicyCallResult,
+        faults_permille: u32,
         now: Instant,
     ) -> Option<Box<str>> {
         let (calls, faulted) = (&mut self.candidate_calls, call.fault.is_some());
@@ -114,7 +132,8 @@ impl CallRecord {
         if faulted {
             calls.last_fault.clone_from(&call.fault);
         }
-        let too_many = self.candidate.count(now, faulted);
+        self.candidate.count(now, faulted);
+        let too_many = faulted && self.candidate.exceeds(faults_permille, now);
         reason_to_remove(too_many, "", call.fault.as_ref(), call.beyond_repair)
     }
 
@@ -128,6 +147,7 @@ impl CallRecord {
         &mut self,
         compared: &Compared,
         beyond_repair: bool,
+        faults_permille: u32,
         now: Instant,
     ) -> Option<Box<str>> {
         let calls = &mut self.candidate_calls;
@@ -147,7 +167,8 @@ impl CallRecord {
             }
             Compared::Skipped => return reason_to_remove(false, "", None, beyond_repair),
         };
-        let too_many = self.candidate.count(now, fault.is_some());
+        self.candidate.count(now, fault.is_some());
+        let too_many = fault.is_some() && self.candidate.exceeds(faults_permille, now);
         reason_to_remove(too_many, " in shadow", fault, beyond_repair)
     }
 
@@ -183,7 +204,7 @@ fn reason_to_remove(
 /// Window in which calls and faults are counted.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// More faults than this within [`WINDOW`] roll a revision back, unless it had so many calls that [`FAULTS_SHARE`]
+/// More faults than this within [`WINDOW`] roll the active revision back, unless it had so many calls that [`FAULTS_SHARE`]
 /// permits more.
 const FAULTS_MAX: u64 = 5;
 
@@ -213,8 +234,7 @@ impl FaultWindow {
         FaultWindow { began: now, buckets: VecDeque::new() }
     }
 
-    /// Counts a call. Returns true if it is a fault that exceeds the limit.
-    fn count(&mut self, now: Instant, faulted: bool) -> bool {
+    fn count(&mut self, now: Instant, faulted: bool) {
         let age = |from: Instant| now.saturating_duration_since(from);
         while self.buckets.front().is_some_and(|bucket| age(bucket.began) > WINDOW) {
             self.buckets.pop_front();
@@ -226,18 +246,24 @@ impl FaultWindow {
             bucket.calls += 1;
             bucket.faults += u64::from(faulted);
         }
-        faulted && self.too_many(now)
     }
 
     /// True if a rollback may restore this revision: it has no recent fault, or ran for a whole window with few faults.
     fn is_good(&self, now: Instant) -> bool {
         let long = now.saturating_duration_since(self.began) >= WINDOW;
-        self.sum(now).1 == 0 || long && !self.too_many(now)
+        self.sum(now).1 == 0 || long && !self.has_too_many(now)
     }
 
-    fn too_many(&self, now: Instant) -> bool {
+    /// More calls faulted than those of an active revision may.
+    fn has_too_many(&self, now: Instant) -> bool {
         let (calls, faults) = self.sum(now);
         faults > FAULTS_MAX.max(calls / FAULTS_SHARE)
+    }
+
+    /// More than this share of the calls faulted.
+    fn exceeds(&self, permille: u32, now: Instant) -> bool {
+        let (calls, faults) = self.sum(now);
+        faults * 1_000 > calls * u64::from(permille)
     }
 
     /// Calls and faults within the window.

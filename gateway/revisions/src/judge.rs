@@ -14,14 +14,19 @@
 //! that are good are at risk again, and rounds without harm do not outweigh new harm. Round `k` may use the share
 //! `1/k(k+1)` of the permitted error; the shares of all rounds add up to 1.
 //!
-//! Newcomers that are turned away have no media to judge: `refusals.rs` tests refusals.
+//! Newcomers that are turned away have no media to judge: [`RefusalEvidence`] tests refusals. Where a revision routes its
+//! rooms is compared by [`RoomSpread`], and [`RuleBreaches`] counts its decisions.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::instant;
-use evenkeel_model::{Arm, Breach, BreachCount, Figure};
+use evenkeel_model::{Arm, Breach, BreachCount, Figure, NodeId};
 use serde::{Deserialize, Serialize};
+
+use crate::judging::Judging;
+use crate::progress::CohortSize;
+use crate::spread::RoomSpread;
 
 /// Probability that a harmless candidate is ever rolled back, over all figures and rounds: one in two hundred.
 const ERROR: f64 = 0.005;
@@ -32,7 +37,11 @@ const THETAS: [f64; 5] = [2.0, 8.0, 32.0, 128.0, 512.0];
 /// Duration of a round. After it, rooms and sessions that are good are at risk again.
 const ROUND: Duration = Duration::from_secs(10);
 
-/// Minimum decisions in a round before broken rules are judged.
+/// Minimum decisions of a round that broke a rule, or left a room without a standby. Fewer may be due to a change while the
+/// revision decided.
+const BROKEN_MIN: u32 = 3;
+
+/// Decisions after which a round of decisions may end. Until then, those of a policy that is rarely asked count on.
 const DECISIONS_MIN: u32 = 20;
 
 /// Figures by which rooms and sessions fall.
@@ -44,47 +53,6 @@ const TESTED: usize = MEDIA.len() + 1;
 
 fn bit(figure: Figure) -> u8 {
     1 << figure as u8
-}
-
-/// Thresholds by which a candidate is judged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Judging {
-    /// Silence after which a session is bad. Default 400 ms.
-    pub gap: Duration,
-    /// Loss up or down, parts per million. Default 50,000 (5 %).
-    pub loss_ppm: u32,
-    /// R-factor below this, times 100. Default 6,000: many are dissatisfied (ITU-T G.109).
-    pub r_factor_centi: u32,
-    /// Rung from which a session is bad. Default 2: capped, and voice only.
-    pub rung: u8,
-    /// Moves of a room within a minute. Default 3.
-    pub moves_per_minute: u32,
-    /// Decisions that break a rule, per cent. Default 50.
-    pub guarded_percent: u32,
-    /// Newcomers turned away, per cent of the canary's; below this, a policy may be stricter than the one before.
-    /// Default 20.
-    pub refused_percent: u32,
-    /// Minimum rooms, sessions or newcomers in a canary that is judged. Default 5.
-    pub cohort_min: u32,
-    /// Share of the canary that misses the limits of its scenario's service level objective, in ppm; below this, the error
-    /// budget burns slowly. Default 144,000: the fast burn of an objective of 99 %.
-    pub burn_ppm: u32,
-}
-
-impl Default for Judging {
-    fn default() -> Self {
-        Judging {
-            gap: Duration::from_millis(400),
-            loss_ppm: 50_000,
-            r_factor_centi: 6_000,
-            rung: 2,
-            moves_per_minute: 3,
-            guarded_percent: 50,
-            refused_percent: 20,
-            cohort_min: 5,
-            burn_ppm: 144_000,
-        }
-    }
 }
 
 /// Figures by which a room or session is bad now.
@@ -115,6 +83,10 @@ pub struct Judge {
     known: [u32; 2],
     tests: [LogrankTest; MEDIA.len()],
     refusals: RefusalEvidence,
+    /// The nodes of the rooms that are known in this round.
+    standing: RoomSpread,
+    /// The nodes at which new rooms were placed.
+    placed: RoomSpread,
 }
 
 /// The evidence of a judge that another process continues. Its rooms and sessions enter a new round there, as at the end of
@@ -123,6 +95,8 @@ pub struct Judge {
 pub struct JudgeRecord {
     round: u32,
     refusals: RefusalEvidence,
+    #[serde(default)]
+    placed: RoomSpread,
 }
 
 /// The decision of an admission policy on a session.
@@ -140,6 +114,8 @@ struct Unit {
     arm: Arm,
     /// Bits of the figures by which the room or session has not fallen.
     at_risk: u8,
+    /// The node that carries the room.
+    on: Option<NodeId>,
 }
 
 /// The safe logrank test of one figure.
@@ -178,18 +154,30 @@ impl Judge {
     pub fn new(judging: Judging, now: Instant) -> Judge {
         let tests = [LogrankTest::NEW; MEDIA.len()];
         let (units, refusals) = (BTreeMap::new(), RefusalEvidence::new(now));
-        Judge { judging, round: 1, began: now, units, known: [0; 2], tests, refusals }
+        let (standing, placed) = (RoomSpread::default(), RoomSpread::default());
+        Judge {
+            judging,
+            round: 1,
+            began: now,
+            units,
+            known: [0; 2],
+            tests,
+            refusals,
+            standing,
+            placed,
+        }
     }
 
     /// Returns the record for the process that continues this judge.
     pub fn record(&self) -> JudgeRecord {
-        JudgeRecord { round: self.round, refusals: self.refusals.clone() }
+        let (refusals, placed) = (self.refusals.clone(), self.placed.clone());
+        JudgeRecord { round: self.round, refusals, placed }
     }
 
     /// Continues the judge of another process in its next round, which keeps the bound of the error.
     pub fn resume(&mut self, record: JudgeRecord, now: Instant) {
         self.round = record.round;
-        self.refusals = record.refusals;
+        (self.refusals, self.placed) = (record.refusals, record.placed);
         self.units.clear();
         self.begin_round(now);
     }
@@ -210,6 +198,7 @@ impl Judge {
         self.began = now;
         self.known = [0; 2];
         self.tests = [LogrankTest::NEW; MEDIA.len()];
+        self.standing = RoomSpread::default();
     }
 
     /// Begins the next round if this one is over.
@@ -236,7 +225,7 @@ impl Judge {
         }
         let all = (1 << MEDIA.len()) - 1;
         let at_risk = all & !bad.0;
-        self.units.insert(unit, Unit { round: self.round, arm, at_risk });
+        self.units.insert(unit, Unit { round: self.round, arm, at_risk, on: None });
         self.known[arm as usize] += 1;
         for (figure, test) in MEDIA.into_iter().zip(&mut self.tests) {
             test.at_risk[arm as usize] += u32::from(at_risk & bit(figure) != 0);
@@ -270,6 +259,24 @@ impl Judge {
         breach
     }
 
+    /// Notes the node that carries a room. Returns a breach if the canary's rooms crowd on one node.
+    pub fn note_node(&mut self, room: u64, on: NodeId) -> Option<Breach> {
+        let known = self.units.get_mut(&room).filter(|known| known.round == self.round)?;
+        let before = known.on.replace(on);
+        if before == Some(on) {
+            return None;
+        }
+        before.into_iter().for_each(|before| self.standing.remove(known.arm, before));
+        self.standing.add(known.arm, on);
+        self.standing.breach(&self.judging)
+    }
+
+    /// Notes the node at which an arm placed a new room. Returns a breach if the canary places its rooms on one node.
+    pub fn note_placement(&mut self, arm: Arm, on: NodeId) -> Option<Breach> {
+        self.placed.add(arm, on);
+        self.placed.breach(&self.judging)
+    }
+
     /// Notes the decision on a newcomer; `percent` is the canary's share. Returns a breach if the evidence suffices.
     pub fn note_newcomer(
         &mut self,
@@ -286,14 +293,16 @@ impl Judge {
             return;
         };
         self.known[known.arm as usize] -= 1;
+        known.on.into_iter().for_each(|on| self.standing.remove(known.arm, on));
         for (figure, test) in MEDIA.into_iter().zip(&mut self.tests) {
             test.at_risk[known.arm as usize] -= u32::from(known.at_risk & bit(figure) != 0);
         }
     }
 
     /// Rooms or sessions of the canary that reported in this round.
-    pub fn cohort(&self) -> u32 {
-        self.known[Arm::Canary as usize]
+    pub fn cohort_size(&self) -> CohortSize {
+        let judged = self.known[Arm::Canary as usize];
+        CohortSize { judged, required: self.judging.cohort_min }
     }
 
     /// Counts of each figure in this round, of the canary and of the rest; refusals only if there were newcomers.
@@ -314,9 +323,9 @@ fn is_proven(evidence: &[f64; THETAS.len()], round: u32) -> bool {
     mean >= TESTED as f64 * round * (round + 1.0) / ERROR
 }
 
-/// Decisions of each arm, and how many of them broke a rule.
+/// Decisions of each arm, and how many of them broke a rule or left a room without a standby.
 ///
-/// No statistical test: a revision that mostly decides the impossible is wrong for any cohort.
+/// No statistical test: a revision that decides the impossible is wrong for any cohort.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct RuleBreaches {
     #[serde(with = "instant")]
@@ -330,15 +339,18 @@ impl RuleBreaches {
         RuleBreaches { began: now, counts: [BreachCount::default(); 2] }
     }
 
-    /// Notes decisions of an arm. Returns a breach if too many of them broke a rule.
+    /// Notes decisions of an arm. Returns a breach by this figure if too many of them were worse than allowed.
     pub fn note(
         &mut self,
+        figure: Figure,
         arm: Arm,
         decided: BreachCount,
         judging: &Judging,
         now: Instant,
     ) -> Option<Breach> {
-        if now.saturating_duration_since(self.began) >= ROUND {
+        let [rest, canary] = self.counts;
+        let decided_before = if canary.of > 0 { canary.of } else { rest.of };
+        if now.saturating_duration_since(self.began) >= ROUND && decided_before >= DECISIONS_MIN {
             *self = RuleBreaches::new(now);
         }
         let count = &mut self.counts[arm as usize];
@@ -352,8 +364,8 @@ impl RuleBreaches {
         };
         let too_many = share(count) >= u64::from(judging.guarded_percent)
             && share(count) > share(rest) * 2
-            && count.of >= DECISIONS_MIN;
-        too_many.then_some(Breach { figure: Figure::Guarded, canary: count, rest })
+            && count.worse >= BROKEN_MIN;
+        too_many.then_some(Breach { figure, canary: count, rest })
     }
 }
 

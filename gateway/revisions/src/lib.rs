@@ -6,17 +6,21 @@
 
 mod calls;
 mod judge;
+mod judging;
 mod lifecycle;
 mod progress;
 mod record;
 mod report;
+mod reporting;
 mod revision;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
+mod spread;
 mod status;
 
 pub use calls::{Compared, PolicyCallResult};
-pub use judge::{AdmissionSample, Bad, Judge, JudgeRecord, Judging, RuleBreaches};
+pub use judge::{AdmissionSample, Bad, Judge, JudgeRecord, RuleBreaches};
+pub use judging::Judging;
 pub use lifecycle::Lifecycle;
 pub use progress::{
     CohortSize, RolloutAction, RolloutProgress, RolloutRequest, RolloutRules, RolloutStage,
@@ -26,7 +30,7 @@ pub use record::LifecycleRecord;
 pub use report::{
     AcceptedRevision, Actor, CandidateCalls, CandidateStatus, Effect, LastRollout, PolicyStatus,
     QuarantinedRevision, Remembered, RevisionRefusal, RevokedRevision, RolloutOutcome,
-    RolloutReport, Staged, WallClock,
+    RolloutReport, Staged, WallClock, age_text,
 };
 pub use revision::{
     CandidateRevision, Memos, Previous, Revision, Revisions, StateVersions, Version, is_by_room,

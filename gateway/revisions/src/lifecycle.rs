@@ -3,32 +3,34 @@
 //! | from | input | to |
 //! |---|---|---|
 //! | (new) | `handle_ready` at once, or no active revision | active; the active one becomes previous if it was good |
-//! | (new) | `handle_ready` with a strategy | candidate; another candidate is dropped |
-//! | (new) | `handle_ready` superseded, quarantined or revoked; `handle_compiled` below the version floor | refused |
+//! | (new) | `handle_ready` with a strategy | candidate; one that it replaces is dropped |
+//! | (new) | `handle_ready` superseded, quarantined, revoked, or during a rollout that it does not replace | refused |
+//! | (new) | `handle_compiled` below the version floor, unless it was active before or comes from a file | refused |
+//! | previous | `handle_ready` of its file, or as an older version | active |
 //! | candidate | its time passed, and its cohort suffices | next share, or active |
 //! | candidate | promote, pause, resume | next share or active; paused; resumed |
 //! | candidate | abort, rollback, revoked | dropped |
 //! | candidate | too many faults, breach | dropped and quarantined |
 //! | active | too many faults, breach | quarantined; the previous one is active |
 //! | active | the same, and the previous one is revoked | quarantined, and active until another comes |
-//! | active | rollback | dropped; the previous one is active |
+//! | active | rollback, unless the previous one is quarantined | dropped; the previous one is active |
 //! | previous | its window ends | dropped |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_model::PolicyName;
+use evenkeel_model::{Hook, PolicyName};
 
 use crate::calls::{CallRecord, Compared, PolicyCallResult};
-use crate::judge::Judging;
+use crate::judging::Judging;
 use crate::progress::{
     CohortSize, RolloutAction, RolloutProgress, RolloutRequest, RolloutRules, RolloutStep,
 };
 use crate::record::{LifecycleRecord, Stuck};
 use crate::report::{
     Actor, Effect, LastRollout, QuarantinedRevision, Remembered, RevisionRefusal, RevokedRevision,
-    RolloutOutcome, RolloutReport, Staged, WallClock,
+    RolloutOutcome, RolloutReport, WallClock, age_text,
 };
 use crate::revision::{CandidateRevision, Previous, Revision, Revisions};
 
@@ -36,15 +38,18 @@ const NO_ROLLOUT: &str = "no rollout is running";
 const NO_PREVIOUS: &str = "there is no revision before this one";
 const PREVIOUS_REVOKED: &str =
     "the revision before this one is revoked in [trust] since it came: push another";
+const PREVIOUS_QUARANTINED: &str =
+    "the revision before this one is quarantined: roll back with `--force`, or push another";
+const RETURNED: &str = "an older version was pushed, or the file of this revision restored";
 const SUPERSEDED: &str = "superseded by a later push or reload of this policy";
 
 /// The revisions of one policy. Inputs go in by `Gateway::change_policy`.
 #[derive(Debug)]
 pub struct Lifecycle {
-    policy: PolicyName,
+    pub(crate) policy: PolicyName,
     rules: RolloutRules,
     began: Instant,
-    clock: WallClock,
+    pub(crate) clock: WallClock,
     /// Pushes and rollbacks so far: a revision becomes active or a candidate only for the last one.
     pushes: u64,
     pub(crate) revisions: Revisions,
@@ -56,7 +61,7 @@ pub struct Lifecycle {
     /// Active and previous revisions that were reported as revoked.
     pub(crate) reported: Vec<RevokedRevision>,
     pub(crate) last: Option<LastRollout>,
-    effects: Vec<Effect>,
+    pub(crate) effects: Vec<Effect>,
 }
 
 impl Lifecycle {
@@ -103,6 +108,7 @@ impl Lifecycle {
             calls: self.calls.clone(),
             judge: None,
             breaches: None,
+            unprotected: None,
         }
     }
 
@@ -152,13 +158,15 @@ impl Lifecycle {
         now: Instant,
     ) -> Result<(), RevisionRefusal> {
         self.check_last(request)?;
+        self.check_running(request)?;
         let Some(active) = &self.revisions.active else { return Ok(()) };
         // Changed settings of the active version are accepted, even if a newer version was pushed before a restart.
         let is_same_version =
             active.plugin == new.plugin && active.version.to_string() == new.version.to_string();
         // A quarantined revision is active only where no other could be loaded: each way back from it is open.
         let is_harmful = self.remembered.quarantined(&active.name).is_some();
-        if !(request.force || self.returns(request, new) || is_same_version || is_harmful) {
+        let is_known = is_same_version || self.remembered.has_accepted(&new.name);
+        if !(request.force || request.returns || is_known || is_harmful) {
             self.remembered.check_version(new)?;
         }
         if request.force { Ok(()) } else { self.check_quarantine(&new.name, now) }
@@ -177,6 +185,7 @@ impl Lifecycle {
         (ready, now): (Instant, Instant),
     ) -> Result<RolloutReport, RevisionRefusal> {
         self.check_last(request)?;
+        self.check_running(request)?;
         let is_first = self.revisions.active.is_none();
         match revoked {
             Some(reason) if !is_first => return Err(RevisionRefusal::Revoked(reason)),
@@ -194,6 +203,7 @@ impl Lifecycle {
         let is_active = self.revisions.is_active(&new.name);
         let RolloutRequest { by, arrived, .. } = *request;
         let activate = now.saturating_duration_since(ready);
+        let ended = self.revisions.candidate.as_ref().map(ended_text);
         self.drop_candidate(SUPERSEDED, by, now);
         let strategy = request.strategy.clone().filter(|_| !(returns || is_first || is_active));
         let rollout = match strategy {
@@ -203,24 +213,33 @@ impl Lifecycle {
                 self.revisions.candidate =
                     Some(CandidateRevision { revision: new, progress, arrived });
                 let begun = self.of_candidate(RolloutOutcome::Started, by, now);
-                self.report(RolloutReport { arrived, activate, ..begun }, now)
+                self.report(RolloutReport { arrived, activate, reason: ended, ..begun }, now)
             }
             None if is_active => {
                 let previous = self.revisions.active_name();
                 let unchanged = self.of_active(RolloutOutcome::Unchanged, by, now);
-                let rollout = RolloutReport { previous, arrived, activate, ..unchanged };
+                let rollout =
+                    RolloutReport { previous, arrived, activate, reason: ended, ..unchanged };
                 self.effects.push(Effect::Report(rollout.clone()));
                 rollout
             }
-            None => {
-                let replaced = self.revisions.active_name().filter(|_| returns);
-                let rollout = self.activate(new, by, (arrived, activate), now);
-                replaced.iter().for_each(|gone| self.withdraw(gone));
-                rollout
-            }
+            None => match returns.then(|| self.restore_previous(RETURNED, by, now)).flatten() {
+                Some(rollout) => rollout,
+                None => self.activate(new, by, (arrived, activate), ended, now),
+            },
         };
         self.review(now);
         Ok(rollout)
+    }
+
+    fn check_running(&self, request: &RolloutRequest) -> Result<(), RevisionRefusal> {
+        match &self.revisions.candidate {
+            Some(CandidateRevision { revision, progress, .. }) if !request.replace => {
+                let (candidate, stage) = (Arc::clone(&revision.name), progress.stage());
+                Err(RevisionRefusal::Running { candidate, stage })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn check_last(&self, request: &RolloutRequest) -> Result<(), RevisionRefusal> {
@@ -240,8 +259,12 @@ impl Lifecycle {
         self.clock.at(now).duration_since(quarantined.since).unwrap_or_default()
     }
 
+    /// Returns true if this goes back to the previous revision: as an older version, or as the restored file.
     fn returns(&self, request: &RolloutRequest, new: &Revision) -> bool {
-        request.returns && self.revisions.is_previous(&new.name)
+        let is_older =
+            |active: &Revision| active.plugin == new.plugin && new.version < active.version;
+        (request.returns || self.revisions.active.as_ref().is_some_and(is_older))
+            && self.revisions.is_previous(&new.name)
     }
 
     fn activate(
@@ -249,6 +272,7 @@ impl Lifecycle {
         new: Revision,
         by: Actor,
         (arrived, activate): (Instant, Duration),
+        ended: Option<Box<str>>,
         now: Instant,
     ) -> RolloutReport {
         let name = Arc::clone(&new.name);
@@ -256,6 +280,7 @@ impl Lifecycle {
         // A revision that did harm before a restart sets no version floor.
         let harm = self.remembered.quarantined(&name).cloned();
         if harm.is_none() {
+            self.remembered.lower_floor(&new);
             self.remembered.accept(&new);
             self.note_change();
         }
@@ -277,16 +302,16 @@ impl Lifecycle {
             previous.until = until;
         }
         self.calls.begin_active(now);
-        let reason = harm.as_ref().map(|harm| {
-            let age = self.age(harm, now).as_secs();
-            let reason = &harm.reason;
-            format!("quarantined for {age} s: {reason}; active because no other revision is loaded")
+        let reason: Option<Box<str>> = harm.as_ref().map(|harm| {
+            let (age, reason) = (age_text(self.age(harm, now)), &harm.reason);
+            let why = "active because no other revision is loaded";
+            format!("quarantined {age} ago: {reason}; {why}").into()
         });
         let activated = self.of_active(RolloutOutcome::Activated, by, now);
         let activated = RolloutReport {
             previous: before,
             code: harm.map(|_| "quarantined"),
-            reason: reason.map(Into::into),
+            reason: reason.or(ended),
             arrived,
             activate,
             ..activated
@@ -294,17 +319,24 @@ impl Lifecycle {
         self.report(activated, now)
     }
 
-    /// Drops the candidate or, if there is none, restores the previous revision.
+    /// Drops the candidate or, if there is none, restores the previous revision; a quarantined one only by `force`.
     ///
     /// # Errors
     /// The reason why nothing changes. Pushes under way continue then.
-    pub fn handle_rollback(&mut self, now: Instant) -> Result<RolloutReport, &'static str> {
+    pub fn handle_rollback(
+        &mut self,
+        force: bool,
+        now: Instant,
+    ) -> Result<RolloutReport, &'static str> {
         let rollout = match self.drop_candidate("asked for", Actor::Operator, now) {
             Some(rollout) => rollout,
-            None if self.revisions.previous.is_some() && !self.may_go_back() => {
-                return Err(PREVIOUS_REVOKED);
+            None => {
+                if let Some(previous) = self.revisions.previous.as_ref().filter(|_| force) {
+                    self.remembered.release(&previous.revision.name);
+                }
+                self.check_way_back()?;
+                self.restore_previous("asked for", Actor::Operator, now).ok_or(NO_PREVIOUS)?
             }
-            None => self.restore_previous("asked for", Actor::Operator, now).ok_or(NO_PREVIOUS)?,
         };
         self.next_push();
         self.review(now);
@@ -345,6 +377,8 @@ impl Lifecycle {
 
     /// Takes the steps that are due, and ends the rollback window.
     pub fn poll(&mut self, cohort: impl FnOnce() -> CohortSize, now: Instant) {
+        let (hook, answered) = (self.policy.hook, self.calls.answered_in_step());
+        let cohort = || judged(hook, answered, cohort());
         let candidate = self.revisions.candidate.as_mut();
         if let Some(step) = candidate.and_then(|it| it.progress.poll(cohort, now)) {
             self.take_step(step, Actor::Gateway, now);
@@ -355,20 +389,26 @@ impl Lifecycle {
         }
     }
 
+    /// The part of a cohort that the candidate's answers reached in this step.
+    pub fn judged(&self, cohort: CohortSize) -> CohortSize {
+        judged(self.policy.hook, self.calls.answered_in_step(), cohort)
+    }
+
     fn take_step(&mut self, step: RolloutStep, by: Actor, now: Instant) -> Option<RolloutReport> {
         let RolloutStep::Expose(_) = step else { return self.promote(by, now) };
+        self.calls.begin_step();
         Some(self.report_candidate(RolloutOutcome::Advanced, by, now))
     }
 
     fn promote(&mut self, by: Actor, now: Instant) -> Option<RolloutReport> {
         let CandidateRevision { revision, arrived, .. } = self.revisions.candidate.take()?;
-        Some(self.activate(revision, by, (arrived, Duration::ZERO), now))
+        Some(self.activate(revision, by, (arrived, Duration::ZERO), None, now))
     }
 
     /// Counts a call of a revision, and removes the revision after too many faults.
     pub fn handle_call(&mut self, revision: &str, call: &PolicyCallResult, now: Instant) {
         let reason = if self.revisions.is_candidate(revision) {
-            self.calls.note_candidate(call, now)
+            self.calls.note_candidate(call, self.rules.judging.faults_permille, now)
         } else if self.revisions.is_active(revision) {
             self.calls.note_active(call, now)
         } else {
@@ -388,8 +428,10 @@ impl Lifecycle {
         beyond_repair: bool,
         now: Instant,
     ) {
+        let faults_permille = self.rules.judging.faults_permille;
         if self.revisions.is_candidate(revision)
-            && let Some(reason) = self.calls.note_compared(compared, beyond_repair, now)
+            && let Some(reason) =
+                self.calls.note_compared(compared, beyond_repair, faults_permille, now)
         {
             self.remove_harmful(revision, &reason, now);
         }
@@ -406,34 +448,35 @@ impl Lifecycle {
         self.review(now);
     }
 
-    /// Rolls the active revision back to the previous one. If the previous one is revoked, the active one stays.
-    /// Without a previous revision, the active one is not quarantined.
+    /// Rolls the active revision back to the previous one. If the previous one is revoked or quarantined, the active one
+    /// stays. Without a previous revision, the active one is not quarantined.
     fn replace_harmful(&mut self, reason: &str, now: Instant) {
         let Some(harmful) =
             self.revisions.active_name().filter(|_| self.revisions.previous.is_some())
         else {
             return;
         };
-        if self.may_go_back() {
-            self.quarantine(&harmful, reason, now);
-            self.restore_previous(reason, Actor::Gateway, now);
-        } else if self.stuck.as_ref().is_none_or(|stuck| stuck.revision != harmful) {
+        if let Err(obstacle) = self.check_way_back() {
+            if self.stuck.as_ref().is_some_and(|stuck| stuck.revision == harmful) {
+                return;
+            }
             self.quarantine(&harmful, reason, now);
             self.withdraw(&harmful);
-            let stays = format!("{reason}; it stays active: {PREVIOUS_REVOKED}").into();
+            let stays = format!("{reason}; it stays active: {obstacle}").into();
             self.report_revoked(
                 RevokedRevision { revision: Arc::clone(&harmful), reason: stays },
                 now,
             );
             self.stuck = Some(Stuck { revision: harmful, reason: reason.into() });
+        } else {
+            self.quarantine(&harmful, reason, now);
+            self.restore_previous(reason, Actor::Gateway, now);
         }
     }
 
-    /// Returns `None` if there is no previous revision, or if it is revoked.
+    /// Returns `None` if there is no way back.
     fn restore_previous(&mut self, reason: &str, by: Actor, now: Instant) -> Option<RolloutReport> {
-        if !self.may_go_back() {
-            return None;
-        }
+        self.check_way_back().ok()?;
         let Previous { revision: good, .. } = self.revisions.previous.take()?;
         self.revisions.candidate.take_if(|candidate| candidate.revision.name == good.name);
         self.stuck = None;
@@ -450,8 +493,16 @@ impl Lifecycle {
     }
 
     fn may_go_back(&self) -> bool {
-        let previous = self.revisions.previous.as_ref();
-        previous.is_some_and(|previous| !self.revoked.contains_key(&previous.revision.name))
+        self.check_way_back().is_ok()
+    }
+
+    /// Checks the previous revision. The error says why no rollback leads to it.
+    fn check_way_back(&self) -> Result<(), &'static str> {
+        let Revision { name, .. } = &self.revisions.previous.as_ref().ok_or(NO_PREVIOUS)?.revision;
+        if self.revoked.contains_key(name) {
+            return Err(PREVIOUS_REVOKED);
+        }
+        self.remembered.quarantined(name).map_or(Ok(()), |_| Err(PREVIOUS_QUARANTINED))
     }
 
     /// Sets which loaded revisions are revoked, with the reasons.
@@ -517,71 +568,21 @@ impl Lifecycle {
         self.remembered.withdraw(revision);
         self.note_change();
     }
+}
 
-    fn staged(&self, now: Instant) -> Option<Staged> {
-        self.revisions.candidate.as_ref().map(|candidate| Staged::of(&candidate.progress, now))
-    }
+fn ended_text(ended: &CandidateRevision) -> Box<str> {
+    let (name, stage) = (&ended.revision.name, ended.progress.stage());
+    format!("ends the rollout of revision {name}, {stage}").into()
+}
 
-    fn of_active(&self, outcome: RolloutOutcome, by: Actor, now: Instant) -> RolloutReport {
-        RolloutReport {
-            policy: self.policy.clone(),
-            outcome,
-            stage: self.staged(now),
-            by,
-            revision: self.revisions.active_name(),
-            previous: None,
-            code: None,
-            reason: None,
-            arrived: now,
-            activate: Duration::ZERO,
-        }
-    }
-
-    fn of_candidate(&self, outcome: RolloutOutcome, by: Actor, now: Instant) -> RolloutReport {
-        let revision = self.revisions.candidate.as_ref().map(|it| Arc::clone(&it.revision.name));
-        let previous = self.revisions.active_name();
-        RolloutReport { revision, previous, ..self.of_active(outcome, by, now) }
-    }
-
-    fn report(&mut self, rollout: RolloutReport, now: Instant) -> RolloutReport {
-        let at = self.clock.at(now);
-        self.last = Some(LastRollout { at, rollout: rollout.clone() });
-        self.effects.push(Effect::Report(rollout.clone()));
-        rollout
-    }
-
-    fn report_candidate(
-        &mut self,
-        outcome: RolloutOutcome,
-        by: Actor,
-        now: Instant,
-    ) -> RolloutReport {
-        self.report(self.of_candidate(outcome, by, now), now)
-    }
-
-    fn report_rollback(
-        &mut self,
-        previous: Option<Arc<str>>,
-        reason: &str,
-        by: Actor,
-        now: Instant,
-    ) -> RolloutReport {
-        let reason = Some(reason.into());
-        let back = self.of_active(RolloutOutcome::RolledBack, by, now);
-        self.report(RolloutReport { previous, reason, ..back }, now)
-    }
-
-    fn report_revoked(&mut self, revoked: RevokedRevision, now: Instant) {
-        let RevokedRevision { revision, reason } = revoked;
-        let told = self.of_active(RolloutOutcome::Revoked, Actor::Gateway, now);
-        self.effects.push(Effect::Report(RolloutReport {
-            stage: None,
-            revision: Some(revision),
-            code: Some("revoked"),
-            reason: Some(reason),
-            ..told
-        }));
-    }
+/// Newcomers are judged by their answers; rooms and sessions once the candidate answered at all.
+fn judged(hook: Hook, answered: u64, cohort: CohortSize) -> CohortSize {
+    let judged = match hook {
+        Hook::Admission | Hook::Scenario => u32::try_from(answered).unwrap_or(u32::MAX),
+        Hook::Routing | Hook::Degradation if answered == 0 => 0,
+        Hook::Routing | Hook::Degradation => cohort.judged,
+    };
+    CohortSize { judged, ..cohort }
 }
 
 #[cfg(test)]

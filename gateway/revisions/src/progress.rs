@@ -6,11 +6,15 @@ use std::time::{Duration, Instant};
 use evenkeel_media::instant;
 use serde::{Deserialize, Serialize};
 
-use crate::judge::Judging;
+use crate::judging::Judging;
 use crate::report::Actor;
 
-/// A step whose cohort is too small to judge is prolonged to this many times its duration. Then the rollout continues.
+/// A step whose cohort is too small to judge is prolonged to this many times its duration. Then its share grows, so that a
+/// gateway with few sessions reaches one that can be judged.
 const PROLONGED_MAX: u32 = 3;
+
+/// From this share on, per cent, no step is taken unjudged.
+const UNJUDGED_BELOW: u8 = 50;
 
 /// The stages through which a revision becomes active.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -58,9 +62,11 @@ pub struct RolloutRequest {
     pub arrived: Instant,
     /// Accept a quarantined or older revision.
     pub force: bool,
+    /// End the rollout of another revision.
+    pub replace: bool,
     /// `None`: the revision becomes active at once.
     pub strategy: Option<Strategy>,
-    /// Return to the previous revision at once, since its file was restored.
+    /// The revision is that of a file: an older version is accepted, and the previous revision returns at once.
     pub returns: bool,
 }
 
@@ -106,6 +112,15 @@ impl RolloutStage {
     }
 }
 
+impl std::fmt::Display for RolloutStage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RolloutStage::Shadow => f.write_str("in shadow"),
+            RolloutStage::Canary(percent) => write!(f, "canary at {percent} %"),
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RolloutStep {
     /// Set the candidate's share, per cent.
@@ -116,11 +131,9 @@ pub enum RolloutStep {
 /// The size of the cohort of a canary.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct CohortSize {
-    /// Rooms or sessions of the canary.
-    pub present: u32,
-    /// Rooms or sessions of the canary that were measured since the step began.
-    pub measured: u32,
-    /// Minimum number that can be judged.
+    /// Rooms, sessions or newcomers of the canary that were judged in this step.
+    pub judged: u32,
+    /// The number that a step needs.
     pub required: u32,
 }
 
@@ -227,8 +240,9 @@ impl RolloutProgress {
             }
             RolloutStage::Canary(_) if lasted < self.strategy.each => false,
             RolloutStage::Canary(_) => {
-                let CohortSize { present, measured, required } = cohort();
-                present == 0 || measured >= required || lasted >= self.strategy.each * PROLONGED_MAX
+                let CohortSize { judged, required } = cohort();
+                let is_prolonged = lasted >= self.strategy.each * PROLONGED_MAX;
+                judged >= required || is_prolonged && self.next_share() < UNJUDGED_BELOW
             }
         };
         is_due.then(|| self.advance(now))

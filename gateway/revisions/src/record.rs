@@ -22,6 +22,9 @@ pub struct LifecycleRecord {
     pub judge: Option<JudgeRecord>,
     /// The decisions that broke a rule, of the owner of their counts.
     pub breaches: Option<RuleBreaches>,
+    /// The routes without a standby, of the owner of their counts.
+    #[serde(default)]
+    pub unprotected: Option<RuleBreaches>,
 }
 
 /// An active revision that did harm and stays, since the previous one is revoked.

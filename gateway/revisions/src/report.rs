@@ -168,6 +168,13 @@ pub enum RevisionRefusal {
     },
     /// The revision's key or digest was revoked while it was prepared.
     Revoked(Box<str>),
+    /// Another revision is being rolled out, and the push does not replace it.
+    Running {
+        /// The candidate.
+        candidate: Arc<str>,
+        /// The stage of its rollout.
+        stage: RolloutStage,
+    },
 }
 
 impl RevisionRefusal {
@@ -178,7 +185,18 @@ impl RevisionRefusal {
             RevisionRefusal::Downgrade { .. } => "downgrade",
             RevisionRefusal::Quarantined { .. } => "quarantined",
             RevisionRefusal::Revoked(_) => "revoked",
+            RevisionRefusal::Running { .. } => "rollout-running",
         }
+    }
+}
+
+/// An age in its largest unit, rounded down: `18 min`.
+pub fn age_text(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds @ 60..3_600 => format!("{} min", seconds / 60),
+        seconds @ 3_600..86_400 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} d", seconds / 86_400),
     }
 }
 
@@ -198,6 +216,13 @@ pub struct CandidateCalls {
     /// Includes faults in the shadow stage.
     #[serde(skip)]
     pub last_fault: Option<PluginFault>,
+}
+
+impl CandidateCalls {
+    /// Calls of the canary that it answered.
+    pub(crate) fn answered(&self) -> u64 {
+        self.calls.saturating_sub(self.faults)
+    }
 }
 
 /// A candidate, for the API.
@@ -340,6 +365,16 @@ impl Remembered {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Returns true if the revision was active and was not rolled back since.
+    pub(crate) fn has_accepted(&self, revision: &str) -> bool {
+        self.accepted.iter().any(|it| *it.revision == *revision)
+    }
+
+    /// Forgets newer versions of the plugin: this one is active in spite of them.
+    pub(crate) fn lower_floor(&mut self, new: &Revision) {
+        self.accepted.retain(|it| it.plugin != new.plugin || it.version <= new.version);
     }
 
     pub(crate) fn accept(&mut self, new: &Revision) {

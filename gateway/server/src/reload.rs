@@ -337,7 +337,8 @@ impl Applied {
         let strategy = set.map(|set| set.rollout.strategy());
         let strategy = strategy.filter(|strategy| !strategy.is_at_once());
         // Restoring the previous file rolls the revision back immediately.
-        source.how = ActivationOptions { by, force: false, strategy, returns: true };
+        source.how =
+            ActivationOptions { strategy, returns: true, ..ActivationOptions::at_once(by) };
         let began = Instant::now();
         let rolled_out = handle.roll_out(policy.clone(), Box::new(source)).await;
         // Dropped only here, so that the rollout found the plugin compiled.
@@ -345,7 +346,10 @@ impl Applied {
         match rolled_out {
             Ok(RolloutReport {
                 outcome:
-                    RolloutOutcome::Activated | RolloutOutcome::Unchanged | RolloutOutcome::Started,
+                    RolloutOutcome::Activated
+                    | RolloutOutcome::Unchanged
+                    | RolloutOutcome::Started
+                    | RolloutOutcome::RolledBack,
                 ..
             }) => {
                 tracing::info!(%policy, took = ?began.elapsed(), "policy reloaded, or its rollout began");

@@ -424,11 +424,11 @@ impl EventRecorder {
             None => ("none", 0),
         };
         match outcome {
-            RolloutOutcome::Activated if reason.is_some() => {
+            RolloutOutcome::Activated if code.is_some() => {
                 warn!(%policy, revision, by, code, reason, ?activate, "revision activated");
             }
             RolloutOutcome::Activated => {
-                info!(%policy, revision, by, ?activate, "revision activated");
+                info!(%policy, revision, by, reason, ?activate, "revision activated");
             }
             RolloutOutcome::Unchanged => info!(%policy, revision, by, "revision already active"),
             RolloutOutcome::Revoked => {
@@ -445,7 +445,7 @@ impl EventRecorder {
             | RolloutOutcome::Paused
             | RolloutOutcome::Resumed => {
                 let step = outcome.name();
-                info!(%policy, revision, by, step, stage = name, percent, "rollout step");
+                info!(%policy, revision, by, step, stage = name, percent, reason, "rollout step");
             }
         }
         let policy = policy.to_string();

@@ -446,7 +446,7 @@ fn policy_is_pushed_rolled_back_and_stopped() {
     assert_eq!(asking.answer().0, 200);
 
     let asking = world.ask("POST /v1/policies/call/routing:rollback", "");
-    let ControlRequest::Rollback(_, reply) = world.request() else { panic!("rollback") };
+    let ControlRequest::Rollback(_, force, reply) = world.request() else { panic!("rollback") };
     reply.send(Ok(rollout(RolloutOutcome::RolledBack))).unwrap();
     world.keep_policies();
     let (status, body) = asking.answer();

@@ -197,6 +197,7 @@ fn push_prints_steps_and_next_step() {
     let begun = json!({
         "outcome": "started", "policy": "call/routing", "revision": "5f0c", "stage": "canary",
         "percent": 5, "paused": false, "next_percent": 25, "next_in_ms": 10_000,
+        "reason": "ends the rollout of revision 1234, canary at 5 %",
     });
     let shadowed = json!({
         "outcome": "started", "policy": "call/routing", "revision": "5f0c", "stage": "shadow",
@@ -210,7 +211,8 @@ fn push_prints_steps_and_next_step() {
         ("PUT /v1/policies/call/routing?shadow=", shadowed),
         ("PUT /v1/policies/call/routing?", begun),
         ("POST /v1/policies/call/routing:pause ", paused.clone()),
-        ("POST /v1/policies/call/routing:promote-all ", paused),
+        ("POST /v1/policies/call/routing:promote-all ", paused.clone()),
+        ("POST /v1/policies/call/routing:rollback?force=true ", paused),
     ];
     let api = Api::start(answers);
     let plugin = api.folder.path().join("steps.wasm");
@@ -219,7 +221,8 @@ fn push_prints_steps_and_next_step() {
         let push = ["policy", "push", "call/routing", plugin.to_str().unwrap()];
         evenkeel(&api.socket, &[&push[..], words].concat())
     };
-    let begun = said(&push(&["--canary", "5,25", "--pace", "10s", "--force"]));
+    let begun = said(&push(&["--canary", "5,25", "--pace", "10s", "--force", "--replace"]));
+    assert!(begun.contains("\n  ends the rollout of revision 1234"), "{begun}");
     assert!(
         begun.contains(
             "started, revision 5f0c canary at 5 %; 25 % in 10 s or later unless it regresses"
@@ -228,7 +231,7 @@ fn push_prints_steps_and_next_step() {
     );
     assert!(begun.contains("unless it regresses, and so on to 100 %"), "{begun}");
     let asked = api.asked.recv().unwrap();
-    assert!(asked.contains("?canary=5%2C25&pace=10s&force=true HTTP/1.1"), "{asked}");
+    assert!(asked.contains("?canary=5%2C25&pace=10s&force=true&replace=true HTTP/1.1"), "{asked}");
     assert_eq!(push(&["--now", "--canary", "5"]).status.code(), Some(2), "either");
     let shadow = ["policy", "shadow", "call/routing", plugin.to_str().unwrap()];
     let shadowed = said(&evenkeel(&api.socket, &shadow));
@@ -237,6 +240,7 @@ fn push_prints_steps_and_next_step() {
     let paused = said(&evenkeel(&api.socket, &["policy", "pause", "call/routing"]));
     assert!(paused.ends_with("canary at 5 %, paused\n"), "{paused}");
     said(&evenkeel(&api.socket, &["policy", "promote", "call/routing", "--all"]));
+    said(&evenkeel(&api.socket, &["policy", "rollback", "call/routing", "--force"]));
 }
 
 #[test]
@@ -310,7 +314,7 @@ fn policy_status_shows_revisions_and_canary() {
         "canary: 10 sessions, 0 rooms; loss 12.0 %, R unknown, rung 0.0; worse: loss 4 of 10",
         "active: 190 sessions",
         "last: started by operator",
-        "quarantined: cccc: rung: 9 of 10 got worse",
+        "ago, until a push with --force: cccc: rung: 9 of 10 got worse",
         "revoked: aaaa: key `ops`",
     ] {
         assert!(words.contains(right), "{right} is not in\n{words}");
@@ -319,6 +323,27 @@ fn policy_status_shows_revisions_and_canary() {
     assert_eq!(serde_json::from_str::<Value>(&said(&shown)).unwrap(), policies);
     let unknown = evenkeel(&api.socket, &["policy", "status", "opera/routing"]);
     assert_eq!(unknown.status.code(), Some(2));
+}
+
+#[test]
+fn policy_status_tells_what_a_rollout_waits_for() {
+    let status = |next_in_ms: u64, count: u64| {
+        let policies = json!({"policies": [{
+            "policy": "call/degradation", "plugin": "calm 1.0.0", "revision": "aaaa",
+            "rollout": {
+                "revision": "bbbb", "stage": "canary", "percent": 5, "pace_ms": 8_000,
+                "next_percent": 50, "next_in_ms": next_in_ms,
+                "judged": {"of": "sessions", "count": count, "required": 20},
+            },
+        }]});
+        let api = Api::start(vec![("GET /v1/policies ", policies)]);
+        said(&evenkeel(&api.socket, &["policy", "status"]))
+    };
+    let waits = "8 s are over; waiting for 20 judged sessions, 12 so far";
+    assert!(status(0, 12).contains(waits), "{}", status(0, 12));
+    for (next_in_ms, count) in [(3_000, 12), (0, 20)] {
+        assert!(!status(next_in_ms, count).contains("waiting"), "{next_in_ms} {count}");
+    }
 }
 
 #[test]
@@ -587,7 +612,7 @@ fn lists_have_text_and_json() {
     }]});
     let explained = json!({
         "id": "s1", "room": "r", "scenario": "call", "mode": "hitless", "effective_mode": "hot",
-        "priority": 5, "hop": hop,
+        "mode_reason": "call/routing@5f0c5f0c5f0c names no standby", "priority": 5, "hop": hop,
         "health": "suspect", "witnesses": [{"witness": "probe", "for_ms": 40}],
         "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
         "route": [{"node": "east-a1", "region": "east", "grant": "admitted"}],
@@ -664,7 +689,7 @@ fn lists_have_text_and_json() {
             explained,
             &[
                 "scenario call (hitless), priority 5",
-                "runs in hot mode",
+                "runs in hot mode: call/routing@5f0c5f0c5f0c names no standby",
                 "at east-a1, which is suspect",
                 "accused by probe for 40 ms",
                 "routing decided by call/routing@5f0c5f0c5f0c",

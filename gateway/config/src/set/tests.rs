@@ -37,10 +37,17 @@ fn read(text: &str) -> (RolloutSettings, Vec<String>) {
 #[test]
 fn omitted_keys_have_defaults() {
     assert_eq!(read("").0, RolloutSettings::default());
-    let judge = "{ loss_percent = 2, refused_percent = 30 }";
+    let judge =
+        "{ loss_percent = 2, refused_percent = 30, one_node_percent = 80, faults_allowed = 3 }";
     let (some, invalid) = read(&format!("[rollout]\ncanary = [5, 50]\njudge = {judge}\n"));
     assert_eq!(invalid, [""; 0]);
-    let judging = Judging { loss_ppm: 20_000, refused_percent: 30, ..Judging::default() };
+    let judging = Judging {
+        loss_ppm: 20_000,
+        refused_percent: 30,
+        one_node_percent: 80,
+        faults_permille: 3,
+        ..Judging::default()
+    };
     assert_eq!(
         some,
         RolloutSettings {
@@ -73,6 +80,9 @@ fn steps_increase_up_to_100() {
         "judge = { rung = 0 }",
         "judge = { refused_percent = 0 }",
         "judge = { refused_percent = 101 }",
+        "judge = { one_node_percent = 0 }",
+        "judge = { faults_allowed = -1 }",
+        "judge = { faults_allowed = 1001 }",
     ] {
         assert_eq!(read(&format!("[rollout]\n{wrong}\n")).1.len(), 1, "{wrong}");
     }

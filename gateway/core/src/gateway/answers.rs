@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     AdmitOnFault, AdmitVerdict, Arm, AskId, BreachCount, CoreEvent, Decider, DecisionOutcome,
-    GuardRule, Hook, HookAnswer, Offer, OfferRefusal, Op, PluginFault, PluginState, PolicyName,
-    PolicyQuestion, RevisionAnswer, RoomId, SessionId,
+    GuardRule, Hook, HookAnswer, NodeId, Offer, OfferRefusal, Op, PluginFault, PluginState,
+    PolicyName, PolicyQuestion, RevisionAnswer, RoomId, SessionId,
 };
 use evenkeel_revisions::{AdmissionSample, Revisions, unit};
 
@@ -218,6 +218,7 @@ impl Gateway {
 
     pub(super) fn placed(
         &mut self,
+        (policy, arm): (&PolicyName, Arm),
         id: RoomId,
         answer: Result<HookAnswer, PluginFault>,
         by: Decider,
@@ -235,6 +236,11 @@ impl Gateway {
                     Err(guard) => DecisionOutcome::Guarded(guard),
                     Ok(()) => {
                         let differs = hops != Placement(&self.tables).native_hops(id, &[], now);
+                        let worse = u32::from(self.spends_redundancy(policy, id, &hops, now));
+                        let (routes, effects) =
+                            (BreachCount { of: 1, worse }, &mut self.tables.effects);
+                        self.policies.note_routes(policy, arm, routes, now, effects);
+                        self.policies.weigh_placement(policy, arm, hops[0], effects);
                         self.write_room_state(id, state);
                         if let Some(room) = self.tables.rooms.get_mut(&id) {
                             room.ttl_ms = ttl_ms;
@@ -249,6 +255,18 @@ impl Gateway {
         };
         self.route(now, |tables| Openings(tables).place_natively(id, now));
         outcome
+    }
+
+    /// A canary decides, and these nodes leave the room with less redundancy than the native default.
+    fn spends_redundancy(
+        &self,
+        policy: &PolicyName,
+        id: RoomId,
+        hops: &[NodeId],
+        now: Instant,
+    ) -> bool {
+        self.policies.canary(policy).is_some()
+            && Placement(&self.tables).spends_redundancy(id, hops, now)
     }
 
     /// Keeps the state that the routing policy wrote about the room.
@@ -350,7 +368,7 @@ impl Gateway {
             QuestionSubject::Admit(session) => {
                 one(self.admission_said(*session, answer, by.clone(), now))
             }
-            QuestionSubject::Place(room) => one(self.placed(*room, answer, by.clone(), now)),
+            QuestionSubject::Place(room) => one(self.placed(whose, *room, answer, by.clone(), now)),
             QuestionSubject::Reroute(rooms) => {
                 self.rerouted(whose, rooms, answer, (&by, &beside), now)
             }
@@ -522,13 +540,19 @@ impl Gateway {
                     rooms.iter().map(|row| state.unchanged(*row)).collect();
                 if fresh.iter().any(Option::is_some) {
                     memo.into_iter().for_each(|memo| self.policies.keep_memo(policy, arm, memo));
-                    let mut seen = BTreeSet::new();
+                    let (mut seen, mut routes) = (BTreeSet::new(), BreachCount::default());
                     for step in moves {
                         let part = match fresh.get(step.row as usize) {
                             Some(_) if !seen.insert(step.row) => Err(GuardRule::UnknownRow),
-                            Some(Some(id)) => self.route(now, |tables| {
-                                Reroutes(tables).take_move(*id, &step, by, now)
-                            }),
+                            Some(Some(id)) => {
+                                let bare = self.spends_redundancy(policy, *id, &step.hops, now);
+                                let part = self.route(now, |tables| {
+                                    Reroutes(tables).take_move(*id, &step, by, now)
+                                });
+                                routes.of += u32::from(part.is_ok());
+                                routes.worse += u32::from(part.is_ok() && bare);
+                                part
+                            }
                             Some(None) => Err(GuardRule::Outdated),
                             None => Err(GuardRule::UnknownRow),
                         };
@@ -537,6 +561,7 @@ impl Gateway {
                     parts.report_broken(policy, &mut self.tables.effects);
                     let (decided, effects) = (parts.count(), &mut self.tables.effects);
                     self.policies.note_conduct(policy, arm, decided, now, effects);
+                    self.policies.note_routes(policy, arm, routes, now, effects);
                     for (row, state) in states.into_iter().filter(|(row, _)| !parts.refused(*row)) {
                         if let Some(id) = fresh.get(row as usize).copied().flatten() {
                             self.write_room_state(id, state);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_model::{Arm, PolicyName, SessionId};
-use evenkeel_revisions::{Effect, Lifecycle, LifecycleRecord, Revision, RolloutRules, WallClock};
+use evenkeel_revisions::{
+    CohortSize, Effect, Lifecycle, LifecycleRecord, Revision, RolloutRules, WallClock,
+};
 
 use super::Gateway;
 use crate::effects::{GatewayEffect, Timer};
@@ -106,9 +108,7 @@ impl Gateway {
             self.change_policy(&policy, now, |life| life.remove_harmful(&revision, &reason, now));
         }
         for policy in self.policies.changing() {
-            let follows = self.judge(|policies, subjects, effects| {
-                policies.poll(&policy, subjects, now, effects)
-            });
+            let follows = self.policies.poll(&policy, now, &mut self.tables.effects);
             self.follow(&policy, follows, now);
         }
     }
@@ -121,6 +121,11 @@ impl Gateway {
         after: SessionId,
     ) -> Option<SessionId> {
         self.policies.tally(tallies, after, self.subjects())
+    }
+
+    /// The part of a policy's canary that was judged in its present step; `None` without a canary.
+    pub fn judged(&self, policy: &PolicyName) -> Option<CohortSize> {
+        self.policies.judged(policy)
     }
 
     /// Statistics of both cohorts of a policy during a canary, from a complete tally.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Arm, Breach, BreachCount, CoreEvent, CoreSettings, Figure, GuardRule, Hook, PluginState,
-    PolicyName, SessionId,
+    Arm, Breach, BreachCount, CoreEvent, CoreSettings, Figure, GuardRule, Hook, NodeId,
+    PluginState, PolicyName, SessionId,
 };
 use evenkeel_revisions::{
-    AdmissionSample, Bad, CandidateRevision, Effect, Judge, Judging, Lifecycle, LifecycleRecord,
-    Memos, Revision, Revisions, RuleBreaches, WallClock, is_by_room, unit,
+    AdmissionSample, Bad, CandidateRevision, CohortSize, Effect, Judge, Judging, Lifecycle,
+    LifecycleRecord, Memos, Revision, Revisions, RuleBreaches, WallClock, is_by_room, unit,
 };
 
 use crate::effects::{Effects, GatewayEffect, Timer};
@@ -24,7 +24,7 @@ use crate::sessions::{Session, SessionTable};
 /// Interval at which judges check for the end of their round.
 const JUDGES_TURN: Duration = Duration::from_secs(1);
 
-/// Interval at which rollouts check for their next step. A check may count every session.
+/// Interval at which rollouts check for their next step.
 const ROLLOUTS_EVERY: Duration = Duration::from_millis(100);
 
 /// Sessions that a tally visits at a time.
@@ -50,6 +50,8 @@ struct Policy {
     judge: Option<Judge>,
     /// During a canary, and while a rollback to the previous revision is possible.
     conduct: Option<RuleBreaches>,
+    /// During a canary: routes without the standby that the native default has.
+    unprotected: Option<RuleBreaches>,
     /// By arm: true after a reported breach.
     reported: [bool; 2],
 }
@@ -64,7 +66,8 @@ pub(crate) struct HarmfulRevision {
 
 impl Policies {
     pub(crate) fn add(&mut self, policy: PolicyName, life: Lifecycle) {
-        let new = Policy { life, judge: None, conduct: None, reported: [false; 2] };
+        let (judge, reported) = (None, [false; 2]);
+        let new = Policy { life, judge, conduct: None, unprotected: None, reported };
         self.all.insert(policy, new);
     }
 
@@ -119,9 +122,10 @@ impl Policies {
 
     /// Returns the record of a policy, with the evidence of its judges.
     pub(crate) fn record(&self, policy: &PolicyName) -> Option<LifecycleRecord> {
-        let Policy { life, judge, conduct, .. } = self.all.get(policy)?;
+        let Policy { life, judge, conduct, unprotected, .. } = self.all.get(policy)?;
         let mut record = life.record();
         (record.judge, record.breaches) = (judge.as_ref().map(Judge::record), conduct.clone());
+        record.unprotected.clone_from(unprotected);
         Some(record)
     }
 
@@ -135,13 +139,17 @@ impl Policies {
         effects: &mut Effects,
     ) -> Vec<Effect> {
         let (judged, breaches) = (record.judge.take(), record.breaches.take());
+        let bare = record.unprotected.take();
         let changed = self.change(name, now, effects, |life| life.restore(record, is_loaded));
-        if let Some(Policy { judge, conduct, .. }) = self.all.get_mut(name) {
+        if let Some(Policy { judge, conduct, unprotected, .. }) = self.all.get_mut(name) {
             if let Some((judge, judged)) = judge.as_mut().zip(judged) {
                 judge.resume(judged, now);
             }
             if let Some((conduct, breaches)) = conduct.as_mut().zip(breaches) {
                 *conduct = breaches;
+            }
+            if let Some((unprotected, bare)) = unprotected.as_mut().zip(bare) {
+                *unprotected = bare;
             }
         }
         changed.map(|((), follows)| follows).unwrap_or_default()
@@ -177,16 +185,21 @@ impl Policies {
     pub(crate) fn poll(
         &mut self,
         policy: &PolicyName,
-        subjects: Subjects,
         now: Instant,
         effects: &mut Effects,
     ) -> Vec<Effect> {
         let Some(Policy { life, judge, .. }) = self.all.get_mut(policy) else { return Vec::new() };
         let before = life.revisions().clone();
-        life.poll(|| subjects.cohort_size(policy, &before, judge.as_ref()), now);
+        life.poll(|| judge.as_ref().map(Judge::cohort_size).unwrap_or_default(), now);
         let follows = self.follow(policy, before, now, effects);
         effects.set_if_idle(Timer::Rollouts, now + ROLLOUTS_EVERY);
         follows
+    }
+
+    /// The canary as far as it was judged in its present step; `None` without one.
+    pub(crate) fn judged(&self, policy: &PolicyName) -> Option<CohortSize> {
+        let Policy { life, judge, .. } = self.all.get(policy)?;
+        Some(life.judged(judge.as_ref()?.cohort_size()))
     }
 
     /// Updates memos, judges and timers after a change of revisions. Returns the consequences for other parts.
@@ -197,7 +210,8 @@ impl Policies {
         at: Instant,
         effects: &mut Effects,
     ) -> Vec<Effect> {
-        let Some(Policy { life, judge, conduct, reported }) = self.all.get_mut(policy) else {
+        let Some(Policy { life, judge, conduct, unprotected, reported }) = self.all.get_mut(policy)
+        else {
             return Vec::new();
         };
         let mut follows = life.take_effects();
@@ -215,13 +229,14 @@ impl Policies {
         let (had, has) = (tried(&before), tried(now));
         let is_same = had == has && before.active_name() == now.active_name();
         if !is_same {
-            (*judge, *conduct, *reported) = (None, None, [false; 2]);
+            (*judge, *conduct, *unprotected, *reported) = (None, None, None, [false; 2]);
         }
         if has.is_some() {
             let judge = judge.get_or_insert_with(|| Judge::new(judging, at));
             if is_same && share(&before) != share(now) {
                 judge.begin_round(at);
             }
+            unprotected.get_or_insert_with(|| RuleBreaches::new(at));
         }
         let is_watched = has.is_some() || now.previous.is_some();
         *conduct = is_watched.then(|| conduct.take().unwrap_or_else(|| RuleBreaches::new(at)));
@@ -351,7 +366,11 @@ impl Policies {
         for (policy, revisions, judge) in self.judges(set) {
             subjects.enrol(session, policy.hook, revisions, judge);
             let bad = bad(session, judge.judging());
-            let breach = judge.note(unit(policy.hook, session.room, id), bad);
+            let unit = unit(policy.hook, session.room, id);
+            let breach = judge.note(unit, bad);
+            let on = subjects.rooms.get(&session.room).and_then(|room| room.holding.on);
+            let on = on.filter(|_| policy.hook == Hook::Routing);
+            let breach = breach.or_else(|| judge.note_node(unit, on?));
             breaches.extend(breach.map(|breach| (policy.clone(), breach)));
         }
         for (policy, breach) in breaches {
@@ -394,10 +413,41 @@ impl Policies {
             let Policy { life, conduct, .. } = policy;
             // The active revision is judged only while a rollback is possible.
             let matters = arm == Arm::Canary || life.revisions().previous.is_some();
-            let breach = conduct.as_mut()?.note(arm, decided, &life.judging(), now);
+            let (figure, judging) = (Figure::Guarded, life.judging());
+            let breach = conduct.as_mut()?.note(figure, arm, decided, &judging, now);
             breach.filter(|_| matters)
         });
         self.breached(policy, arm, breach, effects);
+    }
+
+    /// Counts routes, and how many of them have less redundancy than the native default would give.
+    pub(crate) fn note_routes(
+        &mut self,
+        policy: &PolicyName,
+        arm: Arm,
+        routes: BreachCount,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let breach = self.all.get_mut(policy).and_then(|policy| {
+            let (figure, judging) = (Figure::Redundancy, policy.life.judging());
+            policy.unprotected.as_mut()?.note(figure, arm, routes, &judging, now)
+        });
+        let breach = breach.filter(|_| arm == Arm::Canary);
+        self.breached(policy, arm, breach, effects);
+    }
+
+    /// Counts the placement of a new room.
+    pub(crate) fn weigh_placement(
+        &mut self,
+        policy: &PolicyName,
+        arm: Arm,
+        on: NodeId,
+        effects: &mut Effects,
+    ) {
+        let judge = self.all.get_mut(policy).and_then(|policy| policy.judge.as_mut());
+        let breach = judge.and_then(|judge| judge.note_placement(arm, on));
+        self.breached(policy, Arm::Canary, breach, effects);
     }
 
     /// Counts an admission policy's decision on a newcomer.

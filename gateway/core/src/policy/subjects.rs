@@ -9,7 +9,7 @@ use evenkeel_model::{
     Apart, Arm, BreachCount, CoreEvent, CoreSettings, Decider, DecisionNote, DecisionOutcome,
     Figure, Hook, Metric, PluginFault, PolicyName, RoomId, SessionId,
 };
-use evenkeel_revisions::{Bad, CohortSize, Judge, Judging, Revisions, is_by_room, unit};
+use evenkeel_revisions::{Bad, Judge, Judging, Revisions, is_by_room, unit};
 
 use crate::collections::Interner;
 use crate::effects::Effects;
@@ -76,11 +76,6 @@ impl<'a> Subjects<'a> {
             .with(Figure::Slo, self.misses_slo(session, 0))
     }
 
-    fn sessions_of(self, policy: &PolicyName) -> impl Iterator<Item = &'a Session> {
-        let is_of = move |it: &&Session| self.set(&it.request.scenario) == Some(&policy.set);
-        self.sessions.values().filter(is_of)
-    }
-
     pub(super) fn enrol(
         self,
         session: &Session,
@@ -106,23 +101,6 @@ impl<'a> Subjects<'a> {
         let bad = sessions
             .fold(Bad::default(), |bad, session| bad.and(self.bad_before(session, judging)));
         bad.with(Figure::Moves, room.moves_noted() >= judging.moves_per_minute as usize)
-    }
-
-    /// Visits every session or room.
-    pub(super) fn cohort_size(
-        self,
-        policy: &PolicyName,
-        revisions: &Revisions,
-        judge: Option<&Judge>,
-    ) -> CohortSize {
-        let Some(judge) = judge else { return CohortSize::default() };
-        let in_canary = |unit: &u64| revisions.arm(*unit) == Arm::Canary;
-        let present = match is_by_room(policy.hook) {
-            true => self.rooms_of(policy).map(|room| room.id.0).filter(in_canary).count(),
-            false => self.sessions_of(policy).map(|it| it.id.0).filter(in_canary).count(),
-        };
-        let (measured, required) = (judge.cohort(), judge.judging().cohort_min);
-        CohortSize { present: present as u32, measured, required }
     }
 
     /// Adds the session to the tally if it is of the policy's set.

@@ -357,6 +357,27 @@ impl<'a> Placement<'a> {
         self.native_hops(id, &standing, now)
     }
 
+    /// 2: on these nodes the room has a standby with capacity for the death that its scenario names; 1: only for the death of its
+    /// node; 0: for none.
+    fn redundancy(self, id: RoomId, hops: &[NodeId]) -> u8 {
+        let (Some(room), [first, second, ..]) = (self.0.rooms.get(&id), hops) else { return 0 };
+        let (ledger, kbps) = (self.0.capacity.ledger.without(room.holding), self.room_kbps(id));
+        let fits = |covers| match room.mode {
+            RedundancyMode::Hitless => ledger.fits(*second, kbps),
+            _ => ledger.fits_reserve(*second, *first, covers, kbps),
+        };
+        let covers = self.covers(room, *first, *second);
+        u8::from(fits(None)) + u8::from(covers.is_some() && fits(covers))
+    }
+
+    /// On these nodes the room has less redundancy than the native default would give it.
+    pub(crate) fn spends_redundancy(self, id: RoomId, hops: &[NodeId], now: Instant) -> bool {
+        let first = hops.get(..1).unwrap_or_default();
+        let native = || self.native_hops(id, first, now);
+        self.0.rooms.get(&id).is_some_and(|room| room.mode.opens_ahead())
+            && self.redundancy(id, hops) < self.redundancy(id, &native())
+    }
+
     /// The difference of round trips by which the new hop delivers sooner, plus the variation of both. Sequence numbers
     /// are reserved for packets of the old hop that arrive within this time.
     pub(crate) fn lead(self, old: NodeId, new: NodeId) -> Duration {

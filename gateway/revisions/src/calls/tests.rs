@@ -5,10 +5,35 @@ fn five_faults_in_ten_seconds_are_tolerated() {
     let now = Instant::now();
     let mut faults = FaultWindow::new(now);
     for _ in 0..5 {
-        assert!(!faults.count(now, true));
+        faults.count(now, true);
     }
-    assert!(faults.count(now, true));
-    assert!(!faults.count(now, false), "a call without a fault rolls nothing back");
+    assert!(!faults.has_too_many(now));
+    faults.count(now, true);
+    assert!(faults.has_too_many(now));
+}
+
+#[test]
+fn call_without_a_fault_rolls_nothing_back() {
+    let now = Instant::now();
+    let mut calls = CallRecord::new(now);
+    let faulted = |fault| PolicyCallResult { answered: false, fault, beyond_repair: false };
+    let call = faulted(Some(PluginFault::Deadline));
+    let reasons = (0..6).filter_map(|_| calls.note_active(&call, now)).count();
+    assert_eq!(reasons, 1);
+    assert_eq!(calls.note_active(&faulted(None), now), None);
+    assert!(calls.note_candidate(&call, 0, now).is_some());
+    assert_eq!(calls.note_candidate(&faulted(None), 0, now), None);
+}
+
+#[test]
+fn candidate_may_fault_as_often_as_allowed() {
+    let now = Instant::now();
+    let mut faults = FaultWindow::new(now);
+    (0..998).for_each(|_| faults.count(now, false));
+    faults.count(now, true);
+    assert!(faults.exceeds(0, now) && faults.exceeds(1, now), "one of 999");
+    faults.count(now, false);
+    assert!(faults.exceeds(0, now) && !faults.exceeds(1, now));
 }
 
 #[test]
@@ -18,7 +43,9 @@ fn old_faults_are_forgotten() {
     for _ in 0..5 {
         faults.count(now, true);
     }
-    assert!(!faults.count(now + WINDOW + Duration::from_millis(1), true));
+    let later = now + WINDOW + Duration::from_millis(1);
+    faults.count(later, true);
+    assert!(!faults.has_too_many(later));
 }
 
 #[test]
@@ -28,7 +55,10 @@ fn one_fault_in_a_thousand_calls_is_tolerated() {
     for _ in 0..10_000 {
         faults.count(now, false);
     }
-    let rolled = (1..=12).find(|_| faults.count(now, true));
+    let rolled = (1..=12).find(|_| {
+        faults.count(now, true);
+        faults.has_too_many(now)
+    });
     assert_eq!(rolled, Some(11));
 }
 

@@ -126,7 +126,7 @@ fn departed_sessions_are_not_counted() {
     for (unit, _) in (0..).zip(&world.arms).filter(|(_, arm)| **arm == Arm::Canary) {
         world.judge.leave(unit);
     }
-    assert_eq!(world.judge.cohort(), 0);
+    assert_eq!(world.judge.cohort_size(), CohortSize { judged: 0, required: 5 });
     let lossy = world.judge.figures().find(|(figure, ..)| *figure == Figure::Loss).unwrap();
     assert_eq!((lossy.1, lossy.2.of), (BreachCount::default(), 190));
 }
@@ -153,30 +153,80 @@ fn noise_is_rarely_a_breach() {
     assert!(wrong <= 3, "{wrong} of 300");
 }
 
+/// Decisions of an arm: all, and those that broke a rule.
+fn decided(
+    conduct: &mut RuleBreaches,
+    arm: Arm,
+    [of, worse]: [u32; 2],
+    now: Instant,
+) -> Option<Breach> {
+    let decided = BreachCount { of, worse };
+    conduct.note(Figure::Guarded, arm, decided, &Judging::default(), now)
+}
+
 #[test]
-fn half_of_decisions_guarded_is_a_breach() {
-    let (now, judging) = (Instant::now(), Judging::default());
-    let decided = |of, worse| BreachCount { of, worse };
+fn third_broken_rule_of_a_tenth_is_a_breach() {
+    let now = Instant::now();
+    for (decisions, found) in [([2, 2], false), ([3, 3], true), ([30, 3], true), ([31, 3], false)] {
+        for arm in Arm::ALL {
+            let mut conduct = RuleBreaches::new(now);
+            let breach = decided(&mut conduct, arm, decisions, now);
+            assert_eq!(breach.is_some(), found, "{decisions:?} {arm:?}");
+        }
+    }
     let mut conduct = RuleBreaches::new(now);
+    assert_eq!(decided(&mut conduct, Arm::Standing, [100, 40], now).map(|it| it.rest.of), Some(0));
     assert_eq!(
-        conduct.note(Arm::Canary, decided(19, 19), &judging, now),
+        decided(&mut conduct, Arm::Canary, [10, 8], now),
         None,
-        "too few decisions"
+        "the rest breaks rules, too"
     );
-    assert!(conduct.note(Arm::Canary, decided(1, 0), &judging, now).is_some());
     let mut conduct = RuleBreaches::new(now);
-    assert_eq!(conduct.note(Arm::Canary, decided(100, 49), &judging, now), None);
-    assert_eq!(conduct.note(Arm::Standing, decided(100, 40), &judging, now), None);
-    assert_eq!(
-        conduct.note(Arm::Canary, decided(100, 70), &judging, now),
-        None,
-        "the rest breaks rules as well"
-    );
-    let later = now + ROUND;
-    assert!(conduct.note(Arm::Canary, decided(20, 10), &judging, later).is_some());
+    assert_eq!(decided(&mut conduct, Arm::Standing, [100, 5], now), None);
+    let breach = decided(&mut conduct, Arm::Canary, [10, 4], now).unwrap();
+    assert_eq!(breach.to_string(), "guarded decisions: 4 of 10 broke a rule, of the rest 5 of 100");
+}
+
+#[test]
+fn decisions_count_on_until_there_are_enough() {
+    let now = Instant::now();
     let mut conduct = RuleBreaches::new(now);
-    assert!(
-        conduct.note(Arm::Standing, decided(20, 10), &judging, now).is_some(),
-        "active revision"
-    );
+    assert_eq!(decided(&mut conduct, Arm::Canary, [1, 1], now), None);
+    assert_eq!(decided(&mut conduct, Arm::Standing, [500, 0], now), None);
+    assert_eq!(decided(&mut conduct, Arm::Canary, [1, 1], now + 6 * ROUND), None);
+    assert!(decided(&mut conduct, Arm::Canary, [1, 1], now + 12 * ROUND).is_some());
+    let mut conduct = RuleBreaches::new(now);
+    assert_eq!(decided(&mut conduct, Arm::Canary, [100, 9], now), None);
+    assert_eq!(decided(&mut conduct, Arm::Canary, [19, 2], now + ROUND), None, "another round");
+    assert!(decided(&mut conduct, Arm::Canary, [1, 1], now + ROUND).is_some());
+}
+
+#[test]
+fn rooms_of_the_canary_on_one_node_are_a_breach() {
+    let crowd = |world: &mut World, to: u32| {
+        let found = world.arms.iter().zip(0..).filter_map(|(arm, unit)| {
+            let on = if *arm == Arm::Canary { to } else { unit as u32 % 6 };
+            world.judge.note_node(unit, NodeId(on))
+        });
+        found.map(|breach| (breach.figure, breach.canary.of)).next()
+    };
+    let mut world = World::of(50, 300);
+    world.tell(well);
+    let (figure, rooms) = crowd(&mut world, 3).unwrap();
+    assert_eq!((figure, rooms < 50), (Figure::Spread, true), "before all are known");
+    // Rooms are counted once, where they are.
+    let mut world = World::of(7, 300);
+    assert_eq!(crowd(&mut world, 3), None);
+    assert_eq!(crowd(&mut world, 4), None);
+    assert_eq!(crowd(&mut world, 3), None);
+    world.judge.begin_round(world.now);
+    assert_eq!(world.judge.note_node(0, NodeId(1)), None, "not enrolled in this round");
+}
+
+#[test]
+fn placements_of_the_canary_on_one_node_are_a_breach() {
+    let mut judge = Judge::new(Judging::default(), Instant::now());
+    assert!((0..180).all(|room| judge.note_placement(Arm::Standing, NodeId(room % 6)).is_none()));
+    let found = (1..).find(|_| judge.note_placement(Arm::Canary, NodeId(2)).is_some());
+    assert_eq!(found, Some(8), "of the rest a sixth");
 }

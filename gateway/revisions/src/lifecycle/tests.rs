@@ -2,13 +2,13 @@
 
 use std::time::SystemTime;
 
-use evenkeel_model::{Hook, PluginFault};
+use evenkeel_model::PluginFault;
 
 use super::*;
-use crate::Strategy;
 use crate::calls::BEYOND_REPAIR;
 use crate::report::PolicyStatus;
 use crate::samples::{HOUR, revision, strategy};
+use crate::{RolloutStage, Strategy};
 
 /// The lifecycle of one policy, and the virtual time.
 struct World {
@@ -54,7 +54,8 @@ impl World {
     fn request(&mut self) -> RolloutRequest {
         let push = self.life.next_push();
         let (by, arrived) = (Actor::Operator, self.now);
-        RolloutRequest { push, by, arrived, force: false, strategy: None, returns: false }
+        let (force, replace) = (false, true);
+        RolloutRequest { push, by, arrived, force, replace, strategy: None, returns: false }
     }
 
     /// The request is compiled, proved and loaded.
@@ -91,6 +92,11 @@ impl World {
         self.life.remove_harmful(revision, "loss: 8 of 10 got worse", self.now);
     }
 
+    fn answer(&mut self, revision: &str) {
+        let answered = PolicyCallResult { answered: true, fault: None, ..fault() };
+        self.life.handle_call(revision, &answered, self.now);
+    }
+
     /// A call of the revision faults. One fault too many removes the revision.
     fn fault(&mut self, revision: &str) {
         self.life.handle_call(revision, &fault(), self.now);
@@ -102,7 +108,7 @@ impl World {
     }
 
     fn roll_back(&mut self) -> Result<RolloutReport, &'static str> {
-        self.life.handle_rollback(self.now)
+        self.life.handle_rollback(false, self.now)
     }
 
     fn status(&self) -> PolicyStatus {
@@ -242,8 +248,7 @@ fn policy_is_failing_until_it_answers_again() {
     world.activate("a");
     world.fault("a");
     assert_eq!(world.status().failing, Some(PluginFault::Deadline));
-    let answered = PolicyCallResult { answered: true, fault: None, beyond_repair: false };
-    world.life.handle_call("a", &answered, world.now);
+    world.answer("a");
     let status = world.status();
     assert_eq!((status.failing, status.last_fault), (None, Some(PluginFault::Deadline)));
 }
@@ -342,9 +347,9 @@ fn faulty_candidate_is_dropped() {
     world.activate("a");
     world.try_out("b").unwrap();
     world.reports();
-    for _ in 0..6 {
-        world.fault("b");
-    }
+    let calls = |world: &mut World, name| (0..999).for_each(|_| world.answer(name));
+    calls(&mut world, "b");
+    world.fault("b");
     let status = world.status();
     assert_eq!((status.active.as_deref(), status.faults, status.failing), (Some("a"), 0, None));
     let [quarantined] = &status.quarantined[..] else { panic!("it is quarantined") };
@@ -354,6 +359,15 @@ fn faulty_candidate_is_dropped() {
     assert_eq!((back.outcome, back.by), (RolloutOutcome::RolledBack, Actor::Gateway));
     assert_eq!((name(back), previous(back)), (Some("a"), Some("b")));
     assert_eq!(world.names(), some(["a", "", ""]));
+
+    let judging = Judging { faults_permille: 1, ..Judging::default() };
+    world.life.set_rules(RolloutRules { judging, ..rules() }, world.now);
+    world.try_out("c").unwrap();
+    (0..2).for_each(|_| calls(&mut world, "c"));
+    (0..2).for_each(|_| world.fault("c"));
+    assert_eq!(world.names(), some(["a", "c", ""]), "one in a thousand is allowed");
+    world.fault("c");
+    assert_eq!(world.names(), some(["a", "", ""]));
 }
 
 #[test]
@@ -362,17 +376,15 @@ fn candidate_is_compared_in_shadow() {
     world.activate("a");
     world.try_out("b").unwrap();
     for compared in [Compared::Same, Compared::Different, Compared::Skipped] {
-        assert_eq!(world.life.calls.note_compared(&compared, false, world.now), None);
+        assert_eq!(world.life.calls.note_compared(&compared, false, 400, world.now), None);
     }
     world.life.handle_compared("gone", &Compared::Same, false, world.now);
     let faulted = Compared::Faulted(PluginFault::OutOfMemory);
-    for _ in 0..5 {
-        assert_eq!(world.life.calls.note_compared(&faulted, false, world.now), None);
-    }
-    let reason = world.life.calls.note_compared(&faulted, false, world.now).unwrap();
+    assert_eq!(world.life.calls.note_compared(&faulted, false, 400, world.now), None);
+    let reason = world.life.calls.note_compared(&faulted, false, 400, world.now).unwrap();
     assert!(reason.starts_with("too many faults in shadow"), "{reason}");
     let calls = world.status().candidate.unwrap().calls;
-    assert_eq!((calls.same, calls.different, calls.faulted, calls.calls), (1, 1, 6, 0));
+    assert_eq!((calls.same, calls.different, calls.faulted, calls.calls), (1, 1, 2, 0));
 }
 
 #[test]
@@ -425,6 +437,7 @@ fn push_of_active_drops_the_candidate() {
     world.try_out("b").unwrap();
     let again = world.try_out("a").unwrap();
     assert_eq!((again.outcome, name(&again)), (RolloutOutcome::Unchanged, Some("a")));
+    assert_eq!(again.reason.as_deref(), Some("ends the rollout of revision b, canary at 5 %"));
     assert_eq!(world.names(), some(["a", "", ""]));
 }
 
@@ -474,7 +487,7 @@ fn older_plugin_is_refused_without_force() {
     assert_eq!(code(world.push(versioned("b", "0.2.0"))), None);
     assert_eq!(code(world.push(versioned("c", "0.1.9"))), Some("downgrade"));
     assert_eq!(code(world.force(versioned("c", "0.1.9"))), None);
-    assert_eq!(code(world.push(versioned("d", "0.1.8"))), Some("downgrade"), "0.2.0 ran");
+    assert_eq!(code(world.push(versioned("d", "0.1.8"))), Some("downgrade"), "0.1.9 runs");
     assert_eq!(code(world.push(versioned("b", "0.2.0"))), None);
 }
 
@@ -488,12 +501,100 @@ fn restored_file_returns_to_the_previous_revision() {
     };
     assert_eq!(code(world.push(versioned("a", "0.1.0"))), None);
     assert_eq!(code(world.push(versioned("b", "0.2.0"))), None);
-    let older = by_file(&mut world, versioned("c", "0.1.1"));
-    assert_eq!(code(older), Some("downgrade"), "it never was active");
+    let older = by_file(&mut world, versioned("c", "0.1.1")).unwrap();
+    assert_eq!(older.outcome, RolloutOutcome::Started, "as at a start");
     let back = by_file(&mut world, versioned("a", "0.1.0")).unwrap();
-    assert_eq!((back.outcome, back.code), (RolloutOutcome::Activated, None));
-    let begun = by_file(&mut world, versioned("c", "0.1.1")).unwrap();
-    assert_eq!(begun.outcome, RolloutOutcome::Started, "0.2.0 sets no floor any more");
+    assert_eq!((back.outcome, previous(&back)), (RolloutOutcome::RolledBack, Some("b")));
+    assert_eq!(world.names(), some(["a", "", ""]));
+    assert_eq!(code(world.push(versioned("d", "0.1.5"))), None, "0.2.0 sets no floor any more");
+}
+
+#[test]
+fn push_of_an_older_version_that_was_active_is_a_rollback() {
+    let mut world = World::new();
+    for (name, version) in [("a", "0.1.0"), ("b", "0.2.0"), ("c", "0.3.0")] {
+        assert_eq!(code(world.push(versioned(name, version))), None);
+    }
+    let push = |world: &mut World, name: &str, version: &str| {
+        let request = RolloutRequest { strategy: Some(strategy(5)), ..world.request() };
+        world.prepare(&request, versioned(name, version))
+    };
+    let back = push(&mut world, "b", "0.2.0").unwrap();
+    assert_eq!((back.outcome, name(&back)), (RolloutOutcome::RolledBack, Some("b")));
+    assert_eq!(code(push(&mut world, "other", "0.1.9")), Some("downgrade"));
+    let older = push(&mut world, "a", "0.1.0").unwrap();
+    assert_eq!(older.outcome, RolloutOutcome::Started, "it is not the previous one any more");
+    world.life.handle_action(RolloutAction::PromoteAll, world.now).unwrap();
+    assert_eq!(code(world.push(versioned("fix", "0.1.1"))), None, "of the version in use");
+}
+
+#[test]
+fn running_rollout_ends_only_by_a_replacing_push() {
+    let mut world = World::new();
+    world.activate("a");
+    world.try_out("b").unwrap();
+    for new in ["a", "b", "c"] {
+        let request = RolloutRequest { replace: false, ..world.request() };
+        let refusal = world.prepare(&request, revision(new, "p", 1)).unwrap_err();
+        let (candidate, stage) = ("b".into(), RolloutStage::Canary(5));
+        assert_eq!(refusal, RevisionRefusal::Running { candidate, stage });
+    }
+    let request = RolloutRequest { replace: false, ..world.request() };
+    let (now, new) = (world.now, revision("c", "p", 1));
+    let late = world.life.handle_ready(&request, new, None, (now, now));
+    assert_eq!(code(late), Some("rollout-running"), "it began while the push was prepared");
+    let begun = world.try_out("c").unwrap();
+    assert_eq!(begun.reason.as_deref(), Some("ends the rollout of revision b, canary at 5 %"));
+    assert_eq!(
+        world.activate("d").reason,
+        Some("ends the rollout of revision c, canary at 5 %".into())
+    );
+}
+
+#[test]
+fn rollback_to_a_quarantined_revision_needs_force() {
+    let mut world = World::new();
+    world.activate("a");
+    world.activate("b");
+    let (since, reason) = (world.life.clock.time, "loss".into());
+    world.life.remembered.quarantine(QuarantinedRevision { revision: "a".into(), since, reason });
+    assert_eq!(world.roll_back(), Err(PREVIOUS_QUARANTINED));
+    world.harms("b");
+    assert_eq!(world.names(), some(["b", "", "a"]), "no way back by itself either");
+    let back = world.life.handle_rollback(true, world.now).unwrap();
+    assert_eq!((name(&back), world.quarantined()), (Some("a"), vec!["b".into()]));
+}
+
+#[test]
+fn step_waits_for_answers_of_the_candidate() {
+    let mut world = World::new();
+    world.activate("a");
+    world.try_out("b").unwrap();
+    let cohort = CohortSize { judged: 9, required: 5 };
+    assert_eq!(world.life.judged(cohort).judged, 0);
+    world.now += HOUR;
+    world.life.poll(|| cohort, world.now);
+    assert_eq!(world.names(), some(["a", "b", ""]));
+    world.answer("b");
+    assert_eq!(world.life.judged(cohort), cohort);
+    world.life.poll(|| cohort, world.now);
+    assert_eq!(world.names(), some(["b", "", "a"]));
+}
+
+#[test]
+fn newcomers_are_judged_by_their_answers() {
+    let policy = PolicyName { set: "call".into(), hook: Hook::Admission };
+    let mut world = World::new();
+    world.life = Lifecycle::new(policy, rules(), world.life.clock);
+    world.activate("a");
+    let steps = Strategy { steps: vec![5, 20], ..strategy(5) };
+    let request = RolloutRequest { strategy: Some(steps), ..world.request() };
+    world.prepare(&request, revision("b", "p", 1)).unwrap();
+    (0..7).for_each(|_| world.answer("b"));
+    let cohort = CohortSize { judged: 0, required: 5 };
+    assert_eq!(world.life.judged(cohort), CohortSize { judged: 7, required: 5 });
+    world.life.handle_action(RolloutAction::Promote, world.now).unwrap();
+    assert_eq!(world.life.judged(cohort).judged, 0, "of this step");
 }
 
 #[test]
@@ -506,7 +607,7 @@ fn fix_of_a_restored_version_is_accepted() {
     assert_eq!(code(world.push(versioned("bad", "0.2.0"))), Some("quarantined"));
     assert_eq!(code(world.push(versioned("old", "0.0.9"))), Some("downgrade"));
     assert_eq!(code(world.push(versioned("fix", "0.1.1"))), None);
-    assert_eq!(code(world.push(versioned("a", "0.1.0"))), Some("downgrade"), "the fix is good");
+    assert_eq!(code(world.push(versioned("a0", "0.1.0"))), Some("downgrade"), "the fix is good");
 }
 
 #[test]
@@ -535,12 +636,13 @@ fn quarantined_first_revision_is_activated() {
     world.activate("a");
     world.activate("bad");
     world.harms("bad");
+    world.now += Duration::from_secs(1_120);
     let mut world = world.continued(&[]);
     let told = world.activate("bad");
     assert_eq!(told.code, Some("quarantined"));
     let reason = told.reason.unwrap();
-    let right = ": loss: 8 of 10 got worse; active because no other revision is loaded";
-    assert!(reason.ends_with(right), "{reason}");
+    let right = "quarantined 18 min ago: loss: 8 of 10 got worse; active because no other revision is loaded";
+    assert_eq!(&*reason, right);
     assert_eq!(world.names(), some(["bad", "", ""]));
     assert_eq!(code(world.push(revision("bad", "p", 1))), Some("quarantined"));
     world.activate("good");
@@ -555,13 +657,14 @@ fn record_continues_a_canary_where_it_stood() {
     let request = RolloutRequest { strategy: Some(strategy), ..world.request() };
     world.prepare(&request, revision("b", "p", 1)).unwrap();
     world.now += HOUR / 2;
+    world.answer("b");
     let mut next = world.continued(&["a", "b"]);
     assert_eq!(next.life.revisions(), world.life.revisions());
     assert_eq!(next.reports(), [], "it is no news");
     for world in [&mut world, &mut next] {
         world.now += HOUR / 2;
         let now = world.now;
-        world.life.poll(|| CohortSize { present: 9, measured: 9, required: 5 }, now);
+        world.life.poll(|| CohortSize { judged: 9, required: 5 }, now);
         assert_eq!(world.life.revisions().canary().and_then(CandidateRevision::share), Some(50));
     }
 }

@@ -8,7 +8,7 @@ fn strategy(steps: &[u8], shadow: u32) -> Strategy {
 }
 
 fn enough() -> CohortSize {
-    CohortSize { present: 10, measured: 5, required: 5 }
+    CohortSize { judged: 5, required: 5 }
 }
 
 #[test]
@@ -46,14 +46,17 @@ fn last_step_leads_to_activation() {
 }
 
 #[test]
-fn small_cohort_prolongs_a_step_empty_does_not() {
-    let start = Instant::now();
-    let few = || CohortSize { present: 10, measured: 4, required: 5 };
-    let empty = || CohortSize { present: 0, measured: 0, required: 5 };
-    let mut rollout = RolloutProgress::begin(strategy(&[5], 0), start);
+fn unjudged_step_is_prolonged_and_none_leads_to_half() {
+    let (start, late) = (Instant::now(), 100_000 * SECOND);
+    let few = || CohortSize { judged: 4, required: 5 };
+    let mut rollout = RolloutProgress::begin(strategy(&[5, 49], 0), start);
     assert_eq!(rollout.poll(few, start + 29 * SECOND), None);
-    assert_eq!(rollout.clone().poll(few, start + 30 * SECOND), Some(RolloutStep::Activate));
-    assert_eq!(rollout.poll(empty, start + 10 * SECOND), Some(RolloutStep::Activate));
+    assert_eq!(rollout.poll(few, start + 30 * SECOND), Some(RolloutStep::Expose(49)));
+    assert_eq!(rollout.poll(few, start + late), None, "activation");
+    assert_eq!(rollout.poll(enough, start + late), Some(RolloutStep::Activate));
+    let mut rollout = RolloutProgress::begin(strategy(&[5, 50], 0), start);
+    assert_eq!(rollout.poll(few, start + late), None);
+    assert_eq!(rollout.poll(enough, start + late), Some(RolloutStep::Expose(50)));
 }
 
 #[test]

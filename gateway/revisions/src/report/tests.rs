@@ -39,6 +39,30 @@ fn rollback_restores_the_earlier_floor() {
 }
 
 #[test]
+fn lowered_floor_is_the_version_in_use() {
+    let mut floor = Remembered::default();
+    for (name, plugin, version) in
+        [("old", "near", "1.1.0"), ("new", "near", "1.3.0"), ("other", "far", "9.0.0")]
+    {
+        floor.accept(&revision(name, plugin, version));
+    }
+    floor.lower_floor(&near("1.2.0"));
+    assert!(floor.check_version(&near("1.2.1")).is_ok());
+    assert!(floor.check_version(&near("1.0.9")).is_err());
+    assert!(floor.check_version(&revision("x", "far", "8.0.0")).is_err(), "another plugin");
+    assert!(floor.has_accepted("old") && !floor.has_accepted("new"));
+}
+
+#[test]
+fn ages_are_in_their_largest_unit() {
+    for (seconds, text) in
+        [(0, "0 s"), (59, "59 s"), (1_066, "17 min"), (3_600, "1 h"), (200_000, "2 d")]
+    {
+        assert_eq!(age_text(Duration::from_secs(seconds)), text);
+    }
+}
+
+#[test]
 fn floor_is_restored_with_its_limit() {
     let mut before = Remembered::default();
     before.accept(&revision("old", "near", "1.10.0"));

@@ -130,7 +130,7 @@ async fn starting_policies_refuse_operations() {
         starting
     );
     assert_eq!(handle.roll_out(routing(), Box::new(source())).await, starting);
-    assert_eq!(handle.rollback_policy(routing()).await, starting);
+    assert_eq!(handle.rollback_policy(routing(), false).await, starting);
     come(&running, firsts);
     assert_eq!(handle.status().await.unwrap().state, AdmissionState::Serving);
     let policies = handle.policies().await.unwrap();

@@ -1,0 +1,123 @@
+//! The proof of a revision before it is used: it answers the questions that the policy answered last, and answers questions as
+//! often as they are repeated like a fresh instance.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_host::{BoundPlugin, PluginRefusal, answer_difference};
+use evenkeel_model::{Breach, PluginFault, PolicyQuestion, RevisionAnswer};
+
+use super::processor::ProcessorClock;
+
+/// Calls of one instance that repeat questions: static state that matters shows after a thousand.
+const REPEATED_MAX: usize = 1_024;
+
+/// Maximum time of these calls, so that a slow plugin is proved soon.
+pub(super) const REPEATED_FOR: Duration = Duration::from_millis(500);
+
+/// The memory of an instance is read this often. A plugin that keeps what it needs again has it after the first quarter.
+const QUARTERS: usize = 4;
+
+/// A question with the time at which it was asked.
+pub(super) type AskedQuestion = (Arc<PolicyQuestion>, u64);
+
+/// The reason why a revision is not proved.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProofFailure {
+    #[error(transparent)]
+    NotStarted(#[from] PluginRefusal),
+    /// The revision failed on a question that the policy had answered before.
+    #[error("replaying {questions} recorded questions failed ({fault})")]
+    Replay { questions: usize, fault: PluginFault },
+    #[error("call {call} of a trial on copies of the nodes failed ({fault})")]
+    Trial { call: usize, fault: PluginFault },
+    #[error("in a trial on copies of the nodes, {0}")]
+    Broke(Breach),
+    #[error("call {call} of an instance that answers the same questions in turn failed ({fault})")]
+    Repeated { call: usize, fault: PluginFault },
+    #[error(
+        "it keeps state between calls: after {call} of them an instance and a fresh one differ in {differs}"
+    )]
+    HiddenState { call: usize, differs: &'static str },
+    #[error("it leaks memory: {from_kib} KiB grow to {to_kib} KiB as it answers the same questions")]
+    Leaks { from_kib: usize, to_kib: usize },
+}
+
+impl ProofFailure {
+    /// The stable code in metrics, events and the API.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            ProofFailure::NotStarted(refused) => refused.code(),
+            _ => "proof-failed",
+        }
+    }
+}
+
+/// Replays the recorded questions.
+pub(super) fn replay(
+    revision: &mut BoundPlugin,
+    questions: &[AskedQuestion],
+) -> Result<(), ProofFailure> {
+    for (question, now_us) in questions {
+        revision
+            .ask_of_all(question, *now_us, Duration::MAX)
+            .map_err(|fault| ProofFailure::Replay { questions: questions.len(), fault })?;
+    }
+    Ok(())
+}
+
+/// Asks one instance the questions in turn for this time, and compares its answers with those of fresh instances.
+pub(super) fn repeat(
+    plugin: &BoundPlugin,
+    questions: &[AskedQuestion],
+    within: Duration,
+) -> Result<(), ProofFailure> {
+    let mut firsts = Vec::new();
+    for (question, now_us) in questions {
+        let first = ask(&mut plugin.another()?, question, *now_us);
+        let first = first.map_err(|fault| ProofFailure::Repeated { call: 1, fault })?;
+        firsts.extend(first.map(|first| (question, *now_us, first)));
+    }
+    if firsts.is_empty() {
+        return Ok(());
+    }
+    let (mut used, mut memory) = (plugin.another()?, Vec::new());
+    let began = Instant::now();
+    for (call, (question, now_us, first)) in (1..=REPEATED_MAX).zip(firsts.iter().cycle()) {
+        let second = ask(&mut used, question, *now_us);
+        let second = second.map_err(|fault| ProofFailure::Repeated { call, fault })?;
+        if let Some(differs) = second.and_then(|second| answer_difference(first, &second)) {
+            return Err(ProofFailure::HiddenState { call, differs });
+        }
+        if call % (REPEATED_MAX / QUARTERS) == 0 {
+            memory.push(used.memory_bytes());
+        }
+        if began.elapsed() >= within {
+            break;
+        }
+    }
+    let grows = memory.len() == QUARTERS && memory.windows(2).all(|of| of[0] < of[1]);
+    match memory[..] {
+        [from, .., to] if grows => {
+            Err(ProofFailure::Leaks { from_kib: from / 1_024, to_kib: to / 1_024 })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Asks about all rows in one call. Returns `None` if the machine was too busy for an answer.
+pub(super) fn ask(
+    plugin: &mut BoundPlugin,
+    question: &PolicyQuestion,
+    now_us: u64,
+) -> Result<Option<RevisionAnswer>, PluginFault> {
+    let clock = ProcessorClock::start();
+    match plugin.ask(question, now_us) {
+        Ok(answered) => Ok(Some(answered)),
+        Err(PluginFault::Deadline) if clock.is_starved() => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+#[cfg(test)]
+mod tests;

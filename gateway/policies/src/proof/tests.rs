@@ -1,0 +1,75 @@
+use evenkeel_guests::module::{Module, answer};
+use evenkeel_host::{Component, Engine};
+use evenkeel_model::Hook;
+use serde_json::json;
+
+use super::*;
+
+/// A scenario plugin that counts its calls in `$asked`, and then runs this code.
+fn counting(code: &str) -> BoundPlugin {
+    let count = "(global.set $asked (i32.add (global.get $asked) (i32.const 1)))".to_owned();
+    let module = Module::honest(Hook::Scenario)
+        .item("(global $asked (mut i32) (i32.const 0))")
+        .body("resolve", answer(&[count, code.to_owned()]));
+    let engine = Engine::new();
+    let component = Component::vet(&engine, &module.build()).unwrap();
+    let (hook, settings, catalog) = (Hook::Scenario, json!({}), Vec::new());
+    BoundPlugin::install(&engine, &component, hook, settings, catalog, 7).unwrap()
+}
+
+fn questions() -> Vec<AskedQuestion> {
+    let question = |scenario: &str| PolicyQuestion::Resolve {
+        scenario: scenario.into(),
+        labels: [].into(),
+    };
+    ["call", "stream"].map(|scenario| (Arc::new(question(scenario)), 5)).into()
+}
+
+fn repeated(code: &str) -> Result<(), ProofFailure> {
+    repeat(&counting(code), &questions(), Duration::MAX)
+}
+
+/// Runs code in each call whose number divides by this one.
+fn each(number: u32, code: &str) -> String {
+    format!("(if (i32.eqz (i32.rem_u (global.get $asked) (i32.const {number}))) (then {code}))")
+}
+
+#[test]
+fn sound_plugin_passes() {
+    repeated("").unwrap();
+    repeat(&counting(""), &[], Duration::MAX).unwrap();
+    replay(&mut counting(""), &questions()).unwrap();
+}
+
+#[test]
+fn trap_in_a_later_call_is_found() {
+    let failure = repeated(&each(61, "unreachable")).unwrap_err();
+    assert!(matches!(failure, ProofFailure::Repeated { call: 61, .. }), "{failure}");
+    assert_eq!(failure.code(), "proof-failed");
+    let failure = replay(&mut counting(&each(2, "unreachable")), &questions()).unwrap_err();
+    assert!(matches!(failure, ProofFailure::Replay { questions: 2, .. }), "{failure}");
+}
+
+#[test]
+fn hidden_counter_is_found() {
+    let note = "(call $note (i32.const 0) (i32.const 0) (i32.const 1) (i64.const 7))";
+    let failure = repeated(&each(300, note)).unwrap_err();
+    let right = matches!(failure, ProofFailure::HiddenState { call: 300, differs: "its notes" });
+    assert!(right, "{failure}");
+}
+
+#[test]
+fn leak_is_found_and_growth_at_first_is_not() {
+    let grow = "(drop (memory.grow (i32.const 1)))";
+    let failure = repeated(&each(8, grow)).unwrap_err();
+    assert!(matches!(failure, ProofFailure::Leaks { .. }), "{failure}");
+    let at_first = format!("(if (i32.lt_u (global.get $asked) (i32.const 100)) (then {grow}))");
+    repeated(&at_first).unwrap();
+}
+
+#[test]
+fn loop_is_no_fault_of_a_busy_machine() {
+    let failure = repeated(&each(20, "(loop $on (br $on))")).unwrap_err();
+    let ProofFailure::Repeated { call, fault } = failure else { panic!("{failure}") };
+    assert_eq!((call, fault), (20, PluginFault::Deadline));
+}
