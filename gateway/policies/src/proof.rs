@@ -39,7 +39,9 @@ pub(super) enum ProofFailure {
         "it keeps state between calls: after {call} of them an instance and a fresh one differ in {differs}"
     )]
     HiddenState { call: usize, differs: &'static str },
-    #[error("it leaks memory: {from_kib} KiB grow to {to_kib} KiB as it answers the same questions")]
+    #[error(
+        "it leaks memory: {from_kib} KiB grow to {to_kib} KiB as it answers the same questions"
+    )]
     Leaks { from_kib: usize, to_kib: usize },
 }
 

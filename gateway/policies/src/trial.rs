@@ -33,8 +33,8 @@ const TURNS: u32 = 160;
 /// Sessions are measured in one of this many turns.
 const MEASURED_EVERY: u32 = 5;
 
-/// Turns in which a third of the sessions is impaired.
-const IMPAIRED: std::ops::Range<u32> = 40..90;
+/// For this many turns all sessions are well, and for as many a third of them is impaired, in turns.
+const WELL_FOR: u32 = 30;
 
 /// Maximum calls of a revision: a policy may ask for a review of each room at each time.
 const CALLS_MAX: usize = 2_048;
@@ -64,7 +64,9 @@ pub(super) fn try_revision(
     mut questions: Vec<AskedQuestion>,
 ) -> Result<(), ProofFailure> {
     let mut instance = plugin.another()?;
-    instance.catalog(catalog_of(copy.settings())).map_err(|fault| ProofFailure::Trial { call: 0, fault })?;
+    instance
+        .catalog(catalog_of(copy.settings()))
+        .map_err(|fault| ProofFailure::Trial { call: 0, fault })?;
     // Sessions and rooms of the same kinds as those of the recorded questions.
     let labels = questions.iter().flat_map(|(question, _)| labels(question));
     let labels = labels.take(LABELS_MAX).collect();
@@ -188,7 +190,7 @@ impl<'a> Trial<'a> {
 
     fn measure(&mut self, turn: u32) {
         for (at, session) in self.sessions.iter().enumerate() {
-            let is_impaired = IMPAIRED.contains(&turn) && at % 3 == 0;
+            let is_impaired = turn / WELL_FOR % 2 == 1 && at % 3 == 0;
             self.gateway.handle_summary(*session, measures(is_impaired), Some(self.now));
         }
     }

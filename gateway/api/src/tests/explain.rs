@@ -13,11 +13,8 @@ use evenkeel_model::{
 
 use super::*;
 
-#[test]
-fn session_is_explained() {
-    let mut world = World::start();
-    let asking = world.ask("GET /v1/sessions/s17/explain", "");
-    let ControlRequest::Explain(id, reply) = world.request() else { panic!("explain") };
+/// A session in a hitless room, whose second node is full.
+fn explanation(id: SessionId) -> Explanation {
     let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
     let now = Instant::now();
     let standing = SessionStanding {
@@ -42,7 +39,7 @@ fn session_is_explained() {
         ended: now + Duration::from_millis(12),
         outcome: MoveOutcome::Done,
     };
-    let said = Explanation {
+    Explanation {
         state: standing,
         admitted_by: Decider::Native,
         placed_by: Decider::Policy { policy: routing(), revision: "5f0c5f0c5f0c".into() },
@@ -73,8 +70,15 @@ fn session_is_explained() {
         }],
         degradation_limits: vec![DegradationLimit::NoVideo],
         voice_only_for: Some(carrier()),
-    };
-    reply.send(Some(said)).unwrap();
+    }
+}
+
+#[test]
+fn session_is_explained() {
+    let mut world = World::start();
+    let asking = world.ask("GET /v1/sessions/s17/explain", "");
+    let ControlRequest::Explain(id, reply) = world.request() else { panic!("explain") };
+    reply.send(Some(explanation(id))).unwrap();
     let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
     reply.send(Vec::new()).unwrap();
     let (status, mut body) = asking.answer();
@@ -89,6 +93,7 @@ fn session_is_explained() {
     let west = merge(place("west-b1", "west", "b"), json!({"incarnation": 1}));
     let right = json!({
         "id": "s17", "room": "room-1", "scenario": "call", "mode": "hitless", "effective_mode": "cold",
+        "mode_reason": "the standby that call/routing@5f0c5f0c5f0c names has too little capacity",
         "priority": 5, "hop": east,
         "health": null, "witnesses": [{"witness": "probe", "for_ms": 40}],
         "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
@@ -116,4 +121,27 @@ fn session_is_explained() {
         }],
     });
     assert_eq!((status, body), (200, right));
+}
+
+#[test]
+fn reason_of_the_mode_names_the_policy() {
+    let mut world = World::start();
+    let policy = || Decider::Policy { policy: routing(), revision: "5f0c5f0c5f0c".into() };
+    let (native, none) = (Decider::Native, "no usable standby with capacity");
+    for (placed_by, hops, kept, right) in [
+        (policy(), 1, RedundancyMode::Cold, json!("call/routing@5f0c5f0c5f0c names no standby")),
+        (native.clone(), 1, RedundancyMode::Cold, json!(none)),
+        (native, 2, RedundancyMode::Cold, json!(none)),
+        (policy(), 2, RedundancyMode::Hitless, Value::Null),
+    ] {
+        let asking = world.ask("GET /v1/sessions/s17/explain", "");
+        let ControlRequest::Explain(id, reply) = world.request() else { panic!("explain") };
+        let mut said = explanation(id);
+        said.route.truncate(hops);
+        said.state.kept = kept;
+        reply.send(Some(Explanation { placed_by, ..said })).unwrap();
+        let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
+        reply.send(Vec::new()).unwrap();
+        assert_eq!(asking.answer().1["mode_reason"], right);
+    }
 }

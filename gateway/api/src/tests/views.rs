@@ -16,7 +16,7 @@ use evenkeel_model::{
     Arm, BreachCount, BreakerState, ClientTransport, EvidenceSource, Figure, Health, Measures,
     Metric, Plan, PluginFault, RedundancyMode,
 };
-use evenkeel_revisions::{CandidateCalls, CandidateStatus, PolicyStatus, RolloutStage};
+use evenkeel_revisions::{CandidateCalls, CandidateStatus, CohortSize, PolicyStatus, RolloutStage};
 
 use super::*;
 
@@ -176,6 +176,7 @@ fn rooms_nodes_and_policies_are_listed() {
             "revision": "aaaaaaaaaaaa", "plugin": "route-nearest 0.2.0", "origin": "pushed",
             "stage": "canary", "percent": 5, "paused": false, "lasted_ms": 1_500,
             "next_percent": 50, "next_in_ms": 8_500,
+            "judged": {"of": "rooms", "count": 3, "required": 5},
             "steps": [5, 50], "pace_ms": 10_000, "calls": 3, "faults": 0,
             "last_fault": "out-of-memory",
             "shadow": {"same": 8, "different": 1, "faulted": 0},
@@ -204,6 +205,7 @@ fn policy() -> PolicyView {
             rung_centi: 50,
             worse: vec![(Figure::Loss, BreachCount { of: 10, worse: 2 })],
         }],
+        judged: Some(CohortSize { judged: 3, required: 5 }),
         quarantined: 2,
         hidden_state: (1, 5),
     }
@@ -447,10 +449,17 @@ fn policy_is_pushed_rolled_back_and_stopped() {
 
     let asking = world.ask("POST /v1/policies/call/routing:rollback", "");
     let ControlRequest::Rollback(_, force, reply) = world.request() else { panic!("rollback") };
+    assert!(!force);
     reply.send(Ok(rollout(RolloutOutcome::RolledBack))).unwrap();
     world.keep_policies();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["outcome"]), (200, &json!("rolled-back")));
+    let asking = world.ask("POST /v1/policies/call/routing:rollback?force=true", "");
+    let ControlRequest::Rollback(_, force, reply) = world.request() else { panic!("rollback") };
+    assert!(force);
+    reply.send(Ok(rollout(RolloutOutcome::RolledBack))).unwrap();
+    world.keep_policies();
+    assert_eq!(asking.answer().0, 200);
 
     let asking = world.ask("POST /v1/policies/call/routing:stop", "");
     let ControlRequest::Stop(policy, reply) = world.request() else { panic!("stop") };
@@ -477,6 +486,8 @@ fn policy_is_pushed_rolled_back_and_stopped() {
         ("PUT /v1/policies/call/routing?canary=101", "x", 400),
         ("PUT /v1/policies/call/routing?pace=10", "x", 400),
         ("PUT /v1/policies/call/routing?now=true&canary=5", "x", 400),
+        ("POST /v1/policies/call/routing:pause?force=true", "", 400),
+        ("POST /v1/policies/call/routing:rollback?now=true", "", 400),
     ] {
         assert_eq!(world.ask(wrong, body).answer().0, right, "{wrong}");
     }
@@ -485,12 +496,12 @@ fn policy_is_pushed_rolled_back_and_stopped() {
 #[test]
 fn push_with_steps_reports_the_next_step() {
     let mut world = World::start();
-    let asking = world.ask("PUT /v1/policies/call/routing?canary=1,5&pace=2s&force=true", "x");
+    let asking = world.ask("PUT /v1/policies/call/routing?canary=1,5&pace=2s&replace=true", "x");
     let ControlRequest::Push { push, reply, .. } = world.request() else { panic!("push") };
     let right = PushRequest {
         canary: Some(vec![1, 5]),
         pace: Some(Duration::from_secs(2)),
-        force: true,
+        replace: true,
         ..PushRequest::default()
     };
     assert_eq!(push, right);

@@ -4,7 +4,8 @@ mod ledger;
 
 use evenkeel_config::{CacheFolder, GatewayConfig};
 use evenkeel_core::{Gateway, GatewayEffect};
-use evenkeel_model::{GatewayLimits, Hook};
+use evenkeel_guests::module::{Module, SCRATCH, answer, list, word_at};
+use evenkeel_model::{GatewayLimits, Hook, PluginFault};
 use evenkeel_revisions::RolloutRules;
 use tempfile::{TempDir, tempdir};
 
@@ -305,6 +306,40 @@ fn later_push_supersedes_one_that_is_compiled() {
 }
 
 #[test]
+fn revision_that_breaks_rules_in_a_trial_is_refused() {
+    let mut world = World::start();
+    let first = world.prepare(with_spares(1)).revision;
+    let unknown = [word_at(SCRATCH, 4_000_000), list(0, SCRATCH, 1)];
+    let plugin = Module::honest(Hook::Routing).body("place", answer(&unknown)).build();
+    let refused = world.prepare(source(plugin));
+    assert_eq!((refused.outcome, refused.code), (RolloutOutcome::Refused, Some("proof-failed")));
+    let reason = refused.reason.unwrap();
+    assert!(reason.contains("3 of 3 broke a rule"), "{reason}");
+    assert_eq!(world.view().status.active, first);
+    let proved = Arc::clone(&world.policies.running[&routing()].shared);
+    assert!(lock(&proved.proved).is_empty(), "the first one is not tried");
+    let second = world.prepare(with_spares(2)).revision.unwrap();
+    world.prepare(with_spares(2));
+    assert_eq!(*lock(&proved.proved), [(second, 0)], "tried once");
+}
+
+#[test]
+fn push_during_a_rollout_names_it_and_asks_for_replace() {
+    let mut world = World::start();
+    world.prepare(source(shipped()));
+    let candidate = world.try_out(of_version("0.2.0")).unwrap();
+    let how = ActivationOptions { replace: false, ..ActivationOptions::at_once(Actor::Operator) };
+    let refused = world.prepare(PluginSource { how, ..source(of_version("0.3.0")) });
+    assert_eq!((refused.outcome, refused.code), (RolloutOutcome::Refused, Some("rollout-running")));
+    let right =
+        format!("revision {candidate} is being rolled out, canary at 5 %: `--replace` ends");
+    let reason = refused.reason.unwrap();
+    assert!(reason.starts_with(&right), "{reason}");
+    assert_eq!(world.push(of_version("0.3.0")), None);
+    assert_eq!(&*world.view().active.title, "route-nearest 0.3.0");
+}
+
+#[test]
 fn quarantine_and_floor_survive_a_restart() {
     let folder = Folder::new();
     let mut world = World::begin(&folder, shipped());
@@ -497,9 +532,9 @@ fn standby_has_the_revisions_of_the_owner_loaded() {
     named.sort();
     assert_eq!(loaded, named, "its own revision is unloaded");
     // The next record names a subset, and needs no plugin.
-    owner
-        .gateway
-        .change_policy(&routing(), Instant::now(), |life| life.handle_rollback(Instant::now()));
+    owner.gateway.change_policy(&routing(), Instant::now(), |life| {
+        life.handle_rollback(false, Instant::now())
+    });
     owner.settle();
     standby.restore(PolicyRecords { files: PluginFiles::new(), ..owner.records() });
     assert_eq!((standby.names(), standby.names()[1].is_none()), (owner.names(), true));

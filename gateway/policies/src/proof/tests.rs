@@ -18,10 +18,8 @@ fn counting(code: &str) -> BoundPlugin {
 }
 
 fn questions() -> Vec<AskedQuestion> {
-    let question = |scenario: &str| PolicyQuestion::Resolve {
-        scenario: scenario.into(),
-        labels: [].into(),
-    };
+    let question =
+        |scenario: &str| PolicyQuestion::Resolve { scenario: scenario.into(), labels: [].into() };
     ["call", "stream"].map(|scenario| (Arc::new(question(scenario)), 5)).into()
 }
 

@@ -78,6 +78,7 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
                     active: PluginView::default(),
                     candidate: PluginView::default(),
                     cohorts: Vec::new(),
+                    judged: None,
                     quarantined: 0,
                     hidden_state: (0, 0),
                 };

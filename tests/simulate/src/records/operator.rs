@@ -59,12 +59,13 @@ impl World {
             (None, _) => {
                 let push = life.next_push();
                 let by = Actor::Operator;
+                let (arrived, replace, returns) = (now, true, false);
                 let request =
-                    RolloutRequest { push, by, arrived: now, force, strategy, returns: false };
+                    RolloutRequest { push, by, arrived, force, replace, strategy, returns };
                 life.handle_compiled(&request, &new, now).is_ok()
                     && life.handle_ready(&request, new, None, (now, now)).is_ok()
             }
-            (Some(_), 0) => life.handle_rollback(now).is_ok(),
+            (Some(_), 0) => life.handle_rollback(force, now).is_ok(),
             (Some(_), 1) => {
                 harm(life, now);
                 false

@@ -118,7 +118,9 @@ impl World {
         }
         let keep = if rng.bool() { HOUR } else { ms(rng.u64(100..5_000)) };
         let strategy = draw_strategy(&mut rng);
-        let rules = RolloutRules { strategy, keep, judging: Judging::default() };
+        // Steps are due in time, whatever was judged.
+        let judging = Judging { cohort_min: 0, ..Judging::default() };
+        let rules = RolloutRules { strategy, keep, judging };
         let configuration = Configuration { settings, rules };
         let now = Instant::now();
         let owner = Member::new(1, Process::start(&configuration, now), Disk::default(), now);
@@ -182,6 +184,7 @@ impl World {
                 by: evenkeel_revisions::Actor::File,
                 arrived: now,
                 force: false,
+                replace: true,
                 strategy: None,
                 returns: false,
             };

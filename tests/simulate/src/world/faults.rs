@@ -233,7 +233,8 @@ impl World<'_> {
             return;
         };
         let (by, arrived) = (Actor::Operator, self.began);
-        let request = RolloutRequest { push, by, arrived, force: true, strategy, returns: false };
+        let (force, replace, returns) = (true, true, false);
+        let request = RolloutRequest { push, by, arrived, force, replace, strategy, returns };
         let taken = self.gateway.change_policy(name, now, |life| {
             life.handle_ready(&request, revision, None, (now, now))
         });

@@ -309,8 +309,11 @@ fn takeover_continues_the_judgement() {
 #[test]
 fn held_rollout_takes_no_step() {
     let mut world = World::with_policy(settings(), &[Hook::Degradation], |_| None);
+    turn(&mut world, Hook::Degradation, alone());
+    let (policy, now) = (policy(Hook::Degradation), world.now);
+    let unjudged = Judging { cohort_min: 0, ..Judging::default() };
+    world.gateway.change_policy(&policy, now, |life| life.set_rules(rules(unjudged), now));
     turn(&mut world, Hook::Degradation, tried(10));
-    let policy = policy(Hook::Degradation);
     let is_active =
         |world: &World| world.gateway.policy(&policy).unwrap().revisions().is_active("new");
     world.gateway.hold_rollouts();
@@ -318,5 +321,5 @@ fn held_rollout_takes_no_step() {
     assert!(!is_active(&world));
     world.gateway.release_rollouts(world.now);
     world.pass(ms(1_000));
-    assert!(is_active(&world), "the canary has no session");
+    assert!(is_active(&world), "its step needs no session");
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use evenkeel_model::{
-    Arm, Ask, Breach, BreachCount, CoreEvent, DecisionOutcome, Figure, Hook, HookAnswer, Measures,
-    Metric, PluginFault, PluginState, PolicyName, PolicyQuestion, RoutingMove, SessionId,
+    Arm, Ask, Breach, BreachCount, CoreEvent, CoreSettings, DecisionOutcome, FailureScope, Figure,
+    Hook, HookAnswer, Measures, Metric, NodeId, PluginFault, PluginState, PolicyName,
+    PolicyQuestion, RedundancyMode, RoutingMove, SessionId,
 };
 use evenkeel_revisions::{
     Judging, Lifecycle, Revision, Revisions, RolloutRules, WallClock, samples as revisions,
@@ -329,11 +330,8 @@ fn harmful_canary_is_found_once_within_2_s() {
     for _ in 0..10 {
         tell(&mut world, &sessions, |_| false);
     }
-    let measured = {
-        let subjects = world.gateway.subjects();
-        world.gateway.policies.cohort_size(&policy(Hook::Degradation), subjects).measured as usize
-    };
-    assert_eq!(measured, sessions.iter().filter(|session| canary(**session)).count());
+    let cohort = world.gateway.policies.cohort_size(&policy(Hook::Degradation)).unwrap();
+    assert_eq!(cohort.judged as usize, sessions.iter().filter(|session| canary(**session)).count());
     let began = world.now;
     while breaches(&world).is_empty() {
         tell(&mut world, &sessions, canary);
@@ -431,7 +429,7 @@ fn broken_rules_are_a_breach_if_replaceable() {
         let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
         turn(&mut world, Hook::Routing, alone());
         turn(&mut world, Hook::Routing, revisions);
-        world.answer_with(place(&[evenkeel_model::NodeId(77)]));
+        world.answer_with(place(&[NodeId(77)]));
         for room in 0..40 {
             world.open(&room.to_string());
         }
@@ -443,6 +441,111 @@ fn broken_rules_are_a_breach_if_replaceable() {
             by.into_iter().map(|by| (by.to_owned(), Figure::Guarded)).collect();
         assert_eq!(found, right);
     }
+}
+
+/// Places rooms of the canary on these nodes, and those of the rest in turn on each node with another one as its standby.
+fn crowding(
+    canary: &'static [NodeId],
+) -> impl FnMut(&Ask) -> Option<Result<HookAnswer, PluginFault>> {
+    move |ask| {
+        let PolicyQuestion::Place { room, .. } = &ask.question else { return place(&[])(ask) };
+        let on = (room.0 % 4) as u32;
+        match ask.arm {
+            Arm::Canary => Some(Ok(placement(canary, 0))),
+            Arm::Standing => Some(Ok(placement(&[NodeId(on), NodeId((on + 1) % 4)], 0))),
+        }
+    }
+}
+
+fn found_in_new_rooms(settings: CoreSettings, canary: &'static [NodeId]) -> Option<Figure> {
+    let mut world = World::with_policy(settings, &[Hook::Routing], crowding(canary));
+    turn(&mut world, Hook::Routing, alone());
+    turn(&mut world, Hook::Routing, tried(25));
+    for room in 0..160 {
+        world.open(&room.to_string());
+    }
+    let found = breaches(&world);
+    assert!(found.len() <= 1 && found.iter().all(|(revision, _)| revision == "new"), "{found:?}");
+    found.first().map(|(_, breach)| breach.figure)
+}
+
+#[test]
+fn new_rooms_of_the_canary_without_standbys_are_a_breach() {
+    assert_eq!(found_in_new_rooms(settings(), &[A]), Some(Figure::Redundancy));
+    let mut cold = settings();
+    cold.scenarios.values_mut().for_each(|scenario| scenario.mode = RedundancyMode::Cold);
+    assert_eq!(found_in_new_rooms(cold, &[A]), Some(Figure::Spread), "no mode of standbys");
+}
+
+#[test]
+fn new_rooms_of_the_canary_on_one_node_are_a_breach() {
+    assert_eq!(found_in_new_rooms(settings(), &[A, B]), Some(Figure::Spread));
+}
+
+/// The native default chooses a standby outside the zone, as the scenario asks.
+#[test]
+fn standby_that_dies_with_the_zone_spends_redundancy() {
+    for (reserve, found) in
+        [(FailureScope::Zone, Figure::Redundancy), (FailureScope::Node, Figure::Spread)]
+    {
+        let mut settings = settings();
+        settings.scenarios.values_mut().for_each(|scenario| scenario.reserve = reserve);
+        assert_eq!(found_in_new_rooms(settings, &[A, C]), Some(found), "{reserve:?}");
+    }
+}
+
+#[test]
+fn routes_without_standbys_are_a_breach() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    turn(&mut world, Hook::Routing, alone());
+    (0..40).for_each(|room| _ = world.open(&room.to_string()));
+    world.answer_with(|ask| {
+        let PolicyQuestion::Reroute { rooms, .. } = &ask.question else { return None };
+        let bare = |row| RoutingMove { row, hops: vec![A], ttl_ms: 0, reason: 0 };
+        let moves = (0..rooms.len() as u32).map(bare).collect();
+        Some(Ok(HookAnswer::Moves { moves, states: Vec::new(), memo: None }))
+    });
+    turn(&mut world, Hook::Routing, tried(25));
+    let [(_, breach)] = &breaches(&world)[..] else { panic!("{:?}", breaches(&world)) };
+    assert_eq!((breach.figure, breach.canary.of), (Figure::Redundancy, breach.canary.worse));
+}
+
+/// The rooms themselves are judged, whatever a revision answered about new ones.
+#[test]
+fn rooms_of_the_canary_on_one_node_are_a_breach() {
+    let mut settings = settings();
+    settings.limits.churn_percent = 100;
+    let mut world = World::with_policy(settings, &[Hook::Routing], crowding(&[]));
+    turn(&mut world, Hook::Routing, alone());
+    let sessions: Vec<SessionId> = (0..160).map(|room| world.open(&room.to_string())).collect();
+    world.answer_with(|ask| {
+        let PolicyQuestion::Reroute { rooms, .. } = &ask.question else { return None };
+        let crowd = |row| RoutingMove { row, hops: vec![B, C], ttl_ms: 0, reason: 0 };
+        let moves = (0..rooms.len() as u32).map(crowd).collect();
+        Some(Ok(HookAnswer::Moves { moves, states: Vec::new(), memo: None }))
+    });
+    turn(&mut world, Hook::Routing, tried(25));
+    tell(&mut world, &sessions, |_| false);
+    let [(revision, breach)] = &breaches(&world)[..] else { panic!("{:?}", breaches(&world)) };
+    assert_eq!((&**revision, breach.figure), ("new", Figure::Spread));
+}
+
+#[test]
+fn takeover_continues_the_counts_of_routes() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A]));
+    turn(&mut world, Hook::Routing, alone());
+    turn(&mut world, Hook::Routing, tried(99));
+    (0..2).for_each(|room| _ = world.open(&room.to_string()));
+    assert_eq!(breaches(&world), []);
+    let (policy, now) = (policy(Hook::Routing), world.now);
+    let record = world.gateway.policy_record(&policy).unwrap();
+    world.restart(ms(3_000));
+    let clock = WallClock { instant: now, time: std::time::SystemTime::UNIX_EPOCH };
+    world.gateway.handle_policy(&policy, rules(Judging::default()), clock);
+    world.gateway.restore_policy(&policy, record, |_| true, world.now);
+    world.open("third");
+    let [(_, breach)] = &breaches(&world)[..] else { panic!("{:?}", breaches(&world)) };
+    assert_eq!((breach.figure, breach.canary.worse), (Figure::Redundancy, 3));
 }
 
 #[test]

@@ -1,0 +1,109 @@
+use evenkeel_config::GatewayConfig;
+use evenkeel_guests::module::{ANSWER, Module, SCRATCH, answer, list, word_at};
+use evenkeel_host::{Component, Engine};
+use evenkeel_model::{
+    CoreSettings, Figure, Hook, NodeProbing, NodeSettings, RegionRole, Starts, Zone, ZoneId,
+};
+use evenkeel_revisions::samples;
+use serde_json::json;
+
+use super::*;
+
+/// Three nodes in two zones.
+fn settings() -> CoreSettings {
+    let mut settings = GatewayConfig::load(None, None).unwrap().core();
+    let region = settings.home;
+    settings.zones = ["a", "b"].map(|name| Zone { name: name.into(), region }).into();
+    let node = |number: u32| NodeSettings {
+        name: format!("n{number}").into(),
+        zone: ZoneId(number % 2),
+        capacity_kbps: 10_000_000,
+        probed: NodeProbing::No,
+        role: RegionRole::Active,
+        starts: Starts::ByItself,
+        canary: false,
+    };
+    settings.nodes = (0..3).map(node).collect();
+    settings
+}
+
+fn plugin(hook: Hook, module: &Module) -> BoundPlugin {
+    let engine = Engine::new();
+    let component = Component::vet(&engine, &module.build()).unwrap();
+    BoundPlugin::install(&engine, &component, hook, json!({}), Vec::new(), 7).unwrap()
+}
+
+fn played(hook: Hook, module: &Module) -> Result<Vec<AskedQuestion>, ProofFailure> {
+    let mut plugin = plugin(hook, module);
+    let copy = Gateway::new(settings(), Instant::now()).records().copy_nodes();
+    let policy = PolicyName { set: "call".into(), hook };
+    let revision = samples::revision(plugin.revision(), "hostile", 1);
+    let of = (&policy, &revision);
+    Trial::begin(&mut plugin, &copy, of, Judging::default(), Vec::new()).unwrap().play()
+}
+
+/// A degradation policy that takes this action on its first session.
+fn acts(op: u32, argument: u32) -> Module {
+    let action = [
+        word_at(SCRATCH, 0),
+        word_at(SCRATCH + 4, op),
+        word_at(SCRATCH + 8, argument),
+        word_at(SCRATCH + 12, 0),
+        word_at(SCRATCH + 16, 0),
+        list(0, SCRATCH, 1),
+    ];
+    Module::honest(Hook::Degradation).body("tick", answer(&action))
+}
+
+#[test]
+fn honest_policy_is_asked_about_well_and_impaired_sessions() {
+    for hook in [Hook::Admission, Hook::Routing, Hook::Scenario] {
+        assert!(!played(hook, &Module::honest(hook)).unwrap().is_empty(), "{hook:?}");
+    }
+    let asked = played(Hook::Degradation, &Module::honest(Hook::Degradation)).unwrap();
+    let PolicyQuestion::Tick { sessions, .. } = &*asked.last().unwrap().0 else {
+        panic!("{asked:?}")
+    };
+    let is_impaired = |loss| loss == Some(120_000);
+    let impaired = sessions.iter().map(|row| row.row.measures.measured(Metric::LossUp));
+    let impaired = impaired.filter(|loss| is_impaired(*loss)).count();
+    assert!(sessions.len() == 64 && (16..48).contains(&impaired), "{impaired}");
+    let first = evenkeel_model::RoomId(1 << 48);
+    assert!(sessions.iter().all(|row| row.room >= first), "no number of the gateway");
+}
+
+#[test]
+fn broken_rules_of_each_hook_are_found() {
+    let to_nowhere = [word_at(SCRATCH, 4_000_000), list(0, SCRATCH, 1)];
+    let uncapped = [word_at(ANSWER, 2), word_at(ANSWER + 8, 0), word_at(ANSWER + 12, 0)];
+    for (hook, module) in [
+        (Hook::Routing, Module::honest(Hook::Routing).body("place", answer(&to_nowhere))),
+        (Hook::Admission, Module::honest(Hook::Admission).body("admit", answer(&uncapped))),
+        (Hook::Degradation, acts(1, 1)),
+    ] {
+        let failure = played(hook, &module).unwrap_err();
+        let ProofFailure::Broke(breach) = failure else { panic!("{hook:?}: {failure}") };
+        assert_eq!(breach.figure, Figure::Guarded);
+    }
+    played(Hook::Degradation, &acts(1, 300)).unwrap();
+}
+
+#[test]
+fn fault_in_a_trial_is_found() {
+    let body = "(global.set $asked (i32.add (global.get $asked) (i32.const 1)))
+        (if (i32.eq (global.get $asked) (i32.const 40)) (then unreachable))";
+    let module = Module::honest(Hook::Degradation)
+        .item("(global $asked (mut i32) (i32.const 0))")
+        .body("tick", answer(&[body.to_owned()]));
+    let failure = played(Hook::Degradation, &module).unwrap_err();
+    assert!(matches!(failure, ProofFailure::Trial { call: 40, .. }), "{failure}");
+}
+
+/// Labels of recorded questions reach the sessions of a trial.
+#[test]
+fn sessions_have_the_labels_of_recorded_questions() {
+    let label: (Box<str>, Box<str>) = ("tenant".into(), "gold".into());
+    let labels: Labels = [label].into();
+    let question = PolicyQuestion::Resolve { scenario: "call".into(), labels: labels.clone() };
+    assert_eq!(super::labels(&question), [labels]);
+}
