@@ -73,7 +73,7 @@ fn pushed_revision_answers_until_rolled_back() {
     let far = placed_by(&gateway, &pushed, 10..40);
     assert_eq!(far.route[0].node.0, 2);
 
-    let rollout = gateway.ask(gateway.handle.rollback_policy(routing())).unwrap();
+    let rollout = gateway.ask(gateway.handle.rollback_policy(routing(), false)).unwrap();
     assert_eq!(rollout.outcome, RolloutOutcome::RolledBack);
     assert_eq!(
         (rollout.revision.as_ref(), rollout.previous.as_ref()),
@@ -87,7 +87,7 @@ fn pushed_revision_answers_until_rolled_back() {
     );
     let near = placed_by(&gateway, &shipped, 40..70);
     assert_ne!(near.route[0].node.0, 2);
-    let nothing = gateway.ask(gateway.handle.rollback_policy(routing()));
+    let nothing = gateway.ask(gateway.handle.rollback_policy(routing(), false));
     assert!(matches!(nothing, Err(ControlError::Policy(_))), "{nothing:?}");
 
     talk(&mut [&mut ann], "she hears herself throughout", |phones| phones[0].heard.len() >= 30);

@@ -67,13 +67,20 @@ fn placed(
     numbers.map(open).collect()
 }
 
+/// A world with the shipped routing, where no canary is large enough to be judged.
+fn unjudged(nodes: &[Node; 3]) -> World {
+    let mut world = World::of(&nodes.each_ref()).routed();
+    world.hooks += "[rollout]\njudge = { min_sessions = 1000 }\n";
+    world
+}
+
 #[test]
 fn canary_places_its_share_until_promoted() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1"), Node::agent("west-a1")];
-    let gateway = World::of(&nodes.each_ref()).routed().start();
+    let gateway = unjudged(&nodes).start();
     let shipped = view(&gateway, &routing()).status.active.unwrap();
     // The candidate places rooms on the remote node, unlike the shipped plugin.
-    let begun = push(&gateway, routing_plugin(Behaviour::Places(2)), canary(50));
+    let begun = push(&gateway, routing_plugin(Behaviour::PlacesBeside(2, 0)), canary(50));
     assert_eq!((begun.outcome, begun.by), (RolloutOutcome::Started, Actor::Operator), "{begun:?}");
     assert_eq!(begun.previous.as_ref(), Some(&shipped));
     let staged = begun.stage.unwrap();
@@ -113,7 +120,7 @@ fn canary_places_its_share_until_promoted() {
     let rest = placed(&gateway, 100..130, &mut phones);
     assert!(rest.iter().any(|(_, by)| by.as_deref() == Some(&*candidate)));
     assert!(rest.iter().all(|(_, by)| by.as_deref() != Some(&*shipped)));
-    let back = gateway.ask(gateway.handle.rollback_policy(routing())).unwrap();
+    let back = gateway.ask(gateway.handle.rollback_policy(routing(), false)).unwrap();
     assert_eq!((back.outcome, back.revision), (RolloutOutcome::RolledBack, Some(shipped)));
     assert!(control(&gateway, RolloutAction::Promote).is_err(), "no rollout is running");
 }
@@ -121,14 +128,14 @@ fn canary_places_its_share_until_promoted() {
 #[test]
 fn canary_ends_by_rollback_and_by_abort() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1"), Node::agent("west-a1")];
-    let gateway = World::of(&nodes.each_ref()).routed().start();
+    let gateway = unjudged(&nodes).start();
     let shipped = view(&gateway, &routing()).status.active.unwrap();
     for verb in [None, Some(RolloutAction::Abort)] {
-        let begun = push(&gateway, routing_plugin(Behaviour::Places(2)), canary(5));
+        let begun = push(&gateway, routing_plugin(Behaviour::PlacesBeside(2, 0)), canary(5));
         let candidate = begun.revision.unwrap();
         let back = match verb {
             Some(verb) => control(&gateway, verb),
-            None => gateway.ask(gateway.handle.rollback_policy(routing())),
+            None => gateway.ask(gateway.handle.rollback_policy(routing(), false)),
         }
         .unwrap();
         assert_eq!(
@@ -224,17 +231,14 @@ fn shadow_candidate_that_faults_is_dropped() {
     shadow(&gateway, capping_plugin(Fault::TrapsOnSession(5)));
     let phone = Phone::new(5);
     gateway.open(offer("room-5", declared(&phone)));
-    let (mut fault, mut last) = (None, None);
+    let mut last = None;
     wait_until("it is dropped", || {
         let status = view(&gateway, &degradation()).status;
-        fault = status.candidate.and_then(|it| it.calls.last_fault).or(fault.take());
         last = status.last.map(|last| last.rollout);
         last.as_ref().is_some_and(|last| last.outcome == RolloutOutcome::RolledBack)
     });
     let reason = last.and_then(|last| last.reason);
     assert_eq!(reason.as_deref(), Some("too many faults in shadow; the last: trap"));
-    let fault = fault.expect("the fault was visible").to_string();
-    assert!(fault.contains("unreachable"), "{fault}");
 }
 
 #[test]

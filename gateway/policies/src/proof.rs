@@ -88,8 +88,16 @@ pub(super) fn repeat(
     for (call, (question, now_us, first)) in (1..=REPEATED_MAX).zip(firsts.iter().cycle()) {
         let second = ask(&mut used, question, *now_us);
         let second = second.map_err(|fault| ProofFailure::Repeated { call, fault })?;
-        if let Some(differs) = second.and_then(|second| answer_difference(first, &second)) {
-            return Err(ProofFailure::HiddenState { call, differs });
+        // Answers in parts are not comparable. Memory that sufficed a fresh instance suffices a used one.
+        if let Some(second) = second.filter(|_| first.apart.is_none()) {
+            let fault = second.apart.as_ref().and_then(|apart| apart.fault.clone());
+            if let Some(fault) = fault {
+                return Err(ProofFailure::Repeated { call, fault });
+            }
+            let differs = answer_difference(first, &second);
+            if let Some(differs) = differs.filter(|_| second.apart.is_none()) {
+                return Err(ProofFailure::HiddenState { call, differs });
+            }
         }
         if call % (REPEATED_MAX / QUARTERS) == 0 {
             memory.push(used.memory_bytes());
@@ -107,17 +115,26 @@ pub(super) fn repeat(
     }
 }
 
-/// Asks about all rows in one call. Returns `None` if the machine was too busy for an answer.
+/// Asks as the gateway does, in smaller batches if the plugin's memory is too small for all rows. Returns `None` if the machine
+/// was too busy for an answer.
 pub(super) fn ask(
     plugin: &mut BoundPlugin,
     question: &PolicyQuestion,
     now_us: u64,
 ) -> Result<Option<RevisionAnswer>, PluginFault> {
     let clock = ProcessorClock::start();
-    match plugin.ask(question, now_us) {
-        Ok(answered) => Ok(Some(answered)),
-        Err(PluginFault::Deadline) if clock.is_starved() => Ok(None),
-        Err(fault) => Err(fault),
+    let asked = plugin.ask_isolating(question, now_us, Duration::MAX);
+    let fault = match &asked {
+        Ok(answered) => answered.apart.as_ref().and_then(|apart| {
+            let of_batch = apart.fault.as_ref().filter(|it| **it != PluginFault::OutOfMemory);
+            apart.poisoned.first().map(|poisoned| &poisoned.fault).or(of_batch)
+        }),
+        Err(fault) => Some(fault),
+    };
+    match fault {
+        None => asked.map(Some),
+        Some(PluginFault::Deadline) if clock.is_starved() => Ok(None),
+        Some(fault) => Err(fault.clone()),
     }
 }
 

@@ -8,7 +8,12 @@ use serde_json::json;
 pub(crate) enum Behaviour {
     /// Places each room on this node.
     Places(u32),
-    /// Places rooms with a number below the second value on the node of the first value, and traps on other rooms.
+    /// Places each room on the node of the first value, with that of the second as its standby.
+    PlacesBeside(u32, u32),
+    /// Leaves each room to the native default; plugins with other numbers are other revisions.
+    Numbered(u32),
+    /// Places rooms with a number below the second value on the node of the first value, and traps on other rooms of the
+    /// gateway, though not on those of a trial.
     TrapsFromRoom(u32, u64),
     Traps,
     NeverEnds,
@@ -27,9 +32,18 @@ pub(crate) fn routing_plugin(behaviour: Behaviour) -> Vec<u8> {
     };
     let module = match behaviour {
         Behaviour::Places(node) => module.body("place", place(node)),
+        Behaviour::PlacesBeside(node, standby) => {
+            let hops = [word_at(SCRATCH, node), word_at(SCRATCH + 4, standby), list(0, SCRATCH, 2)];
+            module.body("place", answer(&hops))
+        }
+        Behaviour::Numbered(number) => {
+            module.item(&format!("(global $number i32 (i32.const {number}))"))
+        }
         Behaviour::TrapsFromRoom(node, room) => {
-            let trap =
-                format!("(if (i64.ge_u (local.get 1) (i64.const {room})) (then unreachable))");
+            let trap = format!(
+                "(if (i64.lt_u (i64.sub (local.get 1) (i64.const {room})) (i64.const 1000000))
+                    (then unreachable))"
+            );
             module.body("place", trap + &place(node))
         }
         Behaviour::Traps => fails("unreachable"),

@@ -1,6 +1,6 @@
-use evenkeel_guests::module::{Module, answer};
+use evenkeel_guests::module::{FREE_ARGUMENTS, Module, answer};
 use evenkeel_host::{Component, Engine};
-use evenkeel_model::Hook;
+use evenkeel_model::{Hook, Measures, RoomId, Row, SessionRow};
 use serde_json::json;
 
 use super::*;
@@ -11,10 +11,13 @@ fn counting(code: &str) -> BoundPlugin {
     let module = Module::honest(Hook::Scenario)
         .item("(global $asked (mut i32) (i32.const 0))")
         .body("resolve", answer(&[count, code.to_owned()]));
+    installed(Hook::Scenario, &module)
+}
+
+fn installed(hook: Hook, module: &Module) -> BoundPlugin {
     let engine = Engine::new();
     let component = Component::vet(&engine, &module.build()).unwrap();
-    let (hook, settings, catalog) = (Hook::Scenario, json!({}), Vec::new());
-    BoundPlugin::install(&engine, &component, hook, settings, catalog, 7).unwrap()
+    BoundPlugin::install(&engine, &component, hook, json!({}), Vec::new(), 7).unwrap()
 }
 
 fn questions() -> Vec<AskedQuestion> {
@@ -63,6 +66,29 @@ fn leak_is_found_and_growth_at_first_is_not() {
     assert!(matches!(failure, ProofFailure::Leaks { .. }), "{failure}");
     let at_first = format!("(if (i32.lt_u (global.get $asked) (i32.const 100)) (then {grow}))");
     repeated(&at_first).unwrap();
+}
+
+/// The gateway asks such a plugin in smaller batches.
+#[test]
+fn batch_beyond_the_memory_is_no_fault() {
+    let body = format!(
+        "{FREE_ARGUMENTS}
+        (if (i32.gt_u (local.get 2) (i32.const 2)) (then
+            (loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
+            unreachable))
+        (i32.const 3072)"
+    );
+    let module = Module::honest(Hook::Degradation).reading_arguments().body("tick", body);
+    let row = |id| SessionRow {
+        row: Row { id, measures: Measures::default() },
+        room: RoomId(1),
+        scenario: "call".into(),
+        labels: [].into(),
+        state: None,
+    };
+    let question = PolicyQuestion::Tick { sessions: (1..=4).map(row).collect(), memo: None };
+    let questions = [(Arc::new(question), 5)];
+    repeat(&installed(Hook::Degradation, &module), &questions, Duration::MAX).unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@ mod kept;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_model::{AskId, GatewayLimits, Hook, HookAnswer, RoomId};
+use evenkeel_model::{AskId, GatewayLimits, Hook, HookAnswer, Measures, RoomId, Row, SessionRow};
 use serde_json::json;
 
 use super::super::PolicyThreads;
@@ -47,10 +47,17 @@ impl World {
 
     fn loaded(&self, spares: u32) -> (Arc<str>, Box<LoadedPlugin>) {
         let shipped = host::shipped().iter().find(|shipped| shipped.name == "route-nearest");
-        let bytes = shipped.unwrap().bytes;
+        self.loaded_from(shipped.unwrap().bytes, Hook::Routing, json!({"spares": spares}))
+    }
+
+    fn loaded_from(
+        &self,
+        bytes: &[u8],
+        hook: Hook,
+        settings: serde_json::Value,
+    ) -> (Arc<str>, Box<LoadedPlugin>) {
         let component = host::Component::vet(&self.engine, bytes).unwrap();
-        let settings = json!({"spares": spares});
-        let (hook, given, nodes) = (Hook::Routing, settings.clone(), Vec::new());
+        let (given, nodes) = (settings.clone(), Vec::new());
         let policy =
             host::BoundPlugin::install(&self.engine, &component, hook, given, nodes, 7).unwrap();
         let seal = host::PluginSeal::of(bytes).unwrap();
@@ -235,6 +242,65 @@ fn candidate_is_compared_until_it_answers() {
     world.ask(&new, Arm::Canary).0.unwrap();
     world.ask(&old, Arm::Standing).0.unwrap();
     assert!(world.thread.shadowed.is_none(), "a canary is not compared");
+}
+
+/// A question about one session.
+fn tick() -> PolicyQuestion {
+    let row = Row { id: 1, measures: Measures::default() };
+    let (room, scenario, labels) = (RoomId(1), "call".into(), [].into());
+    let session = SessionRow { row, room, scenario, labels, state: None };
+    PolicyQuestion::Tick { sessions: vec![session], memo: None }
+}
+
+impl World {
+    fn load_degradation(&mut self, bytes: &[u8], compare: bool) -> Arc<str> {
+        let (revision, loaded) = self.loaded_from(bytes, Hook::Degradation, json!({}));
+        self.order(PolicyOrder::Load { revision: Arc::clone(&revision), loaded });
+        if compare {
+            self.order(PolicyOrder::Compare(Arc::clone(&revision)));
+        }
+        revision
+    }
+
+    fn tick(&mut self, revision: &Arc<str>) {
+        let asked = question(1, Some(revision), later());
+        self.thread.answer(Ask { question: tick(), ..asked });
+    }
+
+    /// Reports of hidden state: the revision, and the answers that differed.
+    fn hidden(&mut self) -> Vec<(Arc<str>, BreachCount)> {
+        let words = std::iter::from_fn(|| self.words.try_recv().ok());
+        let hidden = words.filter_map(|word| match word.0 {
+            PolicyMessage::HiddenState { revision, answers, .. } => Some((revision, answers)),
+            _ => None,
+        });
+        hidden.collect()
+    }
+}
+
+#[test]
+fn hidden_state_of_active_and_candidate_is_reported() {
+    let hides = evenkeel_guests::hostile().into_iter().find(|guest| guest.name == "hidden state");
+    let hides = hides.unwrap().bytes;
+    let found = BreachCount { of: 2, worse: 1 };
+    let mut world = World::new();
+    let active = world.load_degradation(&hides, false);
+    for _ in 0..2 {
+        world.tick(&active);
+        world.thread.check_determinism();
+    }
+    assert_eq!(world.hidden(), [(active, found)]);
+
+    let mut world = World::new();
+    let honest = evenkeel_guests::module::Module::honest(Hook::Degradation).build();
+    let active = world.load_degradation(&honest, false);
+    let candidate = world.load_degradation(&hides, true);
+    for _ in 0..2 {
+        world.tick(&active);
+        let shadowed = world.thread.shadowed.take().unwrap();
+        world.thread.compare(&shadowed);
+    }
+    assert_eq!(world.hidden(), [(candidate, found)]);
 }
 
 #[test]
