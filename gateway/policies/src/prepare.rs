@@ -32,7 +32,7 @@ use super::trial::try_revision;
 /// Maximum refusals kept: enough to look through after an incident.
 const REFUSALS_MAX: usize = 128;
 
-/// Revisions of a policy whose proof is remembered, so that they are active again at once.
+/// Maximum proofs remembered of a policy. A revision that passed one is active again at once.
 const PROVED_MAX: usize = 16;
 
 /// A plugin's bytes, settings and origin.

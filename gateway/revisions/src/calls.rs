@@ -117,7 +117,7 @@ impl CallRecord {
         reason_to_remove(too_many, "", call.fault.as_ref(), call.beyond_repair)
     }
 
-    /// Counts a call of the candidate, of whose calls this many in a thousand may fault. Returns the reason to remove it, if there
+    /// Counts a call of the candidate, where this many of a thousand calls may fault. Returns the reason to remove it, if there
     /// is one.
     pub(crate) fn note_candidate(
         &mut self,
