@@ -204,7 +204,8 @@ fn plugin(version: &str) -> Vec<u8> {
 fn reload(program: &Path) -> Result<Observed, String> {
     let nodes = nodes()?;
     let call = "[scenario.call]\nawait_first_packet = false\n[routing]\nplugin = \"route.wasm\"\n\
-                [rollout]\nshadow = \"1s\"\ncanary = [50]\npace = \"1s\"\n";
+                [rollout]\nshadow = \"1s\"\ncanary = [99]\npace = \"1s\"\n\
+                judge = { min_sessions = 1 }\n";
     let mut settings = Settings::new(&nodes.each_ref(), call);
     settings.files.push(("route.wasm", plugin("1.0.0")));
     let (mut gateway, phone) = with_session(program, &settings)?;
