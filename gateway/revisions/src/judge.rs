@@ -90,13 +90,11 @@ pub struct Judge {
 }
 
 /// The evidence of a judge that another process continues. Its rooms and sessions enter a new round there, as at the end of
-/// each round.
+/// each round. Nodes may have other numbers there, so the spread is counted anew from the rooms.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct JudgeRecord {
     round: u32,
     refusals: RefusalEvidence,
-    #[serde(default)]
-    placed: RoomSpread,
 }
 
 /// The decision of an admission policy on a session.
@@ -170,14 +168,13 @@ impl Judge {
 
     /// Returns the record for the process that continues this judge.
     pub fn record(&self) -> JudgeRecord {
-        let (refusals, placed) = (self.refusals.clone(), self.placed.clone());
-        JudgeRecord { round: self.round, refusals, placed }
+        JudgeRecord { round: self.round, refusals: self.refusals.clone() }
     }
 
     /// Continues the judge of another process in its next round, which keeps the bound of the error.
     pub fn resume(&mut self, record: JudgeRecord, now: Instant) {
         self.round = record.round;
-        (self.refusals, self.placed) = (record.refusals, record.placed);
+        self.refusals = record.refusals;
         self.units.clear();
         self.begin_round(now);
     }

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use evenkeel_model::{Arm, Breach, BreachCount, Figure, NodeId};
-use serde::{Deserialize, Serialize};
 
 use crate::judging::Judging;
 
@@ -19,7 +18,7 @@ const EVIDENCE_MIN: f64 = 14.0;
 const CROWDED_MIN: f64 = 1.0 / 3.0;
 
 /// Rooms of each arm, by node.
-#[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
+#[derive(Clone, PartialEq, Default, Debug)]
 pub(crate) struct RoomSpread {
     nodes: BTreeMap<NodeId, [u32; 2]>,
     rooms: [u32; 2],
