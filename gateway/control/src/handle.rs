@@ -18,6 +18,7 @@ use evenkeel_policies::{
 use evenkeel_revisions::{RolloutAction, RolloutReport};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
+use crate::alerts::AlertsRecord;
 use crate::history::{EndedSession, SessionHistory};
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::inherited::NamedSockets;
@@ -117,6 +118,11 @@ requests! {
         note_reload(report: Box<ReloadReport>) = NoteReload -> ();
         /// Reports forecasts, starts nodes before capacity is exhausted, and tells policies of nodes that decay.
         note_forecasts(report: Box<ForecastReport>) = NoteForecasts -> ();
+        /// Keeps the alerts that are being sent for the process that continues this one. The reply comes once control has them, from
+        /// a suspended gateway once it goes on, and then that they are on the disk, or the reason for which they cannot be written.
+        keep_alerts(alerts: AlertsRecord) = KeepAlerts -> oneshot::Receiver<Result<(), Arc<str>>>;
+        /// The alerts that this gateway, or the one that it continues, is sending.
+        kept_alerts() = KeptAlerts -> AlertsRecord;
         /// Returns once the first revisions of all policies are active.
         policies_stand() = AwaitPolicies -> ();
         /// Refuses new sessions. Returns when the last session has ended or was closed at the deadline.
@@ -219,6 +225,8 @@ requests! {
         CopyHistory(Vec<EndedSession>),
         /// Operations in force at the group's owner.
         CopyOperations(Operations),
+        /// Alerts that the group's owner, or the process that this one replaces, is sending.
+        CopyAlerts(AlertsRecord),
         /// The first revisions of all policies are active.
         PoliciesStand,
         /// Duplicates the trunks' sockets.
@@ -353,6 +361,12 @@ impl Handle {
         operations.is_none_or(|operations| {
             self.requests.try_send(ControlRequest::CopyOperations(operations)).is_ok()
         })
+    }
+
+    /// Keeps the alerts that the process that this one continues is sending. Returns false if control is busy or gone.
+    pub fn copy_alerts(&self, alerts: Option<AlertsRecord>) -> bool {
+        alerts
+            .is_none_or(|alerts| self.requests.try_send(ControlRequest::CopyAlerts(alerts)).is_ok())
     }
 
     /// Begins or ends the drain of a node, without a deadline.

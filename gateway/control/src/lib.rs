@@ -2,6 +2,7 @@
 
 #![deny(missing_docs)]
 
+mod alerts;
 mod blast;
 mod canary;
 mod control;
@@ -11,6 +12,7 @@ mod handle;
 pub mod history;
 mod idempotency;
 mod inherited;
+mod kept_file;
 mod messages;
 mod names;
 mod nodes;
@@ -34,6 +36,9 @@ mod thread;
 mod traces;
 mod workers;
 
+pub use alerts::{
+    AcknowledgementRecord, AlertRecord, AlertsRecord, NoticeRecord, SentAlertRecord,
+};
 pub use blast::by_load;
 pub use equipment::{
     EquipError, Equipment, SOCKET_BUFFER, briefs, equip, port_legs, posts, source_of_ports,

@@ -192,8 +192,9 @@ pub(crate) struct RecordFollower {
     states: Vec<MediaRecord>,
     /// Policies whose records are to be sent.
     policies: BTreeSet<PolicyName>,
-    /// The operations in force are to be sent.
+    /// The operations in force, and the alerts, are to be sent.
     operations: bool,
+    alerts: bool,
     /// The plugins that the last record of each policy names.
     sent_records: BTreeMap<PolicyName, Vec<Arc<str>>>,
     /// The plugins that the follower has.
@@ -234,6 +235,7 @@ impl RecordFollower {
             states: Vec::new(),
             policies: source.policies.threads.names().cloned().collect(),
             operations: true,
+            alerts: true,
             sent_records: BTreeMap::new(),
             sent_files: BTreeSet::new(),
             history_next,
@@ -359,8 +361,9 @@ impl RecordFollower {
             .history
             .records_from(self.history_next, at_most.map_or(HAND_OVER_SLICE, |_| HISTORY_SLICE));
         self.history_next = history_next;
-        let operations = std::mem::take(&mut self.operations);
-        let operations = operations.then(|| source.nodes.operations.operations().clone());
+        let kept = &source.nodes.operations;
+        let operations = std::mem::take(&mut self.operations).then(|| kept.operations().clone());
+        let alerts = std::mem::take(&mut self.alerts).then(|| kept.alerts().clone());
         RecordBatch {
             number: self.number,
             whole: self.whole,
@@ -379,6 +382,7 @@ impl RecordFollower {
             },
             history,
             operations,
+            alerts,
         }
     }
 
@@ -492,7 +496,7 @@ impl Replication {
     /// The last change. `None` without a follower.
     pub(crate) fn last_change(&self, source: &mut RecordSource<'_>) -> Option<LastChange> {
         let follower = self.follower.as_ref()?;
-        let changed = source.changed().max(usize::from(follower.operations));
+        let changed = source.changed().max((follower.operations || follower.alerts).into());
         // A turn through the changes may end with a batch that is not full.
         let batches = if changed == 0 { 0 } else { changed / follower.slice() + 1 };
         let batches = follower.policy_batches(source).max(batches);
@@ -512,6 +516,11 @@ impl Replication {
         if let Some(follower) = &mut self.follower {
             (follower.operations, follower.nodes_last) = (true, None);
         }
+    }
+
+    /// Has the follower get the alerts that are being sent with the next batch.
+    pub(crate) fn note_alerts(&mut self) {
+        self.follower.iter_mut().for_each(|follower| follower.alerts = true);
     }
 
     /// Returns whether the follower has all records, so that only changes are left.
@@ -546,6 +555,7 @@ impl Replication {
             || nodes
             || !follower.states.is_empty()
             || !follower.policies.is_empty()
+            || follower.alerts
             || source.history.has_number(follower.history_next);
         if changed && follower.to.capacity() > 0 {
             follower.sent_last = now;

@@ -12,6 +12,7 @@ use evenkeel_dataplane::worker::MediaDirection;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Health, NodeId, RedundancyMode};
 use evenkeel_revisions::Lifecycle;
+use tokio::sync::oneshot;
 
 use crate::control::Control;
 use crate::handle::ControlRequest;
@@ -68,6 +69,16 @@ impl Control {
             }
             ControlRequest::CopyHistory(records) => self.reporting.history.copy(records),
             ControlRequest::CopyOperations(operations) => self.nodes.operations.replace(operations),
+            ControlRequest::CopyAlerts(alerts) => self.nodes.operations.replace_alerts(alerts),
+            ControlRequest::KeepAlerts(alerts, reply) => {
+                let (done, written) = oneshot::channel();
+                self.nodes.operations.keep_alerts(alerts, move |result| _ = done.send(result));
+                self.replication.note_alerts();
+                let _ = reply.send(written);
+            }
+            ControlRequest::KeptAlerts(reply) => {
+                let _ = reply.send(self.nodes.operations.alerts().clone());
+            }
             ControlRequest::PolicyRecords(reply) => {
                 _ = reply.send(self.policies.threads.records(&self.gateway));
             }

@@ -105,7 +105,7 @@ impl RecordExchange {
     }
 
     /// Has control continue the owner's revisions of policies, so that a takeover finds them loaded, and keep its records of
-    /// ended sessions.
+    /// ended sessions, its operators' decisions and its alerts.
     pub(super) fn pass_on(&mut self, handle: &Handle) {
         if !self.replica.has_news() {
             return;
@@ -114,7 +114,8 @@ impl RecordExchange {
         let policies = handle.restore_policies(replica.take_policies());
         let history = handle.copy_history(replica.take_history());
         let operations = handle.copy_operations(replica.take_operations());
-        if !policies || !history || !operations {
+        let alerts = handle.copy_alerts(replica.take_alerts());
+        if !policies || !history || !operations || !alerts {
             tracing::error!("decisions or records of the owner not continued: control is busy");
             // The next connection begins with all records.
             self.link.restart();

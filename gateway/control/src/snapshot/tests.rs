@@ -135,12 +135,50 @@ fn garbage_and_newer_formats_are_refused() {
     assert!(refused(&garbage).starts_with("the state cannot be read: "));
 }
 
+fn alerts() -> AlertsRecord {
+    let sent = crate::SentAlertRecord {
+        receiver: "ops".into(),
+        fired_us: 1,
+        at_us: 2,
+        is_delivered: true,
+        resolved_us: None,
+    };
+    let alert = crate::AlertRecord {
+        alert: "EvenkeelNodeDown".into(),
+        labels: [("evenkeel_node".to_owned(), "a".to_owned())].into(),
+        value: 3.0,
+        fired_us: Some(1),
+        acknowledged: Some(crate::AcknowledgementRecord { by: None, at_us: 3 }),
+        sent: vec![sent],
+    };
+    AlertsRecord { alerts: vec![alert], notices: Vec::new() }
+}
+
 #[test]
-fn replica_gives_changed_operations_once() {
+fn peer_of_an_earlier_version_ignores_alerts() {
+    /// The end of a batch, as before alerts were in it.
+    #[derive(Deserialize)]
+    struct EarlierBatch {
+        number: u64,
+        operations: Option<Operations>,
+    }
+    let operations = Some(Operations::default());
+    let batch = RecordBatch { operations, alerts: Some(alerts()), ..fixture("v2") };
+    let earlier: EarlierBatch = decode(&batch.encode(), None).unwrap();
+    assert_eq!((earlier.number, earlier.operations), (batch.number, batch.operations));
+    assert_eq!(fixture("v2").alerts, None, "an earlier version sends none");
+}
+
+#[test]
+fn replica_gives_changed_decisions_once() {
     let mut operations = Operations::default();
     operations.add(crate::Operation::Eject("a".into()));
     let mut replica = Replica::new();
-    let changed = RecordBatch { operations: Some(operations.clone()), ..fixture("v2") };
+    let changed = RecordBatch {
+        operations: Some(operations.clone()),
+        alerts: Some(alerts()),
+        ..fixture("v2")
+    };
     let changed = RecordBatch::decode(&changed.encode(), None).unwrap();
     let number = changed.number;
     replica.apply(changed).unwrap();
@@ -148,4 +186,5 @@ fn replica_gives_changed_operations_once() {
     replica.apply(unchanged).unwrap();
     assert_eq!(replica.take_operations(), Some(operations));
     assert_eq!(replica.take_operations(), None);
+    assert_eq!((replica.take_alerts(), replica.take_alerts()), (Some(alerts()), None));
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Wake, Waker};
 
 use crossbeam_channel::bounded;
-use evenkeel_control::EventRecord;
+use evenkeel_control::{AlertsRecord, EventRecord, NoticeRecord};
 use evenkeel_model::CloseReason;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -140,6 +140,40 @@ async fn last_change_is_for_a_standby_once_that_has_joined() {
     drop(clients);
     end(gateway).await;
     end(other).await;
+}
+
+#[tokio::test]
+async fn alerts_that_were_kept_follow() {
+    let world = World::new();
+    let (first, second) = world.gateways().await;
+    let mut follower = Follower::of(&first, false).await;
+    follower.follow(Duration::ZERO).await;
+    follower.replica.take_alerts().expect("a new follower gets them");
+    let (receiver, alert) = ("ops".into(), "EvenkeelNodeDown".into());
+    let notices = vec![NoticeRecord { receiver, alert, at_us: 7 }];
+    let alerts = AlertsRecord { notices, ..AlertsRecord::default() };
+    let written = first.handle.keep_alerts(alerts.clone()).await.unwrap();
+    assert_eq!(first.handle.kept_alerts().await.as_ref(), Ok(&alerts));
+    let last = first.handle.records_sent().await.unwrap().unwrap();
+    while follower.replica.number() < last.number {
+        let batch = tokio::time::timeout(TIMEOUT, follower.batches.recv()).await.unwrap().unwrap();
+        follower.take(&batch);
+    }
+    assert_eq!(follower.replica.take_alerts(), Some(alerts));
+    written.await.unwrap().unwrap();
+
+    first.handle.suspend().await.unwrap().guard.stay();
+    let handle = first.handle.clone();
+    let held =
+        tokio::spawn(async move { handle.keep_alerts(AlertsRecord::default()).await.map(drop) });
+    tokio::task::yield_now().await;
+    wait_until(async || first.handle.requests.capacity() == first.handle.requests.max_capacity())
+        .await;
+    for gateway in [first, second] {
+        gateway.handle.release().await.unwrap();
+        gateway.join().unwrap();
+    }
+    assert_eq!(held.await.unwrap(), Err(ControlError::Replaced), "another process has the alerts");
 }
 
 /// The policy writes another state at the first tick with measurements, and nothing else of the session changes then.
