@@ -189,7 +189,7 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ),
     ("EvenkeelRegionBreakerOpen", "evenkeel_region_breaker", "0 0 1 1", "3m"),
     ("EvenkeelClientBreakerOpen", "evenkeel_client_breaker", "0 0 1 1", "3m"),
-    ("EvenkeelUplinkSuspect", "evenkeel_uplink_suspect", "0 0 1 1", "3m"),
+    ("EvenkeelUplinkSuspect", "evenkeel_uplink_suspicions_total", "0 0 1", "2m"),
     (
         "EvenkeelSloBurnsFast",
         "evenkeel_slo_burn_rate{evenkeel_window=\"5m\"}; evenkeel_slo_burn_rate{evenkeel_window=\"1h\"}",

@@ -1,11 +1,13 @@
 //! The thread that evaluates rules, posts notices and checks dependencies. Nothing waits for it.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::{AlertReceiver, DependencySettings, GatewayConfig};
+use evenkeel_control::{ControlError, Handle};
 use evenkeel_drivers::{HttpClient, WebhookMessage};
 use evenkeel_group::{Group, GroupOwnership};
 use evenkeel_process::host;
@@ -60,7 +62,7 @@ impl AlertHandle {
         answer.await.ok()?
     }
 
-    /// Acknowledges all alerts of this name that fire now.
+    /// Acknowledges all alerts of this name that fire now. Returns once that is on the disk.
     pub async fn acknowledge(
         &self,
         name: &str,
@@ -118,10 +120,11 @@ impl AlertChannels {
         self.handle.clone()
     }
 
-    /// Starts the thread. `group`: only the owner of it sends.
+    /// Starts the thread. `control`: keeps the alerts for the next process. `group`: only the owner of it sends.
     pub fn start(
         self,
         settings: &GatewayConfig,
+        control: Handle,
         group: Option<Group>,
         metrics: Prometheus,
         instruments: Arc<Instruments>,
@@ -131,6 +134,9 @@ impl AlertChannels {
         let checks = DependencyChecks::new(self.views, Arc::clone(&instruments));
         let mut sender = AlertSender {
             alerts: Alerts::new(&settings.alerts),
+            control,
+            is_restored: false,
+            acknowledged: Vec::new(),
             gateway: name(settings),
             is_sender: Box::new(move || {
                 let owner = group.as_ref().map(Group::owner);
@@ -150,7 +156,8 @@ impl AlertChannels {
                 sender.checks.set(&dependencies);
                 tokio::select! {
                     _ = stopped => {}
-                    () = sender.run(requests) => {}
+                    // Another process has the alerts, or this one ends.
+                    _ = sender.run(requests) => {}
                 }
             });
             drop(sender);
@@ -182,6 +189,12 @@ fn name(settings: &GatewayConfig) -> String {
 /// Evaluates, posts and answers requests, on one thread.
 struct AlertSender {
     alerts: Alerts,
+    /// Has the alerts for the next process.
+    control: Handle,
+    /// The alerts of the process before this one are continued.
+    is_restored: bool,
+    /// Acknowledgements that are answered once they are on the disk.
+    acknowledged: Vec<oneshot::Sender<Result<(), AcknowledgeError>>>,
     gateway: String,
     /// This gateway owns its group, or has none.
     is_sender: Box<dyn Fn() -> bool + Send>,
@@ -200,7 +213,11 @@ struct PostedNotice {
 }
 
 impl AlertSender {
-    async fn run(&mut self, mut requests: mpsc::Receiver<AlertRequest>) {
+    /// Runs until control does not take the alerts any more.
+    async fn run(
+        &mut self,
+        mut requests: mpsc::Receiver<AlertRequest>,
+    ) -> Result<Infallible, ControlError> {
         let mut every = interval(EVALUATED_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -213,7 +230,7 @@ impl AlertSender {
                     }
                 }
             }
-            self.send();
+            self.send().await?;
         }
     }
 
@@ -224,12 +241,43 @@ impl AlertSender {
         }
     }
 
-    /// Sends what is due. A standby knows the same alerts, and sends them once it is the owner.
-    fn send(&mut self) {
+    /// Sends what is due. A standby knows the same alerts, and continues those of the owner once it is the owner itself.
+    async fn send(&mut self) -> Result<(), ControlError> {
         if !(self.is_sender)() {
-            return;
+            self.acknowledged.clear();
+            return Ok(());
         }
-        for delivery in self.alerts.deliveries(Instant::now()) {
+        if !self.is_restored {
+            let record = self.control.kept_alerts().await?;
+            self.alerts.restore(&record, Moment::now());
+            self.is_restored = true;
+        }
+        let due = self.alerts.deliveries(Instant::now());
+        self.keep().await?;
+        self.post(due);
+        Ok(())
+    }
+
+    /// Has control keep the alerts, before receivers get them: a gateway that is suspended sends none.
+    async fn keep(&mut self) -> Result<(), ControlError> {
+        let Some(record) = self.alerts.take_changed_record(Moment::now()) else { return Ok(()) };
+        let written = self.control.keep_alerts(record).await?;
+        let acknowledged = std::mem::take(&mut self.acknowledged);
+        if !acknowledged.is_empty() {
+            tokio::spawn(async move {
+                let written = written.await.unwrap_or_else(|_| Err("no thread writes it".into()));
+                let outcome = written.map_err(AcknowledgeError::NotWritten);
+                for reply in acknowledged {
+                    // The client may have stopped waiting.
+                    let _ = reply.send(outcome.clone());
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn post(&mut self, due: Vec<AlertDelivery>) {
+        for delivery in due {
             let body = delivery.body(&self.gateway, SystemTime::now());
             let AlertDelivery { receiver, .. } = delivery;
             let client = Arc::clone(&self.client);
@@ -277,7 +325,10 @@ impl AlertSender {
                     true => self.alerts.acknowledge(&name, by, Instant::now()),
                     false => Err(AcknowledgeError::NoReceiver),
                 };
-                let _ = reply.send(acknowledged);
+                match acknowledged {
+                    Ok(()) => self.acknowledged.push(reply),
+                    refused => _ = reply.send(refused),
+                }
             }
             AlertRequest::Reload(receivers, dependencies) => {
                 self.alerts.set_receivers(&receivers);

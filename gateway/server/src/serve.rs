@@ -208,7 +208,8 @@ fn serve_as(
         .map(|bound| bound.start(&gateway.handle, in_group.clone(), votes, telemetry.instruments()))
         .transpose()?;
     let (metrics, instruments) = (telemetry.prometheus(), telemetry.instruments());
-    let alerts = alerts.start(&settings, in_group.clone(), metrics, instruments)?;
+    let control = gateway.handle.clone();
+    let alerts = alerts.start(&settings, control, in_group.clone(), metrics, instruments)?;
     let replaced = successor.take().is_some();
     api.open();
     let listening = ServedAddresses {

@@ -90,8 +90,9 @@ rules! {
         "region {{ $labels.evenkeel_region }} takes no new rooms", "failover.md#region-breaker";
     Page "EvenkeelClientBreakerOpen": last("evenkeel_client_breaker").is(1.0), for seconds(10),
         "media of clients with {{ $labels.evenkeel_label }} {{ $labels.evenkeel_label_value }} is bad", "failover.md#client-breaker";
-    Page "EvenkeelUplinkSuspect": last("evenkeel_uplink_suspect").is(1.0), for seconds(10),
-        "most nodes are silent at once: check the gateway's own network", "operations.md#look";
+    Page "EvenkeelUplinkSuspect":
+        increase("evenkeel_uplink_suspicions_total", minutes(5)).above(0.0), for Duration::ZERO,
+        "most nodes fell silent at once: check the gateway's own network", "operations.md#look";
     Page "EvenkeelSloBurnsFast": burns([&["5m"], &["1h"]], 14.4), for minutes(1),
         "scenario {{ $labels.evenkeel_scenario }} misses its objective of {{ $labels.evenkeel_slo }}", "operations.md#objectives";
     Ticket "EvenkeelSloBurnsSlowly": burns([&["1h"], &["6h"]], 6.0), for minutes(1),
