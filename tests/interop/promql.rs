@@ -14,9 +14,9 @@ use evenkeel_telemetry::alerts::{RULES, rules_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level};
 use evenkeel_telemetry::{MetricSample, Moment};
 use evenkeel_testkit::TIMEOUT;
+use evenkeel_testkit::clients::{Client, present};
 use evenkeel_tests::dashboards::dashboards;
 
-use crate::clients::{Client, present};
 use crate::stage::{CONFIGURATION, Stage, offer, voice};
 
 /// Code on this page names metrics and labels also outside of expressions.
