@@ -1,7 +1,5 @@
 //! Traces in backends of other projects: Phoenix, and the collector rotel before it. `make e2e-telemetry` installs both.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,7 +10,8 @@ use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
 use crate::harness::{
-    GatewayProcess, NODE, Node, Phone, Place, TIMEOUT, await_replica, talk, talk_for, trace_ids,
+    GatewayProcess, NODE, Node, Phone, Place, TIMEOUT, acceptance_row, await_replica, http_get,
+    report, talk, talk_for, trace_ids,
 };
 
 /// Host and ports of the backends, which run at the host of the client.
@@ -71,13 +70,9 @@ impl Backends {
 
 /// The body of Phoenix' answer with status 200.
 fn get(path: &str) -> Option<String> {
-    let address: SocketAddr = format!("{HOST}:{PHOENIX}").parse().unwrap();
-    let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
+    let server = format!("{HOST}:{PHOENIX}").parse().unwrap();
+    let (status, body) = http_get(server, path, "")?;
+    (status == 200).then_some(body)
 }
 
 /// The spans of a trace, as Phoenix has them.
@@ -197,13 +192,10 @@ fn call_is_one_trace_in_other_projects_backends() {
         let wrong = deviations(&spans);
         println!("{id}: {} spans {wrong:?}", spans.len());
         let figures = json!({"spans": spans.len(), "deviations": wrong.len()});
-        let limits = json!({"deviations": 0});
-        (wrong, json!({"id": id, "held": figures["deviations"] == 0, "skipped": null, "figures": figures, "limits": limits}))
+        let row = acceptance_row(id, wrong.is_empty(), &figures, &json!({"deviations": 0}));
+        (wrong, row)
     });
-    if let Some(report) = std::env::var_os("EVENKEEL_REPORT") {
-        let written: Vec<&Value> = rows.iter().map(|(_, row)| row).collect();
-        std::fs::write(report, json!({"rows": written}).to_string()).unwrap();
-    }
+    report(&rows.each_ref().map(|(_, row)| row.clone()));
     let wrong: Vec<_> = rows.iter().flat_map(|(wrong, _)| wrong).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
 }
