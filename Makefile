@@ -122,6 +122,7 @@ bench-forecast: target
 # before it; plays the faults of alert rules before Prometheus and Alertmanager. Writes target/e2e-telemetry/report.json.
 e2e-telemetry: target
 	tests/telemetry/install
+	tests/nats/install
 	$(CARGO) build -p evenkeel
 	mkdir -p $(TARGET)/e2e-telemetry
 	rm -f $(TARGET)/e2e-telemetry/report.json

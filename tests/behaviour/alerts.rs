@@ -70,8 +70,8 @@ fn row(rule: &str, faults: &[PlayedFault], noticed: &[Noticed], has_store: bool)
 }
 
 #[test]
-fn each_rule_notices_its_fault_and_no_health() {
-    let test = "each_rule_notices_its_fault_and_no_health";
+fn rules_notice_their_faults_and_stay_silent_without() {
+    let test = "rules_notice_their_faults_and_stay_silent_without";
     if !present(test, Client::Prometheus) || !present(test, Client::Alertmanager) {
         return;
     }

@@ -36,9 +36,7 @@ mod thread;
 mod traces;
 mod workers;
 
-pub use alerts::{
-    AcknowledgementRecord, AlertRecord, AlertsRecord, NoticeRecord, SentAlertRecord,
-};
+pub use alerts::{AcknowledgementRecord, AlertRecord, AlertsRecord, NoticeRecord, SentAlertRecord};
 pub use blast::by_load;
 pub use equipment::{
     EquipError, Equipment, SOCKET_BUFFER, briefs, equip, port_legs, posts, source_of_ports,
