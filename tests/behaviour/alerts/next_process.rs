@@ -48,7 +48,8 @@ fn takeover_continues_alerts() {
         let address: SocketAddr = (place.client.address(), port).into();
         at(&place.client, || HttpSink::start(address))
     });
-    let mut nodes = ["east-a1", "east-b1"]
+    // Two are left to vote.
+    let mut nodes = ["east-a1", "east-b1", "east-c1"]
         .map(|name| at(&place.node, || Node::with(name, &format!("{NODE}:0"), |_| {})));
     let text: String = nodes.iter().map(Node::text).collect();
     let [mut owner, mut standby] = place.group_before(&(text + &receiver("ops", &ops)), "");
