@@ -207,6 +207,7 @@ fn settings() -> CoreSettings {
         probed: NodeProbing::Yes,
         role: evenkeel_model::RegionRole::Active,
         starts: evenkeel_model::Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     CoreSettings {

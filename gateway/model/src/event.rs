@@ -9,7 +9,7 @@ use crate::ask::{Arm, DecisionNote, DecisionOutcome, GuardRule, Hook, PluginFaul
 use crate::clients::ClientGroup;
 use crate::diagnosis::Impairment;
 use crate::forwarding::Hop;
-use crate::health::{BreakerState, EvidenceSource, Health, StartPhase};
+use crate::health::{BreakerState, EvidenceSource, Health, StartPhase, StopPhase};
 use crate::id::{AskId, NodeId, OfferId, RegionId, RoomId, SessionId};
 use crate::offer::{ClientTransport, Decider, OfferRefusal};
 use crate::registry::Op;
@@ -317,6 +317,24 @@ pub enum CoreEvent {
         node: NodeId,
         /// The step that was reached.
         step: StartPhase,
+    },
+    /// A step in the stop of a node that is no longer needed.
+    Stop {
+        /// The number of the node.
+        node: NodeId,
+        /// The step that was reached.
+        step: StopPhase,
+    },
+    /// The state of the breaker of a provider of nodes changed.
+    ProviderBreaker {
+        /// The program or host that starts nodes.
+        provider: Arc<str>,
+        /// The state before.
+        from: BreakerState,
+        /// The state after.
+        to: BreakerState,
+        /// Failed starts in a row.
+        failures: u32,
     },
     /// The mode of a room changed.
     Mode {

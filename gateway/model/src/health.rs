@@ -78,6 +78,11 @@ pub enum StartPhase {
         /// Time since the hook was called.
         took: Duration,
     },
+    /// The hook is not called.
+    Refused {
+        /// The limit that forbids the start.
+        why: StartRefusal,
+    },
 }
 
 impl StartPhase {
@@ -87,6 +92,45 @@ impl StartPhase {
             StartPhase::Begun { .. } => "starting",
             StartPhase::Failed { .. } => "failed",
             StartPhase::Done { .. } => "ready",
+            StartPhase::Refused { .. } => "refused",
+        }
+    }
+}
+
+crate::named! {
+    /// The limit that forbids the start of a node.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum StartRefusal {
+        /// As many started nodes run as may run at once.
+        Nodes = "max-nodes",
+        /// The started nodes would cost more per hour than is allowed.
+        Cost = "budget",
+        /// The breaker of the provider is open.
+        Provider = "provider-breaker",
+    }
+}
+
+/// A step in the stop of a node that is no longer needed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StopPhase {
+    /// The node is empty, and is told to stop.
+    Begun,
+    /// The node still answered when its time limit passed. Its hooks are ended, and it is not stopped again.
+    Failed,
+    /// The node no longer answers.
+    Done {
+        /// Time since the node was told to stop.
+        took: Duration,
+    },
+}
+
+impl StopPhase {
+    /// The word in metrics and events: `stopping`.
+    pub fn name(self) -> &'static str {
+        match self {
+            StopPhase::Begun => "stopping",
+            StopPhase::Failed => "failed",
+            StopPhase::Done { .. } => "stopped",
         }
     }
 }

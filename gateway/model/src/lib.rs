@@ -35,7 +35,9 @@ pub use event::{
 pub use forwarding::{
     AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, Plan, Route, RouteCell, forward,
 };
-pub use health::{BreakerState, EvidenceSource, Health, NotStarted, StartPhase};
+pub use health::{
+    BreakerState, EvidenceSource, Health, NotStarted, StartPhase, StartRefusal, StopPhase,
+};
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use offer::{
     ClientIdentity, ClientTransport, Decider, FeedbackSupport, Impossible, IngressProtocol,
@@ -47,7 +49,7 @@ pub use registry::{
 };
 pub use settings::{
     AdmitOnFault, Affinity, Breakers, CapBounds, CircuitSettings, ClientBreakerSettings,
-    CoreSettings, DegradeOnFault, FAST_BURN, FailureDomain, FailureScope, GatewayLimits,
+    CoreSettings, DegradeOnFault, FAST_BURN, FailureDomain, FailureScope, GatewayLimits, HookTerms,
     NewcomerAction, NodeProbing, NodeSettings, RedundancyMode, RegionRole, Scenario,
-    ServiceObjective, SloIndicator, Starts, Timings, Zone,
+    ServiceObjective, SloIndicator, StartBudget, Starts, Timings, Zone,
 };

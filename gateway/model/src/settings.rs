@@ -65,6 +65,33 @@ pub struct NodeSettings {
     pub role: RegionRole,
     /// How the node is started.
     pub starts: Starts,
+    /// The terms on which the gateway starts and stops the node.
+    pub hook: HookTerms,
+}
+
+/// The terms on which the gateway starts and stops a node by its hook.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HookTerms {
+    /// The program or host that starts the node. Empty: the node has no hook, or its failures open no breaker.
+    pub provider: Box<str>,
+    /// Cost per hour while the node runs, in thousandths of any currency.
+    pub cost_milli: u64,
+    /// A node that the gateway started is stopped once it has not been needed for this long. `None`: never.
+    pub stop_after: Option<Duration>,
+    /// A node that the gateway started is started again once it has been dead for this long, doubled with each
+    /// replacement in a row. `None`: once it is needed.
+    pub replace_after: Option<Duration>,
+}
+
+/// Limits of all nodes together that the gateway starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StartBudget {
+    /// Started nodes that may run at once.
+    pub nodes_max: Option<u32>,
+    /// Cost per hour of all started nodes, in thousandths.
+    pub cost_milli_max: Option<u64>,
+    /// Rooms without a node start one beyond the budget.
+    pub exceeded_for_calls: bool,
 }
 
 /// The use of a node while all are up.
@@ -302,6 +329,8 @@ pub struct GatewayLimits {
     pub client_breakers: ClientBreakerSettings,
     /// Rooms of any mode that find no node start one, not only those in cold mode. Default false.
     pub early_start: bool,
+    /// Limits of the nodes that the gateway starts. Default: none.
+    pub start_budget: StartBudget,
 }
 
 impl Default for GatewayLimits {
@@ -322,6 +351,7 @@ impl Default for GatewayLimits {
             breakers: Breakers::default(),
             client_breakers: ClientBreakerSettings::default(),
             early_start: false,
+            start_budget: StartBudget::default(),
         }
     }
 }

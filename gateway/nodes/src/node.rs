@@ -1,5 +1,6 @@
 //! A node's health, from the detector's findings, and how trust in a returned node grows.
 
+pub(crate) mod elastic;
 pub(crate) mod trust;
 
 use std::time::{Duration, Instant};
@@ -57,6 +58,10 @@ pub struct Node {
     pub decay_permille: u16,
     /// Ports that were recently found closed, by room.
     closed_ports: Vec<(RoomId, Instant)>,
+    /// The time since which the node is not needed; while it drains to be stopped, that of the drain.
+    quiet_since: Option<Instant>,
+    /// The time since which no leg is open at the node that drains to be stopped.
+    empty_since: Option<Instant>,
     timings: Timings,
 }
 
@@ -149,6 +154,8 @@ impl Node {
             fares_badly: false,
             decay_permille: 0,
             closed_ports: Vec::new(),
+            quiet_since: None,
+            empty_since: None,
             timings,
         }
     }
@@ -203,6 +210,10 @@ impl Node {
         }
         self.trust.relapses = self.trust.relapses.max(before.relapses).min(RELAPSES_MAX);
         self.trust.starting = before.starting;
+        self.trust.started |= before.started;
+        self.trust.stopping = before.stopping;
+        (self.trust.stop_called, self.trust.replace_at) = (before.stop_called, before.replace_at);
+        (self.trust.replaced, self.trust.replaced_at) = (before.replaced, before.replaced_at);
         self.trust.ejected = before.ejected;
         self.trust.draining = before.draining;
         self.trust.leaving |= before.leaving;
@@ -247,9 +258,11 @@ impl Node {
         !matches!(self.health(), Health::Down | Health::Cold)
     }
 
-    /// The node's rooms should move away, because of an operator, the node list or the node's own request.
+    /// The node's rooms should move away, because of an operator, the node list or the node's own request, or before the
+    /// node is stopped.
     pub fn drains(&self) -> bool {
-        self.trust.draining || self.trust.removed || self.trust.leaving
+        let NodeTrust { draining, removed, leaving, stopping, .. } = self.trust;
+        draining || removed || leaving || stopping
     }
 
     /// The node accepts rooms that have no session open there yet.
@@ -405,6 +418,7 @@ impl Node {
             self.trust.relapses = (self.trust.relapses + 1).min(RELAPSES_MAX);
         }
         (self.trust.worse, self.fares_badly) = (None, false);
+        self.plan_replacement(now);
         self.trust.standing = HealthState::Down { since: now, answering_since: None };
         NodeTransition::Died { from }
     }
@@ -444,7 +458,7 @@ impl Node {
         {
             return None;
         }
-        self.trust.excused = false;
+        (self.trust.excused, self.trust.replace_at) = (false, None);
         self.detector.absolve();
         self.trust.standing = match std::mem::take(&mut self.trust.unknown) {
             true => HealthState::Up { since: now },
@@ -494,6 +508,9 @@ impl Node {
     /// is Wary like any returned node, because it may be unstable.
     pub(super) fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<NodeTransition> {
         self.detector.weigh(now);
+        if self.trust.stop_called.is_some() {
+            return None;
+        }
         // An agent may answer although the process does not run, and reports that.
         let answer = self.detector.last_answer().filter(|&answer| answer > since);
         answer.filter(|_| !self.detector.is_gone())?;
@@ -501,6 +518,8 @@ impl Node {
         self.detector.forget_loss();
         let Starting { called, .. } = std::mem::take(&mut self.trust.starting);
         let trusted = called.is_some() && self.trust.relapses == 0;
+        self.trust.started |= called.is_some();
+        self.trust.replace_at = None;
         self.trust.standing =
             if trusted { HealthState::Up { since: now } } else { HealthState::Wary { since: now } };
         let after = called.map(|at| now.saturating_duration_since(at));
@@ -513,6 +532,7 @@ impl Node {
         let Starting { called, again, .. } = self.trust.starting;
         let idle = called.is_none() && again.is_none_or(|again| again <= now);
         let absent = self.detector.has_missed() || self.detector.is_gone();
+        let idle = idle && self.trust.stop_called.is_none();
         self.health() == Health::Cold && !self.drains() && idle && absent
     }
 

@@ -1,5 +1,6 @@
 //! The set of nodes, their health, and the board on which packets see them.
 
+pub(crate) mod elastic;
 pub(crate) mod watch;
 
 use std::cmp::Reverse;
@@ -10,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     Board, CoreEvent, CoreSettings, FailureDomain, FailureScope, GatewayLimits, Hop, Impossible,
-    NodeId, NodeProbing, NodeSettings, NotStarted, RegionId, SessionId, Timings, Zone, ZoneId,
+    NodeId, NodeProbing, NodeSettings, NotStarted, RegionId, SessionId, StartRefusal, Timings,
+    Zone, ZoneId,
 };
 
 use crate::node::Node;
+use crate::providers::ProviderBreakers;
 
 /// A slot is not reused for this long after its node left, so that late answers about that node have arrived.
 const RESTS: Duration = Duration::from_secs(10);
@@ -43,6 +46,11 @@ pub struct NodeTable {
     fell: BTreeMap<RegionId, Instant>,
     /// No more nodes are started.
     shutting_down: bool,
+    providers: ProviderBreakers,
+    /// The last refusal of a start that was reported, until a start is allowed.
+    refused_start: Option<(StartRefusal, Instant)>,
+    /// The highest load that is expected within the horizon of forecasts, kbit/s, with the time of the forecast.
+    expected_load: BTreeMap<RegionId, (u64, Instant)>,
     outputs: VecDeque<NodeOutput>,
 }
 
@@ -87,6 +95,10 @@ pub enum NodeEffect {
         /// The reason for the end of the hook.
         why: NotStarted,
     },
+    /// Stop a node that a hook started. It is gone once it does not answer probes.
+    Stop(NodeId),
+    /// End what still stops the node: its time limit has passed.
+    EndStop(NodeId),
     /// A removed node is gone: no room leads there, and its slot may be reused after 10 s.
     Forget(NodeId),
 }
@@ -130,6 +142,9 @@ impl NodeTable {
             none_heard: None,
             fell: BTreeMap::new(),
             shutting_down: false,
+            providers: ProviderBreakers::default(),
+            refused_start: None,
+            expected_load: BTreeMap::new(),
             outputs: VecDeque::new(),
         };
         for (at, node) in settings.nodes.iter().enumerate() {

@@ -124,6 +124,7 @@ pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> CoreSettings 
         probed: NodeProbing::Yes,
         role: RegionRole::Active,
         starts: Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     let regions = zones.iter().max().map_or(0, |last| last + 1);

@@ -22,6 +22,7 @@ fn unknown(now: Instant) -> Node {
         probed: NodeProbing::Yes,
         role: RegionRole::Active,
         starts: Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)

@@ -24,6 +24,24 @@ pub struct NodeTrust {
     pub leaving: bool,
     /// The node is no longer listed. It drains, and is then forgotten.
     pub removed: bool,
+    /// The gateway started the node, and has not stopped it since.
+    #[serde(default)]
+    pub(super) started: bool,
+    /// The node is no longer needed. It drains, and is then stopped.
+    #[serde(default)]
+    pub stopping: bool,
+    /// The time at which the node was told to stop, until it is gone.
+    #[serde(default, with = "evenkeel_media::instant::option")]
+    pub(super) stop_called: Option<Instant>,
+    /// The earliest time at which the dead node is started again.
+    #[serde(default, with = "evenkeel_media::instant::option")]
+    pub(super) replace_at: Option<Instant>,
+    /// Replacements in a row, which delay the next one.
+    #[serde(default)]
+    pub(super) replaced: u32,
+    /// The time of the last replacement.
+    #[serde(default, with = "evenkeel_media::instant::option")]
+    pub(super) replaced_at: Option<Instant>,
 }
 
 impl NodeTrust {
@@ -39,6 +57,12 @@ impl NodeTrust {
             draining: false,
             leaving: false,
             removed: false,
+            started: false,
+            stopping: false,
+            stop_called: None,
+            replace_at: None,
+            replaced: 0,
+            replaced_at: None,
         }
     }
 

@@ -21,6 +21,7 @@ fn listed(zone: u32) -> NodeSettings {
         probed: NodeProbing::Yes,
         role: RegionRole::Active,
         starts: Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     }
 }

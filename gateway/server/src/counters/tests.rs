@@ -172,6 +172,7 @@ fn names() -> NodeNames {
         probed: NodeProbing::Yes,
         role: RegionRole::Active,
         starts: Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     let mut settings = GatewayConfig::load(None, None).unwrap().core();

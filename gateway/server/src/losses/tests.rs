@@ -24,6 +24,7 @@ fn settings() -> CoreSettings {
         probed: NodeProbing::No,
         role: RegionRole::Active,
         starts: Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     settings.zones = vec![zone("a"), zone("b")];

@@ -140,6 +140,7 @@ fn settings(nodes: usize, sessions: usize) -> CoreSettings {
         probed: NodeProbing::Yes,
         role: evenkeel_model::RegionRole::Active,
         starts: evenkeel_model::Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     let zone = |name: &str| Zone { name: name.into(), region: RegionId(0) };

@@ -102,6 +102,7 @@ impl World<'_> {
             probed: if probed { NodeProbing::Yes } else { NodeProbing::No },
             role: if self.rng.u8(0..4) == 0 { RegionRole::Standby } else { RegionRole::Active },
             starts,
+            hook: evenkeel_model::HookTerms::default(),
             canary: self.rng.bool(),
         }
     }

@@ -436,6 +436,7 @@ impl Swarm {
                 | GatewayEffect::Node(NodeEffect::Canary { .. })
                 | GatewayEffect::Node(NodeEffect::Start(_))
                 | GatewayEffect::Node(NodeEffect::EndStart { .. })
+                | GatewayEffect::Node(NodeEffect::Stop(_) | NodeEffect::EndStop(_))
                 | GatewayEffect::Rollout(_)
                 | GatewayEffect::Unload { .. }
                 | GatewayEffect::PolicyChanged(_) => {}

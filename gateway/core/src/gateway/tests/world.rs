@@ -66,6 +66,7 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> CoreSettings {
         probed: NodeProbing::Yes,
         role: RegionRole::Active,
         starts: Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     CoreSettings {
@@ -264,6 +265,7 @@ impl World {
                 | GatewayEffect::CloseAt { .. }
                 | GatewayEffect::Plan { .. }
                 | GatewayEffect::Node(NodeEffect::EndStart { .. })
+                | GatewayEffect::Node(NodeEffect::Stop(_) | NodeEffect::EndStop(_))
                 | GatewayEffect::KeyFrame(_)
                 | GatewayEffect::End { .. }
                 | GatewayEffect::Rollout(_)

@@ -508,6 +508,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         probed: NodeProbing::Yes,
         role: evenkeel_model::RegionRole::Active,
         starts: evenkeel_model::Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     let settings = CoreSettings {

@@ -13,6 +13,7 @@ fn cold(now: Instant) -> Node {
         probed: NodeProbing::Yes,
         role: RegionRole::Active,
         starts: Starts::ByHook { within: Duration::from_secs(30) },
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)

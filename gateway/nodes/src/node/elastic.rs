@@ -1,0 +1,140 @@
+//! A node that the gateway started: when it is stopped, and when it is replaced after its death.
+
+use std::time::{Duration, Instant};
+
+use evenkeel_model::{Starts, StopPhase};
+
+use crate::node::Node;
+use crate::node::trust::HealthState;
+
+/// Replacements that still double the delay; beyond them the maximum applies anyway.
+const DOUBLINGS_MAX: u32 = 5;
+
+/// Maximum delay from a death to the replacement.
+const REPLACED_AFTER_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// A node that was not replaced for this long is replaced after the shortest delay. Longer than the maximum delay.
+const REPLACEMENTS_FORGIVEN_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// A stopped node is gone once it has not answered for this long: three probes of a cold node.
+const SILENT_FOR: Duration = Duration::from_secs(3);
+
+/// Time for which rooms of a node that is to be stopped may move. A node that is not empty then runs on.
+const EMPTY_WITHIN: Duration = Duration::from_secs(60);
+
+/// The use of a node, from which follows whether it is stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodeUse {
+    /// It has rooms, or other nodes could not carry what its region needs.
+    pub is_needed: bool,
+    /// No leg is open there.
+    pub is_empty: bool,
+}
+
+/// The next step towards the stop of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StopStep {
+    /// Wait.
+    Wait,
+    /// Drain the node: it was not needed for long enough.
+    Drain,
+    /// End the drain: the node is needed, or does not become empty.
+    Keep,
+    /// Stop the node: it is drained.
+    Stop,
+}
+
+impl Node {
+    /// Returns true if the gateway is starting the node, or started it and it runs.
+    pub fn is_in_budget(&self) -> bool {
+        self.is_starting() || self.trust.started && self.runs()
+    }
+
+    /// Decides whether the node is drained and stopped. Legs need `settled_for` to close after the last room left.
+    pub fn weigh_stop(&mut self, used: NodeUse, settled_for: Duration, now: Instant) -> StopStep {
+        let trust = &self.trust;
+        let drains_otherwise = trust.draining || trust.removed || trust.leaving;
+        let may_stop = trust.started && self.runs() && !drains_otherwise;
+        let after = self.settings.hook.stop_after.filter(|_| may_stop && !used.is_needed);
+        let Some(after) = after else {
+            (self.quiet_since, self.empty_since) = (None, None);
+            return if self.trust.stopping { StopStep::Keep } else { StopStep::Wait };
+        };
+        let lasted = |since: Instant| now.saturating_duration_since(since);
+        let quiet_for = lasted(*self.quiet_since.get_or_insert(now));
+        if !self.trust.stopping {
+            if quiet_for < after {
+                return StopStep::Wait;
+            }
+            self.quiet_since = Some(now);
+            return StopStep::Drain;
+        }
+        if !used.is_empty {
+            self.empty_since = None;
+            if quiet_for < EMPTY_WITHIN {
+                return StopStep::Wait;
+            }
+            self.quiet_since = None;
+            return StopStep::Keep;
+        }
+        match lasted(*self.empty_since.get_or_insert(now)) >= settled_for {
+            true => StopStep::Stop,
+            false => StopStep::Wait,
+        }
+    }
+
+    /// The node is empty and told to stop. Its answers are ignored until it is gone, or its time limit has passed.
+    pub fn stop(&mut self, now: Instant) {
+        self.detector.absolve();
+        (self.quiet_since, self.empty_since) = (None, None);
+        (self.trust.stopping, self.trust.started) = (false, false);
+        self.trust.stop_called = Some(now);
+        self.trust.standing = HealthState::Cold { since: now };
+    }
+
+    /// Returns the end of the stop in progress, if it has ended. A node that answers later is running like any other.
+    pub(crate) fn stop_ended(&mut self, now: Instant) -> Option<StopPhase> {
+        let took = now.saturating_duration_since(self.trust.stop_called?);
+        let answer = self.detector.last_answer();
+        let is_silent =
+            answer.is_none_or(|answer| now.saturating_duration_since(answer) >= SILENT_FOR);
+        let within = match self.settings.starts {
+            Starts::ByItself => Duration::ZERO,
+            Starts::ByHook { within } => within,
+        };
+        let ended = if self.detector.is_gone() || is_silent && took >= SILENT_FOR {
+            StopPhase::Done { took }
+        } else if took >= within.max(SILENT_FOR) {
+            StopPhase::Failed
+        } else {
+            return None;
+        };
+        self.trust.stop_called = None;
+        Some(ended)
+    }
+
+    /// The node died: it is replaced unless it comes back, later with each replacement in a row.
+    pub(super) fn plan_replacement(&mut self, now: Instant) {
+        let after = self.settings.hook.replace_after;
+        let Some(after) = after.filter(|_| self.trust.started && !self.trust.stopping) else {
+            return;
+        };
+        let is_old = |at: Instant| now.saturating_duration_since(at) >= REPLACEMENTS_FORGIVEN_AFTER;
+        if self.trust.replaced_at.is_some_and(is_old) {
+            self.trust.replaced = 0;
+        }
+        let delay = after.saturating_mul(1 << self.trust.replaced.min(DOUBLINGS_MAX));
+        self.trust.replace_at = Some(now + delay.min(REPLACED_AFTER_MAX.max(after)));
+    }
+
+    /// Returns true if the node is dead for so long that it is started again.
+    pub(crate) fn wants_replacement(&self, now: Instant) -> bool {
+        self.trust.replace_at.is_some_and(|at| at <= now) && self.may_start(now)
+    }
+
+    /// The hook is called to replace the node.
+    pub(crate) fn note_replaced(&mut self, now: Instant) {
+        self.trust.replaced = self.trust.replaced.saturating_add(1);
+        self.trust.replaced_at = Some(now);
+    }
+}
