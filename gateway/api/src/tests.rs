@@ -274,6 +274,7 @@ fn status(state: &str) -> StatusReport {
         policies_failing: vec![routing().to_string()],
         slos: Vec::new(),
         client_breakers: Vec::new(),
+        provider_breakers: Vec::new(),
         forecasts: Vec::new(),
         packets_to_node: 10,
         packets_to_client: 20,

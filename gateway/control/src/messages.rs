@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use evenkeel_core::{
-    ClientBreakerStanding, Impossible, RestoreError, SessionStanding, SloStanding,
+    ClientBreakerStanding, Impossible, ProviderBreakerStanding, RestoreError, SessionStanding,
+    SloStanding,
 };
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_forecast::{Forecast, ForecastChange};
@@ -208,6 +209,8 @@ pub struct StatusReport {
     pub slos: Vec<SloStanding>,
     /// Breakers of clients that are not closed, or that have sessions with voice only.
     pub client_breakers: Vec<ClientBreakerStanding>,
+    /// Breakers of providers of nodes that are not closed.
+    pub provider_breakers: Vec<ProviderBreakerStanding>,
     /// Warnings of what is expected.
     #[serde(skip)]
     pub forecasts: Vec<Forecast>,
@@ -277,6 +280,8 @@ pub struct ForecastReport {
     pub changes: Vec<ForecastChange>,
     /// Regions whose capacity is expected to be exhausted.
     pub exhausted: Vec<Arc<str>>,
+    /// Regions with the highest load that is expected within the horizon, kbit/s.
+    pub expected: Vec<(Arc<str>, u64)>,
     /// Nodes whose decay changed, with its thousandths.
     pub decays: Vec<(NodeId, u16)>,
 }

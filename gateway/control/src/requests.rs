@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, PolicySet};
-use evenkeel_core::{Impossible, RoomStanding, SessionStanding};
+use evenkeel_core::{Impossible, NodeController, RoomStanding, SessionStanding};
 use evenkeel_dataplane::worker::MediaDirection;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Health, NodeId, RedundancyMode};
@@ -366,7 +366,7 @@ impl Control {
     }
 
     fn note_forecasts(&mut self, report: ForecastReport, now: Instant) {
-        let ForecastReport { forecasts, changes, exhausted, decays } = report;
+        let ForecastReport { forecasts, changes, exhausted, expected, decays } = report;
         self.reporting.forecasts = forecasts;
         for change in changes {
             self.reporting.send_event(GatewayEvent::Forecast(change));
@@ -374,6 +374,12 @@ impl Control {
         self.gateway.change_nodes(now, |nodes| {
             decays.iter().for_each(|(node, permille)| nodes.handle_decay(*node, *permille));
         });
+        for (region, kbps) in expected {
+            if let Ok(region) = region_named(&self.settings, &region) {
+                let note = |nodes: &mut NodeController| nodes.handle_expected_load(region, kbps, now);
+                self.gateway.change_nodes(now, note);
+            }
+        }
         if !self.settings.forecast.early_start {
             return;
         }
@@ -411,6 +417,7 @@ impl Control {
             policies_failing: self.policies.failing(&self.gateway, now),
             slos: self.gateway.views().slos(now).collect(),
             client_breakers: self.gateway.views().client_breakers(now).collect(),
+            provider_breakers: self.gateway.views().provider_breakers(now).collect(),
             forecasts: self.reporting.forecasts.clone(),
             packets_to_node: workers.sum(|stats| stats.packets(ToNode)),
             packets_to_client: workers.sum(|stats| stats.packets(ToClient)),

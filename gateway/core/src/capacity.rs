@@ -123,6 +123,22 @@ impl Capacity {
         self.region_load(region, nodes).0 >= SHORT_FROM
     }
 
+    /// True unless the node may stop: it carries no room, and the other nodes of its region keep below this share of their
+    /// capacity with its reserves and the expected load, and can take each of its reserves.
+    pub(crate) fn needs(&self, id: NodeId, nodes: &NodeTable, percent: u64, now: Instant) -> bool {
+        let (ledger, region) = (self.ledger(), nodes.region_of(id));
+        if ledger.rooms(id) > 0 || ledger.carried(id) > 0 {
+            return true;
+        }
+        let others = nodes.in_region(region).filter(|it| it.id != id && it.welcomes_rooms());
+        let others: Vec<NodeId> = others.map(|node| node.id).collect();
+        let capacity: u64 = others.iter().map(|other| ledger.capacity(*other)).sum();
+        let used = |id: &NodeId| ledger.carried(*id) + ledger.reserve(*id);
+        let used: u64 = others.iter().chain([&id]).map(used).sum();
+        let used = used.max(nodes.expected_load(region, now));
+        used * 100 > capacity * percent || !ledger.reserves_fit(id, &others, nodes)
+    }
+
     /// One row per region. A region's load is the sum over its nodes.
     pub(crate) fn region_rows(&self, nodes: &NodeTable) -> Vec<Row> {
         let row = |region: RegionId| {
@@ -358,6 +374,24 @@ impl<'a> LedgerView<'a> {
         ReservedFor::deaths(first, covers).all(|death| {
             let brought = self.reserved((standby, death)) + kbps;
             self.load(standby) + brought <= self.capacity(standby)
+        })
+    }
+
+    /// The other nodes that survive each death have capacity for what the node reserves for it.
+    fn reserves_fit(self, node: NodeId, others: &[NodeId], nodes: &NodeTable) -> bool {
+        let of_node = (node, ReservedFor::FIRST)..=(node, ReservedFor::LAST);
+        self.ledger.reserved.range(of_node).all(|((_, death), kbps)| {
+            let survives = |other: &&NodeId| match death {
+                ReservedFor::Node(dead) => *other != dead,
+                ReservedFor::Domain(domain) => {
+                    nodes.in_domain(*domain).all(|dead| dead.id != **other)
+                }
+            };
+            let free = |other: &NodeId| {
+                let used = self.load(*other) + self.reserved((*other, *death));
+                self.capacity(*other).saturating_sub(used)
+            };
+            others.iter().filter(survives).map(free).sum::<u64>() >= *kbps
         })
     }
 

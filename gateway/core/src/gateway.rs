@@ -33,6 +33,7 @@ use crate::rooms::placement::CoreTables;
 use crate::rooms::reroutes::Reroutes;
 use crate::rooms::room::{MoveUnderWay, Room};
 use crate::rooms::routes::{Routes, WEIGH_EVERY};
+use crate::rooms::stops::Stops;
 use crate::sessions::SessionTable;
 use crate::slo::SloTable;
 use crate::ticks::{DegradationTurns, Ticks};
@@ -230,6 +231,7 @@ impl Gateway {
             Timer::Breakers => {
                 Routes(&mut self.tables).weigh_breakers(now);
                 Openings(&mut self.tables).weigh_client_breakers(now);
+                Stops(&mut self.tables).weigh(now);
             }
             Timer::Cohorts => self.quality.weigh_cohorts(&mut self.tables, now),
             Timer::Flows => self.quality.judge_flows(&mut self.tables, now),

@@ -8,6 +8,7 @@ pub(crate) mod placement;
 pub(crate) mod reroutes;
 pub(crate) mod room;
 pub(crate) mod routes;
+pub(crate) mod stops;
 pub(crate) mod survey;
 
 use std::cmp::Reverse;

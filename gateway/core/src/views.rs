@@ -10,7 +10,7 @@ use evenkeel_model::{
     Hop, HopGrant, Impairment, Measures, Metric, MoveCause, NodeProbing, Plan, RedundancyMode,
     RegionId, RoomId, Scenario, SessionId,
 };
-use evenkeel_nodes::Node;
+use evenkeel_nodes::{Node, ProviderBreakerStanding};
 
 use crate::diagnosis::Diagnosis;
 use crate::policy::questions::FaultSubject;
@@ -347,6 +347,14 @@ impl<'a> Views<'a> {
         now: Instant,
     ) -> impl Iterator<Item = ClientBreakerStanding> + use<'a> {
         self.tables.capacity.client_breakers.standings(now)
+    }
+
+    /// Returns the breakers of providers of nodes that are not closed.
+    pub fn provider_breakers(
+        self,
+        now: Instant,
+    ) -> impl Iterator<Item = ProviderBreakerStanding> + use<'a> {
+        self.tables.nodes.provider_breakers(now)
     }
 
     /// Returns all nodes in the order of their numbers.

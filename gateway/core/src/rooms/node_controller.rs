@@ -26,7 +26,7 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 const KEPT_FOR_ARRIVAL: u32 = 5;
 
 /// Legs at a left node are closed after `leave_within`, and gone for certain after this additional time.
-const GONE_AFTER: Duration = Duration::from_millis(100);
+pub(crate) const GONE_AFTER: Duration = Duration::from_millis(100);
 
 /// Drains nodes, follows changes of their health, their load and their list, and moves their rooms.
 pub struct NodeController<'a>(pub(crate) &'a mut CoreTables);
@@ -50,6 +50,7 @@ impl NodeController<'_> {
             return Err(Impossible::NodeLeaves);
         }
         found.trust.draining = draining;
+        found.trust.stopping &= draining;
         // The node would repeat its request with its next answer.
         if found.trust.leaving && !draining {
             return Err(Impossible::NodeDrains);
@@ -156,9 +157,11 @@ impl NodeController<'_> {
 
     fn leave_draining_node(&mut self, id: RoomId, node: NodeId, now: Instant) {
         let stands = Placement(self.0).stands_at(id).map(|hop| hop.node);
-        let asked =
-            self.0.nodes.get(node).is_some_and(|node| node.trust.draining || node.trust.removed);
-        let by = if asked { Decider::Operator } else { Decider::Node };
+        let by = match self.0.nodes.get(node).map(|node| node.trust) {
+            Some(trust) if trust.draining || trust.removed => Decider::Operator,
+            Some(trust) if trust.stopping => Decider::Native,
+            Some(_) | None => Decider::Node,
+        };
         if by == Decider::Node && stands == Some(node) && Moves(self.0).is_damped(id, now) {
             return;
         }
@@ -502,6 +505,11 @@ impl NodeController<'_> {
     pub fn handle_exhaustion(&mut self, region: RegionId, now: Instant) {
         self.0.nodes.start_nearest(region, now);
         self.0.effects.take(&mut self.0.nodes);
+    }
+
+    /// The highest load that is expected in the region within the horizon of forecasts: nodes that it needs are not stopped.
+    pub fn handle_expected_load(&mut self, region: RegionId, kbps: u64, now: Instant) {
+        self.0.nodes.note_expected_load(region, kbps, now);
     }
 
     /// The trend of the node reaches its limit, in thousandths; 0: it has none.
