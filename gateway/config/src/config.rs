@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use evenkeel_model::{
     Affinity, Breakers, ClientBreakerSettings, CoreSettings, GatewayLimits, NodeProbing,
-    PolicyName, RedundancyMode, RegionId, Scenario, Timings, Zone, ZoneId,
+    PolicyName, RedundancyMode, RegionId, Scenario, StartBudget, Timings, Zone, ZoneId,
 };
 use evenkeel_process::file;
 use serde::Deserialize;
@@ -18,6 +18,7 @@ use super::alert::{self, AlertReceiver, AlertTable};
 use super::check::{self, ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::cluster::{self, ClusterTable, GroupSettings, WitnessSettings};
 use super::dependency::{self, DependencySettings, DependencyTable};
+use super::elastic::ElasticTable;
 use super::forecast::{ForecastConfig, ForecastSettings};
 use super::gateway::{
     self, AdminSettings, AdminTable, BreakerTable, DetectorTable, GatewaySettings, GatewayTable,
@@ -48,6 +49,7 @@ struct ConfigFile {
     detector: DetectorTable,
     breaker: BreakerTable,
     forecast: ForecastConfig,
+    elastic: ElasticTable,
     trust: TrustTable,
     cluster: Option<Spanned<ClusterTable>>,
     index: Option<Spanned<IndexTable>>,
@@ -84,6 +86,8 @@ pub struct GatewayConfig {
     pub client_breakers: ClientBreakerSettings,
     /// `[forecast]`.
     pub forecast: ForecastSettings,
+    /// `[elastic]`.
+    pub elastic: StartBudget,
     /// `[detector]`.
     pub detector: Timings,
     /// `[trust]`.
@@ -212,6 +216,7 @@ impl GatewayConfig {
             breaker: gateway::breakers(&raw.breaker, check),
             client_breakers: gateway::client_breakers(&raw.breaker.clients, check),
             forecast: ForecastSettings::check(&raw.forecast, check),
+            elastic: raw.elastic.check(check),
             detector: gateway::timings(&raw.detector, check),
             trust: plugin::trust(&raw.trust, check),
             cluster,
@@ -271,6 +276,7 @@ impl GatewayConfig {
                 breakers: self.breaker,
                 client_breakers: self.client_breakers,
                 early_start: self.forecast.early_start,
+                start_budget: self.elastic,
                 ..GatewayLimits::default()
             },
         }
