@@ -13,7 +13,7 @@ use evenkeel_control::{
 use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_model::{
     CoreEvent, Decider, EvidenceSource, Health, Hop, Impairment, Incarnation, ModeChange,
-    MoveCause, NodeId, PluginFault, StartPhase,
+    MoveCause, NodeId, PluginFault, StartPhase, StopPhase,
 };
 use evenkeel_process::unix_us;
 use serde::Serialize;
@@ -403,23 +403,49 @@ impl NoticeWriter {
                 let us = |time: Duration| time.as_micros() as u64;
                 let (attempt, failed, took) = match step {
                     StartPhase::Begun { attempt } => (Some(*attempt), None, None),
-                    StartPhase::Failed { why, again } => (None, Some((why, us(*again))), None),
+                    StartPhase::Failed { why, again } => {
+                        (None, Some((why.name(), Some(us(*again)))), None)
+                    }
                     StartPhase::Done { took } => (None, None, Some(us(*took))),
+                    StartPhase::Refused { why } => (None, Some((why.name(), None)), None),
                 };
                 notice! {
                     "start", at_us;
                     node: self.names.of_node(*node).node,
-                    // `starting`, `failed` or `ready`.
+                    // `starting`, `failed`, `ready` or `refused`.
                     step: step.name(),
                     // With `starting`, from 1.
                     attempt?: attempt,
                     // With `failed`: `hook-failed`, `late`, `ejected` or `removed`, and the time until the next attempt.
-                    reason?: failed.map(|(why, _)| why.name()),
-                    retry_after_us?: failed.map(|(_, again)| again),
+                    // With `refused`: `max-nodes`, `budget` or `provider-breaker`.
+                    reason?: failed.map(|(why, _)| why),
+                    retry_after_us?: failed.and_then(|(_, again)| again),
                     // With `ready`: since the hook was called.
                     took_us?: took,
                 }
             }
+            // A node that is no longer needed.
+            CoreEvent::Stop { node, step } => {
+                let took = match step {
+                    StopPhase::Done { took } => Some(took.as_micros() as u64),
+                    StopPhase::Begun | StopPhase::Failed => None,
+                };
+                notice! {
+                    "stop", at_us;
+                    node: self.names.of_node(*node).node,
+                    // `stopping`, `failed` or `stopped`.
+                    step: step.name(),
+                    // With `stopped`: since the node was told to stop.
+                    took_us?: took,
+                }
+            }
+            CoreEvent::ProviderBreaker { provider, from, to, failures } => notice! {
+                "provider-breaker", at_us;
+                provider: Arc::clone(provider),
+                from: from.name(),
+                to: to.name(),
+                failures: *failures,
+            },
             // The mode of a room, or for `capacity` its effective mode, changed.
             CoreEvent::Mode { room_name, from, to, why, .. } => {
                 let nodes = match why {

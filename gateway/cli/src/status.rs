@@ -71,6 +71,7 @@ impl StatusArgs {
         }
         rows(&status, "slos").iter().for_each(|slo| say(&slo_line(slo)));
         rows(&status, "client_breakers").iter().for_each(|it| say(&client_breaker_line(it)));
+        rows(&status, "provider_breakers").iter().for_each(|it| say(&provider_breaker_line(it)));
         for node in rows(&nodes, "nodes") {
             say(&format!(
                 "  node {:<16} {:<8} {:>3} rooms, {:>3} % load{}{}",
@@ -123,6 +124,13 @@ fn client_breaker_line(breaker: &Value) -> String {
     };
     let (label, value) = (text(breaker, "label"), text(breaker, "value"));
     format!("  clients {label} {value:<16} breaker {}{limited}", text(breaker, "breaker"))
+}
+
+/// A breaker of a provider of nodes.
+fn provider_breaker_line(breaker: &Value) -> String {
+    let (provider, state) = (text(breaker, "provider"), text(breaker, "breaker"));
+    let failures = number(breaker, "failures");
+    format!("  provider {provider} breaker {state}: {failures} starts failed in a row")
 }
 
 /// A warning of what is expected, with its evidence.

@@ -376,7 +376,8 @@ impl Control {
         });
         for (region, kbps) in expected {
             if let Ok(region) = region_named(&self.settings, &region) {
-                let note = |nodes: &mut NodeController| nodes.handle_expected_load(region, kbps, now);
+                let note =
+                    |nodes: &mut NodeController| nodes.handle_expected_load(region, kbps, now);
                 self.gateway.change_nodes(now, note);
             }
         }

@@ -1,11 +1,15 @@
 //! Drivers, and the sockets and clients through which they reach nodes.
 
+use evenkeel_config::NodeConfig;
 use evenkeel_drivers::socket::connected;
 use evenkeel_drivers::{
-    DriverConfig, Drivers, Effort, HttpError, Ng, NgSocket, Posted, Poster, WebhookMessage, set,
+    DriverConfig, Drivers, Effort, HttpError, Ng, NgSocket, Posted, Poster, TraceHeaders,
+    WebhookMessage, set,
 };
-use evenkeel_model::NodeId;
+use evenkeel_model::{NodeId, NotStarted};
+use evenkeel_process::random::draw;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -34,6 +38,45 @@ impl NodeSignalling {
         self.drivers.put(id, None);
         self.start_hooks.release(id);
         set(&mut self.ng_sockets, id, None);
+    }
+
+    /// Calls the hook that starts the node.
+    pub(crate) fn start(
+        &mut self,
+        id: NodeId,
+        node: Option<&Arc<NodeConfig>>,
+        trace: Option<TraceHeaders>,
+    ) {
+        if let Some(node) = node
+            && let Some(start) = &node.start
+        {
+            self.start_hooks.start(id, &node.name, start, draw(), trace);
+        }
+    }
+
+    pub(crate) fn end_start(
+        &mut self,
+        id: NodeId,
+        node: Option<&Arc<NodeConfig>>,
+        why: NotStarted,
+    ) {
+        self.start_hooks.give_up(id);
+        if let Some(node) = node
+            && let Some(start) = &node.start
+            && why == NotStarted::Late
+        {
+            let within = start.within;
+            tracing::warn!(node = %node.name, "node did not answer within {within:?}; start given up");
+        }
+    }
+
+    /// Calls the hook that stops the node.
+    pub(crate) fn stop(&mut self, id: NodeId, node: Option<&Arc<NodeConfig>>) {
+        if let Some(node) = node
+            && let Some(start) = &node.start
+        {
+            self.start_hooks.stop(id, &node.name, start, draw());
+        }
     }
 
     /// If the thread for webhooks cannot be started, requests fail with an error.

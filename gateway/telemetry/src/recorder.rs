@@ -10,7 +10,7 @@ use evenkeel_control::{
 };
 use evenkeel_model::{
     BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ModeChange, NodeId, PluginFault,
-    PolicyName, SessionId, StartPhase,
+    PolicyName, SessionId, StartPhase, StopPhase,
 };
 use evenkeel_revisions::RolloutStage;
 use opentelemetry_sdk::trace::SdkTracer;
@@ -353,6 +353,13 @@ impl EventRecorder {
                 let labels = [(Attribute::Label, label), (Attribute::LabelValue, value)];
                 self.instruments.level(Level::ClientBreaker, f64::from(state), &labels);
             }
+            CoreEvent::ProviderBreaker { provider, from, to, failures } => {
+                let (was, is) = (from.name(), to.name());
+                warn!(%provider, was, is, failures, "breaker of a provider of nodes changed");
+                let labels = [(Attribute::Provider, &**provider)];
+                self.instruments.level(Level::ProviderBreaker, f64::from(*to as u32), &labels);
+            }
+            CoreEvent::Stop { node, step } => self.stop(*node, *step),
             CoreEvent::Degraded { session, room_name: _, op, arg, rung, by } => {
                 debug!(%session, op = op.key(), arg, rung, %by, "quality changed");
                 let labels = [(Attribute::Op, op.key()), (Attribute::By, &*who(by))];
@@ -538,12 +545,26 @@ impl EventRecorder {
                 info!(node = %name, ?took, "node started");
                 self.instruments.time(Histogram::NodeStart, took, &[(Attribute::Node, &*name)]);
             }
+            StartPhase::Refused { why } => {
+                warn!(node = %name, why = why.name(), "node not started; see `[elastic]`");
+            }
         }
         let labels = [(Attribute::Node, &*name), (Attribute::Outcome, step.name())];
         self.instruments.count(Count::NodeStarts, 1, &labels);
         if let Some(spans) = &mut self.spans {
             spans.start(node, step, at);
         }
+    }
+
+    fn stop(&self, node: NodeId, step: StopPhase) {
+        let name = self.names.of_node(node).node;
+        match step {
+            StopPhase::Begun => info!(node = %name, "stopping node that is no longer needed"),
+            StopPhase::Done { took } => info!(node = %name, ?took, "node stopped"),
+            StopPhase::Failed => warn!(node = %name, "node still answers after its stop; it runs on"),
+        }
+        let labels = [(Attribute::Node, &*name), (Attribute::Outcome, step.name())];
+        self.instruments.count(Count::NodeStops, 1, &labels);
     }
 }
 

@@ -113,6 +113,8 @@ attributes! {
     Policy = "evenkeel.policy";
     /// The previous revision.
     Previous = "evenkeel.previous";
+    /// Program or host that starts nodes, as `[node.start]` has it.
+    Provider = "evenkeel.provider";
     /// Reason.
     Reason = "evenkeel.reason";
     /// Name of a receiver of alerts, as `[[alert]]` has it.
@@ -208,8 +210,10 @@ metrics! {
     HopsRemoved = "evenkeel.hops.removed", "{hop}", [Node, Reason];
     /// Nodes marked down.
     NodeFailures = "evenkeel.node.failures", "{failure}", [Node];
-    /// Starts of nodes by their hooks: `starting`, `failed`, `ready`.
+    /// Starts of nodes by their hooks: `starting`, `failed`, `ready`, `refused`.
     NodeStarts = "evenkeel.node.starts", "{start}", [Node, Outcome];
+    /// Stops of nodes that are no longer needed: `stopping`, `failed`, `stopped`.
+    NodeStops = "evenkeel.node.stops", "{stop}", [Node, Outcome];
     /// Witnesses against a node when it was marked down.
     NodeWitnesses = "evenkeel.node.witnesses", "{witness}", [Node, Witness];
     /// Signed messages and encrypted datagrams refused by the gateway or by a node: `clock`, `secret` or `encryption`.
@@ -329,6 +333,8 @@ metrics! {
     /// Breaker of a group of clients: 0 closed, 1 open, 2 half-open. `other` is 1 while the breaker of any group without a configured
     /// name is not closed.
     ClientBreaker = "evenkeel.client.breaker", "{state}", [Label, LabelValue];
+    /// Breaker of a provider of nodes: 0 closed, 1 open, 2 half-open. Absent before the first change.
+    ProviderBreaker = "evenkeel.provider.breaker", "{state}", [Provider];
     /// 1 while a policy fails and its `on_fault` applies.
     PolicyFailing = "evenkeel.policy.failing", "{state}", [Policy];
     /// Stage of a rollout: 0 none, 1 shadow, 2 canary.

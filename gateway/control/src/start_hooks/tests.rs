@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::Command;
 
+use evenkeel_model::HookTerms;
 use evenkeel_testkit::http::{http_answer as says, http_server as server};
 use tempfile::tempdir;
 use tokio::sync::mpsc::Receiver;
@@ -22,7 +23,11 @@ impl StartProgram {
 fn start(script: &str, stop_with_gateway: bool) -> StartHook {
     let words = ["/bin/sh", "-c", script].map(Into::into).into();
     let by = StartBy::Command { words, stop_with_gateway };
-    StartHook { by, within: Duration::from_secs(9) }
+    hook(by, Duration::from_secs(9))
+}
+
+fn hook(by: StartBy, within: Duration) -> StartHook {
+    StartHook { by, within, stop: None, terms: HookTerms::default() }
 }
 
 fn start_hooks() -> (StartHooks, Receiver<HookFailed>) {
@@ -198,13 +203,56 @@ fn program_of_a_removed_node_ends_at_restart() {
     }
 }
 
+#[test]
+fn stopped_node_ends_its_program_without_a_failure() {
+    let (mut start_hooks, mut told) = start_hooks();
+    let pids = stay(&mut start_hooks, "stopped", false);
+    start_hooks.stop(NODE, &"n".into(), &start("", false), 2);
+    gone(pids);
+    for call in start_hooks.stopping.remove(&NODE).unwrap() {
+        let RunningStart::Program(program) = call else { panic!("a program") };
+        program.over();
+    }
+    assert!(told.try_recv().is_err(), "the end was requested");
+}
+
+#[test]
+fn program_that_ignores_the_stop_is_killed_at_its_end() {
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let script =
+        format!("trap '' TERM; echo $$ > {0}.new; mv {0}.new {0}; sleep 300", file.display());
+    let (mut start_hooks, _told) = start_hooks();
+    start_hooks.start(NODE, &"n".into(), &start(&script, false), 1, None);
+    let pid = until(|| std::fs::read_to_string(&file).ok()).trim().parse().unwrap();
+    start_hooks.stop(NODE, &"n".into(), &start("", false), 2);
+    assert!(is_running(pid));
+    start_hooks.end_stop(NODE);
+    gone([pid, pid]);
+}
+
+#[test]
+fn stop_hook_is_called_and_leaves_the_program_to_it() {
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("stop");
+    let (mut start_hooks, _told) = start_hooks();
+    let pids = stay(&mut start_hooks, "serves", true);
+    let words: [Arc<str>; 3] = ["/bin/sh", "-c", &format!("touch {}", file.display())].map(Into::into);
+    let stops = StartHook { stop: Some(words.into()), ..start("", true) };
+    start_hooks.stop(NODE, &"n".into(), &stops, 2);
+    until(|| file.exists().then_some(()));
+    assert!(pids.iter().all(|pid| is_running(*pid)));
+    drop(start_hooks);
+    gone(pids);
+}
+
 /// A webhook server with these answers; returns its requests.
 fn asked(answers: &[&str]) -> (StartHook, JoinHandle<Vec<String>>) {
     let answers = answers.iter().map(|status| says(status, "")).collect();
     let (url, asked) = server(answers);
     let url = url.parse().unwrap();
     let by = StartBy::Webhook(Arc::new(WebhookTarget { url, token: None }));
-    (StartHook { by, within: Duration::from_secs(9) }, asked)
+    (hook(by, Duration::from_secs(9)), asked)
 }
 
 /// A slow webhook server, and the start settings for it.
@@ -212,7 +260,7 @@ fn slow() -> (StartHook, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/start", listener.local_addr().unwrap()).parse().unwrap();
     let by = StartBy::Webhook(Arc::new(WebhookTarget { url, token: None }));
-    (StartHook { by, within: Duration::from_secs(30) }, listener)
+    (hook(by, Duration::from_secs(30)), listener)
 }
 
 #[tokio::test]
@@ -231,6 +279,17 @@ async fn webhook_start_fails_by_its_answer() {
     let failed = HookFailed { node: NODE, attempt: 2 };
     assert_eq!(told.recv().await, Some(failed), "the second, not the first");
     assert!(told.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn webhook_that_started_a_node_is_told_to_stop_it() {
+    let (failed, _told) = tokio::sync::mpsc::channel(1);
+    let mut start_hooks = StartHooks::new(failed, Some(Poster::start().unwrap()), true);
+    let (hook, requests) = asked(&["200 OK"]);
+    start_hooks.stop(NODE, &"east-b1".into(), &hook, 0xf4);
+    let request = tokio::task::spawn_blocking(|| requests.join().unwrap().remove(0)).await.unwrap();
+    let body = r#"{"attempt":"00000000000000f4","node":"east-b1","verb":"stop"}"#;
+    assert!(request.ends_with(body), "{request}");
 }
 
 #[tokio::test]

@@ -84,6 +84,7 @@ impl SpanWriter {
             }
             StartPhase::Failed { why, .. } => Some(why.name()),
             StartPhase::Done { .. } => None,
+            StartPhase::Refused { .. } => return,
         };
         let Some(begun) = self.starts.remove(&node) else { return };
         let named = self.names.of_node(node);
