@@ -561,7 +561,9 @@ impl EventRecorder {
         match step {
             StopPhase::Begun => info!(node = %name, "stopping node that is no longer needed"),
             StopPhase::Done { took } => info!(node = %name, ?took, "node stopped"),
-            StopPhase::Failed => warn!(node = %name, "node still answers after its stop; it runs on"),
+            StopPhase::Failed => {
+                warn!(node = %name, "node still answers after its stop; it runs on")
+            }
         }
         let labels = [(Attribute::Node, &*name), (Attribute::Outcome, step.name())];
         self.instruments.count(Count::NodeStops, 1, &labels);

@@ -237,7 +237,8 @@ fn stop_hook_is_called_and_leaves_the_program_to_it() {
     let file = folder.path().join("stop");
     let (mut start_hooks, _told) = start_hooks();
     let pids = stay(&mut start_hooks, "serves", true);
-    let words: [Arc<str>; 3] = ["/bin/sh", "-c", &format!("touch {}", file.display())].map(Into::into);
+    let words: [Arc<str>; 3] =
+        ["/bin/sh", "-c", &format!("touch {}", file.display())].map(Into::into);
     let stops = StartHook { stop: Some(words.into()), ..start("", true) };
     start_hooks.stop(NODE, &"n".into(), &stops, 2);
     until(|| file.exists().then_some(()));

@@ -15,6 +15,8 @@ struct Scene {
     handle: Handle,
     requests: mpsc::Receiver<ControlRequest>,
     follower: ForecastFollower,
+    /// The expected load in the last report.
+    expected: Vec<(Arc<str>, u64)>,
 }
 
 const CONFIGURATION: &str = "
@@ -41,7 +43,7 @@ impl Scene {
         let (handle, requests) = Handle::new(names, Arc::default());
         let path = Some(folder.path());
         let follower = ForecastFollower::new(&settings, path, &handle, &telemetry, None);
-        Scene { settings, folder, telemetry, handle, requests, follower }
+        Scene { settings, folder, telemetry, handle, requests, follower, expected: Vec::new() }
     }
 
     /// The next process.
@@ -52,7 +54,7 @@ impl Scene {
             ForecastFollower::new(&self.settings, path, &self.handle, &self.telemetry, None);
     }
 
-    /// Takes a sample of the node in this state, and returns what control is told.
+    /// Takes a sample of the node in this state, and returns the report to control, without the expected load.
     async fn sample(&mut self, minute: Minute, node: NodeStanding) -> ForecastReport {
         let requests = &mut self.requests;
         let answer = async {
@@ -64,8 +66,9 @@ impl Scene {
             reply.send(()).unwrap();
             *report
         };
-        let (sampled, report) = tokio::join!(self.follower.sample(minute), answer);
+        let (sampled, mut report) = tokio::join!(self.follower.sample(minute), answer);
         sampled.unwrap();
+        self.expected = std::mem::take(&mut report.expected);
         report
     }
 }
@@ -106,6 +109,11 @@ async fn exhausted_capacity_is_reported_until_it_is_left() {
     assert_eq!(changes(&report), [("load", false)]);
     assert_eq!(report.exhausted, [Arc::from("east")]);
     assert_eq!(report.forecasts.len(), 1);
+    assert_eq!(
+        scene.expected,
+        [(Arc::from("east"), 1_000)],
+        "the load now, while no course is known"
+    );
     // Draining nodes have no capacity, but load.
     let draining = NodeStanding { draining: true, ..full };
     let report = scene.sample(3, draining).await;

@@ -60,8 +60,7 @@ fn call_waits_for_the_one_before_and_may_be_cancelled() {
 
 #[test]
 fn program_exit_is_described() {
-    let run =
-        |script: &str| run(&call(&words(script)), &Mutex::new(ProgramPhase::Waits)).unwrap();
+    let run = |script: &str| run(&call(&words(script)), &Mutex::new(ProgramPhase::Waits)).unwrap();
     assert_eq!(run("exit 0").map(describe), None);
     assert_eq!(run("exit 3").map(describe).unwrap(), "exit status 3");
     assert_eq!(run("kill -9 $$").map(describe).unwrap(), "killed by SIGKILL");
