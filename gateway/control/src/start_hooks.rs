@@ -121,11 +121,11 @@ impl StartHooks {
         }
         match (&start.stop, &start.by) {
             (Some(words), _) => {
-                let call = HookCall::new("stop", name, words, None);
+                let call = ProgramCall::new("stop", name, words, None);
                 match StartProgram::start(call, false, self.confined, Vec::new(), || {}) {
                     Ok(program) => calls.push(RunningStart::Program(program)),
                     Err(error) => {
-                        tracing::warn!(node = %name, %error, "no thread for the stop hook")
+                        tracing::warn!(node = %name, %error, "no thread for the stop hook");
                     }
                 }
             }
@@ -178,7 +178,7 @@ impl StartHooks {
             // Fails only if control has ended.
             let _ = failed.try_send(word);
         };
-        let call = HookCall::new("start", name, words, trace);
+        let call = ProgramCall::new("start", name, words, trace);
         match StartProgram::start(call, stops, self.confined, before, tell) {
             Ok(program) => Some(RunningStart::Program(program)),
             Err(error) => {
@@ -299,7 +299,7 @@ enum ProgramPhase {
 }
 
 /// The call of a program.
-struct HookCall {
+struct ProgramCall {
     /// `start` or `stop`.
     verb: &'static str,
     /// The name of the node.
@@ -309,14 +309,14 @@ struct HookCall {
     trace: Option<TraceHeaders>,
 }
 
-impl HookCall {
+impl ProgramCall {
     fn new(
         verb: &'static str,
         name: &Arc<str>,
         words: &[Arc<str>],
         trace: Option<TraceHeaders>,
-    ) -> HookCall {
-        HookCall { verb, name: Arc::clone(name), words: words.to_vec(), trace }
+    ) -> ProgramCall {
+        ProgramCall { verb, name: Arc::clone(name), words: words.to_vec(), trace }
     }
 }
 
@@ -324,7 +324,7 @@ impl StartProgram {
     /// Runs the program once all threads of `before` have ended. `failed` is called if the program cannot be run, or
     /// fails without having been ended.
     fn start(
-        call: HookCall,
+        call: ProgramCall,
         stops: bool,
         confined: bool,
         before: Vec<JoinHandle<()>>,
@@ -343,7 +343,7 @@ impl StartProgram {
                 Ok(Some(status)) => describe(status),
                 Err(error) => format!("cannot be run: {error}"),
             };
-            let HookCall { verb, name, words, .. } = &call;
+            let ProgramCall { verb, name, words, .. } = &call;
             tracing::warn!(node = %name, program = %words[0], "{verb} hook failed: {ill}");
             failed();
         };
@@ -399,7 +399,7 @@ fn kill(group: Pid) {
 }
 
 /// Returns the exit status, unless the program succeeded or was ended.
-fn run(call: &HookCall, phase: &Mutex<ProgramPhase>) -> io::Result<Option<WaitStatus>> {
+fn run(call: &ProgramCall, phase: &Mutex<ProgramPhase>) -> io::Result<Option<WaitStatus>> {
     if *lock(phase) == ProgramPhase::Over {
         return Ok(None);
     }

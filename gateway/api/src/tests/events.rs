@@ -6,7 +6,8 @@ use evenkeel_control::samples::closed_session;
 use evenkeel_dataplane::worker::ShedRun;
 use evenkeel_model::{
     BreakerState, CloseReason, EvidenceSource, Health, Impairment, MoveCause, MoveOutcome,
-    NewcomerAction, Op, PathEvidence, PathSegment, PluginFault,
+    NewcomerAction, Op, PathEvidence, PathSegment, PluginFault, StartPhase, StartRefusal,
+    StopPhase,
 };
 
 use super::*;
@@ -191,6 +192,27 @@ fn drain_breaker_and_move_ends_are_published() {
     let told = listening.notice("move-ended");
     assert_eq!((&told["cause"], &told["outcome"]), (&json!("manual"), &json!("target-lost")));
     assert_eq!((&told["from"], &told["to"]), (&json!("east-a1"), &json!("west-b1")));
+}
+
+#[test]
+fn steps_of_elastic_nodes_are_published() {
+    let (world, mut listening) = listening();
+    let node = NodeId(0);
+    let step = StartPhase::Refused { why: StartRefusal::Cost };
+    world.tell(CoreEvent::Start { node, step }, None);
+    let told = listening.notice("start");
+    assert_eq!((&told["step"], &told["reason"]), (&json!("refused"), &json!("budget")));
+    let step = StopPhase::Done { took: Duration::from_secs(4) };
+    world.tell(CoreEvent::Stop { node, step }, None);
+    let told = listening.notice("stop");
+    assert_eq!((&told["node"], &told["step"]), (&json!("east-a1"), &json!("stopped")));
+    assert_eq!(told["took_us"], json!(4_000_000));
+    let (from, to) = (BreakerState::Open, BreakerState::HalfOpen);
+    let changed = CoreEvent::ProviderBreaker { provider: "cloud".into(), from, to, failures: 5 };
+    world.tell(changed, None);
+    let told = listening.notice("provider-breaker");
+    assert_eq!((&told["provider"], &told["to"]), (&json!("cloud"), &json!("half-open")));
+    assert_eq!(told["failures"], json!(5));
 }
 
 /// An impairment, and its fields in notices and lists.

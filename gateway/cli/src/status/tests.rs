@@ -32,6 +32,15 @@ fn forecast_shows_its_time_and_evidence() {
 }
 
 #[test]
+fn breaker_of_a_provider_shows_its_failures() {
+    let breaker = json!({"provider": "cloud", "breaker": "open", "failures": 5});
+    assert_eq!(
+        provider_breaker_line(&breaker),
+        "  provider cloud breaker open: 5 starts failed in a row"
+    );
+}
+
+#[test]
 fn unmeasured_mode_is_marked() {
     let hot = json!({
         "mode": "hot", "scenarios": ["call", "live"], "recoveries": 1_000,

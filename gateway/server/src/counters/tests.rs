@@ -135,6 +135,7 @@ fn status() -> StatusReport {
         policies_failing: Vec::new(),
         slos: vec![slo()],
         client_breakers: Vec::new(),
+        provider_breakers: Vec::new(),
         forecasts: Vec::new(),
         packets_to_node: 10,
         packets_to_client: 0,

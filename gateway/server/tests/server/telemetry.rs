@@ -17,7 +17,8 @@ use evenkeel_model::{
     Arm, AskId, BreakerState, ClientGroup, ClientLabel, ClientTransport, CloseReason,
     ClosedSession, CoreEvent, Decider, DecisionNote, DecisionOutcome, EvidenceSource, GuardRule,
     Health, Hook, Hop, Incarnation, MoveCause, NewcomerAction, NodeId, OfferId, OfferRefusal, Op,
-    PluginFault, PolicyName, RedundancyMode, RoomId, SessionId, Strike,
+    PluginFault, PolicyName, RedundancyMode, RoomId, SessionId, StartPhase, StartRefusal,
+    StopPhase, Strike,
 };
 use evenkeel_revisions::RolloutStage;
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level, Span};
@@ -696,6 +697,17 @@ fn every_event_changes_a_metric() {
             },
             clients("ct", true, 0),
             clients("invented", false, 2),
+            CoreEvent::ProviderBreaker {
+                provider: "cloud".into(),
+                from: BreakerState::Closed,
+                to: BreakerState::Open,
+                failures: 5,
+            },
+            CoreEvent::Start {
+                node: NodeId(0),
+                step: StartPhase::Refused { why: StartRefusal::Nodes },
+            },
+            CoreEvent::Stop { node: NodeId(0), step: StopPhase::Begun },
             CoreEvent::OwnStall { late: Duration::from_millis(9) },
             CoreEvent::Uplink { doubted: true, silent: 3, of: 4 },
             stands(Some(PluginFault::Absent)),
@@ -721,6 +733,9 @@ fn every_event_changes_a_metric() {
         ("client_breaker", "\"ct\"", 1),
         ("client_breaker", "\"other\"", 1),
         ("client_breaker", "", 2),
+        ("provider_breaker", "\"cloud\"", 1),
+        ("node_starts_total", "refused", 1),
+        ("node_stops_total", "stopping", 1),
         ("event_loop_stalls_total", "", 1),
         ("event_loop_stall_duration_seconds_count", "", 1),
         ("uplink_suspicions_total", "", 1),

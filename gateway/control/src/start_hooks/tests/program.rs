@@ -22,8 +22,8 @@ fn words(script: &str) -> [Arc<str>; 3] {
     ["/bin/sh", "-c", script].map(Into::into)
 }
 
-fn call(words: &[Arc<str>]) -> HookCall {
-    HookCall::new("start", &"n".into(), words, None)
+fn call(words: &[Arc<str>]) -> ProgramCall {
+    ProgramCall::new("start", &"n".into(), words, None)
 }
 
 #[test]
