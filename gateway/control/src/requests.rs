@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, PolicySet};
-use evenkeel_core::{Impossible, NodeController, RoomStanding, SessionStanding};
+use evenkeel_core::{Impossible, RoomStanding, SessionStanding};
 use evenkeel_dataplane::worker::MediaDirection;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Health, NodeId, RedundancyMode};
@@ -376,9 +376,9 @@ impl Control {
         });
         for (region, kbps) in expected {
             if let Ok(region) = region_named(&self.settings, &region) {
-                let note =
-                    |nodes: &mut NodeController| nodes.handle_expected_load(region, kbps, now);
-                self.gateway.change_nodes(now, note);
+                self.gateway.change_nodes(now, |nodes| {
+                    nodes.handle_expected_load(region, kbps, now);
+                });
             }
         }
         if !self.settings.forecast.early_start {
