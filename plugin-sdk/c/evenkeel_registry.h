@@ -55,7 +55,7 @@
 #define EK_BREAKER 40
 /* Nodes of the region that may take a room. [count, of region] */
 #define EK_NODES_UP 41
-/* Forecast that the node fails: 0 none; 500, its delay, loss or memory reaches its limit in an hour; 1,000, it has, or the node restarts again and again. [permille, of node] */
+/* Forecast that the node fails: 0 none; 500, its delay or loss reaches its limit in an hour; 1,000, it has. [permille, of node] */
 #define EK_DECAY 42
 
 /* Cap the session's bit rate (REMB). Argument: kbit/s; 0 removes the cap. [kbps] */

@@ -53,7 +53,7 @@ export const Metric = Object.freeze({
   Breaker: 40,
   /** Nodes of the region that may take a room. [count] */
   NodesUp: 41,
-  /** Forecast that the node fails: 0 none; 500, its delay, loss or memory reaches its limit in an hour; 1,000, it has, or the node restarts again and again. [permille] */
+  /** Forecast that the node fails: 0 none; 500, its delay or loss reaches its limit in an hour; 1,000, it has. [permille] */
   Decay: 42,
 });
 

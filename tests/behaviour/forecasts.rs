@@ -4,7 +4,7 @@ use evenkeel_control::{ForecastReport, GatewayEvent};
 use evenkeel_forecast::{Forecast, ForecastChange, ForecastEvidence};
 use evenkeel_model::{CoreEvent, NodeId, StartPhase};
 
-use crate::harness::{Node, World};
+use crate::harness::{Node, World, wait_until};
 
 #[test]
 fn expected_exhaustion_is_shown_and_starts_a_node() {
@@ -24,10 +24,16 @@ fn expected_exhaustion_is_shown_and_starts_a_node() {
         expected: vec![("east".into(), 990)],
         decays: Vec::new(),
     };
-    gateway.ask(gateway.handle.note_forecasts(Box::new(report))).unwrap();
-    gateway.expect_event("a node is started", |event| match event {
-        CoreEvent::Start { node: NodeId(1), step: StartPhase::Begun { .. } } => Some(()),
-        _ => None,
+    // A cold node may be started once it has missed a probe.
+    wait_until("a node is started", || {
+        gateway.ask(gateway.handle.note_forecasts(Box::new(report.clone()))).unwrap();
+        let begun = gateway.happened(|record| match record.event {
+            GatewayEvent::Core(CoreEvent::Start { node, step: StartPhase::Begun { .. } }) => {
+                Some(node)
+            }
+            _ => None,
+        });
+        begun == Some(NodeId(1))
     });
     assert_eq!(gateway.status().forecasts, [forecast]);
     let told = gateway.happened(|record| match &record.event {

@@ -136,12 +136,12 @@ fn panels(panels: &[DashboardPanel]) -> Vec<Value> {
         }
         let place = json!({ "x": x, "y": y, "w": width, "h": height });
         (x, row_height) = (x + width, row_height.max(height));
-        self::panel(at + 1, panel, place)
+        self::panel(at + 1, panel, &place)
     });
     placed.collect()
 }
 
-fn panel(id: usize, panel: &DashboardPanel, place: Value) -> Value {
+fn panel(id: usize, panel: &DashboardPanel, place: &Value) -> Value {
     let legend = json!({ "showLegend": true, "displayMode": "list", "placement": "bottom" });
     let tooltip = json!({ "mode": "multi", "sort": "desc" });
     let curves = |style: &str, fill: u32| json!({ "drawStyle": style, "lineWidth": 1, "fillOpacity": fill, "showPoints": "never" });

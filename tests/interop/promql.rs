@@ -131,7 +131,7 @@ fn prometheus_answers_each_documented_expression() {
             break series;
         }
         assert!(Instant::now() < until, "no metric is scraped: {series:?}");
-        std::thread::park_timeout(std::time::Duration::from_millis(50));
+        std::thread::park_timeout(Duration::from_millis(50));
     };
     let exported = exported();
     let unknown: Vec<&String> = series.difference(&exported).collect();

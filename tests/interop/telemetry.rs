@@ -39,12 +39,16 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::Arm
         | Attribute::By
         | Attribute::Cause
+        | Attribute::Dependency
         | Attribute::Direction
         | Attribute::Fault
         | Attribute::From
         | Attribute::Guard
         | Attribute::Hook
         | Attribute::ImpairedBy
+        | Attribute::Interface
+        | Attribute::Label
+        | Attribute::LabelValue
         | Attribute::Mode
         | Attribute::Node
         | Attribute::Op
@@ -52,6 +56,7 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::Policy
         | Attribute::Previous
         | Attribute::Reason
+        | Attribute::Receiver
         | Attribute::Region
         | Attribute::Revision
         | Attribute::Room

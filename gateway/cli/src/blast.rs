@@ -25,7 +25,7 @@ pub(crate) struct BlastArgs {
     region: Vec<String>,
     /// Lose the network of this carrier and the advertised addresses in it; may be repeated
     ///
-    /// Its clients are the sessions whose label `carrier` has the name.
+    /// Its clients are the sessions with this name as label `carrier`.
     #[arg(long, value_name = "NAME")]
     carrier: Vec<String>,
     /// Lose the NODES nodes with most load

@@ -148,12 +148,14 @@ fn forecast_line(forecast: &Value, now_us: u64) -> String {
             number(evidence, "capacity_kbps"),
             number(evidence, "confidence_percent")
         ),
-        "decay" => format!(
-            "  forecast: node {subject} decays and reaches its limit {when}: {} {} of {}",
-            text(evidence, "sign"),
-            evidence["value"],
-            evidence["limit"]
-        ),
+        "decay" => {
+            let (sign, value, limit) =
+                (text(evidence, "sign"), &evidence["value"], &evidence["limit"]);
+            let unit = if sign == "delay" { " ms" } else { "" };
+            format!(
+                "  forecast: node {subject} decays and reaches its limit {when}: {sign} {value} of {limit}{unit}"
+            )
+        }
         _ => format!(
             "  forecast: link to node {subject} flaps: {} changes within an hour",
             number(evidence, "changes")

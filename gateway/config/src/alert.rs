@@ -86,7 +86,7 @@ pub struct AlertReceiver {
     pub name: Arc<str>,
     /// Default: a webhook.
     pub kind: AlertReceiverKind,
-    /// Where alerts are posted.
+    /// URL and token for the posts.
     pub target: WebhookTarget,
     /// The tiers that it gets at once. Default: all. Empty: escalated alerts only.
     pub tiers: Vec<AlertTier>,

@@ -275,7 +275,7 @@ impl GatewayConfig {
                 failbacks_per_second: u32::from(self.limits.failbacks_per_second),
                 breakers: self.breaker,
                 client_breakers: self.client_breakers,
-                early_start: self.forecast.early_start,
+                early_start: self.forecast.enabled && self.forecast.early_start,
                 start_budget: self.elastic,
                 ..GatewayLimits::default()
             },

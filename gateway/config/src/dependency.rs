@@ -24,7 +24,7 @@ pub(super) struct DependencyTable {
     expect_status: Option<Spanned<i64>>,
 }
 
-/// A service whose health is checked.
+/// A service, and the check of its health.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DependencySettings {
     /// Its name in logs and metrics.

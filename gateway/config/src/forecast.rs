@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use evenkeel_process::setting_text::DurationText;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::check::ConfigCheck;
-use evenkeel_process::setting_text::DurationText;
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
@@ -23,7 +23,7 @@ pub struct ForecastSettings {
     pub enabled: bool,
     /// Exhausted capacity is forecast so far ahead. Default 30 min.
     pub horizon: Duration,
-    /// Nodes are started before the capacity is exhausted, and if an offer of any mode finds none. Default true.
+    /// Nodes are started before the capacity of their region is exhausted, and if it refuses an offer of any mode. Default true.
     pub early_start: bool,
 }
 

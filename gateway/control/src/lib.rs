@@ -7,7 +7,6 @@ mod canary;
 mod control;
 mod equipment;
 mod execution;
-mod forecasts;
 mod handle;
 pub mod history;
 mod idempotency;
@@ -44,7 +43,6 @@ pub use evenkeel_revisions::{
     Actor, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome, RolloutReport,
     Staged,
 };
-pub use forecasts::ForecastFile;
 pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer};
 pub use inherited::{Inherited, NamedSockets, SocketName};

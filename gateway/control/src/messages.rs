@@ -276,13 +276,13 @@ pub enum AdmissionState {
 pub struct ForecastReport {
     /// The warnings in force.
     pub forecasts: Vec<Forecast>,
-    /// Those that begin or end.
+    /// Warnings that begin or end in this minute.
     pub changes: Vec<ForecastChange>,
-    /// Regions whose capacity is expected to be exhausted.
+    /// Regions with capacity that is expected to be exhausted.
     pub exhausted: Vec<Arc<str>>,
     /// Regions with the highest load that is expected within the horizon, kbit/s.
     pub expected: Vec<(Arc<str>, u64)>,
-    /// Nodes whose decay changed, with its thousandths.
+    /// Changed decays of nodes, in thousandths.
     pub decays: Vec<(NodeId, u16)>,
 }
 

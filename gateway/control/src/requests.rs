@@ -381,9 +381,6 @@ impl Control {
                 });
             }
         }
-        if !self.settings.forecast.early_start {
-            return;
-        }
         for region in exhausted {
             if let Ok(region) = region_named(&self.settings, &region) {
                 self.gateway.change_nodes(now, |nodes| nodes.handle_exhaustion(region, now));

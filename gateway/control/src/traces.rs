@@ -97,8 +97,8 @@ impl TraceShare {
     }
 }
 
-/// Ids of the traces of sessions and of nodes' starts. Those of sessions are computed from a seed, which the process that continues them
-/// gets.
+/// Ids of the traces of sessions and of nodes' starts. Those of sessions are computed from a seed; the process that continues the
+/// sessions gets the seed.
 #[derive(Debug)]
 pub struct TraceRegistry {
     seed: AtomicU64,

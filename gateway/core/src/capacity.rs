@@ -110,7 +110,7 @@ impl Capacity {
     }
 
     /// Load of a region in thousandths, 1,000 if no node takes rooms, and the capacity of the nodes that do.
-    fn region_load(&self, region: RegionId, nodes: &NodeTable) -> (u64, u64) {
+    pub(crate) fn region_load(&self, region: RegionId, nodes: &NodeTable) -> (u64, u64) {
         let takers = || nodes.in_region(region).filter(|node| node.welcomes_rooms());
         let capacity: u64 = takers().map(|node| self.ledger().capacity(node.id)).sum();
         let used = |node: &Node| self.ledger().permille(node.id) * self.ledger().capacity(node.id);

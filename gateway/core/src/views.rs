@@ -232,6 +232,10 @@ pub struct RegionStanding {
     pub nodes_up: u32,
     /// Nodes that are being drained.
     pub nodes_draining: u32,
+    /// Capacity of the nodes that accept new rooms, kbit/s.
+    pub capacity_kbps: u64,
+    /// Load and reserves of these nodes, kbit/s.
+    pub load_kbps: u64,
     /// The number of rooms.
     pub rooms: u32,
     /// Rooms that belong in this region but are placed in other regions, or at standbys.
@@ -419,6 +423,7 @@ impl<'a> Views<'a> {
     pub(crate) fn region(&self, region: RegionId, now: Instant) -> RegionStanding {
         let nodes = || self.tables.nodes.in_region(region);
         let opens = self.tables.capacity.region_breakers.of(region).opens_until();
+        let (load, capacity_kbps) = self.tables.capacity.region_load(region, &self.tables.nodes);
         RegionStanding {
             region,
             breaker: self.tables.capacity.region_breakers.of(region).state(),
@@ -427,6 +432,8 @@ impl<'a> Views<'a> {
             nodes: nodes().count() as u32,
             nodes_up: nodes().filter(|node| node.takes_rooms()).count() as u32,
             nodes_draining: nodes().filter(|node| node.drains()).count() as u32,
+            capacity_kbps,
+            load_kbps: capacity_kbps * load / 1_000,
             rooms: nodes().map(|node| self.tables.capacity.ledger().rooms(node.id)).sum(),
             away: self.tables.rooms.away_from(region) as u32,
         }

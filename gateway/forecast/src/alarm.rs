@@ -26,7 +26,7 @@ impl ForecastAlarm {
         if has_cause {
             return self.last.replace(minute).is_none().then_some(AlarmChange::Raised);
         }
-        self.last.take_if(|last| minute.saturating_sub(*last) >= hold)?;
+        self.last.take_if(|last| minute.abs_diff(*last) >= hold)?;
         Some(AlarmChange::Cleared)
     }
 
@@ -50,5 +50,12 @@ mod tests {
         assert!(alarm.is_raised());
         assert_eq!(alarm.update(false, 30, 32), Some(AlarmChange::Cleared));
         assert!(!alarm.is_raised());
+    }
+
+    #[test]
+    fn alarm_of_a_clock_that_was_ahead_ends() {
+        let mut alarm = ForecastAlarm::default();
+        alarm.update(true, 30, 1_000_000);
+        assert_eq!(alarm.update(false, 30, 100), Some(AlarmChange::Cleared));
     }
 }

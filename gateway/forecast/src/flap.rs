@@ -25,7 +25,7 @@ pub struct FlapForecast {
 impl FlapForecast {
     /// Takes the number of changes within this minute. Returns the number within the window if the link flaps.
     pub fn sample(&mut self, minute: Minute, changes: u32) -> Option<u32> {
-        self.changes.retain(|at| minute.saturating_sub(*at) < WINDOW_MINUTES);
+        self.changes.retain(|at| minute.abs_diff(*at) < WINDOW_MINUTES);
         let new = (changes as usize).min(CHANGES_MAX);
         self.changes.extend(std::iter::repeat_n(minute, new));
         while self.changes.len() > CHANGES_MAX {
@@ -56,6 +56,13 @@ mod tests {
     fn maintenance_and_old_changes_do_not_flap() {
         let maintenance = [2, 2, 2].into_iter().chain([0; 57]);
         assert!(warnings(maintenance.chain([2, 0, 2])).iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn changes_of_a_clock_that_was_ahead_are_forgotten() {
+        let mut link = FlapForecast::default();
+        assert!(link.sample(1_000_000, 20).is_some());
+        assert_eq!(link.sample(100, 0), None);
     }
 
     #[test]

@@ -10,9 +10,9 @@ mod load;
 mod table;
 
 pub use alarm::{AlarmChange, ForecastAlarm};
-pub use decay::{DecayForecast, DecaySign, DecayWarning, NodeSample};
+pub use decay::{DecayForecast, DecayParameters, DecaySign, DecayWarning, NodeSample};
 pub use flap::FlapForecast;
-pub use load::{Exhaustion, LoadForecast};
+pub use load::{Exhaustion, LoadForecast, LoadParameters};
 pub use table::{
     Forecast, ForecastChange, ForecastEvidence, ForecastTable, LOAD_HOLD_MINUTES,
     NODE_HOLD_MINUTES, NodeMinute, RegionSample,

@@ -1,4 +1,4 @@
-//! The load of a region: its usual course over days and weekdays, times how today differs from it.
+//! The load of a region: its usual course over days and weekdays, times how the load differs from it now.
 //!
 //! This is Holt–Winters with a season of a week, apart from the trend: growth over weeks enters the season, and a trend within
 //! the hour would continue every flash crowd.
@@ -13,31 +13,34 @@ use crate::{MINUTES_OF_DAY, Minute};
 const SLOT_MINUTES: u64 = 15;
 const SLOTS: usize = (MINUTES_OF_DAY / SLOT_MINUTES) as usize;
 
-/// Share of the newest day in the usual course of its weekday.
-const SEASON_WEIGHT: f32 = 0.25;
-
-/// The ratio of the load to its usual course is smoothed over this many minutes.
-const RATIO_MINUTES: f64 = 20.0;
-
-/// Limits of the ratio that lasts for the day. Load beyond it, such as of a region that failed, adds to the usual course instead
-/// of multiplying it.
+/// Limits of the ratio of the load to its usual course that lasts for the day. Load beyond them, such as of a region that
+/// failed, adds to the usual course instead of multiplying it.
 const RATIO_RANGE: (f64, f64) = (0.7, 1.3);
-
-/// Below this share of the capacity the load does not exhaust it within the hour.
-const LOAD_SHARE_MIN: f64 = 0.45;
-
-/// Warns from this share of the capacity: the expected load has peaks above it.
-const WARNED_SHARE: f64 = 0.99;
 
 /// Minutes between two values of a forecast.
 const STEP_MINUTES: u64 = 5;
 
 /// Errors of forecasts are measured so many minutes ahead.
 const ERROR_MINUTES: u64 = 30;
-/// Forecasts per day whose errors are remembered: the measured error is that of about two days.
-const ERROR_WEIGHT: f64 = 1.0 / 192.0;
+/// Errors per two days: one is measured each half hour.
+const ERROR_WEIGHT: f64 = 1.0 / 96.0;
 /// Square of the relative error before one was measured.
 const ERROR_SQUARE: f64 = 0.05 * 0.05;
+
+/// Constants of [`LoadForecast`]. The default is that of `make bench-forecast`, which chooses them.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LoadParameters {
+    /// Warns from this share of the capacity.
+    pub warned_share: f64,
+    /// Share of the newest day in the usual course of its weekday.
+    pub season_weight: f32,
+}
+
+impl Default for LoadParameters {
+    fn default() -> LoadParameters {
+        LoadParameters { warned_share: 1.0, season_weight: 0.25 }
+    }
+}
 
 /// The course of a day: the mean load of each slot, `None` if there was no sample.
 type DayCourse = Vec<Option<f32>>;
@@ -53,11 +56,11 @@ pub struct LoadForecast {
     today: Vec<(f32, u16)>,
     minute: Minute,
     load: f64,
-    /// The load as a multiple of its usual course.
-    ratio: Option<f64>,
-    /// A forecast whose error is measured later, and its minute.
+    /// A forecast with the minute at which its error is measured.
     checked: Option<(Minute, f64)>,
     error_square: f64,
+    #[serde(skip)]
+    parameters: LoadParameters,
 }
 
 /// The forecast that the capacity will be exhausted.
@@ -79,14 +82,19 @@ impl Default for LoadForecast {
             today: vec![(0.0, 0); SLOTS],
             minute: 0,
             load: 0.0,
-            ratio: None,
             checked: None,
             error_square: ERROR_SQUARE,
+            parameters: LoadParameters::default(),
         }
     }
 }
 
 impl LoadForecast {
+    /// A forecast with other constants.
+    pub fn with(parameters: LoadParameters) -> LoadForecast {
+        LoadForecast { parameters, ..LoadForecast::default() }
+    }
+
     /// True if the lists have the lengths that this version writes.
     pub fn is_valid(&self) -> bool {
         let is_course = |course: &DayCourse| matches!(course.len(), 0 | SLOTS);
@@ -99,29 +107,23 @@ impl LoadForecast {
     pub fn sample(&mut self, minute: Minute, load: f64) {
         if minute / MINUTES_OF_DAY != self.minute / MINUTES_OF_DAY {
             self.end_day();
-            self.ratio = None;
         }
         (self.minute, self.load) = (minute, load);
         let (sum, samples) = &mut self.today[slot(minute)];
         *sum += load as f32;
         *samples = samples.saturating_add(1);
-        if let Some(usual) = self.usual(minute).filter(|usual| *usual > 0.0) {
-            let ratio = load / usual;
-            let before = self.ratio.unwrap_or(ratio);
-            self.ratio = Some(before + (ratio - before) / RATIO_MINUTES);
-        }
         self.measure_error();
     }
 
     /// Forecasts if the load reaches the capacity within so many minutes. `None` before the load of a day is known.
     pub fn exhaustion(&self, capacity: f64, horizon: u64) -> Option<Exhaustion> {
-        if self.load < LOAD_SHARE_MIN * capacity {
-            return None;
+        let limit = self.parameters.warned_share * capacity;
+        if self.load >= limit {
+            return Some(Exhaustion { at: self.minute, load: self.load, confidence: 1.0 });
         }
         let ahead = (1..=horizon.div_ceil(STEP_MINUTES)).map(|step| step * STEP_MINUTES);
         let expected = ahead.filter_map(|ahead| Some((ahead, self.expected(ahead)?)));
-        let course: Vec<(u64, f64)> = [(0, self.load)].into_iter().chain(expected).collect();
-        let limit = WARNED_SHARE * capacity;
+        let course: Vec<(u64, f64)> = expected.collect();
         let (ahead, _) = course.iter().find(|(_, load)| *load >= limit)?;
         let load = course.iter().map(|(_, load)| *load).fold(0.0, f64::max);
         let deviations = (load / capacity.max(1.0) - 1.0) / self.error_square.sqrt().max(0.001);
@@ -138,9 +140,10 @@ impl LoadForecast {
 
     /// The load expected after so many minutes.
     fn expected(&self, ahead: u64) -> Option<f64> {
-        let (ratio, usual_now) = (self.ratio?, self.usual(self.minute)?);
+        let usual_now = self.usual(self.minute)?;
+        let ratio = self.load / usual_now.max(f64::MIN_POSITIVE);
         let lasting = ratio.clamp(RATIO_RANGE.0, RATIO_RANGE.1);
-        let added = (ratio - lasting) * usual_now;
+        let added = self.load - lasting * usual_now;
         Some(self.usual(self.minute + ahead)? * lasting + added)
     }
 
@@ -169,11 +172,12 @@ impl LoadForecast {
         }
         let mean = |(sum, number): (f32, u16)| (number > 0).then(|| sum / f32::from(number));
         let day: DayCourse = samples.into_iter().map(mean).collect();
+        let weight = self.parameters.season_weight;
         let usual = &mut self.weekdays[weekday(self.minute)];
         usual.resize(SLOTS, None);
         for (usual, new) in usual.iter_mut().zip(&day) {
             *usual = match (*usual, *new) {
-                (Some(usual), Some(new)) => Some(usual + SEASON_WEIGHT * (new - usual)),
+                (Some(usual), Some(new)) => Some(usual + weight * (new - usual)),
                 (usual, new) => new.or(usual),
             };
         }
@@ -181,7 +185,11 @@ impl LoadForecast {
     }
 
     fn measure_error(&mut self) {
-        if let Some((_, expected)) = self.checked.take_if(|(at, _)| *at <= self.minute) {
+        let minute = self.minute;
+        let is_due = |at: Minute| minute.abs_diff(at) >= ERROR_MINUTES || at <= minute;
+        if let Some((at, expected)) = self.checked.take_if(|(at, _)| is_due(*at))
+            && at == minute
+        {
             let error = (self.load - expected) / expected.max(1.0);
             // An error of the whole load is a failure elsewhere or a gap.
             self.error_square += ERROR_WEIGHT * (error.powi(2).min(1.0) - self.error_square);

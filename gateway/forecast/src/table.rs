@@ -23,16 +23,16 @@ const DECAY_WARNED: u64 = 500;
 pub struct RegionSample {
     /// Load and reserves, kbit/s.
     pub load_kbps: f64,
-    /// Capacity of the nodes that take rooms, kbit/s; 0 if none does.
+    /// Load from which the region takes no new rooms, kbit/s; 0 if no node takes any.
     pub capacity_kbps: f64,
 }
 
 /// A sample of a node and of the link to it.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 pub struct NodeMinute {
-    /// The node.
+    /// Delay and loss.
     pub sample: NodeSample,
-    /// Changes of its health within the minute.
+    /// Changes of the node between up and down within the minute.
     pub changes: u32,
 }
 
@@ -45,7 +45,7 @@ pub struct Forecast {
     pub since_us: u64,
     /// The time at which the limit is expected to be reached; that of the newest sample, if it is.
     pub expected_us: u64,
-    /// The facts.
+    /// The values that led to the warning.
     pub evidence: ForecastEvidence,
 }
 
@@ -57,7 +57,7 @@ pub enum ForecastEvidence {
     Load {
         /// Highest load expected within the horizon.
         load_kbps: u64,
-        /// Capacity of the nodes that take rooms.
+        /// Load from which the region takes no new rooms.
         capacity_kbps: u64,
         /// Probability of it, by the errors of earlier forecasts.
         confidence_percent: u8,
@@ -66,7 +66,7 @@ pub enum ForecastEvidence {
     Decay {
         /// The value that rises.
         sign: DecaySign,
-        /// The value now: milliseconds, a share, or a number of restarts.
+        /// The value now: milliseconds, or a share.
         value: f64,
         /// The value at which the node is of no use.
         limit: f64,
@@ -92,7 +92,7 @@ impl ForecastEvidence {
 /// A warning that begins or ends.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ForecastChange {
-    /// The warning.
+    /// The newest state of the warning.
     pub forecast: Forecast,
     /// The warning ends.
     pub is_over: bool,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::ask::Labels;
 
 crate::named! {
-    /// A label of offers whose clients share a network.
+    /// A label of offers: clients with the same value share a network.
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Debug)]
     #[serde(rename_all = "kebab-case")]
     pub enum ClientLabel {

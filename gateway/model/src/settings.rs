@@ -327,7 +327,8 @@ pub struct GatewayLimits {
     pub breakers: Breakers,
     /// Settings of the circuit breakers of clients.
     pub client_breakers: ClientBreakerSettings,
-    /// Rooms of any mode that find no node start one, not only those in cold mode. Default false.
+    /// Rooms of any mode that a region without capacity refuses start a node there, as does the forecast of exhausted capacity. Default
+    /// false.
     pub early_start: bool,
     /// Limits of the nodes that the gateway starts. Default: none.
     pub start_budget: StartBudget,
@@ -402,7 +403,7 @@ impl Default for CircuitSettings {
 }
 
 crate::named! {
-    /// Treatment of newcomers of a group of clients whose breaker is open.
+    /// Treatment of newcomers while the breaker of their group of clients is open.
     #[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, Debug)]
     #[serde(rename_all = "kebab-case")]
     pub enum NewcomerAction {

@@ -93,7 +93,7 @@ fn memory_available(text: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1_024)
 }
 
-/// Drops of the interfaces in a folder. Virtual ones, whose names change with each container, count only on a host without others.
+/// Drops of the interfaces in a folder. Virtual ones get another name with each container, so they count only on a host without others.
 fn interface_drops(folder: &Path) -> Vec<(String, u64)> {
     let names = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> =

@@ -1,34 +1,42 @@
 //! Takes a sample of regions and nodes each minute, and reports what is expected.
 
+mod file;
+
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::pending;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_control::{
-    ControlError, EventRecord, ForecastFile, ForecastReport, GatewayEvent, Handle, NodeName,
-};
-use evenkeel_core::NodeStanding;
+use evenkeel_control::{ControlError, EventRecord, ForecastReport, GatewayEvent, Handle};
+use evenkeel_core::{NodeStanding, RegionStanding};
 use evenkeel_forecast::{
     ForecastChange, ForecastTable, Minute, NodeMinute, NodeSample, RegionSample,
 };
 use evenkeel_group::{Group, GroupOwnership};
-use evenkeel_model::{CoreEvent, Health, Incarnation, NodeId};
+use evenkeel_model::{CoreEvent, Health, NodeId};
 use evenkeel_process::unix_us;
 use evenkeel_telemetry::registry::{Attribute, Level};
 use evenkeel_telemetry::{Instruments, Telemetry};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior};
+
+use file::ForecastFile;
 
 const SAMPLED_EVERY: Duration = Duration::from_secs(60);
 
 /// A process that is killed loses so many minutes at most.
 const WRITTEN_EVERY_MINUTES: u64 = 10;
 
+/// Share of the capacity from which the shipped admission policies refuse new rooms, as `SHORT_FROM` of core.
+const ADMITTED_SHARE: f64 = 0.9;
+
 /// Kinds of warnings, for the metric.
-const KINDS: [&str; 3] = ["load", "decay", "flap"];
+const FORECAST_KINDS: [&str; 3] = ["load", "decay", "flap"];
 
 /// Samples regions and nodes, and reports forecasts.
 pub(super) struct ForecastFollower {
@@ -36,7 +44,6 @@ pub(super) struct ForecastFollower {
     instruments: Arc<Instruments>,
     /// Only the owner of a group has sessions.
     group: Option<Group>,
-    regions: Vec<Arc<str>>,
     /// Minutes.
     horizon: u64,
     enabled: bool,
@@ -46,8 +53,6 @@ pub(super) struct ForecastFollower {
     events: Receiver<Arc<EventRecord>>,
     /// Changes of nodes' health since the last sample.
     changes: BTreeMap<NodeId, u32>,
-    /// By the last sample.
-    incarnations: BTreeMap<NodeId, Incarnation>,
     /// As control knows them, without zeros.
     decays: BTreeMap<NodeId, u16>,
     is_written: bool,
@@ -66,23 +71,23 @@ impl ForecastFollower {
             handle: handle.clone(),
             instruments: telemetry.instruments(),
             group,
-            regions: settings.regions.clone(),
             horizon: settings.forecast.horizon.as_secs() / 60,
             enabled: settings.forecast.enabled,
             file: ForecastFile::new(folder, &settings.admin.socket),
             table: None,
             events: handle.events(),
             changes: BTreeMap::new(),
-            incarnations: BTreeMap::new(),
             decays: BTreeMap::new(),
             is_written: true,
         }
     }
 
-    /// Returns when control has ended.
-    pub(super) async fn follow(mut self) {
+    /// Samples until it is dropped: a sample that fails ends no gateway.
+    pub(super) async fn follow(mut self) -> Infallible {
         if !self.enabled {
-            return std::future::pending().await;
+            // Ends the subscription to events.
+            drop(self);
+            return pending().await;
         }
         let mut every = tokio::time::interval_at(Instant::now() + SAMPLED_EVERY, SAMPLED_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -94,17 +99,14 @@ impl ForecastFollower {
                         continue;
                     }
                     let minute = unix_us(SystemTime::now()) / 60_000_000;
-                    match self.sample(minute).await {
-                        // Another process continues the sessions.
-                        Ok(()) | Err(ControlError::Replaced) => {}
-                        Err(_) => return,
-                    }
+                    // It fails if another process continues the sessions.
+                    let _ = self.sample(minute).await;
                 }
                 event = self.events.recv() => match event {
                     Ok(record) => self.note(&record.event),
                     // Changes are missed only among very many, which are no link that flaps.
                     Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return,
+                    Err(RecvError::Closed) => return pending().await,
                 },
             }
         }
@@ -119,36 +121,24 @@ impl ForecastFollower {
     }
 
     async fn sample(&mut self, minute: Minute) -> Result<(), ControlError> {
-        let standings = self.handle.nodes().await?;
+        let (standings, regions) = (self.handle.nodes().await?, self.handle.regions().await?);
         let names = self.handle.names();
+        let regions = regions.iter().map(|it| (names.of_region(it.region), region_sample(it)));
+        let regions: BTreeMap<Arc<str>, RegionSample> = regions.collect();
         let changes = std::mem::take(&mut self.changes);
-        let before = std::mem::take(&mut self.incarnations);
-        let none = RegionSample { load_kbps: 0.0, capacity_kbps: 0.0 };
-        let mut regions: BTreeMap<Arc<str>, RegionSample> =
-            self.regions.iter().map(|name| (Arc::clone(name), none)).collect();
         let (mut nodes, mut ids) = (BTreeMap::new(), BTreeMap::new());
-        for standing in &standings {
-            let (id, incarnation) = (standing.hop.node, standing.hop.incarnation);
-            let NodeName { node, region, .. } = names.of_hop(standing.hop);
-            if let Some(region) = regions.get_mut(&region) {
-                add_node(region, standing);
-            }
-            self.incarnations.insert(id, incarnation);
-            let restarts = before.get(&id).map_or(0, |it| incarnation.0.saturating_sub(it.0));
-            // No agent reports the memory of its node.
-            let mut sample = NodeSample { restarts, ..NodeSample::default() };
-            if runs(standing) {
-                sample.round_trip_ms = standing.round_trip.map(|it| it.as_secs_f64() * 1_000.0);
-                sample.loss = f64::from(standing.loss_ppm) / 1e6;
-            }
+        // Two nodes have one name while the older one is being removed.
+        for standing in standings.iter().filter(|standing| !standing.leaves) {
+            let (id, name) = (standing.hop.node, names.of_hop(standing.hop).node);
             let changes = changes.get(&id).copied().unwrap_or_default();
-            // Two nodes have one name while the older one is being removed.
-            if !standing.leaves {
-                nodes.insert(Arc::clone(&node), NodeMinute { sample, changes });
-                ids.insert(node, id);
-            }
+            nodes.insert(Arc::clone(&name), NodeMinute { sample: node_sample(standing), changes });
+            ids.insert(name, id);
         }
-        let table = self.table.get_or_insert_with(|| self.file.read());
+        if self.table.is_none() {
+            let file = self.file.clone();
+            self.table = Some(spawn_blocking(move || file.read()).await.unwrap_or_default());
+        }
+        let table = self.table.get_or_insert_default();
         let changes = table.sample(minute, &regions, &nodes, self.horizon);
         let decays: BTreeMap<NodeId, u16> = (table.decays())
             .filter_map(|(name, decay)| Some((*ids.get(name)?, decay)))
@@ -158,7 +148,7 @@ impl ForecastFollower {
         let changed = decays.iter().filter(|(id, decay)| self.decays.get(*id) != Some(*decay));
         let changed = changed.map(|(id, decay)| (*id, *decay)).chain(ended).collect();
         self.decays = decays;
-        changes.iter().for_each(log);
+        changes.iter().for_each(log_change);
         let exhausted = table.exhaustions().filter(|(_, at)| at.is_some());
         let report = ForecastReport {
             exhausted: exhausted.map(|(name, _)| Arc::clone(name)).collect(),
@@ -172,8 +162,10 @@ impl ForecastFollower {
         };
         self.measure(minute, &report);
         self.is_written = false;
-        if minute % WRITTEN_EVERY_MINUTES == 0 {
-            self.write();
+        if minute.is_multiple_of(WRITTEN_EVERY_MINUTES)
+            && let Some(writing) = self.begin_write()
+        {
+            let _ = writing.await;
         }
         self.handle.note_forecasts(Box::new(report)).await
     }
@@ -185,41 +177,49 @@ impl ForecastFollower {
             let labels = [(Attribute::Region, &**region)];
             self.instruments.level(Level::ForecastExhausted, seconds, &labels);
         }
-        for kind in KINDS {
+        for kind in FORECAST_KINDS {
             let warnings = report.forecasts.iter().filter(|it| it.evidence.kind() == kind).count();
             let labels = [(Attribute::Reason, kind)];
             self.instruments.level(Level::ForecastWarnings, warnings as f64, &labels);
         }
     }
 
-    fn write(&mut self) {
-        if let Some(table) = &self.table
-            && !std::mem::replace(&mut self.is_written, true)
-        {
-            self.file.write(table);
+    /// Writes the samples on a thread that may wait for the disk, unless they are written.
+    fn begin_write(&mut self) -> Option<JoinHandle<()>> {
+        if std::mem::replace(&mut self.is_written, true) {
+            return None;
         }
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        let (file, table) = (self.file.clone(), self.table.clone()?);
+        Some(runtime.spawn_blocking(move || file.write(&table)))
     }
 }
 
 impl Drop for ForecastFollower {
     fn drop(&mut self) {
-        self.write();
+        drop(self.begin_write());
     }
 }
 
-fn runs(node: &NodeStanding) -> bool {
-    !matches!(node.health, Health::Down | Health::Cold)
-}
-
-fn add_node(region: &mut RegionSample, node: &NodeStanding) {
-    let NodeStanding { draining, leaves, ejected, capacity_kbps, load_permille, .. } = node;
-    region.load_kbps += *capacity_kbps as f64 * f64::from(*load_permille) / 1_000.0;
-    if runs(node) && !draining && !leaves && !ejected {
-        region.capacity_kbps += *capacity_kbps as f64;
+fn region_sample(region: &RegionStanding) -> RegionSample {
+    RegionSample {
+        load_kbps: region.load_kbps as f64,
+        capacity_kbps: region.capacity_kbps as f64 * ADMITTED_SHARE,
     }
 }
 
-fn log(change: &ForecastChange) {
+/// No value of a node that does not run: its last probes are old.
+fn node_sample(node: &NodeStanding) -> NodeSample {
+    if matches!(node.health, Health::Down | Health::Cold) {
+        return NodeSample::default();
+    }
+    NodeSample {
+        round_trip_ms: node.round_trip.map(|it| it.as_secs_f64() * 1_000.0),
+        loss: f64::from(node.loss_ppm) / 1e6,
+    }
+}
+
+fn log_change(change: &ForecastChange) {
     let (kind, subject) = (change.forecast.evidence.kind(), &change.forecast.subject);
     if change.is_over {
         tracing::info!(kind, %subject, "warning ended");

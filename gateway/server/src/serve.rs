@@ -260,7 +260,7 @@ fn serve_as(
         tokio::select! {
             () = reload::follow(place, applied, &gateway.handle, triggers) => {}
             () = log_filter.follow(&gateway.handle) => {}
-            () = forecasts.follow() => {}
+            never = forecasts.follow() => match never {},
             never = host => match never {},
         }
     };

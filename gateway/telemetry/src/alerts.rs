@@ -137,8 +137,8 @@ rules! {
     Ticket "EvenkeelCapacityRunsOut": last("evenkeel_forecast_exhausted_seconds").above(-1.0), for minutes(2),
         "the capacity of region {{ $labels.evenkeel_region }} is expected to be exhausted in {{ $value }} s: `evenkeel status` has the load", "operations.md#forecasts";
     Ticket "EvenkeelNodeDecays":
-        last("evenkeel_forecast_warnings").only("evenkeel_reason", &["decay", "flap"]).above(0.0), for minutes(2),
-        "{{ $value }} nodes are expected to fail: `evenkeel status` names them", "operations.md#forecasts";
+        last("evenkeel_forecast_warnings").only("evenkeel_reason", &["decay"]).above(0.0), for minutes(2),
+        "the delay or loss of {{ $value }} nodes rises: `evenkeel status` names them", "operations.md#forecasts";
     Ticket "EvenkeelGroupRefused":
         increase("evenkeel_cluster_refused_total", minutes(10)).above(0.0), for Duration::ZERO,
         "the members of a group do not agree: {{ $labels.evenkeel_reason }}", "operations.md#lost-redundancy";

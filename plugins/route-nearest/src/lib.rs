@@ -47,8 +47,8 @@ pub struct RouteNearest {
     /// Cost of a node that recovered recently, in milliseconds.
     #[setting(default = 10.0, unit = "ms", min = 0, max = 1000)]
     wary_cost: f64,
-    /// Cost of a node whose delay, loss or memory has risen to its limit, or that restarts again and
-    /// again, in milliseconds; half as much an hour before. 0: ignore forecasts.
+    /// Cost of a node with delay or loss at its limit, in milliseconds; half as much an hour before.
+    /// 0: ignore forecasts.
     #[setting(default = 0.0, unit = "ms", min = 0, max = 1000)]
     decay_cost: f64,
     /// Load from which a node gets new rooms only if every other node is full too.

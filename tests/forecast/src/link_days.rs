@@ -1,9 +1,10 @@
 //! Two weeks of a link, a sample each minute: some links flap before an outage, and all have single losses and maintenance.
 
+use evenkeel_forecast::NODE_HOLD_MINUTES;
 use fastrand::Rng;
 
 use crate::load_days::MINUTES_OF_DAY;
-use crate::noise::{chance, exponential, uniform};
+use crate::random::{chance, exponential, uniform};
 use crate::truth::TruthEvent;
 
 const DAYS: usize = 14;
@@ -44,7 +45,8 @@ impl LinkDays {
                 changes[at as usize] += 1;
                 at += exponential(rng, interval);
             }
-            TruthEvent { from, at: from + lasts, until: from + lasts + 30 }
+            let at = from + lasts;
+            TruthEvent { from, at, until: at + 30 + NODE_HOLD_MINUTES as usize }
         });
         LinkDays { changes, outage }
     }

@@ -1,9 +1,10 @@
 //! Weeks of a region's load, a sample each minute: the shape of days and weeks, growth, holidays, flash crowds, and the sessions of
 //! other regions that failed.
 
+use evenkeel_forecast::LOAD_HOLD_MINUTES;
 use fastrand::Rng;
 
-use crate::noise::{bump, normal, uniform};
+use crate::random::{bump, normal, uniform};
 use crate::truth::TruthEvent;
 
 pub(crate) const MINUTES_OF_DAY: usize = 24 * 60;
@@ -46,12 +47,12 @@ impl LoadDays {
         // Changes slowly, with a time constant of 90 minutes.
         let (keep, mut wander) = ((-1.0_f64 / 90.0).exp(), 0.0);
         let fresh = 0.03 * (1.0 - keep * keep).sqrt();
-        let mut chance = 0.0;
+        let mut call_noise = 0.0;
         let load: Vec<f64> = (0..minutes)
             .map(|minute| {
                 // Calls last for minutes, so their number changes as slowly.
                 if minute % 5 == 0 {
-                    chance = normal(rng);
+                    call_noise = normal(rng);
                 }
                 let day = minute / MINUTES_OF_DAY;
                 wander = wander * keep + fresh * normal(rng);
@@ -63,14 +64,14 @@ impl LoadDays {
                     * (1.0 + growth).powf(week)
                     * (1.0 + wander);
                 let mean = peak * (usual + extra[minute]);
-                (mean + (mean / 5.0).sqrt() * chance).max(0.0).round()
+                (mean + (mean / 5.0).sqrt() * call_noise).max(0.0).round()
             })
             .collect();
         let capacity = capacities(&load, peak * uniform(rng, 0.95, 1.25), rng);
         LoadDays { load, capacity }
     }
 
-    /// Times at which the capacity was exhausted. A warning counts from two hours before.
+    /// Times at which the capacity was exhausted. A warning counts from an hour before.
     pub(crate) fn exhaustions(&self) -> Vec<TruthEvent> {
         let mut events: Vec<TruthEvent> = Vec::new();
         let (mut is_exhausted, mut below) = (false, RECOVERED_MINUTES);
@@ -81,15 +82,12 @@ impl LoadDays {
                 continue;
             }
             if !is_exhausted && below >= RECOVERED_MINUTES {
-                events.push(TruthEvent {
-                    from: minute.saturating_sub(120),
-                    at: minute,
-                    until: minute,
-                });
+                let from = minute.saturating_sub(60);
+                events.push(TruthEvent { from, at: minute, until: minute });
             }
             (is_exhausted, below) = (true, 0);
             if let Some(event) = events.last_mut() {
-                event.until = minute;
+                event.until = minute + LOAD_HOLD_MINUTES as usize;
             }
         }
         events.retain(|event| event.at >= WARM_UP_DAYS * MINUTES_OF_DAY);

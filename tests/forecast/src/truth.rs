@@ -18,13 +18,22 @@ pub(crate) struct TruthEvent {
 /// First and last minute of a warning.
 type WarningSpan = (usize, usize);
 
+/// A longer warning is counted again for each such time.
+const WARNING_MINUTES: usize = 120;
+
 /// Joins minutes with a warning. A warning ends after `hold` minutes without its cause.
 pub(crate) fn warnings(minutes: impl IntoIterator<Item = bool>, hold: u64) -> Vec<WarningSpan> {
     let (mut alarm, mut spans) = (ForecastAlarm::default(), Vec::new());
     for (minute, has_cause) in minutes.into_iter().enumerate() {
         alarm.update(has_cause, hold, minute as u64);
         match spans.last_mut() {
-            Some((_, last)) if alarm.is_raised() && *last + 1 == minute => *last = minute,
+            Some((first, last))
+                if alarm.is_raised()
+                    && *last + 1 == minute
+                    && minute - *first < WARNING_MINUTES =>
+            {
+                *last = minute;
+            }
             _ if alarm.is_raised() => spans.push((minute, minute)),
             _ => {}
         }
@@ -38,7 +47,7 @@ pub(crate) struct Score {
     events: u32,
     found: u32,
     right: u32,
-    false_ones: u32,
+    false_warnings: u32,
     leads: Vec<usize>,
 }
 
@@ -63,14 +72,14 @@ impl Score {
             if near.clone().any(|event| in_time(*warning, event)) {
                 self.right += 1;
             } else if near.next().is_none() {
-                self.false_ones += 1;
+                self.false_warnings += 1;
             }
         }
     }
 
     /// Share of right warnings among those that were not late.
     pub(crate) fn precision(&self) -> f64 {
-        f64::from(self.right) / f64::from((self.right + self.false_ones).max(1))
+        f64::from(self.right) / f64::from((self.right + self.false_warnings).max(1))
     }
 
     /// Share of events that were announced in time.
@@ -115,6 +124,7 @@ mod tests {
     fn minutes_join_to_warnings() {
         let minutes = [false, true, false, true, false, false, false, true];
         assert_eq!(warnings(minutes, 2), [(1, 4), (7, 7)]);
+        assert_eq!(warnings([true; 250], 2), [(0, 119), (120, 239), (240, 249)]);
     }
 
     #[test]
@@ -123,7 +133,7 @@ mod tests {
         let score = |warning: WarningSpan| {
             let mut score = Score::default();
             score.add(&[event], &[warning], 10);
-            (score.found, score.right, score.false_ones)
+            (score.found, score.right, score.false_warnings)
         };
         assert_eq!(score((120, 200)), (1, 1, 0));
         assert_eq!(score((50, 100)), (1, 1, 0), "early, but lasting");

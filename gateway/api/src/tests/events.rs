@@ -114,7 +114,7 @@ fn event_stream_ends_with_the_api() {
     assert_eq!(listening.end(), 0);
 }
 
-fn listening() -> (World, Asking<UnixStream>) {
+pub(super) fn listening() -> (World, Asking<UnixStream>) {
     let world = World::start();
     let mut listening = world.ask("GET /v1/events", "");
     assert_eq!(listening.status(), 200);

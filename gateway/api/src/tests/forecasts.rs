@@ -2,6 +2,7 @@
 
 use evenkeel_forecast::{DecaySign, Forecast, ForecastChange, ForecastEvidence};
 
+use super::events::listening;
 use super::*;
 
 fn forecast() -> Forecast {

@@ -645,6 +645,8 @@ fn nodes_zones_and_regions_are_operated_by_name() {
         nodes: 2,
         nodes_up: 1,
         nodes_draining: 0,
+        capacity_kbps: 1_000,
+        load_kbps: 500,
         rooms: 3,
         away: 4,
     };

@@ -4,7 +4,7 @@ use evenkeel_model::GatewayLimits;
 
 use super::*;
 
-/// Breakers whose configuration names a region and a carrier, in virtual time.
+/// Breakers in virtual time; the configuration names a region and a carrier.
 struct Clients {
     breakers: ClientBreakers,
     now: Instant,

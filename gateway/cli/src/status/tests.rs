@@ -27,6 +27,8 @@ fn forecast_shows_its_time_and_evidence() {
     assert!(line("load", load).ends_with(expected));
     let decay = json!({"sign": "loss", "value": 0.015, "limit": 0.02});
     assert!(line("decay", decay).ends_with("reaches its limit in 20 min: loss 0.015 of 0.02"));
+    let decay = json!({"sign": "delay", "value": 21.5, "limit": 24.0});
+    assert!(line("decay", decay).ends_with("delay 21.5 of 24.0 ms"));
     let flap = json!({"changes": 9});
     assert!(line("flap", flap).ends_with("link to node east flaps: 9 changes within an hour"));
 }

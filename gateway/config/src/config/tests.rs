@@ -103,3 +103,14 @@ fn core_knows_the_terms_of_starts() {
     assert_eq!((budget.nodes_max, budget.cost_milli_max), (Some(3), Some(2_000)));
     assert!(budget.exceeded_for_calls);
 }
+
+#[test]
+fn disabled_forecast_starts_no_node_early() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("evenkeel.toml");
+    for (keys, starts) in [("", true), ("enabled = false", false), ("early_start = false", false)] {
+        fs::write(&file, format!("[forecast]\n{keys}\n")).unwrap();
+        let settings = GatewayConfig::load(Some(&file), None).unwrap();
+        assert_eq!(settings.core().limits.early_start, starts, "{keys}");
+    }
+}

@@ -209,7 +209,7 @@ impl SessionPath {
         if is_limited || frames == 0.0 {
             self.frames_usual = 0.0;
         } else if self.frames_usual == 0.0 {
-            // A camera that starts within a slot, or whose cap ends there, fills only a part of it; the next slot shows its rate.
+            // A camera that starts, or loses its cap, within a slot fills only a part of it; the next slot shows its rate.
             let is_whole = self.counts[2].frames > 0 && !was_limited;
             self.frames_usual = if is_whole { frames } else { 0.0 };
         } else if self.impairment.is_none_or(|it| it.impairment.segment != PathSegment::Device) {

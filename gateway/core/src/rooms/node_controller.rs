@@ -501,9 +501,13 @@ impl NodeController<'_> {
         self.decide_drain(id, |node| node.trust.leaving = false, now);
     }
 
-    /// The capacity of the region will be exhausted: starts the node nearest to it, unless a node is being started.
+    /// The capacity of the region will be exhausted: with `early_start`, starts one of its nodes, unless a node is being
+    /// started.
     pub fn handle_exhaustion(&mut self, region: RegionId, now: Instant) {
-        self.0.nodes.start_nearest(region, now);
+        if !self.0.settings.limits.early_start {
+            return;
+        }
+        self.0.nodes.start_in_region(region, now);
         self.0.effects.take(&mut self.0.nodes);
     }
 

@@ -308,19 +308,21 @@ impl Openings<'_> {
         self.remove(id, CloseReason::NotOpened, now);
     }
 
-    /// With `early_start`, an offer that finds no capacity starts a node. A policy may have refused it before it was placed.
+    /// With `early_start`, an offer for a region without capacity starts a node there. A policy may have refused it before
+    /// it was placed.
     fn want_node(&mut self, id: SessionId, reason: &OfferRefusal, now: Instant) {
         let session = self.0.sessions.get(&id);
         let room = session.and_then(|session| self.0.rooms.get(&session.room));
         let early = self.0.settings.limits.early_start;
         let Some(region) = room.map(|room| room.region).filter(|_| early) else { return };
         let is_short = match reason {
-            OfferRefusal::NoNode { .. } => true,
-            OfferRefusal::Rejected { .. } => self.0.capacity.is_short(region, &self.0.nodes),
+            OfferRefusal::NoNode { .. } | OfferRefusal::Rejected { .. } => {
+                self.0.capacity.is_short(region, &self.0.nodes)
+            }
             _ => false,
         };
         if is_short {
-            self.0.nodes.start_nearest(region, now);
+            self.0.nodes.start_in_region(region, now);
             self.0.effects.take(&mut self.0.nodes);
         }
     }

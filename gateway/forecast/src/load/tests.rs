@@ -60,8 +60,36 @@ fn nothing_is_forecast_on_the_first_day() {
 
 #[test]
 fn exhausted_capacity_is_reported_at_once() {
-    let found = sampled(10, |_| 100.0).exhaustion(100.0, 60).unwrap();
-    assert_eq!(found.at, 9);
+    let found = sampled(10, |_| 100.0).exhaustion(100.0, 60);
+    assert_eq!(found, Some(Exhaustion { at: 9, load: 100.0, confidence: 1.0 }));
+}
+
+#[test]
+fn morning_ramp_is_forecast_from_a_low_load() {
+    let now = 14 * DAY + 9 * 60 + 15;
+    let forecast = sampled(now, usual_load);
+    assert!(usual_load(now) < 0.3 * 600.0);
+    let found = forecast.exhaustion(600.0, 120).unwrap();
+    assert!(found.at.abs_diff(14 * DAY + 10 * 60 + 40) <= 10, "{found:?}");
+}
+
+#[test]
+fn error_of_a_clock_that_was_ahead_is_not_measured() {
+    let mut forecast = sampled(14 * DAY, usual_load);
+    let ahead = 15 * DAY + DAY / 2;
+    forecast.sample(ahead, usual_load(ahead));
+    let before = forecast.error_square;
+    // The forecast for the time ahead is dropped, and those of now are measured.
+    let (at, _) = forecast.checked.unwrap();
+    assert_eq!(at, ahead + ERROR_MINUTES);
+    forecast.sample(14 * DAY, usual_load(14 * DAY));
+    assert_eq!(
+        (forecast.checked.unwrap().0, forecast.error_square),
+        (14 * DAY + ERROR_MINUTES, before)
+    );
+    (14 * DAY + 1..=14 * DAY + ERROR_MINUTES)
+        .for_each(|minute| forecast.sample(minute, 2.0 * usual_load(minute)));
+    assert!(forecast.error_square > before);
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn region(load_kbps: f64, capacity_kbps: f64) -> BTreeMap<Arc<str>, RegionSample
 }
 
 fn nodes(loss: f64, changes: u32) -> BTreeMap<Arc<str>, NodeMinute> {
-    let sample = NodeSample { round_trip_ms: Some(10.0), loss, ..NodeSample::default() };
+    let sample = NodeSample { round_trip_ms: Some(10.0), loss };
     names([("a", NodeMinute { sample, changes })])
 }
 
@@ -28,7 +28,7 @@ fn warning_of_exhaustion_begins_and_ends_once() {
     let begun = sample(1, 100.0);
     assert_eq!(kinds(&begun), [("load", false)]);
     let expected =
-        ForecastEvidence::Load { load_kbps: 100, capacity_kbps: 100, confidence_percent: 50 };
+        ForecastEvidence::Load { load_kbps: 100, capacity_kbps: 100, confidence_percent: 100 };
     assert_eq!(begun[0].forecast.evidence, expected);
     assert_eq!(begun[0].forecast.expected_us, 60_000_000);
     assert_eq!(kinds(&sample(2, 110.0)), []);
@@ -48,7 +48,7 @@ fn region_without_nodes_is_not_forecast() {
 }
 
 #[test]
-fn sick_node_is_warned_of_until_it_is_well_for_an_hour() {
+fn warning_of_sick_node_ends_after_an_hour() {
     let mut table = ForecastTable::default();
     let mut begun = Vec::new();
     for minute in 0..60 {

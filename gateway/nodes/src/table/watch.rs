@@ -270,6 +270,14 @@ impl NodeTable {
         self.start_first(&may, for_calls, now);
     }
 
+    /// Calls the start hook of a node of this region, unless a node is being started already: nodes elsewhere add no
+    /// capacity to it.
+    pub fn start_in_region(&mut self, region: RegionId, now: Instant) {
+        if self.in_region(region).any(|node| node.may_start(now)) {
+            self.start_nearest(region, now);
+        }
+    }
+
     /// Starts no more nodes, since the gateway shuts down.
     pub fn start_no_more(&mut self) {
         self.shutting_down = true;

@@ -1,7 +1,9 @@
-//! Forecasts of nodes whose state the test plays, minute by minute.
+//! Forecasts of nodes, with states that the test plays minute by minute.
 
 use evenkeel_control::{ControlRequest, NodeNames};
-use evenkeel_model::Hop;
+use evenkeel_core::Failback;
+use evenkeel_forecast::ForecastEvidence;
+use evenkeel_model::{BreakerState, Hop, Incarnation, RegionId};
 use tempfile::{TempDir, tempdir};
 use tokio::sync::mpsc;
 
@@ -34,9 +36,14 @@ capacity = \"1 Mbit/s\"
 
 impl Scene {
     fn new() -> Scene {
+        Scene::with("")
+    }
+
+    /// With further lines of the configuration.
+    fn with(lines: &str) -> Scene {
         let folder = tempdir().unwrap();
         let file = folder.path().join("evenkeel.toml");
-        std::fs::write(&file, CONFIGURATION).unwrap();
+        std::fs::write(&file, format!("{CONFIGURATION}{lines}")).unwrap();
         let settings = GatewayConfig::load(Some(file.as_path()), None).unwrap();
         let telemetry = Telemetry::start(&settings, "test").unwrap();
         let names = Arc::new(NodeNames::of(&settings.core()));
@@ -47,9 +54,9 @@ impl Scene {
     }
 
     /// The next process.
-    fn restart(&mut self) {
+    async fn restart(&mut self) {
+        self.follower.begin_write().unwrap().await.unwrap();
         let path = Some(self.folder.path());
-        self.follower.write();
         self.follower =
             ForecastFollower::new(&self.settings, path, &self.handle, &self.telemetry, None);
     }
@@ -59,7 +66,12 @@ impl Scene {
         let requests = &mut self.requests;
         let answer = async {
             let Some(ControlRequest::Nodes(reply)) = requests.recv().await else { panic!("nodes") };
+            let region = region_of(&node);
             reply.send(vec![node]).unwrap();
+            let Some(ControlRequest::Regions(reply)) = requests.recv().await else {
+                panic!("regions")
+            };
+            reply.send(vec![region]).unwrap();
             let Some(ControlRequest::NoteForecasts(report, reply)) = requests.recv().await else {
                 panic!("forecasts")
             };
@@ -94,6 +106,24 @@ fn node() -> NodeStanding {
     }
 }
 
+/// The region, whose only node is this one.
+fn region_of(node: &NodeStanding) -> RegionStanding {
+    let capacity_kbps = if node.draining { 0 } else { node.capacity_kbps };
+    RegionStanding {
+        region: RegionId(0),
+        breaker: BreakerState::Closed,
+        opens_for: None,
+        failback: Failback::Auto,
+        nodes: 1,
+        nodes_up: 1,
+        nodes_draining: node.draining.into(),
+        capacity_kbps,
+        load_kbps: capacity_kbps * u64::from(node.load_permille) / 1_000,
+        rooms: node.rooms,
+        away: 0,
+    }
+}
+
 /// The kinds of the warnings that begin or end.
 fn changes(report: &ForecastReport) -> Vec<(&'static str, bool)> {
     report.changes.iter().map(|it| (it.forecast.evidence.kind(), it.is_over)).collect()
@@ -104,19 +134,27 @@ async fn exhausted_capacity_is_reported_until_it_is_left() {
     let mut scene = Scene::new();
     let report = scene.sample(1, node()).await;
     assert_eq!(report, ForecastReport::default());
-    let full = NodeStanding { load_permille: 1_000, ..node() };
-    let report = scene.sample(2, full.clone()).await;
+    let almost_full = NodeStanding { load_permille: 880, ..node() };
+    assert_eq!(scene.sample(2, almost_full).await, ForecastReport::default());
+    // Policies refuse new rooms from here on.
+    let full = NodeStanding { load_permille: 900, ..node() };
+    let report = scene.sample(3, full).await;
     assert_eq!(changes(&report), [("load", false)]);
+    let ForecastEvidence::Load { load_kbps, capacity_kbps, .. } = report.forecasts[0].evidence
+    else {
+        panic!("{report:?}")
+    };
+    assert_eq!((load_kbps, capacity_kbps), (900, 900));
     assert_eq!(report.exhausted, [Arc::from("east")]);
     assert_eq!(report.forecasts.len(), 1);
     assert_eq!(
         scene.expected,
-        [(Arc::from("east"), 1_000)],
+        [(Arc::from("east"), 900)],
         "the load now, while no course is known"
     );
     // Draining nodes have no capacity, but load.
     let draining = NodeStanding { draining: true, ..full };
-    let report = scene.sample(3, draining).await;
+    let report = scene.sample(4, draining).await;
     assert_eq!((report.exhausted.len(), report.forecasts.len()), (0, 1));
     assert_eq!(changes(&scene.sample(40, node()).await), [("load", true)]);
 }
@@ -153,7 +191,7 @@ async fn node_that_is_down_does_not_decay() {
     let mut scene = Scene::new();
     let down = NodeStanding { health: Health::Down, loss_ppm: 1_000_000, ..node() };
     for minute in 0..120 {
-        let report = scene.sample(minute, down.clone()).await;
+        let report = scene.sample(minute, down).await;
         assert_eq!(report, ForecastReport::default(), "after {minute} minutes");
     }
 }
@@ -161,24 +199,28 @@ async fn node_that_is_down_does_not_decay() {
 #[tokio::test]
 async fn restart_continues_the_warnings_and_the_file() {
     let mut scene = Scene::new();
-    let restarted = |number: u32| {
-        let hop = Hop { node: NodeId(0), incarnation: Incarnation(number) };
-        NodeStanding { hop, ..node() }
-    };
-    scene.sample(1, restarted(1)).await;
-    for (minute, number) in [(2, 2), (3, 3), (4, 4)] {
-        let report = scene.sample(minute, restarted(number)).await;
-        assert_eq!(report, ForecastReport::default());
+    let lossy = || NodeStanding { loss_ppm: 100_000, ..node() };
+    for minute in 0..30 {
+        scene.sample(minute, lossy()).await;
     }
-    scene.restart();
-    let report = scene.sample(5, restarted(4)).await;
-    assert_eq!(report, ForecastReport::default());
-    let report = scene.sample(6, restarted(5)).await;
-    assert_eq!(changes(&report), [("decay", false)], "the fourth restart");
-    scene.restart();
-    let report = scene.sample(7, restarted(5)).await;
+    scene.restart().await;
+    let begun = scene.sample(30, lossy()).await;
+    assert_eq!(changes(&begun), [("decay", false)], "the third value, of the samples of both");
+    scene.sample(31, lossy()).await;
+    scene.restart().await;
+    let report = scene.sample(32, lossy()).await;
     assert_eq!(changes(&report), []);
     assert_eq!((report.forecasts.len(), report.decays.len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn disabled_forecast_takes_no_sample() {
+    for (lines, is_sampled) in [("", true), ("[forecast]\nenabled = false\n", false)] {
+        let Scene { follower, mut requests, .. } = Scene::with(lines);
+        let followed = tokio::time::timeout(2 * SAMPLED_EVERY, follower.follow()).await;
+        assert!(followed.is_err());
+        assert_eq!(requests.try_recv().is_ok(), is_sampled, "{lines}");
+    }
 }
 
 #[tokio::test]
@@ -212,7 +254,7 @@ async fn metrics_tell_of_the_forecasts() {
         })
     };
     assert!(exhausted(" -1"), "{rendered}");
-    scene.sample(2, NodeStanding { load_permille: 1_000, ..node() }).await;
+    scene.sample(2, NodeStanding { load_permille: 900, ..node() }).await;
     let rendered = scene.telemetry.prometheus().render();
     let warning = |kind: &str, count: &str| {
         let label = format!("evenkeel_reason=\"{kind}\"");

@@ -52,6 +52,16 @@ impl Call {
         }
     }
 
+    /// The first session sends a sixth of its usual frames for 5 s.
+    fn sends_few_frames(&mut self) {
+        for _ in 0..5 {
+            self.frames = 1;
+            self.goes_on(500);
+            self.frames = 0;
+            self.goes_on(500);
+        }
+    }
+
     fn report(&mut self) {
         let before = self.packets;
         self.packets += PACKETS;
@@ -220,12 +230,7 @@ fn fewer_frames_without_loss_name_device() {
     call.goes_on(5_000);
     assert_eq!(call.named(0), [], "the camera is off");
     let mut call = Call::new();
-    for _ in 0..5 {
-        call.frames = 1;
-        call.goes_on(500);
-        call.frames = 0;
-        call.goes_on(500);
-    }
+    call.sends_few_frames();
     assert_eq!(call.named(0), [Some((PathSegment::Device, 0))]);
     assert_eq!(call.named(1), []);
 }
@@ -237,12 +242,7 @@ fn camera_that_started_within_a_slot_is_named() {
     call.goes_on(2_900);
     call.frames = 3;
     call.goes_on(5_000);
-    for _ in 0..5 {
-        call.frames = 1;
-        call.goes_on(500);
-        call.frames = 0;
-        call.goes_on(500);
-    }
+    call.sends_few_frames();
     assert_eq!(call.named(0), [Some((PathSegment::Device, 0))]);
 }
 
@@ -259,12 +259,7 @@ fn camera_whose_cap_ended_within_a_slot_is_named() {
     call.world.gateway.act(call.sessions[0], Op::Cap, 0);
     call.frames = 3;
     call.goes_on(2_300);
-    for _ in 0..5 {
-        call.frames = 1;
-        call.goes_on(500);
-        call.frames = 0;
-        call.goes_on(500);
-    }
+    call.sends_few_frames();
     assert_eq!(call.named(0), [Some((PathSegment::Device, 0))]);
 }
 
@@ -274,12 +269,7 @@ fn fewer_frames_under_cap_name_no_device() {
     call.world.gateway.act(call.sessions[0], Op::Cap, 100);
     call.world.settle();
     call.world.outputs.clear();
-    for _ in 0..5 {
-        call.frames = 1;
-        call.goes_on(500);
-        call.frames = 0;
-        call.goes_on(500);
-    }
+    call.sends_few_frames();
     assert_eq!(call.named(0), []);
 }
 

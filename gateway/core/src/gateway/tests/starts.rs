@@ -12,12 +12,16 @@ use crate::{GatewayEffect, NodeEffect};
 
 /// A running node at home, and two that hooks start: B in another region, and C at home.
 fn two_cold() -> World {
+    World::new(two_cold_settings())
+}
+
+fn two_cold_settings() -> CoreSettings {
     let mut settings =
         in_mode(RedundancyMode::Cold, settings_of(&[(0, 1_000), (2, 1_000), (1, 1_000)]));
     for node in &mut settings.nodes[1..] {
         node.starts = Starts::ByHook { within: ms(30_000) };
     }
-    World::new(settings)
+    settings
 }
 
 fn starts_of(world: &World, node: NodeId) -> Vec<StartPhase> {
@@ -227,7 +231,7 @@ fn offer_without_capacity_starts_a_node() {
 }
 
 #[test]
-fn refusal_by_policy_starts_a_node_if_capacity_is_short() {
+fn policy_refusal_starts_node_if_capacity_is_short() {
     let says = |verdict| move |_: &Ask| Some(Ok(HookAnswer::Admit { verdict, reason: 0 }));
     let reject = || says(AdmitVerdict::Reject(1_000));
     let mut world = World::with_policy(scarce(true), &[Hook::Admission], reject());
@@ -242,14 +246,26 @@ fn refusal_by_policy_starts_a_node_if_capacity_is_short() {
 
 #[test]
 fn expected_exhaustion_starts_the_nearest_node() {
-    let mut world = two_cold();
     let home = RegionId(0);
-    world.gateway.change_nodes(world.now, |nodes| nodes.handle_exhaustion(home, world.now));
-    world.pass(ms(10));
+    let exhaust = |world: &mut World| {
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_exhaustion(home, world.now));
+        world.pass(ms(10));
+    };
+    let mut settings = two_cold_settings();
+    let mut world = World::new(settings.clone());
+    exhaust(&mut world);
+    assert_eq!(world.starts, [], "without early_start");
+    settings.limits.early_start = true;
+    let mut world = World::new(settings);
+    exhaust(&mut world);
     assert_eq!(world.starts, [C]);
-    world.gateway.change_nodes(world.now, |nodes| nodes.handle_exhaustion(home, world.now));
-    world.pass(ms(10));
+    exhaust(&mut world);
     assert_eq!(world.starts, [C], "one at a time");
+    world.unmute(C);
+    world.pass(ms(1_000));
+    assert_eq!(health(&world, C), Health::Up);
+    exhaust(&mut world);
+    assert_eq!(world.starts, [C], "B is in another region");
 }
 
 #[test]

@@ -8,17 +8,21 @@ use evenkeel_process::file;
 use serde::{Deserialize, Serialize};
 
 /// The version of the file. A file of another version is replaced.
-const VERSION: u32 = 1;
+const FILE_VERSION: u32 = 1;
 
-/// Maximum size of the file, bytes: 4 KiB of each of 1,024 nodes, and 16 KiB of each of 512 regions.
-const BYTES_MAX: u64 = 12 << 20;
+/// Maximum sizes of a node and of a region in the file, bytes.
+const NODE_BYTES_MAX: u64 = 4 << 10;
+const REGION_BYTES_MAX: u64 = 16 << 10;
+
+/// Maximum size of the file, bytes: of 1,024 nodes in 512 regions.
+const BYTES_MAX: u64 = 1_024 * NODE_BYTES_MAX + 512 * REGION_BYTES_MAX;
 
 /// Maximum number of files in the folder, more than the gateways of one machine.
 const FILES_MAX: usize = 64;
 
 /// The file of this gateway's forecasts.
-#[derive(Debug)]
-pub struct ForecastFile {
+#[derive(Clone, Debug)]
+pub(super) struct ForecastFile {
     /// `None`: forecasts end with the process.
     path: Option<PathBuf>,
 }
@@ -31,13 +35,13 @@ struct FileContent<T> {
 
 impl ForecastFile {
     /// Names the file in the folder.
-    pub fn new(folder: Option<&Path>, socket: &Path) -> ForecastFile {
+    pub(super) fn new(folder: Option<&Path>, socket: &Path) -> ForecastFile {
         let name = format!("{}.json", file::name_of(socket));
         ForecastFile { path: folder.map(|folder| folder.join("forecasts").join(name)) }
     }
 
-    /// Reads the file. An unreadable file is reported, and replaced.
-    pub fn read(&self) -> ForecastTable {
+    /// Reads the file. An unreadable file is reported in the log and replaced.
+    pub(super) fn read(&self) -> ForecastTable {
         let Some(path) = &self.path else { return ForecastTable::default() };
         read(path).unwrap_or_else(|error| {
             tracing::warn!(file = %path.display(), %error, "forecasts cannot be read; learning anew");
@@ -46,7 +50,7 @@ impl ForecastFile {
     }
 
     /// Replaces the file.
-    pub fn write(&self, table: &ForecastTable) {
+    pub(super) fn write(&self, table: &ForecastTable) {
         let Some(path) = &self.path else { return };
         if let Err(error) = write(path, table) {
             tracing::warn!(file = %path.display(), %error, "forecasts end with the process");
@@ -63,8 +67,8 @@ fn read(path: &Path) -> io::Result<ForecastTable> {
     };
     let FileContent { version, .. }: FileContent<serde::de::IgnoredAny> =
         serde_json::from_slice(&bytes)?;
-    if version != VERSION {
-        return Err(io::Error::other(format!("version {version} instead of {VERSION}")));
+    if version != FILE_VERSION {
+        return Err(io::Error::other(format!("version {version} instead of {FILE_VERSION}")));
     }
     let FileContent { table, .. }: FileContent<ForecastTable> = serde_json::from_slice(&bytes)?;
     match table.is_valid() {
@@ -76,7 +80,7 @@ fn read(path: &Path) -> io::Result<ForecastTable> {
 fn write(path: &Path, table: &ForecastTable) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     file::create_private_folder(folder)?;
-    file::replace(path, &serde_json::to_vec(&FileContent { version: VERSION, table })?)?;
+    file::replace(path, &serde_json::to_vec(&FileContent { version: FILE_VERSION, table })?)?;
     // The next write tries again.
     let _ = file::trim(folder, path, FILES_MAX);
     Ok(())
@@ -86,8 +90,9 @@ fn write(path: &Path, table: &ForecastTable) -> io::Result<()> {
 mod tests {
     use std::collections::BTreeMap;
     use std::fs;
+    use std::sync::Arc;
 
-    use evenkeel_forecast::RegionSample;
+    use evenkeel_forecast::{NodeMinute, NodeSample, RegionSample};
     use tempfile::tempdir;
 
     use super::*;
@@ -123,18 +128,26 @@ mod tests {
     }
 
     #[test]
-    fn file_of_the_most_nodes_and_regions_is_read() {
-        let names = |prefix: &str, count: usize| {
-            (0..count).map(|number| format!("{prefix}{number:03}").into()).collect::<Vec<_>>()
+    fn file_of_full_series_is_within_its_limit() {
+        let names = |prefix: &str| -> Vec<Arc<str>> {
+            (0..8).map(|number| format!("{prefix}{number:03}").into()).collect()
         };
-        let sample = RegionSample { load_kbps: 123_456.7, capacity_kbps: 1e6 };
-        let regions = names("region", 8).into_iter().map(|name| (name, sample)).collect();
-        let nodes = names("node", 8).into_iter().map(|name| (name, Default::default())).collect();
+        let load = RegionSample { load_kbps: 123_456.7, capacity_kbps: 1e6 };
+        let regions = names("region").into_iter().map(|name| (name, load)).collect();
         let mut table = ForecastTable::default();
-        for minute in 0..8 * 1_440 {
-            table.sample(minute, &regions, &nodes, 30);
+        for minute in 0..8 * 1_440_u32 {
+            let round_trip_ms = Some(12.345_678 + f64::from(minute) / 7.0);
+            let sample = NodeSample { round_trip_ms, loss: f64::from(minute) / 1e6 };
+            let node = NodeMinute { sample, changes: 9 };
+            let nodes = names("node").into_iter().map(|name| (name, node)).collect();
+            table.sample(u64::from(minute), &regions, &nodes, 30);
         }
-        let written = serde_json::to_vec(&table).unwrap().len() as u64;
-        assert!(written < BYTES_MAX / 128, "{written} bytes");
+        let folder = tempdir().unwrap();
+        let file = ForecastFile::new(Some(folder.path()), Path::new("/admin.sock"));
+        file.write(&table);
+        assert!(file.read().forecasts().eq(table.forecasts()));
+        assert!(table.forecasts().count() > 0);
+        let bytes = fs::metadata(file.path.as_ref().unwrap()).unwrap().len();
+        assert!(bytes < 8 * (NODE_BYTES_MAX + REGION_BYTES_MAX), "{bytes} bytes");
     }
 }
