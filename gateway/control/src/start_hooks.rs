@@ -493,7 +493,7 @@ struct ProgramOutput<'a> {
 }
 
 impl ProgramOutput<'_> {
-    fn new(verb: &'static str, node: &str) -> ProgramOutput<'_> {
+    fn new<'a>(verb: &'static str, node: &'a str) -> ProgramOutput<'a> {
         let shown = (Instant::now(), 0);
         ProgramOutput { verb, node, line: Vec::new(), shown, hidden: 0, bytes: vec![0; WRITE_MAX] }
     }

@@ -118,6 +118,8 @@ rules! {
         "media of {{ $value }} sessions of scenario {{ $labels.evenkeel_scenario }} suffers at the {{ $labels.evenkeel_segment }}", "operations.md#impaired-media";
     Ticket "EvenkeelNodeDown": last("evenkeel_node_health").is(3.0), for minutes(1),
         "node {{ $labels.evenkeel_node }} is down", "failover.md#after-a-node-died";
+    Ticket "EvenkeelProviderBreakerOpen": last("evenkeel_provider_breaker").above(0.0), for minutes(1),
+        "nodes of provider {{ $labels.evenkeel_provider }} do not start", "elastic.md#providers";
     Ticket "EvenkeelNodeFlaps":
         increase("evenkeel_node_failures_total", minutes(10)).above(3.0), for Duration::ZERO,
         "node {{ $labels.evenkeel_node }} fails again and again", "failover.md#detection";
