@@ -67,15 +67,15 @@ pub struct LossOutcome {
     pub worlds: BTreeMap<&'static str, u64>,
     /// Rooms of these nodes.
     pub rooms: u64,
-    /// Those without a node afterwards, though the gateway has others.
+    /// Rooms of them without a node afterwards, though the gateway has other nodes.
     pub unplaced: u64,
-    /// Their sessions that got a smaller share of their bit rate.
+    /// Sessions of these rooms that got a smaller share of their bit rate.
     pub reduced: u64,
     /// Worlds in which all rooms were covered against the death of a zone, and nodes of one zone died.
     pub covered_worlds: u64,
     /// Rooms of nodes whose deaths the gateway detected.
     pub detected: u64,
-    /// Those that went elsewhere, or nowhere: each of several nodes is found dead at its own time.
+    /// Rooms of them that went elsewhere, or nowhere: each of several nodes is found dead at its own time.
     pub elsewhere: u64,
 }
 
