@@ -499,8 +499,9 @@ impl Replica {
         let before = self.common.take().filter(|_| core.nodes.is_empty());
         let (rooms, sessions, media) = Default::default();
         self.common = Some(match before {
-            Some(GatewayRecord { nodes, regions, memos, .. }) => {
-                GatewayRecord { nodes, regions, memos, rooms, sessions, media, ..core }
+            Some(GatewayRecord { nodes, regions, client_breakers, memos, .. }) => {
+                let core = GatewayRecord { rooms, sessions, media, ..core };
+                GatewayRecord { nodes, regions, client_breakers, memos, ..core }
             }
             None => GatewayRecord { rooms, sessions, media, ..core },
         });

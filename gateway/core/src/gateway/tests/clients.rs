@@ -1,8 +1,11 @@
 //! Circuit breakers of clients, with a single region of nodes.
 
+use std::time::Duration;
+
 use evenkeel_model::{
-    BreakerState, ClientGroup, ClientLabel, CoreEvent, CoreSettings, FlowCounts, IngressProtocol,
-    Measures, NewcomerAction, OfferId, OfferRefusal, SessionId, StreamKind,
+    BreakerMode, BreakerState, ClientGroup, ClientLabel, CoreEvent, CoreSettings, FlowCounts,
+    IngressProtocol, Measures, NewcomerAction, NodeId, OfferId, OfferRefusal, SessionId,
+    StreamKind,
 };
 
 use super::super::GatewayEffect;
@@ -189,6 +192,62 @@ fn ended_voice_only_session_is_forgotten() {
 }
 
 /// Loss on the leg to the node, and a downlink of another client, are not the client's.
+#[test]
+fn next_process_continues_breaker_and_voice_only_sessions() {
+    let mut carriers = Carriers::new(NewcomerAction::VoiceOnly);
+    carriers.flow(9_000, 5);
+    let offer = carriers.offer("ct", "new");
+    let limited = carriers.world.accepted(offer).session;
+    carriers.world.outputs.clear();
+    carriers.world.hand_over(Duration::ZERO);
+    assert_eq!(carriers.changes(), [("ct", BreakerState::Open)], "new to this process");
+    let offer = carriers.offer("ct", "newer");
+    let newcomer = carriers.world.accepted(offer).session;
+    assert!(carriers.is_voice_only(limited) && carriers.is_voice_only(newcomer));
+    carriers.flow(25_000, 0);
+    assert_eq!(carriers.changes().last(), Some(&("ct", BreakerState::Closed)));
+    assert!(!carriers.is_voice_only(limited) && !carriers.is_voice_only(newcomer));
+}
+
+#[test]
+fn owner_that_is_heard_again_keeps_its_sessions() {
+    let mut carriers = Carriers::new(NewcomerAction::VoiceOnly);
+    carriers.flow(9_000, 5);
+    carriers.offer("ct", "new");
+    let record = carriers.world.gateway.record(carriers.world.now);
+    carriers.world.restart(Duration::ZERO);
+    let gateway = &mut carriers.world.gateway;
+    let node = |name: &str| name[1..].parse().ok().map(NodeId);
+    gateway.handle_record(record, node, carriers.world.now).unwrap();
+    while gateway.poll_output().is_some() {}
+    gateway.forget_restored();
+    let standing = gateway.views().client_breakers(carriers.world.now).next().unwrap();
+    assert_eq!((standing.breaker, standing.voice_only_sessions), ("open", 0));
+}
+
+#[test]
+fn held_breaker_refuses_newcomers_until_it_judges_again() {
+    let mut carriers = Carriers::new(NewcomerAction::Refuse);
+    let hold = |carriers: &mut Carriers, mode| {
+        let now = carriers.world.now;
+        carriers.world.gateway.hold_client_breaker(&ct(), mode, now).unwrap();
+        carriers.world.settle();
+    };
+    hold(&mut carriers, BreakerMode::Open);
+    assert_eq!(carriers.changes(), [("ct", BreakerState::Open)]);
+    carriers.world.hand_over(Duration::ZERO);
+    carriers.flow(20_000, 0);
+    let refused = carriers.offer("ct", "new");
+    let Some(OfferRefusal::ClientsImpaired { retry_after, .. }) = carriers.reply(refused) else {
+        panic!("{:?}", carriers.reply(refused))
+    };
+    assert!(retry_after >= ms(60_000), "{retry_after:?}");
+    hold(&mut carriers, BreakerMode::Auto);
+    carriers.flow(8_000, 0);
+    let admitted = carriers.offer("ct", "again");
+    assert_eq!(carriers.reply(admitted), None);
+}
+
 #[test]
 fn impairment_elsewhere_opens_no_breaker() {
     let mut carriers = Carriers::new(NewcomerAction::Refuse);
