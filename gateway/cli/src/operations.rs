@@ -20,7 +20,7 @@ pub(crate) struct NodeArgs {
 
 #[derive(Subcommand)]
 enum NodeCommand {
-    /// List nodes with zone, health, round trip, load and openings in progress
+    /// List nodes with zone, health, load, carrier, round trip and openings in progress
     List,
     /// Move all rooms off a node without loss, and give it no new ones. The command returns at once; `node list` shows how
     /// many rooms are left, and the event `drained` reports the end
@@ -105,8 +105,10 @@ fn node_line(node: &Value) -> String {
     let trip = node["round_trip_us"].as_u64();
     let trip =
         trip.map_or(String::new(), |us| format!(", {}.{} ms away", us / 1_000, us % 1_000 / 100));
+    let carrier = node["carrier"].as_str();
+    let carrier = carrier.map_or(String::new(), |carrier| format!(", carrier {carrier}"));
     format!(
-        "{:<16} {:<16} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{trip}{opening}{}{}{}",
+        "{:<16} {:<16} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{carrier}{trip}{opening}{}{}{}",
         text(node, "node"),
         format!("{}/{}", text(node, "region"), text(node, "zone")),
         text(node, "health"),

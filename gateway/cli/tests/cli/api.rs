@@ -585,8 +585,8 @@ fn help_explains_session_moves() {
 fn lists_have_text_and_json() {
     let hop = json!({"node": "east-a1", "region": "east", "zone": "a", "incarnation": 1});
     let nodes = json!({"nodes": [{
-        "node": "east-a1", "region": "east", "zone": "a", "health": "up", "rooms": 3, "load_permille": 250,
-        "capacity_kbps": 900, "opening": 2, "queued": 7, "draining": true, "ejected": false,
+        "node": "east-a1", "region": "east", "zone": "a", "carrier": "ct", "health": "up", "rooms": 3,
+        "load_permille": 250, "capacity_kbps": 900, "opening": 2, "queued": 7, "draining": true, "ejected": false,
     }]});
     let regions = json!({"regions": [{
         "region": "east", "breaker": "open", "half_open_in_ms": 9_500, "failback": "auto", "nodes": 2,
@@ -662,7 +662,7 @@ fn lists_have_text_and_json() {
         (
             &["node", "list"],
             nodes,
-            &["east/a", "25 % of 900 kbit/s", "opening 2, 7 queued, draining"],
+            &["east/a", "25 % of 900 kbit/s, carrier ct", "opening 2, 7 queued, draining"],
         ),
         (
             &["region", "list"],

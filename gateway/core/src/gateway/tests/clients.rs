@@ -272,3 +272,30 @@ fn impairment_elsewhere_opens_no_breaker() {
     let impaired = |event: &CoreEvent| matches!(event, CoreEvent::Impaired { .. });
     assert!(carriers.world.events().any(impaired), "by the node");
 }
+
+#[test]
+fn room_prefers_nodes_of_its_clients_carrier() {
+    let with_carriers = |nodes: &[(u32, u64)], carriers: &[&str]| {
+        let mut settings = settings_of(nodes);
+        for (node, carrier) in settings.nodes.iter_mut().zip(carriers) {
+            node.carrier = Some((*carrier).into());
+        }
+        World::new(settings)
+    };
+    let open = |world: &mut World, carrier: &str| {
+        world.labels = [("carrier".into(), carrier.into())].into();
+        let name = format!("r{}", world.gateway.live());
+        world.open(&name);
+        world.route(&name).into_iter().map(|(node, _)| node).collect::<Vec<_>>()
+    };
+    let first = |world: &mut World, carrier: &str| open(world, carrier)[0];
+    let mut world = with_carriers(&[(0, 100_000), (0, 100_000), (2, 100_000)], &["ct", "cu", "cm"]);
+    for (carrier, node) in [("cu", B), ("cu", B), ("ct", A), ("ct", A), ("ct", A), ("ct", A)] {
+        assert_eq!(first(&mut world, carrier), node, "{carrier}");
+    }
+    assert_ne!(first(&mut world, "cm"), C, "the region goes before the carrier");
+    let mut world = with_carriers(&[(0, 100), (0, 100_000)], &["ct", "cu"]);
+    assert_eq!([first(&mut world, "ct"), first(&mut world, "ct")], [A, B], "the first is full");
+    let mut world = with_carriers(&[(0, 100_000), (1, 100_000), (1, 100_000)], &["ct", "cu", "ct"]);
+    assert_eq!(open(&mut world, "ct"), [A, C], "its spare as well");
+}
