@@ -43,7 +43,7 @@ fn breaker_of_a_provider_shows_its_failures() {
 }
 
 #[test]
-fn breaker_of_clients_shows_who_holds_it() {
+fn held_breaker_of_clients_is_marked() {
     let breaker = |mode: &str, voice_only: u64| {
         let breaker = json!({
             "label": "carrier", "value": "ct", "breaker": "open", "breaker_mode": mode,
