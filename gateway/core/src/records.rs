@@ -271,7 +271,7 @@ impl Records<'_> {
             };
             let region = RegionId(place as u32);
             self.tables.rooms.failbacks[place] = record.failback;
-            let CoreTables { capacity, effects, .. } = self.tables;
+            let CoreTables { capacity, effects, .. } = &mut *self.tables;
             capacity.region_breakers.restore(region, &record.breaker, effects);
             self.tables.nodes.set_drained(FailureDomain::Region(region), record.drained);
             let zones = (0..).map(ZoneId).zip(self.tables.nodes.zones());

@@ -104,7 +104,7 @@ fn failback_of_all_regions_replaces_that_of_one() {
 }
 
 #[test]
-fn held_breakers_outlive_the_process_until_they_judge_again() {
+fn held_breakers_outlive_the_process() {
     let folder = tempdir().unwrap();
     let region = |mode| Operation::Breaker(BreakerTarget::Region("west".into()), mode);
     let clients = |mode| {

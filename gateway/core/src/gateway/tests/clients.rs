@@ -193,7 +193,7 @@ fn ended_voice_only_session_is_forgotten() {
 
 /// Loss on the leg to the node, and a downlink of another client, are not the client's.
 #[test]
-fn next_process_continues_breaker_and_voice_only_sessions() {
+fn next_process_continues_breaker_and_its_sessions() {
     let mut carriers = Carriers::new(NewcomerAction::VoiceOnly);
     carriers.flow(9_000, 5);
     let offer = carriers.offer("ct", "new");
@@ -226,7 +226,7 @@ fn owner_that_is_heard_again_keeps_its_sessions() {
 }
 
 #[test]
-fn held_breaker_refuses_newcomers_until_it_judges_again() {
+fn held_breaker_refuses_newcomers_until_auto() {
     let mut carriers = Carriers::new(NewcomerAction::Refuse);
     let hold = |carriers: &mut Carriers, mode| {
         let now = carriers.world.now;
