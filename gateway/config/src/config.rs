@@ -466,19 +466,26 @@ fn regions(raw: &ConfigFile, check: &mut ConfigCheck) -> Vec<Arc<str>> {
     regions
 }
 
-/// Warns of a region that only one node names if the name is one letter off that of a region with several nodes.
+/// Shorter names of regions are one letter apart on purpose.
+const SHORTEST_MISSPELT: usize = 3;
+
+/// Warns of a region that only one node names if the name is one letter off that of another region. Of two with a node each,
+/// the one named later is taken for the misspelt one.
 fn warn_of_misspelt(nodes: &[Spanned<NodeEntry>], check: &mut ConfigCheck) {
     let mut regions: BTreeMap<&str, Vec<&Spanned<String>>> = BTreeMap::new();
     for node in nodes {
         let region = &node.get_ref().region;
         regions.entry(region.get_ref()).or_default().push(region);
     }
-    // `eu1` and `eu2` are meant.
+    // `eu1` and `eu2` are meant, as are `a` and `b`.
     let letters = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "");
     for (name, of) in &regions {
         let [only] = of[..] else { continue };
+        if name.chars().count() < SHORTEST_MISSPELT {
+            continue;
+        }
         let near = regions.iter().find(|(other, of)| {
-            of.len() > 1
+            (of.len() > 1 || of[0].span().start < only.span().start)
                 && strsim::osa_distance(name, other) == 1
                 && letters(name) != letters(other)
         });

@@ -485,7 +485,7 @@ pub type QueuePosition = (OpeningClass, Reverse<i64>, u64);
 
 /// A node's window, as in congestion control (RFC 5681, 3.1). It grows with openings answered in time: by one for each
 /// until the first late one, then by one per window. It halves on late or refused openings.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct OpeningWindow {
     window: u32,
     start: u32,
@@ -503,6 +503,12 @@ impl OpeningWindow {
     /// Starts with this window.
     pub fn new(start: u32) -> OpeningWindow {
         OpeningWindow { window: start.min(WINDOW_MAX), start, ..OpeningWindow::default() }
+    }
+
+    /// Returns the window without openings.
+    pub fn idle(&self) -> OpeningWindow {
+        let OpeningWindow { window, start, credit, slowed, .. } = *self;
+        OpeningWindow { window, start, credit, slowed, ..OpeningWindow::default() }
     }
 
     /// Returns the number of the next place in the queue.

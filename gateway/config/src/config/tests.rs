@@ -69,8 +69,14 @@ fn misspelt_region_is_noted() {
         found[0].contains("found region `eats` with one node, expected `east`, or"),
         "{found:?}"
     );
-    for meant in [["east", "east", "west"], ["eu1", "eu1", "eu2"], ["east", "east", "east"]] {
-        assert_eq!(notes(&meant, ""), [""; 0], "{meant:?}");
+    assert!(
+        notes(&["eats", "east"], "")[0]
+            .contains("found region `east` with one node, expected `eats`")
+    );
+    let meant: [&[&str]; 4] =
+        [&["east", "east", "west"], &["eu1", "eu1", "eu2"], &["east", "east", "east"], &["a", "b"]];
+    for meant in meant {
+        assert_eq!(notes(meant, ""), [""; 0], "{meant:?}");
     }
     let declared = "[[region]]\nname = \"east\"\n[[region]]\nname = \"eats\"\n";
     assert_eq!(notes(&["east", "east", "eats"], declared), [""; 0]);

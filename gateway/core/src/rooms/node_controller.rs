@@ -275,8 +275,9 @@ impl NodeController<'_> {
         Ok(nodes.map(|node| node.id).collect())
     }
 
-    /// The nodes die in one moment. Returns those that ran.
-    pub(crate) fn lose(
+    /// The nodes die in one moment, by certain evidence such as the reports of their agents, so that no room moves from one to
+    /// another. Returns those that ran.
+    pub fn lose(
         &mut self,
         nodes: impl IntoIterator<Item = NodeId>,
         now: Instant,
@@ -414,8 +415,8 @@ impl NodeController<'_> {
     pub fn handle_agent_word(&mut self, id: NodeId, word: AgentWord, now: Instant) {
         let Some(node) = self.0.nodes.get_mut(id) else { return };
         if word == AgentWord::Gone {
-            let change = self.0.nodes.handle_gone(id, now);
-            return self.nodes_changed(change.into_iter().collect(), now);
+            self.lose([id], now);
+            return;
         }
         node.detector.handle_agent(true, now);
         let leaving = word == AgentWord::Draining;
