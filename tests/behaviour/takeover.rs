@@ -524,6 +524,10 @@ fn lost_redundancy_is_reported() {
         metric(&mut owner, "evenkeel_group_warnings", "") == Some(1)
     });
     assert_eq!(metric(&mut owner, "evenkeel_group_role", ""), Some(4), "it is the owner");
+    wait_until("its peer is down", || {
+        metric(&mut owner, "evenkeel_group_member_up", "edge-2") == Some(0)
+    });
+    assert_eq!(metric(&mut owner, "evenkeel_group_owned", ""), Some(1));
     assert_eq!(metric(&mut owner, "evenkeel_cluster_refused_total", "secret"), Some(0));
     standby.process.signal(Signal::SIGCONT).unwrap();
     wait_until("it is restored", || list(&owner).status.code() == Some(0));

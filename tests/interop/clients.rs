@@ -13,6 +13,7 @@ pub(crate) enum Client {
     Aioquic,
     Rtpengine,
     Prometheus,
+    Alertmanager,
     Pylibsrtp,
 }
 
@@ -67,6 +68,7 @@ impl Client {
             Client::Aioquic => "aioquic",
             Client::Rtpengine => "rtpengine",
             Client::Prometheus => "Prometheus",
+            Client::Alertmanager => "Alertmanager",
             Client::Pylibsrtp => "pylibsrtp",
         }
     }
@@ -81,6 +83,7 @@ impl Client {
             Client::Prometheus => ["prometheus", "promtool"]
                 .iter()
                 .all(|program| runs(Command::new(program).arg("--version"))),
+            Client::Alertmanager => runs(Command::new("amtool").arg("--version")),
             Client::Pylibsrtp => runs(Command::new(python()).args(["-c", "import pylibsrtp"])),
             Client::Aioquic => runs(Command::new(python()).args(["-c", "import aioquic"])),
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use evenkeel_alerts::Alerts;
 use evenkeel_client::OfferIngress;
 use evenkeel_lab::process::ChildProcess;
-use evenkeel_telemetry::alerts::{RULES, rules_file};
+use evenkeel_telemetry::alerts::{INHIBITIONS, RULES, inhibit_rules_file, rules_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level};
 use evenkeel_telemetry::{MetricSample, Moment};
 use evenkeel_testkit::TIMEOUT;
@@ -190,6 +190,9 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelRegionBreakerOpen", "evenkeel_region_breaker", "0 0 1 1", "3m"),
     ("EvenkeelClientBreakerOpen", "evenkeel_client_breaker", "0 0 1 1", "3m"),
     ("EvenkeelUplinkSuspect", "evenkeel_uplink_suspect", "0 0 1 1", "3m"),
+    ("EvenkeelTakeoverBlocked", "evenkeel_group_blocked", "0 0 1 1", "3m"),
+    ("EvenkeelGroupWithoutOwner", "evenkeel_group_owned", "1 1 0 0", "3m"),
+    ("EvenkeelCredentialEndsSoon", "evenkeel_credential_expiry_seconds", "86400 86400 86399", "2m"),
     (
         "EvenkeelSloBurnsFast",
         "evenkeel_slo_burn_rate{evenkeel_window=\"5m\"}; evenkeel_slo_burn_rate{evenkeel_window=\"1h\"}",
@@ -218,6 +221,7 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelProviderBreakerOpen", "evenkeel_provider_breaker", "0 0 1 2", "4m"),
     ("EvenkeelNodeFlaps", "evenkeel_node_failures_total", "0 1 3 4 5", "4m"),
     ("EvenkeelNodeDelayRose", "evenkeel_node_round_trip_seconds", "0.05x10 0.2x3", "13m"),
+    ("EvenkeelGatewayDown", "evenkeel_group_member_up", "1 1 0 0", "3m"),
     ("EvenkeelRedundancyLost", "evenkeel_group_warnings", "0 0 1 1", "3m"),
     ("EvenkeelLossUncovered", "evenkeel_loss_unplaced{evenkeel_scope=\"zone\"}", "0 0 3 3 3", "4m"),
     ("EvenkeelCapacityRunsOut", "evenkeel_forecast_exhausted_seconds", "-1 -1 900 600 300", "4m"),
@@ -252,6 +256,12 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelIndexBehind", "evenkeel_index_current", "1 0x8", "7m"),
     ("EvenkeelRoomDuplicate", "evenkeel_index_duplicates_total", "0 0 1", "2m"),
     ("EvenkeelDependencyDown", "evenkeel_dependency_up", "1 1 0 0", "3m"),
+    (
+        "EvenkeelCredentialEnds",
+        "evenkeel_credential_expiry_seconds",
+        "1209600 1209600 1209599",
+        "2m",
+    ),
     ("EvenkeelNodeFailed", "evenkeel_node_failures_total", "0 0 1", "2m"),
     ("EvenkeelRoleChanged", "evenkeel_group_role", "1 1 4", "2m"),
     ("EvenkeelNodeStaysDrained", "evenkeel_node_draining", "0 1x70", "62m"),
@@ -368,4 +378,21 @@ fn each_alert_fires_at_its_fault_and_stays_silent_without() {
     }
     let files = files.iter().map(String::as_str);
     promtool(&["test", "rules"].into_iter().chain(files).collect::<Vec<_>>());
+}
+
+#[test]
+fn alertmanager_accepts_the_inhibitions() {
+    let test = "alertmanager_accepts_the_inhibitions";
+    if !present(test, Client::Alertmanager) {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let file = folder.path().join("alertmanager.yml");
+    let rest = "route: {receiver: ops}\nreceivers: [{name: ops}]\n";
+    fs::write(&file, rest.to_owned() + &inhibit_rules_file()).expect("a file can be written");
+    let output = Command::new("amtool").arg("check-config").arg(&file).output();
+    let output = output.expect("amtool starts");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    let count = format!("{} inhibit rules", INHIBITIONS.len());
+    assert!(output.status.success() && said.contains(&count), "{said}");
 }

@@ -1,10 +1,10 @@
 //! The active alerts: those that are pending or fire, and their acknowledgements.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_telemetry::alerts::{AlertRule, SeriesLabels};
+use evenkeel_telemetry::alerts::{AlertRule, INHIBITIONS, SeriesLabels};
 use evenkeel_telemetry::{MetricSample, Moment};
 
 use super::history::MetricHistory;
@@ -34,6 +34,8 @@ pub(crate) struct FiringAlert<'a> {
     pub(crate) fired: Moment,
     pub(crate) value: f64,
     pub(crate) acknowledged: Option<&'a Acknowledgement>,
+    /// Another alert explains it: only receivers that know it hear more of it.
+    pub(crate) is_inhibited: bool,
 }
 
 #[derive(Clone)]
@@ -62,11 +64,14 @@ pub(crate) struct ActiveAlerts {
     pub(crate) rules: &'static [AlertRule],
     pub(crate) history: MetricHistory,
     active: BTreeMap<AlertId, ActiveAlert>,
+    /// Alerts that fire, and that another one explains.
+    inhibited: BTreeSet<AlertId>,
 }
 
 impl ActiveAlerts {
     pub(crate) fn new(rules: &'static [AlertRule]) -> ActiveAlerts {
-        ActiveAlerts { rules, history: MetricHistory::of(rules), active: BTreeMap::new() }
+        let history = MetricHistory::of(rules);
+        ActiveAlerts { rules, history, active: BTreeMap::new(), inhibited: BTreeSet::new() }
     }
 
     /// Evaluates all rules, and returns the alerts that fired and are resolved now.
@@ -89,8 +94,30 @@ impl ActiveAlerts {
                 self.active.insert(id, alert);
             }
         }
+        self.inhibited = self.find_inhibited();
         before.retain(|_, alert| alert.fired.is_some());
         before.into_keys().collect()
+    }
+
+    fn find_inhibited(&self) -> BTreeSet<AlertId> {
+        // An inhibition, and the values of its labels.
+        let mut sources = BTreeSet::new();
+        let values = |id: &AlertId, equal: &[&str]| -> Vec<Option<String>> {
+            equal.iter().map(|label| id.labels.get(*label).cloned()).collect()
+        };
+        let mut inhibited = BTreeSet::new();
+        // A source stands before its targets.
+        for FiringAlert { id, rule, .. } in self.firing() {
+            for (number, inhibition) in INHIBITIONS.iter().enumerate() {
+                let key = || (number, values(id, inhibition.equal));
+                if inhibition.source == rule.name {
+                    sources.insert(key());
+                } else if inhibition.targets.contains(&rule.name) && sources.contains(&key()) {
+                    inhibited.insert(id.clone());
+                }
+            }
+        }
+        inhibited
     }
 
     /// The alerts that fire, the most urgent first.
@@ -102,6 +129,7 @@ impl ActiveAlerts {
                 fired: alert.fired?,
                 value: alert.value,
                 acknowledged: alert.acknowledged.as_ref(),
+                is_inhibited: self.inhibited.contains(id),
             })
         })
     }

@@ -46,6 +46,8 @@ pub struct AlertView {
     pub acknowledged: bool,
     /// The user of the request, unverified.
     pub acknowledged_by: Option<Arc<str>>,
+    /// Another alert that fires explains it, so that it is not sent.
+    pub inhibited: bool,
     /// The section that says what to do.
     pub runbook: String,
 }
@@ -117,17 +119,20 @@ impl Alerts {
         }
     }
 
-    /// The notices that are due now, at most one for each receiver. Each is answered by [`Alerts::handle_answer`].
-    pub fn deliveries(&mut self, now: Instant) -> Vec<AlertDelivery> {
+    /// The notices that are due now, at most one for each receiver. Each is answered by [`Alerts::handle_answer`]. `is_owner`: this gateway
+    /// owns its group, or has none. Others send only alerts about themselves.
+    pub fn deliveries(&mut self, now: Instant, is_owner: bool) -> Vec<AlertDelivery> {
         let receivers: Vec<AlertReceiver> =
             self.outboxes.iter().map(|outbox| outbox.receiver.clone()).collect();
         let (active, mut due) = (&self.active, Vec::new());
+        let is_sent =
+            |rule: usize| is_owner || active.rules.get(rule).is_some_and(AlertRule::is_of_member);
         for (number, outbox) in self.outboxes.iter_mut().enumerate() {
             let is_due = |alert: &FiringAlert<'_>| {
                 let since = due_since(&receivers, number, alert, receivers.len());
                 since.is_some_and(|since| since <= now)
             };
-            if let Some(notice) = outbox.next_notice(active, is_due, now) {
+            if let Some(notice) = outbox.next_notice(active, is_due, is_sent, now) {
                 due.push(AlertDelivery { receiver: outbox.receiver.clone(), notice });
             }
         }
@@ -160,7 +165,7 @@ impl Alerts {
     /// Alerts and receivers as operators see them.
     pub fn view(&self) -> AlertsView {
         let alerts = self.active.firing().map(|alert| {
-            let FiringAlert { id, rule, fired, value, acknowledged } = alert;
+            let FiringAlert { id, rule, fired, value, acknowledged, is_inhibited } = alert;
             AlertView {
                 alert: rule.name,
                 severity: rule.tier.name(),
@@ -170,6 +175,7 @@ impl Alerts {
                 since_us: unix_us(fired.wall),
                 acknowledged: acknowledged.is_some(),
                 acknowledged_by: acknowledged.and_then(|it| it.by.clone()),
+                inhibited: is_inhibited,
                 runbook: runbook(rule),
             }
         });

@@ -107,18 +107,21 @@ impl Outbox {
         }
     }
 
-    /// The next notice. `is_due`: an alert that fires is due at this receiver.
+    /// The next notice. `is_due`: an alert that fires is due at this receiver. `is_sent`: this gateway sends the alerts of a rule.
     pub(crate) fn next_notice(
         &mut self,
         active: &ActiveAlerts,
         is_due: impl Fn(&FiringAlert<'_>) -> bool,
+        is_sent: impl Fn(usize) -> bool,
         now: Instant,
     ) -> Option<AlertNotice> {
         if self.unanswered.is_some() || self.retry_at.is_some_and(|at| now < at) {
             return None;
         }
         let mut by_rule: BTreeMap<usize, Vec<FiringAlert<'_>>> = BTreeMap::new();
-        for alert in active.firing().filter(is_due) {
+        let is_explained =
+            |alert: &FiringAlert<'_>| alert.is_inhibited && !self.sent.contains_key(alert.id);
+        for alert in active.firing().filter(|alert| is_due(alert) && !is_explained(alert)) {
             by_rule.entry(alert.id.rule).or_default().push(alert);
         }
         let sent_rules = self.sent.keys().map(|id| id.rule);
@@ -127,7 +130,8 @@ impl Outbox {
             let noticed = self.noticed.get(rule);
             noticed.is_none_or(|at| now.saturating_duration_since(*at) >= NOTICE_EVERY)
         };
-        let mut rules: Vec<usize> = rules.into_iter().filter(is_quiet).collect();
+        let rules = rules.into_iter().filter(|rule| is_sent(*rule) && is_quiet(rule));
+        let mut rules: Vec<usize> = rules.collect();
         // A receiver that refuses the notices of one rule gets those of the others.
         rules.sort_by_key(|rule| self.failed.get(rule).copied().unwrap_or(0));
         for rule in rules {

@@ -30,6 +30,8 @@ struct World {
     down: Vec<&'static str>,
     /// An alert that all receivers refuse.
     refused: Option<&'static str>,
+    /// The gateway owns its group.
+    is_owner: bool,
 }
 
 /// A notice that a receiver got, or that was lost on the way.
@@ -66,6 +68,7 @@ impl World {
             samples: Vec::new(),
             down: Vec::new(),
             refused: None,
+            is_owner: true,
         }
     }
 
@@ -74,6 +77,12 @@ impl World {
         let labels: SeriesLabels = [("evenkeel_node".to_owned(), node.to_owned())].into();
         self.samples.retain(|it| (it.metric, &it.labels) != (metric, &labels));
         self.samples.push(MetricSample { metric, labels, value });
+    }
+
+    /// Sets the value of a series of the gateway.
+    fn set_gateway(&mut self, metric: &'static str, value: f64) {
+        self.samples.retain(|it| it.metric != metric);
+        self.samples.push(MetricSample { metric, labels: SeriesLabels::new(), value });
     }
 
     /// Evaluates and sends once.
@@ -85,7 +94,7 @@ impl World {
     fn send(&mut self) -> Vec<Received> {
         let mut all = Vec::new();
         loop {
-            let deliveries = self.alerts.deliveries(self.at.now);
+            let deliveries = self.alerts.deliveries(self.at.now, self.is_owner);
             if deliveries.is_empty() {
                 return all;
             }
@@ -318,6 +327,66 @@ fn new_owner_sends_a_firing_alert_once() {
         world.alerts.evaluate(world.samples.clone(), world.at);
     }
     assert_eq!(shown(&world.pass(seconds(600))), ["ops: NodeDown 1 0"]);
+}
+
+#[test]
+fn blocked_standby_sends_the_alerts_about_itself() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    world.is_owner = false;
+    world.set(HEALTH, "a1", 3.0);
+    world.set_gateway("evenkeel_group_owned", 0.0);
+    world.set_gateway("evenkeel_group_blocked", 1.0);
+    assert_eq!(shown(&world.step()), [""; 0]);
+    assert_eq!(shown(&world.pass(seconds(600))), ["ops: TakeoverBlocked 1 0"], "once");
+    world.set_gateway("evenkeel_group_owned", 1.0);
+    world.set_gateway("evenkeel_group_blocked", 0.0);
+    assert_eq!(shown(&world.pass(seconds(60))), ["ops: TakeoverBlocked 0 1"]);
+    // It takes over, and sends the others.
+    world.is_owner = true;
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: NodeDown 1 0"]);
+}
+
+#[test]
+fn doubting_owner_sends_that_none_serves() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    world.is_owner = false;
+    world.set_gateway("evenkeel_group_owned", 0.0);
+    assert_eq!(shown(&world.pass(seconds(60))), ["ops: GroupWithoutOwner 1 0"]);
+}
+
+#[test]
+fn explained_alert_is_not_sent() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    for node in ["a1", "a2"] {
+        world.set(FAILURES, node, 0.0);
+    }
+    world.set(HEALTH, "a1", 3.0);
+    assert_eq!(shown(&world.pass(seconds(65))), ["ops: NodeDown 1 0"]);
+    world.set(FAILURES, "a1", 9.0);
+    world.set(FAILURES, "a2", 1.0);
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: NodeFailed 1 0"], "of the other node");
+    let inhibited = world.alerts.view().alerts.into_iter().filter(|alert| alert.inhibited);
+    let inhibited: Vec<_> = inhibited.map(|it| (it.alert, it.labels)).collect();
+    let a1: SeriesLabels = [("evenkeel_node".to_owned(), "a1".to_owned())].into();
+    let right = ["EvenkeelNodeFlaps", "EvenkeelNodeFailed"].map(|alert| (alert, a1.clone()));
+    assert_eq!(inhibited, right);
+    // The explanation ends before they do.
+    world.set(HEALTH, "a1", 0.0);
+    let sent = shown(&world.pass(seconds(65)));
+    assert_eq!(sent, ["ops: NodeFlaps 1 0", "ops: NodeDown 0 1", "ops: NodeFailed 1 0"]);
+}
+
+#[test]
+fn alert_that_was_sent_is_explained_too_late() {
+    let kind = AlertReceiverKind::Alertmanager;
+    let mut world = World::with(&[AlertReceiver { kind, ..receiver("am", &AlertTier::ALL) }]);
+    world.set(FAILURES, "a1", 0.0);
+    world.step();
+    world.set(FAILURES, "a1", 1.0);
+    world.set(HEALTH, "a1", 3.0);
+    let sent = shown(&world.pass(seconds(130)));
+    let count = |line: &str| sent.iter().filter(|it| *it == line).count();
+    assert_eq!(count("am: NodeFailed 1 0"), 3, "Alertmanager forgets it otherwise: {sent:?}");
 }
 
 #[test]

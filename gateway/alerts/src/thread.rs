@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::active::AcknowledgeError;
 use super::alerts::{AlertDelivery, Alerts, AlertsView};
-use super::dependencies::{DependencyChecks, DependencyView, DependencyViews};
+use super::dependencies::{DependencyChecks, DependencyView, DependencyViews, down};
 
 /// Interval of evaluations. Rules hold for 10 s or longer before they fire, or look at minutes.
 const EVALUATED_EVERY: Duration = Duration::from_secs(5);
@@ -84,6 +84,12 @@ impl AlertHandle {
     pub fn dependencies(&self) -> Vec<DependencyView> {
         self.dependencies.borrow().values().cloned().collect()
     }
+
+    /// Names of the dependencies that did not answer their last check. `None`: none was checked.
+    pub fn dependencies_down(&self) -> Option<Vec<Arc<str>>> {
+        let views = self.dependencies.borrow();
+        (!views.is_empty()).then(|| down(&views))
+    }
 }
 
 /// The channels of the thread before it starts.
@@ -118,7 +124,7 @@ impl AlertChannels {
         self.handle.clone()
     }
 
-    /// Starts the thread. `group`: only the owner of it sends.
+    /// Starts the thread. `group`: most alerts are sent by the owner of it alone.
     pub fn start(
         self,
         settings: &GatewayConfig,
@@ -132,7 +138,7 @@ impl AlertChannels {
         let mut sender = AlertSender {
             alerts: Alerts::new(&settings.alerts),
             gateway: name(settings),
-            is_sender: Box::new(move || {
+            is_owner: Box::new(move || {
                 let owner = group.as_ref().map(Group::owner);
                 owner.is_none_or(|owner| owner == GroupOwnership::Here)
             }),
@@ -184,7 +190,7 @@ struct AlertSender {
     alerts: Alerts,
     gateway: String,
     /// This gateway owns its group, or has none.
-    is_sender: Box<dyn Fn() -> bool + Send>,
+    is_owner: Box<dyn Fn() -> bool + Send>,
     metrics: Prometheus,
     instruments: Arc<Instruments>,
     client: Arc<HttpClient>,
@@ -224,13 +230,11 @@ impl AlertSender {
         }
     }
 
-    /// Sends what is due. A standby knows the same alerts, and sends them once it is the owner.
+    /// Sends what is due. A standby knows the same alerts, and sends most of them once it is the owner.
     fn send(&mut self) {
-        if !(self.is_sender)() {
-            return;
-        }
-        for delivery in self.alerts.deliveries(Instant::now()) {
-            let body = delivery.body(&self.gateway, SystemTime::now());
+        let dependencies_down = self.checks.down();
+        for delivery in self.alerts.deliveries(Instant::now(), (self.is_owner)()) {
+            let body = delivery.body(&self.gateway, &dependencies_down, SystemTime::now());
             let AlertDelivery { receiver, .. } = delivery;
             let client = Arc::clone(&self.client);
             let hook = Arc::new(receiver.target);

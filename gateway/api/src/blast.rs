@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use evenkeel_alerts::AlertHandle;
 use evenkeel_control::{ControlError, NodeName, NodeNames, by_load};
 use evenkeel_core::{BlastRadius, Impossible, RoomLoss};
 use evenkeel_model::NodeId;
@@ -70,10 +71,7 @@ pub(super) async fn blast(
     };
     let carriers = (!carriers.is_empty()).then_some(carriers);
     // Services beside the nodes that calls would miss as well.
-    let down = shared.dependencies().map(|dependencies| {
-        let down = dependencies.into_iter().filter(|dependency| !dependency.up);
-        down.map(|dependency| dependency.dependency).collect::<Vec<_>>()
-    });
+    let down = shared.alerts.as_ref().and_then(AlertHandle::dependencies_down);
     Ok(Json(object! {
         carriers?: carriers,
         dependencies_down?: down,

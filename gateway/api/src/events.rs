@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
+use evenkeel_alerts::AlertHandle;
 use evenkeel_control::history::Carried;
 use evenkeel_control::{
     EventRecord, GatewayEvent, GroupChange, NodeNames, ReloadReport, RolloutReport, UncoveredLoss,
@@ -139,13 +140,15 @@ struct Accusation {
 /// Turns events into notices. It remembers why nodes went down for the moves that follow.
 pub(super) struct NoticeWriter {
     names: Arc<NodeNames>,
+    /// Knows dependencies that a fault may affect as well.
+    alerts: Option<AlertHandle>,
     /// The last failure of each node.
     deaths: HashMap<NodeId, (Incarnation, Vec<Accusation>, Option<u64>)>,
 }
 
 impl NoticeWriter {
-    pub(super) fn new(names: Arc<NodeNames>) -> NoticeWriter {
-        NoticeWriter { names, deaths: HashMap::new() }
+    pub(super) fn new(names: Arc<NodeNames>, alerts: Option<AlertHandle>) -> NoticeWriter {
+        NoticeWriter { names, alerts, deaths: HashMap::new() }
     }
 
     pub(super) fn notice(&mut self, record: &EventRecord) -> Option<EventNotice> {
@@ -249,6 +252,7 @@ impl NoticeWriter {
         let at_us = unix_us(record.at);
         let since = |then: Instant| since(then, record.at);
         let of_hop = |hop: Hop| self.names.of_hop(hop).node;
+        let down = || self.alerts.as_ref().and_then(AlertHandle::dependencies_down);
         Some(match event {
             CoreEvent::Opened {
                 session, room_name, scenario, hop, admitted_by, routed_by, ..
@@ -309,6 +313,8 @@ impl NoticeWriter {
                     // From its last packet.
                     detect_us?: detect_us,
                     rooms: *rooms,
+                    // Omitted without any dependency, here and below.
+                    dependencies_down?: down(),
                 }
             }
             // An aborted move: the room stays where it was.
@@ -342,6 +348,7 @@ impl NoticeWriter {
                     bad: *bad,
                     opened: *opened,
                     failed: *failed,
+                    dependencies_down?: down(),
                 }
             }
             CoreEvent::ClientBreaker { group, action, from, to, mode, sessions, bad, .. } => {
@@ -355,6 +362,7 @@ impl NoticeWriter {
                     mode: mode.name(),
                     sessions: *sessions,
                     bad: *bad,
+                    dependencies_down?: down(),
                 }
             }
             // A hop was removed from one room's route while its node was up.
@@ -372,6 +380,7 @@ impl NoticeWriter {
                 suspect: *doubted,
                 silent: *silent,
                 of: *of,
+                dependencies_down?: down(),
             },
             CoreEvent::Degraded { session, room_name, op, arg, rung, by } => notice! {
                 "degraded", at_us;

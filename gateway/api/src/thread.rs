@@ -174,7 +174,8 @@ impl BoundApi {
         let gate = watch::Sender::new(Gate::Paused);
         let entrance = Entrance::at(&gate);
         let address = listening.tcp.as_ref().map(|(_, address)| *address);
-        let (events, notices) = (handle.events(), NoticeWriter::new(handle.names()));
+        let notices = NoticeWriter::new(handle.names(), alerts.clone());
+        let events = handle.events();
         let shared = Arc::new(ApiContext {
             names: handle.names(),
             seen: Arc::clone(&handle.idempotency_keys),

@@ -124,7 +124,7 @@ pub enum ListenIdentity {
     Open,
 }
 
-/// Files of a certificate, read again when they change.
+/// Files of a certificate, read at the start.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CertificateFiles {
     /// PEM, leaf first.

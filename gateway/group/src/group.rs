@@ -58,7 +58,8 @@ impl GroupStatus {
 /// A member as this gateway knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct GatewayStanding {
-    pub(crate) gateway: Arc<str>,
+    /// Its name.
+    pub gateway: Arc<str>,
     /// This is the gateway that answers.
     pub here: bool,
     /// Its role.
@@ -78,7 +79,7 @@ pub struct GatewayStanding {
     pub(crate) refused: Option<String>,
     /// The reason why it does not serve although its peer is silent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) blocked: Option<String>,
+    pub blocked: Option<String>,
 }
 
 evenkeel_model::named! {

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use evenkeel_config::GatewayConfig;
 use evenkeel_control::{ControlError, Handle, StatusReport};
 use evenkeel_core::{NodeStanding, SessionStanding, SloStanding, SloWindow};
-use evenkeel_group::Group;
+use evenkeel_group::{Group, GroupOwnership, GroupRole, GroupStatus};
 use evenkeel_model::{Measures, Metric, PathSegment, SessionId};
+use evenkeel_runtime::RunningGateway;
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
 use evenkeel_telemetry::{Instruments, NodeLevel, NodeLoad};
 
@@ -25,6 +27,8 @@ pub(super) struct CounterFollower {
     handle: Handle,
     instruments: Arc<Instruments>,
     group: Option<Group>,
+    /// Certificates and tokens in use, and their ends.
+    credentials: Vec<(&'static str, SystemTime)>,
     totals: TotalCounter,
     /// Scenarios that are configured or had sessions.
     scenarios: BTreeSet<Arc<str>>,
@@ -37,12 +41,14 @@ impl CounterFollower {
         handle: Handle,
         instruments: Arc<Instruments>,
         group: Option<Group>,
+        credentials: Vec<(&'static str, SystemTime)>,
     ) -> CounterFollower {
         CounterFollower {
             handle,
             totals: TotalCounter::new(Arc::clone(&instruments)),
             instruments,
             group,
+            credentials,
             scenarios: BTreeSet::new(),
             slos: Vec::new(),
         }
@@ -90,15 +96,39 @@ impl CounterFollower {
         self.set_slos(status.slos.clone());
         self.count(&status);
         if let Some(group) = &self.group {
-            let (role, _) = group.role();
-            self.instruments.level(Level::GroupRole, f64::from(role as u32), &[]);
-            let warnings = group.status().warnings.len() as f64;
-            self.instruments.level(Level::GroupWarnings, warnings, &[]);
+            self.set_group(group);
+        }
+        for (credential, end) in &self.credentials {
+            let labels = [(Attribute::Credential, *credential)];
+            let left = seconds_left(*end, SystemTime::now());
+            self.instruments.level(Level::CredentialExpiry, left, &labels);
         }
         for (reason, refused) in self.handle.tokens_refused.by_reason() {
             self.totals.add(Count::ApiTokensRefused, &[(Attribute::Reason, reason)], refused);
         }
         Ok(())
+    }
+
+    fn set_group(&self, group: &Group) {
+        let ((role, _), GroupStatus { gateways, warnings }) = (group.role(), group.status());
+        let owner = group.owner();
+        let is_owned = matches!(owner, GroupOwnership::Here | GroupOwnership::Peer(_));
+        // A doubting owner may be blocked, too.
+        let is_blocked =
+            owner == GroupOwnership::Unknown && gateways.iter().any(|it| it.blocked.is_some());
+        for (level, value) in [
+            (Level::GroupRole, f64::from(role as u32)),
+            (Level::GroupWarnings, warnings.len() as f64),
+            (Level::GroupOwned, f64::from(is_owned)),
+            (Level::GroupBlocked, f64::from(is_blocked)),
+        ] {
+            self.instruments.level(level, value, &[]);
+        }
+        for other in gateways.iter().filter(|it| !it.here) {
+            let labels = [(Attribute::Gateway, &*other.gateway)];
+            let is_up = f64::from(other.role != GroupRole::Silent);
+            self.instruments.level(Level::GroupMemberUp, is_up, &labels);
+        }
     }
 
     fn set_slos(&mut self, slos: Vec<SloStanding>) {
@@ -231,6 +261,24 @@ impl TotalCounter {
         let values = labels.iter().map(|(_, value)| (*value).to_owned()).collect();
         let last = self.before.insert((count, values), total).unwrap_or(0);
         self.instruments.count(count, total.saturating_sub(last), labels);
+    }
+}
+
+/// The certificates and tokens in use that end.
+pub(super) fn credentials(
+    settings: &GatewayConfig,
+    gateway: &RunningGateway,
+) -> Vec<(&'static str, SystemTime)> {
+    let token = settings.index.as_ref().and_then(|index| index.login.ends());
+    let all = [("quic-certificate", gateway.quic_certificate_ends()), ("index-token", token)];
+    all.into_iter().filter_map(|(name, end)| Some((name, end?))).collect()
+}
+
+/// Whole seconds until the end, negative after it.
+fn seconds_left(end: SystemTime, now: SystemTime) -> f64 {
+    match end.duration_since(now) {
+        Ok(left) => left.as_secs() as f64,
+        Err(ended) => -(ended.duration().as_secs() as f64),
     }
 }
 

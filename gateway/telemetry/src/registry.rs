@@ -71,6 +71,8 @@ attributes! {
     Cause = "evenkeel.cause";
     /// Certainty of a finding, as a share.
     Confidence = "evenkeel.confidence";
+    /// A certificate or token with an end: `quic-certificate` or `index-token`.
+    Credential = "evenkeel.credential";
     /// Name of a dependency, as `[[dependency]]` has it.
     Dependency = "evenkeel.dependency";
     /// Whether the native default would have decided otherwise.
@@ -81,6 +83,8 @@ attributes! {
     Fault = "evenkeel.fault";
     /// Name of the node that a room left.
     From = "evenkeel.from";
+    /// Name of a gateway of the group.
+    Gateway = "evenkeel.gateway";
     /// The native rule that a decision broke: `churn`…
     Guard = "evenkeel.guard";
     /// The kind of question: `routing`…
@@ -322,6 +326,16 @@ metrics! {
     GroupRole = "evenkeel.group.role", "{state}", [];
     /// Losses of redundancy in the group, as `evenkeel gateway list` shows them. Absent without a group.
     GroupWarnings = "evenkeel.group.warnings", "{warning}", [];
+    /// 1 while this gateway hears the other one of its group, 0 otherwise. Absent without a group.
+    GroupMemberUp = "evenkeel.group.member_up", "{state}", [Gateway];
+    /// 1 while this gateway serves its group or hears the gateway that does, 0 otherwise, as while it doubts that it may send. Absent without a
+    /// group.
+    GroupOwned = "evenkeel.group.owned", "{state}", [];
+    /// 1 while this gateway does not take over although the owner of its group is silent, 0 otherwise. Absent without a group.
+    GroupBlocked = "evenkeel.group.blocked", "{state}", [];
+    /// Time until a certificate that clients are shown, or a token that this gateway uses, ends; negative once it has. Absent for one without
+    /// an end.
+    CredentialExpiry = "evenkeel.credential.expiry", "s", [Credential];
     /// Rooms whose mode keeps a spare and that lack one for the death that their scenario names in `reserve`. Read each minute or
     /// less often.
     RoomsUnprotected = "evenkeel.rooms.unprotected", "{room}", [];

@@ -41,7 +41,16 @@ fn healthy(step: u64) -> Vec<MetricSample> {
             &[("scenario", "call"), ("segment", "device")],
             busy / 4.0,
         ),
+        sample("evenkeel_provider_breaker", &[("provider", "cloud")], 0.0),
         sample("evenkeel_group_warnings", &[], 0.0),
+        sample("evenkeel_group_blocked", &[], 0.0),
+        sample("evenkeel_group_owned", &[], 1.0),
+        sample("evenkeel_group_member_up", &[("gateway", "edge-2")], 1.0),
+        sample(
+            "evenkeel_credential_expiry_seconds",
+            &[("credential", "quic-certificate")],
+            30.0 * 86_400.0 - (step * STEP.as_secs()) as f64,
+        ),
         sample("evenkeel_loss_unplaced", &[("scope", "node")], 0.0),
         sample("evenkeel_cluster_refused_total", &[("reason", "secret")], 0.0),
         sample("evenkeel_policy_failing", &[("policy", "call/routing")], 0.0),
@@ -101,7 +110,7 @@ fn day_of_healthy_traffic_has_no_alert() {
     for step in 0..24 * 3_600 / STEP.as_secs() {
         alerts.evaluate(healthy(step), at);
         assert_eq!(alerts.view().alerts, [], "step {step}");
-        assert_eq!(alerts.deliveries(at.now), [], "step {step}");
+        assert_eq!(alerts.deliveries(at.now, true), [], "step {step}");
         at = Moment { now: at.now + STEP, wall: at.wall + STEP };
     }
 }

@@ -9,7 +9,7 @@ use evenkeel_testkit::http::{http_answer, http_server};
 use super::super::tests::receiver;
 use super::*;
 
-/// A sender with an alert of `EvenkeelRoomsStranded`, and the telemetry that has its metrics.
+/// A sender with an alert of `EvenkeelRoomsStranded` while `idp` is down, and the telemetry that has its metrics.
 fn sender(receivers: &[AlertReceiver]) -> (AlertSender, Telemetry) {
     let settings = GatewayConfig::load(None, None).unwrap();
     let telemetry = Telemetry::start(&settings, "1").unwrap();
@@ -20,11 +20,13 @@ fn sender(receivers: &[AlertReceiver]) -> (AlertSender, Telemetry) {
         instruments.count(Count::RoomsStranded, stranded, &labels);
         alerts.evaluate(metrics.samples(&alerts.metrics()), Moment::now());
     }
-    let views = watch::Sender::new(DependencyViews::new());
+    let (dependency, reason): (Arc<str>, _) = ("idp".into(), Some("status 500".to_owned()));
+    let view = DependencyView { dependency, up: false, since_us: 1, reason };
+    let views = watch::Sender::new([(Arc::clone(&view.dependency), view)].into());
     let sender = AlertSender {
         alerts,
         gateway: "edge-1".to_owned(),
-        is_sender: Box::new(|| true),
+        is_owner: Box::new(|| true),
         metrics,
         checks: DependencyChecks::new(views, Arc::clone(&instruments)),
         instruments,
@@ -55,6 +57,7 @@ async fn hung_receiver_delays_no_other() {
     let request = asked.join().unwrap().remove(0);
     assert!(request.contains("\"alert\":\"EvenkeelRoomsStranded\""), "{request}");
     assert!(request.contains("\"gateway\":\"edge-1\""), "{request}");
+    assert!(request.contains("\"dependencies_down\":[\"idp\"]"), "{request}");
     sender.send();
     assert_eq!(sender.posts.len(), 1, "the one that hangs has one request at most");
 }
@@ -63,10 +66,10 @@ async fn hung_receiver_delays_no_other() {
 async fn standby_sends_once_it_is_the_owner() {
     let (url, _asked) = http_server(vec![http_answer("200 OK", "")]);
     let (mut sender, _telemetry) = sender(&[receiver_at("ops", &url)]);
-    sender.is_sender = Box::new(|| false);
+    sender.is_owner = Box::new(|| false);
     sender.send();
     assert!(sender.posts.is_empty());
-    sender.is_sender = Box::new(|| true);
+    sender.is_owner = Box::new(|| true);
     sender.send();
     assert_eq!(sender.posts.len(), 1);
 }

@@ -189,11 +189,14 @@ async fn initial_state_is_reported_without_events() {
     let (handle, requests) = Handle::new(Arc::new(names()), Arc::default());
     handle.tokens_refused.count(true);
     let control = tokio::spawn(answer(requests));
-    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None);
+    let credentials = vec![("index-token", SystemTime::UNIX_EPOCH)];
+    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None, credentials);
     reader.begin().await;
     reader.read().await.unwrap();
     reader.read().await.unwrap();
     says(&telemetry, "evenkeel_policy_failing", "call/routing", "0");
+    let expired = "evenkeel_credential_expiry_seconds{evenkeel_credential=\"index-token\"} -";
+    assert!(telemetry.prometheus().render().contains(expired));
     says(&telemetry, "evenkeel_node_health", "east-a1", "0");
     says(&telemetry, "evenkeel_node_draining", "east-a1", "0");
     says(&telemetry, "evenkeel_node_load_ratio", "east-a1", "0.25");
@@ -276,7 +279,7 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
             }
         }
     });
-    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None);
+    let mut reader = CounterFollower::new(handle, telemetry.instruments(), None, Vec::new());
     reader.read_sessions().await.unwrap();
     says(&telemetry, "evenkeel_scenario_sessions", "call", "2");
     says(&telemetry, "evenkeel_scenario_degraded", "call", "1");
@@ -290,4 +293,11 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     says(&telemetry, "evenkeel_scenario_sessions", "call", "0");
     drop(reader);
     control.await.unwrap();
+}
+
+#[test]
+fn time_left_is_negative_after_the_end() {
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    assert_eq!(seconds_left(at(90), at(30)), 60.0);
+    assert_eq!(seconds_left(at(30), at(90)), -60.0);
 }
