@@ -15,8 +15,11 @@ const REFUSAL_EVERY: Duration = Duration::from_secs(60);
 const EXPECTED_FOR: Duration = Duration::from_secs(5 * 60);
 
 impl NodeTable {
-    /// Calls the start hook of the first of these nodes that may be started.
+    /// Calls the start hook of the first of these nodes that the limits allow, unless a node is being started already.
     pub(super) fn start_first(&mut self, nodes: &[NodeId], for_calls: bool, now: Instant) {
+        if self.shutting_down || self.iter().any(Node::is_starting) {
+            return;
+        }
         let mut refused = None;
         for &node in nodes {
             match self.refusal(node, for_calls, now) {
@@ -117,9 +120,6 @@ impl NodeTable {
             self.event(CoreEvent::Stop { node, step });
         }
         self.report_providers(now);
-        if self.shutting_down || self.iter().any(Node::is_starting) {
-            return;
-        }
         let dead = self.iter().filter(|node| node.wants_replacement(now));
         let dead: Vec<NodeId> = dead.map(|node| node.id).collect();
         self.start_first(&dead, false, now);

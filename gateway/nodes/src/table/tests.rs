@@ -86,10 +86,8 @@ fn ejected_node_is_down_and_takes_reserves() {
     assert!(nodes.eject(A, now).is_none(), "it is Down already");
 }
 
-#[test]
-fn start_goes_to_the_nearest_node_and_one_at_a_time() {
-    let now = Instant::now();
-    let mut settings = settings();
+/// Nodes that hooks start, and that do not run.
+fn cold(mut settings: CoreSettings, now: Instant) -> NodeTable {
     for node in &mut settings.nodes {
         node.starts = Starts::ByHook { within: ms(1_000) };
     }
@@ -97,8 +95,31 @@ fn start_goes_to_the_nearest_node_and_one_at_a_time() {
     for node in nodes.iter_mut() {
         node.detector.handle_agent(false, now);
     }
+    nodes
+}
+
+fn starting(nodes: &NodeTable) -> Vec<bool> {
+    nodes.iter().map(Node::is_starting).collect()
+}
+
+#[test]
+fn start_goes_to_the_nearest_node_and_one_at_a_time() {
+    let now = Instant::now();
+    let mut nodes = cold(settings(), now);
     nodes.start_nearest(RegionId(1), now);
     nodes.start_nearest(RegionId(0), now);
-    let started: Vec<bool> = nodes.iter().map(Node::is_starting).collect();
-    assert_eq!(started, [false, false, false, true]);
+    assert_eq!(starting(&nodes), [false, false, false, true]);
+}
+
+#[test]
+fn start_in_region_starts_no_node_elsewhere() {
+    let now = Instant::now();
+    let mut settings = settings();
+    settings.limits.start_budget.cost_milli_max = Some(1);
+    settings.nodes[..3].iter_mut().for_each(|node| node.hook.cost_milli = 2);
+    let mut nodes = cold(settings, now);
+    nodes.start_in_region(RegionId(0), now);
+    assert_eq!(starting(&nodes), [false; 4]);
+    nodes.start_in_region(RegionId(1), now);
+    assert_eq!(starting(&nodes), [false, false, false, true]);
 }
