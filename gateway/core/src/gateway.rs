@@ -274,6 +274,7 @@ impl Gateway {
         self.tables.effects.notices.clear();
         self.tables.rooms.forget_restored(&mut self.tables.effects);
         self.tables.sessions.forget_restored();
+        self.with_nodes(NodeTable::forget_restored);
         self.tables.capacity.reduced.clear();
     }
 

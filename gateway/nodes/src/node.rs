@@ -11,7 +11,7 @@ use evenkeel_model::{
 };
 
 use crate::detector::{Detector, DetectorFinding, Distance};
-use crate::node::trust::{HealthState, ImpairedPeriod, NodeTrust, Starting};
+use crate::node::trust::{ElasticState, HealthState, ImpairedPeriod, NodeTrust, Starting};
 
 /// Relapses that still double the ejection; beyond them the maximum applies anyway.
 const RELAPSES_MAX: u32 = 16;
@@ -176,10 +176,15 @@ impl Node {
         node
     }
 
-    /// Returns the facts that another process continues.
+    /// Returns the facts that another process continues. A node that is being started counts as started there.
     pub fn trust_record(&self) -> NodeTrust {
         let starting = Starting { called: None, ..self.trust.starting };
-        NodeTrust { starting, ..self.trust }
+        let started = self.trust.elastic.started || self.is_starting();
+        NodeTrust {
+            starting,
+            elastic: ElasticState { started, ..self.trust.elastic },
+            ..self.trust
+        }
     }
 
     /// Continues the trust of another process, unless this process has worse evidence. A call of the start hook in
@@ -195,6 +200,8 @@ impl Node {
         };
         let holds = match before.standing {
             HealthState::Down { .. } => true,
+            // The answers of a node that was told to stop say nothing.
+            HealthState::Cold { .. } if before.elastic.stop_called.is_some() => true,
             HealthState::Cold { .. } => !self.runs() || !self.detector.was_heard(),
             HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => {
                 self.runs() || without_evidence
@@ -210,10 +217,7 @@ impl Node {
         }
         self.trust.relapses = self.trust.relapses.max(before.relapses).min(RELAPSES_MAX);
         self.trust.starting = before.starting;
-        self.trust.started |= before.started;
-        self.trust.stopping = before.stopping;
-        (self.trust.stop_called, self.trust.replace_at) = (before.stop_called, before.replace_at);
-        (self.trust.replaced, self.trust.replaced_at) = (before.replaced, before.replaced_at);
+        self.trust.elastic = before.elastic;
         self.trust.ejected = before.ejected;
         self.trust.draining = before.draining;
         self.trust.leaving |= before.leaving;
@@ -261,8 +265,8 @@ impl Node {
     /// The node's rooms should move away, because of an operator, the node list or the node's own request, or before the
     /// node is stopped.
     pub fn drains(&self) -> bool {
-        let NodeTrust { draining, removed, leaving, stopping, .. } = self.trust;
-        draining || removed || leaving || stopping
+        let NodeTrust { draining, removed, leaving, elastic, .. } = self.trust;
+        draining || removed || leaving || elastic.stopping
     }
 
     /// The node accepts rooms that have no session open there yet.
@@ -458,7 +462,8 @@ impl Node {
         {
             return None;
         }
-        (self.trust.excused, self.trust.replace_at) = (false, None);
+        self.trust.excused = false;
+        self.trust.elastic.note_runs(false, now);
         self.detector.absolve();
         self.trust.standing = match std::mem::take(&mut self.trust.unknown) {
             true => HealthState::Up { since: now },
@@ -508,7 +513,7 @@ impl Node {
     /// is Wary like any returned node, because it may be unstable.
     pub(super) fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<NodeTransition> {
         self.detector.weigh(now);
-        if self.trust.stop_called.is_some() {
+        if self.trust.elastic.stop_called.is_some() {
             return None;
         }
         // An agent may answer although the process does not run, and reports that.
@@ -518,8 +523,7 @@ impl Node {
         self.detector.forget_loss();
         let Starting { called, .. } = std::mem::take(&mut self.trust.starting);
         let trusted = called.is_some() && self.trust.relapses == 0;
-        self.trust.started |= called.is_some();
-        self.trust.replace_at = None;
+        self.trust.elastic.note_runs(called.is_some(), now);
         self.trust.standing =
             if trusted { HealthState::Up { since: now } } else { HealthState::Wary { since: now } };
         let after = called.map(|at| now.saturating_duration_since(at));
@@ -532,7 +536,7 @@ impl Node {
         let Starting { called, again, .. } = self.trust.starting;
         let idle = called.is_none() && again.is_none_or(|again| again <= now);
         let absent = self.detector.has_missed() || self.detector.is_gone();
-        let idle = idle && self.trust.stop_called.is_none();
+        let idle = idle && self.trust.elastic.stop_called.is_none();
         self.health() == Health::Cold && !self.drains() && idle && absent
     }
 

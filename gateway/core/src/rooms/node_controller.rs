@@ -50,7 +50,7 @@ impl NodeController<'_> {
             return Err(Impossible::NodeLeaves);
         }
         found.trust.draining = draining;
-        found.trust.stopping &= draining;
+        found.trust.elastic.stopping &= draining;
         // The node would repeat its request with its next answer.
         if found.trust.leaving && !draining {
             return Err(Impossible::NodeDrains);
@@ -159,7 +159,7 @@ impl NodeController<'_> {
         let stands = Placement(self.0).stands_at(id).map(|hop| hop.node);
         let by = match self.0.nodes.get(node).map(|node| node.trust) {
             Some(trust) if trust.draining || trust.removed => Decider::Operator,
-            Some(trust) if trust.stopping => Decider::Native,
+            Some(trust) if trust.elastic.stopping => Decider::Native,
             Some(_) | None => Decider::Node,
         };
         if by == Decider::Node && stands == Some(node) && Moves(self.0).is_damped(id, now) {

@@ -21,8 +21,8 @@ impl Stops<'_> {
     pub(crate) fn weigh(&mut self, now: Instant) {
         let settled_for = self.0.settings.limits.leave_within + GONE_AFTER;
         let nodes = self.0.nodes.iter();
-        let stoppable =
-            nodes.filter(|node| node.settings.hook.stop_after.is_some() || node.trust.stopping);
+        let stoppable = nodes
+            .filter(|node| node.settings.hook.stop_after.is_some() || node.trust.elastic.stopping);
         let stoppable: Vec<NodeId> = stoppable.map(|node| node.id).collect();
         for id in stoppable {
             let used = self.use_of(id, now);
@@ -38,7 +38,7 @@ impl Stops<'_> {
     }
 
     fn use_of(&self, id: NodeId, now: Instant) -> NodeUse {
-        let is_stopping = self.0.nodes[id].trust.stopping;
+        let is_stopping = self.0.nodes[id].trust.elastic.stopping;
         let percent = if is_stopping { DRAINING_PERCENT } else { QUIET_PERCENT };
         let failover = self.0.rooms.failover.as_ref();
         let is_empty = self.0.rooms.at[id.0 as usize].is_empty()
@@ -50,7 +50,7 @@ impl Stops<'_> {
     }
 
     fn set_stopping(&mut self, id: NodeId, stopping: bool, now: Instant) {
-        NodeController(self.0).decide_drain(id, |node| node.trust.stopping = stopping, now);
+        NodeController(self.0).decide_drain(id, |node| node.trust.elastic.stopping = stopping, now);
     }
 
     fn stop(&mut self, id: NodeId, now: Instant) {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use evenkeel_model::{CoreEvent, NodeId, RegionId, StartPhase, StartRefusal, StopPhase};
 
 use crate::node::Node;
+use crate::node::trust::ElasticState;
 use crate::providers::ProviderBreakerStanding;
 use crate::table::{NodeEffect, NodeTable, NodeTimer};
 
@@ -110,6 +111,18 @@ impl NodeTable {
         self.event(CoreEvent::Stop { node: id, step: StopPhase::Begun });
     }
 
+    /// The process whose record was restored goes on with the nodes: it alone stops and replaces those that it started.
+    pub fn forget_restored(&mut self) {
+        let ended = self.iter_mut().filter_map(|node| {
+            let drained = node.drains();
+            node.trust.elastic = ElasticState::default();
+            (drained && !node.drains()).then_some(node.id)
+        });
+        for node in ended.collect::<Vec<_>>() {
+            self.event(CoreEvent::Draining { node, draining: false });
+        }
+    }
+
     /// Replaces a dead node, ends stops, and reports breakers that became half-open. Call it each second.
     pub fn turn_hooks(&mut self, now: Instant) {
         let ended = self.iter_mut().filter_map(|node| Some((node.id, node.stop_ended(now)?)));
@@ -123,10 +136,5 @@ impl NodeTable {
         let dead = self.iter().filter(|node| node.wants_replacement(now));
         let dead: Vec<NodeId> = dead.map(|node| node.id).collect();
         self.start_first(&dead, false, now);
-        for node in dead {
-            if self[node].is_starting() {
-                self[node].note_replaced(now);
-            }
-        }
     }
 }
