@@ -99,7 +99,7 @@ impl StartPhase {
 
 crate::named! {
     /// The limit that forbids the start of a node.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
     pub enum StartRefusal {
         /// As many started nodes run as may run at once.
         Nodes = "max-nodes",

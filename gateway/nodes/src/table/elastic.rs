@@ -9,7 +9,7 @@ use crate::node::trust::ElasticState;
 use crate::providers::ProviderBreakerStanding;
 use crate::table::{NodeEffect, NodeTable, NodeTimer};
 
-/// A start that is refused again for the same reason is reported this often. Rooms without a node try several times a second.
+/// Starts that are refused for one reason are reported this often. Rooms without a node try several times a second.
 const REFUSAL_EVERY: Duration = Duration::from_secs(60);
 
 /// Validity of an expected load, which is forecast each minute.
@@ -35,7 +35,6 @@ impl NodeTable {
 
     /// Calls the start hook of the node.
     fn start(&mut self, node: NodeId, now: Instant) {
-        self.refused_start = None;
         let (attempt, within) = self[node].start(now);
         self.event(CoreEvent::Start { node, step: StartPhase::Begun { attempt } });
         self.push(NodeEffect::Start(node));
@@ -63,11 +62,9 @@ impl NodeTable {
     }
 
     fn refuse(&mut self, node: NodeId, why: StartRefusal, now: Instant) {
-        let is_reported = |(before, at): (StartRefusal, Instant)| {
-            before == why && now.saturating_duration_since(at) < REFUSAL_EVERY
-        };
-        if !self.refused_start.is_some_and(is_reported) {
-            self.refused_start = Some((why, now));
+        let lately = |at: &Instant| now.saturating_duration_since(*at) < REFUSAL_EVERY;
+        if !self.refused_starts.get(&why).is_some_and(lately) {
+            self.refused_starts.insert(why, now);
             self.event(CoreEvent::Start { node, step: StartPhase::Refused { why } });
         }
     }
@@ -81,7 +78,11 @@ impl NodeTable {
     }
 
     fn report_providers(&mut self, now: Instant) {
-        let changes = self.providers.changes(now);
+        let NodeTable { slots, providers, .. } = self;
+        let is_listed = |provider: &str| {
+            slots.iter().flatten().any(|node| *node.settings.hook.provider == *provider)
+        };
+        let changes = providers.changes(is_listed, now);
         changes.into_iter().for_each(|change| self.event(change));
     }
 

@@ -1,7 +1,8 @@
 mod pace;
 
 use evenkeel_model::{
-    EvidenceSource, FailureDomain, Health, NodeProbing, NodeSettings, RegionRole, Starts, ZoneId,
+    EvidenceSource, FailureDomain, Health, NodeProbing, NodeSettings, RegionRole, StartPhase,
+    Starts, ZoneId,
 };
 
 use super::*;
@@ -122,4 +123,32 @@ fn start_in_region_starts_no_node_elsewhere() {
     assert_eq!(starting(&nodes), [false; 4]);
     nodes.start_in_region(RegionId(1), now);
     assert_eq!(starting(&nodes), [false, false, false, true]);
+}
+
+#[test]
+fn refused_starts_are_reported_once_a_minute_by_reason() {
+    let start = Instant::now();
+    let mut settings = settings();
+    settings.limits.start_budget.cost_milli_max = Some(1);
+    settings.nodes[..3].iter_mut().for_each(|node| node.hook.cost_milli = 2);
+    settings.nodes[3].hook.provider = "cloud".into();
+    let mut nodes = cold(settings, start);
+    let mut refused = |seconds: u32| {
+        let now = start + ms(1_000) * seconds;
+        (0..5).for_each(|_| nodes.providers.judge("cloud", false, now));
+        nodes.start_in_region(RegionId(0), now);
+        nodes.start_in_region(RegionId(1), now);
+        let outputs = std::iter::from_fn(|| nodes.poll_output());
+        let why = |output: NodeOutput| match output {
+            NodeOutput::Event(CoreEvent::Start { step: StartPhase::Refused { why }, .. }) => {
+                Some(why)
+            }
+            _ => None,
+        };
+        outputs.filter_map(why).collect::<Vec<_>>()
+    };
+    let both = [StartRefusal::Cost, StartRefusal::Provider];
+    assert_eq!(refused(0), both);
+    assert!(refused(1).is_empty() && refused(59).is_empty());
+    assert_eq!(refused(60), both);
 }
