@@ -68,5 +68,5 @@ pub use snapshot::{
     MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,
 };
 pub use thread::{ControlParts, run};
-pub use traces::{CallerSpan, TraceIds, TraceRegistry, TraceShare};
+pub use traces::{CallerSpan, NodeHook, TraceIds, TraceRegistry, TraceShare};
 pub use workers::WorkerLine;

@@ -71,11 +71,16 @@ impl NodeSignalling {
     }
 
     /// Calls the hook that stops the node.
-    pub(crate) fn stop(&mut self, id: NodeId, node: Option<&Arc<NodeConfig>>) {
+    pub(crate) fn stop(
+        &mut self,
+        id: NodeId,
+        node: Option<&Arc<NodeConfig>>,
+        trace: Option<TraceHeaders>,
+    ) {
         if let Some(node) = node
             && let Some(start) = &node.start
         {
-            self.start_hooks.stop(id, &node.name, start, draw());
+            self.start_hooks.stop(id, &node.name, start, draw(), trace);
         }
     }
 

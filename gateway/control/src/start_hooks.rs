@@ -23,6 +23,8 @@ use serde_json::json;
 use tokio::sync::mpsc::Sender;
 use tokio::task::AbortHandle;
 
+use crate::traces::NodeHook;
+
 /// Wait at shutdown for programs that end with the gateway.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -101,8 +103,8 @@ impl StartHooks {
                     // Fails only if control has ended.
                     let _ = failed.try_send(HookFailed { node, attempt });
                 };
-                let message = message("start", name, attempt, hook, trace);
-                Some(self.post("start", name, message, start.within, tell))
+                let message = message(NodeHook::Start, name, attempt, hook, trace);
+                Some(self.post(NodeHook::Start, name, message, start.within, tell))
             }
         };
         if let Some(running) = running {
@@ -111,17 +113,26 @@ impl StartHooks {
     }
 
     /// Calls the hook that stops the node. Without one, the program that started it is told to end.
-    pub(super) fn stop(&mut self, node: NodeId, name: &Arc<str>, start: &StartHook, attempt: u64) {
-        let started = self.running.remove(&node).map(|call| call.running);
+    pub(super) fn stop(
+        &mut self,
+        node: NodeId,
+        name: &Arc<str>,
+        start: &StartHook,
+        attempt: u64,
+        trace: Option<TraceHeaders>,
+    ) {
         let mut calls = Vec::new();
-        if let Some(RunningStart::Program(program)) = started
-            && program.ask_to_end(start.stop.is_none())
-        {
-            calls.push(RunningStart::Program(program));
+        match self.running.remove(&node).map(|call| call.running) {
+            Some(RunningStart::Program(program)) if program.ask_to_end(start.stop.is_none()) => {
+                calls.push(RunningStart::Program(program));
+            }
+            // Repeated, the request would start the node again.
+            Some(RunningStart::Post(task)) => task.abort(),
+            Some(RunningStart::Program(_)) | None => {}
         }
         match (&start.stop, &start.by) {
             (Some(words), _) => {
-                let call = ProgramCall::new("stop", name, words, None);
+                let call = ProgramCall::new(NodeHook::Stop, name, words, trace);
                 match StartProgram::start(call, false, self.confined, Vec::new(), || {}) {
                     Ok(program) => calls.push(RunningStart::Program(program)),
                     Err(error) => {
@@ -130,8 +141,8 @@ impl StartHooks {
                 }
             }
             (None, StartBy::Webhook(hook)) => {
-                let message = message("stop", name, attempt, hook, None);
-                calls.push(self.post("stop", name, message, start.within, || {}));
+                let message = message(NodeHook::Stop, name, attempt, hook, trace);
+                calls.push(self.post(NodeHook::Stop, name, message, start.within, || {}));
             }
             (None, StartBy::Command { .. }) if calls.is_empty() => {
                 tracing::warn!(
@@ -178,7 +189,7 @@ impl StartHooks {
             // Fails only if control has ended.
             let _ = failed.try_send(word);
         };
-        let call = ProgramCall::new("start", name, words, trace);
+        let call = ProgramCall::new(NodeHook::Start, name, words, trace);
         match StartProgram::start(call, stops, self.confined, before, tell) {
             Ok(program) => Some(RunningStart::Program(program)),
             Err(error) => {
@@ -193,7 +204,7 @@ impl StartHooks {
     /// with the same attempt.
     fn post(
         &self,
-        verb: &'static str,
+        hook: NodeHook,
         name: &Arc<str>,
         message: WebhookMessage,
         within: Duration,
@@ -210,7 +221,7 @@ impl StartHooks {
                 Ok(answer) => format!("HTTP status {}", answer.status),
                 Err(error) => error.to_string(),
             };
-            tracing::warn!(node = %name, %why, "{verb} webhook failed");
+            tracing::warn!(node = %name, %why, "{} webhook failed", hook.name());
             failed();
         });
         RunningStart::Post(task.abort_handle())
@@ -248,14 +259,14 @@ impl StartHooks {
 
 /// The request of a start or stop: `{"verb":"start","node":"east-b1","attempt":"00f3…"}`.
 fn message(
-    verb: &str,
+    hook: NodeHook,
     name: &str,
     attempt: u64,
-    hook: &Arc<WebhookTarget>,
+    target: &Arc<WebhookTarget>,
     trace: Option<TraceHeaders>,
 ) -> WebhookMessage {
-    let body = json!({"verb": verb, "node": name, "attempt": format!("{attempt:016x}")});
-    WebhookMessage { hook: Arc::clone(hook), body: body.to_string().into(), trace }
+    let body = json!({"verb": hook.name(), "node": name, "attempt": format!("{attempt:016x}")});
+    WebhookMessage { hook: Arc::clone(target), body: body.to_string().into(), trace }
 }
 
 impl Drop for StartHooks {
@@ -300,8 +311,7 @@ enum ProgramPhase {
 
 /// The call of a program.
 struct ProgramCall {
-    /// `start` or `stop`.
-    verb: &'static str,
+    hook: NodeHook,
     /// The name of the node.
     name: Arc<str>,
     /// The program and its arguments.
@@ -311,12 +321,12 @@ struct ProgramCall {
 
 impl ProgramCall {
     fn new(
-        verb: &'static str,
+        hook: NodeHook,
         name: &Arc<str>,
         words: &[Arc<str>],
         trace: Option<TraceHeaders>,
     ) -> ProgramCall {
-        ProgramCall { verb, name: Arc::clone(name), words: words.to_vec(), trace }
+        ProgramCall { hook, name: Arc::clone(name), words: words.to_vec(), trace }
     }
 }
 
@@ -331,7 +341,7 @@ impl StartProgram {
         failed: impl FnOnce() + Send + 'static,
     ) -> io::Result<StartProgram> {
         let phase = Arc::new(Mutex::new(ProgramPhase::Waits));
-        let seen = Arc::clone(&phase);
+        let (seen, thread) = (Arc::clone(&phase), format!("{} node", call.hook.name()));
         let run = move || {
             // An error means that the thread panicked, and so has ended too.
             before.into_iter().for_each(|before| _ = before.join());
@@ -343,11 +353,11 @@ impl StartProgram {
                 Ok(Some(status)) => describe(status),
                 Err(error) => format!("cannot be run: {error}"),
             };
-            let ProgramCall { verb, name, words, .. } = &call;
-            tracing::warn!(node = %name, program = %words[0], "{verb} hook failed: {ill}");
+            let ProgramCall { hook, name, words, .. } = &call;
+            tracing::warn!(node = %name, program = %words[0], "{} hook failed: {ill}", hook.name());
             failed();
         };
-        let thread = std::thread::Builder::new().name("start node".to_owned()).spawn(run)?;
+        let thread = std::thread::Builder::new().name(thread).spawn(run)?;
         Ok(StartProgram { phase, thread, stops })
     }
 
@@ -411,7 +421,7 @@ fn run(call: &ProgramCall, phase: &Mutex<ProgramPhase>) -> io::Result<Option<Wai
         waits @ ProgramPhase::Waits => *waits = ProgramPhase::Runs(group),
         ProgramPhase::Runs(_) | ProgramPhase::Ends(_) | ProgramPhase::Over => kill(group),
     }
-    let watched = watch(&child, call.verb, &call.name, &ours);
+    let watched = watch(&child, call.hook, &call.name, &ours);
     let mut phase = lock(phase);
     let before = std::mem::replace(&mut *phase, ProgramPhase::Over);
     let by_itself = matches!(before, ProgramPhase::Runs(_));
@@ -447,9 +457,9 @@ fn command(
     Ok(command)
 }
 
-fn watch(child: &Child, verb: &'static str, name: &str, says: &UnixDatagram) -> io::Result<()> {
+fn watch(child: &Child, hook: NodeHook, name: &str, says: &UnixDatagram) -> io::Result<()> {
     let held = PidFd::from_pid(child.id() as i32)?;
-    let mut output = ProgramOutput::new(verb, name);
+    let mut output = ProgramOutput::new(hook, name);
     loop {
         let mut fds = [held.as_fd(), says.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut fds, PollTimeout::NONE) {
@@ -482,7 +492,7 @@ const LINES_PER_SECOND: u32 = 50;
 const WRITE_MAX: usize = 64 << 10;
 
 struct ProgramOutput<'a> {
-    verb: &'static str,
+    hook: NodeHook,
     node: &'a str,
     line: Vec<u8>,
     /// Start of the current second, and lines logged in it.
@@ -493,9 +503,9 @@ struct ProgramOutput<'a> {
 }
 
 impl ProgramOutput<'_> {
-    fn new<'a>(verb: &'static str, node: &'a str) -> ProgramOutput<'a> {
+    fn new(hook: NodeHook, node: &str) -> ProgramOutput<'_> {
         let shown = (Instant::now(), 0);
-        ProgramOutput { verb, node, line: Vec::new(), shown, hidden: 0, bytes: vec![0; WRITE_MAX] }
+        ProgramOutput { hook, node, line: Vec::new(), shown, hidden: 0, bytes: vec![0; WRITE_MAX] }
     }
 
     fn read(&mut self, says: &UnixDatagram) {
@@ -505,7 +515,7 @@ impl ProgramOutput<'_> {
                 break;
             }
             for line in self.take(&bytes[..length], Instant::now()) {
-                tracing::info!(node = %self.node, "{} hook: {line}", self.verb);
+                tracing::info!(node = %self.node, "{} hook: {line}", self.hook.name());
             }
         }
         self.bytes = bytes;
@@ -548,7 +558,7 @@ impl Drop for ProgramOutput<'_> {
     fn drop(&mut self) {
         if !self.line.is_empty() {
             for line in self.line_ends(Instant::now()) {
-                tracing::info!(node = %self.node, "{} hook: {line}", self.verb);
+                tracing::info!(node = %self.node, "{} hook: {line}", self.hook.name());
             }
         }
     }

@@ -207,7 +207,7 @@ fn program_of_a_removed_node_ends_at_restart() {
 fn stopped_node_ends_its_program_without_a_failure() {
     let (mut start_hooks, mut told) = start_hooks();
     let pids = stay(&mut start_hooks, "stopped", false);
-    start_hooks.stop(NODE, &"n".into(), &start("", false), 2);
+    start_hooks.stop(NODE, &"n".into(), &start("", false), 2, None);
     gone(pids);
     for call in start_hooks.stopping.remove(&NODE).unwrap() {
         let RunningStart::Program(program) = call else { panic!("a program") };
@@ -225,7 +225,7 @@ fn program_that_ignores_the_stop_is_killed_at_its_end() {
     let (mut start_hooks, _told) = start_hooks();
     start_hooks.start(NODE, &"n".into(), &start(&script, false), 1, None);
     let pid = until(|| std::fs::read_to_string(&file).ok()).trim().parse().unwrap();
-    start_hooks.stop(NODE, &"n".into(), &start("", false), 2);
+    start_hooks.stop(NODE, &"n".into(), &start("", false), 2, None);
     assert!(is_running(pid));
     start_hooks.end_stop(NODE);
     gone([pid, pid]);
@@ -237,11 +237,12 @@ fn stop_hook_is_called_and_leaves_the_program_to_it() {
     let file = folder.path().join("stop");
     let (mut start_hooks, _told) = start_hooks();
     let pids = stay(&mut start_hooks, "serves", true);
-    let words: [Arc<str>; 3] =
-        ["/bin/sh", "-c", &format!("touch {}", file.display())].map(Into::into);
+    let script = format!("echo $TRACEPARENT > {0}.new; mv {0}.new {0}", file.display());
+    let words: [Arc<str>; 3] = ["/bin/sh", "-c", &script].map(Into::into);
     let stops = StartHook { stop: Some(words.into()), ..start("", true) };
-    start_hooks.stop(NODE, &"n".into(), &stops, 2);
-    until(|| file.exists().then_some(()));
+    let trace = TraceHeaders { traceparent: "00-ab-cd-01".to_owned(), tracestate: None };
+    start_hooks.stop(NODE, &"n".into(), &stops, 2, Some(trace));
+    assert_eq!(until(|| std::fs::read_to_string(&file).ok()), "00-ab-cd-01\n");
     assert!(pids.iter().all(|pid| is_running(*pid)));
     drop(start_hooks);
     gone(pids);
@@ -287,10 +288,27 @@ async fn webhook_that_started_a_node_is_told_to_stop_it() {
     let (failed, _told) = tokio::sync::mpsc::channel(1);
     let mut start_hooks = StartHooks::new(failed, Some(Poster::start().unwrap()), true);
     let (hook, requests) = asked(&["200 OK"]);
-    start_hooks.stop(NODE, &"east-b1".into(), &hook, 0xf4);
+    start_hooks.stop(NODE, &"east-b1".into(), &hook, 0xf4, None);
     let request = tokio::task::spawn_blocking(|| requests.join().unwrap().remove(0)).await.unwrap();
     let body = r#"{"attempt":"00000000000000f4","node":"east-b1","verb":"stop"}"#;
     assert!(request.ends_with(body), "{request}");
+}
+
+#[tokio::test]
+async fn stop_ends_the_request_that_started_the_node() {
+    let (failed, _told) = tokio::sync::mpsc::channel(1);
+    let mut start_hooks = StartHooks::new(failed, Some(Poster::start().unwrap()), true);
+    let (slow, _listener) = slow();
+    start_hooks.start(NODE, &"n".into(), &slow, 1, None);
+    let RunningStart::Post(task) = &start_hooks.running[&NODE].running else { panic!("a POST") };
+    let task = task.clone();
+    let words: [Arc<str>; 1] = ["/bin/true".into()];
+    let stops = StartHook { stop: Some(words.into()), ..slow };
+    start_hooks.stop(NODE, &"n".into(), &stops, 2, None);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(task.is_finished());
 }
 
 #[tokio::test]
