@@ -105,8 +105,10 @@ fn node_line(node: &Value) -> String {
     let trip = node["round_trip_us"].as_u64();
     let trip =
         trip.map_or(String::new(), |us| format!(", {}.{} ms away", us / 1_000, us % 1_000 / 100));
+    let need = node["needed_for"].as_str();
+    let need = need.map_or(String::new(), |need| format!(", needed for {need}"));
     format!(
-        "{:<16} {:<16} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{trip}{opening}{}{}{}",
+        "{:<16} {:<16} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{trip}{opening}{}{}{}{}{need}",
         text(node, "node"),
         format!("{}/{}", text(node, "region"), text(node, "zone")),
         text(node, "health"),
@@ -114,6 +116,7 @@ fn node_line(node: &Value) -> String {
         number(node, "load_permille") / 10,
         number(node, "capacity_kbps"),
         flag("draining", ", draining"),
+        flag("stopping", ", stopping"),
         flag("leaving", ", leaving"),
         flag("ejected", ", ejected"),
     )

@@ -110,6 +110,21 @@ crate::named! {
     }
 }
 
+crate::named! {
+    /// The reason why a node is not stopped.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum NodeNeed {
+        /// It carries rooms.
+        Rooms = "rooms",
+        /// Rooms are stranded.
+        Stranded = "stranded-rooms",
+        /// The load of the region, now or by the forecast, is too high for the other nodes.
+        Load = "load",
+        /// The other nodes lack capacity for its reserves.
+        Reserves = "reserves",
+    }
+}
+
 /// A step in the stop of a node that is no longer needed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StopPhase {

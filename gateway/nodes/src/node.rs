@@ -6,8 +6,8 @@ pub(crate) mod trust;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    EvidenceSource, Health, Hop, Incarnation, Measures, Metric, NodeId, NodeProbing, NodeSettings,
-    RoomId, Starts, Timings,
+    EvidenceSource, Health, Hop, Incarnation, Measures, Metric, NodeId, NodeNeed, NodeProbing,
+    NodeSettings, RoomId, Starts, Timings,
 };
 
 use crate::detector::{Detector, DetectorFinding, Distance};
@@ -58,6 +58,8 @@ pub struct Node {
     pub decay_permille: u16,
     /// Ports that were recently found closed, by room.
     closed_ports: Vec<(RoomId, Instant)>,
+    /// The reason why the node, which could be stopped, is not.
+    pub need: Option<NodeNeed>,
     /// The time since which the node is not needed; while it drains to be stopped, that of the drain.
     quiet_since: Option<Instant>,
     /// The time since which no leg is open at the node that drains to be stopped.
@@ -154,6 +156,7 @@ impl Node {
             fares_badly: false,
             decay_permille: 0,
             closed_ports: Vec::new(),
+            need: None,
             quiet_since: None,
             empty_since: None,
             timings,

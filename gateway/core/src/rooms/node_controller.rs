@@ -371,8 +371,7 @@ impl NodeController<'_> {
             self.drain(id, now);
             return false;
         }
-        let mourned = self.0.rooms.failover.as_ref().is_some_and(|it| it.concerns(id));
-        if self.0.nodes.pace(id).counts() != (0, 0) || mourned {
+        if !self.is_settled(id) {
             self.forget_soon(id, now);
             return false;
         }
@@ -382,6 +381,12 @@ impl NodeController<'_> {
         self.0.nodes.forget(id, now);
         self.0.effects.take(&mut self.0.nodes);
         true
+    }
+
+    /// No session is being opened at the node, and no failover concerns it.
+    pub(crate) fn is_settled(&self, id: NodeId) -> bool {
+        let failover = self.0.rooms.failover.as_ref();
+        self.0.nodes.pace(id).counts() == (0, 0) && !failover.is_some_and(|it| it.concerns(id))
     }
 
     /// A node reported its load in thousandths of its capacity; valid for 5 s. The report corrects the measured

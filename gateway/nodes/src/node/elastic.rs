@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_model::{Starts, StopPhase};
+use evenkeel_model::{NodeNeed, Starts, StopPhase};
 
 use crate::node::Node;
 use crate::node::trust::{ElasticState, HealthState, NodeTrust};
@@ -25,8 +25,8 @@ const EMPTY_WITHIN: Duration = Duration::from_secs(60);
 /// The use of a node, from which follows whether it is stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NodeUse {
-    /// It has rooms, or other nodes could not carry what its region needs.
-    pub is_needed: bool,
+    /// `None`: it is not needed.
+    pub need: Option<NodeNeed>,
     /// No leg is open there.
     pub is_empty: bool,
 }
@@ -71,8 +71,9 @@ impl Node {
     pub fn weigh_stop(&mut self, used: NodeUse, settled_for: Duration, now: Instant) -> StopStep {
         let NodeTrust { draining, removed, leaving, elastic, .. } = self.trust;
         let may_stop = elastic.started && self.runs() && !(draining || removed || leaving);
-        let after = self.settings.hook.stop_after.filter(|_| may_stop && !used.is_needed);
-        let Some(after) = after else {
+        let after = self.settings.hook.stop_after.filter(|_| may_stop);
+        self.need = used.need.filter(|_| after.is_some());
+        let Some(after) = after.filter(|_| used.need.is_none()) else {
             (self.quiet_since, self.empty_since) = (None, None);
             return if elastic.stopping { StopStep::Keep } else { StopStep::Wait };
         };

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use evenkeel_model::{
-    BreakerState, CoreEvent, CoreSettings, Health, Measures, NodeId, RedundancyMode, RegionId,
-    RegionRole, SessionId, StartPhase, StartRefusal, Starts,
+    BreakerState, CoreEvent, CoreSettings, Health, Measures, NodeId, NodeNeed, RedundancyMode,
+    RegionId, RegionRole, SessionId, StartPhase, StartRefusal, Starts,
 };
 
 use super::modes::{health, in_mode, starts};
 use super::*;
-use crate::{GatewayEffect, NodeEffect};
+use crate::{GatewayEffect, NodeEffect, NodeStanding};
 
 const HOME: RegionId = RegionId(0);
 
@@ -50,8 +50,12 @@ fn stops(world: &World) -> Vec<&'static str> {
     world.events().filter_map(step).collect()
 }
 
+fn standing(world: &World) -> NodeStanding {
+    world.gateway.views().nodes().find(|standing| standing.hop.node == B).unwrap()
+}
+
 fn is_draining(world: &World) -> bool {
-    world.gateway.views().nodes().any(|standing| standing.hop.node == B && standing.draining)
+    standing(world).draining
 }
 
 fn pass_until_drain(world: &mut World) {
@@ -170,6 +174,7 @@ fn node_is_kept_while_its_region_expects_its_load() {
     expect(&mut world, 810);
     world.pass(ms(100_000));
     assert_eq!(stops(&world), [""; 0], "the other node would be loaded by more than 80 %");
+    assert_eq!(standing(&world).need, Some(NodeNeed::Load));
     expect(&mut world, 790);
     world.pass(ms(67_000));
     assert_eq!(stops(&world), ["stopping"]);
@@ -185,6 +190,10 @@ fn only_standby_of_a_room_is_kept() {
     assert_eq!(route.iter().map(|(node, _)| *node).collect::<Vec<_>>(), [A, B]);
     talk(&mut world, session, 100);
     assert_eq!((stops(&world).len(), world.route("r")), (0, route));
+    assert_eq!(standing(&world).need, Some(NodeNeed::Reserves));
+    world.kill(A);
+    talk(&mut world, session, 2);
+    assert_eq!(standing(&world).need, Some(NodeNeed::Rooms));
 }
 
 #[test]
@@ -206,6 +215,7 @@ fn undrain_keeps_a_node_that_would_be_stopped() {
     settings.nodes[1].role = RegionRole::Standby;
     let mut world = started(settings);
     pass_until_drain(&mut world);
+    assert!(standing(&world).stopping && standing(&world).started);
     world
         .gateway
         .change_nodes(world.now, |nodes| nodes.handle_drain(B, false, None, world.now))

@@ -6,7 +6,7 @@ use crate::node::elastic::{NodeUse, StopStep};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-const QUIET: NodeUse = NodeUse { is_needed: false, is_empty: true };
+const QUIET: NodeUse = NodeUse { need: None, is_empty: true };
 
 fn answers(node: &mut Node, sequence: u64, now: Instant) -> Option<NodeTransition> {
     node.detector.handle_probe_sent(sequence, now - MS);
