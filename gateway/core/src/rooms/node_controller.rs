@@ -212,20 +212,19 @@ impl NodeController<'_> {
     }
 
     /// A node that was just added replaces one that is about to be removed, as after a change of key or address. An
-    /// operator's drain or eject of the old node applies to the new one.
+    /// operator's drain or eject of the old node applies to the new one, and so does its start by the gateway.
     pub fn handle_takes_place(
         &mut self,
         new: NodeId,
         old: NodeId,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let before = self.0.nodes.get(old).ok_or(Impossible::NoSuchNode)?;
-        let (draining, ejected) = (before.trust.draining, before.trust.ejected);
-        self.0.nodes.get(new).ok_or(Impossible::NoSuchNode)?;
-        if draining {
+        let before = self.0.nodes.get(old).ok_or(Impossible::NoSuchNode)?.trust;
+        self.0.nodes.get_mut(new).ok_or(Impossible::NoSuchNode)?.take_place(&before);
+        if before.draining {
             self.decide_drain(new, |node| node.trust.draining = true, now);
         }
-        if ejected {
+        if before.ejected {
             self.handle_eject(new, now)?;
         }
         Ok(())

@@ -56,6 +56,11 @@ impl ElasticState {
 }
 
 impl Node {
+    /// The node takes the place of another one, which the gateway may have started.
+    pub fn take_place(&mut self, before: &NodeTrust) {
+        self.trust.elastic.started = before.elastic.started;
+    }
+
     /// Returns true if the gateway is starting the node, or started it and it runs or is being stopped.
     pub fn is_in_budget(&self) -> bool {
         let ElasticState { started, stop_called, .. } = self.trust.elastic;

@@ -112,6 +112,21 @@ fn node_that_does_not_stop_runs_on() {
 }
 
 #[test]
+fn node_at_a_new_address_counts_as_started() {
+    let mut world = started(settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000)]));
+    let settings = world.gateway.node_table()[B].settings.clone();
+    let new = world.add(settings).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_takes_place(new, B, world.now))
+        .unwrap();
+    world.unmute(new);
+    world.pass(ms(2_000));
+    let standing = world.gateway.views().nodes().find(|node| node.hop.node == new).unwrap();
+    assert!(standing.started && standing.health != Health::Cold);
+}
+
+#[test]
 fn standby_that_forgets_a_record_stops_no_node() {
     let mut world = started(settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000)]));
     pass_until_drain(&mut world);
