@@ -122,13 +122,18 @@ impl StartHooks {
         trace: Option<TraceHeaders>,
     ) {
         let mut calls = Vec::new();
-        match self.running.remove(&node).map(|call| call.running) {
-            Some(RunningStart::Program(program)) if program.ask_to_end(start.stop.is_none()) => {
-                calls.push(RunningStart::Program(program));
+        let running = self.running.remove(&node).map(|call| call.running);
+        let left = self.released.extract_if(.., |(released, _)| released == name);
+        let left = left.map(|(_, program)| RunningStart::Program(program));
+        for call in running.into_iter().chain(left) {
+            match call {
+                RunningStart::Program(program) if program.ask_to_end(start.stop.is_none()) => {
+                    calls.push(RunningStart::Program(program));
+                }
+                RunningStart::Program(_) => {}
+                // Repeated, the request would start the node again.
+                RunningStart::Post(task) => task.abort(),
             }
-            // Repeated, the request would start the node again.
-            Some(RunningStart::Post(task)) => task.abort(),
-            Some(RunningStart::Program(_)) | None => {}
         }
         match (&start.stop, &start.by) {
             (Some(words), _) => {
@@ -147,7 +152,7 @@ impl StartHooks {
             (None, StartBy::Command { .. }) if calls.is_empty() => {
                 tracing::warn!(
                     node = %name,
-                    "node is not stopped: the program that started it has ended; set `stop`"
+                    "node is not stopped: no program that started it runs here; set `stop`"
                 );
             }
             (None, StartBy::Command { .. }) => {}

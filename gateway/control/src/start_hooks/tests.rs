@@ -217,6 +217,15 @@ fn stopped_node_ends_its_program_without_a_failure() {
 }
 
 #[test]
+fn stop_ends_the_program_of_a_former_listing() {
+    let (mut start_hooks, _told) = start_hooks();
+    let pids = stay(&mut start_hooks, "listed", false);
+    start_hooks.release(NODE);
+    start_hooks.stop(NodeId(9), &"n".into(), &start("", false), 2, None);
+    gone(pids);
+}
+
+#[test]
 fn program_that_ignores_the_stop_is_killed_at_its_end() {
     let folder = tempdir().unwrap();
     let file = folder.path().join("pid");
