@@ -142,7 +142,7 @@ impl Control {
                 self.signalling.stop(node, self.nodes.config(node), trace);
             }
             GatewayEffect::Node(NodeEffect::EndStop(node)) => {
-                self.signalling.start_hooks.end_stop(node);
+                self.signalling.node_hooks.end_stop(node);
             }
             GatewayEffect::Node(NodeEffect::Forget(node)) => self.forget_node(node),
             GatewayEffect::Rollout(rollout) => {

@@ -42,7 +42,7 @@ fn call_waits_for_the_one_before_and_may_be_cancelled() {
         let (end, ended) = mpsc::channel::<()>();
         let before = std::thread::spawn(move || ended.recv().unwrap_or_default());
         let script = words(&format!("touch {}", file.display()));
-        let program = StartProgram::start(call(&script), false, true, vec![before], || {}).unwrap();
+        let program = HookProgram::start(call(&script), false, true, vec![before], || {}).unwrap();
         if ends {
             let thread = program.end();
             drop(end);

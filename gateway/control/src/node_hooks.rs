@@ -34,7 +34,7 @@ pub(super) struct HookFailed {
     attempt: u64,
 }
 
-pub(super) struct StartHooks {
+pub(super) struct NodeHooks {
     /// Channel of failed hooks. If it is full, the node's start timeout has the same effect.
     failed: Sender<HookFailed>,
     /// Present once webhooks are configured.
@@ -43,9 +43,9 @@ pub(super) struct StartHooks {
     confined: bool,
     running: BTreeMap<NodeId, StartAttempt>,
     /// Hooks that stop a node, and the programs that started it and were told to end.
-    stopping: BTreeMap<NodeId, Vec<RunningStart>>,
+    stopping: BTreeMap<NodeId, Vec<RunningHook>>,
     /// Programs of removed nodes that still run, by the node's name.
-    released: Vec<(Arc<str>, StartProgram)>,
+    released: Vec<(Arc<str>, HookProgram)>,
     /// Threads of programs that were told to end. The thread of the node's next call joins them.
     ending: BTreeMap<NodeId, Vec<JoinHandle<()>>>,
 }
@@ -53,21 +53,21 @@ pub(super) struct StartHooks {
 struct StartAttempt {
     attempt: u64,
     name: Arc<str>,
-    running: RunningStart,
+    running: RunningHook,
 }
 
-enum RunningStart {
-    Program(StartProgram),
+enum RunningHook {
+    Program(HookProgram),
     Post(AbortHandle),
 }
 
-impl StartHooks {
+impl NodeHooks {
     pub(super) fn new(
         failed: Sender<HookFailed>,
         poster: Option<Poster>,
         confined: bool,
-    ) -> StartHooks {
-        StartHooks {
+    ) -> NodeHooks {
+        NodeHooks {
             failed,
             poster,
             confined,
@@ -79,7 +79,7 @@ impl StartHooks {
     }
 
     /// Calls the node's hook; `attempt` is unique. A program of an earlier call is ended first: it hangs, or did not
-    /// bring the node up. So is a [released](Starter::release) program of the same node name: it may hold resources
+    /// bring the node up. So is a [released](NodeHooks::release) program of the same node name: it may hold resources
     /// that this one needs.
     pub(super) fn start(
         &mut self,
@@ -124,22 +124,22 @@ impl StartHooks {
         let mut calls = Vec::new();
         let running = self.running.remove(&node).map(|call| call.running);
         let left = self.released.extract_if(.., |(released, _)| released == name);
-        let left = left.map(|(_, program)| RunningStart::Program(program));
+        let left = left.map(|(_, program)| RunningHook::Program(program));
         for call in running.into_iter().chain(left) {
             match call {
-                RunningStart::Program(program) if program.ask_to_end(start.stop.is_none()) => {
-                    calls.push(RunningStart::Program(program));
+                RunningHook::Program(program) if program.ask_to_end(start.stop.is_none()) => {
+                    calls.push(RunningHook::Program(program));
                 }
-                RunningStart::Program(_) => {}
+                RunningHook::Program(_) => {}
                 // Repeated, the request would start the node again.
-                RunningStart::Post(task) => task.abort(),
+                RunningHook::Post(task) => task.abort(),
             }
         }
         match (&start.stop, &start.by) {
             (Some(words), _) => {
                 let call = ProgramCall::new(NodeHook::Stop, name, words, trace);
-                match StartProgram::start(call, false, self.confined, Vec::new(), || {}) {
-                    Ok(program) => calls.push(RunningStart::Program(program)),
+                match HookProgram::start(call, false, self.confined, Vec::new(), || {}) {
+                    Ok(program) => calls.push(RunningHook::Program(program)),
                     Err(error) => {
                         tracing::warn!(node = %name, %error, "no thread for the stop hook");
                     }
@@ -167,12 +167,12 @@ impl StartHooks {
         }
     }
 
-    fn end(&mut self, node: NodeId, call: RunningStart) {
+    fn end(&mut self, node: NodeId, call: RunningHook) {
         match call {
-            RunningStart::Program(program) => {
+            RunningHook::Program(program) => {
                 self.ending.entry(node).or_default().push(program.end());
             }
-            RunningStart::Post(task) => task.abort(),
+            RunningHook::Post(task) => task.abort(),
         }
     }
 
@@ -187,7 +187,7 @@ impl StartHooks {
         words: &[Arc<str>],
         stops: bool,
         trace: Option<TraceHeaders>,
-    ) -> Option<RunningStart> {
+    ) -> Option<RunningHook> {
         let before = self.ending.remove(&word.node).unwrap_or_default();
         let failed = self.failed.clone();
         let tell = move || {
@@ -195,8 +195,8 @@ impl StartHooks {
             let _ = failed.try_send(word);
         };
         let call = ProgramCall::new(NodeHook::Start, name, words, trace);
-        match StartProgram::start(call, stops, self.confined, before, tell) {
-            Ok(program) => Some(RunningStart::Program(program)),
+        match HookProgram::start(call, stops, self.confined, before, tell) {
+            Ok(program) => Some(RunningHook::Program(program)),
             Err(error) => {
                 // The core calls the hook again when the node's start times out.
                 tracing::warn!(node = %name, %error, "no thread for the start hook");
@@ -214,7 +214,7 @@ impl StartHooks {
         message: WebhookMessage,
         within: Duration,
         failed: impl FnOnce() + Send + 'static,
-    ) -> RunningStart {
+    ) -> RunningHook {
         let (name, poster) = (Arc::clone(name), self.poster.clone());
         let task = tokio::spawn(async move {
             let answer = match poster {
@@ -229,7 +229,7 @@ impl StartHooks {
             tracing::warn!(node = %name, %why, "{} webhook failed", hook.name());
             failed();
         });
-        RunningStart::Post(task.abort_handle())
+        RunningHook::Post(task.abort_handle())
     }
 
     /// The start timed out: ends the program without waiting for it.
@@ -243,7 +243,7 @@ impl StartHooks {
     pub(super) fn release(&mut self, node: NodeId) {
         self.stopping.remove(&node);
         self.released.retain(|(_, program)| !program.thread.is_finished());
-        if let Some(StartAttempt { name, running: RunningStart::Program(program), .. }) =
+        if let Some(StartAttempt { name, running: RunningHook::Program(program), .. }) =
             self.running.remove(&node)
         {
             self.released.push((name, program));
@@ -255,7 +255,7 @@ impl StartHooks {
         self.released.clear();
         self.stopping.clear();
         for call in std::mem::take(&mut self.running).into_values() {
-            if let RunningStart::Post(task) = call.running {
+            if let RunningHook::Post(task) = call.running {
                 task.abort();
             }
         }
@@ -274,20 +274,20 @@ fn message(
     WebhookMessage { hook: Arc::clone(target), body: body.to_string().into(), trace }
 }
 
-impl Drop for StartHooks {
+impl Drop for NodeHooks {
     fn drop(&mut self) {
         let mut programs: Vec<_> = self.released.drain(..).map(|(_, program)| program).collect();
         let started = std::mem::take(&mut self.running).into_values().map(|call| call.running);
         let stopping = std::mem::take(&mut self.stopping).into_values().flatten();
         for call in started.chain(stopping) {
             match call {
-                RunningStart::Program(program) => programs.push(program),
-                RunningStart::Post(task) => task.abort(),
+                RunningHook::Program(program) => programs.push(program),
+                RunningHook::Post(task) => task.abort(),
             }
         }
         let stopped = programs.into_iter().filter(|program| program.stops);
         let ending = std::mem::take(&mut self.ending).into_values().flatten();
-        let ending: Vec<_> = ending.chain(stopped.map(StartProgram::end)).collect();
+        let ending: Vec<_> = ending.chain(stopped.map(HookProgram::end)).collect();
         let by = Instant::now() + GONE_WITHIN;
         while !ending.iter().all(JoinHandle::is_finished) && Instant::now() < by {
             std::thread::sleep(Duration::from_millis(5));
@@ -296,7 +296,7 @@ impl Drop for StartHooks {
 }
 
 /// A program that runs, or that waits for earlier programs to end.
-struct StartProgram {
+struct HookProgram {
     phase: Arc<Mutex<ProgramPhase>>,
     thread: JoinHandle<()>,
     /// The program ends with the gateway.
@@ -335,7 +335,7 @@ impl ProgramCall {
     }
 }
 
-impl StartProgram {
+impl HookProgram {
     /// Runs the program once all threads of `before` have ended. `failed` is called if the program cannot be run, or
     /// fails without having been ended.
     fn start(
@@ -344,7 +344,7 @@ impl StartProgram {
         confined: bool,
         before: Vec<JoinHandle<()>>,
         failed: impl FnOnce() + Send + 'static,
-    ) -> io::Result<StartProgram> {
+    ) -> io::Result<HookProgram> {
         let phase = Arc::new(Mutex::new(ProgramPhase::Waits));
         let (seen, thread) = (Arc::clone(&phase), format!("{} node", call.hook.name()));
         let run = move || {
@@ -363,7 +363,7 @@ impl StartProgram {
             failed();
         };
         let thread = std::thread::Builder::new().name(thread).spawn(run)?;
-        Ok(StartProgram { phase, thread, stops })
+        Ok(HookProgram { phase, thread, stops })
     }
 
     /// Ends the program and its process group, or cancels its start. The thread returned must be joined.
@@ -402,7 +402,7 @@ fn confine() {
     static WARNED: Once = Once::new();
     if let Err(missing) = sandbox::confine_hooks() {
         WARNED.call_once(|| {
-            tracing::warn!(%missing, "start hooks can read the memory of other processes of this user");
+            tracing::warn!(%missing, "hooks of nodes can read the memory of other processes of this user");
         });
     }
 }
