@@ -11,8 +11,9 @@ use crate::rooms::placement::CoreTables;
 /// Highest load of a region after a stop, per cent of the capacity that is left.
 const QUIET_PERCENT: u64 = 80;
 
-/// The same once the node drains, so that a small change of the load does not end the drain.
-const DRAINING_PERCENT: u64 = 100;
+/// The same once the node drains, so that a small change of the load does not end the drain. With more load, a refused offer
+/// would start the node again.
+const DRAINING_PERCENT: u64 = 90;
 
 /// Drains nodes that have not been needed for long enough, stops them once they are empty, and replaces dead ones.
 pub(crate) struct Stops<'a>(pub(crate) &'a mut CoreTables);

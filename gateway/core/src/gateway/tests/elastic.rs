@@ -196,6 +196,18 @@ fn node_is_kept_while_its_region_expects_its_load() {
 }
 
 #[test]
+fn drain_before_a_stop_ends_if_the_load_returns() {
+    for (kbps, steps) in [(890, vec!["stopping"]), (910, vec![])] {
+        let mut world = started(settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000)]));
+        pass_until_drain(&mut world);
+        let now = world.now;
+        world.gateway.change_nodes(now, |nodes| nodes.handle_expected_load(HOME, kbps, now));
+        world.pass(ms(10_000));
+        assert_eq!(stops(&world), steps);
+    }
+}
+
+#[test]
 fn only_standby_of_a_room_is_kept() {
     let mut settings = settings_with(RedundancyMode::Hot, &[(0, 1_000), (1, 1_000)]);
     settings.nodes[1].role = RegionRole::Standby;
