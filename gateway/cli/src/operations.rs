@@ -399,3 +399,6 @@ fn room_line(room: &Value) -> String {
         text(room, "placed_by"),
     )
 }
+
+#[cfg(test)]
+mod tests;

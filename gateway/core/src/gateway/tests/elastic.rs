@@ -9,7 +9,7 @@ use evenkeel_model::{
 
 use super::modes::{health, in_mode, starts};
 use super::*;
-use crate::{GatewayEffect, NodeEffect, NodeStanding};
+use crate::{CandidateReason, GatewayEffect, NodeEffect, NodeStanding};
 
 const HOME: RegionId = RegionId(0);
 
@@ -221,6 +221,18 @@ fn only_standby_of_a_room_is_kept() {
     world.kill(A);
     talk(&mut world, session, 2);
     assert_eq!(standing(&world).need, Some(NodeNeed::Rooms));
+}
+
+#[test]
+fn explanation_names_a_node_that_stops() {
+    let mut settings = settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000)]);
+    settings.nodes[1].role = RegionRole::Standby;
+    let mut world = started(settings);
+    let session = world.open("r");
+    talk(&mut world, session, 70);
+    assert_eq!(stops(&world), ["stopping"]);
+    let explained = world.gateway.views().explain(session, world.now).unwrap();
+    assert_eq!(explained.candidates[0].why, CandidateReason::Stopping);
 }
 
 #[test]
