@@ -126,7 +126,7 @@ fn start_in_region_starts_no_node_elsewhere() {
 }
 
 #[test]
-fn refused_starts_are_reported_once_a_minute_by_reason() {
+fn each_reason_of_refused_starts_is_reported_rarely() {
     let start = Instant::now();
     let mut settings = settings();
     settings.limits.start_budget.cost_milli_max = Some(1);

@@ -141,7 +141,7 @@ fn standby_that_forgets_a_record_stops_no_node() {
 }
 
 #[test]
-fn node_whose_start_another_process_began_is_stopped() {
+fn start_begun_by_another_process_is_continued() {
     let settings = settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000)]);
     let mut world = World::new(settings);
     world.gateway.change_nodes(world.now, |nodes| nodes.handle_exhaustion(HOME, world.now));
