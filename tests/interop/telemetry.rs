@@ -243,6 +243,7 @@ fn check_all(books: &Books) {
         "gateway.reload",
         "node.drain",
         "node.start",
+        "node.stop",
         "region.breaker",
         "session.continued",
         "session.degraded",

@@ -230,6 +230,13 @@ fn fleet() -> Dashboard {
         DashboardPanel::events("Event-loop stalls", Count::OwnStalls, &[]),
         DashboardPanel::level("Region breakers", "max", Level::RegionBreaker, &[Attribute::Region])
             .viewed_as(PanelView::States(BreakerState::ALL.map(BreakerState::name).to_vec())),
+        DashboardPanel::level(
+            "Breakers of providers",
+            "max",
+            Level::ProviderBreaker,
+            &[Attribute::Provider],
+        )
+        .viewed_as(PanelView::States(BreakerState::ALL.map(BreakerState::name).to_vec())),
         DashboardPanel::of_instances("Uplink suspect", Level::UplinkSuspect)
             .viewed_as(PanelView::States(vec!["no", "yes"])),
         DashboardPanel::of_instances("Steal time of the host", Level::HostSteal),
@@ -266,6 +273,7 @@ fn node() -> Dashboard {
         ),
         DashboardPanel::events("Starts", Count::NodeStarts, &[Attribute::Node, Attribute::Outcome]),
         DashboardPanel::quantiles("Time to start", Histogram::NodeStart, &[0.5, 0.99], NODE),
+        DashboardPanel::events("Stops", Count::NodeStops, &[Attribute::Node, Attribute::Outcome]),
         DashboardPanel::rate("Messages refused", Count::NodeMessagesRefused, &[Attribute::Reason]),
     ];
     Dashboard { name: "node", title: "Evenkeel: nodes", panels }

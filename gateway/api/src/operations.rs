@@ -12,7 +12,7 @@ use evenkeel_control::{
 };
 use evenkeel_core::{Failback, Impossible, NodeStanding, RegionStanding};
 use evenkeel_media::trunk::message::NodeFault;
-use evenkeel_model::{BreakerMode, ClientGroup, ClientLabel, EvidenceSource, Health};
+use evenkeel_model::{BreakerMode, ClientGroup, ClientLabel, EvidenceSource, Health, NodeNeed};
 use evenkeel_telemetry::check_log_filter;
 use serde::{Deserialize, Serialize};
 
@@ -327,6 +327,12 @@ fn node_view(node: &NodeStanding, names: &NodeNames) -> impl Serialize + use<> {
         leaving: node.leaves,
         // An operator ejected the node; `:uneject` ends that.
         ejected: node.ejected,
+        // The gateway starts it, or started it: it counts in the budget of `[elastic]`.
+        started: node.started,
+        // It drains in order to be stopped, or was told to stop.
+        stopping: node.stopping,
+        // Of a node with `stop_after` that the gateway started: `rooms`, `stranded-rooms`, `load` or `reserves`.
+        needed_for?: node.need.map(NodeNeed::name),
         // Measured capacity, kbit/s.
         capacity_kbps: node.capacity_kbps,
         opening: node.opening,

@@ -107,8 +107,10 @@ fn node_line(node: &Value) -> String {
         trip.map_or(String::new(), |us| format!(", {}.{} ms away", us / 1_000, us % 1_000 / 100));
     let carrier = node["carrier"].as_str();
     let carrier = carrier.map_or(String::new(), |carrier| format!(", carrier {carrier}"));
+    let need = node["needed_for"].as_str();
+    let need = need.map_or(String::new(), |need| format!(", needed for {need}"));
     format!(
-        "{:<16} {:<16} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{carrier}{trip}{opening}{}{}{}",
+        "{:<16} {:<16} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{carrier}{trip}{opening}{}{}{}{}{need}",
         text(node, "node"),
         format!("{}/{}", text(node, "region"), text(node, "zone")),
         text(node, "health"),
@@ -116,6 +118,7 @@ fn node_line(node: &Value) -> String {
         number(node, "load_permille") / 10,
         number(node, "capacity_kbps"),
         flag("draining", ", draining"),
+        flag("stopping", ", stopping"),
         flag("leaving", ", leaving"),
         flag("ejected", ", ejected"),
     )
@@ -470,3 +473,6 @@ fn room_line(room: &Value) -> String {
         text(room, "placed_by"),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,7 @@ use crate::records::Replication;
 use crate::registry::{Registered, SessionRegistry};
 use crate::reporting::{GatewayEvent, Reporting};
 use crate::signalling::NodeSignalling;
+use crate::traces::NodeHook;
 use crate::workers::WorkerLines;
 
 /// Limit of pending policy calls about offers. All calls may be of one policy, which must answer the last of them
@@ -130,17 +131,18 @@ impl Control {
                 self.probes.send_canary(node, sequence, clock);
             }
             GatewayEffect::Node(NodeEffect::Start(node)) => {
-                let trace = self.registry.traces.begin_start(node);
+                let trace = self.registry.traces.begin_hook(NodeHook::Start, node);
                 self.signalling.start(node, self.nodes.config(node), trace);
             }
             GatewayEffect::Node(NodeEffect::EndStart { node, why }) => {
                 self.signalling.end_start(node, self.nodes.config(node), why);
             }
             GatewayEffect::Node(NodeEffect::Stop(node)) => {
-                self.signalling.stop(node, self.nodes.config(node));
+                let trace = self.registry.traces.begin_hook(NodeHook::Stop, node);
+                self.signalling.stop(node, self.nodes.config(node), trace);
             }
             GatewayEffect::Node(NodeEffect::EndStop(node)) => {
-                self.signalling.start_hooks.end_stop(node);
+                self.signalling.node_hooks.end_stop(node);
             }
             GatewayEffect::Node(NodeEffect::Forget(node)) => self.forget_node(node),
             GatewayEffect::Rollout(rollout) => {

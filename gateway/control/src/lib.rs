@@ -13,6 +13,7 @@ mod idempotency;
 mod inherited;
 mod messages;
 mod names;
+mod node_hooks;
 mod nodes;
 mod offers;
 mod operations;
@@ -28,7 +29,6 @@ mod restored;
 pub mod samples;
 mod signalling;
 mod snapshot;
-mod start_hooks;
 mod suspension;
 mod thread;
 mod traces;
@@ -70,5 +70,5 @@ pub use snapshot::{
     MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,
 };
 pub use thread::{ControlParts, run};
-pub use traces::{CallerSpan, TraceIds, TraceRegistry, TraceShare};
+pub use traces::{CallerSpan, NodeHook, TraceIds, TraceRegistry, TraceShare};
 pub use workers::WorkerLine;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-use crate::start_hooks::StartHooks;
+use crate::node_hooks::NodeHooks;
 
 pub(crate) struct NodeSignalling {
     pub(crate) drivers: Drivers,
@@ -22,7 +22,7 @@ pub(crate) struct NodeSignalling {
     /// The webhook client, with the channel of its responses.
     pub(crate) poster: Option<Poster>,
     pub(crate) webhook_replies: mpsc::Sender<(NodeId, u64, Posted)>,
-    pub(crate) start_hooks: StartHooks,
+    pub(crate) node_hooks: NodeHooks,
 }
 
 impl NodeSignalling {
@@ -36,7 +36,7 @@ impl NodeSignalling {
 
     pub(crate) fn unequip(&mut self, id: NodeId) {
         self.drivers.put(id, None);
-        self.start_hooks.release(id);
+        self.node_hooks.release(id);
         set(&mut self.ng_sockets, id, None);
     }
 
@@ -50,7 +50,7 @@ impl NodeSignalling {
         if let Some(node) = node
             && let Some(start) = &node.start
         {
-            self.start_hooks.start(id, &node.name, start, draw(), trace);
+            self.node_hooks.start(id, &node.name, start, draw(), trace);
         }
     }
 
@@ -60,7 +60,7 @@ impl NodeSignalling {
         node: Option<&Arc<NodeConfig>>,
         why: NotStarted,
     ) {
-        self.start_hooks.give_up(id);
+        self.node_hooks.give_up(id);
         if let Some(node) = node
             && let Some(start) = &node.start
             && why == NotStarted::Late
@@ -71,11 +71,16 @@ impl NodeSignalling {
     }
 
     /// Calls the hook that stops the node.
-    pub(crate) fn stop(&mut self, id: NodeId, node: Option<&Arc<NodeConfig>>) {
+    pub(crate) fn stop(
+        &mut self,
+        id: NodeId,
+        node: Option<&Arc<NodeConfig>>,
+        trace: Option<TraceHeaders>,
+    ) {
         if let Some(node) = node
             && let Some(start) = &node.start
         {
-            self.start_hooks.stop(id, &node.name, start, draw());
+            self.node_hooks.stop(id, &node.name, start, draw(), trace);
         }
     }
 
@@ -84,7 +89,7 @@ impl NodeSignalling {
         if self.poster.is_none() {
             match Poster::start() {
                 Ok(poster) => {
-                    self.start_hooks.poster = Some(poster.clone());
+                    self.node_hooks.poster = Some(poster.clone());
                     self.poster = Some(poster);
                 }
                 Err(error) => tracing::error!(%error, "no thread for webhooks"),

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::ClientBreakers;
 use evenkeel_model::{
-    CoreSettings, FailureDomain, GuardRule, Measures, Metric, NodeId, RegionId, Row, SessionId,
+    CoreSettings, FailureDomain, GuardRule, Measures, Metric, NodeId, NodeNeed, RegionId, Row,
+    SessionId,
 };
 use evenkeel_nodes::{Node, NodeTable};
 use serde::{Deserialize, Serialize};
@@ -123,12 +124,18 @@ impl Capacity {
         self.region_load(region, nodes).0 >= SHORT_FROM
     }
 
-    /// True unless the node may stop: it carries no room, and the other nodes of its region keep below this share of their
+    /// `None` if the node may stop: it carries no room, and the other nodes of its region keep below this share of their
     /// capacity with its reserves and the expected load, and can take each of its reserves.
-    pub(crate) fn needs(&self, id: NodeId, nodes: &NodeTable, percent: u64, now: Instant) -> bool {
+    pub(crate) fn need_of(
+        &self,
+        id: NodeId,
+        nodes: &NodeTable,
+        percent: u64,
+        now: Instant,
+    ) -> Option<NodeNeed> {
         let (ledger, region) = (self.ledger(), nodes.region_of(id));
         if ledger.rooms(id) > 0 || ledger.carried(id) > 0 {
-            return true;
+            return Some(NodeNeed::Rooms);
         }
         let others = takers(region, nodes).map(|node| node.id).filter(|other| *other != id);
         let others: Vec<NodeId> = others.collect();
@@ -136,7 +143,10 @@ impl Capacity {
         let used = |id: &NodeId| ledger.carried(*id) + ledger.reserve(*id);
         let used: u64 = others.iter().chain([&id]).map(used).sum();
         let used = used.max(nodes.expected_load(region, now));
-        used * 100 > capacity * percent || !ledger.reserves_fit(id, &others, nodes)
+        if used * 100 > capacity * percent {
+            return Some(NodeNeed::Load);
+        }
+        (!ledger.reserves_fit(id, &others, nodes)).then_some(NodeNeed::Reserves)
     }
 
     /// One row per region. A region's load is the sum over its nodes.

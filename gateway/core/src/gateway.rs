@@ -275,6 +275,7 @@ impl Gateway {
         self.tables.effects.notices.clear();
         self.tables.rooms.forget_restored(&mut self.tables.effects);
         self.tables.sessions.forget_restored();
+        self.with_nodes(NodeTable::forget_restored);
         self.tables.capacity.reduced.clear();
         self.tables.capacity.client_breakers.forget_sessions();
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use evenkeel_breakers::ClientBreakerStanding;
 use evenkeel_model::{
     Affinity, BreakerMode, BreakerState, ClientGroup, ClientTransport, Decider, EvidenceSource,
-    FailureDomain, Health, Hook, Hop, HopGrant, Impairment, Measures, Metric, MoveCause,
+    FailureDomain, Health, Hook, Hop, HopGrant, Impairment, Measures, Metric, MoveCause, NodeNeed,
     NodeProbing, Plan, RedundancyMode, RegionId, RoomId, Scenario, SessionId,
 };
 use evenkeel_nodes::{Node, ProviderBreakerStanding};
@@ -86,6 +86,12 @@ pub struct NodeStanding {
     pub leaves: bool,
     /// An operator ejected the node.
     pub ejected: bool,
+    /// The gateway starts the node, or started it: it counts in the budget.
+    pub started: bool,
+    /// The node drains in order to be stopped, or was told to stop.
+    pub stopping: bool,
+    /// The reason why the node, which could be stopped, is not.
+    pub need: Option<NodeNeed>,
     /// Measured capacity, which may be below the configured one.
     pub capacity_kbps: u64,
     /// Openings under way.
@@ -175,6 +181,8 @@ evenkeel_model::named! {
         Down = "down",
         /// The node does not run; no room has needed it yet.
         Cold = "cold",
+        /// The node is no longer needed, and is being stopped.
+        Stopping = "stopping",
         /// The node is being drained.
         Draining = "draining",
         /// The node accepts no new sessions.
@@ -409,6 +417,9 @@ impl<'a> Views<'a> {
             draining: node.drains(),
             leaves: node.trust.removed,
             ejected: node.trust.ejected,
+            started: node.is_in_budget(),
+            stopping: node.is_stopping(),
+            need: node.need,
             capacity_kbps: ledger.capacity(node.id),
             opening,
             waiting: waiting as u32,
@@ -515,6 +526,7 @@ impl<'a> Views<'a> {
         let region = self.tables.nodes.region_of(node.id);
         match node.health() {
             Health::Down => CandidateReason::Down,
+            _ if node.is_stopping() => CandidateReason::Stopping,
             Health::Cold => CandidateReason::Cold,
             _ if node.drains() => CandidateReason::Draining,
             _ if !node.welcomes_rooms() => CandidateReason::NodeRefused,

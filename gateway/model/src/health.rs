@@ -101,7 +101,7 @@ impl StartPhase {
 
 crate::named! {
     /// The limit that forbids the start of a node.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
     pub enum StartRefusal {
         /// As many started nodes run as may run at once.
         Nodes = "max-nodes",
@@ -109,6 +109,21 @@ crate::named! {
         Cost = "budget",
         /// The breaker of the provider is open.
         Provider = "provider-breaker",
+    }
+}
+
+crate::named! {
+    /// The reason why a node is not stopped.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum NodeNeed {
+        /// It carries rooms.
+        Rooms = "rooms",
+        /// Rooms are stranded.
+        Stranded = "stranded-rooms",
+        /// The load of the region, now or by the forecast, is too high for the other nodes.
+        Load = "load",
+        /// The other nodes lack capacity for its reserves.
+        Reserves = "reserves",
     }
 }
 

@@ -36,8 +36,8 @@ pub use forwarding::{
     AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, Plan, Route, RouteCell, forward,
 };
 pub use health::{
-    BreakerMode, BreakerState, EvidenceSource, Health, NotStarted, StartPhase, StartRefusal,
-    StopPhase,
+    BreakerMode, BreakerState, EvidenceSource, Health, NodeNeed, NotStarted, StartPhase,
+    StartRefusal, StopPhase,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use offer::{

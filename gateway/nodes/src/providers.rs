@@ -62,6 +62,10 @@ impl ProviderBreaker {
         }
     }
 
+    fn close(&mut self) {
+        (self.failures, self.openings, self.open_until) = (0, 0, None);
+    }
+
     fn note_failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= OPENS_AFTER {
@@ -85,21 +89,30 @@ impl ProviderBreakers {
         }
         let breaker = self.0.entry(provider.into()).or_insert_with(ProviderBreaker::new);
         if has_started {
-            (breaker.failures, breaker.openings, breaker.open_until) = (0, 0, None);
+            breaker.close();
         } else {
             breaker.note_failed(now);
         }
     }
 
-    /// The changes of state since the last call.
-    pub(crate) fn changes(&mut self, now: Instant) -> Vec<CoreEvent> {
+    /// The changes of state since the last call. The breaker of a provider that no node has any more is closed.
+    pub(crate) fn changes(
+        &mut self,
+        is_listed: impl Fn(&str) -> bool,
+        now: Instant,
+    ) -> Vec<CoreEvent> {
         let changed = self.0.iter_mut().filter_map(|(provider, breaker)| {
+            if !is_listed(provider) {
+                breaker.close();
+            }
             let to = breaker.state(now);
             let from = std::mem::replace(&mut breaker.reported, to);
             let (provider, failures) = (Arc::clone(provider), breaker.failures);
             (from != to).then_some(CoreEvent::ProviderBreaker { provider, from, to, failures })
         });
-        changed.collect()
+        let changed = changed.collect();
+        self.0.retain(|_, breaker| breaker.failures > 0);
+        changed
     }
 
     /// The breakers that are not closed.
@@ -147,17 +160,30 @@ mod tests {
         assert!(!breakers.is_open("cloud", now), "the row begins anew");
     }
 
+    fn state(change: &CoreEvent) -> BreakerState {
+        let CoreEvent::ProviderBreaker { to, .. } = change else { panic!("{change:?}") };
+        *to
+    }
+
+    #[test]
+    fn breaker_of_an_unlisted_provider_is_closed() {
+        let now = Instant::now();
+        let mut breakers = ProviderBreakers::default();
+        (0..OPENS_AFTER).for_each(|_| breakers.judge("cloud", false, now));
+        let changes = breakers.changes(|provider| provider == "cloud", now);
+        assert_eq!(changes.iter().map(state).collect::<Vec<_>>(), [BreakerState::Open]);
+        let changes = breakers.changes(|provider| provider == "other", now);
+        assert_eq!(changes.iter().map(state).collect::<Vec<_>>(), [BreakerState::Closed]);
+        assert!(!breakers.is_open("cloud", now) && breakers.0.is_empty());
+    }
+
     #[test]
     fn each_state_of_a_breaker_is_reported_once() {
         let now = Instant::now();
         let mut breakers = ProviderBreakers::default();
         let mut states = Vec::new();
         let mut note = |breakers: &mut ProviderBreakers, now| {
-            for change in breakers.changes(now) {
-                if let CoreEvent::ProviderBreaker { to, .. } = change {
-                    states.push(to);
-                }
-            }
+            states.extend(breakers.changes(|_| true, now).iter().map(state));
         };
         for _ in 0..OPENS_AFTER {
             breakers.judge("cloud", false, now);

@@ -47,8 +47,8 @@ pub struct NodeTable {
     /// No more nodes are started.
     shutting_down: bool,
     providers: ProviderBreakers,
-    /// The last refusal of a start that was reported, until a start is allowed.
-    refused_start: Option<(StartRefusal, Instant)>,
+    /// The last report of a refused start for each reason.
+    refused_starts: BTreeMap<StartRefusal, Instant>,
     /// The highest load that is expected within the horizon of forecasts, kbit/s, with the time of the forecast.
     expected_load: BTreeMap<RegionId, (u64, Instant)>,
     outputs: VecDeque<NodeOutput>,
@@ -143,7 +143,7 @@ impl NodeTable {
             fell: BTreeMap::new(),
             shutting_down: false,
             providers: ProviderBreakers::default(),
-            refused_start: None,
+            refused_starts: BTreeMap::new(),
             expected_load: BTreeMap::new(),
             outputs: VecDeque::new(),
         };

@@ -360,7 +360,7 @@ impl EventRecorder {
                 let labels = [(Attribute::Provider, &**provider)];
                 self.instruments.level(Level::ProviderBreaker, f64::from(*to as u32), &labels);
             }
-            CoreEvent::Stop { node, step } => self.stop(*node, *step),
+            CoreEvent::Stop { node, step } => self.stop(*node, *step, at),
             CoreEvent::Degraded { session, room_name: _, op, arg, rung, by } => {
                 debug!(%session, op = op.key(), arg, rung, %by, "quality changed");
                 let labels = [(Attribute::Op, op.key()), (Attribute::By, &*who(by))];
@@ -547,7 +547,7 @@ impl EventRecorder {
                 self.instruments.time(Histogram::NodeStart, took, &[(Attribute::Node, &*name)]);
             }
             StartPhase::Refused { why } => {
-                warn!(node = %name, why = why.name(), "node not started; see `[elastic]`");
+                warn!(node = %name, limit = why.name(), "node not started");
             }
         }
         let labels = [(Attribute::Node, &*name), (Attribute::Outcome, step.name())];
@@ -557,17 +557,18 @@ impl EventRecorder {
         }
     }
 
-    fn stop(&self, node: NodeId, step: StopPhase) {
+    fn stop(&mut self, node: NodeId, step: StopPhase, at: Moment) {
         let name = self.names.of_node(node).node;
         match step {
             StopPhase::Begun => info!(node = %name, "stopping node that is no longer needed"),
             StopPhase::Done { took } => info!(node = %name, ?took, "node stopped"),
-            StopPhase::Failed => {
-                warn!(node = %name, "node still answers after its stop; it runs on")
-            }
+            StopPhase::Failed => warn!(node = %name, "node still answers; stop given up"),
         }
         let labels = [(Attribute::Node, &*name), (Attribute::Outcome, step.name())];
         self.instruments.count(Count::NodeStops, 1, &labels);
+        if let Some(spans) = &mut self.spans {
+            spans.stop(node, step, at);
+        }
     }
 }
 

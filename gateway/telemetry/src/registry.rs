@@ -488,6 +488,8 @@ spans! {
     GatewayReload = "gateway.reload", Always, [By, Outcome, Reason];
     /// Start of a node by its hook, until the node answers or the start has failed. Parent of the hook's spans.
     NodeStart = "node.start", Always, [Node, Region, Zone, Outcome, Reason];
+    /// Stop of a node that is no longer needed, until the node is gone or the stop has failed. Parent of the hook's spans.
+    NodeStop = "node.stop", Always, [Node, Region, Zone, Outcome, Reason];
     /// Drain of a node, from the request until it has no rooms or the deadline has passed.
     NodeDrain = "node.drain", Always, [Node, Region, Zone, Rooms];
     /// From the opening of a region's breaker until it is closed.

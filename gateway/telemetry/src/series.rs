@@ -43,6 +43,14 @@ fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Ve
         set.bindings.iter().map(|binding| name(binding.hook)).collect::<Vec<_>>()
     };
     Some(match (metric, label) {
+        (Count::NodeStarts | Count::NodeStops, Attribute::Node) => {
+            let with_hook = settings.nodes.iter().filter(|node| node.start.is_some());
+            with_hook.map(|node| node.name.to_string()).collect()
+        }
+        (Count::NodeStarts, Attribute::Outcome) => {
+            words(&["starting", "failed", "ready", "refused"])
+        }
+        (Count::NodeStops, Attribute::Outcome) => words(&["stopping", "failed", "stopped"]),
         (_, Attribute::Node) => settings.nodes.iter().map(|node| node.name.to_string()).collect(),
         (_, Attribute::Region) => settings.regions.iter().map(ToString::to_string).collect(),
         (_, Attribute::Policy) => settings.sets.iter().flat_map(policies).collect(),

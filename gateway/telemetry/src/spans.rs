@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_control::{NodeName, NodeNames, TraceRegistry};
+use evenkeel_control::{NodeHook, NodeName, NodeNames, TraceRegistry};
 use evenkeel_model::{Hop, NodeId, OfferRefusal, PolicyName, RegionId};
 use opentelemetry::trace::{SpanBuilder, SpanKind};
 use opentelemetry::{KeyValue, Value};
@@ -75,7 +75,7 @@ pub(super) struct SpanWriter {
     breakers: BTreeMap<RegionId, SystemTime>,
     rollouts: BTreeMap<PolicyName, RolloutTrack>,
     /// The times at which hooks of nodes were called.
-    starts: BTreeMap<NodeId, SystemTime>,
+    hooks: BTreeMap<(NodeHook, NodeId), SystemTime>,
     swept: Option<Instant>,
 }
 
@@ -124,7 +124,7 @@ impl SpanWriter {
             failovers: Vec::new(),
             breakers: BTreeMap::new(),
             rollouts: BTreeMap::new(),
-            starts: BTreeMap::new(),
+            hooks: BTreeMap::new(),
             swept: None,
         }
     }

@@ -139,6 +139,9 @@ fn rooms_nodes_and_policies_are_listed() {
         draining: true,
         leaves: false,
         ejected: false,
+        started: true,
+        stopping: false,
+        need: Some(evenkeel_model::NodeNeed::Load),
         capacity_kbps: 900,
         opening: 4,
         waiting: 5,
@@ -154,7 +157,8 @@ fn rooms_nodes_and_policies_are_listed() {
     let right = json!({"nodes": [{
         "node": "east-a1", "region": "east", "zone": "a", "incarnation": 2, "health": "suspect",
         "suspected_by": ["cohort"],
-        "draining": true, "leaving": false, "ejected": false, "capacity_kbps": 900,
+        "draining": true, "leaving": false, "ejected": false, "started": true, "stopping": false,
+        "needed_for": "load", "capacity_kbps": 900,
         "opening": 4, "queued": 5, "load_permille": 250, "reported_permille": 420,
         "rooms": 3, "round_trip_us": 700,
     }]});

@@ -508,7 +508,7 @@ impl Moves<'_> {
         };
         let mut sessions = room.sessions.iter().filter_map(|id| self.0.sessions.get(id));
         if !sessions.all(|session| session.is_silent(now, self.0.sessions.told_within)) {
-            self.0.nodes.start_for_calls(room.region, now);
+            self.0.nodes.start_nearest(room.region, now);
             self.0.effects.take(&mut self.0.nodes);
         }
     }

@@ -50,7 +50,7 @@ impl NodeController<'_> {
             return Err(Impossible::NodeLeaves);
         }
         found.trust.draining = draining;
-        found.trust.stopping &= draining;
+        found.trust.elastic.stopping &= draining;
         // The node would repeat its request with its next answer.
         if found.trust.leaving && !draining {
             return Err(Impossible::NodeDrains);
@@ -159,7 +159,7 @@ impl NodeController<'_> {
         let stands = Placement(self.0).stands_at(id).map(|hop| hop.node);
         let by = match self.0.nodes.get(node).map(|node| node.trust) {
             Some(trust) if trust.draining || trust.removed => Decider::Operator,
-            Some(trust) if trust.stopping => Decider::Native,
+            Some(trust) if trust.elastic.stopping => Decider::Native,
             Some(_) | None => Decider::Node,
         };
         if by == Decider::Node && stands == Some(node) && Moves(self.0).is_damped(id, now) {
@@ -212,20 +212,19 @@ impl NodeController<'_> {
     }
 
     /// A node that was just added replaces one that is about to be removed, as after a change of key or address. An
-    /// operator's drain or eject of the old node applies to the new one.
+    /// operator's drain or eject of the old node applies to the new one, and so does its start by the gateway.
     pub fn handle_takes_place(
         &mut self,
         new: NodeId,
         old: NodeId,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let before = self.0.nodes.get(old).ok_or(Impossible::NoSuchNode)?;
-        let (draining, ejected) = (before.trust.draining, before.trust.ejected);
-        self.0.nodes.get(new).ok_or(Impossible::NoSuchNode)?;
-        if draining {
+        let before = self.0.nodes.get(old).ok_or(Impossible::NoSuchNode)?.trust;
+        self.0.nodes.get_mut(new).ok_or(Impossible::NoSuchNode)?.take_place(&before);
+        if before.draining {
             self.decide_drain(new, |node| node.trust.draining = true, now);
         }
-        if ejected {
+        if before.ejected {
             self.handle_eject(new, now)?;
         }
         Ok(())
@@ -372,8 +371,7 @@ impl NodeController<'_> {
             self.drain(id, now);
             return false;
         }
-        let mourned = self.0.rooms.failover.as_ref().is_some_and(|it| it.concerns(id));
-        if self.0.nodes.pace(id).counts() != (0, 0) || mourned {
+        if !self.is_settled(id) {
             self.forget_soon(id, now);
             return false;
         }
@@ -383,6 +381,12 @@ impl NodeController<'_> {
         self.0.nodes.forget(id, now);
         self.0.effects.take(&mut self.0.nodes);
         true
+    }
+
+    /// No session is being opened at the node, and no failover concerns it.
+    pub(crate) fn is_settled(&self, id: NodeId) -> bool {
+        let failover = self.0.rooms.failover.as_ref();
+        self.0.nodes.pace(id).counts() == (0, 0) && !failover.is_some_and(|it| it.concerns(id))
     }
 
     /// A node reported its load in thousandths of its capacity; valid for 5 s. The report corrects the measured

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use evenkeel_model::{CoreEvent, Health, NodeId};
-use evenkeel_nodes::{NodeUse, StopStep};
+use evenkeel_model::{CoreEvent, Health, NodeId, NodeNeed};
+use evenkeel_nodes::{Node, NodeUse, StopStep};
 
 use crate::rooms::node_controller::{GONE_AFTER, NodeController};
 use crate::rooms::placement::CoreTables;
@@ -11,8 +11,9 @@ use crate::rooms::placement::CoreTables;
 /// Highest load of a region after a stop, per cent of the capacity that is left.
 const QUIET_PERCENT: u64 = 80;
 
-/// The same once the node drains, so that a small change of the load does not end the drain.
-const DRAINING_PERCENT: u64 = 100;
+/// The same once the node drains, so that a small change of the load does not end the drain. With more load, a refused offer
+/// would start the node again.
+const DRAINING_PERCENT: u64 = 90;
 
 /// Drains nodes that have not been needed for long enough, stops them once they are empty, and replaces dead ones.
 pub(crate) struct Stops<'a>(pub(crate) &'a mut CoreTables);
@@ -20,9 +21,11 @@ pub(crate) struct Stops<'a>(pub(crate) &'a mut CoreTables);
 impl Stops<'_> {
     pub(crate) fn weigh(&mut self, now: Instant) {
         let settled_for = self.0.settings.limits.leave_within + GONE_AFTER;
-        let nodes = self.0.nodes.iter();
-        let stoppable =
-            nodes.filter(|node| node.settings.hook.stop_after.is_some() || node.trust.stopping);
+        // A reload may have ended `stop_after`.
+        let is_weighed = |node: &&Node| {
+            node.settings.hook.stop_after.is_some() || node.need.is_some() || node.is_stopping()
+        };
+        let stoppable = self.0.nodes.iter().filter(is_weighed);
         let stoppable: Vec<NodeId> = stoppable.map(|node| node.id).collect();
         for id in stoppable {
             let used = self.use_of(id, now);
@@ -37,20 +40,19 @@ impl Stops<'_> {
         self.0.effects.take(&mut self.0.nodes);
     }
 
-    fn use_of(&self, id: NodeId, now: Instant) -> NodeUse {
-        let is_stopping = self.0.nodes[id].trust.stopping;
+    fn use_of(&mut self, id: NodeId, now: Instant) -> NodeUse {
+        let is_stopping = self.0.nodes[id].trust.elastic.stopping;
         let percent = if is_stopping { DRAINING_PERCENT } else { QUIET_PERCENT };
-        let failover = self.0.rooms.failover.as_ref();
-        let is_empty = self.0.rooms.at[id.0 as usize].is_empty()
-            && self.0.nodes.pace(id).counts() == (0, 0)
-            && !failover.is_some_and(|failover| failover.concerns(id));
-        let is_needed = !self.0.rooms.stranded.is_empty()
-            || self.0.capacity.needs(id, &self.0.nodes, percent, now);
-        NodeUse { is_needed, is_empty }
+        let need = match self.0.rooms.stranded.is_empty() {
+            true => self.0.capacity.need_of(id, &self.0.nodes, percent, now),
+            false => Some(NodeNeed::Stranded),
+        };
+        let is_empty = self.0.rooms.at[id.0 as usize].is_empty();
+        NodeUse { need, is_empty: is_empty && NodeController(self.0).is_settled(id) }
     }
 
     fn set_stopping(&mut self, id: NodeId, stopping: bool, now: Instant) {
-        NodeController(self.0).decide_drain(id, |node| node.trust.stopping = stopping, now);
+        NodeController(self.0).decide_drain(id, |node| node.trust.elastic.stopping = stopping, now);
     }
 
     fn stop(&mut self, id: NodeId, now: Instant) {

@@ -1,3 +1,4 @@
+mod elastic;
 mod start;
 
 use evenkeel_model::{RegionRole, Stamp, ZoneId};

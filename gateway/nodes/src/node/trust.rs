@@ -24,23 +24,29 @@ pub struct NodeTrust {
     pub leaving: bool,
     /// The node is no longer listed. It drains, and is then forgotten.
     pub removed: bool,
-    /// The gateway started the node, and has not stopped it since.
+    /// Its start, stop and replacement by the gateway.
     #[serde(default)]
+    pub elastic: ElasticState,
+}
+
+/// The start, stop and replacement of a node by the gateway.
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(default)]
+pub struct ElasticState {
+    /// The gateway started the node, and has not stopped it since.
     pub(super) started: bool,
     /// The node is no longer needed. It drains, and is then stopped.
-    #[serde(default)]
     pub stopping: bool,
     /// The time at which the node was told to stop, until it is gone.
-    #[serde(default, with = "evenkeel_media::instant::option")]
+    #[serde(with = "evenkeel_media::instant::option")]
     pub(super) stop_called: Option<Instant>,
     /// The earliest time at which the dead node is started again.
-    #[serde(default, with = "evenkeel_media::instant::option")]
+    #[serde(with = "evenkeel_media::instant::option")]
     pub(super) replace_at: Option<Instant>,
     /// Replacements in a row, which delay the next one.
-    #[serde(default)]
-    pub(super) replaced: u32,
+    pub(super) replacements: u32,
     /// The time of the last replacement.
-    #[serde(default, with = "evenkeel_media::instant::option")]
+    #[serde(with = "evenkeel_media::instant::option")]
     pub(super) replaced_at: Option<Instant>,
 }
 
@@ -57,12 +63,7 @@ impl NodeTrust {
             draining: false,
             leaving: false,
             removed: false,
-            started: false,
-            stopping: false,
-            stop_called: None,
-            replace_at: None,
-            replaced: 0,
-            replaced_at: None,
+            elastic: ElasticState::default(),
         }
     }
 

@@ -5,18 +5,22 @@ use std::time::{Duration, Instant};
 use evenkeel_model::{CoreEvent, NodeId, RegionId, StartPhase, StartRefusal, StopPhase};
 
 use crate::node::Node;
+use crate::node::trust::ElasticState;
 use crate::providers::ProviderBreakerStanding;
 use crate::table::{NodeEffect, NodeTable, NodeTimer};
 
-/// A start that is refused again for the same reason is reported this often. Rooms without a node try several times a second.
+/// Starts that are refused for one reason are reported this often. Rooms without a node try several times a second.
 const REFUSAL_EVERY: Duration = Duration::from_secs(60);
 
 /// Validity of an expected load, which is forecast each minute.
 const EXPECTED_FOR: Duration = Duration::from_secs(5 * 60);
 
 impl NodeTable {
-    /// Calls the start hook of the first of these nodes that may be started.
+    /// Calls the start hook of the first of these nodes that the limits allow, unless a node is being started already.
     pub(super) fn start_first(&mut self, nodes: &[NodeId], for_calls: bool, now: Instant) {
+        if self.shutting_down || self.iter().any(Node::is_starting) {
+            return;
+        }
         let mut refused = None;
         for &node in nodes {
             match self.refusal(node, for_calls, now) {
@@ -31,7 +35,6 @@ impl NodeTable {
 
     /// Calls the start hook of the node.
     fn start(&mut self, node: NodeId, now: Instant) {
-        self.refused_start = None;
         let (attempt, within) = self[node].start(now);
         self.event(CoreEvent::Start { node, step: StartPhase::Begun { attempt } });
         self.push(NodeEffect::Start(node));
@@ -59,11 +62,9 @@ impl NodeTable {
     }
 
     fn refuse(&mut self, node: NodeId, why: StartRefusal, now: Instant) {
-        let is_reported = |(before, at): (StartRefusal, Instant)| {
-            before == why && now.saturating_duration_since(at) < REFUSAL_EVERY
-        };
-        if !self.refused_start.is_some_and(is_reported) {
-            self.refused_start = Some((why, now));
+        let lately = |at: &Instant| now.saturating_duration_since(*at) < REFUSAL_EVERY;
+        if !self.refused_starts.get(&why).is_some_and(lately) {
+            self.refused_starts.insert(why, now);
             self.event(CoreEvent::Start { node, step: StartPhase::Refused { why } });
         }
     }
@@ -77,7 +78,11 @@ impl NodeTable {
     }
 
     fn report_providers(&mut self, now: Instant) {
-        let changes = self.providers.changes(now);
+        let NodeTable { slots, providers, .. } = self;
+        let is_listed = |provider: &str| {
+            slots.iter().flatten().any(|node| *node.settings.hook.provider == *provider)
+        };
+        let changes = providers.changes(is_listed, now);
         changes.into_iter().for_each(|change| self.event(change));
     }
 
@@ -107,6 +112,18 @@ impl NodeTable {
         self.event(CoreEvent::Stop { node: id, step: StopPhase::Begun });
     }
 
+    /// The process whose record was restored goes on with the nodes: it alone stops and replaces those that it started.
+    pub fn forget_restored(&mut self) {
+        let ended = self.iter_mut().filter_map(|node| {
+            let drained = node.drains();
+            node.trust.elastic = ElasticState::default();
+            (drained && !node.drains()).then_some(node.id)
+        });
+        for node in ended.collect::<Vec<_>>() {
+            self.event(CoreEvent::Draining { node, draining: false });
+        }
+    }
+
     /// Replaces a dead node, ends stops, and reports breakers that became half-open. Call it each second.
     pub fn turn_hooks(&mut self, now: Instant) {
         let ended = self.iter_mut().filter_map(|node| Some((node.id, node.stop_ended(now)?)));
@@ -117,16 +134,8 @@ impl NodeTable {
             self.event(CoreEvent::Stop { node, step });
         }
         self.report_providers(now);
-        if self.shutting_down || self.iter().any(Node::is_starting) {
-            return;
-        }
         let dead = self.iter().filter(|node| node.wants_replacement(now));
         let dead: Vec<NodeId> = dead.map(|node| node.id).collect();
         self.start_first(&dead, false, now);
-        for node in dead {
-            if self[node].is_starting() {
-                self[node].note_replaced(now);
-            }
-        }
     }
 }

@@ -250,32 +250,23 @@ impl NodeTable {
 
     /// Calls the start hook of the node nearest to the region, unless a node is being started already. Rooms that it
     /// cannot carry are tried when it runs.
+    /// The room that needs it has no node, so the budget may be exceeded if the operator allows it.
     pub fn start_nearest(&mut self, region: RegionId, now: Instant) {
-        self.start_by_distance(region, false, now);
-    }
-
-    /// As [`start_nearest`](Self::start_nearest), for a room that has lost its node. The budget may be exceeded if the
-    /// operator allows it.
-    pub fn start_for_calls(&mut self, region: RegionId, now: Instant) {
-        self.start_by_distance(region, true, now);
-    }
-
-    fn start_by_distance(&mut self, region: RegionId, for_calls: bool, now: Instant) {
-        if self.shutting_down || self.iter().any(Node::is_starting) {
-            return;
-        }
         let may = self.iter().filter(|node| node.may_start(now)).map(|node| node.id);
         let mut may: Vec<NodeId> = may.collect();
         may.sort_by_key(|node| (self.region_of(*node) != region, *node));
-        self.start_first(&may, for_calls, now);
+        self.start_first(&may, true, now);
     }
 
     /// Calls the start hook of a node of this region, unless a node is being started already: nodes elsewhere add no
     /// capacity to it.
     pub fn start_in_region(&mut self, region: RegionId, now: Instant) {
-        if self.in_domain(FailureDomain::Region(region)).any(|node| node.may_start(now)) {
-            self.start_nearest(region, now);
-        }
+        let may = self
+            .in_domain(FailureDomain::Region(region))
+            .filter(|node| node.may_start(now))
+            .map(|node| node.id);
+        let may: Vec<NodeId> = may.collect();
+        self.start_first(&may, false, now);
     }
 
     /// Starts no more nodes, since the gateway shuts down.

@@ -10,7 +10,7 @@ fn settings() -> GatewayConfig {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("evenkeel.toml");
     let node = "[[node]]\nname = \"east-a1\"\naddress = \"10.0.1.11:5000\"\nregion = \"east\"\nzone = \"a\"\n\
-                driver = \"plain\"\ncapacity = \"1 Mbit/s\"\n";
+                driver = \"plain\"\ncapacity = \"1 Mbit/s\"\nstart = { command = [\"/bin/media\"] }\n";
     std::fs::write(&file, node).unwrap();
     GatewayConfig::load(Some(&file), None).unwrap()
 }
@@ -28,6 +28,8 @@ fn series_with_known_labels_begin_with_0() {
         "evenkeel_scenario_packets_total{evenkeel_direction=\"up\",evenkeel_scenario=\"call\"}",
         "evenkeel_sessions_opened_total{evenkeel_scenario=\"call\"}",
         "evenkeel_policy_rollouts_total{evenkeel_outcome=\"rolled-back\",evenkeel_policy=\"call/routing\"}",
+        "evenkeel_node_starts_total{evenkeel_node=\"east-a1\",evenkeel_outcome=\"refused\"}",
+        "evenkeel_node_stops_total{evenkeel_node=\"east-a1\",evenkeel_outcome=\"failed\"}",
         "media_packets_total{evenkeel_direction=\"up\"}",
         "evenkeel_event_loop_stalls_total",
     ] {

@@ -1,10 +1,11 @@
-//! Spans of nodes, regions and the configuration: failovers, starts, drains, breakers and reloads.
+//! Spans of nodes, regions and the configuration: failovers, starts, stops, drains, breakers and reloads.
 
 use std::time::Instant;
 
-use evenkeel_control::{ReloadReport, TraceIds};
+use evenkeel_control::{NodeHook, ReloadReport, TraceIds};
 use evenkeel_model::{
-    BreakerState, EvidenceSource, Health, Hop, NodeId, RegionId, SessionId, StartPhase,
+    BreakerState, EvidenceSource, Health, Hop, NodeId, NotStarted, RegionId, SessionId, StartPhase,
+    StopPhase,
 };
 use opentelemetry::trace::{Link, Span as _, SpanId, SpanKind, Status, TraceId};
 use opentelemetry::{Array, Context, StringValue, Value};
@@ -75,18 +76,33 @@ impl SpanWriter {
         }
     }
 
-    /// The span has the ids that the node's hook got.
     pub(crate) fn start(&mut self, node: NodeId, step: StartPhase, at: Moment) {
-        let failed = match step {
-            StartPhase::Begun { .. } => {
-                self.starts.insert(node, at.wall);
-                return;
+        match step {
+            StartPhase::Begun { .. } => _ = self.hooks.insert((NodeHook::Start, node), at.wall),
+            StartPhase::Failed { why, .. } => self.end_hook(NodeHook::Start, node, Some(why), at),
+            StartPhase::Done { .. } => self.end_hook(NodeHook::Start, node, None, at),
+            StartPhase::Refused { .. } => {}
+        }
+    }
+
+    pub(crate) fn stop(&mut self, node: NodeId, step: StopPhase, at: Moment) {
+        match step {
+            StopPhase::Begun => _ = self.hooks.insert((NodeHook::Stop, node), at.wall),
+            StopPhase::Failed => {
+                self.end_hook(NodeHook::Stop, node, Some(NotStarted::Late), at);
             }
-            StartPhase::Failed { why, .. } => Some(why.name()),
-            StartPhase::Done { .. } => None,
-            StartPhase::Refused { .. } => return,
+            StopPhase::Done { .. } => self.end_hook(NodeHook::Stop, node, None, at),
+        }
+    }
+
+    /// The span has the ids that the node's hook got.
+    fn end_hook(&mut self, hook: NodeHook, node: NodeId, failed: Option<NotStarted>, at: Moment) {
+        let Some(begun) = self.hooks.remove(&(hook, node)) else { return };
+        let failed = failed.map(NotStarted::name);
+        let span = match hook {
+            NodeHook::Start => Span::NodeStart,
+            NodeHook::Stop => Span::NodeStop,
         };
-        let Some(begun) = self.starts.remove(&node) else { return };
         let named = self.names.of_node(node);
         let mut attributes = vec![
             is(Attribute::Node, named.node),
@@ -95,9 +111,9 @@ impl SpanWriter {
             is(Attribute::Outcome, if failed.is_some() { "failed" } else { WELL }),
         ];
         attributes.extend(failed.map(|why| is(Attribute::Reason, why)));
-        let builder = builder(Span::NodeStart, SpanKind::Internal, begun, attributes);
+        let builder = builder(span, SpanKind::Internal, begun, attributes);
         let create = || builder.start_with_context(&self.tracer, &Context::new());
-        let mut span = match self.traces.take_start(node) {
+        let mut span = match self.traces.take_hook(hook, node) {
             Some(TraceIds { trace_id, span_id }) => {
                 SpanIds::with(TraceId::from_bytes(trace_id), SpanId::from_bytes(span_id), create)
             }

@@ -1,13 +1,15 @@
 //! Nodes that the gateway stops, replaces, and starts within a budget.
 
+use std::time::Duration;
+
 use evenkeel_model::{
-    BreakerState, CoreEvent, CoreSettings, Health, Measures, NodeId, RedundancyMode, RegionId,
-    RegionRole, SessionId, StartPhase, StartRefusal, Starts,
+    BreakerState, CoreEvent, CoreSettings, Health, Measures, NodeId, NodeNeed, RedundancyMode,
+    RegionId, RegionRole, SessionId, StartPhase, StartRefusal, Starts,
 };
 
 use super::modes::{health, in_mode, starts};
 use super::*;
-use crate::{GatewayEffect, NodeEffect};
+use crate::{CandidateReason, GatewayEffect, NodeEffect, NodeStanding};
 
 const HOME: RegionId = RegionId(0);
 
@@ -48,6 +50,24 @@ fn stops(world: &World) -> Vec<&'static str> {
     world.events().filter_map(step).collect()
 }
 
+fn standing(world: &World) -> NodeStanding {
+    world.gateway.views().nodes().find(|standing| standing.hop.node == B).unwrap()
+}
+
+fn is_draining(world: &World) -> bool {
+    standing(world).draining
+}
+
+fn pass_until_drain(world: &mut World) {
+    for _ in 0..6_600 {
+        if is_draining(world) {
+            return;
+        }
+        world.pass(ms(10));
+    }
+    panic!("{B} does not drain");
+}
+
 fn effects(world: &World, wanted: NodeEffect) -> usize {
     let is_wanted = |output: &&GatewayEffect| matches!(output, GatewayEffect::Node(effect) if *effect == wanted);
     world.outputs.iter().filter(is_wanted).count()
@@ -66,6 +86,11 @@ fn quiet_node_is_stopped_and_its_answers_are_ignored() {
     assert_eq!(stops(&world), ["stopping", "stopped"]);
     world.pass(ms(100_000));
     assert_eq!((&world.starts[..], stops(&world).len()), (&[B][..], 2), "it rests");
+    let healths = world.events().filter_map(|event| match event {
+        CoreEvent::Node { hop, to, .. } if hop.node == B => Some(*to),
+        _ => None,
+    });
+    assert_eq!(healths.collect::<Vec<_>>(), [Health::Up, Health::Cold], "its end is no death");
     // It can be started again.
     world.gateway.change_nodes(world.now, |nodes| nodes.handle_exhaustion(HOME, world.now));
     world.pass(ms(10));
@@ -80,8 +105,69 @@ fn node_that_does_not_stop_runs_on() {
     world.pass(ms(30_000));
     assert_eq!(stops(&world), ["stopping", "failed"]);
     assert_eq!(effects(&world, NodeEffect::EndStop(B)), 1);
-    world.pass(ms(100_000));
-    assert_eq!((health(&world, B), stops(&world).len()), (Health::Up, 2), "once only");
+    world.pass(ms(35_000));
+    assert_eq!((health(&world, B), stops(&world).len()), (Health::Up, 2));
+    world.pass(ms(30_000));
+    assert_eq!(stops(&world), ["stopping", "failed", "stopping"], "it was quiet again");
+}
+
+#[test]
+fn node_at_a_new_address_counts_as_started() {
+    let mut world = started(settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000)]));
+    let settings = world.gateway.node_table()[B].settings.clone();
+    let new = world.add(settings).unwrap();
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_takes_place(new, B, world.now))
+        .unwrap();
+    world.unmute(new);
+    world.pass(ms(2_000));
+    let standing = world.gateway.views().nodes().find(|node| node.hop.node == new).unwrap();
+    assert!(standing.started && standing.health != Health::Cold);
+}
+
+#[test]
+fn standby_that_forgets_a_record_stops_no_node() {
+    let mut world = started(settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000)]));
+    pass_until_drain(&mut world);
+    let record = world.gateway.record(world.now);
+    world.restart(Duration::ZERO);
+    let node = |name: &str| name.strip_prefix('n')?.parse().ok().map(NodeId);
+    world.gateway.handle_record(record, node, world.now).unwrap();
+    world.gateway.forget_restored();
+    world.pass(ms(200_000));
+    assert_eq!((health(&world, B), is_draining(&world)), (Health::Up, false));
+    assert_eq!(stops(&world), [""; 0]);
+}
+
+#[test]
+fn start_begun_by_another_process_is_continued() {
+    let settings = settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000)]);
+    let mut world = World::new(settings);
+    world.gateway.change_nodes(world.now, |nodes| nodes.handle_exhaustion(HOME, world.now));
+    world.pass(ms(10));
+    let record = world.gateway.record(world.now);
+    world.restart(Duration::ZERO);
+    world.restore(&record);
+    world.unmute(B);
+    world.pass(ms(80_000));
+    assert_eq!(stops(&world), ["stopping"]);
+}
+
+#[test]
+fn node_that_stops_takes_no_rooms_after_a_takeover() {
+    let mut world = started(settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000)]));
+    world.pass(ms(80_000));
+    assert_eq!(stops(&world), ["stopping"]);
+    let record = world.gateway.record(world.now);
+    // The standby hears the node, which still answers.
+    world.restart(ms(2_000));
+    assert_ne!(health(&world, B), Health::Cold);
+    world.restore(&record);
+    assert_eq!(health(&world, B), Health::Cold);
+    world.mute(B);
+    world.pass(ms(10_000));
+    assert_eq!((health(&world, B), stops(&world)), (Health::Cold, vec!["stopping", "stopped"]));
 }
 
 #[test]
@@ -103,9 +189,22 @@ fn node_is_kept_while_its_region_expects_its_load() {
     expect(&mut world, 810);
     world.pass(ms(100_000));
     assert_eq!(stops(&world), [""; 0], "the other node would be loaded by more than 80 %");
+    assert_eq!(standing(&world).need, Some(NodeNeed::Load));
     expect(&mut world, 790);
     world.pass(ms(67_000));
     assert_eq!(stops(&world), ["stopping"]);
+}
+
+#[test]
+fn drain_before_a_stop_ends_if_the_load_returns() {
+    for (kbps, steps) in [(890, vec!["stopping"]), (910, vec![])] {
+        let mut world = started(settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000)]));
+        pass_until_drain(&mut world);
+        let now = world.now;
+        world.gateway.change_nodes(now, |nodes| nodes.handle_expected_load(HOME, kbps, now));
+        world.pass(ms(10_000));
+        assert_eq!(stops(&world), steps);
+    }
 }
 
 #[test]
@@ -118,6 +217,22 @@ fn only_standby_of_a_room_is_kept() {
     assert_eq!(route.iter().map(|(node, _)| *node).collect::<Vec<_>>(), [A, B]);
     talk(&mut world, session, 100);
     assert_eq!((stops(&world).len(), world.route("r")), (0, route));
+    assert_eq!(standing(&world).need, Some(NodeNeed::Reserves));
+    world.kill(A);
+    talk(&mut world, session, 2);
+    assert_eq!(standing(&world).need, Some(NodeNeed::Rooms));
+}
+
+#[test]
+fn explanation_names_a_node_that_stops() {
+    let mut settings = settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000)]);
+    settings.nodes[1].role = RegionRole::Standby;
+    let mut world = started(settings);
+    let session = world.open("r");
+    talk(&mut world, session, 70);
+    assert_eq!(stops(&world), ["stopping"]);
+    let explained = world.gateway.views().explain(session, world.now).unwrap();
+    assert_eq!(explained.candidates[0].why, CandidateReason::Stopping);
 }
 
 #[test]
@@ -138,16 +253,8 @@ fn undrain_keeps_a_node_that_would_be_stopped() {
     let mut settings = settings_with(RedundancyMode::Hot, &[(0, 1_000), (1, 1_000), (0, 1_000)]);
     settings.nodes[1].role = RegionRole::Standby;
     let mut world = started(settings);
-    let is_draining = |world: &World| {
-        world.gateway.views().nodes().any(|standing| standing.hop.node == B && standing.draining)
-    };
-    for _ in 0..6_600 {
-        if is_draining(&world) {
-            break;
-        }
-        world.pass(ms(10));
-    }
-    assert!(is_draining(&world));
+    pass_until_drain(&mut world);
+    assert!(standing(&world).stopping && standing(&world).started);
     world
         .gateway
         .change_nodes(world.now, |nodes| nodes.handle_drain(B, false, None, world.now))

@@ -5,7 +5,7 @@ use crate::detector::Distance;
 
 const MS: Duration = Duration::from_millis(1);
 
-fn cold(now: Instant) -> Node {
+pub(super) fn cold(now: Instant) -> Node {
     let settings = NodeSettings {
         name: "a".into(),
         zone: ZoneId(0),

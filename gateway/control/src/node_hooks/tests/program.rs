@@ -23,7 +23,7 @@ fn words(script: &str) -> [Arc<str>; 3] {
 }
 
 fn call(words: &[Arc<str>]) -> ProgramCall {
-    ProgramCall::new("start", &"n".into(), words, None)
+    ProgramCall::new(NodeHook::Start, &"n".into(), words, None)
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn call_waits_for_the_one_before_and_may_be_cancelled() {
         let (end, ended) = mpsc::channel::<()>();
         let before = std::thread::spawn(move || ended.recv().unwrap_or_default());
         let script = words(&format!("touch {}", file.display()));
-        let program = StartProgram::start(call(&script), false, true, vec![before], || {}).unwrap();
+        let program = HookProgram::start(call(&script), false, true, vec![before], || {}).unwrap();
         if ends {
             let thread = program.end();
             drop(end);
@@ -86,7 +86,7 @@ fn program_output_is_logged_with_the_node() {
     let people = tracing_subscriber::fmt().with_ansi(false);
     let subscriber = people.with_writer(move || writer.clone()).finish();
     tracing::subscriber::with_default(subscriber, || {
-        watch(&child, "start", "east-b1", &ours).unwrap()
+        watch(&child, NodeHook::Start, "east-b1", &ours).unwrap()
     });
     child.wait().unwrap();
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();

@@ -23,6 +23,8 @@ use serde_json::json;
 use tokio::sync::mpsc::Sender;
 use tokio::task::AbortHandle;
 
+use crate::traces::NodeHook;
+
 /// Wait at shutdown for programs that end with the gateway.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -32,7 +34,7 @@ pub(super) struct HookFailed {
     attempt: u64,
 }
 
-pub(super) struct StartHooks {
+pub(super) struct NodeHooks {
     /// Channel of failed hooks. If it is full, the node's start timeout has the same effect.
     failed: Sender<HookFailed>,
     /// Present once webhooks are configured.
@@ -41,9 +43,9 @@ pub(super) struct StartHooks {
     confined: bool,
     running: BTreeMap<NodeId, StartAttempt>,
     /// Hooks that stop a node, and the programs that started it and were told to end.
-    stopping: BTreeMap<NodeId, Vec<RunningStart>>,
+    stopping: BTreeMap<NodeId, Vec<RunningHook>>,
     /// Programs of removed nodes that still run, by the node's name.
-    released: Vec<(Arc<str>, StartProgram)>,
+    released: Vec<(Arc<str>, HookProgram)>,
     /// Threads of programs that were told to end. The thread of the node's next call joins them.
     ending: BTreeMap<NodeId, Vec<JoinHandle<()>>>,
 }
@@ -51,21 +53,21 @@ pub(super) struct StartHooks {
 struct StartAttempt {
     attempt: u64,
     name: Arc<str>,
-    running: RunningStart,
+    running: RunningHook,
 }
 
-enum RunningStart {
-    Program(StartProgram),
+enum RunningHook {
+    Program(HookProgram),
     Post(AbortHandle),
 }
 
-impl StartHooks {
+impl NodeHooks {
     pub(super) fn new(
         failed: Sender<HookFailed>,
         poster: Option<Poster>,
         confined: bool,
-    ) -> StartHooks {
-        StartHooks {
+    ) -> NodeHooks {
+        NodeHooks {
             failed,
             poster,
             confined,
@@ -77,7 +79,7 @@ impl StartHooks {
     }
 
     /// Calls the node's hook; `attempt` is unique. A program of an earlier call is ended first: it hangs, or did not
-    /// bring the node up. So is a [released](Starter::release) program of the same node name: it may hold resources
+    /// bring the node up. So is a [released](NodeHooks::release) program of the same node name: it may hold resources
     /// that this one needs.
     pub(super) fn start(
         &mut self,
@@ -101,8 +103,8 @@ impl StartHooks {
                     // Fails only if control has ended.
                     let _ = failed.try_send(HookFailed { node, attempt });
                 };
-                let message = message("start", name, attempt, hook, trace);
-                Some(self.post("start", name, message, start.within, tell))
+                let message = message(NodeHook::Start, name, attempt, hook, trace);
+                Some(self.post(NodeHook::Start, name, message, start.within, tell))
             }
         };
         if let Some(running) = running {
@@ -111,32 +113,46 @@ impl StartHooks {
     }
 
     /// Calls the hook that stops the node. Without one, the program that started it is told to end.
-    pub(super) fn stop(&mut self, node: NodeId, name: &Arc<str>, start: &StartHook, attempt: u64) {
-        let started = self.running.remove(&node).map(|call| call.running);
+    pub(super) fn stop(
+        &mut self,
+        node: NodeId,
+        name: &Arc<str>,
+        start: &StartHook,
+        attempt: u64,
+        trace: Option<TraceHeaders>,
+    ) {
         let mut calls = Vec::new();
-        if let Some(RunningStart::Program(program)) = started
-            && program.ask_to_end(start.stop.is_none())
-        {
-            calls.push(RunningStart::Program(program));
+        let running = self.running.remove(&node).map(|call| call.running);
+        let left = self.released.extract_if(.., |(released, _)| released == name);
+        let left = left.map(|(_, program)| RunningHook::Program(program));
+        for call in running.into_iter().chain(left) {
+            match call {
+                RunningHook::Program(program) if program.ask_to_end(start.stop.is_none()) => {
+                    calls.push(RunningHook::Program(program));
+                }
+                RunningHook::Program(_) => {}
+                // Repeated, the request would start the node again.
+                RunningHook::Post(task) => task.abort(),
+            }
         }
         match (&start.stop, &start.by) {
             (Some(words), _) => {
-                let call = ProgramCall::new("stop", name, words, None);
-                match StartProgram::start(call, false, self.confined, Vec::new(), || {}) {
-                    Ok(program) => calls.push(RunningStart::Program(program)),
+                let call = ProgramCall::new(NodeHook::Stop, name, words, trace);
+                match HookProgram::start(call, false, self.confined, Vec::new(), || {}) {
+                    Ok(program) => calls.push(RunningHook::Program(program)),
                     Err(error) => {
                         tracing::warn!(node = %name, %error, "no thread for the stop hook");
                     }
                 }
             }
             (None, StartBy::Webhook(hook)) => {
-                let message = message("stop", name, attempt, hook, None);
-                calls.push(self.post("stop", name, message, start.within, || {}));
+                let message = message(NodeHook::Stop, name, attempt, hook, trace);
+                calls.push(self.post(NodeHook::Stop, name, message, start.within, || {}));
             }
             (None, StartBy::Command { .. }) if calls.is_empty() => {
                 tracing::warn!(
                     node = %name,
-                    "node is not stopped: the program that started it has ended; set `stop`"
+                    "node is not stopped: no program that started it runs here; set `stop`"
                 );
             }
             (None, StartBy::Command { .. }) => {}
@@ -151,12 +167,12 @@ impl StartHooks {
         }
     }
 
-    fn end(&mut self, node: NodeId, call: RunningStart) {
+    fn end(&mut self, node: NodeId, call: RunningHook) {
         match call {
-            RunningStart::Program(program) => {
+            RunningHook::Program(program) => {
                 self.ending.entry(node).or_default().push(program.end());
             }
-            RunningStart::Post(task) => task.abort(),
+            RunningHook::Post(task) => task.abort(),
         }
     }
 
@@ -171,16 +187,16 @@ impl StartHooks {
         words: &[Arc<str>],
         stops: bool,
         trace: Option<TraceHeaders>,
-    ) -> Option<RunningStart> {
+    ) -> Option<RunningHook> {
         let before = self.ending.remove(&word.node).unwrap_or_default();
         let failed = self.failed.clone();
         let tell = move || {
             // Fails only if control has ended.
             let _ = failed.try_send(word);
         };
-        let call = ProgramCall::new("start", name, words, trace);
-        match StartProgram::start(call, stops, self.confined, before, tell) {
-            Ok(program) => Some(RunningStart::Program(program)),
+        let call = ProgramCall::new(NodeHook::Start, name, words, trace);
+        match HookProgram::start(call, stops, self.confined, before, tell) {
+            Ok(program) => Some(RunningHook::Program(program)),
             Err(error) => {
                 // The core calls the hook again when the node's start times out.
                 tracing::warn!(node = %name, %error, "no thread for the start hook");
@@ -193,12 +209,12 @@ impl StartHooks {
     /// with the same attempt.
     fn post(
         &self,
-        verb: &'static str,
+        hook: NodeHook,
         name: &Arc<str>,
         message: WebhookMessage,
         within: Duration,
         failed: impl FnOnce() + Send + 'static,
-    ) -> RunningStart {
+    ) -> RunningHook {
         let (name, poster) = (Arc::clone(name), self.poster.clone());
         let task = tokio::spawn(async move {
             let answer = match poster {
@@ -210,10 +226,10 @@ impl StartHooks {
                 Ok(answer) => format!("HTTP status {}", answer.status),
                 Err(error) => error.to_string(),
             };
-            tracing::warn!(node = %name, %why, "{verb} webhook failed");
+            tracing::warn!(node = %name, %why, "{} webhook failed", hook.name());
             failed();
         });
-        RunningStart::Post(task.abort_handle())
+        RunningHook::Post(task.abort_handle())
     }
 
     /// The start timed out: ends the program without waiting for it.
@@ -227,7 +243,7 @@ impl StartHooks {
     pub(super) fn release(&mut self, node: NodeId) {
         self.stopping.remove(&node);
         self.released.retain(|(_, program)| !program.thread.is_finished());
-        if let Some(StartAttempt { name, running: RunningStart::Program(program), .. }) =
+        if let Some(StartAttempt { name, running: RunningHook::Program(program), .. }) =
             self.running.remove(&node)
         {
             self.released.push((name, program));
@@ -239,7 +255,7 @@ impl StartHooks {
         self.released.clear();
         self.stopping.clear();
         for call in std::mem::take(&mut self.running).into_values() {
-            if let RunningStart::Post(task) = call.running {
+            if let RunningHook::Post(task) = call.running {
                 task.abort();
             }
         }
@@ -248,30 +264,30 @@ impl StartHooks {
 
 /// The request of a start or stop: `{"verb":"start","node":"east-b1","attempt":"00f3…"}`.
 fn message(
-    verb: &str,
+    hook: NodeHook,
     name: &str,
     attempt: u64,
-    hook: &Arc<WebhookTarget>,
+    target: &Arc<WebhookTarget>,
     trace: Option<TraceHeaders>,
 ) -> WebhookMessage {
-    let body = json!({"verb": verb, "node": name, "attempt": format!("{attempt:016x}")});
-    WebhookMessage { hook: Arc::clone(hook), body: body.to_string().into(), trace }
+    let body = json!({"verb": hook.name(), "node": name, "attempt": format!("{attempt:016x}")});
+    WebhookMessage { hook: Arc::clone(target), body: body.to_string().into(), trace }
 }
 
-impl Drop for StartHooks {
+impl Drop for NodeHooks {
     fn drop(&mut self) {
         let mut programs: Vec<_> = self.released.drain(..).map(|(_, program)| program).collect();
         let started = std::mem::take(&mut self.running).into_values().map(|call| call.running);
         let stopping = std::mem::take(&mut self.stopping).into_values().flatten();
         for call in started.chain(stopping) {
             match call {
-                RunningStart::Program(program) => programs.push(program),
-                RunningStart::Post(task) => task.abort(),
+                RunningHook::Program(program) => programs.push(program),
+                RunningHook::Post(task) => task.abort(),
             }
         }
         let stopped = programs.into_iter().filter(|program| program.stops);
         let ending = std::mem::take(&mut self.ending).into_values().flatten();
-        let ending: Vec<_> = ending.chain(stopped.map(StartProgram::end)).collect();
+        let ending: Vec<_> = ending.chain(stopped.map(HookProgram::end)).collect();
         let by = Instant::now() + GONE_WITHIN;
         while !ending.iter().all(JoinHandle::is_finished) && Instant::now() < by {
             std::thread::sleep(Duration::from_millis(5));
@@ -280,7 +296,7 @@ impl Drop for StartHooks {
 }
 
 /// A program that runs, or that waits for earlier programs to end.
-struct StartProgram {
+struct HookProgram {
     phase: Arc<Mutex<ProgramPhase>>,
     thread: JoinHandle<()>,
     /// The program ends with the gateway.
@@ -300,8 +316,7 @@ enum ProgramPhase {
 
 /// The call of a program.
 struct ProgramCall {
-    /// `start` or `stop`.
-    verb: &'static str,
+    hook: NodeHook,
     /// The name of the node.
     name: Arc<str>,
     /// The program and its arguments.
@@ -311,16 +326,16 @@ struct ProgramCall {
 
 impl ProgramCall {
     fn new(
-        verb: &'static str,
+        hook: NodeHook,
         name: &Arc<str>,
         words: &[Arc<str>],
         trace: Option<TraceHeaders>,
     ) -> ProgramCall {
-        ProgramCall { verb, name: Arc::clone(name), words: words.to_vec(), trace }
+        ProgramCall { hook, name: Arc::clone(name), words: words.to_vec(), trace }
     }
 }
 
-impl StartProgram {
+impl HookProgram {
     /// Runs the program once all threads of `before` have ended. `failed` is called if the program cannot be run, or
     /// fails without having been ended.
     fn start(
@@ -329,9 +344,9 @@ impl StartProgram {
         confined: bool,
         before: Vec<JoinHandle<()>>,
         failed: impl FnOnce() + Send + 'static,
-    ) -> io::Result<StartProgram> {
+    ) -> io::Result<HookProgram> {
         let phase = Arc::new(Mutex::new(ProgramPhase::Waits));
-        let seen = Arc::clone(&phase);
+        let (seen, thread) = (Arc::clone(&phase), format!("{} node", call.hook.name()));
         let run = move || {
             // An error means that the thread panicked, and so has ended too.
             before.into_iter().for_each(|before| _ = before.join());
@@ -343,12 +358,12 @@ impl StartProgram {
                 Ok(Some(status)) => describe(status),
                 Err(error) => format!("cannot be run: {error}"),
             };
-            let ProgramCall { verb, name, words, .. } = &call;
-            tracing::warn!(node = %name, program = %words[0], "{verb} hook failed: {ill}");
+            let ProgramCall { hook, name, words, .. } = &call;
+            tracing::warn!(node = %name, program = %words[0], "{} hook failed: {ill}", hook.name());
             failed();
         };
-        let thread = std::thread::Builder::new().name("start node".to_owned()).spawn(run)?;
-        Ok(StartProgram { phase, thread, stops })
+        let thread = std::thread::Builder::new().name(thread).spawn(run)?;
+        Ok(HookProgram { phase, thread, stops })
     }
 
     /// Ends the program and its process group, or cancels its start. The thread returned must be joined.
@@ -387,7 +402,7 @@ fn confine() {
     static WARNED: Once = Once::new();
     if let Err(missing) = sandbox::confine_hooks() {
         WARNED.call_once(|| {
-            tracing::warn!(%missing, "start hooks can read the memory of other processes of this user");
+            tracing::warn!(%missing, "hooks of nodes can read the memory of other processes of this user");
         });
     }
 }
@@ -411,7 +426,7 @@ fn run(call: &ProgramCall, phase: &Mutex<ProgramPhase>) -> io::Result<Option<Wai
         waits @ ProgramPhase::Waits => *waits = ProgramPhase::Runs(group),
         ProgramPhase::Runs(_) | ProgramPhase::Ends(_) | ProgramPhase::Over => kill(group),
     }
-    let watched = watch(&child, call.verb, &call.name, &ours);
+    let watched = watch(&child, call.hook, &call.name, &ours);
     let mut phase = lock(phase);
     let before = std::mem::replace(&mut *phase, ProgramPhase::Over);
     let by_itself = matches!(before, ProgramPhase::Runs(_));
@@ -447,9 +462,9 @@ fn command(
     Ok(command)
 }
 
-fn watch(child: &Child, verb: &'static str, name: &str, says: &UnixDatagram) -> io::Result<()> {
+fn watch(child: &Child, hook: NodeHook, name: &str, says: &UnixDatagram) -> io::Result<()> {
     let held = PidFd::from_pid(child.id() as i32)?;
-    let mut output = ProgramOutput::new(verb, name);
+    let mut output = ProgramOutput::new(hook, name);
     loop {
         let mut fds = [held.as_fd(), says.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut fds, PollTimeout::NONE) {
@@ -482,7 +497,7 @@ const LINES_PER_SECOND: u32 = 50;
 const WRITE_MAX: usize = 64 << 10;
 
 struct ProgramOutput<'a> {
-    verb: &'static str,
+    hook: NodeHook,
     node: &'a str,
     line: Vec<u8>,
     /// Start of the current second, and lines logged in it.
@@ -493,9 +508,9 @@ struct ProgramOutput<'a> {
 }
 
 impl ProgramOutput<'_> {
-    fn new<'a>(verb: &'static str, node: &'a str) -> ProgramOutput<'a> {
+    fn new(hook: NodeHook, node: &str) -> ProgramOutput<'_> {
         let shown = (Instant::now(), 0);
-        ProgramOutput { verb, node, line: Vec::new(), shown, hidden: 0, bytes: vec![0; WRITE_MAX] }
+        ProgramOutput { hook, node, line: Vec::new(), shown, hidden: 0, bytes: vec![0; WRITE_MAX] }
     }
 
     fn read(&mut self, says: &UnixDatagram) {
@@ -505,7 +520,7 @@ impl ProgramOutput<'_> {
                 break;
             }
             for line in self.take(&bytes[..length], Instant::now()) {
-                tracing::info!(node = %self.node, "{} hook: {line}", self.verb);
+                tracing::info!(node = %self.node, "{} hook: {line}", self.hook.name());
             }
         }
         self.bytes = bytes;
@@ -548,7 +563,7 @@ impl Drop for ProgramOutput<'_> {
     fn drop(&mut self) {
         if !self.line.is_empty() {
             for line in self.line_ends(Instant::now()) {
-                tracing::info!(node = %self.node, "{} hook: {line}", self.verb);
+                tracing::info!(node = %self.node, "{} hook: {line}", self.hook.name());
             }
         }
     }
