@@ -28,7 +28,7 @@ fn closed(number: u64) -> Arc<EventRecord> {
         reason: CloseReason::Shutdown,
         closed: Box::new(closed_session(std::time::Instant::now())),
     });
-    Arc::new(EventRecord { at: std::time::SystemTime::now(), event, totals: None, caller: None })
+    Arc::new(EventRecord { at: SystemTime::now(), event, totals: None, caller: None })
 }
 
 /// Checks that the Prometheus text has this line; other labels are ignored.
