@@ -151,6 +151,16 @@ pub enum NodeOrder {
 }
 
 impl NodeOrder {
+    /// The fault that the order injects: `kill`, `hang` or `cut`. `None` if it repairs one.
+    pub fn fault(self) -> Option<&'static str> {
+        match self {
+            NodeOrder::Break(fault @ (NodeFault::Kill | NodeFault::Hang | NodeFault::Cut)) => {
+                Some(fault.name())
+            }
+            NodeOrder::Break(NodeFault::Wake | NodeFault::Heal) | NodeOrder::Start => None,
+        }
+    }
+
     pub(crate) fn question(self) -> TrunkQuestion {
         match self {
             NodeOrder::Start => TrunkQuestion::Start,
