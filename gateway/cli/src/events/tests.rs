@@ -57,5 +57,5 @@ fn events_may_be_asked_for_with_follow() {
     let words = ["events", "moved", "--follow", "--filter", "cause=link"];
     let EventsArgs { names, filter, .. } = Command::try_parse_from(words).unwrap().events;
     assert_eq!(names, ["moved"]);
-    assert!(filter == ["cause=link".parse().unwrap()]);
+    assert_eq!(filter, ["cause=link".parse::<FieldFilter>().unwrap()]);
 }
