@@ -38,6 +38,7 @@ pub use blast::by_load;
 pub use equipment::{
     EquipError, Equipment, SOCKET_BUFFER, briefs, equip, port_legs, posts, source_of_ports,
 };
+pub use evenkeel_media::trunk::message::NodeFault;
 pub use evenkeel_policies::{PluginView, PolicyRecords, PolicyView, RefusalRecord};
 pub use evenkeel_revisions::{
     Actor, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome, RolloutReport,
@@ -48,8 +49,8 @@ pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, Stor
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use messages::{
     AdmissionState, AgentError, ControlError, ForecastReport, LastChange, NodeOrder, NotSuspended,
-    REQUESTS_MAX, Restored, ScenarioTraffic, SessionView, Slice, SnapshotError, StatusReport,
-    TakeoverReadiness, UncoveredLoss,
+    OrderStep, REQUESTS_MAX, Restored, ScenarioTraffic, SessionView, Slice, SnapshotError,
+    StatusReport, TakeoverReadiness, UncoveredLoss,
 };
 pub use names::{NodeName, NodeNames};
 pub use nodes::{
@@ -65,7 +66,9 @@ pub use records::{LastStatesPart, Suspended, SuspensionGuard};
 pub use registry::{
     ListenerAddress, ListenerAddresses, QuicListener, SessionRegistry, UdpListener,
 };
-pub use reporting::{EventRecord, GatewayEvent, GroupChange, ModeView, Recovery, TraceCaller};
+pub use reporting::{
+    EventRecord, GatewayEvent, GroupChange, MediaPause, ModeView, Recovery, TraceCaller,
+};
 pub use snapshot::{
     MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,
 };

@@ -93,7 +93,7 @@ pub(crate) fn policy(hook: Hook) -> PolicyName {
     PolicyName { set: Arc::from("call"), hook }
 }
 
-fn hop(node: u32) -> Hop {
+pub(crate) fn hop(node: u32) -> Hop {
     Hop { node: NodeId(node), incarnation: Incarnation(1) }
 }
 
@@ -136,15 +136,20 @@ pub(crate) fn opened(session: u64, room: u64) -> CoreEvent {
     }
 }
 
-fn refused(scenario: &str, reason: OfferRefusal, session: Option<(u64, u64)>) -> CoreEvent {
+pub(crate) fn refused(
+    scenario: &str,
+    reason: OfferRefusal,
+    session: Option<(u64, u64)>,
+) -> CoreEvent {
     let session = session.map(|(session, room)| (SessionId(session), RoomId(room)));
     CoreEvent::Refused { offer: OfferId(1), session, scenario: Arc::from(scenario), reason }
 }
 
-fn moved(room: u64, sessions: &[u64], cause: MoveCause) -> CoreEvent {
+pub(crate) fn moved(room: u64, sessions: &[u64], cause: MoveCause) -> CoreEvent {
     CoreEvent::Moved {
         room: RoomId(room),
         room_name: "room".into(),
+        scenario: "call".into(),
         sessions: sessions.iter().copied().map(SessionId).collect(),
         cause,
         by: Decider::Native,
