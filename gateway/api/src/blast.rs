@@ -36,7 +36,7 @@ pub(super) struct BlastQuery {
     zones: String,
     #[serde(default)]
     regions: String,
-    /// Carriers of clients.
+    /// Carriers of clients, of advertised addresses and of nodes.
     #[serde(default)]
     carriers: String,
     /// This many nodes with most load.
@@ -55,13 +55,19 @@ pub(super) async fn blast(
         query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
     shared.require_owner()?;
     let lost = lost_nodes(&shared, &query).await?;
-    let carriers = lost_carriers(&shared, &query).await?;
-    let asked = shared.handle.blast(vec![lost]);
-    let radii = tokio::time::timeout(PLAYED_WITHIN, asked).await;
-    let radii = radii.unwrap_or(Err(ControlError::Unavailable));
-    let mut radii = radii.map_err(|error| refused(error, "", &shared.names))?;
-    // One for the one loss.
-    let loss = blast_view(&radii.swap_remove(0), query.rooms, &shared.names);
+    let carriers = lost_carriers(&shared, &query, &lost).await?;
+    // The loss of a carrier may reach no node.
+    let loss = match lost.is_empty() {
+        true => None,
+        false => {
+            let asked = shared.handle.blast(vec![lost]);
+            let radii = tokio::time::timeout(PLAYED_WITHIN, asked).await;
+            let radii = radii.unwrap_or(Err(ControlError::Unavailable));
+            let mut radii = radii.map_err(|error| refused(error, "", &shared.names))?;
+            // One for the one loss.
+            Some(blast_view(&radii.swap_remove(0), query.rooms, &shared.names))
+        }
+    };
     let carriers = (!carriers.is_empty()).then_some(carriers);
     // Services beside the nodes that calls would miss as well.
     let down = shared.dependencies().map(|dependencies| {
@@ -104,13 +110,18 @@ async fn lost_nodes(shared: &ApiContext, query: &BlastQuery) -> Result<BTreeSet<
         let right = "expected a name in `nodes`, `zones`, `regions` or `carriers`, or a number in `busiest`";
         return Err(ApiError::new(ApiErrorCode::BadRequest, right));
     }
+    let carriers: BTreeSet<&str> = query.lost_carriers().collect();
+    let is_lost = |at: &NodeName| at.carrier.as_deref().is_some_and(|it| carriers.contains(it));
+    lost.extend(listed.iter().filter(|(_, at)| is_lost(at)).map(|(id, _)| *id));
     Ok(lost)
 }
 
-/// The loss of a carrier's network, and of the addresses in it.
+/// The loss of a carrier's network, and of the nodes and addresses in it.
 #[derive(Serialize)]
 struct CarrierLoss {
     carrier: String,
+    nodes: Vec<Arc<str>>,
+    /// Those of clients of the carrier.
     rooms: usize,
     sessions: usize,
     /// The addresses that clients of the carrier are told first.
@@ -125,10 +136,10 @@ struct CarrierLoss {
 async fn lost_carriers(
     shared: &ApiContext,
     query: &BlastQuery,
+    lost: &BTreeSet<NodeId>,
 ) -> Result<Vec<CarrierLoss>, ApiError> {
     let mut losses = Vec::new();
-    let carriers: BTreeSet<&str> =
-        query.carriers.split(',').filter(|name| !name.is_empty()).collect();
+    let carriers: BTreeSet<&str> = query.lost_carriers().collect();
     if carriers.is_empty() {
         return Ok(losses);
     }
@@ -137,9 +148,12 @@ async fn lost_carriers(
     let all: BTreeSet<SocketAddr> = named.chain(&status.udp).chain(&status.quic).copied().collect();
     for (carrier, clients) in shared.ask("", shared.handle.clients_of(&carriers)).await? {
         let addresses = status.carriers.get(carrier);
-        if addresses.is_none() && clients.is_empty() {
+        let nodes = lost.iter().map(|node| shared.names.of_node(*node));
+        let nodes = nodes.filter(|at| at.carrier.as_deref() == Some(carrier));
+        let nodes: Vec<_> = nodes.map(|at| at.node).collect();
+        if addresses.is_none() && clients.is_empty() && nodes.is_empty() {
             let message = format!(
-                "`advertise` names no carrier `{carrier}`, and no session has it as its label"
+                "no node and no address in `advertise` has the carrier `{carrier}`, and no session has it as its label"
             );
             return Err(ApiError::new(ApiErrorCode::NotFound, message));
         }
@@ -147,6 +161,7 @@ async fn lost_carriers(
         let ids = || clients.keys().map(ToString::to_string).collect();
         losses.push(CarrierLoss {
             carrier: carrier.to_owned(),
+            nodes,
             rooms: clients.values().collect::<BTreeSet<_>>().len(),
             sessions: clients.len(),
             other_addresses: all.difference(&addresses).copied().collect(),
@@ -168,6 +183,10 @@ struct NamedPlaces<'a> {
 }
 
 impl BlastQuery {
+    fn lost_carriers(&self) -> impl Iterator<Item = &str> {
+        self.carriers.split(',').filter(|name| !name.is_empty())
+    }
+
     fn places(&self) -> [NamedPlaces<'_>; 3] {
         [
             NamedPlaces {

@@ -331,26 +331,32 @@ impl NoticeWriter {
                 rooms_left: *left,
                 took_us: since(*started),
             },
-            CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed } => notice! {
-                "breaker", at_us;
-                region: self.names.of_region(*region),
-                from: from.name(),
-                to: to.name(),
-                sessions: *sessions,
-                bad: *bad,
-                opened: *opened,
-                failed: *failed,
-            },
-            CoreEvent::ClientBreaker { group, action, from, to, sessions, bad, .. } => notice! {
-                "client-breaker", at_us;
-                label: group.label.name(),
-                value: Arc::clone(&group.value),
-                action: action.name(),
-                from: from.name(),
-                to: to.name(),
-                sessions: *sessions,
-                bad: *bad,
-            },
+            CoreEvent::Breaker { region, from, to, mode, sessions, bad, opened, failed } => {
+                notice! {
+                    "breaker", at_us;
+                    region: self.names.of_region(*region),
+                    from: from.name(),
+                    to: to.name(),
+                    mode: mode.name(),
+                    sessions: *sessions,
+                    bad: *bad,
+                    opened: *opened,
+                    failed: *failed,
+                }
+            }
+            CoreEvent::ClientBreaker { group, action, from, to, mode, sessions, bad, .. } => {
+                notice! {
+                    "client-breaker", at_us;
+                    label: group.label.name(),
+                    value: Arc::clone(&group.value),
+                    action: action.name(),
+                    from: from.name(),
+                    to: to.name(),
+                    mode: mode.name(),
+                    sessions: *sessions,
+                    bad: *bad,
+                }
+            }
             // A hop was removed from one room's route while its node was up.
             CoreEvent::HopRemoved { room_name, hop, why, session, .. } => notice! {
                 "hop-removed", at_us;

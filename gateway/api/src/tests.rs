@@ -200,9 +200,10 @@ fn names() -> NodeNames {
 /// A node in each of two regions.
 fn settings() -> CoreSettings {
     let zone = |name: &str, region| Zone { name: name.into(), region: RegionId(region) };
-    let node = |name: &str, zone| NodeSettings {
+    let node = |name: &str, zone, carrier: Option<&str>| NodeSettings {
         name: name.into(),
         zone: ZoneId(zone),
+        carrier: carrier.map(Into::into),
         capacity_kbps: 1_000,
         probed: NodeProbing::Yes,
         role: evenkeel_model::RegionRole::Active,
@@ -215,7 +216,7 @@ fn settings() -> CoreSettings {
         regions: vec!["east".into(), "west".into()],
         carriers: Vec::new(),
         zones: vec![zone("a", 0), zone("b", 1)],
-        nodes: vec![node("east-a1", 0), node("west-b1", 1)],
+        nodes: vec![node("east-a1", 0, None), node("west-b1", 1, Some("cn"))],
         scenarios: Default::default(),
         timings: Default::default(),
         limits: Default::default(),

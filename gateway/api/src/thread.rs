@@ -360,6 +360,7 @@ fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
         .route("/v1/zones/{target}", post(operations::zone_verb))
         .route("/v1/regions/{target}", post(operations::region_verb))
         .route("/v1/regions:failback", post(operations::failback_everywhere))
+        .route("/v1/clients/{label}/{target}", post(operations::client_verb))
         .route("/v1/alerts", get(alerts::alerts))
         .route("/v1/alerts/{target}", post(alerts::alert_verb))
         .route("/v1/log", get(operations::log).post(operations::set_log))

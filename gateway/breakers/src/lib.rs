@@ -7,5 +7,5 @@
 mod circuit;
 mod clients;
 
-pub use circuit::{Breaker, BreakerEvidence, BreakerVerdict, JudgedWindow, WINDOW};
-pub use clients::{ClientBreakerStanding, ClientBreakers};
+pub use circuit::{Breaker, BreakerChange, BreakerEvidence, BreakerVerdict, JudgedWindow, WINDOW};
+pub use clients::{ClientBreakerRecord, ClientBreakerStanding, ClientBreakers};

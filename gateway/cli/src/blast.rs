@@ -23,7 +23,7 @@ pub(crate) struct BlastArgs {
     /// Lose all nodes of this region; may be repeated
     #[arg(long, value_name = "NAME")]
     region: Vec<String>,
-    /// Lose the network of this carrier and the advertised addresses in it; may be repeated
+    /// Lose the network of this carrier, with its nodes and advertised addresses; may be repeated
     ///
     /// Its clients are the sessions with this name as label `carrier`.
     #[arg(long, value_name = "NAME")]
@@ -95,7 +95,8 @@ fn carrier(loss: &Value) -> Vec<String> {
             number(loss, "rooms"),
         ),
         format!(
-            "  lost addresses: {}; other addresses: {}",
+            "  lost nodes: {}; lost addresses: {}; other addresses: {}",
+            or_none(texts(loss, "nodes")),
             or_none(texts(loss, "addresses")),
             or_none(texts(loss, "other_addresses")),
         ),
@@ -186,11 +187,14 @@ mod tests {
 
     #[test]
     fn carrier_loss_shows_dependencies_that_are_down() {
-        let lost = json!({"carrier": "ct", "sessions": 2, "rooms": 1, "other_addresses": ["192.0.2.2:5004"]});
-        let blast = json!({"carriers": [lost], "nodes": [], "dependencies_down": ["idp"]});
+        let lost = json!({
+            "carrier": "ct", "nodes": ["n1"], "sessions": 2, "rooms": 1,
+            "other_addresses": ["192.0.2.2:5004"],
+        });
+        let blast = json!({"carriers": [lost], "dependencies_down": ["idp"]});
         let right = [
             "loss of carrier ct: clients of 2 sessions in 1 rooms",
-            "  lost addresses: none; other addresses: 192.0.2.2:5004",
+            "  lost nodes: n1; lost addresses: none; other addresses: 192.0.2.2:5004",
             "dependency idp is down already",
         ];
         assert_eq!(shown(&blast).lines().collect::<Vec<_>>(), right);

@@ -7,6 +7,7 @@ use evenkeel_process::unix_us;
 use serde_json::{Value, json};
 
 use crate::command::{ApiArgs, CommandError, number, rows, say, text, texts};
+use crate::operations::held;
 
 /// Show sessions, nodes and policies of a running gateway.
 #[derive(Args)]
@@ -123,7 +124,8 @@ fn client_breaker_line(breaker: &Value) -> String {
         sessions => format!(", {sessions} sessions with voice only"),
     };
     let (label, value) = (text(breaker, "label"), text(breaker, "value"));
-    format!("  clients {label} {value:<16} breaker {}{limited}", text(breaker, "breaker"))
+    let (state, held) = (text(breaker, "breaker"), held(breaker));
+    format!("  clients {label} {value:<16} breaker {state}{held}{limited}")
 }
 
 /// A breaker of a provider of nodes.

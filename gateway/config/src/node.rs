@@ -12,6 +12,7 @@ use toml::Spanned;
 
 use super::address::{self, ADDRESS_AND_PORT, NotOneHost, Url};
 use super::check::{ConfigBitRate, ConfigCheck, SecretFile, quoted};
+use super::listen;
 
 /// The board is an array with one cell per node.
 pub const NODES_MAX: usize = 1_024;
@@ -23,6 +24,7 @@ pub(super) struct NodeEntry {
     address: Option<Spanned<String>>,
     pub(super) region: Spanned<String>,
     zone: Spanned<String>,
+    carrier: Option<Spanned<String>>,
     driver: Spanned<DriverKind>,
     capacity: Spanned<BitRateText>,
     secret_file: Option<Spanned<String>>,
@@ -63,6 +65,8 @@ pub struct NodeConfig {
     pub region: Arc<str>,
     /// A failure domain of the region; zones with the same name in two regions are different.
     pub zone: Arc<str>,
+    /// The carrier of the node's network, if it is named.
+    pub carrier: Option<Arc<str>>,
     /// The protocol by which sessions are opened.
     pub driver: DriverSettings,
     /// Capacity of both directions together.
@@ -98,6 +102,7 @@ impl NodeConfig {
         NodeSettings {
             name: (*self.name).into(),
             zone,
+            carrier: self.carrier.clone(),
             capacity_kbps: self.capacity.kbps(),
             probed: self.probed(),
             role: if self.standby { RegionRole::Standby } else { RegionRole::Active },
@@ -241,6 +246,7 @@ pub(super) fn check(raw: &Spanned<NodeEntry>, check: &mut ConfigCheck) -> Option
     let name = check.name(&raw.name);
     let region = check.name(&raw.region);
     let zone = check.name(&raw.zone);
+    let carrier = raw.carrier.as_ref().map(|name| listen::carrier(name, check));
     let capacity = check.bit_rate(&raw.capacity);
     let driver = driver(raw, check);
     let address = address(raw, check);
@@ -252,6 +258,7 @@ pub(super) fn check(raw: &Spanned<NodeEntry>, check: &mut ConfigCheck) -> Option
         address: address?,
         region,
         zone,
+        carrier,
         driver: driver?,
         capacity: capacity?,
         canary,

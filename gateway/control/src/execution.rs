@@ -7,7 +7,7 @@ use evenkeel_core::{Gateway, Impossible};
 use evenkeel_model::{FailureDomain, Zone, ZoneId};
 
 use crate::nodes::{NodeResources, region_named};
-use crate::operations::{Operation, OperationTarget};
+use crate::operations::{BreakerTarget, Operation, OperationTarget};
 
 impl NodeResources {
     /// Executes the operations of an earlier process on nodes, zones and regions that are still configured.
@@ -73,6 +73,12 @@ impl NodeResources {
             Operation::Failback(name, failback) => {
                 let region = name.map(|name| region_named(settings, &name)).transpose()?;
                 gateway.handle_failback(region, failback, now)
+            }
+            Operation::Breaker(BreakerTarget::Region(name), mode) => {
+                gateway.hold_region_breaker(region_named(settings, &name)?, mode, now)
+            }
+            Operation::Breaker(BreakerTarget::Clients(group), mode) => {
+                gateway.hold_client_breaker(&group, mode, now)
             }
             // The log of operations tells the server.
             Operation::LogFilter(_) => Ok(()),

@@ -57,7 +57,9 @@ pub use nodes::{
     ReloadRequest, Reloaded, Shrinks,
 };
 pub use offers::{IngressAnswer, OfferedSession, SessionAnswer, is_first_packet_room};
-pub use operations::{LogFilterSender, Operation, OperationLog, OperationTarget, Operations};
+pub use operations::{
+    BreakerTarget, LogFilterSender, Operation, OperationLog, OperationTarget, Operations,
+};
 pub use policies::PushRequest;
 pub use records::{LastStatesPart, Suspended, SuspensionGuard};
 pub use registry::{

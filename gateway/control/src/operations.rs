@@ -1,5 +1,5 @@
-//! Operators' operations on nodes, zones, regions and the log. Operations in force are kept in a file, and continue after a
-//! restart.
+//! Operators' operations on nodes, zones, regions, breakers and the log. Operations in force are kept in a file, and continue
+//! after a restart.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use evenkeel_core::Failback;
-use evenkeel_model::FailureScope;
+use evenkeel_model::{BreakerMode, ClientGroup, FailureScope};
 use evenkeel_process::{file, lock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// Maximum size of the file, bytes: four operations of 256 bytes on each of 1,024 nodes, zones and regions.
+/// Maximum size of the file, bytes: four operations of 256 bytes on each of 1,024 nodes, zones and regions, or breakers.
 const BYTES_MAX: u64 = 1 << 20;
 
 /// Maximum number of files in the folder, more than the gateways of one machine.
@@ -21,7 +21,7 @@ const FILES_MAX: usize = 64;
 /// Sends the log filter that operators set; `None` while there is none.
 pub type LogFilterSender = watch::Sender<Option<Box<str>>>;
 
-/// An operator's operation on a node, zone or region, or on the log.
+/// An operator's operation on a node, zone, region or breaker, or on the log.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
@@ -44,6 +44,8 @@ pub enum Operation {
     ReturnZone(Box<str>),
     /// Sets failback of a region, or of all regions.
     Failback(Option<Box<str>>, Failback),
+    /// Holds a breaker open or closed, or lets it judge again.
+    Breaker(BreakerTarget, BreakerMode),
     /// Selects the lines of the log, instead of the filter with which the process started; `None` ends that.
     LogFilter(Option<Box<str>>),
 }
@@ -58,6 +60,16 @@ pub enum OperationTarget {
     Zone(Box<str>),
     /// Region with this name.
     Region(Box<str>),
+}
+
+/// A circuit breaker that an operator holds.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum BreakerTarget {
+    /// That of the region with this name.
+    Region(Box<str>),
+    /// That of these clients.
+    Clients(ClientGroup),
 }
 
 impl OperationTarget {
@@ -82,6 +94,7 @@ impl Operation {
             (Operation::Failback(region, _), Operation::Failback(same, _)) => {
                 same.is_none() || region == same
             }
+            (Operation::Breaker(breaker, _), Operation::Breaker(same, _)) => breaker == same,
             (Operation::LogFilter(_), Operation::LogFilter(_)) => true,
             _ => false,
         }
@@ -104,6 +117,7 @@ impl Operation {
             Operation::Failback(_, mode) => {
                 *mode == Failback::default() && !earlier.iter().any(of_all)
             }
+            Operation::Breaker(_, mode) => *mode == BreakerMode::Auto,
             Operation::LogFilter(filter) => filter.is_none(),
             Operation::Eject(_) | Operation::EjectZone(_) => false,
         }

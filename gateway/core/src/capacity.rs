@@ -111,7 +111,7 @@ impl Capacity {
 
     /// Load of a region in thousandths, 1,000 if no node takes rooms, and the capacity of the nodes that do.
     pub(crate) fn region_load(&self, region: RegionId, nodes: &NodeTable) -> (u64, u64) {
-        let takers = || nodes.in_region(region).filter(|node| node.welcomes_rooms());
+        let takers = || takers(region, nodes);
         let capacity: u64 = takers().map(|node| self.ledger().capacity(node.id)).sum();
         let used = |node: &Node| self.ledger().permille(node.id) * self.ledger().capacity(node.id);
         let used: u64 = takers().map(used).sum();
@@ -130,8 +130,8 @@ impl Capacity {
         if ledger.rooms(id) > 0 || ledger.carried(id) > 0 {
             return true;
         }
-        let others = nodes.in_region(region).filter(|it| it.id != id && it.welcomes_rooms());
-        let others: Vec<NodeId> = others.map(|node| node.id).collect();
+        let others = takers(region, nodes).map(|node| node.id).filter(|other| *other != id);
+        let others: Vec<NodeId> = others.collect();
         let capacity: u64 = others.iter().map(|other| ledger.capacity(*other)).sum();
         let used = |id: &NodeId| ledger.carried(*id) + ledger.reserve(*id);
         let used: u64 = others.iter().chain([&id]).map(used).sum();
@@ -143,16 +143,20 @@ impl Capacity {
     pub(crate) fn region_rows(&self, nodes: &NodeTable) -> Vec<Row> {
         let row = |region: RegionId| {
             let (load, capacity) = self.region_load(region, nodes);
-            let takers = nodes.in_region(region).filter(|node| node.welcomes_rooms());
             let mut measures = Measures::default();
             measures.set(Metric::Load, load);
-            measures.set(Metric::NodesUp, takers.count() as u64);
+            measures.set(Metric::NodesUp, takers(region, nodes).count() as u64);
             measures.set(Metric::Breaker, self.region_breakers.of(region).state() as u64);
             measures.set(Metric::Capacity, capacity);
             Row { id: u64::from(region.0), measures }
         };
         nodes.regions().map(row).collect()
     }
+}
+
+/// The nodes of a region that take rooms.
+fn takers(region: RegionId, nodes: &NodeTable) -> impl Iterator<Item = &Node> {
+    nodes.in_domain(FailureDomain::Region(region)).filter(|node| node.welcomes_rooms())
 }
 
 /// The capacity that one room uses.

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::WINDOW;
 use evenkeel_model::{
-    Arm, Board, CloseReason, CoreEvent, CoreSettings, FlowCounts, Hook, Hop, Impossible, Measures,
-    NodeId, NotStarted, PluginFault, RegionId, RoomId, Scenario, SessionId, Stamp, ZoneId,
+    Arm, Board, BreakerMode, ClientGroup, CloseReason, CoreEvent, CoreSettings, FlowCounts, Hook,
+    Hop, Impossible, Measures, NodeId, NotStarted, PluginFault, RegionId, RoomId, Scenario,
+    SessionId, Stamp, ZoneId,
 };
 use evenkeel_nodes::{NodeEvidence, NodeTable, OpeningWindow};
 
@@ -275,6 +276,7 @@ impl Gateway {
         self.tables.rooms.forget_restored(&mut self.tables.effects);
         self.tables.sessions.forget_restored();
         self.tables.capacity.reduced.clear();
+        self.tables.capacity.client_breakers.forget_sessions();
     }
 
     /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
@@ -478,6 +480,31 @@ impl Gateway {
         now: Instant,
     ) -> Result<(), Impossible> {
         Reroutes(&mut self.tables).handle_failback(region, failback, now)
+    }
+
+    /// Holds the breaker of a region for an operator, or lets it judge again.
+    pub fn hold_region_breaker(
+        &mut self,
+        region: RegionId,
+        mode: BreakerMode,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        self.tables.nodes.check_region(region)?;
+        let CoreTables { capacity, effects, .. } = &mut self.tables;
+        capacity.region_breakers.hold(region, mode, now, effects);
+        Ok(())
+    }
+
+    /// Holds the breaker of a group of clients for an operator, or lets it judge again.
+    pub fn hold_client_breaker(
+        &mut self,
+        group: &ClientGroup,
+        mode: BreakerMode,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        let event = self.tables.capacity.client_breakers.hold(group, mode, now)?;
+        event.into_iter().for_each(|event| self.tables.effects.event(event));
+        Ok(())
     }
 
     /// Gives sessions numbers from this one on, unless they have larger ones.

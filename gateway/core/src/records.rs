@@ -107,7 +107,12 @@ impl Records<'_> {
 
     /// Returns the record of nodes and regions alone.
     pub(crate) fn of_places(&self) -> GatewayRecord {
-        GatewayRecord { nodes: self.nodes(), regions: self.regions(), ..self.numbers() }
+        GatewayRecord {
+            nodes: self.nodes(),
+            regions: self.regions(),
+            client_breakers: self.tables.capacity.client_breakers.records(),
+            ..self.numbers()
+        }
     }
 
     /// Returns the record without rooms and sessions.
@@ -122,6 +127,7 @@ impl Records<'_> {
         GatewayRecord {
             nodes: Vec::new(),
             regions: Vec::new(),
+            client_breakers: Vec::new(),
             rooms: Vec::new(),
             sessions: Vec::new(),
             media: Vec::new(),
@@ -214,6 +220,7 @@ impl Records<'_> {
             plan: session.plan,
             share: session.share,
             reduced: self.tables.capacity.reduced.get(&session.id).copied(),
+            voice_only_for: session.voice_only_for.clone(),
             admitted_by: (*session.admitted_by).clone(),
             legs: legs.collect(),
             last_heard: session.last_heard,
@@ -232,7 +239,8 @@ impl Records<'_> {
             return Err(RestoreError::HasSessions);
         }
         record.check()?;
-        let GatewayRecord { nodes, regions, rooms, sessions, media, memos, .. } = record;
+        let GatewayRecord { nodes, regions, client_breakers, rooms, .. } = record;
+        let GatewayRecord { sessions, media, memos, .. } = record;
         self.tables.sessions.resume_numbers(record.next_session);
         self.tables.rooms.resume_numbers(record.next_room);
         // States of policies refer to the time that they saw in the other process.
@@ -245,6 +253,8 @@ impl Records<'_> {
         self.policies.keeps_older |= older;
         // Notices wait for the rooms to be settled.
         let regions = self.restore_regions(&regions);
+        let events = self.tables.capacity.client_breakers.restore(client_breakers, now);
+        events.into_iter().for_each(|event| self.tables.effects.event(event));
         let hops = self.restore_nodes(nodes, node, now);
         self.restore_rooms(rooms, sessions, media, &hops, &regions, now);
         Ok(hops)
@@ -261,7 +271,8 @@ impl Records<'_> {
             };
             let region = RegionId(place as u32);
             self.tables.rooms.failbacks[place] = record.failback;
-            self.tables.capacity.region_breakers.restore(region, &record.breaker);
+            let CoreTables { capacity, effects, .. } = &mut *self.tables;
+            capacity.region_breakers.restore(region, &record.breaker, effects);
             self.tables.nodes.set_drained(FailureDomain::Region(region), record.drained);
             let zones = (0..).map(ZoneId).zip(self.tables.nodes.zones());
             let drained = zones.filter(|(_, zone)| {
@@ -473,7 +484,7 @@ impl Records<'_> {
             share: record.share,
             region_judged: JudgedWindow::default(),
             client_judged: JudgedWindow::default(),
-            voice_only_for: None,
+            voice_only_for: record.voice_only_for,
             slo_marks: SessionMarks::default(),
             admitted_by: self.tables.sessions.deciders.intern(record.admitted_by),
             legs,
@@ -485,6 +496,9 @@ impl Records<'_> {
         let restored = installed(&session, room);
         self.tables.effects.push(GatewayEffect::Restore(restored));
         self.tables.capacity.set_reduced(id, record.reduced);
+        if let Some(group) = session.voice_only_for.as_deref() {
+            self.tables.capacity.client_breakers.note_voice_only(id, group.clone());
+        }
         self.tables.sessions.restore(session);
         let ticks = Placement(self.tables).ticks(id);
         self.tables.sessions.set_live(id, ticks);

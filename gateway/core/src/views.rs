@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::ClientBreakerStanding;
 use evenkeel_model::{
-    Affinity, BreakerState, ClientGroup, ClientTransport, Decider, EvidenceSource, Health, Hook,
-    Hop, HopGrant, Impairment, Measures, Metric, MoveCause, NodeProbing, Plan, RedundancyMode,
-    RegionId, RoomId, Scenario, SessionId,
+    Affinity, BreakerMode, BreakerState, ClientGroup, ClientTransport, Decider, EvidenceSource,
+    FailureDomain, Health, Hook, Hop, HopGrant, Impairment, Measures, Metric, MoveCause,
+    NodeProbing, Plan, RedundancyMode, RegionId, RoomId, Scenario, SessionId,
 };
 use evenkeel_nodes::{Node, ProviderBreakerStanding};
 
@@ -222,8 +222,10 @@ pub struct RegionStanding {
     pub region: RegionId,
     /// The state of the circuit breaker.
     pub breaker: BreakerState,
+    /// How that state is decided.
+    pub breaker_mode: BreakerMode,
     /// The time until an open breaker is half-open.
-    pub opens_for: Option<Duration>,
+    pub half_open_in: Option<Duration>,
     /// How rooms return to the region.
     pub failback: Failback,
     /// The number of nodes.
@@ -345,7 +347,7 @@ impl<'a> Views<'a> {
         self.tables.slos.standings(&self.tables.settings, now)
     }
 
-    /// Returns the breakers of clients that are not closed, or that have sessions with voice only.
+    /// Returns the breakers of clients that are not closed, or held, or that have sessions with voice only.
     pub fn client_breakers(
         self,
         now: Instant,
@@ -421,13 +423,14 @@ impl<'a> Views<'a> {
     }
 
     pub(crate) fn region(&self, region: RegionId, now: Instant) -> RegionStanding {
-        let nodes = || self.tables.nodes.in_region(region);
-        let opens = self.tables.capacity.region_breakers.of(region).opens_until();
+        let nodes = || self.tables.nodes.in_domain(FailureDomain::Region(region));
+        let breaker = self.tables.capacity.region_breakers.of(region);
         let (load, capacity_kbps) = self.tables.capacity.region_load(region, &self.tables.nodes);
         RegionStanding {
             region,
-            breaker: self.tables.capacity.region_breakers.of(region).state(),
-            opens_for: opens.map(|at| at.saturating_duration_since(now)),
+            breaker: breaker.state(),
+            breaker_mode: breaker.mode(),
+            half_open_in: breaker.half_open_in(now),
             failback: self.tables.rooms.failbacks[region.0 as usize],
             nodes: nodes().count() as u32,
             nodes_up: nodes().filter(|node| node.takes_rooms()).count() as u32,

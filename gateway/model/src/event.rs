@@ -9,7 +9,7 @@ use crate::ask::{Arm, DecisionNote, DecisionOutcome, GuardRule, Hook, PluginFaul
 use crate::clients::ClientGroup;
 use crate::diagnosis::Impairment;
 use crate::forwarding::Hop;
-use crate::health::{BreakerState, EvidenceSource, Health, StartPhase, StopPhase};
+use crate::health::{BreakerMode, BreakerState, EvidenceSource, Health, StartPhase, StopPhase};
 use crate::id::{AskId, NodeId, OfferId, RegionId, RoomId, SessionId};
 use crate::offer::{ClientTransport, Decider, OfferRefusal};
 use crate::registry::Op;
@@ -365,7 +365,7 @@ pub enum CoreEvent {
         /// The time at which the move or drain began.
         started: Instant,
     },
-    /// The state of a regional breaker changed.
+    /// The state of a regional breaker changed, or is that of the process which this one continues.
     Breaker {
         /// The number of the region.
         region: RegionId,
@@ -373,6 +373,8 @@ pub enum CoreEvent {
         from: BreakerState,
         /// The state after.
         to: BreakerState,
+        /// How the state was decided.
+        mode: BreakerMode,
         /// Sessions measured within the last second.
         sessions: u32,
         /// Sessions with bad media.
@@ -382,7 +384,7 @@ pub enum CoreEvent {
         /// Sessions that failed to open within the last second.
         failed: u32,
     },
-    /// The state of the breaker of a group of clients changed.
+    /// The state of the breaker of a group of clients changed, or is that of the process which this one continues.
     ClientBreaker {
         /// The clients.
         group: ClientGroup,
@@ -396,6 +398,8 @@ pub enum CoreEvent {
         from: BreakerState,
         /// The state after.
         to: BreakerState,
+        /// How the state was decided.
+        mode: BreakerMode,
         /// Sessions of the group that were measured within the last second.
         sessions: u32,
         /// Sessions that their uplink or downlink impairs.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 crate::named! {
     /// A node's health, as this gateway sees it.
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -161,5 +163,20 @@ crate::named! {
         Open = "open",
         /// A share of new rooms is admitted.
         HalfOpen = "half-open",
+    }
+}
+
+crate::named! {
+    /// How the state of a breaker is decided.
+    #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum BreakerMode {
+        /// By the evidence.
+        #[default]
+        Auto = "auto",
+        /// An operator holds it open.
+        Open = "open",
+        /// An operator holds it closed.
+        Closed = "closed",
     }
 }

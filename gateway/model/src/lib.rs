@@ -36,7 +36,8 @@ pub use forwarding::{
     AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, Plan, Route, RouteCell, forward,
 };
 pub use health::{
-    BreakerState, EvidenceSource, Health, NotStarted, StartPhase, StartRefusal, StopPhase,
+    BreakerMode, BreakerState, EvidenceSource, Health, NotStarted, StartPhase, StartRefusal,
+    StopPhase,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use offer::{

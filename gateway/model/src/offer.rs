@@ -285,4 +285,8 @@ pub enum Impossible {
     NodeDrains,
     /// The limit on nodes is reached.
     NoRoomForNodes,
+    /// Breakers of clients limit no newcomer (`action = "none"`).
+    NoBreakerAction,
+    /// The limit on breakers of clients is reached.
+    NoRoomForBreakers,
 }

@@ -55,6 +55,8 @@ pub struct NodeSettings {
     pub name: Box<str>,
     /// The node's zone, which determines its region.
     pub zone: ZoneId,
+    /// The carrier of the node's network, if it is named.
+    pub carrier: Option<Arc<str>>,
     /// The configured capacity in kbit/s.
     pub capacity_kbps: u64,
     /// Whether the media port answers probes.

@@ -295,11 +295,6 @@ impl NodeTable {
             FailureDomain::Region(region) => self.region_of(node.id) == region,
         })
     }
-
-    /// Returns the nodes of the region.
-    pub fn in_region(&self, region: RegionId) -> impl Iterator<Item = &Node> {
-        self.iter().filter(move |node| self.region_of(node.id) == region)
-    }
 }
 
 /// For nodes known to exist: something leads there, or the caller just looked it up.

@@ -115,7 +115,7 @@ impl NodeLevels {
         let observed = gauge.with_callback(move |observer| {
             for level in own.by_name().into_values() {
                 if let Some(value) = value(&level) {
-                    let NodeName { node, region, zone } = &level.name;
+                    let NodeName { node, region, zone, .. } = &level.name;
                     let labels = [
                         (Attribute::Node, node),
                         (Attribute::Region, region),

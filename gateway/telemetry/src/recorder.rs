@@ -315,15 +315,15 @@ impl EventRecorder {
                     spans.drained(*node, *left, *started, at);
                 }
             }
-            CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed } => {
+            CoreEvent::Breaker { region, from, to, mode, sessions, bad, opened, failed } => {
                 let name = self.names.of_region(*region);
-                let (was, is) = (from.name(), to.name());
+                let (was, is, mode) = (from.name(), to.name(), mode.name());
                 match to {
                     BreakerState::Open => {
-                        warn!(region = %name, was, sessions, bad, opened, failed, "breaker opened");
+                        warn!(region = %name, was, mode, sessions, bad, opened, failed, "breaker opened");
                     }
                     _ => {
-                        info!(region = %name, was, is, sessions, bad, opened, failed, "breaker changed");
+                        info!(region = %name, was, is, mode, sessions, bad, opened, failed, "breaker changed");
                     }
                 }
                 let labels = [(Attribute::Region, &*name)];
@@ -336,15 +336,16 @@ impl EventRecorder {
                 group,
                 is_configured,
                 others_open,
-                action,
+                action: _,
                 from,
                 to,
+                mode,
                 sessions,
                 bad,
             } => {
-                let (was, is, action) = (from.name(), to.name(), action.name());
+                let (was, is, mode) = (from.name(), to.name(), mode.name());
                 let (label, value) = (group.label.name(), &group.value);
-                warn!(label, ?value, was, is, action, sessions, bad, "breaker of clients changed");
+                warn!(label, ?value, was, is, mode, sessions, bad, "breaker of clients changed");
                 // Clients choose the other names.
                 let (value, state) = match (is_configured, others_open) {
                     (true, _) => (&*group.value, *to as u32),

@@ -137,7 +137,7 @@ impl SpanWriter {
     }
 
     fn place(&self, hop: Hop, attributes: &mut Vec<KeyValue>) {
-        let NodeName { node, region, zone } = self.names.of_hop(hop);
+        let NodeName { node, region, zone, .. } = self.names.of_hop(hop);
         attributes.push(is(Attribute::Node, node));
         attributes.push(is(Attribute::Region, region));
         attributes.push(is(Attribute::Zone, zone));

@@ -123,6 +123,7 @@ pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> CoreSettings 
     let node = |(at, &(zone, capacity_kbps)): (usize, &(usize, u64))| NodeSettings {
         name: format!("n{at}").into(),
         zone: ZoneId(zone as u32),
+        carrier: None,
         capacity_kbps,
         probed: NodeProbing::Yes,
         role: RegionRole::Active,

@@ -5,9 +5,9 @@ use std::time::Instant;
 use evenkeel_control::samples::closed_session;
 use evenkeel_dataplane::worker::ShedRun;
 use evenkeel_model::{
-    BreakerState, CloseReason, EvidenceSource, Health, Impairment, MoveCause, MoveOutcome,
-    NewcomerAction, Op, PathEvidence, PathSegment, PluginFault, StartPhase, StartRefusal,
-    StopPhase,
+    BreakerMode, BreakerState, CloseReason, EvidenceSource, Health, Impairment, MoveCause,
+    MoveOutcome, NewcomerAction, Op, PathEvidence, PathSegment, PluginFault, StartPhase,
+    StartRefusal, StopPhase,
 };
 
 use super::*;
@@ -156,9 +156,11 @@ fn drain_breaker_and_move_ends_are_published() {
     assert_eq!((&told["node"], &told["rooms_left"]), (&json!("east-a1"), &json!(3)));
     let (from, to) = (BreakerState::Closed, BreakerState::Open);
     let (region, sessions, bad, opened, failed) = (RegionId(0), 60, 59, 2, 1);
-    world.tell(CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed }, None);
+    let mode = BreakerMode::Auto;
+    world.tell(CoreEvent::Breaker { region, from, to, mode, sessions, bad, opened, failed }, None);
     let told = listening.notice("breaker");
     assert_eq!((&told["region"], &told["to"]), (&json!("east"), &json!("open")));
+    assert_eq!(told["mode"], "auto");
     assert_eq!((&told["sessions"], &told["bad"]), (&json!(60), &json!(59)));
     let (group, action) = (carrier(), NewcomerAction::VoiceOnly);
     let (is_configured, others_open) = (true, 0);
@@ -169,6 +171,7 @@ fn drain_breaker_and_move_ends_are_published() {
         action,
         from,
         to,
+        mode: BreakerMode::Open,
         sessions,
         bad,
     };
@@ -176,6 +179,7 @@ fn drain_breaker_and_move_ends_are_published() {
     let told = listening.notice("client-breaker");
     assert_eq!((&told["label"], &told["value"]), (&json!("carrier"), &json!("ct")));
     assert_eq!((&told["action"], &told["to"]), (&json!("voice-only"), &json!("open")));
+    assert_eq!(told["mode"], "open", "an operator holds it");
     assert_eq!((&told["sessions"], &told["bad"]), (&json!(60), &json!(59)));
     let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
     let given_up = CoreEvent::MoveEnded {

@@ -3,9 +3,10 @@
 use std::time::SystemTime;
 
 use evenkeel_control::{
-    AgentError, ListChange, ModeView, NodeOrder, NotReloaded, Operation, OperationTarget,
-    PluginView, PolicyRefused, PolicyView, PushRequest, QuarantinedRevision, Recovery, Reloaded,
-    RevokedRevision, RolloutAction, SessionView, Shrinks, Slice, Staged, TraceIds,
+    AgentError, BreakerTarget, ListChange, ModeView, NodeOrder, NotReloaded, Operation,
+    OperationTarget, PluginView, PolicyRefused, PolicyView, PushRequest, QuarantinedRevision,
+    Recovery, Reloaded, RevokedRevision, RolloutAction, SessionView, Shrinks, Slice, Staged,
+    TraceIds,
 };
 use evenkeel_core::{
     ArmStatistics, Failback, Impossible, NodeStanding, RegionStanding, RoomStanding,
@@ -13,8 +14,8 @@ use evenkeel_core::{
 };
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{
-    Arm, BreachCount, BreakerState, ClientTransport, EvidenceSource, Figure, Health, Measures,
-    Metric, Plan, PluginFault, RedundancyMode,
+    Arm, BreachCount, BreakerMode, BreakerState, ClientTransport, EvidenceSource, Figure, Health,
+    Measures, Metric, Plan, PluginFault, RedundancyMode,
 };
 use evenkeel_revisions::{CandidateCalls, CandidateStatus, PolicyStatus, RolloutStage};
 
@@ -605,6 +606,16 @@ fn nodes_zones_and_regions_are_operated_by_name() {
             Operation::Failback(Some("east".into()), Failback::Forbid),
         ),
         ("regions:failback", r#"{"mode": "force"}"#, Operation::Failback(None, Failback::Force)),
+        (
+            "regions/east:breaker",
+            r#"{"mode": "closed"}"#,
+            Operation::Breaker(BreakerTarget::Region("east".into()), BreakerMode::Closed),
+        ),
+        (
+            "clients/carrier/ct:breaker",
+            r#"{"mode": "open"}"#,
+            Operation::Breaker(BreakerTarget::Clients(carrier()), BreakerMode::Open),
+        ),
     ];
     for (path, body, right) in cases {
         let asking = world.ask(&format!("POST /v1/{path}"), body);
@@ -617,12 +628,19 @@ fn nodes_zones_and_regions_are_operated_by_name() {
         ("nodes/east-a1:drain", r#"{"deadline": "60"}"#, "deadline"),
         ("nodes/east-a1:drain", r#"{"by": "60s"}"#, "by"),
         ("regions/east:failback", r#"{"mode": "now"}"#, "mode"),
+        ("clients/region/eu:breaker", r#"{"mode": "half-open"}"#, "mode"),
     ];
     for (path, body, field) in wrong {
         let (status, body) = world.ask(&format!("POST /v1/{path}"), body).answer();
         assert_eq!((status, &body["error"]["field"]), (400, &json!(field)), "{body}");
     }
+    for path in ["clients/city/x:breaker", "clients/carrier/:breaker", "clients/carrier/ct:eject"] {
+        let (status, body) = world.ask(&format!("POST /v1/{path}"), r#"{"mode": "open"}"#).answer();
+        assert_eq!(status, 404, "{path}: {body}");
+    }
     for (reason, right) in [
+        (Impossible::NoBreakerAction, 409),
+        (Impossible::NoRoomForBreakers, 409),
         (Impossible::NoSuchRegion, 404),
         (Impossible::NoSuchZone, 404),
         (Impossible::AlreadyEjected, 409),
@@ -640,7 +658,8 @@ fn nodes_zones_and_regions_are_operated_by_name() {
     let standing = RegionStanding {
         region: RegionId(0),
         breaker: BreakerState::Open,
-        opens_for: Some(Duration::from_secs(9)),
+        breaker_mode: BreakerMode::Auto,
+        half_open_in: Some(Duration::from_secs(9)),
         failback: Failback::Auto,
         nodes: 2,
         nodes_up: 1,
@@ -652,8 +671,8 @@ fn nodes_zones_and_regions_are_operated_by_name() {
     };
     reply.send(vec![standing]).unwrap();
     let right = json!({"regions": [{
-        "region": "east", "breaker": "open", "half_open_in_ms": 9_000, "failback": "auto", "nodes": 2,
-        "nodes_up": 1, "nodes_draining": 0, "rooms": 3, "rooms_displaced": 4,
+        "region": "east", "breaker": "open", "breaker_mode": "auto", "half_open_in_ms": 9_000,
+        "failback": "auto", "nodes": 2, "nodes_up": 1, "nodes_draining": 0, "rooms": 3, "rooms_displaced": 4,
     }]});
     assert_eq!(asking.answer().1, right);
 }

@@ -46,6 +46,16 @@ fn zones_sum_up_their_nodes() {
     assert_eq!(asking.answer().1, right);
 }
 
+/// Answers requests for a copy of the gateway, without its rooms.
+fn copy_nodes(world: &mut World, gateway: &mut Gateway) {
+    let ControlRequest::CopyNodes(reply) = world.request() else { panic!("nodes") };
+    reply.send(Box::new(gateway.records().copy_nodes())).unwrap();
+    let ControlRequest::CopyRooms { reply, .. } = world.request() else { panic!("rooms") };
+    reply.send(Slice { items: Vec::new(), last: None }).unwrap();
+    let ControlRequest::CopySessions { reply, .. } = world.request() else { panic!("sessions") };
+    reply.send(Slice { items: Vec::new(), last: None }).unwrap();
+}
+
 #[test]
 fn blast_radius_is_asked_by_name() {
     let mut world = World::start();
@@ -62,15 +72,7 @@ fn blast_radius_is_asked_by_name() {
         ("busiest=1", json!(["west-b1"])),
     ] {
         let asking = ask(&mut world, query);
-        let ControlRequest::CopyNodes(reply) = world.request() else { panic!("nodes") };
-        let mut gateway = Gateway::new(settings(), std::time::Instant::now());
-        reply.send(Box::new(gateway.records().copy_nodes())).unwrap();
-        let ControlRequest::CopyRooms { reply, .. } = world.request() else { panic!("rooms") };
-        reply.send(Slice { items: Vec::new(), last: None }).unwrap();
-        let ControlRequest::CopySessions { reply, .. } = world.request() else {
-            panic!("sessions")
-        };
-        reply.send(Slice { items: Vec::new(), last: None }).unwrap();
+        copy_nodes(&mut world, &mut Gateway::new(settings(), std::time::Instant::now()));
         let (status, body) = asking.answer();
         assert_eq!((status, &body["nodes"]), (200, &nodes), "{query}: {body}");
         assert_eq!((&body["rooms"], &body["unplaced"]["rooms"]), (&json!(0), &json!(0)));
@@ -122,13 +124,13 @@ fn gateway_with(carriers: &[&str]) -> Gateway {
 }
 
 #[test]
-fn carrier_losses_name_clients_and_addresses() {
+fn carrier_losses_name_clients_addresses_and_nodes() {
     let mut gateway = gateway_with(&["ct", "cu", "ct"]);
     let mut world = World::start();
     let ask = |world: &mut World, gateway: &mut Gateway, carrier: &str| {
         let asking = world.ask(&format!("GET /v1/blast?carriers={carrier}&rooms=true"), "");
         let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
-        reply.send(vec![node_standing(0, 3, false)]).unwrap();
+        reply.send(vec![node_standing(0, 3, false), node_standing(1, 4, false)]).unwrap();
         let ControlRequest::Status(reply) = world.request() else { panic!("status") };
         let carriers = [("ct".into(), vec![([203, 0, 113, 7], 5_004).into()])].into();
         reply.send(StatusReport { carriers, ..status("serving") }).unwrap();
@@ -138,25 +140,24 @@ fn carrier_losses_name_clients_and_addresses() {
         reply.send(Slice { items: copies.collect(), last: None }).unwrap();
         asking
     };
-    let asking = ask(&mut world, &mut gateway, "ct,cu");
-    let ControlRequest::CopyNodes(reply) = world.request() else { panic!("nodes") };
-    reply.send(Box::new(gateway.records().copy_nodes())).unwrap();
-    let ControlRequest::CopyRooms { reply, .. } = world.request() else { panic!("rooms") };
-    reply.send(Slice { items: Vec::new(), last: None }).unwrap();
-    let ControlRequest::CopySessions { reply, .. } = world.request() else { panic!("sessions") };
-    reply.send(Slice { items: Vec::new(), last: None }).unwrap();
-    let (status, body) = asking.answer();
+    let (status, body) = ask(&mut world, &mut gateway, "ct,cu").answer();
     let right = json!([
         {
-            "carrier": "ct", "rooms": 2, "sessions": 2, "addresses": ["203.0.113.7:5004"],
+            "carrier": "ct", "nodes": [], "rooms": 2, "sessions": 2, "addresses": ["203.0.113.7:5004"],
             "other_addresses": ["127.0.0.1:5004"], "details": ["s1", "s3"],
         },
         {
-            "carrier": "cu", "rooms": 1, "sessions": 1, "addresses": [],
+            "carrier": "cu", "nodes": [], "rooms": 1, "sessions": 1, "addresses": [],
             "other_addresses": ["127.0.0.1:5004", "203.0.113.7:5004"], "details": ["s2"],
         },
     ]);
-    assert_eq!((status, &body["carriers"], &body["nodes"]), (200, &right, &json!([])), "{body}");
+    assert_eq!((status, &body["carriers"]), (200, &right), "{body}");
+    assert!(body.get("nodes").is_none(), "the gateway is not copied: {body}");
     let (status, body) = ask(&mut world, &mut gateway, "cm").answer();
     assert_eq!(status, 404, "{body}");
+    let asking = ask(&mut world, &mut gateway, "cn");
+    copy_nodes(&mut world, &mut gateway);
+    let (status, body) = asking.answer();
+    let (lost, right) = (&body["carriers"][0], json!(["west-b1"]));
+    assert_eq!((status, &lost["nodes"], &body["nodes"]), (200, &right, &right), "{body}");
 }

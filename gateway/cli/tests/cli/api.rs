@@ -397,7 +397,7 @@ fn silent_gateway_times_out() {
 
 #[test]
 fn operations_send_their_requests() {
-    let cases: [(&[&str], &str, &str); 13] = [
+    let cases: [(&[&str], &str, &str); 16] = [
         (
             &["node", "drain", "east-a1"],
             "POST /v1/nodes/east-a1:drain HTTP/1.1",
@@ -454,6 +454,21 @@ fn operations_send_their_requests() {
             "rooms of all regions return, a few per second, also",
         ),
         (
+            &["breaker", "close", "--region", "east"],
+            r#"POST /v1/regions/east:breaker HTTP/1.1{"mode":"closed"}"#,
+            "the breaker of region east is held closed",
+        ),
+        (
+            &["breaker", "open", "--carrier", "a/b"],
+            r#"POST /v1/clients/carrier/a%2Fb:breaker HTTP/1.1{"mode":"open"}"#,
+            "the breaker of clients with carrier a/b is held open",
+        ),
+        (
+            &["breaker", "auto", "--client-region", "eu"],
+            r#"POST /v1/clients/region/eu:breaker HTTP/1.1{"mode":"auto"}"#,
+            "the breaker of clients with region eu judges again",
+        ),
+        (
             &["room", "move", "a/b c", "east-a1"],
             r#"POST /v1/rooms/a%2Fb%20c:move HTTP/1.1{"node":"east-a1"}"#,
             "a/b c moves to east-a1 once",
@@ -474,6 +489,10 @@ fn operations_send_their_requests() {
         let right = if takes_a_while { r#"{"accepted":true}"# } else { r#"{"done":true}"# };
         assert_eq!(json.trim(), right, "{words:?}");
         api.asked.recv().unwrap();
+    }
+    for wrong in [&["breaker", "open"][..], &["breaker", "open", "--region", "a", "--carrier", "b"]]
+    {
+        assert_eq!(evenkeel(&api.socket, wrong).status.code(), Some(2), "one breaker at a time");
     }
     let json = said(&evenkeel(&api.socket, &["session", "close", "s17", "--json"]));
     assert_eq!(json.trim(), r#"{"done":true}"#);
@@ -566,13 +585,13 @@ fn help_explains_session_moves() {
 fn lists_have_text_and_json() {
     let hop = json!({"node": "east-a1", "region": "east", "zone": "a", "incarnation": 1});
     let nodes = json!({"nodes": [{
-        "node": "east-a1", "region": "east", "zone": "a", "health": "up", "rooms": 3, "load_permille": 250,
-        "capacity_kbps": 900, "opening": 2, "queued": 7, "draining": true, "ejected": false,
+        "node": "east-a1", "region": "east", "zone": "a", "carrier": "ct", "health": "up", "rooms": 3,
+        "load_permille": 250, "capacity_kbps": 900, "opening": 2, "queued": 7, "draining": true, "ejected": false,
     }]});
     let regions = json!({"regions": [{
         "region": "east", "breaker": "open", "half_open_in_ms": 9_500, "failback": "auto", "nodes": 2,
         "nodes_up": 1, "nodes_draining": 0, "rooms": 3, "rooms_displaced": 4,
-    }]});
+    }, {"region": "west", "breaker": "closed", "breaker_mode": "closed", "failback": "auto"}]});
     let rooms = json!({"rooms": [{
         "room": "r", "id": "r4", "scenario": "call", "sessions": ["s1", "s2"], "route": [hop],
         "hop": hop, "placed_by": "native",
@@ -643,9 +662,18 @@ fn lists_have_text_and_json() {
         (
             &["node", "list"],
             nodes,
-            &["east/a", "25 % of 900 kbit/s", "opening 2, 7 queued, draining"],
+            &["east/a", "25 % of 900 kbit/s, carrier ct", "opening 2, 7 queued, draining"],
         ),
-        (&["region", "list"], regions, &["breaker open for 10 s", "1 of 2 nodes", "4 displaced"]),
+        (
+            &["region", "list"],
+            regions,
+            &[
+                "breaker open for 10 s",
+                "1 of 2 nodes",
+                "4 displaced",
+                "breaker closed, held by an operator,",
+            ],
+        ),
         (&["room", "list"], rooms, &["r4     call", "2 sessions at east-a1", "placed by native"]),
         (&["session", "list"], both, &["rung 1, capped at 44 kbit/s", "quic at no node"]),
         (

@@ -1,10 +1,13 @@
 //! The circuit breakers of regions. One opens if media is worse than in other regions or openings fail.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use evenkeel_breakers::{Breaker, BreakerEvidence, BreakerVerdict, JudgedWindow, WINDOW};
+use evenkeel_breakers::{
+    Breaker, BreakerChange, BreakerEvidence, BreakerVerdict, JudgedWindow, WINDOW,
+};
 use evenkeel_model::{
-    BreakerState, Breakers, CoreEvent, CoreSettings, Measures, Metric, NodeId, RegionId, RoomId,
+    BreakerMode, BreakerState, Breakers, CoreEvent, CoreSettings, FailureDomain, Measures, Metric,
+    NodeId, RegionId, RoomId,
 };
 use evenkeel_nodes::{Node, NodeTable};
 
@@ -82,21 +85,41 @@ impl RegionBreakers {
             {
                 continue;
             }
-            if let Some((from, to)) = self.regions[place].weigh(verdict, &settings, now) {
-                let BreakerEvidence { sessions, bad, opened, failed } = evidence;
-                effects.event(CoreEvent::Breaker {
-                    region,
-                    from,
-                    to,
-                    sessions,
-                    bad,
-                    opened,
-                    failed,
-                });
-                closed |= to == BreakerState::Closed;
+            if let Some(change) = self.regions[place].weigh(verdict, &settings, now) {
+                effects.event(self.event(region, change, evidence));
+                closed |= change.to == BreakerState::Closed;
             }
         }
         closed
+    }
+
+    fn event(
+        &self,
+        region: RegionId,
+        BreakerChange { from, to }: BreakerChange,
+        BreakerEvidence { sessions, bad, opened, failed }: BreakerEvidence,
+    ) -> CoreEvent {
+        let mode = self.of(region).mode();
+        CoreEvent::Breaker { region, from, to, mode, sessions, bad, opened, failed }
+    }
+
+    /// Holds a breaker for an operator, or lets it judge again.
+    pub(crate) fn hold(
+        &mut self,
+        region: RegionId,
+        mode: BreakerMode,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let change = self.regions[region.0 as usize].hold(mode, now);
+        self.report(region, change, effects);
+    }
+
+    /// Reports a change without evidence.
+    fn report(&self, region: RegionId, change: Option<BreakerChange>, effects: &mut Effects) {
+        if let Some(change) = change {
+            effects.event(self.event(region, change, BreakerEvidence::default()));
+        }
     }
 
     /// A half-open breaker stays open while all running nodes of the region lose much and too few sessions have good
@@ -107,7 +130,8 @@ impl RegionBreakers {
         evidence: BreakerEvidence,
         nodes: &NodeTable,
     ) -> bool {
-        let mut running = nodes.in_region(region).filter(|node| node.runs()).peekable();
+        let there = nodes.in_domain(FailureDomain::Region(region));
+        let mut running = there.filter(|node| node.runs()).peekable();
         self.of(region).state() == BreakerState::HalfOpen
             && evidence.bad * 2 >= evidence.sessions
             && running.peek().is_some()
@@ -118,10 +142,9 @@ impl RegionBreakers {
         &self.regions[region.0 as usize]
     }
 
-    /// The time at which the first region accepts new rooms again; `None` if one accepts them now.
-    pub(crate) fn all_open_until(&self) -> Option<Instant> {
-        let all = self.regions.iter().all(|breaker| breaker.state() == BreakerState::Open);
-        self.regions.iter().filter_map(Breaker::opens_until).min().filter(|_| all)
+    /// The time until the first region accepts new rooms.
+    pub(crate) fn admit_in(&self, now: Instant) -> Duration {
+        self.regions.iter().map(|breaker| breaker.admits_in(now)).min().unwrap_or_default()
     }
 
     pub(crate) fn may_enter(&self, room: RoomId, region: RegionId) -> bool {
@@ -142,8 +165,10 @@ impl RegionBreakers {
         nodes.iter().map(|node| node.id).filter(shut).collect()
     }
 
-    pub(crate) fn restore(&mut self, region: RegionId, breaker: &Breaker) {
-        self.regions[region.0 as usize] = breaker.without_evidence();
+    /// Continues the breaker of another process, and reports its state if that is new here.
+    pub(crate) fn restore(&mut self, region: RegionId, breaker: &Breaker, effects: &mut Effects) {
+        let change = self.regions[region.0 as usize].restore(breaker);
+        self.report(region, change, effects);
     }
 }
 

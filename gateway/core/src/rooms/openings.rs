@@ -473,8 +473,7 @@ impl Openings<'_> {
 
     /// Refuses a new session while the breaker of its clients is open, at least until it is half-open.
     fn turn_away_clients(&mut self, id: SessionId, group: ClientGroup, now: Instant) {
-        let until = self.0.capacity.client_breakers.opens_until(&group);
-        let wait = until.map_or(RETRY_SOON, |at| at.saturating_duration_since(now));
+        let wait = self.0.capacity.client_breakers.admits_in(&group, now);
         let retry_after = self.0.sessions.jittered(wait.clamp(RETRY_SOON, RETRY_MAX));
         self.give_up(id, OfferRefusal::ClientsImpaired { group, retry_after }, now);
     }
@@ -484,13 +483,8 @@ impl Openings<'_> {
     pub(crate) fn retry_after(&mut self, now: Instant) -> Duration {
         let is_busy = self.0.rooms.failover.is_some() || !self.0.rooms.stranded.is_empty();
         let wait = if is_busy { RETRY_DURING_FAILOVER } else { RETRY_SOON };
-        let opens = self
-            .0
-            .capacity
-            .region_breakers
-            .all_open_until()
-            .map(|at| at.saturating_duration_since(now));
-        self.0.sessions.jittered(wait.max(opens.unwrap_or_default().min(RETRY_MAX)))
+        let opens = self.0.capacity.region_breakers.admit_in(now);
+        self.0.sessions.jittered(wait.max(opens.min(RETRY_MAX)))
     }
 
     pub(crate) fn place_natively(&mut self, id: RoomId, now: Instant) {

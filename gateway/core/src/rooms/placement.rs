@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreSettings, Decider, FailureDomain, FailureScope, GuardRule, HOPS_MAX, Hook, Hop, Measures,
-    Metric, MoveCause, NodeId, PluginState, PolicyName, RedundancyMode, RegionId, RoomId, RoomRow,
-    Row, Scenario, SessionId,
+    ClientLabel, CoreSettings, Decider, FailureDomain, FailureScope, GuardRule, HOPS_MAX, Hook,
+    Hop, Measures, Metric, MoveCause, NodeId, PluginState, PolicyName, RedundancyMode, RegionId,
+    RoomId, RoomRow, Row, Scenario, SessionId,
 };
 use evenkeel_nodes::{Node, NodeTable, OpeningClass, QueuePosition};
 use evenkeel_revisions::Revision;
@@ -202,6 +202,7 @@ impl<'a> Placement<'a> {
         shunned.extend(but);
         let survey = PlacementSurvey {
             region: room.region,
+            carrier: ClientLabel::Carrier.value(&room.labels),
             mode: room.mode,
             regions: self.scenario_of(room).map_or(&[], |scenario| &scenario.regions),
             kbps,

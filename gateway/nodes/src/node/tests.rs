@@ -18,6 +18,7 @@ fn unknown(now: Instant) -> Node {
     let settings = NodeSettings {
         name: "a".into(),
         zone: ZoneId(0),
+        carrier: None,
         capacity_kbps: 1_000,
         probed: NodeProbing::Yes,
         role: RegionRole::Active,

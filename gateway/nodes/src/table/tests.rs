@@ -17,6 +17,7 @@ fn listed(zone: u32) -> NodeSettings {
     NodeSettings {
         name: "new".into(),
         zone: ZoneId(zone),
+        carrier: None,
         capacity_kbps: 100_000,
         probed: NodeProbing::Yes,
         role: RegionRole::Active,

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, EvidenceSource, Health, Hop, NodeId, NodeProbing, NotStarted, RegionId, Stamp,
-    StartPhase, ZoneId,
+    CoreEvent, EvidenceSource, FailureDomain, Health, Hop, NodeId, NodeProbing, NotStarted,
+    RegionId, Stamp, StartPhase, ZoneId,
 };
 
 use crate::detector::{DetectorFinding, Distance};
@@ -273,7 +273,7 @@ impl NodeTable {
     /// Calls the start hook of a node of this region, unless a node is being started already: nodes elsewhere add no
     /// capacity to it.
     pub fn start_in_region(&mut self, region: RegionId, now: Instant) {
-        if self.in_region(region).any(|node| node.may_start(now)) {
+        if self.in_domain(FailureDomain::Region(region)).any(|node| node.may_start(now)) {
             self.start_nearest(region, now);
         }
     }

@@ -169,6 +169,7 @@ fn names() -> NodeNames {
     let node = NodeSettings {
         name: "east-a1".into(),
         zone: ZoneId(0),
+        carrier: None,
         capacity_kbps: 1_000,
         probed: NodeProbing::Yes,
         role: RegionRole::Active,

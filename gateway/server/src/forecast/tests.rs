@@ -3,7 +3,7 @@
 use evenkeel_control::{ControlRequest, NodeNames};
 use evenkeel_core::Failback;
 use evenkeel_forecast::ForecastEvidence;
-use evenkeel_model::{BreakerState, Hop, Incarnation, RegionId};
+use evenkeel_model::{BreakerMode, BreakerState, Hop, Incarnation, RegionId};
 use tempfile::{TempDir, tempdir};
 use tokio::sync::mpsc;
 
@@ -112,7 +112,8 @@ fn region_of(node: &NodeStanding) -> RegionStanding {
     RegionStanding {
         region: RegionId(0),
         breaker: BreakerState::Closed,
-        opens_for: None,
+        breaker_mode: BreakerMode::Auto,
+        half_open_in: None,
         failback: Failback::Auto,
         nodes: 1,
         nodes_up: 1,

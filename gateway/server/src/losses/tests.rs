@@ -20,6 +20,7 @@ fn settings() -> CoreSettings {
     let node = |zone: u32| NodeSettings {
         name: format!("n{zone}").into(),
         zone: ZoneId(zone),
+        carrier: None,
         capacity_kbps: 100,
         probed: NodeProbing::No,
         role: RegionRole::Active,

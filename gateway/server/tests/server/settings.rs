@@ -556,7 +556,7 @@ fn core_settings_use_ids() {
     };
     let text = String::from("[gateway]\nregion = \"west\"\n")
         + &node(1, "east", "a", "")
-        + &node(2, "east", "b", "probe = \"none\"")
+        + &node(2, "east", "b", "probe = \"none\"\ncarrier = \"ct\"")
         + &node(3, "west", "a", "")
         + &node(4, "east", "a", "");
     fs::write(folder.join("evenkeel.toml"), text).unwrap();
@@ -578,6 +578,12 @@ fn core_settings_use_ids() {
     let probed: Vec<_> = core.nodes.iter().map(|node| node.probed).collect();
     assert_eq!(probed, [NodeProbing::Yes, NodeProbing::No, NodeProbing::Yes, NodeProbing::Yes]);
     assert_eq!(core.nodes[0].capacity_kbps, 4_000);
+    let carriers: Vec<_> = core.nodes.iter().map(|node| node.carrier.as_deref()).collect();
+    assert_eq!(carriers, [None, Some("ct"), None, None]);
+    let labels = evenkeel_policies::catalog_of(&core).into_iter().map(|entry| entry.labels);
+    let labels: Vec<_> = labels.filter(|labels| !labels.is_empty()).collect();
+    let label: (Box<str>, Box<str>) = ("carrier".into(), "ct".into());
+    assert_eq!(labels, [[label]]);
     let call = &core.scenarios["call"];
     assert!(call.binds(Hook::Admission) && !call.binds(Hook::Routing));
     assert_eq!((call.bounds.floor_kbps, call.bounds.ceiling_kbps), (30, 1_000));

@@ -14,7 +14,7 @@ use evenkeel_control::{
     TraceCaller, TraceRegistry,
 };
 use evenkeel_model::{
-    Arm, AskId, BreakerState, ClientGroup, ClientLabel, ClientTransport, CloseReason,
+    Arm, AskId, BreakerMode, BreakerState, ClientGroup, ClientLabel, ClientTransport, CloseReason,
     ClosedSession, CoreEvent, Decider, DecisionNote, DecisionOutcome, EvidenceSource, GuardRule,
     Health, Hook, Hop, Incarnation, MoveCause, NewcomerAction, NodeId, OfferId, OfferRefusal, Op,
     PluginFault, PolicyName, RedundancyMode, RoomId, SessionId, StartPhase, StartRefusal,
@@ -651,6 +651,7 @@ fn every_event_changes_a_metric() {
         action: NewcomerAction::Refuse,
         from: BreakerState::Closed,
         to: BreakerState::Open,
+        mode: BreakerMode::Auto,
         sessions: 40,
         bad: 30,
     };

@@ -8,8 +8,8 @@ use evenkeel_control::{
     CallerSpan, EventRecord, GatewayEvent, TraceCaller, TraceRegistry, TraceShare,
 };
 use evenkeel_model::{
-    BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, Hook, Hop, Incarnation,
-    MoveCause, NodeId, NotStarted, Op, RegionId, RoomId, SessionId, StartPhase,
+    BreakerMode, BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, Hook, Hop,
+    Incarnation, MoveCause, NodeId, NotStarted, Op, RegionId, RoomId, SessionId, StartPhase,
 };
 use evenkeel_telemetry::registry::Attribute;
 use evenkeel_telemetry::{Moment, Telemetry};
@@ -211,6 +211,7 @@ fn drain_and_open_breaker_are_spans() {
         region: RegionId(0),
         from,
         to,
+        mode: BreakerMode::Auto,
         sessions: 10,
         bad: 8,
         opened: 1,

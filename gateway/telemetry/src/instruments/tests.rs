@@ -38,7 +38,8 @@ fn levels_of_a_removed_node_end() {
         let place = ",evenkeel_region=\"east\",evenkeel_zone=\"z\"";
         of_nodes.map(|line| line.replace(place, "").replace("evenkeel_node", "")).collect()
     };
-    let name = || NodeName { node: "a".into(), region: "east".into(), zone: "z".into() };
+    let name =
+        || NodeName { node: "a".into(), region: "east".into(), zone: "z".into(), carrier: None };
     nodes.health(NodeId(0), name(), Health::Up);
     nodes.draining(NodeId(0), name(), true);
     assert_eq!(levels(), ["_draining{=\"a\"} 1", "_health{=\"a\"} 0"]);

@@ -136,6 +136,7 @@ fn settings(nodes: usize, sessions: usize) -> CoreSettings {
     let node = |at: usize| NodeSettings {
         name: format!("n{at}").into(),
         zone: ZoneId(at as u32 % 3),
+        carrier: None,
         capacity_kbps: 1_000_000_000,
         probed: NodeProbing::Yes,
         role: evenkeel_model::RegionRole::Active,

@@ -1,8 +1,10 @@
 //! Circuit breakers of regions.
 
+use std::time::Duration;
+
 use evenkeel_model::{
-    BreakerState, CoreEvent, GuardRule, Hook, HookAnswer, Measures, Metric, RedundancyMode,
-    RegionId, SessionId, Zone,
+    BreakerMode, BreakerState, CoreEvent, GuardRule, Hook, HookAnswer, Impossible, Measures,
+    Metric, RedundancyMode, RegionId, SessionId, Zone,
 };
 
 use super::world::Driver;
@@ -187,4 +189,34 @@ fn regional_room_skips_open_breaker() {
     world.pass(ms(500));
     let at_c = (0..60).filter(|number| world.stands(&format!("h{number}")) == Some(C)).count();
     assert_eq!(at_c, 60, "its spares are open nowhere");
+}
+
+#[test]
+fn held_region_takes_no_new_rooms_until_it_is_closed() {
+    let mut world = World::new(settings_of(&[(0, 100_000), (2, 100_000)]));
+    let home: Vec<SessionId> = (0..60).map(|number| world.open(&format!("h{number}"))).collect();
+    let hold = |world: &mut World, region, mode| {
+        world.gateway.hold_region_breaker(RegionId(region), mode, world.now).unwrap();
+        world.settle();
+    };
+    hold(&mut world, 0, BreakerMode::Open);
+    assert_eq!(told(&world), [(0, BreakerState::Open)]);
+    world.outputs.clear();
+    world.hand_over(Duration::ZERO);
+    assert_eq!(told(&world), [(0, BreakerState::Open)], "new to this process");
+    hear(&mut world, &[(&home, 0)], 15_000);
+    world.open("new");
+    assert_eq!((world.stands("h0"), world.stands("new")), (Some(A), Some(B)));
+    hold(&mut world, 1, BreakerMode::Open);
+    let offer = world.offer("refused");
+    let refused = denied(world.replies.get(&offer));
+    let Some(evenkeel_model::OfferRefusal::NoNode { retry_after }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(retry_after >= ms(60_000), "{retry_after:?}");
+    hold(&mut world, 0, BreakerMode::Closed);
+    world.open("admitted");
+    assert_eq!(world.stands("admitted"), Some(A));
+    let unknown = world.gateway.hold_region_breaker(RegionId(2), BreakerMode::Open, world.now);
+    assert_eq!(unknown, Err(Impossible::NoSuchRegion));
 }

@@ -62,6 +62,7 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> CoreSettings {
     let node = |(at, &(zone, capacity_kbps)): (usize, &(u32, u64))| NodeSettings {
         name: format!("n{at}").into(),
         zone: ZoneId(zone),
+        carrier: None,
         capacity_kbps,
         probed: NodeProbing::Yes,
         role: RegionRole::Active,

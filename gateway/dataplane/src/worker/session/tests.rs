@@ -504,6 +504,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
     let node = |_| NodeSettings {
         name: "n".into(),
         zone: ZoneId(0),
+        carrier: None,
         capacity_kbps: 1_000,
         probed: NodeProbing::Yes,
         role: evenkeel_model::RegionRole::Active,
