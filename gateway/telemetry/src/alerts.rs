@@ -168,6 +168,8 @@ rules! {
         "a room is at two groups: the log names it", "operations.md#shared-index";
     Ticket "EvenkeelDependencyDown": last("evenkeel_dependency_up").is(0.0), for minutes(1),
         "{{ $labels.evenkeel_dependency }}, which this gateway depends on, does not answer: `evenkeel status` has the reason", "operations.md#dependencies";
+    Info "EvenkeelLossReduces": last("evenkeel_loss_reduced").above(0.0), for minutes(10),
+        "the loss of one {{ $labels.evenkeel_scope }} would reduce the bit rate of {{ $value }} sessions: `evenkeel blast` shows where", "failover.md#blast-radius";
     Info "EvenkeelNodeFailed":
         increase("evenkeel_node_failures_total", minutes(5)).above(0.0), for Duration::ZERO,
         "node {{ $labels.evenkeel_node }} failed, and its rooms moved", "failover.md#after-a-node-died";

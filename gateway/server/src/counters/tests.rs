@@ -74,6 +74,7 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
                 let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
                 let view = PolicyView {
                     policy,
+                    scenarios: Vec::new(),
                     status: PolicyStatus::default(),
                     active: PluginView::default(),
                     candidate: PluginView::default(),
