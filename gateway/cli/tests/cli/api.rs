@@ -517,7 +517,7 @@ fn blast_of_gateway_and_policy_is_shown() {
     });
     let api = Api::start(vec![("GET /v1/blast?", blast)]);
     let losses = ["--what-if", "nodes=-1,zone=b", "--policy", "call/routing", "--gateway"];
-    let output = evenkeel(&api.socket, &[&["blast"], &losses[..]].concat());
+    let output = evenkeel(&api.socket, &[&["blast"][..], &losses].concat());
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("2 sessions would end"));
     let right = "loss of gw-a, owner: 2 sessions
