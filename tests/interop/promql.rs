@@ -254,6 +254,7 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("EvenkeelGatewayDown", "evenkeel_group_member_up", "1 1 0 0", "3m"),
     ("EvenkeelRedundancyLost", "evenkeel_group_warnings", "0 0 1 1", "3m"),
     ("EvenkeelLossUncovered", "evenkeel_loss_unplaced{evenkeel_scope=\"zone\"}", "0 0 3 3 3", "4m"),
+    ("EvenkeelLossReduces", "evenkeel_loss_reduced{evenkeel_scope=\"zone\"}", "0 0 3x12", "13m"),
     ("EvenkeelCapacityRunsOut", "evenkeel_forecast_exhausted_seconds", "-1 -1 900 600 300", "4m"),
     (
         "EvenkeelNodeDecays",

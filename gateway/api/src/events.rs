@@ -9,7 +9,7 @@ use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
 use evenkeel_alerts::AlertHandle;
 use evenkeel_control::history::Carried;
 use evenkeel_control::{
-    EventRecord, GatewayEvent, GroupChange, NodeNames, ReloadReport, RolloutReport, UncoveredLoss,
+    EventRecord, GatewayEvent, GroupChange, NodeNames, ReloadReport, RolloutReport,
 };
 use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_model::{
@@ -212,11 +212,21 @@ impl NoticeWriter {
                 sessions: sessions,
                 took_us: took.as_micros() as u64,
             },
-            // The set of checked losses that would leave rooms without a node changed.
+            // The set of checked losses that would leave rooms without a node or a spare, or sessions with a lower bit rate, changed.
             GatewayEvent::LossesUncovered(losses) => notice! {
                 "losses-uncovered", at_us;
                 // Empty once other nodes have capacity for each of them.
-                losses: losses.iter().map(uncovered_loss).collect::<Vec<_>>(),
+                losses: losses,
+            },
+            // Nodes died some seconds ago: the effect beside its prediction.
+            GatewayEvent::LossCompared(compared) => notice! {
+                "loss-compared", at_us;
+                nodes: compared.nodes.iter().map(|hop| self.names.of_hop(*hop).node).collect::<Vec<_>>(),
+                // The time of the first death.
+                died_us: compared.died_us,
+                // Null: this loss was not checked before.
+                predicted: &compared.predicted,
+                actual: compared.actual,
             },
             // A warning of what is expected begins or ends.
             GatewayEvent::Forecast(ForecastChange { forecast, is_over }) => notice! {
@@ -548,18 +558,6 @@ pub(super) fn forecast(forecast: &Forecast) -> impl Serialize + use<> {
         since_us: since_us,
         expected_us: expected_us,
         evidence: evidence,
-    }
-}
-
-fn uncovered_loss(loss: &UncoveredLoss) -> impl Serialize + use<> {
-    object! {
-        // `node` or `zone`.
-        scope: loss.scope.name(),
-        // The name of the node, or `region/zone`.
-        place: Arc::clone(&loss.place),
-        sessions: loss.sessions,
-        // Sessions in rooms that no node has capacity for.
-        unplaced_sessions: loss.unplaced,
     }
 }
 

@@ -187,12 +187,17 @@ fn group(shared: &Arc<ApiContext>) -> Result<&Group, ApiError> {
 }
 
 pub(super) async fn gateways(State(shared): ApiState) -> Result<Json<GroupStatus>, ApiError> {
-    let mut standing = group(&shared)?.status();
+    let status = group(&shared)?.status();
     let served = shared.ask("", shared.handle.status()).await?.sessions;
+    Ok(Json(with_served(status, served)))
+}
+
+/// Adds the sessions that this gateway serves.
+pub(super) fn with_served(mut status: GroupStatus, served: usize) -> GroupStatus {
     let has_them =
         |it: &&mut GatewayStanding| it.here || it.role == GroupRole::Standby && it.in_sync;
-    standing.gateways.iter_mut().filter(has_them).for_each(|it| it.sessions += served);
-    Ok(Json(standing))
+    status.gateways.iter_mut().filter(has_them).for_each(|it| it.sessions += served);
+    status
 }
 
 /// Makes the group's other gateway the owner of its addresses and sessions.

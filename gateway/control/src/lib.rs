@@ -48,9 +48,10 @@ pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer};
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use messages::{
-    AdmissionState, AgentError, ControlError, ForecastReport, LastChange, NodeOrder, NotSuspended,
-    OrderStep, REQUESTS_MAX, Restored, ScenarioTraffic, SessionView, Slice, SnapshotError,
-    StatusReport, TakeoverReadiness, UncoveredLoss,
+    AdmissionState, AgentError, ControlError, ForecastReport, LastChange, LossComparison,
+    LossFigures, NodeOrder, NotSuspended, OrderStep, PredictedLoss, REQUESTS_MAX, Restored,
+    ScenarioTraffic, SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
+    UncoveredLoss,
 };
 pub use names::{NodeName, NodeNames};
 pub use nodes::{

@@ -1,6 +1,6 @@
 //! The answers and errors of control, and views of its state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,7 +13,7 @@ use evenkeel_dataplane::worker::{RepairCounts, Totals};
 use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
 use evenkeel_model::{
-    FailureScope, Health, NodeId, OfferRefusal, PolicyName, RepairKind, SessionId,
+    FailureScope, Health, Hop, NodeId, OfferRefusal, PolicyName, RepairKind, SessionId,
 };
 use serde::Serialize;
 
@@ -315,17 +315,61 @@ pub struct ForecastReport {
     pub decays: Vec<(NodeId, u16)>,
 }
 
-/// A loss of one node or zone that would leave rooms without a node.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// A loss of one node or zone that would leave rooms without a node or a spare, or sessions with a lower bit rate.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct UncoveredLoss {
     /// A node or a zone.
     pub scope: FailureScope,
     /// The name of the node, or `region/zone`.
     pub place: Arc<str>,
-    /// Sessions in all rooms there.
+    /// The rooms there.
+    #[serde(flatten)]
+    pub figures: LossFigures,
+    /// Rooms of the gateway that would lose their spare.
+    pub unprotected_rooms: u32,
+}
+
+/// The effect of a loss of nodes in numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct LossFigures {
+    /// The rooms at these nodes.
+    pub rooms: u32,
+    /// The sessions in these rooms.
     pub sessions: u32,
     /// Sessions in rooms that no node has capacity for.
-    pub unplaced: u32,
+    pub unplaced_sessions: u32,
+    /// Sessions with a lower bit rate than before.
+    pub reduced_sessions: u32,
+}
+
+/// Nodes that died together, with the figures of a check before.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LossComparison {
+    /// The nodes.
+    pub nodes: Vec<Hop>,
+    /// The time of the first death, Unix time in microseconds.
+    pub died_us: u64,
+    /// The prediction; `None` if this loss was not among those checked.
+    pub predicted: Option<PredictedLoss>,
+    /// Counted for as long after the first death as a copy is played.
+    pub actual: LossFigures,
+}
+
+/// The blast radius of a checked loss.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PredictedLoss {
+    /// The time of the check, Unix time in microseconds.
+    pub at_us: u64,
+    /// A node or a zone.
+    pub scope: FailureScope,
+    /// The name of the node, or `region/zone`.
+    pub place: Arc<str>,
+    /// The nodes that would die.
+    #[serde(skip)]
+    pub nodes: BTreeSet<NodeId>,
+    /// The effect.
+    #[serde(flatten)]
+    pub figures: LossFigures,
 }
 
 /// The result of a restore.

@@ -17,7 +17,9 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::history::{HistoryWriter, OpenSession};
-use crate::messages::{ControlError, NodeOrder, OrderStep, ScenarioTraffic, UncoveredLoss};
+use crate::messages::{
+    ControlError, LossComparison, NodeOrder, OrderStep, ScenarioTraffic, UncoveredLoss,
+};
 use crate::names::NodeNames;
 use crate::nodes::{NodeListUpdate, ReloadReport};
 use crate::offers::OfferedSession;
@@ -112,8 +114,10 @@ pub enum GatewayEvent {
     },
     /// This member of a group has another role, or the group lost or regained redundancy.
     Group(GroupChange),
-    /// The set of checked losses that would leave rooms without a node changed.
+    /// The set of checked losses that would leave rooms without a node or a spare, or sessions with a lower bit rate, changed.
     LossesUncovered(Vec<UncoveredLoss>),
+    /// Nodes died; their rooms have found other nodes, or will not soon.
+    LossCompared(Box<LossComparison>),
     /// A warning of what is expected begins or ends.
     Forecast(ForecastChange),
     /// A room of this gateway is at another group as well.

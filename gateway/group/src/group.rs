@@ -56,6 +56,89 @@ impl GroupStatus {
         };
         self.gateways.iter().find_map(owner).unwrap_or(GroupOwnership::Unknown)
     }
+
+    /// The loss of a member with its host; of this gateway, if the name is empty. `None`: the group has no such member.
+    pub fn loss_of(&self, name: &str) -> Option<MemberLoss> {
+        let is_lost = |it: &&GatewayStanding| match name {
+            "" => it.here,
+            _ => *it.gateway == *name,
+        };
+        let lost = self.gateways.iter().find(is_lost)?;
+        let (gateway, here) = (Some(Arc::clone(&lost.gateway)), lost.here);
+        let loss = MemberLoss { gateway, here, role: lost.role, ..MemberLoss::default() };
+        let serves = match lost.role {
+            GroupRole::Owner | GroupRole::Restoring | GroupRole::Doubting => true,
+            GroupRole::Silent => self.owner() == GroupOwnership::Unknown,
+            GroupRole::Joining | GroupRole::Standby | GroupRole::Spare => false,
+        };
+        let warnings = self.warnings.clone();
+        if !serves {
+            return Some(MemberLoss { continues: true, warnings, ..loss });
+        }
+        let mut others = self.gateways.iter().filter(|it| it.gateway != lost.gateway);
+        let Some(standby) = others.find(|it| it.role == GroupRole::Standby) else {
+            let reasons = vec!["no standby follows it".to_owned()];
+            let (sessions, continues) = (lost.sessions, lost.sessions == 0);
+            return Some(MemberLoss { sessions, continues, reasons, warnings, ..loss });
+        };
+        let mut reasons = Vec::new();
+        if !standby.in_sync {
+            reasons.push(format!("{} does not hold all records yet", standby.gateway));
+        }
+        if !standby.armed {
+            reasons.push(format!(
+                "{} takes over only if the process of {} ends, not if its host falls silent",
+                standby.gateway, lost.gateway
+            ));
+        }
+        reasons.extend(standby.blocked.clone());
+        Some(MemberLoss {
+            sessions: lost.sessions,
+            successor: Some(Arc::clone(&standby.gateway)),
+            copied_sessions: standby.sessions,
+            continues: reasons.is_empty() || lost.sessions == 0,
+            reasons,
+            warnings,
+            ..loss
+        })
+    }
+}
+
+/// The loss of a gateway with its host.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct MemberLoss {
+    /// Its name; `None` if it belongs to no group.
+    pub gateway: Option<Arc<str>>,
+    /// It is the gateway that answers.
+    pub here: bool,
+    /// Its role before.
+    pub role: GroupRole,
+    /// The sessions that it serves.
+    pub sessions: usize,
+    /// The standby of these sessions.
+    pub successor: Option<Arc<str>>,
+    /// Sessions that the standby holds copies of.
+    pub copied_sessions: usize,
+    /// No session would end.
+    pub continues: bool,
+    /// Why the sessions would end, each a sentence.
+    pub reasons: Vec<String>,
+    /// Losses of redundancy that have lasted, each a sentence.
+    pub warnings: Vec<Arc<str>>,
+}
+
+impl MemberLoss {
+    /// The loss of a gateway without a group.
+    pub fn of_single_gateway(sessions: usize) -> MemberLoss {
+        MemberLoss {
+            here: true,
+            role: GroupRole::Owner,
+            sessions,
+            continues: sessions == 0,
+            reasons: vec!["it belongs to no group; [cluster] adds a standby".to_owned()],
+            ..MemberLoss::default()
+        }
+    }
 }
 
 /// A member as this gateway knows it.
@@ -87,10 +170,11 @@ pub struct GatewayStanding {
 
 evenkeel_model::named! {
     /// The role of a member.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+    #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]
     pub enum GroupRole {
         /// Listens for its peer before it takes a role.
+        #[default]
         Joining = "joining",
         /// Holds copies and waits.
         Standby = "standby",

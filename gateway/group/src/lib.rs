@@ -47,7 +47,7 @@ use evenkeel_telemetry::Instruments;
 use group::GroupInbox;
 pub use group::{
     GatewayStanding, Group, GroupOwnership, GroupRole, GroupStatus, HandOverError, HandOverResult,
-    HostWarning, OwnershipState, TakeOverError, TakenOver,
+    HostWarning, MemberLoss, OwnershipState, TakeOverError, TakenOver,
 };
 use link::{Link, LinkedPeer};
 pub use link::{PeerApi, PeerStream};

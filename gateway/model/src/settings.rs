@@ -470,7 +470,7 @@ impl RedundancyMode {
 
 crate::named! {
     /// The nodes that fail together.
-    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Deserialize)]
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]
     pub enum FailureScope {
         /// One node.

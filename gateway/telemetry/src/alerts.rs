@@ -195,6 +195,8 @@ rules! {
         "{{ $labels.evenkeel_dependency }}, which this gateway depends on, does not answer: `evenkeel status` has the reason", "operations.md#dependencies";
     Ticket "EvenkeelCredentialEnds": last("evenkeel_credential_expiry_seconds").below(14.0 * DAY), for Duration::ZERO,
         "{{ $labels.evenkeel_credential }} ends in {{ $value }} s", "operations.md#certificates-and-tokens";
+    Info "EvenkeelLossReduces": last("evenkeel_loss_reduced").above(0.0), for minutes(10),
+        "the loss of one {{ $labels.evenkeel_scope }} would reduce the bit rate of {{ $value }} sessions: `evenkeel blast` shows where", "failover.md#blast-radius";
     Info "EvenkeelNodeFailed":
         increase("evenkeel_node_failures_total", minutes(5)).above(0.0), for Duration::ZERO,
         "node {{ $labels.evenkeel_node }} failed, and its rooms moved", "failover.md#after-a-node-died";

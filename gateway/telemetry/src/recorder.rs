@@ -139,6 +139,7 @@ impl EventRecorder {
             GatewayEvent::Shed { .. }
             | GatewayEvent::Group(_)
             | GatewayEvent::LossesUncovered(_)
+            | GatewayEvent::LossCompared(_)
             | GatewayEvent::Forecast(_)
             | GatewayEvent::RoomDuplicate { .. } => {}
         }

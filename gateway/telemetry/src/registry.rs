@@ -366,9 +366,13 @@ metrics! {
     /// Rooms whose mode keeps a spare and that lack one for the death that their scenario names in `reserve`. Read each minute or
     /// less often.
     RoomsUnprotected = "evenkeel.rooms.unprotected", "{room}", [];
-    /// Sessions that would have no node after the loss of the busiest node, or of the worst of eight zones. Read each minute or
+    /// Sessions that would have no node after the loss of the worst node, or of the worst zone, of the eight busiest. Read each minute or
     /// less often.
     LossUnplaced = "evenkeel.loss.unplaced", "{session}", [Scope];
+    /// Sessions that would get a lower bit rate after such a loss.
+    LossReduced = "evenkeel.loss.reduced", "{session}", [Scope];
+    /// Rooms that would lose their spare by such a loss.
+    LossUnprotected = "evenkeel.loss.unprotected", "{room}", [Scope];
     /// Breaker of a region: 0 closed, 1 open, 2 half-open.
     RegionBreaker = "evenkeel.region.breaker", "{state}", [Region];
     /// Breaker of a group of clients: 0 closed, 1 open, 2 half-open. `other` is 1 while the breaker of any group without a configured

@@ -194,9 +194,10 @@ fn rooms_nodes_and_policies_are_listed() {
     assert_eq!(asking.answer().1, right);
 }
 
-fn policy() -> PolicyView {
+pub(super) fn policy() -> PolicyView {
     PolicyView {
         policy: routing(),
+        scenarios: vec!["call".into(), "idle".into()],
         status: policy_status(),
         active: plugin("route-nearest 0.1.0", "embedded"),
         candidate: plugin("route-nearest 0.2.0", "pushed"),
@@ -562,7 +563,7 @@ fn modes_show_measurements_or_null() {
     assert_eq!(asking.answer().1, right);
 }
 
-fn session(number: u64) -> SessionView {
+pub(super) fn session(number: u64) -> SessionView {
     let mut measures = Measures::default();
     measures.set(Metric::LossUp, 1_000);
     let standing = SessionStanding {

@@ -501,6 +501,42 @@ fn operations_send_their_requests() {
 }
 
 #[test]
+fn blast_of_gateway_and_policy_is_shown() {
+    let blast = json!({
+        "gateway": {
+            "gateway": "gw-a", "role": "owner", "sessions": 2, "successor": "gw-b",
+            "copied_sessions": 1, "continues": false, "reasons": ["gw-b lags"], "warnings": [],
+            "scenarios": {"call": 2},
+            "listeners": [{"listener": "udp", "addresses": ["192.0.2.1:5004"], "sessions": 2}],
+        },
+        "policies": [{
+            "policy": "call/routing", "rooms": 1, "sessions": 2,
+            "scenarios": {"call": {"rooms": 1, "sessions": 2}},
+            "revisions": [{"arm": "active", "revision": "5f0c5f0c5f0c", "sessions": 2}],
+        }],
+    });
+    let api = Api::start(vec![("GET /v1/blast?", blast)]);
+    let losses = ["--what-if", "nodes=-1,zone=b", "--policy", "call/routing", "--gateway"];
+    let output = evenkeel(&api.socket, &[&["blast"][..], &losses].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("2 sessions would end"));
+    let right = "loss of gw-a, owner: 2 sessions
+  udp 192.0.2.1:5004: 2 sessions
+  call: 2 sessions
+  gw-b holds copies of 1 sessions
+  sessions would end: gw-b lags
+loss of policy call/routing: the native default would decide about 1 rooms, 2 sessions
+  call: 1 rooms, 2 sessions
+  active 5f0c5f0c5f0c: 2 sessions
+";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), right);
+    let asked = api.asked.recv().unwrap();
+    for part in ["policies=call%2Frouting", "what_if=nodes%3D-1%2Czone%3Db", "gateway= "] {
+        assert!(asked.contains(part), "{asked}");
+    }
+}
+
+#[test]
 fn partly_refused_reload_fails() {
     let refused = json!([{"policy": "call/routing", "reason": "it traps"}]);
     let answer = |refused: &Value| {

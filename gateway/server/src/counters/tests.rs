@@ -74,6 +74,7 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
                 let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
                 let view = PolicyView {
                     policy,
+                    scenarios: Vec::new(),
                     status: PolicyStatus {
                         active: Some("0123456789ab".into()),
                         ..PolicyStatus::default()
