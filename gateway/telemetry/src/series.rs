@@ -153,7 +153,6 @@ fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Ve
         (Count::MovesAborted, Attribute::Outcome) => {
             words(&MoveOutcome::ALL.map(MoveOutcome::name))
         }
-        (Count::NodeStarts, Attribute::Outcome) => words(&["starting", "failed", "ready"]),
         (Count::PolicyCalls, Attribute::Outcome) => {
             words(&["applied", "abstained", "kept", "guarded", "stale", "faulted"])
         }

@@ -107,7 +107,7 @@ fn capacity_left_is_that_of_nodes_that_take_rooms() {
     };
     let node = |number: u32, zone: &str, health, draining| {
         let node = format!("n{number}").into();
-        let name = NodeName { node, region: "east".into(), zone: zone.into() };
+        let name = NodeName { node, region: "east".into(), zone: zone.into(), carrier: None };
         (NodeId(number), NodeLevel { name, leaving: false, health, draining, load: Some(load) })
     };
     instruments.nodes().set([

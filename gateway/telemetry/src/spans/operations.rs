@@ -19,7 +19,7 @@ const CLIENT_BREAKERS_MAX: usize = 64;
 
 impl SpanWriter {
     fn node_attributes(&self, node: NodeId) -> Vec<KeyValue> {
-        let NodeName { node, region, zone } = self.names.of_node(node);
+        let NodeName { node, region, zone, .. } = self.names.of_node(node);
         vec![is(Attribute::Node, node), is(Attribute::Region, region), is(Attribute::Zone, zone)]
     }
 
