@@ -147,6 +147,8 @@ pub struct Scenario {
     pub spares: u8,
     /// The deaths that the capacity reserved at the first spare covers.
     pub reserve: FailureScope,
+    /// No spare is in this place of the first node: its zone or its region. With a node, spares in other zones are preferred.
+    pub spares_outside: FailureScope,
     /// Silence after which a session is closed.
     pub close_after: Duration,
     /// Rooms of higher priority are rescued first.

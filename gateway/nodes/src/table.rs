@@ -288,6 +288,12 @@ impl NodeTable {
         }
     }
 
+    /// True if both nodes are in one zone or region. Always false if the scope is the node alone.
+    pub fn share_domain(&self, one: NodeId, other: NodeId, scope: FailureScope) -> bool {
+        self.domain_of(one, scope)
+            .is_some_and(|domain| self.domain_of(other, scope) == Some(domain))
+    }
+
     /// Returns the nodes of the zone or region.
     pub fn in_domain(&self, domain: FailureDomain) -> impl Iterator<Item = &Node> {
         self.iter().filter(move |node| match domain {

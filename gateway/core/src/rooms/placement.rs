@@ -209,6 +209,7 @@ impl<'a> Placement<'a> {
             takes,
             spares: room.spares,
             reserve: self.reserve_scope(room),
+            spares_outside: self.spares_outside(room),
             current: standing,
             shunned: &shunned,
             nodes: &self.0.nodes,
@@ -224,6 +225,24 @@ impl<'a> Placement<'a> {
     pub(crate) fn fits(self, id: RoomId, node: NodeId) -> bool {
         let holding = self.0.rooms.get(&id).map(|room| room.holding).unwrap_or_default();
         self.0.capacity.ledger.without(holding).fits(node, self.room_kbps(id))
+    }
+
+    /// The hops without spares in the place of the first that the room's scenario names in `spares_outside`. A stranded room
+    /// keeps all, since it may continue at any.
+    pub(crate) fn without_inside_spares<T: Copy>(
+        self,
+        id: RoomId,
+        hops: &[T],
+        node: impl Fn(&T) -> NodeId,
+    ) -> Vec<T> {
+        let room = self.0.rooms.get(&id).filter(|room| room.stranded.is_none());
+        let scope = room.map_or(FailureScope::Node, |room| self.spares_outside(room));
+        let first = hops.first().map(&node);
+        let is_first = |spare| Some(spare) == first;
+        let is_inside =
+            |spare| first.is_some_and(|first| self.0.nodes.share_domain(first, spare, scope));
+        let may = |hop: &&T| is_first(node(hop)) || !is_inside(node(hop));
+        hops.iter().filter(may).copied().collect()
     }
 
     /// Checks that each hop exists, takes rooms or already has this one, has not just refused it, and occurs once.
@@ -462,6 +481,10 @@ impl<'a> Placement<'a> {
 
     pub(crate) fn reserve_scope(self, room: &Room) -> FailureScope {
         self.scenario_of(room).map_or(FailureScope::Node, |scenario| scenario.reserve)
+    }
+
+    fn spares_outside(self, room: &Room) -> FailureScope {
+        self.scenario_of(room).map_or(FailureScope::Node, |scenario| scenario.spares_outside)
     }
 
     /// The room has a second node with capacity for the death that its scenario names. True of a room without a node.

@@ -133,6 +133,7 @@ impl Routes<'_> {
 
     /// Publishes a route, or for a stranded room what remains of its route.
     pub(crate) fn publish(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
+        let hops = &Placement(self.0).without_inside_spares(id, hops, |hop| hop.node);
         let grants = self.weigh(id, hops);
         let lead = leaving
             .zip(hops.first())
