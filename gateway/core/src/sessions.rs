@@ -232,8 +232,8 @@ pub(crate) struct Session {
     pub(crate) plans: u32,
     /// The granted share of the session's need above its floor, in thousandths; below 1,000 if capacity is short.
     pub(crate) share: u16,
-    /// The last window in which the breaker of a region counted the session, and that of the breakers of clients.
-    pub(crate) region_judged: JudgedWindow,
+    /// The last window in which the breakers of zones and regions counted the session, and that of the breakers of clients.
+    pub(crate) domain_judged: JudgedWindow,
     pub(crate) client_judged: JudgedWindow,
     /// The group of clients by which the session was admitted with voice only; `None` once its breaker is closed.
     pub(crate) voice_only_for: Option<Box<ClientGroup>>,

@@ -330,6 +330,8 @@ metrics! {
     LossUnplaced = "evenkeel.loss.unplaced", "{session}", [Scope];
     /// Breaker of a region: 0 closed, 1 open, 2 half-open.
     RegionBreaker = "evenkeel.region.breaker", "{state}", [Region];
+    /// Breaker of a zone: 0 closed, 1 open, 2 half-open. Absent before the first change.
+    ZoneBreaker = "evenkeel.zone.breaker", "{state}", [Region, Zone];
     /// Breaker of a group of clients: 0 closed, 1 open, 2 half-open. `other` is 1 while the breaker of any group without a configured
     /// name is not closed.
     ClientBreaker = "evenkeel.client.breaker", "{state}", [Label, LabelValue];
@@ -476,8 +478,8 @@ spans! {
     NodeStart = "node.start", Always, [Node, Region, Zone, Outcome, Reason];
     /// Drain of a node, from the request until it has no rooms or the deadline has passed.
     NodeDrain = "node.drain", Always, [Node, Region, Zone, Rooms];
-    /// From the opening of a region's breaker until it is closed.
-    RegionBreaker = "region.breaker", Always, [Region];
+    /// From the opening of the breaker of a region, or of one of its zones, until it is closed.
+    RegionBreaker = "region.breaker", Always, [Region, Zone];
     /// This process continues the sessions of another one: an upgrade, a hand-over or a takeover. Linked to the sessions.
     GatewayContinued = "gateway.continued", Always, [Sessions, DroppedLinks];
     /// From the last packet of a node until its rooms have moved. Linked to the moved sessions.

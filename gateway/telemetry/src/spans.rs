@@ -71,8 +71,8 @@ pub(super) struct SpanWriter {
     /// Decisions about many rooms. These move once their sessions are open at the new node.
     reroutes: Vec<DecisionBatch>,
     failovers: Vec<FailoverSpan>,
-    /// The times at which open breakers opened.
-    breakers: BTreeMap<RegionId, SystemTime>,
+    /// The times at which open breakers of regions, and of their zones, opened.
+    breakers: BTreeMap<(RegionId, Option<Arc<str>>), SystemTime>,
     rollouts: BTreeMap<PolicyName, RolloutTrack>,
     /// The times at which hooks of nodes were called.
     starts: BTreeMap<NodeId, SystemTime>,

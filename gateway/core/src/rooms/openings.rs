@@ -70,7 +70,7 @@ impl Openings<'_> {
             plan: Plan::default(),
             plans: 0,
             share: WHOLE,
-            region_judged: JudgedWindow::default(),
+            domain_judged: JudgedWindow::default(),
             client_judged: JudgedWindow::default(),
             voice_only_for: None,
             slo_marks: SessionMarks::default(),
@@ -478,12 +478,12 @@ impl Openings<'_> {
         self.give_up(id, OfferRefusal::ClientsImpaired { group, retry_after }, now);
     }
 
-    /// Retry time for clients without capacity, with jitter: 2 s; 5 s while rooms are stranded; or, if no region
+    /// Retry time for clients without capacity, with jitter: 2 s; 5 s while rooms are stranded; or, if no node
     /// accepts new rooms, until the first one does, at most 60 s.
     pub(crate) fn retry_after(&mut self, now: Instant) -> Duration {
         let is_busy = self.0.rooms.failover.is_some() || !self.0.rooms.stranded.is_empty();
         let wait = if is_busy { RETRY_DURING_FAILOVER } else { RETRY_SOON };
-        let opens = self.0.capacity.region_breakers.admit_in(now);
+        let opens = self.0.capacity.admit_in(&self.0.nodes, now);
         self.0.sessions.jittered(wait.max(opens.min(RETRY_MAX)))
     }
 

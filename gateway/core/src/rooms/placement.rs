@@ -164,7 +164,7 @@ impl<'a> Placement<'a> {
         self.native_hops_but(id, standing, &[], now)
     }
 
-    /// The native default without the nodes in `but`. Regions with open breakers are avoided, except that a placed room
+    /// The native default without the nodes in `but`. Zones and regions with open breakers are avoided, except that a placed room
     /// uses them if there is no alternative.
     pub(crate) fn native_hops_but(
         self,
@@ -175,7 +175,7 @@ impl<'a> Placement<'a> {
     ) -> Vec<NodeId> {
         let kept = self.0.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
         let keeps = |node| kept.iter().any(|hop| hop.node == node);
-        let mut avoided = self.0.capacity.region_breakers.shut_nodes(id, keeps, &self.0.nodes);
+        let mut avoided = self.0.capacity.shut_nodes(id, keeps, &self.0.nodes);
         let avoids = !avoided.is_empty();
         avoided.extend(but);
         let nodes = self.native_hops_without(id, Takes::Free, standing, &avoided, now);
@@ -264,9 +264,7 @@ impl<'a> Placement<'a> {
         let fine =
             !nodes.is_empty() && nodes.len() <= HOPS_MAX && distinct && nodes.iter().all(usable);
         let kept = |node: &&NodeId| route.as_ref().is_some_and(|r| r.leads_to(**node));
-        let shut = |node: &NodeId| {
-            !self.0.capacity.region_breakers.may_enter(id, self.0.nodes.region_of(*node))
-        };
+        let shut = |node: &NodeId| !self.0.capacity.may_enter(id, *node, &self.0.nodes);
         match fine {
             true if nodes.iter().filter(|node| !kept(node)).any(shut) => {
                 Err(GuardRule::BreakerOpen)

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, Decider, GuardRule, Health, Hook, Hop, Impossible, ModeChange, MoveCause, NodeId,
-    RedundancyMode, RegionId, RoomId, RoutingMove, Scenario, SessionId,
+    CoreEvent, Decider, FailureDomain, GuardRule, Health, Hook, Hop, Impossible, ModeChange,
+    MoveCause, NodeId, RedundancyMode, RegionId, RoomId, RoutingMove, Scenario, SessionId,
 };
 use evenkeel_nodes::Node;
 
@@ -102,7 +102,8 @@ impl Reroutes<'_> {
             return false;
         }
         let abroad = stands.is_some_and(|hop| self.0.nodes.region_of(hop.node) != region);
-        let shut = abroad && !self.0.capacity.region_breakers.may_enter(id, region);
+        let home = FailureDomain::Region(region);
+        let shut = abroad && !self.0.capacity.domain_breakers.admits(home, id.0);
         let failback = self.0.rooms.failbacks[region.0 as usize];
         let by = match failback {
             Failback::Forbid => return false,
