@@ -339,17 +339,17 @@ impl Session {
         self.request.media.takes_remb() && self.need_kbps() > u64::from(self.bounds.floor_kbps)
     }
 
-    /// The plan by policies, limited by the share and by the breaker of the client's group.
+    /// The plan by policies, limited by the share and by the breaker of the client's group: with voice only, the client's
+    /// sending is capped at the floor, which leaves no room for video.
     pub(crate) fn plan_now(&self) -> Plan {
         let voice_only = || self.plan.after(Op::VoiceOnly, 1, &self.request.media, self.bounds);
         let shed = self.voice_only_for.as_ref().and_then(|_| voice_only());
         let shed = shed.map_or(self.plan.shed, |plan| plan.shed);
         let share = if self.share < WHOLE { self.kbps() as u32 } else { 0 };
-        let cap_kbps = match (self.plan.cap_kbps, share) {
-            (0, cap) | (cap, 0) => cap,
-            (policy, share) => policy.min(share),
-        };
-        Plan { cap_kbps, shed, ..self.plan }
+        let is_floor = self.voice_only_for.is_some() && self.request.media.takes_remb();
+        let floor = if is_floor { self.bounds.floor_kbps } else { 0 };
+        let caps = [self.plan.cap_kbps, share, floor].into_iter().filter(|cap| *cap > 0);
+        Plan { cap_kbps: caps.min().unwrap_or(0), shed, ..self.plan }
     }
 
     /// The plan that workers follow: within the limits of the session's device.

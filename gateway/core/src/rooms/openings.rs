@@ -457,13 +457,17 @@ impl Openings<'_> {
         let Some(session) = self.0.sessions.get_mut(&id) else { return };
         session.voice_only_for = None;
         let (room, plan) = (session.room, session.plan_now());
+        let is_opened = session.phase >= SessionPhase::Opening;
+        if is_opened {
+            let in_force = session.plan_in_force();
+            self.0.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
+        }
+        Routes(self.0).settle_peer_caps(room);
         if plan.shed != 0 {
             // A policy drops the video as well.
             return;
         }
-        if session.phase >= SessionPhase::Opening {
-            let in_force = session.plan_in_force();
-            self.0.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
+        if is_opened {
             self.0.request_key_frames(room, &[id]);
         }
         let (op, arg, rung) = (Op::VoiceOnly, 0, plan.rung());
