@@ -103,7 +103,7 @@ pub struct ScenarioSettings {
     pub spares: u8,
     /// The deaths that the reserved capacity covers. Default node.
     pub reserve: FailureScope,
-    /// The place of the first node in which no spare is. Default node.
+    /// The spares are outside this domain of the first node. Default node.
     pub spares_outside: FailureScope,
     /// The lowest cap. Default 24 kbit/s.
     pub floor: ConfigBitRate,

@@ -147,7 +147,7 @@ pub struct Scenario {
     pub spares: u8,
     /// The deaths that the capacity reserved at the first spare covers.
     pub reserve: FailureScope,
-    /// No spare is in this place of the first node: its zone or its region. With a node, spares in other zones are preferred.
+    /// Spares are outside the first node's zone or region. [`FailureScope::Node`]: other zones are only preferred.
     pub spares_outside: FailureScope,
     /// Silence after which a session is closed.
     pub close_after: Duration,

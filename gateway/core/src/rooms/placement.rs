@@ -227,7 +227,7 @@ impl<'a> Placement<'a> {
         self.0.capacity.ledger.without(holding).fits(node, self.room_kbps(id))
     }
 
-    /// The hops without spares in the place of the first that the room's scenario names in `spares_outside`. A stranded room
+    /// The hops without spares in the first one's domain that the scenario names in `spares_outside`. A stranded room
     /// keeps all, since it may continue at any.
     pub(crate) fn without_inside_spares<T: Copy>(
         self,

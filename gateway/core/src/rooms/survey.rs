@@ -31,7 +31,7 @@ pub(crate) struct PlacementSurvey<'a> {
     pub(crate) spares: u8,
     /// The deaths that the first spare should cover.
     pub(crate) reserve: FailureScope,
-    /// The place of the first node in which no spare is.
+    /// The spares are outside this domain of the first node.
     pub(crate) spares_outside: FailureScope,
     /// The current node, where the room stays, and its existing spares; empty if the room is not placed.
     pub(crate) current: &'a [NodeId],
