@@ -218,6 +218,7 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
         "5m",
     ),
     ("EvenkeelRegionBreakerOpen", "evenkeel_region_breaker", "0 0 1 1", "3m"),
+    ("EvenkeelZoneBreakerOpen", "evenkeel_zone_breaker", "0 0 1 1", "3m"),
     ("EvenkeelClientBreakerOpen", "evenkeel_client_breaker", "0 0 1 1", "3m"),
     ("EvenkeelUplinkSuspect", "evenkeel_uplink_suspect", "0 0 1 1", "3m"),
     ("EvenkeelTakeoverBlocked", "evenkeel_group_blocked", "0 0 1 1", "3m"),

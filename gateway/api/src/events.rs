@@ -350,10 +350,11 @@ impl NoticeWriter {
                 rooms_left: *left,
                 took_us: since(*started),
             },
-            CoreEvent::Breaker { region, from, to, mode, sessions, bad, opened, failed } => {
+            CoreEvent::Breaker { region, zone, from, to, mode, sessions, bad, opened, failed } => {
                 notice! {
                     "breaker", at_us;
                     region: self.names.of_region(*region),
+                    zone?: zone.clone(),
                     from: from.name(),
                     to: to.name(),
                     mode: mode.name(),

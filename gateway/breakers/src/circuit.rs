@@ -21,7 +21,7 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// Relapses that still double the open time; beyond them the maximum applies anyway.
 const RELAPSES_MAX: u32 = 16;
 
-/// Evidence about a region or a group of clients in one window.
+/// Evidence about a region, a zone or a group of clients in one window.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct BreakerEvidence {
     /// Sessions with measured media.

@@ -68,6 +68,8 @@ pub enum OperationTarget {
 pub enum BreakerTarget {
     /// That of the region with this name.
     Region(Box<str>),
+    /// That of the zone with this name, as in [`OperationTarget::Zone`].
+    Zone(Box<str>),
     /// That of these clients.
     Clients(ClientGroup),
 }

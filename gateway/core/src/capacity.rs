@@ -1,13 +1,13 @@
 //! Capacity of nodes: the ledger of what rooms use and reserve, the measured capacity of each node, sessions with a smaller
-//! share, and the circuit breakers of regions and clients.
+//! share, and the circuit breakers of regions, zones and clients.
 
-pub(crate) mod breaker;
+mod breaker;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use evenkeel_breakers::ClientBreakers;
+use evenkeel_breakers::{ClientBreakers, DomainBreakers};
 use evenkeel_model::{
     CoreSettings, FailureDomain, GuardRule, Measures, Metric, NodeId, NodeNeed, RegionId, Row,
     SessionId,
@@ -15,7 +15,6 @@ use evenkeel_model::{
 use evenkeel_nodes::{Node, NodeTable};
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::breaker::RegionBreakers;
 use crate::collections::SmallSet;
 
 /// The churn limit counts sessions moved by policies within this time.
@@ -30,7 +29,7 @@ const SHORT_FROM: u64 = 900;
 #[derive(Debug)]
 pub(crate) struct Capacity {
     pub(crate) ledger: CapacityLedger,
-    pub(crate) region_breakers: RegionBreakers,
+    pub(crate) domain_breakers: DomainBreakers,
     pub(crate) client_breakers: ClientBreakers,
     /// Sessions that get less than they need, with the time since when.
     pub(crate) reduced: BTreeMap<SessionId, Instant>,
@@ -45,7 +44,7 @@ impl Capacity {
             ledger: CapacityLedger::new(
                 settings.nodes.iter().map(|node| node.capacity_kbps).collect(),
             ),
-            region_breakers: RegionBreakers::new(settings, now),
+            domain_breakers: DomainBreakers::new(settings, now),
             client_breakers: ClientBreakers::new(settings, now),
             reduced: BTreeMap::new(),
             reduced_last: SessionId(0),
@@ -156,7 +155,8 @@ impl Capacity {
             let mut measures = Measures::default();
             measures.set(Metric::Load, load);
             measures.set(Metric::NodesUp, takers(region, nodes).count() as u64);
-            measures.set(Metric::Breaker, self.region_breakers.of(region).state() as u64);
+            let breaker = self.domain_breakers.state(FailureDomain::Region(region));
+            measures.set(Metric::Breaker, breaker as u64);
             measures.set(Metric::Capacity, capacity);
             Row { id: u64::from(region.0), measures }
         };

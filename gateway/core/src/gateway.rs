@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::WINDOW;
 use evenkeel_model::{
-    Arm, Board, BreakerMode, ClientGroup, CloseReason, CoreEvent, CoreSettings, FlowCounts, Hook,
-    Hop, Impossible, Measures, NodeId, NotStarted, PluginFault, RegionId, RoomId, Scenario,
-    SessionId, Stamp, ZoneId,
+    Arm, Board, BreakerMode, ClientGroup, CloseReason, CoreEvent, CoreSettings, FailureDomain,
+    FlowCounts, Hook, Hop, Impossible, Measures, NodeId, NotStarted, PluginFault, RegionId, RoomId,
+    Scenario, SessionId, Stamp, ZoneId,
 };
 use evenkeel_nodes::{NodeEvidence, NodeTable, OpeningWindow};
 
@@ -387,13 +387,11 @@ impl Gateway {
             }
             session.last_heard = session.last_heard.max(last_heard.unwrap_or(session.last_heard));
             let room = self.tables.rooms.get(&session.room);
-            if let Some(on) = room.and_then(|room| room.holding.on) {
-                let region = self.tables.nodes.region_of(on);
-                self.tables.capacity.region_breakers.judge(
-                    region,
-                    &mut session.region_judged,
-                    &measures,
-                );
+            if let Some(on) = room.and_then(|room| room.holding.on)
+                && let Some(node) = self.tables.nodes.get(on)
+            {
+                let (zone, judged) = (node.settings.zone, &mut session.domain_judged);
+                self.tables.capacity.domain_breakers.judge(zone, judged, &measures);
             }
             self.judge(|policies, subjects, effects| {
                 policies.weigh_measures(id, subjects, effects);
@@ -483,16 +481,17 @@ impl Gateway {
         Reroutes(&mut self.tables).handle_failback(region, failback, now)
     }
 
-    /// Holds the breaker of a region for an operator, or lets it judge again.
-    pub fn hold_region_breaker(
+    /// Holds the breaker of a region or zone for an operator, or lets it judge again.
+    pub fn hold_breaker(
         &mut self,
-        region: RegionId,
+        place: FailureDomain,
         mode: BreakerMode,
         now: Instant,
     ) -> Result<(), Impossible> {
-        self.tables.nodes.check_region(region)?;
-        let CoreTables { capacity, effects, .. } = &mut self.tables;
-        capacity.region_breakers.hold(region, mode, now, effects);
+        self.tables.nodes.check_domain(place)?;
+        let CoreTables { capacity, nodes, effects, .. } = &mut self.tables;
+        let event = capacity.domain_breakers.hold(place, mode, nodes.zones(), now);
+        event.into_iter().for_each(|event| effects.event(event));
         Ok(())
     }
 

@@ -75,6 +75,9 @@ pub struct RegionRecord {
     pub(crate) drained_zones: Vec<Box<str>>,
     pub(crate) failback: Failback,
     pub(crate) breaker: Breaker,
+    /// Breakers of the region's zones that do not act as new ones.
+    #[serde(default)]
+    pub(crate) zone_breakers: Vec<(Box<str>, Breaker)>,
 }
 
 /// A room with a live session.

@@ -379,10 +379,12 @@ pub enum CoreEvent {
         /// The time at which the move or drain began.
         started: Instant,
     },
-    /// The state of a regional breaker changed, or is that of the process which this one continues.
+    /// The state of the breaker of a region or zone changed, or is that of the process which this one continues.
     Breaker {
         /// The number of the region.
         region: RegionId,
+        /// The name of the zone; `None`: the breaker is that of the region.
+        zone: Option<Arc<str>>,
         /// The state before.
         from: BreakerState,
         /// The state after.
@@ -393,7 +395,7 @@ pub enum CoreEvent {
         sessions: u32,
         /// Sessions with bad media.
         bad: u32,
-        /// Sessions opened in the region within the last second.
+        /// Sessions opened there within the last second.
         opened: u32,
         /// Sessions that failed to open within the last second.
         failed: u32,

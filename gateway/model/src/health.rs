@@ -168,7 +168,7 @@ crate::named! {
 }
 
 crate::named! {
-    /// State of a regional breaker, which decides on new rooms.
+    /// State of the breaker of a region or zone, which decides on new rooms.
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
     #[repr(u32)]
     pub enum BreakerState {

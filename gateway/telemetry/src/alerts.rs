@@ -104,7 +104,7 @@ rules! {
             .above(1.0), for minutes(1),
         "offers are refused: {{ $labels.evenkeel_reason }}", "failover.md#capacity";
     Page "EvenkeelRegionBreakerOpen": last("evenkeel_region_breaker").is(1.0), for seconds(10),
-        "region {{ $labels.evenkeel_region }} takes no new rooms", "failover.md#region-breaker";
+        "region {{ $labels.evenkeel_region }} takes no new rooms", "failover.md#breakers-of-regions-and-zones";
     Page "EvenkeelClientBreakerOpen": last("evenkeel_client_breaker").is(1.0), for seconds(10),
         "media of clients with {{ $labels.evenkeel_label }} {{ $labels.evenkeel_label_value }} is bad", "failover.md#client-breaker";
     Page "EvenkeelUplinkSuspect": last("evenkeel_uplink_suspect").is(1.0), for seconds(10),
@@ -117,6 +117,8 @@ rules! {
         "{{ $labels.evenkeel_credential }} ends in {{ $value }} s", "operations.md#certificates-and-tokens";
     Page "EvenkeelSloBurnsFast": burns([&["5m"], &["1h"]], 14.4), for minutes(1),
         "scenario {{ $labels.evenkeel_scenario }} misses its objective of {{ $labels.evenkeel_slo }}", "operations.md#objectives";
+    Ticket "EvenkeelZoneBreakerOpen": last("evenkeel_zone_breaker").is(1.0), for seconds(10),
+        "zone {{ $labels.evenkeel_region }}/{{ $labels.evenkeel_zone }} takes no new rooms", "failover.md#breakers-of-regions-and-zones";
     Ticket "EvenkeelSloBurnsSlowly": burns([&["1h"], &["6h"]], 6.0), for minutes(1),
         "scenario {{ $labels.evenkeel_scenario }} has missed its objective of {{ $labels.evenkeel_slo }} for hours", "operations.md#objectives";
     Ticket "EvenkeelVoiceBad":

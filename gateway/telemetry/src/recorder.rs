@@ -301,21 +301,27 @@ impl EventRecorder {
                     spans.drained(*node, *left, *started, at);
                 }
             }
-            CoreEvent::Breaker { region, from, to, mode, sessions, bad, opened, failed } => {
+            CoreEvent::Breaker { region, zone, from, to, mode, sessions, bad, opened, failed } => {
                 let name = self.names.of_region(*region);
                 let (was, is, mode) = (from.name(), to.name(), mode.name());
                 match to {
                     BreakerState::Open => {
-                        warn!(region = %name, was, mode, sessions, bad, opened, failed, "breaker opened");
+                        warn!(region = %name, ?zone, was, mode, sessions, bad, opened, failed, "breaker opened");
                     }
                     _ => {
-                        info!(region = %name, was, is, mode, sessions, bad, opened, failed, "breaker changed");
+                        info!(region = %name, ?zone, was, is, mode, sessions, bad, opened, failed, "breaker changed");
                     }
                 }
-                let labels = [(Attribute::Region, &*name)];
-                self.instruments.level(Level::RegionBreaker, f64::from(*to as u32), &labels);
+                let (state, region_label) = (f64::from(*to as u32), (Attribute::Region, &*name));
+                match zone {
+                    None => self.instruments.level(Level::RegionBreaker, state, &[region_label]),
+                    Some(zone) => {
+                        let labels = [region_label, (Attribute::Zone, &**zone)];
+                        self.instruments.level(Level::ZoneBreaker, state, &labels);
+                    }
+                }
                 if let Some(spans) = &mut self.spans {
-                    spans.breaker(*region, *to, at);
+                    spans.breaker(*region, zone.as_ref(), *to, at);
                 }
             }
             CoreEvent::ClientBreaker {

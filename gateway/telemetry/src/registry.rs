@@ -375,6 +375,8 @@ metrics! {
     LossUnprotected = "evenkeel.loss.unprotected", "{room}", [Scope];
     /// Breaker of a region: 0 closed, 1 open, 2 half-open.
     RegionBreaker = "evenkeel.region.breaker", "{state}", [Region];
+    /// Breaker of a zone: 0 closed, 1 open, 2 half-open. Absent before the first change.
+    ZoneBreaker = "evenkeel.zone.breaker", "{state}", [Region, Zone];
     /// Breaker of a group of clients: 0 closed, 1 open, 2 half-open. `other` is 1 while the breaker of any group without a configured
     /// name is not closed.
     ClientBreaker = "evenkeel.client.breaker", "{state}", [Label, LabelValue];
@@ -553,8 +555,8 @@ spans! {
     NodeDrain = "node.drain", Always, [Node, Region, Zone, Rooms, Sessions, DroppedLinks];
     /// Fault that a drill injects at a node, until it is repaired. Linked to the sessions that left the node meanwhile.
     NodeDrill = "node.drill", Always, [Node, Region, Zone, Fault, Outcome, Sessions, DroppedLinks];
-    /// From the opening of a region's breaker until it is closed.
-    RegionBreaker = "region.breaker", Always, [Region];
+    /// From the opening of the breaker of a region, or of one of its zones, until it is closed.
+    RegionBreaker = "region.breaker", Always, [Region, Zone];
     /// From the opening of a breaker of clients until it is closed. Linked to the offers that it refused.
     ClientBreaker = "client.breaker", Always, [Label, LabelValue, Sessions, DroppedLinks];
     /// This process continues the sessions of another one: an upgrade, a hand-over or a takeover. Linked to the sessions.

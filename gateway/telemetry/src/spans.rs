@@ -74,8 +74,8 @@ pub(super) struct SpanWriter {
     /// Sessions that left a hop for closed ports. The event of its death follows.
     port_moves: Option<(Hop, TouchedSessions)>,
     operations: OperationTracks,
-    /// The times at which open breakers opened.
-    breakers: BTreeMap<RegionId, SystemTime>,
+    /// The times at which open breakers of regions, and of their zones, opened.
+    breakers: BTreeMap<(RegionId, Option<Arc<str>>), SystemTime>,
     /// The times at which hooks of nodes were called.
     hooks: BTreeMap<(NodeHook, NodeId), SystemTime>,
     swept: Option<Instant>,

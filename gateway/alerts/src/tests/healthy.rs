@@ -26,6 +26,7 @@ fn healthy(step: u64) -> Vec<MetricSample> {
         sample("evenkeel_sessions_refused_total", &[("reason", "full")], count(0.2)),
         sample("evenkeel_sessions_refused_total", &[("reason", "unknown-scenario")], count(90.0)),
         sample("evenkeel_region_breaker", &[("region", "east")], 0.0),
+        sample("evenkeel_zone_breaker", &[("region", "east"), ("zone", "a")], 0.0),
         sample("evenkeel_client_breaker", &[("label", "carrier"), ("label_value", "ct")], 0.0),
         sample("evenkeel_forecast_exhausted_seconds", &[("region", "east")], -1.0),
         sample("evenkeel_forecast_warnings", &[("reason", "decay")], 0.0),

@@ -172,8 +172,14 @@ fn drain_breaker_and_move_ends_are_published() {
     let (from, to) = (BreakerState::Closed, BreakerState::Open);
     let (region, sessions, bad, opened, failed) = (RegionId(0), 60, 59, 2, 1);
     let mode = BreakerMode::Auto;
-    world.tell(CoreEvent::Breaker { region, from, to, mode, sessions, bad, opened, failed }, None);
+    let breaker =
+        |zone| CoreEvent::Breaker { region, zone, from, to, mode, sessions, bad, opened, failed };
+    world.tell(breaker(Some("a".into())), None);
     let told = listening.notice("breaker");
+    assert_eq!((&told["region"], &told["zone"]), (&json!("east"), &json!("a")));
+    world.tell(breaker(None), None);
+    let told = listening.notice("breaker");
+    assert!(told.get("zone").is_none());
     assert_eq!((&told["region"], &told["to"]), (&json!("east"), &json!("open")));
     assert_eq!(told["mode"], "auto");
     assert_eq!((&told["sessions"], &told["bad"]), (&json!(60), &json!(59)));

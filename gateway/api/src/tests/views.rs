@@ -152,6 +152,8 @@ fn rooms_nodes_and_policies_are_listed() {
         round_trip: Some(Duration::from_micros(700)),
         loss_ppm: 0,
         is_probed: true,
+        zone_breaker: BreakerState::Closed,
+        zone_breaker_mode: BreakerMode::Auto,
     };
     reply.send(vec![node]).unwrap();
     let right = json!({"nodes": [{
@@ -615,6 +617,11 @@ fn nodes_zones_and_regions_are_operated_by_name() {
             "regions/east:breaker",
             r#"{"mode": "closed"}"#,
             Operation::Breaker(BreakerTarget::Region("east".into()), BreakerMode::Closed),
+        ),
+        (
+            "zones/east%2Fa:breaker",
+            r#"{"mode": "auto"}"#,
+            Operation::Breaker(BreakerTarget::Zone("east/a".into()), BreakerMode::Auto),
         ),
         (
             "clients/carrier/ct:breaker",

@@ -6,8 +6,9 @@ use evenkeel_control::{
 };
 use evenkeel_core::{Gateway, GatewayEffect, NodeStanding, RoomStanding};
 use evenkeel_model::{
-    ClientTransport, EvidenceSource, FailureScope, Health, IngressProtocol, MediaDescription,
-    MediaStream, Offer, OfferId, RedundancyMode, RtcpPort, Srtp, StreamKind,
+    BreakerMode, BreakerState, ClientTransport, EvidenceSource, FailureScope, Health,
+    IngressProtocol, MediaDescription, MediaStream, Offer, OfferId, RedundancyMode, RtcpPort, Srtp,
+    StreamKind,
 };
 
 use super::events::listening;
@@ -35,6 +36,8 @@ fn node_standing(number: u32, rooms: u32, draining: bool) -> NodeStanding {
         round_trip: None,
         loss_ppm: 0,
         is_probed: true,
+        zone_breaker: if draining { BreakerState::Open } else { BreakerState::Closed },
+        zone_breaker_mode: BreakerMode::Auto,
     }
 }
 
@@ -46,9 +49,11 @@ fn zones_sum_up_their_nodes() {
     reply.send(vec![node_standing(0, 3, false), node_standing(1, 4, true)]).unwrap();
     let right = json!({"zones": [
         {"region": "east", "zone": "a", "nodes": 1, "nodes_up": 1, "nodes_draining": 0,
-         "nodes_ejected": 0, "rooms": 3, "capacity_kbps": 1_000, "load_permille": 250},
+         "nodes_ejected": 0, "breaker": "closed", "breaker_mode": "auto", "rooms": 3, "capacity_kbps": 1_000,
+         "load_permille": 250},
         {"region": "west", "zone": "b", "nodes": 1, "nodes_up": 0, "nodes_draining": 1,
-         "nodes_ejected": 0, "rooms": 4, "capacity_kbps": 1_000, "load_permille": 250},
+         "nodes_ejected": 0, "breaker": "open", "breaker_mode": "auto", "rooms": 4, "capacity_kbps": 1_000,
+         "load_permille": 250},
     ]});
     assert_eq!(asking.answer().1, right);
 }

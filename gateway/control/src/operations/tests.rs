@@ -111,11 +111,14 @@ fn held_breakers_outlive_the_process() {
         let group = ClientGroup { label: ClientLabel::Carrier, value: "ct".into() };
         Operation::Breaker(BreakerTarget::Clients(group), mode)
     };
-    let in_force = [clients(BreakerMode::Open), region(BreakerMode::Closed)];
+    let zone = |mode| Operation::Breaker(BreakerTarget::Zone("west/a".into()), mode);
+    let in_force =
+        [clients(BreakerMode::Open), region(BreakerMode::Closed), zone(BreakerMode::Open)];
     keep(&mut open(&folder), [region(BreakerMode::Open)]);
     keep(&mut open(&folder), in_force.clone());
     assert_eq!(open(&folder).operations.0, in_force);
-    keep(&mut open(&folder), [clients(BreakerMode::Auto), region(BreakerMode::Auto)]);
+    let auto = BreakerMode::Auto;
+    keep(&mut open(&folder), [clients(auto), region(auto), zone(auto)]);
     assert_eq!(open(&folder).operations.0, []);
 }
 

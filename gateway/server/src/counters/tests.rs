@@ -5,9 +5,10 @@ use evenkeel_control::{
     ScenarioTraffic, SessionView, Slice, TraceIds,
 };
 use evenkeel_model::{
-    ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop, Impairment, Incarnation, NodeId,
-    NodeProbing, NodeSettings, PathEvidence, PathSegment, Plan, PolicyName, RedundancyMode,
-    RegionId, RegionRole, RoomId, SessionId, SloIndicator, Starts, Zone, ZoneId,
+    BreakerMode, BreakerState, ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop,
+    Impairment, Incarnation, NodeId, NodeProbing, NodeSettings, PathEvidence, PathSegment, Plan,
+    PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, SessionId, SloIndicator, Starts,
+    Zone, ZoneId,
 };
 use evenkeel_revisions::PolicyStatus;
 use evenkeel_telemetry::Telemetry;
@@ -108,6 +109,8 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
                     round_trip: Some(Duration::from_millis(50)),
                     loss_ppm: 20_000,
                     is_probed: true,
+                    zone_breaker: BreakerState::Closed,
+                    zone_breaker_mode: BreakerMode::Auto,
                 };
                 reply.send(vec![view]).unwrap();
             }

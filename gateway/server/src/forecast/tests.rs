@@ -106,6 +106,8 @@ fn node() -> NodeStanding {
         round_trip: Some(Duration::from_millis(10)),
         loss_ppm: 0,
         is_probed: true,
+        zone_breaker: BreakerState::Closed,
+        zone_breaker_mode: BreakerMode::Auto,
     }
 }
 

@@ -17,7 +17,7 @@ use evenkeel_model::{
     Arm, AskId, BreakerMode, BreakerState, ClientGroup, ClientLabel, ClientTransport, CloseReason,
     ClosedSession, CoreEvent, Decider, DecisionNote, DecisionOutcome, EvidenceSource, GuardRule,
     Health, Hook, Hop, Incarnation, MoveCause, NewcomerAction, NodeId, OfferId, OfferRefusal, Op,
-    PluginFault, PolicyName, RedundancyMode, RoomId, SessionId, StartPhase, StartRefusal,
+    PluginFault, PolicyName, RedundancyMode, RegionId, RoomId, SessionId, StartPhase, StartRefusal,
     StopPhase, Strike,
 };
 use evenkeel_revisions::RolloutStage;
@@ -703,6 +703,17 @@ fn every_event_changes_a_metric() {
             },
             clients("ct", true, 0),
             clients("invented", false, 2),
+            CoreEvent::Breaker {
+                region: RegionId(0),
+                zone: Some("a".into()),
+                from: BreakerState::Closed,
+                to: BreakerState::Open,
+                mode: BreakerMode::Auto,
+                sessions: 40,
+                bad: 30,
+                opened: 0,
+                failed: 0,
+            },
             CoreEvent::ProviderBreaker {
                 provider: "cloud".into(),
                 from: BreakerState::Closed,
@@ -736,6 +747,8 @@ fn every_event_changes_a_metric() {
         ("hops_removed_total", "flow-lost", 1),
         ("node_draining", "n0", 1),
         ("degradations_total", "cap", 1),
+        ("zone_breaker", "evenkeel_zone=\"a\"", 1),
+        ("region_breaker", "", 0),
         ("client_breaker", "\"ct\"", 1),
         ("client_breaker", "\"other\"", 1),
         ("client_breaker", "", 2),

@@ -215,8 +215,9 @@ fn drain_and_open_breaker_are_spans() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("drain", receiver.address, "grpc", 0.0);
     let started = Instant::now().checked_sub(Duration::from_millis(30)).unwrap();
-    let breaker = |from, to| CoreEvent::Breaker {
+    let breaker_of = |zone: bool, from, to| CoreEvent::Breaker {
         region: RegionId(0),
+        zone: zone.then(|| "a".into()),
         from,
         to,
         mode: BreakerMode::Auto,
@@ -225,11 +226,16 @@ fn drain_and_open_breaker_are_spans() {
         opened: 1,
         failed: 0,
     };
+    let breaker = |from, to| breaker_of(false, from, to);
     let (shut, open, half) = (BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen);
     hear(&mut recorder, &[CoreEvent::Drained { node: NodeId(0), left: 2, started }]);
     hear(&mut recorder, &[breaker(shut, open), breaker(open, half), breaker(half, open)]);
     assert!(telemetry.flush(SOON));
     assert_eq!(names(&receiver.spans()), ["node.drain"]);
+    // The breaker of a zone is another one.
+    hear(&mut recorder, &[breaker_of(true, shut, open), breaker_of(true, open, shut)]);
+    assert!(telemetry.flush(SOON));
+    assert_eq!(word(only(&receiver.spans(), "region.breaker"), Attribute::Zone), "a");
     hear(&mut recorder, &[breaker(open, half), breaker(half, shut)]);
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();

@@ -128,13 +128,22 @@ impl SpanWriter {
         span.end_with_timestamp(at.wall);
     }
 
-    pub(crate) fn breaker(&mut self, region: RegionId, to: BreakerState, at: Moment) {
+    /// `zone`: the breaker is that of this zone of the region.
+    pub(crate) fn breaker(
+        &mut self,
+        region: RegionId,
+        zone: Option<&Arc<str>>,
+        to: BreakerState,
+        at: Moment,
+    ) {
+        let place = (region, zone.cloned());
         if to != BreakerState::Closed {
-            self.breakers.entry(region).or_insert(at.wall);
+            self.breakers.entry(place).or_insert(at.wall);
             return;
         }
-        let Some(opened) = self.breakers.remove(&region) else { return };
-        let attributes = vec![is(Attribute::Region, self.names.of_region(region))];
+        let Some(opened) = self.breakers.remove(&place) else { return };
+        let mut attributes = vec![is(Attribute::Region, self.names.of_region(region))];
+        attributes.extend(zone.map(|zone| is(Attribute::Zone, Arc::clone(zone))));
         builder(Span::RegionBreaker, SpanKind::Internal, opened, attributes)
             .start_with_context(&self.tracer, &Context::new())
             .end_with_timestamp(at.wall);
