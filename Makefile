@@ -152,7 +152,7 @@ clients:
 	tests/interop/install
 
 # Writes the generated files: plugin-sdk/REFERENCE.md, the SDK's bindings (src/wit) and the registry for C and JavaScript, from the
-# registry, the WIT and the limits; the tables of docs/telemetry.md, docs/alerts/rules.yml and docs/dashboards, from the registry of telemetry.
+# registry, the WIT and the limits; the tables of docs/telemetry.md, docs/alerts and docs/dashboards, from the registry of telemetry.
 # Tests fail when they are out of date.
 reference: target
 	EVENKEEL_RENEW=1 $(CARGO) test -q --workspace --test host --test docs -- reference_matches tables_equal_the_registry dashboards_equal_the_registry

@@ -14,7 +14,7 @@ use evenkeel_testkit::clients::{Client, present};
 use serde_json::{Value, json};
 
 use self::faults::{FaultPlay, NOT_PLAYED, OF_INDEX, PlayedFault, SENT};
-use self::fleet::{Fleet, came};
+use self::fleet::{Fleet, LATER, came};
 use self::servers::{Noticed, Servers};
 use crate::harness::{Place, acceptance_row, report};
 
@@ -77,7 +77,7 @@ fn rules_notice_their_faults_and_stay_silent_without() {
     }
     let Some(place) = Place::lay(test) else { return };
     let mut fleet = Fleet::start(test, &place);
-    let servers = Servers::start(&place, &Fleet::instances());
+    let servers = Servers::start(&place, &Fleet::instances(), LATER.parse().unwrap());
     let mut rows = vec![control(&fleet, &servers)];
     let has_store = fleet.store.is_some();
     let mut play = FaultPlay::new(&mut fleet, &servers);

@@ -39,10 +39,12 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::Arm
         | Attribute::By
         | Attribute::Cause
+        | Attribute::Credential
         | Attribute::Dependency
         | Attribute::Direction
         | Attribute::Fault
         | Attribute::From
+        | Attribute::Gateway
         | Attribute::Guard
         | Attribute::Hook
         | Attribute::ImpairedBy
@@ -55,6 +57,7 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::Outcome
         | Attribute::Policy
         | Attribute::Previous
+        | Attribute::Provider
         | Attribute::Reason
         | Attribute::Receiver
         | Attribute::Region
@@ -239,10 +242,13 @@ fn check_all(books: &Books) {
     ];
     assert_eq!(names, BTreeSet::from(played));
     let not_played = [
+        "client.breaker",
         "gateway.continued",
         "gateway.reload",
         "node.drain",
+        "node.drill",
         "node.start",
+        "node.stop",
         "region.breaker",
         "session.continued",
         "session.degraded",

@@ -53,6 +53,8 @@ pub struct AlertView {
     pub acknowledged: bool,
     /// The user of the request, unverified.
     pub acknowledged_by: Option<Arc<str>>,
+    /// Another alert that fires explains it, so that it is not sent.
+    pub inhibited: bool,
     /// The section that says what to do.
     pub runbook: String,
 }
@@ -130,17 +132,20 @@ impl Alerts {
         }
     }
 
-    /// The notices that are due now, at most one for each receiver. Each is answered by [`Alerts::handle_answer`].
-    pub fn deliveries(&mut self, now: Instant) -> Vec<AlertDelivery> {
+    /// The notices that are due now, at most one for each receiver. Each is answered by [`Alerts::handle_answer`]. `is_owner`: this gateway
+    /// owns its group, or has none. Others send only alerts about themselves.
+    pub fn deliveries(&mut self, now: Instant, is_owner: bool) -> Vec<AlertDelivery> {
         let receivers: Vec<AlertReceiver> =
             self.outboxes.iter().map(|outbox| outbox.receiver.clone()).collect();
         let (active, mut due) = (&self.active, Vec::new());
+        let is_sent =
+            |rule: usize| is_owner || active.rules.get(rule).is_some_and(AlertRule::is_of_member);
         for (number, outbox) in self.outboxes.iter_mut().enumerate() {
             let is_due = |alert: &FiringAlert<'_>| {
                 let since = due_since(&receivers, number, alert, receivers.len());
                 since.is_some_and(|since| since <= now)
             };
-            if let Some(notice) = outbox.next_notice(active, is_due, now) {
+            if let Some(notice) = outbox.next_notice(active, is_due, is_sent, now) {
                 due.push(AlertDelivery { receiver: outbox.receiver.clone(), notice });
             }
         }
@@ -206,7 +211,8 @@ impl Alerts {
         AlertsRecord { alerts: alerts.into_values().take(RECORDED_MAX).collect(), notices }
     }
 
-    /// Continues the alerts of another process, of rules that this version has and at receivers that are configured.
+    /// Continues the alerts of another process, of rules that this version has and at receivers that are configured. Those that this member
+    /// sent itself go on.
     pub fn restore(&mut self, record: &AlertsRecord, present: Moment) {
         if !self.has_receivers() {
             return;
@@ -216,10 +222,10 @@ impl Alerts {
         for alert in &record.alerts {
             let Some(rule) = rule(&alert.alert) else { continue };
             let id = AlertId { rule, labels: alert.labels.clone() };
-            self.active.restore(&id, alert, present);
+            let fired = self.active.restore(&id, alert, present);
             for sent in &alert.sent {
                 if let Some(outbox) = self.outbox(&sent.receiver) {
-                    outbox.restore(id.clone(), alert, sent, present);
+                    outbox.restore(id.clone(), alert, sent, fired, present);
                 }
             }
         }
@@ -229,6 +235,7 @@ impl Alerts {
                 outbox.restore_notice(rule, moment_at(notice.at_us, present).now);
             }
         }
+        self.active.inhibit();
     }
 
     fn outbox(&mut self, receiver: &str) -> Option<&mut Outbox> {
@@ -238,7 +245,7 @@ impl Alerts {
     /// Alerts and receivers as operators see them.
     pub fn view(&self) -> AlertsView {
         let alerts = self.active.firing().map(|alert| {
-            let FiringAlert { id, rule, fired, value, acknowledged } = alert;
+            let FiringAlert { id, rule, fired, value, acknowledged, is_inhibited } = alert;
             AlertView {
                 alert: rule.name,
                 severity: rule.tier.name(),
@@ -248,6 +255,7 @@ impl Alerts {
                 since_us: unix_us(fired.wall),
                 acknowledged: acknowledged.is_some(),
                 acknowledged_by: acknowledged.and_then(|it| it.by.clone()),
+                inhibited: is_inhibited,
                 runbook: runbook(rule),
             }
         });

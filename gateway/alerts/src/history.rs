@@ -74,6 +74,7 @@ impl MetricHistory {
         let right_of = |key: &SeriesLabels| right.as_ref()?.get(key).copied();
         left.retain(|labels, value| match *condition {
             AlertCondition::Above(_, limit) => *value > limit,
+            AlertCondition::Below(_, limit) => *value < limit,
             AlertCondition::Is(_, right) => *value == right,
             AlertCondition::AboveInWindows { label, windows: [_, [long]], limit, .. } => {
                 let mut key = labels.clone();

@@ -18,6 +18,10 @@ use super::*;
 
 const HEALTH: &str = "evenkeel_node_health";
 const FAILURES: &str = "evenkeel_node_failures_total";
+const EXPIRY: &str = "evenkeel_credential_expiry_seconds";
+
+/// Seconds.
+const DAY: f64 = 86_400.0;
 
 /// The interval of evaluations.
 const EVERY: Duration = Duration::from_secs(5);
@@ -33,6 +37,8 @@ struct World {
     refused: Option<&'static str>,
     /// The last record.
     kept: AlertsRecord,
+    /// The gateway owns its group.
+    is_owner: bool,
 }
 
 /// A notice that a receiver got, or that was lost on the way.
@@ -70,6 +76,7 @@ impl World {
             down: Vec::new(),
             refused: None,
             kept: AlertsRecord::default(),
+            is_owner: true,
         }
     }
 
@@ -95,6 +102,12 @@ impl World {
         self.samples.push(MetricSample { metric, labels, value });
     }
 
+    /// Sets the value of a series of the gateway.
+    fn set_gateway(&mut self, metric: &'static str, value: f64) {
+        self.samples.retain(|it| it.metric != metric);
+        self.samples.push(MetricSample { metric, labels: SeriesLabels::new(), value });
+    }
+
     /// Evaluates and sends once.
     fn step(&mut self) -> Vec<Received> {
         self.alerts.evaluate(self.samples.clone(), self.at);
@@ -104,7 +117,7 @@ impl World {
     fn send(&mut self) -> Vec<Received> {
         let mut all = Vec::new();
         loop {
-            let deliveries = self.alerts.deliveries(self.at.now);
+            let deliveries = self.alerts.deliveries(self.at.now, self.is_owner);
             if deliveries.is_empty() {
                 return all;
             }
@@ -469,6 +482,66 @@ fn record_has_a_bounded_number_of_alerts() {
 }
 
 #[test]
+fn blocked_standby_sends_the_alerts_about_itself() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    world.is_owner = false;
+    world.set(HEALTH, "a1", 3.0);
+    world.set_gateway("evenkeel_group_owned", 0.0);
+    world.set_gateway("evenkeel_group_blocked", 1.0);
+    assert_eq!(shown(&world.step()), [""; 0]);
+    assert_eq!(shown(&world.pass(seconds(600))), ["ops: TakeoverBlocked 1 0"], "once");
+    world.set_gateway("evenkeel_group_owned", 1.0);
+    world.set_gateway("evenkeel_group_blocked", 0.0);
+    assert_eq!(shown(&world.pass(seconds(60))), ["ops: TakeoverBlocked 0 1"]);
+    // It takes over, and sends the others.
+    world.is_owner = true;
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: NodeDown 1 0"]);
+}
+
+#[test]
+fn doubting_owner_sends_that_none_serves() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    world.is_owner = false;
+    world.set_gateway("evenkeel_group_owned", 0.0);
+    assert_eq!(shown(&world.pass(seconds(60))), ["ops: GroupWithoutOwner 1 0"]);
+}
+
+#[test]
+fn explained_alert_is_not_sent() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    for node in ["a1", "a2"] {
+        world.set(FAILURES, node, 0.0);
+    }
+    world.set(HEALTH, "a1", 3.0);
+    assert_eq!(shown(&world.pass(seconds(65))), ["ops: NodeDown 1 0"]);
+    world.set(FAILURES, "a1", 9.0);
+    world.set(FAILURES, "a2", 1.0);
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: NodeFailed 1 0"], "of the other node");
+    let inhibited = world.alerts.view().alerts.into_iter().filter(|alert| alert.inhibited);
+    let inhibited: Vec<_> = inhibited.map(|it| (it.alert, it.labels)).collect();
+    let a1: SeriesLabels = [("evenkeel_node".to_owned(), "a1".to_owned())].into();
+    let right = ["EvenkeelNodeFlaps", "EvenkeelNodeFailed"].map(|alert| (alert, a1.clone()));
+    assert_eq!(inhibited, right);
+    // The explanation ends before they do.
+    world.set(HEALTH, "a1", 0.0);
+    let sent = shown(&world.pass(seconds(65)));
+    assert_eq!(sent, ["ops: NodeFlaps 1 0", "ops: NodeDown 0 1", "ops: NodeFailed 1 0"]);
+}
+
+#[test]
+fn alert_that_was_sent_is_explained_too_late() {
+    let kind = AlertReceiverKind::Alertmanager;
+    let mut world = World::with(&[AlertReceiver { kind, ..receiver("am", &AlertTier::ALL) }]);
+    world.set(FAILURES, "a1", 0.0);
+    world.step();
+    world.set(FAILURES, "a1", 1.0);
+    world.set(HEALTH, "a1", 3.0);
+    let sent = shown(&world.pass(seconds(130)));
+    let count = |line: &str| sent.iter().filter(|it| *it == line).count();
+    assert_eq!(count("am: NodeFailed 1 0"), 3, "Alertmanager forgets it otherwise: {sent:?}");
+}
+
+#[test]
 fn alertmanager_hears_of_an_alert_each_minute() {
     let kind = AlertReceiverKind::Alertmanager;
     let mut world = World::with(&[AlertReceiver { kind, ..receiver("am", &AlertTier::ALL) }]);
@@ -528,4 +601,79 @@ fn reload_keeps_what_a_receiver_was_sent() {
     let (new, ops) = (receiver("new", &AlertTier::ALL), receiver("ops", &AlertTier::ALL));
     world.alerts.set_receivers(&[new, ops]);
     assert_eq!(shown(&world.pass(seconds(120))), ["new: NodeDown 1 0"]);
+}
+
+#[test]
+fn explained_alert_is_not_sent_by_the_next_process() {
+    let ops = [receiver("ops", &AlertTier::ALL)];
+    let mut world = World::with(&ops);
+    world.set(HEALTH, "a1", 3.0);
+    world.set(FAILURES, "a1", 0.0);
+    assert_eq!(shown(&world.pass(seconds(65))), ["ops: NodeDown 1 0"]);
+    world.set(FAILURES, "a1", 1.0);
+    assert_eq!(shown(&world.pass(EVERY)), [""; 0]);
+    world.replace_process(&ops);
+    assert_eq!(shown(&world.send()), [""; 0], "before it evaluates");
+    assert_eq!(shown(&world.pass(seconds(100))), [""; 0]);
+}
+
+#[test]
+fn new_owner_goes_on_with_alerts_that_it_sent_itself() {
+    let ops = [receiver("ops", &AlertTier::ALL)];
+    let (long, short) = (30.0 * DAY, 10.0 * DAY);
+    // The old owner had sent the same alert, without an answer, or its end.
+    for (of_old, then) in [(long, long), (short, short), (short, long)] {
+        let mut old = World::with(&ops);
+        old.down.push("ops");
+        for left in [of_old, then] {
+            old.set_gateway(EXPIRY, left);
+            old.pass(seconds(120));
+        }
+        old.keep();
+        let mut world = World { is_owner: false, at: old.at, ..World::with(&ops) };
+        world.set_gateway(EXPIRY, short);
+        assert_eq!(shown(&world.pass(seconds(120))), ["ops: CredentialEnds 1 0"]);
+        world.is_owner = true;
+        world.alerts.restore(&old.kept, world.at);
+        assert_eq!(shown(&world.pass(seconds(600))), [""; 0], "{of_old} {then}");
+        // The record has it, too.
+        world.replace_process(&ops);
+        assert_eq!(shown(&world.pass(seconds(600))), [""; 0], "{of_old} {then}");
+        world.set_gateway(EXPIRY, long);
+        assert_eq!(shown(&world.pass(EVERY)), ["ops: CredentialEnds 0 1"]);
+    }
+}
+
+#[test]
+fn new_owner_keeps_pauses_and_continues_acknowledgements_of_alerts_that_it_sent_itself() {
+    let ops = [receiver("ops", &AlertTier::ALL)];
+    let mut old = World::with(&ops);
+    old.set_gateway(EXPIRY, 10.0 * DAY);
+    assert_eq!(shown(&old.pass(EVERY)), ["ops: CredentialEnds 1 0"]);
+    old.acknowledge("EvenkeelCredentialEnds").unwrap();
+    old.keep();
+    let mut world = World { is_owner: false, at: old.at, ..World::with(&ops) };
+    world.pass(seconds(300));
+    world.samples = old.samples;
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: CredentialEnds 1 0"]);
+    world.is_owner = true;
+    world.alerts.restore(&old.kept, world.at);
+    assert!(world.alerts.view().alerts[0].acknowledged);
+    world.set_gateway(EXPIRY, 30.0 * DAY);
+    assert_eq!(shown(&world.pass(seconds(55))), [""; 0]);
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: CredentialEnds 0 1"]);
+}
+
+#[test]
+fn new_owner_does_not_send_its_own_alert_that_the_old_one_sent() {
+    let ops = [receiver("ops", &AlertTier::ALL)];
+    let mut old = World::with(&ops);
+    old.set_gateway(EXPIRY, 10.0 * DAY);
+    assert_eq!(shown(&old.pass(EVERY)), ["ops: CredentialEnds 1 0"]);
+    old.keep();
+    let mut world = World { at: old.at, samples: old.samples, ..World::with(&ops) };
+    let later = Moment { now: old.at.now + EVERY, wall: old.at.wall + EVERY };
+    world.alerts.evaluate(world.samples.clone(), later);
+    world.alerts.restore(&old.kept, later);
+    assert_eq!(shown(&world.pass(seconds(600))), [""; 0]);
 }

@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::active::AcknowledgeError;
 use super::alerts::{AlertDelivery, Alerts, AlertsView};
-use super::dependencies::{DependencyChecks, DependencyView, DependencyViews};
+use super::dependencies::{DependencyChecks, DependencyView, DependencyViews, down};
 
 /// Interval of evaluations. Rules hold for 10 s or longer before they fire, or look at minutes.
 const EVALUATED_EVERY: Duration = Duration::from_secs(5);
@@ -86,6 +86,12 @@ impl AlertHandle {
     pub fn dependencies(&self) -> Vec<DependencyView> {
         self.dependencies.borrow().values().cloned().collect()
     }
+
+    /// Names of the dependencies that did not answer their last check. `None`: none was checked.
+    pub fn dependencies_down(&self) -> Option<Vec<Arc<str>>> {
+        let views = self.dependencies.borrow();
+        (!views.is_empty()).then(|| down(&views))
+    }
 }
 
 /// The channels of the thread before it starts.
@@ -120,7 +126,7 @@ impl AlertChannels {
         self.handle.clone()
     }
 
-    /// Starts the thread. `control`: keeps the alerts for the next process. `group`: only the owner of it sends.
+    /// Starts the thread. `control`: keeps the alerts for the next process. `group`: most alerts are sent by the owner of it alone.
     pub fn start(
         self,
         settings: &GatewayConfig,
@@ -138,7 +144,7 @@ impl AlertChannels {
             is_restored: false,
             acknowledged: Vec::new(),
             gateway: name(settings),
-            is_sender: Box::new(move || {
+            is_owner: Box::new(move || {
                 let owner = group.as_ref().map(Group::owner);
                 owner.is_none_or(|owner| owner == GroupOwnership::Here)
             }),
@@ -197,7 +203,7 @@ struct AlertSender {
     acknowledged: Vec<oneshot::Sender<Result<(), AcknowledgeError>>>,
     gateway: String,
     /// This gateway owns its group, or has none.
-    is_sender: Box<dyn Fn() -> bool + Send>,
+    is_owner: Box<dyn Fn() -> bool + Send>,
     metrics: Prometheus,
     instruments: Arc<Instruments>,
     client: Arc<HttpClient>,
@@ -241,19 +247,20 @@ impl AlertSender {
         }
     }
 
-    /// Sends what is due. A standby knows the same alerts, and continues those of the owner once it is the owner itself.
+    /// Sends what is due. A standby knows the same alerts, and sends those about itself. Once it is the owner, it continues those of the
+    /// owner before it, and sends the others, too.
     async fn send(&mut self) -> Result<(), ControlError> {
-        if !(self.is_sender)() {
-            self.acknowledged.clear();
-            return Ok(());
-        }
-        if !self.is_restored {
+        let is_owner = (self.is_owner)();
+        if is_owner && !self.is_restored {
             let record = self.control.kept_alerts().await?;
             self.alerts.restore(&record, Moment::now());
             self.is_restored = true;
         }
-        let due = self.alerts.deliveries(Instant::now());
-        self.keep().await?;
+        let due = self.alerts.deliveries(Instant::now(), is_owner);
+        match is_owner {
+            true => self.keep().await?,
+            false => self.refuse_to_keep(),
+        }
         self.post(due);
         Ok(())
     }
@@ -276,9 +283,19 @@ impl AlertSender {
         Ok(())
     }
 
+    /// The record is that of the owner.
+    fn refuse_to_keep(&mut self) {
+        for reply in self.acknowledged.drain(..) {
+            let reason = "this gateway does not own its group".into();
+            // The client may have stopped waiting.
+            let _ = reply.send(Err(AcknowledgeError::NotWritten(reason)));
+        }
+    }
+
     fn post(&mut self, due: Vec<AlertDelivery>) {
+        let dependencies_down = self.checks.down();
         for delivery in due {
-            let body = delivery.body(&self.gateway, SystemTime::now());
+            let body = delivery.body(&self.gateway, &dependencies_down, SystemTime::now());
             let AlertDelivery { receiver, .. } = delivery;
             let client = Arc::clone(&self.client);
             let hook = Arc::new(receiver.target);

@@ -156,7 +156,7 @@ requests! {
         panic_session(session: SessionId) = Panic -> ();
         /// Moves a room to a node, make-before-break. Returns once the move is in progress.
         move_room(room: Arc<str>, node: Box<str>) = Move -> ();
-        /// Starts an operation on a node, zone or region and returns once it is in progress.
+        /// Starts an operation on a node, zone, region or breaker and returns once it is in progress.
         operate(operation: Operation) = Operate -> ();
         /// Orders the agent beside a node to start its process or to inject a fault. Returns when it is done.
         order(node: Box<str>, order: NodeOrder) = Order -> ();

@@ -8,8 +8,8 @@ use evenkeel_process::{file, lock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Maximum size of a file, bytes: four operations of 256 bytes on each of 1,024 nodes, zones and regions, or 500 alerts that each of
-/// 16 receivers was sent.
+/// Maximum size of a file, bytes: four operations of 256 bytes on each of 1,024 nodes, zones and regions, or breakers, or 500 alerts
+/// that each of 16 receivers was sent.
 const BYTES_MAX: u64 = 4 << 20;
 
 /// Maximum number of files in the folder, more than the gateways of one machine.

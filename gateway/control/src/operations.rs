@@ -1,12 +1,12 @@
-//! Operators' operations on nodes, zones, regions and the log. Operations in force, and the alerts that are being sent, are kept
-//! in files, and continue after a restart.
+//! Operators' operations on nodes, zones, regions, breakers and the log. Operations in force, and the alerts that are being sent, are
+//! kept in files, and continue after a restart.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::Failback;
-use evenkeel_model::FailureScope;
+use evenkeel_model::{BreakerMode, ClientGroup, FailureScope};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -16,7 +16,7 @@ use crate::kept_file::KeptFile;
 /// Sends the log filter that operators set; `None` while there is none.
 pub type LogFilterSender = watch::Sender<Option<Box<str>>>;
 
-/// An operator's operation on a node, zone or region, or on the log.
+/// An operator's operation on a node, zone, region or breaker, or on the log.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
@@ -39,6 +39,8 @@ pub enum Operation {
     ReturnZone(Box<str>),
     /// Sets failback of a region, or of all regions.
     Failback(Option<Box<str>>, Failback),
+    /// Holds a breaker open or closed, or lets it judge again.
+    Breaker(BreakerTarget, BreakerMode),
     /// Selects the lines of the log, instead of the filter with which the process started; `None` ends that.
     LogFilter(Option<Box<str>>),
 }
@@ -53,6 +55,18 @@ pub enum OperationTarget {
     Zone(Box<str>),
     /// Region with this name.
     Region(Box<str>),
+}
+
+/// A circuit breaker that an operator holds.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum BreakerTarget {
+    /// That of the region with this name.
+    Region(Box<str>),
+    /// That of the zone with this name, as in [`OperationTarget::Zone`].
+    Zone(Box<str>),
+    /// That of these clients.
+    Clients(ClientGroup),
 }
 
 impl OperationTarget {
@@ -77,6 +91,7 @@ impl Operation {
             (Operation::Failback(region, _), Operation::Failback(same, _)) => {
                 same.is_none() || region == same
             }
+            (Operation::Breaker(breaker, _), Operation::Breaker(same, _)) => breaker == same,
             (Operation::LogFilter(_), Operation::LogFilter(_)) => true,
             _ => false,
         }
@@ -99,6 +114,7 @@ impl Operation {
             Operation::Failback(_, mode) => {
                 *mode == Failback::default() && !earlier.iter().any(of_all)
             }
+            Operation::Breaker(_, mode) => *mode == BreakerMode::Auto,
             Operation::LogFilter(filter) => filter.is_none(),
             Operation::Eject(_) | Operation::EjectZone(_) => false,
         }

@@ -339,8 +339,8 @@ impl RecordFollower {
         let ChangedRecords { mut core, ended, dissolved, whole } =
             records.take_changed(at_most, now);
         if nodes {
-            let GatewayRecord { nodes, regions, memos, .. } = gateway.records().of_nodes();
-            (core.nodes, core.regions, core.memos) = (nodes, regions, memos);
+            let GatewayRecord { rooms, sessions, media, .. } = core;
+            core = GatewayRecord { rooms, sessions, media, ..gateway.records().of_nodes() };
             source.nodes.name_nodes(&mut core);
             self.nodes_last = Some(now);
         }

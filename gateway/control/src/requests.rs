@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use crate::control::Control;
 use crate::handle::ControlRequest;
 use crate::messages::{
-    AdmissionState, ControlError, ForecastReport, NotSuspended, SessionView, Slice, SnapshotError,
-    StatusReport, TakeoverReadiness,
+    AdmissionState, ControlError, ForecastReport, NotSuspended, OrderStep, SessionView, Slice,
+    SnapshotError, StatusReport, TakeoverReadiness,
 };
 use crate::nodes::{ReloadReport, Reloaded, region_named};
 use crate::offers::OfferedSession;
@@ -124,7 +124,12 @@ impl Control {
                 }
             }
             ControlRequest::Order(node, order, reply) => match self.nodes.node_named(&node) {
-                Some(node) => self.probes.order(node, order, reply, &self.nodes, now),
+                Some(node) => {
+                    if self.probes.order(node, order, reply, &self.nodes, now) {
+                        let step = OrderStep::Sent;
+                        self.reporting.send_event(GatewayEvent::NodeOrdered { node, order, step });
+                    }
+                }
                 None => {
                     let _ = reply.send(Err(self.why_impossible(Impossible::NoSuchNode, None)));
                 }
@@ -377,7 +382,7 @@ impl Control {
     }
 
     fn note_forecasts(&mut self, report: ForecastReport, now: Instant) {
-        let ForecastReport { forecasts, changes, exhausted, decays } = report;
+        let ForecastReport { forecasts, changes, exhausted, expected, decays } = report;
         self.reporting.forecasts = forecasts;
         for change in changes {
             self.reporting.send_event(GatewayEvent::Forecast(change));
@@ -385,6 +390,13 @@ impl Control {
         self.gateway.change_nodes(now, |nodes| {
             decays.iter().for_each(|(node, permille)| nodes.handle_decay(*node, *permille));
         });
+        for (region, kbps) in expected {
+            if let Ok(region) = region_named(&self.settings, &region) {
+                self.gateway.change_nodes(now, |nodes| {
+                    nodes.handle_expected_load(region, kbps, now);
+                });
+            }
+        }
         for region in exhausted {
             if let Ok(region) = region_named(&self.settings, &region) {
                 self.gateway.change_nodes(now, |nodes| nodes.handle_exhaustion(region, now));
@@ -419,6 +431,7 @@ impl Control {
             policies_failing: self.policies.failing(&self.gateway, now),
             slos: self.gateway.views().slos(now).collect(),
             client_breakers: self.gateway.views().client_breakers(now).collect(),
+            provider_breakers: self.gateway.views().provider_breakers(now).collect(),
             forecasts: self.reporting.forecasts.clone(),
             packets_to_node: workers.sum(|stats| stats.packets(ToNode)),
             packets_to_client: workers.sum(|stats| stats.packets(ToClient)),

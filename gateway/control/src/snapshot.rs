@@ -494,12 +494,11 @@ impl Replica {
         }
         let before = self.common.take().filter(|_| core.nodes.is_empty());
         let (rooms, sessions, media) = Default::default();
-        self.common = Some(match before {
-            Some(GatewayRecord { nodes, regions, memos, .. }) => {
-                GatewayRecord { nodes, regions, memos, rooms, sessions, media, ..core }
-            }
-            None => GatewayRecord { rooms, sessions, media, ..core },
-        });
+        let mut core = GatewayRecord { rooms, sessions, media, ..core };
+        if let Some(GatewayRecord { nodes, regions, client_breakers, memos, .. }) = before {
+            core = GatewayRecord { nodes, regions, client_breakers, memos, ..core };
+        }
+        self.common = Some(core);
     }
 
     /// The state of a gateway with these records, and the sockets of its sessions. A session has none if its ports are

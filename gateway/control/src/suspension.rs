@@ -256,7 +256,7 @@ impl Control {
     /// Ends control; another process has the sessions. Callers that wait get an error.
     pub(crate) fn release(&mut self) {
         self.reporting.send_all_closings();
-        self.signalling.start_hooks.leave_running();
+        self.signalling.node_hooks.leave_running();
         self.offers.waiting = None;
         self.lifetime.finished = true;
     }

@@ -26,7 +26,9 @@ pub use blast::{BlastRadius, GatewayCopy, LoadChange, RoomLoss, SessionCopy};
 pub use effects::{GatewayEffect, InstalledSession};
 pub use evenkeel_breakers::ClientBreakerStanding;
 pub use evenkeel_model::Impossible;
-pub use evenkeel_nodes::{AgentWord, NodeEffect, NodeEvidence, WATCH_EVERY};
+pub use evenkeel_nodes::{
+    AgentWord, NodeEffect, NodeEvidence, ProviderBreakerStanding, WATCH_EVERY,
+};
 pub use gateway::Gateway;
 pub use policy::subjects::{ArmStatistics, ArmTally, SubjectDecision, SubjectQuarantine};
 pub use record::{

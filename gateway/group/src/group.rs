@@ -28,6 +28,9 @@ pub struct GroupStatus {
     pub gateways: Vec<GatewayStanding>,
     /// Losses of redundancy that have lasted, each a sentence.
     pub warnings: Vec<Arc<str>>,
+    /// Reasons, among the warnings once they have lasted, for which this standby could not continue all sessions.
+    #[serde(skip)]
+    pub unready: usize,
 }
 
 /// The gateway that serves the group's sessions, as far as this one knows.
@@ -53,12 +56,96 @@ impl GroupStatus {
         };
         self.gateways.iter().find_map(owner).unwrap_or(GroupOwnership::Unknown)
     }
+
+    /// The loss of a member with its host; of this gateway, if the name is empty. `None`: the group has no such member.
+    pub fn loss_of(&self, name: &str) -> Option<MemberLoss> {
+        let is_lost = |it: &&GatewayStanding| match name {
+            "" => it.here,
+            _ => *it.gateway == *name,
+        };
+        let lost = self.gateways.iter().find(is_lost)?;
+        let (gateway, here) = (Some(Arc::clone(&lost.gateway)), lost.here);
+        let loss = MemberLoss { gateway, here, role: lost.role, ..MemberLoss::default() };
+        let serves = match lost.role {
+            GroupRole::Owner | GroupRole::Restoring | GroupRole::Doubting => true,
+            GroupRole::Silent => self.owner() == GroupOwnership::Unknown,
+            GroupRole::Joining | GroupRole::Standby | GroupRole::Spare => false,
+        };
+        let warnings = self.warnings.clone();
+        if !serves {
+            return Some(MemberLoss { continues: true, warnings, ..loss });
+        }
+        let mut others = self.gateways.iter().filter(|it| it.gateway != lost.gateway);
+        let Some(standby) = others.find(|it| it.role == GroupRole::Standby) else {
+            let reasons = vec!["no standby follows it".to_owned()];
+            let (sessions, continues) = (lost.sessions, lost.sessions == 0);
+            return Some(MemberLoss { sessions, continues, reasons, warnings, ..loss });
+        };
+        let mut reasons = Vec::new();
+        if !standby.in_sync {
+            reasons.push(format!("{} does not hold all records yet", standby.gateway));
+        }
+        if !standby.armed {
+            reasons.push(format!(
+                "{} takes over only if the process of {} ends, not if its host falls silent",
+                standby.gateway, lost.gateway
+            ));
+        }
+        reasons.extend(standby.blocked.clone());
+        Some(MemberLoss {
+            sessions: lost.sessions,
+            successor: Some(Arc::clone(&standby.gateway)),
+            copied_sessions: standby.sessions,
+            continues: reasons.is_empty() || lost.sessions == 0,
+            reasons,
+            warnings,
+            ..loss
+        })
+    }
+}
+
+/// The loss of a gateway with its host.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct MemberLoss {
+    /// Its name; `None` if it belongs to no group.
+    pub gateway: Option<Arc<str>>,
+    /// It is the gateway that answers.
+    pub here: bool,
+    /// Its role before.
+    pub role: GroupRole,
+    /// The sessions that it serves.
+    pub sessions: usize,
+    /// The standby of these sessions.
+    pub successor: Option<Arc<str>>,
+    /// Sessions that the standby holds copies of.
+    pub copied_sessions: usize,
+    /// No session would end.
+    pub continues: bool,
+    /// Why the sessions would end, each a sentence.
+    pub reasons: Vec<String>,
+    /// Losses of redundancy that have lasted, each a sentence.
+    pub warnings: Vec<Arc<str>>,
+}
+
+impl MemberLoss {
+    /// The loss of a gateway without a group.
+    pub fn of_single_gateway(sessions: usize) -> MemberLoss {
+        MemberLoss {
+            here: true,
+            role: GroupRole::Owner,
+            sessions,
+            continues: sessions == 0,
+            reasons: vec!["it belongs to no group; [cluster] adds a standby".to_owned()],
+            ..MemberLoss::default()
+        }
+    }
 }
 
 /// A member as this gateway knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct GatewayStanding {
-    pub(crate) gateway: Arc<str>,
+    /// Its name.
+    pub gateway: Arc<str>,
     /// This is the gateway that answers.
     pub here: bool,
     /// Its role.
@@ -78,15 +165,16 @@ pub struct GatewayStanding {
     pub(crate) refused: Option<String>,
     /// The reason why it does not serve although its peer is silent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) blocked: Option<String>,
+    pub blocked: Option<String>,
 }
 
 evenkeel_model::named! {
     /// The role of a member.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+    #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]
     pub enum GroupRole {
         /// Listens for its peer before it takes a role.
+        #[default]
         Joining = "joining",
         /// Holds copies and waits.
         Standby = "standby",
@@ -319,6 +407,8 @@ pub(super) struct CopyState {
     pub(super) acknowledged: u64,
     /// The standby is not heard, and cannot take over from this gateway while it lives.
     pub(super) is_alone: bool,
+    /// When the oldest batch was sent that it does not contain.
+    pub(super) unconfirmed_since: Option<Instant>,
 }
 
 /// The member's ends of a [`Group`].
@@ -354,6 +444,13 @@ impl Group {
     /// The gateway that serves the sessions.
     pub fn owner(&self) -> GroupOwnership {
         self.standing.borrow().owner()
+    }
+
+    /// The age of the oldest change that the standby of this owner has not confirmed. `None` at another member.
+    pub fn lag(&self) -> Option<Duration> {
+        let since = self.copy.borrow().unconfirmed_since;
+        let age = since.map_or(Duration::ZERO, |since| since.elapsed());
+        (self.owner() == GroupOwnership::Here).then_some(age)
     }
 
     /// Reports that the host may not have room for a takeover, or that it has.

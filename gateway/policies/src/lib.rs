@@ -22,8 +22,8 @@ use evenkeel_config::{GatewayConfig, PolicyBinding};
 use evenkeel_core::{ArmStatistics, ArmTally, Gateway};
 use evenkeel_host::{self as host, Component, PluginRefusal};
 use evenkeel_model::{
-    Ask, AskId, CatalogEntry, CoreSettings, DecisionOutcome, EntryKind, GatewayLimits, NodeId,
-    PluginFault, PolicyName, RegionId, ZoneId,
+    Ask, AskId, CatalogEntry, ClientLabel, CoreSettings, DecisionOutcome, EntryKind, GatewayLimits,
+    NodeId, NodeSettings, PluginFault, PolicyName, RegionId,
 };
 use evenkeel_process::lock;
 use evenkeel_recording::RecordedDecision;
@@ -54,6 +54,8 @@ const QUESTIONS_MAX: usize = 64;
 pub struct PolicyView {
     /// The policy: `call/routing`.
     pub policy: PolicyName,
+    /// The scenarios of its set.
+    pub scenarios: Vec<Arc<str>>,
     /// Revisions, rollout, faults.
     pub status: PolicyStatus,
     /// The plugin of the active revision. Empty while the native default decides because the plugin failed.
@@ -129,6 +131,7 @@ impl RunningPolicy {
     fn view(
         &self,
         policy: &PolicyName,
+        scenarios: Vec<Arc<str>>,
         status: PolicyStatus,
         cohorts: Vec<ArmStatistics>,
     ) -> PolicyView {
@@ -143,6 +146,7 @@ impl RunningPolicy {
             active.map(|plugin| plugin.figures.read()).unwrap_or_default();
         PolicyView {
             policy: policy.clone(),
+            scenarios,
             active: active.map(view).unwrap_or_default(),
             candidate: candidate.map(view).unwrap_or_default(),
             status,
@@ -421,7 +425,10 @@ impl PolicyThreads {
         let view = |(policy, running): (&PolicyName, &RunningPolicy)| {
             let status = gateway.policy(policy)?.status(now);
             let cohorts = tallies.get(policy).and_then(|tally| gateway.cohorts(policy, tally));
-            Some(running.view(policy, status, cohorts.into_iter().flatten().collect()))
+            let of_set = gateway.scenarios().filter(|(_, scenario)| scenario.set == policy.set);
+            let scenarios = of_set.map(|(name, _)| Arc::clone(name)).collect();
+            let cohorts = cohorts.into_iter().flatten().collect();
+            Some(running.view(policy, scenarios, status, cohorts))
         };
         self.running.iter().filter_map(view).collect()
     }
@@ -467,18 +474,16 @@ pub fn try_out(
 pub fn catalog_of(core: &CoreSettings) -> Vec<CatalogEntry> {
     let regions = core.regions.iter().map(|name| &**name);
     let zones = core.zones.iter().map(|zone| (zone.region, &*zone.name));
-    let nodes = (0..).map(NodeId).zip(&core.nodes);
-    let nodes = nodes.map(|(id, node)| (id, node.zone, &*node.name));
-    catalog(core.home, regions, zones, nodes)
+    catalog(core.home, regions, zones, (0..).map(NodeId).zip(&core.nodes))
 }
 
 /// The catalog, which maps the numbers in questions to names. Lists regions and zones in
-/// the order of their numbers; the parent of a zone is its region, that of a node its zone.
+/// the order of their numbers; the parent of a zone is its region, that of a node its zone. A node has its carrier as label.
 pub fn catalog<'a>(
     home: RegionId,
     regions: impl Iterator<Item = &'a str> + Clone,
     zones: impl Iterator<Item = (RegionId, &'a str)>,
-    nodes: impl Iterator<Item = (NodeId, ZoneId, &'a str)>,
+    nodes: impl Iterator<Item = (NodeId, &'a NodeSettings)>,
 ) -> Vec<CatalogEntry> {
     let entry = |kind, id: u32, parent: u32, name: &str| CatalogEntry {
         kind,
@@ -492,6 +497,11 @@ pub fn catalog<'a>(
     let regions = (0..).zip(regions).map(|(id, name)| entry(EntryKind::Region, id, 0, name));
     let zones =
         (0..).zip(zones).map(|(id, (region, name))| entry(EntryKind::Zone, id, region.0, name));
-    let nodes = nodes.map(|(id, zone, name)| entry(EntryKind::Node, id.0, zone.0, name));
+    let nodes = nodes.map(|(id, node)| {
+        let carrier = node.carrier.iter();
+        let label = carrier.map(|name| (ClientLabel::Carrier.name().into(), (**name).into()));
+        let entry = entry(EntryKind::Node, id.0, node.zone.0, &node.name);
+        CatalogEntry { labels: label.collect(), ..entry }
+    });
     regions.chain(zones).chain(nodes).chain([own]).collect()
 }

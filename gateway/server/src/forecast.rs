@@ -152,6 +152,10 @@ impl ForecastFollower {
         let exhausted = table.exhaustions().filter(|(_, at)| at.is_some());
         let report = ForecastReport {
             exhausted: exhausted.map(|(name, _)| Arc::clone(name)).collect(),
+            expected: table
+                .peaks(self.horizon)
+                .map(|(name, kbps)| (Arc::clone(name), kbps))
+                .collect(),
             forecasts: table.forecasts().cloned().collect(),
             changes,
             decays: changed,

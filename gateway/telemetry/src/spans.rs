@@ -5,6 +5,7 @@
 
 mod decisions;
 mod nodes;
+mod operations;
 mod rollouts;
 mod sampling;
 mod sessions;
@@ -14,13 +15,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_control::{NodeName, NodeNames, TraceRegistry};
-use evenkeel_model::{Hop, NodeId, OfferRefusal, PolicyName, RegionId};
+use evenkeel_control::{NodeHook, NodeName, NodeNames, TraceRegistry};
+use evenkeel_model::{Hop, NodeId, OfferRefusal, RegionId};
 use opentelemetry::trace::{SpanBuilder, SpanKind};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SdkTracer;
 pub(crate) use sampling::{SpanIds, SpanSampler};
-use tracks::{DecisionBatch, DecisionSubject, FailoverSpan, RolloutTrack, SessionSpans};
+use tracks::{
+    DecisionBatch, DecisionSubject, FailoverSpan, OperationTracks, SessionSpans, TouchedSessions,
+};
 pub(crate) use tracks::{DecisionSpan, Turned};
 
 use crate::registry::{Attribute, Span};
@@ -33,9 +36,6 @@ pub(crate) const SWEPT_EVERY: Duration = Duration::from_secs(1);
 
 /// Maximum steps recorded of a rollout or a degradation: a rollout can be paused and resumed any number of times.
 const STEPS_MAX: usize = 64;
-
-/// Maximum links of one span: a limit that receivers accept.
-const LINKS_MAX: usize = 128;
 
 /// The same moment on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -71,16 +71,24 @@ pub(super) struct SpanWriter {
     /// Decisions about many rooms. These move once their sessions are open at the new node.
     reroutes: Vec<DecisionBatch>,
     failovers: Vec<FailoverSpan>,
-    /// The times at which open breakers opened.
-    breakers: BTreeMap<RegionId, SystemTime>,
-    rollouts: BTreeMap<PolicyName, RolloutTrack>,
+    /// Sessions that left a hop for closed ports. The event of its death follows.
+    port_moves: Option<(Hop, TouchedSessions)>,
+    operations: OperationTracks,
+    /// The times at which open breakers of regions, and of their zones, opened.
+    breakers: BTreeMap<(RegionId, Option<Arc<str>>), SystemTime>,
     /// The times at which hooks of nodes were called.
-    starts: BTreeMap<NodeId, SystemTime>,
+    hooks: BTreeMap<(NodeHook, NodeId), SystemTime>,
     swept: Option<Instant>,
 }
 
 fn is(attribute: Attribute, value: impl Into<Value>) -> KeyValue {
     KeyValue::new(attribute.key(), value)
+}
+
+/// The number of touched sessions, and of those without a link.
+fn counts_of(touched: &TouchedSessions) -> [KeyValue; 2] {
+    let left_out = touched.sessions - touched.links.len();
+    [is(Attribute::Sessions, touched.sessions as i64), is(Attribute::DroppedLinks, left_out as i64)]
 }
 
 fn registered(span: Span, key: &str) -> bool {
@@ -122,9 +130,10 @@ impl SpanWriter {
             batch: None,
             reroutes: Vec::new(),
             failovers: Vec::new(),
+            port_moves: None,
+            operations: OperationTracks::default(),
             breakers: BTreeMap::new(),
-            rollouts: BTreeMap::new(),
-            starts: BTreeMap::new(),
+            hooks: BTreeMap::new(),
             swept: None,
         }
     }
@@ -134,10 +143,11 @@ impl SpanWriter {
         self.end_batch(None, at);
         self.end_reroutes(at, |_| true);
         self.end_degradations(at);
+        self.end_drills(at);
     }
 
     fn place(&self, hop: Hop, attributes: &mut Vec<KeyValue>) {
-        let NodeName { node, region, zone } = self.names.of_hop(hop);
+        let NodeName { node, region, zone, .. } = self.names.of_hop(hop);
         attributes.push(is(Attribute::Node, node));
         attributes.push(is(Attribute::Region, region));
         attributes.push(is(Attribute::Zone, zone));

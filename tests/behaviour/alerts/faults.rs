@@ -10,9 +10,11 @@ use evenkeel_media::trunk::message::{ClockRefusal, MessageError};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::fleet::{BUSY, CUT_OFF, FULL, Fleet, LOSSY, REMOTE, STANDBY, came, offer, open_silent};
+use super::fleet::{
+    BUSY, CUT_OFF, FULL, Fleet, LATER, LOSSY, REMOTE, STANDBY, came, offer, open_silent,
+};
 use super::servers::{Noticed, Servers};
-use crate::harness::{Behaviour, EDGES, GatewayProcess, http_get, routing_plugin};
+use crate::harness::{Behaviour, EDGES, GatewayProcess, NODE, http_get, routing_plugin};
 use crate::index::at;
 
 /// A fault is noticed within this time, with the minute after which a forecast or a check of losses sees it.
@@ -22,12 +24,13 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(90);
 const CLIENTS: u16 = 8;
 
 /// Rules without a fault here. Their proof is the test of each rule by `promtool`, in tests/interop/promql.rs.
-pub(super) const NOT_PLAYED: [(&str, &str); 2] = [
+pub(super) const NOT_PLAYED: [(&str, &str); 3] = [
     (
         "EvenkeelSessionPanicked",
         "a panic is a bug of the gateway, and its binary has no way to cause one",
     ),
     ("EvenkeelNodeDecays", "a decay is a trend of three hours"),
+    ("EvenkeelLossReduces", "the clients send voice, whose bit rate no loss reduces"),
 ];
 
 /// The rule whose alert the busy gateway sends to Alertmanager itself, too, by its own times.
@@ -90,6 +93,7 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
     pub(super) fn play(&mut self) {
         let began = Instant::now();
         let store = self.fleet.store.is_some();
+        let offers = self.start_another();
         self.fail_services();
         self.lose_owner();
         self.break_policy();
@@ -106,7 +110,7 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         self.cut_links();
         let rules: Vec<&str> = self.faults.iter().map(|fault| fault.rule).collect();
         self.await_noticed(&rules);
-        drop(clock);
+        drop((clock, offers));
         println!("alerts: all faults took {:?}", began.elapsed());
     }
 
@@ -130,9 +134,34 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         }
     }
 
-    /// The owner of the group dies, so that its standby takes over and is alone.
+    /// Another gateway starts. Its certificate ends soon, and its only node does not start while clients offer sessions.
+    fn start_another(&mut self) -> OfferingClients {
+        let rules =
+            ["EvenkeelCredentialEndsSoon", "EvenkeelCredentialEnds", "EvenkeelProviderBreakerOpen"];
+        self.begin(LATER, &rules);
+        OfferingClients::start(self.fleet.start_another(), 1)
+    }
+
+    /// The owner of the group stops, and its standby cannot ask the agents for their votes. Then it can and the owner dies, so that
+    /// the standby takes over and is alone.
     fn lose_owner(&mut self) {
-        self.begin(STANDBY, &["EvenkeelRoleChanged", "EvenkeelRedundancyLost"]);
+        let place = self.fleet.place;
+        let route = |verb: &str| {
+            let way = format!("route {verb} unreachable {NODE}/32");
+            place.edges[1].ip(&way).unwrap();
+        };
+        let of_stopped = [
+            "EvenkeelTakeoverBlocked",
+            "EvenkeelGroupWithoutOwner",
+            "EvenkeelGatewayDown",
+            "EvenkeelRedundancyLost",
+        ];
+        self.begin(STANDBY, &of_stopped);
+        route("add");
+        self.fleet.group[0].process.signal(Signal::SIGSTOP).unwrap();
+        self.await_noticed(&of_stopped);
+        self.begin(STANDBY, &["EvenkeelRoleChanged"]);
+        route("del");
         self.fleet.group[0].process.signal(Signal::SIGKILL).unwrap();
     }
 
@@ -193,7 +222,10 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
 
     /// The links to all nodes delay and lose packets.
     fn impair_links(&mut self) {
-        self.begin(REMOTE, &["EvenkeelSessionsImpaired", "EvenkeelNodeDelayRose"]);
+        // One zone alone has a session.
+        let of_links =
+            ["EvenkeelSessionsImpaired", "EvenkeelNodeDelayRose", "EvenkeelZoneBreakerOpen"];
+        self.begin(REMOTE, &of_links);
         self.fleet.links.iter().for_each(|link| link.set(12, Duration::from_millis(60)));
     }
 
@@ -209,10 +241,14 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
             "EvenkeelNodeFailed",
             "EvenkeelRoomsStranded",
         ];
-        self.await_noticed(&["EvenkeelSessionsImpaired", "EvenkeelNodeDelayRose"]);
+        self.await_noticed(&[
+            "EvenkeelSessionsImpaired",
+            "EvenkeelNodeDelayRose",
+            "EvenkeelZoneBreakerOpen",
+        ]);
         self.begin(REMOTE, &rules);
         self.fleet.links.iter().for_each(|link| link.set(100, Duration::ZERO));
-        let offers = OfferingClients::start(&self.fleet.remote);
+        let offers = OfferingClients::start(&self.fleet.remote, CLIENTS);
         self.await_noticed(&rules);
         drop(offers);
     }
@@ -270,9 +306,9 @@ struct OfferingClients {
 }
 
 impl OfferingClients {
-    fn start(gateway: &GatewayProcess) -> OfferingClients {
+    fn start(gateway: &GatewayProcess, clients: u16) -> OfferingClients {
         let ending = Arc::<AtomicBool>::default();
-        let threads = (0..CLIENTS).map(|thread| {
+        let threads = (0..clients).map(|thread| {
             let (mut client, ends) = (gateway.client(), Arc::clone(&ending));
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

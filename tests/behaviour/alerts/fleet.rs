@@ -1,10 +1,11 @@
 //! A group and three gateways alone, each with nodes, clients and what a fault needs.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_client::{OfferIdentity, OfferIngress, OfferRequest};
 use evenkeel_testkit::nats::NatsServer;
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::json;
 use tempfile::{TempDir, tempdir};
 
@@ -23,6 +24,9 @@ pub(super) const STANDBY: &str = "10.77.0.2:7300";
 pub(super) const REMOTE: &str = "10.77.0.3:7301";
 pub(super) const BUSY: &str = "10.77.0.3:7302";
 pub(super) const FULL: &str = "10.77.0.3:7303";
+
+/// That of a gateway that a fault starts.
+pub(super) const LATER: &str = "10.77.0.3:7304";
 
 /// The second address of the client's host, to which a route can be cut.
 pub(super) const CUT_OFF: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
@@ -52,12 +56,13 @@ pub(super) struct Fleet<'a> {
     /// Two nodes of little capacity, a policy and an index.
     pub(super) full: GatewayProcess,
     pub(super) full_began: Instant,
+    later: Option<GatewayProcess>,
     pub(super) otlp: Option<HttpSink>,
     pub(super) dependency: Option<HttpSink>,
     /// `None` without NATS.
     pub(super) store: Option<NatsServer>,
     _nodes: Vec<Node>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// A world alone on the third gateway's host.
@@ -193,12 +198,39 @@ impl<'a> Fleet<'a> {
             busy_nodes,
             full,
             full_began,
+            later: None,
             otlp: Some(otlp),
             dependency: Some(dependency),
             store,
             _nodes: nodes,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// Starts another gateway. Its certificate ends within an hour, and a program that fails starts its only node.
+    pub(super) fn start_another(&mut self) -> &GatewayProcess {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let mut parameters = CertificateParams::new(vec!["evenkeel".to_owned()]).unwrap();
+        parameters.not_after = date_time_ymd(1970, 1, 1) + now + Duration::from_secs(3_600);
+        let key = KeyPair::generate().unwrap();
+        let certificate = parameters.self_signed(&key).unwrap();
+        let files = [("later.pem", certificate.pem()), ("later.key", key.serialize_pem())];
+        let [certificate, key] = files.map(|(name, text)| {
+            let path = self.folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+        let mut cold = node(self.place, "east-k1");
+        cold.kill();
+        let mut later = world(self.place, LATER, 7_004, &[&cold]);
+        later.nodes += "start = { command = [\"/bin/false\"] }\n";
+        later.listens += &format!(
+            "[[listen]]\nquic = \"{}:7104\"\ncertificate = \"{}\"\nkey = \"{}\"\n",
+            self.place.edges[2].address(),
+            certificate.display(),
+            key.display(),
+        );
+        self.later.insert(start(self.place, &later))
     }
 
     pub(super) fn instances() -> Vec<SocketAddr> {

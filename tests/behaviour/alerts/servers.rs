@@ -106,8 +106,12 @@ pub(super) struct Servers<'a> {
 }
 
 impl<'a> Servers<'a> {
-    /// Starts both, and waits until all gateways are scraped.
-    pub(super) fn start(place: &'a Place, gateways: &[SocketAddr]) -> Servers<'a> {
+    /// Starts both, and waits until all gateways are scraped. `later` is scraped, too, once it is there.
+    pub(super) fn start(
+        place: &'a Place,
+        gateways: &[SocketAddr],
+        later: SocketAddr,
+    ) -> Servers<'a> {
         let folder = tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);
@@ -133,7 +137,8 @@ impl<'a> Servers<'a> {
         command.arg("--cluster.listen-address=");
         let alertmanager = ChildProcess::start("alertmanager", &mut command, folder.path());
         write("rules.yml", &shortened(&rules_file()));
-        let targets: Vec<String> = gateways.iter().map(|it| format!("'{it}'")).collect();
+        let targets = gateways.iter().chain([&later]);
+        let targets: Vec<String> = targets.map(|it| format!("'{it}'")).collect();
         let prometheus = write(
             "prometheus.yml",
             &format!(

@@ -83,7 +83,9 @@ impl Client {
             Client::Prometheus => ["prometheus", "promtool"]
                 .iter()
                 .all(|program| runs(Command::new(program).arg("--version"))),
-            Client::Alertmanager => runs(Command::new("prometheus-alertmanager").arg("--version")),
+            Client::Alertmanager => ["prometheus-alertmanager", "amtool"]
+                .iter()
+                .all(|program| runs(Command::new(program).arg("--version"))),
             Client::Pylibsrtp => runs(Command::new(python()).args(["-c", "import pylibsrtp"])),
             Client::Aioquic => runs(Command::new(python()).args(["-c", "import aioquic"])),
         }

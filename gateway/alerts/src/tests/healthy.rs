@@ -64,13 +64,13 @@ impl Series<'_> {
         self.count(Count::SessionsClosed, &["call", "requested"], count(300.0));
         self.count(Count::SessionsClosed, &["call", "panicked"], 0.0);
         let busy = 100.0 + (step % HOUR) as f64 / 10.0;
-        self.level(Level::ScenarioSessions, &["call"], busy);
+        self.level(Level::ScenarioSessions, &["call", "east", "a"], busy);
         self.level(Level::ScenarioImpaired, &["call", "leg"], (step % 4) as f64);
         self.level(Level::ScenarioImpaired, &["call", "device"], busy / 4.0);
         // Three users of a hundred hear badly.
         let metric = Histogram::SessionR.described();
-        self.add(metric, "_count", &["call"], count(600.0));
-        self.add(metric, "_bucket", &["call"], count(18.0));
+        self.add(metric, "_count", &["call", "east", "a"], count(600.0));
+        self.add(metric, "_bucket", &["call", "east", "a"], count(18.0));
         let bucket = self.samples.last_mut().unwrap();
         bucket.labels.insert("le".to_owned(), "70".to_owned());
         // Two minutes of each hour burn fast, and the longer windows stay low.
@@ -126,17 +126,30 @@ impl Series<'_> {
         }
         // Shorter than the times for which these rules wait.
         self.brief(Level::RegionBreaker, &["east"], 100..102, step);
+        self.brief(Level::ZoneBreaker, &["east", "a"], 120..122, step);
         self.brief(Level::ClientBreaker, &["carrier", "other"], 200..202, step);
+        self.brief(Level::GroupBlocked, &[], 220..222, step);
+        self.brief(Level::ProviderBreaker, &["cloud"], 280..291, step);
         self.brief(Level::GroupWarnings, &[], 300..311, step);
         self.brief(Level::PolicyFailing, &["call/routing"], 320..331, step);
         self.brief(Level::LossUnplaced, &["node"], 340..363, step);
+        self.brief(Level::LossReduced, &["zone"], 550..669, step);
         self.brief(Level::ForecastWarnings, &["decay"], 370..393, step);
         let exhausted = if (400..423).contains(&(step % HOUR)) { 600.0 } else { -1.0 };
         self.level(Level::ForecastExhausted, &["east"], exhausted);
-        let [is_index_behind, is_dependency_down] =
-            [450..509, 520..531].map(|steps| steps.contains(&(step % HOUR)));
-        self.level(Level::IndexCurrent, &[], f64::from(u8::from(!is_index_behind)));
-        self.level(Level::DependencyUp, &["idp"], f64::from(u8::from(!is_dependency_down)));
+        let missing: [(Level, &[&str], std::ops::Range<u64>); 4] = [
+            (Level::GroupOwned, &[], 240..242),
+            (Level::GroupMemberUp, &["edge-2"], 260..265),
+            (Level::IndexCurrent, &[], 450..509),
+            (Level::DependencyUp, &["idp"], 520..531),
+        ];
+        for (metric, labels, steps) in missing {
+            let is_there = !steps.contains(&(step % HOUR));
+            self.level(metric, labels, f64::from(u8::from(is_there)));
+        }
+        let left = 30 * 24 * HOUR - step;
+        let credential = ["quic-certificate"];
+        self.level(Level::CredentialExpiry, &credential, (left * EVERY.as_secs()) as f64);
         self.level(Level::GroupRole, &[], if step < TAKEOVER { 1.0 } else { 4.0 });
     }
 }

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use evenkeel_config::Url;
 use evenkeel_control::{AlertsRecord, ControlRequest, NodeNames};
 use evenkeel_telemetry::Telemetry;
+use evenkeel_telemetry::registry::Level;
 use evenkeel_testkit::http::{http_answer, http_server};
 
 use super::super::tests::receiver;
@@ -31,7 +32,7 @@ fn control(settings: &GatewayConfig) -> Handle {
     handle
 }
 
-/// A sender with an alert of `EvenkeelRoomsStranded`, and the telemetry that has its metrics.
+/// A sender with an alert of `EvenkeelRoomsStranded` while `idp` is down, and the telemetry that has its metrics.
 fn sender(receivers: &[AlertReceiver]) -> (AlertSender, Telemetry) {
     let settings = GatewayConfig::load(None, None).unwrap();
     let telemetry = Telemetry::start(&settings, "1").unwrap();
@@ -42,14 +43,16 @@ fn sender(receivers: &[AlertReceiver]) -> (AlertSender, Telemetry) {
         instruments.count(Count::RoomsStranded, stranded, &labels);
         alerts.evaluate(metrics.samples(&alerts.metrics()), Moment::now());
     }
-    let views = watch::Sender::new(DependencyViews::new());
+    let (dependency, reason): (Arc<str>, _) = ("idp".into(), Some("status 500".to_owned()));
+    let view = DependencyView { dependency, up: false, since_us: 1, reason };
+    let views = watch::Sender::new([(Arc::clone(&view.dependency), view)].into());
     let sender = AlertSender {
         alerts,
         control: control(&settings),
         is_restored: true,
         acknowledged: Vec::new(),
         gateway: "edge-1".to_owned(),
-        is_sender: Box::new(|| true),
+        is_owner: Box::new(|| true),
         metrics,
         checks: DependencyChecks::new(views, Arc::clone(&instruments)),
         instruments,
@@ -80,6 +83,7 @@ async fn hung_receiver_delays_no_other() {
     let request = asked.join().unwrap().remove(0);
     assert!(request.contains("\"alert\":\"EvenkeelRoomsStranded\""), "{request}");
     assert!(request.contains("\"gateway\":\"edge-1\""), "{request}");
+    assert!(request.contains("\"dependencies_down\":[\"idp\"]"), "{request}");
     sender.send().await.unwrap();
     assert_eq!(sender.posts.len(), 1, "the one that hangs has one request at most");
 }
@@ -88,12 +92,30 @@ async fn hung_receiver_delays_no_other() {
 async fn standby_sends_once_it_is_the_owner() {
     let (url, _asked) = http_server(vec![http_answer("200 OK", "")]);
     let (mut sender, _telemetry) = sender(&[receiver_at("ops", &url)]);
-    sender.is_sender = Box::new(|| false);
+    sender.is_owner = Box::new(|| false);
     sender.send().await.unwrap();
     assert!(sender.posts.is_empty());
-    sender.is_sender = Box::new(|| true);
+    sender.is_owner = Box::new(|| true);
     sender.send().await.unwrap();
     assert_eq!(sender.posts.len(), 1);
+}
+
+#[tokio::test]
+async fn standby_sends_alerts_about_itself_without_a_record() {
+    let (mut sender, _telemetry) = sender(&[receiver_at("ops", "http://127.0.0.1:1")]);
+    sender.is_owner = Box::new(|| false);
+    sender.is_restored = false;
+    let labels = [(Attribute::Credential, "quic-certificate")];
+    sender.instruments.level(Level::CredentialExpiry, 60.0, &labels);
+    sender.evaluate();
+    let (reply, answer) = oneshot::channel();
+    let name = "EvenkeelCredentialEndsSoon".to_owned();
+    sender.execute(AlertRequest::Acknowledge { name, by: None, reply });
+    sender.send().await.unwrap();
+    assert_eq!(sender.posts.len(), 1);
+    let not_kept = AcknowledgeError::NotWritten("this gateway does not own its group".into());
+    assert_eq!(answer.await.unwrap(), Err(not_kept));
+    assert_eq!(sender.control.kept_alerts().await, Ok(AlertsRecord::default()));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 use std::sync::mpsc;
 
+use evenkeel_model::ClientLabel;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
@@ -99,6 +100,25 @@ fn failback_of_all_regions_replaces_that_of_one() {
     keep(&mut open(&folder), [west.clone()]);
     assert_eq!(open(&folder).operations().0, [all, west]);
     keep(&mut open(&folder), [Operation::Failback(None, Failback::Auto)]);
+    assert_eq!(open(&folder).operations().0, []);
+}
+
+#[test]
+fn held_breakers_outlive_the_process() {
+    let folder = tempdir().unwrap();
+    let region = |mode| Operation::Breaker(BreakerTarget::Region("west".into()), mode);
+    let clients = |mode| {
+        let group = ClientGroup { label: ClientLabel::Carrier, value: "ct".into() };
+        Operation::Breaker(BreakerTarget::Clients(group), mode)
+    };
+    let zone = |mode| Operation::Breaker(BreakerTarget::Zone("west/a".into()), mode);
+    let in_force =
+        [clients(BreakerMode::Open), region(BreakerMode::Closed), zone(BreakerMode::Open)];
+    keep(&mut open(&folder), [region(BreakerMode::Open)]);
+    keep(&mut open(&folder), in_force.clone());
+    assert_eq!(open(&folder).operations().0, in_force);
+    let auto = BreakerMode::Auto;
+    keep(&mut open(&folder), [clients(auto), region(auto), zone(auto)]);
     assert_eq!(open(&folder).operations().0, []);
 }
 

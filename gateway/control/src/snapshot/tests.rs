@@ -1,4 +1,4 @@
-use evenkeel_model::SessionId;
+use evenkeel_model::{BreakerMode, ClientGroup, ClientLabel, SessionId};
 
 use super::*;
 use crate::{RecordBatch, Replica};
@@ -187,4 +187,26 @@ fn replica_gives_changed_decisions_once() {
     assert_eq!(replica.take_operations(), Some(operations));
     assert_eq!(replica.take_operations(), None);
     assert_eq!((replica.take_alerts(), replica.take_alerts()), (Some(alerts()), None));
+}
+
+#[test]
+fn replica_keeps_breakers_until_nodes_come_again() {
+    let (config, now) = (evenkeel_config::GatewayConfig::load(None, None).unwrap(), Instant::now());
+    let mut gateway = evenkeel_core::Gateway::new(config.core(), now);
+    let group = ClientGroup { label: ClientLabel::Carrier, value: "ct".into() };
+    gateway.hold_client_breaker(&group, BreakerMode::Closed, now).unwrap();
+    let mut first = fixture("v2");
+    first.changed.core.client_breakers = gateway.records().of_nodes().client_breakers;
+    let number = first.number;
+    let mut replica = Replica::new();
+    replica.apply(RecordBatch::decode(&first.encode(), None).unwrap()).unwrap();
+    let mut second = RecordBatch { number: number + 1, ..fixture("v2") };
+    second.changed.core.nodes.clear();
+    replica.apply(second).unwrap();
+    let kept = |replica: &Replica| replica.clone().snapshot().unwrap().core.client_breakers.len();
+    assert_eq!(kept(&replica), 1);
+    let third = RecordBatch { number: number + 2, ..fixture("v2") };
+    let has_nodes = !third.changed.core.nodes.is_empty();
+    replica.apply(third).unwrap();
+    assert_eq!((has_nodes, kept(&replica)), (true, 0), "batches of an earlier version have none");
 }

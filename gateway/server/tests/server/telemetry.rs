@@ -14,10 +14,11 @@ use evenkeel_control::{
     TraceCaller, TraceRegistry,
 };
 use evenkeel_model::{
-    Arm, AskId, BreakerState, ClientGroup, ClientLabel, ClientTransport, CloseReason,
+    Arm, AskId, BreakerMode, BreakerState, ClientGroup, ClientLabel, ClientTransport, CloseReason,
     ClosedSession, CoreEvent, Decider, DecisionNote, DecisionOutcome, EvidenceSource, GuardRule,
     Health, Hook, Hop, Incarnation, MoveCause, NewcomerAction, NodeId, OfferId, OfferRefusal, Op,
-    PluginFault, PolicyName, RedundancyMode, RoomId, SessionId, Strike,
+    PluginFault, PolicyName, RedundancyMode, RegionId, RoomId, SessionId, StartPhase, StartRefusal,
+    StopPhase, Strike,
 };
 use evenkeel_revisions::RolloutStage;
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level, Span};
@@ -92,7 +93,7 @@ pub(crate) fn policy(hook: Hook) -> PolicyName {
     PolicyName { set: Arc::from("call"), hook }
 }
 
-fn hop(node: u32) -> Hop {
+pub(crate) fn hop(node: u32) -> Hop {
     Hop { node: NodeId(node), incarnation: Incarnation(1) }
 }
 
@@ -135,15 +136,20 @@ pub(crate) fn opened(session: u64, room: u64) -> CoreEvent {
     }
 }
 
-fn refused(scenario: &str, reason: OfferRefusal, session: Option<(u64, u64)>) -> CoreEvent {
+pub(crate) fn refused(
+    scenario: &str,
+    reason: OfferRefusal,
+    session: Option<(u64, u64)>,
+) -> CoreEvent {
     let session = session.map(|(session, room)| (SessionId(session), RoomId(room)));
     CoreEvent::Refused { offer: OfferId(1), session, scenario: Arc::from(scenario), reason }
 }
 
-fn moved(room: u64, sessions: &[u64], cause: MoveCause) -> CoreEvent {
+pub(crate) fn moved(room: u64, sessions: &[u64], cause: MoveCause) -> CoreEvent {
     CoreEvent::Moved {
         room: RoomId(room),
         room_name: "room".into(),
+        scenario: "call".into(),
         sessions: sessions.iter().copied().map(SessionId).collect(),
         cause,
         by: Decider::Native,
@@ -650,6 +656,7 @@ fn every_event_changes_a_metric() {
         action: NewcomerAction::Refuse,
         from: BreakerState::Closed,
         to: BreakerState::Open,
+        mode: BreakerMode::Auto,
         sessions: 40,
         bad: 30,
     };
@@ -696,6 +703,28 @@ fn every_event_changes_a_metric() {
             },
             clients("ct", true, 0),
             clients("invented", false, 2),
+            CoreEvent::Breaker {
+                region: RegionId(0),
+                zone: Some("a".into()),
+                from: BreakerState::Closed,
+                to: BreakerState::Open,
+                mode: BreakerMode::Auto,
+                sessions: 40,
+                bad: 30,
+                opened: 0,
+                failed: 0,
+            },
+            CoreEvent::ProviderBreaker {
+                provider: "cloud".into(),
+                from: BreakerState::Closed,
+                to: BreakerState::Open,
+                failures: 5,
+            },
+            CoreEvent::Start {
+                node: NodeId(0),
+                step: StartPhase::Refused { why: StartRefusal::Nodes },
+            },
+            CoreEvent::Stop { node: NodeId(0), step: StopPhase::Begun },
             CoreEvent::OwnStall { late: Duration::from_millis(9) },
             CoreEvent::Uplink { doubted: true, silent: 3, of: 4 },
             stands(Some(PluginFault::Absent)),
@@ -718,9 +747,14 @@ fn every_event_changes_a_metric() {
         ("hops_removed_total", "flow-lost", 1),
         ("node_draining", "n0", 1),
         ("degradations_total", "cap", 1),
+        ("zone_breaker", "evenkeel_zone=\"a\"", 1),
+        ("region_breaker", "", 0),
         ("client_breaker", "\"ct\"", 1),
         ("client_breaker", "\"other\"", 1),
         ("client_breaker", "", 2),
+        ("provider_breaker", "\"cloud\"", 1),
+        ("node_starts_total", "refused", 1),
+        ("node_stops_total", "stopping", 1),
         ("event_loop_stalls_total", "", 1),
         ("event_loop_stall_duration_seconds_count", "", 1),
         ("uplink_suspicions_total", "", 1),

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::Traceparent;
 use evenkeel_control::{
-    CallerSpan, EventRecord, GatewayEvent, TraceCaller, TraceRegistry, TraceShare,
+    CallerSpan, EventRecord, GatewayEvent, NodeHook, TraceCaller, TraceRegistry, TraceShare,
 };
 use evenkeel_model::{
-    BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, Hook, Hop, Incarnation,
-    MoveCause, NodeId, NotStarted, Op, RegionId, RoomId, SessionId, StartPhase,
+    BreakerMode, BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, Hook, Hop,
+    Incarnation, MoveCause, NodeId, NotStarted, Op, RegionId, RoomId, SessionId, StartPhase,
+    StopPhase,
 };
 use evenkeel_telemetry::registry::Attribute;
 use evenkeel_telemetry::{Moment, Telemetry};
@@ -80,6 +81,7 @@ fn reroute_is_linked_to_the_sessions_that_moved() {
     let moved = |room, sessions: &[u64], by, started| CoreEvent::Moved {
         room: RoomId(room),
         room_name: "room".into(),
+        scenario: "call".into(),
         sessions: sessions.iter().copied().map(SessionId).collect(),
         cause: MoveCause::Quality,
         by,
@@ -165,7 +167,7 @@ fn trace_goes_on_at_the_process_that_continues_the_session() {
 }
 
 #[test]
-fn start_of_a_node_is_the_parent_of_its_hook() {
+fn start_and_stop_of_a_node_are_parents_of_hooks() {
     let receiver = Receiver::grpc();
     let settings = settings("start", receiver.address, "grpc", 0.0);
     let telemetry = Telemetry::start(&settings, "test").unwrap();
@@ -174,22 +176,28 @@ fn start_of_a_node_is_the_parent_of_its_hook() {
     let start = |step| CoreEvent::Start { node: NodeId(0), step };
     let failed = StartPhase::Failed { why: NotStarted::Late, again: Duration::from_secs(1) };
     let ends = [failed, StartPhase::Done { took: Duration::from_secs(2) }];
-    let hooks = ends.map(|end| {
-        let headers = traces.begin_start(NodeId(0)).unwrap();
+    let mut hooks = Vec::from(ends.map(|end| {
+        let headers = traces.begin_hook(NodeHook::Start, NodeId(0)).unwrap();
         hear(&mut recorder, &[start(StartPhase::Begun { attempt: 1 }), start(end)]);
         headers.traceparent
-    });
+    }));
+    let stop = |step| CoreEvent::Stop { node: NodeId(0), step };
+    let headers = traces.begin_hook(NodeHook::Stop, NodeId(0)).unwrap();
+    hear(&mut recorder, &[stop(StopPhase::Begun), stop(StopPhase::Failed)]);
+    hooks.push(headers.traceparent);
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
     check_registered(&spans);
-    assert_eq!(names(&spans), ["node.start"; 2]);
+    assert_eq!(names(&spans), ["node.start", "node.start", "node.stop"]);
     let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let parents =
         spans.iter().map(|it| format!("00-{}-{}-01", hex(&it.trace_id), hex(&it.span_id)));
     assert_eq!(parents.collect::<Vec<_>>(), hooks);
     let outcomes = spans.iter().map(|span| word(span, Attribute::Outcome));
-    assert_eq!(outcomes.collect::<Vec<_>>(), ["failed", "ok"]);
-    assert_eq!(word(&spans[0], Attribute::Reason), NotStarted::Late.name());
+    assert_eq!(outcomes.collect::<Vec<_>>(), ["failed", "ok", "failed"]);
+    for failed in [&spans[0], &spans[2]] {
+        assert_eq!(word(failed, Attribute::Reason), NotStarted::Late.name());
+    }
 }
 
 #[test]
@@ -207,20 +215,27 @@ fn drain_and_open_breaker_are_spans() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("drain", receiver.address, "grpc", 0.0);
     let started = Instant::now().checked_sub(Duration::from_millis(30)).unwrap();
-    let breaker = |from, to| CoreEvent::Breaker {
+    let breaker_of = |zone: bool, from, to| CoreEvent::Breaker {
         region: RegionId(0),
+        zone: zone.then(|| "a".into()),
         from,
         to,
+        mode: BreakerMode::Auto,
         sessions: 10,
         bad: 8,
         opened: 1,
         failed: 0,
     };
+    let breaker = |from, to| breaker_of(false, from, to);
     let (shut, open, half) = (BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen);
     hear(&mut recorder, &[CoreEvent::Drained { node: NodeId(0), left: 2, started }]);
     hear(&mut recorder, &[breaker(shut, open), breaker(open, half), breaker(half, open)]);
     assert!(telemetry.flush(SOON));
     assert_eq!(names(&receiver.spans()), ["node.drain"]);
+    // The breaker of a zone is another one.
+    hear(&mut recorder, &[breaker_of(true, shut, open), breaker_of(true, open, shut)]);
+    assert!(telemetry.flush(SOON));
+    assert_eq!(word(only(&receiver.spans(), "region.breaker"), Attribute::Zone), "a");
     hear(&mut recorder, &[breaker(open, half), breaker(half, shut)]);
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();

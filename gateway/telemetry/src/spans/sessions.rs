@@ -11,10 +11,11 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, KeyValue};
 
+use crate::exemplars::SampledSpan;
 use crate::registry::{Attribute, Span};
 use crate::spans::sampling::{SpanIds, WELL};
-use crate::spans::tracks::{DecisionSubject, Degradation, SESSIONS_MAX, Turned};
-use crate::spans::{LINKS_MAX, Moment, STEPS_MAX, SpanWriter, builder, is};
+use crate::spans::tracks::{DecisionSubject, Degradation, LINKS_MAX, SESSIONS_MAX, Turned};
+use crate::spans::{Moment, STEPS_MAX, SpanWriter, builder, is};
 
 /// Maximum spans of one takeover or move.
 const SPANS_AT_ONCE: usize = 1_000;
@@ -55,8 +56,15 @@ impl SpanWriter {
         Some(self.span_of(session)).filter(SpanContext::is_sampled).map(Link::with_context)
     }
 
-    pub(super) fn links_to(&self, sessions: &[SessionId]) -> impl Iterator<Item = Link> {
-        sessions.iter().filter_map(|session| self.link_to(*session))
+    /// Links to the first of the sessions that are sampled, as many as a span has.
+    pub(super) fn links_to(&self, sessions: &[SessionId]) -> Vec<Link> {
+        let links = sessions.iter().filter_map(|session| self.link_to(*session));
+        links.take(LINKS_MAX).collect()
+    }
+
+    /// The session as the exemplar of a metric, if it is sampled.
+    pub(crate) fn exemplar(&self, session: SessionId) -> Option<SampledSpan> {
+        SampledSpan::of(&self.span_of(session))
     }
 
     /// Parent and links of a request's span: only a trusted caller is the parent.
@@ -137,6 +145,7 @@ impl SpanWriter {
             .with_links(links)
             .start_with_context(&self.tracer, &parent);
         span.set_status(Status::error(word));
+        self.note_refused(reason, span.span_context());
         let context = parent.with_span(span);
 
         let by_admission = reason
@@ -197,7 +206,17 @@ impl SpanWriter {
 
     /// Records [`CoreEvent::Moved`].
     pub(crate) fn moved(&mut self, event: &CoreEvent, at: Moment) {
-        let CoreEvent::Moved { room, room_name, sessions, cause, by, from, to, started } = event
+        let CoreEvent::Moved {
+            room,
+            room_name,
+            scenario: _,
+            sessions,
+            cause,
+            by,
+            from,
+            to,
+            started,
+        } = event
         else {
             return;
         };
@@ -222,6 +241,7 @@ impl SpanWriter {
                 .end_with_timestamp(at.wall);
         }
         self.note_reroute(by, *started, sessions);
+        self.note_leaving(*from, *cause, by, sessions);
         if cause.is_loss() {
             self.note_failover(*from, sessions, at);
         }
@@ -237,6 +257,7 @@ impl SpanWriter {
             return;
         }
         self.sessions.affect(*session, at.now);
+        self.note_decider(by, &[*session]);
         let degraded = &mut self.sessions.degraded;
         if degraded.len() >= SESSIONS_MAX && !degraded.contains_key(session) {
             degraded.pop_first();

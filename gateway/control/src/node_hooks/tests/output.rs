@@ -2,7 +2,7 @@ use super::super::*;
 
 #[test]
 fn output_lines_are_joined_truncated_and_limited() {
-    let mut output = ProgramOutput::new("n");
+    let mut output = ProgramOutput::new(NodeHook::Start, "n");
     let now = Instant::now();
     assert!(output.take(b"half a ", now).is_empty());
     assert_eq!(output.take(b"line\x1b[1m\nand", now), ["half a line [1m"]);

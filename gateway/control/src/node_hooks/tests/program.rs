@@ -22,6 +22,10 @@ fn words(script: &str) -> [Arc<str>; 3] {
     ["/bin/sh", "-c", script].map(Into::into)
 }
 
+fn call(words: &[Arc<str>]) -> ProgramCall {
+    ProgramCall::new(NodeHook::Start, &"n".into(), words, None)
+}
+
 #[test]
 fn program_inherits_no_trace() {
     let (writes, _reads) = UnixDatagram::pair().unwrap();
@@ -38,9 +42,7 @@ fn call_waits_for_the_one_before_and_may_be_cancelled() {
         let (end, ended) = mpsc::channel::<()>();
         let before = std::thread::spawn(move || ended.recv().unwrap_or_default());
         let script = words(&format!("touch {}", file.display()));
-        let program =
-            StartProgram::start(&"n".into(), &script, None, false, true, vec![before], || {})
-                .unwrap();
+        let program = HookProgram::start(call(&script), false, true, vec![before], || {}).unwrap();
         if ends {
             let thread = program.end();
             drop(end);
@@ -58,8 +60,7 @@ fn call_waits_for_the_one_before_and_may_be_cancelled() {
 
 #[test]
 fn program_exit_is_described() {
-    let run =
-        |script: &str| run(&words(script), None, "n", &Mutex::new(ProgramPhase::Waits)).unwrap();
+    let run = |script: &str| run(&call(&words(script)), &Mutex::new(ProgramPhase::Waits)).unwrap();
     assert_eq!(run("exit 0").map(describe), None);
     assert_eq!(run("exit 3").map(describe).unwrap(), "exit status 3");
     assert_eq!(run("kill -9 $$").map(describe).unwrap(), "killed by SIGKILL");
@@ -84,7 +85,9 @@ fn program_output_is_logged_with_the_node() {
     let writer = log.clone();
     let people = tracing_subscriber::fmt().with_ansi(false);
     let subscriber = people.with_writer(move || writer.clone()).finish();
-    tracing::subscriber::with_default(subscriber, || watch(&child, "east-b1", &ours).unwrap());
+    tracing::subscriber::with_default(subscriber, || {
+        watch(&child, NodeHook::Start, "east-b1", &ours).unwrap();
+    });
     child.wait().unwrap();
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     for line in ["start hook: out node=east-b1", "start hook: err node=east-b1"] {
