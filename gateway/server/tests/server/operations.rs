@@ -7,8 +7,8 @@ use evenkeel_control::{
     RolloutReport, Staged,
 };
 use evenkeel_model::{
-    BreakerState, ClientGroup, ClientLabel, CoreEvent, Decider, Health, Hook, MoveCause,
-    NewcomerAction, NodeId, OfferRefusal, Op, SessionId,
+    BreakerMode, BreakerState, ClientGroup, ClientLabel, CoreEvent, Decider, Health, Hook,
+    MoveCause, NewcomerAction, NodeId, OfferRefusal, Op, SessionId,
 };
 use evenkeel_revisions::RolloutStage;
 use evenkeel_telemetry::registry::Attribute;
@@ -100,6 +100,7 @@ fn breaker_of_clients_is_linked_to_the_offers_that_it_refused() {
         action: NewcomerAction::Refuse,
         from,
         to,
+        mode: BreakerMode::Auto,
         sessions: 40,
         bad: 30,
     };

@@ -153,9 +153,9 @@ fn times_are_exponential_over_otlp_alone() {
     instruments.level(Level::UplinkSuspect, 1.0, &[]);
     let text = prometheus.render();
     assert!(text.contains("evenkeel_node_detection_duration_seconds_bucket{"), "{text}");
-    let mut metrics = ResourceMetrics::default();
+    let mut metrics = ResourceMetrics, ScopeMetrics::default();
     collector.collect(&mut metrics).unwrap();
-    let metrics = metrics.scope_metrics().flat_map(|scope| scope.metrics());
+    let metrics = metrics.scope_metrics().flat_map(ScopeMetrics::metrics);
     let kinds: Vec<(&str, bool)> = metrics
         .filter_map(|metric| match metric.data() {
             AggregatedMetrics::F64(MetricData::ExponentialHistogram(_)) => {

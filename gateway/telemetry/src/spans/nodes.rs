@@ -1,5 +1,6 @@
 //! Spans of nodes, regions and the configuration: failovers, starts, stops, breakers and reloads.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_control::{NodeHook, ReloadReport, TraceIds};
