@@ -65,7 +65,9 @@ pub use records::{LastStatesPart, Suspended, SuspensionGuard};
 pub use registry::{
     ListenerAddress, ListenerAddresses, QuicListener, SessionRegistry, UdpListener,
 };
-pub use reporting::{EventRecord, GatewayEvent, GroupChange, ModeView, Recovery, TraceCaller};
+pub use reporting::{
+    Continuation, EventRecord, GatewayEvent, GroupChange, ModeView, Recovery, TraceCaller,
+};
 pub use snapshot::{
     MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,
 };

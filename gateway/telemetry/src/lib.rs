@@ -38,7 +38,7 @@ use queue::Flush;
 pub use recorder::EventRecorder;
 use registry::Attribute;
 pub use spans::Moment;
-use spans::{SpanIds, SpanSampler};
+use spans::{SpanIds, SpanOutput, SpanPipeline, SpanSampler};
 pub use stderr::{LastLines, LogLines};
 use tokio::sync::broadcast::Receiver;
 use tracing::Subscriber;
@@ -111,6 +111,8 @@ fn log_targets(chosen: &str) -> Result<Targets, ParseError> {
 #[derive(Debug)]
 pub struct Telemetry {
     tracers: Option<SdkTracerProvider>,
+    /// Of ended spans, if they are sent.
+    span_output: Option<SpanOutput>,
     loggers: Option<SdkLoggerProvider>,
     /// Kept because a reader works only as long as its provider lives.
     _meters: SdkMeterProvider,
@@ -142,6 +144,7 @@ impl Telemetry {
         instruments.begin(settings);
         let mut telemetry = Telemetry {
             tracers: None,
+            span_output: None,
             loggers: None,
             _meters: meters,
             instruments,
@@ -156,7 +159,8 @@ impl Telemetry {
         let instruments = &telemetry.instruments;
         let pipeline = otlp::start(&settings.telemetry, &resource, reader, instruments)?;
         telemetry.flushes = pipeline.flushes;
-        telemetry.tracers = pipeline.spans.map(|spans| {
+        telemetry.span_output = pipeline.spans.map(SpanOutput::new);
+        telemetry.tracers = telemetry.span_output.clone().map(|spans| {
             let tracers = SdkTracerProvider::builder()
                 .with_resource(resource.clone())
                 .with_sampler(telemetry.sampler.clone())
@@ -177,10 +181,14 @@ impl Telemetry {
         names: Arc<NodeNames>,
         traces: Arc<TraceRegistry>,
     ) -> EventRecorder {
-        let tracer = self.tracers.as_ref();
-        let tracer = tracer.map(|tracers| (tracers.tracer("evenkeel"), self.sampler.clone()));
+        let pipeline = self.tracers.as_ref().zip(self.span_output.clone());
+        let pipeline = pipeline.map(|(tracers, output)| SpanPipeline {
+            tracer: tracers.tracer("evenkeel"),
+            sampler: self.sampler.clone(),
+            output,
+        });
         let (instruments, scenarios) = (self.instruments(), self.scenarios.clone());
-        EventRecorder::new(events, instruments, names, scenarios, traces, tracer)
+        EventRecorder::new(events, instruments, names, scenarios, traces, pipeline)
     }
 
     /// Instruments for facts that the core does not see: packets, bytes, drops.

@@ -13,14 +13,13 @@ use evenkeel_model::{
     PolicyName, SessionId, StartPhase, StopPhase,
 };
 use evenkeel_revisions::RolloutStage;
-use opentelemetry_sdk::trace::SdkTracer;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tracing::{debug, info, warn};
 
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count, Histogram, Level};
-use super::spans::{DecisionSpan, Moment, SWEPT_EVERY, SpanSampler, SpanWriter, Turned, refusal};
+use super::spans::{DecisionSpan, Moment, SWEPT_EVERY, SpanPipeline, SpanWriter, Turned, refusal};
 
 /// Minimum length of a logged stall, which is audible.
 const LATE_TOLD: Duration = Duration::from_millis(100);
@@ -49,11 +48,9 @@ impl EventRecorder {
         names: Arc<NodeNames>,
         scenarios: BTreeSet<Arc<str>>,
         traces: Arc<TraceRegistry>,
-        tracer: Option<(SdkTracer, SpanSampler)>,
+        pipeline: Option<SpanPipeline>,
     ) -> EventRecorder {
-        let writer =
-            |(tracer, sampler)| SpanWriter::new(tracer, sampler, Arc::clone(&names), traces);
-        let spans = tracer.map(writer);
+        let spans = pipeline.map(|it| SpanWriter::new(it, Arc::clone(&names), traces));
         EventRecorder { events, instruments, names, spans, scenarios, not_opened: BTreeMap::new() }
     }
 
@@ -124,9 +121,9 @@ impl EventRecorder {
                 self.instruments.nodes().remove_node(*node);
                 info!(node = &**name, "node removed after it was empty");
             }
-            GatewayEvent::Continued { sessions, oldest, callers, took } => {
+            GatewayEvent::Continued { cause, sessions, oldest, callers, took } => {
                 if let Some(spans) = &mut self.spans {
-                    spans.continued(*sessions, oldest, callers, *took, at);
+                    spans.continued(*cause, *sessions, oldest, callers, *took, at);
                 }
             }
             // Workers count shed packets; the event is for observers of single packets.

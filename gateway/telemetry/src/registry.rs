@@ -67,7 +67,8 @@ attributes! {
     AdmittedBy = "evenkeel.admitted_by";
     /// The decider: a policy, `native` or `operator`; for a rollout or reload `file`, `signal`, `operator` or `gateway`.
     By = "evenkeel.by";
-    /// Cause of a move: `node-down`, `ejected`, `link`, `quality`…
+    /// Cause of a move: `node-down`, `ejected`, `link`, `quality`…; why sessions continue at another process: `upgrade`, `hand-over` or
+    /// `takeover`.
     Cause = "evenkeel.cause";
     /// Certainty of a finding, as a share.
     Confidence = "evenkeel.confidence";
@@ -463,7 +464,7 @@ spans! {
     /// Impaired media of a session, by one segment of its path.
     SessionImpaired = "session.impaired", Share, [Session, RoomName, Scenario, Segment, ImpairedBy, Loss, Confidence];
     /// The session goes on at this process: an upgrade, a hand-over or a takeover.
-    SessionContinued = "session.continued", Share, [Session];
+    SessionContinued = "session.continued", Share, [Session, Cause];
     /// A question to a policy. Child of the span that waited for it, or a root span. A decision about many sessions or rooms is linked to the
     /// sessions that it degraded, or moved within 5 s.
     PolicyDecide = "policy.decide", Share,
@@ -479,7 +480,7 @@ spans! {
     /// From the opening of a region's breaker until it is closed.
     RegionBreaker = "region.breaker", Always, [Region];
     /// This process continues the sessions of another one: an upgrade, a hand-over or a takeover. Linked to the sessions.
-    GatewayContinued = "gateway.continued", Always, [Sessions, DroppedLinks];
+    GatewayContinued = "gateway.continued", Always, [Cause, Sessions, DroppedLinks];
     /// From the last packet of a node until its rooms have moved. Linked to the moved sessions.
     NodeFailover = "node.failover", Always,
         [Node, Incarnation, Region, Zone, Witness, Rooms, Sessions, DroppedLinks];

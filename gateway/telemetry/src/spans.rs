@@ -4,6 +4,7 @@
 //! the span that waited for it.
 
 mod decisions;
+mod held;
 mod nodes;
 mod rollouts;
 mod sampling;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_control::{NodeName, NodeNames, TraceRegistry};
 use evenkeel_model::{Hop, NodeId, OfferRefusal, PolicyName, RegionId};
+pub(crate) use held::SpanOutput;
 use opentelemetry::trace::{SpanBuilder, SpanKind};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SdkTracer;
@@ -58,10 +60,19 @@ impl Moment {
     }
 }
 
+/// Creates, samples and sends spans.
+#[derive(Debug)]
+pub(crate) struct SpanPipeline {
+    pub(crate) tracer: SdkTracer,
+    pub(crate) sampler: SpanSampler,
+    pub(crate) output: SpanOutput,
+}
+
 #[derive(Debug)]
 pub(super) struct SpanWriter {
     tracer: SdkTracer,
     sampler: SpanSampler,
+    output: SpanOutput,
     names: Arc<NodeNames>,
     traces: Arc<TraceRegistry>,
     sessions: SessionSpans,
@@ -107,14 +118,15 @@ fn builder(
 
 impl SpanWriter {
     pub(super) fn new(
-        tracer: SdkTracer,
-        sampler: SpanSampler,
+        pipeline: SpanPipeline,
         names: Arc<NodeNames>,
         traces: Arc<TraceRegistry>,
     ) -> SpanWriter {
+        let SpanPipeline { tracer, sampler, output } = pipeline;
         SpanWriter {
             tracer,
             sampler,
+            output,
             names,
             traces,
             sessions: SessionSpans::default(),

@@ -141,7 +141,7 @@ fn refused(scenario: &str, reason: OfferRefusal, session: Option<(u64, u64)>) ->
     CoreEvent::Refused { offer: OfferId(1), session, scenario: Arc::from(scenario), reason }
 }
 
-fn moved(room: u64, sessions: &[u64], cause: MoveCause) -> CoreEvent {
+pub(crate) fn moved(room: u64, sessions: &[u64], cause: MoveCause) -> CoreEvent {
     CoreEvent::Moved {
         room: RoomId(room),
         room_name: "room".into(),
@@ -469,8 +469,8 @@ fn zero_share_keeps_failures_and_rare_spans() {
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
     check_registered(&spans);
-    let sent = ["session.move", "node.failover", "policy.decide", "policy.rollout"];
-    assert_eq!(names(&spans), sent);
+    let failover = ["admission", "session.open", "session.move", "node.failover"];
+    assert_eq!(names(&spans), [&failover[..], &["policy.decide", "policy.rollout"]].concat());
     let rollout = only(&spans, "policy.rollout");
     assert_eq!(word(rollout, Attribute::Outcome), "rolled-back");
     let took = rollout.end_time_unix_nano - rollout.start_time_unix_nano;

@@ -110,7 +110,7 @@ impl SpanWriter {
             before
             && self.batch.as_ref().is_some_and(|batch| batch.decision.policy == *policy)
         {
-            self.sessions.affect(*session, at.now);
+            self.affect(*session, at);
             let link = self.link_to(*session);
             if let Some(batch) = &mut self.batch {
                 batch.sessions += 1;

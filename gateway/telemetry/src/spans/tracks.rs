@@ -59,7 +59,7 @@ pub(super) struct DecisionBatch {
 pub(super) struct SessionSpans {
     /// The spans of trusted callers.
     pub(super) callers: BTreeMap<SessionId, CallerSpan>,
-    /// Sessions that a failure or a degradation affected. Their spans are sent from then on.
+    /// Sessions that a failure or a degradation affected. Their spans are sent.
     pub(super) affected: BTreeSet<SessionId>,
     /// The start of the current second, and the sessions that became affected in it.
     newly_affected: Option<(Instant, usize)>,
@@ -67,17 +67,20 @@ pub(super) struct SessionSpans {
 }
 
 impl SessionSpans {
-    pub(super) fn affect(&mut self, session: SessionId, now: Instant) {
+    /// Tells if the session became affected now.
+    pub(super) fn affect(&mut self, session: SessionId, now: Instant) -> bool {
         let recent = self
             .newly_affected
             .filter(|(since, _)| now.saturating_duration_since(*since) < Duration::from_secs(1));
         let (since, count) = recent.unwrap_or((now, 0));
-        if count < AFFECTED_PER_SECOND && self.affected.insert(session) {
+        let is_new = count < AFFECTED_PER_SECOND && self.affected.insert(session);
+        if is_new {
             self.newly_affected = Some((since, count + 1));
         }
         if self.affected.len() > SESSIONS_MAX {
             self.affected.pop_first();
         }
+        is_new
     }
 
     pub(super) fn note_callers(
