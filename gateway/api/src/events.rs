@@ -152,7 +152,10 @@ impl NoticeWriter {
         let at_us = unix_us(record.at);
         Some(match &record.event {
             GatewayEvent::Core(event) => return self.core_notice(event, record),
-            GatewayEvent::TurnedAway { .. } => return None,
+            // For telemetry alone.
+            GatewayEvent::TurnedAway { .. }
+            | GatewayEvent::MediaPaused(_)
+            | GatewayEvent::NodeOrdered { .. } => return None,
             GatewayEvent::Rollout(report) => notice! {
                 "policy", at_us;
                 #[serde(flatten)]
@@ -367,6 +370,14 @@ impl NoticeWriter {
                 reason: why.name(),
                 // The session that showed it.
                 session?: session.map(|session| session.to_string()),
+            },
+            // The cause of moves that `moved` attributed to the link is known: their node was dead.
+            CoreEvent::MoveCauseFound { hop, cause, rooms, sessions } => notice! {
+                "move-cause", at_us;
+                node: of_hop(*hop),
+                cause: cause.name(),
+                rooms: rooms,
+                sessions: sessions.iter().map(ToString::to_string).collect::<Vec<_>>(),
             },
             // Most nodes fell silent at once, so none is marked down for it; or that has ended.
             CoreEvent::Uplink { doubted, silent, of } => notice! {

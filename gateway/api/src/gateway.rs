@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use evenkeel_config::ConfigInForce;
@@ -18,6 +18,7 @@ use evenkeel_group::{
 use evenkeel_handover::{NotUpgraded, READY_WITHIN, UpgradeResult};
 use evenkeel_index::IndexReader;
 use evenkeel_process::unix_us;
+use evenkeel_telemetry::MetricsFormat;
 use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
@@ -79,8 +80,13 @@ pub(super) async fn ready(State(shared): ApiState) -> Result<&'static str, ApiEr
 
 pub(super) async fn metrics(
     State(shared): ApiState,
-) -> ([(header::HeaderName, &'static str); 1], String) {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], (shared.metrics)())
+    headers: HeaderMap,
+) -> ([(HeaderName, &'static str); 2], String) {
+    // A client may send the header more than once (RFC 9110, 5.3).
+    let accept = headers.get_all(header::ACCEPT).into_iter().filter_map(|it| it.to_str().ok());
+    let format = MetricsFormat::preferred(&accept.collect::<Vec<_>>().join(","));
+    let described = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")];
+    (described, (shared.metrics)(format))
 }
 
 /// Ends the API once this answer is sent.

@@ -26,4 +26,5 @@ mod sessions;
 mod tests;
 mod thread;
 
+pub use context::MetricsText;
 pub use thread::{ApiStartError, ApiThread, BoundApi, bind, start};

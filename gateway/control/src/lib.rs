@@ -48,8 +48,8 @@ pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, Stor
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use messages::{
     AdmissionState, AgentError, ControlError, ForecastReport, LastChange, NodeOrder, NotSuspended,
-    REQUESTS_MAX, Restored, ScenarioTraffic, SessionView, Slice, SnapshotError, StatusReport,
-    TakeoverReadiness, UncoveredLoss,
+    OrderStep, REQUESTS_MAX, Restored, ScenarioTraffic, SessionView, Slice, SnapshotError,
+    StatusReport, TakeoverReadiness, UncoveredLoss,
 };
 pub use names::{NodeName, NodeNames};
 pub use nodes::{
@@ -66,7 +66,8 @@ pub use registry::{
     ListenerAddress, ListenerAddresses, QuicListener, SessionRegistry, UdpListener,
 };
 pub use reporting::{
-    Continuation, EventRecord, GatewayEvent, GroupChange, ModeView, Recovery, TraceCaller,
+    Continuation, EventRecord, GatewayEvent, GroupChange, MediaPause, ModeView, Recovery,
+    TraceCaller,
 };
 pub use snapshot::{
     MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,

@@ -9,10 +9,12 @@ use evenkeel_core::{
     ClientBreakerStanding, Impossible, ProviderBreakerStanding, RestoreError, SessionStanding,
     SloStanding,
 };
-use evenkeel_dataplane::worker::Totals;
+use evenkeel_dataplane::worker::{RepairCounts, Totals};
 use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
-use evenkeel_model::{FailureScope, Health, NodeId, OfferRefusal, PolicyName, SessionId};
+use evenkeel_model::{
+    FailureScope, Health, NodeId, OfferRefusal, PolicyName, RepairKind, SessionId,
+};
 use serde::Serialize;
 
 use crate::nodes::{NotReloaded, ReloadReport};
@@ -150,12 +152,33 @@ pub enum NodeOrder {
 }
 
 impl NodeOrder {
+    /// The fault that the order injects: `kill`, `hang` or `cut`. `None` if it repairs one.
+    pub fn fault(self) -> Option<&'static str> {
+        match self {
+            NodeOrder::Break(fault @ (NodeFault::Kill | NodeFault::Hang | NodeFault::Cut)) => {
+                Some(fault.name())
+            }
+            NodeOrder::Break(NodeFault::Wake | NodeFault::Heal) | NodeOrder::Start => None,
+        }
+    }
+
     pub(crate) fn question(self) -> TrunkQuestion {
         match self {
             NodeOrder::Start => TrunkQuestion::Start,
             NodeOrder::Break(how) => TrunkQuestion::Break(how),
         }
     }
+}
+
+/// A step of an order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OrderStep {
+    /// The order was sent.
+    Sent,
+    /// The agent carried it out.
+    Done,
+    /// The agent refused it.
+    Refused,
 }
 
 /// Why an order was not carried out.
@@ -257,6 +280,12 @@ pub struct ScenarioTraffic {
     pub bytes_down: u64,
     /// Bytes of the copies to and from second hops in hitless mode.
     pub bytes_copied: u64,
+    /// Packets missing between clients and the gateway.
+    pub lost_up: u64,
+    /// Packets missing between the gateway and clients, by reports of clients and of QUIC.
+    pub lost_down: u64,
+    /// Packets that repair others, in the order of [`RepairKind::ALL`]. They are included in the packets above.
+    pub repairs: [RepairCounts; RepairKind::ALL.len()],
 }
 
 /// Tells if sessions are admitted.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::Gateway;
-use evenkeel_dataplane::worker::{Distribution, ShedRun, Totals};
+use evenkeel_dataplane::worker::{Distribution, MediaCounts, ShedRun, Summary, Totals};
 use evenkeel_drivers::DriverAction;
 use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_model::{
-    ClientTransport, CloseReason, CoreEvent, NodeId, RedundancyMode, RoomId, SessionId,
+    ClientTransport, CloseReason, CoreEvent, Hop, NodeId, RedundancyMode, RoomId, SessionId,
 };
 use evenkeel_process::unix_us;
 use evenkeel_revisions::RolloutReport;
@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::history::{HistoryWriter, OpenSession};
-use crate::messages::{ControlError, ScenarioTraffic, UncoveredLoss};
+use crate::messages::{ControlError, NodeOrder, OrderStep, ScenarioTraffic, UncoveredLoss};
 use crate::names::NodeNames;
 use crate::nodes::{NodeListUpdate, ReloadReport};
 use crate::offers::OfferedSession;
@@ -140,6 +140,17 @@ pub enum GatewayEvent {
         /// The gateway of that group that serves it.
         gateway: Arc<str>,
     },
+    /// Media to these clients paused.
+    MediaPaused(Vec<MediaPause>),
+    /// A step of an order to the agent of a node.
+    NodeOrdered {
+        /// The number of the node.
+        node: NodeId,
+        /// The order.
+        order: NodeOrder,
+        /// The step that was reached.
+        step: OrderStep,
+    },
     /// The rung of a session withheld packets from its client.
     Shed {
         /// The number of the session.
@@ -147,6 +158,31 @@ pub enum GatewayEvent {
         /// The withheld packets.
         run: ShedRun,
     },
+}
+
+/// Pauses of the media to a client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MediaPause {
+    /// The number of the session.
+    pub session: SessionId,
+    /// The name of the scenario.
+    pub scenario: Arc<str>,
+    /// The hop that the client hears now.
+    pub hop: Hop,
+    /// The time from the last packet of a node that died to the first one of the next node.
+    pub gap: Option<Duration>,
+    /// Pictures that came so late that the video froze.
+    pub freezes: u32,
+}
+
+impl MediaPause {
+    /// `None` if the client hears no hop, or if media to it did not pause.
+    pub(crate) fn of(summary: &Summary, scenario: &Arc<str>) -> Option<MediaPause> {
+        let MediaCounts { gap, freezes, .. } = summary.counts;
+        let (session, scenario) = (summary.session, Arc::clone(scenario));
+        let pause = MediaPause { session, scenario, hop: summary.flow.hears?, gap, freezes };
+        (gap.is_some() || freezes > 0).then_some(pause)
+    }
 }
 
 /// A member of a group and the redundancy of the group.
@@ -276,11 +312,13 @@ impl Reporting {
         session: SessionId,
         mode: RedundancyMode,
         totals: Totals,
+        counts: &MediaCounts,
     ) {
         if let Some((closed, before)) = self.closing.take(session) {
             // The session has no legs any more.
             if let CoreEvent::Closed { closed: session, .. } = &closed {
                 self.costs.carried(mode, 0, &session.scenario, &before, &totals);
+                self.costs.count(&session.scenario, counts);
             }
             self.send_closed(closed, Some(totals));
         }
@@ -449,6 +487,20 @@ impl Costs {
         traffic.bytes_up += now.bytes_up.saturating_sub(before.bytes_up);
         traffic.bytes_down += now.bytes_down.saturating_sub(before.bytes_down);
         traffic.bytes_copied += now.bytes_copied.saturating_sub(before.bytes_copied);
+        traffic.lost_up += now.lost_up.saturating_sub(before.lost_up);
+    }
+
+    /// Adds what a session of this scenario counted since its last summary.
+    pub(crate) fn count(&mut self, scenario: &Arc<str>, counts: &MediaCounts) {
+        let MediaCounts { repairs, lost_down, .. } = counts;
+        let traffic = self.scenarios.entry(Arc::clone(scenario)).or_default();
+        traffic.lost_down += u64::from(*lost_down);
+        for (sum, new) in traffic.repairs.iter_mut().zip(repairs) {
+            sum.packets_up += new.packets_up;
+            sum.bytes_up += new.bytes_up;
+            sum.packets_down += new.packets_down;
+            sum.bytes_down += new.bytes_down;
+        }
     }
 
     /// Returns `None` without switches. Recoveries are reported before switches, so that they count as switches here.

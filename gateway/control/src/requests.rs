@@ -16,8 +16,8 @@ use evenkeel_revisions::Lifecycle;
 use crate::control::Control;
 use crate::handle::ControlRequest;
 use crate::messages::{
-    AdmissionState, ControlError, ForecastReport, NotSuspended, SessionView, Slice, SnapshotError,
-    StatusReport, TakeoverReadiness,
+    AdmissionState, ControlError, ForecastReport, NotSuspended, OrderStep, SessionView, Slice,
+    SnapshotError, StatusReport, TakeoverReadiness,
 };
 use crate::nodes::{ReloadReport, Reloaded, region_named};
 use crate::offers::OfferedSession;
@@ -113,7 +113,12 @@ impl Control {
                 }
             }
             ControlRequest::Order(node, order, reply) => match self.nodes.node_named(&node) {
-                Some(node) => self.probes.order(node, order, reply, &self.nodes, now),
+                Some(node) => {
+                    if self.probes.order(node, order, reply, &self.nodes, now) {
+                        let step = OrderStep::Sent;
+                        self.reporting.send_event(GatewayEvent::NodeOrdered { node, order, step });
+                    }
+                }
                 None => {
                     let _ = reply.send(Err(self.why_impossible(Impossible::NoSuchNode, None)));
                 }

@@ -28,6 +28,9 @@ pub struct GroupStatus {
     pub gateways: Vec<GatewayStanding>,
     /// Losses of redundancy that have lasted, each a sentence.
     pub warnings: Vec<Arc<str>>,
+    /// Reasons, among the warnings once they have lasted, for which this standby could not continue all sessions.
+    #[serde(skip)]
+    pub unready: usize,
 }
 
 /// The gateway that serves the group's sessions, as far as this one knows.
@@ -319,6 +322,8 @@ pub(super) struct CopyState {
     pub(super) acknowledged: u64,
     /// The standby is not heard, and cannot take over from this gateway while it lives.
     pub(super) is_alone: bool,
+    /// When the oldest batch was sent that it does not contain.
+    pub(super) unconfirmed_since: Option<Instant>,
 }
 
 /// The member's ends of a [`Group`].
@@ -354,6 +359,13 @@ impl Group {
     /// The gateway that serves the sessions.
     pub fn owner(&self) -> GroupOwnership {
         self.standing.borrow().owner()
+    }
+
+    /// The age of the oldest change that the standby of this owner has not confirmed. `None` at another member.
+    pub fn lag(&self) -> Option<Duration> {
+        let since = self.copy.borrow().unconfirmed_since;
+        let age = since.map_or(Duration::ZERO, |since| since.elapsed());
+        (self.owner() == GroupOwnership::Here).then_some(age)
     }
 
     /// Reports that the host may not have room for a takeover, or that it has.

@@ -24,6 +24,7 @@ mod redundancy;
 mod refusals;
 mod rehearsal;
 mod store_vote;
+mod unconfirmed;
 mod votes;
 
 use std::io;
@@ -201,7 +202,7 @@ impl BoundMember {
         } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(ClusterStartError::Thread)?;
-        let refusals = RefusalLog::new(instruments);
+        let refusals = RefusalLog::new(Arc::clone(&instruments));
         let link =
             Link::start(link, &settings, &cluster, refusals.clone(), self.streams, self.linked);
         let (lost_in, lost) = watch::channel(None);
@@ -212,6 +213,7 @@ impl BoundMember {
             gateway,
             link: link.map_err(ClusterStartError::Thread)?,
             inbox,
+            instruments,
             settings: cluster.clone(),
         };
         let serve = async move |is_real_time| {

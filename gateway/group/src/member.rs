@@ -2,6 +2,7 @@
 
 mod operator;
 mod reporting;
+mod takeover_phases;
 
 use std::future::pending;
 use std::io;
@@ -13,9 +14,11 @@ use evenkeel_control::{Continuation, Handle, Suspended, SuspensionGuard};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
 use evenkeel_ownership::{
-    Beat, Cluster, ClusterOutput, ClusterSettings, ContinuedOwnership, HoldDown, MaySend, PeerId,
-    Reporter, TakeoverCause,
+    Beat, BeatRole, Cluster, ClusterOutput, ClusterSettings, ContinuedOwnership, HoldDown, MaySend,
+    PeerId, Reporter, TakeoverCause,
 };
+use evenkeel_telemetry::Instruments;
+use takeover_phases::TakeoverTimes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::address::AddressKeeper;
@@ -79,6 +82,7 @@ pub(super) struct MemberParts {
     pub(super) gateway: MemberGateway,
     pub(super) link: Link,
     pub(super) inbox: GroupInbox,
+    pub(super) instruments: Arc<Instruments>,
 }
 
 /// The parts of a gateway that its member resumes, fences and stops.
@@ -109,12 +113,17 @@ pub(super) struct GroupMember {
     peer_agent: Option<PeerAgent>,
     refusals: RefusalLog,
     inbox: GroupInbox,
+    instruments: Arc<Instruments>,
     /// The last beat of each other member.
     heard: Vec<Option<Instant>>,
+    /// The last beat of an owner.
+    owner_heard: Option<Instant>,
     /// Only a real-time thread does: otherwise the work of control would delay beats.
     pub(super) prepares_takeovers: bool,
     preparation: TakeoverPreparation,
     taking: PendingChange<usize>,
+    /// Of the takeover under way.
+    times: Option<TakeoverTimes>,
     /// Sessions that the last takeover continued.
     continued: usize,
     yielding: PendingChange<Suspended>,
@@ -182,10 +191,13 @@ impl GroupMember {
             peer_agent: None,
             refusals,
             inbox: parts.inbox,
+            instruments: parts.instruments,
             heard,
+            owner_heard: None,
             prepares_takeovers: false,
             preparation: TakeoverPreparation::default(),
             taking: None,
+            times: None,
             continued: 0,
             yielding: None,
             guard: None,
@@ -337,6 +349,9 @@ impl GroupMember {
                 // Of another version of the program.
                 let Some(beat) = Beat::decode(&payload) else { return };
                 self.heard[from.0] = Some(now);
+                if beat.role == BeatRole::Owner {
+                    self.owner_heard = Some(now);
+                }
                 self.core.handle_beat(from, beat, now);
             }
             BeatInput::Closed(of) => self.core.handle_peer_closed(of, Reporter::Kernel, now),
@@ -399,6 +414,9 @@ impl GroupMember {
         tracing::warn!(epoch, ?evidence, sessions, "this gateway owns the group's addresses");
         self.gateway.fencing.set_epoch(epoch);
         self.keeper.hold();
+        let replaces = evidence != TakeoverCause::Start;
+        let times = TakeoverTimes { owner_heard: self.owner_heard, owned: since };
+        self.times = replaces.then_some(times);
         let (handle, quic) = (self.gateway.handle.clone(), self.gateway.quic.clone());
         let yielded = self.guard.take().is_some();
         let cause = match evidence {
@@ -433,6 +451,9 @@ impl GroupMember {
         match taken {
             Ok(sessions) => {
                 self.continued = sessions;
+                if let Some(times) = self.times.take() {
+                    times.record(&self.instruments, Instant::now());
+                }
                 self.follow_records();
             }
             Err(reason) => self.lost = Some(MemberEnd::NotRestored(reason)),

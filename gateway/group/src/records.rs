@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::group::CopyState;
 use super::link::{Link, LinkEvent, LinkFrame};
+use super::unconfirmed::UnconfirmedBatches;
 
 /// A copy is incomplete once the owner was heard for this long without a connection to it.
 const STALE_AFTER: Duration = Duration::from_millis(100);
@@ -28,6 +29,7 @@ pub(super) struct RecordExchange {
     /// Batches for the peer, while this member owns and is connected.
     pub(super) batches: Option<mpsc::Receiver<RecordBatch>>,
     pub(super) following: PendingChange<mpsc::Receiver<RecordBatch>>,
+    unconfirmed: UnconfirmedBatches,
     /// Of the peer.
     copy: watch::Sender<CopyState>,
     connected: bool,
@@ -49,6 +51,7 @@ impl RecordExchange {
             port_legs: settings.port_legs(),
             batches: None,
             following: None,
+            unconfirmed: UnconfirmedBatches::default(),
             copy,
             connected: false,
             disconnected_at: None,
@@ -62,6 +65,9 @@ impl RecordExchange {
             LinkEvent::Connected => {
                 (self.connected, self.refusal, self.difference) = (true, None, None);
                 self.disconnected_at = None;
+                if !core.is_owner() {
+                    self.unconfirmed.clear();
+                }
             }
             LinkEvent::Disconnected | LinkEvent::PeerChanged => {
                 if event == LinkEvent::Disconnected {
@@ -70,7 +76,9 @@ impl RecordExchange {
                 (self.connected, self.batches, self.following) = (false, None, None);
                 // The next follower's batches count from 1.
                 self.copy.send_modify(|copy| copy.acknowledged = 0);
-                self.disconnected_at = Some(Instant::now());
+                let now = Instant::now();
+                self.unconfirmed.handle_disconnected(now);
+                self.disconnected_at = Some(now);
             }
             LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
             LinkEvent::Differs(difference) => self.difference = difference,
@@ -79,9 +87,11 @@ impl RecordExchange {
             }
             LinkEvent::Frame(LinkFrame::Batch(_) | LinkFrame::HandOver) => {}
             LinkEvent::Frame(LinkFrame::Acknowledged(number)) => {
+                self.unconfirmed.handle_confirmed(number);
                 self.copy.send_modify(|copy| copy.acknowledged = number);
             }
         }
+        self.show_unconfirmed();
     }
 
     /// Adds a batch of the owner to the copy.
@@ -135,10 +145,20 @@ impl RecordExchange {
     }
 
     pub(super) fn send(&mut self, batch: &RecordBatch) {
+        self.unconfirmed.handle_sent(batch.number(), Instant::now());
+        self.show_unconfirmed();
         if !self.link.send(&LinkFrame::Batch(batch.encode())) {
             // The peer does not read. The connection ends, and the next one begins with all records.
             self.batches = None;
         }
+    }
+
+    /// Nothing waits for this change.
+    fn show_unconfirmed(&self) {
+        self.copy.send_if_modified(|copy| {
+            copy.unconfirmed_since = self.unconfirmed.oldest();
+            false
+        });
     }
 
     /// The copy is that of another owner.

@@ -242,6 +242,8 @@ pub enum CoreEvent {
         room: RoomId,
         /// The name that clients requested; the number of a room that is gone.
         room_name: Arc<str>,
+        /// The name of the scenario.
+        scenario: Arc<str>,
         /// The live sessions of the room.
         sessions: Vec<SessionId>,
         /// The reason of the move.
@@ -295,6 +297,18 @@ pub enum CoreEvent {
         why: Strike,
         /// The session that gave the evidence, if it was one session.
         session: Option<SessionId>,
+    },
+    /// The cause of moves off this hop is known, whose [`CoreEvent::Moved`] gave the cause `link`: their ports were closed because the
+    /// node was dead. The [`CoreEvent::Node`] of its death follows.
+    MoveCauseFound {
+        /// The node, in one incarnation.
+        hop: Hop,
+        /// The reason of the moves.
+        cause: MoveCause,
+        /// The names of the rooms.
+        rooms: Vec<Arc<str>>,
+        /// The live sessions of the rooms.
+        sessions: Vec<SessionId>,
     },
     /// A node's health changed.
     Node {

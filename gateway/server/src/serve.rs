@@ -164,7 +164,8 @@ fn serve_as(
     api.alerts = applied.alerts.clone();
     api.configuration = Some(applied.in_force.subscribe());
     api.cache = gateway.foundry.folder().map(PathBuf::from);
-    let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
+    let api =
+        api.serve(gateway.handle.clone(), Box::new(move |format| prometheus.render_as(format)))?;
     let mut signals = {
         let _entered = runtime.enter();
         PendingSignals::listen()?

@@ -112,7 +112,7 @@ rules! {
                 .only("evenkeel_segment", &["leg", "node", "gateway"])
                 .sum_by(&["evenkeel_scenario", "evenkeel_segment"]),
             share: 0.05,
-            whole: last("evenkeel_scenario_sessions"),
+            whole: last("evenkeel_scenario_sessions").sum_by(&["evenkeel_scenario"]),
             on: &["evenkeel_scenario"],
         }, for minutes(1),
         "media of {{ $value }} sessions of scenario {{ $labels.evenkeel_scenario }} suffers at the {{ $labels.evenkeel_segment }}", "operations.md#impaired-media";

@@ -5,9 +5,12 @@
 #![deny(missing_docs)]
 
 pub mod alerts;
+mod exemplars;
 mod instruments;
 mod node_levels;
+mod open_metrics;
 mod otlp;
+mod policy_revisions;
 mod queue;
 mod recorder;
 pub mod registry;
@@ -23,8 +26,10 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{EventRecord, Handle, NodeNames, TraceRegistry, TraceShare};
+use instruments::Meters;
 pub use instruments::{Instruments, MetricLabels, MetricSample, Prometheus};
 pub use node_levels::{NodeLevel, NodeLevels, NodeLoad};
+pub use open_metrics::MetricsFormat;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
@@ -34,6 +39,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::resource::EnvResourceDetector;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use otlp::TelemetryError;
+pub use policy_revisions::{PolicyRevision, PolicyRevisions};
 use queue::Flush;
 pub use recorder::EventRecorder;
 use registry::Attribute;
@@ -114,8 +120,8 @@ pub struct Telemetry {
     /// Of ended spans, if they are sent.
     span_output: Option<SpanOutput>,
     loggers: Option<SdkLoggerProvider>,
-    /// Kept because a reader works only as long as its provider lives.
-    _meters: SdkMeterProvider,
+    /// Kept because readers work only as long as their providers live.
+    _meters: Vec<SdkMeterProvider>,
     instruments: Arc<Instruments>,
     prometheus: Prometheus,
     scenarios: BTreeSet<Arc<str>>,
@@ -139,14 +145,15 @@ impl Telemetry {
             .with_detector(Box::new(EnvResourceDetector::new()))
             .with_attributes(named.map(|(name, value)| KeyValue::new(name.clone(), value.clone())))
             .build();
-        let (meters, instruments, prometheus, reader) =
-            instruments::meters(resource.clone()).map_err(TelemetryError::Meters)?;
+        let Meters { providers, instruments, prometheus, collector } =
+            instruments::meters(&resource, settings.telemetry.metrics.is_some())
+                .map_err(TelemetryError::Meters)?;
         instruments.begin(settings);
         let mut telemetry = Telemetry {
             tracers: None,
             span_output: None,
             loggers: None,
-            _meters: meters,
+            _meters: providers,
             instruments,
             prometheus,
             scenarios: settings.core().scenarios.into_keys().collect(),
@@ -157,7 +164,7 @@ impl Telemetry {
             return Ok(telemetry);
         }
         let instruments = &telemetry.instruments;
-        let pipeline = otlp::start(&settings.telemetry, &resource, reader, instruments)?;
+        let pipeline = otlp::start(&settings.telemetry, &resource, collector, instruments)?;
         telemetry.flushes = pipeline.flushes;
         telemetry.span_output = pipeline.spans.map(SpanOutput::new);
         telemetry.tracers = telemetry.span_output.clone().map(|spans| {

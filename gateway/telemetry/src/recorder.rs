@@ -1,5 +1,7 @@
 //! Turns events into metrics, log lines and spans.
 
+mod sessions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use evenkeel_control::{
 };
 use evenkeel_model::{
     BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ModeChange, NodeId, PluginFault,
-    PolicyName, SessionId, StartPhase, StopPhase,
+    PolicyName, StartPhase, StopPhase,
 };
 use evenkeel_revisions::RolloutStage;
 use tokio::sync::broadcast::Receiver;
@@ -23,9 +25,6 @@ use super::spans::{DecisionSpan, Moment, SWEPT_EVERY, SpanPipeline, SpanWriter, 
 
 /// Minimum length of a logged stall, which is audible.
 const LATE_TOLD: Duration = Duration::from_millis(100);
-
-/// Log interval of sessions that a node did not open.
-const NOT_OPENED_TOLD: Duration = Duration::from_secs(10);
 
 /// Records the events of one gateway.
 #[derive(Debug)]
@@ -126,6 +125,12 @@ impl EventRecorder {
                     spans.continued(*cause, *sessions, oldest, callers, *took, at);
                 }
             }
+            GatewayEvent::MediaPaused(pauses) => self.paused(pauses),
+            GatewayEvent::NodeOrdered { node, order, step } => {
+                if let Some(spans) = &mut self.spans {
+                    spans.ordered(*node, *order, *step, at);
+                }
+            }
             // Workers count shed packets; the event is for observers of single packets.
             // The member logs its own changes, the index its duplicates, the check of losses what it finds, and the forecast its warnings.
             GatewayEvent::Shed { .. }
@@ -193,45 +198,18 @@ impl EventRecorder {
             CoreEvent::HiddenState { policy, revision, differs } => {
                 warn!(%policy, %revision, %differs, "answer differs from that of a fresh instance: the plugin has hidden state");
             }
-            CoreEvent::Opened { session, room, scenario, hop, offered, .. } => {
-                let node = self.names.of_hop(*hop).node;
-                debug!(%session, %room, scenario = &**scenario, %node, "session opened");
-                let labels = [(Attribute::Scenario, &**scenario)];
-                self.instruments.count(Count::SessionsOpened, 1, &labels);
-                let took = at.now.saturating_duration_since(*offered);
-                self.instruments.time(Histogram::SessionOpen, took, &labels);
-                if let Some(spans) = &mut self.spans {
-                    spans.opened(event, caller, at);
-                }
-            }
+            CoreEvent::Opened { .. } => self.opened(event, caller, at),
             CoreEvent::Refused { offer: _, session, scenario, reason } => {
                 let (word, reason, session) = (refusal(reason), Some(reason), *session);
                 self.refused(&Turned { scenario, word, reason, session }, caller, at);
             }
-            CoreEvent::Closed { session, room, reason, closed, .. } => {
-                debug!(%session, %room, reason = reason.name(), "session closed");
-                let labels =
-                    [(Attribute::Scenario, &*closed.scenario), (Attribute::Reason, reason.name())];
-                self.instruments.count(Count::SessionsClosed, 1, &labels);
+            CoreEvent::Closed { .. } => self.closed(event, at),
+            CoreEvent::Moved { .. } => self.moved(event, at),
+            CoreEvent::MoveCauseFound { hop, cause, rooms, sessions } => {
+                let (node, cause) = (self.names.of_hop(*hop).node, cause.name());
+                debug!(%node, cause, rooms = rooms.len(), "cause of earlier moves found");
                 if let Some(spans) = &mut self.spans {
-                    spans.closed(event, at);
-                }
-            }
-            CoreEvent::Moved { room, room_name: _, sessions, cause, by, from, to, started } => {
-                let node = self.names.of_hop(*from).node;
-                let to_node = to.map(|to| self.names.of_hop(to).node);
-                let took = at.now.saturating_duration_since(*started);
-                debug!(%room, cause = cause.name(), by = by.to_string(), from = %node, to = to_node.as_deref(), ?took, "room moved");
-                let why = (Attribute::Cause, cause.name());
-                if to.is_some() {
-                    let labels = [why, (Attribute::By, &*who(by))];
-                    self.instruments.count(Count::RoomsMoved, 1, &labels);
-                    self.instruments.count(Count::SessionsMoved, sessions.len() as u64, &[why]);
-                } else {
-                    self.instruments.count(Count::RoomsStranded, 1, &[why]);
-                }
-                if let Some(spans) = &mut self.spans {
-                    spans.moved(event, at);
+                    spans.cause_found(*hop, sessions);
                 }
             }
             CoreEvent::Rerouted { room, hops, by } => {
@@ -253,7 +231,11 @@ impl EventRecorder {
                 let names: Vec<_> = witnesses.iter().map(|(witness, _)| witness.name()).collect();
                 let (was, is, incarnation) = (from.name(), to.name(), hop.incarnation);
                 self.instruments.nodes().health(hop.node, place, *to);
-                if *to == Health::Down {
+                // The process before this one marked the node down, and counted that.
+                let is_continued = *to == Health::Down && witnesses.is_empty();
+                if is_continued {
+                    info!(node = %name, %incarnation, "node is down, as the process before found");
+                } else if *to == Health::Down {
                     let took = at.now.saturating_duration_since(started);
                     warn!(node = %name, %incarnation, was, witnesses = ?names, ?took, rooms, "node marked down");
                     let node = (Attribute::Node, &*name);
@@ -266,7 +248,7 @@ impl EventRecorder {
                 } else {
                     info!(node = %name, %incarnation, was, is, witnesses = ?names, "node health changed");
                 }
-                if let Some(spans) = &mut self.spans {
+                if let Some(spans) = self.spans.as_mut().filter(|_| !is_continued) {
                     spans.node(*hop, *to, witnesses, started, *rooms, at);
                 }
             }
@@ -290,6 +272,9 @@ impl EventRecorder {
                 let name = self.names.of_node(*node);
                 info!(node = %name.node, "{}", if *draining { "drain started" } else { "drain ended" });
                 self.instruments.nodes().draining(*node, name, *draining);
+                if let Some(spans) = &mut self.spans {
+                    spans.draining(*node, *draining);
+                }
             }
             CoreEvent::MoveEnded { room, room_name: _, cause, by, from, to, started, outcome } => {
                 let (node, to_node) = (self.names.of_hop(*from).node, self.names.of_hop(*to).node);
@@ -308,7 +293,7 @@ impl EventRecorder {
                         warn!(node = %name, left, ?took, "drain deadline passed; the remaining rooms fit on no other node");
                     }
                 }
-                if let Some(spans) = &self.spans {
+                if let Some(spans) = &mut self.spans {
                     spans.drained(*node, *left, *started, at);
                 }
             }
@@ -350,6 +335,9 @@ impl EventRecorder {
                 };
                 let labels = [(Attribute::Label, label), (Attribute::LabelValue, value)];
                 self.instruments.level(Level::ClientBreaker, f64::from(state), &labels);
+                if let Some(spans) = &mut self.spans {
+                    spans.client_breaker(group, *to, at);
+                }
             }
             CoreEvent::ProviderBreaker { provider, from, to, failures } => {
                 let (was, is) = (from.name(), to.name());
@@ -507,29 +495,6 @@ impl EventRecorder {
             _ => {}
         }
         self.instruments.time(Histogram::PolicyCall, decision.took, &[policy]);
-    }
-
-    /// Logs the first failed opening of a series, and counts all.
-    fn handle_not_opened(&mut self, session: SessionId, node: NodeId, reason: &str, at: Moment) {
-        let name = self.names.of_node(node).node;
-        let told = self.not_opened.get(&node);
-        if told.is_some_and(|told| at.now.saturating_duration_since(*told) < NOT_OPENED_TOLD) {
-            debug!(node = %name, %session, reason, "node did not open a session");
-        } else {
-            self.not_opened.insert(node, at.now);
-            warn!(node = %name, %session, reason, "node did not open a session");
-        }
-    }
-
-    fn refused(&mut self, turned: &Turned<'_>, caller: Option<&TraceCaller>, at: Moment) {
-        let Turned { scenario, word, .. } = *turned;
-        debug!(scenario, reason = word, "offer refused");
-        let known = if self.scenarios.contains(scenario) { scenario } else { "" };
-        let labels = [(Attribute::Scenario, known), (Attribute::Reason, word)];
-        self.instruments.count(Count::SessionsRefused, 1, &labels);
-        if let Some(spans) = &mut self.spans {
-            spans.refused(turned, caller, at);
-        }
     }
 
     fn start(&mut self, node: NodeId, step: StartPhase, at: Moment) {

@@ -6,6 +6,7 @@
 mod decisions;
 mod held;
 mod nodes;
+mod operations;
 mod rollouts;
 mod sampling;
 mod sessions;
@@ -16,13 +17,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_control::{NodeName, NodeNames, TraceRegistry};
-use evenkeel_model::{Hop, NodeId, OfferRefusal, PolicyName, RegionId};
+use evenkeel_model::{Hop, NodeId, OfferRefusal, RegionId};
 pub(crate) use held::SpanOutput;
 use opentelemetry::trace::{SpanBuilder, SpanKind};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SdkTracer;
 pub(crate) use sampling::{SpanIds, SpanSampler};
-use tracks::{DecisionBatch, DecisionSubject, FailoverSpan, RolloutTrack, SessionSpans};
+use tracks::{
+    DecisionBatch, DecisionSubject, FailoverSpan, OperationTracks, SessionSpans, TouchedSessions,
+};
 pub(crate) use tracks::{DecisionSpan, Turned};
 
 use crate::registry::{Attribute, Span};
@@ -35,9 +38,6 @@ pub(crate) const SWEPT_EVERY: Duration = Duration::from_secs(1);
 
 /// Maximum steps recorded of a rollout or a degradation: a rollout can be paused and resumed any number of times.
 const STEPS_MAX: usize = 64;
-
-/// Maximum links of one span: a limit that receivers accept.
-const LINKS_MAX: usize = 128;
 
 /// The same moment on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -82,9 +82,11 @@ pub(super) struct SpanWriter {
     /// Decisions about many rooms. These move once their sessions are open at the new node.
     reroutes: Vec<DecisionBatch>,
     failovers: Vec<FailoverSpan>,
+    /// Sessions that left a hop for closed ports. The event of its death follows.
+    port_moves: Option<(Hop, TouchedSessions)>,
+    operations: OperationTracks,
     /// The times at which open breakers opened.
     breakers: BTreeMap<RegionId, SystemTime>,
-    rollouts: BTreeMap<PolicyName, RolloutTrack>,
     /// The times at which hooks of nodes were called.
     starts: BTreeMap<NodeId, SystemTime>,
     swept: Option<Instant>,
@@ -92,6 +94,12 @@ pub(super) struct SpanWriter {
 
 fn is(attribute: Attribute, value: impl Into<Value>) -> KeyValue {
     KeyValue::new(attribute.key(), value)
+}
+
+/// The number of touched sessions, and of those without a link.
+fn counts_of(touched: &TouchedSessions) -> [KeyValue; 2] {
+    let left_out = touched.sessions - touched.links.len();
+    [is(Attribute::Sessions, touched.sessions as i64), is(Attribute::DroppedLinks, left_out as i64)]
 }
 
 fn registered(span: Span, key: &str) -> bool {
@@ -134,8 +142,9 @@ impl SpanWriter {
             batch: None,
             reroutes: Vec::new(),
             failovers: Vec::new(),
+            port_moves: None,
+            operations: OperationTracks::default(),
             breakers: BTreeMap::new(),
-            rollouts: BTreeMap::new(),
             starts: BTreeMap::new(),
             swept: None,
         }
@@ -146,6 +155,7 @@ impl SpanWriter {
         self.end_batch(None, at);
         self.end_reroutes(at, |_| true);
         self.end_degradations(at);
+        self.end_drills(at);
     }
 
     fn place(&self, hop: Hop, attributes: &mut Vec<KeyValue>) {

@@ -13,7 +13,7 @@ fn acknowledgement_names_its_user() {
     let socket = socket_path();
     let mut api = bind(admin(socket.clone(), None), &mut Inherited::default()).unwrap();
     api.alerts = Some(channels.handle());
-    let thread = api.serve(handle, Box::new(String::new)).unwrap();
+    let thread = api.serve(handle, Box::new(|_| String::new())).unwrap();
     thread.open();
     let mut requests = channels.requests;
     let acknowledge = |requests: &mut mpsc::Receiver<AlertRequest>, answer| {

@@ -4,7 +4,7 @@ const SHORT: Duration = Duration::from_millis(10);
 const LONG: Duration = Duration::from_secs(60);
 
 fn copy(acknowledged: u64, is_alone: bool) -> CopyState {
-    CopyState { acknowledged, is_alone }
+    CopyState { acknowledged, is_alone, unconfirmed_since: None }
 }
 
 #[tokio::test]
@@ -32,4 +32,32 @@ async fn offer_alone_does_not_wait_for_a_standby_that_cannot_take_over() {
     };
     assert!(tokio::join!(group.confirmed_unless_alone(5, LONG), falls_silent).0);
     assert!(!group.confirmed(5, SHORT).await);
+}
+
+#[test]
+fn only_the_owner_has_unconfirmed_changes() {
+    let (group, inbox) = Group::new();
+    let now = Instant::now();
+    inbox.copy.send_modify(|copy| copy.unconfirmed_since = now.checked_sub(LONG));
+    assert_eq!(group.lag(), None);
+    let here = |role| GatewayStanding {
+        gateway: "edge-1".into(),
+        here: true,
+        role,
+        epoch: 1,
+        sessions: 0,
+        in_sync: true,
+        armed: false,
+        heard_ms: None,
+        addresses: Vec::new(),
+        refused: None,
+        blocked: None,
+    };
+    let shown = |role| GroupStatus { gateways: vec![here(role)], ..GroupStatus::default() };
+    inbox.standing.send_replace(shown(GroupRole::Standby));
+    assert_eq!(group.lag(), None);
+    inbox.standing.send_replace(shown(GroupRole::Owner));
+    assert!(group.lag().is_some_and(|lag| lag >= LONG));
+    inbox.copy.send_modify(|copy| copy.unconfirmed_since = None);
+    assert_eq!(group.lag(), Some(Duration::ZERO));
 }

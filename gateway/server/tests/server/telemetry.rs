@@ -145,6 +145,7 @@ pub(crate) fn moved(room: u64, sessions: &[u64], cause: MoveCause) -> CoreEvent 
     CoreEvent::Moved {
         room: RoomId(room),
         room_name: "room".into(),
+        scenario: "call".into(),
         sessions: sessions.iter().copied().map(SessionId).collect(),
         cause,
         by: Decider::Native,

@@ -163,6 +163,7 @@ fn reroute_is_linked_to_the_sessions_that_moved() {
     let moved = |room, sessions: &[u64], by, started| CoreEvent::Moved {
         room: RoomId(room),
         room_name: "room".into(),
+        scenario: "call".into(),
         sessions: sessions.iter().copied().map(SessionId).collect(),
         cause: MoveCause::Quality,
         by,

@@ -11,11 +11,12 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, KeyValue};
 
+use crate::exemplars::SampledSpan;
 use crate::registry::{Attribute, Span};
 use crate::spans::held::HeldTrace;
 use crate::spans::sampling::{SpanIds, WELL};
-use crate::spans::tracks::{DecisionSubject, Degradation, SESSIONS_MAX, Turned};
-use crate::spans::{LINKS_MAX, Moment, STEPS_MAX, SpanWriter, builder, is};
+use crate::spans::tracks::{DecisionSubject, Degradation, LINKS_MAX, SESSIONS_MAX, Turned};
+use crate::spans::{Moment, STEPS_MAX, SpanWriter, builder, is};
 
 /// Maximum spans of one takeover or move.
 const SPANS_AT_ONCE: usize = 1_000;
@@ -72,8 +73,15 @@ impl SpanWriter {
         Some(self.span_of(session)).filter(SpanContext::is_sampled).map(Link::with_context)
     }
 
-    pub(super) fn links_to(&self, sessions: &[SessionId]) -> impl Iterator<Item = Link> {
-        sessions.iter().filter_map(|session| self.link_to(*session))
+    /// Links to the first of the sessions that are sampled, as many as a span has.
+    pub(super) fn links_to(&self, sessions: &[SessionId]) -> Vec<Link> {
+        let links = sessions.iter().filter_map(|session| self.link_to(*session));
+        links.take(LINKS_MAX).collect()
+    }
+
+    /// The session as the exemplar of a metric, if it is sampled.
+    pub(crate) fn exemplar(&self, session: SessionId) -> Option<SampledSpan> {
+        SampledSpan::of(&self.span_of(session))
     }
 
     /// Parent and links of a request's span: only a trusted caller is the parent.
@@ -154,6 +162,7 @@ impl SpanWriter {
             .with_links(links)
             .start_with_context(&self.tracer, &parent);
         span.set_status(Status::error(word));
+        self.note_refused(reason, span.span_context());
         let context = parent.with_span(span);
 
         let by_admission = reason
@@ -219,7 +228,17 @@ impl SpanWriter {
 
     /// Records [`CoreEvent::Moved`].
     pub(crate) fn moved(&mut self, event: &CoreEvent, at: Moment) {
-        let CoreEvent::Moved { room, room_name, sessions, cause, by, from, to, started } = event
+        let CoreEvent::Moved {
+            room,
+            room_name,
+            scenario: _,
+            sessions,
+            cause,
+            by,
+            from,
+            to,
+            started,
+        } = event
         else {
             return;
         };
@@ -243,6 +262,7 @@ impl SpanWriter {
                 .end_with_timestamp(at.wall);
         }
         self.note_reroute(by, *started, sessions);
+        self.note_leaving(*from, *cause, by, sessions);
         if cause.is_loss() {
             self.note_failover(*from, sessions, at);
         }
@@ -258,6 +278,7 @@ impl SpanWriter {
             return;
         }
         self.affect(*session, at);
+        self.note_decider(by, &[*session]);
         let degraded = &mut self.sessions.degraded;
         if degraded.len() >= SESSIONS_MAX && !degraded.contains_key(session) {
             degraded.pop_first();
@@ -337,7 +358,7 @@ impl SpanWriter {
             oldest.iter().for_each(|session| self.affect(*session, at));
         }
         let start = at.wall.checked_sub(took).unwrap_or(at.wall);
-        let links: Vec<Link> = self.links_to(oldest).take(LINKS_MAX).collect();
+        let links = self.links_to(oldest);
         let attributes: Vec<KeyValue> = vec![
             is(Attribute::Cause, cause.name()),
             is(Attribute::Sessions, sessions as i64),

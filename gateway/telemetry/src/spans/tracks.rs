@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_control::CallerSpan;
 use evenkeel_model::{
-    Arm, DecisionNote, DecisionOutcome, EvidenceSource, Hop, OfferRefusal, Op, PolicyName, RoomId,
-    SessionId,
+    Arm, ClientGroup, DecisionNote, DecisionOutcome, EvidenceSource, Hop, NodeId, OfferRefusal, Op,
+    PolicyName, RoomId, SessionId,
 };
 use opentelemetry::trace::Link;
 
@@ -21,8 +21,61 @@ const CALLERS_MAX: usize = 100_000;
 /// Maximum sessions that become affected within a second: packets need the processor after a failure.
 const AFFECTED_PER_SECOND: usize = 1_000;
 
-/// The start and steps of a rollout.
-pub(super) type RolloutTrack = (SystemTime, Vec<(SystemTime, String)>);
+/// Maximum links of one span: a limit that receivers accept.
+pub(super) const LINKS_MAX: usize = 128;
+
+/// The sessions that an operation or a failure touched.
+#[derive(Default, Debug)]
+pub(super) struct TouchedSessions {
+    pub(super) sessions: usize,
+    /// To those that are sampled, at most [`LINKS_MAX`].
+    pub(super) links: Vec<Link>,
+}
+
+impl TouchedSessions {
+    pub(super) fn add(&mut self, sessions: usize, links: impl IntoIterator<Item = Link>) {
+        let left = LINKS_MAX - self.links.len();
+        self.links.extend(links.into_iter().take(left));
+        self.sessions += sessions;
+    }
+}
+
+/// A rollout, until it ends.
+#[derive(Debug)]
+pub(super) struct RolloutTrack {
+    pub(super) start: SystemTime,
+    pub(super) revision: Option<Arc<str>>,
+    pub(super) steps: Vec<(SystemTime, String)>,
+    /// Those that the revision moved or degraded.
+    pub(super) touched: TouchedSessions,
+}
+
+/// The fault of a drill at a node, until it is repaired.
+#[derive(Debug)]
+pub(super) struct DrillTrack {
+    pub(super) fault: &'static str,
+    pub(super) start: SystemTime,
+    /// Those that left the node.
+    pub(super) touched: TouchedSessions,
+}
+
+/// A breaker of clients, until it is closed.
+#[derive(Debug)]
+pub(super) struct ClientBreakerTrack {
+    pub(super) start: SystemTime,
+    /// The refused offers.
+    pub(super) touched: TouchedSessions,
+}
+
+/// What operators and breakers do.
+#[derive(Default, Debug)]
+pub(super) struct OperationTracks {
+    /// Sessions that left each node that is drained.
+    pub(super) drains: BTreeMap<NodeId, TouchedSessions>,
+    pub(super) drills: BTreeMap<NodeId, DrillTrack>,
+    pub(super) rollouts: BTreeMap<PolicyName, RolloutTrack>,
+    pub(super) client_breakers: BTreeMap<ClientGroup, ClientBreakerTrack>,
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct DecisionSpan {
@@ -50,8 +103,7 @@ pub(crate) enum DecisionSubject {
 #[derive(Debug)]
 pub(super) struct DecisionBatch {
     pub(super) decision: DecisionSpan,
-    pub(super) links: Vec<Link>,
-    pub(super) sessions: usize,
+    pub(super) touched: TouchedSessions,
 }
 
 /// Sessions that continue a caller's trace, that a failure affected, or without full quality.
@@ -123,6 +175,5 @@ pub(super) struct FailoverSpan {
     pub(super) witnesses: Vec<EvidenceSource>,
     pub(super) rooms: u32,
     pub(super) rooms_left: u32,
-    pub(super) sessions: usize,
-    pub(super) links: Vec<Link>,
+    pub(super) touched: TouchedSessions,
 }

@@ -393,6 +393,15 @@ fn closed_port_of_a_dead_node_is_its_death() {
         assert_eq!(causes(&world, session), [MoveCause::Link]);
         world.kill(A);
         assert_eq!(causes(&world, session), [cause]);
+        let found = world.events().filter_map(|event| match event {
+            CoreEvent::MoveCauseFound { hop, cause, rooms, sessions } => {
+                assert_eq!((rooms.len(), &*rooms[0]), (1, "r"));
+                Some((*hop, *cause, sessions.clone()))
+            }
+            _ => None,
+        });
+        let expected = (cause == MoveCause::NodeDown).then(|| (hop, cause, vec![session]));
+        assert_eq!(found.collect::<Vec<_>>(), Vec::from_iter(expected));
     }
 }
 

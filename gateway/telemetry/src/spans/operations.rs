@@ -1,0 +1,144 @@
+//! Spans of operations and breakers, linked to the sessions that they touched: drains, drills, rollouts and breakers of clients.
+
+use std::time::Instant;
+
+use evenkeel_control::{NodeName, NodeOrder, OrderStep};
+use evenkeel_model::{
+    BreakerState, ClientGroup, Decider, Hop, MoveCause, NodeId, OfferRefusal, SessionId,
+};
+use opentelemetry::trace::{Link, Span as _, SpanContext, SpanKind};
+use opentelemetry::{Context, KeyValue};
+
+use crate::registry::{Attribute, Span};
+use crate::spans::sampling::WELL;
+use crate::spans::tracks::{ClientBreakerTrack, DrillTrack, TouchedSessions};
+use crate::spans::{Moment, SpanWriter, builder, counts_of, is};
+
+/// Maximum breakers of clients that are followed: clients choose the names of their groups.
+const CLIENT_BREAKERS_MAX: usize = 64;
+
+impl SpanWriter {
+    fn node_attributes(&self, node: NodeId) -> Vec<KeyValue> {
+        let NodeName { node, region, zone, .. } = self.names.of_node(node);
+        vec![is(Attribute::Node, node), is(Attribute::Region, region), is(Attribute::Zone, zone)]
+    }
+
+    /// A room left this hop: its sessions are touched by what goes on at the node, and by the decider.
+    pub(super) fn note_leaving(
+        &mut self,
+        from: Hop,
+        cause: MoveCause,
+        by: &Decider,
+        sessions: &[SessionId],
+    ) {
+        let is_drained =
+            cause == MoveCause::Drain && self.operations.drains.contains_key(&from.node);
+        if is_drained || self.operations.drills.contains_key(&from.node) {
+            let links = self.links_to(sessions);
+            let drain = self.operations.drains.get_mut(&from.node).filter(|_| is_drained);
+            let drill = self.operations.drills.get_mut(&from.node).map(|drill| &mut drill.touched);
+            for touched in drain.into_iter().chain(drill) {
+                touched.add(sessions.len(), links.iter().cloned());
+            }
+        }
+        self.note_decider(by, sessions);
+    }
+
+    /// Sessions are touched by the revision that is rolled out, if it decided.
+    pub(super) fn note_decider(&mut self, by: &Decider, sessions: &[SessionId]) {
+        let Decider::Policy { policy, revision } = by else { return };
+        let rollout = self.operations.rollouts.get(policy);
+        if rollout.is_some_and(|rollout| rollout.revision.as_ref() == Some(revision)) {
+            let links = self.links_to(sessions);
+            if let Some(rollout) = self.operations.rollouts.get_mut(policy) {
+                rollout.touched.add(sessions.len(), links);
+            }
+        }
+    }
+
+    pub(crate) fn draining(&mut self, node: NodeId, draining: bool) {
+        self.operations.drains.remove(&node);
+        if draining {
+            self.operations.drains.insert(node, TouchedSessions::default());
+        }
+    }
+
+    /// `left`: rooms that fit on no other node when the deadline passed.
+    pub(crate) fn drained(&mut self, node: NodeId, left: u32, started: Instant, at: Moment) {
+        // The rooms that are left may leave later.
+        let drain = self.operations.drains.get_mut(&node);
+        let touched = drain.map(std::mem::take).unwrap_or_default();
+        let mut attributes = self.node_attributes(node);
+        attributes.push(is(Attribute::Rooms, i64::from(left)));
+        attributes.extend(counts_of(&touched));
+        builder(Span::NodeDrain, SpanKind::Internal, at.wall_of(started), attributes)
+            .with_links(touched.links)
+            .start_with_context(&self.tracer, &Context::new())
+            .end_with_timestamp(at.wall);
+    }
+
+    /// Follows the faults that drills inject. The effect of one may be seen before the agent answers.
+    pub(crate) fn ordered(&mut self, node: NodeId, order: NodeOrder, step: OrderStep, at: Moment) {
+        let drills = &mut self.operations.drills;
+        match (order.fault(), step) {
+            (Some(fault), OrderStep::Sent) => {
+                let touched = TouchedSessions::default();
+                drills.entry(node).or_insert(DrillTrack { fault, start: at.wall, touched });
+            }
+            (Some(_), OrderStep::Refused) => drop(drills.remove(&node)),
+            (None, OrderStep::Done) => {
+                if let Some(drill) = drills.remove(&node) {
+                    self.end_drill(node, drill, WELL, at);
+                }
+            }
+            (Some(_), OrderStep::Done) | (None, OrderStep::Sent | OrderStep::Refused) => {}
+        }
+    }
+
+    fn end_drill(&self, node: NodeId, drill: DrillTrack, outcome: &'static str, at: Moment) {
+        let DrillTrack { fault, start, touched } = drill;
+        let mut attributes = self.node_attributes(node);
+        attributes.extend([is(Attribute::Fault, fault), is(Attribute::Outcome, outcome)]);
+        attributes.extend(counts_of(&touched));
+        builder(Span::NodeDrill, SpanKind::Internal, start, attributes)
+            .with_links(touched.links)
+            .start_with_context(&self.tracer, &Context::new())
+            .end_with_timestamp(at.wall);
+    }
+
+    /// The next process does not know of them.
+    pub(super) fn end_drills(&mut self, at: Moment) {
+        for (node, drill) in std::mem::take(&mut self.operations.drills) {
+            self.end_drill(node, drill, "unrepaired", at);
+        }
+    }
+
+    pub(crate) fn client_breaker(&mut self, group: &ClientGroup, to: BreakerState, at: Moment) {
+        let breakers = &mut self.operations.client_breakers;
+        if to != BreakerState::Closed {
+            if breakers.len() < CLIENT_BREAKERS_MAX && !breakers.contains_key(group) {
+                let touched = TouchedSessions::default();
+                breakers.insert(group.clone(), ClientBreakerTrack { start: at.wall, touched });
+            }
+            return;
+        }
+        let Some(ClientBreakerTrack { start, touched }) = breakers.remove(group) else { return };
+        let mut attributes = vec![
+            is(Attribute::Label, group.label.name()),
+            is(Attribute::LabelValue, group.value.to_string()),
+        ];
+        attributes.extend(counts_of(&touched));
+        builder(Span::ClientBreaker, SpanKind::Internal, start, attributes)
+            .with_links(touched.links)
+            .start_with_context(&self.tracer, &Context::new())
+            .end_with_timestamp(at.wall);
+    }
+
+    /// The breaker of its clients refused this offer.
+    pub(super) fn note_refused(&mut self, reason: Option<&OfferRefusal>, offer: &SpanContext) {
+        let Some(OfferRefusal::ClientsImpaired { group, .. }) = reason else { return };
+        if let Some(breaker) = self.operations.client_breakers.get_mut(group) {
+            breaker.touched.add(1, [Link::with_context(offer.clone())]);
+        }
+    }
+}
