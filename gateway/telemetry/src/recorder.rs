@@ -311,7 +311,7 @@ impl EventRecorder {
                 let labels = [(Attribute::Region, &*name)];
                 self.instruments.level(Level::RegionBreaker, f64::from(*to as u32), &labels);
                 if let Some(spans) = &mut self.spans {
-                    spans.breaker(*region, *to, at);
+                    spans.region_breaker(*region, *to, at);
                 }
             }
             CoreEvent::ClientBreaker {

@@ -96,6 +96,8 @@ attributes! {
     LabelValue = "evenkeel.label_value";
     /// Sessions or rooms that the span is not linked to: not sampled, or beyond the limit.
     DroppedLinks = "evenkeel.dropped_links";
+    /// Nodes of a reload beyond those that the span names.
+    DroppedNodes = "evenkeel.dropped_nodes";
     /// Name of a network interface.
     Interface = "evenkeel.interface";
     /// Loss in a segment of a path, as a share of its packets.
@@ -104,6 +106,8 @@ attributes! {
     Mode = "evenkeel.mode";
     /// Name of a node.
     Node = "evenkeel.node";
+    /// Names of the nodes that a reload added, removed or changed, at most 128.
+    Nodes = "evenkeel.nodes";
     /// A plugin's note about a decision; the note's key is appended.
     Note = "evenkeel.note";
     /// Degradation action: `cap`, `voice-only`.
@@ -527,15 +531,16 @@ spans! {
     PolicyRollout = "policy.rollout", Always,
         [Policy, Hook, Revision, Previous, Outcome, Reason, By, Sessions, DroppedLinks];
     /// A reload that had an effect or was refused.
-    GatewayReload = "gateway.reload", Always, [By, Outcome, Reason];
+    GatewayReload = "gateway.reload", Always, [By, Outcome, Reason, Nodes, DroppedNodes];
     /// Start of a node by its hook, until the node answers or the start has failed. Parent of the hook's spans.
     NodeStart = "node.start", Always, [Node, Region, Zone, Outcome, Reason];
     /// Drain of a node, from the request until it has no rooms or the deadline has passed. Linked to the sessions that left it.
     NodeDrain = "node.drain", Always, [Node, Region, Zone, Rooms, Sessions, DroppedLinks];
     /// Fault that a drill injects at a node, until it is repaired. Linked to the sessions that left the node meanwhile.
     NodeDrill = "node.drill", Always, [Node, Region, Zone, Fault, Outcome, Sessions, DroppedLinks];
-    /// From the opening of a region's breaker until it is closed.
-    RegionBreaker = "region.breaker", Always, [Region];
+    /// From the opening of a region's breaker until it is closed. Linked to the sessions that opened or left there meanwhile, and to the
+    /// offers that found no node.
+    RegionBreaker = "region.breaker", Always, [Region, Sessions, DroppedLinks];
     /// From the opening of a breaker of clients until it is closed. Linked to the offers that it refused.
     ClientBreaker = "client.breaker", Always, [Label, LabelValue, Sessions, DroppedLinks];
     /// This process continues the sessions of another one: an upgrade, a hand-over or a takeover. Linked to the sessions.

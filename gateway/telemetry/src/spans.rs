@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_control::{NodeName, NodeNames, TraceRegistry};
-use evenkeel_model::{Hop, NodeId, OfferRefusal, RegionId};
+use evenkeel_model::{Hop, NodeId, OfferRefusal};
 pub(crate) use held::SpanOutput;
 use opentelemetry::trace::{SpanBuilder, SpanKind};
 use opentelemetry::{KeyValue, Value};
@@ -85,8 +85,6 @@ pub(super) struct SpanWriter {
     /// Sessions that left a hop for closed ports. The event of its death follows.
     port_moves: Option<(Hop, TouchedSessions)>,
     operations: OperationTracks,
-    /// The times at which open breakers opened.
-    breakers: BTreeMap<RegionId, SystemTime>,
     /// The times at which hooks of nodes were called.
     starts: BTreeMap<NodeId, SystemTime>,
     swept: Option<Instant>,
@@ -144,7 +142,6 @@ impl SpanWriter {
             failovers: Vec::new(),
             port_moves: None,
             operations: OperationTracks::default(),
-            breakers: BTreeMap::new(),
             starts: BTreeMap::new(),
             swept: None,
         }

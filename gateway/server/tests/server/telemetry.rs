@@ -136,7 +136,11 @@ pub(crate) fn opened(session: u64, room: u64) -> CoreEvent {
     }
 }
 
-fn refused(scenario: &str, reason: OfferRefusal, session: Option<(u64, u64)>) -> CoreEvent {
+pub(crate) fn refused(
+    scenario: &str,
+    reason: OfferRefusal,
+    session: Option<(u64, u64)>,
+) -> CoreEvent {
     let session = session.map(|(session, room)| (SessionId(session), RoomId(room)));
     CoreEvent::Refused { offer: OfferId(1), session, scenario: Arc::from(scenario), reason }
 }

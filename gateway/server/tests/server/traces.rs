@@ -9,7 +9,8 @@ use evenkeel_control::{
 };
 use evenkeel_model::{
     BreakerMode, BreakerState, CloseReason, ClosedMove, CoreEvent, Decider, DecisionOutcome, Hook,
-    Hop, Incarnation, MoveCause, NodeId, NotStarted, Op, RegionId, RoomId, SessionId, StartPhase,
+    Hop, Incarnation, MoveCause, NodeId, NotStarted, OfferRefusal, Op, RegionId, RoomId, SessionId,
+    StartPhase,
 };
 use evenkeel_telemetry::registry::Attribute;
 use evenkeel_telemetry::{Moment, Telemetry};
@@ -20,7 +21,7 @@ use tokio::sync::broadcast;
 use crate::receiver::Receiver;
 use crate::telemetry::{
     SOON, TRACEPARENT, check_registered, closed, continuing, decided, down, hear, moved, names,
-    only, opened, policy, said, settings, start, word,
+    only, opened, policy, refused, said, settings, start, word,
 };
 
 fn degraded(session: u64, rung: u8, by: Decider) -> CoreEvent {
@@ -305,6 +306,9 @@ fn drain_and_open_breaker_are_spans() {
     hear(&mut recorder, &[breaker(shut, open), breaker(open, half), breaker(half, open)]);
     assert!(telemetry.flush(SOON));
     assert_eq!(names(&receiver.spans()), ["node.drain"]);
+    let full = refused("call", OfferRefusal::Full { retry_after: SOON }, None);
+    let without_node = refused("call", OfferRefusal::NoNode { retry_after: SOON }, None);
+    hear(&mut recorder, &[opened(1, 1), moved(2, &[2], MoveCause::Link), full, without_node]);
     hear(&mut recorder, &[breaker(open, half), breaker(half, shut)]);
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
@@ -313,5 +317,13 @@ fn drain_and_open_breaker_are_spans() {
     assert_eq!(word(drain, Attribute::Node), "east-a1");
     assert_eq!(said(drain, Attribute::Rooms), Some(Value::IntValue(2)));
     assert!(drain.end_time_unix_nano - drain.start_time_unix_nano >= 30_000_000);
-    assert_eq!(word(only(&spans, "region.breaker"), Attribute::Region), "east");
+    let breaker = only(&spans, "region.breaker");
+    assert_eq!(word(breaker, Attribute::Region), "east");
+    let of_name = |name: &'static str| spans.iter().filter(move |span| span.name == name);
+    let left = of_name("session.move").map(|span| &span.parent_span_id);
+    let turned_away = of_name("session.open").filter(|it| word(it, Attribute::Reason) == "no-node");
+    let touched: Vec<_> = left.chain(turned_away.map(|span| &span.span_id)).collect();
+    assert_eq!(breaker.links.iter().map(|link| &link.span_id).collect::<Vec<_>>(), touched);
+    assert_eq!(said(breaker, Attribute::Sessions), Some(Value::IntValue(3)));
+    assert_eq!(said(breaker, Attribute::DroppedLinks), Some(Value::IntValue(1)), "not sampled");
 }

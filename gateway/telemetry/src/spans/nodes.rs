@@ -1,11 +1,10 @@
-//! Spans of nodes, regions and the configuration: failovers, starts, breakers and reloads.
+//! Spans of nodes and the configuration: failovers, starts and reloads.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_control::{ReloadReport, TraceIds};
-use evenkeel_model::{
-    BreakerState, EvidenceSource, Health, Hop, NodeId, RegionId, SessionId, StartPhase,
-};
+use evenkeel_control::{ListChange, ReloadReport, Reloaded, TraceIds};
+use evenkeel_model::{EvidenceSource, Health, Hop, NodeId, SessionId, StartPhase};
 use opentelemetry::trace::{Span as _, SpanId, SpanKind, Status, TraceId};
 use opentelemetry::{Array, Context, StringValue, Value};
 
@@ -13,6 +12,9 @@ use crate::registry::{Attribute, Span};
 use crate::spans::sampling::{SpanIds, WELL};
 use crate::spans::tracks::{FailoverSpan, TouchedSessions};
 use crate::spans::{Moment, SpanWriter, builder, counts_of, is};
+
+/// Maximum nodes that the span of a reload names.
+const NODES_MAX: usize = 128;
 
 impl SpanWriter {
     pub(crate) fn node(
@@ -112,23 +114,19 @@ impl SpanWriter {
         span.end_with_timestamp(at.wall);
     }
 
-    pub(crate) fn breaker(&mut self, region: RegionId, to: BreakerState, at: Moment) {
-        if to != BreakerState::Closed {
-            self.breakers.entry(region).or_insert(at.wall);
-            return;
-        }
-        let Some(opened) = self.breakers.remove(&region) else { return };
-        let attributes = vec![is(Attribute::Region, self.names.of_region(region))];
-        builder(Span::RegionBreaker, SpanKind::Internal, opened, attributes)
-            .start_with_context(&self.tracer, &Context::new())
-            .end_with_timestamp(at.wall);
-    }
-
     pub(crate) fn reloaded(&self, report: &ReloadReport, at: Moment) {
         let ReloadReport { by, took, outcome } = report;
         let mut attributes = vec![is(Attribute::By, by.name())];
         match outcome {
-            Ok(_) => attributes.push(is(Attribute::Outcome, WELL)),
+            Ok(Reloaded { nodes: ListChange { added, removed, changed }, .. }) => {
+                attributes.push(is(Attribute::Outcome, WELL));
+                let names: Vec<_> = added.iter().chain(removed).chain(changed).collect();
+                let named = names.iter().take(NODES_MAX);
+                let named = named.map(|name| StringValue::from(Arc::clone(name)));
+                let left_out = names.len().saturating_sub(NODES_MAX);
+                attributes.push(is(Attribute::Nodes, Value::Array(Array::String(named.collect()))));
+                attributes.push(is(Attribute::DroppedNodes, left_out as i64));
+            }
             Err(reason) => {
                 attributes.push(is(Attribute::Outcome, "refused"));
                 attributes.push(is(Attribute::Reason, reason.to_string()));

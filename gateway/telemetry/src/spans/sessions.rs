@@ -142,6 +142,7 @@ impl SpanWriter {
             self.decide(&context, decision, at);
         }
         context.span().end_with_timestamp(at.wall);
+        self.note_in_region(*hop, &[*session]);
     }
 
     pub(crate) fn refused(

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_control::CallerSpan;
 use evenkeel_model::{
     Arm, ClientGroup, DecisionNote, DecisionOutcome, EvidenceSource, Hop, NodeId, OfferRefusal, Op,
-    PolicyName, RoomId, SessionId,
+    PolicyName, RegionId, RoomId, SessionId,
 };
 use opentelemetry::trace::Link;
 
@@ -59,12 +59,17 @@ pub(super) struct DrillTrack {
     pub(super) touched: TouchedSessions,
 }
 
-/// A breaker of clients, until it is closed.
+/// A breaker, until it is closed.
 #[derive(Debug)]
-pub(super) struct ClientBreakerTrack {
+pub(super) struct BreakerTrack {
     pub(super) start: SystemTime,
-    /// The refused offers.
     pub(super) touched: TouchedSessions,
+}
+
+impl BreakerTrack {
+    pub(super) fn new(start: SystemTime) -> BreakerTrack {
+        BreakerTrack { start, touched: TouchedSessions::default() }
+    }
 }
 
 /// What operators and breakers do.
@@ -74,7 +79,10 @@ pub(super) struct OperationTracks {
     pub(super) drains: BTreeMap<NodeId, TouchedSessions>,
     pub(super) drills: BTreeMap<NodeId, DrillTrack>,
     pub(super) rollouts: BTreeMap<PolicyName, RolloutTrack>,
-    pub(super) client_breakers: BTreeMap<ClientGroup, ClientBreakerTrack>,
+    /// With the offers that each refused.
+    pub(super) client_breakers: BTreeMap<ClientGroup, BreakerTrack>,
+    /// With the newcomers and leavers of each region, and the offers that found no node.
+    pub(super) region_breakers: BTreeMap<RegionId, BreakerTrack>,
 }
 
 #[derive(Clone, Debug)]
