@@ -29,12 +29,13 @@ fn shape(attribute: Attribute) -> Shape {
         Attribute::Differs => Shape::Bool,
         Attribute::Incarnation
         | Attribute::DroppedLinks
+        | Attribute::DroppedNodes
         | Attribute::Note
         | Attribute::Rooms
         | Attribute::Rows
         | Attribute::Sessions => Shape::Int,
         Attribute::Confidence | Attribute::Duration | Attribute::Loss => Shape::Number,
-        Attribute::Witness => Shape::Texts,
+        Attribute::Nodes | Attribute::Witness => Shape::Texts,
         Attribute::AdmittedBy
         | Attribute::Arm
         | Attribute::By
@@ -50,18 +51,23 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::Label
         | Attribute::LabelValue
         | Attribute::Mode
+        | Attribute::Native
         | Attribute::Node
         | Attribute::Op
         | Attribute::Outcome
+        | Attribute::Phase
         | Attribute::Policy
         | Attribute::Previous
+        | Attribute::Provider
         | Attribute::Reason
         | Attribute::Receiver
         | Attribute::Region
+        | Attribute::Repair
         | Attribute::Revision
         | Attribute::Room
         | Attribute::RoomName
         | Attribute::RoutedBy
+        | Attribute::Rung
         | Attribute::Scenario
         | Attribute::Scope
         | Attribute::Segment

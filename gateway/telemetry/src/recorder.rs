@@ -160,6 +160,7 @@ impl EventRecorder {
                 asked,
                 took,
                 notes,
+                native,
             } => {
                 debug!(%ask, %policy, arm = arm.name(), outcome = outcome.name(), rows, ?took, "policy decided");
                 let decision = DecisionSpan {
@@ -175,6 +176,7 @@ impl EventRecorder {
                     concluded: at.now,
                     took: *took,
                     notes: notes.clone(),
+                    native: native.clone(),
                 };
                 self.decided(&decision);
                 if let Some(spans) = &mut self.spans {

@@ -104,6 +104,9 @@ attributes! {
     Loss = "evenkeel.loss";
     /// Mode of a room: `hot`, `hitless`…
     Mode = "evenkeel.mode";
+    /// Decision of the native default: `configured` parameters of a scenario, `accept` a session, names of a new room's nodes or
+    /// `none`, `keep` rooms where they are and sessions in their quality.
+    Native = "evenkeel.native";
     /// Name of a node.
     Node = "evenkeel.node";
     /// Names of the nodes that a reload added, removed or changed, at most 128.
@@ -525,7 +528,7 @@ spans! {
     /// A question to a policy. Child of the span that waited for it, or a root span. A decision about many sessions or rooms is linked to the
     /// sessions that it degraded, or moved within 5 s.
     PolicyDecide = "policy.decide", Share,
-        [Policy, Hook, Arm, Revision, Session, Room, Outcome, Reason, Fault, Guard, Differs, Rows, Duration, DroppedLinks, Note];
+        [Policy, Hook, Arm, Revision, Session, Room, Outcome, Reason, Fault, Guard, Differs, Native, Rows, Duration, DroppedLinks, Note];
     /// A rollout, from its start to activation, rollback or refusal; its steps are span events. Linked to the sessions that the revision
     /// moved or degraded meanwhile.
     PolicyRollout = "policy.rollout", Always,

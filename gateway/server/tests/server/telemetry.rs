@@ -119,6 +119,7 @@ pub(crate) fn decided(
         notes: [(0, "delay", 7), (0, "loss", 3), (1, "loss", 4)]
             .map(|(row, key, value)| DecisionNote { row, key: key.into(), value })
             .into(),
+        native: vec![NodeId(1), NodeId(0)],
     }
 }
 
@@ -290,13 +291,16 @@ fn session_span_holds_its_decisions() {
             of_rows[0].value.clone().unwrap().value,
             Some(Value::ArrayValue(list)) if list.values.len() == 2
         ));
+        let native = word(decision, Attribute::Native);
         match &*hook {
             "routing" => {
+                assert_eq!(native, "east-b1 east-a1");
                 assert_eq!(word(decision, Attribute::Fault), "deadline");
                 assert_eq!(decision.status.as_ref().unwrap().code, 2, "an error");
                 assert_eq!(said(decision, Attribute::Revision), None);
             }
             "admission" => {
+                assert_eq!(native, "accept");
                 assert_eq!(word(decision, Attribute::Outcome), "ok");
                 assert_eq!(word(decision, Attribute::Revision), "0123456789ab");
                 assert_eq!(said(decision, Attribute::Differs), Some(Value::BoolValue(true)));

@@ -124,8 +124,11 @@ impl SpanWriter {
                 let named = names.iter().take(NODES_MAX);
                 let named = named.map(|name| StringValue::from(Arc::clone(name)));
                 let left_out = names.len().saturating_sub(NODES_MAX);
-                attributes.push(is(Attribute::Nodes, Value::Array(Array::String(named.collect()))));
-                attributes.push(is(Attribute::DroppedNodes, left_out as i64));
+                if !names.is_empty() {
+                    let named = Value::Array(Array::String(named.collect()));
+                    attributes.push(is(Attribute::Nodes, named));
+                    attributes.push(is(Attribute::DroppedNodes, left_out as i64));
+                }
             }
             Err(reason) => {
                 attributes.push(is(Attribute::Outcome, "refused"));

@@ -99,6 +99,8 @@ pub(crate) struct DecisionSpan {
     pub(crate) concluded: Instant,
     pub(crate) took: Duration,
     pub(crate) notes: Vec<DecisionNote>,
+    /// The nodes of the native default for a placement.
+    pub(crate) native: Vec<NodeId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
