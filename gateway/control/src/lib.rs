@@ -38,6 +38,7 @@ pub use blast::by_load;
 pub use equipment::{
     EquipError, Equipment, SOCKET_BUFFER, briefs, equip, port_legs, posts, source_of_ports,
 };
+pub use evenkeel_media::trunk::message::NodeFault;
 pub use evenkeel_policies::{PluginView, PolicyRecords, PolicyView, RefusalRecord};
 pub use evenkeel_revisions::{
     Actor, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome, RolloutReport,

@@ -93,7 +93,7 @@ pub(crate) fn policy(hook: Hook) -> PolicyName {
     PolicyName { set: Arc::from("call"), hook }
 }
 
-fn hop(node: u32) -> Hop {
+pub(crate) fn hop(node: u32) -> Hop {
     Hop { node: NodeId(node), incarnation: Incarnation(1) }
 }
 

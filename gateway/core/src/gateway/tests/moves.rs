@@ -542,8 +542,8 @@ fn placement_tells_the_native_default() {
     unasked.open("r");
     let expected: Vec<NodeId> = unasked.route("r").into_iter().map(|(node, _)| node).collect();
     let other: Vec<NodeId> = expected.iter().rev().copied().collect();
-    for (hops, differs) in [(&expected, false), (&other, true)] {
-        let mut world = World::with_policy(settings(), &[Hook::Routing], place(hops));
+    for (hops, differs) in [(expected.clone(), false), (other, true)] {
+        let mut world = World::with_policy(settings(), &[Hook::Routing], place(hops.leak()));
         world.open("r");
         let decided = |event: &CoreEvent| match event {
             CoreEvent::Decided { native, .. } => Some(native.clone()),
