@@ -12,6 +12,7 @@ mod sampling;
 mod sessions;
 mod tracks;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_control::{NodeName, NodeNames, TraceRegistry};
 use evenkeel_model::{Hop, NodeId, OfferRefusal};
 pub(crate) use held::SpanOutput;
-use opentelemetry::trace::{SpanBuilder, SpanKind};
+use opentelemetry::trace::{SpanBuilder, SpanKind, Status};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SdkTracer;
 pub(crate) use sampling::{SpanIds, SpanSampler};
@@ -66,6 +67,8 @@ pub(crate) struct SpanPipeline {
     pub(crate) tracer: SdkTracer,
     pub(crate) sampler: SpanSampler,
     pub(crate) output: SpanOutput,
+    /// The name of the group in ids of sessions.
+    pub(crate) group: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -73,6 +76,7 @@ pub(super) struct SpanWriter {
     tracer: SdkTracer,
     sampler: SpanSampler,
     output: SpanOutput,
+    group: Arc<str>,
     names: Arc<NodeNames>,
     traces: Arc<TraceRegistry>,
     sessions: SessionSpans,
@@ -98,6 +102,16 @@ fn is(attribute: Attribute, value: impl Into<Value>) -> KeyValue {
 fn counts_of(touched: &TouchedSessions) -> [KeyValue; 2] {
     let left_out = touched.sessions - touched.links.len();
     [is(Attribute::Sessions, touched.sessions as i64), is(Attribute::DroppedLinks, left_out as i64)]
+}
+
+/// Marks the span of a failed operation. `kind` is one of few words.
+fn fail(
+    span: &mut impl opentelemetry::trace::Span,
+    kind: &'static str,
+    description: impl Into<Cow<'static, str>>,
+) {
+    span.set_attribute(is(Attribute::ErrorType, kind));
+    span.set_status(Status::error(description));
 }
 
 fn registered(span: Span, key: &str) -> bool {
@@ -128,11 +142,12 @@ impl SpanWriter {
         names: Arc<NodeNames>,
         traces: Arc<TraceRegistry>,
     ) -> SpanWriter {
-        let SpanPipeline { tracer, sampler, output } = pipeline;
+        let SpanPipeline { tracer, sampler, output, group } = pipeline;
         SpanWriter {
             tracer,
             sampler,
             output,
+            group,
             names,
             traces,
             sessions: SessionSpans::default(),

@@ -204,6 +204,14 @@ pub(crate) fn word(span: &Received, attribute: Attribute) -> String {
     }
 }
 
+/// The number in the id of the span's session.
+pub(crate) fn session(span: &Received) -> String {
+    let id = word(span, Attribute::Session);
+    let (group, number) = id.rsplit_once('/').expect("a group and a number");
+    assert!(!group.is_empty());
+    number.to_owned()
+}
+
 pub(crate) fn only<'a>(spans: &'a [Received], name: &str) -> &'a Received {
     let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
     assert_eq!(found.len(), 1, "{name} among {:?}", names(spans));
@@ -267,7 +275,7 @@ fn session_span_holds_its_decisions() {
     assert!(life.parent_span_id.is_empty());
     assert_eq!(word(life, Attribute::Outcome), "ok");
     assert_eq!(word(life, Attribute::Reason), "requested");
-    assert_eq!(word(open, Attribute::Session), "s7");
+    assert_eq!(session(open), "s7");
     assert_eq!(word(open, Attribute::RoomName), "standup");
     assert_eq!(word(open, Attribute::Node), "east-a1");
     assert_eq!(word(open, Attribute::Zone), "a");
@@ -295,7 +303,7 @@ fn session_span_holds_its_decisions() {
         match &*hook {
             "routing" => {
                 assert_eq!(native, "east-b1 east-a1");
-                assert_eq!(word(decision, Attribute::Fault), "deadline");
+                assert_eq!(word(decision, Attribute::ErrorType), "deadline");
                 assert_eq!(decision.status.as_ref().unwrap().code, 2, "an error");
                 assert_eq!(said(decision, Attribute::Revision), None);
             }
@@ -314,7 +322,7 @@ fn session_span_holds_its_decisions() {
     }
     assert_eq!(receiver.resource("service.name"), "evenkeel");
     assert_eq!(receiver.resource("service.instance.id"), "test");
-    assert_eq!(receiver.resource("evenkeel.region"), "east");
+    assert_eq!(receiver.resource("cloud.region"), "east");
 }
 
 #[test]
@@ -386,7 +394,7 @@ fn failover_span_links_moved_sessions() {
     let moves: Vec<_> = spans.iter().filter(|span| span.name == "session.move").collect();
     let failed_over = moves.iter().filter(|it| word(it, Attribute::Cause) == "node-down");
     assert_eq!(linked, failed_over.map(|span| span.parent_span_id.clone()).collect());
-    let sessions = moves.iter().map(|span| word(span, Attribute::Session));
+    let sessions = moves.iter().map(|span| session(span));
     assert_eq!(sessions.collect::<Vec<_>>(), ["s1", "s2", "s4", "s3"]);
     for moved in moves {
         assert_eq!(word(moved, Attribute::From), "east-a1");
@@ -447,6 +455,7 @@ fn caller_trace_is_parent_only_if_trusted() {
     let [link] = &refused.links[..] else { panic!("{:?}", refused.links) };
     assert_eq!((&link.trace_id, &link.span_id), (&theirs, &span));
     assert_eq!(word(refused, Attribute::Reason), "full");
+    assert_eq!(word(refused, Attribute::ErrorType), "full");
     assert_eq!(refused.status.as_ref().unwrap().code, 2, "an error");
 }
 

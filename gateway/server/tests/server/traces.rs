@@ -21,7 +21,7 @@ use tokio::sync::broadcast;
 use crate::receiver::Receiver;
 use crate::telemetry::{
     SOON, TRACEPARENT, check_registered, closed, continuing, decided, down, hear, moved, names,
-    only, opened, policy, refused, said, settings, start, word,
+    only, opened, policy, refused, said, session, settings, start, word,
 };
 
 fn degraded(session: u64, rung: u8, by: Decider) -> CoreEvent {
@@ -130,6 +130,7 @@ fn failure_or_earlier_failover_is_sent_at_the_end() {
     assert_eq!(word(failed_over, Attribute::Outcome), "affected");
     assert_eq!(trace_of(&spans, failed), ["admission", "session", "session.open"]);
     assert_eq!(word(failed, Attribute::Outcome), "failed");
+    assert_eq!(word(failed, Attribute::ErrorType), "not-opened");
 }
 
 #[test]
@@ -189,7 +190,7 @@ fn reroute_is_linked_to_the_sessions_that_moved() {
     let decision = only(&spans, "policy.decide");
     let linked: Vec<_> = decision.links.iter().map(|link| &link.span_id).collect();
     let moves = spans.iter().filter(|span| span.name == "session.move");
-    let moves = moves.filter(|span| ["s1", "s2"].contains(&&*word(span, Attribute::Session)));
+    let moves = moves.filter(|span| ["s1", "s2"].contains(&&*session(span)));
     assert_eq!(linked, moves.map(|span| &span.parent_span_id).collect::<Vec<_>>());
     assert_eq!(linked.len(), 2);
     assert_eq!(said(decision, Attribute::DroppedLinks), Some(Value::IntValue(0)));

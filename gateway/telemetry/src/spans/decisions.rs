@@ -216,7 +216,7 @@ impl SpanWriter {
                 WELL
             }
             DecisionOutcome::Faulted(fault) => {
-                attributes.push(is(Attribute::Fault, fault.name()));
+                attributes.push(is(Attribute::ErrorType, fault.name()));
                 status = Status::error(fault.name());
                 outcome.name()
             }
@@ -233,7 +233,7 @@ impl SpanWriter {
             let native = self.native(policy.hook, room.is_some(), &native);
             attributes.push(is(Attribute::Native, native));
         }
-        attributes.extend(session.map(|id| is(Attribute::Session, id.to_string())));
+        attributes.extend(session.map(|id| is(Attribute::Session, self.id_of(id))));
         attributes.extend(room.map(|id| is(Attribute::Room, id.to_string())));
         attributes.extend(revision.map(|revision| is(Attribute::Revision, revision)));
         attributes.extend(reason.map(|reason| is(Attribute::Reason, reason)));

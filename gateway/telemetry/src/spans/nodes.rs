@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use evenkeel_control::{ListChange, ReloadReport, Reloaded, TraceIds};
 use evenkeel_model::{EvidenceSource, Health, Hop, NodeId, SessionId, StartPhase};
-use opentelemetry::trace::{Span as _, SpanId, SpanKind, Status, TraceId};
+use opentelemetry::trace::{Span as _, SpanId, SpanKind, TraceId};
 use opentelemetry::{Array, Context, StringValue, Value};
 
 use crate::registry::{Attribute, Span};
 use crate::spans::sampling::{SpanIds, WELL};
 use crate::spans::tracks::{FailoverSpan, TouchedSessions};
-use crate::spans::{Moment, SpanWriter, builder, counts_of, is};
+use crate::spans::{Moment, SpanWriter, builder, counts_of, fail, is};
 
 /// Maximum nodes that the span of a reload names.
 const NODES_MAX: usize = 128;
@@ -109,7 +109,7 @@ impl SpanWriter {
             None => create(),
         };
         if let Some(why) = failed {
-            span.set_status(Status::error(why));
+            fail(&mut span, why, why);
         }
         span.end_with_timestamp(at.wall);
     }
@@ -139,7 +139,7 @@ impl SpanWriter {
             builder(Span::GatewayReload, SpanKind::Internal, at.wall - *took, attributes)
                 .start_with_context(&self.tracer, &Context::new());
         if let Err(reason) = outcome {
-            span.set_status(Status::error(reason.to_string()));
+            fail(&mut span, "refused", reason.to_string());
         }
         span.end_with_timestamp(at.wall);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use evenkeel_control::{CallerSpan, Continuation, TraceCaller, TraceIds};
 use evenkeel_model::{CloseReason, CoreEvent, MoveCause, OfferRefusal, SessionId};
 use opentelemetry::trace::{
-    Link, Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId,
+    Link, Span as _, SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId,
     TraceState,
 };
 use opentelemetry::{Context, KeyValue};
@@ -16,7 +16,7 @@ use crate::registry::{Attribute, Span};
 use crate::spans::held::HeldTrace;
 use crate::spans::sampling::{SpanIds, WELL};
 use crate::spans::tracks::{DecisionSubject, Degradation, LINKS_MAX, SESSIONS_MAX, Turned};
-use crate::spans::{Moment, STEPS_MAX, SpanWriter, builder, is};
+use crate::spans::{Moment, STEPS_MAX, SpanWriter, builder, fail, is};
 
 /// Maximum spans of one takeover or move.
 const SPANS_AT_ONCE: usize = 1_000;
@@ -39,6 +39,11 @@ fn affects(cause: MoveCause) -> bool {
 }
 
 impl SpanWriter {
+    /// The id of the session, unique over gateways.
+    pub(super) fn id_of(&self, session: SessionId) -> String {
+        format!("{}/{session}", self.group)
+    }
+
     /// The span of the session's life, which is created when that ends.
     fn span_of(&self, session: SessionId) -> SpanContext {
         let caller = self.sessions.callers.get(&session);
@@ -120,7 +125,7 @@ impl SpanWriter {
         };
         let mut attributes = vec![
             is(Attribute::Outcome, WELL),
-            is(Attribute::Session, session.to_string()),
+            is(Attribute::Session, self.id_of(*session)),
             is(Attribute::Room, room.to_string()),
             is(Attribute::RoomName, Arc::clone(room_name)),
             is(Attribute::Scenario, Arc::clone(scenario)),
@@ -162,7 +167,7 @@ impl SpanWriter {
         let mut span = builder(Span::SessionOpen, SpanKind::Server, at.wall_of(start), attributes)
             .with_links(links)
             .start_with_context(&self.tracer, &parent);
-        span.set_status(Status::error(word));
+        fail(&mut span, word, word);
         self.note_refused(reason, span.span_context());
         let context = parent.with_span(span);
 
@@ -200,7 +205,7 @@ impl SpanWriter {
             false => WELL,
         };
         let attributes = vec![
-            is(Attribute::Session, session.to_string()),
+            is(Attribute::Session, self.id_of(*session)),
             is(Attribute::Room, room.to_string()),
             is(Attribute::RoomName, Arc::clone(room_name)),
             is(Attribute::Scenario, Arc::clone(&closed.scenario)),
@@ -221,7 +226,7 @@ impl SpanWriter {
             builder.start_with_context(&self.tracer, &parent)
         });
         if failed {
-            span.set_status(Status::error(reason.name()));
+            fail(&mut span, reason.name(), reason.name());
         }
         span.end_with_timestamp(at.wall_of(closed.ended));
         self.sessions.affected.remove(session);
@@ -249,7 +254,7 @@ impl SpanWriter {
         let start = at.wall_of(*started);
         for session in sessions.iter().take(SPANS_AT_ONCE) {
             let mut attributes = vec![
-                is(Attribute::Session, session.to_string()),
+                is(Attribute::Session, self.id_of(*session)),
                 is(Attribute::Room, room.to_string()),
                 is(Attribute::RoomName, Arc::clone(room_name)),
                 is(Attribute::Cause, cause.name()),
@@ -307,11 +312,11 @@ impl SpanWriter {
         }
         let Some((impairment, since)) = ended else { return };
         let attributes = vec![
-            is(Attribute::Session, session.to_string()),
+            is(Attribute::Session, self.id_of(*session)),
             is(Attribute::RoomName, Arc::clone(room_name)),
             is(Attribute::Scenario, Arc::clone(scenario)),
             is(Attribute::Segment, impairment.segment.name()),
-            is(Attribute::ImpairedBy, impairment.at.to_string()),
+            is(Attribute::ImpairedBy, self.id_of(impairment.at)),
             is(Attribute::Loss, f64::from(impairment.loss_ppm) / 1e6),
             is(Attribute::Confidence, f64::from(impairment.confidence) / 100.0),
         ];
@@ -324,7 +329,7 @@ impl SpanWriter {
     fn end_degradation(&self, session: SessionId, degradation: Degradation, at: Moment) {
         let Degradation { room_name, op, by, since, steps } = degradation;
         let attributes = vec![
-            is(Attribute::Session, session.to_string()),
+            is(Attribute::Session, self.id_of(session)),
             is(Attribute::RoomName, room_name),
             is(Attribute::Op, op.key()),
             is(Attribute::By, by),
@@ -374,7 +379,7 @@ impl SpanWriter {
         let first = |sessions: Vec<SessionId>| sessions.into_iter().take(SPANS_AT_ONCE);
         for session in first(sampled).chain(first(others)) {
             let attributes = vec![
-                is(Attribute::Session, session.to_string()),
+                is(Attribute::Session, self.id_of(session)),
                 is(Attribute::Cause, cause.name()),
             ];
             builder(Span::SessionContinued, SpanKind::Internal, start, attributes)
