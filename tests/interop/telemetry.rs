@@ -123,13 +123,8 @@ fn wrong(span: &Span) -> Vec<String> {
         wrong.push(format!("{:?} with {:?}", span.scope, span.events));
     }
     let resource: BTreeSet<_> = span.resource.keys().map(String::as_str).collect();
-    let expected = [
-        "cloud.region",
-        "host.name",
-        "service.instance.id",
-        "service.name",
-        "service.version",
-    ];
+    let expected =
+        ["cloud.region", "host.name", "service.instance.id", "service.name", "service.version"];
     if resource != BTreeSet::from(expected) {
         wrong.push(format!("its resource is {:?}", span.resource));
     }
