@@ -68,7 +68,8 @@ pub use registry::{
     ListenerAddress, ListenerAddresses, QuicListener, SessionRegistry, UdpListener,
 };
 pub use reporting::{
-    EventRecord, GatewayEvent, GroupChange, MediaPause, ModeView, Recovery, TraceCaller,
+    Continuation, EventRecord, GatewayEvent, GroupChange, MediaPause, ModeView, Recovery,
+    TraceCaller,
 };
 pub use snapshot::{
     MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,

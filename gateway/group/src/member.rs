@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, PeerSettings};
-use evenkeel_control::{Handle, Suspended, SuspensionGuard};
+use evenkeel_control::{Continuation, Handle, Suspended, SuspensionGuard};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
 use evenkeel_ownership::{
@@ -419,21 +419,26 @@ impl GroupMember {
         self.times = replaces.then_some(times);
         let (handle, quic) = (self.gateway.handle.clone(), self.gateway.quic.clone());
         let yielded = self.guard.take().is_some();
+        let cause = match evidence {
+            TakeoverCause::HandOver => Continuation::HandOver,
+            _ => Continuation::Takeover,
+        };
         let replica = std::mem::take(&mut self.records.replica);
         let preparation = std::mem::take(&mut self.preparation);
         self.taking = Some(tokio::spawn(async move {
             let mut sessions = replica.sessions();
             if let Some(prepared) = preparation.finish(&replica, &handle).await {
                 sessions = prepared;
-                handle.resume_prepared(&replica).await.map_err(|_| "control ended".to_owned())?;
+                let resumed = handle.resume_prepared(&replica, cause).await;
+                resumed.map_err(|_| "control ended".to_owned())?;
             } else if !yielded && replica.number() > 0 {
                 // Without sessions too: ids and answered keys continue.
                 let state = Arc::unwrap_or_clone(replica).snapshot_with_ports();
                 let (snapshot, sockets) = state.ok_or("no record of a node came")?;
-                let restored = handle.take_over(snapshot, sockets).await;
+                let restored = handle.take_over(snapshot, sockets, cause).await;
                 sessions = restored.map_err(|error| error.to_string())?.sessions;
             } else {
-                handle.resume().await.map_err(|_| "control ended".to_owned())?;
+                handle.resume(cause).await.map_err(|_| "control ended".to_owned())?;
             }
             quic.iter().for_each(quic::Resumer::resume);
             let after_us = since.elapsed().as_micros() as u64;

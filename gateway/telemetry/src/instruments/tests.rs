@@ -1,6 +1,6 @@
 use evenkeel_control::NodeName;
 use evenkeel_model::{Health, NodeId};
-use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData};
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ScopeMetrics};
 
 use super::*;
 use crate::node_levels::{NodeLevel, NodeLoad};
@@ -153,7 +153,7 @@ fn times_are_exponential_over_otlp_alone() {
     instruments.level(Level::UplinkSuspect, 1.0, &[]);
     let text = prometheus.render();
     assert!(text.contains("evenkeel_node_detection_duration_seconds_bucket{"), "{text}");
-    let mut metrics = ResourceMetrics, ScopeMetrics::default();
+    let mut metrics = ResourceMetrics::default();
     collector.collect(&mut metrics).unwrap();
     let metrics = metrics.scope_metrics().flat_map(ScopeMetrics::metrics);
     let kinds: Vec<(&str, bool)> = metrics

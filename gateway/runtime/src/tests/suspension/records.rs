@@ -104,7 +104,7 @@ async fn replica_equals_the_records_at_a_quiet_moment() {
     }
     follower.take(&last);
     assert_eq!(follower.replica.number(), last.number());
-    first.handle.resume().await.unwrap();
+    first.handle.resume(Continuation::Upgrade).await.unwrap();
     let again = first.handle.suspend().await.unwrap();
     assert_eq!(again.descriptors.len(), ports);
     let [kept, all] = [follower.replica.snapshot().unwrap(), snapshot_of([again.batch])];
@@ -181,7 +181,7 @@ async fn descriptors_stay_with_sessions_copied_before() {
         assert!(expected.len() > 2);
         follower.take(&suspended.batch);
         assert_eq!(follower.replica.snapshot().unwrap().with_sockets(), expected);
-        first.handle.resume().await.unwrap();
+        first.handle.resume(Continuation::Upgrade).await.unwrap();
     }
     for gateway in [first, second] {
         end(gateway).await;
@@ -207,7 +207,8 @@ async fn sessions_continue_from_a_replica_without_descriptors() {
     let snapshot = follower.replica.snapshot().unwrap();
     first.handle.release().await.unwrap();
     first.join().unwrap();
-    let restored = second.handle.take_over(snapshot, Vec::new()).await.unwrap();
+    let restored =
+        second.handle.take_over(snapshot, Vec::new(), Continuation::Takeover).await.unwrap();
     assert_eq!(restored.sessions, SESSIONS);
     wait_until(async || views(&second).await == before).await;
     await_packets(&second, &mut clients).await;
@@ -241,7 +242,7 @@ async fn prepared_sessions_are_forgotten_or_served() {
     stop_packets(&first).await;
     first.handle.release().await.unwrap();
     first.join().unwrap();
-    second.handle.resume_prepared(&follower.replica).await.unwrap();
+    second.handle.resume_prepared(&follower.replica, Continuation::Takeover).await.unwrap();
     wait_until(async || views(&second).await == before).await;
     await_packets(&second, &mut clients).await;
     assert_eq!(world.agent.count("open"), opens, "the leg of a trunk goes on");
