@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use evenkeel_model::{
     AdmitVerdict, Arm, Ask, CoreSettings, Figure, FlowCounts, Hook, HookAnswer, Measures, Metric,
-    OfferRefusal, ServiceObjective, SessionId, SloIndicator,
+    OfferRefusal, PolicyQuestion, ServiceObjective, SessionId, SloIndicator,
 };
 
 use super::revising::{alone, breaches, tried, turn};
 use super::world::Driver;
 use super::*;
+use crate::rooms::placement::Placement;
 
 const LIMITS: ServiceObjective = ServiceObjective {
     objective: 0.99,
@@ -155,4 +156,37 @@ fn equal_burn_of_both_arms_is_no_breach() {
     report(&mut world, &sessions, 0, 9_000, 0);
     report(&mut world, &sessions, 0, 6_900, 0);
     assert_eq!(breaches(&world), []);
+}
+
+#[test]
+fn policies_read_the_burn_rate_of_their_scenario() {
+    let mut settings = with_slo(settings(), LIMITS);
+    settings.scenarios.get_mut("stream").unwrap().set = "live".into();
+    let mut world = World::with_policy(settings, &[Hook::Degradation], |_| None);
+    world.open("a");
+    world.offer_as("b", "stream");
+    let read = |world: &mut World| {
+        world.held.clear();
+        world.pass(ms(200));
+        let of_session = |ask: &Ask| match &ask.question {
+            PolicyQuestion::Tick { sessions, .. } => {
+                (ask.policy.set.to_string(), sessions[0].row.measures.measured(Metric::SloBurn))
+            }
+            question => panic!("{question:?}"),
+        };
+        let mut sessions: Vec<_> = world.held.iter().map(of_session).collect();
+        sessions.sort();
+        let of_room = |room: &str| {
+            let row = Placement(&world.gateway.tables).room_row(world.room(room), None, world.now);
+            row.row.measures.measured(Metric::SloBurn)
+        };
+        assert_eq!([of_room("a"), of_room("b")], [sessions[0].1, sessions[1].1]);
+        sessions
+    };
+    let rates = |call: Option<u32>| vec![("call".to_owned(), call), ("live".to_owned(), None)];
+    let turn_away = |world: &mut World| world.gateway.handle_turned_away("call", world.now);
+    (0..8).for_each(|_| turn_away(&mut world));
+    assert_eq!(read(&mut world), rates(None), "nine offers");
+    turn_away(&mut world);
+    assert_eq!(read(&mut world), rates(Some(9_000)), "9 of 10 refused, where 1 % may be");
 }
