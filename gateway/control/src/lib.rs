@@ -28,6 +28,7 @@ mod restored;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 mod signalling;
+mod slo_copies;
 mod snapshot;
 mod suspension;
 mod thread;

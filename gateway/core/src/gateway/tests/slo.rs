@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use evenkeel_model::{
     AdmitVerdict, Arm, Ask, CoreSettings, Figure, FlowCounts, Hook, HookAnswer, Measures, Metric,
-    OfferRefusal, PolicyQuestion, ServiceObjective, SessionId, SloIndicator,
+    NodeId, OfferRefusal, PolicyQuestion, ServiceObjective, SessionId, SloIndicator,
 };
 
 use super::revising::{alone, breaches, tried, turn};
@@ -189,4 +189,42 @@ fn policies_read_the_burn_rate_of_their_scenario() {
     assert_eq!(read(&mut world), rates(None), "nine offers");
     turn_away(&mut world);
     assert_eq!(read(&mut world), rates(Some(9_000)), "9 of 10 refused, where 1 % may be");
+}
+
+#[test]
+fn windows_continue_in_another_process() {
+    let mut world = World::new(with_slo(settings(), LIMITS));
+    let sessions = [world.open("a"), world.open("b")];
+    report(&mut world, &sessions, 2, 9_000, 0);
+    report(&mut world, &sessions[..1], 0, 6_000, 50);
+    (0..10).for_each(|_| world.gateway.handle_turned_away("call", world.now));
+    let standings = |world: &World| world.gateway.views().slos(world.now).collect::<Vec<_>>();
+    let before = standings(&world);
+    assert_eq!(counted(&world, SloIndicator::Gap), (2, 1));
+    world.hand_over(Duration::ZERO);
+    assert_eq!(standings(&world), before);
+    report(&mut world, &sessions[..1], 2, 6_000, 50);
+    world.close(sessions[1]);
+    assert_eq!(counted(&world, SloIndicator::Gap), (2, 1), "each counts once");
+    let record = world.gateway.record(world.now);
+    world.restart(Duration::ZERO);
+    let node = |name: &str| name[1..].parse().ok().map(NodeId);
+    world.gateway.handle_record(record, node, world.now).unwrap();
+    world.gateway.forget_restored();
+    assert_eq!(counted(&world, SloIndicator::Gap), (0, 0), "the other process goes on");
+}
+
+#[test]
+fn session_is_counted_anew_without_its_windows() {
+    let mut world = World::new(with_slo(settings(), LIMITS));
+    let session = world.open("a");
+    report(&mut world, &[session], 2, 9_000, 0);
+    report(&mut world, &[session], 0, 6_000, 0);
+    let mut record = world.gateway.record(world.now);
+    record.slo = None;
+    world.restart(Duration::ZERO);
+    world.restore(&record);
+    assert_eq!(counted(&world, SloIndicator::RFactor), (0, 0));
+    report(&mut world, &[session], 0, 6_000, 0);
+    assert_eq!(counted(&world, SloIndicator::RFactor), (1, 1));
 }
