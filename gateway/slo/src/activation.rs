@@ -92,7 +92,7 @@ impl ActivationJudges {
         self.0.retain(|_, judge| {
             let ticks = table.tick(now).saturating_sub(judge.began);
             let breach = judge.breach(table, settings, ticks, now).filter(|_| up >= judge.up);
-            let is_over = breach.is_some() || ticks >= JUDGED_TICKS;
+            let is_over = breach.is_some() || ticks > JUDGED_TICKS;
             breaches.extend(breach.map(|breach| ActivationBreach {
                 policy: judge.policy.clone(),
                 revision: Arc::clone(&judge.revision),
@@ -126,3 +126,6 @@ impl ActivationJudge {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

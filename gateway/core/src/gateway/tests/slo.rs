@@ -6,8 +6,9 @@ use evenkeel_model::{
     AdmitVerdict, Arm, Ask, CoreSettings, Figure, FlowCounts, Hook, HookAnswer, Measures, Metric,
     NodeId, OfferRefusal, PolicyQuestion, ServiceObjective, SessionId, SloIndicator,
 };
+use evenkeel_revisions::{Lifecycle, RolloutAction};
 
-use super::revising::{alone, breaches, tried, turn};
+use super::revising::{alone, breaches, policy, tried, turn};
 use super::world::Driver;
 use super::*;
 use crate::rooms::placement::Placement;
@@ -227,4 +228,65 @@ fn session_is_counted_anew_without_its_windows() {
     assert_eq!(counted(&world, SloIndicator::RFactor), (0, 0));
     report(&mut world, &[session], 0, 6_000, 0);
     assert_eq!(counted(&world, SloIndicator::RFactor), (1, 1));
+}
+
+/// Answers 20 offers, of which this many are refused.
+fn answer_offers(world: &mut World, refused: u32) {
+    (0..refused).for_each(|_| world.gateway.handle_turned_away("call", world.now));
+    (refused..20).for_each(|_| _ = world.open("a"));
+}
+
+fn activate(world: &mut World) {
+    turn(world, Hook::Degradation, tried(10));
+    let promote =
+        |life: &mut Lifecycle| life.handle_action(RolloutAction::PromoteAll, world.now).map(drop);
+    let policy = policy(Hook::Degradation);
+    world.gateway.change_policy(&policy, world.now, promote).unwrap().unwrap();
+    world.pass(ms(0));
+}
+
+fn active(world: &World) -> String {
+    let life = world.gateway.policy(&policy(Hook::Degradation)).unwrap();
+    life.revisions().active_name().unwrap().to_string()
+}
+
+#[test]
+fn activated_revision_that_burns_is_rolled_back() {
+    let second = Duration::from_secs(1);
+    for (before, waits, refused, left) in [
+        (0, 10, 3, "old"),
+        (0, 10, 2, "new"),
+        (2, 10, 3, "new"),
+        (1, 10, 3, "old"),
+        // Offers of the 10 s in which it became active count for no side.
+        (0, 0, 20, "new"),
+    ] {
+        let settings = with_slo(settings(), LIMITS);
+        let mut world = World::with_policy(settings, &[Hook::Degradation], |_| None);
+        turn(&mut world, Hook::Degradation, alone());
+        answer_offers(&mut world, before);
+        activate(&mut world);
+        assert_eq!(active(&world), "new");
+        world.pass(waits * second);
+        answer_offers(&mut world, refused);
+        world.pass(ms(200));
+        assert_eq!(active(&world), left, "{before}, then {refused} after {waits} s");
+        let figures = breaches(&world).into_iter().map(|(_, breach)| breach.figure);
+        let found = if left == "old" { vec![Figure::Slo] } else { vec![] };
+        assert_eq!(figures.collect::<Vec<_>>(), found);
+    }
+}
+
+#[test]
+fn dead_node_is_not_blamed_on_an_activated_revision() {
+    let settings = with_slo(settings(), LIMITS);
+    let mut world = World::with_policy(settings, &[Hook::Degradation], |_| None);
+    turn(&mut world, Hook::Degradation, alone());
+    answer_offers(&mut world, 0);
+    activate(&mut world);
+    world.kill(D);
+    world.pass(Duration::from_secs(10));
+    answer_offers(&mut world, 10);
+    world.pass(ms(200));
+    assert_eq!(active(&world), "new");
 }
