@@ -383,6 +383,7 @@ impl RecordFollower {
             },
             history,
             operations,
+            forecasts: None,
         }
     }
 

@@ -29,6 +29,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::forecast_part::ForecastPart;
 use crate::history::EndedSession;
 use crate::idempotency::{KEYS_MAX, KeyRecord};
 use crate::messages::SnapshotError;
@@ -147,6 +148,9 @@ pub struct RecordBatch {
     /// Operators' operations in force, if they changed since the last batch.
     #[serde(default)]
     pub(crate) operations: Option<Operations>,
+    /// A part of the forecasts.
+    #[serde(default)]
+    pub forecasts: Option<ForecastPart>,
 }
 
 impl RecordBatch {
@@ -161,6 +165,7 @@ impl RecordBatch {
             changed: snapshot,
             history: Vec::new(),
             operations: None,
+            forecasts: None,
         }
     }
 

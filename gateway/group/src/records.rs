@@ -11,7 +11,8 @@ use evenkeel_ownership::Cluster;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::group::CopyState;
+use super::forecasts::ForecastExchange;
+use super::group::{CopyState, GroupInbox};
 use super::link::{Link, LinkEvent, LinkFrame};
 
 /// A copy is incomplete once the owner was heard for this long without a connection to it.
@@ -30,6 +31,7 @@ pub(super) struct RecordExchange {
     pub(super) following: PendingChange<mpsc::Receiver<RecordBatch>>,
     /// Of the peer.
     copy: watch::Sender<CopyState>,
+    forecasts: ForecastExchange,
     connected: bool,
     disconnected_at: Option<Instant>,
     refusal: Option<String>,
@@ -38,18 +40,15 @@ pub(super) struct RecordExchange {
 }
 
 impl RecordExchange {
-    pub(super) fn new(
-        link: Link,
-        settings: &GroupSettings,
-        copy: watch::Sender<CopyState>,
-    ) -> RecordExchange {
+    pub(super) fn new(link: Link, settings: &GroupSettings, inbox: &GroupInbox) -> RecordExchange {
         RecordExchange {
             link,
             replica: Arc::new(Replica::with_ports_at(settings.port_legs())),
             port_legs: settings.port_legs(),
             batches: None,
             following: None,
-            copy,
+            copy: inbox.copy.clone(),
+            forecasts: inbox.forecasts.clone(),
             connected: false,
             disconnected_at: None,
             refusal: None,
@@ -70,6 +69,7 @@ impl RecordExchange {
                 (self.connected, self.batches, self.following) = (false, None, None);
                 // The next follower's batches count from 1.
                 self.copy.send_modify(|copy| copy.acknowledged = 0);
+                self.forecasts.begin();
                 self.disconnected_at = Some(Instant::now());
             }
             LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
@@ -86,8 +86,9 @@ impl RecordExchange {
 
     /// Adds a batch of the owner to the copy.
     fn keep(&mut self, bytes: &[u8], core: &mut Cluster) {
-        let batch =
+        let mut batch =
             RecordBatch::decode(bytes, Some(Instant::now())).map_err(|error| error.to_string());
+        let part = batch.as_mut().ok().and_then(|batch| batch.forecasts.take());
         let replica = Arc::make_mut(&mut self.replica);
         let applied =
             batch.and_then(|batch| replica.apply(batch).map_err(|error| error.to_string()));
@@ -95,6 +96,7 @@ impl RecordExchange {
             Ok(()) => {
                 let number = self.replica.number();
                 core.handle_replica(self.replica.is_whole(), number, Instant::now());
+                part.into_iter().for_each(|part| self.forecasts.take(part));
                 self.link.send(&LinkFrame::Acknowledged(number));
             }
             Err(reason) => {
@@ -134,7 +136,8 @@ impl RecordExchange {
         }));
     }
 
-    pub(super) fn send(&mut self, batch: &RecordBatch) {
+    pub(super) fn send(&mut self, mut batch: RecordBatch) {
+        batch.forecasts = self.forecasts.next_part(Instant::now());
         if !self.link.send(&LinkFrame::Batch(batch.encode())) {
             // The peer does not read. The connection ends, and the next one begins with all records.
             self.batches = None;
