@@ -7,6 +7,7 @@ mod canary;
 mod control;
 mod equipment;
 mod execution;
+mod forecast_part;
 mod handle;
 pub mod history;
 mod idempotency;
@@ -28,6 +29,7 @@ mod restored;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 mod signalling;
+mod slo_copies;
 mod snapshot;
 mod suspension;
 mod thread;
@@ -44,6 +46,7 @@ pub use evenkeel_revisions::{
     Actor, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome, RolloutReport,
     Staged,
 };
+pub use forecast_part::ForecastPart;
 pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer};
 pub use inherited::{Inherited, NamedSockets, SocketName};

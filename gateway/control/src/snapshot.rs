@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord};
+use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord, SloRecord};
 use evenkeel_dataplane::worker::{NodeLeg, SessionState, TrunkState};
 use evenkeel_drivers::{DriversRecord, DriversReplica};
 use evenkeel_media::instant;
@@ -29,6 +29,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::forecast_part::ForecastPart;
 use crate::history::EndedSession;
 use crate::idempotency::{KEYS_MAX, KeyRecord};
 use crate::messages::SnapshotError;
@@ -147,6 +148,9 @@ pub struct RecordBatch {
     /// Operators' operations in force, if they changed since the last batch.
     #[serde(default)]
     pub(crate) operations: Option<Operations>,
+    /// A part of the forecasts.
+    #[serde(default)]
+    pub forecasts: Option<ForecastPart>,
 }
 
 impl RecordBatch {
@@ -161,6 +165,7 @@ impl RecordBatch {
             changed: snapshot,
             history: Vec::new(),
             operations: None,
+            forecasts: None,
         }
     }
 
@@ -410,16 +415,6 @@ impl Replica {
         self.whole
     }
 
-    /// Takes the records of policies that changed, for [`Handle::restore_policies`](crate::Handle::restore_policies).
-    pub fn take_policies(&mut self) -> PolicyRecords {
-        std::mem::take(&mut self.policies)
-    }
-
-    /// Takes the records of ended sessions that came, for [`Handle::copy_history`](crate::Handle::copy_history).
-    pub fn take_history(&mut self) -> Vec<EndedSession> {
-        std::mem::take(&mut self.history)
-    }
-
     /// Takes the next batch. The first batch of a follower replaces all records.
     ///
     /// # Errors
@@ -496,9 +491,12 @@ impl Replica {
                 self.sessions.insert(session.id, (session, Arc::clone(media)));
             }
         }
-        let before = self.common.take().filter(|_| core.nodes.is_empty());
+        let mut before = self.common.take();
+        let slo = before.as_mut().and_then(|before| before.slo.take());
+        let slo = SloRecord::merged(slo, core.slo);
+        let before = before.filter(|_| core.nodes.is_empty());
         let (rooms, sessions, media) = Default::default();
-        let mut core = GatewayRecord { rooms, sessions, media, ..core };
+        let mut core = GatewayRecord { rooms, sessions, media, slo, ..core };
         if let Some(GatewayRecord { nodes, regions, client_breakers, memos, .. }) = before {
             core = GatewayRecord { nodes, regions, client_breakers, memos, ..core };
         }

@@ -183,7 +183,7 @@ impl GroupMember {
             core: Cluster::new(settings, now),
             incarnation,
             keeper,
-            records: RecordExchange::new(parts.link, &parts.settings, parts.inbox.copy.clone()),
+            records: RecordExchange::new(parts.link, &parts.settings, &parts.inbox),
             settings: parts.settings,
             gateway: parts.gateway,
             beats,
@@ -289,7 +289,7 @@ impl GroupMember {
                 // Each beat looks for room again.
                 batch = next(&mut self.records.batches), if self.records.link.has_room() => {
                     match batch {
-                        Some(batch) => self.records.send(&batch),
+                        Some(batch) => self.records.send(batch),
                         // Another follower replaced this one, or this one did not keep up.
                         None => self.records.batches = None,
                     }
@@ -527,8 +527,9 @@ impl GroupMember {
             Ok(Suspended { mut batch, descriptors: _, guard }) => {
                 batch.precedes_packets();
                 self.guard = Some(guard);
-                self.records.send(&batch);
-                self.core.handle_yielded(batch.number(), Instant::now());
+                let number = batch.number();
+                self.records.send(batch);
+                self.core.handle_yielded(number, Instant::now());
                 if self.core.is_owner() {
                     // The hand-over was given up: control resumes.
                     self.guard = None;

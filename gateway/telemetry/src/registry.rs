@@ -327,7 +327,7 @@ metrics! {
     /// Share of a scenario's sessions in the window that missed the objective, as a multiple of the share that may miss it. 0 while there
     /// are fewer than ten.
     SloBurnRate = "evenkeel.slo.burn_rate", "{budget}", [Scenario, Slo, Window];
-    /// Share of the error budget of the last 6 h that is left; negative if it is overspent.
+    /// Share of the error budget of the last 30 days that is left; negative if it is overspent.
     SloBudget = "evenkeel.slo.budget", "1", [Scenario, Slo];
     /// Time until the capacity of a region is expected to be exhausted, 0 if it is; -1 while this is not expected. Forecast each minute.
     ForecastExhausted = "evenkeel.forecast.exhausted", "s", [Region];

@@ -81,7 +81,7 @@ fn healthy(step: u64) -> Vec<MetricSample> {
         }
         all.push(values);
     }
-    for window in ["5m", "1h", "6h"] {
+    for window in ["5m", "1h", "6h", "30d"] {
         let labels = [("scenario", "call"), ("slo", "gap"), ("window", window)];
         // A minute of each hour burns fast, and the long windows stay low.
         let is_spike = window == "5m" && step % 240 < 4;

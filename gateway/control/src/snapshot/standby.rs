@@ -1,6 +1,9 @@
 //! A replica at a standby: operations that this gateway continues, and what a takeover needs.
 
+use evenkeel_policies::PolicyRecords;
+
 use crate::Replica;
+use crate::history::EndedSession;
 use crate::idempotency::KeyRecord;
 use crate::operations::Operations;
 
@@ -17,6 +20,16 @@ impl Replica {
 
     pub(crate) fn keys(&self) -> Vec<KeyRecord> {
         self.idempotency_keys.iter().cloned().collect()
+    }
+
+    /// Takes the records of policies that changed, for [`Handle::restore_policies`](crate::Handle::restore_policies).
+    pub fn take_policies(&mut self) -> PolicyRecords {
+        std::mem::take(&mut self.policies)
+    }
+
+    /// Takes the records of ended sessions that came, for [`Handle::copy_history`](crate::Handle::copy_history).
+    pub fn take_history(&mut self) -> Vec<EndedSession> {
+        std::mem::take(&mut self.history)
     }
 
     /// Takes the operations in force, if they changed, for [`Handle::copy_operations`](crate::Handle::copy_operations).
