@@ -274,6 +274,9 @@ fn deviations(spans: &[Value], moves: usize) -> Vec<String> {
     wrong
 }
 
+/// Plays a call with these settings of telemetry.
+type Play = fn(&Place, &str) -> PlayedCall;
+
 #[test]
 fn call_is_one_trace_in_other_projects_backends() {
     let test = "call_is_one_trace_in_other_projects_backends";
@@ -284,7 +287,7 @@ fn call_is_one_trace_in_other_projects_backends() {
         );
         return;
     };
-    let rows: [(&str, u16, &str, fn(&Place, &str) -> PlayedCall); 6] = [
+    let rows: [(&str, u16, &str, Play); 6] = [
         ("trace.phoenix.grpc", PHOENIX_GRPC, "grpc", call),
         ("trace.phoenix.http", PHOENIX, "http", call),
         ("trace.rotel.grpc", ROTEL_GRPC, "grpc", call),

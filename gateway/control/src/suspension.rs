@@ -178,7 +178,7 @@ impl Control {
                     request @ (ControlRequest::Suspend(_)
                     | ControlRequest::SuspendPackets(_)
                     | ControlRequest::ContinueMedia { .. }
-                    | ControlRequest::Resume(_)
+                    | ControlRequest::Resume(..)
                     | ControlRequest::Restore { .. }
                     | ControlRequest::Prepare(..)
                     | ControlRequest::ForgetRestored(_)

@@ -209,6 +209,7 @@ fn with_slo() -> Scenario {
         regions: Vec::new(),
         spares: 1,
         reserve: FailureScope::Node,
+        spares_outside: FailureScope::Node,
         close_after: Duration::from_secs(30),
         priority: 0,
         slo: Some(ServiceObjective {

@@ -18,6 +18,7 @@ fn settings() -> CoreSettings {
         regions: Vec::new(),
         spares: 1,
         reserve: FailureScope::Node,
+        spares_outside: FailureScope::Node,
         close_after: Duration::from_secs(30),
         priority: 0,
         slo: Some(ServiceObjective {

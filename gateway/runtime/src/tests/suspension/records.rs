@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Wake, Waker};
 
 use crossbeam_channel::bounded;
-use evenkeel_control::EventRecord;
+use evenkeel_control::{Continuation, EventRecord};
 use evenkeel_model::CloseReason;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -316,10 +316,14 @@ async fn resume_serves_packets_before_it_decides() {
     follower.follow(Duration::ZERO).await;
     first.handle.suspend().await.unwrap().guard.stay();
     stop_packets(&first).await;
-    look_at_answer(&first, ControlRequest::Resume, || {
-        clients.iter_mut().for_each(|client| client.talk(1));
-        assert!(!follower.batches.is_closed(), "the follower is dropped later");
-    })
+    look_at_answer(
+        &first,
+        |reply| ControlRequest::Resume(Continuation::Upgrade, reply),
+        || {
+            clients.iter_mut().for_each(|client| client.talk(1));
+            assert!(!follower.batches.is_closed(), "the follower is dropped later");
+        },
+    )
     .await;
     while follower.batches.recv().await.is_some() {}
     end(first).await;
@@ -337,7 +341,12 @@ async fn takeover_answers_once_packets_are_served() {
     first.handle.release().await.unwrap();
     first.join().unwrap();
     let snapshot = Box::new(snapshot_of([batch]));
-    let take_over = |reply| ControlRequest::Restore { snapshot, descriptors, resume: true, reply };
+    let take_over = |reply| ControlRequest::Restore {
+        snapshot,
+        descriptors,
+        resume: Some(Continuation::Takeover),
+        reply,
+    };
     let restored = look_at_answer(&second, take_over, || {
         clients.iter_mut().for_each(|client| client.talk(1));
     });
