@@ -26,7 +26,7 @@ use crate::relay::metric;
 /// Packets of the client between events.
 const PACKETS: u64 = 50;
 
-fn hand_over(owner: &GatewayProcess, to: &str) -> Child {
+pub(crate) fn hand_over(owner: &GatewayProcess, to: &str) -> Child {
     let mut command = Command::new(evenkeel());
     let socket = owner.folder().join("admin.sock");
     command.args(["gateway", "hand-over", "--to", to, "--api"]).arg(&socket).spawn().unwrap()

@@ -206,9 +206,11 @@ impl NoticeWriter {
                 // The losses of redundancy that have lasted, each a sentence.
                 warnings: warnings,
             },
-            // This process continues the sessions of another one: an upgrade, a hand-over or a takeover.
-            GatewayEvent::Continued { sessions, took, .. } => notice! {
+            // This process continues the sessions of another one.
+            GatewayEvent::Continued { cause, sessions, took, .. } => notice! {
                 "continued", at_us;
+                // `upgrade`, `hand-over` or `takeover`.
+                cause: cause.name(),
                 sessions: sessions,
                 took_us: took.as_micros() as u64,
             },

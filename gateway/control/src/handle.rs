@@ -32,7 +32,7 @@ use crate::offers::{OfferedSession, SessionAnswer};
 use crate::operations::{LogFilterSender, Operation, OperationTarget, Operations};
 use crate::policies::PushRequest;
 use crate::records::{LastStates, OFFERS_WITHIN, Suspended};
-use crate::reporting::{EventRecord, GatewayEvent, ModeView};
+use crate::reporting::{Continuation, EventRecord, GatewayEvent, ModeView};
 use crate::snapshot::{MediaStates, RecordBatch, Replica, Snapshot};
 use crate::traces::TraceRegistry;
 
@@ -140,8 +140,8 @@ requests! {
         prepare(replica: Arc<Replica>) = Prepare -> Result<Restored, SnapshotError>;
         /// Forgets the sessions that were prepared. The other gateway goes on with them.
         forget_restored() = ForgetRestored -> ();
-        /// Continues a suspended gateway, or one that began suspended.
-        resume() = Resume -> ();
+        /// Continues a suspended gateway, or one that began suspended. The cause is that of restored sessions.
+        resume(cause: Continuation) = Resume -> ();
         /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere. Requests that wait, and
         /// later ones, fail with [`ControlError::Replaced`].
         release() = Release -> ();
@@ -248,8 +248,8 @@ requests! {
             snapshot: Box<Snapshot>,
             /// The sockets to which it refers.
             descriptors: Vec<OwnedFd>,
-            /// Ends the suspension.
-            resume: bool,
+            /// Ends the suspension; `None` does not end it.
+            resume: Option<Continuation>,
             /// Replies with the number of sessions; once packets are served, if the suspension ends.
             reply: ControlReply<Result<Restored, SnapshotError>>,
         },
@@ -509,7 +509,7 @@ impl Handle {
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Restored, SnapshotError> {
-        self.continue_sessions(snapshot, descriptors, false).await
+        self.continue_sessions(snapshot, descriptors, None).await
     }
 
     /// Continues the sessions of another gateway. Returns once their packets are served.
@@ -517,21 +517,26 @@ impl Handle {
         &self,
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
+        cause: Continuation,
     ) -> Result<Restored, SnapshotError> {
-        self.continue_sessions(snapshot, descriptors, true).await
+        self.continue_sessions(snapshot, descriptors, Some(cause)).await
     }
 
     /// Serves the sessions that were [prepared](Handle::prepare) from this replica.
-    pub async fn resume_prepared(&self, replica: &Replica) -> Result<(), ControlError> {
+    pub async fn resume_prepared(
+        &self,
+        replica: &Replica,
+        cause: Continuation,
+    ) -> Result<(), ControlError> {
         self.idempotency_keys.restore(replica.keys());
-        self.resume().await
+        self.resume(cause).await
     }
 
     async fn continue_sessions(
         &self,
         mut snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
-        resume: bool,
+        resume: Option<Continuation>,
     ) -> Result<Restored, SnapshotError> {
         self.idempotency_keys.restore(std::mem::take(&mut snapshot.idempotency_keys));
         let snapshot = Box::new(snapshot);

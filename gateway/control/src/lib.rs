@@ -8,6 +8,7 @@ mod canary;
 mod control;
 mod equipment;
 mod execution;
+mod forecast_part;
 mod handle;
 pub mod history;
 mod idempotency;
@@ -30,6 +31,7 @@ mod restored;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 mod signalling;
+mod slo_copies;
 mod snapshot;
 mod suspension;
 mod thread;
@@ -47,6 +49,7 @@ pub use evenkeel_revisions::{
     Actor, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome, RolloutReport,
     Staged,
 };
+pub use forecast_part::ForecastPart;
 pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer};
 pub use inherited::{Inherited, NamedSockets, SocketName};
@@ -71,7 +74,8 @@ pub use registry::{
     ListenerAddress, ListenerAddresses, QuicListener, SessionRegistry, UdpListener,
 };
 pub use reporting::{
-    EventRecord, GatewayEvent, GroupChange, MediaPause, ModeView, Recovery, TraceCaller,
+    Continuation, EventRecord, GatewayEvent, GroupChange, MediaPause, ModeView, Recovery,
+    TraceCaller,
 };
 pub use snapshot::{
     MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,

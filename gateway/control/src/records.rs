@@ -27,6 +27,7 @@ use crate::offers::OfferQueue;
 use crate::policies::PolicyRunner;
 use crate::registry::SessionRegistry;
 use crate::restored::RestoredRecords;
+use crate::slo_copies::SloCopies;
 use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
 use crate::workers::WorkerLines;
 
@@ -189,6 +190,7 @@ pub(crate) struct RecordFollower {
     /// The last part of all sessions was copied then.
     part_last: Instant,
     nodes_last: Option<Instant>,
+    slos: SloCopies,
     states: Vec<MediaRecord>,
     /// Policies whose records are to be sent.
     policies: BTreeSet<PolicyName>,
@@ -232,6 +234,7 @@ impl RecordFollower {
             sent_last: now,
             part_last: now,
             nodes_last: None,
+            slos: SloCopies::new(now),
             states: Vec::new(),
             policies: source.policies.threads.names().cloned().collect(),
             operations: true,
@@ -344,6 +347,7 @@ impl RecordFollower {
             source.nodes.name_nodes(&mut core);
             self.nodes_last = Some(now);
         }
+        core.slo = self.slos.next(gateway, at_most.is_none(), now);
         let sessions: Vec<_> = core.sessions.iter().collect();
         let entries = registry.record_of(sessions.iter().map(|session| session.id));
         let drivers = source.drivers.record_of(&sessions);
@@ -383,6 +387,7 @@ impl RecordFollower {
             history,
             operations,
             alerts,
+            forecasts: None,
         }
     }
 

@@ -65,6 +65,19 @@ impl TraceCaller {
     }
 }
 
+evenkeel_model::named! {
+    /// The reason for which a process continues the sessions of another one.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum Continuation {
+        /// This process replaces the other one on the same machine.
+        Upgrade = "upgrade",
+        /// The owner of the group yielded.
+        HandOver = "hand-over",
+        /// The owner of the group is gone.
+        Takeover = "takeover",
+    }
+}
+
 /// An event of the core or of control.
 #[derive(Clone, PartialEq, Debug)]
 pub enum GatewayEvent {
@@ -101,8 +114,10 @@ pub enum GatewayEvent {
         /// The name of the node.
         name: Arc<str>,
     },
-    /// This process continues the sessions of another one: an upgrade, a hand-over or a takeover.
+    /// This process continues the sessions of another one.
     Continued {
+        /// The reason.
+        cause: Continuation,
         /// The number of sessions.
         sessions: usize,
         /// The oldest of them, at most 10,000.
@@ -212,9 +227,15 @@ impl Reporting {
     }
 
     /// Sends the event of restored sessions.
-    pub(crate) fn send_continued(&self, registry: &SessionRegistry, took: Duration) {
+    pub(crate) fn send_continued(
+        &self,
+        registry: &SessionRegistry,
+        cause: Continuation,
+        took: Duration,
+    ) {
         let sessions = registry.sessions();
         self.send_event(GatewayEvent::Continued {
+            cause,
             sessions: sessions.len(),
             oldest: sessions.take(CONTINUED_MAX).collect(),
             callers: registry.callers().collect(),

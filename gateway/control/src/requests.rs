@@ -264,11 +264,13 @@ impl Control {
                 let _ = reply.send(states.ok_or(NotSuspended::Unavailable));
             }
             ControlRequest::ContinueMedia { states, last } => self.continue_media(*states, last),
-            ControlRequest::Resume(done) => self.resume(|| _ = done.send(())),
+            ControlRequest::Resume(cause, done) => self.resume(cause, || _ = done.send(())),
             ControlRequest::Restore { snapshot, descriptors, resume, reply } => {
-                match self.restore(*snapshot, descriptors) {
-                    Ok(restored) if resume => self.resume(|| _ = reply.send(Ok(restored))),
-                    restored => _ = reply.send(restored),
+                match (self.restore(*snapshot, descriptors), resume) {
+                    (Ok(restored), Some(cause)) => {
+                        self.resume(cause, || _ = reply.send(Ok(restored)));
+                    }
+                    (restored, _) => _ = reply.send(restored),
                 }
             }
             ControlRequest::Prepare(replica, reply) => {

@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord};
+use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord, SloRecord};
 use evenkeel_dataplane::worker::{NodeLeg, SessionState, TrunkState};
 use evenkeel_drivers::{DriversRecord, DriversReplica};
 use evenkeel_media::instant;
@@ -30,6 +30,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::AlertsRecord;
+use crate::forecast_part::ForecastPart;
 use crate::history::EndedSession;
 use crate::idempotency::{KEYS_MAX, KeyRecord};
 use crate::messages::SnapshotError;
@@ -151,6 +152,9 @@ pub struct RecordBatch {
     /// The alerts that are being sent, if they changed since the last batch.
     #[serde(default)]
     pub(crate) alerts: Option<AlertsRecord>,
+    /// A part of the forecasts.
+    #[serde(default)]
+    pub forecasts: Option<ForecastPart>,
 }
 
 impl RecordBatch {
@@ -166,6 +170,7 @@ impl RecordBatch {
             history: Vec::new(),
             operations: None,
             alerts: None,
+            forecasts: None,
         }
     }
 
@@ -492,9 +497,12 @@ impl Replica {
                 self.sessions.insert(session.id, (session, Arc::clone(media)));
             }
         }
-        let before = self.common.take().filter(|_| core.nodes.is_empty());
+        let mut before = self.common.take();
+        let slo = before.as_mut().and_then(|before| before.slo.take());
+        let slo = SloRecord::merged(slo, core.slo);
+        let before = before.filter(|_| core.nodes.is_empty());
         let (rooms, sessions, media) = Default::default();
-        let mut core = GatewayRecord { rooms, sessions, media, ..core };
+        let mut core = GatewayRecord { rooms, sessions, media, slo, ..core };
         if let Some(GatewayRecord { nodes, regions, client_breakers, memos, .. }) = before {
             core = GatewayRecord { nodes, regions, client_breakers, memos, ..core };
         }

@@ -16,6 +16,7 @@ use evenkeel_model::{
     Scenario, SessionId, Stamp, ZoneId,
 };
 use evenkeel_nodes::{NodeEvidence, NodeTable, OpeningWindow};
+use evenkeel_slo::SloTable;
 
 use crate::capacity::Capacity;
 use crate::diagnosis::Diagnosis;
@@ -36,7 +37,6 @@ use crate::rooms::room::{MoveUnderWay, Room};
 use crate::rooms::routes::{Routes, WEIGH_EVERY};
 use crate::rooms::stops::Stops;
 use crate::sessions::SessionTable;
-use crate::slo::SloTable;
 use crate::ticks::{DegradationTurns, Ticks};
 use crate::views::{TableSizes, Views};
 
@@ -278,6 +278,7 @@ impl Gateway {
         self.with_nodes(NodeTable::forget_restored);
         self.tables.capacity.reduced.clear();
         self.tables.capacity.client_breakers.forget_sessions();
+        self.tables.slos.forget_restored();
     }
 
     /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
@@ -411,12 +412,14 @@ impl Gateway {
         let is_impaired = self.diagnosis.is_impaired_by_client(id);
         let CoreTables { settings, sessions, slos, capacity, .. } = &mut self.tables;
         if let Some(session) = sessions.unrecorded_mut(&id) {
-            if let Some((scenario, slo)) = settings.slo(&session.request.scenario) {
-                let misses = session.misses(slo, flow.missed);
-                slos.note_media(scenario, &mut session.slo_marks, misses, now);
-            }
             let (labels, judged) = (&session.request.labels, &mut session.client_judged);
             capacity.client_breakers.judge(labels, judged, is_impaired, now);
+            if let Some((scenario, slo)) = settings.slo(&session.request.scenario) {
+                let misses = session.misses(slo, flow.missed);
+                if slos.note_media(scenario, &mut session.slo_marks, misses, now) {
+                    sessions.changes.defer(id);
+                }
+            }
         }
         self.judge(|policies, subjects, effects| {
             policies.weigh_flow(id, flow.missed, subjects, now, effects);

@@ -11,6 +11,7 @@ use evenkeel_model::{
     SessionId, ZoneId,
 };
 use evenkeel_nodes::Node;
+use evenkeel_slo::SloTable;
 
 use crate::capacity::Holding;
 use crate::collections::SmallMap;
@@ -28,7 +29,6 @@ use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
 use crate::rooms::routes::Routes;
 use crate::sessions::{LegState, Session, SessionPhase, SessionRequest};
-use crate::slo::SessionMarks;
 
 /// The records of a gateway as they change, and those of another process that continue here.
 #[derive(Debug)]
@@ -102,7 +102,13 @@ impl Records<'_> {
         let waiting = self.questions.waiting();
         let rooms = rooms.iter().filter_map(|id| self.room(*id, &waiting, now)).collect();
         let (sessions, media) = self.sessions(live());
-        GatewayRecord { rooms, sessions, media, ..self.of_nodes() }
+        let slo = self.tables.slos.record();
+        GatewayRecord { rooms, sessions, media, slo, ..self.of_nodes() }
+    }
+
+    /// The windows of service level objectives.
+    pub fn slos(&self) -> &SloTable {
+        &self.tables.slos
     }
 
     /// Returns the record of nodes and regions alone.
@@ -132,6 +138,7 @@ impl Records<'_> {
             sessions: Vec::new(),
             media: Vec::new(),
             memos: Vec::new(),
+            slo: None,
             next_session: self.tables.sessions.next_id().0,
             next_room: self.tables.rooms.next,
             started: self.questions.started,
@@ -232,6 +239,7 @@ impl Records<'_> {
             share: session.share,
             reduced: self.tables.capacity.reduced.get(&session.id).copied(),
             voice_only_for: session.voice_only_for.clone(),
+            slo_marks: session.slo_marks,
             admitted_by: (*session.admitted_by).clone(),
             legs: legs.collect(),
             last_heard: session.last_heard,
@@ -264,6 +272,7 @@ impl Records<'_> {
         self.policies.keeps_older |= older;
         // Notices wait for the rooms to be settled.
         let regions = self.restore_regions(&regions, now);
+        self.tables.slos.restore(record.slo, &self.tables.settings);
         let events = self.tables.capacity.client_breakers.restore(client_breakers, now);
         events.into_iter().for_each(|event| self.tables.effects.event(event));
         let hops = self.restore_nodes(nodes, node, now);
@@ -490,6 +499,7 @@ impl Records<'_> {
             }
         }
         let (labels, scenario) = (record.labels, Arc::clone(&room.scenario));
+        let slo_marks = self.tables.slos.resume(&scenario, record.slo_marks, *now);
         let request = SessionRequest::new(scenario, labels, Arc::clone(media));
         let session = Session {
             id,
@@ -509,7 +519,7 @@ impl Records<'_> {
             domain_judged: JudgedWindow::default(),
             client_judged: JudgedWindow::default(),
             voice_only_for: record.voice_only_for,
-            slo_marks: SessionMarks::default(),
+            slo_marks,
             admitted_by: self.tables.sessions.deciders.intern(record.admitted_by),
             legs,
             measures: None,

@@ -12,10 +12,10 @@ use evenkeel_model::{
     ServiceObjective, SessionId, StreamKind,
 };
 use evenkeel_revisions::StateVersions;
+use evenkeel_slo::{SessionMarks, SessionMisses};
 
 use crate::collections::{Changes, Interner, SmallMap};
 use crate::flow::FlowTracker;
-use crate::slo::{SessionMarks, SessionMisses};
 
 /// Maximum sessions checked for silence at a time: 20,000 per second, the rate at which workers report that many.
 const SWEPT_AT_ONCE: usize = 1_024;

@@ -11,6 +11,7 @@ use evenkeel_model::{
     NodeProbing, Plan, RedundancyMode, RegionId, RoomId, Scenario, SessionId,
 };
 use evenkeel_nodes::{Node, ProviderBreakerStanding};
+use evenkeel_slo::SloStanding;
 
 use crate::diagnosis::Diagnosis;
 use crate::policy::questions::FaultSubject;
@@ -19,7 +20,6 @@ use crate::record::{Failback, MoveRecord};
 use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
 use crate::sessions::{Session, SessionPhase, WHOLE};
-use crate::slo::SloStanding;
 
 /// A live session.
 #[derive(Clone, PartialEq, Debug)]

@@ -9,6 +9,8 @@ use evenkeel_ownership::{Blocked, HandOverRefusal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::forecasts::{ForecastExchange, ForecastText};
+
 /// Requests that wait for the member, which handles each within microseconds.
 const REQUESTS_MAX: usize = 16;
 
@@ -398,6 +400,8 @@ pub struct Group {
     requests: mpsc::Sender<GroupRequest>,
     copy: watch::Receiver<CopyState>,
     host_warning: watch::Sender<Option<HostWarning>>,
+    own_forecasts: watch::Sender<ForecastText>,
+    copied_forecasts: watch::Receiver<ForecastText>,
 }
 
 /// The copy of an owner's records at its standby.
@@ -417,6 +421,7 @@ pub(super) struct GroupInbox {
     pub(super) standing: watch::Sender<GroupStatus>,
     pub(super) copy: watch::Sender<CopyState>,
     pub(super) host_warning: watch::Receiver<Option<HostWarning>>,
+    pub(super) forecasts: ForecastExchange,
 }
 
 impl Group {
@@ -425,8 +430,18 @@ impl Group {
         let (standing, shown) = watch::channel(GroupStatus::default());
         let (copied, copy) = watch::channel(CopyState::default());
         let (warned, host_warning) = watch::channel(None);
-        let group = Group { standing: shown, requests: requests_in, copy, host_warning: warned };
-        (group, GroupInbox { requests, standing, copy: copied, host_warning })
+        let (own_forecasts, own) = watch::channel(None);
+        let (forecasts_copied, copied_forecasts) = watch::channel(None);
+        let group = Group {
+            standing: shown,
+            requests: requests_in,
+            copy,
+            host_warning: warned,
+            own_forecasts,
+            copied_forecasts,
+        };
+        let forecasts = ForecastExchange::new(own, forecasts_copied);
+        (group, GroupInbox { requests, standing, copy: copied, host_warning, forecasts })
     }
 
     /// The members, as this gateway knows them.
@@ -456,6 +471,16 @@ impl Group {
     /// Reports that the host may not have room for a takeover, or that it has.
     pub fn set_host_warning(&self, warning: Option<HostWarning>) {
         self.host_warning.send_replace(warning);
+    }
+
+    /// Keeps the forecasts of this gateway, the owner, at its standby.
+    pub fn set_forecasts(&self, forecasts: Arc<str>) {
+        self.own_forecasts.send_replace(Some(forecasts));
+    }
+
+    /// Returns the forecasts of the owner that this gateway followed last.
+    pub fn copied_forecasts(&self) -> Option<Arc<str>> {
+        self.copied_forecasts.borrow().clone()
     }
 
     /// Returns once the owner is another one, or after this time.

@@ -12,6 +12,7 @@
 mod address;
 mod beats;
 mod fence;
+mod forecasts;
 mod group;
 mod keys;
 mod link;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, PeerSettings};
-use evenkeel_control::{Handle, Suspended, SuspensionGuard};
+use evenkeel_control::{Continuation, Handle, Suspended, SuspensionGuard};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
 use evenkeel_ownership::{
@@ -183,7 +183,7 @@ impl GroupMember {
             core: Cluster::new(settings, now),
             incarnation,
             keeper,
-            records: RecordExchange::new(parts.link, &parts.settings, parts.inbox.copy.clone()),
+            records: RecordExchange::new(parts.link, &parts.settings, &parts.inbox),
             settings: parts.settings,
             gateway: parts.gateway,
             beats,
@@ -289,7 +289,7 @@ impl GroupMember {
                 // Each beat looks for room again.
                 batch = next(&mut self.records.batches), if self.records.link.has_room() => {
                     match batch {
-                        Some(batch) => self.records.send(&batch),
+                        Some(batch) => self.records.send(batch),
                         // Another follower replaced this one, or this one did not keep up.
                         None => self.records.batches = None,
                     }
@@ -419,21 +419,26 @@ impl GroupMember {
         self.times = replaces.then_some(times);
         let (handle, quic) = (self.gateway.handle.clone(), self.gateway.quic.clone());
         let yielded = self.guard.take().is_some();
+        let cause = match evidence {
+            TakeoverCause::HandOver => Continuation::HandOver,
+            _ => Continuation::Takeover,
+        };
         let replica = std::mem::take(&mut self.records.replica);
         let preparation = std::mem::take(&mut self.preparation);
         self.taking = Some(tokio::spawn(async move {
             let mut sessions = replica.sessions();
             if let Some(prepared) = preparation.finish(&replica, &handle).await {
                 sessions = prepared;
-                handle.resume_prepared(&replica).await.map_err(|_| "control ended".to_owned())?;
+                let resumed = handle.resume_prepared(&replica, cause).await;
+                resumed.map_err(|_| "control ended".to_owned())?;
             } else if !yielded && replica.number() > 0 {
                 // Without sessions too: ids and answered keys continue.
                 let state = Arc::unwrap_or_clone(replica).snapshot_with_ports();
                 let (snapshot, sockets) = state.ok_or("no record of a node came")?;
-                let restored = handle.take_over(snapshot, sockets).await;
+                let restored = handle.take_over(snapshot, sockets, cause).await;
                 sessions = restored.map_err(|error| error.to_string())?.sessions;
             } else {
-                handle.resume().await.map_err(|_| "control ended".to_owned())?;
+                handle.resume(cause).await.map_err(|_| "control ended".to_owned())?;
             }
             quic.iter().for_each(quic::Resumer::resume);
             let after_us = since.elapsed().as_micros() as u64;
@@ -522,8 +527,9 @@ impl GroupMember {
             Ok(Suspended { mut batch, descriptors: _, guard }) => {
                 batch.precedes_packets();
                 self.guard = Some(guard);
-                self.records.send(&batch);
-                self.core.handle_yielded(batch.number(), Instant::now());
+                let number = batch.number();
+                self.records.send(batch);
+                self.core.handle_yielded(number, Instant::now());
                 if self.core.is_owner() {
                     // The hand-over was given up: control resumes.
                     self.guard = None;

@@ -11,7 +11,8 @@ use evenkeel_ownership::Cluster;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::group::CopyState;
+use super::forecasts::ForecastExchange;
+use super::group::{CopyState, GroupInbox};
 use super::link::{Link, LinkEvent, LinkFrame};
 use super::unconfirmed::UnconfirmedBatches;
 
@@ -32,6 +33,7 @@ pub(super) struct RecordExchange {
     unconfirmed: UnconfirmedBatches,
     /// Of the peer.
     copy: watch::Sender<CopyState>,
+    forecasts: ForecastExchange,
     connected: bool,
     disconnected_at: Option<Instant>,
     refusal: Option<String>,
@@ -40,11 +42,7 @@ pub(super) struct RecordExchange {
 }
 
 impl RecordExchange {
-    pub(super) fn new(
-        link: Link,
-        settings: &GroupSettings,
-        copy: watch::Sender<CopyState>,
-    ) -> RecordExchange {
+    pub(super) fn new(link: Link, settings: &GroupSettings, inbox: &GroupInbox) -> RecordExchange {
         RecordExchange {
             link,
             replica: Arc::new(Replica::with_ports_at(settings.port_legs())),
@@ -52,7 +50,8 @@ impl RecordExchange {
             batches: None,
             following: None,
             unconfirmed: UnconfirmedBatches::default(),
-            copy,
+            copy: inbox.copy.clone(),
+            forecasts: inbox.forecasts.clone(),
             connected: false,
             disconnected_at: None,
             refusal: None,
@@ -79,6 +78,7 @@ impl RecordExchange {
                 let now = Instant::now();
                 self.unconfirmed.handle_disconnected(now);
                 self.disconnected_at = Some(now);
+                self.forecasts.begin();
             }
             LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
             LinkEvent::Differs(difference) => self.difference = difference,
@@ -96,8 +96,9 @@ impl RecordExchange {
 
     /// Adds a batch of the owner to the copy.
     fn keep(&mut self, bytes: &[u8], core: &mut Cluster) {
-        let batch =
+        let mut batch =
             RecordBatch::decode(bytes, Some(Instant::now())).map_err(|error| error.to_string());
+        let part = batch.as_mut().ok().and_then(|batch| batch.forecasts.take());
         let replica = Arc::make_mut(&mut self.replica);
         let applied =
             batch.and_then(|batch| replica.apply(batch).map_err(|error| error.to_string()));
@@ -105,6 +106,7 @@ impl RecordExchange {
             Ok(()) => {
                 let number = self.replica.number();
                 core.handle_replica(self.replica.is_whole(), number, Instant::now());
+                part.into_iter().for_each(|part| self.forecasts.take(part));
                 self.link.send(&LinkFrame::Acknowledged(number));
             }
             Err(reason) => {
@@ -145,8 +147,10 @@ impl RecordExchange {
         }));
     }
 
-    pub(super) fn send(&mut self, batch: &RecordBatch) {
-        self.unconfirmed.handle_sent(batch.number(), Instant::now());
+    pub(super) fn send(&mut self, mut batch: RecordBatch) {
+        let now = Instant::now();
+        batch.forecasts = self.forecasts.next_part(now);
+        self.unconfirmed.handle_sent(batch.number(), now);
         self.show_unconfirmed();
         if !self.link.send(&LinkFrame::Batch(batch.encode())) {
             // The peer does not read. The connection ends, and the next one begins with all records.

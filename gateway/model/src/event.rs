@@ -161,6 +161,8 @@ pub enum CoreEvent {
         took: Duration,
         /// Notes of the plugin on subjects of the question.
         notes: Vec<DecisionNote>,
+        /// The nodes of the native default for a placement; empty for other questions.
+        native: Vec<NodeId>,
     },
     /// Part of a decision broke a rule and was not applied.
     Guarded {

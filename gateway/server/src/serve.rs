@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use evenkeel_alerts::AlertChannels;
 use evenkeel_config::{AddressPlace, GatewayConfig, GroupSettings, ListenIngress};
-use evenkeel_control::{Handle, Inherited, SocketName};
+use evenkeel_control::{Continuation, Handle, Inherited, SocketName};
 use evenkeel_group::{Group, GroupOwnership, MemberEnd};
 use evenkeel_handover::{
     ReplacedGateway, RequestGate, Successor, UpgradeRequest, Upgrader, Upgrades,
@@ -187,7 +187,7 @@ fn serve_as(
         let successor = taking;
         runtime.block_on(async {
             // Fails only if control has ended, and the gateway with it.
-            let _ = gateway.handle.resume().await;
+            let _ = gateway.handle.resume(Continuation::Upgrade).await;
             tracing::info!(sessions, "sessions taken over");
             successor.left().await;
         });

@@ -15,14 +15,13 @@ use evenkeel_model::{
     PolicyName, StartPhase, StopPhase,
 };
 use evenkeel_revisions::RolloutStage;
-use opentelemetry_sdk::trace::SdkTracer;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tracing::{debug, info, warn};
 
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count, Histogram, Level};
-use super::spans::{DecisionSpan, Moment, SWEPT_EVERY, SpanSampler, SpanWriter, Turned, refusal};
+use super::spans::{DecisionSpan, Moment, SWEPT_EVERY, SpanPipeline, SpanWriter, Turned, refusal};
 
 /// Minimum length of a logged stall, which is audible.
 const LATE_TOLD: Duration = Duration::from_millis(100);
@@ -48,11 +47,9 @@ impl EventRecorder {
         names: Arc<NodeNames>,
         scenarios: BTreeSet<Arc<str>>,
         traces: Arc<TraceRegistry>,
-        tracer: Option<(SdkTracer, SpanSampler)>,
+        pipeline: Option<SpanPipeline>,
     ) -> EventRecorder {
-        let writer =
-            |(tracer, sampler)| SpanWriter::new(tracer, sampler, Arc::clone(&names), traces);
-        let spans = tracer.map(writer);
+        let spans = pipeline.map(|it| SpanWriter::new(it, Arc::clone(&names), traces));
         EventRecorder { events, instruments, names, spans, scenarios, not_opened: BTreeMap::new() }
     }
 
@@ -123,9 +120,9 @@ impl EventRecorder {
                 self.instruments.nodes().remove_node(*node);
                 info!(node = &**name, "node removed after it was empty");
             }
-            GatewayEvent::Continued { sessions, oldest, callers, took } => {
+            GatewayEvent::Continued { cause, sessions, oldest, callers, took } => {
                 if let Some(spans) = &mut self.spans {
-                    spans.continued(*sessions, oldest, callers, *took, at);
+                    spans.continued(*cause, *sessions, oldest, callers, *took, at);
                 }
             }
             GatewayEvent::MediaPaused(pauses) => self.paused(pauses),
@@ -164,6 +161,7 @@ impl EventRecorder {
                 asked,
                 took,
                 notes,
+                native,
             } => {
                 debug!(%ask, %policy, arm = arm.name(), outcome = outcome.name(), rows, ?took, "policy decided");
                 let decision = DecisionSpan {
@@ -179,6 +177,7 @@ impl EventRecorder {
                     concluded: at.now,
                     took: *took,
                     notes: notes.clone(),
+                    native: native.clone(),
                 };
                 self.decided(&decision);
                 if let Some(spans) = &mut self.spans {
@@ -321,7 +320,7 @@ impl EventRecorder {
                     }
                 }
                 if let Some(spans) = &mut self.spans {
-                    spans.breaker(*region, zone.as_ref(), *to, at);
+                    spans.region_breaker(*region, zone.as_ref(), *to, at);
                 }
             }
             CoreEvent::ClientBreaker {

@@ -1,7 +1,7 @@
 //! All metrics, spans and attributes; nothing else can be recorded.
 //!
-//! No semantic conventions exist for media gateways: names begin with `evenkeel.`, or with `media.` if they would fit
-//! any gateway. Units are UCUM base units.
+//! Attributes have the names of OpenTelemetry's semantic conventions where one exists. None exist for media gateways: other names
+//! begin with `evenkeel.`, or with `media.` if they would fit any gateway. Units are UCUM base units.
 
 /// A metric as the reference shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +67,8 @@ attributes! {
     AdmittedBy = "evenkeel.admitted_by";
     /// The decider: a policy, `native` or `operator`; for a rollout or reload `file`, `signal`, `operator` or `gateway`.
     By = "evenkeel.by";
-    /// Cause of a move: `node-down`, `ejected`, `link`, `quality`…
+    /// Cause of a move: `node-down`, `ejected`, `link`, `quality`…; why sessions continue at another process: `upgrade`, `hand-over` or
+    /// `takeover`.
     Cause = "evenkeel.cause";
     /// Certainty of a finding, as a share.
     Confidence = "evenkeel.confidence";
@@ -79,6 +80,8 @@ attributes! {
     Differs = "evenkeel.differs";
     /// `up` from the client, `down` to the client.
     Direction = "evenkeel.direction";
+    /// Why the operation failed, in one of few words: the `reason` of a refusal or an end, or the kind of a failed policy call.
+    ErrorType = "error.type";
     /// Kind of a failed policy call: `deadline`, `trap`…; fault of a drill: `kill`, `hang` or `cut`.
     Fault = "evenkeel.fault";
     /// Name of the node that a room left.
@@ -89,7 +92,7 @@ attributes! {
     Guard = "evenkeel.guard";
     /// The kind of question: `routing`…
     Hook = "evenkeel.hook";
-    /// Number of the session with the device, uplink or downlink that impairs media.
+    /// Id of the session with the device, uplink or downlink that impairs media.
     ImpairedBy = "evenkeel.impaired_by";
     /// Number of times that the node came up, from 1.
     Incarnation = "evenkeel.incarnation";
@@ -99,14 +102,21 @@ attributes! {
     LabelValue = "evenkeel.label_value";
     /// Sessions or rooms that the span is not linked to: not sampled, or beyond the limit.
     DroppedLinks = "evenkeel.dropped_links";
+    /// Nodes of a reload beyond those that the span names.
+    DroppedNodes = "evenkeel.dropped_nodes";
     /// Name of a network interface.
     Interface = "evenkeel.interface";
     /// Loss in a segment of a path, as a share of its packets.
     Loss = "evenkeel.loss";
     /// Mode of a room: `hot`, `hitless`…
     Mode = "evenkeel.mode";
+    /// Decision of the native default: `configured` parameters of a scenario, `accept` a session, names of a new room's nodes or
+    /// `none`, `keep` rooms where they are and sessions in their quality.
+    Native = "evenkeel.native";
     /// Name of a node.
     Node = "evenkeel.node";
+    /// Names of the nodes that a reload added, removed or changed, at most 128.
+    Nodes = "evenkeel.nodes";
     /// A plugin's note about a decision; the note's key is appended.
     Note = "evenkeel.note";
     /// Degradation action: `cap`, `voice-only`.
@@ -149,8 +159,8 @@ attributes! {
     Scope = "evenkeel.scope";
     /// Segment of a session's path: `device`, `uplink`, `leg`, `node`, `gateway` or `downlink`.
     Segment = "evenkeel.segment";
-    /// Number of a session on this gateway: `s17`.
-    Session = "evenkeel.session";
+    /// Id of a session: `a/b/s17`, the [name of its group](#spans) and its number on the gateways of the group.
+    Session = "session.id";
     /// Number of sessions.
     Sessions = "evenkeel.sessions";
     /// Indicator of a service level objective: `refusals`, `set-up`, `gap` or `r-factor`.
@@ -317,7 +327,7 @@ metrics! {
     /// Share of a scenario's sessions in the window that missed the objective, as a multiple of the share that may miss it. 0 while there
     /// are fewer than ten.
     SloBurnRate = "evenkeel.slo.burn_rate", "{budget}", [Scenario, Slo, Window];
-    /// Share of the error budget of the last 6 h that is left; negative if it is overspent.
+    /// Share of the error budget of the last 30 days that is left; negative if it is overspent.
     SloBudget = "evenkeel.slo.budget", "1", [Scenario, Slo];
     /// Time until the capacity of a region is expected to be exhausted, 0 if it is; -1 while this is not expected. Forecast each minute.
     ForecastExhausted = "evenkeel.forecast.exhausted", "s", [Region];
@@ -522,10 +532,10 @@ macro_rules! spans {
 spans! {
     /// From the offer of a session to its end. The other spans of the session are its descendants.
     Session = "session", Share,
-        [Session, Room, RoomName, Scenario, Mode, AdmittedBy, Outcome, Reason];
+        [Session, Room, RoomName, Scenario, Mode, AdmittedBy, Outcome, Reason, ErrorType];
     /// From an offer to the open session, or to its refusal.
     SessionOpen = "session.open", Share,
-        [Session, Room, RoomName, Scenario, Node, Incarnation, Region, Zone, AdmittedBy, RoutedBy, Outcome, Reason];
+        [Session, Room, RoomName, Scenario, Node, Incarnation, Region, Zone, AdmittedBy, RoutedBy, Outcome, Reason, ErrorType];
     /// Admission of a session. Child of `session.open`.
     Admission = "admission", Share, [By, Outcome, Reason];
     /// A room moved to another node: a child of `session` for each of its sessions.
@@ -536,31 +546,32 @@ spans! {
     /// Impaired media of a session, by one segment of its path.
     SessionImpaired = "session.impaired", Share, [Session, RoomName, Scenario, Segment, ImpairedBy, Loss, Confidence];
     /// The session goes on at this process: an upgrade, a hand-over or a takeover.
-    SessionContinued = "session.continued", Share, [Session];
+    SessionContinued = "session.continued", Share, [Session, Cause];
     /// A question to a policy. Child of the span that waited for it, or a root span. A decision about many sessions or rooms is linked to the
     /// sessions that it degraded, or moved within 5 s.
     PolicyDecide = "policy.decide", Share,
-        [Policy, Hook, Arm, Revision, Session, Room, Outcome, Reason, Fault, Guard, Differs, Rows, Duration, DroppedLinks, Note];
+        [Policy, Hook, Arm, Revision, Session, Room, Outcome, Reason, ErrorType, Guard, Differs, Native, Rows, Duration, DroppedLinks, Note];
     /// A rollout, from its start to activation, rollback or refusal; its steps are span events. Linked to the sessions that the revision
     /// moved or degraded meanwhile.
     PolicyRollout = "policy.rollout", Always,
-        [Policy, Hook, Revision, Previous, Outcome, Reason, By, Sessions, DroppedLinks];
+        [Policy, Hook, Revision, Previous, Outcome, Reason, ErrorType, By, Sessions, DroppedLinks];
     /// A reload that had an effect or was refused.
-    GatewayReload = "gateway.reload", Always, [By, Outcome, Reason];
+    GatewayReload = "gateway.reload", Always, [By, Outcome, Reason, ErrorType, Nodes, DroppedNodes];
     /// Start of a node by its hook, until the node answers or the start has failed. Parent of the hook's spans.
-    NodeStart = "node.start", Always, [Node, Region, Zone, Outcome, Reason];
+    NodeStart = "node.start", Always, [Node, Region, Zone, Outcome, Reason, ErrorType];
     /// Stop of a node that is no longer needed, until the node is gone or the stop has failed. Parent of the hook's spans.
-    NodeStop = "node.stop", Always, [Node, Region, Zone, Outcome, Reason];
+    NodeStop = "node.stop", Always, [Node, Region, Zone, Outcome, Reason, ErrorType];
     /// Drain of a node, from the request until it has no rooms or the deadline has passed. Linked to the sessions that left it.
     NodeDrain = "node.drain", Always, [Node, Region, Zone, Rooms, Sessions, DroppedLinks];
     /// Fault that a drill injects at a node, until it is repaired. Linked to the sessions that left the node meanwhile.
     NodeDrill = "node.drill", Always, [Node, Region, Zone, Fault, Outcome, Sessions, DroppedLinks];
-    /// From the opening of the breaker of a region, or of one of its zones, until it is closed.
-    RegionBreaker = "region.breaker", Always, [Region, Zone];
+    /// From the opening of the breaker of a region, or of one of its zones, until it is closed. Linked to the sessions that opened or left
+    /// there meanwhile, and to the offers that found no node.
+    RegionBreaker = "region.breaker", Always, [Region, Zone, Sessions, DroppedLinks];
     /// From the opening of a breaker of clients until it is closed. Linked to the offers that it refused.
     ClientBreaker = "client.breaker", Always, [Label, LabelValue, Sessions, DroppedLinks];
     /// This process continues the sessions of another one: an upgrade, a hand-over or a takeover. Linked to the sessions.
-    GatewayContinued = "gateway.continued", Always, [Sessions, DroppedLinks];
+    GatewayContinued = "gateway.continued", Always, [Cause, Sessions, DroppedLinks];
     /// From the last packet of a node until its rooms have moved. Linked to the moved sessions.
     NodeFailover = "node.failover", Always,
         [Node, Incarnation, Region, Zone, Witness, Rooms, Sessions, DroppedLinks];

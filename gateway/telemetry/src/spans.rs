@@ -4,6 +4,7 @@
 //! the span that waited for it.
 
 mod decisions;
+mod held;
 mod nodes;
 mod operations;
 mod rollouts;
@@ -11,13 +12,15 @@ mod sampling;
 mod sessions;
 mod tracks;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_control::{NodeHook, NodeName, NodeNames, TraceRegistry};
-use evenkeel_model::{Hop, NodeId, OfferRefusal, RegionId};
-use opentelemetry::trace::{SpanBuilder, SpanKind};
+use evenkeel_model::{Hop, NodeId, OfferRefusal};
+pub(crate) use held::SpanOutput;
+use opentelemetry::trace::{SpanBuilder, SpanKind, Status};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SdkTracer;
 pub(crate) use sampling::{SpanIds, SpanSampler};
@@ -58,10 +61,22 @@ impl Moment {
     }
 }
 
+/// Creates, samples and sends spans.
+#[derive(Debug)]
+pub(crate) struct SpanPipeline {
+    pub(crate) tracer: SdkTracer,
+    pub(crate) sampler: SpanSampler,
+    pub(crate) output: SpanOutput,
+    /// The name of the group in ids of sessions.
+    pub(crate) group: Arc<str>,
+}
+
 #[derive(Debug)]
 pub(super) struct SpanWriter {
     tracer: SdkTracer,
     sampler: SpanSampler,
+    output: SpanOutput,
+    group: Arc<str>,
     names: Arc<NodeNames>,
     traces: Arc<TraceRegistry>,
     sessions: SessionSpans,
@@ -74,8 +89,6 @@ pub(super) struct SpanWriter {
     /// Sessions that left a hop for closed ports. The event of its death follows.
     port_moves: Option<(Hop, TouchedSessions)>,
     operations: OperationTracks,
-    /// The times at which open breakers of regions, and of their zones, opened.
-    breakers: BTreeMap<(RegionId, Option<Arc<str>>), SystemTime>,
     /// The times at which hooks of nodes were called.
     hooks: BTreeMap<(NodeHook, NodeId), SystemTime>,
     swept: Option<Instant>,
@@ -89,6 +102,16 @@ fn is(attribute: Attribute, value: impl Into<Value>) -> KeyValue {
 fn counts_of(touched: &TouchedSessions) -> [KeyValue; 2] {
     let left_out = touched.sessions - touched.links.len();
     [is(Attribute::Sessions, touched.sessions as i64), is(Attribute::DroppedLinks, left_out as i64)]
+}
+
+/// Marks the span of a failed operation. `kind` is one of few words.
+fn fail(
+    span: &mut impl opentelemetry::trace::Span,
+    kind: &'static str,
+    description: impl Into<Cow<'static, str>>,
+) {
+    span.set_attribute(is(Attribute::ErrorType, kind));
+    span.set_status(Status::error(description));
 }
 
 fn registered(span: Span, key: &str) -> bool {
@@ -115,14 +138,16 @@ fn builder(
 
 impl SpanWriter {
     pub(super) fn new(
-        tracer: SdkTracer,
-        sampler: SpanSampler,
+        pipeline: SpanPipeline,
         names: Arc<NodeNames>,
         traces: Arc<TraceRegistry>,
     ) -> SpanWriter {
+        let SpanPipeline { tracer, sampler, output, group } = pipeline;
         SpanWriter {
             tracer,
             sampler,
+            output,
+            group,
             names,
             traces,
             sessions: SessionSpans::default(),
@@ -132,7 +157,6 @@ impl SpanWriter {
             failovers: Vec::new(),
             port_moves: None,
             operations: OperationTracks::default(),
-            breakers: BTreeMap::new(),
             hooks: BTreeMap::new(),
             swept: None,
         }

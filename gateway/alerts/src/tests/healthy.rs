@@ -75,7 +75,7 @@ impl Series<'_> {
         bucket.labels.insert("le".to_owned(), "70".to_owned());
         // Two minutes of each hour burn fast, and the longer windows stay low.
         let burns = if step % HOUR < 2 * MINUTE { 20.0 } else { 0.8 };
-        for (window, rate) in [("5m", burns), ("1h", 2.0), ("6h", 0.8)] {
+        for (window, rate) in [("5m", burns), ("1h", 2.0), ("6h", 0.8), ("30d", 0.8)] {
             self.level(Level::SloBurnRate, &["call", "gap", window], rate);
         }
     }

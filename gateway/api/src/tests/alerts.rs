@@ -71,7 +71,7 @@ fn fault_names_the_dependencies_that_are_down() {
     let socket = socket_path();
     let mut api = bind(admin(socket.clone(), None), &mut Inherited::default()).unwrap();
     api.alerts = Some(alerts);
-    let thread = api.serve(handle, Box::new(String::new)).unwrap();
+    let thread = api.serve(handle, Box::new(|_| String::new())).unwrap();
     thread.open();
     let mut listening = Asking::at(UnixStream::connect(&socket).unwrap(), "GET /v1/events", "");
     assert_eq!(listening.status(), 200);

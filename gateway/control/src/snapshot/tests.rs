@@ -1,6 +1,10 @@
-use evenkeel_model::{BreakerMode, ClientGroup, ClientLabel, SessionId};
+use evenkeel_model::{
+    AdmitOnFault, Affinity, BreakerMode, CapBounds, ClientGroup, ClientLabel, DegradeOnFault,
+    FailureScope, RedundancyMode, Scenario, ServiceObjective, SessionId,
+};
 
 use super::*;
+use crate::slo_copies::SloCopies;
 use crate::{RecordBatch, Replica};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
@@ -209,4 +213,52 @@ fn replica_keeps_breakers_until_nodes_come_again() {
     let has_nodes = !third.changed.core.nodes.is_empty();
     replica.apply(third).unwrap();
     assert_eq!((has_nodes, kept(&replica)), (true, 0), "batches of an earlier version have none");
+}
+
+#[test]
+fn replica_keeps_windows_between_their_copies() {
+    let now = Instant::now();
+    let mut settings = evenkeel_config::GatewayConfig::load(None, None).unwrap().core();
+    settings.scenarios.insert("call".into(), with_slo());
+    let mut gateway = evenkeel_core::Gateway::new(settings, now);
+    let mut copies = SloCopies::new(now);
+    gateway.handle_turned_away("call", now);
+    let second = Duration::from_secs(1);
+    assert_eq!(copies.next(&mut gateway, false, now + second / 2), None);
+    let record = copies.next(&mut gateway, false, now + second);
+    assert!(record.is_some());
+    assert_eq!(copies.next(&mut gateway, false, now + second), None);
+    assert_eq!(copies.next(&mut gateway, true, now + second), record);
+    let mut first = fixture("v2");
+    first.changed.core.slo.clone_from(&record);
+    let number = first.number;
+    let mut replica = Replica::new();
+    replica.apply(first).unwrap();
+    replica.apply(RecordBatch { number: number + 1, ..fixture("v2") }).unwrap();
+    assert_eq!(replica.snapshot().unwrap().core.slo, record);
+}
+
+fn with_slo() -> Scenario {
+    Scenario {
+        set: "call".into(),
+        bound: [false; 4],
+        bounds: CapBounds { floor_kbps: 24, ceiling_kbps: 2_000 },
+        mode: RedundancyMode::Hot,
+        affinity: Affinity::Room,
+        regions: Vec::new(),
+        spares: 1,
+        reserve: FailureScope::Node,
+        spares_outside: FailureScope::Node,
+        close_after: Duration::from_secs(30),
+        priority: 0,
+        slo: Some(ServiceObjective {
+            objective: 0.99,
+            refusals: true,
+            set_up: None,
+            gap: None,
+            r_factor_centi: None,
+        }),
+        on_admission_fault: AdmitOnFault::Admit,
+        on_degradation_fault: DegradeOnFault::Hold,
+    }
 }

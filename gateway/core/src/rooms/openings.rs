@@ -10,6 +10,7 @@ use evenkeel_model::{
     OfferRefusal, Op, Param, Plan, RoomId, SessionId, Strike,
 };
 use evenkeel_revisions::StateVersions;
+use evenkeel_slo::SessionMarks;
 
 use crate::collections::SmallMap;
 use crate::effects::{GatewayEffect, InstalledSession, RoomNotice, Timer};
@@ -18,7 +19,6 @@ use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
 use crate::rooms::routes::Routes;
 use crate::sessions::{LegState, Session, SessionOpening, SessionPhase, SessionRequest, WHOLE};
-use crate::slo::SessionMarks;
 
 const RETRY_SOON: Duration = Duration::from_secs(2);
 

@@ -11,6 +11,7 @@ use evenkeel_model::{
 };
 use evenkeel_nodes::{Node, NodeTable, OpeningClass, QueuePosition};
 use evenkeel_revisions::Revision;
+use evenkeel_slo::SloTable;
 
 use crate::capacity::{Capacity, Holding};
 use crate::effects::{Effects, GatewayEffect};
@@ -18,7 +19,6 @@ use crate::rooms::RoomTable;
 use crate::rooms::room::Room;
 use crate::rooms::survey::{PlacementSurvey, Takes};
 use crate::sessions::{Session, SessionPhase, SessionTable};
-use crate::slo::SloTable;
 
 /// Silent sessions are kept this long while their room waits for a node: as long as the longest start may take.
 const HELD_FOR: Duration = Duration::from_secs(600);

@@ -176,7 +176,7 @@ fn slo() -> SloStanding {
         slo: SloIndicator::Gap,
         objective: 0.99,
         budget: -0.5,
-        windows: [of("5m", Some(15.0)), of("1h", Some(2.5)), of("6h", None)],
+        windows: [of("5m", Some(15.0)), of("1h", Some(2.5)), of("6h", None), of("30d", Some(1.5))],
     }
 }
 

@@ -32,6 +32,7 @@ fn moved(at_ms: u64, room: u64, from: u32, to: Option<u32>) -> EventRecord {
     let event = CoreEvent::Moved {
         room: RoomId(room),
         room_name: "room".into(),
+        scenario: "call".into(),
         sessions: vec![SessionId(2 * room), SessionId(2 * room + 1)],
         cause: MoveCause::NodeDown,
         by: Decider::Native,

@@ -55,7 +55,7 @@ impl Scene {
 
     /// The next process.
     async fn restart(&mut self) {
-        self.follower.begin_write().unwrap().await.unwrap();
+        self.follower.begin_write().unwrap().await.unwrap().unwrap();
         let path = Some(self.folder.path());
         self.follower =
             ForecastFollower::new(&self.settings, path, &self.handle, &self.telemetry, None);

@@ -7,8 +7,8 @@ use evenkeel_control::{
     RolloutReport, Staged,
 };
 use evenkeel_model::{
-    BreakerState, ClientGroup, ClientLabel, CoreEvent, Decider, Health, Hook, MoveCause,
-    NewcomerAction, NodeId, OfferRefusal, Op, SessionId,
+    BreakerMode, BreakerState, ClientGroup, ClientLabel, CoreEvent, Decider, Health, Hook,
+    MoveCause, NewcomerAction, NodeId, OfferRefusal, Op, SessionId,
 };
 use evenkeel_revisions::RolloutStage;
 use evenkeel_telemetry::registry::Attribute;
@@ -19,7 +19,7 @@ use opentelemetry_proto::tonic::trace::v1::Span as Received;
 use crate::receiver::Receiver;
 use crate::telemetry::{
     SOON, check_registered, counted, down, hear, hop, moved, names, only, opened, policy, refused,
-    said, start, word,
+    said, session, start, word,
 };
 
 const KILL: NodeOrder = NodeOrder::Break(NodeFault::Kill);
@@ -27,7 +27,7 @@ const KILL: NodeOrder = NodeOrder::Break(NodeFault::Kill);
 /// The span is linked to these sessions, by their moves, and to no others.
 fn assert_touches(span: &Received, spans: &[Received], sessions: &[&str]) {
     let moves = spans.iter().filter(|span| span.name == "session.move");
-    let moves = moves.filter(|span| sessions.contains(&&*word(span, Attribute::Session)));
+    let moves = moves.filter(|span| sessions.contains(&&*session(span)));
     let linked: Vec<_> = span.links.iter().map(|link| &link.span_id).collect();
     assert_eq!(linked, moves.map(|it| &it.parent_span_id).collect::<Vec<_>>(), "{}", span.name);
     assert_eq!(linked.len(), sessions.len());
@@ -100,6 +100,7 @@ fn breaker_of_clients_is_linked_to_the_offers_that_it_refused() {
         action: NewcomerAction::Refuse,
         from,
         to,
+        mode: BreakerMode::Auto,
         sessions: 40,
         bad: 30,
     };

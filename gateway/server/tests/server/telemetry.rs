@@ -119,6 +119,7 @@ pub(crate) fn decided(
         notes: [(0, "delay", 7), (0, "loss", 3), (1, "loss", 4)]
             .map(|(row, key, value)| DecisionNote { row, key: key.into(), value })
             .into(),
+        native: vec![NodeId(1), NodeId(0)],
     }
 }
 
@@ -203,6 +204,14 @@ pub(crate) fn word(span: &Received, attribute: Attribute) -> String {
     }
 }
 
+/// The number in the id of the span's session.
+pub(crate) fn session(span: &Received) -> String {
+    let id = word(span, Attribute::Session);
+    let (group, number) = id.rsplit_once('/').expect("a group and a number");
+    assert!(!group.is_empty());
+    number.to_owned()
+}
+
 pub(crate) fn only<'a>(spans: &'a [Received], name: &str) -> &'a Received {
     let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
     assert_eq!(found.len(), 1, "{name} among {:?}", names(spans));
@@ -266,7 +275,7 @@ fn session_span_holds_its_decisions() {
     assert!(life.parent_span_id.is_empty());
     assert_eq!(word(life, Attribute::Outcome), "ok");
     assert_eq!(word(life, Attribute::Reason), "requested");
-    assert_eq!(word(open, Attribute::Session), "s7");
+    assert_eq!(session(open), "s7");
     assert_eq!(word(open, Attribute::RoomName), "standup");
     assert_eq!(word(open, Attribute::Node), "east-a1");
     assert_eq!(word(open, Attribute::Zone), "a");
@@ -290,13 +299,16 @@ fn session_span_holds_its_decisions() {
             of_rows[0].value.clone().unwrap().value,
             Some(Value::ArrayValue(list)) if list.values.len() == 2
         ));
+        let native = word(decision, Attribute::Native);
         match &*hook {
             "routing" => {
-                assert_eq!(word(decision, Attribute::Fault), "deadline");
+                assert_eq!(native, "east-b1 east-a1");
+                assert_eq!(word(decision, Attribute::ErrorType), "deadline");
                 assert_eq!(decision.status.as_ref().unwrap().code, 2, "an error");
                 assert_eq!(said(decision, Attribute::Revision), None);
             }
             "admission" => {
+                assert_eq!(native, "accept");
                 assert_eq!(word(decision, Attribute::Outcome), "ok");
                 assert_eq!(word(decision, Attribute::Revision), "0123456789ab");
                 assert_eq!(said(decision, Attribute::Differs), Some(Value::BoolValue(true)));
@@ -310,7 +322,7 @@ fn session_span_holds_its_decisions() {
     }
     assert_eq!(receiver.resource("service.name"), "evenkeel");
     assert_eq!(receiver.resource("service.instance.id"), "test");
-    assert_eq!(receiver.resource("evenkeel.region"), "east");
+    assert_eq!(receiver.resource("cloud.region"), "east");
 }
 
 #[test]
@@ -382,7 +394,7 @@ fn failover_span_links_moved_sessions() {
     let moves: Vec<_> = spans.iter().filter(|span| span.name == "session.move").collect();
     let failed_over = moves.iter().filter(|it| word(it, Attribute::Cause) == "node-down");
     assert_eq!(linked, failed_over.map(|span| span.parent_span_id.clone()).collect());
-    let sessions = moves.iter().map(|span| word(span, Attribute::Session));
+    let sessions = moves.iter().map(|span| session(span));
     assert_eq!(sessions.collect::<Vec<_>>(), ["s1", "s2", "s4", "s3"]);
     for moved in moves {
         assert_eq!(word(moved, Attribute::From), "east-a1");
@@ -443,6 +455,7 @@ fn caller_trace_is_parent_only_if_trusted() {
     let [link] = &refused.links[..] else { panic!("{:?}", refused.links) };
     assert_eq!((&link.trace_id, &link.span_id), (&theirs, &span));
     assert_eq!(word(refused, Attribute::Reason), "full");
+    assert_eq!(word(refused, Attribute::ErrorType), "full");
     assert_eq!(refused.status.as_ref().unwrap().code, 2, "an error");
 }
 
@@ -474,8 +487,8 @@ fn zero_share_keeps_failures_and_rare_spans() {
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
     check_registered(&spans);
-    let sent = ["session.move", "node.failover", "policy.decide", "policy.rollout"];
-    assert_eq!(names(&spans), sent);
+    let failover = ["admission", "session.open", "session.move", "node.failover"];
+    assert_eq!(names(&spans), [&failover[..], &["policy.decide", "policy.rollout"]].concat());
     let rollout = only(&spans, "policy.rollout");
     assert_eq!(word(rollout, Attribute::Outcome), "rolled-back");
     let took = rollout.end_time_unix_nano - rollout.start_time_unix_nano;

@@ -1,6 +1,6 @@
 use evenkeel_control::NodeName;
 use evenkeel_model::{Health, NodeId};
-use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData};
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ScopeMetrics};
 
 use super::*;
 use crate::node_levels::{NodeLevel, NodeLoad};
@@ -155,7 +155,7 @@ fn times_are_exponential_over_otlp_alone() {
     assert!(text.contains("evenkeel_node_detection_duration_seconds_bucket{"), "{text}");
     let mut metrics = ResourceMetrics::default();
     collector.collect(&mut metrics).unwrap();
-    let metrics = metrics.scope_metrics().flat_map(|scope| scope.metrics());
+    let metrics = metrics.scope_metrics().flat_map(ScopeMetrics::metrics);
     let kinds: Vec<(&str, bool)> = metrics
         .filter_map(|metric| match metric.data() {
             AggregatedMetrics::F64(MetricData::ExponentialHistogram(_)) => {

@@ -33,7 +33,8 @@ fn attributes_are_used_and_prefixed() {
         let in_metrics = metrics.iter().any(|metric| metric.attributes.contains(attribute));
         let in_spans = Span::ALL.iter().any(|span| span.attributes().contains(attribute));
         assert!(in_metrics || in_spans, "{attribute:?}");
-        assert!(attribute.key().starts_with("evenkeel."), "{attribute:?}");
+        let is_conventional = ["error.type", "session.id"].contains(&attribute.key());
+        assert!(is_conventional || attribute.key().starts_with("evenkeel."), "{attribute:?}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use evenkeel_model::{
-    CoreEvent, Decider, DecisionNote, DecisionOutcome, Hook, OfferRefusal, SessionId,
+    CoreEvent, Decider, DecisionNote, DecisionOutcome, Hook, NodeId, OfferRefusal, SessionId,
 };
 use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt};
 use opentelemetry::{Array, Context, KeyValue, Value};
@@ -109,7 +109,7 @@ impl SpanWriter {
             before
             && self.batch.as_ref().is_some_and(|batch| batch.decision.policy == *policy)
         {
-            self.sessions.affect(*session, at.now);
+            self.affect(*session, at);
             let link = self.link_to(*session);
             if let Some(batch) = &mut self.batch {
                 batch.touched.add(1, link);
@@ -160,6 +160,21 @@ impl SpanWriter {
         context.span().end_with_timestamp(end);
     }
 
+    /// The decision of the native default, which moves no placed room and changes no session's quality.
+    fn native(&self, hook: Hook, is_placement: bool, nodes: &[NodeId]) -> String {
+        let word = match hook {
+            Hook::Scenario => "configured",
+            Hook::Admission => "accept",
+            Hook::Routing if is_placement && nodes.is_empty() => "none",
+            Hook::Routing if is_placement => {
+                let names = nodes.iter().map(|node| self.names.of_node(*node).node.to_string());
+                return names.collect::<Vec<_>>().join(" ");
+            }
+            Hook::Routing | Hook::Degradation => "keep",
+        };
+        word.to_owned()
+    }
+
     pub(super) fn decide(&self, parent: &Context, decision: DecisionSpan, at: Moment) {
         self.decide_many(parent, decision, TouchedSessions::default(), at);
     }
@@ -185,6 +200,7 @@ impl SpanWriter {
             concluded,
             took,
             notes,
+            native,
         } = decision;
         let mut attributes = vec![
             is(Attribute::Policy, policy.to_string()),
@@ -200,7 +216,7 @@ impl SpanWriter {
                 WELL
             }
             DecisionOutcome::Faulted(fault) => {
-                attributes.push(is(Attribute::Fault, fault.name()));
+                attributes.push(is(Attribute::ErrorType, fault.name()));
                 status = Status::error(fault.name());
                 outcome.name()
             }
@@ -213,7 +229,11 @@ impl SpanWriter {
             }
         };
         attributes.push(is(Attribute::Outcome, word));
-        attributes.extend(session.map(|id| is(Attribute::Session, id.to_string())));
+        if outcome != DecisionOutcome::Stale {
+            let native = self.native(policy.hook, room.is_some(), &native);
+            attributes.push(is(Attribute::Native, native));
+        }
+        attributes.extend(session.map(|id| is(Attribute::Session, self.id_of(id))));
         attributes.extend(room.map(|id| is(Attribute::Room, id.to_string())));
         attributes.extend(revision.map(|revision| is(Attribute::Revision, revision)));
         attributes.extend(reason.map(|reason| is(Attribute::Reason, reason)));

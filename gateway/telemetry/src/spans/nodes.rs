@@ -1,19 +1,22 @@
-//! Spans of nodes, regions and the configuration: failovers, starts, stops, breakers and reloads.
+//! Spans of nodes and the configuration: failovers, starts, stops and reloads.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_control::{NodeHook, ReloadReport, TraceIds};
+use evenkeel_control::{ListChange, NodeHook, ReloadReport, Reloaded, TraceIds};
 use evenkeel_model::{
-    BreakerState, EvidenceSource, Health, Hop, NodeId, NotStarted, RegionId, SessionId, StartPhase,
-    StopPhase,
+    EvidenceSource, Health, Hop, NodeId, NotStarted, SessionId, StartPhase, StopPhase,
 };
-use opentelemetry::trace::{Span as _, SpanId, SpanKind, Status, TraceId};
+use opentelemetry::trace::{Span as _, SpanId, SpanKind, TraceId};
 use opentelemetry::{Array, Context, StringValue, Value};
 
 use crate::registry::{Attribute, Span};
 use crate::spans::sampling::{SpanIds, WELL};
 use crate::spans::tracks::{FailoverSpan, TouchedSessions};
-use crate::spans::{Moment, SpanWriter, builder, counts_of, is};
+use crate::spans::{Moment, SpanWriter, builder, counts_of, fail, is};
+
+/// Maximum nodes that the span of a reload names.
+const NODES_MAX: usize = 128;
 
 impl SpanWriter {
     pub(crate) fn node(
@@ -123,37 +126,27 @@ impl SpanWriter {
             None => create(),
         };
         if let Some(why) = failed {
-            span.set_status(Status::error(why));
+            fail(&mut span, why, why);
         }
         span.end_with_timestamp(at.wall);
-    }
-
-    /// `zone`: the breaker is that of this zone of the region.
-    pub(crate) fn breaker(
-        &mut self,
-        region: RegionId,
-        zone: Option<&Arc<str>>,
-        to: BreakerState,
-        at: Moment,
-    ) {
-        let place = (region, zone.cloned());
-        if to != BreakerState::Closed {
-            self.breakers.entry(place).or_insert(at.wall);
-            return;
-        }
-        let Some(opened) = self.breakers.remove(&place) else { return };
-        let mut attributes = vec![is(Attribute::Region, self.names.of_region(region))];
-        attributes.extend(zone.map(|zone| is(Attribute::Zone, Arc::clone(zone))));
-        builder(Span::RegionBreaker, SpanKind::Internal, opened, attributes)
-            .start_with_context(&self.tracer, &Context::new())
-            .end_with_timestamp(at.wall);
     }
 
     pub(crate) fn reloaded(&self, report: &ReloadReport, at: Moment) {
         let ReloadReport { by, took, outcome } = report;
         let mut attributes = vec![is(Attribute::By, by.name())];
         match outcome {
-            Ok(_) => attributes.push(is(Attribute::Outcome, WELL)),
+            Ok(Reloaded { nodes: ListChange { added, removed, changed }, .. }) => {
+                attributes.push(is(Attribute::Outcome, WELL));
+                let names: Vec<_> = added.iter().chain(removed).chain(changed).collect();
+                let named = names.iter().take(NODES_MAX);
+                let named = named.map(|name| StringValue::from(Arc::clone(name)));
+                let left_out = names.len().saturating_sub(NODES_MAX);
+                if !names.is_empty() {
+                    let named = Value::Array(Array::String(named.collect()));
+                    attributes.push(is(Attribute::Nodes, named));
+                    attributes.push(is(Attribute::DroppedNodes, left_out as i64));
+                }
+            }
             Err(reason) => {
                 attributes.push(is(Attribute::Outcome, "refused"));
                 attributes.push(is(Attribute::Reason, reason.to_string()));
@@ -163,7 +156,7 @@ impl SpanWriter {
             builder(Span::GatewayReload, SpanKind::Internal, at.wall - *took, attributes)
                 .start_with_context(&self.tracer, &Context::new());
         if let Err(reason) = outcome {
-            span.set_status(Status::error(reason.to_string()));
+            fail(&mut span, "refused", reason.to_string());
         }
         span.end_with_timestamp(at.wall);
     }

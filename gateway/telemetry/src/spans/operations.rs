@@ -1,17 +1,18 @@
-//! Spans of operations and breakers, linked to the sessions that they touched: drains, drills, rollouts and breakers of clients.
+//! Spans of operations and breakers, linked to the sessions that they touched: drains, drills, rollouts and breakers.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_control::{NodeName, NodeOrder, OrderStep};
 use evenkeel_model::{
-    BreakerState, ClientGroup, Decider, Hop, MoveCause, NodeId, OfferRefusal, SessionId,
+    BreakerState, ClientGroup, Decider, Hop, MoveCause, NodeId, OfferRefusal, RegionId, SessionId,
 };
 use opentelemetry::trace::{Link, Span as _, SpanContext, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
 use crate::registry::{Attribute, Span};
 use crate::spans::sampling::WELL;
-use crate::spans::tracks::{ClientBreakerTrack, DrillTrack, TouchedSessions};
+use crate::spans::tracks::{BreakerTrack, DrillTrack, OperationTracks, TouchedSessions};
 use crate::spans::{Moment, SpanWriter, builder, counts_of, is};
 
 /// Maximum breakers of clients that are followed: clients choose the names of their groups.
@@ -41,7 +42,22 @@ impl SpanWriter {
                 touched.add(sessions.len(), links.iter().cloned());
             }
         }
+        self.note_in_region(from, sessions);
         self.note_decider(by, sessions);
+    }
+
+    /// The breaker of the hop's region or zone is open or half-open while these sessions open or leave there.
+    pub(super) fn note_in_region(&mut self, hop: Hop, sessions: &[SessionId]) {
+        if self.operations.region_breakers.is_empty() {
+            return;
+        }
+        let (place, links) = (self.names.of_hop(hop), self.links_to(sessions));
+        for ((id, zone), breaker) in &mut self.operations.region_breakers {
+            let is_of_zone = zone.as_ref().is_none_or(|zone| *zone == place.zone);
+            if is_of_zone && self.names.of_region(*id) == place.region {
+                breaker.touched.add(sessions.len(), links.iter().cloned());
+            }
+        }
     }
 
     /// Sessions are touched by the revision that is rolled out, if it decided.
@@ -117,12 +133,11 @@ impl SpanWriter {
         let breakers = &mut self.operations.client_breakers;
         if to != BreakerState::Closed {
             if breakers.len() < CLIENT_BREAKERS_MAX && !breakers.contains_key(group) {
-                let touched = TouchedSessions::default();
-                breakers.insert(group.clone(), ClientBreakerTrack { start: at.wall, touched });
+                breakers.insert(group.clone(), BreakerTrack::new(at.wall));
             }
             return;
         }
-        let Some(ClientBreakerTrack { start, touched }) = breakers.remove(group) else { return };
+        let Some(BreakerTrack { start, touched }) = breakers.remove(group) else { return };
         let mut attributes = vec![
             is(Attribute::Label, group.label.name()),
             is(Attribute::LabelValue, group.value.to_string()),
@@ -134,10 +149,41 @@ impl SpanWriter {
             .end_with_timestamp(at.wall);
     }
 
-    /// The breaker of its clients refused this offer.
+    /// `zone`: the breaker is that of this zone of the region.
+    pub(crate) fn region_breaker(
+        &mut self,
+        region: RegionId,
+        zone: Option<&Arc<str>>,
+        to: BreakerState,
+        at: Moment,
+    ) {
+        let place = (region, zone.cloned());
+        let breakers = &mut self.operations.region_breakers;
+        if to != BreakerState::Closed {
+            breakers.entry(place).or_insert_with(|| BreakerTrack::new(at.wall));
+            return;
+        }
+        let Some(BreakerTrack { start, touched }) = breakers.remove(&place) else { return };
+        let mut attributes = vec![is(Attribute::Region, self.names.of_region(region))];
+        attributes.extend(zone.map(|zone| is(Attribute::Zone, Arc::clone(zone))));
+        attributes.extend(counts_of(&touched));
+        builder(Span::RegionBreaker, SpanKind::Internal, start, attributes)
+            .with_links(touched.links)
+            .start_with_context(&self.tracer, &Context::new())
+            .end_with_timestamp(at.wall);
+    }
+
+    /// The breaker of its clients refused this offer, or breakers of regions left no node for it.
     pub(super) fn note_refused(&mut self, reason: Option<&OfferRefusal>, offer: &SpanContext) {
-        let Some(OfferRefusal::ClientsImpaired { group, .. }) = reason else { return };
-        if let Some(breaker) = self.operations.client_breakers.get_mut(group) {
+        let OperationTracks { client_breakers, region_breakers, .. } = &mut self.operations;
+        let breakers: Vec<&mut BreakerTrack> = match reason {
+            Some(OfferRefusal::ClientsImpaired { group, .. }) => {
+                client_breakers.get_mut(group).into_iter().collect()
+            }
+            Some(OfferRefusal::NoNode { .. }) => region_breakers.values_mut().collect(),
+            _ => return,
+        };
+        for breaker in breakers {
             breaker.touched.add(1, [Link::with_context(offer.clone())]);
         }
     }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use evenkeel_control::{RolloutOutcome, RolloutReport};
 use opentelemetry::Context;
-use opentelemetry::trace::{Span as _, SpanKind, Status};
+use opentelemetry::trace::{Span as _, SpanKind};
 
 use crate::registry::{Attribute, Span};
 use crate::spans::tracks::{RolloutTrack, TouchedSessions};
-use crate::spans::{Moment, STEPS_MAX, SpanWriter, builder, counts_of, is};
+use crate::spans::{Moment, STEPS_MAX, SpanWriter, builder, counts_of, fail, is};
 
 impl SpanWriter {
     /// Records a step of a rollout. The span is created when the rollout ends.
@@ -69,7 +69,8 @@ impl SpanWriter {
             span.add_event_with_timestamp(step, when, Vec::new());
         }
         if let Some(reason) = reason {
-            span.set_status(Status::error(reason.to_string()));
+            let kind = rollout.code.unwrap_or(rollout.outcome.name());
+            fail(&mut span, kind, reason.to_string());
         }
         span.end_with_timestamp(at.wall);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_control::CallerSpan;
 use evenkeel_model::{
     Arm, ClientGroup, DecisionNote, DecisionOutcome, EvidenceSource, Hop, NodeId, OfferRefusal, Op,
-    PolicyName, RoomId, SessionId,
+    PolicyName, RegionId, RoomId, SessionId,
 };
 use opentelemetry::trace::Link;
 
@@ -59,12 +59,17 @@ pub(super) struct DrillTrack {
     pub(super) touched: TouchedSessions,
 }
 
-/// A breaker of clients, until it is closed.
+/// A breaker, until it is closed.
 #[derive(Debug)]
-pub(super) struct ClientBreakerTrack {
+pub(super) struct BreakerTrack {
     pub(super) start: SystemTime,
-    /// The refused offers.
     pub(super) touched: TouchedSessions,
+}
+
+impl BreakerTrack {
+    pub(super) fn new(start: SystemTime) -> BreakerTrack {
+        BreakerTrack { start, touched: TouchedSessions::default() }
+    }
 }
 
 /// What operators and breakers do.
@@ -74,7 +79,10 @@ pub(super) struct OperationTracks {
     pub(super) drains: BTreeMap<NodeId, TouchedSessions>,
     pub(super) drills: BTreeMap<NodeId, DrillTrack>,
     pub(super) rollouts: BTreeMap<PolicyName, RolloutTrack>,
-    pub(super) client_breakers: BTreeMap<ClientGroup, ClientBreakerTrack>,
+    /// With the offers that each refused.
+    pub(super) client_breakers: BTreeMap<ClientGroup, BreakerTrack>,
+    /// Of regions and of their zones, with the newcomers and leavers of each, and the offers that found no node.
+    pub(super) region_breakers: BTreeMap<(RegionId, Option<Arc<str>>), BreakerTrack>,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +99,8 @@ pub(crate) struct DecisionSpan {
     pub(crate) concluded: Instant,
     pub(crate) took: Duration,
     pub(crate) notes: Vec<DecisionNote>,
+    /// The nodes of the native default for a placement.
+    pub(crate) native: Vec<NodeId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -111,7 +121,7 @@ pub(super) struct DecisionBatch {
 pub(super) struct SessionSpans {
     /// The spans of trusted callers.
     pub(super) callers: BTreeMap<SessionId, CallerSpan>,
-    /// Sessions that a failure or a degradation affected. Their spans are sent from then on.
+    /// Sessions that a failure or a degradation affected. Their spans are sent.
     pub(super) affected: BTreeSet<SessionId>,
     /// The start of the current second, and the sessions that became affected in it.
     newly_affected: Option<(Instant, usize)>,
@@ -119,17 +129,20 @@ pub(super) struct SessionSpans {
 }
 
 impl SessionSpans {
-    pub(super) fn affect(&mut self, session: SessionId, now: Instant) {
+    /// Tells if the session became affected now.
+    pub(super) fn affect(&mut self, session: SessionId, now: Instant) -> bool {
         let recent = self
             .newly_affected
             .filter(|(since, _)| now.saturating_duration_since(*since) < Duration::from_secs(1));
         let (since, count) = recent.unwrap_or((now, 0));
-        if count < AFFECTED_PER_SECOND && self.affected.insert(session) {
+        let is_new = count < AFFECTED_PER_SECOND && self.affected.insert(session);
+        if is_new {
             self.newly_affected = Some((since, count + 1));
         }
         if self.affected.len() > SESSIONS_MAX {
             self.affected.pop_first();
         }
+        is_new
     }
 
     pub(super) fn note_callers(

@@ -537,6 +537,24 @@ fn spare_difference_from_native_is_counted() {
 }
 
 #[test]
+fn placement_tells_the_native_default() {
+    let mut unasked = World::new(settings());
+    unasked.open("r");
+    let expected: Vec<NodeId> = unasked.route("r").into_iter().map(|(node, _)| node).collect();
+    let other: Vec<NodeId> = expected.iter().rev().copied().collect();
+    for (hops, differs) in [(expected.clone(), false), (other, true)] {
+        let mut world = World::with_policy(settings(), &[Hook::Routing], place(hops.leak()));
+        world.open("r");
+        let decided = |event: &CoreEvent| match event {
+            CoreEvent::Decided { native, .. } => Some(native.clone()),
+            _ => None,
+        };
+        assert_eq!(world.events().find_map(decided).as_ref(), Some(&expected));
+        assert_eq!(outcome(&world), DecisionOutcome::Applied { differs });
+    }
+}
+
+#[test]
 fn manual_moves_leave_bounded_records() {
     let mut world = World::new(settings());
     world.open("r");
