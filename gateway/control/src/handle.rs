@@ -22,6 +22,7 @@ use crate::alerts::AlertsRecord;
 use crate::history::{EndedSession, SessionHistory};
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::inherited::NamedSockets;
+use crate::last_states::LastStates;
 use crate::messages::{
     ControlError, ForecastReport, LastChange, NodeOrder, NotSuspended, REQUESTS_MAX, Restored,
     SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
@@ -31,7 +32,7 @@ use crate::nodes::{ListChange, NodeList, NotListed, ReloadReport, ReloadRequest,
 use crate::offers::{OfferedSession, SessionAnswer};
 use crate::operations::{LogFilterSender, Operation, OperationTarget, Operations};
 use crate::policies::PushRequest;
-use crate::records::{LastStates, OFFERS_WITHIN, Suspended};
+use crate::records::{OFFERS_WITHIN, Suspended};
 use crate::reporting::{Continuation, EventRecord, GatewayEvent, ModeView};
 use crate::snapshot::{MediaStates, RecordBatch, Replica, Snapshot};
 use crate::traces::TraceRegistry;

@@ -14,6 +14,7 @@ pub mod history;
 mod idempotency;
 mod inherited;
 mod kept_file;
+mod last_states;
 mod messages;
 mod names;
 mod node_hooks;
@@ -53,6 +54,7 @@ pub use forecast_part::ForecastPart;
 pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer};
 pub use inherited::{Inherited, NamedSockets, SocketName};
+pub use last_states::LastStatesPart;
 pub use messages::{
     AdmissionState, AgentError, ControlError, ForecastReport, LastChange, LossComparison,
     LossFigures, NodeOrder, NotSuspended, OrderStep, PredictedLoss, REQUESTS_MAX, Restored,
@@ -69,7 +71,7 @@ pub use operations::{
     BreakerTarget, LogFilterSender, Operation, OperationLog, OperationTarget, Operations,
 };
 pub use policies::PushRequest;
-pub use records::{LastStatesPart, Suspended, SuspensionGuard};
+pub use records::{Suspended, SuspensionGuard};
 pub use registry::{
     ListenerAddress, ListenerAddresses, QuicListener, SessionRegistry, UdpListener,
 };

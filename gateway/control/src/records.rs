@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::TryRecvError;
 use evenkeel_core::{ChangedRecords, Gateway, GatewayEffect, GatewayRecord};
 use evenkeel_dataplane::SendLease;
-use evenkeel_dataplane::worker::{Copies, HandedOut, TrunkState, WorkerCommand};
+use evenkeel_dataplane::worker::{Copies, WorkerCommand};
 use evenkeel_drivers::{Drivers, Fencing};
 use evenkeel_model::PolicyName;
 use evenkeel_policies::{PolicyRecord, PolicyRecords};
@@ -28,7 +28,7 @@ use crate::policies::PolicyRunner;
 use crate::registry::SessionRegistry;
 use crate::restored::RestoredRecords;
 use crate::slo_copies::SloCopies;
-use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
+use crate::snapshot::{MediaRecord, RecordBatch, Snapshot};
 use crate::workers::WorkerLines;
 
 /// Sessions and rooms in a batch for the next process of this machine: less than a millisecond of control's time.
@@ -109,52 +109,6 @@ impl SuspensionGuard {
     /// Lets control stay suspended until it is released: another process serves.
     pub fn stay(self) {
         std::mem::forget(self.0);
-    }
-}
-
-/// The last states of a gateway that stops its packets, as the workers hand them out.
-#[derive(Debug)]
-pub struct LastStates {
-    pub(crate) parts: mpsc::Receiver<HandedOut>,
-    /// Of each worker that has handed out its sessions.
-    pub(crate) trunks: Vec<Option<Vec<TrunkState>>>,
-    pub(crate) until: Instant,
-}
-
-/// A part of the last states.
-#[derive(Debug)]
-pub struct LastStatesPart {
-    /// The states.
-    pub states: MediaStates,
-    /// No part follows.
-    pub is_last: bool,
-}
-
-impl LastStates {
-    pub async fn next(&mut self) -> Result<LastStatesPart, NotSuspended> {
-        loop {
-            let part = tokio::time::timeout_at(self.until.into(), self.parts.recv()).await;
-            match part.ok().flatten() {
-                Some(HandedOut::Sessions(sessions)) => {
-                    let record = |state| MediaRecord { state: Box::new(state), sockets: 0 };
-                    let media = sessions.into_iter().map(record).collect();
-                    let states = MediaStates { media, trunks: Vec::new() };
-                    return Ok(LastStatesPart { states, is_last: false });
-                }
-                Some(HandedOut::Trunks { worker, trunks }) => {
-                    self.trunks[usize::from(worker)] = Some(trunks);
-                    if self.trunks.iter().all(Option::is_some) {
-                        let trunks = self.trunks.drain(..).flatten().collect();
-                        let states = MediaStates { media: Vec::new(), trunks };
-                        return Ok(LastStatesPart { states, is_last: true });
-                    }
-                }
-                None => {
-                    let missing = self.trunks.iter().position(Option::is_none);
-                    return Err(NotSuspended::Worker(missing.unwrap_or_default()));
-                }
-            }
-        }
     }
 }
 

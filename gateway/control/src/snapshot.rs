@@ -411,16 +411,6 @@ impl Replica {
         self.number
     }
 
-    /// The number of sessions.
-    pub fn sessions(&self) -> usize {
-        self.sessions.len()
-    }
-
-    /// Returns whether all records have come.
-    pub fn is_whole(&self) -> bool {
-        self.whole
-    }
-
     /// Takes the next batch. The first batch of a follower replaces all records.
     ///
     /// # Errors

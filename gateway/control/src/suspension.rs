@@ -18,10 +18,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::control::Control;
 use crate::handle::ControlRequest;
+use crate::last_states::LastStates;
 use crate::messages::{NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
 use crate::records::{
-    LastStates, OFFERS_WITHIN, RecordSource, Replication, SLOTS, Suspended, Suspension,
-    SuspensionGuard,
+    OFFERS_WITHIN, RecordSource, Replication, SLOTS, Suspended, Suspension, SuspensionGuard,
 };
 use crate::registry::record::{EntryRecord, RestoredParts, RestoringSessions};
 use crate::reporting::Continuation;

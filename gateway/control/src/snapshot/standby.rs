@@ -9,6 +9,16 @@ use crate::idempotency::KeyRecord;
 use crate::operations::Operations;
 
 impl Replica {
+    /// The number of sessions.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Returns whether all records have come.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     /// Sessions have ports that are to be bound here: a clone reserves none.
     pub fn has_ports(&self) -> bool {
         self.ports.binds() && self.entries.values().any(|entry| entry.ports.is_some())
