@@ -118,6 +118,9 @@ impl EventRecorder {
             GatewayEvent::NodeRemoved { node, name } => {
                 self.not_opened.remove(node);
                 self.instruments.nodes().remove_node(*node);
+                if let Some(spans) = &mut self.spans {
+                    spans.node_removed(*node, at);
+                }
                 info!(node = &**name, "node removed after it was empty");
             }
             GatewayEvent::Continued { cause, sessions, oldest, callers, took } => {

@@ -3,24 +3,25 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use evenkeel_config::Traceparent;
 use evenkeel_control::{
-    Actor, EventRecord, GatewayEvent, MediaPause, NodeFault, NodeOrder, OrderStep, RolloutOutcome,
-    RolloutReport, Staged,
+    Actor, CallerSpan, EventRecord, GatewayEvent, MediaPause, NodeFault, NodeOrder, OrderStep,
+    RolloutOutcome, RolloutReport, Staged, TraceCaller,
 };
 use evenkeel_model::{
     BreakerMode, BreakerState, ClientGroup, ClientLabel, CoreEvent, Decider, Health, Hook,
-    MoveCause, NewcomerAction, NodeId, OfferRefusal, Op, SessionId,
+    MoveCause, NewcomerAction, NodeId, OfferRefusal, Op, RegionId, SessionId,
 };
 use evenkeel_revisions::RolloutStage;
 use evenkeel_telemetry::registry::Attribute;
-use evenkeel_telemetry::{EventRecorder, MetricsFormat, Moment};
+use evenkeel_telemetry::{EventRecorder, MetricsFormat, Moment, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Received;
 
 use crate::receiver::Receiver;
 use crate::telemetry::{
-    SOON, check_registered, counted, down, hear, hop, moved, names, only, opened, policy, refused,
-    said, session, start, word,
+    SOON, TRACEPARENT, check_registered, counted, down, hear, hop, moved, names, only, opened,
+    policy, recorder, refused, said, session, settings, start, word,
 };
 
 const KILL: NodeOrder = NodeOrder::Break(NodeFault::Kill);
@@ -70,6 +71,37 @@ fn drill_is_linked_to_the_sessions_that_left_its_node() {
     assert_eq!(shown, [["east-a1", "kill", "ok"], ["east-b1", "cut", "unrepaired"]]);
     assert_touches(drills[0], &spans, &["s1", "s2"]);
     assert_touches(drills[1], &spans, &[]);
+}
+
+#[test]
+fn drill_lasts_until_it_is_repaired_or_its_node_is_removed() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("removed", receiver.address, "grpc", 1.0);
+    let mut record = |event| recorder.record(&EventRecord::now(event));
+    let cut = NodeOrder::Break(NodeFault::Cut);
+    for (node, order, step) in [
+        (0, KILL, OrderStep::Sent),
+        (0, KILL, OrderStep::Done),
+        (0, cut, OrderStep::Sent),
+        (0, cut, OrderStep::Refused),
+        (0, NodeOrder::Start, OrderStep::Done),
+        (1, cut, OrderStep::Sent),
+        (1, cut, OrderStep::Done),
+    ] {
+        record(GatewayEvent::NodeOrdered { node: NodeId(node), order, step });
+    }
+    record(GatewayEvent::NodeRemoved { node: NodeId(1), name: "east-b1".into() });
+    // Another node gets the number.
+    record(GatewayEvent::NodeOrdered {
+        node: NodeId(1),
+        order: NodeOrder::Start,
+        step: OrderStep::Done,
+    });
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    let drills = spans.iter().filter(|span| span.name == "node.drill");
+    let shown = drills.map(|it| [Attribute::Fault, Attribute::Outcome].map(|of| word(it, of)));
+    assert_eq!(shown.collect::<Vec<_>>(), [["kill", "ok"], ["cut", "unrepaired"]]);
 }
 
 #[test]
@@ -123,6 +155,36 @@ fn breaker_of_clients_is_linked_to_the_offers_that_it_refused() {
     let [link] = &breaker.links[..] else { panic!("{:?}", breaker.links) };
     assert_eq!((&link.trace_id, &link.span_id), (&spans[0].trace_id, &spans[0].span_id));
     assert_eq!(said(breaker, Attribute::Sessions), Some(Value::IntValue(1)));
+}
+
+#[test]
+fn breaker_is_not_linked_to_an_offer_that_is_not_sent() {
+    let receiver = Receiver::grpc();
+    let settings = settings("unsent", receiver.address, "grpc", 1.0);
+    let telemetry = Telemetry::start(&settings, "test").unwrap();
+    let mut recorder = recorder(&telemetry, &settings, Traceparent::Parent);
+    let breaker = |from, to| CoreEvent::Breaker {
+        region: RegionId(0),
+        zone: None,
+        from,
+        to,
+        mode: BreakerMode::Auto,
+        sessions: 10,
+        bad: 8,
+        opened: 1,
+        failed: 0,
+    };
+    let unsampled = TRACEPARENT.replace("-01", "-00");
+    let caller = TraceCaller { arrived: Instant::now(), span: CallerSpan::parse(&unsampled) };
+    hear(&mut recorder, &[breaker(BreakerState::Closed, BreakerState::Open)]);
+    let refused = refused("call", OfferRefusal::NoNode { retry_after: SOON }, None);
+    recorder.handle_event(&refused, Some(&caller), Moment::now());
+    hear(&mut recorder, &[breaker(BreakerState::Open, BreakerState::Closed)]);
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    assert_eq!(names(&spans), ["region.breaker"]);
+    assert!(spans[0].links.is_empty());
+    assert_eq!(said(&spans[0], Attribute::DroppedLinks), Some(Value::IntValue(1)));
 }
 
 #[test]
