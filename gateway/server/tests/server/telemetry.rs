@@ -601,8 +601,26 @@ fn silent_receiver_blocks_nothing() {
     }
     let dropped = counted(&telemetry, "evenkeel_telemetry_dropped_total", "queue-full");
     let waiting = 20_000 - dropped;
-    assert!((4_096..=4_096 + 2 * 512).contains(&waiting), "{waiting} wait");
+    assert!((8_192..=8_192 + 2 * 512).contains(&waiting), "{waiting} wait");
     assert!(!telemetry.flush(Duration::ZERO));
+}
+
+#[test]
+fn spans_of_a_large_failover_fit_into_the_queue() {
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (telemetry, mut recorder) = start("large", mute.local_addr().unwrap(), "grpc", 0.0);
+    let applied = || DecisionOutcome::Applied { differs: false };
+    for session in 1..=1_000 {
+        let [scenario, admission] = [Hook::Scenario, Hook::Admission]
+            .map(|hook| decided(hook, Some(session), Some(session), applied()));
+        let routing = decided(Hook::Routing, None, Some(session), applied());
+        hear(&mut recorder, &[scenario, admission, routing, opened(session, session)]);
+    }
+    // Five held spans of each, and one of its move.
+    for session in 1..=1_000 {
+        hear(&mut recorder, &[moved(session, &[session], MoveCause::NodeDown)]);
+    }
+    assert_eq!(counted(&telemetry, "evenkeel_telemetry_dropped_total", "queue-full"), 0);
 }
 
 #[test]
