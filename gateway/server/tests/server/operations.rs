@@ -26,6 +26,24 @@ use crate::telemetry::{
 
 const KILL: NodeOrder = NodeOrder::Break(NodeFault::Kill);
 
+const REVISION: &str = "0123456789ab";
+
+/// A step of the rollout of [`REVISION`].
+fn rollout_step(hook: Hook, outcome: RolloutOutcome, stage: Option<RolloutStage>) -> RolloutReport {
+    RolloutReport {
+        policy: policy(hook),
+        revision: Some(REVISION.into()),
+        previous: None,
+        outcome,
+        code: None,
+        stage: stage.map(|stage| Staged { stage, paused: false, next: 100, next_in: None }),
+        by: Actor::Operator,
+        reason: None,
+        arrived: Instant::now(),
+        activate: Duration::from_micros(40),
+    }
+}
+
 /// The span is linked to these sessions, by their moves, and to no others.
 fn assert_touches(span: &Received, spans: &[Received], sessions: &[&str]) {
     let moves = spans.iter().filter(|span| span.name == "session.move");
@@ -191,19 +209,7 @@ fn breaker_is_not_linked_to_an_offer_that_is_not_sent() {
 fn rollout_is_linked_to_the_sessions_of_its_revision() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("touched", receiver.address, "grpc", 1.0);
-    let own = "0123456789ab";
-    let step = |outcome, stage: Option<RolloutStage>| RolloutReport {
-        policy: policy(Hook::Routing),
-        revision: Some(own.into()),
-        previous: None,
-        outcome,
-        code: None,
-        stage: stage.map(|stage| Staged { stage, paused: false, next: 100, next_in: None }),
-        by: Actor::Operator,
-        reason: None,
-        arrived: Instant::now(),
-        activate: Duration::from_micros(40),
-    };
+    let step = |outcome, stage| rollout_step(Hook::Routing, outcome, stage);
     let by = |revision: &str| Decider::Policy {
         policy: policy(Hook::Routing),
         revision: revision.into(),
@@ -217,8 +223,8 @@ fn rollout_is_linked_to_the_sessions_of_its_revision() {
     };
     let started = step(RolloutOutcome::Started, Some(RolloutStage::Canary(5)));
     recorder.handle_rollout(&started, Moment::now());
-    hear(&mut recorder, &[moved_by(1, 1, by(own)), moved_by(2, 2, by("ba9876543210"))]);
-    hear(&mut recorder, &[moved_by(3, 3, Decider::Native), moved_by(4, 4, by(own))]);
+    hear(&mut recorder, &[moved_by(1, 1, by(REVISION)), moved_by(2, 2, by("ba9876543210"))]);
+    hear(&mut recorder, &[moved_by(3, 3, Decider::Native), moved_by(4, 4, by(REVISION))]);
     recorder.handle_rollout(&step(RolloutOutcome::Activated, None), Moment::now());
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
@@ -230,25 +236,11 @@ fn rollout_is_linked_to_the_sessions_of_its_revision() {
 fn rollout_is_linked_to_the_sessions_that_its_revision_degraded() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("degrades", receiver.address, "grpc", 1.0);
-    let revision = "0123456789ab";
-    let policy = policy(Hook::Degradation);
-    let step = |outcome, stage| RolloutReport {
-        policy: policy.clone(),
-        revision: Some(revision.into()),
-        previous: None,
-        outcome,
-        code: None,
-        stage,
-        by: Actor::Operator,
-        reason: None,
-        arrived: Instant::now(),
-        activate: Duration::from_micros(40),
-    };
-    let stage = RolloutStage::Canary(5);
-    let stage = Some(Staged { stage, paused: false, next: 100, next_in: None });
+    let step = |outcome, stage| rollout_step(Hook::Degradation, outcome, stage);
+    let stage = Some(RolloutStage::Canary(5));
     recorder.handle_rollout(&step(RolloutOutcome::Started, stage), Moment::now());
     let (session, room_name) = (SessionId(1), "room".into());
-    let by = Decider::Policy { policy: policy.clone(), revision: revision.into() };
+    let by = Decider::Policy { policy: policy(Hook::Degradation), revision: REVISION.into() };
     let degraded = CoreEvent::Degraded { session, room_name, op: Op::Cap, arg: 300, rung: 1, by };
     hear(&mut recorder, &[degraded]);
     recorder.handle_rollout(&step(RolloutOutcome::Activated, None), Moment::now());
