@@ -285,11 +285,11 @@ fn blast_view(blast: &BlastRadius, lists_rooms: bool, names: &NodeNames) -> impl
     let mut targets: BTreeMap<NodeId, RoomCount> = BTreeMap::new();
     for room in &blast.rooms {
         let of_scenario = scenarios.entry(Arc::clone(&room.scenario)).or_default();
-        of_scenario.hit.add(room);
+        of_scenario.hit.add(room.sessions);
         of_scenario.reduced_sessions += room.reduced;
         match room.to {
-            Some(to) => targets.entry(to).or_default().add(room),
-            None => of_scenario.unplaced.add(room),
+            Some(to) => targets.entry(to).or_default().add(room.sessions),
+            None => of_scenario.unplaced.add(room.sessions),
         }
     }
     let loads: Vec<_> = blast

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 
 use super::change_log::ChangeLog;
 use super::error::{ApiError, ApiErrorCode, no_owner, refused};
-use super::events::EventFeed;
+use super::event_feed::EventFeed;
 use super::relay::{ANSWER_WITHIN, PeerRelay};
 use super::request::{BODY_MAX, BodyBudget, Share, strict};
 

@@ -11,6 +11,7 @@ mod change_log;
 mod changes;
 mod context;
 mod error;
+mod event_feed;
 mod events;
 mod gateway;
 mod listener;

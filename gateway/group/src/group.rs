@@ -461,11 +461,12 @@ impl Group {
         self.standing.borrow().owner()
     }
 
-    /// The age of the oldest change that the standby of this owner has not confirmed. `None` at another member.
+    /// The age of the oldest change that the standby of this owner has not confirmed, also while the owner doubts. `None` at another
+    /// member.
     pub fn lag(&self) -> Option<Duration> {
         let since = self.copy.borrow().unconfirmed_since;
         let age = since.map_or(Duration::ZERO, |since| since.elapsed());
-        (self.owner() == GroupOwnership::Here).then_some(age)
+        matches!(self.owner(), GroupOwnership::Here | GroupOwnership::Doubting).then_some(age)
     }
 
     /// Reports that the host may not have room for a takeover, or that it has.

@@ -238,7 +238,7 @@ const fn explains(
 pub const INHIBITIONS: &[AlertInhibition] = &[
     explains(
         "EvenkeelRegionBreakerOpen",
-        &["EvenkeelNodeDown", "EvenkeelNodeDelayRose"],
+        &["EvenkeelZoneBreakerOpen", "EvenkeelNodeDown", "EvenkeelNodeDelayRose"],
         &["evenkeel_region"],
     ),
     explains(

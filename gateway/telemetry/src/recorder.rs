@@ -118,6 +118,9 @@ impl EventRecorder {
             GatewayEvent::NodeRemoved { node, name } => {
                 self.not_opened.remove(node);
                 self.instruments.nodes().remove_node(*node);
+                if let Some(spans) = &mut self.spans {
+                    spans.node_removed(*node, at);
+                }
                 info!(node = &**name, "node removed after it was empty");
             }
             GatewayEvent::Continued { cause, sessions, oldest, callers, took } => {
@@ -217,7 +220,7 @@ impl EventRecorder {
             }
             CoreEvent::Rerouted { room, hops, by } => {
                 debug!(%room, hops = hops.len(), %by, "spares changed");
-                let labels = [(Attribute::By, &*who(by))];
+                let labels = [(Attribute::By, &*decider_name(by))];
                 self.instruments.count(Count::RoomsRerouted, 1, &labels);
             }
             CoreEvent::HopRemoved { room, room_name: _, hop, why, session: _ } => {
@@ -357,7 +360,7 @@ impl EventRecorder {
             CoreEvent::Stop { node, step } => self.stop(*node, *step, at),
             CoreEvent::Degraded { session, room_name: _, op, arg, rung, by } => {
                 debug!(%session, op = op.key(), arg, rung, %by, "quality changed");
-                let labels = [(Attribute::Op, op.key()), (Attribute::By, &*who(by))];
+                let labels = [(Attribute::Op, op.key()), (Attribute::By, &*decider_name(by))];
                 self.instruments.count(Count::Degradations, 1, &labels);
                 if let Some(spans) = &mut self.spans {
                     spans.degraded(event, at);
@@ -554,7 +557,7 @@ fn log_node_list(told: &NodeListUpdate) {
 }
 
 /// The decider without its revision, to bound the number of label values.
-fn who(by: &Decider) -> String {
+fn decider_name(by: &Decider) -> String {
     match by {
         Decider::Policy { policy, .. } => PolicyName::to_string(policy),
         Decider::Native | Decider::Operator | Decider::Node => by.to_string(),

@@ -563,7 +563,8 @@ spans! {
     NodeStop = "node.stop", Always, [Node, Region, Zone, Outcome, Reason, ErrorType];
     /// Drain of a node, from the request until it has no rooms or the deadline has passed. Linked to the sessions that left it.
     NodeDrain = "node.drain", Always, [Node, Region, Zone, Rooms, Sessions, DroppedLinks];
-    /// Fault that a drill injects at a node, until it is repaired. Linked to the sessions that left the node meanwhile.
+    /// Fault that a drill injects at a node, until it is repaired, or until the node is removed or the process ends (`unrepaired`). Linked
+    /// to the sessions that left the node meanwhile.
     NodeDrill = "node.drill", Always, [Node, Region, Zone, Fault, Outcome, Sessions, DroppedLinks];
     /// From the opening of the breaker of a region, or of one of its zones, until it is closed. Linked to the sessions that opened or left
     /// there meanwhile, and to the offers that found no node.

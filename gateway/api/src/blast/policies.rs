@@ -58,10 +58,7 @@ fn policy_loss(view: &PolicyView, rooms: &[RoomStanding]) -> PolicyLoss {
     let mut hit = RoomCount::default();
     for room in rooms {
         let Some(scenario) = scenarios.get_mut(&room.scenario) else { continue };
-        for count in [scenario, &mut hit] {
-            count.rooms += 1;
-            count.sessions += room.sessions.len() as u32;
-        }
+        [scenario, &mut hit].into_iter().for_each(|count| count.add(room.sessions.len() as u32));
     }
     let status = &view.status;
     let candidate = status.candidate.as_ref().map(|candidate| &candidate.revision);

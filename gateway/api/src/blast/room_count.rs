@@ -11,14 +11,15 @@ pub(super) struct RoomCount {
 }
 
 impl RoomCount {
-    pub(super) fn add(&mut self, room: &RoomLoss) {
+    /// Adds a room with so many sessions.
+    pub(super) fn add(&mut self, sessions: u32) {
         self.rooms += 1;
-        self.sessions += room.sessions;
+        self.sessions += sessions;
     }
 
     pub(super) fn of<'a>(rooms: impl Iterator<Item = &'a RoomLoss>) -> RoomCount {
         let mut count = RoomCount::default();
-        rooms.for_each(|room| count.add(room));
+        rooms.for_each(|room| count.add(room.sessions));
         count
     }
 }

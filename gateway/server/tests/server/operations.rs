@@ -1,28 +1,48 @@
 //! Operations, breakers and failures: the sessions that they touch, and how sessions fared.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use evenkeel_config::Traceparent;
 use evenkeel_control::{
-    Actor, EventRecord, GatewayEvent, MediaPause, NodeFault, NodeOrder, OrderStep, RolloutOutcome,
-    RolloutReport, Staged,
+    Actor, CallerSpan, EventRecord, GatewayEvent, MediaPause, NodeFault, NodeOrder, OrderStep,
+    RolloutOutcome, RolloutReport, Staged, TraceCaller,
 };
 use evenkeel_model::{
     BreakerMode, BreakerState, ClientGroup, ClientLabel, CoreEvent, Decider, Health, Hook,
-    MoveCause, NewcomerAction, NodeId, OfferRefusal, Op, SessionId,
+    MoveCause, NewcomerAction, NodeId, OfferRefusal, Op, RegionId, SessionId,
 };
 use evenkeel_revisions::RolloutStage;
 use evenkeel_telemetry::registry::Attribute;
-use evenkeel_telemetry::{EventRecorder, MetricsFormat, Moment};
+use evenkeel_telemetry::{EventRecorder, MetricsFormat, Moment, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Received;
 
 use crate::receiver::Receiver;
 use crate::telemetry::{
-    SOON, check_registered, counted, down, hear, hop, moved, names, only, opened, policy, refused,
-    said, session, start, word,
+    SOON, TRACEPARENT, check_registered, counted, down, hear, hop, moved, names, only, opened,
+    policy, recorder, refused, said, session, settings, start, word,
 };
 
 const KILL: NodeOrder = NodeOrder::Break(NodeFault::Kill);
+
+const REVISION: &str = "0123456789ab";
+
+/// A step of the rollout of [`REVISION`].
+fn rollout_step(hook: Hook, outcome: RolloutOutcome, stage: Option<RolloutStage>) -> RolloutReport {
+    RolloutReport {
+        policy: policy(hook),
+        revision: Some(REVISION.into()),
+        previous: None,
+        outcome,
+        code: None,
+        stage: stage.map(|stage| Staged { stage, paused: false, next: 100, next_in: None }),
+        by: Actor::Operator,
+        reason: None,
+        arrived: Instant::now(),
+        activate: Duration::from_micros(40),
+    }
+}
 
 /// The span is linked to these sessions, by their moves, and to no others.
 fn assert_touches(span: &Received, spans: &[Received], sessions: &[&str]) {
@@ -69,6 +89,37 @@ fn drill_is_linked_to_the_sessions_that_left_its_node() {
     assert_eq!(shown, [["east-a1", "kill", "ok"], ["east-b1", "cut", "unrepaired"]]);
     assert_touches(drills[0], &spans, &["s1", "s2"]);
     assert_touches(drills[1], &spans, &[]);
+}
+
+#[test]
+fn drill_lasts_until_it_is_repaired_or_its_node_is_removed() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("removed", receiver.address, "grpc", 1.0);
+    let mut record = |event| recorder.record(&EventRecord::now(event));
+    let cut = NodeOrder::Break(NodeFault::Cut);
+    for (node, order, step) in [
+        (0, KILL, OrderStep::Sent),
+        (0, KILL, OrderStep::Done),
+        (0, cut, OrderStep::Sent),
+        (0, cut, OrderStep::Refused),
+        (0, NodeOrder::Start, OrderStep::Done),
+        (1, cut, OrderStep::Sent),
+        (1, cut, OrderStep::Done),
+    ] {
+        record(GatewayEvent::NodeOrdered { node: NodeId(node), order, step });
+    }
+    record(GatewayEvent::NodeRemoved { node: NodeId(1), name: "east-b1".into() });
+    // Another node gets the number.
+    record(GatewayEvent::NodeOrdered {
+        node: NodeId(1),
+        order: NodeOrder::Start,
+        step: OrderStep::Done,
+    });
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    let drills = spans.iter().filter(|span| span.name == "node.drill");
+    let shown = drills.map(|it| [Attribute::Fault, Attribute::Outcome].map(|of| word(it, of)));
+    assert_eq!(shown.collect::<Vec<_>>(), [["kill", "ok"], ["cut", "unrepaired"]]);
 }
 
 #[test]
@@ -125,22 +176,40 @@ fn breaker_of_clients_is_linked_to_the_offers_that_it_refused() {
 }
 
 #[test]
+fn breaker_is_not_linked_to_an_offer_that_is_not_sent() {
+    let receiver = Receiver::grpc();
+    let settings = settings("unsent", receiver.address, "grpc", 1.0);
+    let telemetry = Telemetry::start(&settings, "test").unwrap();
+    let mut recorder = recorder(&telemetry, &settings, Traceparent::Parent);
+    let breaker = |from, to| CoreEvent::Breaker {
+        region: RegionId(0),
+        zone: None,
+        from,
+        to,
+        mode: BreakerMode::Auto,
+        sessions: 10,
+        bad: 8,
+        opened: 1,
+        failed: 0,
+    };
+    let unsampled = TRACEPARENT.replace("-01", "-00");
+    let caller = TraceCaller { arrived: Instant::now(), span: CallerSpan::parse(&unsampled) };
+    hear(&mut recorder, &[breaker(BreakerState::Closed, BreakerState::Open)]);
+    let refused = refused("call", OfferRefusal::NoNode { retry_after: SOON }, None);
+    recorder.handle_event(&refused, Some(&caller), Moment::now());
+    hear(&mut recorder, &[breaker(BreakerState::Open, BreakerState::Closed)]);
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    assert_eq!(names(&spans), ["region.breaker"]);
+    assert!(spans[0].links.is_empty());
+    assert_eq!(said(&spans[0], Attribute::DroppedLinks), Some(Value::IntValue(1)));
+}
+
+#[test]
 fn rollout_is_linked_to_the_sessions_of_its_revision() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("touched", receiver.address, "grpc", 1.0);
-    let own = "0123456789ab";
-    let step = |outcome, stage: Option<RolloutStage>| RolloutReport {
-        policy: policy(Hook::Routing),
-        revision: Some(own.into()),
-        previous: None,
-        outcome,
-        code: None,
-        stage: stage.map(|stage| Staged { stage, paused: false, next: 100, next_in: None }),
-        by: Actor::Operator,
-        reason: None,
-        arrived: Instant::now(),
-        activate: Duration::from_micros(40),
-    };
+    let step = |outcome, stage| rollout_step(Hook::Routing, outcome, stage);
     let by = |revision: &str| Decider::Policy {
         policy: policy(Hook::Routing),
         revision: revision.into(),
@@ -154,8 +223,8 @@ fn rollout_is_linked_to_the_sessions_of_its_revision() {
     };
     let started = step(RolloutOutcome::Started, Some(RolloutStage::Canary(5)));
     recorder.handle_rollout(&started, Moment::now());
-    hear(&mut recorder, &[moved_by(1, 1, by(own)), moved_by(2, 2, by("ba9876543210"))]);
-    hear(&mut recorder, &[moved_by(3, 3, Decider::Native), moved_by(4, 4, by(own))]);
+    hear(&mut recorder, &[moved_by(1, 1, by(REVISION)), moved_by(2, 2, by("ba9876543210"))]);
+    hear(&mut recorder, &[moved_by(3, 3, Decider::Native), moved_by(4, 4, by(REVISION))]);
     recorder.handle_rollout(&step(RolloutOutcome::Activated, None), Moment::now());
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
@@ -167,25 +236,11 @@ fn rollout_is_linked_to_the_sessions_of_its_revision() {
 fn rollout_is_linked_to_the_sessions_that_its_revision_degraded() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("degrades", receiver.address, "grpc", 1.0);
-    let revision = "0123456789ab";
-    let policy = policy(Hook::Degradation);
-    let step = |outcome, stage| RolloutReport {
-        policy: policy.clone(),
-        revision: Some(revision.into()),
-        previous: None,
-        outcome,
-        code: None,
-        stage,
-        by: Actor::Operator,
-        reason: None,
-        arrived: Instant::now(),
-        activate: Duration::from_micros(40),
-    };
-    let stage = RolloutStage::Canary(5);
-    let stage = Some(Staged { stage, paused: false, next: 100, next_in: None });
+    let step = |outcome, stage| rollout_step(Hook::Degradation, outcome, stage);
+    let stage = Some(RolloutStage::Canary(5));
     recorder.handle_rollout(&step(RolloutOutcome::Started, stage), Moment::now());
     let (session, room_name) = (SessionId(1), "room".into());
-    let by = Decider::Policy { policy: policy.clone(), revision: revision.into() };
+    let by = Decider::Policy { policy: policy(Hook::Degradation), revision: REVISION.into() };
     let degraded = CoreEvent::Degraded { session, room_name, op: Op::Cap, arg: 300, rung: 1, by };
     hear(&mut recorder, &[degraded]);
     recorder.handle_rollout(&step(RolloutOutcome::Activated, None), Moment::now());
@@ -194,6 +249,53 @@ fn rollout_is_linked_to_the_sessions_that_its_revision_degraded() {
     let spans = receiver.spans();
     let [link] = &only(&spans, "policy.rollout").links[..] else { panic!("one link") };
     assert_eq!(link.span_id, only(&spans, "session.degraded").parent_span_id);
+}
+
+#[test]
+fn failover_span_links_moved_sessions() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("failover", receiver.address, "grpc", 1.0);
+    hear(&mut recorder, &[opened(1, 1), opened(2, 1), opened(3, 2), opened(4, 3)]);
+    hear(&mut recorder, &[down(2), moved(1, &[1, 2], MoveCause::NodeDown)]);
+    assert!(telemetry.flush(SOON));
+    assert!(!names(&receiver.spans()).contains(&"node.failover"), "a room has not moved yet");
+    hear(&mut recorder, &[moved(3, &[4], MoveCause::Quality), moved(2, &[3], MoveCause::NodeDown)]);
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    let failover = only(&spans, "node.failover");
+    let linked: BTreeSet<_> = failover.links.iter().map(|link| link.span_id.clone()).collect();
+    let moves: Vec<_> = spans.iter().filter(|span| span.name == "session.move").collect();
+    let failed_over = moves.iter().filter(|it| word(it, Attribute::Cause) == "node-down");
+    assert_eq!(linked, failed_over.map(|span| span.parent_span_id.clone()).collect());
+    let sessions = moves.iter().map(|span| session(span));
+    assert_eq!(sessions.collect::<Vec<_>>(), ["s1", "s2", "s4", "s3"]);
+    for moved in moves {
+        assert_eq!(word(moved, Attribute::From), "east-a1");
+        assert_eq!(word(moved, Attribute::Node), "east-b1");
+    }
+    assert_eq!(word(failover, Attribute::Node), "east-a1");
+    assert_eq!(said(failover, Attribute::Rooms), Some(Value::IntValue(2)));
+    assert_eq!(said(failover, Attribute::Sessions), Some(Value::IntValue(3)));
+    assert_eq!(said(failover, Attribute::DroppedLinks), Some(Value::IntValue(0)));
+    let Some(Value::ArrayValue(witnesses)) = said(failover, Attribute::Witness) else { panic!() };
+    assert_eq!(witnesses.values.len(), 2);
+}
+
+#[test]
+fn failover_links_are_bounded() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("bounded", receiver.address, "grpc", 1.0);
+    let sessions: Vec<u64> = (1..=200).collect();
+    for &session in &sessions {
+        hear(&mut recorder, &[opened(session, 1)]);
+    }
+    hear(&mut recorder, &[down(1), moved(1, &sessions, MoveCause::NodeDown)]);
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    let failover = only(&spans, "node.failover");
+    assert_eq!(failover.links.len(), 128);
+    assert_eq!(said(failover, Attribute::DroppedLinks), Some(Value::IntValue(72)));
 }
 
 #[test]

@@ -378,53 +378,6 @@ fn refused_offer_span_holds_its_decisions() {
 }
 
 #[test]
-fn failover_span_links_moved_sessions() {
-    let receiver = Receiver::grpc();
-    let (telemetry, mut recorder) = start("failover", receiver.address, "grpc", 1.0);
-    hear(&mut recorder, &[opened(1, 1), opened(2, 1), opened(3, 2), opened(4, 3)]);
-    hear(&mut recorder, &[down(2), moved(1, &[1, 2], MoveCause::NodeDown)]);
-    assert!(telemetry.flush(SOON));
-    assert!(!names(&receiver.spans()).contains(&"node.failover"), "a room has not moved yet");
-    hear(&mut recorder, &[moved(3, &[4], MoveCause::Quality), moved(2, &[3], MoveCause::NodeDown)]);
-    assert!(telemetry.flush(SOON));
-    let spans = receiver.spans();
-    check_registered(&spans);
-    let failover = only(&spans, "node.failover");
-    let linked: BTreeSet<_> = failover.links.iter().map(|link| link.span_id.clone()).collect();
-    let moves: Vec<_> = spans.iter().filter(|span| span.name == "session.move").collect();
-    let failed_over = moves.iter().filter(|it| word(it, Attribute::Cause) == "node-down");
-    assert_eq!(linked, failed_over.map(|span| span.parent_span_id.clone()).collect());
-    let sessions = moves.iter().map(|span| session(span));
-    assert_eq!(sessions.collect::<Vec<_>>(), ["s1", "s2", "s4", "s3"]);
-    for moved in moves {
-        assert_eq!(word(moved, Attribute::From), "east-a1");
-        assert_eq!(word(moved, Attribute::Node), "east-b1");
-    }
-    assert_eq!(word(failover, Attribute::Node), "east-a1");
-    assert_eq!(said(failover, Attribute::Rooms), Some(Value::IntValue(2)));
-    assert_eq!(said(failover, Attribute::Sessions), Some(Value::IntValue(3)));
-    assert_eq!(said(failover, Attribute::DroppedLinks), Some(Value::IntValue(0)));
-    let Some(Value::ArrayValue(witnesses)) = said(failover, Attribute::Witness) else { panic!() };
-    assert_eq!(witnesses.values.len(), 2);
-}
-
-#[test]
-fn failover_links_are_bounded() {
-    let receiver = Receiver::grpc();
-    let (telemetry, mut recorder) = start("bounded", receiver.address, "grpc", 1.0);
-    let sessions: Vec<u64> = (1..=200).collect();
-    for &session in &sessions {
-        hear(&mut recorder, &[opened(session, 1)]);
-    }
-    hear(&mut recorder, &[down(1), moved(1, &sessions, MoveCause::NodeDown)]);
-    assert!(telemetry.flush(SOON));
-    let spans = receiver.spans();
-    let failover = only(&spans, "node.failover");
-    assert_eq!(failover.links.len(), 128);
-    assert_eq!(said(failover, Attribute::DroppedLinks), Some(Value::IntValue(72)));
-}
-
-#[test]
 fn caller_trace_is_parent_only_if_trusted() {
     let receiver = Receiver::grpc();
     let settings = settings("caller", receiver.address, "grpc", 0.0);
@@ -648,8 +601,26 @@ fn silent_receiver_blocks_nothing() {
     }
     let dropped = counted(&telemetry, "evenkeel_telemetry_dropped_total", "queue-full");
     let waiting = 20_000 - dropped;
-    assert!((4_096..=4_096 + 2 * 512).contains(&waiting), "{waiting} wait");
+    assert!((8_192..=8_192 + 2 * 512).contains(&waiting), "{waiting} wait");
     assert!(!telemetry.flush(Duration::ZERO));
+}
+
+#[test]
+fn spans_of_a_large_failover_fit_into_the_queue() {
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (telemetry, mut recorder) = start("large", mute.local_addr().unwrap(), "grpc", 0.0);
+    let applied = || DecisionOutcome::Applied { differs: false };
+    for session in 1..=1_000 {
+        let [scenario, admission] = [Hook::Scenario, Hook::Admission]
+            .map(|hook| decided(hook, Some(session), Some(session), applied()));
+        let routing = decided(Hook::Routing, None, Some(session), applied());
+        hear(&mut recorder, &[scenario, admission, routing, opened(session, session)]);
+    }
+    // Five held spans of each, and one of its move.
+    for session in 1..=1_000 {
+        hear(&mut recorder, &[moved(session, &[session], MoveCause::NodeDown)]);
+    }
+    assert_eq!(counted(&telemetry, "evenkeel_telemetry_dropped_total", "queue-full"), 0);
 }
 
 #[test]

@@ -31,6 +31,17 @@ fn degraded(session: u64, rung: u8, by: Decider) -> CoreEvent {
 }
 
 #[test]
+fn ended_session_holds_no_spans() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("ended", receiver.address, "grpc", 0.0);
+    hear(&mut recorder, &[opened(1, 1), closed(1, 1, CloseReason::Requested)]);
+    // A late event would release those that are still held.
+    hear(&mut recorder, &[moved(1, &[1], MoveCause::NodeDown)]);
+    assert!(telemetry.flush(SOON));
+    assert_eq!(names(&receiver.spans()), ["session.move"]);
+}
+
+#[test]
 fn affected_session_is_sent_whatever_the_share() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("affected", receiver.address, "grpc", 0.0);

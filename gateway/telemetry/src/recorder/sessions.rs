@@ -6,7 +6,7 @@ use evenkeel_control::{MediaPause, NodeName, TraceCaller};
 use evenkeel_model::{CoreEvent, NodeId, SessionId};
 use tracing::{debug, warn};
 
-use super::{EventRecorder, who};
+use super::{EventRecorder, decider_name};
 use crate::exemplars::SampledSpan;
 use crate::registry::{Attribute, Count, Histogram};
 use crate::spans::{Moment, Turned};
@@ -101,7 +101,7 @@ impl EventRecorder {
         if to.is_none() {
             return self.instruments.count(Count::RoomsStranded, 1, &[why]);
         }
-        self.instruments.count(Count::RoomsMoved, 1, &[why, (Attribute::By, &*who(by))]);
+        self.instruments.count(Count::RoomsMoved, 1, &[why, (Attribute::By, &*decider_name(by))]);
         let [scenario, region, zone] = placed(scenario, &place);
         let labels = [why, scenario, region, zone];
         self.instruments.count(Count::SessionsMoved, sessions.len() as u64, &labels);

@@ -18,6 +18,9 @@ use crate::spans::{Moment, SpanWriter, builder, counts_of, is};
 /// Maximum breakers of clients that are followed: clients choose the names of their groups.
 const CLIENT_BREAKERS_MAX: usize = 64;
 
+/// The outcome of a drill whose fault lasted until its node was removed, or the process ended.
+const UNREPAIRED: &str = "unrepaired";
+
 impl SpanWriter {
     fn node_attributes(&self, node: NodeId) -> Vec<KeyValue> {
         let NodeName { node, region, zone, .. } = self.names.of_node(node);
@@ -99,15 +102,20 @@ impl SpanWriter {
         match (order.fault(), step) {
             (Some(fault), OrderStep::Sent) => {
                 let touched = TouchedSessions::default();
-                drills.entry(node).or_insert(DrillTrack { fault, start: at.wall, touched });
+                let drill = DrillTrack { fault, start: at.wall, is_injected: false, touched };
+                drills.entry(node).or_insert(drill);
             }
-            (Some(_), OrderStep::Refused) => drop(drills.remove(&node)),
+            (Some(_), OrderStep::Done) => {
+                drills.entry(node).and_modify(|drill| drill.is_injected = true);
+            }
+            // Another order may have injected one.
+            (Some(_), OrderStep::Refused) => drills.retain(|at, it| *at != node || it.is_injected),
             (None, OrderStep::Done) => {
                 if let Some(drill) = drills.remove(&node) {
                     self.end_drill(node, drill, WELL, at);
                 }
             }
-            (Some(_), OrderStep::Done) | (None, OrderStep::Sent | OrderStep::Refused) => {}
+            (None, OrderStep::Sent | OrderStep::Refused) => {}
         }
     }
 
@@ -122,10 +130,18 @@ impl SpanWriter {
             .end_with_timestamp(at.wall);
     }
 
+    /// Its number may go to another node.
+    pub(crate) fn node_removed(&mut self, node: NodeId, at: Moment) {
+        self.operations.drains.remove(&node);
+        if let Some(drill) = self.operations.drills.remove(&node) {
+            self.end_drill(node, drill, UNREPAIRED, at);
+        }
+    }
+
     /// The next process does not know of them.
     pub(super) fn end_drills(&mut self, at: Moment) {
         for (node, drill) in std::mem::take(&mut self.operations.drills) {
-            self.end_drill(node, drill, "unrepaired", at);
+            self.end_drill(node, drill, UNREPAIRED, at);
         }
     }
 
@@ -183,8 +199,10 @@ impl SpanWriter {
             Some(OfferRefusal::NoNode { .. }) => region_breakers.values_mut().collect(),
             _ => return,
         };
+        // A trusted caller may have decided that it is not sent.
+        let link = offer.is_sampled().then(|| Link::with_context(offer.clone()));
         for breaker in breakers {
-            breaker.touched.add(1, [Link::with_context(offer.clone())]);
+            breaker.touched.add(1, link.clone());
         }
     }
 }

@@ -12,8 +12,9 @@ use opentelemetry_sdk::trace::{
 use crate::registry::{Attribute, Sampled, Span};
 use crate::spans::held::HeldTrace;
 
-/// Follows the parent's decision; spans of a [`HeldTrace`] are recorded in any case. Without a parent it samples always-on spans, failures, decisions about sampled sessions, and the
-/// configured share of the rest. The share depends on the trace id, so that other services with the same share sample the same traces.
+/// Follows the parent's decision; spans of a [`HeldTrace`] are recorded in any case. Without a parent it samples always-on spans,
+/// failures, decisions about sampled sessions, and the configured share of the rest. The share depends on the trace id, so that other
+/// services with the same share sample the same traces.
 #[derive(Clone, Debug)]
 pub(crate) struct SpanSampler {
     pub(crate) share: TraceShare,

@@ -55,6 +55,8 @@ pub(super) struct RolloutTrack {
 pub(super) struct DrillTrack {
     pub(super) fault: &'static str,
     pub(super) start: SystemTime,
+    /// The agent said so.
+    pub(super) is_injected: bool,
     /// Those that left the node.
     pub(super) touched: TouchedSessions,
 }
