@@ -215,6 +215,15 @@ impl Breaker {
         self.change_since(from)
     }
 
+    /// Admits all newcomers again, unless an operator holds the breaker. Returns the change of state.
+    pub(crate) fn close(&mut self, now: Instant) -> Option<BreakerChange> {
+        let from = self.state();
+        if self.mode == BreakerMode::Auto && from != BreakerState::Closed {
+            (self.state, self.row) = (CircuitState::Closed { since: now }, 0);
+        }
+        self.change_since(from)
+    }
+
     /// Continues the breaker of another process. Returns the change of state.
     pub fn restore(&mut self, other: &Breaker) -> Option<BreakerChange> {
         let from = self.state();
