@@ -15,6 +15,8 @@ use crate::circuit::{Breaker, BreakerChange, BreakerEvidence, BreakerVerdict, Ju
 pub struct DomainBreakers {
     /// Those of regions, and of zones with nodes.
     breakers: BTreeMap<FailureDomain, Breaker>,
+    /// Breakers that operators hold, of zones without nodes at present.
+    held: Vec<(Zone, Breaker)>,
     /// The evidence in the current window.
     evidence: BTreeMap<ZoneId, BreakerEvidence>,
     settings: Breakers,
@@ -30,6 +32,8 @@ pub struct JudgedZone {
     pub region: RegionId,
     /// False if all nodes there are being removed.
     pub is_listed: bool,
+    /// A node there runs and does not drain.
+    pub takes_rooms: bool,
     /// All running nodes there lose many probes; `None` without a running node.
     pub loses: Option<bool>,
 }
@@ -40,6 +44,7 @@ impl DomainBreakers {
         let regions = (0..settings.regions.len() as u32).map(RegionId);
         DomainBreakers {
             breakers: regions.map(|it| (FailureDomain::Region(it), Breaker::new(now))).collect(),
+            held: Vec::new(),
             evidence: BTreeMap::new(),
             settings: settings.limits.breakers,
             window: 1,
@@ -70,10 +75,8 @@ impl DomainBreakers {
     pub fn weigh(&mut self, zones: &[JudgedZone], names: &[Zone], now: Instant) -> Vec<CoreEvent> {
         self.window = self.window.wrapping_add(1).max(1);
         let mut events = self.forget_empty(zones, names);
-        for JudgedZone { zone, .. } in zones {
-            let breaker = || Breaker::new(now);
-            self.breakers.entry(FailureDomain::Zone(*zone)).or_insert_with(breaker);
-        }
+        events.extend(zones.iter().filter_map(|it| self.enter(it.zone, names, now)));
+        events.extend(self.close_without_alternative(zones, names, now));
         let evidence = std::mem::take(&mut self.evidence).into_iter();
         let mut heard: BTreeMap<FailureDomain, BreakerEvidence> =
             evidence.map(|(zone, evidence)| (FailureDomain::Zone(zone), evidence)).collect();
@@ -116,8 +119,7 @@ impl DomainBreakers {
             }
             for (zone, mut verdict) in compare(&there, heard, |evidence| evidence.verdict(&circuit))
             {
-                // Newcomers need another zone.
-                if !there.iter().any(|other| *other != zone && is_closed(other)) {
+                if !self.has_alternative(zone, zones) {
                     verdict = BreakerVerdict::Unknown;
                 }
                 verdicts.insert(zone, verdict);
@@ -145,7 +147,52 @@ impl DomainBreakers {
         verdicts
     }
 
-    /// Ends the breakers of zones without nodes: their numbers may go to other zones.
+    /// True if newcomers of the zone may go to another zone of its region.
+    fn has_alternative(&self, place: FailureDomain, zones: &[JudgedZone]) -> bool {
+        let region = zones.iter().find(|it| FailureDomain::Zone(it.zone) == place);
+        zones.iter().any(|other| {
+            let zone = FailureDomain::Zone(other.zone);
+            let is_near = zone != place && region.is_some_and(|it| it.region == other.region);
+            is_near && other.takes_rooms && self.state(zone) == BreakerState::Closed
+        })
+    }
+
+    /// Closes the breakers of zones whose newcomers have lost their alternative.
+    fn close_without_alternative(
+        &mut self,
+        zones: &[JudgedZone],
+        names: &[Zone],
+        now: Instant,
+    ) -> Vec<CoreEvent> {
+        let places = zones.iter().map(|it| FailureDomain::Zone(it.zone));
+        let lone: Vec<FailureDomain> =
+            places.filter(|place| !self.has_alternative(*place, zones)).collect();
+        let close = |place: FailureDomain| {
+            let breaker = self.breakers.get_mut(&place)?;
+            let change = breaker.close(now)?;
+            event(place, change, breaker.mode(), BreakerEvidence::default(), names)
+        };
+        lone.into_iter().filter_map(close).collect()
+    }
+
+    /// The breaker of the zone begins closed, unless an operator holds it. Returns an event if it is open.
+    fn enter(&mut self, zone: ZoneId, names: &[Zone], now: Instant) -> Option<CoreEvent> {
+        let place = FailureDomain::Zone(zone);
+        if self.breakers.contains_key(&place) {
+            return None;
+        }
+        let name = names.get(zone.0 as usize);
+        let held = self.held.iter().position(|(zone, _)| Some(zone) == name);
+        let breaker = held.map_or_else(|| Breaker::new(now), |at| self.held.swap_remove(at).1);
+        let (to, mode) = (breaker.state(), breaker.mode());
+        self.breakers.insert(place, breaker);
+        let change = BreakerChange { from: BreakerState::Closed, to };
+        let is_changed = change.from != change.to;
+        event(place, change, mode, BreakerEvidence::default(), names).filter(|_| is_changed)
+    }
+
+    /// Ends the breakers of zones without nodes: their numbers may go to other zones. Those that operators hold wait for the
+    /// next node of the zone.
     fn forget_empty(&mut self, zones: &[JudgedZone], names: &[Zone]) -> Vec<CoreEvent> {
         let has_nodes = |place: &FailureDomain| match place {
             FailureDomain::Zone(zone) => zones.iter().any(|it| it.zone == *zone),
@@ -155,6 +202,14 @@ impl DomainBreakers {
         let (kept, empty): (BTreeMap<_, _>, BTreeMap<_, _>) =
             all.partition(|(place, _)| has_nodes(place));
         self.breakers = kept;
+        for (place, breaker) in &empty {
+            if let FailureDomain::Zone(zone) = place
+                && breaker.mode() != BreakerMode::Auto
+                && let Some(name) = names.get(zone.0 as usize)
+            {
+                self.held.push((name.clone(), breaker.clone()));
+            }
+        }
         let not_closed =
             empty.into_iter().filter(|(_, breaker)| breaker.state() != BreakerState::Closed);
         let closes = |(place, breaker): (FailureDomain, Breaker)| {
@@ -172,6 +227,9 @@ impl DomainBreakers {
         names: &[Zone],
         now: Instant,
     ) -> Option<CoreEvent> {
+        if let FailureDomain::Zone(zone) = place {
+            self.held.retain(|(held, _)| Some(held) != names.get(zone.0 as usize));
+        }
         let breaker = self.breakers.entry(place).or_insert_with(|| Breaker::new(now));
         let change = breaker.hold(mode, now)?;
         event(place, change, mode, BreakerEvidence::default(), names)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use evenkeel_core::Failback;
 use evenkeel_model::{BreakerMode, ClientGroup, FailureScope};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -123,8 +124,30 @@ impl Operation {
 
 /// The operations in force, in the order in which they came.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
-#[serde(transparent)]
+#[serde(from = "Vec<RecordedOperation>")]
 pub struct Operations(Vec<Operation>);
+
+/// An operation in a record, perhaps of a later version.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RecordedOperation {
+    Known(Operation),
+    Unknown(IgnoredAny),
+}
+
+impl From<Vec<RecordedOperation>> for Operations {
+    /// Drops operations that this version lacks, so that the others stay in force after a downgrade.
+    fn from(recorded: Vec<RecordedOperation>) -> Operations {
+        let known = recorded.into_iter().filter_map(|operation| match operation {
+            RecordedOperation::Known(operation) => Some(operation),
+            RecordedOperation::Unknown(IgnoredAny) => {
+                tracing::warn!("an operator's decision is unknown to this version, and ends");
+                None
+            }
+        });
+        Operations(known.collect())
+    }
+}
 
 impl Operations {
     /// Adds an operation that was executed, and drops those that have no effect any more.

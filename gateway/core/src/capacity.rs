@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::{ClientBreakers, DomainBreakers};
 use evenkeel_model::{
-    CoreSettings, FailureDomain, GuardRule, Measures, Metric, NodeId, NodeNeed, RegionId, Row,
-    SessionId,
+    CoreSettings, FailureDomain, FailureScope, GuardRule, Measures, Metric, NodeId, NodeNeed,
+    RegionId, Row, SessionId,
 };
 use evenkeel_nodes::{Node, NodeTable};
 use serde::{Deserialize, Serialize};
@@ -124,12 +124,14 @@ impl Capacity {
     }
 
     /// `None` if the node may stop: it carries no room, and the other nodes of its region keep below this share of their
-    /// capacity with its reserves and the expected load, and can take each of its reserves.
+    /// capacity with its reserves and the expected load, and can take each of its reserves. `outside`: nodes in this domain
+    /// of the dead node cannot.
     pub(crate) fn need_of(
         &self,
         id: NodeId,
         nodes: &NodeTable,
         percent: u64,
+        outside: FailureScope,
         now: Instant,
     ) -> Option<NodeNeed> {
         let (ledger, region) = (self.ledger(), nodes.region_of(id));
@@ -145,7 +147,7 @@ impl Capacity {
         if used * 100 > capacity * percent {
             return Some(NodeNeed::Load);
         }
-        (!ledger.reserves_fit(id, &others, nodes)).then_some(NodeNeed::Reserves)
+        (!ledger.reserves_fit(id, &others, nodes, outside)).then_some(NodeNeed::Reserves)
     }
 
     /// One row per region. A region's load is the sum over its nodes.
@@ -392,11 +394,19 @@ impl<'a> LedgerView<'a> {
     }
 
     /// The other nodes that survive each death have capacity for what the node reserves for it.
-    fn reserves_fit(self, node: NodeId, others: &[NodeId], nodes: &NodeTable) -> bool {
+    fn reserves_fit(
+        self,
+        node: NodeId,
+        others: &[NodeId],
+        nodes: &NodeTable,
+        outside: FailureScope,
+    ) -> bool {
         let of_node = (node, ReservedFor::FIRST)..=(node, ReservedFor::LAST);
         self.ledger.reserved.range(of_node).all(|((_, death), kbps)| {
             let survives = |other: &&NodeId| match death {
-                ReservedFor::Node(dead) => *other != dead,
+                ReservedFor::Node(dead) => {
+                    *other != dead && !nodes.share_domain(**other, *dead, outside)
+                }
                 ReservedFor::Domain(domain) => {
                     nodes.in_domain(*domain).all(|dead| dead.id != **other)
                 }

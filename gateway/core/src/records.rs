@@ -176,7 +176,7 @@ impl Records<'_> {
     fn regions(&self) -> Vec<RegionRecord> {
         let regions = self.tables.nodes.regions().zip(&self.tables.settings.regions);
         let breakers = &self.tables.capacity.domain_breakers;
-        let breaker = |place| breakers.get(place).map(Breaker::without_evidence);
+        let breaker = |place| breakers.get(place).cloned();
         let records = regions.filter_map(|(region, name)| {
             Some(RegionRecord {
                 name: name.clone(),

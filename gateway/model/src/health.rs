@@ -132,7 +132,7 @@ crate::named! {
 pub enum StopPhase {
     /// The node is empty, and is told to stop.
     Begun,
-    /// The node still answered when its time limit passed. Its hooks are ended, and it is not stopped again.
+    /// The node still answered when its time limit passed. Its hooks are ended, and the node is used again.
     Failed,
     /// The node no longer answers.
     Done {

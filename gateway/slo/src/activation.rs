@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_model::{Breach, BreachCount, CoreSettings, Figure, PolicyName, SloIndicator};
+use evenkeel_model::{
+    Breach, BreachCount, CoreSettings, FAST_BURN, Figure, PolicyName, SloIndicator,
+};
 
 use crate::counts::{SHORTEST, WINDOWS};
 use crate::table::SloTable;
@@ -17,9 +19,6 @@ const JUDGED_TICKS: u32 = WINDOWS[SHORTEST].buckets;
 
 /// Fewer sessions or offers on either side are not compared.
 const COMPARED_MIN: u32 = 20;
-
-/// A burn rate that spends 2 % of the budget of 30 days within an hour, as the alert that pages.
-const FAST_BURN: f64 = 14.4;
 
 /// An activated revision misses the limit more often than this many times the share before.
 const TIMES_BEFORE: f64 = 2.0;
@@ -44,6 +43,8 @@ struct ActivationJudge {
     policy: PolicyName,
     revision: Arc<str>,
     began: u32,
+    /// Later ticks are compared: the activation is over, and as many nodes are up as at that time.
+    compared_from: u32,
     /// The number of nodes that were up.
     up: usize,
     /// Of all scenarios of the set, in the shortest window.
@@ -71,6 +72,7 @@ impl ActivationJudges {
         let before = before.collect();
         let judge = ActivationJudge {
             began: table.tick(now),
+            compared_from: table.tick(now),
             up,
             before,
             revision,
@@ -79,8 +81,8 @@ impl ActivationJudges {
         self.0.insert(policy.set, judge);
     }
 
-    /// Returns the revisions that burn an error budget fast, each once. A revision is not blamed while fewer nodes are up than
-    /// when it became active.
+    /// Returns the revisions that burn an error budget fast, each once. A revision is not blamed for the time in which fewer
+    /// nodes are up than when it became active.
     pub fn judge(
         &mut self,
         table: &SloTable,
@@ -90,9 +92,16 @@ impl ActivationJudges {
     ) -> Vec<ActivationBreach> {
         let mut breaches = Vec::new();
         self.0.retain(|_, judge| {
-            let ticks = table.tick(now).saturating_sub(judge.began);
-            let breach = judge.breach(table, settings, ticks, now).filter(|_| up >= judge.up);
-            let is_over = breach.is_some() || ticks > JUDGED_TICKS;
+            let tick = table.tick(now);
+            if tick.saturating_sub(judge.began) > JUDGED_TICKS {
+                return false;
+            }
+            if up < judge.up {
+                judge.compared_from = tick;
+            }
+            let ticks = tick.saturating_sub(judge.compared_from);
+            let breach = judge.breach(table, settings, ticks, now);
+            let is_over = breach.is_some();
             breaches.extend(breach.map(|breach| ActivationBreach {
                 policy: judge.policy.clone(),
                 revision: Arc::clone(&judge.revision),
@@ -105,7 +114,7 @@ impl ActivationJudges {
 }
 
 impl ActivationJudge {
-    /// Compares the ticks that began after the activation with those before.
+    /// Compares the last ticks with those before the activation.
     fn breach(
         &self,
         table: &SloTable,

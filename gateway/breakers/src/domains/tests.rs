@@ -36,6 +36,7 @@ impl Scene {
             zone,
             region: names[zone.0 as usize].region,
             is_listed: true,
+            takes_rooms: true,
             loses: Some(false),
         };
         let (zones, now) = ([A, B, FAR].map(judged).to_vec(), Instant::now());
@@ -68,6 +69,11 @@ impl Scene {
             other => panic!("{other:?}"),
         };
         events.into_iter().map(told).collect()
+    }
+
+    fn hold(&mut self, zone: ZoneId, mode: BreakerMode) {
+        let place = FailureDomain::Zone(zone);
+        assert!(self.breakers.hold(place, mode, &self.names, self.now).is_some());
     }
 
     fn admits(&self) -> [bool; 3] {
@@ -118,11 +124,48 @@ fn only_zone_of_a_region_is_judged_as_the_region() {
 #[test]
 fn last_closed_zone_stays_closed() {
     let mut scene = Scene::new();
-    let (place, mode) = (FailureDomain::Zone(B), BreakerMode::Open);
-    assert!(scene.breakers.hold(place, mode, &scene.names, scene.now).is_some());
-    assert_eq!(scene.breakers.admits_in(place, scene.now), Duration::MAX);
+    scene.hold(B, BreakerMode::Open);
+    assert_eq!(scene.breakers.admits_in(FailureDomain::Zone(B), scene.now), Duration::MAX);
     assert_eq!(scene.hear(&[(A, 15), (FAR, 0)]), [(0, None, BreakerState::Open)]);
     assert_eq!(scene.admits(), [true, false, true]);
+}
+
+#[test]
+fn zone_stays_closed_while_no_other_takes_rooms() {
+    let mut scene = Scene::new();
+    scene.zones.remove(2);
+    scene.zones[1].takes_rooms = false;
+    assert_eq!(scene.hear(&[(A, 15), (B, 0)]), []);
+    scene.zones[1].takes_rooms = true;
+    assert_eq!(scene.hear(&[(A, 15), (B, 0)]), zone("a", BreakerState::Open));
+    scene.zones[1].takes_rooms = false;
+    assert_eq!(scene.hear(&[(A, 15)]), zone("a", BreakerState::Closed), "the other nodes died");
+}
+
+#[test]
+fn held_zone_stays_open_without_an_alternative() {
+    let mut scene = Scene::new();
+    scene.zones[1].takes_rooms = false;
+    scene.hold(A, BreakerMode::Open);
+    assert_eq!(scene.weigh(), []);
+    assert_eq!(scene.admits(), [false, true, true]);
+}
+
+#[test]
+fn hold_outlasts_the_nodes_of_its_zone() {
+    let mut scene = Scene::new();
+    scene.hold(A, BreakerMode::Open);
+    let nodes = scene.zones.remove(0);
+    assert_eq!(scene.weigh(), zone("a", BreakerState::Closed));
+    // Another zone takes the number of the zone, which gets another one.
+    let named = Zone { name: "d".into(), ..scene.names[0].clone() };
+    scene.names.push(std::mem::replace(&mut scene.names[0], named));
+    scene.zones.push(nodes);
+    assert_eq!(scene.weigh(), []);
+    scene.zones.push(JudgedZone { zone: ZoneId(3), ..nodes });
+    assert_eq!(scene.weigh(), zone("a", BreakerState::Open));
+    assert_eq!(scene.breakers.mode(FailureDomain::Zone(ZoneId(3))), BreakerMode::Open);
+    assert_eq!(scene.admits(), [true; 3]);
 }
 
 #[test]

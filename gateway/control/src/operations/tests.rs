@@ -135,6 +135,32 @@ fn next_process_of_an_upgrade_repeats_nothing() {
 }
 
 #[test]
+fn operations_of_a_later_version_end_alone() {
+    let recorded = |text: &str| {
+        let operations: serde_json::Value = serde_json::from_str(text).unwrap();
+        let encoded = crate::snapshot::encode(&operations);
+        let decoded: Operations = crate::snapshot::decode(&encoded, None).unwrap();
+        assert_eq!(serde_json::from_str::<Operations>(text).unwrap(), decoded);
+        decoded.0
+    };
+    let text = r#"[{"eject":"b"},{"mute":{"room":"r","for":{"secs":9,"nanos":0}}},"pause",
+        {"drain":{"place":{"node":"a"},"draining":true,"within":null}}]"#;
+    assert_eq!(recorded(text), [Operation::Eject("b".into()), drain("a", true)]);
+}
+
+#[test]
+fn operations_travel_with_records() {
+    let all = Operations(vec![
+        drain_region(true),
+        Operation::Failback(Some("west".into()), Failback::Forbid),
+        Operation::Breaker(BreakerTarget::Zone("west/a".into()), BreakerMode::Closed),
+        Operation::LogFilter(None),
+    ]);
+    let encoded = crate::snapshot::encode(&all);
+    assert_eq!(crate::snapshot::decode::<Operations>(&encoded, None).unwrap(), all);
+}
+
+#[test]
 fn damaged_file_is_replaced() {
     let folder = tempdir().unwrap();
     keep(&mut open(&folder), [drain("a", true)]);

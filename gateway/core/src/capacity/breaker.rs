@@ -27,6 +27,7 @@ impl Capacity {
                 zone,
                 region: nodes.zones()[zone.0 as usize].region,
                 is_listed: there().any(|node| !node.trust.removed),
+                takes_rooms: there().any(Node::takes_rooms),
                 loses: running().next().map(|_| running().all(Node::loses)),
             }
         };

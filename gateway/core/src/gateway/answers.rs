@@ -235,6 +235,8 @@ impl Gateway {
                 match Placement(&self.tables).check_placement(id, &hops, now) {
                     Err(guard) => DecisionOutcome::Guarded(guard),
                     Ok(()) => {
+                        let placement = Placement(&self.tables);
+                        let hops = placement.without_inside_spares(id, &hops, |node| *node);
                         let differs = hops != native;
                         self.write_room_state(id, state);
                         if let Some(room) = self.tables.rooms.get_mut(&id) {

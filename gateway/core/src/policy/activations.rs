@@ -45,6 +45,8 @@ impl Policies {
     }
 }
 
+/// The nodes that are up and not drained, as by an operator: without one, offers may be refused.
 fn nodes_up(tables: &CoreTables) -> usize {
-    tables.nodes.iter().map(Node::health).filter(|health| *health == Health::Up).count()
+    let is_up = |node: &&Node| node.health() == Health::Up && node.takes_rooms();
+    tables.nodes.iter().filter(is_up).count()
 }

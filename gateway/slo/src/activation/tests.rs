@@ -47,6 +47,7 @@ struct Offers {
     table: SloTable,
     settings: CoreSettings,
     judges: ActivationJudges,
+    nodes_up: usize,
     now: Instant,
 }
 
@@ -54,7 +55,8 @@ impl Offers {
     fn new() -> Offers {
         let now = Instant::now();
         let (table, settings) = (SloTable::new(now), settings());
-        let mut offers = Offers { table, settings, judges: ActivationJudges::default(), now };
+        let judges = ActivationJudges::default();
+        let mut offers = Offers { table, settings, judges, nodes_up: 2, now };
         ["a", "b"].iter().for_each(|scenario| offers.answer(scenario, 0));
         offers
     }
@@ -68,13 +70,14 @@ impl Offers {
 
     fn activate(&mut self, set: &str, hook: Hook) {
         let (policy, revision) = (PolicyName { set: set.into(), hook }, hook.name().into());
-        self.judges.begin(policy, revision, &self.table, &self.settings, 1, self.now);
+        let Offers { table, settings, nodes_up, now, .. } = self;
+        self.judges.begin(policy, revision, table, settings, *nodes_up, *now);
     }
 
     /// The revisions that are found after so many seconds.
     fn found(&mut self, seconds: u64) -> Vec<String> {
         self.now += Duration::from_secs(seconds);
-        let found = self.judges.judge(&self.table, &self.settings, 1, self.now);
+        let found = self.judges.judge(&self.table, &self.settings, self.nodes_up, self.now);
         found.into_iter().map(|it| format!("{} {}", it.policy.set, it.revision)).collect()
     }
 }
@@ -90,6 +93,21 @@ fn revision_is_judged_for_five_minutes() {
         assert_eq!(offers.found(0), expected, "after {seconds} s");
         assert_eq!(offers.found(0), none, "it is found once");
     }
+}
+
+#[test]
+fn harm_while_a_node_was_down_is_not_blamed_later() {
+    let mut offers = Offers::new();
+    offers.activate("one", Hook::Routing);
+    offers.nodes_up = 1;
+    let none: Vec<String> = Vec::new();
+    assert_eq!(offers.found(10), none);
+    offers.answer("a", 20);
+    assert_eq!(offers.found(0), none);
+    offers.nodes_up = 2;
+    assert_eq!(offers.found(10), none, "the node is back");
+    offers.answer("a", 20);
+    assert_eq!(offers.found(0), ["one routing"], "it does harm by itself");
 }
 
 #[test]

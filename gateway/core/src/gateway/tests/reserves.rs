@@ -1,8 +1,9 @@
 //! Reserves for the death of a zone or region.
 
 use evenkeel_model::{
-    Ask, CoreEvent, CoreSettings, FailureDomain, FailureScope, Hook, HookAnswer, HopGrant, NodeId,
-    NodeSettings, PolicyQuestion, RedundancyMode, RegionId, RegionRole, RoutingMove, ZoneId,
+    Ask, CoreEvent, CoreSettings, DecisionOutcome, FailureDomain, FailureScope, Hook, HookAnswer,
+    HopGrant, NodeId, NodeSettings, PolicyQuestion, RedundancyMode, RegionId, RegionRole,
+    RoutingMove, ZoneId,
 };
 use fastrand::Rng;
 
@@ -151,6 +152,12 @@ fn policy_cannot_name_a_spare_in_the_zone() {
     let mut world = World::with_policy(outside(&[0, 1, 0], 2), &[Hook::Routing], answers);
     world.open("r");
     assert_eq!(hops(&world), [A, B]);
+    let outcome = |event: &CoreEvent| match event {
+        CoreEvent::Decided { outcome, .. } => Some(outcome.clone()),
+        _ => None,
+    };
+    let same = DecisionOutcome::Applied { differs: false };
+    assert_eq!(world.events().find_map(outcome), Some(same), "the native default is the same");
     world.pass(ms(1_000));
     assert_eq!(hops(&world), [C, B]);
     world.outputs.clear();

@@ -278,15 +278,22 @@ fn activated_revision_that_burns_is_rolled_back() {
 }
 
 #[test]
-fn dead_node_is_not_blamed_on_an_activated_revision() {
-    let settings = with_slo(settings(), LIMITS);
-    let mut world = World::with_policy(settings, &[Hook::Degradation], |_| None);
-    turn(&mut world, Hook::Degradation, alone());
-    answer_offers(&mut world, 0);
-    activate(&mut world);
-    world.kill(D);
-    world.pass(Duration::from_secs(10));
-    answer_offers(&mut world, 10);
-    world.pass(ms(200));
-    assert_eq!(active(&world), "new");
+fn lost_node_is_not_blamed_on_an_activated_revision() {
+    let kill = |world: &mut World| world.kill(D);
+    let drain = |world: &mut World| {
+        let now = world.now;
+        world.gateway.change_nodes(now, |nodes| nodes.handle_drain(D, true, None, now)).unwrap();
+    };
+    for lose in [kill as fn(&mut World), drain] {
+        let settings = with_slo(settings(), LIMITS);
+        let mut world = World::with_policy(settings, &[Hook::Degradation], |_| None);
+        turn(&mut world, Hook::Degradation, alone());
+        answer_offers(&mut world, 0);
+        activate(&mut world);
+        lose(&mut world);
+        world.pass(Duration::from_secs(10));
+        answer_offers(&mut world, 10);
+        world.pass(ms(200));
+        assert_eq!(active(&world), "new");
+    }
 }
