@@ -342,8 +342,9 @@ fn drain_and_open_breaker_are_spans() {
     assert_eq!(word(drain, Attribute::Node), "east-a1");
     assert_eq!(said(drain, Attribute::Rooms), Some(Value::IntValue(2)));
     assert!(drain.end_time_unix_nano - drain.start_time_unix_nano >= 30_000_000);
-    let breaker = only(&spans, "region.breaker");
+    let breaker = spans.iter().rfind(|span| span.name == "region.breaker").unwrap();
     assert_eq!(word(breaker, Attribute::Region), "east");
+    assert_eq!(said(breaker, Attribute::Zone), None);
     let of_name = |name: &'static str| spans.iter().filter(move |span| span.name == name);
     let left = of_name("session.move").map(|span| &span.parent_span_id);
     let turned_away = of_name("session.open").filter(|it| word(it, Attribute::Reason) == "no-node");

@@ -52,7 +52,7 @@ fn assert_valid(text: &str) {
                 "HELP" => assert_eq!(name, family),
                 _ => panic!("{line}"),
             }
-            family = name;
+            (family, buckets) = (name, None);
             continue;
         }
         let (name, labels, value, exemplar) = sample(line);
