@@ -119,14 +119,15 @@ bench-forecast: target
 	$(BUILT)/evenkeel-forecast-bench
 
 # Plays calls through deaths of a node and of a gateway, as root, and reads their traces from Phoenix, with and without the collector rotel
-# before it. Writes target/e2e-telemetry/report.json.
+# before it; plays the faults of alert rules before Prometheus and Alertmanager. Writes target/e2e-telemetry/report.json.
 e2e-telemetry: target
 	tests/telemetry/install
+	tests/nats/install
 	$(CARGO) build -p evenkeel
 	mkdir -p $(TARGET)/e2e-telemetry
 	rm -f $(TARGET)/e2e-telemetry/report.json
 	EVENKEEL_BUILT=$(TARGET)/debug/evenkeel EVENKEEL_REPORT=$(TARGET)/e2e-telemetry/report.json \
-	  $(CARGO) test -p evenkeel-tests --test behaviour backends:: -- --nocapture
+	  $(CARGO) test -p evenkeel-tests --test behaviour -- --nocapture --test-threads 1 backends:: alerts::
 	test -s $(TARGET)/e2e-telemetry/report.json
 
 # Counts the instructions of each step of the packet path under valgrind. Fails if one exceeds
@@ -151,7 +152,7 @@ clients:
 	tests/interop/install
 
 # Writes the generated files: plugin-sdk/REFERENCE.md, the SDK's bindings (src/wit) and the registry for C and JavaScript, from the
-# registry, the WIT and the limits; the tables of docs/telemetry.md, docs/alerts/rules.yml and docs/dashboards, from the registry of telemetry.
+# registry, the WIT and the limits; the tables of docs/telemetry.md, docs/alerts and docs/dashboards, from the registry of telemetry.
 # Tests fail when they are out of date.
 reference: target
 	EVENKEEL_RENEW=1 $(CARGO) test -q --workspace --test host --test docs -- reference_matches tables_equal_the_registry dashboards_equal_the_registry

@@ -21,6 +21,7 @@ fn expected_exhaustion_is_shown_and_starts_a_node() {
         forecasts: vec![forecast.clone()],
         changes: vec![change.clone()],
         exhausted: vec!["east".into()],
+        expected: vec![("east".into(), 990)],
         decays: Vec::new(),
     };
     // A cold node may be started once it has missed a probe.

@@ -21,6 +21,7 @@ use crate::harness::{
     GatewayProcess, Node, Phone, TIMEOUT, Track, World, assert_complete, assert_continuous, talk,
     talk_for, wait_until,
 };
+use crate::relay::metric;
 use crate::roq::connect;
 
 /// Packets of each phone between upgrades.
@@ -425,6 +426,10 @@ fn quic_client_connects_again_with_its_flows() {
         flow_from_gateway: opened.flow_from_gateway.parse().unwrap(),
     };
     let mut ann = Phone::new(1).voice;
+    wait_until("the end of the certificate is known", || {
+        let left = metric(&mut gateway, "evenkeel_credential_expiry", "quic-certificate");
+        left.is_some_and(|seconds| seconds > 365 * 86_400)
+    });
     let mut line = gateway.ask(async |_| echoed(way, &mut ann).await);
     for _ in 0..2 {
         let upgrading = gateway.upgrade(own_binary());

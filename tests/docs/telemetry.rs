@@ -5,13 +5,14 @@ use std::fmt::Write;
 use std::fs;
 
 use evenkeel_model::forward::DropReason;
-use evenkeel_telemetry::alerts::{RULES, rules_file};
+use evenkeel_telemetry::alerts::{INHIBITIONS, RULES, inhibit_rules_file, rules_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level, Sampled, Span};
 
 use crate::page::{Page, quoted, root};
 
 const PAGE: &str = "docs/telemetry.md";
 const RULES_FILE: &str = "docs/alerts/rules.yml";
+const INHIBIT_RULES_FILE: &str = "docs/alerts/alertmanager.yml";
 
 /// Set to write generated files and tables instead of comparing them.
 pub(crate) const RENEW: &str = "EVENKEEL_RENEW";
@@ -26,16 +27,19 @@ fn tables_equal_the_registry() {
         ("spans", spans()),
         ("attributes", attributes()),
         ("alerts", alert_rules()),
+        ("inhibitions", inhibitions()),
     ];
     let made = tables.iter().fold(page.clone(), |page, (name, table)| put(&page, name, table));
-    let (rules, is_made) = (root().join(RULES_FILE), rules_file());
+    let files = [(RULES_FILE, rules_file()), (INHIBIT_RULES_FILE, inhibit_rules_file())];
     if std::env::var_os(RENEW).is_some() {
         fs::write(root().join(PAGE), made).unwrap();
-        fs::write(rules, is_made).unwrap();
+        files.iter().for_each(|(file, text)| fs::write(root().join(file), text).unwrap());
         return;
     }
-    let is_new = fs::read_to_string(rules).is_ok_and(|found| found == is_made);
-    assert!(is_new, "{RULES_FILE} is not what the registry says; run `make reference`");
+    for (file, text) in files {
+        let is_new = fs::read_to_string(root().join(file)).is_ok_and(|found| found == text);
+        assert!(is_new, "{file} is not what the registry says; run `make reference`");
+    }
     let differs = page.lines().zip(made.lines()).find(|(is, should)| is != should);
     assert!(
         page == made,
@@ -154,6 +158,22 @@ fn alert_rules() -> String {
         let expression = rule.expression().replace('|', "\\|");
         writeln!(table, "| `{name}` | {tier} | `{expression}` | {lasts} | [{page}]({runbook}) |")
             .unwrap();
+    }
+    table
+}
+
+fn inhibitions() -> String {
+    let mut table =
+        "| while it fires | these are not sent | of the same |\n|---|---|---|\n".to_owned();
+    for inhibition in INHIBITIONS {
+        let targets: Vec<String> = inhibition.targets.iter().map(|it| format!("`{it}`")).collect();
+        let equal = inhibition.equal.iter().map(|label| {
+            let name = label.strip_prefix("evenkeel_").unwrap_or(label);
+            format!("`{name}`")
+        });
+        let equal: Vec<String> = equal.collect();
+        let (source, targets, equal) = (inhibition.source, targets.join(", "), equal.join(", "));
+        writeln!(table, "| `{source}` | {targets} | {equal} |").unwrap();
     }
     table
 }

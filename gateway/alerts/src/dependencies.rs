@@ -32,6 +32,11 @@ pub struct DependencyView {
 /// The last checks by name. One that was not checked yet is missing.
 pub(crate) type DependencyViews = BTreeMap<Arc<str>, DependencyView>;
 
+/// Names of the dependencies that did not answer their last check.
+pub(crate) fn down(views: &DependencyViews) -> Vec<Arc<str>> {
+    views.values().filter(|it| !it.up).map(|it| Arc::clone(&it.dependency)).collect()
+}
+
 /// Runs the checks of all dependencies.
 pub(crate) struct DependencyChecks {
     settings: Vec<DependencySettings>,
@@ -54,6 +59,11 @@ impl DependencyChecks {
     ) -> DependencyChecks {
         let report = DependencyReport { views, instruments };
         DependencyChecks { settings: Vec::new(), report, tasks: JoinSet::new() }
+    }
+
+    /// See [`down`].
+    pub(crate) fn down(&self) -> Vec<Arc<str>> {
+        down(&self.report.views.borrow())
     }
 
     /// Replaces the dependencies.

@@ -74,6 +74,7 @@ impl MetricHistory {
         let right_of = |key: &SeriesLabels| right.as_ref()?.get(key).copied();
         left.retain(|labels, value| match *condition {
             AlertCondition::Above(_, limit) => *value > limit,
+            AlertCondition::Below(_, limit) => *value < limit,
             AlertCondition::Is(_, right) => *value == right,
             AlertCondition::AboveInWindows { label, windows: [_, [long]], limit, .. } => {
                 let mut key = labels.clone();
@@ -110,7 +111,7 @@ impl MetricHistory {
 }
 
 /// The series with these labels is one of them.
-fn selects(selector: &AlertSeries, labels: &SeriesLabels) -> bool {
+pub(crate) fn selects(selector: &AlertSeries, labels: &SeriesLabels) -> bool {
     selector.only.is_none_or(|(label, values)| {
         labels.get(label).is_some_and(|found| values.contains(&found.as_str()))
     })

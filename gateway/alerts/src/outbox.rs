@@ -7,9 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::{AlertReceiver, AlertReceiverKind};
+use evenkeel_control::{AlertRecord, NoticeRecord, SentAlertRecord};
+use evenkeel_process::unix_us;
 use evenkeel_telemetry::Moment;
+use evenkeel_telemetry::alerts::AlertRule;
 
 use super::active::{ActiveAlerts, AlertId, FiringAlert};
+use super::record::{moment_at, time_us};
 
 /// A receiver gets at most one notice of a rule in this time, however many alerts of the rule begin and end. Alertmanager gets alerts
 /// that fire again as often, since it forgets those that it does not hear of.
@@ -107,18 +111,21 @@ impl Outbox {
         }
     }
 
-    /// The next notice. `is_due`: an alert that fires is due at this receiver.
+    /// The next notice. `is_due`: an alert that fires is due at this receiver. `is_sent`: this gateway sends the alerts of a rule.
     pub(crate) fn next_notice(
         &mut self,
         active: &ActiveAlerts,
         is_due: impl Fn(&FiringAlert<'_>) -> bool,
+        is_sent: impl Fn(usize) -> bool,
         now: Instant,
     ) -> Option<AlertNotice> {
         if self.unanswered.is_some() || self.retry_at.is_some_and(|at| now < at) {
             return None;
         }
         let mut by_rule: BTreeMap<usize, Vec<FiringAlert<'_>>> = BTreeMap::new();
-        for alert in active.firing().filter(is_due) {
+        let is_explained =
+            |alert: &FiringAlert<'_>| alert.is_inhibited && !self.sent.contains_key(alert.id);
+        for alert in active.firing().filter(|alert| is_due(alert) && !is_explained(alert)) {
             by_rule.entry(alert.id.rule).or_default().push(alert);
         }
         let sent_rules = self.sent.keys().map(|id| id.rule);
@@ -127,7 +134,8 @@ impl Outbox {
             let noticed = self.noticed.get(rule);
             noticed.is_none_or(|at| now.saturating_duration_since(*at) >= NOTICE_EVERY)
         };
-        let mut rules: Vec<usize> = rules.into_iter().filter(is_quiet).collect();
+        let rules = rules.into_iter().filter(|rule| is_sent(*rule) && is_quiet(rule));
+        let mut rules: Vec<usize> = rules.collect();
         // A receiver that refuses the notices of one rule gets those of the others.
         rules.sort_by_key(|rule| self.failed.get(rule).copied().unwrap_or(0));
         for rule in rules {
@@ -212,6 +220,68 @@ impl Outbox {
         for id in &resolved {
             self.sent.remove(id);
         }
+    }
+
+    /// The alerts that the receiver takes for firing, with their values, for another process.
+    pub(crate) fn sent(
+        &self,
+        present: Moment,
+    ) -> impl Iterator<Item = (&AlertId, f64, SentAlertRecord)> {
+        self.sent.iter().map(move |(id, sent)| {
+            let record = SentAlertRecord {
+                receiver: (*self.receiver.name).into(),
+                fired_us: unix_us(sent.fired.wall),
+                at_us: time_us(sent.at, present),
+                is_delivered: sent.is_delivered,
+                resolved_us: sent.resolved.map(unix_us),
+            };
+            (id, sent.value, record)
+        })
+    }
+
+    /// The last delivered notice of each rule, for another process.
+    pub(crate) fn notices(
+        &self,
+        rules: &'static [AlertRule],
+        present: Moment,
+    ) -> impl Iterator<Item = NoticeRecord> {
+        self.noticed.iter().filter_map(move |(rule, at)| {
+            Some(NoticeRecord {
+                receiver: (*self.receiver.name).into(),
+                alert: rules.get(*rule)?.name.into(),
+                at_us: time_us(*at, present),
+            })
+        })
+    }
+
+    /// Continues an alert that another process sent, unless the receiver was sent it by this one. `fired`: the beginning of the alert.
+    pub(crate) fn restore(
+        &mut self,
+        id: AlertId,
+        alert: &AlertRecord,
+        sent: &SentAlertRecord,
+        fired: Option<Moment>,
+        present: Moment,
+    ) {
+        if self.sent.get(&id).is_some_and(|own| own.resolved.is_none()) {
+            return;
+        }
+        let ended = alert.fired_us.is_none().then_some(present.wall);
+        let fired = fired.filter(|_| alert.fired_us == Some(sent.fired_us));
+        let sent = SentAlert {
+            fired: fired.unwrap_or_else(|| moment_at(sent.fired_us, present)),
+            value: alert.value,
+            at: moment_at(sent.at_us, present).now,
+            is_delivered: sent.is_delivered,
+            resolved: sent.resolved_us.map(|us| moment_at(us, present).wall).or(ended),
+        };
+        self.sent.insert(id, sent);
+    }
+
+    /// Continues the pause after a notice that another process sent.
+    pub(crate) fn restore_notice(&mut self, rule: usize, at: Instant) {
+        let last = self.noticed.entry(rule).or_insert(at);
+        *last = at.max(*last);
     }
 
     /// The receiver has another URL or token, so earlier failures say nothing.

@@ -1,5 +1,6 @@
 //! Notices as receivers read them: JSON of a webhook, and of Alertmanager's API v2.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use evenkeel_config::AlertReceiverKind;
@@ -17,16 +18,22 @@ const VERSION: u32 = 1;
 const HOLDS: Duration = NOTICE_EVERY.saturating_mul(4);
 
 impl AlertDelivery {
-    /// The body of the request. `gateway`: the name of this gateway, or of its group.
-    pub(crate) fn body(&self, gateway: &str, now: SystemTime) -> Vec<u8> {
+    /// The body of the request. `gateway`: the name of this gateway, or of its group. `dependencies_down`: the names of those that a fault may
+    /// affect as well.
+    pub(crate) fn body(
+        &self,
+        gateway: &str,
+        dependencies_down: &[Arc<str>],
+        now: SystemTime,
+    ) -> Vec<u8> {
         let body = match self.receiver.kind {
-            AlertReceiverKind::Webhook => self.webhook(gateway),
-            AlertReceiverKind::Alertmanager => self.alertmanager(gateway, now),
+            AlertReceiverKind::Webhook => self.webhook(gateway, dependencies_down),
+            AlertReceiverKind::Alertmanager => self.alertmanager(gateway, dependencies_down, now),
         };
         body.to_string().into_bytes()
     }
 
-    fn webhook(&self, gateway: &str) -> Value {
+    fn webhook(&self, gateway: &str, dependencies_down: &[Arc<str>]) -> Value {
         let rule = &RULES[self.notice.rule];
         let alerts = self.notice.alerts.iter().map(|alert| {
             json!({
@@ -47,11 +54,17 @@ impl AlertDelivery {
             "firing": self.notice.firing_count,
             "escalated": self.notice.is_escalated,
             "runbook": runbook(rule),
+            "dependencies_down": dependencies_down,
             "alerts": alerts.collect::<Vec<_>>(),
         })
     }
 
-    fn alertmanager(&self, gateway: &str, now: SystemTime) -> Value {
+    fn alertmanager(
+        &self,
+        gateway: &str,
+        dependencies_down: &[Arc<str>],
+        now: SystemTime,
+    ) -> Value {
         let rule = &RULES[self.notice.rule];
         let alert = |alert: &NoticedAlert| {
             let mut labels: Map<String, Value> = Map::new();
@@ -61,12 +74,16 @@ impl AlertDelivery {
             labels.insert("alertname".to_owned(), rule.name.into());
             labels.insert("severity".to_owned(), rule.tier.name().into());
             labels.insert("gateway".to_owned(), gateway.into());
+            let mut annotations = json!({
+                "summary": rule.summarize(&alert.id.labels, alert.value),
+                "runbook": runbook(rule),
+            });
+            if !dependencies_down.is_empty() {
+                annotations["dependencies_down"] = dependencies_down.join(", ").into();
+            }
             json!({
                 "labels": labels,
-                "annotations": {
-                    "summary": rule.summarize(&alert.id.labels, alert.value),
-                    "runbook": runbook(rule),
-                },
+                "annotations": annotations,
                 "startsAt": rfc3339(alert.fired),
                 "endsAt": rfc3339(alert.resolved.unwrap_or(now + HOLDS)),
             })

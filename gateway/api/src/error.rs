@@ -365,6 +365,13 @@ fn impossible(reason: Impossible, said: &str) -> ApiError {
             "the agent of the node requested the drain; end it by SIGUSR2 to the agent",
         ),
         Impossible::NoRoomForNodes => (ApiErrorCode::Conflict, "the limit of nodes is reached"),
+        Impossible::NoBreakerAction => (
+            ApiErrorCode::Conflict,
+            "`action` in [breaker.clients] is `none`, so that an open breaker limits no newcomer",
+        ),
+        Impossible::NoRoomForBreakers => {
+            (ApiErrorCode::Conflict, "the limit of breakers of clients is reached")
+        }
         Impossible::NotDown => {
             (ApiErrorCode::Conflict, "the node is not down, or no node of the zone is ejected")
         }

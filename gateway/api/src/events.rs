@@ -1,99 +1,23 @@
-//! `GET /v1/events`: server-sent events (WHATWG HTML, section 9.2), and the JSON objects that events and answers share.
+//! The events of `GET /v1/events`, and the JSON objects that events and answers share.
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
+use evenkeel_alerts::AlertHandle;
 use evenkeel_control::history::Carried;
 use evenkeel_control::{
-    EventRecord, GatewayEvent, GroupChange, NodeNames, ReloadReport, RolloutReport, UncoveredLoss,
+    EventRecord, GatewayEvent, GroupChange, NodeNames, ReloadReport, RolloutReport,
 };
 use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_model::{
     CoreEvent, Decider, EvidenceSource, Health, Hop, Impairment, Incarnation, ModeChange,
-    MoveCause, NodeId, PluginFault, StartPhase,
+    MoveCause, NodeId, PluginFault, StartPhase, StopPhase,
 };
 use evenkeel_process::unix_us;
 use serde::Serialize;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
-use tokio_stream::wrappers::BroadcastStream;
-use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
-use tokio_stream::{Stream, StreamExt};
 
-use super::change_log::ChangeLog;
-use super::error::{ApiError, ApiErrorCode};
 use super::object::{milliseconds, object};
-
-const LISTENERS_MAX: usize = 64;
-/// Notices that a listener may lag behind, enough for the failure of a region with thousands of rooms.
-const NOTICES_MAX: usize = 16_384;
-/// Interval of comments, because proxies close silent connections.
-const COMMENT_EVERY: Duration = Duration::from_secs(15);
-
-#[derive(Clone)]
-pub(super) struct EventFeed {
-    notices: broadcast::Sender<Arc<EventNotice>>,
-    places: Arc<Semaphore>,
-}
-
-impl Default for EventFeed {
-    fn default() -> Self {
-        let (notices, _) = broadcast::channel(NOTICES_MAX);
-        EventFeed { notices, places: Arc::new(Semaphore::new(LISTENERS_MAX)) }
-    }
-}
-
-impl EventFeed {
-    pub(super) fn publish(&self, notice: EventNotice) {
-        // Fails only without listeners.
-        let _ = self.notices.send(Arc::new(notice));
-    }
-
-    /// Publishes control's events until control ends. Each event is serialised once for all listeners.
-    pub(super) async fn follow(
-        self,
-        mut events: broadcast::Receiver<Arc<EventRecord>>,
-        mut notices: NoticeWriter,
-        changes: Arc<ChangeLog>,
-    ) {
-        loop {
-            match events.recv().await {
-                Ok(record) => {
-                    if let Some(notice) = notices.notice(&record) {
-                        changes.note_event(notice.name, &notice.data);
-                        self.publish(notice);
-                    }
-                }
-                Err(RecvError::Lagged(missed)) => self.publish(missing(missed)),
-                Err(RecvError::Closed) => return,
-            }
-        }
-    }
-
-    /// The stream of one listener. A listener that is too slow gets `missed` with the number of lost notices, and
-    /// continues.
-    pub(super) fn listen(
-        &self,
-    ) -> Result<Sse<KeepAliveStream<impl Stream<Item = Result<Event, Infallible>> + use<>>>, ApiError>
-    {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            let message = format!("{LISTENERS_MAX} listeners are connected, which is the limit");
-            ApiError::new(ApiErrorCode::Unavailable, message).retry_after(COMMENT_EVERY)
-        })?;
-        let stream = BroadcastStream::new(self.notices.subscribe()).map(move |notice| {
-            // The permit is released when the stream is dropped.
-            let _: &OwnedSemaphorePermit = &place;
-            let notice = notice.unwrap_or_else(|BroadcastStreamRecvError::Lagged(missed)| {
-                Arc::new(missing(missed))
-            });
-            Ok(Event::default().event(notice.name).data(&notice.data))
-        });
-        Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(COMMENT_EVERY)))
-    }
-}
 
 /// A reload: its cause, its changes or, if it was refused, the reason.
 pub(super) fn reload(report: &ReloadReport) -> impl Serialize + use<> {
@@ -111,7 +35,7 @@ pub(super) fn reload(report: &ReloadReport) -> impl Serialize + use<> {
     }
 }
 
-fn missing(notices: u64) -> EventNotice {
+pub(super) fn missing(notices: u64) -> EventNotice {
     EventNotice { name: "missed", data: format!("{{\"notices\":{notices}}}") }
 }
 
@@ -139,20 +63,25 @@ struct Accusation {
 /// Turns events into notices. It remembers why nodes went down for the moves that follow.
 pub(super) struct NoticeWriter {
     names: Arc<NodeNames>,
+    /// Knows dependencies that a fault may affect as well.
+    alerts: Option<AlertHandle>,
     /// The last failure of each node.
     deaths: HashMap<NodeId, (Incarnation, Vec<Accusation>, Option<u64>)>,
 }
 
 impl NoticeWriter {
-    pub(super) fn new(names: Arc<NodeNames>) -> NoticeWriter {
-        NoticeWriter { names, deaths: HashMap::new() }
+    pub(super) fn new(names: Arc<NodeNames>, alerts: Option<AlertHandle>) -> NoticeWriter {
+        NoticeWriter { names, alerts, deaths: HashMap::new() }
     }
 
     pub(super) fn notice(&mut self, record: &EventRecord) -> Option<EventNotice> {
         let at_us = unix_us(record.at);
         Some(match &record.event {
             GatewayEvent::Core(event) => return self.core_notice(event, record),
-            GatewayEvent::TurnedAway { .. } => return None,
+            // For telemetry alone.
+            GatewayEvent::TurnedAway { .. }
+            | GatewayEvent::MediaPaused(_)
+            | GatewayEvent::NodeOrdered { .. } => return None,
             GatewayEvent::Rollout(report) => notice! {
                 "policy", at_us;
                 #[serde(flatten)]
@@ -200,17 +129,29 @@ impl NoticeWriter {
                 // The losses of redundancy that have lasted, each a sentence.
                 warnings: warnings,
             },
-            // This process continues the sessions of another one: an upgrade, a hand-over or a takeover.
-            GatewayEvent::Continued { sessions, took, .. } => notice! {
+            // This process continues the sessions of another one.
+            GatewayEvent::Continued { cause, sessions, took, .. } => notice! {
                 "continued", at_us;
+                // `upgrade`, `hand-over` or `takeover`.
+                cause: cause.name(),
                 sessions: sessions,
                 took_us: took.as_micros() as u64,
             },
-            // The set of checked losses that would leave rooms without a node changed.
+            // The set of checked losses that would leave rooms without a node or a spare, or sessions with a lower bit rate, changed.
             GatewayEvent::LossesUncovered(losses) => notice! {
                 "losses-uncovered", at_us;
                 // Empty once other nodes have capacity for each of them.
-                losses: losses.iter().map(uncovered_loss).collect::<Vec<_>>(),
+                losses: losses,
+            },
+            // Nodes died some seconds ago: the effect beside its prediction.
+            GatewayEvent::LossCompared(compared) => notice! {
+                "loss-compared", at_us;
+                nodes: compared.nodes.iter().map(|hop| self.names.of_hop(*hop).node).collect::<Vec<_>>(),
+                // The time of the first death.
+                died_us: compared.died_us,
+                // Null: this loss was not checked before.
+                predicted: &compared.predicted,
+                actual: compared.actual,
             },
             // A warning of what is expected begins or ends.
             GatewayEvent::Forecast(ForecastChange { forecast, is_over }) => notice! {
@@ -249,6 +190,7 @@ impl NoticeWriter {
         let at_us = unix_us(record.at);
         let since = |then: Instant| since(then, record.at);
         let of_hop = |hop: Hop| self.names.of_hop(hop).node;
+        let down = || self.alerts.as_ref().and_then(AlertHandle::dependencies_down);
         Some(match event {
             CoreEvent::Opened {
                 session, room_name, scenario, hop, admitted_by, routed_by, ..
@@ -309,6 +251,8 @@ impl NoticeWriter {
                     // From its last packet.
                     detect_us?: detect_us,
                     rooms: *rooms,
+                    // Omitted without any dependency, here and below.
+                    dependencies_down?: down(),
                 }
             }
             // An aborted move: the room stays where it was.
@@ -331,26 +275,35 @@ impl NoticeWriter {
                 rooms_left: *left,
                 took_us: since(*started),
             },
-            CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed } => notice! {
-                "breaker", at_us;
-                region: self.names.of_region(*region),
-                from: from.name(),
-                to: to.name(),
-                sessions: *sessions,
-                bad: *bad,
-                opened: *opened,
-                failed: *failed,
-            },
-            CoreEvent::ClientBreaker { group, action, from, to, sessions, bad, .. } => notice! {
-                "client-breaker", at_us;
-                label: group.label.name(),
-                value: Arc::clone(&group.value),
-                action: action.name(),
-                from: from.name(),
-                to: to.name(),
-                sessions: *sessions,
-                bad: *bad,
-            },
+            CoreEvent::Breaker { region, zone, from, to, mode, sessions, bad, opened, failed } => {
+                notice! {
+                    "breaker", at_us;
+                    region: self.names.of_region(*region),
+                    zone?: zone.clone(),
+                    from: from.name(),
+                    to: to.name(),
+                    mode: mode.name(),
+                    sessions: *sessions,
+                    bad: *bad,
+                    opened: *opened,
+                    failed: *failed,
+                    dependencies_down?: down(),
+                }
+            }
+            CoreEvent::ClientBreaker { group, action, from, to, mode, sessions, bad, .. } => {
+                notice! {
+                    "client-breaker", at_us;
+                    label: group.label.name(),
+                    value: Arc::clone(&group.value),
+                    action: action.name(),
+                    from: from.name(),
+                    to: to.name(),
+                    mode: mode.name(),
+                    sessions: *sessions,
+                    bad: *bad,
+                    dependencies_down?: down(),
+                }
+            }
             // A hop was removed from one room's route while its node was up.
             CoreEvent::HopRemoved { room_name, hop, why, session, .. } => notice! {
                 "hop-removed", at_us;
@@ -360,12 +313,21 @@ impl NoticeWriter {
                 // The session that showed it.
                 session?: session.map(|session| session.to_string()),
             },
+            // The cause of moves that `moved` attributed to the link is known: their node was dead.
+            CoreEvent::MoveCauseFound { hop, cause, rooms, sessions } => notice! {
+                "move-cause", at_us;
+                node: of_hop(*hop),
+                cause: cause.name(),
+                rooms: rooms,
+                sessions: sessions.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            },
             // Most nodes fell silent at once, so none is marked down for it; or that has ended.
             CoreEvent::Uplink { doubted, silent, of } => notice! {
                 "uplink", at_us;
                 suspect: *doubted,
                 silent: *silent,
                 of: *of,
+                dependencies_down?: down(),
             },
             CoreEvent::Degraded { session, room_name, op, arg, rung, by } => notice! {
                 "degraded", at_us;
@@ -403,23 +365,49 @@ impl NoticeWriter {
                 let us = |time: Duration| time.as_micros() as u64;
                 let (attempt, failed, took) = match step {
                     StartPhase::Begun { attempt } => (Some(*attempt), None, None),
-                    StartPhase::Failed { why, again } => (None, Some((why, us(*again))), None),
+                    StartPhase::Failed { why, again } => {
+                        (None, Some((why.name(), Some(us(*again)))), None)
+                    }
                     StartPhase::Done { took } => (None, None, Some(us(*took))),
+                    StartPhase::Refused { why } => (None, Some((why.name(), None)), None),
                 };
                 notice! {
                     "start", at_us;
                     node: self.names.of_node(*node).node,
-                    // `starting`, `failed` or `ready`.
+                    // `starting`, `failed`, `ready` or `refused`.
                     step: step.name(),
                     // With `starting`, from 1.
                     attempt?: attempt,
                     // With `failed`: `hook-failed`, `late`, `ejected` or `removed`, and the time until the next attempt.
-                    reason?: failed.map(|(why, _)| why.name()),
-                    retry_after_us?: failed.map(|(_, again)| again),
+                    // With `refused`: `max-nodes`, `budget` or `provider-breaker`.
+                    reason?: failed.map(|(why, _)| why),
+                    retry_after_us?: failed.and_then(|(_, again)| again),
                     // With `ready`: since the hook was called.
                     took_us?: took,
                 }
             }
+            // A node that is no longer needed.
+            CoreEvent::Stop { node, step } => {
+                let took = match step {
+                    StopPhase::Done { took } => Some(took.as_micros() as u64),
+                    StopPhase::Begun | StopPhase::Failed => None,
+                };
+                notice! {
+                    "stop", at_us;
+                    node: self.names.of_node(*node).node,
+                    // `stopping`, `failed` or `stopped`.
+                    step: step.name(),
+                    // With `stopped`: since the node was told to stop.
+                    took_us?: took,
+                }
+            }
+            CoreEvent::ProviderBreaker { provider, from, to, failures } => notice! {
+                "provider-breaker", at_us;
+                provider: Arc::clone(provider),
+                from: from.name(),
+                to: to.name(),
+                failures: *failures,
+            },
             // The mode of a room, or for `capacity` its effective mode, changed.
             CoreEvent::Mode { room_name, from, to, why, .. } => {
                 let nodes = match why {
@@ -496,18 +484,6 @@ pub(super) fn forecast(forecast: &Forecast) -> impl Serialize + use<> {
         since_us: since_us,
         expected_us: expected_us,
         evidence: evidence,
-    }
-}
-
-fn uncovered_loss(loss: &UncoveredLoss) -> impl Serialize + use<> {
-    object! {
-        // `node` or `zone`.
-        scope: loss.scope.name(),
-        // The name of the node, or `region/zone`.
-        place: Arc::clone(&loss.place),
-        sessions: loss.sessions,
-        // Sessions in rooms that no node has capacity for.
-        unplaced_sessions: loss.unplaced,
     }
 }
 

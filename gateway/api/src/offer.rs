@@ -35,7 +35,7 @@ use super::request::{Share, strict};
 /// Maximum labels of a session; policies read all of them with each decision.
 const LABELS_MAX: usize = 32;
 /// Maximum length in bytes of a name, a label's key or a label's value.
-const NAME_MAX: usize = 256;
+pub(super) const NAME_MAX: usize = 256;
 /// Maximum streams of a session, and payload types of a stream. RTP has 32 dynamic numbers.
 const STREAMS_MAX: usize = 16;
 const PAYLOAD_TYPES_MAX: usize = 32;

@@ -1,4 +1,4 @@
-//! Rooms, nodes, zones, regions and the log: lists and verbs.
+//! Rooms, nodes, zones, regions, clients and the log: lists and verbs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,10 +7,12 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use evenkeel_control::{ControlError, NodeName, NodeNames, NodeOrder, Operation, OperationTarget};
+use evenkeel_control::{
+    BreakerTarget, ControlError, NodeName, NodeNames, NodeOrder, Operation, OperationTarget,
+};
 use evenkeel_core::{Failback, Impossible, NodeStanding, RegionStanding};
 use evenkeel_media::trunk::message::NodeFault;
-use evenkeel_model::{EvidenceSource, Health};
+use evenkeel_model::{BreakerMode, ClientGroup, ClientLabel, EvidenceSource, Health, NodeNeed};
 use evenkeel_telemetry::check_log_filter;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,7 @@ use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, refused};
 use super::events;
 use super::object::{milliseconds, object};
+use super::offer::NAME_MAX;
 use super::request::{read_deadline, unknown_verb, verb};
 
 #[derive(Deserialize)]
@@ -140,9 +143,40 @@ pub(super) async fn region_verb(
         }
         "undrain" => Operation::Drain { place, draining: false, within: None },
         "failback" => Operation::Failback(Some(name.into()), failback(&shared, body).await?),
-        other => return Err(unknown_verb(other, "`drain`, `undrain` or `failback`")),
+        "breaker" => {
+            let BreakerBody { mode } = shared.parse(body).await?;
+            Operation::Breaker(BreakerTarget::Region(name.into()), mode)
+        }
+        other => {
+            return Err(unknown_verb(other, "`drain`, `undrain`, `failback` or `breaker`"));
+        }
     };
     shared.decide(name, shared.handle.operate(operation)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A verb of the clients with a value of a label.
+pub(super) async fn client_verb(
+    State(shared): ApiState,
+    Path((label, target)): Path<(String, String)>,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let (value, verb) = verb(&target)?;
+    if verb != "breaker" {
+        return Err(unknown_verb(verb, "`breaker`"));
+    }
+    let known = ClientLabel::ALL.into_iter().find(|known| known.name() == label);
+    let label = known.filter(|_| (1..=NAME_MAX).contains(&value.len())).ok_or_else(|| {
+        let right = format!("`carrier` or `region`, and a value of 1 to {NAME_MAX} bytes");
+        ApiError::new(
+            ApiErrorCode::NotFound,
+            format!("found `{label}` `{value}`, expected {right}"),
+        )
+    })?;
+    let BreakerBody { mode } = shared.parse(body).await?;
+    let group = ClientGroup { label, value: value.into() };
+    let operation = Operation::Breaker(BreakerTarget::Clients(group), mode);
+    shared.decide(value, shared.handle.operate(operation)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -180,7 +214,14 @@ pub(super) async fn zone_verb(
             Operation::EjectZone(name.into())
         }
         "uneject" => Operation::ReturnZone(name.into()),
-        other => return Err(unknown_verb(other, "`drain`, `undrain`, `eject` or `uneject`")),
+        "breaker" => {
+            let BreakerBody { mode } = shared.parse(body).await?;
+            Operation::Breaker(BreakerTarget::Zone(name.into()), mode)
+        }
+        other => {
+            let known = "`drain`, `undrain`, `eject`, `uneject` or `breaker`";
+            return Err(unknown_verb(other, known));
+        }
     };
     shared.decide(name, shared.handle.operate(operation)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -261,6 +302,12 @@ async fn require_another(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct BreakerBody {
+    mode: BreakerMode,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ModeBody {
     mode: String,
 }
@@ -287,6 +334,12 @@ fn node_view(node: &NodeStanding, names: &NodeNames) -> impl Serialize + use<> {
         leaving: node.leaves,
         // An operator ejected the node; `:uneject` ends that.
         ejected: node.ejected,
+        // The gateway starts it, or started it: it counts in the budget of `[elastic]`.
+        started: node.started,
+        // It drains in order to be stopped, or was told to stop.
+        stopping: node.stopping,
+        // Of a node with `stop_after` that the gateway started: `rooms`, `stranded-rooms`, `load` or `reserves`.
+        needed_for?: node.need.map(NodeNeed::name),
         // Measured capacity, kbit/s.
         capacity_kbps: node.capacity_kbps,
         opening: node.opening,
@@ -318,6 +371,9 @@ fn zone_view(
         nodes_up: nodes.iter().filter(takes_rooms).count(),
         nodes_draining: nodes.iter().filter(|node| node.draining).count(),
         nodes_ejected: nodes.iter().filter(|node| node.ejected).count(),
+        // As of a region.
+        breaker: nodes.first().map(|node| node.zone_breaker.name()),
+        breaker_mode: nodes.first().map(|node| node.zone_breaker_mode.name()),
         rooms: nodes.iter().map(|node| node.rooms).sum::<u32>(),
         capacity_kbps: capacity,
         load_permille: load.checked_div(capacity).unwrap_or(0),
@@ -329,7 +385,9 @@ fn region_view(region: &RegionStanding, names: &NodeNames) -> impl Serialize + u
         region: names.of_region(region.region),
         // `closed`, `open` or `half-open`.
         breaker: region.breaker.name(),
-        half_open_in_ms?: milliseconds(region.opens_for),
+        // `auto`, or `open` or `closed` if an operator holds it.
+        breaker_mode: region.breaker_mode.name(),
+        half_open_in_ms?: milliseconds(region.half_open_in),
         // `auto`, `force` or `forbid`.
         failback: region.failback.name(),
         nodes: region.nodes,

@@ -32,6 +32,7 @@ use evenkeel_model::{
     ClientGroup, ClientLabel, CoreEvent, CoreSettings, Decider, Hook, Hop, Incarnation, NodeId,
     NodeProbing, NodeSettings, PolicyName, RegionId, RoomId, SessionId, Zone, ZoneId,
 };
+use evenkeel_telemetry::MetricsFormat;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 
@@ -65,7 +66,10 @@ impl World {
         let token = |bytes: &[u8]| SecretFile::new(bytes.to_vec());
         let (token, read_token) = (token(b"secret"), Some(token(b"reader")));
         let tcp = Some(AdminTcp { address, token, read_token });
-        let metrics = Box::new(|| "evenkeel_sessions 3\n".to_owned());
+        let metrics = Box::new(|format: MetricsFormat| match format {
+            MetricsFormat::Prometheus => "evenkeel_sessions 3\n".to_owned(),
+            MetricsFormat::OpenMetrics => "# EOF\n".to_owned(),
+        });
         let settings = AdminSettings { drills, ..admin(socket.clone(), tcp) };
         let thread = start(settings, handle.clone(), metrics).unwrap();
         World { thread, handle, socket, requests, events }
@@ -200,13 +204,15 @@ fn names() -> NodeNames {
 /// A node in each of two regions.
 fn settings() -> CoreSettings {
     let zone = |name: &str, region| Zone { name: name.into(), region: RegionId(region) };
-    let node = |name: &str, zone| NodeSettings {
+    let node = |name: &str, zone, carrier: Option<&str>| NodeSettings {
         name: name.into(),
         zone: ZoneId(zone),
+        carrier: carrier.map(Into::into),
         capacity_kbps: 1_000,
         probed: NodeProbing::Yes,
         role: evenkeel_model::RegionRole::Active,
         starts: evenkeel_model::Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     CoreSettings {
@@ -214,7 +220,7 @@ fn settings() -> CoreSettings {
         regions: vec!["east".into(), "west".into()],
         carriers: Vec::new(),
         zones: vec![zone("a", 0), zone("b", 1)],
-        nodes: vec![node("east-a1", 0), node("west-b1", 1)],
+        nodes: vec![node("east-a1", 0, None), node("west-b1", 1, Some("cn"))],
         scenarios: Default::default(),
         timings: Default::default(),
         limits: Default::default(),
@@ -273,6 +279,7 @@ fn status(state: &str) -> StatusReport {
         policies_failing: vec![routing().to_string()],
         slos: Vec::new(),
         client_breakers: Vec::new(),
+        provider_breakers: Vec::new(),
         forecasts: Vec::new(),
         packets_to_node: 10,
         packets_to_client: 20,

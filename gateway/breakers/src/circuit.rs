@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_model::{BreakerState, CircuitSettings};
+use evenkeel_model::{BreakerMode, BreakerState, CircuitSettings};
 use serde::{Deserialize, Serialize};
 
 /// Interval at which breakers weigh their evidence.
@@ -21,7 +21,7 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// Relapses that still double the open time; beyond them the maximum applies anyway.
 const RELAPSES_MAX: u32 = 16;
 
-/// Evidence about a region or a group of clients in one window.
+/// Evidence about a region, a zone or a group of clients in one window.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct BreakerEvidence {
     /// Sessions with measured media.
@@ -78,9 +78,17 @@ pub struct Breaker {
     row: u32,
     /// Recent openings of the breaker, which lengthen the next one.
     relapses: u32,
-    /// The evidence in the current window.
-    #[serde(skip)]
-    pub evidence: BreakerEvidence,
+    #[serde(default)]
+    mode: BreakerMode,
+}
+
+/// A change of a breaker's state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BreakerChange {
+    /// The state before.
+    pub from: BreakerState,
+    /// The state after.
+    pub to: BreakerState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -129,14 +137,13 @@ impl BreakerEvidence {
 impl Breaker {
     /// A closed breaker.
     pub fn new(now: Instant) -> Breaker {
-        let state = CircuitState::Closed { since: now };
-        Breaker { state, row: 0, relapses: 0, evidence: BreakerEvidence::default() }
+        let (state, mode) = (CircuitState::Closed { since: now }, BreakerMode::Auto);
+        Breaker { state, row: 0, relapses: 0, mode }
     }
 
-    /// The breaker's state, with an empty window and bounded relapses.
-    pub fn without_evidence(&self) -> Breaker {
-        let relapses = self.relapses.min(RELAPSES_MAX);
-        Breaker { state: self.state, row: self.row, relapses, evidence: BreakerEvidence::default() }
+    /// Returns how the state is decided.
+    pub fn mode(&self) -> BreakerMode {
+        self.mode
     }
 
     /// Returns the state.
@@ -161,17 +168,63 @@ impl Breaker {
         }
     }
 
-    /// It opened lately, so that it would open for longer.
-    pub fn has_relapsed(&self) -> bool {
-        self.relapses > 0
+    /// It is closed and not held, and would open for the shortest time: as a new one.
+    pub fn is_at_rest(&self) -> bool {
+        self.state() == BreakerState::Closed && self.relapses == 0 && self.mode == BreakerMode::Auto
     }
 
-    /// The time until which the breaker is open.
-    pub fn opens_until(&self) -> Option<Instant> {
+    /// The time until an open breaker is half-open; `None` if an operator holds it open.
+    pub fn half_open_in(&self, now: Instant) -> Option<Duration> {
         match self.state {
-            CircuitState::Open { until } => Some(until),
-            CircuitState::Closed { .. } | CircuitState::HalfOpen => None,
+            CircuitState::Open { until } if self.mode == BreakerMode::Auto => {
+                Some(until.saturating_duration_since(now))
+            }
+            _ => None,
         }
+    }
+
+    /// The time until a newcomer may be admitted.
+    pub fn admits_in(&self, now: Instant) -> Duration {
+        match self.state() {
+            BreakerState::Open => self.half_open_in(now).unwrap_or(Duration::MAX),
+            BreakerState::Closed | BreakerState::HalfOpen => Duration::ZERO,
+        }
+    }
+
+    /// Holds the breaker for an operator, or lets it judge again: one that was held open is half-open first. Returns the
+    /// change of state.
+    pub fn hold(&mut self, mode: BreakerMode, now: Instant) -> Option<BreakerChange> {
+        let from = self.state();
+        self.mode = mode;
+        match mode {
+            BreakerMode::Auto => {}
+            BreakerMode::Open => (self.state, self.row) = (CircuitState::Open { until: now }, 0),
+            BreakerMode::Closed => {
+                (self.state, self.row) = (CircuitState::Closed { since: now }, 0);
+            }
+        }
+        self.change_since(from)
+    }
+
+    /// Admits all newcomers again, unless an operator holds the breaker. Returns the change of state.
+    pub(crate) fn close(&mut self, now: Instant) -> Option<BreakerChange> {
+        let from = self.state();
+        if self.mode == BreakerMode::Auto && from != BreakerState::Closed {
+            (self.state, self.row) = (CircuitState::Closed { since: now }, 0);
+        }
+        self.change_since(from)
+    }
+
+    /// Continues the breaker of another process. Returns the change of state.
+    pub fn restore(&mut self, other: &Breaker) -> Option<BreakerChange> {
+        let from = self.state();
+        *self = Breaker { relapses: other.relapses.min(RELAPSES_MAX), ..other.clone() };
+        self.change_since(from)
+    }
+
+    fn change_since(&self, from: BreakerState) -> Option<BreakerChange> {
+        let to = self.state();
+        (from != to).then_some(BreakerChange { from, to })
     }
 
     /// Ends a window with the verdict on its evidence. Returns the change of state.
@@ -180,7 +233,10 @@ impl Breaker {
         verdict: BreakerVerdict,
         settings: &CircuitSettings,
         now: Instant,
-    ) -> Option<(BreakerState, BreakerState)> {
+    ) -> Option<BreakerChange> {
+        if self.mode != BreakerMode::Auto {
+            return None;
+        }
         let from = self.state();
         match (self.state, verdict) {
             (CircuitState::Closed { .. }, BreakerVerdict::Bad) => {
@@ -207,8 +263,7 @@ impl Breaker {
                 }
             }
         }
-        let to = self.state();
-        (from != to).then_some((from, to))
+        self.change_since(from)
     }
 
     /// Opens for twice as long as the last time if that was recent.

@@ -3,18 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    BreakerState, CircuitSettings, ClientBreakerSettings, ClientGroup, ClientLabel, CoreEvent,
-    CoreSettings, Labels, NewcomerAction, SessionId,
+    BreakerMode, BreakerState, CircuitSettings, ClientBreakerSettings, ClientGroup, ClientLabel,
+    CoreEvent, CoreSettings, Impossible, Labels, NewcomerAction, SessionId,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::circuit::{Breaker, BreakerEvidence, BreakerVerdict, JudgedWindow};
+use crate::circuit::{Breaker, BreakerChange, BreakerEvidence, BreakerVerdict, JudgedWindow};
 
 /// Maximum groups of a label beside the configured ones, since clients choose the values. Clients of further groups are
-/// compared with as clients without the label are, and no breaker keeps them out.
+/// compared with as clients without the label are, and no breaker keeps them out. Operators may hold as many more.
 const GROUPS_MAX: usize = 64;
 
 /// Maximum sessions per window that get their video back, so that a network that has just recovered is not flooded.
@@ -44,13 +44,22 @@ struct LabelGroups {
 #[derive(Debug)]
 struct GroupBreaker {
     breaker: Breaker,
+    /// The evidence in the current window.
+    evidence: BreakerEvidence,
     /// The configuration has the group's name.
     is_configured: bool,
     /// The last window was bad, or the breaker is not closed.
     is_bad: bool,
 }
 
-/// A breaker of clients that is not closed, or that has sessions with voice only.
+/// A breaker of clients that does not act as a new one, for the process that continues it.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct ClientBreakerRecord {
+    group: ClientGroup,
+    breaker: Breaker,
+}
+
+/// A breaker of clients that is not closed, or held, or that has sessions with voice only.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ClientBreakerStanding {
     /// The clients.
@@ -58,6 +67,8 @@ pub struct ClientBreakerStanding {
     pub group: ClientGroup,
     /// The state: `open`.
     pub breaker: &'static str,
+    /// How the state is decided: `auto`.
+    pub breaker_mode: BreakerMode,
     /// The time until an open breaker is half-open, in milliseconds.
     pub half_open_in_ms: Option<u64>,
     /// Open sessions that were admitted with voice only.
@@ -107,6 +118,57 @@ impl ClientBreakers {
         self.labels.iter_mut().flat_map(|groups| groups.weigh(&settings, now)).collect()
     }
 
+    /// Holds a breaker for an operator, or lets it judge again. Returns an event if its state changes.
+    ///
+    /// # Errors
+    /// The breaker would limit no newcomer, or too many are held.
+    pub fn hold(
+        &mut self,
+        group: &ClientGroup,
+        mode: BreakerMode,
+        now: Instant,
+    ) -> Result<Option<CoreEvent>, Impossible> {
+        let action = self.settings.action;
+        if mode == BreakerMode::Open && action == NewcomerAction::Admit {
+            return Err(Impossible::NoBreakerAction);
+        }
+        let groups = &mut self.labels[group.label as usize];
+        let held = groups.enter(&group.value, groups.groups_max + GROUPS_MAX, now);
+        let held = held.ok_or(Impossible::NoRoomForBreakers)?;
+        let change = held.breaker.hold(mode, now);
+        let none = BreakerEvidence::default();
+        Ok(change.map(|change| groups.event(&group.value, action, change, none)))
+    }
+
+    /// The breakers that do not act as new ones.
+    pub fn records(&self) -> Vec<ClientBreakerRecord> {
+        let unrested = self.labels.iter().flat_map(LabelGroups::unrested);
+        let breakers = unrested.map(|(group, breaker)| (group, breaker.clone()));
+        breakers.map(|(group, breaker)| ClientBreakerRecord { group, breaker }).collect()
+    }
+
+    /// Continues the breakers of another process. Returns an event for each state that is new here.
+    pub fn restore(&mut self, records: Vec<ClientBreakerRecord>, now: Instant) -> Vec<CoreEvent> {
+        let action = self.settings.action;
+        let mut restored: BTreeMap<ClientGroup, Breaker> =
+            records.into_iter().map(|record| (record.group, record.breaker)).collect();
+        // Breakers of an earlier record rest unless this one has them.
+        for (group, _) in self.labels.iter().flat_map(LabelGroups::unrested) {
+            restored.entry(group).or_insert_with(|| Breaker::new(now));
+        }
+        let mut events = Vec::new();
+        for (group, breaker) in restored {
+            let groups = &mut self.labels[group.label as usize];
+            let most = groups.groups_max + GROUPS_MAX;
+            let Some(found) = groups.enter(&group.value, most, now) else { continue };
+            let change = found.breaker.restore(&breaker);
+            found.is_bad = breaker.state() != BreakerState::Closed;
+            let none = BreakerEvidence::default();
+            events.extend(change.map(|change| groups.event(&group.value, action, change, none)));
+        }
+        events
+    }
+
     /// The treatment of this newcomer, and the group that is the reason; `None` if it is admitted as others are.
     pub fn limit(
         &self,
@@ -121,9 +183,9 @@ impl ClientBreakers {
         Some((*action, self.labels.iter().find_map(limiting)?))
     }
 
-    /// The time until which the group's breaker is open.
-    pub fn opens_until(&self, group: &ClientGroup) -> Option<Instant> {
-        self.breaker(group)?.opens_until()
+    /// The time until a newcomer of the group may be admitted.
+    pub fn admits_in(&self, group: &ClientGroup, now: Instant) -> Duration {
+        self.breaker(group).map_or(Duration::ZERO, |breaker| breaker.admits_in(now))
     }
 
     /// Notes a session that was admitted with voice only.
@@ -139,6 +201,11 @@ impl ClientBreakers {
                 self.voice_only.remove(group);
             }
         }
+    }
+
+    /// Forgets all sessions.
+    pub fn forget_sessions(&mut self) {
+        self.voice_only.clear();
     }
 
     /// The next sessions that get their video back: the breaker of their group is closed.
@@ -160,18 +227,21 @@ impl ClientBreakers {
         restored
     }
 
-    /// The breakers that are not closed, or that have sessions with voice only.
+    /// The breakers that are not closed, or held, or that have sessions with voice only.
     pub fn standings(&self, now: Instant) -> impl Iterator<Item = ClientBreakerStanding> {
-        let tripped = self.labels.iter().flat_map(LabelGroups::tripped);
-        let groups: BTreeSet<ClientGroup> =
-            tripped.chain(self.voice_only.keys().cloned()).collect();
+        let acts = |breaker: &Breaker| {
+            breaker.state() != BreakerState::Closed || breaker.mode() != BreakerMode::Auto
+        };
+        let acting = self.labels.iter().flat_map(LabelGroups::unrested);
+        let acting = acting.filter(|(_, breaker)| acts(breaker)).map(|(group, _)| group);
+        let groups: BTreeSet<ClientGroup> = acting.chain(self.voice_only.keys().cloned()).collect();
         groups.into_iter().map(move |group| {
             let breaker = self.breaker(&group);
-            let until = breaker.and_then(Breaker::opens_until);
-            let opens_for = until.map(|at| at.saturating_duration_since(now));
+            let half_open_in = breaker.and_then(|breaker| breaker.half_open_in(now));
             ClientBreakerStanding {
                 breaker: breaker.map_or(BreakerState::Closed, Breaker::state).name(),
-                half_open_in_ms: opens_for.map(|time| time.as_millis() as u64),
+                breaker_mode: breaker.map_or(BreakerMode::Auto, Breaker::mode),
+                half_open_in_ms: half_open_in.map(|time| time.as_millis() as u64),
                 voice_only_sessions: self.voice_only.get(&group).map_or(0, BTreeSet::len),
                 group,
             }
@@ -191,16 +261,10 @@ impl ClientBreakers {
 impl LabelGroups {
     /// Counts a session with these labels. Returns true if its group is bad.
     fn count(&mut self, labels: &Labels, counted: BreakerEvidence, now: Instant) -> bool {
-        let value = self.label.value(labels);
-        if let Some(value) = value
-            && !self.groups.contains_key(value)
-            && self.groups.len() < self.groups_max
-        {
-            self.groups.insert(Arc::from(value), GroupBreaker::new(false, now));
-        }
-        match value.and_then(|value| self.groups.get_mut(value)) {
+        let (value, most) = (self.label.value(labels), self.groups_max);
+        match value.and_then(|value| self.enter(value, most, now)) {
             Some(group) => {
-                group.breaker.evidence.add(counted);
+                group.evidence.add(counted);
                 group.is_bad
             }
             None => {
@@ -222,62 +286,69 @@ impl LabelGroups {
         (!is_admitted).then(|| ClientGroup { label: self.label, value: Arc::clone(value) })
     }
 
-    fn tripped(&self) -> impl Iterator<Item = ClientGroup> {
-        let tripped =
-            self.groups.iter().filter(|(_, it)| it.breaker.state() != BreakerState::Closed);
-        tripped.map(move |(value, _)| ClientGroup { label: self.label, value: Arc::clone(value) })
+    /// The group of this value, which is new unless there are `most` groups.
+    fn enter(&mut self, value: &str, most: usize, now: Instant) -> Option<&mut GroupBreaker> {
+        if !self.groups.contains_key(value) && self.groups.len() < most {
+            self.groups.insert(Arc::from(value), GroupBreaker::new(false, now));
+        }
+        self.groups.get_mut(value)
+    }
+
+    /// The breakers that do not act as new ones.
+    fn unrested(&self) -> impl Iterator<Item = (ClientGroup, &Breaker)> {
+        let all = self.groups.iter().map(|(value, group)| (value, &group.breaker));
+        let unrested = all.filter(|(_, breaker)| !breaker.is_at_rest());
+        let group = |value| ClientGroup { label: self.label, value: Arc::clone(value) };
+        unrested.map(move |(value, breaker)| (group(value), breaker))
+    }
+
+    /// The event of a change of the group's breaker, with the evidence of the window that ended.
+    fn event(
+        &self,
+        value: &Arc<str>,
+        action: NewcomerAction,
+        change: BreakerChange,
+        evidence: BreakerEvidence,
+    ) -> CoreEvent {
+        let unlisted = self.groups.values().filter(|it| !it.is_configured);
+        let open = unlisted.filter(|it| it.breaker.state() != BreakerState::Closed);
+        let found = self.groups.get(value);
+        CoreEvent::ClientBreaker {
+            group: ClientGroup { label: self.label, value: Arc::clone(value) },
+            is_configured: found.is_some_and(|it| it.is_configured),
+            others_open: open.count() as u32,
+            action,
+            from: change.from,
+            to: change.to,
+            mode: found.map_or(BreakerMode::Auto, |it| it.breaker.mode()),
+            sessions: evidence.sessions,
+            bad: evidence.bad,
+        }
     }
 
     fn weigh(&mut self, settings: &ClientBreakerSettings, now: Instant) -> Vec<CoreEvent> {
         let ClientBreakerSettings { action, circuit } = settings;
         let others = std::mem::take(&mut self.others).verdict(circuit);
-        let verdicts = self.groups.values().map(|it| it.breaker.evidence.verdict(circuit));
+        let verdicts = self.groups.values().map(|it| it.evidence.verdict(circuit));
         // Without clients that fare better, the cause may be the gateway's own uplink.
         let is_own = verdicts.chain([others]).all(|verdict| verdict != BreakerVerdict::Sound);
         let mut changes = Vec::new();
-        let label = self.label;
         self.groups.retain(|value, group| {
-            let BreakerEvidence { sessions, bad, .. } = group.breaker.evidence;
-            let is_configured = group.is_configured;
-            if let Some((from, to)) = group.end_window(is_own, circuit, now) {
-                let group = ClientGroup { label, value: Arc::clone(value) };
-                changes.push(ClientBreakerChange { group, is_configured, from, to, sessions, bad });
+            let evidence = group.evidence;
+            if let Some(change) = group.end_window(is_own, circuit, now) {
+                changes.push((Arc::clone(value), change, evidence));
             }
-            is_configured || sessions > 0 || group.breaker.has_relapsed()
+            group.is_configured || evidence.sessions > 0 || !group.breaker.is_at_rest()
         });
-        let unlisted = self.groups.values().filter(|it| !it.is_configured);
-        let others_open =
-            unlisted.filter(|it| it.breaker.state() != BreakerState::Closed).count() as u32;
-        let event = |ClientBreakerChange { group, is_configured, from, to, sessions, bad }| {
-            let action = *action;
-            CoreEvent::ClientBreaker {
-                group,
-                is_configured,
-                others_open,
-                action,
-                from,
-                to,
-                sessions,
-                bad,
-            }
-        };
+        let event = |(value, change, evidence)| self.event(&value, *action, change, evidence);
         changes.into_iter().map(event).collect()
     }
 }
 
-/// A change of a breaker's state, with the evidence of the window that ended.
-struct ClientBreakerChange {
-    group: ClientGroup,
-    is_configured: bool,
-    from: BreakerState,
-    to: BreakerState,
-    sessions: u32,
-    bad: u32,
-}
-
 impl GroupBreaker {
     fn new(is_configured: bool, now: Instant) -> GroupBreaker {
-        GroupBreaker { breaker: Breaker::new(now), is_configured, is_bad: false }
+        let (breaker, evidence) = (Breaker::new(now), BreakerEvidence::default());
+        GroupBreaker { breaker, evidence, is_configured, is_bad: false }
     }
 
     /// Weighs the evidence of the window. `is_own`: the gateway's own uplink may be the cause.
@@ -286,8 +357,8 @@ impl GroupBreaker {
         is_own: bool,
         circuit: &CircuitSettings,
         now: Instant,
-    ) -> Option<(BreakerState, BreakerState)> {
-        let evidence = std::mem::take(&mut self.breaker.evidence);
+    ) -> Option<BreakerChange> {
+        let evidence = std::mem::take(&mut self.evidence);
         let verdict = if is_own { BreakerVerdict::Unknown } else { evidence.verdict(circuit) };
         // A quarter of the sessions that open it keeps it half-open while most of them are bad.
         let is_mostly_bad =

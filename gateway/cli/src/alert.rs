@@ -66,8 +66,9 @@ fn alert_line(alert: &Value, now_us: u64) -> String {
         (Some(true), _) => ", acknowledged".to_owned(),
         _ => String::new(),
     };
+    let inhibited = if alert["inhibited"] == true { ", explained by another" } else { "" };
     format!(
-        "{:<7} {:<28} {}, for {}{acknowledged}",
+        "{:<7} {:<28} {}, for {}{acknowledged}{inhibited}",
         text(alert, "severity"),
         text(alert, "alert"),
         text(alert, "summary"),
@@ -94,7 +95,7 @@ mod tests {
     fn alert_shows_who_acknowledged_it() {
         let mut alert = json!({
             "alert": "EvenkeelNodeDown", "severity": "ticket", "summary": "node a1 is down",
-            "since_us": 1_000_000, "acknowledged": false, "acknowledged_by": null,
+            "since_us": 1_000_000, "acknowledged": false, "acknowledged_by": null, "inhibited": false,
         });
         let line = alert_line(&alert, 61_000_000);
         assert!(line.starts_with("ticket  EvenkeelNodeDown"), "{line}");
@@ -106,6 +107,8 @@ mod tests {
         assert!(alert_line(&alert, 0).ends_with(", acknowledged"));
         alert["acknowledged_by"] = json!("ann");
         assert!(alert_line(&alert, 0).ends_with(", acknowledged by ann"));
+        alert["inhibited"] = json!(true);
+        assert!(alert_line(&alert, 0).ends_with(", explained by another"));
     }
 
     #[test]

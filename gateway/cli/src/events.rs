@@ -24,6 +24,9 @@ pub(crate) struct EventsArgs {
     /// Only events with this value of a field, also within lists and objects: `--filter node=east-a1`. Repeated: all of them
     #[arg(long, value_name = "FIELD=VALUE")]
     filter: Vec<FieldFilter>,
+    /// Events are always followed
+    #[arg(long, hide = true)]
+    follow: bool,
     #[command(flatten)]
     api: ApiArgs,
     /// Print a JSON object for each event, with its name in `event`
@@ -75,7 +78,7 @@ impl FieldFilter {
 
 impl EventsArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
-        let EventsArgs { names, filter, api, json } = self;
+        let EventsArgs { names, filter, follow: _, api, json } = self;
         api.follow(async |admin| {
             loop {
                 let mut events = admin.events().await?;

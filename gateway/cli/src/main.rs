@@ -68,6 +68,7 @@ enum EvenkeelCommand {
     Zone(operations::ZoneArgs),
     /// List and drain regions, and control fail-back
     Region(operations::RegionArgs),
+    Breaker(operations::BreakerArgs),
     Alert(alert::AlertArgs),
     Blast(blast::BlastArgs),
     Risk(risk::RiskArgs),
@@ -110,6 +111,7 @@ fn main() -> ExitCode {
         EvenkeelCommand::Blast(blast) => (blast.json, blast.act()),
         EvenkeelCommand::Risk(risk) => (risk.json, risk.act()),
         EvenkeelCommand::Region(region) => (region.json, region.act()),
+        EvenkeelCommand::Breaker(breaker) => (breaker.json, breaker.act()),
         EvenkeelCommand::Room(room) => (room.json, room.act()),
         EvenkeelCommand::Session(session) => (session.json, session.act()),
         #[cfg(feature = "lab")]

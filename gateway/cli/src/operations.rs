@@ -1,4 +1,4 @@
-//! Commands about nodes, zones, regions and rooms.
+//! Commands about nodes, zones, regions, breakers and rooms.
 
 use clap::{Args, Subcommand, ValueEnum};
 use evenkeel_client::escape;
@@ -20,7 +20,7 @@ pub(crate) struct NodeArgs {
 
 #[derive(Subcommand)]
 enum NodeCommand {
-    /// List nodes with zone, health, round trip, load and openings in progress
+    /// List nodes with zone, health, load, carrier, round trip and openings in progress
     List,
     /// Move all rooms off a node without loss, and give it no new ones. The command returns at once; `node list` shows how
     /// many rooms are left, and the event `drained` reports the end
@@ -105,8 +105,12 @@ fn node_line(node: &Value) -> String {
     let trip = node["round_trip_us"].as_u64();
     let trip =
         trip.map_or(String::new(), |us| format!(", {}.{} ms away", us / 1_000, us % 1_000 / 100));
+    let carrier = node["carrier"].as_str();
+    let carrier = carrier.map_or(String::new(), |carrier| format!(", carrier {carrier}"));
+    let need = node["needed_for"].as_str();
+    let need = need.map_or(String::new(), |need| format!(", needed for {need}"));
     format!(
-        "{:<16} {:<16} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{trip}{opening}{}{}{}",
+        "{:<16} {:<16} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{carrier}{trip}{opening}{}{}{}{}{need}",
         text(node, "node"),
         format!("{}/{}", text(node, "region"), text(node, "zone")),
         text(node, "health"),
@@ -114,6 +118,7 @@ fn node_line(node: &Value) -> String {
         number(node, "load_permille") / 10,
         number(node, "capacity_kbps"),
         flag("draining", ", draining"),
+        flag("stopping", ", stopping"),
         flag("leaving", ", leaving"),
         flag("ejected", ", ejected"),
     )
@@ -207,8 +212,10 @@ fn zone_line(zone: &Value) -> String {
         nodes => format!(", {nodes} {word}"),
     };
     format!(
-        "{:<24} {} of {} nodes take rooms, {} rooms, {} % of {} kbit/s{}{}",
+        "{:<24} breaker {}{}, {} of {} nodes take rooms, {} rooms, {} % of {} kbit/s{}{}",
         format!("{}/{}", text(zone, "region"), text(zone, "zone")),
+        text(zone, "breaker"),
+        held(zone),
         number(zone, "nodes_up"),
         number(zone, "nodes"),
         number(zone, "rooms"),
@@ -319,7 +326,7 @@ impl RegionArgs {
 fn region_line(region: &Value) -> String {
     let opens = match region["half_open_in_ms"].as_u64() {
         Some(ms) => format!(" for {} s", ms.div_ceil(1_000)),
-        None => String::new(),
+        None => held(region).to_owned(),
     };
     format!(
         "{:<16} breaker {}{opens}, {} of {} nodes take rooms, {} rooms, {} displaced, failback {}",
@@ -331,6 +338,82 @@ fn region_line(region: &Value) -> String {
         number(region, "rooms_displaced"),
         text(region, "failback"),
     )
+}
+
+/// Says that an operator holds a breaker.
+pub(crate) fn held(breaker: &Value) -> &'static str {
+    match text(breaker, "breaker_mode") {
+        "open" | "closed" => ", held by an operator",
+        _ => "",
+    }
+}
+
+/// Hold circuit breakers of regions, zones and clients open or closed
+///
+/// `evenkeel region list` and `zone list` show the breakers of regions and zones, `evenkeel status` those of clients that are held or not closed. A hold
+/// lasts until `auto`, also across restarts, upgrades and takeovers.
+#[derive(Args)]
+pub(crate) struct BreakerArgs {
+    #[command(subcommand)]
+    verb: BreakerCommand,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Print JSON: `{"done": true}`
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+enum BreakerCommand {
+    /// Hold a breaker open: new rooms are placed elsewhere or refused, or `action` in `[breaker.clients]` decides
+    /// about newcomers of the clients
+    #[command(verbatim_doc_comment)]
+    Open(BreakerOwner),
+    /// Hold a breaker closed, whatever the evidence
+    Close(BreakerOwner),
+    /// Let a breaker judge again. One that was held open is half-open first
+    Auto(BreakerOwner),
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct BreakerOwner {
+    /// Nodes of this region
+    #[arg(long, value_name = "NAME")]
+    region: Option<String>,
+    /// Nodes of this zone: `eu/a`, or `a` if one region alone has a zone of this name
+    #[arg(long, value_name = "NAME")]
+    zone: Option<String>,
+    /// Clients with this value of the label `carrier`
+    #[arg(long, value_name = "NAME")]
+    carrier: Option<String>,
+    /// Clients with this value of the label `region`
+    #[arg(long, value_name = "NAME")]
+    client_region: Option<String>,
+}
+
+impl BreakerArgs {
+    pub(crate) fn act(self) -> Result<(), CommandError> {
+        let (owner, mode, how) = match self.verb {
+            BreakerCommand::Open(owner) => (owner, "open", "is held open"),
+            BreakerCommand::Close(owner) => (owner, "closed", "is held closed"),
+            BreakerCommand::Auto(owner) => (owner, "auto", "judges again"),
+        };
+        let BreakerOwner { region, zone, carrier, client_region } = owner;
+        let owners = [
+            ("regions", "region", region),
+            ("zones", "zone", zone),
+            ("clients/carrier", "clients with carrier", carrier),
+            ("clients/region", "clients with region", client_region),
+        ];
+        for (folder, kind, name) in owners {
+            let Some(name) = name else { continue };
+            let path = format!("/v1/{folder}/{}:breaker", escape(&name));
+            self.api.post(&path, &json!({"mode": mode}))?;
+            print_done(self.json, format!("the breaker of {kind} {name} {how}"));
+        }
+        Ok(())
+    }
 }
 
 /// List and move rooms.
@@ -396,3 +479,6 @@ fn room_line(room: &Value) -> String {
         text(room, "placed_by"),
     )
 }
+
+#[cfg(test)]
+mod tests;

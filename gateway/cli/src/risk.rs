@@ -1,5 +1,7 @@
 //! `evenkeel risk`: single points of failure of the fleet as it is.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use evenkeel_client::{ApiCall, ClientError, escape};
 use serde_json::{Value, json};
@@ -33,6 +35,7 @@ struct Risk {
 struct RiskFacts {
     zones: Value,
     status: Value,
+    nodes: Value,
     /// Null without a group.
     gateways: Value,
     busiest: Value,
@@ -52,6 +55,7 @@ impl RiskArgs {
                 zone_losses.push((name, blast));
             }
             let status = admin.read("/v1/status").await?;
+            let nodes = admin.read("/v1/nodes").await?;
             let gateways = admin.ask(ApiCall::get("/v1/gateways")).await?;
             let gateways =
                 if gateways.status == 404 { Value::Null } else { gateways.accepted()? };
@@ -61,7 +65,7 @@ impl RiskArgs {
                 answer => answer?,
             };
             let modes = admin.read("/v1/modes").await?;
-            Ok(RiskFacts { zones, status, gateways, busiest, zone_losses, modes })
+            Ok(RiskFacts { zones, status, nodes, gateways, busiest, zone_losses, modes })
         })?;
         let mut risks = facts.risks();
         risks.extend(drilled()?);
@@ -117,6 +121,10 @@ impl RiskFacts {
             let found = format!("all advertised addresses are of carrier {carrier}");
             add("one-carrier", found, "add an address of another carrier to `advertise`");
         }
+        if let Some(carrier) = self.only_carrier_of_nodes() {
+            let found = format!("all nodes are of carrier {carrier}");
+            add("one-carrier", found, "add nodes of another carrier");
+        }
         let unprotected = number(&self.busiest, "unprotected_rooms_before");
         if unprotected > 0 {
             let found = format!("{unprotected} rooms lack the spare that their scenario wants");
@@ -145,6 +153,13 @@ impl RiskFacts {
         listeners
             .all(|address| address.is_null() || own.contains(address))
             .then_some(carrier.as_str())
+    }
+
+    /// The carrier of all nodes that are not down; `None` if there are several, or a node without one.
+    fn only_carrier_of_nodes(&self) -> Option<&str> {
+        let nodes = rows(&self.nodes, "nodes").iter().filter(|node| text(node, "health") != "down");
+        let carriers: BTreeSet<Option<&str>> = nodes.map(|node| node["carrier"].as_str()).collect();
+        carriers.first().copied().flatten().filter(|_| carriers.len() == 1)
     }
 }
 
@@ -192,6 +207,7 @@ mod tests {
         RiskFacts {
             zones: json!({"zones": [zone("a", 1), zone("b", 2)]}),
             status: json!({"carriers": {}, "udp": ["192.0.2.1:5004"], "quic": null}),
+            nodes: json!({"nodes": [{"health": "up", "carrier": "ct"}, {"health": "up"}]}),
             gateways: json!({"gateways": [], "warnings": []}),
             busiest: blast(&["n1"], 9, 0),
             zone_losses: vec![("eu/a".to_owned(), blast(&["n1"], 9, 0))],
@@ -229,6 +245,11 @@ mod tests {
         assert_eq!(names(&with_carriers(json!({"ct": own}))), ["one-carrier"]);
         assert_eq!(names(&with_carriers(json!({"ct": own, "cu": other}))), [""; 0]);
         assert_eq!(names(&with_carriers(json!({"cu": other}))), [""; 0], "and one unnamed");
+        let with_nodes = |nodes| RiskFacts { nodes: json!({"nodes": nodes}), ..sound() };
+        let node = |carrier: &str, health: &str| json!({"carrier": carrier, "health": health});
+        let of_one = with_nodes(json!([node("ct", "up"), node("ct", "wary"), node("cu", "down")]));
+        assert_eq!(of_one.risks()[0].found, "all nodes are of carrier ct");
+        assert_eq!(names(&with_nodes(json!([node("ct", "up"), node("cu", "up")]))), [""; 0]);
         let mut without = sound();
         without.busiest["dependencies_down"] = json!(["idp"]);
         assert_eq!(without.risks()[0].found, "dependency idp is down");

@@ -7,6 +7,7 @@ use evenkeel_process::unix_us;
 use serde_json::{Value, json};
 
 use crate::command::{ApiArgs, CommandError, number, rows, say, text, texts};
+use crate::operations::held;
 
 /// Show sessions, nodes and policies of a running gateway.
 #[derive(Args)]
@@ -71,6 +72,7 @@ impl StatusArgs {
         }
         rows(&status, "slos").iter().for_each(|slo| say(&slo_line(slo)));
         rows(&status, "client_breakers").iter().for_each(|it| say(&client_breaker_line(it)));
+        rows(&status, "provider_breakers").iter().for_each(|it| say(&provider_breaker_line(it)));
         for node in rows(&nodes, "nodes") {
             say(&format!(
                 "  node {:<16} {:<8} {:>3} rooms, {:>3} % load{}{}",
@@ -122,7 +124,15 @@ fn client_breaker_line(breaker: &Value) -> String {
         sessions => format!(", {sessions} sessions with voice only"),
     };
     let (label, value) = (text(breaker, "label"), text(breaker, "value"));
-    format!("  clients {label} {value:<16} breaker {}{limited}", text(breaker, "breaker"))
+    let (state, held) = (text(breaker, "breaker"), held(breaker));
+    format!("  clients {label} {value:<16} breaker {state}{held}{limited}")
+}
+
+/// A breaker of a provider of nodes.
+fn provider_breaker_line(breaker: &Value) -> String {
+    let (provider, state) = (text(breaker, "provider"), text(breaker, "breaker"));
+    let failures = number(breaker, "failures");
+    format!("  provider {provider} breaker {state}: {failures} starts failed in a row")
 }
 
 /// A warning of what is expected, with its evidence.

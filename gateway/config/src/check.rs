@@ -18,6 +18,9 @@ use toml::Spanned;
 /// A secret is one line; a larger file was named by mistake.
 const SECRET_MAX: u64 = 4_096;
 
+/// Maximum of a cost per hour, far above that of any fleet.
+const COST_MAX: f64 = 1_000_000.0;
+
 /// Shorter secrets can be guessed.
 const SECRET_MIN: usize = 16;
 
@@ -167,6 +170,17 @@ impl ConfigCheck {
         }
         self.refuse(raw.span(), value.to_string(), "a share from 0.0 to 1.0");
         default
+    }
+
+    /// A cost per hour, in thousandths.
+    pub(super) fn cost(&mut self, raw: &Option<Spanned<f64>>) -> Option<u64> {
+        let raw = raw.as_ref()?;
+        let value = *raw.get_ref();
+        if (0.0..=COST_MAX).contains(&value) {
+            return Some((value * 1_000.0).round() as u64);
+        }
+        self.refuse(raw.span(), value.to_string(), format!("0 to {COST_MAX}"));
+        None
     }
 
     /// Refuses a list of more than `most` entries.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use evenkeel_model::{
     Affinity, Breakers, ClientBreakerSettings, CoreSettings, GatewayLimits, NodeProbing,
-    PolicyName, RedundancyMode, RegionId, Scenario, Timings, Zone, ZoneId,
+    PolicyName, RedundancyMode, RegionId, Scenario, StartBudget, Timings, Zone, ZoneId,
 };
 use evenkeel_process::file;
 use serde::Deserialize;
@@ -18,6 +18,7 @@ use super::alert::{self, AlertReceiver, AlertTable};
 use super::check::{self, ConfigCheck, ConfigSource, InvalidSetting, quoted};
 use super::cluster::{self, ClusterTable, GroupSettings, WitnessSettings};
 use super::dependency::{self, DependencySettings, DependencyTable};
+use super::elastic::ElasticTable;
 use super::forecast::{ForecastConfig, ForecastSettings};
 use super::gateway::{
     self, AdminSettings, AdminTable, BreakerTable, DetectorTable, GatewaySettings, GatewayTable,
@@ -48,6 +49,7 @@ struct ConfigFile {
     detector: DetectorTable,
     breaker: BreakerTable,
     forecast: ForecastConfig,
+    elastic: ElasticTable,
     trust: TrustTable,
     cluster: Option<Spanned<ClusterTable>>,
     index: Option<Spanned<IndexTable>>,
@@ -84,6 +86,8 @@ pub struct GatewayConfig {
     pub client_breakers: ClientBreakerSettings,
     /// `[forecast]`.
     pub forecast: ForecastSettings,
+    /// `[elastic]`.
+    pub elastic: StartBudget,
     /// `[detector]`.
     pub detector: Timings,
     /// `[trust]`.
@@ -212,6 +216,7 @@ impl GatewayConfig {
             breaker: gateway::breakers(&raw.breaker, check),
             client_breakers: gateway::client_breakers(&raw.breaker.clients, check),
             forecast: ForecastSettings::check(&raw.forecast, check),
+            elastic: raw.elastic.check(check),
             detector: gateway::timings(&raw.detector, check),
             trust: plugin::trust(&raw.trust, check),
             cluster,
@@ -271,6 +276,7 @@ impl GatewayConfig {
                 breakers: self.breaker,
                 client_breakers: self.client_breakers,
                 early_start: self.forecast.enabled && self.forecast.early_start,
+                start_budget: self.elastic,
                 ..GatewayLimits::default()
             },
         }
@@ -460,19 +466,26 @@ fn regions(raw: &ConfigFile, check: &mut ConfigCheck) -> Vec<Arc<str>> {
     regions
 }
 
-/// Warns of a region that only one node names if the name is one letter off that of a region with several nodes.
+/// Shorter names of regions are one letter apart on purpose.
+const SHORTEST_MISSPELT: usize = 3;
+
+/// Warns of a region that only one node names if the name is one letter off that of another region. Of two with a node each,
+/// the one named later is taken for the misspelt one.
 fn warn_of_misspelt(nodes: &[Spanned<NodeEntry>], check: &mut ConfigCheck) {
     let mut regions: BTreeMap<&str, Vec<&Spanned<String>>> = BTreeMap::new();
     for node in nodes {
         let region = &node.get_ref().region;
         regions.entry(region.get_ref()).or_default().push(region);
     }
-    // `eu1` and `eu2` are meant.
+    // `eu1` and `eu2` are meant, as are `a` and `b`.
     let letters = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "");
     for (name, of) in &regions {
         let [only] = of[..] else { continue };
+        if name.chars().count() < SHORTEST_MISSPELT {
+            continue;
+        }
         let near = regions.iter().find(|(other, of)| {
-            of.len() > 1
+            (of.len() > 1 || of[0].span().start < only.span().start)
                 && strsim::osa_distance(name, other) == 1
                 && letters(name) != letters(other)
         });

@@ -251,6 +251,7 @@ impl GatewayConfig {
                     ("early_start", self.forecast.early_start.into()),
                 ]),
             ),
+            ("elastic", table([("exceed_for_calls", self.elastic.exceeded_for_calls.into())])),
             ("trust", table([("unsigned", unsigned.into())])),
         ])
     }

@@ -312,73 +312,60 @@ impl LimitSettings {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
-pub(super) struct BreakerTable {
-    loss_percent: Option<Spanned<i64>>,
-    r_factor: Option<Spanned<i64>>,
-    failure_percent: Option<Spanned<i64>>,
-    min_sessions: Option<Spanned<i64>>,
-    open_for: Option<Spanned<DurationText>>,
-    max_open_for: Option<Spanned<DurationText>>,
-    half_open_percent: Option<Spanned<i64>>,
-    pub(super) clients: ClientBreakerTable,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
-pub(super) struct ClientBreakerTable {
-    action: NewcomerAction,
-    failure_percent: Option<Spanned<i64>>,
-    min_sessions: Option<Spanned<i64>>,
-    open_for: Option<Spanned<DurationText>>,
-    max_open_for: Option<Spanned<DurationText>>,
-    half_open_percent: Option<Spanned<i64>>,
-}
-
-/// The keys of all breakers.
-struct CircuitKeys<'a> {
-    failure_percent: &'a Option<Spanned<i64>>,
-    min_sessions: &'a Option<Spanned<i64>>,
-    open_for: &'a Option<Spanned<DurationText>>,
-    max_open_for: &'a Option<Spanned<DurationText>>,
-    half_open_percent: &'a Option<Spanned<i64>>,
-}
-
-impl CircuitKeys<'_> {
-    fn check(&self, check: &mut ConfigCheck) -> CircuitSettings {
-        let default = CircuitSettings::default();
-        let day = Duration::from_secs(1)..=Duration::from_secs(86_400);
-        let open_for = check.duration(self.open_for, default.open_for, day.clone());
-        let max_open_for = check.duration(self.max_open_for, default.open_for_max, day);
-        let mut percent = |raw, default| check.number(raw, default, 1..=100);
-        CircuitSettings {
-            share_percent: percent(self.failure_percent, default.share_percent),
-            half_open_percent: percent(self.half_open_percent, default.half_open_percent),
-            sessions_min: check.number(self.min_sessions, default.sessions_min, 1..=100_000),
-            open_for,
-            open_for_max: max_open_for.max(open_for),
+/// Declares a table with the keys of all breakers and its own.
+macro_rules! breaker_table {
+    ($name:ident { $($key:ident: $type:ty,)* }) => {
+        #[derive(Deserialize, Default)]
+        #[serde(deny_unknown_fields, default, expecting = "a table")]
+        pub(super) struct $name {
+            $(pub(super) $key: $type,)*
+            failure_percent: Option<Spanned<i64>>,
+            min_sessions: Option<Spanned<i64>>,
+            open_for: Option<Spanned<DurationText>>,
+            max_open_for: Option<Spanned<DurationText>>,
+            half_open_percent: Option<Spanned<i64>>,
         }
+
+        impl $name {
+            fn circuit(&self, check: &mut ConfigCheck) -> CircuitSettings {
+                let default = CircuitSettings::default();
+                let day = Duration::from_secs(1)..=Duration::from_secs(86_400);
+                let open_for = check.duration(&self.open_for, default.open_for, day.clone());
+                let max_open_for = check.duration(&self.max_open_for, default.open_for_max, day);
+                let mut percent = |raw, default| check.number(raw, default, 1..=100);
+                CircuitSettings {
+                    share_percent: percent(&self.failure_percent, default.share_percent),
+                    half_open_percent: percent(&self.half_open_percent, default.half_open_percent),
+                    sessions_min: check.number(&self.min_sessions, default.sessions_min, 1..=100_000),
+                    open_for,
+                    open_for_max: max_open_for.max(open_for),
+                }
+            }
+        }
+    };
+}
+
+breaker_table! {
+    BreakerTable {
+        loss_percent: Option<Spanned<i64>>,
+        r_factor: Option<Spanned<i64>>,
+        clients: ClientBreakerTable,
+    }
+}
+
+breaker_table! {
+    ClientBreakerTable {
+        action: NewcomerAction,
     }
 }
 
 /// Checks `[breaker]`; missing keys keep the core's defaults.
 pub(super) fn breakers(raw: &BreakerTable, check: &mut ConfigCheck) -> Breakers {
-    let BreakerTable {
-        failure_percent,
-        min_sessions,
-        open_for,
-        max_open_for,
-        half_open_percent,
-        ..
-    } = raw;
-    let keys =
-        CircuitKeys { failure_percent, min_sessions, open_for, max_open_for, half_open_percent };
     let default = Breakers::default();
     Breakers {
         loss_ppm: check.number(&raw.loss_percent, default.loss_ppm / 10_000, 1..=100) * 10_000,
         r_factor_centi: check.number(&raw.r_factor, default.r_factor_centi / 100, 1..=100) * 100,
-        circuit: keys.check(check),
+        circuit: raw.circuit(check),
     }
 }
 
@@ -387,17 +374,7 @@ pub(super) fn client_breakers(
     raw: &ClientBreakerTable,
     check: &mut ConfigCheck,
 ) -> ClientBreakerSettings {
-    let ClientBreakerTable {
-        action,
-        failure_percent,
-        min_sessions,
-        open_for,
-        max_open_for,
-        half_open_percent,
-    } = raw;
-    let keys =
-        CircuitKeys { failure_percent, min_sessions, open_for, max_open_for, half_open_percent };
-    ClientBreakerSettings { action: *action, circuit: keys.check(check) }
+    ClientBreakerSettings { action: raw.action, circuit: raw.circuit(check) }
 }
 
 #[derive(Deserialize, Default)]

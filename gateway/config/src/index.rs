@@ -3,8 +3,11 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
+use serde_json::Value;
 use toml::Spanned;
 
 use super::address::Url;
@@ -63,6 +66,21 @@ pub enum Login {
     Credentials(SecretFile),
     /// The seed of a user's key.
     Nkey(SecretFile),
+}
+
+impl Login {
+    /// The end of the token of credentials, its claim `exp` (RFC 7519, section 4.1.4). `None`: it has none.
+    pub fn ends(&self) -> Option<SystemTime> {
+        let Login::Credentials(secret) = self else { return None };
+        let text = std::str::from_utf8(secret.bytes()).ok()?;
+        let token = text.lines().skip_while(|line| !line.starts_with("---")).nth(1)?;
+        let claims = token.split('.').nth(1)?.trim_end_matches('=');
+        let claims = BASE64URL_NOPAD.decode(claims.as_bytes()).ok()?;
+        let claims: Value = serde_json::from_slice(&claims).ok()?;
+        // NATS takes 0 for no end.
+        let seconds = claims["exp"].as_u64().filter(|seconds| *seconds > 0)?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    }
 }
 
 pub(super) fn check(

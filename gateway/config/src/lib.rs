@@ -9,6 +9,7 @@ mod cluster;
 mod config;
 mod dependency;
 mod effective;
+mod elastic;
 mod forecast;
 mod gateway;
 mod index;

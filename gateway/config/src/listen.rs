@@ -124,7 +124,7 @@ pub enum ListenIdentity {
     Open,
 }
 
-/// Files of a certificate, read again when they change.
+/// Files of a certificate, read at the start.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CertificateFiles {
     /// PEM, leaf first.
@@ -303,7 +303,8 @@ fn advertise(raw: &Spanned<AdvertiseValue>, check: &mut ConfigCheck) -> Vec<Adve
     all
 }
 
-fn carrier(raw: &Spanned<String>, check: &mut ConfigCheck) -> Arc<str> {
+/// The name of a carrier.
+pub(super) fn carrier(raw: &Spanned<String>, check: &mut ConfigCheck) -> Arc<str> {
     let name = check.name(raw);
     // An empty name was refused.
     if !name.is_empty() && !name.contains(char::is_alphabetic) {

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_model::{NodeProbing, NodeSettings, RegionRole, Starts, ZoneId};
+use evenkeel_model::{HookTerms, NodeProbing, NodeSettings, RegionRole, Starts, ZoneId};
 use evenkeel_process::setting_text::{BitRateText, DurationText};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::address::{self, ADDRESS_AND_PORT, NotOneHost, Url};
 use super::check::{ConfigBitRate, ConfigCheck, SecretFile, quoted};
+use super::listen;
 
 /// The board is an array with one cell per node.
 pub const NODES_MAX: usize = 1_024;
@@ -23,6 +24,7 @@ pub(super) struct NodeEntry {
     address: Option<Spanned<String>>,
     pub(super) region: Spanned<String>,
     zone: Spanned<String>,
+    carrier: Option<Spanned<String>>,
     driver: Spanned<DriverKind>,
     capacity: Spanned<BitRateText>,
     secret_file: Option<Spanned<String>>,
@@ -46,6 +48,10 @@ struct StartTable {
     token_file: Option<Spanned<String>>,
     timeout: Option<Spanned<DurationText>>,
     stop_with_gateway: Option<Spanned<bool>>,
+    stop: Option<Spanned<Vec<Spanned<String>>>>,
+    stop_after: Option<Spanned<DurationText>>,
+    replace_after: Option<Spanned<DurationText>>,
+    cost_per_hour: Option<Spanned<f64>>,
 }
 
 /// `[[node]]`: a media server.
@@ -59,6 +65,8 @@ pub struct NodeConfig {
     pub region: Arc<str>,
     /// A failure domain of the region; zones with the same name in two regions are different.
     pub zone: Arc<str>,
+    /// The carrier of the node's network, if it is named.
+    pub carrier: Option<Arc<str>>,
     /// The protocol by which sessions are opened.
     pub driver: DriverSettings,
     /// Capacity of both directions together.
@@ -94,10 +102,12 @@ impl NodeConfig {
         NodeSettings {
             name: (*self.name).into(),
             zone,
+            carrier: self.carrier.clone(),
             capacity_kbps: self.capacity.kbps(),
             probed: self.probed(),
             role: if self.standby { RegionRole::Standby } else { RegionRole::Active },
             starts: self.start.as_ref().map_or(Starts::ByItself, by_hook),
+            hook: self.start.as_ref().map(|start| start.terms.clone()).unwrap_or_default(),
             canary: self.canary,
         }
     }
@@ -124,8 +134,13 @@ impl NodeConfig {
 pub struct StartHook {
     /// The program or webhook that starts the node.
     pub by: StartBy,
-    /// Time limit for the node to answer. Default 30 s.
+    /// Time limit for the node to answer or, once it is told to stop, to be gone. Default 30 s.
     pub within: Duration,
+    /// The program that stops the node, and its arguments. Default: the webhook is told to stop it, or the program that
+    /// started it is ended.
+    pub stop: Option<Vec<Arc<str>>>,
+    /// When the node is stopped and replaced, and its cost.
+    pub terms: HookTerms,
 }
 
 /// The means to start a node.
@@ -231,6 +246,7 @@ pub(super) fn check(raw: &Spanned<NodeEntry>, check: &mut ConfigCheck) -> Option
     let name = check.name(&raw.name);
     let region = check.name(&raw.region);
     let zone = check.name(&raw.zone);
+    let carrier = raw.carrier.as_ref().map(|name| listen::carrier(name, check));
     let capacity = check.bit_rate(&raw.capacity);
     let driver = driver(raw, check);
     let address = address(raw, check);
@@ -242,6 +258,7 @@ pub(super) fn check(raw: &Spanned<NodeEntry>, check: &mut ConfigCheck) -> Option
         address: address?,
         region,
         zone,
+        carrier,
         driver: driver?,
         capacity: capacity?,
         canary,
@@ -426,7 +443,40 @@ fn start(
     }
     let bounds = Duration::from_millis(100)..=Duration::from_secs(600);
     let within = check.duration(&raw.get_ref().timeout, Duration::from_secs(30), bounds);
-    Some(StartHook { by: start_by(raw, check)?, within })
+    let by = start_by(raw, check)?;
+    let StartTable { stop, stop_after, replace_after, cost_per_hour, .. } = raw.get_ref();
+    let day = Duration::from_secs(24 * 3_600);
+    let mut delay = |raw: &Option<Spanned<DurationText>>, least: Duration| {
+        raw.as_ref().map(|_| check.duration(raw, least, least..=day))
+    };
+    let stop_after = delay(stop_after, Duration::from_secs(60));
+    let replace_after = delay(replace_after, Duration::from_secs(1));
+    let provider = match &by {
+        StartBy::Command { words, .. } => Box::from(&*words[0]),
+        StartBy::Webhook(hook) => Box::from(hook.url.host()),
+    };
+    let cost_milli = check.cost(cost_per_hour).unwrap_or_default();
+    let stop = match stop {
+        Some(command) => Some(words(command, check)?),
+        None => None,
+    };
+    let terms = HookTerms { provider, cost_milli, stop_after, replace_after };
+    Some(StartHook { by, within, stop, terms })
+}
+
+/// A program and its arguments.
+fn words(
+    command: &Spanned<Vec<Spanned<String>>>,
+    check: &mut ConfigCheck,
+) -> Option<Vec<Arc<str>>> {
+    let words = command.get_ref();
+    if words.first().is_none_or(|program| program.get_ref().is_empty()) {
+        let expected =
+            "a program and its arguments: `[\"/usr/bin/media-server\", \"--port\", \"4000\"]`";
+        check.refuse(command.span(), "a command without a program", expected);
+        return None;
+    }
+    Some(words.iter().map(|word| word.get_ref().as_str().into()).collect())
 }
 
 fn start_by(raw: &Spanned<StartTable>, check: &mut ConfigCheck) -> Option<StartBy> {
@@ -437,13 +487,7 @@ fn start_by(raw: &Spanned<StartTable>, check: &mut ConfigCheck) -> Option<StartB
                 let expected = "`token_file` with `webhook` only";
                 check.refuse(token.span(), "`token_file` with `command`", expected);
             }
-            let words = command.get_ref();
-            if words.first().is_none_or(|program| program.get_ref().is_empty()) {
-                let expected = "a program and its arguments: `[\"/usr/bin/media-server\", \"--port\", \"4000\"]`";
-                check.refuse(command.span(), "a command without a program", expected);
-                return None;
-            }
-            let words = words.iter().map(|word| word.get_ref().as_str().into()).collect();
+            let words = words(command, check)?;
             let stops = start.stop_with_gateway.as_ref().is_some_and(|stops| *stops.get_ref());
             Some(StartBy::Command { words, stop_with_gateway: stops })
         }

@@ -12,9 +12,7 @@ use evenkeel_dataplane::worker::{
     ClientAddressing, DscpMarks, Install, SessionPorts, SessionState, WorkerCommand,
 };
 use evenkeel_drivers::{Clock, DriverAction, OpenRequest, WebhookMessage, set};
-use evenkeel_model::{
-    CloseReason, CoreEvent, Hop, NodeId, NotStarted, Offer, RoomId, RtcpPort, SessionId,
-};
+use evenkeel_model::{CloseReason, CoreEvent, Hop, NodeId, Offer, RoomId, RtcpPort, SessionId};
 use evenkeel_process::random::{draw, fill};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -32,6 +30,7 @@ use crate::records::Replication;
 use crate::registry::{Registered, SessionRegistry};
 use crate::reporting::{GatewayEvent, Reporting};
 use crate::signalling::NodeSignalling;
+use crate::traces::NodeHook;
 use crate::workers::WorkerLines;
 
 /// Limit of pending policy calls about offers. All calls may be of one policy, which must answer the last of them
@@ -132,22 +131,18 @@ impl Control {
                 self.probes.send_canary(node, sequence, clock);
             }
             GatewayEffect::Node(NodeEffect::Start(node)) => {
-                if let Some(configured) = self.nodes.config(node).cloned()
-                    && let Some(start) = &configured.start
-                {
-                    let trace = self.registry.traces.begin_start(node);
-                    self.signalling.start_hooks.start(node, &configured.name, start, draw(), trace);
-                }
+                let trace = self.registry.traces.begin_hook(NodeHook::Start, node);
+                self.signalling.start(node, self.nodes.config(node), trace);
             }
             GatewayEffect::Node(NodeEffect::EndStart { node, why }) => {
-                self.signalling.start_hooks.give_up(node);
-                if let Some(listed) = self.nodes.config(node)
-                    && let Some(start) = &listed.start
-                    && why == NotStarted::Late
-                {
-                    let within = start.within;
-                    tracing::warn!(node = %listed.name, "node did not answer within {within:?}; start given up");
-                }
+                self.signalling.end_start(node, self.nodes.config(node), why);
+            }
+            GatewayEffect::Node(NodeEffect::Stop(node)) => {
+                let trace = self.registry.traces.begin_hook(NodeHook::Stop, node);
+                self.signalling.stop(node, self.nodes.config(node), trace);
+            }
+            GatewayEffect::Node(NodeEffect::EndStop(node)) => {
+                self.signalling.node_hooks.end_stop(node);
             }
             GatewayEffect::Node(NodeEffect::Forget(node)) => self.forget_node(node),
             GatewayEffect::Rollout(rollout) => {

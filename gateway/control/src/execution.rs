@@ -7,7 +7,7 @@ use evenkeel_core::{Gateway, Impossible};
 use evenkeel_model::{FailureDomain, Zone, ZoneId};
 
 use crate::nodes::{NodeResources, region_named};
-use crate::operations::{Operation, OperationTarget};
+use crate::operations::{BreakerTarget, Operation, OperationTarget};
 
 impl NodeResources {
     /// Executes the operations of an earlier process on nodes, zones and regions that are still configured.
@@ -74,6 +74,17 @@ impl NodeResources {
                 let region = name.map(|name| region_named(settings, &name)).transpose()?;
                 gateway.handle_failback(region, failback, now)
             }
+            Operation::Breaker(BreakerTarget::Region(name), mode) => {
+                let region = region_named(settings, &name)?;
+                gateway.hold_breaker(FailureDomain::Region(region), mode, now)
+            }
+            Operation::Breaker(BreakerTarget::Zone(name), mode) => {
+                let zone = self.zone_named(&name, settings, gateway)?;
+                gateway.hold_breaker(FailureDomain::Zone(zone), mode, now)
+            }
+            Operation::Breaker(BreakerTarget::Clients(group), mode) => {
+                gateway.hold_client_breaker(&group, mode, now)
+            }
             // The log of operations tells the server.
             Operation::LogFilter(_) => Ok(()),
         }
@@ -93,17 +104,26 @@ impl NodeResources {
             let nodes = zone.flat_map(|zone| gateway.node_table().in_domain(zone));
             nodes.map(|node| of_node(self.node_name(node.id))).collect()
         };
+        let full = |name: Box<str>| match found(&name) {
+            None => name,
+            Some(id) => {
+                let zone = &gateway.node_table().zones()[id.0 as usize];
+                let region = &settings.regions[zone.region.0 as usize];
+                format!("{region}/{}", zone.name).into()
+            }
+        };
         match operation {
             Operation::EjectZone(name) => of_nodes(&name, Operation::Eject),
             Operation::ReturnZone(name) => of_nodes(&name, Operation::Return),
             Operation::Drain { place: OperationTarget::Zone(name), draining, within } => {
-                let zone = found(&name).map(|id| &gateway.node_table().zones()[id.0 as usize]);
-                let full = zone.map(|zone| {
-                    let region = &settings.regions[zone.region.0 as usize];
-                    format!("{region}/{}", zone.name).into()
-                });
-                let place = OperationTarget::Zone(full.unwrap_or(name));
-                vec![Operation::Drain { place, draining, within }]
+                vec![Operation::Drain {
+                    place: OperationTarget::Zone(full(name)),
+                    draining,
+                    within,
+                }]
+            }
+            Operation::Breaker(BreakerTarget::Zone(name), mode) => {
+                vec![Operation::Breaker(BreakerTarget::Zone(full(name)), mode)]
             }
             other => vec![other],
         }

@@ -20,6 +20,9 @@ pub struct NodeName {
     pub region: Arc<str>,
     /// Name of the node's zone.
     pub zone: Arc<str>,
+    /// Carrier of the node's network, if it is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<Arc<str>>,
 }
 
 /// The nodes of a slot with their first incarnation, newest last.
@@ -40,7 +43,8 @@ impl NodeNames {
         let slot = |node: &evenkeel_model::NodeSettings| {
             let zone = &settings.zones[node.zone.0 as usize];
             let region = Arc::clone(&regions[zone.region.0 as usize]);
-            let named = NodeName { node: (*node.name).into(), region, zone: (*zone.name).into() };
+            let (name, zone) = ((*node.name).into(), (*zone.name).into());
+            let named = NodeName { node: name, region, zone, carrier: node.carrier.clone() };
             SlotNames::from([(Incarnation(1), named)])
         };
         NodeNames { slots: RwLock::new(settings.nodes.iter().map(slot).collect()), regions }
@@ -88,7 +92,12 @@ impl NodeNames {
         let known = slots.get(id.0 as usize).into_iter().flatten();
         match known.rev().find(|(since, _)| is_it(*since)) {
             Some((_, named)) => named.clone(),
-            None => NodeName { node: id.to_string().into(), region: "".into(), zone: "".into() },
+            None => NodeName {
+                node: id.to_string().into(),
+                region: "".into(),
+                zone: "".into(),
+                carrier: None,
+            },
         }
     }
 
@@ -100,7 +109,12 @@ impl NodeNames {
 }
 
 fn named(node: &evenkeel_config::NodeConfig) -> NodeName {
-    NodeName { node: node.name.clone(), region: node.region.clone(), zone: node.zone.clone() }
+    NodeName {
+        node: node.name.clone(),
+        region: node.region.clone(),
+        zone: node.zone.clone(),
+        carrier: node.carrier.clone(),
+    }
 }
 
 #[cfg(test)]

@@ -71,10 +71,8 @@ impl NodeResources {
         let regions = settings.regions.iter().map(|name| &**name);
         let table = gateway.node_table();
         let zones = table.zones().iter().map(|zone| (zone.region, &*zone.name));
-        let nodes = table.iter().filter_map(|node| {
-            let listed = self.config(node.id)?;
-            Some((node.id, node.settings.zone, &*listed.name))
-        });
+        let listed = table.iter().filter(|node| self.config(node.id).is_some());
+        let nodes = listed.map(|node| (node.id, &node.settings));
         evenkeel_policies::catalog(table.home(), regions, zones, nodes)
     }
 
@@ -385,6 +383,7 @@ fn stays(before: &NodeConfig, now: &NodeConfig) -> bool {
         address,
         region,
         zone: _,
+        carrier: _,
         driver,
         capacity: _,
         canary: _,

@@ -1,15 +1,19 @@
 //! Drivers, and the sockets and clients through which they reach nodes.
 
+use evenkeel_config::NodeConfig;
 use evenkeel_drivers::socket::connected;
 use evenkeel_drivers::{
-    DriverConfig, Drivers, Effort, HttpError, Ng, NgSocket, Posted, Poster, WebhookMessage, set,
+    DriverConfig, Drivers, Effort, HttpError, Ng, NgSocket, Posted, Poster, TraceHeaders,
+    WebhookMessage, set,
 };
-use evenkeel_model::NodeId;
+use evenkeel_model::{NodeId, NotStarted};
+use evenkeel_process::random::draw;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-use crate::start_hooks::StartHooks;
+use crate::node_hooks::NodeHooks;
 
 pub(crate) struct NodeSignalling {
     pub(crate) drivers: Drivers,
@@ -18,7 +22,7 @@ pub(crate) struct NodeSignalling {
     /// The webhook client, with the channel of its responses.
     pub(crate) poster: Option<Poster>,
     pub(crate) webhook_replies: mpsc::Sender<(NodeId, u64, Posted)>,
-    pub(crate) start_hooks: StartHooks,
+    pub(crate) node_hooks: NodeHooks,
 }
 
 impl NodeSignalling {
@@ -32,8 +36,52 @@ impl NodeSignalling {
 
     pub(crate) fn unequip(&mut self, id: NodeId) {
         self.drivers.put(id, None);
-        self.start_hooks.release(id);
+        self.node_hooks.release(id);
         set(&mut self.ng_sockets, id, None);
+    }
+
+    /// Calls the hook that starts the node.
+    pub(crate) fn start(
+        &mut self,
+        id: NodeId,
+        node: Option<&Arc<NodeConfig>>,
+        trace: Option<TraceHeaders>,
+    ) {
+        if let Some(node) = node
+            && let Some(start) = &node.start
+        {
+            self.node_hooks.start(id, &node.name, start, draw(), trace);
+        }
+    }
+
+    pub(crate) fn end_start(
+        &mut self,
+        id: NodeId,
+        node: Option<&Arc<NodeConfig>>,
+        why: NotStarted,
+    ) {
+        self.node_hooks.give_up(id);
+        if let Some(node) = node
+            && let Some(start) = &node.start
+            && why == NotStarted::Late
+        {
+            let within = start.within;
+            tracing::warn!(node = %node.name, "node did not answer within {within:?}; start given up");
+        }
+    }
+
+    /// Calls the hook that stops the node.
+    pub(crate) fn stop(
+        &mut self,
+        id: NodeId,
+        node: Option<&Arc<NodeConfig>>,
+        trace: Option<TraceHeaders>,
+    ) {
+        if let Some(node) = node
+            && let Some(start) = &node.start
+        {
+            self.node_hooks.stop(id, &node.name, start, draw(), trace);
+        }
     }
 
     /// If the thread for webhooks cannot be started, requests fail with an error.
@@ -41,7 +89,7 @@ impl NodeSignalling {
         if self.poster.is_none() {
             match Poster::start() {
                 Ok(poster) => {
-                    self.start_hooks.poster = Some(poster.clone());
+                    self.node_hooks.poster = Some(poster.clone());
                     self.poster = Some(poster);
                 }
                 Err(error) => tracing::error!(%error, "no thread for webhooks"),

@@ -24,6 +24,7 @@ use crate::handle::ControlRequest;
 use crate::history::HistoryWriter;
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::names::NodeNames;
+use crate::node_hooks::NodeHooks;
 use crate::nodes::NodeResources;
 use crate::offers::OfferQueue;
 use crate::operations::OperationLog;
@@ -32,9 +33,8 @@ use crate::prober::{Mismatch, ProbeEvent, ProbeResult};
 use crate::probes::Probes;
 use crate::records::Replication;
 use crate::registry::SessionRegistry;
-use crate::reporting::{Closings, Costs, EventRecord, GatewayEvent, Reporting};
+use crate::reporting::{Closings, Costs, EventRecord, GatewayEvent, MediaPause, Reporting};
 use crate::signalling::NodeSignalling;
-use crate::start_hooks::StartHooks;
 use crate::workers::{WorkerLine, WorkerLines};
 
 /// Rounds of path probes are this many watches apart: 30 ms.
@@ -111,7 +111,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
     let (ng_sender, mut ng_replies) = mpsc::channel(ANSWERS_MAX);
     let (webhook_sender, mut webhook_replies) = mpsc::channel(ANSWERS_MAX);
     let poster = parts.posts.then(Poster::start).transpose()?;
-    let start_hooks = StartHooks::new(failed, poster.clone(), parts.settings.gateway.sandbox);
+    let node_hooks = NodeHooks::new(failed, poster.clone(), parts.settings.gateway.sandbox);
     let rollouts = evenkeel_config::rollout_settings(&parts.settings.sets);
     let session_data = (parts.settings.limits.session_data_mib as usize) << 20;
     let mut control = Control {
@@ -129,7 +129,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             ng_replies: ng_sender,
             poster,
             webhook_replies: webhook_sender,
-            start_hooks,
+            node_hooks,
         },
         probes: Probes::new(probe_sender, Arc::clone(&parts.fencing)),
         replication: Replication::new(parts.fencing, parts.lease),
@@ -192,7 +192,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
                 control.policies.threads.handle_report(report, &mut control.gateway, Instant::now());
             }
             Some(failed) = failed_starts.recv() => {
-                if control.signalling.start_hooks.is_under_way(failed) {
+                if control.signalling.node_hooks.is_under_way(failed) {
                     let now = Instant::now();
                     control
                         .gateway
@@ -253,7 +253,10 @@ impl Control {
                 self.probes.handle_state_report(node, beside, load, &mut self.gateway, at);
             }
             ProbeResult::Order { node, nonce, outcome } => {
-                self.probes.handle_order_answer(node, nonce, outcome, &self.nodes);
+                let answered = self.probes.handle_order_answer(node, nonce, outcome, &self.nodes);
+                if let Some((order, step)) = answered {
+                    self.reporting.send_event(GatewayEvent::NodeOrdered { node, order, step });
+                }
             }
             ProbeResult::Mismatch { node, mismatch } => {
                 self.probes.note_mismatch(node, mismatch, &self.nodes, Instant::now());
@@ -342,6 +345,7 @@ impl Control {
                 }
             }
             WorkerReport::Summaries(summaries) => {
+                let mut pauses = Vec::new();
                 for summary in summaries {
                     self.gateway.handle_summary(
                         summary.session,
@@ -357,15 +361,20 @@ impl Control {
                         && let Some(scenario) = views.scenario_of(summary.session)
                     {
                         costs.carried(mode, legs, scenario, &before, &summary.totals);
+                        costs.count(scenario, &summary.counts);
+                        pauses.extend(MediaPause::of(&summary, scenario));
                     }
+                }
+                if !pauses.is_empty() {
+                    self.reporting.send_event(GatewayEvent::MediaPaused(pauses));
                 }
             }
             WorkerReport::Shed { session, run } => {
                 self.reporting.send_event(GatewayEvent::Shed { session, run });
             }
             WorkerReport::Panicked(session) => self.gateway.handle_panicked(session, now),
-            WorkerReport::Removed { session, mode, totals } => {
-                self.reporting.handle_removed(session, mode, totals);
+            WorkerReport::Removed { session, mode, totals, counts } => {
+                self.reporting.handle_removed(session, mode, totals, &counts);
             }
         }
     }

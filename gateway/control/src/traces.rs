@@ -1,5 +1,5 @@
 //! Traces of sessions (W3C Trace Context): their ids, which the process that continues the sessions computes again. Traces of starts
-//! of nodes.
+//! and stops of nodes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,12 +65,23 @@ fn id<const N: usize>(digits: &str) -> Option<[u8; N]> {
     HEXLOWER.decode(digits.as_bytes()).ok()?.try_into().ok()
 }
 
-/// The ids of the trace of a session, or of a node's start.
+evenkeel_model::named! {
+    /// A hook of a node.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+    pub enum NodeHook {
+        /// It starts the node.
+        Start = "start",
+        /// It stops the node.
+        Stop = "stop",
+    }
+}
+
+/// The ids of the trace of a session, or of a node's start or stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TraceIds {
     /// The caller's if callers are trusted.
     pub trace_id: [u8; 16],
-    /// The span of the session's life, or of the start.
+    /// The span of the session's life, or of the start or stop.
     pub span_id: [u8; 8],
 }
 
@@ -97,7 +108,7 @@ impl TraceShare {
     }
 }
 
-/// Ids of the traces of sessions and of nodes' starts. Those of sessions are computed from a seed; the process that continues the
+/// Ids of the traces of sessions and of nodes' hooks. Those of sessions are computed from a seed; the process that continues the
 /// sessions gets the seed.
 #[derive(Debug)]
 pub struct TraceRegistry {
@@ -105,14 +116,14 @@ pub struct TraceRegistry {
     trust: Traceparent,
     /// `None` if no spans are sent.
     share: Option<TraceShare>,
-    /// The last start of each node, until its span is written.
-    starts: Mutex<BTreeMap<NodeId, TraceIds>>,
+    /// The last call of each hook, until its span is written.
+    hooks: Mutex<BTreeMap<(NodeHook, NodeId), TraceIds>>,
 }
 
 impl TraceRegistry {
     /// Draws a seed.
     pub fn new(trust: Traceparent) -> TraceRegistry {
-        TraceRegistry { seed: AtomicU64::new(draw()), trust, share: None, starts: Mutex::default() }
+        TraceRegistry { seed: AtomicU64::new(draw()), trust, share: None, hooks: Mutex::default() }
     }
 
     /// The spans of this share of traces are sent.
@@ -139,18 +150,18 @@ impl TraceRegistry {
         }
     }
 
-    /// Begins the trace of a node's start, and returns the headers for its hook. `None` if no spans are sent.
-    pub fn begin_start(&self, node: NodeId) -> Option<TraceHeaders> {
+    /// Begins the trace of a node's start or stop, and returns the headers for its hook. `None` if no spans are sent.
+    pub fn begin_hook(&self, hook: NodeHook, node: NodeId) -> Option<TraceHeaders> {
         self.share?;
         let ids = self.ids(draw());
-        lock(&self.starts).insert(node, ids);
-        // Spans of starts are sent whatever the share.
+        lock(&self.hooks).insert((hook, node), ids);
+        // Spans of hooks are sent whatever the share.
         Some(ids.headers(true, None))
     }
 
-    /// The ids of the node's last start, once.
-    pub fn take_start(&self, node: NodeId) -> Option<TraceIds> {
-        lock(&self.starts).remove(&node)
+    /// The ids of the last call of the node's hook, once.
+    pub fn take_hook(&self, hook: NodeHook, node: NodeId) -> Option<TraceIds> {
+        lock(&self.hooks).remove(&(hook, node))
     }
 
     /// The caller's span if callers are trusted. It is the parent of the session's.

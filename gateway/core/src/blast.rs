@@ -11,10 +11,10 @@ use evenkeel_model::{
     CoreEvent, CoreSettings, Health, MediaDescription, NodeId, NodeProbing, NodeSettings,
     PolicyName, RoomId, SessionId,
 };
-use evenkeel_nodes::Node;
+use evenkeel_nodes::{Node, OpeningWindow};
 
 use crate::NodeEffect;
-use crate::effects::GatewayEffect;
+use crate::effects::{GatewayEffect, Timer};
 use crate::gateway::Gateway;
 use crate::record::{GatewayRecord, RestoreError, RoomRecord, SessionRecord};
 use crate::records::Records;
@@ -40,6 +40,8 @@ pub struct GatewayCopy {
     nodes: Vec<CopiedNode>,
     /// Rooms of the gateway that are not covered.
     unprotected: u32,
+    /// The next reviews of all rooms, with their times.
+    reviews: Vec<(Timer, Instant)>,
 }
 
 /// The facts of a node that no record contains.
@@ -48,6 +50,8 @@ struct CopiedNode {
     id: NodeId,
     refuses: bool,
     loses: bool,
+    /// The pace of openings.
+    openings: OpeningWindow,
     /// Other names of the same machine.
     beside: Vec<NodeId>,
 }
@@ -137,6 +141,7 @@ impl Records<'_> {
             id: node.id,
             refuses: node.takes_rooms() && !node.welcomes_rooms(),
             loses: node.loses(),
+            openings: table.pace(node.id).idle(),
             beside: self.tables.capacity.ledger().beside(node.id).collect(),
         };
         // A copy sends no probes.
@@ -159,11 +164,13 @@ impl Records<'_> {
             // A restored node is listed again.
             node.trust.draining |= node.trust.removed;
         }
+        let due = |timer: Timer| self.tables.effects.due(&timer).map(|at| (timer, at));
         GatewayCopy {
             settings,
             record,
             nodes: table.iter().map(copied).collect(),
             unprotected: self.tables.rooms.unprotected() as u32,
+            reviews: [Timer::Weigh, Timer::Failback].into_iter().filter_map(due).collect(),
         }
     }
 
@@ -282,6 +289,7 @@ impl CopiedNode {
             // A hook is called only for a node that is known not to run.
             node.detector.handle_agent(false, now);
         }
+        *tables.nodes.pace_mut(here) = self.openings.clone();
         let other = |id: &NodeId| copy.nodes.iter().position(|node| node.id == *id);
         for other in self.beside.iter().filter_map(other) {
             tables.capacity.ledger.is_one_machine([here, NodeId(other as u32)]);
@@ -326,6 +334,9 @@ impl LossTrial {
             now,
         };
         trial.take_outputs();
+        for (timer, at) in &copy.reviews {
+            trial.gateway.records().tables.effects.set(timer.clone(), *at);
+        }
         // The restore asks for reviews of rooms that the gateway itself has reviewed.
         trial.play(now);
         Ok(trial)

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::WINDOW;
 use evenkeel_model::{
-    Arm, Board, CloseReason, CoreEvent, CoreSettings, FlowCounts, Hook, Hop, Impossible, Measures,
-    NodeId, NotStarted, PluginFault, RegionId, RoomId, Scenario, SessionId, Stamp, ZoneId,
+    Arm, Board, BreakerMode, ClientGroup, CloseReason, CoreEvent, CoreSettings, FailureDomain,
+    FlowCounts, Hook, Hop, Impossible, Measures, NodeId, NotStarted, PluginFault, RegionId, RoomId,
+    Scenario, SessionId, Stamp, ZoneId,
 };
 use evenkeel_nodes::{NodeEvidence, NodeTable, OpeningWindow};
+use evenkeel_slo::SloTable;
 
 use crate::capacity::Capacity;
 use crate::diagnosis::Diagnosis;
@@ -33,8 +35,8 @@ use crate::rooms::placement::CoreTables;
 use crate::rooms::reroutes::Reroutes;
 use crate::rooms::room::{MoveUnderWay, Room};
 use crate::rooms::routes::{Routes, WEIGH_EVERY};
+use crate::rooms::stops::Stops;
 use crate::sessions::SessionTable;
-use crate::slo::SloTable;
 use crate::ticks::{DegradationTurns, Ticks};
 use crate::views::{TableSizes, Views};
 
@@ -230,6 +232,7 @@ impl Gateway {
             Timer::Breakers => {
                 Routes(&mut self.tables).weigh_breakers(now);
                 Openings(&mut self.tables).weigh_client_breakers(now);
+                Stops(&mut self.tables).weigh(now);
             }
             Timer::Cohorts => self.quality.weigh_cohorts(&mut self.tables, now),
             Timer::Flows => self.quality.judge_flows(&mut self.tables, now),
@@ -272,7 +275,10 @@ impl Gateway {
         self.tables.effects.notices.clear();
         self.tables.rooms.forget_restored(&mut self.tables.effects);
         self.tables.sessions.forget_restored();
+        self.with_nodes(NodeTable::forget_restored);
         self.tables.capacity.reduced.clear();
+        self.tables.capacity.client_breakers.forget_sessions();
+        self.tables.slos.forget_restored();
     }
 
     /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
@@ -382,13 +388,11 @@ impl Gateway {
             }
             session.last_heard = session.last_heard.max(last_heard.unwrap_or(session.last_heard));
             let room = self.tables.rooms.get(&session.room);
-            if let Some(on) = room.and_then(|room| room.holding.on) {
-                let region = self.tables.nodes.region_of(on);
-                self.tables.capacity.region_breakers.judge(
-                    region,
-                    &mut session.region_judged,
-                    &measures,
-                );
+            if let Some(on) = room.and_then(|room| room.holding.on)
+                && let Some(node) = self.tables.nodes.get(on)
+            {
+                let (zone, judged) = (node.settings.zone, &mut session.domain_judged);
+                self.tables.capacity.domain_breakers.judge(zone, judged, &measures);
             }
             self.judge(|policies, subjects, effects| {
                 policies.weigh_measures(id, subjects, effects);
@@ -408,12 +412,14 @@ impl Gateway {
         let is_impaired = self.diagnosis.is_impaired_by_client(id);
         let CoreTables { settings, sessions, slos, capacity, .. } = &mut self.tables;
         if let Some(session) = sessions.unrecorded_mut(&id) {
-            if let Some((scenario, slo)) = settings.slo(&session.request.scenario) {
-                let misses = session.misses(slo, flow.missed);
-                slos.note_media(scenario, &mut session.slo_marks, misses, now);
-            }
             let (labels, judged) = (&session.request.labels, &mut session.client_judged);
             capacity.client_breakers.judge(labels, judged, is_impaired, now);
+            if let Some((scenario, slo)) = settings.slo(&session.request.scenario) {
+                let misses = session.misses(slo, flow.missed);
+                if slos.note_media(scenario, &mut session.slo_marks, misses, now) {
+                    sessions.changes.defer(id);
+                }
+            }
         }
         self.judge(|policies, subjects, effects| {
             policies.weigh_flow(id, flow.missed, subjects, now, effects);
@@ -476,6 +482,32 @@ impl Gateway {
         now: Instant,
     ) -> Result<(), Impossible> {
         Reroutes(&mut self.tables).handle_failback(region, failback, now)
+    }
+
+    /// Holds the breaker of a region or zone for an operator, or lets it judge again.
+    pub fn hold_breaker(
+        &mut self,
+        place: FailureDomain,
+        mode: BreakerMode,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        self.tables.nodes.check_domain(place)?;
+        let CoreTables { capacity, nodes, effects, .. } = &mut self.tables;
+        let event = capacity.domain_breakers.hold(place, mode, nodes.zones(), now);
+        event.into_iter().for_each(|event| effects.event(event));
+        Ok(())
+    }
+
+    /// Holds the breaker of a group of clients for an operator, or lets it judge again.
+    pub fn hold_client_breaker(
+        &mut self,
+        group: &ClientGroup,
+        mode: BreakerMode,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        let event = self.tables.capacity.client_breakers.hold(group, mode, now)?;
+        event.into_iter().for_each(|event| self.tables.effects.event(event));
+        Ok(())
     }
 
     /// Gives sessions numbers from this one on, unless they have larger ones.

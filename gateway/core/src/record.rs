@@ -10,15 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_breakers::Breaker;
+use evenkeel_breakers::{Breaker, ClientBreakerRecord};
 use evenkeel_media::instant;
 use evenkeel_model::{
-    CapBounds, ClientTransport, Decider, HOPS_MAX, Hop, HopGrant, Incarnation, Labels,
+    CapBounds, ClientGroup, ClientTransport, Decider, HOPS_MAX, Hop, HopGrant, Incarnation, Labels,
     MediaDescription, MoveCause, MoveOutcome, NodeId, Plan, PolicyName, RedundancyMode, RegionId,
     RoomId, SessionId,
 };
 use evenkeel_nodes::NodeTrust;
 use evenkeel_revisions::{Memos, StateVersions};
+use evenkeel_slo::{SessionMarks, SloRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Gauge;
@@ -31,6 +32,9 @@ pub struct GatewayRecord {
     pub nodes: Vec<NodeRecord>,
     /// Indexed by [`RegionId`].
     pub regions: Vec<RegionRecord>,
+    /// Breakers of clients that do not act as new ones.
+    #[serde(default)]
+    pub client_breakers: Vec<ClientBreakerRecord>,
     /// Rooms with a live session.
     pub rooms: Vec<RoomRecord>,
     /// Live sessions.
@@ -39,6 +43,9 @@ pub struct GatewayRecord {
     pub media: Vec<Arc<MediaDescription>>,
     /// The memos of the policies' revisions.
     pub memos: Vec<MemoRecord>,
+    /// Windows of service level objectives, of some scenarios or of all.
+    #[serde(default)]
+    pub slo: Option<SloRecord>,
     /// The next free number of a session.
     pub next_session: u64,
     /// The next free number of a room.
@@ -72,6 +79,9 @@ pub struct RegionRecord {
     pub(crate) drained_zones: Vec<Box<str>>,
     pub(crate) failback: Failback,
     pub(crate) breaker: Breaker,
+    /// Breakers of the region's zones that do not act as new ones.
+    #[serde(default)]
+    pub(crate) zone_breakers: Vec<(Box<str>, Breaker)>,
 }
 
 /// A room with a live session.
@@ -154,6 +164,11 @@ pub struct SessionRecord {
     /// The time since which the share is below the whole.
     #[serde(with = "instant::option")]
     pub(crate) reduced: Option<Instant>,
+    /// The group of clients by which the session was admitted with voice only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) voice_only_for: Option<Box<ClientGroup>>,
+    #[serde(default, skip_serializing_if = "SessionMarks::are_empty")]
+    pub(crate) slo_marks: SessionMarks,
     pub(crate) admitted_by: Decider,
     /// The hops where the session is open or opening.
     pub legs: Vec<LegRecord>,

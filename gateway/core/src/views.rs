@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::ClientBreakerStanding;
 use evenkeel_model::{
-    Affinity, BreakerState, ClientGroup, ClientTransport, Decider, EvidenceSource, Health, Hook,
-    Hop, HopGrant, Impairment, Measures, Metric, MoveCause, NodeProbing, Plan, RedundancyMode,
-    RegionId, RoomId, Scenario, SessionId,
+    Affinity, BreakerMode, BreakerState, ClientGroup, ClientTransport, Decider, EvidenceSource,
+    FailureDomain, Health, Hook, Hop, HopGrant, Impairment, Measures, Metric, MoveCause, NodeNeed,
+    NodeProbing, Plan, RedundancyMode, RegionId, RoomId, Scenario, SessionId,
 };
-use evenkeel_nodes::Node;
+use evenkeel_nodes::{Node, ProviderBreakerStanding};
+use evenkeel_slo::SloStanding;
 
 use crate::diagnosis::Diagnosis;
 use crate::policy::questions::FaultSubject;
@@ -19,7 +20,6 @@ use crate::record::{Failback, MoveRecord};
 use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
 use crate::sessions::{Session, SessionPhase, WHOLE};
-use crate::slo::SloStanding;
 
 /// A live session.
 #[derive(Clone, PartialEq, Debug)]
@@ -86,6 +86,12 @@ pub struct NodeStanding {
     pub leaves: bool,
     /// An operator ejected the node.
     pub ejected: bool,
+    /// The gateway starts the node, or started it: it counts in the budget.
+    pub started: bool,
+    /// The node drains in order to be stopped, or was told to stop.
+    pub stopping: bool,
+    /// The reason why the node, which could be stopped, is not.
+    pub need: Option<NodeNeed>,
     /// Measured capacity, which may be below the configured one.
     pub capacity_kbps: u64,
     /// Openings under way.
@@ -106,6 +112,10 @@ pub struct NodeStanding {
     pub loss_ppm: u32,
     /// False with `probe = "none"`.
     pub is_probed: bool,
+    /// The state of the circuit breaker of its zone.
+    pub zone_breaker: BreakerState,
+    /// How that state is decided.
+    pub zone_breaker_mode: BreakerMode,
 }
 
 /// A session, and the decisions that led to its state.
@@ -175,11 +185,13 @@ evenkeel_model::named! {
         Down = "down",
         /// The node does not run; no room has needed it yet.
         Cold = "cold",
+        /// The node is no longer needed, and is being stopped.
+        Stopping = "stopping",
         /// The node is being drained.
         Draining = "draining",
         /// The node accepts no new sessions.
         NodeRefused = "node-refused",
-        /// The breaker of the region accepts no new rooms.
+        /// The breaker of the zone or region accepts no new rooms.
         BreakerOpen = "breaker-open",
         /// The node recently failed to take the room.
         BackingOff = "backing-off",
@@ -222,8 +234,10 @@ pub struct RegionStanding {
     pub region: RegionId,
     /// The state of the circuit breaker.
     pub breaker: BreakerState,
+    /// How that state is decided.
+    pub breaker_mode: BreakerMode,
     /// The time until an open breaker is half-open.
-    pub opens_for: Option<Duration>,
+    pub half_open_in: Option<Duration>,
     /// How rooms return to the region.
     pub failback: Failback,
     /// The number of nodes.
@@ -345,12 +359,20 @@ impl<'a> Views<'a> {
         self.tables.slos.standings(&self.tables.settings, now)
     }
 
-    /// Returns the breakers of clients that are not closed, or that have sessions with voice only.
+    /// Returns the breakers of clients that are not closed, or held, or that have sessions with voice only.
     pub fn client_breakers(
         self,
         now: Instant,
     ) -> impl Iterator<Item = ClientBreakerStanding> + use<'a> {
         self.tables.capacity.client_breakers.standings(now)
+    }
+
+    /// Returns the breakers of providers of nodes that are not closed.
+    pub fn provider_breakers(
+        self,
+        now: Instant,
+    ) -> impl Iterator<Item = ProviderBreakerStanding> + use<'a> {
+        self.tables.nodes.provider_breakers(now)
     }
 
     /// Returns all nodes in the order of their numbers.
@@ -392,6 +414,8 @@ impl<'a> Views<'a> {
     pub(crate) fn node(&self, node: &Node) -> NodeStanding {
         let (opening, waiting) = self.tables.nodes.pace(node.id).counts();
         let ledger = self.tables.capacity.ledger();
+        let (breakers, zone) =
+            (&self.tables.capacity.domain_breakers, FailureDomain::Zone(node.settings.zone));
         NodeStanding {
             hop: node.hop(),
             health: node.health(),
@@ -399,6 +423,9 @@ impl<'a> Views<'a> {
             draining: node.drains(),
             leaves: node.trust.removed,
             ejected: node.trust.ejected,
+            started: node.is_in_budget(),
+            stopping: node.is_stopping(),
+            need: node.need,
             capacity_kbps: ledger.capacity(node.id),
             opening,
             waiting: waiting as u32,
@@ -409,17 +436,21 @@ impl<'a> Views<'a> {
             round_trip: node.detector.round_trip().map(|(smoothed, _)| smoothed),
             loss_ppm: node.detector.loss_ppm(),
             is_probed: node.settings.probed == NodeProbing::Yes,
+            zone_breaker: breakers.state(zone),
+            zone_breaker_mode: breakers.mode(zone),
         }
     }
 
     pub(crate) fn region(&self, region: RegionId, now: Instant) -> RegionStanding {
-        let nodes = || self.tables.nodes.in_region(region);
-        let opens = self.tables.capacity.region_breakers.of(region).opens_until();
+        let nodes = || self.tables.nodes.in_domain(FailureDomain::Region(region));
+        let (breakers, place) =
+            (&self.tables.capacity.domain_breakers, FailureDomain::Region(region));
         let (load, capacity_kbps) = self.tables.capacity.region_load(region, &self.tables.nodes);
         RegionStanding {
             region,
-            breaker: self.tables.capacity.region_breakers.of(region).state(),
-            opens_for: opens.map(|at| at.saturating_duration_since(now)),
+            breaker: breakers.state(place),
+            breaker_mode: breakers.mode(place),
+            half_open_in: breakers.get(place).and_then(|breaker| breaker.half_open_in(now)),
             failback: self.tables.rooms.failbacks[region.0 as usize],
             nodes: nodes().count() as u32,
             nodes_up: nodes().filter(|node| node.takes_rooms()).count() as u32,
@@ -501,9 +532,9 @@ impl<'a> Views<'a> {
             reserved && ledger.fits_reserve(node.id, on, room.holding.covers, 0)
         });
         let fits = stays || ledger.fits(node.id, room.holding.kbps);
-        let region = self.tables.nodes.region_of(node.id);
         match node.health() {
             Health::Down => CandidateReason::Down,
+            _ if node.is_stopping() => CandidateReason::Stopping,
             Health::Cold => CandidateReason::Cold,
             _ if node.drains() => CandidateReason::Draining,
             _ if !node.welcomes_rooms() => CandidateReason::NodeRefused,
@@ -511,7 +542,7 @@ impl<'a> Views<'a> {
                 CandidateReason::BackingOff
             }
             _ if room.nodes_of_route().contains(&node.id) => CandidateReason::Spare,
-            _ if !self.tables.capacity.region_breakers.may_enter(room.id, region) => {
+            _ if !self.tables.capacity.may_enter(room.id, node.id, &self.tables.nodes) => {
                 CandidateReason::BreakerOpen
             }
             _ if !fits => CandidateReason::Full,

@@ -132,6 +132,12 @@ impl LoadForecast {
         Some(Exhaustion { at: self.minute + ahead, load, confidence })
     }
 
+    /// The highest load expected within so many minutes, the present one included.
+    pub fn peak(&self, horizon: u64) -> f64 {
+        let steps = 1..=horizon.div_ceil(STEP_MINUTES);
+        steps.filter_map(|step| self.expected(step * STEP_MINUTES)).fold(self.load, f64::max)
+    }
+
     /// The load expected after so many minutes.
     fn expected(&self, ahead: u64) -> Option<f64> {
         let usual_now = self.usual(self.minute)?;

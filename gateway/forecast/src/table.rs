@@ -186,6 +186,11 @@ impl ForecastTable {
         self.regions.iter().map(|(name, region)| (name, region.exhausted_at))
     }
 
+    /// All regions, each with the highest load that is expected within so many minutes, kbit/s.
+    pub fn peaks(&self, horizon: u64) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        self.regions.iter().map(move |(name, region)| (name, region.load.peak(horizon) as u64))
+    }
+
     /// All nodes with their decay in thousandths: 0 none; 500, the trend reaches its limit in an hour; 1,000, it has.
     pub fn decays(&self) -> impl Iterator<Item = (&Arc<str>, u16)> {
         self.nodes.iter().map(|(name, node)| (name, node.decay_permille))

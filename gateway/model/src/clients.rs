@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ask::Labels;
 
 crate::named! {
     /// A label of offers: clients with the same value share a network.
-    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Debug)]
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
     #[serde(rename_all = "kebab-case")]
     pub enum ClientLabel {
         /// The carrier of the client's access network.
@@ -27,7 +27,7 @@ impl ClientLabel {
 }
 
 /// The clients with one value of a label.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
 pub struct ClientGroup {
     /// The label.
     pub label: ClientLabel,

@@ -9,7 +9,7 @@ use crate::ask::{Arm, DecisionNote, DecisionOutcome, GuardRule, Hook, PluginFaul
 use crate::clients::ClientGroup;
 use crate::diagnosis::Impairment;
 use crate::forwarding::Hop;
-use crate::health::{BreakerState, EvidenceSource, Health, StartPhase};
+use crate::health::{BreakerMode, BreakerState, EvidenceSource, Health, StartPhase, StopPhase};
 use crate::id::{AskId, NodeId, OfferId, RegionId, RoomId, SessionId};
 use crate::offer::{ClientTransport, Decider, OfferRefusal};
 use crate::registry::Op;
@@ -161,6 +161,8 @@ pub enum CoreEvent {
         took: Duration,
         /// Notes of the plugin on subjects of the question.
         notes: Vec<DecisionNote>,
+        /// The nodes of the native default for a placement; empty for other questions.
+        native: Vec<NodeId>,
     },
     /// Part of a decision broke a rule and was not applied.
     Guarded {
@@ -242,6 +244,8 @@ pub enum CoreEvent {
         room: RoomId,
         /// The name that clients requested; the number of a room that is gone.
         room_name: Arc<str>,
+        /// The name of the scenario.
+        scenario: Arc<str>,
         /// The live sessions of the room.
         sessions: Vec<SessionId>,
         /// The reason of the move.
@@ -296,6 +300,18 @@ pub enum CoreEvent {
         /// The session that gave the evidence, if it was one session.
         session: Option<SessionId>,
     },
+    /// The cause of moves off this hop is known, whose [`CoreEvent::Moved`] gave the cause `link`: their ports were closed because the
+    /// node was dead. The [`CoreEvent::Node`] of its death follows.
+    MoveCauseFound {
+        /// The node, in one incarnation.
+        hop: Hop,
+        /// The reason of the moves.
+        cause: MoveCause,
+        /// The names of the rooms.
+        rooms: Vec<Arc<str>>,
+        /// The live sessions of the rooms.
+        sessions: Vec<SessionId>,
+    },
     /// A node's health changed.
     Node {
         /// The node and its incarnation.
@@ -317,6 +333,24 @@ pub enum CoreEvent {
         node: NodeId,
         /// The step that was reached.
         step: StartPhase,
+    },
+    /// A step in the stop of a node that is no longer needed.
+    Stop {
+        /// The number of the node.
+        node: NodeId,
+        /// The step that was reached.
+        step: StopPhase,
+    },
+    /// The state of the breaker of a provider of nodes changed.
+    ProviderBreaker {
+        /// The program or host that starts nodes.
+        provider: Arc<str>,
+        /// The state before.
+        from: BreakerState,
+        /// The state after.
+        to: BreakerState,
+        /// Failed starts in a row.
+        failures: u32,
     },
     /// The mode of a room changed.
     Mode {
@@ -347,24 +381,28 @@ pub enum CoreEvent {
         /// The time at which the move or drain began.
         started: Instant,
     },
-    /// The state of a regional breaker changed.
+    /// The state of the breaker of a region or zone changed, or is that of the process which this one continues.
     Breaker {
         /// The number of the region.
         region: RegionId,
+        /// The name of the zone; `None`: the breaker is that of the region.
+        zone: Option<Arc<str>>,
         /// The state before.
         from: BreakerState,
         /// The state after.
         to: BreakerState,
+        /// How the state was decided.
+        mode: BreakerMode,
         /// Sessions measured within the last second.
         sessions: u32,
         /// Sessions with bad media.
         bad: u32,
-        /// Sessions opened in the region within the last second.
+        /// Sessions opened there within the last second.
         opened: u32,
         /// Sessions that failed to open within the last second.
         failed: u32,
     },
-    /// The state of the breaker of a group of clients changed.
+    /// The state of the breaker of a group of clients changed, or is that of the process which this one continues.
     ClientBreaker {
         /// The clients.
         group: ClientGroup,
@@ -378,6 +416,8 @@ pub enum CoreEvent {
         from: BreakerState,
         /// The state after.
         to: BreakerState,
+        /// How the state was decided.
+        mode: BreakerMode,
         /// Sessions of the group that were measured within the last second.
         sessions: u32,
         /// Sessions that their uplink or downlink impairs.

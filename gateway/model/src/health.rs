@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 crate::named! {
     /// A node's health, as this gateway sees it.
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -78,6 +80,11 @@ pub enum StartPhase {
         /// Time since the hook was called.
         took: Duration,
     },
+    /// The hook is not called.
+    Refused {
+        /// The limit that forbids the start.
+        why: StartRefusal,
+    },
 }
 
 impl StartPhase {
@@ -87,6 +94,60 @@ impl StartPhase {
             StartPhase::Begun { .. } => "starting",
             StartPhase::Failed { .. } => "failed",
             StartPhase::Done { .. } => "ready",
+            StartPhase::Refused { .. } => "refused",
+        }
+    }
+}
+
+crate::named! {
+    /// The limit that forbids the start of a node.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+    pub enum StartRefusal {
+        /// As many started nodes run as may run at once.
+        Nodes = "max-nodes",
+        /// The started nodes would cost more per hour than is allowed.
+        Cost = "budget",
+        /// The breaker of the provider is open.
+        Provider = "provider-breaker",
+    }
+}
+
+crate::named! {
+    /// The reason why a node is not stopped.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum NodeNeed {
+        /// It carries rooms.
+        Rooms = "rooms",
+        /// Rooms are stranded.
+        Stranded = "stranded-rooms",
+        /// The load of the region, now or by the forecast, is too high for the other nodes.
+        Load = "load",
+        /// The other nodes lack capacity for its reserves.
+        Reserves = "reserves",
+    }
+}
+
+/// A step in the stop of a node that is no longer needed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StopPhase {
+    /// The node is empty, and is told to stop.
+    Begun,
+    /// The node still answered when its time limit passed. Its hooks are ended, and the node is used again.
+    Failed,
+    /// The node no longer answers.
+    Done {
+        /// Time since the node was told to stop.
+        took: Duration,
+    },
+}
+
+impl StopPhase {
+    /// The word in metrics and events: `stopping`.
+    pub fn name(self) -> &'static str {
+        match self {
+            StopPhase::Begun => "stopping",
+            StopPhase::Failed => "failed",
+            StopPhase::Done { .. } => "stopped",
         }
     }
 }
@@ -107,7 +168,7 @@ crate::named! {
 }
 
 crate::named! {
-    /// State of a regional breaker, which decides on new rooms.
+    /// State of the breaker of a region or zone, which decides on new rooms.
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
     #[repr(u32)]
     pub enum BreakerState {
@@ -117,5 +178,20 @@ crate::named! {
         Open = "open",
         /// A share of new rooms is admitted.
         HalfOpen = "half-open",
+    }
+}
+
+crate::named! {
+    /// How the state of a breaker is decided.
+    #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum BreakerMode {
+        /// By the evidence.
+        #[default]
+        Auto = "auto",
+        /// An operator holds it open.
+        Open = "open",
+        /// An operator holds it closed.
+        Closed = "closed",
     }
 }

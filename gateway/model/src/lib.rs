@@ -35,11 +35,15 @@ pub use event::{
 pub use forwarding::{
     AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, Plan, Route, RouteCell, forward,
 };
-pub use health::{BreakerState, EvidenceSource, Health, NotStarted, StartPhase};
+pub use health::{
+    BreakerMode, BreakerState, EvidenceSource, Health, NodeNeed, NotStarted, StartPhase,
+    StartRefusal, StopPhase,
+};
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use offer::{
     ClientIdentity, ClientTransport, Decider, FeedbackSupport, Impossible, IngressProtocol,
-    MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RtcpPort, Srtp, StreamKind,
+    MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RepairKind, RtcpPort, Srtp,
+    StreamKind,
 };
 pub use registry::{
     COMMON_REASONS_FROM, CatalogEntry, CommonReason, EntryKind, Measures, Metric, Op, Param, Row,
@@ -47,7 +51,7 @@ pub use registry::{
 };
 pub use settings::{
     AdmitOnFault, Affinity, Breakers, CapBounds, CircuitSettings, ClientBreakerSettings,
-    CoreSettings, DegradeOnFault, FAST_BURN, FailureDomain, FailureScope, GatewayLimits,
+    CoreSettings, DegradeOnFault, FAST_BURN, FailureDomain, FailureScope, GatewayLimits, HookTerms,
     NewcomerAction, NodeProbing, NodeSettings, RedundancyMode, RegionRole, Scenario,
-    ServiceObjective, SloIndicator, Starts, Timings, Zone,
+    ServiceObjective, SloIndicator, StartBudget, Starts, Timings, Zone,
 };

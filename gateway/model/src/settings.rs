@@ -55,6 +55,8 @@ pub struct NodeSettings {
     pub name: Box<str>,
     /// The node's zone, which determines its region.
     pub zone: ZoneId,
+    /// The carrier of the node's network, if it is named.
+    pub carrier: Option<Arc<str>>,
     /// The configured capacity in kbit/s.
     pub capacity_kbps: u64,
     /// Whether the media port answers probes.
@@ -65,6 +67,33 @@ pub struct NodeSettings {
     pub role: RegionRole,
     /// How the node is started.
     pub starts: Starts,
+    /// The terms on which the gateway starts and stops the node.
+    pub hook: HookTerms,
+}
+
+/// The terms on which the gateway starts and stops a node by its hook.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HookTerms {
+    /// The program or host that starts the node. Empty: the node has no hook, or its failures open no breaker.
+    pub provider: Box<str>,
+    /// Cost per hour while the node runs, in thousandths of any currency.
+    pub cost_milli: u64,
+    /// A node that the gateway started is stopped once it has not been needed for this long. `None`: never.
+    pub stop_after: Option<Duration>,
+    /// A node that the gateway started is started again once it has been dead for this long, doubled with each
+    /// replacement in a row. `None`: once it is needed.
+    pub replace_after: Option<Duration>,
+}
+
+/// Limits of all nodes together that the gateway starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StartBudget {
+    /// Started nodes that may run at once.
+    pub nodes_max: Option<u32>,
+    /// Cost per hour of all started nodes, in thousandths.
+    pub cost_milli_max: Option<u64>,
+    /// Rooms without a node start one beyond the budget.
+    pub exceeded_for_calls: bool,
 }
 
 /// The use of a node while all are up.
@@ -118,6 +147,8 @@ pub struct Scenario {
     pub spares: u8,
     /// The deaths that the capacity reserved at the first spare covers.
     pub reserve: FailureScope,
+    /// Spares are outside the first node's zone or region. [`FailureScope::Node`]: other zones are only preferred.
+    pub spares_outside: FailureScope,
     /// Silence after which a session is closed.
     pub close_after: Duration,
     /// Rooms of higher priority are rescued first.
@@ -296,13 +327,15 @@ pub struct GatewayLimits {
     pub openings_at_once: u32,
     /// Maximum rooms per second that return to their native place. Default 20.
     pub failbacks_per_second: u32,
-    /// Thresholds of the circuit breakers of regions.
+    /// Thresholds of the circuit breakers of regions and zones.
     pub breakers: Breakers,
     /// Settings of the circuit breakers of clients.
     pub client_breakers: ClientBreakerSettings,
     /// Rooms of any mode that a region without capacity refuses start a node there, as does the forecast of exhausted capacity. Default
     /// false.
     pub early_start: bool,
+    /// Limits of the nodes that the gateway starts. Default: none.
+    pub start_budget: StartBudget,
 }
 
 impl Default for GatewayLimits {
@@ -323,11 +356,12 @@ impl Default for GatewayLimits {
             breakers: Breakers::default(),
             client_breakers: ClientBreakerSettings::default(),
             early_start: false,
+            start_budget: StartBudget::default(),
         }
     }
 }
 
-/// Thresholds of the regional breakers.
+/// Thresholds of the breakers of regions and zones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Breakers {
     /// A session is bad from this loss towards its client, in ppm. Default 8 %.
@@ -438,7 +472,7 @@ impl RedundancyMode {
 
 crate::named! {
     /// The nodes that fail together.
-    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Deserialize)]
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]
     pub enum FailureScope {
         /// One node.

@@ -6,10 +6,13 @@
 
 mod detector;
 mod node;
+mod providers;
 mod table;
 
+pub use node::elastic::{NodeUse, StopStep};
 pub use node::trust::NodeTrust;
 pub use node::{Node, NodeEvidence, NodeTransition};
+pub use providers::ProviderBreakerStanding;
 pub use table::watch::{AgentWord, NodeChange, WATCH_EVERY};
 pub use table::{
     ANSWERED_IN_TIME, NodeEffect, NodeOutput, NodeTable, NodeTimer, OpeningClass, OpeningWindow,

@@ -1,16 +1,17 @@
 //! A node's health, from the detector's findings, and how trust in a returned node grows.
 
+pub(crate) mod elastic;
 pub(crate) mod trust;
 
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    EvidenceSource, Health, Hop, Incarnation, Measures, Metric, NodeId, NodeProbing, NodeSettings,
-    RoomId, Starts, Timings,
+    EvidenceSource, Health, Hop, Incarnation, Measures, Metric, NodeId, NodeNeed, NodeProbing,
+    NodeSettings, RoomId, Starts, Timings,
 };
 
 use crate::detector::{Detector, DetectorFinding, Distance};
-use crate::node::trust::{HealthState, ImpairedPeriod, NodeTrust, Starting};
+use crate::node::trust::{ElasticState, HealthState, ImpairedPeriod, NodeTrust, Starting};
 
 /// Relapses that still double the ejection; beyond them the maximum applies anyway.
 const RELAPSES_MAX: u32 = 16;
@@ -57,6 +58,12 @@ pub struct Node {
     pub decay_permille: u16,
     /// Ports that were recently found closed, by room.
     closed_ports: Vec<(RoomId, Instant)>,
+    /// The reason why the node, which could be stopped, is not.
+    pub need: Option<NodeNeed>,
+    /// The time since which the node is not needed; while it drains to be stopped, that of the drain.
+    quiet_since: Option<Instant>,
+    /// The time since which no leg is open at the node that drains to be stopped.
+    empty_since: Option<Instant>,
     timings: Timings,
 }
 
@@ -149,6 +156,9 @@ impl Node {
             fares_badly: false,
             decay_permille: 0,
             closed_ports: Vec::new(),
+            need: None,
+            quiet_since: None,
+            empty_since: None,
             timings,
         }
     }
@@ -169,10 +179,15 @@ impl Node {
         node
     }
 
-    /// Returns the facts that another process continues.
+    /// Returns the facts that another process continues. A node that is being started counts as started there.
     pub fn trust_record(&self) -> NodeTrust {
         let starting = Starting { called: None, ..self.trust.starting };
-        NodeTrust { starting, ..self.trust }
+        let started = self.trust.elastic.started || self.is_starting();
+        NodeTrust {
+            starting,
+            elastic: ElasticState { started, ..self.trust.elastic },
+            ..self.trust
+        }
     }
 
     /// Continues the trust of another process, unless this process has worse evidence. A call of the start hook in
@@ -188,6 +203,8 @@ impl Node {
         };
         let holds = match before.standing {
             HealthState::Down { .. } => true,
+            // The answers of a node that was told to stop say nothing.
+            HealthState::Cold { .. } if before.elastic.stop_called.is_some() => true,
             HealthState::Cold { .. } => !self.runs() || !self.detector.was_heard(),
             HealthState::Up { .. } | HealthState::Suspect { .. } | HealthState::Wary { .. } => {
                 self.runs() || without_evidence
@@ -203,6 +220,7 @@ impl Node {
         }
         self.trust.relapses = self.trust.relapses.max(before.relapses).min(RELAPSES_MAX);
         self.trust.starting = before.starting;
+        self.trust.elastic = before.elastic;
         self.trust.ejected = before.ejected;
         self.trust.draining = before.draining;
         self.trust.leaving |= before.leaving;
@@ -247,9 +265,11 @@ impl Node {
         !matches!(self.health(), Health::Down | Health::Cold)
     }
 
-    /// The node's rooms should move away, because of an operator, the node list or the node's own request.
+    /// The node's rooms should move away, because of an operator, the node list or the node's own request, or before the
+    /// node is stopped.
     pub fn drains(&self) -> bool {
-        self.trust.draining || self.trust.removed || self.trust.leaving
+        let NodeTrust { draining, removed, leaving, elastic, .. } = self.trust;
+        draining || removed || leaving || elastic.stopping
     }
 
     /// The node accepts rooms that have no session open there yet.
@@ -405,6 +425,7 @@ impl Node {
             self.trust.relapses = (self.trust.relapses + 1).min(RELAPSES_MAX);
         }
         (self.trust.worse, self.fares_badly) = (None, false);
+        self.plan_replacement(now);
         self.trust.standing = HealthState::Down { since: now, answering_since: None };
         NodeTransition::Died { from }
     }
@@ -445,6 +466,7 @@ impl Node {
             return None;
         }
         self.trust.excused = false;
+        self.trust.elastic.note_runs(false, now);
         self.detector.absolve();
         self.trust.standing = match std::mem::take(&mut self.trust.unknown) {
             true => HealthState::Up { since: now },
@@ -494,6 +516,9 @@ impl Node {
     /// is Wary like any returned node, because it may be unstable.
     pub(super) fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<NodeTransition> {
         self.detector.weigh(now);
+        if self.trust.elastic.stop_called.is_some() {
+            return None;
+        }
         // An agent may answer although the process does not run, and reports that.
         let answer = self.detector.last_answer().filter(|&answer| answer > since);
         answer.filter(|_| !self.detector.is_gone())?;
@@ -501,6 +526,7 @@ impl Node {
         self.detector.forget_loss();
         let Starting { called, .. } = std::mem::take(&mut self.trust.starting);
         let trusted = called.is_some() && self.trust.relapses == 0;
+        self.trust.elastic.note_runs(called.is_some(), now);
         self.trust.standing =
             if trusted { HealthState::Up { since: now } } else { HealthState::Wary { since: now } };
         let after = called.map(|at| now.saturating_duration_since(at));
@@ -513,6 +539,7 @@ impl Node {
         let Starting { called, again, .. } = self.trust.starting;
         let idle = called.is_none() && again.is_none_or(|again| again <= now);
         let absent = self.detector.has_missed() || self.detector.is_gone();
+        let idle = idle && self.trust.elastic.stop_called.is_none();
         self.health() == Health::Cold && !self.drains() && idle && absent
     }
 

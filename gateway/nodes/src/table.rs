@@ -1,5 +1,6 @@
 //! The set of nodes, their health, and the board on which packets see them.
 
+pub(crate) mod elastic;
 pub(crate) mod watch;
 
 use std::cmp::Reverse;
@@ -10,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     Board, CoreEvent, CoreSettings, FailureDomain, FailureScope, GatewayLimits, Hop, Impossible,
-    NodeId, NodeProbing, NodeSettings, NotStarted, RegionId, SessionId, Timings, Zone, ZoneId,
+    NodeId, NodeProbing, NodeSettings, NotStarted, RegionId, SessionId, StartRefusal, Timings,
+    Zone, ZoneId,
 };
 
 use crate::node::Node;
+use crate::providers::ProviderBreakers;
 
 /// A slot is not reused for this long after its node left, so that late answers about that node have arrived.
 const RESTS: Duration = Duration::from_secs(10);
@@ -43,6 +46,11 @@ pub struct NodeTable {
     fell: BTreeMap<RegionId, Instant>,
     /// No more nodes are started.
     shutting_down: bool,
+    providers: ProviderBreakers,
+    /// The last report of a refused start for each reason.
+    refused_starts: BTreeMap<StartRefusal, Instant>,
+    /// The highest load that is expected within the horizon of forecasts, kbit/s, with the time of the forecast.
+    expected_load: BTreeMap<RegionId, (u64, Instant)>,
     outputs: VecDeque<NodeOutput>,
 }
 
@@ -87,6 +95,10 @@ pub enum NodeEffect {
         /// The reason for the end of the hook.
         why: NotStarted,
     },
+    /// Stop a node that a hook started. It is gone once it does not answer probes.
+    Stop(NodeId),
+    /// End what still stops the node: its time limit has passed.
+    EndStop(NodeId),
     /// A removed node is gone: no room leads there, and its slot may be reused after 10 s.
     Forget(NodeId),
 }
@@ -130,6 +142,9 @@ impl NodeTable {
             none_heard: None,
             fell: BTreeMap::new(),
             shutting_down: false,
+            providers: ProviderBreakers::default(),
+            refused_starts: BTreeMap::new(),
+            expected_load: BTreeMap::new(),
             outputs: VecDeque::new(),
         };
         for (at, node) in settings.nodes.iter().enumerate() {
@@ -273,17 +288,24 @@ impl NodeTable {
         }
     }
 
+    /// Returns the zone and the region of the node; none if the node is gone.
+    pub fn domains_of(&self, node: NodeId) -> impl Iterator<Item = FailureDomain> {
+        let scopes = [FailureScope::Zone, FailureScope::Region].into_iter();
+        scopes.filter_map(move |scope| self.domain_of(node, scope))
+    }
+
+    /// True if both nodes are in one zone or region. Always false if the scope is the node alone.
+    pub fn share_domain(&self, one: NodeId, other: NodeId, scope: FailureScope) -> bool {
+        self.domain_of(one, scope)
+            .is_some_and(|domain| self.domain_of(other, scope) == Some(domain))
+    }
+
     /// Returns the nodes of the zone or region.
     pub fn in_domain(&self, domain: FailureDomain) -> impl Iterator<Item = &Node> {
         self.iter().filter(move |node| match domain {
             FailureDomain::Zone(zone) => node.settings.zone == zone,
             FailureDomain::Region(region) => self.region_of(node.id) == region,
         })
-    }
-
-    /// Returns the nodes of the region.
-    pub fn in_region(&self, region: RegionId) -> impl Iterator<Item = &Node> {
-        self.iter().filter(move |node| self.region_of(node.id) == region)
     }
 }
 
@@ -405,8 +427,7 @@ impl NodeTable {
 
     /// Returns true if an operator drains the zone or region of the node.
     pub fn is_in_drained(&self, node: NodeId) -> bool {
-        let scopes = [FailureScope::Zone, FailureScope::Region].into_iter();
-        scopes.filter_map(|scope| self.domain_of(node, scope)).any(|domain| self.is_drained(domain))
+        self.domains_of(node).any(|domain| self.is_drained(domain))
     }
 
     /// Sets whether present and future nodes of the zone or region drain. Of a region, it replaces what was set of its
@@ -470,7 +491,7 @@ pub type QueuePosition = (OpeningClass, Reverse<i64>, u64);
 
 /// A node's window, as in congestion control (RFC 5681, 3.1). It grows with openings answered in time: by one for each
 /// until the first late one, then by one per window. It halves on late or refused openings.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct OpeningWindow {
     window: u32,
     start: u32,
@@ -488,6 +509,12 @@ impl OpeningWindow {
     /// Starts with this window.
     pub fn new(start: u32) -> OpeningWindow {
         OpeningWindow { window: start.min(WINDOW_MAX), start, ..OpeningWindow::default() }
+    }
+
+    /// Returns the window without openings.
+    pub fn idle(&self) -> OpeningWindow {
+        let OpeningWindow { window, start, credit, slowed, .. } = *self;
+        OpeningWindow { window, start, credit, slowed, ..OpeningWindow::default() }
     }
 
     /// Returns the number of the next place in the queue.

@@ -1,23 +1,23 @@
 //! The catalog of a plugin.
 
-use evenkeel_model::{CatalogEntry, CoreSettings, EntryKind, NodeId, RegionId, ZoneId};
+use evenkeel_model::{
+    CatalogEntry, ClientLabel, CoreSettings, EntryKind, NodeId, NodeSettings, RegionId,
+};
 
 /// The catalog of the regions, zones and nodes in these settings.
 pub fn catalog_of(core: &CoreSettings) -> Vec<CatalogEntry> {
     let regions = core.regions.iter().map(|name| &**name);
     let zones = core.zones.iter().map(|zone| (zone.region, &*zone.name));
-    let nodes = (0..).map(NodeId).zip(&core.nodes);
-    let nodes = nodes.map(|(id, node)| (id, node.zone, &*node.name));
-    catalog(core.home, regions, zones, nodes)
+    catalog(core.home, regions, zones, (0..).map(NodeId).zip(&core.nodes))
 }
 
 /// The catalog, which maps the numbers in questions to names. Lists regions and zones in
-/// the order of their numbers; the parent of a zone is its region, that of a node its zone.
+/// the order of their numbers; the parent of a zone is its region, that of a node its zone. A node has its carrier as label.
 pub fn catalog<'a>(
     home: RegionId,
     regions: impl Iterator<Item = &'a str> + Clone,
     zones: impl Iterator<Item = (RegionId, &'a str)>,
-    nodes: impl Iterator<Item = (NodeId, ZoneId, &'a str)>,
+    nodes: impl Iterator<Item = (NodeId, &'a NodeSettings)>,
 ) -> Vec<CatalogEntry> {
     let entry = |kind, id: u32, parent: u32, name: &str| CatalogEntry {
         kind,
@@ -31,6 +31,11 @@ pub fn catalog<'a>(
     let regions = (0..).zip(regions).map(|(id, name)| entry(EntryKind::Region, id, 0, name));
     let zones =
         (0..).zip(zones).map(|(id, (region, name))| entry(EntryKind::Zone, id, region.0, name));
-    let nodes = nodes.map(|(id, zone, name)| entry(EntryKind::Node, id.0, zone.0, name));
+    let nodes = nodes.map(|(id, node)| {
+        let carrier = node.carrier.iter();
+        let label = carrier.map(|name| (ClientLabel::Carrier.name().into(), (**name).into()));
+        let entry = entry(EntryKind::Node, id.0, node.zone.0, &node.name);
+        CatalogEntry { labels: label.collect(), ..entry }
+    });
     regions.chain(zones).chain(nodes).chain([own]).collect()
 }

@@ -58,6 +58,8 @@ const QUESTIONS_MAX: usize = 64;
 pub struct PolicyView {
     /// The policy: `call/routing`.
     pub policy: PolicyName,
+    /// The scenarios of its set.
+    pub scenarios: Vec<Arc<str>>,
     /// Revisions, rollout, faults.
     pub status: PolicyStatus,
     /// The plugin of the active revision. Empty while the native default decides because the plugin failed.
@@ -135,6 +137,7 @@ impl RunningPolicy {
     fn view(
         &self,
         policy: &PolicyName,
+        scenarios: Vec<Arc<str>>,
         status: PolicyStatus,
         (cohorts, judged): (Vec<ArmStatistics>, Option<CohortSize>),
     ) -> PolicyView {
@@ -149,6 +152,7 @@ impl RunningPolicy {
             active.map(|plugin| plugin.figures.read()).unwrap_or_default();
         PolicyView {
             policy: policy.clone(),
+            scenarios,
             active: active.map(view).unwrap_or_default(),
             candidate: candidate.map(view).unwrap_or_default(),
             status,
@@ -433,7 +437,9 @@ impl PolicyThreads {
             let status = gateway.policy(policy)?.status(now);
             let cohorts = tallies.get(policy).and_then(|tally| gateway.cohorts(policy, tally));
             let cohorts = cohorts.into_iter().flatten().collect();
-            Some(running.view(policy, status, (cohorts, gateway.judged(policy))))
+            let of_set = gateway.scenarios().filter(|(_, scenario)| scenario.set == policy.set);
+            let scenarios = of_set.map(|(name, _)| Arc::clone(name)).collect();
+            Some(running.view(policy, scenarios, status, (cohorts, gateway.judged(policy))))
         };
         self.running.iter().filter_map(view).collect()
     }

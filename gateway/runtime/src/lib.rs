@@ -95,6 +95,11 @@ impl RunningGateway {
         std::mem::replace(&mut self.told, self.handle.events())
     }
 
+    /// The end of the certificate of the QUIC endpoint, if it has one.
+    pub fn quic_certificate_ends(&self) -> Option<SystemTime> {
+        self.quic_thread.as_ref()?.certificate_ends
+    }
+
     /// Duplicates of the listeners' sockets, and the identity of the QUIC endpoint.
     pub fn duplicates(
         &self,

@@ -443,6 +443,7 @@ fn keys_for_restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
         (old.limits != new.limits, "[limits]"),
         (old.breaker != new.breaker || old.client_breakers != new.client_breakers, "[breaker]"),
         (old.forecast != new.forecast, "[forecast]"),
+        (old.elastic != new.elastic, "[elastic]"),
         (old.detector != new.detector, "[detector]"),
         (old.cluster != new.cluster, "[cluster]"),
         (old.index != new.index, "[index]"),

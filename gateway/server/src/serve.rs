@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use evenkeel_alerts::AlertChannels;
 use evenkeel_config::{AddressPlace, GatewayConfig, GroupSettings, ListenIngress};
-use evenkeel_control::{Handle, Inherited, SocketName};
+use evenkeel_control::{Continuation, Handle, Inherited, SocketName};
 use evenkeel_group::{Group, GroupOwnership, MemberEnd};
 use evenkeel_handover::{
     ReplacedGateway, RequestGate, Successor, UpgradeRequest, Upgrader, Upgrades,
@@ -25,7 +25,7 @@ use nix::unistd::geteuid;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, mpsc, watch as cell};
 
-use super::counters::CounterFollower;
+use super::counters::{self, CounterFollower};
 use super::forecast::ForecastFollower;
 use super::host::HostFollower;
 use super::host_sessions;
@@ -164,7 +164,8 @@ fn serve_as(
     api.alerts = applied.alerts.clone();
     api.configuration = Some(applied.in_force.subscribe());
     api.cache = gateway.foundry.folder().map(PathBuf::from);
-    let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
+    let api =
+        api.serve(gateway.handle.clone(), Box::new(move |format| prometheus.render_as(format)))?;
     let mut signals = {
         let _entered = runtime.enter();
         PendingSignals::listen()?
@@ -186,7 +187,7 @@ fn serve_as(
         let successor = taking;
         runtime.block_on(async {
             // Fails only if control has ended, and the gateway with it.
-            let _ = gateway.handle.resume().await;
+            let _ = gateway.handle.resume(Continuation::Upgrade).await;
             tracing::info!(sessions, "sessions taken over");
             successor.left().await;
         });
@@ -208,7 +209,8 @@ fn serve_as(
         .map(|bound| bound.start(&gateway.handle, in_group.clone(), votes, telemetry.instruments()))
         .transpose()?;
     let (metrics, instruments) = (telemetry.prometheus(), telemetry.instruments());
-    let alerts = alerts.start(&settings, in_group.clone(), metrics, instruments)?;
+    let control = gateway.handle.clone();
+    let alerts = alerts.start(&settings, control, in_group.clone(), metrics, instruments)?;
     let replaced = successor.take().is_some();
     api.open();
     let listening = ServedAddresses {
@@ -264,8 +266,11 @@ fn serve_as(
             never = host => match never {},
         }
     };
-    let attended =
-        runtime.block_on(attend(&gateway, &telemetry, &mut recorder, reloading, leaving, end));
+    let (group, credentials) = (end.group.clone(), counters::credentials(&settings, &gateway));
+    let counters =
+        CounterFollower::new(handle.clone(), telemetry.instruments(), group, credentials);
+    let attended = attend(&gateway, &telemetry, &mut recorder, counters, reloading, leaving, end);
+    let attended = runtime.block_on(attended);
     // Two processes of one member would both send beats, and alerts.
     drop((member, alerts));
     let (handed_over, attended) = match attended {
@@ -459,13 +464,12 @@ async fn attend(
     gateway: &RunningGateway,
     telemetry: &Telemetry,
     recorder: &mut EventRecorder,
+    mut counters: CounterFollower,
     reloading: impl Future<Output = ()>,
     leaving: impl Future<Output = Result<ReplacedGateway, MemberEnd>>,
     end: OrderlyEnd<'_>,
 ) -> Result<Option<ReplacedGateway>, ServeError> {
     let handle = &gateway.handle;
-    let (instruments, group) = (telemetry.instruments(), end.group.clone());
-    let mut counters = CounterFollower::new(handle.clone(), instruments, group);
     counters.begin().await;
     let cache = gateway.foundry.folder().map(PathBuf::from);
     let mut host = HostFollower::new(telemetry.instruments(), cache);

@@ -1,4 +1,5 @@
-//! Alert rules in three tiers: made into `docs/alerts/rules.yml` for Prometheus, and evaluated by gateways that send alerts themselves.
+//! Alert rules in three tiers, and the alerts that others explain: made into `docs/alerts/rules.yml` for Prometheus and
+//! `docs/alerts/alertmanager.yml` for Alertmanager, and evaluated by gateways that send alerts themselves.
 
 pub mod condition;
 
@@ -37,6 +38,11 @@ impl AlertRule {
         spell(self.lasts)
     }
 
+    /// The rule is about the member of a group that evaluates it: other members may not know. Of other rules only the owner sends alerts.
+    pub fn is_of_member(&self) -> bool {
+        OF_MEMBERS.contains(&self.name)
+    }
+
     /// The summary of one alert, with the values of its labels.
     pub fn summarize(&self, labels: &SeriesLabels, value: f64) -> String {
         let with_value = self.summary.replace("{{ $value }}", &value.to_string());
@@ -57,6 +63,9 @@ const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(60 * minutes)
 }
 
+/// Seconds.
+const DAY: f64 = 86_400.0;
+
 const fn burns(windows: [&'static [&'static str; 1]; 2], limit: f64) -> AlertCondition {
     let (metric, label) = ("evenkeel_slo_burn_rate", "evenkeel_window");
     AlertCondition::AboveInWindows { metric, label, windows, limit }
@@ -76,6 +85,14 @@ macro_rules! rules {
     };
 }
 
+/// Rules about one member of a group, see [`AlertRule::is_of_member`].
+const OF_MEMBERS: [&str; 4] = [
+    "EvenkeelTakeoverBlocked",
+    "EvenkeelGroupWithoutOwner",
+    "EvenkeelCredentialEndsSoon",
+    "EvenkeelCredentialEnds",
+];
+
 rules! {
     Page "EvenkeelRoomsStranded":
         increase("evenkeel_rooms_stranded_total", minutes(5)).above(0.0), for Duration::ZERO,
@@ -87,13 +104,22 @@ rules! {
             .above(1.0), for minutes(1),
         "offers are refused: {{ $labels.evenkeel_reason }}", "failover.md#capacity";
     Page "EvenkeelRegionBreakerOpen": last("evenkeel_region_breaker").is(1.0), for seconds(10),
-        "region {{ $labels.evenkeel_region }} takes no new rooms", "failover.md#region-breaker";
+        "region {{ $labels.evenkeel_region }} takes no new rooms", "failover.md#breakers-of-regions-and-zones";
     Page "EvenkeelClientBreakerOpen": last("evenkeel_client_breaker").is(1.0), for seconds(10),
         "media of clients with {{ $labels.evenkeel_label }} {{ $labels.evenkeel_label_value }} is bad", "failover.md#client-breaker";
-    Page "EvenkeelUplinkSuspect": last("evenkeel_uplink_suspect").is(1.0), for seconds(10),
-        "most nodes are silent at once: check the gateway's own network", "operations.md#look";
+    Page "EvenkeelUplinkSuspect":
+        increase("evenkeel_uplink_suspicions_total", minutes(5)).above(0.0), for Duration::ZERO,
+        "most nodes fell silent at once: check the gateway's own network", "operations.md#look";
+    Page "EvenkeelTakeoverBlocked": last("evenkeel_group_blocked").is(1.0), for seconds(10),
+        "the owner of the group is silent, and this gateway may not take over: `evenkeel gateway list` has the reason", "operations.md#both-gateways-lost-one-came-back";
+    Page "EvenkeelGroupWithoutOwner": last("evenkeel_group_owned").is(0.0), for seconds(10),
+        "this gateway knows none of the group that serves: `evenkeel gateway list` has the reason", "operations.md#both-gateways-lost-one-came-back";
+    Page "EvenkeelCredentialEndsSoon": last("evenkeel_credential_expiry_seconds").below(DAY), for Duration::ZERO,
+        "{{ $labels.evenkeel_credential }} ends in {{ $value }} s", "operations.md#certificates-and-tokens";
     Page "EvenkeelSloBurnsFast": burns([&["5m"], &["1h"]], 14.4), for minutes(1),
         "scenario {{ $labels.evenkeel_scenario }} misses its objective of {{ $labels.evenkeel_slo }}", "operations.md#objectives";
+    Ticket "EvenkeelZoneBreakerOpen": last("evenkeel_zone_breaker").is(1.0), for seconds(10),
+        "zone {{ $labels.evenkeel_region }}/{{ $labels.evenkeel_zone }} takes no new rooms", "failover.md#breakers-of-regions-and-zones";
     Ticket "EvenkeelSloBurnsSlowly": burns([&["1h"], &["6h"]], 6.0), for minutes(1),
         "scenario {{ $labels.evenkeel_scenario }} has missed its objective of {{ $labels.evenkeel_slo }} for hours", "operations.md#objectives";
     Ticket "EvenkeelVoiceBad":
@@ -112,12 +138,14 @@ rules! {
                 .only("evenkeel_segment", &["leg", "node", "gateway"])
                 .sum_by(&["evenkeel_scenario", "evenkeel_segment"]),
             share: 0.05,
-            whole: last("evenkeel_scenario_sessions"),
+            whole: last("evenkeel_scenario_sessions").sum_by(&["evenkeel_scenario"]),
             on: &["evenkeel_scenario"],
         }, for minutes(1),
         "media of {{ $value }} sessions of scenario {{ $labels.evenkeel_scenario }} suffers at the {{ $labels.evenkeel_segment }}", "operations.md#impaired-media";
     Ticket "EvenkeelNodeDown": last("evenkeel_node_health").is(3.0), for minutes(1),
         "node {{ $labels.evenkeel_node }} is down", "failover.md#after-a-node-died";
+    Ticket "EvenkeelProviderBreakerOpen": last("evenkeel_provider_breaker").above(0.0), for minutes(1),
+        "nodes of provider {{ $labels.evenkeel_provider }} do not start", "elastic.md#providers";
     Ticket "EvenkeelNodeFlaps":
         increase("evenkeel_node_failures_total", minutes(10)).above(3.0), for Duration::ZERO,
         "node {{ $labels.evenkeel_node }} fails again and again", "failover.md#detection";
@@ -130,6 +158,8 @@ rules! {
             before: minutes(5),
         }, for minutes(1),
         "the round trip to node {{ $labels.evenkeel_node }} rose to {{ $value }} s", "failover.md#detection";
+    Ticket "EvenkeelGatewayDown": last("evenkeel_group_member_up").is(0.0), for seconds(30),
+        "gateway {{ $labels.evenkeel_gateway }} of the group is not heard", "operations.md#lost-redundancy";
     Ticket "EvenkeelRedundancyLost": last("evenkeel_group_warnings").above(0.0), for minutes(1),
         "the next fault of a gateway may end calls: `evenkeel gateway list` has the reason", "operations.md#lost-redundancy";
     Ticket "EvenkeelLossUncovered": last("evenkeel_loss_unplaced").above(0.0), for minutes(2),
@@ -166,6 +196,10 @@ rules! {
         "a room is at two groups: the log names it", "operations.md#shared-index";
     Ticket "EvenkeelDependencyDown": last("evenkeel_dependency_up").is(0.0), for minutes(1),
         "{{ $labels.evenkeel_dependency }}, which this gateway depends on, does not answer: `evenkeel status` has the reason", "operations.md#dependencies";
+    Ticket "EvenkeelCredentialEnds": last("evenkeel_credential_expiry_seconds").below(14.0 * DAY), for Duration::ZERO,
+        "{{ $labels.evenkeel_credential }} ends in {{ $value }} s", "operations.md#certificates-and-tokens";
+    Info "EvenkeelLossReduces": last("evenkeel_loss_reduced").above(0.0), for minutes(10),
+        "the loss of one {{ $labels.evenkeel_scope }} would reduce the bit rate of {{ $value }} sessions: `evenkeel blast` shows where", "failover.md#blast-radius";
     Info "EvenkeelNodeFailed":
         increase("evenkeel_node_failures_total", minutes(5)).above(0.0), for Duration::ZERO,
         "node {{ $labels.evenkeel_node }} failed, and its rooms moved", "failover.md#after-a-node-died";
@@ -179,6 +213,88 @@ rules! {
     Info "EvenkeelTelemetryDropped":
         increase("evenkeel_telemetry_dropped_total", minutes(10)).above(0.0), for Duration::ZERO,
         "telemetry is lost: {{ $labels.evenkeel_signal }}, {{ $labels.evenkeel_reason }}", "telemetry.md#alerts";
+}
+
+/// An alert that explains others: while it fires, these are not sent, as Alertmanager's `inhibit_rules` have it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AlertInhibition {
+    /// The rule of the alert that explains.
+    pub source: &'static str,
+    /// Rules that stand after it in [`RULES`].
+    pub targets: &'static [&'static str],
+    /// Labels that have the same values at both alerts.
+    pub equal: &'static [&'static str],
+}
+
+const fn explains(
+    source: &'static str,
+    targets: &'static [&'static str],
+    equal: &'static [&'static str],
+) -> AlertInhibition {
+    AlertInhibition { source, targets, equal }
+}
+
+/// All inhibitions, of alerts of the same gateway.
+pub const INHIBITIONS: &[AlertInhibition] = &[
+    explains(
+        "EvenkeelRegionBreakerOpen",
+        &["EvenkeelZoneBreakerOpen", "EvenkeelNodeDown", "EvenkeelNodeDelayRose"],
+        &["evenkeel_region"],
+    ),
+    explains(
+        "EvenkeelUplinkSuspect",
+        &[
+            "EvenkeelNodeDown",
+            "EvenkeelNodeFlaps",
+            "EvenkeelNodeDelayRose",
+            "EvenkeelDependencyDown",
+            "EvenkeelNodeFailed",
+        ],
+        &[],
+    ),
+    explains(
+        "EvenkeelTakeoverBlocked",
+        &["EvenkeelGroupWithoutOwner", "EvenkeelGatewayDown", "EvenkeelRedundancyLost"],
+        &[],
+    ),
+    explains(
+        "EvenkeelGroupWithoutOwner",
+        &["EvenkeelGatewayDown", "EvenkeelRedundancyLost", "EvenkeelRoleChanged"],
+        &[],
+    ),
+    explains("EvenkeelCredentialEndsSoon", &["EvenkeelCredentialEnds"], &["evenkeel_credential"]),
+    explains(
+        "EvenkeelSloBurnsFast",
+        &["EvenkeelSloBurnsSlowly"],
+        &["evenkeel_scenario", "evenkeel_slo"],
+    ),
+    explains(
+        "EvenkeelNodeDown",
+        &["EvenkeelNodeFlaps", "EvenkeelNodeDelayRose", "EvenkeelNodeFailed"],
+        &["evenkeel_node"],
+    ),
+    explains("EvenkeelGatewayDown", &["EvenkeelRedundancyLost"], &[]),
+    explains("EvenkeelRedundancyLost", &["EvenkeelGroupRefused"], &[]),
+];
+
+/// Labels that tell gateways apart: of series that Prometheus scrapes, and of alerts that a gateway sends itself. An alert has one of them.
+const OF_GATEWAY: [&str; 2] = ["instance", "gateway"];
+
+/// The part of Alertmanager's configuration with `inhibit_rules`.
+pub fn inhibit_rules_file() -> String {
+    let mut text = "# Made by `make reference` from gateway/telemetry/src/alerts.rs. A part of Alertmanager's configuration.\n\
+                    inhibit_rules:\n"
+        .to_owned();
+    for AlertInhibition { source, targets, equal } in INHIBITIONS {
+        writeln!(
+            text,
+            "- source_matchers: ['alertname = \"{source}\"']\n  target_matchers: ['alertname =~ \"{}\"']\n  equal: [{}]",
+            targets.join("|"),
+            [&OF_GATEWAY[..], *equal].concat().join(", "),
+        )
+        .expect("a string takes all text");
+    }
+    text
 }
 
 /// The file of rules, for `rule_files` of Prometheus.
@@ -208,3 +324,6 @@ pub fn rules_file() -> String {
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use crate::harness::{
     GatewayProcess, Place, TIMEOUT, assert_continuous, await_armed, await_replica, ids, talk_for,
     wait_until,
 };
+use crate::relay::metric;
 
 const TAKE_OVER: &str = "/v1/gateway:take-over";
 
@@ -50,6 +51,10 @@ fn await_blocked(at: &mut GatewayProcess) -> String {
         reason.is_string()
     });
     reason.as_str().unwrap().to_owned()
+}
+
+fn await_gauge(at: &mut GatewayProcess, name: &str, value: u64) {
+    wait_until(name, || metric(at, name, "") == Some(value));
 }
 
 fn is_ready(at: &mut GatewayProcess) -> bool {
@@ -112,6 +117,8 @@ fn operator_replaces_an_owner_without_a_witness() {
     await_replica(&mut owner);
     place.set_link(0, false);
     await_blocked(&mut standby);
+    await_gauge(&mut standby, "evenkeel_group_blocked", 1);
+    assert_eq!(metric(&mut standby, "evenkeel_group_owned", ""), Some(0));
     let said = take_over(&standby, "edge-1");
     assert_eq!(said, "edge-2 owns the addresses in epoch 2; sessions that continue: 1\n");
     expect_echo(&mut ann, "packets arrive again");
@@ -140,6 +147,8 @@ fn operator_lets_a_doubting_owner_send() {
         reason.ends_with("neither it nor a majority of the agents and witnesses answers"),
         "{reason}"
     );
+    await_gauge(&mut owner, "evenkeel_group_owned", 0);
+    assert_eq!(metric(&mut owner, "evenkeel_group_blocked", ""), Some(0), "it is the owner");
     let said = take_over(&owner, "edge-2");
     assert!(said.ends_with("; sessions that continue: 1\n"), "{said}");
     assert_eq!(owner.read("/v1/gateways")["gateways"][0]["role"], "owner");

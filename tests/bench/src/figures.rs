@@ -1,4 +1,4 @@
-//! Figures that are no rows: memory, set-up, start, flip, growth.
+//! Figures that are no rows: memory, set-up, start, flip, growth, telemetry.
 
 mod agents;
 mod crowd;
@@ -7,6 +7,7 @@ mod growth;
 mod memory;
 mod setup;
 mod start;
+mod telemetry;
 mod world;
 
 use evenkeel_media::rtp;
@@ -16,7 +17,7 @@ use crate::relay::Places;
 use crate::report::Report;
 
 /// Names of the figures on the command line.
-pub(crate) const NAMES: [&str; 5] = ["memory", "setup", "start", "flip", "growth"];
+pub(crate) const NAMES: [&str; 6] = ["memory", "setup", "start", "flip", "growth", "telemetry"];
 
 /// Measures the requested figures.
 ///
@@ -34,6 +35,7 @@ pub(crate) fn measure(
             "setup" => report.setup_per_s = setup::measure(places)?,
             "start" => report.start_ms = Some(start::measure(places)?),
             "flip" => report.flip_us = Some(flip::measure()?),
+            "telemetry" => report.telemetry = Some(telemetry::measure(places)?),
             _ => report.growth = Some(growth::measure(places)?),
         }
     }

@@ -70,7 +70,7 @@ enum Verb {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choice {
     /// Run only rows with this in their title, or one figure of `full`: `losing`, `overload`, `forward`, `memory`,
-    /// `setup`, `start`, `flip`, `growth`
+    /// `setup`, `start`, `flip`, `growth`, `telemetry`
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
     /// Run only these relays, as `ours,floor,limit`; default: these and nginx for `quick`, all installed ones for

@@ -35,6 +35,7 @@ pub(crate) struct Report {
     pub(crate) flip_us: Option<f64>,
     /// Processor time per packet with 100,000 sessions, divided by that with 1,000.
     pub(crate) growth: Option<f64>,
+    pub(crate) telemetry: Option<TelemetryCost>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -164,6 +165,49 @@ pub(crate) struct SetUp {
     pub(crate) core: Option<f64>,
     /// Sessions per second through the HTTP API.
     pub(crate) http: Option<f64>,
+}
+
+/// The cost of telemetry with 10,000 sessions, beside which others open and close.
+#[derive(Clone, Default, Debug, Serialize)]
+pub(crate) struct TelemetryCost {
+    /// Processor time of the gateway by receiver, per cent of a core: `off` without one, and `healthy`, `dead` and `slow`
+    /// with 1 % of the traces.
+    pub(crate) core_percent: BTreeMap<&'static str, f64>,
+    /// Memory that the gateway took while many sessions opened and closed, by receiver, with all traces, MiB.
+    pub(crate) grown_mib: BTreeMap<&'static str, f64>,
+    /// The longest time of each list with all its pages, milliseconds.
+    pub(crate) list_ms: BTreeMap<&'static str, f64>,
+}
+
+impl TelemetryCost {
+    /// Processor time that a receiver costs which takes everything, per cent of a core.
+    pub(crate) fn healthy_percent(&self) -> f64 {
+        of(&self.core_percent, "healthy") - of(&self.core_percent, "off")
+    }
+
+    /// Processor time that a dead or a slow receiver costs beyond that, whichever costs more.
+    pub(crate) fn failing_percent(&self) -> f64 {
+        worse(&self.core_percent) - of(&self.core_percent, "healthy")
+    }
+
+    /// Memory that a dead or a slow receiver takes, whichever takes more, MiB.
+    pub(crate) fn failing_mib(&self) -> f64 {
+        worse(&self.grown_mib) - of(&self.grown_mib, "off")
+    }
+
+    /// The time of the slowest list, milliseconds.
+    pub(crate) fn slowest_list_ms(&self) -> f64 {
+        self.list_ms.values().copied().fold(0.0, f64::max)
+    }
+}
+
+/// NaN, which meets no target, if the receiver was not measured.
+fn of(figures: &BTreeMap<&'static str, f64>, receiver: &str) -> f64 {
+    figures.get(receiver).copied().unwrap_or(f64::NAN)
+}
+
+fn worse(figures: &BTreeMap<&'static str, f64>) -> f64 {
+    of(figures, "dead").max(of(figures, "slow"))
 }
 
 impl RowReport {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use evenkeel_testkit::report::AcceptanceRow;
 
-use crate::report::{Overload, OverloadLeg, Report, RowReport};
+use crate::report::{Overload, OverloadLeg, Report, RowReport, TelemetryCost};
 use crate::row::{Direction, Leg, Load, Path};
 
 /// A target and the worst figure that was measured for it.
@@ -91,6 +91,27 @@ pub(crate) fn judge(report: &Report) -> Vec<Judged> {
     );
     add("start of the process to the first packet forwarded, ms", report.start_ms, AtMost(150.0));
     add("cost per packet with 100,000 sessions, of that with 1,000", report.growth, AtMost(1.2));
+    let telemetry = |figure: fn(&TelemetryCost) -> f64| report.telemetry.as_ref().map(figure);
+    add(
+        "telemetry of 10,000 sessions with 1 % of the traces, % of a core",
+        telemetry(TelemetryCost::healthy_percent),
+        AtMost(2.0),
+    );
+    add(
+        "telemetry: a dead or slow receiver, % of a core beyond that",
+        telemetry(TelemetryCost::failing_percent),
+        AtMost(1.0),
+    );
+    add(
+        "telemetry: memory for a dead or slow receiver, MiB",
+        telemetry(TelemetryCost::failing_mib),
+        AtMost(16.0),
+    );
+    add(
+        "slowest list of 10,000 sessions with all pages, ms",
+        telemetry(TelemetryCost::slowest_list_ms),
+        AtMost(100.0),
+    );
     judged
 }
 
@@ -179,6 +200,18 @@ mod tests {
         assert_eq!(judge(&Report::default()), []);
         let judged = judge(&Report { start_ms: Some(151.0), ..Report::default() });
         assert_eq!((judged.len(), judged[0].is_met()), (1, false));
+    }
+
+    #[test]
+    fn telemetry_is_judged_by_its_worse_receiver() {
+        let cost = TelemetryCost {
+            core_percent: [("off", 5.0), ("healthy", 6.5), ("dead", 6.0), ("slow", 8.0)].into(),
+            grown_mib: [("off", 3.0), ("dead", 12.0), ("slow", 11.0)].into(),
+            list_ms: [("nodes", 1.0), ("sessions", 90.0)].into(),
+        };
+        let judged = judge(&Report { telemetry: Some(cost), ..Report::default() });
+        let found: Vec<(f64, bool)> = judged.iter().map(|one| (one.found, one.is_met())).collect();
+        assert_eq!(found, [(1.5, true), (1.5, false), (9.0, true), (90.0, true)]);
     }
 
     #[test]

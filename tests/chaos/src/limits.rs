@@ -90,6 +90,11 @@ impl Limits {
         Limits { found_p99: Some(p99), ..self }
     }
 
+    /// With a comparison of the gateway's blast radius.
+    pub(crate) const fn predicted(self) -> Limits {
+        Limits { predicted_min: Some(99.0), ..self }
+    }
+
     /// With make-before-break moves.
     pub(crate) const fn gently(self) -> Limits {
         Limits { overlap: true, ..self }
@@ -114,6 +119,7 @@ impl Limits {
             ("moves_per_room", self.moves_max),
             ("moves_per_room_min", self.moves_min),
             ("predicted_percent_min", self.predicted_min),
+            ("calls_lost", Some(0.0)),
             ("packets_lost", none(self.none_lost)),
             ("freezes", none(self.no_freeze)),
             ("nodes_marked_down", none(self.none_condemned)),
@@ -170,7 +176,7 @@ impl Limits {
             None => "unaffected sessions stay, 0 lost, 0 freezes".to_owned(),
             Some(why) => format!("others may suffer, since {why}"),
         });
-        words.push("no other node marked down, 0 unheard, 0 misdelivered".to_owned());
+        words.push("no other node marked down, 0 calls lost, 0 misdelivered".to_owned());
         words.join(", ")
     }
 
@@ -238,7 +244,7 @@ impl Limits {
         above("ms of the old node after the first at home", unfault_ms, at_home);
         above("came twice", both(|r| r.twice), when(self.both_carry, 0.0));
         above("misdelivered", both(|r| r.misdelivered), when(!self.damaged, 0.0));
-        above("unheard", (faults.unheard + unfaults.unheard) as f64, Some(0.0));
+        above("calls lost", calls_lost(played) as f64, Some(0.0));
         let hit_min = self.hit_min.unwrap_or(1);
         if faults.hit < hit_min {
             misses.push(format!("{} sessions hit, of at least {hit_min}", faults.hit));
@@ -278,12 +284,18 @@ pub(crate) fn figures(played: &Played) -> BTreeMap<&'static str, f64> {
         ("index_correct_max_ms", spread(&played.index_ns).map(|index| index.max)),
         ("sessions_hit", Some(faults.hit as f64)),
         ("moves_per_room", Some(moves(faults))),
+        ("calls_lost", Some(calls_lost(played) as f64)),
         ("predicted_percent", (played.predicted.rooms > 0).then(|| played.predicted.percent())),
         ("packets_lost", Some(lost as f64)),
         ("freezes", Some((faults.freezes + unfaults.freezes) as f64)),
         ("nodes_marked_down", Some(faults.marked_down.len() as f64)),
     ];
     figures.into_iter().filter_map(|(name, figure)| Some((name, figure?))).collect()
+}
+
+/// Receivers without any packet after a fault or its repair.
+fn calls_lost(played: &Played) -> usize {
+    played.faults.unheard + played.unfaults.unheard
 }
 
 fn ms(nanoseconds: u64) -> f64 {
@@ -376,6 +388,16 @@ mod tests {
         assert_eq!(misses(Limits::NONE, 1), ["lost after the fault 1.0, 0 is the limit"]);
         let excused = Limits { others_suffer: Some("they are cut off"), ..Limits::NONE };
         assert_eq!(misses(excused, 1), [""; 0]);
+    }
+
+    #[test]
+    fn no_call_is_lost() {
+        let misses = |unheard| {
+            let faults = FaultEffect { hit: 1, unheard, ..FaultEffect::default() };
+            Limits::NONE.misses(&Played { faults, ..Played::default() })
+        };
+        assert_eq!(misses(0), [""; 0]);
+        assert_eq!(misses(1), ["calls lost 1.0, 0 is the limit"]);
     }
 
     #[test]

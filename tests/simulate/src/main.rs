@@ -105,9 +105,14 @@ fn main() -> ExitCode {
         "decisions: {} acknowledged, continued by {:?}",
         sum.records.acknowledged, sum.records.replaced
     );
+    let losses = &sum.losses;
     println!(
-        "losses predicted: {} rooms, {} of them elsewhere and {} without a node; {} worlds lost nodes of a zone with every room covered",
-        sum.losses.rooms, sum.losses.elsewhere, sum.losses.unplaced, sum.losses.covered_worlds
+        "losses in one moment: worlds {:?}, {} rooms, {} without a node, {} sessions reduced",
+        losses.worlds, losses.rooms, losses.unplaced, losses.reduced
+    );
+    println!(
+        "losses of a zone with every room covered: {} worlds; detected losses: {} rooms, {} not where predicted",
+        losses.covered_worlds, losses.detected, losses.elsewhere
     );
     println!(
         "{:<20} {:>7} {:>7} {:>10} {:>10} {:>10} {:>10}",

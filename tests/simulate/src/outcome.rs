@@ -128,6 +128,7 @@ impl Digest {
             GatewayEffect::Restore(it) => self.add(&[15, at, it.session.0]),
             GatewayEffect::Event(_)
             | GatewayEffect::Node(NodeEffect::EndStart { .. })
+            | GatewayEffect::Node(NodeEffect::Stop(_) | NodeEffect::EndStop(_))
             | GatewayEffect::Rollout(_)
             | GatewayEffect::Unload { .. }
             | GatewayEffect::PolicyChanged(_) => {}

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 pub(crate) use draw::{any_mode, draw_node};
 use draw::{
-    draw_backends, draw_faults, draw_gauges, draw_joins, draw_lists, draw_modes, draw_settings,
-    draw_sleepers,
+    draw_backends, draw_faults, draw_gauges, draw_joins, draw_lists, draw_modes, draw_reserves,
+    draw_settings, draw_sleepers,
 };
 use evenkeel_links::Conditions;
 use evenkeel_model::{
@@ -26,6 +26,9 @@ const EJECTION_MAX: Duration = Duration::from_secs(2);
 
 /// 16 seeds with hot mode alternate with 16 seeds with drawn modes.
 const MODES_EVERY: u64 = 16;
+
+/// Of 48 seeds, 16 may reserve capacity for the death of a zone or region.
+const RESERVES_EVERY: u64 = 3;
 
 /// Every eighth seed has two rooms, and policies that move them all the time.
 const RESTLESS: u64 = 8;
@@ -103,6 +106,7 @@ pub(crate) fn scenario(set: &str, bound: [bool; 4], spares: u8, priority: i64) -
         regions: Vec::new(),
         spares,
         reserve: FailureScope::Node,
+        spares_outside: FailureScope::Node,
         close_after: Duration::from_secs(15),
         priority,
         slo: None,
@@ -120,10 +124,12 @@ pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> CoreSettings 
     let node = |(at, &(zone, capacity_kbps)): (usize, &(usize, u64))| NodeSettings {
         name: format!("n{at}").into(),
         zone: ZoneId(zone as u32),
+        carrier: None,
         capacity_kbps,
         probed: NodeProbing::Yes,
         role: RegionRole::Active,
         starts: Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     let regions = zones.iter().max().map_or(0, |last| last + 1);
@@ -150,6 +156,9 @@ impl Script {
         let mut settings = draw_settings(&mut rng);
         if seed / MODES_EVERY % 2 == 1 {
             draw_modes(&mut Rng::with_seed(!seed), &mut settings);
+        }
+        if seed / MODES_EVERY % RESERVES_EVERY == RESERVES_EVERY - 1 {
+            draw_reserves(&mut Rng::with_seed(seed ^ 0x2e5e_12e5), &mut settings);
         }
         draw_gauges(&mut Rng::with_seed(seed ^ 0x6a_09e6), &mut settings);
         let nodes: Vec<NodeScript> =

@@ -10,8 +10,8 @@ fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-/// The body of a notice about one node that is down and one that is up again.
-fn body(kind: AlertReceiverKind) -> Value {
+/// The body of a notice about one node that is down and one that is up again, while these dependencies are down.
+fn body(kind: AlertReceiverKind, dependencies_down: &[Arc<str>]) -> Value {
     let rule = RULES.iter().position(|rule| rule.name == "EvenkeelNodeDown").unwrap();
     let alert = |node: &str, resolved| {
         let labels = [("evenkeel_node".to_owned(), node.to_owned())].into();
@@ -23,17 +23,19 @@ fn body(kind: AlertReceiverKind) -> Value {
     let (name, tiers): (Arc<str>, _) = ("ops".into(), vec![AlertTier::Page]);
     let receiver = AlertReceiver { name, kind, target, tiers, escalation: None };
     let notice = AlertNotice { rule, is_escalated: true, firing_count: 7, alerts };
-    let body = AlertDelivery { receiver, notice }.body("edge-1", at(1_700_000_100));
+    let delivery = AlertDelivery { receiver, notice };
+    let body = delivery.body("edge-1", dependencies_down, at(1_700_000_100));
     serde_json::from_slice(&body).unwrap()
 }
 
 #[test]
 fn webhook_gets_an_object_of_one_rule() {
-    let mut body = body(AlertReceiverKind::Webhook);
+    let mut body = body(AlertReceiverKind::Webhook, &["idp".into()]);
     let alerts = body["alerts"].take();
     let right = json!({
         "version": 1, "gateway": "edge-1", "alert": "EvenkeelNodeDown", "severity": "ticket", "status": "firing",
-        "firing": 7, "escalated": true, "runbook": "docs/failover.md#after-a-node-died", "alerts": null,
+        "firing": 7, "escalated": true, "runbook": "docs/failover.md#after-a-node-died",
+        "dependencies_down": ["idp"], "alerts": null,
     });
     assert_eq!(body, right);
     let right = json!([
@@ -66,7 +68,9 @@ fn alertmanager_gets_its_list_of_alerts() {
     // One that fires ends four minutes later if nothing more is heard of it.
     let right =
         json!([alert("a1", "2023-11-14T22:19:00.000Z"), alert("a2", "2023-11-14T22:14:20.000Z"),]);
-    assert_eq!(body(AlertReceiverKind::Alertmanager), right);
+    assert_eq!(body(AlertReceiverKind::Alertmanager, &[]), right);
+    let body = body(AlertReceiverKind::Alertmanager, &["idp".into(), "turn".into()]);
+    assert_eq!(body[0]["annotations"]["dependencies_down"], "idp, turn");
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::time::Instant;
 use evenkeel_control::samples::closed_session;
 use evenkeel_dataplane::worker::ShedRun;
 use evenkeel_model::{
-    BreakerState, CloseReason, EvidenceSource, Health, Impairment, MoveCause, MoveOutcome,
-    NewcomerAction, Op, PathEvidence, PathSegment, PluginFault,
+    BreakerMode, BreakerState, CloseReason, EvidenceSource, Health, Impairment, MoveCause,
+    MoveOutcome, NewcomerAction, Op, PathEvidence, PathSegment, PluginFault, StartPhase,
+    StartRefusal, StopPhase,
 };
 
 use super::*;
@@ -46,6 +47,20 @@ fn failure_and_its_moves_have_names_and_witnesses() {
     world.tell(moved(MoveCause::Quality), None);
     let told = listening.notice("moved");
     assert_eq!((told.get("detect_us"), told.get("witnesses")), (None, None));
+}
+
+#[test]
+fn cause_of_earlier_moves_names_their_sessions() {
+    let (world, mut listening) = listening();
+    let (cause, sessions) = (MoveCause::NodeDown, vec![SessionId(1), SessionId(2)]);
+    let rooms = vec!["room-1".into()];
+    world.tell(CoreEvent::MoveCauseFound { hop: hop(0), cause, rooms, sessions }, None);
+    let mut told = listening.notice("move-cause");
+    assert!(told.as_object_mut().unwrap().remove("at_us").is_some());
+    let expected = json!({
+        "node": "east-a1", "cause": "node-down", "rooms": ["room-1"], "sessions": ["s1", "s2"],
+    });
+    assert_eq!(told, expected);
 }
 
 #[test]
@@ -137,6 +152,7 @@ fn moved(cause: MoveCause) -> CoreEvent {
     CoreEvent::Moved {
         room: RoomId(4),
         room_name: "room-1".into(),
+        scenario: "call".into(),
         sessions: vec![SessionId(1)],
         cause,
         by: Decider::Native,
@@ -155,9 +171,17 @@ fn drain_breaker_and_move_ends_are_published() {
     assert_eq!((&told["node"], &told["rooms_left"]), (&json!("east-a1"), &json!(3)));
     let (from, to) = (BreakerState::Closed, BreakerState::Open);
     let (region, sessions, bad, opened, failed) = (RegionId(0), 60, 59, 2, 1);
-    world.tell(CoreEvent::Breaker { region, from, to, sessions, bad, opened, failed }, None);
+    let mode = BreakerMode::Auto;
+    let breaker =
+        |zone| CoreEvent::Breaker { region, zone, from, to, mode, sessions, bad, opened, failed };
+    world.tell(breaker(Some("a".into())), None);
     let told = listening.notice("breaker");
+    assert_eq!((&told["region"], &told["zone"]), (&json!("east"), &json!("a")));
+    world.tell(breaker(None), None);
+    let told = listening.notice("breaker");
+    assert!(told.get("zone").is_none());
     assert_eq!((&told["region"], &told["to"]), (&json!("east"), &json!("open")));
+    assert_eq!(told["mode"], "auto");
     assert_eq!((&told["sessions"], &told["bad"]), (&json!(60), &json!(59)));
     let (group, action) = (carrier(), NewcomerAction::VoiceOnly);
     let (is_configured, others_open) = (true, 0);
@@ -168,6 +192,7 @@ fn drain_breaker_and_move_ends_are_published() {
         action,
         from,
         to,
+        mode: BreakerMode::Open,
         sessions,
         bad,
     };
@@ -175,6 +200,7 @@ fn drain_breaker_and_move_ends_are_published() {
     let told = listening.notice("client-breaker");
     assert_eq!((&told["label"], &told["value"]), (&json!("carrier"), &json!("ct")));
     assert_eq!((&told["action"], &told["to"]), (&json!("voice-only"), &json!("open")));
+    assert_eq!(told["mode"], "open", "an operator holds it");
     assert_eq!((&told["sessions"], &told["bad"]), (&json!(60), &json!(59)));
     let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
     let given_up = CoreEvent::MoveEnded {
@@ -191,6 +217,27 @@ fn drain_breaker_and_move_ends_are_published() {
     let told = listening.notice("move-ended");
     assert_eq!((&told["cause"], &told["outcome"]), (&json!("manual"), &json!("target-lost")));
     assert_eq!((&told["from"], &told["to"]), (&json!("east-a1"), &json!("west-b1")));
+}
+
+#[test]
+fn steps_of_elastic_nodes_are_published() {
+    let (world, mut listening) = listening();
+    let node = NodeId(0);
+    let step = StartPhase::Refused { why: StartRefusal::Cost };
+    world.tell(CoreEvent::Start { node, step }, None);
+    let told = listening.notice("start");
+    assert_eq!((&told["step"], &told["reason"]), (&json!("refused"), &json!("budget")));
+    let step = StopPhase::Done { took: Duration::from_secs(4) };
+    world.tell(CoreEvent::Stop { node, step }, None);
+    let told = listening.notice("stop");
+    assert_eq!((&told["node"], &told["step"]), (&json!("east-a1"), &json!("stopped")));
+    assert_eq!(told["took_us"], json!(4_000_000));
+    let (from, to) = (BreakerState::Open, BreakerState::HalfOpen);
+    let changed = CoreEvent::ProviderBreaker { provider: "cloud".into(), from, to, failures: 5 };
+    world.tell(changed, None);
+    let told = listening.notice("provider-breaker");
+    assert_eq!((&told["provider"], &told["to"]), (&json!("cloud"), &json!("half-open")));
+    assert_eq!(told["failures"], json!(5));
 }
 
 /// An impairment, and its fields in notices and lists.

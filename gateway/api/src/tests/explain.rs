@@ -90,7 +90,8 @@ fn session_is_explained() {
         one
     };
     let east = merge(place("east-a1", "east", "a"), json!({"incarnation": 1}));
-    let west = merge(place("west-b1", "west", "b"), json!({"incarnation": 1}));
+    let place_west = merge(place("west-b1", "west", "b"), json!({"carrier": "cn"}));
+    let west = merge(place_west.clone(), json!({"incarnation": 1}));
     let right = json!({
         "id": "s17", "room": "room-1", "scenario": "call", "mode": "hitless", "effective_mode": "cold",
         "mode_reason": "the standby that call/routing@5f0c5f0c5f0c names has too little capacity",
@@ -105,7 +106,7 @@ fn session_is_explained() {
         "voice_only_for": {"label": "carrier", "value": "ct"},
         "impairment": events::impairment_json(),
         "candidates": [
-            merge(place("west-b1", "west", "b"), json!({"reason": "full", "load_permille": 990})),
+            merge(place_west, json!({"reason": "full", "load_permille": 990})),
         ],
         "moves": [{
             "cause": "drain", "by": "operator", "from": "west-b1", "to": "east-a1", "ago_ms": 0,

@@ -3,9 +3,10 @@
 use std::time::SystemTime;
 
 use evenkeel_control::{
-    AgentError, ListChange, ModeView, NodeOrder, NotReloaded, Operation, OperationTarget,
-    PluginView, PolicyRefused, PolicyView, PushRequest, QuarantinedRevision, Recovery, Reloaded,
-    RevokedRevision, RolloutAction, SessionView, Shrinks, Slice, Staged, TraceIds,
+    AgentError, BreakerTarget, ListChange, ModeView, NodeOrder, NotReloaded, Operation,
+    OperationTarget, PluginView, PolicyRefused, PolicyView, PushRequest, QuarantinedRevision,
+    Recovery, Reloaded, RevokedRevision, RolloutAction, SessionView, Shrinks, Slice, Staged,
+    TraceIds,
 };
 use evenkeel_core::{
     ArmStatistics, Failback, Impossible, NodeStanding, RegionStanding, RoomStanding,
@@ -13,8 +14,8 @@ use evenkeel_core::{
 };
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{
-    Arm, BreachCount, BreakerState, ClientTransport, EvidenceSource, Figure, Health, Measures,
-    Metric, Plan, PluginFault, RedundancyMode,
+    Arm, BreachCount, BreakerMode, BreakerState, ClientTransport, EvidenceSource, Figure, Health,
+    Measures, Metric, Plan, PluginFault, RedundancyMode,
 };
 use evenkeel_revisions::{CandidateCalls, CandidateStatus, CohortSize, PolicyStatus, RolloutStage};
 
@@ -138,6 +139,9 @@ fn rooms_nodes_and_policies_are_listed() {
         draining: true,
         leaves: false,
         ejected: false,
+        started: true,
+        stopping: false,
+        need: Some(evenkeel_model::NodeNeed::Load),
         capacity_kbps: 900,
         opening: 4,
         waiting: 5,
@@ -148,12 +152,15 @@ fn rooms_nodes_and_policies_are_listed() {
         round_trip: Some(Duration::from_micros(700)),
         loss_ppm: 0,
         is_probed: true,
+        zone_breaker: BreakerState::Closed,
+        zone_breaker_mode: BreakerMode::Auto,
     };
     reply.send(vec![node]).unwrap();
     let right = json!({"nodes": [{
         "node": "east-a1", "region": "east", "zone": "a", "incarnation": 2, "health": "suspect",
         "suspected_by": ["cohort"],
-        "draining": true, "leaving": false, "ejected": false, "capacity_kbps": 900,
+        "draining": true, "leaving": false, "ejected": false, "started": true, "stopping": false,
+        "needed_for": "load", "capacity_kbps": 900,
         "opening": 4, "queued": 5, "load_permille": 250, "reported_permille": 420,
         "rooms": 3, "round_trip_us": 700,
     }]});
@@ -190,9 +197,10 @@ fn rooms_nodes_and_policies_are_listed() {
     assert_eq!(asking.answer().1, right);
 }
 
-fn policy() -> PolicyView {
+pub(super) fn policy() -> PolicyView {
     PolicyView {
         policy: routing(),
+        scenarios: vec!["call".into(), "idle".into()],
         status: policy_status(),
         active: plugin("route-nearest 0.1.0", "embedded"),
         candidate: plugin("route-nearest 0.2.0", "pushed"),
@@ -568,7 +576,7 @@ fn modes_show_measurements_or_null() {
     assert_eq!(asking.answer().1, right);
 }
 
-fn session(number: u64) -> SessionView {
+pub(super) fn session(number: u64) -> SessionView {
     let mut measures = Measures::default();
     measures.set(Metric::LossUp, 1_000);
     let standing = SessionStanding {
@@ -616,6 +624,21 @@ fn nodes_zones_and_regions_are_operated_by_name() {
             Operation::Failback(Some("east".into()), Failback::Forbid),
         ),
         ("regions:failback", r#"{"mode": "force"}"#, Operation::Failback(None, Failback::Force)),
+        (
+            "regions/east:breaker",
+            r#"{"mode": "closed"}"#,
+            Operation::Breaker(BreakerTarget::Region("east".into()), BreakerMode::Closed),
+        ),
+        (
+            "zones/east%2Fa:breaker",
+            r#"{"mode": "auto"}"#,
+            Operation::Breaker(BreakerTarget::Zone("east/a".into()), BreakerMode::Auto),
+        ),
+        (
+            "clients/carrier/ct:breaker",
+            r#"{"mode": "open"}"#,
+            Operation::Breaker(BreakerTarget::Clients(carrier()), BreakerMode::Open),
+        ),
     ];
     for (path, body, right) in cases {
         let asking = world.ask(&format!("POST /v1/{path}"), body);
@@ -628,12 +651,19 @@ fn nodes_zones_and_regions_are_operated_by_name() {
         ("nodes/east-a1:drain", r#"{"deadline": "60"}"#, "deadline"),
         ("nodes/east-a1:drain", r#"{"by": "60s"}"#, "by"),
         ("regions/east:failback", r#"{"mode": "now"}"#, "mode"),
+        ("clients/region/eu:breaker", r#"{"mode": "half-open"}"#, "mode"),
     ];
     for (path, body, field) in wrong {
         let (status, body) = world.ask(&format!("POST /v1/{path}"), body).answer();
         assert_eq!((status, &body["error"]["field"]), (400, &json!(field)), "{body}");
     }
+    for path in ["clients/city/x:breaker", "clients/carrier/:breaker", "clients/carrier/ct:eject"] {
+        let (status, body) = world.ask(&format!("POST /v1/{path}"), r#"{"mode": "open"}"#).answer();
+        assert_eq!(status, 404, "{path}: {body}");
+    }
     for (reason, right) in [
+        (Impossible::NoBreakerAction, 409),
+        (Impossible::NoRoomForBreakers, 409),
         (Impossible::NoSuchRegion, 404),
         (Impossible::NoSuchZone, 404),
         (Impossible::AlreadyEjected, 409),
@@ -651,7 +681,8 @@ fn nodes_zones_and_regions_are_operated_by_name() {
     let standing = RegionStanding {
         region: RegionId(0),
         breaker: BreakerState::Open,
-        opens_for: Some(Duration::from_secs(9)),
+        breaker_mode: BreakerMode::Auto,
+        half_open_in: Some(Duration::from_secs(9)),
         failback: Failback::Auto,
         nodes: 2,
         nodes_up: 1,
@@ -663,8 +694,8 @@ fn nodes_zones_and_regions_are_operated_by_name() {
     };
     reply.send(vec![standing]).unwrap();
     let right = json!({"regions": [{
-        "region": "east", "breaker": "open", "half_open_in_ms": 9_000, "failback": "auto", "nodes": 2,
-        "nodes_up": 1, "nodes_draining": 0, "rooms": 3, "rooms_displaced": 4,
+        "region": "east", "breaker": "open", "breaker_mode": "auto", "half_open_in_ms": 9_000,
+        "failback": "auto", "nodes": 2, "nodes_up": 1, "nodes_draining": 0, "rooms": 3, "rooms_displaced": 4,
     }]});
     assert_eq!(asking.answer().1, right);
 }

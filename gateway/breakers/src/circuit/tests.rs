@@ -59,7 +59,46 @@ fn breaker_opens_longer_and_closes_when_sound() {
     breaker.weigh(BreakerVerdict::Bad, &settings, now);
     assert_eq!(breaker.state(), BreakerState::Closed, "not in a row");
     breaker.weigh(BreakerVerdict::Bad, &settings, now);
-    assert_eq!(breaker.opens_until(), Some(now + settings.open_for));
+    assert_eq!(breaker.half_open_in(now), Some(settings.open_for));
+}
+
+#[test]
+fn held_breaker_ignores_evidence_until_it_is_auto() {
+    let settings = CircuitSettings::default();
+    let mut now = Instant::now();
+    let mut breaker = Breaker::new(now);
+    let (shut, open) = (BreakerState::Closed, BreakerState::Open);
+    let opened = breaker.hold(BreakerMode::Open, now);
+    assert_eq!(opened, Some(BreakerChange { from: shut, to: open }));
+    assert_eq!((breaker.half_open_in(now), breaker.admits_in(now)), (None, Duration::MAX));
+    for _ in 0..20 {
+        now += SECOND;
+        assert_eq!(breaker.weigh(BreakerVerdict::Sound, &settings, now), None);
+    }
+    assert!(breaker.state() == open && !breaker.is_at_rest() && !breaker.admits(1, &settings));
+    let closed = breaker.hold(BreakerMode::Closed, now);
+    assert_eq!(closed, Some(BreakerChange { from: open, to: shut }));
+    for _ in 0..3 {
+        assert_eq!(breaker.weigh(BreakerVerdict::Bad, &settings, now), None);
+    }
+    assert!(breaker.state() == shut && !breaker.is_at_rest());
+    assert_eq!(breaker.hold(BreakerMode::Auto, now), None);
+    assert!(breaker.is_at_rest());
+    breaker.weigh(BreakerVerdict::Bad, &settings, now);
+    assert_eq!(breaker.state(), shut, "the windows in which it was held do not count");
+    breaker.weigh(BreakerVerdict::Bad, &settings, now);
+    assert_eq!((breaker.state(), breaker.admits_in(now)), (open, settings.open_for));
+}
+
+#[test]
+fn breaker_that_was_held_open_is_half_open_first() {
+    let settings = CircuitSettings::default();
+    let now = Instant::now();
+    let mut breaker = Breaker::new(now);
+    breaker.hold(BreakerMode::Open, now);
+    assert_eq!(breaker.hold(BreakerMode::Auto, now), None);
+    breaker.weigh(BreakerVerdict::Sound, &settings, now);
+    assert_eq!((breaker.state(), breaker.is_at_rest()), (BreakerState::HalfOpen, false));
 }
 
 #[test]

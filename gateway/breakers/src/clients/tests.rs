@@ -192,3 +192,75 @@ fn video_returns_in_parts_once_closed() {
     assert_eq!([restored(&mut clients), restored(&mut clients)], [RESTORED_PER_WINDOW, 43]);
     assert_eq!(clients.breakers.standings(clients.now).next(), None);
 }
+
+fn group(carrier: &str) -> ClientGroup {
+    ClientGroup { label: ClientLabel::Carrier, value: carrier.into() }
+}
+
+#[test]
+fn held_breaker_of_any_group_limits_its_newcomers() {
+    for carrier in ["ct", "unlisted"] {
+        let mut clients = Clients::new(NewcomerAction::Refuse);
+        let (held, sound) = (labels(carrier, "east"), labels("cu", "east"));
+        let change = clients.breakers.hold(&group(carrier), BreakerMode::Open, clients.now);
+        let Ok(Some(CoreEvent::ClientBreaker { is_configured, others_open, to, mode, .. })) =
+            change
+        else {
+            panic!("{change:?}")
+        };
+        assert_eq!((to, mode), (BreakerState::Open, BreakerMode::Open));
+        assert_eq!((is_configured, others_open), (carrier == "ct", u32::from(carrier != "ct")));
+        assert_eq!(clients.hear(&[(&sound, 0)], 100), [""; 0], "it stays open without sessions");
+        assert_eq!([clients.limited(&held), clients.limited(&sound)], [1_000, 0]);
+        let standing = clients.breakers.standings(clients.now).next().unwrap();
+        assert_eq!((standing.breaker, standing.half_open_in_ms), ("open", None));
+        clients.breakers.hold(&group(carrier), BreakerMode::Closed, clients.now).unwrap();
+        assert_eq!(clients.hear(&[(&held, 40), (&sound, 0)], 5), [""; 0]);
+        let standing = clients.breakers.standings(clients.now).next().unwrap();
+        assert_eq!((standing.breaker, standing.breaker_mode), ("closed", BreakerMode::Closed));
+        clients.breakers.hold(&group(carrier), BreakerMode::Auto, clients.now).unwrap();
+        let open = format!("carrier {carrier} open");
+        assert_eq!(clients.hear(&[(&held, 40), (&sound, 0)], 2), [open]);
+    }
+}
+
+#[test]
+fn hold_without_effect_or_beyond_the_limit_is_refused() {
+    let mut clients = Clients::new(NewcomerAction::Admit);
+    let mut hold = |carrier: &str, mode| clients.breakers.hold(&group(carrier), mode, clients.now);
+    assert_eq!(hold("ct", BreakerMode::Open), Err(Impossible::NoBreakerAction));
+    let mut held = 0;
+    while hold(&format!("c{held}"), BreakerMode::Closed).is_ok() {
+        held += 1;
+    }
+    assert_eq!(held, 2 * GROUPS_MAX);
+    assert_eq!(hold("new", BreakerMode::Closed), Err(Impossible::NoRoomForBreakers));
+    assert_eq!(hold("c0", BreakerMode::Auto), Ok(None));
+}
+
+#[test]
+fn next_process_continues_the_breakers() {
+    let mut clients = Clients::new(NewcomerAction::Refuse);
+    let (bad, sound) = (labels("ct", "east"), labels("cu", "east"));
+    clients.hear(&[(&bad, 40), (&sound, 0)], 2);
+    clients.breakers.hold(&group("unlisted"), BreakerMode::Open, clients.now).unwrap();
+    let records = clients.breakers.records();
+    assert_eq!(records.len(), 2);
+    let mut next = Clients { now: clients.now, ..Clients::new(NewcomerAction::Refuse) };
+    let restore = |next: &mut Clients, records| {
+        let events = next.breakers.restore(records, next.now);
+        let open = |event: &CoreEvent| match event {
+            CoreEvent::ClientBreaker { to, mode, .. } => (to.name(), mode.name()),
+            other => panic!("{other:?}"),
+        };
+        events.iter().map(open).collect::<Vec<_>>()
+    };
+    assert_eq!(restore(&mut next, records.clone()), [("open", "auto"), ("open", "open")]);
+    assert_eq!(next.breakers.records(), records);
+    assert_eq!(restore(&mut next, records), [], "nothing is new here");
+    assert_eq!(next.limited(&bad), 1_000);
+    let changes = next.hear(&[(&bad, 0), (&sound, 0)], 16);
+    assert_eq!(changes, ["carrier ct half-open", "carrier ct closed"], "at its time");
+    assert_eq!(restore(&mut next, Vec::new()), [("closed", "auto")], "the held one");
+    assert_eq!(next.breakers.records(), []);
+}

@@ -34,6 +34,28 @@ fn forecast_shows_its_time_and_evidence() {
 }
 
 #[test]
+fn breaker_of_a_provider_shows_its_failures() {
+    let breaker = json!({"provider": "cloud", "breaker": "open", "failures": 5});
+    assert_eq!(
+        provider_breaker_line(&breaker),
+        "  provider cloud breaker open: 5 starts failed in a row"
+    );
+}
+
+#[test]
+fn held_breaker_of_clients_is_marked() {
+    let breaker = |mode: &str, voice_only: u64| {
+        let breaker = json!({
+            "label": "carrier", "value": "ct", "breaker": "open", "breaker_mode": mode,
+            "voice_only_sessions": voice_only,
+        });
+        client_breaker_line(&breaker)
+    };
+    assert!(breaker("auto", 3).ends_with("breaker open, 3 sessions with voice only"));
+    assert!(breaker("open", 0).ends_with("breaker open, held by an operator"));
+}
+
+#[test]
 fn unmeasured_mode_is_marked() {
     let hot = json!({
         "mode": "hot", "scenarios": ["call", "live"], "recoveries": 1_000,

@@ -1,6 +1,7 @@
 //! Files with any content.
 
 use std::fs;
+use std::time::Duration;
 
 use evenkeel_fuzz::Corpus;
 
@@ -68,11 +69,45 @@ fn misspelt_region_is_noted() {
         found[0].contains("found region `eats` with one node, expected `east`, or"),
         "{found:?}"
     );
-    for meant in [["east", "east", "west"], ["eu1", "eu1", "eu2"], ["east", "east", "east"]] {
-        assert_eq!(notes(&meant, ""), [""; 0], "{meant:?}");
+    assert!(
+        notes(&["eats", "east"], "")[0]
+            .contains("found region `east` with one node, expected `eats`")
+    );
+    let meant: [&[&str]; 4] =
+        [&["east", "east", "west"], &["eu1", "eu1", "eu2"], &["east", "east", "east"], &["a", "b"]];
+    for meant in meant {
+        assert_eq!(notes(meant, ""), [""; 0], "{meant:?}");
     }
     let declared = "[[region]]\nname = \"east\"\n[[region]]\nname = \"eats\"\n";
     assert_eq!(notes(&["east", "east", "eats"], declared), [""; 0]);
+}
+
+#[test]
+fn core_knows_the_terms_of_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("evenkeel.toml");
+    let node = |name: &str, port: u16, start: &str| {
+        format!(
+            "[[node]]\nname = \"{name}\"\naddress = \"10.0.0.1:{port}\"\nregion = \"east\"\nzone = \"a\"\n\
+             driver = \"plain\"\ncapacity = \"1 Mbit/s\"\nstart = {{ {start} }}\n"
+        )
+    };
+    let command = "command = [\"/bin/media\", \"1\"], stop_after = \"30m\", replace_after = \"1m\", \
+                   cost_per_hour = 0.125";
+    let webhook = "webhook = \"http://10.0.0.9:80/start\"";
+    let elastic = "[elastic]\nmax_nodes = 3\nbudget_per_hour = 2\nexceed_for_calls = true\n";
+    let text = [node("a", 1, command), node("b", 2, webhook), elastic.to_owned()].concat();
+    fs::write(&file, text).unwrap();
+    let core = GatewayConfig::load(Some(&file), None).unwrap().core();
+    let minutes = |minutes: u64| Some(Duration::from_secs(60 * minutes));
+    let hook = &core.nodes[0].hook;
+    assert_eq!((&*hook.provider, hook.cost_milli), ("/bin/media", 125));
+    assert_eq!((hook.stop_after, hook.replace_after), (minutes(30), minutes(1)));
+    let hook = &core.nodes[1].hook;
+    assert_eq!((&*hook.provider, hook.stop_after), ("10.0.0.9", None));
+    let budget = core.limits.start_budget;
+    assert_eq!((budget.nodes_max, budget.cost_milli_max), (Some(3), Some(2_000)));
+    assert!(budget.exceeded_for_calls);
 }
 
 #[test]

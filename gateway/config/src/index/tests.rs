@@ -1,7 +1,10 @@
 use std::fs;
+use std::time::{Duration, SystemTime};
 
-use super::super::GatewayConfig;
-use super::has_credentials;
+use data_encoding::BASE64URL_NOPAD;
+
+use super::super::{GatewayConfig, SecretFile};
+use super::{Login, has_credentials};
 
 /// Loads this text beside the secret of a group.
 fn load(text: &str) -> GatewayConfig {
@@ -64,6 +67,21 @@ fn credentials_need_a_token_and_a_seed() {
     assert!(!has_credentials(&block("NATS USER JWT", "eyJ0.eyJq-_.x=")));
     assert!(!has_credentials(&whole.replace(&seed, &seed[1..])));
     assert!(!has_credentials(&seed));
+}
+
+#[test]
+fn token_of_credentials_has_its_end() {
+    let ends = |claims: &str| {
+        let claims = BASE64URL_NOPAD.encode(claims.as_bytes());
+        let text = format!("-----BEGIN NATS USER JWT-----\r\neyJ0.{claims}.x\r\n");
+        Login::Credentials(SecretFile::new(text.into())).ends()
+    };
+    let second = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
+    assert_eq!(ends(r#"{"sub": "UA", "exp": 1900000000}"#), Some(second));
+    for without in [r#"{"sub": "UA"}"#, r#"{"exp": 0}"#, "no object"] {
+        assert_eq!(ends(without), None, "{without}");
+    }
+    assert_eq!(Login::None.ends(), None);
 }
 
 #[test]

@@ -13,6 +13,7 @@ fn listed(name: &str, region: &str) -> Option<ListedNode> {
         address: ([10, 0, 0, 9], 9).into(),
         region: region.into(),
         zone: "a".into(),
+        carrier: None,
         driver: DriverSettings::Plain { probe: ProbeKind::Stun },
         capacity: ConfigBitRate(1_000_000),
         canary: false,

@@ -14,6 +14,7 @@ fn node(name: &str) -> evenkeel_config::NodeConfig {
         address: ([10, 0, 0, 1], 4_000).into(),
         region: "east".into(),
         zone: "a".into(),
+        carrier: None,
         driver: DriverSettings::Plain { probe: ProbeKind::None },
         capacity: ConfigBitRate(1_000_000),
         canary: false,
@@ -32,7 +33,10 @@ fn hop_is_named_by_its_incarnation() {
     let called = |at| names.of_hop(hop(at)).node;
     assert_eq!([1, 3, 4, 9].map(called), ["first", "first", "second", "second"].map(Arc::from));
     assert_eq!(*names.of_node(A).node, *"second");
-    names.change(A, &evenkeel_config::NodeConfig { zone: "elsewhere".into(), ..node("second") });
+    let carrier = Some("ct".into());
+    let moved = evenkeel_config::NodeConfig { zone: "elsewhere".into(), carrier, ..node("second") };
+    names.change(A, &moved);
+    assert_eq!(names.of_node(A).carrier.as_deref(), Some("ct"));
     assert_eq!((*names.of_hop(hop(9)).zone).to_owned(), "elsewhere");
     assert_ne!((*names.of_hop(hop(1)).zone).to_owned(), "elsewhere", "the zone of another node");
 }

@@ -106,16 +106,17 @@ fn usable_tracestate_is_kept() {
 }
 
 #[test]
-fn start_has_a_trace_of_its_own_if_spans_are_sent() {
-    let node = NodeId(3);
+fn hook_has_a_trace_of_its_own_if_spans_are_sent() {
+    let (node, hook) = (NodeId(3), NodeHook::Start);
     let silent = TraceRegistry::new(Traceparent::Link);
-    assert_eq!((silent.begin_start(node), silent.take_start(node)), (None, None));
+    assert_eq!((silent.begin_hook(hook, node), silent.take_hook(hook, node)), (None, None));
     let traces = silent.sending(TraceShare(0.0));
-    let first = traces.begin_start(node).unwrap();
-    let second = traces.begin_start(node).unwrap();
+    let first = traces.begin_hook(hook, node).unwrap();
+    let second = traces.begin_hook(hook, node).unwrap();
+    traces.begin_hook(NodeHook::Stop, node);
     assert_ne!(first, second);
-    let TraceIds { trace_id, span_id } = traces.take_start(node).unwrap();
+    let TraceIds { trace_id, span_id } = traces.take_hook(hook, node).unwrap();
     let caller = CallerSpan { trace_id, span_id, is_sampled: true, state: None };
     assert_eq!(CallerSpan::parse(&second.traceparent), Some(caller));
-    assert_eq!(traces.take_start(node), None);
+    assert_eq!(traces.take_hook(hook, node), None);
 }

@@ -222,6 +222,7 @@ impl Gateway {
         id: RoomId,
         answer: Result<HookAnswer, PluginFault>,
         by: Decider,
+        native: &[NodeId],
         now: Instant,
     ) -> DecisionOutcome {
         let Some(room) = self.tables.rooms.get_mut(&id) else { return DecisionOutcome::Stale };
@@ -235,7 +236,9 @@ impl Gateway {
                 match Placement(&self.tables).check_placement(id, &hops, now) {
                     Err(guard) => DecisionOutcome::Guarded(guard),
                     Ok(()) => {
-                        let differs = hops != Placement(&self.tables).native_hops(id, &[], now);
+                        let placement = Placement(&self.tables);
+                        let hops = placement.without_inside_spares(id, &hops, |node| *node);
+                        let differs = hops != native;
                         let worse = u32::from(self.spends_redundancy(policy, id, &hops, now));
                         let (routes, effects) =
                             (BreachCount { of: 1, worse }, &mut self.tables.effects);
@@ -362,13 +365,19 @@ impl Gateway {
         // The event precedes its consequences.
         let place = self.tables.effects.place();
         let one = BatchOutcome::one;
+        let native = match &about {
+            QuestionSubject::Place(id) => Placement(&self.tables).native_hops(*id, &[], now),
+            _ => Vec::new(),
+        };
         let whose = (&policy, arm);
         let BatchOutcome { outcome, parts } = match &about {
             QuestionSubject::Resolve(session) => one(self.resolved(*session, answer, now)),
             QuestionSubject::Admit(session) => {
                 one(self.admission_said(*session, answer, by.clone(), now))
             }
-            QuestionSubject::Place(room) => one(self.placed(whose, *room, answer, by.clone(), now)),
+            QuestionSubject::Place(room) => {
+                one(self.placed(whose, *room, answer, by.clone(), &native, now))
+            }
             QuestionSubject::Reroute(rooms) => {
                 self.rerouted(whose, rooms, answer, (&by, &beside), now)
             }
@@ -413,6 +422,7 @@ impl Gateway {
             asked,
             took,
             notes,
+            native,
         };
         self.tables.effects.insert(place, decided);
     }

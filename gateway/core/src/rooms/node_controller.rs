@@ -26,7 +26,7 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 const KEPT_FOR_ARRIVAL: u32 = 5;
 
 /// Legs at a left node are closed after `leave_within`, and gone for certain after this additional time.
-const GONE_AFTER: Duration = Duration::from_millis(100);
+pub(crate) const GONE_AFTER: Duration = Duration::from_millis(100);
 
 /// Drains nodes, follows changes of their health, their load and their list, and moves their rooms.
 pub struct NodeController<'a>(pub(crate) &'a mut CoreTables);
@@ -50,6 +50,7 @@ impl NodeController<'_> {
             return Err(Impossible::NodeLeaves);
         }
         found.trust.draining = draining;
+        found.trust.elastic.stopping &= draining;
         // The node would repeat its request with its next answer.
         if found.trust.leaving && !draining {
             return Err(Impossible::NodeDrains);
@@ -156,9 +157,11 @@ impl NodeController<'_> {
 
     fn leave_draining_node(&mut self, id: RoomId, node: NodeId, now: Instant) {
         let stands = Placement(self.0).stands_at(id).map(|hop| hop.node);
-        let asked =
-            self.0.nodes.get(node).is_some_and(|node| node.trust.draining || node.trust.removed);
-        let by = if asked { Decider::Operator } else { Decider::Node };
+        let by = match self.0.nodes.get(node).map(|node| node.trust) {
+            Some(trust) if trust.draining || trust.removed => Decider::Operator,
+            Some(trust) if trust.elastic.stopping => Decider::Native,
+            Some(_) | None => Decider::Node,
+        };
         if by == Decider::Node && stands == Some(node) && Moves(self.0).is_damped(id, now) {
             return;
         }
@@ -209,20 +212,19 @@ impl NodeController<'_> {
     }
 
     /// A node that was just added replaces one that is about to be removed, as after a change of key or address. An
-    /// operator's drain or eject of the old node applies to the new one.
+    /// operator's drain or eject of the old node applies to the new one, and so does its start by the gateway.
     pub fn handle_takes_place(
         &mut self,
         new: NodeId,
         old: NodeId,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let before = self.0.nodes.get(old).ok_or(Impossible::NoSuchNode)?;
-        let (draining, ejected) = (before.trust.draining, before.trust.ejected);
-        self.0.nodes.get(new).ok_or(Impossible::NoSuchNode)?;
-        if draining {
+        let before = self.0.nodes.get(old).ok_or(Impossible::NoSuchNode)?.trust;
+        self.0.nodes.get_mut(new).ok_or(Impossible::NoSuchNode)?.take_place(&before);
+        if before.draining {
             self.decide_drain(new, |node| node.trust.draining = true, now);
         }
-        if ejected {
+        if before.ejected {
             self.handle_eject(new, now)?;
         }
         Ok(())
@@ -272,8 +274,9 @@ impl NodeController<'_> {
         Ok(nodes.map(|node| node.id).collect())
     }
 
-    /// The nodes die in one moment. Returns those that ran.
-    pub(crate) fn lose(
+    /// The nodes die in one moment, by certain evidence such as the reports of their agents, so that no room moves from one to
+    /// another. Returns those that ran.
+    pub fn lose(
         &mut self,
         nodes: impl IntoIterator<Item = NodeId>,
         now: Instant,
@@ -368,8 +371,7 @@ impl NodeController<'_> {
             self.drain(id, now);
             return false;
         }
-        let mourned = self.0.rooms.failover.as_ref().is_some_and(|it| it.concerns(id));
-        if self.0.nodes.pace(id).counts() != (0, 0) || mourned {
+        if !self.is_settled(id) {
             self.forget_soon(id, now);
             return false;
         }
@@ -379,6 +381,12 @@ impl NodeController<'_> {
         self.0.nodes.forget(id, now);
         self.0.effects.take(&mut self.0.nodes);
         true
+    }
+
+    /// No session is being opened at the node, and no failover concerns it.
+    pub(crate) fn is_settled(&self, id: NodeId) -> bool {
+        let failover = self.0.rooms.failover.as_ref();
+        self.0.nodes.pace(id).counts() == (0, 0) && !failover.is_some_and(|it| it.concerns(id))
     }
 
     /// A node reported its load in thousandths of its capacity; valid for 5 s. The report corrects the measured
@@ -411,8 +419,8 @@ impl NodeController<'_> {
     pub fn handle_agent_word(&mut self, id: NodeId, word: AgentWord, now: Instant) {
         let Some(node) = self.0.nodes.get_mut(id) else { return };
         if word == AgentWord::Gone {
-            let change = self.0.nodes.handle_gone(id, now);
-            return self.nodes_changed(change.into_iter().collect(), now);
+            self.lose([id], now);
+            return;
         }
         node.detector.handle_agent(true, now);
         let leaving = word == AgentWord::Draining;
@@ -454,6 +462,7 @@ impl NodeController<'_> {
                 // A node that dies before it ran was ejected.
                 self.0.nodes.start_failed(id, NotStarted::Ejected, now);
                 self.0.effects.take(&mut self.0.nodes);
+                Moves(self.0).explain_port_moves(hop, now);
                 let place = self.0.effects.place();
                 let rooms = Moves(self.0).fail_over(hop, now);
                 let event = CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms };
@@ -506,6 +515,11 @@ impl NodeController<'_> {
         }
         self.0.nodes.start_in_region(region, now);
         self.0.effects.take(&mut self.0.nodes);
+    }
+
+    /// The highest load that is expected in the region within the horizon of forecasts: nodes that it needs are not stopped.
+    pub fn handle_expected_load(&mut self, region: RegionId, kbps: u64, now: Instant) {
+        self.0.nodes.note_expected_load(region, kbps, now);
     }
 
     /// The trend of the node reaches its limit, in thousandths; 0: it has none.

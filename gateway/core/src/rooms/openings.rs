@@ -10,6 +10,7 @@ use evenkeel_model::{
     OfferRefusal, Op, Param, Plan, RoomId, SessionId, Strike,
 };
 use evenkeel_revisions::StateVersions;
+use evenkeel_slo::SessionMarks;
 
 use crate::collections::SmallMap;
 use crate::effects::{GatewayEffect, InstalledSession, RoomNotice, Timer};
@@ -18,7 +19,6 @@ use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
 use crate::rooms::routes::Routes;
 use crate::sessions::{LegState, Session, SessionOpening, SessionPhase, SessionRequest, WHOLE};
-use crate::slo::SessionMarks;
 
 const RETRY_SOON: Duration = Duration::from_secs(2);
 
@@ -70,7 +70,7 @@ impl Openings<'_> {
             plan: Plan::default(),
             plans: 0,
             share: WHOLE,
-            region_judged: JudgedWindow::default(),
+            domain_judged: JudgedWindow::default(),
             client_judged: JudgedWindow::default(),
             voice_only_for: None,
             slo_marks: SessionMarks::default(),
@@ -457,13 +457,17 @@ impl Openings<'_> {
         let Some(session) = self.0.sessions.get_mut(&id) else { return };
         session.voice_only_for = None;
         let (room, plan) = (session.room, session.plan_now());
+        let is_opened = session.phase >= SessionPhase::Opening;
+        if is_opened {
+            let in_force = session.plan_in_force();
+            self.0.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
+        }
+        Routes(self.0).settle_peer_caps(room);
         if plan.shed != 0 {
             // A policy drops the video as well.
             return;
         }
-        if session.phase >= SessionPhase::Opening {
-            let in_force = session.plan_in_force();
-            self.0.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
+        if is_opened {
             self.0.request_key_frames(room, &[id]);
         }
         let (op, arg, rung) = (Op::VoiceOnly, 0, plan.rung());
@@ -473,24 +477,18 @@ impl Openings<'_> {
 
     /// Refuses a new session while the breaker of its clients is open, at least until it is half-open.
     fn turn_away_clients(&mut self, id: SessionId, group: ClientGroup, now: Instant) {
-        let until = self.0.capacity.client_breakers.opens_until(&group);
-        let wait = until.map_or(RETRY_SOON, |at| at.saturating_duration_since(now));
+        let wait = self.0.capacity.client_breakers.admits_in(&group, now);
         let retry_after = self.0.sessions.jittered(wait.clamp(RETRY_SOON, RETRY_MAX));
         self.give_up(id, OfferRefusal::ClientsImpaired { group, retry_after }, now);
     }
 
-    /// Retry time for clients without capacity, with jitter: 2 s; 5 s while rooms are stranded; or, if no region
+    /// Retry time for clients without capacity, with jitter: 2 s; 5 s while rooms are stranded; or, if no node
     /// accepts new rooms, until the first one does, at most 60 s.
     pub(crate) fn retry_after(&mut self, now: Instant) -> Duration {
         let is_busy = self.0.rooms.failover.is_some() || !self.0.rooms.stranded.is_empty();
         let wait = if is_busy { RETRY_DURING_FAILOVER } else { RETRY_SOON };
-        let opens = self
-            .0
-            .capacity
-            .region_breakers
-            .all_open_until()
-            .map(|at| at.saturating_duration_since(now));
-        self.0.sessions.jittered(wait.max(opens.unwrap_or_default().min(RETRY_MAX)))
+        let opens = self.0.capacity.admit_in(&self.0.nodes, now);
+        self.0.sessions.jittered(wait.max(opens.min(RETRY_MAX)))
     }
 
     pub(crate) fn place_natively(&mut self, id: RoomId, now: Instant) {

@@ -16,9 +16,11 @@ pub(crate) enum Takes {
 }
 
 /// The nodes that a room may take, by soundness, then nodes that are no standbys (if the mode uses standbys), then the room's
-/// region, then the least load.
+/// region, then the carrier of its clients, then the least load.
 pub(crate) struct PlacementSurvey<'a> {
     pub(crate) region: RegionId,
+    /// The carrier that the room's label names.
+    pub(crate) carrier: Option<&'a str>,
     pub(crate) mode: RedundancyMode,
     /// In regional mode: the regions that the room tries next, in order.
     pub(crate) regions: &'a [RegionId],
@@ -29,6 +31,8 @@ pub(crate) struct PlacementSurvey<'a> {
     pub(crate) spares: u8,
     /// The deaths that the first spare should cover.
     pub(crate) reserve: FailureScope,
+    /// The spares are outside this domain of the first node.
+    pub(crate) spares_outside: FailureScope,
     /// The current node, where the room stays, and its existing spares; empty if the room is not placed.
     pub(crate) current: &'a [NodeId],
     /// Nodes that recently refused the room.
@@ -65,8 +69,10 @@ impl PlacementSurvey<'_> {
         may && !self.shunned.contains(&node.id)
     }
 
-    /// In active-active mode, reserves at a node do not keep rooms from it.
-    fn load(&self, node: &Node) -> (u64, NodeId) {
+    /// Orders nodes that are equal otherwise: those of the clients' carrier first, then by load. In active-active mode,
+    /// reserves at a node do not keep rooms from it.
+    fn rank(&self, node: &Node) -> (bool, u64, NodeId) {
+        let is_foreign = self.carrier.is_some() && node.settings.carrier.as_deref() != self.carrier;
         let load = match self.mode {
             RedundancyMode::ActiveActive => self.ledger.carried_ppb(node.id),
             RedundancyMode::Hitless
@@ -74,7 +80,7 @@ impl PlacementSurvey<'_> {
             | RedundancyMode::Cold
             | RedundancyMode::Regional => self.ledger.used_ppb(node.id),
         };
-        (load, node.id)
+        (is_foreign, load, node.id)
     }
 
     /// The node is a standby to be avoided while other nodes can take the room.
@@ -116,7 +122,7 @@ impl PlacementSurvey<'_> {
         let cost = |node: &Node| {
             let unsound = !node.is_sound();
             let far = self.distance(self.region(node), self.region);
-            (unsound, self.stands_by(node), far, self.load(node))
+            (unsound, self.stands_by(node), far, self.rank(node))
         };
         self.nodes.iter().filter(fits).min_by_key(|node| cost(node)).map(|node| node.id)
     }
@@ -131,7 +137,9 @@ impl PlacementSurvey<'_> {
             |node: &Node, covers| self.ledger.fits_reserve(node.id, first.id, covers, kbps);
         let may = |node: &&Node| {
             let kept = standing.contains(&node.id);
-            node.id != first.id && self.takes(node) && (kept || reserves(node, None))
+            let is_outside = !self.nodes.share_domain(first.id, node.id, self.spares_outside);
+            let may = node.id != first.id && self.takes(node) && is_outside;
+            may && (kept || reserves(node, None))
         };
         // In active-active mode, zones of the carrying region are spares for each other, wherever the room's clients
         // are.
@@ -150,7 +158,7 @@ impl PlacementSurvey<'_> {
             let same_zone = node.settings.zone == first.settings.zone;
             let (place, stands_by) = ((abroad, same_zone), self.stands_by(node));
             let lacks = (!provides, !covers);
-            (lacks, kept.unwrap_or(usize::MAX), unsound, place, !stands_by, self.load(node))
+            (lacks, kept.unwrap_or(usize::MAX), unsound, place, !stands_by, self.rank(node))
         };
         let mut spares: Vec<&Node> = self.nodes.iter().filter(may).collect();
         spares.sort_by_key(cost);
@@ -163,7 +171,7 @@ impl PlacementSurvey<'_> {
         let cost = |node: &&Node| {
             let turn = self.distance(self.region(node), here);
             let (new, unsound) = (!self.current.contains(&node.id), !node.is_sound());
-            (turn, self.region(node), new, unsound, self.load(node))
+            (turn, self.region(node), new, unsound, self.rank(node))
         };
         let fits = |node: &&Node| {
             self.region(node) != here && self.takes(node) && self.ledger.fits(node.id, self.kbps)

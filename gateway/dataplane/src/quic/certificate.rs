@@ -2,13 +2,17 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use evenkeel_media::roq;
 use quinn_proto::{EndpointConfig, HashedConnectionIdGenerator};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{hkdf, hmac};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, RootCertStore};
 use serde::{Deserialize, Serialize};
 
 use super::{CertificateSource, QuicStartError};
@@ -42,6 +46,8 @@ struct SelfMade {
 pub(super) struct EndpointTls {
     pub(super) config: quinn_proto::crypto::rustls::QuicServerConfig,
     pub(super) sha256: [u8; 32],
+    /// The first end of a certificate of the chain.
+    pub(super) ends: Option<SystemTime>,
 }
 
 impl EndpointIdentity {
@@ -82,6 +88,7 @@ impl EndpointIdentity {
             .first()
             .ok_or(QuicStartError::Certificate(rustls::Error::NoCertificatesPresented))?;
         let sha256 = sha256(leaf);
+        let ends = chain.iter().filter_map(not_after).min();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -92,7 +99,7 @@ impl EndpointIdentity {
         tls.alpn_protocols = vec![roq::ALPN.to_vec()];
         let config =
             tls.try_into().expect("the ring provider has the suite of QUIC's first packets");
-        Ok(EndpointTls { config, sha256 })
+        Ok(EndpointTls { config, sha256, ends })
     }
 
     /// Returns the key of Retry tokens.
@@ -118,12 +125,26 @@ impl EndpointIdentity {
             .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)))
             // Quinn's default of 20 ms would end the connections of a previous process at 50 a second. No other limit
             // is needed: a reset is shorter than its cause, which must carry a connection ID of this secret.
-            .min_reset_interval(std::time::Duration::ZERO);
+            .min_reset_interval(Duration::ZERO);
         config
     }
 
     fn prk(&self) -> hkdf::Prk {
         hkdf::Salt::new(hkdf::HKDF_SHA256, b"evenkeel quic").extract(&self.secret)
+    }
+}
+
+/// The end of the validity of a certificate (RFC 5280, section 4.1.2.5). rustls names it in the refusal of an expired certificate, as each
+/// is in the end.
+fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+    let (nothing, late) = (RootCertStore::empty(), UnixTime::since_unix_epoch(Duration::MAX));
+    match verify_server_cert_signed_by_trust_anchor(&parsed, &nothing, &[], late, &[]) {
+        Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+            not_after,
+            ..
+        })) => SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(not_after.as_secs())),
+        _ => None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use quinn_proto::{EndpointConfig, IdleTimeout, ServerConfig, VarInt};
 use rustix::event::{Timespec, epoll};
@@ -45,6 +45,8 @@ pub struct QuicThread {
     pub address: SocketAddr,
     /// SHA-256 of the certificate.
     pub certificate_sha256: [u8; 32],
+    /// The end of the certificate, or of one of its intermediates before.
+    pub certificate_ends: Option<SystemTime>,
     /// Counters of the endpoint, which the thread writes.
     pub counters: Arc<Counters>,
     /// The certificate in use, and its replacement.
@@ -122,7 +124,8 @@ pub fn start(
     suspended: bool,
 ) -> Result<QuicThread, QuicStartError> {
     let BoundQuicSocket { settings, identity, tls, socket, address } = listener;
-    let (certificate_sha256, gather) = (tls.sha256, settings.gather);
+    let (certificate_sha256, certificate_ends) = (tls.sha256, tls.ends);
+    let gather = settings.gather;
     let configs = configs(&settings, &identity, tls);
     let duplicate = socket.socket.try_clone().map_err(QuicStartError::Thread)?;
 
@@ -145,6 +148,7 @@ pub fn start(
     Ok(QuicThread {
         address,
         certificate_sha256,
+        certificate_ends,
         counters,
         identity,
         socket: duplicate,

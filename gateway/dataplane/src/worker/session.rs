@@ -1,9 +1,11 @@
 //! A session at its home worker, which alone writes its continuity, statistics and client address.
 
 mod address;
+mod counts;
 mod install;
 mod media;
 mod packets;
+mod slots;
 mod tally;
 #[cfg(test)]
 pub(super) mod tests;
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use address::CheckReceipt;
 use address::{CHECKED_MAX, ClientAddress};
+use counts::SessionCounts;
 use evenkeel_media::continuity::{Continuity, Protection, StreamEpoch};
 use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
@@ -24,17 +27,18 @@ use evenkeel_media::trunk::Tag;
 use evenkeel_media::{instant, rtp, stun};
 use evenkeel_model::forward::ForwardVerdict;
 use evenkeel_model::{
-    Board, FlowCounts, Hop, MediaDescription, NodeId, PayloadType, Plan, RedundancyMode, RouteCell,
+    Board, FlowCounts, Hop, MediaDescription, PayloadType, Plan, RedundancyMode, RouteCell,
     RtcpPort, SessionId, Srtp, StreamKind, forward,
 };
 pub use install::{ClientAddressing, Install, SessionState};
 use media::{SenderFeedback, VoiceMeasurements};
 use serde::{Deserialize, Serialize};
+pub(crate) use slots::SessionSlots;
 use tally::FlowTally;
 use validation::AddressValidation;
 
 use super::egress::Egress;
-use super::report::{MediaDirection, ShedRun, Summary, Totals, WorkerReport};
+use super::report::{MediaCounts, MediaDirection, ShedRun, Summary, Totals, WorkerReport};
 use super::sockets::{RtpSide, SessionPorts, SourceKey, reason};
 use crate::flows::Home;
 use crate::ring::PathReport;
@@ -60,6 +64,8 @@ pub(crate) struct WorkerSession {
     needs_report: bool,
     /// Allocated with the first packet, because most sessions are silent.
     state: Option<Box<MediaState>>,
+    /// Allocated with the first count.
+    counts: Option<Box<SessionCounts>>,
     /// Seeds SSRC, sequence numbers and CNAME.
     seed: u64,
     /// True if the session is summarised.
@@ -258,6 +264,7 @@ impl WorkerSession {
 
     pub(crate) fn handle_quic_path(&mut self, path: PathReport, cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
+        self.counts.get_or_insert_default().note_lost(path.lost);
         self.state().measurements.quic_path(path, cx.now);
     }
 
@@ -462,8 +469,13 @@ impl WorkerSession {
             lost_up,
             ..std::mem::take(flow).into()
         };
-        let totals = self.totals(now);
-        Some(Summary { session: self.id, measures, last_heard, flow, totals })
+        let (totals, counts) = (self.totals(now), self.take_counts());
+        Some(Summary { session: self.id, measures, last_heard, flow, totals, counts })
+    }
+
+    /// Returns the counts since the last call.
+    pub(crate) fn take_counts(&mut self) -> MediaCounts {
+        self.counts.as_deref_mut().map(SessionCounts::take).unwrap_or_default()
     }
 
     pub(crate) fn mode(&self) -> RedundancyMode {
@@ -504,93 +516,4 @@ impl WorkerSession {
 /// The tag of a trunk leg: the slot for a fast lookup, and random bits that make it a secret.
 pub fn tag(slot: u32, random: u64) -> Tag {
     Tag(u64::from(slot) << RANDOM_BITS | random & ((1 << RANDOM_BITS) - 1))
-}
-
-/// A worker's sessions, by slot. A session is accessed through a closure, one at a time, so that after a panic the
-/// responsible session is known.
-#[derive(Default)]
-pub(super) struct SessionSlots {
-    slots: Vec<Option<Box<WorkerSession>>>,
-    /// The slot that is being accessed. Outside of [`with`](Self::with) it is set only after a panic.
-    current: Option<u32>,
-}
-
-impl SessionSlots {
-    /// Accesses the session in this slot if it is of the same generation.
-    pub(super) fn with<T>(
-        &mut self,
-        home: Home,
-        act: impl FnOnce(&mut WorkerSession) -> T,
-    ) -> Option<T> {
-        self.with_if(home.slot, |session| session.home == home, act)
-    }
-
-    pub(super) fn with_slot<T>(
-        &mut self,
-        slot: u32,
-        act: impl FnOnce(&mut WorkerSession) -> T,
-    ) -> Option<T> {
-        self.with_if(slot, |_| true, act)
-    }
-
-    /// Accesses the session with this tag at this node, and passes the hop. Earlier sessions in the slot had other
-    /// tags.
-    pub(super) fn with_tag<T>(
-        &mut self,
-        node: NodeId,
-        tag: Tag,
-        act: impl FnOnce(&mut WorkerSession, Hop) -> T,
-    ) -> Option<T> {
-        let done = self.with_slot((tag.0 >> RANDOM_BITS) as u32, |session| {
-            let hop = session.hop_of(tag).filter(|hop| hop.node == node)?;
-            Some(act(session, hop))
-        });
-        done.flatten()
-    }
-
-    fn with_if<T>(
-        &mut self,
-        slot: u32,
-        is_it: impl FnOnce(&WorkerSession) -> bool,
-        act: impl FnOnce(&mut WorkerSession) -> T,
-    ) -> Option<T> {
-        let session = self.slots.get_mut(slot as usize)?.as_deref_mut()?;
-        if !is_it(session) {
-            return None;
-        }
-        self.current = Some(slot);
-        let done = act(session);
-        self.current = None;
-        Some(done)
-    }
-
-    pub(super) fn has(&self, home: Home) -> bool {
-        let session = self.slots.get(home.slot as usize).and_then(Option::as_deref);
-        session.is_some_and(|session| session.home == home)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &WorkerSession> {
-        self.slots.iter().filter_map(Option::as_deref)
-    }
-
-    pub(super) fn slots(&self) -> u32 {
-        self.slots.len() as u32
-    }
-
-    pub(super) fn put(&mut self, session: WorkerSession) {
-        let place = session.home.slot as usize;
-        if self.slots.len() <= place {
-            self.slots.resize_with(place + 1, || None);
-        }
-        self.slots[place] = Some(Box::new(session));
-    }
-
-    pub(super) fn remove(&mut self, home: Home) -> Option<Box<WorkerSession>> {
-        if self.has(home) { self.slots[home.slot as usize].take() } else { None }
-    }
-
-    /// Removes, after a panic, the session that was being accessed.
-    pub(super) fn remove_current(&mut self) -> Option<Box<WorkerSession>> {
-        self.slots[self.current.take()? as usize].take()
-    }
 }

@@ -31,6 +31,8 @@ fn exhaustion_is_expected_before_the_peak() {
     assert!(found.confidence > 0.5, "{found:?}");
     assert_eq!(forecast.exhaustion(1_200.0, 30), None);
     assert_eq!(forecast.exhaustion(1_050.0, 5), None, "beyond the horizon");
+    assert!((forecast.peak(30) - found.load).abs() < 1.0);
+    assert!(forecast.peak(5) < 1_050.0);
 }
 
 #[test]

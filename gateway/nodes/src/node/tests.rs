@@ -1,3 +1,4 @@
+mod elastic;
 mod start;
 
 use evenkeel_model::{RegionRole, Stamp, ZoneId};
@@ -18,10 +19,12 @@ fn unknown(now: Instant) -> Node {
     let settings = NodeSettings {
         name: "a".into(),
         zone: ZoneId(0),
+        carrier: None,
         capacity_kbps: 1_000,
         probed: NodeProbing::Yes,
         role: RegionRole::Active,
         starts: Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)

@@ -24,6 +24,30 @@ pub struct NodeTrust {
     pub leaving: bool,
     /// The node is no longer listed. It drains, and is then forgotten.
     pub removed: bool,
+    /// Its start, stop and replacement by the gateway.
+    #[serde(default)]
+    pub elastic: ElasticState,
+}
+
+/// The start, stop and replacement of a node by the gateway.
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, Debug)]
+#[serde(default)]
+pub struct ElasticState {
+    /// The gateway started the node, and has not stopped it since.
+    pub(super) started: bool,
+    /// The node is no longer needed. It drains, and is then stopped.
+    pub stopping: bool,
+    /// The time at which the node was told to stop, until it is gone.
+    #[serde(with = "evenkeel_media::instant::option")]
+    pub(super) stop_called: Option<Instant>,
+    /// The earliest time at which the dead node is started again.
+    #[serde(with = "evenkeel_media::instant::option")]
+    pub(super) replace_at: Option<Instant>,
+    /// Replacements in a row, which delay the next one.
+    pub(super) replacements: u32,
+    /// The time of the last replacement.
+    #[serde(with = "evenkeel_media::instant::option")]
+    pub(super) replaced_at: Option<Instant>,
 }
 
 impl NodeTrust {
@@ -39,6 +63,7 @@ impl NodeTrust {
             draining: false,
             leaving: false,
             removed: false,
+            elastic: ElasticState::default(),
         }
     }
 

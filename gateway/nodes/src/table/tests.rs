@@ -1,7 +1,8 @@
 mod pace;
 
 use evenkeel_model::{
-    EvidenceSource, FailureDomain, Health, NodeProbing, NodeSettings, RegionRole, Starts, ZoneId,
+    EvidenceSource, FailureDomain, Health, NodeProbing, NodeSettings, RegionRole, StartPhase,
+    Starts, ZoneId,
 };
 
 use super::*;
@@ -17,10 +18,12 @@ fn listed(zone: u32) -> NodeSettings {
     NodeSettings {
         name: "new".into(),
         zone: ZoneId(zone),
+        carrier: None,
         capacity_kbps: 100_000,
         probed: NodeProbing::Yes,
         role: RegionRole::Active,
         starts: Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     }
 }
@@ -85,10 +88,8 @@ fn ejected_node_is_down_and_takes_reserves() {
     assert!(nodes.eject(A, now).is_none(), "it is Down already");
 }
 
-#[test]
-fn start_goes_to_the_nearest_node_and_one_at_a_time() {
-    let now = Instant::now();
-    let mut settings = settings();
+/// Nodes that hooks start, and that do not run.
+fn cold(mut settings: CoreSettings, now: Instant) -> NodeTable {
     for node in &mut settings.nodes {
         node.starts = Starts::ByHook { within: ms(1_000) };
     }
@@ -96,8 +97,59 @@ fn start_goes_to_the_nearest_node_and_one_at_a_time() {
     for node in nodes.iter_mut() {
         node.detector.handle_agent(false, now);
     }
+    nodes
+}
+
+fn starting(nodes: &NodeTable) -> Vec<bool> {
+    nodes.iter().map(Node::is_starting).collect()
+}
+
+#[test]
+fn start_goes_to_the_nearest_node_and_one_at_a_time() {
+    let now = Instant::now();
+    let mut nodes = cold(settings(), now);
     nodes.start_nearest(RegionId(1), now);
     nodes.start_nearest(RegionId(0), now);
-    let started: Vec<bool> = nodes.iter().map(Node::is_starting).collect();
-    assert_eq!(started, [false, false, false, true]);
+    assert_eq!(starting(&nodes), [false, false, false, true]);
+}
+
+#[test]
+fn start_in_region_starts_no_node_elsewhere() {
+    let now = Instant::now();
+    let mut settings = settings();
+    settings.limits.start_budget.cost_milli_max = Some(1);
+    settings.nodes[..3].iter_mut().for_each(|node| node.hook.cost_milli = 2);
+    let mut nodes = cold(settings, now);
+    nodes.start_in_region(RegionId(0), now);
+    assert_eq!(starting(&nodes), [false; 4]);
+    nodes.start_in_region(RegionId(1), now);
+    assert_eq!(starting(&nodes), [false, false, false, true]);
+}
+
+#[test]
+fn each_reason_of_refused_starts_is_reported_rarely() {
+    let start = Instant::now();
+    let mut settings = settings();
+    settings.limits.start_budget.cost_milli_max = Some(1);
+    settings.nodes[..3].iter_mut().for_each(|node| node.hook.cost_milli = 2);
+    settings.nodes[3].hook.provider = "cloud".into();
+    let mut nodes = cold(settings, start);
+    let mut refused = |seconds: u32| {
+        let now = start + ms(1_000) * seconds;
+        (0..5).for_each(|_| nodes.providers.judge("cloud", false, now));
+        nodes.start_in_region(RegionId(0), now);
+        nodes.start_in_region(RegionId(1), now);
+        let outputs = std::iter::from_fn(|| nodes.poll_output());
+        let why = |output: NodeOutput| match output {
+            NodeOutput::Event(CoreEvent::Start { step: StartPhase::Refused { why }, .. }) => {
+                Some(why)
+            }
+            _ => None,
+        };
+        outputs.filter_map(why).collect::<Vec<_>>()
+    };
+    let both = [StartRefusal::Cost, StartRefusal::Provider];
+    assert_eq!(refused(0), both);
+    assert!(refused(1).is_empty() && refused(59).is_empty());
+    assert_eq!(refused(60), both);
 }

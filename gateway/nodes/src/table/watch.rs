@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, EvidenceSource, Health, Hop, NodeId, NodeProbing, NotStarted, RegionId, Stamp,
-    StartPhase, ZoneId,
+    CoreEvent, EvidenceSource, FailureDomain, Health, Hop, NodeId, NodeProbing, NotStarted,
+    RegionId, Stamp, StartPhase, ZoneId,
 };
 
 use crate::detector::{DetectorFinding, Distance};
@@ -146,6 +146,9 @@ impl NodeTable {
                 let since = witnesses.iter().map(|(_, since)| *since).min();
                 let (witnesses, since) =
                     (with_earlier(witnesses, before), since.unwrap_or(now).min(now));
+                if let NodeTransition::Started { after: Some(_), .. } = change {
+                    self.judge_provider(id, true, now);
+                }
                 changed.push(NodeChange { node: id, change, witnesses, since });
             }
         }
@@ -246,28 +249,24 @@ impl NodeTable {
     }
 
     /// Calls the start hook of the node nearest to the region, unless a node is being started already. Rooms that it
-    /// cannot carry are tried when it runs.
+    /// cannot carry are tried when it runs. The room that needs it has no node, so the budget may be exceeded if the
+    /// operator allows it.
     pub fn start_nearest(&mut self, region: RegionId, now: Instant) {
-        if self.shutting_down || self.iter().any(Node::is_starting) {
-            return;
-        }
         let may = self.iter().filter(|node| node.may_start(now)).map(|node| node.id);
-        let Some(nearest) = may.min_by_key(|node| (self.region_of(*node) != region, *node)) else {
-            return;
-        };
-        let (attempt, within) = self[nearest].start(now);
-        self.event(CoreEvent::Start { node: nearest, step: StartPhase::Begun { attempt } });
-        self.push(NodeEffect::Start(nearest));
-        self.set(NodeTimer::Probe(nearest), now);
-        self.set(NodeTimer::StartLate(nearest), now + within);
+        let mut may: Vec<NodeId> = may.collect();
+        may.sort_by_key(|node| (self.region_of(*node) != region, *node));
+        self.start_first(&may, true, now);
     }
 
     /// Calls the start hook of a node of this region, unless a node is being started already: nodes elsewhere add no
     /// capacity to it.
     pub fn start_in_region(&mut self, region: RegionId, now: Instant) {
-        if self.in_region(region).any(|node| node.may_start(now)) {
-            self.start_nearest(region, now);
-        }
+        let may = self
+            .in_domain(FailureDomain::Region(region))
+            .filter(|node| node.may_start(now))
+            .map(|node| node.id);
+        let may: Vec<NodeId> = may.collect();
+        self.start_first(&may, false, now);
     }
 
     /// Starts no more nodes, since the gateway shuts down.
@@ -279,6 +278,9 @@ impl NodeTable {
     pub fn start_failed(&mut self, id: NodeId, why: NotStarted, now: Instant) {
         let failed = self.get_mut(id).and_then(|node| node.start_failed(now));
         if let Some(again) = failed {
+            if matches!(why, NotStarted::Hook | NotStarted::Late) {
+                self.judge_provider(id, false, now);
+            }
             self.cancel(NodeTimer::StartLate(id));
             self.push(NodeEffect::EndStart { node: id, why });
             self.event(CoreEvent::Start { node: id, step: StartPhase::Failed { why, again } });

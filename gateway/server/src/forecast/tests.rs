@@ -3,7 +3,7 @@
 use evenkeel_control::{ControlRequest, NodeNames};
 use evenkeel_core::Failback;
 use evenkeel_forecast::ForecastEvidence;
-use evenkeel_model::{BreakerState, Hop, Incarnation, RegionId};
+use evenkeel_model::{BreakerMode, BreakerState, Hop, Incarnation, RegionId};
 use tempfile::{TempDir, tempdir};
 use tokio::sync::mpsc;
 
@@ -17,6 +17,8 @@ struct Scene {
     handle: Handle,
     requests: mpsc::Receiver<ControlRequest>,
     follower: ForecastFollower,
+    /// The expected load in the last report.
+    expected: Vec<(Arc<str>, u64)>,
 }
 
 const CONFIGURATION: &str = "
@@ -48,18 +50,18 @@ impl Scene {
         let (handle, requests) = Handle::new(names, Arc::default());
         let path = Some(folder.path());
         let follower = ForecastFollower::new(&settings, path, &handle, &telemetry, None);
-        Scene { settings, folder, telemetry, handle, requests, follower }
+        Scene { settings, folder, telemetry, handle, requests, follower, expected: Vec::new() }
     }
 
     /// The next process.
     async fn restart(&mut self) {
-        self.follower.begin_write().unwrap().await.unwrap();
+        self.follower.begin_write().unwrap().await.unwrap().unwrap();
         let path = Some(self.folder.path());
         self.follower =
             ForecastFollower::new(&self.settings, path, &self.handle, &self.telemetry, None);
     }
 
-    /// Takes a sample of the node in this state, and returns what control is told.
+    /// Takes a sample of the node in this state, and returns the report to control, without the expected load.
     async fn sample(&mut self, minute: Minute, node: NodeStanding) -> ForecastReport {
         let requests = &mut self.requests;
         let answer = async {
@@ -76,8 +78,9 @@ impl Scene {
             reply.send(()).unwrap();
             *report
         };
-        let (sampled, report) = tokio::join!(self.follower.sample(minute), answer);
+        let (sampled, mut report) = tokio::join!(self.follower.sample(minute), answer);
         sampled.unwrap();
+        self.expected = std::mem::take(&mut report.expected);
         report
     }
 }
@@ -90,6 +93,9 @@ fn node() -> NodeStanding {
         draining: false,
         leaves: false,
         ejected: false,
+        started: false,
+        stopping: false,
+        need: None,
         capacity_kbps: 1_000,
         opening: 0,
         waiting: 0,
@@ -100,6 +106,8 @@ fn node() -> NodeStanding {
         round_trip: Some(Duration::from_millis(10)),
         loss_ppm: 0,
         is_probed: true,
+        zone_breaker: BreakerState::Closed,
+        zone_breaker_mode: BreakerMode::Auto,
     }
 }
 
@@ -109,7 +117,8 @@ fn region_of(node: &NodeStanding) -> RegionStanding {
     RegionStanding {
         region: RegionId(0),
         breaker: BreakerState::Closed,
-        opens_for: None,
+        breaker_mode: BreakerMode::Auto,
+        half_open_in: None,
         failback: Failback::Auto,
         nodes: 1,
         nodes_up: 1,
@@ -144,6 +153,12 @@ async fn exhausted_capacity_is_reported_until_it_is_left() {
     assert_eq!((load_kbps, capacity_kbps), (900, 900));
     assert_eq!(report.exhausted, [Arc::from("east")]);
     assert_eq!(report.forecasts.len(), 1);
+    assert_eq!(
+        scene.expected,
+        [(Arc::from("east"), 900)],
+        "the load now, while no course is known"
+    );
+    // Draining nodes have no capacity, but load.
     let draining = NodeStanding { draining: true, ..full };
     let report = scene.sample(4, draining).await;
     assert_eq!((report.exhausted.len(), report.forecasts.len()), (0, 1));

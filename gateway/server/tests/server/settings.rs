@@ -525,7 +525,7 @@ fn read_token_is_another_one_for_tcp() {
 fn folder_replaces_and_adds_policy_sets() {
     let folder = folder("replaces");
     fs::write(folder.join("mine.wasm"), b"\0asm").unwrap();
-    let call = "[scenario.call]\nspares = 3\nreserve = \"zone\"\n\n[routing]\nplugin = \"mine.wasm\"\n\
+    let call = "[scenario.call]\nspares = 3\nreserve = \"zone\"\nspares_outside = \"region\"\n\n[routing]\nplugin = \"mine.wasm\"\n\
                 settings = { stay = 0.5, steps = [\"cap\"], deep = { on = true, n = 7 } }\n";
     fs::write(folder.join("call.toml"), call).unwrap();
     fs::write(folder.join("webinar.toml"), "[scenario.webinar]\npriority = 3\n").unwrap();
@@ -536,12 +536,13 @@ fn folder_replaces_and_adds_policy_sets() {
     let (set, scenario) = settings.scenario("call").unwrap();
     assert_eq!(set.origin, SetOrigin::File(folder.join("call.toml")));
     assert_eq!((scenario.spares, scenario.reserve), (3, FailureScope::Zone));
+    assert_eq!(scenario.spares_outside, FailureScope::Region);
     let [routing] = &set.bindings[..] else { panic!("{:?}", set.bindings) };
     assert_eq!(routing.plugin, PluginLocation::File(folder.join("mine.wasm")));
     let expected = serde_json::json!({"stay": 0.5, "steps": ["cap"], "deep": {"on": true, "n": 7}});
     assert_eq!(routing.settings, expected);
     let invalid = routing.invalid("/deep/n", "7", "0 to 5");
-    assert_eq!((invalid.line, invalid.column), (7, 67));
+    assert_eq!((invalid.line, invalid.column), (8, 67));
     assert_eq!(settings.scenario("live").unwrap().0.origin, SetOrigin::Shipped);
 }
 
@@ -556,7 +557,7 @@ fn core_settings_use_ids() {
     };
     let text = String::from("[gateway]\nregion = \"west\"\n")
         + &node(1, "east", "a", "")
-        + &node(2, "east", "b", "probe = \"none\"")
+        + &node(2, "east", "b", "probe = \"none\"\ncarrier = \"ct\"")
         + &node(3, "west", "a", "")
         + &node(4, "east", "a", "");
     fs::write(folder.join("evenkeel.toml"), text).unwrap();
@@ -578,6 +579,12 @@ fn core_settings_use_ids() {
     let probed: Vec<_> = core.nodes.iter().map(|node| node.probed).collect();
     assert_eq!(probed, [NodeProbing::Yes, NodeProbing::No, NodeProbing::Yes, NodeProbing::Yes]);
     assert_eq!(core.nodes[0].capacity_kbps, 4_000);
+    let carriers: Vec<_> = core.nodes.iter().map(|node| node.carrier.as_deref()).collect();
+    assert_eq!(carriers, [None, Some("ct"), None, None]);
+    let labels = evenkeel_policies::catalog_of(&core).into_iter().map(|entry| entry.labels);
+    let labels: Vec<_> = labels.filter(|labels| !labels.is_empty()).collect();
+    let label: (Box<str>, Box<str>) = ("carrier".into(), "ct".into());
+    assert_eq!(labels, [[label]]);
     let call = &core.scenarios["call"];
     assert!(call.binds(Hook::Admission) && !call.binds(Hook::Routing));
     assert_eq!((call.bounds.floor_kbps, call.bounds.ceiling_kbps), (30, 1_000));

@@ -63,6 +63,8 @@ pub struct AlertValue {
 pub enum AlertCondition {
     /// The value is above a limit.
     Above(AlertValue, f64),
+    /// The value is below a limit.
+    Below(AlertValue, f64),
     /// The value is this one.
     Is(AlertValue, f64),
     /// A gauge is above a limit in both of two windows.
@@ -125,6 +127,10 @@ impl AlertValue {
         AlertCondition::Above(self, limit)
     }
 
+    pub(super) const fn below(self, limit: f64) -> AlertCondition {
+        AlertCondition::Below(self, limit)
+    }
+
     pub(super) const fn is(self, value: f64) -> AlertCondition {
         AlertCondition::Is(self, value)
     }
@@ -179,7 +185,9 @@ impl AlertCondition {
     /// All values that the condition reads.
     pub fn values(&self) -> Vec<AlertValue> {
         match *self {
-            AlertCondition::Above(value, _) | AlertCondition::Is(value, _) => vec![value],
+            AlertCondition::Above(value, _)
+            | AlertCondition::Below(value, _)
+            | AlertCondition::Is(value, _) => vec![value],
             AlertCondition::AboveInWindows { metric, label, windows, .. } => {
                 windows.map(|window| last(metric).only(label, window)).to_vec()
             }
@@ -196,6 +204,7 @@ impl AlertCondition {
         let values: Vec<String> = self.values().iter().map(AlertValue::promql).collect();
         match (self, &values[..]) {
             (AlertCondition::Above(_, limit), [value]) => format!("{value} > {limit}"),
+            (AlertCondition::Below(_, limit), [value]) => format!("{value} < {limit}"),
             (AlertCondition::Is(_, right), [value]) => format!("{value} == {right}"),
             (AlertCondition::AboveInWindows { label, limit, .. }, [short, long]) => {
                 format!("{short} > {limit} and ignoring ({label}) {long} > {limit}")

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use super::agents::{Agents, SECRET, node_name, zone};
 use crate::process;
 use crate::relay::Places;
+use evenkeel_client::{ApiClient, ApiEndpoint};
 use evenkeel_lab::process::ChildProcess;
+use serde_json::Value;
 
 /// Nodes of the home region.
 const NODES: usize = 6;
@@ -51,9 +53,22 @@ impl Crowd {
     /// # Errors
     /// The gateway cannot be started.
     pub(super) fn start(name: &str, listener: Listener, places: &Places) -> Result<Crowd, String> {
+        Crowd::start_with(name, listener, "", places)
+    }
+
+    /// Like [`start`](Crowd::start), with these tables in the configuration.
+    ///
+    /// # Errors
+    /// The gateway cannot be started.
+    pub(super) fn start_with(
+        name: &str,
+        listener: Listener,
+        tables: &str,
+        places: &Places,
+    ) -> Result<Crowd, String> {
         let agents = Agents::start(NODES)?;
         let folder = places.folder.join(name);
-        let config = configure(&folder, listener, &agents.addresses)
+        let config = configure(&folder, listener, tables, &agents.addresses)
             .map_err(|error| format!("cannot configure {name}: {error}"))?;
         let words = ["run", "--config", &config.display().to_string(), "--json"].map(str::to_owned);
         let mut process = process::start(name, &places.evenkeel, &words, b"", &folder)?;
@@ -85,13 +100,28 @@ impl Crowd {
         })?;
         Ok(before.elapsed())
     }
+
+    /// A client of the API.
+    pub(super) fn admin(&self) -> ApiClient {
+        ApiClient::new(ApiEndpoint::Unix(self.socket.clone()))
+    }
+
+    /// An offer of a session that the crowd does not have.
+    pub(super) fn offer_beyond(&self, number: u32) -> Value {
+        serde_json::from_str(&offer_body(self.sessions + number)).unwrap_or_default()
+    }
 }
 
 pub(super) fn client(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x7f01_0000 + number)
 }
 
-fn configure(folder: &Path, listener: Listener, nodes: &[SocketAddr]) -> std::io::Result<PathBuf> {
+fn configure(
+    folder: &Path,
+    listener: Listener,
+    tables: &str,
+    nodes: &[SocketAddr],
+) -> std::io::Result<PathBuf> {
     let policies = folder.join("policies");
     std::fs::create_dir_all(&policies)?;
     std::fs::write(policies.join("call.toml"), CALL.replace("\"30s\"", "\"1h\""))?;
@@ -114,6 +144,7 @@ fn configure(folder: &Path, listener: Listener, nodes: &[SocketAddr]) -> std::io
              capacity = \"1000 Gbit/s\"\n"
         );
     }
+    text.push_str(tables);
     let config = folder.join("evenkeel.toml");
     std::fs::write(&config, text)?;
     Ok(config)
@@ -144,17 +175,21 @@ fn offer_all(socket: &Path, first: u32, line: u32, sessions: u32) -> Result<(), 
 
 /// Writes an offer with minimal work, so that the measurement shows the gateway.
 fn offer(number: u32) -> String {
-    let (room, address) = (number / TOGETHER, client(number));
-    let body = format!(
-        "{{\"scenario\":\"call\",\"room\":\"room-{room}\",\"labels\":{{\"region\":\"east\"}},\
-         \"ingress\":{{\"udp\":{{\"identity\":\"declared\",\"address\":\"{address}:{CLIENT_PORT}\"}}}},\
-         \"media\":[{{\"kind\":\"audio\",\"payload_types\":[{{\"payload_type\":111,\
-         \"codec\":\"opus\",\"clock_rate\":48000}}]}}]}}"
-    );
+    let body = offer_body(number);
     let length = body.len();
     format!(
         "POST /v1/sessions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n\
          content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+fn offer_body(number: u32) -> String {
+    let (room, address) = (number / TOGETHER, client(number));
+    format!(
+        "{{\"scenario\":\"call\",\"room\":\"room-{room}\",\"labels\":{{\"region\":\"east\"}},\
+         \"ingress\":{{\"udp\":{{\"identity\":\"declared\",\"address\":\"{address}:{CLIENT_PORT}\"}}}},\
+         \"media\":[{{\"kind\":\"audio\",\"payload_types\":[{{\"payload_type\":111,\
+         \"codec\":\"opus\",\"clock_rate\":48000}}]}}]}}"
     )
 }
 
@@ -180,6 +215,15 @@ mod tests {
         for length in 0..answer.len() {
             assert!(!is_whole(&answer[..length]), "{length}");
         }
+    }
+
+    #[test]
+    fn offer_is_json_of_the_announced_length() {
+        let offer = offer(7);
+        let (head, body) = offer.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+        let body: Value = serde_json::from_str(body).expect("the body is JSON");
+        assert_eq!(body["room"], "room-3");
     }
 
     #[test]

@@ -127,6 +127,7 @@ fn settings(nodes: usize, sessions: usize) -> CoreSettings {
         regions: Vec::new(),
         spares: 2,
         reserve: FailureScope::Node,
+        spares_outside: FailureScope::Node,
         close_after: Duration::from_secs(3_600),
         priority: 0,
         slo: None,
@@ -136,10 +137,12 @@ fn settings(nodes: usize, sessions: usize) -> CoreSettings {
     let node = |at: usize| NodeSettings {
         name: format!("n{at}").into(),
         zone: ZoneId(at as u32 % 3),
+        carrier: None,
         capacity_kbps: 1_000_000_000,
         probed: NodeProbing::Yes,
         role: evenkeel_model::RegionRole::Active,
         starts: evenkeel_model::Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     let zone = |name: &str| Zone { name: name.into(), region: RegionId(0) };

@@ -41,7 +41,7 @@ const PACED: Limits = Limits::gap(1_000.0, 3_000.0);
 const OFF_IN_2_S: Limits = Limits { left_within: Some(2_000.0), ..Limits::NONE };
 
 pub(super) const ROWS: &[Row] = &[
-    Row::new("node.kill.hot", Layout::HOT, Kill(Busiest, Loud), TOLD).times(30),
+    Row::new("node.kill.hot", Layout::HOT, Kill(Busiest, Loud), TOLD.predicted()).times(30),
     Row::new("node.kill.hot.silent", Layout::HOT, Kill(Busiest, Silent), UNTOLD).times(12),
     Row::new("node.kill.hitless", Layout::HITLESS, Kill(Busiest, Loud), NOTHING_LOST.found(20.0))
         .times(6),
@@ -52,7 +52,8 @@ pub(super) const ROWS: &[Row] = &[
         NOTHING_LOST.found(40.0),
     )
     .times(6),
-    Row::new("node.kill.active-active", Layout::ACTIVE, Kill(Busiest, Loud), TOLD).times(6),
+    Row::new("node.kill.active-active", Layout::ACTIVE, Kill(Busiest, Loud), TOLD.predicted())
+        .times(6),
     Row::new("node.kill.active-active.silent", Layout::ACTIVE, Kill(Busiest, Silent), UNTOLD)
         .times(6),
     Row::new("node.kill.cold", Layout::COLD, Kill(Busiest, Loud), Limits::gap(3_000.0, 5_000.0))

@@ -8,10 +8,8 @@ use crate::limits::Limits;
 use crate::row::Row;
 
 /// As for the death of one node.
-const LOUD: Limits =
-    Limits { no_freeze: true, predicted_min: Some(99.0), ..Limits::gap(50.0, 150.0) }.found(20.0);
-const SILENT: Limits =
-    Limits { no_freeze: true, predicted_min: Some(99.0), ..Limits::gap(70.0, 170.0) };
+const LOUD: Limits = Limits { no_freeze: true, ..Limits::gap(50.0, 150.0) }.found(20.0).predicted();
+const SILENT: Limits = Limits { no_freeze: true, ..Limits::gap(70.0, 170.0) }.predicted();
 
 pub(super) const ROWS: &[Row] = &[
     Row::new("zone.kill", Layout::ZONES, Kill(BusiestZone, Loud), LOUD).times(6),

@@ -58,6 +58,7 @@ impl Outputs {
             | GatewayEffect::Node(NodeEffect::Canary { .. })
             | GatewayEffect::Node(NodeEffect::Start(_))
             | GatewayEffect::Node(NodeEffect::EndStart { .. })
+            | GatewayEffect::Node(NodeEffect::Stop(_) | NodeEffect::EndStop(_))
             | GatewayEffect::Node(NodeEffect::Forget(_))
             | GatewayEffect::Rollout(_)
             | GatewayEffect::Unload { .. }

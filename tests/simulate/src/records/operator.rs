@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_control::{Operation, OperationTarget};
+use evenkeel_control::{BreakerTarget, Operation, OperationTarget};
 use evenkeel_core::Failback;
 use evenkeel_model::{
-    ClientIdentity, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream, Offer,
-    OfferId, PayloadType, PolicyName, RtcpPort, Srtp, StreamKind,
+    BreakerMode, ClientIdentity, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream,
+    Offer, OfferId, PayloadType, PolicyName, RtcpPort, Srtp, StreamKind,
 };
 use evenkeel_revisions::{
     Actor, Lifecycle, Revision, RolloutAction, RolloutRequest, Strategy, Version,
@@ -162,6 +162,10 @@ fn draw_operation(rng: &mut Rng, nodes: usize) -> Operation {
         }
         5..7 => Operation::Eject(node),
         7 => Operation::Return(node),
+        8 if within.is_some() => {
+            let mode = BreakerMode::ALL[rng.usize(0..BreakerMode::ALL.len())];
+            Operation::Breaker(BreakerTarget::Region(region), mode)
+        }
         of => {
             let region = (of == 8).then_some(region);
             Operation::Failback(region, failbacks[rng.usize(0..failbacks.len())])

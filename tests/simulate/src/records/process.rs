@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_control::{Operation, OperationTarget, Operations};
+use evenkeel_control::{BreakerTarget, Operation, OperationTarget, Operations};
 use evenkeel_core::{
     ChangedRecords, Gateway, GatewayEffect, GatewayRecord, Impossible, NodeEffect, RoomRecord,
     SessionRecord,
@@ -148,6 +148,15 @@ impl Process {
             Operation::Failback(name, failback) => {
                 gateway.handle_failback(name.map(|name| region(&name)), failback, now)?;
             }
+            Operation::Breaker(BreakerTarget::Region(name), mode) => {
+                gateway.hold_breaker(FailureDomain::Region(region(&name)), mode, now)?;
+            }
+            Operation::Breaker(BreakerTarget::Zone(name), mode) => {
+                gateway.hold_breaker(FailureDomain::Zone(zone(&name)), mode, now)?;
+            }
+            Operation::Breaker(BreakerTarget::Clients(group), mode) => {
+                gateway.hold_client_breaker(&group, mode, now)?;
+            }
         }
         self.operations.add(kept);
         Ok(())
@@ -219,6 +228,8 @@ impl Process {
             }
             let failback = region.failback.name().to_owned();
             decisions.insert(format!("region {id} failback"), failback);
+            let mode = region.breaker_mode.name().to_owned();
+            decisions.insert(format!("region {id} breaker"), mode);
         }
         decisions
     }
@@ -244,8 +255,8 @@ impl Process {
             self.gateway.records().take_changed(at_most, now);
         let has_nodes = std::mem::take(&mut follower.nodes);
         if has_nodes {
-            let GatewayRecord { nodes, regions, memos, .. } = self.gateway.records().of_nodes();
-            (core.nodes, core.regions, core.memos) = (nodes, regions, memos);
+            let GatewayRecord { rooms, sessions, media, .. } = core;
+            core = GatewayRecord { rooms, sessions, media, ..self.gateway.records().of_nodes() };
         }
         let policy = follower.policies.pop_first();
         let record = policy.and_then(|policy| {
@@ -318,8 +329,8 @@ impl Copy {
             (session.id, (session, media))
         }));
         if let Some(before) = self.common.take().filter(|_| !batch.has_nodes) {
-            let GatewayRecord { nodes, regions, memos, .. } = before;
-            (core.nodes, core.regions, core.memos) = (nodes, regions, memos);
+            let GatewayRecord { nodes, regions, client_breakers, memos, .. } = before;
+            core = GatewayRecord { nodes, regions, client_breakers, memos, ..core };
         }
         self.common = Some(core);
     }

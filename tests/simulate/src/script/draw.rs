@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use evenkeel_links::{Bursts, Conditions};
 use evenkeel_model::{
-    Affinity, CoreSettings, NodeProbing, NodeSettings, RedundancyMode, RegionId, RegionRole,
-    Scenario, Starts,
+    Affinity, CoreSettings, FailureScope, NodeProbing, NodeSettings, RedundancyMode, RegionId,
+    RegionRole, Scenario, Starts,
 };
 use fastrand::Rng;
 
@@ -59,6 +59,16 @@ pub(super) fn draw_modes(rng: &mut Rng, settings: &mut CoreSettings) {
             node.starts = Starts::ByHook { within: ms(rng.u64(500..3_000)) };
             node.probed = NodeProbing::Yes;
         }
+    }
+}
+
+/// Draws the deaths that reserves cover, and the places without spares. Has its own random generator.
+pub(super) fn draw_reserves(rng: &mut Rng, settings: &mut CoreSettings) {
+    for scenario in settings.scenarios.values_mut() {
+        scenario.reserve = FailureScope::ALL[rng.usize(..FailureScope::ALL.len())];
+    }
+    for scenario in settings.scenarios.values_mut() {
+        scenario.spares_outside = FailureScope::ALL[rng.usize(..FailureScope::ALL.len())];
     }
 }
 

@@ -77,7 +77,7 @@ impl World<'_> {
                 Event::Beat { client, kind: StreamKind::Audio, session },
             );
         }
-        if video {
+        if sends && video {
             self.put_in(
                 delay * 2 + phase * 2,
                 Event::Beat { client, kind: StreamKind::Video, session },

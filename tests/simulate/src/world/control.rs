@@ -59,6 +59,7 @@ impl World<'_> {
             GatewayEffect::KeyFrame(_)
             | GatewayEffect::Restore(_)
             | GatewayEffect::Node(NodeEffect::EndStart { .. })
+            | GatewayEffect::Node(NodeEffect::Stop(_) | NodeEffect::EndStop(_))
             | GatewayEffect::Rollout(_)
             | GatewayEffect::PolicyChanged(_) => {}
             GatewayEffect::Unload { policy, revision } => {

@@ -98,10 +98,12 @@ impl World<'_> {
         NodeSettings {
             name: format!("listed{}", self.outcome.listed.added).into(),
             zone,
+            carrier: None,
             capacity_kbps: self.rng.u64(300..10_000),
             probed: if probed { NodeProbing::Yes } else { NodeProbing::No },
             role: if self.rng.u8(0..4) == 0 { RegionRole::Standby } else { RegionRole::Active },
             starts,
+            hook: evenkeel_model::HookTerms::default(),
             canary: self.rng.bool(),
         }
     }

@@ -41,8 +41,13 @@ fn invariants_hold_for_all_seeds() {
     }
     assert!(sum.records.acknowledged > 1_000, "{:?}", sum.records);
     let losses = &sum.losses;
-    assert!(losses.rooms > 500 && losses.unplaced > 20 && losses.covered_worlds > 10, "{losses:?}");
-    assert!(losses.elsewhere * 20 <= losses.rooms, "{losses:?}");
+    for scope in ["gateway", "node", "region", "zone"] {
+        assert!(losses.worlds.contains_key(scope), "no loss of a {scope}: {losses:?}");
+    }
+    assert!(losses.worlds.values().sum::<u64>() > 2 * SEEDS, "most worlds rest: {losses:?}");
+    assert!(losses.rooms > 500 && losses.unplaced > 20 && losses.reduced > 10, "{losses:?}");
+    assert!(losses.covered_worlds > SEEDS / 4, "{losses:?}");
+    assert!(losses.detected > 100 && losses.elsewhere * 20 <= losses.detected, "{losses:?}");
     for cause in ["drain", "failback", "link", "manual", "node-down", "quality"] {
         assert!(sum.moves.contains_key(cause), "no move for {cause}: {:?}", sum.moves);
     }

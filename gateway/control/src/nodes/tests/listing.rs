@@ -15,6 +15,7 @@ fn node(name: &str, at: u32) -> NodeConfig {
         address: SocketAddr::from(([10, 0, 0, 1], at as u16)),
         region: "east".into(),
         zone: "a".into(),
+        carrier: None,
         driver: DriverSettings::Plain { probe: ProbeKind::None },
         capacity: ConfigBitRate(1_000_000),
         canary: false,

@@ -8,8 +8,9 @@ use evenkeel_model::{
 };
 use fastrand::Rng;
 
+use super::world::VOICE;
 use super::*;
-use crate::{BlastRadius, GatewayCopy, RestoreError};
+use crate::{BlastRadius, GatewayCopy, LoadChange, RestoreError};
 
 const SEEDS: u64 = 150;
 
@@ -89,12 +90,7 @@ fn blast_radius_equals_the_loss() {
         assert_eq!(carriers(&world), before, "seed {seed}: the gateway is as it was");
         world.outputs.clear();
         lose(&mut world, &lost);
-        let mut taken = BTreeMap::new();
-        for event in world.events() {
-            if let CoreEvent::Moved { room, to: Some(to), .. } = event {
-                taken.entry(*room).or_insert(to.node);
-            }
-        }
+        let taken = taken(&world);
         let hit: BTreeSet<RoomId> =
             before.iter().filter(|(_, on)| lost.contains(on)).map(|(room, _)| *room).collect();
         let listed: BTreeSet<RoomId> = predicted.rooms.iter().map(|room| room.room).collect();
@@ -111,6 +107,17 @@ fn blast_radius_equals_the_loss() {
         }
     }
     assert!(rooms > 500 && unplaced > 50 && reduced > 25, "{rooms} {unplaced} {reduced}");
+}
+
+/// The first new node of each room that moved.
+fn taken(world: &World) -> BTreeMap<RoomId, NodeId> {
+    let mut taken = BTreeMap::new();
+    for event in world.events() {
+        if let CoreEvent::Moved { room, to: Some(to), .. } = event {
+            taken.entry(*room).or_insert(to.node);
+        }
+    }
+    taken
 }
 
 fn carriers(world: &World) -> BTreeMap<RoomId, NodeId> {
@@ -148,6 +155,82 @@ fn copy_has_drains_refusals_and_losses_of_nodes() {
         .unwrap();
     world.settle();
     assert_eq!(to(&mut world), None);
+}
+
+/// A node that answered late opens few sessions at a time, and gets fewer rooms.
+#[test]
+fn copy_has_the_pace_of_openings() {
+    let mut settings = settings_of(&[(0, 100_000), (1, 100_000), (1, 100_000)]);
+    settings.scenarios.values_mut().for_each(|scenario| scenario.mode = RedundancyMode::Cold);
+    let mut world = World::new(settings);
+    let drain = |world: &mut World, draining: bool| {
+        let now = world.now;
+        for node in [B, C] {
+            let changed = world
+                .gateway
+                .change_nodes(now, |nodes| nodes.handle_drain(node, draining, None, now));
+            changed.unwrap();
+        }
+        world.settle();
+    };
+    drain(&mut world, true);
+    for room in 0..12 {
+        (0..3).for_each(|_| _ = world.open(&format!("r{room}")));
+    }
+    drain(&mut world, false);
+    for _ in 0..4 {
+        world.pass(ms(200));
+        world.gateway.tables.nodes.pace_mut(B).slower(world.now);
+    }
+    let predicted = blast(&mut world, &[A]);
+    assert_eq!(predicted.rooms.len(), 12);
+    world.outputs.clear();
+    lose(&mut world, &[A]);
+    let taken = taken(&world);
+    for room in &predicted.rooms {
+        assert_eq!(room.to, taken.get(&room.room).copied(), "{room:?}");
+    }
+    let rooms_of = |node| taken.values().filter(|taken| **taken == node).count();
+    assert!(rooms_of(B) < rooms_of(C), "{taken:?}");
+}
+
+/// A session gets its share back at a review after 8 s, which here comes after the copy's last moment.
+#[test]
+fn copy_raises_shares_when_the_gateway_does() {
+    // No room fits at A.
+    let mut world = World::new(settings_of(&[(0, 10), (1, 300)]));
+    world.pass(ms(250));
+    let streams = [(StreamKind::Audio, 111, None), (StreamKind::Video, 96, Some(200))];
+    let first = world.offer_with("r", "call", &streams, IngressProtocol::Quic);
+    let first = world.accepted(first).session;
+    world.open("s");
+    world.close(first);
+    world.pass(ms(3_050));
+    let radius = blast(&mut world, &[A]);
+    let load = LoadChange { node: B, before_permille: 80, after_permille: 80 };
+    assert_eq!(radius.loads, [load]);
+    lose(&mut world, &[A]);
+    let loads: Vec<u32> = world.gateway.views().nodes().map(|node| node.load_permille).collect();
+    assert_eq!(loads[1], 80);
+    world.pass(ms(500));
+    let loads: Vec<u32> = world.gateway.views().nodes().map(|node| node.load_permille).collect();
+    assert!(loads[1] > 80, "{loads:?}");
+}
+
+#[test]
+fn copy_fails_back_when_the_gateway_does() {
+    // `B` is in another region.
+    let mut world = World::new(settings_of(&[(0, VOICE), (2, 100_000)]));
+    let first = world.open("r");
+    world.open("s");
+    assert_eq!((world.stands("r"), world.stands("s")), (Some(A), Some(B)));
+    world.pass(ms(2_000));
+    world.close(first);
+    let radius = blast(&mut world, &[B]);
+    let rooms: Vec<_> = radius.rooms.iter().map(|room| (room.from, room.to)).collect();
+    assert_eq!(rooms, [(B, Some(A))], "the room has not returned yet");
+    lose(&mut world, &[B]);
+    assert_eq!(world.stands("s"), Some(A));
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! Circuit breakers of clients, with a single region of nodes.
 
+use std::time::Duration;
+
 use evenkeel_model::{
-    BreakerState, ClientGroup, ClientLabel, CoreEvent, CoreSettings, FlowCounts, IngressProtocol,
-    Measures, NewcomerAction, OfferId, OfferRefusal, SessionId, StreamKind,
+    BreakerMode, BreakerState, ClientGroup, ClientLabel, CoreEvent, CoreSettings, FlowCounts,
+    IngressProtocol, Measures, NewcomerAction, NodeId, OfferId, OfferRefusal, SessionId,
+    StreamKind,
 };
 
 use super::super::GatewayEffect;
@@ -138,6 +141,15 @@ fn voice_only_newcomers_get_video_once_recovered() {
     let established = carriers.ct[0];
     assert!(carriers.is_voice_only(limited));
     assert!(!carriers.is_voice_only(other) && !carriers.is_voice_only(established));
+    let send_caps = |carriers: &Carriers| {
+        let sessions = &carriers.world.gateway.tables.sessions;
+        [limited, other, sender].map(|id| sessions[&id].plan_in_force().send_cap_kbps())
+    };
+    assert_eq!(
+        send_caps(&carriers),
+        [24, 0, 24],
+        "the scenario's floor, for the other of the room as well"
+    );
     let views = carriers.world.gateway.views();
     let explained = |id| views.explain(id, carriers.world.now).unwrap().voice_only_for;
     assert_eq!([limited, other, without_video].map(explained), [Some(ct()), None, None]);
@@ -146,6 +158,7 @@ fn voice_only_newcomers_get_video_once_recovered() {
     carriers.flow(25_000, 0);
     assert_eq!(carriers.changes().last(), Some(&("ct", BreakerState::Closed)));
     assert!(!carriers.is_voice_only(limited));
+    assert_eq!(send_caps(&carriers), [0; 3]);
     let shows = |output: &GatewayEffect| match output {
         GatewayEffect::Plan { session, plan } => *session == limited && !plan.sheds(96),
         _ => false,
@@ -190,6 +203,62 @@ fn ended_voice_only_session_is_forgotten() {
 
 /// Loss on the leg to the node, and a downlink of another client, are not the client's.
 #[test]
+fn next_process_continues_breaker_and_its_sessions() {
+    let mut carriers = Carriers::new(NewcomerAction::VoiceOnly);
+    carriers.flow(9_000, 5);
+    let offer = carriers.offer("ct", "new");
+    let limited = carriers.world.accepted(offer).session;
+    carriers.world.outputs.clear();
+    carriers.world.hand_over(Duration::ZERO);
+    assert_eq!(carriers.changes(), [("ct", BreakerState::Open)], "new to this process");
+    let offer = carriers.offer("ct", "newer");
+    let newcomer = carriers.world.accepted(offer).session;
+    assert!(carriers.is_voice_only(limited) && carriers.is_voice_only(newcomer));
+    carriers.flow(25_000, 0);
+    assert_eq!(carriers.changes().last(), Some(&("ct", BreakerState::Closed)));
+    assert!(!carriers.is_voice_only(limited) && !carriers.is_voice_only(newcomer));
+}
+
+#[test]
+fn owner_that_is_heard_again_keeps_its_sessions() {
+    let mut carriers = Carriers::new(NewcomerAction::VoiceOnly);
+    carriers.flow(9_000, 5);
+    carriers.offer("ct", "new");
+    let record = carriers.world.gateway.record(carriers.world.now);
+    carriers.world.restart(Duration::ZERO);
+    let gateway = &mut carriers.world.gateway;
+    let node = |name: &str| name[1..].parse().ok().map(NodeId);
+    gateway.handle_record(record, node, carriers.world.now).unwrap();
+    while gateway.poll_output().is_some() {}
+    gateway.forget_restored();
+    let standing = gateway.views().client_breakers(carriers.world.now).next().unwrap();
+    assert_eq!((standing.breaker, standing.voice_only_sessions), ("open", 0));
+}
+
+#[test]
+fn held_breaker_refuses_newcomers_until_auto() {
+    let mut carriers = Carriers::new(NewcomerAction::Refuse);
+    let hold = |carriers: &mut Carriers, mode| {
+        let now = carriers.world.now;
+        carriers.world.gateway.hold_client_breaker(&ct(), mode, now).unwrap();
+        carriers.world.settle();
+    };
+    hold(&mut carriers, BreakerMode::Open);
+    assert_eq!(carriers.changes(), [("ct", BreakerState::Open)]);
+    carriers.world.hand_over(Duration::ZERO);
+    carriers.flow(20_000, 0);
+    let refused = carriers.offer("ct", "new");
+    let Some(OfferRefusal::ClientsImpaired { retry_after, .. }) = carriers.reply(refused) else {
+        panic!("{:?}", carriers.reply(refused))
+    };
+    assert!(retry_after >= ms(60_000), "{retry_after:?}");
+    hold(&mut carriers, BreakerMode::Auto);
+    carriers.flow(8_000, 0);
+    let admitted = carriers.offer("ct", "again");
+    assert_eq!(carriers.reply(admitted), None);
+}
+
+#[test]
 fn impairment_elsewhere_opens_no_breaker() {
     let mut carriers = Carriers::new(NewcomerAction::Refuse);
     for _ in 0..100 {
@@ -212,4 +281,31 @@ fn impairment_elsewhere_opens_no_breaker() {
     assert_eq!(carriers.changes(), []);
     let impaired = |event: &CoreEvent| matches!(event, CoreEvent::Impaired { .. });
     assert!(carriers.world.events().any(impaired), "by the node");
+}
+
+#[test]
+fn room_prefers_nodes_of_its_clients_carrier() {
+    let with_carriers = |nodes: &[(u32, u64)], carriers: &[&str]| {
+        let mut settings = settings_of(nodes);
+        for (node, carrier) in settings.nodes.iter_mut().zip(carriers) {
+            node.carrier = Some((*carrier).into());
+        }
+        World::new(settings)
+    };
+    let open = |world: &mut World, carrier: &str| {
+        world.labels = [("carrier".into(), carrier.into())].into();
+        let name = format!("r{}", world.gateway.live());
+        world.open(&name);
+        world.route(&name).into_iter().map(|(node, _)| node).collect::<Vec<_>>()
+    };
+    let first = |world: &mut World, carrier: &str| open(world, carrier)[0];
+    let mut world = with_carriers(&[(0, 100_000), (0, 100_000), (2, 100_000)], &["ct", "cu", "cm"]);
+    for (carrier, node) in [("cu", B), ("cu", B), ("ct", A), ("ct", A), ("ct", A), ("ct", A)] {
+        assert_eq!(first(&mut world, carrier), node, "{carrier}");
+    }
+    assert_ne!(first(&mut world, "cm"), C, "the region goes before the carrier");
+    let mut world = with_carriers(&[(0, 100), (0, 100_000)], &["ct", "cu"]);
+    assert_eq!([first(&mut world, "ct"), first(&mut world, "ct")], [A, B], "the first is full");
+    let mut world = with_carriers(&[(0, 100_000), (1, 100_000), (1, 100_000)], &["ct", "cu", "ct"]);
+    assert_eq!(open(&mut world, "ct"), [A, C], "its spare as well");
 }

@@ -10,6 +10,7 @@ mod clients;
 mod cohorts;
 mod damping;
 mod devices;
+mod elastic;
 mod failover;
 mod flows;
 mod impairments;

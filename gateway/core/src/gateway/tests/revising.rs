@@ -485,29 +485,44 @@ fn new_rooms_of_the_canary_on_one_node_are_a_breach() {
 /// The native default chooses a standby outside the zone, as the scenario asks.
 #[test]
 fn standby_that_dies_with_the_zone_spends_redundancy() {
-    for (reserve, found) in
-        [(FailureScope::Zone, Figure::Redundancy), (FailureScope::Node, Figure::Spread)]
-    {
+    let (zone, node) = (FailureScope::Zone, FailureScope::Node);
+    for (reserve, spares_outside, found) in [
+        (zone, node, Figure::Redundancy),
+        (node, zone, Figure::Redundancy),
+        (node, node, Figure::Spread),
+    ] {
         let mut settings = settings();
-        settings.scenarios.values_mut().for_each(|scenario| scenario.reserve = reserve);
-        assert_eq!(found_in_new_rooms(settings, &[A, C]), Some(found), "{reserve:?}");
+        for scenario in settings.scenarios.values_mut() {
+            (scenario.reserve, scenario.spares_outside) = (reserve, spares_outside);
+        }
+        let crowded = found_in_new_rooms(settings, &[A, C]);
+        assert_eq!(crowded, Some(found), "{reserve:?} {spares_outside:?}");
     }
 }
 
 #[test]
 fn routes_without_standbys_are_a_breach() {
-    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
-    turn(&mut world, Hook::Routing, alone());
-    (0..40).for_each(|room| _ = world.open(&room.to_string()));
-    world.answer_with(|ask| {
-        let PolicyQuestion::Reroute { rooms, .. } = &ask.question else { return None };
-        let bare = |row| RoutingMove { row, hops: vec![A], ttl_ms: 0, reason: 0 };
-        let moves = (0..rooms.len() as u32).map(bare).collect();
-        Some(Ok(HookAnswer::Moves { moves, states: Vec::new(), memo: None }))
-    });
-    turn(&mut world, Hook::Routing, tried(25));
-    let [(_, breach)] = &breaches(&world)[..] else { panic!("{:?}", breaches(&world)) };
-    assert_eq!((breach.figure, breach.canary.of), (Figure::Redundancy, breach.canary.worse));
+    // The gateway leaves out the standby `C` where the scenario wants it outside the zone of `A`.
+    let cases: [(FailureScope, &'static [NodeId]); 2] =
+        [(FailureScope::Node, &[A]), (FailureScope::Zone, &[A, C])];
+    for (spares_outside, hops) in cases {
+        let mut settings = settings();
+        for scenario in settings.scenarios.values_mut() {
+            scenario.spares_outside = spares_outside;
+        }
+        let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A, B]));
+        turn(&mut world, Hook::Routing, alone());
+        (0..40).for_each(|room| _ = world.open(&room.to_string()));
+        world.answer_with(move |ask| {
+            let PolicyQuestion::Reroute { rooms, .. } = &ask.question else { return None };
+            let bare = |row| RoutingMove { row, hops: hops.to_vec(), ttl_ms: 0, reason: 0 };
+            let moves = (0..rooms.len() as u32).map(bare).collect();
+            Some(Ok(HookAnswer::Moves { moves, states: Vec::new(), memo: None }))
+        });
+        turn(&mut world, Hook::Routing, tried(25));
+        let [(_, breach)] = &breaches(&world)[..] else { panic!("{:?}", breaches(&world)) };
+        assert_eq!((breach.figure, breach.canary.of), (Figure::Redundancy, breach.canary.worse));
+    }
 }
 
 /// The rooms themselves are judged, whatever a revision answered about new ones.

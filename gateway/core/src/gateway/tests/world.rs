@@ -53,6 +53,7 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> CoreSettings {
         regions: Vec::new(),
         spares: 1,
         reserve: FailureScope::Node,
+        spares_outside: FailureScope::Node,
         close_after: Duration::from_secs(30),
         priority: 0,
         slo: None,
@@ -62,10 +63,12 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> CoreSettings {
     let node = |(at, &(zone, capacity_kbps)): (usize, &(u32, u64))| NodeSettings {
         name: format!("n{at}").into(),
         zone: ZoneId(zone),
+        carrier: None,
         capacity_kbps,
         probed: NodeProbing::Yes,
         role: RegionRole::Active,
         starts: Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     CoreSettings {
@@ -264,6 +267,7 @@ impl World {
                 | GatewayEffect::CloseAt { .. }
                 | GatewayEffect::Plan { .. }
                 | GatewayEffect::Node(NodeEffect::EndStart { .. })
+                | GatewayEffect::Node(NodeEffect::Stop(_) | NodeEffect::EndStop(_))
                 | GatewayEffect::KeyFrame(_)
                 | GatewayEffect::End { .. }
                 | GatewayEffect::Rollout(_)

@@ -110,6 +110,25 @@ async fn certificate_files_are_used() {
 }
 
 #[tokio::test]
+async fn first_end_of_the_chain_is_known() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let signed = |year| {
+        let mut params = rcgen::CertificateParams::new(vec!["gateway.example".into()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 5, 6);
+        params.self_signed(&key).unwrap().pem()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let [chain, key_file] = ["chain.pem", "key.pem"].map(|name| folder.path().join(name));
+    std::fs::write(&chain, signed(2033) + &signed(2031)).unwrap();
+    std::fs::write(&key_file, key.serialize_pem()).unwrap();
+    let certificate = CertificateSource::Files { chain, key: key_file };
+    let world = World::start(QuicSettings { certificate, ..quiet() });
+    // 2031-05-06.
+    let ends = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_935_792_000);
+    assert_eq!(world.thread.certificate_ends, Some(ends));
+}
+
+#[tokio::test]
 async fn address_in_use_is_named() {
     let world = World::start(quiet());
     let settings = QuicSettings { listen: world.thread.address, ..quiet() };

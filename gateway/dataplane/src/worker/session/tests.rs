@@ -495,6 +495,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         regions: Vec::new(),
         spares: 1,
         reserve: FailureScope::Node,
+        spares_outside: FailureScope::Node,
         close_after: Duration::from_secs(30),
         priority: 0,
         slo: None,
@@ -504,10 +505,12 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
     let node = |_| NodeSettings {
         name: "n".into(),
         zone: ZoneId(0),
+        carrier: None,
         capacity_kbps: 1_000,
         probed: NodeProbing::Yes,
         role: evenkeel_model::RegionRole::Active,
         starts: evenkeel_model::Starts::ByItself,
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     let settings = CoreSettings {

@@ -5,14 +5,16 @@ use crate::detector::Distance;
 
 const MS: Duration = Duration::from_millis(1);
 
-fn cold(now: Instant) -> Node {
+pub(super) fn cold(now: Instant) -> Node {
     let settings = NodeSettings {
         name: "a".into(),
         zone: ZoneId(0),
+        carrier: None,
         capacity_kbps: 1_000,
         probed: NodeProbing::Yes,
         role: RegionRole::Active,
         starts: Starts::ByHook { within: Duration::from_secs(30) },
+        hook: evenkeel_model::HookTerms::default(),
         canary: false,
     };
     Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)

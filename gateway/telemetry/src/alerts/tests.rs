@@ -1,0 +1,44 @@
+use std::collections::BTreeSet;
+
+use super::super::registry::{Count, Described, Level};
+use super::*;
+
+/// The labels of all series that a rule reads.
+fn labels(rule: &AlertRule) -> BTreeSet<String> {
+    let counts = Count::ALL.iter().map(|metric| metric.described());
+    let counts = counts.map(|it| (it.prometheus_name() + "_total", it));
+    let levels = Level::ALL.iter().map(|metric| metric.described());
+    let levels = levels.map(|it| (it.prometheus_name(), it));
+    let metric = rule.condition.values()[0].series.metric;
+    let named = counts.chain(levels).find(|(name, _)| name == metric);
+    let Described { attributes, .. } = named.unwrap_or_else(|| panic!("no {metric}")).1;
+    attributes.iter().map(|attribute| attribute.prometheus_label()).collect()
+}
+
+#[test]
+fn inhibitions_name_rules_and_their_labels() {
+    let rule = |name: &str| {
+        let at = RULES.iter().position(|rule| rule.name == name);
+        at.unwrap_or_else(|| panic!("no rule {name}"))
+    };
+    for AlertInhibition { source, targets, equal } in INHIBITIONS {
+        for target in *targets {
+            let (source, target) = (rule(source), rule(target));
+            // Otherwise two alerts could silence each other, or a page be silenced by a ticket.
+            assert!(source < target, "{} stands after {}", RULES[source].name, RULES[target].name);
+            let common = &labels(&RULES[source]) & &labels(&RULES[target]);
+            assert!(equal.iter().all(|label| common.contains(*label)), "{equal:?}: {common:?}");
+        }
+    }
+}
+
+#[test]
+fn rules_stand_by_tier() {
+    assert!(RULES.is_sorted_by_key(|rule| rule.tier));
+}
+
+#[test]
+fn rules_of_members_exist() {
+    let found = RULES.iter().filter(|rule| rule.is_of_member());
+    assert_eq!(found.count(), OF_MEMBERS.len());
+}

@@ -1,0 +1,98 @@
+//! Third-party clients and servers that are installed on this machine.
+
+use std::env;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Client {
+    GStreamer,
+    Ffmpeg,
+    Aioquic,
+    Rtpengine,
+    Prometheus,
+    Alertmanager,
+    Pylibsrtp,
+}
+
+static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// GStreamer elements that the pipelines use: at least one of each package that `install` sets up.
+const ELEMENTS: [&str; 10] = [
+    "videotestsrc",
+    "audiotestsrc",
+    "x264enc",
+    "opusenc",
+    "opusdec",
+    "rtpbin",
+    "rtph264pay",
+    "udpsrc",
+    "h264parse",
+    "avdec_h264",
+];
+
+/// True if the client is installed. Otherwise the skipped test is counted and reported on standard error directly,
+/// because the test harness hides the output of passing tests.
+///
+/// # Panics
+/// The client is absent, and clients are required.
+pub fn present(test: &str, client: Client) -> bool {
+    if client.is_here() {
+        return true;
+    }
+    let name = client.name();
+    assert!(
+        env::var_os("EVENKEEL_CLIENTS").is_none_or(|wish| wish != "required"),
+        "{test}: {name} is not installed (run make clients), and clients are required"
+    );
+    let skipped = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    let line = format!(
+        "skipped: {test}: {name} is not installed (run make clients); {skipped} skipped so far\n"
+    );
+    let _closed = std::io::stderr().write_all(line.as_bytes());
+    false
+}
+
+/// The Python interpreter with aioquic and pylibsrtp.
+pub fn python() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/interop-venv/bin/python")
+}
+
+impl Client {
+    fn name(self) -> &'static str {
+        match self {
+            Client::GStreamer => "GStreamer",
+            Client::Ffmpeg => "ffmpeg",
+            Client::Aioquic => "aioquic",
+            Client::Rtpengine => "rtpengine",
+            Client::Prometheus => "Prometheus",
+            Client::Alertmanager => "Alertmanager",
+            Client::Pylibsrtp => "pylibsrtp",
+        }
+    }
+
+    fn is_here(self) -> bool {
+        match self {
+            Client::GStreamer => ELEMENTS
+                .iter()
+                .all(|element| runs(Command::new("gst-inspect-1.0").args(["--exists", element]))),
+            Client::Ffmpeg => runs(Command::new("ffmpeg").arg("-version")),
+            Client::Rtpengine => runs(Command::new("rtpengine").arg("--version")),
+            Client::Prometheus => ["prometheus", "promtool"]
+                .iter()
+                .all(|program| runs(Command::new(program).arg("--version"))),
+            Client::Alertmanager => ["prometheus-alertmanager", "amtool"]
+                .iter()
+                .all(|program| runs(Command::new(program).arg("--version"))),
+            Client::Pylibsrtp => runs(Command::new(python()).args(["-c", "import pylibsrtp"])),
+            Client::Aioquic => runs(Command::new(python()).args(["-c", "import aioquic"])),
+        }
+    }
+}
+
+fn runs(command: &mut Command) -> bool {
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
