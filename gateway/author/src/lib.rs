@@ -26,3 +26,4 @@ pub use cargo::Project;
 pub use failed::AuthorError;
 pub use inspection::Inspection;
 pub use project::create;
+pub use verdict::ask;

@@ -111,26 +111,58 @@ impl Violation {
     }
 }
 
+/// An answer or a failure, and the rules that it breaks.
+pub(crate) type Examined = (Result<RevisionAnswer, PluginFault>, Vec<Violation>);
+
+/// Asks a plugin; a second time if it ran past its budget, which a delay of the machine can cause.
+///
+/// # Errors
+/// [`PluginRefusal::Faulted`] if it ran past its budget twice. Further questions would take as long.
+pub fn ask(
+    policy: &mut BoundPlugin,
+    question: &PolicyQuestion,
+    now_us: u64,
+) -> Result<Result<RevisionAnswer, PluginFault>, PluginRefusal> {
+    let mut result = policy.ask(question, now_us);
+    if result == Err(PluginFault::Deadline) {
+        result = policy.ask(question, now_us);
+    }
+    match result {
+        Err(fault @ PluginFault::Deadline) => {
+            Err(PluginRefusal::Faulted { call: policy.calling(), fault })
+        }
+        result => Ok(result),
+    }
+}
+
+/// True if a call ran past its budget.
+pub(crate) fn is_overrun(refused: &PluginRefusal) -> bool {
+    matches!(refused, PluginRefusal::Faulted { fault: PluginFault::Deadline, .. })
+}
+
 /// Asks a plugin, and a fresh instance the same. Returns the answer and the rules that it breaks.
+///
+/// # Errors
+/// As [`ask`].
 pub(crate) fn examine(
     policy: &mut BoundPlugin,
     question: &PolicyQuestion,
     now_us: u64,
     fresh: impl FnOnce() -> Result<BoundPlugin, PluginRefusal>,
-) -> (Result<RevisionAnswer, PluginFault>, Vec<Violation>) {
+) -> Result<Examined, PluginRefusal> {
     let before = policy.ungranted();
-    let answered = match policy.ask(question, now_us) {
+    let answered = match ask(policy, question, now_us)? {
         Ok(answered) => answered,
-        Err(fault) => return (Err(fault.clone()), vec![Violation::Fault(fault)]),
+        Err(fault) => return Ok((Err(fault.clone()), vec![Violation::Fault(fault)])),
     };
     let mut broken = violations(question, &answered.answer);
     let ungranted = policy.ungranted() - before;
     broken.extend((ungranted > 0).then_some(Violation::Ungranted(ungranted)));
-    let again = fresh().map(|mut fresh| fresh.ask(question, now_us));
-    let same = matches!(&again, Ok(Ok(again))
+    let again = fresh().map(|mut fresh| ask(&mut fresh, question, now_us)).ok().transpose()?;
+    let same = matches!(&again, Some(Ok(again))
         if again.answer == answered.answer && again.notes == answered.notes);
     broken.extend((!same).then_some(Violation::HiddenState));
-    (Ok(answered), broken)
+    Ok((Ok(answered), broken))
 }
 
 fn violations(question: &PolicyQuestion, answer: &HookAnswer) -> Vec<Violation> {

@@ -14,6 +14,7 @@ mod lab;
 mod operations;
 mod plugin;
 mod policy;
+mod progress;
 mod recording;
 mod risk;
 mod run;

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::command::{
     CommandError, read_file, say, say_lines, settings_of, show, show_lines, unreadable, verdict,
 };
+use crate::progress::during;
 use crate::recording::Tried;
 
 /// Maximum size of a key file in bytes. A key is one line; a larger file was named by mistake.
@@ -70,7 +71,7 @@ struct Build {
 ///
 /// Inputs are regions, nodes, rooms and sessions drawn from a seed; in every second one values are missing, 0 or at their
 /// maximum. The plugin must not fail, name unknown nodes, or answer differently from a fresh instance. The bounds of its
-/// settings are tried too. Exit code 1: a check failed.
+/// settings are tried too. The first call that exceeds the time limit of a gateway ends the test. Exit code 1: a check failed.
 ///
 /// With --recording it also repeats the recorded calls of its hook (`evenkeel policy record`): it must not fail, give answers
 /// that the gateway would reject, or exceed the instructions of its manifest. Decisions that differ from the recorded ones
@@ -178,10 +179,11 @@ impl Build {
     fn act(self) -> Result<(), CommandError> {
         let project = Project::at(&self.path)?;
         let built = Built::of(&project)?;
+        let revision = built.revision().map_err(AuthorError::from)?;
         let path = built.write(&project.folder)?;
         let hooks: Vec<&str> =
             built.component.manifest().hooks.iter().map(|hook| hook.name()).collect();
-        let (bytes, digest, revision) = (built.bytes.len(), built.digest(), built.revision());
+        let (bytes, digest) = (built.bytes.len(), built.digest());
         if self.json {
             say(&json!({
                 "plugin": path, "bytes": bytes, "digest": digest, "revision": revision, "hooks": hooks,
@@ -217,7 +219,8 @@ impl TestArgs {
                 Built::of(&project)?
             }
         };
-        let report = conformance::run(&built, &options).map_err(AuthorError::from)?;
+        let report = during("testing", || conformance::run(&built, &options));
+        let report = report.map_err(AuthorError::from)?;
         let tried = self.recording.iter().map(|path| Tried::on(path, &built, settings.clone()));
         let tried = tried.collect::<Result<Vec<Tried>, CommandError>>()?;
         let is_passed = report.is_passed() && tried.iter().all(|tried| tried.is_passed);
@@ -242,7 +245,8 @@ impl Bench {
         let name = &built.component.manifest().name;
         let project = Project::of_plugin(name, &self.plugin, self.project.as_deref());
         let project = project?;
-        let report = measure(&built, &settings, project.as_ref()).map_err(AuthorError::from)?;
+        let report = during("measuring", || measure(&built, &settings, project.as_ref()));
+        let report = report.map_err(AuthorError::from)?;
         let is_stale = match &project {
             Some(project) if report.not_native.is_none() => !built.is_current(project)?,
             Some(_) | None => false,
@@ -266,7 +270,9 @@ impl Bench {
 
 impl Inspect {
     fn act(self) -> Result<(), CommandError> {
-        let inspection = Inspection::of(&read_file(&self.plugin)?);
+        let bytes = read_file(&self.plugin)?;
+        let compiling = format!("compiling {}", self.plugin.display());
+        let inspection = during(&compiling, || Inspection::of(&bytes));
         show_lines(self.json, &inspection.json(), || inspection.to_string());
         let refused = inspection.refused();
         verdict(self.json, refused.map(|refused| format!("a gateway would refuse it: {refused}")))
@@ -274,7 +280,9 @@ impl Inspect {
 }
 
 fn read(file: &Path) -> Result<Built, CommandError> {
-    Ok(Built::from_bytes(read_file(file)?).map_err(AuthorError::from)?)
+    let bytes = read_file(file)?;
+    let built = during(&format!("compiling {}", file.display()), || Built::from_bytes(bytes));
+    Ok(built.map_err(AuthorError::from)?)
 }
 
 impl From<AuthorError> for CommandError {

@@ -45,6 +45,8 @@ pub(crate) struct EngineParts {
     pub(crate) reach: MemoryReach,
     linker: Linker<StoreData>,
     pub(crate) budgets: CallBudgets,
+    /// The engine of an author's tool: a question that exceeds its budget gets as much processor time again.
+    pub(crate) is_patient: bool,
     /// Plugins in use by digest: sets share plugins, and settings change without them.
     vetted: Mutex<HashMap<[u8; 32], Weak<Vetted>>>,
 }
@@ -61,10 +63,16 @@ impl Engine {
 
     /// An engine with other budgets. Panics as [`Engine::new`] does.
     pub fn with_budgets(budgets: CallBudgets) -> Engine {
-        Engine::of(config, budgets)
+        Engine::of(config, budgets, false)
     }
 
-    /// An engine that counts the instructions of plugins, for
+    /// An engine for tools of authors, whose machines compile meanwhile: a question that exceeds its budget on the wall
+    /// clock is stopped once it has used as much processor time. Panics as [`Engine::new`] does.
+    pub fn patient(budgets: CallBudgets) -> Engine {
+        Engine::of(config, budgets, true)
+    }
+
+    /// A patient engine that counts the instructions of plugins, for
     /// [`BoundPlugin::instructions`](crate::BoundPlugin::instructions); its calls are slower. Panics as
     /// [`Engine::new`] does.
     pub fn counting(budgets: CallBudgets) -> Engine {
@@ -73,10 +81,14 @@ impl Engine {
             config.consume_fuel(true);
             config
         };
-        Engine::of(counting, budgets)
+        Engine::of(counting, budgets, true)
     }
 
-    fn of(config: impl Fn(MemoryReach) -> Config, budgets: CallBudgets) -> Engine {
+    fn of(
+        config: impl Fn(MemoryReach) -> Config,
+        budgets: CallBudgets,
+        is_patient: bool,
+    ) -> Engine {
         let wide =
             wasmtime::Engine::new(&config(MemoryReach::Wide)).map(|wasm| (wasm, MemoryReach::Wide));
         let (wasm, reach) = wide
@@ -96,6 +108,7 @@ impl Engine {
             reach,
             linker,
             budgets,
+            is_patient,
             vetted: Mutex::default(),
         }))
     }

@@ -68,6 +68,8 @@ pub(crate) struct Guest {
     until: Option<Instant>,
     /// Actions dropped since this instance was created.
     ungranted: u64,
+    /// The latest call: `tick`.
+    calling: &'static str,
 }
 
 impl Guest {
@@ -78,7 +80,7 @@ impl Guest {
             StoreData { log: std::mem::take(log), ..StoreData::default() },
         );
         store.limiter(|inside| inside);
-        store.epoch_deadline_callback(|store| Ok(at_deadline(store.data())));
+        store.epoch_deadline_callback(|mut store| Ok(at_deadline(store.data_mut())));
         // Fails on an engine that does not count fuel.
         let _ = store.set_fuel(FUEL);
         let started = Guest::instantiate(recipe, &mut store);
@@ -148,6 +150,7 @@ impl Guest {
             spent: Duration::ZERO,
             until: None,
             ungranted: 0,
+            calling: "init",
         })
     }
 
@@ -194,13 +197,18 @@ impl Guest {
     /// limited for `rows` rows.
     pub(crate) fn call<T>(
         &mut self,
+        name: &'static str,
         budget: Duration,
         rows: usize,
         f: impl FnOnce(&mut Store<StoreData>) -> wasmtime::Result<T>,
     ) -> Result<T, PluginFault> {
         let began = Instant::now();
         let left = self.until.map_or(budget, |until| until.saturating_duration_since(began));
-        let budget = CallBudget::Elapsed(budget.min(left));
+        let budget = budget.min(left);
+        let is_patient = self.engine.0.is_patient;
+        let budget =
+            if is_patient { CallBudget::Patient(budget) } else { CallBudget::Elapsed(budget) };
+        self.calling = name;
         let outcome = run(&self.engine, &mut self.store, budget, rows, f);
         self.spent += began.elapsed();
         outcome
@@ -249,6 +257,8 @@ enum CallBudget {
     Elapsed(Duration),
     /// Processor time, of calls that prepare an instance: a machine without free processors does not make them fail.
     Processor(Duration),
+    /// Time on the wall clock, and then the same in processor time, which a call within its budget need not read.
+    Patient(Duration),
 }
 
 /// Processor time of this thread.
@@ -258,7 +268,10 @@ fn processor_time() -> Duration {
 }
 
 /// Extends a call while it has processor time left. Called when its budget has elapsed on the wall clock.
-fn at_deadline(inside: &StoreData) -> UpdateDeadline {
+fn at_deadline(inside: &mut StoreData) -> UpdateDeadline {
+    if let Some(patience) = inside.patience.take() {
+        inside.processor_until = Some(processor_time().saturating_add(patience));
+    }
     let left = inside.processor_until.map(|until| until.saturating_sub(processor_time()));
     match left {
         Some(left) if !left.is_zero() => UpdateDeadline::Continue(ticks(left)),
@@ -277,11 +290,18 @@ fn run<T>(
     inside.log.begin_call();
     inside.memory_refused = false;
     inside.diag_calls = 0;
-    let (budget, processor_until) = match budget {
-        CallBudget::Elapsed(budget) => (budget, None),
-        CallBudget::Processor(budget) => (budget, Some(processor_time().saturating_add(budget))),
+    (inside.processor_until, inside.patience) = (None, None);
+    let budget = match budget {
+        CallBudget::Elapsed(budget) => budget,
+        CallBudget::Processor(budget) => {
+            inside.processor_until = Some(processor_time().saturating_add(budget));
+            budget
+        }
+        CallBudget::Patient(budget) => {
+            inside.patience = Some(budget);
+            budget
+        }
     };
-    inside.processor_until = processor_until;
     store.set_hostcall_fuel(ANSWER_BYTES.saturating_add(rows.saturating_mul(ROW_BYTES)));
     store.set_epoch_deadline(ticks(budget));
     let running = engine.0.ticker.run();
@@ -323,6 +343,8 @@ pub(crate) struct SupervisedGuest {
     ungranted: u64,
     /// The time of the latest question.
     pub(crate) now_us: u64,
+    /// The latest call of a question: `open`.
+    pub(crate) calling: &'static str,
 }
 
 impl SupervisedGuest {
@@ -336,6 +358,7 @@ impl SupervisedGuest {
             started_in: began.elapsed(),
             ungranted: 0,
             now_us: 0,
+            calling: "init",
         })
     }
 
@@ -402,7 +425,11 @@ impl SupervisedGuest {
             self.renew()?;
         }
         let outcome = match &mut self.instance {
-            Ok(guest) => f(guest),
+            Ok(guest) => {
+                let outcome = f(guest);
+                self.calling = guest.calling;
+                outcome
+            }
             Err(_) => return Err(PluginFault::Absent),
         };
         if outcome.is_err() {

@@ -238,6 +238,11 @@ impl BoundPlugin {
         self.guest.instructions()
     }
 
+    /// The function of the contract that was called last: `open` if a question failed there.
+    pub fn calling(&self) -> &'static str {
+        self.guest.calling
+    }
+
     /// True if the last answer is due for a check: the first four of a revision, then one in 1,024.
     /// If there is no time, the next one is due.
     pub fn is_check_due(&self) -> bool {

@@ -83,7 +83,7 @@ fn from_nothing_to_a_plugin(hook: Hook) {
     let shown = inspection.json();
     assert_eq!(shown["hooks"], json!([hook.name()]));
     assert_eq!(shown["digest"], built.digest());
-    assert_eq!(shown["revision"], json!(built.revision()));
+    assert_eq!(shown["revision"], json!(built.revision().unwrap()));
     assert!(shown["settings"].as_array().unwrap().iter().all(|setting| setting["doc"].is_string()));
 
     let options = conformance::ConformanceOptions { seed: 1, worlds: 20, settings: Value::Null };

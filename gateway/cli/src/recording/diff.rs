@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
-use super::player::{allowed, load_plugin};
+use super::player::{allowed, ask, load_plugin};
 use super::record::{calls, lost_json, open};
 use crate::command::{CommandError, read_file, say, settings_of};
 
@@ -101,7 +101,7 @@ impl<'a> Contender<'a> {
         let player = started.map_err(|refused: PluginRefusal| {
             CommandError::Wrong(format!("{name} for {policy}: {refused}"))
         })?;
-        let result = player.ask(&question, call.now_us);
+        let result = ask(player, &question, call)?;
         match &result {
             Ok(answered) => self.replay_state.update(policy, &question, &answered.answer),
             Err(_) => self.faulted += 1,

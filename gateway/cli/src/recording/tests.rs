@@ -394,18 +394,29 @@ fn timeouts_and_addresses_are_not_comparable() {
     assert_eq!(outcome.same, outcome.calls - 5);
 }
 
-/// A policy that traps in every call.
-fn trapping() -> Vec<u8> {
-    let guests = evenkeel_guests::hostile();
-    let traps =
-        guests.into_iter().find(|guest| guest.name == "access-out-of-bounds in degradation");
-    traps.unwrap().bytes
+/// A policy that fails in every call, in the way of its name.
+fn failing(name: &str) -> Vec<u8> {
+    let mut guests = evenkeel_guests::hostile().into_iter();
+    guests.find(|guest| guest.name == name).unwrap().bytes
+}
+
+#[test]
+fn first_overrun_ends_the_replay() {
+    let file = Written::new("endless.wasm", &failing("endless-loop in degradation"));
+    let named = format!("call/degradation={}", file.display());
+    let Err(CommandError::Failed(words)) = try_replay(ladder(&patient_engine()).records, &[&named])
+    else {
+        panic!("it never answers")
+    };
+    let said = "of call/degradation: `tick` did not return within 5 ms";
+    assert!(words.contains(said), "{words}");
 }
 
 #[test]
 fn equal_failures_are_counted_apart() {
     let engine = patient_engine();
-    let file = Written::new("replay.wasm", &trapping());
+    let trapping = failing("access-out-of-bounds in degradation");
+    let file = Written::new("replay.wasm", &trapping);
     let mut records = ladder(&engine).records;
     for place in 0..records.len() {
         call(&mut records, place).result = Err(PluginFault::Trap("unreachable".into()));

@@ -159,7 +159,8 @@ impl TrialComparison {
 }
 
 fn not_installed(refused: &PluginRefusal, call: &RecordedCall, given: bool) -> CommandError {
-    let hint = if given { "" } else { "; `--settings` names others" };
+    let of_settings = matches!(refused, PluginRefusal::Setting { .. } | PluginRefusal::Settings(_));
+    let hint = if of_settings && !given { "; `--settings` names others" } else { "" };
     CommandError::Wrong(format!("in the place of {}: {refused}{hint}", call.revision.policy))
 }
 

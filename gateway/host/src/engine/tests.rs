@@ -19,6 +19,7 @@ fn narrow() -> Engine {
             MemoryReach::Narrow => config(reach),
         },
         CallBudgets::default(),
+        false,
     )
 }
 
