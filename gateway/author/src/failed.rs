@@ -3,6 +3,8 @@ use std::path::{Path, PathBuf};
 use evenkeel_host::PluginRefusal;
 use evenkeel_toolchain::ToolchainError;
 
+use crate::case::CaseError;
+
 /// An error for a plugin author. As text: one sentence with the next step.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -28,6 +30,9 @@ pub enum AuthorError {
     /// A file cannot be read or written.
     #[error("{path}: {1}", path = .0.display())]
     File(PathBuf, std::io::Error),
+    /// The file is no case.
+    #[error("{path}: {1}", path = .0.display())]
+    Case(PathBuf, CaseError),
     /// Cargo cannot be started.
     #[error("cannot run {0}: {1}; Rust comes with rustup, see https://rustup.rs")]
     NoCargo(String, std::io::Error),
@@ -58,11 +63,19 @@ impl AuthorError {
         move |error| AuthorError::File(path, error)
     }
 
+    pub(crate) fn case(path: &Path) -> impl FnOnce(CaseError) -> AuthorError + use<> {
+        let path = path.to_owned();
+        move |error| AuthorError::Case(path, error)
+    }
+
     /// True if the input is wrong, rather than the environment.
     pub fn is_of_the_question(&self) -> bool {
         matches!(
             self,
-            AuthorError::BadName { .. } | AuthorError::Exists(_) | AuthorError::NoProject(_)
+            AuthorError::BadName { .. }
+                | AuthorError::Exists(_)
+                | AuthorError::NoProject(_)
+                | AuthorError::Case(..)
         )
     }
 }

@@ -9,7 +9,9 @@
 
 mod built;
 mod cargo;
+pub mod case;
 pub mod conformance;
+pub mod decision;
 mod failed;
 mod inspection;
 pub mod measure;

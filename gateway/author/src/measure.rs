@@ -110,7 +110,7 @@ pub fn measure(
     let manifest = built.component.manifest();
     let (engine, component) = (&built.engine, &built.component);
     // A plugin is timed first, so that it has returned in time once.
-    let counting = Engine::counting(CallBudgets::all(COUNTING));
+    let counting = counting_engine();
     let counted = Component::vet(&counting, &built.bytes)?;
 
     let (mut calls, mut too_large) = (Vec::new(), Vec::new());
@@ -253,6 +253,11 @@ fn cases(hook: Hook) -> Vec<Case> {
     }
 }
 
+/// An engine that counts instructions.
+pub(crate) fn counting_engine() -> Engine {
+    Engine::counting(CallBudgets::all(COUNTING))
+}
+
 /// The answer, which every failure prevents.
 fn answer(
     policy: &mut BoundPlugin,
@@ -263,7 +268,8 @@ fn answer(
         .map_err(|fault| PluginRefusal::Faulted { call: policy.calling(), fault })
 }
 
-fn time(
+/// Nanoseconds per call, by round.
+pub(crate) fn time(
     policy: &mut BoundPlugin,
     question: &PolicyQuestion,
     now_us: u64,
@@ -283,7 +289,7 @@ fn time(
 }
 
 /// Instructions of a second call: the first one grows the plugin's memory.
-fn count(
+pub(crate) fn count(
     policy: &mut BoundPlugin,
     question: &PolicyQuestion,
     now_us: u64,

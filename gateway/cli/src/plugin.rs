@@ -1,5 +1,7 @@
 //! `evenkeel plugin`.
 
+mod case;
+
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -7,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
+use evenkeel_author::case::{self as cases, Case};
 use evenkeel_author::measure::measure;
 use evenkeel_author::{AuthorError, Built, Inspection, Project, conformance, create, replace};
 use evenkeel_host::{SecretKey, sign};
@@ -18,6 +21,8 @@ use crate::command::{
 };
 use crate::progress::during;
 use crate::recording::Tried;
+
+use self::case::{AskArgs, RecordToCase};
 
 /// Maximum size of a key file in bytes. A key is one line; a larger file was named by mistake.
 const KEY_FILE_MAX: u64 = 4_096;
@@ -37,6 +42,8 @@ enum PluginCommand {
     New(New),
     Build(Build),
     Test(TestArgs),
+    Ask(AskArgs),
+    RecordToCase(RecordToCase),
     Bench(Bench),
     Inspect(Inspect),
     Sign(Sign),
@@ -73,6 +80,9 @@ struct Build {
 /// maximum. The plugin must not fail, name unknown nodes, or answer differently from a fresh instance. The bounds of its
 /// settings are tried too. The first call that exceeds the time limit of a gateway ends the test. Exit code 1: a check failed.
 ///
+/// Cases, in the folder `tests` beside the project or plugin, are questions with the answers that are expected, in TOML or JSON;
+/// see `docs/policies.md`.
+///
 /// With --recording it also repeats the recorded calls of its hook (`evenkeel policy record`): it must not fail, give answers
 /// that the gateway would reject, or exceed the instructions of its manifest. Decisions that differ from the recorded ones
 /// are counted and shown, but are no failure.
@@ -86,6 +96,9 @@ struct TestArgs {
     /// File with settings, JSON or TOML; default: the plugin's own
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
+    /// Folder of cases; default: `tests` beside the project or plugin, if it is there
+    #[arg(long, value_name = "FOLDER")]
+    cases: Option<PathBuf>,
     /// Recording of `evenkeel policy record`; may be repeated
     #[arg(long, value_name = "FILE.ekr")]
     recording: Vec<PathBuf>,
@@ -152,6 +165,8 @@ impl PluginArgs {
             PluginCommand::New(new) => (new.json, new.act()),
             PluginCommand::Build(build) => (build.json, build.act()),
             PluginCommand::Test(test) => (test.json, test.act()),
+            PluginCommand::Ask(ask) => (ask.json, ask.act()),
+            PluginCommand::RecordToCase(case) => (case.json, case.act()),
             PluginCommand::Bench(bench) => (bench.json, bench.act()),
             PluginCommand::Inspect(inspect) => (inspect.json, inspect.act()),
             PluginCommand::Sign(sign) => (sign.json, sign.act()),
@@ -221,20 +236,42 @@ impl TestArgs {
         };
         let report = during("testing", || conformance::run(&built, &options));
         let report = report.map_err(AuthorError::from)?;
+        let cases = self.cases()?;
+        let case_report = cases::run(&built, &cases, &options.settings)?;
         let tried = self.recording.iter().map(|path| Tried::on(path, &built, settings.clone()));
         let tried = tried.collect::<Result<Vec<Tried>, CommandError>>()?;
-        let is_passed = report.is_passed() && tried.iter().all(|tried| tried.is_passed);
+        let is_passed = report.is_passed()
+            && case_report.is_passed()
+            && tried.iter().all(|tried| tried.is_passed);
         if self.json {
             let mut shown = report.json();
             shown["passed"] = json!(is_passed);
+            shown["cases"] = case_report.json();
             shown["recordings"] = tried.iter().map(|tried| tried.json.clone()).collect();
             say(&shown);
         } else {
             say_lines(&report);
+            if !cases.is_empty() {
+                say_lines(&case_report);
+            }
             tried.iter().for_each(|tried| say_lines(&tried.lines));
         }
         let failed = (!is_passed).then(|| "the plugin failed a check; see above".into());
         verdict(self.json, failed)
+    }
+}
+
+impl TestArgs {
+    fn cases(&self) -> Result<Vec<Case>, CommandError> {
+        if let Some(folder) = self.cases.as_deref().filter(|folder| !folder.is_dir()) {
+            return Err(CommandError::Wrong(format!("there is no folder {}", folder.display())));
+        }
+        let beside = match &self.plugin {
+            Some(plugin) => plugin.parent().unwrap_or(Path::new("")),
+            None => &self.path,
+        };
+        let folder = self.cases.clone().unwrap_or_else(|| beside.join("tests"));
+        Ok(Case::all_in(&folder)?)
     }
 }
 

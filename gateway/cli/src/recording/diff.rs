@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use clap::Args;
+use evenkeel_author::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
 use evenkeel_author::patient_engine;
 use evenkeel_author::recorded::{Players, settings_for, stand_in, unmeasured};
 use evenkeel_host::{Component, Engine, PluginRefusal};
@@ -16,7 +17,6 @@ use evenkeel_recording::{RecordedCall, RecordingEntry, ReplayState};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
 use super::player::{allowed, ask, load_plugin};
 use super::record::{calls, lost_json, open};
 use crate::command::{CommandError, read_file, say, settings_of};
@@ -178,9 +178,9 @@ pub(super) fn diff(
         let (of_a, of_b) = (a.ask(&call)?, b.ask(&call)?);
         let side = |one: &Contender<'_>| one.component.clone();
         let (component_a, component_b) = (side(a), side(b));
-        let catalog = &call.catalog;
-        let a = ComparisonSide { component: &component_a, catalog, result: &of_a };
-        let b = ComparisonSide { component: &component_b, catalog, result: &of_b };
+        let catalog = &call.catalog.entries;
+        let a = ComparisonSide { component: Some(&component_a), catalog, result: &of_a };
+        let b = ComparisonSide { component: Some(&component_b), catalog, result: &of_b };
         outcome.compare(&call, &a, &b, most);
     }
     Ok(DiffOutcome { missed, ..outcome })

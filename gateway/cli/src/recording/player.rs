@@ -40,7 +40,7 @@ pub(super) fn ask(
     })
 }
 
-pub(super) fn load_plugin(engine: &Engine, named: &str) -> Result<Component, CommandError> {
+pub(crate) fn load_plugin(engine: &Engine, named: &str) -> Result<Component, CommandError> {
     let wrong = |said: String| CommandError::Wrong(format!("{named}: {said}"));
     let embedded = shipped().iter().find(|one| one.name == named);
     let bytes = match (std::fs::read(Path::new(named)), embedded) {

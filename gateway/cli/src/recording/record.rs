@@ -1,11 +1,13 @@
 //! `evenkeel policy record`, and the file that it writes.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use evenkeel_author::case::CaseSubject;
 use evenkeel_client::ClientError;
 use evenkeel_recording::{LostChunks, RecordedCall, RecordingEntry, RecordingReader};
 use serde_json::{Value, json};
@@ -123,6 +125,33 @@ pub(super) fn calls<'a>(
         }
         RecordingEntry::Decided(_) => None,
     })
+}
+
+/// The calls about a session or room, of one policy.
+///
+/// # Errors
+/// The recording is unreadable, or several policies were asked and none is named.
+pub(crate) fn recorded_about(
+    path: &Path,
+    subject: CaseSubject,
+    policy: Option<&str>,
+) -> Result<Vec<Box<RecordedCall>>, CommandError> {
+    let bytes = read_file(path)?;
+    let (mut reader, mut missed) = (open(path, &bytes)?, 0);
+    let of_policy = |call: &RecordedCall| {
+        policy.is_none_or(|policy| call.revision.policy.to_string() == policy)
+    };
+    let about: Vec<Box<RecordedCall>> = calls(&mut reader, &mut missed)
+        .filter(|call| of_policy(call) && subject.is_in(&call.question))
+        .collect();
+    let policies: BTreeSet<String> =
+        about.iter().map(|call| call.revision.policy.to_string()).collect();
+    if policies.len() > 1 {
+        let policies = policies.into_iter().collect::<Vec<_>>().join(", ");
+        let words = format!("{policies} were asked about it; name one with --policy");
+        return Err(CommandError::Wrong(words));
+    }
+    Ok(about)
 }
 
 /// The truncated end of a recording as JSON; null if complete.

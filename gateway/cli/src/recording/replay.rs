@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use evenkeel_author::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
 use evenkeel_author::recorded::{Players, stand_in};
 use evenkeel_host::PluginGrant;
 use evenkeel_model::PluginFault;
@@ -12,7 +13,6 @@ use evenkeel_recording::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
 use super::player::{Plugins, allowed, ask};
 use super::record::{calls, lost_json, open};
 use crate::command::{CommandError, read_file, say};
@@ -155,7 +155,11 @@ fn again(
     }
     outcome.different_total += 1;
     if outcome.different.len() < SHOWN_MAX {
-        let side = |result| ComparisonSide { component, catalog: &call.catalog, result };
+        let side = |result| ComparisonSide {
+            component: Some(component),
+            catalog: &call.catalog.entries,
+            result,
+        };
         outcome.different.push(difference(call, &parts, &side(&call.result), &side(&result)));
     }
     Ok(())

@@ -3,11 +3,13 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use evenkeel_author::case::CaseSubject;
 use evenkeel_author::patient_engine;
 use evenkeel_host::{BoundPlugin, Component, Engine, GrantLimits};
 use evenkeel_model::{
     AskId, CatalogEntry, EntryKind, Hook, HookAnswer, Labels, Measures, Metric, NodeId,
-    PluginFault, PluginState, PolicyName, PolicyQuestion, RoomId, RoomRow, Row, SessionRow,
+    PluginFault, PluginState, PolicyName, PolicyQuestion, RoomId, RoomRow, Row, SessionId,
+    SessionRow,
 };
 use evenkeel_recording::{
     Chunk, RecordedCall, RecordedCatalog, RecordedGrant, RecordedRevision, RecordingEntry,
@@ -17,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::diff::{Contender, diff};
 use super::player::{Plugins, load_plugin};
+use super::record::recorded_about;
 use super::replay::{ReplayOutcome, replay};
 use crate::command::CommandError;
 
@@ -234,16 +237,19 @@ fn labels(id: u64) -> Labels {
     Arc::new([("device".into(), "phone".into()), ("region".into(), region.into())])
 }
 
-/// Writes the records to a file and reads them again.
-fn through_a_file(records: &[RecordingEntry]) -> Vec<RecordingEntry> {
-    let header = RecordingHeader {
+fn file_head() -> Vec<u8> {
+    head(&RecordingHeader {
         gateway: "0.1.0".into(),
         contract: "0.1.0".into(),
         started_us: 0,
         region: "region-0".into(),
         addresses: false,
-    };
-    let mut bytes = head(&header);
+    })
+}
+
+/// Writes the records to a file and reads them again.
+fn through_a_file(records: &[RecordingEntry]) -> Vec<RecordingEntry> {
+    let mut bytes = file_head();
     for some in records.chunks(50) {
         let mut chunk = Chunk::default();
         some.iter().for_each(|record| chunk.push(record).unwrap());
@@ -254,6 +260,29 @@ fn through_a_file(records: &[RecordingEntry]) -> Vec<RecordingEntry> {
     let read = reader.by_ref().collect();
     assert_eq!(reader.lost(), None);
     read
+}
+
+#[test]
+fn calls_about_a_session_are_found() {
+    let engine = patient_engine();
+    let mut records = ladder(&engine).records;
+    records.truncate(40);
+    records.extend(Scene::of(&engine, "route-nearest", Hook::Routing, json!({})).routes(4).records);
+    let mut bytes = file_head();
+    for some in records.chunks(20) {
+        let mut chunk = Chunk::default();
+        some.iter().for_each(|record| chunk.push(record).unwrap());
+        bytes.extend(chunk.close());
+    }
+    bytes.extend(tail());
+    let file = Written::new("about.ekr", &bytes);
+    let about = |subject, policy| recorded_about(&file, subject, policy).map(|calls| calls.len());
+    let session = |id| CaseSubject::Session(SessionId(id));
+    assert!(matches!(about(session(0), None), Ok(40)));
+    assert!(matches!(about(session(9), None), Ok(33)), "it joins at the eighth tick");
+    assert!(matches!(about(session(0), Some("call/routing")), Ok(0)));
+    let room = about(CaseSubject::Room(RoomId(0)), None);
+    assert!(matches!(room, Ok(5)), "placed once, then asked about four times");
 }
 
 fn replayed(records: Vec<RecordingEntry>, plugins: &[&str]) -> ReplayOutcome {

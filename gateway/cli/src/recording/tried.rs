@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use evenkeel_author::Built;
+use evenkeel_author::decision::{ComparedDecision, ComparisonSide, Decisions, decisions, subjects};
 use evenkeel_author::recorded::Recorded;
 use evenkeel_host::PluginRefusal;
 use evenkeel_model::{PluginFault, RevisionAnswer};
 use evenkeel_recording::RecordedCall;
 use serde_json::{Value, json};
 
-use super::decision::{ComparedDecision, ComparisonSide, Decisions, decisions, subjects};
 use super::record::{calls, lost_json, open};
 use crate::command::{CommandError, read_file};
 
@@ -113,8 +113,8 @@ impl TrialComparison {
         about.retain(|&subject| decision(&then, subject) != decision(&as_then, subject));
         self.different += about.len() as u64;
         let side = |result| ComparisonSide {
-            component: &recorded.component,
-            catalog: &call.catalog,
+            component: Some(&recorded.component),
+            catalog: &call.catalog.entries,
             result,
         };
         let (of_then, of_now) = (side(&call.result), side(result));

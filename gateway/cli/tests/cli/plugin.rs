@@ -67,6 +67,34 @@ fn inspect_test_and_bench_print_json() {
 }
 
 #[test]
+fn cases_are_asked_and_tested() {
+    let folder = tempdir().unwrap();
+    let plugin = plugin(folder.path());
+    let file = plugin.to_str().unwrap();
+    let question = r#"{"nodes": [{"name": "a", "delay": 900, "health": "up"}]}"#;
+    fs::write(folder.path().join("question.json"), question).unwrap();
+    let shown =
+        json(&evenkeel(folder.path(), &["ask", file, "--input", "question.json", "--json"]));
+    let answer = &shown["answers"][0];
+    assert_eq!((&answer["call"], &answer["answer"]["hops"][0]), (&"place".into(), &"a".into()));
+
+    fs::create_dir(folder.path().join("tests")).unwrap();
+    let expecting = |hop: &str| {
+        let nodes = "nodes = [{ name = \"a\", delay = 900, health = \"up\" }]";
+        let text = format!("{nodes}\nexpect = {{ hops = [\"{hop}\"] }}");
+        fs::write(folder.path().join("tests/one.toml"), text).unwrap();
+        evenkeel(folder.path(), &["test", file, "--worlds", "1", "--json"])
+    };
+    assert_eq!(json(&expecting("a"))["cases"]["passed"], true);
+    let failed = expecting("b");
+    assert_eq!(failed.status.code(), Some(1));
+    assert_eq!(
+        (&json(&failed)["passed"], &json(&failed)["cases"]["questions"]),
+        (&false.into(), &1.into())
+    );
+}
+
+#[test]
 fn wrong_arguments_name_the_right_ones() {
     let folder = tempdir().unwrap();
     let wrong = |arguments: &[&str], code: i32, words: &str| {
@@ -86,6 +114,10 @@ fn wrong_arguments_name_the_right_ones() {
         wrong(&[verb, "--path", "nowhere"], 2, "there is no Cargo.toml in nowhere");
     }
     wrong(&["bench", "nothing.wasm"], 2, "cannot read nothing.wasm");
+    wrong(&["test", "nothing.wasm", "--cases", "nowhere"], 2, "cannot read nothing.wasm");
+    wrong(&["record-to-case", "nothing.ekr"], 2, "--session");
+    wrong(&["record-to-case", "nothing.ekr", "--session", "seven"], 2, "a number such as `s7`");
+    wrong(&["record-to-case", "nothing.ekr", "--room", "r4"], 2, "cannot read nothing.ekr");
     fs::write(folder.path().join("letter.wasm"), "Dear author,").unwrap();
     for verb in ["bench", "test", "inspect"] {
         wrong(&[verb, "letter.wasm"], 1, "not WebAssembly");
