@@ -42,6 +42,11 @@ impl Built {
         Built::read(&project.compile()?)
     }
 
+    /// Compiles the project with lines of source, for [`cover`](crate::coverage::cover).
+    pub fn for_coverage(project: &Project) -> Result<Built, AuthorError> {
+        Built::read(&project.compile_for_coverage()?)
+    }
+
     pub(crate) fn read(file: &Path) -> Result<Built, AuthorError> {
         Ok(Built::from_bytes(fs::read(file).map_err(AuthorError::file(file))?)?)
     }

@@ -74,10 +74,27 @@ impl Project {
 
     /// Compiles the plugin, and returns the path of cargo's module.
     pub(crate) fn compile(&self) -> Result<PathBuf, AuthorError> {
+        self.compile_with(&["--release"])
+    }
+
+    /// Compiles the plugin with lines of source, so little optimised that its branches are those of the source.
+    pub(crate) fn compile_for_coverage(&self) -> Result<PathBuf, AuthorError> {
+        self.compile_with(&[
+            "--profile=coverage",
+            "--config=profile.coverage.inherits='release'",
+            "--config=profile.coverage.debug='line-tables-only'",
+            "--config=profile.coverage.lto='off'",
+            "--config=profile.coverage.opt-level=1",
+            "--config=profile.coverage.strip=false",
+        ])
+    }
+
+    fn compile_with(&self, profile: &[&str]) -> Result<PathBuf, AuthorError> {
         evenkeel_toolchain::check_target()?;
         let mut cargo = self.cargo("build");
         cargo
-            .args(["--release", "--lib", "--target", TARGET])
+            .args(profile)
+            .args(["--lib", "--target", TARGET])
             .args(["--message-format", "json-render-diagnostics"]);
         let output = cargo.output().map_err(|error| no_cargo(&cargo, error))?;
         if !output.status.success() {

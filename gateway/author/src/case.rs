@@ -25,6 +25,7 @@ use crate::built::Built;
 use crate::conformance::name;
 use crate::decision::{ComparisonSide, decisions};
 use crate::failed::AuthorError;
+use crate::profile::ProfiledQuestion;
 use crate::verdict::{Violation, examine};
 
 /// Seed of a plugin in a case.
@@ -174,6 +175,13 @@ pub(crate) struct CaseAnswer<'a> {
 impl CaseAnswer<'_> {
     pub(crate) fn question(&self) -> (&PolicyQuestion, u64) {
         (&self.asked.question, self.asked.now_us)
+    }
+
+    /// The question for a profile, if it was answered.
+    pub(crate) fn into_profiled(self, settings: &str) -> Option<ProfiledQuestion> {
+        let Asked { question, catalog, now_us } = self.asked;
+        let settings = settings.to_owned();
+        self.result.ok().map(|_| ProfiledQuestion { question, catalog, now_us, settings })
     }
 
     /// The decision as JSON with names for numbers; of a batch, the decisions by session or room.

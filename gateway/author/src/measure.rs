@@ -21,6 +21,7 @@ pub use self::spread::TimeSpread;
 use crate::built::Built;
 use crate::cargo::Project;
 use crate::inspection::thousands;
+use crate::profile::ProfiledQuestion;
 use crate::verdict::ask;
 use crate::world::{RandomWorld, Size};
 
@@ -188,6 +189,29 @@ pub fn measure(
         calls,
         not_native,
     })
+}
+
+/// The questions that are measured, with the states that the plugin wrote.
+pub(crate) fn usual_questions(
+    built: &Built,
+    settings: &Value,
+) -> Result<Vec<ProfiledQuestion>, PluginRefusal> {
+    let mut questions = Vec::new();
+    for &hook in &built.component.manifest().hooks {
+        for case in cases(hook) {
+            let mut world = RandomWorld::sized(1, case.size);
+            let (settings, catalog) = (settings.clone(), world.catalog.clone());
+            let mut policy =
+                BoundPlugin::install(&built.engine, &built.component, hook, settings, catalog, 1)?;
+            let question = case.steady(&mut policy, &mut world)?;
+            if ask(&mut policy, &question, world.now_us)?.is_ok() {
+                let settings = policy.settings().to_owned();
+                let RandomWorld { catalog, now_us, .. } = world;
+                questions.push(ProfiledQuestion { question, catalog, now_us, settings });
+            }
+        }
+    }
+    Ok(questions)
 }
 
 struct Case {

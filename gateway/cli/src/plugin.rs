@@ -1,6 +1,7 @@
 //! `evenkeel plugin`.
 
 mod case;
+mod profile;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use evenkeel_author::case::{self as cases, Case};
+use evenkeel_author::coverage::{CoverageReport, cover};
 use evenkeel_author::measure::measure;
 use evenkeel_author::{AuthorError, Built, Inspection, Project, conformance, create, replace};
 use evenkeel_host::{SecretKey, sign};
@@ -23,6 +25,7 @@ use crate::progress::during;
 use crate::recording::Tried;
 
 use self::case::{AskArgs, RecordToCase};
+use self::profile::ProfileArgs;
 
 /// Maximum size of a key file in bytes. A key is one line; a larger file was named by mistake.
 const KEY_FILE_MAX: u64 = 4_096;
@@ -45,6 +48,7 @@ enum PluginCommand {
     Ask(AskArgs),
     RecordToCase(RecordToCase),
     Bench(Bench),
+    Profile(ProfileArgs),
     Inspect(Inspect),
     Sign(Sign),
     Key(KeyArgs),
@@ -102,6 +106,11 @@ struct TestArgs {
     /// Recording of `evenkeel policy record`; may be repeated
     #[arg(long, value_name = "FILE.ekr")]
     recording: Vec<PathBuf>,
+    /// Count the branches of the plugin that these inputs and cases reach
+    ///
+    /// A project is compiled again, with lines of source. For a plugin file lines are known if it has debug information.
+    #[arg(long)]
+    coverage: bool,
     /// Number of random inputs
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     worlds: u32,
@@ -168,6 +177,7 @@ impl PluginArgs {
             PluginCommand::Ask(ask) => (ask.json, ask.act()),
             PluginCommand::RecordToCase(case) => (case.json, case.act()),
             PluginCommand::Bench(bench) => (bench.json, bench.act()),
+            PluginCommand::Profile(profile) => (profile.json, profile.act()),
             PluginCommand::Inspect(inspect) => (inspect.json, inspect.act()),
             PluginCommand::Sign(sign) => (sign.json, sign.act()),
             PluginCommand::Key(key) => (key.json, key.act()),
@@ -240,6 +250,7 @@ impl TestArgs {
         let case_report = cases::run(&built, &cases, &options.settings)?;
         let tried = self.recording.iter().map(|path| Tried::on(path, &built, settings.clone()));
         let tried = tried.collect::<Result<Vec<Tried>, CommandError>>()?;
+        let coverage = self.coverage.then(|| self.cover(&built, &options, &cases)).transpose()?;
         let is_passed = report.is_passed()
             && case_report.is_passed()
             && tried.iter().all(|tried| tried.is_passed);
@@ -247,6 +258,7 @@ impl TestArgs {
             let mut shown = report.json();
             shown["passed"] = json!(is_passed);
             shown["cases"] = case_report.json();
+            shown["coverage"] = json!(coverage.as_ref().map(CoverageReport::json));
             shown["recordings"] = tried.iter().map(|tried| tried.json.clone()).collect();
             say(&shown);
         } else {
@@ -255,6 +267,7 @@ impl TestArgs {
                 say_lines(&case_report);
             }
             tried.iter().for_each(|tried| say_lines(&tried.lines));
+            coverage.iter().for_each(say_lines);
         }
         let failed = (!is_passed).then(|| "the plugin failed a check; see above".into());
         verdict(self.json, failed)
@@ -262,6 +275,20 @@ impl TestArgs {
 }
 
 impl TestArgs {
+    fn cover(
+        &self,
+        built: &Built,
+        options: &conformance::ConformanceOptions,
+        cases: &[Case],
+    ) -> Result<CoverageReport, CommandError> {
+        let with_lines = match &self.plugin {
+            Some(_) => None,
+            None => Some(Built::for_coverage(&Project::at(&self.path)?)?),
+        };
+        let built = with_lines.as_ref().unwrap_or(built);
+        Ok(during("testing", || cover(built, options, cases))?)
+    }
+
     fn cases(&self) -> Result<Vec<Case>, CommandError> {
         if let Some(folder) = self.cases.as_deref().filter(|folder| !folder.is_dir()) {
             return Err(CommandError::Wrong(format!("there is no folder {}", folder.display())));

@@ -9,6 +9,7 @@ use wit_parser::Resolve;
 
 use crate::limits::{BINARY_BYTES_MAX, LINE_BYTES_MAX, NAME_BYTES_MAX};
 use crate::manifest::{CONTRACT, Manifest, same_contract};
+use crate::observation::OBSERVED_WIT;
 use crate::refusal::PluginRefusal;
 use crate::store::one_line;
 
@@ -207,6 +208,31 @@ pub(crate) fn wrapped<'a>(
     Ok(binary)
 }
 
+/// Wraps a core module that imports what an observing engine has, as well as `diag`.
+pub(crate) fn wrapped_observed(
+    module: &[u8],
+    manifest: &Manifest,
+) -> Result<Vec<u8>, PluginRefusal> {
+    let outline = Outline::read(module)?;
+    let mut described = match (outline.form, outline.typed) {
+        (Form::Component, _) => {
+            let said = "it is a component, and a core module alone can be observed";
+            return Err(PluginRefusal::NotAPlugin(said.into()));
+        }
+        (Form::Module, true) => module.to_vec(),
+        (Form::Module, false) => describe(module, manifest)?,
+    };
+    let mut resolve = Resolve::default();
+    resolve
+        .push_source("observed.wit", OBSERVED_WIT)
+        .and_then(|package| resolve.select_world(&[package], Some("observed")))
+        .and_then(|world| {
+            embed_component_metadata(&mut described, &resolve, world, StringEncoding::UTF8)
+        })
+        .map_err(|error| PluginRefusal::NotAPlugin(format!("{error:#}").into()))?;
+    encode(&described)
+}
+
 fn check_imports(outline: &Outline<'_>) -> Result<(), PluginRefusal> {
     for (interface, function) in &outline.imports {
         if let Some((name, version)) = of_contract(interface) {
@@ -253,8 +279,13 @@ fn check_exports(component: &[u8], manifest: &Manifest) -> Result<(), PluginRefu
 /// such a section gets the contract's types, so that other languages only need the right names.
 fn wrap(module: &[u8], typed: bool, manifest: &Manifest) -> Result<Vec<u8>, PluginRefusal> {
     let described = if typed { None } else { Some(describe(module, manifest)?) };
+    encode(described.as_deref().unwrap_or(module))
+}
+
+/// Encodes a core module with a section of its types as a component.
+fn encode(module: &[u8]) -> Result<Vec<u8>, PluginRefusal> {
     ComponentEncoder::default()
-        .module(described.as_deref().unwrap_or(module))
+        .module(module)
         .and_then(|encoder| encoder.validate(false).encode())
         .map_err(|error| PluginRefusal::NotAPlugin(format!("{error:#}").into()))
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use evenkeel_author::coverage::cover;
 use evenkeel_author::measure::{MeasuredCall, measure};
 use evenkeel_author::{AuthorError, Built, Inspection, Project, conformance, create};
 use evenkeel_model::Hook;
@@ -130,6 +131,19 @@ fn new_degradation_project_builds() {
 #[test]
 fn new_scenario_project_builds() {
     from_nothing_to_a_plugin(Hook::Scenario);
+}
+
+#[test]
+fn coverage_has_lines_of_the_project() {
+    let project = Project::at(&PROJECTS.join("my-degradation")).unwrap();
+    let built = Built::for_coverage(&project).unwrap();
+    let options = conformance::ConformanceOptions { seed: 1, worlds: 2, settings: Value::Null };
+    let shown = cover(&built, &options, &[]).unwrap().json();
+    let count = |name: &str| shown[name].as_u64().unwrap();
+    assert!(count("reached") > 0 && count("reached") <= count("branches"), "{shown}");
+    let unreached = shown["unreached"].as_object().expect("lines are known");
+    let is_own = |file: &String| file.ends_with("my-degradation/src/lib.rs");
+    assert!(unreached.keys().all(is_own), "{shown}");
 }
 
 #[test]

@@ -86,6 +86,13 @@ fn cases_are_asked_and_tested() {
         evenkeel(folder.path(), &["test", file, "--worlds", "1", "--json"])
     };
     assert_eq!(json(&expecting("a"))["cases"]["passed"], true);
+    let counted = ["test", file, "--worlds", "1", "--coverage", "--json"];
+    let counted = json(&evenkeel(folder.path(), &counted));
+    assert!(counted["coverage"]["reached"].as_u64() > Some(0), "{counted}");
+    let sampled = ["profile", file, "--samples", "5", "--out", "flames.svg", "--json"];
+    let sampled = json(&evenkeel(folder.path(), &sampled));
+    assert!(sampled["samples"].as_u64() >= Some(5), "{sampled}");
+    assert!(fs::read_to_string(folder.path().join("flames.svg")).unwrap().starts_with("<svg"));
     let failed = expecting("b");
     assert_eq!(failed.status.code(), Some(1));
     assert_eq!(

@@ -18,8 +18,7 @@ fn narrow() -> Engine {
             }
             MemoryReach::Narrow => config(reach),
         },
-        CallBudgets::default(),
-        false,
+        EngineUse::default(),
     )
 }
 
