@@ -38,7 +38,7 @@
 /* Not measured. */
 #define EK_UNMEASURED UINT32_MAX
 
-/* Padding of routes with fewer hops than the longest. */
+/* Padding of routes with fewer hops than the longest; alone in a placement, it refuses the room. */
 #define EK_NO_HOP UINT32_MAX
 
 /* ---- Arguments from the gateway, in the layout of the canonical ABI ---- */
@@ -93,7 +93,8 @@ typedef struct {
     uint32_t reason;
 } ek_judgement;
 
-/* `hops` best first; none is no opinion. The room is reviewed after `ttl_ms`; 0 is never. */
+/* `hops` best first; none is no opinion. The room is reviewed after `ttl_ms`; 0 is never. EK_NO_HOP alone refuses the room: its
+ * client gets `reason`, and may try again after `ttl_ms`; 0 is the gateway's choice. */
 typedef struct { const uint32_t *hops; size_t count; uint32_t ttl_ms, reason; ek_bytes state; } ek_placement;
 typedef struct { uint32_t row; const uint32_t *hops; size_t count; uint32_t ttl_ms, reason; } ek_move;
 typedef struct { uint32_t row, op; uint64_t arg; uint32_t reason; } ek_action;

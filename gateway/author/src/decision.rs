@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_host::Component;
 use evenkeel_model::{
-    AdmitVerdict, CatalogEntry, EntryKind, HookAnswer, NodeId, Op, PluginFault, PolicyQuestion,
-    RevisionAnswer, RoomId, SessionId,
+    AdmitVerdict, CatalogEntry, EntryKind, HookAnswer, NO_NODE, NodeId, Op, PluginFault,
+    PolicyQuestion, RevisionAnswer, RoomId, SessionId,
 };
 use serde_json::{Value, json};
 
@@ -221,6 +221,9 @@ impl ComparisonSide<'_> {
             }
             ComparedDecision::Verdict { verdict, reason } => {
                 json!({"verdict": self.verdict(*verdict), "reason": self.reason(*reason)})
+            }
+            ComparedDecision::Route { kind: _, hops, ttl_ms, reason } if *hops == [NO_NODE] => {
+                json!({"refused": "no-node", "retry_ms": ttl_ms, "reason": self.reason(*reason)})
             }
             ComparedDecision::Route { kind: _, hops, ttl_ms, reason } => {
                 let hops: Vec<Value> = hops.iter().map(|node| self.node(*node)).collect();

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use evenkeel_host::{BoundPlugin, PluginRefusal};
 use evenkeel_model::{
-    AdmitVerdict, DegradationAction, HOPS_MAX, HookAnswer, Metric, NodeId, Op, PluginFault,
-    PolicyQuestion, RegionId, RevisionAnswer, RoutingMove, Row, SessionRow,
+    AdmitVerdict, DegradationAction, HOPS_MAX, HookAnswer, Metric, NO_NODE, NodeId, Op,
+    PluginFault, PolicyQuestion, RegionId, RevisionAnswer, RoutingMove, Row, SessionRow,
 };
 
 /// `Metric::Health` of a node that is Down.
@@ -170,6 +170,10 @@ fn violations(question: &PolicyQuestion, answer: &HookAnswer) -> Vec<Violation> 
         (PolicyQuestion::Resolve { .. }, HookAnswer::Params(_)) => Vec::new(),
         (PolicyQuestion::Admit { standing, regions, .. }, HookAnswer::Admit { verdict, .. }) => {
             admit(standing.is_some(), regions, *verdict).into_iter().collect()
+        }
+        // A refusal names no node.
+        (PolicyQuestion::Place { .. }, HookAnswer::Placed { hops, .. }) if *hops == [NO_NODE] => {
+            Vec::new()
         }
         (PolicyQuestion::Place { nodes, .. }, HookAnswer::Placed { hops, .. }) => {
             route(nodes, hops)

@@ -340,8 +340,15 @@ fn explain(said: &Value) {
     }
     for other in rows(&said["candidates"], "") {
         let (node, region) = (text(other, "node"), text(other, "region"));
-        let (reason, load) = (text(other, "reason"), number(other, "load_permille") / 10);
-        say(&format!("  not {node} ({region}): {reason}, {load} % load"));
+        let reason = match text(other, "policy_reason") {
+            "" => text(other, "reason").to_owned(),
+            policy_reason => format!("{policy_reason} (the policy's reason)"),
+        };
+        let load = number(other, "load_permille") / 10;
+        let carried = number(other, "carried_permille") / 10;
+        say(&format!(
+            "  not {node} ({region}): {reason}, {load} % load, {carried} % without reserves"
+        ));
     }
     for step in rows(&said["moves"], "") {
         say(&format!(

@@ -56,7 +56,7 @@ pub(crate) struct EngineParts {
     vetted: Mutex<HashMap<[u8; 32], Weak<Vetted>>>,
 }
 
-/// What an engine is for.
+/// The purpose of an engine.
 #[derive(Default)]
 struct EngineUse {
     budgets: CallBudgets,

@@ -1,4 +1,5 @@
-//! What tools of authors observe of a running plugin: the functions in which it spends its time, and the places that it reaches.
+//! Observation of plugins by tools of authors: the functions in which a plugin spends its time, and the places that it
+//! reaches.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// What an expectation says of a subject that the answer does not mention.
+/// The expectation of no decision about a subject.
 const UNCHANGED: &str = "unchanged";
 
 /// The differences between an answer and the expectation, each with its place. Members of an answer that the expectation
@@ -64,7 +64,7 @@ fn has_property(key: &str, wanted: &Value, found: &Value) -> bool {
     }
 }
 
-/// Whether a number is within a bound such as `">= 100"`; `None` if the text is no bound.
+/// True if a number is within a bound such as `">= 100"`; `None` if the text is no bound.
 fn is_within(bound: &str, number: f64) -> Option<bool> {
     let (compare, rest): (fn(&f64, &f64) -> bool, &str) = [
         (">=", f64::ge as fn(&f64, &f64) -> bool),

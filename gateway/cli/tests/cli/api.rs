@@ -593,7 +593,7 @@ fn lists_have_text_and_json() {
         "route": [{"node": "east-a1", "region": "east", "grant": "admitted"}],
         "rung": 1, "cap_kbps": 44, "share_permille": 500,
         "degradation_limits": ["cap-unsupported", "no-video"],
-        "candidates": [{"node": "west-b1", "region": "west", "reason": "outside-region", "load_permille": 120}],
+        "candidates": [{"node": "west-b1", "region": "west", "reason": "outside-region", "load_permille": 120, "carried_permille": 70}],
         "moves": [{
             "cause": "drain", "by": "operator", "from": "east-a2", "to": "east-a1",
             "ago_ms": 9_000, "took_ms": 12, "outcome": "completed",
@@ -673,7 +673,7 @@ fn lists_have_text_and_json() {
                 "degradation: lossy (guarded by cap-out-of-bounds 2 s ago, \
                  call/degradation@5f0c5f0c5f0c): loss_ppm 40000, step 1",
                 "quarantined by call/routing@5f0c5f0c5f0c: trap: unreachable",
-                "not west-b1 (west): outside-region, 12 % load",
+                "not west-b1 (west): outside-region, 12 % load, 7 % without reserves",
                 "moved 9 s ago from east-a2 to east-a1: drain, by operator, completed after 12 ms",
             ],
         ),

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     AdmitOnFault, AdmitVerdict, Arm, AskId, BreachCount, CoreEvent, Decider, DecisionOutcome,
-    GuardRule, Hook, HookAnswer, Offer, OfferRefusal, Op, PluginFault, PluginState, PolicyName,
-    PolicyQuestion, RevisionAnswer, RoomId, SessionId,
+    GuardRule, Hook, HookAnswer, NO_NODE, Offer, OfferRefusal, Op, PluginFault, PluginState,
+    PolicyName, PolicyQuestion, RevisionAnswer, RoomId, SessionId,
 };
 use evenkeel_revisions::{AdmissionSample, Revisions, unit};
 
@@ -15,7 +15,7 @@ use crate::effects::Timer;
 use crate::gateway::Gateway;
 use crate::policy::questions::{
     AnswerDetails, BatchOutcome, FaultSubject, PartCounts, PendingQuestion, QuestionSubject,
-    mismatched, reasons_given, turns_away, was_taken,
+    RETRY_AFTER, ROOMS_PER_ASK, mismatched, reasons_given, turns_away, was_taken,
 };
 use crate::rooms::moves::Moves;
 use crate::rooms::openings::Openings;
@@ -23,12 +23,6 @@ use crate::rooms::placement::Placement;
 use crate::rooms::reroutes::Reroutes;
 use crate::rooms::room::Room;
 use crate::sessions::SessionPhase;
-
-/// Retry time of clients that are refused because their admission policy failed.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
-
-/// Maximum rooms in one question. The other rooms follow in the next question.
-const ROOMS_PER_ASK: usize = 256;
 
 impl Gateway {
     /// A client requests a session. [`GatewayEffect::Reply`](crate::GatewayEffect::Reply) follows, at once or after policies.
@@ -220,7 +214,7 @@ impl Gateway {
         &mut self,
         id: RoomId,
         answer: Result<HookAnswer, PluginFault>,
-        by: Decider,
+        (by, beside): (&Decider, &AnswerDetails),
         now: Instant,
     ) -> DecisionOutcome {
         let Some(room) = self.tables.rooms.get_mut(&id) else { return DecisionOutcome::Stale };
@@ -230,6 +224,10 @@ impl Gateway {
         }
         let outcome = match answer {
             Ok(HookAnswer::Placed { hops, .. }) if hops.is_empty() => DecisionOutcome::Abstained,
+            Ok(HookAnswer::Placed { hops, ttl_ms, reason, .. }) if hops == [NO_NODE] => {
+                let reason = Some(reason).filter(|it| *it != 0).map(|it| beside.word_for(it));
+                return self.route(now, |it| Openings(it).refuse_room(id, reason, ttl_ms, now));
+            }
             Ok(HookAnswer::Placed { hops, ttl_ms, state, .. }) => {
                 match Placement(&self.tables).check_placement(id, &hops, now) {
                     Err(guard) => DecisionOutcome::Guarded(guard),
@@ -239,7 +237,9 @@ impl Gateway {
                         if let Some(room) = self.tables.rooms.get_mut(&id) {
                             room.ttl_ms = ttl_ms;
                         }
-                        self.route(now, |tables| Openings(tables).settle(id, &hops, by, now));
+                        self.route(now, |tables| {
+                            Openings(tables).settle(id, &hops, by.clone(), now)
+                        });
                         return DecisionOutcome::Applied { differs };
                     }
                 }
@@ -350,7 +350,7 @@ impl Gateway {
             QuestionSubject::Admit(session) => {
                 one(self.admission_said(*session, answer, by.clone(), now))
             }
-            QuestionSubject::Place(room) => one(self.placed(*room, answer, by.clone(), now)),
+            QuestionSubject::Place(room) => one(self.placed(*room, answer, (&by, &beside), now)),
             QuestionSubject::Reroute(rooms) => {
                 self.rerouted(whose, rooms, answer, (&by, &beside), now)
             }
@@ -369,7 +369,9 @@ impl Gateway {
                 let (decided, effects) = (BreachCount { of: 1, worse }, &mut self.tables.effects);
                 self.policies.note_conduct(&policy, arm, decided, now, effects);
             }
-            if matches!(about, QuestionSubject::Admit(_)) && was_taken(&outcome) {
+            let is_of_newcomer =
+                matches!(about, QuestionSubject::Admit(_) | QuestionSubject::Place(_));
+            if is_of_newcomer && was_taken(&outcome) {
                 // A decision that broke a rule turned no client away.
                 let turned_away = turns_away && matches!(outcome, DecisionOutcome::Applied { .. });
                 let (newcomer, effects) =
