@@ -9,7 +9,6 @@ mod from_recording;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
@@ -65,14 +64,13 @@ pub struct Case {
 }
 
 impl Case {
-    /// Reads a file: TOML if its name ends in `.toml`, else JSON.
+    /// Reads a file of TOML or JSON.
     ///
     /// # Errors
     /// The file cannot be read, or its text is no case.
     pub fn read(file: &Path) -> Result<Case, AuthorError> {
         let text = fs::read_to_string(file).map_err(AuthorError::file(file))?;
-        let is_toml = file.extension() == Some(OsStr::new("toml"));
-        let text = CaseText::read(&text, is_toml).map_err(AuthorError::case(file))?;
+        let text = CaseText::read(&text).map_err(AuthorError::case(file))?;
         Ok(Case { file: file.to_owned(), text })
     }
 

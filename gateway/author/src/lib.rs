@@ -22,6 +22,7 @@ mod project;
 pub mod recorded;
 mod sdk;
 mod setting;
+mod table;
 mod verdict;
 mod world;
 
@@ -30,4 +31,5 @@ pub use cargo::Project;
 pub use failed::AuthorError;
 pub use inspection::Inspection;
 pub use project::create;
+pub use table::read_table;
 pub use verdict::ask;

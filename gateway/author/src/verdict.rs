@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use evenkeel_host::limits::MEMORY_BYTES_MAX;
 use evenkeel_host::{BoundPlugin, PluginRefusal};
 use evenkeel_model::{
     AdmitVerdict, DegradationAction, HOPS_MAX, HookAnswer, Metric, NO_NODE, NodeId, Op,
@@ -15,7 +16,7 @@ const DOWN: u32 = 3;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Violation {
     /// The plugin failed instead of answering.
-    #[error("it failed: {0}")]
+    #[error("{}", failure_words(.0))]
     Fault(PluginFault),
     /// A fresh instance answered differently, so the plugin keeps state of its own.
     #[error("a fresh instance answered the same question differently: the plugin has hidden state")]
@@ -108,6 +109,18 @@ impl Violation {
             self,
             Violation::NodeDown(_) | Violation::NodeDraining(_) | Violation::CapOutOfBounds { .. }
         )
+    }
+}
+
+fn failure_words(fault: &PluginFault) -> String {
+    match fault {
+        PluginFault::OutOfMemory => {
+            format!("it wanted more than {} MiB of memory", MEMORY_BYTES_MAX >> 20)
+        }
+        PluginFault::Trap(said) | PluginFault::Malformed(said) => format!("it failed: {said}"),
+        PluginFault::Deadline | PluginFault::Late | PluginFault::Absent => {
+            format!("it failed: {fault}")
+        }
     }
 }
 

@@ -323,7 +323,8 @@ fn fault(error: &wasmtime::Error, inside: &StoreData) -> PluginFault {
         // A plugin that gets no memory aborts by a trap.
         Some(_) if inside.memory_refused => PluginFault::OutOfMemory,
         Some(trap) => PluginFault::Trap(match &inside.log.last_error {
-            Some(words) => format!("{trap}: {words}").into(),
+            // The author's words come first.
+            Some(words) => format!("{words} ({trap})").into(),
             None => trap.to_string().into(),
         }),
         None if error.is::<TooManyDiagCalls>() => {

@@ -89,8 +89,15 @@ pub enum PluginRefusal {
         found: Box<str>,
     },
     /// The manifest names this hook, but the plugin does not export it.
-    #[error("the plugin's manifest names the hook `{}`, but the plugin does not export it", .0.name())]
+    #[error(
+        "the plugin's manifest names the hook `{}`, but the plugin does not export it; in C, define EK_{} before the header",
+        .0.name(),
+        .0.name().to_uppercase()
+    )]
     HookMissing(Hook),
+    /// The plugin exports only a part of an interface.
+    #[error("the plugin does not export the function `{0}`")]
+    ExportMissing(Box<str>),
     /// The policy needs a hook that the plugin does not have.
     #[error("the plugin `{plugin}` does not answer the hook `{}`", hook.name())]
     HookUnanswered {
@@ -143,6 +150,7 @@ impl PluginRefusal {
             PluginRefusal::NoManifest => "no-manifest",
             PluginRefusal::Manifest { .. } => "manifest",
             PluginRefusal::HookMissing(_) => "hook-missing",
+            PluginRefusal::ExportMissing(_) => "export-missing",
             PluginRefusal::HookUnanswered { .. } => "hook-unanswered",
             PluginRefusal::Engine(_) => "engine",
             PluginRefusal::Setting { .. } => "setting",

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::CaseError;
+use crate::table::read_table;
 
 /// Scenario of a question that names none.
 const SCENARIO: &str = "call";
@@ -145,15 +146,9 @@ pub(super) struct Asked {
 
 impl CaseText {
     /// Reads a file: a list of questions under `ask`, or one question.
-    pub(super) fn read(text: &str, is_toml: bool) -> Result<CaseText, CaseError> {
-        let syntax = |error: String| CaseError::Syntax(error.trim_end().to_owned());
-        let value: Value = if is_toml {
-            toml::from_str(text).map_err(|error| syntax(error.to_string()))?
-        } else {
-            serde_json::from_str(text).map_err(|error| syntax(error.to_string()))?
-        };
-        let shape = |error: serde_json::Error| syntax(error.to_string());
-        let mut whole = match value {
+    pub(super) fn read(text: &str) -> Result<CaseText, CaseError> {
+        let shape = |error: serde_json::Error| CaseError::Syntax(error.to_string());
+        let mut whole = match read_table(text).map_err(CaseError::Syntax)? {
             Value::Object(whole) => whole,
             other => return Err(wrong("the file", &other, "a table")),
         };

@@ -10,7 +10,7 @@ fn built(name: &str) -> Built {
 }
 
 fn case(text: &str) -> Result<Case, CaseError> {
-    Ok(Case { file: "case.toml".into(), text: CaseText::read(text, true)? })
+    Ok(Case { file: "case.toml".into(), text: CaseText::read(text)? })
 }
 
 fn run_one(plugin: &str, text: &str) -> CaseReport {
@@ -126,7 +126,7 @@ fn errors_name_place_and_alternatives() {
         ),
         ("sessions = [{ state = \"0g\" }]", "even number of hexadecimal digits"),
         ("sesions = []", "unknown field `sesions`"),
-        ("sessions = ", "case.toml: TOML parse error at line 1"),
+        ("sessions = ", "case.toml: as TOML: TOML parse error at line 1"),
     ] {
         let found = wrong(text);
         assert!(found.contains(said), "{text}: {found}");

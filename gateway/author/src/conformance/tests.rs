@@ -103,6 +103,16 @@ fn violations_are_found() {
 }
 
 #[test]
+fn memory_limit_is_named() {
+    let hungry = run(&guest("degradation", &behaving("memory-bomb")), &some(4)).unwrap();
+    let said = hungry.to_string();
+    assert!(
+        said.contains("tick, ") && said.contains("it wanted more than 16 MiB of memory"),
+        "{said}"
+    );
+}
+
+#[test]
 fn missing_required_setting_is_reported() {
     let schema =
         json!({"type": "object", "required": ["mode"], "properties": {"mode": {"type": "string"}}});
