@@ -16,6 +16,7 @@ pub mod decision;
 mod failed;
 mod inspection;
 pub mod measure;
+pub mod migration;
 mod name;
 pub mod profile;
 mod project;

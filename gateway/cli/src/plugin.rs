@@ -13,9 +13,12 @@ use clap::{Args, Subcommand};
 use evenkeel_author::case::{self as cases, Case};
 use evenkeel_author::coverage::{CoverageReport, cover};
 use evenkeel_author::measure::measure;
-use evenkeel_author::{AuthorError, Built, Inspection, Project, conformance, create, replace};
+use evenkeel_author::{
+    AuthorError, Built, Inspection, Project, conformance, create, migration, replace,
+};
 use evenkeel_host::{SecretKey, sign};
 use evenkeel_model::Hook;
+use evenkeel_process::escape;
 use serde_json::{Value, json};
 
 use crate::command::{
@@ -68,6 +71,8 @@ struct New {
 }
 
 /// Compile the project to NAME.wasm and check it as a gateway would
+///
+/// A warning says if it does not read the states that the NAME.wasm before it wrote.
 #[derive(Args)]
 struct Build {
     /// Folder of the project
@@ -103,6 +108,9 @@ struct TestArgs {
     /// Folder of cases; default: `tests` beside the project or plugin, if it is there
     #[arg(long, value_name = "FOLDER")]
     cases: Option<PathBuf>,
+    /// An older version of the plugin, whose states the plugin must read
+    #[arg(long, value_name = "OLD.wasm")]
+    from: Option<PathBuf>,
     /// Recording of `evenkeel policy record`; may be repeated
     #[arg(long, value_name = "FILE.ekr")]
     recording: Vec<PathBuf>,
@@ -205,6 +213,7 @@ impl Build {
         let project = Project::at(&self.path)?;
         let built = Built::of(&project)?;
         let revision = built.revision().map_err(AuthorError::from)?;
+        let unread = unread_states(&project.folder, &built);
         let path = built.write(&project.folder)?;
         let hooks: Vec<&str> =
             built.component.manifest().hooks.iter().map(|hook| hook.name()).collect();
@@ -212,8 +221,12 @@ impl Build {
         if self.json {
             say(&json!({
                 "plugin": path, "bytes": bytes, "digest": digest, "revision": revision, "hooks": hooks,
+                "unread_states": unread,
             }));
             return Ok(());
+        }
+        if let Some(unread) = unread {
+            eprintln!("evenkeel: warning: {}", escape(&unread));
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let revision = match revision {
@@ -226,6 +239,14 @@ impl Build {
         ));
         Ok(())
     }
+}
+
+/// The states of the plugin that this build replaces, if the new one does not read them.
+fn unread_states(folder: &Path, built: &Built) -> Option<String> {
+    let name = format!("{}.wasm", built.component.manifest().name);
+    let before = Built::from_bytes(fs::read(folder.join(name)).ok()?).ok()?;
+    // Without an answer of the older plugin there is no state.
+    migration::check(&before, built, &Value::Null).ok()?.map(|unread| unread.to_string())
 }
 
 impl TestArgs {
@@ -246,6 +267,9 @@ impl TestArgs {
         };
         let report = during("testing", || conformance::run(&built, &options));
         let report = report.map_err(AuthorError::from)?;
+        let older = self.from.as_deref().map(read).transpose()?;
+        let unread = older.map(|older| migration::check(&older, &built, &options.settings));
+        let unread = unread.transpose().map_err(AuthorError::from)?.flatten();
         let cases = self.cases()?;
         let case_report = cases::run(&built, &cases, &options.settings)?;
         let tried = self.recording.iter().map(|path| Tried::on(path, &built, settings.clone()));
@@ -253,11 +277,13 @@ impl TestArgs {
         let coverage = self.coverage.then(|| self.cover(&built, &options, &cases)).transpose()?;
         let is_passed = report.is_passed()
             && case_report.is_passed()
+            && unread.is_none()
             && tried.iter().all(|tried| tried.is_passed);
         if self.json {
             let mut shown = report.json();
             shown["passed"] = json!(is_passed);
             shown["cases"] = case_report.json();
+            shown["unread_states"] = json!(unread.as_ref().map(ToString::to_string));
             shown["coverage"] = json!(coverage.as_ref().map(CoverageReport::json));
             shown["recordings"] = tried.iter().map(|tried| tried.json.clone()).collect();
             say(&shown);
@@ -265,6 +291,9 @@ impl TestArgs {
             say_lines(&report);
             if !cases.is_empty() {
                 say_lines(&case_report);
+            }
+            if let Some(unread) = unread {
+                say(&format!("  wrong    {unread}"));
             }
             tried.iter().for_each(|tried| say_lines(&tried.lines));
             coverage.iter().for_each(say_lines);

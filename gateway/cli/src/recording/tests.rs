@@ -17,7 +17,7 @@ use evenkeel_recording::{
 };
 use serde_json::{Value, json};
 
-use super::diff::{Contender, diff};
+use super::diff::{Contender, diff, side_json, side_said};
 use super::player::{Plugins, load_plugin};
 use super::record::recorded_about;
 use super::replay::{ReplayOutcome, replay};
@@ -534,6 +534,25 @@ fn diff_names_sessions_with_other_settings() {
     assert_eq!((&first["b"], &first["kind"]), (&Value::Null, &json!("actions")), "{first}");
     let listed: u64 = slower.by_kind.values().sum();
     assert!(listed >= slower.different);
+}
+
+#[test]
+fn diff_names_both_sides() {
+    let engine = patient_engine();
+    let side = Contender::new(&engine, shipped(&engine, "degrade-ladder"), None);
+    let settings = Path::new("slow.toml");
+    let shown = side_json("degrade-ladder", &side, Some(settings));
+    assert_eq!(
+        (&shown["plugin"], &shown["settings"]),
+        (&json!("degrade-ladder"), &json!("slow.toml"))
+    );
+    let said = side_said("b", "ladder.wasm", &side, Some(settings));
+    assert!(
+        said.starts_with("b: ladder.wasm, degrade-ladder ")
+            && said.ends_with("…, settings of slow.toml"),
+        "{said}"
+    );
+    assert!(said.contains(&shown["digest"].as_str().unwrap()[..12]), "{said}");
 }
 
 /// The slower plugin must get the states that it wrote: with the recorded ones it would never reach its threshold.

@@ -133,7 +133,25 @@ fn wrong_arguments_name_the_right_ones() {
     assert_eq!((shown.status.code(), &json(&shown)["bytes"]), (Some(1), &12.into()));
     let plugin = plugin(folder.path());
     fs::write(folder.path().join("s.json"), r#"{"spares": 4}"#).unwrap();
-    wrong(&["test", plugin.to_str().unwrap(), "--settings", "s.json"], 1, "at most 3");
+    let file = plugin.to_str().unwrap();
+    wrong(&["test", file, "--settings", "s.json"], 1, "at most 3");
+    fs::write(folder.path().join("s.json"), "min_stay = 5").unwrap();
+    wrong(
+        &["test", file, "--settings", "s.json"],
+        1,
+        "should be a duration such as \"5s\", found 5",
+    );
+    wrong(&["test", file, "--worlds", "1", "--cases", "nowhere"], 2, "there is no folder nowhere");
+}
+
+#[test]
+fn older_version_is_read() {
+    let folder = tempdir().unwrap();
+    let plugin = plugin(folder.path());
+    let file = plugin.to_str().unwrap();
+    let same = evenkeel(folder.path(), &["test", file, "--worlds", "1", "--from", file, "--json"]);
+    let shown = json(&same);
+    assert_eq!((&shown["passed"], &shown["unread_states"]), (&true.into(), &Value::Null));
 }
 
 #[test]
