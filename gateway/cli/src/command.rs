@@ -98,7 +98,7 @@ impl ApiArgs {
         runtime()?.block_on(listen(&mut admin)).map_err(|failed| self.explain(failed))
     }
 
-    fn explain(&self, failed: ClientError) -> CommandError {
+    pub(crate) fn explain(&self, failed: ClientError) -> CommandError {
         match failed {
             ClientError::Unreached(error) if error.kind() == ErrorKind::PermissionDenied => {
                 CommandError::NoGateway(format!(

@@ -1,6 +1,8 @@
 //! `evenkeel plugin`.
 
 mod case;
+mod dev;
+mod file;
 mod profile;
 
 use std::fs::{self, OpenOptions};
@@ -28,6 +30,8 @@ use crate::progress::during;
 use crate::recording::Tried;
 
 use self::case::{AskArgs, RecordToCase};
+use self::dev::DevArgs;
+use self::file::{cases_in, folder_of, read};
 use self::profile::ProfileArgs;
 
 /// Maximum size of a key file in bytes. A key is one line; a larger file was named by mistake.
@@ -48,6 +52,7 @@ enum PluginCommand {
     New(New),
     Build(Build),
     Test(TestArgs),
+    Dev(DevArgs),
     Ask(AskArgs),
     RecordToCase(RecordToCase),
     Bench(Bench),
@@ -182,6 +187,7 @@ impl PluginArgs {
             PluginCommand::New(new) => (new.json, new.act()),
             PluginCommand::Build(build) => (build.json, build.act()),
             PluginCommand::Test(test) => (test.json, test.act()),
+            PluginCommand::Dev(dev) => (dev.json, dev.act()),
             PluginCommand::Ask(ask) => (ask.json, ask.act()),
             PluginCommand::RecordToCase(case) => (case.json, case.act()),
             PluginCommand::Bench(bench) => (bench.json, bench.act()),
@@ -319,15 +325,8 @@ impl TestArgs {
     }
 
     fn cases(&self) -> Result<Vec<Case>, CommandError> {
-        if let Some(folder) = self.cases.as_deref().filter(|folder| !folder.is_dir()) {
-            return Err(CommandError::Wrong(format!("there is no folder {}", folder.display())));
-        }
-        let beside = match &self.plugin {
-            Some(plugin) => plugin.parent().unwrap_or(Path::new("")),
-            None => &self.path,
-        };
-        let folder = self.cases.clone().unwrap_or_else(|| beside.join("tests"));
-        Ok(Case::all_in(&folder)?)
+        let beside = self.plugin.as_deref().map_or(&*self.path, folder_of);
+        cases_in(beside, self.cases.as_deref())
     }
 }
 
@@ -370,12 +369,6 @@ impl Inspect {
         let refused = inspection.refused();
         verdict(self.json, refused.map(|refused| format!("a gateway would refuse it: {refused}")))
     }
-}
-
-fn read(file: &Path) -> Result<Built, CommandError> {
-    let bytes = read_file(file)?;
-    let built = during(&format!("compiling {}", file.display()), || Built::from_bytes(bytes));
-    Ok(built.map_err(AuthorError::from)?)
 }
 
 impl From<AuthorError> for CommandError {

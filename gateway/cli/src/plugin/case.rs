@@ -11,7 +11,7 @@ use evenkeel_process::sha256;
 use evenkeel_recording::RecordedCall;
 use serde_json::{Value, json};
 
-use super::read;
+use super::file::read;
 use crate::command::{CommandError, read_file, say_lines, settings_of, show, show_lines, verdict};
 use crate::progress::during;
 use crate::recording::{load_plugin, recorded_about};

@@ -1,14 +1,13 @@
 //! `evenkeel plugin profile`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use evenkeel_author::case::Case;
 use evenkeel_author::profile::profile;
 use evenkeel_author::replace;
 use serde_json::{Value, json};
 
-use super::read;
+use super::file::{cases_in, folder_of, read};
 use crate::command::{CommandError, say, settings_of, show_lines};
 use crate::progress::during;
 
@@ -41,8 +40,7 @@ pub(super) struct ProfileArgs {
 impl ProfileArgs {
     pub(super) fn act(self) -> Result<(), CommandError> {
         let settings = self.settings.as_deref().map_or(Ok(Value::Null), settings_of)?;
-        let beside = || self.plugin.parent().unwrap_or(Path::new("")).join("tests");
-        let cases = Case::all_in(&self.cases.clone().unwrap_or_else(beside))?;
+        let cases = cases_in(folder_of(&self.plugin), self.cases.as_deref())?;
         let built = read(&self.plugin)?;
         let report = during("sampling", || profile(&built, &cases, &settings, self.samples))?;
         if let Some(out) = &self.out {

@@ -10,6 +10,6 @@ mod tried;
 
 pub(crate) use diff::Diff;
 pub(crate) use player::load_plugin;
-pub(crate) use record::{RecordArgs, recorded_about};
+pub(crate) use record::{RecordArgs, kept_calls, recorded_about};
 pub(crate) use replay::Replay;
 pub(crate) use tried::Tried;

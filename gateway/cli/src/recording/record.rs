@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use evenkeel_author::case::CaseSubject;
-use evenkeel_client::ClientError;
+use evenkeel_client::{ApiClient, ClientError, escape};
 use evenkeel_recording::{LostChunks, RecordedCall, RecordingEntry, RecordingReader};
 use serde_json::{Value, json};
 
@@ -81,7 +81,7 @@ impl RecordArgs {
             path += "&addresses=true";
         }
         if let Some(policy) = &self.policy {
-            path += &format!("&policy={}", evenkeel_client::escape(policy));
+            path += &format!("&policy={}", escape(policy));
         }
         path
     }
@@ -97,7 +97,7 @@ impl RecordArgs {
     }
 }
 
-async fn copy(admin: &evenkeel_client::ApiClient, path: &str, out: &Path) -> Result<(), Broken> {
+async fn copy(admin: &ApiClient, path: &str, out: &Path) -> Result<(), Broken> {
     // The request comes first, so that a refusal leaves an old file unchanged.
     let mut download = admin.download(path).await.map_err(Broken::Gateway)?;
     let mut file = File::create(out).map_err(Broken::File)?;
@@ -105,6 +105,16 @@ async fn copy(admin: &evenkeel_client::ApiClient, path: &str, out: &Path) -> Res
         file.write_all(&bytes).map_err(Broken::File)?;
     }
     Ok(())
+}
+
+/// A recording of the policy's calls that the gateway has kept.
+pub(crate) async fn kept_calls(admin: &ApiClient, policy: &str) -> Result<Vec<u8>, ClientError> {
+    let path = format!("/v1/recording?last=true&policy={}", escape(policy));
+    let (mut download, mut bytes) = (admin.download(&path).await?, Vec::new());
+    while let Some(more) = download.next().await? {
+        bytes.extend_from_slice(&more);
+    }
+    Ok(bytes)
 }
 
 pub(super) fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<RecordingReader<'a>, CommandError> {

@@ -1,4 +1,4 @@
-//! `evenkeel plugin test --recording`.
+//! `evenkeel plugin test --recording`, and the recorded calls of `plugin dev`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -47,14 +47,27 @@ impl Tried {
         built: &Built,
         settings: Option<Value>,
     ) -> Result<Tried, CommandError> {
-        let bytes = read_file(path)?;
-        let mut reader = open(path, &bytes)?;
+        Tried::of(path, &read_file(path)?, built, settings, |_| true)
+    }
+
+    /// Repeats the calls of chosen revisions in a recording's bytes; errors name the place.
+    pub(crate) fn of(
+        path: &Path,
+        bytes: &[u8],
+        built: &Built,
+        settings: Option<Value>,
+        is_chosen: impl Fn(&str) -> bool,
+    ) -> Result<Tried, CommandError> {
+        let mut reader = open(path, bytes)?;
         let given = settings.is_some();
         let mut recorded = Recorded::new(built, settings)
             .map_err(|refused| CommandError::Failed(refused.to_string()))?;
         let mut beside = TrialComparison::default();
         let (mut others, mut missed) = (BTreeSet::new(), 0);
         for call in calls(&mut reader, &mut missed) {
+            if !is_chosen(&call.revision.revision) {
+                continue;
+            }
             match recorded.ask(&call).map_err(|refused| not_installed(&refused, &call, given))? {
                 Some(result) => beside.compare(&recorded, &call, &result),
                 None => drop(others.insert(call.revision.policy.to_string())),

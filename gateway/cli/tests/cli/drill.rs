@@ -70,7 +70,7 @@ fn drill_without_gateway_names_the_demo() {
 }
 
 #[test]
-fn drill_waits_for_the_demo_and_reports() {
+fn drill_and_call_wait_for_the_demo_and_report() {
     let home = Home::new("world");
     let mut command = home.command(&["demo", "--serve", "--sessions", "20", "--json"]);
     // The demo ends its nodes itself after SIGTERM.
@@ -83,6 +83,7 @@ fn drill_waits_for_the_demo_and_reports() {
         assert!(Instant::now() < until, "the demo does not lock the file");
         thread::park_timeout(Duration::from_millis(10));
     }
+    call_is_answered(&home);
     let output = home.evenkeel(&["drill", "kill-node", "--sessions", "40", "--json"]);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -105,4 +106,18 @@ fn drill_waits_for_the_demo_and_reports() {
     let listed = home.evenkeel(&["drill", "list", "--json"]);
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
     assert_eq!(listed, Value::from(vec![report]));
+}
+
+fn call_is_answered(home: &Home) {
+    let words = ["call", "--label", "tenant=gold", "--sessions", "3", "--seconds", "1", "--json"];
+    let output = home.evenkeel(&words);
+    let lines = text(&output.stdout);
+    assert!(output.status.success(), "{lines}{}", text(&output.stderr));
+    let mut lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    assert!(lines.next().unwrap()["state"]["node"].is_string());
+    let last = lines.last().unwrap();
+    let packets = |session: usize, key: &str| last["sessions"][session][key].as_u64().unwrap();
+    assert_eq!(last["sessions"].as_array().unwrap().len(), 3);
+    assert!(packets(0, "packets_sent") > 0 && packets(1, "packets_sent") == 0, "{last}");
+    assert!(packets(1, "packets_received") > 0 && packets(2, "packets_received") > 0, "{last}");
 }
