@@ -8,8 +8,8 @@ use data_encoding::HEXLOWER;
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
 use serde_json::Value;
 
-use crate::cargo::Project;
 use crate::failed::AuthorError;
+use crate::project::Project;
 
 /// The gateway's budgets, with more time for `open`: a recorded question may be about more new sessions than an author's
 /// machine opens in time.

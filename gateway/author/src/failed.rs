@@ -22,8 +22,8 @@ pub enum AuthorError {
     Exists(PathBuf),
     /// The folder has no plugin project.
     #[error(
-        "there is no Cargo.toml in {}; `evenkeel plugin new --hook HOOK NAME` makes a project, `--path` names another \
-         folder",
+        "there is no project in {}: no Cargo.toml, policy.c or policy.js; `evenkeel plugin new --hook HOOK NAME` makes \
+         one, `--path` names another folder",
         .0.display()
     )]
     NoProject(PathBuf),
@@ -39,6 +39,35 @@ pub enum AuthorError {
     /// The toolchain lacks the target of plugins.
     #[error(transparent)]
     Toolchain(#[from] ToolchainError),
+    /// A compiler of another language cannot be started.
+    #[error("cannot run {program}: {error}; {needs}")]
+    NoProgram {
+        /// The program.
+        program: String,
+        /// The error of the system.
+        error: std::io::Error,
+        /// What the language needs.
+        needs: &'static str,
+    },
+    /// The packages of a project in JavaScript are not installed.
+    #[error("the packages of {} are not installed; run `npm ci` there", .0.display())]
+    NoPackages(PathBuf),
+    /// A compiler of another language failed.
+    #[error("`{0}` failed; see its errors above")]
+    Compiler(String),
+    /// There is no first policy for this hook in this language.
+    #[error(
+        "`plugin new --lang {language}` makes policies for the hook degradation only, not for {hook}"
+    )]
+    NoTemplate {
+        /// The language.
+        language: &'static str,
+        /// The hook.
+        hook: &'static str,
+    },
+    /// The project cannot be measured natively.
+    #[error("native figures are of projects in Rust only")]
+    NotRust,
     /// Cargo failed, with these arguments.
     #[error("`cargo {0}` failed; see its errors above")]
     Cargo(String),
@@ -75,6 +104,7 @@ impl AuthorError {
             AuthorError::BadName { .. }
                 | AuthorError::Exists(_)
                 | AuthorError::NoProject(_)
+                | AuthorError::NoTemplate { .. }
                 | AuthorError::Case(..)
         )
     }

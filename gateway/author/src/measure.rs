@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 use self::native::Native;
 pub use self::spread::TimeSpread;
 use crate::built::Built;
-use crate::cargo::Project;
 use crate::inspection::thousands;
 use crate::profile::ProfiledQuestion;
+use crate::project::Project;
 use crate::verdict::ask;
 use crate::world::{RandomWorld, Size};
 

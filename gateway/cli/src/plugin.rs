@@ -16,7 +16,7 @@ use evenkeel_author::case::{self as cases, Case};
 use evenkeel_author::coverage::{CoverageReport, cover};
 use evenkeel_author::measure::measure;
 use evenkeel_author::{
-    AuthorError, Built, Inspection, Project, conformance, create, migration, replace,
+    AuthorError, Built, Inspection, Language, Project, conformance, create, migration, replace,
 };
 use evenkeel_host::{SecretKey, sign};
 use evenkeel_model::Hook;
@@ -39,8 +39,8 @@ const KEY_FILE_MAX: u64 = 4_096;
 
 /// Create, build, test, benchmark, inspect and sign plugins
 ///
-/// A plugin is a policy compiled to WebAssembly. This program and Rust (from rustup, with `rustup target add
-/// wasm32-unknown-unknown`) are enough; no gateway has to run.
+/// A plugin is a policy compiled to WebAssembly. This program and a compiler are enough: of Rust (from rustup, with `rustup
+/// target add wasm32-unknown-unknown`), C or JavaScript. No gateway has to run.
 #[derive(Args)]
 pub(crate) struct PluginArgs {
     #[command(subcommand)]
@@ -62,7 +62,7 @@ enum PluginCommand {
     Key(KeyArgs),
 }
 
-/// Create a project: a small working policy, its tests, and the SDK's source
+/// Create a project: a small working policy, its tests, and the SDK of its language
 #[derive(Args)]
 struct New {
     /// Name of the plugin and the folder: lower-case letters, digits and hyphens
@@ -70,6 +70,9 @@ struct New {
     /// Hook of the plugin
     #[arg(long, value_parser = hooks())]
     hook: Hook,
+    /// Language of the policy
+    #[arg(long, value_parser = languages(), default_value = "rust")]
+    lang: Language,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -180,6 +183,17 @@ fn hooks() -> impl TypedValueParser<Value = Hook> {
     PossibleValuesParser::new(values).map(move |name| named(name).expect("a name of a hook"))
 }
 
+fn languages() -> impl TypedValueParser<Value = Language> {
+    let values = [
+        PossibleValue::new("rust")
+            .help("Needs Rust from rustup with the target wasm32-unknown-unknown"),
+        PossibleValue::new("c").help("Needs clang and wasm-ld"),
+        PossibleValue::new("js").help("JavaScript, with an engine of 12 MB; needs Node.js and npm"),
+    ];
+    let named = |name: String| Language::ALL.into_iter().find(|language| language.name() == name);
+    PossibleValuesParser::new(values).map(move |name| named(name).expect("a name of a language"))
+}
+
 impl PluginArgs {
     /// Returns whether the command prints JSON, and its outcome.
     pub(crate) fn act(self) -> (bool, Result<(), CommandError>) {
@@ -202,11 +216,17 @@ impl PluginArgs {
 impl New {
     fn act(self) -> Result<(), CommandError> {
         let name = &self.name;
-        let folder = create(Path::new("."), name, self.hook)?;
-        let hook = self.hook.name();
-        show_lines(self.json, &json!({"folder": folder, "name": name, "hook": hook}), || {
+        let folder = create(Path::new("."), name, self.hook, self.lang)?;
+        let (hook, language) = (self.hook.name(), self.lang.name());
+        let shown = json!({"folder": folder, "name": name, "hook": hook, "language": language});
+        let (source, first) = match self.lang {
+            Language::Rust => ("src/lib.rs", "    cargo test\n"),
+            Language::C => ("policy.c", ""),
+            Language::JavaScript => ("policy.js", "    npm ci\n"),
+        };
+        show_lines(self.json, &shown, || {
             format!(
-                "{name} contains a working policy in src/lib.rs. Next:\n\n    cd {name}\n    cargo test\n    evenkeel \
+                "{name} contains a working policy in {source}. Next:\n\n    cd {name}\n{first}    evenkeel \
                  plugin build\n    evenkeel plugin test"
             )
         });

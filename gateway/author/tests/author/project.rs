@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use evenkeel_author::coverage::cover;
 use evenkeel_author::measure::{MeasuredCall, measure};
-use evenkeel_author::{AuthorError, Built, Inspection, Project, conformance, create};
+use evenkeel_author::{AuthorError, Built, Inspection, Language, Project, conformance, create};
 use evenkeel_model::Hook;
 use serde_json::{Value, json};
 use toml::Table;
@@ -28,7 +28,7 @@ static PROJECTS: LazyLock<PathBuf> = LazyLock::new(|| {
     fs::write(folder.join(".cargo/config.toml"), config).unwrap();
     for hook in Hook::ALL {
         let name = format!("my-{}", hook.name());
-        let project = create(&folder, &name, hook).unwrap();
+        let project = create(&folder, &name, hook, Language::Rust).unwrap();
         assert_eq!(sdk(&project), sdk(&folder.join("my-admission")), "{}", hook.name());
         if hook != Hook::Admission {
             let manifest = fs::read_to_string(project.join("Cargo.toml")).unwrap();
@@ -148,7 +148,7 @@ fn coverage_has_lines_of_the_project() {
 
 #[test]
 fn declared_costs_are_checked() {
-    let folder = create(&PROJECTS, "promise", Hook::Degradation).unwrap();
+    let folder = create(&PROJECTS, "promise", Hook::Degradation, Language::Rust).unwrap();
     let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
     let shared = manifest.replace("path = \"sdk\"", "path = \"../my-admission/sdk\"");
     fs::write(folder.join("Cargo.toml"), shared).unwrap();
@@ -181,7 +181,7 @@ fn declared_costs_are_checked() {
 #[test]
 fn project_errors_are_distinct() {
     let name = "broken";
-    let folder = create(&PROJECTS, name, Hook::Scenario).unwrap();
+    let folder = create(&PROJECTS, name, Hook::Scenario, Language::Rust).unwrap();
     let project = Project::at(&folder).unwrap();
     let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
     let alone = manifest.split("[dependencies]").next().unwrap();

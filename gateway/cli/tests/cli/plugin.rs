@@ -44,8 +44,10 @@ fn new_project_names_the_next_commands() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("cd my-route\n    cargo test\n    evenkeel plugin build"), "{said}");
     assert!(folder.path().join("my-route/src/lib.rs").is_file());
-    let output = evenkeel(folder.path(), &["new", "--hook", "scenario", "other", "--json"]);
-    assert_eq!(json(&output)["hook"], "scenario");
+    let in_c = ["new", "--hook", "scenario", "--lang", "c", "other", "--json"];
+    let output = json(&evenkeel(folder.path(), &in_c));
+    assert_eq!((&output["hook"], &output["language"]), (&"scenario".into(), &"c".into()));
+    assert!(folder.path().join("other/policy.c").is_file());
 }
 
 #[test]
@@ -112,13 +114,15 @@ fn wrong_arguments_name_the_right_ones() {
     wrong(&["new", "--hook", "routing", "My_Route"], 2, "lower-case letters, digits and hyphens");
     wrong(&["new", "--hook", "routing", "syn"], 2, "is a dependency");
     wrong(&["new", "--hook", "rooting", "my-route"], 2, "routing");
+    let in_javascript = ["new", "--hook", "routing", "--lang", "js", "my-route"];
+    wrong(&in_javascript, 2, "for the hook degradation only, not for routing");
     fs::create_dir(folder.path().join("mine")).unwrap();
     wrong(&["new", "--hook", "routing", "mine"], 2, "exists already; nothing was changed");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing was written");
 
     for verb in ["build", "test"] {
-        wrong(&[verb], 2, "there is no Cargo.toml");
-        wrong(&[verb, "--path", "nowhere"], 2, "there is no Cargo.toml in nowhere");
+        wrong(&[verb], 2, "there is no project in .");
+        wrong(&[verb, "--path", "nowhere"], 2, "there is no project in nowhere");
     }
     wrong(&["bench", "nothing.wasm"], 2, "cannot read nothing.wasm");
     wrong(&["test", "nothing.wasm", "--cases", "nowhere"], 2, "cannot read nothing.wasm");
@@ -169,4 +173,13 @@ fn missing_tools_name_their_installation() {
     assert!(without("CARGO", "/nowhere/at-all").contains("https://rustup.rs"));
     let said = without("RUSTC", "false");
     assert!(said.contains("run `rustup target add wasm32-unknown-unknown`"), "{said}");
+    for (language, name) in [("c", "in-c"), ("js", "in-js")] {
+        let new = ["new", "--hook", "degradation", "--lang", language, name];
+        assert!(evenkeel(folder.path(), &new).status.success());
+    }
+    let mut build = typed(&folder.path().join("in-c"), &["build"]);
+    let said = error(&build.env("CLANG", "/nowhere/at-all").output().unwrap());
+    assert!(said.contains("cannot run /nowhere/at-all") && said.contains("wasm-ld"), "{said}");
+    let said = error(&evenkeel(&folder.path().join("in-js"), &["build"]));
+    assert!(said.contains("run `npm ci` there"), "{said}");
 }
