@@ -4,6 +4,7 @@
 //! them, and the states that the plugin writes pass from one to the next.
 
 mod document;
+mod error;
 mod expectation;
 mod from_recording;
 
@@ -18,43 +19,18 @@ use evenkeel_recording::ReplayState;
 use serde_json::{Map, Value, json};
 
 use self::document::{AskText, Asked, CaseText};
+pub use self::error::CaseError;
 use self::expectation::differences;
 pub use self::from_recording::{CaseSubject, RecordedCase, case_of};
 use crate::built::Built;
 use crate::conformance::name;
 use crate::decision::{ComparisonSide, decisions};
 use crate::failed::AuthorError;
-use crate::profile::ProfiledQuestion;
+use crate::profile::question::ProfiledQuestion;
 use crate::verdict::{Violation, examine};
 
 /// Seed of a plugin in a case.
 const SEED: u64 = 1;
-
-/// An error in the text of a case.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum CaseError {
-    /// The text is no TOML or JSON, or has another shape; the parser's error.
-    #[error("{0}")]
-    Syntax(String),
-    /// A measure that the registry does not have for these rows.
-    #[error("`{place}` is none of the measures {known}")]
-    Unknown {
-        /// Path of the measure: `ask[0].sessions[0].jiter-up`.
-        place: String,
-        /// The names that exist.
-        known: String,
-    },
-    /// A value that does not fit.
-    #[error("`{place}` should be {expected}, found {found}")]
-    Value {
-        /// Path of the value: `ask[0].call`.
-        place: String,
-        /// The value.
-        found: String,
-        /// What is possible there.
-        expected: String,
-    },
-}
 
 /// A case that was read from a file.
 #[derive(Clone, Debug)]

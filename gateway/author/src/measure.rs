@@ -20,7 +20,7 @@ use self::native::Native;
 pub use self::spread::TimeSpread;
 use crate::built::Built;
 use crate::inspection::thousands;
-use crate::profile::ProfiledQuestion;
+use crate::profile::question::ProfiledQuestion;
 use crate::project::Project;
 use crate::verdict::ask;
 use crate::world::{RandomWorld, Size};

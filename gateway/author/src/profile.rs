@@ -4,15 +4,16 @@
 //! [`measure`](crate::measure::measure).
 
 mod flames;
+pub(crate) mod question;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use evenkeel_host::{BoundPlugin, Component, Engine, PluginRefusal};
-use evenkeel_model::{CatalogEntry, PolicyQuestion};
 use serde_json::{Value, json};
 
+use self::question::ProfiledQuestion;
 use crate::built::Built;
 use crate::case::{Case, Respondent};
 use crate::failed::AuthorError;
@@ -26,15 +27,6 @@ const AT_MOST: Duration = Duration::from_secs(60);
 
 /// Questions between two looks at the clock.
 const ROUNDS: usize = 64;
-
-/// A question with the names that it refers to.
-pub(crate) struct ProfiledQuestion {
-    pub(crate) question: PolicyQuestion,
-    pub(crate) catalog: Vec<CatalogEntry>,
-    pub(crate) now_us: u64,
-    /// As the plugin gets them.
-    pub(crate) settings: String,
-}
 
 /// The functions of a plugin by the time spent in them. As text for people; see [`json`](ProfileReport::json) for tools.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

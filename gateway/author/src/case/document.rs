@@ -11,7 +11,7 @@ use evenkeel_model::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::CaseError;
+use super::error::CaseError;
 use crate::table::read_table;
 
 /// Scenario of a question that names none.

@@ -9,8 +9,8 @@ use evenkeel_model::{
 use evenkeel_recording::RecordedCall;
 use serde_json::{Map, Value, json};
 
-use super::CaseError;
 use super::document::{AskText, CaseText, PlaceText, StateText, SubjectText, measures_text};
+use super::error::CaseError;
 use crate::conformance::name;
 use crate::decision::{ComparedSubject, ComparisonSide, decisions};
 
