@@ -11,30 +11,30 @@ use evenkeel_lab::process::ChildProcess;
 use serde_json::Value;
 
 /// Enough for a loaded machine.
-const STARTS_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A home folder, removed with the test.
-struct Home(PathBuf);
+pub(crate) struct Home(PathBuf);
 
 impl Home {
-    fn new(name: &str) -> Home {
+    pub(crate) fn new(name: &str) -> Home {
         let path = std::env::temp_dir().join(format!("ek-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Home(path)
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
         command.args(words).env("HOME", &self.0).env("XDG_RUNTIME_DIR", &self.0);
         command.env_remove("XDG_STATE_HOME").env_remove("EVENKEEL_API");
         command
     }
 
-    fn evenkeel(&self, words: &[&str]) -> Output {
+    pub(crate) fn evenkeel(&self, words: &[&str]) -> Output {
         self.command(words).output().unwrap()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
@@ -45,7 +45,7 @@ impl Drop for Home {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
