@@ -34,6 +34,7 @@ fn generate() -> Result<(), String> {
     write_enum(&mut code, "Metric", doc, &metrics, List::Slice);
     write_from_number(&mut code, "Metric", "metric", &metrics);
     write_places(&mut code, &metrics);
+    write_rows_and_values(&mut code, &metrics);
 
     let ops = of("op")?;
     write_enum(
@@ -135,6 +136,22 @@ fn write_places(code: &mut String, metrics: &[RegistryEntry]) {
         line(code, &format!("Metric::{} => {place},", metric.variant()));
     }
     line(code, "} }");
+}
+
+fn write_rows_and_values(code: &mut String, metrics: &[RegistryEntry]) {
+    line(code, "impl Metric {");
+    line(code, "/// A metric of sessions and rooms, and not of nodes and regions.");
+    line(code, "pub fn is_subject(self) -> bool { match self {");
+    for metric in metrics {
+        line(code, &format!("Metric::{} => {},", metric.variant(), metric.subject()));
+    }
+    line(code, "} }");
+    line(code, "/// Names of the values 0, 1, 2 and so on; empty for a measurement.");
+    line(code, "pub fn values(self) -> &'static [&'static str] { match self {");
+    for metric in metrics {
+        line(code, &format!("Metric::{} => &{:?},", metric.variant(), metric.values));
+    }
+    line(code, "} } }");
 }
 
 fn write_bounds(code: &mut String, params: &[RegistryEntry]) {

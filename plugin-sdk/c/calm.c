@@ -42,7 +42,7 @@ void ek_tick(const ek_sessions *sessions, ek_actions *out) {
         uint8_t before = state.size == 1 ? state.at[0] : 0;
         uint8_t ticks = restless ? before + (before < TICKS) : 0;
         if (ticks == TICKS && !capped) {
-            ek_act(out, row, EK_OP_CAP, cap_kbps, WHY_RESTLESS);
+            ek_act(out, row, EK_OP_CAP, ek_within_bounds(sessions->frame, row, cap_kbps), WHY_RESTLESS);
             ek_note(row, "jitter_us", jitter);
         }
         if (!restless && capped) ek_act(out, row, EK_OP_CAP, 0, WHY_CALM);

@@ -38,7 +38,7 @@
 /* Not measured. */
 #define EK_UNMEASURED UINT32_MAX
 
-/* Padding of routes with fewer hops than the longest. */
+/* Padding of routes with fewer hops than the longest; alone in a placement, it refuses the room. */
 #define EK_NO_HOP UINT32_MAX
 
 /* ---- Arguments from the gateway, in the layout of the canonical ABI ---- */
@@ -93,7 +93,8 @@ typedef struct {
     uint32_t reason;
 } ek_judgement;
 
-/* `hops` best first; none is no opinion. The room is reviewed after `ttl_ms`; 0 is never. */
+/* `hops` best first; none is no opinion. The room is reviewed after `ttl_ms`; 0 is never. EK_NO_HOP alone refuses the room: its
+ * client gets `reason`, and may try again after `ttl_ms`; 0 is the gateway's choice. */
 typedef struct { const uint32_t *hops; size_t count; uint32_t ttl_ms, reason; ek_bytes state; } ek_placement;
 typedef struct { uint32_t row; const uint32_t *hops; size_t count; uint32_t ttl_ms, reason; } ek_move;
 typedef struct { uint32_t row, op; uint64_t arg; uint32_t reason; } ek_action;
@@ -182,9 +183,9 @@ __attribute__((unused)) static ek_text ek_label_of(ek_labels labels, const char 
     return (ek_text){ NULL, 0 };
 }
 
-/* An integer setting. Settings are validated, with defaults filled in. */
-__attribute__((unused)) static int64_t ek_whole(ek_text settings, const char *key, int64_t otherwise) {
-    size_t depth = 0, size = ek_length(key);
+/* The JSON of a setting; `at` is NULL if it is missing. Settings are validated, with defaults filled in. */
+static ek_text ek_setting(ek_text settings, const char *key) {
+    size_t depth = 0;
     for (size_t i = 0; i < settings.size; i++) {
         char letter = settings.at[i];
         if (letter == '{' || letter == '[') depth++;
@@ -192,18 +193,82 @@ __attribute__((unused)) static int64_t ek_whole(ek_text settings, const char *ke
         if (letter != '"') continue;
         size_t from = ++i;
         while (i < settings.size && settings.at[i] != '"') i += settings.at[i] == '\\' ? 2 : 1;
-        bool named = depth == 1 && ek_is((ek_text){ settings.at + from, i - from }, key) && i - from == size;
+        bool named = depth == 1 && ek_is((ek_text){ settings.at + from, i - from }, key);
         if (!named || i + 2 >= settings.size || settings.at[i + 1] != ':') continue;
-        bool minus = settings.at[i + 2] == '-';
-        int64_t value = 0;
-        size_t at = i + 2 + minus;
-        if (settings.at[at] < '0' || settings.at[at] > '9') return otherwise;
-        for (; at < settings.size && settings.at[at] >= '0' && settings.at[at] <= '9'; at++) {
-            value = value * 10 + (settings.at[at] - '0');
+        size_t begin = i + 2, end = begin, inside = 0;
+        bool quoted = false;
+        for (; end < settings.size; end++) {
+            char next = settings.at[end];
+            if (quoted && next == '\\') end++;
+            else if (next == '"') quoted = !quoted;
+            else if (quoted) continue;
+            else if (next == '{' || next == '[') inside++;
+            else if (inside == 0 && (next == ',' || next == '}')) break;
+            else if (next == '}' || next == ']') inside--;
         }
-        return minus ? -value : value;
+        return (ek_text){ settings.at + begin, end - begin };
     }
-    return otherwise;
+    return (ek_text){ NULL, 0 };
+}
+
+static bool ek_is_digit(ek_text text, size_t at) { return at < text.size && text.at[at] >= '0' && text.at[at] <= '9'; }
+
+/* An integer setting. */
+__attribute__((unused)) static int64_t ek_whole(ek_text settings, const char *key, int64_t otherwise) {
+    ek_text value = ek_setting(settings, key);
+    size_t at = value.size > 0 && value.at[0] == '-';
+    if (!ek_is_digit(value, at)) return otherwise;
+    int64_t number = 0;
+    for (; ek_is_digit(value, at); at++) number = number * 10 + (value.at[at] - '0');
+    return value.at[0] == '-' ? -number : number;
+}
+
+/* A setting that is a number, such as 0.05. */
+__attribute__((unused)) static double ek_fraction(ek_text settings, const char *key, double otherwise) {
+    ek_text value = ek_setting(settings, key);
+    size_t at = value.size > 0 && value.at[0] == '-';
+    if (!ek_is_digit(value, at)) return otherwise;
+    double number = 0, power = 1;
+    int64_t scale = 0, exponent = 0;
+    for (; ek_is_digit(value, at); at++) number = number * 10 + (value.at[at] - '0');
+    if (at < value.size && value.at[at] == '.') {
+        for (at++; ek_is_digit(value, at); at++, scale--) number = number * 10 + (value.at[at] - '0');
+    }
+    if (at < value.size && value.at[at] == 'e') {
+        bool down = ++at < value.size && value.at[at] == '-';
+        if (at < value.size && (down || value.at[at] == '+')) at++;
+        for (; ek_is_digit(value, at) && exponent < 1000; at++) exponent = exponent * 10 + (value.at[at] - '0');
+        scale += down ? -exponent : exponent;
+    }
+    for (int64_t i = 0; i < (scale < 0 ? -scale : scale); i++) power *= 10;
+    number = scale < 0 ? number / power : number * power;
+    return value.at[0] == '-' ? -number : number;
+}
+
+/* Copies a setting that is a text, and a terminating zero, into a buffer of this size, since `settings` are gone after `ek_init`.
+ * Returns the number of bytes; 0 for a text that is empty, missing, or longer than the buffer. */
+__attribute__((unused)) static size_t ek_setting_text(ek_text settings, const char *key, char *to, size_t size) {
+    ek_text value = ek_setting(settings, key);
+    size_t count = 0;
+    for (size_t at = 1; at + 1 < value.size && count < size; at++) {
+        char letter = value.at[at];
+        if (letter == '\\') {
+            letter = value.at[++at];
+            if (letter == 'u') {   /* of a control character: \u00 and two digits */
+                uint8_t high = (uint8_t)value.at[at + 3], low = (uint8_t)value.at[at + 4];
+                letter = (char)((high - '0') << 4 | (low <= '9' ? low - '0' : (low | 32) - 'a' + 10));
+                at += 4;
+            } else if (letter == 'n') letter = '\n';
+            else if (letter == 't') letter = '\t';
+            else if (letter == 'r') letter = '\r';
+            else if (letter == 'b') letter = '\b';
+            else if (letter == 'f') letter = '\f';
+        }
+        to[count++] = letter;
+    }
+    if (count >= size) count = 0;
+    if (size > 0) to[count] = 0;
+    return count;
 }
 
 /* The only functions a policy may import: log lines and notes. */
@@ -237,6 +302,13 @@ __attribute__((unused)) static uint32_t ek_cell(ek_frame frame, size_t row, uint
         }
     }
     return EK_UNMEASURED;
+}
+
+/* The cap nearest to this one that the session's scenario allows, by EK_FLOOR and EK_CEILING. The gateway refuses others. */
+__attribute__((unused)) static uint32_t ek_within_bounds(ek_frame frame, size_t row, uint32_t kbps) {
+    uint32_t floor = ek_cell(frame, row, EK_FLOOR), ceiling = ek_cell(frame, row, EK_CEILING);
+    if (ceiling != EK_UNMEASURED && kbps > ceiling) kbps = ceiling;
+    return floor != EK_UNMEASURED && kbps < floor ? floor : kbps;
 }
 
 /* True if the operator grants this action. */

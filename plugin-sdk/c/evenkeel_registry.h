@@ -57,6 +57,8 @@
 #define EK_NODES_UP 41
 /* Forecast that the node fails: 0 none; 500, its delay or loss reaches its limit in an hour; 1,000, it has. [permille, of node] */
 #define EK_DECAY 42
+/* Admitted load against capacity, without reserves. [permille, of node, region] */
+#define EK_CARRIED 43
 
 /* Cap the session's bit rate (REMB). Argument: kbit/s; 0 removes the cap. [kbps] */
 #define EK_OP_CAP 1

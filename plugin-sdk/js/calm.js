@@ -22,7 +22,13 @@ export const guest = {
   // `settings` are validated against the manifest, with defaults filled in.
   init(text, grant) {
     settings = JSON.parse(text);
-    columns = { jitter: grant.subjectMetrics.indexOf(Metric.JitterUp), cap: grant.subjectMetrics.indexOf(Metric.Cap) };
+    const column = (metric) => grant.subjectMetrics.indexOf(metric);
+    columns = {
+      jitter: column(Metric.JitterUp),
+      cap: column(Metric.Cap),
+      floor: column(Metric.Floor),
+      ceiling: column(Metric.Ceiling),
+    };
   },
   catalog() {},
   migrate(fromSchema) {
@@ -54,7 +60,11 @@ export const degradation = {
       const before = states.bytes[states.offsets[row]] ?? 0;
       const ticks = restless ? Math.min(before + 1, TICKS) : 0;
       if (ticks === TICKS && !capped) {
-        actions.push({ row, op: Op.Cap, arg: BigInt(settings.cap), reason: Why.Restless });
+        // The gateway refuses a cap outside of the scenario's bounds.
+        const [floor, ceiling] = [cell(columns.floor, row), cell(columns.ceiling, row)];
+        const within = Math.min(settings.cap, ceiling);
+        const kbps = floor === UNMEASURED ? within : Math.max(within, floor);
+        actions.push({ row, op: Op.Cap, arg: BigInt(kbps), reason: Why.Restless });
         note(row, 'jitter_us', BigInt(jitter));
       }
       if (!restless && capped) actions.push({ row, op: Op.Cap, arg: 0n, reason: Why.Calm });

@@ -55,6 +55,8 @@ export const Metric = Object.freeze({
   NodesUp: 41,
   /** Forecast that the node fails: 0 none; 500, its delay or loss reaches its limit in an hour; 1,000, it has. [permille] */
   Decay: 42,
+  /** Admitted load against capacity, without reserves. [permille] */
+  Carried: 43,
 });
 
 export const Op = Object.freeze({

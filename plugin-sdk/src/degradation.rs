@@ -71,6 +71,13 @@ impl<S> Session<'_, S> {
     pub fn measured(&self, metric: Metric) -> Option<u32> {
         self.frame.measured(self.row, metric)
     }
+
+    /// Returns the cap nearest to this one that the session's scenario allows, by [`Metric::Floor`] and [`Metric::Ceiling`]. The
+    /// gateway refuses others.
+    pub fn within_bounds(&self, kbps: u32) -> u32 {
+        let kbps = self.measured(Metric::Ceiling).map_or(kbps, |ceiling| kbps.min(ceiling));
+        self.measured(Metric::Floor).map_or(kbps, |floor| kbps.max(floor))
+    }
 }
 
 /// Actions on sessions, row by row. In [`Degradation::tick`] they apply to its session.

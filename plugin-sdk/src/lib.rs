@@ -45,7 +45,8 @@
 //!     type State = Memory;
 //!     type Reason = Why;
 //!     /// The gateway sends only these columns.
-//!     const READS: &'static [Metric] = &[Metric::JitterUp, Metric::Cap];
+//!     const READS: &'static [Metric] =
+//!         &[Metric::JitterUp, Metric::Cap, Metric::Floor, Metric::Ceiling];
 //!
 //!     fn tick(&self, session: &Session<Memory>, out: &mut Actions<Memory>) {
 //!         // `None` means "not measured".
@@ -55,7 +56,8 @@
 //!         let before = session.state().restless_ticks;
 //!         let ticks = if restless { before.saturating_add(1).min(3) } else { 0 };
 //!         if ticks == 3 && !capped {
-//!             out.cap(self.cap.kbps()).because(Why::Jitter).note("jitter_us", jitter.into());
+//!             let cap = session.within_bounds(self.cap.kbps());
+//!             out.cap(cap).because(Why::Jitter).note("jitter_us", jitter.into());
 //!         }
 //!         if !restless && capped {
 //!             out.lift_cap().because(Why::Calm);

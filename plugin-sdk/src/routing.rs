@@ -12,7 +12,7 @@ use crate::newcomer::NewRoom;
 use crate::node::Nodes;
 use crate::reason::Reason;
 use crate::registry::Metric;
-use crate::room::{Room, Rooms};
+use crate::room::{NO_HOP, Room, Rooms};
 use crate::settings::Settings;
 use crate::state::{Pack, State};
 use crate::wit::routing::exports::evenkeel::policy::routing as abi;
@@ -83,6 +83,12 @@ impl<S: State> Placement<S> {
     /// Has no opinion: the native default decides.
     pub fn abstain() -> Placement<S> {
         Placement::on([])
+    }
+
+    /// Refuses the room: no node may carry it. Its client gets the reason, and may try again after this time; with zero,
+    /// after a time that the gateway chooses.
+    pub fn refuse(reason: impl Reason, retry_after: Duration) -> Placement<S> {
+        Placement::on([NodeId(NO_HOP)]).because(reason).ask_again_after(retry_after)
     }
 
     /// Includes the room in a `reroute` after this time. With zero (the default), only when nodes change.

@@ -91,7 +91,9 @@ pub struct Room<S> {
 pub struct Placed<S> {
     /// Names of nodes, best first.
     pub hops: Vec<String>,
-    /// Time until the room's next `reroute`.
+    /// The room was refused.
+    pub refused: bool,
+    /// Time until the room's next `reroute`, or until a refused client may try again.
     pub ask_again_after: Duration,
     /// The number of the reason.
     pub reason: u32,
@@ -242,8 +244,10 @@ impl<P: Policy + Routing> Trial<P> {
         self.loaded.catalog = self.world.catalog();
         let (now_us, labels) = (self.now_us(), own(labels));
         let placed = routing::place(&self.loaded, now_us, room, "trial", &labels, self.nodes());
+        let refused = placed.hops == [NO_HOP];
         Placed {
-            hops: self.world.names(&placed.hops),
+            hops: if refused { Vec::new() } else { self.world.names(&placed.hops) },
+            refused,
             ask_again_after: Duration::from_millis(placed.ttl_ms.into()),
             reason: placed.reason,
             state: came_back(&placed.state),

@@ -99,15 +99,31 @@ fn parse(block: &Block) -> Result<(), String> {
         "Cargo.toml" => {
             toml::from_str::<toml::Table>(&block.text).map(|_| ()).map_err(|e| e.to_string())
         }
+        case if case.starts_with("tests/") => test_ladder(&file, &block.text),
         set if set.ends_with(".toml") => {
             fs::write(sets.join(set), &block.text).unwrap();
             check(&sets)
         }
         _ => {
-            let known = "evenkeel.toml, agent.toml, witness.toml or a policy set";
+            let known =
+                "evenkeel.toml, agent.toml, witness.toml, a case below tests/ or a policy set";
             Err(format!("the fence names no file: ```toml {known}"))
         }
     }
+}
+
+/// A case of `degrade-ladder`, which its plugin passes.
+fn test_ladder(case: &Path, text: &str) -> Result<(), String> {
+    let tests = case.parent().unwrap();
+    fs::create_dir(tests).unwrap();
+    fs::write(case, text).unwrap();
+    let ladder = evenkeel_host::shipped().iter().find(|plugin| plugin.name == "degrade-ladder");
+    let plugin = tests.with_file_name("degrade-ladder.wasm");
+    fs::write(&plugin, ladder.unwrap().bytes).unwrap();
+    let mut test = Command::new(evenkeel());
+    let tested = test.args(["plugin", "test", "--worlds", "1"]).arg(&plugin).output().unwrap();
+    let said = [tested.stdout, tested.stderr].concat();
+    tested.status.success().then_some(()).ok_or(String::from_utf8_lossy(&said).into_owned())
 }
 
 /// Policy sets, with the settings of their plugins.

@@ -314,6 +314,11 @@ fn refused_offer(refusal: OfferRefusal, names: &NodeNames) -> ApiError {
             let message = "no node is available for the room";
             ApiError::new(ApiErrorCode::Unavailable, message).retry_after(retry_after)
         }
+        OfferRefusal::PlacementRefused { reason, retry_after } => {
+            let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+            let message = format!("the routing policy gives the room no node{reason}");
+            ApiError::new(ApiErrorCode::Refused, message).retry_after(retry_after)
+        }
         OfferRefusal::ClientsImpaired { group, retry_after } => {
             let message =
                 format!("breaker of clients with {group} is open: their media is impaired");

@@ -345,6 +345,8 @@ fn node_view(node: &NodeStanding, names: &NodeNames) -> impl Serialize + use<> {
         opening: node.opening,
         queued: node.waiting,
         load_permille: node.load_permille,
+        // Without reserves.
+        carried_permille: (1_000 * node.carried_kbps).checked_div(node.capacity_kbps).unwrap_or(0),
         // Load reported by the node, thousandths.
         reported_permille: node.reported_permille,
         rooms: node.rooms,

@@ -14,11 +14,12 @@ use evenkeel_config::read_duration;
 use evenkeel_control::history::{Carried, EndedSession};
 use evenkeel_control::{ControlError, NodeNames, SessionView};
 use evenkeel_core::{
-    Explanation, Impossible, MoveRecord, NodeCandidate, NodeStanding, RoomStanding,
-    SessionStanding, SubjectDecision, SubjectQuarantine,
+    CandidateReason, Explanation, Impossible, MoveRecord, NodeCandidate, NodeStanding,
+    RoomStanding, SessionStanding, SubjectDecision, SubjectQuarantine,
 };
 use evenkeel_model::{
-    Decider, DecisionOutcome, EvidenceSource, Hop, HopGrant, Measures, Metric, RoomId, SessionId,
+    Decider, DecisionOutcome, EvidenceSource, Hook, Hop, HopGrant, Measures, Metric, RoomId,
+    SessionId,
 };
 use evenkeel_process::unix_us;
 use serde::{Deserialize, Serialize};
@@ -205,12 +206,18 @@ fn explained(
             pending_opens: heading.waiting,
         }
     });
+    let routing = explanation.decisions.iter().find(|said| said.hook == Hook::Routing);
+    let chosen_for = routing.and_then(|said| said.reason.clone());
     let candidate = |other: &NodeCandidate| {
         object! {
             #[serde(flatten)]
             name: names.of_hop(other.hop),
             reason: other.why.name(),
+            // Of the policy that chose another node.
+            policy_reason?: chosen_for.clone().filter(|_| other.why == CandidateReason::NotChosen),
             load_permille: other.load_permille,
+            // Without reserves.
+            carried_permille: other.carried_permille,
         }
     };
     let step = |step: &MoveRecord| {

@@ -1,23 +1,25 @@
 //! A plugin file that was built from a project or accepted by the host.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use data_encoding::HEXLOWER;
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
 use serde_json::Value;
 
-use crate::cargo::Project;
 use crate::failed::AuthorError;
+use crate::project::Project;
 
-/// Time limit of a call: generous, as an author's machine is busy with compiling.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// The gateway's budgets, with more time for `open`: a recorded question may be about more new sessions than an author's
+/// machine opens in time.
+pub(crate) fn recorded_budgets() -> CallBudgets {
+    CallBudgets { open: Duration::from_millis(250), ..CallBudgets::default() }
+}
 
-/// An engine with a time limit far above the gateway's budget, so that a slow machine does not change answers. Endless
-/// loops still end.
+/// An engine that repeats recorded questions. A busy machine does not change answers, and endless loops end.
 pub fn patient_engine() -> Engine {
-    Engine::with_budgets(CallBudgets::all(PATIENCE))
+    Engine::patient(recorded_budgets())
 }
 
 /// A plugin accepted by the host.
@@ -29,7 +31,9 @@ pub struct Built {
     pub bytes: Vec<u8>,
     /// The vetted plugin.
     pub component: Component,
+    /// With the gateway's budgets.
     pub(crate) engine: Engine,
+    pub(crate) compiled_in: Duration,
 }
 
 impl Built {
@@ -38,15 +42,21 @@ impl Built {
         Built::read(&project.compile()?)
     }
 
+    /// Compiles the project with lines of source, for [`cover`](crate::coverage::cover).
+    pub fn for_coverage(project: &Project) -> Result<Built, AuthorError> {
+        Built::read(&project.compile_for_coverage()?)
+    }
+
     pub(crate) fn read(file: &Path) -> Result<Built, AuthorError> {
         Ok(Built::from_bytes(fs::read(file).map_err(AuthorError::file(file))?)?)
     }
 
     /// Accepts a core module or a component.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Built, PluginRefusal> {
-        let engine = patient_engine();
+        let engine = Engine::patient(CallBudgets::default());
+        let began = Instant::now();
         let component = Component::vet(&engine, &bytes)?;
-        Ok(Built { bytes, component, engine })
+        Ok(Built { bytes, component, engine, compiled_in: began.elapsed() })
     }
 
     /// Writes `<name>.wasm` into a folder and returns the path.
@@ -71,12 +81,19 @@ impl Built {
         HEXLOWER.encode(self.component.digest())
     }
 
-    /// Name of the plugin's revision under default settings; `None` if a setting has no default.
-    pub fn revision(&self) -> Option<String> {
-        let hook = *self.component.manifest().hooks.first()?;
-        let policy =
-            BoundPlugin::install(&self.engine, &self.component, hook, Value::Null, Vec::new(), 0);
-        policy.ok().map(|policy| policy.revision().to_owned())
+    /// Name of the plugin's revision under default settings; `None` if these are not settings of the plugin, such as one
+    /// that has to be set.
+    ///
+    /// # Errors
+    /// If the plugin does not start.
+    pub fn revision(&self) -> Result<Option<String>, PluginRefusal> {
+        let Some(&hook) = self.component.manifest().hooks.first() else { return Ok(None) };
+        match BoundPlugin::install(&self.engine, &self.component, hook, Value::Null, Vec::new(), 0)
+        {
+            Ok(policy) => Ok(Some(policy.revision().to_owned())),
+            Err(PluginRefusal::Setting { .. } | PluginRefusal::Settings(_)) => Ok(None),
+            Err(refused) => Err(refused),
+        }
     }
 }
 

@@ -8,25 +8,11 @@ use evenkeel_toolchain::TARGET;
 use serde_json::Value;
 
 use crate::failed::AuthorError;
-
-/// A folder with a plugin's crate.
-#[derive(Clone, Debug)]
-pub struct Project {
-    /// The folder with `Cargo.toml`.
-    pub folder: PathBuf,
-}
+use crate::project::Project;
 
 impl Project {
-    /// Finds the project of this folder.
-    pub fn at(folder: &Path) -> Result<Project, AuthorError> {
-        let there = folder.canonicalize().ok().filter(|folder| folder.join("Cargo.toml").is_file());
-        there
-            .map(|folder| Project { folder })
-            .ok_or_else(|| AuthorError::NoProject(folder.to_owned()))
-    }
-
     /// Runs the project's own tests natively. `to_stderr` keeps standard output for the result of a command.
-    pub fn test(&self, to_stderr: bool) -> Result<(), AuthorError> {
+    pub(crate) fn cargo_test(&self, to_stderr: bool) -> Result<(), AuthorError> {
         let mut cargo = self.cargo("test");
         if to_stderr {
             cargo.stdout(std::io::stderr());
@@ -35,33 +21,12 @@ impl Project {
         if status.success() { Ok(()) } else { Err(AuthorError::Cargo("test".into())) }
     }
 
-    /// Finds the plugin's project: the given folder, else the folder of the plugin file, else the current folder.
-    ///
-    /// # Errors
-    /// If the given folder has no project.
-    pub fn of_plugin(
-        name: &str,
-        file: &Path,
-        given: Option<&Path>,
-    ) -> Result<Option<Project>, AuthorError> {
-        if let Some(given) = given {
-            return Project::at(given).map(Some);
-        }
-        let beside = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folders = beside.into_iter().chain([Path::new(".")]);
-        let mut projects = folders.filter_map(|folder| Project::at(folder).ok());
-        Ok(projects.find(|project| project.package().as_deref() == Some(name)))
-    }
-
-    /// The package's name, if the manifest can be read.
-    fn package(&self) -> Option<String> {
-        let manifest = std::fs::read_to_string(self.folder.join("Cargo.toml")).ok()?;
-        let manifest: toml::Table = manifest.parse().ok()?;
-        Some(manifest.get("package")?.get("name")?.as_str()?.to_owned())
-    }
-
     /// Runs one ignored test natively with full optimisation and returns its output.
-    pub(crate) fn run_test(&self, test: &str, with: (&str, &Path)) -> Result<String, AuthorError> {
+    pub(crate) fn cargo_run_test(
+        &self,
+        test: &str,
+        with: (&str, &Path),
+    ) -> Result<String, AuthorError> {
         let mut cargo = self.cargo("test");
         cargo.args(["--quiet", "--release", "--lib", test, "--", "--ignored", "--nocapture"]);
         cargo.env(with.0, with.1);
@@ -72,12 +37,25 @@ impl Project {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Compiles the plugin with lines of source, so little optimised that its branches are those of the source.
+    pub(crate) fn cargo_build_for_coverage(&self) -> Result<PathBuf, AuthorError> {
+        self.cargo_build(&[
+            "--profile=coverage",
+            "--config=profile.coverage.inherits='release'",
+            "--config=profile.coverage.debug='line-tables-only'",
+            "--config=profile.coverage.lto='off'",
+            "--config=profile.coverage.opt-level=1",
+            "--config=profile.coverage.strip=false",
+        ])
+    }
+
     /// Compiles the plugin, and returns the path of cargo's module.
-    pub(crate) fn compile(&self) -> Result<PathBuf, AuthorError> {
+    pub(crate) fn cargo_build(&self, profile: &[&str]) -> Result<PathBuf, AuthorError> {
         evenkeel_toolchain::check_target()?;
         let mut cargo = self.cargo("build");
         cargo
-            .args(["--release", "--lib", "--target", TARGET])
+            .args(profile)
+            .args(["--lib", "--target", TARGET])
             .args(["--message-format", "json-render-diagnostics"]);
         let output = cargo.output().map_err(|error| no_cargo(&cargo, error))?;
         if !output.status.success() {

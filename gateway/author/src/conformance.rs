@@ -17,7 +17,7 @@ use crate::built::Built;
 use crate::inspection::thousands;
 use crate::setting::SettingSchema;
 pub use crate::verdict::Violation;
-use crate::verdict::examine;
+use crate::verdict::{examine, is_overrun};
 use crate::world::RandomWorld;
 
 /// Time steps per world: enough for a policy that waits three ticks to act, and to undo it.
@@ -41,7 +41,7 @@ pub struct ConformanceOptions {
 ///
 /// # Errors
 ///
-/// If the plugin refuses the settings, or fails before its first question.
+/// If the plugin refuses the settings, fails before its first question, or runs past a budget of the gateway.
 pub fn run(
     built: &Built,
     options: &ConformanceOptions,
@@ -52,11 +52,11 @@ pub fn run(
         // Reports invalid settings at once.
         run.install(hook, &options.settings, &RandomWorld::drawn(0))?;
         for seed in options.seed..options.seed.saturating_add(options.worlds.into()) {
-            run.play(hook, seed, &options.settings, None);
+            run.play(hook, seed, &options.settings, None)?;
         }
     }
     run.report.worlds = options.worlds;
-    run.try_settings(options);
+    run.try_settings(options)?;
     Ok(run.report)
 }
 
@@ -77,17 +77,23 @@ impl ConformanceRun<'_> {
     }
 
     /// Plays one world. `under` is the setting being tried.
-    fn play(&mut self, hook: Hook, seed: u64, settings: &Value, under: Option<&str>) {
+    fn play(
+        &mut self,
+        hook: Hook,
+        seed: u64,
+        settings: &Value,
+        under: Option<&str>,
+    ) -> Result<(), PluginRefusal> {
         let mut world = RandomWorld::drawn(seed);
         let mut policy = match self.install(hook, settings, &world) {
             Ok(policy) => policy,
-            Err(refused) => return self.refused(&refused, seed, under),
+            Err(refused) => return self.refused(refused, seed, under),
         };
         for _ in 0..TURNS {
             for question in questions(&mut world, hook) {
                 let now_us = world.now_us;
                 let fresh = || self.install(hook, settings, &world);
-                let (answered, broken) = examine(&mut policy, &question, now_us, fresh);
+                let (answered, broken) = examine(&mut policy, &question, now_us, fresh)?;
                 let of = ConformanceFinding::of(name(&question), seed, under);
                 self.report.count(&question);
                 broken.into_iter().for_each(|violation| self.report.find(of.clone(), violation));
@@ -100,22 +106,30 @@ impl ConformanceRun<'_> {
             }
             world.turn();
         }
+        Ok(())
     }
 
     /// Records a plugin's failure at the start as a failure of `catalog`.
-    fn refused(&mut self, refused: &PluginRefusal, seed: u64, under: Option<&str>) {
+    fn refused(
+        &mut self,
+        refused: PluginRefusal,
+        seed: u64,
+        under: Option<&str>,
+    ) -> Result<(), PluginRefusal> {
         let fault = match refused {
-            PluginRefusal::Faulted { fault, .. } => fault.clone(),
+            overrun if is_overrun(&overrun) => return Err(overrun),
+            PluginRefusal::Faulted { fault, .. } => fault,
             other => evenkeel_model::PluginFault::Trap(other.to_string().into()),
         };
         self.report.find(ConformanceFinding::of("catalog", seed, under), Violation::Fault(fault));
+        Ok(())
     }
 
     /// Tries each setting at and beyond its bounds.
-    fn try_settings(&mut self, options: &ConformanceOptions) {
+    fn try_settings(&mut self, options: &ConformanceOptions) -> Result<(), PluginRefusal> {
         let manifest = self.built.component.manifest();
         let all = SettingSchema::all(&manifest.settings.json);
-        let Some(&hook) = manifest.hooks.first() else { return };
+        let Some(&hook) = manifest.hooks.first() else { return Ok(()) };
         for trial in bounds::trials(&all) {
             self.report.settings_tried += 1;
             let settings = trial.within(&options.settings);
@@ -124,9 +138,10 @@ impl ConformanceRun<'_> {
                 (true, Ok(_)) => {
                     let under = trial.words();
                     for seed in options.seed..options.seed.saturating_add(WORLDS_OF_BOUND) {
-                        self.play(hook, seed, &settings, Some(&under));
+                        self.play(hook, seed, &settings, Some(&under))?;
                     }
                 }
+                (true, Err(refused)) if is_overrun(&refused) => return Err(refused),
                 (true, Err(refused)) => {
                     let (setting, said) = (trial.words(), refused.to_string());
                     self.report.unfit.push(SettingMismatch::Refused { setting, said });
@@ -137,6 +152,7 @@ impl ConformanceRun<'_> {
                 (false, Err(_)) => {}
             }
         }
+        Ok(())
     }
 }
 
@@ -281,4 +297,4 @@ pub(crate) fn name(question: &PolicyQuestion) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

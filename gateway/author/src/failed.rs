@@ -3,6 +3,8 @@ use std::path::{Path, PathBuf};
 use evenkeel_host::PluginRefusal;
 use evenkeel_toolchain::ToolchainError;
 
+use crate::case::CaseError;
+
 /// An error for a plugin author. As text: one sentence with the next step.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -20,20 +22,52 @@ pub enum AuthorError {
     Exists(PathBuf),
     /// The folder has no plugin project.
     #[error(
-        "there is no Cargo.toml in {}; `evenkeel plugin new --hook HOOK NAME` makes a project, `--path` names another \
-         folder",
+        "there is no project in {}: no Cargo.toml, policy.c or policy.js; `evenkeel plugin new --hook HOOK NAME` makes \
+         one, `--path` names another folder",
         .0.display()
     )]
     NoProject(PathBuf),
     /// A file cannot be read or written.
     #[error("{path}: {1}", path = .0.display())]
     File(PathBuf, std::io::Error),
+    /// The file is no case.
+    #[error("{path}: {1}", path = .0.display())]
+    Case(PathBuf, CaseError),
     /// Cargo cannot be started.
     #[error("cannot run {0}: {1}; Rust comes with rustup, see https://rustup.rs")]
     NoCargo(String, std::io::Error),
     /// The toolchain lacks the target of plugins.
     #[error(transparent)]
     Toolchain(#[from] ToolchainError),
+    /// A compiler of another language cannot be started.
+    #[error("cannot run {program}: {error}; {needs}")]
+    NoProgram {
+        /// The program.
+        program: String,
+        /// The error of the system.
+        error: std::io::Error,
+        /// What the language needs.
+        needs: &'static str,
+    },
+    /// The packages of a project in JavaScript are not installed.
+    #[error("the packages of {} are not installed; run `npm ci` there", .0.display())]
+    NoPackages(PathBuf),
+    /// A compiler of another language failed.
+    #[error("`{0}` failed; see its errors above")]
+    Compiler(String),
+    /// There is no first policy for this hook in this language.
+    #[error(
+        "`plugin new --lang {language}` makes policies for the hook degradation only, not for {hook}"
+    )]
+    NoTemplate {
+        /// The language.
+        language: &'static str,
+        /// The hook.
+        hook: &'static str,
+    },
+    /// The project cannot be measured natively.
+    #[error("native figures are of projects in Rust only")]
+    NotRust,
     /// Cargo failed, with these arguments.
     #[error("`cargo {0}` failed; see its errors above")]
     Cargo(String),
@@ -58,11 +92,20 @@ impl AuthorError {
         move |error| AuthorError::File(path, error)
     }
 
+    pub(crate) fn case(path: &Path) -> impl FnOnce(CaseError) -> AuthorError + use<> {
+        let path = path.to_owned();
+        move |error| AuthorError::Case(path, error)
+    }
+
     /// True if the input is wrong, rather than the environment.
     pub fn is_of_the_question(&self) -> bool {
         matches!(
             self,
-            AuthorError::BadName { .. } | AuthorError::Exists(_) | AuthorError::NoProject(_)
+            AuthorError::BadName { .. }
+                | AuthorError::Exists(_)
+                | AuthorError::NoProject(_)
+                | AuthorError::NoTemplate { .. }
+                | AuthorError::Case(..)
         )
     }
 }

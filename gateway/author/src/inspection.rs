@@ -29,8 +29,8 @@ impl Inspection {
     pub fn of(bytes: &[u8]) -> Inspection {
         let signer = signer(bytes);
         let built = signer.clone().and_then(|_| Built::from_bytes(bytes.to_vec()));
-        let (revision, refused) = match built {
-            Ok(built) => (built.revision(), None),
+        let (revision, refused) = match built.and_then(|built| built.revision()) {
+            Ok(revision) => (revision, None),
             Err(refused) => (None, Some(refused)),
         };
         Inspection { revision, signer, refused, ..Inspection::outline(bytes) }

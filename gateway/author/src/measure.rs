@@ -10,16 +10,19 @@ mod spread;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use evenkeel_host::limits::MEMORY_BYTES_MAX;
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
-use evenkeel_model::{Hook, PolicyQuestion};
+use evenkeel_model::{Hook, PluginFault, PolicyQuestion, RevisionAnswer};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::native::Native;
 pub use self::spread::TimeSpread;
-use crate::built::{Built, PATIENCE, patient_engine};
-use crate::cargo::Project;
+use crate::built::Built;
 use crate::inspection::thousands;
+use crate::profile::question::ProfiledQuestion;
+use crate::project::Project;
+use crate::verdict::ask;
 use crate::world::{RandomWorld, Size};
 
 /// Rounds of each call; their distribution is reported.
@@ -30,6 +33,9 @@ const ROUND: Duration = Duration::from_millis(1);
 
 /// Limit of calls per round, for very short calls.
 const CALLS_MAX: u32 = 4_096;
+
+/// Budget of a call whose instructions are counted, which takes several times as long.
+const COUNTING: Duration = Duration::from_secs(1);
 
 /// Instances created to measure startup.
 const STARTS: usize = 201;
@@ -103,14 +109,12 @@ pub fn measure(
     project: Option<&Project>,
 ) -> Result<MeasurementReport, PluginRefusal> {
     let manifest = built.component.manifest();
-    let began = Instant::now();
-    let engine = patient_engine();
-    let component = Component::vet(&engine, &built.bytes)?;
-    let compile = began.elapsed();
-    let counting = Engine::counting(CallBudgets::all(PATIENCE));
+    let (engine, component) = (&built.engine, &built.component);
+    // A plugin is timed first, so that it has returned in time once.
+    let counting = counting_engine();
     let counted = Component::vet(&counting, &built.bytes)?;
 
-    let mut calls = Vec::new();
+    let (mut calls, mut too_large) = (Vec::new(), Vec::new());
     let mut starts = Vec::new();
     let mut native: Option<Native> = None;
     for &hook in &manifest.hooks {
@@ -129,14 +133,24 @@ pub fn measure(
             if starts.is_empty() {
                 for _ in 0..STARTS {
                     let began = Instant::now();
-                    drop(install(&engine, &component)?);
+                    drop(install(engine, component)?);
                     starts.push(began.elapsed().as_nanos() as u64);
                 }
             }
-            let mut policy = install(&engine, &component)?;
+            let mut policy = install(engine, component)?;
             let mut counting = install(&counting, &counted)?;
             let question = case.steady(&mut policy, &mut world)?;
             let now_us = world.now_us;
+            let ns = match time(&mut policy, &question, now_us) {
+                Err(PluginRefusal::Faulted { fault: PluginFault::OutOfMemory, .. })
+                    if question.rows() > 1 =>
+                {
+                    too_large.push((case.name, case.rows));
+                    continue;
+                }
+                timed => timed?,
+            };
+            let instructions = count(&mut counting, &question, now_us)?;
             let questions = native.get_or_insert_with(|| Native::with(policy.settings()));
             questions.ask(&policy, case.name, &question, now_us);
             calls.push(MeasuredCall {
@@ -144,9 +158,8 @@ pub fn measure(
                 rows: case.rows,
                 native_ns: None,
                 promised: manifest.cost.get(case.name).map(|cost| cost.of(rows(&question))),
-                ns: time(&mut policy, &question, now_us).map_err(|fault| case.failed(fault))?,
-                instructions: count(&mut counting, &question, now_us)
-                    .map_err(|fault| case.failed(fault))?,
+                ns,
+                instructions,
             });
         }
     }
@@ -169,12 +182,36 @@ pub fn measure(
         name: (*manifest.name).into(),
         version: manifest.version.clone(),
         bytes: built.bytes.len(),
-        compile,
+        compile: built.compiled_in,
         start_ns: TimeSpread::of(starts),
         exceeded: exceeded.collect(),
+        too_large,
         calls,
         not_native,
     })
+}
+
+/// The questions that are measured, with the states that the plugin wrote.
+pub(crate) fn usual_questions(
+    built: &Built,
+    settings: &Value,
+) -> Result<Vec<ProfiledQuestion>, PluginRefusal> {
+    let mut questions = Vec::new();
+    for &hook in &built.component.manifest().hooks {
+        for case in cases(hook) {
+            let mut world = RandomWorld::sized(1, case.size);
+            let (settings, catalog) = (settings.clone(), world.catalog.clone());
+            let mut policy =
+                BoundPlugin::install(&built.engine, &built.component, hook, settings, catalog, 1)?;
+            let question = case.steady(&mut policy, &mut world)?;
+            if ask(&mut policy, &question, world.now_us)?.is_ok() {
+                let settings = policy.settings().to_owned();
+                let RandomWorld { catalog, now_us, .. } = world;
+                questions.push(ProfiledQuestion { question, catalog, now_us, settings });
+            }
+        }
+    }
+    Ok(questions)
 }
 
 struct Case {
@@ -192,13 +229,12 @@ impl Case {
         world: &mut RandomWorld,
     ) -> Result<PolicyQuestion, PluginRefusal> {
         let first = (self.ask)(world);
-        let answered = policy.ask(&first, world.now_us).map_err(|fault| self.failed(fault))?;
+        // Every row is new, as to a gateway after a push, which asks about fewer at once if it has to.
+        let answered = policy
+            .ask_isolating(&first, world.now_us, Duration::MAX)
+            .map_err(|fault| PluginRefusal::Faulted { call: policy.calling(), fault })?;
         world.apply(&answered.answer);
         Ok((self.ask)(world))
-    }
-
-    fn failed(&self, fault: evenkeel_model::PluginFault) -> PluginRefusal {
-        PluginRefusal::Faulted { call: self.name, fault }
     }
 }
 
@@ -241,15 +277,31 @@ fn cases(hook: Hook) -> Vec<Case> {
     }
 }
 
-fn time(
+/// An engine that counts instructions.
+pub(crate) fn counting_engine() -> Engine {
+    Engine::counting(CallBudgets::all(COUNTING))
+}
+
+/// The answer, which every failure prevents.
+fn answer(
     policy: &mut BoundPlugin,
     question: &PolicyQuestion,
     now_us: u64,
-) -> Result<TimeSpread, evenkeel_model::PluginFault> {
+) -> Result<RevisionAnswer, PluginRefusal> {
+    ask(policy, question, now_us)?
+        .map_err(|fault| PluginRefusal::Faulted { call: policy.calling(), fault })
+}
+
+/// Nanoseconds per call, by round.
+pub(crate) fn time(
+    policy: &mut BoundPlugin,
+    question: &PolicyQuestion,
+    now_us: u64,
+) -> Result<TimeSpread, PluginRefusal> {
     let mut round = |calls: u32| {
         let mut took = Duration::ZERO;
         for _ in 0..calls {
-            took += policy.ask(question, now_us)?.took;
+            took += answer(policy, question, now_us)?.took;
         }
         Ok((took / calls).as_nanos() as u64)
     };
@@ -261,14 +313,14 @@ fn time(
 }
 
 /// Instructions of a second call: the first one grows the plugin's memory.
-fn count(
+pub(crate) fn count(
     policy: &mut BoundPlugin,
     question: &PolicyQuestion,
     now_us: u64,
-) -> Result<u64, evenkeel_model::PluginFault> {
-    policy.ask(question, now_us)?;
+) -> Result<u64, PluginRefusal> {
+    answer(policy, question, now_us)?;
     let before = policy.instructions().unwrap_or(0);
-    policy.ask(question, now_us)?;
+    answer(policy, question, now_us)?;
     Ok(policy.instructions().unwrap_or(0) - before)
 }
 
@@ -285,6 +337,8 @@ pub struct MeasurementReport {
     pub calls: Vec<MeasuredCall>,
     /// Calls above their declared cost.
     pub exceeded: Vec<Exceeded>,
+    /// Calls, with their rows, that need more memory than an instance has.
+    pub(crate) too_large: Vec<(&'static str, u32)>,
     /// Reason for the lack of native measurements.
     pub not_native: Option<String>,
 }
@@ -292,6 +346,7 @@ pub struct MeasurementReport {
 impl MeasurementReport {
     /// The report of `--json`.
     pub fn json(&self) -> Value {
+        let too_large = |&(call, rows): &(&str, u32)| json!({"call": call, "rows": rows});
         json!({
             "name": self.name,
             "version": self.version,
@@ -299,6 +354,7 @@ impl MeasurementReport {
             "compile_ms": self.compile.as_secs_f64() * 1e3,
             "start_ns": self.start_ns,
             "calls": self.calls,
+            "out_of_memory": self.too_large.iter().map(too_large).collect::<Vec<_>>(),
             "not_native": self.not_native,
             "exceeded": self.exceeded.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })
@@ -347,6 +403,14 @@ impl fmt::Display for MeasurementReport {
                 thousands(call.instructions),
                 call.instructions as f64 / rows,
                 or_none(call.promised),
+            )?;
+        }
+        for (call, rows) in &self.too_large {
+            writeln!(
+                f,
+                "  {call:<9}{:>6}   wanted more than {} MiB of memory; a gateway asks about fewer at once",
+                thousands(rows),
+                MEMORY_BYTES_MAX >> 20
             )?;
         }
         let words =

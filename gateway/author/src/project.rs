@@ -1,101 +1,99 @@
-//! Creates a project: a small working policy, its tests, and the SDK's source.
+//! A folder with a plugin's source, and what its language needs to build it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use evenkeel_model::Hook;
+use serde_json::Value;
 
 use crate::failed::AuthorError;
-use crate::{name, sdk};
+use crate::language::Language;
 
-/// The SDK's folder in a project.
-const SDK_FOLDER: &str = "sdk";
+/// A folder with a plugin's source.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// The folder with `Cargo.toml`, `policy.c` or `policy.js`.
+    pub folder: PathBuf,
+    /// The language of the source.
+    pub language: Language,
+}
 
-const VERSION: &str = "0.1.0";
+impl Project {
+    /// Finds the project of this folder.
+    pub fn at(folder: &Path) -> Result<Project, AuthorError> {
+        let found = folder
+            .canonicalize()
+            .ok()
+            .and_then(|folder| Some(Project { language: Language::of(&folder)?, folder }));
+        found.ok_or_else(|| AuthorError::NoProject(folder.to_owned()))
+    }
 
-/// Writes a new project into the folder of its name in `parent`, and returns that folder.
-///
-/// An existing folder is left unchanged, and an incomplete one is removed.
-pub fn create(parent: &Path, name: &str, hook: Hook) -> Result<PathBuf, AuthorError> {
-    name::check(name)?;
-    let folder = parent.join(name);
-    fs::create_dir(&folder).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => AuthorError::Exists(folder.clone()),
-        _ => AuthorError::File(folder.clone(), error),
-    })?;
-    let written = files(name, hook).into_iter().try_for_each(|(path, text)| {
-        let path = folder.join(path);
-        let parent = path.parent().unwrap_or(&folder);
-        fs::create_dir_all(parent).map_err(AuthorError::file(parent))?;
-        fs::write(&path, text).map_err(AuthorError::file(&path))
-    });
-    match written {
-        Ok(()) => Ok(folder),
-        Err(failed) => {
-            // The write error is reported instead.
-            let _ = fs::remove_dir_all(&folder);
-            Err(failed)
+    /// Finds the plugin's project: the given folder, else the folder of the plugin file, else the current folder.
+    ///
+    /// # Errors
+    /// If the given folder has no project.
+    pub fn of_plugin(
+        name: &str,
+        file: &Path,
+        given: Option<&Path>,
+    ) -> Result<Option<Project>, AuthorError> {
+        if let Some(given) = given {
+            return Project::at(given).map(Some);
+        }
+        let beside = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folders = beside.into_iter().chain([Path::new(".")]);
+        let mut projects = folders.filter_map(|folder| Project::at(folder).ok());
+        Ok(projects.find(|project| project.name().as_deref() == Some(name)))
+    }
+
+    /// The plugin's name, if its manifest can be read.
+    fn name(&self) -> Option<String> {
+        let read = |file: &str| fs::read_to_string(self.folder.join(file)).ok();
+        match self.language {
+            Language::Rust => {
+                let manifest: toml::Table = read("Cargo.toml")?.parse().ok()?;
+                Some(manifest.get("package")?.get("name")?.as_str()?.to_owned())
+            }
+            Language::C | Language::JavaScript => {
+                let manifest: Value = serde_json::from_str(&read("manifest.json")?).ok()?;
+                Some(manifest.get("name")?.as_str()?.to_owned())
+            }
         }
     }
-}
 
-fn files(name: &str, hook: Hook) -> Vec<(PathBuf, String)> {
-    let mut files = vec![
-        ("Cargo.toml".into(), manifest(name, hook)),
-        ("Cargo.lock".into(), sdk::lock(name, VERSION)),
-        ("README.md".into(), readme(name, hook)),
-        (".gitignore".into(), format!("/target\n/{name}.wasm\n")),
-        ("src/lib.rs".into(), policy(hook).to_owned()),
-        // The format of the example policy, so that `cargo fmt` leaves it unchanged.
-        ("rustfmt.toml".into(), include_str!("../../../rustfmt.toml").to_owned()),
-    ];
-    let sdk = sdk::FILES.iter();
-    files.extend(sdk.map(|(path, text)| (Path::new(SDK_FOLDER).join(path), (*text).to_owned())));
-    files
-}
-
-/// Source of the hook's example policy and its tests. The gateway's own build compiles and tests it.
-fn policy(hook: Hook) -> &'static str {
-    match hook {
-        Hook::Admission => include_str!("../../../plugins/examples/admission/src/lib.rs"),
-        Hook::Routing => include_str!("../../../plugins/examples/routing/src/lib.rs"),
-        Hook::Degradation => include_str!("../../../plugins/examples/degradation/src/lib.rs"),
-        Hook::Scenario => include_str!("../../../plugins/examples/scenario/src/lib.rs"),
+    /// Runs the project's own tests natively, if its language has such. `to_stderr` keeps standard output for the result of a
+    /// command.
+    pub fn test(&self, to_stderr: bool) -> Result<(), AuthorError> {
+        match self.language {
+            Language::Rust => self.cargo_test(to_stderr),
+            Language::C | Language::JavaScript => Ok(()),
+        }
     }
-}
 
-fn readme(name: &str, hook: Hook) -> String {
-    include_str!("../templates/README.md").replace("NAME", name).replace("HOOK", hook.name())
-}
+    /// Compiles the plugin, and returns the path of the module.
+    pub(crate) fn compile(&self) -> Result<PathBuf, AuthorError> {
+        match self.language {
+            Language::Rust => self.cargo_build(&["--release"]),
+            Language::C => self.clang(&["-O2"]),
+            Language::JavaScript => self.componentize(),
+        }
+    }
 
-fn manifest(name: &str, hook: Hook) -> String {
-    format!(
-        r#"[package]
-name = "{name}"    # The plugin's name: its revisions share it, and their states. Its file is {name}.wasm.
-version = "{VERSION}"
-edition = "{edition}"
-rust-version = "{rust}"
-description = "A policy for the hook {hook}."
-publish = false
+    /// Compiles the plugin with lines of source, so little optimised that its branches are those of the source.
+    pub(crate) fn compile_for_coverage(&self) -> Result<PathBuf, AuthorError> {
+        match self.language {
+            Language::Rust => self.cargo_build_for_coverage(),
+            Language::C => self.clang(&["-O1", "-g"]),
+            Language::JavaScript => self.componentize(),
+        }
+    }
 
-[lib]
-crate-type = ["cdylib", "rlib"]    # The plugin, and what `cargo test` needs.
-
-[dependencies]
-evenkeel-plugin-sdk = {{ path = "{SDK_FOLDER}" }}
-
-# It stands alone, in whatever folder it is, and so does its SDK.
-[workspace]
-exclude = ["{SDK_FOLDER}"]
-
-# Small and fast, without debug sections; names are kept for the trace of a trap.
-[profile.release]
-{profile}"#,
-        edition = sdk::EDITION,
-        rust = sdk::RUST,
-        hook = hook.name(),
-        profile = sdk::PROFILE,
-    )
+    /// Runs one ignored test natively with full optimisation and returns its output.
+    pub(crate) fn run_test(&self, test: &str, with: (&str, &Path)) -> Result<String, AuthorError> {
+        match self.language {
+            Language::Rust => self.cargo_run_test(test, with),
+            Language::C | Language::JavaScript => Err(AuthorError::NotRust),
+        }
+    }
 }
 
 #[cfg(test)]

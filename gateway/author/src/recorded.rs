@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, GrantLimits, PluginRefusal};
+use evenkeel_host::{BoundPlugin, Component, Engine, GrantLimits, PluginRefusal};
 use evenkeel_model::{Metric, PluginFault, PluginState, PolicyQuestion, RevisionAnswer};
 use evenkeel_recording::{RecordedCall, RecordedCatalog, RecordedRevision, ReplayState};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::built::{Built, PATIENCE};
+use crate::built::{Built, recorded_budgets};
 use crate::conformance::name;
 use crate::inspection::thousands;
 use crate::measure::{Exceeded, rows};
@@ -119,7 +119,7 @@ impl Recorded {
     /// # Errors
     /// If the host refuses the plugin.
     pub fn new(built: &Built, settings: Option<Value>) -> Result<Recorded, PluginRefusal> {
-        let engine = Engine::counting(CallBudgets::all(PATIENCE));
+        let engine = Engine::counting(recorded_budgets());
         let component = Component::vet(&engine, &built.bytes)?;
         let (players, replay_state, report) = Default::default();
         Ok(Recorded { engine, component, settings, players, replay_state, report })
@@ -128,7 +128,7 @@ impl Recorded {
     /// Asks a recorded question and checks the answer; `None` for a hook that the plugin does not implement.
     ///
     /// # Errors
-    /// If the plugin refuses its settings, or does not start.
+    /// If the plugin refuses its settings, does not start, or runs past a budget of the gateway.
     pub fn ask(
         &mut self,
         call: &RecordedCall,
@@ -147,7 +147,7 @@ impl Recorded {
         let of = || RecordingPosition::of(call);
 
         let before = player.instructions();
-        let (result, broken) = examine(player, &question, call.now_us, start);
+        let (result, broken) = examine(player, &question, call.now_us, start)?;
         for violation in broken {
             self.report.find(name(&question), of(), violation);
         }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use evenkeel_host::limits::MEMORY_BYTES_MAX;
 use evenkeel_host::{BoundPlugin, PluginRefusal};
 use evenkeel_model::{
-    AdmitVerdict, DegradationAction, HOPS_MAX, HookAnswer, Metric, NodeId, Op, PluginFault,
-    PolicyQuestion, RegionId, RevisionAnswer, RoutingMove, Row, SessionRow,
+    AdmitVerdict, DegradationAction, HOPS_MAX, HookAnswer, Metric, NO_NODE, NodeId, Op,
+    PluginFault, PolicyQuestion, RegionId, RevisionAnswer, RoutingMove, Row, SessionRow,
 };
 
 /// `Metric::Health` of a node that is Down.
@@ -15,7 +16,7 @@ const DOWN: u32 = 3;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Violation {
     /// The plugin failed instead of answering.
-    #[error("it failed: {0}")]
+    #[error("{}", failure_words(.0))]
     Fault(PluginFault),
     /// A fresh instance answered differently, so the plugin keeps state of its own.
     #[error("a fresh instance answered the same question differently: the plugin has hidden state")]
@@ -111,26 +112,70 @@ impl Violation {
     }
 }
 
+fn failure_words(fault: &PluginFault) -> String {
+    match fault {
+        PluginFault::OutOfMemory => {
+            format!("it wanted more than {} MiB of memory", MEMORY_BYTES_MAX >> 20)
+        }
+        PluginFault::Trap(said) | PluginFault::Malformed(said) => format!("it failed: {said}"),
+        PluginFault::Deadline | PluginFault::Late | PluginFault::Absent => {
+            format!("it failed: {fault}")
+        }
+    }
+}
+
+/// An answer or a failure, and the rules that it breaks.
+pub(crate) type Examined = (Result<RevisionAnswer, PluginFault>, Vec<Violation>);
+
+/// Asks a plugin; a second time if it ran past its budget, which a delay of the machine can cause.
+///
+/// # Errors
+/// [`PluginRefusal::Faulted`] if it ran past its budget twice. Further questions would take as long.
+pub fn ask(
+    policy: &mut BoundPlugin,
+    question: &PolicyQuestion,
+    now_us: u64,
+) -> Result<Result<RevisionAnswer, PluginFault>, PluginRefusal> {
+    let mut result = policy.ask(question, now_us);
+    if result == Err(PluginFault::Deadline) {
+        result = policy.ask(question, now_us);
+    }
+    match result {
+        Err(fault @ PluginFault::Deadline) => {
+            Err(PluginRefusal::Faulted { call: policy.calling(), fault })
+        }
+        result => Ok(result),
+    }
+}
+
+/// True if a call ran past its budget.
+pub(crate) fn is_overrun(refused: &PluginRefusal) -> bool {
+    matches!(refused, PluginRefusal::Faulted { fault: PluginFault::Deadline, .. })
+}
+
 /// Asks a plugin, and a fresh instance the same. Returns the answer and the rules that it breaks.
+///
+/// # Errors
+/// As [`ask`].
 pub(crate) fn examine(
     policy: &mut BoundPlugin,
     question: &PolicyQuestion,
     now_us: u64,
     fresh: impl FnOnce() -> Result<BoundPlugin, PluginRefusal>,
-) -> (Result<RevisionAnswer, PluginFault>, Vec<Violation>) {
+) -> Result<Examined, PluginRefusal> {
     let before = policy.ungranted();
-    let answered = match policy.ask(question, now_us) {
+    let answered = match ask(policy, question, now_us)? {
         Ok(answered) => answered,
-        Err(fault) => return (Err(fault.clone()), vec![Violation::Fault(fault)]),
+        Err(fault) => return Ok((Err(fault.clone()), vec![Violation::Fault(fault)])),
     };
     let mut broken = violations(question, &answered.answer);
     let ungranted = policy.ungranted() - before;
     broken.extend((ungranted > 0).then_some(Violation::Ungranted(ungranted)));
-    let again = fresh().map(|mut fresh| fresh.ask(question, now_us));
-    let same = matches!(&again, Ok(Ok(again))
+    let again = fresh().map(|mut fresh| ask(&mut fresh, question, now_us)).ok().transpose()?;
+    let same = matches!(&again, Some(Ok(again))
         if again.answer == answered.answer && again.notes == answered.notes);
     broken.extend((!same).then_some(Violation::HiddenState));
-    (Ok(answered), broken)
+    Ok((Ok(answered), broken))
 }
 
 fn violations(question: &PolicyQuestion, answer: &HookAnswer) -> Vec<Violation> {
@@ -138,6 +183,10 @@ fn violations(question: &PolicyQuestion, answer: &HookAnswer) -> Vec<Violation> 
         (PolicyQuestion::Resolve { .. }, HookAnswer::Params(_)) => Vec::new(),
         (PolicyQuestion::Admit { standing, regions, .. }, HookAnswer::Admit { verdict, .. }) => {
             admit(standing.is_some(), regions, *verdict).into_iter().collect()
+        }
+        // A refusal names no node.
+        (PolicyQuestion::Place { .. }, HookAnswer::Placed { hops, .. }) if *hops == [NO_NODE] => {
+            Vec::new()
         }
         (PolicyQuestion::Place { nodes, .. }, HookAnswer::Placed { hops, .. }) => {
             route(nodes, hops)

@@ -16,9 +16,6 @@ use fastrand::Rng;
 
 use self::value::Values;
 
-/// First number of metrics of nodes and regions.
-const NODES_FROM: u32 = 32;
-
 const HOPS_MAX: usize = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -248,9 +245,7 @@ impl RandomWorld {
 
     fn measures(&mut self, of_nodes: bool) -> Measures {
         let mut measures = Measures::default();
-        for &metric in
-            Metric::ALL.iter().filter(|&&metric| (metric as u32 >= NODES_FROM) == of_nodes)
-        {
+        for &metric in Metric::ALL.iter().filter(|metric| metric.is_subject() != of_nodes) {
             if let Some(value) = self.values.measured(&mut self.rng, metric) {
                 measures.set(metric, value.into());
             }

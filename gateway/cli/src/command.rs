@@ -1,6 +1,5 @@
 //! Options, output and exit codes that commands share.
 
-use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
@@ -99,7 +98,7 @@ impl ApiArgs {
         runtime()?.block_on(listen(&mut admin)).map_err(|failed| self.explain(failed))
     }
 
-    fn explain(&self, failed: ClientError) -> CommandError {
+    pub(crate) fn explain(&self, failed: ClientError) -> CommandError {
         match failed {
             ClientError::Unreached(error) if error.kind() == ErrorKind::PermissionDenied => {
                 CommandError::NoGateway(format!(
@@ -264,8 +263,5 @@ pub(crate) fn settings_of(file: &Path) -> Result<Value, CommandError> {
     let wrong = |error: String| CommandError::Wrong(format!("{}: {error}", file.display()));
     let text = std::fs::read_to_string(file)
         .map_err(|error| wrong(format!("cannot read this file of settings: {error}")))?;
-    match file.extension().and_then(OsStr::to_str) {
-        Some("toml") => toml::from_str(&text).map_err(|error| wrong(error.to_string())),
-        _ => serde_json::from_str(&text).map_err(|error| wrong(error.to_string())),
-    }
+    evenkeel_author::read_table(&text).map_err(wrong)
 }

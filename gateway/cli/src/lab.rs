@@ -312,7 +312,7 @@ fn shown(report: &DrillReport, record: &DrillRecordFile) -> String {
 }
 
 /// Waits for a gateway up to [`STARTS_WITHIN`] if it is starting, else up to [`APPEARS_WITHIN`].
-fn await_gateway(api: &ApiArgs) -> Result<(), CommandError> {
+pub(crate) fn await_gateway(api: &ApiArgs) -> Result<(), CommandError> {
     let socket = PathBuf::from(api.shown());
     let began = Instant::now();
     loop {

@@ -5,6 +5,8 @@
 
 mod alert;
 mod blast;
+#[cfg(feature = "lab")]
+mod call;
 mod command;
 mod config;
 mod events;
@@ -14,6 +16,7 @@ mod lab;
 mod operations;
 mod plugin;
 mod policy;
+mod progress;
 mod recording;
 mod risk;
 mod run;
@@ -76,6 +79,8 @@ enum EvenkeelCommand {
     Room(operations::RoomArgs),
     Session(session::SessionArgs),
     #[cfg(feature = "lab")]
+    Call(call::CallArgs),
+    #[cfg(feature = "lab")]
     Drill(lab::DrillArgs),
     /// List, replace and roll back policies of a running gateway
     Policy(policy::PolicyArgs),
@@ -114,6 +119,8 @@ fn main() -> ExitCode {
         EvenkeelCommand::Breaker(breaker) => (breaker.json, breaker.act()),
         EvenkeelCommand::Room(room) => (room.json, room.act()),
         EvenkeelCommand::Session(session) => (session.json, session.act()),
+        #[cfg(feature = "lab")]
+        EvenkeelCommand::Call(call) => (call.json, call.act()),
         #[cfg(feature = "lab")]
         EvenkeelCommand::Drill(drill) => (drill.json, drill.act()),
         EvenkeelCommand::Policy(policy) => (policy.json, policy.act()),

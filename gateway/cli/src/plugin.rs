@@ -1,5 +1,10 @@
 //! `evenkeel plugin`.
 
+mod case;
+mod dev;
+mod file;
+mod profile;
+
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -7,24 +12,35 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
+use evenkeel_author::case::{self as cases, Case};
+use evenkeel_author::coverage::{CoverageReport, cover};
 use evenkeel_author::measure::measure;
-use evenkeel_author::{AuthorError, Built, Inspection, Project, conformance, create, replace};
+use evenkeel_author::{
+    AuthorError, Built, Inspection, Language, Project, conformance, create, migration, replace,
+};
 use evenkeel_host::{SecretKey, sign};
 use evenkeel_model::Hook;
+use evenkeel_process::escape;
 use serde_json::{Value, json};
 
 use crate::command::{
     CommandError, read_file, say, say_lines, settings_of, show, show_lines, unreadable, verdict,
 };
+use crate::progress::during;
 use crate::recording::Tried;
+
+use self::case::{AskArgs, RecordToCase};
+use self::dev::DevArgs;
+use self::file::{cases_in, folder_of, read};
+use self::profile::ProfileArgs;
 
 /// Maximum size of a key file in bytes. A key is one line; a larger file was named by mistake.
 const KEY_FILE_MAX: u64 = 4_096;
 
 /// Create, build, test, benchmark, inspect and sign plugins
 ///
-/// A plugin is a policy compiled to WebAssembly. This program and Rust (from rustup, with `rustup target add
-/// wasm32-unknown-unknown`) are enough; no gateway has to run.
+/// A plugin is a policy compiled to WebAssembly. This program and a compiler are enough: of Rust (from rustup, with `rustup
+/// target add wasm32-unknown-unknown`), C or JavaScript. No gateway has to run.
 #[derive(Args)]
 pub(crate) struct PluginArgs {
     #[command(subcommand)]
@@ -36,13 +52,17 @@ enum PluginCommand {
     New(New),
     Build(Build),
     Test(TestArgs),
+    Dev(DevArgs),
+    Ask(AskArgs),
+    RecordToCase(RecordToCase),
     Bench(Bench),
+    Profile(ProfileArgs),
     Inspect(Inspect),
     Sign(Sign),
     Key(KeyArgs),
 }
 
-/// Create a project: a small working policy, its tests, and the SDK's source
+/// Create a project: a small working policy, its tests, and the SDK of its language
 #[derive(Args)]
 struct New {
     /// Name of the plugin and the folder: lower-case letters, digits and hyphens
@@ -50,12 +70,17 @@ struct New {
     /// Hook of the plugin
     #[arg(long, value_parser = hooks())]
     hook: Hook,
+    /// Language of the policy
+    #[arg(long, value_parser = languages(), default_value = "rust")]
+    lang: Language,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 /// Compile the project to NAME.wasm and check it as a gateway would
+///
+/// A warning says if it does not read the states that the NAME.wasm before it wrote.
 #[derive(Args)]
 struct Build {
     /// Folder of the project
@@ -70,7 +95,10 @@ struct Build {
 ///
 /// Inputs are regions, nodes, rooms and sessions drawn from a seed; in every second one values are missing, 0 or at their
 /// maximum. The plugin must not fail, name unknown nodes, or answer differently from a fresh instance. The bounds of its
-/// settings are tried too. Exit code 1: a check failed.
+/// settings are tried too. The first call that exceeds the time limit of a gateway ends the test. Exit code 1: a check failed.
+///
+/// Cases, in the folder `tests` beside the project or plugin, are questions with the answers that are expected, in TOML or JSON;
+/// see `docs/policies.md`.
 ///
 /// With --recording it also repeats the recorded calls of its hook (`evenkeel policy record`): it must not fail, give answers
 /// that the gateway would reject, or exceed the instructions of its manifest. Decisions that differ from the recorded ones
@@ -85,9 +113,20 @@ struct TestArgs {
     /// File with settings, JSON or TOML; default: the plugin's own
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
+    /// Folder of cases; default: `tests` beside the project or plugin, if it is there
+    #[arg(long, value_name = "FOLDER")]
+    cases: Option<PathBuf>,
+    /// An older version of the plugin, whose states the plugin must read
+    #[arg(long, value_name = "OLD.wasm")]
+    from: Option<PathBuf>,
     /// Recording of `evenkeel policy record`; may be repeated
     #[arg(long, value_name = "FILE.ekr")]
     recording: Vec<PathBuf>,
+    /// Count the branches of the plugin that these inputs and cases reach
+    ///
+    /// A project is compiled again, with lines of source. For a plugin file lines are known if it has debug information.
+    #[arg(long)]
+    coverage: bool,
     /// Number of random inputs
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     worlds: u32,
@@ -144,6 +183,17 @@ fn hooks() -> impl TypedValueParser<Value = Hook> {
     PossibleValuesParser::new(values).map(move |name| named(name).expect("a name of a hook"))
 }
 
+fn languages() -> impl TypedValueParser<Value = Language> {
+    let values = [
+        PossibleValue::new("rust")
+            .help("Needs Rust from rustup with the target wasm32-unknown-unknown"),
+        PossibleValue::new("c").help("Needs clang and wasm-ld"),
+        PossibleValue::new("js").help("JavaScript, with an engine of 12 MB; needs Node.js and npm"),
+    ];
+    let named = |name: String| Language::ALL.into_iter().find(|language| language.name() == name);
+    PossibleValuesParser::new(values).map(move |name| named(name).expect("a name of a language"))
+}
+
 impl PluginArgs {
     /// Returns whether the command prints JSON, and its outcome.
     pub(crate) fn act(self) -> (bool, Result<(), CommandError>) {
@@ -151,7 +201,11 @@ impl PluginArgs {
             PluginCommand::New(new) => (new.json, new.act()),
             PluginCommand::Build(build) => (build.json, build.act()),
             PluginCommand::Test(test) => (test.json, test.act()),
+            PluginCommand::Dev(dev) => (dev.json, dev.act()),
+            PluginCommand::Ask(ask) => (ask.json, ask.act()),
+            PluginCommand::RecordToCase(case) => (case.json, case.act()),
             PluginCommand::Bench(bench) => (bench.json, bench.act()),
+            PluginCommand::Profile(profile) => (profile.json, profile.act()),
             PluginCommand::Inspect(inspect) => (inspect.json, inspect.act()),
             PluginCommand::Sign(sign) => (sign.json, sign.act()),
             PluginCommand::Key(key) => (key.json, key.act()),
@@ -162,11 +216,17 @@ impl PluginArgs {
 impl New {
     fn act(self) -> Result<(), CommandError> {
         let name = &self.name;
-        let folder = create(Path::new("."), name, self.hook)?;
-        let hook = self.hook.name();
-        show_lines(self.json, &json!({"folder": folder, "name": name, "hook": hook}), || {
+        let folder = create(Path::new("."), name, self.hook, self.lang)?;
+        let (hook, language) = (self.hook.name(), self.lang.name());
+        let shown = json!({"folder": folder, "name": name, "hook": hook, "language": language});
+        let (source, first) = match self.lang {
+            Language::Rust => ("src/lib.rs", "    cargo test\n"),
+            Language::C => ("policy.c", ""),
+            Language::JavaScript => ("policy.js", "    npm ci\n"),
+        };
+        show_lines(self.json, &shown, || {
             format!(
-                "{name} contains a working policy in src/lib.rs. Next:\n\n    cd {name}\n    cargo test\n    evenkeel \
+                "{name} contains a working policy in {source}. Next:\n\n    cd {name}\n{first}    evenkeel \
                  plugin build\n    evenkeel plugin test"
             )
         });
@@ -178,15 +238,21 @@ impl Build {
     fn act(self) -> Result<(), CommandError> {
         let project = Project::at(&self.path)?;
         let built = Built::of(&project)?;
+        let revision = built.revision().map_err(AuthorError::from)?;
+        let unread = unread_states(&project.folder, &built);
         let path = built.write(&project.folder)?;
         let hooks: Vec<&str> =
             built.component.manifest().hooks.iter().map(|hook| hook.name()).collect();
-        let (bytes, digest, revision) = (built.bytes.len(), built.digest(), built.revision());
+        let (bytes, digest) = (built.bytes.len(), built.digest());
         if self.json {
             say(&json!({
                 "plugin": path, "bytes": bytes, "digest": digest, "revision": revision, "hooks": hooks,
+                "unread_states": unread,
             }));
             return Ok(());
+        }
+        if let Some(unread) = unread {
+            eprintln!("evenkeel: warning: {}", escape(&unread));
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let revision = match revision {
@@ -199,6 +265,14 @@ impl Build {
         ));
         Ok(())
     }
+}
+
+/// The states of the plugin that this build replaces, if the new one does not read them.
+fn unread_states(folder: &Path, built: &Built) -> Option<String> {
+    let name = format!("{}.wasm", built.component.manifest().name);
+    let before = Built::from_bytes(fs::read(folder.join(name)).ok()?).ok()?;
+    // Without an answer of the older plugin there is no state.
+    migration::check(&before, built, &Value::Null).ok()?.map(|unread| unread.to_string())
 }
 
 impl TestArgs {
@@ -217,21 +291,62 @@ impl TestArgs {
                 Built::of(&project)?
             }
         };
-        let report = conformance::run(&built, &options).map_err(AuthorError::from)?;
+        let report = during("testing", || conformance::run(&built, &options));
+        let report = report.map_err(AuthorError::from)?;
+        let older = self.from.as_deref().map(read).transpose()?;
+        let unread = older.map(|older| migration::check(&older, &built, &options.settings));
+        let unread = unread.transpose().map_err(AuthorError::from)?.flatten();
+        let cases = self.cases()?;
+        let case_report = cases::run(&built, &cases, &options.settings)?;
         let tried = self.recording.iter().map(|path| Tried::on(path, &built, settings.clone()));
         let tried = tried.collect::<Result<Vec<Tried>, CommandError>>()?;
-        let is_passed = report.is_passed() && tried.iter().all(|tried| tried.is_passed);
+        let coverage = self.coverage.then(|| self.cover(&built, &options, &cases)).transpose()?;
+        let is_passed = report.is_passed()
+            && case_report.is_passed()
+            && unread.is_none()
+            && tried.iter().all(|tried| tried.is_passed);
         if self.json {
             let mut shown = report.json();
             shown["passed"] = json!(is_passed);
+            shown["cases"] = case_report.json();
+            shown["unread_states"] = json!(unread.as_ref().map(ToString::to_string));
+            shown["coverage"] = json!(coverage.as_ref().map(CoverageReport::json));
             shown["recordings"] = tried.iter().map(|tried| tried.json.clone()).collect();
             say(&shown);
         } else {
             say_lines(&report);
+            if !cases.is_empty() {
+                say_lines(&case_report);
+            }
+            if let Some(unread) = unread {
+                say(&format!("  wrong    {unread}"));
+            }
             tried.iter().for_each(|tried| say_lines(&tried.lines));
+            coverage.iter().for_each(say_lines);
         }
         let failed = (!is_passed).then(|| "the plugin failed a check; see above".into());
         verdict(self.json, failed)
+    }
+}
+
+impl TestArgs {
+    fn cover(
+        &self,
+        built: &Built,
+        options: &conformance::ConformanceOptions,
+        cases: &[Case],
+    ) -> Result<CoverageReport, CommandError> {
+        let with_lines = match &self.plugin {
+            Some(_) => None,
+            None => Some(Built::for_coverage(&Project::at(&self.path)?)?),
+        };
+        let built = with_lines.as_ref().unwrap_or(built);
+        Ok(during("testing", || cover(built, options, cases))?)
+    }
+
+    fn cases(&self) -> Result<Vec<Case>, CommandError> {
+        let beside = self.plugin.as_deref().map_or(&*self.path, folder_of);
+        cases_in(beside, self.cases.as_deref())
     }
 }
 
@@ -242,7 +357,8 @@ impl Bench {
         let name = &built.component.manifest().name;
         let project = Project::of_plugin(name, &self.plugin, self.project.as_deref());
         let project = project?;
-        let report = measure(&built, &settings, project.as_ref()).map_err(AuthorError::from)?;
+        let report = during("measuring", || measure(&built, &settings, project.as_ref()));
+        let report = report.map_err(AuthorError::from)?;
         let is_stale = match &project {
             Some(project) if report.not_native.is_none() => !built.is_current(project)?,
             Some(_) | None => false,
@@ -266,15 +382,13 @@ impl Bench {
 
 impl Inspect {
     fn act(self) -> Result<(), CommandError> {
-        let inspection = Inspection::of(&read_file(&self.plugin)?);
+        let bytes = read_file(&self.plugin)?;
+        let compiling = format!("compiling {}", self.plugin.display());
+        let inspection = during(&compiling, || Inspection::of(&bytes));
         show_lines(self.json, &inspection.json(), || inspection.to_string());
         let refused = inspection.refused();
         verdict(self.json, refused.map(|refused| format!("a gateway would refuse it: {refused}")))
     }
-}
-
-fn read(file: &Path) -> Result<Built, CommandError> {
-    Ok(Built::from_bytes(read_file(file)?).map_err(AuthorError::from)?)
 }
 
 impl From<AuthorError> for CommandError {

@@ -233,7 +233,7 @@ fn line(policy: &Value) -> String {
 }
 
 /// Prints the outcome of a rollout; a refusal fails the command.
-fn print_rollout(rollout: &Value, json: bool) -> Result<(), CommandError> {
+pub(crate) fn print_rollout(rollout: &Value, json: bool) -> Result<(), CommandError> {
     let refused = || {
         let error = text(&rollout["error"], "message");
         let reason = if error.is_empty() { text(rollout, "reason") } else { error };

@@ -252,7 +252,7 @@ pub(crate) fn period(time: Duration) -> String {
     }
 }
 
-fn cap(session: &Value) -> String {
+pub(crate) fn cap(session: &Value) -> String {
     session["cap_kbps"].as_u64().map_or(String::new(), |cap| format!(", capped at {cap} kbit/s"))
 }
 
@@ -340,8 +340,15 @@ fn explain(said: &Value) {
     }
     for other in rows(&said["candidates"], "") {
         let (node, region) = (text(other, "node"), text(other, "region"));
-        let (reason, load) = (text(other, "reason"), number(other, "load_permille") / 10);
-        say(&format!("  not {node} ({region}): {reason}, {load} % load"));
+        let reason = match text(other, "policy_reason") {
+            "" => text(other, "reason").to_owned(),
+            policy_reason => format!("{policy_reason} (the policy's reason)"),
+        };
+        let load = number(other, "load_permille") / 10;
+        let carried = number(other, "carried_permille") / 10;
+        say(&format!(
+            "  not {node} ({region}): {reason}, {load} % load, {carried} % without reserves"
+        ));
     }
     for step in rows(&said["moves"], "") {
         say(&format!(
@@ -411,7 +418,7 @@ fn limit(reason: &str) -> String {
 }
 
 /// A policy's last answer: `degradation: lossy (applied 3 s ago, call/degradation@5f0c): loss_ppm 40000`.
-fn decision(said: &Value) -> String {
+pub(crate) fn decision(said: &Value) -> String {
     let reason = said["reason"].as_str().unwrap_or("without a reason");
     let guard = said["guard"].as_str().map_or(String::new(), |guard| format!(" by {guard}"));
     let ago = number(said, "ago_ms") / 1_000;

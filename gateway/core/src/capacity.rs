@@ -99,6 +99,7 @@ impl Capacity {
         // The node knows better than the ledger that it is full.
         let least = if node.welcomes_rooms() { 0 } else { 1_000 };
         measures.set(Metric::Load, self.ledger().permille(node.id).max(least));
+        measures.set(Metric::Carried, self.ledger().carried_permille(node.id));
         measures.set(Metric::Rooms, u64::from(self.ledger().rooms(node.id)));
         measures
     }
@@ -154,9 +155,14 @@ impl Capacity {
     pub(crate) fn region_rows(&self, nodes: &NodeTable) -> Vec<Row> {
         let row = |region: RegionId| {
             let (load, capacity) = self.region_load(region, nodes);
+            let takers = || takers(region, nodes);
+            let carried: u64 = takers().map(|node| 1_000 * self.ledger().carried(node.id)).sum();
             let mut measures = Measures::default();
             measures.set(Metric::Load, load);
-            measures.set(Metric::NodesUp, takers(region, nodes).count() as u64);
+            if let Some(carried) = carried.checked_div(capacity) {
+                measures.set(Metric::Carried, carried);
+            }
+            measures.set(Metric::NodesUp, takers().count() as u64);
             let breaker = self.domain_breakers.state(FailureDomain::Region(region));
             measures.set(Metric::Breaker, breaker as u64);
             measures.set(Metric::Capacity, capacity);
@@ -451,6 +457,11 @@ impl<'a> LedgerView<'a> {
     /// Load and reserve as a share of the capacity, in 10⁻⁹: a room changes it at any node.
     pub(crate) fn used_ppb(self, node: NodeId) -> u64 {
         self.ppb(node, self.load(node) + self.reserve(node))
+    }
+
+    /// Load alone, in thousandths of the capacity.
+    pub(crate) fn carried_permille(self, node: NodeId) -> u64 {
+        self.carried_ppb(node) / 1_000_000
     }
 
     /// Load alone as a share of the capacity, in 10⁻⁹.

@@ -175,6 +175,8 @@ pub struct NodeCandidate {
     pub why: CandidateReason,
     /// Load and reservations, thousandths of its capacity.
     pub load_permille: u32,
+    /// Load alone, thousandths of its capacity.
+    pub carried_permille: u32,
 }
 
 evenkeel_model::named! {
@@ -205,7 +207,9 @@ evenkeel_model::named! {
         Standby = "standby",
         /// The node is a spare of the room.
         Spare = "spare",
-        /// The node is as good; the decider preferred the other one.
+        /// The node could take the room; the routing policy chose another one.
+        NotChosen = "not-chosen",
+        /// The node is as good; the native default preferred the other one.
         EqualCost = "equal-cost",
     }
 }
@@ -521,8 +525,11 @@ impl<'a> Views<'a> {
     }
 
     fn candidate(&self, room: &Room, node: &Node, now: Instant) -> NodeCandidate {
-        let load_permille = self.tables.capacity.ledger().permille(node.id) as u32;
-        NodeCandidate { hop: node.hop(), why: self.why_not(room, node, now), load_permille }
+        let ledger = self.tables.capacity.ledger();
+        let why = self.why_not(room, node, now);
+        let load_permille = ledger.permille(node.id) as u32;
+        let carried_permille = ledger.carried_permille(node.id) as u32;
+        NodeCandidate { hop: node.hop(), why, load_permille, carried_permille }
     }
 
     fn why_not(&self, room: &Room, node: &Node, now: Instant) -> CandidateReason {
@@ -546,6 +553,7 @@ impl<'a> Views<'a> {
                 CandidateReason::BreakerOpen
             }
             _ if !fits => CandidateReason::Full,
+            _ if matches!(*room.placed_by, Decider::Policy { .. }) => CandidateReason::NotChosen,
             Health::Suspect | Health::Wary => CandidateReason::Unhealthy,
             Health::Up if node.loses() => CandidateReason::Unhealthy,
             Health::Up if room.leaves_to_others(node) => CandidateReason::Standby,

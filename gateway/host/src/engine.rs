@@ -13,13 +13,16 @@ use std::time::Duration;
 
 use evenkeel_model::Hook;
 use wasmtime::component::{HasSelf, InstancePre, Linker};
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{
+    Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, StoreContextMut,
+};
 
 use crate::limits::{
     CallBudgets, MEMORY_BYTES_MAX, MODULES_MAX, POLICIES_MAX, TABLE_ENTRIES_MAX, TABLES_MAX,
 };
 use crate::manifest::Manifest;
-use crate::plugin_file::{look, sha256, wrapped};
+use crate::observation::{OBSERVED_FUNCTION, OBSERVED_INTERFACE, ReachedPlaces, StackSamples};
+use crate::plugin_file::{look, sha256, wrapped, wrapped_observed};
 use crate::refusal::PluginRefusal;
 use crate::store::StoreData;
 use crate::store::bindings::evenkeel::policy::diag;
@@ -45,8 +48,21 @@ pub(crate) struct EngineParts {
     pub(crate) reach: MemoryReach,
     linker: Linker<StoreData>,
     pub(crate) budgets: CallBudgets,
+    /// The engine of an author's tool: a question that exceeds its budget gets as much processor time again.
+    pub(crate) is_patient: bool,
+    /// Takes the place of budgets: a sample of the stack each millisecond.
+    pub(crate) samples: Option<StackSamples>,
     /// Plugins in use by digest: sets share plugins, and settings change without them.
     vetted: Mutex<HashMap<[u8; 32], Weak<Vetted>>>,
+}
+
+/// The purpose of an engine.
+#[derive(Default)]
+struct EngineUse {
+    budgets: CallBudgets,
+    is_patient: bool,
+    samples: Option<StackSamples>,
+    reports: Option<ReachedPlaces>,
 }
 
 impl Engine {
@@ -61,10 +77,33 @@ impl Engine {
 
     /// An engine with other budgets. Panics as [`Engine::new`] does.
     pub fn with_budgets(budgets: CallBudgets) -> Engine {
-        Engine::of(config, budgets)
+        Engine::of(config, EngineUse { budgets, ..EngineUse::default() })
     }
 
-    /// An engine that counts the instructions of plugins, for
+    /// An engine for tools of authors, whose machines compile meanwhile: a question that exceeds its budget on the wall
+    /// clock is stopped once it has used as much processor time. Panics as [`Engine::new`] does.
+    pub fn patient(budgets: CallBudgets) -> Engine {
+        Engine::of(config, EngineUse { budgets, is_patient: true, ..EngineUse::default() })
+    }
+
+    /// An engine that samples the stacks of running plugins each millisecond. It stops no call, so ask an engine that
+    /// does first. Panics as [`Engine::new`] does.
+    pub fn sampling() -> (Engine, StackSamples) {
+        let samples = StackSamples::default();
+        let purpose = EngineUse { samples: Some(samples.clone()), ..EngineUse::default() };
+        (Engine::of(config, purpose), samples)
+    }
+
+    /// A patient engine for plugins of [`Component::vet_observed`], which report up to so many places that they reach.
+    /// Panics as [`Engine::new`] does.
+    pub fn observing(budgets: CallBudgets, places: usize) -> (Engine, ReachedPlaces) {
+        let reached = ReachedPlaces::of(places);
+        let reports = Some(reached.clone());
+        let purpose = EngineUse { budgets, is_patient: true, reports, ..EngineUse::default() };
+        (Engine::of(config, purpose), reached)
+    }
+
+    /// A patient engine that counts the instructions of plugins, for
     /// [`BoundPlugin::instructions`](crate::BoundPlugin::instructions); its calls are slower. Panics as
     /// [`Engine::new`] does.
     pub fn counting(budgets: CallBudgets) -> Engine {
@@ -73,10 +112,10 @@ impl Engine {
             config.consume_fuel(true);
             config
         };
-        Engine::of(counting, budgets)
+        Engine::of(counting, EngineUse { budgets, is_patient: true, ..EngineUse::default() })
     }
 
-    fn of(config: impl Fn(MemoryReach) -> Config, budgets: CallBudgets) -> Engine {
+    fn of(config: impl Fn(MemoryReach) -> Config, purpose: EngineUse) -> Engine {
         let wide =
             wasmtime::Engine::new(&config(MemoryReach::Wide)).map(|wasm| (wasm, MemoryReach::Wide));
         let (wasm, reach) = wide
@@ -89,6 +128,17 @@ impl Engine {
         let mut linker = Linker::new(&wasm);
         diag::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |inside| inside)
             .expect("each import is defined once");
+        let EngineUse { budgets, is_patient, samples, reports } = purpose;
+        if let Some(reached) = reports {
+            let report = move |_: StoreContextMut<'_, StoreData>, (place,): (u32,)| {
+                reached.reach(place);
+                Ok(())
+            };
+            linker
+                .instance(OBSERVED_INTERFACE)
+                .and_then(|mut interface| interface.func_wrap(OBSERVED_FUNCTION, report))
+                .expect("each import is defined once");
+        }
         let ticker = Ticker::start(wasm.clone()).expect("a gateway may start threads at its start");
         Engine(Arc::new(EngineParts {
             ticker,
@@ -96,6 +146,8 @@ impl Engine {
             reach,
             linker,
             budgets,
+            is_patient,
+            samples,
             vetted: Mutex::default(),
         }))
     }
@@ -309,6 +361,19 @@ impl Component {
         }
         let manifest = look(bytes)?;
         let binary = wrapped(bytes, &manifest)?;
+        let compiled = wasmtime::component::Component::from_binary(&engine.0.wasm, &binary);
+        Component::of(engine, bytes, manifest, compiled)
+    }
+
+    /// Validates a plugin, and compiles in its place the core module that was made of it to report the places that it
+    /// reaches. The engine is one of [`Engine::observing`].
+    pub fn vet_observed(
+        engine: &Engine,
+        bytes: &[u8],
+        observed: &[u8],
+    ) -> Result<Component, PluginRefusal> {
+        let manifest = look(bytes)?;
+        let binary = wrapped_observed(observed, &manifest)?;
         let compiled = wasmtime::component::Component::from_binary(&engine.0.wasm, &binary);
         Component::of(engine, bytes, manifest, compiled)
     }

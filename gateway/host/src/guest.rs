@@ -69,6 +69,8 @@ pub(crate) struct Guest {
     until: Option<Instant>,
     /// Actions dropped since this instance was created.
     ungranted: u64,
+    /// The latest call: `tick`.
+    calling: &'static str,
 }
 
 impl Guest {
@@ -79,7 +81,13 @@ impl Guest {
             StoreData { log: std::mem::take(log), ..StoreData::default() },
         );
         store.limiter(|inside| inside);
-        store.epoch_deadline_callback(|store| Ok(at_deadline(store.data())));
+        match recipe.engine.0.samples.clone() {
+            None => store.epoch_deadline_callback(|mut store| Ok(at_deadline(store.data_mut()))),
+            Some(samples) => store.epoch_deadline_callback(move |store| {
+                samples.take(&store);
+                Ok(UpdateDeadline::Continue(1))
+            }),
+        }
         // Fails on an engine that does not count fuel.
         let _ = store.set_fuel(FUEL);
         let started = Guest::instantiate(recipe, &mut store);
@@ -149,6 +157,7 @@ impl Guest {
             spent: Duration::ZERO,
             until: None,
             ungranted: 0,
+            calling: "init",
         })
     }
 
@@ -195,13 +204,18 @@ impl Guest {
     /// limited for `rows` rows.
     pub(crate) fn call<T>(
         &mut self,
+        name: &'static str,
         budget: Duration,
         rows: usize,
         f: impl FnOnce(&mut Store<StoreData>) -> wasmtime::Result<T>,
     ) -> Result<T, PluginFault> {
         let began = Instant::now();
         let left = self.until.map_or(budget, |until| until.saturating_duration_since(began));
-        let budget = CallBudget::Elapsed(budget.min(left));
+        let budget = budget.min(left);
+        let is_patient = self.engine.0.is_patient;
+        let budget =
+            if is_patient { CallBudget::Patient(budget) } else { CallBudget::Elapsed(budget) };
+        self.calling = name;
         let outcome = run(&self.engine, &mut self.store, budget, rows, f);
         self.spent += began.elapsed();
         outcome
@@ -250,6 +264,8 @@ enum CallBudget {
     Elapsed(Duration),
     /// Processor time, of calls that prepare an instance: a machine without free processors does not make them fail.
     Processor(Duration),
+    /// Time on the wall clock, and then the same in processor time, which a call within its budget need not read.
+    Patient(Duration),
 }
 
 /// Returns the processor time of this thread.
@@ -259,7 +275,10 @@ pub fn processor_time() -> Duration {
 }
 
 /// Extends a call while it has processor time left. Called when its budget has elapsed on the wall clock.
-fn at_deadline(inside: &StoreData) -> UpdateDeadline {
+fn at_deadline(inside: &mut StoreData) -> UpdateDeadline {
+    if let Some(patience) = inside.patience.take() {
+        inside.processor_until = Some(processor_time().saturating_add(patience));
+    }
     let left = inside.processor_until.map(|until| until.saturating_sub(processor_time()));
     match left {
         Some(left) if !left.is_zero() => UpdateDeadline::Continue(ticks(left)),
@@ -278,13 +297,20 @@ fn run<T>(
     inside.log.begin_call();
     inside.memory_refused = false;
     inside.diag_calls = 0;
-    let (budget, processor_until) = match budget {
-        CallBudget::Elapsed(budget) => (budget, None),
-        CallBudget::Processor(budget) => (budget, Some(processor_time().saturating_add(budget))),
+    (inside.processor_until, inside.patience) = (None, None);
+    let budget = match budget {
+        CallBudget::Elapsed(budget) => budget,
+        CallBudget::Processor(budget) => {
+            inside.processor_until = Some(processor_time().saturating_add(budget));
+            budget
+        }
+        CallBudget::Patient(budget) => {
+            inside.patience = Some(budget);
+            budget
+        }
     };
-    inside.processor_until = processor_until;
     store.set_hostcall_fuel(ANSWER_BYTES.saturating_add(rows.saturating_mul(ROW_BYTES)));
-    store.set_epoch_deadline(ticks(budget));
+    store.set_epoch_deadline(if engine.0.samples.is_some() { 1 } else { ticks(budget) });
     let running = engine.0.ticker.run();
     let outcome = f(store);
     drop(running);
@@ -298,7 +324,8 @@ fn fault(error: &wasmtime::Error, inside: &StoreData) -> PluginFault {
         // A plugin that gets no memory aborts by a trap.
         Some(_) if inside.memory_refused => PluginFault::OutOfMemory,
         Some(trap) => PluginFault::Trap(match &inside.log.last_error {
-            Some(words) => format!("{trap}: {words}").into(),
+            // The author's words come first.
+            Some(words) => format!("{words} ({trap})").into(),
             None => trap.to_string().into(),
         }),
         None if error.is::<TooManyDiagCalls>() => {
@@ -324,6 +351,8 @@ pub(crate) struct SupervisedGuest {
     ungranted: u64,
     /// The time of the latest question.
     pub(crate) now_us: u64,
+    /// The latest call of a question: `open`.
+    pub(crate) calling: &'static str,
 }
 
 impl SupervisedGuest {
@@ -337,6 +366,7 @@ impl SupervisedGuest {
             started_in: began.elapsed(),
             ungranted: 0,
             now_us: 0,
+            calling: "init",
         })
     }
 
@@ -407,7 +437,11 @@ impl SupervisedGuest {
             self.renew()?;
         }
         let outcome = match &mut self.instance {
-            Ok(guest) => f(guest),
+            Ok(guest) => {
+                let outcome = f(guest);
+                self.calling = guest.calling;
+                outcome
+            }
             Err(_) => return Err(PluginFault::Absent),
         };
         if outcome.is_err() {

@@ -108,7 +108,8 @@ impl Guest {
         let hook = self.scenario.clone().ok_or(PluginFault::Absent)?;
         let budget = self.engine.0.budgets.resolve;
         let of = labels(of);
-        let params = self.call(budget, 0, |store| hook.call_resolve(store, scenario, &of))?;
+        let params =
+            self.call("resolve", budget, 0, |store| hook.call_resolve(store, scenario, &of))?;
         Ok(HookAnswer::Params(
             params.into_iter().map(|param| (param.key.into(), param.value)).collect(),
         ))
@@ -127,7 +128,7 @@ impl Guest {
         let frame = GrantedTable::of(&self.grant.node_metrics, regions.iter());
         let of = labels(of);
         let standing = standing.map(|region| u64::from(region.0));
-        let answer = self.call(budget, 0, |store| {
+        let answer = self.call("admit", budget, 0, |store| {
             hook.call_admit(store, now_us, session, room.0, standing, scenario, &of, frame.wire())
         })?;
         let verdict = match answer.verdict {
@@ -157,7 +158,7 @@ impl Guest {
         let budget = self.engine.0.budgets.place;
         let frame = GrantedTable::of(&self.grant.node_metrics, nodes.iter());
         let of = labels(of);
-        let placement = self.call(budget, nodes.len(), |store| {
+        let placement = self.call("place", budget, nodes.len(), |store| {
             hook.call_place(store, now_us, room.0, scenario, &of, frame.wire())
         })?;
         Ok(HookAnswer::Placed {
@@ -193,8 +194,8 @@ impl Guest {
                 })
                 .collect();
             let open = self.engine.0.budgets.open;
-            let first =
-                self.call(open, newcomers.len(), |store| hook.call_open(store, &newcomers))?;
+            let first = self
+                .call("open", open, newcomers.len(), |store| hook.call_open(store, &newcomers))?;
             states.open(&first)?;
         }
         let memo = Memo::of(memo, self)?;
@@ -209,7 +210,7 @@ impl Guest {
         let room_frame =
             GrantedTable::of(&self.grant.subject_metrics, rooms.iter().map(|room| &room.row));
         let blobs = states.blobs();
-        let answer = self.call(budget, rooms.len(), |store| {
+        let answer = self.call("reroute", budget, rooms.len(), |store| {
             let (nodes, rooms) = (node_frame.wire(), room_frame.wire());
             let width = width as u32;
             hook.call_reroute(
@@ -260,8 +261,8 @@ impl Guest {
                 })
                 .collect();
             let open = self.engine.0.budgets.open;
-            let first =
-                self.call(open, newcomers.len(), |store| hook.call_open(store, &newcomers))?;
+            let first = self
+                .call("open", open, newcomers.len(), |store| hook.call_open(store, &newcomers))?;
             states.open(&first)?;
         }
         let memo = Memo::of(memo, self)?;
@@ -271,7 +272,7 @@ impl Guest {
             sessions.iter().map(|session| &session.row),
         );
         let blobs = states.blobs();
-        let answer = self.call(budget, sessions.len(), |store| {
+        let answer = self.call("tick", budget, sessions.len(), |store| {
             hook.call_tick(store, now_us, frame.wire(), blobs.wire(), memo.wire())
         })?;
         let most = ACTIONS_PER_ROW_MAX * sessions.len();
@@ -353,7 +354,9 @@ impl<'a> States<'a> {
             let blobs = Blobs::of(rows.iter().map(|&row| &*self.rows[row as usize]));
             let (base, budget) = (guest.base.clone(), guest.engine.0.budgets.migrate);
             let migrated = guest
-                .call(budget, rows.len(), |store| base.call_migrate(store, from, blobs.wire()))?
+                .call("migrate", budget, rows.len(), |store| {
+                    base.call_migrate(store, from, blobs.wire())
+                })?
                 .map_err(|said| migration_refused("migrate", from, &said))?;
             fill(&mut self.rows, rows, &migrated, "migrate")?;
         }
@@ -426,7 +429,9 @@ impl<'a> Memo<'a> {
         }
         let (base, budget) = (guest.base.clone(), guest.engine.0.budgets.migrate);
         let migrated = guest
-            .call(budget, 0, |store| base.call_migrate_memo(store, memo.schema, &memo.bytes))?
+            .call("migrate-memo", budget, 0, |store| {
+                base.call_migrate_memo(store, memo.schema, &memo.bytes)
+            })?
             .map_err(|said| migration_refused("migrate-memo", memo.schema, &said))?;
         Ok(Memo { bytes: Cow::Owned(fitting("migrate-memo", migrated)?) })
     }

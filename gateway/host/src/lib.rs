@@ -13,6 +13,7 @@ mod isolation;
 pub mod limits;
 mod manifest;
 mod native;
+mod observation;
 mod plugin_file;
 mod policy;
 mod refusal;
@@ -28,6 +29,7 @@ pub use native::{
     CODE_BYTES_MAX, Cache, Cached, CompileOrder, CompilerOutput, ORDER_BYTES_MAX, compile_here,
     fulfil, private_folder,
 };
+pub use observation::{OBSERVED_FUNCTION, OBSERVED_INTERFACE, ReachedPlaces, StackSamples};
 pub use plugin_file::{Form, PluginFile, look};
 pub use policy::{BoundPlugin, answer_difference};
 pub use refusal::PluginRefusal;

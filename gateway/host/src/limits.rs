@@ -121,6 +121,23 @@ impl CallBudgets {
     }
 }
 
+/// The contract's budget of the call of this name: `tick`.
+pub(crate) fn budget_of(call: &str) -> Option<Duration> {
+    let budgets = CallBudgets::default();
+    match call {
+        "start" | "init" => Some(budgets.init),
+        "catalog" => Some(budgets.catalog),
+        "migrate" | "migrate-memo" => Some(budgets.migrate),
+        "open" => Some(budgets.open),
+        "admit" => Some(budgets.admit),
+        "place" => Some(budgets.place),
+        "resolve" => Some(budgets.resolve),
+        "reroute" => Some(budgets.reroute),
+        "tick" => Some(budgets.tick),
+        _ => None,
+    }
+}
+
 impl Default for CallBudgets {
     fn default() -> Self {
         CallBudgets {

@@ -9,6 +9,7 @@ use wit_parser::Resolve;
 
 use crate::limits::{BINARY_BYTES_MAX, LINE_BYTES_MAX, NAME_BYTES_MAX};
 use crate::manifest::{CONTRACT, Manifest, same_contract};
+use crate::observation::OBSERVED_WIT;
 use crate::refusal::PluginRefusal;
 use crate::store::one_line;
 
@@ -200,11 +201,36 @@ pub(crate) fn wrapped<'a>(
 ) -> Result<Cow<'a, [u8]>, PluginRefusal> {
     let outline = Outline::read(bytes)?;
     let binary = match outline.form {
-        Form::Module => Cow::Owned(wrap(bytes, outline.typed, manifest)?),
+        Form::Module => Cow::Owned(wrap(bytes, &outline, manifest)?),
         Form::Component => Cow::Borrowed(bytes),
     };
     check_exports(&binary, manifest)?;
     Ok(binary)
+}
+
+/// Wraps a core module that imports what an observing engine has, as well as `diag`.
+pub(crate) fn wrapped_observed(
+    module: &[u8],
+    manifest: &Manifest,
+) -> Result<Vec<u8>, PluginRefusal> {
+    let outline = Outline::read(module)?;
+    let mut described = match (outline.form, outline.typed) {
+        (Form::Component, _) => {
+            let said = "it is a component, and a core module alone can be observed";
+            return Err(PluginRefusal::NotAPlugin(said.into()));
+        }
+        (Form::Module, true) => module.to_vec(),
+        (Form::Module, false) => describe(module, &outline, manifest)?,
+    };
+    let mut resolve = Resolve::default();
+    resolve
+        .push_source("observed.wit", OBSERVED_WIT)
+        .and_then(|package| resolve.select_world(&[package], Some("observed")))
+        .and_then(|world| {
+            embed_component_metadata(&mut described, &resolve, world, StringEncoding::UTF8)
+        })
+        .map_err(|error| PluginRefusal::NotAPlugin(format!("{error:#}").into()))?;
+    encode(&described)
 }
 
 fn check_imports(outline: &Outline<'_>) -> Result<(), PluginRefusal> {
@@ -251,16 +277,29 @@ fn check_exports(component: &[u8], manifest: &Manifest) -> Result<(), PluginRefu
 
 /// Wraps a core module as a component by the types in its own section, as written by the Rust SDK. A module without
 /// such a section gets the contract's types, so that other languages only need the right names.
-fn wrap(module: &[u8], typed: bool, manifest: &Manifest) -> Result<Vec<u8>, PluginRefusal> {
-    let described = if typed { None } else { Some(describe(module, manifest)?) };
+fn wrap(
+    module: &[u8],
+    outline: &Outline<'_>,
+    manifest: &Manifest,
+) -> Result<Vec<u8>, PluginRefusal> {
+    let described = if outline.typed { None } else { Some(describe(module, outline, manifest)?) };
+    encode(described.as_deref().unwrap_or(module))
+}
+
+/// Encodes a core module with a section of its types as a component.
+fn encode(module: &[u8]) -> Result<Vec<u8>, PluginRefusal> {
     ComponentEncoder::default()
-        .module(described.as_deref().unwrap_or(module))
+        .module(module)
         .and_then(|encoder| encoder.validate(false).encode())
         .map_err(|error| PluginRefusal::NotAPlugin(format!("{error:#}").into()))
 }
 
 /// Adds a section with the types of the manifest's hooks.
-fn describe(module: &[u8], manifest: &Manifest) -> Result<Vec<u8>, PluginRefusal> {
+fn describe(
+    module: &[u8],
+    outline: &Outline<'_>,
+    manifest: &Manifest,
+) -> Result<Vec<u8>, PluginRefusal> {
     let version = &manifest.contract;
     // The newer contract leaves the exports of an older plugin unchanged, but the plugin's export names contain the
     // older version.
@@ -278,15 +317,44 @@ fn describe(module: &[u8], manifest: &Manifest) -> Result<Vec<u8>, PluginRefusal
     );
     let mut resolve = Resolve::default();
     let mut described = module.to_vec();
-    resolve
+    let contract = resolve
         .push_source("policy.wit", &wit)
-        .and_then(|_| resolve.push_source("plugin.wit", &world))
+        .map_err(|error| PluginRefusal::NotAPlugin(format!("{error:#}").into()))?;
+    for name in ["guest"].into_iter().chain(manifest.hooks.iter().map(|hook| hook.name())) {
+        let Some(&id) = resolve.packages[contract].interfaces.get(name) else { continue };
+        let functions = resolve.interfaces[id].functions.keys();
+        check_functions(outline, manifest, name, functions.map(String::as_str))?;
+    }
+    resolve
+        .push_source("plugin.wit", &world)
         .and_then(|package| resolve.select_world(&[package], Some("plugin")))
         .and_then(|world| {
             embed_component_metadata(&mut described, &resolve, world, StringEncoding::UTF8)
         })
         .map_err(|error| PluginRefusal::NotAPlugin(format!("{error:#}").into()))?;
     Ok(described)
+}
+
+/// Checks that a module exports these functions of an interface.
+fn check_functions<'a>(
+    outline: &Outline<'_>,
+    manifest: &Manifest,
+    interface: &str,
+    functions: impl Iterator<Item = &'a str>,
+) -> Result<(), PluginRefusal> {
+    let export = |function: &str| format!("{PACKAGE}{interface}@{}#{function}", manifest.contract);
+    let (there, missing): (Vec<String>, Vec<String>) =
+        functions.map(export).partition(|export| outline.exports.iter().any(|it| **it == **export));
+    let hook = manifest.hooks.iter().find(|hook| hook.name() == interface);
+    match (missing.into_iter().next(), hook) {
+        (None, _) => Ok(()),
+        (Some(_), Some(&hook)) if there.is_empty() => Err(PluginRefusal::HookMissing(hook)),
+        (Some(_), None) if there.is_empty() => {
+            let name = format!("{PACKAGE}{interface}@{}", manifest.contract);
+            Err(PluginRefusal::NotAPlugin(format!("it exports no function of `{name}`").into()))
+        }
+        (Some(missing), _) => Err(PluginRefusal::ExportMissing(missing.into())),
+    }
 }
 
 fn package(version: &str) -> String {

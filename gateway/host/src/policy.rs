@@ -261,6 +261,11 @@ impl BoundPlugin {
         self.guest.memory_bytes()
     }
 
+    /// The function of the contract that was called last: `open` if a question failed there.
+    pub fn calling(&self) -> &'static str {
+        self.guest.calling
+    }
+
     /// True if the last answer is due for a check: the first four of a revision, then one in 64, and after 4,096 answers one in
     /// 1,024.
     /// If there is no time, the next one is due.

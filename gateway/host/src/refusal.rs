@@ -1,5 +1,7 @@
 use evenkeel_model::{Hook, PluginFault};
 
+use crate::limits::{MEMORY_BYTES_MAX, budget_of};
+
 /// The reason why a plugin or its settings are refused. As text: one sentence with the next step.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -87,8 +89,15 @@ pub enum PluginRefusal {
         found: Box<str>,
     },
     /// The manifest names this hook, but the plugin does not export it.
-    #[error("the plugin's manifest names the hook `{}`, but the plugin does not export it", .0.name())]
+    #[error(
+        "the plugin's manifest names the hook `{}`, but the plugin does not export it; in C, define EK_{} before the header",
+        .0.name(),
+        .0.name().to_uppercase()
+    )]
     HookMissing(Hook),
+    /// The plugin exports only a part of an interface.
+    #[error("the plugin does not export the function `{0}`")]
+    ExportMissing(Box<str>),
     /// The policy needs a hook that the plugin does not have.
     #[error("the plugin `{plugin}` does not answer the hook `{}`", hook.name())]
     HookUnanswered {
@@ -113,10 +122,10 @@ pub enum PluginRefusal {
     /// The plugin's `init` rejects the settings, with this message.
     #[error("the plugin does not take its settings: {0}")]
     Settings(Box<str>),
-    /// The plugin failed before its first question.
-    #[error("the plugin failed in `{call}`: {}", fault_words(fault))]
+    /// The plugin failed before its first question, or in a question of an author's tool.
+    #[error("{}", fault_words(call, fault))]
     Faulted {
-        /// The call: `start`, `init` or `catalog`.
+        /// The call: `start`, `init` or `tick`.
         call: &'static str,
         /// The failure.
         fault: PluginFault,
@@ -141,6 +150,7 @@ impl PluginRefusal {
             PluginRefusal::NoManifest => "no-manifest",
             PluginRefusal::Manifest { .. } => "manifest",
             PluginRefusal::HookMissing(_) => "hook-missing",
+            PluginRefusal::ExportMissing(_) => "export-missing",
             PluginRefusal::HookUnanswered { .. } => "hook-unanswered",
             PluginRefusal::Engine(_) => "engine",
             PluginRefusal::Setting { .. } => "setting",
@@ -157,13 +167,19 @@ fn unsigned_words(by: Option<&str>) -> String {
     }
 }
 
-fn fault_words(fault: &PluginFault) -> String {
-    match fault {
-        PluginFault::Deadline => "it ran past its budget and was stopped".into(),
-        PluginFault::Trap(said) | PluginFault::Malformed(said) => said.to_string(),
-        PluginFault::OutOfMemory => "it asked for more memory than it is allowed".into(),
-        PluginFault::Late | PluginFault::Absent => fault.name().into(),
-    }
+fn fault_words(call: &str, fault: &PluginFault) -> String {
+    let said: &str = match (fault, budget_of(call)) {
+        (PluginFault::Deadline, Some(budget)) => {
+            let ms = budget.as_millis();
+            return format!("`{call}` did not return within {ms} ms; is there an endless loop?");
+        }
+        (PluginFault::OutOfMemory, _) => {
+            return format!("`{call}` wanted more than {} MiB of memory", MEMORY_BYTES_MAX >> 20);
+        }
+        (PluginFault::Trap(said) | PluginFault::Malformed(said), _) => said,
+        (PluginFault::Deadline | PluginFault::Late | PluginFault::Absent, _) => fault.name(),
+    };
+    format!("the plugin failed in `{call}`: {said}")
 }
 
 #[cfg(test)]

@@ -51,10 +51,14 @@ impl Quantity {
                 .map_or(digits(number), |(whole, part)| digits(whole) && digits(part))
     }
 
-    fn words(self) -> &'static str {
-        match self {
-            Quantity::Duration => "a duration such as 250ms, 30s, 5m or 1h",
-            Quantity::BitRate => "a bit rate such as 300 kbit/s or 1.5 Mbit/s",
+    /// The expected form, with the number that was given without a unit.
+    fn words(self, given: &Value) -> String {
+        let number = given.as_number().filter(|number| number.as_f64() >= Some(0.0));
+        match (self, number) {
+            (Quantity::Duration, Some(number)) => format!("a duration such as \"{number}s\""),
+            (Quantity::Duration, None) => "a duration such as 250ms, 30s, 5m or 1h".into(),
+            (Quantity::BitRate, Some(number)) => format!("a bit rate such as \"{number} kbit/s\""),
+            (Quantity::BitRate, None) => "a bit rate such as 300 kbit/s or 1.5 Mbit/s".into(),
         }
     }
 }
@@ -182,6 +186,11 @@ impl SchemaNode {
         path: &str,
         room: &mut DefaultsBudget,
     ) -> Result<Value, InvalidValue> {
+        if let Some(quantity) = self.quantity
+            && !value.as_str().is_some_and(|text| quantity.fits(text))
+        {
+            return Err(unfit(path, &quantity.words(&value), Some(&value)));
+        }
         if let Some(kind) = self.kind
             && !kind.fits(&value)
         {
@@ -200,11 +209,6 @@ impl SchemaNode {
             if let Some(maximum) = self.maximum.as_ref().filter(|maximum| less(maximum, given)) {
                 return Err(unfit(path, &format!("at most {maximum}"), Some(&value)));
             }
-        }
-        if let Some(quantity) = self.quantity
-            && !value.as_str().is_some_and(|text| quantity.fits(text))
-        {
-            return Err(unfit(path, quantity.words(), Some(&value)));
         }
         match value {
             Value::Object(given) => self.complete_object(given, path, room),

@@ -156,6 +156,8 @@ pub(crate) struct StoreData {
     pub(crate) diag_calls: u32,
     /// The thread's processor time at which the call is stopped, if its budget is [`CallBudget::Processor`].
     pub(crate) processor_until: Option<Duration>,
+    /// Processor time that the call gets at its deadline, if its budget is [`CallBudget::Patient`].
+    pub(crate) patience: Option<Duration>,
 }
 
 impl StoreData {

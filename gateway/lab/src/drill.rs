@@ -5,7 +5,6 @@ mod plan;
 mod report;
 
 use std::collections::BTreeSet;
-use std::future::pending;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ pub use report::{DrillRecordFile, DrillReport, Milliseconds, default_place};
 use crate::clock;
 use crate::crowd::{Crowd, CrowdPlan, InjectedFault, Scope};
 use crate::error::LabError;
-use crate::interruption::interruption;
+use crate::interruption::until_interrupted;
 use crate::watch::{is_node, word};
 use evenkeel_client::{ApiClient, ClientError, ServerEvent};
 
@@ -58,12 +57,7 @@ pub async fn run(
     admin: impl Fn() -> ApiClient,
 ) -> Result<DrillReport, DrillError> {
     // From here on an interruption repairs the nodes first.
-    let mut interrupted = pin!(async {
-        if interruption().await.is_err() {
-            // Without a handler the signal ends the process.
-            pending::<()>().await;
-        }
-    });
+    let mut interrupted = pin!(until_interrupted());
     tokio::select! {
         biased;
         () = interrupted.as_mut() => return Err(DrillError::Interrupted),

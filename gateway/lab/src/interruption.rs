@@ -1,5 +1,6 @@
 //! Signals that end the process.
 
+use std::future::pending;
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,4 +18,11 @@ pub(crate) async fn interruption() -> io::Result<()> {
         _ = hangup.recv() => {}
     }
     Ok(())
+}
+
+/// Like [`interruption`]; without a handler the signal ends the process.
+pub(crate) async fn until_interrupted() {
+    if interruption().await.is_err() {
+        pending::<()>().await;
+    }
 }

@@ -233,6 +233,15 @@ impl PacketLedger {
         self.arrivals.values().map(|path| path.len() as u64).sum()
     }
 
+    pub(crate) fn sent_by(&self, session: u64) -> u64 {
+        self.streams_of(session).map(|stream| stream.len() as u64).sum()
+    }
+
+    /// Packets that a session received, duplicates included.
+    pub(crate) fn arrived_at(&self, receiver: u64) -> u64 {
+        self.heard_by(receiver).count() as u64
+    }
+
     pub(crate) fn member(&self, session: u64) -> Option<&RoomParticipant> {
         self.members.get(&session)
     }

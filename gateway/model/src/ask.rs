@@ -265,6 +265,9 @@ pub struct RoutingMove {
     pub reason: u32,
 }
 
+/// In the place of a route: the routing policy refuses the room.
+pub const NO_NODE: NodeId = NodeId(u32::MAX);
+
 /// A plugin's answer in the core's types, before validation.
 #[derive(Clone, PartialEq, Debug)]
 pub enum HookAnswer {
@@ -279,9 +282,10 @@ pub enum HookAnswer {
     },
     /// Answers [`PolicyQuestion::Place`].
     Placed {
-        /// Best first; empty: no opinion.
+        /// Best first; empty: no opinion; [`NO_NODE`] alone: no node may carry the room.
         hops: Vec<NodeId>,
-        /// Milliseconds until the policy is asked about the room again; 0: never.
+        /// Milliseconds until the policy is asked about the room again, or until a refused client may try again; 0: never, or
+        /// the gateway's time.
         ttl_ms: u32,
         /// The number of the reason; 0: none.
         reason: u32,

@@ -21,8 +21,8 @@ mod sync;
 
 pub use ask::{
     AdmitVerdict, Apart, Arm, Ask, DecisionNote, DecisionOutcome, DegradationAction, GuardRule,
-    Hook, HookAnswer, Labels, PluginFault, PluginState, Poisoned, PolicyName, PolicyQuestion,
-    Reasons, RevisionAnswer, RoomRow, RoutingMove, SessionRow,
+    Hook, HookAnswer, Labels, NO_NODE, PluginFault, PluginState, Poisoned, PolicyName,
+    PolicyQuestion, Reasons, RevisionAnswer, RoomRow, RoutingMove, SessionRow,
 };
 pub use clients::{ClientGroup, ClientLabel};
 pub use counters::{FlowCounts, STREAM_KINDS, Since, Stamp};

@@ -262,6 +262,13 @@ pub enum OfferRefusal {
         /// Clients try again after this time.
         retry_after: Duration,
     },
+    /// The routing policy gives the room no node.
+    PlacementRefused {
+        /// The policy's reason, if it gave one.
+        reason: Option<Arc<str>>,
+        /// Clients try again after this time.
+        retry_after: Duration,
+    },
     /// The access networks of the client's group impair its sessions, and its breaker is open.
     ClientsImpaired {
         /// The clients that are refused.

@@ -53,6 +53,32 @@ impl ReplayState {
         question
     }
 
+    /// Returns the question with states written so far where it has none.
+    pub fn completed(&self, policy: &PolicyName, mut question: PolicyQuestion) -> PolicyQuestion {
+        let state = |id: u64, asked: &mut Option<PluginState>| {
+            if asked.is_none() {
+                *asked = self.state_of(policy, id).cloned();
+            }
+        };
+        let memo = match &mut question {
+            PolicyQuestion::Reroute { nodes: _, rooms, memo } => {
+                rooms.iter_mut().for_each(|room| state(room.row.id, &mut room.state));
+                memo
+            }
+            PolicyQuestion::Tick { sessions, memo } => {
+                sessions.iter_mut().for_each(|session| state(session.row.id, &mut session.state));
+                memo
+            }
+            PolicyQuestion::Resolve { .. }
+            | PolicyQuestion::Admit { .. }
+            | PolicyQuestion::Place { .. } => return question,
+        };
+        if memo.is_none() {
+            *memo = self.memos.get(policy).cloned();
+        }
+        question
+    }
+
     /// Takes over the states that the answer returned.
     pub fn update(&mut self, policy: &PolicyName, question: &PolicyQuestion, answer: &HookAnswer) {
         let (states, memo) = match answer {

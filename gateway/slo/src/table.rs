@@ -87,6 +87,7 @@ impl SloTable {
             OfferRefusal::Full { .. }
             | OfferRefusal::Rejected { .. }
             | OfferRefusal::NoNode { .. }
+            | OfferRefusal::PlacementRefused { .. }
             | OfferRefusal::ClientsImpaired { .. }
             | OfferRefusal::NotOpened { .. } => self.note_turned_away(scenario, settings, now),
             OfferRefusal::UnknownScenario(_)

@@ -199,7 +199,7 @@ pub(super) fn refusal(reason: &OfferRefusal) -> &'static str {
         OfferRefusal::Draining => "draining",
         OfferRefusal::Rejected { .. } => "rejected",
         OfferRefusal::Redirected(_) => "redirected",
-        OfferRefusal::NoNode { .. } => "no-node",
+        OfferRefusal::NoNode { .. } | OfferRefusal::PlacementRefused { .. } => "no-node",
         OfferRefusal::ClientsImpaired { .. } => "clients-impaired",
         OfferRefusal::Closed => "closed",
         OfferRefusal::NotOpened { .. } => "not-opened",

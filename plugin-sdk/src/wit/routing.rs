@@ -28,8 +28,10 @@ pub mod exports {
                 #[derive(Clone)]
                 pub struct Placement {
                     /// Best first. The data plane fails over along this list without asking again. Empty: abstain.
+                    /// Only `0xffff_ffff`, no node: the room is refused, and its client gets the reason.
                     pub hops: _rt::Vec<NodeId>,
                     /// Milliseconds after which the room is included in the next `reroute`; 0: never.
+                    /// Of a refusal: after which the client may try again; 0: the gateway's choice.
                     pub ttl_ms: u32,
                     pub reason: u32,
                     /// The room's first state.

@@ -14,11 +14,20 @@ struct Seen {
     lines: Vec<String>,
 }
 
+#[derive(Reason)]
+enum Why {
+    Banned = 4,
+}
+
 #[routing]
 impl Routing for Eyes {
     type State = Seen;
+    type Reason = Why;
 
     fn place(&self, room: &NewRoom<'_>, nodes: &Nodes<'_>) -> Placement<Seen> {
+        if room.labels.value("tenant") == Some("banned") {
+            return Placement::refuse(Why::Banned, Duration::from_secs(60));
+        }
         let catalog = nodes.catalog();
         let line = |node: Node<'_>| {
             let region = node.region().and_then(|region| catalog.region_name(region));
@@ -57,6 +66,15 @@ fn node_has_its_place_and_measures() {
     ];
     assert_eq!(placed.state.lines, expected);
     assert_eq!(placed.hops, ["b"]);
+}
+
+#[test]
+fn room_is_refused_with_a_reason() {
+    let mut trial = Trial::of(Eyes, world());
+    let placed = trial.place(1, &[("tenant", "banned")]);
+    assert!(placed.refused && placed.hops.is_empty());
+    assert_eq!((placed.reason, placed.ask_again_after), (4, Duration::from_secs(60)));
+    assert!(!trial.place(1, &[]).refused);
 }
 
 #[test]

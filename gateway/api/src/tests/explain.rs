@@ -48,20 +48,33 @@ fn explanation(id: SessionId) -> Explanation {
         share_permille: 500,
         witnesses: vec![(EvidenceSource::Probe, Duration::from_millis(40))],
         heading: None,
-        candidates: vec![NodeCandidate {
-            hop: hop(1),
-            why: CandidateReason::Full,
-            load_permille: 990,
-        }],
+        candidates: [CandidateReason::Full, CandidateReason::NotChosen]
+            .map(|why| NodeCandidate {
+                hop: hop(1),
+                why,
+                load_permille: 990,
+                carried_permille: 400,
+            })
+            .into(),
         moves: vec![step],
-        decisions: vec![SubjectDecision {
-            hook: Hook::Degradation,
-            by: Decider::Native,
-            reason: Some("lossy".into()),
-            outcome: DecisionOutcome::Guarded(GuardRule::CapOutOfBounds),
-            since: Duration::from_secs(2),
-            notes: [("loss_ppm".into(), 40_000)].into(),
-        }],
+        decisions: vec![
+            SubjectDecision {
+                hook: Hook::Routing,
+                by: Decider::Native,
+                reason: Some("nearest".into()),
+                outcome: DecisionOutcome::Applied { differs: false },
+                since: Duration::from_secs(3),
+                notes: [].into(),
+            },
+            SubjectDecision {
+                hook: Hook::Degradation,
+                by: Decider::Native,
+                reason: Some("lossy".into()),
+                outcome: DecisionOutcome::Guarded(GuardRule::CapOutOfBounds),
+                since: Duration::from_secs(2),
+                notes: [("loss_ppm".into(), 40_000)].into(),
+            },
+        ],
         quarantines: vec![SubjectQuarantine {
             policy: routing(),
             revision: "5f0c5f0c5f0c".into(),
@@ -89,6 +102,10 @@ fn session_is_explained() {
         one.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
         one
     };
+    let candidate = |reason: Value| {
+        let load = json!({"load_permille": 990, "carried_permille": 400});
+        merge(merge(place("west-b1", "west", "b"), load), reason)
+    };
     let east = merge(place("east-a1", "east", "a"), json!({"incarnation": 1}));
     let place_west = merge(place("west-b1", "west", "b"), json!({"carrier": "cn"}));
     let west = merge(place_west.clone(), json!({"incarnation": 1}));
@@ -106,13 +123,17 @@ fn session_is_explained() {
         "voice_only_for": {"label": "carrier", "value": "ct"},
         "impairment": events::impairment_json(),
         "candidates": [
-            merge(place_west, json!({"reason": "full", "load_permille": 990})),
+            candidate(json!({"reason": "full"})),
+            candidate(json!({"reason": "not-chosen", "policy_reason": "nearest"})),
         ],
         "moves": [{
             "cause": "drain", "by": "operator", "from": "west-b1", "to": "east-a1", "ago_ms": 0,
             "took_ms": 12, "outcome": "completed",
         }],
         "policy_answers": [{
+            "hook": "routing", "by": "native", "reason": "nearest", "outcome": "applied",
+            "guard": null, "ago_ms": 3_000, "notes": [],
+        }, {
             "hook": "degradation", "by": "native", "reason": "lossy", "outcome": "guarded",
             "guard": "cap-out-of-bounds", "ago_ms": 2_000,
             "notes": [{"key": "loss_ppm", "value": 40_000}],

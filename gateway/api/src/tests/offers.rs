@@ -113,6 +113,16 @@ fn refusals_have_code_and_retry_time() {
         (refused(OfferRefusal::Closed), 409, "conflict", "", false),
         (refused(OfferRefusal::NoNode { retry_after: wait }), 503, "unavailable", "", true),
         (
+            refused(OfferRefusal::PlacementRefused {
+                reason: Some("embargo".into()),
+                retry_after: wait,
+            }),
+            429,
+            "refused",
+            "",
+            true,
+        ),
+        (
             refused(OfferRefusal::ClientsImpaired { group: carrier(), retry_after: wait }),
             503,
             "unavailable",

@@ -146,7 +146,7 @@ fn rooms_nodes_and_policies_are_listed() {
         opening: 4,
         waiting: 5,
         load_permille: 250,
-        carried_kbps: 0,
+        carried_kbps: 90,
         reported_permille: Some(420),
         rooms: 3,
         round_trip: Some(Duration::from_micros(700)),
@@ -161,7 +161,8 @@ fn rooms_nodes_and_policies_are_listed() {
         "suspected_by": ["cohort"],
         "draining": true, "leaving": false, "ejected": false, "started": true, "stopping": false,
         "needed_for": "load", "capacity_kbps": 900,
-        "opening": 4, "queued": 5, "load_permille": 250, "reported_permille": 420,
+        "opening": 4, "queued": 5, "load_permille": 250, "carried_permille": 100,
+        "reported_permille": 420,
         "rooms": 3, "round_trip_us": 700,
     }]});
     assert_eq!(asking.answer().1, right);

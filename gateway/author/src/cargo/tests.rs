@@ -3,17 +3,6 @@ use serde_json::json;
 use super::*;
 
 #[test]
-fn folder_without_a_manifest_is_no_project() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    assert_eq!(Project::at(here).unwrap().folder, here.canonicalize().unwrap());
-    for bad in [here.join("src"), here.join("nowhere")] {
-        let failed = Project::at(&bad).unwrap_err();
-        assert!(matches!(&failed, AuthorError::NoProject(path) if *path == bad), "{failed}");
-        assert!(failed.is_of_the_question());
-    }
-}
-
-#[test]
 fn module_is_the_projects_own() {
     let built =
         |manifest: &str, files: &[&str]| json!({"manifest_path": manifest, "filenames": files});

@@ -48,7 +48,7 @@ static GUEST: LazyLock<Vec<u8>> = LazyLock::new(|| {
 });
 
 /// The guest with a manifest of this hook and these settings.
-fn guest(hook: &str, settings: &Value) -> Built {
+pub(crate) fn guest(hook: &str, settings: &Value) -> Built {
     let manifest = json!({
         "name": "guest", "version": "1.0.0", "contract": "0.1.0", "hooks": [hook], "settings": settings,
         "state_schema": 2, "subject_metrics": [1, 9], "node_metrics": [35], "ops": [1],
@@ -58,12 +58,22 @@ fn guest(hook: &str, settings: &Value) -> Built {
     Built::from_bytes([&GUEST[..], &[0], &leb(section.len()), &section].concat()).unwrap()
 }
 
+/// The schema of the guest's settings, with its default behaviour.
+pub(crate) fn behaving(mode: &str) -> Value {
+    let mode = json!({"mode": {"type": "string", "default": mode}});
+    json!({"type": "object", "additionalProperties": false, "properties": mode})
+}
+
 /// Violations of the guest in this mode and hook.
 fn wrong(hook: &str, mode: &str) -> Vec<(&'static str, &'static str)> {
-    let mode_alone = json!({"mode": {"type": "string"}});
-    let schema = json!({"type": "object", "additionalProperties": false, "properties": mode_alone});
-    let options = ConformanceOptions { settings: json!({"mode": mode}), ..some(8) };
-    run(&guest(hook, &schema), &options).unwrap().violations.into_keys().collect()
+    run(&guest(hook, &behaving(mode)), &some(8)).unwrap().violations.into_keys().collect()
+}
+
+#[test]
+fn first_overrun_ends_the_run() {
+    let refused = run(&guest("degradation", &behaving("loop-in-tick")), &some(100)).unwrap_err();
+    let said = "`tick` did not return within 5 ms; is there an endless loop?";
+    assert_eq!(refused.to_string(), said);
 }
 
 fn leb(mut number: usize) -> Vec<u8> {
@@ -90,6 +100,16 @@ fn violations_are_found() {
         assert!(found.contains(&violation), "{hook} {mode}: {found:?}");
     }
     assert_eq!(wrong("scenario", ""), [], "no violation in this hook");
+}
+
+#[test]
+fn memory_limit_is_named() {
+    let hungry = run(&guest("degradation", &behaving("memory-bomb")), &some(4)).unwrap();
+    let said = hungry.to_string();
+    assert!(
+        said.contains("tick, ") && said.contains("it wanted more than 16 MiB of memory"),
+        "{said}"
+    );
 }
 
 #[test]

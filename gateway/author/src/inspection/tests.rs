@@ -2,6 +2,7 @@ use evenkeel_fuzz::Corpus;
 use evenkeel_host::{SecretKey, TrustedKeys, Unsigned, shipped, sign};
 
 use super::*;
+use crate::conformance::tests::{behaving, guest};
 
 fn shipped_plugin(name: &str) -> &'static [u8] {
     shipped().iter().find(|plugin| plugin.name == name).unwrap().bytes
@@ -43,6 +44,14 @@ fn refused_plugin_shows_its_readable_part() {
     assert_eq!((&text.json()["signed"], &text.json()["signer"]), (&json!(false), &Value::Null));
     assert!(text.to_string().contains("signature  unknown"), "{text}");
     assert!(text.to_string().starts_with("no readable manifest\n  file       8 bytes"));
+}
+
+#[test]
+fn plugin_that_does_not_start_is_refused() {
+    let endless = guest("scenario", &behaving("loop-in-init"));
+    let inspection = Inspection::of(&endless.bytes);
+    let said = "`init` did not return within 250 ms; is there an endless loop?";
+    assert_eq!(inspection.json()["refused"], said);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use evenkeel_model::{CatalogEntry, Labels, Metric, PluginState, PolicyQuestion, 
 use serde_json::{Value, json};
 
 use super::spread::TimeSpread;
-use crate::cargo::Project;
 use crate::failed::AuthorError;
+use crate::project::Project;
 
 /// The test that the SDK adds to a policy; the variable below names the file of questions.
 const TEST: &str = "measured_natively";

@@ -1,6 +1,7 @@
 use evenkeel_host::shipped;
 
 use super::*;
+use crate::conformance::tests::{behaving, guest};
 
 fn measured(name: &str) -> MeasurementReport {
     let plugin = shipped().iter().find(|plugin| plugin.name == name).unwrap();
@@ -31,6 +32,21 @@ fn instructions_repeat_and_grow_with_rows() {
         counts[0] > 0 && counts[1] > counts[0] * 10 && counts[2] > counts[1] * 10,
         "{counts:?}"
     );
+}
+
+#[test]
+fn question_beyond_the_memory_is_left_out() {
+    let report = measure(&guest("degradation", &behaving("hungry")), &Value::Null, None).unwrap();
+    let measured: Vec<u32> = report.calls.iter().map(|call| call.rows).collect();
+    assert_eq!((measured, &report.too_large[..]), (vec![1, 256], &[("tick", 4_096)][..]));
+    assert!(report.to_string().contains("wanted more than 16 MiB of memory"), "{report}");
+}
+
+#[test]
+fn endless_call_is_not_measured() {
+    let endless = guest("degradation", &behaving("loop-in-tick"));
+    let refused = measure(&endless, &Value::Null, None).unwrap_err();
+    assert!(refused.to_string().starts_with("`tick` did not return within 5 ms"), "{refused}");
 }
 
 #[test]

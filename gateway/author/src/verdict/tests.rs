@@ -1,4 +1,4 @@
-use evenkeel_model::{Measures, RoomId};
+use evenkeel_model::{Measures, PluginState, RoomId};
 
 use super::*;
 
@@ -31,6 +31,21 @@ fn route_names_existing_nodes_once() {
     let many: Vec<Row> = (0..6).map(|id| row(id, &[])).collect();
     assert_eq!(route(&many, &hops(&[0, 1, 2, 3])), []);
     assert_eq!(route(&many, &hops(&[0, 1, 2, 3, 4])), [Violation::TooManyHops(5)]);
+}
+
+#[test]
+fn refusal_names_no_node() {
+    let (room, labels) = (RoomId(1), std::sync::Arc::new([]));
+    let question = PolicyQuestion::Place { room, scenario: "call".into(), labels, nodes: vec![] };
+    let state = PluginState { plugin: "p".into(), schema: 0, bytes: [].into() };
+    let placed = |numbers: &[u32]| HookAnswer::Placed {
+        hops: hops(numbers),
+        ttl_ms: 0,
+        reason: 0,
+        state: state.clone(),
+    };
+    assert_eq!(violations(&question, &placed(&[u32::MAX])), []);
+    assert_eq!(violations(&question, &placed(&[u32::MAX, u32::MAX])).len(), 2);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Plugin projects from the first template to the final tests.
 
+mod c;
 mod project;
 mod recorded;

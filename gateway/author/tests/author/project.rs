@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use evenkeel_author::coverage::cover;
 use evenkeel_author::measure::{MeasuredCall, measure};
-use evenkeel_author::{AuthorError, Built, Inspection, Project, conformance, create};
+use evenkeel_author::{AuthorError, Built, Inspection, Language, Project, conformance, create};
 use evenkeel_model::Hook;
 use serde_json::{Value, json};
 use toml::Table;
@@ -27,7 +28,7 @@ static PROJECTS: LazyLock<PathBuf> = LazyLock::new(|| {
     fs::write(folder.join(".cargo/config.toml"), config).unwrap();
     for hook in Hook::ALL {
         let name = format!("my-{}", hook.name());
-        let project = create(&folder, &name, hook).unwrap();
+        let project = create(&folder, &name, hook, Language::Rust).unwrap();
         assert_eq!(sdk(&project), sdk(&folder.join("my-admission")), "{}", hook.name());
         if hook != Hook::Admission {
             let manifest = fs::read_to_string(project.join("Cargo.toml")).unwrap();
@@ -83,7 +84,7 @@ fn from_nothing_to_a_plugin(hook: Hook) {
     let shown = inspection.json();
     assert_eq!(shown["hooks"], json!([hook.name()]));
     assert_eq!(shown["digest"], built.digest());
-    assert_eq!(shown["revision"], json!(built.revision()));
+    assert_eq!(shown["revision"], json!(built.revision().unwrap()));
     assert!(shown["settings"].as_array().unwrap().iter().all(|setting| setting["doc"].is_string()));
 
     let options = conformance::ConformanceOptions { seed: 1, worlds: 20, settings: Value::Null };
@@ -133,8 +134,21 @@ fn new_scenario_project_builds() {
 }
 
 #[test]
+fn coverage_has_lines_of_the_project() {
+    let project = Project::at(&PROJECTS.join("my-degradation")).unwrap();
+    let built = Built::for_coverage(&project).unwrap();
+    let options = conformance::ConformanceOptions { seed: 1, worlds: 2, settings: Value::Null };
+    let shown = cover(&built, &options, &[]).unwrap().json();
+    let count = |name: &str| shown[name].as_u64().unwrap();
+    assert!(count("reached") > 0 && count("reached") <= count("branches"), "{shown}");
+    let unreached = shown["unreached"].as_object().expect("lines are known");
+    let is_own = |file: &String| file.ends_with("my-degradation/src/lib.rs");
+    assert!(unreached.keys().all(is_own), "{shown}");
+}
+
+#[test]
 fn declared_costs_are_checked() {
-    let folder = create(&PROJECTS, "promise", Hook::Degradation).unwrap();
+    let folder = create(&PROJECTS, "promise", Hook::Degradation, Language::Rust).unwrap();
     let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
     let shared = manifest.replace("path = \"sdk\"", "path = \"../my-admission/sdk\"");
     fs::write(folder.join("Cargo.toml"), shared).unwrap();
@@ -167,7 +181,7 @@ fn declared_costs_are_checked() {
 #[test]
 fn project_errors_are_distinct() {
     let name = "broken";
-    let folder = create(&PROJECTS, name, Hook::Scenario).unwrap();
+    let folder = create(&PROJECTS, name, Hook::Scenario, Language::Rust).unwrap();
     let project = Project::at(&folder).unwrap();
     let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
     let alone = manifest.split("[dependencies]").next().unwrap();

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evenkeel_author::Built;
+use evenkeel_author::case::{self, Case, CaseSubject, case_of};
 use evenkeel_author::recorded::Recorded;
 use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginFile, shipped};
 use evenkeel_model::{
     AskId, Hook, HookAnswer, Measures, Metric, PluginState, PolicyName, PolicyQuestion, RoomId,
-    Row, SessionRow,
+    Row, SessionId, SessionRow,
 };
 use evenkeel_recording::{RecordedCall, RecordedCatalog, RecordedGrant, RecordedRevision};
 use serde_json::{Value, json};
@@ -204,4 +205,30 @@ fn own_states_replace_recorded_ones() {
     *memo = None;
     let again = recorded.ask(&next).unwrap().unwrap().unwrap();
     assert_eq!(actions(&again.answer), then(&calls[acts]));
+}
+
+#[test]
+fn recorded_decisions_become_a_case() {
+    let calls = || ticks(40).into_iter().map(Box::new);
+    let built = Built::from_bytes(bytes("degrade-ladder")).unwrap();
+    let subject = CaseSubject::Session(SessionId(3));
+    let made = case_of(subject, calls(), Some(&built.component), 5).unwrap().unwrap();
+    assert!((2..=5).contains(&made.questions), "{}", made.text);
+    let folder = tempfile::tempdir().unwrap();
+    let tried = |text: &str| {
+        std::fs::write(folder.path().join("incident.toml"), text).unwrap();
+        let cases = Case::all_in(folder.path()).unwrap();
+        case::run(&built, &cases, &Value::Null).unwrap()
+    };
+    let report = tried(&made.text);
+    assert!(report.is_passed(), "{report}\n{}", made.text);
+    assert_eq!(report.json()["questions"], made.questions);
+    let other = made.text.replace("\"loss\"", "\"queue\"");
+    assert_ne!(other, made.text, "reasons of a known plugin are expected");
+    assert!(!tried(&other).is_passed());
+
+    let nameless = case_of(subject, calls(), None, 5).unwrap().unwrap();
+    assert!(!nameless.text.contains("reason"), "{}", nameless.text);
+    let quiet = CaseSubject::Session(SessionId(4));
+    assert_eq!(case_of(quiet, calls(), None, 5).unwrap(), None, "nothing was decided about it");
 }

@@ -1,9 +1,11 @@
 //! `evenkeel policy diff`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use data_encoding::HEXLOWER;
+use evenkeel_author::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
 use evenkeel_author::patient_engine;
 use evenkeel_author::recorded::{Players, settings_for, stand_in, unmeasured};
 use evenkeel_host::{Component, Engine, PluginRefusal};
@@ -16,8 +18,7 @@ use evenkeel_recording::{RecordedCall, RecordingEntry, ReplayState};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
-use super::player::{allowed, load_plugin};
+use super::player::{allowed, ask, load_plugin};
 use super::record::{calls, lost_json, open};
 use crate::command::{CommandError, read_file, say, settings_of};
 
@@ -29,7 +30,7 @@ use crate::command::{CommandError, read_file, say, settings_of};
 /// Recordings identify rooms and sessions by number (`r4`, `s17`). `evenkeel room list` and `session list` at the gateway
 /// show their names.
 ///
-/// With --json: `calls` of both, `alike`, `different` (decisions or their notes), `kept_otherwise` (same decision, other
+/// With --json: `plugins`, both sides by name, version, digest and settings; `calls` of both, `alike`, `different` (decisions or their notes), `kept_otherwise` (same decision, other
 /// state or memo), `subjects` (sessions and rooms with different decisions), `by_kind`, `differences` (the first of them:
 /// subject, time, both decisions with reason and notes; null: no change), `unmeasured` (metrics that a plugin reads and the
 /// recording lacks), `faulted` by side, `missed`, `lost`.
@@ -101,7 +102,7 @@ impl<'a> Contender<'a> {
         let player = started.map_err(|refused: PluginRefusal| {
             CommandError::Wrong(format!("{name} for {policy}: {refused}"))
         })?;
-        let result = player.ask(&question, call.now_us);
+        let result = ask(player, &question, call)?;
         match &result {
             Ok(answered) => self.replay_state.update(policy, &question, &answered.answer),
             Err(_) => self.faulted += 1,
@@ -147,10 +148,16 @@ impl Diff {
         }
         if json {
             let mut shown = outcome_json(&outcome, &a, &b);
+            shown["plugins"] = json!({
+                "a": side_json(&self.a, &a, self.settings_a.as_deref()),
+                "b": side_json(&self.b, &b, self.settings_b.as_deref()),
+            });
             shown["lost"] = lost_json(reader.lost());
             say(&shown);
         } else {
-            outcome_said(&outcome, &self.a, &self.b);
+            say(&side_said("a", &self.a, &a, self.settings_a.as_deref()));
+            say(&side_said("b", &self.b, &b, self.settings_b.as_deref()));
+            outcome_said(&outcome);
             reader.lost().into_iter().for_each(say);
         }
         Ok(())
@@ -178,9 +185,9 @@ pub(super) fn diff(
         let (of_a, of_b) = (a.ask(&call)?, b.ask(&call)?);
         let side = |one: &Contender<'_>| one.component.clone();
         let (component_a, component_b) = (side(a), side(b));
-        let catalog = &call.catalog;
-        let a = ComparisonSide { component: &component_a, catalog, result: &of_a };
-        let b = ComparisonSide { component: &component_b, catalog, result: &of_b };
+        let catalog = &call.catalog.entries;
+        let a = ComparisonSide { component: Some(&component_a), catalog, result: &of_a };
+        let b = ComparisonSide { component: Some(&component_b), catalog, result: &of_b };
         outcome.compare(&call, &a, &b, most);
     }
     Ok(DiffOutcome { missed, ..outcome })
@@ -255,7 +262,36 @@ fn outcome_json(outcome: &DiffOutcome, a: &Contender<'_>, b: &Contender<'_>) -> 
     shown
 }
 
-fn outcome_said(outcome: &DiffOutcome, a: &str, b: &str) {
+/// One side: the file or name that the command line has, and the plugin that it is.
+pub(super) fn side_json(named: &str, side: &Contender<'_>, settings: Option<&Path>) -> Value {
+    let manifest = side.component.manifest();
+    json!({
+        "named": named,
+        "plugin": manifest.name,
+        "version": manifest.version,
+        "digest": HEXLOWER.encode(side.component.digest()),
+        "settings": settings,
+    })
+}
+
+pub(super) fn side_said(
+    letter: &str,
+    named: &str,
+    side: &Contender<'_>,
+    settings: Option<&Path>,
+) -> String {
+    let (manifest, digest) = (side.component.manifest(), side.component.digest());
+    let settings = settings.map(|file| format!(", settings of {}", file.display()));
+    format!(
+        "{letter}: {named}, {} {}, SHA-256 {}…{}",
+        manifest.name,
+        manifest.version,
+        HEXLOWER.encode(&digest[..6]),
+        settings.unwrap_or_default(),
+    )
+}
+
+fn outcome_said(outcome: &DiffOutcome) {
     let DiffOutcome {
         calls,
         alike,
@@ -279,7 +315,7 @@ fn outcome_said(outcome: &DiffOutcome, a: &str, b: &str) {
     for one in differences {
         let (about, policy) = (&one["about"], &one["policy"]);
         say(&format!("at {} µs {policy} about {about}", one["now_us"]));
-        say(&format!("    {a}: {}", one["a"]));
-        say(&format!("    {b}: {}", one["b"]));
+        say(&format!("    a: {}", one["a"]));
+        say(&format!("    b: {}", one["b"]));
     }
 }

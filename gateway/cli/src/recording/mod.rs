@@ -1,6 +1,5 @@
 //! Recordings of policy calls: `evenkeel policy record`, `replay` and `diff`, and `plugin test --recording`.
 
-mod decision;
 mod diff;
 mod player;
 mod record;
@@ -10,6 +9,7 @@ mod tests;
 mod tried;
 
 pub(crate) use diff::Diff;
-pub(crate) use record::RecordArgs;
+pub(crate) use player::load_plugin;
+pub(crate) use record::{RecordArgs, kept_calls, recorded_about};
 pub(crate) use replay::Replay;
 pub(crate) use tried::Tried;

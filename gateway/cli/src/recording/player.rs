@@ -4,11 +4,13 @@ use std::path::Path;
 
 use data_encoding::HEXLOWER;
 use evenkeel_author::patient_engine;
-use evenkeel_host::{Component, Engine, GrantLimits, shipped};
+use evenkeel_host::{BoundPlugin, Component, Engine, GrantLimits, shipped};
+use evenkeel_model::{PluginFault, PolicyQuestion, RevisionAnswer};
 use evenkeel_process::sha256;
-use evenkeel_recording::{RecordedGrant, RecordedRevision};
+use evenkeel_recording::{RecordedCall, RecordedGrant, RecordedRevision};
 
 use crate::command::CommandError;
+use crate::progress::during;
 
 /// The permissions that a plugin gets in the place of a recorded one: the recorded plugin gets the recorded ones,
 /// another plugin all that it requests.
@@ -21,7 +23,24 @@ pub(super) fn allowed(component: &Component, revision: &RecordedRevision) -> Gra
     GrantLimits { ops: Some(ops.clone()), metrics: Some(metrics) }
 }
 
-pub(super) fn load_plugin(engine: &Engine, named: &str) -> Result<Component, CommandError> {
+/// Asks the plugin in the place of the call's revision.
+///
+/// # Errors
+/// It ran past a budget of the gateway, as it would in further calls.
+pub(super) fn ask(
+    player: &mut BoundPlugin,
+    question: &PolicyQuestion,
+    call: &RecordedCall,
+) -> Result<Result<RevisionAnswer, PluginFault>, CommandError> {
+    evenkeel_author::ask(player, question, call.now_us).map_err(|overrun| {
+        CommandError::Failed(format!(
+            "question {} of {}: {overrun}",
+            call.ask.0, call.revision.policy
+        ))
+    })
+}
+
+pub(crate) fn load_plugin(engine: &Engine, named: &str) -> Result<Component, CommandError> {
     let wrong = |said: String| CommandError::Wrong(format!("{named}: {said}"));
     let embedded = shipped().iter().find(|one| one.name == named);
     let bytes = match (std::fs::read(Path::new(named)), embedded) {
@@ -29,7 +48,8 @@ pub(super) fn load_plugin(engine: &Engine, named: &str) -> Result<Component, Com
         (Err(_), Some(embedded)) => embedded.bytes.to_vec(),
         (Err(error), None) => return Err(wrong(error.to_string())),
     };
-    Component::vet(engine, &bytes).map_err(|refused| wrong(refused.to_string()))
+    let vetted = during(&format!("compiling {named}"), || Component::vet(engine, &bytes));
+    vetted.map_err(|refused| wrong(refused.to_string()))
 }
 
 struct NamedPlugin {

@@ -1,12 +1,14 @@
 //! `evenkeel policy record`, and the file that it writes.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use evenkeel_client::ClientError;
+use evenkeel_author::case::CaseSubject;
+use evenkeel_client::{ApiClient, ClientError, escape};
 use evenkeel_recording::{LostChunks, RecordedCall, RecordingEntry, RecordingReader};
 use serde_json::{Value, json};
 
@@ -79,7 +81,7 @@ impl RecordArgs {
             path += "&addresses=true";
         }
         if let Some(policy) = &self.policy {
-            path += &format!("&policy={}", evenkeel_client::escape(policy));
+            path += &format!("&policy={}", escape(policy));
         }
         path
     }
@@ -95,7 +97,7 @@ impl RecordArgs {
     }
 }
 
-async fn copy(admin: &evenkeel_client::ApiClient, path: &str, out: &Path) -> Result<(), Broken> {
+async fn copy(admin: &ApiClient, path: &str, out: &Path) -> Result<(), Broken> {
     // The request comes first, so that a refusal leaves an old file unchanged.
     let mut download = admin.download(path).await.map_err(Broken::Gateway)?;
     let mut file = File::create(out).map_err(Broken::File)?;
@@ -103,6 +105,16 @@ async fn copy(admin: &evenkeel_client::ApiClient, path: &str, out: &Path) -> Res
         file.write_all(&bytes).map_err(Broken::File)?;
     }
     Ok(())
+}
+
+/// A recording of the policy's calls that the gateway has kept.
+pub(crate) async fn kept_calls(admin: &ApiClient, policy: &str) -> Result<Vec<u8>, ClientError> {
+    let path = format!("/v1/recording?last=true&policy={}", escape(policy));
+    let (mut download, mut bytes) = (admin.download(&path).await?, Vec::new());
+    while let Some(more) = download.next().await? {
+        bytes.extend_from_slice(&more);
+    }
+    Ok(bytes)
 }
 
 pub(super) fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<RecordingReader<'a>, CommandError> {
@@ -123,6 +135,33 @@ pub(super) fn calls<'a>(
         }
         RecordingEntry::Decided(_) => None,
     })
+}
+
+/// The calls about a session or room, of one policy.
+///
+/// # Errors
+/// The recording is unreadable, or several policies were asked and none is named.
+pub(crate) fn recorded_about(
+    path: &Path,
+    subject: CaseSubject,
+    policy: Option<&str>,
+) -> Result<Vec<Box<RecordedCall>>, CommandError> {
+    let bytes = read_file(path)?;
+    let (mut reader, mut missed) = (open(path, &bytes)?, 0);
+    let of_policy = |call: &RecordedCall| {
+        policy.is_none_or(|policy| call.revision.policy.to_string() == policy)
+    };
+    let about: Vec<Box<RecordedCall>> = calls(&mut reader, &mut missed)
+        .filter(|call| of_policy(call) && subject.is_in(&call.question))
+        .collect();
+    let policies: BTreeSet<String> =
+        about.iter().map(|call| call.revision.policy.to_string()).collect();
+    if policies.len() > 1 {
+        let policies = policies.into_iter().collect::<Vec<_>>().join(", ");
+        let words = format!("{policies} were asked about it; name one with --policy");
+        return Err(CommandError::Wrong(words));
+    }
+    Ok(about)
 }
 
 /// The truncated end of a recording as JSON; null if complete.

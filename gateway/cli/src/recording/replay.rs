@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use evenkeel_author::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
 use evenkeel_author::recorded::{Players, stand_in};
 use evenkeel_host::PluginGrant;
 use evenkeel_model::PluginFault;
@@ -12,8 +13,7 @@ use evenkeel_recording::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
-use super::player::{Plugins, allowed};
+use super::player::{Plugins, allowed, ask};
 use super::record::{calls, lost_json, open};
 use crate::command::{CommandError, read_file, say};
 
@@ -31,8 +31,8 @@ const SUBJECTS_MAX: usize = 3;
 /// calls that failed both times with the same fault; `different`: the first differing calls of `different_total`; `faulted`:
 /// calls that failed in the replay; `missed`: calls that the gateway could not record; `exact`: at least one answer was
 /// compared and none differs; `lost`: the unreadable part of the file. A call is not comparable if it exceeded a time limit
-/// in the gateway or here, if an address was removed from it and its answer differs, or if the plugin is granted other
-/// permissions here.
+/// in the gateway, if an address was removed from it and its answer differs, or if the plugin is granted other
+/// permissions here. A call that exceeds a time limit of the gateway here ends the command.
 #[derive(Args)]
 pub(crate) struct Replay {
     /// A recording of `evenkeel policy record`
@@ -134,7 +134,7 @@ fn again(
         stand_in(plugins.engine(), &component, settings, call, &allowed)
             .map_err(|error| refused(error.to_string()))
     })?;
-    let result = player.ask(&call.question, call.now_us);
+    let result = ask(player, &call.question, call)?;
     outcome.faulted += u64::from(result.is_err());
     let parts = parts_that_differ(&call.result, &result);
     if parts.is_empty() {
@@ -155,7 +155,11 @@ fn again(
     }
     outcome.different_total += 1;
     if outcome.different.len() < SHOWN_MAX {
-        let side = |result| ComparisonSide { component, catalog: &call.catalog, result };
+        let side = |result| ComparisonSide {
+            component: Some(component),
+            catalog: &call.catalog.entries,
+            result,
+        };
         outcome.different.push(difference(call, &parts, &side(&call.result), &side(&result)));
     }
     Ok(())

@@ -3,11 +3,13 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use evenkeel_author::case::CaseSubject;
 use evenkeel_author::patient_engine;
 use evenkeel_host::{BoundPlugin, Component, Engine, GrantLimits};
 use evenkeel_model::{
     AskId, CatalogEntry, EntryKind, Hook, HookAnswer, Labels, Measures, Metric, NodeId,
-    PluginFault, PluginState, PolicyName, PolicyQuestion, RoomId, RoomRow, Row, SessionRow,
+    PluginFault, PluginState, PolicyName, PolicyQuestion, RoomId, RoomRow, Row, SessionId,
+    SessionRow,
 };
 use evenkeel_recording::{
     Chunk, RecordedCall, RecordedCatalog, RecordedGrant, RecordedRevision, RecordingEntry,
@@ -15,8 +17,9 @@ use evenkeel_recording::{
 };
 use serde_json::{Value, json};
 
-use super::diff::{Contender, diff};
+use super::diff::{Contender, diff, side_json, side_said};
 use super::player::{Plugins, load_plugin};
+use super::record::recorded_about;
 use super::replay::{ReplayOutcome, replay};
 use crate::command::CommandError;
 
@@ -234,16 +237,19 @@ fn labels(id: u64) -> Labels {
     Arc::new([("device".into(), "phone".into()), ("region".into(), region.into())])
 }
 
-/// Writes the records to a file and reads them again.
-fn through_a_file(records: &[RecordingEntry]) -> Vec<RecordingEntry> {
-    let header = RecordingHeader {
+fn file_head() -> Vec<u8> {
+    head(&RecordingHeader {
         gateway: "0.1.0".into(),
         contract: "0.1.0".into(),
         started_us: 0,
         region: "region-0".into(),
         addresses: false,
-    };
-    let mut bytes = head(&header);
+    })
+}
+
+/// Writes the records to a file and reads them again.
+fn through_a_file(records: &[RecordingEntry]) -> Vec<RecordingEntry> {
+    let mut bytes = file_head();
     for some in records.chunks(50) {
         let mut chunk = Chunk::default();
         some.iter().for_each(|record| chunk.push(record).unwrap());
@@ -254,6 +260,29 @@ fn through_a_file(records: &[RecordingEntry]) -> Vec<RecordingEntry> {
     let read = reader.by_ref().collect();
     assert_eq!(reader.lost(), None);
     read
+}
+
+#[test]
+fn calls_about_a_session_are_found() {
+    let engine = patient_engine();
+    let mut records = ladder(&engine).records;
+    records.truncate(40);
+    records.extend(Scene::of(&engine, "route-nearest", Hook::Routing, json!({})).routes(4).records);
+    let mut bytes = file_head();
+    for some in records.chunks(20) {
+        let mut chunk = Chunk::default();
+        some.iter().for_each(|record| chunk.push(record).unwrap());
+        bytes.extend(chunk.close());
+    }
+    bytes.extend(tail());
+    let file = Written::new("about.ekr", &bytes);
+    let about = |subject, policy| recorded_about(&file, subject, policy).map(|calls| calls.len());
+    let session = |id| CaseSubject::Session(SessionId(id));
+    assert!(matches!(about(session(0), None), Ok(40)));
+    assert!(matches!(about(session(9), None), Ok(33)), "it joins at the eighth tick");
+    assert!(matches!(about(session(0), Some("call/routing")), Ok(0)));
+    let room = about(CaseSubject::Room(RoomId(0)), None);
+    assert!(matches!(room, Ok(5)), "placed once, then asked about four times");
 }
 
 fn replayed(records: Vec<RecordingEntry>, plugins: &[&str]) -> ReplayOutcome {
@@ -394,18 +423,29 @@ fn timeouts_and_addresses_are_not_comparable() {
     assert_eq!(outcome.same, outcome.calls - 5);
 }
 
-/// A policy that traps in every call.
-fn trapping() -> Vec<u8> {
-    let guests = evenkeel_guests::hostile();
-    let traps =
-        guests.into_iter().find(|guest| guest.name == "access-out-of-bounds in degradation");
-    traps.unwrap().bytes
+/// A policy that fails in every call, in the way of its name.
+fn failing(name: &str) -> Vec<u8> {
+    let mut guests = evenkeel_guests::hostile().into_iter();
+    guests.find(|guest| guest.name == name).unwrap().bytes
+}
+
+#[test]
+fn first_overrun_ends_the_replay() {
+    let file = Written::new("endless.wasm", &failing("endless-loop in degradation"));
+    let named = format!("call/degradation={}", file.display());
+    let Err(CommandError::Failed(words)) = try_replay(ladder(&patient_engine()).records, &[&named])
+    else {
+        panic!("it never answers")
+    };
+    let said = "of call/degradation: `tick` did not return within 5 ms";
+    assert!(words.contains(said), "{words}");
 }
 
 #[test]
 fn equal_failures_are_counted_apart() {
     let engine = patient_engine();
-    let file = Written::new("replay.wasm", &trapping());
+    let trapping = failing("access-out-of-bounds in degradation");
+    let file = Written::new("replay.wasm", &trapping);
     let mut records = ladder(&engine).records;
     for place in 0..records.len() {
         call(&mut records, place).result = Err(PluginFault::Trap("unreachable".into()));
@@ -494,6 +534,25 @@ fn diff_names_sessions_with_other_settings() {
     assert_eq!((&first["b"], &first["kind"]), (&Value::Null, &json!("actions")), "{first}");
     let listed: u64 = slower.by_kind.values().sum();
     assert!(listed >= slower.different);
+}
+
+#[test]
+fn diff_names_both_sides() {
+    let engine = patient_engine();
+    let side = Contender::new(&engine, shipped(&engine, "degrade-ladder"), None);
+    let settings = Path::new("slow.toml");
+    let shown = side_json("degrade-ladder", &side, Some(settings));
+    assert_eq!(
+        (&shown["plugin"], &shown["settings"]),
+        (&json!("degrade-ladder"), &json!("slow.toml"))
+    );
+    let said = side_said("b", "ladder.wasm", &side, Some(settings));
+    assert!(
+        said.starts_with("b: ladder.wasm, degrade-ladder ")
+            && said.ends_with("…, settings of slow.toml"),
+        "{said}"
+    );
+    assert!(said.contains(&shown["digest"].as_str().unwrap()[..12]), "{said}");
 }
 
 /// The slower plugin must get the states that it wrote: with the recorded ones it would never reach its threshold.

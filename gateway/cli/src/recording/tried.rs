@@ -1,16 +1,16 @@
-//! `evenkeel plugin test --recording`.
+//! `evenkeel plugin test --recording`, and the recorded calls of `plugin dev`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use evenkeel_author::Built;
+use evenkeel_author::decision::{ComparedDecision, ComparisonSide, Decisions, decisions, subjects};
 use evenkeel_author::recorded::Recorded;
 use evenkeel_host::PluginRefusal;
 use evenkeel_model::{PluginFault, RevisionAnswer};
 use evenkeel_recording::RecordedCall;
 use serde_json::{Value, json};
 
-use super::decision::{ComparedDecision, ComparisonSide, Decisions, decisions, subjects};
 use super::record::{calls, lost_json, open};
 use crate::command::{CommandError, read_file};
 
@@ -47,14 +47,27 @@ impl Tried {
         built: &Built,
         settings: Option<Value>,
     ) -> Result<Tried, CommandError> {
-        let bytes = read_file(path)?;
-        let mut reader = open(path, &bytes)?;
+        Tried::of(path, &read_file(path)?, built, settings, |_| true)
+    }
+
+    /// Repeats the calls of chosen revisions in a recording's bytes; errors name the place.
+    pub(crate) fn of(
+        path: &Path,
+        bytes: &[u8],
+        built: &Built,
+        settings: Option<Value>,
+        is_chosen: impl Fn(&str) -> bool,
+    ) -> Result<Tried, CommandError> {
+        let mut reader = open(path, bytes)?;
         let given = settings.is_some();
         let mut recorded = Recorded::new(built, settings)
             .map_err(|refused| CommandError::Failed(refused.to_string()))?;
         let mut beside = TrialComparison::default();
         let (mut others, mut missed) = (BTreeSet::new(), 0);
         for call in calls(&mut reader, &mut missed) {
+            if !is_chosen(&call.revision.revision) {
+                continue;
+            }
             match recorded.ask(&call).map_err(|refused| not_installed(&refused, &call, given))? {
                 Some(result) => beside.compare(&recorded, &call, &result),
                 None => drop(others.insert(call.revision.policy.to_string())),
@@ -113,8 +126,8 @@ impl TrialComparison {
         about.retain(|&subject| decision(&then, subject) != decision(&as_then, subject));
         self.different += about.len() as u64;
         let side = |result| ComparisonSide {
-            component: &recorded.component,
-            catalog: &call.catalog,
+            component: Some(&recorded.component),
+            catalog: &call.catalog.entries,
             result,
         };
         let (of_then, of_now) = (side(&call.result), side(result));
@@ -159,7 +172,8 @@ impl TrialComparison {
 }
 
 fn not_installed(refused: &PluginRefusal, call: &RecordedCall, given: bool) -> CommandError {
-    let hint = if given { "" } else { "; `--settings` names others" };
+    let of_settings = matches!(refused, PluginRefusal::Setting { .. } | PluginRefusal::Settings(_));
+    let hint = if of_settings && !given { "; `--settings` names others" } else { "" };
     CommandError::Wrong(format!("in the place of {}: {refused}{hint}", call.revision.policy))
 }
 

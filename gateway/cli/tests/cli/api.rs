@@ -5,9 +5,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
+use evenkeel_lab::process::ChildProcess;
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
+
+/// Enough for a loaded machine.
+const WITHIN: Duration = Duration::from_secs(60);
 
 /// An API that answers by the start of the request line, with an error status for an `error`, and records requests.
 struct Api {
@@ -707,7 +712,7 @@ fn lists_have_text_and_json() {
         "route": [{"node": "east-a1", "region": "east", "grant": "admitted"}],
         "rung": 1, "cap_kbps": 44, "share_permille": 500,
         "degradation_limits": ["cap-unsupported", "no-video"],
-        "candidates": [{"node": "west-b1", "region": "west", "reason": "outside-region", "load_permille": 120}],
+        "candidates": [{"node": "west-b1", "region": "west", "reason": "outside-region", "load_permille": 120, "carried_permille": 70}],
         "moves": [{
             "cause": "drain", "by": "operator", "from": "east-a2", "to": "east-a1",
             "ago_ms": 9_000, "took_ms": 12, "outcome": "completed",
@@ -806,7 +811,7 @@ fn lists_have_text_and_json() {
                 "degradation: lossy (guarded by cap-out-of-bounds 2 s ago, \
                  call/degradation@5f0c5f0c5f0c): loss_ppm 40000, step 1",
                 "quarantined by call/routing@5f0c5f0c5f0c: trap: unreachable",
-                "not west-b1 (west): outside-region, 12 % load",
+                "not west-b1 (west): outside-region, 12 % load, 7 % without reserves",
                 "moved 9 s ago from east-a2 to east-a1: drain, by operator, completed after 12 ms",
             ],
         ),
@@ -817,4 +822,47 @@ fn lists_have_text_and_json() {
         let json = said(&evenkeel(&api.socket, &[words, &["--json"]].concat()));
         assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), right);
     }
+}
+
+#[test]
+fn developed_plugin_is_compared_in_shadow_and_withdrawn() {
+    let rollout = |outcome: &str| json!({"outcome": outcome, "policy": "call/routing", "revision": "5f0c5f0c5f0c", "stage": "shadow"});
+    let shadow = json!({"same": 7, "different": 0, "faulted": 0});
+    let running = json!({"revision": "5f0c5f0c5f0c", "stage": "shadow", "shadow": shadow});
+    let api = Api::start(vec![
+        ("PUT /v1/policies/call/routing?shadow=true ", rollout("started")),
+        (
+            "GET /v1/policies ",
+            json!({"policies": [{"policy": "call/routing", "rollout": running}]}),
+        ),
+        ("POST /v1/policies/call/routing:abort ", rollout("aborted")),
+    ]);
+    let plugin = api.folder.path().join("mine.wasm");
+    let shipped = evenkeel_host::shipped().iter().find(|plugin| plugin.name == "route-nearest");
+    std::fs::write(&plugin, shipped.unwrap().bytes).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    command.args([
+        "plugin",
+        "dev",
+        "--worlds",
+        "2",
+        "--push",
+        "call/routing",
+        "--shadow",
+        "--json",
+    ]);
+    command.arg(&plugin).arg("--api").arg(&api.socket);
+    let dev = ChildProcess::start("dev", &mut command, api.folder.path()).unwrap();
+    let mut dev = dev.with_grace(WITHIN);
+    let built = dev.json_line(WITHIN).unwrap();
+    assert_eq!((&built["passed"], &built["plugin"]), (&json!(true), &json!(plugin)));
+    assert_eq!(dev.json_line(WITHIN).unwrap(), rollout("started"));
+    assert_eq!(dev.json_line(WITHIN).unwrap()["shadow"], shadow);
+    std::fs::write(&plugin, "Dear author,").unwrap();
+    let failed = dev.json_line(WITHIN).unwrap();
+    assert!(failed["error"]["message"].as_str().unwrap().contains("not WebAssembly"), "{failed}");
+    // The command ends with a signal.
+    drop(dev);
+    let last = api.asked.try_iter().last().unwrap();
+    assert!(last.starts_with("POST /v1/policies/call/routing:abort "), "{last}");
 }

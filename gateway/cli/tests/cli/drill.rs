@@ -11,30 +11,30 @@ use evenkeel_lab::process::ChildProcess;
 use serde_json::Value;
 
 /// Enough for a loaded machine.
-const STARTS_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A home folder, removed with the test.
-struct Home(PathBuf);
+pub(crate) struct Home(PathBuf);
 
 impl Home {
-    fn new(name: &str) -> Home {
+    pub(crate) fn new(name: &str) -> Home {
         let path = std::env::temp_dir().join(format!("ek-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Home(path)
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
         command.args(words).env("HOME", &self.0).env("XDG_RUNTIME_DIR", &self.0);
         command.env_remove("XDG_STATE_HOME").env_remove("EVENKEEL_API");
         command
     }
 
-    fn evenkeel(&self, words: &[&str]) -> Output {
+    pub(crate) fn evenkeel(&self, words: &[&str]) -> Output {
         self.command(words).output().unwrap()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
@@ -45,7 +45,7 @@ impl Drop for Home {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -70,7 +70,7 @@ fn drill_without_gateway_names_the_demo() {
 }
 
 #[test]
-fn drill_waits_for_the_demo_and_reports() {
+fn drill_and_call_wait_for_the_demo_and_report() {
     let home = Home::new("world");
     let mut command = home.command(&["demo", "--serve", "--sessions", "20", "--json"]);
     // The demo ends its nodes itself after SIGTERM.
@@ -83,6 +83,7 @@ fn drill_waits_for_the_demo_and_reports() {
         assert!(Instant::now() < until, "the demo does not lock the file");
         thread::park_timeout(Duration::from_millis(10));
     }
+    call_is_answered(&home);
     let output = home.evenkeel(&["drill", "kill-node", "--sessions", "40", "--json"]);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -105,4 +106,18 @@ fn drill_waits_for_the_demo_and_reports() {
     let listed = home.evenkeel(&["drill", "list", "--json"]);
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
     assert_eq!(listed, Value::from(vec![report]));
+}
+
+fn call_is_answered(home: &Home) {
+    let words = ["call", "--label", "tenant=gold", "--sessions", "3", "--seconds", "1", "--json"];
+    let output = home.evenkeel(&words);
+    let lines = text(&output.stdout);
+    assert!(output.status.success(), "{lines}{}", text(&output.stderr));
+    let mut lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    assert!(lines.next().unwrap()["state"]["node"].is_string());
+    let last = lines.last().unwrap();
+    let packets = |session: usize, key: &str| last["sessions"][session][key].as_u64().unwrap();
+    assert_eq!(last["sessions"].as_array().unwrap().len(), 3);
+    assert!(packets(0, "packets_sent") > 0 && packets(1, "packets_sent") == 0, "{last}");
+    assert!(packets(1, "packets_received") > 0 && packets(2, "packets_received") > 0, "{last}");
 }

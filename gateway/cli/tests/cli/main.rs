@@ -5,5 +5,6 @@ mod agent;
 mod api;
 mod check;
 mod drill;
+mod newcomer;
 mod plugin;
 mod signing;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     AdmitOnFault, AdmitVerdict, Arm, AskId, BreachCount, CoreEvent, Decider, DecisionOutcome,
-    GuardRule, Hook, HookAnswer, NodeId, Offer, OfferRefusal, Op, PluginFault, PluginState,
-    PolicyName, PolicyQuestion, RevisionAnswer, RoomId, SessionId,
+    GuardRule, Hook, HookAnswer, NO_NODE, NodeId, Offer, OfferRefusal, Op, PluginFault,
+    PluginState, PolicyName, PolicyQuestion, RevisionAnswer, RoomId, SessionId,
 };
-use evenkeel_revisions::{AdmissionSample, Revisions, unit};
+use evenkeel_revisions::{AdmissionSample, unit};
 
 use crate::effects::Timer;
 use crate::gateway::Gateway;
@@ -221,7 +221,7 @@ impl Gateway {
         (policy, arm): (&PolicyName, Arm),
         id: RoomId,
         answer: Result<HookAnswer, PluginFault>,
-        by: Decider,
+        (by, beside): (&Decider, &AnswerDetails),
         native: &[NodeId],
         now: Instant,
     ) -> DecisionOutcome {
@@ -232,6 +232,11 @@ impl Gateway {
         }
         let outcome = match answer {
             Ok(HookAnswer::Placed { hops, .. }) if hops.is_empty() => DecisionOutcome::Abstained,
+            Ok(HookAnswer::Placed { hops, ttl_ms, reason, .. }) if hops == [NO_NODE] => {
+                let reason = Some(reason).filter(|it| *it != 0).map(|it| beside.word_for(it));
+                self.route(now, |it| Openings(it).refuse_room(id, reason, ttl_ms, now));
+                return DecisionOutcome::Applied { differs: !native.is_empty() };
+            }
             Ok(HookAnswer::Placed { hops, ttl_ms, state, .. }) => {
                 match Placement(&self.tables).check_placement(id, &hops, now) {
                     Err(guard) => DecisionOutcome::Guarded(guard),
@@ -248,7 +253,9 @@ impl Gateway {
                         if let Some(room) = self.tables.rooms.get_mut(&id) {
                             room.ttl_ms = ttl_ms;
                         }
-                        self.route(now, |tables| Openings(tables).settle(id, &hops, by, now));
+                        self.route(now, |tables| {
+                            Openings(tables).settle(id, &hops, by.clone(), now)
+                        });
                         return DecisionOutcome::Applied { differs };
                     }
                 }
@@ -376,7 +383,7 @@ impl Gateway {
                 one(self.admission_said(*session, answer, by.clone(), now))
             }
             QuestionSubject::Place(room) => {
-                one(self.placed(whose, *room, answer, by.clone(), &native, now))
+                one(self.placed(whose, *room, answer, (&by, &beside), &native, now))
             }
             QuestionSubject::Reroute(rooms) => {
                 self.rerouted(whose, rooms, answer, (&by, &beside), now)
@@ -396,7 +403,9 @@ impl Gateway {
                 let (decided, effects) = (BreachCount { of: 1, worse }, &mut self.tables.effects);
                 self.policies.note_conduct(&policy, arm, decided, now, effects);
             }
-            if matches!(about, QuestionSubject::Admit(_)) && was_taken(&outcome) {
+            let is_of_newcomer =
+                matches!(about, QuestionSubject::Admit(_) | QuestionSubject::Place(_));
+            if is_of_newcomer && was_taken(&outcome) {
                 // A decision that broke a rule turned no client away.
                 let turned_away = turns_away && matches!(outcome, DecisionOutcome::Applied { .. });
                 let (newcomer, effects) =
@@ -427,19 +436,6 @@ impl Gateway {
         self.tables.effects.insert(place, decided);
     }
 
-    /// A revision answered differently from a fresh instance. After repeated mismatches it is removed, if it is a
-    /// candidate or another revision can take over.
-    pub fn handle_hidden_state(
-        &mut self,
-        policy: &PolicyName,
-        revision: &Arc<str>,
-        differs: Box<str>,
-        answers: BreachCount,
-    ) {
-        let effects = &mut self.tables.effects;
-        self.policies.handle_hidden_state(policy, revision, differs, answers, effects);
-    }
-
     /// Asks the room's routing policy about the room soon.
     pub(super) fn want_reroute(&mut self, id: RoomId, now: Instant) {
         let Some(room) = self.tables.rooms.get(&id) else { return };
@@ -449,34 +445,6 @@ impl Gateway {
         self.questions.want_reroute(&policy, arm, id);
         self.tables.rooms.changes.note(id);
         self.tables.effects.set_if_idle(Timer::Reroute(Arc::new(policy)), now);
-    }
-
-    /// A policy was replaced. The new one is asked about every room of its scenarios.
-    pub fn handle_policy_changed(&mut self, policy: &PolicyName, now: Instant) {
-        self.reroute_all(policy, None, now);
-    }
-
-    /// Asks a routing policy about its rooms; with `before`, only about rooms that have another revision now.
-    pub(super) fn reroute_all(
-        &mut self,
-        policy: &PolicyName,
-        before: Option<&Revisions>,
-        now: Instant,
-    ) {
-        if policy.hook != Hook::Routing {
-            return;
-        }
-        let is_concerned = |room: &&Room| {
-            let (Some(before), Some(after)) = (before, self.policies.revisions(policy)) else {
-                return true;
-            };
-            before.name_for(room.id.0) != after.name_for(room.id.0)
-        };
-        let placed = self.subjects().rooms_of(policy).filter(|room| room.is_placed());
-        let concerned: Vec<RoomId> = placed.filter(is_concerned).map(|room| room.id).collect();
-        for room in concerned {
-            self.want_reroute(room, now);
-        }
     }
 
     pub(super) fn ask_reroute(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {

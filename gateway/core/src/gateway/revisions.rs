@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_model::{Arm, PolicyName, SessionId};
+use evenkeel_model::{Arm, BreachCount, Hook, PolicyName, RoomId, SessionId};
 use evenkeel_revisions::{
-    CohortSize, Effect, Lifecycle, LifecycleRecord, Revision, RolloutRules, WallClock,
+    CohortSize, Effect, Lifecycle, LifecycleRecord, Revision, Revisions, RolloutRules, WallClock,
 };
 
 use super::Gateway;
 use crate::effects::{GatewayEffect, Timer};
 use crate::policy::policies::HarmfulRevision;
 use crate::policy::subjects::{ArmStatistics, ArmTally};
+use crate::rooms::room::Room;
 
 impl Gateway {
     /// Adds a policy that has no revision yet.
@@ -98,6 +99,42 @@ impl Gateway {
                 }
                 Effect::DecidersChanged(before) => self.reroute_all(policy, Some(&before), now),
             }
+        }
+    }
+
+    /// A revision answered differently from a fresh instance. After repeated mismatches it is removed, if it is a
+    /// candidate or another revision can take over.
+    pub fn handle_hidden_state(
+        &mut self,
+        policy: &PolicyName,
+        revision: &Arc<str>,
+        differs: Box<str>,
+        answers: BreachCount,
+    ) {
+        let effects = &mut self.tables.effects;
+        self.policies.handle_hidden_state(policy, revision, differs, answers, effects);
+    }
+
+    /// A policy was replaced. The new one is asked about every room of its scenarios.
+    pub fn handle_policy_changed(&mut self, policy: &PolicyName, now: Instant) {
+        self.reroute_all(policy, None, now);
+    }
+
+    /// Asks a routing policy about its rooms; with `before`, only about rooms that have another revision now.
+    fn reroute_all(&mut self, policy: &PolicyName, before: Option<&Revisions>, now: Instant) {
+        if policy.hook != Hook::Routing {
+            return;
+        }
+        let is_concerned = |room: &&Room| {
+            let (Some(before), Some(after)) = (before, self.policies.revisions(policy)) else {
+                return true;
+            };
+            before.name_for(room.id.0) != after.name_for(room.id.0)
+        };
+        let placed = self.subjects().rooms_of(policy).filter(|room| room.is_placed());
+        let concerned: Vec<RoomId> = placed.filter(is_concerned).map(|room| room.id).collect();
+        for room in concerned {
+            self.want_reroute(room, now);
         }
     }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     AdmitVerdict, Apart, Arm, Ask, AskId, BreachCount, CoreEvent, DecisionNote, DecisionOutcome,
-    GuardRule, Hook, HookAnswer, PluginFault, PluginState, PolicyName, PolicyQuestion, Reasons,
-    RevisionAnswer, RoomId, SessionId,
+    GuardRule, Hook, HookAnswer, NO_NODE, PluginFault, PluginState, PolicyName, PolicyQuestion,
+    Reasons, RevisionAnswer, RoomId, SessionId,
 };
 
 use crate::collections::Interner;
@@ -64,6 +64,15 @@ impl AnswerDetails {
                 (Some(revision), Ok(answer), beside)
             }
             Err(fault) => (None, Err(fault), AnswerDetails::default()),
+        }
+    }
+
+    /// The name of a reason, or its number if it has no name.
+    pub(crate) fn word_for(&self, reason: u32) -> Arc<str> {
+        let reasons = self.reasons.as_deref().unwrap_or_default();
+        match reasons.binary_search_by_key(&reason, |(number, _)| *number) {
+            Ok(at) => Arc::clone(&reasons[at].1),
+            Err(_) => reason.to_string().into(),
         }
     }
 }
@@ -320,8 +329,13 @@ pub(crate) fn was_taken(outcome: &DecisionOutcome) -> bool {
 
 /// The client is refused or redirected.
 pub(crate) fn turns_away(answer: &HookAnswer) -> bool {
-    let HookAnswer::Admit { verdict, .. } = answer else { return false };
-    matches!(verdict, AdmitVerdict::Redirect(_) | AdmitVerdict::Reject(_))
+    match answer {
+        HookAnswer::Admit { verdict, .. } => {
+            matches!(verdict, AdmitVerdict::Redirect(_) | AdmitVerdict::Reject(_))
+        }
+        HookAnswer::Placed { hops, .. } => *hops == [NO_NODE],
+        _ => false,
+    }
 }
 
 /// The reasons of an answer, by row; a reason of 0 means none.

@@ -367,7 +367,7 @@ impl SubjectHistory {
                 reasons.insert(*row, *reason);
             }
         }
-        let word = |reason: &u32| word_for(beside.reasons.as_deref().unwrap_or_default(), *reason);
+        let word = |reason: &u32| beside.word_for(*reason);
         let rows: std::collections::BTreeSet<u32> =
             notes.keys().chain(reasons.keys()).copied().collect();
         let by = self.deciders.intern(by.clone());
@@ -386,14 +386,6 @@ impl SubjectHistory {
             self.note_decision((subject, about.hook()), entry);
         }
         if batch { None } else { reasons.get(&0).map(word) }
-    }
-}
-
-/// The name of a reason, or its number if it has no name. `reasons` is sorted by number.
-fn word_for(reasons: &[(u32, Arc<str>)], reason: u32) -> Arc<str> {
-    match reasons.binary_search_by_key(&reason, |(number, _)| *number) {
-        Ok(at) => Arc::clone(&reasons[at].1),
-        Err(_) => reason.to_string().into(),
     }
 }
 

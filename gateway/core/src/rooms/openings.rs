@@ -316,9 +316,9 @@ impl Openings<'_> {
         let early = self.0.settings.limits.early_start;
         let Some(region) = room.map(|room| room.region).filter(|_| early) else { return };
         let is_short = match reason {
-            OfferRefusal::NoNode { .. } | OfferRefusal::Rejected { .. } => {
-                self.0.capacity.is_short(region, &self.0.nodes)
-            }
+            OfferRefusal::NoNode { .. }
+            | OfferRefusal::PlacementRefused { .. }
+            | OfferRefusal::Rejected { .. } => self.0.capacity.is_short(region, &self.0.nodes),
             _ => false,
         };
         if is_short {
@@ -435,6 +435,24 @@ impl Openings<'_> {
             self.0.effects.cancel(&Timer::RoomDue(id));
             self.0.effects.cancel(&Timer::LeavingEnds(id));
             self.0.effects.notice(RoomNotice::Dissolved { room: id, scenario: room.scenario });
+        }
+    }
+
+    /// Refuses the sessions of a room to which the routing policy gives no node, for `wait_ms`; 0: as without capacity.
+    pub(crate) fn refuse_room(
+        &mut self,
+        id: RoomId,
+        reason: Option<Arc<str>>,
+        wait_ms: u32,
+        now: Instant,
+    ) {
+        for session in Placement(self.0).waiting_for_placement(id) {
+            let retry_after = match wait_ms {
+                0 => self.retry_after(now),
+                wait_ms => self.0.sessions.jittered(Duration::from_millis(wait_ms.into())),
+            };
+            let reason = reason.clone();
+            self.give_up(session, OfferRefusal::PlacementRefused { reason, retry_after }, now);
         }
     }
 

@@ -18,7 +18,7 @@ fn narrow() -> Engine {
             }
             MemoryReach::Narrow => config(reach),
         },
-        CallBudgets::default(),
+        EngineUse::default(),
     )
 }
 

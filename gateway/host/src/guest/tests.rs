@@ -55,6 +55,13 @@ fn question_is_stopped_on_the_wall_clock() {
 }
 
 #[test]
+fn patient_call_has_its_budget_in_processor_time_too() {
+    assert_eq!(call_after(10 * BUDGET, CallBudget::Patient(BUDGET)), Ok(()));
+    let spent = CallBudget::Patient(Duration::ZERO);
+    assert_eq!(call_after(BUDGET, spent), Err(PluginFault::Deadline));
+}
+
+#[test]
 fn preparing_call_is_stopped_after_its_processor_time() {
     let spun = CallBudget::Processor(Duration::ZERO);
     assert_eq!(call_after(BUDGET, spun), Err(PluginFault::Deadline));

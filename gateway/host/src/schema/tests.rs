@@ -93,6 +93,10 @@ fn duration_is_a_number_with_a_unit() {
         let wrong = schema.complete(json!({"stay": bad})).unwrap_err();
         assert_eq!(wrong.expected, "a duration such as 250ms, 30s, 5m or 1h", "{bad}");
     }
+    for (bare, expected) in [(json!(5), "\"5s\""), (json!(0.5), "\"0.5s\""), (json!(-5), "250ms")] {
+        let wrong = schema.complete(json!({"stay": bare})).unwrap_err();
+        assert!(wrong.expected.starts_with(&format!("a duration such as {expected}")), "{wrong:?}");
+    }
 }
 
 #[test]
@@ -107,6 +111,8 @@ fn bit_rate_is_a_number_a_space_and_a_unit() {
         let wrong = schema.complete(json!({"cap": bad})).unwrap_err();
         assert_eq!(wrong.expected, "a bit rate such as 300 kbit/s or 1.5 Mbit/s", "{bad}");
     }
+    let bare = schema.complete(json!({"cap": 64})).unwrap_err();
+    assert_eq!(bare.expected, "a bit rate such as \"64 kbit/s\"");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use evenkeel_host::{BoundPlugin, Component};
-use evenkeel_model::{Hook, PolicyQuestion};
+use evenkeel_model::{Hook, HookAnswer, PolicyQuestion};
 use serde_json::json;
 
 use crate::calm::{answers_for_thousands, decides, session};
@@ -73,4 +73,70 @@ fn c_policy_refuses_states_of_unknown_schema() {
     let fault =
         policy.ask(&PolicyQuestion::Tick { sessions: vec![row], memo: None }, 0).unwrap_err();
     assert!(fault.to_string().contains("cannot be read by this revision"), "{fault}");
+}
+
+/// A scenario policy whose parameters are its settings.
+const SETTINGS: &str = r#"
+#define EK_SCENARIO
+#include "HEADER"
+EK_MANIFEST("settings.json");
+
+static double share;
+static int64_t count;
+static char name[8];
+static size_t length;
+
+const char *ek_init(ek_text settings, uint64_t seed) {
+    (void)seed;
+    share = ek_fraction(settings, "share", -1);
+    count = ek_whole(settings, "count", -1);
+    length = ek_setting_text(settings, "name", name, sizeof name);
+    return NULL;
+}
+
+void ek_catalog(const ek_entry *entries, size_t count) { (void)entries, (void)count; }
+
+void ek_resolve(ek_text scenario, ek_labels labels, ek_params *out) {
+    (void)scenario, (void)labels;
+    ek_set(out, "share", (int64_t)(share * 1e6));
+    ek_set(out, "count", count);
+    ek_set(out, "length", (int64_t)length);
+    ek_set(out, "last", length > 0 ? name[length - 1] : 0);
+}
+"#;
+
+#[test]
+fn c_policy_reads_texts_and_fractions() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c-settings");
+    std::fs::create_dir_all(&folder).unwrap();
+    let header = sdk().join("c/evenkeel_policy.h").display().to_string();
+    let source = folder.join("settings.c");
+    std::fs::write(&source, SETTINGS.replace("HEADER", &header)).unwrap();
+    let manifest = json!({
+        "name": "settings-c", "version": "1.0.0", "contract": "0.1.0", "hooks": ["scenario"],
+        "settings": {"type": "object"},
+    });
+    std::fs::write(folder.join("settings.json"), manifest.to_string()).unwrap();
+    let Some(module) = compile(&source, "-O2") else {
+        return skip("c_policy_reads_texts_and_fractions", "clang and wasm-ld");
+    };
+    let component = Component::vet(roomy(), &module).unwrap();
+    let read = |settings: serde_json::Value| {
+        let hook = Hook::Scenario;
+        let mut policy =
+            BoundPlugin::install(roomy(), &component, hook, settings, vec![], 1).unwrap();
+        let question = PolicyQuestion::Resolve { scenario: "call".into(), labels: [].into() };
+        let HookAnswer::Params(params) = policy.ask(&question, 0).unwrap().answer else { panic!() };
+        params.iter().map(|(_, value)| *value).collect::<Vec<i64>>()
+    };
+    let odd = json!({"list": [{"share": 9, "name": "no"}, "share"], "share": 0.25, "count": -7, "name": "a\"}"});
+    assert_eq!(read(odd), [250_000, -7, 3, i64::from(b'}')]);
+    let exponent = json!({"share": 1.5e-3, "count": 12, "name": "a\nb\u{1f}"});
+    assert_eq!(read(exponent), [1_500, 12, 4, 0x1f]);
+    assert_eq!(read(json!({"share": -2, "name": "1234567"})), [-2_000_000, -1, 7, i64::from(b'7')]);
+    assert_eq!(
+        read(json!({"name": "12345678"})),
+        [-1_000_000, -1, 0, 0],
+        "too long for the buffer"
+    );
 }

@@ -60,6 +60,15 @@ pub(crate) fn decides(component: &Component) {
     assert_eq!(notes, [DecisionNote { row: 0, key: "jitter_us".into(), value: 25_000 }]);
     let state = rows[0].state.as_ref().unwrap();
     assert_eq!(&*state.bytes, [3], "counts to three ticks");
+
+    for (floor, ceiling, cap) in [(400, 500, 400), (24, 200, 200), (24, 2_000, 300)] {
+        let mut rows = [session(1, Some(25_000), 0)];
+        rows[0].row.measures.set(Metric::Floor, floor).set(Metric::Ceiling, ceiling);
+        tick(&mut policy, &mut rows);
+        tick(&mut policy, &mut rows);
+        let capped = DegradationAction { row: 0, op: 1, arg: cap, reason: 1 };
+        assert_eq!(tick(&mut policy, &mut rows).0, [capped], "within {floor} to {ceiling}");
+    }
 }
 
 /// Asks often about many sessions, so that a memory leak would exhaust memory.

@@ -101,6 +101,19 @@ fn guests_get_state_and_memo_of_the_question_before() {
 }
 
 #[test]
+fn failing_call_is_named() {
+    let engine = patient();
+    for (name, call) in [("endless-loop in open", "open"), ("endless-loop in degradation", "tick")]
+    {
+        let all = hostile();
+        let guest = all.iter().find(|guest| guest.name == name).unwrap();
+        let mut policy = install(&engine, guest).unwrap();
+        assert!(outcomes(&mut policy, guest).iter().all(Result::is_err));
+        assert_eq!(policy.calling(), call);
+    }
+}
+
+#[test]
 fn extreme_numbers_pass_unchanged() {
     // The core validates answers. The host only must not wrap or lose anything.
     let all = hostile();

@@ -74,6 +74,32 @@ fn module_without_types_has_the_contracts() {
 }
 
 #[test]
+fn missing_function_is_named() {
+    let mut lean = manifest();
+    lean["hooks"] = json!(["routing"]);
+    let refused = |functions: &[&str]| {
+        let export = |name: &&str| format!(r#"(func (export "evenkeel:policy/{name}"))"#);
+        let exports: String = functions.iter().map(export).collect();
+        let module = wat::parse_str(format!("(module {exports})")).unwrap();
+        refusal(&with_section(&module, "evenkeel:manifest", lean.to_string().as_bytes()))
+    };
+    let guest = ["init", "catalog", "migrate", "migrate-memo"];
+    let guest = guest.map(|name| format!("guest@0.1.0#{name}"));
+    let guest: Vec<&str> = guest.iter().map(String::as_str).collect();
+    let missing =
+        |name: &str| PluginRefusal::ExportMissing(format!("evenkeel:policy/{name}").into());
+    assert_eq!(refused(&guest[..3]), missing("guest@0.1.0#migrate-memo"));
+    let hookless = refused(&guest);
+    assert_eq!(hookless, PluginRefusal::HookMissing(Hook::Routing));
+    assert!(
+        hookless.to_string().contains("in C, define EK_ROUTING before the header"),
+        "{hookless}"
+    );
+    let placing = [&guest[..], &["routing@0.1.0#place"]].concat();
+    assert_eq!(refused(&placing), missing("routing@0.1.0#open"));
+}
+
+#[test]
 fn wasi_import_is_refused_with_build_advice() {
     let module = wat::parse_str(
         r#"(module (import "wasi_snapshot_preview1" "clock_time_get"

@@ -15,13 +15,17 @@ pub enum PlannedTransport {
     Quic,
 }
 
-/// A plan of voice sessions, two per room.
+/// A plan of voice sessions, two per room by default.
 #[derive(Clone, Debug)]
 pub struct CrowdPlan {
-    /// Number of sessions; an odd one has a room of its own.
+    /// Number of sessions; the last room has those that are left.
     pub sessions: u32,
-    /// Both sessions of a room send; otherwise one. All sessions receive.
+    /// Number of sessions in a room. Default 2.
+    pub room_size: u32,
+    /// All sessions of a room send; otherwise the first. All sessions receive.
     pub both_ways: bool,
+    /// Offers name the RTCP feedback that clients obey: requests of key frames and bit rates.
+    pub feedback: bool,
     /// Senders send video as well.
     pub video: bool,
     /// The scenario of the offers. Default `call`.
@@ -47,7 +51,9 @@ impl CrowdPlan {
     pub fn new(sessions: u32) -> CrowdPlan {
         CrowdPlan {
             sessions,
+            room_size: 2,
             both_ways: false,
+            feedback: false,
             video: false,
             scenario: "call".to_owned(),
             rooms: "drill".to_owned(),
@@ -60,20 +66,20 @@ impl CrowdPlan {
         }
     }
 
-    /// The room of a session: 1 and 2 are in the first, 3 and 4 in the second.
+    /// The room of a session: of rooms of two, 1 and 2 are in the first, 3 and 4 in the second.
     pub fn room_of(&self, session: u64) -> u64 {
-        session.div_ceil(2)
+        session.div_ceil(self.room_size.max(1).into())
     }
 
-    /// The transport of a session, which is the same for both sessions of a room.
+    /// The transport of a session, which is the same for all sessions of a room.
     pub fn transport_of(&self, session: u64) -> PlannedTransport {
         let by_quic = self.quic && self.room_of(session).is_multiple_of(2);
         if by_quic { PlannedTransport::Quic } else { PlannedTransport::Udp }
     }
 
-    /// The session with the odd number of a room always sends.
+    /// The first session of a room always sends.
     fn talks(&self, session: u64) -> bool {
-        self.both_ways || !session.is_multiple_of(2)
+        self.both_ways || self.room_of(session) != self.room_of(session.saturating_sub(1))
     }
 
     pub(super) fn persona(&self, session: u64) -> Persona {
@@ -88,6 +94,11 @@ impl CrowdPlan {
     pub(super) fn planned(&self, session: u64) -> PlannedSession {
         let room = self.room_of(session);
         let video = self.video.then(video_media);
+        let mut media: Vec<OfferMedia> = [voice_media()].into_iter().chain(video).collect();
+        if self.feedback {
+            let feedback = ["pli", "remb"].map(str::to_owned);
+            media.iter_mut().for_each(|stream| stream.feedback = feedback.to_vec());
+        }
         PlannedSession {
             persona: self.persona(session),
             room,
@@ -96,7 +107,7 @@ impl CrowdPlan {
                 room: format!("{}-{room}", self.rooms),
                 labels: self.labels.clone(),
                 ingress: OfferIngress::Quic {},
-                media: [voice_media()].into_iter().chain(video).collect(),
+                media,
                 rtcp: None,
             },
             transport: self.transport_of(session),

@@ -29,6 +29,10 @@ pub(crate) struct State {
     pub(crate) open: BTreeSet<String>,
     pub(crate) opened_ever: usize,
     opens_max: usize,
+    pub(crate) offers: Vec<Value>,
+    /// The explanation of every session, and how often it was asked for.
+    pub(crate) explained: Value,
+    pub(crate) explanations: usize,
     /// Orders to nodes: `wake east-a1`.
     pub(crate) orders: Vec<String>,
     /// The number of reports that show the breaker of the eastern region open.
@@ -46,6 +50,9 @@ impl SmallGateway {
             open: BTreeSet::new(),
             opened_ever: 0,
             opens_max,
+            offers: Vec::new(),
+            explained: Value::Null,
+            explanations: 0,
             orders: Vec::new(),
             open_looks: 0,
             unable: Vec::new(),
@@ -114,12 +121,17 @@ impl State {
                 return refusal(503);
             }
             self.opened_ever += 1;
+            self.offers.push(body.clone());
             let id = format!("s{}", self.opened_ever);
             self.open.insert(id.clone());
             let udp = json!({"addresses": [self.media]});
             let rest = json!({"id": id, "room": "r", "scenario": "call", "udp": udp, "route": [],
                 "decided_by": {"routing": "native"}});
             return (201, rest);
+        }
+        if path.ends_with("/explain") {
+            self.explanations += 1;
+            return (200, self.explained.clone());
         }
         if let Some(id) = path.strip_prefix("/v1/sessions/") {
             assert_eq!(method, Method::DELETE);

@@ -62,7 +62,9 @@ impl Degradation for CapOnLoss {
         let capped = session.cap_kbps().is_some_and(|kbps| kbps > 0);
         if now.ticks == self.ticks && trouble != capped {
             if trouble {
-                out.cap(self.cap_of(session)).because(Why::Loss).note("loss_ppm", loss.into());
+                // The gateway rejects a cap outside the bounds of the session's scenario.
+                let cap = session.within_bounds(self.cap);
+                out.cap(cap).because(Why::Loss).note("loss_ppm", loss.into());
             } else {
                 out.lift_cap().because(Why::Calm);
             }
@@ -70,14 +72,6 @@ impl Degradation for CapOnLoss {
         if now != *before {
             out.keep(&now);
         }
-    }
-}
-
-impl CapOnLoss {
-    /// The gateway rejects a cap outside the bounds of the session's scenario.
-    fn cap_of(&self, session: &Session<'_, Memory>) -> u32 {
-        let cap = session.ceiling_kbps().map_or(self.cap, |ceiling| self.cap.min(ceiling));
-        session.floor_kbps().map_or(cap, |floor| cap.max(floor))
     }
 }
 

@@ -115,3 +115,21 @@ fn refused_settings_name_the_policy() {
     };
     assert!(said.contains("call/scenario") && said.contains("no_such"), "{said}");
 }
+
+#[test]
+fn calls_of_other_revisions_are_left_out() {
+    let path = recording("chosen", &json!({}));
+    let (bytes, built) = (read_file(&path).unwrap_or_default(), plugin("scenario-call"));
+    let mut seen = std::sync::Mutex::new(BTreeSet::new());
+    let of_any = |revision: &str| seen.lock().unwrap().insert(revision.to_owned());
+    let Ok(tried) = Tried::of(&path, &bytes, &built, None, of_any) else { panic!("refused") };
+    // The revision is new for the first of both calls only.
+    assert_eq!(tried.json["calls"], 1);
+    let revision = seen.get_mut().unwrap().pop_first().unwrap();
+    let Err(CommandError::Wrong(said)) =
+        Tried::of(&path, &bytes, &built, None, |other| other != revision)
+    else {
+        panic!("no call is left")
+    };
+    assert!(said.contains("no calls at all"), "{said}");
+}

@@ -313,6 +313,9 @@ fn explain_shows_place_reason_alternatives() {
     let why: Vec<(NodeId, &str)> =
         said.candidates.iter().map(|at| (at.hop.node, at.why.name())).collect();
     assert_eq!(why, [(B, "spare"), (C, "full"), (D, "draining")]);
+    let spare = &said.candidates[0];
+    assert_eq!(spare.carried_permille, 0, "it carries nothing");
+    assert!(spare.load_permille > 0, "and reserves capacity for the room");
     world.gateway.handle_move(&"r".into(), B, world.now).unwrap();
     world.settle();
     world.gateway.handle_evidence(B, NodeEvidence::KernelError, world.now);

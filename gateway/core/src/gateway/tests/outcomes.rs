@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use evenkeel_model::{
     Apart, CoreEvent, Decider, DecisionNote, DecisionOutcome, DegradationAction, DegradeOnFault,
-    GuardRule, Hook, HookAnswer, Measures, Metric, NodeId, Op, PluginFault, Poisoned, PolicyName,
-    PolicyQuestion, RevisionAnswer, RoutingMove, SessionId,
+    GuardRule, Hook, HookAnswer, Measures, Metric, NodeId, OfferRefusal, Op, PluginFault, Poisoned,
+    PolicyName, PolicyQuestion, RevisionAnswer, RoutingMove, SessionId,
 };
 
 use super::*;
@@ -372,6 +372,58 @@ fn notes_end_with_their_subject() {
     assert!(
         format!("{:?}", world.gateway.subject_history).contains("decisions: {}"),
         "it ends with its session"
+    );
+}
+
+#[test]
+fn routing_refuses_a_room_with_its_reason() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], |_| None);
+    let mut refuse = |ttl_ms: u32, reason: u32| {
+        let offer = world.offer("r");
+        let HookAnswer::Placed { state, .. } = placement(&[], 0) else { panic!() };
+        let hops = vec![evenkeel_model::NO_NODE];
+        reply(&mut world, answered(HookAnswer::Placed { hops, ttl_ms, state, reason }));
+        assert!(world.gateway.tables.rooms.len() == 0);
+        let Some(OfferRefusal::PlacementRefused { reason, retry_after }) =
+            denied(world.replies.get(&offer))
+        else {
+            panic!("no node carries it")
+        };
+        (reason, retry_after)
+    };
+    let (reason, retry_after) = refuse(700, 3);
+    assert_eq!(reason.as_deref(), Some("lossy"));
+    assert!((ms(700)..ms(1_400)).contains(&retry_after), "{retry_after:?}");
+    let (reason, retry_after) = refuse(0, 0);
+    assert_eq!(reason, None);
+    assert!(retry_after >= ms(2_000), "as without capacity: {retry_after:?}");
+    let outcomes = world.events().filter_map(|event| match event {
+        CoreEvent::Decided { outcome, .. } => Some(outcome.clone()),
+        _ => None,
+    });
+    let applied = DecisionOutcome::Applied { differs: true };
+    assert_eq!(outcomes.collect::<Vec<_>>(), [applied.clone(), applied]);
+}
+
+#[test]
+fn node_that_a_policy_did_not_choose_says_so() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A]));
+    let session = world.open("r");
+    let why = |world: &World| -> Vec<(NodeId, &str)> {
+        let explained = explained(world, session);
+        explained.candidates.iter().map(|at| (at.hop.node, at.why.name())).collect()
+    };
+    let others = [B, C].map(|node| (node, "not-chosen"));
+    assert_eq!(why(&world)[..2], others);
+    world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_drain(C, true, None, world.now))
+        .unwrap();
+    world.settle();
+    assert_eq!(
+        why(&world)[..2],
+        [others[0], (C, "draining")],
+        "a fact, whatever the policy thinks"
     );
 }
 

@@ -12,12 +12,13 @@ impl SubjectHistory {
 fn reason_is_named_by_its_number() {
     let reasons = [(1, "near"), (7, "far"), (65_535, "last"), (65_539, "jitter")];
     let reasons = reasons.map(|(number, name): (u32, &str)| (number, Arc::<str>::from(name)));
-    let words = [1, 2, 7, 65_535, 65_536, 65_539].map(|reason| word_for(&reasons, reason));
+    let beside = AnswerDetails { reasons: Some(reasons.into()), ..AnswerDetails::default() };
+    let words = [1, 2, 7, 65_535, 65_536, 65_539].map(|reason| beside.word_for(reason));
     assert_eq!(
         words.each_ref().map(|word| &**word),
         ["near", "2", "far", "last", "65536", "jitter"]
     );
-    assert_eq!(&*word_for(&[], 1), "1");
+    assert_eq!(&*AnswerDetails::default().word_for(1), "1");
 }
 
 #[test]

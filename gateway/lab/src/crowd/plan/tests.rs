@@ -1,6 +1,15 @@
 use super::*;
 
 #[test]
+fn first_session_of_a_room_sends() {
+    let plan = CrowdPlan { room_size: 3, ..CrowdPlan::new(6) };
+    let rooms: Vec<u64> = (1..=6).map(|session| plan.room_of(session)).collect();
+    assert_eq!(rooms, [1, 1, 1, 2, 2, 2]);
+    let talks: Vec<u64> = (1..=6).filter(|&session| plan.talks(session)).collect();
+    assert_eq!(talks, [1, 4]);
+}
+
+#[test]
 fn each_room_has_one_sender_and_one_receiver() {
     let plan = CrowdPlan::new(10);
     let talks: Vec<u64> = (1..=10).filter(|&session| plan.talks(session)).collect();

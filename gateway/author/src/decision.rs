@@ -4,16 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_host::Component;
 use evenkeel_model::{
-    AdmitVerdict, CatalogEntry, EntryKind, HookAnswer, NodeId, Op, PluginFault, PolicyQuestion,
-    RevisionAnswer, RoomId, SessionId,
+    AdmitVerdict, CatalogEntry, EntryKind, HookAnswer, NO_NODE, NodeId, Op, PluginFault,
+    PolicyQuestion, RevisionAnswer, RoomId, SessionId,
 };
-use evenkeel_recording::RecordedCatalog;
 use serde_json::{Value, json};
 
+/// The subject of a decision.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum ComparedSubject {
+pub enum ComparedSubject {
+    /// A session: `s7`.
     Session(SessionId),
+    /// A room: `r4`.
     Room(RoomId),
+    /// A scenario, by name.
     Scenario(Box<str>),
     /// A row of the answer for which the call has no subject.
     Row(u32),
@@ -33,27 +36,39 @@ impl std::fmt::Display for ComparedSubject {
     }
 }
 
-/// Subjects without a decision keep their state.
+/// A decision about a subject. Subjects without a decision keep their state.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum ComparedDecision {
+pub enum ComparedDecision {
+    /// Parameters of a scenario.
     Params(Vec<(Box<str>, i64)>),
+    /// An admission.
     Verdict {
+        /// The decision.
         verdict: AdmitVerdict,
+        /// The number of the reason; 0: none.
         reason: u32,
     },
     /// A placement, or a move.
     Route {
+        /// `place` or `move`.
         kind: &'static str,
+        /// Best first.
         hops: Vec<NodeId>,
+        /// Milliseconds until the policy is asked about the room again; 0: never.
         ttl_ms: u32,
+        /// The number of the reason; 0: none.
         reason: u32,
     },
+    /// Actions on a session: number, argument and reason of each.
     Actions(Vec<(u32, u64, u32)>),
+    /// The plugin failed.
     Fault(PluginFault),
 }
 
 impl ComparedDecision {
-    pub(super) fn without_reason(mut self) -> ComparedDecision {
+    /// The decision as a plugin with other reasons would take it.
+    #[must_use]
+    pub fn without_reason(mut self) -> ComparedDecision {
         match &mut self {
             ComparedDecision::Verdict { reason, .. } | ComparedDecision::Route { reason, .. } => {
                 *reason = 0;
@@ -67,7 +82,7 @@ impl ComparedDecision {
     }
 
     /// The key under which differences are counted.
-    pub(super) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             ComparedDecision::Params(_) => "params",
             ComparedDecision::Verdict { .. } => "verdict",
@@ -79,17 +94,15 @@ impl ComparedDecision {
 }
 
 /// Decisions by subject, each with the row number of its notes.
-pub(super) type Decisions = BTreeMap<ComparedSubject, (u32, ComparedDecision)>;
+pub type Decisions = BTreeMap<ComparedSubject, (u32, ComparedDecision)>;
 
 /// Subjects of either answer, in order.
-pub(super) fn subjects<'a>(
-    one: &'a Decisions,
-    other: &'a Decisions,
-) -> BTreeSet<&'a ComparedSubject> {
+pub fn subjects<'a>(one: &'a Decisions, other: &'a Decisions) -> BTreeSet<&'a ComparedSubject> {
     one.keys().chain(other.keys()).collect()
 }
 
-pub(super) fn decisions(
+/// The decisions of an answer, or its failure.
+pub fn decisions(
     question: &PolicyQuestion,
     result: &Result<RevisionAnswer, PluginFault>,
 ) -> Decisions {
@@ -154,7 +167,7 @@ fn subject(question: &PolicyQuestion, row: u32) -> ComparedSubject {
 }
 
 /// The parts in which two results differ, compared bit for bit.
-pub(super) fn parts_that_differ(
+pub fn parts_that_differ(
     one: &Result<RevisionAnswer, PluginFault>,
     other: &Result<RevisionAnswer, PluginFault>,
 ) -> Vec<&'static str> {
@@ -188,15 +201,18 @@ pub(super) fn parts_that_differ(
 }
 
 /// One side of a comparison: plugin, call and answer.
-pub(super) struct ComparisonSide<'a> {
-    pub(super) component: &'a Component,
-    pub(super) catalog: &'a RecordedCatalog,
-    pub(super) result: &'a Result<RevisionAnswer, PluginFault>,
+pub struct ComparisonSide<'a> {
+    /// The plugin, which names its reasons; without it they are numbers.
+    pub component: Option<&'a Component>,
+    /// Names of nodes.
+    pub catalog: &'a [CatalogEntry],
+    /// The answer.
+    pub result: &'a Result<RevisionAnswer, PluginFault>,
 }
 
 impl ComparisonSide<'_> {
     /// A decision as JSON, with names for numbers and the notes of its row; null for none.
-    pub(super) fn shown(&self, decision: Option<&(u32, ComparedDecision)>) -> Value {
+    pub fn shown(&self, decision: Option<&(u32, ComparedDecision)>) -> Value {
         let Some((row, decision)) = decision else { return Value::Null };
         let mut shown = match decision {
             ComparedDecision::Params(params) => {
@@ -205,6 +221,9 @@ impl ComparisonSide<'_> {
             }
             ComparedDecision::Verdict { verdict, reason } => {
                 json!({"verdict": self.verdict(*verdict), "reason": self.reason(*reason)})
+            }
+            ComparedDecision::Route { kind: _, hops, ttl_ms, reason } if *hops == [NO_NODE] => {
+                json!({"refused": "no-node", "retry_ms": ttl_ms, "reason": self.reason(*reason)})
             }
             ComparedDecision::Route { kind: _, hops, ttl_ms, reason } => {
                 let hops: Vec<Value> = hops.iter().map(|node| self.node(*node)).collect();
@@ -241,13 +260,14 @@ impl ComparisonSide<'_> {
     }
 
     fn reason(&self, number: u32) -> Value {
-        self.component.manifest().reason(number).map_or(json!(number), |name| json!(name))
+        let named = self.component.and_then(|component| component.manifest().reason(number));
+        named.map_or(json!(number), |name| json!(name))
     }
 
     fn node(&self, node: NodeId) -> Value {
         let is_it =
             |entry: &&CatalogEntry| entry.kind == EntryKind::Node && entry.id == u64::from(node.0);
-        let named = self.catalog.entries.iter().find(is_it);
+        let named = self.catalog.iter().find(is_it);
         named.map_or(json!(node.to_string()), |entry| json!(entry.name))
     }
 }

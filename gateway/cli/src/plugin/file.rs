@@ -1,0 +1,29 @@
+//! Plugin files and cases that a command line names.
+
+use std::path::Path;
+
+use evenkeel_author::case::Case;
+use evenkeel_author::{AuthorError, Built};
+
+use crate::command::{CommandError, read_file};
+use crate::progress::during;
+
+pub(super) fn read(file: &Path) -> Result<Built, CommandError> {
+    let bytes = read_file(file)?;
+    let built = during(&format!("compiling {}", file.display()), || Built::from_bytes(bytes));
+    Ok(built.map_err(AuthorError::from)?)
+}
+
+/// The cases in the folder that is named, else in `tests` of this folder, if it is there.
+pub(super) fn cases_in(beside: &Path, named: Option<&Path>) -> Result<Vec<Case>, CommandError> {
+    if let Some(folder) = named.filter(|folder| !folder.is_dir()) {
+        return Err(CommandError::Wrong(format!("there is no folder {}", folder.display())));
+    }
+    let folder = named.map_or_else(|| beside.join("tests"), Path::to_owned);
+    Ok(Case::all_in(&folder)?)
+}
+
+/// The folder of a plugin file.
+pub(super) fn folder_of(plugin: &Path) -> &Path {
+    plugin.parent().unwrap_or(Path::new(""))
+}

@@ -1,0 +1,246 @@
+//! Test calls at a running gateway: sessions that send media, and what policies decide about them.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use evenkeel_client::{ApiClient, ClientError, escape};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::crowd::{Crowd, CrowdPlan, ObservationWindow};
+use crate::error::LabError;
+use crate::interruption::until_interrupted;
+use crate::relay::{Conditions, Direction};
+use crate::watch::word;
+
+/// Packets are counted, and their records removed, at this interval.
+const COUNT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Members of an answer that differ from one question to the next.
+const VOLATILE: [&str; 2] = ["ago_ms", "notes"];
+
+/// The sessions of a test call, and how long they send.
+#[derive(Clone, Debug)]
+pub struct CallPlan {
+    /// The sessions.
+    pub crowd: CrowdPlan,
+    /// Impairments of both directions between clients and gateway. They need clients behind the simulated NAT.
+    pub conditions: Conditions,
+    /// Duration of the call; `None`: until a signal ends it.
+    pub duration: Option<Duration>,
+    /// Interval at which the gateway is asked about each session. Default 1 s.
+    pub ask_interval: Duration,
+}
+
+impl CallPlan {
+    /// Plans a call without impairments that lasts until a signal ends it.
+    pub fn new(crowd: CrowdPlan) -> CallPlan {
+        let ask_interval = Duration::from_secs(1);
+        CallPlan { crowd, conditions: Conditions::default(), duration: None, ask_interval }
+    }
+}
+
+/// A new fact about a session of the call.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct CallChange {
+    /// The id that the gateway assigned: `s7`.
+    pub session: String,
+    /// Time since all sessions were open, in milliseconds.
+    pub after_ms: u64,
+    /// The fact.
+    #[serde(flatten)]
+    pub fact: CallFact,
+}
+
+/// What the gateway explains about a session.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CallFact {
+    /// Its `node`, `rung` and `cap_kbps`, or the reason for which it has `ended`.
+    State(Value),
+    /// A policy's answer, as in `policy_answers` of `GET /v1/sessions/ID/explain`.
+    Answer(Value),
+}
+
+/// A session of the call after its end.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct CallSession {
+    /// The id that the gateway assigned: `s7`.
+    pub session: String,
+    /// RTP packets that its client sent.
+    pub packets_sent: u64,
+    /// RTP packets of the other clients that arrived at its client.
+    pub packets_received: u64,
+    /// RTP packets that did not arrive, including those that a degradation drops.
+    pub packets_missing: u64,
+}
+
+impl CallSession {
+    /// Packets were due to it, and none arrived.
+    pub fn is_unheard(&self) -> bool {
+        self.packets_received == 0 && self.packets_missing > 0
+    }
+}
+
+/// Opens the sessions, sends media until the end, and closes them. Each change is told once.
+///
+/// # Errors
+/// The gateway refuses a session or does not answer. All sessions are closed first.
+pub async fn run(
+    plan: &CallPlan,
+    admin: impl Fn() -> ApiClient,
+    tell: &mut dyn FnMut(CallChange),
+) -> Result<Vec<CallSession>, LabError> {
+    run_until(pin!(until_interrupted()), plan, admin, tell).await
+}
+
+async fn run_until(
+    mut interrupted: Pin<&mut impl Future<Output = ()>>,
+    plan: &CallPlan,
+    admin: impl Fn() -> ApiClient,
+    tell: &mut dyn FnMut(CallChange),
+) -> Result<Vec<CallSession>, LabError> {
+    let mut crowd = Crowd::enter_unless(&plan.crowd, &admin, interrupted.as_mut()).await?;
+    let sessions = crowd.by_id().values().copied().collect();
+    for direction in [Direction::Up, Direction::Down] {
+        crowd.impair(&sessions, direction, plan.conditions);
+    }
+    let mut own = admin();
+    let counted = follow(plan, &mut own, &mut crowd, interrupted, tell).await;
+    let left = crowd.leave(&mut own).await;
+    let sessions = counted?;
+    left?;
+    Ok(sessions)
+}
+
+/// Tells changes until the end of the call, and counts its packets.
+async fn follow(
+    plan: &CallPlan,
+    admin: &mut ApiClient,
+    crowd: &mut Crowd,
+    mut interrupted: Pin<&mut impl Future<Output = ()>>,
+    tell: &mut dyn FnMut(CallChange),
+) -> Result<Vec<CallSession>, LabError> {
+    let began = Instant::now();
+    let mut end = pin!(async {
+        match plan.duration {
+            Some(duration) => sleep(duration).await,
+            None => pending().await,
+        }
+    });
+    let (mut known, mut counts, mut counted) = (KnownFacts::default(), Counts::new(crowd), began);
+    loop {
+        for id in counts.by_id.keys() {
+            let Some(explained) = explain(admin, id).await? else { continue };
+            for fact in known.changes(id, &explained) {
+                let after_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tell(CallChange { session: id.clone(), after_ms, fact });
+            }
+        }
+        if counted.elapsed() >= COUNT_INTERVAL {
+            counts.add(&crowd.end_window().await);
+            counted = Instant::now();
+        }
+        tokio::select! {
+            () = sleep(plan.ask_interval) => {}
+            () = end.as_mut() => break,
+            () = interrupted.as_mut() => break,
+        }
+    }
+    counts.add(&crowd.end_window().await);
+    Ok(counts.sessions())
+}
+
+/// The gateway's explanation of a session; `None` if the gateway does not know it any more.
+async fn explain(admin: &mut ApiClient, id: &str) -> Result<Option<Value>, LabError> {
+    match admin.read(&format!("/v1/sessions/{}/explain", escape(id))).await {
+        Ok(explained) => Ok(Some(explained)),
+        Err(ClientError::Refused { status: 404, .. }) => Ok(None),
+        Err(error) => Err(LabError::gateway("explaining a session")(error)),
+    }
+}
+
+/// The last facts by session and hook; the state is that of no hook.
+#[derive(Default)]
+struct KnownFacts(BTreeMap<(String, String), Value>);
+
+impl KnownFacts {
+    /// The facts that are new or changed.
+    fn changes(&mut self, id: &str, explained: &Value) -> Vec<CallFact> {
+        let answers = explained["policy_answers"].as_array().into_iter().flatten();
+        let state = CallFact::State(state(explained));
+        let facts = [state].into_iter().chain(answers.cloned().map(CallFact::Answer));
+        facts.filter(|fact| self.is_new(id, fact)).collect()
+    }
+
+    fn is_new(&mut self, id: &str, fact: &CallFact) -> bool {
+        let (hook, value) = match fact {
+            CallFact::State(state) => (String::new(), state.clone()),
+            CallFact::Answer(answer) => {
+                let mut stable = answer.clone();
+                if let Some(members) = stable.as_object_mut() {
+                    members.retain(|name, _| !VOLATILE.contains(&name.as_str()));
+                }
+                (word(&answer["hook"]), stable)
+            }
+        };
+        let before = self.0.insert((id.to_owned(), hook), value.clone());
+        before.as_ref() != Some(&value)
+    }
+}
+
+fn state(explained: &Value) -> Value {
+    match &explained["ended"] {
+        Value::Null => json!({
+            "node": explained["hop"]["node"],
+            "rung": explained["rung"],
+            "cap_kbps": explained["cap_kbps"],
+        }),
+        ended => json!({"ended": ended["reason"]}),
+    }
+}
+
+/// Packets of each session over all windows.
+struct Counts {
+    by_id: BTreeMap<String, u64>,
+    by_session: BTreeMap<u64, CallSession>,
+}
+
+impl Counts {
+    fn new(crowd: &Crowd) -> Counts {
+        let by_id = crowd.by_id().clone();
+        let none = |(id, session): (&String, &u64)| {
+            let id = id.clone();
+            let session_counts = CallSession {
+                session: id,
+                packets_sent: 0,
+                packets_received: 0,
+                packets_missing: 0,
+            };
+            (*session, session_counts)
+        };
+        Counts { by_session: by_id.iter().map(none).collect(), by_id }
+    }
+
+    fn add(&mut self, window: &ObservationWindow) {
+        for (session, counts) in &mut self.by_session {
+            counts.packets_sent += window.ledger.sent_by(*session);
+            counts.packets_received += window.ledger.arrived_at(*session);
+        }
+        for packet in window.ledger.missing() {
+            if let Some(counts) = self.by_session.get_mut(&packet.path.receiver) {
+                counts.packets_missing += 1;
+            }
+        }
+    }
+
+    fn sessions(self) -> Vec<CallSession> {
+        self.by_session.into_values().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
