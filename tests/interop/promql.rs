@@ -249,7 +249,7 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
         "4m",
     ),
     ("EvenkeelNodeDown", "evenkeel_node_health", "0 0 3 3", "3m"),
-    ("EvenkeelProviderBreakerOpen", "evenkeel_provider_breaker", "0 0 1 2", "4m"),
+    ("EvenkeelProviderBreakerOpen", "evenkeel_provider_breaker", "0 0 1 2", "3m"),
     ("EvenkeelNodeFlaps", "evenkeel_node_failures_total", "0 1 3 4 5", "4m"),
     ("EvenkeelNodeDelayRose", "evenkeel_node_round_trip_seconds", "0.05x10 0.2x3", "13m"),
     ("EvenkeelGatewayDown", "evenkeel_group_member_up", "1 1 0 0", "3m"),
