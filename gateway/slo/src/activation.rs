@@ -1,9 +1,10 @@
 //! Judges the last revision that became active in each policy set, by the objectives of the set's scenarios: after it against
 //! before.
 //!
-//! No canary shows this harm: offers that are refused or opened late, and revisions that became active at once.
+//! No canary shows this harm: offers that are refused for lack of capacity or opened late, and revisions that became active at
+//! once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,7 +44,7 @@ struct ActivationJudge {
     policy: PolicyName,
     revision: Arc<str>,
     began: u32,
-    /// Later ticks are compared: the activation is over, and as many nodes are up as at that time.
+    /// Later ticks are compared: the activation is over, as many nodes are up as at that time, and no canary decides.
     compared_from: u32,
     /// The number of nodes that were up.
     up: usize,
@@ -82,12 +83,13 @@ impl ActivationJudges {
     }
 
     /// Returns the revisions that burn an error budget fast, each once. A revision is not blamed for the time in which fewer
-    /// nodes are up than when it became active.
+    /// nodes are up than when it became active, or in which a canary of its set decides: the canary may do the harm.
     pub fn judge(
         &mut self,
         table: &SloTable,
         settings: &CoreSettings,
         up: usize,
+        with_canary: &BTreeSet<Arc<str>>,
         now: Instant,
     ) -> Vec<ActivationBreach> {
         let mut breaches = Vec::new();
@@ -96,7 +98,7 @@ impl ActivationJudges {
             if tick.saturating_sub(judge.began) > JUDGED_TICKS {
                 return false;
             }
-            if up < judge.up {
+            if up < judge.up || with_canary.contains(&judge.policy.set) {
                 judge.compared_from = tick;
             }
             let ticks = tick.saturating_sub(judge.compared_from);

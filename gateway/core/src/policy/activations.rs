@@ -1,9 +1,10 @@
 //! Revisions that replaced another one, judged by the objectives of their scenarios.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_model::{Arm, Health};
+use evenkeel_model::{Arm, Health, PolicyName};
 use evenkeel_nodes::Node;
 use evenkeel_revisions::{RolloutOutcome, RolloutReport};
 use evenkeel_slo::ActivationBreach;
@@ -31,9 +32,9 @@ impl Policies {
 
     /// Finds revisions that burn an error budget fast, and can be rolled back.
     pub(crate) fn judge_activations(&mut self, tables: &mut CoreTables, now: Instant) {
-        let up = nodes_up(tables);
+        let (up, with_canary) = (nodes_up(tables), self.sets_with_canary());
         let CoreTables { slos, settings, effects, .. } = tables;
-        for found in self.activations.judge(slos, settings, up, now) {
+        for found in self.activations.judge(slos, settings, up, &with_canary, now) {
             let ActivationBreach { policy, revision, breach } = found;
             let is_active = self
                 .revisions(&policy)
@@ -42,6 +43,11 @@ impl Policies {
                 self.breached(&policy, Arm::Standing, Some(breach), effects);
             }
         }
+    }
+
+    fn sets_with_canary(&self) -> BTreeSet<Arc<str>> {
+        let decides = |policy: &PolicyName| self.canary(policy).is_some();
+        self.changing().into_iter().filter(decides).map(|policy| policy.set).collect()
     }
 }
 

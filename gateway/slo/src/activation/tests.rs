@@ -48,6 +48,7 @@ struct Offers {
     settings: CoreSettings,
     judges: ActivationJudges,
     nodes_up: usize,
+    with_canary: BTreeSet<Arc<str>>,
     now: Instant,
 }
 
@@ -55,8 +56,8 @@ impl Offers {
     fn new() -> Offers {
         let now = Instant::now();
         let (table, settings) = (SloTable::new(now), settings());
-        let judges = ActivationJudges::default();
-        let mut offers = Offers { table, settings, judges, nodes_up: 2, now };
+        let (judges, with_canary) = (ActivationJudges::default(), BTreeSet::new());
+        let mut offers = Offers { table, settings, judges, nodes_up: 2, with_canary, now };
         ["a", "b"].iter().for_each(|scenario| offers.answer(scenario, 0));
         offers
     }
@@ -77,7 +78,8 @@ impl Offers {
     /// The revisions that are found after so many seconds.
     fn found(&mut self, seconds: u64) -> Vec<String> {
         self.now += Duration::from_secs(seconds);
-        let found = self.judges.judge(&self.table, &self.settings, self.nodes_up, self.now);
+        let Offers { table, settings, nodes_up, with_canary, now, .. } = self;
+        let found = self.judges.judge(table, settings, *nodes_up, with_canary, *now);
         found.into_iter().map(|it| format!("{} {}", it.policy.set, it.revision)).collect()
     }
 }
@@ -106,6 +108,22 @@ fn harm_while_a_node_was_down_is_not_blamed_later() {
     assert_eq!(offers.found(0), none);
     offers.nodes_up = 2;
     assert_eq!(offers.found(10), none, "the node is back");
+    offers.answer("a", 20);
+    assert_eq!(offers.found(0), ["one routing"], "it does harm by itself");
+}
+
+#[test]
+fn harm_during_a_canary_of_the_set_is_not_blamed() {
+    let mut offers = Offers::new();
+    offers.activate("one", Hook::Routing);
+    offers.activate("two", Hook::Routing);
+    offers.with_canary = BTreeSet::from(["one".into()]);
+    offers.found(10);
+    offers.answer("a", 20);
+    offers.answer("b", 20);
+    assert_eq!(offers.found(0), ["two routing"]);
+    offers.with_canary.clear();
+    assert_eq!(offers.found(10), [] as [String; 0], "the canary is over");
     offers.answer("a", 20);
     assert_eq!(offers.found(0), ["one routing"], "it does harm by itself");
 }

@@ -277,6 +277,24 @@ fn activated_revision_that_burns_is_rolled_back() {
     }
 }
 
+/// The canary of another policy in the set may do the harm.
+#[test]
+fn harm_during_a_canary_is_not_that_of_the_active_revision() {
+    let mut world =
+        World::with_policy(with_slo(settings(), LIMITS), &[Hook::Degradation], |_| None);
+    turn(&mut world, Hook::Degradation, alone());
+    answer_offers(&mut world, 0);
+    activate(&mut world);
+    turn(&mut world, Hook::Routing, alone());
+    for (revisions, left) in [(tried(10), "new"), (alone(), "old")] {
+        turn(&mut world, Hook::Routing, revisions);
+        world.pass(Duration::from_secs(10));
+        answer_offers(&mut world, 10);
+        world.pass(ms(200));
+        assert_eq!(active(&world), left);
+    }
+}
+
 #[test]
 fn lost_node_is_not_blamed_on_an_activated_revision() {
     let kill = |world: &mut World| world.kill(D);
