@@ -289,7 +289,7 @@ fn mode_reason(explanation: &Explanation) -> Option<String> {
     let SessionStanding { mode, kept, .. } = &explanation.state;
     let by = &explanation.placed_by;
     let reason = match explanation.route.get(1) {
-        None if matches!(by, Decider::Policy { .. }) => format!("{by} names no standby"),
+        None if matches!(by, Decider::Policy { .. }) => format!("{by} names no usable standby"),
         Some(_) if matches!(by, Decider::Policy { .. }) => {
             format!("the standby that {by} names has too little capacity")
         }

@@ -46,7 +46,7 @@ pub enum AuthorError {
         program: String,
         /// The error of the system.
         error: std::io::Error,
-        /// What the language needs.
+        /// The tools that the language needs.
         needs: &'static str,
     },
     /// The packages of a project in JavaScript are not installed.

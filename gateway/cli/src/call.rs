@@ -17,7 +17,7 @@ use crate::session::{cap, decision};
 /// Sessions of all rooms together. Each one is explained every second.
 const SESSIONS_MAX: i64 = 500;
 
-/// Open test sessions at a running gateway, send media, and show what policies decide about them
+/// Open test sessions at a running gateway, send media, and show the decisions of policies about them
 ///
 /// The sessions have the scenario and labels of a real call. The first one of each room sends voice, and the others receive it. Their
 /// node, rung, cap and the answers of policies are printed when they change. The call ends after --seconds or with Ctrl-C;

@@ -10,11 +10,11 @@ const FIRST_AFTER: Duration = Duration::from_secs(1);
 /// Interval of later lines.
 const THEN_EACH: Duration = Duration::from_secs(5);
 
-/// Does the work, and tells on standard error what takes how long, such as `compiling big.wasm`.
-pub(crate) fn during<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    let what = what.to_owned();
+/// Does the work of this name, such as `compiling big.wasm`, and writes to standard error how long it has taken so far.
+pub(crate) fn during<T>(name: &str, work: impl FnOnce() -> T) -> T {
+    let name = name.to_owned();
     let say = move |passed: Duration| {
-        eprintln!("evenkeel: {what}: {} s so far", passed.as_secs());
+        eprintln!("evenkeel: {name}: {} s so far", passed.as_secs());
     };
     said_during(FIRST_AFTER, THEN_EACH, say, work)
 }

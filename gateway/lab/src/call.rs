@@ -1,4 +1,4 @@
-//! Test calls at a running gateway: sessions that send media, and what policies decide about them.
+//! Test calls at a running gateway: sessions that send media, and the decisions of policies about them.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -55,7 +55,7 @@ pub struct CallChange {
     pub fact: CallFact,
 }
 
-/// What the gateway explains about a session.
+/// A part of the explanation of a session.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CallFact {

@@ -1,5 +1,5 @@
-//! The proof of a revision before it is used: it answers the questions that the policy answered last, and answers questions as
-//! often as they are repeated like a fresh instance.
+//! The proof of a revision before it is used: it answers the questions that the policy answered last, and an instance that is
+//! asked the same questions again answers like a fresh one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -331,10 +331,12 @@ impl Lifecycle {
         let rollout = match self.drop_candidate("asked for", Actor::Operator, now) {
             Some(rollout) => rollout,
             None => {
-                if let Some(previous) = self.revisions.previous.as_ref().filter(|_| force) {
-                    self.remembered.release(&previous.revision.name);
+                match (self.check_way_back(), &self.revisions.previous) {
+                    (Err(PREVIOUS_QUARANTINED), Some(previous)) if force => {
+                        self.remembered.release(&previous.revision.name);
+                    }
+                    (checked, _) => checked?,
                 }
-                self.check_way_back()?;
                 self.restore_previous("asked for", Actor::Operator, now).ok_or(NO_PREVIOUS)?
             }
         };

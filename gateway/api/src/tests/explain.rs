@@ -150,8 +150,9 @@ fn reason_of_the_mode_names_the_policy() {
     let mut world = World::start();
     let policy = || Decider::Policy { policy: routing(), revision: "5f0c5f0c5f0c".into() };
     let (native, none) = (Decider::Native, "no usable standby with capacity");
+    let unnamed = "call/routing@5f0c5f0c5f0c names no usable standby";
     for (placed_by, hops, kept, right) in [
-        (policy(), 1, RedundancyMode::Cold, json!("call/routing@5f0c5f0c5f0c names no standby")),
+        (policy(), 1, RedundancyMode::Cold, json!(unnamed)),
         (native.clone(), 1, RedundancyMode::Cold, json!(none)),
         (native, 2, RedundancyMode::Cold, json!(none)),
         (policy(), 2, RedundancyMode::Hitless, Value::Null),

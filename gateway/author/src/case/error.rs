@@ -21,7 +21,7 @@ pub enum CaseError {
         place: String,
         /// The value.
         found: String,
-        /// What is possible there.
+        /// The possible values.
         expected: String,
     },
 }

@@ -51,7 +51,7 @@ fn impossible_call_is_refused() {
     assert!(many.contains("found 800 sessions in all rooms, expected ≤ 500"), "{many}");
     let label = plan(&["--label", "tenant"]).unwrap_err();
     assert!(label.contains("found `tenant`, expected a key and a value"), "{label}");
-    assert!(plan(&["--sessions", "1"]).is_err(), "nobody would receive");
+    assert!(plan(&["--sessions", "1"]).is_err(), "no session would receive");
 }
 
 #[test]

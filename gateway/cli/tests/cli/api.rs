@@ -706,7 +706,7 @@ fn lists_have_text_and_json() {
     }]});
     let explained = json!({
         "id": "s1", "room": "r", "scenario": "call", "mode": "hitless", "effective_mode": "hot",
-        "mode_reason": "call/routing@5f0c5f0c5f0c names no standby", "priority": 5, "hop": hop,
+        "mode_reason": "call/routing@5f0c5f0c5f0c names no usable standby", "priority": 5, "hop": hop,
         "health": "suspect", "witnesses": [{"witness": "probe", "for_ms": 40}],
         "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
         "route": [{"node": "east-a1", "region": "east", "grant": "admitted"}],
@@ -802,7 +802,7 @@ fn lists_have_text_and_json() {
             explained,
             &[
                 "scenario call (hitless), priority 5",
-                "runs in hot mode: call/routing@5f0c5f0c5f0c names no standby",
+                "runs in hot mode: call/routing@5f0c5f0c5f0c names no usable standby",
                 "at east-a1, which is suspect",
                 "accused by probe for 40 ms",
                 "routing decided by call/routing@5f0c5f0c5f0c",

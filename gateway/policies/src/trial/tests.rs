@@ -2,7 +2,8 @@ use evenkeel_config::GatewayConfig;
 use evenkeel_guests::module::{ANSWER, Module, SCRATCH, answer, list, word_at};
 use evenkeel_host::{Component, Engine};
 use evenkeel_model::{
-    CoreSettings, Figure, Hook, NodeProbing, NodeSettings, RegionRole, Starts, Zone, ZoneId,
+    CoreSettings, Figure, Hook, HookTerms, NodeProbing, NodeSettings, RegionRole, Starts, Zone,
+    ZoneId,
 };
 use evenkeel_revisions::samples;
 use serde_json::json;
@@ -17,10 +18,12 @@ fn settings() -> CoreSettings {
     let node = |number: u32| NodeSettings {
         name: format!("n{number}").into(),
         zone: ZoneId(number % 2),
+        carrier: None,
         capacity_kbps: 10_000_000,
         probed: NodeProbing::No,
         role: RegionRole::Active,
         starts: Starts::ByItself,
+        hook: HookTerms::default(),
         canary: false,
     };
     settings.nodes = (0..3).map(node).collect();

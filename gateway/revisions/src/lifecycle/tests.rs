@@ -561,6 +561,10 @@ fn rollback_to_a_quarantined_revision_needs_force() {
     assert_eq!(world.roll_back(), Err(PREVIOUS_QUARANTINED));
     world.harms("b");
     assert_eq!(world.names(), some(["b", "", "a"]), "no way back by itself either");
+    world.revoke(&["a"]);
+    let refused = world.life.handle_rollback(true, world.now);
+    assert_eq!(refused, Err(PREVIOUS_REVOKED), "and its quarantine stays");
+    world.revoke(&[]);
     let back = world.life.handle_rollback(true, world.now).unwrap();
     assert_eq!((name(&back), world.quarantined()), (Some("a"), vec!["b".into()]));
 }

@@ -342,10 +342,9 @@ fn refused_offer_span_holds_its_decisions() {
         ],
     );
     let rejected = OfferRefusal::Rejected { retry_after: Duration::from_secs(1) };
-    let offers = [
-        refused("call", rejected, Some((7, 3))),
-        refused("call", OfferRefusal::NoNode { retry_after: SOON }, Some((8, 4))),
-    ];
+    let not_placed = OfferRefusal::PlacementRefused { reason: None, retry_after: SOON };
+    let offers =
+        [refused("call", rejected, Some((7, 3))), refused("call", not_placed, Some((8, 4)))];
     for offer in &offers {
         recorder.handle_event(offer, Some(&caller), Moment::now());
     }
@@ -359,7 +358,7 @@ fn refused_offer_span_holds_its_decisions() {
     check_registered(&spans);
     let opens: Vec<_> = spans.iter().filter(|span| span.name == "session.open").collect();
     let reasons: Vec<_> = opens.iter().map(|open| word(open, Attribute::Reason)).collect();
-    assert_eq!(reasons, ["rejected", "no-node", "address-taken", "no-listener"]);
+    assert_eq!(reasons, ["rejected", "rejected", "address-taken", "no-listener"]);
     let mut children = Vec::new();
     for open in opens {
         assert_eq!(open.links.len(), 1, "to its caller");
