@@ -5,24 +5,19 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
-use evenkeel_lab::process::ChildProcess;
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
-/// Enough for a loaded machine.
-const WITHIN: Duration = Duration::from_secs(60);
-
 /// An API that answers by the start of the request line, with an error status for an `error`, and records requests.
-struct Api {
-    folder: TempDir,
-    socket: PathBuf,
-    asked: Receiver<String>,
+pub(crate) struct Api {
+    pub(crate) folder: TempDir,
+    pub(crate) socket: PathBuf,
+    pub(crate) asked: Receiver<String>,
 }
 
 impl Api {
-    fn start(answers: Vec<(&'static str, Value)>) -> Api {
+    pub(crate) fn start(answers: Vec<(&'static str, Value)>) -> Api {
         let folder = tempdir().unwrap();
         let socket = folder.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -71,19 +66,19 @@ fn serve(stream: UnixStream, answers: &[(&'static str, Value)], asked: &Sender<S
     }
 }
 
-fn evenkeel(api: &Path, words: &[&str]) -> Output {
+pub(crate) fn evenkeel(api: &Path, words: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_evenkeel");
     Command::new(program).args(words).arg("--api").arg(api).output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
     out.into_owned()
 }
 
-fn policies(failing: &Value) -> Value {
+pub(crate) fn policies(failing: &Value) -> Value {
     json!({"policies": [{
         "policy": "call/routing", "plugin": "route-nearest 0.1.0", "revision": "5f0c5f0c5f0c",
         "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "failing": failing,
@@ -178,77 +173,6 @@ fn api_option_may_follow_the_verb() {
 }
 
 #[test]
-fn push_takes_settings_from_a_file() {
-    let activated = json!({"outcome": "activated", "policy": "call/routing", "revision": "5f0c"});
-    let api = Api::start(vec![("PUT /v1/policies/call/routing?settings=", activated)]);
-    let plugin = api.folder.path().join("plugin.wasm");
-    std::fs::write(&plugin, "wasm").unwrap();
-    for (name, text) in [("settings.toml", "a = 1"), ("settings.json", r#"{"a": 1}"#)] {
-        let settings = api.folder.path().join(name);
-        std::fs::write(&settings, text).unwrap();
-        let words = ["policy", "push", "call/routing", plugin.to_str().unwrap(), "--settings"];
-        let words = [&words[..], &[settings.to_str().unwrap()]].concat();
-        said(&evenkeel(&api.socket, &words));
-        let asked = api.asked.recv().unwrap();
-        assert!(asked.contains("?settings=%7B%22a%22%3A1%7D HTTP/1.1"), "{asked}");
-        assert!(asked.ends_with("wasm"), "{asked}");
-    }
-    let words = ["policy", "push", "call/routing", plugin.to_str().unwrap(), "--settings", "none"];
-    assert_eq!(evenkeel(&api.socket, &words).status.code(), Some(2));
-}
-
-#[test]
-fn push_prints_steps_and_next_step() {
-    let begun = json!({
-        "outcome": "started", "policy": "call/routing", "revision": "5f0c", "stage": "canary",
-        "percent": 5, "paused": false, "next_percent": 25, "next_in_ms": 10_000,
-        "reason": "ends the rollout of revision 1234, canary at 5 %",
-    });
-    let shadowed = json!({
-        "outcome": "started", "policy": "call/routing", "revision": "5f0c", "stage": "shadow",
-        "percent": 0, "paused": false, "next_percent": 5,
-    });
-    let paused = json!({
-        "outcome": "paused", "policy": "call/routing", "revision": "5f0c", "stage": "canary",
-        "percent": 5, "paused": true, "next_percent": 25,
-    });
-    let answers = vec![
-        ("PUT /v1/policies/call/routing?shadow=", shadowed),
-        ("PUT /v1/policies/call/routing?", begun),
-        ("POST /v1/policies/call/routing:pause ", paused.clone()),
-        ("POST /v1/policies/call/routing:promote-all ", paused.clone()),
-        ("POST /v1/policies/call/routing:rollback?force=true ", paused),
-    ];
-    let api = Api::start(answers);
-    let plugin = api.folder.path().join("steps.wasm");
-    std::fs::write(&plugin, "wasm").unwrap();
-    let push = |words: &[&str]| {
-        let push = ["policy", "push", "call/routing", plugin.to_str().unwrap()];
-        evenkeel(&api.socket, &[&push[..], words].concat())
-    };
-    let begun = said(&push(&["--canary", "5,25", "--pace", "10s", "--force", "--replace"]));
-    assert!(begun.contains("\n  ends the rollout of revision 1234"), "{begun}");
-    assert!(
-        begun.contains(
-            "started, revision 5f0c canary at 5 %; 25 % in 10 s or later unless it regresses"
-        ),
-        "{begun}"
-    );
-    assert!(begun.contains("unless it regresses, and so on to 100 %"), "{begun}");
-    let asked = api.asked.recv().unwrap();
-    assert!(asked.contains("?canary=5%2C25&pace=10s&force=true&replace=true HTTP/1.1"), "{asked}");
-    assert_eq!(push(&["--now", "--canary", "5"]).status.code(), Some(2), "either");
-    let shadow = ["policy", "shadow", "call/routing", plugin.to_str().unwrap()];
-    let shadowed = said(&evenkeel(&api.socket, &shadow));
-    assert!(shadowed.contains("in shadow; waits for `evenkeel policy promote`"));
-    assert!(api.asked.recv().unwrap().contains("?shadow=true HTTP/1.1"));
-    let paused = said(&evenkeel(&api.socket, &["policy", "pause", "call/routing"]));
-    assert!(paused.ends_with("canary at 5 %, paused\n"), "{paused}");
-    said(&evenkeel(&api.socket, &["policy", "promote", "call/routing", "--all"]));
-    said(&evenkeel(&api.socket, &["policy", "rollback", "call/routing", "--force"]));
-}
-
-#[test]
 fn unknown_name_and_refusal_differ_in_exit_code() {
     let error = |code: &str| json!({"error": {"code": code, "message": "why it is not done"}});
     let up = |node: &str| json!({"node": node, "region": "east", "rooms": 1, "health": "up"});
@@ -281,88 +205,6 @@ fn unknown_name_and_refusal_differ_in_exit_code() {
         let output = evenkeel(&api.socket, &[words, &["--json"]].concat());
         assert_eq!(output.status.code(), Some(code), "{words:?} --json");
         assert!(String::from_utf8_lossy(&output.stdout).contains(why), "{words:?} --json");
-    }
-}
-
-#[test]
-fn policy_status_shows_revisions_and_canary() {
-    let cohort = |loss: f64, worse: u32, of: u32| {
-        json!({
-            "sessions": of, "rooms": 0, "loss_percent": loss, "r_factor": null, "rung": 0.0,
-            "worse": {"loss": {"worse": worse, "of": of}, "gap": {"worse": 0, "of": of}},
-        })
-    };
-    let policies = json!({"policies": [{
-        "policy": "call/degradation", "plugin": "calm 1.0.0", "revision": "aaaa", "previous": "0000",
-        "rollback_window_ms": 61_000, "origin": "embedded", "calls": 9, "faults": 0, "failing": null,
-        "desired": "bbbb",
-        "rollout": {
-            "revision": "bbbb", "plugin": "calm 2.0.0", "origin": "pushed", "stage": "canary",
-            "percent": 50, "paused": false, "lasted_ms": 3_000, "steps": [5, 50], "pace_ms": 10_000,
-            "next_percent": 100, "next_in_ms": 7_000,
-            "calls": 3, "faults": 1, "last_fault": "deadline", "shadow": {"same": 7, "different": 2, "faulted": 0},
-            "cohorts": {"canary": cohort(12.0, 4, 10), "active": cohort(0.5, 0, 190)},
-        },
-        "last_rollout": {"outcome": "started", "by": "operator"},
-        "quarantined_revisions": [{"revision": "cccc", "since_us": 7, "reason": "rung: 9 of 10 got worse"}],
-        "revoked_revisions": [{"revision": "aaaa", "reason": "key `ops`"}],
-    }]});
-    let api = Api::start(vec![("GET /v1/policies ", policies.clone())]);
-    let words = said(&evenkeel(&api.socket, &["policy", "status", "degradation"]));
-    for right in [
-        "call/degradation: aaaa (calm 1.0.0, embedded), 9 calls",
-        "previous: 0000, available for rollback, for 61 s more",
-        "rollout: bbbb (calm 2.0.0, pushed), canary at 50 % for 3 s of at least 10 s; steps 5, 50 %; \
-         100 % in 7 s or later unless it regresses\n",
-        "shadow answers: 7 equal, 2 different, 0 failed",
-        "canary: 3 calls, 1 faults\n    last fault: deadline",
-        "canary: 10 sessions, 0 rooms; loss 12.0 %, R unknown, rung 0.0; worse: loss 4 of 10",
-        "active: 190 sessions",
-        "last: started by operator",
-        "ago, until a push with --force: cccc: rung: 9 of 10 got worse",
-        "revoked: aaaa: key `ops`",
-    ] {
-        assert!(words.contains(right), "{right} is not in\n{words}");
-    }
-    let shown = evenkeel(&api.socket, &["policy", "status", "--json"]);
-    assert_eq!(serde_json::from_str::<Value>(&said(&shown)).unwrap(), policies);
-    let unknown = evenkeel(&api.socket, &["policy", "status", "opera/routing"]);
-    assert_eq!(unknown.status.code(), Some(2));
-}
-
-#[test]
-fn policy_status_tells_what_a_rollout_waits_for() {
-    let status = |next_in_ms: u64, count: u64| {
-        let policies = json!({"policies": [{
-            "policy": "call/degradation", "plugin": "calm 1.0.0", "revision": "aaaa",
-            "rollout": {
-                "revision": "bbbb", "stage": "canary", "percent": 5, "pace_ms": 8_000,
-                "next_percent": 50, "next_in_ms": next_in_ms,
-                "judged": {"of": "sessions", "count": count, "required": 20},
-            },
-        }]});
-        let api = Api::start(vec![("GET /v1/policies ", policies)]);
-        said(&evenkeel(&api.socket, &["policy", "status"]))
-    };
-    let waits = "8 s are over; waiting for 20 judged sessions, 12 so far";
-    assert!(status(0, 12).contains(waits), "{}", status(0, 12));
-    for (next_in_ms, count) in [(3_000, 12), (0, 20)] {
-        assert!(!status(next_in_ms, count).contains("waiting"), "{next_in_ms} {count}");
-    }
-}
-
-#[test]
-fn policy_status_shows_last_and_current_fault() {
-    let still = json!("trap: unreachable");
-    for (failing, right) in [
-        (Value::Null, "7 calls, 1 faults, last fault: trap: unreachable\n"),
-        (still.clone(), "7 calls, 1 faults, failing: trap: unreachable\n"),
-    ] {
-        let mut shown = policies(&failing);
-        shown["policies"][0]["last_fault"] = still.clone();
-        let api = Api::start(vec![("GET /v1/policies ", shown)]);
-        let words = said(&evenkeel(&api.socket, &["policy", "status"]));
-        assert!(words.contains(right), "{words}");
     }
 }
 
@@ -822,47 +664,4 @@ fn lists_have_text_and_json() {
         let json = said(&evenkeel(&api.socket, &[words, &["--json"]].concat()));
         assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), right);
     }
-}
-
-#[test]
-fn developed_plugin_is_compared_in_shadow_and_withdrawn() {
-    let rollout = |outcome: &str| json!({"outcome": outcome, "policy": "call/routing", "revision": "5f0c5f0c5f0c", "stage": "shadow"});
-    let shadow = json!({"same": 7, "different": 0, "faulted": 0});
-    let running = json!({"revision": "5f0c5f0c5f0c", "stage": "shadow", "shadow": shadow});
-    let api = Api::start(vec![
-        ("PUT /v1/policies/call/routing?shadow=true ", rollout("started")),
-        (
-            "GET /v1/policies ",
-            json!({"policies": [{"policy": "call/routing", "rollout": running}]}),
-        ),
-        ("POST /v1/policies/call/routing:abort ", rollout("aborted")),
-    ]);
-    let plugin = api.folder.path().join("mine.wasm");
-    let shipped = evenkeel_host::shipped().iter().find(|plugin| plugin.name == "route-nearest");
-    std::fs::write(&plugin, shipped.unwrap().bytes).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
-    command.args([
-        "plugin",
-        "dev",
-        "--worlds",
-        "2",
-        "--push",
-        "call/routing",
-        "--shadow",
-        "--json",
-    ]);
-    command.arg(&plugin).arg("--api").arg(&api.socket);
-    let dev = ChildProcess::start("dev", &mut command, api.folder.path()).unwrap();
-    let mut dev = dev.with_grace(WITHIN);
-    let built = dev.json_line(WITHIN).unwrap();
-    assert_eq!((&built["passed"], &built["plugin"]), (&json!(true), &json!(plugin)));
-    assert_eq!(dev.json_line(WITHIN).unwrap(), rollout("started"));
-    assert_eq!(dev.json_line(WITHIN).unwrap()["shadow"], shadow);
-    std::fs::write(&plugin, "Dear author,").unwrap();
-    let failed = dev.json_line(WITHIN).unwrap();
-    assert!(failed["error"]["message"].as_str().unwrap().contains("not WebAssembly"), "{failed}");
-    // The command ends with a signal.
-    drop(dev);
-    let last = api.asked.try_iter().last().unwrap();
-    assert!(last.starts_with("POST /v1/policies/call/routing:abort "), "{last}");
 }

@@ -7,4 +7,5 @@ mod check;
 mod drill;
 mod newcomer;
 mod plugin;
+mod policy;
 mod signing;
