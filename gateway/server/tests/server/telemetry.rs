@@ -460,7 +460,7 @@ fn rollout_is_one_span_with_steps() {
         code: None,
         stage: stage.map(|stage| Staged { stage, paused: false, next: 100, next_in: None }),
         by: Actor::Operator,
-        reason: None,
+        reason: Some("a reason".into()),
         arrived: Instant::now(),
         activate: Duration::from_micros(40),
     };
@@ -476,13 +476,14 @@ fn rollout_is_one_span_with_steps() {
     let spans = receiver.spans();
     check_registered(&spans);
     assert_eq!(names(&spans), ["policy.rollout", "policy.rollout"]);
-    let events = |outcome: &str| -> Vec<String> {
+    let events = |outcome: &str, is_failure: bool| -> Vec<String> {
         let span = spans.iter().find(|span| word(span, Attribute::Outcome) == outcome).unwrap();
         assert_eq!(word(span, Attribute::By), "operator");
+        assert_eq!(said(span, Attribute::ErrorType).is_some(), is_failure, "{outcome}");
         span.events.iter().map(|event| event.name.clone()).collect()
     };
-    assert_eq!(events("activated"), ["started: shadow 0 %", "advanced: canary 5 %"]);
-    assert_eq!(events("rolled-back"), [""; 0]);
+    assert_eq!(events("activated", false), ["started: shadow 0 %", "advanced: canary 5 %"]);
+    assert_eq!(events("rolled-back", true), [""; 0]);
 }
 
 #[test]

@@ -68,7 +68,10 @@ impl SpanWriter {
         for (when, step) in steps {
             span.add_event_with_timestamp(step, when, Vec::new());
         }
-        if let Some(reason) = reason {
+        // The reason of another step names the rollout that it ended.
+        let is_failure = rollout.code.is_some()
+            || matches!(rollout.outcome, RolloutOutcome::RolledBack | RolloutOutcome::Refused);
+        if let Some(reason) = reason.filter(|_| is_failure) {
             let kind = rollout.code.unwrap_or(rollout.outcome.name());
             fail(&mut span, kind, reason.to_string());
         }
