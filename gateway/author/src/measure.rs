@@ -118,8 +118,8 @@ pub fn measure(
     let mut starts = Vec::new();
     let mut native: Option<Native> = None;
     for &hook in &manifest.hooks {
-        for case in cases(hook) {
-            let mut world = RandomWorld::sized(1, case.size);
+        for call in usual_calls(hook) {
+            let mut world = RandomWorld::sized(1, call.size);
             let install = |engine, component| {
                 BoundPlugin::install(
                     engine,
@@ -139,25 +139,25 @@ pub fn measure(
             }
             let mut policy = install(engine, component)?;
             let mut counting = install(&counting, &counted)?;
-            let question = case.steady(&mut policy, &mut world)?;
+            let question = call.steady(&mut policy, &mut world)?;
             let now_us = world.now_us;
             let ns = match time(&mut policy, &question, now_us) {
                 Err(PluginRefusal::Faulted { fault: PluginFault::OutOfMemory, .. })
                     if question.rows() > 1 =>
                 {
-                    too_large.push((case.name, case.rows));
+                    too_large.push((call.name, call.rows));
                     continue;
                 }
                 timed => timed?,
             };
             let instructions = count(&mut counting, &question, now_us)?;
             let questions = native.get_or_insert_with(|| Native::with(policy.settings()));
-            questions.ask(&policy, case.name, &question, now_us);
+            questions.ask(&policy, call.name, &question, now_us);
             calls.push(MeasuredCall {
-                name: case.name,
-                rows: case.rows,
+                name: call.name,
+                rows: call.rows,
                 native_ns: None,
-                promised: manifest.cost.get(case.name).map(|cost| cost.of(rows(&question))),
+                promised: manifest.cost.get(call.name).map(|cost| cost.of(rows(&question))),
                 ns,
                 instructions,
             });
@@ -198,12 +198,12 @@ pub(crate) fn usual_questions(
 ) -> Result<Vec<ProfiledQuestion>, PluginRefusal> {
     let mut questions = Vec::new();
     for &hook in &built.component.manifest().hooks {
-        for case in cases(hook) {
-            let mut world = RandomWorld::sized(1, case.size);
+        for call in usual_calls(hook) {
+            let mut world = RandomWorld::sized(1, call.size);
             let (settings, catalog) = (settings.clone(), world.catalog.clone());
             let mut policy =
                 BoundPlugin::install(&built.engine, &built.component, hook, settings, catalog, 1)?;
-            let question = case.steady(&mut policy, &mut world)?;
+            let question = call.steady(&mut policy, &mut world)?;
             if ask(&mut policy, &question, world.now_us)?.is_ok() {
                 let settings = policy.settings().to_owned();
                 let RandomWorld { catalog, now_us, .. } = world;
@@ -214,14 +214,15 @@ pub(crate) fn usual_questions(
     Ok(questions)
 }
 
-struct Case {
+/// A call at a size of gateways.
+struct UsualCall {
     name: &'static str,
     rows: u32,
     size: Size,
     ask: fn(&mut RandomWorld) -> PolicyQuestion,
 }
 
-impl Case {
+impl UsualCall {
     /// The question in the steady state: with states that the plugin wrote.
     fn steady(
         &self,
@@ -239,14 +240,14 @@ impl Case {
 }
 
 /// The calls of a hook, at the sizes of gateways.
-fn cases(hook: Hook) -> Vec<Case> {
+fn usual_calls(hook: Hook) -> Vec<UsualCall> {
     let none = Size { regions: 3, nodes: 0, rooms: 0, sessions: 0 };
     let sized = |name,
                  rows: &[u32],
                  size: fn(Size, usize) -> Size,
                  ask: fn(&mut RandomWorld) -> PolicyQuestion| {
-        let case = |&rows: &u32| Case { name, rows, size: size(none, rows as usize), ask };
-        rows.iter().map(case).collect::<Vec<Case>>()
+        let call = |&rows: &u32| UsualCall { name, rows, size: size(none, rows as usize), ask };
+        rows.iter().map(call).collect::<Vec<UsualCall>>()
     };
     match hook {
         Hook::Routing => {
