@@ -37,12 +37,20 @@ fn plugin(hook: Hook, module: &Module) -> BoundPlugin {
 }
 
 fn played(hook: Hook, module: &Module) -> Result<Vec<AskedQuestion>, ProofFailure> {
+    played_with(hook, module, Vec::new())
+}
+
+fn played_with(
+    hook: Hook,
+    module: &Module,
+    labels: Vec<Labels>,
+) -> Result<Vec<AskedQuestion>, ProofFailure> {
     let mut plugin = plugin(hook, module);
     let copy = Gateway::new(settings(), Instant::now()).records().copy_nodes();
     let policy = PolicyName { set: "call".into(), hook };
     let revision = samples::revision(plugin.revision(), "hostile", 1);
     let of = (&policy, &revision);
-    Trial::begin(&mut plugin, &copy, of, Judging::default(), Vec::new()).unwrap().play()
+    Trial::begin(&mut plugin, &copy, of, Judging::default(), labels).unwrap().play()
 }
 
 /// A degradation policy that takes this action on its first session.
@@ -102,11 +110,14 @@ fn fault_in_a_trial_is_found() {
     assert!(matches!(failure, ProofFailure::Trial { call: 40, .. }), "{failure}");
 }
 
-/// Labels of recorded questions reach the sessions of a trial.
 #[test]
 fn sessions_have_the_labels_of_recorded_questions() {
     let label: (Box<str>, Box<str>) = ("tenant".into(), "gold".into());
     let labels: Labels = [label].into();
     let question = PolicyQuestion::Resolve { scenario: "call".into(), labels: labels.clone() };
-    assert_eq!(super::labels(&question), [labels]);
+    let recorded = super::labels(&question);
+    assert_eq!(recorded, [labels.clone()]);
+    let scenario = Module::honest(Hook::Scenario);
+    let asked = played_with(Hook::Scenario, &scenario, recorded).unwrap();
+    assert!(asked.iter().any(|(question, _)| super::labels(question) == [labels.clone()]));
 }
