@@ -206,8 +206,13 @@ fn explained(
             pending_opens: heading.waiting,
         }
     });
+    // A decision that did not apply gives no reason for the node in use.
+    let applies = |outcome: &DecisionOutcome| {
+        matches!(outcome, DecisionOutcome::Applied { .. } | DecisionOutcome::Kept)
+    };
     let routing = explanation.decisions.iter().find(|said| said.hook == Hook::Routing);
-    let chosen_for = routing.and_then(|said| said.reason.clone());
+    let chosen_for =
+        routing.filter(|said| applies(&said.outcome)).and_then(|said| said.reason.clone());
     let candidate = |other: &NodeCandidate| {
         object! {
             #[serde(flatten)]

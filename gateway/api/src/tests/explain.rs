@@ -86,15 +86,23 @@ fn explanation(id: SessionId) -> Explanation {
     }
 }
 
-#[test]
-fn session_is_explained() {
-    let mut world = World::start();
+/// The body of the answer to a question about a session with this change.
+fn explained(world: &mut World, change: impl FnOnce(&mut Explanation)) -> Value {
     let asking = world.ask("GET /v1/sessions/s17/explain", "");
     let ControlRequest::Explain(id, reply) = world.request() else { panic!("explain") };
-    reply.send(Some(explanation(id))).unwrap();
+    let mut said = explanation(id);
+    change(&mut said);
+    reply.send(Some(said)).unwrap();
     let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
     reply.send(Vec::new()).unwrap();
-    let (status, mut body) = asking.answer();
+    let (status, body) = asking.answer();
+    assert_eq!(status, 200);
+    body
+}
+
+#[test]
+fn session_is_explained() {
+    let mut body = explained(&mut World::start(), |_| {});
     assert!(body["moves"][0]["ago_ms"].is_u64());
     body["moves"][0]["ago_ms"] = json!(0);
     let place = |node, region, zone| json!({"node": node, "region": region, "zone": zone});
@@ -142,7 +150,7 @@ fn session_is_explained() {
             "by": "call/routing@5f0c5f0c5f0c", "fault": "trap: unreachable", "for_ms": 7_000,
         }],
     });
-    assert_eq!((status, body), (200, right));
+    assert_eq!(body, right);
 }
 
 #[test]
@@ -157,14 +165,21 @@ fn reason_of_the_mode_names_the_policy() {
         (native, 2, RedundancyMode::Cold, json!(none)),
         (policy(), 2, RedundancyMode::Hitless, Value::Null),
     ] {
-        let asking = world.ask("GET /v1/sessions/s17/explain", "");
-        let ControlRequest::Explain(id, reply) = world.request() else { panic!("explain") };
-        let mut said = explanation(id);
-        said.route.truncate(hops);
-        said.state.kept = kept;
-        reply.send(Some(Explanation { placed_by, ..said })).unwrap();
-        let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
-        reply.send(Vec::new()).unwrap();
-        assert_eq!(asking.answer().1["mode_reason"], right);
+        let body = explained(&mut world, |said| {
+            said.route.truncate(hops);
+            said.state.kept = kept;
+            said.placed_by = placed_by;
+        });
+        assert_eq!(body["mode_reason"], right);
     }
+}
+
+#[test]
+fn reason_of_a_guarded_decision_explains_no_node() {
+    let mut world = World::start();
+    let body = explained(&mut world, |said| {
+        said.decisions[0].outcome = DecisionOutcome::Guarded(GuardRule::UnusableNode);
+    });
+    let other = &body["candidates"][1];
+    assert_eq!((&other["reason"], &other["policy_reason"]), (&json!("not-chosen"), &Value::Null));
 }
