@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use evenkeel_model::{
     Arm, Ask, Breach, BreachCount, CoreEvent, CoreSettings, DecisionOutcome, FailureScope, Figure,
-    Hook, HookAnswer, Measures, Metric, NodeId, PluginFault, PluginState, PolicyName,
+    Hook, HookAnswer, Measures, Metric, NO_NODE, NodeId, PluginFault, PluginState, PolicyName,
     PolicyQuestion, RedundancyMode, RoutingMove, SessionId,
 };
 use evenkeel_revisions::{
@@ -480,6 +480,16 @@ fn new_rooms_of_the_canary_without_standbys_are_a_breach() {
 #[test]
 fn new_rooms_of_the_canary_on_one_node_are_a_breach() {
     assert_eq!(found_in_new_rooms(settings(), &[A, B]), Some(Figure::Spread));
+}
+
+#[test]
+fn new_rooms_that_the_canary_refuses_are_a_breach() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], crowding(&[NO_NODE]));
+    turn(&mut world, Hook::Routing, alone());
+    turn(&mut world, Hook::Routing, tried(25));
+    (0..200).for_each(|room| _ = world.offer(&room.to_string()));
+    let [(revision, breach)] = &breaches(&world)[..] else { panic!("{:?}", breaches(&world)) };
+    assert_eq!((&**revision, breach.figure, breach.rest.worse), ("new", Figure::Refusals, 0));
 }
 
 /// The native default chooses a standby outside the zone, as the scenario asks.
