@@ -23,8 +23,8 @@ const SESSIONS_MAX: i64 = 500;
 /// node, rung, cap and the answers of policies are printed when they change. The call ends after --seconds or with Ctrl-C;
 /// its sessions are closed then.
 ///
-/// Without --stun the sessions send from addresses that their offers declare: on the gateway's machine from 127.0.0.1, or from --from. It
-/// needs a listener that takes the identity `declared`, or with --stun, --loss and --delay `stun`.
+/// The sessions send from addresses that their offers declare: on the gateway's machine from 127.0.0.1, or from --from. The gateway
+/// needs a listener that takes the identity `declared`; with --stun, --loss or --delay, one that takes `stun`.
 ///
 /// Exit code 1: the gateway refuses a session, or a session receives no packets.
 #[derive(Args)]
