@@ -60,14 +60,14 @@ fn fault_names_the_dependencies_that_are_down() {
     let (metrics, instruments) = (telemetry.prometheus(), telemetry.instruments());
     let channels = AlertChannels::default();
     let alerts = channels.handle();
-    let _checks = channels.start(&settings, None, metrics, instruments).unwrap();
+    let (handle, _requests, events) = handle(8);
+    let _checks = channels.start(&settings, handle.clone(), None, metrics, instruments).unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     while alerts.dependencies_down().is_none() {
         assert!(Instant::now() < deadline, "not checked");
         std::thread::park_timeout(Duration::from_millis(2));
     }
 
-    let (handle, _requests, events) = handle(8);
     let socket = socket_path();
     let mut api = bind(admin(socket.clone(), None), &mut Inherited::default()).unwrap();
     api.alerts = Some(alerts);

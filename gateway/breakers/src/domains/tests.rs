@@ -159,7 +159,8 @@ fn hold_outlasts_the_nodes_of_its_zone() {
     assert_eq!(scene.weigh(), zone("a", BreakerState::Closed));
     // Another zone takes the number of the zone, which gets another one.
     let named = Zone { name: "d".into(), ..scene.names[0].clone() };
-    scene.names.push(std::mem::replace(&mut scene.names[0], named));
+    let first = std::mem::replace(&mut scene.names[0], named);
+    scene.names.push(first);
     scene.zones.push(nodes);
     assert_eq!(scene.weigh(), []);
     scene.zones.push(JudgedZone { zone: ZoneId(3), ..nodes });

@@ -120,7 +120,7 @@ impl SpanWriter {
     }
 
     fn end_drill(&self, node: NodeId, drill: DrillTrack, outcome: &'static str, at: Moment) {
-        let DrillTrack { fault, start, touched } = drill;
+        let DrillTrack { fault, start, touched, is_injected: _ } = drill;
         let mut attributes = self.node_attributes(node);
         attributes.extend([is(Attribute::Fault, fault), is(Attribute::Outcome, outcome)]);
         attributes.extend(counts_of(&touched));
