@@ -10,13 +10,13 @@ use evenkeel_lab::sample_node::number_of;
 use crate::harness::{Gateway, Node, TIMEOUT, World};
 
 /// The admin API of a gateway, shut down on drop.
-struct Api {
+pub(crate) struct Api {
     place: ApiEndpoint,
     thread: Option<evenkeel_api::ApiThread>,
 }
 
 impl Api {
-    fn of(gateway: &Gateway) -> Api {
+    pub(crate) fn of(gateway: &Gateway) -> Api {
         let settings = gateway.settings.admin.clone();
         let place = ApiEndpoint::Unix(settings.socket.clone());
         let handle = gateway.handle.clone();
@@ -24,7 +24,7 @@ impl Api {
         Api { place, thread: Some(thread) }
     }
 
-    fn admin(&self) -> ApiClient {
+    pub(crate) fn admin(&self) -> ApiClient {
         ApiClient::new(self.place.clone())
     }
 }

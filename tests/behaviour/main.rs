@@ -36,6 +36,7 @@ mod relay;
 mod revisions;
 mod rollouts;
 mod roq;
+mod scenarios;
 mod slos;
 mod starts;
 mod takeover;

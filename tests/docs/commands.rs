@@ -11,8 +11,9 @@ use crate::page::{Line, pages, root};
 use evenkeel_testkit::binary::evenkeel;
 
 /// Programs that are not ours.
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 12] = [
     "cd",
+    "mkdir",
     "cargo",
     "rustup",
     "npm",
@@ -26,7 +27,7 @@ const OTHERS: [&str; 11] = [
 ];
 
 /// Verbs that go on until they are ended, or play a world: of these the arguments alone are looked at.
-const LONG: [&str; 3] = ["demo", "sample-node", "run"];
+const LONG: [&str; 5] = ["call", "demo", "drill", "sample-node", "run"];
 
 #[test]
 fn command_lines_are_taken() {
@@ -110,7 +111,7 @@ fn lines() -> Vec<(Line, String)> {
 }
 
 /// The words of a line as a shell makes them, of the first command of it, without a comment.
-fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = line.chars().peekable();
     while let Some(word) = word(&mut rest) {

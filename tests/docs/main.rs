@@ -12,5 +12,6 @@ mod gateway;
 mod links;
 mod page;
 mod paths;
+mod scenarios;
 mod structure;
 mod telemetry;

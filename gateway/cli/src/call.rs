@@ -60,6 +60,9 @@ pub(crate) struct CallArgs {
     /// Delay all packets, in both directions; for a gateway on the loopback interface
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     delay: u64,
+    /// Begin --loss and --delay this many seconds after the sessions have opened
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    after: u64,
     /// Prove the sessions' addresses by STUN checks instead of declaring them
     #[arg(long)]
     stun: bool,
@@ -136,8 +139,9 @@ impl CallArgs {
             seed: self.seed,
             ..CrowdPlan::new(sessions)
         };
+        let impaired_after = Duration::from_secs(self.after);
         let duration = self.seconds.map(Duration::from_secs);
-        Ok(CallPlan { conditions, duration, ..CallPlan::new(crowd) })
+        Ok(CallPlan { conditions, impaired_after, duration, ..CallPlan::new(crowd) })
     }
 
     fn explain(&self, failed: LabError) -> CommandError {

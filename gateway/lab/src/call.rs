@@ -29,6 +29,8 @@ pub struct CallPlan {
     pub crowd: CrowdPlan,
     /// Impairments of both directions between clients and gateway. They need clients behind the simulated NAT.
     pub conditions: Conditions,
+    /// Time without impairments after all sessions have opened. Default 0.
+    pub impaired_after: Duration,
     /// Duration of the call; `None`: until a signal ends it.
     pub duration: Option<Duration>,
     /// Interval at which the gateway is asked about each session. Default 1 s.
@@ -38,8 +40,13 @@ pub struct CallPlan {
 impl CallPlan {
     /// Plans a call without impairments that lasts until a signal ends it.
     pub fn new(crowd: CrowdPlan) -> CallPlan {
-        let ask_interval = Duration::from_secs(1);
-        CallPlan { crowd, conditions: Conditions::default(), duration: None, ask_interval }
+        CallPlan {
+            crowd,
+            conditions: Conditions::default(),
+            impaired_after: Duration::ZERO,
+            duration: None,
+            ask_interval: Duration::from_secs(1),
+        }
     }
 }
 
@@ -104,10 +111,6 @@ async fn run_until(
     tell: &mut dyn FnMut(CallChange),
 ) -> Result<Vec<CallSession>, LabError> {
     let mut crowd = Crowd::enter_unless(&plan.crowd, &admin, interrupted.as_mut()).await?;
-    let sessions = crowd.by_id().values().copied().collect();
-    for direction in [Direction::Up, Direction::Down] {
-        crowd.impair(&sessions, direction, plan.conditions);
-    }
     let mut own = admin();
     let counted = follow(plan, &mut own, &mut crowd, interrupted, tell).await;
     let left = crowd.leave(&mut own).await;
@@ -132,7 +135,15 @@ async fn follow(
         }
     });
     let (mut known, mut counts, mut counted) = (KnownFacts::default(), Counts::new(crowd), began);
+    let sessions = crowd.by_id().values().copied().collect();
+    let mut conditions = Some(plan.conditions);
     loop {
+        let is_due = |_: &mut Conditions| began.elapsed() >= plan.impaired_after;
+        if let Some(conditions) = conditions.take_if(is_due) {
+            for direction in [Direction::Up, Direction::Down] {
+                crowd.impair(&sessions, direction, conditions);
+            }
+        }
         for id in counts.by_id.keys() {
             let Some(explained) = explain(admin, id).await? else { continue };
             for fact in known.changes(id, &explained) {

@@ -41,8 +41,8 @@ pub(crate) struct World {
     pub(crate) conference: String,
     /// The text of the policy set `live`.
     pub(crate) live: String,
-    /// Nothing is sent to a declared address before a packet came from it. Default false: tests count packets from the
-    /// first.
+    /// Nothing is sent to a declared address before a packet came from it, unless the set says so. Default false: tests
+    /// count packets from the first.
     pub(crate) await_first_packet: bool,
     /// The node is marked down after this time of unanswered probes, without another witness.
     pub(crate) probe_timeout: &'static str,
@@ -143,7 +143,9 @@ impl World {
         let write = |name: &str, text: &str| {
             let table = format!("[scenario.{name}]\n");
             let key = format!("{table}await_first_packet = {}\n", self.await_first_packet);
-            let text = text.replacen(&table, &key, 1);
+            // A shipped set has the key.
+            let is_set = text.contains("\nawait_first_packet");
+            let text = if is_set { text.to_owned() } else { text.replacen(&table, &key, 1) };
             std::fs::write(policies.join(format!("{name}.toml")), text).unwrap();
         };
         write("call", &format!("[scenario.call]\n{scenario}\n{hooks}"));

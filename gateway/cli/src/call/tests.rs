@@ -38,8 +38,9 @@ fn labels_and_rooms_are_those_of_the_command_line() {
 fn loss_takes_the_simulated_network() {
     let plain = plan(&[]).unwrap();
     assert!(!plain.crowd.natted && plain.crowd.feedback);
-    let lossy = plan(&["--loss", "10", "--stun"]).unwrap();
+    let lossy = plan(&["--loss", "10", "--stun", "--after", "5"]).unwrap();
     assert_eq!((lossy.crowd.natted, lossy.conditions.loss_ppm), (true, 100_000));
+    assert_eq!(lossy.impaired_after, Duration::from_secs(5));
     assert_eq!(lossy.crowd.clients_at, Ipv4Addr::LOCALHOST, "the network is on loopback");
     let far = plan(&["--stun"]).unwrap();
     assert_eq!(far.crowd.clients_at, Ipv4Addr::UNSPECIFIED);

@@ -48,6 +48,9 @@ pub struct DemoOptions {
     /// Keep everything running until interrupted, with an agent beside each node, for drills
     #[arg(long)]
     pub serve: bool,
+    /// Take policy sets from this folder, and the embedded ones, in place of the demo's own, which decide faster
+    #[arg(long, value_name = "FOLDER", requires = "serve")]
+    policies: Option<PathBuf>,
     /// Keep the folder with configuration and logs
     #[arg(long)]
     keep: bool,
@@ -109,7 +112,10 @@ impl Processes {
         }
         let config = folder.path.join("evenkeel.toml");
         write(&config, &configuration(options, telemetry, &nodes))?;
-        let words = ["run", "--config", &config.display().to_string(), "--json"];
+        let (config, policies) = (config.display().to_string(), options.policies.as_deref());
+        let policies = policies.map(|policies| policies.display().to_string());
+        let mut words = vec!["run", "--config", &config, "--json"];
+        words.extend(policies.iter().flat_map(|policies| ["--policies", policies.as_str()]));
         let mut gateway = start(evenkeel, &words, "gateway", &folder.path)?;
         let listening = first_line(&mut gateway).await?;
         let udp = address(&gateway, &listening["udp"][0])?;

@@ -1,0 +1,137 @@
+//! The same faults hit a call and a live stream under the shipped policies, which decide differently.
+
+use std::time::Duration;
+
+use evenkeel_control::GatewayEvent;
+use evenkeel_lab::crowd::{Crowd, CrowdPlan};
+use evenkeel_lab::relay::{Conditions, Direction};
+use evenkeel_model::{CoreEvent, Hop, Metric, Plan};
+use tokio::runtime::Runtime;
+
+use crate::crowd::Api;
+use crate::harness::{Gateway, Node, World, wait_until};
+
+const SCENARIOS: [&str; 2] = ["call", "live"];
+
+/// Nodes of the gateway's region, which are the first in the list.
+const NODES_NEAR: usize = 2;
+
+/// Opens a room of real clients behind a simulated network: two that talk, or a publisher and its viewers.
+fn enter(runtime: &Runtime, api: &Api, scenario: &str) -> Crowd {
+    let is_call = scenario == "call";
+    let sessions = if is_call { 2 } else { 3 };
+    let plan = CrowdPlan {
+        room_size: sessions,
+        both_ways: is_call,
+        feedback: true,
+        video: true,
+        scenario: scenario.to_owned(),
+        rooms: scenario.to_owned(),
+        natted: true,
+        seed: sessions.into(),
+        ..CrowdPlan::new(sessions)
+    };
+    runtime.block_on(Crowd::enter(&plan, || api.admin())).unwrap()
+}
+
+/// Impairs both directions of all clients' networks.
+fn impair(crowds: &[Crowd], conditions: Conditions) {
+    for crowd in crowds {
+        let sessions = crowd.by_id().values().copied().collect();
+        for direction in [Direction::Up, Direction::Down] {
+            crowd.impair(&sessions, direction, conditions);
+        }
+    }
+}
+
+fn route(gateway: &Gateway, scenario: &str) -> Vec<Hop> {
+    let rooms = gateway.ask(gateway.handle.rooms()).unwrap();
+    rooms.into_iter().find(|room| &*room.scenario == scenario).unwrap().route
+}
+
+/// The hops that the scenario's room took after its first one.
+fn hops_taken(gateway: &Gateway, scenario: &str) -> Vec<Hop> {
+    let mut taken = Vec::new();
+    gateway.happened(|told| {
+        if let GatewayEvent::Core(CoreEvent::Moved { scenario: of, to, .. }) = &told.event
+            && &**of == scenario
+        {
+            taken.extend(*to);
+        }
+        None::<()>
+    });
+    taken
+}
+
+fn plans(gateway: &Gateway, scenario: &str) -> Vec<Plan> {
+    let sessions = gateway.ask(gateway.handle.sessions()).unwrap();
+    let of_scenario = sessions.iter().filter(|session| &*session.state.scenario == scenario);
+    of_scenario.map(|session| session.state.plan).collect()
+}
+
+/// Round trips of the sessions that receive media.
+fn round_trips(gateway: &Gateway, scenario: &str) -> Vec<Duration> {
+    let sessions = gateway.ask(gateway.handle.sessions()).unwrap();
+    let of_scenario = sessions.iter().filter(|session| &*session.state.scenario == scenario);
+    let measured =
+        of_scenario.filter_map(|session| session.state.measures.measured(Metric::RttClient));
+    measured.map(|us| Duration::from_micros(us.into())).collect()
+}
+
+#[test]
+fn same_faults_hit_call_and_live_differently() {
+    let mut nodes = ["east-a1", "east-b1", "west-a1", "west-b1", "north-a1"].map(Node::agent);
+    let mut world = World::of(&nodes.each_ref()).with_identities("[\"stun\"]");
+    let call = include_str!("../../policies/call.toml").split_once("[scenario.call]\n");
+    world.scenario = call.unwrap().1.into();
+    world.live = include_str!("../../policies/live.toml").into();
+    let gateway = world.start();
+    gateway.ask(gateway.handle.policies_stand()).unwrap();
+    let api = Api::of(&gateway);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let crowds = SCENARIOS.map(|scenario| enter(&runtime, &api, scenario));
+    let routes = || SCENARIOS.map(|scenario| route(&gateway, scenario));
+    let have_standbys = || routes().map(|route| route.len()) == [3, 2];
+    wait_until("the call has two standbys, the stream one", have_standbys);
+
+    // A node dies, and with it the standby in the region.
+    let is_near = |hop: &Hop| (hop.node.0 as usize) < NODES_NEAR;
+    let before = routes();
+    assert!(before.iter().all(|route| route[..NODES_NEAR].iter().all(is_near)), "{before:?}");
+    for node in &mut nodes[..NODES_NEAR] {
+        node.die();
+    }
+    wait_until("both have their standbys again, elsewhere", || {
+        have_standbys() && !routes().iter().flatten().any(is_near)
+    });
+    let [by_call, by_stream] = SCENARIOS.map(|scenario| hops_taken(&gateway, scenario));
+    assert_eq!(by_call.last(), Some(&before[0][2]), "its second standby carries the call");
+    assert!(by_stream.iter().any(|hop| !before[1].contains(hop)), "the stream had no other hop");
+
+    let quick = Duration::from_millis(100);
+    wait_until("the round trips of all receivers are measured", || {
+        let trips = SCENARIOS.map(|scenario| round_trips(&gateway, scenario));
+        trips.iter().all(|trips| trips.len() == 2 && trips.iter().all(|trip| *trip < quick))
+    });
+    let delay = Duration::from_millis(150);
+    impair(&crowds, Conditions { delay, ..Conditions::default() });
+    wait_until("the call sends at its floor", || {
+        plans(&gateway, "call").iter().all(|plan| plan.cap_kbps == 24)
+    });
+    assert!(round_trips(&gateway, "live").iter().all(|trip| *trip > 2 * quick));
+    assert!(plans(&gateway, "live").iter().all(|plan| plan.rung() == 0));
+    assert!(plans(&gateway, "call").iter().all(|plan| plan.shed == 0), "delay drops no video");
+
+    impair(&crowds, Conditions::loss_percent(20));
+    wait_until("the call has voice only, the publisher its floor", || {
+        plans(&gateway, "call").iter().all(|plan| plan.shed != 0)
+            && plans(&gateway, "live").iter().any(|plan| plan.cap_kbps == 300)
+    });
+    let streamed = plans(&gateway, "live");
+    assert!(streamed.iter().all(|plan| plan.shed == 0), "the stream keeps its video: {streamed:?}");
+    let capped = streamed.iter().filter(|plan| plan.cap_kbps > 0).count();
+    assert_eq!(capped, 1, "viewers are not capped: {streamed:?}");
+    for crowd in crowds {
+        runtime.block_on(crowd.leave(&mut api.admin())).unwrap();
+    }
+}
