@@ -186,7 +186,8 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         let rooms = full.read("/v1/rooms");
         let rooms = rooms["rooms"].as_array().unwrap().iter();
         let ids = rooms.map(|room| room["id"].as_str().unwrap()[1..].parse::<u64>().unwrap());
-        let traps = Behaviour::TrapsFromRoom(0, ids.max().unwrap() + 1);
+        // The room of a refused offer has a number as well.
+        let traps = Behaviour::TrapsFromRoom(0, ids.max().unwrap() + 2);
         println!("alerts: pushed {}", full.push("routing", &routing_plugin(traps)));
         open_silent(full, "trap", 101);
         self.begin(FULL, &["EvenkeelPolicyFailing"]);

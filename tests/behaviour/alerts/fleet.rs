@@ -109,13 +109,13 @@ impl<'a> Fleet<'a> {
             None => String::new(),
         };
         let small = ["east-f1", "east-g1"].map(|name| node(place, name));
-        let mut full = world(place, FULL, 7_003, &small.each_ref()).routed();
+        let mut full = world(place, FULL, 7_030, &small.each_ref()).routed();
         full.nodes = full.nodes.replace("200 Mbit/s", "1 Mbit/s") + &index("full");
         let (mut full, full_began) = (start(place, &full), Instant::now());
 
         let behind = ["east-a1", "east-j1"].map(|name| node(place, name));
         let links = behind.each_ref().map(|node| at(&place.node, || NodeLink::start(node.address)));
-        let mut remote = world(place, REMOTE, 7_001, &behind.each_ref());
+        let mut remote = world(place, REMOTE, 7_010, &behind.each_ref());
         for (node, link) in behind.iter().zip(&links) {
             let [node, link] = [node.address, link.address].map(|address| address.to_string());
             remote.nodes = remote.nodes.replace(&node, &link);
@@ -128,7 +128,7 @@ impl<'a> Fleet<'a> {
             .map(|port| at(&place.client, || HttpSink::start((client, port).into())));
         let names = ["east-b1", "east-c1", "east-d1", "east-e1"];
         let busy_nodes: Vec<Node> = names.map(|name| node(place, name)).into();
-        let mut busy = world(place, BUSY, 7_002, &busy_nodes.iter().collect::<Vec<_>>());
+        let mut busy = world(place, BUSY, 7_020, &busy_nodes.iter().collect::<Vec<_>>());
         busy.nodes += &format!(
             "[breaker.clients]\nmin_sessions = 1\nmax_open_for = \"10s\"\n\
              [telemetry]\notlp = \"http://{}\"\nprotocol = \"http\"\nsignals = [\"traces\", \"metrics\"]\n\
@@ -222,7 +222,7 @@ impl<'a> Fleet<'a> {
         });
         let mut cold = node(self.place, "east-k1");
         cold.kill();
-        let mut later = world(self.place, LATER, 7_004, &[&cold]);
+        let mut later = world(self.place, LATER, 7_040, &[&cold]);
         later.nodes += "start = { command = [\"/bin/false\"] }\n";
         later.listens += &format!(
             "[[listen]]\nquic = \"{}:7104\"\ncertificate = \"{}\"\nkey = \"{}\"\n",

@@ -173,6 +173,13 @@ impl PendingQuestion {
     }
 }
 
+/// A policy without an answer since its last good one.
+#[derive(Debug)]
+pub(crate) struct PolicyFailure {
+    pub(crate) since: Instant,
+    is_reported: bool,
+}
+
 /// Questions in flight, and the states and notes from answers.
 #[derive(Debug)]
 pub(crate) struct QuestionsInFlight {
@@ -182,8 +189,7 @@ pub(crate) struct QuestionsInFlight {
     pub(crate) started: Instant,
     /// Rooms to ask about, by routing policy and arm, also where the set binds no routing policy.
     reroutes: BTreeMap<(PolicyName, Arm), BTreeSet<RoomId>>,
-    /// Policies that fail, with the start of the failure.
-    pub(crate) failing: BTreeMap<PolicyName, Instant>,
+    pub(crate) failing: BTreeMap<PolicyName, PolicyFailure>,
     states: Interner<PluginState>,
 }
 
@@ -251,7 +257,8 @@ impl QuestionsInFlight {
         self.asks.values()
     }
 
-    /// Reports once that a policy fails, and once that it answers again.
+    /// Reports once that a policy fails, and once that it answers again. A single late answer is not reported: the policy may not be
+    /// asked again for long.
     pub(crate) fn note_standing(
         &mut self,
         policy: &PolicyName,
@@ -259,13 +266,17 @@ impl QuestionsInFlight {
         now: Instant,
         effects: &mut Effects,
     ) {
-        let failing = self.failing.contains_key(policy);
-        if fault.is_some() {
-            self.failing.entry(policy.clone()).or_insert(now);
-        } else {
-            self.failing.remove(policy);
-        }
-        if failing != fault.is_some() {
+        let changed = match (fault, self.failing.get_mut(policy)) {
+            (Some(fault), None) => {
+                let is_reported = *fault != PluginFault::Late;
+                let failure = PolicyFailure { since: now, is_reported };
+                self.failing.insert(policy.clone(), failure);
+                is_reported
+            }
+            (Some(_), Some(failure)) => !std::mem::replace(&mut failure.is_reported, true),
+            (None, _) => self.failing.remove(policy).is_some_and(|failure| failure.is_reported),
+        };
+        if changed {
             let (hook, policy) = (policy.hook, policy.clone());
             effects.event(CoreEvent::Standing { hook, policy, fault: fault.cloned() });
         }
