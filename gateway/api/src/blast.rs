@@ -146,7 +146,7 @@ async fn lost_nodes(shared: &ApiContext, query: &BlastQuery) -> Result<BTreeSet<
 struct CarrierLoss {
     carrier: String,
     nodes: Vec<Arc<str>>,
-    /// Those of clients of the carrier.
+    /// Rooms of clients of the carrier.
     rooms: usize,
     sessions: usize,
     /// The addresses that clients of the carrier are told first.

@@ -13,7 +13,7 @@ use crate::circuit::{Breaker, BreakerChange, BreakerEvidence, BreakerVerdict, Ju
 /// The breakers of all regions and zones.
 #[derive(Debug)]
 pub struct DomainBreakers {
-    /// Those of regions, and of zones with nodes.
+    /// Breakers of regions, and of zones with nodes.
     breakers: BTreeMap<FailureDomain, Breaker>,
     /// Breakers that operators hold, of zones without nodes at present.
     held: Vec<(Zone, Breaker)>,
@@ -157,7 +157,7 @@ impl DomainBreakers {
         })
     }
 
-    /// Closes the breakers of zones whose newcomers have lost their alternative.
+    /// Closes the breaker of a zone once its newcomers have no alternative.
     fn close_without_alternative(
         &mut self,
         zones: &[JudgedZone],
@@ -191,8 +191,8 @@ impl DomainBreakers {
         event(place, change, mode, BreakerEvidence::default(), names).filter(|_| is_changed)
     }
 
-    /// Ends the breakers of zones without nodes: their numbers may go to other zones. Those that operators hold wait for the
-    /// next node of the zone.
+    /// Ends the breakers of zones without nodes: their numbers may go to other zones. Breakers that operators hold wait for
+    /// the next node of the zone.
     fn forget_empty(&mut self, zones: &[JudgedZone], names: &[Zone]) -> Vec<CoreEvent> {
         let has_nodes = |place: &FailureDomain| match place {
             FailureDomain::Zone(zone) => zones.iter().any(|it| it.zone == *zone),
