@@ -110,7 +110,17 @@ fn control_stands_in_few_files() {
 const LAYERS: &[&[&str]] = &[
     &["toolchain"],
     &["client", "forecast", "links", "media", "model", "process"],
-    &["agent", "breakers", "dataplane", "host", "nodes", "ownership", "recording", "revisions"],
+    &[
+        "agent",
+        "breakers",
+        "dataplane",
+        "diagnosis",
+        "host",
+        "nodes",
+        "ownership",
+        "recording",
+        "revisions",
+    ],
     &["config", "core"],
     &["drivers", "policies"],
     &["control"],

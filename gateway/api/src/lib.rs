@@ -13,6 +13,7 @@ mod context;
 mod error;
 mod events;
 mod gateway;
+mod impairments;
 mod listener;
 mod object;
 mod offer;

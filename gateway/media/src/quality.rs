@@ -63,5 +63,18 @@ pub fn r_factor(one_way_delay: Duration, loss_ppm: u32, codec: Codec) -> u32 {
     ((R_BEST - delay - codec) * 100.0).round().clamp(0.0, 9_320.0) as u32
 }
 
+/// The longest payload of an Opus packet without sound: a code byte and frames of no bytes (RFC 6716, 3.1 and 3.2.1).
+const SILENT_MAX: usize = 3;
+
+/// Returns whether a voice packet has no sound: a discontinued transmission, or samples that do not change (G.711).
+#[inline]
+pub fn is_silent(payload: &[u8]) -> bool {
+    let (Some(first), Some(last)) = (payload.first_chunk::<8>(), payload.last_chunk::<8>()) else {
+        return payload.len() <= SILENT_MAX;
+    };
+    let word = u64::from_ne_bytes(*first);
+    word == word.rotate_left(8) && first == last
+}
+
 #[cfg(test)]
 mod tests;

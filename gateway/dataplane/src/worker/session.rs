@@ -4,6 +4,8 @@ mod address;
 mod install;
 mod media;
 mod packets;
+mod signs;
+mod slots;
 mod tally;
 #[cfg(test)]
 pub(super) mod tests;
@@ -24,12 +26,15 @@ use evenkeel_media::trunk::Tag;
 use evenkeel_media::{instant, rtp, stun};
 use evenkeel_model::forward::ForwardVerdict;
 use evenkeel_model::{
-    Board, FlowCounts, Hop, MediaDescription, NodeId, PayloadType, Plan, RedundancyMode, RouteCell,
-    RtcpPort, SessionId, Srtp, StreamKind, forward,
+    Board, FlowCounts, Hop, MediaDescription, PayloadType, Plan, RedundancyMode, RouteCell, RtcpPort,
+    SessionId, Srtp, StreamKind, forward,
 };
 pub use install::{ClientAddressing, Install, SessionState};
 use media::{SenderFeedback, VoiceMeasurements};
 use serde::{Deserialize, Serialize};
+use signs::MediaSigns;
+pub(super) use slots::SessionSlots;
+pub use slots::tag;
 use tally::FlowTally;
 use validation::AddressValidation;
 
@@ -38,9 +43,6 @@ use super::report::{MediaDirection, ShedRun, Summary, Totals, WorkerReport};
 use super::sockets::{RtpSide, SessionPorts, SourceKey, reason};
 use crate::flows::Home;
 use crate::ring::PathReport;
-
-/// Random bits of a tag. The 24 bits above them hold the session's slot: 16 million, more than a gateway may hold.
-const RANDOM_BITS: u32 = 40;
 
 /// Interval between reports of shed packets. Receivers of the reports need the count, not the time of each packet.
 const SHED_TOLD_EVERY: Duration = Duration::from_secs(1);
@@ -137,6 +139,8 @@ struct MediaState {
     flow: FlowTally,
     /// Packets missing at switches that earlier summaries included.
     missed_told: u32,
+    #[serde(default)]
+    signs: MediaSigns,
     /// Shed packets not reported yet, and the time of the first.
     #[serde(with = "instant::paired")]
     shed: Option<(ShedRun, Instant)>,
@@ -177,6 +181,7 @@ impl MediaState {
             totals: Totals::default(),
             flow: FlowTally::default(),
             missed_told: 0,
+            signs: MediaSigns::default(),
             shed: None,
             validation: needs_report.then(Box::default),
         })
@@ -198,6 +203,7 @@ impl MediaState {
     /// Sets the hop and resets its counts. Returns the previous hop.
     fn set_current_hop(&mut self, hop: Hop) -> Option<Hop> {
         self.flow.forget_hop();
+        self.signs.forget_hop();
         self.current_hop.replace(hop)
     }
 }
@@ -414,6 +420,7 @@ impl WorkerSession {
         if let Some(state) = &mut self.state
             && let Some(request) = state.feedback.key_frame_of_client(cx.now)
         {
+            state.signs.note_key_frame_request(cx.now);
             cx.egress.stats.asked_key_frame(MediaDirection::ToClient);
             self.send_to_client(RtpSide::Rtcp, StreamKind::Video, &request, cx, |_| {});
         }
@@ -446,7 +453,7 @@ impl WorkerSession {
 
     /// Returns the session's summary; `None` before its first packet.
     pub(crate) fn summary(&mut self, now: Instant) -> Option<Summary> {
-        let MediaState { measurements, continuity, flow, missed_told, current_hop, .. } =
+        let MediaState { measurements, continuity, flow, signs, missed_told, current_hop, .. } =
             self.state.as_deref_mut()?;
         let lost_before = measurements.lost_up;
         let (measures, last_heard) = (measurements.interval(now), measurements.last_heard);
@@ -460,7 +467,9 @@ impl WorkerSession {
             lost,
             missed,
             lost_up,
-            ..std::mem::take(flow).into()
+            jitter_up_us: measurements.jitter_voice_us,
+            round_trip_us: measurements.round_trip_us,
+            ..signs.complete(std::mem::take(flow).into(), now)
         };
         let totals = self.totals(now);
         Some(Summary { session: self.id, measures, last_heard, flow, totals })
@@ -498,99 +507,5 @@ impl WorkerSession {
         rtp::ssrc_and_sequence(start)
             .zip(self.state.as_deref())
             .is_some_and(|((ssrc, sequence), state)| state.measurements.is_recent(ssrc, sequence))
-    }
-}
-
-/// The tag of a trunk leg: the slot for a fast lookup, and random bits that make it a secret.
-pub fn tag(slot: u32, random: u64) -> Tag {
-    Tag(u64::from(slot) << RANDOM_BITS | random & ((1 << RANDOM_BITS) - 1))
-}
-
-/// A worker's sessions, by slot. A session is accessed through a closure, one at a time, so that after a panic the
-/// responsible session is known.
-#[derive(Default)]
-pub(super) struct SessionSlots {
-    slots: Vec<Option<Box<WorkerSession>>>,
-    /// The slot that is being accessed. Outside of [`with`](Self::with) it is set only after a panic.
-    current: Option<u32>,
-}
-
-impl SessionSlots {
-    /// Accesses the session in this slot if it is of the same generation.
-    pub(super) fn with<T>(
-        &mut self,
-        home: Home,
-        act: impl FnOnce(&mut WorkerSession) -> T,
-    ) -> Option<T> {
-        self.with_if(home.slot, |session| session.home == home, act)
-    }
-
-    pub(super) fn with_slot<T>(
-        &mut self,
-        slot: u32,
-        act: impl FnOnce(&mut WorkerSession) -> T,
-    ) -> Option<T> {
-        self.with_if(slot, |_| true, act)
-    }
-
-    /// Accesses the session with this tag at this node, and passes the hop. Earlier sessions in the slot had other
-    /// tags.
-    pub(super) fn with_tag<T>(
-        &mut self,
-        node: NodeId,
-        tag: Tag,
-        act: impl FnOnce(&mut WorkerSession, Hop) -> T,
-    ) -> Option<T> {
-        let done = self.with_slot((tag.0 >> RANDOM_BITS) as u32, |session| {
-            let hop = session.hop_of(tag).filter(|hop| hop.node == node)?;
-            Some(act(session, hop))
-        });
-        done.flatten()
-    }
-
-    fn with_if<T>(
-        &mut self,
-        slot: u32,
-        is_it: impl FnOnce(&WorkerSession) -> bool,
-        act: impl FnOnce(&mut WorkerSession) -> T,
-    ) -> Option<T> {
-        let session = self.slots.get_mut(slot as usize)?.as_deref_mut()?;
-        if !is_it(session) {
-            return None;
-        }
-        self.current = Some(slot);
-        let done = act(session);
-        self.current = None;
-        Some(done)
-    }
-
-    pub(super) fn has(&self, home: Home) -> bool {
-        let session = self.slots.get(home.slot as usize).and_then(Option::as_deref);
-        session.is_some_and(|session| session.home == home)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &WorkerSession> {
-        self.slots.iter().filter_map(Option::as_deref)
-    }
-
-    pub(super) fn slots(&self) -> u32 {
-        self.slots.len() as u32
-    }
-
-    pub(super) fn put(&mut self, session: WorkerSession) {
-        let place = session.home.slot as usize;
-        if self.slots.len() <= place {
-            self.slots.resize_with(place + 1, || None);
-        }
-        self.slots[place] = Some(Box::new(session));
-    }
-
-    pub(super) fn remove(&mut self, home: Home) -> Option<Box<WorkerSession>> {
-        if self.has(home) { self.slots[home.slot as usize].take() } else { None }
-    }
-
-    /// Removes, after a panic, the session that was being accessed.
-    pub(super) fn remove_current(&mut self) -> Option<Box<WorkerSession>> {
-        self.slots[self.current.take()? as usize].take()
     }
 }

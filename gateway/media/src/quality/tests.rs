@@ -45,3 +45,16 @@ fn codecs_are_found_by_sdp_name() {
         assert_eq!(Codec::named(name), codec);
     }
 }
+
+#[test]
+fn packets_without_sound_are_known() {
+    // A code byte of Opus, and a frame that is not sent.
+    for silent in [&[][..], &[0x78], &[0x7b, 0x41, 0x00], &[0xff; 160], &[0xd5; 8]] {
+        assert!(is_silent(silent), "{silent:x?}");
+    }
+    let mut click = [0xff; 160];
+    click[159] = 0x7f;
+    for sound in [&[0x78, 1, 2, 3][..], &[0x55; 7], &click, &[0, 1, 0, 1, 0, 1, 0, 1]] {
+        assert!(!is_silent(sound), "{sound:x?}");
+    }
+}

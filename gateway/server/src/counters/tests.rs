@@ -5,9 +5,9 @@ use evenkeel_control::{
     ScenarioTraffic, SessionView, Slice, TraceIds,
 };
 use evenkeel_model::{
-    ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop, Impairment, Incarnation, NodeId,
-    NodeProbing, NodeSettings, PathEvidence, PathSegment, Plan, PolicyName, RedundancyMode,
-    RegionId, RegionRole, RoomId, SessionId, SloIndicator, Starts, Zone, ZoneId,
+    ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop, Impairment, ImpairmentSign,
+    Incarnation, NodeId, NodeProbing, NodeSettings, PathEvidence, PathSegment, Plan, PolicyName,
+    RedundancyMode, RegionId, RegionRole, RoomId, SessionId, SloIndicator, Starts, Zone, ZoneId,
 };
 use evenkeel_revisions::PolicyStatus;
 use evenkeel_telemetry::Telemetry;
@@ -263,6 +263,7 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     let mut impaired = view(2, 1, &lossy);
     impaired.state.impairment = Some(Impairment {
         segment: PathSegment::Leg,
+        sign: ImpairmentSign::Loss,
         at: SessionId(2),
         loss_ppm: 30_000,
         confidence: 95,

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 
 use evenkeel_media::continuity::{FILLED_WITHIN, Pass, StreamEpoch, SwitchCause, Withheld};
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
-use evenkeel_media::{demux, rtcp, rtp};
+use evenkeel_media::rtcp::RtcpPacket;
+use evenkeel_media::{demux, quality, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
 use evenkeel_model::{Hop, RedundancyMode, RtcpPort, Srtp, StreamKind};
 
@@ -71,13 +72,28 @@ impl WorkerSession {
             }
             ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
         };
+        let readable = self.media.srtp == Srtp::Plain;
         let state = self.state();
         state.flow.sent[kind as usize] += 1;
+        if kind == StreamKind::Audio && readable {
+            state.flow.silent += u32::from(quality::is_silent(header.payload(packet)));
+        }
         // The marker ends a frame (RFC 6184, 5.1; RFC 7741, 4.1).
         if kind == StreamKind::Video && header.marker && state.feedback.video.len() == 1 {
             state.flow.frames += 1;
         }
+        if kind == StreamKind::Video && state.signs.wants_key_frame() {
+            self.receive_owed_video(&header, packet);
+        }
         self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
+    }
+
+    #[cold]
+    fn receive_owed_video(&mut self, header: &rtp::RtpHeader, packet: &[u8]) {
+        let declared = declared(&self.media, header.payload_type);
+        if let (Some((_, payload)), Some(state)) = (declared, self.state.as_deref_mut()) {
+            state.signs.receive_video(payload, header.payload(packet));
+        }
     }
 
     /// Handles RTCP from an accepted source of the client.
@@ -97,6 +113,8 @@ impl WorkerSession {
         if readable {
             measurements.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), cx.now);
             flow.client_ppm = reported_loss(packet).or(flow.client_ppm);
+            let jitter = voice_jitter(packet, |ssrc| continuity.clock_rate(ssrc));
+            flow.client_jitter_us = jitter.or(flow.client_jitter_us);
         }
         let (hop, twin) = match forward::to_node(&self.route, cx.board) {
             ForwardVerdict::Pass { hop, .. } => (hop, None),
@@ -274,6 +292,22 @@ fn reported_loss(compound: &[u8]) -> Option<u32> {
     reports(compound).map(|block| u32::from(block.fraction_lost) * 1_000_000 / 256).max()
 }
 
+/// Returns the highest jitter that a client reports for its received voice, in microseconds.
+fn voice_jitter(compound: &[u8], clock_rate: impl Fn(u32) -> Option<u32>) -> Option<u32> {
+    let jitter = |block: rtcp::ReportBlock| {
+        let rate = clock_rate(block.ssrc).filter(|rate| *rate != rtp::VIDEO_CLOCK_HZ)?;
+        (u64::from(block.jitter) * 1_000_000).checked_div(rate.into())
+    };
+    let jitter = reports(compound).filter_map(jitter).max()?;
+    Some(jitter.try_into().unwrap_or(u32::MAX))
+}
+
+/// A node requests a key frame.
+fn wants_key_frame(compound: &[u8]) -> bool {
+    let mut packets = rtcp::packets(compound).map_while(Result::ok);
+    packets.any(|packet| matches!(packet, RtcpPacket::Pli(_) | RtcpPacket::Fir(_)))
+}
+
 fn reports(compound: &[u8]) -> impl Iterator<Item = rtcp::ReportBlock> {
     rtcp::packets(compound).map_while(Result::ok).flat_map(|packet| packet.blocks())
 }
@@ -426,8 +460,12 @@ impl WorkerSession {
         let clock_rate = payload.clock_rate;
         let state = self.state();
         // `merge_to_client` counts merged packets.
-        if state.current_hop == Some(from) && state.pair.is_none() {
+        let (hears, merges) = (state.current_hop == Some(from), state.pair.is_some());
+        if hears && !merges {
             state.flow.received[kind as usize] += 1;
+        }
+        if kind == StreamKind::Audio && (hears || merges) {
+            state.signs.receive_voice(header, clock_rate, cx.now);
         }
         let rewrite = match state.continuity.pass(epoch, header, clock_rate, cx.now) {
             Pass::Untouched => None,
@@ -474,6 +512,9 @@ impl WorkerSession {
         state.feedback.limit(&mut packet, cap, cx.now);
         if plain {
             state.measurements.note_sender_report(&packet, cx.now);
+            if wants_key_frame(&packet) {
+                state.signs.note_key_frame_request(cx.now);
+            }
         }
         self.send_to_client(RtpSide::Rtcp, StreamKind::Audio, &packet, cx, |_| {});
     }
