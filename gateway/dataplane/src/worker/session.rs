@@ -139,14 +139,14 @@ struct MediaState {
     flow: FlowTally,
     /// Packets missing at switches that earlier summaries included.
     missed_told: u32,
-    #[serde(default)]
-    signs: MediaSigns,
     /// Shed packets not reported yet, and the time of the first.
     #[serde(with = "instant::paired")]
     shed: Option<(ShedRun, Instant)>,
     /// Present until a client at the declared address has reported. Boxed, because few sessions need it for long.
     #[serde(default)]
     validation: Option<Box<AddressValidation>>,
+    #[serde(default)]
+    signs: MediaSigns,
 }
 
 /// The preferred codec of the session's first audio stream.
@@ -181,9 +181,9 @@ impl MediaState {
             totals: Totals::default(),
             flow: FlowTally::default(),
             missed_told: 0,
-            signs: MediaSigns::default(),
             shed: None,
             validation: needs_report.then(Box::default),
+            signs: MediaSigns::default(),
         })
     }
 

@@ -47,14 +47,14 @@ pub(crate) struct VoiceMeasurements {
     pub(super) bytes_up: u64,
     pub(super) bytes_down: u64,
     pub(super) lost_up: u64,
+    /// Start of the interval; by default the first call of `interval`.
+    #[serde(with = "instant::option")]
+    pub(super) since: Option<Instant>,
     /// The highest jitter of voice from the client in the last interval, and the round trip if it was measured in it.
     #[serde(default)]
     pub(super) jitter_voice_us: Option<u32>,
     #[serde(default)]
     pub(super) round_trip_us: Option<u32>,
-    /// Start of the interval; by default the first call of `interval`.
-    #[serde(with = "instant::option")]
-    pub(super) since: Option<Instant>,
 }
 
 /// Reception by the client: one stream's receiver reports, or the connection as measured by QUIC.
