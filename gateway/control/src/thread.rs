@@ -255,6 +255,9 @@ impl Control {
             ProbeResult::Order { node, nonce, outcome } => {
                 self.probes.handle_order_answer(node, nonce, outcome, &self.nodes);
             }
+            ProbeResult::Process { node, nonce, report, at } => {
+                self.probes.handle_process(node, (nonce, report), &mut self.gateway, at);
+            }
             ProbeResult::Mismatch { node, mismatch } => {
                 self.probes.note_mismatch(node, mismatch, &self.nodes, Instant::now());
             }

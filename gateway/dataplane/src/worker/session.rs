@@ -26,8 +26,8 @@ use evenkeel_media::trunk::Tag;
 use evenkeel_media::{instant, rtp, stun};
 use evenkeel_model::forward::ForwardVerdict;
 use evenkeel_model::{
-    Board, FlowCounts, Hop, MediaDescription, PayloadType, Plan, RedundancyMode, RouteCell, RtcpPort,
-    SessionId, Srtp, StreamKind, forward,
+    Board, FlowCounts, Hop, MediaDescription, PayloadType, Plan, RedundancyMode, RouteCell,
+    RtcpPort, SessionId, Srtp, StreamKind, forward,
 };
 pub use install::{ClientAddressing, Install, SessionState};
 use media::{SenderFeedback, VoiceMeasurements};

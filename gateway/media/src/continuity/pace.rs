@@ -4,7 +4,6 @@
 use crate::rtp::VIDEO_CLOCK_HZ;
 use serde::{Deserialize, Serialize};
 
-
 /// Limit of skipped numbers. A receiver has given up on older packets, and treats a larger jump as
 /// another source (RFC 3550, appendix A.1, MAX_DROPOUT 3,000).
 const LOST_MAX: u64 = 1_000;

@@ -100,6 +100,7 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
                     load_permille: 250,
                     carried_kbps: 0,
                     reported_permille: None,
+                    process: None,
                     rooms: 3,
                     round_trip: Some(Duration::from_millis(50)),
                     loss_ppm: 0,

@@ -1,8 +1,8 @@
 //! Forecasts of nodes, with states that the test plays minute by minute.
 
 use evenkeel_control::{ControlRequest, NodeNames};
-use evenkeel_core::Failback;
-use evenkeel_forecast::ForecastEvidence;
+use evenkeel_core::{Failback, ProcessState};
+use evenkeel_forecast::{DecaySign, ForecastEvidence};
 use evenkeel_model::{BreakerMode, BreakerState, Hop, Incarnation, RegionId};
 use tempfile::{TempDir, tempdir};
 use tokio::sync::mpsc;
@@ -102,6 +102,7 @@ fn node() -> NodeStanding {
         load_permille: 500,
         carried_kbps: 500,
         reported_permille: None,
+        process: None,
         rooms: 3,
         round_trip: Some(Duration::from_millis(10)),
         loss_ppm: 0,
@@ -178,6 +179,35 @@ async fn sick_node_is_reported_before_it_fails() {
     assert!((30..60).contains(&minute), "at 2 % of loss: after {minute} minutes");
     assert_eq!(&*changes[0].forecast.subject, "a");
     assert_eq!(decays, [(NodeId(0), 1_000)], "told once");
+}
+
+#[tokio::test]
+async fn memory_and_restarts_of_process_are_reported() {
+    let mut scene = Scene::new();
+    let started = std::time::Instant::now();
+    let process = |memory_permille, started| NodeStanding {
+        process: Some(ProcessState { memory_permille, started }),
+        ..node()
+    };
+    let mut signs = Vec::new();
+    let mut note = |report: ForecastReport| {
+        signs.extend(report.changes.into_iter().map(|change| match change.forecast.evidence {
+            ForecastEvidence::Decay { sign, .. } => sign,
+            other => panic!("{other:?}"),
+        }));
+    };
+    for minute in 0..240 {
+        note(scene.sample(minute, process(500 + 2 * minute.min(190) as u16, started)).await);
+    }
+    assert_eq!(signs, [DecaySign::Memory]);
+    let (mut scene, mut signs) = (Scene::new(), Vec::new());
+    for minute in 0..4 {
+        let started = started.checked_sub(Duration::from_secs(60 - 15 * minute)).unwrap();
+        let report = scene.sample(minute, process(500, started)).await;
+        signs.extend(report.forecasts.into_iter().map(|forecast| forecast.evidence));
+    }
+    let restarts = ForecastEvidence::Decay { sign: DecaySign::Restarts, value: 3.0, limit: 3.0 };
+    assert_eq!(signs, [restarts]);
 }
 
 #[tokio::test]
