@@ -119,14 +119,15 @@ bench-forecast: target
 	$(BUILT)/evenkeel-forecast-bench
 
 # Plays calls through deaths of a node and of a gateway, as root, and reads their traces from Phoenix, with and without the collector rotel
-# before it. Writes target/e2e-telemetry/report.json.
+# before it; plays the faults of alert rules before Prometheus and Alertmanager. Writes target/e2e-telemetry/report.json.
 e2e-telemetry: target
 	tests/telemetry/install
+	tests/nats/install
 	$(CARGO) build -p evenkeel
 	mkdir -p $(TARGET)/e2e-telemetry
 	rm -f $(TARGET)/e2e-telemetry/report.json
 	EVENKEEL_BUILT=$(TARGET)/debug/evenkeel EVENKEEL_REPORT=$(TARGET)/e2e-telemetry/report.json \
-	  $(CARGO) test -p evenkeel-tests --test behaviour backends:: -- --nocapture
+	  $(CARGO) test -p evenkeel-tests --test behaviour -- --nocapture --test-threads 1 backends:: alerts::
 	test -s $(TARGET)/e2e-telemetry/report.json
 
 # Counts the instructions of each step of the packet path under valgrind. Fails if one exceeds

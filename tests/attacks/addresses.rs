@@ -79,7 +79,8 @@ fn offered_address_of_no_single_host_is_refused() {
     let gateway = World::of(&[&node]).start();
     let admin = gateway.settings.admin.clone();
     let mut client = ApiClient::new(ApiEndpoint::Unix(admin.socket.clone()));
-    let _api = evenkeel_api::start(admin, gateway.handle.clone(), Box::new(String::new)).unwrap();
+    let _api =
+        evenkeel_api::start(admin, gateway.handle.clone(), Box::new(|_| String::new())).unwrap();
     for (address, reason) in [
         ("0.0.0.0:4000", "unspecified"),
         ("[::]:4000", "unspecified"),

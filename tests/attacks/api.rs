@@ -36,7 +36,8 @@ impl Api {
         let settings = gateway.settings.admin.clone();
         let socket = settings.socket.clone();
         let thread =
-            evenkeel_api::start(settings, gateway.handle.clone(), Box::new(String::new)).unwrap();
+            evenkeel_api::start(settings, gateway.handle.clone(), Box::new(|_| String::new()))
+                .unwrap();
         Api { socket, tcp: thread.address, thread: Some(thread) }
     }
 

@@ -1,7 +1,5 @@
 //! Traces in backends of other projects: Phoenix, and the collector rotel before it. `make e2e-telemetry` installs both.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,8 +10,10 @@ use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
 use crate::harness::{
-    GatewayProcess, NODE, Node, Phone, Place, TIMEOUT, await_replica, talk, talk_for, trace_ids,
+    EDGES, GatewayProcess, NODE, Node, Phone, Place, TIMEOUT, acceptance_row, await_replica,
+    http_get, ids, report, talk, talk_for, trace_ids,
 };
+use crate::takeover::hand_over;
 
 /// Host and ports of the backends, which run at the host of the client.
 const HOST: &str = "10.77.0.10";
@@ -71,22 +71,47 @@ impl Backends {
 
 /// The body of Phoenix' answer with status 200.
 fn get(path: &str) -> Option<String> {
-    let address: SocketAddr = format!("{HOST}:{PHOENIX}").parse().unwrap();
-    let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
+    let server = format!("{HOST}:{PHOENIX}").parse().unwrap();
+    let (status, body) = http_get(server, path, "")?;
+    (status == 200).then_some(body)
 }
 
-/// The spans of a trace, as Phoenix has them.
-fn spans(place: &Place, trace: &str) -> Vec<Value> {
+/// The spans that Phoenix finds by this query, newest first.
+fn query(place: &Place, query: &str) -> Vec<Value> {
     let _inside = place.client.enter().unwrap();
-    let path = format!("/v1/projects/default/spans?limit=1000&trace_id={trace}");
+    let path = format!("/v1/projects/default/spans?limit=1000&{query}");
     let body = get(&path).and_then(|body| serde_json::from_str::<Value>(&body).ok());
     let data = body.and_then(|mut body| body["data"].as_array_mut().map(std::mem::take));
     data.unwrap_or_default()
+}
+
+/// The spans of a trace.
+fn spans(place: &Place, trace: &str) -> Vec<Value> {
+    query(place, &format!("trace_id={trace}"))
+}
+
+/// The trace of the group's only session, found by the id of the session. Sessions of earlier calls have the same id.
+fn find_trace(place: &Place, owner: &mut GatewayProcess) -> String {
+    let (told, number) = (trace_ids(owner).remove(0), ids(owner).remove(0));
+    let [(first, _), (second, _), _] = EDGES;
+    let id = format!("attribute=session.id:{first}/{second}/{number}");
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        let found = query(place, &id);
+        if found.first().is_some_and(|span| span["context"]["trace_id"] == told) {
+            return told;
+        }
+        assert!(Instant::now() < deadline, "{told} is not among those of {id}: {found:#?}");
+        std::thread::park_timeout(ASK_EVERY);
+    }
+}
+
+/// The causes of these spans, oldest first.
+fn causes<'a>(spans: &'a [Value], name: &str) -> Vec<&'a str> {
+    let mut spans: Vec<_> = spans.iter().filter(|span| span["name"] == name).collect();
+    spans.sort_by_key(|span| span["start_time"].as_str());
+    let cause = |span: &'a Value| span["attributes"]["evenkeel.cause"].as_str();
+    spans.into_iter().map(|span| cause(span).unwrap_or_default()).collect()
 }
 
 fn count(spans: &[Value], name: &str) -> usize {
@@ -122,40 +147,111 @@ fn expect_echo(ann: &mut Phone, what: &str) {
     talk(&mut [ann], what, |phones| phones[0].heard.len() >= heard + 20);
 }
 
-/// Plays a call through a node's death, its gateway's death and a move, and returns the spans of its trace.
-fn call(place: &Place, telemetry: &str) -> Vec<Value> {
-    let mut nodes = ["east-a1", "east-b1", "east-c1"].map(|name| node(place, name));
+/// The spans of a call's trace, and the deviations from those that are expected.
+type PlayedCall = (Vec<Value>, Vec<String>);
+
+/// Plays a call through its node's death, its gateway's death and the return to its region.
+fn call(place: &Place, telemetry: &str) -> PlayedCall {
+    let mut nodes = ["east-a1", "west-a1", "west-b1"].map(|name| node(place, name));
     let text = nodes.iter().map(Node::text).collect::<String>();
     let [mut owner, mut standby] = place.routed_group_before(&format!("{text}{telemetry}"));
     let mut ann = place.phone();
     owner.open("room", &mut ann);
-    let trace = trace_ids(&mut owner).remove(0);
+    let trace = find_trace(place, &mut owner);
     talk_for(&mut [&mut ann], 20);
     await_replica(&mut owner);
-    let first = node_of(&mut owner);
-    nodes.iter_mut().find(|node| node.name == first).unwrap().kill();
+    assert_eq!(node_of(&mut owner), "east-a1", "the node of the gateway's region");
+    nodes[0].kill();
     expect_echo(&mut ann, "the call fails over");
     await_spans(place, &trace, "session.move", 1);
     await_replica(&mut owner);
     owner.process.signal(Signal::SIGKILL).unwrap();
     expect_echo(&mut ann, "the call continues at the standby");
-    let second = node_of(&mut standby);
-    let third = nodes.iter().find(|node| node.name != first && node.name != second).unwrap();
-    standby.post("/v1/rooms/room:move", &json!({"node": third.name}));
+    {
+        let _inside = place.node.enter().unwrap();
+        nodes[0].revive();
+    }
+    talk(&mut [&mut ann], "the call moves home", |_| node_of(&mut standby) == "east-a1");
     await_spans(place, &trace, "session.move", 2);
-    expect_echo(&mut ann, "the call moved");
+    expect_echo(&mut ann, "the call goes on at home");
     standby.ask(async |client| client.close("s1").await).unwrap();
     await_spans(place, &trace, "session", 1);
-    spans(place, &trace)
+    let spans = spans(place, &trace);
+    let mut wrong = deviations(&spans, 2);
+    let moved = causes(&spans, "session.move");
+    if !["node-down", "link"].contains(&moved[0]) || moved[1..] != ["failback"] {
+        wrong.push(format!("moves by {moved:?}"));
+    }
+    if causes(&spans, "session.continued") != ["takeover"] {
+        wrong.push("no takeover".to_owned());
+    }
+    for name in ["node.failover", "gateway.continued"] {
+        if query(place, &format!("name={name}")).is_empty() {
+            wrong.push(format!("no {name}"));
+        }
+    }
+    (spans, wrong)
 }
 
-/// Deviations from one trace below `session`.
-fn deviations(spans: &[Value]) -> Vec<String> {
+/// Plays a call that goes on at the next process of its gateway.
+fn upgraded_call(place: &Place, telemetry: &str) -> PlayedCall {
+    let node = node(place, "east-a1");
+    let [mut owner, _standby] = place.routed_group_before(&format!("{}{telemetry}", node.text()));
+    let mut ann = place.phone();
+    owner.open("room", &mut ann);
+    let trace = find_trace(place, &mut owner);
+    talk_for(&mut [&mut ann], 20);
+    await_replica(&mut owner);
+    let upgrading = owner.upgrade(json!({}));
+    talk(&mut [&mut ann], "the upgrade is answered", |_| upgrading.is_finished());
+    let upgraded = upgrading.join().unwrap().unwrap();
+    owner.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+    end_continued(place, &trace, &mut owner, &mut ann, "upgrade")
+}
+
+/// Plays a call that goes on at the other gateway of the group, which its gateway hands it to.
+fn handed_over_call(place: &Place, telemetry: &str) -> PlayedCall {
+    let node = node(place, "east-a1");
+    let text = format!("{}{telemetry}", node.text());
+    let [mut owner, mut standby] = place.routed_group_before(&text);
+    let mut ann = place.phone();
+    owner.open("room", &mut ann);
+    let trace = find_trace(place, &mut owner);
+    talk_for(&mut [&mut ann], 20);
+    await_replica(&mut owner);
+    let mut handing = hand_over(&owner, EDGES[1].0);
+    talk(&mut [&mut ann], "the hand-over is answered", |_| handing.try_wait().unwrap().is_some());
+    assert!(handing.wait().unwrap().success());
+    end_continued(place, &trace, &mut standby, &mut ann, "hand-over")
+}
+
+/// Ends a call that goes on at this gateway for this cause.
+fn end_continued(
+    place: &Place,
+    trace: &str,
+    gateway: &mut GatewayProcess,
+    ann: &mut Phone,
+    cause: &str,
+) -> PlayedCall {
+    expect_echo(ann, "the call goes on");
+    gateway.ask(async |client| client.close("s1").await).unwrap();
+    await_spans(place, trace, "session", 1);
+    let spans = spans(place, trace);
+    let mut wrong = deviations(&spans, 0);
+    let continued = causes(&spans, "session.continued");
+    if continued != [cause] {
+        wrong.push(format!("continued by {continued:?}"));
+    }
+    (spans, wrong)
+}
+
+/// Deviations from one trace below `session`, of a call that went on at another process.
+fn deviations(spans: &[Value], moves: usize) -> Vec<String> {
     let expected = [
         ("session", 1..=1),
         ("session.open", 1..=1),
         ("policy.decide", 1..=100),
-        ("session.move", 2..=2),
+        ("session.move", moves..=moves),
         ("session.continued", 1..=1),
     ];
     let wrong = expected.into_iter().filter(|(name, number)| !number.contains(&count(spans, name)));
@@ -172,6 +268,9 @@ fn deviations(spans: &[Value]) -> Vec<String> {
     wrong
 }
 
+/// Plays a call with these settings of telemetry.
+type Play = fn(&Place, &str) -> PlayedCall;
+
 #[test]
 fn call_is_one_trace_in_other_projects_backends() {
     let test = "call_is_one_trace_in_other_projects_backends";
@@ -182,28 +281,26 @@ fn call_is_one_trace_in_other_projects_backends() {
         );
         return;
     };
-    let rows = [
-        ("trace.phoenix.grpc", PHOENIX_GRPC, "grpc"),
-        ("trace.phoenix.http", PHOENIX, "http"),
-        ("trace.rotel.grpc", ROTEL_GRPC, "grpc"),
-        ("trace.rotel.http", ROTEL_HTTP, "http"),
+    let rows: [(&str, u16, &str, Play); 6] = [
+        ("trace.phoenix.grpc", PHOENIX_GRPC, "grpc", call),
+        ("trace.phoenix.http", PHOENIX, "http", call),
+        ("trace.rotel.grpc", ROTEL_GRPC, "grpc", call),
+        ("trace.rotel.http", ROTEL_HTTP, "http", call),
+        ("trace.upgrade", PHOENIX_GRPC, "grpc", upgraded_call),
+        ("trace.hand-over", PHOENIX_GRPC, "grpc", handed_over_call),
     ];
-    let rows = rows.map(|(id, port, protocol)| {
+    let rows = rows.map(|(id, port, protocol, play)| {
         let telemetry = format!(
             "[telemetry]\notlp = \"http://{HOST}:{port}\"\nprotocol = \"{protocol}\"\n\
              signals = [\"traces\"]\n"
         );
-        let spans = call(&place, &telemetry);
-        let wrong = deviations(&spans);
+        let (spans, wrong) = play(&place, &telemetry);
         println!("{id}: {} spans {wrong:?}", spans.len());
         let figures = json!({"spans": spans.len(), "deviations": wrong.len()});
-        let limits = json!({"deviations": 0});
-        (wrong, json!({"id": id, "held": figures["deviations"] == 0, "skipped": null, "figures": figures, "limits": limits}))
+        let row = acceptance_row(id, wrong.is_empty(), &figures, &json!({"deviations": 0}));
+        (wrong, row)
     });
-    if let Some(report) = std::env::var_os("EVENKEEL_REPORT") {
-        let written: Vec<&Value> = rows.iter().map(|(_, row)| row).collect();
-        std::fs::write(report, json!({"rows": written}).to_string()).unwrap();
-    }
+    report(&rows.each_ref().map(|(_, row)| row.clone()));
     let wrong: Vec<_> = rows.iter().flat_map(|(wrong, _)| wrong).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
 }

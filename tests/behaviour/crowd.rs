@@ -19,8 +19,8 @@ impl Api {
     fn of(gateway: &Gateway) -> Api {
         let settings = gateway.settings.admin.clone();
         let place = ApiEndpoint::Unix(settings.socket.clone());
-        let metrics = Box::new(String::new);
-        let thread = evenkeel_api::start(settings, gateway.handle.clone(), metrics).unwrap();
+        let handle = gateway.handle.clone();
+        let thread = evenkeel_api::start(settings, handle, Box::new(|_| String::new())).unwrap();
         Api { place, thread: Some(thread) }
     }
 

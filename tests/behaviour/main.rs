@@ -4,6 +4,7 @@
 mod harness;
 
 mod agents;
+mod alerts;
 #[path = "../attacks/mod.rs"]
 mod attacks;
 mod backends;

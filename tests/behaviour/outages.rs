@@ -22,7 +22,8 @@ fn node_death_survived_without_api_and_plugins() {
     let gateway = world.start();
     let admin = gateway.settings.admin.clone();
     let socket = admin.socket.clone();
-    let api = evenkeel_api::start(admin, gateway.handle.clone(), Box::new(String::new)).unwrap();
+    let api =
+        evenkeel_api::start(admin, gateway.handle.clone(), Box::new(|_| String::new())).unwrap();
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
     let policies = gateway.ask(gateway.handle.policies()).unwrap();

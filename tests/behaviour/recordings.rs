@@ -16,7 +16,7 @@ fn admin(gateway: &Gateway) -> (evenkeel_api::ApiThread, ApiClient) {
     let settings = gateway.settings.admin.clone();
     let socket = settings.socket.clone();
     let thread =
-        evenkeel_api::start(settings, gateway.handle.clone(), Box::new(String::new)).unwrap();
+        evenkeel_api::start(settings, gateway.handle.clone(), Box::new(|_| String::new())).unwrap();
     (thread, ApiClient::new(ApiEndpoint::Unix(socket)))
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn metric(gateway: &mut GatewayProcess, name: &str, label: &str) -> O
     let reply = gateway.ask(async |client| client.ask(call).await).unwrap();
     let text = String::from_utf8(reply.body.into()).unwrap();
     let mut lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
-    lines.next().map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    lines.next().map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64)
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn refused_offers_burn_the_error_budget() {
     let status = gateway.read("/v1/status");
     let window = |window, sessions, bad, burn_rate: Option<f64>| json!({"window": window, "sessions": sessions, "bad": bad, "burn_rate": burn_rate});
     let slo = |slo, budget, sessions, bad, burn_rate| {
-        let windows = ["5m", "1h", "6h"].map(|name| window(name, sessions, bad, burn_rate));
+        let windows = ["5m", "1h", "6h", "30d"].map(|name| window(name, sessions, bad, burn_rate));
         json!({"scenario": "call", "slo": slo, "objective": 0.9, "budget": budget, "windows": windows})
     };
     let refusals = slo("refusals", -2.333, 12, 4, Some(3.333));
@@ -38,4 +38,8 @@ fn refused_offers_burn_the_error_budget() {
     let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
     let line = said.lines().find(|line| line.contains("slo call refusals"));
     assert!(line.is_some_and(|line| line.contains("burn rate 3.333 within ")), "{said}");
+
+    let upgraded = gateway.upgrade(json!({})).join().unwrap().unwrap();
+    gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+    assert_eq!(gateway.read("/v1/status")["slos"], status["slos"], "the next process continues");
 }

@@ -26,7 +26,7 @@ use crate::relay::metric;
 /// Packets of the client between events.
 const PACKETS: u64 = 50;
 
-fn hand_over(owner: &GatewayProcess, to: &str) -> Child {
+pub(crate) fn hand_over(owner: &GatewayProcess, to: &str) -> Child {
     let mut command = Command::new(evenkeel());
     let socket = owner.folder().join("admin.sock");
     command.args(["gateway", "hand-over", "--to", to, "--api"]).arg(&socket).spawn().unwrap()
@@ -158,12 +158,21 @@ fn killed_gateway_is_replaced_by_its_standby() {
     });
     assert_complete(&ann.heard, 0, ann.voice.sent);
     assert_eq!((ids(&mut standby), place.has_address(1)), (opened.clone(), false), "relayed");
+    let lag = "evenkeel_group_lag_seconds";
+    wait_until("the rehearsal is shown", || {
+        metric(&mut standby, "evenkeel_group_unready", "") == Some(0)
+    });
+    wait_until("the owner's lag is shown", || metric(&mut owner, lag, "").is_some());
+    assert_eq!(metric(&mut standby, lag, ""), None);
 
     owner.process.signal(Signal::SIGKILL).unwrap();
     expect_echo(&mut ann, "packets arrive again");
     assert!(place.has_address(1));
     assert_eq!(ids(&mut standby), opened);
     assert_continuous(&ann.heard);
+    let times = "evenkeel_group_takeover_duration_seconds_count";
+    let times = ["decision", "continuation"].map(|phase| metric(&mut standby, times, phase));
+    assert_eq!(times, [Some(1); 2]);
 
     // The first member returns as standby, and takes over in turn.
     {

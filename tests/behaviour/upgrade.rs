@@ -497,8 +497,10 @@ fn api_answers_throughout_an_upgrade() {
     let mut events = gateway.ask(async |client| client.events().await).unwrap();
     let mut bob = Phone::new(2);
     gateway.open("last", &mut bob);
-    let event = gateway.ask(async |_| events.next().await).unwrap().unwrap();
-    assert_eq!((event.name.as_str(), &event.data["room"]), ("opened", &json!("last")));
+    let mut next = || gateway.ask(async |_| events.next().await).unwrap().unwrap();
+    // The new process may first warn of losses that it could not bear.
+    let event = std::iter::repeat_with(&mut next).find(|event| event.name == "opened").unwrap();
+    assert_eq!(event.data["room"], json!("last"));
 }
 
 #[test]

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use evenkeel_client::{OfferMedia, OfferRequest};
 use nix::sys::signal::Signal;
 
-use crate::clients::{Client, present};
 use crate::meter::{Death, Findings, Stream};
 use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
 use crate::tap::{Lane, Tap};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
+use evenkeel_testkit::clients::{Client, present};
 
 /// Longest accepted interruption; the gateway's own share is measured by the benchmarks.
 const GAP_MAX: Duration = Duration::from_millis(500);

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::clients::{Client, present};
 use crate::meter::{Death, Stream};
 use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
 use crate::tap::{Lane, Packet, Tap};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
+use evenkeel_testkit::clients::{Client, present};
 
 /// Video frames decoded before the kill and again after it: two seconds each.
 const PICTURES: usize = 50;

@@ -3,7 +3,6 @@
 //! `make clients` installs them. Tests of absent clients are skipped and counted; with `EVENKEEL_CLIENTS=required` they
 //! fail.
 
-mod clients;
 mod demo;
 mod ffmpeg;
 mod gstreamer;

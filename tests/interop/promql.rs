@@ -8,15 +8,16 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use evenkeel_alerts::Alerts;
-use evenkeel_client::OfferIngress;
+use evenkeel_client::{ApiClient, ApiEndpoint, OfferIngress};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_telemetry::alerts::{INHIBITIONS, RULES, inhibit_rules_file, rules_file};
 use evenkeel_telemetry::registry::{Attribute, Count, Described, Histogram, Level};
 use evenkeel_telemetry::{MetricSample, Moment};
 use evenkeel_testkit::TIMEOUT;
+use evenkeel_testkit::clients::{Client, present};
 use evenkeel_tests::dashboards::dashboards;
+use serde_json::Value;
 
-use crate::clients::{Client, present};
 use crate::stage::{CONFIGURATION, Stage, offer, voice};
 
 /// Code on this page names metrics and labels also outside of expressions.
@@ -71,6 +72,7 @@ fn expressions(page: &str, text: &str) -> Vec<String> {
 }
 
 struct Prometheus {
+    address: SocketAddr,
     url: String,
     _process: ChildProcess,
 }
@@ -91,15 +93,36 @@ impl Prometheus {
         command.arg("--config.file").arg(config);
         command.arg("--storage.tsdb.path").arg(folder.join("prometheus"));
         command.arg(format!("--web.listen-address={address}"));
+        command.arg("--enable-feature=exemplar-storage");
         let process = ChildProcess::start("prometheus-server", &mut command, folder);
         let process = process.expect("Prometheus starts");
-        Prometheus { url: format!("http://{address}"), _process: process }
+        Prometheus { address, url: format!("http://{address}"), _process: process }
     }
 
     fn query(&self, expression: &str) -> Output {
         let mut command = Command::new("promtool");
         command.args(["query", "instant", &self.url, expression]);
         command.output().expect("promtool starts")
+    }
+
+    /// Waits for an exemplar of this metric with this trace.
+    fn await_exemplar(&self, metric: &str, trace: &Value) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let mut client = ApiClient::new(ApiEndpoint::Tcp(self.address));
+        let (path, until) =
+            (format!("/api/v1/query_exemplars?query={metric}"), Instant::now() + TIMEOUT);
+        loop {
+            let found = runtime.block_on(client.read(&path)).expect("Prometheus answers");
+            let series = found["data"].as_array().into_iter().flatten();
+            let mut exemplars =
+                series.flat_map(|series| series["exemplars"].as_array().into_iter().flatten());
+            if exemplars.any(|exemplar| exemplar["labels"]["trace_id"] == *trace) {
+                return;
+            }
+            assert!(Instant::now() < until, "no exemplar of {trace}: {found}");
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
     }
 
     /// The names of all series of the gateway.
@@ -118,11 +141,15 @@ fn prometheus_answers_each_documented_expression() {
     if !present(test, Client::Prometheus) {
         return;
     }
-    let configuration = format!("{CONFIGURATION}tcp = \"127.0.0.1:0\"\ntoken_file = \"token\"\n");
+    // Spans that are sent become exemplars, whether or not their receiver answers.
+    let configuration = format!(
+        "{CONFIGURATION}tcp = \"127.0.0.1:0\"\ntoken_file = \"token\"\n\
+         [telemetry]\notlp = \"http://127.0.0.1:9\"\nsignals = [\"traces\"]\n"
+    );
     let mut stage = Stage::of("promql", &configuration, |folder| {
         fs::write(folder.join("token"), "a token for Prometheus").expect("a file can be written");
     });
-    stage.open(&offer("promql", OfferIngress::Quic {}, vec![voice()]));
+    let opened = stage.open(&offer("promql", OfferIngress::Quic {}, vec![voice()]));
     let prometheus = Prometheus::start(stage.api(), stage.folder());
     let until = Instant::now() + TIMEOUT;
     let series = loop {
@@ -133,6 +160,9 @@ fn prometheus_answers_each_documented_expression() {
         assert!(Instant::now() < until, "no metric is scraped: {series:?}");
         std::thread::park_timeout(Duration::from_millis(50));
     };
+    let metric = Described::prometheus_name(Histogram::SessionOpen.described()) + "_bucket";
+    let trace = stage.read(&format!("/v1/sessions/{}", opened.id))["trace_id"].clone();
+    prometheus.await_exemplar(&metric, &trace);
     let exported = exported();
     let unknown: Vec<&String> = series.difference(&exported).collect();
     assert!(unknown.is_empty(), "the registry lacks {unknown:?}");
@@ -188,8 +218,9 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
         "5m",
     ),
     ("EvenkeelRegionBreakerOpen", "evenkeel_region_breaker", "0 0 1 1", "3m"),
+    ("EvenkeelZoneBreakerOpen", "evenkeel_zone_breaker", "0 0 1 1", "3m"),
     ("EvenkeelClientBreakerOpen", "evenkeel_client_breaker", "0 0 1 1", "3m"),
-    ("EvenkeelUplinkSuspect", "evenkeel_uplink_suspect", "0 0 1 1", "3m"),
+    ("EvenkeelUplinkSuspect", "evenkeel_uplink_suspicions_total", "0 0 1", "2m"),
     ("EvenkeelTakeoverBlocked", "evenkeel_group_blocked", "0 0 1 1", "3m"),
     ("EvenkeelGroupWithoutOwner", "evenkeel_group_owned", "1 1 0 0", "3m"),
     ("EvenkeelCredentialEndsSoon", "evenkeel_credential_expiry_seconds", "86400 86400 86399", "2m"),
@@ -218,12 +249,13 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
         "4m",
     ),
     ("EvenkeelNodeDown", "evenkeel_node_health", "0 0 3 3", "3m"),
-    ("EvenkeelProviderBreakerOpen", "evenkeel_provider_breaker", "0 0 1 2", "4m"),
+    ("EvenkeelProviderBreakerOpen", "evenkeel_provider_breaker", "0 0 1 2", "3m"),
     ("EvenkeelNodeFlaps", "evenkeel_node_failures_total", "0 1 3 4 5", "4m"),
     ("EvenkeelNodeDelayRose", "evenkeel_node_round_trip_seconds", "0.05x10 0.2x3", "13m"),
     ("EvenkeelGatewayDown", "evenkeel_group_member_up", "1 1 0 0", "3m"),
     ("EvenkeelRedundancyLost", "evenkeel_group_warnings", "0 0 1 1", "3m"),
     ("EvenkeelLossUncovered", "evenkeel_loss_unplaced{evenkeel_scope=\"zone\"}", "0 0 3 3 3", "4m"),
+    ("EvenkeelLossReduces", "evenkeel_loss_reduced{evenkeel_scope=\"zone\"}", "0 0 3x12", "13m"),
     ("EvenkeelCapacityRunsOut", "evenkeel_forecast_exhausted_seconds", "-1 -1 900 600 300", "4m"),
     (
         "EvenkeelNodeDecays",

@@ -8,10 +8,10 @@ use evenkeel_client::OfferIngress;
 use evenkeel_media::roq::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::clients::{Client, present, python};
 use crate::stage::{Stage, offer, voice};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
+use evenkeel_testkit::clients::{Client, present, python};
 
 /// Packets of each kind sent by the client, and their SSRC.
 const PACKETS: u64 = 50;

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::clients::{Client, present};
 use crate::gstreamer::assert_decoding_survives_kill;
 use crate::stage::{CONFIGURATION, NODES, Node, Stage, declared, offer, voice};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
+use evenkeel_testkit::clients::{Client, present};
 
 /// Rooms with two clients each.
 const ROOMS: usize = 40;

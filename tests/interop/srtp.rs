@@ -7,9 +7,9 @@ use std::process::Command;
 use evenkeel_client::{ApiCall, OfferAnswer};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
+use evenkeel_testkit::clients::{Client, present, python};
 use serde_json::Value;
 
-use crate::clients::{Client, present, python};
 use crate::stage::{CONFIGURATION, NODES, Stage, declared, free_pair, offer, sample_node, voice};
 
 const ROOM: &str = "srtp";

@@ -29,20 +29,23 @@ fn shape(attribute: Attribute) -> Shape {
         Attribute::Differs => Shape::Bool,
         Attribute::Incarnation
         | Attribute::DroppedLinks
+        | Attribute::DroppedNodes
         | Attribute::Note
         | Attribute::Rooms
         | Attribute::Rows
         | Attribute::Sessions => Shape::Int,
         Attribute::Confidence | Attribute::Duration | Attribute::Loss => Shape::Number,
-        Attribute::Witness => Shape::Texts,
+        Attribute::Nodes | Attribute::Witness => Shape::Texts,
         Attribute::AdmittedBy
         | Attribute::Arm
         | Attribute::By
         | Attribute::Cause
+        | Attribute::Credential
         | Attribute::Dependency
         | Attribute::Direction
         | Attribute::Fault
         | Attribute::From
+        | Attribute::Gateway
         | Attribute::Guard
         | Attribute::Hook
         | Attribute::ImpairedBy
@@ -50,24 +53,30 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::Label
         | Attribute::LabelValue
         | Attribute::Mode
+        | Attribute::Native
         | Attribute::Node
         | Attribute::Op
         | Attribute::Outcome
+        | Attribute::Phase
         | Attribute::Policy
         | Attribute::Previous
+        | Attribute::Provider
         | Attribute::Reason
         | Attribute::Receiver
         | Attribute::Region
+        | Attribute::Repair
         | Attribute::Revision
         | Attribute::Room
         | Attribute::RoomName
         | Attribute::RoutedBy
+        | Attribute::Rung
         | Attribute::Scenario
         | Attribute::Scope
         | Attribute::Segment
         | Attribute::Session
         | Attribute::Signal
         | Attribute::Slo
+        | Attribute::ErrorType
         | Attribute::Event
         | Attribute::Window
         | Attribute::Zone => Shape::Text,
@@ -116,11 +125,17 @@ fn wrong(span: &Span) -> Vec<String> {
         wrong.push(format!("{:?} with {:?}", span.scope, span.events));
     }
     let resource: BTreeSet<_> = span.resource.keys().map(String::as_str).collect();
-    let expected = ["evenkeel.region", "service.instance.id", "service.name", "service.version"];
+    let expected =
+        ["cloud.region", "host.name", "service.instance.id", "service.name", "service.version"];
     if resource != BTreeSet::from(expected) {
         wrong.push(format!("its resource is {:?}", span.resource));
     }
     wrong
+}
+
+/// The number in the id of the span's session.
+fn session(span: &Span) -> &str {
+    text(span, Attribute::Session).rsplit('/').next().unwrap_or_default()
 }
 
 fn text(span: &Span, attribute: Attribute) -> &str {
@@ -239,9 +254,11 @@ fn check_all(books: &Books) {
     ];
     assert_eq!(names, BTreeSet::from(played));
     let not_played = [
+        "client.breaker",
         "gateway.continued",
         "gateway.reload",
         "node.drain",
+        "node.drill",
         "node.start",
         "node.stop",
         "region.breaker",
@@ -276,14 +293,14 @@ fn check_opening(books: &Books, traceparent: &str) {
     let opened: BTreeMap<_, _> = books
         .spans_named("session.open")
         .filter(|span| text(span, Attribute::Outcome) == "ok")
-        .map(|span| (text(span, Attribute::Session), span))
+        .map(|span| (session(span), span))
         .collect();
     assert_eq!(opened.keys().copied().collect::<Vec<_>>(), ["s1", "s2"]);
     let traced = opened["s1"];
     for (session, span) in &opened {
         let life = books.span(&span.trace_id, span.parent.as_deref().expect("a parent"));
         let life = life.unwrap_or_else(|| panic!("{session} has no span"));
-        assert_eq!((&*life.name, text(life, Attribute::Session)), ("session", *session));
+        assert_eq!((&*life.name, self::session(life)), ("session", *session));
         assert_eq!(text(life, Attribute::Outcome), "affected", "its node died");
         let [moved] = children(books, life, "session.move").collect::<Vec<_>>()[..] else {
             panic!("{session} did not move once")
@@ -304,7 +321,7 @@ fn check_opening(books: &Books, traceparent: &str) {
     }
     assert!(opened["s2"].links.is_empty());
     let is_late = books.spans_named("policy.decide").any(|decision| {
-        let fault = decision.attributes.get(Attribute::Fault.key());
+        let fault = decision.attributes.get(Attribute::ErrorType.key());
         text(decision, Attribute::Hook) == "routing" && fault == Some(&Value::Text("late".into()))
     });
     for (session, span) in &opened {
@@ -375,7 +392,7 @@ fn check_failover(books: &Books, node: &str) {
         .map(|link| {
             let span = books.span(&link.trace_id, &link.span_id);
             let span = span.unwrap_or_else(|| panic!("{link:?} is dangling"));
-            (&*span.name, text(span, Attribute::Session))
+            (&*span.name, session(span))
         })
         .collect();
     assert_eq!(linked, BTreeSet::from([("session", "s1"), ("session", "s2")]));

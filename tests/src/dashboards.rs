@@ -222,6 +222,12 @@ fn fleet() -> Dashboard {
             &[Attribute::Scenario, Attribute::Slo],
         ),
         DashboardPanel::quantiles("Time to open", Histogram::SessionOpen, &[0.5, 0.99], &[]),
+        DashboardPanel::quantiles(
+            "Time of moves",
+            Histogram::RoomMove,
+            &[0.5, 0.99],
+            &[Attribute::Cause],
+        ),
         DashboardPanel::rate("Media traffic", Count::Bytes, &[Attribute::Direction]),
         DashboardPanel::rate("Media packets", Count::Packets, &[Attribute::Direction]),
         DashboardPanel::rate("Packets dropped", Count::PacketsDropped, &[Attribute::Reason]),
@@ -239,9 +245,16 @@ fn fleet() -> Dashboard {
         .viewed_as(PanelView::States(BreakerState::ALL.map(BreakerState::name).to_vec())),
         DashboardPanel::of_instances("Uplink suspect", Level::UplinkSuspect)
             .viewed_as(PanelView::States(vec!["no", "yes"])),
+        DashboardPanel::level(
+            "Capacity left",
+            "min",
+            Level::ZoneCapacityLeft,
+            &[Attribute::Region, Attribute::Zone],
+        ),
         DashboardPanel::of_instances("Steal time of the host", Level::HostSteal),
         DashboardPanel::of_instances("Memory available on the host", Level::HostMemory),
         DashboardPanel::of_instances("Disk free", Level::HostDisk),
+        DashboardPanel::of_instances("Ports left on the host", Level::HostPorts),
         DashboardPanel::of_instances("Descriptors left", Level::ProcessDescriptors),
         interface_drops,
     ];
@@ -256,9 +269,11 @@ fn node() -> Dashboard {
         DashboardPanel::level("Drained", "max", Level::NodeDraining, NODE)
             .viewed_as(PanelView::States(vec!["no", "yes"])),
         DashboardPanel::level("Rooms", "sum", Level::NodeRooms, NODE),
+        DashboardPanel::level("Sessions", "sum", Level::NodeSessions, NODE),
         DashboardPanel::level("Load", "max", Level::NodeLoad, NODE),
         DashboardPanel::level("Measured capacity", "max", Level::NodeCapacity, NODE),
         DashboardPanel::level("Round trip", "max", Level::NodeRoundTrip, NODE),
+        DashboardPanel::level("Loss of probes", "max", Level::NodeLoss, NODE),
         DashboardPanel::events("Failures", Count::NodeFailures, NODE),
         DashboardPanel::events(
             "Witnesses against nodes",
@@ -284,9 +299,12 @@ fn scenario() -> Dashboard {
     const BY_DIRECTION: &[Attribute] = &[Attribute::Scenario, Attribute::Direction];
     const BY_SEGMENT: &[Attribute] = &[Attribute::Scenario, Attribute::Segment];
     const BY_REASON: &[Attribute] = &[Attribute::Scenario, Attribute::Reason];
+    const BY_CAUSE: &[Attribute] = &[Attribute::Scenario, Attribute::Cause];
+    const BY_REPAIR: &[Attribute] = &[Attribute::Scenario, Attribute::Direction, Attribute::Repair];
+    const BY_RUNG: &[Attribute] = &[Attribute::Scenario, Attribute::Rung];
     let panels = vec![
         DashboardPanel::level("Sessions", "sum", Level::ScenarioSessions, SCENARIO),
-        DashboardPanel::level("Degraded sessions", "sum", Level::ScenarioDegraded, SCENARIO),
+        DashboardPanel::level("Degraded sessions", "sum", Level::ScenarioDegraded, BY_RUNG),
         DashboardPanel::rate("Sessions opened", Count::SessionsOpened, SCENARIO),
         DashboardPanel::rate("Sessions closed", Count::SessionsClosed, BY_REASON),
         DashboardPanel::rate("Offers refused", Count::SessionsRefused, BY_REASON),
@@ -297,6 +315,11 @@ fn scenario() -> Dashboard {
         DashboardPanel::rate("Media packets", Count::ScenarioPackets, BY_DIRECTION),
         DashboardPanel::rate("Media traffic", Count::ScenarioBytes, BY_DIRECTION),
         DashboardPanel::rate("Copies in mode hitless", Count::ScenarioCopied, SCENARIO),
+        DashboardPanel::rate("Packets lost", Count::ScenarioLost, BY_DIRECTION),
+        DashboardPanel::rate("Repair traffic", Count::ScenarioRepairBytes, BY_REPAIR),
+        DashboardPanel::events("Sessions moved", Count::SessionsMoved, BY_CAUSE),
+        DashboardPanel::quantiles("Gap heard", Histogram::SessionGap, &[0.5, 0.99], SCENARIO),
+        DashboardPanel::events("Freezes", Count::SessionFreezes, SCENARIO),
         DashboardPanel::level("Impaired sessions", "sum", Level::ScenarioImpaired, BY_SEGMENT),
         DashboardPanel::events("Impairments", Count::Impairments, BY_SEGMENT),
         DashboardPanel::level(
@@ -320,6 +343,14 @@ fn group() -> Dashboard {
         DashboardPanel::of_instances("Role", Level::GroupRole)
             .viewed_as(PanelView::States(GroupRole::ALL.map(GroupRole::name).to_vec())),
         DashboardPanel::of_instances("Lost redundancy", Level::GroupWarnings),
+        DashboardPanel::of_instances("Failures of the rehearsal", Level::GroupUnready),
+        DashboardPanel::of_instances("Lag of the standby", Level::GroupLag),
+        DashboardPanel::quantiles(
+            "Time of takeovers",
+            Histogram::Takeover,
+            &[0.5, 0.99],
+            &[Attribute::Phase],
+        ),
         DashboardPanel::of_instances("Sessions", Level::SessionsActive),
         DashboardPanel::events("Refusals", Count::ClusterRefused, &[Attribute::Reason]),
         DashboardPanel::rate("Requests relayed", Count::ApiRelayed, &[Attribute::Outcome]),
@@ -342,6 +373,12 @@ fn policies() -> Dashboard {
             .viewed_as(PanelView::States(vec!["none", "shadow", "canary"])),
         DashboardPanel::level("Failing", "max", Level::PolicyFailing, POLICY)
             .viewed_as(PanelView::States(vec!["no", "yes"])),
+        DashboardPanel::level(
+            "Revisions",
+            "max",
+            Level::PolicyRevision,
+            &[Attribute::Policy, Attribute::Arm, Attribute::Revision],
+        ),
         DashboardPanel::level("Share of canaries", "max", Level::PolicyCanary, POLICY),
         DashboardPanel::events("Steps of rollouts", Count::PolicyRollouts, BY_OUTCOME),
         DashboardPanel::rate("Calls", Count::PolicyCalls, BY_OUTCOME),

@@ -2,12 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use evenkeel_control::{AcknowledgementRecord, AlertRecord};
+use evenkeel_telemetry::alerts::condition::SeriesFunction;
 use evenkeel_telemetry::alerts::{AlertRule, INHIBITIONS, SeriesLabels};
 use evenkeel_telemetry::{MetricSample, Moment};
 
 use super::history::MetricHistory;
+use super::record::{moment_at, time_us};
+
+/// Gauges of a process that continues another one are set within this time: nodes are probed, and losses were checked once.
+const GAUGES_WITHIN: Duration = Duration::from_secs(30);
 
 /// An alert of a rule: one for each series or sum for which the rule holds.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -24,6 +30,8 @@ struct ActiveAlert {
     fired: Option<Moment>,
     value: f64,
     acknowledged: Option<Acknowledgement>,
+    /// It fired at another process, and fires here until then also while the metrics of this one do not show its condition.
+    held_until: Option<Instant>,
 }
 
 /// An alert that fires.
@@ -45,6 +53,13 @@ pub(crate) struct Acknowledgement {
     pub(crate) at: Instant,
 }
 
+impl Acknowledgement {
+    pub(crate) fn record(&self, present: Moment) -> AcknowledgementRecord {
+        let at_us = time_us(self.at, present);
+        AcknowledgementRecord { by: self.by.as_deref().map(Box::from), at_us }
+    }
+}
+
 /// A request to acknowledge an alert cannot be executed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AcknowledgeError {
@@ -54,6 +69,9 @@ pub enum AcknowledgeError {
     /// The rule does not fire.
     #[error("`{0}` does not fire")]
     Silent(String),
+    /// It is not escalated, but the next process does not know; the reason.
+    #[error("acknowledged, but not kept for the next process: {0}")]
+    NotWritten(Arc<str>),
     /// No alert is evaluated without a receiver.
     #[error("this gateway sends no alerts; [[alert]] in its configuration names a receiver")]
     NoReceiver,
@@ -86,20 +104,59 @@ impl ActiveAlerts {
                     fired: None,
                     value,
                     acknowledged: None,
+                    held_until: None,
                 });
-                alert.value = value;
+                (alert.value, alert.held_until) = (value, None);
                 if at.now.saturating_duration_since(alert.active_since) >= rule.lasts {
                     alert.fired.get_or_insert(at);
                 }
                 self.active.insert(id, alert);
             }
         }
-        self.inhibited = self.find_inhibited();
+        let is_held = |_: &AlertId, alert: &mut ActiveAlert| {
+            alert.held_until.is_some_and(|until| at.now < until)
+        };
+        self.active.extend(before.extract_if(.., is_held));
+        self.inhibit();
         before.retain(|_, alert| alert.fired.is_some());
         before.into_keys().collect()
     }
 
-    fn find_inhibited(&self) -> BTreeSet<AlertId> {
+    /// Continues an alert of another process, and returns its beginning. One of a member that fires here, too, keeps its own: receivers may
+    /// have been sent it.
+    pub(crate) fn restore(
+        &mut self,
+        id: &AlertId,
+        record: &AlertRecord,
+        present: Moment,
+    ) -> Option<Moment> {
+        let (rule, fired) = (self.rules.get(id.rule)?, moment_at(record.fired_us?, present));
+        let acknowledged = record.acknowledged.as_ref().map(|it| Acknowledgement {
+            by: it.by.as_deref().map(Arc::from),
+            at: moment_at(it.at_us, present).now,
+        });
+        if let Some(own) = self.active.get_mut(id)
+            && own.fired.is_some()
+            && rule.is_of_member()
+        {
+            own.acknowledged = own.acknowledged.take().or(acknowledged);
+            return own.fired;
+        }
+        // The growth of a counter before this process is unknown here until the window has passed.
+        let windows = rule.condition.values().into_iter().map(|value| match value.function {
+            SeriesFunction::Mean { before, .. } => before,
+            function => function.reach(),
+        });
+        let until = present.now + windows.fold(GAUGES_WITHIN, Duration::max);
+        let (active_since, value) = (fired.now, record.value);
+        let (fired, held_until) = (Some(fired), Some(until));
+        let alert = ActiveAlert { active_since, fired, value, acknowledged, held_until };
+        self.active.insert(id.clone(), alert);
+        fired
+    }
+
+    /// Finds the alerts that others explain.
+    pub(crate) fn inhibit(&mut self) {
         // An inhibition, and the values of its labels.
         let mut sources = BTreeSet::new();
         let values = |id: &AlertId, equal: &[&str]| -> Vec<Option<String>> {
@@ -117,7 +174,7 @@ impl ActiveAlerts {
                 }
             }
         }
-        inhibited
+        self.inhibited = inhibited;
     }
 
     /// The alerts that fire, the most urgent first.

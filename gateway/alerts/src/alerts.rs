@@ -1,22 +1,29 @@
 //! Rules, receivers and escalation: decides which notice goes to which receiver. No clock and no I/O.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_config::AlertReceiver;
+use evenkeel_control::{AlertRecord, AlertsRecord};
 use evenkeel_process::unix_us;
 use evenkeel_telemetry::alerts::{AlertRule, RULES, SeriesLabels};
 use evenkeel_telemetry::{MetricSample, Moment};
 use serde::Serialize;
 
-use super::active::{AcknowledgeError, ActiveAlerts, FiringAlert};
+use super::active::{AcknowledgeError, ActiveAlerts, AlertId, FiringAlert};
 use super::outbox::{AlertNotice, Outbox};
+use super::record::moment_at;
+
+/// Alerts in a record, which a standby reads while it sends no beat. The next process sends the others once more.
+const RECORDED_MAX: usize = 500;
 
 /// All alerts of a gateway, and the receivers of them.
 pub struct Alerts {
     active: ActiveAlerts,
     outboxes: Vec<Outbox>,
+    /// The record differs from the last one.
+    is_changed: bool,
 }
 
 /// A notice for one receiver.
@@ -75,8 +82,10 @@ pub struct AlertsView {
 impl Alerts {
     /// All rules, for these receivers.
     pub fn new(receivers: &[AlertReceiver]) -> Alerts {
-        let mut alerts = Alerts { active: ActiveAlerts::new(RULES), outboxes: Vec::new() };
+        let active = ActiveAlerts::new(RULES);
+        let mut alerts = Alerts { active, outboxes: Vec::new(), is_changed: false };
         alerts.set_receivers(receivers);
+        alerts.is_changed = false;
         alerts
     }
 
@@ -86,6 +95,7 @@ impl Alerts {
             // Nothing is evaluated without receivers, so windows begin anew with the next one.
             self.active = ActiveAlerts::new(RULES);
         }
+        self.is_changed = true;
         let mut before = std::mem::take(&mut self.outboxes);
         self.outboxes = receivers
             .iter()
@@ -114,7 +124,10 @@ impl Alerts {
 
     /// Evaluates all rules on the present values of metrics.
     pub fn evaluate(&mut self, samples: Vec<MetricSample>, at: Moment) {
-        for resolved in self.active.evaluate(samples, at) {
+        let firing = self.active.firing().count();
+        let resolved = self.active.evaluate(samples, at);
+        self.is_changed |= !resolved.is_empty() || self.active.firing().count() != firing;
+        for resolved in resolved {
             self.outboxes.iter_mut().for_each(|outbox| outbox.resolve(&resolved, at.wall));
         }
     }
@@ -136,6 +149,7 @@ impl Alerts {
                 due.push(AlertDelivery { receiver: outbox.receiver.clone(), notice });
             }
         }
+        self.is_changed |= !due.is_empty();
         due
     }
 
@@ -146,7 +160,8 @@ impl Alerts {
         is_accepted: bool,
         now: Instant,
     ) -> Option<(u32, u32)> {
-        let outbox = self.outboxes.iter_mut().find(|outbox| *outbox.receiver.name == *receiver)?;
+        self.is_changed |= is_accepted;
+        let outbox = self.outbox(receiver)?;
         let before = outbox.failures;
         outbox.handle_answer(is_accepted, now);
         Some((before, outbox.failures))
@@ -159,7 +174,72 @@ impl Alerts {
         by: Option<Arc<str>>,
         now: Instant,
     ) -> Result<(), AcknowledgeError> {
-        self.active.acknowledge(name, by, now)
+        self.active.acknowledge(name, by, now)?;
+        self.is_changed = true;
+        Ok(())
+    }
+
+    /// The record with which another process continues, if it changed since the last call.
+    pub fn take_changed_record(&mut self, present: Moment) -> Option<AlertsRecord> {
+        std::mem::take(&mut self.is_changed).then(|| self.record(present))
+    }
+
+    fn record(&self, present: Moment) -> AlertsRecord {
+        let rules = self.active.rules;
+        let ended = |id: &AlertId, value: f64| AlertRecord {
+            alert: rules.get(id.rule).map_or("", |rule| rule.name).into(),
+            labels: id.labels.clone(),
+            // JSON has no infinity.
+            value: value.clamp(f64::MIN, f64::MAX),
+            fired_us: None,
+            acknowledged: None,
+            sent: Vec::new(),
+        };
+        let mut alerts: BTreeMap<&AlertId, AlertRecord> = BTreeMap::new();
+        for FiringAlert { id, fired, value, acknowledged, .. } in self.active.firing() {
+            let (fired_us, acknowledged) =
+                (Some(unix_us(fired.wall)), acknowledged.map(|it| it.record(present)));
+            alerts.insert(id, AlertRecord { fired_us, acknowledged, ..ended(id, value) });
+        }
+        let mut notices = Vec::new();
+        for outbox in &self.outboxes {
+            for (id, value, sent) in outbox.sent(present) {
+                alerts.entry(id).or_insert_with(|| ended(id, value)).sent.push(sent);
+            }
+            notices.extend(outbox.notices(rules, present));
+        }
+        AlertsRecord { alerts: alerts.into_values().take(RECORDED_MAX).collect(), notices }
+    }
+
+    /// Continues the alerts of another process, of rules that this version has and at receivers that are configured. Those that this member
+    /// sent itself go on.
+    pub fn restore(&mut self, record: &AlertsRecord, present: Moment) {
+        if !self.has_receivers() {
+            return;
+        }
+        let rules = self.active.rules;
+        let rule = |name: &str| rules.iter().position(|rule| rule.name == name);
+        for alert in &record.alerts {
+            let Some(rule) = rule(&alert.alert) else { continue };
+            let id = AlertId { rule, labels: alert.labels.clone() };
+            let fired = self.active.restore(&id, alert, present);
+            for sent in &alert.sent {
+                if let Some(outbox) = self.outbox(&sent.receiver) {
+                    outbox.restore(id.clone(), alert, sent, fired, present);
+                }
+            }
+        }
+        for notice in &record.notices {
+            if let (Some(rule), Some(outbox)) = (rule(&notice.alert), self.outbox(&notice.receiver))
+            {
+                outbox.restore_notice(rule, moment_at(notice.at_us, present).now);
+            }
+        }
+        self.active.inhibit();
+    }
+
+    fn outbox(&mut self, receiver: &str) -> Option<&mut Outbox> {
+        self.outboxes.iter_mut().find(|outbox| *outbox.receiver.name == *receiver)
     }
 
     /// Alerts and receivers as operators see them.

@@ -111,7 +111,7 @@ impl MetricHistory {
 }
 
 /// The series with these labels is one of them.
-fn selects(selector: &AlertSeries, labels: &SeriesLabels) -> bool {
+pub(crate) fn selects(selector: &AlertSeries, labels: &SeriesLabels) -> bool {
     selector.only.is_none_or(|(label, values)| {
         labels.get(label).is_some_and(|found| values.contains(&found.as_str()))
     })

@@ -2,7 +2,8 @@
 //! checks of `[[dependency]]`.
 //!
 //! `history.rs` keeps values, `active.rs` the active alerts, `outbox.rs` what one receiver was sent, `alerts.rs` all of them. They
-//! have no clock; `thread.rs` gives them the time, and posts.
+//! have no clock; `thread.rs` gives them the time, and posts. Before it posts, control gets the record with which the next process
+//! goes on ([`Alerts::take_changed_record`]).
 
 #![deny(missing_docs)]
 
@@ -12,6 +13,7 @@ mod dependencies;
 mod history;
 mod outbox;
 mod payload;
+mod record;
 #[cfg(test)]
 mod tests;
 mod thread;

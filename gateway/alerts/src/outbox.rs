@@ -7,9 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::{AlertReceiver, AlertReceiverKind};
+use evenkeel_control::{AlertRecord, NoticeRecord, SentAlertRecord};
+use evenkeel_process::unix_us;
 use evenkeel_telemetry::Moment;
+use evenkeel_telemetry::alerts::AlertRule;
 
 use super::active::{ActiveAlerts, AlertId, FiringAlert};
+use super::record::{moment_at, time_us};
 
 /// A receiver gets at most one notice of a rule in this time, however many alerts of the rule begin and end. Alertmanager gets alerts
 /// that fire again as often, since it forgets those that it does not hear of.
@@ -216,6 +220,68 @@ impl Outbox {
         for id in &resolved {
             self.sent.remove(id);
         }
+    }
+
+    /// The alerts that the receiver takes for firing, with their values, for another process.
+    pub(crate) fn sent(
+        &self,
+        present: Moment,
+    ) -> impl Iterator<Item = (&AlertId, f64, SentAlertRecord)> {
+        self.sent.iter().map(move |(id, sent)| {
+            let record = SentAlertRecord {
+                receiver: (*self.receiver.name).into(),
+                fired_us: unix_us(sent.fired.wall),
+                at_us: time_us(sent.at, present),
+                is_delivered: sent.is_delivered,
+                resolved_us: sent.resolved.map(unix_us),
+            };
+            (id, sent.value, record)
+        })
+    }
+
+    /// The last delivered notice of each rule, for another process.
+    pub(crate) fn notices(
+        &self,
+        rules: &'static [AlertRule],
+        present: Moment,
+    ) -> impl Iterator<Item = NoticeRecord> {
+        self.noticed.iter().filter_map(move |(rule, at)| {
+            Some(NoticeRecord {
+                receiver: (*self.receiver.name).into(),
+                alert: rules.get(*rule)?.name.into(),
+                at_us: time_us(*at, present),
+            })
+        })
+    }
+
+    /// Continues an alert that another process sent, unless the receiver was sent it by this one. `fired`: the beginning of the alert.
+    pub(crate) fn restore(
+        &mut self,
+        id: AlertId,
+        alert: &AlertRecord,
+        sent: &SentAlertRecord,
+        fired: Option<Moment>,
+        present: Moment,
+    ) {
+        if self.sent.get(&id).is_some_and(|own| own.resolved.is_none()) {
+            return;
+        }
+        let ended = alert.fired_us.is_none().then_some(present.wall);
+        let fired = fired.filter(|_| alert.fired_us == Some(sent.fired_us));
+        let sent = SentAlert {
+            fired: fired.unwrap_or_else(|| moment_at(sent.fired_us, present)),
+            value: alert.value,
+            at: moment_at(sent.at_us, present).now,
+            is_delivered: sent.is_delivered,
+            resolved: sent.resolved_us.map(|us| moment_at(us, present).wall).or(ended),
+        };
+        self.sent.insert(id, sent);
+    }
+
+    /// Continues the pause after a notice that another process sent.
+    pub(crate) fn restore_notice(&mut self, rule: usize, at: Instant) {
+        let last = self.noticed.entry(rule).or_insert(at);
+        *last = at.max(*last);
     }
 
     /// The receiver has another URL or token, so earlier failures say nothing.

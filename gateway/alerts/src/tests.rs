@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_config::{
     AlertEscalation, AlertReceiver, AlertReceiverKind, AlertTier, WebhookTarget,
 };
+use evenkeel_control::AlertsRecord;
 use evenkeel_telemetry::alerts::{RULES, SeriesLabels};
 use evenkeel_telemetry::{MetricSample, Moment};
 
@@ -17,6 +18,10 @@ use super::*;
 
 const HEALTH: &str = "evenkeel_node_health";
 const FAILURES: &str = "evenkeel_node_failures_total";
+const EXPIRY: &str = "evenkeel_credential_expiry_seconds";
+
+/// Seconds.
+const DAY: f64 = 86_400.0;
 
 /// The interval of evaluations.
 const EVERY: Duration = Duration::from_secs(5);
@@ -30,6 +35,8 @@ struct World {
     down: Vec<&'static str>,
     /// An alert that all receivers refuse.
     refused: Option<&'static str>,
+    /// The last record.
+    kept: AlertsRecord,
     /// The gateway owns its group.
     is_owner: bool,
 }
@@ -68,7 +75,23 @@ impl World {
             samples: Vec::new(),
             down: Vec::new(),
             refused: None,
+            kept: AlertsRecord::default(),
             is_owner: true,
+        }
+    }
+
+    /// Another process continues, with the record as the disk has it.
+    fn replace_process(&mut self, receivers: &[AlertReceiver]) {
+        self.keep();
+        let written = serde_json::to_string(&self.kept).unwrap();
+        self.alerts = Alerts::new(receivers);
+        self.alerts.restore(&serde_json::from_str(&written).unwrap(), self.at);
+        self.keep();
+    }
+
+    fn keep(&mut self) {
+        if let Some(changed) = self.alerts.take_changed_record(self.at) {
+            self.kept = changed;
         }
     }
 
@@ -193,39 +216,47 @@ fn receiver_gets_its_tiers() {
 
 #[test]
 fn flapping_nodes_make_one_notice_a_minute() {
-    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
     let nodes: Vec<String> = (0..500).map(|number| format!("n{number}")).collect();
-    for node in &nodes {
-        world.set(FAILURES, node, 0.0);
-    }
-    world.step();
-    let mut received = Vec::new();
-    for minute in 0..20 {
-        // Each node fails in another second of the minute, and has time to recover.
-        for step in 0..12 {
+    for kind in [AlertReceiverKind::Webhook, AlertReceiverKind::Alertmanager] {
+        let receivers = [AlertReceiver { kind, ..receiver("ops", &AlertTier::ALL) }];
+        let mut world = World::with(&receivers);
+        for metric in [FAILURES, HEALTH] {
+            nodes.iter().for_each(|node| world.set(metric, node, 0.0));
+        }
+        world.step();
+        let mut received = Vec::new();
+        // Each node fails five times in another second of each seventh minute, is down for 90 s, and recovers.
+        for step in 0..12 * 20 {
+            let flaps =
+                |number: usize, after: usize| step >= after && (step - after) % 84 == number % 12;
             for (number, sample) in world.samples.iter_mut().enumerate() {
-                if number % 12 == step && minute % 7 == 0 {
+                if sample.metric == FAILURES && flaps(number, 0) {
                     sample.value += 5.0;
+                } else if sample.metric == HEALTH && (flaps(number, 0) || flaps(number, 18)) {
+                    sample.value = if flaps(number, 0) { 3.0 } else { 0.0 };
                 }
+            }
+            if step == 100 {
+                world.replace_process(&receivers);
             }
             received.extend(world.pass(EVERY));
         }
+        let mut by_rule: BTreeMap<&str, Vec<Instant>> = BTreeMap::new();
+        for notice in &received {
+            by_rule.entry(notice.alert).or_default().push(notice.at);
+        }
+        assert_eq!(
+            by_rule.keys().copied().collect::<Vec<_>>(),
+            ["EvenkeelNodeDown", "EvenkeelNodeFailed", "EvenkeelNodeFlaps"]
+        );
+        for (rule, times) in by_rule {
+            assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= seconds(60)), "{rule}");
+            assert!(times.len() <= 21, "{rule}: {}", times.len());
+        }
+        let sent = received.iter().filter(|it| it.alert == "EvenkeelNodeFailed");
+        let sent: usize = sent.map(|it| it.firing.len()).sum();
+        assert!(sent >= 2 * nodes.len(), "each of them is sent twice: {sent}");
     }
-    let mut by_rule: BTreeMap<&str, Vec<Instant>> = BTreeMap::new();
-    for notice in &received {
-        by_rule.entry(notice.alert).or_default().push(notice.at);
-    }
-    assert_eq!(
-        by_rule.keys().copied().collect::<Vec<_>>(),
-        ["EvenkeelNodeFailed", "EvenkeelNodeFlaps"]
-    );
-    for times in by_rule.values() {
-        assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= seconds(60)));
-        assert!(times.len() <= 21, "{}", times.len());
-    }
-    let told = received.iter().filter(|it| it.alert == "EvenkeelNodeFailed");
-    let told: usize = told.map(|it| it.firing.len()).sum();
-    assert!(told >= 2 * nodes.len(), "each of them is told twice: {told}");
 }
 
 #[test]
@@ -327,6 +358,127 @@ fn new_owner_sends_a_firing_alert_once() {
         world.alerts.evaluate(world.samples.clone(), world.at);
     }
     assert_eq!(shown(&world.pass(seconds(600))), ["ops: NodeDown 1 0"]);
+}
+
+#[test]
+fn next_process_sends_no_alert_twice() {
+    let ops = [receiver("ops", &AlertTier::ALL)];
+    let mut world = World::with(&ops);
+    world.set(HEALTH, "a1", 3.0);
+    assert_eq!(shown(&world.pass(seconds(300))), ["ops: NodeDown 1 0"]);
+    let began = world.alerts.view().alerts[0].since_us;
+    world.replace_process(&ops);
+    // Its gauges are not set yet.
+    let samples = std::mem::take(&mut world.samples);
+    assert_eq!(shown(&world.pass(seconds(25))), [""; 0]);
+    world.samples = samples;
+    assert_eq!(shown(&world.pass(seconds(600))), [""; 0]);
+    assert_eq!(world.alerts.view().alerts[0].since_us, began);
+    world.set(HEALTH, "a1", 0.0);
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: NodeDown 0 1"]);
+}
+
+#[test]
+fn alert_that_the_next_process_does_not_see_is_resolved() {
+    let ops = [receiver("ops", &AlertTier::ALL)];
+    let mut world = World::with(&ops);
+    world.set(HEALTH, "a1", 3.0);
+    world.pass(seconds(300));
+    world.replace_process(&ops);
+    world.set(HEALTH, "a1", 0.0);
+    assert_eq!(shown(&world.pass(seconds(25))), [""; 0]);
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: NodeDown 0 1"]);
+}
+
+#[test]
+fn growth_before_the_next_process_counts_until_its_window_ends() {
+    let ops = [receiver("ops", &AlertTier::ALL)];
+    let mut world = World::with(&ops);
+    world.set(FAILURES, "a1", 0.0);
+    world.step();
+    world.set(FAILURES, "a1", 1.0);
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: NodeFailed 1 0"]);
+    world.replace_process(&ops);
+    world.set(FAILURES, "a1", 0.0);
+    assert_eq!(shown(&world.pass(seconds(295))), [""; 0]);
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: NodeFailed 0 1"]);
+}
+
+#[test]
+fn pause_between_notices_outlives_the_process() {
+    let ops = [receiver("ops", &AlertTier::ALL)];
+    let mut world = World::with(&ops);
+    world.set(HEALTH, "a1", 3.0);
+    assert_eq!(world.pass(seconds(65)).len(), 1);
+    world.replace_process(&ops);
+    // The alert ends after 30 s.
+    world.set(HEALTH, "a1", 0.0);
+    assert_eq!(shown(&world.pass(seconds(55))), [""; 0]);
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: NodeDown 0 1"]);
+}
+
+#[test]
+fn escalation_goes_on_at_the_next_process() {
+    let receivers = [escalating("chat", "pager"), receiver("pager", &[])];
+    for is_acknowledged in [false, true] {
+        let mut world = World::with(&receivers);
+        world.set(HEALTH, "a1", 3.0);
+        assert_eq!(shown(&world.pass(seconds(200))), ["chat: NodeDown 1 0"]);
+        if is_acknowledged {
+            world.acknowledge("EvenkeelNodeDown").unwrap();
+        }
+        world.replace_process(&receivers);
+        let by = world.alerts.view().alerts[0].acknowledged_by.clone();
+        assert_eq!(by.as_deref(), is_acknowledged.then_some("ann"));
+        let escalated = shown(&world.pass(seconds(400)));
+        let expected = if is_acknowledged { vec![] } else { vec!["pager: NodeDown 1 0"] };
+        assert_eq!(escalated, expected);
+    }
+}
+
+#[test]
+fn end_that_a_receiver_missed_is_sent_by_the_next_process() {
+    let ops = [receiver("ops", &AlertTier::ALL)];
+    let mut world = World::with(&ops);
+    world.set(HEALTH, "a1", 3.0);
+    assert_eq!(world.pass(seconds(65)).len(), 1);
+    world.down.push("ops");
+    world.set(HEALTH, "a1", 0.0);
+    world.pass(seconds(120));
+    world.replace_process(&ops);
+    world.down.clear();
+    assert_eq!(shown(&world.step()), ["ops: NodeDown 0 1"]);
+}
+
+#[test]
+fn record_of_another_version_is_read_as_far_as_it_is_known() {
+    let ops = [receiver("ops", &AlertTier::ALL)];
+    let mut world =
+        World::with(&[receiver("ops", &AlertTier::ALL), receiver("old", &AlertTier::ALL)]);
+    world.set(HEALTH, "a1", 3.0);
+    world.pass(seconds(65));
+    world.keep();
+    let mut unknown = world.kept.alerts[0].clone();
+    unknown.alert = "EvenkeelUnheardOf".into();
+    world.kept.alerts.insert(0, unknown);
+    world.alerts = Alerts::new(&ops);
+    world.alerts.restore(&world.kept, world.at);
+    let alerts: Vec<&str> = world.alerts.view().alerts.iter().map(|it| it.alert).collect();
+    assert_eq!(alerts, ["EvenkeelNodeDown"]);
+    assert_eq!(shown(&world.pass(seconds(300))), [""; 0]);
+}
+
+#[test]
+fn record_has_a_bounded_number_of_alerts() {
+    let mut world = World::with(&[receiver("ops", &AlertTier::ALL)]);
+    for number in 0..1_100 {
+        world.set(HEALTH, &format!("n{number}"), 3.0);
+    }
+    world.pass(seconds(300));
+    world.keep();
+    assert_eq!(world.kept.alerts.len(), 500);
+    world.step();
+    assert_eq!(world.alerts.take_changed_record(world.at), None, "nothing changed");
 }
 
 #[test]
@@ -449,4 +601,79 @@ fn reload_keeps_what_a_receiver_was_sent() {
     let (new, ops) = (receiver("new", &AlertTier::ALL), receiver("ops", &AlertTier::ALL));
     world.alerts.set_receivers(&[new, ops]);
     assert_eq!(shown(&world.pass(seconds(120))), ["new: NodeDown 1 0"]);
+}
+
+#[test]
+fn explained_alert_is_not_sent_by_the_next_process() {
+    let ops = [receiver("ops", &AlertTier::ALL)];
+    let mut world = World::with(&ops);
+    world.set(HEALTH, "a1", 3.0);
+    world.set(FAILURES, "a1", 0.0);
+    assert_eq!(shown(&world.pass(seconds(65))), ["ops: NodeDown 1 0"]);
+    world.set(FAILURES, "a1", 1.0);
+    assert_eq!(shown(&world.pass(EVERY)), [""; 0]);
+    world.replace_process(&ops);
+    assert_eq!(shown(&world.send()), [""; 0], "before it evaluates");
+    assert_eq!(shown(&world.pass(seconds(100))), [""; 0]);
+}
+
+#[test]
+fn new_owner_goes_on_with_alerts_that_it_sent_itself() {
+    let ops = [receiver("ops", &AlertTier::ALL)];
+    let (long, short) = (30.0 * DAY, 10.0 * DAY);
+    // The old owner had sent the same alert, without an answer, or its end.
+    for (of_old, then) in [(long, long), (short, short), (short, long)] {
+        let mut old = World::with(&ops);
+        old.down.push("ops");
+        for left in [of_old, then] {
+            old.set_gateway(EXPIRY, left);
+            old.pass(seconds(120));
+        }
+        old.keep();
+        let mut world = World { is_owner: false, at: old.at, ..World::with(&ops) };
+        world.set_gateway(EXPIRY, short);
+        assert_eq!(shown(&world.pass(seconds(120))), ["ops: CredentialEnds 1 0"]);
+        world.is_owner = true;
+        world.alerts.restore(&old.kept, world.at);
+        assert_eq!(shown(&world.pass(seconds(600))), [""; 0], "{of_old} {then}");
+        // The record has it, too.
+        world.replace_process(&ops);
+        assert_eq!(shown(&world.pass(seconds(600))), [""; 0], "{of_old} {then}");
+        world.set_gateway(EXPIRY, long);
+        assert_eq!(shown(&world.pass(EVERY)), ["ops: CredentialEnds 0 1"]);
+    }
+}
+
+#[test]
+fn new_owner_keeps_pauses_and_continues_acknowledgements_of_alerts_that_it_sent_itself() {
+    let ops = [receiver("ops", &AlertTier::ALL)];
+    let mut old = World::with(&ops);
+    old.set_gateway(EXPIRY, 10.0 * DAY);
+    assert_eq!(shown(&old.pass(EVERY)), ["ops: CredentialEnds 1 0"]);
+    old.acknowledge("EvenkeelCredentialEnds").unwrap();
+    old.keep();
+    let mut world = World { is_owner: false, at: old.at, ..World::with(&ops) };
+    world.pass(seconds(300));
+    world.samples = old.samples;
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: CredentialEnds 1 0"]);
+    world.is_owner = true;
+    world.alerts.restore(&old.kept, world.at);
+    assert!(world.alerts.view().alerts[0].acknowledged);
+    world.set_gateway(EXPIRY, 30.0 * DAY);
+    assert_eq!(shown(&world.pass(seconds(55))), [""; 0]);
+    assert_eq!(shown(&world.pass(EVERY)), ["ops: CredentialEnds 0 1"]);
+}
+
+#[test]
+fn new_owner_does_not_send_its_own_alert_that_the_old_one_sent() {
+    let ops = [receiver("ops", &AlertTier::ALL)];
+    let mut old = World::with(&ops);
+    old.set_gateway(EXPIRY, 10.0 * DAY);
+    assert_eq!(shown(&old.pass(EVERY)), ["ops: CredentialEnds 1 0"]);
+    old.keep();
+    let mut world = World { at: old.at, samples: old.samples, ..World::with(&ops) };
+    let later = Moment { now: old.at.now + EVERY, wall: old.at.wall + EVERY };
+    world.alerts.evaluate(world.samples.clone(), later);
+    world.alerts.restore(&old.kept, later);
+    assert_eq!(shown(&world.pass(seconds(600))), [""; 0]);
 }

@@ -1,11 +1,13 @@
 //! The thread that evaluates rules, posts notices and checks dependencies. Nothing waits for it.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::{AlertReceiver, DependencySettings, GatewayConfig};
+use evenkeel_control::{ControlError, Handle};
 use evenkeel_drivers::{HttpClient, WebhookMessage};
 use evenkeel_group::{Group, GroupOwnership};
 use evenkeel_process::host;
@@ -60,7 +62,7 @@ impl AlertHandle {
         answer.await.ok()?
     }
 
-    /// Acknowledges all alerts of this name that fire now.
+    /// Acknowledges all alerts of this name that fire now. Returns once that is on the disk.
     pub async fn acknowledge(
         &self,
         name: &str,
@@ -124,10 +126,11 @@ impl AlertChannels {
         self.handle.clone()
     }
 
-    /// Starts the thread. `group`: most alerts are sent by the owner of it alone.
+    /// Starts the thread. `control`: keeps the alerts for the next process. `group`: most alerts are sent by the owner of it alone.
     pub fn start(
         self,
         settings: &GatewayConfig,
+        control: Handle,
         group: Option<Group>,
         metrics: Prometheus,
         instruments: Arc<Instruments>,
@@ -137,6 +140,9 @@ impl AlertChannels {
         let checks = DependencyChecks::new(self.views, Arc::clone(&instruments));
         let mut sender = AlertSender {
             alerts: Alerts::new(&settings.alerts),
+            control,
+            is_restored: false,
+            acknowledged: Vec::new(),
             gateway: name(settings),
             is_owner: Box::new(move || {
                 let owner = group.as_ref().map(Group::owner);
@@ -156,7 +162,8 @@ impl AlertChannels {
                 sender.checks.set(&dependencies);
                 tokio::select! {
                     _ = stopped => {}
-                    () = sender.run(requests) => {}
+                    // Another process has the alerts, or this one ends.
+                    _ = sender.run(requests) => {}
                 }
             });
             drop(sender);
@@ -188,6 +195,12 @@ fn name(settings: &GatewayConfig) -> String {
 /// Evaluates, posts and answers requests, on one thread.
 struct AlertSender {
     alerts: Alerts,
+    /// Has the alerts for the next process.
+    control: Handle,
+    /// The alerts of the process before this one are continued.
+    is_restored: bool,
+    /// Acknowledgements that are answered once they are on the disk.
+    acknowledged: Vec<oneshot::Sender<Result<(), AcknowledgeError>>>,
     gateway: String,
     /// This gateway owns its group, or has none.
     is_owner: Box<dyn Fn() -> bool + Send>,
@@ -206,7 +219,11 @@ struct PostedNotice {
 }
 
 impl AlertSender {
-    async fn run(&mut self, mut requests: mpsc::Receiver<AlertRequest>) {
+    /// Runs until control does not take the alerts any more.
+    async fn run(
+        &mut self,
+        mut requests: mpsc::Receiver<AlertRequest>,
+    ) -> Result<Infallible, ControlError> {
         let mut every = interval(EVALUATED_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -219,7 +236,7 @@ impl AlertSender {
                     }
                 }
             }
-            self.send();
+            self.send().await?;
         }
     }
 
@@ -230,10 +247,54 @@ impl AlertSender {
         }
     }
 
-    /// Sends what is due. A standby knows the same alerts, and sends most of them once it is the owner.
-    fn send(&mut self) {
+    /// Sends what is due. A standby knows the same alerts, and sends those about itself. Once it is the owner, it continues those of the
+    /// owner before it, and sends the others, too.
+    async fn send(&mut self) -> Result<(), ControlError> {
+        let is_owner = (self.is_owner)();
+        if is_owner && !self.is_restored {
+            let record = self.control.kept_alerts().await?;
+            self.alerts.restore(&record, Moment::now());
+            self.is_restored = true;
+        }
+        let due = self.alerts.deliveries(Instant::now(), is_owner);
+        match is_owner {
+            true => self.keep().await?,
+            false => self.refuse_to_keep(),
+        }
+        self.post(due);
+        Ok(())
+    }
+
+    /// Has control keep the alerts, before receivers get them: a gateway that is suspended sends none.
+    async fn keep(&mut self) -> Result<(), ControlError> {
+        let Some(record) = self.alerts.take_changed_record(Moment::now()) else { return Ok(()) };
+        let written = self.control.keep_alerts(record).await?;
+        let acknowledged = std::mem::take(&mut self.acknowledged);
+        if !acknowledged.is_empty() {
+            tokio::spawn(async move {
+                let written = written.await.unwrap_or_else(|_| Err("no thread writes it".into()));
+                let outcome = written.map_err(AcknowledgeError::NotWritten);
+                for reply in acknowledged {
+                    // The client may have stopped waiting.
+                    let _ = reply.send(outcome.clone());
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// The record is that of the owner.
+    fn refuse_to_keep(&mut self) {
+        for reply in self.acknowledged.drain(..) {
+            let reason = "this gateway does not own its group".into();
+            // The client may have stopped waiting.
+            let _ = reply.send(Err(AcknowledgeError::NotWritten(reason)));
+        }
+    }
+
+    fn post(&mut self, due: Vec<AlertDelivery>) {
         let dependencies_down = self.checks.down();
-        for delivery in self.alerts.deliveries(Instant::now(), (self.is_owner)()) {
+        for delivery in due {
             let body = delivery.body(&self.gateway, &dependencies_down, SystemTime::now());
             let AlertDelivery { receiver, .. } = delivery;
             let client = Arc::clone(&self.client);
@@ -281,7 +342,10 @@ impl AlertSender {
                     true => self.alerts.acknowledge(&name, by, Instant::now()),
                     false => Err(AcknowledgeError::NoReceiver),
                 };
-                let _ = reply.send(acknowledged);
+                match acknowledged {
+                    Ok(()) => self.acknowledged.push(reply),
+                    refused => _ = reply.send(refused),
+                }
             }
             AlertRequest::Reload(receivers, dependencies) => {
                 self.alerts.set_receivers(&receivers);

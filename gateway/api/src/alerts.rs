@@ -1,15 +1,18 @@
 //! Alerts that this gateway, or the owner of its group, sends itself.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use evenkeel_alerts::{AcknowledgeError, AlertHandle, AlertsView};
+use evenkeel_control::ControlError;
 
 use super::changes::user;
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode};
+use super::relay::ANSWER_WITHIN;
 use super::request::{unknown_verb, verb};
 
 /// Alerts that fire, and the receivers.
@@ -26,14 +29,21 @@ pub(super) async fn alert_verb(
     if verb != "acknowledge" {
         return Err(unknown_verb(verb, "`acknowledge`"));
     }
-    let acknowledged = handle(&shared)?.acknowledge(name, user(&headers).map(Arc::from)).await;
-    acknowledged.map(|()| StatusCode::NO_CONTENT).map_err(|failed| {
-        let code = match failed {
-            AcknowledgeError::Unknown(_) | AcknowledgeError::NoReceiver => ApiErrorCode::NotFound,
-            AcknowledgeError::Silent(_) => ApiErrorCode::Conflict,
-        };
-        ApiError::new(code, failed.to_string())
-    })
+    let acknowledging = handle(&shared)?.acknowledge(name, user(&headers).map(Arc::from));
+    let acknowledged = tokio::time::timeout(ANSWER_WITHIN, acknowledging).await;
+    let acknowledged = acknowledged
+        .unwrap_or_else(|late| Err(AcknowledgeError::NotWritten(late.to_string().into())));
+    let refused = |code, failed: AcknowledgeError| Err(ApiError::new(code, failed.to_string()));
+    let kept = match acknowledged {
+        Ok(()) => Ok(()),
+        Err(AcknowledgeError::NotWritten(reason)) => Err(ControlError::NotWritten(reason)),
+        Err(silent @ AcknowledgeError::Silent(_)) => {
+            return refused(ApiErrorCode::Conflict, silent);
+        }
+        Err(unknown) => return refused(ApiErrorCode::NotFound, unknown),
+    };
+    shared.decide(name, ready(kept)).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn handle(shared: &ApiContext) -> Result<&AlertHandle, ApiError> {

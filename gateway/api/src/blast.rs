@@ -1,5 +1,9 @@
 //! The blast radius of a loss that an operator asks about, computed by a copy of the core.
 
+mod gateway;
+mod policies;
+mod room_count;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -19,6 +23,7 @@ use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, refused};
 use super::object::{milliseconds, object};
 use super::operations::is_zone;
+use room_count::RoomCount;
 
 /// Maximum number of labels in an answer. The labels with the most sessions come first.
 const LABELS_MAX: usize = 20;
@@ -40,9 +45,17 @@ pub(super) struct BlastQuery {
     /// Carriers of clients, of advertised addresses and of nodes.
     #[serde(default)]
     carriers: String,
-    /// This many nodes with most load.
+    /// A member of the group; this gateway, if it is empty.
+    gateway: Option<String>,
+    /// Names of policies: `call/routing`.
+    #[serde(default)]
+    policies: String,
+    /// This many nodes with most load, beside those that are named.
     #[serde(default)]
     busiest: usize,
+    /// Further losses: `nodes=-1,zone=b`.
+    #[serde(default)]
+    what_if: String,
     /// Lists each room.
     #[serde(default)]
     rooms: bool,
@@ -52,10 +65,19 @@ pub(super) async fn blast(
     State(shared): ApiState,
     query: Result<Query<BlastQuery>, QueryRejection>,
 ) -> Result<Json<impl Serialize>, ApiError> {
-    let Query(query) =
+    let Query(mut query) =
         query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
-    shared.require_owner()?;
+    query.read_what_if()?;
+    // Each member knows its group.
+    let gateway = match &query.gateway {
+        Some(name) => Some(gateway::lost_gateway(&shared, name).await?),
+        None => None,
+    };
+    if gateway.is_none() || query.names_calls() {
+        shared.require_owner()?;
+    }
     let lost = lost_nodes(&shared, &query).await?;
+    let policies = policies::lost_policies(&shared, &query.policies).await?;
     let carriers = lost_carriers(&shared, &query, &lost).await?;
     // The loss of a carrier may reach no node.
     let loss = match lost.is_empty() {
@@ -70,10 +92,13 @@ pub(super) async fn blast(
         }
     };
     let carriers = (!carriers.is_empty()).then_some(carriers);
+    let policies = (!policies.is_empty()).then_some(policies);
     // Services beside the nodes that calls would miss as well.
     let down = shared.alerts.as_ref().and_then(AlertHandle::dependencies_down);
     Ok(Json(object! {
         carriers?: carriers,
+        gateway?: gateway,
+        policies?: policies,
         dependencies_down?: down,
         #[serde(flatten)]
         loss: loss,
@@ -100,17 +125,19 @@ async fn lost_nodes(shared: &ApiContext, query: &BlastQuery) -> Result<BTreeSet<
             lost.extend(found.into_keys());
         }
     }
-    lost.extend(by_load(&nodes).into_iter().take(query.busiest));
-    if lost.is_empty() && query.busiest > 0 {
-        return Err(ApiError::new(ApiErrorCode::NotFound, "no node runs"));
-    }
-    if lost.is_empty() && query.carriers.is_empty() {
-        let right = "expected a name in `nodes`, `zones`, `regions` or `carriers`, or a number in `busiest`";
-        return Err(ApiError::new(ApiErrorCode::BadRequest, right));
-    }
     let carriers: BTreeSet<&str> = query.lost_carriers().collect();
     let is_lost = |at: &NodeName| at.carrier.as_deref().is_some_and(|it| carriers.contains(it));
     lost.extend(listed.iter().filter(|(_, at)| is_lost(at)).map(|(id, _)| *id));
+    let others = by_load(&nodes).into_iter().filter(|node| !lost.contains(node));
+    let busiest: Vec<NodeId> = others.take(query.busiest).collect();
+    lost.extend(busiest);
+    if lost.is_empty() && query.busiest > 0 {
+        return Err(ApiError::new(ApiErrorCode::NotFound, "no node runs"));
+    }
+    if query.gateway.is_none() && !query.names_calls() {
+        let right = "expected a name in `nodes`, `zones`, `regions`, `carriers`, `gateway` or `policies`, or a number in `busiest`";
+        return Err(ApiError::new(ApiErrorCode::BadRequest, right));
+    }
     Ok(lost)
 }
 
@@ -181,6 +208,40 @@ struct NamedPlaces<'a> {
 }
 
 impl BlastQuery {
+    /// Adds the losses of `what_if` to those of the other keys.
+    fn read_what_if(&mut self) -> Result<(), ApiError> {
+        for part in std::mem::take(&mut self.what_if).split(',').filter(|part| !part.is_empty()) {
+            let wrong = || {
+                let right = "`nodes=-1`, `node=NAME`, `zone=NAME`, `region=NAME` or `carrier=NAME`";
+                ApiError::field("what_if", format!("found `{part}`, expected {right}"))
+            };
+            let (key, value) = part.split_once('=').ok_or_else(wrong)?;
+            let names = match key {
+                "nodes" => {
+                    let fewer = value.strip_prefix('-').and_then(|fewer| fewer.parse::<u16>().ok());
+                    let fewer = usize::from(fewer.ok_or_else(wrong)?);
+                    self.busiest = self.busiest.saturating_add(fewer);
+                    continue;
+                }
+                "node" => &mut self.nodes,
+                "zone" => &mut self.zones,
+                "region" => &mut self.regions,
+                "carrier" => &mut self.carriers,
+                _ => return Err(wrong()),
+            };
+            names.push(',');
+            names.push_str(value);
+        }
+        Ok(())
+    }
+
+    /// It names more than a gateway.
+    fn names_calls(&self) -> bool {
+        let lists = [&self.nodes, &self.zones, &self.regions, &self.carriers, &self.policies];
+        let is_named = |names: &&String| names.split(',').any(|name| !name.is_empty());
+        self.busiest > 0 || lists.iter().any(is_named)
+    }
+
     fn lost_carriers(&self) -> impl Iterator<Item = &str> {
         self.carriers.split(',').filter(|name| !name.is_empty())
     }
@@ -209,26 +270,6 @@ impl BlastQuery {
     }
 }
 
-/// Rooms and sessions.
-#[derive(Clone, Copy, Default, Serialize)]
-struct RoomCount {
-    rooms: u32,
-    sessions: u32,
-}
-
-impl RoomCount {
-    fn add(&mut self, room: &RoomLoss) {
-        self.rooms += 1;
-        self.sessions += room.sessions;
-    }
-
-    fn of<'a>(rooms: impl Iterator<Item = &'a RoomLoss>) -> RoomCount {
-        let mut count = RoomCount::default();
-        rooms.for_each(|room| count.add(room));
-        count
-    }
-}
-
 /// The losses of one scenario.
 #[derive(Default, Serialize)]
 struct ScenarioLoss {
@@ -244,11 +285,11 @@ fn blast_view(blast: &BlastRadius, lists_rooms: bool, names: &NodeNames) -> impl
     let mut targets: BTreeMap<NodeId, RoomCount> = BTreeMap::new();
     for room in &blast.rooms {
         let of_scenario = scenarios.entry(Arc::clone(&room.scenario)).or_default();
-        of_scenario.hit.add(room);
+        of_scenario.hit.add(room.sessions);
         of_scenario.reduced_sessions += room.reduced;
         match room.to {
-            Some(to) => targets.entry(to).or_default().add(room),
-            None => of_scenario.unplaced.add(room),
+            Some(to) => targets.entry(to).or_default().add(room.sessions),
+            None => of_scenario.unplaced.add(room.sessions),
         }
     }
     let loads: Vec<_> = blast

@@ -12,12 +12,13 @@ use evenkeel_group::{Group, GroupOwnership};
 use evenkeel_handover::Upgrades;
 use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_index::IndexReader;
+use evenkeel_telemetry::MetricsFormat;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
 use super::change_log::ChangeLog;
 use super::error::{ApiError, ApiErrorCode, no_owner, refused};
-use super::events::EventFeed;
+use super::event_feed::EventFeed;
 use super::relay::{ANSWER_WITHIN, PeerRelay};
 use super::request::{BODY_MAX, BodyBudget, Share, strict};
 
@@ -38,11 +39,14 @@ const SESSION_CONFIRMED_WITHIN: Duration = Duration::from_millis(1_500);
 /// does not read is no follower any more by then, and cannot take over.
 const DECISION_CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 
+/// The metrics in a format.
+pub type MetricsText = Box<dyn Fn(MetricsFormat) -> String + Send + Sync>;
+
 pub(super) struct ApiContext {
     pub(super) handle: Handle,
     pub(super) names: Arc<NodeNames>,
-    /// Renders `/metrics` for Prometheus.
-    pub(super) metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Renders `/metrics`.
+    pub(super) metrics: MetricsText,
     pub(super) seen: Arc<KeyTable>,
     pub(super) feed: EventFeed,
     pub(super) bodies: Arc<BodyBudget>,

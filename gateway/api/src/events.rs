@@ -1,15 +1,13 @@
-//! `GET /v1/events`: server-sent events (WHATWG HTML, section 9.2), and the JSON objects that events and answers share.
+//! The events of `GET /v1/events`, and the JSON objects that events and answers share.
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
 use evenkeel_alerts::AlertHandle;
 use evenkeel_control::history::Carried;
 use evenkeel_control::{
-    EventRecord, GatewayEvent, GroupChange, NodeNames, ReloadReport, RolloutReport, UncoveredLoss,
+    EventRecord, GatewayEvent, GroupChange, NodeNames, ReloadReport, RolloutReport,
 };
 use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_model::{
@@ -18,84 +16,9 @@ use evenkeel_model::{
 };
 use evenkeel_process::unix_us;
 use serde::Serialize;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
-use tokio_stream::wrappers::BroadcastStream;
-use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
-use tokio_stream::{Stream, StreamExt};
 
-use super::change_log::ChangeLog;
-use super::error::{ApiError, ApiErrorCode};
 use super::impairments::impaired;
 use super::object::{milliseconds, object};
-
-const LISTENERS_MAX: usize = 64;
-/// Notices that a listener may lag behind, enough for the failure of a region with thousands of rooms.
-const NOTICES_MAX: usize = 16_384;
-/// Interval of comments, because proxies close silent connections.
-const COMMENT_EVERY: Duration = Duration::from_secs(15);
-
-#[derive(Clone)]
-pub(super) struct EventFeed {
-    notices: broadcast::Sender<Arc<EventNotice>>,
-    places: Arc<Semaphore>,
-}
-
-impl Default for EventFeed {
-    fn default() -> Self {
-        let (notices, _) = broadcast::channel(NOTICES_MAX);
-        EventFeed { notices, places: Arc::new(Semaphore::new(LISTENERS_MAX)) }
-    }
-}
-
-impl EventFeed {
-    pub(super) fn publish(&self, notice: EventNotice) {
-        // Fails only without listeners.
-        let _ = self.notices.send(Arc::new(notice));
-    }
-
-    /// Publishes control's events until control ends. Each event is serialised once for all listeners.
-    pub(super) async fn follow(
-        self,
-        mut events: broadcast::Receiver<Arc<EventRecord>>,
-        mut notices: NoticeWriter,
-        changes: Arc<ChangeLog>,
-    ) {
-        loop {
-            match events.recv().await {
-                Ok(record) => {
-                    if let Some(notice) = notices.notice(&record) {
-                        changes.note_event(notice.name, &notice.data);
-                        self.publish(notice);
-                    }
-                }
-                Err(RecvError::Lagged(missed)) => self.publish(missing(missed)),
-                Err(RecvError::Closed) => return,
-            }
-        }
-    }
-
-    /// The stream of one listener. A listener that is too slow gets `missed` with the number of lost notices, and
-    /// continues.
-    pub(super) fn listen(
-        &self,
-    ) -> Result<Sse<KeepAliveStream<impl Stream<Item = Result<Event, Infallible>> + use<>>>, ApiError>
-    {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            let message = format!("{LISTENERS_MAX} listeners are connected, which is the limit");
-            ApiError::new(ApiErrorCode::Unavailable, message).retry_after(COMMENT_EVERY)
-        })?;
-        let stream = BroadcastStream::new(self.notices.subscribe()).map(move |notice| {
-            // The permit is released when the stream is dropped.
-            let _: &OwnedSemaphorePermit = &place;
-            let notice = notice.unwrap_or_else(|BroadcastStreamRecvError::Lagged(missed)| {
-                Arc::new(missing(missed))
-            });
-            Ok(Event::default().event(notice.name).data(&notice.data))
-        });
-        Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(COMMENT_EVERY)))
-    }
-}
 
 /// A reload: its cause, its changes or, if it was refused, the reason.
 pub(super) fn reload(report: &ReloadReport) -> impl Serialize + use<> {
@@ -113,7 +36,7 @@ pub(super) fn reload(report: &ReloadReport) -> impl Serialize + use<> {
     }
 }
 
-fn missing(notices: u64) -> EventNotice {
+pub(super) fn missing(notices: u64) -> EventNotice {
     EventNotice { name: "missed", data: format!("{{\"notices\":{notices}}}") }
 }
 
@@ -156,7 +79,10 @@ impl NoticeWriter {
         let at_us = unix_us(record.at);
         Some(match &record.event {
             GatewayEvent::Core(event) => return self.core_notice(event, record),
-            GatewayEvent::TurnedAway { .. } => return None,
+            // For telemetry alone.
+            GatewayEvent::TurnedAway { .. }
+            | GatewayEvent::MediaPaused(_)
+            | GatewayEvent::NodeOrdered { .. } => return None,
             GatewayEvent::Rollout(report) => notice! {
                 "policy", at_us;
                 #[serde(flatten)]
@@ -204,17 +130,29 @@ impl NoticeWriter {
                 // The losses of redundancy that have lasted, each a sentence.
                 warnings: warnings,
             },
-            // This process continues the sessions of another one: an upgrade, a hand-over or a takeover.
-            GatewayEvent::Continued { sessions, took, .. } => notice! {
+            // This process continues the sessions of another one.
+            GatewayEvent::Continued { cause, sessions, took, .. } => notice! {
                 "continued", at_us;
+                // `upgrade`, `hand-over` or `takeover`.
+                cause: cause.name(),
                 sessions: sessions,
                 took_us: took.as_micros() as u64,
             },
-            // The set of checked losses that would leave rooms without a node changed.
+            // The set of checked losses that would leave rooms without a node or a spare, or sessions with a lower bit rate, changed.
             GatewayEvent::LossesUncovered(losses) => notice! {
                 "losses-uncovered", at_us;
                 // Empty once other nodes have capacity for each of them.
-                losses: losses.iter().map(uncovered_loss).collect::<Vec<_>>(),
+                losses: losses,
+            },
+            // Nodes died some seconds ago: the effect beside its prediction.
+            GatewayEvent::LossCompared(compared) => notice! {
+                "loss-compared", at_us;
+                nodes: compared.nodes.iter().map(|hop| self.names.of_hop(*hop).node).collect::<Vec<_>>(),
+                // The time of the first death.
+                died_us: compared.died_us,
+                // Null: this loss was not checked before.
+                predicted: &compared.predicted,
+                actual: compared.actual,
             },
             // A warning of what is expected begins or ends.
             GatewayEvent::Forecast(ForecastChange { forecast, is_over }) => notice! {
@@ -338,10 +276,11 @@ impl NoticeWriter {
                 rooms_left: *left,
                 took_us: since(*started),
             },
-            CoreEvent::Breaker { region, from, to, mode, sessions, bad, opened, failed } => {
+            CoreEvent::Breaker { region, zone, from, to, mode, sessions, bad, opened, failed } => {
                 notice! {
                     "breaker", at_us;
                     region: self.names.of_region(*region),
+                    zone?: zone.clone(),
                     from: from.name(),
                     to: to.name(),
                     mode: mode.name(),
@@ -374,6 +313,14 @@ impl NoticeWriter {
                 reason: why.name(),
                 // The session that showed it.
                 session?: session.map(|session| session.to_string()),
+            },
+            // The cause of moves that `moved` attributed to the link is known: their node was dead.
+            CoreEvent::MoveCauseFound { hop, cause, rooms, sessions } => notice! {
+                "move-cause", at_us;
+                node: of_hop(*hop),
+                cause: cause.name(),
+                rooms: rooms,
+                sessions: sessions.iter().map(ToString::to_string).collect::<Vec<_>>(),
             },
             // Most nodes fell silent at once, so none is marked down for it; or that has ended.
             CoreEvent::Uplink { doubted, silent, of } => notice! {
@@ -512,18 +459,6 @@ pub(super) fn forecast(forecast: &Forecast) -> impl Serialize + use<> {
         since_us: since_us,
         expected_us: expected_us,
         evidence: evidence,
-    }
-}
-
-fn uncovered_loss(loss: &UncoveredLoss) -> impl Serialize + use<> {
-    object! {
-        // `node` or `zone`.
-        scope: loss.scope.name(),
-        // The name of the node, or `region/zone`.
-        place: Arc::clone(&loss.place),
-        sessions: loss.sessions,
-        // Sessions in rooms that no node has capacity for.
-        unplaced_sessions: loss.unplaced,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use evenkeel_config::ConfigInForce;
@@ -18,6 +18,7 @@ use evenkeel_group::{
 use evenkeel_handover::{NotUpgraded, READY_WITHIN, UpgradeResult};
 use evenkeel_index::IndexReader;
 use evenkeel_process::unix_us;
+use evenkeel_telemetry::MetricsFormat;
 use serde::{Deserialize, Serialize};
 
 use super::context::{ApiContext, ApiState};
@@ -79,8 +80,13 @@ pub(super) async fn ready(State(shared): ApiState) -> Result<&'static str, ApiEr
 
 pub(super) async fn metrics(
     State(shared): ApiState,
-) -> ([(header::HeaderName, &'static str); 1], String) {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], (shared.metrics)())
+    headers: HeaderMap,
+) -> ([(HeaderName, &'static str); 2], String) {
+    // A client may send the header more than once (RFC 9110, 5.3).
+    let accept = headers.get_all(header::ACCEPT).into_iter().filter_map(|it| it.to_str().ok());
+    let format = MetricsFormat::preferred(&accept.collect::<Vec<_>>().join(","));
+    let described = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")];
+    (described, (shared.metrics)(format))
 }
 
 /// Ends the API once this answer is sent.
@@ -181,12 +187,17 @@ fn group(shared: &Arc<ApiContext>) -> Result<&Group, ApiError> {
 }
 
 pub(super) async fn gateways(State(shared): ApiState) -> Result<Json<GroupStatus>, ApiError> {
-    let mut standing = group(&shared)?.status();
+    let status = group(&shared)?.status();
     let served = shared.ask("", shared.handle.status()).await?.sessions;
+    Ok(Json(with_served(status, served)))
+}
+
+/// Adds the sessions that this gateway serves.
+pub(super) fn with_served(mut status: GroupStatus, served: usize) -> GroupStatus {
     let has_them =
         |it: &&mut GatewayStanding| it.here || it.role == GroupRole::Standby && it.in_sync;
-    standing.gateways.iter_mut().filter(has_them).for_each(|it| it.sessions += served);
-    Ok(Json(standing))
+    status.gateways.iter_mut().filter(has_them).for_each(|it| it.sessions += served);
+    status
 }
 
 /// Makes the group's other gateway the owner of its addresses and sessions.

@@ -11,6 +11,7 @@ mod change_log;
 mod changes;
 mod context;
 mod error;
+mod event_feed;
 mod events;
 mod gateway;
 mod impairments;
@@ -27,4 +28,5 @@ mod sessions;
 mod tests;
 mod thread;
 
+pub use context::MetricsText;
 pub use thread::{ApiStartError, ApiThread, BoundApi, bind, start};

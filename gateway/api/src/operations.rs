@@ -214,7 +214,14 @@ pub(super) async fn zone_verb(
             Operation::EjectZone(name.into())
         }
         "uneject" => Operation::ReturnZone(name.into()),
-        other => return Err(unknown_verb(other, "`drain`, `undrain`, `eject` or `uneject`")),
+        "breaker" => {
+            let BreakerBody { mode } = shared.parse(body).await?;
+            Operation::Breaker(BreakerTarget::Zone(name.into()), mode)
+        }
+        other => {
+            let known = "`drain`, `undrain`, `eject`, `uneject` or `breaker`";
+            return Err(unknown_verb(other, known));
+        }
     };
     shared.decide(name, shared.handle.operate(operation)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -364,6 +371,9 @@ fn zone_view(
         nodes_up: nodes.iter().filter(takes_rooms).count(),
         nodes_draining: nodes.iter().filter(|node| node.draining).count(),
         nodes_ejected: nodes.iter().filter(|node| node.ejected).count(),
+        // As of a region.
+        breaker: nodes.first().map(|node| node.zone_breaker.name()),
+        breaker_mode: nodes.first().map(|node| node.zone_breaker_mode.name()),
         rooms: nodes.iter().map(|node| node.rooms).sum::<u32>(),
         capacity_kbps: capacity,
         load_permille: load.checked_div(capacity).unwrap_or(0),

@@ -32,6 +32,7 @@ use evenkeel_model::{
     ClientGroup, ClientLabel, CoreEvent, CoreSettings, Decider, Hook, Hop, Incarnation, NodeId,
     NodeProbing, NodeSettings, PolicyName, RegionId, RoomId, SessionId, Zone, ZoneId,
 };
+use evenkeel_telemetry::MetricsFormat;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 
@@ -65,7 +66,10 @@ impl World {
         let token = |bytes: &[u8]| SecretFile::new(bytes.to_vec());
         let (token, read_token) = (token(b"secret"), Some(token(b"reader")));
         let tcp = Some(AdminTcp { address, token, read_token });
-        let metrics = Box::new(|| "evenkeel_sessions 3\n".to_owned());
+        let metrics = Box::new(|format: MetricsFormat| match format {
+            MetricsFormat::Prometheus => "evenkeel_sessions 3\n".to_owned(),
+            MetricsFormat::OpenMetrics => "# EOF\n".to_owned(),
+        });
         let settings = AdminSettings { drills, ..admin(socket.clone(), tcp) };
         let thread = start(settings, handle.clone(), metrics).unwrap();
         World { thread, handle, socket, requests, events }

@@ -28,9 +28,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::change_log::ChangeLog;
-use super::context::{ApiContext, BODIES_MAX, UPLOADS_MAX};
+use super::context::{ApiContext, BODIES_MAX, MetricsText, UPLOADS_MAX};
 use super::error::{ApiError, ApiErrorCode};
-use super::events::{EventFeed, NoticeWriter};
+use super::event_feed::EventFeed;
+use super::events::NoticeWriter;
 use super::listener::{self, Entrance, Gate, Gated, SocketFile, TcpPlace};
 use super::relay::{self, PeerRelay, RelayLimits, Relayed};
 use super::request::BodyBudget;
@@ -132,7 +133,7 @@ pub fn bind(settings: AdminSettings, inherited: &mut Inherited) -> Result<BoundA
 pub fn start(
     settings: AdminSettings,
     handle: Handle,
-    metrics: Box<dyn Fn() -> String + Send + Sync>,
+    metrics: MetricsText,
 ) -> Result<ApiThread, ApiStartError> {
     let api = bind(settings, &mut Inherited::default())?.serve(handle, metrics)?;
     api.open();
@@ -162,11 +163,7 @@ impl BoundApi {
 
     /// Starts the API's thread, which serves once [`ApiThread::open`] is called. `metrics` renders `/metrics`. The API must
     /// start before the first session, because notices take room names from earlier events.
-    pub fn serve(
-        self,
-        handle: Handle,
-        metrics: Box<dyn Fn() -> String + Send + Sync>,
-    ) -> Result<ApiThread, ApiStartError> {
+    pub fn serve(self, handle: Handle, metrics: MetricsText) -> Result<ApiThread, ApiStartError> {
         let BoundApi { settings, listening, runtime, upgrades, bodies, relay, .. } = self;
         let (index, alerts, configuration) = (self.index, self.alerts, self.configuration);
         let changes = Arc::new(ChangeLog::of(self.cache.as_deref(), &settings.socket));

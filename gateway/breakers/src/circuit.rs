@@ -21,7 +21,7 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// Relapses that still double the open time; beyond them the maximum applies anyway.
 const RELAPSES_MAX: u32 = 16;
 
-/// Evidence about a region or a group of clients in one window.
+/// Evidence about a region, a zone or a group of clients in one window.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct BreakerEvidence {
     /// Sessions with measured media.
@@ -80,9 +80,6 @@ pub struct Breaker {
     relapses: u32,
     #[serde(default)]
     mode: BreakerMode,
-    /// The evidence in the current window.
-    #[serde(skip)]
-    pub evidence: BreakerEvidence,
 }
 
 /// A change of a breaker's state.
@@ -141,13 +138,7 @@ impl Breaker {
     /// A closed breaker.
     pub fn new(now: Instant) -> Breaker {
         let (state, mode) = (CircuitState::Closed { since: now }, BreakerMode::Auto);
-        Breaker { state, row: 0, relapses: 0, mode, evidence: BreakerEvidence::default() }
-    }
-
-    /// The breaker's state, with an empty window and bounded relapses.
-    pub fn without_evidence(&self) -> Breaker {
-        let relapses = self.relapses.min(RELAPSES_MAX);
-        Breaker { relapses, evidence: BreakerEvidence::default(), ..self.clone() }
+        Breaker { state, row: 0, relapses: 0, mode }
     }
 
     /// Returns how the state is decided.
@@ -215,10 +206,19 @@ impl Breaker {
         self.change_since(from)
     }
 
+    /// Admits all newcomers again, unless an operator holds the breaker. Returns the change of state.
+    pub(crate) fn close(&mut self, now: Instant) -> Option<BreakerChange> {
+        let from = self.state();
+        if self.mode == BreakerMode::Auto && from != BreakerState::Closed {
+            (self.state, self.row) = (CircuitState::Closed { since: now }, 0);
+        }
+        self.change_since(from)
+    }
+
     /// Continues the breaker of another process. Returns the change of state.
     pub fn restore(&mut self, other: &Breaker) -> Option<BreakerChange> {
         let from = self.state();
-        *self = other.without_evidence();
+        *self = Breaker { relapses: other.relapses.min(RELAPSES_MAX), ..other.clone() };
         self.change_since(from)
     }
 

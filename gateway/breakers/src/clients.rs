@@ -44,6 +44,8 @@ struct LabelGroups {
 #[derive(Debug)]
 struct GroupBreaker {
     breaker: Breaker,
+    /// The evidence in the current window.
+    evidence: BreakerEvidence,
     /// The configuration has the group's name.
     is_configured: bool,
     /// The last window was bad, or the breaker is not closed.
@@ -140,12 +142,9 @@ impl ClientBreakers {
 
     /// The breakers that do not act as new ones.
     pub fn records(&self) -> Vec<ClientBreakerRecord> {
-        let records = self.labels.iter().flat_map(LabelGroups::unrested);
-        let record = |(group, breaker): (ClientGroup, &Breaker)| ClientBreakerRecord {
-            group,
-            breaker: breaker.without_evidence(),
-        };
-        records.map(record).collect()
+        let unrested = self.labels.iter().flat_map(LabelGroups::unrested);
+        let breakers = unrested.map(|(group, breaker)| (group, breaker.clone()));
+        breakers.map(|(group, breaker)| ClientBreakerRecord { group, breaker }).collect()
     }
 
     /// Continues the breakers of another process. Returns an event for each state that is new here.
@@ -265,7 +264,7 @@ impl LabelGroups {
         let (value, most) = (self.label.value(labels), self.groups_max);
         match value.and_then(|value| self.enter(value, most, now)) {
             Some(group) => {
-                group.breaker.evidence.add(counted);
+                group.evidence.add(counted);
                 group.is_bad
             }
             None => {
@@ -330,12 +329,12 @@ impl LabelGroups {
     fn weigh(&mut self, settings: &ClientBreakerSettings, now: Instant) -> Vec<CoreEvent> {
         let ClientBreakerSettings { action, circuit } = settings;
         let others = std::mem::take(&mut self.others).verdict(circuit);
-        let verdicts = self.groups.values().map(|it| it.breaker.evidence.verdict(circuit));
+        let verdicts = self.groups.values().map(|it| it.evidence.verdict(circuit));
         // Without clients that fare better, the cause may be the gateway's own uplink.
         let is_own = verdicts.chain([others]).all(|verdict| verdict != BreakerVerdict::Sound);
         let mut changes = Vec::new();
         self.groups.retain(|value, group| {
-            let evidence = group.breaker.evidence;
+            let evidence = group.evidence;
             if let Some(change) = group.end_window(is_own, circuit, now) {
                 changes.push((Arc::clone(value), change, evidence));
             }
@@ -348,7 +347,8 @@ impl LabelGroups {
 
 impl GroupBreaker {
     fn new(is_configured: bool, now: Instant) -> GroupBreaker {
-        GroupBreaker { breaker: Breaker::new(now), is_configured, is_bad: false }
+        let (breaker, evidence) = (Breaker::new(now), BreakerEvidence::default());
+        GroupBreaker { breaker, evidence, is_configured, is_bad: false }
     }
 
     /// Weighs the evidence of the window. `is_own`: the gateway's own uplink may be the cause.
@@ -358,7 +358,7 @@ impl GroupBreaker {
         circuit: &CircuitSettings,
         now: Instant,
     ) -> Option<BreakerChange> {
-        let evidence = std::mem::take(&mut self.breaker.evidence);
+        let evidence = std::mem::take(&mut self.evidence);
         let verdict = if is_own { BreakerVerdict::Unknown } else { evidence.verdict(circuit) };
         // A quarter of the sessions that open it keeps it half-open while most of them are bad.
         let is_mostly_bad =

@@ -1,4 +1,4 @@
-//! Circuit breakers: their state machine, and those of groups of clients. The breakers of regions are in the core.
+//! Circuit breakers: their state machine, and those of regions, zones and groups of clients.
 
 #![deny(missing_docs)]
 // Tests start their virtual clock at the current time.
@@ -6,6 +6,8 @@
 
 mod circuit;
 mod clients;
+mod domains;
 
 pub use circuit::{Breaker, BreakerChange, BreakerEvidence, BreakerVerdict, JudgedWindow, WINDOW};
 pub use clients::{ClientBreakerRecord, ClientBreakerStanding, ClientBreakers};
+pub use domains::{DomainBreakers, JudgedZone};

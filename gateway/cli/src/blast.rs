@@ -11,7 +11,8 @@ use crate::command::{ApiArgs, CommandError, number, rows, say, say_lines, text, 
 /// The gateway copies its state and loses the nodes in the copy, in virtual time. Nothing changes at the gateway. The copy asks
 /// no policies: rooms go where the core puts them, and a routing policy may move them later.
 ///
-/// Exit code 1: some rooms would have no node, or the clients of a lost carrier no other address.
+/// Exit code 1: some rooms would have no node, sessions would end with the gateway, or the clients of a lost carrier would have no
+/// other address.
 #[derive(Args)]
 pub(crate) struct BlastArgs {
     /// Lose this node; may be repeated
@@ -28,9 +29,20 @@ pub(crate) struct BlastArgs {
     /// Its clients are the sessions with this name as label `carrier`.
     #[arg(long, value_name = "NAME")]
     carrier: Vec<String>,
-    /// Lose the NODES nodes with most load
+    /// Lose the NODES nodes with most load, beside those that are named
     #[arg(long, value_name = "NODES", default_value_t = 0)]
     busiest: u32,
+    /// Lose several at once, as one list: `nodes=-1,zone=b` is the busiest node beside a zone
+    ///
+    /// Keys: `nodes`, the number of busiest nodes after a minus sign; `node`, `zone`, `region` and `carrier`, names.
+    #[arg(long, value_name = "SPEC")]
+    what_if: Option<String>,
+    /// Lose the gateway that answers, or this member of its group, with its host
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    gateway: Option<String>,
+    /// Lose a policy such as `call/routing`, so that the native default decides; may be repeated
+    #[arg(long, value_name = "POLICY")]
+    policy: Vec<String>,
     /// List every room with its next node
     #[arg(long)]
     rooms: bool,
@@ -48,9 +60,14 @@ impl BlastArgs {
             ("zones", &self.zone),
             ("regions", &self.region),
             ("carriers", &self.carrier),
+            ("policies", &self.policy),
         ];
-        if lists.iter().all(|(_, names)| names.is_empty()) && self.busiest == 0 {
-            let found = "found no loss; expected --node, --zone, --region, --carrier or --busiest";
+        let others = [&self.what_if, &self.gateway];
+        if lists.iter().all(|(_, names)| names.is_empty())
+            && others.iter().all(|other| other.is_none())
+            && self.busiest == 0
+        {
+            let found = "found no loss; expected --node, --zone, --region, --carrier, --busiest, --what-if, --gateway or --policy";
             return Err(CommandError::Wrong(found.to_owned()));
         }
         let lists = lists.map(|(key, names)| {
@@ -58,7 +75,12 @@ impl BlastArgs {
             format!("{key}={}", names.join(","))
         });
         let (busiest, rooms) = (self.busiest, self.rooms);
-        let path = format!("/v1/blast?{}&busiest={busiest}&rooms={rooms}", lists.join("&"));
+        let mut path = format!("/v1/blast?{}&busiest={busiest}&rooms={rooms}", lists.join("&"));
+        for (key, value) in [("what_if", &self.what_if), ("gateway", &self.gateway)] {
+            if let Some(value) = value {
+                path += &format!("&{key}={}", escape(value));
+            }
+        }
         let blast = self.api.read(&path)?;
         if self.json {
             say(&blast);
@@ -71,7 +93,10 @@ impl BlastArgs {
         };
         let cut_off = rows(&blast["carriers"], "").iter().find(is_cut_off);
         let found = match (unplaced, cut_off) {
-            (0, None) => None,
+            (0, None) => blast["gateway"]["continues"]
+                .as_bool()
+                .filter(|continues| !continues)
+                .map(|_| format!("{} sessions would end", number(&blast["gateway"], "sessions"))),
             (0, Some(loss)) => {
                 Some(format!("clients of {} would have no other address", text(loss, "carrier")))
             }
@@ -108,8 +133,61 @@ fn carrier(loss: &Value) -> Vec<String> {
     lines
 }
 
+/// The loss of a gateway.
+fn gateway(loss: &Value) -> Vec<String> {
+    let name = loss["gateway"].as_str().unwrap_or("this gateway");
+    let mut lines = vec![format!(
+        "loss of {name}, {}: {} sessions",
+        text(loss, "role"),
+        number(loss, "sessions")
+    )];
+    for listener in rows(&loss["listeners"], "") {
+        let addresses = texts(listener, "addresses").join(", ");
+        let (kind, sessions) = (text(listener, "listener"), number(listener, "sessions"));
+        lines.push(format!("  {kind} {addresses}: {sessions} sessions"));
+    }
+    for (scenario, sessions) in loss["scenarios"].as_object().into_iter().flatten() {
+        lines.push(format!("  {scenario}: {sessions} sessions"));
+    }
+    if let Some(successor) = loss["successor"].as_str() {
+        let copies = number(loss, "copied_sessions");
+        lines.push(format!("  {successor} holds copies of {copies} sessions"));
+    }
+    lines.push(match loss["continues"].as_bool() {
+        Some(true) => "  no session would end".to_owned(),
+        _ => format!("  sessions would end: {}", texts(loss, "reasons").join("; ")),
+    });
+    lines.extend(texts(loss, "warnings").into_iter().map(|warning| format!("  {warning}")));
+    lines
+}
+
+/// The loss of a policy.
+fn policy(loss: &Value) -> Vec<String> {
+    let count = |loss: &Value| {
+        format!("{} rooms, {} sessions", number(loss, "rooms"), number(loss, "sessions"))
+    };
+    let mut lines = vec![format!(
+        "loss of policy {}: the native default would decide about {}",
+        text(loss, "policy"),
+        count(loss)
+    )];
+    for (scenario, hit) in loss["scenarios"].as_object().into_iter().flatten() {
+        lines.push(format!("  {scenario}: {}", count(hit)));
+    }
+    for revision in rows(&loss["revisions"], "") {
+        let name = revision["revision"].as_str().unwrap_or("native default");
+        let (arm, sessions) = (text(revision, "arm"), number(revision, "sessions"));
+        lines.push(format!("  {arm} {name}: {sessions} sessions"));
+    }
+    lines
+}
+
 fn shown(blast: &Value) -> String {
     let mut lines: Vec<String> = rows(&blast["carriers"], "").iter().flat_map(carrier).collect();
+    if blast["gateway"].is_object() {
+        lines.extend(gateway(&blast["gateway"]));
+    }
+    lines.extend(rows(&blast["policies"], "").iter().flat_map(policy));
     for name in texts(blast, "dependencies_down") {
         lines.push(format!("dependency {name} is down already"));
     }

@@ -212,8 +212,10 @@ fn zone_line(zone: &Value) -> String {
         nodes => format!(", {nodes} {word}"),
     };
     format!(
-        "{:<24} {} of {} nodes take rooms, {} rooms, {} % of {} kbit/s{}{}",
+        "{:<24} breaker {}{}, {} of {} nodes take rooms, {} rooms, {} % of {} kbit/s{}{}",
         format!("{}/{}", text(zone, "region"), text(zone, "zone")),
+        text(zone, "breaker"),
+        held(zone),
         number(zone, "nodes_up"),
         number(zone, "nodes"),
         number(zone, "rooms"),
@@ -346,9 +348,9 @@ pub(crate) fn held(breaker: &Value) -> &'static str {
     }
 }
 
-/// Hold circuit breakers of regions and of clients open or closed
+/// Hold circuit breakers of regions, zones and clients open or closed
 ///
-/// `evenkeel region list` shows the breakers of regions, `evenkeel status` those of clients that are held or not closed. A hold
+/// `evenkeel region list` and `zone list` show the breakers of regions and zones, `evenkeel status` those of clients that are held or not closed. A hold
 /// lasts until `auto`, also across restarts, upgrades and takeovers.
 #[derive(Args)]
 pub(crate) struct BreakerArgs {
@@ -363,7 +365,7 @@ pub(crate) struct BreakerArgs {
 
 #[derive(Subcommand)]
 enum BreakerCommand {
-    /// Hold a breaker open: new rooms are placed in other regions or refused, or `action` in `[breaker.clients]` decides
+    /// Hold a breaker open: new rooms are placed elsewhere or refused, or `action` in `[breaker.clients]` decides
     /// about newcomers of the clients
     #[command(verbatim_doc_comment)]
     Open(BreakerOwner),
@@ -379,6 +381,9 @@ struct BreakerOwner {
     /// Nodes of this region
     #[arg(long, value_name = "NAME")]
     region: Option<String>,
+    /// Nodes of this zone: `eu/a`, or `a` if one region alone has a zone of this name
+    #[arg(long, value_name = "NAME")]
+    zone: Option<String>,
     /// Clients with this value of the label `carrier`
     #[arg(long, value_name = "NAME")]
     carrier: Option<String>,
@@ -394,9 +399,10 @@ impl BreakerArgs {
             BreakerCommand::Close(owner) => (owner, "closed", "is held closed"),
             BreakerCommand::Auto(owner) => (owner, "auto", "judges again"),
         };
-        let BreakerOwner { region, carrier, client_region } = owner;
+        let BreakerOwner { region, zone, carrier, client_region } = owner;
         let owners = [
             ("regions", "region", region),
+            ("zones", "zone", zone),
             ("clients/carrier", "clients with carrier", carrier),
             ("clients/region", "clients with region", client_region),
         ];

@@ -64,6 +64,7 @@ struct ScenarioTable {
     regions: Option<Spanned<Vec<Spanned<String>>>>,
     spares: Option<Spanned<i64>>,
     reserve: Option<Spanned<FailureScope>>,
+    spares_outside: Option<Spanned<FailureScope>>,
     bitrate: Option<Spanned<Bitrate>>,
     close_after: Option<Spanned<DurationText>>,
     await_first_packet: Option<bool>,
@@ -102,6 +103,8 @@ pub struct ScenarioSettings {
     pub spares: u8,
     /// The deaths that the reserved capacity covers. Default node.
     pub reserve: FailureScope,
+    /// The spares are outside this domain of the first node. Default node.
+    pub spares_outside: FailureScope,
     /// The lowest cap. Default 24 kbit/s.
     pub floor: ConfigBitRate,
     /// The highest rate. Default 4 Mbit/s.
@@ -198,7 +201,8 @@ fn scenario(
         affinity: raw.affinity,
         regions: regions(mode, raw, check),
         spares: check.number(&raw.spares, 2, 1..=3),
-        reserve: reserve(mode, raw, check),
+        reserve: scope("reserve", &raw.reserve, mode, check),
+        spares_outside: scope("spares_outside", &raw.spares_outside, mode, check),
         floor,
         ceiling,
         close_after: check.duration(
@@ -217,13 +221,19 @@ fn scenario(
     }
 }
 
-/// `reserve` of a scenario whose mode reserves capacity; refused with other modes.
-fn reserve(mode: RedundancyMode, raw: &ScenarioTable, check: &mut ConfigCheck) -> FailureScope {
-    let Some(word) = &raw.reserve else { return FailureScope::default() };
+/// A key of a scenario whose mode reserves capacity; refused with other modes.
+fn scope(
+    key: &str,
+    raw: &Option<Spanned<FailureScope>>,
+    mode: RedundancyMode,
+    check: &mut ConfigCheck,
+) -> FailureScope {
+    let Some(word) = raw else { return FailureScope::default() };
     if !mode.opens_ahead() {
-        let found = format!("`reserve` with mode `{}`", mode.name());
-        let expected =
-            "`reserve` with mode `hot`, `hitless` or `active-active`: others reserve no capacity";
+        let found = format!("`{key}` with mode `{}`", mode.name());
+        let expected = format!(
+            "`{key}` with mode `hot`, `hitless` or `active-active`: others reserve no capacity"
+        );
         check.refuse(word.span(), found, expected);
     }
     *word.get_ref()
@@ -314,6 +324,7 @@ impl ScenarioSettings {
             regions: Vec::new(),
             spares: self.spares,
             reserve: self.reserve,
+            spares_outside: self.spares_outside,
             close_after: self.close_after,
             priority: i64::from(self.priority),
             slo: self.slo,

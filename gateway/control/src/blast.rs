@@ -11,7 +11,7 @@ use evenkeel_process::scheduling;
 use tokio::sync::oneshot;
 
 use crate::handle::{ControlRequest, Handle};
-use crate::messages::{ControlError, Slice};
+use crate::messages::{ControlError, LossFigures, Slice};
 
 /// The running nodes, those that carry most first.
 pub fn by_load(nodes: &[NodeStanding]) -> Vec<NodeId> {
@@ -19,6 +19,17 @@ pub fn by_load(nodes: &[NodeStanding]) -> Vec<NodeId> {
     let mut running: Vec<&NodeStanding> = nodes.iter().filter(runs).collect();
     running.sort_by_key(|node| Reverse((node.carried_kbps, node.rooms)));
     running.into_iter().map(|node| node.hop.node).collect()
+}
+
+impl From<&BlastRadius> for LossFigures {
+    fn from(radius: &BlastRadius) -> LossFigures {
+        LossFigures {
+            rooms: radius.rooms.len() as u32,
+            sessions: radius.sessions(),
+            unplaced_sessions: radius.unplaced().map(|room| room.sessions).sum(),
+            reduced_sessions: radius.rooms.iter().map(|room| room.reduced).sum(),
+        }
+    }
 }
 
 impl Handle {

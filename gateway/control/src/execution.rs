@@ -75,7 +75,12 @@ impl NodeResources {
                 gateway.handle_failback(region, failback, now)
             }
             Operation::Breaker(BreakerTarget::Region(name), mode) => {
-                gateway.hold_region_breaker(region_named(settings, &name)?, mode, now)
+                let region = region_named(settings, &name)?;
+                gateway.hold_breaker(FailureDomain::Region(region), mode, now)
+            }
+            Operation::Breaker(BreakerTarget::Zone(name), mode) => {
+                let zone = self.zone_named(&name, settings, gateway)?;
+                gateway.hold_breaker(FailureDomain::Zone(zone), mode, now)
             }
             Operation::Breaker(BreakerTarget::Clients(group), mode) => {
                 gateway.hold_client_breaker(&group, mode, now)
@@ -99,17 +104,26 @@ impl NodeResources {
             let nodes = zone.flat_map(|zone| gateway.node_table().in_domain(zone));
             nodes.map(|node| of_node(self.node_name(node.id))).collect()
         };
+        let full = |name: Box<str>| match found(&name) {
+            None => name,
+            Some(id) => {
+                let zone = &gateway.node_table().zones()[id.0 as usize];
+                let region = &settings.regions[zone.region.0 as usize];
+                format!("{region}/{}", zone.name).into()
+            }
+        };
         match operation {
             Operation::EjectZone(name) => of_nodes(&name, Operation::Eject),
             Operation::ReturnZone(name) => of_nodes(&name, Operation::Return),
             Operation::Drain { place: OperationTarget::Zone(name), draining, within } => {
-                let zone = found(&name).map(|id| &gateway.node_table().zones()[id.0 as usize]);
-                let full = zone.map(|zone| {
-                    let region = &settings.regions[zone.region.0 as usize];
-                    format!("{region}/{}", zone.name).into()
-                });
-                let place = OperationTarget::Zone(full.unwrap_or(name));
-                vec![Operation::Drain { place, draining, within }]
+                vec![Operation::Drain {
+                    place: OperationTarget::Zone(full(name)),
+                    draining,
+                    within,
+                }]
+            }
+            Operation::Breaker(BreakerTarget::Zone(name), mode) => {
+                vec![Operation::Breaker(BreakerTarget::Zone(full(name)), mode)]
             }
             other => vec![other],
         }

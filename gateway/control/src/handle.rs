@@ -18,9 +18,11 @@ use evenkeel_policies::{
 use evenkeel_revisions::{RolloutAction, RolloutReport};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
+use crate::alerts::AlertsRecord;
 use crate::history::{EndedSession, SessionHistory};
 use crate::idempotency::KeyTable as IdempotencyKeys;
 use crate::inherited::NamedSockets;
+use crate::last_states::LastStates;
 use crate::messages::{
     ControlError, ForecastReport, LastChange, NodeOrder, NotSuspended, REQUESTS_MAX, Restored,
     SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
@@ -30,8 +32,8 @@ use crate::nodes::{ListChange, NodeList, NotListed, ReloadReport, ReloadRequest,
 use crate::offers::{OfferedSession, SessionAnswer};
 use crate::operations::{LogFilterSender, Operation, OperationTarget, Operations};
 use crate::policies::PushRequest;
-use crate::records::{LastStates, OFFERS_WITHIN, Suspended};
-use crate::reporting::{EventRecord, GatewayEvent, ModeView};
+use crate::records::{OFFERS_WITHIN, Suspended};
+use crate::reporting::{Continuation, EventRecord, GatewayEvent, ModeView};
 use crate::snapshot::{MediaStates, RecordBatch, Replica, Snapshot};
 use crate::traces::TraceRegistry;
 
@@ -117,6 +119,11 @@ requests! {
         note_reload(report: Box<ReloadReport>) = NoteReload -> ();
         /// Reports forecasts, starts nodes before capacity is exhausted, and tells policies of nodes that decay.
         note_forecasts(report: Box<ForecastReport>) = NoteForecasts -> ();
+        /// Keeps the alerts that are being sent for the process that continues this one. The reply comes once control has them, from
+        /// a suspended gateway once it goes on, and then that they are on the disk, or the reason for which they cannot be written.
+        keep_alerts(alerts: AlertsRecord) = KeepAlerts -> oneshot::Receiver<Result<(), Arc<str>>>;
+        /// The alerts that this gateway, or the one that it continues, is sending.
+        kept_alerts() = KeptAlerts -> AlertsRecord;
         /// Returns once the first revisions of all policies are active.
         policies_stand() = AwaitPolicies -> ();
         /// Refuses new sessions. Returns when the last session has ended or was closed at the deadline.
@@ -134,8 +141,8 @@ requests! {
         prepare(replica: Arc<Replica>) = Prepare -> Result<Restored, SnapshotError>;
         /// Forgets the sessions that were prepared. The other gateway goes on with them.
         forget_restored() = ForgetRestored -> ();
-        /// Continues a suspended gateway, or one that began suspended.
-        resume() = Resume -> ();
+        /// Continues a suspended gateway, or one that began suspended. The cause is that of restored sessions.
+        resume(cause: Continuation) = Resume -> ();
         /// Ends a suspended gateway: its sessions continue at another process and are closed nowhere. Requests that wait, and
         /// later ones, fail with [`ControlError::Replaced`].
         release() = Release -> ();
@@ -219,6 +226,8 @@ requests! {
         CopyHistory(Vec<EndedSession>),
         /// Operations in force at the group's owner.
         CopyOperations(Operations),
+        /// Alerts that the group's owner, or the process that this one replaces, is sending.
+        CopyAlerts(AlertsRecord),
         /// The first revisions of all policies are active.
         PoliciesStand,
         /// Duplicates the trunks' sockets.
@@ -240,8 +249,8 @@ requests! {
             snapshot: Box<Snapshot>,
             /// The sockets to which it refers.
             descriptors: Vec<OwnedFd>,
-            /// Ends the suspension.
-            resume: bool,
+            /// Ends the suspension; `None` does not end it.
+            resume: Option<Continuation>,
             /// Replies with the number of sessions; once packets are served, if the suspension ends.
             reply: ControlReply<Result<Restored, SnapshotError>>,
         },
@@ -353,6 +362,12 @@ impl Handle {
         operations.is_none_or(|operations| {
             self.requests.try_send(ControlRequest::CopyOperations(operations)).is_ok()
         })
+    }
+
+    /// Keeps the alerts that the process that this one continues is sending. Returns false if control is busy or gone.
+    pub fn copy_alerts(&self, alerts: Option<AlertsRecord>) -> bool {
+        alerts
+            .is_none_or(|alerts| self.requests.try_send(ControlRequest::CopyAlerts(alerts)).is_ok())
     }
 
     /// Begins or ends the drain of a node, without a deadline.
@@ -495,7 +510,7 @@ impl Handle {
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Restored, SnapshotError> {
-        self.continue_sessions(snapshot, descriptors, false).await
+        self.continue_sessions(snapshot, descriptors, None).await
     }
 
     /// Continues the sessions of another gateway. Returns once their packets are served.
@@ -503,21 +518,26 @@ impl Handle {
         &self,
         snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
+        cause: Continuation,
     ) -> Result<Restored, SnapshotError> {
-        self.continue_sessions(snapshot, descriptors, true).await
+        self.continue_sessions(snapshot, descriptors, Some(cause)).await
     }
 
     /// Serves the sessions that were [prepared](Handle::prepare) from this replica.
-    pub async fn resume_prepared(&self, replica: &Replica) -> Result<(), ControlError> {
+    pub async fn resume_prepared(
+        &self,
+        replica: &Replica,
+        cause: Continuation,
+    ) -> Result<(), ControlError> {
         self.idempotency_keys.restore(replica.keys());
-        self.resume().await
+        self.resume(cause).await
     }
 
     async fn continue_sessions(
         &self,
         mut snapshot: Snapshot,
         descriptors: Vec<OwnedFd>,
-        resume: bool,
+        resume: Option<Continuation>,
     ) -> Result<Restored, SnapshotError> {
         self.idempotency_keys.restore(std::mem::take(&mut snapshot.idempotency_keys));
         let snapshot = Box::new(snapshot);

@@ -2,15 +2,19 @@
 
 #![deny(missing_docs)]
 
+mod alerts;
 mod blast;
 mod canary;
 mod control;
 mod equipment;
 mod execution;
+mod forecast_part;
 mod handle;
 pub mod history;
 mod idempotency;
 mod inherited;
+mod kept_file;
+mod last_states;
 mod messages;
 mod names;
 mod node_hooks;
@@ -28,28 +32,34 @@ mod restored;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 mod signalling;
+mod slo_copies;
 mod snapshot;
 mod suspension;
 mod thread;
 mod traces;
 mod workers;
 
+pub use alerts::{AcknowledgementRecord, AlertRecord, AlertsRecord, NoticeRecord, SentAlertRecord};
 pub use blast::by_load;
 pub use equipment::{
     EquipError, Equipment, SOCKET_BUFFER, briefs, equip, port_legs, posts, source_of_ports,
 };
+pub use evenkeel_media::trunk::message::NodeFault;
 pub use evenkeel_policies::{PluginView, PolicyRecords, PolicyView, RefusalRecord};
 pub use evenkeel_revisions::{
     Actor, QuarantinedRevision, RevokedRevision, RolloutAction, RolloutOutcome, RolloutReport,
     Staged,
 };
+pub use forecast_part::ForecastPart;
 pub use handle::{ControlRequest, Handle, TokensRefused};
 pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, StoredAnswer};
 pub use inherited::{Inherited, NamedSockets, SocketName};
+pub use last_states::LastStatesPart;
 pub use messages::{
-    AdmissionState, AgentError, ControlError, ForecastReport, LastChange, NodeOrder, NotSuspended,
-    REQUESTS_MAX, Restored, ScenarioTraffic, SessionView, Slice, SnapshotError, StatusReport,
-    TakeoverReadiness, UncoveredLoss,
+    AdmissionState, AgentError, ControlError, ForecastReport, LastChange, LossComparison,
+    LossFigures, NodeOrder, NotSuspended, OrderStep, PredictedLoss, REQUESTS_MAX, Restored,
+    ScenarioTraffic, SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
+    UncoveredLoss,
 };
 pub use names::{NodeName, NodeNames};
 pub use nodes::{
@@ -61,11 +71,14 @@ pub use operations::{
     BreakerTarget, LogFilterSender, Operation, OperationLog, OperationTarget, Operations,
 };
 pub use policies::PushRequest;
-pub use records::{LastStatesPart, Suspended, SuspensionGuard};
+pub use records::{Suspended, SuspensionGuard};
 pub use registry::{
     ListenerAddress, ListenerAddresses, QuicListener, SessionRegistry, UdpListener,
 };
-pub use reporting::{EventRecord, GatewayEvent, GroupChange, ModeView, Recovery, TraceCaller};
+pub use reporting::{
+    Continuation, EventRecord, GatewayEvent, GroupChange, MediaPause, ModeView, Recovery,
+    TraceCaller,
+};
 pub use snapshot::{
     MediaStates, RecordBatch, Replica, STATES, Snapshot, decode_policies, encode_policies,
 };

@@ -1,6 +1,6 @@
 //! The answers and errors of control, and views of its state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,10 +9,12 @@ use evenkeel_core::{
     ClientBreakerStanding, Impossible, ProviderBreakerStanding, RestoreError, SessionStanding,
     SloStanding,
 };
-use evenkeel_dataplane::worker::Totals;
+use evenkeel_dataplane::worker::{RepairCounts, Totals};
 use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
-use evenkeel_model::{FailureScope, Health, NodeId, OfferRefusal, PolicyName, SessionId};
+use evenkeel_model::{
+    FailureScope, Health, Hop, NodeId, OfferRefusal, PolicyName, RepairKind, SessionId,
+};
 use serde::Serialize;
 
 use crate::nodes::{NotReloaded, ReloadReport};
@@ -150,12 +152,33 @@ pub enum NodeOrder {
 }
 
 impl NodeOrder {
+    /// The fault that the order injects: `kill`, `hang` or `cut`. `None` if it repairs one.
+    pub fn fault(self) -> Option<&'static str> {
+        match self {
+            NodeOrder::Break(fault @ (NodeFault::Kill | NodeFault::Hang | NodeFault::Cut)) => {
+                Some(fault.name())
+            }
+            NodeOrder::Break(NodeFault::Wake | NodeFault::Heal) | NodeOrder::Start => None,
+        }
+    }
+
     pub(crate) fn question(self) -> TrunkQuestion {
         match self {
             NodeOrder::Start => TrunkQuestion::Start,
             NodeOrder::Break(how) => TrunkQuestion::Break(how),
         }
     }
+}
+
+/// A step of an order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OrderStep {
+    /// The order was sent.
+    Sent,
+    /// The agent carried it out.
+    Done,
+    /// The agent refused it.
+    Refused,
 }
 
 /// Why an order was not carried out.
@@ -257,6 +280,12 @@ pub struct ScenarioTraffic {
     pub bytes_down: u64,
     /// Bytes of the copies to and from second hops in hitless mode.
     pub bytes_copied: u64,
+    /// Packets missing between clients and the gateway.
+    pub lost_up: u64,
+    /// Packets missing between the gateway and clients, by reports of clients and of QUIC.
+    pub lost_down: u64,
+    /// Packets that repair others, in the order of [`RepairKind::ALL`]. They are included in the packets above.
+    pub repairs: [RepairCounts; RepairKind::ALL.len()],
 }
 
 /// Tells if sessions are admitted.
@@ -286,17 +315,61 @@ pub struct ForecastReport {
     pub decays: Vec<(NodeId, u16)>,
 }
 
-/// A loss of one node or zone that would leave rooms without a node.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// A loss of one node or zone that would leave rooms without a node or a spare, or sessions with a lower bit rate.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct UncoveredLoss {
     /// A node or a zone.
     pub scope: FailureScope,
     /// The name of the node, or `region/zone`.
     pub place: Arc<str>,
-    /// Sessions in all rooms there.
+    /// The rooms there.
+    #[serde(flatten)]
+    pub figures: LossFigures,
+    /// Rooms of the gateway that would lose their spare.
+    pub unprotected_rooms: u32,
+}
+
+/// The effect of a loss of nodes in numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct LossFigures {
+    /// The rooms at these nodes.
+    pub rooms: u32,
+    /// The sessions in these rooms.
     pub sessions: u32,
     /// Sessions in rooms that no node has capacity for.
-    pub unplaced: u32,
+    pub unplaced_sessions: u32,
+    /// Sessions with a lower bit rate than before.
+    pub reduced_sessions: u32,
+}
+
+/// Nodes that died together, with the figures of a check before.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LossComparison {
+    /// The nodes.
+    pub nodes: Vec<Hop>,
+    /// The time of the first death, Unix time in microseconds.
+    pub died_us: u64,
+    /// The prediction; `None` if this loss was not among those checked.
+    pub predicted: Option<PredictedLoss>,
+    /// Counted for as long after the first death as a copy is played.
+    pub actual: LossFigures,
+}
+
+/// The blast radius of a checked loss.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PredictedLoss {
+    /// The time of the check, Unix time in microseconds.
+    pub at_us: u64,
+    /// A node or a zone.
+    pub scope: FailureScope,
+    /// The name of the node, or `region/zone`.
+    pub place: Arc<str>,
+    /// The nodes that would die.
+    #[serde(skip)]
+    pub nodes: BTreeSet<NodeId>,
+    /// The effect.
+    #[serde(flatten)]
+    pub figures: LossFigures,
 }
 
 /// The result of a restore.

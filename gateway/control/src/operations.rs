@@ -1,22 +1,18 @@
-//! Operators' operations on nodes, zones, regions, breakers and the log. Operations in force are kept in a file, and continue
-//! after a restart.
+//! Operators' operations on nodes, zones, regions, breakers and the log. Operations in force, and the alerts that are being sent, are
+//! kept in files, and continue after a restart.
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::Failback;
 use evenkeel_model::{BreakerMode, ClientGroup, FailureScope};
-use evenkeel_process::{file, lock};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// Maximum size of the file, bytes: four operations of 256 bytes on each of 1,024 nodes, zones and regions, or breakers.
-const BYTES_MAX: u64 = 1 << 20;
-
-/// Maximum number of files in the folder, more than the gateways of one machine.
-const FILES_MAX: usize = 64;
+use crate::alerts::AlertsRecord;
+use crate::kept_file::KeptFile;
 
 /// Sends the log filter that operators set; `None` while there is none.
 pub type LogFilterSender = watch::Sender<Option<Box<str>>>;
@@ -68,6 +64,8 @@ pub enum OperationTarget {
 pub enum BreakerTarget {
     /// That of the region with this name.
     Region(Box<str>),
+    /// That of the zone with this name, as in [`OperationTarget::Zone`].
+    Zone(Box<str>),
     /// That of these clients.
     Clients(ClientGroup),
 }
@@ -126,8 +124,30 @@ impl Operation {
 
 /// The operations in force, in the order in which they came.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
-#[serde(transparent)]
+#[serde(from = "Vec<RecordedOperation>")]
 pub struct Operations(Vec<Operation>);
+
+/// An operation in a record, perhaps of a later version.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RecordedOperation {
+    Known(Operation),
+    Unknown(IgnoredAny),
+}
+
+impl From<Vec<RecordedOperation>> for Operations {
+    /// Drops operations that this version lacks, so that the others stay in force after a downgrade.
+    fn from(recorded: Vec<RecordedOperation>) -> Operations {
+        let known = recorded.into_iter().filter_map(|operation| match operation {
+            RecordedOperation::Known(operation) => Some(operation),
+            RecordedOperation::Unknown(IgnoredAny) => {
+                tracing::warn!("an operator's decision is unknown to this version, and ends");
+                None
+            }
+        });
+        Operations(known.collect())
+    }
+}
 
 impl Operations {
     /// Adds an operation that was executed, and drops those that have no effect any more.
@@ -151,33 +171,25 @@ impl Operations {
     }
 }
 
-/// The operations in force, in the file that the next process reads.
+/// The operations in force, and the alerts that are being sent, in files that the next process reads.
 #[derive(Default, Debug)]
 pub struct OperationLog {
-    /// `None`: operations end with the process.
-    path: Option<PathBuf>,
-    operations: Operations,
+    file: KeptFile<Operations>,
+    alerts: KeptFile<AlertsRecord>,
     log_filter: LogFilterSender,
-    /// The process that this one replaces may still write the file.
-    is_unread: bool,
-    changes: u64,
-    /// The newest change in the file.
-    written: Arc<Mutex<u64>>,
 }
 
 impl OperationLog {
-    /// Reads this gateway's file in the folder. With `continues`, another process serves: the one that this one replaces
-    /// writes the file until its end, or the owner of the group sends its operations.
+    /// Reads this gateway's files in the folder. With `continues`, another process serves: the one that this one replaces
+    /// writes the files until its end, or the owner of the group sends its operations and alerts.
     pub fn open(folder: Option<&Path>, socket: &Path, continues: bool) -> OperationLog {
-        let Some(folder) = folder.map(|folder| folder.join("operations")) else {
-            return OperationLog::default();
-        };
-        let path = folder.join(format!("{}.json", file::name_of(socket)));
-        let mut log = OperationLog { path: Some(path), is_unread: true, ..OperationLog::default() };
-        if !continues {
-            log.resume();
+        let folder = |name| folder.map(|folder| folder.join(name));
+        let (operations, alerts) = ("operators' decisions", "alerts that were sent");
+        OperationLog {
+            file: KeptFile::open(folder("operations"), operations, socket, continues),
+            alerts: KeptFile::open(folder("alerts"), alerts, socket, continues),
+            log_filter: LogFilterSender::default(),
         }
-        log
     }
 
     /// Sends the log filter in force to this channel, also at a standby, where the owner's filter holds.
@@ -188,28 +200,24 @@ impl OperationLog {
     }
 
     fn tell_log_filter(&self) {
-        let filter = self.operations.log_filter();
+        let filter = self.file.value.log_filter();
         self.log_filter
             .send_if_modified(|known| std::mem::replace(known, filter.clone()) != filter);
     }
 
-    /// Reads the file, unless it was read: returns true if it is read now. An unreadable file is reported, and replaced at
-    /// the next operation.
+    /// Reads the files, unless they were read: returns true if the operations are read now.
     pub(crate) fn resume(&mut self) -> bool {
-        let Some(path) = self.path.as_ref().filter(|_| std::mem::take(&mut self.is_unread)) else {
-            return false;
-        };
-        self.operations = read(path).unwrap_or_else(|error| {
-            tracing::warn!(file = %path.display(), %error, "operators' decisions cannot be read; starting without");
-            Operations::default()
-        });
-        self.tell_log_filter();
-        true
+        self.alerts.resume();
+        let is_read = self.file.resume();
+        if is_read {
+            self.tell_log_filter();
+        }
+        is_read
     }
 
     /// Forgets operations on nodes, zones and regions that are gone.
     pub(crate) fn retain(&mut self, is_known: impl FnMut(&Operation) -> bool) {
-        self.operations.0.retain(is_known);
+        self.file.value.0.retain(is_known);
     }
 
     /// Keeps operations that were executed, and calls `done` once they are on the disk, or with the reason for which it cannot be
@@ -219,65 +227,42 @@ impl OperationLog {
         operations: impl IntoIterator<Item = Operation>,
         done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static,
     ) {
-        operations.into_iter().for_each(|operation| self.operations.add(operation));
+        operations.into_iter().for_each(|operation| self.file.value.add(operation));
         self.tell_log_filter();
-        self.write(done);
+        self.file.write(done);
     }
 
     /// Replaces the operations of this process by those of the one that it continues.
     pub(crate) fn replace(&mut self, operations: Operations) {
-        self.is_unread = false;
-        if self.operations != operations {
-            self.operations = operations;
+        if self.file.replace(operations) {
             self.tell_log_filter();
-            self.write(|_| {});
         }
     }
 
     /// Returns the operations in force.
     pub(crate) fn operations(&self) -> &Operations {
-        &self.operations
+        &self.file.value
     }
 
-    fn write(&mut self, done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static) {
-        self.changes += 1;
-        let Some(path) = self.path.clone() else { return done(Ok(())) };
-        let (operations, change) = (self.operations.clone(), self.changes);
-        let written = Arc::clone(&self.written);
-        let thread = std::thread::Builder::new().name("operations".into());
-        let writing = thread.spawn(move || {
-            let mut newest = lock(&written);
-            // A later change may have been written before.
-            let result = if *newest < change { write(&path, &operations) } else { Ok(()) };
-            match &result {
-                Ok(()) => *newest = change.max(*newest),
-                Err(error) => {
-                    tracing::warn!(file = %path.display(), %error, "operators' decisions end with the process");
-                }
-            }
-            drop(newest);
-            done(result.map_err(|error| error.to_string().into()));
-        });
-        if let Err(error) = writing {
-            tracing::warn!(%error, "operators' decisions end with the process");
-        }
+    /// Keeps the alerts that are being sent, and calls `done` as [`OperationLog::keep`] does.
+    pub(crate) fn keep_alerts(
+        &mut self,
+        alerts: AlertsRecord,
+        done: impl FnOnce(Result<(), Arc<str>>) + Send + 'static,
+    ) {
+        self.alerts.value = alerts;
+        self.alerts.write(done);
     }
-}
 
-fn read(path: &Path) -> io::Result<Operations> {
-    match file::read(path, BYTES_MAX) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Operations::default()),
-        read => Ok(serde_json::from_slice(&read?)?),
+    /// Replaces the alerts of this process by those of the one that it continues.
+    pub(crate) fn replace_alerts(&mut self, alerts: AlertsRecord) {
+        self.alerts.replace(alerts);
     }
-}
 
-fn write(path: &Path, operations: &Operations) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    file::create_private_folder(folder)?;
-    file::replace(path, &serde_json::to_vec_pretty(operations)?)?;
-    // The next change tries again.
-    let _ = file::trim(folder, path, FILES_MAX);
-    Ok(())
+    /// Returns the alerts that are being sent.
+    pub(crate) fn alerts(&self) -> &AlertsRecord {
+        &self.alerts.value
+    }
 }
 
 #[cfg(test)]

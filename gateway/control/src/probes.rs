@@ -19,7 +19,7 @@ use evenkeel_process::random::{draw, fill};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::canary::{CanaryNode, CanaryProbe};
-use crate::messages::{AgentError, ControlError, NodeOrder};
+use crate::messages::{AgentError, ControlError, NodeOrder, OrderStep};
 use crate::nodes::NodeResources;
 use crate::prober::{Mismatch, ProbeEvent, ProbeMethod, ProbeResult, Prober};
 
@@ -240,7 +240,7 @@ impl Probes {
         refused
     }
 
-    /// Sends an order to the agent of a node; the reply is sent with its answer.
+    /// Sends an order to the agent of a node; the reply is sent with its answer. Returns false if it is not sent.
     pub(crate) fn order(
         &mut self,
         node: NodeId,
@@ -248,7 +248,7 @@ impl Probes {
         reply: oneshot::Sender<Result<(), ControlError>>,
         nodes: &NodeResources,
         now: Instant,
-    ) {
+    ) -> bool {
         let refusal = if self.agent_for(node, order).is_none() {
             ControlError::Agent { node: nodes.node_name(node), why: AgentError::NoAgent }
         } else if self.orders.len() == ORDERS_MAX {
@@ -256,10 +256,12 @@ impl Probes {
         } else {
             let (nonce, until) = (draw(), now + ANSWER_WITHIN);
             self.orders.push(PendingOrder { node, order, nonce, again: now, until, reply });
-            return self.repeat_orders(nodes);
+            self.repeat_orders(nodes);
+            return true;
         };
         // Fails only for a caller that has gone.
         let _ = reply.send(Err(refusal));
+        false
     }
 
     /// Repeats or gives up pending orders; called with each watch.
@@ -284,23 +286,26 @@ impl Probes {
         self.orders.drain(..).for_each(|pending| pending.give_up(nodes));
     }
 
+    /// Returns the order that is answered, unless it was answered before.
     pub(crate) fn handle_order_answer(
         &mut self,
         node: NodeId,
         nonce: u64,
         outcome: OrderOutcome,
         nodes: &NodeResources,
-    ) {
-        let own = |pending: &mut PendingOrder| pending.nonce == nonce && pending.node == node;
-        for answered in self.orders.extract_if(.., own) {
-            let why = match outcome {
-                OrderOutcome::Done => None,
-                OrderOutcome::Forbidden => Some(AgentError::Forbidden),
-                OrderOutcome::Unable => Some(AgentError::Unable(answered.order)),
-            };
-            let failed = |why| Err(ControlError::Agent { node: nodes.node_name(node), why });
-            let _ = answered.reply.send(why.map_or(Ok(()), failed));
-        }
+    ) -> Option<(NodeOrder, OrderStep)> {
+        let own = |pending: &PendingOrder| pending.nonce == nonce && pending.node == node;
+        let place = self.orders.iter().position(own)?;
+        let PendingOrder { order, reply, .. } = self.orders.remove(place);
+        let why = match outcome {
+            OrderOutcome::Done => None,
+            OrderOutcome::Forbidden => Some(AgentError::Forbidden),
+            OrderOutcome::Unable => Some(AgentError::Unable(order)),
+        };
+        let step = if why.is_some() { OrderStep::Refused } else { OrderStep::Done };
+        let failed = |why| Err(ControlError::Agent { node: nodes.node_name(node), why });
+        let _ = reply.send(why.map_or(Ok(()), failed));
+        Some((order, step))
     }
 
     /// The agent that handles the order: the agent beside the node controls its process, the agent that ends its trunk

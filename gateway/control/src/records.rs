@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::TryRecvError;
 use evenkeel_core::{ChangedRecords, Gateway, GatewayEffect, GatewayRecord};
 use evenkeel_dataplane::SendLease;
-use evenkeel_dataplane::worker::{Copies, HandedOut, TrunkState, WorkerCommand};
+use evenkeel_dataplane::worker::{Copies, WorkerCommand};
 use evenkeel_drivers::{Drivers, Fencing};
 use evenkeel_model::PolicyName;
 use evenkeel_policies::{PolicyRecord, PolicyRecords};
@@ -27,7 +27,8 @@ use crate::offers::OfferQueue;
 use crate::policies::PolicyRunner;
 use crate::registry::SessionRegistry;
 use crate::restored::RestoredRecords;
-use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
+use crate::slo_copies::SloCopies;
+use crate::snapshot::{MediaRecord, RecordBatch, Snapshot};
 use crate::workers::WorkerLines;
 
 /// Sessions and rooms in a batch for the next process of this machine: less than a millisecond of control's time.
@@ -111,52 +112,6 @@ impl SuspensionGuard {
     }
 }
 
-/// The last states of a gateway that stops its packets, as the workers hand them out.
-#[derive(Debug)]
-pub struct LastStates {
-    pub(crate) parts: mpsc::Receiver<HandedOut>,
-    /// Of each worker that has handed out its sessions.
-    pub(crate) trunks: Vec<Option<Vec<TrunkState>>>,
-    pub(crate) until: Instant,
-}
-
-/// A part of the last states.
-#[derive(Debug)]
-pub struct LastStatesPart {
-    /// The states.
-    pub states: MediaStates,
-    /// No part follows.
-    pub is_last: bool,
-}
-
-impl LastStates {
-    pub async fn next(&mut self) -> Result<LastStatesPart, NotSuspended> {
-        loop {
-            let part = tokio::time::timeout_at(self.until.into(), self.parts.recv()).await;
-            match part.ok().flatten() {
-                Some(HandedOut::Sessions(sessions)) => {
-                    let record = |state| MediaRecord { state: Box::new(state), sockets: 0 };
-                    let media = sessions.into_iter().map(record).collect();
-                    let states = MediaStates { media, trunks: Vec::new() };
-                    return Ok(LastStatesPart { states, is_last: false });
-                }
-                Some(HandedOut::Trunks { worker, trunks }) => {
-                    self.trunks[usize::from(worker)] = Some(trunks);
-                    if self.trunks.iter().all(Option::is_some) {
-                        let trunks = self.trunks.drain(..).flatten().collect();
-                        let states = MediaStates { media: Vec::new(), trunks };
-                        return Ok(LastStatesPart { states, is_last: true });
-                    }
-                }
-                None => {
-                    let missing = self.trunks.iter().position(Option::is_none);
-                    return Err(NotSuspended::Worker(missing.unwrap_or_default()));
-                }
-            }
-        }
-    }
-}
-
 pub(crate) enum Suspension {
     /// Offers are being answered; new ones wait.
     Begins { reply: oneshot::Sender<Result<Suspended, NotSuspended>>, by: Instant },
@@ -189,11 +144,13 @@ pub(crate) struct RecordFollower {
     /// The last part of all sessions was copied then.
     part_last: Instant,
     nodes_last: Option<Instant>,
+    slos: SloCopies,
     states: Vec<MediaRecord>,
     /// Policies whose records are to be sent.
     policies: BTreeSet<PolicyName>,
-    /// The operations in force are to be sent.
+    /// The operations in force, and the alerts, are to be sent.
     operations: bool,
+    alerts: bool,
     /// The plugins that the last record of each policy names.
     sent_records: BTreeMap<PolicyName, Vec<Arc<str>>>,
     /// The plugins that the follower has.
@@ -231,9 +188,11 @@ impl RecordFollower {
             sent_last: now,
             part_last: now,
             nodes_last: None,
+            slos: SloCopies::new(now),
             states: Vec::new(),
             policies: source.policies.threads.names().cloned().collect(),
             operations: true,
+            alerts: true,
             sent_records: BTreeMap::new(),
             sent_files: BTreeSet::new(),
             history_next,
@@ -342,6 +301,7 @@ impl RecordFollower {
             source.nodes.name_nodes(&mut core);
             self.nodes_last = Some(now);
         }
+        core.slo = self.slos.next(gateway, at_most.is_none(), now);
         let sessions: Vec<_> = core.sessions.iter().collect();
         let entries = registry.record_of(sessions.iter().map(|session| session.id));
         let drivers = source.drivers.record_of(&sessions);
@@ -359,8 +319,9 @@ impl RecordFollower {
             .history
             .records_from(self.history_next, at_most.map_or(HAND_OVER_SLICE, |_| HISTORY_SLICE));
         self.history_next = history_next;
-        let operations = std::mem::take(&mut self.operations);
-        let operations = operations.then(|| source.nodes.operations.operations().clone());
+        let kept = &source.nodes.operations;
+        let operations = std::mem::take(&mut self.operations).then(|| kept.operations().clone());
+        let alerts = std::mem::take(&mut self.alerts).then(|| kept.alerts().clone());
         RecordBatch {
             number: self.number,
             whole: self.whole,
@@ -379,6 +340,8 @@ impl RecordFollower {
             },
             history,
             operations,
+            alerts,
+            forecasts: None,
         }
     }
 
@@ -492,7 +455,7 @@ impl Replication {
     /// The last change. `None` without a follower.
     pub(crate) fn last_change(&self, source: &mut RecordSource<'_>) -> Option<LastChange> {
         let follower = self.follower.as_ref()?;
-        let changed = source.changed().max(usize::from(follower.operations));
+        let changed = source.changed().max((follower.operations || follower.alerts).into());
         // A turn through the changes may end with a batch that is not full.
         let batches = if changed == 0 { 0 } else { changed / follower.slice() + 1 };
         let batches = follower.policy_batches(source).max(batches);
@@ -512,6 +475,11 @@ impl Replication {
         if let Some(follower) = &mut self.follower {
             (follower.operations, follower.nodes_last) = (true, None);
         }
+    }
+
+    /// Has the follower get the alerts that are being sent with the next batch.
+    pub(crate) fn note_alerts(&mut self) {
+        self.follower.iter_mut().for_each(|follower| follower.alerts = true);
     }
 
     /// Returns whether the follower has all records, so that only changes are left.
@@ -546,6 +514,7 @@ impl Replication {
             || nodes
             || !follower.states.is_empty()
             || !follower.policies.is_empty()
+            || follower.alerts
             || source.history.has_number(follower.history_next);
         if changed && follower.to.capacity() > 0 {
             follower.sent_last = now;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::Gateway;
-use evenkeel_dataplane::worker::{Distribution, ShedRun, Totals};
+use evenkeel_dataplane::worker::{Distribution, MediaCounts, ShedRun, Summary, Totals};
 use evenkeel_drivers::DriverAction;
 use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_model::{
-    ClientTransport, CloseReason, CoreEvent, NodeId, RedundancyMode, RoomId, SessionId,
+    ClientTransport, CloseReason, CoreEvent, Hop, NodeId, RedundancyMode, RoomId, SessionId,
 };
 use evenkeel_process::unix_us;
 use evenkeel_revisions::RolloutReport;
@@ -17,7 +17,9 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::history::{HistoryWriter, OpenSession};
-use crate::messages::{ControlError, ScenarioTraffic, UncoveredLoss};
+use crate::messages::{
+    ControlError, LossComparison, NodeOrder, OrderStep, ScenarioTraffic, UncoveredLoss,
+};
 use crate::names::NodeNames;
 use crate::nodes::{NodeListUpdate, ReloadReport};
 use crate::offers::OfferedSession;
@@ -63,6 +65,19 @@ impl TraceCaller {
     }
 }
 
+evenkeel_model::named! {
+    /// The reason for which a process continues the sessions of another one.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum Continuation {
+        /// This process replaces the other one on the same machine.
+        Upgrade = "upgrade",
+        /// The owner of the group yielded.
+        HandOver = "hand-over",
+        /// The owner of the group is gone.
+        Takeover = "takeover",
+    }
+}
+
 /// An event of the core or of control.
 #[derive(Clone, PartialEq, Debug)]
 pub enum GatewayEvent {
@@ -99,8 +114,10 @@ pub enum GatewayEvent {
         /// The name of the node.
         name: Arc<str>,
     },
-    /// This process continues the sessions of another one: an upgrade, a hand-over or a takeover.
+    /// This process continues the sessions of another one.
     Continued {
+        /// The reason.
+        cause: Continuation,
         /// The number of sessions.
         sessions: usize,
         /// The oldest of them, at most 10,000.
@@ -112,8 +129,10 @@ pub enum GatewayEvent {
     },
     /// This member of a group has another role, or the group lost or regained redundancy.
     Group(GroupChange),
-    /// The set of checked losses that would leave rooms without a node changed.
+    /// The set of checked losses that would leave rooms without a node or a spare, or sessions with a lower bit rate, changed.
     LossesUncovered(Vec<UncoveredLoss>),
+    /// Nodes died; their rooms have found other nodes, or will not soon.
+    LossCompared(Box<LossComparison>),
     /// A warning of what is expected begins or ends.
     Forecast(ForecastChange),
     /// A room of this gateway is at another group as well.
@@ -125,6 +144,17 @@ pub enum GatewayEvent {
         /// The gateway of that group that serves it.
         gateway: Arc<str>,
     },
+    /// Media to these clients paused.
+    MediaPaused(Vec<MediaPause>),
+    /// A step of an order to the agent of a node.
+    NodeOrdered {
+        /// The number of the node.
+        node: NodeId,
+        /// The order.
+        order: NodeOrder,
+        /// The step that was reached.
+        step: OrderStep,
+    },
     /// The rung of a session withheld packets from its client.
     Shed {
         /// The number of the session.
@@ -132,6 +162,31 @@ pub enum GatewayEvent {
         /// The withheld packets.
         run: ShedRun,
     },
+}
+
+/// Pauses of the media to a client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MediaPause {
+    /// The number of the session.
+    pub session: SessionId,
+    /// The name of the scenario.
+    pub scenario: Arc<str>,
+    /// The hop that the client hears now.
+    pub hop: Hop,
+    /// The time from the last packet of a node that died to the first one of the next node.
+    pub gap: Option<Duration>,
+    /// Pictures that came so late that the video froze.
+    pub freezes: u32,
+}
+
+impl MediaPause {
+    /// `None` if the client hears no hop, or if media to it did not pause.
+    pub(crate) fn of(summary: &Summary, scenario: &Arc<str>) -> Option<MediaPause> {
+        let MediaCounts { gap, freezes, .. } = summary.counts;
+        let (session, scenario) = (summary.session, Arc::clone(scenario));
+        let pause = MediaPause { session, scenario, hop: summary.flow.hears?, gap, freezes };
+        (gap.is_some() || freezes > 0).then_some(pause)
+    }
 }
 
 /// A member of a group and the redundancy of the group.
@@ -172,9 +227,15 @@ impl Reporting {
     }
 
     /// Sends the event of restored sessions.
-    pub(crate) fn send_continued(&self, registry: &SessionRegistry, took: Duration) {
+    pub(crate) fn send_continued(
+        &self,
+        registry: &SessionRegistry,
+        cause: Continuation,
+        took: Duration,
+    ) {
         let sessions = registry.sessions();
         self.send_event(GatewayEvent::Continued {
+            cause,
             sessions: sessions.len(),
             oldest: sessions.take(CONTINUED_MAX).collect(),
             callers: registry.callers().collect(),
@@ -255,11 +316,13 @@ impl Reporting {
         session: SessionId,
         mode: RedundancyMode,
         totals: Totals,
+        counts: &MediaCounts,
     ) {
         if let Some((closed, before)) = self.closing.take(session) {
             // The session has no legs any more.
             if let CoreEvent::Closed { closed: session, .. } = &closed {
                 self.costs.carried(mode, 0, &session.scenario, &before, &totals);
+                self.costs.count(&session.scenario, counts);
             }
             self.send_closed(closed, Some(totals));
         }
@@ -428,6 +491,20 @@ impl Costs {
         traffic.bytes_up += now.bytes_up.saturating_sub(before.bytes_up);
         traffic.bytes_down += now.bytes_down.saturating_sub(before.bytes_down);
         traffic.bytes_copied += now.bytes_copied.saturating_sub(before.bytes_copied);
+        traffic.lost_up += now.lost_up.saturating_sub(before.lost_up);
+    }
+
+    /// Adds what a session of this scenario counted since its last summary.
+    pub(crate) fn count(&mut self, scenario: &Arc<str>, counts: &MediaCounts) {
+        let MediaCounts { repairs, lost_down, .. } = counts;
+        let traffic = self.scenarios.entry(Arc::clone(scenario)).or_default();
+        traffic.lost_down += u64::from(*lost_down);
+        for (sum, new) in traffic.repairs.iter_mut().zip(repairs) {
+            sum.packets_up += new.packets_up;
+            sum.bytes_up += new.bytes_up;
+            sum.packets_down += new.packets_down;
+            sum.bytes_down += new.bytes_down;
+        }
     }
 
     /// Returns `None` without switches. Recoveries are reported before switches, so that they count as switches here.

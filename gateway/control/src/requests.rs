@@ -12,12 +12,13 @@ use evenkeel_dataplane::worker::MediaDirection;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Health, NodeId, RedundancyMode};
 use evenkeel_revisions::Lifecycle;
+use tokio::sync::oneshot;
 
 use crate::control::Control;
 use crate::handle::ControlRequest;
 use crate::messages::{
-    AdmissionState, ControlError, ForecastReport, NotSuspended, SessionView, Slice, SnapshotError,
-    StatusReport, TakeoverReadiness,
+    AdmissionState, ControlError, ForecastReport, NotSuspended, OrderStep, SessionView, Slice,
+    SnapshotError, StatusReport, TakeoverReadiness,
 };
 use crate::nodes::{ReloadReport, Reloaded, region_named};
 use crate::offers::OfferedSession;
@@ -68,6 +69,16 @@ impl Control {
             }
             ControlRequest::CopyHistory(records) => self.reporting.history.copy(records),
             ControlRequest::CopyOperations(operations) => self.nodes.operations.replace(operations),
+            ControlRequest::CopyAlerts(alerts) => self.nodes.operations.replace_alerts(alerts),
+            ControlRequest::KeepAlerts(alerts, reply) => {
+                let (done, written) = oneshot::channel();
+                self.nodes.operations.keep_alerts(alerts, move |result| _ = done.send(result));
+                self.replication.note_alerts();
+                let _ = reply.send(written);
+            }
+            ControlRequest::KeptAlerts(reply) => {
+                let _ = reply.send(self.nodes.operations.alerts().clone());
+            }
             ControlRequest::PolicyRecords(reply) => {
                 _ = reply.send(self.policies.threads.records(&self.gateway));
             }
@@ -113,7 +124,12 @@ impl Control {
                 }
             }
             ControlRequest::Order(node, order, reply) => match self.nodes.node_named(&node) {
-                Some(node) => self.probes.order(node, order, reply, &self.nodes, now),
+                Some(node) => {
+                    if self.probes.order(node, order, reply, &self.nodes, now) {
+                        let step = OrderStep::Sent;
+                        self.reporting.send_event(GatewayEvent::NodeOrdered { node, order, step });
+                    }
+                }
                 None => {
                     let _ = reply.send(Err(self.why_impossible(Impossible::NoSuchNode, None)));
                 }
@@ -248,11 +264,13 @@ impl Control {
                 let _ = reply.send(states.ok_or(NotSuspended::Unavailable));
             }
             ControlRequest::ContinueMedia { states, last } => self.continue_media(*states, last),
-            ControlRequest::Resume(done) => self.resume(|| _ = done.send(())),
+            ControlRequest::Resume(cause, done) => self.resume(cause, || _ = done.send(())),
             ControlRequest::Restore { snapshot, descriptors, resume, reply } => {
-                match self.restore(*snapshot, descriptors) {
-                    Ok(restored) if resume => self.resume(|| _ = reply.send(Ok(restored))),
-                    restored => _ = reply.send(restored),
+                match (self.restore(*snapshot, descriptors), resume) {
+                    (Ok(restored), Some(cause)) => {
+                        self.resume(cause, || _ = reply.send(Ok(restored)));
+                    }
+                    (restored, _) => _ = reply.send(restored),
                 }
             }
             ControlRequest::Prepare(replica, reply) => {

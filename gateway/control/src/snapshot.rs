@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord};
+use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord, SloRecord};
 use evenkeel_dataplane::worker::{NodeLeg, SessionState, TrunkState};
 use evenkeel_drivers::{DriversRecord, DriversReplica};
 use evenkeel_media::instant;
@@ -29,6 +29,8 @@ use nix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::AlertsRecord;
+use crate::forecast_part::ForecastPart;
 use crate::history::EndedSession;
 use crate::idempotency::{KEYS_MAX, KeyRecord};
 use crate::messages::SnapshotError;
@@ -147,6 +149,12 @@ pub struct RecordBatch {
     /// Operators' operations in force, if they changed since the last batch.
     #[serde(default)]
     pub(crate) operations: Option<Operations>,
+    /// The alerts that are being sent, if they changed since the last batch.
+    #[serde(default)]
+    pub(crate) alerts: Option<AlertsRecord>,
+    /// A part of the forecasts.
+    #[serde(default)]
+    pub forecasts: Option<ForecastPart>,
 }
 
 impl RecordBatch {
@@ -161,6 +169,8 @@ impl RecordBatch {
             changed: snapshot,
             history: Vec::new(),
             operations: None,
+            alerts: None,
+            forecasts: None,
         }
     }
 
@@ -379,6 +389,7 @@ pub struct Replica {
     /// Not taken yet.
     history: Vec<EndedSession>,
     operations: Option<Operations>,
+    alerts: Option<AlertsRecord>,
     /// Sessions of the last batch with sockets: descriptors follow in this order.
     with_sockets: Vec<SessionId>,
     ports: ReservedPorts,
@@ -400,34 +411,13 @@ impl Replica {
         self.number
     }
 
-    /// The number of sessions.
-    pub fn sessions(&self) -> usize {
-        self.sessions.len()
-    }
-
-    /// Returns whether all records have come.
-    pub fn is_whole(&self) -> bool {
-        self.whole
-    }
-
-    /// Takes the records of policies that changed, for [`Handle::restore_policies`](crate::Handle::restore_policies).
-    pub fn take_policies(&mut self) -> PolicyRecords {
-        std::mem::take(&mut self.policies)
-    }
-
-    /// Takes the records of ended sessions that came, for [`Handle::copy_history`](crate::Handle::copy_history).
-    pub fn take_history(&mut self) -> Vec<EndedSession> {
-        std::mem::take(&mut self.history)
-    }
-
     /// Takes the next batch. The first batch of a follower replaces all records.
     ///
     /// # Errors
     /// If a batch is missing. Nothing has changed then.
     pub fn apply(&mut self, batch: RecordBatch) -> Result<(), NotApplied> {
         let (whole, last) = (batch.whole, batch.last);
-        let RecordBatch { number: found, ended, dissolved, changed, history, operations, .. } =
-            batch;
+        let RecordBatch { number: found, ended, dissolved, changed, .. } = batch;
         let next = self.number + 1;
         if found == 1 {
             let ports = std::mem::take(&mut self.ports);
@@ -458,8 +448,9 @@ impl Replica {
             policies,
         } = changed;
         self.policies.extend(policies);
-        self.history.extend(history);
-        self.operations = operations.or(self.operations.take());
+        self.history.extend(batch.history);
+        self.operations = batch.operations.or(self.operations.take());
+        self.alerts = batch.alerts.or(self.alerts.take());
         self.drivers.apply(drivers, core.sessions.iter().map(|session| session.id));
         self.take_core(core);
         let mut registry = registry;
@@ -496,9 +487,12 @@ impl Replica {
                 self.sessions.insert(session.id, (session, Arc::clone(media)));
             }
         }
-        let before = self.common.take().filter(|_| core.nodes.is_empty());
+        let mut before = self.common.take();
+        let slo = before.as_mut().and_then(|before| before.slo.take());
+        let slo = SloRecord::merged(slo, core.slo);
+        let before = before.filter(|_| core.nodes.is_empty());
         let (rooms, sessions, media) = Default::default();
-        let mut core = GatewayRecord { rooms, sessions, media, ..core };
+        let mut core = GatewayRecord { rooms, sessions, media, slo, ..core };
         if let Some(GatewayRecord { nodes, regions, client_breakers, memos, .. }) = before {
             core = GatewayRecord { nodes, regions, client_breakers, memos, ..core };
         }

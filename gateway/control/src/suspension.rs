@@ -18,12 +18,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::control::Control;
 use crate::handle::ControlRequest;
+use crate::last_states::LastStates;
 use crate::messages::{NotSuspended, REQUESTS_MAX, Restored, SnapshotError};
 use crate::records::{
-    LastStates, OFFERS_WITHIN, RecordSource, Replication, SLOTS, Suspended, Suspension,
-    SuspensionGuard,
+    OFFERS_WITHIN, RecordSource, Replication, SLOTS, Suspended, Suspension, SuspensionGuard,
 };
 use crate::registry::record::{EntryRecord, RestoredParts, RestoringSessions};
+use crate::reporting::Continuation;
 use crate::restored::{RestoredRecords, Translation, UnsharedRecords};
 use crate::snapshot::{MediaRecord, MediaStates, RecordBatch, Snapshot};
 use crate::workers::WORKERS_WITHIN;
@@ -99,7 +100,7 @@ impl Control {
         // A caller that has gone drops the guard.
         let _ = reply.send(state);
         if failed {
-            self.resume(|| {});
+            self.resume(Continuation::Upgrade, || {});
         }
     }
 
@@ -167,7 +168,7 @@ impl Control {
                 request = requests.recv() => request,
                 () = dropped(guard) => {
                     tracing::warn!("the upgrade ended without a result; packets are read again");
-                    self.resume(|| {});
+                    self.resume(Continuation::Upgrade, || {});
                     continue;
                 }
             };
@@ -177,7 +178,7 @@ impl Control {
                     request @ (ControlRequest::Suspend(_)
                     | ControlRequest::SuspendPackets(_)
                     | ControlRequest::ContinueMedia { .. }
-                    | ControlRequest::Resume(_)
+                    | ControlRequest::Resume(..)
                     | ControlRequest::Restore { .. }
                     | ControlRequest::Prepare(..)
                     | ControlRequest::ForgetRestored(_)
@@ -188,7 +189,7 @@ impl Control {
                 Some(request @ ControlRequest::Shutdown(..)) => {
                     self.forget_restored();
                     if self.replication.is_suspended() {
-                        self.resume(|| {});
+                        self.resume(Continuation::Upgrade, || {});
                     }
                     self.handle_request(request);
                 }
@@ -205,12 +206,12 @@ impl Control {
     }
 
     /// Continues after a suspension, or starts workers that were suspended from the start. `served` is called once
-    /// packets are served, before anything is decided.
-    pub(crate) fn resume(&mut self, served: impl FnOnce()) {
+    /// packets are served, before anything is decided. `cause` is that of restored sessions.
+    pub(crate) fn resume(&mut self, cause: Continuation, served: impl FnOnce()) {
         self.restore_unshared();
         self.resume_packets();
         served();
-        self.resume_decisions();
+        self.resume_decisions(cause);
     }
 
     fn resume_packets(&mut self) {
@@ -226,7 +227,7 @@ impl Control {
         self.workers.wake_workers();
     }
 
-    fn resume_decisions(&mut self) {
+    fn resume_decisions(&mut self, cause: Continuation) {
         self.policies.threads.keep_records();
         let restored = match &self.replication.suspension {
             Some(Suspension::Stands { restored, .. }) => restored.as_ref(),
@@ -242,7 +243,7 @@ impl Control {
         }
         self.gateway.release_rollouts(Instant::now());
         if let Some(since) = since {
-            self.reporting.send_continued(&self.registry, since.elapsed());
+            self.reporting.send_continued(&self.registry, cause, since.elapsed());
         }
         // Some records were sent for the last time.
         self.replication.unfollow(&mut self.gateway, &self.offers);

@@ -33,7 +33,7 @@ use crate::prober::{Mismatch, ProbeEvent, ProbeResult};
 use crate::probes::Probes;
 use crate::records::Replication;
 use crate::registry::SessionRegistry;
-use crate::reporting::{Closings, Costs, EventRecord, GatewayEvent, Reporting};
+use crate::reporting::{Closings, Costs, EventRecord, GatewayEvent, MediaPause, Reporting};
 use crate::signalling::NodeSignalling;
 use crate::workers::{WorkerLine, WorkerLines};
 
@@ -253,7 +253,10 @@ impl Control {
                 self.probes.handle_state_report(node, beside, load, &mut self.gateway, at);
             }
             ProbeResult::Order { node, nonce, outcome } => {
-                self.probes.handle_order_answer(node, nonce, outcome, &self.nodes);
+                let answered = self.probes.handle_order_answer(node, nonce, outcome, &self.nodes);
+                if let Some((order, step)) = answered {
+                    self.reporting.send_event(GatewayEvent::NodeOrdered { node, order, step });
+                }
             }
             ProbeResult::Process { node, nonce, report, at } => {
                 self.probes.handle_process(node, (nonce, report), &mut self.gateway, at);
@@ -345,6 +348,7 @@ impl Control {
                 }
             }
             WorkerReport::Summaries(summaries) => {
+                let mut pauses = Vec::new();
                 for summary in summaries {
                     self.gateway.handle_summary(
                         summary.session,
@@ -360,15 +364,20 @@ impl Control {
                         && let Some(scenario) = views.scenario_of(summary.session)
                     {
                         costs.carried(mode, legs, scenario, &before, &summary.totals);
+                        costs.count(scenario, &summary.counts);
+                        pauses.extend(MediaPause::of(&summary, scenario));
                     }
+                }
+                if !pauses.is_empty() {
+                    self.reporting.send_event(GatewayEvent::MediaPaused(pauses));
                 }
             }
             WorkerReport::Shed { session, run } => {
                 self.reporting.send_event(GatewayEvent::Shed { session, run });
             }
             WorkerReport::Panicked(session) => self.gateway.handle_panicked(session, now),
-            WorkerReport::Removed { session, mode, totals } => {
-                self.reporting.handle_removed(session, mode, totals);
+            WorkerReport::Removed { session, mode, totals, counts } => {
+                self.reporting.handle_removed(session, mode, totals, &counts);
             }
         }
     }

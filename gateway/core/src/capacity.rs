@@ -1,21 +1,20 @@
 //! Capacity of nodes: the ledger of what rooms use and reserve, the measured capacity of each node, sessions with a smaller
-//! share, and the circuit breakers of regions and clients.
+//! share, and the circuit breakers of regions, zones and clients.
 
-pub(crate) mod breaker;
+mod breaker;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use evenkeel_breakers::ClientBreakers;
+use evenkeel_breakers::{ClientBreakers, DomainBreakers};
 use evenkeel_model::{
-    CoreSettings, FailureDomain, GuardRule, Measures, Metric, NodeId, NodeNeed, RegionId, Row,
-    SessionId,
+    CoreSettings, FailureDomain, FailureScope, GuardRule, Measures, Metric, NodeId, NodeNeed,
+    RegionId, Row, SessionId,
 };
 use evenkeel_nodes::{Node, NodeTable};
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::breaker::RegionBreakers;
 use crate::collections::SmallSet;
 
 /// The churn limit counts sessions moved by policies within this time.
@@ -30,7 +29,7 @@ const SHORT_FROM: u64 = 900;
 #[derive(Debug)]
 pub(crate) struct Capacity {
     pub(crate) ledger: CapacityLedger,
-    pub(crate) region_breakers: RegionBreakers,
+    pub(crate) domain_breakers: DomainBreakers,
     pub(crate) client_breakers: ClientBreakers,
     /// Sessions that get less than they need, with the time since when.
     pub(crate) reduced: BTreeMap<SessionId, Instant>,
@@ -45,7 +44,7 @@ impl Capacity {
             ledger: CapacityLedger::new(
                 settings.nodes.iter().map(|node| node.capacity_kbps).collect(),
             ),
-            region_breakers: RegionBreakers::new(settings, now),
+            domain_breakers: DomainBreakers::new(settings, now),
             client_breakers: ClientBreakers::new(settings, now),
             reduced: BTreeMap::new(),
             reduced_last: SessionId(0),
@@ -125,12 +124,14 @@ impl Capacity {
     }
 
     /// `None` if the node may stop: it carries no room, and the other nodes of its region keep below this share of their
-    /// capacity with its reserves and the expected load, and can take each of its reserves.
+    /// capacity with its reserves and the expected load, and can take each of its reserves. `outside`: nodes in this domain
+    /// of the dead node cannot.
     pub(crate) fn need_of(
         &self,
         id: NodeId,
         nodes: &NodeTable,
         percent: u64,
+        outside: FailureScope,
         now: Instant,
     ) -> Option<NodeNeed> {
         let (ledger, region) = (self.ledger(), nodes.region_of(id));
@@ -146,7 +147,7 @@ impl Capacity {
         if used * 100 > capacity * percent {
             return Some(NodeNeed::Load);
         }
-        (!ledger.reserves_fit(id, &others, nodes)).then_some(NodeNeed::Reserves)
+        (!ledger.reserves_fit(id, &others, nodes, outside)).then_some(NodeNeed::Reserves)
     }
 
     /// One row per region. A region's load is the sum over its nodes.
@@ -156,7 +157,8 @@ impl Capacity {
             let mut measures = Measures::default();
             measures.set(Metric::Load, load);
             measures.set(Metric::NodesUp, takers(region, nodes).count() as u64);
-            measures.set(Metric::Breaker, self.region_breakers.of(region).state() as u64);
+            let breaker = self.domain_breakers.state(FailureDomain::Region(region));
+            measures.set(Metric::Breaker, breaker as u64);
             measures.set(Metric::Capacity, capacity);
             Row { id: u64::from(region.0), measures }
         };
@@ -392,11 +394,19 @@ impl<'a> LedgerView<'a> {
     }
 
     /// The other nodes that survive each death have capacity for what the node reserves for it.
-    fn reserves_fit(self, node: NodeId, others: &[NodeId], nodes: &NodeTable) -> bool {
+    fn reserves_fit(
+        self,
+        node: NodeId,
+        others: &[NodeId],
+        nodes: &NodeTable,
+        outside: FailureScope,
+    ) -> bool {
         let of_node = (node, ReservedFor::FIRST)..=(node, ReservedFor::LAST);
         self.ledger.reserved.range(of_node).all(|((_, death), kbps)| {
             let survives = |other: &&NodeId| match death {
-                ReservedFor::Node(dead) => *other != dead,
+                ReservedFor::Node(dead) => {
+                    *other != dead && !nodes.share_domain(**other, *dead, outside)
+                }
                 ReservedFor::Domain(domain) => {
                     nodes.in_domain(*domain).all(|dead| dead.id != **other)
                 }

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use evenkeel_breakers::WINDOW;
 use evenkeel_model::{
-    Arm, Board, BreakerMode, ClientGroup, CloseReason, CoreEvent, CoreSettings, FlowCounts, Hook,
-    Hop, Impossible, Measures, NodeId, NotStarted, PluginFault, RegionId, RoomId, Scenario,
-    SessionId, Stamp, ZoneId,
+    Arm, Board, BreakerMode, ClientGroup, CloseReason, CoreEvent, CoreSettings, FailureDomain,
+    FlowCounts, Hook, Hop, Impossible, Measures, NodeId, NotStarted, PluginFault, RegionId, RoomId,
+    Scenario, SessionId, Stamp, ZoneId,
 };
 use evenkeel_nodes::{NodeEvidence, NodeTable, OpeningWindow};
+use evenkeel_slo::SloTable;
 
 use crate::capacity::Capacity;
 use crate::diagnosis::Diagnosis;
@@ -36,7 +37,6 @@ use crate::rooms::room::{MoveUnderWay, Room};
 use crate::rooms::routes::{Routes, WEIGH_EVERY};
 use crate::rooms::stops::Stops;
 use crate::sessions::SessionTable;
-use crate::slo::SloTable;
 use crate::ticks::{DegradationTurns, Ticks};
 use crate::views::{TableSizes, Views};
 
@@ -278,6 +278,7 @@ impl Gateway {
         self.with_nodes(NodeTable::forget_restored);
         self.tables.capacity.reduced.clear();
         self.tables.capacity.client_breakers.forget_sessions();
+        self.tables.slos.forget_restored();
     }
 
     /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
@@ -387,13 +388,11 @@ impl Gateway {
             }
             session.last_heard = session.last_heard.max(last_heard.unwrap_or(session.last_heard));
             let room = self.tables.rooms.get(&session.room);
-            if let Some(on) = room.and_then(|room| room.holding.on) {
-                let region = self.tables.nodes.region_of(on);
-                self.tables.capacity.region_breakers.judge(
-                    region,
-                    &mut session.region_judged,
-                    &measures,
-                );
+            if let Some(on) = room.and_then(|room| room.holding.on)
+                && let Some(node) = self.tables.nodes.get(on)
+            {
+                let (zone, judged) = (node.settings.zone, &mut session.domain_judged);
+                self.tables.capacity.domain_breakers.judge(zone, judged, &measures);
             }
             self.judge(|policies, subjects, effects| {
                 policies.weigh_measures(id, subjects, effects);
@@ -413,12 +412,14 @@ impl Gateway {
         let is_impaired = self.diagnosis.is_impaired_by_client(id);
         let CoreTables { settings, sessions, slos, capacity, .. } = &mut self.tables;
         if let Some(session) = sessions.unrecorded_mut(&id) {
-            if let Some((scenario, slo)) = settings.slo(&session.request.scenario) {
-                let misses = session.misses(slo, flow.missed);
-                slos.note_media(scenario, &mut session.slo_marks, misses, now);
-            }
             let (labels, judged) = (&session.request.labels, &mut session.client_judged);
             capacity.client_breakers.judge(labels, judged, is_impaired, now);
+            if let Some((scenario, slo)) = settings.slo(&session.request.scenario) {
+                let misses = session.misses(slo, flow.missed);
+                if slos.note_media(scenario, &mut session.slo_marks, misses, now) {
+                    sessions.changes.defer(id);
+                }
+            }
         }
         self.judge(|policies, subjects, effects| {
             policies.weigh_flow(id, flow.missed, subjects, now, effects);
@@ -483,16 +484,17 @@ impl Gateway {
         Reroutes(&mut self.tables).handle_failback(region, failback, now)
     }
 
-    /// Holds the breaker of a region for an operator, or lets it judge again.
-    pub fn hold_region_breaker(
+    /// Holds the breaker of a region or zone for an operator, or lets it judge again.
+    pub fn hold_breaker(
         &mut self,
-        region: RegionId,
+        place: FailureDomain,
         mode: BreakerMode,
         now: Instant,
     ) -> Result<(), Impossible> {
-        self.tables.nodes.check_region(region)?;
-        let CoreTables { capacity, effects, .. } = &mut self.tables;
-        capacity.region_breakers.hold(region, mode, now, effects);
+        self.tables.nodes.check_domain(place)?;
+        let CoreTables { capacity, nodes, effects, .. } = &mut self.tables;
+        let event = capacity.domain_breakers.hold(place, mode, nodes.zones(), now);
+        event.into_iter().for_each(|event| effects.event(event));
         Ok(())
     }
 

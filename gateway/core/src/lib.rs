@@ -18,7 +18,6 @@ mod record;
 mod records;
 mod rooms;
 mod sessions;
-mod slo;
 mod ticks;
 mod views;
 
@@ -29,6 +28,7 @@ pub use evenkeel_model::Impossible;
 pub use evenkeel_nodes::{
     AgentWord, NodeEffect, NodeEvidence, ProcessState, ProviderBreakerStanding, WATCH_EVERY,
 };
+pub use evenkeel_slo::{SloRecord, SloStanding, SloWindow};
 pub use gateway::Gateway;
 pub use policy::subjects::{ArmStatistics, ArmTally, SubjectDecision, SubjectQuarantine};
 pub use record::{
@@ -40,7 +40,6 @@ pub use rooms::node_controller::NodeController;
 pub use rooms::openings::NotOpened;
 pub use rooms::room::MoveUnderWay;
 pub use rooms::{is_session_room_name, requested_room_name};
-pub use slo::{SloStanding, SloWindow};
 pub use views::{
     CandidateReason, DegradationLimit, Explanation, Heading, NodeCandidate, NodeStanding,
     RegionStanding, RoomStanding, SessionStanding, TableSizes, Views,

@@ -19,6 +19,7 @@ use evenkeel_model::{
 };
 use evenkeel_nodes::NodeTrust;
 use evenkeel_revisions::{Memos, StateVersions};
+use evenkeel_slo::{SessionMarks, SloRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Gauge;
@@ -42,6 +43,9 @@ pub struct GatewayRecord {
     pub media: Vec<Arc<MediaDescription>>,
     /// The memos of the policies' revisions.
     pub memos: Vec<MemoRecord>,
+    /// Windows of service level objectives, of some scenarios or of all.
+    #[serde(default)]
+    pub slo: Option<SloRecord>,
     /// The next free number of a session.
     pub next_session: u64,
     /// The next free number of a room.
@@ -75,6 +79,9 @@ pub struct RegionRecord {
     pub(crate) drained_zones: Vec<Box<str>>,
     pub(crate) failback: Failback,
     pub(crate) breaker: Breaker,
+    /// Breakers of the region's zones that do not act as new ones.
+    #[serde(default)]
+    pub(crate) zone_breakers: Vec<(Box<str>, Breaker)>,
 }
 
 /// A room with a live session.
@@ -160,6 +167,8 @@ pub struct SessionRecord {
     /// The group of clients by which the session was admitted with voice only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) voice_only_for: Option<Box<ClientGroup>>,
+    #[serde(default, skip_serializing_if = "SessionMarks::are_empty")]
+    pub(crate) slo_marks: SessionMarks,
     pub(crate) admitted_by: Decider,
     /// The hops where the session is open or opening.
     pub legs: Vec<LegRecord>,

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_breakers::JudgedWindow;
+use evenkeel_breakers::{Breaker, JudgedWindow};
 use evenkeel_model::{
     CoreEvent, Decider, FailureDomain, Hop, MediaDescription, MoveCause, NodeId, RegionId, RoomId,
     SessionId, ZoneId,
 };
 use evenkeel_nodes::Node;
+use evenkeel_slo::SloTable;
 
 use crate::capacity::Holding;
 use crate::collections::SmallMap;
@@ -28,7 +29,6 @@ use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
 use crate::rooms::routes::Routes;
 use crate::sessions::{LegState, Session, SessionPhase, SessionRequest};
-use crate::slo::SessionMarks;
 
 /// The records of a gateway as they change, and those of another process that continue here.
 #[derive(Debug)]
@@ -102,7 +102,13 @@ impl Records<'_> {
         let waiting = self.questions.waiting();
         let rooms = rooms.iter().filter_map(|id| self.room(*id, &waiting, now)).collect();
         let (sessions, media) = self.sessions(live());
-        GatewayRecord { rooms, sessions, media, ..self.of_nodes() }
+        let slo = self.tables.slos.record();
+        GatewayRecord { rooms, sessions, media, slo, ..self.of_nodes() }
+    }
+
+    /// The windows of service level objectives.
+    pub fn slos(&self) -> &SloTable {
+        &self.tables.slos
     }
 
     /// Returns the record of nodes and regions alone.
@@ -132,6 +138,7 @@ impl Records<'_> {
             sessions: Vec::new(),
             media: Vec::new(),
             memos: Vec::new(),
+            slo: None,
             next_session: self.tables.sessions.next_id().0,
             next_room: self.tables.rooms.next,
             started: self.questions.started,
@@ -168,22 +175,33 @@ impl Records<'_> {
 
     fn regions(&self) -> Vec<RegionRecord> {
         let regions = self.tables.nodes.regions().zip(&self.tables.settings.regions);
-        let records = regions.map(|(region, name)| RegionRecord {
-            name: name.clone(),
-            drained: self.tables.nodes.is_drained(FailureDomain::Region(region)),
-            drained_zones: self.drained_zones(region),
-            failback: self.tables.rooms.failbacks[region.0 as usize],
-            breaker: self.tables.capacity.region_breakers.of(region).without_evidence(),
+        let breakers = &self.tables.capacity.domain_breakers;
+        let breaker = |place| breakers.get(place).cloned();
+        let records = regions.filter_map(|(region, name)| {
+            Some(RegionRecord {
+                name: name.clone(),
+                drained: self.tables.nodes.is_drained(FailureDomain::Region(region)),
+                drained_zones: self
+                    .zones_of(region)
+                    .filter(|(zone, _)| self.tables.nodes.is_drained(*zone))
+                    .map(|(_, name)| name.into())
+                    .collect(),
+                failback: self.tables.rooms.failbacks[region.0 as usize],
+                breaker: breaker(FailureDomain::Region(region))?,
+                zone_breakers: self
+                    .zones_of(region)
+                    .filter_map(|(zone, name)| Some((name.into(), breaker(zone)?)))
+                    .filter(|(_, breaker)| !breaker.is_at_rest())
+                    .collect(),
+            })
         });
         records.collect()
     }
 
-    fn drained_zones(&self, region: RegionId) -> Vec<Box<str>> {
+    fn zones_of(&self, region: RegionId) -> impl Iterator<Item = (FailureDomain, &str)> {
         let zones = (0..).map(ZoneId).zip(self.tables.nodes.zones());
-        let drained = zones.filter(|(id, zone)| {
-            zone.region == region && self.tables.nodes.is_drained(FailureDomain::Zone(*id))
-        });
-        drained.map(|(_, zone)| zone.name.clone()).collect()
+        let there = zones.filter(move |(_, zone)| zone.region == region);
+        there.map(|(id, zone)| (FailureDomain::Zone(id), &*zone.name))
     }
 
     pub(crate) fn room(
@@ -221,6 +239,7 @@ impl Records<'_> {
             share: session.share,
             reduced: self.tables.capacity.reduced.get(&session.id).copied(),
             voice_only_for: session.voice_only_for.clone(),
+            slo_marks: session.slo_marks,
             admitted_by: (*session.admitted_by).clone(),
             legs: legs.collect(),
             last_heard: session.last_heard,
@@ -252,7 +271,8 @@ impl Records<'_> {
             || rooms.iter().any(|room| room.memory.keeps_other());
         self.policies.keeps_older |= older;
         // Notices wait for the rooms to be settled.
-        let regions = self.restore_regions(&regions);
+        let regions = self.restore_regions(&regions, now);
+        self.tables.slos.restore(record.slo, &self.tables.settings);
         let events = self.tables.capacity.client_breakers.restore(client_breakers, now);
         events.into_iter().for_each(|event| self.tables.effects.event(event));
         let hops = self.restore_nodes(nodes, node, now);
@@ -261,7 +281,11 @@ impl Records<'_> {
     }
 
     /// Returns the regions by their numbers in the record. A region without a successor is the home region.
-    pub(crate) fn restore_regions(&mut self, regions: &[RegionRecord]) -> Vec<RegionId> {
+    pub(crate) fn restore_regions(
+        &mut self,
+        regions: &[RegionRecord],
+        now: Instant,
+    ) -> Vec<RegionId> {
         let mut found = Vec::new();
         for record in regions {
             let place = self.tables.settings.regions.iter().position(|name| *name == record.name);
@@ -271,8 +295,17 @@ impl Records<'_> {
             };
             let region = RegionId(place as u32);
             self.tables.rooms.failbacks[place] = record.failback;
-            let CoreTables { capacity, effects, .. } = &mut *self.tables;
-            capacity.region_breakers.restore(region, &record.breaker, effects);
+            let CoreTables { capacity, effects, nodes, .. } = &mut *self.tables;
+            let (breakers, names) = (&mut capacity.domain_breakers, nodes.zones());
+            let mut restore = |place, breaker: Option<&Breaker>| {
+                let event = breakers.restore(place, breaker, names, now);
+                event.into_iter().for_each(|event| effects.event(event));
+            };
+            restore(FailureDomain::Region(region), Some(&record.breaker));
+            for (id, zone) in (0..).map(ZoneId).zip(names).filter(|(_, it)| it.region == region) {
+                let found = record.zone_breakers.iter().find(|(name, _)| *name == zone.name);
+                restore(FailureDomain::Zone(id), found.map(|(_, breaker)| breaker));
+            }
             self.tables.nodes.set_drained(FailureDomain::Region(region), record.drained);
             let zones = (0..).map(ZoneId).zip(self.tables.nodes.zones());
             let drained = zones.filter(|(_, zone)| {
@@ -466,6 +499,7 @@ impl Records<'_> {
             }
         }
         let (labels, scenario) = (record.labels, Arc::clone(&room.scenario));
+        let slo_marks = self.tables.slos.resume(&scenario, record.slo_marks, *now);
         let request = SessionRequest::new(scenario, labels, Arc::clone(media));
         let session = Session {
             id,
@@ -482,10 +516,10 @@ impl Records<'_> {
             plan: record.plan,
             plans: 0,
             share: record.share,
-            region_judged: JudgedWindow::default(),
+            domain_judged: JudgedWindow::default(),
             client_judged: JudgedWindow::default(),
             voice_only_for: record.voice_only_for,
-            slo_marks: SessionMarks::default(),
+            slo_marks,
             admitted_by: self.tables.sessions.deciders.intern(record.admitted_by),
             legs,
             measures: None,

@@ -267,16 +267,21 @@ impl RoomTable {
         self.port_moves.push_back((now, hop, id));
     }
 
-    /// The node is dead: rooms that left it for closed ports a moment ago left it for that.
-    fn explain_port_moves(&mut self, dead: Hop, now: Instant) {
+    /// The node is dead: rooms that left it for closed ports a moment ago left it for that. Returns those that moved.
+    fn explain_port_moves(&mut self, dead: Hop, now: Instant) -> BTreeSet<RoomId> {
+        let mut moved = BTreeSet::new();
         for (at, hop, id) in std::mem::take(&mut self.port_moves) {
             if hop == dead && now.duration_since(at) < PORTS_EXPLAINED_WITHIN {
                 self.changes.note(id);
-                self.all.get_mut(&id).into_iter().for_each(|room| room.explain_port_move(dead));
+                let room = self.all.get_mut(&id);
+                if room.is_some_and(|room| room.explain_port_move(dead)) {
+                    moved.insert(id);
+                }
             } else {
                 self.port_moves.push_back((at, hop, id));
             }
         }
+        moved
     }
 
     fn set_placed_by(&mut self, id: RoomId, by: Decider) {

@@ -12,10 +12,10 @@ use evenkeel_model::{
     ServiceObjective, SessionId, StreamKind,
 };
 use evenkeel_revisions::StateVersions;
+use evenkeel_slo::{SessionMarks, SessionMisses};
 
 use crate::collections::{Changes, Interner, SmallMap};
 use crate::flow::FlowTracker;
-use crate::slo::{SessionMarks, SessionMisses};
 
 /// Maximum sessions checked for silence at a time: 20,000 per second, the rate at which workers report that many.
 const SWEPT_AT_ONCE: usize = 1_024;
@@ -232,8 +232,8 @@ pub(crate) struct Session {
     pub(crate) plans: u32,
     /// The granted share of the session's need above its floor, in thousandths; below 1,000 if capacity is short.
     pub(crate) share: u16,
-    /// The last window in which the breaker of a region counted the session, and that of the breakers of clients.
-    pub(crate) region_judged: JudgedWindow,
+    /// The last window in which the breakers of zones and regions counted the session, and that of the breakers of clients.
+    pub(crate) domain_judged: JudgedWindow,
     pub(crate) client_judged: JudgedWindow,
     /// The group of clients by which the session was admitted with voice only; `None` once its breaker is closed.
     pub(crate) voice_only_for: Option<Box<ClientGroup>>,
@@ -339,17 +339,17 @@ impl Session {
         self.request.media.takes_remb() && self.need_kbps() > u64::from(self.bounds.floor_kbps)
     }
 
-    /// The plan by policies, limited by the share and by the breaker of the client's group.
+    /// The plan by policies, limited by the share and by the breaker of the client's group: with voice only, the client's
+    /// sending is capped at the floor, which leaves no room for video.
     pub(crate) fn plan_now(&self) -> Plan {
         let voice_only = || self.plan.after(Op::VoiceOnly, 1, &self.request.media, self.bounds);
         let shed = self.voice_only_for.as_ref().and_then(|_| voice_only());
         let shed = shed.map_or(self.plan.shed, |plan| plan.shed);
         let share = if self.share < WHOLE { self.kbps() as u32 } else { 0 };
-        let cap_kbps = match (self.plan.cap_kbps, share) {
-            (0, cap) | (cap, 0) => cap,
-            (policy, share) => policy.min(share),
-        };
-        Plan { cap_kbps, shed, ..self.plan }
+        let is_floor = self.voice_only_for.is_some() && self.request.media.takes_remb();
+        let floor = if is_floor { self.bounds.floor_kbps } else { 0 };
+        let caps = [self.plan.cap_kbps, share, floor].into_iter().filter(|cap| *cap > 0);
+        Plan { cap_kbps: caps.min().unwrap_or(0), shed, ..self.plan }
     }
 
     /// The plan that workers follow: within the limits of the session's device.

@@ -11,6 +11,7 @@ use evenkeel_model::{
     NodeProbing, Plan, RedundancyMode, RegionId, RoomId, Scenario, SessionId,
 };
 use evenkeel_nodes::{Node, ProcessState, ProviderBreakerStanding};
+use evenkeel_slo::SloStanding;
 
 use crate::diagnosis::Diagnosis;
 use crate::policy::questions::FaultSubject;
@@ -19,7 +20,6 @@ use crate::record::{Failback, MoveRecord};
 use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
 use crate::sessions::{Session, SessionPhase, WHOLE};
-use crate::slo::SloStanding;
 
 /// A live session.
 #[derive(Clone, PartialEq, Debug)]
@@ -114,6 +114,10 @@ pub struct NodeStanding {
     pub loss_ppm: u32,
     /// False with `probe = "none"`.
     pub is_probed: bool,
+    /// The state of the circuit breaker of its zone.
+    pub zone_breaker: BreakerState,
+    /// How that state is decided.
+    pub zone_breaker_mode: BreakerMode,
 }
 
 /// A session, and the decisions that led to its state.
@@ -189,7 +193,7 @@ evenkeel_model::named! {
         Draining = "draining",
         /// The node accepts no new sessions.
         NodeRefused = "node-refused",
-        /// The breaker of the region accepts no new rooms.
+        /// The breaker of the zone or region accepts no new rooms.
         BreakerOpen = "breaker-open",
         /// The node recently failed to take the room.
         BackingOff = "backing-off",
@@ -412,6 +416,8 @@ impl<'a> Views<'a> {
     pub(crate) fn node(&self, node: &Node) -> NodeStanding {
         let (opening, waiting) = self.tables.nodes.pace(node.id).counts();
         let ledger = self.tables.capacity.ledger();
+        let (breakers, zone) =
+            (&self.tables.capacity.domain_breakers, FailureDomain::Zone(node.settings.zone));
         NodeStanding {
             hop: node.hop(),
             health: node.health(),
@@ -433,18 +439,21 @@ impl<'a> Views<'a> {
             round_trip: node.detector.round_trip().map(|(smoothed, _)| smoothed),
             loss_ppm: node.detector.loss_ppm(),
             is_probed: node.settings.probed == NodeProbing::Yes,
+            zone_breaker: breakers.state(zone),
+            zone_breaker_mode: breakers.mode(zone),
         }
     }
 
     pub(crate) fn region(&self, region: RegionId, now: Instant) -> RegionStanding {
         let nodes = || self.tables.nodes.in_domain(FailureDomain::Region(region));
-        let breaker = self.tables.capacity.region_breakers.of(region);
+        let (breakers, place) =
+            (&self.tables.capacity.domain_breakers, FailureDomain::Region(region));
         let (load, capacity_kbps) = self.tables.capacity.region_load(region, &self.tables.nodes);
         RegionStanding {
             region,
-            breaker: breaker.state(),
-            breaker_mode: breaker.mode(),
-            half_open_in: breaker.half_open_in(now),
+            breaker: breakers.state(place),
+            breaker_mode: breakers.mode(place),
+            half_open_in: breakers.get(place).and_then(|breaker| breaker.half_open_in(now)),
             failback: self.tables.rooms.failbacks[region.0 as usize],
             nodes: nodes().count() as u32,
             nodes_up: nodes().filter(|node| node.takes_rooms()).count() as u32,
@@ -526,7 +535,6 @@ impl<'a> Views<'a> {
             reserved && ledger.fits_reserve(node.id, on, room.holding.covers, 0)
         });
         let fits = stays || ledger.fits(node.id, room.holding.kbps);
-        let region = self.tables.nodes.region_of(node.id);
         match node.health() {
             Health::Down => CandidateReason::Down,
             _ if node.is_stopping() => CandidateReason::Stopping,
@@ -537,7 +545,7 @@ impl<'a> Views<'a> {
                 CandidateReason::BackingOff
             }
             _ if room.nodes_of_route().contains(&node.id) => CandidateReason::Spare,
-            _ if !self.tables.capacity.region_breakers.may_enter(room.id, region) => {
+            _ if !self.tables.capacity.may_enter(room.id, node.id, &self.tables.nodes) => {
                 CandidateReason::BreakerOpen
             }
             _ if !fits => CandidateReason::Full,

@@ -9,6 +9,8 @@ use evenkeel_ownership::{Blocked, HandOverRefusal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::forecasts::{ForecastExchange, ForecastText};
+
 /// Requests that wait for the member, which handles each within microseconds.
 const REQUESTS_MAX: usize = 16;
 
@@ -28,6 +30,9 @@ pub struct GroupStatus {
     pub gateways: Vec<GatewayStanding>,
     /// Losses of redundancy that have lasted, each a sentence.
     pub warnings: Vec<Arc<str>>,
+    /// Reasons, among the warnings once they have lasted, for which this standby could not continue all sessions.
+    #[serde(skip)]
+    pub unready: usize,
 }
 
 /// The gateway that serves the group's sessions, as far as this one knows.
@@ -52,6 +57,89 @@ impl GroupStatus {
             _ => None,
         };
         self.gateways.iter().find_map(owner).unwrap_or(GroupOwnership::Unknown)
+    }
+
+    /// The loss of a member with its host; of this gateway, if the name is empty. `None`: the group has no such member.
+    pub fn loss_of(&self, name: &str) -> Option<MemberLoss> {
+        let is_lost = |it: &&GatewayStanding| match name {
+            "" => it.here,
+            _ => *it.gateway == *name,
+        };
+        let lost = self.gateways.iter().find(is_lost)?;
+        let (gateway, here) = (Some(Arc::clone(&lost.gateway)), lost.here);
+        let loss = MemberLoss { gateway, here, role: lost.role, ..MemberLoss::default() };
+        let serves = match lost.role {
+            GroupRole::Owner | GroupRole::Restoring | GroupRole::Doubting => true,
+            GroupRole::Silent => self.owner() == GroupOwnership::Unknown,
+            GroupRole::Joining | GroupRole::Standby | GroupRole::Spare => false,
+        };
+        let warnings = self.warnings.clone();
+        if !serves {
+            return Some(MemberLoss { continues: true, warnings, ..loss });
+        }
+        let mut others = self.gateways.iter().filter(|it| it.gateway != lost.gateway);
+        let Some(standby) = others.find(|it| it.role == GroupRole::Standby) else {
+            let reasons = vec!["no standby follows it".to_owned()];
+            let (sessions, continues) = (lost.sessions, lost.sessions == 0);
+            return Some(MemberLoss { sessions, continues, reasons, warnings, ..loss });
+        };
+        let mut reasons = Vec::new();
+        if !standby.in_sync {
+            reasons.push(format!("{} does not hold all records yet", standby.gateway));
+        }
+        if !standby.armed {
+            reasons.push(format!(
+                "{} takes over only if the process of {} ends, not if its host falls silent",
+                standby.gateway, lost.gateway
+            ));
+        }
+        reasons.extend(standby.blocked.clone());
+        Some(MemberLoss {
+            sessions: lost.sessions,
+            successor: Some(Arc::clone(&standby.gateway)),
+            copied_sessions: standby.sessions,
+            continues: reasons.is_empty() || lost.sessions == 0,
+            reasons,
+            warnings,
+            ..loss
+        })
+    }
+}
+
+/// The loss of a gateway with its host.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct MemberLoss {
+    /// Its name; `None` if it belongs to no group.
+    pub gateway: Option<Arc<str>>,
+    /// It is the gateway that answers.
+    pub here: bool,
+    /// Its role before.
+    pub role: GroupRole,
+    /// The sessions that it serves.
+    pub sessions: usize,
+    /// The standby of these sessions.
+    pub successor: Option<Arc<str>>,
+    /// Sessions that the standby holds copies of.
+    pub copied_sessions: usize,
+    /// No session would end.
+    pub continues: bool,
+    /// Why the sessions would end, each a sentence.
+    pub reasons: Vec<String>,
+    /// Losses of redundancy that have lasted, each a sentence.
+    pub warnings: Vec<Arc<str>>,
+}
+
+impl MemberLoss {
+    /// The loss of a gateway without a group.
+    pub fn of_single_gateway(sessions: usize) -> MemberLoss {
+        MemberLoss {
+            here: true,
+            role: GroupRole::Owner,
+            sessions,
+            continues: sessions == 0,
+            reasons: vec!["it belongs to no group; [cluster] adds a standby".to_owned()],
+            ..MemberLoss::default()
+        }
     }
 }
 
@@ -84,10 +172,11 @@ pub struct GatewayStanding {
 
 evenkeel_model::named! {
     /// The role of a member.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+    #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]
     pub enum GroupRole {
         /// Listens for its peer before it takes a role.
+        #[default]
         Joining = "joining",
         /// Holds copies and waits.
         Standby = "standby",
@@ -311,6 +400,8 @@ pub struct Group {
     requests: mpsc::Sender<GroupRequest>,
     copy: watch::Receiver<CopyState>,
     host_warning: watch::Sender<Option<HostWarning>>,
+    own_forecasts: watch::Sender<ForecastText>,
+    copied_forecasts: watch::Receiver<ForecastText>,
 }
 
 /// The copy of an owner's records at its standby.
@@ -320,6 +411,8 @@ pub(super) struct CopyState {
     pub(super) acknowledged: u64,
     /// The standby is not heard, and cannot take over from this gateway while it lives.
     pub(super) is_alone: bool,
+    /// When the oldest batch was sent that it does not contain.
+    pub(super) unconfirmed_since: Option<Instant>,
 }
 
 /// The member's ends of a [`Group`].
@@ -328,6 +421,7 @@ pub(super) struct GroupInbox {
     pub(super) standing: watch::Sender<GroupStatus>,
     pub(super) copy: watch::Sender<CopyState>,
     pub(super) host_warning: watch::Receiver<Option<HostWarning>>,
+    pub(super) forecasts: ForecastExchange,
 }
 
 impl Group {
@@ -336,8 +430,18 @@ impl Group {
         let (standing, shown) = watch::channel(GroupStatus::default());
         let (copied, copy) = watch::channel(CopyState::default());
         let (warned, host_warning) = watch::channel(None);
-        let group = Group { standing: shown, requests: requests_in, copy, host_warning: warned };
-        (group, GroupInbox { requests, standing, copy: copied, host_warning })
+        let (own_forecasts, own) = watch::channel(None);
+        let (forecasts_copied, copied_forecasts) = watch::channel(None);
+        let group = Group {
+            standing: shown,
+            requests: requests_in,
+            copy,
+            host_warning: warned,
+            own_forecasts,
+            copied_forecasts,
+        };
+        let forecasts = ForecastExchange::new(own, forecasts_copied);
+        (group, GroupInbox { requests, standing, copy: copied, host_warning, forecasts })
     }
 
     /// The members, as this gateway knows them.
@@ -357,9 +461,27 @@ impl Group {
         self.standing.borrow().owner()
     }
 
+    /// The age of the oldest change that the standby of this owner has not confirmed, also while the owner doubts. `None` at another
+    /// member.
+    pub fn lag(&self) -> Option<Duration> {
+        let since = self.copy.borrow().unconfirmed_since;
+        let age = since.map_or(Duration::ZERO, |since| since.elapsed());
+        matches!(self.owner(), GroupOwnership::Here | GroupOwnership::Doubting).then_some(age)
+    }
+
     /// Reports that the host may not have room for a takeover, or that it has.
     pub fn set_host_warning(&self, warning: Option<HostWarning>) {
         self.host_warning.send_replace(warning);
+    }
+
+    /// Keeps the forecasts of this gateway, the owner, at its standby.
+    pub fn set_forecasts(&self, forecasts: Arc<str>) {
+        self.own_forecasts.send_replace(Some(forecasts));
+    }
+
+    /// Returns the forecasts of the owner that this gateway followed last.
+    pub fn copied_forecasts(&self) -> Option<Arc<str>> {
+        self.copied_forecasts.borrow().clone()
     }
 
     /// Returns once the owner is another one, or after this time.

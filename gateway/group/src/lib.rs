@@ -12,6 +12,7 @@
 mod address;
 mod beats;
 mod fence;
+mod forecasts;
 mod group;
 mod keys;
 mod link;
@@ -24,6 +25,7 @@ mod redundancy;
 mod refusals;
 mod rehearsal;
 mod store_vote;
+mod unconfirmed;
 mod votes;
 
 use std::io;
@@ -46,7 +48,7 @@ use evenkeel_telemetry::Instruments;
 use group::GroupInbox;
 pub use group::{
     GatewayStanding, Group, GroupOwnership, GroupRole, GroupStatus, HandOverError, HandOverResult,
-    HostWarning, OwnershipState, TakeOverError, TakenOver,
+    HostWarning, MemberLoss, OwnershipState, TakeOverError, TakenOver,
 };
 use link::{Link, LinkedPeer};
 pub use link::{PeerApi, PeerStream};
@@ -201,7 +203,7 @@ impl BoundMember {
         } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(ClusterStartError::Thread)?;
-        let refusals = RefusalLog::new(instruments);
+        let refusals = RefusalLog::new(Arc::clone(&instruments));
         let link =
             Link::start(link, &settings, &cluster, refusals.clone(), self.streams, self.linked);
         let (lost_in, lost) = watch::channel(None);
@@ -212,6 +214,7 @@ impl BoundMember {
             gateway,
             link: link.map_err(ClusterStartError::Thread)?,
             inbox,
+            instruments,
             settings: cluster.clone(),
         };
         let serve = async move |is_real_time| {

@@ -2,6 +2,7 @@
 
 mod operator;
 mod reporting;
+mod takeover_phases;
 
 use std::future::pending;
 use std::io;
@@ -9,13 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, PeerSettings};
-use evenkeel_control::{Handle, Suspended, SuspensionGuard};
+use evenkeel_control::{Continuation, Handle, Suspended, SuspensionGuard};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
 use evenkeel_ownership::{
-    Beat, Cluster, ClusterOutput, ClusterSettings, ContinuedOwnership, HoldDown, MaySend, PeerId,
-    Reporter, TakeoverCause,
+    Beat, BeatRole, Cluster, ClusterOutput, ClusterSettings, ContinuedOwnership, HoldDown, MaySend,
+    PeerId, Reporter, TakeoverCause,
 };
+use evenkeel_telemetry::Instruments;
+use takeover_phases::TakeoverTimes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::address::AddressKeeper;
@@ -79,6 +82,7 @@ pub(super) struct MemberParts {
     pub(super) gateway: MemberGateway,
     pub(super) link: Link,
     pub(super) inbox: GroupInbox,
+    pub(super) instruments: Arc<Instruments>,
 }
 
 /// The parts of a gateway that its member resumes, fences and stops.
@@ -109,12 +113,17 @@ pub(super) struct GroupMember {
     peer_agent: Option<PeerAgent>,
     refusals: RefusalLog,
     inbox: GroupInbox,
+    instruments: Arc<Instruments>,
     /// The last beat of each other member.
     heard: Vec<Option<Instant>>,
+    /// The last beat of an owner.
+    owner_heard: Option<Instant>,
     /// Only a real-time thread does: otherwise the work of control would delay beats.
     pub(super) prepares_takeovers: bool,
     preparation: TakeoverPreparation,
     taking: PendingChange<usize>,
+    /// Of the takeover under way.
+    times: Option<TakeoverTimes>,
     /// Sessions that the last takeover continued.
     continued: usize,
     yielding: PendingChange<Suspended>,
@@ -174,7 +183,7 @@ impl GroupMember {
             core: Cluster::new(settings, now),
             incarnation,
             keeper,
-            records: RecordExchange::new(parts.link, &parts.settings, parts.inbox.copy.clone()),
+            records: RecordExchange::new(parts.link, &parts.settings, &parts.inbox),
             settings: parts.settings,
             gateway: parts.gateway,
             beats,
@@ -182,10 +191,13 @@ impl GroupMember {
             peer_agent: None,
             refusals,
             inbox: parts.inbox,
+            instruments: parts.instruments,
             heard,
+            owner_heard: None,
             prepares_takeovers: false,
             preparation: TakeoverPreparation::default(),
             taking: None,
+            times: None,
             continued: 0,
             yielding: None,
             guard: None,
@@ -277,7 +289,7 @@ impl GroupMember {
                 // Each beat looks for room again.
                 batch = next(&mut self.records.batches), if self.records.link.has_room() => {
                     match batch {
-                        Some(batch) => self.records.send(&batch),
+                        Some(batch) => self.records.send(batch),
                         // Another follower replaced this one, or this one did not keep up.
                         None => self.records.batches = None,
                     }
@@ -337,6 +349,9 @@ impl GroupMember {
                 // Of another version of the program.
                 let Some(beat) = Beat::decode(&payload) else { return };
                 self.heard[from.0] = Some(now);
+                if beat.role == BeatRole::Owner {
+                    self.owner_heard = Some(now);
+                }
                 self.core.handle_beat(from, beat, now);
             }
             BeatInput::Closed(of) => self.core.handle_peer_closed(of, Reporter::Kernel, now),
@@ -399,23 +414,31 @@ impl GroupMember {
         tracing::warn!(epoch, ?evidence, sessions, "this gateway owns the group's addresses");
         self.gateway.fencing.set_epoch(epoch);
         self.keeper.hold();
+        let replaces = evidence != TakeoverCause::Start;
+        let times = TakeoverTimes { owner_heard: self.owner_heard, owned: since };
+        self.times = replaces.then_some(times);
         let (handle, quic) = (self.gateway.handle.clone(), self.gateway.quic.clone());
         let yielded = self.guard.take().is_some();
+        let cause = match evidence {
+            TakeoverCause::HandOver => Continuation::HandOver,
+            _ => Continuation::Takeover,
+        };
         let replica = std::mem::take(&mut self.records.replica);
         let preparation = std::mem::take(&mut self.preparation);
         self.taking = Some(tokio::spawn(async move {
             let mut sessions = replica.sessions();
             if let Some(prepared) = preparation.finish(&replica, &handle).await {
                 sessions = prepared;
-                handle.resume_prepared(&replica).await.map_err(|_| "control ended".to_owned())?;
+                let resumed = handle.resume_prepared(&replica, cause).await;
+                resumed.map_err(|_| "control ended".to_owned())?;
             } else if !yielded && replica.number() > 0 {
                 // Without sessions too: ids and answered keys continue.
                 let state = Arc::unwrap_or_clone(replica).snapshot_with_ports();
                 let (snapshot, sockets) = state.ok_or("no record of a node came")?;
-                let restored = handle.take_over(snapshot, sockets).await;
+                let restored = handle.take_over(snapshot, sockets, cause).await;
                 sessions = restored.map_err(|error| error.to_string())?.sessions;
             } else {
-                handle.resume().await.map_err(|_| "control ended".to_owned())?;
+                handle.resume(cause).await.map_err(|_| "control ended".to_owned())?;
             }
             quic.iter().for_each(quic::Resumer::resume);
             let after_us = since.elapsed().as_micros() as u64;
@@ -428,6 +451,9 @@ impl GroupMember {
         match taken {
             Ok(sessions) => {
                 self.continued = sessions;
+                if let Some(times) = self.times.take() {
+                    times.record(&self.instruments, Instant::now());
+                }
                 self.follow_records();
             }
             Err(reason) => self.lost = Some(MemberEnd::NotRestored(reason)),
@@ -501,8 +527,9 @@ impl GroupMember {
             Ok(Suspended { mut batch, descriptors: _, guard }) => {
                 batch.precedes_packets();
                 self.guard = Some(guard);
-                self.records.send(&batch);
-                self.core.handle_yielded(batch.number(), Instant::now());
+                let number = batch.number();
+                self.records.send(batch);
+                self.core.handle_yielded(number, Instant::now());
                 if self.core.is_owner() {
                     // The hand-over was given up: control resumes.
                     self.guard = None;

@@ -11,8 +11,10 @@ use evenkeel_ownership::Cluster;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::group::CopyState;
+use super::forecasts::ForecastExchange;
+use super::group::{CopyState, GroupInbox};
 use super::link::{Link, LinkEvent, LinkFrame};
+use super::unconfirmed::UnconfirmedBatches;
 
 /// A copy is incomplete once the owner was heard for this long without a connection to it.
 const STALE_AFTER: Duration = Duration::from_millis(100);
@@ -28,8 +30,10 @@ pub(super) struct RecordExchange {
     /// Batches for the peer, while this member owns and is connected.
     pub(super) batches: Option<mpsc::Receiver<RecordBatch>>,
     pub(super) following: PendingChange<mpsc::Receiver<RecordBatch>>,
+    unconfirmed: UnconfirmedBatches,
     /// Of the peer.
     copy: watch::Sender<CopyState>,
+    forecasts: ForecastExchange,
     connected: bool,
     disconnected_at: Option<Instant>,
     refusal: Option<String>,
@@ -38,18 +42,16 @@ pub(super) struct RecordExchange {
 }
 
 impl RecordExchange {
-    pub(super) fn new(
-        link: Link,
-        settings: &GroupSettings,
-        copy: watch::Sender<CopyState>,
-    ) -> RecordExchange {
+    pub(super) fn new(link: Link, settings: &GroupSettings, inbox: &GroupInbox) -> RecordExchange {
         RecordExchange {
             link,
             replica: Arc::new(Replica::with_ports_at(settings.port_legs())),
             port_legs: settings.port_legs(),
             batches: None,
             following: None,
-            copy,
+            unconfirmed: UnconfirmedBatches::default(),
+            copy: inbox.copy.clone(),
+            forecasts: inbox.forecasts.clone(),
             connected: false,
             disconnected_at: None,
             refusal: None,
@@ -62,6 +64,9 @@ impl RecordExchange {
             LinkEvent::Connected => {
                 (self.connected, self.refusal, self.difference) = (true, None, None);
                 self.disconnected_at = None;
+                if !core.is_owner() {
+                    self.unconfirmed.clear();
+                }
             }
             LinkEvent::Disconnected | LinkEvent::PeerChanged => {
                 if event == LinkEvent::Disconnected {
@@ -70,7 +75,10 @@ impl RecordExchange {
                 (self.connected, self.batches, self.following) = (false, None, None);
                 // The next follower's batches count from 1.
                 self.copy.send_modify(|copy| copy.acknowledged = 0);
-                self.disconnected_at = Some(Instant::now());
+                let now = Instant::now();
+                self.unconfirmed.handle_disconnected(now);
+                self.disconnected_at = Some(now);
+                self.forecasts.begin();
             }
             LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
             LinkEvent::Differs(difference) => self.difference = difference,
@@ -79,15 +87,18 @@ impl RecordExchange {
             }
             LinkEvent::Frame(LinkFrame::Batch(_) | LinkFrame::HandOver) => {}
             LinkEvent::Frame(LinkFrame::Acknowledged(number)) => {
+                self.unconfirmed.handle_confirmed(number);
                 self.copy.send_modify(|copy| copy.acknowledged = number);
             }
         }
+        self.show_unconfirmed();
     }
 
     /// Adds a batch of the owner to the copy.
     fn keep(&mut self, bytes: &[u8], core: &mut Cluster) {
-        let batch =
+        let mut batch =
             RecordBatch::decode(bytes, Some(Instant::now())).map_err(|error| error.to_string());
+        let part = batch.as_mut().ok().and_then(|batch| batch.forecasts.take());
         let replica = Arc::make_mut(&mut self.replica);
         let applied =
             batch.and_then(|batch| replica.apply(batch).map_err(|error| error.to_string()));
@@ -95,6 +106,7 @@ impl RecordExchange {
             Ok(()) => {
                 let number = self.replica.number();
                 core.handle_replica(self.replica.is_whole(), number, Instant::now());
+                part.into_iter().for_each(|part| self.forecasts.take(part));
                 self.link.send(&LinkFrame::Acknowledged(number));
             }
             Err(reason) => {
@@ -105,7 +117,7 @@ impl RecordExchange {
     }
 
     /// Has control continue the owner's revisions of policies, so that a takeover finds them loaded, and keep its records of
-    /// ended sessions.
+    /// ended sessions, its operators' decisions and its alerts.
     pub(super) fn pass_on(&mut self, handle: &Handle) {
         if !self.replica.has_news() {
             return;
@@ -114,7 +126,8 @@ impl RecordExchange {
         let policies = handle.restore_policies(replica.take_policies());
         let history = handle.copy_history(replica.take_history());
         let operations = handle.copy_operations(replica.take_operations());
-        if !policies || !history || !operations {
+        let alerts = handle.copy_alerts(replica.take_alerts());
+        if !policies || !history || !operations || !alerts {
             tracing::error!("decisions or records of the owner not continued: control is busy");
             // The next connection begins with all records.
             self.link.restart();
@@ -134,11 +147,23 @@ impl RecordExchange {
         }));
     }
 
-    pub(super) fn send(&mut self, batch: &RecordBatch) {
+    pub(super) fn send(&mut self, mut batch: RecordBatch) {
+        let now = Instant::now();
+        batch.forecasts = self.forecasts.next_part(now);
+        self.unconfirmed.handle_sent(batch.number(), now);
+        self.show_unconfirmed();
         if !self.link.send(&LinkFrame::Batch(batch.encode())) {
             // The peer does not read. The connection ends, and the next one begins with all records.
             self.batches = None;
         }
+    }
+
+    /// Nothing waits for this change.
+    fn show_unconfirmed(&self) {
+        self.copy.send_if_modified(|copy| {
+            copy.unconfirmed_since = self.unconfirmed.oldest();
+            false
+        });
     }
 
     /// The copy is that of another owner.

@@ -148,6 +148,7 @@ impl Successor {
                 other => return Err(other.unexpected(OLD)),
             }
         };
+        let alerts = records.take_alerts();
         let snapshot = records.snapshot().ok_or("no records were sent")?;
         let restored = handle.restore(snapshot, ports).await;
         let sessions = restored.map_err(|error| error.to_string())?.sessions;
@@ -169,7 +170,11 @@ impl Successor {
         }
         self.send(HandoverMessage::Continued).await?;
         match self.hear().await?.0 {
-            HandoverMessage::Go => Ok(sessions),
+            HandoverMessage::Go => {
+                // Of a busy control the file has them.
+                handle.copy_alerts(alerts);
+                Ok(sessions)
+            }
             other => Err(other.unexpected(OLD)),
         }
     }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use evenkeel_control::{
-    LastStatesPart, NamedSockets, RecordBatch, SocketName, Suspended, SuspensionGuard,
-    encode_policies,
+    Continuation, LastStatesPart, NamedSockets, RecordBatch, SocketName, Suspended,
+    SuspensionGuard, encode_policies,
 };
 use evenkeel_dataplane::quic;
 use evenkeel_group::{Group, OwnershipState};
@@ -326,7 +326,7 @@ impl Upgrader<'_> {
                 attempt.child.end().await;
                 if attempt.is_suspended {
                     // Fails only if control has ended, and the gateway with it.
-                    let _ = self.gateway.handle.resume().await;
+                    let _ = self.gateway.handle.resume(Continuation::Upgrade).await;
                     self.api.open();
                 }
                 Err(reason)

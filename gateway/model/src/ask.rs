@@ -526,7 +526,7 @@ crate::named! {
         AboveDevice = "above-device",
         /// The cap has no effect: no endpoint concerned supports one.
         CapUnsupported = "cap-unsupported",
-        /// The breaker of a node's region is open.
+        /// The breaker of a node's zone or region is open.
         BreakerOpen = "breaker-open",
         /// The subject changed since the question.
         Outdated = "outdated",

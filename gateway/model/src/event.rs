@@ -161,6 +161,8 @@ pub enum CoreEvent {
         took: Duration,
         /// Notes of the plugin on subjects of the question.
         notes: Vec<DecisionNote>,
+        /// The nodes of the native default for a placement; empty for other questions.
+        native: Vec<NodeId>,
     },
     /// Part of a decision broke a rule and was not applied.
     Guarded {
@@ -242,6 +244,8 @@ pub enum CoreEvent {
         room: RoomId,
         /// The name that clients requested; the number of a room that is gone.
         room_name: Arc<str>,
+        /// The name of the scenario.
+        scenario: Arc<str>,
         /// The live sessions of the room.
         sessions: Vec<SessionId>,
         /// The reason of the move.
@@ -295,6 +299,18 @@ pub enum CoreEvent {
         why: Strike,
         /// The session that gave the evidence, if it was one session.
         session: Option<SessionId>,
+    },
+    /// The cause of moves off this hop is known, whose [`CoreEvent::Moved`] gave the cause `link`: their ports were closed because the
+    /// node was dead. The [`CoreEvent::Node`] of its death follows.
+    MoveCauseFound {
+        /// The node, in one incarnation.
+        hop: Hop,
+        /// The reason of the moves.
+        cause: MoveCause,
+        /// The names of the rooms.
+        rooms: Vec<Arc<str>>,
+        /// The live sessions of the rooms.
+        sessions: Vec<SessionId>,
     },
     /// A node's health changed.
     Node {
@@ -365,10 +381,12 @@ pub enum CoreEvent {
         /// The time at which the move or drain began.
         started: Instant,
     },
-    /// The state of a regional breaker changed, or is that of the process which this one continues.
+    /// The state of the breaker of a region or zone changed, or is that of the process which this one continues.
     Breaker {
         /// The number of the region.
         region: RegionId,
+        /// The name of the zone; `None`: the breaker is that of the region.
+        zone: Option<Arc<str>>,
         /// The state before.
         from: BreakerState,
         /// The state after.
@@ -379,7 +397,7 @@ pub enum CoreEvent {
         sessions: u32,
         /// Sessions with bad media.
         bad: u32,
-        /// Sessions opened in the region within the last second.
+        /// Sessions opened there within the last second.
         opened: u32,
         /// Sessions that failed to open within the last second.
         failed: u32,

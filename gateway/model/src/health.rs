@@ -132,7 +132,7 @@ crate::named! {
 pub enum StopPhase {
     /// The node is empty, and is told to stop.
     Begun,
-    /// The node still answered when its time limit passed. Its hooks are ended, and it is not stopped again.
+    /// The node still answered when its time limit passed. Its hooks are ended, and the node is used again.
     Failed,
     /// The node no longer answers.
     Done {
@@ -168,7 +168,7 @@ crate::named! {
 }
 
 crate::named! {
-    /// State of a regional breaker, which decides on new rooms.
+    /// State of the breaker of a region or zone, which decides on new rooms.
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
     #[repr(u32)]
     pub enum BreakerState {

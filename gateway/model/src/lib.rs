@@ -42,7 +42,8 @@ pub use health::{
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use offer::{
     ClientIdentity, ClientTransport, Decider, FeedbackSupport, Impossible, IngressProtocol,
-    MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RtcpPort, Srtp, StreamKind,
+    MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RepairKind, RtcpPort, Srtp,
+    StreamKind,
 };
 pub use registry::{
     COMMON_REASONS_FROM, CatalogEntry, CommonReason, EntryKind, Measures, Metric, Op, Param, Row,

@@ -129,12 +129,34 @@ pub struct PayloadType {
     pub clock_rate: u32,
 }
 
+crate::named! {
+    /// How packets repair others; its number is its index in counters.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum RepairKind {
+        /// Retransmission (RFC 4588).
+        Retransmission = "rtx",
+        /// Forward error correction (RFC 5109, RFC 8627).
+        Fec = "fec",
+    }
+}
+
 impl PayloadType {
-    /// True if this payload type repairs other streams: retransmission (RFC 4588) or forward error correction (RFC
-    /// 5109, RFC 8627).
+    /// How this payload type repairs other streams; `None` if it does not.
+    pub fn repair(&self) -> Option<RepairKind> {
+        let is = |name: &str| self.codec.eq_ignore_ascii_case(name);
+        // Each packet is asked about, and the lengths tell most codecs apart.
+        match self.codec.len() {
+            3 if is("rtx") => Some(RepairKind::Retransmission),
+            6 if is("ulpfec") => Some(RepairKind::Fec),
+            7 if is("flexfec") => Some(RepairKind::Fec),
+            10 if is("flexfec-03") => Some(RepairKind::Fec),
+            _ => None,
+        }
+    }
+
+    /// True if this payload type repairs other streams.
     pub fn repairs(&self) -> bool {
-        let names = ["rtx", "ulpfec", "flexfec", "flexfec-03"];
-        names.iter().any(|name| self.codec.eq_ignore_ascii_case(name))
+        self.repair().is_some()
     }
 }
 

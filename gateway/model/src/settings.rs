@@ -147,6 +147,8 @@ pub struct Scenario {
     pub spares: u8,
     /// The deaths that the capacity reserved at the first spare covers.
     pub reserve: FailureScope,
+    /// Spares are outside the first node's zone or region. [`FailureScope::Node`]: other zones are only preferred.
+    pub spares_outside: FailureScope,
     /// Silence after which a session is closed.
     pub close_after: Duration,
     /// Rooms of higher priority are rescued first.
@@ -325,7 +327,7 @@ pub struct GatewayLimits {
     pub openings_at_once: u32,
     /// Maximum rooms per second that return to their native place. Default 20.
     pub failbacks_per_second: u32,
-    /// Thresholds of the circuit breakers of regions.
+    /// Thresholds of the circuit breakers of regions and zones.
     pub breakers: Breakers,
     /// Settings of the circuit breakers of clients.
     pub client_breakers: ClientBreakerSettings,
@@ -359,7 +361,7 @@ impl Default for GatewayLimits {
     }
 }
 
-/// Thresholds of the regional breakers.
+/// Thresholds of the breakers of regions and zones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Breakers {
     /// A session is bad from this loss towards its client, in ppm. Default 8 %.
@@ -470,7 +472,7 @@ impl RedundancyMode {
 
 crate::named! {
     /// The nodes that fail together.
-    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Deserialize)]
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]
     pub enum FailureScope {
         /// One node.

@@ -288,6 +288,18 @@ impl NodeTable {
         }
     }
 
+    /// Returns the zone and the region of the node; none if the node is gone.
+    pub fn domains_of(&self, node: NodeId) -> impl Iterator<Item = FailureDomain> {
+        let scopes = [FailureScope::Zone, FailureScope::Region].into_iter();
+        scopes.filter_map(move |scope| self.domain_of(node, scope))
+    }
+
+    /// True if both nodes are in one zone or region. Always false if the scope is the node alone.
+    pub fn share_domain(&self, one: NodeId, other: NodeId, scope: FailureScope) -> bool {
+        self.domain_of(one, scope)
+            .is_some_and(|domain| self.domain_of(other, scope) == Some(domain))
+    }
+
     /// Returns the nodes of the zone or region.
     pub fn in_domain(&self, domain: FailureDomain) -> impl Iterator<Item = &Node> {
         self.iter().filter(move |node| match domain {
@@ -415,8 +427,7 @@ impl NodeTable {
 
     /// Returns true if an operator drains the zone or region of the node.
     pub fn is_in_drained(&self, node: NodeId) -> bool {
-        let scopes = [FailureScope::Zone, FailureScope::Region].into_iter();
-        scopes.filter_map(|scope| self.domain_of(node, scope)).any(|domain| self.is_drained(domain))
+        self.domains_of(node).any(|domain| self.is_drained(domain))
     }
 
     /// Sets whether present and future nodes of the zone or region drain. Of a region, it replaces what was set of its

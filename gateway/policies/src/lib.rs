@@ -54,6 +54,8 @@ const QUESTIONS_MAX: usize = 64;
 pub struct PolicyView {
     /// The policy: `call/routing`.
     pub policy: PolicyName,
+    /// The scenarios of its set.
+    pub scenarios: Vec<Arc<str>>,
     /// Revisions, rollout, faults.
     pub status: PolicyStatus,
     /// The plugin of the active revision. Empty while the native default decides because the plugin failed.
@@ -129,6 +131,7 @@ impl RunningPolicy {
     fn view(
         &self,
         policy: &PolicyName,
+        scenarios: Vec<Arc<str>>,
         status: PolicyStatus,
         cohorts: Vec<ArmStatistics>,
     ) -> PolicyView {
@@ -143,6 +146,7 @@ impl RunningPolicy {
             active.map(|plugin| plugin.figures.read()).unwrap_or_default();
         PolicyView {
             policy: policy.clone(),
+            scenarios,
             active: active.map(view).unwrap_or_default(),
             candidate: candidate.map(view).unwrap_or_default(),
             status,
@@ -421,7 +425,10 @@ impl PolicyThreads {
         let view = |(policy, running): (&PolicyName, &RunningPolicy)| {
             let status = gateway.policy(policy)?.status(now);
             let cohorts = tallies.get(policy).and_then(|tally| gateway.cohorts(policy, tally));
-            Some(running.view(policy, status, cohorts.into_iter().flatten().collect()))
+            let of_set = gateway.scenarios().filter(|(_, scenario)| scenario.set == policy.set);
+            let scenarios = of_set.map(|(name, _)| Arc::clone(name)).collect();
+            let cohorts = cohorts.into_iter().flatten().collect();
+            Some(running.view(policy, scenarios, status, cohorts))
         };
         self.running.iter().filter_map(view).collect()
     }

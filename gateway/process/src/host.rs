@@ -9,6 +9,12 @@ const PROCESSOR_TIMES: &str = "/proc/stat";
 /// Memory of the host (proc_meminfo(5)).
 const MEMORY: &str = "/proc/meminfo";
 
+/// The ports that the kernel assigns (ip(7)).
+const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
+/// Sockets of this network namespace (proc(5)), for each version of IP.
+const SOCKETS: [&str; 2] = ["/proc/net/sockstat", "/proc/net/sockstat6"];
+
 /// The network interfaces of this host, one folder each.
 pub const INTERFACES: &str = "/sys/class/net";
 
@@ -33,6 +39,8 @@ pub struct HostReading {
     pub memory_available: Option<u64>,
     /// Bytes that a process without privileges can write to the disk of the folder.
     pub disk_free: Option<u64>,
+    /// Ports that the kernel assigns, less the UDP sockets of this network namespace.
+    pub ports_left: Option<u64>,
     /// Received packets that each interface dropped since it exists, loopback excluded.
     pub interface_drops: Vec<(String, u64)>,
 }
@@ -41,11 +49,14 @@ impl HostReading {
     /// Reads the host and the disk of this folder.
     pub fn now(folder: Option<&Path>) -> HostReading {
         let memory = fs::read_to_string(MEMORY).ok();
+        let ports = fs::read_to_string(LOCAL_PORTS).ok();
+        let sockets = SOCKETS.map(|path| fs::read_to_string(path).unwrap_or_default());
         let disk = folder.and_then(|folder| rustix::fs::statvfs(folder).ok());
         HostReading {
             processor: ProcessorTime::now(),
             memory_available: memory.and_then(|text| memory_available(&text)),
             disk_free: disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+            ports_left: ports.and_then(|range| ports_left(&range, &sockets.concat())),
             interface_drops: interface_drops(Path::new(INTERFACES)),
         }
     }
@@ -91,6 +102,17 @@ impl ProcessorTime {
 fn memory_available(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1_024)
+}
+
+/// `range`: the first and the last port. `sockets`: lines such as `UDP: inuse 3 mem 2` and `UDP6: inuse 1`.
+fn ports_left(range: &str, sockets: &str) -> Option<u64> {
+    let mut ends = range.split_whitespace().map(str::parse::<u64>);
+    let (first, last) = (ends.next()?.ok()?, ends.next()?.ok()?);
+    let in_use = sockets.lines().filter_map(|line| {
+        let count = line.strip_prefix("UDP: inuse ").or(line.strip_prefix("UDP6: inuse "))?;
+        count.split(' ').next()?.parse::<u64>().ok()
+    });
+    Some((last + 1).saturating_sub(first).saturating_sub(in_use.sum()))
 }
 
 /// Drops of the interfaces in a folder. Virtual ones get another name with each container, so they count only on a host without others.

@@ -8,10 +8,10 @@ use evenkeel_config::GatewayConfig;
 use evenkeel_control::{ControlError, Handle, StatusReport};
 use evenkeel_core::{NodeStanding, SessionStanding, SloStanding, SloWindow};
 use evenkeel_group::{Group, GroupOwnership, GroupRole, GroupStatus};
-use evenkeel_model::{Measures, Metric, PathSegment, SessionId};
+use evenkeel_model::{Arm, Measures, Metric, NodeId, PathSegment, RepairKind, SessionId};
 use evenkeel_runtime::RunningGateway;
 use evenkeel_telemetry::registry::{Attribute, Count, Histogram, Level};
-use evenkeel_telemetry::{Instruments, NodeLevel, NodeLoad};
+use evenkeel_telemetry::{Instruments, NodeLevel, NodeLoad, PolicyRevision};
 
 /// Interval at which counters and states are read.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
@@ -21,6 +21,12 @@ const SESSIONS_EVERY: u32 = 10;
 
 /// Sessions that are read at a time.
 const SESSIONS_AT_ONCE: usize = 1_000;
+
+/// Policies are read as often, between two readings of the sessions.
+const POLICIES_AT: u32 = 5;
+
+/// A region and a zone of it, by name; both empty for sessions that no node carries.
+type Place = (Arc<str>, Arc<str>);
 
 /// Turns counters and states into metrics.
 pub(super) struct CounterFollower {
@@ -32,6 +38,10 @@ pub(super) struct CounterFollower {
     totals: TotalCounter,
     /// Scenarios that are configured or had sessions.
     scenarios: BTreeSet<Arc<str>>,
+    /// The places of all nodes so far.
+    places: BTreeSet<Place>,
+    /// Sessions of each node at the last reading of all; `None` before the first.
+    sessions_at: Option<BTreeMap<NodeId, u32>>,
     /// Those of the last reading. A reload may remove some.
     slos: Vec<SloStanding>,
 }
@@ -50,6 +60,8 @@ impl CounterFollower {
             group,
             credentials,
             scenarios: BTreeSet::new(),
+            places: BTreeSet::new(),
+            sessions_at: None,
             slos: Vec::new(),
         }
     }
@@ -58,11 +70,12 @@ impl CounterFollower {
         let mut every = tokio::time::interval(COUNTERS_EVERY);
         for number in (0..SESSIONS_EVERY).cycle() {
             every.tick().await;
-            let sessions = async |follower: &mut CounterFollower| match number {
+            let rarely = async |follower: &mut CounterFollower| match number {
                 0 => follower.read_sessions().await,
+                POLICIES_AT => follower.read_policies().await,
                 _ => Ok(()),
             };
-            if self.read().await.is_err() || sessions(self).await.is_err() {
+            if self.read().await.is_err() || rarely(self).await.is_err() {
                 return;
             }
         }
@@ -80,14 +93,23 @@ impl CounterFollower {
     /// Reads the current states instead of summing up events, since some events may have been missed.
     async fn read(&mut self) -> Result<(), ControlError> {
         let names = self.handle.names();
-        let nodes = self.handle.nodes().await?.into_iter().map(|node| {
+        let mut nodes = Vec::new();
+        for node in self.handle.nodes().await? {
             let NodeStanding { hop, health, draining, capacity_kbps, rooms, round_trip, .. } = node;
             let leaving = node.leaves;
-            let share = f64::from(node.load_permille) / 1_000.0;
-            let load = Some(NodeLoad { share, capacity_kbps, rooms, round_trip });
+            let counted = self.sessions_at.as_ref();
+            let load = NodeLoad {
+                share: f64::from(node.load_permille) / 1_000.0,
+                capacity_kbps,
+                rooms,
+                sessions: counted.map(|at| at.get(&hop.node).copied().unwrap_or(0)),
+                round_trip,
+                loss: f64::from(node.loss_ppm) / 1e6,
+            };
             let name = names.of_hop(hop);
-            (hop.node, NodeLevel { name, leaving, health, draining, load })
-        });
+            self.places.insert((Arc::clone(&name.region), Arc::clone(&name.zone)));
+            nodes.push((hop.node, NodeLevel { name, leaving, health, draining, load: Some(load) }));
+        }
         self.instruments.nodes().set(nodes);
         let status = self.handle.status().await?;
         self.instruments.level(Level::SessionsActive, status.sessions as f64, &[]);
@@ -110,7 +132,8 @@ impl CounterFollower {
     }
 
     fn set_group(&self, group: &Group) {
-        let ((role, _), GroupStatus { gateways, warnings }) = (group.role(), group.status());
+        let ((role, _), GroupStatus { gateways, warnings, unready, .. }) =
+            (group.role(), group.status());
         let owner = group.owner();
         let is_owned = matches!(owner, GroupOwnership::Here | GroupOwnership::Peer(_));
         // A doubting owner may be blocked, too.
@@ -119,10 +142,14 @@ impl CounterFollower {
         for (level, value) in [
             (Level::GroupRole, f64::from(role as u32)),
             (Level::GroupWarnings, warnings.len() as f64),
+            (Level::GroupUnready, unready as f64),
             (Level::GroupOwned, f64::from(is_owned)),
             (Level::GroupBlocked, f64::from(is_blocked)),
         ] {
             self.instruments.level(level, value, &[]);
+        }
+        if let Some(lag) = group.lag() {
+            self.instruments.level(Level::GroupLag, lag.as_secs_f64(), &[]);
         }
         for other in gateways.iter().filter(|it| !it.here) {
             let labels = [(Attribute::Gateway, &*other.gateway)];
@@ -153,45 +180,80 @@ impl CounterFollower {
         }
     }
 
-    /// Samples the quality of each session, and counts the sessions of each scenario.
+    /// Reads which revisions of policies are asked.
+    async fn read_policies(&self) -> Result<(), ControlError> {
+        let revisions = self.handle.policies().await?.into_iter().flat_map(|view| {
+            let candidate = view.status.candidate.map(|candidate| candidate.revision);
+            let arms = [(Arm::Standing, view.status.active), (Arm::Canary, candidate)];
+            let policy = view.policy.to_string();
+            arms.into_iter().filter_map(move |(arm, revision)| {
+                let (policy, arm) = (policy.clone(), arm.name());
+                Some(PolicyRevision { policy, arm, revision: revision? })
+            })
+        });
+        self.instruments.revisions().set(revisions.collect());
+        Ok(())
+    }
+
+    /// Samples the quality of each session, and counts the sessions of each scenario and node.
     async fn read_sessions(&mut self) -> Result<(), ControlError> {
+        let names = self.handle.names();
         let mut counts: BTreeMap<Arc<str>, ScenarioCount> = BTreeMap::new();
+        let mut sessions_at: BTreeMap<NodeId, u32> = BTreeMap::new();
         let mut after = SessionId(0);
         loop {
             let sessions = self.handle.sessions_after(after, SESSIONS_AT_ONCE).await?;
             let Some(last) = sessions.last() else { break };
             after = last.state.session;
             for session in sessions {
-                let SessionStanding { scenario, measures, plan, impairment, .. } = session.state;
-                self.sample(&scenario, &measures);
+                let SessionStanding { scenario, hop, measures, plan, impairment, .. } =
+                    session.state;
+                let place = hop.map_or_else(Place::default, |hop| {
+                    *sessions_at.entry(hop.node).or_default() += 1;
+                    let name = names.of_hop(hop);
+                    (name.region, name.zone)
+                });
+                self.sample(labels_of(&scenario, &place), &measures);
                 let count = counts.entry(scenario).or_default();
-                count.sessions += 1;
-                count.degraded += u32::from(plan.rung() > 0);
+                let [sessions, rungs @ ..] = count.places.entry(place).or_default();
+                *sessions += 1;
+                if let Some(rung) = plan.rung().checked_sub(1) {
+                    rungs[usize::from(rung)] += 1;
+                }
                 if let Some(impairment) = impairment {
                     count.impaired[impairment.segment as usize] += 1;
                 }
             }
         }
         self.scenarios.extend(counts.keys().cloned());
+        self.places.extend(counts.values().flat_map(|count| count.places.keys().cloned()));
         for scenario in &self.scenarios {
-            let ScenarioCount { sessions, degraded, impaired } =
-                counts.get(scenario).copied().unwrap_or_default();
-            let labels = [(Attribute::Scenario, &**scenario)];
-            self.instruments.level(Level::ScenarioSessions, f64::from(sessions), &labels);
-            self.instruments.level(Level::ScenarioDegraded, f64::from(degraded), &labels);
+            let ScenarioCount { places, impaired } = counts.remove(scenario).unwrap_or_default();
+            for place in &self.places {
+                let [sessions, rungs @ ..] = places.get(place).copied().unwrap_or_default();
+                let labels = labels_of(scenario, place);
+                self.instruments.level(Level::ScenarioSessions, f64::from(sessions), &labels);
+                let [scenario, region, zone] = labels;
+                for (name, sessions) in RUNGS.into_iter().zip(rungs) {
+                    let labels = [scenario, region, zone, (Attribute::Rung, name)];
+                    self.instruments.level(Level::ScenarioDegraded, f64::from(sessions), &labels);
+                }
+            }
             for (segment, impaired) in PathSegment::ALL.into_iter().zip(impaired) {
-                let labels = [labels[0], (Attribute::Segment, segment.name())];
+                let labels =
+                    [(Attribute::Scenario, &**scenario), (Attribute::Segment, segment.name())];
                 self.instruments.level(Level::ScenarioImpaired, f64::from(impaired), &labels);
             }
         }
+        self.sessions_at = Some(sessions_at);
         Ok(())
     }
 
-    fn sample(&self, scenario: &str, measures: &Measures) {
-        let label = (Attribute::Scenario, scenario);
+    fn sample(&self, labels: [(Attribute, &str); 3], measures: &Measures) {
         if let Some(r) = measures.measured(Metric::RFactor) {
-            self.instruments.value(Histogram::SessionR, f64::from(r) / 100.0, &[label]);
+            self.instruments.value(Histogram::SessionR, f64::from(r) / 100.0, &labels);
         }
+        let [scenario, region, zone] = labels;
         // In millionths of packets and of seconds.
         for (metric, histogram, direction) in [
             (Metric::LossUp, Histogram::SessionLoss, "up"),
@@ -200,7 +262,7 @@ impl CounterFollower {
             (Metric::JitterDown, Histogram::SessionJitter, "down"),
         ] {
             if let Some(value) = measures.measured(metric) {
-                let labels = [label, (Attribute::Direction, direction)];
+                let labels = [scenario, region, zone, (Attribute::Direction, direction)];
                 self.instruments.value(histogram, f64::from(value) / 1e6, &labels);
             }
         }
@@ -222,8 +284,22 @@ impl CounterFollower {
                 (Count::ScenarioPackets, "down", now.packets_down),
                 (Count::ScenarioBytes, "up", now.bytes_up),
                 (Count::ScenarioBytes, "down", now.bytes_down),
+                (Count::ScenarioLost, "up", now.lost_up),
+                (Count::ScenarioLost, "down", now.lost_down),
             ] {
                 self.totals.add(count, &[scenario, (Attribute::Direction, direction)], total);
+            }
+            for (kind, repairs) in RepairKind::ALL.into_iter().zip(now.repairs) {
+                let repair = (Attribute::Repair, kind.name());
+                for (count, direction, total) in [
+                    (Count::ScenarioRepairPackets, "up", repairs.packets_up),
+                    (Count::ScenarioRepairPackets, "down", repairs.packets_down),
+                    (Count::ScenarioRepairBytes, "up", repairs.bytes_up),
+                    (Count::ScenarioRepairBytes, "down", repairs.bytes_down),
+                ] {
+                    let labels = [scenario, (Attribute::Direction, direction), repair];
+                    self.totals.add(count, &labels, total);
+                }
             }
             self.totals.add(Count::ScenarioCopied, &[scenario], now.bytes_copied);
         }
@@ -282,13 +358,20 @@ fn seconds_left(end: SystemTime, now: SystemTime) -> f64 {
     }
 }
 
+/// The rungs of a degraded session: a cap or voice only, and both.
+const RUNGS: [&str; 2] = ["1", "2"];
+
 /// The sessions of a scenario.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct ScenarioCount {
-    sessions: u32,
-    degraded: u32,
+    /// Of each place all sessions, and those on each of [`RUNGS`].
+    places: BTreeMap<Place, [u32; 1 + RUNGS.len()]>,
     /// In the order of [`PathSegment::ALL`].
     impaired: [u32; PathSegment::ALL.len()],
+}
+
+fn labels_of<'a>(scenario: &'a str, (region, zone): &'a Place) -> [(Attribute, &'a str); 3] {
+    [(Attribute::Scenario, scenario), (Attribute::Region, &**region), (Attribute::Zone, &**zone)]
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use file::ForecastFile;
 
 const SAMPLED_EVERY: Duration = Duration::from_secs(60);
 
-/// A process that is killed loses so many minutes at most.
+/// A process that is killed loses so many minutes at most, and so does a standby that takes over.
 const WRITTEN_EVERY_MINUTES: u64 = 10;
 
 /// Share of the capacity from which the shipped admission policies refuse new rooms, as `SHORT_FROM` of core.
@@ -134,9 +134,12 @@ impl ForecastFollower {
             nodes.insert(Arc::clone(&name), NodeMinute { sample: node_sample(standing), changes });
             ids.insert(name, id);
         }
-        if self.table.is_none() {
-            let file = self.file.clone();
-            self.table = Some(spawn_blocking(move || file.read()).await.unwrap_or_default());
+        let is_first = self.table.is_none();
+        if is_first {
+            let (file, copied) =
+                (self.file.clone(), self.group.as_ref().and_then(Group::copied_forecasts));
+            let read = spawn_blocking(move || file.continued(copied.as_deref()));
+            self.table = Some(read.await.unwrap_or_default());
         }
         let table = self.table.get_or_insert_default();
         let changes = table.sample(minute, &regions, &nodes, self.horizon);
@@ -162,10 +165,12 @@ impl ForecastFollower {
         };
         self.measure(minute, &report);
         self.is_written = false;
-        if minute.is_multiple_of(WRITTEN_EVERY_MINUTES)
+        if (is_first || minute.is_multiple_of(WRITTEN_EVERY_MINUTES))
             && let Some(writing) = self.begin_write()
+            && let Ok(Ok(content)) = writing.await
+            && let Some(group) = &self.group
         {
-            let _ = writing.await;
+            group.set_forecasts(content.into());
         }
         self.handle.note_forecasts(Box::new(report)).await
     }
@@ -185,7 +190,7 @@ impl ForecastFollower {
     }
 
     /// Writes the samples on a thread that may wait for the disk, unless they are written.
-    fn begin_write(&mut self) -> Option<JoinHandle<()>> {
+    fn begin_write(&mut self) -> Option<JoinHandle<serde_json::Result<String>>> {
         if std::mem::replace(&mut self.is_written, true) {
             return None;
         }

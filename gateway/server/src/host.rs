@@ -56,6 +56,7 @@ impl HostFollower {
         for (level, value) in [
             (Level::HostMemory, host.memory_available),
             (Level::HostDisk, host.disk_free),
+            (Level::HostPorts, host.ports_left),
             (Level::ProcessDescriptors, descriptors_left),
         ] {
             if let Some(value) = value {

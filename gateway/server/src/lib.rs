@@ -3,6 +3,7 @@
 #![deny(missing_docs)]
 
 mod counters;
+mod faults;
 mod forecast;
 mod host;
 mod host_sessions;

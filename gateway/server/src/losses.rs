@@ -1,16 +1,25 @@
-//! Checks each minute whether the nodes that remain could carry the sessions of the busiest node, and of each zone.
+//! Checks each minute whether the nodes that remain could carry the sessions of each busy node, and of each zone, and compares
+//! real losses with the last check.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use evenkeel_control::{ControlError, GatewayEvent, Handle, NodeName, UncoveredLoss, by_load};
+use evenkeel_control::{
+    ControlError, EventRecord, GatewayEvent, Handle, LossComparison, LossFigures, NodeName,
+    PredictedLoss, UncoveredLoss, by_load,
+};
 use evenkeel_core::{BlastRadius, NodeStanding};
 use evenkeel_model::{FailureScope, NodeId};
+use evenkeel_process::unix_us;
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Attribute, Level};
-use tokio::time::Instant;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::time::{Instant, timeout_at};
+
+use crate::faults::FaultObserver;
 
 const CHECKED_EVERY: Duration = Duration::from_secs(60);
 
@@ -20,17 +29,23 @@ const PAUSE_FACTOR: u32 = 50;
 /// Maximum pause between two checks: a check may have waited for a gateway that was suspended.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// Maximum rooms of a gateway that is checked by itself: a copy takes as much memory as its sessions in the core.
-const ROOMS_MAX: u32 = 10_000;
+/// Maximum rooms of a gateway that is checked each minute. With more the pause is the maximum: a copy takes as much memory as the
+/// sessions in the core.
+const ROOMS_OFTEN_MAX: u32 = 10_000;
 
-/// Maximum number of zones in a check. Those with most load come first.
-const ZONES_MAX: usize = 8;
+/// Maximum number of nodes, and of zones, in a check. Those with most load come first.
+const CASES_MAX: usize = 8;
 
-/// Checks losses, and reports those that would leave sessions without a node.
+/// Interval at which the end of a fault is looked for.
+const FAULT_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+
+/// Checks losses, and reports those that the fleet could not bear.
 pub(super) struct LossFollower {
     handle: Handle,
     instruments: Arc<Instruments>,
     reported: Vec<UncoveredLoss>,
+    events: Receiver<Arc<EventRecord>>,
+    faults: FaultObserver,
 }
 
 /// A loss to check.
@@ -43,7 +58,9 @@ struct LossCase {
 
 impl LossFollower {
     pub(super) fn new(handle: Handle, instruments: Arc<Instruments>) -> LossFollower {
-        LossFollower { handle, instruments, reported: Vec::new() }
+        let events = handle.events();
+        let faults = FaultObserver::default();
+        LossFollower { handle, instruments, reported: Vec::new(), events, faults }
     }
 
     /// Returns when control has ended.
@@ -56,32 +73,85 @@ impl LossFollower {
                 Ok(()) | Err(ControlError::Replaced | ControlError::NotCopied(_)) => {}
                 Err(error) => tracing::warn!(?error, "losses of nodes were not checked"),
             }
-            let pause = (began.elapsed() * PAUSE_FACTOR).clamp(CHECKED_EVERY, PAUSE_MAX);
-            tokio::time::sleep(pause).await;
+            let pause = pause(began.elapsed(), rooms(&nodes));
+            if !self.observe(Instant::now() + pause).await {
+                return;
+            }
         }
     }
 
     pub(super) async fn check(&mut self, nodes: &[NodeStanding]) -> Result<(), ControlError> {
-        let rooms: u32 = nodes.iter().map(|node| node.rooms).sum();
-        if rooms > ROOMS_MAX {
-            return Ok(());
-        }
         // A standby has no rooms.
-        let cases = if rooms == 0 { Vec::new() } else { self.cases(nodes) };
-        if cases.is_empty() {
-            self.report(&[], &[]);
-            return Ok(());
+        let cases = if rooms(nodes) == 0 { Vec::new() } else { self.cases(nodes) };
+        let mut radii = Vec::new();
+        let at_us = unix_us(SystemTime::now());
+        if !cases.is_empty() {
+            let losses = cases.iter().map(|case| case.nodes.clone()).collect();
+            radii = self.handle.blast(losses).await?;
         }
-        let losses = cases.iter().map(|case| case.nodes.clone()).collect();
-        let radii = self.handle.blast(losses).await?;
+        // Deaths during the check belong to the predictions before.
+        self.take_events();
+        let predicted = |(case, radius): (&LossCase, &BlastRadius)| PredictedLoss {
+            at_us,
+            scope: case.scope,
+            place: Arc::clone(&case.place),
+            nodes: radius.nodes.iter().copied().collect(),
+            figures: LossFigures::from(radius),
+        };
+        self.faults.predict(cases.iter().zip(&radii).map(predicted).collect());
         self.report(&cases, &radii);
         Ok(())
     }
 
-    /// The node that carries most, and the zones, if there are several.
+    /// Follows faults until then. Returns false if there are no more events.
+    async fn observe(&mut self, until: Instant) -> bool {
+        loop {
+            let now = Instant::now();
+            let ended = self.faults.end(unix_us(SystemTime::now()));
+            self.publish(ended);
+            if now >= until {
+                return true;
+            }
+            let looks = now + FAULT_LOOKED_AT_EVERY;
+            let next = if self.faults.follows_fault() { until.min(looks) } else { until };
+            match timeout_at(next, self.events.recv()).await {
+                Ok(Ok(record)) => self.take_event(&record),
+                Ok(Err(RecvError::Lagged(_))) => self.faults.forget(),
+                Ok(Err(RecvError::Closed)) => return false,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Takes the events so far.
+    fn take_events(&mut self) {
+        loop {
+            match self.events.try_recv() {
+                Ok(record) => self.take_event(&record),
+                Err(TryRecvError::Lagged(_)) => self.faults.forget(),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn take_event(&mut self, record: &EventRecord) {
+        let ended = self.faults.handle(record);
+        self.publish(ended);
+    }
+
+    fn publish(&self, ended: Option<LossComparison>) {
+        let Some(compared) = ended else { return };
+        let nodes: Vec<_> =
+            compared.nodes.iter().map(|hop| self.handle.names().of_hop(*hop).node).collect();
+        let predicted = compared.predicted.as_ref().map(|predicted| predicted.figures);
+        tracing::info!(?nodes, actual = ?compared.actual, ?predicted, "loss of nodes compared with its prediction");
+        self.handle.publish(GatewayEvent::LossCompared(Box::new(compared)));
+    }
+
+    /// The nodes that carry most, and the zones, if there are several.
     fn cases(&self, nodes: &[NodeStanding]) -> Vec<LossCase> {
         let names = self.handle.names();
-        let busiest = by_load(nodes).into_iter().take(1).map(|id| LossCase {
+        let busiest = by_load(nodes).into_iter().take(CASES_MAX).map(|id| LossCase {
             scope: FailureScope::Node,
             place: names.of_node(id).node,
             nodes: BTreeSet::from([id]),
@@ -102,47 +172,85 @@ impl LossFollower {
         }
         let mut zones: Vec<LossCase> = zones.into_values().collect();
         zones.sort_by_key(|case| Reverse(case.load_kbps));
-        zones.truncate(if zones.len() > 1 { ZONES_MAX } else { 0 });
+        zones.truncate(if zones.len() > 1 { CASES_MAX } else { 0 });
         zones.retain(|case| case.load_kbps > 0);
         busiest.chain(zones).collect()
     }
 
     fn report(&mut self, cases: &[LossCase], radii: &[BlastRadius]) {
-        let mut worst = BTreeMap::from([(FailureScope::Node, 0), (FailureScope::Zone, 0)]);
+        // Sessions without a node, sessions with a lower bit rate, rooms without a spare.
+        let mut worst =
+            BTreeMap::from([(FailureScope::Node, [0; 3]), (FailureScope::Zone, [0; 3])]);
         let mut uncovered = Vec::new();
         for (LossCase { scope, place, .. }, radius) in cases.iter().zip(radii) {
-            let unplaced: u32 = radius.unplaced().map(|room| room.sessions).sum();
+            let loss = UncoveredLoss {
+                scope: *scope,
+                place: Arc::clone(place),
+                figures: LossFigures::from(radius),
+                unprotected_rooms: radius.unprotected.saturating_sub(radius.unprotected_before),
+            };
+            let figures = harm(&loss);
             let most = worst.entry(*scope).or_default();
-            *most = unplaced.max(*most);
-            if unplaced > 0 {
-                let (scope, place, sessions) = (*scope, Arc::clone(place), radius.sessions());
-                uncovered.push(UncoveredLoss { scope, place, sessions, unplaced });
+            *most = std::array::from_fn(|at| figures[at].max(most[at]));
+            if figures != [0; 3] {
+                uncovered.push(loss);
             }
         }
-        for (scope, sessions) in worst {
+        for (scope, figures) in worst {
             let labels = [(Attribute::Scope, scope.name())];
-            self.instruments.level(Level::LossUnplaced, f64::from(sessions), &labels);
+            let levels = [Level::LossUnplaced, Level::LossReduced, Level::LossUnprotected];
+            for (level, figure) in levels.into_iter().zip(figures) {
+                self.instruments.level(level, f64::from(figure), &labels);
+            }
         }
         let unprotected = radii.first().map_or(0, |radius| radius.unprotected_before);
         self.instruments.level(Level::RoomsUnprotected, f64::from(unprotected), &[]);
-        let places = |losses: &[UncoveredLoss]| -> BTreeSet<(FailureScope, Arc<str>)> {
-            losses.iter().map(|loss| (loss.scope, Arc::clone(&loss.place))).collect()
+        let kinds = |losses: &[UncoveredLoss]| -> BTreeSet<(FailureScope, Arc<str>, [bool; 3])> {
+            let kind = |loss: &UncoveredLoss| {
+                (loss.scope, Arc::clone(&loss.place), harm(loss).map(|figure| figure > 0))
+            };
+            losses.iter().map(kind).collect()
         };
-        if places(&self.reported) == places(&uncovered) {
+        if kinds(&self.reported) == kinds(&uncovered) {
             return;
         }
-        for UncoveredLoss { scope, place, sessions, unplaced } in &uncovered {
-            let scope = scope.name();
-            tracing::warn!(scope, %place, sessions, unplaced, "loss would leave sessions without a node");
+        for loss in &uncovered {
+            let (scope, place) = (loss.scope.name(), &loss.place);
+            let LossFigures { sessions, unplaced_sessions, reduced_sessions, .. } = loss.figures;
+            let unprotected_rooms = loss.unprotected_rooms;
+            match unplaced_sessions {
+                0 => tracing::info!(
+                    scope, %place, sessions, reduced_sessions, unprotected_rooms,
+                    "loss would leave sessions with a lower bit rate, or rooms without a spare"
+                ),
+                _ => tracing::warn!(
+                    scope, %place, sessions, unplaced_sessions, reduced_sessions, unprotected_rooms,
+                    "loss would leave sessions without a node"
+                ),
+            }
         }
         if uncovered.is_empty() {
-            tracing::info!(
-                "no loss of one node or zone would leave sessions without a node any more"
-            );
+            tracing::info!("the fleet can bear the loss of one node or zone again");
         }
         self.reported.clone_from(&uncovered);
         self.handle.publish(GatewayEvent::LossesUncovered(uncovered));
     }
+}
+
+/// Sessions without a node, sessions with a lower bit rate, and rooms without a spare.
+fn harm(loss: &UncoveredLoss) -> [u32; 3] {
+    let LossFigures { unplaced_sessions, reduced_sessions, .. } = loss.figures;
+    [unplaced_sessions, reduced_sessions, loss.unprotected_rooms]
+}
+
+fn rooms(nodes: &[NodeStanding]) -> u32 {
+    nodes.iter().map(|node| node.rooms).sum()
+}
+
+/// The time until the next check.
+fn pause(took: Duration, rooms: u32) -> Duration {
+    let least = if rooms > ROOMS_OFTEN_MAX { PAUSE_MAX } else { CHECKED_EVERY };
+    (took * PAUSE_FACTOR).clamp(least, PAUSE_MAX)
 }
 
 #[cfg(test)]

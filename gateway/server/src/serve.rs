@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use evenkeel_alerts::AlertChannels;
 use evenkeel_config::{AddressPlace, GatewayConfig, GroupSettings, ListenIngress};
-use evenkeel_control::{Handle, Inherited, SocketName};
+use evenkeel_control::{Continuation, Handle, Inherited, SocketName};
 use evenkeel_group::{Group, GroupOwnership, MemberEnd};
 use evenkeel_handover::{
     ReplacedGateway, RequestGate, Successor, UpgradeRequest, Upgrader, Upgrades,
@@ -164,7 +164,8 @@ fn serve_as(
     api.alerts = applied.alerts.clone();
     api.configuration = Some(applied.in_force.subscribe());
     api.cache = gateway.foundry.folder().map(PathBuf::from);
-    let api = api.serve(gateway.handle.clone(), Box::new(move || prometheus.render()))?;
+    let api =
+        api.serve(gateway.handle.clone(), Box::new(move |format| prometheus.render_as(format)))?;
     let mut signals = {
         let _entered = runtime.enter();
         PendingSignals::listen()?
@@ -186,7 +187,7 @@ fn serve_as(
         let successor = taking;
         runtime.block_on(async {
             // Fails only if control has ended, and the gateway with it.
-            let _ = gateway.handle.resume().await;
+            let _ = gateway.handle.resume(Continuation::Upgrade).await;
             tracing::info!(sessions, "sessions taken over");
             successor.left().await;
         });
@@ -208,7 +209,8 @@ fn serve_as(
         .map(|bound| bound.start(&gateway.handle, in_group.clone(), votes, telemetry.instruments()))
         .transpose()?;
     let (metrics, instruments) = (telemetry.prometheus(), telemetry.instruments());
-    let alerts = alerts.start(&settings, in_group.clone(), metrics, instruments)?;
+    let control = gateway.handle.clone();
+    let alerts = alerts.start(&settings, control, in_group.clone(), metrics, instruments)?;
     let replaced = successor.take().is_some();
     api.open();
     let listening = ServedAddresses {

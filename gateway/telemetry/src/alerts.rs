@@ -104,11 +104,12 @@ rules! {
             .above(1.0), for minutes(1),
         "offers are refused: {{ $labels.evenkeel_reason }}", "failover.md#capacity";
     Page "EvenkeelRegionBreakerOpen": last("evenkeel_region_breaker").is(1.0), for seconds(10),
-        "region {{ $labels.evenkeel_region }} takes no new rooms", "failover.md#region-breaker";
+        "region {{ $labels.evenkeel_region }} takes no new rooms", "failover.md#breakers-of-regions-and-zones";
     Page "EvenkeelClientBreakerOpen": last("evenkeel_client_breaker").is(1.0), for seconds(10),
         "media of clients with {{ $labels.evenkeel_label }} {{ $labels.evenkeel_label_value }} is bad", "failover.md#client-breaker";
-    Page "EvenkeelUplinkSuspect": last("evenkeel_uplink_suspect").is(1.0), for seconds(10),
-        "most nodes are silent at once: check the gateway's own network", "operations.md#look";
+    Page "EvenkeelUplinkSuspect":
+        increase("evenkeel_uplink_suspicions_total", minutes(5)).above(0.0), for Duration::ZERO,
+        "most nodes fell silent at once: check the gateway's own network", "operations.md#look";
     Page "EvenkeelTakeoverBlocked": last("evenkeel_group_blocked").is(1.0), for seconds(10),
         "the owner of the group is silent, and this gateway may not take over: `evenkeel gateway list` has the reason", "operations.md#both-gateways-lost-one-came-back";
     Page "EvenkeelGroupWithoutOwner": last("evenkeel_group_owned").is(0.0), for seconds(10),
@@ -117,6 +118,8 @@ rules! {
         "{{ $labels.evenkeel_credential }} ends in {{ $value }} s", "operations.md#certificates-and-tokens";
     Page "EvenkeelSloBurnsFast": burns([&["5m"], &["1h"]], 14.4), for minutes(1),
         "scenario {{ $labels.evenkeel_scenario }} misses its objective of {{ $labels.evenkeel_slo }}", "operations.md#objectives";
+    Ticket "EvenkeelZoneBreakerOpen": last("evenkeel_zone_breaker").is(1.0), for seconds(10),
+        "zone {{ $labels.evenkeel_region }}/{{ $labels.evenkeel_zone }} takes no new rooms", "failover.md#breakers-of-regions-and-zones";
     Ticket "EvenkeelSloBurnsSlowly": burns([&["1h"], &["6h"]], 6.0), for minutes(1),
         "scenario {{ $labels.evenkeel_scenario }} has missed its objective of {{ $labels.evenkeel_slo }} for hours", "operations.md#objectives";
     Ticket "EvenkeelVoiceBad":
@@ -135,7 +138,7 @@ rules! {
                 .only("evenkeel_segment", &["leg", "node", "gateway"])
                 .sum_by(&["evenkeel_scenario", "evenkeel_segment"]),
             share: 0.05,
-            whole: last("evenkeel_scenario_sessions"),
+            whole: last("evenkeel_scenario_sessions").sum_by(&["evenkeel_scenario"]),
             on: &["evenkeel_scenario"],
         }, for minutes(1),
         "media of {{ $value }} sessions of scenario {{ $labels.evenkeel_scenario }} suffers at the {{ $labels.evenkeel_segment }}", "operations.md#impaired-media";
@@ -195,6 +198,8 @@ rules! {
         "{{ $labels.evenkeel_dependency }}, which this gateway depends on, does not answer: `evenkeel status` has the reason", "operations.md#dependencies";
     Ticket "EvenkeelCredentialEnds": last("evenkeel_credential_expiry_seconds").below(14.0 * DAY), for Duration::ZERO,
         "{{ $labels.evenkeel_credential }} ends in {{ $value }} s", "operations.md#certificates-and-tokens";
+    Info "EvenkeelLossReduces": last("evenkeel_loss_reduced").above(0.0), for minutes(10),
+        "the loss of one {{ $labels.evenkeel_scope }} would reduce the bit rate of {{ $value }} sessions: `evenkeel blast` shows where", "failover.md#blast-radius";
     Info "EvenkeelNodeFailed":
         increase("evenkeel_node_failures_total", minutes(5)).above(0.0), for Duration::ZERO,
         "node {{ $labels.evenkeel_node }} failed, and its rooms moved", "failover.md#after-a-node-died";
@@ -233,7 +238,7 @@ const fn explains(
 pub const INHIBITIONS: &[AlertInhibition] = &[
     explains(
         "EvenkeelRegionBreakerOpen",
-        &["EvenkeelNodeDown", "EvenkeelNodeDelayRose"],
+        &["EvenkeelZoneBreakerOpen", "EvenkeelNodeDown", "EvenkeelNodeDelayRose"],
         &["evenkeel_region"],
     ),
     explains(

@@ -1,4 +1,4 @@
-//! The instruments of the metrics, and the Prometheus text format.
+//! The instruments of the metrics, and their values for Prometheus.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -11,29 +11,45 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::metrics::{
-    InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Temporality,
+    Aggregation, Instrument, InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Stream,
+    Temporality,
 };
 use prometheus::proto::MetricType;
 
 use super::alerts::SeriesLabels;
+use super::exemplars::{ExemplarTable, SampledSpan};
 use super::node_levels::NodeLevels;
+use super::open_metrics::{self, MetricsFormat};
+use super::policy_revisions::PolicyRevisions;
 use super::registry::{Attribute, Count, Described, Histogram, Level};
+
+/// Buckets of an exponential histogram, and its finest scale, as the specification of OpenTelemetry's SDK has them by default.
+const EXPONENTIAL: Aggregation =
+    Aggregation::Base2ExponentialHistogram { max_size: 160, max_scale: 20, record_min_max: true };
 
 /// One instrument per metric of the registry. Thread-safe.
 #[derive(Debug)]
 pub struct Instruments {
+    /// For Prometheus and, if metrics are exported, for OTLP: histograms differ.
+    meters: Vec<MeterInstruments>,
+    nodes: NodeLevels,
+    revisions: PolicyRevisions,
+    exemplars: Arc<ExemplarTable>,
+}
+
+#[derive(Debug)]
+struct MeterInstruments {
     counts: Vec<Counter<u64>>,
     /// `None` for a level that is observed by callback.
     levels: Vec<Option<Gauge<f64>>>,
-    nodes: NodeLevels,
     histograms: Vec<opentelemetry::metrics::Histogram<f64>>,
 }
 
 /// Values of a metric's labels, each at most once.
 pub type MetricLabels<'a> = &'a [(Attribute, &'a str)];
 
-impl Instruments {
-    pub(super) fn new(meter: &Meter) -> Instruments {
+impl MeterInstruments {
+    fn new(meter: &Meter) -> MeterInstruments {
         let counts = Count::ALL.iter().map(|metric| {
             let Described { name, unit, doc, .. } = metric.described();
             meter.u64_counter(name).with_unit(unit).with_description(doc).build()
@@ -41,10 +57,9 @@ impl Instruments {
         let levels = Level::ALL.iter().map(|metric| {
             let Described { name, unit, doc, .. } = metric.described();
             let gauge = || meter.f64_gauge(name).with_unit(unit).with_description(doc).build();
-            (!NodeLevels::has(*metric)).then(gauge)
+            let is_observed = NodeLevels::has(*metric) || *metric == Level::PolicyRevision;
+            (!is_observed).then(gauge)
         });
-        let nodes = NodeLevels::default();
-        nodes.observed_by(meter);
         let histograms = Histogram::ALL.iter().map(|metric| {
             let Described { name, unit, doc, .. } = metric.described();
             let bounds = metric.bounds().to_vec();
@@ -52,24 +67,40 @@ impl Instruments {
             histogram.with_boundaries(bounds).build()
         });
         let (counts, levels) = (counts.collect(), levels.collect());
-        Instruments { counts, levels, nodes, histograms: histograms.collect() }
+        MeterInstruments { counts, levels, histograms: histograms.collect() }
+    }
+}
+
+impl Instruments {
+    pub(super) fn new(meters: &[Meter]) -> Instruments {
+        let (nodes, revisions) = (NodeLevels::default(), PolicyRevisions::default());
+        for meter in meters {
+            nodes.observed_by(meter);
+            revisions.observed_by(meter);
+        }
+        let meters = meters.iter().map(MeterInstruments::new).collect();
+        Instruments { meters, nodes, revisions, exemplars: Arc::default() }
     }
 
     /// Adds `n` to a counter.
     pub fn count(&self, metric: Count, n: u64, labels: MetricLabels<'_>) {
-        self.counts[metric as usize].add(n, &points(metric.described(), labels));
+        let points = points(metric.described(), labels);
+        self.meters.iter().for_each(|meter| meter.counts[metric as usize].add(n, &points));
     }
 
     /// Sets a gauge.
     pub fn level(&self, metric: Level, value: f64, labels: MetricLabels<'_>) {
-        let Some(gauge) = &self.levels[metric as usize] else {
-            return debug_assert!(
-                false,
-                "{} is looked at where it stands",
-                metric.described().name
-            );
-        };
-        gauge.record(value, &points(metric.described(), labels));
+        let points = points(metric.described(), labels);
+        for meter in &self.meters {
+            let Some(gauge) = &meter.levels[metric as usize] else {
+                return debug_assert!(
+                    false,
+                    "{} is looked at where it stands",
+                    metric.described().name
+                );
+            };
+            gauge.record(value, &points);
+        }
     }
 
     /// The nodes, for gauges of their states.
@@ -77,13 +108,36 @@ impl Instruments {
         &self.nodes
     }
 
-    /// Adds a value to a histogram.
-    pub fn value(&self, metric: Histogram, value: f64, labels: MetricLabels<'_>) {
-        self.histograms[metric as usize].record(value, &points(metric.described(), labels));
+    /// The revisions of policies, for the gauge that names them.
+    pub fn revisions(&self) -> &PolicyRevisions {
+        &self.revisions
     }
 
-    pub(crate) fn time(&self, metric: Histogram, took: Duration, labels: MetricLabels<'_>) {
+    /// Adds a value to a histogram.
+    pub fn value(&self, metric: Histogram, value: f64, labels: MetricLabels<'_>) {
+        let points = points(metric.described(), labels);
+        self.meters.iter().for_each(|meter| {
+            meter.histograms[metric as usize].record(value, &points);
+        });
+    }
+
+    /// Adds a time to a histogram.
+    pub fn time(&self, metric: Histogram, took: Duration, labels: MetricLabels<'_>) {
         self.value(metric, took.as_secs_f64(), labels);
+    }
+
+    /// Adds the time of a session to a histogram. A span that is sent becomes the exemplar of its bucket.
+    pub(crate) fn time_of(
+        &self,
+        metric: Histogram,
+        took: Duration,
+        labels: MetricLabels<'_>,
+        span: Option<SampledSpan>,
+    ) {
+        self.time(metric, took, labels);
+        if let Some(span) = span {
+            self.exemplars.note(metric, took.as_secs_f64(), labels, span);
+        }
     }
 }
 
@@ -101,24 +155,36 @@ fn points(metric: Described, labels: MetricLabels<'_>) -> Vec<KeyValue> {
 
 /// The registry behind `/metrics`.
 #[derive(Clone, Debug)]
-pub struct Prometheus(prometheus::Registry);
+pub struct Prometheus {
+    registry: prometheus::Registry,
+    exemplars: Arc<ExemplarTable>,
+}
 
 impl Prometheus {
-    /// The response to `/metrics` with `content-type: text/plain; version=0.0.4`. Names contain underscores, the unit
-    /// and `_total`.
+    /// The metrics in the text format of Prometheus. Names contain underscores, the unit and `_total`.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        if let Err(error) = prometheus::TextEncoder::new().encode_utf8(&self.0.gather(), &mut text)
-        {
+        let families = self.registry.gather();
+        if let Err(error) = prometheus::TextEncoder::new().encode_utf8(&families, &mut text) {
             tracing::warn!(%error, "cannot render metrics");
         }
         text
     }
 
+    /// The metrics in this format. Only OpenMetrics has exemplars.
+    pub fn render_as(&self, format: MetricsFormat) -> String {
+        match format {
+            MetricsFormat::Prometheus => self.render(),
+            MetricsFormat::OpenMetrics => {
+                open_metrics::text(&self.registry.gather(), &self.exemplars)
+            }
+        }
+    }
+
     /// The present values of these metrics. Of a histogram the parts `_bucket` and `_count` are metrics.
     pub fn samples(&self, metrics: &BTreeSet<&'static str>) -> Vec<MetricSample> {
         let mut samples = Vec::new();
-        for family in self.0.gather() {
+        for family in self.registry.gather() {
             let chosen = |part: &str| metrics.get(&*format!("{}{part}", family.name())).copied();
             let (own, buckets, count) = (chosen(""), chosen("_bucket"), chosen("_count"));
             if own.or(buckets).or(count).is_none() {
@@ -162,23 +228,43 @@ pub struct MetricSample {
     pub value: f64,
 }
 
-/// The meter provider, read by Prometheus and by the [`MetricCollector`].
-pub(super) fn meters(
-    resource: Resource,
-) -> Result<(SdkMeterProvider, Arc<Instruments>, Prometheus, MetricCollector), OTelSdkError> {
+/// The parts of metrics.
+pub(super) struct Meters {
+    /// Readers work only as long as their providers live.
+    pub(super) providers: Vec<SdkMeterProvider>,
+    pub(super) instruments: Arc<Instruments>,
+    pub(super) prometheus: Prometheus,
+    /// Collects for OTLP, if metrics are exported.
+    pub(super) collector: MetricCollector,
+}
+
+/// A meter provider for Prometheus and, if metrics are exported, another one for OTLP.
+pub(super) fn meters(resource: &Resource, exports: bool) -> Result<Meters, OTelSdkError> {
     let registry = prometheus::Registry::new();
     let text = opentelemetry_prometheus::exporter()
         .with_registry(registry.clone())
         .scope_info_enabled(false)
         .build()?;
-    let reader = MetricCollector(Arc::new(ManualReader::builder().build()));
-    let provider = SdkMeterProvider::builder()
-        .with_resource(resource)
-        .with_reader(text)
-        .with_reader(reader.clone())
-        .build();
-    let instruments = Arc::new(Instruments::new(&provider.meter("evenkeel")));
-    Ok((provider, instruments, Prometheus(registry), reader))
+    let provider = || SdkMeterProvider::builder().with_resource(resource.clone());
+    let mut providers = vec![provider().with_reader(text).build()];
+    let collector = MetricCollector(Arc::new(ManualReader::builder().build()));
+    if exports {
+        let exported = provider().with_reader(collector.clone()).with_view(exponential);
+        providers.push(exported.build());
+    }
+    let meters: Vec<Meter> = providers.iter().map(|provider| provider.meter("evenkeel")).collect();
+    let instruments = Arc::new(Instruments::new(&meters));
+    let exemplars = Arc::clone(&instruments.exemplars);
+    let prometheus = Prometheus { registry, exemplars };
+    Ok(Meters { providers, instruments, prometheus, collector })
+}
+
+/// The aggregation of this instrument over OTLP, if it is not the default.
+fn exponential(instrument: &Instrument) -> Option<Stream> {
+    let is_it = |metric: &&Histogram| metric.described().name == instrument.name();
+    let metric = Histogram::ALL.iter().find(is_it)?;
+    let stream = metric.is_exponential().then(|| Stream::builder().with_aggregation(EXPONENTIAL));
+    stream?.build().ok()
 }
 
 #[derive(Clone, Debug)]

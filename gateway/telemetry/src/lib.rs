@@ -5,9 +5,12 @@
 #![deny(missing_docs)]
 
 pub mod alerts;
+mod exemplars;
 mod instruments;
 mod node_levels;
+mod open_metrics;
 mod otlp;
+mod policy_revisions;
 mod queue;
 mod recorder;
 pub mod registry;
@@ -23,8 +26,11 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{EventRecord, Handle, NodeNames, TraceRegistry, TraceShare};
+use evenkeel_process::host;
+use instruments::Meters;
 pub use instruments::{Instruments, MetricLabels, MetricSample, Prometheus};
 pub use node_levels::{NodeLevel, NodeLevels, NodeLoad};
+pub use open_metrics::MetricsFormat;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
@@ -34,11 +40,11 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::resource::EnvResourceDetector;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use otlp::TelemetryError;
+pub use policy_revisions::{PolicyRevision, PolicyRevisions};
 use queue::Flush;
 pub use recorder::EventRecorder;
-use registry::Attribute;
 pub use spans::Moment;
-use spans::{SpanIds, SpanSampler};
+use spans::{SpanIds, SpanOutput, SpanPipeline, SpanSampler};
 pub use stderr::{LastLines, LogLines};
 use tokio::sync::broadcast::Receiver;
 use tracing::Subscriber;
@@ -98,6 +104,20 @@ pub fn check_log_filter(chosen: &str) -> Result<(), String> {
     }
 }
 
+/// The part of ids of sessions before their numbers: the name in the index, the members of the group, or the host.
+fn group_name(settings: &GatewayConfig) -> String {
+    match (&settings.index, &settings.cluster) {
+        (Some(index), _) => index.group.to_string(),
+        (None, Some(cluster)) => {
+            let peers = cluster.peers.iter().map(|peer| &*peer.name);
+            let mut members: Vec<&str> = peers.chain([&*cluster.name]).collect();
+            members.sort_unstable();
+            members.join("/")
+        }
+        (None, None) => host::name(),
+    }
+}
+
 fn all_lines() -> Targets {
     Targets::new().with_default(LevelFilter::TRACE)
 }
@@ -111,13 +131,17 @@ fn log_targets(chosen: &str) -> Result<Targets, ParseError> {
 #[derive(Debug)]
 pub struct Telemetry {
     tracers: Option<SdkTracerProvider>,
+    /// Of ended spans, if they are sent.
+    span_output: Option<SpanOutput>,
     loggers: Option<SdkLoggerProvider>,
-    /// Kept because a reader works only as long as its provider lives.
-    _meters: SdkMeterProvider,
+    /// Kept because readers work only as long as their providers live.
+    _meters: Vec<SdkMeterProvider>,
     instruments: Arc<Instruments>,
     prometheus: Prometheus,
     scenarios: BTreeSet<Arc<str>>,
     sampler: SpanSampler,
+    /// The name of the group in ids of sessions.
+    group: Arc<str>,
     flushes: Vec<Flush>,
 }
 
@@ -127,36 +151,42 @@ impl Telemetry {
     /// `instance` is the `service.instance.id`. An unreachable receiver is no error.
     pub fn start(settings: &GatewayConfig, instance: &str) -> Result<Telemetry, TelemetryError> {
         let named = settings.telemetry.resource.iter();
+        let host = Some(host::name()).filter(|name| !name.is_empty());
         let resource = Resource::builder_empty()
             .with_service_name("evenkeel")
             .with_attributes([
                 KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
                 KeyValue::new("service.instance.id", instance.to_owned()),
-                KeyValue::new(Attribute::Region.key(), settings.gateway.region.clone()),
+                KeyValue::new("cloud.region", settings.gateway.region.clone()),
             ])
+            .with_attributes(host.map(|name| KeyValue::new("host.name", name)))
             .with_detector(Box::new(EnvResourceDetector::new()))
             .with_attributes(named.map(|(name, value)| KeyValue::new(name.clone(), value.clone())))
             .build();
-        let (meters, instruments, prometheus, reader) =
-            instruments::meters(resource.clone()).map_err(TelemetryError::Meters)?;
+        let Meters { providers, instruments, prometheus, collector } =
+            instruments::meters(&resource, settings.telemetry.metrics.is_some())
+                .map_err(TelemetryError::Meters)?;
         instruments.begin(settings);
         let mut telemetry = Telemetry {
             tracers: None,
+            span_output: None,
             loggers: None,
-            _meters: meters,
+            _meters: providers,
             instruments,
             prometheus,
             scenarios: settings.core().scenarios.into_keys().collect(),
             sampler: SpanSampler { share: TraceShare(settings.telemetry.sample_ratio) },
+            group: group_name(settings).into(),
             flushes: Vec::new(),
         };
         if !settings.telemetry.exports() {
             return Ok(telemetry);
         }
         let instruments = &telemetry.instruments;
-        let pipeline = otlp::start(&settings.telemetry, &resource, reader, instruments)?;
+        let pipeline = otlp::start(&settings.telemetry, &resource, collector, instruments)?;
         telemetry.flushes = pipeline.flushes;
-        telemetry.tracers = pipeline.spans.map(|spans| {
+        telemetry.span_output = pipeline.spans.map(SpanOutput::new);
+        telemetry.tracers = telemetry.span_output.clone().map(|spans| {
             let tracers = SdkTracerProvider::builder()
                 .with_resource(resource.clone())
                 .with_sampler(telemetry.sampler.clone())
@@ -177,10 +207,15 @@ impl Telemetry {
         names: Arc<NodeNames>,
         traces: Arc<TraceRegistry>,
     ) -> EventRecorder {
-        let tracer = self.tracers.as_ref();
-        let tracer = tracer.map(|tracers| (tracers.tracer("evenkeel"), self.sampler.clone()));
+        let pipeline = self.tracers.as_ref().zip(self.span_output.clone());
+        let pipeline = pipeline.map(|(tracers, output)| SpanPipeline {
+            tracer: tracers.tracer("evenkeel"),
+            sampler: self.sampler.clone(),
+            output,
+            group: Arc::clone(&self.group),
+        });
         let (instruments, scenarios) = (self.instruments(), self.scenarios.clone());
-        EventRecorder::new(events, instruments, names, scenarios, traces, tracer)
+        EventRecorder::new(events, instruments, names, scenarios, traces, pipeline)
     }
 
     /// Instruments for facts that the core does not see: packets, bytes, drops.

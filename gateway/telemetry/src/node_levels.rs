@@ -7,7 +7,7 @@ use std::time::Duration;
 use evenkeel_control::NodeName;
 use evenkeel_model::{Health, NodeId};
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::Meter;
+use opentelemetry::metrics::{AsyncInstrument, Meter};
 
 use super::registry::{Attribute, Described, Level};
 
@@ -38,8 +38,23 @@ pub struct NodeLoad {
     pub capacity_kbps: u64,
     /// The number of rooms.
     pub rooms: u32,
+    /// The number of sessions; `None` before they were counted.
+    pub sessions: Option<u32>,
     /// Smoothed; `None` while none is measured.
     pub round_trip: Option<Duration>,
+    /// Recent share of probes that were not answered.
+    pub loss: f64,
+}
+
+impl NodeLevel {
+    /// Capacity that is left for rooms, in bytes per second; `None` while the load is unknown.
+    fn capacity_left(&self) -> Option<f64> {
+        let NodeLoad { share, capacity_kbps, .. } = self.load?;
+        let is_closed =
+            self.leaving || self.draining || matches!(self.health, Health::Down | Health::Cold);
+        let left = if is_closed { 0.0 } else { (1.0 - share).max(0.0) };
+        Some(capacity_kbps as f64 * BYTES_PER_KBIT * left)
+    }
 }
 
 /// All nodes by slot. Clones share them.
@@ -89,9 +104,12 @@ impl NodeLevels {
             Level::NodeHealth
                 | Level::NodeDraining
                 | Level::NodeRoundTrip
+                | Level::NodeLoss
                 | Level::NodeLoad
                 | Level::NodeCapacity
                 | Level::NodeRooms
+                | Level::NodeSessions
+                | Level::ZoneCapacityLeft
         )
     }
 
@@ -101,33 +119,54 @@ impl NodeLevels {
         self.observe(meter, Level::NodeRoundTrip, |level| {
             Some(level.load?.round_trip?.as_secs_f64())
         });
+        self.observe(meter, Level::NodeLoss, |level| Some(level.load?.loss));
         self.observe(meter, Level::NodeLoad, |level| Some(level.load?.share));
         self.observe(meter, Level::NodeCapacity, |level| {
             Some(level.load?.capacity_kbps as f64 * BYTES_PER_KBIT)
         });
         self.observe(meter, Level::NodeRooms, |level| Some(level.load?.rooms.into()));
+        self.observe(meter, Level::NodeSessions, |level| Some(level.load?.sessions?.into()));
+        self.observe_all(meter, Level::ZoneCapacityLeft, |own, observer| {
+            let mut zones: BTreeMap<(Arc<str>, Arc<str>), f64> = BTreeMap::new();
+            for level in own.by_name().into_values() {
+                let Some(left) = level.capacity_left() else { continue };
+                *zones.entry((level.name.region, level.name.zone)).or_default() += left;
+            }
+            for ((region, zone), left) in &zones {
+                observer.observe(*left, &place(region, zone));
+            }
+        });
     }
 
     fn observe(&self, meter: &Meter, level: Level, value: fn(&NodeLevel) -> Option<f64>) {
-        let Described { name, unit, doc, .. } = level.described();
-        let own = self.clone();
-        let gauge = meter.f64_observable_gauge(name).with_unit(unit).with_description(doc);
-        let observed = gauge.with_callback(move |observer| {
+        self.observe_all(meter, level, move |own, observer| {
             for level in own.by_name().into_values() {
                 if let Some(value) = value(&level) {
                     let NodeName { node, region, zone, .. } = &level.name;
-                    let labels = [
-                        (Attribute::Node, node),
-                        (Attribute::Region, region),
-                        (Attribute::Zone, zone),
-                    ];
-                    let labels =
-                        labels.map(|(key, value)| KeyValue::new(key.key(), value.to_string()));
-                    observer.observe(value, &labels);
+                    let [region, zone] = place(region, zone);
+                    let node = KeyValue::new(Attribute::Node.key(), node.to_string());
+                    observer.observe(value, &[node, region, zone]);
                 }
             }
         });
+    }
+
+    fn observe_all(
+        &self,
+        meter: &Meter,
+        level: Level,
+        observe: impl Fn(&NodeLevels, &dyn AsyncInstrument<f64>) + Send + Sync + 'static,
+    ) {
+        let Described { name, unit, doc, .. } = level.described();
+        let own = self.clone();
+        let gauge = meter.f64_observable_gauge(name).with_unit(unit).with_description(doc);
+        let observed = gauge.with_callback(move |observer| observe(&own, observer));
         // The meter keeps the callback.
         let _kept = observed.build();
     }
+}
+
+fn place(region: &str, zone: &str) -> [KeyValue; 2] {
+    [(Attribute::Region, region), (Attribute::Zone, zone)]
+        .map(|(key, value)| KeyValue::new(key.key(), value.to_owned()))
 }

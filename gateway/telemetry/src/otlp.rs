@@ -23,7 +23,7 @@ use opentelemetry_sdk::logs::{LogBatch, LogExporter as _, LogProcessor, SdkLogRe
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter as _;
 use opentelemetry_sdk::metrics::reader::MetricReader;
-use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter as _, SpanProcessor};
+use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::{sleep, timeout};
 
@@ -217,24 +217,6 @@ impl Ship<LogLine> for LogExporter {
     async fn ship(&self, batch: &[LogLine]) -> bool {
         let lines: Vec<_> = batch.iter().map(|(record, scope)| (record, scope)).collect();
         self.export(LogBatch::new(&lines)).await.is_ok()
-    }
-}
-
-impl SpanProcessor for ExportQueue<SpanData> {
-    fn on_start(&self, _: &mut Span, _: &opentelemetry::Context) {}
-
-    fn on_end(&self, span: SpanData) {
-        if span.span_context.is_sampled() {
-            self.push(span);
-        }
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        Ok(())
     }
 }
 

@@ -11,8 +11,8 @@ use tokio::time::{sleep, timeout};
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count, Level};
 
-/// Maximum queued spans or log lines: a few seconds of a busy gateway, at most about 4 MiB.
-const WAITING_MAX: usize = 4_096;
+/// Maximum queued spans or log lines, at most about 8 MiB. 1,000 sessions that a failover affects at once send about 6,000 spans.
+const WAITING_MAX: usize = 8_192;
 
 /// Maximum items in a batch.
 const BATCH_MAX: usize = 512;

@@ -1,5 +1,7 @@
 //! Turns events into metrics, log lines and spans.
 
+mod sessions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,23 +12,19 @@ use evenkeel_control::{
 };
 use evenkeel_model::{
     BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ModeChange, NodeId, PluginFault,
-    PolicyName, SessionId, StartPhase, StopPhase,
+    PolicyName, StartPhase, StopPhase,
 };
 use evenkeel_revisions::RolloutStage;
-use opentelemetry_sdk::trace::SdkTracer;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tracing::{debug, info, warn};
 
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count, Histogram, Level};
-use super::spans::{DecisionSpan, Moment, SWEPT_EVERY, SpanSampler, SpanWriter, Turned, refusal};
+use super::spans::{DecisionSpan, Moment, SWEPT_EVERY, SpanPipeline, SpanWriter, Turned, refusal};
 
 /// Minimum length of a logged stall, which is audible.
 const LATE_TOLD: Duration = Duration::from_millis(100);
-
-/// Log interval of sessions that a node did not open.
-const NOT_OPENED_TOLD: Duration = Duration::from_secs(10);
 
 /// Records the events of one gateway.
 #[derive(Debug)]
@@ -49,11 +47,9 @@ impl EventRecorder {
         names: Arc<NodeNames>,
         scenarios: BTreeSet<Arc<str>>,
         traces: Arc<TraceRegistry>,
-        tracer: Option<(SdkTracer, SpanSampler)>,
+        pipeline: Option<SpanPipeline>,
     ) -> EventRecorder {
-        let writer =
-            |(tracer, sampler)| SpanWriter::new(tracer, sampler, Arc::clone(&names), traces);
-        let spans = tracer.map(writer);
+        let spans = pipeline.map(|it| SpanWriter::new(it, Arc::clone(&names), traces));
         EventRecorder { events, instruments, names, spans, scenarios, not_opened: BTreeMap::new() }
     }
 
@@ -122,11 +118,20 @@ impl EventRecorder {
             GatewayEvent::NodeRemoved { node, name } => {
                 self.not_opened.remove(node);
                 self.instruments.nodes().remove_node(*node);
+                if let Some(spans) = &mut self.spans {
+                    spans.node_removed(*node, at);
+                }
                 info!(node = &**name, "node removed after it was empty");
             }
-            GatewayEvent::Continued { sessions, oldest, callers, took } => {
+            GatewayEvent::Continued { cause, sessions, oldest, callers, took } => {
                 if let Some(spans) = &mut self.spans {
-                    spans.continued(*sessions, oldest, callers, *took, at);
+                    spans.continued(*cause, *sessions, oldest, callers, *took, at);
+                }
+            }
+            GatewayEvent::MediaPaused(pauses) => self.paused(pauses),
+            GatewayEvent::NodeOrdered { node, order, step } => {
+                if let Some(spans) = &mut self.spans {
+                    spans.ordered(*node, *order, *step, at);
                 }
             }
             // Workers count shed packets; the event is for observers of single packets.
@@ -134,6 +139,7 @@ impl EventRecorder {
             GatewayEvent::Shed { .. }
             | GatewayEvent::Group(_)
             | GatewayEvent::LossesUncovered(_)
+            | GatewayEvent::LossCompared(_)
             | GatewayEvent::Forecast(_)
             | GatewayEvent::RoomDuplicate { .. } => {}
         }
@@ -158,6 +164,7 @@ impl EventRecorder {
                 asked,
                 took,
                 notes,
+                native,
             } => {
                 debug!(%ask, %policy, arm = arm.name(), outcome = outcome.name(), rows, ?took, "policy decided");
                 let decision = DecisionSpan {
@@ -173,6 +180,7 @@ impl EventRecorder {
                     concluded: at.now,
                     took: *took,
                     notes: notes.clone(),
+                    native: native.clone(),
                 };
                 self.decided(&decision);
                 if let Some(spans) = &mut self.spans {
@@ -196,50 +204,23 @@ impl EventRecorder {
             CoreEvent::HiddenState { policy, revision, differs } => {
                 warn!(%policy, %revision, %differs, "answer differs from that of a fresh instance: the plugin has hidden state");
             }
-            CoreEvent::Opened { session, room, scenario, hop, offered, .. } => {
-                let node = self.names.of_hop(*hop).node;
-                debug!(%session, %room, scenario = &**scenario, %node, "session opened");
-                let labels = [(Attribute::Scenario, &**scenario)];
-                self.instruments.count(Count::SessionsOpened, 1, &labels);
-                let took = at.now.saturating_duration_since(*offered);
-                self.instruments.time(Histogram::SessionOpen, took, &labels);
-                if let Some(spans) = &mut self.spans {
-                    spans.opened(event, caller, at);
-                }
-            }
+            CoreEvent::Opened { .. } => self.opened(event, caller, at),
             CoreEvent::Refused { offer: _, session, scenario, reason } => {
                 let (word, reason, session) = (refusal(reason), Some(reason), *session);
                 self.refused(&Turned { scenario, word, reason, session }, caller, at);
             }
-            CoreEvent::Closed { session, room, reason, closed, .. } => {
-                debug!(%session, %room, reason = reason.name(), "session closed");
-                let labels =
-                    [(Attribute::Scenario, &*closed.scenario), (Attribute::Reason, reason.name())];
-                self.instruments.count(Count::SessionsClosed, 1, &labels);
+            CoreEvent::Closed { .. } => self.closed(event, at),
+            CoreEvent::Moved { .. } => self.moved(event, at),
+            CoreEvent::MoveCauseFound { hop, cause, rooms, sessions } => {
+                let (node, cause) = (self.names.of_hop(*hop).node, cause.name());
+                debug!(%node, cause, rooms = rooms.len(), "cause of earlier moves found");
                 if let Some(spans) = &mut self.spans {
-                    spans.closed(event, at);
-                }
-            }
-            CoreEvent::Moved { room, room_name: _, sessions, cause, by, from, to, started } => {
-                let node = self.names.of_hop(*from).node;
-                let to_node = to.map(|to| self.names.of_hop(to).node);
-                let took = at.now.saturating_duration_since(*started);
-                debug!(%room, cause = cause.name(), by = by.to_string(), from = %node, to = to_node.as_deref(), ?took, "room moved");
-                let why = (Attribute::Cause, cause.name());
-                if to.is_some() {
-                    let labels = [why, (Attribute::By, &*who(by))];
-                    self.instruments.count(Count::RoomsMoved, 1, &labels);
-                    self.instruments.count(Count::SessionsMoved, sessions.len() as u64, &[why]);
-                } else {
-                    self.instruments.count(Count::RoomsStranded, 1, &[why]);
-                }
-                if let Some(spans) = &mut self.spans {
-                    spans.moved(event, at);
+                    spans.cause_found(*hop, sessions);
                 }
             }
             CoreEvent::Rerouted { room, hops, by } => {
                 debug!(%room, hops = hops.len(), %by, "spares changed");
-                let labels = [(Attribute::By, &*who(by))];
+                let labels = [(Attribute::By, &*decider_name(by))];
                 self.instruments.count(Count::RoomsRerouted, 1, &labels);
             }
             CoreEvent::HopRemoved { room, room_name: _, hop, why, session: _ } => {
@@ -256,7 +237,11 @@ impl EventRecorder {
                 let names: Vec<_> = witnesses.iter().map(|(witness, _)| witness.name()).collect();
                 let (was, is, incarnation) = (from.name(), to.name(), hop.incarnation);
                 self.instruments.nodes().health(hop.node, place, *to);
-                if *to == Health::Down {
+                // The process before this one marked the node down, and counted that.
+                let is_continued = *to == Health::Down && witnesses.is_empty();
+                if is_continued {
+                    info!(node = %name, %incarnation, "node is down, as the process before found");
+                } else if *to == Health::Down {
                     let took = at.now.saturating_duration_since(started);
                     warn!(node = %name, %incarnation, was, witnesses = ?names, ?took, rooms, "node marked down");
                     let node = (Attribute::Node, &*name);
@@ -269,7 +254,7 @@ impl EventRecorder {
                 } else {
                     info!(node = %name, %incarnation, was, is, witnesses = ?names, "node health changed");
                 }
-                if let Some(spans) = &mut self.spans {
+                if let Some(spans) = self.spans.as_mut().filter(|_| !is_continued) {
                     spans.node(*hop, *to, witnesses, started, *rooms, at);
                 }
             }
@@ -293,6 +278,9 @@ impl EventRecorder {
                 let name = self.names.of_node(*node);
                 info!(node = %name.node, "{}", if *draining { "drain started" } else { "drain ended" });
                 self.instruments.nodes().draining(*node, name, *draining);
+                if let Some(spans) = &mut self.spans {
+                    spans.draining(*node, *draining);
+                }
             }
             CoreEvent::MoveEnded { room, room_name: _, cause, by, from, to, started, outcome } => {
                 let (node, to_node) = (self.names.of_hop(*from).node, self.names.of_hop(*to).node);
@@ -311,25 +299,31 @@ impl EventRecorder {
                         warn!(node = %name, left, ?took, "drain deadline passed; the remaining rooms fit on no other node");
                     }
                 }
-                if let Some(spans) = &self.spans {
+                if let Some(spans) = &mut self.spans {
                     spans.drained(*node, *left, *started, at);
                 }
             }
-            CoreEvent::Breaker { region, from, to, mode, sessions, bad, opened, failed } => {
+            CoreEvent::Breaker { region, zone, from, to, mode, sessions, bad, opened, failed } => {
                 let name = self.names.of_region(*region);
                 let (was, is, mode) = (from.name(), to.name(), mode.name());
                 match to {
                     BreakerState::Open => {
-                        warn!(region = %name, was, mode, sessions, bad, opened, failed, "breaker opened");
+                        warn!(region = %name, ?zone, was, mode, sessions, bad, opened, failed, "breaker opened");
                     }
                     _ => {
-                        info!(region = %name, was, is, mode, sessions, bad, opened, failed, "breaker changed");
+                        info!(region = %name, ?zone, was, is, mode, sessions, bad, opened, failed, "breaker changed");
                     }
                 }
-                let labels = [(Attribute::Region, &*name)];
-                self.instruments.level(Level::RegionBreaker, f64::from(*to as u32), &labels);
+                let (state, region_label) = (f64::from(*to as u32), (Attribute::Region, &*name));
+                match zone {
+                    None => self.instruments.level(Level::RegionBreaker, state, &[region_label]),
+                    Some(zone) => {
+                        let labels = [region_label, (Attribute::Zone, &**zone)];
+                        self.instruments.level(Level::ZoneBreaker, state, &labels);
+                    }
+                }
                 if let Some(spans) = &mut self.spans {
-                    spans.breaker(*region, *to, at);
+                    spans.region_breaker(*region, zone.as_ref(), *to, at);
                 }
             }
             CoreEvent::ClientBreaker {
@@ -353,6 +347,9 @@ impl EventRecorder {
                 };
                 let labels = [(Attribute::Label, label), (Attribute::LabelValue, value)];
                 self.instruments.level(Level::ClientBreaker, f64::from(state), &labels);
+                if let Some(spans) = &mut self.spans {
+                    spans.client_breaker(group, *to, at);
+                }
             }
             CoreEvent::ProviderBreaker { provider, from, to, failures } => {
                 let (was, is) = (from.name(), to.name());
@@ -363,7 +360,7 @@ impl EventRecorder {
             CoreEvent::Stop { node, step } => self.stop(*node, *step, at),
             CoreEvent::Degraded { session, room_name: _, op, arg, rung, by } => {
                 debug!(%session, op = op.key(), arg, rung, %by, "quality changed");
-                let labels = [(Attribute::Op, op.key()), (Attribute::By, &*who(by))];
+                let labels = [(Attribute::Op, op.key()), (Attribute::By, &*decider_name(by))];
                 self.instruments.count(Count::Degradations, 1, &labels);
                 if let Some(spans) = &mut self.spans {
                     spans.degraded(event, at);
@@ -512,29 +509,6 @@ impl EventRecorder {
         self.instruments.time(Histogram::PolicyCall, decision.took, &[policy]);
     }
 
-    /// Logs the first failed opening of a series, and counts all.
-    fn handle_not_opened(&mut self, session: SessionId, node: NodeId, reason: &str, at: Moment) {
-        let name = self.names.of_node(node).node;
-        let told = self.not_opened.get(&node);
-        if told.is_some_and(|told| at.now.saturating_duration_since(*told) < NOT_OPENED_TOLD) {
-            debug!(node = %name, %session, reason, "node did not open a session");
-        } else {
-            self.not_opened.insert(node, at.now);
-            warn!(node = %name, %session, reason, "node did not open a session");
-        }
-    }
-
-    fn refused(&mut self, turned: &Turned<'_>, caller: Option<&TraceCaller>, at: Moment) {
-        let Turned { scenario, word, .. } = *turned;
-        debug!(scenario, reason = word, "offer refused");
-        let known = if self.scenarios.contains(scenario) { scenario } else { "" };
-        let labels = [(Attribute::Scenario, known), (Attribute::Reason, word)];
-        self.instruments.count(Count::SessionsRefused, 1, &labels);
-        if let Some(spans) = &mut self.spans {
-            spans.refused(turned, caller, at);
-        }
-    }
-
     fn start(&mut self, node: NodeId, step: StartPhase, at: Moment) {
         let name = self.names.of_node(node).node;
         match step {
@@ -583,7 +557,7 @@ fn log_node_list(told: &NodeListUpdate) {
 }
 
 /// The decider without its revision, to bound the number of label values.
-fn who(by: &Decider) -> String {
+fn decider_name(by: &Decider) -> String {
     match by {
         Decider::Policy { policy, .. } => PolicyName::to_string(policy),
         Decider::Native | Decider::Operator | Decider::Node => by.to_string(),

@@ -1,7 +1,7 @@
 //! All metrics, spans and attributes; nothing else can be recorded.
 //!
-//! No semantic conventions exist for media gateways: names begin with `evenkeel.`, or with `media.` if they would fit
-//! any gateway. Units are UCUM base units.
+//! Attributes have the names of OpenTelemetry's semantic conventions where one exists. None exist for media gateways: other names
+//! begin with `evenkeel.`, or with `media.` if they would fit any gateway. Units are UCUM base units.
 
 /// A metric as the reference shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +67,8 @@ attributes! {
     AdmittedBy = "evenkeel.admitted_by";
     /// The decider: a policy, `native` or `operator`; for a rollout or reload `file`, `signal`, `operator` or `gateway`.
     By = "evenkeel.by";
-    /// Cause of a move: `node-down`, `ejected`, `link`, `quality`…
+    /// Cause of a move: `node-down`, `ejected`, `link`, `quality`…; why sessions continue at another process: `upgrade`, `hand-over` or
+    /// `takeover`.
     Cause = "evenkeel.cause";
     /// Certainty of a finding, as a share.
     Confidence = "evenkeel.confidence";
@@ -79,7 +80,9 @@ attributes! {
     Differs = "evenkeel.differs";
     /// `up` from the client, `down` to the client.
     Direction = "evenkeel.direction";
-    /// Kind of a failed policy call: `deadline`, `trap`…
+    /// Why the operation failed, in one of few words: the `reason` of a refusal or an end, or the kind of a failed policy call.
+    ErrorType = "error.type";
+    /// Kind of a failed policy call: `deadline`, `trap`…; fault of a drill: `kill`, `hang` or `cut`.
     Fault = "evenkeel.fault";
     /// Name of the node that a room left.
     From = "evenkeel.from";
@@ -89,7 +92,7 @@ attributes! {
     Guard = "evenkeel.guard";
     /// The kind of question: `routing`…
     Hook = "evenkeel.hook";
-    /// Number of the session with the device, uplink or downlink that impairs media.
+    /// Id of the session with the device, uplink or downlink that impairs media.
     ImpairedBy = "evenkeel.impaired_by";
     /// Number of times that the node came up, from 1.
     Incarnation = "evenkeel.incarnation";
@@ -99,20 +102,29 @@ attributes! {
     LabelValue = "evenkeel.label_value";
     /// Sessions or rooms that the span is not linked to: not sampled, or beyond the limit.
     DroppedLinks = "evenkeel.dropped_links";
+    /// Nodes of a reload beyond those that the span names.
+    DroppedNodes = "evenkeel.dropped_nodes";
     /// Name of a network interface.
     Interface = "evenkeel.interface";
     /// Loss in a segment of a path, as a share of its packets.
     Loss = "evenkeel.loss";
     /// Mode of a room: `hot`, `hitless`…
     Mode = "evenkeel.mode";
+    /// Decision of the native default: `configured` parameters of a scenario, `accept` a session, names of a new room's nodes or
+    /// `none`, `keep` rooms where they are and sessions in their quality.
+    Native = "evenkeel.native";
     /// Name of a node.
     Node = "evenkeel.node";
+    /// Names of the nodes that a reload added, removed or changed, at most 128.
+    Nodes = "evenkeel.nodes";
     /// A plugin's note about a decision; the note's key is appended.
     Note = "evenkeel.note";
     /// Degradation action: `cap`, `voice-only`.
     Op = "evenkeel.op";
     /// Outcome.
     Outcome = "evenkeel.outcome";
+    /// Phase of a takeover: `decision`, from the owner's last beat to the ownership, or `continuation`, until its sessions go on.
+    Phase = "evenkeel.phase";
     /// `<set>/<hook>`.
     Policy = "evenkeel.policy";
     /// The previous revision.
@@ -125,6 +137,8 @@ attributes! {
     Receiver = "evenkeel.receiver";
     /// Name of a region.
     Region = "evenkeel.region";
+    /// Kind of packets that repair others: `rtx`, retransmissions (RFC 4588), or `fec` (RFC 5109, RFC 8627).
+    Repair = "evenkeel.repair";
     /// Revision of a policy: the first 12 hexadecimal digits of its digest.
     Revision = "evenkeel.revision";
     /// Number of a room on this gateway: `r7`.
@@ -135,6 +149,8 @@ attributes! {
     Rooms = "evenkeel.rooms";
     /// The decider of a placement: a policy, `native` or `operator`.
     RoutedBy = "evenkeel.routed_by";
+    /// Rung of a session, from 1.
+    Rung = "evenkeel.rung";
     /// Number of rows in a question.
     Rows = "evenkeel.rows";
     /// Name of a scenario; empty in refused offers of one that was not configured at the start.
@@ -143,8 +159,8 @@ attributes! {
     Scope = "evenkeel.scope";
     /// Segment of a session's path: `device`, `uplink`, `leg`, `node`, `gateway`, `downlink` or `unknown`.
     Segment = "evenkeel.segment";
-    /// Number of a session on this gateway: `s17`.
-    Session = "evenkeel.session";
+    /// Id of a session: `a/b/s17`, the [name of its group](#spans) and its number on the gateways of the group.
+    Session = "session.id";
     /// Number of sessions.
     Sessions = "evenkeel.sessions";
     /// Indicator of a service level objective: `refusals`, `set-up`, `gap` or `r-factor`.
@@ -198,8 +214,11 @@ metrics! {
     SessionsRefused = "evenkeel.sessions.refused", "{session}", [Scenario, Reason];
     /// Sessions ended: completed (`requested`), abandoned at set-up (`not-opened`), or by a fault (`media-timeout`, `panicked`).
     SessionsClosed = "evenkeel.sessions.closed", "{session}", [Scenario, Reason];
-    /// Sessions moved to another hop with their room.
-    SessionsMoved = "evenkeel.sessions.moved", "{session}", [Cause];
+    /// Sessions moved to another hop with their room, by the place of the node that they left.
+    SessionsMoved = "evenkeel.sessions.moved", "{session}", [Cause, Scenario, Region, Zone];
+    /// Pictures to clients that came so late that the video froze: later than usual by 150 ms, and by twice the usual interval (W3C
+    /// webrtc-stats, `freezeCount`). By the place of the node that the client hears.
+    SessionFreezes = "evenkeel.session.freezes", "{freeze}", [Scenario, Region, Zone];
     /// Rooms moved to another hop.
     RoomsMoved = "evenkeel.rooms.moved", "{room}", [Cause, By];
     /// Moves that were aborted, by outcome such as `target-lost` or `superseded`.
@@ -269,6 +288,13 @@ metrics! {
     ScenarioBytes = "evenkeel.scenario.traffic", "By", [Scenario, Direction];
     /// Bytes of the copies that sessions of a scenario exchanged with second hops in mode `hitless`.
     ScenarioCopied = "evenkeel.scenario.copied", "By", [Scenario];
+    /// RTP packets of a scenario's sessions that are missing before repair: from clients by sequence number, to clients by their
+    /// receiver reports (RFC 3550, 6.4.1) or by QUIC.
+    ScenarioLost = "evenkeel.scenario.lost", "{packet}", [Scenario, Direction];
+    /// Packets of a scenario's sessions that repair others. They count as packets too.
+    ScenarioRepairPackets = "evenkeel.scenario.repair_packets", "{packet}", [Scenario, Direction, Repair];
+    /// Bytes of the packets that repair others. They count as traffic too.
+    ScenarioRepairBytes = "evenkeel.scenario.repair", "By", [Scenario, Direction, Repair];
     /// Received packets that a network interface dropped: the kernel, or the device without a free buffer. At most 16 interfaces; virtual
     /// ones only on a host without others.
     HostDrops = "evenkeel.host.interface_drops", "{packet}", [Interface];
@@ -292,16 +318,16 @@ metrics! {
     Level;
     /// Open sessions.
     SessionsActive = "evenkeel.sessions.active", "{session}", [];
-    /// Open sessions of a scenario.
-    ScenarioSessions = "evenkeel.scenario.sessions", "{session}", [Scenario];
-    /// Sessions of a scenario on a rung above 0.
-    ScenarioDegraded = "evenkeel.scenario.degraded", "{session}", [Scenario];
+    /// Open sessions of a scenario, by the place of the node that carries them; without one if none does. Read every 10 s.
+    ScenarioSessions = "evenkeel.scenario.sessions", "{session}", [Scenario, Region, Zone];
+    /// Sessions of a scenario on a rung above 0, by rung. Read every 10 s.
+    ScenarioDegraded = "evenkeel.scenario.degraded", "{session}", [Scenario, Region, Zone, Rung];
     /// Sessions of a scenario with impaired media, by the segment of the path that causes it. Read every 10 s.
     ScenarioImpaired = "evenkeel.scenario.impaired", "{session}", [Scenario, Segment];
     /// Share of a scenario's sessions in the window that missed the objective, as a multiple of the share that may miss it. 0 while there
     /// are fewer than ten.
     SloBurnRate = "evenkeel.slo.burn_rate", "{budget}", [Scenario, Slo, Window];
-    /// Share of the error budget of the last 6 h that is left; negative if it is overspent.
+    /// Share of the error budget of the last 30 days that is left; negative if it is overspent.
     SloBudget = "evenkeel.slo.budget", "1", [Scenario, Slo];
     /// Time until the capacity of a region is expected to be exhausted, 0 if it is; -1 while this is not expected. Forecast each minute.
     ForecastExhausted = "evenkeel.forecast.exhausted", "s", [Region];
@@ -315,12 +341,18 @@ metrics! {
     NodeDraining = "evenkeel.node.draining", "{state}", [Node, Region, Zone];
     /// Smoothed round trip of probes to a node; absent while none is measured.
     NodeRoundTrip = "evenkeel.node.round_trip", "s", [Node, Region, Zone];
+    /// Share of probes of a node that were not answered lately.
+    NodeLoss = "evenkeel.node.loss", "1", [Node, Region, Zone];
     /// Load and reservations of a node, as a share of its capacity.
     NodeLoad = "evenkeel.node.load", "1", [Node, Region, Zone];
     /// Measured capacity of a node, which may be below the configured one.
     NodeCapacity = "evenkeel.node.capacity", "By/s", [Node, Region, Zone];
     /// Rooms at a node.
     NodeRooms = "evenkeel.node.rooms", "{room}", [Node, Region, Zone];
+    /// Sessions that a node carries. Read every 10 s.
+    NodeSessions = "evenkeel.node.sessions", "{session}", [Node, Region, Zone];
+    /// Capacity that is left at the nodes of a zone that take rooms: without load and reservations.
+    ZoneCapacityLeft = "evenkeel.zone.capacity_left", "By/s", [Region, Zone];
     /// Role of this gateway in its group: 0 joining, 1 standby, 2 spare, 3 restoring, 4 owner, 5 doubting. Absent without a
     /// group.
     GroupRole = "evenkeel.group.role", "{state}", [];
@@ -336,14 +368,25 @@ metrics! {
     /// Time until a certificate that clients are shown, or a token that this gateway uses, ends; negative once it has. Absent for one without
     /// an end.
     CredentialExpiry = "evenkeel.credential.expiry", "s", [Credential];
+    /// Age of the oldest change that the standby of this owner has not confirmed; 0 if it has all. Absent at other members.
+    GroupLag = "evenkeel.group.lag", "s", [];
+    /// Reasons for which this standby could not continue all sessions of the owner: nodes, capacity, ports or revisions that it lacks.
+    /// Rehearsed every 2 s. Absent without a group.
+    GroupUnready = "evenkeel.group.unready", "{reason}", [];
     /// Rooms whose mode keeps a spare and that lack one for the death that their scenario names in `reserve`. Read each minute or
     /// less often.
     RoomsUnprotected = "evenkeel.rooms.unprotected", "{room}", [];
-    /// Sessions that would have no node after the loss of the busiest node, or of the worst of eight zones. Read each minute or
+    /// Sessions that would have no node after the loss of the worst node, or of the worst zone, of the eight busiest. Read each minute or
     /// less often.
     LossUnplaced = "evenkeel.loss.unplaced", "{session}", [Scope];
+    /// Sessions that would get a lower bit rate after such a loss.
+    LossReduced = "evenkeel.loss.reduced", "{session}", [Scope];
+    /// Rooms that would lose their spare by such a loss.
+    LossUnprotected = "evenkeel.loss.unprotected", "{room}", [Scope];
     /// Breaker of a region: 0 closed, 1 open, 2 half-open.
     RegionBreaker = "evenkeel.region.breaker", "{state}", [Region];
+    /// Breaker of a zone: 0 closed, 1 open, 2 half-open. Absent before the first change.
+    ZoneBreaker = "evenkeel.zone.breaker", "{state}", [Region, Zone];
     /// Breaker of a group of clients: 0 closed, 1 open, 2 half-open. `other` is 1 while the breaker of any group without a configured
     /// name is not closed.
     ClientBreaker = "evenkeel.client.breaker", "{state}", [Label, LabelValue];
@@ -353,6 +396,8 @@ metrics! {
     PolicyFailing = "evenkeel.policy.failing", "{state}", [Policy];
     /// Stage of a rollout: 0 none, 1 shadow, 2 canary.
     PolicyStage = "evenkeel.policy.stage", "{state}", [Policy];
+    /// 1 for the active revision of a policy, and for the one that is rolled out. Read every 10 s.
+    PolicyRevision = "evenkeel.policy.revision", "{state}", [Policy, Revision, Arm];
     /// The canary's share of rooms or sessions.
     PolicyCanary = "evenkeel.policy.canary", "%", [Policy];
     /// QUIC connections of clients, including handshakes.
@@ -367,6 +412,8 @@ metrics! {
     HostMemory = "evenkeel.host.memory_available", "By", [];
     /// Free space of the disk with the folder `cache`. Absent without the folder.
     HostDisk = "evenkeel.host.disk_free", "By", [];
+    /// Ports that the kernel assigns, less the UDP sockets of the network namespace.
+    HostPorts = "evenkeel.host.ports_left", "{port}", [];
     /// Descriptors that this process can still open.
     ProcessDescriptors = "evenkeel.process.descriptors_left", "{descriptor}", [];
     /// 1 while a dependency answers its checks, 0 otherwise. Absent until the first check of it; 1 after a reload removes it.
@@ -378,8 +425,15 @@ metrics! {
 metrics! {
     /// A histogram.
     Histogram;
-    /// From an offer to the open session.
-    SessionOpen = "evenkeel.session.open.duration", "s", [Scenario];
+    /// From an offer to the open session, by the place of its node.
+    SessionOpen = "evenkeel.session.open.duration", "s", [Scenario, Region, Zone];
+    /// From the last packet of a node that died to the first one of the next node, of each session that received media, by the place of
+    /// the next node.
+    SessionGap = "evenkeel.session.gap.duration", "s", [Scenario, Region, Zone];
+    /// From the start of a move, or from the death of the node, until the room is at its new hop.
+    RoomMove = "evenkeel.rooms.move.duration", "s", [Cause];
+    /// Phases of a takeover by this gateway.
+    Takeover = "evenkeel.group.takeover.duration", "s", [Phase];
     /// Time in the plugin for one question.
     PolicyCall = "evenkeel.policy.call.duration", "s", [Policy];
     /// From the switch to a new revision until its first answer.
@@ -391,14 +445,24 @@ metrics! {
     /// Length of an event-loop stall.
     OwnStall = "evenkeel.event_loop.stall.duration", "s", [];
     /// R-factor (ITU-T G.107) of each session with measured voice, every 10 s.
-    SessionR = "evenkeel.session.r_factor", "{R}", [Scenario];
-    /// Share of packets lost on the way from or to the client, of each session, every 10 s.
-    SessionLoss = "evenkeel.session.loss", "1", [Scenario, Direction];
+    SessionR = "evenkeel.session.r_factor", "{R}", [Scenario, Region, Zone];
+    /// Share of packets lost on the way from or to the client before repair, of each session, every 10 s.
+    SessionLoss = "evenkeel.session.loss", "1", [Scenario, Region, Zone, Direction];
     /// Interarrival jitter (RFC 3550, 6.4.1), of each session, every 10 s.
-    SessionJitter = "evenkeel.session.jitter", "s", [Scenario, Direction];
+    SessionJitter = "evenkeel.session.jitter", "s", [Scenario, Region, Zone, Direction];
 }
 
 impl Histogram {
+    /// The histogram that Prometheus knows by this name.
+    pub(crate) fn of_prometheus_name(name: &str) -> Option<Histogram> {
+        Histogram::ALL.iter().copied().find(|it| it.described().prometheus_name() == name)
+    }
+
+    /// OTLP has times as exponential histograms, of any range; Prometheus has the same buckets in all versions.
+    pub(crate) fn is_exponential(self) -> bool {
+        self.described().unit == "s"
+    }
+
     /// Upper bounds of the buckets, in the unit.
     pub(crate) const fn bounds(self) -> &'static [f64] {
         match self {
@@ -411,7 +475,12 @@ impl Histogram {
             Histogram::SessionR => &[30.0, 50.0, 60.0, 65.0, 70.0, 75.0, 80.0, 85.0, 90.0],
             Histogram::SessionLoss => &[0.0, 1e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5],
             Histogram::SessionJitter => &[1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 0.1, 0.2],
-            Histogram::SessionOpen | Histogram::Detection | Histogram::OwnStall => {
+            Histogram::SessionOpen
+            | Histogram::SessionGap
+            | Histogram::RoomMove
+            | Histogram::Takeover
+            | Histogram::Detection
+            | Histogram::OwnStall => {
                 &[1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 4e-2, 6e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
             }
         }
@@ -463,10 +532,10 @@ macro_rules! spans {
 spans! {
     /// From the offer of a session to its end. The other spans of the session are its descendants.
     Session = "session", Share,
-        [Session, Room, RoomName, Scenario, Mode, AdmittedBy, Outcome, Reason];
+        [Session, Room, RoomName, Scenario, Mode, AdmittedBy, Outcome, Reason, ErrorType];
     /// From an offer to the open session, or to its refusal.
     SessionOpen = "session.open", Share,
-        [Session, Room, RoomName, Scenario, Node, Incarnation, Region, Zone, AdmittedBy, RoutedBy, Outcome, Reason];
+        [Session, Room, RoomName, Scenario, Node, Incarnation, Region, Zone, AdmittedBy, RoutedBy, Outcome, Reason, ErrorType];
     /// Admission of a session. Child of `session.open`.
     Admission = "admission", Share, [By, Outcome, Reason];
     /// A room moved to another node: a child of `session` for each of its sessions.
@@ -477,25 +546,33 @@ spans! {
     /// Impaired media of a session, by one segment of its path.
     SessionImpaired = "session.impaired", Share, [Session, RoomName, Scenario, Segment, Reason, ImpairedBy, Loss, Confidence];
     /// The session goes on at this process: an upgrade, a hand-over or a takeover.
-    SessionContinued = "session.continued", Share, [Session];
+    SessionContinued = "session.continued", Share, [Session, Cause];
     /// A question to a policy. Child of the span that waited for it, or a root span. A decision about many sessions or rooms is linked to the
     /// sessions that it degraded, or moved within 5 s.
     PolicyDecide = "policy.decide", Share,
-        [Policy, Hook, Arm, Revision, Session, Room, Outcome, Reason, Fault, Guard, Differs, Rows, Duration, DroppedLinks, Note];
-    /// A rollout, from its start to activation, rollback or refusal; its steps are span events.
-    PolicyRollout = "policy.rollout", Always, [Policy, Hook, Revision, Previous, Outcome, Reason, By];
+        [Policy, Hook, Arm, Revision, Session, Room, Outcome, Reason, ErrorType, Guard, Differs, Native, Rows, Duration, DroppedLinks, Note];
+    /// A rollout, from its start to activation, rollback or refusal; its steps are span events. Linked to the sessions that the revision
+    /// moved or degraded meanwhile.
+    PolicyRollout = "policy.rollout", Always,
+        [Policy, Hook, Revision, Previous, Outcome, Reason, ErrorType, By, Sessions, DroppedLinks];
     /// A reload that had an effect or was refused.
-    GatewayReload = "gateway.reload", Always, [By, Outcome, Reason];
+    GatewayReload = "gateway.reload", Always, [By, Outcome, Reason, ErrorType, Nodes, DroppedNodes];
     /// Start of a node by its hook, until the node answers or the start has failed. Parent of the hook's spans.
-    NodeStart = "node.start", Always, [Node, Region, Zone, Outcome, Reason];
+    NodeStart = "node.start", Always, [Node, Region, Zone, Outcome, Reason, ErrorType];
     /// Stop of a node that is no longer needed, until the node is gone or the stop has failed. Parent of the hook's spans.
-    NodeStop = "node.stop", Always, [Node, Region, Zone, Outcome, Reason];
-    /// Drain of a node, from the request until it has no rooms or the deadline has passed.
-    NodeDrain = "node.drain", Always, [Node, Region, Zone, Rooms];
-    /// From the opening of a region's breaker until it is closed.
-    RegionBreaker = "region.breaker", Always, [Region];
+    NodeStop = "node.stop", Always, [Node, Region, Zone, Outcome, Reason, ErrorType];
+    /// Drain of a node, from the request until it has no rooms or the deadline has passed. Linked to the sessions that left it.
+    NodeDrain = "node.drain", Always, [Node, Region, Zone, Rooms, Sessions, DroppedLinks];
+    /// Fault that a drill injects at a node, until it is repaired, or until the node is removed or the process ends (`unrepaired`). Linked
+    /// to the sessions that left the node meanwhile.
+    NodeDrill = "node.drill", Always, [Node, Region, Zone, Fault, Outcome, Sessions, DroppedLinks];
+    /// From the opening of the breaker of a region, or of one of its zones, until it is closed. Linked to the sessions that opened or left
+    /// there meanwhile, and to the offers that found no node.
+    RegionBreaker = "region.breaker", Always, [Region, Zone, Sessions, DroppedLinks];
+    /// From the opening of a breaker of clients until it is closed. Linked to the offers that it refused.
+    ClientBreaker = "client.breaker", Always, [Label, LabelValue, Sessions, DroppedLinks];
     /// This process continues the sessions of another one: an upgrade, a hand-over or a takeover. Linked to the sessions.
-    GatewayContinued = "gateway.continued", Always, [Sessions, DroppedLinks];
+    GatewayContinued = "gateway.continued", Always, [Cause, Sessions, DroppedLinks];
     /// From the last packet of a node until its rooms have moved. Linked to the moved sessions.
     NodeFailover = "node.failover", Always,
         [Node, Incarnation, Region, Zone, Witness, Rooms, Sessions, DroppedLinks];

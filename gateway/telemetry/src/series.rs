@@ -1,7 +1,13 @@
 //! Series that begin with 0. A query such as `increase(…[5m])` does not see the first event of a series that begins with it.
 
-use evenkeel_config::{GatewayConfig, PolicySet};
-use evenkeel_model::{CloseReason, MoveCause, PathSegment, PolicyName};
+use std::collections::BTreeSet;
+
+use evenkeel_config::{GatewayConfig, NodeConfig, PolicySet};
+use evenkeel_model::forward::DropReason;
+use evenkeel_model::{
+    CloseReason, EvidenceSource, GuardRule, MoveCause, MoveOutcome, PathSegment, PolicyName,
+    RedundancyMode, RepairKind, Strike,
+};
 
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count};
@@ -9,29 +15,71 @@ use super::registry::{Attribute, Count};
 /// Series of a metric that begin so: the SDK merges those of a metric beyond 2,000.
 const SERIES_MAX: usize = 1_000;
 
+/// Reasons of refusals of offers of a known scenario.
+const REFUSALS: [&str; 14] = [
+    "scenario-of-room",
+    "full",
+    "draining",
+    "rejected",
+    "redirected",
+    "no-node",
+    "clients-impaired",
+    "closed",
+    "not-opened",
+    "no-listener",
+    "address-taken",
+    "room-full",
+    "unknown-node",
+    "outside-networks",
+];
+
+/// Labels that have their values together: those of a zone and its region.
+type LabelValues = Vec<(Attribute, String)>;
+
 impl Instruments {
     /// Begins each series with labels that the configuration or this program knows; those that exist stay as they are.
     pub fn begin(&self, settings: &GatewayConfig) {
         for metric in Count::ALL {
-            let attributes = metric.described().attributes;
-            let values = attributes.iter().map(|attribute| known(*metric, *attribute, settings));
-            let Some(values) = values.collect::<Option<Vec<_>>>() else { continue };
-            if values.iter().map(Vec::len).product::<usize>() > SERIES_MAX {
+            let Some(dimensions) = dimensions(*metric, settings) else { continue };
+            if dimensions.iter().map(Vec::len).product::<usize>() > SERIES_MAX {
                 continue;
             }
-            let mut series = vec![Vec::new()];
-            for (attribute, values) in attributes.iter().zip(&values) {
-                let with = |labels: &Vec<(Attribute, _)>, value| {
-                    labels.iter().copied().chain([(*attribute, value)]).collect()
-                };
+            let mut series: Vec<Vec<(Attribute, &str)>> = vec![Vec::new()];
+            for choices in &dimensions {
                 let longer = series.iter().flat_map(|labels| {
-                    values.iter().map(move |value| with(labels, value.as_str()))
+                    choices.iter().map(move |choice| {
+                        let more = choice.iter().map(|(label, value)| (*label, value.as_str()));
+                        labels.iter().copied().chain(more).collect()
+                    })
                 });
                 series = longer.collect();
             }
             series.iter().for_each(|labels| self.count(*metric, 0, labels));
         }
     }
+}
+
+/// The values of each label of a metric; `None` if those of one are not known.
+fn dimensions(metric: Count, settings: &GatewayConfig) -> Option<Vec<Vec<LabelValues>>> {
+    let labels = metric.described().attributes;
+    let has_zone = labels.contains(&Attribute::Zone);
+    let own = labels.iter().copied().filter(|label| !has_zone || *label != Attribute::Region);
+    let values = own.map(|label| {
+        if label == Attribute::Zone {
+            return Some(places(settings));
+        }
+        let values = known(metric, label, settings)?.into_iter();
+        Some(values.map(|value| vec![(label, value)]).collect())
+    });
+    values.collect()
+}
+
+/// Each zone with its region.
+fn places(settings: &GatewayConfig) -> Vec<LabelValues> {
+    let place = |node: &NodeConfig| (node.region.to_string(), node.zone.to_string());
+    let places: BTreeSet<(String, String)> = settings.nodes.iter().map(place).collect();
+    let labels = |(region, zone)| vec![(Attribute::Region, region), (Attribute::Zone, zone)];
+    places.into_iter().map(labels).collect()
 }
 
 /// All values of a metric's label; `None` if they are not known.
@@ -61,6 +109,19 @@ fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Ve
         (_, Attribute::Direction) => words(&["up", "down"]),
         (_, Attribute::Segment) => words(&PathSegment::ALL.map(PathSegment::name)),
         (_, Attribute::Cause) => words(&MoveCause::ALL.map(MoveCause::name)),
+        (_, Attribute::Repair) => words(&RepairKind::ALL.map(RepairKind::name)),
+        (_, Attribute::Mode) => words(&RedundancyMode::ALL.map(RedundancyMode::name)),
+        (_, Attribute::Witness) => words(&EvidenceSource::ALL.map(EvidenceSource::name)),
+        (_, Attribute::Guard) => words(&GuardRule::ALL.map(GuardRule::name)),
+        (_, Attribute::Op) => words(&["cap", "voice-only"]),
+        (_, Attribute::Fault) => {
+            words(&["deadline", "trap", "out-of-memory", "malformed", "late", "absent"])
+        }
+        // Without revisions.
+        (_, Attribute::By) => {
+            let policies = settings.sets.iter().flat_map(policies);
+            policies.chain(words(&["native", "operator", "node"])).collect()
+        }
         // Of many scenarios only the series of an alert begin.
         (Count::SessionsClosed, Attribute::Reason)
             if scenarios().count() * CloseReason::ALL.len() > SERIES_MAX =>
@@ -70,17 +131,31 @@ fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Ve
         (Count::SessionsClosed, Attribute::Reason) => {
             words(&CloseReason::ALL.map(CloseReason::name))
         }
+        (Count::SessionsRefused, Attribute::Reason) => words(&REFUSALS),
+        (Count::RoomModes, Attribute::Reason) => words(&["scenario", "copies-differ", "capacity"]),
+        (Count::HopsRemoved, Attribute::Reason) => words(&Strike::ALL.map(Strike::name)),
+        (Count::PacketsDropped, Attribute::Reason) => {
+            DropReason::ALL.into_iter().map(|reason| reason.name().to_owned()).collect()
+        }
         (Count::NodeMessagesRefused, Attribute::Reason) => {
             words(&["clock", "secret", "encryption"])
         }
         (Count::TelemetryDropped, Attribute::Signal) => {
             words(&["spans", "logs", "metrics", "events"])
         }
+        (_, Attribute::Signal) => words(&["spans", "logs", "metrics"]),
         (Count::TelemetryDropped, Attribute::Reason) => {
             words(&["queue-full", "not-taken", "behind"])
         }
         (Count::ApiTokensRefused, Attribute::Reason) => words(&["missing", "wrong"]),
         (Count::AlertDeliveries, Attribute::Outcome) => words(&["delivered", "failed"]),
+        (Count::ApiRelayed, Attribute::Outcome) => words(&["answered", "failed"]),
+        (Count::MovesAborted, Attribute::Outcome) => {
+            words(&MoveOutcome::ALL.map(MoveOutcome::name))
+        }
+        (Count::PolicyCalls, Attribute::Outcome) => {
+            words(&["applied", "abstained", "kept", "guarded", "stale", "faulted"])
+        }
         (Count::PolicyRollouts, Attribute::Outcome) => {
             words(&["activated", "rolled-back", "refused"])
         }

@@ -4,23 +4,29 @@
 //! the span that waited for it.
 
 mod decisions;
+mod held;
 mod nodes;
+mod operations;
 mod rollouts;
 mod sampling;
 mod sessions;
 mod tracks;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_control::{NodeHook, NodeName, NodeNames, TraceRegistry};
-use evenkeel_model::{Hop, NodeId, OfferRefusal, PolicyName, RegionId};
-use opentelemetry::trace::{SpanBuilder, SpanKind};
+use evenkeel_model::{Hop, NodeId, OfferRefusal};
+pub(crate) use held::SpanOutput;
+use opentelemetry::trace::{SpanBuilder, SpanKind, Status};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SdkTracer;
 pub(crate) use sampling::{SpanIds, SpanSampler};
-use tracks::{DecisionBatch, DecisionSubject, FailoverSpan, RolloutTrack, SessionSpans};
+use tracks::{
+    DecisionBatch, DecisionSubject, FailoverSpan, OperationTracks, SessionSpans, TouchedSessions,
+};
 pub(crate) use tracks::{DecisionSpan, Turned};
 
 use crate::registry::{Attribute, Span};
@@ -33,9 +39,6 @@ pub(crate) const SWEPT_EVERY: Duration = Duration::from_secs(1);
 
 /// Maximum steps recorded of a rollout or a degradation: a rollout can be paused and resumed any number of times.
 const STEPS_MAX: usize = 64;
-
-/// Maximum links of one span: a limit that receivers accept.
-const LINKS_MAX: usize = 128;
 
 /// The same moment on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -58,10 +61,22 @@ impl Moment {
     }
 }
 
+/// Creates, samples and sends spans.
+#[derive(Debug)]
+pub(crate) struct SpanPipeline {
+    pub(crate) tracer: SdkTracer,
+    pub(crate) sampler: SpanSampler,
+    pub(crate) output: SpanOutput,
+    /// The name of the group in ids of sessions.
+    pub(crate) group: Arc<str>,
+}
+
 #[derive(Debug)]
 pub(super) struct SpanWriter {
     tracer: SdkTracer,
     sampler: SpanSampler,
+    output: SpanOutput,
+    group: Arc<str>,
     names: Arc<NodeNames>,
     traces: Arc<TraceRegistry>,
     sessions: SessionSpans,
@@ -71,9 +86,9 @@ pub(super) struct SpanWriter {
     /// Decisions about many rooms. These move once their sessions are open at the new node.
     reroutes: Vec<DecisionBatch>,
     failovers: Vec<FailoverSpan>,
-    /// The times at which open breakers opened.
-    breakers: BTreeMap<RegionId, SystemTime>,
-    rollouts: BTreeMap<PolicyName, RolloutTrack>,
+    /// Sessions that left a hop for closed ports. The event of its death follows.
+    port_moves: Option<(Hop, TouchedSessions)>,
+    operations: OperationTracks,
     /// The times at which hooks of nodes were called.
     hooks: BTreeMap<(NodeHook, NodeId), SystemTime>,
     swept: Option<Instant>,
@@ -81,6 +96,22 @@ pub(super) struct SpanWriter {
 
 fn is(attribute: Attribute, value: impl Into<Value>) -> KeyValue {
     KeyValue::new(attribute.key(), value)
+}
+
+/// The number of touched sessions, and of those without a link.
+fn counts_of(touched: &TouchedSessions) -> [KeyValue; 2] {
+    let left_out = touched.sessions - touched.links.len();
+    [is(Attribute::Sessions, touched.sessions as i64), is(Attribute::DroppedLinks, left_out as i64)]
+}
+
+/// Marks the span of a failed operation. `kind` is one of few words.
+fn fail(
+    span: &mut impl opentelemetry::trace::Span,
+    kind: &'static str,
+    description: impl Into<Cow<'static, str>>,
+) {
+    span.set_attribute(is(Attribute::ErrorType, kind));
+    span.set_status(Status::error(description));
 }
 
 fn registered(span: Span, key: &str) -> bool {
@@ -107,14 +138,16 @@ fn builder(
 
 impl SpanWriter {
     pub(super) fn new(
-        tracer: SdkTracer,
-        sampler: SpanSampler,
+        pipeline: SpanPipeline,
         names: Arc<NodeNames>,
         traces: Arc<TraceRegistry>,
     ) -> SpanWriter {
+        let SpanPipeline { tracer, sampler, output, group } = pipeline;
         SpanWriter {
             tracer,
             sampler,
+            output,
+            group,
             names,
             traces,
             sessions: SessionSpans::default(),
@@ -122,8 +155,8 @@ impl SpanWriter {
             batch: None,
             reroutes: Vec::new(),
             failovers: Vec::new(),
-            breakers: BTreeMap::new(),
-            rollouts: BTreeMap::new(),
+            port_moves: None,
+            operations: OperationTracks::default(),
             hooks: BTreeMap::new(),
             swept: None,
         }
@@ -134,6 +167,7 @@ impl SpanWriter {
         self.end_batch(None, at);
         self.end_reroutes(at, |_| true);
         self.end_degradations(at);
+        self.end_drills(at);
     }
 
     fn place(&self, hop: Hop, attributes: &mut Vec<KeyValue>) {

@@ -46,6 +46,8 @@ pub(crate) struct World {
     pub(crate) await_first_packet: bool,
     /// The node is marked down after this time of unanswered probes, without another witness.
     pub(crate) probe_timeout: &'static str,
+    /// Further lines of `[detector]`.
+    pub(crate) detector: String,
     /// Compiles pushed plugins; without it they are compiled in this process.
     pub(crate) compiler: Option<Compiler>,
 }
@@ -65,6 +67,7 @@ impl World {
             live: "[scenario.live]\n".into(),
             await_first_packet: false,
             probe_timeout: "400ms",
+            detector: String::new(),
             compiler: None,
         }
     }
@@ -136,7 +139,7 @@ impl World {
         std::fs::write(folder.join("secret"), SECRET).unwrap();
         std::fs::write(folder.join("cluster.secret"), [b'c'; 32]).unwrap();
         let World { listens, nodes, gateway, admin, limits, scenario, hooks, .. } = self;
-        let World { probe_timeout, .. } = self;
+        let World { probe_timeout, detector, .. } = self;
         let write = |name: &str, text: &str| {
             let table = format!("[scenario.{name}]\n");
             let key = format!("{table}await_first_packet = {}\n", self.await_first_packet);
@@ -150,7 +153,7 @@ impl World {
         let text = format!(
             "{listens}\n{nodes}\n[gateway]\nregion = \"east\"\npolicies = \"policies\"\n{gateway}\n\
              [admin]\nsocket = \"admin.sock\"\n{admin}\n[limits]\n{limits}\n\
-             [detector]\nprobe_slack = \"100ms\"\nsilence = \"100ms\"\n\
+             [detector]\n{detector}\nprobe_slack = \"100ms\"\nsilence = \"100ms\"\n\
              base_ejection_time = \"10ms\"\nwary_for = \"10ms\"\n\
              in_region = {{ probe_interval = \"20ms\", down_after = \"{probe_timeout}\" }}\n\
              cross_region = {{ probe_interval = \"20ms\", down_after = \"{probe_timeout}\" }}\n"

@@ -71,7 +71,16 @@ impl Place {
 
     /// Starts both gateways before these nodes, with more keys of the address, and waits until the first has the address.
     pub(crate) fn group_before(&self, nodes: &str, keys: &str) -> [GatewayProcess; 2] {
-        self.start(nodes, |_| String::new(), keys, "")
+        self.start(nodes, |_| String::new(), keys, |_, _| {})
+    }
+
+    /// Starts both gateways before these nodes, each with a world that was changed for its host.
+    pub(crate) fn group_with(
+        &self,
+        nodes: &str,
+        change: impl Fn(&Host, &mut World),
+    ) -> [GatewayProcess; 2] {
+        self.start(nodes, |_| String::new(), "", change)
     }
 
     /// Starts both gateways with the shipped routing policy.
@@ -81,8 +90,7 @@ impl Place {
 
     /// Starts both gateways before these nodes, with the shipped routing policy.
     pub(crate) fn routed_group_before(&self, nodes: &str) -> [GatewayProcess; 2] {
-        let hooks = World::of(&[]).routed().hooks;
-        self.start(nodes, |_| String::new(), "", &hooks)
+        self.group_with(nodes, |_, world| world.hooks = World::of(&[]).routed().hooks)
     }
 
     /// Starts both gateways before these nodes. Each asks an agent beside the other one.
@@ -90,28 +98,28 @@ impl Place {
         let agent = |host: &Host| {
             format!("agent = \"{}:7200\"\nsecret_file = \"secret\"\n", host.address())
         };
-        self.start(nodes, agent, "", "")
+        self.start(nodes, agent, "", |_, _| {})
     }
 
     /// Starts both gateways before these nodes. Each fences the other one by this program.
     pub(crate) fn group_with_fence(&self, nodes: &str, program: &str) -> [GatewayProcess; 2] {
         let fence = |_: &Host| format!("fence = [\"/bin/sh\", \"-c\", \"{program}\"]\n");
-        self.start(nodes, fence, "port_legs = true\n", "")
+        self.start(nodes, fence, "port_legs = true\n", |_, _| {})
     }
 
     /// Starts three gateways before these nodes, and waits until the first has the address.
     pub(crate) fn group_of_three(&self, nodes: &str) -> [GatewayProcess; 3] {
-        self.start(nodes, |_| String::new(), "", "")
+        self.start(nodes, |_| String::new(), "", |_, _| {})
     }
 
-    /// `peer_keys` are the keys of `[[cluster.peer]]` for this peer, `keys` those of the address, `hooks` the
-    /// bindings of the set `call`.
+    /// `peer_keys` are the keys of `[[cluster.peer]]` for this peer, `keys` those of the address. `change` is called with the
+    /// host and the world of each gateway.
     fn start<const MEMBERS: usize>(
         &self,
         nodes: &str,
         peer_keys: impl Fn(&Host) -> String,
         keys: &str,
-        hooks: &str,
+        change: impl Fn(&Host, &mut World),
     ) -> [GatewayProcess; MEMBERS] {
         let gateways = std::array::from_fn(|number| {
             let own = &self.edges[number];
@@ -123,7 +131,6 @@ impl Place {
             let peers: String = others.map(peer).collect();
             let mut world = World::of(&[]);
             world.nodes = nodes.to_owned();
-            world.hooks = hooks.to_owned();
             world.limits += &self.limits;
             world.listens =
                 format!("[[listen]]\nudp = \"{SHARED}:7000\"\nidentity = [\"declared\"]\n");
@@ -135,6 +142,7 @@ impl Place {
                 own.address(),
                 number == 0,
             );
+            change(own, &mut world);
             let _inside = own.enter().unwrap();
             GatewayProcess::start(&world)
         });

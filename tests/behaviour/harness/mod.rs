@@ -4,11 +4,13 @@ mod degradation_plugin;
 mod gateway;
 mod gateway_process;
 mod group;
+mod http;
 mod ice;
 mod node;
 mod offer;
 mod phone;
 mod process;
+mod report;
 mod routing_plugin;
 
 pub(crate) use degradation_plugin::{Fault, capping_plugin};
@@ -17,11 +19,13 @@ pub(crate) use gateway_process::GatewayProcess;
 pub(crate) use group::{
     EDGES, NODE, Place, SHARED, await_armed, await_replica, ids, offer_with_key, trace_ids,
 };
+pub(crate) use http::{HttpSink, http_get};
 pub(crate) use ice::{Credentials, Nominate};
 pub(crate) use node::{Node, SECRET};
 pub(crate) use offer::{declared, offer, quic_of, udp_of};
 pub(crate) use phone::{Heard, Phone, Track, assert_complete, assert_continuous, talk, talk_for};
 pub(crate) use process::{AgentFiles, Server};
+pub(crate) use report::{acceptance_row, report};
 pub(crate) use routing_plugin::{Behaviour, routing_plugin};
 
 use std::time::{Duration, Instant};

@@ -169,7 +169,7 @@ pub(crate) fn offer(home: &str, number: u64, address: SocketAddr) -> OfferReques
 /// The states of a region's breaker and their times: nanoseconds since the Unix epoch.
 fn turns(events: &[ServerEvent], region: &str) -> Vec<(u64, String)> {
     let own = events.iter().filter(|event| event.name == "breaker");
-    let own = own.filter(|event| event.data["region"] == region);
+    let own = own.filter(|it| it.data["region"] == region && it.data["zone"].is_null());
     own.map(|event| (at_ns(event), word(&event.data["to"]))).collect()
 }
 

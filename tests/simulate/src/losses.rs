@@ -366,8 +366,10 @@ fn has_evidence(world: &World<'_>) -> bool {
                 || node.takes_rooms() != node.welcomes_rooms()
         })
         || standings.any(|standing| {
+            let is_shut = standing.zone_breaker != BreakerState::Closed;
             let node = table.get(standing.hop.node).filter(|node| node.runs());
-            node.is_some_and(|node| node.settings.capacity_kbps != standing.capacity_kbps)
+            is_shut
+                || node.is_some_and(|node| node.settings.capacity_kbps != standing.capacity_kbps)
         })
 }
 

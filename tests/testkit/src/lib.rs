@@ -1,6 +1,7 @@
 //! Tools that tests, bench and chaos share.
 
 pub mod binary;
+pub mod clients;
 pub mod http;
 pub mod namespace;
 pub mod nats;

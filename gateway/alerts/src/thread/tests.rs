@@ -3,11 +3,34 @@
 use std::net::TcpListener;
 
 use evenkeel_config::Url;
+use evenkeel_control::{AlertsRecord, ControlRequest, NodeNames};
 use evenkeel_telemetry::Telemetry;
+use evenkeel_telemetry::registry::Level;
 use evenkeel_testkit::http::{http_answer, http_server};
 
 use super::super::tests::receiver;
 use super::*;
+
+/// Control that keeps the last alerts, in memory.
+fn control(settings: &GatewayConfig) -> Handle {
+    let names = Arc::new(NodeNames::of(&settings.core()));
+    let (handle, mut requests) = Handle::new(names, Arc::default());
+    std::thread::spawn(move || {
+        let mut kept = AlertsRecord::default();
+        while let Some(request) = requests.blocking_recv() {
+            match request {
+                ControlRequest::KeptAlerts(reply) => _ = reply.send(kept.clone()),
+                ControlRequest::KeepAlerts(alerts, reply) => {
+                    kept = alerts;
+                    let (done, written) = oneshot::channel();
+                    let _ = (done.send(Ok(())), reply.send(written));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    handle
+}
 
 /// A sender with an alert of `EvenkeelRoomsStranded` while `idp` is down, and the telemetry that has its metrics.
 fn sender(receivers: &[AlertReceiver]) -> (AlertSender, Telemetry) {
@@ -25,6 +48,9 @@ fn sender(receivers: &[AlertReceiver]) -> (AlertSender, Telemetry) {
     let views = watch::Sender::new([(Arc::clone(&view.dependency), view)].into());
     let sender = AlertSender {
         alerts,
+        control: control(&settings),
+        is_restored: true,
+        acknowledged: Vec::new(),
         gateway: "edge-1".to_owned(),
         is_owner: Box::new(|| true),
         metrics,
@@ -49,7 +75,7 @@ async fn hung_receiver_delays_no_other() {
     let (url, asked) = http_server(vec![http_answer("200 OK", "")]);
     let receivers = [receiver_at("hangs", &hangs), receiver_at("ops", &url)];
     let (mut sender, _telemetry) = sender(&receivers);
-    sender.send();
+    sender.send().await.unwrap();
     assert_eq!(sender.posts.len(), 2);
     let posted = sender.posts.join_next().await.unwrap().unwrap();
     assert_eq!((&*posted.receiver, &posted.answer), ("ops", &Ok(())));
@@ -58,7 +84,7 @@ async fn hung_receiver_delays_no_other() {
     assert!(request.contains("\"alert\":\"EvenkeelRoomsStranded\""), "{request}");
     assert!(request.contains("\"gateway\":\"edge-1\""), "{request}");
     assert!(request.contains("\"dependencies_down\":[\"idp\"]"), "{request}");
-    sender.send();
+    sender.send().await.unwrap();
     assert_eq!(sender.posts.len(), 1, "the one that hangs has one request at most");
 }
 
@@ -67,11 +93,68 @@ async fn standby_sends_once_it_is_the_owner() {
     let (url, _asked) = http_server(vec![http_answer("200 OK", "")]);
     let (mut sender, _telemetry) = sender(&[receiver_at("ops", &url)]);
     sender.is_owner = Box::new(|| false);
-    sender.send();
+    sender.send().await.unwrap();
     assert!(sender.posts.is_empty());
     sender.is_owner = Box::new(|| true);
-    sender.send();
+    sender.send().await.unwrap();
     assert_eq!(sender.posts.len(), 1);
+}
+
+#[tokio::test]
+async fn standby_sends_alerts_about_itself_without_a_record() {
+    let (mut sender, _telemetry) = sender(&[receiver_at("ops", "http://127.0.0.1:1")]);
+    sender.is_owner = Box::new(|| false);
+    sender.is_restored = false;
+    let labels = [(Attribute::Credential, "quic-certificate")];
+    sender.instruments.level(Level::CredentialExpiry, 60.0, &labels);
+    sender.evaluate();
+    let (reply, answer) = oneshot::channel();
+    let name = "EvenkeelCredentialEndsSoon".to_owned();
+    sender.execute(AlertRequest::Acknowledge { name, by: None, reply });
+    sender.send().await.unwrap();
+    assert_eq!(sender.posts.len(), 1);
+    let not_kept = AcknowledgeError::NotWritten("this gateway does not own its group".into());
+    assert_eq!(answer.await.unwrap(), Err(not_kept));
+    assert_eq!(sender.control.kept_alerts().await, Ok(AlertsRecord::default()));
+}
+
+#[tokio::test]
+async fn new_owner_continues_the_alerts_of_the_old_one() {
+    let (url, _asked) = http_server(vec![http_answer("200 OK", "")]);
+    let receivers = [receiver_at("ops", &url)];
+    let (mut old, _telemetry) = sender(&receivers);
+    old.send().await.unwrap();
+    let posted = old.posts.join_next().await.unwrap().unwrap();
+    old.note(&posted);
+    old.keep().await.unwrap();
+    let (mut new, _telemetry) = sender(&receivers);
+    (new.control, new.is_restored) = (old.control.clone(), false);
+    new.send().await.unwrap();
+    assert!(new.posts.is_empty(), "the receiver has it");
+    assert_eq!(new.alerts.view().receivers[0].waiting, 0);
+}
+
+#[tokio::test]
+async fn alerts_are_kept_before_they_are_posted() {
+    let (mut sender, _telemetry) = sender(&[receiver_at("ops", "http://127.0.0.1:1")]);
+    let ended = Handle::new(Arc::clone(&sender.control.names), Arc::default()).0;
+    let control = std::mem::replace(&mut sender.control, ended);
+    sender.send().await.unwrap_err();
+    assert!(sender.posts.is_empty(), "another process may send them");
+    assert_eq!(control.kept_alerts().await, Ok(AlertsRecord::default()));
+}
+
+#[tokio::test]
+async fn acknowledgement_is_answered_once_it_is_kept() {
+    let (mut sender, _telemetry) = sender(&[receiver_at("ops", "http://127.0.0.1:1")]);
+    let (reply, mut answer) = oneshot::channel();
+    let name = "EvenkeelRoomsStranded".to_owned();
+    sender.execute(AlertRequest::Acknowledge { name, by: None, reply });
+    answer.try_recv().unwrap_err();
+    sender.keep().await.unwrap();
+    assert_eq!(answer.await.unwrap(), Ok(()));
+    let kept = sender.control.kept_alerts().await.unwrap();
+    assert!(kept.alerts[0].acknowledged.is_some());
 }
 
 #[test]
@@ -96,7 +179,7 @@ fn reload_replaces_receivers() {
 async fn failures_are_counted() {
     let (url, _asked) = http_server(vec![http_answer("503 Service Unavailable", "")]);
     let (mut sender, _telemetry) = sender(&[receiver_at("ops", &url)]);
-    sender.send();
+    sender.send().await.unwrap();
     let posted = sender.posts.join_next().await.unwrap().unwrap();
     assert_eq!(posted.answer, Err("status 503".to_owned()));
     sender.note(&posted);

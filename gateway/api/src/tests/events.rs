@@ -50,6 +50,20 @@ fn failure_and_its_moves_have_names_and_witnesses() {
 }
 
 #[test]
+fn cause_of_earlier_moves_names_their_sessions() {
+    let (world, mut listening) = listening();
+    let (cause, sessions) = (MoveCause::NodeDown, vec![SessionId(1), SessionId(2)]);
+    let rooms = vec!["room-1".into()];
+    world.tell(CoreEvent::MoveCauseFound { hop: hop(0), cause, rooms, sessions }, None);
+    let mut told = listening.notice("move-cause");
+    assert!(told.as_object_mut().unwrap().remove("at_us").is_some());
+    let expected = json!({
+        "node": "east-a1", "cause": "node-down", "rooms": ["room-1"], "sessions": ["s1", "s2"],
+    });
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn session_events_name_the_room() {
     let (world, mut listening) = listening();
     let by = Decider::Native;
@@ -138,6 +152,7 @@ fn moved(cause: MoveCause) -> CoreEvent {
     CoreEvent::Moved {
         room: RoomId(4),
         room_name: "room-1".into(),
+        scenario: "call".into(),
         sessions: vec![SessionId(1)],
         cause,
         by: Decider::Native,
@@ -157,8 +172,14 @@ fn drain_breaker_and_move_ends_are_published() {
     let (from, to) = (BreakerState::Closed, BreakerState::Open);
     let (region, sessions, bad, opened, failed) = (RegionId(0), 60, 59, 2, 1);
     let mode = BreakerMode::Auto;
-    world.tell(CoreEvent::Breaker { region, from, to, mode, sessions, bad, opened, failed }, None);
+    let breaker =
+        |zone| CoreEvent::Breaker { region, zone, from, to, mode, sessions, bad, opened, failed };
+    world.tell(breaker(Some("a".into())), None);
     let told = listening.notice("breaker");
+    assert_eq!((&told["region"], &told["zone"]), (&json!("east"), &json!("a")));
+    world.tell(breaker(None), None);
+    let told = listening.notice("breaker");
+    assert!(told.get("zone").is_none());
     assert_eq!((&told["region"], &told["to"]), (&json!("east"), &json!("open")));
     assert_eq!(told["mode"], "auto");
     assert_eq!((&told["sessions"], &told["bad"]), (&json!(60), &json!(59)));

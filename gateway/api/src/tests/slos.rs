@@ -16,7 +16,12 @@ fn status_shows_burn_rates() {
         slo: SloIndicator::RFactor,
         objective: 0.99,
         budget: 0.25,
-        windows: [of("5m", 0, None), of("1h", 1, Some(5.0)), of("6h", 1, Some(0.75))],
+        windows: [
+            of("5m", 0, None),
+            of("1h", 1, Some(5.0)),
+            of("6h", 1, Some(0.75)),
+            of("30d", 1, Some(0.75)),
+        ],
     };
     reply.send(StatusReport { slos: vec![slo], ..status("serving") }).unwrap();
     let (_, body) = asking.answer();
@@ -26,6 +31,7 @@ fn status_shows_burn_rates() {
             {"window": "5m", "sessions": 20, "bad": 0, "burn_rate": null},
             {"window": "1h", "sessions": 20, "bad": 1, "burn_rate": 5.0},
             {"window": "6h", "sessions": 20, "bad": 1, "burn_rate": 0.75},
+            {"window": "30d", "sessions": 20, "bad": 1, "burn_rate": 0.75},
         ]
     }]);
     assert_eq!(body["slos"], expected);

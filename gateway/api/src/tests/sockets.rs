@@ -136,6 +136,18 @@ fn unknown_path_and_method_answer_json() {
 fn metrics_are_rendered_by_telemetry() {
     let world = World::start();
     assert_eq!(world.ask("GET /metrics", "").text(), "evenkeel_sessions 3\n");
+    let asked = |accept: &str| {
+        let head = format!("GET /metrics\naccept: {accept}");
+        (world.ask(&head, "").find("content-type:"), world.ask(&head, "").text())
+    };
+    let open = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let scraper = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2";
+    assert_eq!(asked(scraper), (open.to_owned(), "# EOF\n".to_owned()));
+    let twice = "text/plain;q=0.1\r\naccept: application/openmetrics-text";
+    assert_eq!(asked(twice).0, open);
+    let text = "content-type: text/plain; version=0.0.4";
+    assert_eq!(asked("*/*"), (text.to_owned(), "evenkeel_sessions 3\n".to_owned()));
+    assert_eq!(world.ask("GET /metrics", "").find("vary:"), "vary: accept");
 }
 
 #[test]
@@ -145,7 +157,7 @@ fn socket_has_one_owner_and_one_gateway() {
     assert_eq!(mode & 0o777, 0o600);
     let again = || {
         let (handle, _requests, _events) = handle(1);
-        start(admin(world.socket.clone(), None), handle, Box::new(String::new))
+        start(admin(world.socket.clone(), None), handle, Box::new(|_| String::new()))
     };
     assert!(again().unwrap_err().to_string().contains("another gateway"));
     assert_eq!(
@@ -160,7 +172,7 @@ fn only_a_stale_socket_is_replaced() {
     let path = socket_path();
     let (handle, _requests, _events) = handle(1);
     let admin = admin(path.clone(), None);
-    let begin = || start(admin.clone(), handle.clone(), Box::new(String::new));
+    let begin = || start(admin.clone(), handle.clone(), Box::new(|_| String::new()));
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let thread = begin().unwrap();
@@ -179,7 +191,8 @@ fn folder_in_the_way_of_the_socket_is_named() {
     let (handle, _requests, _events) = handle(1);
     let in_the_way = format!("{}.{}", path.display(), std::process::id());
     std::fs::create_dir(&in_the_way).unwrap();
-    let refused = start(admin(path, None), handle, Box::new(String::new)).unwrap_err().to_string();
+    let refused =
+        start(admin(path, None), handle, Box::new(|_| String::new())).unwrap_err().to_string();
     std::fs::remove_dir(&in_the_way).unwrap();
     assert!(refused.contains(&format!("found `{in_the_way}`, which is in the way")), "{refused}");
 }

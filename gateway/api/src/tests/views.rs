@@ -153,6 +153,8 @@ fn rooms_nodes_and_policies_are_listed() {
         round_trip: Some(Duration::from_micros(700)),
         loss_ppm: 0,
         is_probed: true,
+        zone_breaker: BreakerState::Closed,
+        zone_breaker_mode: BreakerMode::Auto,
     };
     reply.send(vec![node]).unwrap();
     let right = json!({"nodes": [{
@@ -195,9 +197,10 @@ fn rooms_nodes_and_policies_are_listed() {
     assert_eq!(asking.answer().1, right);
 }
 
-fn policy() -> PolicyView {
+pub(super) fn policy() -> PolicyView {
     PolicyView {
         policy: routing(),
+        scenarios: vec!["call".into(), "idle".into()],
         status: policy_status(),
         active: plugin("route-nearest 0.1.0", "embedded"),
         candidate: plugin("route-nearest 0.2.0", "pushed"),
@@ -563,7 +566,7 @@ fn modes_show_measurements_or_null() {
     assert_eq!(asking.answer().1, right);
 }
 
-fn session(number: u64) -> SessionView {
+pub(super) fn session(number: u64) -> SessionView {
     let mut measures = Measures::default();
     measures.set(Metric::LossUp, 1_000);
     let standing = SessionStanding {
@@ -615,6 +618,11 @@ fn nodes_zones_and_regions_are_operated_by_name() {
             "regions/east:breaker",
             r#"{"mode": "closed"}"#,
             Operation::Breaker(BreakerTarget::Region("east".into()), BreakerMode::Closed),
+        ),
+        (
+            "zones/east%2Fa:breaker",
+            r#"{"mode": "auto"}"#,
+            Operation::Breaker(BreakerTarget::Zone("east/a".into()), BreakerMode::Auto),
         ),
         (
             "clients/carrier/ct:breaker",

@@ -1,13 +1,18 @@
 //! Zones, and the blast radius of a loss.
 
 use evenkeel_config::GatewayConfig;
-use evenkeel_control::Slice;
-use evenkeel_core::{Gateway, GatewayEffect, NodeStanding};
+use evenkeel_control::{
+    LossComparison, LossFigures, PolicyView, PredictedLoss, Slice, UncoveredLoss,
+};
+use evenkeel_core::{Gateway, GatewayEffect, NodeStanding, RoomStanding};
 use evenkeel_model::{
-    EvidenceSource, Health, IngressProtocol, MediaDescription, MediaStream, Offer, OfferId,
-    RtcpPort, Srtp, StreamKind,
+    BreakerMode, BreakerState, ClientTransport, EvidenceSource, FailureScope, Health,
+    IngressProtocol, MediaDescription, MediaStream, Offer, OfferId, RedundancyMode, RtcpPort, Srtp,
+    StreamKind,
 };
 
+use super::events::listening;
+use super::views::{policy, session};
 use super::*;
 
 fn node_standing(number: u32, rooms: u32, draining: bool) -> NodeStanding {
@@ -32,6 +37,8 @@ fn node_standing(number: u32, rooms: u32, draining: bool) -> NodeStanding {
         round_trip: None,
         loss_ppm: 0,
         is_probed: true,
+        zone_breaker: if draining { BreakerState::Open } else { BreakerState::Closed },
+        zone_breaker_mode: BreakerMode::Auto,
     }
 }
 
@@ -43,9 +50,11 @@ fn zones_sum_up_their_nodes() {
     reply.send(vec![node_standing(0, 3, false), node_standing(1, 4, true)]).unwrap();
     let right = json!({"zones": [
         {"region": "east", "zone": "a", "nodes": 1, "nodes_up": 1, "nodes_draining": 0,
-         "nodes_ejected": 0, "rooms": 3, "capacity_kbps": 1_000, "load_permille": 250},
+         "nodes_ejected": 0, "breaker": "closed", "breaker_mode": "auto", "rooms": 3, "capacity_kbps": 1_000,
+         "load_permille": 250},
         {"region": "west", "zone": "b", "nodes": 1, "nodes_up": 0, "nodes_draining": 1,
-         "nodes_ejected": 0, "rooms": 4, "capacity_kbps": 1_000, "load_permille": 250},
+         "nodes_ejected": 0, "breaker": "open", "breaker_mode": "auto", "rooms": 4, "capacity_kbps": 1_000,
+         "load_permille": 250},
     ]});
     assert_eq!(asking.answer().1, right);
 }
@@ -74,6 +83,11 @@ fn blast_radius_is_asked_by_name() {
         ("zones=east/a,b", json!(["east-a1", "west-b1"])),
         ("regions=west", json!(["west-b1"])),
         ("busiest=1", json!(["west-b1"])),
+        ("zones=west/b&busiest=1", json!(["east-a1", "west-b1"])),
+        ("what_if=nodes%3D-1", json!(["west-b1"])),
+        ("what_if=nodes%3D-1%2Czone%3Db", json!(["east-a1", "west-b1"])),
+        ("what_if=node%3Deast-a1", json!(["east-a1"])),
+        ("what_if=region%3Dwest", json!(["west-b1"])),
     ] {
         let asking = ask(&mut world, query);
         copy_nodes(&mut world, &mut Gateway::new(settings(), std::time::Instant::now()));
@@ -86,7 +100,8 @@ fn blast_radius_is_asked_by_name() {
         ("nodes=north", 404, "there are east-a1, west-b1"),
         ("zones=east/b", 404, "there are east/a, west/b"),
         ("regions=north", 404, "there are east, west"),
-        ("rooms=true", 400, "a name in `nodes`, `zones`, `regions` or `carriers`"),
+        ("rooms=true", 400, "a name in `nodes`, `zones`, `regions`, `carriers`"),
+        ("what_if=zone%3Dnorth", 404, "there are east/a, west/b"),
     ] {
         let (found, body) = ask(&mut world, query).answer();
         assert_eq!(found, status, "{body}");
@@ -164,4 +179,130 @@ fn carrier_losses_name_clients_addresses_and_nodes() {
     let (status, body) = asking.answer();
     let (lost, right) = (&body["carriers"][0], json!(["west-b1"]));
     assert_eq!((status, &lost["nodes"], &body["nodes"]), (200, &right, &right), "{body}");
+}
+
+#[test]
+fn malformed_what_if_is_refused() {
+    let world = World::start();
+    for what_if in ["b", "nodes%3D1", "nodes%3D-x", "rooms%3D1"] {
+        let (status, body) = world.ask(&format!("GET /v1/blast?what_if={what_if}"), "").answer();
+        assert_eq!((status, &body["error"]["field"]), (400, &json!("what_if")), "{body}");
+    }
+}
+
+#[test]
+fn gateway_loss_counts_sessions_by_listener() {
+    let mut world = World::start();
+    let asking = world.ask("GET /v1/blast?gateway=", "");
+    let ControlRequest::Status(reply) = world.request() else { panic!("status") };
+    reply.send(status("serving")).unwrap();
+    let ControlRequest::Sessions { reply, .. } = world.request() else { panic!("sessions") };
+    let mut quic = session(1);
+    quic.state.transport = ClientTransport::Quic;
+    reply.send(Slice { items: vec![quic, session(2)], last: None }).unwrap();
+    let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
+    reply.send(Vec::new()).unwrap();
+    let (status, body) = asking.answer();
+    let right = json!({
+        "gateway": null, "here": true, "role": "owner", "sessions": 2, "successor": null,
+        "copied_sessions": 0, "continues": false,
+        "reasons": ["it belongs to no group; [cluster] adds a standby"], "warnings": [],
+        "scenarios": {"call": 2},
+        "listeners": [
+            {"listener": "udp", "addresses": ["127.0.0.1:5004"], "sessions": 1},
+            {"listener": "quic", "addresses": [], "sessions": 1},
+        ],
+    });
+    assert_eq!((status, &body["gateway"]), (200, &right), "{body}");
+    assert!(body.get("nodes").is_none(), "the gateway is not copied: {body}");
+    let asking = world.ask("GET /v1/blast?gateway=gw-b", "");
+    let ControlRequest::Status(reply) = world.request() else { panic!("status") };
+    reply.send(super::status("serving")).unwrap();
+    assert_eq!(asking.answer().0, 404, "a gateway without a group has no other member");
+}
+
+/// A room of two sessions.
+fn room(number: u64) -> RoomStanding {
+    RoomStanding {
+        room: RoomId(number),
+        name: format!("room-{number}").into(),
+        scenario: "call".into(),
+        mode: RedundancyMode::Hot,
+        kept: RedundancyMode::Hot,
+        sessions: vec![SessionId(2 * number), SessionId(2 * number + 1)],
+        route: Vec::new(),
+        hop: None,
+        placed_by: Decider::Native,
+    }
+}
+
+#[test]
+fn policy_loss_counts_sessions_by_revision() {
+    let mut world = World::start();
+    let ask = |world: &mut World, policy: PolicyView| {
+        let asking = world.ask("GET /v1/blast?policies=call/routing", "");
+        let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
+        reply.send(Vec::new()).unwrap();
+        let ControlRequest::Policies(reply) = world.request() else { panic!("policies") };
+        reply.send(vec![policy]).unwrap();
+        let ControlRequest::Rooms { reply, .. } = world.request() else { panic!("rooms") };
+        let other = RoomStanding { scenario: "other".into(), ..room(2) };
+        reply.send(Slice { items: vec![room(1), other], last: None }).unwrap();
+        asking.answer()
+    };
+    let (status, body) = ask(&mut world, policy());
+    let hit = json!({"rooms": 1, "sessions": 2});
+    let right = json!([{
+        "policy": "call/routing", "rooms": 1, "sessions": 2,
+        "scenarios": {"call": hit, "idle": {"rooms": 0, "sessions": 0}},
+        "revisions": [{"arm": "canary", "revision": "aaaaaaaaaaaa", "sessions": 10}],
+    }]);
+    assert_eq!((status, &body["policies"]), (200, &right), "{body}");
+    let (_, body) = ask(&mut world, PolicyView { cohorts: Vec::new(), ..policy() });
+    let right = json!([{"arm": "active", "revision": "5f0c5f0c5f0c", "sessions": 2}]);
+    assert_eq!(body["policies"][0]["revisions"], right);
+    let other = PolicyName { set: "other".into(), hook: Hook::Routing };
+    let (status, body) = ask(&mut world, PolicyView { policy: other, ..policy() });
+    assert_eq!(status, 404, "{body}");
+}
+
+#[test]
+fn real_loss_is_an_event_beside_its_prediction() {
+    let (world, mut listening) = listening();
+    let figures = LossFigures { rooms: 3, sessions: 4, unplaced_sessions: 1, reduced_sessions: 2 };
+    let predicted = PredictedLoss {
+        at_us: 5,
+        scope: FailureScope::Node,
+        place: "east-a1".into(),
+        nodes: [NodeId(0)].into(),
+        figures,
+    };
+    let hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
+    let actual = LossFigures { unplaced_sessions: 0, ..figures };
+    let compared =
+        LossComparison { nodes: vec![hop], died_us: 7, predicted: Some(predicted), actual };
+    world.happen(GatewayEvent::LossCompared(Box::new(compared)), None);
+    let told = listening.notice("loss-compared");
+    let counts = |unplaced: u32| json!({"rooms": 3, "sessions": 4, "unplaced_sessions": unplaced, "reduced_sessions": 2});
+    let mut expected = counts(1);
+    for (key, value) in [("at_us", json!(5)), ("scope", json!("node")), ("place", json!("east-a1"))]
+    {
+        expected[key] = value;
+    }
+    assert_eq!((&told["nodes"], &told["died_us"]), (&json!(["east-a1"]), &json!(7)));
+    assert_eq!((&told["predicted"], &told["actual"]), (&expected, &counts(0)));
+    let loss = UncoveredLoss {
+        scope: FailureScope::Zone,
+        place: "east/a".into(),
+        figures,
+        unprotected_rooms: 6,
+    };
+    world.happen(GatewayEvent::LossesUncovered(vec![loss]), None);
+    let mut expected = counts(1);
+    for (key, value) in
+        [("scope", json!("zone")), ("place", json!("east/a")), ("unprotected_rooms", json!(6))]
+    {
+        expected[key] = value;
+    }
+    assert_eq!(listening.notice("losses-uncovered")["losses"], json!([expected]));
 }

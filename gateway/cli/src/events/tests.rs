@@ -1,3 +1,4 @@
+use clap::Parser;
 use serde_json::json;
 
 use super::*;
@@ -44,4 +45,17 @@ fn events_are_chosen_by_name_and_field() {
     assert!(!is_chosen("moved", &moved(), &names(&["closed"]), &filter));
     assert!(!is_chosen("moved", &json!({"cause": "link"}), &names(&["moved"]), &filter));
     assert!(is_chosen("missed", &json!({"notices": 7}), &names(&["moved"]), &filter));
+}
+
+#[test]
+fn events_may_be_asked_for_with_follow() {
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        events: EventsArgs,
+    }
+    let words = ["events", "moved", "--follow", "--filter", "cause=link"];
+    let EventsArgs { names, filter, .. } = Command::try_parse_from(words).unwrap().events;
+    assert_eq!(names, ["moved"]);
+    assert_eq!(filter, ["cause=link".parse::<FieldFilter>().unwrap()]);
 }

@@ -397,7 +397,7 @@ fn silent_gateway_times_out() {
 
 #[test]
 fn operations_send_their_requests() {
-    let cases: [(&[&str], &str, &str); 16] = [
+    let cases: [(&[&str], &str, &str); 22] = [
         (
             &["node", "drain", "east-a1"],
             "POST /v1/nodes/east-a1:drain HTTP/1.1",
@@ -459,6 +459,36 @@ fn operations_send_their_requests() {
             "the breaker of region east is held closed",
         ),
         (
+            &["breaker", "open", "--zone", "east/a"],
+            r#"POST /v1/zones/east%2Fa:breaker HTTP/1.1{"mode":"open"}"#,
+            "the breaker of zone east/a is held open",
+        ),
+        (
+            &["zone", "drain", "east/a", "--deadline", "5m"],
+            r#"POST /v1/zones/east%2Fa:drain HTTP/1.1{"deadline":"5m"}"#,
+            "east/a takes no new rooms",
+        ),
+        (
+            &["zone", "undrain", "east/a"],
+            "POST /v1/zones/east%2Fa:undrain HTTP/1.1",
+            "the nodes of east/a take rooms again",
+        ),
+        (
+            &["zone", "eject", "a"],
+            "POST /v1/zones/a:eject HTTP/1.1",
+            "down until `evenkeel zone uneject a`",
+        ),
+        (
+            &["zone", "eject", "a", "--force"],
+            r#"POST /v1/zones/a:eject HTTP/1.1{"force":true}"#,
+            "down until `evenkeel zone uneject a`",
+        ),
+        (
+            &["zone", "uneject", "east/a"],
+            "POST /v1/zones/east%2Fa:uneject HTTP/1.1",
+            "the nodes of east/a are used again",
+        ),
+        (
             &["breaker", "open", "--carrier", "a/b"],
             r#"POST /v1/clients/carrier/a%2Fb:breaker HTTP/1.1{"mode":"open"}"#,
             "the breaker of clients with carrier a/b is held open",
@@ -498,6 +528,42 @@ fn operations_send_their_requests() {
     assert_eq!(json.trim(), r#"{"done":true}"#);
     assert_eq!(api.asked.recv().unwrap(), "DELETE /v1/sessions/s17 HTTP/1.1");
     assert_eq!(said(&evenkeel(&api.socket, &["session", "close", "s17"])), "s17 is closed\n");
+}
+
+#[test]
+fn blast_of_gateway_and_policy_is_shown() {
+    let blast = json!({
+        "gateway": {
+            "gateway": "gw-a", "role": "owner", "sessions": 2, "successor": "gw-b",
+            "copied_sessions": 1, "continues": false, "reasons": ["gw-b lags"], "warnings": [],
+            "scenarios": {"call": 2},
+            "listeners": [{"listener": "udp", "addresses": ["192.0.2.1:5004"], "sessions": 2}],
+        },
+        "policies": [{
+            "policy": "call/routing", "rooms": 1, "sessions": 2,
+            "scenarios": {"call": {"rooms": 1, "sessions": 2}},
+            "revisions": [{"arm": "active", "revision": "5f0c5f0c5f0c", "sessions": 2}],
+        }],
+    });
+    let api = Api::start(vec![("GET /v1/blast?", blast)]);
+    let losses = ["--what-if", "nodes=-1,zone=b", "--policy", "call/routing", "--gateway"];
+    let output = evenkeel(&api.socket, &[&["blast"][..], &losses].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("2 sessions would end"));
+    let right = "loss of gw-a, owner: 2 sessions
+  udp 192.0.2.1:5004: 2 sessions
+  call: 2 sessions
+  gw-b holds copies of 1 sessions
+  sessions would end: gw-b lags
+loss of policy call/routing: the native default would decide about 1 rooms, 2 sessions
+  call: 1 rooms, 2 sessions
+  active 5f0c5f0c5f0c: 2 sessions
+";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), right);
+    let asked = api.asked.recv().unwrap();
+    for part in ["policies=call%2Frouting", "what_if=nodes%3D-1%2Czone%3Db", "gateway= "] {
+        assert!(asked.contains(part), "{asked}");
+    }
 }
 
 #[test]
@@ -592,6 +658,10 @@ fn lists_have_text_and_json() {
         "region": "east", "breaker": "open", "half_open_in_ms": 9_500, "failback": "auto", "nodes": 2,
         "nodes_up": 1, "nodes_draining": 0, "rooms": 3, "rooms_displaced": 4,
     }, {"region": "west", "breaker": "closed", "breaker_mode": "closed", "failback": "auto"}]});
+    let zones = json!({"zones": [{
+        "region": "east", "zone": "a", "nodes": 3, "nodes_up": 1, "nodes_draining": 1, "nodes_ejected": 1,
+        "breaker": "open", "breaker_mode": "open", "rooms": 3, "capacity_kbps": 900, "load_permille": 250,
+    }]});
     let rooms = json!({"rooms": [{
         "room": "r", "id": "r4", "scenario": "call", "sessions": ["s1", "s2"], "route": [hop],
         "hop": hop, "placed_by": "native",
@@ -647,6 +717,7 @@ fn lists_have_text_and_json() {
     let api = Api::start(vec![
         ("GET /v1/nodes ", nodes.clone()),
         ("GET /v1/regions ", regions.clone()),
+        ("GET /v1/zones ", zones.clone()),
         ("GET /v1/rooms ", rooms.clone()),
         ("GET /v1/sessions ", first.clone()),
         ("GET /v1/sessions?after=s1 ", last.clone()),
@@ -657,7 +728,16 @@ fn lists_have_text_and_json() {
     ]);
     let both = json!({"sessions": [first["sessions"][0], last["sessions"][0]]});
     let ended = json!({"sessions": [newer["sessions"][0], older["sessions"][0]]});
-    let cases: [(&[&str], Value, &[&str]); 7] = [
+    let cases: [(&[&str], Value, &[&str]); 8] = [
+        (
+            &["zone", "list"],
+            zones,
+            &[
+                "east/a",
+                "breaker open, held by an operator, 1 of 3 nodes take rooms, 3 rooms",
+                "25 % of 900 kbit/s, 1 draining, 1 ejected",
+            ],
+        ),
         (&["modes"], modes, &["recoveries", "20.4", "+1.2 %", "call, live"]),
         (
             &["node", "list"],

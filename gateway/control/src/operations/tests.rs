@@ -34,12 +34,12 @@ fn operations_in_force_are_read_by_the_next_process() {
     let mut log = open(&folder);
     keep(&mut log, [drain("a", true), Operation::Eject("b".into()), drain_region(true)]);
     let in_force = [drain("a", true), Operation::Eject("b".into()), drain_region(true)];
-    assert_eq!(open(&folder).operations.0, in_force);
+    assert_eq!(open(&folder).operations().0, in_force);
     keep(&mut log, [drain("a", false), Operation::Return("b".into())]);
     let in_force = [drain_region(true), drain("a", false)];
-    assert_eq!(open(&folder).operations.0, in_force, "the node may be in that region");
+    assert_eq!(open(&folder).operations().0, in_force, "the node may be in that region");
     keep(&mut log, [drain_region(false), drain("a", false)]);
-    assert_eq!(open(&folder).operations.0, []);
+    assert_eq!(open(&folder).operations().0, []);
 }
 
 #[test]
@@ -48,28 +48,28 @@ fn log_filter_outlives_the_process_until_it_is_reset() {
     let filter = |text: &str| Operation::LogFilter(Some(text.into()));
     let mut log = open(&folder);
     keep(&mut log, [filter("debug"), drain("a", true), filter("warn")]);
-    assert_eq!(open(&folder).operations.0, [drain("a", true), filter("warn")]);
+    assert_eq!(open(&folder).operations().0, [drain("a", true), filter("warn")]);
     let told = LogFilterSender::default();
     let mut next = open(&folder).telling(told.clone());
     assert_eq!(told.borrow().as_deref(), Some("warn"));
     next.replace(Operations(vec![filter("info")]));
     assert_eq!(told.borrow().as_deref(), Some("info"), "that of the group's owner");
     keep(&mut next, [Operation::LogFilter(None)]);
-    assert_eq!((told.borrow().as_deref(), open(&folder).operations.0), (None, vec![]));
+    assert_eq!((told.borrow().as_deref(), open(&folder).file.value.0), (None, vec![]));
 }
 
 #[test]
 fn operation_that_cannot_be_written_is_an_error() {
     let folder = tempdir().unwrap();
     let mut log = open(&folder);
-    let path = log.path.clone().unwrap();
+    let path = log.file.path.clone().unwrap();
     std::fs::create_dir_all(path.join("in the way")).unwrap();
     let (done, written) = mpsc::channel();
     log.keep([drain("a", true)], move |written| done.send(written).unwrap());
     written.recv_timeout(WITHIN).unwrap().unwrap_err();
     std::fs::remove_dir_all(&path).unwrap();
     keep(&mut log, [Operation::Eject("b".into())]);
-    assert_eq!(open(&folder).operations.0, [drain("a", true), Operation::Eject("b".into())]);
+    assert_eq!(open(&folder).operations().0, [drain("a", true), Operation::Eject("b".into())]);
 }
 
 #[test]
@@ -96,11 +96,11 @@ fn failback_of_all_regions_replaces_that_of_one() {
     let west = Operation::Failback(Some("west".into()), Failback::Forbid);
     let all = Operation::Failback(None, Failback::Force);
     keep(&mut open(&folder), [west.clone(), all.clone()]);
-    assert_eq!(open(&folder).operations.0, std::slice::from_ref(&all));
+    assert_eq!(open(&folder).operations().0, std::slice::from_ref(&all));
     keep(&mut open(&folder), [west.clone()]);
-    assert_eq!(open(&folder).operations.0, [all, west]);
+    assert_eq!(open(&folder).operations().0, [all, west]);
     keep(&mut open(&folder), [Operation::Failback(None, Failback::Auto)]);
-    assert_eq!(open(&folder).operations.0, []);
+    assert_eq!(open(&folder).operations().0, []);
 }
 
 #[test]
@@ -111,36 +111,65 @@ fn held_breakers_outlive_the_process() {
         let group = ClientGroup { label: ClientLabel::Carrier, value: "ct".into() };
         Operation::Breaker(BreakerTarget::Clients(group), mode)
     };
-    let in_force = [clients(BreakerMode::Open), region(BreakerMode::Closed)];
+    let zone = |mode| Operation::Breaker(BreakerTarget::Zone("west/a".into()), mode);
+    let in_force =
+        [clients(BreakerMode::Open), region(BreakerMode::Closed), zone(BreakerMode::Open)];
     keep(&mut open(&folder), [region(BreakerMode::Open)]);
     keep(&mut open(&folder), in_force.clone());
-    assert_eq!(open(&folder).operations.0, in_force);
-    keep(&mut open(&folder), [clients(BreakerMode::Auto), region(BreakerMode::Auto)]);
-    assert_eq!(open(&folder).operations.0, []);
+    assert_eq!(open(&folder).operations().0, in_force);
+    let auto = BreakerMode::Auto;
+    keep(&mut open(&folder), [clients(auto), region(auto), zone(auto)]);
+    assert_eq!(open(&folder).operations().0, []);
 }
 
 #[test]
 fn next_process_of_an_upgrade_repeats_nothing() {
     let folder = tempdir().unwrap();
     let mut next = OperationLog::open(Some(folder.path()), Path::new("/admin.sock"), true);
-    assert_eq!(next.operations.0, []);
+    assert_eq!(next.operations().0, []);
     // The process that serves is asked during the upgrade.
     keep(&mut open(&folder), [drain("a", true)]);
     next.resume();
     keep(&mut next, [Operation::Eject("b".into())]);
-    assert_eq!(open(&folder).operations.0, [drain("a", true), Operation::Eject("b".into())]);
+    assert_eq!(open(&folder).operations().0, [drain("a", true), Operation::Eject("b".into())]);
+}
+
+#[test]
+fn operations_of_a_later_version_end_alone() {
+    let recorded = |text: &str| {
+        let operations: serde_json::Value = serde_json::from_str(text).unwrap();
+        let encoded = crate::snapshot::encode(&operations);
+        let decoded: Operations = crate::snapshot::decode(&encoded, None).unwrap();
+        assert_eq!(serde_json::from_str::<Operations>(text).unwrap(), decoded);
+        decoded.0
+    };
+    let text = r#"[{"eject":"b"},{"mute":{"room":"r","for":{"secs":9,"nanos":0}}},"pause",
+        {"drain":{"place":{"node":"a"},"draining":true,"within":null}}]"#;
+    assert_eq!(recorded(text), [Operation::Eject("b".into()), drain("a", true)]);
+}
+
+#[test]
+fn operations_travel_with_records() {
+    let all = Operations(vec![
+        drain_region(true),
+        Operation::Failback(Some("west".into()), Failback::Forbid),
+        Operation::Breaker(BreakerTarget::Zone("west/a".into()), BreakerMode::Closed),
+        Operation::LogFilter(None),
+    ]);
+    let encoded = crate::snapshot::encode(&all);
+    assert_eq!(crate::snapshot::decode::<Operations>(&encoded, None).unwrap(), all);
 }
 
 #[test]
 fn damaged_file_is_replaced() {
     let folder = tempdir().unwrap();
     keep(&mut open(&folder), [drain("a", true)]);
-    let path = open(&folder).path.unwrap();
+    let path = open(&folder).file.path.unwrap();
     std::fs::write(&path, "[{\"drain\":").unwrap();
     let mut log = open(&folder);
-    assert_eq!(log.operations.0, []);
+    assert_eq!(log.operations().0, []);
     keep(&mut log, [drain("b", true)]);
-    assert_eq!(open(&folder).operations.0, [drain("b", true)]);
+    assert_eq!(open(&folder).operations().0, [drain("b", true)]);
 }
 
 #[test]
@@ -153,9 +182,9 @@ fn without_a_folder_operations_are_answered() {
 fn undrained_region_undrains_its_nodes_again() {
     let folder = tempdir().unwrap();
     keep(&mut open(&folder), [drain("a", true), drain_region(false)]);
-    assert_eq!(open(&folder).operations.0, [drain("a", true), drain_region(false)]);
+    assert_eq!(open(&folder).operations().0, [drain("a", true), drain_region(false)]);
     keep(&mut open(&folder), [drain("a", false), drain_region(false)]);
-    assert_eq!(open(&folder).operations.0, []);
+    assert_eq!(open(&folder).operations().0, []);
 }
 
 #[test]
@@ -168,7 +197,7 @@ fn operations_of_the_owner_replace_those_of_the_standby() {
     standby.replace(of_owner.clone());
     assert!(!standby.resume(), "its own file is not read");
     keep(&mut standby, [Operation::Eject("c".into())]);
-    assert_eq!(open(&folder).operations.0, [drain("b", true), Operation::Eject("c".into())]);
+    assert_eq!(open(&folder).operations().0, [drain("b", true), Operation::Eject("c".into())]);
 }
 
 #[test]

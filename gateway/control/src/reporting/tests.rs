@@ -1,4 +1,5 @@
 use evenkeel_config::WebhookTarget;
+use evenkeel_dataplane::worker::RepairCounts;
 use evenkeel_model::{NodeId, RoomId};
 
 use super::*;
@@ -88,8 +89,13 @@ fn scenario_traffic_includes_a_session_that_ended() {
         bytes_up: 100 * packets,
         bytes_down: 200 * packets,
         bytes_copied: 300 * packets,
+        lost_up: packets,
         ..Totals::default()
     };
+    let mut repairs = [RepairCounts::default(); 2];
+    repairs[1] = RepairCounts { packets_up: 1, bytes_up: 2, packets_down: 3, bytes_down: 4 };
+    let counts = MediaCounts { repairs, lost_down: 5, ..MediaCounts::default() };
+    costs.count(&"drone".into(), &counts);
     // Another process counted the first two packets.
     costs.carried(RedundancyMode::Hot, 1, &"call".into(), &totals(2), &totals(5));
     costs.carried(RedundancyMode::Hot, 1, &"call".into(), &totals(0), &totals(4));
@@ -100,7 +106,10 @@ fn scenario_traffic_includes_a_session_that_ended() {
         bytes_up: 100 * packets,
         bytes_down: 200 * packets,
         bytes_copied: 300 * packets,
+        lost_up: packets,
+        ..ScenarioTraffic::default()
     };
-    let expected = [("call".into(), expected(7)), ("drone".into(), expected(1))];
+    let drone = ScenarioTraffic { lost_down: 5, repairs, ..expected(1) };
+    let expected = [("call".into(), expected(7)), ("drone".into(), drone)];
     assert_eq!(costs.scenarios, BTreeMap::from(expected));
 }

@@ -1,27 +1,59 @@
-//! A replica at a standby: operations that this gateway continues, and what a takeover needs.
+//! A replica at a standby: decisions that this gateway continues, and what a takeover needs.
+
+use evenkeel_policies::PolicyRecords;
 
 use crate::Replica;
+use crate::alerts::AlertsRecord;
+use crate::history::EndedSession;
 use crate::idempotency::KeyRecord;
 use crate::operations::Operations;
 
 impl Replica {
+    /// The number of sessions.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Returns whether all records have come.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     /// Sessions have ports that are to be bound here: a clone reserves none.
     pub fn has_ports(&self) -> bool {
         self.ports.binds() && self.entries.values().any(|entry| entry.ports.is_some())
     }
 
-    /// Something is to be taken: records of policies or of ended sessions, or operations.
+    /// Something is to be taken: records of policies or of ended sessions, operations, or alerts.
     pub fn has_news(&self) -> bool {
-        !self.policies.is_empty() || !self.history.is_empty() || self.operations.is_some()
+        !self.policies.is_empty()
+            || !self.history.is_empty()
+            || self.operations.is_some()
+            || self.alerts.is_some()
     }
 
     pub(crate) fn keys(&self) -> Vec<KeyRecord> {
         self.idempotency_keys.iter().cloned().collect()
     }
 
+    /// Takes the records of policies that changed, for [`Handle::restore_policies`](crate::Handle::restore_policies).
+    pub fn take_policies(&mut self) -> PolicyRecords {
+        std::mem::take(&mut self.policies)
+    }
+
+    /// Takes the records of ended sessions that came, for [`Handle::copy_history`](crate::Handle::copy_history).
+    pub fn take_history(&mut self) -> Vec<EndedSession> {
+        std::mem::take(&mut self.history)
+    }
+
     /// Takes the operations in force, if they changed, for [`Handle::copy_operations`](crate::Handle::copy_operations).
     pub fn take_operations(&mut self) -> Option<Operations> {
         self.operations.take()
+    }
+
+    /// Takes the alerts that are being sent, if they changed, for [`Handle::copy_alerts`](crate::Handle::copy_alerts).
+    pub fn take_alerts(&mut self) -> Option<AlertsRecord> {
+        self.alerts.take()
     }
 
     /// The bit rate that all sessions need, kbit/s.

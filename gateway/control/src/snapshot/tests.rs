@@ -1,6 +1,10 @@
-use evenkeel_model::{BreakerMode, ClientGroup, ClientLabel, SessionId};
+use evenkeel_model::{
+    AdmitOnFault, Affinity, BreakerMode, CapBounds, ClientGroup, ClientLabel, DegradeOnFault,
+    FailureScope, RedundancyMode, Scenario, ServiceObjective, SessionId,
+};
 
 use super::*;
+use crate::slo_copies::SloCopies;
 use crate::{RecordBatch, Replica};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
@@ -135,12 +139,50 @@ fn garbage_and_newer_formats_are_refused() {
     assert!(refused(&garbage).starts_with("the state cannot be read: "));
 }
 
+fn alerts() -> AlertsRecord {
+    let sent = crate::SentAlertRecord {
+        receiver: "ops".into(),
+        fired_us: 1,
+        at_us: 2,
+        is_delivered: true,
+        resolved_us: None,
+    };
+    let alert = crate::AlertRecord {
+        alert: "EvenkeelNodeDown".into(),
+        labels: [("evenkeel_node".to_owned(), "a".to_owned())].into(),
+        value: 3.0,
+        fired_us: Some(1),
+        acknowledged: Some(crate::AcknowledgementRecord { by: None, at_us: 3 }),
+        sent: vec![sent],
+    };
+    AlertsRecord { alerts: vec![alert], notices: Vec::new() }
+}
+
 #[test]
-fn replica_gives_changed_operations_once() {
+fn peer_of_an_earlier_version_ignores_alerts() {
+    /// The end of a batch, as before alerts were in it.
+    #[derive(Deserialize)]
+    struct EarlierBatch {
+        number: u64,
+        operations: Option<Operations>,
+    }
+    let operations = Some(Operations::default());
+    let batch = RecordBatch { operations, alerts: Some(alerts()), ..fixture("v2") };
+    let earlier: EarlierBatch = decode(&batch.encode(), None).unwrap();
+    assert_eq!((earlier.number, earlier.operations), (batch.number, batch.operations));
+    assert_eq!(fixture("v2").alerts, None, "an earlier version sends none");
+}
+
+#[test]
+fn replica_gives_changed_decisions_once() {
     let mut operations = Operations::default();
     operations.add(crate::Operation::Eject("a".into()));
     let mut replica = Replica::new();
-    let changed = RecordBatch { operations: Some(operations.clone()), ..fixture("v2") };
+    let changed = RecordBatch {
+        operations: Some(operations.clone()),
+        alerts: Some(alerts()),
+        ..fixture("v2")
+    };
     let changed = RecordBatch::decode(&changed.encode(), None).unwrap();
     let number = changed.number;
     replica.apply(changed).unwrap();
@@ -148,6 +190,7 @@ fn replica_gives_changed_operations_once() {
     replica.apply(unchanged).unwrap();
     assert_eq!(replica.take_operations(), Some(operations));
     assert_eq!(replica.take_operations(), None);
+    assert_eq!((replica.take_alerts(), replica.take_alerts()), (Some(alerts()), None));
 }
 
 #[test]
@@ -170,4 +213,52 @@ fn replica_keeps_breakers_until_nodes_come_again() {
     let has_nodes = !third.changed.core.nodes.is_empty();
     replica.apply(third).unwrap();
     assert_eq!((has_nodes, kept(&replica)), (true, 0), "batches of an earlier version have none");
+}
+
+#[test]
+fn replica_keeps_windows_between_their_copies() {
+    let now = Instant::now();
+    let mut settings = evenkeel_config::GatewayConfig::load(None, None).unwrap().core();
+    settings.scenarios.insert("call".into(), with_slo());
+    let mut gateway = evenkeel_core::Gateway::new(settings, now);
+    let mut copies = SloCopies::new(now);
+    gateway.handle_turned_away("call", now);
+    let second = Duration::from_secs(1);
+    assert_eq!(copies.next(&mut gateway, false, now + second / 2), None);
+    let record = copies.next(&mut gateway, false, now + second);
+    assert!(record.is_some());
+    assert_eq!(copies.next(&mut gateway, false, now + second), None);
+    assert_eq!(copies.next(&mut gateway, true, now + second), record);
+    let mut first = fixture("v2");
+    first.changed.core.slo.clone_from(&record);
+    let number = first.number;
+    let mut replica = Replica::new();
+    replica.apply(first).unwrap();
+    replica.apply(RecordBatch { number: number + 1, ..fixture("v2") }).unwrap();
+    assert_eq!(replica.snapshot().unwrap().core.slo, record);
+}
+
+fn with_slo() -> Scenario {
+    Scenario {
+        set: "call".into(),
+        bound: [false; 4],
+        bounds: CapBounds { floor_kbps: 24, ceiling_kbps: 2_000 },
+        mode: RedundancyMode::Hot,
+        affinity: Affinity::Room,
+        regions: Vec::new(),
+        spares: 1,
+        reserve: FailureScope::Node,
+        spares_outside: FailureScope::Node,
+        close_after: Duration::from_secs(30),
+        priority: 0,
+        slo: Some(ServiceObjective {
+            objective: 0.99,
+            refusals: true,
+            set_up: None,
+            gap: None,
+            r_factor_centi: None,
+        }),
+        on_admission_fault: AdmitOnFault::Admit,
+        on_degradation_fault: DegradeOnFault::Hold,
+    }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     AdmitOnFault, AdmitVerdict, Arm, AskId, BreachCount, CoreEvent, Decider, DecisionOutcome,
-    GuardRule, Hook, HookAnswer, Offer, OfferRefusal, Op, PluginFault, PluginState, PolicyName,
-    PolicyQuestion, RevisionAnswer, RoomId, SessionId,
+    GuardRule, Hook, HookAnswer, NodeId, Offer, OfferRefusal, Op, PluginFault, PluginState,
+    PolicyName, PolicyQuestion, RevisionAnswer, RoomId, SessionId,
 };
 use evenkeel_revisions::{AdmissionSample, Revisions, unit};
 
@@ -221,6 +221,7 @@ impl Gateway {
         id: RoomId,
         answer: Result<HookAnswer, PluginFault>,
         by: Decider,
+        native: &[NodeId],
         now: Instant,
     ) -> DecisionOutcome {
         let Some(room) = self.tables.rooms.get_mut(&id) else { return DecisionOutcome::Stale };
@@ -234,7 +235,9 @@ impl Gateway {
                 match Placement(&self.tables).check_placement(id, &hops, now) {
                     Err(guard) => DecisionOutcome::Guarded(guard),
                     Ok(()) => {
-                        let differs = hops != Placement(&self.tables).native_hops(id, &[], now);
+                        let placement = Placement(&self.tables);
+                        let hops = placement.without_inside_spares(id, &hops, |node| *node);
+                        let differs = hops != native;
                         self.write_room_state(id, state);
                         if let Some(room) = self.tables.rooms.get_mut(&id) {
                             room.ttl_ms = ttl_ms;
@@ -344,13 +347,19 @@ impl Gateway {
         // The event precedes its consequences.
         let place = self.tables.effects.place();
         let one = BatchOutcome::one;
+        let native = match &about {
+            QuestionSubject::Place(id) => Placement(&self.tables).native_hops(*id, &[], now),
+            _ => Vec::new(),
+        };
         let whose = (&policy, arm);
         let BatchOutcome { outcome, parts } = match &about {
             QuestionSubject::Resolve(session) => one(self.resolved(*session, answer, now)),
             QuestionSubject::Admit(session) => {
                 one(self.admission_said(*session, answer, by.clone(), now))
             }
-            QuestionSubject::Place(room) => one(self.placed(*room, answer, by.clone(), now)),
+            QuestionSubject::Place(room) => {
+                one(self.placed(*room, answer, by.clone(), &native, now))
+            }
             QuestionSubject::Reroute(rooms) => {
                 self.rerouted(whose, rooms, answer, (&by, &beside), now)
             }
@@ -395,6 +404,7 @@ impl Gateway {
             asked,
             took,
             notes,
+            native,
         };
         self.tables.effects.insert(place, decided);
     }

@@ -80,6 +80,7 @@ impl Gateway {
         for effect in effects {
             match effect {
                 Effect::Report(rollout) => {
+                    self.policies.note_report(&rollout, &self.tables, now);
                     self.tables.effects.push(GatewayEffect::Rollout(rollout));
                 }
                 Effect::RecordChanged => {
@@ -100,6 +101,7 @@ impl Gateway {
 
     /// Removes harmful revisions, takes rollout steps that are due, and ends rollback windows.
     pub(super) fn poll_rollouts(&mut self, now: Instant) {
+        self.policies.judge_activations(&mut self.tables, now);
         for HarmfulRevision { policy, revision, reason } in
             std::mem::take(&mut self.policies.harmful)
         {

@@ -13,6 +13,7 @@ use evenkeel_revisions::{
     AdmissionSample, Bad, CandidateRevision, Effect, Judge, Judging, Lifecycle, LifecycleRecord,
     Memos, Revision, Revisions, RuleBreaches, WallClock, is_by_room, unit,
 };
+use evenkeel_slo::ActivationJudges;
 
 use crate::effects::{Effects, GatewayEffect, Timer};
 use crate::policy::questions::FaultSubject;
@@ -37,6 +38,7 @@ const HIDDEN_MAX: u32 = 2;
 pub(crate) struct Policies {
     all: BTreeMap<PolicyName, Policy>,
     memos: BTreeMap<PolicyName, Memos>,
+    pub(super) activations: ActivationJudges,
     pub(crate) harmful: Vec<HarmfulRevision>,
     /// Sessions and rooms may keep states of revisions that are no longer loaded.
     pub(crate) keeps_older: bool,
@@ -445,7 +447,7 @@ impl Policies {
     }
 
     /// Reports the first breach of an arm, and removes its revision soon.
-    fn breached(
+    pub(super) fn breached(
         &mut self,
         name: &PolicyName,
         arm: Arm,

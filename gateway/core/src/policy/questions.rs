@@ -168,6 +168,7 @@ impl PendingQuestion {
             asked: self.at,
             took: Duration::ZERO,
             notes: Vec::new(),
+            native: Vec::new(),
         }
     }
 }

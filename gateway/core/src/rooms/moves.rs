@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
@@ -155,6 +156,8 @@ impl Moves<'_> {
             self.0.effects.push(GatewayEffect::KeyFrame(sessions.clone()));
         }
         let room_name = self.0.rooms.name_of(id);
+        let room = self.0.rooms.get(&id);
+        let scenario = room.map(|room| Arc::clone(&room.scenario)).unwrap_or_default();
         let outcome = if to.is_some() { MoveOutcome::Done } else { MoveOutcome::Stranded };
         self.record(id, MoveStep { cause, by: by.clone(), from, to, started }, outcome, now);
         // A move by a policy or an operator is deliberate.
@@ -163,9 +166,17 @@ impl Moves<'_> {
         if let Some(session) = sessions.first() {
             self.0.effects.notice(RoomNotice::Enrol(*session));
         }
-        let moved =
-            CoreEvent::Moved { room: id, room_name, sessions, cause, by, from, to, started };
-        self.0.effects.event(moved);
+        self.0.effects.event(CoreEvent::Moved {
+            room: id,
+            room_name,
+            scenario,
+            sessions,
+            cause,
+            by,
+            from,
+            to,
+            started,
+        });
         let counted_max = self.0.settings.limits.moves_per_minute;
         if let Some(room) = self.0.rooms.get_mut(&id)
             && !cause.is_loss()
@@ -232,6 +243,21 @@ impl Moves<'_> {
         }
     }
 
+    /// Gives moves off the dead node for closed ports, a moment ago, its death as their cause.
+    pub(crate) fn explain_port_moves(&mut self, dead: Hop, now: Instant) {
+        let (cause, _) = self.loss_of(dead.node);
+        if cause != MoveCause::NodeDown {
+            return;
+        }
+        let moved = self.0.rooms.explain_port_moves(dead, now);
+        if moved.is_empty() {
+            return;
+        }
+        let rooms = moved.iter().map(|id| self.0.rooms.name_of(*id)).collect();
+        let sessions = moved.iter().flat_map(|id| Placement(self.0).live_sessions(*id)).collect();
+        self.0.effects.event(CoreEvent::MoveCauseFound { hop: dead, cause, rooms, sessions });
+    }
+
     /// Fails the rooms of a dead node over. Their packets have taken their second hops since the node was marked down.
     /// Returns the number of rooms that the node carried.
     pub(crate) fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
@@ -239,9 +265,6 @@ impl Moves<'_> {
         // this one take second hops that are not assigned to it; no other room takes those reserves meanwhile.
         while self.0.rooms.failover.is_some() {
             self.fail_over_some(now);
-        }
-        if self.loss_of(dead.node).0 == MoveCause::NodeDown {
-            self.0.rooms.explain_port_moves(dead, now);
         }
         let stood_there = self.0.capacity.ledger().rooms(dead.node);
         for standby in self.0.capacity.ledger().standbys_of(dead.node) {

@@ -462,6 +462,7 @@ impl NodeController<'_> {
                 // A node that dies before it ran was ejected.
                 self.0.nodes.start_failed(id, NotStarted::Ejected, now);
                 self.0.effects.take(&mut self.0.nodes);
+                Moves(self.0).explain_port_moves(hop, now);
                 let place = self.0.effects.place();
                 let rooms = Moves(self.0).fail_over(hop, now);
                 let event = CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms };

@@ -10,6 +10,7 @@ use evenkeel_model::{
     OfferRefusal, Op, Param, Plan, RoomId, SessionId, Strike,
 };
 use evenkeel_revisions::StateVersions;
+use evenkeel_slo::SessionMarks;
 
 use crate::collections::SmallMap;
 use crate::effects::{GatewayEffect, InstalledSession, RoomNotice, Timer};
@@ -18,7 +19,6 @@ use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
 use crate::rooms::routes::Routes;
 use crate::sessions::{LegState, Session, SessionOpening, SessionPhase, SessionRequest, WHOLE};
-use crate::slo::SessionMarks;
 
 const RETRY_SOON: Duration = Duration::from_secs(2);
 
@@ -70,7 +70,7 @@ impl Openings<'_> {
             plan: Plan::default(),
             plans: 0,
             share: WHOLE,
-            region_judged: JudgedWindow::default(),
+            domain_judged: JudgedWindow::default(),
             client_judged: JudgedWindow::default(),
             voice_only_for: None,
             slo_marks: SessionMarks::default(),
@@ -457,13 +457,17 @@ impl Openings<'_> {
         let Some(session) = self.0.sessions.get_mut(&id) else { return };
         session.voice_only_for = None;
         let (room, plan) = (session.room, session.plan_now());
+        let is_opened = session.phase >= SessionPhase::Opening;
+        if is_opened {
+            let in_force = session.plan_in_force();
+            self.0.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
+        }
+        Routes(self.0).settle_peer_caps(room);
         if plan.shed != 0 {
             // A policy drops the video as well.
             return;
         }
-        if session.phase >= SessionPhase::Opening {
-            let in_force = session.plan_in_force();
-            self.0.effects.push(GatewayEffect::Plan { session: id, plan: in_force });
+        if is_opened {
             self.0.request_key_frames(room, &[id]);
         }
         let (op, arg, rung) = (Op::VoiceOnly, 0, plan.rung());
@@ -478,12 +482,12 @@ impl Openings<'_> {
         self.give_up(id, OfferRefusal::ClientsImpaired { group, retry_after }, now);
     }
 
-    /// Retry time for clients without capacity, with jitter: 2 s; 5 s while rooms are stranded; or, if no region
+    /// Retry time for clients without capacity, with jitter: 2 s; 5 s while rooms are stranded; or, if no node
     /// accepts new rooms, until the first one does, at most 60 s.
     pub(crate) fn retry_after(&mut self, now: Instant) -> Duration {
         let is_busy = self.0.rooms.failover.is_some() || !self.0.rooms.stranded.is_empty();
         let wait = if is_busy { RETRY_DURING_FAILOVER } else { RETRY_SOON };
-        let opens = self.0.capacity.region_breakers.admit_in(now);
+        let opens = self.0.capacity.admit_in(&self.0.nodes, now);
         self.0.sessions.jittered(wait.max(opens.min(RETRY_MAX)))
     }
 

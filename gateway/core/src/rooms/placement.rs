@@ -11,6 +11,7 @@ use evenkeel_model::{
 };
 use evenkeel_nodes::{Node, NodeTable, OpeningClass, QueuePosition};
 use evenkeel_revisions::Revision;
+use evenkeel_slo::SloTable;
 
 use crate::capacity::{Capacity, Holding};
 use crate::effects::{Effects, GatewayEffect};
@@ -18,7 +19,6 @@ use crate::rooms::RoomTable;
 use crate::rooms::room::Room;
 use crate::rooms::survey::{PlacementSurvey, Takes};
 use crate::sessions::{Session, SessionPhase, SessionTable};
-use crate::slo::SloTable;
 
 /// Silent sessions are kept this long while their room waits for a node: as long as the longest start may take.
 const HELD_FOR: Duration = Duration::from_secs(600);
@@ -164,7 +164,7 @@ impl<'a> Placement<'a> {
         self.native_hops_but(id, standing, &[], now)
     }
 
-    /// The native default without the nodes in `but`. Regions with open breakers are avoided, except that a placed room
+    /// The native default without the nodes in `but`. Zones and regions with open breakers are avoided, except that a placed room
     /// uses them if there is no alternative.
     pub(crate) fn native_hops_but(
         self,
@@ -175,7 +175,7 @@ impl<'a> Placement<'a> {
     ) -> Vec<NodeId> {
         let kept = self.0.rooms.get(&id).map(Room::hops_to_open).unwrap_or_default();
         let keeps = |node| kept.iter().any(|hop| hop.node == node);
-        let mut avoided = self.0.capacity.region_breakers.shut_nodes(id, keeps, &self.0.nodes);
+        let mut avoided = self.0.capacity.shut_nodes(id, keeps, &self.0.nodes);
         let avoids = !avoided.is_empty();
         avoided.extend(but);
         let nodes = self.native_hops_without(id, Takes::Free, standing, &avoided, now);
@@ -209,6 +209,7 @@ impl<'a> Placement<'a> {
             takes,
             spares: room.spares,
             reserve: self.reserve_scope(room),
+            spares_outside: self.spares_outside(room),
             current: standing,
             shunned: &shunned,
             nodes: &self.0.nodes,
@@ -224,6 +225,24 @@ impl<'a> Placement<'a> {
     pub(crate) fn fits(self, id: RoomId, node: NodeId) -> bool {
         let holding = self.0.rooms.get(&id).map(|room| room.holding).unwrap_or_default();
         self.0.capacity.ledger.without(holding).fits(node, self.room_kbps(id))
+    }
+
+    /// The hops without spares in the first one's domain that the scenario names in `spares_outside`. A stranded room
+    /// keeps all, since it may continue at any.
+    pub(crate) fn without_inside_spares<T: Copy>(
+        self,
+        id: RoomId,
+        hops: &[T],
+        node: impl Fn(&T) -> NodeId,
+    ) -> Vec<T> {
+        let room = self.0.rooms.get(&id).filter(|room| room.stranded.is_none());
+        let scope = room.map_or(FailureScope::Node, |room| self.spares_outside(room));
+        let first = hops.first().map(&node);
+        let is_first = |spare| Some(spare) == first;
+        let is_inside =
+            |spare| first.is_some_and(|first| self.0.nodes.share_domain(first, spare, scope));
+        let may = |hop: &&T| is_first(node(hop)) || !is_inside(node(hop));
+        hops.iter().filter(may).copied().collect()
     }
 
     /// Checks that each hop exists, takes rooms or already has this one, has not just refused it, and occurs once.
@@ -245,9 +264,7 @@ impl<'a> Placement<'a> {
         let fine =
             !nodes.is_empty() && nodes.len() <= HOPS_MAX && distinct && nodes.iter().all(usable);
         let kept = |node: &&NodeId| route.as_ref().is_some_and(|r| r.leads_to(**node));
-        let shut = |node: &NodeId| {
-            !self.0.capacity.region_breakers.may_enter(id, self.0.nodes.region_of(*node))
-        };
+        let shut = |node: &NodeId| !self.0.capacity.may_enter(id, *node, &self.0.nodes);
         match fine {
             true if nodes.iter().filter(|node| !kept(node)).any(shut) => {
                 Err(GuardRule::BreakerOpen)
@@ -462,6 +479,10 @@ impl<'a> Placement<'a> {
 
     pub(crate) fn reserve_scope(self, room: &Room) -> FailureScope {
         self.scenario_of(room).map_or(FailureScope::Node, |scenario| scenario.reserve)
+    }
+
+    fn spares_outside(self, room: &Room) -> FailureScope {
+        self.scenario_of(room).map_or(FailureScope::Node, |scenario| scenario.spares_outside)
     }
 
     /// The room has a second node with capacity for the death that its scenario names. True of a room without a node.

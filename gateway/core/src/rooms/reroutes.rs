@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, Decider, GuardRule, Health, Hook, Hop, Impossible, ModeChange, MoveCause, NodeId,
-    RedundancyMode, RegionId, RoomId, RoutingMove, Scenario, SessionId,
+    CoreEvent, Decider, FailureDomain, GuardRule, Health, Hook, Hop, Impossible, ModeChange,
+    MoveCause, NodeId, RedundancyMode, RegionId, RoomId, RoutingMove, Scenario, SessionId,
 };
 use evenkeel_nodes::Node;
 
@@ -102,7 +102,8 @@ impl Reroutes<'_> {
             return false;
         }
         let abroad = stands.is_some_and(|hop| self.0.nodes.region_of(hop.node) != region);
-        let shut = abroad && !self.0.capacity.region_breakers.may_enter(id, region);
+        let home = FailureDomain::Region(region);
+        let shut = abroad && !self.0.capacity.domain_breakers.admits(home, id.0);
         let failback = self.0.rooms.failbacks[region.0 as usize];
         let by = match failback {
             Failback::Forbid => return false,
@@ -149,7 +150,9 @@ impl Reroutes<'_> {
                 self.0.effects.set_if_idle(Timer::Tick(policy), next);
             }
             let Some(old) = old else { continue };
-            let redundancy = |it: &Scenario| (it.mode, it.regions.clone(), it.spares, it.reserve);
+            let redundancy = |it: &Scenario| {
+                (it.mode, it.regions.clone(), it.spares, it.reserve, it.spares_outside)
+            };
             if redundancy(&old) != redundancy(new) {
                 let changed = (old.spares != new.spares).then_some(new.spares);
                 self.0.rooms.scenario_changed(name, changed);
@@ -286,19 +289,18 @@ impl Reroutes<'_> {
                 self.0.capacity.count_churn(sessions, allowed, now)?;
             }
         }
+        let hops = Placement(self.0).without_inside_spares(id, &step.hops, |node| *node);
         let Some(room) = self.0.rooms.get_mut(&id) else { return Ok(PartOutcome::Kept) };
         room.ttl_ms = step.ttl_ms;
         let heading = room.pending.as_ref().map(|pending| pending.hops.iter().map(|h| h.node));
-        let same = heading.map_or_else(
-            || room.nodes_of_route() == step.hops,
-            |to| to.eq(step.hops.iter().copied()),
-        );
+        let same =
+            heading.map_or_else(|| room.nodes_of_route() == hops, |to| to.eq(hops.iter().copied()));
         if same {
             return Ok(PartOutcome::Kept);
         }
-        let differs = step.hops != Placement(self.0).native_route(id, now);
+        let differs = hops != Placement(self.0).native_route(id, now);
         let cause = if stranded { MoveCause::NodeDown } else { MoveCause::Quality };
-        Moves(self.0).head_for(id, &step.hops, cause, by.clone(), now);
+        Moves(self.0).head_for(id, &hops, cause, by.clone(), now);
         Ok(PartOutcome::Applied { differs })
     }
 

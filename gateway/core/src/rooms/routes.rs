@@ -133,6 +133,7 @@ impl Routes<'_> {
 
     /// Publishes a route, or for a stranded room what remains of its route.
     pub(crate) fn publish(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
+        let hops = &Placement(self.0).without_inside_spares(id, hops, |hop| hop.node);
         let grants = self.weigh(id, hops);
         let lead = leaving
             .zip(hops.first())
@@ -371,7 +372,7 @@ impl Routes<'_> {
     }
 
     pub(crate) fn weigh_breakers(&mut self, now: Instant) {
-        if self.0.capacity.region_breakers.weigh(&self.0.nodes, now, &mut self.0.effects) {
+        if self.0.capacity.weigh_breakers(&self.0.nodes, now, &mut self.0.effects) {
             self.want_reroute_of_short_rooms();
         }
     }
@@ -563,7 +564,7 @@ impl Routes<'_> {
         } else {
             pace.slower(now);
         }
-        self.0.capacity.region_breakers.note_opening(self.0.nodes.region_of(hop.node), true);
+        self.0.capacity.note_opening(hop.node, &self.0.nodes, true);
     }
 
     /// The driver failed to open the leg, or was too late.
@@ -572,7 +573,7 @@ impl Routes<'_> {
             let pace = self.0.nodes.pace_mut(hop.node);
             pace.end();
             pace.slower(now);
-            self.0.capacity.region_breakers.note_opening(self.0.nodes.region_of(hop.node), false);
+            self.0.capacity.note_opening(hop.node, &self.0.nodes, false);
         }
     }
 

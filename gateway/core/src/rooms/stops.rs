@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use evenkeel_model::{CoreEvent, Health, NodeId, NodeNeed};
+use evenkeel_model::{CoreEvent, FailureScope, Health, NodeId, NodeNeed};
 use evenkeel_nodes::{Node, NodeUse, StopStep};
 
 use crate::rooms::node_controller::{GONE_AFTER, NodeController};
@@ -43,8 +43,11 @@ impl Stops<'_> {
     fn use_of(&mut self, id: NodeId, now: Instant) -> NodeUse {
         let is_stopping = self.0.nodes[id].trust.elastic.stopping;
         let percent = if is_stopping { DRAINING_PERCENT } else { QUIET_PERCENT };
+        // Other nodes of a spare's region are outside the region of its room, as the spare is.
+        let rules = self.0.settings.scenarios.values().map(|scenario| scenario.spares_outside);
+        let outside = rules.filter(|rule| *rule == FailureScope::Zone).max().unwrap_or_default();
         let need = match self.0.rooms.stranded.is_empty() {
-            true => self.0.capacity.need_of(id, &self.0.nodes, percent, now),
+            true => self.0.capacity.need_of(id, &self.0.nodes, percent, outside, now),
             false => Some(NodeNeed::Stranded),
         };
         let is_empty = self.0.rooms.at[id.0 as usize].is_empty();

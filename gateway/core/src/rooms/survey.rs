@@ -31,6 +31,8 @@ pub(crate) struct PlacementSurvey<'a> {
     pub(crate) spares: u8,
     /// The deaths that the first spare should cover.
     pub(crate) reserve: FailureScope,
+    /// The spares are outside this domain of the first node.
+    pub(crate) spares_outside: FailureScope,
     /// The current node, where the room stays, and its existing spares; empty if the room is not placed.
     pub(crate) current: &'a [NodeId],
     /// Nodes that recently refused the room.
@@ -135,7 +137,9 @@ impl PlacementSurvey<'_> {
             |node: &Node, covers| self.ledger.fits_reserve(node.id, first.id, covers, kbps);
         let may = |node: &&Node| {
             let kept = standing.contains(&node.id);
-            node.id != first.id && self.takes(node) && (kept || reserves(node, None))
+            let is_outside = !self.nodes.share_domain(first.id, node.id, self.spares_outside);
+            let may = node.id != first.id && self.takes(node) && is_outside;
+            may && (kept || reserves(node, None))
         };
         // In active-active mode, zones of the carrying region are spares for each other, wherever the room's clients
         // are.

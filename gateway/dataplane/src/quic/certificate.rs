@@ -125,7 +125,7 @@ impl EndpointIdentity {
             .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)))
             // Quinn's default of 20 ms would end the connections of a previous process at 50 a second. No other limit
             // is needed: a reset is shorter than its cause, which must carry a connection ID of this secret.
-            .min_reset_interval(std::time::Duration::ZERO);
+            .min_reset_interval(Duration::ZERO);
         config
     }
 

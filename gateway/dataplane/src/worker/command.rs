@@ -279,7 +279,8 @@ impl PacketWorker {
             session.report_shed(egress);
             // Packets still missing count as lost.
             let (mode, totals) = (session.mode(), session.totals(now + FILLED_WITHIN));
-            egress.report(WorkerReport::Removed { session: session.id, mode, totals });
+            let (session, counts) = (session.id, session.take_counts());
+            egress.report(WorkerReport::Removed { session, mode, totals, counts });
         });
         self.sessions.remove(home);
     }

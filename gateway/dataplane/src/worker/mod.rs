@@ -1,5 +1,4 @@
-//! Packet workers: each pass reads a batch, finds the session, selects the room's hop, rewrites, queues and sends a
-//! batch.
+//! Packet workers: each pass reads a batch, finds the session, selects the room's hop, rewrites, queues and sends a batch.
 //!
 //! A session has one home worker for life, and only that worker writes its state: no locks, no await, no allocation per
 //! packet.
@@ -37,7 +36,8 @@ use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Board, NodeId, SessionId};
 pub use packet_path::PacketPath;
 pub use report::{
-    Distribution, MediaDirection, ShedRun, Summary, Totals, WorkerReport, WorkerStats,
+    Distribution, MediaCounts, MediaDirection, RepairCounts, ShedRun, Summary, Totals,
+    WorkerReport, WorkerStats,
 };
 use report::{Sweep, every};
 use rustix::event::epoll;

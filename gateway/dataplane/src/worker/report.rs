@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use evenkeel_model::forward::DropReason;
-use evenkeel_model::{FlowCounts, Hop, Measures, NodeId, RedundancyMode, SessionId, Stamp};
+use evenkeel_model::{
+    FlowCounts, Hop, Measures, NodeId, RedundancyMode, RepairKind, SessionId, Stamp,
+};
 use serde::{Deserialize, Serialize};
 
 /// A report of a worker to control.
@@ -68,6 +70,8 @@ pub enum WorkerReport {
         mode: RedundancyMode,
         /// Counts over its lifetime.
         totals: Totals,
+        /// Counts since its last summary.
+        counts: MediaCounts,
     },
     /// The session was removed because one of its packets caused a panic.
     Panicked(SessionId),
@@ -99,6 +103,34 @@ pub struct Summary {
     pub flow: FlowCounts,
     /// Counts over the lifetime of the session.
     pub totals: Totals,
+    /// Counts since the last summary.
+    pub counts: MediaCounts,
+}
+
+/// Counts of a session for metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct MediaCounts {
+    /// Packets that repair others, in the order of [`RepairKind::ALL`].
+    pub repairs: [RepairCounts; RepairKind::ALL.len()],
+    /// Packets that are missing between gateway and client, by the reports of the client or of QUIC.
+    pub lost_down: u32,
+    /// Pictures to the client that came so late that the video froze.
+    pub freezes: u32,
+    /// The longest time for which the client received nothing after its node died.
+    pub gap: Option<Duration>,
+}
+
+/// Packets that repair others in one way. They are included in [`Totals`].
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct RepairCounts {
+    /// Packets from the client.
+    pub packets_up: u64,
+    /// Bytes of these packets.
+    pub bytes_up: u64,
+    /// Packets to the client.
+    pub packets_down: u64,
+    /// Bytes of these packets.
+    pub bytes_down: u64,
 }
 
 /// Counts over a session's lifetime.

@@ -1,6 +1,7 @@
 //! A session at its home worker, which alone writes its continuity, statistics and client address.
 
 mod address;
+mod counts;
 mod install;
 mod media;
 mod packets;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use address::CheckReceipt;
 use address::{CHECKED_MAX, ClientAddress};
+use counts::SessionCounts;
 use evenkeel_media::continuity::{Continuity, Protection, StreamEpoch};
 use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
@@ -33,16 +35,18 @@ pub use install::{ClientAddressing, Install, SessionState};
 use media::{SenderFeedback, VoiceMeasurements};
 use serde::{Deserialize, Serialize};
 use signs::MediaSigns;
-pub(super) use slots::SessionSlots;
-pub use slots::tag;
+pub(crate) use slots::SessionSlots;
 use tally::FlowTally;
 use validation::AddressValidation;
 
 use super::egress::Egress;
-use super::report::{MediaDirection, ShedRun, Summary, Totals, WorkerReport};
+use super::report::{MediaCounts, MediaDirection, ShedRun, Summary, Totals, WorkerReport};
 use super::sockets::{RtpSide, SessionPorts, SourceKey, reason};
 use crate::flows::Home;
 use crate::ring::PathReport;
+
+/// Random bits of a tag. The 24 bits above them hold the session's slot: 16 million, more than a gateway may hold.
+const RANDOM_BITS: u32 = 40;
 
 /// Interval between reports of shed packets. Receivers of the reports need the count, not the time of each packet.
 const SHED_TOLD_EVERY: Duration = Duration::from_secs(1);
@@ -62,6 +66,8 @@ pub(crate) struct WorkerSession {
     needs_report: bool,
     /// Allocated with the first packet, because most sessions are silent.
     state: Option<Box<MediaState>>,
+    /// Allocated with the first count.
+    counts: Option<Box<SessionCounts>>,
     /// Seeds SSRC, sequence numbers and CNAME.
     seed: u64,
     /// True if the session is summarised.
@@ -264,6 +270,7 @@ impl WorkerSession {
 
     pub(crate) fn handle_quic_path(&mut self, path: PathReport, cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
+        self.counts.get_or_insert_default().note_lost(path.lost);
         self.state().measurements.quic_path(path, cx.now);
     }
 
@@ -471,8 +478,13 @@ impl WorkerSession {
             round_trip_us: measurements.round_trip_us,
             ..signs.complete(std::mem::take(flow).into(), now)
         };
-        let totals = self.totals(now);
-        Some(Summary { session: self.id, measures, last_heard, flow, totals })
+        let (totals, counts) = (self.totals(now), self.take_counts());
+        Some(Summary { session: self.id, measures, last_heard, flow, totals, counts })
+    }
+
+    /// Returns the counts since the last call.
+    pub(crate) fn take_counts(&mut self) -> MediaCounts {
+        self.counts.as_deref_mut().map(SessionCounts::take).unwrap_or_default()
     }
 
     pub(crate) fn mode(&self) -> RedundancyMode {
@@ -508,4 +520,9 @@ impl WorkerSession {
             .zip(self.state.as_deref())
             .is_some_and(|((ssrc, sequence), state)| state.measurements.is_recent(ssrc, sequence))
     }
+}
+
+/// The tag of a trunk leg: the slot for a fast lookup, and random bits that make it a secret.
+pub fn tag(slot: u32, random: u64) -> Tag {
+    Tag(u64::from(slot) << RANDOM_BITS | random & ((1 << RANDOM_BITS) - 1))
 }

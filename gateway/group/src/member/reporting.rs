@@ -10,6 +10,7 @@ use evenkeel_ownership::{BeatRole, ClusterEvent, PeerId, Reporter};
 use super::GroupMember;
 use crate::group::{GatewayStanding, GroupRole, GroupStatus, HostWarning, blocked_reason};
 use crate::redundancy::RedundancyLoss;
+use crate::rehearsal::Unready;
 
 impl GroupMember {
     pub(super) fn report(&mut self, event: ClusterEvent) {
@@ -90,7 +91,6 @@ impl GroupMember {
             _ => None,
         };
         let differs = self.records.difference().map(RedundancyLoss::Differs);
-        let rehearsed = if self.core.is_owner() { &[] } else { self.rehearsal.losses() };
         // After a takeover the check has not run again yet.
         let applies =
             |it: &HostWarning| matches!(it, HostWarning::Unchecked(_)) || !self.core.is_owner();
@@ -105,8 +105,12 @@ impl GroupMember {
             .chain(differs)
             .chain(host)
             .chain(silent)
-            .chain(rehearsed.iter().cloned().map(RedundancyLoss::Unready))
+            .chain(self.unready().iter().cloned().map(RedundancyLoss::Unready))
             .collect()
+    }
+
+    fn unready(&self) -> &[Unready] {
+        if self.core.is_owner() { &[] } else { self.rehearsal.losses() }
     }
 
     /// Sends the event of another role, or of other losses of redundancy.
@@ -161,7 +165,7 @@ impl GroupMember {
         let gateways = std::iter::once(here).chain(peers).collect();
         let warnings = self.redundancy.warnings();
         self.publish(role, epoch, &warnings);
-        let standing = GroupStatus { gateways, warnings };
+        let standing = GroupStatus { gateways, warnings, unready: self.unready().len() };
         let renew = |shown: &mut GroupStatus| std::mem::replace(shown, standing) != *shown;
         self.inbox.standing.send_if_modified(renew);
     }

@@ -249,8 +249,8 @@ impl NodeTable {
     }
 
     /// Calls the start hook of the node nearest to the region, unless a node is being started already. Rooms that it
-    /// cannot carry are tried when it runs.
-    /// The room that needs it has no node, so the budget may be exceeded if the operator allows it.
+    /// cannot carry are tried when it runs. The room that needs it has no node, so the budget may be exceeded if the
+    /// operator allows it.
     pub fn start_nearest(&mut self, region: RegionId, now: Instant) {
         let may = self.iter().filter(|node| node.may_start(now)).map(|node| node.id);
         let mut may: Vec<NodeId> = may.collect();

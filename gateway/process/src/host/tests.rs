@@ -27,6 +27,16 @@ fn available_memory_is_in_bytes() {
 }
 
 #[test]
+fn sockets_of_both_versions_take_ports() {
+    let [v4, v6] = ["UDP: inuse 30 mem 2\nUDPLITE: inuse 7\n", "TCP6: inuse 9\nUDP6: inuse 12\n"];
+    let sockets = format!("sockets: used 16\nTCP: inuse 1 orphan 0\n{v4}{v6}");
+    assert_eq!(ports_left("40000\t40099\n", &sockets), Some(58));
+    assert_eq!(ports_left("40000\t40009\n", &sockets), Some(0));
+    assert_eq!(ports_left("40000\t40099\n", ""), Some(100));
+    assert_eq!(["", "40000", "a b"].map(|range| ports_left(range, "")), [None; 3]);
+}
+
+#[test]
 fn virtual_interfaces_count_only_without_others() {
     let folder = tempfile::tempdir().unwrap();
     let interface = |name: &str, counters: &[(&str, &str)], has_device: bool| {
@@ -56,5 +66,6 @@ fn this_host_is_read() {
     let reading = HostReading::now(Some(folder.path()));
     assert!(reading.processor.unwrap().used > 0);
     assert!(reading.memory_available.unwrap() > 0 && reading.disk_free.unwrap() > 0);
+    assert!(reading.ports_left.unwrap() > 0);
     assert_eq!(HostReading::now(None).disk_free, None);
 }

@@ -6,9 +6,9 @@ mod records;
 use std::net::{SocketAddr, UdpSocket};
 
 use evenkeel_control::{
-    AgentError, ControlError, GatewayEvent, IngressAnswer, Inherited, KeyRecord, LastStatesPart,
-    MediaStates, NodeOrder, NotSuspended, OfferedSession, RecordBatch, Replica, STATES,
-    SessionAnswer, Snapshot, SnapshotError, Suspended,
+    AgentError, Continuation, ControlError, GatewayEvent, IngressAnswer, Inherited, KeyRecord,
+    LastStatesPart, MediaStates, NodeOrder, NotSuspended, OfferedSession, RecordBatch, Replica,
+    STATES, SessionAnswer, Snapshot, SnapshotError, Suspended,
 };
 use evenkeel_dataplane::worker::{ListenerParts, TrunkSocket};
 use evenkeel_model::{
@@ -345,7 +345,7 @@ async fn second_gateway_continues_all_sessions() {
     first.handle.release().await.unwrap();
     first.join().unwrap();
     let earlier = world.agent.came().len();
-    second.handle.resume().await.unwrap();
+    second.handle.resume(Continuation::Upgrade).await.unwrap();
 
     assert_eq!(views(&second).await, before);
     for client in &mut clients {
@@ -419,7 +419,7 @@ async fn suspended_gateway_resumes_unchanged() {
     let offered = first.handle.clone();
     let wanted = Client::wanted("late", late.declared());
     let offered = tokio::spawn(async move { offered.offer(wanted).await });
-    first.handle.resume().await.unwrap();
+    first.handle.resume(Continuation::Upgrade).await.unwrap();
     drop(guard);
     let now = views(&first).await;
     assert!(before.iter().all(|view| now.contains(view)), "{now:#?}");

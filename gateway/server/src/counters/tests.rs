@@ -5,9 +5,10 @@ use evenkeel_control::{
     ScenarioTraffic, SessionView, Slice, TraceIds,
 };
 use evenkeel_model::{
-    ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop, Impairment, ImpairmentSign,
-    Incarnation, NodeId, NodeProbing, NodeSettings, PathEvidence, PathSegment, Plan, PolicyName,
-    RedundancyMode, RegionId, RegionRole, RoomId, SessionId, SloIndicator, Starts, Zone, ZoneId,
+    BreakerMode, BreakerState, ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop,
+    Impairment, ImpairmentSign, Incarnation, NodeId, NodeProbing, NodeSettings, PathEvidence,
+    PathSegment, Plan, PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, SessionId,
+    SloIndicator, Starts, Zone, ZoneId,
 };
 use evenkeel_revisions::PolicyStatus;
 use evenkeel_telemetry::Telemetry;
@@ -28,7 +29,7 @@ fn closed(number: u64) -> Arc<EventRecord> {
         reason: CloseReason::Shutdown,
         closed: Box::new(closed_session(std::time::Instant::now())),
     });
-    Arc::new(EventRecord { at: std::time::SystemTime::now(), event, totals: None, caller: None })
+    Arc::new(EventRecord { at: SystemTime::now(), event, totals: None, caller: None })
 }
 
 /// Checks that the Prometheus text has this line; other labels are ignored.
@@ -74,7 +75,11 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
                 let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
                 let view = PolicyView {
                     policy,
-                    status: PolicyStatus::default(),
+                    scenarios: Vec::new(),
+                    status: PolicyStatus {
+                        active: Some("0123456789ab".into()),
+                        ..PolicyStatus::default()
+                    },
                     active: PluginView::default(),
                     candidate: PluginView::default(),
                     cohorts: Vec::new(),
@@ -103,8 +108,10 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
                     process: None,
                     rooms: 3,
                     round_trip: Some(Duration::from_millis(50)),
-                    loss_ppm: 0,
+                    loss_ppm: 20_000,
                     is_probed: true,
+                    zone_breaker: BreakerState::Closed,
+                    zone_breaker_mode: BreakerMode::Auto,
                 };
                 reply.send(vec![view]).unwrap();
             }
@@ -120,13 +127,19 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
 }
 
 fn status() -> StatusReport {
-    let traffic = ScenarioTraffic {
+    let mut traffic = ScenarioTraffic {
         packets_up: 6,
         packets_down: 7,
         bytes_up: 600,
         bytes_down: 700,
         bytes_copied: 800,
+        lost_up: 9,
+        lost_down: 11,
+        ..ScenarioTraffic::default()
     };
+    let [rtx, fec] = &mut traffic.repairs;
+    (rtx.packets_up, rtx.bytes_up, rtx.packets_down, rtx.bytes_down) = (1, 12, 2, 13);
+    (fec.packets_up, fec.bytes_up, fec.packets_down, fec.bytes_down) = (3, 14, 4, 15);
     StatusReport {
         state: AdmissionState::Serving,
         version: "1.2.3",
@@ -164,7 +177,7 @@ fn slo() -> SloStanding {
         slo: SloIndicator::Gap,
         objective: 0.99,
         budget: -0.5,
-        windows: [of("5m", Some(15.0)), of("1h", Some(2.5)), of("6h", None)],
+        windows: [of("5m", Some(15.0)), of("1h", Some(2.5)), of("6h", None), of("30d", Some(1.5))],
     }
 }
 
@@ -225,15 +238,40 @@ async fn initial_state_is_reported_without_events() {
     says(&telemetry, "evenkeel_scenario_traffic_bytes_total", "up", "600");
     says(&telemetry, "evenkeel_scenario_traffic_bytes_total", "down", "700");
     says(&telemetry, "evenkeel_scenario_copied_bytes_total", "call", "800");
+    says(&telemetry, "evenkeel_scenario_lost_total", "up", "9");
+    says(&telemetry, "evenkeel_scenario_lost_total", "down", "11");
+    for (repair, bytes, packets) in [("rtx", [12, 13], [1, 2]), ("fec", [14, 15], [3, 4])] {
+        for (at, direction) in ["up", "down"].into_iter().enumerate() {
+            let label = format!("evenkeel_direction=\"{direction}\",evenkeel_repair=\"{repair}\"");
+            let of = |name: &str, value: [u64; 2]| {
+                says(&telemetry, name, &label, &value[at].to_string());
+            };
+            of("evenkeel_scenario_repair_bytes_total", bytes);
+            of("evenkeel_scenario_repair_packets_total", packets);
+        }
+    }
+    says(&telemetry, "evenkeel_node_loss_ratio", "east-a1", "0.02");
+    says(&telemetry, "evenkeel_zone_capacity_left_bytes_per_second", "zone=\"a\"", "93750");
     says(&telemetry, "evenkeel_uplink_suspect", "", "1");
     reader.read_sessions().await.unwrap();
     says(&telemetry, "evenkeel_scenario_sessions", "call", "0");
     says(&telemetry, "evenkeel_scenario_degraded", "call", "0");
     says(&telemetry, "evenkeel_scenario_impaired", "leg", "0");
+    says(
+        &telemetry,
+        "evenkeel_scenario_degraded",
+        "rung=\"2\",evenkeel_scenario=\"call\",evenkeel_zone=\"a\"",
+        "0",
+    );
+    reader.read().await.unwrap();
+    says(&telemetry, "evenkeel_node_sessions", "east-a1", "0");
+    reader.read_policies().await.unwrap();
+    says(&telemetry, "evenkeel_policy_revision", "revision=\"0123456789ab\"", "1");
     drop(reader);
     control.await.unwrap();
 }
 
+/// A session at the node of [`names`].
 fn view(session: u64, rung: u8, metrics: &[(Metric, u64)]) -> SessionView {
     let mut measures = Measures::default();
     for (metric, value) in metrics {
@@ -246,8 +284,12 @@ fn view(session: u64, rung: u8, metrics: &[(Metric, u64)]) -> SessionView {
         transport: ClientTransport::Udp,
         mode: RedundancyMode::Hot,
         kept: RedundancyMode::Hot,
-        hop: None,
-        plan: Plan { shed: u8::from(rung > 0).into(), ..Plan::default() },
+        hop: Some(Hop { node: NodeId(0), incarnation: Incarnation(1) }),
+        plan: Plan {
+            shed: u8::from(rung > 0).into(),
+            cap_kbps: if rung > 1 { 300 } else { 0 },
+            ..Plan::default()
+        },
         measures,
         impairment: None,
         age: Duration::ZERO,
@@ -261,7 +303,7 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     let telemetry = telemetry();
     let (handle, mut requests) = Handle::new(Arc::new(names()), Arc::default());
     let lossy = [(Metric::RFactor, 6_900), (Metric::LossUp, 30_000), (Metric::JitterDown, 4_000)];
-    let mut impaired = view(2, 1, &lossy);
+    let mut impaired = view(2, 2, &lossy);
     impaired.state.impairment = Some(Impairment {
         segment: PathSegment::Leg,
         sign: ImpairmentSign::Loss,
@@ -270,7 +312,9 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
         confidence: 95,
         evidence: PathEvidence::default(),
     });
-    let listed = [vec![view(1, 0, &[(Metric::RFactor, 8_800)]), impaired], Vec::new()];
+    let mut stranded = view(3, 1, &[]);
+    stranded.state.hop = None;
+    let listed = [vec![view(1, 0, &[(Metric::RFactor, 8_800)]), impaired, stranded], Vec::new()];
     let control = tokio::spawn(async move {
         for sessions in listed {
             let mut sessions = Some(sessions);
@@ -286,8 +330,14 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     });
     let mut reader = CounterFollower::new(handle, telemetry.instruments(), None, Vec::new());
     reader.read_sessions().await.unwrap();
-    says(&telemetry, "evenkeel_scenario_sessions", "call", "2");
-    says(&telemetry, "evenkeel_scenario_degraded", "call", "1");
+    let at = |place: &str| format!("evenkeel_scenario=\"call\",evenkeel_zone=\"{place}\"");
+    says(&telemetry, "evenkeel_scenario_sessions", &at("a"), "2");
+    says(&telemetry, "evenkeel_scenario_sessions", &at(""), "1");
+    let on = |rung, place| format!("evenkeel_rung=\"{rung}\",{}", at(place));
+    for (rung, place, sessions) in [(1, "a", "0"), (2, "a", "1"), (1, "", "1"), (2, "", "0")] {
+        says(&telemetry, "evenkeel_scenario_degraded", &on(rung, place), sessions);
+    }
+    assert_eq!(reader.sessions_at, Some([(NodeId(0), 2)].into()));
     says(&telemetry, "evenkeel_scenario_impaired", "leg", "1");
     says(&telemetry, "evenkeel_scenario_impaired", "node", "0");
     says(&telemetry, "evenkeel_session_r_factor_bucket", "le=\"70\"", "1");
@@ -295,7 +345,8 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     says(&telemetry, "evenkeel_session_loss_ratio_sum", "up", "0.03");
     says(&telemetry, "evenkeel_session_jitter_seconds_sum", "down", "0.004");
     reader.read_sessions().await.unwrap();
-    says(&telemetry, "evenkeel_scenario_sessions", "call", "0");
+    says(&telemetry, "evenkeel_scenario_sessions", &at("a"), "0");
+    says(&telemetry, "evenkeel_scenario_sessions", &at(""), "0");
     drop(reader);
     control.await.unwrap();
 }

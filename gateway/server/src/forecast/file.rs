@@ -40,8 +40,17 @@ impl ForecastFile {
         ForecastFile { path: folder.map(|folder| folder.join("forecasts").join(name)) }
     }
 
+    /// The forecasts of the owner that this gateway replaces, if there is a copy of them, or those of the file.
+    pub(super) fn continued(&self, copied: Option<&str>) -> ForecastTable {
+        let Some(copied) = copied else { return self.read() };
+        decode(copied.as_bytes()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the owner's forecasts cannot be read; continuing those of the file");
+            self.read()
+        })
+    }
+
     /// Reads the file. An unreadable file is reported in the log and replaced.
-    pub(super) fn read(&self) -> ForecastTable {
+    fn read(&self) -> ForecastTable {
         let Some(path) = &self.path else { return ForecastTable::default() };
         read(path).unwrap_or_else(|error| {
             tracing::warn!(file = %path.display(), %error, "forecasts cannot be read; learning anew");
@@ -49,12 +58,15 @@ impl ForecastFile {
         })
     }
 
-    /// Replaces the file.
-    pub(super) fn write(&self, table: &ForecastTable) {
-        let Some(path) = &self.path else { return };
-        if let Err(error) = write(path, table) {
+    /// Replaces the file. Returns its content.
+    pub(super) fn write(&self, table: &ForecastTable) -> serde_json::Result<String> {
+        let content = serde_json::to_string(&FileContent { version: FILE_VERSION, table })?;
+        if let Some(path) = &self.path
+            && let Err(error) = write(path, &content)
+        {
             tracing::warn!(file = %path.display(), %error, "forecasts end with the process");
         }
+        Ok(content)
     }
 }
 
@@ -65,22 +77,26 @@ fn read(path: &Path) -> io::Result<ForecastTable> {
         }
         read => read?,
     };
+    decode(&bytes)
+}
+
+fn decode(bytes: &[u8]) -> io::Result<ForecastTable> {
     let FileContent { version, .. }: FileContent<serde::de::IgnoredAny> =
-        serde_json::from_slice(&bytes)?;
+        serde_json::from_slice(bytes)?;
     if version != FILE_VERSION {
         return Err(io::Error::other(format!("version {version} instead of {FILE_VERSION}")));
     }
-    let FileContent { table, .. }: FileContent<ForecastTable> = serde_json::from_slice(&bytes)?;
+    let FileContent { table, .. }: FileContent<ForecastTable> = serde_json::from_slice(bytes)?;
     match table.is_valid() {
         true => Ok(table),
         false => Err(io::Error::other("a list has another length")),
     }
 }
 
-fn write(path: &Path, table: &ForecastTable) -> io::Result<()> {
+fn write(path: &Path, content: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     file::create_private_folder(folder)?;
-    file::replace(path, &serde_json::to_vec(&FileContent { version: FILE_VERSION, table })?)?;
+    file::replace(path, content.as_bytes())?;
     // The next write tries again.
     let _ = file::trim(folder, path, FILES_MAX);
     Ok(())
@@ -105,17 +121,21 @@ mod tests {
         assert_eq!(table, ForecastTable::default());
         let sample = RegionSample { load_kbps: 100.0, capacity_kbps: 100.0 };
         table.sample(7, &BTreeMap::from([("east".into(), sample)]), &BTreeMap::new(), 30);
-        open().write(&table);
+        let content = open().write(&table).unwrap();
         let next = open().read();
         assert_eq!(next.forecasts().collect::<Vec<_>>(), table.forecasts().collect::<Vec<_>>());
         assert_eq!(next.forecasts().count(), 1);
+        let standby = ForecastFile::new(None, Path::new("/admin.sock"));
+        assert_eq!(standby.continued(Some(&content)), next, "the copy of the owner's");
+        assert_eq!(standby.continued(None), ForecastTable::default());
+        assert_eq!(open().continued(Some("{")), next, "an unreadable copy");
     }
 
     #[test]
     fn unreadable_file_is_replaced() {
         let folder = tempdir().unwrap();
         let file = ForecastFile::new(Some(folder.path()), Path::new("/admin.sock"));
-        file.write(&ForecastTable::default());
+        file.write(&ForecastTable::default()).unwrap();
         let path = file.path.as_ref().unwrap();
         assert!(read(path).is_ok());
         for content in ["", "{\"version\":1,\"table\":{}}", "{\"version\":2,\"table\":{\"x\":1}}"] {
@@ -123,7 +143,7 @@ mod tests {
             assert!(read(path).is_err(), "{content}");
             assert_eq!(file.read(), ForecastTable::default());
         }
-        file.write(&ForecastTable::default());
+        file.write(&ForecastTable::default()).unwrap();
         assert!(read(path).is_ok());
     }
 
@@ -145,7 +165,7 @@ mod tests {
         }
         let folder = tempdir().unwrap();
         let file = ForecastFile::new(Some(folder.path()), Path::new("/admin.sock"));
-        file.write(&table);
+        file.write(&table).unwrap();
         assert!(file.read().forecasts().eq(table.forecasts()));
         assert!(table.forecasts().count() > 0);
         let bytes = fs::metadata(file.path.as_ref().unwrap()).unwrap().len();

@@ -55,7 +55,7 @@ impl Scene {
 
     /// The next process.
     async fn restart(&mut self) {
-        self.follower.begin_write().unwrap().await.unwrap();
+        self.follower.begin_write().unwrap().await.unwrap().unwrap();
         let path = Some(self.folder.path());
         self.follower =
             ForecastFollower::new(&self.settings, path, &self.handle, &self.telemetry, None);
@@ -107,6 +107,8 @@ fn node() -> NodeStanding {
         round_trip: Some(Duration::from_millis(10)),
         loss_ppm: 0,
         is_probed: true,
+        zone_breaker: BreakerState::Closed,
+        zone_breaker_mode: BreakerMode::Auto,
     }
 }
 

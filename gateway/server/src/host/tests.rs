@@ -26,6 +26,7 @@ fn host_is_reported_as_far_as_it_is_known() {
         processor,
         memory_available: Some(4_096),
         disk_free: Some(8_192),
+        ports_left: Some(28_000),
         interface_drops: vec![("eth0".to_owned(), drops)],
     };
     reader.set(reading(processor(100, 10, 900), 5), Some(700));
@@ -35,6 +36,7 @@ fn host_is_reported_as_far_as_it_is_known() {
         ("evenkeel_host_steal_ratio", "0.05"),
         ("evenkeel_host_memory_available_bytes", "4096"),
         ("evenkeel_host_disk_free_bytes", "8192"),
+        ("evenkeel_host_ports_left", "28000"),
         ("evenkeel_process_descriptors_left", "600"),
         ("evenkeel_host_interface_drops_total{evenkeel_interface=\"eth0\"", "8"),
     ] {

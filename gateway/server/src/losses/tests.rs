@@ -4,9 +4,10 @@ use evenkeel_config::GatewayConfig;
 use evenkeel_control::{ControlRequest, NodeNames, Slice};
 use evenkeel_core::{Gateway, GatewayEffect};
 use evenkeel_model::{
-    ClientIdentity, CoreSettings, IngressProtocol, MediaDescription, MediaStream, NodeProbing,
-    NodeSettings, Offer, OfferId, PayloadType, RedundancyMode, RegionId, RegionRole, RtcpPort,
-    SessionId, Srtp, Starts, StreamKind, Zone, ZoneId,
+    ClientIdentity, CoreEvent, CoreSettings, Health, Hop, Incarnation, IngressProtocol,
+    MediaDescription, MediaStream, NodeProbing, NodeSettings, Offer, OfferId, PayloadType,
+    RedundancyMode, RegionId, RegionRole, RtcpPort, SessionId, Srtp, Starts, StreamKind, Zone,
+    ZoneId,
 };
 use evenkeel_telemetry::Telemetry;
 use tokio::sync::mpsc;
@@ -60,9 +61,9 @@ fn offer(number: u16) -> Offer {
 }
 
 /// A gateway with two rooms.
-fn gateway() -> Gateway {
+fn gateway(settings: CoreSettings) -> Gateway {
     let now = std::time::Instant::now();
-    let mut gateway = Gateway::new(settings(), now);
+    let mut gateway = Gateway::new(settings, now);
     for number in [1, 2] {
         gateway.handle_offer(offer(number), now);
         while let Some(output) = gateway.poll_output() {
@@ -77,10 +78,11 @@ fn gateway() -> Gateway {
 
 /// Plays control until the requests end. Closes a session at the signal.
 async fn answer(
+    settings: CoreSettings,
     mut requests: mpsc::Receiver<ControlRequest>,
     mut closing: mpsc::Receiver<SessionId>,
 ) {
-    let mut gateway = gateway();
+    let mut gateway = gateway(settings);
     while let Some(request) = requests.recv().await {
         let now = std::time::Instant::now();
         if let Ok(session) = closing.try_recv() {
@@ -113,15 +115,95 @@ async fn check(follower: &mut LossFollower) {
     follower.check(&nodes).await.unwrap();
 }
 
-#[tokio::test]
-async fn uncovered_loss_is_reported_once() {
-    let telemetry = Telemetry::start(&GatewayConfig::load(None, None).unwrap(), "test").unwrap();
-    let (handle, requests) = Handle::new(Arc::new(NodeNames::of(&settings())), Arc::default());
-    let mut events = handle.events.subscribe();
+fn telemetry() -> Telemetry {
+    Telemetry::start(&GatewayConfig::load(None, None).unwrap(), "test").unwrap()
+}
+
+/// A follower after its first check.
+struct Checked {
+    follower: LossFollower,
+    events: Receiver<Arc<EventRecord>>,
+    close: mpsc::Sender<SessionId>,
+    control: tokio::task::JoinHandle<()>,
+}
+
+async fn checked(telemetry: &Telemetry, settings: CoreSettings) -> Checked {
+    let (handle, requests) = Handle::new(Arc::new(NodeNames::of(&settings)), Arc::default());
+    let events = handle.events.subscribe();
     let (close, closing) = mpsc::channel(1);
-    let control = tokio::spawn(answer(requests, closing));
+    let control = tokio::spawn(answer(settings, requests, closing));
     let mut follower = LossFollower::new(handle, telemetry.instruments());
     check(&mut follower).await;
+    Checked { follower, events, close, control }
+}
+
+#[test]
+fn many_rooms_are_checked_less_often() {
+    let second = Duration::from_secs(1);
+    assert_eq!(pause(second, ROOMS_OFTEN_MAX), CHECKED_EVERY);
+    assert_eq!(pause(2 * second, ROOMS_OFTEN_MAX), 100 * second);
+    assert_eq!(pause(second, ROOMS_OFTEN_MAX + 1), PAUSE_MAX);
+    assert_eq!(pause(60 * second, 1), PAUSE_MAX);
+}
+
+#[tokio::test]
+async fn lost_spares_are_reported() {
+    let mut settings = settings();
+    settings.nodes.iter_mut().for_each(|node| node.capacity_kbps = 1_000);
+    settings.scenarios.values_mut().for_each(|scenario| scenario.mode = RedundancyMode::Hot);
+    let telemetry = telemetry();
+    let mut checked = checked(&telemetry, settings).await;
+    let record = checked.events.try_recv().unwrap();
+    let GatewayEvent::LossesUncovered(losses) = &record.event else { panic!("{record:?}") };
+    let harms: Vec<[u32; 3]> = losses.iter().map(harm).collect();
+    assert!(!harms.is_empty() && harms.iter().all(|harm| *harm == [0, 0, 2]), "{losses:?}");
+    let text = telemetry.prometheus().render();
+    let levels = text.lines().filter(|line| line.starts_with("evenkeel_loss_unprotected{"));
+    assert_eq!(levels.filter(|line| line.ends_with(" 2")).count(), 2, "for a node and a zone");
+    drop(checked.follower);
+    checked.control.await.unwrap();
+}
+
+#[tokio::test]
+async fn death_is_compared_with_the_check_before() {
+    let telemetry = telemetry();
+    let Checked { mut follower, mut events, close, control } =
+        checked(&telemetry, settings()).await;
+    let death = CoreEvent::Node {
+        hop: Hop { node: NodeId(0), incarnation: Incarnation(1) },
+        from: Health::Up,
+        to: Health::Down,
+        witnesses: Vec::new(),
+        last_heard: None,
+        rooms: 1,
+    };
+    follower.handle.publish(GatewayEvent::Core(death));
+    // The death is still unread when a check ends that finds no rooms.
+    for session in [1, 2] {
+        close.send(SessionId(session)).await.unwrap();
+        check(&mut follower).await;
+    }
+    let later = SystemTime::now() + Duration::from_secs(6);
+    let ended = follower.faults.end(unix_us(later));
+    follower.publish(ended);
+    let compared =
+        std::iter::from_fn(|| events.try_recv().ok()).find_map(|record| match &record.event {
+            GatewayEvent::LossCompared(compared) => Some(compared.clone()),
+            _ => None,
+        });
+    let compared = *compared.unwrap();
+    let predicted = compared.predicted.unwrap();
+    assert_eq!((&*predicted.place, predicted.figures.sessions), ("n0", 1));
+    assert_eq!(compared.actual, LossFigures::default(), "no room moved");
+    drop(follower);
+    control.await.unwrap();
+}
+
+#[tokio::test]
+async fn uncovered_loss_is_reported_once() {
+    let telemetry = telemetry();
+    let Checked { mut follower, mut events, close, control } =
+        checked(&telemetry, settings()).await;
     let mut reported = || match events.try_recv() {
         Ok(record) => match &record.event {
             GatewayEvent::LossesUncovered(losses) => Some(losses.clone()),
@@ -134,8 +216,10 @@ async fn uncovered_loss_is_reported_once() {
         found.iter().map(|loss| (loss.scope.name(), &*loss.place)).collect();
     let region = settings().regions[0].clone();
     let zones = ["a", "b"].map(|zone| format!("{region}/{zone}"));
-    assert_eq!(places, [("node", "n0"), ("zone", &zones[0]), ("zone", &zones[1])]);
-    assert!(found.iter().all(|loss| (loss.sessions, loss.unplaced) == (1, 1)), "{found:?}");
+    let right = [("node", "n0"), ("node", "n1"), ("zone", &zones[0]), ("zone", &zones[1])];
+    assert_eq!(places, right);
+    let figures = LossFigures { rooms: 1, sessions: 1, unplaced_sessions: 1, reduced_sessions: 0 };
+    assert!(found.iter().all(|loss| loss.figures == figures), "{found:?}");
     let unplaced = telemetry.prometheus().render();
     let unplaced = unplaced.lines().filter(|line| line.starts_with("evenkeel_loss_unplaced{"));
     assert_eq!(unplaced.filter(|line| line.ends_with(" 1")).count(), 2, "for a node and a zone");

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_config::{GatewayConfig, Traceparent};
-use evenkeel_control::{Actor, EventRecord, GatewayEvent, Handle, ReloadReport, Reloaded};
+use evenkeel_control::{
+    Actor, EventRecord, GatewayEvent, Handle, ListChange, ReloadReport, Reloaded,
+};
 use evenkeel_telemetry::registry::Attribute;
 use evenkeel_telemetry::{LogLines, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 
 use crate::receiver::Receiver;
 use crate::telemetry::{
-    SOON, check_registered, counted, down, hear, names, opened, recorder, start, word,
+    SOON, check_registered, counted, down, hear, names, opened, recorder, said, start, word,
 };
 
 #[test]
@@ -136,7 +138,10 @@ fn reload_is_a_span_with_its_reason() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("reload", receiver.address, "grpc", 0.0);
     let took = Duration::from_millis(3);
-    for outcome in [Ok(Reloaded::default()), Err("evenkeel.toml:3:1: found nothing".into())] {
+    let removed = (0..130).map(|node| format!("n{node}").into()).collect();
+    let nodes = ListChange { removed, ..ListChange::default() };
+    let reloaded = Reloaded { nodes, ..Reloaded::default() };
+    for outcome in [Ok(reloaded), Err("evenkeel.toml:3:1: found nothing".into())] {
         let report = ReloadReport { by: Actor::Operator, took, outcome };
         recorder.record(&EventRecord::now(GatewayEvent::Reload(report)));
     }
@@ -147,4 +152,7 @@ fn reload_is_a_span_with_its_reason() {
     let outcomes: Vec<_> = spans.iter().map(|span| word(span, Attribute::Outcome)).collect();
     assert_eq!(outcomes, ["ok", "refused"]);
     assert_eq!(word(&spans[1], Attribute::Reason), "evenkeel.toml:3:1: found nothing");
+    let Some(Value::ArrayValue(nodes)) = said(&spans[0], Attribute::Nodes) else { panic!() };
+    assert_eq!(nodes.values.len(), 128);
+    assert_eq!(said(&spans[0], Attribute::DroppedNodes), Some(Value::IntValue(2)));
 }

@@ -1,6 +1,7 @@
 //! Settings and telemetry through the public interface.
 
 mod exports;
+mod operations;
 mod receiver;
 mod settings;
 mod telemetry;

@@ -525,7 +525,7 @@ fn read_token_is_another_one_for_tcp() {
 fn folder_replaces_and_adds_policy_sets() {
     let folder = folder("replaces");
     fs::write(folder.join("mine.wasm"), b"\0asm").unwrap();
-    let call = "[scenario.call]\nspares = 3\nreserve = \"zone\"\n\n[routing]\nplugin = \"mine.wasm\"\n\
+    let call = "[scenario.call]\nspares = 3\nreserve = \"zone\"\nspares_outside = \"region\"\n\n[routing]\nplugin = \"mine.wasm\"\n\
                 settings = { stay = 0.5, steps = [\"cap\"], deep = { on = true, n = 7 } }\n";
     fs::write(folder.join("call.toml"), call).unwrap();
     fs::write(folder.join("webinar.toml"), "[scenario.webinar]\npriority = 3\n").unwrap();
@@ -536,12 +536,13 @@ fn folder_replaces_and_adds_policy_sets() {
     let (set, scenario) = settings.scenario("call").unwrap();
     assert_eq!(set.origin, SetOrigin::File(folder.join("call.toml")));
     assert_eq!((scenario.spares, scenario.reserve), (3, FailureScope::Zone));
+    assert_eq!(scenario.spares_outside, FailureScope::Region);
     let [routing] = &set.bindings[..] else { panic!("{:?}", set.bindings) };
     assert_eq!(routing.plugin, PluginLocation::File(folder.join("mine.wasm")));
     let expected = serde_json::json!({"stay": 0.5, "steps": ["cap"], "deep": {"on": true, "n": 7}});
     assert_eq!(routing.settings, expected);
     let invalid = routing.invalid("/deep/n", "7", "0 to 5");
-    assert_eq!((invalid.line, invalid.column), (7, 67));
+    assert_eq!((invalid.line, invalid.column), (8, 67));
     assert_eq!(settings.scenario("live").unwrap().0.origin, SetOrigin::Shipped);
 }
 

@@ -5,27 +5,40 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::Traceparent;
 use evenkeel_control::{
-    CallerSpan, EventRecord, GatewayEvent, NodeHook, TraceCaller, TraceRegistry, TraceShare,
+    CallerSpan, Continuation, EventRecord, GatewayEvent, NodeHook, TraceCaller, TraceRegistry,
+    TraceShare,
 };
 use evenkeel_model::{
-    BreakerMode, BreakerState, CloseReason, CoreEvent, Decider, DecisionOutcome, Hook, Hop,
-    Incarnation, MoveCause, NodeId, NotStarted, Op, RegionId, RoomId, SessionId, StartPhase,
-    StopPhase,
+    BreakerMode, BreakerState, CloseReason, ClosedMove, CoreEvent, Decider, DecisionOutcome, Hook,
+    Hop, Incarnation, MoveCause, NodeId, NotStarted, OfferRefusal, Op, RegionId, RoomId, SessionId,
+    StartPhase, StopPhase,
 };
 use evenkeel_telemetry::registry::Attribute;
 use evenkeel_telemetry::{Moment, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio::sync::broadcast;
 
 use crate::receiver::Receiver;
 use crate::telemetry::{
-    SOON, TRACEPARENT, check_registered, closed, continuing, decided, hear, names, only, opened,
-    policy, said, settings, start, word,
+    SOON, TRACEPARENT, check_registered, closed, continuing, decided, down, hear, moved, names,
+    only, opened, policy, refused, said, session, settings, start, word,
 };
 
 fn degraded(session: u64, rung: u8, by: Decider) -> CoreEvent {
     let (session, room_name) = (SessionId(session), "room".into());
     CoreEvent::Degraded { session, room_name, op: Op::Cap, arg: 300, rung, by }
+}
+
+#[test]
+fn ended_session_holds_no_spans() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("ended", receiver.address, "grpc", 0.0);
+    hear(&mut recorder, &[opened(1, 1), closed(1, 1, CloseReason::Requested)]);
+    // A late event would release those that are still held.
+    hear(&mut recorder, &[moved(1, &[1], MoveCause::NodeDown)]);
+    assert!(telemetry.flush(SOON));
+    assert_eq!(names(&receiver.spans()), ["session.move"]);
 }
 
 #[test]
@@ -40,13 +53,96 @@ fn affected_session_is_sent_whatever_the_share() {
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
     check_registered(&spans);
-    assert_eq!(names(&spans), ["session.degraded", "session", "session.degraded", "session"]);
-    let steps: Vec<_> = spans.iter().map(|span| span.events.len()).collect();
-    assert_eq!(steps, [2, 0, 1, 0], "the second one lasted to the end");
-    for [degraded, life] in spans.as_chunks().0 {
+    let opened = ["admission", "session.open"];
+    let ended = ["session", "session.degraded", "session"];
+    let sent = [&opened[..], &["session.degraded"], &opened, &ended].concat();
+    assert_eq!(names(&spans), sent, "the third one is not affected");
+    let of_name = |name: &'static str| spans.iter().filter(move |span| span.name == name);
+    let steps: Vec<_> = of_name("session.degraded").map(|span| span.events.len()).collect();
+    assert_eq!(steps, [2, 1], "the second one lasted to the end");
+    for (degraded, life) in of_name("session.degraded").zip(of_name("session")) {
         assert_eq!((&degraded.trace_id, &degraded.parent_span_id), (&life.trace_id, &life.span_id));
         assert_eq!(word(life, Attribute::Outcome), "affected");
     }
+}
+
+/// The names of the spans in the trace of a session's life, in alphabetical order.
+fn trace_of<'a>(spans: &'a [Span], life: &Span) -> Vec<&'a str> {
+    let of_trace = spans.iter().filter(|span| span.trace_id == life.trace_id);
+    let mut names: Vec<_> = of_trace.map(|span| &*span.name).collect();
+    names.sort_unstable();
+    names
+}
+
+fn continued(cause: Continuation, sessions: &[u64]) -> EventRecord {
+    EventRecord::now(GatewayEvent::Continued {
+        cause,
+        sessions: sessions.len(),
+        oldest: sessions.iter().copied().map(SessionId).collect(),
+        callers: Vec::new(),
+        took: Duration::from_millis(4),
+    })
+}
+
+#[test]
+fn affected_session_is_sent_whole() {
+    let receiver = Receiver::grpc();
+    let settings = settings("whole", receiver.address, "grpc", 0.0);
+    let telemetry = Telemetry::start(&settings, "test").unwrap();
+    let traces = Arc::default();
+    let [mut first, mut second] = [(); 2].map(|()| continuing(&telemetry, &settings, &traces));
+    let admitted = DecisionOutcome::Applied { differs: false };
+    hear(&mut first, &[decided(Hook::Admission, Some(1), None, admitted)]);
+    hear(&mut first, &[opened(1, 1), opened(2, 2), moved(1, &[1], MoveCause::Manual)]);
+    assert!(telemetry.flush(SOON));
+    assert!(receiver.spans().is_empty(), "no session is affected yet");
+    hear(&mut first, &[down(1), moved(1, &[1], MoveCause::NodeDown)]);
+    hear(&mut first, &[closed(2, 2, CloseReason::Requested)]);
+    second.record(&continued(Continuation::Takeover, &[1, 3]));
+    hear(&mut second, &[1, 3].map(|it| closed(it, it, CloseReason::Requested)));
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    assert!(spans.iter().all(|span| span.flags & 1 == 1), "all are sampled");
+    let lives: Vec<_> = spans.iter().filter(|span| span.name == "session").collect();
+    let [life, taken_over] = lives[..] else { panic!("{:?}", names(&spans)) };
+    let whole = ["admission", "policy.decide", "session", "session.continued"];
+    let whole = [&whole[..], &["session.move", "session.move", "session.open"]].concat();
+    assert_eq!(trace_of(&spans, life), whole);
+    assert_eq!(trace_of(&spans, taken_over), ["session", "session.continued"]);
+    assert_eq!(spans.len(), whole.len() + 2 + 2, "and the failover and the takeover themselves");
+    assert_eq!(word(only(&spans, "gateway.continued"), Attribute::Cause), "takeover");
+    assert_eq!(only(&spans, "gateway.continued").links.len(), 2);
+}
+
+#[test]
+fn failure_or_earlier_failover_is_sent_at_the_end() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("late", receiver.address, "grpc", 0.0);
+    recorder.record(&continued(Continuation::Upgrade, &[1, 2]));
+    hear(&mut recorder, &[moved(1, &[1, 2], MoveCause::Drain), opened(3, 3)]);
+    let mut failed_over = closed(1, 1, CloseReason::Requested);
+    let CoreEvent::Closed { closed: life, .. } = &mut failed_over else { panic!() };
+    let hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
+    life.moves.push(ClosedMove {
+        cause: MoveCause::NodeDown,
+        by: Arc::new(Decider::Native),
+        from: hop,
+        to: None,
+        ended: Instant::now(),
+    });
+    hear(&mut recorder, &[failed_over, closed(2, 1, CloseReason::Requested)]);
+    hear(&mut recorder, &[closed(3, 3, CloseReason::NotOpened)]);
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    let lives: Vec<_> = spans.iter().filter(|span| span.name == "session").collect();
+    let [failed_over, failed] = lives[..] else { panic!("{:?}", names(&spans)) };
+    assert_eq!(trace_of(&spans, failed_over), ["session", "session.continued", "session.move"]);
+    assert_eq!(word(failed_over, Attribute::Outcome), "affected");
+    assert_eq!(trace_of(&spans, failed), ["admission", "session", "session.open"]);
+    assert_eq!(word(failed, Attribute::Outcome), "failed");
+    assert_eq!(word(failed, Attribute::ErrorType), "not-opened");
 }
 
 #[test]
@@ -81,6 +177,7 @@ fn reroute_is_linked_to_the_sessions_that_moved() {
     let moved = |room, sessions: &[u64], by, started| CoreEvent::Moved {
         room: RoomId(room),
         room_name: "room".into(),
+        scenario: "call".into(),
         sessions: sessions.iter().copied().map(SessionId).collect(),
         cause: MoveCause::Quality,
         by,
@@ -105,7 +202,7 @@ fn reroute_is_linked_to_the_sessions_that_moved() {
     let decision = only(&spans, "policy.decide");
     let linked: Vec<_> = decision.links.iter().map(|link| &link.span_id).collect();
     let moves = spans.iter().filter(|span| span.name == "session.move");
-    let moves = moves.filter(|span| ["s1", "s2"].contains(&&*word(span, Attribute::Session)));
+    let moves = moves.filter(|span| ["s1", "s2"].contains(&&*session(span)));
     assert_eq!(linked, moves.map(|span| &span.parent_span_id).collect::<Vec<_>>());
     assert_eq!(linked.len(), 2);
     assert_eq!(said(decision, Attribute::DroppedLinks), Some(Value::IntValue(0)));
@@ -141,6 +238,7 @@ fn trace_goes_on_at_the_process_that_continues_the_session() {
     first.handle_event(&opened(1, 1), Some(&caller), Moment::now());
     first.handle_event(&opened(2, 2), None, Moment::now());
     second.record(&EventRecord::now(GatewayEvent::Continued {
+        cause: Continuation::HandOver,
         sessions: 2,
         oldest: vec![SessionId(1), SessionId(2)],
         callers: vec![(SessionId(1), span.unwrap())],
@@ -158,10 +256,8 @@ fn trace_goes_on_at_the_process_that_continues_the_session() {
     assert_eq!(traced.len(), 2);
     assert_ne!(traced[0].trace_id, traced[1].trace_id);
     for life in traced {
-        let of_trace = spans.iter().filter(|span| span.trace_id == life.trace_id);
-        let mut of_trace: Vec<_> = of_trace.map(|span| &*span.name).collect();
-        of_trace.sort_unstable();
-        assert_eq!(of_trace, ["admission", "session", "session.continued", "session.open"]);
+        let whole = ["admission", "session", "session.continued", "session.open"];
+        assert_eq!(trace_of(&spans, life), whole);
     }
 }
 
@@ -214,8 +310,9 @@ fn drain_and_open_breaker_are_spans() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("drain", receiver.address, "grpc", 0.0);
     let started = Instant::now().checked_sub(Duration::from_millis(30)).unwrap();
-    let breaker = |from, to| CoreEvent::Breaker {
+    let breaker_of = |zone: bool, from, to| CoreEvent::Breaker {
         region: RegionId(0),
+        zone: zone.then(|| "a".into()),
         from,
         to,
         mode: BreakerMode::Auto,
@@ -224,11 +321,19 @@ fn drain_and_open_breaker_are_spans() {
         opened: 1,
         failed: 0,
     };
+    let breaker = |from, to| breaker_of(false, from, to);
     let (shut, open, half) = (BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen);
     hear(&mut recorder, &[CoreEvent::Drained { node: NodeId(0), left: 2, started }]);
     hear(&mut recorder, &[breaker(shut, open), breaker(open, half), breaker(half, open)]);
     assert!(telemetry.flush(SOON));
     assert_eq!(names(&receiver.spans()), ["node.drain"]);
+    // The breaker of a zone is another one.
+    hear(&mut recorder, &[breaker_of(true, shut, open), breaker_of(true, open, shut)]);
+    assert!(telemetry.flush(SOON));
+    assert_eq!(word(only(&receiver.spans(), "region.breaker"), Attribute::Zone), "a");
+    let full = refused("call", OfferRefusal::Full { retry_after: SOON }, None);
+    let without_node = refused("call", OfferRefusal::NoNode { retry_after: SOON }, None);
+    hear(&mut recorder, &[opened(1, 1), moved(2, &[2], MoveCause::Link), full, without_node]);
     hear(&mut recorder, &[breaker(open, half), breaker(half, shut)]);
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
@@ -237,5 +342,14 @@ fn drain_and_open_breaker_are_spans() {
     assert_eq!(word(drain, Attribute::Node), "east-a1");
     assert_eq!(said(drain, Attribute::Rooms), Some(Value::IntValue(2)));
     assert!(drain.end_time_unix_nano - drain.start_time_unix_nano >= 30_000_000);
-    assert_eq!(word(only(&spans, "region.breaker"), Attribute::Region), "east");
+    let breaker = spans.iter().rfind(|span| span.name == "region.breaker").unwrap();
+    assert_eq!(word(breaker, Attribute::Region), "east");
+    assert_eq!(said(breaker, Attribute::Zone), None);
+    let of_name = |name: &'static str| spans.iter().filter(move |span| span.name == name);
+    let left = of_name("session.move").map(|span| &span.parent_span_id);
+    let turned_away = of_name("session.open").filter(|it| word(it, Attribute::Reason) == "no-node");
+    let touched: Vec<_> = left.chain(turned_away.map(|span| &span.span_id)).collect();
+    assert_eq!(breaker.links.iter().map(|link| &link.span_id).collect::<Vec<_>>(), touched);
+    assert_eq!(said(breaker, Attribute::Sessions), Some(Value::IntValue(3)));
+    assert_eq!(said(breaker, Attribute::DroppedLinks), Some(Value::IntValue(1)), "not sampled");
 }

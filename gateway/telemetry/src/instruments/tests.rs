@@ -1,13 +1,15 @@
 use evenkeel_control::NodeName;
 use evenkeel_model::{Health, NodeId};
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ScopeMetrics};
 
 use super::*;
-use crate::node_levels::NodeLevel;
+use crate::node_levels::{NodeLevel, NodeLoad};
+use crate::policy_revisions::PolicyRevision;
 
 #[test]
 fn prometheus_uses_base_units() {
-    let (_provider, instruments, prometheus, _) =
-        meters(Resource::builder_empty().build()).unwrap();
+    let Meters { providers: _providers, instruments, prometheus, .. } =
+        meters(&Resource::builder_empty().build(), false).unwrap();
     instruments.count(Count::SessionsOpened, 2, &[(Attribute::Scenario, "call")]);
     instruments.level(Level::RegionBreaker, 1.0, &[(Attribute::Region, "east")]);
     instruments.time(
@@ -29,8 +31,8 @@ fn prometheus_uses_base_units() {
 
 #[test]
 fn levels_of_a_removed_node_end() {
-    let (_provider, instruments, prometheus, _) =
-        meters(Resource::builder_empty().build()).unwrap();
+    let Meters { providers: _providers, instruments, prometheus, .. } =
+        meters(&Resource::builder_empty().build(), false).unwrap();
     let nodes = instruments.nodes();
     let levels = || -> Vec<String> {
         let text = prometheus.render();
@@ -63,8 +65,8 @@ fn levels_of_a_removed_node_end() {
 
 #[test]
 fn samples_are_those_of_the_chosen_metrics() {
-    let (_provider, instruments, prometheus, _) =
-        meters(Resource::builder_empty().build()).unwrap();
+    let Meters { providers: _providers, instruments, prometheus, .. } =
+        meters(&Resource::builder_empty().build(), false).unwrap();
     instruments.count(Count::NodeFailures, 2, &[(Attribute::Node, "east-a1")]);
     instruments.level(Level::UplinkSuspect, 1.0, &[]);
     instruments.level(Level::IndexCurrent, 1.0, &[]);
@@ -89,4 +91,81 @@ fn samples_are_those_of_the_chosen_metrics() {
     assert_eq!(value(chosen[2], &[scenario, ("le", "65")]), Some(0.0));
     assert_eq!(value(chosen[3], &[scenario]), Some(1.0));
     assert!(samples.iter().all(|it| chosen.contains(&it.metric)));
+}
+
+#[test]
+fn capacity_left_is_that_of_nodes_that_take_rooms() {
+    let Meters { providers: _providers, instruments, prometheus, .. } =
+        meters(&Resource::builder_empty().build(), false).unwrap();
+    let load = NodeLoad {
+        share: 0.25,
+        capacity_kbps: 800,
+        rooms: 3,
+        sessions: Some(6),
+        round_trip: None,
+        loss: 0.125,
+    };
+    let node = |number: u32, zone: &str, health, draining| {
+        let node = format!("n{number}").into();
+        let name = NodeName { node, region: "east".into(), zone: zone.into(), carrier: None };
+        (NodeId(number), NodeLevel { name, leaving: false, health, draining, load: Some(load) })
+    };
+    instruments.nodes().set([
+        node(0, "a", Health::Up, false),
+        node(1, "a", Health::Suspect, false),
+        node(2, "a", Health::Down, false),
+        node(3, "b", Health::Up, true),
+    ]);
+    let text = prometheus.render();
+    for line in [
+        "evenkeel_zone_capacity_left_bytes_per_second{evenkeel_region=\"east\",evenkeel_zone=\"a\"} 150000",
+        "evenkeel_zone_capacity_left_bytes_per_second{evenkeel_region=\"east\",evenkeel_zone=\"b\"} 0",
+        "evenkeel_node_sessions{evenkeel_node=\"n0\",evenkeel_region=\"east\",evenkeel_zone=\"a\"} 6",
+        "evenkeel_node_loss_ratio{evenkeel_node=\"n0\",evenkeel_region=\"east\",evenkeel_zone=\"a\"} 0.125",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn former_revisions_end() {
+    let Meters { providers: _providers, instruments, prometheus, .. } =
+        meters(&Resource::builder_empty().build(), false).unwrap();
+    for revision in ["0123456789ab", "ba9876543210"] {
+        let (policy, revision) = ("call/routing".to_owned(), revision.into());
+        instruments.revisions().set(vec![PolicyRevision { policy, arm: "active", revision }]);
+        let text = prometheus.render();
+        let series: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("evenkeel_policy_revision{")).collect();
+        let [series] = series[..] else { panic!("{text}") };
+        assert!(series.ends_with("} 1"), "{series}");
+    }
+}
+
+/// Prometheus has no exponential histograms, and OTLP no bounds that would have to fit.
+#[test]
+fn times_are_exponential_over_otlp_alone() {
+    let Meters { providers: _providers, instruments, prometheus, collector } =
+        meters(&Resource::builder_empty().build(), true).unwrap();
+    let took = Duration::from_millis(15);
+    instruments.time(Histogram::Detection, took, &[(Attribute::Node, "east-a1")]);
+    instruments.value(Histogram::SessionR, 68.0, &[(Attribute::Scenario, "call")]);
+    instruments.level(Level::UplinkSuspect, 1.0, &[]);
+    let text = prometheus.render();
+    assert!(text.contains("evenkeel_node_detection_duration_seconds_bucket{"), "{text}");
+    let mut metrics = ResourceMetrics::default();
+    collector.collect(&mut metrics).unwrap();
+    let metrics = metrics.scope_metrics().flat_map(ScopeMetrics::metrics);
+    let kinds: Vec<(&str, bool)> = metrics
+        .filter_map(|metric| match metric.data() {
+            AggregatedMetrics::F64(MetricData::ExponentialHistogram(_)) => {
+                Some((metric.name(), true))
+            }
+            AggregatedMetrics::F64(MetricData::Histogram(_)) => Some((metric.name(), false)),
+            _ => None,
+        })
+        .collect();
+    let expected =
+        [("evenkeel.node.detection.duration", true), ("evenkeel.session.r_factor", false)];
+    assert_eq!(kinds, expected);
 }

@@ -3,7 +3,7 @@ use std::sync::mpsc::sync_channel;
 
 use opentelemetry_sdk::Resource;
 
-use super::super::instruments::{Prometheus, meters};
+use super::super::instruments::{Meters, Prometheus, meters};
 use super::*;
 
 /// Accepts batches while it is up, and records the time of each attempt.
@@ -29,8 +29,9 @@ fn tally() -> (ExportTally, Prometheus, impl Drop) {
     impl<T> Drop for Keep<T> {
         fn drop(&mut self) {}
     }
-    let (provider, instruments, text, _) = meters(Resource::builder_empty().build()).unwrap();
-    (ExportTally::new("spans", &instruments), text, Keep(provider))
+    let Meters { providers, instruments, prometheus, .. } =
+        meters(&Resource::builder_empty().build(), false).unwrap();
+    (ExportTally::new("spans", &instruments), prometheus, Keep(providers))
 }
 
 fn counted(text: &Prometheus, name: &str, labels: &str) -> u64 {

@@ -3,7 +3,7 @@ use opentelemetry_sdk::Resource;
 
 use super::super::alerts::RULES;
 use super::super::alerts::condition::SeriesFunction;
-use super::super::instruments::meters;
+use super::super::instruments::{Meters, meters};
 use super::*;
 
 fn settings() -> GatewayConfig {
@@ -17,8 +17,8 @@ fn settings() -> GatewayConfig {
 
 #[test]
 fn series_with_known_labels_begin_with_0() {
-    let (_provider, instruments, prometheus, _) =
-        meters(Resource::builder_empty().build()).unwrap();
+    let Meters { providers: _providers, instruments, prometheus, .. } =
+        meters(&Resource::builder_empty().build(), false).unwrap();
     instruments.begin(&settings());
     let text = prometheus.render();
     for series in [
@@ -30,6 +30,11 @@ fn series_with_known_labels_begin_with_0() {
         "evenkeel_policy_rollouts_total{evenkeel_outcome=\"rolled-back\",evenkeel_policy=\"call/routing\"}",
         "evenkeel_node_starts_total{evenkeel_node=\"east-a1\",evenkeel_outcome=\"refused\"}",
         "evenkeel_node_stops_total{evenkeel_node=\"east-a1\",evenkeel_outcome=\"failed\"}",
+        "evenkeel_session_freezes_total{evenkeel_region=\"east\",evenkeel_scenario=\"call\",evenkeel_zone=\"a\"}",
+        "evenkeel_scenario_repair_bytes_total{evenkeel_direction=\"up\",evenkeel_repair=\"fec\",evenkeel_scenario=\"call\"}",
+        "evenkeel_sessions_refused_total{evenkeel_reason=\"no-node\",evenkeel_scenario=\"call\"}",
+        "evenkeel_rooms_moved_total{evenkeel_by=\"native\",evenkeel_cause=\"link\"}",
+        "media_packets_dropped_total{evenkeel_reason=\"shed\"}",
         "media_packets_total{evenkeel_direction=\"up\"}",
         "evenkeel_event_loop_stalls_total",
     ] {
@@ -40,8 +45,8 @@ fn series_with_known_labels_begin_with_0() {
 
 #[test]
 fn panicked_sessions_of_many_scenarios_begin_with_0() {
-    let (_provider, instruments, prometheus, _) =
-        meters(Resource::builder_empty().build()).unwrap();
+    let Meters { providers: _providers, instruments, prometheus, .. } =
+        meters(&Resource::builder_empty().build(), false).unwrap();
     let mut settings = settings();
     let scenarios = &mut settings.sets[0].scenarios;
     let call = scenarios[0].clone();
@@ -59,8 +64,8 @@ fn panicked_sessions_of_many_scenarios_begin_with_0() {
 
 #[test]
 fn series_that_exist_go_on() {
-    let (_provider, instruments, prometheus, _) =
-        meters(Resource::builder_empty().build()).unwrap();
+    let Meters { providers: _providers, instruments, prometheus, .. } =
+        meters(&Resource::builder_empty().build(), false).unwrap();
     instruments.count(Count::NodeFailures, 3, &[(Attribute::Node, "east-a1")]);
     instruments.begin(&settings());
     let line = "evenkeel_node_failures_total{evenkeel_node=\"east-a1\"} 3";
@@ -71,8 +76,8 @@ fn series_that_exist_go_on() {
 /// Otherwise the first event fires no alert.
 #[test]
 fn counters_of_alerts_begin_with_0() {
-    let (_provider, instruments, prometheus, _) =
-        meters(Resource::builder_empty().build()).unwrap();
+    let Meters { providers: _providers, instruments, prometheus, .. } =
+        meters(&Resource::builder_empty().build(), false).unwrap();
     instruments.begin(&settings());
     let text = prometheus.render();
     let values = RULES.iter().flat_map(|rule| rule.condition.values());

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use evenkeel_model::{
-    CoreEvent, Decider, DecisionNote, DecisionOutcome, Hook, OfferRefusal, SessionId,
+    CoreEvent, Decider, DecisionNote, DecisionOutcome, Hook, NodeId, OfferRefusal, SessionId,
 };
-use opentelemetry::trace::{Link, Span as _, SpanKind, Status, TraceContextExt};
+use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt};
 use opentelemetry::{Array, Context, KeyValue, Value};
 
 use crate::registry::{Attribute, Span};
 use crate::spans::sampling::WELL;
-use crate::spans::tracks::{DecisionBatch, DecisionSpan, DecisionSubject};
-use crate::spans::{LINKS_MAX, Moment, SpanWriter, builder, is, refusal};
+use crate::spans::tracks::{DecisionBatch, DecisionSpan, DecisionSubject, TouchedSessions};
+use crate::spans::{Moment, SpanWriter, builder, is, refusal};
 
 /// Maximum decisions that wait for their session to open.
 const WAITING_MAX: usize = 4_096;
@@ -68,13 +68,15 @@ impl SpanWriter {
             DecisionOutcome::Kept | DecisionOutcome::Abstained => {}
             // The events of the changed sessions follow.
             DecisionOutcome::Applied { .. } if decision.policy.hook == Hook::Degradation => {
-                self.batch = Some(DecisionBatch { decision, links: Vec::new(), sessions: 0 });
+                let touched = TouchedSessions::default();
+                self.batch = Some(DecisionBatch { decision, touched });
             }
             DecisionOutcome::Applied { .. } if decision.policy.hook == Hook::Routing => {
                 if self.reroutes.len() >= REROUTES_MAX {
                     self.end_reroutes(at, |_| true);
                 }
-                self.reroutes.push(DecisionBatch { decision, links: Vec::new(), sessions: 0 });
+                let touched = TouchedSessions::default();
+                self.reroutes.push(DecisionBatch { decision, touched });
             }
             _ => self.decide(&Context::new(), decision, at),
         }
@@ -90,17 +92,14 @@ impl SpanWriter {
                 && (decision.started..=decision.concluded).contains(&started)
         };
         let Some(at) = self.reroutes.iter().position(began) else { return };
-        let left = LINKS_MAX - self.reroutes[at].links.len();
-        let links: Vec<Link> = self.links_to(sessions).take(left).collect();
-        let batch = &mut self.reroutes[at];
-        batch.sessions += sessions.len();
-        batch.links.extend(links);
+        let links = self.links_to(sessions);
+        self.reroutes[at].touched.add(sessions.len(), links);
     }
 
     pub(super) fn end_reroutes(&mut self, at: Moment, over: impl Fn(&DecisionBatch) -> bool) {
         let ended: Vec<_> = self.reroutes.extract_if(.., |batch| over(batch)).collect();
-        for DecisionBatch { decision, links, sessions } in ended {
-            self.decide_many(&Context::new(), decision, Some((links, sessions)), at);
+        for DecisionBatch { decision, touched } in ended {
+            self.decide_many(&Context::new(), decision, touched, at);
         }
     }
 
@@ -110,17 +109,15 @@ impl SpanWriter {
             before
             && self.batch.as_ref().is_some_and(|batch| batch.decision.policy == *policy)
         {
-            self.sessions.affect(*session, at.now);
+            self.affect(*session, at);
             let link = self.link_to(*session);
             if let Some(batch) = &mut self.batch {
-                batch.sessions += 1;
-                let fits = batch.links.len() < LINKS_MAX;
-                batch.links.extend(link.filter(|_| fits));
+                batch.touched.add(1, link);
             }
             return;
         }
-        if let Some(DecisionBatch { decision, links, sessions }) = self.batch.take() {
-            self.decide_many(&Context::new(), decision, Some((links, sessions)), at);
+        if let Some(DecisionBatch { decision, touched }) = self.batch.take() {
+            self.decide_many(&Context::new(), decision, touched, at);
         }
     }
 
@@ -163,16 +160,31 @@ impl SpanWriter {
         context.span().end_with_timestamp(end);
     }
 
-    pub(super) fn decide(&self, parent: &Context, decision: DecisionSpan, at: Moment) {
-        self.decide_many(parent, decision, None, at);
+    /// The decision of the native default, which moves no placed room and changes no session's quality.
+    fn native(&self, hook: Hook, is_placement: bool, nodes: &[NodeId]) -> String {
+        let word = match hook {
+            Hook::Scenario => "configured",
+            Hook::Admission => "accept",
+            Hook::Routing if is_placement && nodes.is_empty() => "none",
+            Hook::Routing if is_placement => {
+                let names = nodes.iter().map(|node| self.names.of_node(*node).node.to_string());
+                return names.collect::<Vec<_>>().join(" ");
+            }
+            Hook::Routing | Hook::Degradation => "keep",
+        };
+        word.to_owned()
     }
 
-    /// `changed`: links to the sessions that the decision changed, and their number.
+    pub(super) fn decide(&self, parent: &Context, decision: DecisionSpan, at: Moment) {
+        self.decide_many(parent, decision, TouchedSessions::default(), at);
+    }
+
+    /// `changed`: the sessions that the decision changed.
     fn decide_many(
         &self,
         parent: &Context,
         decision: DecisionSpan,
-        changed: Option<(Vec<Link>, usize)>,
+        changed: TouchedSessions,
         at: Moment,
     ) {
         let DecisionSpan {
@@ -188,6 +200,7 @@ impl SpanWriter {
             concluded,
             took,
             notes,
+            native,
         } = decision;
         let mut attributes = vec![
             is(Attribute::Policy, policy.to_string()),
@@ -203,7 +216,7 @@ impl SpanWriter {
                 WELL
             }
             DecisionOutcome::Faulted(fault) => {
-                attributes.push(is(Attribute::Fault, fault.name()));
+                attributes.push(is(Attribute::ErrorType, fault.name()));
                 status = Status::error(fault.name());
                 outcome.name()
             }
@@ -216,12 +229,16 @@ impl SpanWriter {
             }
         };
         attributes.push(is(Attribute::Outcome, word));
-        attributes.extend(session.map(|id| is(Attribute::Session, id.to_string())));
+        if outcome != DecisionOutcome::Stale {
+            let native = self.native(policy.hook, room.is_some(), &native);
+            attributes.push(is(Attribute::Native, native));
+        }
+        attributes.extend(session.map(|id| is(Attribute::Session, self.id_of(id))));
         attributes.extend(room.map(|id| is(Attribute::Room, id.to_string())));
         attributes.extend(revision.map(|revision| is(Attribute::Revision, revision)));
         attributes.extend(reason.map(|reason| is(Attribute::Reason, reason)));
         attributes.extend(note_attributes(notes));
-        let (links, sessions) = changed.unwrap_or_default();
+        let TouchedSessions { sessions, links } = changed;
         if sessions > 0 {
             attributes.push(is(Attribute::DroppedLinks, (sessions - links.len()) as i64));
         }

@@ -1,19 +1,22 @@
-//! Spans of nodes, regions and the configuration: failovers, starts, stops, drains, breakers and reloads.
+//! Spans of nodes and the configuration: failovers, starts, stops and reloads.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_control::{NodeHook, ReloadReport, TraceIds};
+use evenkeel_control::{ListChange, NodeHook, ReloadReport, Reloaded, TraceIds};
 use evenkeel_model::{
-    BreakerState, EvidenceSource, Health, Hop, NodeId, NotStarted, RegionId, SessionId, StartPhase,
-    StopPhase,
+    EvidenceSource, Health, Hop, NodeId, NotStarted, SessionId, StartPhase, StopPhase,
 };
-use opentelemetry::trace::{Link, Span as _, SpanId, SpanKind, Status, TraceId};
+use opentelemetry::trace::{Span as _, SpanId, SpanKind, TraceId};
 use opentelemetry::{Array, Context, StringValue, Value};
 
 use crate::registry::{Attribute, Span};
 use crate::spans::sampling::{SpanIds, WELL};
-use crate::spans::tracks::FailoverSpan;
-use crate::spans::{LINKS_MAX, Moment, SpanWriter, builder, is};
+use crate::spans::tracks::{FailoverSpan, TouchedSessions};
+use crate::spans::{Moment, SpanWriter, builder, counts_of, fail, is};
+
+/// Maximum nodes that the span of a reload names.
+const NODES_MAX: usize = 128;
 
 impl SpanWriter {
     pub(crate) fn node(
@@ -29,6 +32,7 @@ impl SpanWriter {
         if to != Health::Down {
             return;
         }
+        let earlier = self.port_moves.take().filter(|(left, _)| *left == hop);
         self.failovers.push(FailoverSpan {
             hop,
             started,
@@ -36,8 +40,7 @@ impl SpanWriter {
             witnesses: witnesses.iter().map(|(witness, _)| *witness).collect(),
             rooms,
             rooms_left: rooms,
-            sessions: 0,
-            links: Vec::new(),
+            touched: earlier.map(|(_, touched)| touched).unwrap_or_default(),
         });
         self.finish_failovers(at, |failover| failover.rooms_left == 0);
     }
@@ -47,30 +50,33 @@ impl SpanWriter {
         let Some(at_hop) = self.failovers.iter().position(|failover| failover.hop == from) else {
             return;
         };
-        let room = LINKS_MAX - self.failovers[at_hop].links.len();
-        let links: Vec<Link> = self.links_to(sessions).take(room).collect();
+        let links = self.links_to(sessions);
         let failover = &mut self.failovers[at_hop];
-        failover.sessions += sessions.len();
+        failover.touched.add(sessions.len(), links);
         failover.rooms_left = failover.rooms_left.saturating_sub(1);
-        failover.links.extend(links);
         self.finish_failovers(at, |failover| failover.rooms_left == 0);
+    }
+
+    /// Records [`CoreEvent::MoveCauseFound`](evenkeel_model::CoreEvent::MoveCauseFound), before the death of the node.
+    pub(crate) fn cause_found(&mut self, hop: Hop, sessions: &[SessionId]) {
+        let mut touched = TouchedSessions::default();
+        touched.add(sessions.len(), self.links_to(sessions));
+        self.port_moves = Some((hop, touched));
     }
 
     pub(super) fn finish_failovers(&mut self, at: Moment, over: impl Fn(&FailoverSpan) -> bool) {
         let finished: Vec<_> = self.failovers.extract_if(.., |failover| over(failover)).collect();
         for failover in finished {
             let names = failover.witnesses.iter().map(|w| StringValue::from(w.name()));
-            let left_out = failover.sessions - failover.links.len();
             let mut attributes = vec![
                 is(Attribute::Witness, Value::Array(Array::String(names.collect()))),
                 is(Attribute::Rooms, i64::from(failover.rooms)),
-                is(Attribute::Sessions, failover.sessions as i64),
-                is(Attribute::DroppedLinks, left_out as i64),
             ];
+            attributes.extend(counts_of(&failover.touched));
             self.place(failover.hop, &mut attributes);
             let start = at.wall_of(failover.started);
             builder(Span::NodeFailover, SpanKind::Internal, start, attributes)
-                .with_links(failover.links)
+                .with_links(failover.touched.links)
                 .start_with_context(&self.tracer, &Context::new())
                 .end_with_timestamp(at.wall);
         }
@@ -120,42 +126,27 @@ impl SpanWriter {
             None => create(),
         };
         if let Some(why) = failed {
-            span.set_status(Status::error(why));
+            fail(&mut span, why, why);
         }
         span.end_with_timestamp(at.wall);
-    }
-
-    /// `left`: rooms that fit on no other node when the deadline passed.
-    pub(crate) fn drained(&self, node: NodeId, left: u32, started: Instant, at: Moment) {
-        let named = self.names.of_node(node);
-        let attributes = vec![
-            is(Attribute::Node, named.node),
-            is(Attribute::Region, named.region),
-            is(Attribute::Zone, named.zone),
-            is(Attribute::Rooms, i64::from(left)),
-        ];
-        builder(Span::NodeDrain, SpanKind::Internal, at.wall_of(started), attributes)
-            .start_with_context(&self.tracer, &Context::new())
-            .end_with_timestamp(at.wall);
-    }
-
-    pub(crate) fn breaker(&mut self, region: RegionId, to: BreakerState, at: Moment) {
-        if to != BreakerState::Closed {
-            self.breakers.entry(region).or_insert(at.wall);
-            return;
-        }
-        let Some(opened) = self.breakers.remove(&region) else { return };
-        let attributes = vec![is(Attribute::Region, self.names.of_region(region))];
-        builder(Span::RegionBreaker, SpanKind::Internal, opened, attributes)
-            .start_with_context(&self.tracer, &Context::new())
-            .end_with_timestamp(at.wall);
     }
 
     pub(crate) fn reloaded(&self, report: &ReloadReport, at: Moment) {
         let ReloadReport { by, took, outcome } = report;
         let mut attributes = vec![is(Attribute::By, by.name())];
         match outcome {
-            Ok(_) => attributes.push(is(Attribute::Outcome, WELL)),
+            Ok(Reloaded { nodes: ListChange { added, removed, changed }, .. }) => {
+                attributes.push(is(Attribute::Outcome, WELL));
+                let names: Vec<_> = added.iter().chain(removed).chain(changed).collect();
+                let named = names.iter().take(NODES_MAX);
+                let named = named.map(|name| StringValue::from(Arc::clone(name)));
+                let left_out = names.len().saturating_sub(NODES_MAX);
+                if !names.is_empty() {
+                    let named = Value::Array(Array::String(named.collect()));
+                    attributes.push(is(Attribute::Nodes, named));
+                    attributes.push(is(Attribute::DroppedNodes, left_out as i64));
+                }
+            }
             Err(reason) => {
                 attributes.push(is(Attribute::Outcome, "refused"));
                 attributes.push(is(Attribute::Reason, reason.to_string()));
@@ -165,7 +156,7 @@ impl SpanWriter {
             builder(Span::GatewayReload, SpanKind::Internal, at.wall - *took, attributes)
                 .start_with_context(&self.tracer, &Context::new());
         if let Err(reason) = outcome {
-            span.set_status(Status::error(reason.to_string()));
+            fail(&mut span, "refused", reason.to_string());
         }
         span.end_with_timestamp(at.wall);
     }

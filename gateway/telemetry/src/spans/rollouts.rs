@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use evenkeel_control::{RolloutOutcome, RolloutReport};
 use opentelemetry::Context;
-use opentelemetry::trace::{Span as _, SpanKind, Status};
+use opentelemetry::trace::{Span as _, SpanKind};
 
 use crate::registry::{Attribute, Span};
-use crate::spans::{Moment, STEPS_MAX, SpanWriter, builder, is};
+use crate::spans::tracks::{RolloutTrack, TouchedSessions};
+use crate::spans::{Moment, STEPS_MAX, SpanWriter, builder, counts_of, fail, is};
 
 impl SpanWriter {
     /// Records a step of a rollout. The span is created when the rollout ends.
@@ -20,9 +21,14 @@ impl SpanWriter {
             | RolloutOutcome::Advanced
             | RolloutOutcome::Paused
             | RolloutOutcome::Resumed => {
-                let start = at.wall_of(rollout.arrived);
-                let (_, steps) =
-                    self.rollouts.entry(policy.clone()).or_insert_with(|| (start, Vec::new()));
+                let new = || RolloutTrack {
+                    start: at.wall_of(rollout.arrived),
+                    revision: rollout.revision.clone(),
+                    steps: Vec::new(),
+                    touched: TouchedSessions::default(),
+                };
+                let rollouts = &mut self.operations.rollouts;
+                let steps = &mut rollouts.entry(policy.clone()).or_insert_with(new).steps;
                 let stage = rollout.stage.map(|staged| staged.stage);
                 let (name, percent) = stage.map_or(("", 0), |it| (it.name(), it.percent()));
                 if steps.len() < STEPS_MAX {
@@ -33,7 +39,9 @@ impl SpanWriter {
             }
             // A newer rollout continues.
             _ if rollout.stage.is_some() => None,
-            RolloutOutcome::Activated | RolloutOutcome::RolledBack => self.rollouts.remove(policy),
+            RolloutOutcome::Activated | RolloutOutcome::RolledBack => {
+                self.operations.rollouts.remove(policy)
+            }
             RolloutOutcome::Unchanged | RolloutOutcome::Refused => None,
         };
         let mut attributes = vec![
@@ -49,14 +57,20 @@ impl SpanWriter {
         }
         let reason = rollout.reason.as_ref();
         attributes.extend(reason.map(|reason| is(Attribute::Reason, reason.to_string())));
-        let (start, steps) = way.unwrap_or_else(|| (at.wall_of(rollout.arrived), Vec::new()));
+        let (start, steps, touched) = match way {
+            Some(RolloutTrack { start, steps, touched, .. }) => (start, steps, touched),
+            None => (at.wall_of(rollout.arrived), Vec::new(), TouchedSessions::default()),
+        };
+        attributes.extend(counts_of(&touched));
         let mut span = builder(Span::PolicyRollout, SpanKind::Internal, start, attributes)
+            .with_links(touched.links)
             .start_with_context(&self.tracer, &Context::new());
         for (when, step) in steps {
             span.add_event_with_timestamp(step, when, Vec::new());
         }
         if let Some(reason) = reason {
-            span.set_status(Status::error(reason.to_string()));
+            let kind = rollout.code.unwrap_or(rollout.outcome.name());
+            fail(&mut span, kind, reason.to_string());
         }
         span.end_with_timestamp(at.wall);
     }

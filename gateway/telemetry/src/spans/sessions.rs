@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_control::{CallerSpan, TraceCaller, TraceIds};
+use evenkeel_control::{CallerSpan, Continuation, TraceCaller, TraceIds};
 use evenkeel_model::{CloseReason, CoreEvent, MoveCause, OfferRefusal, SessionId};
 use opentelemetry::trace::{
-    Link, Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId,
+    Link, Span as _, SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId,
     TraceState,
 };
 use opentelemetry::{Context, KeyValue};
 
+use crate::exemplars::SampledSpan;
 use crate::registry::{Attribute, Span};
+use crate::spans::held::HeldTrace;
 use crate::spans::sampling::{SpanIds, WELL};
-use crate::spans::tracks::{DecisionSubject, Degradation, SESSIONS_MAX, Turned};
-use crate::spans::{LINKS_MAX, Moment, STEPS_MAX, SpanWriter, builder, is};
+use crate::spans::tracks::{DecisionSubject, Degradation, LINKS_MAX, SESSIONS_MAX, Turned};
+use crate::spans::{Moment, STEPS_MAX, SpanWriter, builder, fail, is};
 
 /// Maximum spans of one takeover or move.
 const SPANS_AT_ONCE: usize = 1_000;
@@ -31,7 +33,17 @@ fn state_of(caller: Option<&CallerSpan>) -> TraceState {
     state.and_then(|state| state.parse().ok()).unwrap_or_default()
 }
 
+/// Sessions with such a move are affected.
+fn affects(cause: MoveCause) -> bool {
+    cause.is_loss() || cause == MoveCause::Link
+}
+
 impl SpanWriter {
+    /// The id of the session, unique over gateways.
+    pub(super) fn id_of(&self, session: SessionId) -> String {
+        format!("{}/{session}", self.group)
+    }
+
     /// The span of the session's life, which is created when that ends.
     fn span_of(&self, session: SessionId) -> SpanContext {
         let caller = self.sessions.callers.get(&session);
@@ -45,9 +57,20 @@ impl SpanWriter {
         SpanContext::new(trace, span, flags, true, state_of(caller))
     }
 
-    /// The context of the session's spans.
+    /// The context of the session's spans. Those of a session outside of the share are held; with a trusted caller, they are as
+    /// the caller decided.
     pub(super) fn context_of(&self, session: SessionId) -> Context {
-        Context::new().with_remote_span_context(self.span_of(session))
+        let span = self.span_of(session);
+        let is_held = !span.is_sampled() && !self.sessions.callers.contains_key(&session);
+        let context = Context::new().with_remote_span_context(span);
+        if is_held { context.with_value(HeldTrace) } else { context }
+    }
+
+    /// Sends the session's spans, those that have ended as well.
+    pub(super) fn affect(&mut self, session: SessionId, at: Moment) {
+        if self.sessions.affect(session, at.now) {
+            self.output.release(self.span_of(session).trace_id());
+        }
     }
 
     /// A link to the session, if it is sampled.
@@ -55,8 +78,15 @@ impl SpanWriter {
         Some(self.span_of(session)).filter(SpanContext::is_sampled).map(Link::with_context)
     }
 
-    pub(super) fn links_to(&self, sessions: &[SessionId]) -> impl Iterator<Item = Link> {
-        sessions.iter().filter_map(|session| self.link_to(*session))
+    /// Links to the first of the sessions that are sampled, as many as a span has.
+    pub(super) fn links_to(&self, sessions: &[SessionId]) -> Vec<Link> {
+        let links = sessions.iter().filter_map(|session| self.link_to(*session));
+        links.take(LINKS_MAX).collect()
+    }
+
+    /// The session as the exemplar of a metric, if it is sampled.
+    pub(crate) fn exemplar(&self, session: SessionId) -> Option<SampledSpan> {
+        SampledSpan::of(&self.span_of(session))
     }
 
     /// Parent and links of a request's span: only a trusted caller is the parent.
@@ -95,7 +125,7 @@ impl SpanWriter {
         };
         let mut attributes = vec![
             is(Attribute::Outcome, WELL),
-            is(Attribute::Session, session.to_string()),
+            is(Attribute::Session, self.id_of(*session)),
             is(Attribute::Room, room.to_string()),
             is(Attribute::RoomName, Arc::clone(room_name)),
             is(Attribute::Scenario, Arc::clone(scenario)),
@@ -117,6 +147,7 @@ impl SpanWriter {
             self.decide(&context, decision, at);
         }
         context.span().end_with_timestamp(at.wall);
+        self.note_in_region(*hop, &[*session]);
     }
 
     pub(crate) fn refused(
@@ -136,7 +167,8 @@ impl SpanWriter {
         let mut span = builder(Span::SessionOpen, SpanKind::Server, at.wall_of(start), attributes)
             .with_links(links)
             .start_with_context(&self.tracer, &parent);
-        span.set_status(Status::error(word));
+        fail(&mut span, word, word);
+        self.note_refused(reason, span.span_context());
         let context = parent.with_span(span);
 
         let by_admission = reason
@@ -159,17 +191,21 @@ impl SpanWriter {
     /// Records [`CoreEvent::Closed`].
     pub(crate) fn closed(&mut self, event: &CoreEvent, at: Moment) {
         let CoreEvent::Closed { session, room, room_name, reason, closed } = event else { return };
+        let failed = matches!(reason, CloseReason::NotOpened | CloseReason::Panicked);
+        // The process before may have seen its failover.
+        if failed || closed.moves.iter().any(|it| affects(it.cause)) {
+            self.affect(*session, at);
+        }
         if let Some(degradation) = self.sessions.degraded.remove(session) {
             self.end_degradation(*session, degradation, at);
         }
-        let failed = matches!(reason, CloseReason::NotOpened | CloseReason::Panicked);
         let outcome = match self.sessions.affected.contains(session) {
             _ if failed => "failed",
             true => "affected",
             false => WELL,
         };
         let attributes = vec![
-            is(Attribute::Session, session.to_string()),
+            is(Attribute::Session, self.id_of(*session)),
             is(Attribute::Room, room.to_string()),
             is(Attribute::RoomName, Arc::clone(room_name)),
             is(Attribute::Scenario, Arc::clone(&closed.scenario)),
@@ -179,6 +215,7 @@ impl SpanWriter {
             is(Attribute::Reason, reason.name()),
         ];
         let own = self.span_of(*session);
+        self.output.forget(own.trace_id());
         let caller = self.sessions.callers.remove(session);
         let caller = caller.as_ref().map(context_of_caller);
         let parent = caller
@@ -189,7 +226,7 @@ impl SpanWriter {
             builder.start_with_context(&self.tracer, &parent)
         });
         if failed {
-            span.set_status(Status::error(reason.name()));
+            fail(&mut span, reason.name(), reason.name());
         }
         span.end_with_timestamp(at.wall_of(closed.ended));
         self.sessions.affected.remove(session);
@@ -197,18 +234,27 @@ impl SpanWriter {
 
     /// Records [`CoreEvent::Moved`].
     pub(crate) fn moved(&mut self, event: &CoreEvent, at: Moment) {
-        let CoreEvent::Moved { room, room_name, sessions, cause, by, from, to, started } = event
+        let CoreEvent::Moved {
+            room,
+            room_name,
+            scenario: _,
+            sessions,
+            cause,
+            by,
+            from,
+            to,
+            started,
+        } = event
         else {
             return;
         };
-        if cause.is_loss() || *cause == MoveCause::Link {
-            sessions.iter().for_each(|session| self.sessions.affect(*session, at.now));
+        if affects(*cause) {
+            sessions.iter().for_each(|session| self.affect(*session, at));
         }
         let start = at.wall_of(*started);
-        let sampled = sessions.iter().map(|session| (session, self.span_of(*session)));
-        for (session, span) in sampled.filter(|(_, span)| span.is_sampled()).take(SPANS_AT_ONCE) {
+        for session in sessions.iter().take(SPANS_AT_ONCE) {
             let mut attributes = vec![
-                is(Attribute::Session, session.to_string()),
+                is(Attribute::Session, self.id_of(*session)),
                 is(Attribute::Room, room.to_string()),
                 is(Attribute::RoomName, Arc::clone(room_name)),
                 is(Attribute::Cause, cause.name()),
@@ -218,10 +264,11 @@ impl SpanWriter {
             ];
             to.iter().for_each(|to| self.place(*to, &mut attributes));
             builder(Span::SessionMove, SpanKind::Internal, start, attributes)
-                .start_with_context(&self.tracer, &Context::new().with_remote_span_context(span))
+                .start_with_context(&self.tracer, &self.context_of(*session))
                 .end_with_timestamp(at.wall);
         }
         self.note_reroute(by, *started, sessions);
+        self.note_leaving(*from, *cause, by, sessions);
         if cause.is_loss() {
             self.note_failover(*from, sessions, at);
         }
@@ -236,7 +283,8 @@ impl SpanWriter {
             }
             return;
         }
-        self.sessions.affect(*session, at.now);
+        self.affect(*session, at);
+        self.note_decider(by, &[*session]);
         let degraded = &mut self.sessions.degraded;
         if degraded.len() >= SESSIONS_MAX && !degraded.contains_key(session) {
             degraded.pop_first();
@@ -260,16 +308,16 @@ impl SpanWriter {
             return;
         };
         if impairment.is_some() {
-            self.sessions.affect(*session, at.now);
+            self.affect(*session, at);
         }
         let Some((impairment, since)) = ended else { return };
         let attributes = vec![
-            is(Attribute::Session, session.to_string()),
+            is(Attribute::Session, self.id_of(*session)),
             is(Attribute::RoomName, Arc::clone(room_name)),
             is(Attribute::Scenario, Arc::clone(scenario)),
             is(Attribute::Segment, impairment.segment.name()),
             is(Attribute::Reason, impairment.sign.name()),
-            is(Attribute::ImpairedBy, impairment.at.to_string()),
+            is(Attribute::ImpairedBy, self.id_of(impairment.at)),
             is(Attribute::Loss, f64::from(impairment.loss_ppm) / 1e6),
             is(Attribute::Confidence, f64::from(impairment.confidence) / 100.0),
         ];
@@ -282,7 +330,7 @@ impl SpanWriter {
     fn end_degradation(&self, session: SessionId, degradation: Degradation, at: Moment) {
         let Degradation { room_name, op, by, since, steps } = degradation;
         let attributes = vec![
-            is(Attribute::Session, session.to_string()),
+            is(Attribute::Session, self.id_of(session)),
             is(Attribute::RoomName, room_name),
             is(Attribute::Op, op.key()),
             is(Attribute::By, by),
@@ -305,6 +353,7 @@ impl SpanWriter {
     /// This process continues the sessions of another one.
     pub(crate) fn continued(
         &mut self,
+        cause: Continuation,
         sessions: usize,
         oldest: &[SessionId],
         callers: &[(SessionId, CallerSpan)],
@@ -312,13 +361,13 @@ impl SpanWriter {
         at: Moment,
     ) {
         self.sessions.note_callers(callers.iter().cloned());
+        if cause == Continuation::Takeover {
+            oldest.iter().for_each(|session| self.affect(*session, at));
+        }
         let start = at.wall.checked_sub(took).unwrap_or(at.wall);
-        let spans = oldest.iter().map(|session| (*session, self.span_of(*session)));
-        let sampled: Vec<(SessionId, SpanContext)> =
-            spans.filter(|(_, span)| span.is_sampled()).take(SPANS_AT_ONCE).collect();
-        let links = sampled.iter().map(|(_, span)| Link::with_context(span.clone()));
-        let links: Vec<Link> = links.take(LINKS_MAX).collect();
+        let links = self.links_to(oldest);
         let attributes: Vec<KeyValue> = vec![
+            is(Attribute::Cause, cause.name()),
             is(Attribute::Sessions, sessions as i64),
             is(Attribute::DroppedLinks, (sessions - links.len()) as i64),
         ];
@@ -326,10 +375,16 @@ impl SpanWriter {
             .with_links(links)
             .start_with_context(&self.tracer, &Context::new())
             .end_with_timestamp(at.wall);
-        for (session, span) in sampled {
-            let attributes = vec![is(Attribute::Session, session.to_string())];
+        let (sampled, others): (Vec<SessionId>, Vec<SessionId>) =
+            oldest.iter().copied().partition(|session| self.span_of(*session).is_sampled());
+        let first = |sessions: Vec<SessionId>| sessions.into_iter().take(SPANS_AT_ONCE);
+        for session in first(sampled).chain(first(others)) {
+            let attributes = vec![
+                is(Attribute::Session, self.id_of(session)),
+                is(Attribute::Cause, cause.name()),
+            ];
             builder(Span::SessionContinued, SpanKind::Internal, start, attributes)
-                .start_with_context(&self.tracer, &Context::new().with_remote_span_context(span))
+                .start_with_context(&self.tracer, &self.context_of(session))
                 .end_with_timestamp(at.wall);
         }
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_control::CallerSpan;
 use evenkeel_model::{
-    Arm, DecisionNote, DecisionOutcome, EvidenceSource, Hop, OfferRefusal, Op, PolicyName, RoomId,
-    SessionId,
+    Arm, ClientGroup, DecisionNote, DecisionOutcome, EvidenceSource, Hop, NodeId, OfferRefusal, Op,
+    PolicyName, RegionId, RoomId, SessionId,
 };
 use opentelemetry::trace::Link;
 
@@ -21,8 +21,71 @@ const CALLERS_MAX: usize = 100_000;
 /// Maximum sessions that become affected within a second: packets need the processor after a failure.
 const AFFECTED_PER_SECOND: usize = 1_000;
 
-/// The start and steps of a rollout.
-pub(super) type RolloutTrack = (SystemTime, Vec<(SystemTime, String)>);
+/// Maximum links of one span: a limit that receivers accept.
+pub(super) const LINKS_MAX: usize = 128;
+
+/// The sessions that an operation or a failure touched.
+#[derive(Default, Debug)]
+pub(super) struct TouchedSessions {
+    pub(super) sessions: usize,
+    /// To those that are sampled, at most [`LINKS_MAX`].
+    pub(super) links: Vec<Link>,
+}
+
+impl TouchedSessions {
+    pub(super) fn add(&mut self, sessions: usize, links: impl IntoIterator<Item = Link>) {
+        let left = LINKS_MAX - self.links.len();
+        self.links.extend(links.into_iter().take(left));
+        self.sessions += sessions;
+    }
+}
+
+/// A rollout, until it ends.
+#[derive(Debug)]
+pub(super) struct RolloutTrack {
+    pub(super) start: SystemTime,
+    pub(super) revision: Option<Arc<str>>,
+    pub(super) steps: Vec<(SystemTime, String)>,
+    /// Those that the revision moved or degraded.
+    pub(super) touched: TouchedSessions,
+}
+
+/// The fault of a drill at a node, until it is repaired.
+#[derive(Debug)]
+pub(super) struct DrillTrack {
+    pub(super) fault: &'static str,
+    pub(super) start: SystemTime,
+    /// The agent said so.
+    pub(super) is_injected: bool,
+    /// Those that left the node.
+    pub(super) touched: TouchedSessions,
+}
+
+/// A breaker, until it is closed.
+#[derive(Debug)]
+pub(super) struct BreakerTrack {
+    pub(super) start: SystemTime,
+    pub(super) touched: TouchedSessions,
+}
+
+impl BreakerTrack {
+    pub(super) fn new(start: SystemTime) -> BreakerTrack {
+        BreakerTrack { start, touched: TouchedSessions::default() }
+    }
+}
+
+/// What operators and breakers do.
+#[derive(Default, Debug)]
+pub(super) struct OperationTracks {
+    /// Sessions that left each node that is drained.
+    pub(super) drains: BTreeMap<NodeId, TouchedSessions>,
+    pub(super) drills: BTreeMap<NodeId, DrillTrack>,
+    pub(super) rollouts: BTreeMap<PolicyName, RolloutTrack>,
+    /// With the offers that each refused.
+    pub(super) client_breakers: BTreeMap<ClientGroup, BreakerTrack>,
+    /// Of regions and of their zones, with the newcomers and leavers of each, and the offers that found no node.
+    pub(super) region_breakers: BTreeMap<(RegionId, Option<Arc<str>>), BreakerTrack>,
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct DecisionSpan {
@@ -38,6 +101,8 @@ pub(crate) struct DecisionSpan {
     pub(crate) concluded: Instant,
     pub(crate) took: Duration,
     pub(crate) notes: Vec<DecisionNote>,
+    /// The nodes of the native default for a placement.
+    pub(crate) native: Vec<NodeId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -50,8 +115,7 @@ pub(crate) enum DecisionSubject {
 #[derive(Debug)]
 pub(super) struct DecisionBatch {
     pub(super) decision: DecisionSpan,
-    pub(super) links: Vec<Link>,
-    pub(super) sessions: usize,
+    pub(super) touched: TouchedSessions,
 }
 
 /// Sessions that continue a caller's trace, that a failure affected, or without full quality.
@@ -59,7 +123,7 @@ pub(super) struct DecisionBatch {
 pub(super) struct SessionSpans {
     /// The spans of trusted callers.
     pub(super) callers: BTreeMap<SessionId, CallerSpan>,
-    /// Sessions that a failure or a degradation affected. Their spans are sent from then on.
+    /// Sessions that a failure or a degradation affected. Their spans are sent.
     pub(super) affected: BTreeSet<SessionId>,
     /// The start of the current second, and the sessions that became affected in it.
     newly_affected: Option<(Instant, usize)>,
@@ -67,17 +131,20 @@ pub(super) struct SessionSpans {
 }
 
 impl SessionSpans {
-    pub(super) fn affect(&mut self, session: SessionId, now: Instant) {
+    /// Tells if the session became affected now.
+    pub(super) fn affect(&mut self, session: SessionId, now: Instant) -> bool {
         let recent = self
             .newly_affected
             .filter(|(since, _)| now.saturating_duration_since(*since) < Duration::from_secs(1));
         let (since, count) = recent.unwrap_or((now, 0));
-        if count < AFFECTED_PER_SECOND && self.affected.insert(session) {
+        let is_new = count < AFFECTED_PER_SECOND && self.affected.insert(session);
+        if is_new {
             self.newly_affected = Some((since, count + 1));
         }
         if self.affected.len() > SESSIONS_MAX {
             self.affected.pop_first();
         }
+        is_new
     }
 
     pub(super) fn note_callers(
@@ -120,6 +187,5 @@ pub(super) struct FailoverSpan {
     pub(super) witnesses: Vec<EvidenceSource>,
     pub(super) rooms: u32,
     pub(super) rooms_left: u32,
-    pub(super) sessions: usize,
-    pub(super) links: Vec<Link>,
+    pub(super) touched: TouchedSessions,
 }

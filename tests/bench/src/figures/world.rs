@@ -127,6 +127,7 @@ fn settings(nodes: usize, sessions: usize) -> CoreSettings {
         regions: Vec::new(),
         spares: 2,
         reserve: FailureScope::Node,
+        spares_outside: FailureScope::Node,
         close_after: Duration::from_secs(3_600),
         priority: 0,
         slo: None,

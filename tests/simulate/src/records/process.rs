@@ -149,7 +149,10 @@ impl Process {
                 gateway.handle_failback(name.map(|name| region(&name)), failback, now)?;
             }
             Operation::Breaker(BreakerTarget::Region(name), mode) => {
-                gateway.hold_region_breaker(region(&name), mode, now)?;
+                gateway.hold_breaker(FailureDomain::Region(region(&name)), mode, now)?;
+            }
+            Operation::Breaker(BreakerTarget::Zone(name), mode) => {
+                gateway.hold_breaker(FailureDomain::Zone(zone(&name)), mode, now)?;
             }
             Operation::Breaker(BreakerTarget::Clients(group), mode) => {
                 gateway.hold_client_breaker(&group, mode, now)?;

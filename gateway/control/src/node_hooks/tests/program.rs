@@ -86,7 +86,7 @@ fn program_output_is_logged_with_the_node() {
     let people = tracing_subscriber::fmt().with_ansi(false);
     let subscriber = people.with_writer(move || writer.clone()).finish();
     tracing::subscriber::with_default(subscriber, || {
-        watch(&child, NodeHook::Start, "east-b1", &ours).unwrap()
+        watch(&child, NodeHook::Start, "east-b1", &ours).unwrap();
     });
     child.wait().unwrap();
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();

@@ -1,10 +1,10 @@
-//! Circuit breakers of regions.
+//! Circuit breakers of regions and zones.
 
 use std::time::Duration;
 
 use evenkeel_model::{
-    BreakerMode, BreakerState, CoreEvent, GuardRule, Hook, HookAnswer, Impossible, Measures,
-    Metric, RedundancyMode, RegionId, SessionId, Zone,
+    BreakerMode, BreakerState, CoreEvent, FailureDomain, GuardRule, Hook, HookAnswer, Impossible,
+    Measures, Metric, RedundancyMode, RegionId, SessionId, Zone, ZoneId,
 };
 
 use super::world::Driver;
@@ -41,7 +41,7 @@ fn breaker(world: &World, region: u32) -> BreakerState {
 
 fn told(world: &World) -> Vec<(u32, BreakerState)> {
     let told = |e: &CoreEvent| match e {
-        CoreEvent::Breaker { region, to, .. } => Some((region.0, *to)),
+        CoreEvent::Breaker { region, zone: None, to, .. } => Some((region.0, *to)),
         _ => None,
     };
     world.events().filter_map(told).collect()
@@ -196,7 +196,8 @@ fn held_region_takes_no_new_rooms_until_it_is_closed() {
     let mut world = World::new(settings_of(&[(0, 100_000), (2, 100_000)]));
     let home: Vec<SessionId> = (0..60).map(|number| world.open(&format!("h{number}"))).collect();
     let hold = |world: &mut World, region, mode| {
-        world.gateway.hold_region_breaker(RegionId(region), mode, world.now).unwrap();
+        let place = FailureDomain::Region(RegionId(region));
+        world.gateway.hold_breaker(place, mode, world.now).unwrap();
         world.settle();
     };
     hold(&mut world, 0, BreakerMode::Open);
@@ -217,6 +218,86 @@ fn held_region_takes_no_new_rooms_until_it_is_closed() {
     hold(&mut world, 0, BreakerMode::Closed);
     world.open("admitted");
     assert_eq!(world.stands("admitted"), Some(A));
-    let unknown = world.gateway.hold_region_breaker(RegionId(2), BreakerMode::Open, world.now);
+    let place = FailureDomain::Region(RegionId(2));
+    let unknown = world.gateway.hold_breaker(place, BreakerMode::Open, world.now);
     assert_eq!(unknown, Err(Impossible::NoSuchRegion));
+}
+
+fn zones(world: &World) -> Vec<(String, BreakerState)> {
+    let told = |e: &CoreEvent| match e {
+        CoreEvent::Breaker { zone: Some(zone), to, .. } => Some((zone.to_string(), *to)),
+        _ => None,
+    };
+    world.events().filter_map(told).collect()
+}
+
+/// Two zones of one region; a policy places forty rooms in each.
+fn world_of_zones() -> (World, Vec<SessionId>, Vec<SessionId>) {
+    let settings = settings_of(&[(0, 100_000), (1, 100_000)]);
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
+    let bad = (0..40).map(|number| world.open(&format!("a{number}"))).collect();
+    world.answer_with(place(&[B]));
+    let good = (0..40).map(|number| world.open(&format!("b{number}"))).collect();
+    world.answer_with(place(&[]));
+    (world, bad, good)
+}
+
+#[test]
+fn bad_zone_takes_no_newcomers_while_another_does() {
+    let (mut world, bad, good) = world_of_zones();
+    hear(&mut world, &[(&bad, 15), (&good, 0)], 3_500);
+    assert_eq!(zones(&world), [("a".to_owned(), BreakerState::Open)]);
+    assert_eq!(told(&world), [], "the region has a good zone");
+    let standing = world.gateway.views().nodes().next().unwrap();
+    assert_eq!(standing.zone_breaker, BreakerState::Open);
+    (0..5).for_each(|number| _ = world.open(&format!("new{number}")));
+    assert!((0..5).all(|number| world.stands(&format!("new{number}")) == Some(B)));
+    world.open("a0");
+    assert_eq!(world.stands("a0"), Some(A), "a new session of a room that is there");
+    // The state continues in another process.
+    world.outputs.clear();
+    world.hand_over(Duration::ZERO);
+    assert_eq!(zones(&world), [("a".to_owned(), BreakerState::Open)]);
+    world.open("later");
+    assert_eq!(world.stands("later"), Some(B));
+    hear(&mut world, &[(&bad, 0), (&good, 0)], 20_000);
+    assert_eq!(world.gateway.views().nodes().next().unwrap().zone_breaker, BreakerState::Closed);
+}
+
+#[test]
+fn failed_openings_open_the_breaker_of_the_zone() {
+    let (mut world, _, _) = world_of_zones();
+    world.answer_with(place(&[A]));
+    world.drive_with(|_, hop| match hop.node {
+        A => Driver::Refuses,
+        _ => Driver::Opens,
+    });
+    for second in 0..4 {
+        for number in 0..30 {
+            world.offer(&format!("{second} {number}"));
+        }
+        world.pass(ms(1_000));
+    }
+    assert_eq!(zones(&world), [("a".to_owned(), BreakerState::Open)]);
+}
+
+#[test]
+fn policy_cannot_place_a_room_in_an_open_zone() {
+    let (mut world, _, _) = world_of_zones();
+    let hold = |world: &mut World, zone, mode| {
+        let place = FailureDomain::Zone(ZoneId(zone));
+        world.gateway.hold_breaker(place, mode, world.now)
+    };
+    hold(&mut world, 0, BreakerMode::Open).unwrap();
+    world.answer_with(place(&[A]));
+    world.open("new");
+    assert_eq!(world.stands("new"), Some(B));
+    hold(&mut world, 1, BreakerMode::Open).unwrap();
+    let offer = world.offer("refused");
+    let refused = denied(world.replies.get(&offer));
+    let Some(evenkeel_model::OfferRefusal::NoNode { retry_after }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(retry_after >= ms(60_000), "{retry_after:?}");
+    assert_eq!(hold(&mut world, 9, BreakerMode::Open), Err(Impossible::NoSuchZone));
 }

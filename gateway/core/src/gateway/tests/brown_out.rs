@@ -1,11 +1,13 @@
 //! Lossy links: probes detect them after all sessions have left.
 
-use evenkeel_breakers::BreakerVerdict;
+use evenkeel_breakers::{Breaker, BreakerVerdict};
 use evenkeel_model::{
-    BreakerState, CircuitSettings, CoreEvent, Health, Measures, Metric, MoveCause, NodeId,
+    BreakerState, CircuitSettings, CoreEvent, FailureDomain, Health, Measures, Metric, MoveCause,
+    NodeId, RegionId,
 };
 
 use super::*;
+use crate::rooms::placement::CoreTables;
 use crate::{CandidateReason, Failback};
 
 /// Rooms at the only home node, and a node of the same capacity in another region.
@@ -98,15 +100,19 @@ fn failback_skips_lossy_node_unless_forced() {
     assert_eq!(at(&world, A), 10);
 }
 
-fn bad(world: &mut World, region: usize) {
+fn state(world: &World) -> BreakerState {
+    world.gateway.views().regions(world.now).next().unwrap().breaker
+}
+
+fn bad(world: &mut World, region: u32) {
     let (now, settings) = (world.now, CircuitSettings::default());
+    let mut breaker = Breaker::new(now);
     for _ in 0..2 {
-        world.gateway.tables.capacity.region_breakers.breaker_mut(region).weigh(
-            BreakerVerdict::Bad,
-            &settings,
-            now,
-        );
+        breaker.weigh(BreakerVerdict::Bad, &settings, now);
     }
+    let CoreTables { capacity, nodes, .. } = &mut world.gateway.tables;
+    let place = FailureDomain::Region(RegionId(region));
+    capacity.domain_breakers.restore(place, Some(&breaker), nodes.zones(), now);
 }
 
 #[test]
@@ -118,10 +124,7 @@ fn failback_skips_open_region() {
     assert_eq!(at(&world, A), 0);
     world.pass(ms(9_000));
     assert_eq!(at(&world, A), 10, "closed again");
-    assert_eq!(
-        world.gateway.tables.capacity.region_breakers.of(evenkeel_model::RegionId(0)).state(),
-        BreakerState::Closed
-    );
+    assert_eq!(state(&world), BreakerState::Closed);
 }
 
 #[test]
@@ -130,7 +133,6 @@ fn half_open_breaker_needs_sessions_or_probes() {
     loses(&mut world, A, 15);
     bad(&mut world, 0);
     world.pass(ms(60_000));
-    let state = |world: &World| world.gateway.views().regions(world.now).next().unwrap().breaker;
     assert_eq!(state(&world), BreakerState::HalfOpen);
     world.lose_probes(A, 0);
     world.pass(ms(15_000));
@@ -152,8 +154,7 @@ fn half_open_breaker_closes_on_good_sessions() {
             }
             world.pass(ms(100));
         }
-        let state =
-            world.gateway.tables.capacity.region_breakers.of(evenkeel_model::RegionId(0)).state();
+        let state = state(&world);
         assert_eq!(state == BreakerState::Closed, closes, "{percent} {state:?}");
     }
 }

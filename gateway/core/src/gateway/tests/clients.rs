@@ -141,6 +141,15 @@ fn voice_only_newcomers_get_video_once_recovered() {
     let established = carriers.ct[0];
     assert!(carriers.is_voice_only(limited));
     assert!(!carriers.is_voice_only(other) && !carriers.is_voice_only(established));
+    let send_caps = |carriers: &Carriers| {
+        let sessions = &carriers.world.gateway.tables.sessions;
+        [limited, other, sender].map(|id| sessions[&id].plan_in_force().send_cap_kbps())
+    };
+    assert_eq!(
+        send_caps(&carriers),
+        [24, 0, 24],
+        "the scenario's floor, for the other of the room as well"
+    );
     let views = carriers.world.gateway.views();
     let explained = |id| views.explain(id, carriers.world.now).unwrap().voice_only_for;
     assert_eq!([limited, other, without_video].map(explained), [Some(ct()), None, None]);
@@ -149,6 +158,7 @@ fn voice_only_newcomers_get_video_once_recovered() {
     carriers.flow(25_000, 0);
     assert_eq!(carriers.changes().last(), Some(&("ct", BreakerState::Closed)));
     assert!(!carriers.is_voice_only(limited));
+    assert_eq!(send_caps(&carriers), [0; 3]);
     let shows = |output: &GatewayEffect| match output {
         GatewayEffect::Plan { session, plan } => *session == limited && !plan.sheds(96),
         _ => false,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use evenkeel_model::{
-    BreakerState, CoreEvent, CoreSettings, Health, Measures, NodeId, NodeNeed, RedundancyMode,
-    RegionId, RegionRole, SessionId, StartPhase, StartRefusal, Starts,
+    BreakerState, CoreEvent, CoreSettings, FailureScope, Health, Measures, NodeId, NodeNeed,
+    RedundancyMode, RegionId, RegionRole, SessionId, StartPhase, StartRefusal, Starts,
 };
 
 use super::modes::{health, in_mode, starts};
@@ -221,6 +221,23 @@ fn only_standby_of_a_room_is_kept() {
     world.kill(A);
     talk(&mut world, session, 2);
     assert_eq!(standing(&world).need, Some(NodeNeed::Rooms));
+}
+
+#[test]
+fn only_standby_outside_the_zone_is_kept() {
+    for (outside, need) in
+        [(FailureScope::Zone, Some(NodeNeed::Reserves)), (FailureScope::Node, None)]
+    {
+        let mut settings =
+            settings_with(RedundancyMode::Hot, &[(0, 1_000), (1, 1_000), (0, 1_000)]);
+        settings.nodes[1].role = RegionRole::Standby;
+        settings.scenarios.values_mut().for_each(|scenario| scenario.spares_outside = outside);
+        let mut world = started(settings);
+        let session = world.open("r");
+        talk(&mut world, session, 70);
+        assert_eq!(standing(&world).need, need);
+        assert_eq!(stops(&world).is_empty(), need.is_some());
+    }
 }
 
 #[test]

@@ -393,6 +393,15 @@ fn closed_port_of_a_dead_node_is_its_death() {
         assert_eq!(causes(&world, session), [MoveCause::Link]);
         world.kill(A);
         assert_eq!(causes(&world, session), [cause]);
+        let found = world.events().filter_map(|event| match event {
+            CoreEvent::MoveCauseFound { hop, cause, rooms, sessions } => {
+                assert_eq!((rooms.len(), &*rooms[0]), (1, "r"));
+                Some((*hop, *cause, sessions.clone()))
+            }
+            _ => None,
+        });
+        let expected = (cause == MoveCause::NodeDown).then(|| (hop, cause, vec![session]));
+        assert_eq!(found.collect::<Vec<_>>(), Vec::from_iter(expected));
     }
 }
 
@@ -523,6 +532,24 @@ fn spare_difference_from_native_is_counted() {
         world.kill(A);
         world.pass(ms(1));
         assert_eq!(world.route("r")[1].0, spare);
+        assert_eq!(outcome(&world), DecisionOutcome::Applied { differs });
+    }
+}
+
+#[test]
+fn placement_tells_the_native_default() {
+    let mut unasked = World::new(settings());
+    unasked.open("r");
+    let expected: Vec<NodeId> = unasked.route("r").into_iter().map(|(node, _)| node).collect();
+    let other: Vec<NodeId> = expected.iter().rev().copied().collect();
+    for (hops, differs) in [(expected.clone(), false), (other, true)] {
+        let mut world = World::with_policy(settings(), &[Hook::Routing], place(hops.leak()));
+        world.open("r");
+        let decided = |event: &CoreEvent| match event {
+            CoreEvent::Decided { native, .. } => Some(native.clone()),
+            _ => None,
+        };
+        assert_eq!(world.events().find_map(decided).as_ref(), Some(&expected));
         assert_eq!(outcome(&world), DecisionOutcome::Applied { differs });
     }
 }

@@ -1,8 +1,9 @@
 //! Reserves for the death of a zone or region.
 
 use evenkeel_model::{
-    FailureDomain, FailureScope, HopGrant, NodeId, NodeSettings, RedundancyMode, RegionId,
-    RegionRole, ZoneId,
+    Ask, CoreEvent, CoreSettings, DecisionOutcome, FailureDomain, FailureScope, Hook, HookAnswer,
+    HopGrant, NodeId, NodeSettings, PolicyQuestion, RedundancyMode, RegionId, RegionRole,
+    RoutingMove, ZoneId,
 };
 use fastrand::Rng;
 
@@ -87,6 +88,82 @@ fn hitless_room_moves_its_twin_to_a_node_with_capacity() {
     world.add(listed(1)).unwrap();
     world.pass(ms(6_000));
     assert_eq!(twins(&world), 2);
+}
+
+fn outside(zones: &[u32], spares: u8) -> CoreSettings {
+    let nodes: Vec<(u32, u64)> = zones.iter().map(|zone| (*zone, 1_000)).collect();
+    let mut settings = settings_of(&nodes);
+    for scenario in settings.scenarios.values_mut() {
+        (scenario.spares, scenario.spares_outside) = (spares, FailureScope::Zone);
+    }
+    settings
+}
+
+fn hops(world: &World) -> Vec<NodeId> {
+    world.route("r").into_iter().map(|(node, _)| node).collect()
+}
+
+#[test]
+fn required_spare_is_never_in_the_zone_of_its_room() {
+    let mut world = World::new(outside(&[0, 0], 1));
+    world.open("r");
+    world.pass(ms(2_000));
+    let unprotected = |world: &World| world.gateway.tables.rooms.unprotected();
+    assert_eq!((hops(&world), unprotected(&world)), (vec![A], 1));
+    let elsewhere = world.add(listed(1)).unwrap();
+    world.pass(ms(5_000));
+    assert_eq!((hops(&world), unprotected(&world)), (vec![A, elsewhere], 0));
+    world.audit();
+}
+
+#[test]
+fn spare_beside_the_new_first_node_is_closed() {
+    let mut world = World::new(outside(&[0, 1, 1], 2));
+    world.open("r");
+    assert_eq!(hops(&world), [A, B, C]);
+    world.outputs.clear();
+    world.kill(A);
+    world.pass(ms(1_000));
+    assert_eq!(hops(&world), [B]);
+    assert!(world.closed_at().iter().any(|(_, node)| *node == C));
+    world.audit();
+}
+
+#[test]
+fn changed_rule_closes_spares_of_open_rooms() {
+    let mut world = World::new(settings_of(&[(0, 1_000), (0, 1_000)]));
+    world.open("r");
+    assert_eq!(hops(&world), [A, B]);
+    modes::change(&mut world, |scenario| scenario.spares_outside = FailureScope::Zone);
+    assert_eq!(hops(&world), [A]);
+    assert!(world.closed_at().iter().any(|(_, node)| *node == B));
+}
+
+#[test]
+fn policy_cannot_name_a_spare_in_the_zone() {
+    let answers = |ask: &Ask| {
+        let PolicyQuestion::Reroute { rooms, .. } = &ask.question else {
+            return Some(Ok(placement(&[A, C, B], 200)));
+        };
+        let step = |row| RoutingMove { row, hops: vec![C, A, B], ttl_ms: 200, reason: 0 };
+        let moves = (0..rooms.len() as u32).map(step).collect();
+        Some(Ok(HookAnswer::Moves { moves, states: Vec::new(), memo: None }))
+    };
+    let mut world = World::with_policy(outside(&[0, 1, 0], 2), &[Hook::Routing], answers);
+    world.open("r");
+    assert_eq!(hops(&world), [A, B]);
+    let outcome = |event: &CoreEvent| match event {
+        CoreEvent::Decided { outcome, .. } => Some(outcome.clone()),
+        _ => None,
+    };
+    let same = DecisionOutcome::Applied { differs: false };
+    assert_eq!(world.events().find_map(outcome), Some(same), "the native default is the same");
+    world.pass(ms(1_000));
+    assert_eq!(hops(&world), [C, B]);
+    world.outputs.clear();
+    world.pass(ms(1_000));
+    let rerouted = |event: &CoreEvent| matches!(event, CoreEvent::Rerouted { .. });
+    assert!(world.asked(Hook::Routing) > 1 && !world.events().any(rerouted), "nothing changes");
 }
 
 #[test]

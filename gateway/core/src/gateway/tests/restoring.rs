@@ -25,6 +25,7 @@ pub(super) fn assert_continued(before: &GatewayRecord, after: &GatewayRecord, ho
     assert_eq!(expected.regions, after.regions);
     assert_eq!(expected.client_breakers, after.client_breakers);
     assert_eq!((&expected.media, &expected.memos), (&after.media, &after.memos));
+    assert_eq!(expected.slo, after.slo);
     assert_eq!(expected.started, after.started);
     assert_eq!(expected.next_session, after.next_session);
     assert_eq!(expected.next_room, after.next_room);

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use evenkeel_model::{
     AdmitVerdict, Arm, Ask, CoreSettings, Figure, FlowCounts, Hook, HookAnswer, Measures, Metric,
-    OfferRefusal, ServiceObjective, SessionId, SloIndicator,
+    NodeId, OfferRefusal, PolicyQuestion, ServiceObjective, SessionId, SloIndicator,
 };
+use evenkeel_revisions::{Lifecycle, RolloutAction};
 
-use super::revising::{alone, breaches, tried, turn};
+use super::revising::{alone, breaches, policy, tried, turn};
 use super::world::Driver;
 use super::*;
+use crate::rooms::placement::Placement;
 
 const LIMITS: ServiceObjective = ServiceObjective {
     objective: 0.99,
@@ -155,4 +157,143 @@ fn equal_burn_of_both_arms_is_no_breach() {
     report(&mut world, &sessions, 0, 9_000, 0);
     report(&mut world, &sessions, 0, 6_900, 0);
     assert_eq!(breaches(&world), []);
+}
+
+#[test]
+fn policies_read_the_burn_rate_of_their_scenario() {
+    let mut settings = with_slo(settings(), LIMITS);
+    settings.scenarios.get_mut("stream").unwrap().set = "live".into();
+    let mut world = World::with_policy(settings, &[Hook::Degradation], |_| None);
+    world.open("a");
+    world.offer_as("b", "stream");
+    let read = |world: &mut World| {
+        world.held.clear();
+        world.pass(ms(200));
+        let of_session = |ask: &Ask| match &ask.question {
+            PolicyQuestion::Tick { sessions, .. } => {
+                (ask.policy.set.to_string(), sessions[0].row.measures.measured(Metric::SloBurn))
+            }
+            question => panic!("{question:?}"),
+        };
+        let mut sessions: Vec<_> = world.held.iter().map(of_session).collect();
+        sessions.sort();
+        let of_room = |room: &str| {
+            let row = Placement(&world.gateway.tables).room_row(world.room(room), None, world.now);
+            row.row.measures.measured(Metric::SloBurn)
+        };
+        assert_eq!([of_room("a"), of_room("b")], [sessions[0].1, sessions[1].1]);
+        sessions
+    };
+    let rates = |call: Option<u32>| vec![("call".to_owned(), call), ("live".to_owned(), None)];
+    let turn_away = |world: &mut World| world.gateway.handle_turned_away("call", world.now);
+    (0..8).for_each(|_| turn_away(&mut world));
+    assert_eq!(read(&mut world), rates(None), "nine offers");
+    turn_away(&mut world);
+    assert_eq!(read(&mut world), rates(Some(9_000)), "9 of 10 refused, where 1 % may be");
+}
+
+#[test]
+fn windows_continue_in_another_process() {
+    let mut world = World::new(with_slo(settings(), LIMITS));
+    let sessions = [world.open("a"), world.open("b")];
+    report(&mut world, &sessions, 2, 9_000, 0);
+    report(&mut world, &sessions[..1], 0, 6_000, 50);
+    (0..10).for_each(|_| world.gateway.handle_turned_away("call", world.now));
+    let standings = |world: &World| world.gateway.views().slos(world.now).collect::<Vec<_>>();
+    let before = standings(&world);
+    assert_eq!(counted(&world, SloIndicator::Gap), (2, 1));
+    world.hand_over(Duration::ZERO);
+    assert_eq!(standings(&world), before);
+    report(&mut world, &sessions[..1], 2, 6_000, 50);
+    world.close(sessions[1]);
+    assert_eq!(counted(&world, SloIndicator::Gap), (2, 1), "each counts once");
+    let record = world.gateway.record(world.now);
+    world.restart(Duration::ZERO);
+    let node = |name: &str| name[1..].parse().ok().map(NodeId);
+    world.gateway.handle_record(record, node, world.now).unwrap();
+    world.gateway.forget_restored();
+    assert_eq!(counted(&world, SloIndicator::Gap), (0, 0), "the other process goes on");
+}
+
+#[test]
+fn session_is_counted_anew_without_its_windows() {
+    let mut world = World::new(with_slo(settings(), LIMITS));
+    let session = world.open("a");
+    report(&mut world, &[session], 2, 9_000, 0);
+    report(&mut world, &[session], 0, 6_000, 0);
+    let mut record = world.gateway.record(world.now);
+    record.slo = None;
+    world.restart(Duration::ZERO);
+    world.restore(&record);
+    assert_eq!(counted(&world, SloIndicator::RFactor), (0, 0));
+    report(&mut world, &[session], 0, 6_000, 0);
+    assert_eq!(counted(&world, SloIndicator::RFactor), (1, 1));
+}
+
+/// Answers 20 offers, of which this many are refused.
+fn answer_offers(world: &mut World, refused: u32) {
+    (0..refused).for_each(|_| world.gateway.handle_turned_away("call", world.now));
+    (refused..20).for_each(|_| _ = world.open("a"));
+}
+
+fn activate(world: &mut World) {
+    turn(world, Hook::Degradation, tried(10));
+    let promote =
+        |life: &mut Lifecycle| life.handle_action(RolloutAction::PromoteAll, world.now).map(drop);
+    let policy = policy(Hook::Degradation);
+    world.gateway.change_policy(&policy, world.now, promote).unwrap().unwrap();
+    world.pass(ms(0));
+}
+
+fn active(world: &World) -> String {
+    let life = world.gateway.policy(&policy(Hook::Degradation)).unwrap();
+    life.revisions().active_name().unwrap().to_string()
+}
+
+#[test]
+fn activated_revision_that_burns_is_rolled_back() {
+    let second = Duration::from_secs(1);
+    for (before, waits, refused, left) in [
+        (0, 10, 3, "old"),
+        (0, 10, 2, "new"),
+        (2, 10, 3, "new"),
+        (1, 10, 3, "old"),
+        // Offers of the 10 s in which it became active count for no side.
+        (0, 0, 20, "new"),
+    ] {
+        let settings = with_slo(settings(), LIMITS);
+        let mut world = World::with_policy(settings, &[Hook::Degradation], |_| None);
+        turn(&mut world, Hook::Degradation, alone());
+        answer_offers(&mut world, before);
+        activate(&mut world);
+        assert_eq!(active(&world), "new");
+        world.pass(waits * second);
+        answer_offers(&mut world, refused);
+        world.pass(ms(200));
+        assert_eq!(active(&world), left, "{before}, then {refused} after {waits} s");
+        let figures = breaches(&world).into_iter().map(|(_, breach)| breach.figure);
+        let found = if left == "old" { vec![Figure::Slo] } else { vec![] };
+        assert_eq!(figures.collect::<Vec<_>>(), found);
+    }
+}
+
+#[test]
+fn lost_node_is_not_blamed_on_an_activated_revision() {
+    let kill = |world: &mut World| world.kill(D);
+    let drain = |world: &mut World| {
+        let now = world.now;
+        world.gateway.change_nodes(now, |nodes| nodes.handle_drain(D, true, None, now)).unwrap();
+    };
+    for lose in [kill as fn(&mut World), drain] {
+        let settings = with_slo(settings(), LIMITS);
+        let mut world = World::with_policy(settings, &[Hook::Degradation], |_| None);
+        turn(&mut world, Hook::Degradation, alone());
+        answer_offers(&mut world, 0);
+        activate(&mut world);
+        lose(&mut world);
+        world.pass(Duration::from_secs(10));
+        answer_offers(&mut world, 10);
+        world.pass(ms(200));
+        assert_eq!(active(&world), "new");
+    }
 }

@@ -19,6 +19,7 @@ use super::*;
 use crate::Failback;
 use crate::NodeEffect;
 use crate::effects::Timer;
+use crate::rooms::placement::Placement;
 use crate::sessions::{LegState, SessionPhase};
 
 const SEEDS: u64 = 200;
@@ -105,11 +106,13 @@ impl Swarm {
                 Starts::ByItself
             };
         }
-        // A separate generator keeps the other draws of a seed.
+        // Separate generators keep the other draws of a seed.
         let mut reserves = Rng::with_seed(seed ^ 0x5e5e);
+        let mut outside = Rng::with_seed(seed ^ 0x0d5e);
         for scenario in settings.scenarios.values_mut() {
             any_mode(&mut rng, scenario);
             scenario.reserve = FailureScope::ALL[reserves.usize(..FailureScope::ALL.len())];
+            scenario.spares_outside = FailureScope::ALL[outside.usize(..FailureScope::ALL.len())];
             scenario.spares = rng.u8(1..4);
             scenario.close_after = ms(rng.u64(2_000..60_000));
         }
@@ -491,6 +494,10 @@ impl Swarm {
                 let up = |hop: &Hop| Some(*hop) == dead || gateway.tables.nodes.is_up(*hop);
                 assert!(hops.iter().all(up), "a dead hop on {hops:?}");
             }
+            let allowed = Placement(&gateway.tables);
+            let allowed = allowed.without_inside_spares(room.id, &hops, |hop| hop.node);
+            let changes = gateway.tables.rooms.changing().contains(&room.id);
+            assert!(hops == allowed || changes, "a spare beside the first of {hops:?}");
             for (place, (_, grant)) in route.hops.iter().enumerate() {
                 match (place, grant) {
                     (0, HopGrant::Admitted) | (_, HopGrant::Gated) => {}

@@ -184,6 +184,7 @@ impl WorkerSession {
             address,
             needs_report: install.await_report && can_report,
             state: None,
+            counts: None,
             seed: install.seed,
             // The cap is sent before the client's first packet.
             active: install.plan.send_cap_kbps() > 0,
@@ -240,6 +241,7 @@ impl WorkerSession {
             if copied {
                 media.continuity.went_on_elsewhere();
             }
+            self.counts.get_or_insert_default().continue_session();
         }
         (self.seed, self.touched) = (seed, touched);
         self.active |= active;

@@ -53,7 +53,11 @@ impl WorkerSession {
         let Some((kind, payload)) = declared(&self.media, header.payload_type) else {
             return cx.egress.count_drop(DropReason::UndeclaredPayload);
         };
-        let clock_rate = payload.clock_rate;
+        let (clock_rate, repair) = (payload.clock_rate, payload.repair());
+        if let Some(kind) = repair {
+            let counts = self.counts.get_or_insert_default();
+            counts.note_repair(kind, MediaDirection::ToNode, packet.len());
+        }
         let state = self.state();
         state.totals.packets_up += 1;
         state.totals.bytes_up += packet.len() as u64;
@@ -101,7 +105,8 @@ impl WorkerSession {
         self.mark_active(cx);
         let readable = self.media.srtp == Srtp::Plain;
         let home = self.home;
-        let MediaState { measurements, continuity, validation, flow, .. } = self.state();
+        let MediaState { measurements, continuity, validation, flow, totals, .. } = self.state();
+        let sent = totals.packets_down;
         measurements.last_heard = Some(cx.now);
         if let Some(address) = validation {
             address.receive(packet);
@@ -115,6 +120,7 @@ impl WorkerSession {
             flow.client_ppm = reported_loss(packet).or(flow.client_ppm);
             let jitter = voice_jitter(packet, |ssrc| continuity.clock_rate(ssrc));
             flow.client_jitter_us = jitter.or(flow.client_jitter_us);
+            self.counts.get_or_insert_default().note_reports(reports(packet), sent);
         }
         let (hop, twin) = match forward::to_node(&self.route, cx.board) {
             ForwardVerdict::Pass { hop, .. } => (hop, None),
@@ -442,7 +448,9 @@ impl WorkerSession {
         let Some(before) = state.current_hop.filter(|before| *before != to) else { return };
         let died = cx.board.died(before);
         if let Some(last) = died.and_then(|died| state.continuity.fell_silent(died)) {
-            cx.egress.stats.recovered(mode, cx.now.saturating_duration_since(last));
+            let gap = cx.now.saturating_duration_since(last);
+            cx.egress.stats.recovered(mode, gap);
+            self.counts.get_or_insert_default().note_gap(gap);
         }
     }
 
@@ -457,7 +465,7 @@ impl WorkerSession {
         let Some((kind, payload)) = declared(&self.media, header.payload_type) else {
             return cx.egress.count_drop(DropReason::UndeclaredPayload);
         };
-        let clock_rate = payload.clock_rate;
+        let (clock_rate, repair) = (payload.clock_rate, payload.repair());
         let state = self.state();
         // `merge_to_client` counts merged packets.
         let (hears, merges) = (state.current_hop == Some(from), state.pair.is_some());
@@ -480,6 +488,14 @@ impl WorkerSession {
         {
             cx.egress.stats.asked_key_frame(MediaDirection::ToNode);
             self.send_to_node(from, RtpSide::Rtcp, StreamKind::Video, &request, cx);
+        }
+        if let Some(kind) = repair {
+            let counts = self.counts.get_or_insert_default();
+            counts.note_repair(kind, MediaDirection::ToClient, packet.len());
+        } else if kind == StreamKind::Video {
+            let (ssrc, timestamp) = rewrite
+                .map_or((header.ssrc, header.timestamp), |(ssrc, _, timestamp)| (ssrc, timestamp));
+            self.counts.get_or_insert_default().note_picture(ssrc, timestamp, cx.now);
         }
         self.send_to_client(RtpSide::Rtp, kind, packet, cx, |bytes| {
             if let Some((ssrc, sequence, timestamp)) = rewrite {

@@ -1,23 +1,15 @@
-//! The sessions of a worker, by slot, and the tags that name a slot.
+//! The sessions of a worker.
 
 use evenkeel_media::trunk::Tag;
 use evenkeel_model::{Hop, NodeId};
 
-use super::WorkerSession;
+use super::{RANDOM_BITS, WorkerSession};
 use crate::flows::Home;
-
-/// Random bits of a tag. The 24 bits above them hold the session's slot: 16 million, more than a gateway may hold.
-const RANDOM_BITS: u32 = 40;
-
-/// The tag of a trunk leg: the slot for a fast lookup, and random bits that make it a secret.
-pub fn tag(slot: u32, random: u64) -> Tag {
-    Tag(u64::from(slot) << RANDOM_BITS | random & ((1 << RANDOM_BITS) - 1))
-}
 
 /// A worker's sessions, by slot. A session is accessed through a closure, one at a time, so that after a panic the
 /// responsible session is known.
 #[derive(Default)]
-pub(in crate::worker) struct SessionSlots {
+pub(crate) struct SessionSlots {
     slots: Vec<Option<Box<WorkerSession>>>,
     /// The slot that is being accessed. Outside of [`with`](Self::with) it is set only after a panic.
     current: Option<u32>,
@@ -25,7 +17,7 @@ pub(in crate::worker) struct SessionSlots {
 
 impl SessionSlots {
     /// Accesses the session in this slot if it is of the same generation.
-    pub(in crate::worker) fn with<T>(
+    pub(crate) fn with<T>(
         &mut self,
         home: Home,
         act: impl FnOnce(&mut WorkerSession) -> T,
@@ -33,7 +25,7 @@ impl SessionSlots {
         self.with_if(home.slot, |session| session.home == home, act)
     }
 
-    pub(in crate::worker) fn with_slot<T>(
+    pub(crate) fn with_slot<T>(
         &mut self,
         slot: u32,
         act: impl FnOnce(&mut WorkerSession) -> T,
@@ -43,7 +35,7 @@ impl SessionSlots {
 
     /// Accesses the session with this tag at this node, and passes the hop. Earlier sessions in the slot had other
     /// tags.
-    pub(in crate::worker) fn with_tag<T>(
+    pub(crate) fn with_tag<T>(
         &mut self,
         node: NodeId,
         tag: Tag,
@@ -72,20 +64,20 @@ impl SessionSlots {
         Some(done)
     }
 
-    pub(in crate::worker) fn has(&self, home: Home) -> bool {
+    pub(crate) fn has(&self, home: Home) -> bool {
         let session = self.slots.get(home.slot as usize).and_then(Option::as_deref);
         session.is_some_and(|session| session.home == home)
     }
 
-    pub(in crate::worker) fn iter(&self) -> impl Iterator<Item = &WorkerSession> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &WorkerSession> {
         self.slots.iter().filter_map(Option::as_deref)
     }
 
-    pub(in crate::worker) fn slots(&self) -> u32 {
+    pub(crate) fn slots(&self) -> u32 {
         self.slots.len() as u32
     }
 
-    pub(in crate::worker) fn put(&mut self, session: WorkerSession) {
+    pub(crate) fn put(&mut self, session: WorkerSession) {
         let place = session.home.slot as usize;
         if self.slots.len() <= place {
             self.slots.resize_with(place + 1, || None);
@@ -93,12 +85,12 @@ impl SessionSlots {
         self.slots[place] = Some(Box::new(session));
     }
 
-    pub(in crate::worker) fn remove(&mut self, home: Home) -> Option<Box<WorkerSession>> {
+    pub(crate) fn remove(&mut self, home: Home) -> Option<Box<WorkerSession>> {
         if self.has(home) { self.slots[home.slot as usize].take() } else { None }
     }
 
     /// Removes, after a panic, the session that was being accessed.
-    pub(in crate::worker) fn remove_current(&mut self) -> Option<Box<WorkerSession>> {
+    pub(crate) fn remove_current(&mut self) -> Option<Box<WorkerSession>> {
         self.slots[self.current.take()? as usize].take()
     }
 }

@@ -497,6 +497,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         regions: Vec::new(),
         spares: 1,
         reserve: FailureScope::Node,
+        spares_outside: FailureScope::Node,
         close_after: Duration::from_secs(30),
         priority: 0,
         slo: None,

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Wake, Waker};
 
 use crossbeam_channel::bounded;
-use evenkeel_control::EventRecord;
+use evenkeel_control::{AlertsRecord, Continuation, EventRecord, NoticeRecord};
 use evenkeel_model::CloseReason;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -104,7 +104,7 @@ async fn replica_equals_the_records_at_a_quiet_moment() {
     }
     follower.take(&last);
     assert_eq!(follower.replica.number(), last.number());
-    first.handle.resume().await.unwrap();
+    first.handle.resume(Continuation::Upgrade).await.unwrap();
     let again = first.handle.suspend().await.unwrap();
     assert_eq!(again.descriptors.len(), ports);
     let [kept, all] = [follower.replica.snapshot().unwrap(), snapshot_of([again.batch])];
@@ -140,6 +140,40 @@ async fn last_change_is_for_a_standby_once_that_has_joined() {
     drop(clients);
     end(gateway).await;
     end(other).await;
+}
+
+#[tokio::test]
+async fn alerts_that_were_kept_follow() {
+    let world = World::new();
+    let (first, second) = world.gateways().await;
+    let mut follower = Follower::of(&first, false).await;
+    follower.follow(Duration::ZERO).await;
+    follower.replica.take_alerts().expect("a new follower gets them");
+    let (receiver, alert) = ("ops".into(), "EvenkeelNodeDown".into());
+    let notices = vec![NoticeRecord { receiver, alert, at_us: 7 }];
+    let alerts = AlertsRecord { notices, ..AlertsRecord::default() };
+    let written = first.handle.keep_alerts(alerts.clone()).await.unwrap();
+    assert_eq!(first.handle.kept_alerts().await.as_ref(), Ok(&alerts));
+    let last = first.handle.records_sent().await.unwrap().unwrap();
+    while follower.replica.number() < last.number {
+        let batch = tokio::time::timeout(TIMEOUT, follower.batches.recv()).await.unwrap().unwrap();
+        follower.take(&batch);
+    }
+    assert_eq!(follower.replica.take_alerts(), Some(alerts));
+    written.await.unwrap().unwrap();
+
+    first.handle.suspend().await.unwrap().guard.stay();
+    let handle = first.handle.clone();
+    let held =
+        tokio::spawn(async move { handle.keep_alerts(AlertsRecord::default()).await.map(drop) });
+    tokio::task::yield_now().await;
+    wait_until(async || first.handle.requests.capacity() == first.handle.requests.max_capacity())
+        .await;
+    for gateway in [first, second] {
+        gateway.handle.release().await.unwrap();
+        gateway.join().unwrap();
+    }
+    assert_eq!(held.await.unwrap(), Err(ControlError::Replaced), "another process has the alerts");
 }
 
 /// The policy writes another state at the first tick with measurements, and nothing else of the session changes then.
@@ -181,7 +215,7 @@ async fn descriptors_stay_with_sessions_copied_before() {
         assert!(expected.len() > 2);
         follower.take(&suspended.batch);
         assert_eq!(follower.replica.snapshot().unwrap().with_sockets(), expected);
-        first.handle.resume().await.unwrap();
+        first.handle.resume(Continuation::Upgrade).await.unwrap();
     }
     for gateway in [first, second] {
         end(gateway).await;
@@ -207,7 +241,8 @@ async fn sessions_continue_from_a_replica_without_descriptors() {
     let snapshot = follower.replica.snapshot().unwrap();
     first.handle.release().await.unwrap();
     first.join().unwrap();
-    let restored = second.handle.take_over(snapshot, Vec::new()).await.unwrap();
+    let restored =
+        second.handle.take_over(snapshot, Vec::new(), Continuation::Takeover).await.unwrap();
     assert_eq!(restored.sessions, SESSIONS);
     wait_until(async || views(&second).await == before).await;
     await_packets(&second, &mut clients).await;
@@ -241,7 +276,7 @@ async fn prepared_sessions_are_forgotten_or_served() {
     stop_packets(&first).await;
     first.handle.release().await.unwrap();
     first.join().unwrap();
-    second.handle.resume_prepared(&follower.replica).await.unwrap();
+    second.handle.resume_prepared(&follower.replica, Continuation::Takeover).await.unwrap();
     wait_until(async || views(&second).await == before).await;
     await_packets(&second, &mut clients).await;
     assert_eq!(world.agent.count("open"), opens, "the leg of a trunk goes on");
@@ -315,10 +350,14 @@ async fn resume_serves_packets_before_it_decides() {
     follower.follow(Duration::ZERO).await;
     first.handle.suspend().await.unwrap().guard.stay();
     stop_packets(&first).await;
-    look_at_answer(&first, ControlRequest::Resume, || {
-        clients.iter_mut().for_each(|client| client.talk(1));
-        assert!(!follower.batches.is_closed(), "the follower is dropped later");
-    })
+    look_at_answer(
+        &first,
+        |reply| ControlRequest::Resume(Continuation::Upgrade, reply),
+        || {
+            clients.iter_mut().for_each(|client| client.talk(1));
+            assert!(!follower.batches.is_closed(), "the follower is dropped later");
+        },
+    )
     .await;
     while follower.batches.recv().await.is_some() {}
     end(first).await;
@@ -336,7 +375,12 @@ async fn takeover_answers_once_packets_are_served() {
     first.handle.release().await.unwrap();
     first.join().unwrap();
     let snapshot = Box::new(snapshot_of([batch]));
-    let take_over = |reply| ControlRequest::Restore { snapshot, descriptors, resume: true, reply };
+    let take_over = |reply| ControlRequest::Restore {
+        snapshot,
+        descriptors,
+        resume: Some(Continuation::Takeover),
+        reply,
+    };
     let restored = look_at_answer(&second, take_over, || {
         clients.iter_mut().for_each(|client| client.talk(1));
     });

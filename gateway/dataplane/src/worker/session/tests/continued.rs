@@ -10,6 +10,7 @@ use evenkeel_model::Incarnation;
 use super::*;
 use crate::flows::{FlowEntry, Flows};
 use crate::worker::egress::{Trunk, TrunkSocket};
+use crate::worker::report::MediaCounts;
 
 const VOICE: u8 = 0;
 const PICTURE: u8 = 96;
@@ -239,7 +240,11 @@ impl Stage {
             SUMMARY => {
                 self.bench.at(ms, WorkerSession::tick);
                 let session = &mut self.bench.session;
-                let summary = session.summary(now);
+                let mut summary = session.summary(now);
+                // They begin anew in another process.
+                if let Some(summary) = &mut summary {
+                    summary.counts = MediaCounts::default();
+                }
                 self.out.push(format!("{summary:?} {}", session.went_idle(now)));
             }
             CHECK => self.check(act.sequence, act.payload > 0, now),

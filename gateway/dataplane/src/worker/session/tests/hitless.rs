@@ -1,7 +1,9 @@
 //! Two hops that carry a session: losses and gaps when one hop ends.
 
+use evenkeel_model::RepairKind;
+
 use super::*;
-use crate::worker::report::Distribution;
+use crate::worker::report::{Distribution, RepairCounts};
 
 const VOICE: u8 = 0;
 const PICTURE: u8 = 96;
@@ -279,4 +281,32 @@ fn differing_retransmissions_are_not_reported() {
         scene.copies(number..number + 1);
     }
     assert!(scene.unalike().is_empty());
+}
+
+#[test]
+fn repairs_gap_and_frozen_picture_are_counted() {
+    let mut scene = Scene::new();
+    scene.route(RedundancyMode::Hot, &[0], None);
+    for number in 0..10 {
+        for stream in [(VOICE, 7), (PICTURE, 70), (REPAIR, 80)] {
+            assert!(scene.passes(0, stream, number));
+        }
+    }
+    scene.dies(0, 200);
+    scene.route(RedundancyMode::Hot, &[1], None);
+    assert!(scene.passes(1, (PICTURE, 71), 20));
+    let fields =
+        rtp::Fields { payload_type: REPAIR, marker: false, sequence: 1, timestamp: 1, ssrc: 5 };
+    let mut packet = Vec::new();
+    rtp::write(&fields, &[0; 8], &mut packet);
+    scene.bench.at(400, |session, cx| session.handle_client_rtp(&packet, cx));
+    let now = scene.bench.start + Duration::from_millis(500);
+    let mut counts = || scene.bench.session.summary(now).unwrap().counts;
+    let counted = counts();
+    let retransmitted =
+        RepairCounts { packets_up: 1, bytes_up: 20, packets_down: 10, bytes_down: 200 };
+    assert_eq!(counted.repairs[RepairKind::Retransmission as usize], retransmitted);
+    assert_eq!(counted.repairs[RepairKind::Fec as usize], RepairCounts::default());
+    assert_eq!((counted.gap, counted.freezes), (Some(Duration::from_millis(220)), 1));
+    assert_eq!(counts(), MediaCounts::default(), "reported once");
 }

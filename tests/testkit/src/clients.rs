@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Client {
+pub enum Client {
     GStreamer,
     Ffmpeg,
     Aioquic,
@@ -38,7 +38,7 @@ const ELEMENTS: [&str; 10] = [
 ///
 /// # Panics
 /// The client is absent, and clients are required.
-pub(crate) fn present(test: &str, client: Client) -> bool {
+pub fn present(test: &str, client: Client) -> bool {
     if client.is_here() {
         return true;
     }
@@ -56,8 +56,8 @@ pub(crate) fn present(test: &str, client: Client) -> bool {
 }
 
 /// The Python interpreter with aioquic and pylibsrtp.
-pub(crate) fn python() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/interop-venv/bin/python")
+pub fn python() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/interop-venv/bin/python")
 }
 
 impl Client {
@@ -83,7 +83,9 @@ impl Client {
             Client::Prometheus => ["prometheus", "promtool"]
                 .iter()
                 .all(|program| runs(Command::new(program).arg("--version"))),
-            Client::Alertmanager => runs(Command::new("amtool").arg("--version")),
+            Client::Alertmanager => ["prometheus-alertmanager", "amtool"]
+                .iter()
+                .all(|program| runs(Command::new(program).arg("--version"))),
             Client::Pylibsrtp => runs(Command::new(python()).args(["-c", "import pylibsrtp"])),
             Client::Aioquic => runs(Command::new(python()).args(["-c", "import aioquic"])),
         }

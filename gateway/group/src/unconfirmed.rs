@@ -1,0 +1,40 @@
+//! Changes that the standby of an owner has not confirmed.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// Batches of records on their way to the standby, by number, and the times at which they were sent.
+#[derive(Default, Debug)]
+pub(super) struct UnconfirmedBatches(VecDeque<(u64, Instant)>);
+
+impl UnconfirmedBatches {
+    pub(super) fn handle_sent(&mut self, number: u64, now: Instant) {
+        self.0.push_back((number, now));
+    }
+
+    /// The standby has the batches up to this one.
+    pub(super) fn handle_confirmed(&mut self, number: u64) {
+        while self.0.front().is_some_and(|(oldest, _)| *oldest <= number) {
+            self.0.pop_front();
+        }
+    }
+
+    /// The standby is gone, and no other one has the changes. The first batch that the next one confirms has all records.
+    pub(super) fn handle_disconnected(&mut self, now: Instant) {
+        let oldest = self.oldest().unwrap_or(now);
+        self.0.clear();
+        self.0.push_back((0, oldest));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// When the oldest one was sent.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.0.front().map(|(_, sent)| *sent)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Judges the last revision that became active in each policy set, by the objectives of the set's scenarios: after it against
+//! before.
+//!
+//! No canary shows this harm: offers that are refused or opened late, and revisions that became active at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_model::{
+    Breach, BreachCount, CoreSettings, FAST_BURN, Figure, PolicyName, SloIndicator,
+};
+
+use crate::counts::{SHORTEST, WINDOWS};
+use crate::table::SloTable;
+
+/// A revision is judged as long as the shortest window lasts, which contains all since it became active.
+const JUDGED_TICKS: u32 = WINDOWS[SHORTEST].buckets;
+
+/// Fewer sessions or offers on either side are not compared.
+const COMPARED_MIN: u32 = 20;
+
+/// An activated revision misses the limit more often than this many times the share before.
+const TIMES_BEFORE: f64 = 2.0;
+
+/// The judges of all policy sets.
+#[derive(Default, Debug)]
+pub struct ActivationJudges(BTreeMap<Arc<str>, ActivationJudge>);
+
+/// A revision that burns an error budget fast since it became active.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ActivationBreach {
+    /// The policy, by set and hook.
+    pub policy: PolicyName,
+    /// The revision.
+    pub revision: Arc<str>,
+    /// The evidence.
+    pub breach: Breach,
+}
+
+#[derive(Debug)]
+struct ActivationJudge {
+    policy: PolicyName,
+    revision: Arc<str>,
+    began: u32,
+    /// Later ticks are compared: the activation is over, and as many nodes are up as at that time.
+    compared_from: u32,
+    /// The number of nodes that were up.
+    up: usize,
+    /// Of all scenarios of the set, in the shortest window.
+    before: Vec<(Arc<str>, SloIndicator, BreachCount)>,
+}
+
+impl ActivationJudges {
+    /// Judges a revision from now on, in place of an earlier one of its set. `up`: the number of nodes that are up.
+    pub fn begin(
+        &mut self,
+        policy: PolicyName,
+        revision: Arc<str>,
+        table: &SloTable,
+        settings: &CoreSettings,
+        up: usize,
+        now: Instant,
+    ) {
+        let of_set = settings.scenarios.iter().filter(|(_, scenario)| scenario.set == policy.set);
+        let limited = of_set.filter_map(|(name, scenario)| Some((name, scenario.slo.as_ref()?)));
+        let before = limited.flat_map(move |(name, slo)| {
+            let indicators = SloIndicator::ALL.into_iter().filter(|of| slo.has(*of));
+            let last = move |of| table.last_ticks(name, of, JUDGED_TICKS, now);
+            indicators.map(move |of| (Arc::clone(name), of, last(of)))
+        });
+        let before = before.collect();
+        let judge = ActivationJudge {
+            began: table.tick(now),
+            compared_from: table.tick(now),
+            up,
+            before,
+            revision,
+            policy: policy.clone(),
+        };
+        self.0.insert(policy.set, judge);
+    }
+
+    /// Returns the revisions that burn an error budget fast, each once. A revision is not blamed for the time in which fewer
+    /// nodes are up than when it became active.
+    pub fn judge(
+        &mut self,
+        table: &SloTable,
+        settings: &CoreSettings,
+        up: usize,
+        now: Instant,
+    ) -> Vec<ActivationBreach> {
+        let mut breaches = Vec::new();
+        self.0.retain(|_, judge| {
+            let tick = table.tick(now);
+            if tick.saturating_sub(judge.began) > JUDGED_TICKS {
+                return false;
+            }
+            if up < judge.up {
+                judge.compared_from = tick;
+            }
+            let ticks = tick.saturating_sub(judge.compared_from);
+            let breach = judge.breach(table, settings, ticks, now);
+            let is_over = breach.is_some();
+            breaches.extend(breach.map(|breach| ActivationBreach {
+                policy: judge.policy.clone(),
+                revision: Arc::clone(&judge.revision),
+                breach,
+            }));
+            !is_over
+        });
+        breaches
+    }
+}
+
+impl ActivationJudge {
+    /// Compares the last ticks with those before the activation.
+    fn breach(
+        &self,
+        table: &SloTable,
+        settings: &CoreSettings,
+        ticks: u32,
+        now: Instant,
+    ) -> Option<Breach> {
+        let share = |count: &BreachCount| f64::from(count.worse) / f64::from(count.of.max(1));
+        self.before.iter().find_map(|(scenario, of, before)| {
+            let (_, slo) = settings.slo(scenario)?;
+            let fast = (FAST_BURN * slo.error_budget()).min(1.0);
+            let after = table.last_ticks(scenario, *of, ticks, now);
+            let is_breach = before.of.min(after.of) >= COMPARED_MIN
+                && share(&after) >= fast
+                && share(&after) > TIMES_BEFORE * share(before);
+            let rest = BreachCount::default();
+            is_breach.then_some(Breach { figure: Figure::Slo, canary: after, rest })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

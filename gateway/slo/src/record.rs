@@ -1,0 +1,103 @@
+//! The windows of scenarios, for the process that continues them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_media::instant;
+use evenkeel_model::{CoreSettings, SloIndicator};
+use serde::{Deserialize, Serialize};
+
+use crate::counts::{BucketRing, SessionCounts, WINDOWS};
+use crate::table::SloTable;
+
+/// The windows of some scenarios, or of all: about a kilobyte per indicator.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct SloRecord {
+    /// Ticks count from here.
+    #[serde(with = "instant")]
+    began: Instant,
+    scenarios: BTreeMap<Arc<str>, Vec<WindowRecord>>,
+}
+
+/// A window of one indicator, by names: another version may have other indicators or windows.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+struct WindowRecord {
+    slo: Box<str>,
+    window: Box<str>,
+    ring: BucketRing,
+}
+
+impl SloRecord {
+    /// Replaces the scenarios of a record by those of a later one of the same process.
+    pub fn merged(earlier: Option<SloRecord>, later: Option<SloRecord>) -> Option<SloRecord> {
+        match (earlier, later) {
+            (Some(mut record), Some(later)) => {
+                record.began = later.began;
+                record.scenarios.extend(later.scenarios);
+                Some(record)
+            }
+            (earlier, later) => earlier.or(later),
+        }
+    }
+}
+
+impl SloTable {
+    /// Returns the record of all scenarios; `None` if no session or offer was counted.
+    pub fn record(&self) -> Option<SloRecord> {
+        let scenarios =
+            self.scenarios.iter().map(|(name, counts)| (Arc::clone(name), windows_of(counts)));
+        let scenarios: BTreeMap<_, _> = scenarios.collect();
+        (!scenarios.is_empty()).then_some(SloRecord { began: self.began, scenarios })
+    }
+
+    /// Returns the record of the scenario after `last`, which it becomes, and of the first one after the last of all.
+    pub fn next_record(&self, last: &mut Option<Arc<str>>) -> Option<SloRecord> {
+        let is_later = |name: &Arc<str>| last.as_ref().is_none_or(|last| name > last);
+        let next = self.scenarios.iter().find(|(name, _)| is_later(name));
+        let (name, counts) = next.or_else(|| self.scenarios.first_key_value())?;
+        *last = Some(Arc::clone(name));
+        let scenarios = BTreeMap::from([(Arc::clone(name), windows_of(counts))]);
+        Some(SloRecord { began: self.began, scenarios })
+    }
+
+    /// Continues the windows of another process, of scenarios that have an objective here.
+    pub fn restore(&mut self, record: Option<SloRecord>, settings: &CoreSettings) {
+        self.scenarios.clear();
+        let Some(SloRecord { began, scenarios }) = record else { return };
+        self.began = began;
+        for (name, windows) in scenarios {
+            let Some((name, _)) = settings.slo(&name) else { continue };
+            let counts = self.scenarios.entry(Arc::clone(name));
+            let counts = counts.or_insert_with(|| SloIndicator::ALL.map(|_| SessionCounts::new(0)));
+            for WindowRecord { slo, window, ring } in windows {
+                let of = SloIndicator::ALL.into_iter().find(|it| it.name() == &*slo);
+                let place = WINDOWS.iter().position(|length| length.name == &*window);
+                let found = of.zip(place).filter(|(_, place)| ring.fits(WINDOWS[*place]));
+                if let Some((of, place)) = found {
+                    counts[of as usize].windows[place] = ring;
+                }
+            }
+        }
+    }
+
+    /// Forgets what [`SloTable::restore`] continued: the other process goes on.
+    pub fn forget_restored(&mut self) {
+        self.scenarios.clear();
+    }
+}
+
+/// The windows in which something was counted.
+fn windows_of(counts: &[SessionCounts; SloIndicator::ALL.len()]) -> Vec<WindowRecord> {
+    let indicators = SloIndicator::ALL.into_iter().zip(counts);
+    let windows = indicators.flat_map(|(of, counts)| {
+        let windows = WINDOWS.into_iter().zip(&counts.windows);
+        let counted = windows.filter(|(_, ring)| !ring.is_empty());
+        counted.map(move |(length, ring)| WindowRecord {
+            slo: of.name().into(),
+            window: length.name.into(),
+            ring: ring.clone(),
+        })
+    });
+    windows.collect()
+}

@@ -1,0 +1,50 @@
+use std::time::Duration;
+
+use super::*;
+use crate::SloRecord;
+
+const SLO: ServiceObjective = ServiceObjective {
+    objective: 0.99,
+    refusals: true,
+    set_up: None,
+    gap: None,
+    r_factor_centi: None,
+};
+
+#[test]
+fn burn_rate_needs_ten_sessions() {
+    let mut now = Instant::now();
+    let mut table = SloTable::new(now);
+    let call: Arc<str> = "call".into();
+    let mut offers = |bad: u32, good: u32| {
+        now += Duration::from_secs(1);
+        for is_bad in (0..bad + good).map(|number| number < bad) {
+            table.note_offer(&call, SloIndicator::Refusals, is_bad, now);
+        }
+        let (tick, of) = (table.tick(now), SloIndicator::Refusals);
+        [0, 1, 2, 3].map(|place| table.window(&call, of, &SLO, place, tick).burn_rate)
+    };
+    assert_eq!(offers(1, 8), [None; 4]);
+    assert_eq!(offers(0, 1), [Some(10.0); 4], "1 of 10, where 1 % may be bad");
+    assert_eq!(offers(10, 180), [Some(5.5); 4]);
+}
+
+#[test]
+fn records_of_single_scenarios_add_up() {
+    let now = Instant::now();
+    let mut table = SloTable::new(now);
+    assert_eq!((table.record(), table.next_record(&mut None)), (None, None));
+    let refuse = |table: &mut SloTable, name: &str| {
+        table.note_offer(&name.into(), SloIndicator::Refusals, true, now);
+    };
+    ["a", "b", "c"].iter().for_each(|name| refuse(&mut table, name));
+    let (mut last, mut whole) = (None, None);
+    for _ in 0..3 {
+        whole = SloRecord::merged(whole, table.next_record(&mut last));
+    }
+    assert_eq!(whole, table.record());
+    refuse(&mut table, "a");
+    whole = SloRecord::merged(whole, table.next_record(&mut last));
+    assert_eq!(whole, table.record(), "the first one comes again");
+    assert_eq!(SloRecord::merged(whole.clone(), None), whole);
+}

@@ -1,0 +1,94 @@
+//! Alerts: the rules before Prometheus and Alertmanager, and what a gateway sends itself.
+
+mod callers;
+mod faults;
+mod fleet;
+mod link;
+mod next_process;
+mod servers;
+
+use std::time::{Duration, Instant};
+
+use evenkeel_telemetry::alerts::RULES;
+use evenkeel_testkit::clients::{Client, present};
+use serde_json::{Value, json};
+
+use self::faults::{FaultPlay, NOT_PLAYED, OF_INDEX, PlayedFault, SENT};
+use self::fleet::{Fleet, LATER, came};
+use self::servers::{Noticed, Servers};
+use crate::harness::{Place, acceptance_row, report};
+
+/// A forecast and a check of losses come a minute after the start, also without a fault.
+const CONTROL: Duration = Duration::from_secs(63);
+
+/// A control run is not shorter, whatever the start took.
+const CONTROL_MIN: Duration = Duration::from_secs(30);
+
+/// A receiver hears of the end of an alert a minute after its beginning at the earliest.
+const RESOLVED_WITHIN: Duration = Duration::from_secs(100);
+
+/// Lets a healthy fleet run, and returns the row.
+fn control(fleet: &Fleet<'_>, servers: &Servers<'_>) -> Value {
+    let began = Instant::now();
+    let until = (fleet.full_began + CONTROL).max(began + CONTROL_MIN);
+    came(until - began, || false);
+    let noticed = servers.noticed();
+    let alerts: Vec<&Noticed> = noticed.iter().filter(|it| it.is_firing).collect();
+    let labels: Vec<_> = alerts.iter().map(|it| &it.labels).collect();
+    println!("alert.control: {:?}, {labels:?}", began.elapsed());
+    let figures = json!({"seconds": began.elapsed().as_secs(), "alerts": alerts.len()});
+    acceptance_row("alert.control", alerts.is_empty(), &figures, &json!({"alerts": 0}))
+}
+
+/// The row of an alert that the gateway sends to Alertmanager's API, and of its end. `began`: that of its fault.
+fn sent(servers: &Servers<'_>, began: Option<Instant>, sent_at: Option<Instant>) -> Value {
+    let fired_s = began.zip(sent_at).map(|(began, at)| (at - began).as_secs());
+    let ends = || !servers.sends(SENT) && servers.has_heard(SENT, false);
+    let fires = sent_at.is_some() && servers.has_heard(SENT, true);
+    let resolves = fires && came(RESOLVED_WITHIN, ends);
+    let resolved_s = sent_at.map(|at| at.elapsed().as_secs());
+    println!("alert.sent: {fired_s:?} s, ended: {resolves}, after {resolved_s:?} s");
+    let figures = json!({"fired_s": fired_s, "resolved_s": resolved_s});
+    acceptance_row("alert.sent", resolves, &figures, &json!({}))
+}
+
+/// The row of a rule.
+fn row(rule: &str, faults: &[PlayedFault], noticed: &[Noticed], has_store: bool) -> Value {
+    let id = format!("alert.{rule}");
+    let of_index = OF_INDEX.iter().map(|rule| (*rule, "no NATS: tests/nats/install"));
+    let of_index = of_index.filter(|_| !has_store);
+    let skipped = NOT_PLAYED.into_iter().chain(of_index).find(|(name, _)| *name == rule);
+    if let Some((_, reason)) = skipped {
+        println!("{id} skipped: {reason}");
+        return json!({"id": id, "held": false, "skipped": reason, "figures": {}, "limits": {}});
+    }
+    let fault = faults.iter().find(|fault| fault.rule == rule);
+    let after = fault.and_then(|fault| fault.noticed_after(noticed));
+    println!("{id}: {after:?}");
+    let figures = after.map_or(json!({}), |after| json!({"noticed_s": after.as_secs_f64()}));
+    acceptance_row(&id, after.is_some(), &figures, &json!({}))
+}
+
+#[test]
+fn rules_notice_their_faults_and_stay_silent_without() {
+    let test = "rules_notice_their_faults_and_stay_silent_without";
+    if !present(test, Client::Prometheus) || !present(test, Client::Alertmanager) {
+        return;
+    }
+    let Some(place) = Place::lay(test) else { return };
+    let mut fleet = Fleet::start(test, &place);
+    let servers = Servers::start(&place, &Fleet::instances(), LATER.parse().unwrap());
+    let mut rows = vec![control(&fleet, &servers)];
+    let has_store = fleet.store.is_some();
+    let mut play = FaultPlay::new(&mut fleet, &servers);
+    play.play();
+    let (faults, sent_at) = (play.faults, play.sent_at);
+    let noticed = servers.noticed();
+    rows.extend(RULES.iter().map(|rule| row(rule.name, &faults, &noticed, has_store)));
+    let of_sent = faults.iter().find(|fault| fault.rule == SENT);
+    rows.push(sent(&servers, of_sent.map(|fault| fault.began), sent_at));
+    report(&rows);
+    let missed: Vec<&Value> =
+        rows.iter().filter(|row| row["held"] == false && row["skipped"].is_null()).collect();
+    assert!(missed.is_empty(), "{missed:#?}");
+}
