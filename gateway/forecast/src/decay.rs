@@ -71,6 +71,8 @@ pub struct NodeSample {
     pub memory: Option<f64>,
     /// Start of the process, Unix time in seconds.
     pub started_s: Option<u64>,
+    /// The node is drained or stopped, so that its process may start anew without a fault.
+    pub may_restart: bool,
 }
 
 /// The sign by which a failure announces itself.
@@ -126,7 +128,7 @@ impl DecayForecast {
             self.delay.sample(minute, sample.round_trip_ms, DAY_VALUES),
             self.loss.sample(minute, Some(sample.loss), TREND_VALUES),
             self.memory.sample(minute, sample.memory, TREND_VALUES),
-            self.restarts.sample(minute, sample.started_s),
+            self.restarts.sample(minute, &sample),
         ];
         if is_new.contains(&true) {
             self.warned = self.trend(minute);
@@ -181,8 +183,12 @@ struct Restarts {
 
 impl Restarts {
     /// Returns true if the process has restarted since the last sample of it.
-    fn sample(&mut self, minute: Minute, started_s: Option<u64>) -> bool {
-        let Some(started_s) = started_s else { return false };
+    fn sample(&mut self, minute: Minute, sample: &NodeSample) -> bool {
+        if sample.may_restart {
+            self.started_s = None;
+            return false;
+        }
+        let Some(started_s) = sample.started_s else { return false };
         let before = self.started_s.replace(started_s);
         let is_new = before.is_some_and(|before| started_s > before + START_TOLERANCE_S);
         if is_new {

@@ -215,8 +215,9 @@ fn region_sample(region: &RegionStanding) -> RegionSample {
 
 /// No value of a node that does not run: its last probes are old.
 fn node_sample(node: &NodeStanding) -> NodeSample {
+    let may_restart = node.draining || node.health == Health::Cold;
     if matches!(node.health, Health::Down | Health::Cold) {
-        return NodeSample::default();
+        return NodeSample { may_restart, ..NodeSample::default() };
     }
     NodeSample {
         round_trip_ms: node.round_trip.map(|it| it.as_secs_f64() * 1_000.0),
@@ -226,6 +227,7 @@ fn node_sample(node: &NodeStanding) -> NodeSample {
             let started = SystemTime::now().checked_sub(process.started.elapsed())?;
             Some(unix_us(started) / 1_000_000)
         }),
+        may_restart,
     }
 }
 

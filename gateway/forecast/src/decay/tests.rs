@@ -3,7 +3,13 @@ use super::*;
 const DAY: u64 = crate::MINUTES_OF_DAY;
 
 fn healthy() -> NodeSample {
-    NodeSample { round_trip_ms: Some(10.0), loss: 0.001, memory: Some(0.3), started_s: Some(1_000) }
+    NodeSample {
+        round_trip_ms: Some(10.0),
+        loss: 0.001,
+        memory: Some(0.3),
+        started_s: Some(1_000),
+        may_restart: false,
+    }
 }
 
 /// A healthy node, and then the samples of so many minutes. Returns the first warning, with its minute.
@@ -126,6 +132,16 @@ fn third_restart_within_two_hours_is_warned_of() {
         ..sample
     };
     assert_eq!(warned(300, drifting), None, "clocks");
+}
+
+#[test]
+fn restarts_of_drained_node_are_no_sign() {
+    let found = warned(300, |minute, sample| NodeSample {
+        started_s: Some(1_000 + minute / 20 * 1_200),
+        may_restart: minute % 20 >= 18,
+        ..sample
+    });
+    assert_eq!(found, None);
 }
 
 #[test]

@@ -213,6 +213,20 @@ async fn memory_and_restarts_of_process_are_reported() {
 }
 
 #[tokio::test]
+async fn starts_after_planned_stops_are_not_reported() {
+    let mut scene = Scene::new();
+    let first = std::time::Instant::now();
+    let cold = NodeStanding { health: Health::Cold, ..node() };
+    for minute in 0..10 {
+        let started = first.checked_sub(Duration::from_secs(60 * (10 - minute))).unwrap();
+        let process = Some(ProcessState { memory_permille: 500, started });
+        let runs = NodeStanding { process, ..node() };
+        let report = scene.sample(minute, if minute.is_multiple_of(2) { cold } else { runs }).await;
+        assert_eq!(report, ForecastReport::default(), "after {minute} minutes");
+    }
+}
+
+#[tokio::test]
 async fn harmless_spike_is_not_reported() {
     let mut scene = Scene::new();
     for minute in 0..240 {
