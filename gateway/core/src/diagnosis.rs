@@ -9,7 +9,7 @@ use evenkeel_diagnosis::{
     StandingImpairment,
 };
 use evenkeel_model::{
-    CoreEvent, FlowCounts, Impairment, NodeProbing, PathSegment, RoomId, SessionId,
+    CoreEvent, FlowCounts, Impairment, ImpairmentSign, NodeProbing, PathSegment, RoomId, SessionId,
 };
 
 use crate::effects::Effects;
@@ -27,7 +27,7 @@ const SWEPT_AT_ONCE: usize = 1_024;
 /// Idle paths are forgotten after this many slots.
 const IDLE_SLOTS: u64 = 4;
 
-/// Sessions of a call between two. In larger rooms muted microphones are usual.
+/// Sessions of a call between two. In larger rooms people mute their microphones before they join.
 const CALL_SESSIONS: usize = 2;
 
 #[derive(Debug)]
@@ -59,10 +59,12 @@ impl Diagnosis {
         self.paths.get(&id)?.impairment.map(|standing| standing.impairment)
     }
 
-    /// The session's own uplink or downlink impairs it.
-    pub(crate) fn is_impaired_by_client(&self, id: SessionId) -> bool {
+    /// The session loses packets on its own uplink or downlink. Jitter and delay alone are no reason to limit its group.
+    pub(crate) fn loses_by_client(&self, id: SessionId) -> bool {
         let by_client = |it: Impairment| {
-            it.at == id && matches!(it.segment, PathSegment::Uplink | PathSegment::Downlink)
+            it.at == id
+                && it.sign == ImpairmentSign::Loss
+                && matches!(it.segment, PathSegment::Uplink | PathSegment::Downlink)
         };
         self.impairment(id).is_some_and(by_client)
     }
