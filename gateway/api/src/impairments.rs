@@ -33,7 +33,7 @@ pub(super) fn impaired(impairment: &Impairment) -> impl Serialize + use<> {
             client_round_trip_us?: evidence.client_round_trip_us,
             node_round_trip_us?: evidence.node_round_trip_us,
             key_frame_missing_ms?: evidence.key_frame_missing_ms,
-            silent_percent?: evidence.silent_percent,
+            silent_packets?: evidence.silent_packets,
             frames_per_second?: frames.map(|[now, _]| now),
             usual_frames_per_second?: frames.map(|[_, usual]| usual),
             gateway_late_ms: evidence.late.as_millis() as u64,

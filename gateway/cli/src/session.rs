@@ -422,8 +422,8 @@ fn impairment(said: &Value) -> Vec<String> {
     if let Some(missing) = evidence["key_frame_missing_ms"].as_u64() {
         lines.push(format!("    video: key frames requested for {missing} ms, none came"));
     }
-    if let Some(silent) = evidence["silent_percent"].as_u64().filter(|silent| *silent > 0) {
-        lines.push(format!("    voice: {silent} % of its packets without sound"));
+    if let Some(silent) = evidence["silent_packets"].as_u64() {
+        lines.push(format!("    voice: {silent} packets, none with sound"));
     }
     if let Some(frames) = evidence["frames_per_second"].as_u64() {
         let usual = &evidence["usual_frames_per_second"];

@@ -12,6 +12,9 @@ const FRAMES_USUAL: f32 = 15.0;
 /// A device is named if it sends less than this share of its usual frames.
 const FRAMES_LEFT: f32 = 1.0 / 3.0;
 
+/// Frames per second from which a device is behind: a shared screen without changes, which may replace a camera, has one.
+const FRAMES_MOVING: f32 = 2.0;
+
 /// Part by which a slot changes the usual number of frames.
 const FRAMES_WEIGHT: f32 = 0.125;
 
@@ -21,12 +24,16 @@ const KEY_FRAME_WITHIN: Duration = Duration::from_secs(2);
 /// Voice packets per second from which their silence is a fault: silence suppression (DTX) sends at most five.
 const VOICE_MIN: f32 = 10.0;
 
+/// Silent packets since the session began from which no sound is expected: 10 s of voice. A microphone that is muted later had
+/// noise before.
+const SILENT_MIN: u32 = 500;
+
 /// Media of a device in one slot.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct DeviceCounts {
     frames: u32,
     voice: u32,
-    silent: u32,
+    silent_voice: u32,
     key_frame_missing_ms: u32,
 }
 
@@ -35,13 +42,12 @@ impl DeviceCounts {
         let add = |sum: &mut u32, more: u32| *sum = sum.saturating_add(more);
         add(&mut self.frames, flow.frames);
         add(&mut self.voice, flow.sent[0]);
-        add(&mut self.silent, flow.silent);
+        self.silent_voice = flow.silent_voice;
         self.key_frame_missing_ms = self.key_frame_missing_ms.max(flow.key_frame_missing_ms);
     }
 
-    /// The share of voice packets without sound, in per cent. `None` without voice.
-    pub(crate) fn silent_percent(&self) -> Option<u8> {
-        (self.silent * 100).checked_div(self.voice).map(|percent| percent as u8)
+    pub(crate) fn silent_packets(&self) -> Option<u32> {
+        (self.silent_voice > 0).then_some(self.silent_voice)
     }
 
     pub(crate) fn key_frame_missing_ms(&self) -> Option<u32> {
@@ -49,7 +55,8 @@ impl DeviceCounts {
     }
 
     fn is_silent(&self, slot_length: Duration) -> bool {
-        self.silent >= self.voice && self.voice as f32 >= VOICE_MIN * slot_length.as_secs_f32()
+        self.silent_voice >= SILENT_MIN
+            && self.voice as f32 >= VOICE_MIN * slot_length.as_secs_f32()
     }
 }
 
@@ -93,9 +100,11 @@ impl FrameRate {
     /// The certainty that the client sends less than half of its usual frames, if it sends less than a third.
     fn drop_certainty(&self, slots: [DeviceCounts; 2], slot_length: Duration) -> Option<f64> {
         let frames: u32 = slots.iter().map(|counts| counts.frames).sum();
-        let usual = self.usual * slot_length.as_secs_f32() * slots.len() as f32;
+        let seconds = slot_length.as_secs_f32() * slots.len() as f32;
+        let usual = self.usual * seconds;
         let fell = slots.iter().all(|counts| counts.frames > 0)
             && self.usual >= FRAMES_USUAL
+            && frames as f32 >= FRAMES_MOVING * seconds
             && (frames as f32) < usual * FRAMES_LEFT;
         let half = f64::from(usual) / 2.0;
         let certainty = certainty((half - f64::from(frames)) / half.sqrt());
@@ -103,8 +112,8 @@ impl FrameRate {
     }
 }
 
-/// The fault of a device that loses no packets, with its certainty. `is_call`: the room has at most
-/// two sessions. In larger ones muted microphones are usual.
+/// The fault of a device that loses no packets, with its certainty. `is_call`: the room has at most two sessions. In larger ones
+/// people mute their microphones before they join.
 pub(crate) fn device_fault(
     slots: [DeviceCounts; 2],
     rate: &FrameRate,

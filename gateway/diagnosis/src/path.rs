@@ -66,6 +66,8 @@ struct SlotCounts {
     /// Jitter from the client, and from the node.
     jitter_up: MeanJitter,
     jitter: MeanJitter,
+    /// The shortest round trip of the client.
+    round_trip_us: Option<u32>,
     device: DeviceCounts,
 }
 
@@ -79,6 +81,7 @@ impl SlotCounts {
         add(&mut self.lost, flow.lost);
         self.jitter_up.add(flow.jitter_up_us);
         self.jitter.add(flow.jitter_us);
+        self.round_trip_us = [self.round_trip_us, flow.round_trip_us].into_iter().flatten().min();
         self.device.add(flow);
     }
 }
@@ -95,6 +98,7 @@ pub struct SessionPath {
     node_reports: LastReports,
     client_reports: LastReports,
     client_jitter: LastReports,
+    /// Round trips of the client, one of each slot.
     round_trips: LastReports,
     /// Loss of the last slots from the client and from the node.
     from_client: Recalled,
@@ -160,7 +164,6 @@ impl SessionPath {
         self.node_reports.add(self.slot, flow.reported_ppm);
         self.client_reports.add(self.slot, flow.client_ppm);
         self.client_jitter.add(self.slot, flow.client_jitter_us);
-        self.round_trips.add(self.slot, flow.round_trip_us);
         change
     }
 
@@ -203,6 +206,7 @@ impl SessionPath {
 
     /// Ends the current slot, and those without packets after it.
     pub fn begin_slot(&mut self, slot: u64) {
+        self.round_trips.add(self.slot, self.counts[0].round_trip_us);
         let turned = usize::try_from(slot - self.slot).unwrap_or(usize::MAX).min(self.counts.len());
         self.counts.rotate_right(turned);
         self.counts[..turned].fill(SlotCounts::default());
@@ -295,7 +299,7 @@ impl SessionPath {
             node_round_trip_us: leg.zip(leg_before).map(|(leg, before)| us(leg.min(before))),
             frames: self.frame_rate.evidence(last, slot_length),
             key_frame_missing_ms: last.key_frame_missing_ms(),
-            silent_percent: last.silent_percent(),
+            silent_packets: last.silent_packets(),
             late: own.late,
             dropped_ppm: own.dropped.ppm(),
         }
@@ -349,3 +353,6 @@ fn from_node(slots: &[SlotCounts]) -> LossShare {
     let sum = |count: fn(&SlotCounts) -> u32| slots.iter().map(count).sum();
     LossShare { lost: sum(|counts| counts.lost), of: sum(|counts| counts.expected) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,10 +39,10 @@ pub struct FlowCounts {
     pub client_jitter_us: Option<u32>,
     /// The round trip to the client, in microseconds, if it was measured since the last report.
     pub round_trip_us: Option<u32>,
-    /// Time for which key frames of the client were requested and none came, in milliseconds.
+    /// Time for which key frames of the client were requested, and its video had none, in milliseconds.
     pub key_frame_missing_ms: u32,
-    /// Voice packets of `sent` without sound.
-    pub silent: u32,
+    /// Voice packets of the client since the session began, if none of them has sound; otherwise 0.
+    pub silent_voice: u32,
 }
 
 impl FlowCounts {

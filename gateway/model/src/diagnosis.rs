@@ -41,7 +41,7 @@ crate::named! {
         FewFrames = "few-frames",
         /// Requested key frames do not come.
         NoKeyFrame = "no-key-frame",
-        /// Voice packets without sound.
+        /// The voice never had any sound.
         Silence = "silence",
     }
 }
@@ -96,10 +96,10 @@ pub struct PathEvidence {
     pub node_round_trip_us: Option<u32>,
     /// Video frames per second from the client, and usually.
     pub frames: Option<[u32; 2]>,
-    /// Time for which key frames of the client were requested and none came, in milliseconds.
+    /// Time for which key frames of the client were requested, and its video had none, in milliseconds.
     pub key_frame_missing_ms: Option<u32>,
-    /// Voice packets of the client without sound, in per cent.
-    pub silent_percent: Option<u8>,
+    /// Voice packets of the client since the session began, if none of them has sound.
+    pub silent_packets: Option<u32>,
     /// Lateness of this gateway.
     pub late: Duration,
     /// Packets that this gateway dropped, in ppm.

@@ -51,7 +51,7 @@ enum FaultySegment {
     Device,
     JitterUp,
     JitterDown,
-    SilentDevice,
+    MutedMicrophone,
     KeyFrames,
 }
 
@@ -67,7 +67,7 @@ impl FaultySegment {
         FaultySegment::Device,
         FaultySegment::JitterUp,
         FaultySegment::JitterDown,
-        FaultySegment::SilentDevice,
+        FaultySegment::MutedMicrophone,
         FaultySegment::KeyFrames,
     ];
 
@@ -83,7 +83,7 @@ impl FaultySegment {
             FaultySegment::Device => "link.device",
             FaultySegment::JitterUp => "link.uplink.jitter",
             FaultySegment::JitterDown => "link.downlink.jitter",
-            FaultySegment::SilentDevice => "link.device.silence",
+            FaultySegment::MutedMicrophone => "link.none.muted",
             FaultySegment::KeyFrames => "link.device.key-frames",
         }
     }
@@ -91,15 +91,13 @@ impl FaultySegment {
     /// The segment that the gateway should name.
     fn segment(self) -> Option<&'static str> {
         match self {
-            FaultySegment::Nothing => None,
+            FaultySegment::Nothing | FaultySegment::MutedMicrophone => None,
             FaultySegment::Uplink | FaultySegment::JitterUp => Some("uplink"),
             FaultySegment::Downlink | FaultySegment::JitterDown => Some("downlink"),
             FaultySegment::LegUp | FaultySegment::LegDown => Some("leg"),
             FaultySegment::Node => Some("node"),
             FaultySegment::Gateway => Some("gateway"),
-            FaultySegment::Device | FaultySegment::SilentDevice | FaultySegment::KeyFrames => {
-                Some("device")
-            }
+            FaultySegment::Device | FaultySegment::KeyFrames => Some("device"),
         }
     }
 
@@ -114,7 +112,7 @@ impl FaultySegment {
             FaultySegment::Downlink
             | FaultySegment::JitterDown
             | FaultySegment::Device
-            | FaultySegment::SilentDevice
+            | FaultySegment::MutedMicrophone
             | FaultySegment::KeyFrames => room_is_faulty && is_first,
             FaultySegment::LegUp
             | FaultySegment::LegDown
@@ -268,8 +266,8 @@ fn inject(faulty: FaultySegment, begins: bool, stage: &Stage, crowd: &Crowd) -> 
             let frames_per_second = Some(FRAMES);
             device(&firsts, DeviceFault { frames_per_second, ..DeviceFault::default() });
         }
-        FaultySegment::SilentDevice => {
-            device(&firsts, DeviceFault { is_silent: true, ..DeviceFault::default() });
+        FaultySegment::MutedMicrophone => {
+            device(&firsts, DeviceFault { is_muted: true, ..DeviceFault::default() });
         }
         FaultySegment::KeyFrames => {
             // The other session of the room requests what the first one does not send.

@@ -74,12 +74,12 @@ fn impairment_is_explained_with_its_evidence() {
     assert_eq!(impairment(&device), right);
     let device = json!({
         "segment": "device", "sign": "no-key-frame", "impaired_by": "s1", "confidence_percent": 99,
-        "evidence": {"key_frame_missing_ms": 2_100, "silent_percent": 100},
+        "evidence": {"key_frame_missing_ms": 2_100, "silent_packets": 620},
     });
     let right = [
         "  impaired by the device of s1: no key frame, 99 % certain",
         "    video: key frames requested for 2100 ms, none came",
-        "    voice: 100 % of its packets without sound",
+        "    voice: 620 packets, none with sound",
     ];
     assert_eq!(impairment(&device), right);
     let jitter = json!({

@@ -189,7 +189,7 @@ impl MediaState {
             missed_told: 0,
             shed: None,
             validation: needs_report.then(Box::default),
-            signs: MediaSigns::default(),
+            signs: MediaSigns::new(media.srtp == Srtp::Plain),
         })
     }
 

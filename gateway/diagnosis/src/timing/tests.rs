@@ -31,7 +31,8 @@ fn jittery(
 #[test]
 fn jitter_is_attributed_by_differences() {
     let cases = [
-        ((Some(0), 19, Some(0), 19), None),
+        ((Some(0), 21, Some(0), 21), None),
+        ((Some(0), 22, Some(0), 22), Some((PathSegment::Node, LISTENER))),
         ((Some(0), 40, Some(0), 40), Some((PathSegment::Node, LISTENER))),
         ((Some(0), 40, Some(10), 40), Some((PathSegment::Leg, LISTENER))),
         ((Some(0), 40, None, 40), Some((PathSegment::Leg, LISTENER))),

@@ -29,6 +29,8 @@ const VIDEO_PACKET_BYTES: usize = 800;
 const KEY_FRAME_TIMES: u64 = 3;
 /// Minimum video bitrate. A lower cap does not reduce video further.
 const VIDEO_FLOOR_BPS: u64 = 30_000;
+/// An Opus frame of silence.
+const SILENCE: [u8; 3] = [0xf8, 0xff, 0xfe];
 /// The smallest payload: the test header and one byte for the kind of content.
 const PAYLOAD_MIN: usize = TestHeader::LENGTH + 1;
 
@@ -48,7 +50,7 @@ impl Content {
             Self::Voice => b'V',
             Self::Key => b'K',
             Self::Delta => b'D',
-            Self::Silence => 0xff,
+            Self::Silence => SILENCE[0],
         }
     }
 
@@ -98,7 +100,7 @@ impl OutgoingTrack {
         };
         let mut payload = Vec::with_capacity(size);
         if content == Content::Silence {
-            payload.resize(size, Content::Silence.byte());
+            payload.extend_from_slice(&SILENCE);
         } else {
             mark.write(&mut payload);
             payload.push(content.byte());
@@ -148,21 +150,21 @@ fn track(
 pub(super) struct VoiceStream {
     pub(super) track: OutgoingTrack,
     pub(super) next_ns: u64,
-    pub(super) is_silent: bool,
+    pub(super) is_muted: bool,
 }
 
 impl VoiceStream {
     pub(super) fn new(session: u64, now_ns: u64, rng: &mut Rng) -> Self {
         let track = track(session, 0, (VOICE_TYPE, VOICE_CLOCK), now_ns, rng);
         // A random phase, so that clients do not send at the same time.
-        Self { track, next_ns: now_ns + rng.u64(0..VOICE_EVERY_NS), is_silent: false }
+        Self { track, next_ns: now_ns + rng.u64(0..VOICE_EVERY_NS), is_muted: false }
     }
 
     pub(super) fn packet(&mut self, now_ns: u64, rng: &mut Rng, out: &mut Vec<u8>) -> SentPacket {
         let timestamp = self.track.timestamp_at(self.next_ns);
         let first = self.track.number == 0;
         self.next_ns += VOICE_EVERY_NS;
-        let content = if self.is_silent { Content::Silence } else { Content::Voice };
+        let content = if self.is_muted { Content::Silence } else { Content::Voice };
         self.track.packet(timestamp, first, content, rng.usize(VOICE_BYTES), now_ns, out)
     }
 }

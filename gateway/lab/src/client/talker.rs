@@ -36,8 +36,8 @@ pub struct Persona {
 pub struct DeviceFault {
     /// Frames per second of its video; `None`: the usual rate.
     pub frames_per_second: Option<u64>,
-    /// Its voice has no sound, and no test header.
-    pub is_silent: bool,
+    /// Its microphone is muted: the voice has no sound, and no test header.
+    pub is_muted: bool,
     /// It requests a key frame of each video stream every second. Payloads of clients have no key frame of VP8.
     pub requests_key_frames: bool,
 }
@@ -211,7 +211,7 @@ impl Talker {
             video.frames_per_second = fault.frames_per_second.unwrap_or(FRAMES_PER_SECOND);
         }
         if let Some(voice) = &mut self.voice {
-            voice.is_silent = fault.is_silent;
+            voice.is_muted = fault.is_muted;
         }
         self.requests_key_frames = fault.requests_key_frames;
     }

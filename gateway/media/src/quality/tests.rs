@@ -48,13 +48,26 @@ fn codecs_are_found_by_sdp_name() {
 
 #[test]
 fn packets_without_sound_are_known() {
-    // A code byte of Opus, and a frame that is not sent.
-    for silent in [&[][..], &[0x78], &[0x7b, 0x41, 0x00], &[0xff; 160], &[0xd5; 8]] {
-        assert!(is_silent(silent), "{silent:x?}");
-    }
-    let mut click = [0xff; 160];
-    click[159] = 0x7f;
-    for sound in [&[0x78, 1, 2, 3][..], &[0x55; 7], &click, &[0, 1, 0, 1, 0, 1, 0, 1]] {
-        assert!(!is_silent(sound), "{sound:x?}");
+    let mut click = [0xff_u8; 160];
+    click[159] = 0x7e;
+    let cases: [(&str, &[u8], Option<bool>); 12] = [
+        // A frame of silence, and one that is not sent.
+        ("opus", &[0xf8, 0xff, 0xfe], Some(true)),
+        ("opus", &[0x78], Some(true)),
+        ("opus", &[0x78, 1, 2, 3], Some(false)),
+        ("PCMU", &[0xff, 0x7f, 0xff], Some(true)),
+        ("PCMU", &click, Some(false)),
+        ("PCMA", &[0xd5; 160], Some(true)),
+        ("PCMA", &[0x55; 160], Some(true)),
+        ("PCMA", &[0xff; 160], Some(false)),
+        // Media of tests.
+        ("PCMU", &[0; 160], Some(false)),
+        ("opus", &[0xff; 80], Some(false)),
+        // Comfort noise (RFC 3389), and a codec whose silence is unknown.
+        ("CN", &[0x40], None),
+        ("G722", &[0; 160], None),
+    ];
+    for (codec, payload, silent) in cases {
+        assert_eq!(is_silent(codec, payload), silent, "{codec} {payload:x?}");
     }
 }

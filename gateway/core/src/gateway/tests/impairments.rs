@@ -29,7 +29,7 @@ struct Faults {
     /// Jitter and round trip by the receiver reports of both clients, in milliseconds.
     client_jitter: u32,
     round_trip: u32,
-    /// The first session sends voice without sound.
+    /// The voice of the first session never had any sound.
     is_silent: bool,
     /// Time for which the first session owes a key frame, in milliseconds.
     key_frame_missing: u32,
@@ -118,7 +118,7 @@ impl Call {
                 jitter_us: Some(1_000 * self.faults.jitter_heard(is_first)),
                 client_jitter_us: reports.then_some(1_000 * self.faults.client_jitter),
                 round_trip_us: reports.then_some(1_000 * self.faults.round_trip),
-                silent: if self.faults.is_silent && is_first { PACKETS } else { 0 },
+                silent_voice: if self.faults.is_silent && is_first { self.packets } else { 0 },
                 key_frame_missing_ms: if is_first { self.faults.key_frame_missing } else { 0 },
                 ..FlowCounts::default()
             };
@@ -153,6 +153,8 @@ fn uplink_loss_is_named_at_both_sessions() {
     call.goes_on(4_500);
     let uplink = Some((PathSegment::Uplink, 0));
     assert_eq!([call.named(0), call.named(1)], [[uplink], [uplink]]);
+    let counts = |at: usize| call.world.gateway.diagnosis.loses_by_client(call.sessions[at]);
+    assert_eq!([0, 1].map(counts), [true, false], "for its group of clients");
     let impairment = call.impairment(0).unwrap();
     assert!((90_000..=110_000).contains(&impairment.loss_ppm), "{impairment:?}");
     assert!(impairment.confidence >= 95, "{impairment:?}");
@@ -388,11 +390,12 @@ fn uplink_jitter_is_named_at_both_sessions() {
     assert_eq!(call.impairment(1).unwrap().sign, ImpairmentSign::Jitter);
     assert_eq!(call.impairment(1).unwrap().evidence.senders_jitter_us, Some(50_000));
     assert_eq!(call.named(0)[0], uplink);
+    assert!(!call.world.gateway.diagnosis.loses_by_client(call.sessions[0]));
 }
 
 #[test]
 fn jitter_from_node_without_that_of_probes_is_its_own() {
-    for (jitter, segment) in [(19, None), (20, Some(PathSegment::Node))] {
+    for (jitter, segment) in [(21, None), (22, Some(PathSegment::Node))] {
         let mut call = Call::new();
         call.faults.leg_jitter = jitter;
         call.goes_on(5_000);
@@ -460,13 +463,15 @@ fn voice_without_sound_names_device_of_a_call() {
     let mut call = Call::new();
     call.faults.is_silent = true;
     call.goes_on(4_500);
+    assert_eq!(call.named(0), [], "a sound may come");
+    call.goes_on(4_000);
     assert_eq!(call.named(0), [Some((PathSegment::Device, 0))]);
     assert_eq!(call.impairment(0).unwrap().sign, ImpairmentSign::Silence);
     assert_eq!(call.named(1), []);
     let mut call = Call::new();
     call.world.open("r");
     call.faults.is_silent = true;
-    call.goes_on(4_000);
+    call.goes_on(8_500);
     assert_eq!(call.named(0), [], "muted in a meeting");
 }
 

@@ -5,11 +5,12 @@
 //! leads, the other is its twin.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use evenkeel_media::continuity::{FILLED_WITHIN, Pass, StreamEpoch, SwitchCause, Withheld};
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::rtcp::RtcpPacket;
-use evenkeel_media::{demux, quality, rtcp, rtp};
+use evenkeel_media::{demux, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
 use evenkeel_model::{Hop, RedundancyMode, RtcpPort, Srtp, StreamKind};
 
@@ -76,27 +77,24 @@ impl WorkerSession {
             }
             ForwardVerdict::Drop(reason) => return cx.egress.count_drop(reason),
         };
-        let readable = self.media.srtp == Srtp::Plain;
         let state = self.state();
         state.flow.sent[kind as usize] += 1;
-        if kind == StreamKind::Audio && readable {
-            state.flow.silent += u32::from(quality::is_silent(header.payload(packet)));
-        }
         // The marker ends a frame (RFC 6184, 5.1; RFC 7741, 4.1).
         if kind == StreamKind::Video && header.marker && state.feedback.video.len() == 1 {
             state.flow.frames += 1;
         }
-        if kind == StreamKind::Video && state.signs.wants_key_frame() {
-            self.receive_owed_video(&header, packet);
+        if state.signs.inspects(kind) {
+            self.inspect(&header, packet, cx.now);
         }
         self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
     }
 
+    /// Few packets are inspected; `#[cold]` keeps it out of the packet path.
     #[cold]
-    fn receive_owed_video(&mut self, header: &rtp::RtpHeader, packet: &[u8]) {
+    fn inspect(&mut self, header: &rtp::RtpHeader, packet: &[u8], now: Instant) {
         let declared = declared(&self.media, header.payload_type);
-        if let (Some((_, payload)), Some(state)) = (declared, self.state.as_deref_mut()) {
-            state.signs.receive_video(payload, header.payload(packet));
+        if let (Some((kind, payload)), Some(state)) = (declared, self.state.as_deref_mut()) {
+            state.signs.inspect(kind, payload, header.payload(packet), now);
         }
     }
 
@@ -308,10 +306,14 @@ fn voice_jitter(compound: &[u8], clock_rate: impl Fn(u32) -> Option<u32>) -> Opt
     Some(jitter.try_into().unwrap_or(u32::MAX))
 }
 
-/// A node requests a key frame.
-fn wants_key_frame(compound: &[u8]) -> bool {
+/// A node requests a key frame of one of these streams. Some nodes forward the requests for other clients' streams.
+fn requests_key_frame(compound: &[u8], streams: &[u32]) -> bool {
     let mut packets = rtcp::packets(compound).map_while(Result::ok);
-    packets.any(|packet| matches!(packet, RtcpPacket::Pli(_) | RtcpPacket::Fir(_)))
+    packets.any(|packet| match packet {
+        RtcpPacket::Pli(pli) => streams.contains(&pli.media),
+        RtcpPacket::Fir(fir) => fir.entries().any(|entry| streams.contains(&entry.media)),
+        _ => false,
+    })
 }
 
 fn reports(compound: &[u8]) -> impl Iterator<Item = rtcp::ReportBlock> {
@@ -472,7 +474,8 @@ impl WorkerSession {
         if hears && !merges {
             state.flow.received[kind as usize] += 1;
         }
-        if kind == StreamKind::Audio && (hears || merges) {
+        // Retransmissions have the timestamps of the lost packets.
+        if kind == StreamKind::Audio && repair.is_none() && (hears || merges) {
             state.signs.receive_voice(header, clock_rate, cx.now);
         }
         let rewrite = match state.continuity.pass(epoch, header, clock_rate, cx.now) {
@@ -528,7 +531,7 @@ impl WorkerSession {
         state.feedback.limit(&mut packet, cap, cx.now);
         if plain {
             state.measurements.note_sender_report(&packet, cx.now);
-            if wants_key_frame(&packet) {
+            if requests_key_frame(&packet, &state.feedback.video) {
                 state.signs.note_key_frame_request(cx.now);
             }
         }

@@ -1,10 +1,11 @@
-//! Signs of impaired media besides loss: jitter of the voice from the hop, and key frames that the client owes.
+//! Signs of impaired media besides loss: jitter of the voice from the hop, key frames that the client owes, and voice that
+//! never had any sound.
 
 use std::time::{Duration, Instant};
 
 use evenkeel_media::rtp::{ArrivalJitter, RtpHeader};
-use evenkeel_media::{instant, key_frame};
-use evenkeel_model::{FlowCounts, PayloadType};
+use evenkeel_media::{instant, key_frame, quality};
+use evenkeel_model::{FlowCounts, PayloadType, StreamKind};
 use serde::{Deserialize, Serialize};
 
 /// A receiver without a key frame repeats its request within this time; otherwise it needs none any more.
@@ -19,9 +20,19 @@ pub(super) struct MediaSigns {
     /// The last one.
     #[serde(with = "instant::option")]
     last_request: Option<Instant>,
+    /// The last video packet of the client since the first request.
+    #[serde(with = "instant::option")]
+    last_video: Option<Instant>,
+    /// Voice packets of the client so far. `None` once one of them has sound, or if that is unknown.
+    silent_voice: Option<u32>,
 }
 
 impl MediaSigns {
+    /// Signs of a new session. `is_readable`: its payload is not encrypted.
+    pub(super) fn new(is_readable: bool) -> MediaSigns {
+        MediaSigns { silent_voice: is_readable.then_some(0), ..MediaSigns::default() }
+    }
+
     /// The client hears another hop from now on.
     pub(super) fn forget_hop(&mut self) {
         self.jitter = ArrivalJitter::default();
@@ -34,19 +45,42 @@ impl MediaSigns {
 
     /// A key frame of the client was requested.
     pub(super) fn note_key_frame_request(&mut self, now: Instant) {
-        self.first_request = self.first_request.filter(|_| self.is_repeated(now)).or(Some(now));
+        if self.first_request.is_none() || !self.is_repeated(now) {
+            (self.first_request, self.last_video) = (Some(now), None);
+        }
         self.last_request = Some(now);
     }
 
-    /// The client owes a key frame.
-    pub(super) fn wants_key_frame(&self) -> bool {
-        self.first_request.is_some()
+    /// The next packet of this kind from the client is inspected.
+    #[inline]
+    pub(super) fn inspects(&self, kind: StreamKind) -> bool {
+        match kind {
+            StreamKind::Audio => self.silent_voice.is_some(),
+            StreamKind::Video => self.first_request.is_some(),
+        }
     }
 
-    /// Handles a video packet of the client while it owes a key frame. Those of an unknown codec prove nothing.
-    pub(super) fn receive_video(&mut self, payload_type: &PayloadType, payload: &[u8]) {
-        let begins = key_frame::begins_key_frame(&payload_type.codec, payload);
-        if !payload_type.repairs() && begins != Some(false) {
+    /// Looks for sound, or a key frame. Packets of an unknown codec may have them.
+    pub(super) fn inspect(
+        &mut self,
+        kind: StreamKind,
+        payload_type: &PayloadType,
+        payload: &[u8],
+        now: Instant,
+    ) {
+        let codec = &payload_type.codec;
+        if payload_type.repairs() {
+            return;
+        }
+        if kind == StreamKind::Audio {
+            let is_silent = quality::is_silent(codec, payload) == Some(true);
+            let silent = self.silent_voice.filter(|_| is_silent);
+            self.silent_voice = silent.map(|packets| packets.saturating_add(1));
+        } else if self.is_repeated(now)
+            && key_frame::begins_key_frame(codec, payload) == Some(false)
+        {
+            self.last_video = Some(now);
+        } else {
             self.first_request = None;
         }
     }
@@ -56,15 +90,21 @@ impl MediaSigns {
         self.last_request.is_some_and(within)
     }
 
+    /// Time for which requests and video without a key frame went on.
+    fn key_frame_missing(&self, now: Instant) -> Option<Duration> {
+        let last = self.last_video?.min(self.last_request?);
+        let missing = last.saturating_duration_since(self.first_request?);
+        self.is_repeated(now).then_some(missing)
+    }
+
     /// Adds these signs to the counts since the last summary.
     pub(super) fn complete(&self, flow: FlowCounts, now: Instant) -> FlowCounts {
-        let last = self.last_request.filter(|_| self.is_repeated(now));
-        let missing = self.first_request.zip(last);
-        let missing = missing.map(|(first, last)| last.saturating_duration_since(first));
         let jitter_us = (flow.received[0] > 0).then(|| self.jitter.us());
+        let missing = self.key_frame_missing(now).unwrap_or_default();
         FlowCounts {
             jitter_us: jitter_us.map(|us| us.try_into().unwrap_or(u32::MAX)),
-            key_frame_missing_ms: missing.unwrap_or_default().as_millis() as u32,
+            key_frame_missing_ms: missing.as_millis() as u32,
+            silent_voice: self.silent_voice.unwrap_or(0),
             ..flow
         }
     }

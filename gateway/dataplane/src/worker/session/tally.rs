@@ -13,7 +13,6 @@ pub(super) struct FlowTally {
     pub(super) client_ppm: Option<u32>,
     pub(super) frames: u32,
     pub(super) client_jitter_us: Option<u32>,
-    pub(super) silent: u32,
 }
 
 /// The layout of records: that of earlier versions, and what they lacked.
@@ -32,8 +31,6 @@ struct FlowRecord {
     frames: u32,
     #[serde(default)]
     client_jitter_us: Option<u32>,
-    #[serde(default)]
-    silent: u32,
 }
 
 impl FlowTally {
@@ -46,8 +43,8 @@ impl FlowTally {
 
 impl From<FlowTally> for FlowCounts {
     fn from(tally: FlowTally) -> FlowCounts {
-        let FlowTally { sent, received, reported_ppm, client_ppm, frames, .. } = tally;
-        let FlowTally { client_jitter_us, silent, .. } = tally;
+        let FlowTally { sent, received, reported_ppm, client_ppm, frames, client_jitter_us } =
+            tally;
         FlowCounts {
             sent,
             received,
@@ -55,7 +52,6 @@ impl From<FlowTally> for FlowCounts {
             client_ppm,
             frames,
             client_jitter_us,
-            silent,
             ..FlowCounts::default()
         }
     }
@@ -63,8 +59,8 @@ impl From<FlowTally> for FlowCounts {
 
 impl From<FlowTally> for FlowRecord {
     fn from(tally: FlowTally) -> FlowRecord {
-        let FlowTally { sent, received, reported_ppm, client_ppm, frames, .. } = tally;
-        let FlowTally { client_jitter_us, silent, .. } = tally;
+        let FlowTally { sent, received, reported_ppm, client_ppm, frames, client_jitter_us } =
+            tally;
         FlowRecord {
             sent,
             received,
@@ -72,7 +68,6 @@ impl From<FlowTally> for FlowRecord {
             client_ppm,
             frames,
             client_jitter_us,
-            silent,
             ..FlowRecord::default()
         }
     }
@@ -80,8 +75,9 @@ impl From<FlowTally> for FlowRecord {
 
 impl From<FlowRecord> for FlowTally {
     fn from(record: FlowRecord) -> FlowTally {
-        let FlowRecord { sent, received, reported_ppm, client_ppm, frames, .. } = record;
-        let FlowRecord { client_jitter_us, silent, .. } = record;
-        FlowTally { sent, received, reported_ppm, client_ppm, frames, client_jitter_us, silent }
+        let FlowRecord {
+            sent, received, reported_ppm, client_ppm, frames, client_jitter_us, ..
+        } = record;
+        FlowTally { sent, received, reported_ppm, client_ppm, frames, client_jitter_us }
     }
 }
