@@ -409,7 +409,7 @@ impl Gateway {
     pub fn handle_flow(&mut self, id: SessionId, flow: &FlowCounts, now: Instant) {
         let Some(flow) = self.quality.handle_flow(id, flow, &mut self.tables, now) else { return };
         self.diagnosis.handle_flow(id, &flow, &mut self.tables, now);
-        let is_impaired = self.diagnosis.is_impaired_by_client(id);
+        let is_impaired = self.diagnosis.loses_by_client(id);
         let CoreTables { settings, sessions, slos, capacity, .. } = &mut self.tables;
         if let Some(session) = sessions.unrecorded_mut(&id) {
             let (labels, judged) = (&session.request.labels, &mut session.client_judged);

@@ -10,6 +10,7 @@ mod providers;
 mod table;
 
 pub use node::elastic::{NodeUse, StopStep};
+pub use node::process::ProcessState;
 pub use node::trust::NodeTrust;
 pub use node::{Node, NodeEvidence, NodeTransition};
 pub use providers::ProviderBreakerStanding;

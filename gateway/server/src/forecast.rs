@@ -215,12 +215,19 @@ fn region_sample(region: &RegionStanding) -> RegionSample {
 
 /// No value of a node that does not run: its last probes are old.
 fn node_sample(node: &NodeStanding) -> NodeSample {
+    let may_restart = node.draining || node.health == Health::Cold;
     if matches!(node.health, Health::Down | Health::Cold) {
-        return NodeSample::default();
+        return NodeSample { may_restart, ..NodeSample::default() };
     }
     NodeSample {
         round_trip_ms: node.round_trip.map(|it| it.as_secs_f64() * 1_000.0),
         loss: f64::from(node.loss_ppm) / 1e6,
+        memory: node.process.map(|process| f64::from(process.memory_permille) / 1e3),
+        started_s: node.process.and_then(|process| {
+            let started = SystemTime::now().checked_sub(process.started.elapsed())?;
+            Some(unix_us(started) / 1_000_000)
+        }),
+        may_restart,
     }
 }
 

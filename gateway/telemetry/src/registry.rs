@@ -157,7 +157,7 @@ attributes! {
     Scenario = "evenkeel.scenario";
     /// The nodes that fail together: `node` or `zone`.
     Scope = "evenkeel.scope";
-    /// Segment of a session's path: `device`, `uplink`, `leg`, `node`, `gateway` or `downlink`.
+    /// Segment of a session's path: `device`, `uplink`, `leg`, `node`, `gateway`, `downlink` or `unknown`.
     Segment = "evenkeel.segment";
     /// Id of a session: `a/b/s17`, the [name of its group](#spans) and its number on the gateways of the group.
     Session = "session.id";
@@ -544,7 +544,7 @@ spans! {
     /// From the first degradation of a session until it has full quality again; the steps are span events.
     SessionDegraded = "session.degraded", Share, [Session, RoomName, Op, By];
     /// Impaired media of a session, by one segment of its path.
-    SessionImpaired = "session.impaired", Share, [Session, RoomName, Scenario, Segment, ImpairedBy, Loss, Confidence];
+    SessionImpaired = "session.impaired", Share, [Session, RoomName, Scenario, Segment, Reason, ImpairedBy, Loss, Confidence];
     /// The session goes on at this process: an upgrade, a hand-over or a takeover.
     SessionContinued = "session.continued", Share, [Session, Cause];
     /// A question to a policy. Child of the span that waited for it, or a root span. A decision about many sessions or rooms is linked to the

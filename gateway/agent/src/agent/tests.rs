@@ -693,3 +693,12 @@ fn answer_is_never_longer_than_its_question() {
     scene.agent.handle_process(false, scene.now, &mut scene.io);
     assert!(scene.io.sent.iter().all(|(_, said)| said.len() <= probe.len()));
 }
+
+#[test]
+fn process_is_reported_while_it_runs() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.ask(&TrunkQuestion::Process), None);
+    let report = ProcessReport { memory_permille: 420, age_s: 7 };
+    scene.agent.process = Some(report);
+    assert_eq!(scene.ask(&TrunkQuestion::Process), Some(TrunkAnswer::Process(report)));
+}

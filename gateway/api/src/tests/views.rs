@@ -148,6 +148,7 @@ fn rooms_nodes_and_policies_are_listed() {
         load_permille: 250,
         carried_kbps: 0,
         reported_permille: Some(420),
+        process: None,
         rooms: 3,
         round_trip: Some(Duration::from_micros(700)),
         loss_ppm: 0,

@@ -32,6 +32,7 @@ fn node_standing(number: u32, rooms: u32, draining: bool) -> NodeStanding {
         load_permille: 250,
         carried_kbps: 0,
         reported_permille: None,
+        process: None,
         rooms,
         round_trip: None,
         loss_ppm: 0,
