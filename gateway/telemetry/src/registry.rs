@@ -392,7 +392,8 @@ metrics! {
     ClientBreaker = "evenkeel.client.breaker", "{state}", [Label, LabelValue];
     /// Breaker of a provider of nodes: 0 closed, 1 open, 2 half-open. Absent before the first change.
     ProviderBreaker = "evenkeel.provider.breaker", "{state}", [Provider];
-    /// 1 while a policy fails and its `on_fault` applies: from a fault, or the second late answer in a row, until a good answer.
+    /// 1 while a policy fails and its `on_fault` applies: from a fault, or the second late answer in a row, until a good answer or 5 minutes
+    /// without a fault.
     PolicyFailing = "evenkeel.policy.failing", "{state}", [Policy];
     /// Stage of a rollout: 0 none, 1 shadow, 2 canary.
     PolicyStage = "evenkeel.policy.stage", "{state}", [Policy];
