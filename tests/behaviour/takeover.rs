@@ -538,6 +538,9 @@ fn lost_redundancy_is_reported() {
     });
     assert_eq!(metric(&mut owner, "evenkeel_group_owned", ""), Some(1));
     assert_eq!(metric(&mut owner, "evenkeel_cluster_refused_total", "secret"), Some(0));
+    wait_until("the lag of its standby grows", || {
+        metric(&mut owner, "evenkeel_group_lag_seconds", "").is_some_and(|seconds| seconds > 0)
+    });
     standby.process.signal(Signal::SIGCONT).unwrap();
     wait_until("it is restored", || list(&owner).status.code() == Some(0));
     let mut next = || {

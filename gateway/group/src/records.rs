@@ -43,20 +43,22 @@ pub(super) struct RecordExchange {
 
 impl RecordExchange {
     pub(super) fn new(link: Link, settings: &GroupSettings, inbox: &GroupInbox) -> RecordExchange {
-        RecordExchange {
+        let records = RecordExchange {
             link,
             replica: Arc::new(Replica::with_ports_at(settings.port_legs())),
             port_legs: settings.port_legs(),
             batches: None,
             following: None,
-            unconfirmed: UnconfirmedBatches::default(),
+            unconfirmed: UnconfirmedBatches::new(Instant::now()),
             copy: inbox.copy.clone(),
             forecasts: inbox.forecasts.clone(),
             connected: false,
             disconnected_at: None,
             refusal: None,
             difference: None,
-        }
+        };
+        records.show_unconfirmed();
+        records
     }
 
     pub(super) fn handle(&mut self, event: LinkEvent, core: &mut Cluster) {

@@ -368,7 +368,8 @@ metrics! {
     /// Time until a certificate that clients are shown, or a token that this gateway uses, ends; negative once it has. Absent for one without
     /// an end.
     CredentialExpiry = "evenkeel.credential.expiry", "s", [Credential];
-    /// Age of the oldest change that the standby of this owner has not confirmed; 0 if it has all. Absent at other members.
+    /// Age of the oldest change that the standby of this owner has not confirmed; 0 if it has all. Grows while no standby follows. Absent at
+    /// other members.
     GroupLag = "evenkeel.group.lag", "s", [];
     /// Reasons for which this standby could not continue all sessions of the owner: nodes, capacity, ports or revisions that it lacks.
     /// Rehearsed every 2 s. Absent without a group.
