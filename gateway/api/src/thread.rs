@@ -22,7 +22,7 @@ use evenkeel_group::{Access, PeerStream};
 use evenkeel_handover::{RequestGate, Upgrades};
 use evenkeel_index::IndexReader;
 use evenkeel_process::sha256;
-use evenkeel_telemetry::Instruments;
+use evenkeel_telemetry::{ExportFailures, Instruments};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
@@ -102,6 +102,8 @@ pub struct BoundApi {
     pub index: Option<IndexReader>,
     /// Answers requests about alerts and dependencies.
     pub alerts: Option<AlertHandle>,
+    /// Exports that the receiver of telemetry does not take.
+    pub export_failures: ExportFailures,
     /// The folder in which changes outlive the process.
     pub cache: Option<PathBuf>,
     /// The configuration in force.
@@ -124,6 +126,7 @@ pub fn bind(settings: AdminSettings, inherited: &mut Inherited) -> Result<BoundA
         relay: None,
         index: None,
         alerts: None,
+        export_failures: ExportFailures::default(),
         cache: None,
         configuration: None,
     })
@@ -186,6 +189,7 @@ impl BoundApi {
             relay,
             index,
             alerts,
+            export_failures: self.export_failures,
             configuration,
             changes: Arc::clone(&changes),
             closing: Notify::new(),

@@ -14,6 +14,14 @@ fn slo_shows_its_highest_burn_rate() {
 }
 
 #[test]
+fn failed_exports_show_their_duration_and_number() {
+    let failing = json!({"signal": "spans", "since_us": 1_000_000, "failures": 12});
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(301);
+    let expected = "  spans not exported for 5 min: 12 attempts failed";
+    assert_eq!(export_failure_line(&failing, now), expected);
+}
+
+#[test]
 fn forecast_shows_its_time_and_evidence() {
     let line = |kind: &str, evidence: Value| {
         let forecast = json!({
