@@ -1,10 +1,14 @@
 //! A lossy client is capped, then gets voice only, then video again with a key frame.
 
+use std::process::Command;
+
 use evenkeel_control::GatewayEvent;
 use evenkeel_media::rtcp::{self, ReportBlock};
+use evenkeel_testkit::binary::evenkeel;
 
 use crate::harness::{
-    Gateway, Node, Phone, World, assert_continuous, declared, offer, talk, udp_of,
+    Gateway, GatewayProcess, Node, Phone, World, assert_continuous, declared, ids, offer, talk,
+    udp_of,
 };
 
 /// A ladder that steps down within two ticks of 3 % loss, and up equally fast.
@@ -181,4 +185,31 @@ fn same_loss_costs_call_video_and_live_rate() {
     assert!(ann.heard_from(1, 1).len() <= pictures[0] + 2, "packets in flight");
     let live = plan(&live);
     assert_eq!((live.cap_kbps, live.shed, live.rung()), (300, 0, 1));
+}
+
+#[test]
+fn uplink_loss_of_a_voice_call_is_explained() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.hooks = shipped(include_str!("../../policies/call.toml")).into();
+    let mut gateway = GatewayProcess::start(&world);
+    let mut ann = Phone::new(1);
+    gateway.open("room", &mut ann);
+    let id = ids(&mut gateway).remove(0);
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].audio_from(1) >= 50);
+    // 14 %.
+    ann.lost_each = 7;
+    let path = format!("/v1/sessions/{id}");
+    talk(&mut [&mut ann], "the loss is attributed", |_| {
+        let loss_ppm = gateway.read(&path)["impairment"]["loss_ppm"].as_u64();
+        loss_ppm.is_some_and(|ppm| (120_000..=160_000).contains(&ppm))
+    });
+    let mut command = Command::new(evenkeel());
+    command.args(["session", "explain", &id, "--api"]).arg(gateway.folder().join("admin.sock"));
+    let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let named = format!("  impaired by the uplink of {id}: 1");
+    let limits = "  degradation is limited: no cap, since no `feedback` of an offer has `remb`; there is no video to drop";
+    assert!(said.lines().any(|line| line.starts_with(&named)), "{said}");
+    assert!(said.lines().any(|line| line == "  rung 0"), "{said}");
+    assert!(said.lines().any(|line| line == limits), "{said}");
 }

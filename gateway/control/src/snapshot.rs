@@ -30,6 +30,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::AlertsRecord;
+use crate::change_record::ChangeRecord;
 use crate::forecast_part::ForecastPart;
 use crate::history::EndedSession;
 use crate::idempotency::{KEYS_MAX, KeyRecord};
@@ -155,6 +156,9 @@ pub struct RecordBatch {
     /// A part of the forecasts.
     #[serde(default)]
     pub forecasts: Option<ForecastPart>,
+    /// Changes since the last batch.
+    #[serde(default)]
+    pub changes: Vec<ChangeRecord>,
 }
 
 impl RecordBatch {
@@ -171,6 +175,7 @@ impl RecordBatch {
             operations: None,
             alerts: None,
             forecasts: None,
+            changes: Vec::new(),
         }
     }
 

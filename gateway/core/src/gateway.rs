@@ -309,6 +309,7 @@ impl Gateway {
         self.policies.forget_older_states(goes_on, settings, sessions, rooms);
         self.tables.sessions.swept_last = goes_on.unwrap_or(SessionId(0));
         self.diagnosis.forget_idle(&mut self.tables, now);
+        self.questions.end_old_failures(now, &mut self.tables.effects);
         let after = if goes_on.is_some() { SWEEP_GOES_ON } else { SWEEP_EVERY };
         self.tables.effects.set(Timer::Sweep, now + after);
     }

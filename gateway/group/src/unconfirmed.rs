@@ -4,10 +4,15 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 /// Batches of records on their way to the standby, by number, and the times at which they were sent.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(super) struct UnconfirmedBatches(VecDeque<(u64, Instant)>);
 
 impl UnconfirmedBatches {
+    /// No standby has any records. The first batch that it confirms has all.
+    pub(super) fn new(now: Instant) -> UnconfirmedBatches {
+        UnconfirmedBatches([(0, now)].into())
+    }
+
     pub(super) fn handle_sent(&mut self, number: u64, now: Instant) {
         self.0.push_back((number, now));
     }
@@ -19,11 +24,9 @@ impl UnconfirmedBatches {
         }
     }
 
-    /// The standby is gone, and no other one has the changes. The first batch that the next one confirms has all records.
+    /// The standby is gone, and no other one has the changes.
     pub(super) fn handle_disconnected(&mut self, now: Instant) {
-        let oldest = self.oldest().unwrap_or(now);
-        self.0.clear();
-        self.0.push_back((0, oldest));
+        *self = UnconfirmedBatches::new(self.oldest().unwrap_or(now));
     }
 
     pub(super) fn clear(&mut self) {

@@ -403,7 +403,7 @@ impl EventRecorder {
             CoreEvent::Standing { hook: _, policy, fault } => {
                 match fault {
                     Some(fault) => warn!(%policy, fault = fault.name(), "policy failing"),
-                    None => info!(%policy, "policy recovered"),
+                    None => info!(%policy, "policy no longer failing"),
                 }
                 let failing = f64::from(fault.is_some());
                 let labels = [(Attribute::Policy, &*policy.to_string())];

@@ -368,7 +368,8 @@ metrics! {
     /// Time until a certificate that clients are shown, or a token that this gateway uses, ends; negative once it has. Absent for one without
     /// an end.
     CredentialExpiry = "evenkeel.credential.expiry", "s", [Credential];
-    /// Age of the oldest change that the standby of this owner has not confirmed; 0 if it has all. Absent at other members.
+    /// Age of the oldest change that the standby of this owner has not confirmed; 0 if it has all. Grows while no standby follows. Absent at
+    /// other members.
     GroupLag = "evenkeel.group.lag", "s", [];
     /// Reasons for which this standby could not continue all sessions of the owner: nodes, capacity, ports or revisions that it lacks.
     /// Rehearsed every 2 s. Absent without a group.
@@ -392,7 +393,8 @@ metrics! {
     ClientBreaker = "evenkeel.client.breaker", "{state}", [Label, LabelValue];
     /// Breaker of a provider of nodes: 0 closed, 1 open, 2 half-open. Absent before the first change.
     ProviderBreaker = "evenkeel.provider.breaker", "{state}", [Provider];
-    /// 1 while a policy fails and its `on_fault` applies: from a fault, or the second late answer in a row, until a good answer.
+    /// 1 while a policy fails and its `on_fault` applies: from a fault, or the second late answer in a row, until a good answer or 5 minutes
+    /// without a fault.
     PolicyFailing = "evenkeel.policy.failing", "{state}", [Policy];
     /// Stage of a rollout: 0 none, 1 shadow, 2 canary.
     PolicyStage = "evenkeel.policy.stage", "{state}", [Policy];

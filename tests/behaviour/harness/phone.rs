@@ -19,6 +19,8 @@ pub(crate) struct Phone {
     pub(crate) voice: Track,
     pub(crate) video: Track,
     pub(crate) sends_video: bool,
+    /// The network loses one of this many packets of voice to the gateway; 0: none.
+    pub(crate) lost_each: u64,
     pub(crate) heard: Vec<Heard>,
     /// Received packets that are not marked RTP.
     pub(crate) other: Vec<Vec<u8>>,
@@ -93,6 +95,7 @@ impl Phone {
             voice: track(111, 0, 960),
             video: track(96, 1, 1_800),
             sends_video: false,
+            lost_each: 0,
             heard: Vec::new(),
             other: Vec::new(),
             due: Instant::now(),
@@ -110,7 +113,9 @@ impl Phone {
     /// Sends one packet of each stream.
     pub(crate) fn send_media(&mut self) {
         let voice = self.voice.packet(self.number);
-        self.send(&voice);
+        if !self.voice.sent.is_multiple_of(self.lost_each) {
+            self.send(&voice);
+        }
         if self.sends_video {
             let video = self.video.packet(self.number);
             self.send(&video);

@@ -7,3 +7,4 @@ mod check;
 mod drill;
 mod plugin;
 mod signing;
+mod status;

@@ -173,10 +173,15 @@ impl PendingQuestion {
     }
 }
 
+/// A failure ends after this time without another fault: a policy that is asked no more cannot recover by an answer. Longer than the
+/// minute for which the level must hold before its alert is sent.
+const FAILURE_ENDS_AFTER: Duration = Duration::from_secs(5 * 60);
+
 /// A policy without an answer since its last good one.
 #[derive(Debug)]
 pub(crate) struct PolicyFailure {
     pub(crate) since: Instant,
+    last: Instant,
     is_reported: bool,
 }
 
@@ -269,16 +274,31 @@ impl QuestionsInFlight {
         let changed = match (fault, self.failing.get_mut(policy)) {
             (Some(fault), None) => {
                 let is_reported = *fault != PluginFault::Late;
-                let failure = PolicyFailure { since: now, is_reported };
+                let failure = PolicyFailure { since: now, last: now, is_reported };
                 self.failing.insert(policy.clone(), failure);
                 is_reported
             }
-            (Some(_), Some(failure)) => !std::mem::replace(&mut failure.is_reported, true),
+            (Some(_), Some(failure)) => {
+                failure.last = now;
+                !std::mem::replace(&mut failure.is_reported, true)
+            }
             (None, _) => self.failing.remove(policy).is_some_and(|failure| failure.is_reported),
         };
         if changed {
             let (hook, policy) = (policy.hook, policy.clone());
             effects.event(CoreEvent::Standing { hook, policy, fault: fault.cloned() });
+        }
+    }
+
+    /// Ends failures without a recent fault.
+    pub(crate) fn end_old_failures(&mut self, now: Instant, effects: &mut Effects) {
+        let is_old = |_: &PolicyName, failure: &mut PolicyFailure| {
+            now.saturating_duration_since(failure.last) >= FAILURE_ENDS_AFTER
+        };
+        for (policy, failure) in self.failing.extract_if(.., is_old) {
+            if failure.is_reported {
+                effects.event(CoreEvent::Standing { hook: policy.hook, policy, fault: None });
+            }
         }
     }
 

@@ -6,7 +6,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn oldest_change_is_that_of_the_first_batch_without_confirmation() {
-    let (mut batches, start) = (UnconfirmedBatches::default(), Instant::now());
+    let start = Instant::now();
+    let mut batches = UnconfirmedBatches::new(start);
+    assert_eq!(batches.oldest(), Some(start), "no standby was there yet");
+    batches.handle_confirmed(0);
     assert_eq!(batches.oldest(), None);
     for number in 1..=3 {
         batches.handle_sent(number, start + SECOND * number as u32);
@@ -20,8 +23,8 @@ fn oldest_change_is_that_of_the_first_batch_without_confirmation() {
 
 #[test]
 fn changes_stay_unconfirmed_without_a_standby() {
-    let (mut batches, start) = (UnconfirmedBatches::default(), Instant::now());
-    batches.handle_disconnected(start);
+    let start = Instant::now();
+    let mut batches = UnconfirmedBatches::new(start);
     batches.handle_disconnected(start + SECOND);
     assert_eq!(batches.oldest(), Some(start));
     // Batches of the next standby count from 1.

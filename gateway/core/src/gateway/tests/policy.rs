@@ -82,6 +82,29 @@ fn single_late_answer_is_no_failure() {
     assert_eq!(offer("5", false), [Some(PluginFault::Late), None]);
 }
 
+#[test]
+fn failure_ends_without_recent_fault() {
+    let mut world = World::with_policy(settings(), &[Hook::Admission], |_| None);
+    let late_answer = |world: &mut World, room: &str| {
+        world.offer(room);
+        world.pass(ms(3));
+        standings(world)
+    };
+    let later = |world: &mut World, seconds: u64| {
+        world.now += ms(1_000 * seconds);
+        world.pass(ms(3));
+        standings(world)
+    };
+    assert_eq!(late_answer(&mut world, "1"), []);
+    later(&mut world, 301);
+    assert_eq!(late_answer(&mut world, "2"), []);
+    later(&mut world, 200);
+    let reported = Some(PluginFault::Late);
+    assert_eq!(late_answer(&mut world, "3"), [reported.clone()]);
+    assert_eq!(later(&mut world, 299), [reported.clone()]);
+    assert_eq!(later(&mut world, 2), [reported, None]);
+}
+
 fn standings(world: &World) -> Vec<Option<PluginFault>> {
     let standing = |event: &CoreEvent| match event {
         CoreEvent::Standing { fault, .. } => Some(fault.clone()),
