@@ -74,7 +74,7 @@ impl DomainBreakers {
     /// changed.
     pub fn weigh(&mut self, zones: &[JudgedZone], names: &[Zone], now: Instant) -> Vec<CoreEvent> {
         self.window = self.window.wrapping_add(1).max(1);
-        let mut events = self.forget_empty(zones, names);
+        let mut events = self.forget_empty(|zone| zones.iter().any(|it| it.zone == zone), names);
         events.extend(zones.iter().filter_map(|it| self.enter(it.zone, names, now)));
         events.extend(self.close_without_alternative(zones, names, now));
         let evidence = std::mem::take(&mut self.evidence).into_iter();
@@ -191,17 +191,22 @@ impl DomainBreakers {
         event(place, change, mode, BreakerEvidence::default(), names).filter(|_| is_changed)
     }
 
-    /// Ends the breakers of zones without nodes: their numbers may go to other zones. Breakers that operators hold wait for
-    /// the next node of the zone.
-    fn forget_empty(&mut self, zones: &[JudgedZone], names: &[Zone]) -> Vec<CoreEvent> {
-        let has_nodes = |place: &FailureDomain| match place {
-            FailureDomain::Zone(zone) => zones.iter().any(|it| it.zone == *zone),
+    /// Ends the breakers of zones without nodes, before their numbers go to other zones. Breakers that operators hold wait
+    /// for the next node of the zone. Returns an event for each breaker that was not closed.
+    pub fn forget_empty(
+        &mut self,
+        has_nodes: impl Fn(ZoneId) -> bool,
+        names: &[Zone],
+    ) -> Vec<CoreEvent> {
+        let stays = |place: &FailureDomain| match place {
+            FailureDomain::Zone(zone) => has_nodes(*zone),
             FailureDomain::Region(_) => true,
         };
         let all = std::mem::take(&mut self.breakers).into_iter();
         let (kept, empty): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            all.partition(|(place, _)| has_nodes(place));
+            all.partition(|(place, _)| stays(place));
         self.breakers = kept;
+        self.evidence.retain(|zone, _| has_nodes(*zone));
         for (place, breaker) in &empty {
             if let FailureDomain::Zone(zone) = place
                 && breaker.mode() != BreakerMode::Auto

@@ -40,6 +40,13 @@ impl Capacity {
         closed
     }
 
+    /// Ends the breakers of zones without nodes, before another zone gets the number of one.
+    pub(crate) fn forget_empty_zones(&mut self, nodes: &NodeTable, effects: &mut Effects) {
+        let used: BTreeSet<ZoneId> = nodes.iter().map(|node| node.settings.zone).collect();
+        let events = self.domain_breakers.forget_empty(|zone| used.contains(&zone), nodes.zones());
+        events.into_iter().for_each(|event| effects.event(event));
+    }
+
     /// Counts a successful or failed opening at the node.
     pub(crate) fn note_opening(&mut self, node: NodeId, nodes: &NodeTable, opened: bool) {
         if let Some(node) = nodes.get(node) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use evenkeel_model::{
     BreakerMode, BreakerState, CoreEvent, FailureDomain, GuardRule, Hook, HookAnswer, Impossible,
-    Measures, Metric, RedundancyMode, RegionId, SessionId, Zone, ZoneId,
+    Measures, Metric, NodeSettings, RedundancyMode, RegionId, SessionId, Zone, ZoneId,
 };
 
 use super::world::Driver;
@@ -262,6 +262,24 @@ fn bad_zone_takes_no_newcomers_while_another_does() {
     assert_eq!(world.stands("later"), Some(B));
     hear(&mut world, &[(&bad, 0), (&good, 0)], 20_000);
     assert_eq!(world.gateway.views().nodes().next().unwrap().zone_breaker, BreakerState::Closed);
+}
+
+#[test]
+fn zone_with_the_number_of_another_begins_closed() {
+    let (mut world, bad, good) = world_of_zones();
+    hear(&mut world, &[(&bad, 15), (&good, 0)], 3_500);
+    world.outputs.clear();
+    let moved = NodeSettings { zone: ZoneId(1), ..world.gateway.node_table()[A].settings.clone() };
+    let changed = world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_changed(A, moved, world.now));
+    changed.unwrap();
+    let zone = world.gateway.zone("new", RegionId(0)).unwrap();
+    assert_eq!(zone, ZoneId(0), "the number of the empty zone");
+    world.add(NodeSettings { zone, ..listed(0) }).unwrap();
+    assert_eq!(zones(&world), [("a".to_owned(), BreakerState::Closed)]);
+    let standing = world.gateway.views().nodes().last().unwrap();
+    assert_eq!(standing.zone_breaker, BreakerState::Closed);
 }
 
 #[test]
