@@ -10,6 +10,13 @@ use evenkeel_model::{
 
 use crate::circuit::{Breaker, BreakerChange, BreakerEvidence, BreakerVerdict, JudgedWindow};
 
+/// Load, in thousandths, below which a zone is an alternative for the newcomers of another one.
+const TAKES_BELOW: u64 = 900;
+
+/// While it takes them, a zone stays an alternative below this load: its load rises, and the breaker of the other zone must
+/// not change with each room.
+const KEEPS_BELOW: u64 = 950;
+
 /// The breakers of all regions and zones.
 #[derive(Debug)]
 pub struct DomainBreakers {
@@ -32,8 +39,8 @@ pub struct JudgedZone {
     pub region: RegionId,
     /// False if all nodes there are being removed.
     pub is_listed: bool,
-    /// A node there runs and does not drain.
-    pub takes_rooms: bool,
+    /// Load and reserves of its least loaded node that accepts new rooms, in thousandths; `None` without such a node.
+    pub load_permille: Option<u64>,
     /// All running nodes there lose many probes; `None` without a running node.
     pub loses: Option<bool>,
 }
@@ -147,13 +154,18 @@ impl DomainBreakers {
         verdicts
     }
 
-    /// True if newcomers of the zone may go to another zone of its region.
+    /// True if another zone of the region has capacity for the newcomers of the zone.
     fn has_alternative(&self, place: FailureDomain, zones: &[JudgedZone]) -> bool {
+        let limit = match self.state(place) {
+            BreakerState::Closed => TAKES_BELOW,
+            BreakerState::Open | BreakerState::HalfOpen => KEEPS_BELOW,
+        };
         let region = zones.iter().find(|it| FailureDomain::Zone(it.zone) == place);
         zones.iter().any(|other| {
             let zone = FailureDomain::Zone(other.zone);
             let is_near = zone != place && region.is_some_and(|it| it.region == other.region);
-            is_near && other.takes_rooms && self.state(zone) == BreakerState::Closed
+            let has_capacity = other.load_permille.is_some_and(|load| load < limit);
+            is_near && has_capacity && self.state(zone) == BreakerState::Closed
         })
     }
 

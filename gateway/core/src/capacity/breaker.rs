@@ -20,14 +20,16 @@ impl Capacity {
     ) -> bool {
         effects.set(Timer::Breakers, now + WINDOW);
         let zones: BTreeSet<ZoneId> = nodes.iter().map(|node| node.settings.zone).collect();
+        let ledger = self.ledger();
         let judged = |zone| {
             let there = || nodes.in_domain(FailureDomain::Zone(zone));
             let running = || there().filter(|node| node.runs());
+            let takers = there().filter(|node| node.welcomes_rooms());
             JudgedZone {
                 zone,
                 region: nodes.zones()[zone.0 as usize].region,
                 is_listed: there().any(|node| !node.trust.removed),
-                takes_rooms: there().any(Node::takes_rooms),
+                load_permille: takers.map(|node| ledger.permille(node.id)).min(),
                 loses: running().next().map(|_| running().all(Node::loses)),
             }
         };
