@@ -117,6 +117,7 @@ impl Records<'_> {
             nodes: self.nodes(),
             regions: self.regions(),
             client_breakers: self.tables.capacity.client_breakers.records(),
+            provider_breakers: self.tables.nodes.provider_records(),
             ..self.numbers()
         }
     }
@@ -134,6 +135,7 @@ impl Records<'_> {
             nodes: Vec::new(),
             regions: Vec::new(),
             client_breakers: Vec::new(),
+            provider_breakers: BTreeMap::new(),
             rooms: Vec::new(),
             sessions: Vec::new(),
             media: Vec::new(),
@@ -258,8 +260,8 @@ impl Records<'_> {
             return Err(RestoreError::HasSessions);
         }
         record.check()?;
-        let GatewayRecord { nodes, regions, client_breakers, rooms, .. } = record;
-        let GatewayRecord { sessions, media, memos, .. } = record;
+        let GatewayRecord { nodes, regions, client_breakers, provider_breakers, .. } = record;
+        let GatewayRecord { rooms, sessions, media, memos, .. } = record;
         self.tables.sessions.resume_numbers(record.next_session);
         self.tables.rooms.resume_numbers(record.next_room);
         // States of policies refer to the time that they saw in the other process.
@@ -273,6 +275,7 @@ impl Records<'_> {
         // Notices wait for the rooms to be settled.
         let regions = self.restore_regions(&regions, now);
         self.tables.slos.restore(record.slo, &self.tables.settings);
+        self.tables.nodes.restore_providers(provider_breakers);
         let events = self.tables.capacity.client_breakers.restore(client_breakers, now);
         events.into_iter().for_each(|event| self.tables.effects.event(event));
         let hops = self.restore_nodes(nodes, node, now);
