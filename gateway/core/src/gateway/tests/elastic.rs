@@ -171,6 +171,20 @@ fn node_that_stops_takes_no_rooms_after_a_takeover() {
 }
 
 #[test]
+fn node_that_an_earlier_process_started_is_stopped() {
+    let mut world =
+        World::new(settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000), (0, 1_000)]));
+    for node in [B, C] {
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_started(node));
+    }
+    world.unmute(B);
+    world.pass(ms(80_000));
+    assert_eq!(stops(&world), ["stopping"]);
+    let without_hook = world.gateway.views().nodes().last().unwrap();
+    assert!(standing(&world).started && !without_hook.started);
+}
+
+#[test]
 fn node_that_was_not_started_is_not_stopped() {
     let settings = settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000)]);
     let mut world = World::new(settings);
