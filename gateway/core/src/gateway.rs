@@ -278,7 +278,7 @@ impl Gateway {
         self.with_nodes(NodeTable::forget_restored);
         self.tables.capacity.reduced.clear();
         self.tables.capacity.client_breakers.forget_sessions();
-        self.tables.slos.forget_restored();
+        self.tables.slos.forget_restored(&mut self.policies.activations);
     }
 
     /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
