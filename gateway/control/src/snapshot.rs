@@ -497,11 +497,11 @@ impl Replica {
         let slo = SloRecord::merged(slo, core.slo);
         let before = before.filter(|_| core.nodes.is_empty());
         let (rooms, sessions, media) = Default::default();
-        let mut core = GatewayRecord { rooms, sessions, media, slo, ..core };
-        if let Some(GatewayRecord { nodes, regions, client_breakers, memos, .. }) = before {
-            core = GatewayRecord { nodes, regions, client_breakers, memos, ..core };
-        }
-        self.common = Some(core);
+        let core = GatewayRecord { rooms, sessions, media, slo, ..core };
+        self.common = Some(match before {
+            Some(before) => core.with_nodes_of(before),
+            None => core,
+        });
     }
 
     /// The state of a gateway with these records, and the sockets of its sessions. A session has none if its ports are

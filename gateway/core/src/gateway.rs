@@ -278,7 +278,7 @@ impl Gateway {
         self.with_nodes(NodeTable::forget_restored);
         self.tables.capacity.reduced.clear();
         self.tables.capacity.client_breakers.forget_sessions();
-        self.tables.slos.forget_restored();
+        self.tables.slos.forget_restored(&mut self.policies.activations);
     }
 
     /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
@@ -472,7 +472,11 @@ impl Gateway {
     /// Returns the zone of this name in a region. A new zone takes the number of a zone without nodes, or the next
     /// number. Add a node to it at once, or the number may be reused.
     pub fn zone(&mut self, name: &str, region: RegionId) -> Result<ZoneId, Impossible> {
-        self.tables.nodes.zone(name, region)
+        let CoreTables { capacity, nodes, effects, .. } = &mut self.tables;
+        if !nodes.zones().iter().any(|zone| *zone.name == *name && zone.region == region) {
+            capacity.forget_empty_zones(nodes, effects);
+        }
+        nodes.zone(name, region)
     }
 
     /// Sets how rooms return to a region, or to all regions.

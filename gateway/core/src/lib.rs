@@ -21,7 +21,9 @@ mod sessions;
 mod ticks;
 mod views;
 
-pub use blast::{BlastRadius, GatewayCopy, LoadChange, RoomLoss, SessionCopy};
+pub use blast::{
+    BlastRadius, ExpectedOutage, GatewayCopy, LoadChange, ModePrediction, RoomLoss, SessionCopy,
+};
 pub use effects::{GatewayEffect, InstalledSession};
 pub use evenkeel_breakers::ClientBreakerStanding;
 pub use evenkeel_model::Impossible;

@@ -11,7 +11,7 @@ pub(crate) mod silence;
 
 use std::time::{Duration, Instant};
 
-use evenkeel_model::{EvidenceSource, Since, Stamp, Timings};
+use evenkeel_model::{EvidenceSource, NodeProbing, Since, Stamp, Timings};
 
 use crate::detector::canary::CanaryPacket;
 use crate::detector::silence::{Lateness, SilenceDetector, SilenceLimits, SilenceVerdict};
@@ -311,12 +311,30 @@ impl Detector {
             self.loss.missed(probe.stands_for);
         }
         self.missed_in_a_row += missed;
-        let enough = match self.distance {
+        if self.missed_in_a_row >= self.misses_to_accuse() {
+            self.accuse(EvidenceSource::Probe, now);
+        }
+    }
+
+    fn misses_to_accuse(&self) -> u32 {
+        match self.distance {
             Distance::Near => 2,
             Distance::Far => 1,
-        };
-        if self.missed_in_a_row >= enough {
-            self.accuse(EvidenceSource::Probe, now);
+        }
+    }
+
+    /// The usual time from the last packet of a node that carries media until it is marked down: by silence and unanswered
+    /// probes together, or by silence alone if it is not probed.
+    pub fn detects_within(&self, probed: NodeProbing) -> Duration {
+        let limits = self.limits();
+        let silence = self.silence.limit(limits).unwrap_or(limits.min);
+        match probed {
+            NodeProbing::No => silence + self.down_after(),
+            NodeProbing::Yes => {
+                // The first of them is sent about half of that time after the last packet, the others in haste.
+                let others = self.probe_every() / HASTE * (self.misses_to_accuse() - 1);
+                silence.max(silence / 2 + others + self.answer_within())
+            }
         }
     }
 

@@ -190,7 +190,7 @@ impl Node {
     /// Returns the facts that another process continues. A node that is being started counts as started there.
     pub fn trust_record(&self) -> NodeTrust {
         let starting = Starting { called: None, ..self.trust.starting };
-        let started = self.trust.elastic.started || self.is_starting();
+        let started = self.is_started();
         NodeTrust {
             starting,
             elastic: ElasticState { started, ..self.trust.elastic },

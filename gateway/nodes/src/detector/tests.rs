@@ -96,6 +96,24 @@ fn silent_death_is_detected_within_40_ms() {
 }
 
 #[test]
+fn time_of_detection_is_known_before() {
+    for (distance, probed, expected) in [
+        (Distance::Near, NodeProbing::Yes, 16),
+        (Distance::Far, NodeProbing::Yes, 11),
+        (Distance::Near, NodeProbing::No, 210),
+    ] {
+        let mut scene = Scene::with(distance, 1_000);
+        scene.probed = probed == NodeProbing::Yes;
+        let known = scene.detector.detects_within(probed);
+        assert_eq!(known.as_millis(), expected);
+        let after = scene.down_after(false, 1_000 * MS).unwrap();
+        assert!(after.abs_diff(known) <= 4 * MS, "{after:?}, {known:?} before");
+    }
+    let unheard = Detector::new(Timings::default(), Distance::Near);
+    assert_eq!(unheard.detects_within(NodeProbing::Yes), 24 * MS, "no answer: an interval more");
+}
+
+#[test]
 fn detection_is_independent_of_probe_phase() {
     for phase in 0..5 {
         let mut scene = Scene::busy();
