@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, CoreSettings, Health, MediaDescription, NodeId, NodeProbing, NodeSettings, RoomId,
-    SessionId,
+    CoreEvent, CoreSettings, Health, Hop, MediaDescription, NodeId, NodeProbing, NodeSettings,
+    RoomId, SessionId,
 };
 use evenkeel_nodes::{Node, OpeningWindow};
 
