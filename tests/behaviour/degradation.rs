@@ -3,12 +3,12 @@
 use std::process::Command;
 
 use evenkeel_control::GatewayEvent;
-use evenkeel_media::rtcp::{self, ReportBlock};
+use evenkeel_media::rtcp;
 use evenkeel_testkit::binary::evenkeel;
 
 use crate::harness::{
-    Gateway, GatewayProcess, Node, Phone, World, assert_continuous, declared, ids, offer, talk,
-    udp_of,
+    Gateway, GatewayProcess, Heard, Node, Phone, World, assert_continuous, declared, ids, offer,
+    talk, udp_of,
 };
 
 /// A ladder that steps down within two ticks of 3 % loss, and up equally fast.
@@ -21,22 +21,9 @@ const LOSS: u8 = 26;
 
 /// Reports this loss of both streams.
 fn report(phone: &Phone, fraction_lost: u8) {
-    let blocks: Vec<ReportBlock> = [0, 1]
-        .into_iter()
-        .filter_map(|stream| phone.heard_from(phone.number, stream).last().cloned())
-        .map(|heard| ReportBlock {
-            ssrc: heard.header.ssrc,
-            fraction_lost,
-            lost: 0,
-            sequence_max: u32::from(heard.header.sequence),
-            jitter: 0,
-            last_sr: 0,
-            delay_since_last_sr: 0,
-        })
-        .collect();
-    let mut packet = Vec::new();
-    rtcp::write_receiver_report(phone.voice.ssrc, &blocks, &mut packet);
-    phone.send(&packet);
+    let last = |stream| phone.heard_from(phone.number, stream).pop();
+    let last: Vec<Heard> = [0, 1].into_iter().filter_map(last).collect();
+    phone.report_loss(&last, fraction_lost);
 }
 
 /// The REMB caps that a phone received, in bits per second.

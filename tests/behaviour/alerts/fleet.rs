@@ -36,6 +36,11 @@ const STORE: u16 = 4_222;
 const OTLP: u16 = 4_318;
 const DEPENDENCY: u16 = 8_090;
 
+/// Nodes of the remote gateway.
+pub(super) const BEHIND_LINKS: [&str; 3] = ["east-a1", "east-j1", ALONE_IN_REGION];
+
+pub(super) const ALONE_IN_REGION: &str = "west-a1";
+
 /// A stall of a busy test machine is shorter, and those that the test causes are longer.
 const DETECTOR: &str = "stall_threshold = \"25ms\"\n";
 
@@ -47,14 +52,15 @@ pub(super) struct Fleet<'a> {
     pub(super) place: &'a Place,
     pub(super) callers: Callers,
     pub(super) group: [GatewayProcess; 2],
-    /// Its nodes are behind links.
     pub(super) remote: GatewayProcess,
-    pub(super) links: [NodeLink; 2],
+    /// Those to [`BEHIND_LINKS`].
+    pub(super) links: [NodeLink; 3],
     /// With receivers, a dependency, an index and several nodes.
     pub(super) busy: GatewayProcess,
     pub(super) busy_nodes: Vec<Node>,
     /// Two nodes of little capacity, a policy and an index.
     pub(super) full: GatewayProcess,
+    pub(super) full_nodes: [Node; 2],
     pub(super) full_began: Instant,
     later: Option<GatewayProcess>,
     pub(super) otlp: Option<HttpSink>,
@@ -113,7 +119,7 @@ impl<'a> Fleet<'a> {
         full.nodes = full.nodes.replace("200 Mbit/s", "1 Mbit/s") + &index("full");
         let (mut full, full_began) = (start(place, &full), Instant::now());
 
-        let behind = ["east-a1", "east-j1"].map(|name| node(place, name));
+        let behind = BEHIND_LINKS.map(|name| node(place, name));
         let links = behind.each_ref().map(|node| at(&place.node, || NodeLink::start(node.address)));
         let mut remote = world(place, REMOTE, 7_010, &behind.each_ref());
         for (node, link) in behind.iter().zip(&links) {
@@ -187,7 +193,7 @@ impl<'a> Fleet<'a> {
                 });
             }
         }
-        let nodes = [behind, small, of_group].into_iter().flatten().collect();
+        let nodes = behind.into_iter().chain(of_group).collect();
         Fleet {
             place,
             callers,
@@ -197,6 +203,7 @@ impl<'a> Fleet<'a> {
             busy,
             busy_nodes,
             full,
+            full_nodes: small,
             full_began,
             later: None,
             otlp: Some(otlp),

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::TestHeader;
+use evenkeel_media::rtcp::{self, ReportBlock};
 use evenkeel_media::{demux, rtp};
 
 use super::TIMEOUT;
@@ -120,6 +121,20 @@ impl Phone {
             let video = self.video.packet(self.number);
             self.send(&video);
         }
+    }
+
+    /// Reports this loss of the streams of these packets, each the last of its stream.
+    pub(crate) fn report_loss(&self, last: &[Heard], fraction_lost: u8) {
+        let block = |heard: &Heard| ReportBlock {
+            ssrc: heard.header.ssrc,
+            fraction_lost,
+            sequence_max: u32::from(heard.header.sequence),
+            ..ReportBlock::default()
+        };
+        let blocks: Vec<ReportBlock> = last.iter().map(block).collect();
+        let mut packet = Vec::new();
+        rtcp::write_receiver_report(self.voice.ssrc, &blocks, &mut packet);
+        self.send(&packet);
     }
 
     pub(crate) fn send(&self, packet: &[u8]) {
