@@ -1,7 +1,7 @@
 //! `docs/dashboards/`: the files are made from the registry, and have the fields that Grafana reads.
 //!
-//! No JSON schema of Grafana's files is to be had without a Grafana, so these tests check the fields by hand, and
-//! `tests/interop/promql.rs` runs the queries in Prometheus.
+//! Grafana publishes no JSON schema of these files, so these tests check the fields by hand, and `tests/interop/promql.rs` runs
+//! the queries in Prometheus.
 
 use std::collections::BTreeSet;
 use std::fs;

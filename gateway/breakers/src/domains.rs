@@ -39,7 +39,7 @@ pub struct JudgedZone {
     pub region: RegionId,
     /// False if all nodes there are being removed.
     pub is_listed: bool,
-    /// Load and reserves of its least loaded node that accepts new rooms, in thousandths; `None` without such a node.
+    /// Load and reserves of its least loaded node that accepts new rooms and loses few probes, in thousandths; `None` without such a node.
     pub load_permille: Option<u64>,
     /// All running nodes there lose many probes; `None` without a running node.
     pub loses: Option<bool>,

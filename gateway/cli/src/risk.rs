@@ -1,6 +1,7 @@
 //! `evenkeel risk`: single points of failure of the fleet as it is, and the redundancy modes compared for it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use clap::Args;
 use evenkeel_client::{ApiCall, ClientError, escape};
@@ -8,6 +9,9 @@ use serde_json::{Value, json};
 
 use crate::command::{ApiArgs, CommandError, number, rows, say, text, texts, verdict};
 use crate::status::mode_lines;
+
+/// A gateway plays the losses of nodes and modes within this time.
+const PLAYED_WITHIN: Duration = Duration::from_secs(100);
 
 /// Show which single failures would end calls, and compare the redundancy modes
 ///
@@ -43,13 +47,13 @@ struct RiskFacts {
     busiest: Value,
     /// By the name of the zone.
     zone_losses: Vec<(String, Value)>,
-    /// As measured.
+    /// `GET /v1/modes`: the modes as measured.
     modes: Value,
 }
 
 impl RiskArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
-        let facts = self.api.operate(async |admin| {
+        let facts = self.api.waiting_longer(PLAYED_WITHIN).operate(async |admin| {
             let zones = admin.read("/v1/zones").await?;
             let mut zone_losses = Vec::new();
             for zone in rows(&zones, "zones") {
@@ -63,6 +67,13 @@ impl RiskArgs {
             let gateways =
                 if gateways.status == 404 { Value::Null } else { gateways.accepted()? };
             let busiest = match admin.read("/v1/blast?busiest=1&modes=true").await {
+                // An earlier gateway, or one that is too busy to play the modes.
+                Err(ClientError::Refused { status: 400 | 503, .. }) => {
+                    admin.read("/v1/blast?busiest=1").await
+                }
+                answer => answer,
+            };
+            let busiest = match busiest {
                 // No node runs.
                 Err(ClientError::Refused { status: 404, .. }) => Value::Null,
                 answer => answer?,

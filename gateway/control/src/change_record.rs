@@ -7,6 +7,6 @@ use serde::{Deserialize, Serialize};
 pub struct ChangeRecord {
     /// Its Unix time in microseconds.
     pub at_us: u64,
-    /// The content.
+    /// The change as JSON, as `GET /v1/changes` shows it.
     pub text: Box<str>,
 }

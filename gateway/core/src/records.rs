@@ -111,7 +111,7 @@ impl Records<'_> {
         self.tables.slos.record(&self.policies.activations)
     }
 
-    /// Returns the same with the windows of the scenario after `last`, which it becomes, in turn.
+    /// Returns the windows of the scenario after `last`, to which it sets `last`, and the judged revisions.
     pub fn next_slo_record(&self, last: &mut Option<Arc<str>>) -> Option<SloRecord> {
         self.tables.slos.next_record(last, &self.policies.activations)
     }

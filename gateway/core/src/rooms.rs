@@ -226,7 +226,7 @@ impl RoomTable {
         self.unreserved.rooms.len() + self.uncovered.rooms.len()
     }
 
-    /// Returns these rooms.
+    /// Returns the rooms that [`Self::unprotected`] counts.
     pub(crate) fn unprotected_rooms(&self) -> impl Iterator<Item = &Room> {
         let rooms = self.unreserved.rooms.iter().chain(&self.uncovered.rooms);
         rooms.filter_map(|id| self.get(id))

@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 /// Changes that are kept: weeks of a gateway that is operated by hand.
 const CHANGES_MAX: usize = 1_024;
 
-/// Changes in a batch of records, each of a few KiB at most.
-const PART_MAX: usize = 4;
+/// Bytes after which a batch of records takes no further change. A change has a few hundred.
+const PART_BYTES: usize = 16 << 10;
 
 /// The newest changes of this gateway and of the owners that it followed.
 #[derive(Default, Debug)]
@@ -29,13 +29,13 @@ struct RecentChanges {
 }
 
 impl RecentChanges {
-    /// Adds a change, unless it is there already.
-    fn add(&mut self, change: ChangeRecord) {
+    /// Adds a change. Returns false if it is there already.
+    fn add(&mut self, change: ChangeRecord) -> bool {
         let at = self.changes.partition_point(|it| it.at_us <= change.at_us);
         let mut same_time =
             self.changes.range(..at).rev().take_while(|it| it.at_us == change.at_us);
         if same_time.any(|it| *it == change) {
-            return;
+            return false;
         }
         if at < self.changes.len() {
             // All get numbers that no reader has passed.
@@ -46,6 +46,7 @@ impl RecentChanges {
             self.changes.pop_front();
             self.first += 1;
         }
+        true
     }
 }
 
@@ -53,7 +54,9 @@ impl ChangeList {
     /// Adds changes, unless they are there already.
     pub fn add(&self, changes: impl IntoIterator<Item = ChangeRecord>) {
         let mut recent = lock(&self.recent);
-        changes.into_iter().for_each(|change| recent.add(change));
+        for change in changes {
+            recent.add(change);
+        }
     }
 
     /// The changes since a Unix time in microseconds, oldest first.
@@ -73,7 +76,13 @@ impl ChangeList {
         let Ok(recent) = self.recent.try_lock() else { return (from, Vec::new()) };
         let from = from.max(recent.first);
         let rest = recent.changes.iter().skip((from - recent.first) as usize);
-        let part: Vec<_> = rest.take(PART_MAX).cloned().collect();
+        let mut room = PART_BYTES;
+        let fits = |change: &&ChangeRecord| {
+            let has_room = room > 0;
+            room = room.saturating_sub(change.text.len());
+            has_room
+        };
+        let part: Vec<_> = rest.take_while(fits).cloned().collect();
         (from + part.len() as u64, part)
     }
 }
@@ -116,9 +125,14 @@ impl ChangeExchange {
             return;
         }
         let Ok(mut recent) = self.list.recent.try_lock() else { return };
-        self.received.drain(..).for_each(|change| recent.add(change));
+        let mut is_any_new = false;
+        for change in self.received.drain(..) {
+            is_any_new |= recent.add(change);
+        }
         drop(recent);
-        self.list.copied.notify_one();
+        if is_any_new {
+            self.list.copied.notify_one();
+        }
     }
 }
 

@@ -161,7 +161,7 @@ impl RecordExchange {
         let now = Instant::now();
         batch.forecasts = self.forecasts.next_part(now);
         batch.changes = self.changes.next_part();
-        self.unconfirmed.handle_sent(batch.number(), now);
+        self.unconfirmed.handle_sent(batch.number(), batch.is_whole(), now);
         self.show_unconfirmed();
         if !self.link.send(&LinkFrame::Batch(batch.encode())) {
             // The peer does not read. The connection ends, and the next one begins with all records.

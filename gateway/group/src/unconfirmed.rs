@@ -3,17 +3,27 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+/// The number of the batch that completes a copy, until it is sent.
+const COPY_NOT_SENT: u64 = u64::MAX;
+
 /// Batches of records on their way to the standby, by number, and the times at which they were sent.
 #[derive(Debug)]
 pub(super) struct UnconfirmedBatches(VecDeque<(u64, Instant)>);
 
 impl UnconfirmedBatches {
-    /// No standby has any records. The first batch that it confirms has all.
+    /// No standby has the records, until it confirms the batch that completes a copy.
     pub(super) fn new(now: Instant) -> UnconfirmedBatches {
-        UnconfirmedBatches([(0, now)].into())
+        UnconfirmedBatches([(COPY_NOT_SENT, now)].into())
     }
 
-    pub(super) fn handle_sent(&mut self, number: u64, now: Instant) {
+    /// `is_whole`: with this batch the standby has all records.
+    pub(super) fn handle_sent(&mut self, number: u64, is_whole: bool, now: Instant) {
+        if is_whole
+            && let Some((first, _)) = self.0.front_mut()
+            && *first == COPY_NOT_SENT
+        {
+            *first = number;
+        }
         self.0.push_back((number, now));
     }
 

@@ -11,9 +11,9 @@ use evenkeel_process::lock;
 pub struct ExportFailure {
     /// `spans`, `logs` or `metrics`.
     pub signal: &'static str,
-    /// The time of the first of them.
+    /// The time of the first failed export.
     pub since: SystemTime,
-    /// Their number.
+    /// Failed exports since then.
     pub failures: u64,
 }
 
@@ -22,7 +22,7 @@ pub struct ExportFailure {
 pub struct ExportFailures(Arc<Mutex<BTreeMap<&'static str, ExportFailure>>>);
 
 impl ExportFailures {
-    /// Lists them by the name of the signal.
+    /// Lists the failing signals by name.
     pub fn list(&self) -> Vec<ExportFailure> {
         lock(&self.0).values().copied().collect()
     }

@@ -42,7 +42,7 @@ pub(super) const SENT: &str = "EvenkeelClientBreakerOpen";
 /// Rules of the shared index.
 pub(super) const OF_INDEX: [&str; 2] = ["EvenkeelIndexBehind", "EvenkeelRoomDuplicate"];
 
-/// A fault of this rule.
+/// A played fault that this rule has to notice.
 pub(super) struct PlayedFault {
     pub(super) rule: &'static str,
     /// Gateways of which one notices it.

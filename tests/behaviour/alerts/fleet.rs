@@ -53,7 +53,7 @@ pub(super) struct Fleet<'a> {
     pub(super) callers: Callers,
     pub(super) group: [GatewayProcess; 2],
     pub(super) remote: GatewayProcess,
-    /// Those to [`BEHIND_LINKS`].
+    /// Links to the nodes [`BEHIND_LINKS`].
     pub(super) links: [NodeLink; 3],
     /// With receivers, a dependency, an index and several nodes.
     pub(super) busy: GatewayProcess,

@@ -18,7 +18,7 @@ const CHANGE_STEP: Duration = Duration::from_millis(500);
 /// The spares, capacity and bandwidth of all rooms in one mode, and the loss of nodes then.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ModePrediction {
-    /// The mode.
+    /// The mode that all rooms have in the copy.
     pub mode: RedundancyMode,
     /// The number of rooms that a node carries.
     pub rooms: u32,
@@ -30,7 +30,7 @@ pub struct ModePrediction {
     pub free_kbps: u64,
     /// The load at first hops, kbit/s.
     pub media_kbps: u64,
-    /// The part of it that second hops carry at the same time.
+    /// The load that second hops carry as well, kbit/s.
     pub copied_kbps: u64,
     /// The loss. Opening a session takes a round trip to the node.
     pub loss: BlastRadius,
@@ -41,9 +41,9 @@ pub struct ModePrediction {
 /// The time from the last packet of a lost node to the first one of another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ExpectedOutage {
-    /// Half of the sessions have no longer one.
+    /// The median of the outages of sessions.
     pub median: Duration,
-    /// The longest one.
+    /// The longest outage.
     pub longest: Duration,
 }
 
@@ -81,7 +81,8 @@ impl GatewayCopy {
         let needed_kbps = unprotected.map(|room| room.holding.kbps).sum();
         let ledger = tables.capacity.ledger();
         // The capacity of a machine with two names exists once.
-        let is_one = |node: &&Node| ledger.beside(node.id).all(|other| other > node.id);
+        let takes = |id: &NodeId| tables.nodes.get(*id).is_some_and(Node::welcomes_rooms);
+        let is_one = |node: &&Node| ledger.beside(node.id).filter(takes).all(|other| other > node.id);
         let takers = tables.nodes.iter().filter(|node| node.welcomes_rooms()).filter(is_one);
         let free = |node: &Node| {
             let used = ledger.carried(node.id) + ledger.reserve(node.id);

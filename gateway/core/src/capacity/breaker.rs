@@ -24,7 +24,7 @@ impl Capacity {
         let judged = |zone| {
             let there = || nodes.in_domain(FailureDomain::Zone(zone));
             let running = || there().filter(|node| node.runs());
-            let takers = there().filter(|node| node.welcomes_rooms());
+            let takers = there().filter(|node| node.welcomes_rooms() && !node.loses());
             JudgedZone {
                 zone,
                 region: nodes.zones()[zone.0 as usize].region,

@@ -1,3 +1,5 @@
+use std::pin::pin;
+
 use super::*;
 
 fn change(at_us: u64) -> ChangeRecord {
@@ -33,6 +35,30 @@ fn standby_has_each_change_of_the_owner_once() {
     assert_eq!(pass(&mut owner, &mut standby), 11);
     assert_eq!(standby.list.since(100), [change(100), change(200)]);
     assert_eq!(standby.list.since(0).len(), 12);
+}
+
+#[test]
+fn known_changes_are_not_announced() {
+    let (mut owner, mut standby) = (exchange(), exchange());
+    owner.list.add((0..100).map(change));
+    assert_eq!(owner.next_part().len(), 100, "short changes are one part");
+    let is_announced = |standby: &ChangeExchange| {
+        let mut copied = pin!(standby.list.copied.notified());
+        copied.as_mut().enable()
+    };
+    for is_new in [true, false] {
+        owner.begin();
+        pass(&mut owner, &mut standby);
+        assert_eq!(is_announced(&standby), is_new);
+    }
+}
+
+#[test]
+fn long_changes_are_several_parts() {
+    let mut owner = exchange();
+    let text: Box<str> = "x".repeat(PART_BYTES / 2).into();
+    owner.list.add((0..3).map(|at_us| ChangeRecord { at_us, text: text.clone() }));
+    assert_eq!([owner.next_part().len(), owner.next_part().len()], [2, 1]);
 }
 
 #[test]

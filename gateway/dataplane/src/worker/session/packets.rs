@@ -66,7 +66,8 @@ impl WorkerSession {
         state.measurements.bytes_up += packet.len() as u64;
         state.measurements.sources.receive(&header, packet.len(), clock_rate, cx.now);
         remember(&mut state.feedback.sources, header.ssrc);
-        if kind == StreamKind::Video {
+        let is_picture = kind == StreamKind::Video && repair.is_none();
+        if is_picture {
             remember(&mut state.feedback.video, header.ssrc);
         }
         let hop = match forward::to_node(&self.route, cx.board) {
@@ -80,7 +81,7 @@ impl WorkerSession {
         let state = self.state();
         state.flow.sent[kind as usize] += 1;
         // The marker ends a frame (RFC 6184, 5.1; RFC 7741, 4.1).
-        if kind == StreamKind::Video && header.marker && state.feedback.video.len() == 1 {
+        if is_picture && header.marker && state.feedback.video.len() == 1 {
             state.flow.frames += 1;
         }
         if state.signs.inspects(kind) {
