@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::trunk::message::{
-    NodeFault, NodeLoad, NodeSecret, OpenStatus, OrderOutcome, ProcessReport, Replays,
-    ServingState, TrunkAnswer, TrunkQuestion,
+    NodeFault, NodeLoad, NodeSecret, OpenStatus, OrderOutcome, Replays, ServingState, TrunkAnswer,
+    TrunkQuestion,
 };
 use evenkeel_media::trunk::seal::{self, SealError};
 use evenkeel_media::trunk::{self, Ballots, Bundles, Tag};
@@ -60,8 +60,6 @@ pub(crate) struct AgentMachine {
     refusals: RefusedMessages,
     /// The higher of processor load and the server's own load figure, in thousandths.
     pub(crate) measured: u16,
-    /// The watched process, while it runs.
-    pub(crate) process: Option<ProcessReport>,
     pub(crate) sessions: TrunkSessions,
     notices: DeathNotices,
     replays: Replays,
@@ -93,7 +91,6 @@ impl AgentMachine {
             faults: Faults::default(),
             refusals: RefusedMessages::default(),
             measured: 0,
-            process: None,
             sessions: TrunkSessions::default(),
             notices: DeathNotices::default(),
             replays: Replays::default(),
@@ -318,7 +315,7 @@ impl AgentMachine {
                     None => return,
                 }
             }
-            TrunkQuestion::Process => match self.process {
+            TrunkQuestion::Process => match io.process_report() {
                 Some(report) => TrunkAnswer::Process(report),
                 None => return,
             },

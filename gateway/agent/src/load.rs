@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use evenkeel_media::trunk::message::ProcessReport;
+use nix::time::{ClockId, clock_gettime};
 
 pub(crate) const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
@@ -72,14 +73,18 @@ pub(crate) fn process(pid: i32) -> Option<ProcessReport> {
     let all = kib(&read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
     let group = of_process("cgroup").unwrap_or_default();
     let limit = group_limits(&group, Path::new("/sys/fs/cgroup")).chain([all]).min()?;
-    let up = read_to_string("/proc/uptime").ok()?;
-    let up: f64 = up.split_ascii_whitespace().next()?.parse().ok()?;
-    // The start, in ticks since the boot.
-    let started = field(&of_process("stat")?, 22)? / TICKS;
+    // Field 22 counts from the boot of the host. Under lxcfs `/proc/uptime` counts from the start of the container.
+    let up_s = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?.tv_sec();
+    let started = field(&of_process("stat")?, 22)?;
+    report(resident, limit, up_s.try_into().ok()?, started)
+}
+
+/// `resident` and `limit` in KiB. `started` in ticks since the boot of the host, which was `up_s` seconds ago.
+fn report(resident: u64, limit: u64, up_s: u64, started: u64) -> Option<ProcessReport> {
     let permille = resident.saturating_mul(1_000).checked_div(limit)?;
     Some(ProcessReport {
         memory_permille: permille.try_into().unwrap_or(u16::MAX),
-        age_s: (up as u64).saturating_sub(started).try_into().unwrap_or(u32::MAX),
+        age_s: up_s.saturating_sub(started / TICKS).try_into().unwrap_or(u32::MAX),
     })
 }
 

@@ -21,7 +21,7 @@ use crate::check::{PortState, ServerCheck};
 use crate::config::Config;
 use crate::counters::AgentCounters;
 use crate::gateway_port::GatewayPort;
-use crate::load::{self, MEASURE_EVERY, Meter};
+use crate::load::{MEASURE_EVERY, Meter};
 use crate::process::{LOOK_EVERY, WatchedProcess};
 
 const DATAGRAM: usize = 65_535;
@@ -237,7 +237,6 @@ impl Serve {
             self.measure = now.instant + MEASURE_EVERY;
             let pid = self.io.process.as_ref().and_then(WatchedProcess::pid);
             self.agent.measured = self.meter.measure(pid, now.instant);
-            self.agent.process = pid.and_then(load::process);
         }
         self.agent.handle_timeout(now, &mut self.io);
     }

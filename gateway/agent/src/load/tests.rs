@@ -68,6 +68,22 @@ fn memory_is_limited_by_control_groups() {
 }
 
 #[test]
+fn memory_is_a_share_and_age_counts_from_boot() {
+    let report = |resident, limit, up_s, started| {
+        let ProcessReport { memory_permille, age_s } = report(resident, limit, up_s, started)?;
+        Some((memory_permille, age_s))
+    };
+    assert_eq!(report(420, 1_000, 7_000, 123_456), Some((420, 5_766)));
+    assert_eq!(
+        report(3_000, 1_000, 10, 1_100),
+        Some((3_000, 0)),
+        "started after the clock was read"
+    );
+    assert_eq!(report(u64::MAX, 1, u64::MAX, 0), Some((u16::MAX, u32::MAX)));
+    assert_eq!(report(1, 0, 7, 0), None);
+}
+
+#[test]
 fn memory_and_age_of_own_process_are_readable() {
     assert_eq!(kib("VmPeak:\t 9 kB\nVmRSS:\t    7420 kB\n", "VmRSS:"), Some(7_420));
     assert_eq!(field("7 (a) b) S 1 7", 4), Some(1));

@@ -212,6 +212,20 @@ async fn memory_and_restarts_of_process_are_reported() {
     assert_eq!(signs, [restarts]);
 }
 
+#[test]
+fn starts_of_processes_ignore_steps_of_the_clock() {
+    let monotonic = std::time::Instant::now();
+    let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+    let clocks = StartClocks { monotonic, wall };
+    let started_s = |started| {
+        let process = Some(ProcessState { memory_permille: 500, started });
+        node_sample(&NodeStanding { process, ..node() }, clocks).started_s
+    };
+    let seven = Duration::from_secs(7);
+    assert_eq!(started_s(monotonic.checked_sub(seven).unwrap()), Some(993));
+    assert_eq!(started_s(monotonic + seven), Some(1_007));
+}
+
 #[tokio::test]
 async fn starts_after_planned_stops_are_not_reported() {
     let mut scene = Scene::new();
