@@ -117,7 +117,7 @@ pub struct SessionPath {
 pub struct ProbedLeg {
     /// Unanswered probes, in ppm.
     pub loss_ppm: u32,
-    /// The smoothed round trip and its variation.
+    /// The smoothed round trip and its mean deviation.
     pub round_trip: Option<(Duration, Duration)>,
 }
 
@@ -292,7 +292,7 @@ impl SessionPath {
             uplink_jitter_us: jitter_up,
             senders_jitter_us: jittery,
             from_node_jitter_us: self.counts[2].jitter.steady(self.counts[3].jitter),
-            probes_jitter_us: round_trip.map(|(_, variation)| us(variation)),
+            probes_jitter_us: round_trip.map(|(_, deviation)| us(deviation)),
             client_jitter_us: self.client_jitter.lower(self.slot),
             client_round_trip_us: self.round_trips.lower(self.slot),
             // The lower one: a round trip of one slot may be chance.
