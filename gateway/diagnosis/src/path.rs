@@ -105,6 +105,9 @@ pub struct SessionPath {
     from_node: Recalled,
     /// Jitter of the last slots from the node.
     jitter_from_node: Recalled,
+    /// The worst loss and jitter of a sender, of the last slots.
+    senders_loss: Recalled,
+    senders_jitter: Recalled,
     /// The round trip of the node's probes a slot ago.
     leg_before: Option<Duration>,
     frame_rate: FrameRate,
@@ -242,6 +245,10 @@ impl SessionPath {
 
     /// The segment that impairs the session, by the slots that ended.
     pub fn judge(&mut self, context: &PathContext) -> Option<Impairment> {
+        let worst = context.senders.map(|it| (it.worst_loss_ppm, it.jittery.jitter_us));
+        let (loss_ppm, jitter_us) = worst.unwrap_or((0, 0));
+        self.senders_loss.push(loss_ppm);
+        self.senders_jitter.push(jitter_us);
         let evidence = self.evidence(context);
         let PathContext { id, own, slot_length, is_call, .. } = *context;
         let impairment = |sign, (segment, at), loss_ppm, certainty| {
@@ -258,7 +265,8 @@ impl SessionPath {
             return Some(impairment(ImpairmentSign::Stall, (PathSegment::Gateway, id), 0, 1.0));
         }
         let jittery = context.senders.map(|senders| senders.jittery);
-        let jitter = jittery_segment(id, jittery, self.jitter_from_node.worst(), &evidence);
+        let before_client_us = self.jitter_from_node.worst().max(self.senders_jitter.worst());
+        let jitter = jittery_segment(id, jittery, before_client_us, &evidence);
         let jitter = jitter.map(|timing| (ImpairmentSign::Jitter, timing));
         let timing = jitter.or_else(|| Some((ImpairmentSign::Delay, slow_segment(id, &evidence)?)));
         if let Some((sign, timing)) = timing {
@@ -318,8 +326,8 @@ impl SessionPath {
             }
             _ => PathSegment::Leg,
         };
-        let reported = |ppm: Option<u32>, before: &Recalled, of: u32| {
-            LossShare::of_ppm(ppm?, of).beyond(LossShare::of_ppm(before.worst(), of))
+        let reported = |ppm: Option<u32>, before_ppm: u32, of: u32| {
+            LossShare::of_ppm(ppm?, of).beyond(LossShare::of_ppm(before_ppm, of))
         };
         let (sent, compared) = (from_client(&self.counts[1..=2]), self.compared());
         let sender = senders.map(|senders| senders.lossy);
@@ -328,11 +336,13 @@ impl SessionPath {
             sender.loss.beyond(LossShare::default())?;
             Some((PathSegment::Uplink, sender.session, compared.beyond(LossShare::default())?))
         });
-        let to_node = reported(evidence.to_node_ppm, &self.from_client, sent.of);
+        let to_node = reported(evidence.to_node_ppm, self.from_client.worst(), sent.of);
         // Without numbers of one hop the loss before the client is unknown.
         let received = self.counts[1..=2].iter().map(|counts| counts.received).sum();
         let known = evidence.client_ppm.filter(|_| compared.of > 0);
-        let down = reported(known, &self.from_node, received);
+        // A client reports its worst stream, which may lose more than all streams from the node together.
+        let before_client_ppm = self.from_node.worst().max(self.senders_loss.worst());
+        let down = reported(known, before_client_ppm, received);
         let found = [
             sent.beyond(LossShare::default()).map(|loss| (PathSegment::Uplink, id, loss)),
             to_node.map(|loss| (leg_or_node(loss), id, loss)),
