@@ -270,7 +270,9 @@ impl SessionPath {
         let jitter = jitter.map(|timing| (ImpairmentSign::Jitter, timing));
         let timing = jitter.or_else(|| Some((ImpairmentSign::Delay, slow_segment(id, &evidence)?)));
         if let Some((sign, timing)) = timing {
-            let place = unless_own((timing.segment, timing.at));
+            let place = (timing.segment, timing.at);
+            // Lateness that delays a round trip this much is a stall.
+            let place = if sign == ImpairmentSign::Jitter { unless_own(place) } else { place };
             return Some(impairment(sign, place, 0, timing.certainty));
         }
         if from_client(&self.counts[1..=2]).share() >= EVERYDAY {

@@ -459,6 +459,18 @@ fn round_trip_of_client_is_no_known_segment() {
 }
 
 #[test]
+fn delay_while_gateway_was_late_is_not_its_own() {
+    let mut call = Call::new();
+    call.faults.round_trip = 420;
+    for _ in 0..5 {
+        call.goes_on(900);
+        call.world.stamp(ms(110));
+        call.goes_on(100);
+    }
+    assert_eq!(call.named(0), [Some((PathSegment::Unknown, 0))]);
+}
+
+#[test]
 fn voice_without_sound_names_device_of_a_call() {
     let mut call = Call::new();
     call.faults.is_silent = true;
