@@ -290,7 +290,7 @@ impl SessionPath {
         let leg = round_trip.map(|(smoothed, _)| smoothed);
         let leg_before = std::mem::replace(&mut self.leg_before, leg);
         let last = self.counts[1].device;
-        let jitter_up = self.counts[1].jitter_up.steady(self.counts[2].jitter_up);
+        let ended = &self.counts[1..];
         let jittery = senders.map(|senders| senders.jittery.jitter_us);
         PathEvidence {
             uplink_ppm: from_client(&self.counts[1..=2]).measured(),
@@ -299,9 +299,9 @@ impl SessionPath {
             from_node_ppm: self.compared().measured(),
             probes_ppm: probes.map(|probes| probes.loss_ppm),
             client_ppm: self.client_reports.lower(self.slot),
-            uplink_jitter_us: jitter_up,
+            uplink_jitter_us: steady(ended, |counts| counts.jitter_up),
             senders_jitter_us: jittery,
-            from_node_jitter_us: self.counts[2].jitter.steady(self.counts[3].jitter),
+            from_node_jitter_us: steady(ended, |counts| counts.jitter),
             probes_jitter_us: round_trip.map(|(_, deviation)| us(deviation)),
             client_jitter_us: self.client_jitter.lower(self.slot),
             client_round_trip_us: self.round_trips.lower(self.slot),
@@ -364,6 +364,11 @@ fn from_client(slots: &[SlotCounts]) -> LossShare {
 fn from_node(slots: &[SlotCounts]) -> LossShare {
     let sum = |count: fn(&SlotCounts) -> u32| slots.iter().map(count).sum();
     LossShare { lost: sum(|counts| counts.lost), of: sum(|counts| counts.expected) }
+}
+
+/// The lowest jitter of these slots: the step of a sender's clock is no jitter. `None` if that of one is not measured.
+fn steady(slots: &[SlotCounts], of: fn(&SlotCounts) -> MeanJitter) -> Option<u32> {
+    slots.iter().map(|counts| of(counts).us()).min().flatten()
 }
 
 #[cfg(test)]

@@ -40,11 +40,6 @@ impl MeanJitter {
     pub(crate) fn us(self) -> Option<u32> {
         self.sum_us.checked_div(self.of.into()).map(|us| us as u32)
     }
-
-    /// The lower one of two slots: the step of a sender's clock is no jitter.
-    pub(crate) fn steady(self, other: MeanJitter) -> Option<u32> {
-        Some(self.us()?.min(other.us()?))
-    }
 }
 
 /// The jitter or delay of a segment, and the certainty of its place.

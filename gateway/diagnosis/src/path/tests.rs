@@ -147,3 +147,21 @@ fn late_report_of_senders_jitter_is_no_downlink() {
     let places: Vec<_> = found.iter().map(|it| (it.segment, it.at)).collect();
     assert_eq!(places, []);
 }
+
+#[test]
+fn step_of_clock_is_no_jitter() {
+    for step_ms in [3_000, 5_000, 9_000] {
+        for phase in 0..20 {
+            let found = signs(12, |slot, tenth| {
+                let now_ms = slot * 1_000 + u64::from(tenth) * 100;
+                // Voice of 20 ms forgets a sixteenth of its jitter per packet (RFC 3550, 6.4.1).
+                let jitter_us = now_ms.checked_sub(5_000 + phase * 50).map_or(0.0, |since_ms| {
+                    f64::from(step_ms * 1_000 / 16) * (15.0_f64 / 16.0).powf(since_ms as f64 / 20.0)
+                });
+                let jitter_us = Some(jitter_us as u32);
+                FlowCounts { jitter_up_us: jitter_us, jitter_us, ..FlowCounts::default() }
+            });
+            assert_eq!(found, [], "{step_ms} ms, {} ms after a second began", phase * 50);
+        }
+    }
+}
