@@ -30,9 +30,9 @@ const STALLED: Duration = Duration::from_millis(250);
 /// An impairment of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct StandingImpairment {
-    /// Its newest finding.
+    /// The newest finding of it.
     pub impairment: Impairment,
-    /// The time of the first.
+    /// The time of its first finding.
     pub since: Instant,
     /// Slots since it was last found.
     clean: u8,
@@ -124,7 +124,7 @@ pub struct ProbedLeg {
     pub round_trip: Option<(Duration, Duration)>,
 }
 
-/// Facts about a session's path from outside of it.
+/// Measurements that several sessions share.
 #[derive(Clone, Copy, Debug)]
 pub struct PathContext {
     /// The session.

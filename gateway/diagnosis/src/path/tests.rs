@@ -150,7 +150,7 @@ fn late_report_of_senders_jitter_is_no_downlink() {
 
 #[test]
 fn step_of_clock_is_no_jitter() {
-    for step_ms in [3_000, 5_000, 9_000] {
+    for step_ms in [3_000_u32, 5_000, 9_000] {
         for phase in 0..20 {
             let found = signs(12, |slot, tenth| {
                 let now_ms = slot * 1_000 + u64::from(tenth) * 100;

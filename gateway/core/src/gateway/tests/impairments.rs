@@ -31,7 +31,7 @@ struct Faults {
     round_trip: u32,
     /// The voice of the first session never had any sound.
     is_silent: bool,
-    /// Time for which the first session owes a key frame, in milliseconds.
+    /// Time since a key frame of the first session was requested and did not come, in milliseconds.
     key_frame_missing: u32,
 }
 
