@@ -166,7 +166,7 @@ impl Diagnosis {
             senders: self.uplinks.get(&room).and_then(|uplinks| uplinks.heard_by(id, slot)),
             probes: node.map(|node| ProbedLeg {
                 loss_ppm: node.detector.loss_ppm(),
-                round_trip: node.detector.round_trip_seen(),
+                round_trip: node.detector.round_trip_deviation(),
             }),
             own: self.own.lately(slot),
             is_call: in_room.is_some_and(|room| room.sessions.len() <= CALL_SESSIONS),

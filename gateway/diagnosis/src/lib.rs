@@ -8,7 +8,7 @@
 //!
 //! Counts of packets are compared over the same two slots of time, which end a slot before the comparison, because
 //! reports on the sessions of a room come one after another. Receiver reports cover another time, so the lower one of the
-//! last two is compared with the worst value before it in the last twelve slots.
+//! last two is compared with the worst value before it in the last twelve slots. Jitter is the lowest of the last three slots.
 //!
 //! Probes are lost or delayed on the leg and not in the node, which tells these two apart. Loss and jitter while the
 //! gateway was late or dropped packets are its own, as is a stall of a quarter of the time. The device of a sender is named if no

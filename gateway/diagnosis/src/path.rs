@@ -30,9 +30,9 @@ const STALLED: Duration = Duration::from_millis(250);
 /// An impairment of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct StandingImpairment {
-    /// Its newest finding.
+    /// The newest finding of it.
     pub impairment: Impairment,
-    /// The time of the first.
+    /// The time of its first finding.
     pub since: Instant,
     /// Slots since it was last found.
     clean: u8,
@@ -105,6 +105,9 @@ pub struct SessionPath {
     from_node: Recalled,
     /// Jitter of the last slots from the node.
     jitter_from_node: Recalled,
+    /// The worst loss and jitter of a sender, of the last slots.
+    senders_loss: Recalled,
+    senders_jitter: Recalled,
     /// The round trip of the node's probes a slot ago.
     leg_before: Option<Duration>,
     frame_rate: FrameRate,
@@ -117,11 +120,11 @@ pub struct SessionPath {
 pub struct ProbedLeg {
     /// Unanswered probes, in ppm.
     pub loss_ppm: u32,
-    /// The smoothed round trip and its variation.
+    /// The smoothed round trip and its mean deviation.
     pub round_trip: Option<(Duration, Duration)>,
 }
 
-/// Facts about a session's path from outside of it.
+/// Measurements that several sessions share.
 #[derive(Clone, Copy, Debug)]
 pub struct PathContext {
     /// The session.
@@ -242,6 +245,10 @@ impl SessionPath {
 
     /// The segment that impairs the session, by the slots that ended.
     pub fn judge(&mut self, context: &PathContext) -> Option<Impairment> {
+        let worst = context.senders.map(|it| (it.worst_loss_ppm, it.jittery.jitter_us));
+        let (loss_ppm, jitter_us) = worst.unwrap_or((0, 0));
+        self.senders_loss.push(loss_ppm);
+        self.senders_jitter.push(jitter_us);
         let evidence = self.evidence(context);
         let PathContext { id, own, slot_length, is_call, .. } = *context;
         let impairment = |sign, (segment, at), loss_ppm, certainty| {
@@ -258,11 +265,14 @@ impl SessionPath {
             return Some(impairment(ImpairmentSign::Stall, (PathSegment::Gateway, id), 0, 1.0));
         }
         let jittery = context.senders.map(|senders| senders.jittery);
-        let jitter = jittery_segment(id, jittery, self.jitter_from_node.worst(), &evidence);
+        let before_client_us = self.jitter_from_node.worst().max(self.senders_jitter.worst());
+        let jitter = jittery_segment(id, jittery, before_client_us, &evidence);
         let jitter = jitter.map(|timing| (ImpairmentSign::Jitter, timing));
         let timing = jitter.or_else(|| Some((ImpairmentSign::Delay, slow_segment(id, &evidence)?)));
         if let Some((sign, timing)) = timing {
-            let place = unless_own((timing.segment, timing.at));
+            let place = (timing.segment, timing.at);
+            // Lateness that delays a round trip this much is a stall.
+            let place = if sign == ImpairmentSign::Jitter { unless_own(place) } else { place };
             return Some(impairment(sign, place, 0, timing.certainty));
         }
         if from_client(&self.counts[1..=2]).share() >= EVERYDAY {
@@ -280,7 +290,7 @@ impl SessionPath {
         let leg = round_trip.map(|(smoothed, _)| smoothed);
         let leg_before = std::mem::replace(&mut self.leg_before, leg);
         let last = self.counts[1].device;
-        let jitter_up = self.counts[1].jitter_up.steady(self.counts[2].jitter_up);
+        let ended = &self.counts[1..];
         let jittery = senders.map(|senders| senders.jittery.jitter_us);
         PathEvidence {
             uplink_ppm: from_client(&self.counts[1..=2]).measured(),
@@ -289,10 +299,10 @@ impl SessionPath {
             from_node_ppm: self.compared().measured(),
             probes_ppm: probes.map(|probes| probes.loss_ppm),
             client_ppm: self.client_reports.lower(self.slot),
-            uplink_jitter_us: jitter_up,
+            uplink_jitter_us: steady(ended, |counts| counts.jitter_up),
             senders_jitter_us: jittery,
-            from_node_jitter_us: self.counts[2].jitter.steady(self.counts[3].jitter),
-            probes_jitter_us: round_trip.map(|(_, variation)| us(variation)),
+            from_node_jitter_us: steady(ended, |counts| counts.jitter),
+            probes_jitter_us: round_trip.map(|(_, deviation)| us(deviation)),
             client_jitter_us: self.client_jitter.lower(self.slot),
             client_round_trip_us: self.round_trips.lower(self.slot),
             // The lower one: a round trip of one slot may be chance.
@@ -318,8 +328,8 @@ impl SessionPath {
             }
             _ => PathSegment::Leg,
         };
-        let reported = |ppm: Option<u32>, before: &Recalled, of: u32| {
-            LossShare::of_ppm(ppm?, of).beyond(LossShare::of_ppm(before.worst(), of))
+        let reported = |ppm: Option<u32>, before_ppm: u32, of: u32| {
+            LossShare::of_ppm(ppm?, of).beyond(LossShare::of_ppm(before_ppm, of))
         };
         let (sent, compared) = (from_client(&self.counts[1..=2]), self.compared());
         let sender = senders.map(|senders| senders.lossy);
@@ -328,11 +338,13 @@ impl SessionPath {
             sender.loss.beyond(LossShare::default())?;
             Some((PathSegment::Uplink, sender.session, compared.beyond(LossShare::default())?))
         });
-        let to_node = reported(evidence.to_node_ppm, &self.from_client, sent.of);
+        let to_node = reported(evidence.to_node_ppm, self.from_client.worst(), sent.of);
         // Without numbers of one hop the loss before the client is unknown.
         let received = self.counts[1..=2].iter().map(|counts| counts.received).sum();
         let known = evidence.client_ppm.filter(|_| compared.of > 0);
-        let down = reported(known, &self.from_node, received);
+        // A client reports its worst stream, which may lose more than all streams from the node together.
+        let before_client_ppm = self.from_node.worst().max(self.senders_loss.worst());
+        let down = reported(known, before_client_ppm, received);
         let found = [
             sent.beyond(LossShare::default()).map(|loss| (PathSegment::Uplink, id, loss)),
             to_node.map(|loss| (leg_or_node(loss), id, loss)),
@@ -352,6 +364,11 @@ fn from_client(slots: &[SlotCounts]) -> LossShare {
 fn from_node(slots: &[SlotCounts]) -> LossShare {
     let sum = |count: fn(&SlotCounts) -> u32| slots.iter().map(count).sum();
     LossShare { lost: sum(|counts| counts.lost), of: sum(|counts| counts.expected) }
+}
+
+/// The lowest jitter of these slots: the step of a sender's clock is no jitter. `None` if that of one is not measured.
+fn steady(slots: &[SlotCounts], of: fn(&SlotCounts) -> MeanJitter) -> Option<u32> {
+    slots.iter().map(|counts| of(counts).us()).min().flatten()
 }
 
 #[cfg(test)]

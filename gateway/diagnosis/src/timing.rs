@@ -40,11 +40,6 @@ impl MeanJitter {
     pub(crate) fn us(self) -> Option<u32> {
         self.sum_us.checked_div(self.of.into()).map(|us| us as u32)
     }
-
-    /// The lower one of two slots: the step of a sender's clock is no jitter.
-    pub(crate) fn steady(self, other: MeanJitter) -> Option<u32> {
-        Some(self.us()?.min(other.us()?))
-    }
 }
 
 /// The jitter or delay of a segment, and the certainty of its place.
@@ -64,7 +59,8 @@ fn beyond(us: u32, before: u32) -> Option<(u32, f64)> {
     (own >= JITTER_IMPAIRS_US && certainty >= CERTAIN).then_some((own, certainty))
 }
 
-/// The segment with the most jitter of its own. `before_client_us` is the worst jitter of the last slots from the node.
+/// The segment with the most jitter of its own. `before_client_us` is the worst jitter of the last slots from the
+/// node and of a sender.
 pub(crate) fn jittery_segment(
     id: SessionId,
     jittery: Option<SenderUplink>,
@@ -83,7 +79,7 @@ pub(crate) fn jittery_segment(
     let of_node = heard.filter(|_| jittery.is_some()).and_then(|us| beyond(us, senders_us));
     // Without numbers of the hop, the jitter before the client is unknown.
     let down = heard.and(evidence.client_jitter_us);
-    let down = down.and_then(|us| beyond(us, before_client_us.max(senders_us)));
+    let down = down.and_then(|us| beyond(us, before_client_us));
     let named = [
         uplink.map(found(PathSegment::Uplink, id)),
         of_node.map(|(us, certainty)| OwnTiming {

@@ -21,6 +21,8 @@ pub struct HeardUplinks {
     pub(crate) lossy: SenderUplink,
     /// The one with the highest jitter.
     pub(crate) jittery: SenderUplink,
+    /// The highest loss in one slot.
+    pub(crate) worst_loss_ppm: u32,
 }
 
 /// The two worst uplinks of a room's senders by loss and by jitter, by slot: a sender does not hear its own.
@@ -76,7 +78,9 @@ impl RoomUplinks {
 
     /// The worst uplinks that this session hears, in the two slots that are compared at the start of this one.
     pub fn heard_by(&self, session: SessionId, slot: u64) -> Option<HeardUplinks> {
-        let lossy = match self.in_slots(session, slot, SlotUplinks::lossy) {
+        let lossy = self.in_slots(session, slot, SlotUplinks::lossy);
+        let worst_loss_ppm = lossy.iter().flatten().map(|sender| sender.loss.ppm()).max();
+        let lossy = match lossy {
             [Some(first), Some(second)] => {
                 let worse = if first.loss.lost > second.loss.lost { first } else { second };
                 let LossShare { lost, of } = second.loss;
@@ -87,7 +91,7 @@ impl RoomUplinks {
         };
         let jittery = self.in_slots(session, slot, SlotUplinks::jittery);
         let jittery = jittery.into_iter().flatten().max_by_key(|sender| sender.jitter_us);
-        Some(HeardUplinks { lossy: lossy?, jittery: jittery? })
+        Some(HeardUplinks { lossy: lossy?, jittery: jittery?, worst_loss_ppm: worst_loss_ppm? })
     }
 
     fn in_slots(

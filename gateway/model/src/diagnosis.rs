@@ -86,7 +86,7 @@ pub struct PathEvidence {
     pub senders_jitter_us: Option<u32>,
     /// Jitter of the node's voice at the gateway.
     pub from_node_jitter_us: Option<u32>,
-    /// Variation of the round trip of probes of the node.
+    /// Mean deviation of the round trip of probes of the node.
     pub probes_jitter_us: Option<u32>,
     /// Jitter of voice at the client, by its receiver reports.
     pub client_jitter_us: Option<u32>,

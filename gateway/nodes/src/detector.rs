@@ -91,6 +91,8 @@ struct RoundTrip {
     variation: Duration,
     /// The variation without the value assumed for the first sample.
     seen: Duration,
+    /// The mean deviation of the last 64 answers: as slow as the jitter of voice that it is compared with.
+    deviation: Duration,
 }
 
 impl Detector {
@@ -160,13 +162,19 @@ impl Detector {
         let sample = now.saturating_duration_since(probe.sent.at);
         self.lately.note(sample, now);
         self.round_trip = Some(match self.round_trip {
-            None => RoundTrip { smoothed: sample, variation: sample / 2, seen: Duration::ZERO },
-            Some(RoundTrip { smoothed, variation, seen }) => {
+            None => RoundTrip {
+                smoothed: sample,
+                variation: sample / 2,
+                seen: Duration::ZERO,
+                deviation: Duration::ZERO,
+            },
+            Some(RoundTrip { smoothed, variation, seen, deviation }) => {
                 let off = smoothed.abs_diff(sample);
                 RoundTrip {
                     smoothed: (smoothed * (SMOOTHING - 1) + sample) / SMOOTHING,
                     variation: (variation * 3 + off) / 4,
                     seen: (seen * 3 + off) / 4,
+                    deviation: (deviation * 63 + off) / 64,
                 }
             }
         });
@@ -466,6 +474,11 @@ impl Detector {
     /// The smoothed round trip and its observed variation.
     pub fn round_trip_seen(&self) -> Option<(Duration, Duration)> {
         self.round_trip.map(|trip| (trip.smoothed, trip.seen))
+    }
+
+    /// The smoothed round trip and the mean deviation of the last 64 answers.
+    pub fn round_trip_deviation(&self) -> Option<(Duration, Duration)> {
+        self.round_trip.map(|trip| (trip.smoothed, trip.deviation))
     }
 
     /// The path loses so many probes that rooms should be elsewhere.

@@ -101,6 +101,23 @@ impl FaultySegment {
         }
     }
 
+    /// The signs by which it may show.
+    fn signs(self) -> &'static [&'static str] {
+        match self {
+            FaultySegment::Nothing | FaultySegment::MutedMicrophone => &[],
+            FaultySegment::Uplink
+            | FaultySegment::Downlink
+            | FaultySegment::LegUp
+            | FaultySegment::LegDown
+            | FaultySegment::Node => &["loss"],
+            // Sockets may overflow while the gateway is stopped.
+            FaultySegment::Gateway => &["stall", "loss"],
+            FaultySegment::Device => &["few-frames"],
+            FaultySegment::JitterUp | FaultySegment::JitterDown => &["jitter"],
+            FaultySegment::KeyFrames => &["no-key-frame"],
+        }
+    }
+
     /// The session's media suffers. Faults of clients are those of the first session of every other room.
     fn hits(self, session: u64) -> bool {
         let room_is_faulty = session.div_ceil(2) % 2 == 1;
@@ -310,14 +327,17 @@ impl NameCounts {
             let is_right = |event: &&&ServerEvent| {
                 let impairment = &event.data["impairment"];
                 let at = window.by_id.get(&word(&impairment["impaired_by"]));
-                impairment["segment"].as_str() == expected && at == Some(&faulty.at(*session))
+                impairment["segment"].as_str() == expected
+                    && impairment["sign"].as_str().is_some_and(|it| faulty.signs().contains(&it))
+                    && at == Some(&faulty.at(*session))
             };
             let (right, wrong) = (named().find(is_right), named().find(|event| !is_right(event)));
             self.all += 1;
             if let Some(wrong) = wrong {
                 self.falsely += 1;
-                *self.false_names.entry(word(&wrong.data["impairment"]["segment"])).or_default() +=
-                    1;
+                let impairment = &wrong.data["impairment"];
+                let name = ["segment", "sign"].map(|of| word(&impairment[of])).join(" ");
+                *self.false_names.entry(name).or_default() += 1;
             }
             if expected.is_some() {
                 self.hit += 1;

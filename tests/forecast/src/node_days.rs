@@ -130,7 +130,8 @@ fn decay(samples: &mut [GeneratedMinute], rng: &mut Rng) -> TruthEvent {
         let share = (minute as f64 / length).powf(curve);
         match sign {
             DecaySign::Delay => sample.round_trip_ms *= 1.0 + (highest - 1.0) * share,
-            _ => sample.loss += highest * share,
+            DecaySign::Loss => sample.loss += highest * share,
+            DecaySign::Memory | DecaySign::Restarts => unreachable!("no day has this sign"),
         }
     }
     let until = at + 30 + NODE_HOLD_MINUTES as usize;

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn key_frames_are_told_by_codec() {
+fn key_frames_are_found_by_codec() {
     let cases: [(&str, &[u8], bool); 19] = [
         ("VP8", &[0x10, 0x9c], true),
         ("VP8", &[0x10, 0x9d], false),

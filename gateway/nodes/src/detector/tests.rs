@@ -469,3 +469,23 @@ fn late_answer_is_no_loss() {
     }
     assert!(detector.loss_ppm() > 100_000, "{}", detector.loss_ppm());
 }
+
+#[test]
+fn deviation_outlasts_a_burst_of_late_answers() {
+    let late = 100 * MS;
+    let mut detector = Detector::new(Timings::default(), Distance::Near);
+    let start = Instant::now();
+    for sequence in 0..70 {
+        let sent = start + 200 * MS * sequence as u32;
+        let is_late = sequence < 50 && sequence % 10 == 9;
+        detector.handle_probe_sent(sequence, sent);
+        let after = if is_late { MS + late } else { MS };
+        detector.handle_probe_answered(sequence, sent + after);
+    }
+    let (_, deviation) = detector.round_trip_deviation().unwrap();
+    // Five answers of 50.
+    let mean = late / 10;
+    assert!(deviation > mean / 4, "{deviation:?}");
+    let (_, seen) = detector.round_trip_seen().unwrap();
+    assert!(seen < mean / 4, "{seen:?} forgets them");
+}

@@ -31,7 +31,7 @@ struct Faults {
     round_trip: u32,
     /// The voice of the first session never had any sound.
     is_silent: bool,
-    /// Time for which the first session owes a key frame, in milliseconds.
+    /// Time since a key frame of the first session was requested and did not come, in milliseconds.
     key_frame_missing: u32,
 }
 
@@ -456,6 +456,18 @@ fn round_trip_of_client_is_no_known_segment() {
         let unknown = sign.map(|_| PathSegment::Unknown);
         assert_eq!(call.impairment(0).map(|it| it.segment), unknown);
     }
+}
+
+#[test]
+fn delay_while_gateway_was_late_is_not_its_own() {
+    let mut call = Call::new();
+    call.faults.round_trip = 420;
+    for _ in 0..5 {
+        call.goes_on(900);
+        call.world.stamp(ms(110));
+        call.goes_on(100);
+    }
+    assert_eq!(call.named(0), [Some((PathSegment::Unknown, 0))]);
 }
 
 #[test]

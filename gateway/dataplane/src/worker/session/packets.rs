@@ -90,7 +90,7 @@ impl WorkerSession {
         self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
     }
 
-    /// Few packets are inspected; `#[cold]` keeps it out of the packet path.
+    /// Few packets are inspected, so `#[cold]` moves this code out of the packet path.
     #[cold]
     fn inspect(&mut self, header: &rtp::RtpHeader, packet: &[u8], now: Instant) {
         let declared = declared(&self.media, header.payload_type);

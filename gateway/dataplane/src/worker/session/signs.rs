@@ -1,5 +1,5 @@
-//! Signs of impaired media besides loss: jitter of the voice from the hop, key frames that the client owes, and voice that
-//! never had any sound.
+//! Signs of impaired media besides loss: jitter of the voice from the hop, key frames that were requested and did not come,
+//! and voice that never had any sound.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ pub(super) struct MediaSigns {
     /// The first request for a key frame of the client since its last one.
     #[serde(with = "instant::option")]
     first_request: Option<Instant>,
-    /// The last one.
+    /// The last such request.
     #[serde(with = "instant::option")]
     last_request: Option<Instant>,
     /// The last video packet of the client since the first request.

@@ -204,7 +204,7 @@ fn requests_without_a_key_frame_are_timed() {
 }
 
 #[test]
-fn key_frames_of_rare_frames_and_other_clients_are_not_owed() {
+fn static_screen_lacks_no_key_frame() {
     let ssrc = u32::from(PICTURE) + 1;
     let mut video = Video { bench: call(), sent: 0 };
     video.send(0, 0);
@@ -212,6 +212,12 @@ fn key_frames_of_rare_frames_and_other_clients_are_not_owed() {
         video.request(ms, ssrc);
         assert_eq!(video.missing(ms + 50), 0, "a shared screen without changes");
     }
+}
+
+#[test]
+fn request_for_another_stream_is_ignored() {
+    let ssrc = u32::from(PICTURE) + 1;
+    let mut video = Video { bench: call(), sent: 0 };
     video.send(5_000, 0);
     for ms in [6_000, 7_000, 8_000, 9_000] {
         video.request(ms, ssrc + 1);
