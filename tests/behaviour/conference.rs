@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use evenkeel_control::{OfferedSession, SessionAnswer};
-use evenkeel_media::rtcp::{self, ReportBlock};
 use evenkeel_model::{CoreEvent, Decider, Op, SessionId};
 
-use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
+use crate::harness::{Gateway, Heard, Node, Phone, World, declared, offer, talk, udp_of};
 
 const SHIPPED: &str = include_str!("../../policies/conference.toml");
 
@@ -41,21 +40,9 @@ fn enter(gateway: &Gateway, phones: &[Phone], roles: [&str; 4]) -> [SessionAnswe
 
 /// Reports this loss of the other client's streams.
 fn report(phone: &Phone, other: u64, fraction_lost: u8) {
-    let heard =
-        [0, 1].into_iter().filter_map(|stream| phone.heard_from(other, stream).last().cloned());
-    let block = |heard: crate::harness::Heard| ReportBlock {
-        ssrc: heard.header.ssrc,
-        fraction_lost,
-        lost: 0,
-        sequence_max: u32::from(heard.header.sequence),
-        jitter: 0,
-        last_sr: 0,
-        delay_since_last_sr: 0,
-    };
-    let mut packet = Vec::new();
-    let blocks: Vec<ReportBlock> = heard.map(block).collect();
-    rtcp::write_receiver_report(phone.voice.ssrc, &blocks, &mut packet);
-    phone.send(&packet);
+    let last = |stream| phone.heard_from(other, stream).pop();
+    let last: Vec<Heard> = [0, 1].into_iter().filter_map(last).collect();
+    phone.report_loss(&last, fraction_lost);
 }
 
 fn degraded(gateway: &Gateway, session: SessionId) -> Option<(Op, Decider)> {

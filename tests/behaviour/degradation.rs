@@ -1,10 +1,14 @@
 //! A lossy client is capped, then gets voice only, then video again with a key frame.
 
+use std::process::Command;
+
 use evenkeel_control::GatewayEvent;
-use evenkeel_media::rtcp::{self, ReportBlock};
+use evenkeel_media::rtcp;
+use evenkeel_testkit::binary::evenkeel;
 
 use crate::harness::{
-    Gateway, Node, Phone, World, assert_continuous, declared, offer, talk, udp_of,
+    Gateway, GatewayProcess, Heard, Node, Phone, World, assert_continuous, declared, ids, offer,
+    talk, udp_of,
 };
 
 /// A ladder that steps down within two ticks of 3 % loss, and up equally fast.
@@ -17,22 +21,9 @@ const LOSS: u8 = 26;
 
 /// Reports this loss of both streams.
 fn report(phone: &Phone, fraction_lost: u8) {
-    let blocks: Vec<ReportBlock> = [0, 1]
-        .into_iter()
-        .filter_map(|stream| phone.heard_from(phone.number, stream).last().cloned())
-        .map(|heard| ReportBlock {
-            ssrc: heard.header.ssrc,
-            fraction_lost,
-            lost: 0,
-            sequence_max: u32::from(heard.header.sequence),
-            jitter: 0,
-            last_sr: 0,
-            delay_since_last_sr: 0,
-        })
-        .collect();
-    let mut packet = Vec::new();
-    rtcp::write_receiver_report(phone.voice.ssrc, &blocks, &mut packet);
-    phone.send(&packet);
+    let last = |stream| phone.heard_from(phone.number, stream).pop();
+    let last: Vec<Heard> = [0, 1].into_iter().filter_map(last).collect();
+    phone.report_loss(&last, fraction_lost);
 }
 
 /// The REMB caps that a phone received, in bits per second.
@@ -134,4 +125,36 @@ fn client_without_loss_is_not_degraded() {
     });
     assert!(caps(&ann).is_empty());
     assert_eq!((rung(&gateway), gateway.drops("shed")), (0, 0));
+}
+
+/// The table of a shipped policy set that binds its degradation policy.
+fn shipped(set: &str) -> &str {
+    &set[set.find("\n[degradation]").unwrap()..]
+}
+
+#[test]
+fn uplink_loss_of_a_voice_call_is_explained() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.hooks = shipped(include_str!("../../policies/call.toml")).into();
+    let mut gateway = GatewayProcess::start(&world);
+    let mut ann = Phone::new(1);
+    gateway.open("room", &mut ann);
+    let id = ids(&mut gateway).remove(0);
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].audio_from(1) >= 50);
+    // 14 %.
+    ann.lost_each = 7;
+    let path = format!("/v1/sessions/{id}");
+    talk(&mut [&mut ann], "the loss is attributed", |_| {
+        let loss_ppm = gateway.read(&path)["impairment"]["loss_ppm"].as_u64();
+        loss_ppm.is_some_and(|ppm| (120_000..=160_000).contains(&ppm))
+    });
+    let mut command = Command::new(evenkeel());
+    command.args(["session", "explain", &id, "--api"]).arg(gateway.folder().join("admin.sock"));
+    let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let named = format!("  impaired by the uplink of {id}: 1");
+    let limits = "  degradation is limited: no cap, since no `feedback` of an offer has `remb`; there is no video to drop";
+    assert!(said.lines().any(|line| line.starts_with(&named)), "{said}");
+    assert!(said.lines().any(|line| line == "  rung 0"), "{said}");
+    assert!(said.lines().any(|line| line == limits), "{said}");
 }

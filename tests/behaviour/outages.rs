@@ -100,5 +100,11 @@ fn protocol_of_the_file_precedes_that_of_the_environment() {
         command.env("OTEL_EXPORTER_OTLP_PROTOCOL", other);
         let mut gateway = GatewayProcess::start_by(&world, command);
         assert_eq!(gateway.read("/v1/status")["state"], "serving");
+        wait_until("the status has the failed exports", || {
+            let failing = gateway.read("/v1/status")["export_failures"].take();
+            let mut failing = failing.as_array().unwrap().iter();
+            let logs = failing.find(|it| it["signal"] == "logs");
+            logs.is_some_and(|it| it["failures"].as_u64() > Some(0) && it["since_us"].is_u64())
+        });
     }
 }

@@ -7,7 +7,6 @@ use evenkeel_control::{
     Actor, ControlError, GatewayEvent, PolicyView, PushRequest, RolloutAction, RolloutOutcome,
     RolloutReport, SessionAnswer,
 };
-use evenkeel_media::rtcp::{self, ReportBlock};
 use evenkeel_model::{Arm, Decider, Hook, PolicyName};
 use evenkeel_revisions::{Judging, RolloutStage, is_in_cohort};
 
@@ -160,23 +159,8 @@ const CALM: &str = "[degradation]\nplugin = \"degrade-ladder\"\n\
 
 /// Reports 1 % loss of audio, which the active settings tolerate.
 fn report(phone: &Phone) {
-    let heard = phone.heard_from(phone.number, 0);
-    let blocks: Vec<ReportBlock> = heard
-        .last()
-        .into_iter()
-        .map(|heard| ReportBlock {
-            ssrc: heard.header.ssrc,
-            fraction_lost: 4,
-            lost: 0,
-            sequence_max: u32::from(heard.header.sequence),
-            jitter: 0,
-            last_sr: 0,
-            delay_since_last_sr: 0,
-        })
-        .collect();
-    let mut packet = Vec::new();
-    rtcp::write_receiver_report(phone.voice.ssrc, &blocks, &mut packet);
-    phone.send(&packet);
+    let last = phone.heard_from(phone.number, 0).pop();
+    phone.report_loss(last.as_slice(), 4);
 }
 
 /// A gateway with the ladder of `CALM`.

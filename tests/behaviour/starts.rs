@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use evenkeel_config::{GatewayConfig, ListenIngress};
 use evenkeel_control::AdmissionState;
-use evenkeel_runtime::RunError;
+use evenkeel_model::Health;
+use evenkeel_runtime::{RunError, RunningGateway};
 
-use crate::harness::{Node, Phone, World, declared, offer};
+use crate::harness::{Node, Phone, World, declared, offer, wait_until};
 
 /// The settings of a gateway that has ended, with the addresses it had.
 fn fixed(world: &World) -> GatewayConfig {
@@ -109,4 +110,43 @@ fn offers_before_policies_wait_for_them() {
     assert_eq!(runtime.block_on(running.handle.status()).unwrap().state, AdmissionState::Serving);
     runtime.block_on(running.handle.shut_down(std::time::Duration::ZERO)).unwrap();
     running.join().unwrap();
+}
+
+#[test]
+fn started_node_counts_after_a_restart() {
+    let (first, mut cold) = (Node::agent("east-a1"), Node::agent("east-b1"));
+    cold.die();
+    let cache = tempfile::tempdir().unwrap();
+    let mut world = World::of(&[&first]);
+    // One session takes nine tenths.
+    world.nodes = world.nodes.replace("200 Mbit/s", "70 kbit/s");
+    world.nodes += &format!("{}start = {{ command = [\"/bin/true\"] }}\n", cold.text());
+    world.gateway = format!("cache = \"{}\"\n", cache.path().join("cache").display());
+    let settings = Arc::new(fixed(&world));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let begin = || evenkeel_runtime::start(&settings).unwrap();
+    let end = |running: RunningGateway| {
+        runtime.block_on(running.handle.shut_down(std::time::Duration::ZERO)).unwrap();
+        running.join().unwrap();
+    };
+    let standing = |running: &RunningGateway| {
+        let nodes = runtime.block_on(running.handle.nodes()).unwrap();
+        (nodes[1].started, nodes[1].health != Health::Cold)
+    };
+    let running = begin();
+    let phones = [Phone::new(1), Phone::new(2)];
+    let [one, two] = phones.each_ref().map(|phone| {
+        let mut voice = offer(&format!("room {}", phone.number), declared(phone));
+        Arc::make_mut(&mut voice.media).streams.truncate(1);
+        voice
+    });
+    runtime.block_on(running.handle.offer(one)).unwrap();
+    runtime.block_on(running.handle.offer(two)).unwrap_err();
+    wait_until("the node is being started", || standing(&running) == (true, false));
+    cold.revive();
+    wait_until("the node runs", || standing(&running) == (true, true));
+    end(running);
+    let running = begin();
+    wait_until("the node is found, and counts", || standing(&running) == (true, true));
+    end(running);
 }

@@ -538,6 +538,9 @@ fn lost_redundancy_is_reported() {
     });
     assert_eq!(metric(&mut owner, "evenkeel_group_owned", ""), Some(1));
     assert_eq!(metric(&mut owner, "evenkeel_cluster_refused_total", "secret"), Some(0));
+    wait_until("the lag of its standby grows", || {
+        metric(&mut owner, "evenkeel_group_lag_seconds", "").is_some_and(|seconds| seconds > 0)
+    });
     standby.process.signal(Signal::SIGCONT).unwrap();
     wait_until("it is restored", || list(&owner).status.code() == Some(0));
     let mut next = || {
@@ -573,6 +576,35 @@ fn ended_sessions_are_listed_at_the_next_owner() {
     owner.process.signal(Signal::SIGKILL).unwrap();
     wait_until("the standby owns", || place.has_address(1));
     assert_eq!(history(&mut standby), ended);
+}
+
+#[test]
+fn changes_are_listed_at_the_next_owner() {
+    let Some(place) = Place::lay("changes_are_listed_at_the_next_owner") else { return };
+    let node = place.node();
+    let [mut owner, mut standby] = place.group(&node);
+    await_replica(&mut owner);
+    standby.post("/v1/nodes/east-a1:drain", &json!(null));
+    let requests = |gateway: &mut GatewayProcess| {
+        let mut changes = gateway.read("/v1/changes")["changes"].take();
+        let changes = changes.as_array_mut().unwrap();
+        changes.retain(|change| change["event"] == "request");
+        changes.clone()
+    };
+    let drained = requests(&mut owner);
+    assert_eq!(
+        (drained.len(), &drained[0]["request"]),
+        (1, &json!("POST /v1/nodes/east-a1:drain"))
+    );
+    assert_eq!(requests(&mut standby), drained);
+    wait_until("the standby has a copy", || {
+        let files = std::fs::read_dir(standby.folder().join("evenkeel/changes"));
+        let mut files = files.into_iter().flatten().flatten().map(|file| file.path());
+        files.any(|path| std::fs::read_to_string(path).unwrap_or_default().contains(":drain"))
+    });
+    owner.process.signal(Signal::SIGKILL).unwrap();
+    wait_until("the standby owns", || place.has_address(1));
+    assert_eq!(requests(&mut standby), drained);
 }
 
 /// A reload that the standby follows later adds a policy; its revision continues after a takeover.

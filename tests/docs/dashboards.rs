@@ -1,4 +1,7 @@
-//! `docs/dashboards/`: the files are made from the registry, and Grafana can read them.
+//! `docs/dashboards/`: the files are made from the registry, and have the fields that Grafana reads.
+//!
+//! Grafana publishes no JSON schema of these files, so these tests check the fields by hand, and `tests/interop/promql.rs` runs
+//! the queries in Prometheus.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -114,6 +114,7 @@ const LAYERS: &[&[&str]] = &[
         "agent",
         "breakers",
         "dataplane",
+        "diagnosis",
         "host",
         "nodes",
         "ownership",

@@ -315,6 +315,10 @@ impl AgentMachine {
                     None => return,
                 }
             }
+            TrunkQuestion::Process => match io.process_report() {
+                Some(report) => TrunkAnswer::Process(report),
+                None => return,
+            },
         };
         self.answer(&answer, (source, nonce), sealed, now, io);
     }

@@ -1,7 +1,11 @@
-//! The server's load: the highest of its processor load, its sessions and its own figure.
+//! The server's load: the highest of its processor load, its sessions and its own figure. Memory and age of its process.
 
-use std::path::PathBuf;
+use std::fs::read_to_string;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use evenkeel_media::trunk::message::ProcessReport;
+use nix::time::{ClockId, clock_gettime};
 
 pub(crate) const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
@@ -29,7 +33,7 @@ impl Meter {
     /// Returns the load in thousandths of the capacity. A source that cannot be read counts as 0.
     pub(crate) fn measure(&mut self, pid: Option<i32>, now: Instant) -> u16 {
         let ticks = pid.and_then(|pid| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let stat = read_to_string(format!("/proc/{pid}/stat")).ok()?;
             Some((pid, ticks(&stat)?))
         });
         let processor = self.processor(ticks, now);
@@ -50,13 +54,54 @@ impl Meter {
     }
 }
 
-/// Returns the processor time of a process, user and system (proc(5), `/proc/pid/stat`, fields 14 and 15). The process
-/// name may contain any character; it ends at the last parenthesis.
+/// Returns the processor time of a process, user and system (proc(5), `/proc/pid/stat`, fields 14 and 15).
 fn ticks(stat: &str) -> Option<u64> {
+    field(stat, 14)?.checked_add(field(stat, 15)?)
+}
+
+/// A field of `/proc/pid/stat` from the third on, by its number in proc(5). The process name may contain any character; it
+/// ends at the last parenthesis.
+fn field(stat: &str, number: usize) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace().skip(11);
-    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    user.checked_add(system)
+    fields.split_ascii_whitespace().nth(number - 3)?.parse().ok()
+}
+
+/// Returns memory and age of a process. `None` if they cannot be read.
+pub(crate) fn process(pid: i32) -> Option<ProcessReport> {
+    let of_process = |file: &str| read_to_string(format!("/proc/{pid}/{file}")).ok();
+    let resident = kib(&of_process("status")?, "VmRSS:")?;
+    let all = kib(&read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
+    let group = of_process("cgroup").unwrap_or_default();
+    let limit = group_limits(&group, Path::new("/sys/fs/cgroup")).chain([all]).min()?;
+    // Field 22 counts from the boot of the host. Under lxcfs `/proc/uptime` counts from the start of the container.
+    let up_s = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?.tv_sec();
+    let started = field(&of_process("stat")?, 22)?;
+    report(resident, limit, up_s.try_into().ok()?, started)
+}
+
+/// `resident` and `limit` in KiB. `started` in ticks since the boot of the host, which was `up_s` seconds ago.
+fn report(resident: u64, limit: u64, up_s: u64, started: u64) -> Option<ProcessReport> {
+    let permille = resident.saturating_mul(1_000).checked_div(limit)?;
+    Some(ProcessReport {
+        memory_permille: permille.try_into().unwrap_or(u16::MAX),
+        age_s: up_s.saturating_sub(started / TICKS).try_into().unwrap_or(u32::MAX),
+    })
+}
+
+/// The value in KiB of a line such as `VmRSS:     7420 kB`.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    value.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The limits on memory in KiB of a control group and those above it, by `/proc/pid/cgroup` (cgroups(7), version 2).
+fn group_limits(cgroup: &str, root: &Path) -> impl Iterator<Item = u64> {
+    let group = cgroup.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let limit = |folder: &Path| {
+        let limit = read_to_string(root.join(folder).join("memory.max")).ok()?;
+        Some(limit.trim().parse::<u64>().ok()? / 1_024)
+    };
+    Path::new(group).ancestors().filter_map(limit)
 }
 
 fn figure(bytes: &[u8]) -> Option<u16> {

@@ -211,8 +211,8 @@ impl Alerts {
         AlertsRecord { alerts: alerts.into_values().take(RECORDED_MAX).collect(), notices }
     }
 
-    /// Continues the alerts of another process, of rules that this version has and at receivers that are configured. Those that this member
-    /// sent itself go on.
+    /// Continues the alerts of another process, of rules that this version has and at receivers that are configured. Alerts that this
+    /// member sent itself go on.
     pub fn restore(&mut self, record: &AlertsRecord, present: Moment) {
         if !self.has_receivers() {
             return;

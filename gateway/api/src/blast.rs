@@ -1,6 +1,7 @@
 //! The blast radius of a loss that an operator asks about, computed by a copy of the core.
 
 mod gateway;
+mod modes;
 mod policies;
 mod room_count;
 
@@ -59,6 +60,9 @@ pub(super) struct BlastQuery {
     /// Lists each room.
     #[serde(default)]
     rooms: bool,
+    /// Adds the loss in each redundancy mode, if all rooms had it.
+    #[serde(default)]
+    modes: bool,
 }
 
 pub(super) async fn blast(
@@ -80,17 +84,16 @@ pub(super) async fn blast(
     let policies = policies::lost_policies(&shared, &query.policies).await?;
     let carriers = lost_carriers(&shared, &query, &lost).await?;
     // The loss of a carrier may reach no node.
-    let loss = match lost.is_empty() {
-        true => None,
-        false => {
-            let asked = shared.handle.blast(vec![lost]);
-            let radii = tokio::time::timeout(PLAYED_WITHIN, asked).await;
-            let radii = radii.unwrap_or(Err(ControlError::Unavailable));
-            let mut radii = radii.map_err(|error| refused(error, "", &shared.names))?;
-            // One for the one loss.
-            Some(blast_view(&radii.swap_remove(0), query.rooms, &shared.names))
+    let (mut loss, mut modes) = (None, None);
+    if !lost.is_empty() {
+        let mut radii = played(&shared, shared.handle.blast(vec![lost.clone()])).await?;
+        // One for the one loss.
+        loss = Some(blast_view(&radii.swap_remove(0), query.rooms, &shared.names));
+        if query.modes {
+            let predicted = played(&shared, shared.handle.predict_modes(lost)).await?;
+            modes = Some(predicted.iter().map(modes::view).collect::<Vec<_>>());
         }
-    };
+    }
     let carriers = (!carriers.is_empty()).then_some(carriers);
     let policies = (!policies.is_empty()).then_some(policies);
     // Services beside the nodes that calls would miss as well.
@@ -102,7 +105,18 @@ pub(super) async fn blast(
         dependencies_down?: down,
         #[serde(flatten)]
         loss: loss,
+        modes?: modes,
     }))
+}
+
+/// Waits for a copy of the gateway that is played.
+async fn played<T>(
+    shared: &ApiContext,
+    asked: impl Future<Output = Result<T, ControlError>>,
+) -> Result<T, ApiError> {
+    let played = tokio::time::timeout(PLAYED_WITHIN, asked).await;
+    let played = played.unwrap_or(Err(ControlError::Unavailable));
+    played.map_err(|error| refused(error, "", &shared.names))
 }
 
 /// The nodes that the request names.
@@ -146,7 +160,7 @@ async fn lost_nodes(shared: &ApiContext, query: &BlastQuery) -> Result<BTreeSet<
 struct CarrierLoss {
     carrier: String,
     nodes: Vec<Arc<str>>,
-    /// Those of clients of the carrier.
+    /// Rooms of clients of the carrier.
     rooms: usize,
     sessions: usize,
     /// The addresses that clients of the carrier are told first.

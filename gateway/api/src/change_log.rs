@@ -1,21 +1,19 @@
-//! Changes by operators, saved files and rollouts: the newest ones, in memory and in a file that outlives the process.
+//! Changes by operators, saved files and rollouts, in a file that outlives the process.
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, Once};
 
+use evenkeel_control::ChangeRecord;
+use evenkeel_group::ChangeList;
 use evenkeel_process::{file, lock};
 use serde_json::{Value, json};
-
-/// Changes that are kept: weeks of a gateway that is operated by hand.
-const CHANGES_MAX: usize = 1_024;
 
 /// Bytes of a change; a reload may name a thousand nodes. A longer one is kept without its details.
 const CHANGE_BYTES_MAX: usize = 4_096;
 
-/// Bytes of the file.
-const BYTES_MAX: u64 = (CHANGES_MAX * CHANGE_BYTES_MAX) as u64;
+/// Bytes of the file: more than those of all changes in the list.
+const BYTES_MAX: u64 = 8 << 20;
 
 /// Files in the folder, more than the gateways of one machine.
 const FILES_MAX: usize = 64;
@@ -23,13 +21,13 @@ const FILES_MAX: usize = 64;
 /// The events that are changes.
 const EVENTS: [&str; 3] = ["reload", "policy", "group"];
 
-/// The newest changes.
-#[derive(Default)]
+/// The list of changes, with its file.
 pub(super) struct ChangeLog {
     /// `None`: changes end with the process.
     path: Option<PathBuf>,
-    /// Read with the first change, by which the process that this one replaces has written its last ones.
-    changes: OnceLock<Mutex<VecDeque<Value>>>,
+    list: Arc<ChangeList>,
+    /// The file is read with the first change, by which the process that this one replaces has written its last ones.
+    reading: Once,
     /// The contents that wait to be written.
     unwritten: Arc<Mutex<Option<Vec<u8>>>>,
     /// Held by the one writer.
@@ -37,28 +35,26 @@ pub(super) struct ChangeLog {
 }
 
 impl ChangeLog {
-    pub(super) fn of(folder: Option<&Path>, socket: &Path) -> ChangeLog {
+    pub(super) fn of(folder: Option<&Path>, socket: &Path, list: Arc<ChangeList>) -> ChangeLog {
         let name = format!("{}.json", file::name_of(socket));
         let path = folder.map(|folder| folder.join("changes").join(name));
-        ChangeLog { path, ..ChangeLog::default() }
+        let (reading, unwritten, writing) = (Once::new(), Arc::default(), Arc::default());
+        ChangeLog { path, list, reading, unwritten, writing }
     }
 
-    fn changes(&self) -> &Mutex<VecDeque<Value>> {
-        self.changes.get_or_init(|| {
-            let read = |path: &PathBuf| -> io::Result<VecDeque<Value>> {
-                Ok(serde_json::from_slice(&file::read(path, 2 * BYTES_MAX)?)?)
+    fn list(&self) -> &ChangeList {
+        self.reading.call_once(|| {
+            let read = |path: &PathBuf| -> io::Result<Vec<Value>> {
+                Ok(serde_json::from_slice(&file::read(path, BYTES_MAX)?)?)
             };
-            let earlier = match self.path.as_ref().map(read) {
-                None => VecDeque::new(),
-                Some(Ok(earlier)) => earlier,
-                Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => VecDeque::new(),
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "earlier changes cannot be read");
-                    VecDeque::new()
-                }
-            };
-            Mutex::new(earlier)
-        })
+            match self.path.as_ref().map(read) {
+                None => {}
+                Some(Ok(earlier)) => self.list.add(earlier.iter().map(record)),
+                Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+                Some(Err(error)) => tracing::warn!(%error, "earlier changes cannot be read"),
+            }
+        });
+        &self.list
     }
 
     /// Keeps an event that is a change.
@@ -71,17 +67,26 @@ impl ChangeLog {
             change = json!({"at_us": change["at_us"], "by": change["by"]});
         }
         change["event"] = name.into();
-        self.note(change);
+        self.note(&change);
     }
 
-    pub(super) fn note(&self, change: Value) {
-        let mut changes = lock(self.changes());
-        if changes.len() >= CHANGES_MAX {
-            changes.pop_front();
+    pub(super) fn note(&self, change: &Value) {
+        self.list().add([record(change)]);
+        self.write();
+    }
+
+    /// Writes the file after changes of the group's owner came.
+    pub(super) async fn follow_copies(self: Arc<Self>) {
+        loop {
+            self.list.copied().await;
+            self.write();
         }
-        changes.push_back(change);
+    }
+
+    fn write(&self) {
         let Some(path) = self.path.clone() else { return };
-        *lock(&self.unwritten) = Some(serde_json::to_vec(&*changes).expect("changes are JSON"));
+        let texts: Vec<_> = self.list().since(0).into_iter().map(|change| change.text).collect();
+        *lock(&self.unwritten) = Some(format!("[{}]", texts.join(",")).into_bytes());
         let (unwritten, writing) = (Arc::clone(&self.unwritten), Arc::clone(&self.writing));
         // The disk delays no request, and changes that come meanwhile are written together.
         tokio::task::spawn_blocking(move || {
@@ -95,10 +100,14 @@ impl ChangeLog {
 
     /// The changes since a Unix time, newest first.
     pub(super) fn since(&self, since_us: u64) -> Vec<Value> {
-        let changes = lock(self.changes());
-        let at_us = |change: &&Value| change["at_us"].as_u64().unwrap_or(0);
-        changes.iter().rev().filter(|change| at_us(change) >= since_us).cloned().collect()
+        let changes = self.list().since(since_us).into_iter().rev();
+        changes.filter_map(|change| serde_json::from_str(&change.text).ok()).collect()
     }
+}
+
+fn record(change: &Value) -> ChangeRecord {
+    let at_us = change["at_us"].as_u64().unwrap_or(0);
+    ChangeRecord { at_us, text: change.to_string().into() }
 }
 
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {

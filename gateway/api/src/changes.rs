@@ -16,6 +16,7 @@ use serde_json::json;
 use super::context::ApiState;
 use super::error::{ApiError, ApiErrorCode};
 use super::object::object;
+use super::relay::OwnerAnswer;
 
 /// Notes the requests that changed something.
 pub(super) async fn pass(State(shared): ApiState, request: Request, next: Next) -> Response {
@@ -30,9 +31,10 @@ pub(super) async fn pass(State(shared): ApiState, request: Request, next: Next) 
         })
     });
     let response = next.run(request).await;
-    if let Some(mut change) = change.filter(|_| response.status().is_success()) {
+    let is_noted = response.extensions().get::<OwnerAnswer>().is_some();
+    if let Some(mut change) = change.filter(|_| response.status().is_success() && !is_noted) {
         change["at_us"] = unix_us(SystemTime::now()).into();
-        shared.changes.note(change);
+        shared.changes.note(&change);
     }
     response
 }

@@ -12,7 +12,7 @@ use evenkeel_group::{Group, GroupOwnership};
 use evenkeel_handover::Upgrades;
 use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_index::IndexReader;
-use evenkeel_telemetry::MetricsFormat;
+use evenkeel_telemetry::{ExportFailures, MetricsFormat};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
@@ -60,6 +60,7 @@ pub(super) struct ApiContext {
     pub(super) index: Option<IndexReader>,
     /// Alerts and dependencies; `None`: the gateway runs within another program.
     pub(super) alerts: Option<AlertHandle>,
+    pub(super) export_failures: ExportFailures,
     /// `None`: the gateway runs within another program.
     pub(super) configuration: Option<watch::Receiver<ConfigInForce>>,
     pub(super) changes: Arc<ChangeLog>,

@@ -11,12 +11,13 @@ use evenkeel_control::{
 };
 use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_model::{
-    CoreEvent, Decider, EvidenceSource, Health, Hop, Impairment, Incarnation, ModeChange,
-    MoveCause, NodeId, PluginFault, StartPhase, StopPhase,
+    CoreEvent, Decider, EvidenceSource, Health, Hop, Incarnation, ModeChange, MoveCause, NodeId,
+    PluginFault, StartPhase, StopPhase,
 };
 use evenkeel_process::unix_us;
 use serde::Serialize;
 
+use super::impairments::impaired;
 use super::object::{milliseconds, object};
 
 /// A reload: its cause, its changes or, if it was refused, the reason.
@@ -447,32 +448,6 @@ pub(super) fn decided_by(
 
 pub(super) fn hop(hop: Hop, names: &NodeNames) -> impl Serialize + use<> {
     object! { #[serde(flatten)] name: names.of_hop(hop), incarnation: hop.incarnation.0 }
-}
-
-pub(super) fn impaired(impairment: &Impairment) -> impl Serialize + use<> {
-    let evidence = impairment.evidence;
-    let frames = evidence.frames;
-    object! {
-        // `device`, `uplink`, `leg`, `node`, `gateway` or `downlink`.
-        segment: impairment.segment.name(),
-        // The session of that device, uplink or downlink.
-        impaired_by: impairment.at.to_string(),
-        // Loss in the segment.
-        loss_ppm: impairment.loss_ppm,
-        confidence_percent: impairment.confidence,
-        evidence: object! {
-            uplink_ppm?: evidence.uplink_ppm,
-            senders_ppm?: evidence.senders_ppm,
-            to_node_ppm?: evidence.to_node_ppm,
-            from_node_ppm?: evidence.from_node_ppm,
-            probes_ppm?: evidence.probes_ppm,
-            client_ppm?: evidence.client_ppm,
-            frames_per_second?: frames.map(|[now, _]| now),
-            usual_frames_per_second?: frames.map(|[_, usual]| usual),
-            gateway_late_ms: evidence.late.as_millis() as u64,
-            gateway_dropped_ppm: evidence.dropped_ppm,
-        },
-    }
 }
 
 /// A warning of what is expected.

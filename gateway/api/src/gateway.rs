@@ -46,6 +46,9 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<impl Serializ
         let ConfigInForce { file, sha256, read_us, requires_restart, .. } = in_force.borrow().clone();
         object! { file?: file, sha256?: sha256, read_us: read_us, requires_restart: requires_restart }
     });
+    let export_failures = shared.export_failures.list().into_iter().map(|it| {
+        object! { signal: it.signal, since_us: unix_us(it.since), failures: it.failures }
+    });
     let forecasts: Vec<_> = status.forecasts.iter().map(events::forecast).collect();
     Ok(Json(object! {
         #[serde(flatten)]
@@ -55,6 +58,7 @@ pub(super) async fn status(State(shared): ApiState) -> Result<Json<impl Serializ
         last_reload?: reload,
         index?: index,
         dependencies?: shared.dependencies(),
+        export_failures: export_failures.collect::<Vec<_>>(),
         warnings: warnings,
     }))
 }

@@ -14,6 +14,7 @@ mod error;
 mod event_feed;
 mod events;
 mod gateway;
+mod impairments;
 mod listener;
 mod object;
 mod offer;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::Json;
 use axum::body::Body;
@@ -13,6 +14,7 @@ use evenkeel_control::{
 use evenkeel_core::{Failback, Impossible, NodeStanding, RegionStanding};
 use evenkeel_media::trunk::message::NodeFault;
 use evenkeel_model::{BreakerMode, ClientGroup, ClientLabel, EvidenceSource, Health, NodeNeed};
+use evenkeel_process::unix_us;
 use evenkeel_telemetry::check_log_filter;
 use serde::{Deserialize, Serialize};
 
@@ -349,6 +351,13 @@ fn node_view(node: &NodeStanding, names: &NodeNames) -> impl Serialize + use<> {
         carried_permille: (1_000 * node.carried_kbps).checked_div(node.capacity_kbps).unwrap_or(0),
         // Load reported by the node, thousandths.
         reported_permille: node.reported_permille,
+        // Memory of the node's process, thousandths of the memory that it may use. Null if no agent reports it.
+        memory_permille: node.process.map(|process| process.memory_permille),
+        // The start of that process, to a second.
+        process_started_us: node.process.map(|process| {
+            let age_us = process.started.elapsed().as_micros() as u64;
+            unix_us(SystemTime::now()).saturating_sub(age_us)
+        }),
         rooms: node.rooms,
         round_trip_us: node.round_trip.map(|trip| trip.as_micros() as u64),
     }

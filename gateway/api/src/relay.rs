@@ -82,16 +82,23 @@ pub(super) struct RelayLimits {
     body_max: usize,
     /// Timeout of the owner's answer.
     within: Duration,
+    /// This gateway answers while no owner is known.
+    has_copy: bool,
 }
 
 impl RelayLimits {
     pub(super) fn of_calls(bodies: Arc<BodyBudget>) -> RelayLimits {
         let within = ANSWER_WITHIN.saturating_add(WAY_WITHIN);
-        RelayLimits { bodies, body_max: BODY_MAX, within }
+        RelayLimits { bodies, body_max: BODY_MAX, within, has_copy: false }
+    }
+
+    pub(super) fn of_changes(bodies: Arc<BodyBudget>) -> RelayLimits {
+        RelayLimits { has_copy: true, ..RelayLimits::of_calls(bodies) }
     }
 
     pub(super) fn of_policies(uploads: Arc<BodyBudget>) -> RelayLimits {
-        RelayLimits { bodies: uploads, body_max: BINARY_BYTES_MAX, within: PUSHED_WITHIN }
+        let (body_max, within) = (BINARY_BYTES_MAX, PUSHED_WITHIN);
+        RelayLimits { bodies: uploads, body_max, within, has_copy: false }
     }
 }
 
@@ -106,6 +113,10 @@ struct PeerConnection {
 /// The request came from the group's other gateway.
 #[derive(Clone)]
 pub(super) struct Relayed;
+
+/// The group's other gateway has executed the request, and lists it among its changes.
+#[derive(Clone)]
+pub(super) struct OwnerAnswer;
 
 enum RelayError {
     /// The owner did not execute the request.
@@ -124,6 +135,7 @@ pub(super) async fn pass(
         GroupOwnership::Here => next.run(request).await,
         _ if is_relayed => no_owner().into_response(),
         GroupOwnership::Doubting if request.method().is_safe() => next.run(request).await,
+        GroupOwnership::Unknown if limits.has_copy => next.run(request).await,
         _ => relay.relay(request, next, &limits).await.unwrap_or_else(IntoResponse::into_response),
     }
 }
@@ -211,6 +223,7 @@ impl PeerRelay {
         }
         let mut response = Response::new(Body::from(body));
         (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
+        response.extensions_mut().insert(OwnerAnswer);
         Ok(response)
     }
 

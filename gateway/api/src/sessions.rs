@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, refused};
 use super::events;
+use super::impairments::impaired;
 use super::object::object;
 use super::request::{Page, PageQuery, room_id, session_id};
 
@@ -153,7 +154,7 @@ fn session_view(view: &SessionView, names: &NodeNames) -> impl Serialize + use<>
         rung: session.plan.rung(),
         cap_kbps: Some(session.plan.cap_kbps).filter(|&cap| cap > 0),
         measures: measured(&session.measures),
-        impairment?: session.impairment.as_ref().map(events::impaired),
+        impairment?: session.impairment.as_ref().map(impaired),
         totals: Carried::from(&view.totals),
         age_ms: session.age.as_millis() as u64,
         trace_id: HEXLOWER.encode(&view.trace.trace_id),
@@ -271,7 +272,7 @@ fn explained(
         cap_kbps: Some(standing.plan.cap_kbps).filter(|&cap| cap > 0),
         measures: measured(&standing.measures),
         // The segment of the path that impairs the session's media.
-        impairment?: standing.impairment.as_ref().map(events::impaired),
+        impairment?: standing.impairment.as_ref().map(impaired),
         // `cap-unsupported`, `no-video`…
         degradation_limits: explanation.degradation_limits.iter().map(|it| it.name()).collect::<Vec<_>>(),
         // The group of clients by which the session was admitted with voice only, until its breaker is closed.

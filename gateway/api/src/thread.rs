@@ -22,7 +22,7 @@ use evenkeel_group::{Access, PeerStream};
 use evenkeel_handover::{RequestGate, Upgrades};
 use evenkeel_index::IndexReader;
 use evenkeel_process::sha256;
-use evenkeel_telemetry::Instruments;
+use evenkeel_telemetry::{ExportFailures, Instruments};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
@@ -102,6 +102,8 @@ pub struct BoundApi {
     pub index: Option<IndexReader>,
     /// Answers requests about alerts and dependencies.
     pub alerts: Option<AlertHandle>,
+    /// Exports that the receiver of telemetry does not take.
+    pub export_failures: ExportFailures,
     /// The folder in which changes outlive the process.
     pub cache: Option<PathBuf>,
     /// The configuration in force.
@@ -124,6 +126,7 @@ pub fn bind(settings: AdminSettings, inherited: &mut Inherited) -> Result<BoundA
         relay: None,
         index: None,
         alerts: None,
+        export_failures: ExportFailures::default(),
         cache: None,
         configuration: None,
     })
@@ -166,7 +169,8 @@ impl BoundApi {
     pub fn serve(self, handle: Handle, metrics: MetricsText) -> Result<ApiThread, ApiStartError> {
         let BoundApi { settings, listening, runtime, upgrades, bodies, relay, .. } = self;
         let (index, alerts, configuration) = (self.index, self.alerts, self.configuration);
-        let changes = Arc::new(ChangeLog::of(self.cache.as_deref(), &settings.socket));
+        let list = relay.as_ref().map(|relay| relay.group.changes()).unwrap_or_default();
+        let changes = Arc::new(ChangeLog::of(self.cache.as_deref(), &settings.socket, list));
         let (stop, stopped) = oneshot::channel();
         let gate = watch::Sender::new(Gate::Paused);
         let entrance = Entrance::at(&gate);
@@ -186,11 +190,13 @@ impl BoundApi {
             relay,
             index,
             alerts,
+            export_failures: self.export_failures,
             configuration,
             changes: Arc::clone(&changes),
             closing: Notify::new(),
         });
         let served = async move {
+            tokio::spawn(Arc::clone(&changes).follow_copies());
             tokio::spawn(shared.feed.clone().follow(events, notices, changes));
             serve(listening, settings, &shared, entrance, stopped).await;
         };
@@ -367,6 +373,7 @@ fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
         "/v1/policies/{set}/{target}",
         put(policies::push_policy).post(policies::policy_verb),
     );
+    let changes = Router::new().route("/v1/changes", get(changes::changes));
     let relayed = |routes: Router<Arc<ApiContext>>, limits| match &shared.relay {
         Some(relay) => {
             let state = (Arc::clone(relay), limits);
@@ -374,9 +381,11 @@ fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
         }
         None => routes,
     };
-    let bodies = RelayLimits::of_calls(Arc::clone(&shared.bodies));
-    let uploads = RelayLimits::of_policies(Arc::clone(&shared.uploads));
-    relayed(routes, bodies).merge(relayed(policies, uploads))
+    let of_calls = RelayLimits::of_calls(Arc::clone(&shared.bodies));
+    let of_changes = RelayLimits::of_changes(Arc::clone(&shared.bodies));
+    let of_policies = RelayLimits::of_policies(Arc::clone(&shared.uploads));
+    let routes = relayed(routes, of_calls).merge(relayed(changes, of_changes));
+    routes.merge(relayed(policies, of_policies))
 }
 
 /// The part of the API for the group's other gateway.
@@ -409,7 +418,6 @@ fn router(shared: Arc<ApiContext>) -> Router {
         .route("/v1/policies/refusals", get(policies::refusals))
         .route("/v1/drill:close-api", post(gateway::close_api))
         .route("/v1/events", get(gateway::follow))
-        .route("/v1/changes", get(changes::changes))
         .route("/livez", get(async || "alive\n"))
         .route("/metrics", get(gateway::metrics))
         .fallback(async || ApiError::new(ApiErrorCode::NotFound, "unknown path"))

@@ -93,7 +93,7 @@ impl ClientBreakers {
         ClientBreakers { settings, labels, window: 1, voice_only: BTreeMap::new() }
     }
 
-    /// Counts a session once per window. `is_impaired`: its own uplink or downlink impairs its media.
+    /// Counts a session once per window. `is_impaired`: it loses packets on its own uplink or downlink.
     pub fn judge(
         &mut self,
         labels: &Labels,

@@ -10,10 +10,17 @@ use evenkeel_model::{
 
 use crate::circuit::{Breaker, BreakerChange, BreakerEvidence, BreakerVerdict, JudgedWindow};
 
+/// Load, in thousandths, below which a zone is an alternative for the newcomers of another one.
+const TAKES_BELOW: u64 = 900;
+
+/// While it takes them, a zone stays an alternative below this load: its load rises, and the breaker of the other zone must
+/// not change with each room.
+const KEEPS_BELOW: u64 = 950;
+
 /// The breakers of all regions and zones.
 #[derive(Debug)]
 pub struct DomainBreakers {
-    /// Those of regions, and of zones with nodes.
+    /// Breakers of regions, and of zones with nodes.
     breakers: BTreeMap<FailureDomain, Breaker>,
     /// Breakers that operators hold, of zones without nodes at present.
     held: Vec<(Zone, Breaker)>,
@@ -32,8 +39,8 @@ pub struct JudgedZone {
     pub region: RegionId,
     /// False if all nodes there are being removed.
     pub is_listed: bool,
-    /// A node there runs and does not drain.
-    pub takes_rooms: bool,
+    /// Load and reserves of its least loaded node that accepts new rooms and loses few probes, in thousandths; `None` without such a node.
+    pub load_permille: Option<u64>,
     /// All running nodes there lose many probes; `None` without a running node.
     pub loses: Option<bool>,
 }
@@ -74,7 +81,7 @@ impl DomainBreakers {
     /// changed.
     pub fn weigh(&mut self, zones: &[JudgedZone], names: &[Zone], now: Instant) -> Vec<CoreEvent> {
         self.window = self.window.wrapping_add(1).max(1);
-        let mut events = self.forget_empty(zones, names);
+        let mut events = self.forget_empty(|zone| zones.iter().any(|it| it.zone == zone), names);
         events.extend(zones.iter().filter_map(|it| self.enter(it.zone, names, now)));
         events.extend(self.close_without_alternative(zones, names, now));
         let evidence = std::mem::take(&mut self.evidence).into_iter();
@@ -147,17 +154,22 @@ impl DomainBreakers {
         verdicts
     }
 
-    /// True if newcomers of the zone may go to another zone of its region.
+    /// True if another zone of the region has capacity for the newcomers of the zone.
     fn has_alternative(&self, place: FailureDomain, zones: &[JudgedZone]) -> bool {
+        let limit = match self.state(place) {
+            BreakerState::Closed => TAKES_BELOW,
+            BreakerState::Open | BreakerState::HalfOpen => KEEPS_BELOW,
+        };
         let region = zones.iter().find(|it| FailureDomain::Zone(it.zone) == place);
         zones.iter().any(|other| {
             let zone = FailureDomain::Zone(other.zone);
             let is_near = zone != place && region.is_some_and(|it| it.region == other.region);
-            is_near && other.takes_rooms && self.state(zone) == BreakerState::Closed
+            let has_capacity = other.load_permille.is_some_and(|load| load < limit);
+            is_near && has_capacity && self.state(zone) == BreakerState::Closed
         })
     }
 
-    /// Closes the breakers of zones whose newcomers have lost their alternative.
+    /// Closes the breaker of a zone once its newcomers have no alternative.
     fn close_without_alternative(
         &mut self,
         zones: &[JudgedZone],
@@ -191,17 +203,22 @@ impl DomainBreakers {
         event(place, change, mode, BreakerEvidence::default(), names).filter(|_| is_changed)
     }
 
-    /// Ends the breakers of zones without nodes: their numbers may go to other zones. Those that operators hold wait for the
-    /// next node of the zone.
-    fn forget_empty(&mut self, zones: &[JudgedZone], names: &[Zone]) -> Vec<CoreEvent> {
-        let has_nodes = |place: &FailureDomain| match place {
-            FailureDomain::Zone(zone) => zones.iter().any(|it| it.zone == *zone),
+    /// Ends the breakers of zones without nodes, before their numbers go to other zones. Breakers that operators hold wait
+    /// for the next node of the zone. Returns an event for each breaker that was not closed.
+    pub fn forget_empty(
+        &mut self,
+        has_nodes: impl Fn(ZoneId) -> bool,
+        names: &[Zone],
+    ) -> Vec<CoreEvent> {
+        let stays = |place: &FailureDomain| match place {
+            FailureDomain::Zone(zone) => has_nodes(*zone),
             FailureDomain::Region(_) => true,
         };
         let all = std::mem::take(&mut self.breakers).into_iter();
         let (kept, empty): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            all.partition(|(place, _)| has_nodes(place));
+            all.partition(|(place, _)| stays(place));
         self.breakers = kept;
+        self.evidence.retain(|zone, _| has_nodes(*zone));
         for (place, breaker) in &empty {
             if let FailureDomain::Zone(zone) = place
                 && breaker.mode() != BreakerMode::Auto

@@ -1,6 +1,7 @@
-//! `evenkeel risk`: single points of failure of the fleet as it is.
+//! `evenkeel risk`: single points of failure of the fleet as it is, and the redundancy modes compared for it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use clap::Args;
 use evenkeel_client::{ApiCall, ClientError, escape};
@@ -9,16 +10,21 @@ use serde_json::{Value, json};
 use crate::command::{ApiArgs, CommandError, number, rows, say, text, texts, verdict};
 use crate::status::mode_lines;
 
-/// Show which single failures would end calls, and what each redundancy mode gave and cost
+/// A gateway plays the losses of nodes and modes within this time.
+const PLAYED_WITHIN: Duration = Duration::from_secs(100);
+
+/// Show which single failures would end calls, and compare the redundancy modes
 ///
-/// It asks for the blast radius of the busiest node and of each zone, for the gateways of the group, and for past drills.
+/// It asks for the blast radius of the busiest node and of each zone, for the gateways of the group, and for past drills. For each
+/// mode it prints what was measured, and what the loss of the busiest node would do if all rooms had the mode.
 ///
 /// Exit code 1: there is a risk.
 #[derive(Args)]
 pub(crate) struct RiskArgs {
     #[command(flatten)]
     api: ApiArgs,
-    /// Print JSON: `risks`, each with `risk`, `found` and `remedy`, and `modes` as `evenkeel modes` does
+    /// Print JSON: `risks`, each with `risk`, `found` and `remedy`, and `modes` as `evenkeel modes` does, each with `predicted`, the
+    /// mode in `GET /v1/blast` with `outage_by`: `measured`, or `settings` of the detection
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -41,12 +47,13 @@ struct RiskFacts {
     busiest: Value,
     /// By the name of the zone.
     zone_losses: Vec<(String, Value)>,
+    /// `GET /v1/modes`: the modes as measured.
     modes: Value,
 }
 
 impl RiskArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
-        let facts = self.api.operate(async |admin| {
+        let facts = self.api.waiting_longer(PLAYED_WITHIN).operate(async |admin| {
             let zones = admin.read("/v1/zones").await?;
             let mut zone_losses = Vec::new();
             for zone in rows(&zones, "zones") {
@@ -59,7 +66,14 @@ impl RiskArgs {
             let gateways = admin.ask(ApiCall::get("/v1/gateways")).await?;
             let gateways =
                 if gateways.status == 404 { Value::Null } else { gateways.accepted()? };
-            let busiest = match admin.read("/v1/blast?busiest=1").await {
+            let busiest = match admin.read("/v1/blast?busiest=1&modes=true").await {
+                // An earlier gateway, or one that is too busy to play the modes.
+                Err(ClientError::Refused { status: 400 | 503, .. }) => {
+                    admin.read("/v1/blast?busiest=1").await
+                }
+                answer => answer,
+            };
+            let busiest = match busiest {
                 // No node runs.
                 Err(ClientError::Refused { status: 404, .. }) => Value::Null,
                 answer => answer?,
@@ -76,12 +90,13 @@ impl RiskArgs {
                     json!({"risk": name, "found": found, "remedy": remedy})
                 })
                 .collect();
-            say(&json!({"risks": risks, "modes": facts.modes["modes"]}));
+            say(&json!({"risks": risks, "modes": facts.compared_modes()}));
         } else {
             for Risk { name, found, remedy } in &risks {
                 say(&format!("{name:<16} {found}: {remedy}"));
             }
             mode_lines(&facts.modes).iter().for_each(say);
+            facts.predicted_lines().iter().for_each(say);
         }
         let count = risks.len();
         verdict(self.json, (count > 0).then(|| format!("{count} risks")))
@@ -142,6 +157,65 @@ impl RiskFacts {
             add("group", warning.to_owned(), "`evenkeel gateway list` has the members");
         }
         risks
+    }
+
+    /// The measured modes, each with its prediction. Measured outages replace those that follow from settings.
+    fn compared_modes(&self) -> Vec<Value> {
+        let compared = |measured: &Value| {
+            let mut mode = measured.clone();
+            let mut predicted = rows(&self.busiest, "modes").iter();
+            let predicted = predicted.find(|predicted| predicted["mode"] == mode["mode"]).cloned();
+            mode["predicted"] = predicted.map_or(Value::Null, |mut predicted| {
+                let recovery = &measured["recovery_ms"];
+                if recovery.is_object() {
+                    predicted["outage_ms"] =
+                        json!({"p50": recovery["p50"], "max": recovery["max"]});
+                }
+                let by = if recovery.is_object() { "measured" } else { "settings" };
+                predicted["outage_by"] = json!(by);
+                predicted
+            });
+            mode
+        };
+        rows(&self.modes, "modes").iter().map(compared).collect()
+    }
+
+    /// The table of predictions; empty if no node runs.
+    fn predicted_lines(&self) -> Vec<String> {
+        let mbit = |kbps: u64| format!("{:.1}", kbps as f64 / 1_000.0);
+        let line = |mode: &Value| {
+            let predicted = &mode["predicted"];
+            let ms = |key: &str| {
+                let time = predicted["outage_ms"][key].as_f64();
+                time.map_or("–".to_owned(), |ms| format!("{ms:.1}"))
+            };
+            let cost = predicted["bandwidth_cost"].as_f64();
+            format!(
+                "{:<14} {:>8} {:>9} {:>9} {:>10} {:>9} {:>9} {:>8}  {}",
+                text(mode, "mode"),
+                number(predicted, "rooms_without_spare"),
+                mbit(number(predicted, "needed_kbps")),
+                mbit(number(predicted, "free_kbps")),
+                cost.map_or("–".to_owned(), |cost| format!("+{:.1} %", cost * 100.0)),
+                ms("p50"),
+                ms("max"),
+                number(predicted, "unplaced_sessions"),
+                text(predicted, "outage_by"),
+            )
+        };
+        let modes = self.compared_modes();
+        let lines: Vec<String> =
+            modes.iter().filter(|mode| mode["predicted"].is_object()).map(line).collect();
+        if lines.is_empty() {
+            return lines;
+        }
+        let lost = texts(&self.busiest, "nodes").join(", ");
+        let title = format!("with all rooms in one mode, and the loss of {lost} (Mbit/s, ms):");
+        let head = format!(
+            "{:<14} {:>8} {:>9} {:>9} {:>10} {:>9} {:>9} {:>8}  outage",
+            "mode", "no spare", "needed", "free", "bandwidth", "p50", "max", "no node"
+        );
+        [title, head].into_iter().chain(lines).collect()
     }
 
     /// The carrier of all advertised addresses; `None` if there are several, or an address without one.
@@ -222,6 +296,38 @@ mod tests {
     #[test]
     fn sound_fleet_has_no_risk() {
         assert_eq!(sound().risks(), []);
+    }
+
+    #[test]
+    fn modes_are_compared_by_measures_or_settings() {
+        let measured = |mode: &str, recovery: Value| json!({"mode": mode, "recovery_ms": recovery});
+        let predicted = |mode: &str, outage: Value| {
+            json!({
+                "mode": mode, "rooms_without_spare": 2, "needed_kbps": 1_280, "free_kbps": 44_000,
+                "bandwidth_cost": 1.0, "unplaced_sessions": 3, "outage_ms": outage,
+            })
+        };
+        let mut facts = sound();
+        let recovery = json!({"p50": 21.0, "p99": 30.0, "max": 40.5});
+        facts.modes = json!({"modes": [measured("hot", recovery), measured("cold", Value::Null)]});
+        assert_eq!(facts.compared_modes()[0]["predicted"], Value::Null, "of an earlier gateway");
+        assert_eq!(facts.predicted_lines(), [""; 0]);
+        let expected = json!({"p50": 15.0, "max": 16.5});
+        facts.busiest["modes"] =
+            json!([predicted("cold", expected.clone()), predicted("hot", expected.clone())]);
+        let compared = facts.compared_modes();
+        let outage = |at: usize| {
+            let predicted = &compared[at]["predicted"];
+            (predicted["outage_ms"].clone(), predicted["outage_by"].clone())
+        };
+        assert_eq!(outage(0), (json!({"p50": 21.0, "max": 40.5}), json!("measured")));
+        assert_eq!(outage(1), (expected, json!("settings")));
+        let lines = facts.predicted_lines();
+        assert_eq!(lines.len(), 4);
+        assert!(lines[0].contains("the loss of n1"), "{}", lines[0]);
+        let cells: Vec<&str> = lines[3].split_whitespace().collect();
+        let right = ["cold", "2", "1.3", "44.0", "+100.0", "%", "15.0", "16.5", "3", "settings"];
+        assert_eq!(cells, right);
     }
 
     #[test]

@@ -370,7 +370,16 @@ fn impairment(said: &Value) -> Vec<String> {
     let place = match segment {
         "device" | "uplink" | "downlink" => format!("the {segment} of {at}"),
         "gateway" => "this gateway".to_owned(),
+        "unknown" => "an unknown segment".to_owned(),
         segment => format!("the {segment}"),
+    };
+    let sign = text(said, "sign");
+    let shown_by = match sign {
+        "jitter" | "delay" => format!(" {sign},"),
+        "few-frames" => " few video frames,".to_owned(),
+        "no-key-frame" => " no key frame,".to_owned(),
+        "silence" => " voice without sound,".to_owned(),
+        _ => String::new(),
     };
     let percent = |ppm: u64| format!("{:.1} %", ppm as f64 / 1e4);
     let lost = match number(said, "loss_ppm") {
@@ -378,10 +387,13 @@ fn impairment(said: &Value) -> Vec<String> {
         ppm => format!(" {} lost there,", percent(ppm)),
     };
     let certain = &said["confidence_percent"];
-    let mut lines = vec![format!("  impaired by {place}:{lost} {certain} % certain")];
+    let mut lines = vec![format!("  impaired by {place}:{lost}{shown_by} {certain} % certain")];
     let evidence = &said["evidence"];
     let measured =
         |(name, key): (&str, &str)| Some(format!("{name} {}", percent(evidence[key].as_u64()?)));
+    let timed = |(name, key): (&str, &str)| {
+        Some(format!("{name} {:.0} ms", evidence[key].as_u64()? as f64 / 1e3))
+    };
     let losses = [
         ("uplink", "uplink_ppm"),
         ("worst uplink of the room", "senders_ppm"),
@@ -393,6 +405,32 @@ fn impairment(said: &Value) -> Vec<String> {
     let losses: Vec<String> = losses.into_iter().filter_map(measured).collect();
     if !losses.is_empty() {
         lines.push(format!("    loss: {}", losses.join(", ")));
+    }
+    let (quantity, times) = match sign {
+        "delay" => (
+            "round trip",
+            &[("to the client", "client_round_trip_us"), ("to the node", "node_round_trip_us")][..],
+        ),
+        _ => (
+            "jitter",
+            &[
+                ("uplink", "uplink_jitter_us"),
+                ("worst uplink of the room", "senders_jitter_us"),
+                ("from the node", "from_node_jitter_us"),
+                ("of probes", "probes_jitter_us"),
+                ("at the client", "client_jitter_us"),
+            ][..],
+        ),
+    };
+    let times: Vec<String> = times.iter().copied().filter_map(timed).collect();
+    if !times.is_empty() && ["jitter", "delay"].contains(&sign) {
+        lines.push(format!("    {quantity}: {}", times.join(", ")));
+    }
+    if let Some(missing) = evidence["key_frame_missing_ms"].as_u64() {
+        lines.push(format!("    video: key frames requested for {missing} ms, none came"));
+    }
+    if let Some(silent) = evidence["silent_packets"].as_u64() {
+        lines.push(format!("    voice: {silent} packets, none with sound"));
     }
     if let Some(frames) = evidence["frames_per_second"].as_u64() {
         let usual = &evidence["usual_frames_per_second"];

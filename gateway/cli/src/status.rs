@@ -53,10 +53,11 @@ impl StatusArgs {
             text(&status, "version"),
             spell(Duration::from_millis(number(&status, "uptime_ms")))
         ));
+        let now = SystemTime::now();
         if status["configuration"].is_object() {
-            say(&format!("  {}", origin(&status["configuration"], SystemTime::now())));
+            say(&format!("  {}", origin(&status["configuration"], now)));
         }
-        if let Some(line) = last_reload(&status["last_reload"], SystemTime::now()) {
+        if let Some(line) = last_reload(&status["last_reload"], now) {
             say(&format!("  {line}"));
         }
         if let Some(reason) = status["index"]["reason"].as_str() {
@@ -65,8 +66,9 @@ impl StatusArgs {
         for warning in texts(&status, "warnings") {
             say(&format!("  warning: {warning}"));
         }
+        rows(&status, "export_failures").iter().for_each(|it| say(&export_failure_line(it, now)));
         rows(&status, "dependencies").iter().filter_map(dependency_line).for_each(|it| say(&it));
-        let now_us = unix_us(SystemTime::now());
+        let now_us = unix_us(now);
         for forecast in rows(&status, "forecasts") {
             say(&forecast_line(forecast, now_us));
         }
@@ -95,6 +97,13 @@ impl StatusArgs {
         }
         Ok(())
     }
+}
+
+/// A signal of telemetry that its receiver does not take.
+fn export_failure_line(failure: &Value, now: SystemTime) -> String {
+    let (signal, failures) = (text(failure, "signal"), number(failure, "failures"));
+    let lasts = Duration::from_micros(unix_us(now).saturating_sub(number(failure, "since_us")));
+    format!("  {signal} not exported for {}: {failures} attempts failed", spell(lasts))
 }
 
 /// A dependency that is down.

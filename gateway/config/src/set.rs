@@ -221,7 +221,7 @@ fn scenario(
     }
 }
 
-/// A key of a scenario whose mode reserves capacity; refused with other modes.
+/// A key of scenarios in a mode that reserves capacity; refused with other modes.
 fn scope(
     key: &str,
     raw: &Option<Spanned<FailureScope>>,

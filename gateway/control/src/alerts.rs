@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The alerts that fire, those whose end receivers are to be sent, and the last notices. Times are Unix times in microseconds.
+/// The alerts that fire, ended alerts that receivers have not heard of, and the last notices. Times are Unix times in microseconds.
 #[derive(Clone, PartialEq, Default, Serialize, Deserialize, Debug)]
 pub struct AlertsRecord {
     /// The most urgent first.

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{BlastRadius, GatewayCopy, NodeStanding, SessionCopy};
-use evenkeel_model::{ClientLabel, Health, NodeId, RoomId, SessionId};
+use evenkeel_core::{
+    BlastRadius, GatewayCopy, ModePrediction, NodeStanding, RestoreError, SessionCopy,
+};
+use evenkeel_model::{ClientLabel, Health, NodeId, RedundancyMode, RoomId, SessionId};
 use evenkeel_process::scheduling;
 use tokio::sync::oneshot;
 
@@ -42,19 +44,42 @@ impl Handle {
         &self,
         losses: Vec<BTreeSet<NodeId>>,
     ) -> Result<Vec<BlastRadius>, ControlError> {
+        self.play_copy(move |copy, now| losses.iter().map(|lost| copy.lose(lost, now)).collect())
+            .await
+    }
+
+    /// Computes the spares, capacity, bandwidth and the effect of a loss in each redundancy mode, if all rooms had it, from one
+    /// copy of the core.
+    ///
+    /// # Errors
+    /// As [`Handle::blast`].
+    pub async fn predict_modes(
+        &self,
+        lost: BTreeSet<NodeId>,
+    ) -> Result<Vec<ModePrediction>, ControlError> {
+        self.play_copy(move |copy, now| {
+            let modes = RedundancyMode::ALL.into_iter();
+            modes.map(|mode| copy.lose_in_mode(mode, &lost, now)).collect()
+        })
+        .await
+    }
+
+    /// Plays a copy of the core on a thread of its own.
+    async fn play_copy<T: Send + 'static>(
+        &self,
+        play: impl FnOnce(&GatewayCopy, Instant) -> Result<T, RestoreError> + Send + 'static,
+    ) -> Result<T, ControlError> {
         let unavailable = || ControlError::Unavailable;
         let turn = Arc::clone(&self.copies).acquire_owned().await.map_err(|_| unavailable())?;
         let copy = self.copy().await?;
         let (done, played) = oneshot::channel();
-        let play = move || {
+        let run = move || {
             // A caller that gave up frees no turn for another copy.
             let _turn = turn;
             scheduling::run_after_others();
-            let now = Instant::now();
-            let radii: Result<Vec<_>, _> = losses.iter().map(|lost| copy.lose(lost, now)).collect();
-            let _ = done.send(radii);
+            let _ = done.send(play(&copy, Instant::now()));
         };
-        let thread = std::thread::Builder::new().name("blast".into()).spawn(play);
+        let thread = std::thread::Builder::new().name("blast".into()).spawn(run);
         thread.map_err(|_| unavailable())?;
         played.await.map_err(|_| unavailable())?.map_err(ControlError::NotCopied)
     }

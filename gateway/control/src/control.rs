@@ -167,6 +167,9 @@ impl Control {
                         let mode = self.gateway.views().mode_of(*session);
                         self.reporting.open(&event, mode, &self.registry);
                     }
+                    CoreEvent::Start { .. } | CoreEvent::Stop { .. } => {
+                        self.nodes.keep_started(&self.gateway);
+                    }
                     _ => {}
                 }
                 self.reporting.send(self.offers.event(event, &self.registry));

@@ -10,7 +10,8 @@ use crate::nodes::{NodeResources, region_named};
 use crate::operations::{BreakerTarget, Operation, OperationTarget};
 
 impl NodeResources {
-    /// Executes the operations of an earlier process on nodes, zones and regions that are still configured.
+    /// Executes the operations of an earlier process on nodes, zones and regions that are still configured, and continues the
+    /// nodes that it started.
     pub(crate) fn repeat_operations(
         &mut self,
         settings: &GatewayConfig,
@@ -26,6 +27,17 @@ impl NodeResources {
             executed
         });
         self.operations = operations;
+        for node in self.operations.started_nodes().iter().filter_map(|name| self.node_named(name))
+        {
+            gateway.change_nodes(now, |nodes| nodes.handle_started(node));
+        }
+    }
+
+    /// Keeps the names of the nodes that the gateway has started for the next process.
+    pub(crate) fn keep_started(&mut self, gateway: &Gateway) {
+        let started = gateway.node_table().iter().filter(|node| node.is_started());
+        let names = started.map(|node| self.node_name(node.id)).collect();
+        self.operations.keep_started_nodes(names);
     }
 
     pub(crate) fn operate(

@@ -20,7 +20,7 @@ const FILES_MAX: usize = 64;
 pub(crate) struct KeptFile<T> {
     /// `None`: the value ends with the process.
     pub(crate) path: Option<PathBuf>,
-    /// What the log calls the value.
+    /// Name of the value in the log.
     content: &'static str,
     pub(crate) value: T,
     /// The process that this one replaces may still write the file.

@@ -5,6 +5,7 @@
 mod alerts;
 mod blast;
 mod canary;
+mod change_record;
 mod control;
 mod equipment;
 mod execution;
@@ -41,6 +42,7 @@ mod workers;
 
 pub use alerts::{AcknowledgementRecord, AlertRecord, AlertsRecord, NoticeRecord, SentAlertRecord};
 pub use blast::by_load;
+pub use change_record::ChangeRecord;
 pub use equipment::{
     EquipError, Equipment, SOCKET_BUFFER, briefs, equip, port_legs, posts, source_of_ports,
 };

@@ -1,6 +1,7 @@
-//! Operators' operations on nodes, zones, regions, breakers and the log. Operations in force, and the alerts that are being sent, are
-//! kept in files, and continue after a restart.
+//! Operators' operations on nodes, zones, regions, breakers and the log. Operations in force, the nodes that the gateway has started,
+//! and the alerts that are being sent are kept in files, and continue after a restart.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,11 +172,13 @@ impl Operations {
     }
 }
 
-/// The operations in force, and the alerts that are being sent, in files that the next process reads.
+/// The operations in force, the nodes that the gateway has started, and the alerts that are being sent, in files that the next
+/// process reads.
 #[derive(Default, Debug)]
 pub struct OperationLog {
     file: KeptFile<Operations>,
     alerts: KeptFile<AlertsRecord>,
+    started_nodes: KeptFile<BTreeSet<Box<str>>>,
     log_filter: LogFilterSender,
 }
 
@@ -185,9 +188,11 @@ impl OperationLog {
     pub fn open(folder: Option<&Path>, socket: &Path, continues: bool) -> OperationLog {
         let folder = |name| folder.map(|folder| folder.join(name));
         let (operations, alerts) = ("operators' decisions", "alerts that were sent");
+        let (nodes, started) = (folder("started-nodes"), "names of started nodes");
         OperationLog {
             file: KeptFile::open(folder("operations"), operations, socket, continues),
             alerts: KeptFile::open(folder("alerts"), alerts, socket, continues),
+            started_nodes: KeptFile::open(nodes, started, socket, continues),
             log_filter: LogFilterSender::default(),
         }
     }
@@ -208,6 +213,7 @@ impl OperationLog {
     /// Reads the files, unless they were read: returns true if the operations are read now.
     pub(crate) fn resume(&mut self) -> bool {
         self.alerts.resume();
+        self.started_nodes.resume();
         let is_read = self.file.resume();
         if is_read {
             self.tell_log_filter();
@@ -242,6 +248,16 @@ impl OperationLog {
     /// Returns the operations in force.
     pub(crate) fn operations(&self) -> &Operations {
         &self.file.value
+    }
+
+    /// Replaces the names of the nodes that this process, or the one that it continues, has started.
+    pub(crate) fn keep_started_nodes(&mut self, nodes: BTreeSet<Box<str>>) {
+        self.started_nodes.replace(nodes);
+    }
+
+    /// Returns the names of the nodes that the gateway has started.
+    pub(crate) fn started_nodes(&self) -> &BTreeSet<Box<str>> {
+        &self.started_nodes.value
     }
 
     /// Keeps the alerts that are being sent, and calls `done` as [`OperationLog::keep`] does.

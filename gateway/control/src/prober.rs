@@ -14,8 +14,8 @@ use evenkeel_core::NodeEvidence;
 use evenkeel_drivers::socket::{self, Received};
 use evenkeel_drivers::{Clock, Fencing, LocalTask};
 use evenkeel_media::trunk::message::{
-    ClockRefusal, MessageError, NodeLoad, NodeSecret, OrderOutcome, ServingState, TrunkAnswer,
-    TrunkQuestion,
+    ClockRefusal, MessageError, NodeLoad, NodeSecret, OrderOutcome, ProcessReport, ServingState,
+    TrunkAnswer, TrunkQuestion,
 };
 use evenkeel_media::{demux, stun};
 use evenkeel_model::NodeId;
@@ -42,6 +42,13 @@ pub(crate) enum ProbeResult {
         node: NodeId,
         nonce: u64,
         outcome: OrderOutcome,
+    },
+    /// The answer to the question with this nonce.
+    Process {
+        node: NodeId,
+        nonce: u64,
+        report: ProcessReport,
+        at: Instant,
     },
     /// Either end refused a signed message.
     Mismatch {
@@ -185,11 +192,12 @@ fn results(
     node: NodeId,
     beside: bool,
     at: Instant,
-) -> [Option<ProbeResult>; 5] {
+) -> [Option<ProbeResult>; 6] {
     [
         heard.load.map(|load| ProbeResult::State { node, beside, load, at }),
         heard.answers.map(|evidence| ProbeResult::Evidence { node, evidence, at }),
         heard.order.map(|(nonce, outcome)| ProbeResult::Order { node, nonce, outcome }),
+        heard.process.map(|(nonce, report)| ProbeResult::Process { node, nonce, report, at }),
         heard.mismatch.map(|mismatch| ProbeResult::Mismatch { node, mismatch }),
         heard.fenced.map(|epoch| ProbeResult::Fenced { node, epoch }),
     ]
@@ -351,6 +359,8 @@ struct SignedReply {
     load: Option<NodeLoad>,
     /// Nonce and outcome of an answered order.
     order: Option<(u64, OrderOutcome)>,
+    /// Nonce and content of a report on the process.
+    process: Option<(u64, ProcessReport)>,
     /// The receipt of a notice, to be sent back.
     receipt: Option<Vec<u8>>,
     /// The two ends use different secrets, or their clocks differ by more than 5 s.
@@ -435,6 +445,9 @@ impl SignedProbe {
             }
             TrunkAnswer::Start(outcome) | TrunkAnswer::Break(outcome) => {
                 Some(SignedReply { order: Some((nonce, outcome)), ..SignedReply::default() })
+            }
+            TrunkAnswer::Process(report) => {
+                Some(SignedReply { process: Some((nonce, report)), ..SignedReply::default() })
             }
             TrunkAnswer::Superseded { epoch } => {
                 Some(SignedReply { fenced: Some(epoch), ..SignedReply::default() })

@@ -8,10 +8,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{AgentWord, Gateway, NodeEvidence};
+use evenkeel_core::{AgentWord, Gateway, NodeEvidence, ProcessState};
 use evenkeel_drivers::socket::connected;
 use evenkeel_drivers::{Clock, Fencing, set};
-use evenkeel_media::trunk::message::{NodeFault, NodeLoad, OrderOutcome, ServingState};
+use evenkeel_media::trunk::message::{
+    NodeFault, NodeLoad, OrderOutcome, ProcessReport, ServingState, TrunkQuestion,
+};
 use evenkeel_model::NodeId;
 use evenkeel_process::random::{draw, fill};
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +26,9 @@ use crate::prober::{Mismatch, ProbeEvent, ProbeMethod, ProbeResult, Prober};
 /// Watches per poll of an agent: 100 ms. Deaths come as notices; polling covers lost notices and tells agents where to
 /// send them.
 const WATCHES: u64 = 50;
+
+/// Watches per question about the process of a node: 10 s. Memory is sampled each minute.
+const PROCESS_WATCHES: u64 = 5_000;
 
 /// Each probe finds the same mismatch again. This interval limits the log lines per node.
 const MISMATCH_LOGGED_EVERY: Duration = Duration::from_secs(600);
@@ -46,6 +51,8 @@ pub(crate) struct Probes {
     /// Watches so far: agents beside nodes are asked in turn.
     pub(crate) watches: u64,
     orders: Vec<PendingOrder>,
+    /// Nonce of the questions about processes.
+    process_nonce: u64,
     canaries: Vec<Option<CanaryProbe>>,
     fencing: Arc<Fencing>,
 }
@@ -77,6 +84,7 @@ impl Probes {
             mismatches: BTreeMap::new(),
             watches: 0,
             orders: Vec::new(),
+            process_nonce: draw(),
             canaries: Vec::new(),
             fencing,
         }
@@ -136,6 +144,30 @@ impl Probes {
             // An unanswered poll of an agent is no evidence about the node.
             agent.probe(self.watches, token, clock);
         }
+        let turn = (self.watches % PROCESS_WATCHES) as usize;
+        let places = turn..self.agents.len().max(self.probers.len());
+        for place in places.step_by(PROCESS_WATCHES as usize) {
+            let both = [&self.agents, &self.probers].into_iter();
+            if let Some(agent) = both.filter_map(|of| of.get(place)?.as_ref()).next() {
+                agent.order(&TrunkQuestion::Process, self.process_nonce, clock);
+            }
+        }
+    }
+
+    /// Takes the report of an agent on the process of its node.
+    pub(crate) fn handle_process(
+        &self,
+        node: NodeId,
+        (nonce, report): (u64, ProcessReport),
+        gateway: &mut Gateway,
+        at: Instant,
+    ) {
+        if nonce != self.process_nonce {
+            return;
+        }
+        let started = at.checked_sub(Duration::from_secs(report.age_s.into())).unwrap_or(at);
+        let process = ProcessState { memory_permille: report.memory_permille, started };
+        gateway.handle_evidence(node, NodeEvidence::Process(process), at);
     }
 
     /// Counts a datagram that was refused, and logs the first of each kind and node.

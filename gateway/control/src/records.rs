@@ -342,6 +342,7 @@ impl RecordFollower {
             operations,
             alerts,
             forecasts: None,
+            changes: Vec::new(),
         }
     }
 

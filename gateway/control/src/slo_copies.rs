@@ -28,12 +28,12 @@ impl SloCopies {
     ) -> Option<SloRecord> {
         let records = gateway.records();
         if all {
-            return records.slos().record();
+            return records.slo_record();
         }
         if now.saturating_duration_since(self.last) < COPIED_EVERY {
             return None;
         }
         self.last = now;
-        records.slos().next_record(&mut self.scenario)
+        records.next_slo_record(&mut self.scenario)
     }
 }

@@ -30,6 +30,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::AlertsRecord;
+use crate::change_record::ChangeRecord;
 use crate::forecast_part::ForecastPart;
 use crate::history::EndedSession;
 use crate::idempotency::{KEYS_MAX, KeyRecord};
@@ -51,7 +52,7 @@ const STATES_MAGIC: &[u8; 8] = b"evkstate";
 /// The layout of last states in Postcard, which names neither fields nor types. It changes with any of them: a test
 /// compares the bytes of some states, and misses exchanged fields of one type, wider integers, and variants that these
 /// states lack.
-pub const STATES: u32 = 3;
+pub const STATES: u32 = 4;
 
 /// The state of a gateway.
 #[derive(Debug, Serialize, Deserialize)]
@@ -155,6 +156,9 @@ pub struct RecordBatch {
     /// A part of the forecasts.
     #[serde(default)]
     pub forecasts: Option<ForecastPart>,
+    /// Changes since the last batch.
+    #[serde(default)]
+    pub changes: Vec<ChangeRecord>,
 }
 
 impl RecordBatch {
@@ -171,6 +175,7 @@ impl RecordBatch {
             operations: None,
             alerts: None,
             forecasts: None,
+            changes: Vec::new(),
         }
     }
 
@@ -492,11 +497,11 @@ impl Replica {
         let slo = SloRecord::merged(slo, core.slo);
         let before = before.filter(|_| core.nodes.is_empty());
         let (rooms, sessions, media) = Default::default();
-        let mut core = GatewayRecord { rooms, sessions, media, slo, ..core };
-        if let Some(GatewayRecord { nodes, regions, client_breakers, memos, .. }) = before {
-            core = GatewayRecord { nodes, regions, client_breakers, memos, ..core };
-        }
-        self.common = Some(core);
+        let core = GatewayRecord { rooms, sessions, media, slo, ..core };
+        self.common = Some(match before {
+            Some(before) => core.with_nodes_of(before),
+            None => core,
+        });
     }
 
     /// The state of a gateway with these records, and the sockets of its sessions. A session has none if its ports are

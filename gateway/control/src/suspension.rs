@@ -237,8 +237,11 @@ impl Control {
             Some(restored) => (true, restored.as_ref().ok().map(|records| records.since)),
             None => (false, None),
         };
-        // Restored nodes are as the operations left them.
-        if self.nodes.operations.resume() && !is_restored {
+        let is_read = self.nodes.operations.resume();
+        if is_restored {
+            // Restored nodes are as the operations left them.
+            self.nodes.keep_started(&self.gateway);
+        } else if is_read {
             self.nodes.repeat_operations(&self.settings, &mut self.gateway, Instant::now());
         }
         self.gateway.release_rollouts(Instant::now());

@@ -258,6 +258,9 @@ impl Control {
                     self.reporting.send_event(GatewayEvent::NodeOrdered { node, order, step });
                 }
             }
+            ProbeResult::Process { node, nonce, report, at } => {
+                self.probes.handle_process(node, (nonce, report), &mut self.gateway, at);
+            }
             ProbeResult::Mismatch { node, mismatch } => {
                 self.probes.note_mismatch(node, mismatch, &self.nodes, Instant::now());
             }

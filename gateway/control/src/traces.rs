@@ -108,7 +108,7 @@ impl TraceShare {
     }
 }
 
-/// Ids of the traces of sessions and of nodes' hooks. Those of sessions are computed from a seed; the process that continues the
+/// Ids of the traces of sessions and of nodes' hooks. Ids of sessions are computed from a seed; the process that continues the
 /// sessions gets the seed.
 #[derive(Debug)]
 pub struct TraceRegistry {

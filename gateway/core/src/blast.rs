@@ -2,18 +2,23 @@
 //! are those of the core; nodes open sessions at once, and no policy is asked. Another one has no sessions and one policy, for the
 //! proof of a revision.
 
+mod modes;
+
+pub use modes::{ExpectedOutage, ModePrediction};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, CoreSettings, Health, MediaDescription, NodeId, NodeProbing, NodeSettings,
+    CoreEvent, CoreSettings, Health, Hop, MediaDescription, NodeId, NodeProbing, NodeSettings,
     PolicyName, RoomId, SessionId,
 };
 use evenkeel_nodes::{Node, OpeningWindow};
 
 use crate::NodeEffect;
+use crate::capacity::Holding;
 use crate::effects::{GatewayEffect, Timer};
 use crate::gateway::Gateway;
 use crate::record::{GatewayRecord, RestoreError, RoomRecord, SessionRecord};
@@ -52,6 +57,10 @@ struct CopiedNode {
     loses: bool,
     /// The pace of openings.
     openings: OpeningWindow,
+    /// The round trip of its probes; zero without one.
+    round_trip: Duration,
+    /// The usual time until its death is detected.
+    detected_within: Duration,
     /// Other names of the same machine.
     beside: Vec<NodeId>,
 }
@@ -142,6 +151,8 @@ impl Records<'_> {
             refuses: node.takes_rooms() && !node.welcomes_rooms(),
             loses: node.loses(),
             openings: table.pace(node.id).idle(),
+            round_trip: node.detector.round_trip().map_or(Duration::ZERO, |(smoothed, _)| smoothed),
+            detected_within: node.detector.detects_within(node.settings.probed),
             beside: self.tables.capacity.ledger().beside(node.id).collect(),
         };
         // A copy sends no probes.
@@ -258,7 +269,7 @@ impl GatewayCopy {
     /// # Errors
     /// If the copied parts contradict each other: the gateway changed after the first was copied and before the last was.
     pub fn lose(&self, lost: &BTreeSet<NodeId>, now: Instant) -> Result<BlastRadius, RestoreError> {
-        let mut trial = LossTrial::begin(self, now)?;
+        let mut trial = LossTrial::begin(self, self.settings.clone(), now)?;
         let before = trial.survey();
         trial.lose(lost);
         trial.play(now + PLAYED);
@@ -309,27 +320,36 @@ struct LossTrial {
     started: BTreeSet<NodeId>,
     /// The first new node of each room, with the time.
     found: BTreeMap<RoomId, (NodeId, Instant)>,
+    /// The time that each node takes to open a session, by their numbers here; none without an entry.
+    opens_within: Vec<Duration>,
+    openings: BTreeSet<(Instant, SessionId, Hop)>,
     lost_at: Instant,
     now: Instant,
 }
 
 /// The facts before the loss.
 struct LossSurvey {
-    /// The nodes that carry rooms.
-    carriers: BTreeMap<RoomId, NodeId>,
+    /// The capacity that rooms use.
+    holdings: BTreeMap<RoomId, Holding>,
     shares: BTreeMap<SessionId, u16>,
     permille: BTreeMap<NodeId, u32>,
 }
 
 impl LossTrial {
-    fn begin(copy: &GatewayCopy, now: Instant) -> Result<LossTrial, RestoreError> {
+    fn begin(
+        copy: &GatewayCopy,
+        settings: CoreSettings,
+        now: Instant,
+    ) -> Result<LossTrial, RestoreError> {
         let mut trial = LossTrial {
-            gateway: copy.restored(copy.settings.clone(), copy.consistent_record(), now)?,
+            gateway: copy.restored(settings, copy.consistent_record(), now)?,
             ids: copy.nodes.iter().map(|node| node.id).collect(),
             lost: BTreeSet::new(),
             died: BTreeSet::new(),
             started: BTreeSet::new(),
             found: BTreeMap::new(),
+            opens_within: Vec::new(),
+            openings: BTreeSet::new(),
             lost_at: now,
             now,
         };
@@ -348,12 +368,12 @@ impl LossTrial {
 
     fn survey(&self) -> LossSurvey {
         let tables = self.tables();
-        let carriers = tables.rooms.values().filter_map(|room| Some((room.id, room.holding.on?)));
+        let holdings = tables.rooms.values().map(|room| (room.id, room.holding));
         let shares = tables.sessions.values().map(|session| (session.id, session.share));
         let ledger = tables.capacity.ledger();
         let permille = tables.nodes.iter().map(|node| (node.id, ledger.permille(node.id) as u32));
         LossSurvey {
-            carriers: carriers.collect(),
+            holdings: holdings.collect(),
             shares: shares.collect(),
             permille: permille.collect(),
         }
@@ -366,6 +386,7 @@ impl LossTrial {
         self.found.clear();
         self.started.clear();
         let (lost, now) = (self.lost.clone(), self.now);
+        self.lost_at = now;
         self.died = self.gateway.change_nodes(now, |nodes| {
             for id in &lost {
                 // A cold node of the place is lost, too.
@@ -379,18 +400,33 @@ impl LossTrial {
     }
 
     fn play(&mut self, until: Instant) {
-        while let Some(next) = self.gateway.poll_timeout().filter(|next| *next <= until) {
+        loop {
+            let opening = self.openings.first().map(|(at, ..)| *at);
+            let next = self.gateway.poll_timeout().into_iter().chain(opening).min();
+            let Some(next) = next.filter(|next| *next <= until) else { break };
             self.now = self.now.max(next);
+            while self.openings.first().is_some_and(|(at, ..)| *at <= self.now)
+                && let Some((_, session, hop)) = self.openings.pop_first()
+            {
+                self.gateway.handle_opened(session, hop, Ok(()), self.now);
+            }
             self.gateway.handle_timeout(self.now);
             self.take_outputs();
         }
+        self.now = self.now.max(until);
     }
 
     fn take_outputs(&mut self) {
         while let Some(output) = self.gateway.poll_output() {
             match output {
                 GatewayEffect::Open { session, hop, .. } => {
-                    self.gateway.handle_opened(session, hop, Ok(()), self.now);
+                    let within = self.opens_within.get(hop.node.0 as usize);
+                    match within.filter(|within| !within.is_zero()) {
+                        Some(within) => {
+                            self.openings.insert((self.now + *within, session, hop));
+                        }
+                        None => self.gateway.handle_opened(session, hop, Ok(()), self.now),
+                    }
                 }
                 GatewayEffect::Node(NodeEffect::Start(node)) => _ = self.started.insert(node),
                 GatewayEffect::Event(CoreEvent::Moved { room, to: Some(to), .. }) => {
@@ -404,8 +440,9 @@ impl LossTrial {
     fn compare(self, copy: &GatewayCopy, before: &LossSurvey) -> BlastRadius {
         let tables = self.tables();
         let listed = |here: &NodeId| self.ids[here.0 as usize];
-        let hit = before.carriers.iter().filter(|(_, on)| self.died.contains(*on));
-        let hit: BTreeMap<RoomId, NodeId> = hit.map(|(room, on)| (*room, *on)).collect();
+        let carriers = before.holdings.iter().filter_map(|(room, it)| Some((*room, it.on?)));
+        let hit: BTreeMap<RoomId, NodeId> =
+            carriers.filter(|(_, on)| self.died.contains(on)).collect();
         let rooms = hit.iter().filter_map(|(id, on)| {
             let room = tables.rooms.get(id)?;
             let found = self.found.get(id);

@@ -436,7 +436,7 @@ impl<'a> LedgerView<'a> {
         self.ledger.load[node.0 as usize] - if carries { self.without.kbps } else { 0 }
     }
 
-    fn reserve(self, node: NodeId) -> u64 {
+    pub(crate) fn reserve(self, node: NodeId) -> u64 {
         let of_node = (node, ReservedFor::FIRST)..=(node, ReservedFor::LAST);
         let deaths = self.ledger.reserved.range(of_node).map(|(key, _)| self.reserved(*key));
         deaths.max().unwrap_or(0)

@@ -1,35 +1,17 @@
-//! Names the segment of a session's path that impairs its media: the device of a sender, an uplink, the leg between
-//! gateway and node, the node, this gateway or the downlink.
-//!
-//! Each measurement covers a segment and those before it. The gateway counts packets that are missing from a client
-//! (its uplink) and from the node (the senders' uplinks, the leg, the node). Receiver reports cover the rest: the node's
-//! the uplink and the way to the node, the client's everything up to the client. The loss of a segment is the difference
-//! to the segments before it. It impairs a session if it is at least 3 % and above 1 % with a certainty of 95 %.
-//!
-//! Counts of packets are compared over the same two slots of time, which end a slot before the comparison, because
-//! reports on the sessions of a room come one after another. Receiver reports cover another time, so the lower one of the
-//! last two is compared with the worst loss before it in the last twelve slots.
-//!
-//! Probes are lost on the leg and not in the node, which tells these two apart. Loss while the gateway was late or
-//! dropped packets is its own, as is a stall of a quarter of the time. The device of a sender is named if video frames become much rarer although no packet is lost and
-//! nothing limits the bit rate.
-//!
-//! Delay, jitter and the end of all packets are not attributed, because one end cannot tell their places apart.
-
-mod path;
+//! Names the segment of a session's path that impairs its media. `evenkeel-diagnosis` judges a path.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use evenkeel_model::{
-    CoreEvent, FlowCounts, Impairment, NodeProbing, PathSegment, RoomId, SessionId,
-};
-
-use crate::diagnosis::path::{
-    ImpairmentChange, OwnFaults, PathContext, RoomUplinks, SenderUplink, SessionPath,
+use evenkeel_diagnosis::{
+    ImpairmentChange, OwnFaults, PathContext, ProbedLeg, RoomUplinks, SessionPath,
     StandingImpairment,
 };
+use evenkeel_model::{
+    CoreEvent, FlowCounts, Impairment, ImpairmentSign, NodeProbing, PathSegment, RoomId, SessionId,
+};
+
 use crate::effects::Effects;
 use crate::rooms::placement::CoreTables;
 
@@ -44,6 +26,9 @@ const SWEPT_AT_ONCE: usize = 1_024;
 
 /// Idle paths are forgotten after this many slots.
 const IDLE_SLOTS: u64 = 4;
+
+/// Sessions of a call between two. In larger rooms people mute their microphones before they join.
+const CALL_SESSIONS: usize = 2;
 
 #[derive(Debug)]
 pub(crate) struct Diagnosis {
@@ -74,10 +59,12 @@ impl Diagnosis {
         self.paths.get(&id)?.impairment.map(|standing| standing.impairment)
     }
 
-    /// The session's own uplink or downlink impairs it.
-    pub(crate) fn is_impaired_by_client(&self, id: SessionId) -> bool {
+    /// The session loses packets on its own uplink or downlink. Jitter and delay alone are no reason to limit its group.
+    pub(crate) fn loses_by_client(&self, id: SessionId) -> bool {
         let by_client = |it: Impairment| {
-            it.at == id && matches!(it.segment, PathSegment::Uplink | PathSegment::Downlink)
+            it.at == id
+                && it.sign == ImpairmentSign::Loss
+                && matches!(it.segment, PathSegment::Uplink | PathSegment::Downlink)
         };
         self.impairment(id).is_some_and(by_client)
     }
@@ -106,17 +93,12 @@ impl Diagnosis {
 
     /// The gateway did not read packets for this time.
     pub(crate) fn note_late(&mut self, late: Duration, now: Instant) {
-        let slot = self.slot_of(now);
-        *self.own.late.at(slot) += late;
+        self.own.note_late(self.slot_of(now), late);
     }
 
     /// Takes the number of packets that the gateway has dropped by its own fault since it began.
     pub(crate) fn note_dropped(&mut self, dropped: u64, now: Instant) {
-        let more = dropped.saturating_sub(std::mem::replace(&mut self.own.dropped_before, dropped));
-        if more > 0 {
-            let slot = self.slot_of(now);
-            *self.own.dropped.at(slot) += more as u32;
-        }
+        self.own.note_dropped(self.slot_of(now), dropped);
     }
 
     /// Sets the maximum age of the workers' last report on a session. Slots double while comparisons need longer ones, and
@@ -132,7 +114,7 @@ impl Diagnosis {
         };
         self.slot_length = length;
         self.uplinks.clear();
-        self.own = OwnFaults { dropped_before: self.own.dropped_before, ..OwnFaults::default() };
+        self.own.reset();
         self.paths.values_mut().for_each(|path| path.reset_counts());
     }
 
@@ -151,14 +133,14 @@ impl Diagnosis {
             let ended = path.slot;
             path.begin_slot(slot);
             path.note_frames(self.slot_length, session.plan_now().send_cap_kbps() > 0);
-            let loss = path.uplink();
-            if ended + 1 == slot && loss.of > 0 {
-                let uplinks = self.uplinks.entry(room).or_default();
-                uplinks.note(ended, SenderUplink { session: id, loss });
+            if ended + 1 == slot
+                && let Some(uplink) = path.uplink(id)
+            {
+                self.uplinks.entry(room).or_default().note(ended, uplink);
             }
             self.judge(id, room, now, tables);
         }
-        *self.own.packets.at(slot) += flow.packets();
+        self.own.note_packets(slot, flow.packets());
         let Some(path) = self.paths.get_mut(&id) else { return };
         if let Some(change) = path.add(flow) {
             report(id, change, tables);
@@ -174,15 +156,20 @@ impl Diagnosis {
     fn judge(&mut self, id: SessionId, room: RoomId, now: Instant, tables: &mut CoreTables) {
         let slot = self.slot_of(now);
         let Some(path) = self.paths.get_mut(&id) else { return };
-        let on = tables.rooms.get(&room).and_then(|room| room.stands_at(tables.nodes.board()));
+        let in_room = tables.rooms.get(&room);
+        let on = in_room.and_then(|room| room.stands_at(tables.nodes.board()));
         let node = on.and_then(|hop| tables.nodes.get(hop.node));
         let node = node.filter(|node| node.settings.probed == NodeProbing::Yes);
         let found = path.judge(&PathContext {
             id,
             slot_length: self.slot_length,
-            sender: self.uplinks.get(&room).and_then(|uplinks| uplinks.heard_by(id, slot)),
-            probes_ppm: node.map(|node| node.detector.loss_ppm()),
+            senders: self.uplinks.get(&room).and_then(|uplinks| uplinks.heard_by(id, slot)),
+            probes: node.map(|node| ProbedLeg {
+                loss_ppm: node.detector.loss_ppm(),
+                round_trip: node.detector.round_trip_deviation(),
+            }),
             own: self.own.lately(slot),
+            is_call: in_room.is_some_and(|room| room.sessions.len() <= CALL_SESSIONS),
         });
         if let Some(change) = path.take_finding(found, now) {
             report(id, change, tables);

@@ -278,7 +278,7 @@ impl Gateway {
         self.with_nodes(NodeTable::forget_restored);
         self.tables.capacity.reduced.clear();
         self.tables.capacity.client_breakers.forget_sessions();
-        self.tables.slos.forget_restored();
+        self.tables.slos.forget_restored(&mut self.policies.activations);
     }
 
     /// Decides about the restored sessions, while their packets are served: weighs and publishes the routes, and moves
@@ -309,6 +309,7 @@ impl Gateway {
         self.policies.forget_older_states(goes_on, settings, sessions, rooms);
         self.tables.sessions.swept_last = goes_on.unwrap_or(SessionId(0));
         self.diagnosis.forget_idle(&mut self.tables, now);
+        self.questions.end_old_failures(now, &mut self.tables.effects);
         let after = if goes_on.is_some() { SWEEP_GOES_ON } else { SWEEP_EVERY };
         self.tables.effects.set(Timer::Sweep, now + after);
     }
@@ -409,7 +410,7 @@ impl Gateway {
     pub fn handle_flow(&mut self, id: SessionId, flow: &FlowCounts, now: Instant) {
         let Some(flow) = self.quality.handle_flow(id, flow, &mut self.tables, now) else { return };
         self.diagnosis.handle_flow(id, &flow, &mut self.tables, now);
-        let is_impaired = self.diagnosis.is_impaired_by_client(id);
+        let is_impaired = self.diagnosis.loses_by_client(id);
         let CoreTables { settings, sessions, slos, capacity, .. } = &mut self.tables;
         if let Some(session) = sessions.unrecorded_mut(&id) {
             let (labels, judged) = (&session.request.labels, &mut session.client_judged);
@@ -471,7 +472,11 @@ impl Gateway {
     /// Returns the zone of this name in a region. A new zone takes the number of a zone without nodes, or the next
     /// number. Add a node to it at once, or the number may be reused.
     pub fn zone(&mut self, name: &str, region: RegionId) -> Result<ZoneId, Impossible> {
-        self.tables.nodes.zone(name, region)
+        let CoreTables { capacity, nodes, effects, .. } = &mut self.tables;
+        if !nodes.zones().iter().any(|zone| *zone.name == *name && zone.region == region) {
+            capacity.forget_empty_zones(nodes, effects);
+        }
+        nodes.zone(name, region)
     }
 
     /// Sets how rooms return to a region, or to all regions.

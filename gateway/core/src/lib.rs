@@ -21,12 +21,14 @@ mod sessions;
 mod ticks;
 mod views;
 
-pub use blast::{BlastRadius, GatewayCopy, LoadChange, RoomLoss, SessionCopy};
+pub use blast::{
+    BlastRadius, ExpectedOutage, GatewayCopy, LoadChange, ModePrediction, RoomLoss, SessionCopy,
+};
 pub use effects::{GatewayEffect, InstalledSession};
 pub use evenkeel_breakers::ClientBreakerStanding;
 pub use evenkeel_model::Impossible;
 pub use evenkeel_nodes::{
-    AgentWord, NodeEffect, NodeEvidence, ProviderBreakerStanding, WATCH_EVERY,
+    AgentWord, NodeEffect, NodeEvidence, ProcessState, ProviderBreakerStanding, WATCH_EVERY,
 };
 pub use evenkeel_slo::{SloRecord, SloStanding, SloWindow};
 pub use gateway::Gateway;

@@ -105,9 +105,11 @@ impl Quality {
         let is_here = flow.hears == Some(hop);
         // With two carrying hops, loss at both accuses neither, and the other hop covers the loss at one.
         let is_its_own = is_here && other.is_none();
-        let (expected, lost) = if is_its_own { (flow.expected, flow.lost) } else { (0, 0) };
+        let count_if = |counts| if counts { (flow.expected, flow.lost) } else { (0, 0) };
+        let (expected, lost) = count_if(is_its_own);
         let received = if is_here { flow.received } else { [0; 2] };
-        let measured = FlowCounts { received, expected, lost, ..*flow };
+        let jitter_us = flow.jitter_us.filter(|_| is_here);
+        let measured = FlowCounts { received, expected, lost, jitter_us, ..*flow };
         let falls_silent = track.note(&measured, slack, now);
         if is_its_own {
             self.tally(room, hop, flow, tables, now);
@@ -116,7 +118,9 @@ impl Quality {
             self.silent.insert((room, id));
             tables.effects.set_if_idle(Timer::Flows, now + JUDGE_EVERY);
         }
-        Some(measured)
+        // The loss after the copies of both hops are merged is that of the path.
+        let (expected, lost) = count_if(is_here);
+        Some(FlowCounts { expected, lost, ..measured })
     }
 
     /// Judges the silent sessions only.

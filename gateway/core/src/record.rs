@@ -17,7 +17,7 @@ use evenkeel_model::{
     MediaDescription, MoveCause, MoveOutcome, NodeId, Plan, PolicyName, RedundancyMode, RegionId,
     RoomId, SessionId,
 };
-use evenkeel_nodes::NodeTrust;
+use evenkeel_nodes::{NodeTrust, ProviderBreaker};
 use evenkeel_revisions::{Memos, StateVersions};
 use evenkeel_slo::{SessionMarks, SloRecord};
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,9 @@ pub struct GatewayRecord {
     /// Breakers of clients that do not act as new ones.
     #[serde(default)]
     pub client_breakers: Vec<ClientBreakerRecord>,
+    /// Breakers of providers of nodes after failed starts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub provider_breakers: BTreeMap<Arc<str>, ProviderBreaker>,
     /// Rooms with a live session.
     pub rooms: Vec<RoomRecord>,
     /// Live sessions.
@@ -345,6 +348,14 @@ pub enum RestoreError {
 }
 
 impl GatewayRecord {
+    /// Takes the nodes of an earlier record, and all that is recorded together with them.
+    #[must_use]
+    pub fn with_nodes_of(self, earlier: GatewayRecord) -> GatewayRecord {
+        let GatewayRecord { nodes, regions, client_breakers, provider_breakers, memos, .. } =
+            earlier;
+        GatewayRecord { nodes, regions, client_breakers, provider_breakers, memos, ..self }
+    }
+
     /// Checks what the restore relies on.
     pub(crate) fn check(&self) -> Result<(), RestoreError> {
         let mut rooms: BTreeMap<RoomId, usize> =

@@ -11,7 +11,7 @@ use evenkeel_model::{
     SessionId, ZoneId,
 };
 use evenkeel_nodes::Node;
-use evenkeel_slo::SloTable;
+use evenkeel_slo::SloRecord;
 
 use crate::capacity::Holding;
 use crate::collections::SmallMap;
@@ -102,13 +102,18 @@ impl Records<'_> {
         let waiting = self.questions.waiting();
         let rooms = rooms.iter().filter_map(|id| self.room(*id, &waiting, now)).collect();
         let (sessions, media) = self.sessions(live());
-        let slo = self.tables.slos.record();
+        let slo = self.slo_record();
         GatewayRecord { rooms, sessions, media, slo, ..self.of_nodes() }
     }
 
-    /// The windows of service level objectives.
-    pub fn slos(&self) -> &SloTable {
-        &self.tables.slos
+    /// Returns the windows of all service level objectives, and the revisions that are judged by them.
+    pub fn slo_record(&self) -> Option<SloRecord> {
+        self.tables.slos.record(&self.policies.activations)
+    }
+
+    /// Returns the windows of the scenario after `last`, to which it sets `last`, and the judged revisions.
+    pub fn next_slo_record(&self, last: &mut Option<Arc<str>>) -> Option<SloRecord> {
+        self.tables.slos.next_record(last, &self.policies.activations)
     }
 
     /// Returns the record of nodes and regions alone.
@@ -117,6 +122,7 @@ impl Records<'_> {
             nodes: self.nodes(),
             regions: self.regions(),
             client_breakers: self.tables.capacity.client_breakers.records(),
+            provider_breakers: self.tables.nodes.provider_records(),
             ..self.numbers()
         }
     }
@@ -134,6 +140,7 @@ impl Records<'_> {
             nodes: Vec::new(),
             regions: Vec::new(),
             client_breakers: Vec::new(),
+            provider_breakers: BTreeMap::new(),
             rooms: Vec::new(),
             sessions: Vec::new(),
             media: Vec::new(),
@@ -258,8 +265,8 @@ impl Records<'_> {
             return Err(RestoreError::HasSessions);
         }
         record.check()?;
-        let GatewayRecord { nodes, regions, client_breakers, rooms, .. } = record;
-        let GatewayRecord { sessions, media, memos, .. } = record;
+        let GatewayRecord { nodes, regions, client_breakers, provider_breakers, .. } = record;
+        let GatewayRecord { rooms, sessions, media, memos, .. } = record;
         self.tables.sessions.resume_numbers(record.next_session);
         self.tables.rooms.resume_numbers(record.next_room);
         // States of policies refer to the time that they saw in the other process.
@@ -272,7 +279,9 @@ impl Records<'_> {
         self.policies.keeps_older |= older;
         // Notices wait for the rooms to be settled.
         let regions = self.restore_regions(&regions, now);
-        self.tables.slos.restore(record.slo, &self.tables.settings);
+        let CoreTables { slos, settings, .. } = &mut *self.tables;
+        slos.restore(record.slo, &mut self.policies.activations, settings, now);
+        self.tables.nodes.restore_providers(provider_breakers);
         let events = self.tables.capacity.client_breakers.restore(client_breakers, now);
         events.into_iter().for_each(|event| self.tables.effects.event(event));
         let hops = self.restore_nodes(nodes, node, now);

@@ -226,6 +226,12 @@ impl RoomTable {
         self.unreserved.rooms.len() + self.uncovered.rooms.len()
     }
 
+    /// Returns the rooms that [`Self::unprotected`] counts.
+    pub(crate) fn unprotected_rooms(&self) -> impl Iterator<Item = &Room> {
+        let rooms = self.unreserved.rooms.iter().chain(&self.uncovered.rooms);
+        rooms.filter_map(|id| self.get(id))
+    }
+
     pub(crate) fn named(&self, name: &str) -> Option<(&Arc<str>, RoomId)> {
         self.by_name.get_key_value(name).map(|(name, id)| (name, *id))
     }

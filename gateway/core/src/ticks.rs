@@ -175,8 +175,8 @@ impl Ticks<'_> {
 
     /// The policy faulted on these sessions. If their scenario says so, the native ladder takes them after a while.
     fn climb_natively(&mut self, policy: &PolicyName, sessions: &[(SessionId, u32)], now: Instant) {
-        let since = self.questions.failing.get(policy);
-        if since.is_some_and(|since| now.saturating_duration_since(*since) >= FAILING_FOR) {
+        let failure = self.questions.failing.get(policy);
+        if failure.is_some_and(|it| now.saturating_duration_since(it.since) >= FAILING_FOR) {
             for (session, _) in sessions {
                 self.climb_one(*session, now);
             }

@@ -10,7 +10,7 @@ use evenkeel_model::{
     FailureDomain, Health, Hook, Hop, HopGrant, Impairment, Measures, Metric, MoveCause, NodeNeed,
     NodeProbing, Plan, RedundancyMode, RegionId, RoomId, Scenario, SessionId,
 };
-use evenkeel_nodes::{Node, ProviderBreakerStanding};
+use evenkeel_nodes::{Node, ProcessState, ProviderBreakerStanding};
 use evenkeel_slo::SloStanding;
 
 use crate::diagnosis::Diagnosis;
@@ -104,6 +104,8 @@ pub struct NodeStanding {
     pub carried_kbps: u64,
     /// The load that the node reported lately, thousandths of its capacity.
     pub reported_permille: Option<u16>,
+    /// The node's process, as its agent reported lately.
+    pub process: Option<ProcessState>,
     /// The number of rooms.
     pub rooms: u32,
     /// Smoothed; `None` before the first answer to a probe.
@@ -436,6 +438,7 @@ impl<'a> Views<'a> {
             load_permille: ledger.permille(node.id) as u32,
             carried_kbps: ledger.carried(node.id),
             reported_permille: node.reported_permille(),
+            process: node.process.state(),
             rooms: ledger.rooms(node.id),
             round_trip: node.detector.round_trip().map(|(smoothed, _)| smoothed),
             loss_ppm: node.detector.loss_ppm(),

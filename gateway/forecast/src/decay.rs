@@ -1,4 +1,4 @@
-//! Nodes that decay before they fail: delay or loss that rises for hours towards its limit.
+//! Nodes that decay before they fail: delay, loss or memory that rises for hours towards its limit, or restarts.
 //!
 //! The trend is the median of the slopes between all pairs of values (Theil, 1950; Sen, 1968) and counts only if most pairs rise
 //! (Kendall's tau): a spike, a nightly backup and a route with a new steady delay do not.
@@ -25,6 +25,17 @@ const USUAL_VALUES_MIN: usize = 72;
 
 /// A limit below one millisecond would be one of the scheduler's.
 const DELAY_MS_MIN: f64 = 2.0;
+
+/// Share of its memory with which a process fails soon: files and children need the rest.
+const MEMORY_LIMIT: f64 = 0.9;
+
+/// Restarts within this many minutes are counted.
+const RESTARTS_MINUTES: u64 = 120;
+/// A process that restarts so often fails again. Maintenance restarts it once or twice.
+const RESTARTS_LIMIT: usize = 3;
+/// The start of a process is known to a second at the agent, and by two clocks.
+const START_TOLERANCE_S: u64 = 10;
+
 /// Constants of [`DecayForecast`]. The default is that of `make bench-forecast`, which chooses them.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct DecayParameters {
@@ -56,6 +67,12 @@ pub struct NodeSample {
     pub round_trip_ms: Option<f64>,
     /// Share of lost probes.
     pub loss: f64,
+    /// Share of its memory that the process uses. `None` without an agent that reports it.
+    pub memory: Option<f64>,
+    /// Start of the process, Unix time in seconds.
+    pub started_s: Option<u64>,
+    /// The node is drained or stopped, so that its process may start anew without a fault.
+    pub may_restart: bool,
 }
 
 /// The sign by which a failure announces itself.
@@ -66,6 +83,10 @@ pub enum DecaySign {
     Delay,
     /// Loss rises.
     Loss,
+    /// The memory of the process rises.
+    Memory,
+    /// The process restarts.
+    Restarts,
 }
 
 /// A node that decays.
@@ -73,7 +94,7 @@ pub enum DecaySign {
 pub struct DecayWarning {
     /// The value that rises.
     pub sign: DecaySign,
-    /// The value now: milliseconds, or a share.
+    /// The value now: milliseconds, a share, or a number.
     pub value: f64,
     /// The value at which the node is of no use.
     pub limit: f64,
@@ -86,6 +107,10 @@ pub struct DecayWarning {
 pub struct DecayForecast {
     delay: ValueSeries,
     loss: ValueSeries,
+    #[serde(default)]
+    memory: ValueSeries,
+    #[serde(default)]
+    restarts: Restarts,
     warned: Option<DecayWarning>,
     #[serde(skip)]
     parameters: DecayParameters,
@@ -102,6 +127,8 @@ impl DecayForecast {
         let is_new = [
             self.delay.sample(minute, sample.round_trip_ms, DAY_VALUES),
             self.loss.sample(minute, Some(sample.loss), TREND_VALUES),
+            self.memory.sample(minute, sample.memory, TREND_VALUES),
+            self.restarts.sample(minute, &sample),
         ];
         if is_new.contains(&true) {
             self.warned = self.trend(minute);
@@ -121,6 +148,8 @@ impl DecayForecast {
         let signs = [
             (DecaySign::Delay, &self.delay, delay_limit, false),
             (DecaySign::Loss, &self.loss, Some(loss_limit), true),
+            // Caches may fill the memory, and stay.
+            (DecaySign::Memory, &self.memory, Some(MEMORY_LIMIT), false),
         ];
         let warnings = signs.into_iter().filter_map(|(sign, series, limit, holds_steady)| {
             let limit = limit?;
@@ -133,7 +162,46 @@ impl DecayForecast {
             };
             Some(DecayWarning { sign, value, limit, at: minute + minutes.round() as u64 })
         });
-        warnings.min_by_key(|warning| warning.at)
+        let restarts = self.restarts.within(minute);
+        let restarts = (restarts >= RESTARTS_LIMIT).then_some(DecayWarning {
+            sign: DecaySign::Restarts,
+            value: restarts as f64,
+            limit: RESTARTS_LIMIT as f64,
+            at: minute,
+        });
+        warnings.chain(restarts).min_by_key(|warning| warning.at)
+    }
+}
+
+/// The newest restarts of a process, as many as matter.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+struct Restarts {
+    started_s: Option<u64>,
+    /// Oldest first.
+    minutes: VecDeque<Minute>,
+}
+
+impl Restarts {
+    /// Returns true if the process has restarted since the last sample of it.
+    fn sample(&mut self, minute: Minute, sample: &NodeSample) -> bool {
+        if sample.may_restart {
+            self.started_s = None;
+            return false;
+        }
+        let Some(started_s) = sample.started_s else { return false };
+        let before = self.started_s.replace(started_s);
+        let is_new = before.is_some_and(|before| started_s > before + START_TOLERANCE_S);
+        if is_new {
+            self.minutes.push_back(minute);
+            if self.minutes.len() > RESTARTS_LIMIT {
+                self.minutes.pop_front();
+            }
+        }
+        is_new
+    }
+
+    fn within(&self, minute: Minute) -> usize {
+        self.minutes.iter().filter(|at| minute.abs_diff(**at) < RESTARTS_MINUTES).count()
     }
 }
 

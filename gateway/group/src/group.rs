@@ -9,6 +9,7 @@ use evenkeel_ownership::{Blocked, HandOverRefusal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::changes::{ChangeExchange, ChangeList};
 use crate::forecasts::{ForecastExchange, ForecastText};
 
 /// Requests that wait for the member, which handles each within microseconds.
@@ -402,6 +403,7 @@ pub struct Group {
     host_warning: watch::Sender<Option<HostWarning>>,
     own_forecasts: watch::Sender<ForecastText>,
     copied_forecasts: watch::Receiver<ForecastText>,
+    changes: Arc<ChangeList>,
 }
 
 /// The copy of an owner's records at its standby.
@@ -422,6 +424,7 @@ pub(super) struct GroupInbox {
     pub(super) copy: watch::Sender<CopyState>,
     pub(super) host_warning: watch::Receiver<Option<HostWarning>>,
     pub(super) forecasts: ForecastExchange,
+    pub(super) changes: ChangeExchange,
 }
 
 impl Group {
@@ -439,9 +442,11 @@ impl Group {
             host_warning: warned,
             own_forecasts,
             copied_forecasts,
+            changes: Arc::default(),
         };
         let forecasts = ForecastExchange::new(own, forecasts_copied);
-        (group, GroupInbox { requests, standing, copy: copied, host_warning, forecasts })
+        let changes = ChangeExchange::new(group.changes());
+        (group, GroupInbox { requests, standing, copy: copied, host_warning, forecasts, changes })
     }
 
     /// The members, as this gateway knows them.
@@ -482,6 +487,11 @@ impl Group {
     /// Returns the forecasts of the owner that this gateway followed last.
     pub fn copied_forecasts(&self) -> Option<Arc<str>> {
         self.copied_forecasts.borrow().clone()
+    }
+
+    /// The changes of this gateway, which its standby copies, and those of the owners that it followed.
+    pub fn changes(&self) -> Arc<ChangeList> {
+        Arc::clone(&self.changes)
     }
 
     /// Returns once the owner is another one, or after this time.

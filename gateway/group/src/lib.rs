@@ -11,6 +11,7 @@
 
 mod address;
 mod beats;
+mod changes;
 mod fence;
 mod forecasts;
 mod group;
@@ -38,6 +39,7 @@ use std::thread::JoinHandle;
 pub use address::hold_addresses;
 use address::{AddressKeeper, Addresses};
 use beats::Beats;
+pub use changes::ChangeList;
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{Inherited, NamedSockets, SocketName};
 use evenkeel_drivers::group_number;

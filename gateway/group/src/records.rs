@@ -11,6 +11,7 @@ use evenkeel_ownership::Cluster;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::changes::ChangeExchange;
 use super::forecasts::ForecastExchange;
 use super::group::{CopyState, GroupInbox};
 use super::link::{Link, LinkEvent, LinkFrame};
@@ -34,6 +35,7 @@ pub(super) struct RecordExchange {
     /// Of the peer.
     copy: watch::Sender<CopyState>,
     forecasts: ForecastExchange,
+    changes: ChangeExchange,
     connected: bool,
     disconnected_at: Option<Instant>,
     refusal: Option<String>,
@@ -43,20 +45,23 @@ pub(super) struct RecordExchange {
 
 impl RecordExchange {
     pub(super) fn new(link: Link, settings: &GroupSettings, inbox: &GroupInbox) -> RecordExchange {
-        RecordExchange {
+        let records = RecordExchange {
             link,
             replica: Arc::new(Replica::with_ports_at(settings.port_legs())),
             port_legs: settings.port_legs(),
             batches: None,
             following: None,
-            unconfirmed: UnconfirmedBatches::default(),
+            unconfirmed: UnconfirmedBatches::new(Instant::now()),
             copy: inbox.copy.clone(),
             forecasts: inbox.forecasts.clone(),
+            changes: inbox.changes.clone(),
             connected: false,
             disconnected_at: None,
             refusal: None,
             difference: None,
-        }
+        };
+        records.show_unconfirmed();
+        records
     }
 
     pub(super) fn handle(&mut self, event: LinkEvent, core: &mut Cluster) {
@@ -79,6 +84,7 @@ impl RecordExchange {
                 self.unconfirmed.handle_disconnected(now);
                 self.disconnected_at = Some(now);
                 self.forecasts.begin();
+                self.changes.begin();
             }
             LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
             LinkEvent::Differs(difference) => self.difference = difference,
@@ -91,6 +97,7 @@ impl RecordExchange {
                 self.copy.send_modify(|copy| copy.acknowledged = number);
             }
         }
+        self.changes.add_received();
         self.show_unconfirmed();
     }
 
@@ -99,6 +106,8 @@ impl RecordExchange {
         let mut batch =
             RecordBatch::decode(bytes, Some(Instant::now())).map_err(|error| error.to_string());
         let part = batch.as_mut().ok().and_then(|batch| batch.forecasts.take());
+        let changes = batch.as_mut().map(|batch| std::mem::take(&mut batch.changes));
+        let changes = changes.unwrap_or_default();
         let replica = Arc::make_mut(&mut self.replica);
         let applied =
             batch.and_then(|batch| replica.apply(batch).map_err(|error| error.to_string()));
@@ -107,6 +116,7 @@ impl RecordExchange {
                 let number = self.replica.number();
                 core.handle_replica(self.replica.is_whole(), number, Instant::now());
                 part.into_iter().for_each(|part| self.forecasts.take(part));
+                self.changes.take(changes);
                 self.link.send(&LinkFrame::Acknowledged(number));
             }
             Err(reason) => {
@@ -150,7 +160,8 @@ impl RecordExchange {
     pub(super) fn send(&mut self, mut batch: RecordBatch) {
         let now = Instant::now();
         batch.forecasts = self.forecasts.next_part(now);
-        self.unconfirmed.handle_sent(batch.number(), now);
+        batch.changes = self.changes.next_part();
+        self.unconfirmed.handle_sent(batch.number(), batch.is_whole(), now);
         self.show_unconfirmed();
         if !self.link.send(&LinkFrame::Batch(batch.encode())) {
             // The peer does not read. The connection ends, and the next one begins with all records.

@@ -3,12 +3,27 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+/// The number of the batch that completes a copy, until it is sent.
+const COPY_NOT_SENT: u64 = u64::MAX;
+
 /// Batches of records on their way to the standby, by number, and the times at which they were sent.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(super) struct UnconfirmedBatches(VecDeque<(u64, Instant)>);
 
 impl UnconfirmedBatches {
-    pub(super) fn handle_sent(&mut self, number: u64, now: Instant) {
+    /// No standby has the records, until it confirms the batch that completes a copy.
+    pub(super) fn new(now: Instant) -> UnconfirmedBatches {
+        UnconfirmedBatches([(COPY_NOT_SENT, now)].into())
+    }
+
+    /// `is_whole`: with this batch the standby has all records.
+    pub(super) fn handle_sent(&mut self, number: u64, is_whole: bool, now: Instant) {
+        if is_whole
+            && let Some((first, _)) = self.0.front_mut()
+            && *first == COPY_NOT_SENT
+        {
+            *first = number;
+        }
         self.0.push_back((number, now));
     }
 
@@ -19,11 +34,9 @@ impl UnconfirmedBatches {
         }
     }
 
-    /// The standby is gone, and no other one has the changes. The first batch that the next one confirms has all records.
+    /// The standby is gone, and no other one has the changes.
     pub(super) fn handle_disconnected(&mut self, now: Instant) {
-        let oldest = self.oldest().unwrap_or(now);
-        self.0.clear();
-        self.0.push_back((0, oldest));
+        *self = UnconfirmedBatches::new(self.oldest().unwrap_or(now));
     }
 
     pub(super) fn clear(&mut self) {

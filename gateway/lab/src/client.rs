@@ -32,7 +32,7 @@ pub use live::ClientState;
 use live::{ClientReports, Roster, SharedReports};
 pub(crate) use outgoing::{VIDEO_TYPE, VOICE_TYPE};
 pub use quic::{QuicWay, client_config};
-pub use talker::{ClientTally, Persona};
+pub use talker::{ClientTally, DeviceFault, Persona};
 pub use udp::{Credentials, UdpWay};
 
 use crate::ledger::Books;
@@ -113,9 +113,9 @@ impl ClientFleet {
         self.quic.command(FleetCommand::Leave(session));
     }
 
-    /// Sets the frames per second of a UDP client's video; `None`: the usual rate.
-    pub(crate) fn set_frame_rate(&self, session: u64, frames: Option<u64>) {
-        self.udp.command(FleetCommand::FrameRate(session, frames));
+    /// Sets the fault of a UDP client's device.
+    pub(crate) fn set_device_fault(&self, session: u64, fault: DeviceFault) {
+        self.udp.command(FleetCommand::DeviceFault(session, fault));
     }
 
     /// The states of all clients, including clients that have left.
@@ -133,7 +133,7 @@ impl ClientFleet {
 enum FleetCommand<W> {
     Join(Persona, W),
     Leave(u64),
-    FrameRate(u64, Option<u64>),
+    DeviceFault(u64, DeviceFault),
 }
 
 /// A thread of clients. Dropping it ends them.
@@ -191,7 +191,7 @@ async fn run(mut orders: UnboundedReceiver<FleetCommand<QuicWay>>, reports: Shar
                 }
                 Some(FleetCommand::Leave(session)) => drop(clients.remove(&session)),
                 // Only UDP clients get it.
-                Some(FleetCommand::FrameRate(..)) => {}
+                Some(FleetCommand::DeviceFault(..)) => {}
                 None => break,
             },
             _tick = entering.tick() => reports.borrow_mut().enter(),

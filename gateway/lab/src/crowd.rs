@@ -20,7 +20,7 @@ pub use plan::{CrowdPlan, PlannedTransport};
 pub(crate) use plan::{PlannedSession, video_media, voice_media};
 pub use window::{FaultEffect, InjectedFault, NodeDetection, ObservationWindow, Scope};
 
-use crate::client::{ClientFleet, ClientPath, UdpWay};
+use crate::client::{ClientFleet, ClientPath, DeviceFault, UdpWay};
 use crate::clock;
 use crate::error::LabError;
 use crate::ledger::{Books, RoomParticipant};
@@ -262,9 +262,9 @@ impl Crowd {
         self.sessions.relay.set(sessions, direction, conditions);
     }
 
-    /// Sets the frames per second of these UDP clients' video; `None`: the usual rate.
-    pub fn set_frame_rate(&self, sessions: &BTreeSet<u64>, frames: Option<u64>) {
-        sessions.iter().for_each(|session| self.sessions.fleet.set_frame_rate(*session, frames));
+    /// Sets the fault of these UDP clients' devices.
+    pub fn set_device_fault(&self, sessions: &BTreeSet<u64>, fault: DeviceFault) {
+        sessions.iter().for_each(|session| self.sessions.fleet.set_device_fault(*session, fault));
     }
 
     /// Replaces all clients at once by new sessions. The ledger forgets the old ones.

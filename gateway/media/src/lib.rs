@@ -5,7 +5,7 @@
 //! packet is an error, never a panic. Time and random numbers are arguments.
 //!
 //! In the order of a packet: [`demux`] classifies a datagram, [`stun`] authenticates its sender,
-//! [`rtp`] and [`rtcp`] parse it, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change of
+//! [`rtp`] and [`rtcp`] parse it, [`key_frame`] looks into video, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change of
 //! sender from the receiver, [`merge`] deduplicates two copies of a stream, [`rtp::Reception`] and
 //! [`quality`] measure reception. [`instant`] writes the times of that state for another process.
 
@@ -15,6 +15,7 @@ mod bytes;
 pub mod continuity;
 pub mod demux;
 pub mod instant;
+pub mod key_frame;
 pub mod merge;
 pub mod quality;
 pub mod roq;

@@ -63,5 +63,22 @@ pub fn r_factor(one_way_delay: Duration, loss_ppm: u32, codec: Codec) -> u32 {
     ((R_BEST - delay - codec) * 100.0).round().clamp(0.0, 9_320.0) as u32
 }
 
+/// The longest payload of an Opus packet without sound: a code byte and two more (RFC 6716, 3.1).
+const OPUS_SILENT_MAX: usize = 3;
+
+/// Returns whether a voice packet has no sound at all, not even the noise of a microphone. `None` if the codec does not tell.
+pub fn is_silent(codec: &str, payload: &[u8]) -> Option<bool> {
+    let is = |name: &str| codec.eq_ignore_ascii_case(name);
+    // The codes of both zeros without their sign bit (G.711).
+    let zero = if is("pcmu") {
+        0x7f
+    } else if is("pcma") {
+        0x55
+    } else {
+        return is("opus").then_some(payload.len() <= OPUS_SILENT_MAX);
+    };
+    Some(payload.iter().all(|code| code & 0x7f == zero))
+}
+
 #[cfg(test)]
 mod tests;

@@ -169,6 +169,9 @@ pub(crate) fn timestamp_ahead(timestamp: u32, reference: u32) -> i32 {
     timestamp.wrapping_sub(reference).cast_signed()
 }
 
+/// The clock of all video formats (RFC 3551, section 4).
+pub const VIDEO_CLOCK_HZ: u32 = 90_000;
+
 /// A larger jump ahead means a restarted source, not loss (RFC 3550, appendix A.1).
 const DROPOUT_MAX: i16 = 3_000;
 /// A larger jump back is not reordering (RFC 3550, appendix A.1).
@@ -328,7 +331,12 @@ impl Reception {
     /// Returns the interarrival jitter in microseconds (RFC 3550, section 6.4.1), smoothed over 16
     /// packets.
     pub fn jitter_us(&self) -> u64 {
-        (self.jitter_x16 * 1_000_000).checked_div(16 * u64::from(self.clock_rate)).unwrap_or(0)
+        micros(self.jitter_x16, self.clock_rate)
+    }
+
+    /// Returns whether the source has the clock of all video formats (RFC 3551, section 4).
+    pub fn is_video(&self) -> bool {
+        self.clock_rate == VIDEO_CLOCK_HZ
     }
 
     /// Returns whether this number is the highest received, or at most `behind` below it.
@@ -376,14 +384,65 @@ impl Reception {
         }
         let arrival = now.saturating_duration_since(run.arrived);
         (run.timestamp, run.arrived) = (timestamp, now);
-        let arrival = units(arrival, self.clock_rate);
-        let off = arrival.saturating_sub(sent.into()).unsigned_abs();
-        // A step this large is a clock reset, not jitter.
-        if off < u64::from(self.clock_rate) * 10 {
-            let falling = (self.jitter_x16 + 8) / 16;
-            self.jitter_x16 = self.jitter_x16 + off - falling.min(self.jitter_x16);
-        }
+        self.jitter_x16 = next_jitter(self.jitter_x16, sent, arrival, self.clock_rate);
     }
+}
+
+/// A stream is replaced by another one, or begins anew, after this time without a packet in order.
+const FOLLOWED_FOR: Duration = Duration::from_secs(1);
+
+/// Interarrival jitter of one of several streams: the first, and another one once that has ended.
+#[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
+pub struct ArrivalJitter {
+    ssrc: u32,
+    clock_rate: u32,
+    /// Timestamp and arrival of the last packet in order.
+    #[serde(with = "instant::paired")]
+    last: Option<(u32, Instant)>,
+    /// In 1/16 timestamp units (RFC 3550, appendix A.8).
+    jitter_x16: u64,
+}
+
+impl ArrivalJitter {
+    /// Handles a packet.
+    #[inline]
+    pub fn receive(&mut self, header: &RtpHeader, clock_rate: u32, now: Instant) {
+        if let Some((timestamp, arrived)) = self.last {
+            let arrival = now.saturating_duration_since(arrived);
+            let sent = timestamp_ahead(header.timestamp, timestamp);
+            if header.ssrc == self.ssrc && sent > 0 {
+                self.last = Some((header.timestamp, now));
+                self.jitter_x16 = next_jitter(self.jitter_x16, sent, arrival, self.clock_rate);
+                return;
+            }
+            if arrival < FOLLOWED_FOR {
+                return;
+            }
+        }
+        let last = Some((header.timestamp, now));
+        *self = ArrivalJitter { ssrc: header.ssrc, clock_rate, last, jitter_x16: 0 };
+    }
+
+    /// The jitter in microseconds.
+    pub fn us(&self) -> u64 {
+        micros(self.jitter_x16, self.clock_rate)
+    }
+}
+
+/// Returns the smoothed jitter after a packet that arrived so long after the last one, and was sent so many timestamp
+/// units after it (RFC 3550, appendix A.8).
+fn next_jitter(jitter_x16: u64, sent: i32, arrival: Duration, clock_rate: u32) -> u64 {
+    let off = units(arrival, clock_rate).saturating_sub(sent.into()).unsigned_abs();
+    // A step this large is a clock reset, not jitter.
+    if off >= u64::from(clock_rate) * 10 {
+        return jitter_x16;
+    }
+    let falling = (jitter_x16 + 8) / 16;
+    jitter_x16 + off - falling.min(jitter_x16)
+}
+
+fn micros(jitter_x16: u64, clock_rate: u32) -> u64 {
+    (jitter_x16 * 1_000_000).checked_div(16 * u64::from(clock_rate)).unwrap_or(0)
 }
 
 /// Reception of the sources of one sender, of which the oldest is replaced.

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use evenkeel_media::demux::{self, DatagramKind};
 use evenkeel_media::trunk::message::{
-    ClockRefusal, MessageError, NodeFault, NodeLoad, NodeSecret, OpenStatus, OrderOutcome, Replays,
-    SKEW_MAX_US, ServingState, TrunkAnswer, TrunkQuestion,
+    ClockRefusal, MessageError, NodeFault, NodeLoad, NodeSecret, OpenStatus, OrderOutcome,
+    ProcessReport, Replays, SKEW_MAX_US, ServingState, TrunkAnswer, TrunkQuestion,
 };
 use evenkeel_media::trunk::seal::{GatewaySeal, NodeSeal};
 use evenkeel_media::trunk::{Bundle, BundleError, GroupOwner, Hold, Tag, Vote, Voted, entries};
@@ -196,6 +196,7 @@ fn question(facts: &mut Vector) -> TrunkQuestion {
         "keep" => TrunkQuestion::Keep { lease_s: facts.number("lease") as u16, tags: facts.tags() },
         "notice" => TrunkQuestion::Noted { number: facts.number("number") },
         "start" => TrunkQuestion::Start,
+        "process" => TrunkQuestion::Process,
         "break" => TrunkQuestion::Break(facts.one_of("fault", &NodeFault::ALL, &FAULTS)),
         "path" => TrunkQuestion::Path {
             bundle_max: facts.number("bundle-max") as u16,
@@ -241,6 +242,10 @@ fn answer(facts: &mut Vector) -> TrunkAnswer {
             instance: facts.number("instance") as u32,
         }),
         "superseded" => TrunkAnswer::Superseded { epoch: facts.number("epoch") },
+        "process" => TrunkAnswer::Process(ProcessReport {
+            memory_permille: facts.number("memory") as u16,
+            age_s: facts.number("age") as u32,
+        }),
         other => panic!("{other}"),
     }
 }
@@ -401,8 +406,8 @@ fn page_links_all_vectors() {
 fn vectors_cover_all_message_kinds() {
     let signed = of_layer("signed").into_iter().chain(of_layer("refusal"));
     let kinds: BTreeSet<(u8, u8)> = signed.map(|it| (it.bytes[3], it.bytes[2])).collect();
-    let questions = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11].map(|kind| (0, kind));
-    let answers = (1..=12).map(|kind| (1, kind));
+    let questions = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13].map(|kind| (0, kind));
+    let answers = (1..=13).map(|kind| (1, kind));
     assert_eq!(kinds, questions.into_iter().chain(answers).collect());
 }
 

@@ -31,6 +31,18 @@ pub struct FlowCounts {
     pub lost_up: u32,
     /// Video frames from the client, if it sends one video stream.
     pub frames: u32,
+    /// Interarrival jitter (RFC 3550, 6.4.1) of the client's voice, in microseconds, if it sends voice.
+    pub jitter_up_us: Option<u32>,
+    /// Jitter of the voice from the hop in `hears`, if it sends voice.
+    pub jitter_us: Option<u32>,
+    /// The highest jitter of voice that the client reported in RTCP since the last report, if it did.
+    pub client_jitter_us: Option<u32>,
+    /// The round trip to the client, in microseconds, if it was measured since the last report.
+    pub round_trip_us: Option<u32>,
+    /// Time for which key frames of the client were requested, and its video had none, in milliseconds.
+    pub key_frame_missing_ms: u32,
+    /// Voice packets of the client since the session began, if none of them has sound; otherwise 0.
+    pub silent_voice: u32,
 }
 
 impl FlowCounts {

@@ -466,13 +466,13 @@ pub enum CoreEvent {
         /// Nodes that were heard before.
         of: u32,
     },
-    /// A policy began to fail, or answers again.
+    /// A policy began to fail, or no longer does.
     Standing {
         /// The question that the policy answers.
         hook: Hook,
         /// The policy, by set and hook.
         policy: PolicyName,
-        /// The fault; `None` if the policy answers again.
+        /// The fault; `None` if the policy answers again, or had none for five minutes.
         fault: Option<PluginFault>,
     },
     /// A candidate, or an active revision that can be rolled back, exceeded a threshold of its judge.

@@ -27,7 +27,7 @@ pub use ask::{
 pub use clients::{ClientGroup, ClientLabel};
 pub use counters::{FlowCounts, STREAM_KINDS, Since, Stamp};
 pub use device::DeviceLimits;
-pub use diagnosis::{Impairment, PathEvidence, PathSegment};
+pub use diagnosis::{Impairment, ImpairmentSign, PathEvidence, PathSegment};
 pub use event::{
     Breach, BreachCount, CloseReason, ClosedMove, ClosedSession, CoreEvent, Figure, ModeChange,
     MoveCause, MoveOutcome, Strike,

@@ -11,7 +11,7 @@ pub(crate) mod silence;
 
 use std::time::{Duration, Instant};
 
-use evenkeel_model::{EvidenceSource, Since, Stamp, Timings};
+use evenkeel_model::{EvidenceSource, NodeProbing, Since, Stamp, Timings};
 
 use crate::detector::canary::CanaryPacket;
 use crate::detector::silence::{Lateness, SilenceDetector, SilenceLimits, SilenceVerdict};
@@ -91,6 +91,8 @@ struct RoundTrip {
     variation: Duration,
     /// The variation without the value assumed for the first sample.
     seen: Duration,
+    /// The mean deviation of the last 64 answers: as slow as the jitter of voice that it is compared with.
+    deviation: Duration,
 }
 
 impl Detector {
@@ -160,13 +162,19 @@ impl Detector {
         let sample = now.saturating_duration_since(probe.sent.at);
         self.lately.note(sample, now);
         self.round_trip = Some(match self.round_trip {
-            None => RoundTrip { smoothed: sample, variation: sample / 2, seen: Duration::ZERO },
-            Some(RoundTrip { smoothed, variation, seen }) => {
+            None => RoundTrip {
+                smoothed: sample,
+                variation: sample / 2,
+                seen: Duration::ZERO,
+                deviation: Duration::ZERO,
+            },
+            Some(RoundTrip { smoothed, variation, seen, deviation }) => {
                 let off = smoothed.abs_diff(sample);
                 RoundTrip {
                     smoothed: (smoothed * (SMOOTHING - 1) + sample) / SMOOTHING,
                     variation: (variation * 3 + off) / 4,
                     seen: (seen * 3 + off) / 4,
+                    deviation: (deviation * 63 + off) / 64,
                 }
             }
         });
@@ -311,12 +319,30 @@ impl Detector {
             self.loss.missed(probe.stands_for);
         }
         self.missed_in_a_row += missed;
-        let enough = match self.distance {
+        if self.missed_in_a_row >= self.misses_to_accuse() {
+            self.accuse(EvidenceSource::Probe, now);
+        }
+    }
+
+    fn misses_to_accuse(&self) -> u32 {
+        match self.distance {
             Distance::Near => 2,
             Distance::Far => 1,
-        };
-        if self.missed_in_a_row >= enough {
-            self.accuse(EvidenceSource::Probe, now);
+        }
+    }
+
+    /// The usual time from the last packet of a node that carries media until it is marked down: by silence and unanswered
+    /// probes together, or by silence alone if it is not probed.
+    pub fn detects_within(&self, probed: NodeProbing) -> Duration {
+        let limits = self.limits();
+        let silence = self.silence.limit(limits).unwrap_or(limits.min);
+        match probed {
+            NodeProbing::No => silence + self.down_after(),
+            NodeProbing::Yes => {
+                // The first of them is sent about half of that time after the last packet, the others in haste.
+                let others = self.probe_every() / HASTE * (self.misses_to_accuse() - 1);
+                silence.max(silence / 2 + others + self.answer_within())
+            }
         }
     }
 
@@ -448,6 +474,11 @@ impl Detector {
     /// The smoothed round trip and its observed variation.
     pub fn round_trip_seen(&self) -> Option<(Duration, Duration)> {
         self.round_trip.map(|trip| (trip.smoothed, trip.seen))
+    }
+
+    /// The smoothed round trip and the mean deviation of the last 64 answers.
+    pub fn round_trip_deviation(&self) -> Option<(Duration, Duration)> {
+        self.round_trip.map(|trip| (trip.smoothed, trip.deviation))
     }
 
     /// The path loses so many probes that rooms should be elsewhere.

@@ -10,9 +10,10 @@ mod providers;
 mod table;
 
 pub use node::elastic::{NodeUse, StopStep};
+pub use node::process::ProcessState;
 pub use node::trust::NodeTrust;
 pub use node::{Node, NodeEvidence, NodeTransition};
-pub use providers::ProviderBreakerStanding;
+pub use providers::{ProviderBreaker, ProviderBreakerStanding};
 pub use table::watch::{AgentWord, NodeChange, WATCH_EVERY};
 pub use table::{
     ANSWERED_IN_TIME, NodeEffect, NodeOutput, NodeTable, NodeTimer, OpeningClass, OpeningWindow,

@@ -1,6 +1,7 @@
 //! A node's health, from the detector's findings, and how trust in a returned node grows.
 
 pub(crate) mod elastic;
+pub(crate) mod process;
 pub(crate) mod trust;
 
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use evenkeel_model::{
 };
 
 use crate::detector::{Detector, DetectorFinding, Distance};
+use crate::node::process::{LastProcess, ProcessState};
 use crate::node::trust::{ElasticState, HealthState, ImpairedPeriod, NodeTrust, Starting};
 
 /// Relapses that still double the ejection; beyond them the maximum applies anyway.
@@ -51,6 +53,8 @@ pub struct Node {
     unwilling: Option<Instant>,
     /// The node's own load measurement in thousandths, with its time.
     measured: Option<(u16, Instant)>,
+    /// The node's process, by a recent report of its agent.
+    pub process: LastProcess,
     /// Most rooms on the node lose much, whether or not other nodes are better. Region-wide loss shows at one node
     /// first.
     pub fares_badly: bool,
@@ -111,6 +115,8 @@ pub enum NodeEvidence {
     CanaryOpen,
     /// The node accepts new sessions, or refuses them.
     Willing(bool),
+    /// The agent reports on the process of the media server.
+    Process(ProcessState),
 }
 
 impl Node {
@@ -130,6 +136,7 @@ impl Node {
             NodeEvidence::CanaryPassed(sequence) => self.detector.handle_canary_passed(sequence),
             NodeEvidence::CanaryOpen => self.detector.handle_canary_open(now),
             NodeEvidence::Willing(willing) => self.handle_willing(willing, now),
+            NodeEvidence::Process(process) => self.process.note(process, now),
         }
     }
 
@@ -152,6 +159,7 @@ impl Node {
             detector: Detector::new(timings, distance),
             trust: NodeTrust::new(standing),
             measured: None,
+            process: LastProcess::default(),
             unwilling: None,
             fares_badly: false,
             decay_permille: 0,
@@ -182,7 +190,7 @@ impl Node {
     /// Returns the facts that another process continues. A node that is being started counts as started there.
     pub fn trust_record(&self) -> NodeTrust {
         let starting = Starting { called: None, ..self.trust.starting };
-        let started = self.trust.elastic.started || self.is_starting();
+        let started = self.is_started();
         NodeTrust {
             starting,
             elastic: ElasticState { started, ..self.trust.elastic },
@@ -377,6 +385,7 @@ impl Node {
         self.unwilling = self.unwilling.filter(|until| now < *until);
         let fresh = |at: Instant| now.saturating_duration_since(at) < LOAD_FOR;
         self.measured = self.measured.filter(|(_, at)| fresh(*at));
+        self.process.forget_old(now);
         if let HealthState::Down { since, answering_since } = self.trust.standing {
             return self.weigh_return(since, answering_since, now);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{BreakerState, CoreEvent};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Consecutive failed starts that open the breaker of a provider. One node alone fails so often within half a minute.
 const OPENS_AFTER: u32 = 5;
@@ -34,26 +34,33 @@ pub struct ProviderBreakerStanding {
 
 /// The breakers by providers, which the configuration names.
 #[derive(Default, Debug)]
-pub(crate) struct ProviderBreakers(BTreeMap<Arc<str>, ProviderBreaker>);
+pub(crate) struct ProviderBreakers(BTreeMap<Arc<str>, ReportedBreaker>);
 
 /// Opens after failed starts in a row. Half-open, it admits starts until one fails or succeeds.
-#[derive(Debug)]
-struct ProviderBreaker {
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+pub struct ProviderBreaker {
     failures: u32,
     /// Openings since a start succeeded.
     openings: u32,
     /// The end of the time for which it is open. `None`: it is closed.
+    #[serde(with = "evenkeel_media::instant::option")]
     open_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct ReportedBreaker {
+    breaker: ProviderBreaker,
     /// The state in the last event.
     reported: BreakerState,
 }
 
-impl ProviderBreaker {
-    fn new() -> ProviderBreaker {
-        let reported = BreakerState::Closed;
-        ProviderBreaker { failures: 0, openings: 0, open_until: None, reported }
+impl Default for ReportedBreaker {
+    fn default() -> ReportedBreaker {
+        ReportedBreaker { breaker: ProviderBreaker::default(), reported: BreakerState::Closed }
     }
+}
 
+impl ProviderBreaker {
     fn state(&self, now: Instant) -> BreakerState {
         match self.open_until {
             None => BreakerState::Closed,
@@ -79,7 +86,8 @@ impl ProviderBreaker {
 impl ProviderBreakers {
     /// Returns true while no start is called there.
     pub(crate) fn is_open(&self, provider: &str, now: Instant) -> bool {
-        self.0.get(provider).is_some_and(|breaker| breaker.state(now) == BreakerState::Open)
+        let found = self.0.get(provider);
+        found.is_some_and(|it| it.breaker.state(now) == BreakerState::Open)
     }
 
     /// A start has succeeded or failed. A node without a provider has no breaker.
@@ -87,7 +95,7 @@ impl ProviderBreakers {
         if provider.is_empty() {
             return;
         }
-        let breaker = self.0.entry(provider.into()).or_insert_with(ProviderBreaker::new);
+        let breaker = &mut self.0.entry(provider.into()).or_default().breaker;
         if has_started {
             breaker.close();
         } else {
@@ -101,23 +109,39 @@ impl ProviderBreakers {
         is_listed: impl Fn(&str) -> bool,
         now: Instant,
     ) -> Vec<CoreEvent> {
-        let changed = self.0.iter_mut().filter_map(|(provider, breaker)| {
+        let changed = self.0.iter_mut().filter_map(|(provider, found)| {
+            let ReportedBreaker { breaker, reported } = found;
             if !is_listed(provider) {
                 breaker.close();
             }
             let to = breaker.state(now);
-            let from = std::mem::replace(&mut breaker.reported, to);
+            let from = std::mem::replace(reported, to);
             let (provider, failures) = (Arc::clone(provider), breaker.failures);
             (from != to).then_some(CoreEvent::ProviderBreaker { provider, from, to, failures })
         });
         let changed = changed.collect();
-        self.0.retain(|_, breaker| breaker.failures > 0);
+        self.0.retain(|_, it| it.breaker.failures > 0);
         changed
+    }
+
+    /// Returns the breakers for the process that continues them.
+    pub(crate) fn records(&self) -> BTreeMap<Arc<str>, ProviderBreaker> {
+        let records = self.0.iter();
+        records.map(|(provider, it)| (Arc::clone(provider), it.breaker.clone())).collect()
+    }
+
+    /// Continues the breakers of another process. The next changes report what is new here.
+    pub(crate) fn restore(&mut self, records: BTreeMap<Arc<str>, ProviderBreaker>) {
+        self.0.values_mut().for_each(|it| it.breaker.close());
+        for (provider, breaker) in records {
+            self.0.entry(provider).or_default().breaker = breaker;
+        }
     }
 
     /// The breakers that are not closed.
     pub(crate) fn standings(&self, now: Instant) -> impl Iterator<Item = ProviderBreakerStanding> {
-        let tripped = self.0.iter().filter(|(_, breaker)| breaker.open_until.is_some());
+        let all = self.0.iter().map(|(provider, it)| (provider, &it.breaker));
+        let tripped = all.filter(|(_, breaker)| breaker.open_until.is_some());
         tripped.map(move |(provider, breaker)| {
             let left = breaker.open_until.map(|until| until.saturating_duration_since(now));
             let left = left.filter(|left| !left.is_zero());
@@ -175,6 +199,25 @@ mod tests {
         let changes = breakers.changes(|provider| provider == "other", now);
         assert_eq!(changes.iter().map(state).collect::<Vec<_>>(), [BreakerState::Closed]);
         assert!(!breakers.is_open("cloud", now) && breakers.0.is_empty());
+    }
+
+    #[test]
+    fn breaker_of_another_process_goes_on_and_is_reported() {
+        let now = Instant::now();
+        let mut breakers = ProviderBreakers::default();
+        (0..OPENS_AFTER).for_each(|_| breakers.judge("cloud", false, now));
+        let mut next = ProviderBreakers::default();
+        next.restore(breakers.records());
+        let states = |breakers: &mut ProviderBreakers| -> Vec<BreakerState> {
+            breakers.changes(|_| true, now).iter().map(state).collect()
+        };
+        assert_eq!(states(&mut next), [BreakerState::Open]);
+        assert!(next.is_open("cloud", now + OPEN_FOR - Duration::from_millis(1)));
+        next.judge("cloud", false, now + OPEN_FOR);
+        assert!(next.is_open("cloud", now + 2 * OPEN_FOR), "for longer: its openings count");
+        next.restore(BTreeMap::new());
+        assert_eq!(states(&mut next), [BreakerState::Closed]);
+        assert!(next.0.is_empty());
     }
 
     #[test]

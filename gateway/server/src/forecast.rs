@@ -56,6 +56,25 @@ pub(super) struct ForecastFollower {
     /// As control knows them, without zeros.
     decays: BTreeMap<NodeId, u16>,
     is_written: bool,
+    clocks: StartClocks,
+}
+
+/// Both clocks at one time. Starts of processes keep their Unix time when the wall clock is set.
+#[derive(Clone, Copy)]
+struct StartClocks {
+    monotonic: std::time::Instant,
+    wall: SystemTime,
+}
+
+impl StartClocks {
+    /// The Unix time of a start, seconds.
+    fn unix_s(self, started: std::time::Instant) -> Option<u64> {
+        let wall = match started.checked_duration_since(self.monotonic) {
+            Some(later) => self.wall.checked_add(later),
+            None => self.wall.checked_sub(self.monotonic.duration_since(started)),
+        };
+        Some(unix_us(wall?) / 1_000_000)
+    }
 }
 
 impl ForecastFollower {
@@ -79,6 +98,7 @@ impl ForecastFollower {
             changes: BTreeMap::new(),
             decays: BTreeMap::new(),
             is_written: true,
+            clocks: StartClocks { monotonic: std::time::Instant::now(), wall: SystemTime::now() },
         }
     }
 
@@ -131,7 +151,10 @@ impl ForecastFollower {
         for standing in standings.iter().filter(|standing| !standing.leaves) {
             let (id, name) = (standing.hop.node, names.of_hop(standing.hop).node);
             let changes = changes.get(&id).copied().unwrap_or_default();
-            nodes.insert(Arc::clone(&name), NodeMinute { sample: node_sample(standing), changes });
+            nodes.insert(
+                Arc::clone(&name),
+                NodeMinute { sample: node_sample(standing, self.clocks), changes },
+            );
             ids.insert(name, id);
         }
         let is_first = self.table.is_none();
@@ -214,13 +237,17 @@ fn region_sample(region: &RegionStanding) -> RegionSample {
 }
 
 /// No value of a node that does not run: its last probes are old.
-fn node_sample(node: &NodeStanding) -> NodeSample {
+fn node_sample(node: &NodeStanding, clocks: StartClocks) -> NodeSample {
+    let may_restart = node.draining || node.health == Health::Cold;
     if matches!(node.health, Health::Down | Health::Cold) {
-        return NodeSample::default();
+        return NodeSample { may_restart, ..NodeSample::default() };
     }
     NodeSample {
         round_trip_ms: node.round_trip.map(|it| it.as_secs_f64() * 1_000.0),
         loss: f64::from(node.loss_ppm) / 1e6,
+        memory: node.process.map(|process| f64::from(process.memory_permille) / 1e3),
+        started_s: node.process.and_then(|process| clocks.unix_s(process.started)),
+        may_restart,
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Instant;
 use evenkeel_model::{
     Breach, BreachCount, CoreSettings, FAST_BURN, Figure, PolicyName, SloIndicator,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::counts::{SHORTEST, WINDOWS};
 use crate::table::SloTable;
@@ -44,7 +45,8 @@ struct ActivationJudge {
     policy: PolicyName,
     revision: Arc<str>,
     began: u32,
-    /// Later ticks are compared: the activation is over, as many nodes are up as at that time, and no canary decides.
+    /// Later ticks are compared: the activation is over, this process serves, as many nodes are up as at that time, and no
+    /// canary decides.
     compared_from: u32,
     /// The number of nodes that were up.
     up: usize,
@@ -52,7 +54,56 @@ struct ActivationJudge {
     before: Vec<(Arc<str>, SloIndicator, BreachCount)>,
 }
 
+/// A judged revision, for the process that continues. Ticks count as those of the windows in the same record.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub(crate) struct ActivationRecord {
+    policy: PolicyName,
+    revision: Arc<str>,
+    began: u32,
+    up: usize,
+    before: Vec<CountRecord>,
+}
+
+/// A count of one indicator, by name: another version may have other indicators.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+struct CountRecord {
+    scenario: Arc<str>,
+    slo: Box<str>,
+    count: BreachCount,
+}
+
 impl ActivationJudges {
+    pub(crate) fn records(&self) -> Vec<ActivationRecord> {
+        let counted = |(scenario, of, count): &(Arc<str>, SloIndicator, BreachCount)| CountRecord {
+            scenario: Arc::clone(scenario),
+            slo: of.name().into(),
+            count: *count,
+        };
+        let record = |judge: &ActivationJudge| ActivationRecord {
+            policy: judge.policy.clone(),
+            revision: Arc::clone(&judge.revision),
+            began: judge.began,
+            up: judge.up,
+            before: judge.before.iter().map(counted).collect(),
+        };
+        self.0.values().map(record).collect()
+    }
+
+    /// Continues the judges of another process at this tick. Revisions are not blamed for the time before, in which that
+    /// process may have failed.
+    pub(crate) fn restore(&mut self, records: Vec<ActivationRecord>, tick: u32) {
+        let judge = |ActivationRecord { policy, revision, began, up, before }| {
+            let known = |CountRecord { scenario, slo, count }| {
+                let of = SloIndicator::ALL.into_iter().find(|it| it.name() == &*slo)?;
+                Some((scenario, of, count))
+            };
+            let before = before.into_iter().filter_map(known).collect();
+            let set = Arc::clone(&policy.set);
+            (set, ActivationJudge { policy, revision, began, compared_from: tick, up, before })
+        };
+        self.0 = records.into_iter().map(judge).collect();
+    }
+
     /// Judges a revision from now on, in place of an earlier one of its set. `up`: the number of nodes that are up.
     pub fn begin(
         &mut self,

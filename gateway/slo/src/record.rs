@@ -1,4 +1,4 @@
-//! The windows of scenarios, for the process that continues them.
+//! The windows of scenarios and the judged revisions, for the process that continues them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,16 +8,19 @@ use evenkeel_media::instant;
 use evenkeel_model::{CoreSettings, SloIndicator};
 use serde::{Deserialize, Serialize};
 
+use crate::activation::{ActivationJudges, ActivationRecord};
 use crate::counts::{BucketRing, SessionCounts, WINDOWS};
 use crate::table::SloTable;
 
-/// The windows of some scenarios, or of all: about a kilobyte per indicator.
+/// The windows of some scenarios, or of all: about a kilobyte per indicator. With them, all judged revisions.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct SloRecord {
     /// Ticks count from here.
     #[serde(with = "instant")]
     began: Instant,
     scenarios: BTreeMap<Arc<str>, Vec<WindowRecord>>,
+    #[serde(default)]
+    activations: Vec<ActivationRecord>,
 }
 
 /// A window of one indicator, by names: another version may have other indicators or windows.
@@ -33,7 +36,7 @@ impl SloRecord {
     pub fn merged(earlier: Option<SloRecord>, later: Option<SloRecord>) -> Option<SloRecord> {
         match (earlier, later) {
             (Some(mut record), Some(later)) => {
-                record.began = later.began;
+                (record.began, record.activations) = (later.began, later.activations);
                 record.scenarios.extend(later.scenarios);
                 Some(record)
             }
@@ -44,28 +47,47 @@ impl SloRecord {
 
 impl SloTable {
     /// Returns the record of all scenarios; `None` if no session or offer was counted.
-    pub fn record(&self) -> Option<SloRecord> {
+    pub fn record(&self, judges: &ActivationJudges) -> Option<SloRecord> {
         let scenarios =
             self.scenarios.iter().map(|(name, counts)| (Arc::clone(name), windows_of(counts)));
         let scenarios: BTreeMap<_, _> = scenarios.collect();
-        (!scenarios.is_empty()).then_some(SloRecord { began: self.began, scenarios })
+        (!scenarios.is_empty()).then(|| self.with_judges(scenarios, judges))
+    }
+
+    fn with_judges(
+        &self,
+        scenarios: BTreeMap<Arc<str>, Vec<WindowRecord>>,
+        judges: &ActivationJudges,
+    ) -> SloRecord {
+        SloRecord { began: self.began, scenarios, activations: judges.records() }
     }
 
     /// Returns the record of the scenario after `last`, which it becomes, and of the first one after the last of all.
-    pub fn next_record(&self, last: &mut Option<Arc<str>>) -> Option<SloRecord> {
+    pub fn next_record(
+        &self,
+        last: &mut Option<Arc<str>>,
+        judges: &ActivationJudges,
+    ) -> Option<SloRecord> {
         let is_later = |name: &Arc<str>| last.as_ref().is_none_or(|last| name > last);
         let next = self.scenarios.iter().find(|(name, _)| is_later(name));
         let (name, counts) = next.or_else(|| self.scenarios.first_key_value())?;
         *last = Some(Arc::clone(name));
         let scenarios = BTreeMap::from([(Arc::clone(name), windows_of(counts))]);
-        Some(SloRecord { began: self.began, scenarios })
+        Some(self.with_judges(scenarios, judges))
     }
 
-    /// Continues the windows of another process, of scenarios that have an objective here.
-    pub fn restore(&mut self, record: Option<SloRecord>, settings: &CoreSettings) {
-        self.scenarios.clear();
-        let Some(SloRecord { began, scenarios }) = record else { return };
+    /// Continues the windows of another process, of scenarios that have an objective here, and its judges.
+    pub fn restore(
+        &mut self,
+        record: Option<SloRecord>,
+        judges: &mut ActivationJudges,
+        settings: &CoreSettings,
+        now: Instant,
+    ) {
+        self.forget_restored(judges);
+        let Some(SloRecord { began, scenarios, activations }) = record else { return };
         self.began = began;
+        judges.restore(activations, self.tick(now));
         for (name, windows) in scenarios {
             let Some((name, _)) = settings.slo(&name) else { continue };
             let counts = self.scenarios.entry(Arc::clone(name));
@@ -82,8 +104,9 @@ impl SloTable {
     }
 
     /// Forgets what [`SloTable::restore`] continued: the other process goes on.
-    pub fn forget_restored(&mut self) {
+    pub fn forget_restored(&mut self, judges: &mut ActivationJudges) {
         self.scenarios.clear();
+        *judges = ActivationJudges::default();
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod alerts;
 mod exemplars;
+mod export_failures;
 mod instruments;
 mod node_levels;
 mod open_metrics;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::{EventRecord, Handle, NodeNames, TraceRegistry, TraceShare};
 use evenkeel_process::host;
+pub use export_failures::{ExportFailure, ExportFailures};
 use instruments::Meters;
 pub use instruments::{Instruments, MetricLabels, MetricSample, Prometheus};
 pub use node_levels::{NodeLevel, NodeLevels, NodeLoad};
@@ -142,6 +144,7 @@ pub struct Telemetry {
     sampler: SpanSampler,
     /// The name of the group in ids of sessions.
     group: Arc<str>,
+    failures: ExportFailures,
     flushes: Vec<Flush>,
 }
 
@@ -177,13 +180,15 @@ impl Telemetry {
             scenarios: settings.core().scenarios.into_keys().collect(),
             sampler: SpanSampler { share: TraceShare(settings.telemetry.sample_ratio) },
             group: group_name(settings).into(),
+            failures: ExportFailures::default(),
             flushes: Vec::new(),
         };
         if !settings.telemetry.exports() {
             return Ok(telemetry);
         }
-        let instruments = &telemetry.instruments;
-        let pipeline = otlp::start(&settings.telemetry, &resource, collector, instruments)?;
+        let (instruments, failures) = (&telemetry.instruments, &telemetry.failures);
+        let pipeline =
+            otlp::start(&settings.telemetry, &resource, collector, instruments, failures)?;
         telemetry.flushes = pipeline.flushes;
         telemetry.span_output = pipeline.spans.map(SpanOutput::new);
         telemetry.tracers = telemetry.span_output.clone().map(|spans| {
@@ -221,6 +226,11 @@ impl Telemetry {
     /// Instruments for facts that the core does not see: packets, bytes, drops.
     pub fn instruments(&self) -> Arc<Instruments> {
         Arc::clone(&self.instruments)
+    }
+
+    /// Exports that the receiver does not take.
+    pub fn export_failures(&self) -> ExportFailures {
+        self.failures.clone()
     }
 
     /// The registry for `/metrics`.

@@ -27,6 +27,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::{sleep, timeout};
 
+use super::export_failures::ExportFailures;
 use super::instruments::{Instruments, MetricCollector};
 use super::queue::{
     Backoff, ExportQueue, ExportSender, ExportTally, FLUSHES_MAX, Flush, SEND_WITHIN, Ship, queue,
@@ -60,9 +61,10 @@ pub(super) fn start(
     resource: &Resource,
     reader: MetricCollector,
     instruments: &Arc<Instruments>,
+    failures: &ExportFailures,
 ) -> Result<Pipeline, TelemetryError> {
     let mut flushes = Vec::new();
-    let tally = |signal| ExportTally::new(signal, instruments);
+    let tally = |signal| ExportTally::new(signal, instruments, failures);
     let (spans, sending_spans) = signal(&settings.traces, &tally("spans"), &mut flushes);
     let (logs, sending_logs) = signal(&settings.logs, &tally("logs"), &mut flushes);
     let metrics = settings.metrics.clone().map(|to| {

@@ -1,13 +1,13 @@
 //! A bounded export queue: sends in batches, retries with backoff, and counts what it drops.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::{sleep, timeout};
 
+use super::export_failures::ExportFailures;
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count, Level};
 
@@ -37,17 +37,22 @@ pub(super) struct ExportTally {
     /// `spans`, `logs` or `metrics`.
     signal: &'static str,
     instruments: Arc<Instruments>,
-    /// The last export failed. The log says so once; the counter has the number.
-    fails: Arc<AtomicBool>,
+    /// The log has the first failure; the counter has all.
+    failures: ExportFailures,
 }
 
 impl ExportTally {
-    pub(super) fn new(signal: &'static str, instruments: &Arc<Instruments>) -> ExportTally {
-        ExportTally { signal, instruments: Arc::clone(instruments), fails: Arc::default() }
+    pub(super) fn new(
+        signal: &'static str,
+        instruments: &Arc<Instruments>,
+        failures: &ExportFailures,
+    ) -> ExportTally {
+        let (instruments, failures) = (Arc::clone(instruments), failures.clone());
+        ExportTally { signal, instruments, failures }
     }
 
     pub(super) fn sent(&self, n: usize) {
-        if self.fails.swap(false, Ordering::Relaxed) {
+        if self.failures.end(self.signal) {
             tracing::info!(signal = self.signal, "telemetry: the receiver takes exports again");
         }
         let signal = [(Attribute::Signal, self.signal)];
@@ -55,7 +60,7 @@ impl ExportTally {
     }
 
     pub(super) fn failed(&self) {
-        if !self.fails.swap(true, Ordering::Relaxed) {
+        if self.failures.add(self.signal) {
             tracing::warn!(signal = self.signal, "telemetry: the receiver takes no exports");
         }
         let signal = [(Attribute::Signal, self.signal)];

@@ -11,8 +11,8 @@ use evenkeel_control::{
     RolloutReport, TraceCaller, TraceRegistry,
 };
 use evenkeel_model::{
-    BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ModeChange, NodeId, PluginFault,
-    PolicyName, StartPhase, StopPhase,
+    BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ModeChange, NodeId, PolicyName,
+    StartPhase, StopPhase,
 };
 use evenkeel_revisions::RolloutStage;
 use tokio::sync::broadcast::Receiver;
@@ -402,10 +402,8 @@ impl EventRecorder {
             }
             CoreEvent::Standing { hook: _, policy, fault } => {
                 match fault {
-                    // A single late answer is no alarm; `policy.failing` shows a policy that stays late.
-                    Some(PluginFault::Late) => info!(%policy, "policy answers too late"),
                     Some(fault) => warn!(%policy, fault = fault.name(), "policy failing"),
-                    None => info!(%policy, "policy recovered"),
+                    None => info!(%policy, "policy no longer failing"),
                 }
                 let failing = f64::from(fault.is_some());
                 let labels = [(Attribute::Policy, &*policy.to_string())];

@@ -157,7 +157,7 @@ attributes! {
     Scenario = "evenkeel.scenario";
     /// The nodes that fail together: `node` or `zone`.
     Scope = "evenkeel.scope";
-    /// Segment of a session's path: `device`, `uplink`, `leg`, `node`, `gateway` or `downlink`.
+    /// Segment of a session's path: `device`, `uplink`, `leg`, `node`, `gateway`, `downlink` or `unknown`.
     Segment = "evenkeel.segment";
     /// Id of a session: `a/b/s17`, the [name of its group](#spans) and its number on the gateways of the group.
     Session = "session.id";
@@ -368,7 +368,8 @@ metrics! {
     /// Time until a certificate that clients are shown, or a token that this gateway uses, ends; negative once it has. Absent for one without
     /// an end.
     CredentialExpiry = "evenkeel.credential.expiry", "s", [Credential];
-    /// Age of the oldest change that the standby of this owner has not confirmed; 0 if it has all. Absent at other members.
+    /// Age of the oldest change that the standby of this owner has not confirmed; 0 if it has all. Grows while no standby follows. Absent at
+    /// other members.
     GroupLag = "evenkeel.group.lag", "s", [];
     /// Reasons for which this standby could not continue all sessions of the owner: nodes, capacity, ports or revisions that it lacks.
     /// Rehearsed every 2 s. Absent without a group.
@@ -392,7 +393,8 @@ metrics! {
     ClientBreaker = "evenkeel.client.breaker", "{state}", [Label, LabelValue];
     /// Breaker of a provider of nodes: 0 closed, 1 open, 2 half-open. Absent before the first change.
     ProviderBreaker = "evenkeel.provider.breaker", "{state}", [Provider];
-    /// 1 while a policy fails and its `on_fault` applies.
+    /// 1 while a policy fails and its `on_fault` applies: from a fault, or the second late answer in a row, until a good answer or 5 minutes
+    /// without a fault.
     PolicyFailing = "evenkeel.policy.failing", "{state}", [Policy];
     /// Stage of a rollout: 0 none, 1 shadow, 2 canary.
     PolicyStage = "evenkeel.policy.stage", "{state}", [Policy];
@@ -544,7 +546,7 @@ spans! {
     /// From the first degradation of a session until it has full quality again; the steps are span events.
     SessionDegraded = "session.degraded", Share, [Session, RoomName, Op, By];
     /// Impaired media of a session, by one segment of its path.
-    SessionImpaired = "session.impaired", Share, [Session, RoomName, Scenario, Segment, ImpairedBy, Loss, Confidence];
+    SessionImpaired = "session.impaired", Share, [Session, RoomName, Scenario, Segment, Reason, ImpairedBy, Loss, Confidence];
     /// The session goes on at this process: an upgrade, a hand-over or a takeover.
     SessionContinued = "session.continued", Share, [Session, Cause];
     /// A question to a policy. Child of the span that waited for it, or a root span. A decision about many sessions or rooms is linked to the

@@ -10,6 +10,19 @@ use crate::harness::Phone;
 /// The packet interval of audio.
 const PACE: Duration = Duration::from_millis(20);
 
+/// Packets of voice between two receiver reports.
+const REPORTS_EACH: u64 = 50;
+
+/// Reports the loss of the voice that came since the last report.
+fn report(phone: &mut Phone) {
+    let heard = std::mem::take(&mut phone.heard);
+    if let [first, .., last] = &heard[..] {
+        let expected = last.header.sequence.wrapping_sub(first.header.sequence) + 1;
+        let lost = usize::from(expected).saturating_sub(heard.len());
+        phone.report_loss(std::slice::from_ref(last), (lost * 256 / usize::from(expected)) as u8);
+    }
+}
+
 /// All clients, on one thread.
 pub(super) struct Callers {
     /// The loss on the uplink of the client with this number.
@@ -35,7 +48,12 @@ impl Callers {
                         phone.voice.sent * 37 % 100 < u64::from(lost.load(Ordering::Relaxed));
                     match is_due {
                         true if is_lost => drop(phone.voice.packet(phone.number)),
-                        true => phone.send_media(),
+                        true => {
+                            phone.send_media();
+                            if phone.voice.sent.is_multiple_of(REPORTS_EACH) {
+                                report(phone);
+                            }
+                        }
                         false => phone.listen(),
                     }
                 }

@@ -8,13 +8,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_media::trunk::message::{ClockRefusal, MessageError};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::fleet::{
-    BUSY, CUT_OFF, FULL, Fleet, LATER, LOSSY, REMOTE, STANDBY, came, offer, open_silent,
+    ALONE_IN_REGION, BEHIND_LINKS, BUSY, CUT_OFF, FULL, Fleet, LATER, LOSSY, REMOTE, STANDBY, came,
+    offer, open_silent,
 };
 use super::servers::{Noticed, Servers};
-use crate::harness::{Behaviour, EDGES, GatewayProcess, NODE, http_get, routing_plugin};
+use crate::harness::{
+    Behaviour, EDGES, GatewayProcess, NODE, http_get, routing_plugin, wait_until,
+};
 use crate::index::at;
 
 /// A fault is noticed within this time, with the minute after which a forecast or a check of losses sees it.
@@ -39,10 +42,11 @@ pub(super) const SENT: &str = "EvenkeelClientBreakerOpen";
 /// Rules of the shared index.
 pub(super) const OF_INDEX: [&str; 2] = ["EvenkeelIndexBehind", "EvenkeelRoomDuplicate"];
 
-/// A fault of this rule at a gateway.
+/// A played fault that this rule has to notice.
 pub(super) struct PlayedFault {
     pub(super) rule: &'static str,
-    instance: &'static str,
+    /// Gateways of which one notices it.
+    instances: Vec<&'static str>,
     pub(super) began: Instant,
 }
 
@@ -52,7 +56,7 @@ impl PlayedFault {
         let mut of_fault = noticed.iter().filter(|it| {
             it.is_firing
                 && it.alert() == self.rule
-                && it.instance() == Some(self.instance)
+                && it.instance().is_some_and(|instance| self.instances.contains(&instance))
                 && it.at >= self.began
         });
         of_fault.next().map(|it| it.at - self.began)
@@ -76,8 +80,8 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
     /// A fault begins, which these rules are to notice at this gateway.
     fn begin(&mut self, instance: &'static str, rules: &[&'static str]) {
         let began = Instant::now();
-        let faults = rules.iter().map(|&rule| PlayedFault { rule, instance, began });
-        self.faults.extend(faults);
+        let fault = |rule: &&'static str| PlayedFault { rule, instances: vec![instance], began };
+        self.faults.extend(rules.iter().map(fault));
     }
 
     /// Waits until these rules have noticed their faults. If one does not, its row says so.
@@ -181,13 +185,18 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
     /// A pushed revision faults on the next room.
     fn break_policy(&mut self) {
         let full = &mut self.fleet.full;
-        // The plugin is tried on the rooms so far, also on closed ones.
         open_silent(full, "newest", 100);
         let rooms = full.read("/v1/rooms");
         let rooms = rooms["rooms"].as_array().unwrap().iter();
         let ids = rooms.map(|room| room["id"].as_str().unwrap()[1..].parse::<u64>().unwrap());
-        let traps = Behaviour::TrapsFromRoom(0, ids.max().unwrap() + 1);
-        println!("alerts: pushed {}", full.push("routing", &routing_plugin(traps)));
+        let newest = ids.max().unwrap();
+        // A plugin that traps on a room so far is refused, also if the room was closed or refused.
+        let is_activated = |room: &u64| {
+            let plugin = routing_plugin(Behaviour::TrapsFromRoom(0, *room));
+            full.push("routing", &plugin)["outcome"] == "activated"
+        };
+        let next = (newest + 1..newest + 10).find(is_activated);
+        assert!(next.is_some());
         open_silent(full, "trap", 101);
         self.begin(FULL, &["EvenkeelPolicyFailing"]);
     }
@@ -220,20 +229,35 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         at(&self.fleet.place.node, || WrongClock::start(address))
     }
 
-    /// The links to all nodes delay and lose packets.
+    /// The link to the node of the only session delays and loses packets: first in a region with another zone, then in one
+    /// without.
     fn impair_links(&mut self) {
-        // One zone alone has a session.
-        let of_links =
-            ["EvenkeelSessionsImpaired", "EvenkeelNodeDelayRose", "EvenkeelZoneBreakerOpen"];
-        self.begin(REMOTE, &of_links);
-        self.fleet.links.iter().for_each(|link| link.set(12, Duration::from_millis(60)));
+        let of_link =
+            ["EvenkeelNodeDelayRose", "EvenkeelSessionsImpaired", "EvenkeelZoneBreakerOpen"];
+        self.begin(REMOTE, &of_link);
+        let used = self.used_link();
+        assert_ne!(BEHIND_LINKS[used], ALONE_IN_REGION);
+        self.fleet.links[used].set(12, Duration::from_millis(60));
+        self.await_noticed(&of_link);
+        self.fleet.links[used].set(0, Duration::ZERO);
+        self.fleet.remote.post("/v1/rooms/room:move", &json!({"node": ALONE_IN_REGION}));
+        wait_until("the room has moved", || BEHIND_LINKS[self.used_link()] == ALONE_IN_REGION);
+        self.begin(REMOTE, &["EvenkeelRegionBreakerOpen"]);
+        let used = self.used_link();
+        self.fleet.links[used].set(12, Duration::from_millis(60));
+    }
+
+    /// The link that the remote gateway's room uses.
+    fn used_link(&mut self) -> usize {
+        let rooms = self.fleet.remote.read("/v1/rooms");
+        let used = &rooms["rooms"][0]["hop"]["node"];
+        BEHIND_LINKS.iter().position(|node| used == *node).unwrap()
     }
 
     /// The links to all nodes are cut, while clients offer sessions.
     fn cut_links(&mut self) {
         let rules = [
             "EvenkeelUplinkSuspect",
-            "EvenkeelRegionBreakerOpen",
             "EvenkeelOffersRefused",
             "EvenkeelSloBurnsFast",
             "EvenkeelSloBurnsSlowly",
@@ -241,11 +265,7 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
             "EvenkeelNodeFailed",
             "EvenkeelRoomsStranded",
         ];
-        self.await_noticed(&[
-            "EvenkeelSessionsImpaired",
-            "EvenkeelNodeDelayRose",
-            "EvenkeelZoneBreakerOpen",
-        ]);
+        self.await_noticed(&["EvenkeelRegionBreakerOpen"]);
         self.begin(REMOTE, &rules);
         self.fleet.links.iter().for_each(|link| link.set(100, Duration::ZERO));
         let offers = OfferingClients::start(&self.fleet.remote, CLIENTS);
@@ -261,7 +281,7 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
         self.fleet.callers.lose(LOSSY, 0);
     }
 
-    /// Sessions use all capacity. Forecasts and losses are looked at once a minute.
+    /// Sessions use all capacity, and one of the two nodes dies. Forecasts and losses are looked at once a minute.
     fn fill(&mut self) {
         self.begin(FULL, &["EvenkeelLossUncovered", "EvenkeelCapacityRunsOut"]);
         let mut refused = 0;
@@ -272,16 +292,20 @@ impl<'a, 'b> FaultPlay<'a, 'b> {
                 None => refused += 1,
             }
             if refused == 5 {
-                return;
+                break;
             }
         }
+        self.fleet.full_nodes[0].kill();
     }
 
     /// Another gateway opens a room of the busy one while the index is away.
     fn duplicate_room(&mut self) {
         self.await_noticed(&["EvenkeelIndexBehind"]);
-        open_silent(&mut self.fleet.full, "pair", 700);
-        self.begin(FULL, &["EvenkeelRoomDuplicate"]);
+        assert!(open_silent(&mut self.fleet.full, "pair", 700).is_some());
+        let (rule, began) = ("EvenkeelRoomDuplicate", Instant::now());
+        // The claims end while the index is away, and the second one to claim the room notices it.
+        let instances = vec![FULL, BUSY];
+        self.faults.push(PlayedFault { rule, instances, began });
         if let Some(store) = &mut self.fleet.store {
             at(&self.fleet.place.client, || store.start());
         }

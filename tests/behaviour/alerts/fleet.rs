@@ -36,6 +36,11 @@ const STORE: u16 = 4_222;
 const OTLP: u16 = 4_318;
 const DEPENDENCY: u16 = 8_090;
 
+/// Nodes of the remote gateway.
+pub(super) const BEHIND_LINKS: [&str; 3] = ["east-a1", "east-j1", ALONE_IN_REGION];
+
+pub(super) const ALONE_IN_REGION: &str = "west-a1";
+
 /// A stall of a busy test machine is shorter, and those that the test causes are longer.
 const DETECTOR: &str = "stall_threshold = \"25ms\"\n";
 
@@ -47,14 +52,15 @@ pub(super) struct Fleet<'a> {
     pub(super) place: &'a Place,
     pub(super) callers: Callers,
     pub(super) group: [GatewayProcess; 2],
-    /// Its nodes are behind links.
     pub(super) remote: GatewayProcess,
-    pub(super) links: [NodeLink; 2],
+    /// Links to the nodes [`BEHIND_LINKS`].
+    pub(super) links: [NodeLink; 3],
     /// With receivers, a dependency, an index and several nodes.
     pub(super) busy: GatewayProcess,
     pub(super) busy_nodes: Vec<Node>,
     /// Two nodes of little capacity, a policy and an index.
     pub(super) full: GatewayProcess,
+    pub(super) full_nodes: [Node; 2],
     pub(super) full_began: Instant,
     later: Option<GatewayProcess>,
     pub(super) otlp: Option<HttpSink>,
@@ -109,13 +115,13 @@ impl<'a> Fleet<'a> {
             None => String::new(),
         };
         let small = ["east-f1", "east-g1"].map(|name| node(place, name));
-        let mut full = world(place, FULL, 7_003, &small.each_ref()).routed();
+        let mut full = world(place, FULL, 7_030, &small.each_ref()).routed();
         full.nodes = full.nodes.replace("200 Mbit/s", "1 Mbit/s") + &index("full");
         let (mut full, full_began) = (start(place, &full), Instant::now());
 
-        let behind = ["east-a1", "east-j1"].map(|name| node(place, name));
+        let behind = BEHIND_LINKS.map(|name| node(place, name));
         let links = behind.each_ref().map(|node| at(&place.node, || NodeLink::start(node.address)));
-        let mut remote = world(place, REMOTE, 7_001, &behind.each_ref());
+        let mut remote = world(place, REMOTE, 7_010, &behind.each_ref());
         for (node, link) in behind.iter().zip(&links) {
             let [node, link] = [node.address, link.address].map(|address| address.to_string());
             remote.nodes = remote.nodes.replace(&node, &link);
@@ -128,7 +134,7 @@ impl<'a> Fleet<'a> {
             .map(|port| at(&place.client, || HttpSink::start((client, port).into())));
         let names = ["east-b1", "east-c1", "east-d1", "east-e1"];
         let busy_nodes: Vec<Node> = names.map(|name| node(place, name)).into();
-        let mut busy = world(place, BUSY, 7_002, &busy_nodes.iter().collect::<Vec<_>>());
+        let mut busy = world(place, BUSY, 7_020, &busy_nodes.iter().collect::<Vec<_>>());
         busy.nodes += &format!(
             "[breaker.clients]\nmin_sessions = 1\nmax_open_for = \"10s\"\n\
              [telemetry]\notlp = \"http://{}\"\nprotocol = \"http\"\nsignals = [\"traces\", \"metrics\"]\n\
@@ -187,7 +193,7 @@ impl<'a> Fleet<'a> {
                 });
             }
         }
-        let nodes = [behind, small, of_group].into_iter().flatten().collect();
+        let nodes = behind.into_iter().chain(of_group).collect();
         Fleet {
             place,
             callers,
@@ -197,6 +203,7 @@ impl<'a> Fleet<'a> {
             busy,
             busy_nodes,
             full,
+            full_nodes: small,
             full_began,
             later: None,
             otlp: Some(otlp),
@@ -222,7 +229,7 @@ impl<'a> Fleet<'a> {
         });
         let mut cold = node(self.place, "east-k1");
         cold.kill();
-        let mut later = world(self.place, LATER, 7_004, &[&cold]);
+        let mut later = world(self.place, LATER, 7_040, &[&cold]);
         later.nodes += "start = { command = [\"/bin/false\"] }\n";
         later.listens += &format!(
             "[[listen]]\nquic = \"{}:7104\"\ncertificate = \"{}\"\nkey = \"{}\"\n",

@@ -124,6 +124,8 @@ impl GatewayProcess {
     }
 
     pub(crate) fn post(&mut self, path: &str, body: &Value) -> Value {
+        // The API may have closed a connection that was idle, and a POST is not repeated.
+        self.client = self.client.another();
         self.ask(async |client| client.post(path, body).await).unwrap()
     }
 

@@ -25,7 +25,7 @@ pub(crate) use node::{Node, SECRET};
 pub(crate) use offer::{declared, offer, quic_of, udp_of};
 pub(crate) use phone::{Heard, Phone, Track, assert_complete, assert_continuous, talk, talk_for};
 pub(crate) use process::{AgentFiles, Server};
-pub(crate) use report::{acceptance_row, report};
+pub(crate) use report::{acceptance_row, is_reported, report};
 pub(crate) use routing_plugin::{Behaviour, routing_plugin};
 
 use std::time::{Duration, Instant};

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::TestHeader;
+use evenkeel_media::rtcp::{self, ReportBlock};
 use evenkeel_media::{demux, rtp};
 
 use super::TIMEOUT;
@@ -19,6 +20,8 @@ pub(crate) struct Phone {
     pub(crate) voice: Track,
     pub(crate) video: Track,
     pub(crate) sends_video: bool,
+    /// The network loses one of this many packets of voice to the gateway; 0: none.
+    pub(crate) lost_each: u64,
     pub(crate) heard: Vec<Heard>,
     /// Received packets that are not marked RTP.
     pub(crate) other: Vec<Vec<u8>>,
@@ -93,6 +96,7 @@ impl Phone {
             voice: track(111, 0, 960),
             video: track(96, 1, 1_800),
             sends_video: false,
+            lost_each: 0,
             heard: Vec::new(),
             other: Vec::new(),
             due: Instant::now(),
@@ -110,11 +114,27 @@ impl Phone {
     /// Sends one packet of each stream.
     pub(crate) fn send_media(&mut self) {
         let voice = self.voice.packet(self.number);
-        self.send(&voice);
+        if !self.voice.sent.is_multiple_of(self.lost_each) {
+            self.send(&voice);
+        }
         if self.sends_video {
             let video = self.video.packet(self.number);
             self.send(&video);
         }
+    }
+
+    /// Reports this loss of the streams of these packets, each the last of its stream.
+    pub(crate) fn report_loss(&self, last: &[Heard], fraction_lost: u8) {
+        let block = |heard: &Heard| ReportBlock {
+            ssrc: heard.header.ssrc,
+            fraction_lost,
+            sequence_max: u32::from(heard.header.sequence),
+            ..ReportBlock::default()
+        };
+        let blocks: Vec<ReportBlock> = last.iter().map(block).collect();
+        let mut packet = Vec::new();
+        rtcp::write_receiver_report(self.voice.ssrc, &blocks, &mut packet);
+        self.send(&packet);
     }
 
     pub(crate) fn send(&self, packet: &[u8]) {

@@ -1,5 +1,6 @@
 //! Rows of `make e2e-telemetry`.
 
+use std::ffi::OsString;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
@@ -12,9 +13,19 @@ pub(crate) fn acceptance_row(id: &str, is_held: bool, figures: &Value, limits: &
     json!({"id": id, "held": is_held, "skipped": null, "figures": figures, "limits": limits})
 }
 
+/// The report that this run writes.
+fn path() -> Option<OsString> {
+    std::env::var_os("EVENKEEL_REPORT")
+}
+
+/// True in a run of `make e2e-telemetry`.
+pub(crate) fn is_reported() -> bool {
+    path().is_some()
+}
+
 /// Adds rows to the report of this run, if it has one.
 pub(crate) fn report(rows: &[Value]) {
-    let Some(path) = std::env::var_os("EVENKEEL_REPORT") else { return };
+    let Some(path) = path() else { return };
     let _alone = FILE.lock().unwrap_or_else(PoisonError::into_inner);
     let before = std::fs::read(&path).ok();
     let before = before.and_then(|before| serde_json::from_slice::<Value>(&before).ok());

@@ -57,6 +57,8 @@ fn await_gauge(at: &mut GatewayProcess, name: &str, value: u64) {
     wait_until(name, || metric(at, name, "") == Some(value));
 }
 
+const LAG: &str = "evenkeel_group_lag_seconds";
+
 fn is_ready(at: &mut GatewayProcess) -> bool {
     at.ask(async |client| client.is_ready().await).unwrap()
 }
@@ -95,6 +97,9 @@ fn operator_lets_a_lone_gateway_serve() {
     expect_echo(&mut ann, "packets come back");
     let (status, message) = refusal(&mut second, "edge-1");
     assert_eq!((status, &*message), (409, "this gateway owns the addresses already"));
+    wait_until("no standby has its records", || {
+        metric(&mut second, LAG, "").is_some_and(|seconds| seconds > 0)
+    });
 
     place.set_link(0, true);
     {
@@ -102,6 +107,7 @@ fn operator_lets_a_lone_gateway_serve() {
         first.start_again();
     }
     await_replica(&mut second);
+    await_gauge(&mut second, LAG, 0);
     assert_eq!(ids(&mut first).len(), 1, "relayed");
     expect_echo(&mut ann, "its return changes nothing");
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_client::ServerEvent;
+use evenkeel_lab::client::DeviceFault;
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, CrowdPlan, ObservationWindow};
 use evenkeel_lab::relay::{Conditions, Direction};
@@ -25,6 +26,8 @@ const NAMED_MIN: f64 = 95.0;
 const FALSE_MAX: f64 = 2.0;
 /// Loss of a faulty segment, in per cent.
 const LOSS_PERCENT: u32 = 10;
+/// Random delay of packets in a faulty segment, which keep their order: an interarrival jitter of 22 to 37 ms.
+const DELAY_MAX: Duration = Duration::from_millis(300);
 /// A stopped gateway is stopped for this long in each second.
 const STOPPED: Duration = Duration::from_millis(300);
 /// Video frames per second of a device that falls behind.
@@ -46,10 +49,14 @@ enum FaultySegment {
     Node,
     Gateway,
     Device,
+    JitterUp,
+    JitterDown,
+    MutedMicrophone,
+    KeyFrames,
 }
 
 impl FaultySegment {
-    const ALL: [FaultySegment; 8] = [
+    const ALL: [FaultySegment; 12] = [
         FaultySegment::Nothing,
         FaultySegment::Uplink,
         FaultySegment::Downlink,
@@ -58,6 +65,10 @@ impl FaultySegment {
         FaultySegment::Node,
         FaultySegment::Gateway,
         FaultySegment::Device,
+        FaultySegment::JitterUp,
+        FaultySegment::JitterDown,
+        FaultySegment::MutedMicrophone,
+        FaultySegment::KeyFrames,
     ];
 
     fn id(self) -> &'static str {
@@ -70,19 +81,40 @@ impl FaultySegment {
             FaultySegment::Node => "link.node",
             FaultySegment::Gateway => "link.gateway",
             FaultySegment::Device => "link.device",
+            FaultySegment::JitterUp => "link.uplink.jitter",
+            FaultySegment::JitterDown => "link.downlink.jitter",
+            FaultySegment::MutedMicrophone => "link.none.muted",
+            FaultySegment::KeyFrames => "link.device.key-frames",
         }
     }
 
     /// The segment that the gateway should name.
     fn segment(self) -> Option<&'static str> {
         match self {
-            FaultySegment::Nothing => None,
-            FaultySegment::Uplink => Some("uplink"),
-            FaultySegment::Downlink => Some("downlink"),
+            FaultySegment::Nothing | FaultySegment::MutedMicrophone => None,
+            FaultySegment::Uplink | FaultySegment::JitterUp => Some("uplink"),
+            FaultySegment::Downlink | FaultySegment::JitterDown => Some("downlink"),
             FaultySegment::LegUp | FaultySegment::LegDown => Some("leg"),
             FaultySegment::Node => Some("node"),
             FaultySegment::Gateway => Some("gateway"),
-            FaultySegment::Device => Some("device"),
+            FaultySegment::Device | FaultySegment::KeyFrames => Some("device"),
+        }
+    }
+
+    /// The signs by which it may show.
+    fn signs(self) -> &'static [&'static str] {
+        match self {
+            FaultySegment::Nothing | FaultySegment::MutedMicrophone => &[],
+            FaultySegment::Uplink
+            | FaultySegment::Downlink
+            | FaultySegment::LegUp
+            | FaultySegment::LegDown
+            | FaultySegment::Node => &["loss"],
+            // Sockets may overflow while the gateway is stopped.
+            FaultySegment::Gateway => &["stall", "loss"],
+            FaultySegment::Device => &["few-frames"],
+            FaultySegment::JitterUp | FaultySegment::JitterDown => &["jitter"],
+            FaultySegment::KeyFrames => &["no-key-frame"],
         }
     }
 
@@ -93,8 +125,12 @@ impl FaultySegment {
         match self {
             FaultySegment::Nothing => false,
             // The other session hears it.
-            FaultySegment::Uplink => room_is_faulty,
-            FaultySegment::Downlink | FaultySegment::Device => room_is_faulty && is_first,
+            FaultySegment::Uplink | FaultySegment::JitterUp => room_is_faulty,
+            FaultySegment::Downlink
+            | FaultySegment::JitterDown
+            | FaultySegment::Device
+            | FaultySegment::MutedMicrophone
+            | FaultySegment::KeyFrames => room_is_faulty && is_first,
             FaultySegment::LegUp
             | FaultySegment::LegDown
             | FaultySegment::Node
@@ -104,7 +140,10 @@ impl FaultySegment {
 
     /// The session that the gateway should name: that of the fault if it is one of a client, else the session itself.
     fn at(self, session: u64) -> u64 {
-        if self == FaultySegment::Uplink { session.div_ceil(2) * 2 - 1 } else { session }
+        match self {
+            FaultySegment::Uplink | FaultySegment::JitterUp => session.div_ceil(2) * 2 - 1,
+            _ => session,
+        }
     }
 
     fn layout(self) -> Layout {
@@ -168,8 +207,8 @@ impl DiagnosisReport {
 fn line(row: &AcceptanceRow) -> String {
     let held = if row.held { "held" } else { "MISSED" };
     match &row.skipped {
-        Some(reason) => format!("{:<14} skipped: {reason}", row.id),
-        None => format!("{:<14} {held:<6} {:?}", row.id, row.figures),
+        Some(reason) => format!("{:<22} skipped: {reason}", row.id),
+        None => format!("{:<22} {held:<6} {:?}", row.id, row.figures),
     }
 }
 
@@ -184,7 +223,7 @@ async fn play(
     let plan = CrowdPlan {
         both_ways: true,
         natted: true,
-        video: faulty == FaultySegment::Device,
+        video: matches!(faulty, FaultySegment::Device | FaultySegment::KeyFrames),
         labels: [("region".to_owned(), "east".to_owned())].into(),
         seed,
         ..CrowdPlan::new(sessions)
@@ -213,25 +252,45 @@ async fn play(
 }
 
 fn inject(faulty: FaultySegment, begins: bool, stage: &Stage, crowd: &Crowd) -> Result<(), String> {
-    let conditions =
-        if begins { Conditions::loss_percent(LOSS_PERCENT) } else { Conditions::default() };
+    let conditions = match faulty {
+        _ if !begins => Conditions::default(),
+        FaultySegment::JitterUp | FaultySegment::JitterDown => {
+            Conditions { jitter: DELAY_MAX, ..Conditions::default() }
+        }
+        _ => Conditions::loss_percent(LOSS_PERCENT),
+    };
     let sessions = crowd.by_id().values().copied();
     // A fault of a client is at the first session of its room.
     let firsts = sessions.filter(|session| session % 2 == 1 && faulty.hits(*session));
     let firsts: BTreeSet<u64> = firsts.collect();
     let impair = |direction| crowd.impair(&firsts, direction, conditions);
+    let device = |sessions: &BTreeSet<u64>, fault| {
+        let fault = if begins { fault } else { DeviceFault::default() };
+        crowd.set_device_fault(sessions, fault);
+    };
     let links = || stage.nodes.iter().filter_map(|node| node.link.as_ref());
     match faulty {
         FaultySegment::Nothing | FaultySegment::Gateway => {}
-        FaultySegment::Uplink => impair(Direction::Up),
-        FaultySegment::Downlink => impair(Direction::Down),
+        FaultySegment::Uplink | FaultySegment::JitterUp => impair(Direction::Up),
+        FaultySegment::Downlink | FaultySegment::JitterDown => impair(Direction::Down),
         FaultySegment::LegUp => links().for_each(|link| link.set(Direction::Up, conditions)),
         FaultySegment::LegDown => links().for_each(|link| link.set(Direction::Down, conditions)),
         FaultySegment::Node => {
             let signal = if begins { Signal::SIGUSR1 } else { Signal::SIGUSR2 };
             stage.nodes.iter().try_for_each(|node| stage.signal(&node.name, signal))?;
         }
-        FaultySegment::Device => crowd.set_frame_rate(&firsts, begins.then_some(FRAMES)),
+        FaultySegment::Device => {
+            let frames_per_second = Some(FRAMES);
+            device(&firsts, DeviceFault { frames_per_second, ..DeviceFault::default() });
+        }
+        FaultySegment::MutedMicrophone => {
+            device(&firsts, DeviceFault { is_muted: true, ..DeviceFault::default() });
+        }
+        FaultySegment::KeyFrames => {
+            // The other session of the room requests what the first one does not send.
+            let others = firsts.iter().map(|first| first + 1).collect();
+            device(&others, DeviceFault { requests_key_frames: true, ..DeviceFault::default() });
+        }
     }
     Ok(())
 }
@@ -268,14 +327,17 @@ impl NameCounts {
             let is_right = |event: &&&ServerEvent| {
                 let impairment = &event.data["impairment"];
                 let at = window.by_id.get(&word(&impairment["impaired_by"]));
-                impairment["segment"].as_str() == expected && at == Some(&faulty.at(*session))
+                impairment["segment"].as_str() == expected
+                    && impairment["sign"].as_str().is_some_and(|it| faulty.signs().contains(&it))
+                    && at == Some(&faulty.at(*session))
             };
             let (right, wrong) = (named().find(is_right), named().find(|event| !is_right(event)));
             self.all += 1;
             if let Some(wrong) = wrong {
                 self.falsely += 1;
-                *self.false_names.entry(word(&wrong.data["impairment"]["segment"])).or_default() +=
-                    1;
+                let impairment = &wrong.data["impairment"];
+                let name = ["segment", "sign"].map(|of| word(&impairment[of])).join(" ");
+                *self.false_names.entry(name).or_default() += 1;
             }
             if expected.is_some() {
                 self.hit += 1;

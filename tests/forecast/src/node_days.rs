@@ -35,6 +35,7 @@ impl NodeDays {
         let sample = |GeneratedMinute { round_trip_ms, loss }: GeneratedMinute| NodeSample {
             round_trip_ms: Some(round_trip_ms),
             loss: loss.clamp(0.0, 1.0),
+            ..NodeSample::default()
         };
         NodeDays { samples: samples.into_iter().map(sample).collect(), failure }
     }
@@ -130,6 +131,7 @@ fn decay(samples: &mut [GeneratedMinute], rng: &mut Rng) -> TruthEvent {
         match sign {
             DecaySign::Delay => sample.round_trip_ms *= 1.0 + (highest - 1.0) * share,
             DecaySign::Loss => sample.loss += highest * share,
+            DecaySign::Memory | DecaySign::Restarts => unreachable!("no day has this sign"),
         }
     }
     let until = at + 30 + NODE_HOLD_MINUTES as usize;

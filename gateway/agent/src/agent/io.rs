@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use evenkeel_media::trunk::message::NodeFault;
+use evenkeel_media::trunk::message::{NodeFault, ProcessReport};
 
 use crate::sessions::SessionSlot;
 
@@ -26,6 +26,8 @@ pub(crate) trait Io {
     fn start(&mut self, now: Instant) -> bool;
     /// Kills, stops or wakes the server's process. Returns whether it is running.
     fn signal(&mut self, how: NodeFault) -> bool;
+    /// Memory and age of the server's process, while it runs.
+    fn process_report(&self) -> Option<ProcessReport>;
     fn log(&mut self, line: &str);
 }
 

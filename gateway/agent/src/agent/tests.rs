@@ -2,7 +2,7 @@ mod encryption;
 mod groups;
 
 use evenkeel_fuzz::Corpus;
-use evenkeel_media::trunk::message::{ClockRefusal, NodeLoad};
+use evenkeel_media::trunk::message::{ClockRefusal, NodeLoad, ProcessReport};
 use evenkeel_media::trunk::{Bundle, entries};
 
 use super::*;
@@ -21,6 +21,7 @@ struct Fake {
     log: Vec<String>,
     opening: Option<OpeningState>,
     has_process: bool,
+    report: Option<ProcessReport>,
 }
 
 impl Io for Fake {
@@ -50,6 +51,10 @@ impl Io for Fake {
     fn signal(&mut self, how: NodeFault) -> bool {
         self.signals.push(how);
         self.has_process
+    }
+
+    fn process_report(&self) -> Option<ProcessReport> {
+        self.report
     }
 
     fn log(&mut self, line: &str) {
@@ -692,4 +697,13 @@ fn answer_is_never_longer_than_its_question() {
     }
     scene.agent.handle_process(false, scene.now, &mut scene.io);
     assert!(scene.io.sent.iter().all(|(_, said)| said.len() <= probe.len()));
+}
+
+#[test]
+fn process_is_reported_while_it_runs() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.ask(&TrunkQuestion::Process), None);
+    let report = ProcessReport { memory_permille: 420, age_s: 7 };
+    scene.io.report = Some(report);
+    assert_eq!(scene.ask(&TrunkQuestion::Process), Some(TrunkAnswer::Process(report)));
 }

@@ -47,6 +47,48 @@ fn readable_figure_above_processor_time_counts() {
 #[test]
 fn own_processor_time_is_readable() {
     let pid = std::process::id() as i32;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let stat = read_to_string(format!("/proc/{pid}/stat")).unwrap();
     assert!(ticks(&stat).is_some());
+}
+
+#[test]
+fn memory_is_limited_by_control_groups() {
+    let root = tempdir().unwrap();
+    let limit = |folder: &str, limit: &str| {
+        let folder = root.path().join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("memory.max"), limit).unwrap();
+    };
+    limit("a", "2097152\n");
+    limit("a/b", "max\n");
+    let limits = |cgroup: &str| group_limits(cgroup, root.path()).collect::<Vec<_>>();
+    assert_eq!(limits("1:name=x:/a\n0::/a/b\n"), [2_048]);
+    assert!(limits("0::/\n").is_empty());
+    assert!(limits("").is_empty());
+}
+
+#[test]
+fn memory_is_a_share_and_age_counts_from_boot() {
+    let report = |resident, limit, up_s, started| {
+        let ProcessReport { memory_permille, age_s } = report(resident, limit, up_s, started)?;
+        Some((memory_permille, age_s))
+    };
+    assert_eq!(report(420, 1_000, 7_000, 123_456), Some((420, 5_766)));
+    assert_eq!(
+        report(3_000, 1_000, 10, 1_100),
+        Some((3_000, 0)),
+        "started after the clock was read"
+    );
+    assert_eq!(report(u64::MAX, 1, u64::MAX, 0), Some((u16::MAX, u32::MAX)));
+    assert_eq!(report(1, 0, 7, 0), None);
+}
+
+#[test]
+fn memory_and_age_of_own_process_are_readable() {
+    assert_eq!(kib("VmPeak:\t 9 kB\nVmRSS:\t    7420 kB\n", "VmRSS:"), Some(7_420));
+    assert_eq!(field("7 (a) b) S 1 7", 4), Some(1));
+    let report = process(std::process::id() as i32).unwrap();
+    assert!(report.memory_permille <= 1_000, "{report:?}");
+    assert!(report.age_s < 24 * 3_600, "{report:?}");
+    assert_eq!(process(-1), None);
 }

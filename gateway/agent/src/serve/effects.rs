@@ -5,13 +5,14 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::trunk::message::NodeFault;
+use evenkeel_media::trunk::message::{NodeFault, ProcessReport};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::signal::Signal;
 
 use crate::agent::{Io, MediaPacket, OpeningState};
 use crate::commands::{CommandJob, CommandResult, Commands};
 use crate::config::{Config, MediaConfig, RtcpConfig, Server};
+use crate::load;
 use crate::process::WatchedProcess;
 use crate::sessions::SessionSlot;
 
@@ -297,6 +298,10 @@ impl Io for SystemIo {
         let done = self.process.as_ref().is_some_and(|process| process.signal(signal));
         log(&format!("drill: {}{}", how.name(), if done { "" } else { " (no process)" }));
         done
+    }
+
+    fn process_report(&self) -> Option<ProcessReport> {
+        load::process(self.process.as_ref()?.pid()?)
     }
 
     fn log(&mut self, line: &str) {

@@ -156,7 +156,7 @@ impl Series<'_> {
 
 fn healthy(metrics: &BTreeSet<&'static str>, step: u64) -> Vec<MetricSample> {
     let mut series = Series { metrics, samples: Vec::new() };
-    // Steps since the process began, whose counters begin with 0.
+    // Steps since the process began: its counters begin with 0.
     let process = if step < UPGRADE { step } else { step - UPGRADE };
     series.of_sessions(step, process);
     series.of_nodes(step);

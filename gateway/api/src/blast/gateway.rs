@@ -17,7 +17,7 @@ use crate::gateway::with_served;
 pub(super) struct GatewayLoss {
     #[serde(flatten)]
     member: MemberLoss,
-    /// `None` for another member, whose sessions are not known one by one.
+    /// `None` for another member: its sessions are not known one by one.
     #[serde(flatten)]
     sessions: Option<LostSessions>,
 }

@@ -5,8 +5,8 @@ use std::time::Instant;
 use evenkeel_control::samples::closed_session;
 use evenkeel_dataplane::worker::ShedRun;
 use evenkeel_model::{
-    BreakerMode, BreakerState, CloseReason, EvidenceSource, Health, Impairment, MoveCause,
-    MoveOutcome, NewcomerAction, Op, PathEvidence, PathSegment, PluginFault, StartPhase,
+    BreakerMode, BreakerState, CloseReason, EvidenceSource, Health, Impairment, ImpairmentSign,
+    MoveCause, MoveOutcome, NewcomerAction, Op, PathEvidence, PathSegment, PluginFault, StartPhase,
     StartRefusal, StopPhase,
 };
 
@@ -244,12 +244,14 @@ fn steps_of_elastic_nodes_are_published() {
 pub(super) fn impairment() -> Impairment {
     Impairment {
         segment: PathSegment::Uplink,
+        sign: ImpairmentSign::Loss,
         at: SessionId(18),
         loss_ppm: 100_000,
         confidence: 99,
         evidence: PathEvidence {
             senders_ppm: Some(100_000),
             from_node_ppm: Some(102_000),
+            client_jitter_us: Some(12_000),
             frames: Some([5, 25]),
             late: Duration::from_millis(3),
             ..PathEvidence::default()
@@ -259,9 +261,11 @@ pub(super) fn impairment() -> Impairment {
 
 pub(super) fn impairment_json() -> Value {
     json!({
-        "segment": "uplink", "impaired_by": "s18", "loss_ppm": 100_000, "confidence_percent": 99,
+        "segment": "uplink", "sign": "loss", "impaired_by": "s18", "loss_ppm": 100_000,
+        "confidence_percent": 99,
         "evidence": {
-            "senders_ppm": 100_000, "from_node_ppm": 102_000, "frames_per_second": 5,
+            "senders_ppm": 100_000, "from_node_ppm": 102_000, "client_jitter_us": 12_000,
+            "frames_per_second": 5,
             "usual_frames_per_second": 25, "gateway_late_ms": 3, "gateway_dropped_ppm": 0,
         },
     })

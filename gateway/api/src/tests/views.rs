@@ -1,6 +1,6 @@
 //! Lists and operators' verbs, with names in place of control's ids.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use evenkeel_control::{
     AgentError, BreakerTarget, ListChange, ModeView, NodeOrder, NotReloaded, Operation,
@@ -9,7 +9,7 @@ use evenkeel_control::{
     TraceIds,
 };
 use evenkeel_core::{
-    ArmStatistics, Failback, Impossible, NodeStanding, RegionStanding, RoomStanding,
+    ArmStatistics, Failback, Impossible, NodeStanding, ProcessState, RegionStanding, RoomStanding,
     SessionStanding,
 };
 use evenkeel_media::trunk::message::NodeFault;
@@ -17,6 +17,7 @@ use evenkeel_model::{
     Arm, BreachCount, BreakerMode, BreakerState, ClientTransport, EvidenceSource, Figure, Health,
     Measures, Metric, Plan, PluginFault, RedundancyMode,
 };
+use evenkeel_process::unix_us;
 use evenkeel_revisions::{CandidateCalls, CandidateStatus, CohortSize, PolicyStatus, RolloutStage};
 
 use super::*;
@@ -132,6 +133,8 @@ fn rooms_nodes_and_policies_are_listed() {
 
     let asking = world.ask("GET /v1/nodes", "");
     let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
+    let before_us = unix_us(SystemTime::now());
+    let started = Instant::now().checked_sub(Duration::from_secs(7)).unwrap();
     let node = NodeStanding {
         hop: Hop { node: NodeId(0), incarnation: Incarnation(2) },
         health: Health::Suspect,
@@ -148,6 +151,7 @@ fn rooms_nodes_and_policies_are_listed() {
         load_permille: 250,
         carried_kbps: 90,
         reported_permille: Some(420),
+        process: Some(ProcessState { memory_permille: 300, started }),
         rooms: 3,
         round_trip: Some(Duration::from_micros(700)),
         loss_ppm: 0,
@@ -156,6 +160,11 @@ fn rooms_nodes_and_policies_are_listed() {
         zone_breaker_mode: BreakerMode::Auto,
     };
     reply.send(vec![node]).unwrap();
+    let mut body = asking.answer().1;
+    let started_us = body["nodes"][0]["process_started_us"].take().as_u64().unwrap();
+    let after_us = unix_us(SystemTime::now());
+    // A millisecond for readings of two clocks.
+    assert!((before_us - 7_001_000..after_us - 6_999_000).contains(&started_us), "{started_us}");
     let right = json!({"nodes": [{
         "node": "east-a1", "region": "east", "zone": "a", "incarnation": 2, "health": "suspect",
         "suspected_by": ["cohort"],
@@ -163,9 +172,9 @@ fn rooms_nodes_and_policies_are_listed() {
         "needed_for": "load", "capacity_kbps": 900,
         "opening": 4, "queued": 5, "load_permille": 250, "carried_permille": 100,
         "reported_permille": 420,
-        "rooms": 3, "round_trip_us": 700,
+        "memory_permille": 300, "process_started_us": null, "rooms": 3, "round_trip_us": 700,
     }]});
-    assert_eq!(asking.answer().1, right);
+    assert_eq!(body, right);
 
     let asking = world.ask("GET /v1/policies", "");
     let ControlRequest::Policies(reply) = world.request() else { panic!("policies") };

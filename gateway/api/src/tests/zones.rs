@@ -32,6 +32,7 @@ fn node_standing(number: u32, rooms: u32, draining: bool) -> NodeStanding {
         load_permille: 250,
         carried_kbps: 0,
         reported_permille: None,
+        process: None,
         rooms,
         round_trip: None,
         loss_ppm: 0,
@@ -178,6 +179,39 @@ fn carrier_losses_name_clients_addresses_and_nodes() {
     let (status, body) = asking.answer();
     let (lost, right) = (&body["carriers"][0], json!(["west-b1"]));
     assert_eq!((status, &lost["nodes"], &body["nodes"]), (200, &right, &right), "{body}");
+}
+
+#[test]
+fn loss_is_played_in_each_mode() {
+    let mut gateway = gateway_with(&["ct", "cu"]);
+    let mut world = World::start();
+    let asking = world.ask("GET /v1/blast?nodes=east-a1&modes=true", "");
+    let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
+    reply.send(vec![node_standing(0, 2, false), node_standing(1, 0, false)]).unwrap();
+    copy_nodes(&mut world, &mut gateway);
+    let (records, now) = (gateway.records(), std::time::Instant::now());
+    let ControlRequest::CopyNodes(reply) = world.request() else { panic!("nodes") };
+    reply.send(Box::new(records.copy_nodes())).unwrap();
+    let ControlRequest::CopyRooms { after, reply } = world.request() else { panic!("rooms") };
+    let rooms = records.copy_rooms(after, now).filter_map(|(_, room)| room);
+    reply.send(Slice { items: rooms.collect(), last: None }).unwrap();
+    let ControlRequest::CopySessions { after, reply } = world.request() else { panic!("sessions") };
+    let sessions = records.copy_sessions(after).filter_map(|(_, session)| session);
+    reply.send(Slice { items: sessions.collect(), last: None }).unwrap();
+    let (status, body) = asking.answer();
+    assert_eq!((status, &body["nodes"]), (200, &json!(["east-a1"])), "{body}");
+    let modes = body["modes"].as_array().unwrap();
+    let names: Vec<&str> = modes.iter().map(|mode| mode["mode"].as_str().unwrap()).collect();
+    assert_eq!(names, ["hitless", "hot", "active-active", "cold", "regional"]);
+    let right = json!({
+        "mode": "hot", "rooms": 2, "rooms_without_spare": 0, "needed_kbps": 0, "free_kbps": 1_744,
+        "bandwidth_cost": 0.0, "unplaced_sessions": 0, "reduced_sessions": 0,
+        "outage_ms": {"p50": 24.0, "max": 24.0},
+    });
+    assert_eq!(modes[1], right);
+    let hitless = (&modes[0]["bandwidth_cost"], &modes[0]["outage_ms"]["max"]);
+    assert_eq!(hitless, (&json!(1.0), &json!(0.0)));
+    assert_eq!(modes[3]["rooms_without_spare"], 2);
 }
 
 #[test]

@@ -36,7 +36,7 @@ impl Scene {
             zone,
             region: names[zone.0 as usize].region,
             is_listed: true,
-            takes_rooms: true,
+            load_permille: Some(0),
             loses: Some(false),
         };
         let (zones, now) = ([A, B, FAR].map(judged).to_vec(), Instant::now());
@@ -131,21 +131,25 @@ fn last_closed_zone_stays_closed() {
 }
 
 #[test]
-fn zone_stays_closed_while_no_other_takes_rooms() {
+fn zone_stays_closed_while_no_other_has_capacity() {
     let mut scene = Scene::new();
     scene.zones.remove(2);
-    scene.zones[1].takes_rooms = false;
-    assert_eq!(scene.hear(&[(A, 15), (B, 0)]), []);
-    scene.zones[1].takes_rooms = true;
+    for load in [None, Some(TAKES_BELOW)] {
+        scene.zones[1].load_permille = load;
+        assert_eq!(scene.hear(&[(A, 15), (B, 0)]), [], "{load:?}");
+    }
+    scene.zones[1].load_permille = Some(TAKES_BELOW - 1);
     assert_eq!(scene.hear(&[(A, 15), (B, 0)]), zone("a", BreakerState::Open));
-    scene.zones[1].takes_rooms = false;
-    assert_eq!(scene.hear(&[(A, 15)]), zone("a", BreakerState::Closed), "the other nodes died");
+    scene.zones[1].load_permille = Some(KEEPS_BELOW - 1);
+    assert_eq!(scene.hear(&[(A, 15), (B, 0)]), []);
+    scene.zones[1].load_permille = Some(KEEPS_BELOW);
+    assert_eq!(scene.hear(&[(A, 15)]), zone("a", BreakerState::Closed));
 }
 
 #[test]
 fn held_zone_stays_open_without_an_alternative() {
     let mut scene = Scene::new();
-    scene.zones[1].takes_rooms = false;
+    scene.zones[1].load_permille = None;
     scene.hold(A, BreakerMode::Open);
     assert_eq!(scene.weigh(), []);
     assert_eq!(scene.admits(), [false, true, true]);

@@ -63,12 +63,41 @@ fn impairment_is_explained_with_its_evidence() {
         ["  impaired by this gateway: 100 % certain", "    this gateway was late by 300 ms"];
     assert_eq!(impairment(&gateway), right);
     let device = json!({
-        "segment": "device", "impaired_by": "s1", "loss_ppm": 0, "confidence_percent": 98,
+        "segment": "device", "sign": "few-frames", "impaired_by": "s1", "loss_ppm": 0,
+        "confidence_percent": 98,
         "evidence": {"frames_per_second": 5, "usual_frames_per_second": 25, "gateway_late_ms": 0},
     });
     let right = [
-        "  impaired by the device of s1: 98 % certain",
+        "  impaired by the device of s1: few video frames, 98 % certain",
         "    video: 5 frames a second, usually 25",
     ];
     assert_eq!(impairment(&device), right);
+    let device = json!({
+        "segment": "device", "sign": "no-key-frame", "impaired_by": "s1", "confidence_percent": 99,
+        "evidence": {"key_frame_missing_ms": 2_100, "silent_packets": 620},
+    });
+    let right = [
+        "  impaired by the device of s1: no key frame, 99 % certain",
+        "    video: key frames requested for 2100 ms, none came",
+        "    voice: 620 packets, none with sound",
+    ];
+    assert_eq!(impairment(&device), right);
+    let jitter = json!({
+        "segment": "leg", "sign": "jitter", "impaired_by": "s1", "confidence_percent": 99,
+        "evidence": {"uplink_jitter_us": 2_100, "from_node_jitter_us": 45_000, "probes_jitter_us": 30_000},
+    });
+    let right = [
+        "  impaired by the leg: jitter, 99 % certain",
+        "    jitter: uplink 2 ms, from the node 45 ms, of probes 30 ms",
+    ];
+    assert_eq!(impairment(&jitter), right);
+    let delay = json!({
+        "segment": "unknown", "sign": "delay", "impaired_by": "s1", "confidence_percent": 98,
+        "evidence": {"client_round_trip_us": 420_000, "node_round_trip_us": 3_000},
+    });
+    let right = [
+        "  impaired by an unknown segment: delay, 98 % certain",
+        "    round trip: to the client 420 ms, to the node 3 ms",
+    ];
+    assert_eq!(impairment(&delay), right);
 }

@@ -14,6 +14,30 @@ fn slo_shows_its_highest_burn_rate() {
 }
 
 #[test]
+fn last_reload_shows_its_outcome() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
+    let outcome = |fields: Value| {
+        let mut reload = json!({"at_us": 57_000_000, "by": "file"});
+        reload.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        last_reload(&reload, now).unwrap()
+    };
+    assert_eq!(outcome(json!({})), "last reload 3 s ago, by file: applied");
+    let refused = outcome(json!({"reason": "found nothing"}));
+    assert_eq!(refused, "last reload 3 s ago, by file: refused, nothing changed: found nothing");
+    let partly = outcome(json!({"refused": [{}], "requires_restart": ["[limits]", "[admin]"]}));
+    assert!(partly.ends_with(": 1 policies not replaced; restart for [limits], [admin]"));
+    assert_eq!(last_reload(&Value::Null, now), None);
+}
+
+#[test]
+fn failed_exports_show_their_duration_and_number() {
+    let failing = json!({"signal": "spans", "since_us": 1_000_000, "failures": 12});
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(301);
+    let expected = "  spans not exported for 5 min: 12 attempts failed";
+    assert_eq!(export_failure_line(&failing, now), expected);
+}
+
+#[test]
 fn forecast_shows_its_time_and_evidence() {
     let line = |kind: &str, evidence: Value| {
         let forecast = json!({

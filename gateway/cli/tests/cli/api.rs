@@ -127,21 +127,6 @@ fn control_characters_from_outside_are_escaped() {
 }
 
 #[test]
-fn status_shows_start_and_shutdown() {
-    for (state, words) in [("starting", "compiling policies"), ("draining", "shutting down")] {
-        let status = json!({"state": state, "sessions": 2, "rooms": 1});
-        let api = Api::start(vec![
-            ("GET /v1/status ", status),
-            ("GET /v1/nodes ", json!({"nodes": []})),
-            ("GET /v1/policies ", policies(&json!("trap: unreachable"))),
-        ]);
-        let said = said(&evenkeel(&api.socket, &["status"]));
-        assert!(said.contains("2 sessions in 1 rooms") && said.contains(words), "{said}");
-        assert!(said.contains("failing: trap: unreachable"), "{said}");
-    }
-}
-
-#[test]
 fn configuration_in_force_is_printed_as_toml() {
     let in_force = json!({
         "file": "evenkeel.toml", "sha256": "5f0c", "read_us": 0, "requires_restart": ["[limits]"],

@@ -9,3 +9,4 @@ mod newcomer;
 mod plugin;
 mod policy;
 mod signing;
+mod status;

@@ -201,6 +201,28 @@ fn operations_of_the_owner_replace_those_of_the_standby() {
 }
 
 #[test]
+fn started_nodes_are_read_by_the_next_process() {
+    let folder = tempdir().unwrap();
+    let nodes = |names: &[&str]| names.iter().map(|name| Box::from(*name)).collect();
+    let written = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let mut log = open(&folder);
+    let path = log.started_nodes.path.clone().unwrap();
+    log.keep_started_nodes(nodes(&["a", "b"]));
+    while !written(&path).contains('b') {
+        std::thread::yield_now();
+    }
+    assert_eq!(*open(&folder).started_nodes(), nodes(&["a", "b"]));
+    // A standby that takes over has none, by the record of its owner.
+    let mut standby = OperationLog::open(Some(folder.path()), Path::new("/admin.sock"), true);
+    standby.resume();
+    standby.keep_started_nodes(BTreeSet::new());
+    while written(&path).contains('b') {
+        std::thread::yield_now();
+    }
+    assert_eq!(*open(&folder).started_nodes(), BTreeSet::new());
+}
+
+#[test]
 fn member_without_a_record_reads_its_file() {
     let folder = tempdir().unwrap();
     keep(&mut open(&folder), [drain("a", true)]);

@@ -201,18 +201,28 @@ fn replica_keeps_breakers_until_nodes_come_again() {
     gateway.hold_client_breaker(&group, BreakerMode::Closed, now).unwrap();
     let mut first = fixture("v2");
     first.changed.core.client_breakers = gateway.records().of_nodes().client_breakers;
+    let closed = serde_json::json!({"failures": 1, "openings": 0, "open_until": null});
+    first.changed.core.provider_breakers =
+        serde_json::from_value(serde_json::json!({"cloud": closed})).unwrap();
     let number = first.number;
     let mut replica = Replica::new();
     replica.apply(RecordBatch::decode(&first.encode(), None).unwrap()).unwrap();
     let mut second = RecordBatch { number: number + 1, ..fixture("v2") };
     second.changed.core.nodes.clear();
     replica.apply(second).unwrap();
-    let kept = |replica: &Replica| replica.clone().snapshot().unwrap().core.client_breakers.len();
-    assert_eq!(kept(&replica), 1);
+    let kept = |replica: &Replica| {
+        let core = replica.clone().snapshot().unwrap().core;
+        (core.client_breakers.len(), core.provider_breakers.len())
+    };
+    assert_eq!(kept(&replica), (1, 1));
     let third = RecordBatch { number: number + 2, ..fixture("v2") };
     let has_nodes = !third.changed.core.nodes.is_empty();
     replica.apply(third).unwrap();
-    assert_eq!((has_nodes, kept(&replica)), (true, 0), "batches of an earlier version have none");
+    assert_eq!(
+        (has_nodes, kept(&replica)),
+        (true, (0, 0)),
+        "batches of an earlier version have none"
+    );
 }
 
 #[test]

@@ -20,14 +20,16 @@ impl Capacity {
     ) -> bool {
         effects.set(Timer::Breakers, now + WINDOW);
         let zones: BTreeSet<ZoneId> = nodes.iter().map(|node| node.settings.zone).collect();
+        let ledger = self.ledger();
         let judged = |zone| {
             let there = || nodes.in_domain(FailureDomain::Zone(zone));
             let running = || there().filter(|node| node.runs());
+            let takers = there().filter(|node| node.welcomes_rooms() && !node.loses());
             JudgedZone {
                 zone,
                 region: nodes.zones()[zone.0 as usize].region,
                 is_listed: there().any(|node| !node.trust.removed),
-                takes_rooms: there().any(Node::takes_rooms),
+                load_permille: takers.map(|node| ledger.permille(node.id)).min(),
                 loses: running().next().map(|_| running().all(Node::loses)),
             }
         };
@@ -38,6 +40,13 @@ impl Capacity {
         let closed = events.iter().any(closes);
         events.into_iter().for_each(|event| effects.event(event));
         closed
+    }
+
+    /// Ends the breakers of zones without nodes, before another zone gets the number of one.
+    pub(crate) fn forget_empty_zones(&mut self, nodes: &NodeTable, effects: &mut Effects) {
+        let used: BTreeSet<ZoneId> = nodes.iter().map(|node| node.settings.zone).collect();
+        let events = self.domain_breakers.forget_empty(|zone| used.contains(&zone), nodes.zones());
+        events.into_iter().for_each(|event| effects.event(event));
     }
 
     /// Counts a successful or failed opening at the node.

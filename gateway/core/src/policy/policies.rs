@@ -38,7 +38,7 @@ const HIDDEN_MAX: u32 = 2;
 pub(crate) struct Policies {
     all: BTreeMap<PolicyName, Policy>,
     memos: BTreeMap<PolicyName, Memos>,
-    pub(super) activations: ActivationJudges,
+    pub(crate) activations: ActivationJudges,
     pub(crate) harmful: Vec<HarmfulRevision>,
     /// Sessions and rooms may keep states of revisions that are no longer loaded.
     pub(crate) keeps_older: bool,

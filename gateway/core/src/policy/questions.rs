@@ -182,6 +182,18 @@ impl PendingQuestion {
     }
 }
 
+/// A failure ends after this time without another fault: a policy that is asked no more cannot recover by an answer. Longer than the
+/// minute for which the level must hold before its alert is sent.
+const FAILURE_ENDS_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// A policy without an answer since its last good one.
+#[derive(Debug)]
+pub(crate) struct PolicyFailure {
+    pub(crate) since: Instant,
+    last: Instant,
+    is_reported: bool,
+}
+
 /// Questions in flight, and the states and notes from answers.
 #[derive(Debug)]
 pub(crate) struct QuestionsInFlight {
@@ -191,8 +203,7 @@ pub(crate) struct QuestionsInFlight {
     pub(crate) started: Instant,
     /// Rooms to ask about, by routing policy and arm, also where the set binds no routing policy.
     reroutes: BTreeMap<(PolicyName, Arm), BTreeSet<RoomId>>,
-    /// Policies that fail, with the start of the failure.
-    pub(crate) failing: BTreeMap<PolicyName, Instant>,
+    pub(crate) failing: BTreeMap<PolicyName, PolicyFailure>,
     states: Interner<PluginState>,
 }
 
@@ -260,7 +271,8 @@ impl QuestionsInFlight {
         self.asks.values()
     }
 
-    /// Reports once that a policy fails, and once that it answers again.
+    /// Reports once that a policy fails, and once that it answers again. A single late answer is not reported: the policy may not be
+    /// asked again for long.
     pub(crate) fn note_standing(
         &mut self,
         policy: &PolicyName,
@@ -268,15 +280,34 @@ impl QuestionsInFlight {
         now: Instant,
         effects: &mut Effects,
     ) {
-        let failing = self.failing.contains_key(policy);
-        if fault.is_some() {
-            self.failing.entry(policy.clone()).or_insert(now);
-        } else {
-            self.failing.remove(policy);
-        }
-        if failing != fault.is_some() {
+        let changed = match (fault, self.failing.get_mut(policy)) {
+            (Some(fault), None) => {
+                let is_reported = *fault != PluginFault::Late;
+                let failure = PolicyFailure { since: now, last: now, is_reported };
+                self.failing.insert(policy.clone(), failure);
+                is_reported
+            }
+            (Some(_), Some(failure)) => {
+                failure.last = now;
+                !std::mem::replace(&mut failure.is_reported, true)
+            }
+            (None, _) => self.failing.remove(policy).is_some_and(|failure| failure.is_reported),
+        };
+        if changed {
             let (hook, policy) = (policy.hook, policy.clone());
             effects.event(CoreEvent::Standing { hook, policy, fault: fault.cloned() });
+        }
+    }
+
+    /// Ends failures without a recent fault.
+    pub(crate) fn end_old_failures(&mut self, now: Instant, effects: &mut Effects) {
+        let is_old = |_: &PolicyName, failure: &mut PolicyFailure| {
+            now.saturating_duration_since(failure.last) >= FAILURE_ENDS_AFTER
+        };
+        for (policy, failure) in self.failing.extract_if(.., is_old) {
+            if failure.is_reported {
+                effects.event(CoreEvent::Standing { hook: policy.hook, policy, fault: None });
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     CoreEvent, Decider, FailureDomain, Health, Impossible, MoveCause, NodeId, NodeSettings,
-    NotStarted, RegionId, RoomId, StartPhase, ZoneId,
+    NotStarted, RegionId, RoomId, StartPhase, Starts, ZoneId,
 };
 use evenkeel_nodes::{AgentWord, Node, NodeChange, NodeTransition};
 
@@ -228,6 +228,14 @@ impl NodeController<'_> {
             self.handle_eject(new, now)?;
         }
         Ok(())
+    }
+
+    /// An earlier process of this gateway started the node, if a hook still starts it.
+    pub fn handle_started(&mut self, id: NodeId) {
+        let node = self.0.nodes.get_mut(id);
+        if let Some(node) = node.filter(|node| node.settings.starts != Starts::ByItself) {
+            node.resume_start();
+        }
     }
 
     /// An operator ejects the node. Its rooms leave it at once, and it stays Down until

@@ -5,6 +5,7 @@ mod counts;
 mod install;
 mod media;
 mod packets;
+mod signs;
 mod slots;
 mod tally;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use evenkeel_model::{
 pub use install::{ClientAddressing, Install, SessionState};
 use media::{SenderFeedback, VoiceMeasurements};
 use serde::{Deserialize, Serialize};
+use signs::MediaSigns;
 pub(crate) use slots::SessionSlots;
 use tally::FlowTally;
 use validation::AddressValidation;
@@ -149,6 +151,8 @@ struct MediaState {
     /// Present until a client at the declared address has reported. Boxed, because few sessions need it for long.
     #[serde(default)]
     validation: Option<Box<AddressValidation>>,
+    #[serde(default)]
+    signs: MediaSigns,
 }
 
 /// The preferred codec of the session's first audio stream.
@@ -185,6 +189,7 @@ impl MediaState {
             missed_told: 0,
             shed: None,
             validation: needs_report.then(Box::default),
+            signs: MediaSigns::new(media.srtp == Srtp::Plain),
         })
     }
 
@@ -204,6 +209,7 @@ impl MediaState {
     /// Sets the hop and resets its counts. Returns the previous hop.
     fn set_current_hop(&mut self, hop: Hop) -> Option<Hop> {
         self.flow.forget_hop();
+        self.signs.forget_hop();
         self.current_hop.replace(hop)
     }
 }
@@ -421,6 +427,7 @@ impl WorkerSession {
         if let Some(state) = &mut self.state
             && let Some(request) = state.feedback.key_frame_of_client(cx.now)
         {
+            state.signs.note_key_frame_request(cx.now);
             cx.egress.stats.asked_key_frame(MediaDirection::ToClient);
             self.send_to_client(RtpSide::Rtcp, StreamKind::Video, &request, cx, |_| {});
         }
@@ -453,7 +460,7 @@ impl WorkerSession {
 
     /// Returns the session's summary; `None` before its first packet.
     pub(crate) fn summary(&mut self, now: Instant) -> Option<Summary> {
-        let MediaState { measurements, continuity, flow, missed_told, current_hop, .. } =
+        let MediaState { measurements, continuity, flow, signs, missed_told, current_hop, .. } =
             self.state.as_deref_mut()?;
         let lost_before = measurements.lost_up;
         let (measures, last_heard) = (measurements.interval(now), measurements.last_heard);
@@ -467,7 +474,9 @@ impl WorkerSession {
             lost,
             missed,
             lost_up,
-            ..std::mem::take(flow).into()
+            jitter_up_us: measurements.jitter_voice_us,
+            round_trip_us: measurements.round_trip_us,
+            ..signs.complete(std::mem::take(flow).into(), now)
         };
         let (totals, counts) = (self.totals(now), self.take_counts());
         Some(Summary { session: self.id, measures, last_heard, flow, totals, counts })

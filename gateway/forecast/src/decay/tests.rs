@@ -3,7 +3,13 @@ use super::*;
 const DAY: u64 = crate::MINUTES_OF_DAY;
 
 fn healthy() -> NodeSample {
-    NodeSample { round_trip_ms: Some(10.0), loss: 0.001 }
+    NodeSample {
+        round_trip_ms: Some(10.0),
+        loss: 0.001,
+        memory: Some(0.3),
+        started_s: Some(1_000),
+        may_restart: false,
+    }
 }
 
 /// A healthy node, and then the samples of so many minutes. Returns the first warning, with its minute.
@@ -91,7 +97,60 @@ fn trend_does_not_run_across_a_gap() {
 fn memory_is_bounded() {
     let mut node = DecayForecast::default();
     (0..10 * DAY).for_each(|minute| _ = node.sample(minute, healthy()));
-    let series = [&node.delay, &node.loss];
-    assert_eq!(series.map(|series| series.values.len()), [DAY_VALUES, TREND_VALUES]);
+    let series = [&node.delay, &node.loss, &node.memory];
+    let lengths = [DAY_VALUES, TREND_VALUES, TREND_VALUES];
+    assert_eq!(series.map(|series| series.values.len()), lengths);
     assert!(series.iter().all(|series| series.samples.len() <= VALUE_MINUTES as usize));
+}
+
+#[test]
+fn memory_that_leaks_is_warned_of_before_its_limit() {
+    // From 30 % to 90 % within 600 minutes.
+    let leaks = |minute: u64| 0.3 + 0.6 * minute as f64 / 600.0;
+    let found = warned(600, |minute, sample| NodeSample { memory: Some(leaks(minute)), ..sample });
+    let (minute, warning) = found.unwrap();
+    assert_eq!((warning.sign, warning.limit), (DecaySign::Memory, 0.9));
+    assert!((500..600).contains(&minute), "after {minute} minutes");
+    let cache = |minute: u64| if minute < 60 { 0.3 } else { 0.95 };
+    let found = warned(600, |minute, sample| NodeSample { memory: Some(cache(minute)), ..sample });
+    assert_eq!(found, None, "a cache that is full");
+}
+
+#[test]
+fn third_restart_within_two_hours_is_warned_of() {
+    let restarts = |every: u64| {
+        warned(300, move |minute, sample| {
+            let started_s = Some(1_000 + minute / every * every * 60);
+            NodeSample { started_s, ..sample }
+        })
+    };
+    let (minute, warning) = restarts(50).unwrap();
+    assert_eq!((minute, warning.sign, warning.value), (150, DecaySign::Restarts, 3.0));
+    assert_eq!(restarts(65), None);
+    let drifting = |minute: u64, sample: NodeSample| NodeSample {
+        started_s: Some(1_000 + minute % 5),
+        ..sample
+    };
+    assert_eq!(warned(300, drifting), None, "clocks");
+}
+
+#[test]
+fn restarts_of_drained_node_are_no_sign() {
+    let found = warned(300, |minute, sample| NodeSample {
+        started_s: Some(1_000 + minute / 20 * 1_200),
+        may_restart: minute % 20 >= 18,
+        ..sample
+    });
+    assert_eq!(found, None);
+}
+
+#[test]
+fn warning_of_restarts_ends() {
+    let mut node = DecayForecast::default();
+    let sample =
+        |minute: Minute| NodeSample { started_s: Some(1_000 + 60 * minute.min(3)), ..healthy() };
+    let warned: Vec<bool> =
+        (0..200).map(|minute| node.sample(minute, sample(minute)).is_some()).collect();
+    assert!(!warned[2] && warned[3] && warned[110]);
+    assert!(!warned[130]);
 }

@@ -11,7 +11,7 @@ fn region(load_kbps: f64, capacity_kbps: f64) -> BTreeMap<Arc<str>, RegionSample
 }
 
 fn nodes(loss: f64, changes: u32) -> BTreeMap<Arc<str>, NodeMinute> {
-    let sample = NodeSample { round_trip_ms: Some(10.0), loss };
+    let sample = NodeSample { round_trip_ms: Some(10.0), loss, ..NodeSample::default() };
     names([("a", NodeMinute { sample, changes })])
 }
 

@@ -6,28 +6,35 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn oldest_change_is_that_of_the_first_batch_without_confirmation() {
-    let (mut batches, start) = (UnconfirmedBatches::default(), Instant::now());
+    let start = Instant::now();
+    let mut batches = UnconfirmedBatches::new(start);
+    assert_eq!(batches.oldest(), Some(start), "no standby was there yet");
+    batches.handle_sent(1, true, start);
+    batches.handle_confirmed(1);
     assert_eq!(batches.oldest(), None);
-    for number in 1..=3 {
-        batches.handle_sent(number, start + SECOND * number as u32);
+    for number in 2..=4 {
+        batches.handle_sent(number, true, start + SECOND * number as u32);
     }
-    assert_eq!(batches.oldest(), Some(start + SECOND));
-    batches.handle_confirmed(2);
-    assert_eq!(batches.oldest(), Some(start + SECOND * 3));
+    assert_eq!(batches.oldest(), Some(start + SECOND * 2));
     batches.handle_confirmed(3);
+    assert_eq!(batches.oldest(), Some(start + SECOND * 4));
+    batches.handle_confirmed(4);
     assert_eq!(batches.oldest(), None);
 }
 
 #[test]
 fn changes_stay_unconfirmed_without_a_standby() {
-    let (mut batches, start) = (UnconfirmedBatches::default(), Instant::now());
-    batches.handle_disconnected(start);
+    let start = Instant::now();
+    let mut batches = UnconfirmedBatches::new(start);
     batches.handle_disconnected(start + SECOND);
     assert_eq!(batches.oldest(), Some(start));
     // Batches of the next standby count from 1.
-    batches.handle_sent(1, start + SECOND * 2);
-    assert_eq!(batches.oldest(), Some(start));
+    batches.handle_sent(1, false, start + SECOND * 2);
     batches.handle_confirmed(1);
+    assert_eq!(batches.oldest(), Some(start), "a part of the records");
+    batches.handle_sent(2, true, start + SECOND * 3);
+    assert_eq!(batches.oldest(), Some(start));
+    batches.handle_confirmed(2);
     assert_eq!(batches.oldest(), None);
     batches.handle_disconnected(start);
     batches.clear();

@@ -29,6 +29,8 @@ const VIDEO_PACKET_BYTES: usize = 800;
 const KEY_FRAME_TIMES: u64 = 3;
 /// Minimum video bitrate. A lower cap does not reduce video further.
 const VIDEO_FLOOR_BPS: u64 = 30_000;
+/// An Opus frame of silence.
+const SILENCE: [u8; 3] = [0xf8, 0xff, 0xfe];
 /// The smallest payload: the test header and one byte for the kind of content.
 const PAYLOAD_MIN: usize = TestHeader::LENGTH + 1;
 
@@ -38,6 +40,8 @@ pub(super) enum Content {
     Voice,
     Key,
     Delta,
+    /// Voice without sound, and without a test header.
+    Silence,
 }
 
 impl Content {
@@ -46,6 +50,7 @@ impl Content {
             Self::Voice => b'V',
             Self::Key => b'K',
             Self::Delta => b'D',
+            Self::Silence => SILENCE[0],
         }
     }
 
@@ -94,9 +99,13 @@ impl OutgoingTrack {
             stream: self.stream,
         };
         let mut payload = Vec::with_capacity(size);
-        mark.write(&mut payload);
-        payload.push(content.byte());
-        payload.resize(size.max(PAYLOAD_MIN), 0x5a);
+        if content == Content::Silence {
+            payload.extend_from_slice(&SILENCE);
+        } else {
+            mark.write(&mut payload);
+            payload.push(content.byte());
+            payload.resize(size.max(PAYLOAD_MIN), 0x5a);
+        }
         let (payload_type, sequence, ssrc) = (self.payload_type, self.sequence, self.ssrc);
         rtp::write(&rtp::Fields { payload_type, marker, sequence, timestamp, ssrc }, &payload, out);
         self.sequence = sequence.wrapping_add(1);
@@ -141,20 +150,22 @@ fn track(
 pub(super) struct VoiceStream {
     pub(super) track: OutgoingTrack,
     pub(super) next_ns: u64,
+    pub(super) is_muted: bool,
 }
 
 impl VoiceStream {
     pub(super) fn new(session: u64, now_ns: u64, rng: &mut Rng) -> Self {
         let track = track(session, 0, (VOICE_TYPE, VOICE_CLOCK), now_ns, rng);
         // A random phase, so that clients do not send at the same time.
-        Self { track, next_ns: now_ns + rng.u64(0..VOICE_EVERY_NS) }
+        Self { track, next_ns: now_ns + rng.u64(0..VOICE_EVERY_NS), is_muted: false }
     }
 
     pub(super) fn packet(&mut self, now_ns: u64, rng: &mut Rng, out: &mut Vec<u8>) -> SentPacket {
         let timestamp = self.track.timestamp_at(self.next_ns);
         let first = self.track.number == 0;
         self.next_ns += VOICE_EVERY_NS;
-        self.track.packet(timestamp, first, Content::Voice, rng.usize(VOICE_BYTES), now_ns, out)
+        let content = if self.is_muted { Content::Silence } else { Content::Voice };
+        self.track.packet(timestamp, first, content, rng.usize(VOICE_BYTES), now_ns, out)
     }
 }
 
@@ -219,7 +230,7 @@ impl VideoStream {
             if std::mem::take(&mut self.key_asked) { Content::Key } else { Content::Delta };
         let bytes = match content {
             Content::Key => usual * KEY_FRAME_TIMES,
-            Content::Delta | Content::Voice => usual * rng.u64(80..=120) / 100,
+            Content::Delta | Content::Voice | Content::Silence => usual * rng.u64(80..=120) / 100,
         };
         // RTP headers count towards the rate.
         let packets = bytes.div_ceil(VIDEO_PACKET_BYTES as u64).max(1);

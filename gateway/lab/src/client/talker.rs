@@ -31,6 +31,17 @@ pub struct Persona {
     pub video: bool,
 }
 
+/// A fault of a client's device; none by default.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct DeviceFault {
+    /// Frames per second of its video; `None`: the usual rate.
+    pub frames_per_second: Option<u64>,
+    /// Its microphone is muted: the voice has no sound, and no test header.
+    pub is_muted: bool,
+    /// It requests a key frame of each video stream every second. Payloads of clients have no key frame of VP8.
+    pub requests_key_frames: bool,
+}
+
 /// A client's totals since it joined.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct ClientTally {
@@ -64,11 +75,13 @@ pub(crate) struct Talker {
     video: Option<VideoStream>,
     heard: Vec<ReceivedStream>,
     report_ns: u64,
+    requests_key_frames: bool,
     pub(super) tally: ClientTally,
 }
 
 struct ReceivedStream {
     ssrc: u32,
+    is_video: bool,
     last_ns: u64,
     reception: RtpReception,
 }
@@ -92,6 +105,7 @@ impl Talker {
             video,
             heard: Vec::new(),
             report_ns: now_ns,
+            requests_key_frames: false,
             tally: ClientTally::default(),
         }
     }
@@ -147,6 +161,7 @@ impl Talker {
         }
         let heard = self.stream_of(header.ssrc, at_ns);
         heard.reception.packet(header.sequence);
+        heard.is_video = header.payload_type == VIDEO_TYPE;
         match header.payload_type {
             VOICE_TYPE => heard.reception.timing(header.timestamp, VOICE_CLOCK, at_ns),
             VIDEO_TYPE => heard.reception.timing(header.timestamp, VIDEO_CLOCK, at_ns),
@@ -191,11 +206,14 @@ impl Talker {
         }
     }
 
-    /// `None`: the usual rate.
-    pub(super) fn set_frame_rate(&mut self, frames: Option<u64>) {
+    pub(super) fn set_device_fault(&mut self, fault: DeviceFault) {
         if let Some(video) = &mut self.video {
-            video.frames_per_second = frames.unwrap_or(FRAMES_PER_SECOND);
+            video.frames_per_second = fault.frames_per_second.unwrap_or(FRAMES_PER_SECOND);
         }
+        if let Some(voice) = &mut self.voice {
+            voice.is_muted = fault.is_muted;
+        }
+        self.requests_key_frames = fault.requests_key_frames;
     }
 
     /// Ignores requests for an unknown SSRC.
@@ -216,6 +234,7 @@ impl Talker {
                 }
                 self.heard.push(ReceivedStream {
                     ssrc,
+                    is_video: false,
                     last_ns: at_ns,
                     reception: RtpReception::default(),
                 });
@@ -245,6 +264,10 @@ impl Talker {
             format!("session-{}", self.persona.session).as_bytes(),
             out,
         );
+        let wanted = self.heard.iter().filter(|heard| self.requests_key_frames && heard.is_video);
+        wanted.for_each(|heard| {
+            rtcp::write_pli(rtcp::Pli { sender: self.own_ssrc, media: heard.ssrc }, out);
+        });
     }
 }
 

@@ -125,11 +125,11 @@ impl Crew {
                     });
                 }
             }
-            FleetCommand::FrameRate(session, frames) => {
+            FleetCommand::DeviceFault(session, fault) => {
                 let slot = self.by_session.get(&session);
                 let client = slot.and_then(|slot| self.clients[*slot].as_mut());
                 if let Some(live) = client.and_then(|client| client.live.as_mut()) {
-                    live.talker.set_frame_rate(frames);
+                    live.talker.set_device_fault(fault);
                 }
             }
             FleetCommand::Leave(session) => {

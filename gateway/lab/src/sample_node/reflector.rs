@@ -299,8 +299,8 @@ impl Reflector {
                 self.draining = true;
                 TrunkAnswer::Drain(self.load())
             }
-            // A sample node sends no notices.
-            TrunkQuestion::Noted { .. } => return,
+            // A sample node sends no notices, and watches no process.
+            TrunkQuestion::Noted { .. } | TrunkQuestion::Process => return,
             TrunkQuestion::Start => TrunkAnswer::Start(OrderOutcome::Done),
             TrunkQuestion::Path { bundle_max, padding } => {
                 self.bundles.limit(source, bundle_max.into());

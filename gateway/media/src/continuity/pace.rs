@@ -1,11 +1,8 @@
 //! The usual pace of a stream (ticks per frame, packets per frame), and the packets lost in a
 //! silence.
 
+use crate::rtp::VIDEO_CLOCK_HZ;
 use serde::{Deserialize, Serialize};
-
-/// The clock of all video formats (RFC 3551, section 4); video frames may take several packets and
-/// come at the camera's pace. Other media keep a grid of samples.
-const VIDEO_CLOCK_HZ: u32 = 90_000;
 
 /// Limit of skipped numbers. A receiver has given up on older packets, and treats a larger jump as
 /// another source (RFC 3550, appendix A.1, MAX_DROPOUT 3,000).
@@ -126,6 +123,7 @@ impl TimestampPace {
         let Some(interval) = self.interval() else {
             return Leap { lost: 0, ticks: ticks.max(1) as u32 };
         };
+        // Video frames may take several packets and come at the camera's pace. Other media keep a grid of samples.
         if clock_rate == VIDEO_CLOCK_HZ {
             return self.leap_of_video(silence, interval);
         }

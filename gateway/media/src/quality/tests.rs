@@ -45,3 +45,29 @@ fn codecs_are_found_by_sdp_name() {
         assert_eq!(Codec::named(name), codec);
     }
 }
+
+#[test]
+fn packets_without_sound_are_known() {
+    let mut click = [0xff_u8; 160];
+    click[159] = 0x7e;
+    let cases: [(&str, &[u8], Option<bool>); 12] = [
+        // A frame of silence, and one that is not sent.
+        ("opus", &[0xf8, 0xff, 0xfe], Some(true)),
+        ("opus", &[0x78], Some(true)),
+        ("opus", &[0x78, 1, 2, 3], Some(false)),
+        ("PCMU", &[0xff, 0x7f, 0xff], Some(true)),
+        ("PCMU", &click, Some(false)),
+        ("PCMA", &[0xd5; 160], Some(true)),
+        ("PCMA", &[0x55; 160], Some(true)),
+        ("PCMA", &[0xff; 160], Some(false)),
+        // Media of tests.
+        ("PCMU", &[0; 160], Some(false)),
+        ("opus", &[0xff; 80], Some(false)),
+        // Comfort noise (RFC 3389), and a codec whose silence is unknown.
+        ("CN", &[0x40], None),
+        ("G722", &[0; 160], None),
+    ];
+    for (codec, payload, silent) in cases {
+        assert_eq!(is_silent(codec, payload), silent, "{codec} {payload:x?}");
+    }
+}

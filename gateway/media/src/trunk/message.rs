@@ -17,7 +17,9 @@ mod answer;
 mod question;
 mod signature;
 
-pub use answer::{ClockRefusal, NodeLoad, OpenStatus, OrderOutcome, ServingState, TrunkAnswer};
+pub use answer::{
+    ClockRefusal, NodeLoad, OpenStatus, OrderOutcome, ProcessReport, ServingState, TrunkAnswer,
+};
 pub use question::{NodeFault, TrunkQuestion};
 pub use signature::{KeyId, NodeSecret, Replays, TooShort};
 
@@ -40,6 +42,7 @@ const PATH: u8 = 9;
 const REFUSAL: u8 = 10;
 const VOTE: u8 = 11;
 const SUPERSEDED: u8 = 12;
+const PROCESS: u8 = 13;
 /// Limit of tags in one [`TrunkQuestion::Keep`]: its 1,200 bytes fit any path (IPv6's minimum MTU is
 /// 1,280, RFC 8200, 5).
 pub const KEEP_MAX: usize = 142;

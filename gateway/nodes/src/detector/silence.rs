@@ -112,7 +112,7 @@ impl SilenceDetector {
 
     /// The longest normal silence of the whole node; `None` if nothing is expected. If pauses exceeded half of that in
     /// more than one of the last ten seconds, twice the usual pause, unless the death was reported.
-    fn limit(&self, limits: SilenceLimits) -> Option<Duration> {
+    pub(super) fn limit(&self, limits: SilenceLimits) -> Option<Duration> {
         let interval = self.interval()?;
         let few = interval * ARRIVALS_MIN.min(limits.arrivals);
         let usual = if limits.is_reported { Duration::ZERO } else { self.lately.usual() * USUALLY };

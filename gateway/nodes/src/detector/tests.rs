@@ -96,6 +96,24 @@ fn silent_death_is_detected_within_40_ms() {
 }
 
 #[test]
+fn time_of_detection_is_known_before() {
+    for (distance, probed, expected) in [
+        (Distance::Near, NodeProbing::Yes, 16),
+        (Distance::Far, NodeProbing::Yes, 11),
+        (Distance::Near, NodeProbing::No, 210),
+    ] {
+        let mut scene = Scene::with(distance, 1_000);
+        scene.probed = probed == NodeProbing::Yes;
+        let known = scene.detector.detects_within(probed);
+        assert_eq!(known.as_millis(), expected);
+        let after = scene.down_after(false, 1_000 * MS).unwrap();
+        assert!(after.abs_diff(known) <= 4 * MS, "{after:?}, {known:?} before");
+    }
+    let unheard = Detector::new(Timings::default(), Distance::Near);
+    assert_eq!(unheard.detects_within(NodeProbing::Yes), 24 * MS, "no answer: an interval more");
+}
+
+#[test]
 fn detection_is_independent_of_probe_phase() {
     for phase in 0..5 {
         let mut scene = Scene::busy();
@@ -450,4 +468,24 @@ fn late_answer_is_no_loss() {
         detector.weigh(now + 5 * MS);
     }
     assert!(detector.loss_ppm() > 100_000, "{}", detector.loss_ppm());
+}
+
+#[test]
+fn deviation_outlasts_a_burst_of_late_answers() {
+    let late = 100 * MS;
+    let mut detector = Detector::new(Timings::default(), Distance::Near);
+    let start = Instant::now();
+    for sequence in 0..70 {
+        let sent = start + 200 * MS * sequence as u32;
+        let is_late = sequence < 50 && sequence % 10 == 9;
+        detector.handle_probe_sent(sequence, sent);
+        let after = if is_late { MS + late } else { MS };
+        detector.handle_probe_answered(sequence, sent + after);
+    }
+    let (_, deviation) = detector.round_trip_deviation().unwrap();
+    // Five answers of 50.
+    let mean = late / 10;
+    assert!(deviation > mean / 4, "{deviation:?}");
+    let (_, seen) = detector.round_trip_seen().unwrap();
+    assert!(seen < mean / 4, "{seen:?} forgets them");
 }

@@ -61,6 +61,16 @@ impl Node {
         self.trust.elastic.started = before.elastic.started;
     }
 
+    /// Returns true if the gateway is starting the node, or started it and has not stopped it since.
+    pub fn is_started(&self) -> bool {
+        self.trust.elastic.started || self.is_starting()
+    }
+
+    /// An earlier process of the gateway started the node.
+    pub fn resume_start(&mut self) {
+        self.trust.elastic.started = true;
+    }
+
     /// Returns true if the gateway is starting the node, or started it and it runs or is being stopped.
     pub fn is_in_budget(&self) -> bool {
         let ElasticState { started, stop_called, .. } = self.trust.elastic;

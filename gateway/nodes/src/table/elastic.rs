@@ -1,12 +1,14 @@
 //! Starts of nodes within the budget, replacements, and the end of stops.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{CoreEvent, NodeId, RegionId, StartPhase, StartRefusal, StopPhase};
 
 use crate::node::Node;
 use crate::node::trust::ElasticState;
-use crate::providers::ProviderBreakerStanding;
+use crate::providers::{ProviderBreaker, ProviderBreakerStanding};
 use crate::table::{NodeEffect, NodeTable, NodeTimer};
 
 /// Starts that are refused for one reason are reported this often. Rooms without a node try several times a second.
@@ -91,6 +93,16 @@ impl NodeTable {
         self.providers.standings(now)
     }
 
+    /// Returns the breakers of providers for the process that continues them.
+    pub fn provider_records(&self) -> BTreeMap<Arc<str>, ProviderBreaker> {
+        self.providers.records()
+    }
+
+    /// Continues the breakers of another process. Breakers that are not closed are reported within a second.
+    pub fn restore_providers(&mut self, records: BTreeMap<Arc<str>, ProviderBreaker>) {
+        self.providers.restore(records);
+    }
+
     /// The highest load that is expected in the region within the horizon of forecasts.
     pub fn note_expected_load(&mut self, region: RegionId, kbps: u64, now: Instant) {
         self.expected_load.insert(region, (kbps, now));
@@ -114,6 +126,7 @@ impl NodeTable {
 
     /// The process whose record was restored goes on with the nodes: it alone stops and replaces those that it started.
     pub fn forget_restored(&mut self) {
+        self.providers.restore(BTreeMap::new());
         let ended = self.iter_mut().filter_map(|node| {
             let drained = node.drains();
             node.trust.elastic = ElasticState::default();

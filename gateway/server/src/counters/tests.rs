@@ -6,9 +6,9 @@ use evenkeel_control::{
 };
 use evenkeel_model::{
     BreakerMode, BreakerState, ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop,
-    Impairment, Incarnation, NodeId, NodeProbing, NodeSettings, PathEvidence, PathSegment, Plan,
-    PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, SessionId, SloIndicator, Starts,
-    Zone, ZoneId,
+    Impairment, ImpairmentSign, Incarnation, NodeId, NodeProbing, NodeSettings, PathEvidence,
+    PathSegment, Plan, PolicyName, RedundancyMode, RegionId, RegionRole, RoomId, SessionId,
+    SloIndicator, Starts, Zone, ZoneId,
 };
 use evenkeel_revisions::PolicyStatus;
 use evenkeel_telemetry::Telemetry;
@@ -106,6 +106,7 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
                     load_permille: 250,
                     carried_kbps: 0,
                     reported_permille: None,
+                    process: None,
                     rooms: 3,
                     round_trip: Some(Duration::from_millis(50)),
                     loss_ppm: 20_000,
@@ -306,6 +307,7 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     let mut impaired = view(2, 2, &lossy);
     impaired.state.impairment = Some(Impairment {
         segment: PathSegment::Leg,
+        sign: ImpairmentSign::Loss,
         at: SessionId(2),
         loss_ppm: 30_000,
         confidence: 95,

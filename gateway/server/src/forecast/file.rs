@@ -157,7 +157,14 @@ mod tests {
         let mut table = ForecastTable::default();
         for minute in 0..8 * 1_440_u32 {
             let round_trip_ms = Some(12.345_678 + f64::from(minute) / 7.0);
-            let sample = NodeSample { round_trip_ms, loss: f64::from(minute) / 1e6 };
+            let loss = f64::from(minute) / 1e6;
+            let sample = NodeSample {
+                round_trip_ms,
+                loss,
+                memory: Some(0.123_456_7 + f64::from(minute) / 1e6),
+                started_s: Some(u64::from(minute) * 60),
+                may_restart: false,
+            };
             let node = NodeMinute { sample, changes: 9 };
             let nodes = names("node").into_iter().map(|name| (name, node)).collect();
             table.sample(u64::from(minute), &regions, &nodes, 30);

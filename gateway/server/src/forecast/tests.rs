@@ -1,8 +1,8 @@
 //! Forecasts of nodes, with states that the test plays minute by minute.
 
 use evenkeel_control::{ControlRequest, NodeNames};
-use evenkeel_core::Failback;
-use evenkeel_forecast::ForecastEvidence;
+use evenkeel_core::{Failback, ProcessState};
+use evenkeel_forecast::{DecaySign, ForecastEvidence};
 use evenkeel_model::{BreakerMode, BreakerState, Hop, Incarnation, RegionId};
 use tempfile::{TempDir, tempdir};
 use tokio::sync::mpsc;
@@ -102,6 +102,7 @@ fn node() -> NodeStanding {
         load_permille: 500,
         carried_kbps: 500,
         reported_permille: None,
+        process: None,
         rooms: 3,
         round_trip: Some(Duration::from_millis(10)),
         loss_ppm: 0,
@@ -180,6 +181,63 @@ async fn sick_node_is_reported_before_it_fails() {
     assert!((30..60).contains(&minute), "at 2 % of loss: after {minute} minutes");
     assert_eq!(&*changes[0].forecast.subject, "a");
     assert_eq!(decays, [(NodeId(0), 1_000)], "told once");
+}
+
+#[tokio::test]
+async fn memory_and_restarts_of_process_are_reported() {
+    let mut scene = Scene::new();
+    let started = std::time::Instant::now();
+    let process = |memory_permille, started| NodeStanding {
+        process: Some(ProcessState { memory_permille, started }),
+        ..node()
+    };
+    let mut signs = Vec::new();
+    let mut note = |report: ForecastReport| {
+        signs.extend(report.changes.into_iter().map(|change| match change.forecast.evidence {
+            ForecastEvidence::Decay { sign, .. } => sign,
+            other => panic!("{other:?}"),
+        }));
+    };
+    for minute in 0..240 {
+        note(scene.sample(minute, process(500 + 2 * minute.min(190) as u16, started)).await);
+    }
+    assert_eq!(signs, [DecaySign::Memory]);
+    let (mut scene, mut signs) = (Scene::new(), Vec::new());
+    for minute in 0..4 {
+        let started = started.checked_sub(Duration::from_secs(60 - 15 * minute)).unwrap();
+        let report = scene.sample(minute, process(500, started)).await;
+        signs.extend(report.forecasts.into_iter().map(|forecast| forecast.evidence));
+    }
+    let restarts = ForecastEvidence::Decay { sign: DecaySign::Restarts, value: 3.0, limit: 3.0 };
+    assert_eq!(signs, [restarts]);
+}
+
+#[test]
+fn starts_of_processes_ignore_steps_of_the_clock() {
+    let monotonic = std::time::Instant::now();
+    let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+    let clocks = StartClocks { monotonic, wall };
+    let started_s = |started| {
+        let process = Some(ProcessState { memory_permille: 500, started });
+        node_sample(&NodeStanding { process, ..node() }, clocks).started_s
+    };
+    let seven = Duration::from_secs(7);
+    assert_eq!(started_s(monotonic.checked_sub(seven).unwrap()), Some(993));
+    assert_eq!(started_s(monotonic + seven), Some(1_007));
+}
+
+#[tokio::test]
+async fn starts_after_planned_stops_are_not_reported() {
+    let mut scene = Scene::new();
+    let first = std::time::Instant::now();
+    let cold = NodeStanding { health: Health::Cold, ..node() };
+    for minute in 0..10 {
+        let started = first.checked_sub(Duration::from_secs(60 * (10 - minute))).unwrap();
+        let process = Some(ProcessState { memory_permille: 500, started });
+        let runs = NodeStanding { process, ..node() };
+        let report = scene.sample(minute, if minute.is_multiple_of(2) { cold } else { runs }).await;
+        assert_eq!(report, ForecastReport::default(), "after {minute} minutes");
+    }
 }
 
 #[tokio::test]

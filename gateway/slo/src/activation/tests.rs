@@ -129,6 +129,24 @@ fn harm_during_a_canary_of_the_set_is_not_blamed() {
 }
 
 #[test]
+fn judge_of_another_process_blames_later_harm() {
+    let mut offers = Offers::new();
+    offers.activate("one", Hook::Routing);
+    let none: Vec<String> = Vec::new();
+    assert_eq!(offers.found(150), none);
+    let found = vec!["one routing"];
+    // It is judged for five minutes in all.
+    for (seconds, expected) in [(0, vec![]), (10, found.clone()), (150, found), (160, vec![])] {
+        let mut next = Offers { now: offers.now, ..Offers::new() };
+        let Offers { table, judges, settings, now, .. } = &mut next;
+        table.restore(offers.table.record(&offers.judges), judges, settings, *now);
+        assert_eq!(next.found(seconds), none);
+        next.answer("a", 20);
+        assert_eq!(next.found(0), expected, "after {seconds} s");
+    }
+}
+
+#[test]
 fn last_activation_of_the_set_is_blamed() {
     let mut offers = Offers::new();
     offers.activate("one", Hook::Routing);

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::SloRecord;
+use crate::{ActivationJudges, SloRecord};
 
 const SLO: ServiceObjective = ServiceObjective {
     objective: 0.99,
@@ -33,18 +33,20 @@ fn burn_rate_needs_ten_sessions() {
 fn records_of_single_scenarios_add_up() {
     let now = Instant::now();
     let mut table = SloTable::new(now);
-    assert_eq!((table.record(), table.next_record(&mut None)), (None, None));
+    let judges = ActivationJudges::default();
+    assert_eq!(table.record(&judges), None);
+    assert_eq!(table.next_record(&mut None, &judges), None);
     let refuse = |table: &mut SloTable, name: &str| {
         table.note_offer(&name.into(), SloIndicator::Refusals, true, now);
     };
     ["a", "b", "c"].iter().for_each(|name| refuse(&mut table, name));
     let (mut last, mut whole) = (None, None);
     for _ in 0..3 {
-        whole = SloRecord::merged(whole, table.next_record(&mut last));
+        whole = SloRecord::merged(whole, table.next_record(&mut last, &judges));
     }
-    assert_eq!(whole, table.record());
+    assert_eq!(whole, table.record(&judges));
     refuse(&mut table, "a");
-    whole = SloRecord::merged(whole, table.next_record(&mut last));
-    assert_eq!(whole, table.record(), "the first one comes again");
+    whole = SloRecord::merged(whole, table.next_record(&mut last, &judges));
+    assert_eq!(whole, table.record(&judges), "the first one comes again");
     assert_eq!(SloRecord::merged(whole.clone(), None), whole);
 }

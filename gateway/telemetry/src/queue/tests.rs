@@ -31,7 +31,8 @@ fn tally() -> (ExportTally, Prometheus, impl Drop) {
     }
     let Meters { providers, instruments, prometheus, .. } =
         meters(&Resource::builder_empty().build(), false).unwrap();
-    (ExportTally::new("spans", &instruments), prometheus, Keep(providers))
+    let tally = ExportTally::new("spans", &instruments, &ExportFailures::default());
+    (tally, prometheus, Keep(providers))
 }
 
 fn counted(text: &Prometheus, name: &str, labels: &str) -> u64 {
@@ -157,7 +158,10 @@ fn failing_receiver_is_logged_once() {
     tracing::subscriber::with_default(subscriber, || {
         tally.sent(1);
         (0..3).for_each(|_| tally.clone().failed());
+        let [failing] = tally.failures.list()[..] else { panic!("one signal") };
+        assert_eq!((failing.signal, failing.failures), ("spans", 3));
         tally.sent(1);
+        assert!(tally.failures.list().is_empty());
         tally.sent(1);
     });
     let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();

@@ -316,6 +316,7 @@ impl SpanWriter {
             is(Attribute::RoomName, Arc::clone(room_name)),
             is(Attribute::Scenario, Arc::clone(scenario)),
             is(Attribute::Segment, impairment.segment.name()),
+            is(Attribute::Reason, impairment.sign.name()),
             is(Attribute::ImpairedBy, self.id_of(impairment.at)),
             is(Attribute::Loss, f64::from(impairment.loss_ppm) / 1e6),
             is(Attribute::Confidence, f64::from(impairment.confidence) / 100.0),

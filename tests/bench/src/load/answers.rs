@@ -43,7 +43,8 @@ impl Answers {
             | TrunkQuestion::Start
             | TrunkQuestion::Break(_)
             | TrunkQuestion::Path { .. }
-            | TrunkQuestion::Vote { .. } => return None,
+            | TrunkQuestion::Vote { .. }
+            | TrunkQuestion::Process => return None,
         };
         self.answer.clear();
         answer.write(&self.secrets[node], asked.nonce, now_us, &mut self.answer);

@@ -124,7 +124,8 @@ impl Node {
                     | TrunkQuestion::Start
                     | TrunkQuestion::Break(_)
                     | TrunkQuestion::Path { .. }
-                    | TrunkQuestion::Vote { .. } => return,
+                    | TrunkQuestion::Vote { .. }
+                    | TrunkQuestion::Process => return,
                 };
                 scratch.clear();
                 answer.write(secret, asked.nonce, unix_us, scratch);

@@ -329,8 +329,7 @@ impl Copy {
             (session.id, (session, media))
         }));
         if let Some(before) = self.common.take().filter(|_| !batch.has_nodes) {
-            let GatewayRecord { nodes, regions, client_breakers, memos, .. } = before;
-            core = GatewayRecord { nodes, regions, client_breakers, memos, ..core };
+            core = core.with_nodes_of(before);
         }
         self.common = Some(core);
     }

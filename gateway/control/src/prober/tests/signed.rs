@@ -149,3 +149,12 @@ fn owner_signs_its_epoch_and_hears_of_a_newer_one() {
     let heard = signed.read(&refusal, clock).unwrap();
     assert_eq!((heard.fenced, heard.answers, heard.load), (Some(5), None, None));
 }
+
+#[test]
+fn report_on_process_has_its_nonce() {
+    let (signed, clock) = asked(ProbedEnd::Beside);
+    let report = ProcessReport { memory_permille: 420, age_s: 7 };
+    let heard = signed.read(&say(&TrunkAnswer::Process(report), 300, clock.unix_us), clock);
+    let expected = SignedReply { process: Some((300, report)), ..SignedReply::default() };
+    assert_eq!(heard, Some(expected));
+}

@@ -5,8 +5,8 @@ use evenkeel_model::{
 };
 
 use super::*;
-use crate::AgentWord;
 use crate::gateway::Impossible;
+use crate::{AgentWord, NodeEvidence, ProcessState};
 
 /// Nodes marked down so far, with the witnesses.
 fn deaths(world: &World) -> Vec<(evenkeel_model::NodeId, Vec<EvidenceSource>)> {
@@ -228,6 +228,19 @@ fn measured_load_is_valid_for_five_seconds() {
     assert_eq!(measured(&world), Some(420));
     world.pass(ms(200));
     assert_eq!(measured(&world), None);
+}
+
+#[test]
+fn reported_process_is_valid_for_a_minute() {
+    let mut world = World::new(settings());
+    let reported = |world: &World| world.gateway.views().nodes().next().unwrap().process;
+    assert_eq!(reported(&world), None);
+    let process = ProcessState { memory_permille: 420, started: world.now };
+    world.gateway.handle_evidence(A, NodeEvidence::Process(process), world.now);
+    world.pass(ms(59_900));
+    assert_eq!(reported(&world), Some(process));
+    world.pass(ms(200));
+    assert_eq!(reported(&world), None);
 }
 
 #[test]

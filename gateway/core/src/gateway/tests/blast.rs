@@ -1,16 +1,17 @@
 //! The blast radius of a copy, compared with the loss itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use evenkeel_model::{
-    CoreEvent, FailureDomain, FailureScope, IngressProtocol, NodeId, RedundancyMode, RegionId,
-    RegionRole, RoomId, SessionId, Starts, StreamKind,
+    CoreEvent, FailureDomain, FailureScope, IngressProtocol, NodeId, NodeProbing, RedundancyMode,
+    RegionId, RegionRole, RoomId, SessionId, Starts, StreamKind,
 };
 use fastrand::Rng;
 
 use super::world::VOICE;
 use super::*;
-use crate::{BlastRadius, GatewayCopy, LoadChange, RestoreError};
+use crate::{BlastRadius, ExpectedOutage, GatewayCopy, LoadChange, ModePrediction, RestoreError};
 
 const SEEDS: u64 = 150;
 
@@ -280,4 +281,73 @@ fn room_that_changed_between_slices_is_no_error() {
     }
     let radius: Result<BlastRadius, RestoreError> = early.lose(&[A, B, C, D].into(), now);
     assert_eq!(radius.unwrap().rooms.len(), 1, "the room of the later slice");
+}
+
+fn in_mode(world: &mut World, mode: RedundancyMode, lost: &[NodeId]) -> ModePrediction {
+    let lost = lost.iter().copied().collect();
+    copy(world).lose_in_mode(mode, &lost, world.now).unwrap()
+}
+
+/// Rooms of 64 kbit/s each at A, and B in another zone.
+fn rooms_at_a(rooms: u32, capacity_of_b: u64) -> World {
+    let mut world = World::new(settings_of(&[(0, 640), (1, capacity_of_b)]));
+    for room in 0..rooms {
+        world.open(&format!("r{room}"));
+    }
+    world.pass(ms(3_000));
+    let carried = carriers(&world);
+    assert!(carried.values().all(|on| *on == A), "{carried:?}");
+    world
+}
+
+#[test]
+fn modes_differ_in_spares_bandwidth_and_outage() {
+    let mut world = rooms_at_a(4, 640);
+    // An answer of B after 80 ms, which the smoothed round trip takes an eighth of.
+    let (now, sequence) = (world.now, u64::MAX);
+    let detector = &mut world.gateway.tables.nodes.get_mut(B).unwrap().detector;
+    detector.handle_probe_sent(sequence, now - ms(80));
+    detector.handle_probe_answered(sequence, now);
+    let opened = detector.round_trip().unwrap().0;
+    assert!(opened >= ms(10), "{opened:?}");
+    let detected = world.gateway.node_table()[A].detector.detects_within(NodeProbing::Yes);
+    let at_once = ExpectedOutage { median: detected, longest: detected };
+    for (mode, unspared, free, copied) in [
+        (RedundancyMode::Hitless, 0, 768, 256),
+        (RedundancyMode::Hot, 0, 768, 0),
+        (RedundancyMode::ActiveActive, 0, 768, 0),
+        (RedundancyMode::Cold, 4, 1_024, 0),
+        (RedundancyMode::Regional, 4, 1_024, 0),
+    ] {
+        let predicted = in_mode(&mut world, mode, &[A]);
+        let found = (predicted.rooms_without_spare, predicted.free_kbps, predicted.copied_kbps);
+        assert_eq!(found, (unspared, free, copied), "{mode:?}");
+        assert_eq!((predicted.rooms, predicted.media_kbps, predicted.needed_kbps), (4, 256, 0));
+        assert_eq!((predicted.mode, predicted.loss.rooms.len()), (mode, 4));
+        assert_eq!(predicted.loss.unplaced().count(), 0, "{mode:?}");
+        let outage = predicted.outage.unwrap();
+        match mode {
+            RedundancyMode::Hitless => assert_eq!(outage.longest, Duration::ZERO),
+            RedundancyMode::Hot | RedundancyMode::ActiveActive => assert_eq!(outage, at_once),
+            RedundancyMode::Cold | RedundancyMode::Regional => {
+                assert!(outage.median >= detected + opened, "{mode:?}: {outage:?}");
+            }
+        }
+    }
+    assert_eq!(world.route("r0").len(), 2, "the gateway is as it was");
+}
+
+#[test]
+fn mode_that_lacks_capacity_says_how_much() {
+    // B has capacity for four of ten rooms.
+    let mut world = rooms_at_a(10, 300);
+    let hot = in_mode(&mut world, RedundancyMode::Hot, &[A]);
+    assert_eq!((hot.rooms_without_spare, hot.needed_kbps, hot.free_kbps), (6, 384, 44));
+    let unplaced = |radius: &BlastRadius| radius.unplaced().count();
+    assert_eq!(unplaced(&hot.loss), unplaced(&blast(&mut world, &[A])), "the mode in force");
+    assert!(unplaced(&hot.loss) > 0);
+    let hitless = in_mode(&mut world, RedundancyMode::Hitless, &[A]);
+    assert_eq!((hitless.rooms_without_spare, hitless.copied_kbps), (6, 256));
+    assert_eq!(hitless.outage.unwrap().median, Duration::ZERO, "of those that find a node");
+    assert_eq!(in_mode(&mut world, RedundancyMode::Hot, &[]).outage, None);
 }

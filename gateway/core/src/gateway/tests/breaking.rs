@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use evenkeel_model::{
-    BreakerMode, BreakerState, CoreEvent, FailureDomain, GuardRule, Hook, HookAnswer, Impossible,
-    Measures, Metric, RedundancyMode, RegionId, SessionId, Zone, ZoneId,
+    BreakerMode, BreakerState, CoreEvent, CoreSettings, FailureDomain, GuardRule, Hook, HookAnswer,
+    Impossible, Measures, Metric, NodeSettings, RedundancyMode, RegionId, SessionId, Zone, ZoneId,
 };
 
 use super::world::Driver;
@@ -233,7 +233,10 @@ fn zones(world: &World) -> Vec<(String, BreakerState)> {
 
 /// Two zones of one region; a policy places forty rooms in each.
 fn world_of_zones() -> (World, Vec<SessionId>, Vec<SessionId>) {
-    let settings = settings_of(&[(0, 100_000), (1, 100_000)]);
+    world_with(settings_of(&[(0, 100_000), (1, 100_000)]))
+}
+
+fn world_with(settings: CoreSettings) -> (World, Vec<SessionId>, Vec<SessionId>) {
     let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
     let bad = (0..40).map(|number| world.open(&format!("a{number}"))).collect();
     world.answer_with(place(&[B]));
@@ -262,6 +265,55 @@ fn bad_zone_takes_no_newcomers_while_another_does() {
     assert_eq!(world.stands("later"), Some(B));
     hear(&mut world, &[(&bad, 0), (&good, 0)], 20_000);
     assert_eq!(world.gateway.views().nodes().next().unwrap().zone_breaker, BreakerState::Closed);
+}
+
+#[test]
+fn zone_keeps_its_newcomers_while_others_are_full() {
+    let nodes = settings_of(&[(0, 100_000), (1, 2_600)]);
+    let (mut world, bad, mut good) = world_with(modes::in_mode(RedundancyMode::Cold, nodes));
+    hear(&mut world, &[(&bad, 15), (&good, 0)], 3_500);
+    world.open("full");
+    assert_eq!((zones(&world), world.stands("full")), (vec![], Some(A)));
+    good.drain(..4).for_each(|session| world.close(session));
+    hear(&mut world, &[(&bad, 15), (&good, 0)], 3_500);
+    let open = ("a".to_owned(), BreakerState::Open);
+    assert_eq!(zones(&world), std::slice::from_ref(&open), "36 rooms: 886 thousandths");
+    (0..2).for_each(|number| _ = world.open(&format!("new{number}")));
+    hear(&mut world, &[(&bad, 15), (&good, 0)], 1_500);
+    assert_eq!(zones(&world), std::slice::from_ref(&open), "38 rooms: 935 thousandths");
+    world.open("last");
+    assert_eq!(world.stands("last"), Some(B));
+    hear(&mut world, &[(&bad, 15), (&good, 0)], 1_500);
+    assert_eq!(zones(&world), [open, ("a".to_owned(), BreakerState::Closed)]);
+}
+
+#[test]
+fn zone_keeps_its_newcomers_while_others_lose_probes() {
+    let (mut world, bad, good) = world_of_zones();
+    world.lose_probes(B, 15);
+    hear(&mut world, &[(&bad, 15), (&good, 0)], 10_000);
+    assert_eq!(zones(&world), []);
+    world.lose_probes(B, 0);
+    hear(&mut world, &[(&bad, 15), (&good, 0)], 60_000);
+    assert_eq!(zones(&world).first(), Some(&("a".to_owned(), BreakerState::Open)));
+}
+
+#[test]
+fn zone_with_the_number_of_another_begins_closed() {
+    let (mut world, bad, good) = world_of_zones();
+    hear(&mut world, &[(&bad, 15), (&good, 0)], 3_500);
+    world.outputs.clear();
+    let moved = NodeSettings { zone: ZoneId(1), ..world.gateway.node_table()[A].settings.clone() };
+    let changed = world
+        .gateway
+        .change_nodes(world.now, |nodes| nodes.handle_node_changed(A, moved, world.now));
+    changed.unwrap();
+    let zone = world.gateway.zone("new", RegionId(0)).unwrap();
+    assert_eq!(zone, ZoneId(0), "the number of the empty zone");
+    world.add(NodeSettings { zone, ..listed(0) }).unwrap();
+    assert_eq!(zones(&world), [("a".to_owned(), BreakerState::Closed)]);
+    let standing = world.gateway.views().nodes().last().unwrap();
+    assert_eq!(standing.zone_breaker, BreakerState::Closed);
 }
 
 #[test]

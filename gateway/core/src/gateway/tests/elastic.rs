@@ -171,6 +171,20 @@ fn node_that_stops_takes_no_rooms_after_a_takeover() {
 }
 
 #[test]
+fn node_that_an_earlier_process_started_is_stopped() {
+    let mut world =
+        World::new(settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000), (0, 1_000)]));
+    for node in [B, C] {
+        world.gateway.change_nodes(world.now, |nodes| nodes.handle_started(node));
+    }
+    world.unmute(B);
+    world.pass(ms(80_000));
+    assert_eq!(stops(&world), ["stopping"]);
+    let without_hook = world.gateway.views().nodes().last().unwrap();
+    assert!(standing(&world).started && !without_hook.started);
+}
+
+#[test]
 fn node_that_was_not_started_is_not_stopped() {
     let settings = settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000)]);
     let mut world = World::new(settings);
@@ -377,8 +391,8 @@ fn calls_exceed_the_budget_only_if_allowed() {
     }
 }
 
-#[test]
-fn provider_that_fails_in_a_row_is_not_called() {
+/// The provider of B failed five times, the last time 17 s ago. A session waits for B.
+fn with_failed_provider() -> (World, SessionId) {
     let mut settings = settings_with(RedundancyMode::Cold, &[(0, 1_000), (1, 1_000)]);
     settings.nodes[1].hook.provider = "cloud".into();
     let mut world = World::new(settings);
@@ -391,6 +405,39 @@ fn provider_that_fails_in_a_row_is_not_called() {
         talk(&mut world, session, 17);
     }
     assert_eq!(world.starts.len(), 5, "the delay of the node is over");
+    (world, session)
+}
+
+fn provider_states(world: &World) -> Vec<BreakerState> {
+    let state = |event: &CoreEvent| match event {
+        CoreEvent::ProviderBreaker { to, .. } => Some(*to),
+        _ => None,
+    };
+    world.events().filter_map(state).collect()
+}
+
+#[test]
+fn breaker_of_a_provider_continues_in_another_process() {
+    let (mut world, session) = with_failed_provider();
+    let record = world.gateway.record(world.now);
+    world.restart(Duration::ZERO);
+    let node = |name: &str| name.strip_prefix('n')?.parse().ok().map(NodeId);
+    world.gateway.handle_record(record.clone(), node, world.now).unwrap();
+    assert_eq!(world.gateway.views().provider_breakers(world.now).count(), 1);
+    world.gateway.forget_restored();
+    assert_eq!(world.gateway.views().provider_breakers(world.now).count(), 0);
+    world.restart(Duration::ZERO);
+    world.restore(&record);
+    world.outputs.clear();
+    talk(&mut world, session, 10);
+    assert_eq!((world.starts.len(), provider_states(&world)), (0, vec![BreakerState::Open]));
+    talk(&mut world, session, 10);
+    assert_eq!(world.starts, [B], "30 s after it opened");
+}
+
+#[test]
+fn provider_that_fails_in_a_row_is_not_called() {
+    let (mut world, session) = with_failed_provider();
     let breaker = world.gateway.views().provider_breakers(world.now).next().unwrap();
     assert_eq!((&*breaker.provider, breaker.breaker, breaker.failures), ("cloud", "open", 5));
     assert_eq!(refusals(&world), [StartRefusal::Provider]);
@@ -398,11 +445,7 @@ fn provider_that_fails_in_a_row_is_not_called() {
     assert_eq!(world.starts.len(), 6);
     world.unmute(B);
     world.pass(ms(1_000));
-    let states = world.events().filter_map(|event| match event {
-        CoreEvent::ProviderBreaker { to, .. } => Some(*to),
-        _ => None,
-    });
-    let states: Vec<BreakerState> = states.collect();
-    assert_eq!(states, [BreakerState::Open, BreakerState::HalfOpen, BreakerState::Closed]);
+    let states = [BreakerState::Open, BreakerState::HalfOpen, BreakerState::Closed];
+    assert_eq!(provider_states(&world), states);
     assert_eq!(world.gateway.views().provider_breakers(world.now).count(), 0);
 }

@@ -1,6 +1,9 @@
 //! The segment of the path that impairs a session, found by faults of one segment each.
 
-use evenkeel_model::{CoreEvent, FlowCounts, Impairment, Measures, Op, PathSegment, SessionId};
+use evenkeel_model::{
+    CoreEvent, FlowCounts, Impairment, ImpairmentSign, Measures, Op, PathSegment, RedundancyMode,
+    SessionId,
+};
 
 use super::*;
 
@@ -20,6 +23,23 @@ struct Faults {
     client_ppm: Option<u32>,
     /// Packets that the gateway dropped in 100 ms.
     dropped: u32,
+    /// Jitter of the first session's uplink and between node and gateway, in milliseconds.
+    uplink_jitter: u32,
+    leg_jitter: u32,
+    /// Jitter and round trip by the receiver reports of both clients, in milliseconds.
+    client_jitter: u32,
+    round_trip: u32,
+    /// The voice of the first session never had any sound.
+    is_silent: bool,
+    /// Time since a key frame of the first session was requested and did not come, in milliseconds.
+    key_frame_missing: u32,
+}
+
+impl Faults {
+    /// The second session hears the uplink of the first.
+    fn jitter_heard(&self, is_first: bool) -> u32 {
+        self.leg_jitter + if is_first { 0 } else { self.uplink_jitter }
+    }
 }
 
 /// A call of two sessions with voice and video, reported every 100 ms.
@@ -35,7 +55,10 @@ struct Call {
 
 impl Call {
     fn new() -> Call {
-        let mut world = World::new(settings());
+        Call::in_world(World::new(settings()))
+    }
+
+    fn in_world(mut world: World) -> Call {
         world.takes_remb = true;
         let sessions = [world.open("r"), world.open("r")];
         let faults = Faults::default();
@@ -91,6 +114,12 @@ impl Call {
                 reported_ppm: self.faults.to_node_ppm.filter(|_| is_first && reports),
                 client_ppm: self.faults.client_ppm.filter(|_| reports),
                 frames: if is_first { self.frames } else { 3 },
+                jitter_up_us: Some(if is_first { 1_000 * self.faults.uplink_jitter } else { 0 }),
+                jitter_us: Some(1_000 * self.faults.jitter_heard(is_first)),
+                client_jitter_us: reports.then_some(1_000 * self.faults.client_jitter),
+                round_trip_us: reports.then_some(1_000 * self.faults.round_trip),
+                silent_voice: if self.faults.is_silent && is_first { self.packets } else { 0 },
+                key_frame_missing_ms: if is_first { self.faults.key_frame_missing } else { 0 },
                 ..FlowCounts::default()
             };
             self.world.gateway.handle_summary(session, Measures::default(), Some(now));
@@ -124,6 +153,8 @@ fn uplink_loss_is_named_at_both_sessions() {
     call.goes_on(4_500);
     let uplink = Some((PathSegment::Uplink, 0));
     assert_eq!([call.named(0), call.named(1)], [[uplink], [uplink]]);
+    let counts = |at: usize| call.world.gateway.diagnosis.loses_by_client(call.sessions[at]);
+    assert_eq!([0, 1].map(counts), [true, false], "for its group of clients");
     let impairment = call.impairment(0).unwrap();
     assert!((90_000..=110_000).contains(&impairment.loss_ppm), "{impairment:?}");
     assert!(impairment.confidence >= 95, "{impairment:?}");
@@ -346,4 +377,139 @@ fn slots_follow_number_of_sessions() {
         lengths.push(call.world.gateway.diagnosis.slot_length.as_secs());
     }
     assert_eq!(lengths, [1, 2, 2, 4, 4, 2, 1, 1]);
+}
+
+#[test]
+fn uplink_jitter_is_named_at_both_sessions() {
+    let mut call = Call::new();
+    // The client of the second session hears it as well.
+    call.faults = Faults { uplink_jitter: 50, client_jitter: 50, ..Faults::default() };
+    call.goes_on(5_000);
+    let uplink = Some((PathSegment::Uplink, 0));
+    assert_eq!(call.named(1), [uplink]);
+    assert_eq!(call.impairment(1).unwrap().sign, ImpairmentSign::Jitter);
+    assert_eq!(call.impairment(1).unwrap().evidence.senders_jitter_us, Some(50_000));
+    assert_eq!(call.named(0)[0], uplink);
+    assert!(!call.world.gateway.diagnosis.loses_by_client(call.sessions[0]));
+}
+
+#[test]
+fn jitter_from_node_without_that_of_probes_is_its_own() {
+    for (jitter, segment) in [(21, None), (22, Some(PathSegment::Node))] {
+        let mut call = Call::new();
+        call.faults.leg_jitter = jitter;
+        call.goes_on(5_000);
+        let named = call.impairment(0).map(|impairment| impairment.segment);
+        assert_eq!(named, segment, "{jitter} ms");
+    }
+}
+
+#[test]
+fn jitter_of_one_slot_is_not_named() {
+    let mut call = Call::new();
+    call.faults.leg_jitter = 200;
+    call.goes_on(900);
+    call.faults.leg_jitter = 0;
+    call.goes_on(5_000);
+    assert_eq!(call.named(0), [], "a step of the sender's clock");
+}
+
+#[test]
+fn jitter_that_only_client_reports_is_downlink() {
+    let mut call = Call::new();
+    call.faults.client_jitter = 50;
+    call.goes_on(3_500);
+    let at = |at| [Some((PathSegment::Downlink, at))];
+    assert_eq!([call.named(0), call.named(1)], [at(0), at(1)]);
+    let mut call = Call::new();
+    call.faults = Faults { leg_jitter: 50, client_jitter: 50, ..Faults::default() };
+    call.goes_on(5_000);
+    call.faults.leg_jitter = 0;
+    call.goes_on(6_000);
+    assert_eq!(call.named(0)[0], Some((PathSegment::Node, 0)));
+    assert!(!call.named(0).contains(&at(0)[0]), "late reports of jitter before the client");
+}
+
+#[test]
+fn jitter_while_gateway_was_late_is_its_own() {
+    let mut call = Call::new();
+    call.faults.leg_jitter = 50;
+    for _ in 0..5 {
+        call.goes_on(900);
+        call.world.stamp(ms(110));
+        call.goes_on(100);
+    }
+    let impairment = call.impairment(0).unwrap();
+    assert_eq!(
+        (impairment.segment, impairment.sign),
+        (PathSegment::Gateway, ImpairmentSign::Jitter)
+    );
+}
+
+#[test]
+fn round_trip_of_client_is_no_known_segment() {
+    for (round_trip, sign) in [(340, None), (420, Some(ImpairmentSign::Delay))] {
+        let mut call = Call::new();
+        call.faults.round_trip = round_trip;
+        call.goes_on(3_500);
+        assert_eq!(call.impairment(0).map(|it| it.sign), sign, "{round_trip} ms");
+        let unknown = sign.map(|_| PathSegment::Unknown);
+        assert_eq!(call.impairment(0).map(|it| it.segment), unknown);
+    }
+}
+
+#[test]
+fn delay_while_gateway_was_late_is_not_its_own() {
+    let mut call = Call::new();
+    call.faults.round_trip = 420;
+    for _ in 0..5 {
+        call.goes_on(900);
+        call.world.stamp(ms(110));
+        call.goes_on(100);
+    }
+    assert_eq!(call.named(0), [Some((PathSegment::Unknown, 0))]);
+}
+
+#[test]
+fn voice_without_sound_names_device_of_a_call() {
+    let mut call = Call::new();
+    call.faults.is_silent = true;
+    call.goes_on(4_500);
+    assert_eq!(call.named(0), [], "a sound may come");
+    call.goes_on(4_000);
+    assert_eq!(call.named(0), [Some((PathSegment::Device, 0))]);
+    assert_eq!(call.impairment(0).unwrap().sign, ImpairmentSign::Silence);
+    assert_eq!(call.named(1), []);
+    let mut call = Call::new();
+    call.world.open("r");
+    call.faults.is_silent = true;
+    call.goes_on(8_500);
+    assert_eq!(call.named(0), [], "muted in a meeting");
+}
+
+#[test]
+fn requested_key_frames_that_do_not_come_name_device() {
+    for (missing, sign) in [(1_999, None), (2_000, Some(ImpairmentSign::NoKeyFrame))] {
+        let mut call = Call::new();
+        call.faults.key_frame_missing = missing;
+        call.goes_on(2_500);
+        assert_eq!(call.impairment(0).map(|it| it.sign), sign, "{missing} ms");
+    }
+    let mut call = Call::new();
+    (call.faults.key_frame_missing, call.faults.uplink) = (5_000, 40);
+    call.goes_on(5_000);
+    assert_eq!(call.named(0), [], "lost on the uplink");
+}
+
+#[test]
+fn loss_after_copies_are_merged_is_named() {
+    let hitless = || modes::in_mode(RedundancyMode::Hitless, settings());
+    let mut call = Call::in_world(World::new(hitless()));
+    call.faults.from_node = 10;
+    call.goes_on(5_000);
+    assert_eq!(call.impairment(0).map(|it| it.segment), Some(PathSegment::Node));
+    let mut call = Call::in_world(World::new(hitless()));
+    call.faults.client_ppm = Some(100_000);
+    call.goes_on(3_500);
+    assert_eq!(call.named(0), [Some((PathSegment::Downlink, 0))]);
 }

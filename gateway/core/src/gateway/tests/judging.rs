@@ -272,33 +272,30 @@ fn refusals_are_counted_by_arm() {
     assert!((25..75).contains(&canary.of), "{canary:?}");
 }
 
-impl Cohorts {
-    /// Another process continues the sessions and the canary.
-    fn take_over(&mut self) {
-        let (world, policy) = (&mut self.world, policy(Hook::Degradation));
-        let (record, life) =
-            (world.gateway.record(world.now), world.gateway.policy_record(&policy));
-        let before = world.gateway.policy(&policy).unwrap().revisions().clone();
-        let life: LifecycleRecord = instant::relative_to(world.now, || {
-            let encoded = rmp_serde::to_vec_named(&life.unwrap()).unwrap();
-            rmp_serde::from_slice(&encoded).unwrap()
-        });
-        world.restart(ms(0));
-        let clock = WallClock { instant: world.now, time: std::time::SystemTime::UNIX_EPOCH };
-        world.gateway.hold_rollouts();
-        world.gateway.handle_policy(&policy, rules(Judging::default()), clock);
-        world.gateway.restore_policy(&policy, life, |_| true, world.now);
-        assert_eq!(*world.gateway.policy(&policy).unwrap().revisions(), before);
-        world.restore(&record);
-        world.gateway.release_rollouts(world.now);
-        world.outputs.clear();
-    }
+/// Another process continues the sessions, and the revisions of the degradation policy.
+pub(super) fn take_over(world: &mut World) {
+    let policy = policy(Hook::Degradation);
+    let (record, life) = (world.gateway.record(world.now), world.gateway.policy_record(&policy));
+    let before = world.gateway.policy(&policy).unwrap().revisions().clone();
+    let life: LifecycleRecord = instant::relative_to(world.now, || {
+        let encoded = rmp_serde::to_vec_named(&life.unwrap()).unwrap();
+        rmp_serde::from_slice(&encoded).unwrap()
+    });
+    world.restart(ms(0));
+    let clock = WallClock { instant: world.now, time: std::time::SystemTime::UNIX_EPOCH };
+    world.gateway.hold_rollouts();
+    world.gateway.handle_policy(&policy, rules(Judging::default()), clock);
+    world.gateway.restore_policy(&policy, life, |_| true, world.now);
+    assert_eq!(*world.gateway.policy(&policy).unwrap().revisions(), before);
+    world.restore(&record);
+    world.gateway.release_rollouts(world.now);
+    world.outputs.clear();
 }
 
 #[test]
 fn takeover_continues_the_judgement() {
     let mut cohorts = Cohorts::start();
-    cohorts.take_over();
+    take_over(&mut cohorts.world);
     cohorts.looks(20, |_| well());
     assert_eq!(cohorts.found(), []);
     let silent = but(|_, flow| (flow.received, flow.expected) = ([0; 2], 0));

@@ -63,14 +63,54 @@ fn policy_fault_and_recovery_are_reported_once() {
     world.answer_with(|_| Some(Ok(accept())));
     world.open("4");
     world.open("5");
-    let faults: Vec<_> = world
-        .events()
-        .filter_map(|e| match e {
-            CoreEvent::Standing { fault, .. } => Some(fault.clone()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(faults, [Some(PluginFault::OutOfMemory), None]);
+    assert_eq!(standings(&world), [Some(PluginFault::OutOfMemory), None]);
+}
+
+#[test]
+fn single_late_answer_is_no_failure() {
+    let mut world = World::with_policy(settings(), &[Hook::Admission], |_| Some(Ok(accept())));
+    let mut offer = |name: &str, is_late: bool| {
+        world.answer_with(move |_| (!is_late).then(|| Ok(accept())));
+        world.offer(name);
+        world.pass(ms(3));
+        standings(&world)
+    };
+    assert_eq!(offer("1", true), []);
+    assert_eq!(offer("2", false), []);
+    assert_eq!(offer("3", true), []);
+    assert_eq!(offer("4", true), [Some(PluginFault::Late)]);
+    assert_eq!(offer("5", false), [Some(PluginFault::Late), None]);
+}
+
+#[test]
+fn failure_ends_without_recent_fault() {
+    let mut world = World::with_policy(settings(), &[Hook::Admission], |_| None);
+    let late_answer = |world: &mut World, room: &str| {
+        world.offer(room);
+        world.pass(ms(3));
+        standings(world)
+    };
+    let later = |world: &mut World, seconds: u64| {
+        world.now += ms(1_000 * seconds);
+        world.pass(ms(3));
+        standings(world)
+    };
+    assert_eq!(late_answer(&mut world, "1"), []);
+    later(&mut world, 301);
+    assert_eq!(late_answer(&mut world, "2"), []);
+    later(&mut world, 200);
+    let reported = Some(PluginFault::Late);
+    assert_eq!(late_answer(&mut world, "3"), std::slice::from_ref(&reported));
+    assert_eq!(later(&mut world, 299), std::slice::from_ref(&reported));
+    assert_eq!(later(&mut world, 2), [reported, None]);
+}
+
+fn standings(world: &World) -> Vec<Option<PluginFault>> {
+    let standing = |event: &CoreEvent| match event {
+        CoreEvent::Standing { fault, .. } => Some(fault.clone()),
+        _ => None,
+    };
+    world.events().filter_map(standing).collect()
 }
 
 #[test]

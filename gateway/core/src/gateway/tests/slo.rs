@@ -8,6 +8,7 @@ use evenkeel_model::{
 };
 use evenkeel_revisions::{Lifecycle, RolloutAction};
 
+use super::judging::take_over;
 use super::revising::{alone, breaches, policy, tried, turn};
 use super::world::Driver;
 use super::*;
@@ -293,6 +294,25 @@ fn harm_during_a_canary_is_not_that_of_the_active_revision() {
         world.pass(ms(200));
         assert_eq!(active(&world), left);
     }
+}
+
+#[test]
+fn activated_revision_is_judged_after_a_takeover() {
+    let settings = with_slo(settings(), LIMITS);
+    let mut world = World::with_policy(settings, &[Hook::Degradation], |_| None);
+    turn(&mut world, Hook::Degradation, alone());
+    answer_offers(&mut world, 0);
+    activate(&mut world);
+    world.pass(Duration::from_secs(10));
+    // The gateway refuses offers, and ends before it finds that.
+    (0..20).for_each(|_| world.gateway.handle_turned_away("call", world.now));
+    take_over(&mut world);
+    world.pass(ms(200));
+    assert_eq!(active(&world), "new", "the revision may not be the cause");
+    world.pass(Duration::from_secs(10));
+    answer_offers(&mut world, 3);
+    world.pass(ms(200));
+    assert_eq!(active(&world), "old");
 }
 
 #[test]

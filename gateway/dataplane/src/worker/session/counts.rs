@@ -8,7 +8,7 @@ use evenkeel_model::RepairKind;
 
 use crate::worker::report::{MediaCounts, MediaDirection};
 
-/// Maximum streams to one client whose pictures or reports are followed.
+/// Maximum followed streams to one client, of pictures and of reports.
 const STREAMS_MAX: usize = 8;
 
 /// A picture that comes later than usual by this time, and by twice the usual interval, froze the one before (W3C webrtc-stats,

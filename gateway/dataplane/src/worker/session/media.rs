@@ -50,6 +50,11 @@ pub(crate) struct VoiceMeasurements {
     /// Start of the interval; by default the first call of `interval`.
     #[serde(with = "instant::option")]
     pub(super) since: Option<Instant>,
+    /// The highest jitter of voice from the client in the last interval, and the round trip if it was measured in it.
+    #[serde(default)]
+    pub(super) jitter_voice_us: Option<u32>,
+    #[serde(default)]
+    pub(super) round_trip_us: Option<u32>,
 }
 
 /// Reception by the client: one stream's receiver reports, or the connection as measured by QUIC.
@@ -165,19 +170,25 @@ impl VoiceMeasurements {
     /// Ends an interval of about 100 ms and returns its smoothed values. For several streams to the client, the values
     /// of the worst one are returned.
     pub(crate) fn interval(&mut self, now: Instant) -> Measures {
-        let (mut expected, mut lost, mut jitter) = (0, 0, 0);
+        let (mut expected, mut lost, mut jitter, mut of_voice) = (0, 0, 0, None);
         for reception in self.sources.iter_mut() {
             let interval = reception.interval();
             expected += interval.expected;
             lost += interval.lost;
             jitter = jitter.max(reception.jitter_us());
+            if interval.expected > 0 && !reception.is_video() {
+                of_voice = of_voice.max(Some(reception.jitter_us()));
+            }
         }
+        self.jitter_voice_us = of_voice.map(|us| us.try_into().unwrap_or(u32::MAX));
         self.lost_up += lost;
         if let Some(loss) = (lost * 1_000_000).checked_div(expected) {
             self.loss_up_ppm.show(loss as i64, FOLLOWS_IN, now);
             self.jitter_up_us = jitter;
         }
         let since = self.since.replace(now).unwrap_or(now);
+        let is_new = |(_, at): &(u32, Instant)| *at > since;
+        self.round_trip_us = self.rtt_us.filter(is_new).map(|(us, _)| us);
         let elapsed = now.saturating_duration_since(since).as_millis().max(1) as u64;
         let mut measures = Measures::default();
         // Bits per millisecond are kilobits per second.

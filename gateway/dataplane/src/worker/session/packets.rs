@@ -5,9 +5,11 @@
 //! leads, the other is its twin.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use evenkeel_media::continuity::{FILLED_WITHIN, Pass, StreamEpoch, SwitchCause, Withheld};
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
+use evenkeel_media::rtcp::RtcpPacket;
 use evenkeel_media::{demux, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
 use evenkeel_model::{Hop, RedundancyMode, RtcpPort, Srtp, StreamKind};
@@ -64,7 +66,8 @@ impl WorkerSession {
         state.measurements.bytes_up += packet.len() as u64;
         state.measurements.sources.receive(&header, packet.len(), clock_rate, cx.now);
         remember(&mut state.feedback.sources, header.ssrc);
-        if kind == StreamKind::Video {
+        let is_picture = kind == StreamKind::Video && repair.is_none();
+        if is_picture {
             remember(&mut state.feedback.video, header.ssrc);
         }
         let hop = match forward::to_node(&self.route, cx.board) {
@@ -78,10 +81,22 @@ impl WorkerSession {
         let state = self.state();
         state.flow.sent[kind as usize] += 1;
         // The marker ends a frame (RFC 6184, 5.1; RFC 7741, 4.1).
-        if kind == StreamKind::Video && header.marker && state.feedback.video.len() == 1 {
+        if is_picture && header.marker && state.feedback.video.len() == 1 {
             state.flow.frames += 1;
         }
+        if state.signs.inspects(kind) {
+            self.inspect(&header, packet, cx.now);
+        }
         self.send_to_node(hop, RtpSide::Rtp, kind, packet, cx);
+    }
+
+    /// Few packets are inspected, so `#[cold]` moves this code out of the packet path.
+    #[cold]
+    fn inspect(&mut self, header: &rtp::RtpHeader, packet: &[u8], now: Instant) {
+        let declared = declared(&self.media, header.payload_type);
+        if let (Some((kind, payload)), Some(state)) = (declared, self.state.as_deref_mut()) {
+            state.signs.inspect(kind, payload, header.payload(packet), now);
+        }
     }
 
     /// Handles RTCP from an accepted source of the client.
@@ -102,6 +117,8 @@ impl WorkerSession {
         if readable {
             measurements.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), cx.now);
             flow.client_ppm = reported_loss(packet).or(flow.client_ppm);
+            let jitter = voice_jitter(packet, |ssrc| continuity.clock_rate(ssrc));
+            flow.client_jitter_us = jitter.or(flow.client_jitter_us);
             self.counts.get_or_insert_default().note_reports(reports(packet), sent);
         }
         let (hop, twin) = match forward::to_node(&self.route, cx.board) {
@@ -280,6 +297,26 @@ fn reported_loss(compound: &[u8]) -> Option<u32> {
     reports(compound).map(|block| u32::from(block.fraction_lost) * 1_000_000 / 256).max()
 }
 
+/// Returns the highest jitter that a client reports for its received voice, in microseconds.
+fn voice_jitter(compound: &[u8], clock_rate: impl Fn(u32) -> Option<u32>) -> Option<u32> {
+    let jitter = |block: rtcp::ReportBlock| {
+        let rate = clock_rate(block.ssrc).filter(|rate| *rate != rtp::VIDEO_CLOCK_HZ)?;
+        (u64::from(block.jitter) * 1_000_000).checked_div(rate.into())
+    };
+    let jitter = reports(compound).filter_map(jitter).max()?;
+    Some(jitter.try_into().unwrap_or(u32::MAX))
+}
+
+/// A node requests a key frame of one of these streams. Some nodes forward the requests for other clients' streams.
+fn requests_key_frame(compound: &[u8], streams: &[u32]) -> bool {
+    let mut packets = rtcp::packets(compound).map_while(Result::ok);
+    packets.any(|packet| match packet {
+        RtcpPacket::Pli(pli) => streams.contains(&pli.media),
+        RtcpPacket::Fir(fir) => fir.entries().any(|entry| streams.contains(&entry.media)),
+        _ => false,
+    })
+}
+
 fn reports(compound: &[u8]) -> impl Iterator<Item = rtcp::ReportBlock> {
     rtcp::packets(compound).map_while(Result::ok).flat_map(|packet| packet.blocks())
 }
@@ -434,8 +471,13 @@ impl WorkerSession {
         let (clock_rate, repair) = (payload.clock_rate, payload.repair());
         let state = self.state();
         // `merge_to_client` counts merged packets.
-        if state.current_hop == Some(from) && state.pair.is_none() {
+        let (hears, merges) = (state.current_hop == Some(from), state.pair.is_some());
+        if hears && !merges {
             state.flow.received[kind as usize] += 1;
+        }
+        // Retransmissions have the timestamps of the lost packets.
+        if kind == StreamKind::Audio && repair.is_none() && (hears || merges) {
+            state.signs.receive_voice(header, clock_rate, cx.now);
         }
         let rewrite = match state.continuity.pass(epoch, header, clock_rate, cx.now) {
             Pass::Untouched => None,
@@ -490,6 +532,9 @@ impl WorkerSession {
         state.feedback.limit(&mut packet, cap, cx.now);
         if plain {
             state.measurements.note_sender_report(&packet, cx.now);
+            if requests_key_frame(&packet, &state.feedback.video) {
+                state.signs.note_key_frame_request(cx.now);
+            }
         }
         self.send_to_client(RtpSide::Rtcp, StreamKind::Audio, &packet, cx, |_| {});
     }

@@ -21,6 +21,7 @@ use super::*;
 
 mod continued;
 mod hitless;
+mod signs;
 mod slots;
 mod validation;
 
@@ -250,6 +251,7 @@ fn summary_counts_packets_between_client_and_node() {
         client_ppm: None,
         lost_up: 1,
         frames: 2,
+        ..FlowCounts::default()
     };
     assert_eq!(told(&mut bench), flow);
     assert_eq!(

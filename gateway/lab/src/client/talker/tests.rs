@@ -203,9 +203,10 @@ fn frame_rate_of_video_is_set_and_restored() {
     let mut talker = talker(true, true);
     let frames = |said: &Said| said.stream(1).filter(|(_, header, _)| header.marker).count();
     assert!((24..=26).contains(&frames(&listen(&mut talker, START, START + S))));
-    talker.set_frame_rate(Some(5));
+    let fault = DeviceFault { frames_per_second: Some(5), ..DeviceFault::default() };
+    talker.set_device_fault(fault);
     assert!((5..=6).contains(&frames(&listen(&mut talker, START + S, START + 2 * S))));
-    talker.set_frame_rate(None);
+    talker.set_device_fault(DeviceFault::default());
     let frames = frames(&listen(&mut talker, START + 2 * S, START + 3 * S));
     assert!((20..=26).contains(&frames), "{frames}");
 }

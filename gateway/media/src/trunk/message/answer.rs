@@ -8,7 +8,7 @@ use super::signature::{
 };
 use super::{
     BREAK, CLOSE, DRAIN, KEEP, MessageError, NOTICE, NodeSecret, OPEN, OWNED, PATH, PATH_LEN_MIN,
-    PROBE, REFUSAL, START, SUPERSEDED, VERSION, VOTE, Verified,
+    PROBE, PROCESS, REFUSAL, START, SUPERSEDED, VERSION, VOTE, Verified,
 };
 use crate::demux;
 use crate::trunk::{Tag, Voted};
@@ -64,6 +64,8 @@ pub enum TrunkAnswer {
         /// The newest epoch that the node served.
         epoch: u64,
     },
+    /// Answers [`TrunkQuestion::Process`](super::TrunkQuestion::Process).
+    Process(ProcessReport),
 }
 
 impl TrunkAnswer {
@@ -86,6 +88,10 @@ impl TrunkAnswer {
             Self::Path { padding } => write_zeros(16 + usize::from(padding), out),
             Self::Vote(ref voted) => voted.write(out),
             Self::Superseded { epoch } => out.extend_from_slice(&epoch.to_be_bytes()),
+            Self::Process(ProcessReport { memory_permille, age_s }) => {
+                out.extend_from_slice(&memory_permille.to_be_bytes());
+                out.extend_from_slice(&age_s.to_be_bytes());
+            }
         }
         sign(secret, start, out);
     }
@@ -103,6 +109,7 @@ impl TrunkAnswer {
             Self::Path { .. } => PATH,
             Self::Vote(_) => VOTE,
             Self::Superseded { .. } => SUPERSEDED,
+            Self::Process(_) => PROCESS,
         }
     }
 
@@ -128,6 +135,9 @@ impl TrunkAnswer {
             PATH => Self::Path { padding: body.padding(16)? },
             VOTE => Self::Vote(Voted::read(&mut body)?),
             SUPERSEDED => Self::Superseded { epoch: body.u64()? },
+            PROCESS => {
+                Self::Process(ProcessReport { memory_permille: body.u16()?, age_s: body.u32()? })
+            }
             _ => return Err(MessageError::Unknown),
         };
         body.finish()?;
@@ -150,6 +160,15 @@ pub struct NodeLoad {
     /// True if the media port itself answered, or was checked just before. False for an agent
     /// without a port check.
     pub vouched: bool,
+}
+
+/// The process of a media server, as the agent beside it sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProcessReport {
+    /// Resident memory, thousandths of the memory that the process may use.
+    pub memory_permille: u16,
+    /// Seconds since its start.
+    pub age_s: u32,
 }
 
 /// State of a node. Encoded as its index in [`ServingState::ALL`].

@@ -6,8 +6,8 @@ use super::signature::{
     MessageBody, QUESTION, sign, verify, write_head, write_owner, write_tags, write_zeros,
 };
 use super::{
-    BREAK, CLOSE, DRAIN, KEEP, MessageError, NOTICE, NodeSecret, OPEN, PATH, PROBE, Replays, START,
-    VOTE, Verified,
+    BREAK, CLOSE, DRAIN, KEEP, MessageError, NOTICE, NodeSecret, OPEN, PATH, PROBE, PROCESS,
+    Replays, START, VOTE, Verified,
 };
 use crate::trunk::{GroupOwner, Hold, Tag, Vote};
 
@@ -65,6 +65,8 @@ pub enum TrunkQuestion {
         /// The question about its ownership.
         vote: Vote,
     },
+    /// Asks for the memory and the age of the media server's process. A node that cannot tell them does not answer.
+    Process,
 }
 
 impl TrunkQuestion {
@@ -88,7 +90,7 @@ impl TrunkQuestion {
             write_owner(owner, start, out);
         }
         let zeros = match *self {
-            Self::Probe | Self::Drain | Self::Start => 16,
+            Self::Probe | Self::Drain | Self::Start | Self::Process => 16,
             Self::Open { room, session, tag, lease_s } => {
                 out.extend_from_slice(&room.to_be_bytes());
                 out.extend_from_slice(&session.to_be_bytes());
@@ -136,6 +138,7 @@ impl TrunkQuestion {
             Self::Break(_) => BREAK,
             Self::Path { .. } => PATH,
             Self::Vote { .. } => VOTE,
+            Self::Process => PROCESS,
         }
     }
 
@@ -174,6 +177,7 @@ impl TrunkQuestion {
                 let vote = Vote::read(&mut body)?;
                 (Self::Vote { group: body.u32()?, vote }, 4)
             }
+            PROCESS => (Self::Process, 16),
             _ => return Err(MessageError::Unknown),
         };
         body.skip(zeros)?;

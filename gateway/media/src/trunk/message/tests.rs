@@ -26,6 +26,7 @@ fn questions() -> Vec<TrunkQuestion> {
         TrunkQuestion::Keep { lease_s: 1, tags: tags(KEEP_MAX) },
         TrunkQuestion::Noted { number: 3 },
         TrunkQuestion::Start,
+        TrunkQuestion::Process,
         TrunkQuestion::Path { bundle_max: 1_400, padding: 0 },
         TrunkQuestion::Path { bundle_max: 1_200, padding: 1_328 },
     ];
@@ -53,6 +54,7 @@ fn answers() -> Vec<TrunkAnswer> {
     ];
     answers.push(TrunkAnswer::Path { padding: 0 });
     answers.push(TrunkAnswer::Superseded { epoch: u64::MAX });
+    answers.push(TrunkAnswer::Process(ProcessReport { memory_permille: 420, age_s: 86_400 }));
     for heard in [None, Some(Duration::ZERO), Some(Duration::from_micros(12_345))] {
         answers.push(TrunkAnswer::Vote(Voted { epoch: 3, promised: 4, heard, instance: 5 }));
     }

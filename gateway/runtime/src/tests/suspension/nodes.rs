@@ -88,7 +88,8 @@ fn answer(datagram: &[u8], secret: &NodeSecret) -> Option<(&'static str, Vec<u8>
         TrunkQuestion::Drain
         | TrunkQuestion::Noted { .. }
         | TrunkQuestion::Break(_)
-        | TrunkQuestion::Vote { .. } => {
+        | TrunkQuestion::Vote { .. }
+        | TrunkQuestion::Process => {
             return None;
         }
     };
