@@ -135,14 +135,16 @@ fn started_node_counts_after_a_restart() {
     };
     let running = begin();
     let phones = [Phone::new(1), Phone::new(2)];
-    let [one, two] = phones.each_ref().map(|phone| {
+    let voice = |phone: &Phone| {
         let mut voice = offer(&format!("room {}", phone.number), declared(phone));
         Arc::make_mut(&mut voice.media).streams.truncate(1);
         voice
+    };
+    runtime.block_on(running.handle.offer(voice(&phones[0]))).unwrap();
+    wait_until("an offer without capacity starts the node", || {
+        runtime.block_on(running.handle.offer(voice(&phones[1]))).unwrap_err();
+        standing(&running) == (true, false)
     });
-    runtime.block_on(running.handle.offer(one)).unwrap();
-    runtime.block_on(running.handle.offer(two)).unwrap_err();
-    wait_until("the node is being started", || standing(&running) == (true, false));
     cold.revive();
     wait_until("the node runs", || standing(&running) == (true, true));
     end(running);

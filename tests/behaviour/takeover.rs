@@ -584,7 +584,7 @@ fn changes_are_listed_at_the_next_owner() {
     let node = place.node();
     let [mut owner, mut standby] = place.group(&node);
     await_replica(&mut owner);
-    standby.post("/v1/nodes/east-a1:drain", &json!(null));
+    standby.post("/v1/nodes/east-a1:drain", &json!({"force": true}));
     let requests = |gateway: &mut GatewayProcess| {
         let mut changes = gateway.read("/v1/changes")["changes"].take();
         let changes = changes.as_array_mut().unwrap();

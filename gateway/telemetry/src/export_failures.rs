@@ -17,7 +17,7 @@ pub struct ExportFailure {
     pub failures: u64,
 }
 
-/// The signals whose last export failed.
+/// Signals (spans, logs, metrics) with a failed last export.
 #[derive(Clone, Default, Debug)]
 pub struct ExportFailures(Arc<Mutex<BTreeMap<&'static str, ExportFailure>>>);
 

@@ -82,7 +82,8 @@ impl GatewayCopy {
         let ledger = tables.capacity.ledger();
         // The capacity of a machine with two names exists once.
         let takes = |id: &NodeId| tables.nodes.get(*id).is_some_and(Node::welcomes_rooms);
-        let is_one = |node: &&Node| ledger.beside(node.id).filter(takes).all(|other| other > node.id);
+        let is_one =
+            |node: &&Node| ledger.beside(node.id).filter(takes).all(|other| other > node.id);
         let takers = tables.nodes.iter().filter(|node| node.welcomes_rooms()).filter(is_one);
         let free = |node: &Node| {
             let used = ledger.carried(node.id) + ledger.reserve(node.id);

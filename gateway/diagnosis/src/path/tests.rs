@@ -37,7 +37,7 @@ fn judged(
     found
 }
 
-/// Plays a call of `seconds` whose senders are unknown. Returns the signs that were found.
+/// Plays a call of `seconds` with unknown senders. Returns the signs that were found.
 fn signs(seconds: u64, report: impl Fn(u64, u32) -> FlowCounts) -> Vec<ImpairmentSign> {
     let found = judged(seconds, |_| Vec::new(), report);
     found.iter().map(|impairment| impairment.sign).collect()

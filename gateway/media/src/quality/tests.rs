@@ -63,7 +63,7 @@ fn packets_without_sound_are_known() {
         // Media of tests.
         ("PCMU", &[0; 160], Some(false)),
         ("opus", &[0xff; 80], Some(false)),
-        // Comfort noise (RFC 3389), and a codec whose silence is unknown.
+        // Comfort noise (RFC 3389), and a codec with unknown silence.
         ("CN", &[0x40], None),
         ("G722", &[0; 160], None),
     ];

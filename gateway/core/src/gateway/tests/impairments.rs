@@ -40,6 +40,11 @@ impl Faults {
     fn jitter_heard(&self, is_first: bool) -> u32 {
         self.leg_jitter + if is_first { 0 } else { self.uplink_jitter }
     }
+
+    /// The client of the first session does not hear its own uplink.
+    fn reported_jitter(&self, is_first: bool) -> u32 {
+        self.client_jitter - if is_first { self.uplink_jitter.min(self.client_jitter) } else { 0 }
+    }
 }
 
 /// A call of two sessions with voice and video, reported every 100 ms.
@@ -116,7 +121,7 @@ impl Call {
                 frames: if is_first { self.frames } else { 3 },
                 jitter_up_us: Some(if is_first { 1_000 * self.faults.uplink_jitter } else { 0 }),
                 jitter_us: Some(1_000 * self.faults.jitter_heard(is_first)),
-                client_jitter_us: reports.then_some(1_000 * self.faults.client_jitter),
+                client_jitter_us: reports.then_some(1_000 * self.faults.reported_jitter(is_first)),
                 round_trip_us: reports.then_some(1_000 * self.faults.round_trip),
                 silent_voice: if self.faults.is_silent && is_first { self.packets } else { 0 },
                 key_frame_missing_ms: if is_first { self.faults.key_frame_missing } else { 0 },
