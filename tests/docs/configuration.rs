@@ -238,6 +238,7 @@ fn base(file: File, table: &str) -> String {
         (File::Gateway, "dependency") => {
             "[[dependency]]\nname = \"a\"\nurl = \"http://127.0.0.1:1/\"".to_owned()
         }
+        (File::Gateway, "registry") => "[[registry]]\nhost = \"registry.example\"".to_owned(),
         (File::Gateway, "region") => "[[region]]".to_owned(),
         (File::Gateway, "trust.keys") => "[[trust.keys]]".to_owned(),
         (File::Set, "scenario.NAME") => set.to_owned(),

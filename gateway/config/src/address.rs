@@ -176,9 +176,13 @@ impl fmt::Debug for Url {
 impl Url {
     /// Requests leave this host without TLS.
     pub(crate) fn crosses_in_clear_text(&self) -> bool {
+        !self.https && !self.is_local()
+    }
+
+    /// The host is on loopback.
+    pub fn is_local(&self) -> bool {
         let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
-        let is_local = &*self.host == "localhost" || self.host.parse().is_ok_and(is_loopback);
-        !self.https && !is_local
+        &*self.host == "localhost" || self.host.parse().is_ok_and(is_loopback)
     }
 
     /// True for `https`.

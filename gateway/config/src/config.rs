@@ -28,6 +28,7 @@ use super::index::{self, IndexSettings, IndexTable};
 use super::listen::{self, ListenIdentity, ListenIngress, ListenSettings, ListenTable};
 use super::node::{self, DriverSettings, NODES_MAX, NodeConfig, NodeEntry};
 use super::plugin::{self, Compiler, PolicyBinding, SetOrigin, TrustSettings, TrustTable};
+use super::registry::{self, RegistrySettings, RegistryTable};
 use super::set::{self, CheckedSet, PolicySet, SHIPPED_SETS, ScenarioSettings, SetTable};
 use super::source_file::WrittenConfig;
 use super::telemetry::{TelemetrySettings, TelemetryTable};
@@ -51,6 +52,7 @@ struct ConfigFile {
     forecast: ForecastConfig,
     elastic: ElasticTable,
     trust: TrustTable,
+    registry: Vec<Spanned<RegistryTable>>,
     cluster: Option<Spanned<ClusterTable>>,
     index: Option<Spanned<IndexTable>>,
     alert: Vec<Spanned<AlertTable>>,
@@ -92,6 +94,8 @@ pub struct GatewayConfig {
     pub detector: Timings,
     /// `[trust]`.
     pub trust: TrustSettings,
+    /// `[[registry]]`, in the order of the file.
+    pub registries: Vec<RegistrySettings>,
     /// The group of this gateway. Default: none.
     pub cluster: Option<GroupSettings>,
     /// `[[cluster.witness]]`.
@@ -219,6 +223,7 @@ impl GatewayConfig {
             elastic: raw.elastic.check(check),
             detector: gateway::timings(&raw.detector, check),
             trust: plugin::trust(&raw.trust, check),
+            registries: registry::check(&raw.registry, check),
             cluster,
             witnesses,
             index,

@@ -46,8 +46,8 @@ impl ConfigInForce {
         ConfigInForce::after_reload(settings, settings, Vec::new())
     }
 
-    /// The configuration after a reload: nodes, witnesses, receivers of alerts, dependencies, policy sets and `[trust]` of the new
-    /// file, all else as at the start.
+    /// The configuration after a reload: nodes, witnesses, receivers of alerts, dependencies, policy sets, registries and `[trust]` of
+    /// the new file, all else as at the start.
     pub fn after_reload(
         started: &GatewayConfig,
         new: &GatewayConfig,
@@ -58,6 +58,7 @@ impl ConfigInForce {
         for path in [
             &["node"][..],
             &["trust"],
+            &["registry"],
             &["alert"],
             &["dependency"],
             &["gateway", "policies"],
@@ -263,7 +264,15 @@ impl GatewayConfig {
             let DependencySettings { every, timeout, .. } = dependency;
             table([("every", spell(*every).into()), ("timeout", spell(*timeout).into())])
         });
-        let lists = [("alert", alerts), ("dependency", dependencies.collect())];
+        let registries = self.registries.iter().map(|registry| {
+            let is_plain = registry.url().is_some_and(|url| !url.is_https());
+            table([("plain_http", is_plain.into())])
+        });
+        let lists = [
+            ("alert", alerts),
+            ("dependency", dependencies.collect()),
+            ("registry", registries.collect()),
+        ];
         let written = lists.into_iter().filter(|(_, list)| !list.is_empty());
         written.map(|(key, list)| (key.to_owned(), list.into())).collect()
     }

@@ -16,6 +16,7 @@ mod index;
 mod listen;
 mod node;
 mod plugin;
+mod registry;
 mod set;
 mod slo;
 mod source_file;
@@ -41,8 +42,10 @@ pub use node::{
     WebhookTarget,
 };
 pub use plugin::{
-    Compiler, OnFault, PluginLimits, PluginLocation, PolicyBinding, SetOrigin, TrustSettings,
+    Compiler, KeptPlugin, OnFault, PluginLimits, PluginLocation, PolicyBinding, RegistryPlugin,
+    SetOrigin, TrustSettings,
 };
+pub use registry::{BadReference, PluginReference, RegistrySettings};
 pub use set::{DscpSettings, PolicySet, RolloutSettings, ScenarioSettings, rollout_settings};
 pub use source_file::WrittenConfig;
 pub use telemetry::{Otlp, OtlpProtocol, Signal, TelemetrySettings};

@@ -13,6 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::check::{ConfigCheck, ConfigSource, InvalidSetting, nearest, quoted};
+use super::registry::{PluginReference, REFERENCE};
 
 /// Maximum keys, current and earlier: a few each year, for many years.
 const KEYS_MAX: usize = 64;
@@ -65,6 +66,26 @@ pub enum PluginLocation {
     Shipped(&'static str),
     /// A file, watched for changes.
     File(PathBuf),
+    /// A registry.
+    Registry(RegistryPlugin),
+}
+
+/// A plugin in a registry, by digest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RegistryPlugin {
+    /// It has a digest.
+    pub reference: PluginReference,
+    /// The plugin in the cache; set once it is pulled, not by the file.
+    pub kept: Option<KeptPlugin>,
+}
+
+/// A plugin of a registry in the cache of this host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeptPlugin {
+    /// Its file.
+    pub path: PathBuf,
+    /// SHA-256 of its bytes.
+    pub content: [u8; 32],
 }
 
 /// The key of a hook in a policy set. The scenario hook is `resolve`, since `scenario` holds the scenarios.
@@ -152,6 +173,9 @@ fn plugin(
     if let Some(shipped) = shipped_plugins().find(|shipped| shipped == name) {
         return Some(PluginLocation::Shipped(shipped));
     }
+    if PluginReference::is_meant(name) {
+        return registry_plugin(raw, check).map(PluginLocation::Registry);
+    }
     let is_file = name.ends_with(".wasm") || name.contains('/');
     if is_file && matches!(origin, SetOrigin::File(_)) {
         let path = check.path(name);
@@ -169,6 +193,26 @@ fn plugin(
     invalid.help = nearest(name, shipped_plugins())
         .or_else(|| Some(format!("name a file with its extension: `{name}.wasm`")));
     None
+}
+
+fn registry_plugin(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<RegistryPlugin> {
+    match raw.get_ref().parse::<PluginReference>() {
+        Ok(reference) if reference.digest().is_some() => {
+            Some(RegistryPlugin { reference, kept: None })
+        }
+        Ok(_) => {
+            let expected =
+                "`@sha256:` and 64 hexadecimal digits: a tag may name another plugin tomorrow";
+            let invalid = check.refuse_text(raw, expected);
+            let help = format!("`evenkeel plugin pull {}` prints the digest", raw.get_ref());
+            invalid.help = Some(help);
+            None
+        }
+        Err(bad) => {
+            check.refuse(raw.span(), bad.found, REFERENCE);
+            None
+        }
+    }
 }
 
 fn table_to_json(table: &toml::Table, span: &Range<usize>, check: &mut ConfigCheck) -> Value {
