@@ -11,7 +11,7 @@ use crate::gateway::Gateway;
 use crate::page::{Block, pages};
 
 /// Files that examples name.
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "cluster.secret",
     "node.secret",
     "east-a1.secret",
@@ -23,6 +23,7 @@ const FILES: [&str; 13] = [
     "admin.token",
     "prometheus.token",
     "webhook.token",
+    "registry.login",
     "cert.pem",
     "key.pem",
 ];
@@ -77,8 +78,8 @@ fn parse(block: &Block) -> Result<(), String> {
     let sets = folder.path().join("policies");
     fs::create_dir(&sets).unwrap();
     for file in FILES {
-        // Each has its own content.
-        fs::write(folder.path().join(file), file.repeat(4)).unwrap();
+        // Each has its own content, in the form of a login.
+        fs::write(folder.path().join(file), format!("user:{}", file.repeat(4))).unwrap();
     }
     let file = folder.path().join(&block.info);
     match block.info.as_str() {

@@ -29,7 +29,8 @@ use evenkeel_media::trunk::GroupOwner;
 use evenkeel_media::trunk::message::{NodeSecret, TrunkQuestion};
 use evenkeel_model::{Hop, NodeId, SessionId};
 pub use poster::{
-    Effort, HttpAnswer, HttpClient, HttpError, Posted, Poster, TraceHeaders, WebhookMessage,
+    Effort, HttpAnswer, HttpClient, HttpError, HttpRequest, Posted, Poster, TraceHeaders,
+    WebhookMessage,
 };
 use rtpengine::{CallRecord, Rtpengine};
 pub use rtpengine::{Ng, NgSocket};

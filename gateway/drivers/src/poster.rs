@@ -1,4 +1,5 @@
-//! POSTs of JSON to an operator's URL: bounded in time, size and number; and the client of HTTP under them.
+//! POSTs of JSON to an operator's URL: bounded in time, size and number; and the client of HTTP under them, which registries of
+//! plugins use too.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -9,7 +10,9 @@ use evenkeel_config::{Url, WebhookTarget};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT,
+};
 use hyper::http::request::Builder;
 use hyper::rt::{Read, Write};
 use hyper::{Method, Request, Response};
@@ -68,8 +71,8 @@ pub enum HttpError {
     #[error("cannot build the request: {0}")]
     Request(#[from] hyper::http::Error),
     /// The body exceeds the limit.
-    #[error("the answer is longer than {ANSWER_MAX} bytes")]
-    TooLong,
+    #[error("the answer is longer than {0} bytes")]
+    TooLong(usize),
     /// The time limit passed.
     #[error("no answer in time")]
     Late,
@@ -208,7 +211,7 @@ async fn post_until(
             Ok(Ok(answer)) if !matches!(answer.status, 502 | 504) => return Ok(answer),
             Ok(Ok(answer)) if Instant::now() + wait >= by => return Ok(answer),
             Ok(Ok(_)) => {}
-            Ok(Err(failed @ (HttpError::TooLong | HttpError::Name(_)))) => return Err(failed),
+            Ok(Err(failed @ (HttpError::TooLong(_) | HttpError::Name(_)))) => return Err(failed),
             Ok(Err(failed)) => last = failed,
             Err(_late) => {}
         }
@@ -218,6 +221,21 @@ async fn post_until(
         tokio::time::sleep(wait).await;
         wait *= 2;
     }
+}
+
+/// A request with an answer that is read whole.
+#[derive(Clone, Debug)]
+pub struct HttpRequest {
+    /// The method.
+    pub method: Method,
+    /// `http` or `https`.
+    pub url: Url,
+    /// Headers beside `Host`, `User-Agent` and `Connection`.
+    pub headers: HeaderMap<HeaderValue>,
+    /// Empty for none.
+    pub body: Bytes,
+    /// Maximum size of the answer's body.
+    pub answer_max: usize,
 }
 
 /// Sends requests, each once and on a connection of its own. The caller limits the time.
@@ -249,15 +267,20 @@ impl HttpClient {
         let (response, _connection) =
             self.send(&hook.url, request.body(Full::new(body.clone()))?).await?;
         let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        match body {
-            Ok(body) => Ok(HttpAnswer { status, body: body.to_bytes() }),
-            Err(error) if error.is::<LengthLimitError>() => Err(HttpError::TooLong),
-            Err(error) => match error.downcast::<hyper::Error>() {
-                Ok(error) => Err(HttpError::Http(*error)),
-                Err(_other) => Err(HttpError::TooLong),
-            },
-        }
+        Ok(HttpAnswer { status, body: read_body(response.into_body(), ANSWER_MAX).await? })
+    }
+
+    /// Sends any request. An error status is not an error here, and a redirection is not followed.
+    ///
+    /// # Errors
+    /// There is no whole answer, or a longer one than the request allows.
+    pub async fn request(&self, request: HttpRequest) -> Result<Response<Bytes>, HttpError> {
+        let HttpRequest { method, url, headers, body, answer_max } = request;
+        let mut built = request_to(method, &url).body(Full::new(body))?;
+        built.headers_mut().extend(headers);
+        let (response, _connection) = self.send(&url, built).await?;
+        let (head, body) = response.into_parts();
+        Ok(Response::from_parts(head, read_body(body, answer_max).await?))
     }
 
     /// The status of the answer to a GET request. The body is not read.
@@ -288,6 +311,17 @@ impl HttpClient {
 
     fn tls(&self) -> &TlsConnector {
         self.tls.get_or_init(|| TlsConnector::from(Arc::new(tls::client(tls::roots(None)))))
+    }
+}
+
+async fn read_body(body: Incoming, max: usize) -> Result<Bytes, HttpError> {
+    match Limited::new(body, max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(HttpError::TooLong(max)),
+        Err(error) => match error.downcast::<hyper::Error>() {
+            Ok(error) => Err(HttpError::Http(*error)),
+            Err(_other) => Err(HttpError::TooLong(max)),
+        },
     }
 }
 

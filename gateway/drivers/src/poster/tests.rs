@@ -72,7 +72,7 @@ async fn endless_answer_is_cut_off() {
     let long = says("200 OK", &"x".repeat(ANSWER_MAX + 1));
     let (url, _asked) = server(vec![long]);
     let failed = posted(url, None, SOON).await.unwrap_err();
-    assert!(matches!(failed, HttpError::TooLong), "{failed}");
+    assert!(matches!(failed, HttpError::TooLong(ANSWER_MAX)), "{failed}");
 }
 
 /// More POSTs than a server gets at once wait for one that hangs, and one to another server is answered meanwhile.
