@@ -124,7 +124,7 @@ const LAYERS: &[&[&str]] = &[
     ],
     &["config", "core"],
     &["drivers", "policies"],
-    &["control"],
+    &["control", "registry"],
     &["runtime", "telemetry"],
     &["group"],
     &["alerts", "handover", "index"],

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use evenkeel_config::{
-    GatewayConfig, InvalidSetting, PluginLimits, PluginLocation, PolicyBinding, TrustSettings,
+    GatewayConfig, InvalidSetting, PluginLimits, PluginLocation, PolicyBinding, RegistryPlugin,
+    TrustSettings,
 };
 use evenkeel_core::GatewayCopy;
 use evenkeel_host::{self as host, PluginRefusal, PluginSeal, Provenance};
 use evenkeel_model::PolicyName;
-use evenkeel_process::{file, lock, unix_us};
+use evenkeel_process::{file, lock, sha256, unix_us};
 use evenkeel_revisions::{
     Actor, Judging, Revision, RevisionRefusal, RolloutOutcome, RolloutReport, RolloutRequest,
     Strategy, age_text,
@@ -42,7 +43,7 @@ pub struct PluginSource {
     pub bytes: Vec<u8>,
     /// `None` inherits the settings of the active revision, or takes the defaults if that has another plugin.
     pub settings: Option<serde_json::Value>,
-    /// `embedded`, the path of a file, or `pushed`.
+    /// `embedded`, the path of a file, the reference to a registry, or `pushed`.
     pub origin: Box<str>,
     /// Identifies the plugin, settings and grant of a binding; `None` for a push.
     pub configured: Option<Arc<str>>,
@@ -55,7 +56,7 @@ pub struct PluginSource {
 }
 
 impl PluginSource {
-    /// Reads the plugin of a binding from the binary or a file; an error shows the plugin's place in the policy set.
+    /// Reads the plugin of a binding from the binary, a file, or the cache of registries; an error shows the plugin's place in the policy set.
     pub fn read(binding: &PolicyBinding) -> Result<PluginSource, Box<InvalidSetting>> {
         let missing =
             |found: String| Box::new(binding.plugin_invalid(found, "a plugin that can be read"));
@@ -69,6 +70,17 @@ impl PluginSource {
                 let bytes = file::read(path, host::BINARY_BYTES_MAX as u64)
                     .map_err(|error| missing(format!("`{}`: {error}", path.display())))?;
                 (bytes, path.display().to_string())
+            }
+            PluginLocation::Registry(RegistryPlugin { reference, kept }) => {
+                let kept = kept.as_ref();
+                let kept = kept.ok_or_else(|| missing(format!("`{reference}`, not pulled")))?;
+                let path = kept.path.display();
+                let bytes = file::read(&kept.path, host::BINARY_BYTES_MAX as u64)
+                    .map_err(|error| missing(format!("`{path}`: {error}")))?;
+                if sha256(&bytes) != kept.content {
+                    return Err(missing(format!("`{path}` with other bytes than `{reference}`")));
+                }
+                (bytes, reference.to_string())
             }
         };
         let (settings, grant) = (binding.settings.clone(), &binding.allowed.grant);

@@ -12,6 +12,7 @@ use evenkeel_policies::{Foundry, PluginSource};
 use evenkeel_process::descriptors::{self, reserve};
 use evenkeel_process::host::INTERFACES;
 use evenkeel_runtime::UpgradeBuffer;
+use tokio::runtime::Builder;
 
 /// Descriptors that do not depend on the configuration: standard streams, event loops, the API's sockets, watched files.
 const BASE: u64 = 64;
@@ -88,10 +89,18 @@ impl ServePaths {
         Ok(GatewayConfig { compiler: self.compiler.clone(), ..settings })
     }
 
+    /// Reads and checks the configuration, and pulls plugins of registries that the cache lacks.
+    pub(crate) async fn load_with_plugins(&self) -> Result<GatewayConfig, ServeError> {
+        let mut settings = self.load()?;
+        evenkeel_registry::pull_bindings(&mut settings).await.map_err(ServeError::Invalid)?;
+        Ok(settings)
+    }
+
     /// Reads and checks the configuration and applies each plugin's settings, without starting the gateway. Returns
     /// notes for the operator.
     pub fn check(&self) -> Result<Vec<String>, ServeError> {
-        let settings = self.load()?;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let settings = runtime.block_on(self.load_with_plugins())?;
         let foundry = Foundry::of(evenkeel_host::Engine::new(), &settings);
         let invalid: Vec<InvalidSetting> = settings
             .bindings()

@@ -108,7 +108,7 @@ pub(super) async fn follow(
         // not be missed.
         drop(std::mem::replace(&mut watching, watch::watch(&watched, &word, &underway)));
         let began = Instant::now();
-        let outcome = match place.load() {
+        let outcome = match place.load_with_plugins().await {
             Ok(settings) => {
                 let settings = Arc::new(settings);
                 let outcome = applied.take(&settings, &wish, handle).await;
@@ -149,7 +149,8 @@ fn watched(place: &ServePaths, settings: &GatewayConfig) -> WatchedFolders {
         .bindings()
         .filter_map(|(_, binding)| match &binding.plugin {
             PluginLocation::File(path) => Some(path.as_path()),
-            PluginLocation::Shipped(_) => None,
+            // A digest names the same plugin forever.
+            PluginLocation::Shipped(_) | PluginLocation::Registry(_) => None,
         })
         .collect();
     let beside = plugins.iter().filter_map(|plugin| plugin.parent());

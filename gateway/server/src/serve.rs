@@ -89,7 +89,7 @@ fn serve_as(
     mut inherited: Inherited,
     started: impl FnOnce(&ServedAddresses),
 ) -> Result<(), ServeError> {
-    let settings = Arc::new(place.load()?);
+    let mut settings = Arc::new(place.load()?);
     let workers = settings.workers();
     if let Some(successor) = successor {
         successor.require_workers(workers).map_err(ServeError::Upgrade)?;
@@ -131,6 +131,8 @@ fn serve_as(
     let buffer = UpgradeBuffer::granted();
     log_note(&buffer, buffer.is_short());
     settings.notes().iter().for_each(|note| tracing::warn!("{note}"));
+    let pulled = evenkeel_registry::pull_bindings(Arc::make_mut(&mut settings));
+    runtime.block_on(pulled).map_err(ServeError::Invalid)?;
     let mut applied = Applied::of(&settings);
     let reads = match (&successor, &member) {
         (Some(_), _) => Reads::AsSuccessor,
