@@ -4,6 +4,7 @@ mod case;
 mod dev;
 mod file;
 mod profile;
+mod registry;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -33,11 +34,12 @@ use self::case::{AskArgs, RecordToCase};
 use self::dev::DevArgs;
 use self::file::{cases_in, folder_of, read};
 use self::profile::ProfileArgs;
+use self::registry::{PublishArgs, PullArgs};
 
 /// Maximum size of a key file in bytes. A key is one line; a larger file was named by mistake.
 const KEY_FILE_MAX: u64 = 4_096;
 
-/// Create, build, test, benchmark, inspect and sign plugins
+/// Create, build, test, benchmark, inspect, sign and publish plugins
 ///
 /// A plugin is a policy compiled to WebAssembly. This program and a compiler are enough: of Rust (from rustup, with `rustup
 /// target add wasm32-unknown-unknown`), C or JavaScript. No gateway has to run.
@@ -60,6 +62,8 @@ enum PluginCommand {
     Inspect(Inspect),
     Sign(Sign),
     Key(KeyArgs),
+    Publish(PublishArgs),
+    Pull(PullArgs),
 }
 
 /// Create a project: a small working policy, its tests, and the SDK of its language
@@ -209,6 +213,8 @@ impl PluginArgs {
             PluginCommand::Inspect(inspect) => (inspect.json, inspect.act()),
             PluginCommand::Sign(sign) => (sign.json, sign.act()),
             PluginCommand::Key(key) => (key.json, key.act()),
+            PluginCommand::Publish(publish) => (publish.json, publish.act()),
+            PluginCommand::Pull(pull) => (pull.json, pull.act()),
         }
     }
 }

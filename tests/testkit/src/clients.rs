@@ -15,6 +15,7 @@ pub enum Client {
     Prometheus,
     Alertmanager,
     Pylibsrtp,
+    Registry,
 }
 
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
@@ -70,6 +71,7 @@ impl Client {
             Client::Prometheus => "Prometheus",
             Client::Alertmanager => "Alertmanager",
             Client::Pylibsrtp => "pylibsrtp",
+            Client::Registry => "docker-registry",
         }
     }
 
@@ -86,6 +88,7 @@ impl Client {
             Client::Alertmanager => ["prometheus-alertmanager", "amtool"]
                 .iter()
                 .all(|program| runs(Command::new(program).arg("--version"))),
+            Client::Registry => runs(Command::new("docker-registry").arg("--version")),
             Client::Pylibsrtp => runs(Command::new(python()).args(["-c", "import pylibsrtp"])),
             Client::Aioquic => runs(Command::new(python()).args(["-c", "import aioquic"])),
         }

@@ -5,6 +5,7 @@ pub mod clients;
 pub mod http;
 pub mod namespace;
 pub mod nats;
+pub mod registry;
 pub mod report;
 
 use std::time::Duration;
