@@ -2,7 +2,9 @@
 
 use std::thread::JoinHandle;
 
-use evenkeel_config::{PluginReference, RegistrySettings, SecretFile};
+use evenkeel_config::{
+    GatewayConfig, PluginLocation, PluginReference, RegistrySettings, SecretFile,
+};
 use evenkeel_process::sha256;
 use evenkeel_testkit::http::{http_answer as says, http_server};
 use tempfile::TempDir;
@@ -256,4 +258,53 @@ async fn refused_publication_names_the_reason() {
     );
     let expected = format!("manifests/{} HTTP/1.1", manifest::text(&digest()));
     assert!(world.requests().last().unwrap().0.ends_with(&expected), "without a tag, by digest");
+}
+
+/// A configuration whose set `by-digest` names the plugin, beside the embedded sets.
+fn configuration(world: &World, cache: &str) -> GatewayConfig {
+    let folder = world.folder.path();
+    let policies = folder.join("policies");
+    std::fs::create_dir_all(&policies).unwrap();
+    let set = format!("[scenario.by-digest]\n[routing]\nplugin = \"{}\"\n", world.reference());
+    std::fs::write(policies.join("by-digest.toml"), set).unwrap();
+    let config = folder.join("evenkeel.toml");
+    let text = format!("[gateway]\ncache = \"{cache}\"\npolicies = \"policies\"\n");
+    std::fs::write(&config, text).unwrap();
+    GatewayConfig::load(Some(&config), None).unwrap()
+}
+
+/// The plugin that the set `by-digest` has.
+fn bound(settings: &GatewayConfig) -> PluginLocation {
+    let set = settings.sets.iter().find(|set| &*set.name == "by-digest").unwrap();
+    set.bindings[0].plugin.clone()
+}
+
+#[tokio::test]
+async fn plugins_of_a_configuration_are_pulled() {
+    let world = World::answering(vec![says("200 OK", &manifest()), says("200 OK", PLUGIN)]);
+    let reference = world.reference();
+    let mut settings = configuration(&world, "cache");
+    pull_bindings(&mut settings).await.unwrap();
+    let PluginLocation::Registry(plugin) = bound(&settings) else { panic!("{settings:?}") };
+    let kept = plugin.kept.unwrap();
+    assert_eq!((plugin.reference, kept.content), (reference, sha256(PLUGIN.as_bytes())));
+    assert_eq!(std::fs::read(&kept.path).unwrap(), PLUGIN.as_bytes());
+    // The server has ended: another process with this cache needs none.
+    let mut again = configuration(&world, "cache");
+    pull_bindings(&mut again).await.unwrap();
+    assert_eq!(bound(&again), bound(&settings));
+}
+
+#[tokio::test]
+async fn plugin_that_is_not_pulled_is_shown_at_its_name() {
+    let world = World::answering(vec![says("404 Not Found", "")]);
+    let mut settings = configuration(&world, "cache");
+    let invalid = pull_bindings(&mut settings).await.unwrap_err();
+    let [invalid] = &invalid[..] else { panic!("{invalid:?}") };
+    assert!(invalid.file.ends_with("by-digest.toml"), "{}", invalid.file);
+    assert_eq!((invalid.line, invalid.column), (3, 10));
+    assert!(invalid.found.contains(" answered 404 Not Found to GET "), "{invalid}");
+    let mut settings = configuration(&world, "none");
+    let invalid = pull_bindings(&mut settings).await.unwrap_err().remove(0);
+    assert!(invalid.found.contains("no plugin can be kept"), "{invalid}");
 }

@@ -8,5 +8,6 @@ mod drill;
 mod newcomer;
 mod plugin;
 mod policy;
+mod registry;
 mod signing;
 mod status;

@@ -2,7 +2,7 @@
 
 mod ledger;
 
-use evenkeel_config::{CacheFolder, GatewayConfig};
+use evenkeel_config::{CacheFolder, GatewayConfig, KeptPlugin};
 use evenkeel_core::{Gateway, GatewayEffect};
 use evenkeel_guests::module::{Module, SCRATCH, answer, list, word_at};
 use evenkeel_model::{GatewayLimits, Hook, PluginFault};
@@ -610,4 +610,28 @@ fn next_process_continues_the_revisions_of_the_disk() {
     assert_eq!(&*world.view().candidate.title, "route-nearest 0.2.0");
     let again = world.prepare(source(shipped()));
     assert_eq!(again.outcome, RolloutOutcome::Unchanged, "its settings continue");
+}
+
+#[test]
+fn plugin_of_a_registry_is_read_from_its_file() {
+    let folder = tempdir().unwrap();
+    let reference = format!("oci://registry.example/my-route@sha256:{}", "0".repeat(64));
+    let set = format!("[scenario.by-digest]\n[routing]\nplugin = \"{reference}\"\n");
+    std::fs::write(folder.path().join("by-digest.toml"), set).unwrap();
+    let mut settings = GatewayConfig::load(None, Some(folder.path())).unwrap();
+    let set = settings.sets.iter_mut().find(|set| &*set.name == "by-digest").unwrap();
+    let binding = &mut set.bindings[0];
+    let found = |binding: &PolicyBinding| PluginSource::read(binding).unwrap_err().found;
+    assert_eq!(found(binding), format!("`{reference}`, not pulled"));
+    let path = folder.path().join("kept.wasm");
+    let kept = Some(KeptPlugin { path: path.clone(), content: sha256(b"plugin") });
+    let reference = reference.parse().unwrap();
+    binding.plugin = PluginLocation::Registry(RegistryPlugin { reference, kept });
+    assert!(found(binding).contains("kept.wasm"));
+    std::fs::write(&path, "plugin").unwrap();
+    let source = PluginSource::read(binding).unwrap();
+    assert_eq!(source.bytes, b"plugin");
+    assert!(source.origin.starts_with("oci://registry.example/my-route@sha256:"));
+    std::fs::write(&path, "other").unwrap();
+    assert!(found(binding).contains("with other bytes than `oci://"));
 }
