@@ -8,14 +8,14 @@ use tokio::time::Instant;
 
 use crate::cache::PluginCache;
 use crate::error::RegistryError;
-use crate::pull::pull;
+use crate::pull::{WITHIN, pull};
 
 /// Pulls the plugins of all bindings that name one in a registry, and sets their files. Does nothing if there is none.
 ///
 /// # Errors
-/// The bindings whose plugin is neither in the cache nor pulled within [`WITHIN`](crate::WITHIN).
+/// The bindings without a plugin: it is not in the cache, and was not pulled within [`WITHIN`].
 pub async fn pull_bindings(settings: &mut GatewayConfig) -> Result<(), Vec<InvalidSetting>> {
-    let by = Instant::now() + crate::WITHIN;
+    let by = Instant::now() + WITHIN;
     let GatewayConfig { sets, registries, gateway, .. } = settings;
     let mut invalid = Vec::new();
     for binding in sets.iter_mut().flat_map(|set| &mut set.bindings) {

@@ -20,7 +20,7 @@ use crate::challenge::Challenge;
 use crate::error::RegistryError;
 use crate::manifest::{self, MANIFEST, MANIFEST_BYTES_MAX, PluginLayer};
 
-/// Attempts of a request whose answer is missing, or an error of the server's.
+/// Attempts of a request without an answer, or with an error of the server.
 const TRIES: u32 = 3;
 
 /// Pause before the second attempt; it doubles with each further one.

@@ -15,17 +15,12 @@ mod manifest;
 mod publish;
 mod pull;
 
-use std::time::Duration;
-
 pub use bindings::pull_bindings;
 pub use cache::{PluginCache, PulledPlugin};
 pub use error::RegistryError;
 pub use manifest::PluginTitle;
 pub use publish::publish;
-pub use pull::pull;
-
-/// Time for all requests about a plugin, and for all plugins of a configuration together: a reload is to end within a minute.
-pub const WITHIN: Duration = Duration::from_secs(30);
+pub use pull::{WITHIN, pull};
 
 #[cfg(test)]
 mod tests;

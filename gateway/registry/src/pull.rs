@@ -1,5 +1,7 @@
 //! Pulls a plugin.
 
+use std::time::Duration;
+
 use evenkeel_config::{PluginReference, RegistrySettings};
 use evenkeel_drivers::HttpError;
 use evenkeel_process::sha256;
@@ -9,6 +11,9 @@ use crate::cache::{PluginCache, PulledPlugin};
 use crate::client::{RegistryClient, retry};
 use crate::error::RegistryError;
 use crate::manifest;
+
+/// Time for all requests about a plugin, and for all plugins of a configuration together: a reload is to end within a minute.
+pub const WITHIN: Duration = Duration::from_secs(30);
 
 /// Takes a plugin from the cache if it is named by digest, else from the registry.
 ///

@@ -260,7 +260,7 @@ async fn refused_publication_names_the_reason() {
     assert!(world.requests().last().unwrap().0.ends_with(&expected), "without a tag, by digest");
 }
 
-/// A configuration whose set `by-digest` names the plugin, beside the embedded sets.
+/// A configuration with the set `by-digest`, which names the plugin.
 fn configuration(world: &World, cache: &str) -> GatewayConfig {
     let folder = world.folder.path();
     let policies = folder.join("policies");

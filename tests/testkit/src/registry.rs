@@ -86,7 +86,7 @@ impl Drop for RegistryServer {
     }
 }
 
-/// What a [`FailingProxy`] does with a connection.
+/// A fault of a [`FailingProxy`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProxyFault {
     /// It answers 503.
