@@ -238,7 +238,7 @@ fn form(form: Form) -> &'static str {
     }
 }
 
-/// `evenkeel:policy/diag@0.1.0: log, note`, with names without an interface last. Functions of the
+/// `evenkeel:policy/diag@0.1.1: log, note`, with names without an interface last. Functions of the
 /// canonical ABI are left out.
 fn by_interface(names: &[Box<str>]) -> Vec<String> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();

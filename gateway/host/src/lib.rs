@@ -6,6 +6,7 @@
 
 #![deny(missing_docs)]
 
+mod documents;
 mod engine;
 mod guest;
 mod hooks;
@@ -21,6 +22,7 @@ mod schema;
 mod store;
 mod trust;
 
+pub use documents::{DataDocument, DataDocuments, PluginInputs};
 pub use engine::{Component, Engine, NativeCode};
 pub use guest::processor_time;
 pub use limits::{BINARY_BYTES_MAX, CallBudgets};

@@ -24,7 +24,7 @@ fn plugin_shows_all_requests() {
     for word in [
         "admission",
         "load (permille)",
-        "evenkeel:policy/diag@0.1.0: log, note",
+        "evenkeel:policy/diag@0.1.1: log, note",
         "kbit/s",
         "1 has-capacity",
     ] {
@@ -38,7 +38,7 @@ fn refused_plugin_shows_its_readable_part() {
     let half = Inspection::of(&whole[..whole.len() / 2]);
     assert_eq!(half.refused().unwrap().code(), "not-wasm");
     assert!(half.to_string().contains("incomplete"));
-    assert_eq!(half.json()["imports"][0], "evenkeel:policy/diag@0.1.0#log");
+    assert_eq!(half.json()["imports"][0], "evenkeel:policy/diag@0.1.1#log");
     let text = Inspection::of(b"a letter");
     assert_eq!(text.refused().unwrap().code(), "not-wasm");
     assert_eq!((&text.json()["signed"], &text.json()["signer"]), (&json!(false), &Value::Null));
