@@ -73,6 +73,9 @@ fn remembered(revision: &str) -> Remembered {
     }
 }
 
+/// The data document of each plugin.
+const DOCUMENT: &[u8] = br#"{"acme":{}}"#;
+
 /// The record of a policy with these facts, and a plugin with these bytes.
 fn records(hook: Hook, revision: &str) -> PolicyRecords {
     let (policy, now) = (of(hook), Instant::now());
@@ -87,9 +90,13 @@ fn records(hook: Hook, revision: &str) -> PolicyRecords {
         digest: Arc::clone(&digest),
         settings: serde_json::json!({"spares": 2}),
         origin: "pushed".into(),
+        documents: [("tenants".into(), record::digest(DOCUMENT))].into(),
     };
     let record = PolicyRecord { policy, configured: None, life, plugins: vec![plugin] };
-    PolicyRecords { records: vec![record], files: [(digest, bytes)].into() }
+    PolicyRecords {
+        records: vec![record],
+        files: [(digest, bytes), (record::digest(DOCUMENT), Bytes::from_static(DOCUMENT))].into(),
+    }
 }
 
 fn known(memory: &mut RecordFile, hook: Hook) -> Remembered {

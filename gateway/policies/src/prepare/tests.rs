@@ -52,6 +52,7 @@ fn source(bytes: Vec<u8>) -> PluginSource {
     PluginSource {
         bytes,
         settings,
+        documents: SourceDocuments::Changed(DataDocuments::new()),
         origin,
         configured: None,
         seed,

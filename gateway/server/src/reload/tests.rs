@@ -344,7 +344,7 @@ async fn rebuilt_plugin_is_rolled_out() {
     std::fs::write(&file, custom).unwrap();
     assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, ["call/routing"]);
     let watched = watched(&world.folder.place(), &world.folder.load());
-    let here = WatchedFolders { folders: [world.folder.policies()].into(), plugins: [file].into() };
+    let here = WatchedFolders { folders: [world.folder.policies()].into(), files: [file].into() };
     assert_eq!(watched, here);
 }
 
