@@ -349,6 +349,25 @@ async fn rebuilt_plugin_is_rolled_out() {
 }
 
 #[tokio::test]
+async fn data_document_is_read_with_its_binding() {
+    let mut world = World::start();
+    let file = world.folder.policies().join("tenants.json");
+    std::fs::write(&file, "{\"acme\": \"gold\"}").unwrap();
+    let data = "data = { tenants = \"tenants.json\" }\nsettings = { spares";
+    let bound = CALL.replace("settings = { spares", data);
+    let refused = ["call/routing is refused for document"];
+    let asked = world.save(&bound, RolloutOutcome::Activated).await;
+    assert_eq!(asked, refused, "route-nearest declares no document");
+    let settings = world.folder.load();
+    assert!(watched(&world.folder.place(), &settings).files.contains(&file));
+    let before = configured(&settings);
+    std::fs::write(&file, "{ \"acme\":\"gold\" }").unwrap();
+    assert_eq!(configured(&settings), before, "the same content");
+    std::fs::write(&file, "{\"acme\": \"silver\"}").unwrap();
+    assert_ne!(configured(&settings), before);
+}
+
+#[tokio::test]
 async fn trust_reload_reports_kept_violations() {
     let mut world = World::start();
     let theirs = evenkeel_host::shipped().iter().find(|shipped| shipped.name == "route-nearest");
