@@ -167,27 +167,15 @@ impl PolicyArgs {
     }
 
     fn push(&self, revision: &RevisionArgs, steps: &StepArgs) -> Result<(), CommandError> {
-        let plugin = revision.plugin.as_deref().map(read_file).transpose()?;
-        let mut words = steps.query();
-        let mut settings = revision.settings.as_deref().map(settings_of).transpose()?;
-        let documents = documents_of(&revision.data)?;
-        if documents.is_empty() && plugin.is_some() {
-            let settings = settings.take();
-            words.extend(settings.map(|settings| ("settings", settings.to_string())));
-        }
-        words.extend(revision.replace.then(|| ("replace", "true".to_owned())));
-        let (set, mut hook) = self.name(&revision.of.policy)?;
-        for (at, (key, value)) in words.iter().enumerate() {
-            let before = if at == 0 { '?' } else { '&' };
-            hook += &format!("{before}{key}={}", escape(value));
-        }
-        let rollout = self.api.operate(async |admin| match &plugin {
-            Some(plugin) if documents.is_empty() => admin.push(&set, &hook, plugin).await,
-            plugin => {
-                let parts = parts(plugin.as_deref(), settings.as_ref(), &documents);
-                admin.push_parts(&set, &hook, &parts).await
-            }
-        })?;
+        let parts = RevisionParts {
+            plugin: revision.plugin.as_deref().map(read_file).transpose()?,
+            settings: revision.settings.as_deref().map(settings_of).transpose()?,
+            documents: documents_of(&revision.data)?,
+        };
+        let mut query = steps.query();
+        query.extend(revision.replace.then(|| ("replace", "true".to_owned())));
+        let (set, hook) = self.name(&revision.of.policy)?;
+        let rollout = parts.push(&self.api, &set, &hook, query)?;
         print_rollout(&rollout, self.json)
     }
 
@@ -231,20 +219,53 @@ impl PolicyArgs {
     }
 }
 
-/// The body of a push in JSON.
-fn parts(plugin: Option<&[u8]>, settings: Option<&Value>, documents: &DataDocuments) -> Value {
-    let mut parts = Map::new();
-    parts.extend(plugin.map(|plugin| ("plugin".to_owned(), json!(BASE64.encode(plugin)))));
-    parts.extend(settings.map(|settings| ("settings".to_owned(), settings.clone())));
-    let document = |(name, document): (&Arc<str>, &DataDocument)| {
-        // Its text was made of a value.
-        (name.to_string(), serde_json::from_slice(document.text()).unwrap_or_default())
-    };
-    let documents: Map<String, Value> = documents.iter().map(document).collect();
-    if !documents.is_empty() {
-        parts.insert("documents".to_owned(), Value::Object(documents));
+/// The parts of a revision that are pushed. The others are those of the active revision.
+pub(crate) struct RevisionParts {
+    pub(crate) plugin: Option<Vec<u8>>,
+    pub(crate) settings: Option<Value>,
+    pub(crate) documents: DataDocuments,
+}
+
+impl RevisionParts {
+    /// Pushes them with these options, and returns the rollout.
+    pub(crate) fn push(
+        &self,
+        api: &ApiArgs,
+        set: &str,
+        hook: &str,
+        mut query: Vec<(&'static str, String)>,
+    ) -> Result<Value, CommandError> {
+        let bare = self.plugin.as_deref().filter(|_| self.documents.is_empty());
+        if bare.is_some() {
+            query.extend(self.settings.iter().map(|settings| ("settings", settings.to_string())));
+        }
+        let mut target = hook.to_owned();
+        for (at, (key, value)) in query.iter().enumerate() {
+            let before = if at == 0 { '?' } else { '&' };
+            target += &format!("{before}{key}={}", escape(value));
+        }
+        api.operate(async |admin| match bare {
+            Some(plugin) => admin.push(set, &target, plugin).await,
+            None => admin.push_parts(set, &target, &self.json()).await,
+        })
     }
-    Value::Object(parts)
+
+    fn json(&self) -> Value {
+        let mut parts = Map::new();
+        let plugin = self.plugin.as_deref().map(|plugin| json!(BASE64.encode(plugin)));
+        parts.extend(plugin.map(|plugin| ("plugin".to_owned(), plugin)));
+        parts.extend(self.settings.clone().map(|settings| ("settings".to_owned(), settings)));
+        let document = |(name, document): (&Arc<str>, &DataDocument)| {
+            // Its text was made of a value.
+            let value: Value = serde_json::from_slice(document.text()).unwrap_or_default();
+            (name.to_string(), value)
+        };
+        let documents: Map<String, Value> = self.documents.iter().map(document).collect();
+        if !documents.is_empty() {
+            parts.insert("documents".to_owned(), Value::Object(documents));
+        }
+        Value::Object(parts)
+    }
 }
 
 async fn named(admin: &mut ApiClient, policy: &str) -> Result<Vec<String>, ClientError> {
