@@ -8,9 +8,10 @@ use evenkeel_model::{
 use nix::time::{ClockId, clock_gettime};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
-use crate::documents::{DataDocuments, DocumentTable, InvalidLookup};
+use crate::documents::DataDocuments;
 use crate::engine::{Component, Engine, ticks};
 use crate::limits::{ANSWER_BYTES, LINE_BYTES_MAX, ROW_BYTES};
+use crate::lookup::{DocumentTable, InvalidLookup};
 use crate::manifest::PluginGrant;
 use crate::refusal::PluginRefusal;
 use crate::store::bindings::evenkeel::policy::types;
@@ -332,7 +333,7 @@ fn fault(error: &wasmtime::Error, inside: &StoreData) -> PluginFault {
             None => trap.to_string().into(),
         }),
         None if error.is::<TooManyDiagCalls>() || error.is::<InvalidLookup>() => {
-            PluginFault::Trap(error.root_cause().to_string().into())
+            PluginFault::Trap(one_line(&error.root_cause().to_string(), LINE_BYTES_MAX))
         }
         None => PluginFault::Malformed(error.root_cause().to_string().into()),
     }

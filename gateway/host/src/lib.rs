@@ -12,6 +12,7 @@ mod guest;
 mod hooks;
 mod isolation;
 pub mod limits;
+mod lookup;
 mod manifest;
 mod native;
 mod observation;

@@ -10,7 +10,7 @@ use evenkeel_model::{
 };
 use ring::digest::{Context, SHA256};
 
-use crate::documents::{DataDocuments, DocumentTable, PluginInputs};
+use crate::documents::{self, DataDocuments, PluginInputs};
 use crate::engine::{Component, Engine};
 use crate::guest::{Guest, GuestReply, Recipe, SupervisedGuest};
 use crate::isolation::{BatchIsolation, Bisection};
@@ -83,7 +83,7 @@ impl BoundPlugin {
                 found: unfit.found.into(),
             })?;
         let settings = settings.to_string();
-        let documents = DocumentTable::check(manifest, &data)?;
+        let documents = documents::check(manifest, &data)?;
         let grant = PluginGrant::of(manifest, allowed);
         let revision = revision(component, &settings, &data, &grant);
         let (engine, component) = (engine.clone(), component.clone());

@@ -6,12 +6,12 @@ use std::time::Duration;
 use evenkeel_model::DecisionNote;
 use wasmtime::ResourceLimiter;
 
-use crate::documents::DocumentTable;
 use crate::limits::{
     DIAG_CALLS_MAX, LINE_BYTES_MAX, LINES_BURST, LINES_PER_SECOND, LINES_WAITING_MAX,
     LOOKUP_INSTRUCTIONS, MEMORY_BYTES_MAX, MODULES_MAX, NOTE_KEY_BYTES_MAX, NOTES_MAX,
     TABLE_ENTRIES_MAX, TABLES_MAX,
 };
+use crate::lookup::DocumentTable;
 
 /// The host's side of the contract, generated from `plugin-sdk/wit/policy.wit`.
 ///

@@ -1,6 +1,8 @@
 use serde_json::json;
 
 use super::*;
+use crate::limits::LOOKUP_BYTES_MAX;
+use crate::lookup::InvalidLookup;
 
 fn manifest(data: Value) -> Manifest {
     let manifest = json!({
@@ -29,8 +31,8 @@ fn given(documents: &[(&str, Value)]) -> DataDocuments {
     documents.iter().map(document).collect()
 }
 
-fn check(documents: &[(&str, Value)]) -> Result<DocumentTable, PluginRefusal> {
-    DocumentTable::check(&tenants(), &given(documents))
+fn checked(documents: &[(&str, Value)]) -> Result<DocumentTable, PluginRefusal> {
+    super::check(&tenants(), &given(documents))
 }
 
 fn found(table: &DocumentTable, document: &str, path: &[&str]) -> Option<String> {
@@ -41,7 +43,7 @@ fn found(table: &DocumentTable, document: &str, path: &[&str]) -> Option<String>
 #[test]
 fn lookup_returns_a_part_with_defaults() {
     let acme = json!({"acme/eu": {"codecs": ["opus", "vp8"]}, "other": {"cap": 64}});
-    let table = check(&[("tenants", acme)]).unwrap();
+    let table = checked(&[("tenants", acme)]).unwrap();
     let found = |document: &str, path: &[&str]| found(&table, document, path);
     assert_eq!(
         found("tenants", &["acme/eu"]).as_deref(),
@@ -59,7 +61,7 @@ fn lookup_returns_a_part_with_defaults() {
 
 #[test]
 fn invalid_lookups_say_why() {
-    let table = check(&[("devices", json!({"long": "x".repeat(LOOKUP_BYTES_MAX - 2)}))]).unwrap();
+    let table = checked(&[("devices", json!({"long": "x".repeat(LOOKUP_BYTES_MAX - 2)}))]).unwrap();
     assert_eq!(found(&table, "devices", &["long"]).map(|text| text.len()), Some(LOOKUP_BYTES_MAX));
     let whole = table.lookup("devices", &[]).unwrap_err();
     assert_eq!(whole, InvalidLookup::TooLong("devices".into()));
@@ -69,7 +71,7 @@ fn invalid_lookups_say_why() {
 
 #[test]
 fn invalid_document_is_named_with_a_pointer() {
-    let refused = |documents: &[(&str, Value)]| check(documents).err().unwrap().to_string();
+    let refused = |documents: &[(&str, Value)]| checked(documents).err().unwrap().to_string();
     assert_eq!(
         refused(&[("tenants", json!({"a/b~c": {"codecs": ["opus", 7]}}))]),
         "data document `tenants` at `/a~1b~0c/codecs/1` should be a text, found 7"
@@ -86,7 +88,7 @@ fn invalid_document_is_named_with_a_pointer() {
         refused(&[("tenant", json!({}))]),
         "data document `tenant` should be one of the declared documents devices, tenants, found an undeclared document"
     );
-    let none = DocumentTable::check(&manifest(json!({})), &given(&[("tenants", json!({}))]));
+    let none = super::check(&manifest(json!({})), &given(&[("tenants", json!({}))]));
     let said = none.err().unwrap().to_string();
     assert!(said.contains("the plugin's manifest declares no documents"), "{said}");
 }
