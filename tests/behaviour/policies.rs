@@ -144,8 +144,12 @@ fn invalid_plugin_is_refused_with_reason() {
     assert_eq!(rollout.outcome, RolloutOutcome::Refused);
     assert!(rollout.reason.unwrap().contains("spares"));
     let unbound = PolicyName { set: "opera".into(), hook: Hook::Routing };
-    let unknown =
-        gateway.ask(gateway.handle.push_policy(unbound, Vec::new(), None, PushRequest::default()));
+    let unknown = gateway.ask(gateway.handle.push_policy(
+        unbound,
+        Vec::<u8>::new(),
+        None,
+        PushRequest::default(),
+    ));
     assert!(matches!(unknown, Err(ControlError::NoPolicy(_))), "{unknown:?}");
 
     placed_by(&gateway, &shipped, 30..60);

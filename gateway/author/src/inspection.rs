@@ -87,6 +87,7 @@ impl Inspection {
             "contract": of("contract"),
             "hooks": of("hooks"),
             "settings": self.settings(),
+            "data": of("data"),
             "state_schema": of("state_schema"),
             "subject_metrics": metrics("subject_metrics"),
             "node_metrics": metrics("node_metrics"),
@@ -202,6 +203,11 @@ impl fmt::Display for Inspection {
                 say(word, if what.is_empty() { "none".into() } else { what.join(", ") }.as_str());
             }
             say("promises", &self.promises());
+            let data = self.manifest.get("data").and_then(Value::as_object);
+            let data: Vec<&str> = data.into_iter().flatten().map(|(name, _)| &**name).collect();
+            if !data.is_empty() {
+                say("data", &data.join(", "));
+            }
             say("settings", if self.settings().is_empty() { "none" } else { "" });
         }
         for setting in self.settings() {

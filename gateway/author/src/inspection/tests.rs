@@ -1,5 +1,7 @@
 use evenkeel_fuzz::Corpus;
+use evenkeel_guests::module::Module;
 use evenkeel_host::{SecretKey, TrustedKeys, Unsigned, shipped, sign};
+use evenkeel_model::Hook;
 
 use super::*;
 use crate::conformance::tests::{behaving, guest};
@@ -30,6 +32,16 @@ fn plugin_shows_all_requests() {
     ] {
         assert!(text.contains(word), "{word} in {text}");
     }
+}
+
+#[test]
+fn declared_documents_are_shown() {
+    let data = json!({"tenants": {"type": "object", "required": ["acme"]}});
+    let plugin = Module::honest(Hook::Routing).manifest_key("data", data.clone()).build();
+    let inspection = Inspection::of(&plugin);
+    assert_eq!((inspection.refused(), &inspection.json()["data"]), (None, &data));
+    let text = inspection.to_string();
+    assert!(text.contains("data       tenants") && !text.contains("revision"), "{text}");
 }
 
 #[test]
