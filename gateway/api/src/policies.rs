@@ -365,7 +365,7 @@ fn candidate_status(
     }
 }
 
-fn documents(documents: &DataDocuments) -> Option<Vec<impl Serialize>> {
+fn documents(documents: &DataDocuments) -> Option<Vec<impl Serialize + use<>>> {
     let row = |(name, document): (&Arc<str>, &DataDocument)| {
         object! {
             name: Arc::clone(name),

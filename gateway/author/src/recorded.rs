@@ -116,8 +116,8 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Uses these settings and the plugin's data documents for all questions. Without settings: the recorded settings if the plugin's name equals the
-    /// recorded name, or else the plugin's defaults.
+    /// Uses these settings and the plugin's data documents for all questions. Without settings: the recorded settings if
+    /// the plugin's name equals the recorded name, or else the plugin's defaults.
     ///
     /// # Errors
     /// If the host refuses the plugin.
