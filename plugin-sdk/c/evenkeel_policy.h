@@ -271,10 +271,10 @@ __attribute__((unused)) static size_t ek_setting_text(ek_text settings, const ch
     return count;
 }
 
-/* The only functions a policy may import: log lines and notes. */
-__attribute__((import_module("evenkeel:policy/diag@0.1.0"), import_name("log")))
+/* Log lines and notes. */
+__attribute__((import_module("evenkeel:policy/diag@0.1.1"), import_name("log")))
 void ek_log_words(uint32_t level, const char *at, size_t size);
-__attribute__((import_module("evenkeel:policy/diag@0.1.0"), import_name("note")))
+__attribute__((import_module("evenkeel:policy/diag@0.1.1"), import_name("note")))
 void ek_note_words(uint32_t row, const char *key, size_t size, int64_t value);
 
 /* `level`: 0 trace, 1 debug, 2 info, 3 warn, 4 error. */
@@ -283,6 +283,22 @@ __attribute__((unused)) static void ek_log(uint32_t level, const char *words) { 
 /* Explains the decision on this row; put the unit into the key. */
 __attribute__((unused)) static void ek_note(uint32_t row, const char *key, int64_t value) {
     ek_note_words(row, key, ek_length(key), value);
+}
+
+/* ---- Data documents: facts beside the settings ---- */
+
+typedef struct { uint8_t is_found; ek_text json; } ek_found;
+_Static_assert(sizeof(ek_found) == 12 && sizeof(ek_text) == 8, "as in the WIT");
+
+__attribute__((import_module("evenkeel:policy/data@0.1.1"), import_name("lookup")))
+void ek_lookup_path(const char *document, size_t size, const ek_text *path, size_t count, ek_found *found);
+
+/* The JSON of the value at a path of a document: names of members, numbers of items. `at` is NULL if it is missing. `ek_whole`
+ * and `ek_fraction` read members of an object. Valid until the answer has been read. */
+__attribute__((unused)) static ek_text ek_lookup(const char *document, const ek_text *path, size_t count) {
+    ek_found found = { 0 };
+    ek_lookup_path(document, ek_length(document), path, count, &found);
+    return found.is_found ? found.json : (ek_text){ NULL, 0 };
 }
 
 /* ---- Tables ---- */
@@ -362,11 +378,11 @@ __attribute__((unused)) static void ek_set(ek_params *out, const char *key, int6
 /* ---- The exports: `interface@version#function` ---- */
 
 #define EK_EXPORT(interface, function) \
-    __attribute__((export_name("evenkeel:policy/" interface "@0.1.0#" function)))
+    __attribute__((export_name("evenkeel:policy/" interface "@0.1.1#" function)))
 
 /* The gateway has read the answer: frees the memory of the question. */
 #define EK_POST(interface, function, name) \
-    __attribute__((export_name("cabi_post_evenkeel:policy/" interface "@0.1.0#" function))) \
+    __attribute__((export_name("cabi_post_evenkeel:policy/" interface "@0.1.1#" function))) \
     void name(void *answer) { (void)answer; ek_top = 0; }
 
 /* result<_, string>, and results of the same size or smaller. */

@@ -1,7 +1,8 @@
 // Builds a plugin from a policy in JavaScript: `node build.mjs POLICY.js MANIFEST.json WORLD OUT.wasm`.
 //
-// WORLD is a world of ../wit/policy.wit: `degradation-policy`. The plugin contains the policy and a JavaScript engine
-// (SpiderMonkey, 12 MB) without its system imports: a policy may import `diag` only, and other imports are refused here
+// WORLD is a world of ../wit/policy.wit: `degradation-policy`, or `degradation-policy-with-data` to look up in data
+// documents. The plugin contains the policy and a JavaScript engine
+// (SpiderMonkey, 12 MB) without its system imports: a policy may import `diag` and `data`, and other imports are refused here
 // as in the gateway.
 
 import { readFile, writeFile } from 'node:fs/promises';
@@ -21,7 +22,7 @@ const witPath = join(dirname(fileURLToPath(import.meta.url)), '..', 'wit');
 const { component, imports } = await componentize({ sourcePath: source, witPath, worldName, disableFeatures: outside });
 const foreign = imports.filter(([name]) => !name.startsWith('evenkeel:policy/'));
 if (foreign.length > 0) {
-  console.error(`the policy imports ${foreign.map((names) => names.join('#')).join(', ')}, but only diag is there`);
+  console.error(`the policy imports ${foreign.map((names) => names.join('#')).join(', ')}, but only diag and data are there`);
   process.exit(1);
 }
 

@@ -4,7 +4,7 @@
 // Each exported object is an interface of ../wit/policy.wit with its names in camel case. Lists of numbers are typed
 // arrays, `u64` and `s64` are BigInts, an empty `option` is undefined; a thrown value is the error of a `result`.
 
-import { note } from 'evenkeel:policy/diag@0.1.0';
+import { note } from 'evenkeel:policy/diag@0.1.1';
 import { Metric, Op } from './registry.js';
 
 const UNMEASURED = 0xffffffff;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::catalog::Catalog;
+use crate::data::Document;
 use crate::frame::Frame;
 use crate::guest::{Loaded, Plugin, Policy};
 use crate::id::{RegionId, RoomId, SessionId};
@@ -22,6 +23,8 @@ pub trait Admission: Settings {
     type Reason: Reason;
     /// Metrics that the policy reads; the gateway sends no others. Defaults to all metrics of regions.
     const READS: &'static [Metric] = Metric::REGION;
+    /// Data documents in which the policy looks up. Defaults to none.
+    const DATA: &'static [Document] = &[];
 
     /// Decides on a session. `standing` is the region of its room, or `None` for the room's first session. Only a first
     /// session may be redirected to another region.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::data::Document;
 use crate::frame::Frame;
 use crate::guest::{Loaded, Plugin, Policy};
 use crate::id::SessionId;
@@ -30,6 +31,8 @@ pub trait Degradation: Settings {
     const READS: &'static [Metric] = Metric::SESSION;
     /// Actions that the policy takes; the gateway accepts no others. Defaults to all.
     const OPS: &'static [Op] = Op::ALL;
+    /// Data documents in which the policy looks up. Defaults to none.
+    const DATA: &'static [Document] = &[];
 
     /// Returns the first state of a session that is new to this policy. Later calls do not get the labels, so store the
     /// required ones here. By default every field is 0, empty or `None`.

@@ -97,8 +97,8 @@
 //! `evenkeel:manifest`: name and version of the package, the settings' JSON Schema, metrics, actions and reasons, and
 //! the cost of answers if declared by [`#[degradation(cost(…))]`](macro@crate::degradation). Measurements arrive as
 //! columns of integers behind views ([`Session`], [`Room`], [`Node`], [`Region`]). Numbers and units are those of the
-//! registry (`wit/registry.toml`); a function's name ends in its unit. The only imports are [`log`] and [`note`]; a
-//! panic's message is logged automatically.
+//! registry (`wit/registry.toml`); a function's name ends in its unit. The only imports are [`log`], [`note`] and the
+//! lookup of a [`DataMap`]; a panic's message is logged automatically.
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -108,6 +108,7 @@ extern crate self as evenkeel_plugin_sdk;
 
 mod admission;
 mod catalog;
+mod data;
 mod degradation;
 mod device;
 mod diag;
@@ -137,6 +138,7 @@ pub mod wit;
 
 pub use admission::{Admission, Judgement, Region, Regions, Verdict};
 pub use catalog::Catalog;
+pub use data::{DataMap, Document};
 pub use degradation::{Actions, Degradation, Session};
 pub use diag::{Level, log, note};
 pub use evenkeel_plugin_macros::{
@@ -162,10 +164,10 @@ pub mod prelude {
     pub use std::time::Duration;
 
     pub use crate::{
-        Actions, Admission, BitRate, Breaker, Catalog, CommonReason, Degradation, Health,
-        Judgement, Labels, Level, Metric, Moves, NewRoom, NewSession, Node, NodeId, Nodes, Op,
-        Pack, Param, Params, Placement, Reason, Region, RegionId, Regions, Room, RoomId, Rooms,
-        Routing, Scenario, Session, SessionId, Setting, Settings, State, Verdict, ZoneId,
-        admission, degradation, label, log, note, routing, scenario,
+        Actions, Admission, BitRate, Breaker, Catalog, CommonReason, DataMap, Degradation,
+        Document, Health, Judgement, Labels, Level, Metric, Moves, NewRoom, NewSession, Node,
+        NodeId, Nodes, Op, Pack, Param, Params, Placement, Reason, Region, RegionId, Regions, Room,
+        RoomId, Rooms, Routing, Scenario, Session, SessionId, Setting, Settings, State, Verdict,
+        ZoneId, admission, degradation, label, log, note, routing, scenario,
     };
 }

@@ -1,5 +1,6 @@
 //! The manifest of a plugin: JSON assembled at compile time.
 
+use crate::data::Document;
 use crate::registry::{CONTRACT, Metric, Op};
 
 /// JSON text assembled at compile time.
@@ -20,6 +21,8 @@ pub enum Text {
     },
     /// A list of action numbers.
     Ops(&'static [Op]),
+    /// The member of a manifest with the schemas of data documents, and the comma before it; empty without documents.
+    Documents(&'static [Document]),
     /// A list of reasons.
     Reasons(&'static [(u32, &'static str)]),
 }
@@ -78,6 +81,23 @@ impl Text {
                     i += 1;
                 }
                 at
+            }
+            Text::Documents(documents) => {
+                let (mut at, mut i) = (at, 0);
+                while i < documents.len() {
+                    let Document { name, value } = &documents[i];
+                    at = plain(if i == 0 { ",\"data\":{\"" } else { ",\"" }, out, at);
+                    at = plain(name, out, at);
+                    at = plain("\":{\"type\":\"object\",\"additionalProperties\":{", out, at);
+                    let mut part = 0;
+                    while part < value.len() {
+                        at = value[part].write(out, at);
+                        part += 1;
+                    }
+                    at = plain("}}", out, at);
+                    i += 1;
+                }
+                plain(if i == 0 { "" } else { "}" }, out, at)
             }
             Text::Reasons(reasons) => {
                 let (mut at, mut i) = (at, 0);
@@ -138,6 +158,8 @@ pub struct Facts {
     pub hook: &'static str,
     /// Members of the JSON Schema of the settings.
     pub settings: Text,
+    /// Data documents in which the plugin looks up.
+    pub data: &'static [Document],
     /// Schema number of the state.
     pub state_schema: u32,
     /// Schema number of the memo.
@@ -179,7 +201,9 @@ macro_rules! manifest_text {
             Text::Plain(FACTS.hook),
             Text::Plain("\"],\"settings\":{"),
             FACTS.settings,
-            Text::Plain("},\"state_schema\":"),
+            Text::Plain("}"),
+            Text::Documents(FACTS.data),
+            Text::Plain(",\"state_schema\":"),
             Text::Number($crate::manifest::schema(FACTS.state_schema, FACTS.memo_schema)),
             Text::Plain(",\"subject_metrics\":["),
             Text::Metrics { reads: FACTS.reads, subject: true },

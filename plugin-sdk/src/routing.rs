@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use crate::data::Document;
 use crate::frame::Frame;
 use crate::guest::{Loaded, Plugin, Policy};
 use crate::id::{NodeId, RoomId};
@@ -31,6 +32,8 @@ pub trait Routing: Settings {
     type Reason: Reason;
     /// Metrics that the policy reads; the gateway sends no others. Defaults to all metrics of rooms and nodes.
     const READS: &'static [Metric] = ROOMS_AND_NODES;
+    /// Data documents in which the policy looks up. Defaults to none.
+    const DATA: &'static [Document] = &[];
 
     /// Places a new room: returns nodes, best first. The data plane fails over along this list without a further call.
     fn place(&self, room: &NewRoom<'_>, nodes: &Nodes<'_>) -> Placement<Self::State>;

@@ -1,5 +1,6 @@
 //! The scenario hook: sets the parameters of a scenario (a live stream, a 1v1 call…).
 
+use crate::data::Document;
 use crate::guest::{Loaded, Plugin, Policy};
 use crate::labels::Labels;
 use crate::registry::Param;
@@ -9,6 +10,9 @@ use crate::wit::types;
 
 /// A scenario policy: implement it under [`#[scenario]`](macro@crate::scenario).
 pub trait Scenario: Settings {
+    /// Data documents in which the policy looks up. Defaults to none.
+    const DATA: &'static [Document] = &[];
+
     /// Sets parameters for a session with these labels. Other parameters keep the values of the policy set. Values are
     /// clamped to the bounds of the policy set.
     fn resolve(&self, scenario: &str, labels: Labels<'_>, out: &mut Params);

@@ -17,6 +17,7 @@ use crate::degradation::{self, Degradation};
 use crate::diag::Level;
 use crate::frame::UNMEASURED;
 use crate::guest::{Loaded, Policy};
+use crate::json::Json;
 use crate::keep;
 use crate::registry::{Metric, Op};
 use crate::room::NO_HOP;
@@ -43,6 +44,29 @@ pub type Labels<'a> = &'a [(&'a str, &'a str)];
 thread_local! {
     static NOTES: RefCell<Vec<(u32, String, i64)>> = const { RefCell::new(Vec::new()) };
     static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+    static DOCUMENTS: RefCell<Vec<(String, Json)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Gives a data document to the policies of this thread, in place of an earlier one of this name.
+///
+/// # Panics
+///
+/// If the text is not JSON.
+pub fn give_document(name: &str, text: &str) {
+    let document = Json::parse(text).expect("a data document is JSON");
+    DOCUMENTS.with_borrow_mut(|documents| {
+        documents.retain(|(known, _)| known != name);
+        documents.push((name.to_owned(), document));
+    });
+}
+
+/// The member of a document.
+pub(crate) fn member(document: &str, key: &str) -> Option<Json> {
+    DOCUMENTS.with_borrow(|documents| {
+        let (_, document) = documents.iter().find(|(name, _)| name == document)?;
+        let Json::Object(members) = document else { return None };
+        members.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
+    })
 }
 
 pub(crate) fn keep_line(level: Level, message: &str) {

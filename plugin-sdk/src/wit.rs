@@ -11,6 +11,8 @@
 #[rustfmt::skip]
 pub mod admission;
 #[rustfmt::skip]
+pub mod data;
+#[rustfmt::skip]
 pub mod degradation;
 #[rustfmt::skip]
 pub mod guest;
@@ -19,5 +21,6 @@ pub mod routing;
 #[rustfmt::skip]
 pub mod scenario;
 
+pub use data::evenkeel::policy::data as documents;
 pub use guest::evenkeel::policy::{diag, types};
 pub use guest::exports::evenkeel::policy::guest as guest_interface;

@@ -3,7 +3,10 @@
 use evenkeel_control::{
     ControlError, GatewayEvent, PushRequest, RolloutOutcome, RolloutReport, SessionAnswer,
 };
+use evenkeel_guests::module::Module;
+use evenkeel_host::DataDocument;
 use evenkeel_model::{CoreEvent, Decider, Hook, PolicyName};
+use serde_json::json;
 
 use crate::harness::{
     Behaviour, Gateway, Node, Phone, World, assert_complete, declared, offer, routing_plugin, talk,
@@ -144,13 +147,41 @@ fn invalid_plugin_is_refused_with_reason() {
     assert_eq!(rollout.outcome, RolloutOutcome::Refused);
     assert!(rollout.reason.unwrap().contains("spares"));
     let unbound = PolicyName { set: "opera".into(), hook: Hook::Routing };
-    let unknown =
-        gateway.ask(gateway.handle.push_policy(unbound, Vec::new(), None, PushRequest::default()));
+    let unknown = gateway.ask(gateway.handle.push_policy(
+        unbound,
+        Vec::<u8>::new(),
+        None,
+        PushRequest::default(),
+    ));
     assert!(matches!(unknown, Err(ControlError::NoPolicy(_))), "{unknown:?}");
 
     placed_by(&gateway, &shipped, 30..60);
     talk(&mut [&mut ann], "she hears herself throughout", |phones| phones[0].heard.len() >= 30);
     assert_complete(&ann.heard, 0, ann.heard.len() as u64);
+}
+
+#[test]
+fn push_of_a_document_keeps_the_plugin() {
+    let nodes = [Node::agent("east-a1")];
+    let gateway = World::of(&nodes.each_ref()).routed().start();
+    let tenants = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    let plugin = Module::honest(Hook::Routing)
+        .manifest_key("name", json!("by-hand"))
+        .manifest_key("data", json!({"tenants": tenants}));
+    let first = push(&gateway, plugin.build());
+    assert_eq!(first.outcome, RolloutOutcome::Activated, "{first:?}");
+    let document = |tier: &str| {
+        let document = DataDocument::of("tenants", &json!({"acme": tier})).unwrap();
+        let documents = [("tenants".into(), document)].into();
+        let wish = PushRequest { documents, ..PushRequest::default() };
+        gateway.ask(gateway.handle.push_policy(routing(), None::<Vec<u8>>, None, wish)).unwrap()
+    };
+    let gold = document("gold");
+    assert_eq!((gold.outcome, &gold.previous), (RolloutOutcome::Activated, &first.revision));
+    assert_eq!(document("gold").outcome, RolloutOutcome::Unchanged);
+    let back = gateway.ask(gateway.handle.rollback_policy(routing(), false)).unwrap();
+    assert_eq!(back.outcome, RolloutOutcome::RolledBack, "{back:?}");
+    assert_eq!(Some(active(&gateway)), first.revision);
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn replay(
     call: &RecordedCall,
 ) -> Result<(HookAnswer, Vec<evenkeel_model::DecisionNote>), PluginFault> {
     let component = plugins.iter().find(|one| *one.digest() == call.revision.digest).unwrap();
-    let settings = serde_json::from_str(&call.revision.settings).unwrap();
+    let settings: serde_json::Value = serde_json::from_str(&call.revision.settings).unwrap();
     let (hook, catalog) = (call.revision.policy.hook, call.catalog.entries.clone());
     let mut policy =
         BoundPlugin::install(engine, component, hook, settings, catalog, call.revision.seed)

@@ -7,25 +7,28 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use data_encoding::{BASE64, HEXLOWER};
 use evenkeel_config::read_duration;
 use evenkeel_control::{
     ControlError, PluginView, PolicyView, PushRequest, RefusalRecord, RolloutAction,
     RolloutOutcome, RolloutReport,
 };
 use evenkeel_core::ArmStatistics;
-use evenkeel_host::BINARY_BYTES_MAX;
+use evenkeel_host::{BINARY_BYTES_MAX, DataDocument, DataDocuments};
 use evenkeel_model::{Hook, PluginFault, PolicyName};
 use evenkeel_process::unix_us;
 use evenkeel_revisions::{CandidateCalls, CandidateStatus, CohortSize};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, no_policy, refused};
 use super::events;
 use super::object::{milliseconds, object};
-use super::request::{policy_name, strict, unknown_verb, verb};
+use super::request::{PUSH_BYTES_MAX, policy_name, strict, unknown_verb, verb};
 
 /// Characters of a fault that are shown: a trap may carry a kilobyte of text.
 const FAULT_CHARS_MAX: usize = 200;
@@ -58,6 +61,55 @@ pub(super) struct PushQuery {
     replace: bool,
 }
 
+/// A push in JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PushBody {
+    /// In Base64 (RFC 4648, section 4); without it the plugin of the active revision stays.
+    plugin: Option<String>,
+    settings: Option<Value>,
+    /// Data documents by name.
+    #[serde(default)]
+    documents: BTreeMap<Arc<str>, Value>,
+}
+
+/// The new parts of a revision.
+#[derive(Default)]
+struct PushedParts {
+    plugin: Option<Vec<u8>>,
+    settings: Option<Value>,
+    documents: DataDocuments,
+}
+
+impl PushedParts {
+    /// Reads a body in JSON.
+    fn read(body: &[u8]) -> Result<PushedParts, ApiError> {
+        let PushBody { plugin, settings, documents } = strict(body)?;
+        let plugin = plugin.map(|text| {
+            let bytes = BASE64.decode(text.as_bytes());
+            bytes.map_err(|error| ApiError::field("plugin", format!("expected Base64: {error}")))
+        });
+        let plugin = plugin.transpose()?;
+        if plugin.as_ref().is_some_and(|bytes| bytes.len() > BINARY_BYTES_MAX) {
+            let message = format!("the plugin is larger than {BINARY_BYTES_MAX} bytes");
+            return Err(ApiError::new(ApiErrorCode::TooLarge, message));
+        }
+        if plugin.is_none() && settings.is_none() && documents.is_empty() {
+            let message =
+                "found neither `plugin`, `settings` nor `documents`, expected one of them";
+            return Err(ApiError::new(ApiErrorCode::BadRequest, message));
+        }
+        let read = |(name, value): (Arc<str>, Value)| {
+            let document = DataDocument::of(&name, &value).map_err(|refused| {
+                ApiError::field(format!("documents.{name}"), refused.to_string())
+            })?;
+            Ok((name, document))
+        };
+        let documents = documents.into_iter().map(read).collect::<Result<_, ApiError>>()?;
+        Ok(PushedParts { plugin, settings, documents })
+    }
+}
+
 impl PushQuery {
     fn wish(&self) -> Result<PushRequest, ApiError> {
         let canary = self.canary.as_deref().map(shares).transpose()?;
@@ -68,7 +120,8 @@ impl PushQuery {
             return Err(ApiError::field("now", message));
         }
         let PushQuery { shadow, now, force, replace, .. } = *self;
-        Ok(PushRequest { canary, pace, shadow, now, force, replace })
+        let documents = DataDocuments::new();
+        Ok(PushRequest { canary, pace, shadow, now, force, replace, documents })
     }
 }
 
@@ -90,15 +143,18 @@ pub(super) async fn push_policy(
     State(shared): ApiState,
     Path((set, hook)): Path<(String, String)>,
     query: Result<Query<PushQuery>, QueryRejection>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let policy = policy_name(&set, &hook)?;
     let Query(query) =
         query.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.body_text()))?;
-    let wish = query.wish()?;
+    let mut wish = query.wish()?;
     let settings = query.settings.map(|text| strict(text.as_bytes())).transpose();
     let settings = settings.map_err(|error| ApiError::field("settings", error.message))?;
-    let (bytes, share) = match shared.uploads.read(body, BINARY_BYTES_MAX).await {
+    let is_json = headers.get(CONTENT_TYPE).is_some_and(|it| it == "application/json");
+    let bytes_max = if is_json { PUSH_BYTES_MAX } else { BINARY_BYTES_MAX };
+    let (bytes, share) = match shared.uploads.read(body, bytes_max).await {
         Ok(read) => read,
         Err(error) => return Err(not_a_plugin(&shared, policy, error).await),
     };
@@ -108,17 +164,40 @@ pub(super) async fn push_policy(
             "found no body, expected a plugin's bytes",
         ));
     }
+    let parts = match is_json {
+        true => PushedParts::read(&bytes)?,
+        false => PushedParts { plugin: Some(bytes), ..PushedParts::default() },
+    };
+    wish.documents = parts.documents;
+    let (plugin, settings) = (parts.plugin, parts.settings.or(settings));
     let said = policy.to_string();
     let pushing = Arc::clone(&shared);
     // A separate task: the bytes keep their share of the budget even if the client disconnects. No timeout here:
     // validation and compilation have separate limits.
     let rollout = tokio::spawn(async move {
         let _share = share;
-        pushing.handle.push_policy(policy, bytes, settings, wish).await
+        pushing.handle.push_policy(policy, plugin, settings, wish).await
     });
     let rollout = rollout.await.unwrap_or(Err(ControlError::Unavailable));
     let rollout = rollout.map_err(|failed| refused(failed, &said, &shared.names))?;
     rolled_out(&shared, rollout).await
+}
+
+/// A data document of the active revision.
+pub(super) async fn policy_document(
+    State(shared): ApiState,
+    Path((set, hook, name)): Path<(String, String, String)>,
+) -> Result<Response, ApiError> {
+    let policy = policy_name(&set, &hook)?;
+    let all = shared.ask("", shared.handle.policies()).await?;
+    let known = all.into_iter().find(|known| known.policy == policy);
+    let active = known.ok_or_else(|| no_policy(&policy.to_string()))?.active;
+    let document = active.documents.get(&*name).ok_or_else(|| {
+        let message = format!("the active revision has no data document `{name}`");
+        ApiError::new(ApiErrorCode::NotFound, message)
+    })?;
+    let text = document.text().to_vec();
+    Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 /// Records a plugin that was too large to read among the refusals of its policy.
@@ -208,6 +287,8 @@ fn policy_status(policy: PolicyView) -> impl Serialize {
         // The target of a rollback.
         previous: status.previous,
         origin: policy.active.origin,
+        // Data documents of the active revision, if it has any.
+        documents?: documents(&policy.active.documents),
         calls: status.calls,
         faults: status.faults,
         // Sessions and rooms on which the revision faults; the gateway does not ask it about them.
@@ -257,6 +338,7 @@ fn candidate_status(
         revision: candidate.revision,
         plugin: plugin.title,
         origin: plugin.origin,
+        documents?: documents(&plugin.documents),
         // `shadow` or `canary`.
         stage: candidate.staged.stage.name(),
         // Share of rooms or sessions.
@@ -281,6 +363,17 @@ fn candidate_status(
         // Figures of the canary and of the active revision.
         cohorts: cohorts.collect::<BTreeMap<_, _>>(),
     }
+}
+
+fn documents(documents: &DataDocuments) -> Option<Vec<impl Serialize + use<>>> {
+    let row = |(name, document): (&Arc<str>, &DataDocument)| {
+        object! {
+            name: Arc::clone(name),
+            sha256: HEXLOWER.encode(document.digest()),
+            bytes: document.text().len(),
+        }
+    };
+    (!documents.is_empty()).then(|| documents.iter().map(row).collect())
 }
 
 fn judged_part(CohortSize { judged, required }: CohortSize, hook: Hook) -> impl Serialize {

@@ -16,7 +16,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use evenkeel_group::{Group, GroupOwnership, PeerApi, PeerStream};
-use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Attribute, Count};
 use http_body_util::{BodyExt, Full, Limited};
@@ -30,7 +29,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::error::{ApiError, ApiErrorCode, RETRY_AFTER, no_owner};
-use super::request::{BODY_MAX, BodyBudget};
+use super::request::{BODY_MAX, BodyBudget, PUSH_BYTES_MAX};
 
 /// Timeout of control's answer. Drivers have 2 s of it to open a session.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -64,7 +63,8 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_WITHIN: Duration = Duration::from_secs(2);
 
 /// Headers of a request that its handlers read.
-const RELAYED_HEADERS: [&str; 4] = ["from", "idempotency-key", "traceparent", "tracestate"];
+const RELAYED_HEADERS: [&str; 5] =
+    ["content-type", "from", "idempotency-key", "traceparent", "tracestate"];
 
 /// The group, and the connection to the peer's API.
 pub(super) struct PeerRelay {
@@ -97,7 +97,7 @@ impl RelayLimits {
     }
 
     pub(super) fn of_policies(uploads: Arc<BodyBudget>) -> RelayLimits {
-        let (body_max, within) = (BINARY_BYTES_MAX, PUSHED_WITHIN);
+        let (body_max, within) = (PUSH_BYTES_MAX, PUSHED_WITHIN);
         RelayLimits { bodies: uploads, body_max, within, has_copy: false }
     }
 }

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use evenkeel_config::read_duration;
+use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_model::{Hook, PolicyName, RoomId, SessionId};
 use evenkeel_process::lock;
 use http_body_util::BodyExt;
@@ -22,6 +23,9 @@ use super::error::{ApiError, ApiErrorCode, no_policy};
 
 /// Maximum JSON body in bytes, twice the largest valid offer.
 pub(super) const BODY_MAX: usize = 128 * 1_024;
+
+/// Body of a push: a plugin, or JSON with a plugin in Base64, which adds a third, and with eight data documents of 1 MiB.
+pub(super) const PUSH_BYTES_MAX: usize = 2 * BINARY_BYTES_MAX;
 
 /// Retry time of a body for which there was no memory.
 const RETRY_AFTER: Duration = Duration::from_secs(2);

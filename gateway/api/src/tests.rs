@@ -2,6 +2,7 @@
 
 mod alerts;
 mod changes;
+mod documents;
 mod events;
 mod explain;
 mod forecasts;

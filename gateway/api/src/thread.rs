@@ -373,6 +373,8 @@ fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
         "/v1/policies/{set}/{target}",
         put(policies::push_policy).post(policies::policy_verb),
     );
+    let policies =
+        policies.route("/v1/policies/{set}/{target}/data/{name}", get(policies::policy_document));
     let changes = Router::new().route("/v1/changes", get(changes::changes));
     let relayed = |routes: Router<Arc<ApiContext>>, limits| match &shared.relay {
         Some(relay) => {

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use data_encoding::HEXLOWER;
-use evenkeel_host::{BoundPlugin, CallBudgets, Component, Engine, PluginRefusal};
+use evenkeel_host::{
+    BoundPlugin, CallBudgets, Component, DataDocuments, Engine, PluginInputs, PluginRefusal,
+};
 use serde_json::Value;
 
 use crate::failed::AuthorError;
@@ -31,6 +33,8 @@ pub struct Built {
     pub bytes: Vec<u8>,
     /// The vetted plugin.
     pub component: Component,
+    /// The data documents that it is given.
+    pub documents: DataDocuments,
     /// With the gateway's budgets.
     pub(crate) engine: Engine,
     pub(crate) compiled_in: Duration,
@@ -56,7 +60,13 @@ impl Built {
         let engine = Engine::patient(CallBudgets::default());
         let began = Instant::now();
         let component = Component::vet(&engine, &bytes)?;
-        Ok(Built { bytes, component, engine, compiled_in: began.elapsed() })
+        let (documents, compiled_in) = (DataDocuments::new(), began.elapsed());
+        Ok(Built { bytes, component, documents, engine, compiled_in })
+    }
+
+    /// Its documents, with these settings.
+    pub(crate) fn inputs(&self, settings: &Value) -> PluginInputs {
+        PluginInputs { settings: settings.clone(), documents: self.documents.clone() }
     }
 
     /// Writes `<name>.wasm` into a folder and returns the path.
@@ -82,16 +92,20 @@ impl Built {
     }
 
     /// Name of the plugin's revision under default settings; `None` if these are not settings of the plugin, such as one
-    /// that has to be set.
+    /// that has to be set, or if it needs a data document.
     ///
     /// # Errors
     /// If the plugin does not start.
     pub fn revision(&self) -> Result<Option<String>, PluginRefusal> {
         let Some(&hook) = self.component.manifest().hooks.first() else { return Ok(None) };
-        match BoundPlugin::install(&self.engine, &self.component, hook, Value::Null, Vec::new(), 0)
-        {
+        let inputs = self.inputs(&Value::Null);
+        match BoundPlugin::install(&self.engine, &self.component, hook, inputs, Vec::new(), 0) {
             Ok(policy) => Ok(Some(policy.revision().to_owned())),
-            Err(PluginRefusal::Setting { .. } | PluginRefusal::Settings(_)) => Ok(None),
+            Err(
+                PluginRefusal::Setting { .. }
+                | PluginRefusal::Settings(_)
+                | PluginRefusal::Document { .. },
+            ) => Ok(None),
             Err(refused) => Err(refused),
         }
     }

@@ -13,7 +13,7 @@ use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
-use evenkeel_host::{BoundPlugin, Component, Engine, GuestLogLine, PluginRefusal};
+use evenkeel_host::{BoundPlugin, Component, Engine, GuestLogLine, PluginInputs, PluginRefusal};
 use evenkeel_model::{Hook, PluginFault, PolicyName, PolicyQuestion, RevisionAnswer};
 use evenkeel_recording::ReplayState;
 use serde_json::{Map, Value, json};
@@ -89,22 +89,22 @@ impl Case {
 pub(crate) struct Respondent<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) component: &'a Component,
-    /// Settings of cases that have none.
-    settings: Value,
-    in_force: Value,
+    /// Settings of cases that have none, and data documents of all cases.
+    inputs: PluginInputs,
+    in_force: PluginInputs,
     policies: BTreeMap<Hook, BoundPlugin>,
     states: ReplayState,
 }
 
 impl<'a> Respondent<'a> {
-    pub(crate) fn new(engine: &'a Engine, component: &'a Component, settings: Value) -> Self {
+    pub(crate) fn new(engine: &'a Engine, component: &'a Component, inputs: PluginInputs) -> Self {
         let (policies, states) = Default::default();
-        Respondent { engine, component, in_force: settings.clone(), settings, policies, states }
+        Respondent { engine, component, in_force: inputs.clone(), inputs, policies, states }
     }
 
     /// Begins a case: forgets the states of the one before.
     fn begin(&mut self, settings: Option<&Value>) {
-        self.in_force = settings.unwrap_or(&self.settings).clone();
+        self.in_force.settings = settings.unwrap_or(&self.inputs.settings).clone();
         (self.policies, self.states) = Default::default();
     }
 
@@ -117,10 +117,10 @@ impl<'a> Respondent<'a> {
         let policy_name = PolicyName { set: "case".into(), hook };
         asked.question = self.states.completed(&policy_name, asked.question);
         let Asked { question, catalog, now_us } = &asked;
-        let (engine, component, settings) = (self.engine, self.component, &self.in_force);
+        let (engine, component, inputs) = (self.engine, self.component, &self.in_force);
         let start = || {
-            let (settings, catalog) = (settings.clone(), catalog.clone());
-            BoundPlugin::install(engine, component, hook, settings, catalog, SEED)
+            let (inputs, catalog) = (inputs.clone(), catalog.clone());
+            BoundPlugin::install(engine, component, hook, inputs, catalog, SEED)
         };
         let policy = match self.policies.entry(hook) {
             Entry::Occupied(started) => started.into_mut(),
@@ -221,7 +221,7 @@ pub struct CaseFailure {
 /// A case does not fit the plugin, the plugin refuses its settings, or it runs past a budget of the gateway.
 pub fn run(built: &Built, cases: &[Case], settings: &Value) -> Result<CaseReport, AuthorError> {
     let mut report = CaseReport { cases: cases.len(), ..CaseReport::default() };
-    let mut respondent = Respondent::new(&built.engine, &built.component, settings.clone());
+    let mut respondent = Respondent::new(&built.engine, &built.component, built.inputs(settings));
     for case in cases {
         let mut question = 0;
         case.ask(&mut respondent, |_, answer| {
@@ -294,8 +294,8 @@ struct AskedAnswer {
 pub fn ask(built: &Built, case: &Case, settings: &Value) -> Result<AskReport, AuthorError> {
     let counting = crate::measure::counting_engine();
     let counted = Component::vet(&counting, &built.bytes)?;
-    let mut respondent = Respondent::new(&built.engine, &built.component, settings.clone());
-    let mut counter = Respondent::new(&counting, &counted, settings.clone());
+    let mut respondent = Respondent::new(&built.engine, &built.component, built.inputs(settings));
+    let mut counter = Respondent::new(&counting, &counted, built.inputs(settings));
     let (mut report, mut instructions) = (AskReport::default(), Vec::new());
     case.ask(&mut respondent, |policy, answer| {
         let (question, now_us) = answer.question();

@@ -73,7 +73,8 @@ impl ConformanceRun<'_> {
         world: &RandomWorld,
     ) -> Result<BoundPlugin, PluginRefusal> {
         let (engine, component) = (&self.built.engine, &self.built.component);
-        BoundPlugin::install(engine, component, hook, settings.clone(), world.catalog.clone(), 1)
+        let inputs = self.built.inputs(settings);
+        BoundPlugin::install(engine, component, hook, inputs, world.catalog.clone(), 1)
     }
 
     /// Plays one world. `under` is the setting being tried.

@@ -58,8 +58,9 @@ pub fn cover(
     let budgets = CallBudgets::all(OBSERVED);
     let (engine, reached) = Engine::observing(budgets, observed.places.len());
     let component = Component::vet_observed(&engine, &built.bytes, &observed.module)?;
-    let (bytes, compiled_in) = (built.bytes.clone(), built.compiled_in);
-    let copy = Built { bytes, component, engine, compiled_in };
+    let Built { bytes, documents, compiled_in, .. } = built;
+    let (bytes, documents, compiled_in) = (bytes.clone(), documents.clone(), *compiled_in);
+    let copy = Built { bytes, component, documents, engine, compiled_in };
     conformance::run(&copy, options)?;
     case::run(&copy, cases, &options.settings)?;
     Ok(CoverageReport::of(&built.bytes, &observed.places, &reached))

@@ -87,6 +87,7 @@ impl Inspection {
             "contract": of("contract"),
             "hooks": of("hooks"),
             "settings": self.settings(),
+            "data": of("data"),
             "state_schema": of("state_schema"),
             "subject_metrics": metrics("subject_metrics"),
             "node_metrics": metrics("node_metrics"),
@@ -202,6 +203,11 @@ impl fmt::Display for Inspection {
                 say(word, if what.is_empty() { "none".into() } else { what.join(", ") }.as_str());
             }
             say("promises", &self.promises());
+            let data = self.manifest.get("data").and_then(Value::as_object);
+            let data: Vec<&str> = data.into_iter().flatten().map(|(name, _)| &**name).collect();
+            if !data.is_empty() {
+                say("data", &data.join(", "));
+            }
             say("settings", if self.settings().is_empty() { "none" } else { "" });
         }
         for setting in self.settings() {
@@ -238,7 +244,7 @@ fn form(form: Form) -> &'static str {
     }
 }
 
-/// `evenkeel:policy/diag@0.1.0: log, note`, with names without an interface last. Functions of the
+/// `evenkeel:policy/diag@0.1.1: log, note`, with names without an interface last. Functions of the
 /// canonical ABI are left out.
 fn by_interface(names: &[Box<str>]) -> Vec<String> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();

@@ -125,7 +125,7 @@ pub fn measure(
                     engine,
                     component,
                     hook,
-                    settings.clone(),
+                    built.inputs(settings),
                     world.catalog.clone(),
                     1,
                 )
@@ -200,9 +200,9 @@ pub(crate) fn usual_questions(
     for &hook in &built.component.manifest().hooks {
         for call in usual_calls(hook) {
             let mut world = RandomWorld::sized(1, call.size);
-            let (settings, catalog) = (settings.clone(), world.catalog.clone());
+            let (inputs, catalog) = (built.inputs(settings), world.catalog.clone());
             let mut policy =
-                BoundPlugin::install(&built.engine, &built.component, hook, settings, catalog, 1)?;
+                BoundPlugin::install(&built.engine, &built.component, hook, inputs, catalog, 1)?;
             let question = call.steady(&mut policy, &mut world)?;
             if ask(&mut policy, &question, world.now_us)?.is_ok() {
                 let settings = policy.settings().to_owned();

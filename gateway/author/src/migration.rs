@@ -74,8 +74,8 @@ fn first_failure(
 ) -> Result<Option<PluginFault>, PluginRefusal> {
     let mut world = RandomWorld::drawn(seed);
     let install = |built: &Built, settings: &Value| {
-        let (settings, catalog) = (settings.clone(), world.catalog.clone());
-        BoundPlugin::install(&built.engine, &built.component, hook, settings, catalog, 1)
+        let (inputs, catalog) = (built.inputs(settings), world.catalog.clone());
+        BoundPlugin::install(&built.engine, &built.component, hook, inputs, catalog, 1)
     };
     // The older version may not know settings of the new one.
     let mut writer = install(old, settings).or_else(|_| install(old, &Value::Null))?;

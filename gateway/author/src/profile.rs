@@ -54,9 +54,10 @@ pub fn profile(
     let component = Component::vet(&engine, &built.bytes)?;
     let mut asked = Vec::new();
     for ProfiledQuestion { question, catalog, now_us, settings } in questions {
-        let settings = serde_json::from_str(&settings).unwrap_or_default();
+        let settings: Value = serde_json::from_str(&settings).unwrap_or_default();
+        let inputs = built.inputs(&settings);
         let hook = question.hook();
-        let policy = BoundPlugin::install(&engine, &component, hook, settings, catalog, 1)?;
+        let policy = BoundPlugin::install(&engine, &component, hook, inputs, catalog, 1)?;
         asked.push((policy, question, now_us));
     }
     let began = Instant::now();
@@ -84,7 +85,7 @@ fn questions_of(
     settings: &Value,
 ) -> Result<Vec<ProfiledQuestion>, AuthorError> {
     let mut questions = Vec::new();
-    let mut respondent = Respondent::new(&built.engine, &built.component, settings.clone());
+    let mut respondent = Respondent::new(&built.engine, &built.component, built.inputs(settings));
     for case in cases {
         case.ask(&mut respondent, |policy, answer| {
             questions.extend(answer.into_profiled(policy.settings()));

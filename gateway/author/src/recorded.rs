@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use evenkeel_host::{BoundPlugin, Component, Engine, GrantLimits, PluginRefusal};
+use evenkeel_host::{
+    BoundPlugin, Component, DataDocuments, Engine, GrantLimits, PluginInputs, PluginRefusal,
+};
 use evenkeel_model::{Metric, PluginFault, PluginState, PolicyQuestion, RevisionAnswer};
 use evenkeel_recording::{RecordedCall, RecordedCatalog, RecordedRevision, ReplayState};
 use serde::Serialize;
@@ -73,13 +75,13 @@ impl Players {
 pub fn stand_in(
     engine: &Engine,
     component: &Component,
-    settings: Value,
+    inputs: PluginInputs,
     call: &RecordedCall,
     allowed: &GrantLimits,
 ) -> Result<BoundPlugin, PluginRefusal> {
     let (revision, entries) = (&call.revision, call.catalog.entries.clone());
     let (hook, seed) = (revision.policy.hook, revision.seed);
-    BoundPlugin::install_within(engine, component, hook, settings, entries, seed, allowed)
+    BoundPlugin::install_within(engine, component, hook, inputs, entries, seed, allowed)
 }
 
 /// The given settings; else the recorded settings if the plugin has the recorded name; else the plugin's defaults.
@@ -106,6 +108,7 @@ pub struct Recorded {
     /// The vetted plugin that is asked.
     pub component: Component,
     settings: Option<Value>,
+    documents: DataDocuments,
     players: Players,
     replay_state: ReplayState,
     /// The figures so far.
@@ -113,8 +116,8 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Uses these settings for all questions. Without them: the recorded settings if the plugin's name equals the
-    /// recorded name, or else the plugin's defaults.
+    /// Uses these settings and the plugin's data documents for all questions. Without settings: the recorded settings if
+    /// the plugin's name equals the recorded name, or else the plugin's defaults.
     ///
     /// # Errors
     /// If the host refuses the plugin.
@@ -122,7 +125,8 @@ impl Recorded {
         let engine = Engine::counting(recorded_budgets());
         let component = Component::vet(&engine, &built.bytes)?;
         let (players, replay_state, report) = Default::default();
-        Ok(Recorded { engine, component, settings, players, replay_state, report })
+        let documents = built.documents.clone();
+        Ok(Recorded { engine, component, settings, documents, players, replay_state, report })
     }
 
     /// Asks a recorded question and checks the answer; `None` for a hook that the plugin does not implement.
@@ -140,7 +144,8 @@ impl Recorded {
         let question = self.replay_state.applied_to(policy, &call.question);
         let settings = settings_for(self.settings.as_ref(), &self.component, call);
         let (engine, component) = (&self.engine, &self.component);
-        let start = || stand_in(engine, component, settings.clone(), call, &GrantLimits::default());
+        let inputs = PluginInputs { settings, documents: self.documents.clone() };
+        let start = || stand_in(engine, component, inputs.clone(), call, &GrantLimits::default());
         let player = self.players.of(call, start)?;
         let manifest = component.manifest();
         self.report.count(call, player);

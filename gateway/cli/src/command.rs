@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use evenkeel_client::{ApiClient, ApiEndpoint, ClientError};
 use evenkeel_config::Compiler;
+use evenkeel_host::{DataDocument, DataDocuments};
 use evenkeel_process::{escape, escape_lines};
 use evenkeel_server::ServePaths;
 use serde_json::{Value, json};
@@ -258,10 +259,32 @@ pub(crate) fn unreadable(file: &Path, error: &io::Error) -> CommandError {
     CommandError::Wrong(format!("cannot read {}: {error}", file.display()))
 }
 
+/// Parses `NAME=FILE`.
+pub(crate) fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    let named = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let (name, file) = named.ok_or_else(|| format!("found `{text}`, expected NAME=FILE"))?;
+    Ok((name.to_owned(), file.into()))
+}
+
+/// Data documents in files of TOML or JSON.
+pub(crate) fn documents_of(files: &[(String, PathBuf)]) -> Result<DataDocuments, CommandError> {
+    let read = |(name, file): &(String, PathBuf)| {
+        let wrong = |error: String| CommandError::Wrong(format!("{}: {error}", file.display()));
+        let document = DataDocument::of(name, &table_of(file, "a data document")?);
+        Ok((name.as_str().into(), document.map_err(|refused| wrong(refused.to_string()))?))
+    };
+    files.iter().map(read).collect()
+}
+
 /// Settings of a plugin, in a file of TOML or JSON.
 pub(crate) fn settings_of(file: &Path) -> Result<Value, CommandError> {
+    table_of(file, "settings")
+}
+
+/// A file of TOML or JSON with this content.
+pub(crate) fn table_of(file: &Path, content: &str) -> Result<Value, CommandError> {
     let wrong = |error: String| CommandError::Wrong(format!("{}: {error}", file.display()));
     let text = std::fs::read_to_string(file)
-        .map_err(|error| wrong(format!("cannot read this file of settings: {error}")))?;
+        .map_err(|error| wrong(format!("cannot read this file of {content}: {error}")))?;
     evenkeel_author::read_table(&text).map_err(wrong)
 }

@@ -32,7 +32,7 @@ use crate::recording::Tried;
 
 use self::case::{AskArgs, RecordToCase};
 use self::dev::DevArgs;
-use self::file::{cases_in, folder_of, read};
+use self::file::{DataArgs, cases_in, folder_of, read};
 use self::profile::ProfileArgs;
 use self::registry::{PublishArgs, PullArgs};
 
@@ -117,6 +117,8 @@ struct TestArgs {
     /// File with settings, JSON or TOML; default: the plugin's own
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
     /// Folder of cases; default: `tests` beside the project or plugin, if it is there
     #[arg(long, value_name = "FOLDER")]
     cases: Option<PathBuf>,
@@ -156,6 +158,8 @@ struct Bench {
     /// File with settings, JSON or TOML; default: the plugin's own
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -289,7 +293,7 @@ impl TestArgs {
             worlds: self.worlds,
             settings: settings.clone().unwrap_or_default(),
         };
-        let built = match &self.plugin {
+        let mut built = match &self.plugin {
             Some(plugin) => read(plugin)?,
             None => {
                 let project = Project::at(&self.path)?;
@@ -297,6 +301,7 @@ impl TestArgs {
                 Built::of(&project)?
             }
         };
+        built.documents = self.data.read()?;
         let report = during("testing", || conformance::run(&built, &options));
         let report = report.map_err(AuthorError::from)?;
         let older = self.from.as_deref().map(read).transpose()?;
@@ -342,10 +347,13 @@ impl TestArgs {
         options: &conformance::ConformanceOptions,
         cases: &[Case],
     ) -> Result<CoverageReport, CommandError> {
-        let with_lines = match &self.plugin {
+        let mut with_lines = match &self.plugin {
             Some(_) => None,
             None => Some(Built::for_coverage(&Project::at(&self.path)?)?),
         };
+        if let Some(with_lines) = &mut with_lines {
+            with_lines.documents = built.documents.clone();
+        }
         let built = with_lines.as_ref().unwrap_or(built);
         Ok(during("testing", || cover(built, options, cases))?)
     }
@@ -359,7 +367,8 @@ impl TestArgs {
 impl Bench {
     fn act(self) -> Result<(), CommandError> {
         let settings = self.settings.as_deref().map_or(Ok(Value::Null), settings_of)?;
-        let built = read(&self.plugin)?;
+        let mut built = read(&self.plugin)?;
+        built.documents = self.data.read()?;
         let name = &built.component.manifest().name;
         let project = Project::of_plugin(name, &self.plugin, self.project.as_deref());
         let project = project?;

@@ -1,14 +1,18 @@
 //! `evenkeel policy`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use data_encoding::BASE64;
 use evenkeel_client::{ApiClient, ClientError, escape};
-use serde_json::Value;
+use evenkeel_host::{DataDocument, DataDocuments};
+use serde_json::{Map, Value, json};
 
 use crate::command::{
-    ApiArgs, CommandError, list, number, read_file, rows, say, settings_of, text,
+    ApiArgs, CommandError, documents_of, list, named_file, number, read_file, rows, say,
+    settings_of, text,
 };
 use crate::recording;
 use crate::session::{age, period};
@@ -30,7 +34,8 @@ pub(crate) struct PolicyArgs {
 enum PolicyCommand {
     /// List policies with revision, calls and faults
     List,
-    /// Replace a policy's plugin: at once, or by the steps of these options or of its set's `[rollout]`
+    /// Replace a policy's plugin, its settings or its data documents: at once, or by the steps of these options or of its
+    /// set's `[rollout]`
     Push {
         #[command(flatten)]
         revision: RevisionArgs,
@@ -43,6 +48,9 @@ enum PolicyCommand {
     Status {
         /// The policy as `<set>/<hook>`, or the hook alone if only one set binds it; default: all
         policy: Option<String>,
+        /// Print this data document of the active revision instead
+        #[arg(long, value_name = "NAME", requires = "policy")]
+        data: Option<String>,
     },
     /// Advance the running rollout to its next step now
     Promote {
@@ -81,11 +89,15 @@ struct OfPolicy {
 struct RevisionArgs {
     #[command(flatten)]
     of: OfPolicy,
-    /// The plugin: a WebAssembly module or component
-    plugin: PathBuf,
+    /// The plugin: a WebAssembly module or component; default: that of the active revision, with other settings or data
+    #[arg(required_unless_present_any = ["settings", "data"])]
+    plugin: Option<PathBuf>,
     /// File with settings, JSON or TOML; default: the active settings, or the plugin's own if another plugin is active
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
+    /// Data document in a file of JSON or TOML; may be repeated; documents that are not named stay
+    #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
+    data: Vec<(String, PathBuf)>,
     /// End the running rollout of another revision
     #[arg(long)]
     replace: bool,
@@ -138,7 +150,10 @@ impl PolicyArgs {
             PolicyCommand::Shadow(revision) => {
                 self.push(revision, &StepArgs { shadow: true, ..StepArgs::default() })
             }
-            PolicyCommand::Status { policy } => self.status(policy.as_deref()),
+            PolicyCommand::Status { policy: Some(policy), data: Some(data) } => {
+                self.document(policy, data)
+            }
+            PolicyCommand::Status { policy, .. } => self.status(policy.as_deref()),
             PolicyCommand::Promote { of, all } => {
                 self.tell(of, if *all { "promote-all" } else { "promote" })
             }
@@ -152,18 +167,24 @@ impl PolicyArgs {
     }
 
     fn push(&self, revision: &RevisionArgs, steps: &StepArgs) -> Result<(), CommandError> {
-        let bytes = read_file(&revision.plugin)?;
-        let mut words = steps.query();
-        let settings = revision.settings.as_deref().map(settings_of).transpose()?;
-        words.extend(settings.map(|settings| ("settings", settings.to_string())));
-        words.extend(revision.replace.then(|| ("replace", "true".to_owned())));
-        let (set, mut hook) = self.name(&revision.of.policy)?;
-        for (at, (key, value)) in words.iter().enumerate() {
-            let before = if at == 0 { '?' } else { '&' };
-            hook += &format!("{before}{key}={}", escape(value));
-        }
-        let rollout = self.api.operate(async |admin| admin.push(&set, &hook, &bytes).await)?;
+        let parts = RevisionParts {
+            plugin: revision.plugin.as_deref().map(read_file).transpose()?,
+            settings: revision.settings.as_deref().map(settings_of).transpose()?,
+            documents: documents_of(&revision.data)?,
+        };
+        let mut query = steps.query();
+        query.extend(revision.replace.then(|| ("replace", "true".to_owned())));
+        let (set, hook) = self.name(&revision.of.policy)?;
+        let rollout = parts.push(&self.api, &set, &hook, query)?;
         print_rollout(&rollout, self.json)
+    }
+
+    fn document(&self, policy: &str, name: &str) -> Result<(), CommandError> {
+        let (set, hook) = self.name(policy)?;
+        let document =
+            self.api.read(&format!("/v1/policies/{set}/{hook}/data/{}", escape(name)))?;
+        say(&document);
+        Ok(())
     }
 
     fn tell(&self, of: &OfPolicy, verb: &str) -> Result<(), CommandError> {
@@ -195,6 +216,55 @@ impl PolicyArgs {
     fn name(&self, policy: &str) -> Result<(String, String), CommandError> {
         let names = self.api.operate(async |admin| named(admin, policy).await)?;
         split(policy, &names)
+    }
+}
+
+/// The parts of a revision that are pushed. The others are those of the active revision.
+pub(crate) struct RevisionParts {
+    pub(crate) plugin: Option<Vec<u8>>,
+    pub(crate) settings: Option<Value>,
+    pub(crate) documents: DataDocuments,
+}
+
+impl RevisionParts {
+    /// Pushes them with these options, and returns the rollout.
+    pub(crate) fn push(
+        &self,
+        api: &ApiArgs,
+        set: &str,
+        hook: &str,
+        mut query: Vec<(&'static str, String)>,
+    ) -> Result<Value, CommandError> {
+        let bare = self.plugin.as_deref().filter(|_| self.documents.is_empty());
+        if bare.is_some() {
+            query.extend(self.settings.iter().map(|settings| ("settings", settings.to_string())));
+        }
+        let mut target = hook.to_owned();
+        for (at, (key, value)) in query.iter().enumerate() {
+            let before = if at == 0 { '?' } else { '&' };
+            target += &format!("{before}{key}={}", escape(value));
+        }
+        api.operate(async |admin| match bare {
+            Some(plugin) => admin.push(set, &target, plugin).await,
+            None => admin.push_parts(set, &target, &self.json()).await,
+        })
+    }
+
+    fn json(&self) -> Value {
+        let mut parts = Map::new();
+        let plugin = self.plugin.as_deref().map(|plugin| json!(BASE64.encode(plugin)));
+        parts.extend(plugin.map(|plugin| ("plugin".to_owned(), plugin)));
+        parts.extend(self.settings.clone().map(|settings| ("settings".to_owned(), settings)));
+        let document = |(name, document): (&Arc<str>, &DataDocument)| {
+            // Its text was made of a value.
+            let value: Value = serde_json::from_slice(document.text()).unwrap_or_default();
+            (name.to_string(), value)
+        };
+        let documents: Map<String, Value> = self.documents.iter().map(document).collect();
+        if !documents.is_empty() {
+            parts.insert("documents".to_owned(), Value::Object(documents));
+        }
+        Value::Object(parts)
     }
 }
 
@@ -279,6 +349,7 @@ fn show(policy: &Value) {
         number(policy, "faults"),
         last_fault(policy)
     ));
+    show_documents(policy, "  ");
     if let Some(previous) = policy["previous"].as_str() {
         let left = policy["rollback_window_ms"].as_u64().map(Duration::from_millis);
         let left = left.map_or(String::new(), |left| format!(", for {} s more", left.as_secs()));
@@ -300,6 +371,15 @@ fn show(policy: &Value) {
     }
     for one in rows(policy, "revoked_revisions") {
         say(&format!("  revoked: {}: {}", text(one, "revision"), text(one, "reason")));
+    }
+}
+
+fn show_documents(revision: &Value, indent: &str) {
+    for document in rows(revision, "documents") {
+        let (name, digest) = (text(document, "name"), text(document, "sha256"));
+        let digest = digest.get(..12).unwrap_or(digest);
+        let bytes = number(document, "bytes");
+        say(&format!("{indent}data: {name}, {bytes} bytes, SHA-256 {digest}…"));
     }
 }
 
@@ -327,6 +407,7 @@ fn show_rollout(rollout: &Value) {
         if steps.is_empty() { "100".to_owned() } else { steps.join(", ") },
         next(rollout)
     ));
+    show_documents(rollout, "    ");
     let shadow = &rollout["shadow"];
     let (same, different) = (number(shadow, "same"), number(shadow, "different"));
     if same + different + number(shadow, "faulted") > 0 {

@@ -217,6 +217,19 @@ impl ApiClient {
             .json()
     }
 
+    /// Pushes parts of a revision: `plugin` in Base64, `settings` and `documents`; those of the active revision stay.
+    /// `hook` may have a query.
+    pub async fn push_parts(
+        &mut self,
+        set: &str,
+        hook: &str,
+        parts: &Value,
+    ) -> Result<Value, ClientError> {
+        let path = format!("/v1/policies/{set}/{hook}");
+        let body = Bytes::from(parts.to_string());
+        self.ask(ApiCall { method: Method::PUT, path: &path, headers: &[], body }).await?.json()
+    }
+
     /// Subscribes to events, on a separate connection.
     pub async fn events(&self) -> Result<Events, ClientError> {
         let stream = self.stream("/v1/events", &[("accept", "text/event-stream")]).await?;

@@ -1,5 +1,6 @@
 //! Plugins of policy sets: their bindings, the limits of a binding, the keys that sign plugins, and their compiler.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ const REVOKED_MAX: usize = 1_024;
 pub(super) struct BindingTable {
     plugin: Spanned<String>,
     settings: Option<Spanned<toml::Table>>,
+    #[serde(default)]
+    data: BTreeMap<String, Spanned<String>>,
     on_fault: Option<Spanned<OnFault>>,
     unsigned: Option<bool>,
     actions: Option<Vec<Spanned<String>>>,
@@ -41,6 +44,8 @@ pub struct PolicyBinding {
     pub plugin: PluginLocation,
     /// A JSON object, not yet checked against the plugin's schema.
     pub settings: Value,
+    /// Files of data documents by their names, watched for changes.
+    pub documents: BTreeMap<Arc<str>, PathBuf>,
     /// The response to a failure of the plugin. Default: the first that the hook allows.
     pub on_fault: OnFault,
     /// Limits of the plugin, however it is pushed.
@@ -124,10 +129,12 @@ impl PolicyBinding {
                 check.refuse(written.span(), found, words.replace(", ", " or "));
             }
         }
+        let documents = documents(&raw.data, check);
         let allowed = PluginLimits::check(hook, raw, check);
         let source = Arc::clone(&check.source);
         let named = raw.plugin.span();
-        Some(PolicyBinding { hook, plugin: plugin?, settings, on_fault, allowed, source, named })
+        let plugin = plugin?;
+        Some(PolicyBinding { hook, plugin, settings, documents, on_fault, allowed, source, named })
     }
 
     /// An invalid setting, found once the plugin's schema is known.
@@ -140,15 +147,31 @@ impl PolicyBinding {
         found: impl Into<String>,
         expected: impl Into<String>,
     ) -> InvalidSetting {
-        let span = place(self.source.inner(), key(self.hook), path).unwrap_or(0..0);
+        let span = place(self.source.inner(), key(self.hook), "settings", path).unwrap_or(0..0);
         InvalidSetting::at(&self.source, span, found, expected)
     }
 
-    /// A refused plugin, shown at the setting that it refuses, or else at its name.
+    /// An invalid data document, shown at the name of its file.
+    pub fn document_invalid(
+        &self,
+        name: &str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> InvalidSetting {
+        let span = place(self.source.inner(), key(self.hook), "data", name).unwrap_or(0..0);
+        InvalidSetting::at(&self.source, span, found, expected)
+    }
+
+    /// A refused plugin, shown at the setting or data document that it refuses, or else at its name.
     pub fn refused(&self, refused: &PluginRefusal) -> InvalidSetting {
         match refused {
             PluginRefusal::Setting { path, expected, found } => {
                 self.invalid(path.trim_start_matches("$."), &**found, &**expected)
+            }
+            PluginRefusal::Document { document, pointer, expected, found } => {
+                let at = if pointer.is_empty() { "" } else { " at " };
+                let found = format!("data document `{document}` with {found}{at}{pointer}");
+                self.document_invalid(document, found, &**expected)
             }
             refused => self.plugin_invalid(refused.to_string(), "a plugin that runs"),
         }
@@ -215,6 +238,27 @@ fn registry_plugin(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<Reg
     }
 }
 
+/// The files of data documents.
+fn documents(
+    raw: &BTreeMap<String, Spanned<String>>,
+    check: &mut ConfigCheck,
+) -> BTreeMap<Arc<str>, PathBuf> {
+    let mut documents = BTreeMap::new();
+    for (name, file) in raw {
+        let path = check.path(file.get_ref());
+        let found = match std::fs::metadata(&path) {
+            Ok(facts) if facts.is_file() => {
+                documents.insert(Arc::from(name.as_str()), path);
+                continue;
+            }
+            Ok(_) => format!("`{}`, which is not a file", file.get_ref()),
+            Err(error) => format!("`{}`: {error}", file.get_ref()),
+        };
+        check.refuse(file.span(), found, "a JSON file");
+    }
+    documents
+}
+
 fn table_to_json(table: &toml::Table, span: &Range<usize>, check: &mut ConfigCheck) -> Value {
     let pairs = table.iter().map(|(key, value)| (key.clone(), to_json(value, span, check)));
     Value::Object(pairs.collect())
@@ -240,11 +284,12 @@ fn to_json(value: &toml::Value, span: &Range<usize>, check: &mut ConfigCheck) ->
     }
 }
 
-/// The span of a setting, or of the nearest enclosing value.
-fn place(text: &str, hook: &str, path: &str) -> Option<Range<usize>> {
+/// The span of a setting or of a data document's file, or of the nearest enclosing value. `of`: its table, `settings` or
+/// `data`.
+fn place(text: &str, hook: &str, of: &str, path: &str) -> Option<Range<usize>> {
     let root = DeTable::parse(text).ok()?;
     let hook = root.get_ref().get(hook)?;
-    let mut value = hook.get_ref().get("settings").unwrap_or(hook);
+    let mut value = hook.get_ref().get(of).unwrap_or(hook);
     let parts = path.split(['/', '.', '[', ']']).filter(|part| !part.is_empty() && *part != "$");
     for part in parts {
         let inner = match value.get_ref() {

@@ -211,11 +211,11 @@ requests! {
         Push {
             /// The policy, by set and hook.
             policy: PolicyName,
-            /// The plugin.
-            bytes: Vec<u8>,
+            /// The plugin; `None` keeps that of the active revision.
+            bytes: Option<Vec<u8>>,
             /// Its settings; `None` keeps those of the active revision.
             settings: Option<serde_json::Value>,
-            /// Options of the rollout.
+            /// Options of the rollout, and data documents.
             push: PushRequest,
             /// Replies with the decision.
             reply: ControlReply<Result<RolloutReport, ControlError>>,
@@ -443,14 +443,16 @@ impl Handle {
         self.requests.send(request).await.map_err(|_| ControlError::Unavailable)
     }
 
-    /// Replaces a policy's plugin and, if given, its settings. A refusal is an outcome, not an error.
+    /// Replaces a policy's plugin, settings and data documents, as far as they are given. A refusal is an outcome, not an
+    /// error.
     pub async fn push_policy(
         &self,
         policy: PolicyName,
-        bytes: Vec<u8>,
+        bytes: impl Into<Option<Vec<u8>>>,
         settings: Option<serde_json::Value>,
         push: PushRequest,
     ) -> Result<RolloutReport, ControlError> {
+        let bytes = bytes.into();
         self.ask(|reply| ControlRequest::Push { policy, bytes, settings, push, reply }).await?
     }
 

@@ -11,8 +11,8 @@ use evenkeel_config::PolicySet;
 use evenkeel_core::{ArmTally, Gateway};
 use evenkeel_model::{PolicyName, SessionId};
 use evenkeel_policies::{
-    ActivationOptions, PluginSource, PolicyRecords, PolicyThreads, PolicyView, Preparation,
-    RevisionLoad,
+    ActivationOptions, DataDocuments, PluginSource, PolicyRecords, PolicyThreads, PolicyView,
+    Preparation, RevisionLoad, SourceDocuments,
 };
 use evenkeel_process::random::draw;
 use evenkeel_revisions::{Actor, Lifecycle, RolloutOutcome, RolloutReport, Strategy};
@@ -41,6 +41,8 @@ pub struct PushRequest {
     pub force: bool,
     /// End the rollout of another revision.
     pub replace: bool,
+    /// Data documents in place of those of the active revision with these names.
+    pub documents: DataDocuments,
 }
 
 impl PushRequest {
@@ -107,14 +109,22 @@ impl PolicyRunner {
         Ok(&self.preparations[set])
     }
 
-    /// Returns the revision of an operator's push, for [`PolicyRunner::roll_out`].
+    /// Returns the revision of an operator's push, for [`PolicyRunner::roll_out`]. Without `bytes` it has the plugin of the
+    /// active revision.
     pub(crate) fn pushed(
         &self,
         policy: &PolicyName,
-        bytes: Vec<u8>,
+        bytes: Option<Vec<u8>>,
         settings: Option<serde_json::Value>,
-        push: &PushRequest,
-    ) -> PluginSource {
+        push: PushRequest,
+        gateway: &Gateway,
+    ) -> Result<PluginSource, ControlError> {
+        if !self.is_known(policy) {
+            return Err(ControlError::NoPolicy(policy.clone()));
+        }
+        let active = || self.threads.active_plugin(policy, gateway).map(Vec::from);
+        let missing = "no revision is active whose plugin the push could keep; push a plugin";
+        let bytes = bytes.or_else(active).ok_or_else(|| ControlError::Policy(missing.into()))?;
         let strategy = push.strategy(self.settings.get(&policy.set));
         let how = ActivationOptions {
             force: push.force,
@@ -123,7 +133,8 @@ impl PolicyRunner {
             ..ActivationOptions::at_once(Actor::Operator)
         };
         let (origin, seed, arrived) = ("pushed".into(), draw(), Instant::now());
-        PluginSource { bytes, settings, origin, configured: None, seed, arrived, how }
+        let (documents, configured) = (SourceDocuments::Changed(push.documents), None);
+        Ok(PluginSource { bytes, settings, documents, origin, configured, seed, arrived, how })
     }
 
     /// Queues a revision to be prepared. The reply is sent after the core's decision.

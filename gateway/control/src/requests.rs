@@ -220,8 +220,12 @@ impl Control {
                 let _ = reply.send(Err(ControlError::Starting));
             }
             ControlRequest::Push { policy, bytes, settings, push, reply } => {
-                let source = self.policies.pushed(&policy, bytes, settings, &push);
-                self.policies.roll_out(&policy, source, reply, &mut self.gateway);
+                match self.policies.pushed(&policy, bytes, settings, push, &self.gateway) {
+                    Ok(source) => {
+                        self.policies.roll_out(&policy, source, reply, &mut self.gateway);
+                    }
+                    Err(refused) => _ = reply.send(Err(refused)),
+                }
             }
             ControlRequest::RollOut(policy, source, reply) => {
                 self.policies.roll_out(&policy, *source, reply, &mut self.gateway);

@@ -25,7 +25,7 @@ use crate::observation::{OBSERVED_FUNCTION, OBSERVED_INTERFACE, ReachedPlaces, S
 use crate::plugin_file::{look, sha256, wrapped, wrapped_observed};
 use crate::refusal::PluginRefusal;
 use crate::store::StoreData;
-use crate::store::bindings::evenkeel::policy::diag;
+use crate::store::bindings::evenkeel::policy::{data, diag};
 use crate::store::bindings::exports::evenkeel::policy::{
     admission, degradation, guest, routing, scenario,
 };
@@ -127,6 +127,8 @@ impl Engine {
             );
         let mut linker = Linker::new(&wasm);
         diag::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |inside| inside)
+            .expect("each import is defined once");
+        data::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |inside| inside)
             .expect("each import is defined once");
         let EngineUse { budgets, is_patient, samples, reports } = purpose;
         if let Some(reached) = reports {

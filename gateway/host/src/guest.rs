@@ -8,8 +8,10 @@ use evenkeel_model::{
 use nix::time::{ClockId, clock_gettime};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
+use crate::documents::DataDocuments;
 use crate::engine::{Component, Engine, ticks};
 use crate::limits::{ANSWER_BYTES, LINE_BYTES_MAX, ROW_BYTES};
+use crate::lookup::{DocumentTable, InvalidLookup};
 use crate::manifest::PluginGrant;
 use crate::refusal::PluginRefusal;
 use crate::store::bindings::evenkeel::policy::types;
@@ -38,6 +40,9 @@ pub(crate) struct Recipe {
     pub(crate) component: Component,
     pub(crate) hook: Hook,
     pub(crate) settings: String,
+    /// As given.
+    pub(crate) data: DataDocuments,
+    pub(crate) documents: DocumentTable,
     pub(crate) seed: u64,
     pub(crate) catalog: Vec<CatalogEntry>,
     pub(crate) grant: PluginGrant,
@@ -76,10 +81,9 @@ pub(crate) struct Guest {
 impl Guest {
     /// Creates an instance and calls `init` and `catalog`. Log lines go into `log` even on failure.
     pub(crate) fn start(recipe: &Recipe, log: &mut PluginLog) -> Result<Guest, PluginRefusal> {
-        let mut store = Store::new(
-            &recipe.engine.0.wasm,
-            StoreData { log: std::mem::take(log), ..StoreData::default() },
-        );
+        let (log_before, documents) = (std::mem::take(log), recipe.documents.clone());
+        let inside = StoreData { log: log_before, documents, ..StoreData::default() };
+        let mut store = Store::new(&recipe.engine.0.wasm, inside);
         store.limiter(|inside| inside);
         match recipe.engine.0.samples.clone() {
             None => store.epoch_deadline_callback(|mut store| Ok(at_deadline(store.data_mut()))),
@@ -328,8 +332,8 @@ fn fault(error: &wasmtime::Error, inside: &StoreData) -> PluginFault {
             Some(words) => format!("{words} ({trap})").into(),
             None => trap.to_string().into(),
         }),
-        None if error.is::<TooManyDiagCalls>() => {
-            PluginFault::Trap(TooManyDiagCalls.to_string().into())
+        None if error.is::<TooManyDiagCalls>() || error.is::<InvalidLookup>() => {
+            PluginFault::Trap(one_line(&error.root_cause().to_string(), LINE_BYTES_MAX))
         }
         None => PluginFault::Malformed(error.root_cause().to_string().into()),
     }
@@ -395,10 +399,11 @@ impl SupervisedGuest {
         self.instance.as_ref().map_or(0, |guest| guest.store.data().memory_bytes)
     }
 
-    /// Instructions since the instance was created, on a counting engine.
+    /// Instructions since the instance was created, with those of lookups, on a counting engine.
     pub(crate) fn instructions(&self) -> Option<u64> {
-        let left = self.instance.as_ref().ok()?.store.get_fuel().ok()?;
-        Some(FUEL - left)
+        let store = &self.instance.as_ref().ok()?.store;
+        let left = store.get_fuel().ok()?;
+        Some(FUEL - left + store.data().lookup_instructions)
     }
 
     pub(crate) fn log(&mut self) -> &mut PluginLog {

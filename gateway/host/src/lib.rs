@@ -6,11 +6,13 @@
 
 #![deny(missing_docs)]
 
+mod documents;
 mod engine;
 mod guest;
 mod hooks;
 mod isolation;
 pub mod limits;
+mod lookup;
 mod manifest;
 mod native;
 mod observation;
@@ -21,6 +23,7 @@ mod schema;
 mod store;
 mod trust;
 
+pub use documents::{DataDocument, DataDocuments, PluginInputs};
 pub use engine::{Component, Engine, NativeCode};
 pub use guest::processor_time;
 pub use limits::{BINARY_BYTES_MAX, CallBudgets};

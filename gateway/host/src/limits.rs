@@ -22,6 +22,18 @@ pub const REASONS_MAX: usize = 256;
 /// that a short schema could exhaust memory.
 pub const DEFAULTS_BYTES_MAX: usize = 1 << 20;
 
+/// Data documents of a plugin: enough for tenants, devices and carriers, and they bound the body of a push.
+pub const DOCUMENTS_MAX: usize = 8;
+
+/// A data document as JSON: 10,000 tenants with 100 bytes each.
+pub const DOCUMENT_BYTES_MAX: usize = 1 << 20;
+
+/// The value that one lookup returns. It is written during the plugin's call, which it could delay otherwise.
+pub const LOOKUP_BYTES_MAX: usize = 64 << 10;
+
+/// Instructions that a lookup counts as, besides one for each byte of its value: about the time that it takes.
+pub(crate) const LOOKUP_INSTRUCTIONS: u64 = 1_000;
+
 /// Memory of one instance. States are kept outside, so that a policy needs room for one batch only.
 pub const MEMORY_BYTES_MAX: usize = 16 << 20;
 

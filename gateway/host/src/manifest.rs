@@ -8,14 +8,15 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::limits::{
-    LINE_BYTES_MAX, MANIFEST_BYTES_MAX, NAME_BYTES_MAX, REASONS_MAX, VERSION_BYTES_MAX,
+    DOCUMENTS_MAX, LINE_BYTES_MAX, MANIFEST_BYTES_MAX, NAME_BYTES_MAX, REASONS_MAX,
+    VERSION_BYTES_MAX,
 };
 use crate::refusal::PluginRefusal;
 use crate::schema::Schema;
 use crate::store::one_line;
 
 /// The version of the contract that this host implements.
-pub const CONTRACT: &str = "0.1.0";
+pub const CONTRACT: &str = "0.1.1";
 
 /// The manifest of a plugin.
 ///
@@ -33,6 +34,8 @@ pub struct Manifest {
     pub hooks: Vec<Hook>,
     /// Schema of the plugin's settings.
     pub settings: Schema,
+    /// Schemas of the data documents in which the plugin looks up, by the documents' names.
+    pub data: BTreeMap<Arc<str>, Schema>,
     /// The schema number of the plugin's states and memo.
     pub state_schema: u32,
     /// Metrics of sessions and rooms that the plugin reads, in the order of its columns.
@@ -79,6 +82,8 @@ struct ManifestText {
     hooks: Vec<String>,
     settings: Value,
     #[serde(default)]
+    data: BTreeMap<String, Value>,
+    #[serde(default)]
     state_schema: u32,
     #[serde(default)]
     subject_metrics: Vec<u32>,
@@ -124,6 +129,7 @@ impl Manifest {
         let reasons = reasons(text.reasons)?;
         let settings = Schema::new(text.settings)
             .map_err(|unfit| wrong(&unfit.path, &unfit.expected, &unfit.found))?;
+        let data = documents(text.data)?;
         let metrics =
             |numbers: Vec<u32>| numbers.into_iter().filter_map(Metric::from_number).collect();
         Ok(Manifest {
@@ -132,6 +138,7 @@ impl Manifest {
             contract: text.contract,
             hooks,
             settings,
+            data,
             state_schema: text.state_schema,
             subject_metrics: metrics(text.subject_metrics),
             node_metrics: metrics(text.node_metrics),
@@ -204,6 +211,26 @@ const NAME: &str = "1 to 64 lower-case letters, digits and hyphens";
 fn is_name(text: &str) -> bool {
     let named = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
     (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(named)
+}
+
+/// The schemas of data documents.
+fn documents(
+    schemas: BTreeMap<String, Value>,
+) -> Result<BTreeMap<Arc<str>, Schema>, PluginRefusal> {
+    if schemas.len() > DOCUMENTS_MAX {
+        let expected = format!("{DOCUMENTS_MAX} documents at most");
+        return Err(wrong("data", &expected, &format!("{} of them", schemas.len())));
+    }
+    let read = |(name, schema): (String, Value)| {
+        if !is_name(&name) {
+            let expected = format!("documents with names of {NAME}");
+            return Err(wrong("data", &expected, &format!("{name:?}")));
+        }
+        let schema = Schema::in_field(&format!("data.{name}"), schema)
+            .map_err(|unfit| wrong(&unfit.path, &unfit.expected, &unfit.found))?;
+        Ok((name.into(), schema))
+    };
+    schemas.into_iter().map(read).collect()
 }
 
 /// The plugin's own reasons, validated, then the shared ones.

@@ -13,8 +13,11 @@ use crate::observation::OBSERVED_WIT;
 use crate::refusal::PluginRefusal;
 use crate::store::one_line;
 
-/// The only interface with functions that a policy may import.
-const DIAG: &str = "evenkeel:policy/diag@0.1.0";
+/// The only interfaces with functions that a policy may import.
+const IMPORTS: [&str; 2] = ["diag", "data"];
+
+/// The interfaces of [`IMPORTS`], for messages.
+const ALLOWED: &str = "evenkeel:policy/diag` or `evenkeel:policy/data";
 
 /// The contract's package, the prefix of its interface names.
 const PACKAGE: &str = "evenkeel:policy/";
@@ -241,20 +244,20 @@ fn check_imports(outline: &Outline<'_>) -> Result<(), PluginRefusal> {
                 return Err(PluginRefusal::Contract { found, spoken: CONTRACT });
             }
             // `types` has no functions.
-            if name == "diag" || (name == "types" && outline.form == Form::Component) {
+            if IMPORTS.contains(&name) || (name == "types" && outline.form == Form::Component) {
                 continue;
             }
         }
         let function = function.as_deref().map(|name| format!("::{name}")).unwrap_or_default();
         return Err(PluginRefusal::Import {
             found: one_line(&format!("{interface}{function}"), LINE_BYTES_MAX),
-            allowed: DIAG,
+            allowed: ALLOWED,
         });
     }
     Ok(())
 }
 
-/// Interface and version of a name of the contract: `evenkeel:policy/diag@0.1.0`.
+/// Interface and version of a name of the contract: `evenkeel:policy/diag@0.1.1`.
 fn of_contract(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix(PACKAGE)?.split_once('@')
 }
@@ -311,10 +314,9 @@ fn describe(
         .chain(hooks)
         .map(|name| format!("export {};", interface(name)))
         .collect();
-    let world = format!(
-        "package evenkeel:host; world plugin {{ import {}; {exports} }}",
-        interface("diag")
-    );
+    let imports: String =
+        IMPORTS.into_iter().map(|name| format!("import {};", interface(name))).collect();
+    let world = format!("package evenkeel:host; world plugin {{ {imports} {exports} }}");
     let mut resolve = Resolve::default();
     let mut described = module.to_vec();
     let contract = resolve

@@ -9,8 +9,8 @@ use evenkeel_model::{
     RevisionAnswer,
 };
 use ring::digest::{Context, SHA256};
-use serde_json::Value;
 
+use crate::documents::{self, DataDocuments, PluginInputs};
 use crate::engine::{Component, Engine};
 use crate::guest::{Guest, GuestReply, Recipe, SupervisedGuest};
 use crate::isolation::{BatchIsolation, Bisection};
@@ -45,7 +45,7 @@ pub struct BoundPlugin {
 }
 
 impl BoundPlugin {
-    /// Binds a plugin: validates its settings, fills in defaults, creates an instance and calls
+    /// Binds a plugin: validates its settings and data documents, fills in defaults, creates an instance and calls
     /// `init` and `catalog`.
     ///
     /// Settings may be `null` if everything has a default. `seed` is the plugin's only randomness.
@@ -53,12 +53,12 @@ impl BoundPlugin {
         engine: &Engine,
         component: &Component,
         hook: Hook,
-        settings: Value,
+        inputs: impl Into<PluginInputs>,
         catalog: Vec<CatalogEntry>,
         seed: u64,
     ) -> Result<BoundPlugin, PluginRefusal> {
         let all = GrantLimits::default();
-        BoundPlugin::install_within(engine, component, hook, settings, catalog, seed, &all)
+        BoundPlugin::install_within(engine, component, hook, inputs, catalog, seed, &all)
     }
 
     /// Installs the plugin within the operator's limits.
@@ -66,7 +66,7 @@ impl BoundPlugin {
         engine: &Engine,
         component: &Component,
         hook: Hook,
-        settings: Value,
+        inputs: impl Into<PluginInputs>,
         catalog: Vec<CatalogEntry>,
         seed: u64,
         allowed: &GrantLimits,
@@ -75,6 +75,7 @@ impl BoundPlugin {
         if !manifest.hooks.contains(&hook) {
             return Err(PluginRefusal::HookUnanswered { plugin: (*manifest.name).into(), hook });
         }
+        let PluginInputs { settings, documents: data } = inputs.into();
         let settings =
             manifest.settings.complete(settings).map_err(|unfit| PluginRefusal::Setting {
                 path: unfit.path.into(),
@@ -82,10 +83,12 @@ impl BoundPlugin {
                 found: unfit.found.into(),
             })?;
         let settings = settings.to_string();
+        let documents = documents::check(manifest, &data)?;
         let grant = PluginGrant::of(manifest, allowed);
-        let revision = revision(component, &settings, &grant);
+        let revision = revision(component, &settings, &data, &grant);
         let (engine, component) = (engine.clone(), component.clone());
-        let recipe = Recipe { engine, component, hook, settings, seed, catalog, grant };
+        let recipe =
+            Recipe { engine, component, hook, settings, data, documents, seed, catalog, grant };
         Ok(BoundPlugin {
             guest: SupervisedGuest::start(recipe)?,
             revision,
@@ -205,7 +208,7 @@ impl BoundPlugin {
     }
 
     /// First 12 hexadecimal digits of SHA-256 over the plugin's digest and its completed settings,
-    /// and over its grant if that is restricted.
+    /// over names and digests of its data documents, and over its grant if that is restricted.
     pub fn revision(&self) -> &str {
         &self.revision
     }
@@ -235,6 +238,11 @@ impl BoundPlugin {
         &self.guest.recipe.settings
     }
 
+    /// The data documents, as given.
+    pub fn documents(&self) -> &DataDocuments {
+        &self.guest.recipe.data
+    }
+
     /// The next log line, oldest first. At most 64 lines wait, and a policy may write 10 per second.
     pub fn poll_line(&mut self) -> Option<GuestLogLine> {
         self.guest.log().lines.pop_front()
@@ -250,8 +258,8 @@ impl BoundPlugin {
         self.guest.ungranted()
     }
 
-    /// WebAssembly instructions since the instance was created, including `init` and `catalog`; deterministic for equal
-    /// questions. `None` on an engine that does not count.
+    /// WebAssembly instructions since the instance was created, including `init` and `catalog`, and the cost of lookups;
+    /// deterministic for equal questions. `None` on an engine that does not count.
     pub fn instructions(&self) -> Option<u64> {
         self.guest.instructions()
     }
@@ -418,10 +426,22 @@ fn different_part(first: &HookAnswer, second: &HookAnswer) -> &'static str {
     }
 }
 
-fn revision(component: &Component, settings: &str, grant: &PluginGrant) -> Arc<str> {
+fn revision(
+    component: &Component,
+    settings: &str,
+    data: &DataDocuments,
+    grant: &PluginGrant,
+) -> Arc<str> {
     let mut context = Context::new(&SHA256);
     context.update(&component.0.digest);
     context.update(settings.as_bytes());
+    for (name, document) in data {
+        // No byte of JSON text or of a name is zero.
+        context.update(b"\0");
+        context.update(name.as_bytes());
+        context.update(b"\0");
+        context.update(document.digest());
+    }
     if !grant.is_whole(&component.0.manifest) {
         context.update(&grant.bytes());
     }

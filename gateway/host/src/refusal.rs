@@ -49,13 +49,13 @@ pub enum PluginRefusal {
     Compiler(Box<str>),
     /// The plugin imports something that no policy may use.
     #[error(
-        "the plugin imports `{found}`, but a policy may import `{allowed}` alone: rebuild it with `cargo build \
+        "the plugin imports `{found}`, but a policy may only import `{allowed}`: rebuild it with `cargo build \
          --release --target wasm32-unknown-unknown`, without crates that need a clock, files, randomness or a network"
     )]
     Import {
         /// Module and name of the import.
         found: Box<str>,
-        /// The only interface that may be imported.
+        /// The only interfaces that may be imported.
         allowed: &'static str,
     },
     /// The plugin speaks another version of the contract.
@@ -119,6 +119,21 @@ pub enum PluginRefusal {
         /// The value found.
         found: Box<str>,
     },
+    /// A data document contradicts its schema, or cannot be read.
+    #[error(
+        "data document `{document}`{} should be {expected}, found {found}",
+        pointer_words(pointer)
+    )]
+    Document {
+        /// Its name.
+        document: Box<str>,
+        /// JSON pointer to the value (RFC 6901); empty: the whole document.
+        pointer: Box<str>,
+        /// The expected form.
+        expected: Box<str>,
+        /// The value found.
+        found: Box<str>,
+    },
     /// The plugin's `init` rejects the settings, with this message.
     #[error("the plugin does not take its settings: {0}")]
     Settings(Box<str>),
@@ -154,10 +169,15 @@ impl PluginRefusal {
             PluginRefusal::HookUnanswered { .. } => "hook-unanswered",
             PluginRefusal::Engine(_) => "engine",
             PluginRefusal::Setting { .. } => "setting",
+            PluginRefusal::Document { .. } => "document",
             PluginRefusal::Settings(_) => "settings",
             PluginRefusal::Faulted { fault, .. } => fault.name(),
         }
     }
+}
+
+fn pointer_words(pointer: &str) -> String {
+    if pointer.is_empty() { String::new() } else { format!(" at `{pointer}`") }
 }
 
 fn unsigned_words(by: Option<&str>) -> String {

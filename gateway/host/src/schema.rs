@@ -1,16 +1,17 @@
-//! Validates settings by the part of JSON Schema that settings need; nothing is silently ignored.
+//! Validates settings and data documents by the part of JSON Schema that they need; nothing is silently ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde_json::{Map, Number, Value};
 
 use crate::limits::{DEFAULTS_BYTES_MAX, LINE_BYTES_MAX};
 use crate::store::one_line;
 
-/// The schema of a plugin's settings.
+/// The schema of a plugin's settings, or of a data document.
 ///
 /// Supported: `type` (one of object, array, string, boolean, integer, number), `properties`,
-/// `required`, `additionalProperties` (true or false), `items`, `enum`, `minimum`, `maximum`,
+/// `required`, `additionalProperties` (true, false or a schema), `items`, `enum`, `minimum`, `maximum`,
 /// Annotations (`title`, `description`, `unit`, `examples`, any keyword that starts with `$` or `x-`) are kept and
 /// ignored. Any other keyword is refused, since a bound that is not enforced is worse than none.
 #[derive(Clone, PartialEq, Debug)]
@@ -87,6 +88,8 @@ struct SchemaNode {
     properties: BTreeMap<String, SchemaNode>,
     required: BTreeSet<String>,
     closed: bool,
+    /// The schema of members that are not among the properties.
+    rest: Option<Box<SchemaNode>>,
     quantity: Option<Quantity>,
     items: Option<Box<SchemaNode>>,
     choices: Option<Vec<Value>>,
@@ -96,18 +99,69 @@ struct SchemaNode {
 }
 
 impl Schema {
+    /// The schema of settings.
     pub(crate) fn new(json: Value) -> Result<Schema, InvalidValue> {
-        let root = SchemaNode::read(&json, "settings", &mut DefaultsBudget::default())?;
+        Schema::in_field("settings", json)
+    }
+
+    /// The schema in this field of a manifest.
+    pub(crate) fn in_field(field: &str, json: Value) -> Result<Schema, InvalidValue> {
+        let root = SchemaNode::read(&json, field, &mut DefaultsBudget::default())?;
         if root.kind != Some(ValueKind::Object) {
-            return Err(unfit("settings.type", "\"object\"", json.get("type")));
+            return Err(unfit(format!("{field}.type"), "\"object\"", json.get("type")));
         }
         Ok(Schema { json, root })
     }
 
     /// Validates settings and fills in defaults. `null` means empty settings.
     pub(crate) fn complete(&self, settings: Value) -> Result<Value, InvalidValue> {
-        let settings = if settings.is_null() { Value::Object(Map::new()) } else { settings };
-        self.root.complete(settings, "$", &mut DefaultsBudget::default())
+        self.complete_at(settings, &ValuePath::Setting("$"))
+    }
+
+    /// Validates a data document and fills in defaults. `null` means an empty document.
+    pub(crate) fn complete_document(&self, document: Value) -> Result<Value, InvalidValue> {
+        self.complete_at(document, &ValuePath::Document)
+    }
+
+    fn complete_at(&self, value: Value, path: &ValuePath<'_>) -> Result<Value, InvalidValue> {
+        let value = if value.is_null() { Value::Object(Map::new()) } else { value };
+        self.root.complete(value, path, &mut DefaultsBudget::default())
+    }
+}
+
+/// The place of a value.
+#[derive(Clone, Copy)]
+enum ValuePath<'a> {
+    /// The beginning of a setting's path: `$`.
+    Setting(&'a str),
+    /// A data document, whose places are JSON pointers (RFC 6901).
+    Document,
+    Member(&'a ValuePath<'a>, &'a str),
+    Item(&'a ValuePath<'a>, usize),
+}
+
+impl ValuePath<'_> {
+    fn is_pointer(&self) -> bool {
+        match self {
+            ValuePath::Setting(_) => false,
+            ValuePath::Document => true,
+            ValuePath::Member(of, _) | ValuePath::Item(of, _) => of.is_pointer(),
+        }
+    }
+}
+
+impl fmt::Display for ValuePath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ValuePath::Setting(root) => f.write_str(root),
+            ValuePath::Document => Ok(()),
+            ValuePath::Member(of, key) if of.is_pointer() => {
+                write!(f, "{of}/{}", key.replace('~', "~0").replace('/', "~1"))
+            }
+            ValuePath::Member(of, key) => write!(f, "{of}.{key}"),
+            ValuePath::Item(of, at) if of.is_pointer() => write!(f, "{of}/{at}"),
+            ValuePath::Item(of, at) => write!(f, "{of}[{at}]"),
+        }
     }
 }
 
@@ -121,12 +175,18 @@ impl Default for DefaultsBudget {
 }
 
 impl DefaultsBudget {
-    fn take(&mut self, key: &str, default: &Value, path: &str) -> Result<(), InvalidValue> {
+    fn take(
+        &mut self,
+        key: &str,
+        default: &Value,
+        path: &ValuePath<'_>,
+    ) -> Result<(), InvalidValue> {
         let added = format!("{}:{default},", Value::from(key));
         let Some(rest) = self.0.checked_sub(added.len()) else {
             let expected =
                 format!("settings to which defaults add {DEFAULTS_BYTES_MAX} bytes at most");
-            return Err(InvalidValue { path: cut(path), expected, found: "more".to_owned() });
+            let path = cut(&path.to_string());
+            return Err(InvalidValue { path, expected, found: "more".to_owned() });
         };
         self.0 = rest;
         Ok(())
@@ -149,12 +209,13 @@ impl SchemaNode {
                 "type" => node.kind = Some(ValueKind::read(value, &path)?),
                 "properties" => node.properties = properties(value, &path, room)?,
                 "required" => node.required = required(value, &path)?,
-                "additionalProperties" => {
-                    let open = value
-                        .as_bool()
-                        .ok_or_else(|| unfit(&path, "true or false", Some(value)))?;
-                    node.closed = !open;
-                }
+                "additionalProperties" => match value {
+                    Value::Bool(open) => node.closed = !open,
+                    Value::Object(_) => {
+                        node.rest = Some(Box::new(SchemaNode::read(value, &path, room)?));
+                    }
+                    _ => return Err(unfit(&path, "true, false or a schema", Some(value))),
+                },
                 "items" => node.items = Some(Box::new(SchemaNode::read(value, &path, room)?)),
                 "enum" => {
                     let choices = value.as_array().filter(|choices| !choices.is_empty());
@@ -174,7 +235,8 @@ impl SchemaNode {
             }
         }
         if let Some(default) = &node.default {
-            let completed = node.complete(default.clone(), &format!("{path}.default"), room)?;
+            let path = format!("{path}.default");
+            let completed = node.complete(default.clone(), &ValuePath::Setting(&path), room)?;
             node.default = Some(completed);
         }
         Ok(node)
@@ -183,7 +245,7 @@ impl SchemaNode {
     fn complete(
         &self,
         value: Value,
-        path: &str,
+        path: &ValuePath<'_>,
         room: &mut DefaultsBudget,
     ) -> Result<Value, InvalidValue> {
         if let Some(quantity) = self.quantity
@@ -220,18 +282,19 @@ impl SchemaNode {
     fn complete_object(
         &self,
         given: Map<String, Value>,
-        path: &str,
+        path: &ValuePath<'_>,
         room: &mut DefaultsBudget,
     ) -> Result<Value, InvalidValue> {
         let mut whole = Map::new();
         for (key, value) in given {
-            let path = format!("{path}.{key}");
-            let value = match self.properties.get(&key) {
+            let path = ValuePath::Member(path, &key);
+            let value = match self.properties.get(&key).or(self.rest.as_deref()) {
                 Some(node) => node.complete(value, &path, room)?,
                 None if self.closed => {
                     let known: Vec<&str> = self.properties.keys().map(String::as_str).collect();
-                    let expected = format!("one of the settings {}", known.join(", "));
-                    return Err(unfit(&path, &expected, Some(&Value::String(key))));
+                    let of = if path.is_pointer() { "members" } else { "settings" };
+                    let expected = format!("one of the {of} {}", known.join(", "));
+                    return Err(unfit(path, &expected, Some(&Value::from(key.as_str()))));
                 }
                 None => value,
             };
@@ -248,7 +311,8 @@ impl SchemaNode {
         match self.required.iter().find(|&key| !whole.contains_key(key)) {
             Some(key) => {
                 let kind = self.properties.get(key).and_then(|node| node.kind);
-                Err(unfit(&format!("{path}.{key}"), kind.map_or("given", ValueKind::words), None))
+                let expected = kind.map_or("given", ValueKind::words);
+                Err(unfit(ValuePath::Member(path, key), expected, None))
             }
             None => Ok(Value::Object(whole)),
         }
@@ -257,12 +321,12 @@ impl SchemaNode {
     fn complete_array(
         &self,
         given: Vec<Value>,
-        path: &str,
+        path: &ValuePath<'_>,
         room: &mut DefaultsBudget,
     ) -> Result<Value, InvalidValue> {
         let Some(items) = &self.items else { return Ok(Value::Array(given)) };
         let whole = given.into_iter().enumerate();
-        whole.map(|(i, value)| items.complete(value, &format!("{path}[{i}]"), room)).collect()
+        whole.map(|(at, value)| items.complete(value, &ValuePath::Item(path, at), room)).collect()
     }
 }
 
@@ -333,11 +397,11 @@ fn less(a: &Number, b: &Number) -> bool {
     }
 }
 
-fn unfit(path: &str, expected: &str, found: Option<&Value>) -> InvalidValue {
+fn unfit(path: impl fmt::Display, expected: &str, found: Option<&Value>) -> InvalidValue {
     let found = found.map_or_else(|| "nothing".to_owned(), Value::to_string);
     let end = found.floor_char_boundary(80);
     let found = if end < found.len() { format!("{}…", &found[..end]) } else { found };
-    InvalidValue { path: cut(path), expected: cut(expected), found: cut(&found) }
+    InvalidValue { path: cut(&path.to_string()), expected: cut(expected), found: cut(&found) }
 }
 
 /// Shortens a key for messages, since keys are the plugin's text and go to logs and terminals.

@@ -8,8 +8,10 @@ use wasmtime::ResourceLimiter;
 
 use crate::limits::{
     DIAG_CALLS_MAX, LINE_BYTES_MAX, LINES_BURST, LINES_PER_SECOND, LINES_WAITING_MAX,
-    MEMORY_BYTES_MAX, MODULES_MAX, NOTE_KEY_BYTES_MAX, NOTES_MAX, TABLE_ENTRIES_MAX, TABLES_MAX,
+    LOOKUP_INSTRUCTIONS, MEMORY_BYTES_MAX, MODULES_MAX, NOTE_KEY_BYTES_MAX, NOTES_MAX,
+    TABLE_ENTRIES_MAX, TABLES_MAX,
 };
+use crate::lookup::DocumentTable;
 
 /// The host's side of the contract, generated from `plugin-sdk/wit/policy.wit`.
 ///
@@ -21,12 +23,13 @@ pub(crate) mod bindings {
         inline: "
             package evenkeel:host;
             world every-hook {
-                import evenkeel:policy/diag@0.1.0;
-                export evenkeel:policy/guest@0.1.0;
-                export evenkeel:policy/admission@0.1.0;
-                export evenkeel:policy/routing@0.1.0;
-                export evenkeel:policy/degradation@0.1.0;
-                export evenkeel:policy/scenario@0.1.0;
+                import evenkeel:policy/diag@0.1.1;
+                import evenkeel:policy/data@0.1.1;
+                export evenkeel:policy/guest@0.1.1;
+                export evenkeel:policy/admission@0.1.1;
+                export evenkeel:policy/routing@0.1.1;
+                export evenkeel:policy/degradation@0.1.1;
+                export evenkeel:policy/scenario@0.1.1;
             }
         ",
         path: "../../plugin-sdk/wit",
@@ -35,7 +38,7 @@ pub(crate) mod bindings {
     });
 }
 
-use bindings::evenkeel::policy::diag;
+use bindings::evenkeel::policy::{data, diag};
 
 /// The level of a plugin's line, as in the contract.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -154,6 +157,9 @@ pub(crate) struct StoreData {
     /// Size of the instance's one memory.
     pub(crate) memory_bytes: usize,
     pub(crate) diag_calls: u32,
+    pub(crate) documents: DocumentTable,
+    /// Instructions that lookups count as, since the instance was created.
+    pub(crate) lookup_instructions: u64,
     /// The thread's processor time at which the call is stopped, if its budget is [`CallBudget::Processor`].
     pub(crate) processor_until: Option<Duration>,
     /// Processor time that the call gets at its deadline, if its budget is [`CallBudget::Patient`].
@@ -178,6 +184,15 @@ impl diag::Host for StoreData {
         self.count_diag()?;
         self.log.note(row, &key, value);
         Ok(())
+    }
+}
+
+impl data::Host for StoreData {
+    fn lookup(&mut self, document: String, path: Vec<String>) -> wasmtime::Result<Option<String>> {
+        let found = self.documents.lookup(&document, &path)?;
+        let bytes = found.as_ref().map_or(0, String::len) as u64;
+        self.lookup_instructions += LOOKUP_INSTRUCTIONS + bytes;
+        Ok(found)
     }
 }
 

@@ -21,11 +21,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 pub use compiling::{Foundry, compile_plugin};
 pub use entries::{catalog, catalog_of};
 use evenkeel_config::{GatewayConfig, PolicyBinding};
 use evenkeel_core::{ArmStatistics, ArmTally, Gateway};
-use evenkeel_host::{self as host, Component, PluginRefusal};
+pub use evenkeel_host::DataDocuments;
+use evenkeel_host::{self as host, Component, PluginInputs, PluginRefusal};
 use evenkeel_model::{
     Ask, AskId, CatalogEntry, DecisionOutcome, GatewayLimits, PluginFault, PolicyName,
 };
@@ -37,7 +39,7 @@ use evenkeel_revisions::{
 use memory::{PolicyKeeper, RecordFile};
 pub use prepare::{
     ActivationOptions, PluginSource, Preparation, RefusalLedger, RefusalRecord, RevisionLoad,
-    TrustRules, begin, load, prepare,
+    SourceDocuments, TrustRules, begin, load, prepare,
 };
 use record::Digest;
 pub use record::{PluginFiles, PolicyRecord, PolicyRecords};
@@ -83,6 +85,8 @@ pub struct PluginView {
     pub title: Box<str>,
     /// `embedded`, the path of a file, or `pushed`.
     pub origin: Box<str>,
+    /// As given, without defaults.
+    pub documents: DataDocuments,
 }
 
 /// The threads of all policies, their engine and their recorder.
@@ -97,7 +101,7 @@ pub struct PolicyThreads {
     recorder: Option<PolicyRecorder>,
     /// Records of the process that this one replaces, of policies that are to start.
     inherited: Vec<PolicyRecord>,
-    /// Plugins of records that are being restored, or that follow.
+    /// Files of records that are being restored, or that follow.
     files: PluginFiles,
     /// Keeps records across restarts, if there is a folder for them. It is dropped after the keepers.
     memory: Option<RecordFile>,
@@ -114,8 +118,8 @@ struct RunningPolicy {
     /// The record of another process whose revisions are being loaded. Until they are, it is that of this policy.
     pending: Option<PolicyRecord>,
     loading: BTreeSet<Arc<str>>,
-    /// Revisions of the last record that do not run here, with the digests of their plugins.
-    rejected: BTreeMap<Arc<str>, Digest>,
+    /// Revisions of the last record that do not run here, with the digests of their files.
+    rejected: BTreeMap<Arc<str>, Vec<Digest>>,
     keeper: Option<PolicyKeeper>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -147,6 +151,7 @@ impl RunningPolicy {
         let view = |plugin: &Arc<PluginFacts>| PluginView {
             title: plugin.title.clone(),
             origin: plugin.origin.clone(),
+            documents: plugin.inputs.documents.clone(),
         };
         let (quarantined, hidden_state) =
             active.map(|plugin| plugin.figures.read()).unwrap_or_default();
@@ -267,10 +272,16 @@ impl PolicyThreads {
             ledger: Arc::clone(&self.ledger),
             catalog: self.catalog.clone(),
             shared: Arc::clone(&running.shared),
-            settings: plugin.map(|plugin| (Arc::clone(&plugin.name), plugin.settings.clone())),
+            plugin: plugin.cloned(),
             active,
             reports: self.reports.clone(),
         })
+    }
+
+    /// The bytes of the active revision's plugin.
+    pub fn active_plugin(&self, policy: &PolicyName, gateway: &Gateway) -> Option<Bytes> {
+        let active = gateway.policy(policy)?.revisions().active_name()?;
+        Some(self.running.get(policy)?.plugins.get(&active)?.bytes.clone())
     }
 
     /// Starts the thread of a policy. The native default answers its questions until a revision is active. Returns the
@@ -475,7 +486,9 @@ pub fn try_out(
     settings.trust.keys.judge(&source.bytes, unsigned)?;
     let component = foundry.vet(&source.bytes)?;
     let (engine, catalog) = (foundry.engine(), catalog_of(&settings.core()));
-    let (hook, given) = (binding.hook, source.settings.clone().unwrap_or_default());
+    let settings = source.settings.clone().unwrap_or_default();
+    let given = PluginInputs { settings, documents: source.documents.given().clone() };
+    let hook = binding.hook;
     let seed = source.seed;
     host::BoundPlugin::install_within(engine, &component, hook, given, catalog, seed, grant)?;
     Ok(component)

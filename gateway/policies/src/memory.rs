@@ -1,8 +1,8 @@
 //! Keeps the records of policies across restarts.
 //!
-//! They are stored in a file in the folder of compiled plugins, and the plugins that they name beside it. Each gateway that
-//! shares the folder has its own file, named after its admin socket, which stays the same across restarts. A separate thread
-//! writes the whole file, so that no policy waits for the disk. Times in it count from the last write, which follows each
+//! They are stored in a file in the folder of compiled plugins, and the plugins and data documents that they name beside
+//! it. Each gateway that shares the folder has its own file, named after its admin socket, which stays the same across
+//! restarts. A separate thread writes the whole file, so that no policy waits for the disk. Times in it count from the last write, which follows each
 //! change, and each second of a canary.
 
 use std::fs;
@@ -115,32 +115,34 @@ impl RecordFile {
         Ok(RecordFile { read, plugins, shared, turns, thread })
     }
 
-    /// Starts to keep a policy; returns the record of earlier runs, and a keeper for new ones. A plugin that is missing or
-    /// damaged is left out.
+    /// Starts to keep a policy; returns the record of earlier runs, and a keeper for new ones. A file that is missing
+    /// or damaged is left out.
     pub(super) fn begin(&mut self, policy: &PolicyName) -> (PolicyRecords, PolicyKeeper) {
         let known = self.read.iter().position(|record| record.policy == *policy);
         let records: Vec<_> = known.map(|at| self.read.swap_remove(at)).into_iter().collect();
         let digests = records.iter().flat_map(PolicyRecord::digests);
-        let files = digests.filter_map(|it| Some((Arc::clone(it), self.plugin(it)?))).collect();
+        let files = digests.filter_map(|it| Some((Arc::clone(it), self.file(it)?))).collect();
         let records = PolicyRecords { records, files };
         lock(&self.shared.records).extend(records.clone());
         let (shared, turns) = (Arc::clone(&self.shared), self.turns.clone());
         (records, PolicyKeeper { shared, turns })
     }
 
-    fn plugin(&self, digest: &str) -> Option<Bytes> {
-        let path = self.plugins.join(file_name(digest)?);
+    fn file(&self, digest: &str) -> Option<Bytes> {
+        let paths = [PLUGIN, DOCUMENT].map(|ending| file_name(digest, ending));
+        let [path, document] = paths.map(|name| name.map(|name| self.plugins.join(name)));
+        let path = document.filter(|path| path.exists()).or(path)?;
         let file = path.display();
         match file::read(&path, BINARY_BYTES_MAX as u64) {
             Ok(bytes) if *record::digest(&bytes) == *digest => Some(bytes.into()),
             Ok(_) => {
-                tracing::warn!(%file, "plugin of an earlier run was modified; removed");
+                tracing::warn!(%file, "plugin or data document of an earlier run was modified; removed");
                 // It is written again once a revision uses it.
                 let _ = fs::remove_file(&path);
                 None
             }
             Err(error) => {
-                tracing::warn!(%file, %error, "plugin of an earlier run cannot be read");
+                tracing::warn!(%file, %error, "plugin or data document of an earlier run cannot be read");
                 None
             }
         }
@@ -161,10 +163,16 @@ impl RecordFile {
     }
 }
 
-/// The name of a plugin's file; `None` for a text that is no digest.
-fn file_name(digest: &str) -> Option<String> {
+/// The ending of a plugin's file.
+const PLUGIN: &str = "wasm";
+
+/// The ending of a data document's file.
+const DOCUMENT: &str = "json";
+
+/// The name of a file; `None` for a text that is no digest.
+fn file_name(digest: &str, ending: &str) -> Option<String> {
     let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_digest.then(|| format!("{digest}.wasm"))
+    is_digest.then(|| format!("{digest}.{ending}"))
 }
 
 impl Drop for RecordFile {
@@ -233,7 +241,7 @@ impl RecordWriter {
 struct RecordPath {
     folder: PathBuf,
     path: PathBuf,
-    /// The folder of the plugins that the file names.
+    /// The folder of the plugins and data documents that the file names.
     plugins: PathBuf,
     gateway: String,
 }
@@ -272,11 +280,13 @@ impl RecordPath {
         );
     }
 
-    /// Writes the plugins, then replaces the file atomically, then removes other plugins.
+    /// Writes the plugins and data documents, then replaces the file atomically, then removes other ones.
     fn write(&self, records: &[PolicyRecord], files: &PluginFiles) -> io::Result<()> {
         file::create_private_folder(&self.plugins)?;
         for (digest, bytes) in files {
-            let Some(path) = file_name(digest).map(|name| self.plugins.join(name)) else {
+            // A document is a JSON object.
+            let ending = if bytes.starts_with(b"{") { DOCUMENT } else { PLUGIN };
+            let Some(path) = file_name(digest, ending).map(|name| self.plugins.join(name)) else {
                 continue;
             };
             if !path.exists() {
@@ -296,7 +306,7 @@ impl RecordPath {
         Ok(())
     }
 
-    /// Removes plugins that no record names.
+    /// Removes plugins and data documents that no record names.
     fn remove_others(&self, files: &PluginFiles) -> io::Result<()> {
         for entry in fs::read_dir(&self.plugins)? {
             let path = entry?.path();

@@ -2,6 +2,7 @@
 //! the control thread nor on that of the policy, since compiling may take long.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,7 +12,9 @@ use evenkeel_config::{
     TrustSettings,
 };
 use evenkeel_core::GatewayCopy;
-use evenkeel_host::{self as host, PluginRefusal, PluginSeal, Provenance};
+use evenkeel_host::{
+    self as host, DataDocument, DataDocuments, PluginInputs, PluginRefusal, PluginSeal, Provenance,
+};
 use evenkeel_model::PolicyName;
 use evenkeel_process::{file, lock, sha256, unix_us};
 use evenkeel_revisions::{
@@ -23,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::compiling::Foundry;
 use super::proof::{ProofFailure, replay};
-use super::record::{PluginRecord, digest};
+use super::record::{PluginRecord, StoredPlugin, digest, hexadecimal};
 use super::thread::{
     CatalogSnapshot, Figures, LoadDecision, LoadedPlugin, PluginFacts, PolicyMessage, PolicyReport,
     ReadyRevision, ThreadQueue,
@@ -36,13 +39,15 @@ const REFUSALS_MAX: usize = 128;
 /// Maximum proofs remembered of a policy. A revision that passed one is active again at once.
 const PROVED_MAX: usize = 16;
 
-/// A plugin's bytes, settings and origin.
+/// A plugin's bytes, settings, data documents and origin.
 #[derive(Clone, Debug)]
 pub struct PluginSource {
     /// The plugin's file.
     pub bytes: Vec<u8>,
     /// `None` inherits the settings of the active revision, or takes the defaults if that has another plugin.
     pub settings: Option<serde_json::Value>,
+    /// The data documents of the revision.
+    pub documents: SourceDocuments,
     /// `embedded`, the path of a file, the reference to a registry, or `pushed`.
     pub origin: Box<str>,
     /// Identifies the plugin, settings and grant of a binding; `None` for a push.
@@ -55,8 +60,27 @@ pub struct PluginSource {
     pub how: ActivationOptions,
 }
 
+/// Data documents of a revision.
+#[derive(Clone, Debug)]
+pub enum SourceDocuments {
+    /// No others.
+    Whole(DataDocuments),
+    /// In place of those of the active revision, if it has the same plugin.
+    Changed(DataDocuments),
+}
+
+impl SourceDocuments {
+    /// The documents that are named.
+    pub fn given(&self) -> &DataDocuments {
+        match self {
+            SourceDocuments::Whole(given) | SourceDocuments::Changed(given) => given,
+        }
+    }
+}
+
 impl PluginSource {
-    /// Reads the plugin of a binding from the binary, a file, or the cache of registries; an error shows the plugin's place in the policy set.
+    /// Reads the plugin of a binding from the binary, a file or the cache of registries, and its data documents from files;
+    /// an error shows their place in the policy set.
     pub fn read(binding: &PolicyBinding) -> Result<PluginSource, Box<InvalidSetting>> {
         let missing =
             |found: String| Box::new(binding.plugin_invalid(found, "a plugin that can be read"));
@@ -83,11 +107,16 @@ impl PluginSource {
                 (bytes, reference.to_string())
             }
         };
+        let documents = documents(binding)?;
         let (settings, grant) = (binding.settings.clone(), &binding.allowed.grant);
-        let configured = format!("{} {settings} {grant:?}", digest(&bytes));
+        let mut configured = format!("{} {settings} {grant:?}", digest(&bytes));
+        for (name, document) in &documents {
+            configured += &format!(" {name} {}", hexadecimal(document.digest()));
+        }
         Ok(PluginSource {
             bytes,
             settings: Some(settings),
+            documents: SourceDocuments::Whole(documents),
             origin: origin.into(),
             configured: Some(digest(configured.as_bytes())),
             seed: fastrand::u64(..),
@@ -95,6 +124,20 @@ impl PluginSource {
             how: ActivationOptions::at_once(Actor::File),
         })
     }
+}
+
+/// Reads the data documents of a binding.
+fn documents(binding: &PolicyBinding) -> Result<DataDocuments, Box<InvalidSetting>> {
+    let read = |(name, path): (&Arc<str>, &PathBuf)| {
+        let bytes = file::read(path, host::limits::DOCUMENT_BYTES_MAX as u64).map_err(|error| {
+            let found = format!("`{}`: {error}", path.display());
+            binding.document_invalid(name, found, "a file of at most 1 MiB that can be read")
+        })?;
+        let document = DataDocument::read(name, &bytes);
+        let document = document.map_err(|refused| binding.refused(&refused))?;
+        Ok((Arc::clone(name), document))
+    };
+    binding.documents.iter().map(read).collect::<Result<_, InvalidSetting>>().map_err(Box::new)
 }
 
 /// Options of the activation of a revision; see [`RolloutRequest`].
@@ -130,8 +173,8 @@ pub struct Preparation {
     pub(super) ledger: Arc<RefusalLedger>,
     pub(super) catalog: CatalogSnapshot,
     pub(super) shared: Arc<ThreadQueue>,
-    /// The plugin of the active revision, and its settings.
-    pub(super) settings: Option<(Arc<str>, serde_json::Value)>,
+    /// The plugin of the active revision.
+    pub(super) plugin: Option<Arc<PluginFacts>>,
     pub(super) active: Option<Arc<str>>,
     /// The nodes on which the revision is tried; `None` for the first revision.
     pub(super) copy: Option<GatewayCopy>,
@@ -309,8 +352,10 @@ fn take_in(
     source: PluginSource,
     name: &mut Option<Arc<str>>,
 ) -> Result<RolloutReport, PrepareError> {
-    let PluginSource { bytes, settings, origin, configured, seed, arrived, how } = source;
-    let (revision, mut loaded) = preparation.install(bytes.into(), settings, origin, seed)?;
+    let PluginSource { bytes, settings, documents, origin, configured, seed, arrived, how } =
+        source;
+    let installed = preparation.install(bytes.into(), settings, documents, origin, seed)?;
+    let (revision, mut loaded) = installed;
     *name = Some(Arc::clone(&revision.name));
     let ActivationOptions { by, force, replace, strategy, returns } = how;
     let push = preparation.push;
@@ -344,7 +389,7 @@ fn take_in(
 #[derive(Debug)]
 pub struct RevisionLoad {
     pub(super) preparation: Preparation,
-    pub(super) plugins: Vec<(PluginRecord, Bytes)>,
+    pub(super) plugins: Vec<(PluginRecord, StoredPlugin)>,
     pub(super) active: Option<Arc<str>>,
 }
 
@@ -352,10 +397,10 @@ pub struct RevisionLoad {
 pub fn load(load: RevisionLoad) -> bool {
     let RevisionLoad { preparation, plugins, active } = load;
     let mut has_active = false;
-    for (plugin, bytes) in plugins {
+    for (plugin, stored) in plugins {
         let revision = Arc::clone(&plugin.revision);
         let policy = preparation.policy.clone();
-        let loaded = match preparation.load(plugin, bytes) {
+        let loaded = match preparation.load(plugin, stored) {
             Ok(loaded) => {
                 has_active |= active.as_ref() == Some(&revision);
                 Some(Box::new(loaded))
@@ -394,6 +439,7 @@ impl Preparation {
         &self,
         bytes: Bytes,
         settings: Option<serde_json::Value>,
+        documents: SourceDocuments,
         origin: Box<str>,
         seed: u64,
     ) -> Result<(Revision, LoadedPlugin), PluginRefusal> {
@@ -402,12 +448,19 @@ impl Preparation {
         let seal = PluginSeal::of(&bytes)?;
         let component = foundry.vet(&bytes)?;
         let manifest = component.manifest();
-        let inherited = || {
-            let same = self.settings.as_ref().filter(|(plugin, _)| *plugin == manifest.name);
-            same.map(|(_, settings)| settings.clone()).unwrap_or_default()
+        let active = self.plugin.as_ref().filter(|plugin| plugin.name == manifest.name);
+        let active = active.map(|plugin| plugin.inputs.clone()).unwrap_or_default();
+        let documents = match documents {
+            SourceDocuments::Whole(given) => given,
+            SourceDocuments::Changed(given) => {
+                // Another version of the plugin may no longer declare a document.
+                let kept = active.documents.into_iter();
+                let kept = kept.filter(|(name, _)| manifest.data.contains_key(name));
+                kept.chain(given).collect()
+            }
         };
-        let settings = settings.unwrap_or_else(inherited);
-        let (engine, hook, given) = (foundry.engine(), policy.hook, settings.clone());
+        let inputs = PluginInputs { settings: settings.unwrap_or(active.settings), documents };
+        let (engine, hook, given) = (foundry.engine(), policy.hook, inputs.clone());
         let (entries, allowed) = (catalog.entries.to_vec(), rules.grant(policy));
         let made = host::BoundPlugin::install_within(
             engine, &component, hook, given, entries, seed, &allowed,
@@ -423,7 +476,7 @@ impl Preparation {
             name: Arc::clone(&revision.plugin),
             title: format!("{} {}", revision.plugin, revision.version).into(),
             origin,
-            settings,
+            inputs,
             digest: digest(&bytes),
             bytes,
             seal,
@@ -435,10 +488,22 @@ impl Preparation {
     }
 
     /// Installs one revision of another process's record.
-    fn load(&self, plugin: PluginRecord, bytes: Bytes) -> Result<LoadedPlugin, PrepareError> {
-        let PluginRecord { revision: expected, digest: named, settings, origin } = plugin;
+    fn load(
+        &self,
+        plugin: PluginRecord,
+        stored: StoredPlugin,
+    ) -> Result<LoadedPlugin, PrepareError> {
+        let PluginRecord { revision: expected, digest: named, settings, origin, documents: _ } =
+            plugin;
+        let read = |(name, bytes): (Arc<str>, Bytes)| {
+            let document = DataDocument::read(&name, &bytes)?;
+            Ok((name, document))
+        };
+        let documents = stored.documents.into_iter().map(read);
+        let documents = documents.collect::<Result<DataDocuments, PluginRefusal>>()?;
+        let (settings, documents) = (Some(settings), SourceDocuments::Whole(documents));
         let seed = fastrand::u64(..);
-        let (found, loaded) = self.install(bytes, Some(settings), origin, seed)?;
+        let (found, loaded) = self.install(stored.bytes, settings, documents, origin, seed)?;
         if loaded.facts.digest != named || found.name != expected {
             return Err(PrepareError::Other(found.name));
         }

@@ -1,4 +1,4 @@
-//! Records of policies: the lives of their revisions, and the plugins that run as these. The file of this gateway keeps them,
+//! Records of policies: the lives of their revisions, and the plugins and data documents of these. The file of this gateway keeps them,
 //! a standby and the next process of an upgrade continue them.
 
 use std::collections::BTreeMap;
@@ -15,10 +15,14 @@ use serde::{Deserialize, Serialize};
 pub(crate) type Digest = Arc<str>;
 
 pub(crate) fn digest(bytes: &[u8]) -> Digest {
-    HEXLOWER.encode(&sha256(bytes)).into()
+    hexadecimal(&sha256(bytes))
 }
 
-/// Plugins by the digest of their bytes.
+pub(crate) fn hexadecimal(digest: &[u8; 32]) -> Digest {
+    HEXLOWER.encode(digest).into()
+}
+
+/// Plugins and data documents by the digest of their bytes.
 pub type PluginFiles = BTreeMap<Arc<str>, Bytes>;
 
 /// The record of one policy.
@@ -42,26 +46,43 @@ pub(crate) struct PluginRecord {
     pub(crate) settings: serde_json::Value,
     /// `embedded`, the path of a file, or `pushed`.
     pub(crate) origin: Box<str>,
+    /// The digests of its data documents, by their names.
+    #[serde(default)]
+    pub(crate) documents: BTreeMap<Arc<str>, Digest>,
 }
 
-impl PolicyRecord {
-    /// The digests of the plugins.
-    pub fn digests(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.plugins.iter().map(|plugin| &plugin.digest)
+impl PluginRecord {
+    /// The digests of the plugin and its data documents.
+    pub(crate) fn digests(&self) -> impl Iterator<Item = &Digest> {
+        std::iter::once(&self.digest).chain(self.documents.values())
     }
 }
 
-/// Records of policies, and plugins that they name.
+impl PolicyRecord {
+    /// The digests of the plugins and their data documents.
+    pub fn digests(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.plugins.iter().flat_map(PluginRecord::digests)
+    }
+}
+
+/// The files of a plugin that a record names.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredPlugin {
+    pub(crate) bytes: Bytes,
+    pub(crate) documents: BTreeMap<Arc<str>, Bytes>,
+}
+
+/// Records of policies, and plugins and data documents that they name.
 #[derive(Clone, Default, Serialize, Deserialize, Debug)]
 pub struct PolicyRecords {
     /// At most one of each policy.
     pub records: Vec<PolicyRecord>,
-    /// A receiver may have other plugins from earlier records.
+    /// A receiver may have other files from earlier records.
     pub files: PluginFiles,
 }
 
 impl PolicyRecords {
-    /// Returns true without a record and without a plugin.
+    /// Returns true without a record and without a file.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.files.is_empty()
     }
@@ -74,7 +95,7 @@ impl PolicyRecords {
         self.files.extend(files);
     }
 
-    /// Drops plugins that no record names.
+    /// Drops files that no record names.
     pub(crate) fn drop_unnamed(&mut self) {
         let named = |digest: &Digest| {
             self.records.iter().any(|record| record.digests().any(|named| named == digest))

@@ -277,6 +277,7 @@ fn revision(policy: &host::BoundPlugin, name: &PolicyName) -> RecordedRevision {
     let component = policy.component();
     let manifest = component.manifest();
     let host::PluginGrant { subject_metrics, node_metrics, ops } = policy.grant().clone();
+    let documents = policy.documents().iter();
     RecordedRevision {
         policy: name.clone(),
         revision: policy.revision().into(),
@@ -286,6 +287,7 @@ fn revision(policy: &host::BoundPlugin, name: &PolicyName) -> RecordedRevision {
         settings: policy.settings().into(),
         seed: policy.seed(),
         grant: RecordedGrant { subject_metrics, node_metrics, ops },
+        documents: documents.map(|(name, it)| (Arc::clone(name), *it.digest())).collect(),
         redacted: false,
     }
 }

@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use evenkeel_core::Gateway;
+use evenkeel_host::DataDocument;
 use evenkeel_model::PolicyName;
 use evenkeel_revisions::Revision;
 use tokio::sync::oneshot;
 
 use super::prepare::RevisionLoad;
-use super::record::{Digest, PluginRecord, PolicyRecord, PolicyRecords};
+use super::record::{Digest, PluginRecord, PolicyRecord, PolicyRecords, StoredPlugin, hexadecimal};
 use super::thread::{LoadedPlugin, PolicyOrder};
 use super::{PolicyThreads, RunningPolicy};
 
@@ -34,7 +35,7 @@ impl PolicyThreads {
         let running = || self.running.values();
         let pending = running().filter_map(|running| running.pending.as_ref());
         let pending = pending.flat_map(PolicyRecord::digests);
-        let rejected = running().flat_map(|running| running.rejected.values());
+        let rejected = running().flat_map(|running| running.rejected.values().flatten());
         let inherited = self.inherited.iter().flat_map(PolicyRecord::digests);
         let needed: BTreeSet<Digest> = pending.chain(rejected).chain(inherited).cloned().collect();
         self.files.retain(|digest, _| needed.contains(digest));
@@ -49,8 +50,8 @@ impl PolicyThreads {
         now: Instant,
     ) -> Option<RevisionLoad> {
         let policy = record.policy.clone();
-        let bytes = |plugin: &PluginRecord| self.file(&plugin.digest);
-        let plugins: Vec<_> = record.plugins.iter().map(|it| (it.clone(), bytes(it))).collect();
+        let stored = |plugin: &PluginRecord| (plugin.clone(), self.stored(plugin));
+        let plugins: Vec<_> = record.plugins.iter().map(stored).collect();
         let Some(running) = self.running.get_mut(&policy) else {
             // A reload may start the policy.
             self.inherited.retain(|earlier| earlier.policy != policy);
@@ -61,20 +62,21 @@ impl PolicyThreads {
         running.loading.retain(is_named);
         running.rejected.retain(|revision, _| is_named(revision));
         let mut missing = Vec::new();
-        for (plugin, bytes) in plugins {
+        for (plugin, stored) in plugins {
             let revision = &plugin.revision;
             let is_known = running.plugins.contains_key(revision)
                 || running.loading.contains(revision)
                 || running.rejected.contains_key(revision);
-            match bytes {
+            match stored {
                 _ if is_known => {}
-                Some(bytes) => {
+                Some(stored) => {
                     running.loading.insert(Arc::clone(revision));
-                    missing.push((plugin, bytes));
+                    missing.push((plugin, stored));
                 }
                 None => {
-                    tracing::warn!(%policy, %revision, "plugin of another process is missing");
-                    running.rejected.insert(Arc::clone(revision), plugin.digest);
+                    tracing::warn!(%policy, %revision, "plugin or data document of another process is missing");
+                    let digests = plugin.digests().cloned().collect();
+                    running.rejected.insert(Arc::clone(revision), digests);
                 }
             }
         }
@@ -189,13 +191,17 @@ impl PolicyThreads {
             return Some(pending.clone());
         }
         let life = gateway.policy_record(policy)?;
+        let digest = |(name, document): (&Arc<str>, &DataDocument)| {
+            (Arc::clone(name), hexadecimal(document.digest()))
+        };
         let plugin = |revision: &Revision| {
             let plugin = running.plugins.get(&revision.name)?;
             Some(PluginRecord {
                 revision: Arc::clone(&revision.name),
                 digest: Arc::clone(&plugin.digest),
-                settings: plugin.settings.clone(),
+                settings: plugin.inputs.settings.clone(),
                 origin: plugin.origin.clone(),
+                documents: plugin.inputs.documents.iter().map(digest).collect(),
             })
         };
         let plugins = life.revisions.all().filter_map(plugin).collect();
@@ -203,14 +209,22 @@ impl PolicyThreads {
         Some(PolicyRecord { policy, configured, life, plugins })
     }
 
-    /// The bytes of a plugin that a record names.
+    /// The bytes of a plugin or data document that a record names.
     pub fn file(&self, digest: &str) -> Option<Bytes> {
         let mut plugins = self.running.values().flat_map(|running| running.plugins.values());
-        let loaded = plugins.find(|plugin| *plugin.digest == *digest);
-        loaded.map(|plugin| plugin.bytes.clone()).or_else(|| self.files.get(digest).cloned())
+        let loaded = plugins.find_map(|plugin| plugin.file(digest));
+        loaded.or_else(|| self.files.get(digest).cloned())
     }
 
-    /// The records of all policies, with their plugins.
+    /// The files of a plugin, if all are there.
+    fn stored(&self, plugin: &PluginRecord) -> Option<StoredPlugin> {
+        let document =
+            |(name, digest): (&Arc<str>, &Digest)| Some((Arc::clone(name), self.file(digest)?));
+        let documents = plugin.documents.iter().map(document).collect::<Option<_>>()?;
+        Some(StoredPlugin { bytes: self.file(&plugin.digest)?, documents })
+    }
+
+    /// The records of all policies, with their files.
     pub fn records(&self, gateway: &Gateway) -> PolicyRecords {
         let records: Vec<_> = self.names().filter_map(|it| self.record(it, gateway)).collect();
         let digests = records.iter().flat_map(PolicyRecord::digests);
@@ -232,8 +246,8 @@ impl RunningPolicy {
     fn reject(&mut self, revision: Arc<str>) {
         let mut plugins = self.pending.iter().flat_map(|pending| &pending.plugins);
         if let Some(plugin) = plugins.find(|plugin| plugin.revision == revision) {
-            let digest = Arc::clone(&plugin.digest);
-            self.rejected.insert(revision, digest);
+            let digests = plugin.digests().cloned().collect();
+            self.rejected.insert(revision, digests);
         }
     }
 }

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::compare::is_same;
 use super::processor::ProcessorClock;
-use super::record::Digest;
+use super::record::{Digest, hexadecimal};
 use super::recorder::Scribe;
 
 /// Guests run on the native stack, and a stack overflow aborts the process: twice the stack that wasmtime gives a
@@ -245,13 +245,25 @@ pub(super) struct PluginFacts {
     pub(super) title: Box<str>,
     /// `embedded`, the path of a file, or `pushed`.
     pub(super) origin: Box<str>,
-    /// The settings as given, without defaults.
-    pub(super) settings: serde_json::Value,
+    /// Settings and data documents as given, without defaults.
+    pub(super) inputs: host::PluginInputs,
     pub(super) bytes: Bytes,
     /// The digest of the bytes.
     pub(super) digest: Digest,
     pub(super) seal: host::PluginSeal,
     pub(super) figures: Figures,
+}
+
+impl PluginFacts {
+    /// The plugin's bytes, or a data document, by digest.
+    pub(super) fn file(&self, digest: &str) -> Option<Bytes> {
+        if *self.digest == *digest {
+            return Some(self.bytes.clone());
+        }
+        let mut documents = self.inputs.documents.values();
+        let document = documents.find(|it| *hexadecimal(it.digest()) == *digest)?;
+        Some(Bytes::from_owner(Arc::clone(document.text())))
+    }
 }
 
 /// Counters written by the thread and read by control.

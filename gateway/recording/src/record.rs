@@ -25,8 +25,12 @@ const COUNTS_BYTES: usize = 64;
 /// Small records (all except calls) are accepted until a chunk has this size.
 const SMALL_UNTIL: usize = PAYLOAD_BYTES_MAX - 4_096;
 
-/// The only flag of a call: an address was removed from the call.
+/// The only flag of a call, and a flag of a revision: an address was removed.
 const REDACTED: u8 = 1;
+
+/// A flag of a revision: names and digests of data documents follow. Other revisions are written as before there were
+/// documents.
+const DOCUMENTS: u8 = 2;
 
 /// A record. Records keep the order in which they were written.
 #[derive(Clone, PartialEq, Debug)]
@@ -105,6 +109,8 @@ pub struct RecordedRevision {
     pub seed: u64,
     /// The granted columns and actions.
     pub grant: RecordedGrant,
+    /// Names of the data documents that it was given, and SHA-256 of each. A recording has no content of documents.
+    pub documents: Vec<(Arc<str>, [u8; 32])>,
     /// True if an address was removed from the settings.
     pub redacted: bool,
 }
@@ -134,7 +140,15 @@ impl RecordedRevision {
         }
         put(out, self.grant.ops.len() as u64);
         self.grant.ops.iter().for_each(|&op| put(out, op as u64));
-        out.push(u8::from(self.redacted));
+        let documents = if self.documents.is_empty() { 0 } else { DOCUMENTS };
+        out.push(documents | if self.redacted { REDACTED } else { 0 });
+        if documents != 0 {
+            put(out, self.documents.len() as u64);
+            for (name, digest) in &self.documents {
+                table.put(out, name.as_bytes());
+                out.extend_from_slice(digest);
+            }
+        }
     }
 
     pub(crate) fn read(
@@ -145,7 +159,7 @@ impl RecordedRevision {
         let number = read.byte("hook")?;
         let hook = Hook::ALL.get(usize::from(number)).copied();
         let hook = hook.ok_or_else(|| malformed("hook", format!("number {number}")))?;
-        Ok(RecordedRevision {
+        let mut revision = RecordedRevision {
             policy: PolicyName { set, hook },
             revision: table.text(read, "revision")?,
             plugin: table.text(read, "plugin")?,
@@ -158,8 +172,20 @@ impl RecordedRevision {
                 node_metrics: granted(read, "metric", Metric::from_number)?,
                 ops: granted(read, "action", Op::from_number)?,
             },
-            redacted: read.flag("flag")?,
-        })
+            documents: Vec::new(),
+            redacted: false,
+        };
+        let flags = read.byte("revision")?;
+        if flags & !(REDACTED | DOCUMENTS) != 0 {
+            return Err(malformed("revision", format!("unknown flags {flags}")));
+        }
+        revision.redacted = flags & REDACTED != 0;
+        if flags & DOCUMENTS != 0 {
+            revision.documents = read.list("documents", |read| {
+                Ok((table.text(read, "document")?, read.fixed("document")?))
+            })?;
+        }
+        Ok(revision)
     }
 }
 

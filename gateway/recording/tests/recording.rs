@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use evenkeel_model::{PluginFault, PluginState, PolicyQuestion, RevisionAnswer};
 use evenkeel_recording::{
-    Chunk, ChunkFull, FORMAT, ReadError, RecordedCall, RecordingEntry, RecordingReader, Redactor,
-    head, records, tail,
+    Chunk, ChunkFull, FORMAT, ReadError, RecordedCall, RecordedRevision, RecordingEntry,
+    RecordingReader, Redactor, head, records, tail,
 };
 
 use crate::world::{call, header, tick_of, world};
@@ -42,6 +42,20 @@ fn questions_answers_and_faults_round_trip() {
         let read: Vec<RecordingEntry> = reader.by_ref().collect();
         assert_eq!(read, all);
         assert_eq!(reader.lost(), None);
+    }
+}
+
+#[test]
+fn documents_of_a_revision_round_trip() {
+    for redacted in [false, true] {
+        let mut call = tick_of(1);
+        let documents = vec![("devices".into(), [1; 32]), ("tenants".into(), [7; 32])];
+        let revision = RecordedRevision::clone(&call.revision);
+        call.revision = Arc::new(RecordedRevision { documents, redacted, ..revision });
+        let all = [RecordingEntry::Call(Box::new(call))];
+        let bytes = written(&all, 1);
+        let read: Vec<_> = RecordingReader::open(&bytes).unwrap().collect();
+        assert_eq!(read, all);
     }
 }
 

@@ -142,18 +142,21 @@ pub(super) async fn follow(
     }
 }
 
-/// The folders of policy sets and plugins, and the file that lists nodes.
+/// The folders of policy sets, plugins and data documents, and the file that lists nodes.
 fn watched(place: &ServePaths, settings: &GatewayConfig) -> WatchedFolders {
     let named = place.policies.as_ref().or(settings.gateway.policies.as_ref());
-    let plugins: Vec<&Path> = settings
+    let files: Vec<&Path> = settings
         .bindings()
-        .filter_map(|(_, binding)| match &binding.plugin {
-            PluginLocation::File(path) => Some(path.as_path()),
-            // A digest names the same plugin forever.
-            PluginLocation::Shipped(_) | PluginLocation::Registry(_) => None,
+        .flat_map(|(_, binding)| {
+            let plugin = match &binding.plugin {
+                PluginLocation::File(path) => Some(path),
+                // A digest names the same plugin forever.
+                PluginLocation::Shipped(_) | PluginLocation::Registry(_) => None,
+            };
+            plugin.into_iter().chain(binding.documents.values()).map(PathBuf::as_path)
         })
         .collect();
-    let beside = plugins.iter().filter_map(|plugin| plugin.parent());
+    let beside = files.iter().filter_map(|file| file.parent());
     let config = place.config.as_deref();
     let folders = named.map(PathBuf::as_path).into_iter().chain(beside).chain(config);
     let here = |folder: &Path| match folder.as_os_str().is_empty() {
@@ -162,7 +165,7 @@ fn watched(place: &ServePaths, settings: &GatewayConfig) -> WatchedFolders {
     };
     WatchedFolders {
         folders: folders.filter_map(|folder| here(folder).ok()).collect(),
-        plugins: plugins.iter().filter_map(|plugin| here(plugin).ok()).collect(),
+        files: files.iter().filter_map(|file| here(file).ok()).collect(),
     }
 }
 
@@ -235,7 +238,8 @@ impl Applied {
         Ok(Reloaded { nodes, waiting, refused })
     }
 
-    /// The bindings that are new, or have another plugin, other settings or another grant than was rolled out last.
+    /// The bindings that are new, or have another plugin, other settings, data documents or another grant than was rolled
+    /// out last.
     async fn candidates(
         &self,
         settings: &GatewayConfig,

@@ -22,10 +22,10 @@ const SETTLED_AT_LATEST: Duration = Duration::from_secs(1);
 
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct WatchedFolders {
-    /// Folders with policy sets and plugins, and single files.
+    /// Folders with policy sets, plugins and data documents, and single files.
     pub(super) folders: BTreeSet<PathBuf>,
-    /// Plugins that sets are bound to.
-    pub(super) plugins: BTreeSet<PathBuf>,
+    /// Plugins and data documents that sets are bound to.
+    pub(super) files: BTreeSet<PathBuf>,
 }
 
 impl WatchedFolders {
@@ -35,12 +35,12 @@ impl WatchedFolders {
             || path.parent().is_some_and(|parent| self.folders.contains(parent))
     }
 
-    /// Returns true if the gateway reads the path: policy sets, plugins and watched files. Hidden files belong to
+    /// Returns true if the gateway reads the path: policy sets, plugins, data documents and watched files. Hidden files belong to
     /// editors.
     fn reads(&self, path: &Path) -> bool {
         let hidden = || path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
         let is_set = || path.extension().is_some_and(|extension| extension == "toml") && !hidden();
-        self.folders.contains(path) || self.plugins.contains(path) || is_set()
+        self.folders.contains(path) || self.files.contains(path) || is_set()
     }
 }
 

@@ -74,6 +74,7 @@ pub(crate) fn attribute(
                 version: env!("CARGO_PKG_VERSION"),
                 hook: #hook,
                 settings: <#policy as #sdk::Setting>::SCHEMA,
+                data: #of::DATA,
                 state_schema: <#state as #sdk::State>::SCHEMA,
                 memo_schema: <#memo as #sdk::State>::SCHEMA,
                 reads: #reads,

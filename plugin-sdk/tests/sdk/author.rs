@@ -159,7 +159,7 @@ fn manifest_describes_the_policy() {
     );
     let expected = format!(
         concat!(
-            r#"{{"name":"evenkeel-plugin-sdk","version":"{}","contract":"0.1.0","hooks":["degradation"],"#,
+            r#"{{"name":"evenkeel-plugin-sdk","version":"{}","contract":"0.1.1","hooks":["degradation"],"#,
             r#""settings":{},"state_schema":2,"subject_metrics":[1,9,12],"node_metrics":[],"ops":[1],"#,
             r#""reasons":[{{"number":1,"name":"loss"}},{{"number":7,"name":"too-many-sessions"}}],"#,
             r#""cost":{{"tick":{{"call":5000,"row":400}}}}}}"#,

@@ -125,8 +125,8 @@ impl Module {
     fn text(&self, world: WorldId) -> String {
         let mut text = format!(
             r#"(module
-            (import "evenkeel:policy/diag@0.1.0" "log" (func $log (param i32 i32 i32)))
-            (import "evenkeel:policy/diag@0.1.0" "note" (func $note (param i32 i32 i32 i64)))
+            (import "evenkeel:policy/diag@0.1.1" "log" (func $log (param i32 i32 i32)))
+            (import "evenkeel:policy/diag@0.1.1" "note" (func $note (param i32 i32 i32 i64)))
             {}
             {}
             {}"#,

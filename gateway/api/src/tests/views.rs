@@ -273,7 +273,7 @@ fn policy_status() -> PolicyStatus {
 }
 
 fn plugin(title: &str, origin: &str) -> PluginView {
-    PluginView { title: title.into(), origin: origin.into() }
+    PluginView { title: title.into(), origin: origin.into(), ..PluginView::default() }
 }
 
 #[test]
@@ -430,7 +430,7 @@ fn policy_is_pushed_rolled_back_and_stopped() {
         panic!("push")
     };
     assert_eq!((policy, push), (routing(), PushRequest::default()));
-    assert_eq!((bytes.len(), settings), (wasm.len(), Some(json!({"a": 1}))));
+    assert_eq!((bytes.unwrap().len(), settings), (wasm.len(), Some(json!({"a": 1}))));
     reply.send(Ok(rollout(RolloutOutcome::Refused))).unwrap();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["outcome"]), (400, &json!("refused")));
@@ -460,7 +460,7 @@ fn policy_is_pushed_rolled_back_and_stopped() {
     let largest = "\0".repeat(evenkeel_host::BINARY_BYTES_MAX);
     let asking = world.ask("PUT /v1/policies/call/routing", &largest);
     let ControlRequest::Push { bytes, reply, .. } = world.request() else { panic!("push") };
-    assert_eq!(bytes.len(), largest.len());
+    assert_eq!(bytes.unwrap().len(), largest.len());
     reply.send(Ok(rollout(RolloutOutcome::Unchanged))).unwrap();
     world.keep_policies();
     assert_eq!(asking.answer().0, 200);

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
 
-use evenkeel_host::shipped;
+use evenkeel_guests::module::Module;
+use evenkeel_host::{DataDocument, shipped};
 use serde_json::{Value, json};
 
 use super::*;
@@ -124,4 +125,15 @@ fn missing_required_setting_is_reported() {
     let taken = SettingMismatch::Taken { setting: "no_such_setting = 1".into() };
     assert_eq!(report.unfit, [taken], "an open schema accepts misspelt settings");
     assert!(!report.is_passed());
+}
+
+#[test]
+fn documents_of_a_plugin_are_given_to_it() {
+    let data = json!({"tenants": {"type": "object", "required": ["acme"]}});
+    let plugin = Module::honest(Hook::Routing).manifest_key("data", data).build();
+    let mut built = Built::from_bytes(plugin).unwrap();
+    assert_eq!(run(&built, &some(1)).unwrap_err().code(), "document");
+    let document = DataDocument::of("tenants", &json!({"acme": {}})).unwrap();
+    built.documents = [("tenants".into(), document)].into();
+    assert!(run(&built, &some(1)).is_ok());
 }

@@ -1,5 +1,7 @@
 use evenkeel_fuzz::Corpus;
+use evenkeel_guests::module::Module;
 use evenkeel_host::{SecretKey, TrustedKeys, Unsigned, shipped, sign};
+use evenkeel_model::Hook;
 
 use super::*;
 use crate::conformance::tests::{behaving, guest};
@@ -24,7 +26,7 @@ fn plugin_shows_all_requests() {
     for word in [
         "admission",
         "load (permille)",
-        "evenkeel:policy/diag@0.1.0: log, note",
+        "evenkeel:policy/diag@0.1.1: log, note",
         "kbit/s",
         "1 has-capacity",
     ] {
@@ -33,12 +35,22 @@ fn plugin_shows_all_requests() {
 }
 
 #[test]
+fn declared_documents_are_shown() {
+    let data = json!({"tenants": {"type": "object", "required": ["acme"]}});
+    let plugin = Module::honest(Hook::Routing).manifest_key("data", data.clone()).build();
+    let inspection = Inspection::of(&plugin);
+    assert_eq!((inspection.refused(), &inspection.json()["data"]), (None, &data));
+    let text = inspection.to_string();
+    assert!(text.contains("data       tenants") && !text.contains("revision"), "{text}");
+}
+
+#[test]
 fn refused_plugin_shows_its_readable_part() {
     let whole = shipped_plugin("degrade-ladder");
     let half = Inspection::of(&whole[..whole.len() / 2]);
     assert_eq!(half.refused().unwrap().code(), "not-wasm");
     assert!(half.to_string().contains("incomplete"));
-    assert_eq!(half.json()["imports"][0], "evenkeel:policy/diag@0.1.0#log");
+    assert_eq!(half.json()["imports"][0], "evenkeel:policy/diag@0.1.1#log");
     let text = Inspection::of(b"a letter");
     assert_eq!(text.refused().unwrap().code(), "not-wasm");
     assert_eq!((&text.json()["signed"], &text.json()["signer"]), (&json!(false), &Value::Null));

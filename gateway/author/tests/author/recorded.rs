@@ -84,6 +84,7 @@ fn ticks(turns: u64) -> Vec<RecordedCall> {
             node_metrics: manifest.node_metrics.clone(),
             ops: manifest.ops.clone(),
         },
+        documents: Vec::new(),
         redacted: false,
     });
     let catalog = Arc::new(RecordedCatalog::default());

@@ -11,7 +11,7 @@ use evenkeel_process::sha256;
 use evenkeel_recording::RecordedCall;
 use serde_json::{Value, json};
 
-use super::file::read;
+use super::file::{DataArgs, read};
 use crate::command::{CommandError, read_file, say_lines, settings_of, show, show_lines, verdict};
 use crate::progress::during;
 use crate::recording::{load_plugin, recorded_about};
@@ -33,6 +33,8 @@ pub(super) struct AskArgs {
     /// File with settings, JSON or TOML; default: those of the question, or the plugin's own
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -87,7 +89,8 @@ impl AskArgs {
     pub(super) fn act(self) -> Result<(), CommandError> {
         let settings = self.settings.as_deref().map_or(Ok(Value::Null), settings_of)?;
         let case = Case::read(&self.input)?;
-        let built = read(&self.plugin)?;
+        let mut built = read(&self.plugin)?;
+        built.documents = self.data.read()?;
         let report = during("measuring", || case::ask(&built, &case, &settings))?;
         show_lines(self.json, &report.json(), || report.to_string());
         let failed =

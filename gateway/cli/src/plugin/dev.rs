@@ -8,17 +8,16 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use evenkeel_author::case as cases;
 use evenkeel_author::{AuthorError, Built, Project, conformance};
-use evenkeel_client::escape;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::sources::Sources;
-use super::file::{cases_in, folder_of, read};
+use super::file::{DataArgs, cases_in, folder_of, read};
 use crate::command::{
     ApiArgs, CommandError, number, rows, runtime, say, say_lines, settings_of, text,
 };
-use crate::policy::print_rollout;
+use crate::policy::{RevisionParts, print_rollout};
 use crate::progress::during;
 use crate::recording::{Tried, kept_calls};
 
@@ -47,6 +46,8 @@ pub(super) struct DevArgs {
     /// File with settings, JSON or TOML; default: the plugin's own, and the active ones at the gateway
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
     /// Folder of cases; default: `tests` beside the project or plugin, if it is there
     #[arg(long, value_name = "FOLDER")]
     cases: Option<PathBuf>,
@@ -112,7 +113,7 @@ impl DevArgs {
             Some(plugin) => vec![plugin.clone(), folder_of(plugin).join("tests")],
             None => vec![Project::at(&self.path)?.folder],
         };
-        Ok(Sources::new(sources.into_iter().chain(beside)))
+        Ok(Sources::new(sources.into_iter().chain(beside).chain(self.data.files().cloned())))
     }
 
     /// Errors are shown, and the command goes on.
@@ -149,7 +150,8 @@ impl DevArgs {
 
     /// Builds and tests the plugin, and shows the outcome.
     fn tested(&self) -> Result<Built, CommandError> {
-        let (built, path) = self.built()?;
+        let (mut built, path) = self.built()?;
+        built.documents = self.data.read()?;
         let settings = self.settings()?.unwrap_or_default();
         let options =
             conformance::ConformanceOptions { seed: self.seed, worlds: self.worlds, settings };
@@ -206,17 +208,19 @@ impl DevArgs {
         let settings = self.settings()?;
         if let Some(shadow) = shadow
             && shadow.built.digest() == built.digest()
+            && shadow.built.documents == built.documents
             && shadow.settings == settings
         {
             return Ok(());
         }
         self.withdraw(shadow)?;
-        let mut hook = format!("{}?shadow=true", target.hook);
-        if let Some(settings) = &settings {
-            hook += &format!("&settings={}", escape(&settings.to_string()));
-        }
-        let rollout =
-            self.api.operate(async |admin| admin.push(&target.set, &hook, &built.bytes).await)?;
+        let parts = RevisionParts {
+            plugin: Some(built.bytes.clone()),
+            settings: settings.clone(),
+            documents: built.documents.clone(),
+        };
+        let query = vec![("shadow", "true".to_owned())];
+        let rollout = parts.push(&self.api, &target.set, &target.hook, query)?;
         print_rollout(&rollout, self.json)?;
         if text(&rollout, "stage") == "shadow" {
             let revision = text(&rollout, "revision").to_owned();

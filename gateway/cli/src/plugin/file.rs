@@ -1,17 +1,37 @@
 //! Plugin files and cases that a command line names.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use evenkeel_author::case::Case;
 use evenkeel_author::{AuthorError, Built};
+use evenkeel_host::DataDocuments;
 
-use crate::command::{CommandError, read_file};
+use crate::command::{CommandError, documents_of, named_file, read_file};
 use crate::progress::during;
 
 pub(super) fn read(file: &Path) -> Result<Built, CommandError> {
     let bytes = read_file(file)?;
     let built = during(&format!("compiling {}", file.display()), || Built::from_bytes(bytes));
     Ok(built.map_err(AuthorError::from)?)
+}
+
+/// Data documents of a plugin.
+#[derive(Args)]
+pub(super) struct DataArgs {
+    /// Data document that the plugin is given, JSON or TOML; may be repeated
+    #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
+    data: Vec<(String, PathBuf)>,
+}
+
+impl DataArgs {
+    pub(super) fn read(&self) -> Result<DataDocuments, CommandError> {
+        documents_of(&self.data)
+    }
+
+    pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.data.iter().map(|(_, file)| file)
+    }
 }
 
 /// The cases in the folder that is named, else in `tests` of this folder, if it is there.

@@ -7,7 +7,7 @@ use evenkeel_author::profile::profile;
 use evenkeel_author::replace;
 use serde_json::{Value, json};
 
-use super::file::{cases_in, folder_of, read};
+use super::file::{DataArgs, cases_in, folder_of, read};
 use crate::command::{CommandError, say, settings_of, show_lines};
 use crate::progress::during;
 
@@ -26,6 +26,8 @@ pub(super) struct ProfileArgs {
     /// File with settings, JSON or TOML, for cases without; default: the plugin's own
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
     /// Number of samples
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     samples: u64,
@@ -41,7 +43,8 @@ impl ProfileArgs {
     pub(super) fn act(self) -> Result<(), CommandError> {
         let settings = self.settings.as_deref().map_or(Ok(Value::Null), settings_of)?;
         let cases = cases_in(folder_of(&self.plugin), self.cases.as_deref())?;
-        let built = read(&self.plugin)?;
+        let mut built = read(&self.plugin)?;
+        built.documents = self.data.read()?;
         let report = during("sampling", || profile(&built, &cases, &settings, self.samples))?;
         if let Some(out) = &self.out {
             let is_graph = out.extension().is_some_and(|ending| ending == "svg");

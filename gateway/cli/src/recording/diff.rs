@@ -8,7 +8,7 @@ use data_encoding::HEXLOWER;
 use evenkeel_author::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
 use evenkeel_author::patient_engine;
 use evenkeel_author::recorded::{Players, settings_for, stand_in, unmeasured};
-use evenkeel_host::{Component, Engine, PluginRefusal};
+use evenkeel_host::{Component, Engine, PluginInputs};
 #[cfg(test)]
 use evenkeel_model::PluginState;
 #[cfg(test)]
@@ -18,7 +18,7 @@ use evenkeel_recording::{RecordedCall, RecordingEntry, ReplayState};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::player::{allowed, ask, load_plugin};
+use super::player::{DocumentFiles, allowed, ask, load_plugin};
 use super::record::{calls, lost_json, open};
 use crate::command::{CommandError, read_file, say, settings_of};
 
@@ -48,6 +48,9 @@ pub(crate) struct Diff {
     /// Settings of the other
     #[arg(long, value_name = "FILE.json|toml")]
     settings_b: Option<PathBuf>,
+    /// A data document of the recording, JSON or TOML, found by its digest; may be repeated
+    #[arg(long, value_name = "FILE")]
+    data: Vec<PathBuf>,
     /// Only this policy's calls: `<set>/<hook>`
     #[arg(long, value_name = "POLICY")]
     policy: Option<String>,
@@ -61,6 +64,7 @@ pub(super) struct Contender<'a> {
     engine: &'a Engine,
     component: Component,
     settings: Option<Value>,
+    documents: DocumentFiles,
     players: Players,
     replay_state: ReplayState,
     unmeasured: BTreeSet<Metric>,
@@ -77,6 +81,7 @@ impl<'a> Contender<'a> {
             engine,
             component,
             settings,
+            documents: DocumentFiles::default(),
             players: Players::default(),
             replay_state: ReplayState::default(),
             unmeasured: BTreeSet::new(),
@@ -93,16 +98,17 @@ impl<'a> Contender<'a> {
         let question = self.replay_state.applied_to(policy, &call.question);
         let started = self.players.of(call, || {
             let settings = settings_for(self.settings.as_ref(), component, call);
+            let documents = self.documents.of(component, &call.revision)?;
+            let (inputs, name) = (PluginInputs { settings, documents }, &component.manifest().name);
             let allowed = allowed(component, &call.revision);
-            let player = stand_in(self.engine, component, settings, call, &allowed)?;
+            let player = stand_in(self.engine, component, inputs, call, &allowed);
+            let player = player.map_err(|refused| {
+                CommandError::Wrong(format!("{name} for {policy}: {refused}"))
+            })?;
             self.unmeasured.extend(unmeasured(&player, call));
-            Ok(player)
+            Ok::<_, CommandError>(player)
         });
-        let name = &self.component.manifest().name;
-        let player = started.map_err(|refused: PluginRefusal| {
-            CommandError::Wrong(format!("{name} for {policy}: {refused}"))
-        })?;
-        let result = ask(player, &question, call)?;
+        let result = ask(started?, &question, call)?;
         match &result {
             Ok(answered) => self.replay_state.update(policy, &question, &answered.answer),
             Err(_) => self.faulted += 1,
@@ -135,9 +141,12 @@ impl Diff {
         let bytes = read_file(&self.recording)?;
         let mut reader = open(&self.recording, &bytes)?;
         let engine = patient_engine();
+        let documents = DocumentFiles::read(&self.data)?;
         let contender = |named: &str, settings: &Option<PathBuf>| {
             let settings = settings.as_deref().map(settings_of).transpose()?;
-            Ok::<_, CommandError>(Contender::new(&engine, load_plugin(&engine, named)?, settings))
+            let mut contender = Contender::new(&engine, load_plugin(&engine, named)?, settings);
+            contender.documents = documents.clone();
+            Ok::<_, CommandError>(contender)
         };
         let mut a = contender(&self.a, &self.settings_a)?;
         let mut b = contender(&self.b, &self.settings_b)?;

@@ -1,15 +1,17 @@
 //! Plugins that repeat recorded calls, found by digest or as named on the command line.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use evenkeel_author::patient_engine;
-use evenkeel_host::{BoundPlugin, Component, Engine, GrantLimits, shipped};
+use evenkeel_host::{
+    BoundPlugin, Component, DataDocument, DataDocuments, Engine, GrantLimits, shipped,
+};
 use evenkeel_model::{PluginFault, PolicyQuestion, RevisionAnswer};
 use evenkeel_process::sha256;
 use evenkeel_recording::{RecordedCall, RecordedGrant, RecordedRevision};
 
-use crate::command::CommandError;
+use crate::command::{CommandError, table_of};
 use crate::progress::during;
 
 /// The permissions that a plugin gets in the place of a recorded one: the recorded plugin gets the recorded ones,
@@ -52,6 +54,47 @@ pub(crate) fn load_plugin(engine: &Engine, named: &str) -> Result<Component, Com
     vetted.map_err(|refused| wrong(refused.to_string()))
 }
 
+/// Data documents of recorded revisions, found by their digests.
+#[derive(Clone, Default)]
+pub(super) struct DocumentFiles(Vec<DataDocument>);
+
+impl DocumentFiles {
+    /// Reads files of JSON or TOML.
+    pub(super) fn read(files: &[PathBuf]) -> Result<DocumentFiles, CommandError> {
+        let read = |file: &PathBuf| {
+            let name = file.display().to_string();
+            let document = DataDocument::of(&name, &table_of(file, "a data document")?);
+            document.map_err(|refused| CommandError::Wrong(refused.to_string()))
+        };
+        files.iter().map(read).collect::<Result<_, CommandError>>().map(DocumentFiles)
+    }
+
+    /// The documents of a revision that this plugin declares.
+    ///
+    /// # Errors
+    /// One is missing; the error tells how to name it.
+    pub(super) fn of(
+        &self,
+        component: &Component,
+        revision: &RecordedRevision,
+    ) -> Result<DataDocuments, CommandError> {
+        let declared = &component.manifest().data;
+        let recorded = revision.documents.iter().filter(|(name, _)| declared.contains_key(name));
+        let found = recorded.map(|(name, digest)| {
+            let document = self.0.iter().find(|document| document.digest() == digest);
+            let missing = || {
+                CommandError::Wrong(format!(
+                    "{} looked up in the data document `{name}` with the SHA-256 {}; name its file with --data FILE",
+                    revision.policy,
+                    HEXLOWER.encode(digest)
+                ))
+            };
+            Ok((name.clone(), document.ok_or_else(missing)?.clone()))
+        });
+        found.collect()
+    }
+}
+
 struct NamedPlugin {
     shown: String,
     policy: Option<String>,
@@ -61,6 +104,7 @@ struct NamedPlugin {
 pub(super) struct Plugins {
     engine: Engine,
     named: Vec<NamedPlugin>,
+    pub(super) documents: DocumentFiles,
 }
 
 impl Plugins {
@@ -76,7 +120,7 @@ impl Plugins {
             Ok(NamedPlugin { shown: file.to_owned(), policy, component })
         });
         let named = named.collect::<Result<_, CommandError>>()?;
-        Ok(Plugins { engine, named })
+        Ok(Plugins { engine, named, documents: DocumentFiles::default() })
     }
 
     pub(super) fn engine(&self) -> &Engine {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use evenkeel_author::decision::{ComparisonSide, decisions, parts_that_differ, subjects};
 use evenkeel_author::recorded::{Players, stand_in};
-use evenkeel_host::PluginGrant;
+use evenkeel_host::{PluginGrant, PluginInputs};
 use evenkeel_model::PluginFault;
 use evenkeel_recording::{
     LostChunks, RecordedCall, RecordedGrant, RecordingEntry, RecordingHeader,
@@ -13,7 +13,7 @@ use evenkeel_recording::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::player::{Plugins, allowed, ask};
+use super::player::{DocumentFiles, Plugins, allowed, ask};
 use super::record::{calls, lost_json, open};
 use crate::command::{CommandError, read_file, say};
 
@@ -25,7 +25,7 @@ const SUBJECTS_MAX: usize = 3;
 /// Repeat recorded calls and compare every answer bit for bit
 ///
 /// Decisions, states, memos and notes are compared. Each call goes to the plugin with the recorded digest: an embedded one,
-/// or one of --plugin. Exit code 1: an answer differs, or no decision was compared.
+/// or one of --plugin, with the data documents of the recorded digests, which --data names. Exit code 1: an answer differs, or no decision was compared.
 ///
 /// With --json: `calls` = `same` + `failed_alike` + differing + `not_comparable`; `same`: equal answers; `failed_alike`:
 /// calls that failed both times with the same fault; `different`: the first differing calls of `different_total`; `faulted`:
@@ -40,6 +40,9 @@ pub(crate) struct Replay {
     /// A plugin of the recording that is not embedded, or `SET/HOOK=FILE`: a plugin to run in that policy's place
     #[arg(long, value_name = "FILE")]
     plugin: Vec<String>,
+    /// A data document of the recording, JSON or TOML, found by its digest; may be repeated
+    #[arg(long, value_name = "FILE")]
+    data: Vec<PathBuf>,
     /// Only this policy's calls: `<set>/<hook>`
     #[arg(long, value_name = "POLICY")]
     policy: Option<String>,
@@ -76,7 +79,8 @@ impl Replay {
     pub(crate) fn act(&self, json: bool) -> Result<(), CommandError> {
         let bytes = read_file(&self.recording)?;
         let mut reader = open(&self.recording, &bytes)?;
-        let plugins = Plugins::new(&self.plugin)?;
+        let mut plugins = Plugins::new(&self.plugin)?;
+        plugins.documents = DocumentFiles::read(&self.data)?;
         let outcome = replay(&mut reader, &plugins, self.policy.as_deref())?;
         if json {
             let mut shown = json!(outcome);
@@ -131,7 +135,9 @@ fn again(
         };
         let settings = settings.map_err(|error| refused(error.to_string()))?;
         let allowed = allowed(&component, &call.revision);
-        stand_in(plugins.engine(), &component, settings, call, &allowed)
+        let documents = plugins.documents.of(&component, &call.revision)?;
+        let inputs = PluginInputs { settings, documents };
+        stand_in(plugins.engine(), &component, inputs, call, &allowed)
             .map_err(|error| refused(error.to_string()))
     })?;
     let result = ask(player, &call.question, call)?;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use evenkeel_author::case::CaseSubject;
 use evenkeel_author::patient_engine;
-use evenkeel_host::{BoundPlugin, Component, Engine, GrantLimits};
+use evenkeel_guests::module::Module;
+use evenkeel_host::{BoundPlugin, Component, DataDocument, Engine, GrantLimits};
 use evenkeel_model::{
     AskId, CatalogEntry, EntryKind, Hook, HookAnswer, Labels, Measures, Metric, NodeId,
     PluginFault, PluginState, PolicyName, PolicyQuestion, RoomId, RoomRow, Row, SessionId,
@@ -18,7 +19,7 @@ use evenkeel_recording::{
 use serde_json::{Value, json};
 
 use super::diff::{Contender, diff, side_json, side_said};
-use super::player::{Plugins, load_plugin};
+use super::player::{DocumentFiles, Plugins, load_plugin};
 use super::record::recorded_about;
 use super::replay::{ReplayOutcome, replay};
 use crate::command::CommandError;
@@ -121,6 +122,7 @@ impl Scene {
             settings: policy.settings().into(),
             seed: 99,
             grant: RecordedGrant { subject_metrics, node_metrics, ops },
+            documents: Vec::new(),
             redacted: false,
         });
         let (rng, states) = (Lcg(11), BTreeMap::new());
@@ -573,4 +575,30 @@ fn diff_sides_carry_their_own_states() {
     for (id, state) in &own.states {
         assert_eq!(slower.state_of(&own.revision.policy, *id), Some(state), "session {id}");
     }
+}
+
+#[test]
+fn documents_of_a_recording_are_found_by_digest() {
+    let engine = patient_engine();
+    let data = json!({"tenants": {"type": "object"}});
+    let plugin = Module::honest(Hook::Routing).manifest_key("data", data).build();
+    let component = Component::vet(&engine, &plugin).unwrap();
+    let document = DataDocument::of("tenants", &json!({"acme": {}})).unwrap();
+    let scene = Scene::of(&engine, "route-nearest", Hook::Routing, json!({}));
+    let mut revision = RecordedRevision::clone(&scene.revision);
+    revision.documents = vec![("tenants".into(), *document.digest())];
+    let other = Written::new("other.json", b"{}");
+    let right = Written::new("tenants.toml", b"[acme]\n");
+    let read = |files: &[&Written]| {
+        let files: Vec<PathBuf> = files.iter().map(|file| file.to_path_buf()).collect();
+        DocumentFiles::read(&files).unwrap_or_else(|_| panic!("they are readable"))
+    };
+    let found = read(&[&other, &right]).of(&component, &revision);
+    assert_eq!(found.ok(), Some([("tenants".into(), document)].into()));
+    let Err(CommandError::Wrong(words)) = read(&[&other]).of(&component, &revision) else {
+        panic!("it is missing")
+    };
+    assert!(words.contains("call/routing looked up in the data document `tenants`"), "{words}");
+    let none = read(&[]).of(&shipped(&engine, "route-nearest"), &revision);
+    assert!(none.is_ok_and(|none| none.is_empty()), "the plugin declares no document");
 }

@@ -172,8 +172,13 @@ impl TrialComparison {
 }
 
 fn not_installed(refused: &PluginRefusal, call: &RecordedCall, given: bool) -> CommandError {
-    let of_settings = matches!(refused, PluginRefusal::Setting { .. } | PluginRefusal::Settings(_));
-    let hint = if of_settings && !given { "; `--settings` names others" } else { "" };
+    let hint = match refused {
+        PluginRefusal::Setting { .. } | PluginRefusal::Settings(_) if !given => {
+            "; `--settings` names others"
+        }
+        PluginRefusal::Document { .. } => "; `--data` names others",
+        _ => "",
+    };
     CommandError::Wrong(format!("in the place of {}: {refused}{hint}", call.revision.policy))
 }
 

@@ -1,9 +1,9 @@
 use super::*;
 
-const TEXT: &str = "[routing]\nplugin = \"x\"\n[routing.settings]\nsteps = [\"cap\", 7]\n";
+const TEXT: &str = "[routing]\nplugin = \"x\"\ndata = { tenants = \"t.json\" }\n[routing.settings]\nsteps = [\"cap\", 7]\n";
 
 fn found(path: &str) -> &'static str {
-    &TEXT[place(TEXT, "routing", path).unwrap()]
+    &TEXT[place(TEXT, "routing", "settings", path).unwrap()]
 }
 
 #[test]
@@ -17,5 +17,10 @@ fn setting_is_found_by_path() {
 fn missing_setting_shows_its_parent() {
     assert_eq!(found("/steps/9"), "[\"cap\", 7]");
     assert_eq!(found("/nothing"), "[routing.settings]");
-    assert_eq!(place(TEXT, "admission", "/steps"), None);
+    assert_eq!(place(TEXT, "admission", "settings", "/steps"), None);
+}
+
+#[test]
+fn document_is_found_by_name() {
+    assert_eq!(&TEXT[place(TEXT, "routing", "data", "tenants").unwrap()], "\"t.json\"");
 }

@@ -11,8 +11,18 @@ fn guest(engine: &Engine) -> Guest {
     let component = Component::vet(engine, plugin.bytes).unwrap();
     let grant = PluginGrant::of(component.manifest(), &GrantLimits::default());
     let (hook, settings, catalog) = (Hook::Routing, "{}".to_owned(), Vec::new());
-    let recipe =
-        Recipe { engine: engine.clone(), component, hook, settings, seed: 7, catalog, grant };
+    let (data, documents) = Default::default();
+    let recipe = Recipe {
+        engine: engine.clone(),
+        component,
+        hook,
+        settings,
+        data,
+        documents,
+        seed: 7,
+        catalog,
+        grant,
+    };
     Guest::start(&recipe, &mut PluginLog::default()).unwrap()
 }
 

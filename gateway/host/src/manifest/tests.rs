@@ -47,7 +47,7 @@ fn other_contract_is_refused_with_both_versions() {
         value["contract"] = json!(other);
         assert_eq!(
             read(&value),
-            Err(PluginRefusal::Contract { found: other.into(), spoken: "0.1.0" })
+            Err(PluginRefusal::Contract { found: other.into(), spoken: "0.1.1" })
         );
     }
 }

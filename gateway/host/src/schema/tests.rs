@@ -171,3 +171,18 @@ fn schema_errors_have_no_control_characters() {
     let long = schema(json!({"properties": {"l".repeat(5_000): {"type": "string"}}}));
     assert_eq!(long.complete(json!({"other": 1})).unwrap_err().expected.len(), LINE_BYTES_MAX);
 }
+
+#[test]
+fn members_beyond_the_properties_have_a_schema() {
+    let schema = Schema::new(json!({
+        "type": "object", "properties": {"on": {"type": "boolean", "default": true}},
+        "additionalProperties": {"type": "object", "properties": {"cap": {"type": "integer", "default": 9}}}
+    }))
+    .unwrap();
+    let whole = schema.complete(json!({"acme": {}})).unwrap();
+    assert_eq!(whole, json!({"acme": {"cap": 9}, "on": true}));
+    assert_eq!(schema.complete(json!({"on": {}})).unwrap_err().path, "$.on");
+    assert_eq!(schema.complete(json!({"acme": {"cap": ""}})).unwrap_err().path, "$.acme.cap");
+    let bad = Schema::new(json!({"type": "object", "additionalProperties": "none"}));
+    assert_eq!(bad.unwrap_err().expected, "true, false or a schema");
+}

@@ -113,7 +113,7 @@ fn c_policy_reads_texts_and_fractions() {
     let source = folder.join("settings.c");
     std::fs::write(&source, SETTINGS.replace("HEADER", &header)).unwrap();
     let manifest = json!({
-        "name": "settings-c", "version": "1.0.0", "contract": "0.1.0", "hooks": ["scenario"],
+        "name": "settings-c", "version": "1.0.0", "contract": "0.1.1", "hooks": ["scenario"],
         "settings": {"type": "object"},
     });
     std::fs::write(folder.join("settings.json"), manifest.to_string()).unwrap();

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use evenkeel_host::{BoundPlugin, Component, LogLevel, PluginRefusal};
+use evenkeel_host::{
+    BoundPlugin, Component, DataDocument, DataDocuments, LogLevel, PluginInputs, PluginRefusal,
+};
 use evenkeel_model::{
     CatalogEntry, EntryKind, Hook, HookAnswer, Labels, Measures, Metric, NodeId, PluginState,
     PolicyQuestion, RegionId, RoomId, RoomRow, Row, SessionId, SessionRow,
@@ -94,9 +96,16 @@ fn answers(bytes: &[u8]) -> String {
         manifest.name, manifest.version, manifest.contract, manifest.state_schema
     );
     let (good, bad) = settings(&manifest.name);
+    let facts = json!({"live": {"height": 1080, "rate": 0.25}, "call": {}});
+    let documents: DataDocuments = manifest
+        .data
+        .keys()
+        .map(|name| (Arc::clone(name), DataDocument::of(name, &facts).unwrap()))
+        .collect();
     for hook in manifest.hooks {
         let install = |settings: &Value| {
-            BoundPlugin::install(roomy(), &component, hook, settings.clone(), catalog(), 42)
+            let inputs = PluginInputs { settings: settings.clone(), documents: documents.clone() };
+            BoundPlugin::install(roomy(), &component, hook, inputs, catalog(), 42)
         };
         // The gateway's own messages may change.
         let refused = match install(&bad).err() {

@@ -14,14 +14,14 @@ fn scenario(pages: u32, init: &str, resolve: &str) -> Vec<u8> {
         r#"(module
             (memory (export "memory") {pages})
             (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 1024)
-            (func (export "evenkeel:policy/guest@0.1.0#init")
+            (func (export "evenkeel:policy/guest@0.1.1#init")
                 (param i32 i32 i32 i32 i32 i32 i32 i32 i64) (result i32) {init} i32.const 0)
-            (func (export "evenkeel:policy/guest@0.1.0#catalog") (param i32 i32))
-            (func (export "evenkeel:policy/guest@0.1.0#migrate")
+            (func (export "evenkeel:policy/guest@0.1.1#catalog") (param i32 i32))
+            (func (export "evenkeel:policy/guest@0.1.1#migrate")
                 (param i32 i32 i32 i32 i32) (result i32) unreachable)
-            (func (export "evenkeel:policy/guest@0.1.0#migrate-memo")
+            (func (export "evenkeel:policy/guest@0.1.1#migrate-memo")
                 (param i32 i32 i32) (result i32) unreachable)
-            (func $resolve (export "evenkeel:policy/scenario@0.1.0#resolve")
+            (func $resolve (export "evenkeel:policy/scenario@0.1.1#resolve")
                 (param i32 i32 i32 i32) (result i32) {resolve}))"#
     );
     let mut module = wat::parse_str(text).unwrap();
@@ -32,7 +32,7 @@ fn scenario(pages: u32, init: &str, resolve: &str) -> Vec<u8> {
     wit_component::embed_component_metadata(&mut module, &wit, world, StringEncoding::UTF8)
         .unwrap();
     let manifest = json!({
-        "name": "by-hand", "version": "1", "contract": "0.1.0", "hooks": ["scenario"],
+        "name": "by-hand", "version": "1", "contract": "0.1.1", "hooks": ["scenario"],
         "settings": {"type": "object"}
     });
     with_section(&module, "evenkeel:manifest", manifest.to_string().as_bytes())

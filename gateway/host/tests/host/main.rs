@@ -6,6 +6,7 @@ mod c;
 mod calm;
 mod compatibility;
 mod contract;
+mod data;
 mod determinism;
 mod faults;
 mod fixtures;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use evenkeel_host::CallBudgets;
 use evenkeel_host::limits::{
-    BINARY_BYTES_MAX, DEFAULTS_BYTES_MAX, DIAG_CALLS_MAX, LINE_BYTES_MAX, LINES_BURST,
-    LINES_PER_SECOND, MANIFEST_BYTES_MAX, MEMO_BYTES_MAX, MEMORY_BYTES_MAX, NOTE_KEY_BYTES_MAX,
-    NOTES_MAX, REASONS_MAX, STATE_BYTES_MAX, TABLE_ENTRIES_MAX,
+    BINARY_BYTES_MAX, DEFAULTS_BYTES_MAX, DIAG_CALLS_MAX, DOCUMENT_BYTES_MAX, DOCUMENTS_MAX,
+    LINE_BYTES_MAX, LINES_BURST, LINES_PER_SECOND, LOOKUP_BYTES_MAX, MANIFEST_BYTES_MAX,
+    MEMO_BYTES_MAX, MEMORY_BYTES_MAX, NOTE_KEY_BYTES_MAX, NOTES_MAX, REASONS_MAX, STATE_BYTES_MAX,
+    TABLE_ENTRIES_MAX,
 };
 use serde_json::{Value, json};
 use wit_bindgen_core::{Files, WorldGenerator};
@@ -48,7 +49,7 @@ const FIELDS: &[Field] = &[
         name: "contract",
         form: "string",
         otherwise: None,
-        doc: "The version of the contract that it was built for: `0.1.0`. A gateway accepts versions that differ from its own in the last number only.",
+        doc: "The version of the contract that it was built for: `0.1.1`. A gateway accepts versions that differ from its own in the last number only.",
     },
     Field {
         name: "hooks",
@@ -61,6 +62,12 @@ const FIELDS: &[Field] = &[
         form: "object",
         otherwise: None,
         doc: "The JSON Schema of its settings, with `\"type\": \"object\"`.",
+    },
+    Field {
+        name: "data",
+        form: "object",
+        otherwise: Some("none"),
+        doc: "The JSON Schemas of the data documents in which it looks up, by name, each with `\"type\": \"object\"`. A name has 1 to 64 lower-case letters, digits and hyphens.",
     },
     Field {
         name: "state_schema",
@@ -102,7 +109,7 @@ const FIELDS: &[Field] = &[
 
 /// Every generated file: path below the SDK's folder, and text.
 fn files() -> Vec<(String, String)> {
-    let modules = ["guest", "admission", "routing", "degradation", "scenario"];
+    let modules = ["guest", "data", "admission", "routing", "degradation", "scenario"];
     let bindings = modules.map(|name| (format!("src/wit/{name}.rs"), bindings(name)));
     let mut files = vec![
         ("REFERENCE.md".to_owned(), reference()),
@@ -113,24 +120,28 @@ fn files() -> Vec<(String, String)> {
     files
 }
 
-/// The Rust SDK's bindings of the interface that all plugins export, or of a hook's.
+/// The Rust SDK's bindings of the interface that all plugins export, of a hook's, or of `data`, which plugins import.
 fn bindings(module: &str) -> String {
+    let is_import = module == "data";
+    let word = if is_import { "import" } else { "export" };
     let (mut world, mut items) =
-        (module.to_owned(), format!("export evenkeel:policy/{module}@0.1.0;"));
+        (module.to_owned(), format!("{word} evenkeel:policy/{module}@0.1.1;"));
     let mut options = Opts {
         format: true,
-        pub_export_macro: true,
-        export_macro_name: Some(format!("export_{module}")),
+        pub_export_macro: !is_import,
+        export_macro_name: (!is_import).then(|| format!("export_{module}")),
         default_bindings_module: Some(format!("evenkeel_plugin_sdk::wit::{module}")),
         generate_all: true,
         ..Opts::default()
     };
     if module == "guest" {
-        items.insert_str(0, "import evenkeel:policy/diag@0.1.0; ");
+        items.insert_str(0, "import evenkeel:policy/diag@0.1.1; ");
+    } else if is_import {
+        world += "-reader";
     } else {
         world += "-hook";
         let types = WithOption::Path("crate::wit::guest::evenkeel::policy::types".to_owned());
-        options.with.push(("evenkeel:policy/types@0.1.0".to_owned(), types));
+        options.with.push(("evenkeel:policy/types@0.1.1".to_owned(), types));
     }
     let mut resolve = Resolve::default();
     resolve.push_path(sdk().join("wit")).unwrap();
@@ -164,7 +175,7 @@ fn reference_matches_registry_wit_and_limits() {
 fn manifest_fields_match_the_reference() {
     let whole = json!({
         "name": "whole", "version": "1", "contract": "0.1.0", "hooks": ["scenario"],
-        "settings": {"type": "object"}, "state_schema": 0, "subject_metrics": [], "node_metrics": [],
+        "settings": {"type": "object"}, "data": {}, "state_schema": 0, "subject_metrics": [], "node_metrics": [],
         "ops": [], "reasons": [], "cost": {}
     });
     let vet = |manifest: &Value| {
@@ -215,19 +226,22 @@ fn manifest(out: &mut String) {
         row(out, &[&format!("`{name}`"), form, otherwise.unwrap_or("refused"), doc]);
     }
     *out += "\n**Settings** reach `init` as one JSON object, validated by the schema, with defaults filled in. The schema may use `type` \
-             (one of `object`, `array`,\n`string`, `boolean`, `integer`, `number`), `properties`, `required`, `additionalProperties` (true or \
-             false), `items`, `enum`,\n`minimum`, `maximum`, `default`, and of all patterns that of durations, \
+             (one of `object`, `array`,\n`string`, `boolean`, `integer`, `number`), `properties`, `required`, `additionalProperties` (true, \
+             false or a schema), `items`, `enum`,\n`minimum`, `maximum`, `default`, and of all patterns that of durations, \
              `^[0-9]+([.][0-9]+)?(ms|s|m|h)$`,\nand that of bit rates, `^[0-9]+([.][0-9]+)? (kbit/s|Mbit/s|Gbit/s)$`. `title`, `description`, `unit`, `examples`, `format`, `deprecated` and keywords that begin with `$` or `x-` \
-             are annotations. A plugin with any other keyword in its\nschema is refused, since a bound that is not enforced is worse than none.\n\n";
+             are annotations. A plugin with any other keyword in its\nschema is refused, since a bound that is not enforced is worse than none.\n\n\
+             **Data documents** are objects that pass such a schema, with defaults filled in; one that nobody gave is `{}`.\n\n";
 }
 
 fn interfaces(out: &mut String, wit: &Wit) {
     let all = wit.interfaces();
-    *out += "## The interfaces\n\nA plugin exports `guest` and the hooks that its manifest names, and imports `diag` or nothing.\n\n";
-    for name in ["guest", "admission", "routing", "degradation", "scenario", "diag", "types"] {
+    *out += "## The interfaces\n\nA plugin exports `guest` and the hooks that its manifest names, and imports `diag`, `data` or nothing.\n\n";
+    for name in
+        ["guest", "admission", "routing", "degradation", "scenario", "diag", "data", "types"]
+    {
         interface(out, name, &all[name]);
     }
-    assert_eq!(all.len(), 7, "the reference covers each interface");
+    assert_eq!(all.len(), 8, "the reference covers each interface");
 }
 
 fn interface(out: &mut String, name: &str, of: &Interface) {
@@ -266,11 +280,14 @@ fn limits(out: &mut String) {
         row(out, &[call, &format!("{} ms", most.as_millis())]);
     }
     *out += "\n## Space\n\n| of | at most |\n|---|---|\n";
-    let sizes: [(&str, String); 12] = [
+    let sizes: [(&str, String); 15] = [
         ("a plugin's bytes", bytes(BINARY_BYTES_MAX)),
         ("its manifest", bytes(MANIFEST_BYTES_MAX)),
         ("reasons of its own", REASONS_MAX.to_string()),
         ("settings added by defaults", bytes(DEFAULTS_BYTES_MAX)),
+        ("its data documents", DOCUMENTS_MAX.to_string()),
+        ("a data document, as compact JSON", bytes(DOCUMENT_BYTES_MAX)),
+        ("the value that a lookup returns", bytes(LOOKUP_BYTES_MAX)),
         ("memory of an instance", bytes(MEMORY_BYTES_MAX)),
         ("entries of a function table", TABLE_ENTRIES_MAX.to_string()),
         ("the state of one session or room", bytes(STATE_BYTES_MAX)),
@@ -390,6 +407,7 @@ fn core_module(out: &mut String, wit: &Wit) {
         ("degradation", true),
         ("scenario", true),
         ("diag", false),
+        ("data", false),
     ] {
         let found = wit.resolve.interfaces.iter().find(|(_, of)| of.name.as_deref() == Some(name));
         let (_, of) = found.unwrap();

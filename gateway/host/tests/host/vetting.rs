@@ -120,7 +120,7 @@ fn wasi_import_is_refused_with_build_advice() {
 fn other_contract_version_is_refused_with_both() {
     let module = wat::parse_str(r#"(module (import "evenkeel:policy/diag@0.2.0" "log" (func)))"#);
     let refused = refusal(&module.unwrap());
-    assert_eq!(refused, PluginRefusal::Contract { found: "0.2.0".into(), spoken: "0.1.0" });
+    assert_eq!(refused, PluginRefusal::Contract { found: "0.2.0".into(), spoken: "0.1.1" });
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn records(hook: Hook, revision: &str) -> PolicyRecords {
         digest: Arc::clone(&digest),
         settings: serde_json::json!({"spares": 2}),
         origin: "pushed".into(),
+        documents: Default::default(),
     };
     let record = PolicyRecord { policy, configured: None, life, plugins: vec![plugin] };
     PolicyRecords { records: vec![record], files: [(digest, bytes)].into() }
@@ -235,6 +236,25 @@ fn plugins_are_kept_beside_the_records_that_name_them() {
     fs::write(plugin, "forged").unwrap();
     assert!(folder.open().begin(&of(Hook::Admission)).0.files.is_empty(), "its digest differs");
     assert!(!plugin.exists());
+}
+
+#[test]
+fn documents_are_kept_beside_their_plugins() {
+    let folder = Folder::new();
+    let mut noted = records(Hook::Routing, "first");
+    let (digest, bytes) = (record::digest(b"{}"), Bytes::from_static(b"{}"));
+    noted.records[0].plugins[0].documents = [("tenants".into(), Arc::clone(&digest))].into();
+    noted.files.insert(Arc::clone(&digest), bytes.clone());
+    let mut memory = folder.open();
+    let (_, keeper) = memory.begin(&of(Hook::Routing));
+    keeper.note(noted.clone());
+    drop(memory);
+    let kept = || folder.open().begin(&of(Hook::Routing)).0;
+    assert_eq!((kept().records, kept().files), (noted.records, noted.files));
+    let is_document = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "json");
+    let document = folder.plugins().into_iter().find(is_document).unwrap();
+    fs::write(document, "{\"forged\": 1}").unwrap();
+    assert!(!kept().files.contains_key(&digest), "its digest differs");
 }
 
 #[test]

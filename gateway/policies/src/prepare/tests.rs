@@ -7,6 +7,7 @@ use evenkeel_core::{Gateway, GatewayEffect};
 use evenkeel_guests::module::{Module, SCRATCH, answer, list, word_at};
 use evenkeel_model::{GatewayLimits, Hook, PluginFault};
 use evenkeel_revisions::RolloutRules;
+use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
@@ -52,6 +53,7 @@ fn source(bytes: Vec<u8>) -> PluginSource {
     PluginSource {
         bytes,
         settings,
+        documents: SourceDocuments::Changed(DataDocuments::new()),
         origin,
         configured: None,
         seed,
@@ -279,6 +281,66 @@ fn push_without_settings_keeps_those_of_its_plugin() {
     let other = host::shipped().iter().find(|shipped| shipped.name == "admit-capacity").unwrap();
     let other = world.prepare(source(other.bytes.to_vec()));
     assert_eq!(other.code, Some("hook-unanswered"), "refused for the hook, not the settings");
+}
+
+/// A plugin that declares the document `tenants`.
+fn with_tenants() -> Vec<u8> {
+    let tenants = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    Module::honest(Hook::Routing).manifest_key("data", json!({"tenants": tenants})).build()
+}
+
+fn with_document(tenants: &Value) -> PluginSource {
+    let document = DataDocument::of("tenants", tenants).unwrap();
+    let documents = SourceDocuments::Changed([("tenants".into(), document)].into());
+    PluginSource { documents, ..source(with_tenants()) }
+}
+
+#[test]
+fn changed_document_is_rolled_out_as_a_revision() {
+    let mut world = World::start();
+    let first = world.prepare(source(with_tenants()));
+    let gold = world.prepare(with_document(&json!({"acme": "gold"})));
+    assert_eq!((gold.outcome, &gold.previous), (RolloutOutcome::Activated, &first.revision));
+    let again = world.prepare(source(with_tenants()));
+    let unchanged = (RolloutOutcome::Unchanged, gold.revision.clone());
+    assert_eq!((again.outcome, again.revision), unchanged, "the plugin keeps its document");
+    let refused = world.prepare(with_document(&json!({"acme": 7})));
+    assert_eq!(refused.code, Some("document"));
+    assert!(refused.reason.unwrap().contains("`tenants` at `/acme`"));
+    let strategy = Some(Strategy { shadow: Duration::ZERO, ..strategy() });
+    let how = ActivationOptions { strategy, ..ActivationOptions::at_once(Actor::Operator) };
+    let canary = PluginSource { how, ..with_document(&json!({"acme": "silver"})) };
+    assert_eq!(world.prepare(canary).outcome, RolloutOutcome::Started);
+    let view = world.view();
+    let text = |plugin: &crate::PluginView| plugin.documents["tenants"].text().to_vec();
+    assert_eq!(text(&view.active), br#"{"acme":"gold"}"#);
+    assert_eq!(text(&view.candidate), br#"{"acme":"silver"}"#);
+    // Another plugin has no use for the document.
+    assert_eq!(world.prepare(forced(shipped())).outcome, RolloutOutcome::Activated);
+    assert!(world.view().active.documents.is_empty());
+}
+
+#[test]
+fn document_continues_at_a_standby_and_after_a_restart() {
+    let folder = Folder::new();
+    let mut world = World::begin(&folder, with_tenants());
+    let gold = world.prepare(with_document(&json!({"acme": "gold"}))).revision;
+    let records = world.records();
+    let mut standby = World::start();
+    let mut lost = records.clone();
+    lost.files.retain(|_, file| !file.starts_with(b"{"));
+    standby.restore(lost);
+    assert_eq!(standby.policies.not_loaded().count(), 1, "its document is missing");
+    standby.policies.govern(TrustRules::default(), &mut standby.gateway, Instant::now());
+    standby.restore(records);
+    assert_eq!(standby.names()[0], gold);
+    drop(world);
+    let next = World::begin(&folder, with_tenants());
+    for world in [&next, &standby] {
+        let documents = &world.view().active.documents;
+        assert_eq!(documents["tenants"].text().as_ref(), br#"{"acme":"gold"}"#);
+    }
+    assert_eq!(next.names()[0], gold);
 }
 
 #[test]

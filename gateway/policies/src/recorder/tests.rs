@@ -1,3 +1,4 @@
+use evenkeel_guests::module::Module;
 use evenkeel_model::{DecisionOutcome, Hook, PluginState, PolicyName, RoomId, Row, SessionRow};
 use evenkeel_recording::records;
 use serde_json::json;
@@ -276,4 +277,20 @@ fn listener_gets_chunks_and_missed_calls() {
     }
     assert_eq!(calls(&all).iter().map(|call| call.ask.0).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(missed.load(Relaxed), 2);
+}
+
+#[test]
+fn documents_are_recorded_by_digest() {
+    let engine = host::Engine::new();
+    let data = json!({"tenants": {"type": "object"}});
+    let plugin = Module::honest(Hook::Routing).manifest_key("data", data).build();
+    let component = host::Component::vet(&engine, &plugin).unwrap();
+    let document = host::DataDocument::of("tenants", &json!({"acme": {}})).unwrap();
+    let (settings, digest) = (json!({}), *document.digest());
+    let documents = [("tenants".into(), document)].into();
+    let inputs = host::PluginInputs { settings, documents };
+    let policy =
+        host::BoundPlugin::install(&engine, &component, Hook::Routing, inputs, Vec::new(), 7);
+    let recorded = revision(&policy.unwrap(), &name());
+    assert_eq!(recorded.documents, vec![(Arc::from("tenants"), digest)]);
 }

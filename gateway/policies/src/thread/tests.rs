@@ -67,7 +67,7 @@ impl World {
             name: "route-nearest".into(),
             title: "route-nearest".into(),
             origin: "pushed".into(),
-            settings,
+            inputs: settings.into(),
             bytes: Bytes::new(),
             digest: "".into(),
             seal,

@@ -38,6 +38,7 @@ fn revision(hook: Hook, settings: &str) -> Arc<RecordedRevision> {
             node_metrics: vec![Metric::Load, Metric::Delay],
             ops: vec![Op::Cap, Op::VoiceOnly],
         },
+        documents: Vec::new(),
         redacted: false,
     })
 }

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use evenkeel_control::Actor;
 use evenkeel_model::GatewayLimits;
-use evenkeel_policies::ActivationOptions;
+use evenkeel_policies::{ActivationOptions, DataDocuments, SourceDocuments};
 
 use super::*;
 
@@ -12,7 +12,8 @@ const MANY: usize = 16;
 fn source(bytes: Vec<u8>) -> PluginSource {
     let (settings, origin, seed, arrived) = (None, "embedded".into(), 7, Instant::now());
     let how = ActivationOptions::at_once(Actor::File);
-    PluginSource { bytes, settings, origin, configured: None, seed, arrived, how }
+    let documents = SourceDocuments::Whole(DataDocuments::new());
+    PluginSource { bytes, settings, documents, origin, configured: None, seed, arrived, how }
 }
 
 #[test]

@@ -344,8 +344,27 @@ async fn rebuilt_plugin_is_rolled_out() {
     std::fs::write(&file, custom).unwrap();
     assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, ["call/routing"]);
     let watched = watched(&world.folder.place(), &world.folder.load());
-    let here = WatchedFolders { folders: [world.folder.policies()].into(), plugins: [file].into() };
+    let here = WatchedFolders { folders: [world.folder.policies()].into(), files: [file].into() };
     assert_eq!(watched, here);
+}
+
+#[tokio::test]
+async fn data_document_is_read_with_its_binding() {
+    let mut world = World::start();
+    let file = world.folder.policies().join("tenants.json");
+    std::fs::write(&file, "{\"acme\": \"gold\"}").unwrap();
+    let data = "data = { tenants = \"tenants.json\" }\nsettings = { spares";
+    let bound = CALL.replace("settings = { spares", data);
+    let refused = ["call/routing is refused for document"];
+    let asked = world.save(&bound, RolloutOutcome::Activated).await;
+    assert_eq!(asked, refused, "route-nearest declares no document");
+    let settings = world.folder.load();
+    assert!(watched(&world.folder.place(), &settings).files.contains(&file));
+    let before = configured(&settings);
+    std::fs::write(&file, "{ \"acme\":\"gold\" }").unwrap();
+    assert_eq!(configured(&settings), before, "the same content");
+    std::fs::write(&file, "{\"acme\": \"silver\"}").unwrap();
+    assert_ne!(configured(&settings), before);
 }
 
 #[tokio::test]

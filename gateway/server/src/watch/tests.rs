@@ -17,8 +17,8 @@ const BOTH: EventKind = EventKind::Modify(ModifyKind::Name(RenameMode::Both));
 const MODE: EventKind = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
 
 fn watched(folder: &Path) -> WatchedFolders {
-    let plugins = BTreeSet::from([folder.join("mine.wasm")]);
-    WatchedFolders { folders: BTreeSet::from([folder.to_owned()]), plugins }
+    let files = BTreeSet::from([folder.join("mine.wasm")]);
+    WatchedFolders { folders: BTreeSet::from([folder.to_owned()]), files }
 }
 
 /// A folder with events made by the test.

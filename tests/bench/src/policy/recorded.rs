@@ -172,6 +172,7 @@ mod tests {
             settings: "{}".into(),
             seed: 0,
             grant: RecordedGrant::default(),
+            documents: Vec::new(),
             redacted: false,
         };
         let question = PolicyQuestion::Place {

@@ -33,6 +33,7 @@ fn recording(test: &str, settings: &Value) -> Written {
         settings: policy.settings().into(),
         seed: 3,
         grant: RecordedGrant::default(),
+        documents: Vec::new(),
         redacted: false,
     });
     let catalog = Arc::new(RecordedCatalog::default());

@@ -4,12 +4,12 @@ wit_bindgen::generate!({
     inline: "
         package test:guest;
         world every-hook {
-            import evenkeel:policy/diag@0.1.0;
-            export evenkeel:policy/guest@0.1.0;
-            export evenkeel:policy/admission@0.1.0;
-            export evenkeel:policy/routing@0.1.0;
-            export evenkeel:policy/degradation@0.1.0;
-            export evenkeel:policy/scenario@0.1.0;
+            import evenkeel:policy/diag@0.1.1;
+            export evenkeel:policy/guest@0.1.1;
+            export evenkeel:policy/admission@0.1.1;
+            export evenkeel:policy/routing@0.1.1;
+            export evenkeel:policy/degradation@0.1.1;
+            export evenkeel:policy/scenario@0.1.1;
         }
     ",
     path: "../../../../plugin-sdk/wit",
