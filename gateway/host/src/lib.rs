@@ -6,7 +6,10 @@
 
 #![deny(missing_docs)]
 
+mod arguments;
+mod calls;
 mod engine;
+mod flat;
 mod guest;
 mod hooks;
 mod isolation;

@@ -37,10 +37,10 @@ fn instance_is_prepared_without_a_processor() {
 fn call_after(elapsed: Duration, budget: CallBudget) -> Result<(), PluginFault> {
     let engine = Engine::new();
     let mut guest = guest(&engine);
-    let base = guest.base.clone();
-    run(&engine, &mut guest.store, budget, 0, |store| {
+    let Guest { store, calls, .. } = &mut guest;
+    run(&engine, store, budget, 0, |store| {
         (0..ticks(elapsed)).for_each(|_| store.engine().increment_epoch());
-        base.call_catalog(store, &[])
+        calls.catalog(store, &[])
     })
 }
 
