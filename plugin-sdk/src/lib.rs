@@ -111,6 +111,8 @@ mod catalog;
 mod degradation;
 mod device;
 mod diag;
+#[doc(hidden)]
+pub mod flat;
 mod frame;
 mod guest;
 mod id;

@@ -67,7 +67,7 @@ impl Calls {
     ) -> Outcome<Result<BlobsResult, String>> {
         match self {
             Calls::Component(calls) => calls.base.call_migrate(store, from, states),
-            Calls::Flat(calls) => calls.migrate(store, from, states),
+            Calls::Flat(calls) => calls.migrate(store, from, &states),
         }
     }
 

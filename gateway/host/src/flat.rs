@@ -308,12 +308,12 @@ impl FlatCalls {
         &mut self,
         store: &mut Store<StoreData>,
         from: u32,
-        states: BlobsParam<'_>,
+        states: &BlobsParam<'_>,
     ) -> wasmtime::Result<Result<BlobsResult, String>> {
         let at = self.ask_guest(store, MIGRATE, |to| {
             to.take(20, 4)?;
             to.word(0, from)?;
-            to.blobs(4, &states)
+            to.blobs(4, states)
         })?;
         let mut answer = self.answer(store);
         Ok(if answer.is_err(at)? { Err(answer.text(at, 4)?) } else { Ok(answer.blobs(at, 4)?) })
