@@ -216,9 +216,15 @@ fn is_flat(outline: &Outline<'_>, manifest: &Manifest) -> Result<bool, PluginRef
     for (interface, functions) in [("guest", &flat::GUEST[..])].into_iter().chain(hooks) {
         for function in functions {
             let name = flat::export(interface, &manifest.contract, function);
-            if !has(&name) {
-                return Err(PluginRefusal::ExportMissing(name.into()));
+            if has(&name) {
+                continue;
             }
+            // A function that is missing altogether is named by its usual export.
+            let is_only_flat_missing = name.strip_prefix(flat::PREFIX).is_some_and(has);
+            return match is_only_flat_missing {
+                true => Err(PluginRefusal::ExportMissing(name.into())),
+                false => Ok(false),
+            };
         }
     }
     Ok(true)
