@@ -17,6 +17,11 @@ fn guest(engine: &Engine) -> Guest {
 }
 
 #[test]
+fn shipped_plugin_is_called_flat() {
+    assert!(matches!(guest(&Engine::new()).calls, Calls::Flat(_)));
+}
+
+#[test]
 fn instance_is_prepared_without_a_processor() {
     let engine = Engine::new();
     let prepared = AtomicBool::new(false);

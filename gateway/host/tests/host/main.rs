@@ -9,6 +9,7 @@ mod contract;
 mod determinism;
 mod faults;
 mod fixtures;
+mod flat;
 mod grants;
 mod guests;
 mod hooks;
