@@ -375,7 +375,10 @@ impl<'a> States<'a> {
             }
             changed.push((row, state(bytes)));
         }
-        // Stable sort, so that the last state of a row wins. Usually the list is sorted already.
+        if changed.is_sorted_by(|(row, _), (next, _)| row < next) {
+            return Ok(changed);
+        }
+        // Stable sort, so that the last state of a row wins.
         changed.sort_by_key(|(row, _)| *row);
         changed.dedup_by(|later, earlier| {
             let same = later.0 == earlier.0;

@@ -5,7 +5,7 @@ fn blobs(offsets: &[u32], bytes: usize) -> BlobsResult {
 }
 
 fn state(plugin: &str, schema: u32) -> PluginState {
-    PluginState { plugin: plugin.into(), schema, bytes: Box::new([1]) }
+    PluginState { plugin: plugin.into(), schema, bytes: [1].into() }
 }
 
 #[test]
