@@ -35,6 +35,8 @@ use crate::store::bindings::exports::evenkeel::policy::{
 
 /// Resolution of budgets.
 const TICK: Duration = Duration::from_millis(1);
+const TICK_NANOS: u32 = TICK.subsec_nanos();
+const TICKS_PER_SECOND: u64 = 1_000;
 
 /// Compiles and runs plugins; one per process. Clones share it.
 ///
@@ -313,8 +315,10 @@ impl Drop for RunningCall<'_> {
 
 /// Number of ticks that cover `budget`, wherever within a tick the call begins.
 pub(crate) fn ticks(budget: Duration) -> u64 {
-    let whole = budget.as_nanos().div_ceil(TICK.as_nanos());
-    u64::try_from(whole).unwrap_or(u64::MAX >> 1).saturating_add(1).min(u64::MAX >> 1)
+    // Not by `as_nanos`: each call would divide 128 bits.
+    let whole = budget.as_secs().saturating_mul(TICKS_PER_SECOND);
+    let rest = u64::from(budget.subsec_nanos().div_ceil(TICK_NANOS));
+    whole.saturating_add(rest).saturating_add(1).min(u64::MAX >> 1)
 }
 
 fn tick(shared: &TickerState, engine: &wasmtime::Engine) {
