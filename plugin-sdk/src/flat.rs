@@ -508,7 +508,7 @@ pub unsafe fn resolve<P: Policy + Scenario>(at: *const u8) -> *const u8 {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! flat_export {
-    ($name:literal, $function:ident, $policy:ty) => {
+    ($name:tt, $function:ident, $policy:ty) => {
         const _: () = {
             #[unsafe(export_name = $name)]
             unsafe extern "C" fn exported(at: *const u8) -> *const u8 {
