@@ -44,6 +44,9 @@ pub(crate) const RESERVE: &str = "flat_reserve";
 /// The size of the first buffer: settings, a catalog, or a question about fifty nodes fit.
 const FIRST_BYTES: usize = 16 << 10;
 
+/// The buffer grows by no more at once, as its memory is missing for the answer.
+const STEP_BYTES_MAX: usize = 1 << 20;
+
 /// Alignment of the buffer: that of the widest number.
 const ALIGNMENT: u32 = 8;
 
@@ -225,9 +228,9 @@ impl FlatCalls {
         }
     }
 
-    /// Asks the plugin for a buffer of twice the size.
+    /// Asks the plugin for a buffer of twice the size, or of [`STEP_BYTES_MAX`] more.
     fn grow(&mut self, store: &mut Store<StoreData>) -> wasmtime::Result<()> {
-        let size = (self.buffer.size * 2).max(FIRST_BYTES);
+        let size = self.buffer.size + self.buffer.size.clamp(FIRST_BYTES, STEP_BYTES_MAX);
         if size > MEMORY_BYTES_MAX {
             return Err(Trap::AllocationTooLarge.into());
         }
