@@ -20,7 +20,8 @@ use std::collections::BTreeMap;
 
 use evenkeel_model::Hook;
 use wasmtime::{
-    Caller, Instance, InstancePre, Linker, Memory, Module, ModuleExport, Store, Trap, TypedFunc,
+    Caller, Extern, Instance, InstancePre, Linker, Memory, Module, ModuleExport, Store, Trap,
+    TypedFunc,
 };
 
 use crate::arguments::{AdmitArguments, PlaceArguments, RerouteArguments, TickArguments};
@@ -137,12 +138,12 @@ impl FlatModule {
         hook: Hook,
     ) -> wasmtime::Result<FlatCalls> {
         let memory = instance.get_module_export(&mut *store, &self.memory);
-        let memory = memory.and_then(|export| export.into_memory());
+        let memory = memory.and_then(Extern::into_memory);
         let memory = memory.ok_or_else(|| FlatError::NoExport("memory".into()))?;
         store.data_mut().memory = Some(memory);
         let mut function = |export: &ModuleExport| -> wasmtime::Result<FlatFunction> {
             let function = instance.get_module_export(&mut *store, export);
-            let function = function.and_then(|export| export.into_func());
+            let function = function.and_then(Extern::into_func);
             function.ok_or(FlatError::NoFunction)?.typed(&*store)
         };
         let hook = self.hooks.get(&hook).into_iter().flatten();
