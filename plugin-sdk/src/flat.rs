@@ -90,7 +90,7 @@ struct List<T> {
     length: usize,
 }
 
-impl<T> List<T> {
+impl<T: 'static> List<T> {
     /// # Safety
     ///
     /// The gateway wrote the list, and the items stay until the call returns.
