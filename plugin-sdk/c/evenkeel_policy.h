@@ -112,11 +112,15 @@ _Static_assert(sizeof(ek_entry) == 40 && sizeof(ek_new_session) == 32 && sizeof(
 _Static_assert(sizeof(ek_judgement) == 24 && sizeof(ek_placement) == 24 && sizeof(ek_keep) == 36, "as in the WIT");
 _Static_assert(sizeof(ek_move) == 20 && sizeof(ek_action) == 24 && sizeof(ek_param) == 16, "as in the WIT");
 _Static_assert(offsetof(ek_rooms, memo) == 68 && offsetof(ek_moves, keep) == 8, "as in the WIT");
+_Static_assert(sizeof(ek_admission) == 72 && sizeof(ek_rooms) == 80 && sizeof(ek_sessions) == 48, "as in the WIT");
 
 /* ---- Memory: one heap that is empty between questions ---- */
 
 extern uint8_t __heap_base;
 static uintptr_t ek_top;
+
+/* The heap's begin if the gateway calls the policy flat: above the buffer for arguments. */
+static uintptr_t ek_floor;
 
 /* Allocates until the question ends. Traps beyond the memory limit. */
 static void *ek_take(size_t size, size_t align) {
@@ -385,6 +389,22 @@ __attribute__((unused)) static void ek_set(ek_params *out, const char *key, int6
     __attribute__((export_name("cabi_post_evenkeel:policy/" interface "@0.1.1#" function))) \
     void name(void *answer) { (void)answer; ek_top = 0; }
 
+/* Each function is exported once more, flat: the gateway writes its arguments as one record into this buffer, passes the address,
+ * and reads the answer before the next call. It calls a policy one way or the other. */
+#define EK_FLAT(interface, function) \
+    __attribute__((export_name("flat_evenkeel:policy/" interface "@0.1.0#" function)))
+
+__attribute__((export_name("flat_reserve")))
+void *ek_reserve(size_t size) {
+    ek_top = 0;
+    void *buffer = ek_take(size, 8);
+    ek_floor = ek_top;
+    return buffer;
+}
+
+/* Frees the memory of the question before. */
+static void ek_begin(void) { ek_top = ek_floor; }
+
 /* result<_, string>, and results of the same size or smaller. */
 typedef struct { uint8_t failed; union { ek_text said; ek_blobs states; ek_bytes memo; }; } ek_result;
 
@@ -407,8 +427,27 @@ ek_result *ek_export_init(const char *settings, size_t size, const uint32_t *sub
 }
 EK_POST("guest", "init", ek_post_init)
 
+typedef struct { const uint32_t *at; size_t count; } ek_numbers;
+typedef struct { ek_text settings; ek_numbers subject, node, ops; uint64_t seed; } ek_grant;
+
+EK_FLAT("guest", "init")
+ek_result *ek_flat_init(const ek_grant *asked) {
+    ek_begin();
+    return ek_export_init(asked->settings.at, asked->settings.size, asked->subject.at, asked->subject.count, asked->node.at,
+                          asked->node.count, asked->ops.at, asked->ops.count, asked->seed);
+}
+
 EK_EXPORT("guest", "catalog")
 void ek_export_catalog(const ek_entry *entries, size_t count) { ek_catalog(entries, count); ek_top = 0; }
+
+typedef struct { const ek_entry *at; size_t count; } ek_entries;
+
+EK_FLAT("guest", "catalog")
+const ek_entries *ek_flat_catalog(const ek_entries *asked) {
+    ek_begin();
+    ek_catalog(asked->at, asked->count);
+    return asked;
+}
 
 #ifdef EK_MIGRATE
 bool ek_migrate(uint32_t from_schema, ek_bytes state, ek_blobs *states);
@@ -431,6 +470,15 @@ ek_result *ek_export_migrate(uint32_t from, uint32_t *offsets, size_t count, uin
 }
 EK_POST("guest", "migrate", ek_post_migrate)
 
+typedef struct { uint32_t from; ek_blobs states; } ek_older_states;
+
+EK_FLAT("guest", "migrate")
+ek_result *ek_flat_migrate(const ek_older_states *asked) {
+    ek_begin();
+    const ek_blobs *states = &asked->states;
+    return ek_export_migrate(asked->from, states->offsets, states->count, states->bytes, states->size);
+}
+
 EK_EXPORT("guest", "migrate-memo")
 ek_result *ek_export_migrate_memo(uint32_t from, const uint8_t *memo, size_t size) {
     ek_result *result = ek_take(sizeof(ek_result), 4);
@@ -447,6 +495,14 @@ ek_result *ek_export_migrate_memo(uint32_t from, const uint8_t *memo, size_t siz
 }
 EK_POST("guest", "migrate-memo", ek_post_migrate_memo)
 
+typedef struct { uint32_t from; ek_bytes memo; } ek_older_memo;
+
+EK_FLAT("guest", "migrate-memo")
+ek_result *ek_flat_migrate_memo(const ek_older_memo *asked) {
+    ek_begin();
+    return ek_export_migrate_memo(asked->from, asked->memo.at, asked->memo.size);
+}
+
 #ifdef EK_ADMISSION
 ek_judgement ek_admit(const ek_admission *asked);
 
@@ -461,6 +517,14 @@ ek_judgement *ek_export_admit(uint64_t now_us, uint64_t session, uint64_t room, 
     return answer;
 }
 EK_POST("admission", "admit", ek_post_admit)
+
+EK_FLAT("admission", "admit")
+ek_judgement *ek_flat_admit(const ek_admission *asked) {
+    ek_begin();
+    ek_judgement *answer = ek_take(sizeof(ek_judgement), 8);
+    *answer = ek_admit(asked);
+    return answer;
+}
 #endif
 
 #ifdef EK_ROUTING
@@ -479,6 +543,16 @@ ek_placement *ek_export_place(uint64_t now_us, uint64_t room, const char *scenar
 }
 EK_POST("routing", "place", ek_post_place)
 
+typedef struct { uint64_t now_us; ek_new_room room; ek_frame nodes; } ek_place_asked;
+
+EK_FLAT("routing", "place")
+ek_placement *ek_flat_place(const ek_place_asked *asked) {
+    ek_begin();
+    ek_placement *answer = ek_take(sizeof(ek_placement), 4);
+    *answer = ek_place(&asked->room, asked->now_us, asked->nodes);
+    return answer;
+}
+
 EK_EXPORT("routing", "open")
 ek_blobs *ek_export_open_rooms(const ek_new_room *rooms, size_t count) {
     ek_blobs *states = ek_take(sizeof(ek_blobs), 4);
@@ -487,6 +561,14 @@ ek_blobs *ek_export_open_rooms(const ek_new_room *rooms, size_t count) {
     return states;
 }
 EK_POST("routing", "open", ek_post_open_rooms)
+
+typedef struct { const ek_new_room *at; size_t count; } ek_new_rooms;
+
+EK_FLAT("routing", "open")
+ek_blobs *ek_flat_open_rooms(const ek_new_rooms *asked) {
+    ek_begin();
+    return ek_export_open_rooms(asked->at, asked->count);
+}
 
 /* More parameters than the canonical ABI passes by value: passed as one record. */
 EK_EXPORT("routing", "reroute")
@@ -497,6 +579,12 @@ ek_moves *ek_export_reroute(const ek_rooms *rooms) {
     return answer;
 }
 EK_POST("routing", "reroute", ek_post_reroute)
+
+EK_FLAT("routing", "reroute")
+ek_moves *ek_flat_reroute(const ek_rooms *asked) {
+    ek_begin();
+    return ek_export_reroute(asked);
+}
 #endif
 
 #ifdef EK_DEGRADATION
@@ -512,6 +600,14 @@ ek_blobs *ek_export_open_sessions(const ek_new_session *sessions, size_t count) 
 }
 EK_POST("degradation", "open", ek_post_open_sessions)
 
+typedef struct { const ek_new_session *at; size_t count; } ek_new_sessions;
+
+EK_FLAT("degradation", "open")
+ek_blobs *ek_flat_open_sessions(const ek_new_sessions *asked) {
+    ek_begin();
+    return ek_export_open_sessions(asked->at, asked->count);
+}
+
 EK_EXPORT("degradation", "tick")
 ek_actions *ek_export_tick(uint64_t now_us, const uint64_t *ids, size_t rows, const uint32_t *cells, size_t cell_count,
                            uint32_t *offsets, size_t offset_count, uint8_t *bytes, size_t size, const uint8_t *memo,
@@ -524,6 +620,15 @@ ek_actions *ek_export_tick(uint64_t now_us, const uint64_t *ids, size_t rows, co
     return answer;
 }
 EK_POST("degradation", "tick", ek_post_tick)
+
+EK_FLAT("degradation", "tick")
+ek_actions *ek_flat_tick(const ek_sessions *asked) {
+    ek_begin();
+    ek_actions *answer = ek_take(sizeof(ek_actions), 4);
+    *answer = (ek_actions){ 0 };
+    ek_tick(asked, answer);
+    return answer;
+}
 #endif
 
 #ifdef EK_SCENARIO
@@ -537,6 +642,17 @@ ek_params *ek_export_resolve(const char *scenario, size_t size, const ek_label *
     return answer;
 }
 EK_POST("scenario", "resolve", ek_post_resolve)
+
+typedef struct { ek_text scenario; ek_labels labels; } ek_resolve_asked;
+
+EK_FLAT("scenario", "resolve")
+ek_params *ek_flat_resolve(const ek_resolve_asked *asked) {
+    ek_begin();
+    ek_params *answer = ek_take(sizeof(ek_params), 4);
+    *answer = (ek_params){ 0 };
+    ek_resolve(asked->scenario, asked->labels, answer);
+    return answer;
+}
 #endif
 
 /* Embeds the manifest from a JSON file. */

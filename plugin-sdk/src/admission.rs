@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::catalog::Catalog;
 use crate::data::Document;
-use crate::frame::Frame;
+use crate::frame::{Frame, Table};
 use crate::guest::{Loaded, Plugin, Policy};
 use crate::id::{RegionId, RoomId, SessionId};
 use crate::labels::Labels;
@@ -143,10 +143,10 @@ pub(crate) struct Admit<'a> {
     pub(crate) standing: Option<u64>,
     pub(crate) scenario: &'a str,
     pub(crate) labels: &'a [types::Label],
-    pub(crate) regions: types::Frame,
+    pub(crate) regions: Table<'a>,
 }
 
-pub(crate) fn admit<P: Admission>(loaded: &Loaded<P>, asked: Admit<'_>) -> Judgement {
+pub(crate) fn admit<P: Admission>(loaded: &Loaded<P>, asked: &Admit<'_>) -> Judgement {
     let frame = Frame::new(asked.regions, &loaded.node, P::READS, asked.now_us);
     let regions = Regions { frame, catalog: &loaded.catalog, seed: loaded.seed };
     let newcomer = NewSession {
@@ -169,6 +169,20 @@ impl Judgement {
     pub fn reason(&self) -> u32 {
         self.reason
     }
+
+    /// In the contract's type.
+    pub(crate) fn answer(self) -> abi::Answer {
+        let verdict = match self.verdict {
+            Verdict::Abstain => abi::Verdict::Abstain,
+            Verdict::Accept => abi::Verdict::Accept,
+            Verdict::AcceptCapped(kbps) => abi::Verdict::AcceptCapped(kbps),
+            Verdict::Redirect(region) => abi::Verdict::Redirect(region.0),
+            Verdict::Reject(retry_after) => {
+                abi::Verdict::Reject(retry_after.as_millis().try_into().unwrap_or(u32::MAX))
+            }
+        };
+        abi::Answer { verdict, reason: self.reason }
+    }
 }
 
 impl<P: Admission + Policy> abi::Guest for Plugin<P> {
@@ -181,18 +195,8 @@ impl<P: Admission + Policy> abi::Guest for Plugin<P> {
         labels: Vec<types::Label>,
         regions: types::Frame,
     ) -> abi::Answer {
-        let (scenario, labels) = (&scenario, &labels);
+        let (scenario, labels, regions) = (&scenario, &labels, (&regions).into());
         let asked = Admit { now_us, session, room, standing, scenario, labels, regions };
-        let judgement = Loaded::<P>::with(|loaded| admit(loaded, asked));
-        let verdict = match judgement.verdict {
-            Verdict::Abstain => abi::Verdict::Abstain,
-            Verdict::Accept => abi::Verdict::Accept,
-            Verdict::AcceptCapped(kbps) => abi::Verdict::AcceptCapped(kbps),
-            Verdict::Redirect(region) => abi::Verdict::Redirect(region.0),
-            Verdict::Reject(retry_after) => {
-                abi::Verdict::Reject(retry_after.as_millis().try_into().unwrap_or(u32::MAX))
-            }
-        };
-        abi::Answer { verdict, reason: judgement.reason }
+        Loaded::<P>::with(|loaded| admit(loaded, &asked)).answer()
     }
 }

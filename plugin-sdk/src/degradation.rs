@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::data::Document;
-use crate::frame::Frame;
+use crate::frame::{Frame, Table};
 use crate::guest::{Loaded, Plugin, Policy};
 use crate::id::SessionId;
-use crate::keep::{self, Keep, Reading};
+use crate::keep::{self, Keep, Reading, StateTable};
 use crate::labels::Labels;
 use crate::newcomer::NewSession;
 use crate::reason::Reason;
@@ -177,8 +177,8 @@ pub(crate) fn open<P: Degradation>(
 pub(crate) fn tick<P: Degradation>(
     loaded: &Loaded<P>,
     now_us: u64,
-    sessions: types::Frame,
-    states: &types::Blobs,
+    sessions: Table<'_>,
+    states: StateTable<'_>,
     memo: &[u8],
 ) -> abi::Answer {
     let frame = Frame::new(sessions, &loaded.subject, P::READS, now_us);
@@ -186,7 +186,7 @@ pub(crate) fn tick<P: Degradation>(
         row: 0,
         granted: loaded.ops.clone(),
         actions: Vec::new(),
-        keep: Keep::new(memo),
+        keep: Keep::new(memo, states),
         state: std::marker::PhantomData,
     };
     let reading = Reading::default();
@@ -209,6 +209,7 @@ impl<P: Degradation + Policy> abi::Guest for Plugin<P> {
         states: types::Blobs,
         memo: Vec<u8>,
     ) -> abi::Answer {
-        Loaded::<P>::with(|loaded| tick(loaded, now_us, sessions, &states, &memo))
+        let (sessions, states) = ((&sessions).into(), (&states).into());
+        Loaded::<P>::with(|loaded| tick(loaded, now_us, sessions, states, &memo))
     }
 }

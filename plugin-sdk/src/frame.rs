@@ -28,11 +28,24 @@ impl Columns {
     }
 }
 
+/// A table of measurements as the gateway sent it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table<'a> {
+    pub(crate) ids: &'a [u64],
+    pub(crate) cells: &'a [u32],
+}
+
+impl<'a> From<&'a types::Frame> for Table<'a> {
+    fn from(frame: &'a types::Frame) -> Table<'a> {
+        Table { ids: &frame.ids, cells: &frame.cells }
+    }
+}
+
 /// A table of measurements at one time.
 #[derive(Debug)]
 pub(crate) struct Frame<'a> {
-    pub(crate) ids: Vec<u64>,
-    cells: Vec<u32>,
+    pub(crate) ids: &'a [u64],
+    cells: &'a [u32],
     columns: &'a Columns,
     /// The policy's `READS`. Reading any other metric is a mistake, which native tests detect.
     declared: &'static [Metric],
@@ -42,14 +55,14 @@ pub(crate) struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     pub(crate) fn new(
-        frame: types::Frame,
+        table: Table<'a>,
         columns: &'a Columns,
         declared: &'static [Metric],
         now_us: u64,
     ) -> Frame<'a> {
-        let types::Frame { ids, mut cells } = frame;
+        let Table { ids, cells } = table;
         // Cells beyond the last possible column belong to no metric: see `measured`.
-        cells.truncate(usize::from(NONE) * ids.len());
+        let cells = &cells[..cells.len().min(usize::from(NONE) * ids.len())];
         let now = Duration::from_micros(now_us);
         Frame { ids, cells, columns, declared, now }
     }
@@ -96,7 +109,7 @@ mod tests {
         let mut cells = vec![7; 3 * 1_024];
         cells[1] = UNMEASURED;
         let frame = types::Frame { ids: vec![1, 2, 3], cells };
-        let frame = Frame::new(frame, &columns, declared, 0);
+        let frame = Frame::new((&frame).into(), &columns, declared, 0);
         assert_eq!(frame.measured(0, Metric::Load), Some(7));
         assert_eq!(frame.measured(1, Metric::Load), None);
         assert_eq!(frame.measured(2, Metric::Delay), Some(7));

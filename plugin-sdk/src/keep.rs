@@ -16,9 +16,14 @@ pub(crate) struct Keep<M> {
 }
 
 impl<M: State> Keep<M> {
-    pub(crate) fn new(memo: &[u8]) -> Keep<M> {
+    /// Begins with room for as many bytes as the states had before.
+    pub(crate) fn new(memo: &[u8], before: StateTable<'_>) -> Keep<M> {
         let memo = if memo.is_empty() { M::fresh() } else { Reading::default().state(memo) };
-        Keep { rows: Vec::new(), states: no_blobs(), memo, memo_touched: false }
+        let mut offsets = Vec::with_capacity(before.offsets.len());
+        offsets.push(0);
+        let states = types::Blobs { offsets, bytes: Vec::with_capacity(before.bytes.len()) };
+        let rows = Vec::with_capacity(before.offsets.len());
+        Keep { rows, states, memo, memo_touched: false }
     }
 
     /// Keeps a state of a row. The last state of a row is written.
@@ -57,11 +62,25 @@ pub(crate) fn push(blobs: &mut types::Blobs, state: &impl State) {
     blobs.offsets.push(blobs.bytes.len() as u32);
 }
 
+/// States of a batch as the gateway sent them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StateTable<'a> {
+    pub(crate) offsets: &'a [u32],
+    pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> From<&'a types::Blobs> for StateTable<'a> {
+    fn from(blobs: &'a types::Blobs) -> StateTable<'a> {
+        StateTable { offsets: &blobs.offsets, bytes: &blobs.bytes }
+    }
+}
+
 /// Returns the bytes of a row; empty if the table has no such row.
-pub(crate) fn row(blobs: &types::Blobs, row: usize) -> &[u8] {
-    let offset = |at: usize| blobs.offsets.get(at).map(|&offset| offset as usize);
+pub(crate) fn row<'a>(states: impl Into<StateTable<'a>>, row: usize) -> &'a [u8] {
+    let StateTable { offsets, bytes } = states.into();
+    let offset = |at: usize| offsets.get(at).map(|&offset| offset as usize);
     let range = offset(row).zip(offset(row + 1));
-    range.and_then(|(start, end)| blobs.bytes.get(start..end)).unwrap_or_default()
+    range.and_then(|(start, end)| bytes.get(start..end)).unwrap_or_default()
 }
 
 /// Reads the states of a batch.

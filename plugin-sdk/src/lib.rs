@@ -112,6 +112,8 @@ mod data;
 mod degradation;
 mod device;
 mod diag;
+#[doc(hidden)]
+pub mod flat;
 mod frame;
 mod guest;
 mod id;

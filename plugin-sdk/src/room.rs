@@ -4,10 +4,9 @@ use std::marker::PhantomData;
 
 use crate::frame::Frame;
 use crate::id::{NodeId, RoomId};
-use crate::keep::{self, Reading};
+use crate::keep::{self, Reading, StateTable};
 use crate::registry::Metric;
 use crate::state::State;
-use crate::wit::types;
 
 /// Value that pads shorter routes in the table.
 pub(crate) const NO_HOP: u32 = u32::MAX;
@@ -17,8 +16,8 @@ pub(crate) const NO_HOP: u32 = u32::MAX;
 pub struct Rooms<'a, S = ()> {
     pub(crate) frame: Frame<'a>,
     pub(crate) width: usize,
-    pub(crate) standing: Vec<u32>,
-    pub(crate) states: types::Blobs,
+    pub(crate) standing: &'a [u32],
+    pub(crate) states: StateTable<'a>,
     pub(crate) reading: Reading,
     pub(crate) state: PhantomData<S>,
 }
@@ -29,7 +28,7 @@ impl<S: State> Rooms<'_, S> {
         (0..self.frame.len()).map(|row| {
             let start = row * self.width;
             let standing = self.standing.get(start..start + self.width).unwrap_or_default();
-            let state = self.reading.state(keep::row(&self.states, row));
+            let state = self.reading.state(keep::row(self.states, row));
             Room { frame: &self.frame, row, standing, state }
         })
     }

@@ -4,10 +4,10 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::data::Document;
-use crate::frame::Frame;
+use crate::frame::{Frame, Table};
 use crate::guest::{Loaded, Plugin, Policy};
 use crate::id::{NodeId, RoomId};
-use crate::keep::{self, Keep, Reading};
+use crate::keep::{self, Keep, Reading, StateTable};
 use crate::labels::Labels;
 use crate::newcomer::NewRoom;
 use crate::node::Nodes;
@@ -186,7 +186,7 @@ pub(crate) fn place<P: Routing>(
     room: u64,
     scenario: &str,
     labels: &[types::Label],
-    nodes: types::Frame,
+    nodes: Table<'_>,
 ) -> abi::Placement {
     let room = RoomId(room);
     let room = NewRoom { room, scenario, labels: Labels(labels), catalog: &loaded.catalog };
@@ -214,17 +214,17 @@ pub(crate) fn open<P: Routing>(loaded: &Loaded<P>, newcomers: &[abi::Newcomer]) 
 }
 
 /// The arguments of `reroute`.
-pub(crate) struct Reroute {
+pub(crate) struct Reroute<'a> {
     pub(crate) now_us: u64,
-    pub(crate) nodes: types::Frame,
-    pub(crate) rooms: types::Frame,
+    pub(crate) nodes: Table<'a>,
+    pub(crate) rooms: Table<'a>,
     pub(crate) width: u32,
-    pub(crate) standing: Vec<u32>,
-    pub(crate) states: types::Blobs,
-    pub(crate) memo: Vec<u8>,
+    pub(crate) standing: &'a [u32],
+    pub(crate) states: StateTable<'a>,
+    pub(crate) memo: &'a [u8],
 }
 
-pub(crate) fn reroute<P: Routing>(loaded: &Loaded<P>, asked: Reroute) -> abi::Answer {
+pub(crate) fn reroute<P: Routing>(loaded: &Loaded<P>, asked: &Reroute<'_>) -> abi::Answer {
     let rooms = Rooms {
         frame: Frame::new(asked.rooms, &loaded.subject, P::READS, asked.now_us),
         width: asked.width as usize,
@@ -234,12 +234,13 @@ pub(crate) fn reroute<P: Routing>(loaded: &Loaded<P>, asked: Reroute) -> abi::An
         state: PhantomData,
     };
     let nodes = nodes_of(loaded, asked.now_us, asked.nodes);
-    let mut out = Moves { moves: Vec::new(), keep: Keep::new(&asked.memo), state: PhantomData };
+    let keep = Keep::new(asked.memo, asked.states);
+    let mut out = Moves { moves: Vec::new(), keep, state: PhantomData };
     loaded.policy.reroute(&rooms, &nodes, &mut out);
     abi::Answer { moves: out.moves, keep: out.keep.finish() }
 }
 
-fn nodes_of<P: Routing>(loaded: &Loaded<P>, now_us: u64, nodes: types::Frame) -> Nodes<'_> {
+fn nodes_of<'a, P: Routing>(loaded: &'a Loaded<P>, now_us: u64, nodes: Table<'a>) -> Nodes<'a> {
     let frame = Frame::new(nodes, &loaded.node, P::READS, now_us);
     Nodes { frame, catalog: &loaded.catalog, seed: loaded.seed }
 }
@@ -252,6 +253,7 @@ impl<P: Routing + Policy> abi::Guest for Plugin<P> {
         labels: Vec<types::Label>,
         nodes: types::Frame,
     ) -> abi::Placement {
+        let nodes = (&nodes).into();
         Loaded::<P>::with(|loaded| place(loaded, now_us, room, &scenario, &labels, nodes))
     }
 
@@ -268,7 +270,15 @@ impl<P: Routing + Policy> abi::Guest for Plugin<P> {
         states: types::Blobs,
         memo: Vec<u8>,
     ) -> abi::Answer {
-        let asked = Reroute { now_us, nodes, rooms, width, standing, states, memo };
-        Loaded::<P>::with(|loaded| reroute(loaded, asked))
+        let asked = Reroute {
+            now_us,
+            nodes: (&nodes).into(),
+            rooms: (&rooms).into(),
+            width,
+            standing: &standing,
+            states: (&states).into(),
+            memo: &memo,
+        };
+        Loaded::<P>::with(|loaded| reroute(loaded, &asked))
     }
 }

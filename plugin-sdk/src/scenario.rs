@@ -20,7 +20,7 @@ pub trait Scenario: Settings {
 
 /// Parameters that were set.
 #[derive(Clone, Default, PartialEq, Debug)]
-pub struct Params(Vec<(Param, i64)>);
+pub struct Params(pub(crate) Vec<(Param, i64)>);
 
 impl Params {
     /// Sets a parameter by its registry name. Each parameter also has a function. The last value is used.

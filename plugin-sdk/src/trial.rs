@@ -199,6 +199,7 @@ impl<P: Policy + Admission> Trial<P> {
         self.loaded.catalog = self.world.catalog();
         let regions = (1..).zip(&self.world.regions);
         let rows: Vec<_> = regions.map(|(id, (_, measured))| (id, measured.as_slice())).collect();
+        let regions = self.frame(false, &rows);
         let asked = Admit {
             now_us: self.now_us(),
             session,
@@ -206,9 +207,9 @@ impl<P: Policy + Admission> Trial<P> {
             standing: standing.map(|name| self.world.region_id(name).0),
             scenario: "trial",
             labels: &own(labels),
-            regions: self.frame(false, &rows),
+            regions: (&regions).into(),
         };
-        admit(&self.loaded, asked)
+        admit(&self.loaded, &asked)
     }
 }
 
@@ -251,7 +252,8 @@ impl<P: Policy + Degradation> Trial<P> {
         for session in &*sessions {
             keep::push(&mut states, &session.state);
         }
-        let answer = degradation::tick(&self.loaded, self.now_us(), frame, &states, &self.memo);
+        let (rows, before) = ((&frame).into(), (&states).into());
+        let answer = degradation::tick(&self.loaded, self.now_us(), rows, before, &self.memo);
         for (at, &row) in answer.keep.rows.iter().enumerate() {
             sessions[row as usize].state = came_back(keep::row(&answer.keep.states, at));
         }
@@ -267,7 +269,9 @@ impl<P: Policy + Routing> Trial<P> {
     pub fn place(&mut self, room: u64, labels: Labels<'_>) -> Placed<<P as Routing>::State> {
         self.loaded.catalog = self.world.catalog();
         let (now_us, labels) = (self.now_us(), own(labels));
-        let placed = routing::place(&self.loaded, now_us, room, "trial", &labels, self.nodes());
+        let nodes = self.nodes();
+        let nodes = (&nodes).into();
+        let placed = routing::place(&self.loaded, now_us, room, "trial", &labels, nodes);
         let refused = placed.hops == [NO_HOP];
         Placed {
             hops: if refused { Vec::new() } else { self.world.names(&placed.hops) },
@@ -309,16 +313,17 @@ impl<P: Policy + Routing> Trial<P> {
             let hops = room.standing.iter().map(|hop| self.world.node_id(hop).0);
             standing.extend(hops.chain(std::iter::repeat(NO_HOP)).take(width));
         }
+        let (nodes, subjects) = (self.nodes(), self.frame(true, &rows));
         let asked = Reroute {
             now_us: self.now_us(),
-            nodes: self.nodes(),
-            rooms: self.frame(true, &rows),
+            nodes: (&nodes).into(),
+            rooms: (&subjects).into(),
             width: width as u32,
-            standing,
-            states,
-            memo: self.memo.clone(),
+            standing: &standing,
+            states: (&states).into(),
+            memo: &self.memo,
         };
-        let answer = routing::reroute(&self.loaded, asked);
+        let answer = routing::reroute(&self.loaded, &asked);
         for (at, &row) in answer.keep.rows.iter().enumerate() {
             rooms[row as usize].state = came_back(keep::row(&answer.keep.states, at));
         }

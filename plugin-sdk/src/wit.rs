@@ -3,7 +3,7 @@
 //! `policy.wit` has one world per hook. Generating each of these worlds would give a plugin four different `guest`
 //! traits. The worlds here are therefore parts of them, and an attribute macro exports two parts.
 //!
-//! The canonical ABI passes pointers. All unsafe code of a plugin is generated in this module.
+//! The canonical ABI passes pointers. The unsafe code of a plugin is in this module, generated, and in `flat`.
 
 #![allow(missing_docs, unreachable_pub, unused_qualifications, unsafe_code)]
 #![allow(clippy::all, clippy::pedantic, clippy::unwrap_used)]

@@ -14,15 +14,18 @@ use std::time::Duration;
 use evenkeel_model::Hook;
 use wasmtime::component::{HasSelf, InstancePre, Linker};
 use wasmtime::{
-    Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, StoreContextMut,
+    Config, Enabled, InstanceAllocationStrategy, Module, PoolingAllocationConfig, Store,
+    StoreContextMut,
 };
 
+use crate::calls::{ComponentCalls, HookCalls};
+use crate::flat::FlatModule;
 use crate::limits::{
     CallBudgets, MEMORY_BYTES_MAX, MODULES_MAX, POLICIES_MAX, TABLE_ENTRIES_MAX, TABLES_MAX,
 };
 use crate::manifest::Manifest;
 use crate::observation::{OBSERVED_FUNCTION, OBSERVED_INTERFACE, ReachedPlaces, StackSamples};
-use crate::plugin_file::{look, sha256, wrapped, wrapped_observed};
+use crate::plugin_file::{examine, look, sha256, wrapped, wrapped_observed};
 use crate::refusal::PluginRefusal;
 use crate::store::StoreData;
 use crate::store::bindings::evenkeel::policy::{data, diag};
@@ -32,6 +35,8 @@ use crate::store::bindings::exports::evenkeel::policy::{
 
 /// Resolution of budgets.
 const TICK: Duration = Duration::from_millis(1);
+const TICK_NANOS: u32 = TICK.subsec_nanos();
+const TICKS_PER_SECOND: u64 = 1_000;
 
 /// Compiles and runs plugins; one per process. Clones share it.
 ///
@@ -312,8 +317,10 @@ impl Drop for RunningCall<'_> {
 
 /// Number of ticks that cover `budget`, wherever within a tick the call begins.
 pub(crate) fn ticks(budget: Duration) -> u64 {
-    let whole = budget.as_nanos().div_ceil(TICK.as_nanos());
-    u64::try_from(whole).unwrap_or(u64::MAX >> 1).saturating_add(1).min(u64::MAX >> 1)
+    // Not by `as_nanos`: each call would divide 128 bits.
+    let whole = budget.as_secs().saturating_mul(TICKS_PER_SECOND);
+    let rest = u64::from(budget.subsec_nanos().div_ceil(TICK_NANOS));
+    whole.saturating_add(rest).saturating_add(1).min(u64::MAX >> 1)
 }
 
 fn tick(shared: &TickerState, engine: &wasmtime::Engine) {
@@ -339,8 +346,23 @@ pub struct Component(pub(crate) Arc<Vetted>);
 pub(crate) struct Vetted {
     pub(crate) manifest: Manifest,
     pub(crate) digest: [u8; 32],
-    pub(crate) instance_pre: InstancePre<StoreData>,
-    pub(crate) exports: Exports,
+    pub(crate) code: LinkedCode,
+}
+
+/// Code with the host's functions, ready to make instances.
+pub(crate) enum LinkedCode {
+    Component {
+        instance_pre: InstancePre<StoreData>,
+        exports: Exports,
+    },
+    /// A core module that is called without the component model.
+    Flat(FlatModule),
+}
+
+/// Code of this process's engine.
+enum Compiled {
+    Component(wasmtime::component::Component),
+    Flat(Module),
 }
 
 /// Export indices of a component; hooks missing in the manifest are not looked up.
@@ -352,6 +374,36 @@ pub(crate) struct Exports {
     pub(crate) scenario: Option<scenario::GuestIndices>,
 }
 
+/// The indices of a component lack a hook of its manifest.
+#[derive(Debug, thiserror::Error)]
+#[error("it has no functions of this hook")]
+struct NoSuchHook;
+
+impl Exports {
+    /// The functions of an instance that answers questions of this hook.
+    pub(crate) fn load(
+        &self,
+        store: &mut Store<StoreData>,
+        instance: &wasmtime::component::Instance,
+        hook: Hook,
+    ) -> wasmtime::Result<ComponentCalls> {
+        let base = self.guest.load(&mut *store, instance)?;
+        macro_rules! load {
+            ($field:ident, $calls:ident) => {{
+                let indices = self.$field.as_ref().ok_or(NoSuchHook)?;
+                HookCalls::$calls(indices.load(&mut *store, instance)?)
+            }};
+        }
+        let hook = match hook {
+            Hook::Admission => load!(admission, Admission),
+            Hook::Routing => load!(routing, Routing),
+            Hook::Degradation => load!(degradation, Degradation),
+            Hook::Scenario => load!(scenario, Scenario),
+        };
+        Ok(ComponentCalls { base, hook })
+    }
+}
+
 impl Component {
     /// Validates a plugin, a core module or a component, and compiles it here.
     ///
@@ -361,9 +413,14 @@ impl Component {
         if let Some(known) = Component::known(engine, bytes) {
             return Ok(known);
         }
-        let manifest = look(bytes)?;
+        let (manifest, is_flat) = examine(bytes)?;
         let binary = wrapped(bytes, &manifest)?;
-        let compiled = wasmtime::component::Component::from_binary(&engine.0.wasm, &binary);
+        let compiled = if is_flat {
+            Module::from_binary(&engine.0.wasm, bytes).map(Compiled::Flat)
+        } else {
+            let compiled = wasmtime::component::Component::from_binary(&engine.0.wasm, &binary);
+            compiled.map(Compiled::Component)
+        };
         Component::of(engine, bytes, manifest, compiled)
     }
 
@@ -377,7 +434,7 @@ impl Component {
         let manifest = look(bytes)?;
         let binary = wrapped_observed(observed, &manifest)?;
         let compiled = wasmtime::component::Component::from_binary(&engine.0.wasm, &binary);
-        Component::of(engine, bytes, manifest, compiled)
+        Component::of(engine, bytes, manifest, compiled.map(Compiled::Component))
     }
 
     /// Validates a plugin whose code was compiled elsewhere; takes 0.1 ms.
@@ -389,8 +446,8 @@ impl Component {
         if let Some(known) = Component::known(engine, bytes) {
             return Ok(known);
         }
-        let manifest = look(bytes)?;
-        Component::of(engine, bytes, manifest, load(&engine.0.wasm, code))
+        let (manifest, is_flat) = examine(bytes)?;
+        Component::of(engine, bytes, manifest, load(&engine.0.wasm, code, is_flat))
     }
 
     /// The plugin with these bytes, if it is already in use.
@@ -402,13 +459,13 @@ impl Component {
         engine: &Engine,
         bytes: &[u8],
         manifest: Manifest,
-        compiled: wasmtime::Result<wasmtime::component::Component>,
+        compiled: wasmtime::Result<Compiled>,
     ) -> Result<Component, PluginRefusal> {
-        let (instance_pre, exports) = compiled
+        let code = compiled
             .and_then(|compiled| link(engine, &compiled, &manifest))
             .map_err(|error| PluginRefusal::Engine(format!("{error:#}").into()))?;
         let digest = sha256(bytes);
-        let vetted = Arc::new(Vetted { manifest, digest, instance_pre, exports });
+        let vetted = Arc::new(Vetted { manifest, digest, code });
         let mut known = engine.0.vetted.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, held| held.strong_count() > 0);
         known.insert(digest, Arc::downgrade(&vetted));
@@ -426,11 +483,13 @@ impl Component {
     }
 }
 
-fn link(
-    engine: &Engine,
-    component: &wasmtime::component::Component,
-    manifest: &Manifest,
-) -> wasmtime::Result<(InstancePre<StoreData>, Exports)> {
+fn link(engine: &Engine, compiled: &Compiled, manifest: &Manifest) -> wasmtime::Result<LinkedCode> {
+    let component = match compiled {
+        Compiled::Component(component) => component,
+        Compiled::Flat(module) => {
+            return FlatModule::link(&engine.0.wasm, module, manifest).map(LinkedCode::Flat);
+        }
+    };
     let pre = engine.0.linker.instantiate_pre(component)?;
     let named = |hook| manifest.hooks.contains(&hook);
     let exports = Exports {
@@ -444,7 +503,7 @@ fn link(
             .transpose()?,
         scenario: named(Hook::Scenario).then(|| scenario::GuestIndices::new(&pre)).transpose()?,
     };
-    Ok((pre, exports))
+    Ok(LinkedCode::Component { instance_pre: pre, exports })
 }
 
 /// A plugin compiled for this machine and engine version.
@@ -469,14 +528,18 @@ impl std::fmt::Debug for NativeCode {
 
 /// Loads code. Code of another version, or for another configuration of the engine, is an error.
 #[expect(unsafe_code, reason = "loading native code is unsafe")]
-fn load(
-    engine: &wasmtime::Engine,
-    code: &NativeCode,
-) -> wasmtime::Result<wasmtime::component::Component> {
+fn load(engine: &wasmtime::Engine, code: &NativeCode, is_flat: bool) -> wasmtime::Result<Compiled> {
     // SAFETY: a `NativeCode` is made by `trusted` alone. Its callers in this crate are the compiler
     // in this process, the reader of a compiler that this process started, and the cache, which
     // verified a MAC with a key known only to this host.
-    unsafe { wasmtime::component::Component::deserialize(engine, &code.0) }
+    unsafe {
+        if is_flat {
+            Module::deserialize(engine, &code.0).map(Compiled::Flat)
+        } else {
+            let component = wasmtime::component::Component::deserialize(engine, &code.0);
+            component.map(Compiled::Component)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,16 +8,16 @@ use evenkeel_model::{
 use nix::time::{ClockId, clock_gettime};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
+use crate::arguments::{Blobs, GrantedTable};
+use crate::calls::Calls;
 use crate::documents::DataDocuments;
-use crate::engine::{Component, Engine, ticks};
+use crate::engine::{Component, Engine, LinkedCode, ticks};
 use crate::limits::{ANSWER_BYTES, LINE_BYTES_MAX, ROW_BYTES};
 use crate::lookup::{DocumentTable, InvalidLookup};
 use crate::manifest::PluginGrant;
 use crate::refusal::PluginRefusal;
 use crate::store::bindings::evenkeel::policy::types;
-use crate::store::bindings::exports::evenkeel::policy::{
-    admission, degradation, guest, routing, scenario,
-};
+use crate::store::bindings::exports::evenkeel::policy::guest;
 use crate::store::{PluginLog, StoreData, TooManyDiagCalls, one_line};
 
 /// Failed restarts in a row after which the revision is given up. One failure may be a momentary lack of memory; three
@@ -64,11 +64,11 @@ pub(crate) struct Guest {
     pub(crate) engine: Engine,
     pub(crate) component: Component,
     pub(crate) grant: PluginGrant,
-    pub(crate) base: guest::Guest,
-    pub(crate) admission: Option<admission::Guest>,
-    pub(crate) routing: Option<routing::Guest>,
-    pub(crate) degradation: Option<degradation::Guest>,
-    pub(crate) scenario: Option<scenario::Guest>,
+    hook: Hook,
+    calls: Calls,
+    /// Reused by questions.
+    pub(crate) tables: [GrantedTable; 2],
+    pub(crate) blobs: Blobs,
     spent: Duration,
     /// Deadline of the question, whatever the call's budget.
     until: Option<Instant>,
@@ -121,43 +121,38 @@ impl Guest {
         store: &mut Store<StoreData>,
     ) -> Result<impl FnOnce(Store<StoreData>) -> Guest + use<>, PluginRefusal> {
         let Recipe { engine, component, hook, .. } = recipe;
-        let pre = &component.0.instance_pre;
+        let unlike = |error: wasmtime::Error| PluginRefusal::Engine(format!("{error:#}").into());
         let budget = CallBudget::Processor(engine.0.budgets.init);
-        let instance = run(engine, store, budget, 0, |store| pre.instantiate(store));
-        let instance = instance.map_err(|fault| match fault {
+        let started = |fault| match fault {
             // During start this means that the instance exceeds the limits.
             PluginFault::Malformed(said) => PluginRefusal::Engine(said),
             fault => PluginRefusal::Faulted { call: "start", fault },
-        })?;
-        let unlike = |error: wasmtime::Error| PluginRefusal::Engine(format!("{error:#}").into());
-        let exports = &component.0.exports;
-        let base = exports.guest.load(&mut *store, &instance).map_err(unlike)?;
-        let (mut admission, mut routing, mut degradation, mut scenario) = (None, None, None, None);
-        macro_rules! load {
-            ($field:ident) => {
-                if let Some(indices) = &exports.$field {
-                    $field = Some(indices.load(&mut *store, &instance).map_err(unlike)?);
-                }
-            };
-        }
-        match hook {
-            Hook::Admission => load!(admission),
-            Hook::Routing => load!(routing),
-            Hook::Degradation => load!(degradation),
-            Hook::Scenario => load!(scenario),
-        }
-        let (engine, component) = (engine.clone(), component.clone());
+        };
+        let calls = match &component.0.code {
+            LinkedCode::Component { instance_pre, exports } => {
+                let instance =
+                    run(engine, store, budget, 0, |store| instance_pre.instantiate(store));
+                let instance = instance.map_err(started)?;
+                Calls::Component(exports.load(store, &instance, *hook).map_err(unlike)?)
+            }
+            LinkedCode::Flat(module) => {
+                let pre = &module.instance_pre;
+                let instance = run(engine, store, budget, 0, |store| pre.instantiate(store));
+                let instance = instance.map_err(started)?;
+                Calls::Flat(module.load(store, &instance, *hook).map_err(unlike)?)
+            }
+        };
+        let (engine, component, hook) = (engine.clone(), component.clone(), *hook);
         let grant = recipe.grant.clone();
         Ok(move |store| Guest {
             store,
             engine,
             component,
             grant,
-            base,
-            admission,
-            routing,
-            degradation,
-            scenario,
+            hook,
+            calls,
+            tables: <[GrantedTable; 2]>::default(),
+            blobs: Blobs::default(),
             spent: Duration::ZERO,
             until: None,
             ungranted: 0,
@@ -177,10 +172,9 @@ impl Guest {
             ops: &ops,
             seed: recipe.seed,
         };
-        let base = self.base.clone();
         let budget = CallBudget::Processor(self.engine.0.budgets.init);
-        let init = |store: &mut Store<StoreData>| base.call_init(store, &recipe.settings, grant);
-        run(&self.engine, &mut self.store, budget, 0, init)
+        let Guest { engine, store, calls, .. } = self;
+        run(engine, store, budget, 0, |store| calls.init(store, &recipe.settings, grant))
             .map_err(|fault| PluginRefusal::Faulted { call: "init", fault })?
             .map_err(|message| PluginRefusal::Settings(one_line(&message, LINE_BYTES_MAX)))
     }
@@ -199,9 +193,9 @@ impl Guest {
                 labels,
             })
             .collect();
-        let base = self.base.clone();
         let budget = CallBudget::Processor(self.engine.0.budgets.catalog);
-        run(&self.engine, &mut self.store, budget, 0, |store| base.call_catalog(store, &list))
+        let Guest { engine, store, calls, .. } = self;
+        run(engine, store, budget, 0, |store| calls.catalog(store, &list))
     }
 
     /// Calls the plugin for a question, with a deadline from the call's budget or the question. The answer's size is
@@ -211,7 +205,7 @@ impl Guest {
         name: &'static str,
         budget: Duration,
         rows: usize,
-        f: impl FnOnce(&mut Store<StoreData>) -> wasmtime::Result<T>,
+        f: impl FnOnce(&mut Calls, &mut Store<StoreData>) -> wasmtime::Result<T>,
     ) -> Result<T, PluginFault> {
         let began = Instant::now();
         let left = self.until.map_or(budget, |until| until.saturating_duration_since(began));
@@ -220,9 +214,15 @@ impl Guest {
         let budget =
             if is_patient { CallBudget::Patient(budget) } else { CallBudget::Elapsed(budget) };
         self.calling = name;
-        let outcome = run(&self.engine, &mut self.store, budget, rows, f);
+        let Guest { engine, store, calls, .. } = self;
+        let outcome = run(engine, store, budget, rows, |store| f(calls, store));
         self.spent += began.elapsed();
         outcome
+    }
+
+    /// Checks that the instance answers questions of this hook.
+    pub(crate) fn answers(&self, hook: Hook) -> Result<(), PluginFault> {
+        if self.hook == hook { Ok(()) } else { Err(PluginFault::Absent) }
     }
 
     /// Counts and logs a dropped action.
@@ -313,7 +313,9 @@ fn run<T>(
             budget
         }
     };
-    store.set_hostcall_fuel(ANSWER_BYTES.saturating_add(rows.saturating_mul(ROW_BYTES)));
+    inside.answer_bytes = ANSWER_BYTES.saturating_add(rows.saturating_mul(ROW_BYTES));
+    let answer_bytes = inside.answer_bytes;
+    store.set_hostcall_fuel(answer_bytes);
     store.set_epoch_deadline(if engine.0.samples.is_some() { 1 } else { ticks(budget) });
     let running = engine.0.ticker.run();
     let outcome = f(store);

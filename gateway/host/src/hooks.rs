@@ -6,46 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::{
-    AdmitVerdict, DegradationAction, HookAnswer, Labels, Metric, NodeId, Op, PluginFault,
+    AdmitVerdict, DegradationAction, Hook, HookAnswer, Labels, NodeId, Op, PluginFault,
     PluginState, PolicyQuestion, RegionId, RoomId, RoomRow, RoutingMove, Row, SessionRow,
 };
 
+use crate::arguments::{AdmitArguments, Blobs, PlaceArguments, RerouteArguments, TickArguments};
 use crate::guest::{Guest, labels};
 use crate::limits::{ACTIONS_PER_ROW_MAX, LINE_BYTES_MAX, MEMO_BYTES_MAX, STATE_BYTES_MAX};
 use crate::manifest::Manifest;
-use crate::store::bindings::evenkeel::policy::types::{self, BlobsParam, BlobsResult, Keep};
+use crate::store::bindings::evenkeel::policy::types::{BlobsResult, Keep};
 use crate::store::bindings::exports::evenkeel::policy::{admission, degradation, routing};
 use crate::store::one_line;
 
 /// Padding in a table of routes, for rooms with fewer hops than the widest.
 const NO_NODE: u32 = u32::MAX;
-
-/// A table of measurements with the granted columns only.
-struct GrantedTable {
-    ids: Vec<u64>,
-    cells: Vec<u32>,
-}
-
-impl GrantedTable {
-    /// Column-major, with the columns in the order of the grant.
-    fn of<'a>(columns: &[Metric], rows: impl ExactSizeIterator<Item = &'a Row>) -> GrantedTable {
-        let length = rows.len();
-        let mut ids = Vec::with_capacity(length);
-        let mut cells = vec![0; columns.len() * length];
-        // Iterates by row, since rows are far apart in memory and the table is not.
-        for (at, row) in rows.enumerate() {
-            ids.push(row.id);
-            for (column, &metric) in columns.iter().enumerate() {
-                cells[column * length + at] = row.measures.value(metric);
-            }
-        }
-        GrantedTable { ids, cells }
-    }
-
-    fn wire(&self) -> types::Frame<'_> {
-        types::Frame { ids: &self.ids, cells: &self.cells }
-    }
-}
 
 impl Guest {
     /// Asks the plugin. A question of a hook that this instance does not implement is
@@ -105,11 +79,11 @@ impl Guest {
     }
 
     fn resolve(&mut self, scenario: &str, of: &Labels) -> Result<HookAnswer, PluginFault> {
-        let hook = self.scenario.clone().ok_or(PluginFault::Absent)?;
+        self.answers(Hook::Scenario)?;
         let budget = self.engine.0.budgets.resolve;
         let of = labels(of);
         let params =
-            self.call("resolve", budget, 0, |store| hook.call_resolve(store, scenario, &of))?;
+            self.call("resolve", budget, 0, |calls, store| calls.resolve(store, scenario, &of))?;
         Ok(HookAnswer::Params(
             params.into_iter().map(|param| (param.key.into(), param.value)).collect(),
         ))
@@ -123,14 +97,18 @@ impl Guest {
         of: &Labels,
         regions: &[Row],
     ) -> Result<HookAnswer, PluginFault> {
-        let hook = self.admission.clone().ok_or(PluginFault::Absent)?;
+        self.answers(Hook::Admission)?;
         let budget = self.engine.0.budgets.admit;
-        let frame = GrantedTable::of(&self.grant.node_metrics, regions.iter());
-        let of = labels(of);
+        let mut frame = std::mem::take(&mut self.tables[0]);
+        frame.fill(&self.grant.node_metrics, regions.iter());
+        let labels = &labels(of);
         let standing = standing.map(|region| u64::from(region.0));
-        let answer = self.call("admit", budget, 0, |store| {
-            hook.call_admit(store, now_us, session, room.0, standing, scenario, &of, frame.wire())
-        })?;
+        let regions = frame.wire();
+        let asked =
+            AdmitArguments { now_us, session, room: room.0, standing, scenario, labels, regions };
+        let answer = self.call("admit", budget, 0, |calls, store| calls.admit(store, asked));
+        self.tables[0] = frame;
+        let answer = answer?;
         let verdict = match answer.verdict {
             admission::Verdict::Abstain => AdmitVerdict::Abstain,
             admission::Verdict::Accept => AdmitVerdict::Accept,
@@ -154,13 +132,16 @@ impl Guest {
         of: &Labels,
         nodes: &[Row],
     ) -> Result<HookAnswer, PluginFault> {
-        let hook = self.routing.clone().ok_or(PluginFault::Absent)?;
+        self.answers(Hook::Routing)?;
         let budget = self.engine.0.budgets.place;
-        let frame = GrantedTable::of(&self.grant.node_metrics, nodes.iter());
-        let of = labels(of);
-        let placement = self.call("place", budget, nodes.len(), |store| {
-            hook.call_place(store, now_us, room.0, scenario, &of, frame.wire())
-        })?;
+        let mut frame = std::mem::take(&mut self.tables[0]);
+        frame.fill(&self.grant.node_metrics, nodes.iter());
+        let labels = &labels(of);
+        let asked = PlaceArguments { now_us, room: room.0, scenario, labels, nodes: frame.wire() };
+        let rows = nodes.len();
+        let placement = self.call("place", budget, rows, |calls, store| calls.place(store, asked));
+        self.tables[0] = frame;
+        let placement = placement?;
         Ok(HookAnswer::Placed {
             hops: placement.hops.into_iter().map(NodeId).collect(),
             ttl_ms: placement.ttl_ms,
@@ -177,7 +158,7 @@ impl Guest {
         memo: Option<&PluginState>,
         budget: Duration,
     ) -> Result<HookAnswer, PluginFault> {
-        let hook = self.routing.clone().ok_or(PluginFault::Absent)?;
+        self.answers(Hook::Routing)?;
         let manifest = &self.component.0.manifest;
         let before = rooms.iter().map(|room| room.state.as_ref());
         let mut states = States::of(&manifest.name, manifest.state_schema, before);
@@ -194,8 +175,9 @@ impl Guest {
                 })
                 .collect();
             let open = self.engine.0.budgets.open;
-            let first = self
-                .call("open", open, newcomers.len(), |store| hook.call_open(store, &newcomers))?;
+            let first = self.call("open", open, newcomers.len(), |calls, store| {
+                calls.open_rooms(store, &newcomers)
+            })?;
             states.open(&first)?;
         }
         let memo = Memo::of(memo, self)?;
@@ -206,24 +188,24 @@ impl Guest {
             standing.extend(room.standing.iter().map(|node| node.0));
             standing.resize(standing.len() + width - room.standing.len(), NO_NODE);
         }
-        let node_frame = GrantedTable::of(&self.grant.node_metrics, nodes.iter());
-        let room_frame =
-            GrantedTable::of(&self.grant.subject_metrics, rooms.iter().map(|room| &room.row));
-        let blobs = states.blobs();
-        let answer = self.call("reroute", budget, rooms.len(), |store| {
-            let (nodes, rooms) = (node_frame.wire(), room_frame.wire());
-            let width = width as u32;
-            hook.call_reroute(
-                store,
-                now_us,
-                nodes,
-                rooms,
-                width,
-                &standing,
-                blobs.wire(),
-                memo.wire(),
-            )
-        })?;
+        let [mut node_frame, mut room_frame] = std::mem::take(&mut self.tables);
+        node_frame.fill(&self.grant.node_metrics, nodes.iter());
+        room_frame.fill(&self.grant.subject_metrics, rooms.iter().map(|room| &room.row));
+        let mut blobs = std::mem::take(&mut self.blobs);
+        blobs.fill(states.bytes());
+        let asked = RerouteArguments {
+            now_us,
+            nodes: node_frame.wire(),
+            rooms: room_frame.wire(),
+            width: width as u32,
+            standing: &standing,
+            states: blobs.wire(),
+            memo: memo.wire(),
+        };
+        let answer =
+            self.call("reroute", budget, rooms.len(), |calls, store| calls.reroute(store, asked));
+        (self.tables, self.blobs) = ([node_frame, room_frame], blobs);
+        let answer = answer?;
         // Each room moves once. The core counts repetitions, up to a limit.
         proportionate("reroute", "moves", answer.moves.len(), 2 * rooms.len())?;
         let moves = answer.moves.into_iter().map(|routing::Move { row, hops, ttl_ms, reason }| {
@@ -243,7 +225,7 @@ impl Guest {
         memo: Option<&PluginState>,
         budget: Duration,
     ) -> Result<HookAnswer, PluginFault> {
-        let hook = self.degradation.clone().ok_or(PluginFault::Absent)?;
+        self.answers(Hook::Degradation)?;
         let manifest = &self.component.0.manifest;
         let before = sessions.iter().map(|session| session.state.as_ref());
         let mut states = States::of(&manifest.name, manifest.state_schema, before);
@@ -261,20 +243,27 @@ impl Guest {
                 })
                 .collect();
             let open = self.engine.0.budgets.open;
-            let first = self
-                .call("open", open, newcomers.len(), |store| hook.call_open(store, &newcomers))?;
+            let first = self.call("open", open, newcomers.len(), |calls, store| {
+                calls.open_sessions(store, &newcomers)
+            })?;
             states.open(&first)?;
         }
         let memo = Memo::of(memo, self)?;
 
-        let frame = GrantedTable::of(
-            &self.grant.subject_metrics,
-            sessions.iter().map(|session| &session.row),
-        );
-        let blobs = states.blobs();
-        let answer = self.call("tick", budget, sessions.len(), |store| {
-            hook.call_tick(store, now_us, frame.wire(), blobs.wire(), memo.wire())
-        })?;
+        let mut frame = std::mem::take(&mut self.tables[0]);
+        frame.fill(&self.grant.subject_metrics, sessions.iter().map(|session| &session.row));
+        let mut blobs = std::mem::take(&mut self.blobs);
+        blobs.fill(states.bytes());
+        let asked = TickArguments {
+            now_us,
+            sessions: frame.wire(),
+            states: blobs.wire(),
+            memo: memo.wire(),
+        };
+        let answer =
+            self.call("tick", budget, sessions.len(), |calls, store| calls.tick(store, asked));
+        (self.tables[0], self.blobs) = (frame, blobs);
+        let answer = answer?;
         let most = ACTIONS_PER_ROW_MAX * sessions.len();
         proportionate("tick", "actions", answer.actions.len(), most)?;
         let mut actions = Vec::with_capacity(answer.actions.len());
@@ -351,11 +340,12 @@ impl<'a> States<'a> {
     /// Migrates states of older revisions.
     fn migrate(&mut self, guest: &mut Guest) -> Result<(), PluginFault> {
         for (&from, rows) in &self.older {
-            let blobs = Blobs::of(rows.iter().map(|&row| &*self.rows[row as usize]));
-            let (base, budget) = (guest.base.clone(), guest.engine.0.budgets.migrate);
+            let mut blobs = Blobs::default();
+            blobs.fill(rows.iter().map(|&row| &*self.rows[row as usize]));
+            let budget = guest.engine.0.budgets.migrate;
             let migrated = guest
-                .call("migrate", budget, rows.len(), |store| {
-                    base.call_migrate(store, from, blobs.wire())
+                .call("migrate", budget, rows.len(), |calls, store| {
+                    calls.migrate(store, from, blobs.wire())
                 })?
                 .map_err(|said| migration_refused("migrate", from, &said))?;
             fill(&mut self.rows, rows, &migrated, "migrate")?;
@@ -363,8 +353,8 @@ impl<'a> States<'a> {
         Ok(())
     }
 
-    fn blobs(&self) -> Blobs {
-        Blobs::of(self.rows.iter().map(|bytes| &**bytes))
+    fn bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.rows.iter().map(|bytes| &**bytes)
     }
 
     /// The changed states: those replaced by the plugin, and all new ones.
@@ -385,7 +375,10 @@ impl<'a> States<'a> {
             }
             changed.push((row, state(bytes)));
         }
-        // Stable sort, so that the last state of a row wins. Usually the list is sorted already.
+        if changed.is_sorted_by(|(row, _), (next, _)| row < next) {
+            return Ok(changed);
+        }
+        // Stable sort, so that the last state of a row wins.
         changed.sort_by_key(|(row, _)| *row);
         changed.dedup_by(|later, earlier| {
             let same = later.0 == earlier.0;
@@ -427,10 +420,10 @@ impl<'a> Memo<'a> {
         if memo.schema == schema {
             return Ok(Memo { bytes: Cow::Borrowed(&memo.bytes) });
         }
-        let (base, budget) = (guest.base.clone(), guest.engine.0.budgets.migrate);
+        let budget = guest.engine.0.budgets.migrate;
         let migrated = guest
-            .call("migrate-memo", budget, 0, |store| {
-                base.call_migrate_memo(store, memo.schema, &memo.bytes)
+            .call("migrate-memo", budget, 0, |calls, store| {
+                calls.migrate_memo(store, memo.schema, &memo.bytes)
             })?
             .map_err(|said| migration_refused("migrate-memo", memo.schema, &said))?;
         Ok(Memo { bytes: Cow::Owned(fitting("migrate-memo", migrated)?) })
@@ -456,29 +449,6 @@ impl<'a> Memo<'a> {
     }
 }
 
-struct Blobs {
-    offsets: Vec<u32>,
-    bytes: Vec<u8>,
-}
-
-impl Blobs {
-    fn of<'a>(states: impl Iterator<Item = &'a [u8]> + Clone) -> Blobs {
-        let offsets = Vec::with_capacity(states.size_hint().0 + 1);
-        let bytes = Vec::with_capacity(states.clone().map(<[u8]>::len).sum());
-        let mut blobs = Blobs { offsets, bytes };
-        blobs.offsets.push(0);
-        for state in states {
-            blobs.bytes.extend_from_slice(state);
-            blobs.offsets.push(blobs.bytes.len() as u32);
-        }
-        blobs
-    }
-
-    fn wire(&self) -> BlobsParam<'_> {
-        BlobsParam { offsets: &self.offsets, bytes: &self.bytes }
-    }
-}
-
 /// A single state written by a plugin.
 fn single(guest: &Guest, bytes: Vec<u8>) -> Result<PluginState, PluginFault> {
     if bytes.len() > STATE_BYTES_MAX {
@@ -497,7 +467,9 @@ fn fitting(call: &str, memo: Vec<u8>) -> Result<Vec<u8>, PluginFault> {
 }
 
 fn readable(state: &PluginState, plugin: &Arc<str>, schema: u32) -> bool {
-    state.plugin == *plugin && state.schema <= schema
+    // Most states were written by this revision, and share its name.
+    let is_own = Arc::ptr_eq(&state.plugin, plugin) || state.plugin == *plugin;
+    is_own && state.schema <= schema
 }
 
 /// Splits and checks a list of states.

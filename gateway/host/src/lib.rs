@@ -6,8 +6,11 @@
 
 #![deny(missing_docs)]
 
+mod arguments;
+mod calls;
 mod documents;
 mod engine;
+mod flat;
 mod guest;
 mod hooks;
 mod isolation;

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, MemoryReach, NativeCode, code_config};
 use crate::limits::BINARY_BYTES_MAX;
-use crate::plugin_file::{look, sha256, wrapped};
+use crate::plugin_file::{examine, sha256, wrapped};
 use crate::refusal::PluginRefusal;
 
 /// First byte of an answer with code. The code's length follows, as a little-endian 64-bit number, then the code.
@@ -177,10 +177,14 @@ pub fn compile_here(engine: &Engine, plugin: &[u8]) -> Result<NativeCode, Plugin
 /// Compiles without an engine that could run the code: that would reserve more address space than a
 /// compiler may have.
 fn compile(reach: MemoryReach, plugin: &[u8]) -> Result<NativeCode, PluginRefusal> {
-    let manifest = look(plugin)?;
+    let (manifest, is_flat) = examine(plugin)?;
     let binary = wrapped(plugin, &manifest)?;
+    let precompile = |engine: wasmtime::Engine| match is_flat {
+        true => engine.precompile_module(plugin),
+        false => engine.precompile_component(&binary),
+    };
     wasmtime::Engine::new(&code_config(reach))
-        .and_then(|engine| engine.precompile_component(&binary))
+        .and_then(precompile)
         .map(NativeCode::trusted)
         .map_err(|error| PluginRefusal::Engine(format!("{error:#}").into()))
 }

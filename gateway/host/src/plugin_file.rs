@@ -7,6 +7,7 @@ use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
+use crate::flat;
 use crate::limits::{BINARY_BYTES_MAX, LINE_BYTES_MAX, NAME_BYTES_MAX};
 use crate::manifest::{CONTRACT, Manifest, same_contract};
 use crate::observation::OBSERVED_WIT;
@@ -189,12 +190,47 @@ impl PluginFile {
 /// # Errors
 /// The reason why this gateway refuses the plugin.
 pub fn look(bytes: &[u8]) -> Result<Manifest, PluginRefusal> {
+    examine(bytes).map(|(manifest, _)| manifest)
+}
+
+/// Reads the manifest as [`look`] does, and whether the plugin is called flat.
+pub(crate) fn examine(bytes: &[u8]) -> Result<(Manifest, bool), PluginRefusal> {
     if bytes.len() > BINARY_BYTES_MAX {
         return Err(PluginRefusal::TooLarge { bytes: bytes.len(), max: BINARY_BYTES_MAX });
     }
     let outline = Outline::read(bytes)?;
     check_imports(&outline)?;
-    Manifest::read(outline.manifest.ok_or(PluginRefusal::NoManifest)?)
+    let manifest = Manifest::read(outline.manifest.ok_or(PluginRefusal::NoManifest)?)?;
+    let is_flat = is_flat(&outline, &manifest)?;
+    Ok((manifest, is_flat))
+}
+
+/// True for a core module with the exports of the flat calling convention.
+///
+/// # Errors
+/// It has a buffer for arguments, and a function of its hooks is not exported flat.
+fn is_flat(outline: &Outline<'_>, manifest: &Manifest) -> Result<bool, PluginRefusal> {
+    let has = |name: &str| outline.exports.iter().any(|export| **export == *name);
+    // A module with `_initialize` expects that the component calls it.
+    if outline.form == Form::Component || !has(flat::RESERVE) || has("_initialize") {
+        return Ok(false);
+    }
+    let hooks = manifest.hooks.iter().map(|&hook| (hook.name(), flat::functions(hook)));
+    for (interface, functions) in [("guest", &flat::GUEST[..])].into_iter().chain(hooks) {
+        for function in functions {
+            let name = flat::export(interface, &manifest.contract, function);
+            if has(&name) {
+                continue;
+            }
+            // A function that is missing altogether is named by its usual export.
+            let is_only_flat_missing = name.strip_prefix(flat::PREFIX).is_some_and(has);
+            return match is_only_flat_missing {
+                true => Err(PluginRefusal::ExportMissing(name.into())),
+                false => Ok(false),
+            };
+        }
+    }
+    Ok(true)
 }
 
 /// Wraps the plugin as a component with the exports of its manifest, if it is a core module.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use evenkeel_model::DecisionNote;
-use wasmtime::ResourceLimiter;
+use wasmtime::{Memory, ResourceLimiter};
 
 use crate::limits::{
     DIAG_CALLS_MAX, LINE_BYTES_MAX, LINES_BURST, LINES_PER_SECOND, LINES_WAITING_MAX,
@@ -160,6 +160,10 @@ pub(crate) struct StoreData {
     pub(crate) documents: DocumentTable,
     /// Instructions that lookups count as, since the instance was created.
     pub(crate) lookup_instructions: u64,
+    /// The memory of an instance that is called flat, once it exists.
+    pub(crate) memory: Option<Memory>,
+    /// Bytes that the plugin may return in one answer.
+    pub(crate) answer_bytes: usize,
     /// The thread's processor time at which the call is stopped, if its budget is [`CallBudget::Processor`].
     pub(crate) processor_until: Option<Duration>,
     /// Processor time that the call gets at its deadline, if its budget is [`CallBudget::Patient`].
@@ -167,7 +171,7 @@ pub(crate) struct StoreData {
 }
 
 impl StoreData {
-    fn count_diag(&mut self) -> wasmtime::Result<()> {
+    pub(crate) fn count_diag(&mut self) -> wasmtime::Result<()> {
         self.diag_calls += 1;
         if self.diag_calls > DIAG_CALLS_MAX { Err(TooManyDiagCalls.into()) } else { Ok(()) }
     }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bytes::StateBytes;
 use crate::id::{AskId, NodeId, RegionId, RoomId, SessionId};
 use crate::registry::Row;
 
@@ -65,7 +66,7 @@ pub struct PluginState {
     pub schema: u32,
     /// Opaque to the gateway and to other plugins.
     #[serde(with = "crate::bytes")]
-    pub bytes: Box<[u8]>,
+    pub bytes: StateBytes,
 }
 
 /// A room as routing policies see it.

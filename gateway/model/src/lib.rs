@@ -24,6 +24,7 @@ pub use ask::{
     Hook, HookAnswer, Labels, NO_NODE, PluginFault, PluginState, Poisoned, PolicyName,
     PolicyQuestion, Reasons, RevisionAnswer, RoomRow, RoutingMove, SessionRow,
 };
+pub use bytes::StateBytes;
 pub use clients::{ClientGroup, ClientLabel};
 pub use counters::{FlowCounts, STREAM_KINDS, Since, Stamp};
 pub use device::DeviceLimits;

@@ -348,7 +348,7 @@ impl<'a> TableReader<'a> {
         let plugin = self.text_at(plugin, "state")?;
         let schema = read.small("state")?;
         let bytes = self.bytes(read, "state")?;
-        Ok(Some(PluginState { plugin, schema, bytes }))
+        Ok(Some(PluginState { plugin, schema, bytes: bytes.into() }))
     }
 
     pub(crate) fn some_state(

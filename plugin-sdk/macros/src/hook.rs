@@ -53,6 +53,7 @@ pub(crate) fn attribute(
     let reason = if shape.reason { quote!(#of::Reason) } else { quote!(()) };
     let export_hook = format_ident!("export_{hook}");
     let bindings = format_ident!("{hook}");
+    let flat_hook = format_ident!("flat_{hook}");
 
     Ok(quote! {
         #item
@@ -96,6 +97,10 @@ pub(crate) fn attribute(
             #sdk::wit::guest::export_guest!(Exported with_types_in #sdk::wit::guest);
             #[cfg(target_arch = "wasm32")]
             #sdk::wit::#bindings::#export_hook!(Exported with_types_in #sdk::wit::#bindings);
+            #[cfg(target_arch = "wasm32")]
+            #sdk::flat_guest!(#policy);
+            #[cfg(target_arch = "wasm32")]
+            #sdk::#flat_hook!(#policy);
 
             match ::core::str::from_utf8(&BYTES) {
                 Ok(text) => text,

@@ -41,9 +41,9 @@ pub fn admission<P: Policy + Admission>() {
             standing: asked.standing_in,
             scenario: &asked.scenario,
             labels: &asked.labels,
-            regions: asked.places,
+            regions: (&asked.places).into(),
         };
-        black_box(admit(loaded, asked));
+        black_box(admit(loaded, &asked));
     });
 }
 
@@ -52,18 +52,19 @@ pub fn routing<P: Policy + Routing>() {
     measure::<P>(|loaded, asked| {
         if asked.call == "place" {
             let Asked { now_us, id, scenario, labels, places, .. } = asked;
-            drop(black_box(routing::place(loaded, now_us, id, &scenario, &labels, places)));
+            let nodes = (&places).into();
+            drop(black_box(routing::place(loaded, now_us, id, &scenario, &labels, nodes)));
         } else {
             let asked = Reroute {
                 now_us: asked.now_us,
-                nodes: asked.places,
-                rooms: asked.subjects,
+                nodes: (&asked.places).into(),
+                rooms: (&asked.subjects).into(),
                 width: asked.width,
-                standing: asked.standing,
-                states: asked.states,
-                memo: asked.memo,
+                standing: &asked.standing,
+                states: (&asked.states).into(),
+                memo: &asked.memo,
             };
-            drop(black_box(routing::reroute(loaded, asked)));
+            drop(black_box(routing::reroute(loaded, &asked)));
         }
     });
 }
@@ -72,7 +73,8 @@ pub fn routing<P: Policy + Routing>() {
 pub fn degradation<P: Policy + Degradation>() {
     measure::<P>(|loaded, asked| {
         let Asked { now_us, subjects, states, memo, .. } = asked;
-        drop(black_box(degradation::tick(loaded, now_us, subjects, &states, &memo)));
+        let (sessions, states) = ((&subjects).into(), (&states).into());
+        drop(black_box(degradation::tick(loaded, now_us, sessions, states, &memo)));
     });
 }
 

@@ -53,7 +53,7 @@ pub fn questions(hook: Hook) -> Vec<PolicyQuestion> {
 
 /// The same question with states and a memo of the older schema.
 pub(crate) fn of_older(mut question: PolicyQuestion) -> PolicyQuestion {
-    let state = || Some(PluginState { plugin: NAME.into(), schema: SCHEMA, bytes: Box::new([1]) });
+    let state = || Some(PluginState { plugin: NAME.into(), schema: SCHEMA, bytes: [1].into() });
     match &mut question {
         PolicyQuestion::Resolve { .. }
         | PolicyQuestion::Admit { .. }

@@ -336,8 +336,7 @@ fn failure(rng: &mut Rng) -> Failure {
 
 /// An invalid answer of the right type. Rates are not changed, so that the checker knows the load of each session.
 fn nonsense(rng: &mut Rng, ask: &Ask, nodes: u32) -> HookAnswer {
-    let state =
-        || PluginState { plugin: "hostile".into(), schema: 1, bytes: Box::from([7_u8].as_slice()) };
+    let state = || PluginState { plugin: "hostile".into(), schema: 1, bytes: [7].into() };
     let hops = |rng: &mut Rng| -> Vec<NodeId> {
         let mut hops: Vec<NodeId> = (0..nodes).map(NodeId).collect();
         rng.shuffle(&mut hops);

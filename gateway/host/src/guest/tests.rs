@@ -27,6 +27,11 @@ fn guest(engine: &Engine) -> Guest {
 }
 
 #[test]
+fn shipped_plugin_is_called_flat() {
+    assert!(matches!(guest(&Engine::new()).calls, Calls::Flat(_)));
+}
+
+#[test]
 fn instance_is_prepared_without_a_processor() {
     let engine = Engine::new();
     let prepared = AtomicBool::new(false);
@@ -47,10 +52,10 @@ fn instance_is_prepared_without_a_processor() {
 fn call_after(elapsed: Duration, budget: CallBudget) -> Result<(), PluginFault> {
     let engine = Engine::new();
     let mut guest = guest(&engine);
-    let base = guest.base.clone();
-    run(&engine, &mut guest.store, budget, 0, |store| {
+    let Guest { store, calls, .. } = &mut guest;
+    run(&engine, store, budget, 0, |store| {
         (0..ticks(elapsed)).for_each(|_| store.engine().increment_epoch());
-        base.call_catalog(store, &[])
+        calls.catalog(store, &[])
     })
 }
 

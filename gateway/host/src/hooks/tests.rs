@@ -1,23 +1,11 @@
-use evenkeel_model::{Measures, UNMEASURED};
-
 use super::*;
-
-#[test]
-fn frame_has_granted_columns_in_order() {
-    let mut measures = Measures::default();
-    measures.set(Metric::LossUp, 5).set(Metric::Cap, 300).set(Metric::Age, 7);
-    let rows = [Row { id: 8, measures }, Row { id: 9, measures: Measures::default() }];
-    let frame = GrantedTable::of(&[Metric::Cap, Metric::LossUp], rows.iter());
-    assert_eq!(frame.ids, [8, 9]);
-    assert_eq!(frame.cells, [300, UNMEASURED, 5, UNMEASURED]);
-}
 
 fn blobs(offsets: &[u32], bytes: usize) -> BlobsResult {
     BlobsResult { offsets: offsets.to_vec(), bytes: vec![7; bytes] }
 }
 
 fn state(plugin: &str, schema: u32) -> PluginState {
-    PluginState { plugin: plugin.into(), schema, bytes: Box::new([1]) }
+    PluginState { plugin: plugin.into(), schema, bytes: [1].into() }
 }
 
 #[test]

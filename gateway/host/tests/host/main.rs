@@ -10,6 +10,7 @@ mod data;
 mod determinism;
 mod faults;
 mod fixtures;
+mod flat;
 mod grants;
 mod guests;
 mod hooks;

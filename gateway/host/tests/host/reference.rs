@@ -395,6 +395,22 @@ fn numbers(out: &mut String) {
     }
 }
 
+/// Describes the other way to call a core module.
+const FLAT: &str = "
+### Flat exports
+
+A module may export each of these functions once more, with `flat_` before its name and the type `(i32) -> i32`, and with
+`flat_reserve (i32) -> i32`. The gateway then calls these alone, without wrapping the module, and a call is one entry into it.
+`flat_reserve` takes a number of bytes, and returns the address of a buffer of that size, a multiple of 8, in place of the
+buffer before. The gateway writes the function's parameters there, as one record in the layout of the canonical ABI, with the
+lists that it points to, and passes the address of the record. The function returns the address of its result, in the same
+layout; the gateway reads it before the next call. `catalog` has no result: the gateway ignores the address. The SDKs for Rust
+and C export both. An older gateway ignores flat exports.
+
+An address outside of the memory, and a result with more than 256 KiB plus 4,608 bytes for each row of the question, are the
+fault `malformed`.
+";
+
 /// Describes, for languages without a generator, the names and types that a core module exports.
 fn core_module(out: &mut String, wit: &Wit) {
     *out += "\n## A core module by hand\n\nThe functions in the canonical ABI of the component model. A module exports these names, \
@@ -431,6 +447,7 @@ fn core_module(out: &mut String, wit: &Wit) {
             row(out, &[&of, &format!("`({}){result}`", types(&signature.params))]);
         }
     }
+    *out += FLAT;
 }
 
 fn word(of: WasmType) -> &'static str {

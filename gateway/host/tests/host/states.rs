@@ -44,7 +44,7 @@ fn new_rows_are_opened_and_their_states_returned() {
 #[test]
 fn foreign_or_newer_states_are_hidden() {
     let mut policy = policy(Hook::Degradation, "count");
-    let theirs = || PluginState { plugin: "other".into(), schema: 2, bytes: Box::new([70]) };
+    let theirs = || PluginState { plugin: "other".into(), schema: 2, bytes: [70].into() };
     let sessions = vec![session(1, 0, Some(theirs())), session(2, 0, Some(state(3, &[70])))];
     let (states, memo) = ask(&mut policy, sessions, Some(theirs())).unwrap();
     assert_eq!(states, [(0, state(2, &[3])), (1, state(2, &[3]))]);

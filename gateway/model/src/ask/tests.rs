@@ -13,7 +13,7 @@ fn tick(ids: &[u64]) -> PolicyQuestion {
 }
 
 fn answered(rows: &[u32], apart: Apart) -> RevisionAnswer {
-    let state = PluginState { plugin: "test".into(), schema: 1, bytes: Box::new([7]) };
+    let state = PluginState { plugin: "test".into(), schema: 1, bytes: [7].into() };
     let action = |&row: &u32| DegradationAction { row, op: 1, arg: 9, reason: 0 };
     RevisionAnswer {
         answer: HookAnswer::Actions {

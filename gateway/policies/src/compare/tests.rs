@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn states_and_reasons_are_not_compared() {
-    let state = |byte| PluginState { plugin: "p".into(), schema: 1, bytes: Box::new([byte]) };
+    let state = |byte: u8| PluginState { plugin: "p".into(), schema: 1, bytes: [byte].into() };
     let placed = |hops: &[u32], byte| HookAnswer::Placed {
         hops: hops.iter().map(|node| NodeId(*node)).collect(),
         ttl_ms: u32::from(byte),

@@ -95,35 +95,37 @@ impl Guests {
 /// A measurement failed.
 pub(crate) fn measure(guests: &Guests, effort: Effort, report: &mut Report) -> Result<(), Failed> {
     let engine = Engine::new();
-    let vet = |bytes: &[u8]| Component::vet(&engine, bytes);
-    let ship = |name: &'static str| {
-        let found = shipped().iter().find(|plugin| plugin.name == name);
-        Ok::<_, Failed>(vet(found.ok_or(Failed::Missing(name))?.bytes)?)
-    };
-    let (empty, route) = (vet(&guests.empty)?, ship("route-nearest")?);
-    let (smooth, ladder) = (vet(&guests.smooth)?, ship("degrade-ladder")?);
+    let vet = |bytes: &[u8]| Ok::<_, Failed>(Component::vet(&engine, bytes)?);
+    let (route, ladder) = (ship("route-nearest")?, ship("degrade-ladder")?);
     let make = |component: &Component, hook| install(&engine, component, hook);
-
-    report.empty_ns = beside(
-        effort,
-        |calls| resolves(&mut make(&empty, Hook::Scenario)?, calls),
-        |calls| native::empty(calls).map(nanos),
-    )?;
-    report.place_ns =
-        tails(effort, |calls| places(&mut make(&route, Hook::Routing)?, calls), native::place)?;
-    for (component, of, by) in [
-        (&smooth, &mut report.tick_ns, native::smooth as Natively),
-        (&ladder, &mut report.ladder_tick_ns, native::ladder as Natively),
-    ] {
-        let mut policy = make(component, Hook::Degradation)?;
-        let states = first_states(&mut policy)?;
-        let calls = (effort.calls / 100).max(1);
-        *of = beside(
-            Effort { calls, ..effort },
-            |calls| ticks(&mut policy, &states, calls),
-            |calls| by(calls, &states).map(nanos),
+    let plugins = [&guests.empty[..], route, &guests.smooth, ladder];
+    let flat = plugins.map(vet);
+    let component = plugins.map(|bytes| vet(&by_component(bytes)?));
+    for (plugins, costs) in [(flat, &mut report.flat), (component, &mut report.component)] {
+        let [empty, route, smooth, ladder] = plugins;
+        let (empty, route) = (empty?, route?);
+        costs.empty_ns = beside(
+            effort,
+            |calls| resolves(&mut make(&empty, Hook::Scenario)?, calls),
+            |calls| native::empty(calls).map(nanos),
         )?;
+        costs.place_ns =
+            tails(effort, |calls| places(&mut make(&route, Hook::Routing)?, calls), native::place)?;
+        for (component, of, by) in [
+            (smooth?, &mut costs.tick_ns, native::smooth as Natively),
+            (ladder?, &mut costs.ladder_tick_ns, native::ladder as Natively),
+        ] {
+            let mut policy = make(&component, Hook::Degradation)?;
+            let states = first_states(&mut policy)?;
+            let calls = (effort.calls / 100).max(1);
+            *of = beside(
+                Effort { calls, ..effort },
+                |calls| ticks(&mut policy, &states, calls),
+                |calls| by(calls, &states).map(nanos),
+            )?;
+        }
     }
+    let (empty, route) = (vet(&guests.empty)?, vet(route)?);
     let mut made = Vec::new();
     for _ in 0..effort.rounds {
         for _ in 0..MADE {
@@ -134,6 +136,22 @@ pub(crate) fn measure(guests: &Guests, effort: Effort, report: &mut Report) -> R
     }
     report.instantiate_us = Tail::of(&mut made);
     fail(&mut make(&empty, Hook::Scenario)?, effort, report)
+}
+
+fn ship(name: &'static str) -> Result<&'static [u8], Failed> {
+    let found = shipped().iter().find(|plugin| plugin.name == name);
+    Ok(found.ok_or(Failed::Missing(name))?.bytes)
+}
+
+/// The export by which a gateway knows that a plugin may be called flat.
+const FLAT: &[u8] = b"flat_reserve";
+
+/// The plugin without that export, so that it is called through the component model.
+fn by_component(plugin: &[u8]) -> Result<Vec<u8>, Failed> {
+    let at = plugin.windows(FLAT.len()).position(|part| part == FLAT);
+    let mut other = plugin.to_vec();
+    other[at.ok_or(Failed::Missing("a flat export"))?] = b'F';
+    Ok(other)
 }
 
 fn install(

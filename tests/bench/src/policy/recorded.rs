@@ -182,8 +182,7 @@ mod tests {
             nodes: Vec::new(),
         };
         let hops = vec![NodeId(0)];
-        let state =
-            evenkeel_model::PluginState { plugin: "p".into(), schema: 1, bytes: Box::new([]) };
+        let state = evenkeel_model::PluginState { plugin: "p".into(), schema: 1, bytes: [].into() };
         let answered = RevisionAnswer {
             answer: HookAnswer::Placed { hops, ttl_ms, reason: 0, state },
             revision: by.into(),

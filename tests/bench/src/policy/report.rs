@@ -8,8 +8,9 @@ use serde::Serialize;
 use super::judged::JudgedRevision;
 use crate::rounds::{median, spread};
 
-#[derive(Clone, Default, Debug)]
-pub(crate) struct Report {
+/// The cost of calls, each beside the same function compiled natively.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct CallCosts {
     /// A call of the empty policy.
     pub(crate) empty_ns: Figure,
     /// One placement among 50 nodes by `route-nearest`.
@@ -18,6 +19,14 @@ pub(crate) struct Report {
     pub(crate) tick_ns: Figure,
     /// One session of a tick of `degrade-ladder`.
     pub(crate) ladder_tick_ns: Figure,
+}
+
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Report {
+    /// Plugins as they are built, which are called flat.
+    pub(crate) flat: CallCosts,
+    /// The same plugins, called through the component model.
+    pub(crate) component: CallCosts,
     /// Creating a policy from a compiled plugin: instance, settings and catalog.
     pub(crate) instantiate_us: Tail,
     /// From a question that traps to the answer of the next one.
@@ -197,21 +206,27 @@ impl Report {
     fn json(&self) -> serde_json::Value {
         serde_json::json!({
             "rows": self.rows(),
-            "empty_ns": self.empty_ns.wasm,
-            "place_ns": self.place_ns.wasm,
-            "tick_ns": self.tick_ns.wasm,
-            "ladder_tick_ns": self.ladder_tick_ns.wasm,
+            "empty_ns": self.flat.empty_ns.wasm,
+            "place_ns": self.flat.place_ns.wasm,
+            "tick_ns": self.flat.tick_ns.wasm,
+            "ladder_tick_ns": self.flat.ladder_tick_ns.wasm,
             "native": {
-                "empty_ns": self.empty_ns.native,
-                "place_ns": self.place_ns.native,
-                "tick_ns": self.tick_ns.native,
-                "ladder_tick_ns": self.ladder_tick_ns.native,
+                "empty_ns": self.flat.empty_ns.native,
+                "place_ns": self.flat.place_ns.native,
+                "tick_ns": self.flat.tick_ns.native,
+                "ladder_tick_ns": self.flat.ladder_tick_ns.native,
+            },
+            "component": {
+                "empty_ns": self.component.empty_ns.wasm,
+                "place_ns": self.component.place_ns.wasm,
+                "tick_ns": self.component.tick_ns.wasm,
+                "ladder_tick_ns": self.component.ladder_tick_ns.wasm,
             },
             "spread": {
-                "empty_ns": self.empty_ns.spread,
-                "place_ns": self.place_ns.spread,
-                "tick_ns": self.tick_ns.spread,
-                "ladder_tick_ns": self.ladder_tick_ns.spread,
+                "empty_ns": self.flat.empty_ns.spread,
+                "place_ns": self.flat.place_ns.spread,
+                "tick_ns": self.flat.tick_ns.spread,
+                "ladder_tick_ns": self.flat.ladder_tick_ns.spread,
             },
             "instantiate_us": self.instantiate_us,
             "trap_to_serving_ms": self.trap_to_serving_ms.p99,

@@ -47,33 +47,54 @@ impl Report {
 
     fn lines(&self) -> Vec<Line> {
         let one = |tail: Tail| tail.p99;
+        let twice = |native: Option<f64>| native.map(|native| 2.0 * native);
+        let (flat, other) = (&self.flat, &self.component);
         let mut lines: Vec<Line> = vec![
-            ("empty call, ns", self.empty_ns.wasm, self.empty_ns.native, Some(150.0)),
+            ("call.empty, ns", flat.empty_ns.wasm, flat.empty_ns.native, Some(250.0)),
+            ("call.empty by component, ns", other.empty_ns.wasm, other.empty_ns.native, None),
             (
-                "place among 50 nodes, ns, p50",
-                self.place_ns.wasm.p50,
-                self.place_ns.native.p50,
-                Some(1_000.0),
+                "call.place of 50 nodes, ns, p50",
+                flat.place_ns.wasm.p50,
+                flat.place_ns.native.p50,
+                twice(flat.place_ns.native.p50),
             ),
             (
-                "place among 50 nodes, ns, p99",
-                self.place_ns.wasm.p99,
-                self.place_ns.native.p99,
+                "call.place of 50 nodes, ns, p99",
+                flat.place_ns.wasm.p99,
+                flat.place_ns.native.p99,
                 None,
             ),
             (
-                "tick of 256: 8 metrics, 64 bytes, ns a session",
-                self.tick_ns.wasm,
-                self.tick_ns.native,
-                Some(50.0),
-            ),
-            (
-                "tick of 256 by degrade-ladder, ns a session",
-                self.ladder_tick_ns.wasm,
-                self.ladder_tick_ns.native,
+                "call.place of 50 nodes by component, ns, p50",
+                other.place_ns.wasm.p50,
+                other.place_ns.native.p50,
                 None,
             ),
-            ("instantiate, µs, p99", one(self.instantiate_us), None, Some(50.0)),
+            (
+                "call.tick of 256: 8 metrics, 64 bytes, ns a session",
+                flat.tick_ns.wasm,
+                flat.tick_ns.native,
+                twice(flat.tick_ns.native),
+            ),
+            (
+                "call.tick of 256 by component, ns a session",
+                other.tick_ns.wasm,
+                other.tick_ns.native,
+                None,
+            ),
+            (
+                "call.ladder of 256, ns a session",
+                flat.ladder_tick_ns.wasm,
+                flat.ladder_tick_ns.native,
+                twice(flat.ladder_tick_ns.native),
+            ),
+            (
+                "call.ladder of 256 by component, ns a session",
+                other.ladder_tick_ns.wasm,
+                other.ladder_tick_ns.native,
+                None,
+            ),
+            ("call.instantiate, µs, p99", one(self.instantiate_us), None, Some(50.0)),
             ("trap to serving, ms, p99", one(self.trap_to_serving_ms), None, Some(1.0)),
             ("runaway call beyond its budget, ms, p99", one(self.cut_over_ms), None, Some(2.0)),
             ("activation, µs, p99", one(self.activate_us), None, Some(100.0)),

@@ -64,7 +64,7 @@ pub(super) fn turn(world: &mut World, hook: Hook, mut revisions: Revisions) {
 
 fn written(arm: Arm, byte: u8) -> PluginState {
     let schema = if arm == Arm::Canary { 2 } else { 1 };
-    PluginState { plugin: "test".into(), schema, bytes: Box::new([byte]) }
+    PluginState { plugin: "test".into(), schema, bytes: [byte].into() }
 }
 
 fn rows(ask: &Ask) -> Vec<(u64, Option<PluginState>)> {

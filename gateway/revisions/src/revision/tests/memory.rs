@@ -2,7 +2,7 @@ use super::super::*;
 use crate::samples::{active, revision, with_canary, with_previous};
 
 fn state(plugin: &str, schema: u32, byte: u8) -> Arc<PluginState> {
-    Arc::new(PluginState { plugin: plugin.into(), schema, bytes: Box::new([byte]) })
+    Arc::new(PluginState { plugin: plugin.into(), schema, bytes: [byte].into() })
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn settling_keeps_the_active_revisions_state() {
 #[test]
 fn each_revision_has_its_memo_after_rollback() {
     let memo =
-        |byte| PluginState { plugin: "p".into(), schema: u32::from(byte), bytes: Box::new([byte]) };
+        |byte: u8| PluginState { plugin: "p".into(), schema: u32::from(byte), bytes: [byte].into() };
     let (old, new) = (revision("a", "p", 1), revision("b", "p", 2));
     let alone = active(&old);
     let both = with_canary(&old, &new, 50);
