@@ -392,7 +392,7 @@ __attribute__((unused)) static void ek_set(ek_params *out, const char *key, int6
 /* Each function is exported once more, flat: the gateway writes its arguments as one record into this buffer, passes the address,
  * and reads the answer before the next call. It calls a policy one way or the other. */
 #define EK_FLAT(interface, function) \
-    __attribute__((export_name("flat_evenkeel:policy/" interface "@0.1.0#" function)))
+    __attribute__((export_name("flat_evenkeel:policy/" interface "@0.1.1#" function)))
 
 __attribute__((export_name("flat_reserve")))
 void *ek_reserve(size_t size) {

@@ -529,11 +529,11 @@ macro_rules! flat_guest {
                 $crate::flat::reserve(bytes)
             }
         };
-        $crate::flat_export!("flat_evenkeel:policy/guest@0.1.0#init", init, $policy);
-        $crate::flat_export!("flat_evenkeel:policy/guest@0.1.0#catalog", catalog, $policy);
-        $crate::flat_export!("flat_evenkeel:policy/guest@0.1.0#migrate", migrate, $policy);
+        $crate::flat_export!("flat_evenkeel:policy/guest@0.1.1#init", init, $policy);
+        $crate::flat_export!("flat_evenkeel:policy/guest@0.1.1#catalog", catalog, $policy);
+        $crate::flat_export!("flat_evenkeel:policy/guest@0.1.1#migrate", migrate, $policy);
         $crate::flat_export!(
-            "flat_evenkeel:policy/guest@0.1.0#migrate-memo",
+            "flat_evenkeel:policy/guest@0.1.1#migrate-memo",
             migrate_memo,
             $policy
         );
@@ -544,7 +544,7 @@ macro_rules! flat_guest {
 #[macro_export]
 macro_rules! flat_admission {
     ($policy:ty) => {
-        $crate::flat_export!("flat_evenkeel:policy/admission@0.1.0#admit", admit, $policy);
+        $crate::flat_export!("flat_evenkeel:policy/admission@0.1.1#admit", admit, $policy);
     };
 }
 
@@ -552,9 +552,9 @@ macro_rules! flat_admission {
 #[macro_export]
 macro_rules! flat_routing {
     ($policy:ty) => {
-        $crate::flat_export!("flat_evenkeel:policy/routing@0.1.0#place", place, $policy);
-        $crate::flat_export!("flat_evenkeel:policy/routing@0.1.0#open", open_rooms, $policy);
-        $crate::flat_export!("flat_evenkeel:policy/routing@0.1.0#reroute", reroute, $policy);
+        $crate::flat_export!("flat_evenkeel:policy/routing@0.1.1#place", place, $policy);
+        $crate::flat_export!("flat_evenkeel:policy/routing@0.1.1#open", open_rooms, $policy);
+        $crate::flat_export!("flat_evenkeel:policy/routing@0.1.1#reroute", reroute, $policy);
     };
 }
 
@@ -562,8 +562,8 @@ macro_rules! flat_routing {
 #[macro_export]
 macro_rules! flat_degradation {
     ($policy:ty) => {
-        $crate::flat_export!("flat_evenkeel:policy/degradation@0.1.0#tick", tick, $policy);
-        $crate::flat_export!("flat_evenkeel:policy/degradation@0.1.0#open", open_sessions, $policy);
+        $crate::flat_export!("flat_evenkeel:policy/degradation@0.1.1#tick", tick, $policy);
+        $crate::flat_export!("flat_evenkeel:policy/degradation@0.1.1#open", open_sessions, $policy);
     };
 }
 
@@ -571,6 +571,6 @@ macro_rules! flat_degradation {
 #[macro_export]
 macro_rules! flat_scenario {
     ($policy:ty) => {
-        $crate::flat_export!("flat_evenkeel:policy/scenario@0.1.0#resolve", resolve, $policy);
+        $crate::flat_export!("flat_evenkeel:policy/scenario@0.1.1#resolve", resolve, $policy);
     };
 }

@@ -245,11 +245,12 @@ fn form(form: Form) -> &'static str {
 }
 
 /// `evenkeel:policy/diag@0.1.1: log, note`, with names without an interface last. Functions of the
-/// canonical ABI are left out.
+/// canonical ABI and flat exports are left out.
 fn by_interface(names: &[Box<str>]) -> Vec<String> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
     let mut others = Vec::new();
-    for name in names.iter().filter(|name| !name.starts_with("cabi_")) {
+    let left_out = ["cabi_", "flat_"];
+    for name in names.iter().filter(|name| !left_out.iter().any(|start| name.starts_with(start))) {
         match name.split_once('#') {
             Some((interface, function)) => match groups.iter_mut().find(|(of, _)| *of == interface)
             {

@@ -80,6 +80,7 @@ impl CompilerOutput {
 enum CompileError {
     NotAPlugin(Box<str>),
     HookMissing(Box<str>),
+    ExportMissing(Box<str>),
     Engine(Box<str>),
 }
 
@@ -113,6 +114,7 @@ impl<'a> CompileOrder<'a> {
                         let hook = Hook::ALL.into_iter().find(|hook| hook.name() == &*name);
                         hook.map_or_else(no_answer, PluginRefusal::HookMissing)
                     }
+                    CompileError::ExportMissing(name) => PluginRefusal::ExportMissing(name),
                     CompileError::Engine(said) => PluginRefusal::Engine(said),
                 },
             )),
@@ -158,6 +160,7 @@ fn refusal(refused: &PluginRefusal) -> Vec<u8> {
     let said = match refused {
         PluginRefusal::NotAPlugin(said) => CompileError::NotAPlugin(said.clone()),
         PluginRefusal::HookMissing(hook) => CompileError::HookMissing(hook.name().into()),
+        PluginRefusal::ExportMissing(name) => CompileError::ExportMissing(name.clone()),
         PluginRefusal::Engine(said) => CompileError::Engine(said.clone()),
         // Other errors were excluded before the order.
         other => CompileError::Engine(other.to_string().into()),

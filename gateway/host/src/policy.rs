@@ -274,9 +274,8 @@ impl BoundPlugin {
         self.guest.calling
     }
 
-    /// True if the last answer is due for a check: the first four of a revision, then one in 64, and after 4,096 answers one in
-    /// 1,024.
-    /// If there is no time, the next one is due.
+    /// True if the last answer is due for a check: the first four of a revision, then one in 64, and after 4,096 answers
+    /// one in 1,024. If there is no time, the next one is due.
     pub fn is_check_due(&self) -> bool {
         self.determinism.is_due()
     }

@@ -11,8 +11,8 @@ use crate::store::one_line;
 /// The schema of a plugin's settings, or of a data document.
 ///
 /// Supported: `type` (one of object, array, string, boolean, integer, number), `properties`,
-/// `required`, `additionalProperties` (true, false or a schema), `items`, `enum`, `minimum`, `maximum`,
-/// Annotations (`title`, `description`, `unit`, `examples`, any keyword that starts with `$` or `x-`) are kept and
+/// `required`, `additionalProperties` (true, false or a schema), `items`, `enum`, `minimum`, `maximum`, `default`, and
+/// `pattern` for durations and bit rates. Annotations (`title`, `description`, `unit`, `examples`, any keyword that starts with `$` or `x-`) are kept and
 /// ignored. Any other keyword is refused, since a bound that is not enforced is worse than none.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Schema {

@@ -7,7 +7,7 @@
 #[allow(dead_code, clippy::all)]
 pub mod evenkeel {
     pub mod policy {
-        /// The only functions a policy may import: log lines and notes. Rate-limited, never read back.
+        /// Log lines and notes. Rate-limited, never read back.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod diag {
             #[used]
@@ -23,7 +23,7 @@ pub mod evenkeel {
                     let ptr0 = vec0.as_ptr().cast::<u8>();
                     let len0 = vec0.len();
                     #[cfg(target_arch = "wasm32")]
-                    #[link(wasm_import_module = "evenkeel:policy/diag@0.1.0")]
+                    #[link(wasm_import_module = "evenkeel:policy/diag@0.1.1")]
                     unsafe extern "C" {
                         #[link_name = "log"]
                         fn wit_import1(_: i32, _: *mut u8, _: usize);
@@ -44,7 +44,7 @@ pub mod evenkeel {
                     let ptr0 = vec0.as_ptr().cast::<u8>();
                     let len0 = vec0.len();
                     #[cfg(target_arch = "wasm32")]
-                    #[link(wasm_import_module = "evenkeel:policy/diag@0.1.0")]
+                    #[link(wasm_import_module = "evenkeel:policy/diag@0.1.1")]
                     unsafe extern "C" {
                         #[link_name = "note"]
                         fn wit_import1(_: i32, _: *mut u8, _: usize, _: i64);
@@ -614,44 +614,44 @@ pub mod exports {
                 }
                 #[doc(hidden)]
                 #[macro_export]
-                macro_rules! __export_evenkeel_policy_guest_0_1_0_cabi {
+                macro_rules! __export_evenkeel_policy_guest_0_1_1_cabi {
                     ($ty:ident with_types_in $($path_to_types:tt)*) => {
                         const _ : () = { #[unsafe (export_name =
-                        "evenkeel:policy/guest@0.1.0#init")] unsafe extern "C" fn
+                        "evenkeel:policy/guest@0.1.1#init")] unsafe extern "C" fn
                         export_init(arg0 : * mut u8, arg1 : usize, arg2 : * mut u8, arg3
                         : usize, arg4 : * mut u8, arg5 : usize, arg6 : * mut u8, arg7 :
                         usize, arg8 : i64,) -> * mut u8 { unsafe { $($path_to_types)*::
                         _export_init_cabi::<$ty > (arg0, arg1, arg2, arg3, arg4, arg5,
                         arg6, arg7, arg8) } } #[unsafe (export_name =
-                        "cabi_post_evenkeel:policy/guest@0.1.0#init")] unsafe extern "C"
+                        "cabi_post_evenkeel:policy/guest@0.1.1#init")] unsafe extern "C"
                         fn _post_return_init(arg0 : * mut u8,) { unsafe {
                         $($path_to_types)*:: __post_return_init::<$ty > (arg0) } }
-                        #[unsafe (export_name = "evenkeel:policy/guest@0.1.0#catalog")]
+                        #[unsafe (export_name = "evenkeel:policy/guest@0.1.1#catalog")]
                         unsafe extern "C" fn export_catalog(arg0 : * mut u8, arg1 :
                         usize,) { unsafe { $($path_to_types)*::
                         _export_catalog_cabi::<$ty > (arg0, arg1) } } #[unsafe
-                        (export_name = "evenkeel:policy/guest@0.1.0#migrate")] unsafe
+                        (export_name = "evenkeel:policy/guest@0.1.1#migrate")] unsafe
                         extern "C" fn export_migrate(arg0 : i32, arg1 : * mut u8, arg2 :
                         usize, arg3 : * mut u8, arg4 : usize,) -> * mut u8 { unsafe {
                         $($path_to_types)*:: _export_migrate_cabi::<$ty > (arg0, arg1,
                         arg2, arg3, arg4) } } #[unsafe (export_name =
-                        "cabi_post_evenkeel:policy/guest@0.1.0#migrate")] unsafe extern
+                        "cabi_post_evenkeel:policy/guest@0.1.1#migrate")] unsafe extern
                         "C" fn _post_return_migrate(arg0 : * mut u8,) { unsafe {
                         $($path_to_types)*:: __post_return_migrate::<$ty > (arg0) } }
                         #[unsafe (export_name =
-                        "evenkeel:policy/guest@0.1.0#migrate-memo")] unsafe extern "C" fn
+                        "evenkeel:policy/guest@0.1.1#migrate-memo")] unsafe extern "C" fn
                         export_migrate_memo(arg0 : i32, arg1 : * mut u8, arg2 : usize,)
                         -> * mut u8 { unsafe { $($path_to_types)*::
                         _export_migrate_memo_cabi::<$ty > (arg0, arg1, arg2) } } #[unsafe
                         (export_name =
-                        "cabi_post_evenkeel:policy/guest@0.1.0#migrate-memo")] unsafe
+                        "cabi_post_evenkeel:policy/guest@0.1.1#migrate-memo")] unsafe
                         extern "C" fn _post_return_migrate_memo(arg0 : * mut u8,) {
                         unsafe { $($path_to_types)*:: __post_return_migrate_memo::<$ty >
                         (arg0) } } };
                     };
                 }
                 #[doc(hidden)]
-                pub use __export_evenkeel_policy_guest_0_1_0_cabi;
+                pub use __export_evenkeel_policy_guest_0_1_1_cabi;
                 #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
                 #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
                 struct _RetArea(
@@ -803,7 +803,7 @@ macro_rules! __export_guest_impl {
     };
     ($ty:ident with_types_in $($path_to_types_root:tt)*) => {
         $($path_to_types_root)*::
-        exports::evenkeel::policy::guest::__export_evenkeel_policy_guest_0_1_0_cabi!($ty
+        exports::evenkeel::policy::guest::__export_evenkeel_policy_guest_0_1_1_cabi!($ty
         with_types_in $($path_to_types_root)*:: exports::evenkeel::policy::guest); const
         _ : () = { #[rustfmt::skip] #[cfg(target_arch = "wasm32")] #[unsafe (link_section
         = "component-type:wit-bindgen:0.60.0:evenkeel:sdk:guest:imports and exports")]
@@ -813,20 +813,20 @@ macro_rules! __export_guest_impl {
 \0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xaf\x05\x01A\x02\x01\
 A\x08\x01B\x04\x01@\x02\x05level}\x07messages\x01\0\x04\0\x03log\x01\0\x01@\x03\x03\
 rowy\x03keys\x05valuex\x01\0\x04\0\x04note\x01\x01\x03\0\x1aevenkeel:policy/diag\
-@0.1.0\x05\0\x01B\x15\x01w\x04\0\x0asession-id\x03\0\0\x01w\x04\0\x07room-id\x03\
+@0.1.1\x05\0\x01B\x15\x01w\x04\0\x0asession-id\x03\0\0\x01w\x04\0\x07room-id\x03\
 \0\x02\x01y\x04\0\x07node-id\x03\0\x04\x01r\x02\x03keys\x05values\x04\0\x05label\
 \x03\0\x06\x01p\x07\x01r\x05\x04kindy\x02idw\x06parentw\x04names\x06labels\x08\x04\
 \0\x05entry\x03\0\x09\x01pw\x01py\x01r\x02\x03ids\x0b\x05cells\x0c\x04\0\x05fram\
 e\x03\0\x0d\x01p}\x01r\x02\x07offsets\x0c\x05bytes\x0f\x04\0\x05blobs\x03\0\x10\x01\
 k\x0f\x01r\x03\x04rows\x0c\x06states\x11\x04memo\x12\x04\0\x04keep\x03\0\x13\x03\
-\0\x1bevenkeel:policy/types@0.1.0\x05\x01\x02\x03\0\x01\x05blobs\x02\x03\0\x01\x05\
+\0\x1bevenkeel:policy/types@0.1.1\x05\x01\x02\x03\0\x01\x05blobs\x02\x03\0\x01\x05\
 entry\x01B\x14\x02\x03\x02\x01\x02\x04\0\x05blobs\x03\0\0\x02\x03\x02\x01\x03\x04\
 \0\x05entry\x03\0\x02\x01py\x01r\x04\x0fsubject-metrics\x04\x0cnode-metrics\x04\x03\
 ops\x04\x04seedw\x04\0\x05grant\x03\0\x05\x01j\0\x01s\x01@\x02\x08settingss\x05g\
 rant\x06\0\x07\x04\0\x04init\x01\x08\x01p\x03\x01@\x01\x07entries\x09\x01\0\x04\0\
 \x07catalog\x01\x0a\x01j\x01\x01\x01s\x01@\x02\x0bfrom-schemay\x06states\x01\0\x0b\
 \x04\0\x07migrate\x01\x0c\x01p}\x01j\x01\x0d\x01s\x01@\x02\x0bfrom-schemay\x04me\
-mo\x0d\0\x0e\x04\0\x0cmigrate-memo\x01\x0f\x04\0\x1bevenkeel:policy/guest@0.1.0\x05\
+mo\x0d\0\x0e\x04\0\x0cmigrate-memo\x01\x0f\x04\0\x1bevenkeel:policy/guest@0.1.1\x05\
 \x04\x04\0\x12evenkeel:sdk/guest\x04\0\x0b\x0b\x01\0\x05guest\x03\0\0\0G\x09prod\
 ucers\x01\x0cprocessed-by\x02\x0dwit-component\x070.254.2\x10wit-bindgen-rust\x06\
 0.60.0";
@@ -846,13 +846,13 @@ pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 570] = *b"\
 \0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x9e\x03\x01A\x02\x01\
 A\x04\x01B\x04\x01@\x02\x05level}\x07messages\x01\0\x04\0\x03log\x01\0\x01@\x03\x03\
 rowy\x03keys\x05valuex\x01\0\x04\0\x04note\x01\x01\x03\0\x1aevenkeel:policy/diag\
-@0.1.0\x05\0\x01B\x15\x01w\x04\0\x0asession-id\x03\0\0\x01w\x04\0\x07room-id\x03\
+@0.1.1\x05\0\x01B\x15\x01w\x04\0\x0asession-id\x03\0\0\x01w\x04\0\x07room-id\x03\
 \0\x02\x01y\x04\0\x07node-id\x03\0\x04\x01r\x02\x03keys\x05values\x04\0\x05label\
 \x03\0\x06\x01p\x07\x01r\x05\x04kindy\x02idw\x06parentw\x04names\x06labels\x08\x04\
 \0\x05entry\x03\0\x09\x01pw\x01py\x01r\x02\x03ids\x0b\x05cells\x0c\x04\0\x05fram\
 e\x03\0\x0d\x01p}\x01r\x02\x07offsets\x0c\x05bytes\x0f\x04\0\x05blobs\x03\0\x10\x01\
 k\x0f\x01r\x03\x04rows\x0c\x06states\x11\x04memo\x12\x04\0\x04keep\x03\0\x13\x03\
-\0\x1bevenkeel:policy/types@0.1.0\x05\x01\x04\02evenkeel:sdk/guest-with-all-of-i\
+\0\x1bevenkeel:policy/types@0.1.1\x05\x01\x04\02evenkeel:sdk/guest-with-all-of-i\
 ts-exports-removed\x04\0\x0b+\x01\0%guest-with-all-of-its-exports-removed\x03\0\0\
 \0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-component\x070.254.2\x10wit-bind\
 gen-rust\x060.60.0";

@@ -32,6 +32,7 @@ fn plugin_shows_all_requests() {
     ] {
         assert!(text.contains(word), "{word} in {text}");
     }
+    assert!(!text.contains("flat_"), "exports are shown once: {text}");
 }
 
 #[test]

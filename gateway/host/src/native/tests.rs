@@ -43,6 +43,21 @@ fn kept(cache: &Cache, plugin: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[test]
+fn errors_of_the_compiler_keep_their_kind() {
+    let engine = Engine::new();
+    let order = CompileOrder::new(&engine, b"plugin");
+    for refused in [
+        PluginRefusal::NotAPlugin("a memory is missing".into()),
+        PluginRefusal::HookMissing(Hook::Routing),
+        PluginRefusal::ExportMissing("evenkeel:policy/routing@0.1.1#open".into()),
+        PluginRefusal::Engine("tail calls".into()),
+    ] {
+        let outcome = order.accept(CompilerOutput(refusal(&refused)));
+        assert_eq!(outcome.err(), Some(refused));
+    }
+}
+
+#[test]
 fn code_survives_a_restart_for_its_plugin_only() {
     let folder = Folder::new();
     folder.open().put(b"plugin", &code(b"its code")).unwrap();

@@ -13,12 +13,32 @@ use crate::plugin::{labels, roomy, with_section};
 
 /// A scenario policy without types that looks the scenario up in `tenants`. Its one parameter has the name of the JSON that
 /// it found, and the value 1; without a value it sets no parameter. The scenario `other` is looked up in `absent`.
-fn module() -> Vec<u8> {
-    let text = r#"(module
+const LOOKUP: &str = "(if (i32.eq (i32.load8_u (local.get $name)) (i32.const 0x6f))
+    (then (call $lookup (i32.const 32) (i32.const 6) (i32.const 64) (i32.const 1) (i32.const 80)))
+    (else (call $lookup (i32.const 16) (i32.const 7) (i32.const 64) (i32.const 1) (i32.const 80))))";
+
+/// Exports by which a module is called flat, with the buffer for arguments at 65,536.
+const FLAT: &str = r#"
+    (func (export "flat_reserve") (param i32) (result i32) i32.const 65536)
+    (func (export "flat_evenkeel:policy/guest@0.1.1#init") (param i32) (result i32) i32.const 0)
+    (func (export "flat_evenkeel:policy/guest@0.1.1#catalog") (param i32) (result i32) i32.const 0)
+    (func (export "flat_evenkeel:policy/guest@0.1.1#migrate") (param i32) (result i32) unreachable)
+    (func (export "flat_evenkeel:policy/guest@0.1.1#migrate-memo") (param i32) (result i32) unreachable)
+    (func (export "flat_evenkeel:policy/scenario@0.1.1#resolve") (param i32) (result i32)
+        (call $resolve (i32.load (local.get 0)) (i32.load offset=4 (local.get 0)) (i32.const 0) (i32.const 0)))"#;
+
+/// More exports of a module that is called through the component model, and of one that is called flat.
+const WAYS: [&str; 2] = ["", FLAT];
+
+/// The policy with these further exports and this lookup.
+fn module(exports: &str, lookup: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(module
         (import "evenkeel:policy/data@0.1.1" "lookup"
             (func $lookup (param i32 i32 i32 i32 i32)))
-        (memory (export "memory") 4)
+        (memory (export "memory") 8)
         (data (i32.const 16) "tenants") (data (i32.const 32) "absent")
+        (data (i32.const 48) "\ff") (data (i32.const 56) "\ff\ff\ff\ff\01")
         (global $top (mut i32) (i32.const 4096))
         (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (local $at i32)
             (local.set $at (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
@@ -31,21 +51,19 @@ fn module() -> Vec<u8> {
             (param i32 i32 i32 i32 i32) (result i32) unreachable)
         (func (export "evenkeel:policy/guest@0.1.1#migrate-memo")
             (param i32 i32 i32) (result i32) unreachable)
-        (func (export "evenkeel:policy/scenario@0.1.1#resolve")
+        (func $resolve (export "evenkeel:policy/scenario@0.1.1#resolve")
             (param $name i32) (param $size i32) (param i32 i32) (result i32)
             (i32.store (i32.const 64) (local.get $name))
             (i32.store (i32.const 68) (local.get $size))
-            (if (i32.eq (i32.load8_u (local.get $name)) (i32.const 0x6f))
-                (then (call $lookup (i32.const 32) (i32.const 6)
-                    (i32.const 64) (i32.const 1) (i32.const 80)))
-                (else (call $lookup (i32.const 16) (i32.const 7)
-                    (i32.const 64) (i32.const 1) (i32.const 80))))
+            {lookup}
             (i32.store (i32.const 96) (i32.load (i32.const 84)))
             (i32.store (i32.const 100) (i32.load (i32.const 88)))
             (i64.store (i32.const 104) (i64.const 1))
             (i32.store (i32.const 128) (i32.const 96))
             (i32.store (i32.const 132) (i32.load8_u (i32.const 80)))
-            (i32.const 128)))"#;
+            (i32.const 128))
+        {exports})"#
+    );
     let manifest = json!({
         "name": "by-tenant", "version": "1", "contract": "0.1.1", "hooks": ["scenario"],
         "settings": {"type": "object"},
@@ -55,8 +73,12 @@ fn module() -> Vec<u8> {
     with_section(&module, "evenkeel:manifest", manifest.to_string().as_bytes())
 }
 
-fn installed(engine: &Engine, tenants: Option<Value>) -> Result<BoundPlugin, PluginRefusal> {
-    let component = Component::vet(engine, &module())?;
+fn installed(
+    engine: &Engine,
+    module: &[u8],
+    tenants: Option<Value>,
+) -> Result<BoundPlugin, PluginRefusal> {
+    let component = Component::vet(engine, module)?;
     let document = |value| DataDocument::of("tenants", &value).unwrap();
     let documents: DataDocuments =
         tenants.into_iter().map(|value| ("tenants".into(), document(value))).collect();
@@ -72,26 +94,56 @@ fn names(policy: &mut BoundPlugin, scenario: &str) -> Result<Vec<Box<str>>, Plug
 
 #[test]
 fn plugin_looks_up_in_its_documents() {
-    let mut policy = installed(roomy(), Some(json!({"acme": "gold"}))).unwrap();
-    assert_eq!(names(&mut policy, "acme"), Ok(vec!["\"gold\"".into()]));
-    assert_eq!(names(&mut policy, "nobody"), Ok(Vec::new()));
-    let fresh = policy.another().unwrap().documents().clone();
-    assert_eq!(fresh, *policy.documents());
-    let mut without = installed(roomy(), None).unwrap();
-    assert_eq!(names(&mut without, "acme"), Ok(Vec::new()), "a document that nobody gave");
+    for module in WAYS.map(|exports| module(exports, LOOKUP)) {
+        let mut policy = installed(roomy(), &module, Some(json!({"acme": "gold"}))).unwrap();
+        assert_eq!(names(&mut policy, "acme"), Ok(vec!["\"gold\"".into()]));
+        assert_eq!(names(&mut policy, "nobody"), Ok(Vec::new()));
+        let fresh = policy.another().unwrap().documents().clone();
+        assert_eq!(fresh, *policy.documents());
+        let mut without = installed(roomy(), &module, None).unwrap();
+        assert_eq!(names(&mut without, "acme"), Ok(Vec::new()), "a document that nobody gave");
+    }
 }
 
 #[test]
 fn lookup_in_an_undeclared_document_is_a_fault() {
-    let mut policy = installed(roomy(), None).unwrap();
-    let fault = names(&mut policy, "other").unwrap_err().to_string();
-    assert!(fault.contains("`absent`: the plugin's manifest declares no document"), "{fault}");
+    for module in WAYS.map(|exports| module(exports, LOOKUP)) {
+        let mut policy = installed(roomy(), &module, None).unwrap();
+        let fault = names(&mut policy, "other").unwrap_err();
+        let PluginFault::Trap(said) = &fault else { panic!("{fault:?}") };
+        assert!(said.contains("`absent`: the plugin's manifest declares no document"), "{said}");
+    }
+}
+
+#[test]
+fn lookup_outside_memory_is_a_fault() {
+    // Document, path and answer: address and length, address and length, address.
+    for arguments in [
+        [-4, 8, 64, 1, 80],
+        [48, 1, 64, 1, 80],
+        [131_072, 262_145, 64, 1, 80],
+        [16, 7, -8, 2, 80],
+        [16, 7, 64, -1, 80],
+        [16, 7, 56, 1, 80],
+        [16, 7, 64, 1, -4],
+    ] {
+        let constants = arguments.map(|argument| format!("(i32.const {argument})"));
+        let lookup = format!("(call $lookup {})", constants.concat());
+        for module in WAYS.map(|exports| module(exports, &lookup)) {
+            let mut policy = installed(roomy(), &module, Some(json!({"acme": "gold"}))).unwrap();
+            let outcome = names(&mut policy, "acme");
+            assert!(
+                matches!(outcome, Err(PluginFault::Malformed(_) | PluginFault::Trap(_))),
+                "{arguments:?}: {outcome:?}"
+            );
+        }
+    }
 }
 
 #[test]
 fn document_is_part_of_the_revision() {
-    let revision =
-        |tenants| installed(roomy(), tenants).map(|policy| policy.revision().to_owned()).unwrap();
+    let module = module("", LOOKUP);
+    let revision = |tenants| installed(roomy(), &module, tenants).unwrap().revision().to_owned();
     let gold = revision(Some(json!({"acme": "gold"})));
     assert_eq!(gold, revision(Some(json!({"acme": "gold"}))));
     assert_ne!(gold, revision(Some(json!({"acme": "silver"}))));
@@ -100,7 +152,7 @@ fn document_is_part_of_the_revision() {
 
 #[test]
 fn document_that_contradicts_its_schema_is_refused() {
-    let refused = installed(roomy(), Some(json!({"acme": 7}))).err().unwrap();
+    let refused = installed(roomy(), &module("", LOOKUP), Some(json!({"acme": 7}))).err().unwrap();
     assert_eq!(refused.code(), "document");
     assert_eq!(refused.to_string(), "data document `tenants` at `/acme` should be a text, found 7");
 }
@@ -108,13 +160,15 @@ fn document_that_contradicts_its_schema_is_refused() {
 #[test]
 fn lookup_costs_instructions() {
     static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::counting(CallBudgets::default()));
-    let cost = |value: &str| {
-        let mut policy = installed(&ENGINE, Some(json!({"acme": value}))).unwrap();
-        let before = policy.instructions().unwrap();
-        names(&mut policy, "acme").unwrap();
-        policy.instructions().unwrap() - before
-    };
-    let (short, long) = (cost("gold"), cost(&"gold".repeat(100)));
-    assert!(short > 1_000, "{short}");
-    assert_eq!(long - short, 4 * 99, "a byte costs an instruction");
+    for module in WAYS.map(|exports| module(exports, LOOKUP)) {
+        let cost = |value: &str| {
+            let mut policy = installed(&ENGINE, &module, Some(json!({"acme": value}))).unwrap();
+            let before = policy.instructions().unwrap();
+            names(&mut policy, "acme").unwrap();
+            policy.instructions().unwrap() - before
+        };
+        let (short, long) = (cost("gold"), cost(&"gold".repeat(100)));
+        assert!(short > 1_000, "{short}");
+        assert_eq!(long - short, 4 * 99, "a byte costs an instruction");
+    }
 }

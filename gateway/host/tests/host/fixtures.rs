@@ -15,6 +15,7 @@ use evenkeel_model::{
 use serde_json::{Value, json};
 
 use crate::contract::{Wit, read, releases, sdk};
+use crate::flat::by_component;
 use crate::plugin::roomy;
 
 /// Maximum size of a release in bytes, because it stays in the repository permanently.
@@ -33,6 +34,9 @@ fn released_plugins_answer_as_before() {
             let bytes = std::fs::read(&path).unwrap();
             let expected = std::fs::read_to_string(path.with_extension("txt")).unwrap();
             assert_eq!(answers(&bytes), expected, "{}", path.display());
+            if let Some(other) = by_component(&bytes) {
+                assert_eq!(answers(&other), expected, "{} by component", path.display());
+            }
             hooks.extend(Component::vet(roomy(), &bytes).unwrap().manifest().hooks.clone());
             plugins += 1;
         }
@@ -55,6 +59,16 @@ fn plugin_of_a_compatible_version_is_accepted() {
         let refused = Component::vet(roomy(), &other).err().unwrap().to_string();
         assert!(refused.contains("9.9.9"), "{name}: {refused}");
     }
+}
+
+#[test]
+fn lookups_in_c_answer_alike_both_ways() {
+    let Some(plugin) = crate::c::compile(&sdk().join("fixtures/source/gate.c"), "-O2") else {
+        return crate::tools::skip("lookups_in_c_answer_alike_both_ways", "clang and wasm-ld");
+    };
+    let answered = answers(&plugin);
+    assert!(answered.contains("height = 1080\n    rate-size = 4\n"), "{answered}");
+    assert_eq!(answers(&by_component(&plugin).unwrap()), answered);
 }
 
 /// Replaces one version by another of the same length in a binary.

@@ -14,12 +14,12 @@ use crate::plugin::{roomy, with_section};
 /// The export by which a plugin may be called flat.
 const RESERVE: &[u8] = b"flat_reserve";
 
-/// The plugin without that export.
-fn by_component(plugin: &[u8]) -> Vec<u8> {
-    let at = plugin.windows(RESERVE.len()).position(|part| part == RESERVE);
+/// The plugin without that export; `None` if it has none.
+pub(crate) fn by_component(plugin: &[u8]) -> Option<Vec<u8>> {
+    let at = plugin.windows(RESERVE.len()).position(|part| part == RESERVE)?;
     let mut other = plugin.to_vec();
-    other[at.expect("the plugin may be called flat")] = b'F';
-    other
+    other[at] = b'F';
+    Some(other)
 }
 
 /// A plugin called flat and through the component model, and the states of its subjects.
@@ -38,7 +38,7 @@ impl BothWays {
             let component = Component::vet(roomy(), plugin).unwrap();
             BoundPlugin::install(roomy(), &component, hook, Value::Null, catalog(), 11).unwrap()
         };
-        let policies = [install(plugin), install(&by_component(plugin))];
+        let policies = [install(plugin), install(&by_component(plugin).unwrap())];
         BothWays { hook, policies, states: vec![None; SUBJECTS], memo: None }
     }
 
@@ -339,7 +339,7 @@ fn flat_buffer_outside_memory_is_malformed() {
         assert!(matches!(fault, PluginFault::Malformed(_)), "{reserve}: {fault}");
     }
     let refused = install(&by_hand(1, "unreachable", &resolving(&list(0, 0)))).err().unwrap();
-    let fault = PluginFault::Trap("wasm `unreachable` instruction executed".into());
+    let fault = PluginFault::Trap("wasm trap: wasm `unreachable` instruction executed".into());
     assert_eq!(refused, PluginRefusal::Faulted { call: "init", fault });
 }
 

@@ -404,8 +404,8 @@ A module may export each of these functions once more, with `flat_` before its n
 `flat_reserve` takes a number of bytes, and returns the address of a buffer of that size, a multiple of 8, in place of the
 buffer before. The gateway writes the function's parameters there, as one record in the layout of the canonical ABI, with the
 lists that it points to, and passes the address of the record. The function returns the address of its result, in the same
-layout; the gateway reads it before the next call. `catalog` has no result: the gateway ignores the address. The SDKs for Rust
-and C export both. An older gateway ignores flat exports.
+layout; the gateway reads it before the next call. `catalog` has no result: the gateway ignores the address. A lookup allocates
+its value by `cabi_realloc`. The SDKs for Rust and C export both. An older gateway ignores flat exports.
 
 An address outside of the memory, and a result with more than 256 KiB plus 4,608 bytes for each row of the question, are the
 fault `malformed`.
