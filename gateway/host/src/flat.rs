@@ -46,17 +46,17 @@ pub(crate) const RESERVE: &str = "flat_reserve";
 /// The size of the first buffer: settings, a catalog, or a question about fifty nodes fit.
 const FIRST_BYTES: usize = 16 << 10;
 
-/// Allocates in the plugin (canonical ABI).
-const REALLOC: &str = "cabi_realloc";
-
-/// Address and length of a text.
-const TEXT_BYTES: u32 = 8;
-
 /// The buffer grows by no more at once, as its memory is missing for the answer.
 const STEP_BYTES_MAX: usize = 1 << 20;
 
 /// Alignment of the buffer: that of the widest number.
 const ALIGNMENT: u32 = 8;
+
+/// Allocates in the plugin (canonical ABI).
+const REALLOC: &str = "cabi_realloc";
+
+/// Address and length of a text.
+const TEXT_BYTES: u32 = 8;
 
 /// Functions that each plugin has, in the order of [`FlatCalls::guest`].
 pub(crate) const GUEST: [&str; 4] = ["init", "catalog", "migrate", "migrate-memo"];

@@ -247,7 +247,7 @@ pub(crate) fn wrapped<'a>(
     Ok(binary)
 }
 
-/// Wraps a core module that imports what an observing engine has, as well as `diag`.
+/// Wraps a core module that imports the interface of an observing engine besides those of [`IMPORTS`].
 pub(crate) fn wrapped_observed(
     module: &[u8],
     manifest: &Manifest,

@@ -12,8 +12,9 @@ use crate::store::one_line;
 ///
 /// Supported: `type` (one of object, array, string, boolean, integer, number), `properties`,
 /// `required`, `additionalProperties` (true, false or a schema), `items`, `enum`, `minimum`, `maximum`, `default`, and
-/// `pattern` for durations and bit rates. Annotations (`title`, `description`, `unit`, `examples`, any keyword that starts with `$` or `x-`) are kept and
-/// ignored. Any other keyword is refused, since a bound that is not enforced is worse than none.
+/// `pattern` for durations and bit rates. Annotations (`title`, `description`, `unit`, `examples`, any keyword that starts
+/// with `$` or `x-`) are kept and ignored. Any other keyword is refused, since a bound that is not enforced is worse than
+/// none.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Schema {
     /// The schema as JSON.

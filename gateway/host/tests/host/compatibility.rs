@@ -239,7 +239,7 @@ fn wit_additions_are_compatible() {
     );
     let wit = read("wit/policy.wit");
     let more = "interface extra { go: func(); }\nworld extra-policy { export extra; }\nworld admission-policy";
-    let more = wit.replace("@0.1.1;", "@0.1.2;").replace("world admission-policy", more);
+    let more = wit.replace("@0.1.1;", "@0.1.2;").replacen("world admission-policy", more, 1);
     assert_eq!(wit_breaks(&wit, &more), none);
 }
 
