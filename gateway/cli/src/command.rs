@@ -270,7 +270,7 @@ pub(crate) fn named_file(text: &str) -> Result<(String, PathBuf), String> {
 pub(crate) fn documents_of(files: &[(String, PathBuf)]) -> Result<DataDocuments, CommandError> {
     let read = |(name, file): &(String, PathBuf)| {
         let wrong = |error: String| CommandError::Wrong(format!("{}: {error}", file.display()));
-        let document = DataDocument::of(name, &table_of(file, "a data document")?);
+        let document = DataDocument::of(name, &table_of(file, "data document")?);
         Ok((name.as_str().into(), document.map_err(|refused| wrong(refused.to_string()))?))
     };
     files.iter().map(read).collect()
@@ -278,13 +278,13 @@ pub(crate) fn documents_of(files: &[(String, PathBuf)]) -> Result<DataDocuments,
 
 /// Settings of a plugin, in a file of TOML or JSON.
 pub(crate) fn settings_of(file: &Path) -> Result<Value, CommandError> {
-    table_of(file, "settings")
+    table_of(file, "file of settings")
 }
 
-/// A file of TOML or JSON with this content.
-pub(crate) fn table_of(file: &Path, content: &str) -> Result<Value, CommandError> {
+/// Content of a file of TOML or JSON. Errors call the file by the noun.
+pub(crate) fn table_of(file: &Path, noun: &str) -> Result<Value, CommandError> {
     let wrong = |error: String| CommandError::Wrong(format!("{}: {error}", file.display()));
     let text = std::fs::read_to_string(file)
-        .map_err(|error| wrong(format!("cannot read this file of {content}: {error}")))?;
+        .map_err(|error| wrong(format!("cannot read this {noun}: {error}")))?;
     evenkeel_author::read_table(&text).map_err(wrong)
 }

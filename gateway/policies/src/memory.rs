@@ -2,8 +2,8 @@
 //!
 //! They are stored in a file in the folder of compiled plugins, and the plugins and data documents that they name beside
 //! it. Each gateway that shares the folder has its own file, named after its admin socket, which stays the same across
-//! restarts. A separate thread writes the whole file, so that no policy waits for the disk. Times in it count from the last write, which follows each
-//! change, and each second of a canary.
+//! restarts. A separate thread writes the whole file, so that no policy waits for the disk. Times in it count from the
+//! last write, which follows each change, and each second of a canary.
 
 use std::fs;
 use std::io;

@@ -131,13 +131,14 @@ fn documents(binding: &PolicyBinding) -> Result<DataDocuments, Box<InvalidSettin
     let read = |(name, path): (&Arc<str>, &PathBuf)| {
         let bytes = file::read(path, host::limits::DOCUMENT_BYTES_MAX as u64).map_err(|error| {
             let found = format!("`{}`: {error}", path.display());
-            binding.document_invalid(name, found, "a file of at most 1 MiB that can be read")
+            let expected = "a file of at most 1 MiB that can be read";
+            Box::new(binding.document_invalid(name, found, expected))
         })?;
         let document = DataDocument::read(name, &bytes);
-        let document = document.map_err(|refused| binding.refused(&refused))?;
+        let document = document.map_err(|refused| Box::new(binding.refused(&refused)))?;
         Ok((Arc::clone(name), document))
     };
-    binding.documents.iter().map(read).collect::<Result<_, InvalidSetting>>().map_err(Box::new)
+    binding.documents.iter().map(read).collect()
 }
 
 /// Options of the activation of a revision; see [`RolloutRequest`].

@@ -1,5 +1,5 @@
-//! Records of policies: the lives of their revisions, and the plugins and data documents of these. The file of this gateway keeps them,
-//! a standby and the next process of an upgrade continue them.
+//! Records of policies: the lives of their revisions, and the plugins and data documents of these. The file of this
+//! gateway keeps them, a standby and the next process of an upgrade continue them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

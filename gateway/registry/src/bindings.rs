@@ -34,7 +34,7 @@ pub async fn pull_bindings(settings: &mut GatewayConfig) -> Result<(), Vec<Inval
                 binding.plugin = PluginLocation::Registry(RegistryPlugin { reference, kept });
             }
             Err(found) => {
-                invalid.push(binding.plugin_invalid(found, "a plugin that can be pulled"))
+                invalid.push(binding.plugin_invalid(found, "a plugin that can be pulled"));
             }
         }
     }

@@ -35,8 +35,8 @@ impl WatchedFolders {
             || path.parent().is_some_and(|parent| self.folders.contains(parent))
     }
 
-    /// Returns true if the gateway reads the path: policy sets, plugins, data documents and watched files. Hidden files belong to
-    /// editors.
+    /// Returns true if the gateway reads the path: policy sets, plugins, data documents and watched files. Hidden files
+    /// belong to editors.
     fn reads(&self, path: &Path) -> bool {
         let hidden = || path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
         let is_set = || path.extension().is_some_and(|extension| extension == "toml") && !hidden();

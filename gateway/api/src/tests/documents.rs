@@ -32,7 +32,7 @@ fn push_of_documents_keeps_the_plugin() {
     for (wrong, field) in [
         ("{}", Value::Null),
         (r#"{"plugin": "?"}"#, json!("plugin")),
-        (&long, json!("documents.tenants")),
+        (long.as_str(), json!("documents.tenants")),
     ] {
         let (status, body) = world.ask(&json("call/routing"), wrong).answer();
         assert_eq!((status, &body["error"]["field"]), (400, &field), "{body}");

@@ -68,7 +68,7 @@ struct RegistryAccess {
 }
 
 fn destination(text: &str) -> Result<PluginReference, String> {
-    let reference: PluginReference = text.parse().map_err(|bad| format!("{bad}"))?;
+    let reference = text.parse::<PluginReference>().map_err(|bad| bad.to_string())?;
     match reference.digest() {
         None => Ok(reference),
         Some(_) => {
@@ -81,8 +81,13 @@ impl RegistryAccess {
     fn of(&self, reference: &PluginReference) -> Result<RegistrySettings, CommandError> {
         let login = self.login.as_deref().map(|path| {
             let text = read_line(path)?;
-            let login = text.trim_end_matches(['\n', '\r']).as_bytes().to_vec();
-            Ok::<_, CommandError>(SecretFile::new(login))
+            let login = text.trim_end_matches(['\n', '\r']);
+            if !login.contains(':') {
+                let path = path.display();
+                let words = format!("{path}: found a login without `:`, expected `user:password`");
+                return Err(CommandError::Wrong(words));
+            }
+            Ok(SecretFile::new(login.as_bytes().to_vec()))
         });
         let plain_http = self.plain_http.then_some(true);
         let default = RegistrySettings::of(reference.registry());

@@ -30,10 +30,10 @@ use crate::command::{CommandError, read_file, say, settings_of};
 /// Recordings identify rooms and sessions by number (`r4`, `s17`). `evenkeel room list` and `session list` at the gateway
 /// show their names.
 ///
-/// With --json: `plugins`, both sides by name, version, digest and settings; `calls` of both, `alike`, `different` (decisions or their notes), `kept_otherwise` (same decision, other
-/// state or memo), `subjects` (sessions and rooms with different decisions), `by_kind`, `differences` (the first of them:
-/// subject, time, both decisions with reason and notes; null: no change), `unmeasured` (metrics that a plugin reads and the
-/// recording lacks), `faulted` by side, `missed`, `lost`.
+/// With --json: `plugins`, both sides by name, version, digest and settings; `calls` of both, `alike`, `different`
+/// (decisions or their notes), `kept_otherwise` (same decision, other state or memo), `subjects` (sessions and rooms with
+/// different decisions), `by_kind`, `differences` (the first of them: subject, time, both decisions with reason and notes;
+/// null: no change), `unmeasured` (metrics that a plugin reads and the recording lacks), `faulted` by side, `missed`, `lost`.
 #[derive(Args)]
 pub(crate) struct Diff {
     /// A recording of `evenkeel policy record`

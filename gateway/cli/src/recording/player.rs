@@ -63,7 +63,7 @@ impl DocumentFiles {
     pub(super) fn read(files: &[PathBuf]) -> Result<DocumentFiles, CommandError> {
         let read = |file: &PathBuf| {
             let name = file.display().to_string();
-            let document = DataDocument::of(&name, &table_of(file, "a data document")?);
+            let document = DataDocument::of(&name, &table_of(file, "data document")?);
             document.map_err(|refused| CommandError::Wrong(refused.to_string()))
         };
         files.iter().map(read).collect::<Result<_, CommandError>>().map(DocumentFiles)

@@ -25,7 +25,8 @@ const SUBJECTS_MAX: usize = 3;
 /// Repeat recorded calls and compare every answer bit for bit
 ///
 /// Decisions, states, memos and notes are compared. Each call goes to the plugin with the recorded digest: an embedded one,
-/// or one of --plugin, with the data documents of the recorded digests, which --data names. Exit code 1: an answer differs, or no decision was compared.
+/// or one of --plugin, with the data documents of the recorded digests, which --data names. Exit code 1: an answer differs,
+/// or no decision was compared.
 ///
 /// With --json: `calls` = `same` + `failed_alike` + differing + `not_comparable`; `same`: equal answers; `failed_alike`:
 /// calls that failed both times with the same fault; `different`: the first differing calls of `different_total`; `faulted`:

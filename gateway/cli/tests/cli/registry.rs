@@ -93,7 +93,7 @@ fn published_plugin_is_pulled_and_kept() {
     let reference = home.publish("ops", &host);
     assert_eq!(home.publish("ops", &host), reference, "the same plugin has the same digest");
     let tag = format!("oci://{host}/voice/ops:1.2");
-    for (named, out) in [(&tag, "by-tag.wasm"), (&reference, "by-digest.wasm")] {
+    for (named, out) in [(&reference, "by-digest.wasm"), (&tag, "by-tag.wasm")] {
         let said = home.succeed(&["plugin", "pull", named, "--out", out, "--trust", "ops.pub"]);
         assert!(said.starts_with(&format!("{reference}\n  file       {out}\n")), "{said}");
         assert_eq!(fs::read(home.path(out)).unwrap(), fs::read(home.path("ops.wasm")).unwrap());
@@ -175,6 +175,15 @@ fn registry_with_login_takes_and_gives_with_it() {
     let pull = ["plugin", "pull", reference, "--out", "out.wasm"];
     assert!(home.fail(1, &pull).contains("answered 401"));
     home.succeed(&[&pull[..], &["--login", "login"]].concat());
+}
+
+#[test]
+fn login_without_password_is_refused() {
+    let home = Home::new();
+    fs::write(home.path("login"), "user\n").unwrap();
+    let pull = ["plugin", "pull", "oci://127.0.0.1:1/ops:1.2", "--login", "login"];
+    let error = home.fail(2, &pull);
+    assert!(error.contains("login: found a login without `:`"), "{error}");
 }
 
 /// The text of an error without its line breaks and frame.

@@ -164,7 +164,7 @@ impl World<'_> {
             Message::Agent(node, message) => {
                 self.gateway.change_nodes(now, |nodes| nodes.handle_agent_word(node, message, now));
             }
-            Message::Answered(ask, said) => self.gateway.handle_answer(ask, said, now),
+            Message::Answered(ask, said) => self.gateway.handle_answer(ask, *said, now),
         }
     }
 

@@ -73,6 +73,6 @@ pub(crate) enum Message {
     PortClosed { session: SessionId, hop: Hop },
     Opened { tag: u32, taken: bool, full: bool },
     Unalike { session: SessionId, hops: [Hop; 2] },
-    Answered(AskId, Result<RevisionAnswer, Failure>),
+    Answered(AskId, Box<Result<RevisionAnswer, Failure>>),
     Agent(NodeId, AgentWord),
 }

@@ -303,7 +303,7 @@ impl<'a> World<'a> {
             self.checker.decisions.answered(ask.id, &ask.policy, &answered.revision);
             self.checker.causes.answered(ask, answered);
         }
-        self.put_in(after, Event::ToControl(Message::Answered(ask.id, said)));
+        self.put_in(after, Event::ToControl(Message::Answered(ask.id, Box::new(said))));
     }
 
     pub(super) fn session(&mut self, id: SessionId) -> Option<&mut SessionState> {

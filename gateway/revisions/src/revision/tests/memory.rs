@@ -66,8 +66,11 @@ fn settling_keeps_the_active_revisions_state() {
 
 #[test]
 fn each_revision_has_its_memo_after_rollback() {
-    let memo =
-        |byte: u8| PluginState { plugin: "p".into(), schema: u32::from(byte), bytes: [byte].into() };
+    let memo = |byte: u8| PluginState {
+        plugin: "p".into(),
+        schema: u32::from(byte),
+        bytes: [byte].into(),
+    };
     let (old, new) = (revision("a", "p", 1), revision("b", "p", 2));
     let alone = active(&old);
     let both = with_canary(&old, &new, 50);
