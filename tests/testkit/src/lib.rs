@@ -5,7 +5,6 @@ pub mod clients;
 pub mod http;
 pub mod namespace;
 pub mod nats;
-pub mod report;
 
 use std::time::Duration;
 
