@@ -131,11 +131,11 @@ e2e-telemetry: target
 	test -s $(TARGET)/e2e-telemetry/report.json
 
 # Counts the instructions of each step of the packet path under valgrind. Fails if one exceeds
-# tests/bench/instructions.json by 5 %; a commit that renews the file says why. Writes target/instructions/report.json.
+# tests/instructions/baseline.json by 5 %; a commit that renews the file says why. Writes target/instructions/report.json.
 instructions instructions-renew: target
 	tests/bench/install count
-	$(CARGO) build --release -p evenkeel -p evenkeel-bench
-	$(BUILT)/evenkeel-bench instructions $(if $(filter %-renew,$@),--renew)
+	$(CARGO) build --release -p evenkeel-instructions
+	$(BUILT)/evenkeel-instructions $(if $(filter %-renew,$@),--renew)
 
 # Plays each path through the gateway (a packet, an offer, a node's death…) with counters and prints the files and functions
 # that it enters, beside those before paths were shortened; ROW=offer plays one, VERBOSE=1 lists functions, RENEW=1 writes

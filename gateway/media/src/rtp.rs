@@ -384,21 +384,22 @@ impl Reception {
         }
         let arrival = now.saturating_duration_since(run.arrived);
         (run.timestamp, run.arrived) = (timestamp, now);
+        let arrival = units(arrival, self.clock_rate);
         self.jitter_x16 = next_jitter(self.jitter_x16, sent, arrival, self.clock_rate);
     }
 }
 
 /// A stream is replaced by another one, or begins anew, after this time without a packet in order.
-const FOLLOWED_FOR: Duration = Duration::from_secs(1);
+const FOLLOWED_FOR_US: u64 = 1_000_000;
 
-/// Interarrival jitter of one of several streams: the first, and another one once that has ended.
+/// Interarrival jitter of one of several streams: the first, and another one once that has ended. Times are microseconds
+/// of any clock: the packet path has them, and a difference of [`Instant`]s costs more than all of this.
 #[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
 pub struct ArrivalJitter {
     ssrc: u32,
     clock_rate: u32,
     /// Timestamp and arrival of the last packet in order.
-    #[serde(with = "instant::paired")]
-    last: Option<(u32, Instant)>,
+    last: Option<(u32, i64)>,
     /// In 1/16 timestamp units (RFC 3550, appendix A.8).
     jitter_x16: u64,
 }
@@ -406,21 +407,24 @@ pub struct ArrivalJitter {
 impl ArrivalJitter {
     /// Handles a packet.
     #[inline]
-    pub fn receive(&mut self, header: &RtpHeader, clock_rate: u32, now: Instant) {
-        if let Some((timestamp, arrived)) = self.last {
-            let arrival = now.saturating_duration_since(arrived);
+    pub fn receive(&mut self, header: &RtpHeader, clock_rate: u32, now_us: i64) {
+        let next = Some((header.timestamp, now_us));
+        if let Some((timestamp, arrived_us)) = self.last {
+            // A difference of more than an hour is no less a clock reset if it is cut.
+            let arrival_us = now_us.wrapping_sub(arrived_us).cast_unsigned().min(u32::MAX.into());
             let sent = timestamp_ahead(header.timestamp, timestamp);
             if header.ssrc == self.ssrc && sent > 0 {
-                self.last = Some((header.timestamp, now));
-                self.jitter_x16 = next_jitter(self.jitter_x16, sent, arrival, self.clock_rate);
+                self.last = next;
+                let arrival = arrival_us * u64::from(self.clock_rate) / 1_000_000;
+                self.jitter_x16 =
+                    next_jitter(self.jitter_x16, sent, arrival as i64, self.clock_rate);
                 return;
             }
-            if arrival < FOLLOWED_FOR {
+            if arrival_us < FOLLOWED_FOR_US {
                 return;
             }
         }
-        let last = Some((header.timestamp, now));
-        *self = ArrivalJitter { ssrc: header.ssrc, clock_rate, last, jitter_x16: 0 };
+        *self = ArrivalJitter { ssrc: header.ssrc, clock_rate, last: next, jitter_x16: 0 };
     }
 
     /// The jitter in microseconds.
@@ -429,16 +433,16 @@ impl ArrivalJitter {
     }
 }
 
-/// Returns the smoothed jitter after a packet that arrived so long after the last one, and was sent so many timestamp
-/// units after it (RFC 3550, appendix A.8).
-fn next_jitter(jitter_x16: u64, sent: i32, arrival: Duration, clock_rate: u32) -> u64 {
-    let off = units(arrival, clock_rate).saturating_sub(sent.into()).unsigned_abs();
+/// Returns the smoothed jitter after a packet that arrived so many timestamp units after the last one, and was sent so
+/// many after it (RFC 3550, appendix A.8).
+#[inline]
+fn next_jitter(jitter_x16: u64, sent: i32, arrival: i64, clock_rate: u32) -> u64 {
+    let off = arrival.wrapping_sub(sent.into()).unsigned_abs();
     // A step this large is a clock reset, not jitter.
     if off >= u64::from(clock_rate) * 10 {
         return jitter_x16;
     }
-    let falling = (jitter_x16 + 8) / 16;
-    jitter_x16 + off - falling.min(jitter_x16)
+    jitter_x16 + off - (jitter_x16 + 8) / 16
 }
 
 fn micros(jitter_x16: u64, clock_rate: u32) -> u64 {

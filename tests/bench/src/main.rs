@@ -8,13 +8,12 @@
 mod allocations;
 mod bare;
 mod figures;
-mod hot;
+mod forward;
 mod load;
 mod losing;
 mod measuring;
 mod namespace;
 mod overload;
-mod pieces;
 mod policy;
 mod process;
 mod relay;
@@ -51,13 +50,8 @@ enum Verb {
     Quick(Choice),
     /// Every row and every figure: about half an hour
     Full(Choice),
-    /// Count the instructions of each step of a packet's path and compare them with the file
-    Instructions(pieces::Keep),
     /// Calls, faults, swaps and dropped files of policies, beside the same functions natively: some minutes
     Policy(policy::Choice),
-    /// Run a step of a packet's path repeatedly, for a counter outside
-    #[command(hide = true)]
-    Piece(pieces::Do),
     /// Be a relay without any feature
     #[command(hide = true)]
     Relay { manner: bare::Manner },
@@ -96,13 +90,11 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Quick(choice) => measure(&choice, Extent::Quick),
         Verb::Full(choice) => measure(&choice, Extent::Full),
-        Verb::Instructions(keep) => pieces::instructions(keep),
         Verb::Policy(choice) => policy::measure(&choice),
-        Verb::Piece(order) => pieces::act(&order),
         Verb::Relay { manner } => bare::run(manner),
         Verb::QuinnEcho => roq::echo(),
     };
-    evenkeel_testkit::report::end("evenkeel-bench", outcome)
+    evenkeel_report::end("evenkeel-bench", outcome)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,7 +156,7 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     }
     report.write(&out)?;
     if extent == Extent::Full && choice.wants("forward") {
-        let forward = pieces::forward();
+        let forward = forward::measure();
         report.forward_ns = Some(forward.ns);
         report.forward_allocations = Some(forward.allocations);
     }
@@ -229,8 +221,8 @@ impl Choice {
     }
 
     fn places(&self) -> Result<Places, String> {
-        let evenkeel = evenkeel_testkit::report::gateway(&self.evenkeel, "bench")?;
-        let folder = evenkeel_testkit::report::folder(Path::new("target/bench/run"))?;
+        let evenkeel = evenkeel_report::gateway(&self.evenkeel, "bench")?;
+        let folder = evenkeel_report::folder(Path::new("target/bench/run"))?;
         Ok(Places { evenkeel, folder, peers: PathBuf::from("target/bench/peers") })
     }
 }

@@ -98,8 +98,8 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     calls::measure(&guests, effort, &mut report)?;
     report.write(&choice.out)?;
     let places = Places {
-        evenkeel: evenkeel_testkit::report::gateway(&choice.evenkeel, "bench-policy")?,
-        folder: evenkeel_testkit::report::folder("target/bench/run".as_ref())?,
+        evenkeel: evenkeel_report::gateway(&choice.evenkeel, "bench-policy")?,
+        folder: evenkeel_report::folder("target/bench/run".as_ref())?,
         peers: PathBuf::from("target/bench/peers"),
     };
     let mut gateway = gateway::Gateway::start(&places)?;

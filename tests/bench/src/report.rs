@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use evenkeel_testkit::report::AcceptanceRow;
+use evenkeel_report::AcceptanceRow;
 use serde::Serialize;
 
 use crate::row::{Direction, Leg, Load, Path as MediaPath, Row, Sizes};
@@ -245,7 +245,7 @@ impl Report {
         let skipped = self.skipped.iter();
         let skipped = skipped.map(|(relay, reason)| AcceptanceRow::skipped(relay, reason));
         let rows = targets::judge(self).iter().map(Judged::row).chain(skipped).collect();
-        evenkeel_testkit::report::write(&JudgedReport { rows, report: self }, path)
+        evenkeel_report::write(&JudgedReport { rows, report: self }, path)
     }
 }
 

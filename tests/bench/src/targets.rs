@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_testkit::report::AcceptanceRow;
+use evenkeel_report::AcceptanceRow;
 
 use crate::report::{Overload, OverloadLeg, Report, RowReport, TelemetryCost};
 use crate::row::{Direction, Leg, Load, Path};

@@ -9,7 +9,7 @@ use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, CrowdPlan, ObservationWindow};
 use evenkeel_lab::relay::{Conditions, Direction};
 use evenkeel_lab::watch::{at_ns, word};
-use evenkeel_testkit::report::AcceptanceRow;
+use evenkeel_report::AcceptanceRow;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 

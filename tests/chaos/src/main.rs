@@ -135,7 +135,7 @@ fn main() -> ExitCode {
         Verb::Node(node) => node.act(),
         Verb::Relay(relay) => relay.act(),
     };
-    evenkeel_testkit::report::end("evenkeel-chaos", outcome)
+    evenkeel_report::end("evenkeel-chaos", outcome)
 }
 
 fn run(choice: &Choice) -> Result<(), String> {
@@ -207,7 +207,7 @@ fn diagnose(options: &DiagnosisOptions) -> Result<(), String> {
     let DiagnosisOptions { sessions, rounds, seed, .. } = *options;
     let report = DiagnosisReport::measure(&places, sessions, rounds, seed);
     let report = runtime()?.block_on(report);
-    evenkeel_testkit::report::write(&report, out)?;
+    evenkeel_report::write(&report, out)?;
     println!("written to {}", out.display());
     Ok(())
 }
@@ -218,8 +218,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 }
 
 fn places(evenkeel: &Path, command: &str) -> Result<Places, String> {
-    let evenkeel = evenkeel_testkit::report::gateway(evenkeel, command)?;
-    let folder = evenkeel_testkit::report::folder(&Path::new("target").join(command).join("run"))?;
+    let evenkeel = evenkeel_report::gateway(evenkeel, command)?;
+    let folder = evenkeel_report::folder(&Path::new("target").join(command).join("run"))?;
     let own = std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
     Ok(Places { evenkeel, own, folder })
 }

@@ -398,7 +398,7 @@ impl Report {
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
-        evenkeel_testkit::report::write(self, path)
+        evenkeel_report::write(self, path)
     }
 }
 

@@ -20,7 +20,7 @@ use evenkeel_forecast::{
     DecayForecast, DecayParameters, FlapForecast, LOAD_HOLD_MINUTES, LoadForecast, LoadParameters,
     Minute, NODE_HOLD_MINUTES, NodeSample,
 };
-use evenkeel_testkit::report::{self, AcceptanceRow};
+use evenkeel_report::{self as report, AcceptanceRow};
 
 use link_days::LinkDays;
 use load_days::{LoadDays, MINUTES_OF_DAY, WARM_UP_DAYS};

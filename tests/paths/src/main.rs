@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use coverage::{Coverage, Entered, MappedProgram};
-use evenkeel_testkit::report;
+use evenkeel_report as report;
 use path::{ALL, PlayedPath, skipped};
 use serde::{Deserialize, Serialize};
 

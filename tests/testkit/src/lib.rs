@@ -6,7 +6,6 @@ pub mod http;
 pub mod namespace;
 pub mod nats;
 pub mod registry;
-pub mod report;
 
 use std::time::Duration;
 

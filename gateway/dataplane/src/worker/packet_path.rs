@@ -103,13 +103,15 @@ impl PacketPath {
             + self.egress.stats.packets(MediaDirection::ToClient)
     }
 
-    /// Returns the time of the next packet. Discards the queues at the end of a batch.
+    /// Returns the time of the next packet. A batch is a pass, whose end discards the queues.
     fn next(&mut self) -> Instant {
         self.packets += 1;
+        let now = self.start + PACE * (self.packets / self.sessions.slots().max(1));
         if self.packets.is_multiple_of(BATCH as u32) {
             self.egress.clear_queues();
+            self.egress.stats.pass_begins(now);
         }
-        self.start + PACE * (self.packets / self.sessions.slots().max(1))
+        now
     }
 }
 

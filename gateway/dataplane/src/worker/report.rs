@@ -285,6 +285,12 @@ impl WorkerStats {
         self.pass_began.store(self.nanos(now).max(1), Relaxed);
     }
 
+    /// Returns the start of the present pass in microseconds since the worker was made.
+    #[inline]
+    pub fn pass_began_us(&self) -> i64 {
+        (self.pass_began.load(Relaxed) / 1_000) as i64
+    }
+
     /// Records the end of a pass, and its length if it is the longest.
     pub fn pass_ends(&self, now: Instant) {
         let began = self.pass_began.swap(0, Relaxed);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_testkit::report::AcceptanceRow;
+use evenkeel_report::AcceptanceRow;
 use serde::Serialize;
 use serde_json::Value;
 

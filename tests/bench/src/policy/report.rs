@@ -199,7 +199,7 @@ impl Report {
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
-        evenkeel_testkit::report::write(&self.json(), path)
+        evenkeel_report::write(&self.json(), path)
     }
 
     /// Wasm figures by name, native figures under `native`, and the spread of rounds under `spread`.

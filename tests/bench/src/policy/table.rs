@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_testkit::report::AcceptanceRow;
+use evenkeel_report::AcceptanceRow;
 
 use super::report::{Hostile, Latency, Report, Tail};
 

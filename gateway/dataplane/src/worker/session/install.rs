@@ -236,6 +236,7 @@ impl WorkerSession {
         }
         (self.legs, self.address, self.state) = (legs, address, media);
         if let Some(media) = &mut self.state {
+            media.signs.forget_hop();
             // The setting may have changed.
             media.validation.take_if(|_| !self.needs_report);
             if copied {

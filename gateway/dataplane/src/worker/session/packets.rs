@@ -477,7 +477,7 @@ impl WorkerSession {
         }
         // Retransmissions have the timestamps of the lost packets.
         if kind == StreamKind::Audio && repair.is_none() && (hears || merges) {
-            state.signs.receive_voice(header, clock_rate, cx.now);
+            state.signs.receive_voice(header, clock_rate, cx.egress.stats.pass_began_us());
         }
         let rewrite = match state.continuity.pass(epoch, header, clock_rate, cx.now) {
             Pass::Untouched => None,

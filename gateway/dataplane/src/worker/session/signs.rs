@@ -13,6 +13,7 @@ const REPEATED_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Default, Serialize, Deserialize, Debug)]
 pub(super) struct MediaSigns {
+    /// In the time of this worker: a copy begins anew.
     jitter: ArrivalJitter,
     /// The first request for a key frame of the client since its last one.
     #[serde(with = "instant::option")]
@@ -38,9 +39,10 @@ impl MediaSigns {
         self.jitter = ArrivalJitter::default();
     }
 
-    /// Handles a packet of voice from the hop that the client hears.
-    pub(super) fn receive_voice(&mut self, header: &RtpHeader, clock_rate: u32, now: Instant) {
-        self.jitter.receive(header, clock_rate, now);
+    /// Handles a packet of voice from the hop that the client hears, read in the pass that began at `now_us`.
+    #[inline]
+    pub(super) fn receive_voice(&mut self, header: &RtpHeader, clock_rate: u32, now_us: i64) {
+        self.jitter.receive(header, clock_rate, now_us);
     }
 
     /// A key frame of the client was requested.

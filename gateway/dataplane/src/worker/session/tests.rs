@@ -102,6 +102,7 @@ impl Bench {
         act: impl FnOnce(&mut WorkerSession, &mut PacketContext<'_>) -> T,
     ) -> T {
         let now = self.start + Duration::from_millis(ms);
+        self.egress.stats.pass_begins(now);
         let done = act(
             &mut self.session,
             &mut PacketContext { egress: &mut self.egress, board: &self.board, now },

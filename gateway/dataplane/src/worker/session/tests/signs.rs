@@ -1,6 +1,7 @@
 //! Signs of impaired media in summaries.
 
 use super::*;
+use crate::flows::Flows;
 
 const VOICE: u8 = 0;
 const COMFORT_NOISE: u8 = 13;
@@ -73,6 +74,17 @@ fn jitter_of_heard_voice_is_measured() {
     hear_voice(&mut bench, 2, hop(0), 19);
     route_to(&mut bench, 1);
     assert_eq!(hear_voice(&mut bench, 3, hop(1), 0), Some(0), "another hop");
+}
+
+#[test]
+fn copy_measures_jitter_in_the_time_of_its_own_worker() {
+    let mut bench = call();
+    hear_voice(&mut bench, 0, hop(0), 0);
+    let state = bench.session.hand_out(&Flows::new(1));
+    let nine_seconds_older = bench.start - Duration::from_secs(9);
+    bench.egress.stats = Arc::new(WorkerStats::new(nine_seconds_older, 1));
+    bench.session.go_on(state);
+    assert_eq!(hear_voice(&mut bench, 1, hop(0), 0), Some(0));
 }
 
 #[test]

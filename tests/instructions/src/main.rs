@@ -1,19 +1,16 @@
-//! Time and allocations of a forwarded packet, and instructions of each step, which are the same on all machines of a
-//! kind and compared with a file.
+//! Counts the instructions of each step of a packet's path under valgrind and compares them with a file: they are the same on
+//! all machines of a kind. Exit codes: 0 counted, none grew · 1 a step grew, or counting failed · 2 wrong command line.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
-use std::time::Instant;
+use std::process::{Command, ExitCode};
 
-use clap::Args;
-use evenkeel_testkit::report::{self, AcceptanceRow};
-
-use crate::allocations;
-use crate::hot::{PIECES, Piece};
+use clap::{Args, Parser, Subcommand};
+use evenkeel_instructions::{PIECES, Piece};
+use evenkeel_report::{self as report, AcceptanceRow};
 
 /// Instructions per packet and step, checked in.
-const BASELINE: &str = "tests/bench/instructions.json";
+const BASELINE: &str = "tests/instructions/baseline.json";
 
 /// These steps are not counted, since their instructions depend on the processor.
 const CRYPTOGRAPHY: [&str; 3] = ["verify-stun", "encrypt-datagram", "encrypt-and-decrypt"];
@@ -24,73 +21,53 @@ const TOLERANCE: f64 = 0.05;
 /// Instructions by which counts of two compilers differ.
 const COMPILER_DIFFERENCE: f64 = 2.0;
 
-/// Repetitions before counting, so that tables have grown and every session has sent.
-const WARM: u32 = 4_000;
-
 /// Hash tables use a random seed in every run, so that the preparation of two runs differs by up to 200,000
 /// instructions: 5 per repetition, half a per cent of a forward.
 const COUNTED: u32 = 40_000;
 
-/// Windows of a timing, and repetitions of the step in each window.
-const WINDOWS: usize = 15;
-const TIMED: u32 = 100_000;
+/// Count the instructions of each step of a packet's path and compare them with the file
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Cli {
+    /// Write the result as the new baseline
+    #[arg(long)]
+    renew: bool,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
 
-/// Run a step of a packet's path repeatedly
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Do {
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a step of a packet's path repeatedly, for a counter outside
+    #[command(hide = true)]
+    Piece(Repetition),
+}
+
+#[derive(Args)]
+struct Repetition {
     piece: String,
     times: u32,
 }
 
-/// Which count to keep.
-#[derive(Args, Clone, Copy, Debug)]
-pub(crate) struct Keep {
-    /// Write the result as the new baseline
-    #[arg(long)]
-    renew: bool,
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.verb {
+        None => compare(cli.renew),
+        Some(Verb::Piece(repetition)) => act(&repetition),
+    };
+    report::end("evenkeel-instructions", outcome)
 }
 
-/// A forward from client to node, without sockets.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) struct Forward {
-    /// Nanoseconds, the median of windows.
-    pub(crate) ns: f64,
-    pub(crate) allocations: f64,
-}
-
-/// Times a forward to a node and counts its allocations.
-pub(crate) fn forward() -> Forward {
-    let mut act = PIECES[0].prepare();
-    (0..WARM).for_each(|_| act());
-    let before = allocations::so_far();
-    let mut windows: Vec<f64> = (0..WINDOWS)
-        .map(|_| {
-            let began = Instant::now();
-            (0..TIMED).for_each(|_| act());
-            began.elapsed().as_nanos() as f64 / f64::from(TIMED)
-        })
-        .collect();
-    // The list of windows is one allocation.
-    let allocated = (allocations::so_far() - before).saturating_sub(1);
-    windows.sort_by(f64::total_cmp);
-    let done = f64::from(TIMED) * WINDOWS as f64;
-    Forward { ns: windows[WINDOWS / 2], allocations: allocated as f64 / done }
-}
-
-/// Runs a step for an external counter.
-pub(crate) fn act(order: &Do) -> Result<(), String> {
+fn act(Repetition { piece: name, times }: &Repetition) -> Result<(), String> {
     let names = || PIECES.map(|piece| piece.name).join(", ");
-    let piece = PIECES.iter().find(|piece| piece.name == order.piece);
+    let piece = PIECES.iter().find(|piece| piece.name == *name);
     let mut act = piece.ok_or_else(|| format!("unknown step; known are {}", names()))?.prepare();
-    (0..order.times).for_each(|_| act());
+    (0..*times).for_each(|_| act());
     Ok(())
 }
 
-/// Counts the instructions of every step and compares them with the baseline.
-///
-/// # Errors
-/// A step exceeds the baseline, or counting failed.
-pub(crate) fn instructions(keep: Keep) -> Result<(), String> {
+/// Fails if a step exceeds the baseline, or counting failed.
+fn compare(renew: bool) -> Result<(), String> {
     if Command::new("valgrind").arg("--version").output().is_err() {
         let why = "instructions are not counted without valgrind";
         // With `EVENKEEL_CLIENTS=required` a missing valgrind is an error.
@@ -103,7 +80,7 @@ pub(crate) fn instructions(keep: Keep) -> Result<(), String> {
     let counted = PIECES.iter().filter(|piece| !CRYPTOGRAPHY.contains(&piece.name));
     let counts = counted.map(|piece| Ok((piece.name.to_owned(), count(piece)?)));
     let counts: BTreeMap<_, _> = counts.collect::<Result<_, String>>()?;
-    if keep.renew {
+    if renew {
         let text = serde_json::to_string_pretty(&counts).map_err(|error| error.to_string())?;
         return std::fs::write(BASELINE, text + "\n").map_err(|error| error.to_string());
     }
@@ -175,7 +152,7 @@ fn read(path: &Path) -> Result<BTreeMap<String, f64>, String> {
 
 /// Instructions of one repetition: the difference of two runs divided by the difference of their repetitions.
 fn count(piece: &Piece) -> Result<f64, String> {
-    let (few, many) = (run(piece, WARM)?, run(piece, WARM + COUNTED)?);
+    let (few, many) = (run(piece, Piece::WARM)?, run(piece, Piece::WARM + COUNTED)?);
     Ok(((many - few) as f64 / f64::from(COUNTED)).round())
 }
 

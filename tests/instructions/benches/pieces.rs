@@ -1,10 +1,7 @@
-//! Time of each step of a packet's path: `cargo bench -p evenkeel-bench`.
-
-#[path = "../src/hot.rs"]
-mod hot;
+//! Time of each step of a packet's path: `cargo bench -p evenkeel-instructions`.
 
 use divan::Bencher;
-use hot::{PIECES, Piece};
+use evenkeel_instructions::{PIECES, Piece};
 
 fn main() {
     divan::main();

@@ -19,8 +19,8 @@ const SOURCE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 /// One step of a packet's path.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Piece {
-    pub(crate) name: &'static str,
+pub struct Piece {
+    pub name: &'static str,
     prepare: fn() -> Box<dyn FnMut()>,
 }
 
@@ -31,14 +31,17 @@ impl std::fmt::Display for Piece {
 }
 
 impl Piece {
+    /// Repetitions before counting, so that tables have grown and every session has sent.
+    pub const WARM: u32 = 4_000;
+
     /// Prepares the step. Each call of the returned function does the step once.
-    pub(crate) fn prepare(&self) -> Box<dyn FnMut()> {
+    pub fn prepare(&self) -> Box<dyn FnMut()> {
         (self.prepare)()
     }
 }
 
 /// All steps, in the order of the path.
-pub(crate) const PIECES: [Piece; 15] = [
+pub const PIECES: [Piece; 15] = [
     Piece { name: "forward-to-node", prepare: to_node },
     Piece { name: "forward-to-client", prepare: to_client },
     Piece { name: "read-rtp", prepare: read_rtp },

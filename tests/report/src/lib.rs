@@ -1,4 +1,4 @@
-//! Gateway path, report file and exit code of bench and chaos.
+//! Gateway path, report file and exit code of commands that measure or accept.
 
 use std::collections::BTreeMap;
 use std::fs;

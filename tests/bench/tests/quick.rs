@@ -1,0 +1,42 @@
+//! The quick benchmark, with the gateway that the tests built: it measures, and delivers no packet to a wrong session.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use evenkeel_testkit::binary::evenkeel;
+use serde_json::Value;
+
+const RELAYS: [&str; 2] = ["ours", "floor"];
+
+#[test]
+fn each_row_is_measured_for_each_relay() {
+    let isolated = Command::new("unshare").args(["--net", "true"]).output();
+    if !isolated.is_ok_and(|done| done.status.success()) {
+        let line = "skipped: bench: it needs root, for a network namespace of its own\n";
+        let _closed = std::io::stderr().write_all(line.as_bytes());
+        return;
+    }
+    let report = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-quick.json");
+    let bench = Command::new(env!("CARGO_BIN_EXE_evenkeel-bench"))
+        .args(["quick", "--rounds", "1", "--seconds", "0.2", "--relays", &RELAYS.join(",")])
+        .arg("--evenkeel")
+        .arg(evenkeel())
+        .arg("--out")
+        .arg(&report)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&bench.stderr);
+    assert!(bench.status.success(), "{}: {printed}", bench.status);
+    let report: Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+    let measured = report["measurements"].as_array().unwrap();
+    assert_eq!(measured.len(), 12, "{report:#}");
+    for row in measured {
+        for relay in RELAYS {
+            assert!(row["each"][relay]["cpu_ns"].is_number(), "{relay}: {row:#}");
+        }
+        assert_eq!(row["misdelivered"], 0, "{row:#}");
+    }
+}
