@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
 use super::change_log::ChangeLog;
-use super::error::{ApiError, ApiErrorCode, no_owner, refused};
+use super::error::{ApiError, ApiErrorCode, no_owner, not_relayed, refused};
 use super::event_feed::EventFeed;
 use super::relay::{ANSWER_WITHIN, PeerRelay};
 use super::request::{BODY_MAX, BodyBudget, Share, strict};
@@ -81,10 +81,7 @@ impl ApiContext {
 
     /// Fails at a gateway of a group that sends nothing at present.
     pub(super) fn require_owner(&self) -> Result<(), ApiError> {
-        match self.group().map(Group::owner) {
-            None | Some(GroupOwnership::Here) => Ok(()),
-            Some(_) => Err(no_owner()),
-        }
+        require_ownership(self.group().map(Group::owner))
     }
 
     pub(super) fn require_drills(&self) -> Result<(), ApiError> {
@@ -177,6 +174,15 @@ impl ApiContext {
     ) -> Result<T, ControlError> {
         let answer = tokio::time::timeout(ANSWER_WITHIN, asking).await;
         answer.unwrap_or(Err(ControlError::Unavailable))
+    }
+}
+
+/// See [`ApiContext::require_owner`]. `None`: the gateway belongs to no group.
+fn require_ownership(owner: Option<GroupOwnership>) -> Result<(), ApiError> {
+    match owner {
+        None | Some(GroupOwnership::Here) => Ok(()),
+        Some(GroupOwnership::Peer(owner)) => Err(not_relayed(&owner)),
+        Some(GroupOwnership::Doubting | GroupOwnership::Unknown) => Err(no_owner()),
     }
 }
 

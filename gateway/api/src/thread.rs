@@ -445,7 +445,6 @@ async fn require_token(
     next: Next,
 ) -> Response {
     let token = bearer(request.headers());
-    let message = "expected the header `authorization: Bearer` with the token of `token_file`";
     // The time to compare digests reveals nothing about the token.
     let digest = token.map(|token| sha256(token.as_bytes()));
     let reads = digest.is_some() && digest == guard.read_token_sha256;
@@ -458,7 +457,9 @@ async fn require_token(
         Err(ApiError::new(ApiErrorCode::Refused, message))
     } else {
         guard.refused.count(token.is_none());
-        Err(ApiError::new(ApiErrorCode::Unauthorized, message))
+        let read = if may_read { " or `read_token_file`" } else { "" };
+        let expected = "expected the header `authorization: Bearer` with the token of `token_file`";
+        Err(ApiError::new(ApiErrorCode::Unauthorized, format!("{expected}{read}")))
     };
     match known {
         Ok(()) => next.run(request).await,
