@@ -12,7 +12,7 @@ use crate::command::{ApiArgs, CommandError, number, rows, say, say_lines, text, 
 /// no policies: rooms go where the core puts them, and a routing policy may move them later.
 ///
 /// Exit code 1: some rooms would have no node, sessions would end with the gateway, or the clients of a lost carrier would have no
-/// other address.
+/// other address. Exit code 3: the gateway did not answer, such as one that is not the owner of its group.
 #[derive(Args)]
 pub(crate) struct BlastArgs {
     /// Lose this node; may be repeated
@@ -81,7 +81,7 @@ impl BlastArgs {
                 path += &format!("&{key}={}", escape(value));
             }
         }
-        let blast = self.api.read(&path)?;
+        let blast = self.api.read(&path).map_err(CommandError::unanswered)?;
         if self.json {
             say(&blast);
         } else {

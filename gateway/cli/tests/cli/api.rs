@@ -552,6 +552,19 @@ loss of policy call/routing: the native default would decide about 1 rooms, 2 se
 }
 
 #[test]
+fn blast_that_is_not_played_is_no_loss() {
+    let error = json!({"error": {"code": "standby", "message": "ask `gw-b`, the owner"}});
+    let api = Api::start(vec![("GET /v1/blast?", error.clone()), ("GET /v1/zones ", error)]);
+    let verbs: [&[&str]; 2] = [&["blast", "--busiest", "1"], &["risk"]];
+    for words in verbs {
+        let output = evenkeel(&api.socket, &[words, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(3), "{words:?}");
+        let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(object["error"]["code"], "standby", "{object}");
+    }
+}
+
+#[test]
 fn partly_refused_reload_fails() {
     let refused = json!([{"policy": "call/routing", "reason": "it traps"}]);
     let answer = |refused: &Value| {
