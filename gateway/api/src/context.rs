@@ -61,6 +61,7 @@ pub(super) struct ApiContext {
     /// Alerts and dependencies; `None`: the gateway runs within another program.
     pub(super) alerts: Option<AlertHandle>,
     pub(super) export_failures: ExportFailures,
+    pub(super) session_prefix: String,
     /// `None`: the gateway runs within another program.
     pub(super) configuration: Option<watch::Receiver<ConfigInForce>>,
     pub(super) changes: Arc<ChangeLog>,
@@ -77,6 +78,12 @@ impl ApiContext {
     pub(super) fn dependencies(&self) -> Option<Vec<DependencyView>> {
         let dependencies = self.alerts.as_ref().map(AlertHandle::dependencies);
         dependencies.filter(|dependencies| !dependencies.is_empty())
+    }
+
+    /// The id of a session, as `s17`, of its name in traces: `east-1/east-2/s17`.
+    pub(super) fn without_prefix<'a>(&self, id: &'a str) -> &'a str {
+        let number = id.strip_prefix(&*self.session_prefix);
+        number.and_then(|number| number.strip_prefix('/')).unwrap_or(id)
     }
 
     /// Fails at a gateway of a group that sends nothing at present.

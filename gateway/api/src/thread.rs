@@ -104,6 +104,8 @@ pub struct BoundApi {
     pub alerts: Option<AlertHandle>,
     /// Exports that the receiver of telemetry does not take.
     pub export_failures: ExportFailures,
+    /// The part of ids of sessions before their numbers in traces.
+    pub session_prefix: String,
     /// The folder in which changes outlive the process.
     pub cache: Option<PathBuf>,
     /// The configuration in force.
@@ -127,6 +129,7 @@ pub fn bind(settings: AdminSettings, inherited: &mut Inherited) -> Result<BoundA
         index: None,
         alerts: None,
         export_failures: ExportFailures::default(),
+        session_prefix: String::new(),
         cache: None,
         configuration: None,
     })
@@ -191,6 +194,7 @@ impl BoundApi {
             index,
             alerts,
             export_failures: self.export_failures,
+            session_prefix: self.session_prefix,
             configuration,
             changes: Arc::clone(&changes),
             closing: Notify::new(),

@@ -674,7 +674,7 @@ fn lists_have_text_and_json() {
     }]});
     let explained = json!({
         "id": "s1", "room": "r", "scenario": "call", "mode": "hitless", "effective_mode": "hot",
-        "priority": 5, "hop": hop,
+        "priority": 5, "hop": hop, "trace_id": "4bf9",
         "health": "suspect", "witnesses": [{"witness": "probe", "for_ms": 40}],
         "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
         "route": [{"node": "east-a1", "region": "east", "grant": "admitted"}],
@@ -771,6 +771,7 @@ fn lists_have_text_and_json() {
             &[
                 "scenario call (hitless), priority 5",
                 "runs in hot mode",
+                "trace ID 4bf9",
                 "at east-a1, which is suspect",
                 "accused by probe for 40 ms",
                 "routing decided by call/routing@5f0c5f0c5f0c",
