@@ -43,7 +43,7 @@ pub(crate) struct BlastArgs {
     /// Lose a policy such as `call/routing`, so that the native default decides; may be repeated
     #[arg(long, value_name = "POLICY")]
     policy: Vec<String>,
-    /// List every room with its next node
+    /// List every room with its next node, and the rooms that would lose their spare
     #[arg(long)]
     rooms: bool,
     #[command(flatten)]
@@ -254,6 +254,9 @@ fn shown(blast: &Value) -> String {
             room["to"].as_str().unwrap_or("no node"),
         ));
     }
+    for room in texts(blast, "without_spare") {
+        lines.push(format!("  {room:<24} without a spare"));
+    }
     lines.join("\n")
 }
 
@@ -262,6 +265,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn rooms_that_lose_their_spare_are_listed() {
+        let blast = json!({"nodes": ["n1"], "unprotected_rooms": 1, "without_spare": ["r"]});
+        let shown = shown(&blast);
+        let last: Vec<&str> = shown.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(last, ["r", "without", "a", "spare"]);
+    }
 
     #[test]
     fn carrier_loss_shows_dependencies_that_are_down() {

@@ -96,6 +96,10 @@ fn blast_radius_is_asked_by_name() {
         assert_eq!((&body["rooms"], &body["unplaced"]["rooms"]), (&json!(0), &json!(0)));
         assert!(body.get("details").is_none());
     }
+    let asking = ask(&mut world, "nodes=east-a1&rooms=true");
+    copy_nodes(&mut world, &mut Gateway::new(settings(), std::time::Instant::now()));
+    let (_, body) = asking.answer();
+    assert_eq!((&body["details"], &body["without_spare"]), (&json!([]), &json!([])), "{body}");
     for (query, status, words) in [
         ("nodes=north", 404, "there are east-a1, west-b1"),
         ("zones=east/b", 404, "there are east/a, west/b"),
