@@ -80,7 +80,7 @@ impl ApiContext {
         dependencies.filter(|dependencies| !dependencies.is_empty())
     }
 
-    /// The id of a session, as `s17`, of its name in traces: `east-1/east-2/s17`.
+    /// `s17` of `east-1/east-2/s17`, the id of a session in traces of this gateway; other ids unchanged.
     pub(super) fn without_prefix<'a>(&self, id: &'a str) -> &'a str {
         let number = id.strip_prefix(&*self.session_prefix);
         number.and_then(|number| number.strip_prefix('/')).unwrap_or(id)
