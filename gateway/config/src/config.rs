@@ -320,9 +320,6 @@ fn listens(raw: &ConfigFile, sets: &[PolicySet], check: &mut ConfigCheck) -> Vec
     let checked: Vec<_> = raw.listen.iter().filter_map(|raw| listen::check(raw, check)).collect();
     listen::overlaps(&checked, check);
     listen::quic_once(&checked, check);
-    if raw.cluster.is_some() {
-        listen::same_ports(&checked, check);
-    }
     for listen in &checked {
         if let Some(name) = &listen.scenario {
             let known = sets.iter().flat_map(|set| &set.scenarios).map(|scenario| &*scenario.name);

@@ -376,16 +376,6 @@ pub(super) fn overlaps(checked: &[CheckedListener], check: &mut ConfigCheck) {
     }
 }
 
-/// Refuses ports that the system chooses in a group: clients send to the same port after a takeover.
-pub(super) fn same_ports(checked: &[CheckedListener], check: &mut ConfigCheck) {
-    for CheckedListener { listen, span, .. } in checked {
-        if let Some(chosen) = listen.sockets().find(|address| address.port() == 0) {
-            let expected = "another port than 0: all members of a group listen on the same one";
-            check.refuse(span.clone(), format!("`{chosen}` beside `[cluster]`"), expected);
-        }
-    }
-}
-
 fn same(a: SocketAddr, b: SocketAddr) -> bool {
     let any = a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() != 0 && a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && (any || a.ip() == b.ip())
