@@ -261,7 +261,7 @@ pub(super) fn no_owner() -> ApiError {
 
 /// The request is one that the owner alone answers.
 pub(super) fn not_relayed(owner: &str) -> ApiError {
-    let message = format!("`{owner}` owns the addresses of the group: ask `{owner}`, the owner");
+    let message = format!("ask `{owner}`, which owns the addresses of the group");
     ApiError::new(ApiErrorCode::Standby, message)
 }
 
