@@ -356,6 +356,7 @@ fn blast_view(blast: &BlastRadius, lists_rooms: bool, names: &NodeNames) -> impl
         // Cold nodes whose start would begin.
         started_nodes: named(&blast.started),
         details?: rooms,
+        without_spare?: lists_rooms.then(|| blast.without_spare.clone()),
     }
 }
 

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
 use super::change_log::ChangeLog;
-use super::error::{ApiError, ApiErrorCode, no_owner, refused};
+use super::error::{ApiError, ApiErrorCode, no_owner, not_relayed, refused};
 use super::event_feed::EventFeed;
 use super::relay::{ANSWER_WITHIN, PeerRelay};
 use super::request::{BODY_MAX, BodyBudget, Share, strict};
@@ -61,6 +61,7 @@ pub(super) struct ApiContext {
     /// Alerts and dependencies; `None`: the gateway runs within another program.
     pub(super) alerts: Option<AlertHandle>,
     pub(super) export_failures: ExportFailures,
+    pub(super) session_prefix: String,
     /// `None`: the gateway runs within another program.
     pub(super) configuration: Option<watch::Receiver<ConfigInForce>>,
     pub(super) changes: Arc<ChangeLog>,
@@ -79,12 +80,15 @@ impl ApiContext {
         dependencies.filter(|dependencies| !dependencies.is_empty())
     }
 
+    /// `s17` of `east-1/east-2/s17`, the id of a session in traces of this gateway; other ids unchanged.
+    pub(super) fn without_prefix<'a>(&self, id: &'a str) -> &'a str {
+        let number = id.strip_prefix(&*self.session_prefix);
+        number.and_then(|number| number.strip_prefix('/')).unwrap_or(id)
+    }
+
     /// Fails at a gateway of a group that sends nothing at present.
     pub(super) fn require_owner(&self) -> Result<(), ApiError> {
-        match self.group().map(Group::owner) {
-            None | Some(GroupOwnership::Here) => Ok(()),
-            Some(_) => Err(no_owner()),
-        }
+        require_ownership(self.group().map(Group::owner))
     }
 
     pub(super) fn require_drills(&self) -> Result<(), ApiError> {
@@ -177,6 +181,15 @@ impl ApiContext {
     ) -> Result<T, ControlError> {
         let answer = tokio::time::timeout(ANSWER_WITHIN, asking).await;
         answer.unwrap_or(Err(ControlError::Unavailable))
+    }
+}
+
+/// See [`ApiContext::require_owner`]. `None`: the gateway belongs to no group.
+fn require_ownership(owner: Option<GroupOwnership>) -> Result<(), ApiError> {
+    match owner {
+        None | Some(GroupOwnership::Here) => Ok(()),
+        Some(GroupOwnership::Peer(owner)) => Err(not_relayed(&owner)),
+        Some(GroupOwnership::Doubting | GroupOwnership::Unknown) => Err(no_owner()),
     }
 }
 

@@ -259,6 +259,12 @@ pub(super) fn no_owner() -> ApiError {
     ApiError::new(ApiErrorCode::Standby, message).retry_after(RETRY_AFTER)
 }
 
+/// The request is one that the owner alone answers.
+pub(super) fn not_relayed(owner: &str) -> ApiError {
+    let message = format!("ask `{owner}`, which owns the addresses of the group");
+    ApiError::new(ApiErrorCode::Standby, message)
+}
+
 fn not_reloaded(reason: &NotReloaded) -> ApiError {
     let code = match reason {
         NotReloaded::Invalid { .. } => ApiErrorCode::BadRequest,

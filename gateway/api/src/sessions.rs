@@ -58,15 +58,19 @@ pub(super) async fn explain(
     State(shared): ApiState,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let session = session_id(&id)?;
-    let Some(found) = shared.ask(&id, shared.handle.explain(session)).await? else {
-        let history = shared.ask(&id, shared.handle.history()).await?;
+    let id = shared.without_prefix(&id);
+    let session = session_id(id)?;
+    let Some(found) = shared.ask(id, shared.handle.explain(session)).await? else {
+        let history = shared.ask(id, shared.handle.history()).await?;
         let ended = history.list(u64::MAX, 1, |record| *record.id == *id);
-        let (_, ended) = ended.into_iter().next().ok_or_else(|| no_session(&shared, &id))?;
+        let (_, ended) = ended.into_iter().next().ok_or_else(|| no_session(&shared, id))?;
         return Ok(Json(object! { id: id, ended: ended }).into_response());
     };
-    let nodes = shared.ask(&id, shared.handle.nodes()).await?;
-    Ok(Json(explained(&found, &nodes, &shared.names)).into_response())
+    let nodes = shared.ask(id, shared.handle.nodes()).await?;
+    // `None`: it ended meanwhile.
+    let view = shared.ask(id, shared.handle.session(session)).await?;
+    let trace_id = view.map(|view| HEXLOWER.encode(&view.trace.trace_id));
+    Ok(Json(explained(&found, &nodes, trace_id, &shared.names)).into_response())
 }
 
 fn no_session(shared: &ApiContext, id: &str) -> ApiError {
@@ -182,6 +186,7 @@ fn room_view(room: &RoomStanding, names: &NodeNames) -> impl Serialize + use<> {
 fn explained(
     explanation: &Explanation,
     nodes: &[NodeStanding],
+    trace_id: Option<String>,
     names: &NodeNames,
 ) -> impl Serialize + use<> {
     let standing = &explanation.state;
@@ -287,6 +292,7 @@ fn explained(
         policy_answers: explanation.decisions.iter().map(policy_answer).collect::<Vec<_>>(),
         // Revisions that fault on the session or its room; the gateway does not ask them about it.
         quarantined: explanation.quarantines.iter().map(quarantine).collect::<Vec<_>>(),
+        trace_id?: trace_id,
     }
 }
 

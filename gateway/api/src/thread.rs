@@ -104,6 +104,8 @@ pub struct BoundApi {
     pub alerts: Option<AlertHandle>,
     /// Exports that the receiver of telemetry does not take.
     pub export_failures: ExportFailures,
+    /// The part of ids of sessions before their numbers in traces.
+    pub session_prefix: String,
     /// The folder in which changes outlive the process.
     pub cache: Option<PathBuf>,
     /// The configuration in force.
@@ -127,6 +129,7 @@ pub fn bind(settings: AdminSettings, inherited: &mut Inherited) -> Result<BoundA
         index: None,
         alerts: None,
         export_failures: ExportFailures::default(),
+        session_prefix: String::new(),
         cache: None,
         configuration: None,
     })
@@ -191,6 +194,7 @@ impl BoundApi {
             index,
             alerts,
             export_failures: self.export_failures,
+            session_prefix: self.session_prefix,
             configuration,
             changes: Arc::clone(&changes),
             closing: Notify::new(),
@@ -447,7 +451,6 @@ async fn require_token(
     next: Next,
 ) -> Response {
     let token = bearer(request.headers());
-    let message = "expected the header `authorization: Bearer` with the token of `token_file`";
     // The time to compare digests reveals nothing about the token.
     let digest = token.map(|token| sha256(token.as_bytes()));
     let reads = digest.is_some() && digest == guard.read_token_sha256;
@@ -460,7 +463,9 @@ async fn require_token(
         Err(ApiError::new(ApiErrorCode::Refused, message))
     } else {
         guard.refused.count(token.is_none());
-        Err(ApiError::new(ApiErrorCode::Unauthorized, message))
+        let read = if may_read { " or `read_token_file`" } else { "" };
+        let expected = "expected the header `authorization: Bearer` with the token of `token_file`";
+        Err(ApiError::new(ApiErrorCode::Unauthorized, format!("{expected}{read}")))
     };
     match known {
         Ok(()) => next.run(request).await,

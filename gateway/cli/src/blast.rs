@@ -12,7 +12,7 @@ use crate::command::{ApiArgs, CommandError, number, rows, say, say_lines, text, 
 /// no policies: rooms go where the core puts them, and a routing policy may move them later.
 ///
 /// Exit code 1: some rooms would have no node, sessions would end with the gateway, or the clients of a lost carrier would have no
-/// other address.
+/// other address. Exit code 3: the gateway did not answer, such as one that is not the owner of its group.
 #[derive(Args)]
 pub(crate) struct BlastArgs {
     /// Lose this node; may be repeated
@@ -43,7 +43,7 @@ pub(crate) struct BlastArgs {
     /// Lose a policy such as `call/routing`, so that the native default decides; may be repeated
     #[arg(long, value_name = "POLICY")]
     policy: Vec<String>,
-    /// List every room with its next node
+    /// List every room with its next node, and the rooms that would lose their spare
     #[arg(long)]
     rooms: bool,
     #[command(flatten)]
@@ -81,7 +81,7 @@ impl BlastArgs {
                 path += &format!("&{key}={}", escape(value));
             }
         }
-        let blast = self.api.read(&path)?;
+        let blast = self.api.read(&path).map_err(CommandError::unanswered)?;
         if self.json {
             say(&blast);
         } else {
@@ -254,6 +254,9 @@ fn shown(blast: &Value) -> String {
             room["to"].as_str().unwrap_or("no node"),
         ));
     }
+    for room in texts(blast, "without_spare") {
+        lines.push(format!("  {room:<24} without a spare"));
+    }
     lines.join("\n")
 }
 
@@ -262,6 +265,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn rooms_that_lose_their_spare_are_listed() {
+        let blast = json!({"nodes": ["n1"], "unprotected_rooms": 1, "without_spare": ["r"]});
+        let shown = shown(&blast);
+        let last: Vec<&str> = shown.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(last, ["r", "without", "a", "spare"]);
+    }
 
     #[test]
     fn carrier_loss_shows_dependencies_that_are_down() {

@@ -41,6 +41,21 @@ pub(crate) enum CommandError {
     Wrong(String),
     /// Exit code 3: no gateway answers.
     NoGateway(String),
+    /// The API refused the request, with a code of its own. Exit code 1, or 3 by [`CommandError::unanswered`].
+    Refused { exit: u8, code: String, words: String },
+}
+
+impl CommandError {
+    /// The failure of a command of which exit code 1 is an answer: exit code 3.
+    pub(crate) fn unanswered(self) -> CommandError {
+        match self {
+            CommandError::Failed(words) => CommandError::NoGateway(words),
+            CommandError::Refused { code, words, .. } => {
+                CommandError::Refused { exit: 3, code, words }
+            }
+            other => other,
+        }
+    }
 }
 
 /// The options that select a gateway.
@@ -116,6 +131,9 @@ impl ApiArgs {
                 self.shown()
             )),
             ClientError::Refused { status: 400 | 404, message, .. } => CommandError::Wrong(message),
+            ClientError::Refused { ref code, .. } if !code.is_empty() => {
+                CommandError::Refused { exit: 1, code: code.clone(), words: failed.to_string() }
+            }
             failed => CommandError::Failed(failed.to_string()),
         }
     }

@@ -241,7 +241,9 @@ impl ReloadArgs {
         let body = json!({"force": self.force, "deadline": self.deadline});
         let mut reloaded = self.api.post("/v1/configuration:reload", &body)?;
         let not_upgraded = match self.upgrade(&mut reloaded) {
-            Err(CommandError::Failed(reason)) => Some(reason),
+            Err(CommandError::Failed(reason) | CommandError::Refused { words: reason, .. }) => {
+                Some(reason)
+            }
             other => other.map(|()| None)?,
         };
         let refused = rows(&reloaded, "refused");

@@ -1,7 +1,7 @@
 //! The `evenkeel` command.
 //!
 //! Exit codes: 0 success · 1 failure · 2 wrong command line or configuration · 3 no gateway answers. With `--json` a
-//! failure is printed as an object on standard output.
+//! failure is printed as an object on standard output, with the code of the API if it refused a request.
 
 mod alert;
 mod blast;
@@ -130,9 +130,10 @@ fn main() -> ExitCode {
     };
     let (exit, code, words) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,
-        Err(CommandError::Failed(words)) => (1, "failed", words),
-        Err(CommandError::Wrong(words)) => (2, "wrong", words),
-        Err(CommandError::NoGateway(words)) => (3, "no-gateway", words),
+        Err(CommandError::Failed(words)) => (1, "failed".to_owned(), words),
+        Err(CommandError::Wrong(words)) => (2, "wrong".to_owned(), words),
+        Err(CommandError::NoGateway(words)) => (3, "no-gateway".to_owned(), words),
+        Err(CommandError::Refused { exit, code, words }) => (exit, code, words),
     };
     let words = words.trim_end();
     match (words.is_empty(), json) {

@@ -18,7 +18,7 @@ const PLAYED_WITHIN: Duration = Duration::from_secs(100);
 /// It asks for the blast radius of the busiest node and of each zone, for the gateways of the group, and for past drills. For each
 /// mode it prints what was measured, and what the loss of the busiest node would do if all rooms had the mode.
 ///
-/// Exit code 1: there is a risk.
+/// Exit code 1: there is a risk. Exit code 3: the gateway did not answer, such as one that is not the owner of its group.
 #[derive(Args)]
 pub(crate) struct RiskArgs {
     #[command(flatten)]
@@ -80,9 +80,10 @@ impl RiskArgs {
             };
             let modes = admin.read("/v1/modes").await?;
             Ok(RiskFacts { zones, status, nodes, gateways, busiest, zone_losses, modes })
-        })?;
+        });
+        let facts = facts.map_err(CommandError::unanswered)?;
         let mut risks = facts.risks();
-        risks.extend(drilled()?);
+        risks.extend(drilled().map_err(CommandError::unanswered)?);
         if self.json {
             let risks: Vec<Value> = risks
                 .iter()
@@ -129,7 +130,8 @@ impl RiskFacts {
         let up = rows(&self.zones, "zones").iter().filter(|zone| number(zone, "nodes_up") > 0);
         let up: Vec<&Value> = up.collect();
         if let [zone] = up[..] {
-            let found = format!("all nodes are in {}/{}", text(zone, "region"), text(zone, "zone"));
+            let (region, zone) = (text(zone, "region"), text(zone, "zone"));
+            let found = format!("all nodes that take rooms are in {region}/{zone}");
             add("one-zone", found, "add nodes in another zone");
         }
         if let Some(carrier) = self.only_carrier() {
@@ -340,6 +342,7 @@ mod tests {
         assert_eq!(lost.risks()[0].found, found);
         let one = RiskFacts { zones: json!({"zones": [zone("a", 0), zone("b", 2)]}), ..sound() };
         assert_eq!(names(&one), ["one-zone"]);
+        assert_eq!(one.risks()[0].found, "all nodes that take rooms are in eu/b");
         let mut bare = sound();
         bare.busiest["unprotected_rooms_before"] = json!(3);
         assert_eq!(names(&bare), ["no-spare"]);

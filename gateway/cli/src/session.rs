@@ -1,5 +1,6 @@
 //! `evenkeel session`.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
@@ -32,7 +33,7 @@ enum SessionCommand {
     /// Explain a session's node and quality: the deciding policies, the alternatives, and past moves. Of an ended session, show its
     /// record and its moves
     Explain {
-        /// The session: `s17`
+        /// The session: `s17`, or its `session.id` in traces, such as `east-1/east-2/s17`
         session: String,
     },
     /// Find the gateway that serves a session, of all groups, in the shared index
@@ -54,7 +55,7 @@ struct ListArgs {
     /// Only sessions at this node
     #[arg(long)]
     node: Option<String>,
-    /// Only sessions at nodes of this zone
+    /// Only sessions at nodes of this zone, `eu/a` or `a`
     #[arg(long)]
     zone: Option<String>,
     /// Only sessions with an R-factor below 70, a loss of 2 % or more, a degradation, or no node
@@ -64,11 +65,48 @@ struct ListArgs {
 
 impl ListArgs {
     fn takes(&self, session: &Value) -> bool {
-        let is_at = |key: &str, wanted: &Option<String>| {
-            wanted.as_ref().is_none_or(|name| session["hop"][key] == **name)
-        };
-        is_at("node", &self.node) && is_at("zone", &self.zone) && (!self.bad || is_bad(session))
+        let hop = &session["hop"];
+        self.node.as_ref().is_none_or(|name| hop["node"] == **name)
+            && self.zone.as_ref().is_none_or(|name| is_in(hop, name))
+            && (!self.bad || is_bad(session))
     }
+
+    /// Fails if no node has the name of the node or of the zone.
+    fn require_known(&self, nodes: &[Value]) -> Result<(), CommandError> {
+        let unknown = |what: &str, name: &str, known: BTreeSet<String>| {
+            let mut there_are: Vec<String> = known.into_iter().take(NAMED_MAX).collect();
+            if there_are.is_empty() {
+                there_are.push("none".to_owned());
+            }
+            let there_are = there_are.join(", ");
+            CommandError::Wrong(format!("there is no such {what}: {name}; there are {there_are}"))
+        };
+        if let Some(name) = &self.node
+            && nodes.iter().all(|node| node["node"] != **name)
+        {
+            let known = nodes.iter().map(|node| text(node, "node").to_owned());
+            return Err(unknown("node", name, known.collect()));
+        }
+        if let Some(name) = &self.zone
+            && !nodes.iter().any(|node| is_in(node, name))
+        {
+            return Err(unknown("zone", name, nodes.iter().map(zone).collect()));
+        }
+        Ok(())
+    }
+}
+
+/// Maximum known names in an error, as in those of the API.
+const NAMED_MAX: usize = 8;
+
+/// The zone of a node: `eu/a`.
+fn zone(node: &Value) -> String {
+    format!("{}/{}", text(node, "region"), text(node, "zone"))
+}
+
+/// The node is in the zone of this name, `eu/a` or `a`.
+fn is_in(node: &Value, name: &str) -> bool {
+    node["zone"] == *name || zone(node) == name
 }
 
 /// R-factor times 100 below which many users are dissatisfied (ITU-T G.109).
@@ -148,6 +186,9 @@ impl SessionArgs {
     pub(crate) fn act(self) -> Result<(), CommandError> {
         match self.verb {
             SessionCommand::List(chosen) => {
+                if chosen.node.is_some() || chosen.zone.is_some() {
+                    chosen.require_known(rows(&self.api.read("/v1/nodes")?, "nodes"))?;
+                }
                 let mut sessions = self.api.operate(async |admin| admin.list("sessions").await)?;
                 sessions.retain(|session| chosen.takes(session));
                 list(self.json, &json!({"sessions": sessions}), "sessions", line);
@@ -287,6 +328,9 @@ fn explain(said: &Value) {
         said["effective_mode"].as_str().filter(|kept| Some(*kept) != said["mode"].as_str())
     {
         say(&format!("  runs in {kept} mode: {}", text(said, "mode_reason")));
+    }
+    if let Some(trace) = said["trace_id"].as_str() {
+        say(&format!("  trace ID {trace}"));
     }
     match said["hop"]["node"].as_str() {
         Some(node) => say(&format!("  at {node}, which is {}", text(said, "health"))),

@@ -92,6 +92,8 @@ pub struct BlastRadius {
     pub unprotected_before: u32,
     /// The same after it.
     pub unprotected: u32,
+    /// The names of the rooms that are covered before the loss and not after it.
+    pub without_spare: Vec<Arc<str>>,
     /// The other nodes.
     pub loads: Vec<LoadChange>,
     /// Cold nodes whose start hook would be called.
@@ -333,6 +335,8 @@ struct LossSurvey {
     holdings: BTreeMap<RoomId, Holding>,
     shares: BTreeMap<SessionId, u16>,
     permille: BTreeMap<NodeId, u32>,
+    /// Rooms that are not covered.
+    unprotected: BTreeSet<RoomId>,
 }
 
 impl LossTrial {
@@ -376,6 +380,7 @@ impl LossTrial {
             holdings: holdings.collect(),
             shares: shares.collect(),
             permille: permille.collect(),
+            unprotected: tables.rooms.unprotected_rooms().map(|room| room.id).collect(),
         }
     }
 
@@ -470,6 +475,8 @@ impl LossTrial {
                 *labels.entry(label.clone()).or_insert(0) += 1;
             }
         }
+        let bare = tables.rooms.unprotected_rooms();
+        let bare = bare.filter(|room| !before.unprotected.contains(&room.id));
         let ledger = tables.capacity.ledger();
         let stay = tables.nodes.iter().filter(|node| !self.lost.contains(&node.id));
         let loads = stay.map(|node| LoadChange {
@@ -483,6 +490,7 @@ impl LossTrial {
             labels,
             unprotected_before: copy.unprotected,
             unprotected: tables.rooms.unprotected() as u32,
+            without_spare: bare.map(|room| Arc::clone(&room.name)).collect(),
             loads: loads.collect(),
             started: self.started.iter().map(listed).collect(),
         }

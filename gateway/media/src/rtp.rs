@@ -410,7 +410,7 @@ impl ArrivalJitter {
     pub fn receive(&mut self, header: &RtpHeader, clock_rate: u32, now_us: i64) {
         let next = Some((header.timestamp, now_us));
         if let Some((timestamp, arrived_us)) = self.last {
-            // A difference of more than an hour is no less a clock reset if it is cut.
+            // Limited, so that the product with the clock rate fits; more than an hour is no jitter.
             let arrival_us = now_us.wrapping_sub(arrived_us).cast_unsigned().min(u32::MAX.into());
             let sent = timestamp_ahead(header.timestamp, timestamp);
             if header.ssrc == self.ssrc && sent > 0 {

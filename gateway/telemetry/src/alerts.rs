@@ -173,10 +173,10 @@ rules! {
         increase("evenkeel_cluster_refused_total", minutes(10)).above(0.0), for Duration::ZERO,
         "the members of a group do not agree: {{ $labels.evenkeel_reason }}", "operations.md#lost-redundancy";
     Ticket "EvenkeelPolicyFailing": last("evenkeel_policy_failing").is(1.0), for minutes(1),
-        "policy {{ $labels.evenkeel_policy }} fails, and its on_fault applies", "rollouts.md#across-a-restart";
+        "policy {{ $labels.evenkeel_policy }} fails, and its on_fault applies", "policies.md#when-a-policy-fails";
     Ticket "EvenkeelRevisionRolledBack":
         increase("evenkeel_policy_rollouts_total", minutes(10)).only("evenkeel_outcome", &["rolled-back"]).above(0.0), for Duration::ZERO,
-        "a revision of {{ $labels.evenkeel_policy }} did harm", "rollouts.md#across-a-restart";
+        "a revision of {{ $labels.evenkeel_policy }} did harm", "rollouts.md#rollouts";
     Ticket "EvenkeelSessionPanicked":
         increase("evenkeel_sessions_closed_total", minutes(60)).only("evenkeel_reason", &["panicked"]).above(0.0), for Duration::ZERO,
         "a bug of the gateway closed a session: the log has the panic", "operations.md#look";

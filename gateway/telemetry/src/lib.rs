@@ -107,7 +107,7 @@ pub fn check_log_filter(chosen: &str) -> Result<(), String> {
 }
 
 /// The part of ids of sessions before their numbers: the name in the index, the members of the group, or the host.
-fn group_name(settings: &GatewayConfig) -> String {
+pub fn group_name(settings: &GatewayConfig) -> String {
     match (&settings.index, &settings.cluster) {
         (Some(index), _) => index.group.to_string(),
         (None, Some(cluster)) => {

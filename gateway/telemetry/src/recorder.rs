@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_control::{
-    EventRecord, GatewayEvent, ListChange, NodeListUpdate, NodeNames, RolloutOutcome,
+    Actor, EventRecord, GatewayEvent, ListChange, NodeListUpdate, NodeNames, RolloutOutcome,
     RolloutReport, TraceCaller, TraceRegistry,
 };
 use evenkeel_model::{
@@ -452,7 +452,12 @@ impl EventRecorder {
             }
         }
         let policy = policy.to_string();
-        let labels = [(Attribute::Policy, &*policy), (Attribute::Outcome, outcome.name())];
+        // The alert about harm does not fire for a decision of an operator.
+        let counted = match outcome {
+            RolloutOutcome::RolledBack if rollout.by != Actor::Gateway => "reverted",
+            _ => outcome.name(),
+        };
+        let labels = [(Attribute::Policy, &*policy), (Attribute::Outcome, counted)];
         self.instruments.count(Count::PolicyRollouts, 1, &labels);
         if let Some(code) = code.filter(|_| *outcome == RolloutOutcome::Refused) {
             self.instruments.count(

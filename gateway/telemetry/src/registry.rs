@@ -264,7 +264,7 @@ metrics! {
     PolicyGuarded = "evenkeel.policy.guarded", "{decision}", [Policy, Guard];
     /// Sessions and rooms quarantined for a revision, by the fault.
     PolicyQuarantined = "evenkeel.policy.quarantined", "{subject}", [Policy, Fault];
-    /// Steps of rollouts, such as `started`, `advanced`, `activated`, `rolled-back`.
+    /// Steps of rollouts, such as `started`, `advanced`, `activated`, `rolled-back` by the gateway, `reverted` by an operator or a newer revision.
     PolicyRollouts = "evenkeel.policy.rollouts", "{rollout}", [Policy, Outcome];
     /// Refused plugins, by code such as `unsigned` or `proof-failed`.
     PolicyRefusals = "evenkeel.policy.refusals", "{rollout}", [Policy, Reason];

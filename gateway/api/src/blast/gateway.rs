@@ -27,7 +27,8 @@ pub(super) struct GatewayLoss {
 struct LostSessions {
     /// The number of sessions of each scenario.
     scenarios: BTreeMap<Arc<str>, usize>,
-    listeners: [ListenerLoss; 2],
+    /// Without those of a kind that this gateway does not have.
+    listeners: Vec<ListenerLoss>,
 }
 
 /// The clients of all listeners of a kind.
@@ -69,6 +70,8 @@ impl LostSessions {
         };
         let udp = listener(ClientTransport::Udp, status.udp.iter().copied().collect());
         let quic = listener(ClientTransport::Quic, status.quic.into_iter().collect());
-        LostSessions { scenarios, listeners: [udp, quic] }
+        let mut listeners = vec![udp, quic];
+        listeners.retain(|listener| !listener.addresses.is_empty());
+        LostSessions { scenarios, listeners }
     }
 }

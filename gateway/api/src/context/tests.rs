@@ -89,3 +89,14 @@ async fn offer_of_a_gateway_that_ends_counts_if_it_was_handed_over() {
         assert_eq!(confirm_sessions(&handle, confirmed, || false).await.is_ok(), right);
     }
 }
+
+#[test]
+fn standby_names_the_owner() {
+    assert_eq!(require_ownership(None), Ok(()));
+    assert_eq!(require_ownership(Some(GroupOwnership::Here)), Ok(()));
+    let error = require_ownership(Some(GroupOwnership::Peer("edge-1".into()))).unwrap_err();
+    assert_eq!(error.code, ApiErrorCode::Standby);
+    assert!(error.message.contains("ask `edge-1`"), "{}", error.message);
+    let error = require_ownership(Some(GroupOwnership::Unknown)).unwrap_err();
+    assert!(error.message.contains("no gateway of the group"), "{}", error.message);
+}

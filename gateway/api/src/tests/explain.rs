@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use evenkeel_control::Inherited;
 use evenkeel_core::{
     CandidateReason, DegradationLimit, Explanation, MoveRecord, NodeCandidate, SessionStanding,
     SubjectDecision, SubjectQuarantine,
 };
+use evenkeel_handover::RequestGate;
 use evenkeel_model::{
     ClientTransport, DecisionOutcome, EvidenceSource, GuardRule, Hook, HopGrant, Measures,
     MoveCause, MoveOutcome, Plan, PluginFault, RedundancyMode,
@@ -95,6 +97,8 @@ fn explained(world: &mut World, change: impl FnOnce(&mut Explanation)) -> Value 
     reply.send(Some(said)).unwrap();
     let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
     reply.send(Vec::new()).unwrap();
+    let ControlRequest::Session(_, reply) = world.request() else { panic!("session") };
+    reply.send(Some(views::session(17))).unwrap();
     let (status, body) = asking.answer();
     assert_eq!(status, 200);
     body
@@ -149,6 +153,7 @@ fn session_is_explained() {
         "quarantined": [{
             "by": "call/routing@5f0c5f0c5f0c", "fault": "trap: unreachable", "for_ms": 7_000,
         }],
+        "trace_id": "ab".repeat(16),
     });
     assert_eq!(body, right);
 }
@@ -182,4 +187,30 @@ fn reason_of_a_guarded_decision_explains_no_node() {
     });
     let other = &body["candidates"][1];
     assert_eq!((&other["reason"], &other["policy_reason"]), (&json!("not-chosen"), &Value::Null));
+}
+
+#[test]
+fn session_is_explained_by_its_name_in_traces() {
+    let (handle, mut requests, _events) = handle(8);
+    let socket = socket_path();
+    let mut api = bind(admin(socket.clone(), None), &mut Inherited::default()).unwrap();
+    api.session_prefix = "east-1/east-2".to_owned();
+    let thread = api.serve(handle, Box::new(|_| String::new())).unwrap();
+    thread.open();
+    let ask = |id: &str| {
+        let head = format!("GET /v1/sessions/{id}/explain");
+        Asking::at(UnixStream::connect(&socket).unwrap(), &head, "")
+    };
+    let asking = ask("east-1%2Feast-2%2Fs17");
+    let Some(ControlRequest::Explain(id, reply)) = requests.blocking_recv() else {
+        panic!("explain")
+    };
+    assert_eq!(id, SessionId(17));
+    reply.send(None).unwrap();
+    let Some(ControlRequest::History(reply)) = requests.blocking_recv() else { panic!("history") };
+    reply.send(Arc::default()).unwrap();
+    assert_eq!(asking.answer().0, 404);
+    let (status, body) = ask("west-1%2Fs17").answer();
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(status == 404 && message.contains("no session `west-1/s17`"), "{body}");
 }

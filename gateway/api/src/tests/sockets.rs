@@ -49,13 +49,16 @@ fn tcp_requires_the_token() {
     let address = world.thread.address.unwrap();
     let tcp = |head: &str| Asking::at(TcpStream::connect(address).unwrap(), head, "");
     for wrong in ["", "\nauthorization: Bearer wrong", "\nauthorization: Basic secret"] {
-        for path in ["GET /v1/nodes", "GET /livez", "GET /none"] {
+        for path in ["GET /v1/nodes", "GET /livez", "GET /none", "GET /v1/blast"] {
             let (status, body) = tcp(&format!("{path}{wrong}")).answer();
             assert_eq!((status, &body["error"]["code"]), (401, &json!("unauthorized")));
+            let message = body["error"]["message"].as_str().unwrap();
+            let names_reader = message.ends_with("`token_file` or `read_token_file`");
+            assert_eq!(names_reader, !path.contains("blast"), "{path}: {message}");
         }
     }
     let counted = world.handle.tokens_refused.by_reason();
-    assert_eq!(counted, [("missing", 6), ("wrong", 3)], "a Basic credential is no token");
+    assert_eq!(counted, [("missing", 8), ("wrong", 4)], "a Basic credential is no token");
     let asking = tcp("GET /v1/nodes\nauthorization: Bearer secret");
     let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
     reply.send(vec![]).unwrap();

@@ -96,6 +96,10 @@ fn blast_radius_is_asked_by_name() {
         assert_eq!((&body["rooms"], &body["unplaced"]["rooms"]), (&json!(0), &json!(0)));
         assert!(body.get("details").is_none());
     }
+    let asking = ask(&mut world, "nodes=east-a1&rooms=true");
+    copy_nodes(&mut world, &mut Gateway::new(settings(), std::time::Instant::now()));
+    let (_, body) = asking.answer();
+    assert_eq!((&body["details"], &body["without_spare"]), (&json!([]), &json!([])), "{body}");
     for (query, status, words) in [
         ("nodes=north", 404, "there are east-a1, west-b1"),
         ("zones=east/b", 404, "there are east/a, west/b"),
@@ -228,7 +232,8 @@ fn gateway_loss_counts_sessions_by_listener() {
     let mut world = World::start();
     let asking = world.ask("GET /v1/blast?gateway=", "");
     let ControlRequest::Status(reply) = world.request() else { panic!("status") };
-    reply.send(status("serving")).unwrap();
+    let quic = Some((Ipv4Addr::LOCALHOST, 4433).into());
+    reply.send(StatusReport { quic, ..status("serving") }).unwrap();
     let ControlRequest::Sessions { reply, .. } = world.request() else { panic!("sessions") };
     let mut quic = session(1);
     quic.state.transport = ClientTransport::Quic;
@@ -243,11 +248,20 @@ fn gateway_loss_counts_sessions_by_listener() {
         "scenarios": {"call": 2},
         "listeners": [
             {"listener": "udp", "addresses": ["127.0.0.1:5004"], "sessions": 1},
-            {"listener": "quic", "addresses": [], "sessions": 1},
+            {"listener": "quic", "addresses": ["127.0.0.1:4433"], "sessions": 1},
         ],
     });
     assert_eq!((status, &body["gateway"]), (200, &right), "{body}");
     assert!(body.get("nodes").is_none(), "the gateway is not copied: {body}");
+    let asking = world.ask("GET /v1/blast?gateway=", "");
+    let ControlRequest::Status(reply) = world.request() else { panic!("status") };
+    reply.send(super::status("serving")).unwrap();
+    let ControlRequest::Sessions { reply, .. } = world.request() else { panic!("sessions") };
+    reply.send(Slice { items: Vec::new(), last: None }).unwrap();
+    let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
+    reply.send(Vec::new()).unwrap();
+    let listeners = json!([{"listener": "udp", "addresses": ["127.0.0.1:5004"], "sessions": 0}]);
+    assert_eq!(asking.answer().1["gateway"]["listeners"], listeners, "no QUIC is configured");
     let asking = world.ask("GET /v1/blast?gateway=gw-b", "");
     let ControlRequest::Status(reply) = world.request() else { panic!("status") };
     reply.send(super::status("serving")).unwrap();

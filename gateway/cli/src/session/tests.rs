@@ -42,6 +42,16 @@ fn list_is_filtered_by_place_and_quality() {
     assert!(at(Some("east-a1"), Some("a")).takes(&good));
     assert!(!at(Some("east-b1"), None).takes(&good));
     assert!(!at(None, Some("b")).takes(&good));
+    assert!(at(None, Some("east/a")).takes(&good) && !at(None, Some("west/a")).takes(&good));
+    let nodes = [good["hop"].clone()];
+    assert!(at(Some("east-a1"), Some("east/a")).require_known(&nodes).is_ok());
+    for (wrong, right) in [
+        (at(Some("nope"), None), "there is no such node: nope; there are east-a1"),
+        (at(None, Some("zz")), "there is no such zone: zz; there are east/a"),
+    ] {
+        let Err(CommandError::Wrong(words)) = wrong.require_known(&nodes) else { panic!("known") };
+        assert_eq!(words, right);
+    }
 }
 
 #[test]

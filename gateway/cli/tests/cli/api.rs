@@ -424,6 +424,19 @@ loss of policy call/routing: the native default would decide about 1 rooms, 2 se
 }
 
 #[test]
+fn blast_that_is_not_played_is_no_loss() {
+    let error = json!({"error": {"code": "standby", "message": "ask `gw-b`, the owner"}});
+    let api = Api::start(vec![("GET /v1/blast?", error.clone()), ("GET /v1/zones ", error)]);
+    let verbs: [&[&str]; 2] = [&["blast", "--busiest", "1"], &["risk"]];
+    for words in verbs {
+        let output = evenkeel(&api.socket, &[words, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(3), "{words:?}");
+        let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(object["error"]["code"], "standby", "{object}");
+    }
+}
+
+#[test]
 fn partly_refused_reload_fails() {
     let refused = json!([{"policy": "call/routing", "reason": "it traps"}]);
     let answer = |refused: &Value| {
@@ -534,6 +547,7 @@ fn lists_have_text_and_json() {
     let explained = json!({
         "id": "s1", "room": "r", "scenario": "call", "mode": "hitless", "effective_mode": "hot",
         "mode_reason": "call/routing@5f0c5f0c5f0c names no usable standby", "priority": 5, "hop": hop,
+        "trace_id": "4bf9",
         "health": "suspect", "witnesses": [{"witness": "probe", "for_ms": 40}],
         "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
         "route": [{"node": "east-a1", "region": "east", "grant": "admitted"}],
@@ -630,6 +644,7 @@ fn lists_have_text_and_json() {
             &[
                 "scenario call (hitless), priority 5",
                 "runs in hot mode: call/routing@5f0c5f0c5f0c names no usable standby",
+                "trace ID 4bf9",
                 "at east-a1, which is suspect",
                 "accused by probe for 40 ms",
                 "routing decided by call/routing@5f0c5f0c5f0c",

@@ -103,7 +103,7 @@ impl PacketPath {
             + self.egress.stats.packets(MediaDirection::ToClient)
     }
 
-    /// Returns the time of the next packet. A batch is a pass, whose end discards the queues.
+    /// Returns the time of the next packet. Each batch is a pass; its end discards the queues.
     fn next(&mut self) -> Instant {
         self.packets += 1;
         let now = self.start + PACE * (self.packets / self.sessions.slots().max(1));

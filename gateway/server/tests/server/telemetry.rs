@@ -472,6 +472,8 @@ fn rollout_is_one_span_with_steps() {
     ] {
         recorder.handle_rollout(&rollout, Moment::now());
     }
+    let rollouts = |outcome| counted(&telemetry, "evenkeel_policy_rollouts_total", outcome);
+    assert_eq!((rollouts("reverted"), rollouts("rolled-back")), (1, 0), "no alert");
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
     check_registered(&spans);

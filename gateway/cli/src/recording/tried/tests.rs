@@ -67,9 +67,10 @@ fn tried(path: &Path, name: &str) -> Tried {
 
 fn said(failure: CommandError) -> String {
     match failure {
-        CommandError::Failed(said) | CommandError::Wrong(said) | CommandError::NoGateway(said) => {
-            said
-        }
+        CommandError::Failed(said)
+        | CommandError::Wrong(said)
+        | CommandError::NoGateway(said)
+        | CommandError::Refused { words: said, .. } => said,
     }
 }
 

@@ -65,7 +65,9 @@ fn dead_region_is_admitted_at_pace_and_limits() {
     // The home node dies, and the remaining nodes have capacity for all but a hundred of its rooms.
     let room = (ROOMS - 100) * VOICE;
     let nodes = [(0, ROOMS * VOICE * 3), (2, room / 2), (2, room / 2)];
-    let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A]));
+    let mut settings = settings_of(&nodes);
+    settings.limits.lost_at_once = 256;
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
     for scenario in world.gateway.tables.settings.scenarios.values_mut() {
         scenario.bounds.floor_kbps = VOICE as u32;
     }

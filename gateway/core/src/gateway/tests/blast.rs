@@ -261,6 +261,8 @@ fn loss_reports_labels_loads_and_missing_spares() {
     let load = radius.loads[0];
     assert_eq!((load.node, load.before_permille, load.after_permille), (B, 640, 640));
     assert_eq!(radius.rooms[0].after, Some(ms(0)), "the spare is open");
+    let names: Vec<&str> = radius.without_spare.iter().map(|name| &**name).collect();
+    assert_eq!(names, ["r"]);
     assert!(blast(&mut world, &[B]).rooms.is_empty());
 }
 
