@@ -60,7 +60,7 @@ pub struct RecordedCase {
 /// The recording has a number that TOML cannot express.
 pub fn case_of(
     subject: CaseSubject,
-    calls: impl IntoIterator<Item = Box<RecordedCall>>,
+    calls: impl IntoIterator<Item = RecordedCall>,
     component: Option<&Component>,
     most: usize,
 ) -> Result<Option<RecordedCase>, CaseError> {

@@ -210,7 +210,7 @@ fn own_states_replace_recorded_ones() {
 
 #[test]
 fn recorded_decisions_become_a_case() {
-    let calls = || ticks(40).into_iter().map(Box::new);
+    let calls = || ticks(40);
     let built = Built::from_bytes(bytes("degrade-ladder")).unwrap();
     let subject = CaseSubject::Session(SessionId(3));
     let made = case_of(subject, calls(), Some(&built.component), 5).unwrap().unwrap();

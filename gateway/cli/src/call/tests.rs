@@ -15,8 +15,12 @@ fn plan(words: &[&str]) -> Result<CallPlan, String> {
     let line = CallLine::try_parse_from(words).map_err(|error| error.to_string())?;
     match line.call.plan() {
         Ok(plan) => Ok(plan),
-        Err(CommandError::Wrong(words) | CommandError::Failed(words)) => Err(words),
-        Err(CommandError::NoGateway(words)) => Err(words),
+        Err(
+            CommandError::Wrong(words)
+            | CommandError::Failed(words)
+            | CommandError::NoGateway(words)
+            | CommandError::Refused { words, .. },
+        ) => Err(words),
     }
 }
 

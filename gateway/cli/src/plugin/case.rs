@@ -12,7 +12,7 @@ use evenkeel_recording::RecordedCall;
 use serde_json::{Value, json};
 
 use super::file::{DataArgs, read};
-use crate::command::{CommandError, read_file, say_lines, settings_of, show, show_lines, verdict};
+use crate::command::{CommandError, settings_of, show, show_lines, verdict};
 use crate::progress::during;
 use crate::recording::{load_plugin, recorded_about};
 
@@ -131,7 +131,7 @@ impl RecordToCase {
     fn component(
         &self,
         engine: &Engine,
-        calls: &[Box<RecordedCall>],
+        calls: &[RecordedCall],
     ) -> Result<Option<Component>, CommandError> {
         if let Some(named) = &self.plugin {
             return load_plugin(engine, named).map(Some);

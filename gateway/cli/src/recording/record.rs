@@ -126,9 +126,9 @@ pub(super) fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<RecordingReader<'
 pub(super) fn calls<'a>(
     entries: impl Iterator<Item = RecordingEntry> + 'a,
     missed: &'a mut u64,
-) -> impl Iterator<Item = Box<RecordedCall>> + 'a {
+) -> impl Iterator<Item = RecordedCall> + 'a {
     entries.filter_map(|entry| match entry {
-        RecordingEntry::Call(call) => Some(call),
+        RecordingEntry::Call(call) => Some(*call),
         RecordingEntry::Missed(calls) => {
             *missed += calls;
             None
@@ -145,13 +145,13 @@ pub(crate) fn recorded_about(
     path: &Path,
     subject: CaseSubject,
     policy: Option<&str>,
-) -> Result<Vec<Box<RecordedCall>>, CommandError> {
+) -> Result<Vec<RecordedCall>, CommandError> {
     let bytes = read_file(path)?;
     let (mut reader, mut missed) = (open(path, &bytes)?, 0);
     let of_policy = |call: &RecordedCall| {
         policy.is_none_or(|policy| call.revision.policy.to_string() == policy)
     };
-    let about: Vec<Box<RecordedCall>> = calls(&mut reader, &mut missed)
+    let about: Vec<RecordedCall> = calls(&mut reader, &mut missed)
         .filter(|call| of_policy(call) && subject.is_in(&call.question))
         .collect();
     let policies: BTreeSet<String> =

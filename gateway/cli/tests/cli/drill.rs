@@ -115,7 +115,7 @@ fn call_is_answered(home: &Home) {
     assert!(output.status.success(), "{lines}{}", text(&output.stderr));
     let mut lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     assert!(lines.next().unwrap()["state"]["node"].is_string());
-    let last = lines.last().unwrap();
+    let last = lines.next_back().unwrap();
     let packets = |session: usize, key: &str| last["sessions"][session][key].as_u64().unwrap();
     assert_eq!(last["sessions"].as_array().unwrap().len(), 3);
     assert!(packets(0, "packets_sent") > 0 && packets(1, "packets_sent") == 0, "{last}");

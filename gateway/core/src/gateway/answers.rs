@@ -234,7 +234,7 @@ impl Gateway {
             Ok(HookAnswer::Placed { hops, .. }) if hops.is_empty() => DecisionOutcome::Abstained,
             Ok(HookAnswer::Placed { hops, ttl_ms, reason, .. }) if hops == [NO_NODE] => {
                 let reason = Some(reason).filter(|it| *it != 0).map(|it| beside.word_for(it));
-                self.route(now, |it| Openings(it).refuse_room(id, reason, ttl_ms, now));
+                self.route(now, |it| Openings(it).refuse_room(id, reason.as_ref(), ttl_ms, now));
                 return DecisionOutcome::Applied { differs: !native.is_empty() };
             }
             Ok(HookAnswer::Placed { hops, ttl_ms, state, .. }) => {
@@ -254,7 +254,7 @@ impl Gateway {
                             room.ttl_ms = ttl_ms;
                         }
                         self.route(now, |tables| {
-                            Openings(tables).settle(id, &hops, by.clone(), now)
+                            Openings(tables).settle(id, &hops, by.clone(), now);
                         });
                         return DecisionOutcome::Applied { differs };
                     }

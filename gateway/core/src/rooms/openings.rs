@@ -442,7 +442,7 @@ impl Openings<'_> {
     pub(crate) fn refuse_room(
         &mut self,
         id: RoomId,
-        reason: Option<Arc<str>>,
+        reason: Option<&Arc<str>>,
         wait_ms: u32,
         now: Instant,
     ) {
@@ -451,7 +451,7 @@ impl Openings<'_> {
                 0 => self.retry_after(now),
                 wait_ms => self.0.sessions.jittered(Duration::from_millis(wait_ms.into())),
             };
-            let reason = reason.clone();
+            let reason = reason.cloned();
             self.give_up(session, OfferRefusal::PlacementRefused { reason, retry_after }, now);
         }
     }

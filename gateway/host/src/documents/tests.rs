@@ -4,7 +4,7 @@ use super::*;
 use crate::limits::LOOKUP_BYTES_MAX;
 use crate::lookup::InvalidLookup;
 
-fn manifest(data: Value) -> Manifest {
+fn manifest(data: &Value) -> Manifest {
     let manifest = json!({
         "name": "by-tenant", "version": "1", "contract": "0.1.1", "hooks": ["scenario"],
         "settings": {"type": "object"}, "data": data
@@ -13,7 +13,7 @@ fn manifest(data: Value) -> Manifest {
 }
 
 fn tenants() -> Manifest {
-    manifest(json!({
+    manifest(&json!({
         "devices": {"type": "object"},
         "tenants": {"type": "object", "additionalProperties": {
             "type": "object", "additionalProperties": false,
@@ -32,7 +32,7 @@ fn given(documents: &[(&str, Value)]) -> DataDocuments {
 }
 
 fn checked(documents: &[(&str, Value)]) -> Result<DocumentTable, PluginRefusal> {
-    super::check(&tenants(), &given(documents))
+    check(&tenants(), &given(documents))
 }
 
 fn found(table: &DocumentTable, document: &str, path: &[&str]) -> Option<String> {
@@ -88,7 +88,7 @@ fn invalid_document_is_named_with_a_pointer() {
         refused(&[("tenant", json!({}))]),
         "data document `tenant` should be one of the declared documents devices, tenants, found an undeclared document"
     );
-    let none = super::check(&manifest(json!({})), &given(&[("tenants", json!({}))]));
+    let none = check(&manifest(&json!({})), &given(&[("tenants", json!({}))]));
     let said = none.err().unwrap().to_string();
     assert!(said.contains("the plugin's manifest declares no documents"), "{said}");
 }

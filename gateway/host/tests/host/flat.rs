@@ -63,16 +63,14 @@ impl BothWays {
             .map(|policy| std::iter::from_fn(|| policy.poll_line()).collect::<Vec<_>>());
         assert_eq!(flat, component, "{name}: log lines");
         let [answer, _] = answers;
-        match answer.map(|answered| answered.answer) {
-            Ok(
-                HookAnswer::Moves { states, memo, .. } | HookAnswer::Actions { states, memo, .. },
-            ) => {
-                for (row, state) in states {
-                    self.states[row as usize] = Some(state);
-                }
-                self.memo = memo.or_else(|| self.memo.take());
+        if let Ok(
+            HookAnswer::Moves { states, memo, .. } | HookAnswer::Actions { states, memo, .. },
+        ) = answer.map(|answered| answered.answer)
+        {
+            for (row, state) in states {
+                self.states[row as usize] = Some(state);
             }
-            Ok(_) | Err(_) => {}
+            self.memo = memo.or_else(|| self.memo.take());
         }
     }
 }

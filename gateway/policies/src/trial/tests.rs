@@ -116,7 +116,7 @@ fn sessions_have_the_labels_of_recorded_questions() {
     let labels: Labels = [label].into();
     let question = PolicyQuestion::Resolve { scenario: "call".into(), labels: labels.clone() };
     let recorded = super::labels(&question);
-    assert_eq!(recorded, [labels.clone()]);
+    assert_eq!(recorded, std::slice::from_ref(&labels));
     let scenario = Module::honest(Hook::Scenario);
     let asked = played_with(Hook::Scenario, &scenario, recorded).unwrap();
     assert!(asked.iter().any(|(question, _)| super::labels(question) == [labels.clone()]));
