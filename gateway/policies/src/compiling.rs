@@ -194,6 +194,7 @@ impl CompilerProcess<'_> {
     /// The reason for an exit without an answer.
     fn ended(&self, status: ExitStatus, words: &str) -> PluginRefusal {
         let signal = status.signal().and_then(|signal| Signal::try_from(signal).ok());
+        let last = words.lines().last().unwrap_or("it said nothing");
         match signal {
             Some(Signal::SIGXCPU | Signal::SIGKILL) => {
                 limit(format!("{} s of processor time", self.0.processor.as_secs()))
@@ -206,8 +207,11 @@ impl CompilerProcess<'_> {
                 let said = "the compiler made a system call that it may not make, and was killed";
                 PluginRefusal::Compiler(said.into())
             }
+            // An order that does not fit into its memory.
+            None if last.ends_with("out of memory") => {
+                limit(format!("{} MiB of memory", self.0.memory_mib))
+            }
             Some(_) | None => {
-                let last = words.lines().last().unwrap_or("it said nothing");
                 PluginRefusal::Compiler(format!("the compiler ended ({status}): {last}").into())
             }
         }

@@ -114,12 +114,12 @@ fn session_is_explained() {
         one.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
         one
     };
-    let candidate = |reason: Value| {
-        let load = json!({"load_permille": 990, "carried_permille": 400});
-        merge(merge(place("west-b1", "west", "b"), load), reason)
-    };
     let east = merge(place("east-a1", "east", "a"), json!({"incarnation": 1}));
     let place_west = merge(place("west-b1", "west", "b"), json!({"carrier": "cn"}));
+    let candidate = |reason: Value| {
+        let load = json!({"load_permille": 990, "carried_permille": 400});
+        merge(merge(place_west.clone(), load), reason)
+    };
     let west = merge(place_west.clone(), json!({"incarnation": 1}));
     let right = json!({
         "id": "s17", "room": "room-1", "scenario": "call", "mode": "hitless", "effective_mode": "cold",

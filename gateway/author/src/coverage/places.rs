@@ -1,5 +1,9 @@
 //! A module that reports the places that it reaches: the beginnings of its functions and branches.
+//!
+//! Functions that the host calls for memory may call no import (Canonical ABI, `may_leave`). They have no places, nor has any
+//! function that they call.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use evenkeel_host::{OBSERVED_FUNCTION, OBSERVED_INTERFACE};
@@ -8,7 +12,9 @@ use wasm_encoder::{
     CodeSection, EntityType, Function, ImportSection, Instruction, Module, SectionId, TypeSection,
     ValType,
 };
-use wasmparser::{FunctionBody, Operator, Parser, TypeRef};
+use wasmparser::{
+    BinaryReaderError, ExternalKind, FunctionBody, Operator, Parser, Payload, TypeRef,
+};
 
 type Reencoded<T> = Result<T, Error<Infallible>>;
 
@@ -31,15 +37,62 @@ pub(super) struct Observed {
 
 /// Makes the module report its places.
 pub(super) fn observe(module: &[u8]) -> Result<Observed, String> {
-    let (mut observer, mut observed) = (Observer::default(), Module::new());
+    let of_memory = functions_of_memory(module).map_err(|error| error.to_string())?;
+    let (mut observer, mut observed) =
+        (Observer { of_memory, ..Observer::default() }, Module::new());
     observer
         .parse_core_module(&mut observed, Parser::new(0), module)
         .map_err(|error| error.to_string())?;
     Ok(Observed { module: observed.finish(), places: observer.places })
 }
 
+/// The numbers of functions that allocate for the host or free for it, and of those that they call.
+fn functions_of_memory(module: &[u8]) -> Result<BTreeSet<u32>, BinaryReaderError> {
+    let (mut function, mut calls) = (0, BTreeMap::<u32, Vec<u32>>::new());
+    let mut found = Vec::new();
+    for payload in Parser::new(0).parse_all(module) {
+        match payload? {
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    function += u32::from(matches!(import?.ty, TypeRef::Func(_)));
+                }
+            }
+            Payload::ExportSection(section) => {
+                for export in section {
+                    let export = export?;
+                    let is_of_memory = export.name.starts_with("cabi_");
+                    if is_of_memory && export.kind == ExternalKind::Func {
+                        found.push(export.index);
+                    }
+                }
+            }
+            Payload::CodeSectionEntry(body) => {
+                let mut reader = body.get_operators_reader()?;
+                while !reader.eof() {
+                    if let Operator::Call { function_index: called }
+                    | Operator::ReturnCall { function_index: called } = reader.read()?
+                    {
+                        calls.entry(function).or_default().push(called);
+                    }
+                }
+                function += 1;
+            }
+            _ => {}
+        }
+    }
+    let mut functions = BTreeSet::new();
+    while let Some(function) = found.pop() {
+        if functions.insert(function) {
+            found.extend(calls.remove(&function).unwrap_or_default());
+        }
+    }
+    Ok(functions)
+}
+
 #[derive(Default)]
 struct Observer {
+    /// Functions without places.
+    of_memory: BTreeSet<u32>,
     /// The type of the function that reports.
     report_type: u32,
     /// Functions that the module imports. The one that reports follows them.
@@ -130,16 +183,17 @@ impl Reencode for Observer {
     ) -> Reencoded<()> {
         let mut function = self.new_function_with_parsed_locals(&body)?;
         let mut reader = body.get_operators_reader()?;
+        let has_places = !self.of_memory.contains(&self.function);
         let mut begins = true;
         while !reader.eof() {
             let (operator, offset) = reader.read_with_offset()?;
             // A branch without instructions has no place.
-            if begins && !matches!(operator, Operator::End | Operator::Else) {
+            if has_places && begins && !matches!(operator, Operator::End | Operator::Else) {
                 self.report(&mut function, offset);
                 begins = false;
             }
             match operator {
-                Operator::Unreachable => {
+                Operator::Unreachable if has_places => {
                     if let Some(place) = self.places.last_mut() {
                         place.traps = true;
                     }

@@ -49,6 +49,23 @@ fn unreached_branches_are_counted() {
 }
 
 #[test]
+fn functions_that_the_host_calls_for_memory_have_no_places() {
+    let exported = |name: &str| {
+        let module = branching(3).bytes;
+        let exports = Parser::new(0).parse_all(&module).find_map(|payload| match payload {
+            Ok(Payload::ExportSection(section)) => Some(section),
+            _ => None,
+        });
+        let named = |export: &wasmparser::Export<'_>| export.name.contains(name);
+        let found = exports.unwrap().into_iter().map(Result::unwrap).find(named);
+        found.unwrap().index
+    };
+    let observed = observe(&branching(3).bytes).unwrap();
+    let has_places = |function: u32| observed.places.iter().any(|place| place.function == function);
+    assert!(!has_places(exported("cabi_realloc")) && has_places(exported("resolve")));
+}
+
+#[test]
 fn component_is_not_covered() {
     assert!(observe(b"\0asm\x0d\0\x01\0").is_err());
 }

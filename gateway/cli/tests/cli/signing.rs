@@ -166,7 +166,7 @@ fn slow_compilation_ends_at_its_time_limit() {
 fn compiler_reports_lack_of_memory() {
     let bomb = evenkeel_guests::slow_to_compile();
     let order = CompileOrder::new(&Engine::new(), &bomb.bytes);
-    let Compiled { status, words, .. } = compile("30", "96", &order);
+    let Compiled { status, words, .. } = compile("30", "128", &order);
     assert_eq!(status.signal(), Some(6), "{status} {words}");
     assert!(words.contains("memory allocation of"), "{words}");
 }

@@ -47,6 +47,7 @@ fn exceeded_compile_limit_is_named() {
         ("kill -XCPU $$", "30 s of processor time"),
         ("kill -KILL $$", "30 s of processor time"),
         ("echo memory allocation of 99 bytes failed >&2; kill -ABRT $$", "2048 MiB of memory"),
+        ("echo evenkeel: out of memory >&2; exit 1", "2048 MiB of memory"),
         ("exec head -c 99999999 /dev/zero", "64 MiB of machine code"),
     ] {
         let said = refusal(&folder.compiler(script));

@@ -250,7 +250,8 @@ fn documents_are_kept_beside_their_plugins() {
     keeper.note(noted.clone());
     drop(memory);
     let kept = || folder.open().begin(&of(Hook::Routing)).0;
-    assert_eq!((kept().records, kept().files), (noted.records, noted.files));
+    let PolicyRecords { records, files } = kept();
+    assert_eq!((&records[0].plugins, files), (&noted.records[0].plugins, noted.files));
     let is_document = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "json");
     let document = folder.plugins().into_iter().find(is_document).unwrap();
     fs::write(document, "{\"forged\": 1}").unwrap();

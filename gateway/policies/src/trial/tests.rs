@@ -105,7 +105,7 @@ fn fault_in_a_trial_is_found() {
         (if (i32.eq (global.get $asked) (i32.const 40)) (then unreachable))";
     let module = Module::honest(Hook::Degradation)
         .item("(global $asked (mut i32) (i32.const 0))")
-        .body("tick", answer(&[body.to_owned()]));
+        .body("tick", answer(&[body.to_owned(), list(0, SCRATCH, 0)]));
     let failure = played(Hook::Degradation, &module).unwrap_err();
     assert!(matches!(failure, ProofFailure::Trial { call: 40, .. }), "{failure}");
 }
