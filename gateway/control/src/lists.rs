@@ -2,8 +2,8 @@
 
 use evenkeel_core::RoomStanding;
 use evenkeel_model::{RoomId, SessionId};
+use tokio::sync::oneshot;
 
-use crate::handle::ControlReply;
 use crate::messages::{SessionView, Slice};
 
 /// The list that is being copied, or one that waits.
@@ -18,16 +18,16 @@ pub(crate) struct PartialList<Id, T> {
     pub(crate) after: Id,
     limit: usize,
     items: Vec<T>,
-    reply: ControlReply<Vec<T>>,
+    reply: oneshot::Sender<Vec<T>>,
 }
 
 impl<Id, T> PartialList<Id, T> {
-    pub(crate) fn new(after: Id, limit: usize, reply: ControlReply<Vec<T>>) -> PartialList<Id, T> {
+    pub(crate) fn new(after: Id, limit: usize, reply: oneshot::Sender<Vec<T>>) -> Self {
         PartialList { after, limit, items: Vec::new(), reply }
     }
 
     /// Adds a slice. Replies if the list is complete then, and returns it otherwise, unless its caller has gone.
-    pub(crate) fn add(mut self, slice: Slice<Id, T>) -> Option<PartialList<Id, T>> {
+    pub(crate) fn add(mut self, slice: Slice<Id, T>) -> Option<Self> {
         self.items.extend(slice.items);
         match slice.last {
             Some(last) if self.items.len() < self.limit => {

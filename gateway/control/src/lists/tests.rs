@@ -1,5 +1,3 @@
-use tokio::sync::oneshot;
-
 use super::*;
 
 fn slice(items: &[u64], last: Option<u64>) -> Slice<u64, u64> {
