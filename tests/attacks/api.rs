@@ -226,20 +226,14 @@ fn session_lists_do_not_delay_failover() {
     let call = gateway.open(offer("room", declared(&ann)));
     ann.set_target(udp_of(&call));
     (1..SESSIONS).for_each(|number| _ = gateway.open(audio(number as u16)));
-    // A request that follows the beginning of a list is served before the list is complete.
+    let last = gateway.open(audio(SESSIONS as u16));
+    // A request that waits behind a list is served before the list is complete.
     gateway.ask(async {
-        tokio::select! {
-            biased;
-            listed = gateway.handle.sessions() => panic!("{} in one turn", listed.unwrap().len()),
-            status = gateway.handle.status() => assert_eq!(status.unwrap().sessions, SESSIONS),
-        }
-    });
-    gateway.ask(async {
-        tokio::select! {
-            biased;
-            listed = gateway.handle.rooms() => panic!("{} in one turn", listed.unwrap().len()),
-            status = gateway.handle.status() => assert_eq!(status.unwrap().rooms, SESSIONS),
-        }
+        let suspended = gateway.handle.suspend().await.unwrap();
+        let (list, close) = (gateway.handle.sessions(), gateway.handle.close(last.session));
+        let (listed, closed, ()) = tokio::join!(list, close, async { drop(suspended) });
+        closed.unwrap();
+        assert_eq!(listed.unwrap().len(), SESSIONS, "the closed one is not listed");
     });
     let (ended, lists) = (AtomicBool::new(false), AtomicUsize::new(0));
     let list = || {

@@ -49,7 +49,7 @@ const WAY_WITHIN: Duration = Duration::from_secs(1);
 /// Timeout of the owner's answer to a push, which it compiles and tests.
 const PUSHED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Longest answer. A page of 1,000 sessions has about 1 MiB.
+/// Longest answer. A page of 2,000 sessions has about 2 MiB with long names.
 const ANSWER_MAX: usize = 4 << 20;
 
 /// Requests that the owner answers at a time; others wait.

@@ -30,8 +30,8 @@ pub(super) const PUSH_BYTES_MAX: usize = 2 * BINARY_BYTES_MAX;
 /// Retry time of a body for which there was no memory.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// Default and maximum page size.
-const PAGE_MAX: usize = 1_000;
+/// Default and maximum page size: about 1 MiB of sessions, which delay other answers by a few milliseconds.
+const PAGE_MAX: usize = 2_000;
 
 /// Bytes of bodies that are held at the same time. A body counts from its first byte until its request is answered.
 /// If the budget is exhausted, the oldest body that is still arriving is refused.

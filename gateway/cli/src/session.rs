@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::command::{ApiArgs, CommandError, list, number, print_done, rows, say, text, texts};
 
-/// Maximum size of a page of the API.
+/// Maximum size of a page of gateways of earlier versions.
 const PAGE_MAX: usize = 1_000;
 
 /// List, explain and close sessions

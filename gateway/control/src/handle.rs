@@ -78,6 +78,10 @@ requests! {
         explain(session: SessionId) = Explain -> Option<Explanation>;
         /// Looks up a live session.
         session(session: SessionId) = Session -> Option<SessionView>;
+        /// Up to `limit` sessions after this one, in order of their ids.
+        sessions_after(after: SessionId, limit: usize) = Sessions -> Vec<SessionView>;
+        /// Up to `limit` rooms after this one, in order of their ids.
+        rooms_after(after: RoomId, limit: usize) = Rooms -> Vec<RoomStanding>;
         /// Tells if an offer with these names creates a room that sessions share.
         creates_room(scenario: Arc<str>, room: Arc<str>) = CreatesRoom -> bool;
         /// Lists the regions.
@@ -173,20 +177,6 @@ requests! {
     other {
         /// Opens a session.
         Offer(Box<OfferedSession>, ControlReply<Result<SessionAnswer, ControlError>>),
-        /// Lists the next live sessions.
-        Sessions {
-            /// The id before the first one.
-            after: SessionId,
-            /// Takes one slice.
-            reply: ControlReply<Slice<SessionId, SessionView>>,
-        },
-        /// Lists the next rooms.
-        Rooms {
-            /// The id before the first one.
-            after: RoomId,
-            /// Takes one slice.
-            reply: ControlReply<Slice<RoomId, RoomStanding>>,
-        },
         /// Copies the next rooms.
         CopyRooms {
             /// The id before the first one.
@@ -376,52 +366,14 @@ impl Handle {
         self.operate(Operation::Drain { place, draining, within: None }).await
     }
 
-    /// Asks for one slice after the other: control serves other inputs between two.
-    async fn list<Id: Copy, T>(
-        &self,
-        mut after: Id,
-        limit: usize,
-        request: impl Fn(Id, ControlReply<Slice<Id, T>>) -> ControlRequest,
-    ) -> Result<Vec<T>, ControlError> {
-        let mut all = Vec::new();
-        loop {
-            let Slice { items, last } = self.ask(|reply| request(after, reply)).await?;
-            all.extend(items);
-            match last {
-                Some(last) if all.len() < limit => after = last,
-                Some(_) | None => break,
-            }
-        }
-        all.truncate(limit);
-        Ok(all)
-    }
-
     /// All live sessions.
     pub async fn sessions(&self) -> Result<Vec<SessionView>, ControlError> {
         self.sessions_after(SessionId(0), usize::MAX).await
     }
 
-    /// Up to `limit` sessions after this one, in order of their ids.
-    pub async fn sessions_after(
-        &self,
-        after: SessionId,
-        limit: usize,
-    ) -> Result<Vec<SessionView>, ControlError> {
-        self.list(after, limit, |after, reply| ControlRequest::Sessions { after, reply }).await
-    }
-
     /// All placed rooms.
     pub async fn rooms(&self) -> Result<Vec<RoomStanding>, ControlError> {
         self.rooms_after(RoomId(0), usize::MAX).await
-    }
-
-    /// Up to `limit` rooms after this one, in order of their ids.
-    pub async fn rooms_after(
-        &self,
-        after: RoomId,
-        limit: usize,
-    ) -> Result<Vec<RoomStanding>, ControlError> {
-        self.list(after, limit, |after, reply| ControlRequest::Rooms { after, reply }).await
     }
 
     /// Reloads the configuration, as far as it can change at run time.

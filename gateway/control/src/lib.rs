@@ -16,6 +16,7 @@ mod idempotency;
 mod inherited;
 mod kept_file;
 mod last_states;
+mod lists;
 mod messages;
 mod names;
 mod node_hooks;

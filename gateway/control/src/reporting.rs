@@ -1,6 +1,6 @@
 //! Events for subscribers, the history of sessions, and cost and benefit of each mode as measured on this gateway.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,8 +17,10 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::history::{HistoryWriter, OpenSession};
+use crate::lists::ListCopy;
 use crate::messages::{
-    ControlError, LossComparison, NodeOrder, OrderStep, ScenarioTraffic, UncoveredLoss,
+    ControlError, LossComparison, NodeOrder, OrderStep, REQUESTS_MAX, ScenarioTraffic,
+    UncoveredLoss,
 };
 use crate::names::NodeNames;
 use crate::nodes::{NodeListUpdate, ReloadReport};
@@ -214,9 +216,18 @@ pub(crate) struct Reporting {
     pub(crate) costs: Costs,
     /// The warnings in force.
     pub(crate) forecasts: Vec<Forecast>,
+    /// The first one is being copied.
+    pub(crate) lists: VecDeque<ListCopy>,
 }
 
 impl Reporting {
+    /// Copies the list after those that wait. If too many do, its caller gets an error, as with a full queue.
+    pub(crate) fn begin_list(&mut self, list: ListCopy) {
+        if self.lists.len() < REQUESTS_MAX {
+            self.lists.push_back(list);
+        }
+    }
+
     pub(crate) fn send(&self, record: EventRecord) {
         // Fails only without subscribers.
         let _ = self.events.send(Arc::new(record));

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::control::Control;
 use crate::handle::ControlRequest;
+use crate::lists::{ListCopy, PartialList};
 use crate::messages::{
     AdmissionState, ControlError, ForecastReport, NotSuspended, OrderStep, SessionView, Slice,
     SnapshotError, StatusReport, TakeoverReadiness,
@@ -143,19 +144,17 @@ impl Control {
             ControlRequest::Regions(reply) => {
                 _ = reply.send(self.gateway.views().regions(now).collect());
             }
-            ControlRequest::Sessions { after, reply } => {
-                let view = |standing| self.session_view(standing);
-                let rest = self.gateway.views().sessions_after(after, now);
-                let rest = rest.map(|(id, standing)| (id, standing.map(view)));
-                let _ = reply.send(Slice::of(rest, |_| 1));
+            ControlRequest::Sessions(after, limit, reply) => {
+                let list = PartialList::new(after, limit, reply);
+                self.reporting.begin_list(ListCopy::Sessions(list));
             }
             ControlRequest::Session(session, reply) => {
                 let standing = self.gateway.views().session(session, now);
                 let _ = reply.send(standing.map(|standing| self.session_view(standing)));
             }
-            ControlRequest::Rooms { after, reply } => {
-                let cost = |room: &RoomStanding| 1 + room.sessions.len() / SESSIONS_PER_COST;
-                let _ = reply.send(Slice::of(self.gateway.views().rooms_after(after), cost));
+            ControlRequest::Rooms(after, limit, reply) => {
+                let list = PartialList::new(after, limit, reply);
+                self.reporting.begin_list(ListCopy::Rooms(list));
             }
             ControlRequest::CopyNodes(reply) => {
                 let _ = reply.send(Box::new(self.gateway.records().copy_nodes()));
@@ -304,6 +303,27 @@ impl Control {
                 self.release();
                 let _ = done.send(());
             }
+        }
+    }
+
+    /// Copies the next slice of a list, if any.
+    pub(crate) fn continue_list(&mut self) {
+        let Some(list) = self.reporting.lists.pop_front() else { return };
+        let list = match list {
+            ListCopy::Sessions(list) => {
+                let view = |standing| self.session_view(standing);
+                let rest = self.gateway.views().sessions_after(list.after, Instant::now());
+                let rest = rest.map(|(id, standing)| (id, standing.map(view)));
+                list.add(Slice::of(rest, |_| 1)).map(ListCopy::Sessions)
+            }
+            ListCopy::Rooms(list) => {
+                let cost = |room: &RoomStanding| 1 + room.sessions.len() / SESSIONS_PER_COST;
+                let rest = self.gateway.views().rooms_after(list.after);
+                list.add(Slice::of(rest, cost)).map(ListCopy::Rooms)
+            }
+        };
+        if let Some(list) = list {
+            self.reporting.lists.push_front(list);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The control thread: its inputs go into the core, whose effects are executed after each of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
@@ -142,6 +142,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             closing: Closings::default(),
             costs: Costs::default(),
             forecasts: Vec::new(),
+            lists: VecDeque::new(),
         },
         offers: OfferQueue::new(parts.idempotency_keys, session_data, parts.awaits_policies),
         lifetime: Lifetime {
@@ -199,7 +200,15 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
                         .change_nodes(now, |nodes| nodes.handle_start_failed(failed.node, now));
                 }
             }
-            Some(request) = requests.recv() => control.handle_request(request),
+            Some(request) = requests.recv() => {
+                control.handle_request(request);
+                // A flood of requests delays no list.
+                control.continue_list();
+            }
+            // Sockets are read between two slices.
+            () = tokio::task::yield_now(), if !control.reporting.lists.is_empty() => {
+                control.continue_list();
+            }
         }
         if !control.replication.is_suspended() && !control.is_in_doubt() {
             control.drain();

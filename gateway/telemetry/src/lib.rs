@@ -46,7 +46,7 @@ pub use policy_revisions::{PolicyRevision, PolicyRevisions};
 use queue::Flush;
 pub use recorder::EventRecorder;
 pub use spans::Moment;
-use spans::{SpanIds, SpanOutput, SpanPipeline, SpanSampler};
+use spans::{SpanIds, SpanPipeline, SpanSampler};
 pub use stderr::{LastLines, LogLines};
 use tokio::sync::broadcast::Receiver;
 use tracing::Subscriber;
@@ -133,8 +133,6 @@ fn log_targets(chosen: &str) -> Result<Targets, ParseError> {
 #[derive(Debug)]
 pub struct Telemetry {
     tracers: Option<SdkTracerProvider>,
-    /// Of ended spans, if they are sent.
-    span_output: Option<SpanOutput>,
     loggers: Option<SdkLoggerProvider>,
     /// Kept because readers work only as long as their providers live.
     _meters: Vec<SdkMeterProvider>,
@@ -172,7 +170,6 @@ impl Telemetry {
         instruments.begin(settings);
         let mut telemetry = Telemetry {
             tracers: None,
-            span_output: None,
             loggers: None,
             _meters: providers,
             instruments,
@@ -190,8 +187,7 @@ impl Telemetry {
         let pipeline =
             otlp::start(&settings.telemetry, &resource, collector, instruments, failures)?;
         telemetry.flushes = pipeline.flushes;
-        telemetry.span_output = pipeline.spans.map(SpanOutput::new);
-        telemetry.tracers = telemetry.span_output.clone().map(|spans| {
+        telemetry.tracers = pipeline.spans.map(|spans| {
             let tracers = SdkTracerProvider::builder()
                 .with_resource(resource.clone())
                 .with_sampler(telemetry.sampler.clone())
@@ -212,11 +208,9 @@ impl Telemetry {
         names: Arc<NodeNames>,
         traces: Arc<TraceRegistry>,
     ) -> EventRecorder {
-        let pipeline = self.tracers.as_ref().zip(self.span_output.clone());
-        let pipeline = pipeline.map(|(tracers, output)| SpanPipeline {
+        let pipeline = self.tracers.as_ref().map(|tracers| SpanPipeline {
             tracer: tracers.tracer("evenkeel"),
             sampler: self.sampler.clone(),
-            output,
             group: Arc::clone(&self.group),
         });
         let (instruments, scenarios) = (self.instruments(), self.scenarios.clone());

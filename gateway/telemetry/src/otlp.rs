@@ -9,7 +9,7 @@ use evenkeel_config::{Otlp, OtlpProtocol, SecretFile, TelemetrySettings};
 use evenkeel_drivers::tls;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper_rustls::HttpsConnectorBuilder;
-use opentelemetry::InstrumentationScope;
+use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
@@ -23,7 +23,7 @@ use opentelemetry_sdk::logs::{LogBatch, LogExporter as _, LogProcessor, SdkLogRe
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter as _;
 use opentelemetry_sdk::metrics::reader::MetricReader;
-use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
+use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter as _, SpanProcessor};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::{sleep, timeout};
 
@@ -219,6 +219,22 @@ impl Ship<LogLine> for LogExporter {
     async fn ship(&self, batch: &[LogLine]) -> bool {
         let lines: Vec<_> = batch.iter().map(|(record, scope)| (record, scope)).collect();
         self.export(LogBatch::new(&lines)).await.is_ok()
+    }
+}
+
+impl SpanProcessor for ExportQueue<SpanData> {
+    fn on_start(&self, _: &mut Span, _: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        self.push(span);
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
     }
 }
 

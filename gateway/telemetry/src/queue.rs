@@ -17,8 +17,9 @@ const WAITING_MAX: usize = 8_192;
 /// Maximum items in a batch.
 const BATCH_MAX: usize = 512;
 
-/// Time for which a batch gathers after its first item.
-const GATHER: Duration = Duration::from_millis(200);
+/// Time for which a batch gathers after its first item: an export has a price whatever its size. As the specification of
+/// OpenTelemetry's SDK has it for log records by default.
+const GATHER: Duration = Duration::from_secs(1);
 
 /// Timeout of one export.
 pub(super) const SEND_WITHIN: Duration = Duration::from_secs(5);

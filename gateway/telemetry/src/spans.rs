@@ -19,9 +19,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_control::{NodeHook, NodeName, NodeNames, TraceRegistry};
 use evenkeel_model::{Hop, NodeId, OfferRefusal};
-pub(crate) use held::SpanOutput;
+use held::HeldSpans;
 use opentelemetry::trace::{SpanBuilder, SpanKind, Status};
-use opentelemetry::{KeyValue, Value};
+use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::trace::SdkTracer;
 pub(crate) use sampling::{SpanIds, SpanSampler};
 use tracks::{
@@ -61,12 +61,14 @@ impl Moment {
     }
 }
 
+/// Writes spans of a session. The context has its span, their parent.
+type WriteSpans = Box<dyn FnOnce(&SpanWriter, &Context) + Send + Sync>;
+
 /// Creates, samples and sends spans.
 #[derive(Debug)]
 pub(crate) struct SpanPipeline {
     pub(crate) tracer: SdkTracer,
     pub(crate) sampler: SpanSampler,
-    pub(crate) output: SpanOutput,
     /// The name of the group in ids of sessions.
     pub(crate) group: Arc<str>,
 }
@@ -75,11 +77,11 @@ pub(crate) struct SpanPipeline {
 pub(super) struct SpanWriter {
     tracer: SdkTracer,
     sampler: SpanSampler,
-    output: SpanOutput,
     group: Arc<str>,
     names: Arc<NodeNames>,
     traces: Arc<TraceRegistry>,
     sessions: SessionSpans,
+    held: HeldSpans<WriteSpans>,
     /// Decisions about sessions that are being opened.
     waiting: BTreeMap<DecisionSubject, Vec<DecisionSpan>>,
     batch: Option<DecisionBatch>,
@@ -142,15 +144,15 @@ impl SpanWriter {
         names: Arc<NodeNames>,
         traces: Arc<TraceRegistry>,
     ) -> SpanWriter {
-        let SpanPipeline { tracer, sampler, output, group } = pipeline;
+        let SpanPipeline { tracer, sampler, group } = pipeline;
         SpanWriter {
             tracer,
             sampler,
-            output,
             group,
             names,
             traces,
             sessions: SessionSpans::default(),
+            held: HeldSpans::default(),
             waiting: BTreeMap::new(),
             batch: None,
             reroutes: Vec::new(),

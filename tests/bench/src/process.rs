@@ -1,5 +1,6 @@
 //! Processes that are measured, pinned to one core.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -43,9 +44,14 @@ pub(crate) fn start(
 
 /// Kernel counters of a process.
 pub(crate) trait Metered {
-    /// Processor time of all threads so far, nanoseconds: the sum of the first field of `/proc/PID/task/*/schedstat`. 0
+    /// Processor time of the threads so far, nanoseconds, by their names: the first field of `/proc/PID/task/*/schedstat`. Empty
     /// once the process is gone, so call [`Metered::must_run`] before trusting it.
-    fn processor_ns(&self) -> u64;
+    fn processor_by_thread(&self) -> BTreeMap<String, u64>;
+
+    /// The sum of [`Metered::processor_by_thread`].
+    fn processor_ns(&self) -> u64 {
+        self.processor_by_thread().into_values().sum()
+    }
 
     /// Resident memory, MiB.
     ///
@@ -59,12 +65,16 @@ pub(crate) trait Metered {
 }
 
 impl Metered for ChildProcess {
-    fn processor_ns(&self) -> u64 {
+    fn processor_by_thread(&self) -> BTreeMap<String, u64> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten();
-        let stats = tasks
-            .flatten()
-            .filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
-        stats.filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok()).sum()
+        let mut threads = BTreeMap::new();
+        for task in tasks.flatten() {
+            let read = |file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            let (name, stat) = (read("comm"), read("schedstat"));
+            let ns = stat.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok());
+            *threads.entry(name.trim_end().to_owned()).or_default() += ns.unwrap_or(0);
+        }
+        threads
     }
 
     fn resident_mib(&mut self) -> Result<f64, ProcessError> {

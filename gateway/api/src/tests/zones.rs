@@ -234,10 +234,10 @@ fn gateway_loss_counts_sessions_by_listener() {
     let ControlRequest::Status(reply) = world.request() else { panic!("status") };
     let quic = Some((Ipv4Addr::LOCALHOST, 4433).into());
     reply.send(StatusReport { quic, ..status("serving") }).unwrap();
-    let ControlRequest::Sessions { reply, .. } = world.request() else { panic!("sessions") };
+    let ControlRequest::Sessions(.., reply) = world.request() else { panic!("sessions") };
     let mut quic = session(1);
     quic.state.transport = ClientTransport::Quic;
-    reply.send(Slice { items: vec![quic, session(2)], last: None }).unwrap();
+    reply.send(vec![quic, session(2)]).unwrap();
     let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
     reply.send(Vec::new()).unwrap();
     let (status, body) = asking.answer();
@@ -256,8 +256,8 @@ fn gateway_loss_counts_sessions_by_listener() {
     let asking = world.ask("GET /v1/blast?gateway=", "");
     let ControlRequest::Status(reply) = world.request() else { panic!("status") };
     reply.send(super::status("serving")).unwrap();
-    let ControlRequest::Sessions { reply, .. } = world.request() else { panic!("sessions") };
-    reply.send(Slice { items: Vec::new(), last: None }).unwrap();
+    let ControlRequest::Sessions(.., reply) = world.request() else { panic!("sessions") };
+    reply.send(Vec::new()).unwrap();
     let ControlRequest::Nodes(reply) = world.request() else { panic!("nodes") };
     reply.send(Vec::new()).unwrap();
     let listeners = json!([{"listener": "udp", "addresses": ["127.0.0.1:5004"], "sessions": 0}]);
@@ -292,9 +292,9 @@ fn policy_loss_counts_sessions_by_revision() {
         reply.send(Vec::new()).unwrap();
         let ControlRequest::Policies(reply) = world.request() else { panic!("policies") };
         reply.send(vec![policy]).unwrap();
-        let ControlRequest::Rooms { reply, .. } = world.request() else { panic!("rooms") };
+        let ControlRequest::Rooms(.., reply) = world.request() else { panic!("rooms") };
         let other = RoomStanding { scenario: "other".into(), ..room(2) };
-        reply.send(Slice { items: vec![room(1), other], last: None }).unwrap();
+        reply.send(vec![room(1), other]).unwrap();
         asking.answer()
     };
     let (status, body) = ask(&mut world, policy());

@@ -2,7 +2,7 @@ use evenkeel_config::GatewayConfig;
 use evenkeel_control::samples::closed_session;
 use evenkeel_control::{
     AdmissionState, ControlRequest, EventRecord, GatewayEvent, NodeNames, PluginView, PolicyView,
-    ScenarioTraffic, SessionView, Slice, TraceIds,
+    ScenarioTraffic, SessionView, TraceIds,
 };
 use evenkeel_model::{
     BreakerMode, BreakerState, ClientTransport, CloseReason, CoreEvent, Health, Hook, Hop,
@@ -119,8 +119,8 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
             ControlRequest::Status(reply) => {
                 reply.send(status()).unwrap();
             }
-            ControlRequest::Sessions { reply, .. } => {
-                let _ = reply.send(Slice { items: Vec::new(), last: None });
+            ControlRequest::Sessions(.., reply) => {
+                let _ = reply.send(Vec::new());
             }
             other => panic!("{other:?}"),
         }
@@ -319,10 +319,10 @@ async fn quality_of_sessions_is_sampled_by_scenario() {
     let control = tokio::spawn(async move {
         for sessions in listed {
             let mut sessions = Some(sessions);
-            while let Some(ControlRequest::Sessions { reply, .. }) = requests.recv().await {
+            while let Some(ControlRequest::Sessions(.., reply)) = requests.recv().await {
                 let items = sessions.take().unwrap_or_default();
                 let is_last = items.is_empty();
-                let _ = reply.send(Slice { items, last: None });
+                let _ = reply.send(items);
                 if is_last {
                     break;
                 }

@@ -38,14 +38,20 @@ fn note_attributes(notes: Vec<DecisionNote>) -> impl Iterator<Item = KeyValue> {
     })
 }
 
+/// Divides decisions into those about the admission, and the others.
+pub(super) fn split_admissions(
+    decisions: Vec<DecisionSpan>,
+) -> (Vec<DecisionSpan>, Vec<DecisionSpan>) {
+    decisions.into_iter().partition(|decision| decision.policy.hook == Hook::Admission)
+}
+
 impl SpanWriter {
-    /// Takes the decisions that this offer waited for: the admission, and the others.
+    /// Takes the decisions that this offer waited for.
     pub(super) fn claim(
         &mut self,
         about: impl IntoIterator<Item = DecisionSubject>,
-    ) -> (Vec<DecisionSpan>, Vec<DecisionSpan>) {
-        let waited = about.into_iter().filter_map(|subject| self.waiting.remove(&subject));
-        waited.flatten().partition(|decision| decision.policy.hook == Hook::Admission)
+    ) -> Vec<DecisionSpan> {
+        about.into_iter().filter_map(|subject| self.waiting.remove(&subject)).flatten().collect()
     }
 
     /// Records a decision. A decision about an opening session or room waits for its span; one about many rows is a

@@ -1,111 +1,49 @@
-//! Ended spans of sessions outside of the share. They are held until the session is affected, which sends them, or ends.
+//! Spans of sessions outside of the share. They are written once their session is affected, and dropped when it ends.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::fmt;
 
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, TraceId};
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+use evenkeel_model::SessionId;
 
-use crate::queue::ExportQueue;
-
-/// Maximum held spans: of about 10,000 sessions, about 40 MiB. Of more, those of the oldest session are dropped.
+/// Maximum held spans: of the openings of about 6,500 sessions, about 20 MiB. Of more, those of the oldest session are dropped.
 const HELD_MAX: usize = 32_768;
 
-/// In the context of a span: it is held unless it is sampled.
-#[derive(Debug)]
-pub(super) struct HeldTrace;
-
-/// Takes ended spans: queues those that are sampled, and holds the others.
-#[derive(Clone, Debug)]
-pub(crate) struct SpanOutput {
-    queue: Arc<ExportQueue<SpanData>>,
-    held: Arc<Mutex<HeldSpans>>,
-}
-
-impl SpanOutput {
-    pub(crate) fn new(queue: ExportQueue<SpanData>) -> SpanOutput {
-        SpanOutput { queue: Arc::new(queue), held: Arc::default() }
-    }
-
-    /// Sends the held spans of this trace.
-    pub(super) fn release(&self, trace: TraceId) {
-        for span in self.take(trace) {
-            let held = &span.span_context;
-            let flags = held.trace_flags().with_sampled(true);
-            let state = held.trace_state().clone();
-            let span_context =
-                SpanContext::new(trace, held.span_id(), flags, held.is_remote(), state);
-            self.queue.push(SpanData { span_context, ..span });
-        }
-    }
-
-    /// Drops the held spans of this trace.
-    pub(super) fn forget(&self, trace: TraceId) {
-        self.take(trace);
-    }
-
-    fn take(&self, trace: TraceId) -> Vec<SpanData> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).take(trace)
-    }
-}
-
-impl SpanProcessor for SpanOutput {
-    fn on_start(&self, _: &mut Span, _: &Context) {}
-
-    fn on_end(&self, span: SpanData) {
-        if span.span_context.is_sampled() {
-            self.queue.push(span);
-        } else {
-            self.held.lock().unwrap_or_else(PoisonError::into_inner).hold(span);
-        }
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        Ok(())
-    }
-}
-
-#[derive(Default, Debug)]
-struct HeldSpans {
-    /// Of each trace, with its number.
-    traces: BTreeMap<[u8; 16], (u64, Vec<SpanData>)>,
-    /// By their numbers, oldest first.
-    oldest: BTreeMap<u64, [u8; 16]>,
-    next: u64,
+/// Writers of spans, by session.
+pub(super) struct HeldSpans<T> {
+    /// In the order of events, each with its number of spans.
+    sessions: BTreeMap<SessionId, Vec<(usize, T)>>,
     spans: usize,
 }
 
-impl HeldSpans {
-    fn hold(&mut self, span: SpanData) {
-        while self.spans >= HELD_MAX
-            && let Some(trace) = self.oldest.values().next().copied()
+impl<T> Default for HeldSpans<T> {
+    fn default() -> HeldSpans<T> {
+        HeldSpans { sessions: BTreeMap::new(), spans: 0 }
+    }
+}
+
+impl<T> fmt::Debug for HeldSpans<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldSpans").field("spans", &self.spans).finish_non_exhaustive()
+    }
+}
+
+impl<T> HeldSpans<T> {
+    /// Holds the writer of this many spans.
+    pub(super) fn hold(&mut self, session: SessionId, spans: usize, writer: T) {
+        while self.spans + spans > HELD_MAX
+            && let Some(oldest) = self.sessions.keys().next().copied()
         {
-            self.take(TraceId::from_bytes(trace));
+            drop(self.take(oldest));
         }
-        let (trace, next) = (span.span_context.trace_id().to_bytes(), self.next);
-        let (number, spans) = self.traces.entry(trace).or_insert((next, Vec::new()));
-        if *number == next {
-            self.oldest.insert(next, trace);
-            self.next += 1;
-        }
-        spans.push(span);
-        self.spans += 1;
+        self.sessions.entry(session).or_default().push((spans, writer));
+        self.spans += spans;
     }
 
-    fn take(&mut self, trace: TraceId) -> Vec<SpanData> {
-        let Some((number, spans)) = self.traces.remove(&trace.to_bytes()) else {
-            return Vec::new();
-        };
-        self.oldest.remove(&number);
-        self.spans -= spans.len();
-        spans
+    /// Takes the writers of the session's spans.
+    pub(super) fn take(&mut self, session: SessionId) -> impl Iterator<Item = T> + use<T> {
+        let taken = self.sessions.remove(&session).unwrap_or_default();
+        self.spans -= taken.iter().map(|(spans, _)| spans).sum::<usize>();
+        taken.into_iter().map(|(_, writer)| writer)
     }
 }
 

@@ -6,15 +6,14 @@ use evenkeel_control::TraceShare;
 use opentelemetry::trace::{Link, SpanId, SpanKind, TraceId};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{
-    IdGenerator, RandomIdGenerator, Sampler, SamplingDecision, SamplingResult, ShouldSample,
+    IdGenerator, RandomIdGenerator, Sampler, SamplingResult, ShouldSample,
 };
 
 use crate::registry::{Attribute, Sampled, Span};
-use crate::spans::held::HeldTrace;
 
-/// Follows the parent's decision; spans of a [`HeldTrace`] are recorded in any case. Without a parent it samples always-on spans,
-/// failures, decisions about sampled sessions, and the configured share of the rest. The share depends on the trace id, so that other
-/// services with the same share sample the same traces.
+/// Follows the parent's decision. Without a parent it samples always-on spans, failures, decisions about sampled sessions, and the
+/// configured share of the rest. The share depends on the trace id, so that other services with the same share sample the same
+/// traces.
 #[derive(Clone, Debug)]
 pub(crate) struct SpanSampler {
     pub(crate) share: TraceShare,
@@ -55,14 +54,7 @@ impl ShouldSample for SpanSampler {
             _ => Sampler::AlwaysOn,
         };
         let sampler = Sampler::ParentBased(Box::new(root));
-        let result = sampler.should_sample(parent, trace, name, kind, attributes, links);
-        let is_held = parent.is_some_and(|parent| parent.get::<HeldTrace>().is_some());
-        match result.decision {
-            SamplingDecision::Drop if is_held => {
-                SamplingResult { decision: SamplingDecision::RecordOnly, ..result }
-            }
-            _ => result,
-        }
+        sampler.should_sample(parent, trace, name, kind, attributes, links)
     }
 }
 

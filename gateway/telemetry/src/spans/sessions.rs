@@ -13,9 +13,11 @@ use opentelemetry::{Context, KeyValue};
 
 use crate::exemplars::SampledSpan;
 use crate::registry::{Attribute, Span};
-use crate::spans::held::HeldTrace;
+use crate::spans::decisions::split_admissions;
 use crate::spans::sampling::{SpanIds, WELL};
-use crate::spans::tracks::{DecisionSubject, Degradation, LINKS_MAX, SESSIONS_MAX, Turned};
+use crate::spans::tracks::{
+    DecisionSpan, DecisionSubject, Degradation, LINKS_MAX, SESSIONS_MAX, Turned,
+};
 use crate::spans::{Moment, STEPS_MAX, SpanWriter, builder, fail, is};
 
 /// Maximum spans of one takeover or move.
@@ -57,19 +59,29 @@ impl SpanWriter {
         SpanContext::new(trace, span, flags, true, state_of(caller))
     }
 
-    /// The context of the session's spans. Those of a session outside of the share are held; with a trusted caller, they are as
-    /// the caller decided.
-    pub(super) fn context_of(&self, session: SessionId) -> Context {
+    /// Writes this many spans of the session now if it is sampled. Those of a session outside of the share are held; with a trusted
+    /// caller, they are as the caller decided.
+    fn write(
+        &mut self,
+        session: SessionId,
+        spans: usize,
+        write: impl FnOnce(&SpanWriter, &Context) + Send + Sync + 'static,
+    ) {
         let span = self.span_of(session);
-        let is_held = !span.is_sampled() && !self.sessions.callers.contains_key(&session);
-        let context = Context::new().with_remote_span_context(span);
-        if is_held { context.with_value(HeldTrace) } else { context }
+        if span.is_sampled() {
+            write(self, &Context::new().with_remote_span_context(span));
+        } else if !self.sessions.callers.contains_key(&session) {
+            self.held.hold(session, spans, Box::new(write));
+        }
     }
 
     /// Sends the session's spans, those that have ended as well.
     pub(super) fn affect(&mut self, session: SessionId, at: Moment) {
         if self.sessions.affect(session, at.now) {
-            self.output.release(self.span_of(session).trace_id());
+            let context = Context::new().with_remote_span_context(self.span_of(session));
+            for write in self.held.take(session) {
+                write(self, &context);
+            }
         }
     }
 
@@ -109,7 +121,27 @@ impl SpanWriter {
     }
 
     /// Records [`CoreEvent::Opened`].
-    pub(crate) fn opened(&mut self, opened: &CoreEvent, caller: Option<&TraceCaller>, at: Moment) {
+    pub(crate) fn opened(&mut self, event: &CoreEvent, caller: Option<&TraceCaller>, at: Moment) {
+        let CoreEvent::Opened { session, room, hop, .. } = event else { return };
+        let links = self.note_caller(*session, caller);
+        let about = [DecisionSubject::Session(*session), DecisionSubject::Room(*room)];
+        let decisions = self.claim(about);
+        let (spans, opened) = (2 + decisions.len(), event.clone());
+        self.write(*session, spans, move |writer, life| {
+            writer.write_opening(&opened, links, decisions, life, at);
+        });
+        self.note_in_region(*hop, &[*session]);
+    }
+
+    /// `life`: with the span of the session.
+    fn write_opening(
+        &self,
+        opened: &CoreEvent,
+        links: Vec<Link>,
+        decisions: Vec<DecisionSpan>,
+        life: &Context,
+        at: Moment,
+    ) {
         let CoreEvent::Opened {
             session,
             room,
@@ -133,21 +165,16 @@ impl SpanWriter {
             is(Attribute::RoutedBy, routed_by.to_string()),
         ];
         self.place(*hop, &mut attributes);
-        let links = self.note_caller(*session, caller);
-        let parent = self.context_of(*session);
         let span = builder(Span::SessionOpen, SpanKind::Server, at.wall_of(*offered), attributes)
             .with_links(links)
-            .start_with_context(&self.tracer, &parent);
-        let context = parent.with_span(span);
-
-        let about = [DecisionSubject::Session(*session), DecisionSubject::Room(*room)];
-        let (admitting, others) = self.claim(about);
+            .start_with_context(&self.tracer, life);
+        let context = life.with_span(span);
+        let (admitting, others) = split_admissions(decisions);
         self.admission(&context, *offered, admitting, Some(admitted_by), None, at);
         for decision in others {
             self.decide(&context, decision, at);
         }
         context.span().end_with_timestamp(at.wall);
-        self.note_in_region(*hop, &[*session]);
     }
 
     pub(crate) fn refused(
@@ -178,7 +205,7 @@ impl SpanWriter {
             let room = by_admission.is_none().then_some(DecisionSubject::Room(room));
             [Some(DecisionSubject::Session(session)), room].into_iter().flatten()
         });
-        let (admitting, others) = self.claim(about);
+        let (admitting, others) = split_admissions(self.claim(about));
         if by_admission.is_some() || !admitting.is_empty() {
             self.admission(&context, start, admitting, None, by_admission, at);
         }
@@ -204,6 +231,17 @@ impl SpanWriter {
             true => "affected",
             false => WELL,
         };
+        let own = self.span_of(*session);
+        drop(self.held.take(*session));
+        self.sessions.affected.remove(session);
+        let caller = self.sessions.callers.remove(session);
+        let is_sent = match &caller {
+            Some(caller) => caller.is_sampled,
+            None => own.is_sampled() || outcome != WELL,
+        };
+        if !is_sent {
+            return;
+        }
         let attributes = vec![
             is(Attribute::Session, self.id_of(*session)),
             is(Attribute::Room, room.to_string()),
@@ -214,9 +252,6 @@ impl SpanWriter {
             is(Attribute::Outcome, outcome),
             is(Attribute::Reason, reason.name()),
         ];
-        let own = self.span_of(*session);
-        self.output.forget(own.trace_id());
-        let caller = self.sessions.callers.remove(session);
         let caller = caller.as_ref().map(context_of_caller);
         let parent = caller
             .map_or_else(Context::new, |caller| Context::new().with_remote_span_context(caller));
@@ -229,7 +264,6 @@ impl SpanWriter {
             fail(&mut span, reason.name(), reason.name());
         }
         span.end_with_timestamp(at.wall_of(closed.ended));
-        self.sessions.affected.remove(session);
     }
 
     /// Records [`CoreEvent::Moved`].
@@ -252,20 +286,24 @@ impl SpanWriter {
             sessions.iter().for_each(|session| self.affect(*session, at));
         }
         let start = at.wall_of(*started);
-        for session in sessions.iter().take(SPANS_AT_ONCE) {
-            let mut attributes = vec![
-                is(Attribute::Session, self.id_of(*session)),
-                is(Attribute::Room, room.to_string()),
-                is(Attribute::RoomName, Arc::clone(room_name)),
-                is(Attribute::Cause, cause.name()),
-                is(Attribute::By, by.to_string()),
-                is(Attribute::From, self.names.of_hop(*from).node),
-                is(Attribute::Outcome, if to.is_some() { WELL } else { "stranded" }),
-            ];
-            to.iter().for_each(|to| self.place(*to, &mut attributes));
-            builder(Span::SessionMove, SpanKind::Internal, start, attributes)
-                .start_with_context(&self.tracer, &self.context_of(*session))
-                .end_with_timestamp(at.wall);
+        for session in sessions.iter().copied().take(SPANS_AT_ONCE) {
+            let (room, room_name, by) = (*room, Arc::clone(room_name), by.clone());
+            let (cause, from, to) = (*cause, *from, *to);
+            self.write(session, 1, move |writer, life| {
+                let mut attributes = vec![
+                    is(Attribute::Session, writer.id_of(session)),
+                    is(Attribute::Room, room.to_string()),
+                    is(Attribute::RoomName, room_name),
+                    is(Attribute::Cause, cause.name()),
+                    is(Attribute::By, by.to_string()),
+                    is(Attribute::From, writer.names.of_hop(from).node),
+                    is(Attribute::Outcome, if to.is_some() { WELL } else { "stranded" }),
+                ];
+                to.iter().for_each(|to| writer.place(*to, &mut attributes));
+                builder(Span::SessionMove, SpanKind::Internal, start, attributes)
+                    .start_with_context(&writer.tracer, life)
+                    .end_with_timestamp(at.wall);
+            });
         }
         self.note_reroute(by, *started, sessions);
         self.note_leaving(*from, *cause, by, sessions);
@@ -311,36 +349,41 @@ impl SpanWriter {
             self.affect(*session, at);
         }
         let Some((impairment, since)) = ended else { return };
-        let attributes = vec![
-            is(Attribute::Session, self.id_of(*session)),
-            is(Attribute::RoomName, Arc::clone(room_name)),
-            is(Attribute::Scenario, Arc::clone(scenario)),
-            is(Attribute::Segment, impairment.segment.name()),
-            is(Attribute::Reason, impairment.sign.name()),
-            is(Attribute::ImpairedBy, self.id_of(impairment.at)),
-            is(Attribute::Loss, f64::from(impairment.loss_ppm) / 1e6),
-            is(Attribute::Confidence, f64::from(impairment.confidence) / 100.0),
-        ];
-        let start = at.wall_of(*since);
-        builder(Span::SessionImpaired, SpanKind::Internal, start, attributes)
-            .start_with_context(&self.tracer, &self.context_of(*session))
-            .end_with_timestamp(at.wall);
+        let (session, impairment, start) = (*session, **impairment, at.wall_of(*since));
+        let (room_name, scenario) = (Arc::clone(room_name), Arc::clone(scenario));
+        self.write(session, 1, move |writer, life| {
+            let attributes = vec![
+                is(Attribute::Session, writer.id_of(session)),
+                is(Attribute::RoomName, room_name),
+                is(Attribute::Scenario, scenario),
+                is(Attribute::Segment, impairment.segment.name()),
+                is(Attribute::Reason, impairment.sign.name()),
+                is(Attribute::ImpairedBy, writer.id_of(impairment.at)),
+                is(Attribute::Loss, f64::from(impairment.loss_ppm) / 1e6),
+                is(Attribute::Confidence, f64::from(impairment.confidence) / 100.0),
+            ];
+            builder(Span::SessionImpaired, SpanKind::Internal, start, attributes)
+                .start_with_context(&writer.tracer, life)
+                .end_with_timestamp(at.wall);
+        });
     }
 
-    fn end_degradation(&self, session: SessionId, degradation: Degradation, at: Moment) {
-        let Degradation { room_name, op, by, since, steps } = degradation;
-        let attributes = vec![
-            is(Attribute::Session, self.id_of(session)),
-            is(Attribute::RoomName, room_name),
-            is(Attribute::Op, op.key()),
-            is(Attribute::By, by),
-        ];
-        let mut span = builder(Span::SessionDegraded, SpanKind::Internal, since, attributes)
-            .start_with_context(&self.tracer, &self.context_of(session));
-        for (when, step) in steps {
-            span.add_event_with_timestamp(step, when, Vec::new());
-        }
-        span.end_with_timestamp(at.wall);
+    fn end_degradation(&mut self, session: SessionId, degradation: Degradation, at: Moment) {
+        self.write(session, 1, move |writer, life| {
+            let Degradation { room_name, op, by, since, steps } = degradation;
+            let attributes = vec![
+                is(Attribute::Session, writer.id_of(session)),
+                is(Attribute::RoomName, room_name),
+                is(Attribute::Op, op.key()),
+                is(Attribute::By, by),
+            ];
+            let mut span = builder(Span::SessionDegraded, SpanKind::Internal, since, attributes)
+                .start_with_context(&writer.tracer, life);
+            for (when, step) in steps {
+                span.add_event_with_timestamp(step, when, Vec::new());
+            }
+            span.end_with_timestamp(at.wall);
+        });
     }
 
     /// The process ends, and the next one does not know when they began.
@@ -379,13 +422,15 @@ impl SpanWriter {
             oldest.iter().copied().partition(|session| self.span_of(*session).is_sampled());
         let first = |sessions: Vec<SessionId>| sessions.into_iter().take(SPANS_AT_ONCE);
         for session in first(sampled).chain(first(others)) {
-            let attributes = vec![
-                is(Attribute::Session, self.id_of(session)),
-                is(Attribute::Cause, cause.name()),
-            ];
-            builder(Span::SessionContinued, SpanKind::Internal, start, attributes)
-                .start_with_context(&self.tracer, &self.context_of(session))
-                .end_with_timestamp(at.wall);
+            self.write(session, 1, move |writer, life| {
+                let attributes = vec![
+                    is(Attribute::Session, writer.id_of(session)),
+                    is(Attribute::Cause, cause.name()),
+                ];
+                builder(Span::SessionContinued, SpanKind::Internal, start, attributes)
+                    .start_with_context(&writer.tracer, life)
+                    .end_with_timestamp(at.wall);
+            });
         }
     }
 }

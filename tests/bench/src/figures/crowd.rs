@@ -26,8 +26,14 @@ pub(super) const CLIENT_PORT: u16 = 5_004;
 /// Sessions of a room, as in a call.
 const TOGETHER: u32 = 2;
 
-/// The shipped set `call`, but silent clients are not closed.
 const CALL: &str = include_str!("../../../../policies/call.toml");
+
+/// The shipped set `call`, but silent clients are not closed for an hour: neither those whose parameters the plugin chooses, nor
+/// others.
+fn call() -> String {
+    let call = CALL.replace("\"30s\"", "\"1h\"");
+    call.replace("priority = 20 }", "priority = 20, close_after = \"1h\" }")
+}
 
 /// A running gateway and its nodes.
 pub(super) struct Crowd {
@@ -124,7 +130,7 @@ fn configure(
 ) -> std::io::Result<PathBuf> {
     let policies = folder.join("policies");
     std::fs::create_dir_all(&policies)?;
-    std::fs::write(policies.join("call.toml"), CALL.replace("\"30s\"", "\"1h\""))?;
+    std::fs::write(policies.join("call.toml"), call())?;
     std::fs::write(folder.join("secret"), SECRET)?;
     let way_in = match listener {
         Listener::Declared => "identity = [\"declared\"]",
@@ -215,6 +221,11 @@ mod tests {
         for length in 0..answer.len() {
             assert!(!is_whole(&answer[..length]), "{length}");
         }
+    }
+
+    #[test]
+    fn silent_clients_stay() {
+        assert_eq!(call().matches("close_after = \"1h\"").count(), 2);
     }
 
     #[test]

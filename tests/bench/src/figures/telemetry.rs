@@ -107,23 +107,27 @@ pub(crate) fn measure(places: &Places) -> Result<TelemetryCost, String> {
         gateways.push((receiver, crowd, Vec::new()));
     }
     for round in 0..=ROUNDS {
-        for (_, crowd, percents) in &mut gateways {
-            let (began, before) = (Instant::now(), crowd.process.processor_ns());
+        for (_, crowd, windows) in &mut gateways {
+            let (began, before) = (Instant::now(), crowd.process.processor_by_thread());
             runtime.block_on(open_and_close(crowd, RATE * WINDOW_S, Some(RATE)))?;
-            let busy = (crowd.process.processor_ns() - before) as f64;
+            let after = crowd.process.processor_by_thread();
             crowd.process.must_run()?;
             // The first round warms up.
             if round > 0 {
-                percents.push(busy / began.elapsed().as_nanos() as f64 * 100.0);
+                windows.push(percents(&before, &after, began.elapsed()));
             }
         }
     }
     let mut cost = TelemetryCost::default();
-    for (receiver, crowd, percents) in gateways {
-        if receiver == Receiver::Healthy {
-            cost.list_ms = runtime.block_on(time_lists(&crowd))?;
-        }
-        cost.core_percent.insert(receiver.name(), median(percents));
+    for (receiver, _, windows) in &gateways {
+        println!("telemetry, {}: % of a core by thread {windows:.1?}", receiver.name());
+        let totals = windows.iter().map(|window| window.values().sum::<f64>());
+        cost.core_percent.insert(receiver.name(), median(totals.collect()));
+    }
+    // The others end, since they would share its core.
+    let healthy = gateways.into_iter().find(|(receiver, ..)| *receiver == Receiver::Healthy);
+    if let Some((_, crowd, _)) = healthy {
+        cost.list_ms = runtime.block_on(time_lists(&crowd))?;
     }
     for receiver in [Receiver::Off, Receiver::Dead, Receiver::Slow] {
         cost.grown_mib.insert(receiver.name(), grown(receiver, &runtime, places)?);
@@ -132,6 +136,19 @@ pub(crate) fn measure(places: &Places) -> Result<TelemetryCost, String> {
     println!("telemetry: MiB after {MANY} sessions with all traces {:.1?}", cost.grown_mib);
     println!("lists of {SESSIONS} sessions, ms: {:.1?}", cost.list_ms);
     Ok(cost)
+}
+
+/// Processor time of each thread in this time, per cent of a core.
+fn percents(
+    before: &BTreeMap<String, u64>,
+    after: &BTreeMap<String, u64>,
+    took: Duration,
+) -> BTreeMap<String, f64> {
+    let percent = |(name, ns): (&String, &u64)| {
+        let busy = ns.saturating_sub(before.get(name).copied().unwrap_or(0));
+        (name.clone(), busy as f64 / took.as_nanos() as f64 * 100.0)
+    };
+    after.iter().map(percent).collect()
 }
 
 /// Memory that the gateway takes for many sessions with all traces, MiB.
@@ -174,6 +191,11 @@ async fn open_and_close(
 /// The longest time of each list with all its pages, milliseconds.
 async fn time_lists(crowd: &Crowd) -> Result<BTreeMap<&'static str, f64>, String> {
     let (mut admin, mut longest) = (crowd.admin(), BTreeMap::new());
+    let failed = |error: ClientError| format!("the sessions before they are listed: {error}");
+    let open = admin.read("/v1/status").await.map_err(failed)?["sessions"].clone();
+    if open != SESSIONS {
+        return Err(format!("{open} of {SESSIONS} sessions are open"));
+    }
     for list in (0..ROUNDS).flat_map(|_| LISTS) {
         let (mut path, mut took) = (format!("/v1/{list}"), Duration::ZERO);
         loop {
