@@ -200,6 +200,8 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
                 }
             }
             Some(request) = requests.recv() => control.handle_request(request),
+            // The next rooms of dead nodes move if nothing else waits. Tasks that read sockets run before.
+            () = tokio::task::yield_now(), if control.fails_over() => {}
         }
         if !control.replication.is_suspended() && !control.is_in_doubt() {
             control.drain();
@@ -225,6 +227,34 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
 }
 
 impl Control {
+    /// Executes outputs until there are none left, then wakes the workers that got commands. Returns whether there are
+    /// such workers.
+    pub(crate) fn drain(&mut self) -> bool {
+        let mut clock = Clock::read();
+        // The event of a node's death, for example, does not wait until timers have moved rooms.
+        self.execute_outputs(clock);
+        // Once: further batches of rooms wait until inputs are read, which may report another death.
+        self.gateway.handle_timeout(clock.now);
+        loop {
+            self.execute_outputs(clock);
+            clock = Clock::read();
+            let Some(action) = self.signalling.drivers.handle_timeout(clock) else { break };
+            self.act(Some(action));
+        }
+        self.workers.wake_workers()
+    }
+
+    fn execute_outputs(&mut self, clock: Clock) {
+        while let Some(output) = self.gateway.poll_output() {
+            self.execute(output, clock);
+        }
+    }
+
+    /// Rooms of dead nodes wait to be moved, and control may decide.
+    fn fails_over(&self) -> bool {
+        self.gateway.fails_over() && !self.replication.is_suspended() && !self.is_in_doubt()
+    }
+
     /// An owner without the lease may have been replaced, for example while it was stopped. Until it knows, control
     /// decides nothing, as if it were stalled: sessions that fell silent here may live at another gateway. One that
     /// hands over or shuts down knows.

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Affinity, CoreSettings, Decider, Hop, NodeId, Offer, OfferRefusal, RegionId, RoomId, Scenario,
-    SessionId,
+    Affinity, Board, CoreSettings, Decider, Hop, NodeId, Offer, OfferRefusal, RegionId, RoomId,
+    Scenario, SessionId,
 };
 
 use crate::collections::{Changes, Interner, SmallSet};
@@ -67,20 +67,34 @@ pub fn requested_room_name(room: &str) -> &str {
     own.map_or(room, |(call, _)| call)
 }
 
-/// Rooms that have not yet failed over from a dead node.
-#[derive(Debug)]
+/// Rooms that have not yet failed over from dead nodes.
+#[derive(Default, Debug)]
 pub(crate) struct PendingFailover {
-    pub(crate) dead: Hop,
-    died: Instant,
-    /// Nodes whose reserves only these rooms may use meanwhile.
-    pub(crate) standbys: Vec<NodeId>,
-    pub(crate) rooms: BTreeSet<RoomId>,
+    /// Dead hops with their times of death, in their order.
+    deaths: Vec<(Hop, Instant)>,
+    /// Nodes that reserved capacity for these deaths.
+    standbys: BTreeSet<NodeId>,
+    /// Rooms whose packets have no hop come first, then those of higher priority.
+    rooms: BTreeSet<(bool, Reverse<i64>, RoomId)>,
 }
 
 impl PendingFailover {
-    /// The node is the dead one, or its reserve is assigned to this failover.
+    /// The node is dead, or reserved capacity for a death.
     pub(crate) fn concerns(&self, node: NodeId) -> bool {
-        self.dead.node == node || self.standbys.contains(&node)
+        self.deaths.iter().any(|(dead, _)| dead.node == node) || self.standbys.contains(&node)
+    }
+
+    fn list(&mut self, room: &Room, board: &Board) {
+        self.unlist(room);
+        let has_hop = room.stands_at(board).is_some();
+        self.rooms.insert((has_hop, Reverse(room.priority), room.id));
+    }
+
+    /// Returns true if the room was listed.
+    fn unlist(&mut self, room: &Room) -> bool {
+        let rooms = &mut self.rooms;
+        let entry = |has_hop| (has_hop, Reverse(room.priority), room.id);
+        rooms.remove(&entry(true)) || rooms.remove(&entry(false))
     }
 }
 
@@ -124,8 +138,7 @@ pub(crate) struct RoomTable {
     pub(crate) placed: usize,
     /// Indexed by node: rooms whose current or pending route contains it.
     pub(crate) at: Vec<BTreeSet<RoomId>>,
-    /// Rooms of the node that died last, while some have not failed over yet.
-    failover: Option<PendingFailover>,
+    pub(crate) failover: Option<PendingFailover>,
     /// Rooms without a usable hop, by number of failed attempts, priority and id.
     pub(crate) stranded: BTreeSet<(u32, Reverse<i64>, RoomId)>,
     /// The next rescue continues after this entry.
@@ -262,6 +275,13 @@ impl RoomTable {
             self.failover.as_ref().map_or(0, |failover| failover.rooms.len()),
         ];
         lists.into_iter().chain(self.at.iter().map(BTreeSet::len)).max().unwrap_or(0)
+    }
+
+    /// Lists the rooms of a dead node, which fail over in turns.
+    fn list_failing(&mut self, dead: NodeId, board: &Board) {
+        let Some(failover) = &mut self.failover else { return };
+        let rooms = self.at[dead.0 as usize].iter().filter_map(|id| self.all.get(id));
+        rooms.for_each(|room| failover.list(room, board));
     }
 
     /// The room left a hop for a closed port.

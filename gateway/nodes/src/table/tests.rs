@@ -70,19 +70,16 @@ fn node_added_to_a_drained_region_drains() {
 }
 
 #[test]
-fn ejected_node_is_down_and_takes_reserves() {
+fn ejected_node_is_down_until_it_returns() {
     let now = Instant::now();
     let mut nodes = NodeTable::new(&mut settings(), now);
-    let (hop, standby) = (nodes[A].hop(), NodeId(1));
+    let hop = nodes[A].hop();
     let change = nodes.eject(A, now).unwrap();
     assert!(matches!(change.change, NodeTransition::Died { from: Health::Up }));
     assert_eq!(change.witnesses, [(EvidenceSource::Operator, now)]);
     assert!(nodes.is_up(hop), "rooms go on first");
     nodes.mark_down(hop, change.since);
     assert!(!nodes.is_up(hop));
-    nodes.spend_if_free(standby, A);
-    nodes.spend_if_free(standby, NodeId(2));
-    assert_eq!((nodes.spent_for(A), nodes.spent_for(NodeId(2))), (vec![standby], vec![]));
     nodes.reincarnate(A);
     assert!(!nodes.is_up(hop) && nodes.is_up(nodes[A].hop()));
     assert!(nodes.eject(A, now).is_none(), "it is Down already");

@@ -209,24 +209,6 @@ impl NodeTable {
         }
     }
 
-    /// Assigns the reserve at a node to the rooms of a dead node, or frees it.
-    pub fn spend(&self, standby: NodeId, dead: Option<NodeId>) {
-        self.board.spend(standby, dead);
-    }
-
-    /// Assigns the reserve of a standby to this death, unless another death has it.
-    pub fn spend_if_free(&self, standby: NodeId, dead: NodeId) {
-        if self.board.cell(standby).is_some_and(|cell| cell.spent_for.is_none()) {
-            self.spend(standby, Some(dead));
-        }
-    }
-
-    /// Returns the standbys whose reserves this death has.
-    pub fn spent_for(&self, dead: NodeId) -> Vec<NodeId> {
-        let spent = |id: &NodeId| self.board.cell(*id).is_some_and(|it| it.spent_for == Some(dead));
-        self.iter().map(|node| node.id).filter(spent).collect()
-    }
-
     /// Marks the node up as a new incarnation.
     pub fn reincarnate(&mut self, id: NodeId) {
         if let Some(incarnation) = self.board.reincarnate(id) {
