@@ -67,15 +67,30 @@ pub fn requested_room_name(room: &str) -> &str {
     own.map_or(room, |(call, _)| call)
 }
 
+/// Rooms of dead nodes that are listed at once, which bounds the call's duration.
+const LISTED_AT_ONCE: usize = 256;
+
+/// Order in which rooms fail over; in each, those of higher priority come first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum FailoverTurn {
+    /// The room's packets have no hop.
+    NoHop,
+    /// The room's packets take another hop. Its senders are asked for key frames once it moves there.
+    Carried,
+    /// The room loses a spare.
+    Spare,
+}
+
 /// Rooms that have not yet failed over from dead nodes.
 #[derive(Default, Debug)]
 pub(crate) struct PendingFailover {
-    /// Dead hops with their times of death, in their order.
+    /// Dead hops with the times of death.
     deaths: Vec<(Hop, Instant)>,
     /// Nodes that reserved capacity for these deaths.
     standbys: BTreeSet<NodeId>,
-    /// Rooms whose packets have no hop come first, then those of higher priority.
-    rooms: BTreeSet<(bool, Reverse<i64>, RoomId)>,
+    /// Dead nodes with rooms that are not listed yet, after this one.
+    unlisted: Vec<(NodeId, RoomId)>,
+    rooms: BTreeSet<(FailoverTurn, Reverse<i64>, RoomId)>,
 }
 
 impl PendingFailover {
@@ -86,15 +101,19 @@ impl PendingFailover {
 
     fn list(&mut self, room: &Room, board: &Board) {
         self.unlist(room);
-        let has_hop = room.stands_at(board).is_some();
-        self.rooms.insert((has_hop, Reverse(room.priority), room.id));
+        let is_dead = |on| self.deaths.iter().any(|(dead, _)| dead.node == on);
+        let turn = match (room.stands_at(board), room.holding.on) {
+            (None, _) => FailoverTurn::NoHop,
+            (Some(_), on) if on.is_some_and(is_dead) => FailoverTurn::Carried,
+            (Some(_), _) => FailoverTurn::Spare,
+        };
+        self.rooms.insert((turn, Reverse(room.priority), room.id));
     }
 
-    /// Returns true if the room was listed.
-    fn unlist(&mut self, room: &Room) -> bool {
-        let rooms = &mut self.rooms;
-        let entry = |has_hop| (has_hop, Reverse(room.priority), room.id);
-        rooms.remove(&entry(true)) || rooms.remove(&entry(false))
+    fn unlist(&mut self, room: &Room) {
+        for turn in [FailoverTurn::NoHop, FailoverTurn::Carried, FailoverTurn::Spare] {
+            self.rooms.remove(&(turn, Reverse(room.priority), room.id));
+        }
     }
 }
 
@@ -277,11 +296,24 @@ impl RoomTable {
         lists.into_iter().chain(self.at.iter().map(BTreeSet::len)).max().unwrap_or(0)
     }
 
-    /// Lists the rooms of a dead node, which fail over in turns.
-    fn list_failing(&mut self, dead: NodeId, board: &Board) {
+    /// Lists the next rooms of dead nodes.
+    fn list_failing(&mut self, board: &Board) {
         let Some(failover) = &mut self.failover else { return };
-        let rooms = self.at[dead.0 as usize].iter().filter_map(|id| self.all.get(id));
-        rooms.for_each(|room| failover.list(room, board));
+        let mut left = LISTED_AT_ONCE;
+        while left > 0
+            && let Some((dead, mut last)) = failover.unlisted.pop()
+        {
+            let after = (Bound::Excluded(last), Bound::Unbounded);
+            for id in self.at[dead.0 as usize].range(after).take(left) {
+                (left, last) = (left - 1, *id);
+                if let Some(room) = self.all.get(id) {
+                    failover.list(room, board);
+                }
+            }
+            if left == 0 {
+                failover.unlisted.push((dead, last));
+            }
+        }
     }
 
     /// The room left a hop for a closed port.
@@ -426,6 +458,9 @@ impl RoomTable {
         self.by_name.remove(&room.name);
         self.leave_call(&room);
         self.changing.remove(&id);
+        if let Some(failover) = &mut self.failover {
+            failover.unlist(&room);
+        }
         Some(room)
     }
 

@@ -261,9 +261,8 @@ impl Moves<'_> {
         self.0.effects.event(CoreEvent::MoveCauseFound { hop: dead, cause, rooms, sessions });
     }
 
-    /// Marks the node down: packets of its rooms take their second hops. What standbys reserve for this death is load
-    /// from now on. Second hops at a standby that has no capacity left, since it carries rooms of other dead nodes, are
-    /// gated first.
+    /// Marks the node down: packets of its rooms take their second hops. The reserves for this death are load from now on.
+    /// Before, second hops are gated at a standby that lacks capacity because it carries rooms of other dead nodes.
     pub(crate) fn mark_down(&mut self, dead: Hop, since: Instant, now: Instant) {
         let standbys = self.0.capacity.ledger().standbys_of(dead.node);
         self.0.capacity.ledger.dead.insert(dead.node);
@@ -292,10 +291,11 @@ impl Moves<'_> {
         }
     }
 
-    /// Lists the rooms of a dead node, which fail over in batches. Their packets have taken their second hops since the
-    /// node was marked down. Returns the number of rooms that the node carried.
+    /// Fails the rooms of a dead node over in batches. Their packets have taken their second hops since the node was marked
+    /// down. Returns the number of rooms that the node carried.
     pub(crate) fn fail_over(&mut self, dead: NodeId, now: Instant) -> u32 {
-        self.0.rooms.list_failing(dead, self.0.nodes.board());
+        let failover = self.0.rooms.failover.get_or_insert_default();
+        failover.unlisted.push((dead, RoomId(0)));
         self.0.effects.set_if_idle(Timer::Failover, now);
         self.0.capacity.ledger().rooms(dead)
     }
@@ -303,11 +303,13 @@ impl Moves<'_> {
     /// Fails over the next rooms of dead nodes. Between batches the control thread reads its inputs, which may report
     /// another death.
     pub(crate) fn fail_over_some(&mut self, now: Instant) {
+        self.0.rooms.list_failing(self.0.nodes.board());
         for _ in 0..self.0.settings.limits.lost_at_once {
             let Some(failover) = &mut self.0.rooms.failover else { return };
             match failover.rooms.pop_first() {
                 Some((.., id)) => self.leave_dead_hops(id, now),
-                None => return self.end_failover(),
+                None if failover.unlisted.is_empty() => return self.end_failover(),
+                None => break,
             }
         }
         self.0.effects.set(Timer::Failover, now + LOST_EVERY);
@@ -334,8 +336,9 @@ impl Moves<'_> {
     pub(crate) fn catch_up(&mut self, id: RoomId, now: Instant) {
         let RoomTable { all, failover, .. } = &mut self.0.rooms;
         if let Some((failover, room)) = failover.as_mut().zip(all.get(&id))
-            && failover.unlist(room)
+            && failover.deaths.iter().any(|(dead, _)| room.leads_to(*dead))
         {
+            failover.unlist(room);
             self.leave_dead_hops(id, now);
         }
     }
