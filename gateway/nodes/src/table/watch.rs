@@ -1,5 +1,6 @@
 //! Evidence of node health: probes, canaries, workers' stamps, and reports of agents and the kernel.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
@@ -126,8 +127,11 @@ impl NodeTable {
         if let Some(late) = late {
             self.event(CoreEvent::OwnStall { late });
         }
-        let is_due =
-            |node: &&Node| node.settings.probed == NodeProbing::Yes && node.detector.hastens(now);
+        let silent = self.silent_zones();
+        let is_due = |node: &&Node| {
+            let beside = silent.get(&node.settings.zone).filter(|_| node.runs()).copied();
+            node.settings.probed == NodeProbing::Yes && node.detector.hastens(beside, now)
+        };
         let due: Vec<NodeId> = self.iter().filter(is_due).map(|node| node.id).collect();
         for id in due {
             self.probe(id, now);
@@ -153,6 +157,21 @@ impl NodeTable {
             }
         }
         (late, changed)
+    }
+
+    /// Zones with a node that is accused by silence, and the time at which the last of these fell silent. Nodes that carry
+    /// little media are probed then, since a zone fails as a whole.
+    fn silent_zones(&self) -> BTreeMap<ZoneId, Instant> {
+        let mut silent = BTreeMap::new();
+        for node in self.iter().filter(|node| node.runs()) {
+            if node.detector.suspected_by()[EvidenceSource::Silence as usize]
+                && let Some(since) = node.detector.fell_silent()
+            {
+                let newest = silent.entry(node.settings.zone).or_insert(since);
+                *newest = since.max(*newest);
+            }
+        }
+        silent
     }
 
     /// Detects a whole region going down: nodes accused only by their probes, such as standbys, are dead if they fell
