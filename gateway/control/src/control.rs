@@ -68,23 +68,6 @@ pub(crate) struct Lifetime {
 }
 
 impl Control {
-    /// Executes outputs until there are none left, then wakes the workers that got commands. Returns whether there are
-    /// such workers.
-    pub(crate) fn drain(&mut self) -> bool {
-        loop {
-            let clock = Clock::read();
-            self.gateway.handle_timeout(clock.now);
-            while let Some(output) = self.gateway.poll_output() {
-                self.execute(output, clock);
-            }
-            match self.signalling.drivers.handle_timeout(clock) {
-                Some(act) => self.act(Some(act)),
-                None => break,
-            }
-        }
-        self.workers.wake_workers()
-    }
-
     pub(crate) fn execute(&mut self, output: GatewayEffect, clock: Clock) {
         match output {
             GatewayEffect::Ask(ask) => {

@@ -205,7 +205,9 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
                 // A flood of requests delays no list.
                 control.continue_list();
             }
-            // Sockets are read between two slices.
+            // The next rooms of dead nodes move if nothing else waits, or the next slice of a list is copied. Tasks that
+            // read sockets run before.
+            () = tokio::task::yield_now(), if control.fails_over() => {}
             () = tokio::task::yield_now(), if !control.reporting.lists.is_empty() => {
                 control.continue_list();
             }
@@ -234,6 +236,34 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
 }
 
 impl Control {
+    /// Executes outputs until there are none left, then wakes the workers that got commands. Returns whether there are
+    /// such workers.
+    pub(crate) fn drain(&mut self) -> bool {
+        let mut clock = Clock::read();
+        // The event of a node's death, for example, does not wait until timers have moved rooms.
+        self.execute_outputs(clock);
+        // Once: further batches of rooms wait until inputs are read, which may report another death.
+        self.gateway.handle_timeout(clock.now);
+        loop {
+            self.execute_outputs(clock);
+            clock = Clock::read();
+            let Some(action) = self.signalling.drivers.handle_timeout(clock) else { break };
+            self.act(Some(action));
+        }
+        self.workers.wake_workers()
+    }
+
+    fn execute_outputs(&mut self, clock: Clock) {
+        while let Some(output) = self.gateway.poll_output() {
+            self.execute(output, clock);
+        }
+    }
+
+    /// Rooms of dead nodes wait to be moved, and control may decide.
+    fn fails_over(&self) -> bool {
+        self.gateway.fails_over() && !self.replication.is_suspended() && !self.is_in_doubt()
+    }
+
     /// An owner without the lease may have been replaced, for example while it was stopped. Until it knows, control
     /// decides nothing, as if it were stalled: sessions that fell silent here may live at another gateway. One that
     /// hands over or shuts down knows.

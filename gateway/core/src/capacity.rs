@@ -3,7 +3,7 @@
 
 mod breaker;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
@@ -231,7 +231,7 @@ impl ReservedFor {
 /// Capacity, load and reserves of every node.
 ///
 /// A node's reserve is the largest load that one death would bring: of another node or, for the rooms that are covered
-/// against it, of a zone or region.
+/// against it, of a zone or region. From a death on until its rooms have moved, their reserves count as load.
 #[derive(Debug)]
 pub(crate) struct CapacityLedger {
     gauges: Vec<Gauge>,
@@ -241,6 +241,8 @@ pub(crate) struct CapacityLedger {
     beside: Vec<SmallSet<NodeId>>,
     /// By standby.
     reserved: BTreeMap<(NodeId, ReservedFor), u64>,
+    /// Dead nodes whose rooms have not all moved. The packets of these rooms take the second hops.
+    pub(crate) dead: BTreeSet<NodeId>,
 }
 
 impl CapacityLedger {
@@ -253,6 +255,7 @@ impl CapacityLedger {
             rooms: vec![0; nodes],
             beside: vec![SmallSet::default(); nodes],
             reserved: BTreeMap::new(),
+            dead: BTreeSet::new(),
         }
     }
 
@@ -433,7 +436,10 @@ impl<'a> LedgerView<'a> {
 
     fn slot_load(self, node: NodeId) -> u64 {
         let carries = self.without.loads().any(|carrier| carrier == node);
-        self.ledger.load[node.0 as usize] - if carries { self.without.kbps } else { 0 }
+        let own = if carries { self.without.kbps } else { 0 };
+        let dead = self.ledger.dead.iter().map(|dead| ReservedFor::Node(*dead));
+        let brought: u64 = dead.map(|death| self.held_for((node, death))).sum();
+        self.ledger.load[node.0 as usize] - own + brought
     }
 
     pub(crate) fn reserve(self, node: NodeId) -> u64 {
@@ -442,8 +448,15 @@ impl<'a> LedgerView<'a> {
         deaths.max().unwrap_or(0)
     }
 
-    /// The load that one death would bring.
+    /// The load that one death would bring; none if the node is dead already.
     fn reserved(self, key: (NodeId, ReservedFor)) -> u64 {
+        match key.1 {
+            ReservedFor::Node(dead) if self.ledger.dead.contains(&dead) => 0,
+            ReservedFor::Node(_) | ReservedFor::Domain(_) => self.held_for(key),
+        }
+    }
+
+    fn held_for(self, key: (NodeId, ReservedFor)) -> u64 {
         let is_own = self.without.reserves().any(|own| own == key);
         let own = if is_own { self.without.kbps } else { 0 };
         self.ledger.reserved.get(&key).map_or(0, |kbps| kbps - own)

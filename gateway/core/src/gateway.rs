@@ -28,7 +28,7 @@ use crate::quality::Quality;
 use crate::record::{Failback, GatewayRecord, HopMap, RestoreError};
 use crate::records::Records;
 use crate::rooms::RoomTable;
-use crate::rooms::moves::Moves;
+use crate::rooms::moves::{LOST_EVERY, Moves};
 use crate::rooms::node_controller::NodeController;
 use crate::rooms::openings::{NotOpened, Openings};
 use crate::rooms::placement::CoreTables;
@@ -212,6 +212,10 @@ impl Gateway {
             Timer::OpenLate(id) => Openings(&mut self.tables).open_late(id, now),
             Timer::LeavingEnds(id) => Routes(&mut self.tables).close_left_hops(id, now),
             Timer::RoomDue(id) => Moves(&mut self.tables).room_due(id, now),
+            // Rooms get new spares once all rooms of dead nodes have moved.
+            Timer::Reroute(_) if self.fails_over() => {
+                self.tables.effects.set(timer, now + LOST_EVERY);
+            }
             Timer::Reroute(policy) => {
                 Arm::ALL.into_iter().for_each(|arm| self.ask_reroute(&policy, arm, now));
             }
@@ -518,6 +522,11 @@ impl Gateway {
     /// Gives sessions numbers from this one on, unless they have larger ones.
     pub fn resume_numbers(&mut self, next: u64) {
         self.tables.sessions.resume_numbers(next);
+    }
+
+    /// Returns true while rooms of dead nodes wait to be moved. The next batch moves at the next timeout.
+    pub fn fails_over(&self) -> bool {
+        self.tables.rooms.failover.is_some()
     }
 
     /// Returns the number of live sessions.

@@ -455,8 +455,11 @@ impl Records<'_> {
                     && !self.tables.rooms.at[hop.node.0 as usize].is_empty()
             })
             .collect();
+        for hop in &dead {
+            Moves(self.tables).mark_down(*hop, now, now);
+        }
         for hop in dead {
-            Moves(self.tables).fail_over(hop, now);
+            Moves(self.tables).fail_over(hop.node, now);
         }
         for id in ids {
             Routes(self.tables).close_left_hops(id, now);

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Affinity, CoreSettings, Decider, Hop, NodeId, Offer, OfferRefusal, RegionId, RoomId, Scenario,
-    SessionId,
+    Affinity, Board, CoreSettings, Decider, Hop, NodeId, Offer, OfferRefusal, RegionId, RoomId,
+    Scenario, SessionId,
 };
 
 use crate::collections::{Changes, Interner, SmallSet};
@@ -67,20 +67,53 @@ pub fn requested_room_name(room: &str) -> &str {
     own.map_or(room, |(call, _)| call)
 }
 
-/// Rooms that have not yet failed over from a dead node.
-#[derive(Debug)]
+/// Rooms of dead nodes that are listed at once, which bounds the call's duration.
+const LISTED_AT_ONCE: usize = 256;
+
+/// Order in which rooms fail over; in each, those of higher priority come first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum FailoverTurn {
+    /// The room's packets have no hop.
+    NoHop,
+    /// The room's packets take another hop. Its senders are asked for key frames once it moves there.
+    Carried,
+    /// The room loses a spare.
+    Spare,
+}
+
+/// Rooms that have not yet failed over from dead nodes.
+#[derive(Default, Debug)]
 pub(crate) struct PendingFailover {
-    pub(crate) dead: Hop,
-    died: Instant,
-    /// Nodes whose reserves only these rooms may use meanwhile.
-    pub(crate) standbys: Vec<NodeId>,
-    pub(crate) rooms: BTreeSet<RoomId>,
+    /// Dead hops with the times of death.
+    deaths: Vec<(Hop, Instant)>,
+    /// Nodes that reserved capacity for these deaths.
+    standbys: BTreeSet<NodeId>,
+    /// Dead nodes with rooms that are not listed yet, after this one.
+    unlisted: Vec<(NodeId, RoomId)>,
+    rooms: BTreeSet<(FailoverTurn, Reverse<i64>, RoomId)>,
 }
 
 impl PendingFailover {
-    /// The node is the dead one, or its reserve is assigned to this failover.
+    /// The node is dead, or reserved capacity for a death.
     pub(crate) fn concerns(&self, node: NodeId) -> bool {
-        self.dead.node == node || self.standbys.contains(&node)
+        self.deaths.iter().any(|(dead, _)| dead.node == node) || self.standbys.contains(&node)
+    }
+
+    fn list(&mut self, room: &Room, board: &Board) {
+        self.unlist(room);
+        let is_dead = |on| self.deaths.iter().any(|(dead, _)| dead.node == on);
+        let turn = match (room.stands_at(board), room.holding.on) {
+            (None, _) => FailoverTurn::NoHop,
+            (Some(_), on) if on.is_some_and(is_dead) => FailoverTurn::Carried,
+            (Some(_), _) => FailoverTurn::Spare,
+        };
+        self.rooms.insert((turn, Reverse(room.priority), room.id));
+    }
+
+    fn unlist(&mut self, room: &Room) {
+        for turn in [FailoverTurn::NoHop, FailoverTurn::Carried, FailoverTurn::Spare] {
+            self.rooms.remove(&(turn, Reverse(room.priority), room.id));
+        }
     }
 }
 
@@ -124,8 +157,7 @@ pub(crate) struct RoomTable {
     pub(crate) placed: usize,
     /// Indexed by node: rooms whose current or pending route contains it.
     pub(crate) at: Vec<BTreeSet<RoomId>>,
-    /// Rooms of the node that died last, while some have not failed over yet.
-    failover: Option<PendingFailover>,
+    pub(crate) failover: Option<PendingFailover>,
     /// Rooms without a usable hop, by number of failed attempts, priority and id.
     pub(crate) stranded: BTreeSet<(u32, Reverse<i64>, RoomId)>,
     /// The next rescue continues after this entry.
@@ -262,6 +294,26 @@ impl RoomTable {
             self.failover.as_ref().map_or(0, |failover| failover.rooms.len()),
         ];
         lists.into_iter().chain(self.at.iter().map(BTreeSet::len)).max().unwrap_or(0)
+    }
+
+    /// Lists the next rooms of dead nodes.
+    fn list_failing(&mut self, board: &Board) {
+        let Some(failover) = &mut self.failover else { return };
+        let mut left = LISTED_AT_ONCE;
+        while left > 0
+            && let Some((dead, mut last)) = failover.unlisted.pop()
+        {
+            let after = (Bound::Excluded(last), Bound::Unbounded);
+            for id in self.at[dead.0 as usize].range(after).take(left) {
+                (left, last) = (left - 1, *id);
+                if let Some(room) = self.all.get(id) {
+                    failover.list(room, board);
+                }
+            }
+            if left == 0 {
+                failover.unlisted.push((dead, last));
+            }
+        }
     }
 
     /// The room left a hop for a closed port.
@@ -406,6 +458,9 @@ impl RoomTable {
         self.by_name.remove(&room.name);
         self.leave_call(&room);
         self.changing.remove(&id);
+        if let Some(failover) = &mut self.failover {
+            failover.unlist(&room);
+        }
         Some(room)
     }
 

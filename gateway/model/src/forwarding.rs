@@ -139,18 +139,11 @@ impl RouteCell {
 impl Route {
     /// The hop that packets take now, with its epoch.
     ///
-    /// This is the first hop that is up and granted: one where the room is admitted, or the second hop if its reserve
-    /// is available for the death of this route's first node.
+    /// This is the first hop that is up and granted: one where the room is admitted, or the second hop if capacity is
+    /// reserved there.
     pub fn first_usable(&self, board: &Board) -> Option<(Hop, Epoch)> {
-        let first = self.hops.first()?.0;
         self.hops.iter().enumerate().find_map(|(index, &(hop, grant))| {
-            let cell = board.cell(hop.node)?;
-            let open = match grant {
-                HopGrant::Admitted => true,
-                HopGrant::Reserved => cell.spent_for.is_none_or(|dead| dead == first.node),
-                HopGrant::Gated => false,
-            };
-            let usable = open && cell.up && cell.incarnation == hop.incarnation;
+            let usable = grant != HopGrant::Gated && board.is_up(hop.node, hop.incarnation);
             usable.then_some((hop, Epoch { version: self.version, index: index as u8 }))
         })
     }
@@ -236,25 +229,17 @@ pub struct Cell {
     pub incarnation: Incarnation,
     /// This incarnation carries packets. Once false, it stays false; only a new incarnation sets it to true.
     pub up: bool,
-    /// The dead node: its rooms took the reserve at this node. For rooms of any other dead node this hop is gated.
-    pub spent_for: Option<NodeId>,
 }
 
-/// `incarnation:32 | spent_for + 1:31 | up:1`.
+/// `incarnation:32 | unused:31 | up:1`.
 impl Cell {
     fn pack(self) -> u64 {
-        let spent = self.spent_for.map_or(0, |node| u64::from(node.0) + 1);
-        u64::from(self.incarnation.0) << 32 | spent << 1 | u64::from(self.up)
+        u64::from(self.incarnation.0) << 32 | u64::from(self.up)
     }
 
     #[inline]
     fn unpack(word: u64) -> Cell {
-        let spent = (word as u32) >> 1;
-        Cell {
-            incarnation: Incarnation((word >> 32) as u32),
-            up: word & 1 == 1,
-            spent_for: spent.checked_sub(1).map(NodeId),
-        }
+        Cell { incarnation: Incarnation((word >> 32) as u32), up: word & 1 == 1 }
     }
 }
 
@@ -266,8 +251,7 @@ impl Board {
 
     /// Creates a board with `slots` cells in all. Cells without a node are down with incarnation 0, which no node uses.
     pub fn with_room(nodes: usize, slots: usize) -> Board {
-        let cell =
-            |up, incarnation| Cell { incarnation: Incarnation(incarnation), up, spent_for: None };
+        let cell = |up, incarnation| Cell { incarnation: Incarnation(incarnation), up };
         let cell = |at| if at < nodes { cell(true, 1) } else { cell(false, 0) };
         let slots = nodes.max(slots);
         Board {
@@ -318,17 +302,9 @@ impl Board {
 
     /// Brings the node back as a new incarnation, which no existing route contains.
     pub fn reincarnate(&self, node: NodeId) -> Option<Incarnation> {
-        self.update(node, |cell| Cell {
-            incarnation: Incarnation(cell.incarnation.0 + 1),
-            up: true,
-            spent_for: None,
-        });
+        let next = |cell: Cell| Incarnation(cell.incarnation.0 + 1);
+        self.update(node, |cell| Cell { incarnation: next(cell), up: true });
         self.cell(node).map(|cell| cell.incarnation)
-    }
-
-    /// Assigns the reserve at `node` to the rooms of the node `dead`, or frees the reserve.
-    pub fn spend(&self, node: NodeId, dead: Option<NodeId>) {
-        self.update(node, |cell| Cell { spent_for: dead, ..cell });
     }
 
     /// A load and a store suffice because the core is the only writer.

@@ -321,7 +321,7 @@ pub struct GatewayLimits {
     pub churn_percent: u32,
     /// Maximum moves of one room per minute, not counting moves off a dead node. Default 3.
     pub moves_per_minute: usize,
-    /// Maximum rooms that fail over per batch, so that a wake-up stays short: another node may have died as well. Default 32.
+    /// Maximum rooms that fail over per batch, so that a wake-up stays short: another node may have died as well. Default 8.
     pub lost_at_once: usize,
     /// Initial window of openings at a node. Default 32.
     pub openings_at_once: u32,
@@ -350,7 +350,7 @@ impl Default for GatewayLimits {
             leave_within: Duration::from_millis(500),
             churn_percent: 25,
             moves_per_minute: 3,
-            lost_at_once: 32,
+            lost_at_once: 8,
             openings_at_once: 32,
             failbacks_per_second: 20,
             breakers: Breakers::default(),

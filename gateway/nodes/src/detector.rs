@@ -120,9 +120,11 @@ impl Detector {
     }
 
     /// The next probe should be sent before its turn: the node begins to be silent, and no probe sent since then was
-    /// answered or is overdue. Detection time then does not depend on the phase of the probes.
-    pub fn hastens(&self, now: Instant) -> bool {
-        let Some(since) = self.silence.begins(self.limits(), now) else { return false };
+    /// answered or is overdue. Detection time then does not depend on the phase of the probes. `beside`: the time since which
+    /// another node of the zone is silent; a near node may have failed with it.
+    pub fn hastens(&self, beside: Option<Instant>, now: Instant) -> bool {
+        let beside = beside.filter(|_| self.distance == Distance::Near);
+        let Some(since) = self.silence.begins(self.limits(), now).or(beside) else { return false };
         let idle = self.probes.last().is_none_or(|last| {
             now.saturating_duration_since(last.sent.at) >= self.probe_every() / HASTE
         });

@@ -14,7 +14,7 @@ use evenkeel_model::{
 
 use crate::effects::{GatewayEffect, RoomNotice, Timer};
 use crate::record::MoveRecord;
-use crate::rooms::PendingFailover;
+use crate::rooms::RoomTable;
 use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::{PendingRoute, Room};
 use crate::rooms::routes::Routes;
@@ -28,10 +28,13 @@ const KEEP_AWAY: Duration = Duration::from_secs(10);
 /// Time after which a hop that a room cannot leave is asked again to open the room's sessions.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
 
-/// Interval between batches of rooms that fail over, which leaves time for other work.
-const LOST_EVERY: Duration = Duration::from_millis(1);
+/// Interval between batches of rooms that fail over, which leaves time for other work, such as finding another death.
+pub(crate) const LOST_EVERY: Duration = Duration::from_micros(250);
 
 const RESCUE_EVERY: Duration = Duration::from_millis(50);
+
+/// Longest wait of a stranded room for the next search, which those of several batches share.
+const RESCUE_WITHIN: Duration = Duration::from_millis(5);
 
 /// Maximum stranded rooms per batch, so that one wake-up stays short.
 const RESCUES_AT_ONCE: usize = 512;
@@ -258,34 +261,55 @@ impl Moves<'_> {
         self.0.effects.event(CoreEvent::MoveCauseFound { hop: dead, cause, rooms, sessions });
     }
 
-    /// Fails the rooms of a dead node over. Their packets have taken their second hops since the node was marked down.
-    /// Returns the number of rooms that the node carried.
-    pub(crate) fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
-        // A standby's reserve is assigned to one death at a time. Until the previous failover has failed over, packets of
-        // this one take second hops that are not assigned to it; no other room takes those reserves meanwhile.
-        while self.0.rooms.failover.is_some() {
-            self.fail_over_some(now);
+    /// Marks the node down: packets of its rooms take their second hops. The reserves for this death are load from now on.
+    /// Before, second hops are gated at a standby that lacks capacity because it carries rooms of other dead nodes.
+    pub(crate) fn mark_down(&mut self, dead: Hop, since: Instant, now: Instant) {
+        let standbys = self.0.capacity.ledger().standbys_of(dead.node);
+        self.0.capacity.ledger.dead.insert(dead.node);
+        for standby in &standbys {
+            self.gate_excess(*standby, dead.node);
         }
-        let stood_there = self.0.capacity.ledger().rooms(dead.node);
-        for standby in self.0.capacity.ledger().standbys_of(dead.node) {
-            self.0.nodes.spend(standby, Some(dead.node));
-        }
-        let standbys = self.0.nodes.spent_for(dead.node);
-        let rooms = self.0.rooms.at[dead.node.0 as usize].clone();
-        self.0.rooms.failover = Some(PendingFailover { dead, died: now, standbys, rooms });
-        self.fail_over_some(now);
-        stood_there
+        self.0.nodes.mark_down(dead, since);
+        let failover = self.0.rooms.failover.get_or_insert_default();
+        failover.deaths.push((dead, now));
+        failover.standbys.extend(standbys);
     }
 
-    /// Fails over the next rooms of a dead node. Batches let the control thread do other work in between; the rooms'
-    /// packets already take other hops.
+    /// Gates second hops at the standby of rooms of the dead node, until the standby can carry the others.
+    fn gate_excess(&mut self, standby: NodeId, dead: NodeId) {
+        let carries = |tables: &CoreTables| tables.capacity.ledger().carries(standby, 0);
+        if carries(self.0) {
+            return;
+        }
+        for id in Routes(self.0).holders_of(standby) {
+            if carries(self.0) {
+                return;
+            }
+            if self.0.rooms[&id].holding.on == Some(dead) {
+                Routes(self.0).regrant(id);
+            }
+        }
+    }
+
+    /// Fails the rooms of a dead node over in batches. Their packets have taken their second hops since the node was marked
+    /// down. Returns the number of rooms that the node carried.
+    pub(crate) fn fail_over(&mut self, dead: NodeId, now: Instant) -> u32 {
+        let failover = self.0.rooms.failover.get_or_insert_default();
+        failover.unlisted.push((dead, RoomId(0)));
+        self.0.effects.set_if_idle(Timer::Failover, now);
+        self.0.capacity.ledger().rooms(dead)
+    }
+
+    /// Fails over the next rooms of dead nodes. Between batches the control thread reads its inputs, which may report
+    /// another death.
     pub(crate) fn fail_over_some(&mut self, now: Instant) {
+        self.0.rooms.list_failing(self.0.nodes.board());
         for _ in 0..self.0.settings.limits.lost_at_once {
             let Some(failover) = &mut self.0.rooms.failover else { return };
-            let dead = (failover.dead, failover.died);
             match failover.rooms.pop_first() {
-                Some(id) => self.fail_over_room(id, dead, now),
-                None => return self.free_standbys(),
+                Some((.., id)) => self.leave_dead_hops(id, now),
+                None if failover.unlisted.is_empty() => return self.end_failover(),
+                None => break,
             }
         }
         self.0.effects.set(Timer::Failover, now + LOST_EVERY);
@@ -299,23 +323,31 @@ impl Moves<'_> {
         }
     }
 
-    /// Frees the standbys after all rooms of the dead node failed over.
-    fn free_standbys(&mut self) {
-        let Some(PendingFailover { standbys, .. }) = self.0.rooms.failover.take() else { return };
-        self.0.effects.cancel(&Timer::Failover);
-        for standby in standbys {
+    /// All rooms of the dead nodes have failed over.
+    fn end_failover(&mut self) {
+        let Some(failover) = self.0.rooms.failover.take() else { return };
+        self.0.capacity.ledger.dead.clear();
+        for standby in failover.standbys {
             Routes(self.0).gate_unfit_reserves(standby);
-            self.0.nodes.spend(standby, None);
         }
     }
 
     /// Fails the room over now if it still waits for that, because something else is about to change it.
     pub(crate) fn catch_up(&mut self, id: RoomId, now: Instant) {
-        if let Some(failover) = &mut self.0.rooms.failover
-            && failover.rooms.remove(&id)
+        let RoomTable { all, failover, .. } = &mut self.0.rooms;
+        if let Some((failover, room)) = failover.as_mut().zip(all.get(&id))
+            && failover.deaths.iter().any(|(dead, _)| room.leads_to(*dead))
         {
-            let dead = (failover.dead, failover.died);
-            self.fail_over_room(id, dead, now);
+            failover.unlist(room);
+            self.leave_dead_hops(id, now);
+        }
+    }
+
+    fn leave_dead_hops(&mut self, id: RoomId, now: Instant) {
+        let failover = self.0.rooms.failover.as_ref();
+        let deaths = failover.map(|failover| failover.deaths.clone()).unwrap_or_default();
+        for death in deaths {
+            self.fail_over_room(id, death, now);
         }
     }
 
@@ -338,7 +370,7 @@ impl Moves<'_> {
             let hops: Vec<Hop> = next.into_iter().chain(others).collect();
             match next {
                 Some(_) => Routes(self.0).admit_at(id, &hops, None),
-                None => Routes(self.0).strand(id, (dead, died), &hops, now),
+                None => self.strand(id, (dead, died), &hops, now),
             }
             self.want_start(id, now);
             let (cause, by) = self.loss_of(dead.node);
@@ -355,6 +387,15 @@ impl Moves<'_> {
             self.publish_pending_if_open(id, now);
         }
         self.0.effects.want_reroute(id);
+    }
+
+    /// Marks the room stranded: no hop is left that its packets may take, and the core searches for one.
+    fn strand(&mut self, id: RoomId, (lost, since): (Hop, Instant), hops: &[Hop], now: Instant) {
+        self.0.rooms.strand(id, lost, since);
+        Routes(self.0).publish(id, hops, None);
+        let due = self.0.effects.due(&Timer::Rescue);
+        let next = due.map_or(now, |due| due.min(now + RESCUE_WITHIN));
+        self.0.effects.set(Timer::Rescue, next);
     }
 
     /// The kernel reports that no process listens at a node's port for one room: that hop leaves the room's route.

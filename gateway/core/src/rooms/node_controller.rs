@@ -440,11 +440,8 @@ impl NodeController<'_> {
     pub(crate) fn nodes_changed(&mut self, changes: Vec<NodeChange>, now: Instant) {
         for NodeChange { node, change, since, .. } in &changes {
             if let NodeTransition::Died { .. } = change {
-                // Reserves kept for this death are assigned to it, unless another death uses them already.
-                for standby in self.0.capacity.ledger().standbys_of(*node) {
-                    self.0.nodes.spend_if_free(standby, *node);
-                }
-                self.0.nodes.mark_down(self.0.nodes[*node].hop(), *since);
+                let hop = self.0.nodes[*node].hop();
+                Moves(self.0).mark_down(hop, *since, now);
             }
         }
         for change in changes {
@@ -471,11 +468,9 @@ impl NodeController<'_> {
                 self.0.nodes.start_failed(id, NotStarted::Ejected, now);
                 self.0.effects.take(&mut self.0.nodes);
                 Moves(self.0).explain_port_moves(hop, now);
-                let place = self.0.effects.place();
-                let rooms = Moves(self.0).fail_over(hop, now);
+                let rooms = Moves(self.0).fail_over(id, now);
                 let event = CoreEvent::Node { hop, from, to, witnesses, last_heard, rooms };
-                self.0.effects.insert(place, event);
-                return;
+                return self.0.effects.event(event);
             }
             NodeTransition::Returned | NodeTransition::Started { .. } => {
                 self.0.nodes.reincarnate(id);

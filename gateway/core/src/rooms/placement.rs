@@ -101,12 +101,9 @@ impl<'a> Placement<'a> {
         self.has_free_node(self.room_kbps(id), &self.shunned(id, now))
     }
 
-    /// The room's hops if reserves are ignored: a running call takes precedence over possible future deaths. Reserves
-    /// assigned to a current death are excluded.
+    /// The room's hops if reserves are ignored: a running call takes precedence over possible future deaths.
     pub(crate) fn hops_of_reserves(self, id: RoomId, busy: &[NodeId], now: Instant) -> Vec<NodeId> {
-        let mut but = busy.to_vec();
-        but.extend(self.0.rooms.failover.iter().flat_map(|failover| &failover.standbys));
-        self.native_hops_without(id, Takes::Reserves, &[], &but, now)
+        self.native_hops_without(id, Takes::Reserves, &[], busy, now)
     }
 
     /// The room waits for a node to start, so its silent sessions are kept for a while.

@@ -60,18 +60,25 @@ impl Routes<'_> {
         }
     }
 
-    /// Gates second hops of other nodes' rooms whose reserves the new load has used, until those rooms have others.
-    pub(crate) fn gate_unfit_reserves(&mut self, node: NodeId) {
-        if self.0.capacity.ledger().fits(node, 0) {
-            return;
-        }
+    /// Rooms of other nodes with a reserve at this one, lowest priority first.
+    pub(crate) fn holders_of(&self, node: NodeId) -> Vec<RoomId> {
         let holders = self.0.rooms.at[node.0 as usize].iter().filter_map(|id| self.0.rooms.get(id));
         let mut holders: Vec<(i64, Reverse<RoomId>)> = holders
             .filter(|room| room.holding.reserve == Some(node))
             .map(|room| (room.priority, Reverse(room.id)))
             .collect();
         holders.sort_unstable();
-        for (_, Reverse(id)) in holders {
+        holders.into_iter().map(|(_, Reverse(id))| id).collect()
+    }
+
+    /// Gates second hops of other nodes' rooms whose reserves the new load has used, until those rooms have others. A node
+    /// to which rooms fail over is checked once all have arrived.
+    pub(crate) fn gate_unfit_reserves(&mut self, node: NodeId) {
+        let failover = self.0.rooms.failover.as_ref();
+        if failover.is_some_and(|it| it.concerns(node)) || self.0.capacity.ledger().fits(node, 0) {
+            return;
+        }
+        for id in self.holders_of(node) {
             self.regrant(id);
             if self.0.rooms[&id].holding.reserve.is_none() {
                 self.0.effects.want_reroute(id);
@@ -116,19 +123,6 @@ impl Routes<'_> {
     pub(crate) fn admit_at(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
         self.0.rooms.unstrand(id);
         self.publish(id, hops, leaving);
-    }
-
-    /// Marks the room stranded: no hop is left that its packets may take, and the core searches for one.
-    pub(crate) fn strand(
-        &mut self,
-        id: RoomId,
-        (lost, since): (Hop, Instant),
-        hops: &[Hop],
-        now: Instant,
-    ) {
-        self.0.rooms.strand(id, lost, since);
-        self.publish(id, hops, None);
-        self.0.effects.set(Timer::Rescue, now);
     }
 
     /// Publishes a route, or for a stranded room what remains of its route.

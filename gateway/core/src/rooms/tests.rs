@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_model::{NodeId, RoomId};
+use evenkeel_model::{Hop, NodeId, RoomId};
 
 use super::*;
 
 impl RoomTable {
-    pub(crate) fn failover(&self) -> Option<&PendingFailover> {
-        self.failover.as_ref()
+    /// The dead hops that the room has not left yet.
+    pub(crate) fn dead_hops(&self, id: &RoomId) -> Vec<Hop> {
+        let deaths = self.failover.iter().flat_map(|failover| &failover.deaths);
+        deaths.map(|(dead, _)| *dead).filter(|dead| self.all[id].leads_to(*dead)).collect()
     }
 
     pub(crate) fn at(&self) -> &[BTreeSet<RoomId>] {

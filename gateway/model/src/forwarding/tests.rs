@@ -20,19 +20,10 @@ fn usable(route: &Route, board: &Board) -> Option<u32> {
 fn packets_use_reserved_hop_after_death() {
     let board = Board::new(3);
     assert_eq!(usable(&route(), &board), Some(0));
-    board.spend(NodeId(1), Some(NodeId(0)));
     board.mark_down(NodeId(0), Instant::now());
     let (hop, epoch) = route().first_usable(&board).unwrap();
     assert_eq!(hop.node, NodeId(1));
     assert_eq!(epoch, Epoch { version: 7, index: 1 });
-}
-
-#[test]
-fn spent_reservation_is_gated() {
-    let board = Board::new(4);
-    board.spend(NodeId(1), Some(NodeId(3)));
-    board.mark_down(NodeId(0), Instant::now());
-    assert_eq!(usable(&route(), &board), None);
 }
 
 #[test]

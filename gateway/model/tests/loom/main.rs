@@ -72,24 +72,6 @@ fn epoch_of_packets_never_decreases() {
     });
 }
 
-/// The reserve at B is given to the rooms of A before C dies: no packet of a room at C takes B.
-#[test]
-fn spent_reserve_is_never_used() {
-    loom::model(|| {
-        let board = Arc::new(Board::new(3));
-        let marked = Arc::clone(&board);
-        let writer = || {
-            marked.spend(B.node, Some(A.node));
-            marked.mark_down(C.node, Instant::now());
-        };
-        let route = route(1, &[(C, HopGrant::Admitted), (B, HopGrant::Reserved)]);
-        beside(writer, move || {
-            let used = route.first_usable(&board).map(|(hop, _)| hop);
-            assert!(used.is_none_or(|hop| hop == C), "{used:?}");
-        });
-    });
-}
-
 /// A node dies, returns and dies again: the board shows its incarnations in order, each up before it is down, and the
 /// death of one never as the death of the other.
 #[test]

@@ -60,7 +60,8 @@ impl Scene {
     fn step_late(&mut self, answers: bool, by: Duration) -> DetectorFinding {
         self.now += by;
         self.sequence += 1;
-        if self.probed && (self.sequence.is_multiple_of(5) || self.detector.hastens(self.now)) {
+        if self.probed && (self.sequence.is_multiple_of(5) || self.detector.hastens(None, self.now))
+        {
             self.asked = Some(self.sequence);
             self.detector.handle_probe_sent(self.sequence, self.now - MS);
             if answers {

@@ -1,12 +1,12 @@
 mod pace;
 
 use evenkeel_model::{
-    EvidenceSource, FailureDomain, Health, NodeProbing, NodeSettings, RegionRole, StartPhase,
-    Starts, ZoneId,
+    EvidenceSource, FailureDomain, Health, NodeProbing, NodeSettings, RegionRole, Stamp,
+    StartPhase, Starts, ZoneId,
 };
 
 use super::*;
-use crate::node::NodeTransition;
+use crate::node::{NodeEvidence, NodeTransition};
 
 const A: NodeId = NodeId(0);
 
@@ -69,20 +69,51 @@ fn node_added_to_a_drained_region_drains() {
     assert!(!nodes.add(listed(0), now).unwrap().1);
 }
 
+/// `A` sends media, then falls silent. The other nodes carry none.
 #[test]
-fn ejected_node_is_down_and_takes_reserves() {
+fn silent_node_has_its_zone_probed() {
+    for answers in [true, false] {
+        let mut now = Instant::now();
+        let mut nodes = NodeTable::new(&mut settings(), now);
+        let mut stamps = [Stamp::default(); 4];
+        let mut probes = BTreeMap::<NodeId, Vec<Instant>>::new();
+        let mut fell = now;
+        for watch in 0..1_010 {
+            now += ms(2);
+            stamps[0].last_sent = Some(now);
+            if watch < 1_000 {
+                (stamps[0].received, stamps[0].last_received) = (4 * watch, Some(now));
+                fell = now;
+            }
+            nodes.watch(&stamps, Duration::ZERO, now);
+            while let Some(output) = nodes.poll_output() {
+                let NodeOutput::Effect(NodeEffect::Probe { node, sequence }) = output else {
+                    continue;
+                };
+                probes.entry(node).or_default().push(now);
+                if answers && node != A {
+                    nodes[node].handle_evidence(NodeEvidence::ProbeAnswered(sequence), now);
+                }
+            }
+        }
+        let beside = &probes[&NodeId(2)];
+        assert!(beside[0] - fell <= ms(14), "{:?}", beside[0] - fell);
+        assert_eq!(beside.len() == 1, answers, "an answer suffices: {}", beside.len());
+        assert!(![1, 3].iter().any(|other| probes.contains_key(&NodeId(*other))), "other zones");
+    }
+}
+
+#[test]
+fn ejected_node_is_down_until_it_returns() {
     let now = Instant::now();
     let mut nodes = NodeTable::new(&mut settings(), now);
-    let (hop, standby) = (nodes[A].hop(), NodeId(1));
+    let hop = nodes[A].hop();
     let change = nodes.eject(A, now).unwrap();
     assert!(matches!(change.change, NodeTransition::Died { from: Health::Up }));
     assert_eq!(change.witnesses, [(EvidenceSource::Operator, now)]);
     assert!(nodes.is_up(hop), "rooms go on first");
     nodes.mark_down(hop, change.since);
     assert!(!nodes.is_up(hop));
-    nodes.spend_if_free(standby, A);
-    nodes.spend_if_free(standby, NodeId(2));
-    assert_eq!((nodes.spent_for(A), nodes.spent_for(NodeId(2))), (vec![standby], vec![]));
     nodes.reincarnate(A);
     assert!(!nodes.is_up(hop) && nodes.is_up(nodes[A].hop()));
     assert!(nodes.eject(A, now).is_none(), "it is Down already");

@@ -1,5 +1,6 @@
 //! Evidence of node health: probes, canaries, workers' stamps, and reports of agents and the kernel.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
@@ -126,8 +127,11 @@ impl NodeTable {
         if let Some(late) = late {
             self.event(CoreEvent::OwnStall { late });
         }
-        let is_due =
-            |node: &&Node| node.settings.probed == NodeProbing::Yes && node.detector.hastens(now);
+        let silent = self.silent_zones();
+        let is_due = |node: &&Node| {
+            let beside = silent.get(&node.settings.zone).filter(|_| node.runs()).copied();
+            node.settings.probed == NodeProbing::Yes && node.detector.hastens(beside, now)
+        };
         let due: Vec<NodeId> = self.iter().filter(is_due).map(|node| node.id).collect();
         for id in due {
             self.probe(id, now);
@@ -153,6 +157,21 @@ impl NodeTable {
             }
         }
         (late, changed)
+    }
+
+    /// Zones with a node that is accused by silence, and the time at which the last of these fell silent. Nodes that carry
+    /// little media are probed then, since a zone fails as a whole.
+    fn silent_zones(&self) -> BTreeMap<ZoneId, Instant> {
+        let mut silent = BTreeMap::new();
+        for node in self.iter().filter(|node| node.runs()) {
+            if node.detector.suspected_by()[EvidenceSource::Silence as usize]
+                && let Some(since) = node.detector.fell_silent()
+            {
+                let newest = silent.entry(node.settings.zone).or_insert(since);
+                *newest = since.max(*newest);
+            }
+        }
+        silent
     }
 
     /// Detects a whole region going down: nodes accused only by their probes, such as standbys, are dead if they fell
@@ -207,24 +226,6 @@ impl NodeTable {
         if self.is_up(dead) {
             self.board.mark_down(dead.node, since);
         }
-    }
-
-    /// Assigns the reserve at a node to the rooms of a dead node, or frees it.
-    pub fn spend(&self, standby: NodeId, dead: Option<NodeId>) {
-        self.board.spend(standby, dead);
-    }
-
-    /// Assigns the reserve of a standby to this death, unless another death has it.
-    pub fn spend_if_free(&self, standby: NodeId, dead: NodeId) {
-        if self.board.cell(standby).is_some_and(|cell| cell.spent_for.is_none()) {
-            self.spend(standby, Some(dead));
-        }
-    }
-
-    /// Returns the standbys whose reserves this death has.
-    pub fn spent_for(&self, dead: NodeId) -> Vec<NodeId> {
-        let spent = |id: &NodeId| self.board.cell(*id).is_some_and(|it| it.spent_for == Some(dead));
-        self.iter().map(|node| node.id).filter(spent).collect()
     }
 
     /// Marks the node up as a new incarnation.

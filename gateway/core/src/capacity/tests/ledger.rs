@@ -78,6 +78,24 @@ fn released_load_was_held() {
 }
 
 #[test]
+fn reserve_is_load_after_death() {
+    let mut ledger = CapacityLedger::new(vec![100, 100, 100]);
+    ledger.hold(holding(A, C, 40));
+    ledger.hold(holding(B, C, 30));
+    ledger.dead.insert(A);
+    let at_c = |ledger: &CapacityLedger| (ledger.view().carried(C), ledger.view().reserve(C));
+    assert_eq!(at_c(&ledger), (40, 30));
+    assert_eq!((ledger.view().fits(C, 30), ledger.view().fits(C, 31)), (true, false));
+    let own = holding(A, C, 40);
+    assert_eq!(ledger.without(own).carried(C), 0);
+    let stays = |kbps| ledger.without(own).fits_reserve(C, A, None, kbps);
+    assert_eq!((stays(100), stays(101)), (true, false), "nothing else dies for it");
+    ledger.release(own);
+    ledger.hold(Holding { on: Some(C), kbps: 40, ..Holding::default() });
+    assert_eq!(at_c(&ledger), (40, 30), "the room has moved");
+}
+
+#[test]
 fn load_above_reservation_breaks_it() {
     let mut ledger = CapacityLedger::new(vec![100, 100, 100]);
     ledger.hold(holding(A, C, 60));

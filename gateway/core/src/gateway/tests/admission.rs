@@ -162,6 +162,7 @@ fn waiting_session_precedes_new_one() {
     world.open("alone");
     world.drive_with(|_, _| Driver::Waits);
     world.kill(A);
+    world.pass(ms(10));
     // Rooms of two wait for B, because they are too large for C.
     let last = world.room("alone");
     assert!(world.gateway.tables.rooms[&last].heads_for(world.hop(C)));

@@ -1,11 +1,12 @@
 //! Rooms of a dead node that go on in turns, and what happens meanwhile.
 
 use evenkeel_model::{
-    CoreEvent, Health, Hook, HookAnswer, PolicyName, PolicyQuestion, RoomId, RoutingMove,
+    CoreEvent, Health, Hook, HookAnswer, HopGrant, NodeId, PolicyName, PolicyQuestion, RoomId,
+    RoutingMove,
 };
 
 use super::super::{GatewayEffect, NotOpened};
-use super::world::Driver;
+use super::world::{Driver, VOICE};
 use super::*;
 
 /// Enough that they do not go on without their node in one call.
@@ -43,7 +44,7 @@ fn failover_recovers_in_turns_packets_at_flip() {
     assert_ne!(world.gateway.tables.rooms[&last].holding.on, Some(A));
     world.pass(ms(50));
     assert_eq!(waiting(&world), 0);
-    assert!(world.gateway.tables.rooms.failover().is_none());
+    assert!(!world.gateway.fails_over());
     let holdings = world.gateway.tables.rooms.values().map(|room| room.holding);
     world.gateway.tables.capacity.ledger().audit(holdings).unwrap();
 }
@@ -87,7 +88,7 @@ fn second_death_flips_during_failover() {
         assert!(before < 700, "the first failover was still under way: {before}");
         assert!(world.outputs[flip..].iter().all(|o| to(o) != Some(second)), "nobody goes there");
         world.pass(ms(1_000));
-        assert!(world.gateway.tables.rooms.failover().is_none());
+        assert!(!world.gateway.fails_over());
         for number in 0..800 {
             for room in [format!("a{number}"), format!("b{number}")] {
                 let stands = world.stands(&room);
@@ -97,6 +98,112 @@ fn second_death_flips_during_failover() {
         let holdings = world.gateway.tables.rooms.values().map(|room| room.holding);
         world.gateway.tables.capacity.ledger().audit(holdings).unwrap();
     }
+}
+
+/// Rooms at these nodes, which fail over one at a time.
+fn placed(nodes: &[(u32, u64)], rooms: &[(&str, &str, &'static [NodeId])]) -> World {
+    let mut settings = settings_of(nodes);
+    settings.limits.lost_at_once = 1;
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[]));
+    for &(name, scenario, hops) in rooms {
+        world.answer_with(place(hops));
+        let offer = world.offer_as(name, scenario);
+        world.accepted(offer);
+    }
+    world.outputs.clear();
+    world
+}
+
+/// The node dies, and nothing else happens yet.
+fn lose(world: &mut World, node: NodeId) {
+    world.mute(node);
+    world.gateway.change_nodes(world.now, |nodes| nodes.lose([node], world.now));
+    world.settle();
+}
+
+fn rooms_of(world: &World, nodes: [NodeId; 3]) -> [u32; 3] {
+    nodes.map(|node| world.gateway.tables.capacity.ledger().rooms(node))
+}
+
+#[test]
+fn both_deaths_switch_before_rooms_move() {
+    let names: Vec<String> = (0..40).map(|number| number.to_string()).collect();
+    let hops = |number| -> &'static [NodeId] { if number < 20 { &[A, C] } else { &[B, C] } };
+    let rooms: Vec<(&str, &str, &[NodeId])> =
+        names.iter().zip(0..).map(|(name, number)| (&**name, "call", hops(number))).collect();
+    let mut world = placed(&[(0, 10_000), (0, 10_000), (1, 10_000)], &rooms);
+    lose(&mut world, A);
+    world.pass(ms(2));
+    let [at_a, at_b, at_c] = rooms_of(&world, [A, B, C]);
+    assert!(at_a > 10 && (at_b, at_a + at_c) == (20, 20), "{at_a} wait at A");
+    lose(&mut world, B);
+    assert_eq!(rooms_of(&world, [A, B, C]), [at_a, 20, at_c], "no room has moved since");
+    assert!(names.iter().all(|name| world.stands(name) == Some(C)), "packets of both");
+    let down = |event: &CoreEvent| match event {
+        CoreEvent::Node { hop, to: Health::Down, rooms, .. } => Some((hop.node, *rooms)),
+        _ => None,
+    };
+    assert_eq!(world.events().filter_map(down).collect::<Vec<_>>(), [(A, 20), (B, 20)]);
+    assert_eq!(world.asked(Hook::Routing), 0, "spares wait");
+    world.pass(ms(50));
+    assert!(!world.gateway.fails_over());
+    assert!(world.asked(Hook::Routing) > 0);
+    assert_eq!(rooms_of(&world, [A, B, C]), [0, 0, 40]);
+    assert_eq!(world.moves().len(), 40);
+    assert!(world.gateway.tables.capacity.ledger.dead.is_empty());
+    world.audit();
+}
+
+#[test]
+fn second_death_takes_no_capacity_of_the_first() {
+    let (from_a, from_b): (&[NodeId], &[NodeId]) = (&[A, C], &[B, C]);
+    let rooms = [
+        ("a0", "call", from_a),
+        ("a1", "call", from_a),
+        ("a2", "call", from_a),
+        ("b0", "stream", from_b),
+        ("b1", "call", from_b),
+        ("b2", "stream", from_b),
+    ];
+    // `C` has capacity for the death of either.
+    let mut world = placed(&[(0, 1_000), (0, 1_000), (1, 4 * VOICE), (2, 1_000)], &rooms);
+    assert!(rooms.iter().all(|(name, ..)| world.route(name)[1] == (C, HopGrant::Reserved)));
+    lose(&mut world, A);
+    lose(&mut world, B);
+    let names = rooms.map(|(name, ..)| name);
+    let stand = names.map(|name| world.stands(name));
+    assert_eq!(stand, [Some(C), Some(C), Some(C), None, Some(C), None], "by priority");
+    assert_eq!(world.gateway.tables.capacity.ledger().carried(C), 4 * VOICE);
+    assert_eq!(rooms_of(&world, [A, B, C]), [3, 3, 0], "no room has moved");
+    world.pass(ms(200));
+    let stand = names.map(|name| world.stands(name));
+    assert_eq!(stand, [Some(C), Some(C), Some(C), Some(D), Some(C), Some(D)]);
+    let moves = world.moves();
+    let without_hop = moves.iter().rposition(|(_, to)| to.is_none());
+    let from_first = moves.iter().position(|(from, _)| *from == A);
+    assert!(without_hop.is_some() && without_hop < from_first, "{moves:?}");
+    world.audit();
+}
+
+#[test]
+fn room_whose_target_died_moves_again() {
+    let names: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    let hops: &[NodeId] = &[A, B, C];
+    let rooms: Vec<(&str, &str, &[NodeId])> =
+        names.iter().map(|name| (&**name, "call", hops)).collect();
+    let mut world = placed(&[(0, 10_000), (1, 10_000), (0, 10_000)], &rooms);
+    lose(&mut world, A);
+    world.pass(ms(2));
+    let [waiting, moved, _] = rooms_of(&world, [A, B, C]);
+    assert!(waiting > 0 && moved > 0, "{waiting} {moved}");
+    world.outputs.clear();
+    lose(&mut world, B);
+    world.pass(ms(200));
+    assert!(names.iter().all(|name| world.stands(name) == Some(C)));
+    let to_c = |from| world.moves().iter().filter(|step| **step == (from, Some(C))).count();
+    assert_eq!((to_c(A), to_c(B)), (waiting as usize, moved as usize));
+    assert!(world.moves().iter().all(|(_, to)| *to != Some(B)));
+    world.audit();
 }
 
 #[test]
@@ -124,7 +231,7 @@ fn room_avoids_node_that_died_second() {
     let last = world.room("last");
     assert!(world.gateway.tables.rooms[&last].heads_for(world.hop(A)));
     world.kill(A);
-    assert!(world.gateway.tables.rooms.failover().unwrap().rooms.contains(&last));
+    assert_eq!(world.gateway.tables.rooms.dead_hops(&last), [world.hop(A)]);
     world.kill(B);
     assert!(world.moves().iter().all(|(_, to)| *to != Some(B)));
     assert_eq!(world.stands("last"), Some(C));
@@ -214,7 +321,7 @@ fn room_recovers_before_other_changes() {
         settings.limits.offer_budget = ms(10_000);
         let hooks = [Hook::Admission, Hook::Routing];
         let mut world = World::with_policy(settings, &hooks, place(&[A, B, C]));
-        for number in 0..200 {
+        for number in 0..600 {
             world.open(&number.to_string());
         }
         let due = if what == "its time to be looked at" { 100 } else { 0 };
@@ -230,17 +337,13 @@ fn room_recovers_before_other_changes() {
         world.kill(A);
         let last = world.room("last");
         let waits = |world: &World| {
-            world
-                .gateway
-                .tables
-                .rooms
-                .failover()
-                .is_some_and(|failover| failover.rooms.contains(&last))
+            let rooms = &world.gateway.tables.rooms;
+            rooms.contains_key(&last) && !rooms.dead_hops(&last).is_empty()
         };
         assert!(waits(&world), "{what}");
         after(&mut world);
         assert!(!waits(&world), "{what}");
-        assert!(world.gateway.tables.rooms.failover().is_some(), "{what}");
+        assert!(world.gateway.fails_over(), "{what}");
         let told = |e: &CoreEvent| matches!(e, CoreEvent::Moved { room, from, .. } if *room == last && from.node == A);
         world.settle();
         assert!(world.events().any(told), "{what}");

@@ -203,9 +203,10 @@ fn death_of_a_zone_leaves_no_room_without_a_hop() {
             world.gateway.node_table().in_domain(dead).map(|node| node.id).collect();
         lose(&mut world, &lost);
         let rooms: Vec<_> = world.gateway.tables.rooms.values().map(|room| room.id).collect();
-        for room in rooms {
-            assert!(world.gateway.stands_at(room).is_some(), "seed {seed}");
-        }
+        let stand = |world: &World| rooms.iter().all(|id| world.gateway.stands_at(*id).is_some());
+        assert!(stand(&world), "seed {seed}: packets");
+        world.pass(ms(20));
+        assert!(stand(&world) && !world.gateway.fails_over(), "seed {seed}: rooms");
         let stranded = world.moves().iter().filter(|(_, to)| to.is_none()).count();
         assert_eq!(stranded, 0, "seed {seed}");
     }

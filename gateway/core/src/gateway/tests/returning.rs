@@ -201,7 +201,7 @@ fn ejected_node_stays_down_until_allowed() {
         Err(Impossible::NotDown)
     );
     world.gateway.change_nodes(world.now, |nodes| nodes.handle_eject(A, world.now)).unwrap();
-    world.settle();
+    world.pass(ms(0));
     assert_ne!(world.stands("r"), Some(A));
     let is_told = |e: &CoreEvent| {
         matches!(e, CoreEvent::Moved { cause: MoveCause::Ejected, by: Decider::Operator, .. })

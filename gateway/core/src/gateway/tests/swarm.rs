@@ -359,7 +359,7 @@ impl Swarm {
                 // The next input may well come during a failover.
                 for _ in 0..rng.u64(0..40) {
                     world.pass(ms(1));
-                    if world.gateway.tables.rooms.failover().is_some() && rng.u8(0..4) > 0 {
+                    if world.gateway.fails_over() && rng.u8(0..4) > 0 {
                         break;
                     }
                 }
@@ -452,8 +452,7 @@ impl Swarm {
     fn check(&mut self) {
         let gateway = &self.world.gateway;
         let seen = &mut self.seen;
-        let failover = gateway.tables.rooms.failover();
-        seen.failover |= failover.is_some();
+        seen.failover |= gateway.fails_over();
         match gateway
             .tables
             .capacity
@@ -461,7 +460,7 @@ impl Swarm {
             .audit(gateway.tables.rooms.values().map(|room| room.holding))
         {
             // While a failover is under way, standbys carry what they kept free for one death, and still keep for others.
-            Err(wrong) if failover.is_some() && wrong.contains("over its capacity") => {}
+            Err(wrong) if gateway.fails_over() && wrong.contains("over its capacity") => {}
             right => right.unwrap(),
         }
         seen.stands.retain(|id, _| gateway.tables.rooms.contains_key(id));
@@ -483,15 +482,13 @@ impl Swarm {
             assert!(!room.sessions.is_empty());
             assert!(room.sessions.iter().all(|id| gateway.tables.sessions[id].room == room.id));
             let route = room.route();
-            let dead = failover
-                .filter(|failover| failover.rooms.contains(&room.id))
-                .map(|failover| failover.dead);
+            let dead = gateway.tables.rooms.dead_hops(&room.id);
             let hops: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
             let pending = room.pending.as_ref().map(|pending| pending.hops.clone());
             for hops in [Some(&hops), pending.as_ref()].into_iter().flatten() {
                 let nodes: BTreeSet<NodeId> = hops.iter().map(|hop| hop.node).collect();
                 assert!(nodes.len() == hops.len() && hops.len() <= HOPS_MAX, "{hops:?}");
-                let up = |hop: &Hop| Some(*hop) == dead || gateway.tables.nodes.is_up(*hop);
+                let up = |hop: &Hop| dead.contains(hop) || gateway.tables.nodes.is_up(*hop);
                 assert!(hops.iter().all(up), "a dead hop on {hops:?}");
             }
             let allowed = Placement(&gateway.tables);
@@ -517,15 +514,15 @@ impl Swarm {
             }
             let now = route.first_usable(gateway.tables.nodes.board());
             let lost = now.is_none() && room.is_placed();
-            assert!(lost == room.stranded.is_some() || dead.is_some());
+            assert!(lost == room.stranded.is_some() || !dead.is_empty());
             if let Some((_, epoch)) = now {
                 let last = seen.epochs.insert(room.id, epoch);
                 assert!(last.is_none_or(|last| last <= epoch), "{last:?} {epoch:?}");
             }
             if room.is_placed() {
                 // The event comes when the room fails over.
-                let waits = dead.filter(|dead| room.holding.on == Some(dead.node));
-                let stands = waits.or(now.map(|(hop, _)| hop));
+                let waits = dead.iter().find(|dead| room.holding.on == Some(dead.node));
+                let stands = waits.copied().or(now.map(|(hop, _)| hop));
                 let told = seen.stands.insert(room.id, stands);
                 assert!(told.is_none_or(|told| told == stands), "{told:?}, not {stands:?}");
             }

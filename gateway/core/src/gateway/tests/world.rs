@@ -409,7 +409,7 @@ impl World {
         self.take(last);
         let record = self.gateway.record(self.now);
         self.assert_followed(&record);
-        let failing = self.gateway.tables.rooms.failover().is_some();
+        let failing = self.gateway.fails_over();
         self.restart(alone);
         let hops = self.begin_restore(&record);
         let all_listed = record.nodes.iter().all(|node| hops.map(node.hop).is_some());
