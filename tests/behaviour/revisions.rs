@@ -230,7 +230,7 @@ fn canary_continues_at_the_standby() {
     let [mut owner, mut standby] = place.routed_group(&node);
     // Either gateway takes pushes.
     let active = push(&mut standby, 0, "now=true");
-    let candidate = push(&mut owner, 1, "canary=20,40&pace=5s");
+    let candidate = push(&mut owner, 1, "canary=20,40&pace=3s");
     await_replica(&mut owner);
     let before = decided(&mut owner);
     assert_eq!((&before["active"], &before["candidate"]), (&active, &candidate));

@@ -33,8 +33,12 @@ use std::time::{Duration, Instant};
 /// The timeout of conditions; generous, because tests share the machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + TIMEOUT;
+pub(crate) fn wait_until(what: &str, done: impl FnMut() -> bool) {
+    wait_within(TIMEOUT, what, done);
+}
+
+pub(crate) fn wait_within(timeout: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + timeout;
     while !done() {
         assert!(Instant::now() < deadline, "timed out: {what}");
         std::thread::park_timeout(Duration::from_millis(2));
