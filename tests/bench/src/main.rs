@@ -222,7 +222,14 @@ impl Choice {
 
     fn places(&self) -> Result<Places, String> {
         let evenkeel = evenkeel_report::gateway(&self.evenkeel, "bench")?;
-        let folder = evenkeel_report::folder(Path::new("target/bench/run"))?;
+        let folder = Path::new("target/bench/run");
+        // Gateways continue the policies that their caches remember.
+        if let Err(error) = std::fs::remove_dir_all(folder)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(format!("cannot empty {}: {error}", folder.display()));
+        }
+        let folder = evenkeel_report::folder(folder)?;
         Ok(Places { evenkeel, folder, peers: PathBuf::from("target/bench/peers") })
     }
 }

@@ -7,7 +7,7 @@ mod ours;
 mod quilkin;
 mod rtpengine;
 
-pub(crate) use ours::{forget_compiled, offer};
+pub(crate) use ours::{forget_compiled, offer, ready};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

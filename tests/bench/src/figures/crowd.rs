@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::agents::{Agents, SECRET, node_name, zone};
 use crate::process;
-use crate::relay::Places;
+use crate::relay::{self, Places};
 use evenkeel_client::{ApiClient, ApiEndpoint};
 use evenkeel_lab::process::ChildProcess;
 use serde_json::Value;
@@ -93,6 +93,11 @@ impl Crowd {
     /// An offer was refused.
     pub(super) fn grow(&mut self, sessions: u32) -> Result<Duration, String> {
         let (first, socket) = (self.sessions, &self.socket);
+        if first == 0 {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| format!("no runtime for requests: {error}"))?;
+            runtime.block_on(relay::ready(socket))?;
+        }
         self.sessions += sessions;
         let before = Instant::now();
         std::thread::scope(|scope| {
@@ -137,7 +142,7 @@ fn configure(
         Listener::Open => "identity = [\"open\"]\nscenario = \"call\"",
     };
     let mut text = format!(
-        "[gateway]\nregion = \"east\"\npolicies = \"policies\"\ndrain_timeout = \"0s\"\n\n\
+        "[gateway]\nregion = \"east\"\npolicies = \"policies\"\ncache = \"cache\"\ndrain_timeout = \"0s\"\n\n\
          [[listen]]\nudp = \"10.77.0.1:0\"\n{way_in}\n\n[admin]\nsocket = \"admin.sock\"\n\n\
          [limits]\nworkers = 1\nsessions = 200000\n"
     );

@@ -181,7 +181,7 @@ fn open(
 }
 
 /// Waits until the gateway takes sessions: its policies may still be compiled.
-async fn ready(api: &std::path::Path) -> Result<(), String> {
+pub(crate) async fn ready(api: &std::path::Path) -> Result<(), String> {
     let (mut admin, began) = (ApiClient::new(ApiEndpoint::Unix(api.to_owned())), Instant::now());
     while !admin.is_ready().await.map_err(|error| error.to_string())? {
         if began.elapsed() > READY_WITHIN {
