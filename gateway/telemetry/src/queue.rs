@@ -17,9 +17,12 @@ const WAITING_MAX: usize = 8_192;
 /// Maximum items in a batch.
 const BATCH_MAX: usize = 512;
 
-/// Time for which a batch gathers after its first item: an export has a price whatever its size. As the specification of
-/// OpenTelemetry's SDK has it for log records by default.
+/// Maximum time for which a batch gathers after its first item, since each export costs processor time whatever its size. It is the
+/// default `scheduledDelayMillis` of log records in the OpenTelemetry SDK specification.
 const GATHER: Duration = Duration::from_secs(1);
+
+/// Checks for a full batch within [`GATHER`]. Items of a burst that came meanwhile must fit into the queue.
+const GATHER_CHECKS: u32 = 5;
 
 /// Timeout of one export.
 pub(super) const SEND_WITHIN: Duration = Duration::from_secs(5);
@@ -167,7 +170,20 @@ impl<T> ExportSender<T> {
             }
             asked = self.flushes.recv() => return self.ask(asked),
         }
-        self.batch.len() >= BATCH_MAX || self.pause(GATHER).await
+        self.gather().await
+    }
+
+    /// Waits until a batch is full, its time is over or a flush is requested. Returns false if all inputs are gone.
+    async fn gather(&mut self) -> bool {
+        for _ in 0..GATHER_CHECKS {
+            if self.batch.len() + self.items.len() >= BATCH_MAX || !self.asked.is_empty() {
+                break;
+            }
+            if !self.pause(GATHER / GATHER_CHECKS).await {
+                return false;
+            }
+        }
+        true
     }
 
     async fn pause(&mut self, pause: Duration) -> bool {

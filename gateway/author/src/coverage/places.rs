@@ -1,7 +1,7 @@
 //! A module that reports the places that it reaches: the beginnings of its functions and branches.
 //!
 //! Functions that the host calls for memory may call no import (Canonical ABI, `may_leave`). They have no places, nor has any
-//! function that they call.
+//! function that they call directly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

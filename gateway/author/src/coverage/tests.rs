@@ -49,7 +49,7 @@ fn unreached_branches_are_counted() {
 }
 
 #[test]
-fn functions_that_the_host_calls_for_memory_have_no_places() {
+fn functions_for_memory_have_no_places() {
     let exported = |name: &str| {
         let module = branching(3).bytes;
         let exports = Parser::new(0).parse_all(&module).find_map(|payload| match payload {

@@ -60,6 +60,26 @@ async fn batch_gathers_and_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn full_batch_gathers_no_longer() {
+    let (tally, _text, _keep) = tally();
+    let (queue, flush, sending) = queue(&tally);
+    let (receiver, began) = (receiver(0), tokio::time::Instant::now());
+    queue.push(0);
+    let stop = async {
+        sleep(GATHER / 10).await;
+        (1..BATCH_MAX as u32).for_each(|n| queue.push(n));
+        while receiver.asked.borrow().is_empty() {
+            sleep(GATHER / 10).await;
+        }
+        drop((queue, flush));
+    };
+    tokio::join!(sending.run(&receiver), stop);
+    let asked = receiver.asked.into_inner();
+    assert_eq!(asked[0].1.len(), BATCH_MAX);
+    assert!(asked[0].0 - began < GATHER / 2, "{:?}", asked[0].0 - began);
+}
+
+#[tokio::test(start_paused = true)]
 async fn failed_batch_is_retried_with_backoff() {
     let (tally, text, _keep) = tally();
     let (queue, flush, sending) = queue(&tally);

@@ -28,7 +28,7 @@ const TOGETHER: u32 = 2;
 
 const CALL: &str = include_str!("../../../../policies/call.toml");
 
-/// The shipped set `call`, but silent clients are not closed for an hour: neither those whose parameters the plugin chooses, nor
+/// The shipped set `call`, but silent clients are not closed for an hour: neither those with parameters from the plugin, nor
 /// others.
 fn call() -> String {
     let call = CALL.replace("\"30s\"", "\"1h\"");
