@@ -102,6 +102,7 @@ impl Reader {
                 call.wait_for(&what, DECIDED_WITHIN, |lines| promised(lines).then_some(()))
             {
                 assert!(attempts < ATTEMPTS, "{error}");
+                println!("attempt {attempts}: {error}");
                 attempts += 1;
                 drop(call);
                 call = self.start(&name, &words);

@@ -49,8 +49,8 @@ const WAY_WITHIN: Duration = Duration::from_secs(1);
 /// Timeout of the owner's answer to a push, which it compiles and tests.
 const PUSHED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Longest answer. A page of 2,000 sessions has about 2 MiB with long names.
-const ANSWER_MAX: usize = 4 << 20;
+/// Longest answer. A page of 2,000 records of the history has about 4 MiB with long names.
+const ANSWER_MAX: usize = 8 << 20;
 
 /// Requests that the owner answers at a time; others wait.
 const STREAMS_MAX: u32 = 256;

@@ -368,6 +368,10 @@ impl Control {
             let Some((request, reply)) = self.offers.next_waiting() else { return };
             self.offer(*request, Some(reply), Instant::now());
             self.drain();
+            if self.gateway.fails_over() {
+                // Each further one would move rooms before inputs are read.
+                return;
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::messages::{SessionView, Slice};
 
-/// The list that is being copied, or one that waits.
+/// A list that is being copied.
 pub(crate) enum ListCopy {
     Sessions(PartialList<SessionId, SessionView>),
     Rooms(PartialList<RoomId, RoomStanding>),

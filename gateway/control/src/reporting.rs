@@ -216,12 +216,12 @@ pub(crate) struct Reporting {
     pub(crate) costs: Costs,
     /// The warnings in force.
     pub(crate) forecasts: Vec<Forecast>,
-    /// The first one is being copied.
+    /// They are copied in turns.
     pub(crate) lists: VecDeque<ListCopy>,
 }
 
 impl Reporting {
-    /// Copies the list after those that wait. If too many do, its caller gets an error, as with a full queue.
+    /// Copies the list in turns with others. If too many do, its caller gets an error, as with a full queue.
     pub(crate) fn begin_list(&mut self, list: ListCopy) {
         if self.lists.len() < REQUESTS_MAX {
             self.lists.push_back(list);

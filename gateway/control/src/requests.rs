@@ -323,7 +323,7 @@ impl Control {
             }
         };
         if let Some(list) = list {
-            self.reporting.lists.push_front(list);
+            self.reporting.lists.push_back(list);
         }
     }
 
