@@ -33,6 +33,10 @@ pub(super) enum ProofFailure {
     Trial { call: usize, fault: PluginFault },
     #[error("in a trial on copies of the nodes, {0}")]
     Broke(Breach),
+    #[error(
+        "in a trial on copies of the nodes, it lowered and raised the bit rate of a session {times} times in {of:?}"
+    )]
+    Flaps { times: u32, of: Duration },
     #[error("call {call} of an instance that answers the same questions in turn failed ({fault})")]
     Repeated { call: usize, fault: PluginFault },
     #[error(

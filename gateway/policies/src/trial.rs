@@ -1,6 +1,7 @@
 //! A trial: a copy of the gateway with rooms and sessions of its own, for which a revision decides in virtual time. The core
 //! checks the answers and judges them, as it does those of a canary.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -36,14 +37,43 @@ const MEASURED_EVERY: u32 = 5;
 /// For this many turns all sessions are well, and for as many a third of them is impaired, in turns.
 const WELL_FOR: u32 = 30;
 
+/// Turns in which routing policies are asked about all rooms.
+const REVIEWED: [u32; 6] = [66, 82, 98, 114, 130, 146];
+
+/// Changes of direction of a session's bit rate, at most: twice as many as the changes of its measures.
+const TURNS_OF_RATE_MAX: u32 = 2 * TURNS / WELL_FOR;
+
 /// Maximum calls of a revision: a policy may ask for a review of each room at each time.
 const CALLS_MAX: usize = 2_048;
 
 /// Time during which the revision before could be restored: beyond the end of each trial.
 const KEPT_FOR: Duration = Duration::from_secs(3_600);
 
+/// The last change of a session's bit rate.
+#[derive(Default)]
+struct RateTrend {
+    /// 0: no cap.
+    cap_kbps: u32,
+    is_lowered: bool,
+    /// Changes of direction.
+    turns: u32,
+}
+
+impl RateTrend {
+    fn note(&mut self, cap_kbps: u32) {
+        let height = |cap: u32| if cap == 0 { u32::MAX } else { cap };
+        let (before, after) = (height(self.cap_kbps), height(cap_kbps));
+        if before != after && self.is_lowered != (after < before) {
+            self.is_lowered = after < before;
+            self.turns += 1;
+        }
+        self.cap_kbps = cap_kbps;
+    }
+}
+
 pub(super) struct Trial<'a> {
     gateway: Gateway,
+    policy: PolicyName,
     plugin: &'a mut BoundPlugin,
     /// Scenarios whose sessions the policy decides about.
     scenarios: Vec<Arc<str>>,
@@ -51,6 +81,7 @@ pub(super) struct Trial<'a> {
     labels: Vec<Labels>,
     media: Arc<MediaDescription>,
     sessions: Vec<SessionId>,
+    rates: BTreeMap<SessionId, RateTrend>,
     questions: RecentQuestions,
     calls: usize,
     now: Instant,
@@ -138,11 +169,13 @@ impl<'a> Trial<'a> {
         labels.push(Labels::default());
         Ok(Trial {
             gateway,
+            policy: policy.clone(),
             plugin,
             scenarios,
             labels,
             media: Arc::new(video_call()),
             sessions: Vec::new(),
+            rates: BTreeMap::new(),
             questions: RecentQuestions::default(),
             calls: 0,
             now,
@@ -152,7 +185,7 @@ impl<'a> Trial<'a> {
     /// Plays the trial to its end, and returns the last questions of each kind.
     ///
     /// # Errors
-    /// The revision failed, or more of its answers break a rule than the settings allow.
+    /// The revision failed, more of its answers break a rule than the settings allow, or it keeps changing its mind.
     pub(super) fn play(mut self) -> Result<Vec<AskedQuestion>, ProofFailure> {
         for turn in 0..TURNS {
             self.now += TURN;
@@ -161,6 +194,9 @@ impl<'a> Trial<'a> {
             }
             if turn.is_multiple_of(MEASURED_EVERY) {
                 self.measure(turn);
+            }
+            if REVIEWED.contains(&turn) {
+                self.gateway.handle_policy_changed(&self.policy, self.now);
             }
             self.settle()?;
             while self.gateway.poll_timeout().is_some_and(|next| next <= self.now) {
@@ -205,6 +241,13 @@ impl<'a> Trial<'a> {
                 }
                 GatewayEffect::Reply { result: Ok(accepted), .. } => {
                     self.sessions.push(accepted.session);
+                }
+                GatewayEffect::Plan { session, plan } => {
+                    let rate = self.rates.entry(session).or_default();
+                    rate.note(plan.cap_kbps);
+                    if rate.turns > TURNS_OF_RATE_MAX {
+                        return Err(ProofFailure::Flaps { times: rate.turns, of: TURNS * TURN });
+                    }
                 }
                 GatewayEffect::Event(CoreEvent::Breached { breach, .. }) => {
                     return Err(ProofFailure::Broke(breach));

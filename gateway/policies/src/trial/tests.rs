@@ -100,6 +100,43 @@ fn broken_rules_of_each_hook_are_found() {
 }
 
 #[test]
+fn moves_of_other_rooms_are_found() {
+    let step = [
+        word_at(SCRATCH, 1_000),
+        word_at(SCRATCH + 4, SCRATCH + 64),
+        word_at(SCRATCH + 8, 1),
+        word_at(SCRATCH + 12, 0),
+        word_at(SCRATCH + 16, 0),
+        word_at(SCRATCH + 64, 0),
+        list(0, SCRATCH, 1),
+    ];
+    let module = Module::honest(Hook::Routing).body("reroute", answer(&step));
+    let failure = played(Hook::Routing, &module).unwrap_err();
+    let ProofFailure::Broke(breach) = failure else { panic!("{failure}") };
+    assert_eq!(breach.figure, Figure::Guarded);
+}
+
+#[test]
+fn policy_that_caps_and_lifts_in_turns_is_found() {
+    let next = "(global.set $cap (i32.sub (i32.const 300) (global.get $cap)))";
+    let cap = format!("(i32.store (i32.const {}) (global.get $cap))", SCRATCH + 8);
+    let writes = [
+        next.to_owned(),
+        word_at(SCRATCH, 0),
+        word_at(SCRATCH + 4, 1),
+        cap,
+        word_at(SCRATCH + 12, 0),
+        word_at(SCRATCH + 16, 0),
+        list(0, SCRATCH, 1),
+    ];
+    let module = Module::honest(Hook::Degradation)
+        .item("(global $cap (mut i32) (i32.const 0))")
+        .body("tick", answer(&writes));
+    let failure = played(Hook::Degradation, &module).unwrap_err();
+    assert!(matches!(failure, ProofFailure::Flaps { .. }), "{failure}");
+}
+
+#[test]
 fn fault_in_a_trial_is_found() {
     let body = "(global.set $asked (i32.add (global.get $asked) (i32.const 1)))
         (if (i32.eq (global.get $asked) (i32.const 40)) (then unreachable))";
