@@ -448,8 +448,7 @@ impl<'a> LedgerView<'a> {
         deaths.max().unwrap_or(0)
     }
 
-    /// The load that one death would bring; none if the node is dead already. Reserves for a domain keep the rooms of its
-    /// dead nodes until these have moved.
+    /// The load that one death would bring; none if the node is dead. Those of its domains keep its rooms until they have moved.
     fn reserved(self, key: (NodeId, ReservedFor)) -> u64 {
         match key.1 {
             ReservedFor::Node(dead) if self.ledger.dead.contains(&dead) => 0,
