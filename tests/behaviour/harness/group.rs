@@ -83,11 +83,6 @@ impl Place {
         self.start(nodes, |_| String::new(), "", change)
     }
 
-    /// Starts both gateways with the shipped routing policy.
-    pub(crate) fn routed_group(&self, node: &Node) -> [GatewayProcess; 2] {
-        self.routed_group_before(&node.text())
-    }
-
     /// Starts both gateways before these nodes, with the shipped routing policy.
     pub(crate) fn routed_group_before(&self, nodes: &str) -> [GatewayProcess; 2] {
         self.group_with(nodes, |_, world| world.hooks = World::of(&[]).routed().hooks)
