@@ -34,7 +34,7 @@ const ROUND: Duration = Duration::from_millis(1);
 /// Limit of calls per round, for very short calls.
 const CALLS_MAX: u32 = 4_096;
 
-/// Budget of a call whose instructions are counted, which takes several times as long.
+/// Budget of a call with counted instructions, which takes several times as long.
 const COUNTING: Duration = Duration::from_secs(1);
 
 /// Instances created to measure startup.

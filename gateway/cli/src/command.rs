@@ -46,6 +46,16 @@ pub(crate) enum CommandError {
 }
 
 impl CommandError {
+    /// The exit code, the code of `--json`, and the message.
+    pub(crate) fn parts(self) -> (u8, String, String) {
+        match self {
+            CommandError::Failed(words) => (1, "failed".to_owned(), words),
+            CommandError::Wrong(words) => (2, "wrong".to_owned(), words),
+            CommandError::NoGateway(words) => (3, "no-gateway".to_owned(), words),
+            CommandError::Refused { exit, code, words } => (exit, code, words),
+        }
+    }
+
     /// The failure of a command of which exit code 1 is an answer: exit code 3.
     pub(crate) fn unanswered(self) -> CommandError {
         match self {

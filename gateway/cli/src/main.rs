@@ -27,7 +27,6 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use command::CommandError;
 use evenkeel_process::{escape, escape_lines};
 
 /// A media gateway that stays on an even keel when nodes, links and regions fail.
@@ -130,10 +129,7 @@ fn main() -> ExitCode {
     };
     let (exit, code, words) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,
-        Err(CommandError::Failed(words)) => (1, "failed".to_owned(), words),
-        Err(CommandError::Wrong(words)) => (2, "wrong".to_owned(), words),
-        Err(CommandError::NoGateway(words)) => (3, "no-gateway".to_owned(), words),
-        Err(CommandError::Refused { exit, code, words }) => (exit, code, words),
+        Err(error) => error.parts(),
     };
     let words = words.trim_end();
     match (words.is_empty(), json) {

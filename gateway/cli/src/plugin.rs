@@ -32,7 +32,7 @@ use crate::recording::Tried;
 
 use self::case::{AskArgs, RecordToCase};
 use self::dev::DevArgs;
-use self::file::{DataArgs, cases_in, folder_of, read};
+use self::file::{DataArgs, TestedArgs, read};
 use self::profile::ProfileArgs;
 use self::registry::{PublishArgs, PullArgs};
 
@@ -109,20 +109,12 @@ struct Build {
 /// are counted and shown, but are no failure.
 #[derive(Args)]
 struct TestArgs {
-    /// Plugin file, to be tested without its project; default: build the project
-    plugin: Option<PathBuf>,
-    /// Folder of the project
-    #[arg(long, value_name = "FOLDER", default_value = ".", conflicts_with = "plugin")]
-    path: PathBuf,
+    #[command(flatten)]
+    tested: TestedArgs,
     /// File with settings, JSON or TOML; default: the plugin's own
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
-    #[command(flatten)]
-    data: DataArgs,
-    /// Folder of cases; default: `tests` beside the project or plugin, if it is there
-    #[arg(long, value_name = "FOLDER")]
-    cases: Option<PathBuf>,
-    /// An older version of the plugin, whose states the plugin must read
+    /// An older version of the plugin: the plugin must read its states
     #[arg(long, value_name = "OLD.wasm")]
     from: Option<PathBuf>,
     /// Recording of `evenkeel policy record`; may be repeated
@@ -293,21 +285,21 @@ impl TestArgs {
             worlds: self.worlds,
             settings: settings.clone().unwrap_or_default(),
         };
-        let mut built = match &self.plugin {
+        let mut built = match &self.tested.plugin {
             Some(plugin) => read(plugin)?,
             None => {
-                let project = Project::at(&self.path)?;
+                let project = Project::at(&self.tested.path)?;
                 project.test(self.json)?;
                 Built::of(&project)?
             }
         };
-        built.documents = self.data.read()?;
+        built.documents = self.tested.data.read()?;
         let report = during("testing", || conformance::run(&built, &options));
         let report = report.map_err(AuthorError::from)?;
         let older = self.from.as_deref().map(read).transpose()?;
         let unread = older.map(|older| migration::check(&older, &built, &options.settings));
         let unread = unread.transpose().map_err(AuthorError::from)?.flatten();
-        let cases = self.cases()?;
+        let cases = self.tested.cases()?;
         let case_report = cases::run(&built, &cases, &options.settings)?;
         let tried = self.recording.iter().map(|path| Tried::on(path, &built, settings.clone()));
         let tried = tried.collect::<Result<Vec<Tried>, CommandError>>()?;
@@ -347,20 +339,15 @@ impl TestArgs {
         options: &conformance::ConformanceOptions,
         cases: &[Case],
     ) -> Result<CoverageReport, CommandError> {
-        let mut with_lines = match &self.plugin {
+        let mut with_lines = match &self.tested.plugin {
             Some(_) => None,
-            None => Some(Built::for_coverage(&Project::at(&self.path)?)?),
+            None => Some(Built::for_coverage(&Project::at(&self.tested.path)?)?),
         };
         if let Some(with_lines) = &mut with_lines {
             with_lines.documents = built.documents.clone();
         }
         let built = with_lines.as_ref().unwrap_or(built);
         Ok(during("testing", || cover(built, options, cases))?)
-    }
-
-    fn cases(&self) -> Result<Vec<Case>, CommandError> {
-        let beside = self.plugin.as_deref().map_or(&*self.path, folder_of);
-        cases_in(beside, self.cases.as_deref())
     }
 }
 

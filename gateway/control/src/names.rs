@@ -8,7 +8,7 @@ use evenkeel_model::{CoreSettings, Hop, Incarnation, NodeId, RegionId};
 use serde::Serialize;
 
 /// Remembered nodes per slot. A slot is not reused for 10 s after a node, so a late reader needs the previous node at
-/// most. Older nodes occur in old move records and in spans of sessions that are affected late, by number.
+/// most. Older nodes occur in old move records and in spans of sessions that a failure affects late, by number.
 const KNOWN_MAX: usize = 4;
 
 /// Name of a node with its place.

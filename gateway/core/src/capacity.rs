@@ -241,7 +241,7 @@ pub(crate) struct CapacityLedger {
     beside: Vec<SmallSet<NodeId>>,
     /// By standby.
     reserved: BTreeMap<(NodeId, ReservedFor), u64>,
-    /// Dead nodes whose rooms have not all moved. The packets of these rooms take the second hops.
+    /// Dead nodes until all their rooms have moved. The packets of these rooms take the second hops.
     pub(crate) dead: BTreeSet<NodeId>,
 }
 
@@ -448,7 +448,7 @@ impl<'a> LedgerView<'a> {
         deaths.max().unwrap_or(0)
     }
 
-    /// The load that one death would bring; none if the node is dead. Those of its domains keep its rooms until they have moved.
+    /// The load that one death would bring; none if the node is dead. A domain keeps its dead node's rooms until they have moved.
     fn reserved(self, key: (NodeId, ReservedFor)) -> u64 {
         match key.1 {
             ReservedFor::Node(dead) if self.ledger.dead.contains(&dead) => 0,

@@ -85,7 +85,7 @@ impl Engine {
         Engine::of(config, EngineUse { budgets, ..EngineUse::default() })
     }
 
-    /// An engine for tools of authors, whose machines compile meanwhile: a question that exceeds its budget on the wall
+    /// An engine for tools of authors. Their machines compile meanwhile: a question that exceeds its budget on the wall
     /// clock is stopped once it has used as much processor time. Panics as [`Engine::new`] does.
     pub fn patient(budgets: CallBudgets) -> Engine {
         Engine::of(config, EngineUse { budgets, is_patient: true, ..EngineUse::default() })

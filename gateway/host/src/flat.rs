@@ -202,7 +202,7 @@ fn lookup(
     let document = std::str::from_utf8(document)?.to_owned();
     let size = (path_count as usize).saturating_mul(TEXT_BYTES as usize);
     reader.bytes_at(path_at, size)?;
-    // The list lies within the memory, whose addresses have 32 bits.
+    // The list lies within the memory; its addresses have 32 bits.
     let parts = (0..path_count).map(|part| reader.text(path_at + part * TEXT_BYTES, 0));
     let path = parts.collect::<wasmtime::Result<_>>()?;
     let found = data::Host::lookup(inside, document, path)?;

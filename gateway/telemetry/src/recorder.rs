@@ -180,7 +180,7 @@ impl EventRecorder {
                     concluded: at.now,
                     took: *took,
                     notes: notes.clone(),
-                    native: native.clone(),
+                    native: native.iter().map(|node| self.names.of_node(*node).node).collect(),
                 };
                 self.decided(&decision);
                 if let Some(spans) = &mut self.spans {

@@ -15,7 +15,7 @@ use evenkeel_model::{
 
 use super::*;
 
-/// A session in a hitless room, whose second node is full.
+/// A session in a hitless room; the second node is full.
 fn explanation(id: SessionId) -> Explanation {
     let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
     let now = Instant::now();

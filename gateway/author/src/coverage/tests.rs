@@ -1,4 +1,4 @@
-//! Plugins in WebAssembly text, whose branches are known.
+//! Plugins in WebAssembly text; the tests know their branches.
 
 use evenkeel_guests::module::Module;
 use evenkeel_model::Hook;

@@ -15,7 +15,7 @@ use evenkeel_model::Hook;
 use serde_json::Value;
 use tempfile::tempdir;
 
-/// Whether the compiler is installed; a line tells that the test is skipped.
+/// Returns true if the compiler is installed; otherwise prints that the test is skipped.
 fn has_clang(test: &str) -> bool {
     let runs = |program: &str| {
         let output = Command::new(program).arg("--version").output();

@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::sources::Sources;
-use super::file::{DataArgs, cases_in, folder_of, read};
+use super::file::{TestedArgs, folder_of, read};
 use crate::command::{
     ApiArgs, CommandError, number, rows, runtime, say, say_lines, settings_of, text,
 };
@@ -38,19 +38,11 @@ const EXAMPLES_INTERVAL: Duration = Duration::from_secs(10);
 /// counted answers; and objects with `differences`.
 #[derive(Args)]
 pub(super) struct DevArgs {
-    /// Plugin file that another tool builds, to be watched without a project
-    plugin: Option<PathBuf>,
-    /// Folder of the project
-    #[arg(long, value_name = "FOLDER", default_value = ".", conflicts_with = "plugin")]
-    path: PathBuf,
+    #[command(flatten)]
+    tested: TestedArgs,
     /// File with settings, JSON or TOML; default: the plugin's own, and the active ones at the gateway
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
-    #[command(flatten)]
-    data: DataArgs,
-    /// Folder of cases; default: `tests` beside the project or plugin, if it is there
-    #[arg(long, value_name = "FOLDER")]
-    cases: Option<PathBuf>,
     /// Number of random inputs for each build
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     worlds: u32,
@@ -108,27 +100,21 @@ impl DevArgs {
     }
 
     fn sources(&self) -> Result<Sources, CommandError> {
-        let beside = [&self.settings, &self.cases].into_iter().flatten().cloned();
-        let sources = match &self.plugin {
+        let beside = [&self.settings, &self.tested.cases].into_iter().flatten().cloned();
+        let sources = match &self.tested.plugin {
             Some(plugin) => vec![plugin.clone(), folder_of(plugin).join("tests")],
-            None => vec![Project::at(&self.path)?.folder],
+            None => vec![Project::at(&self.tested.path)?.folder],
         };
-        Ok(Sources::new(sources.into_iter().chain(beside).chain(self.data.files().cloned())))
+        Ok(Sources::new(sources.into_iter().chain(beside).chain(self.tested.data.files().cloned())))
     }
 
     /// Errors are shown, and the command goes on.
     fn report(&self, outcome: Result<(), CommandError>) {
-        let Err(
-            CommandError::Failed(words)
-            | CommandError::Wrong(words)
-            | CommandError::NoGateway(words),
-        ) = outcome
-        else {
-            return;
-        };
+        let Err(error) = outcome else { return };
+        let (_, code, words) = error.parts();
         match (words.is_empty(), self.json) {
             (true, _) => {}
-            (false, true) => say(&json!({"error": {"code": "failed", "message": words}})),
+            (false, true) => say(&json!({"error": {"code": code, "message": words}})),
             (false, false) => eprintln!("evenkeel: {}", evenkeel_process::escape_lines(&words)),
         }
     }
@@ -138,10 +124,10 @@ impl DevArgs {
     }
 
     fn built(&self) -> Result<(Built, PathBuf), CommandError> {
-        if let Some(plugin) = &self.plugin {
+        if let Some(plugin) = &self.tested.plugin {
             return Ok((read(plugin)?, plugin.clone()));
         }
-        let project = Project::at(&self.path)?;
+        let project = Project::at(&self.tested.path)?;
         project.test(true)?;
         let built = Built::of(&project)?;
         let path = built.write(&project.folder)?;
@@ -151,14 +137,13 @@ impl DevArgs {
     /// Builds and tests the plugin, and shows the outcome.
     fn tested(&self) -> Result<Built, CommandError> {
         let (mut built, path) = self.built()?;
-        built.documents = self.data.read()?;
+        built.documents = self.tested.data.read()?;
         let settings = self.settings()?.unwrap_or_default();
         let options =
             conformance::ConformanceOptions { seed: self.seed, worlds: self.worlds, settings };
         let report = during("testing", || conformance::run(&built, &options));
         let report = report.map_err(AuthorError::from)?;
-        let beside = self.plugin.as_deref().map_or(&*self.path, folder_of);
-        let cases = cases_in(beside, self.cases.as_deref())?;
+        let cases = self.tested.cases()?;
         let case_report = cases::run(&built, &cases, &options.settings)?;
         let is_passed = report.is_passed() && case_report.is_passed();
         if self.json {

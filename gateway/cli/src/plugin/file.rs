@@ -34,6 +34,28 @@ impl DataArgs {
     }
 }
 
+/// A plugin, and all that its tests read.
+#[derive(Args)]
+pub(super) struct TestedArgs {
+    /// Plugin file, to be tested without its project; default: build the project
+    pub(super) plugin: Option<PathBuf>,
+    /// Folder of the project
+    #[arg(long, value_name = "FOLDER", default_value = ".", conflicts_with = "plugin")]
+    pub(super) path: PathBuf,
+    #[command(flatten)]
+    pub(super) data: DataArgs,
+    /// Folder of cases; default: `tests` beside the project or plugin, if it is there
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) cases: Option<PathBuf>,
+}
+
+impl TestedArgs {
+    pub(super) fn cases(&self) -> Result<Vec<Case>, CommandError> {
+        let beside = self.plugin.as_deref().map_or(&*self.path, folder_of);
+        cases_in(beside, self.cases.as_deref())
+    }
+}
+
 /// The cases in the folder that is named, else in `tests` of this folder, if it is there.
 pub(super) fn cases_in(beside: &Path, named: Option<&Path>) -> Result<Vec<Case>, CommandError> {
     if let Some(folder) = named.filter(|folder| !folder.is_dir()) {

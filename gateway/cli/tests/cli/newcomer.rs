@@ -1,4 +1,4 @@
-//! A newcomer's first policy, from an empty folder to a canary at a demo, in each language whose compiler is installed.
+//! A newcomer's first policy, from an empty folder to a canary at a demo, in each language with an installed compiler.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -71,7 +71,7 @@ impl Routes<'_> {
         holders.into_iter().map(|(_, Reverse(id))| id).collect()
     }
 
-    /// Gates second hops of other nodes' rooms whose reserves the new load has used, until those rooms have others. A node
+    /// Gates second hops of other nodes' rooms as far as the new load has used their reserves, until those rooms have others. A node
     /// to which rooms fail over is checked once all have arrived.
     pub(crate) fn gate_unfit_reserves(&mut self, node: NodeId) {
         let failover = self.0.rooms.failover.as_ref();

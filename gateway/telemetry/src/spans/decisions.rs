@@ -1,10 +1,11 @@
 //! Spans of policies' decisions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_model::{
-    CoreEvent, Decider, DecisionNote, DecisionOutcome, Hook, NodeId, OfferRefusal, SessionId,
+    CoreEvent, Decider, DecisionNote, DecisionOutcome, Hook, OfferRefusal, SessionId,
 };
 use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt};
 use opentelemetry::{Array, Context, KeyValue, Value};
@@ -43,6 +44,18 @@ pub(super) fn split_admissions(
     decisions: Vec<DecisionSpan>,
 ) -> (Vec<DecisionSpan>, Vec<DecisionSpan>) {
     decisions.into_iter().partition(|decision| decision.policy.hook == Hook::Admission)
+}
+
+/// The decision of the native default, which moves no placed room and changes no session's quality.
+fn native_decision(hook: Hook, is_placement: bool, nodes: &[Arc<str>]) -> String {
+    let word = match hook {
+        Hook::Scenario => "configured",
+        Hook::Admission => "accept",
+        Hook::Routing if is_placement && nodes.is_empty() => "none",
+        Hook::Routing if is_placement => return nodes.join(" "),
+        Hook::Routing | Hook::Degradation => "keep",
+    };
+    word.to_owned()
 }
 
 impl SpanWriter {
@@ -166,21 +179,6 @@ impl SpanWriter {
         context.span().end_with_timestamp(end);
     }
 
-    /// The decision of the native default, which moves no placed room and changes no session's quality.
-    fn native(&self, hook: Hook, is_placement: bool, nodes: &[NodeId]) -> String {
-        let word = match hook {
-            Hook::Scenario => "configured",
-            Hook::Admission => "accept",
-            Hook::Routing if is_placement && nodes.is_empty() => "none",
-            Hook::Routing if is_placement => {
-                let names = nodes.iter().map(|node| self.names.of_node(*node).node.to_string());
-                return names.collect::<Vec<_>>().join(" ");
-            }
-            Hook::Routing | Hook::Degradation => "keep",
-        };
-        word.to_owned()
-    }
-
     pub(super) fn decide(&self, parent: &Context, decision: DecisionSpan, at: Moment) {
         self.decide_many(parent, decision, TouchedSessions::default(), at);
     }
@@ -236,7 +234,7 @@ impl SpanWriter {
         };
         attributes.push(is(Attribute::Outcome, word));
         if outcome != DecisionOutcome::Stale {
-            let native = self.native(policy.hook, room.is_some(), &native);
+            let native = native_decision(policy.hook, room.is_some(), &native);
             attributes.push(is(Attribute::Native, native));
         }
         attributes.extend(session.map(|id| is(Attribute::Session, self.id_of(id))));

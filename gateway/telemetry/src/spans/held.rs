@@ -5,7 +5,8 @@ use std::fmt;
 
 use evenkeel_model::SessionId;
 
-/// Maximum held spans: of the openings of about 6,500 sessions, about 20 MiB. Of more, those of the oldest session are dropped.
+/// Maximum held spans: of the openings of about 6,500 sessions, about 20 MiB; notes of
+/// decisions come on top. Of more, those of the oldest session are dropped.
 const HELD_MAX: usize = 32_768;
 
 /// Writers of spans, by session.

@@ -101,8 +101,8 @@ pub(crate) struct DecisionSpan {
     pub(crate) concluded: Instant,
     pub(crate) took: Duration,
     pub(crate) notes: Vec<DecisionNote>,
-    /// The nodes of the native default for a placement.
-    pub(crate) native: Vec<NodeId>,
+    /// Names of the native default's nodes for a placement.
+    pub(crate) native: Vec<Arc<str>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -1,4 +1,4 @@
-//! Files whose change begins a new build.
+//! Watched files: a change begins a new build.
 
 use std::collections::BTreeMap;
 use std::fs;
