@@ -20,6 +20,7 @@ enum Storage {
 }
 
 impl From<&[u8]> for StateBytes {
+    #[inline]
     fn from(from: &[u8]) -> StateBytes {
         let mut bytes = [0; IN_PLACE_MAX];
         match bytes.get_mut(..from.len()) {
@@ -65,6 +66,7 @@ impl FromIterator<u8> for StateBytes {
 impl Deref for StateBytes {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Storage::InPlace { length, bytes } => &bytes[..usize::from(*length)],
