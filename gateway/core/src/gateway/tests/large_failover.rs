@@ -1,8 +1,10 @@
 //! Rooms of a dead node that go on in turns, and what happens meanwhile.
 
+use std::time::Duration;
+
 use evenkeel_model::{
-    CoreEvent, Health, Hook, HookAnswer, HopGrant, NodeId, PolicyName, PolicyQuestion, RoomId,
-    RoutingMove,
+    ClientIdentity, CoreEvent, Health, Hook, HookAnswer, HopGrant, IngressProtocol, NodeId,
+    PolicyName, PolicyQuestion, RoomId, RoutingMove, StreamKind,
 };
 
 use super::super::{GatewayEffect, NotOpened};
@@ -183,6 +185,29 @@ fn second_death_takes_no_capacity_of_the_first() {
     let from_first = moves.iter().position(|(from, _)| *from == A);
     assert!(without_hop.is_some() && without_hop < from_first, "{moves:?}");
     world.audit();
+}
+
+/// No node had capacity for the first stranded room; the search is repeated every 50 ms.
+#[test]
+fn stranded_rooms_share_a_search_within_5_ms() {
+    let names = ["s0", "s1", "s2"];
+    let mut world = placed(&[(0, VOICE), (0, 3), (1, 3)], &[("large", "call", &[A])]);
+    world.answer_with(place(&[B]));
+    for (port, name) in (1..).zip(names) {
+        let address = ([127, 0, 0, 1], port).into();
+        let ingress = IngressProtocol::Udp(ClientIdentity::Declared { address, rtcp: None });
+        world.offer_with(name, "call", &[(StreamKind::Audio, 111, Some(1))], ingress);
+    }
+    lose(&mut world, A);
+    world.pass(ms(20));
+    assert!(names.iter().all(|name| world.route(name) == [(B, HopGrant::Admitted)]));
+    lose(&mut world, B);
+    let moment = Duration::from_micros(1);
+    world.pass(ms(5) - moment);
+    assert_eq!(names.map(|name| world.stands(name)), [None; 3], "all three wait for it");
+    world.pass(moment);
+    assert_eq!(names.map(|name| world.stands(name)), [Some(C); 3]);
+    assert_eq!(world.stands("large"), None);
 }
 
 #[test]
