@@ -1,5 +1,6 @@
 //! Policies as commands show and replace them; the test plays the gateway.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -164,19 +165,8 @@ fn policy_status_shows_last_and_current_fault() {
     }
 }
 
-#[test]
-fn developed_plugin_is_compared_in_shadow_and_withdrawn() {
-    let rollout = |outcome: &str| json!({"outcome": outcome, "policy": "call/routing", "revision": "5f0c5f0c5f0c", "stage": "shadow"});
-    let shadow = json!({"same": 7, "different": 0, "faulted": 0});
-    let running = json!({"revision": "5f0c5f0c5f0c", "stage": "shadow", "shadow": shadow});
-    let api = Api::start(vec![
-        ("PUT /v1/policies/call/routing?shadow=true ", rollout("started")),
-        (
-            "GET /v1/policies ",
-            json!({"policies": [{"policy": "call/routing", "rollout": running}]}),
-        ),
-        ("POST /v1/policies/call/routing:abort ", rollout("aborted")),
-    ]);
+/// Develops a shipped plugin in shadow of `call/routing`. Returns the command and the plugin's file.
+fn develop(api: &Api) -> (ChildProcess, PathBuf) {
     let plugin = api.folder.path().join("mine.wasm");
     let shipped = evenkeel_host::shipped().iter().find(|plugin| plugin.name == "route-nearest");
     std::fs::write(&plugin, shipped.unwrap().bytes).unwrap();
@@ -193,7 +183,23 @@ fn developed_plugin_is_compared_in_shadow_and_withdrawn() {
     ]);
     command.arg(&plugin).arg("--api").arg(&api.socket);
     let dev = ChildProcess::start("dev", &mut command, api.folder.path()).unwrap();
-    let mut dev = dev.with_grace(WITHIN);
+    (dev.with_grace(WITHIN), plugin)
+}
+
+#[test]
+fn developed_plugin_is_compared_in_shadow_and_withdrawn() {
+    let rollout = |outcome: &str| json!({"outcome": outcome, "policy": "call/routing", "revision": "5f0c5f0c5f0c", "stage": "shadow"});
+    let shadow = json!({"same": 7, "different": 0, "faulted": 0});
+    let running = json!({"revision": "5f0c5f0c5f0c", "stage": "shadow", "shadow": shadow});
+    let api = Api::start(vec![
+        ("PUT /v1/policies/call/routing?shadow=true ", rollout("started")),
+        (
+            "GET /v1/policies ",
+            json!({"policies": [{"policy": "call/routing", "rollout": running}]}),
+        ),
+        ("POST /v1/policies/call/routing:abort ", rollout("aborted")),
+    ]);
+    let (mut dev, plugin) = develop(&api);
     let built = dev.json_line(WITHIN).unwrap();
     assert_eq!((&built["passed"], &built["plugin"]), (&json!(true), &json!(plugin)));
     assert_eq!(dev.json_line(WITHIN).unwrap(), rollout("started"));
@@ -205,4 +211,22 @@ fn developed_plugin_is_compared_in_shadow_and_withdrawn() {
     drop(dev);
     let last = api.asked.try_iter().last().unwrap();
     assert!(last.starts_with("POST /v1/policies/call/routing:abort "), "{last}");
+}
+
+#[test]
+fn refusal_of_the_api_is_shown_during_development() {
+    let started = json!({"outcome": "started", "revision": "5f0c5f0c5f0c", "stage": "shadow"});
+    let reason = "no gateway of the group owns its addresses at present";
+    let api = Api::start(vec![
+        ("PUT /v1/policies/call/routing?shadow=true ", started.clone()),
+        ("GET /v1/policies ", json!({"error": {"code": "standby", "message": reason}})),
+    ]);
+    let (mut dev, plugin) = develop(&api);
+    assert_eq!(dev.json_line(WITHIN).unwrap()["passed"], true);
+    assert_eq!(dev.json_line(WITHIN).unwrap(), started);
+    let refused = dev.json_line(WITHIN).unwrap();
+    assert_eq!(refused["error"]["code"], "standby");
+    assert!(refused["error"]["message"].as_str().unwrap().ends_with(reason), "{refused}");
+    std::fs::write(&plugin, "Dear author,").unwrap();
+    assert_eq!(dev.json_line(WITHIN).unwrap()["error"]["code"], "failed", "it goes on");
 }
