@@ -421,3 +421,6 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
