@@ -259,6 +259,11 @@ pub(super) fn no_owner() -> ApiError {
     ApiError::new(ApiErrorCode::Standby, message).retry_after(RETRY_AFTER)
 }
 
+/// Other versions recognise an unknown path by the message.
+pub(super) fn unknown_path() -> ApiError {
+    ApiError::new(ApiErrorCode::NotFound, "unknown path")
+}
+
 /// The request is one that the owner alone answers.
 pub(super) fn not_relayed(owner: &str) -> ApiError {
     let message = format!("ask `{owner}`, which owns the addresses of the group");

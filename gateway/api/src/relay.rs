@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::{Authority, Scheme};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header, response};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::error::{ApiError, ApiErrorCode, RETRY_AFTER, no_owner};
+use super::error::{ApiError, ApiErrorCode, RETRY_AFTER, no_owner, unknown_path};
 use super::request::{BODY_MAX, BodyBudget, PUSH_BYTES_MAX};
 
 /// Timeout of control's answer. Drivers have 2 s of it to open a session.
@@ -218,13 +218,7 @@ impl PeerRelay {
         let (head, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_MAX).collect().await;
         let body = body.map_err(|error| unanswered(owner, &error))?.to_bytes();
-        if head.status == StatusCode::SERVICE_UNAVAILABLE {
-            require_executed(owner, &head.headers, &body)?;
-        }
-        let mut response = Response::new(Body::from(body));
-        (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
-        response.extensions_mut().insert(OwnerAnswer);
-        Ok(response)
+        answer_of(owner, parts, head, body)
     }
 
     /// The connection to the peer, opened if there is none.
@@ -276,6 +270,35 @@ fn relayed(parts: &Parts, body: &Bytes) -> hyper::Request<Full<Bytes>> {
         }
     }
     request
+}
+
+/// The answer to the client. This version has the path, so an owner without it runs another version.
+fn answer_of(
+    owner: &str,
+    request: &Parts,
+    head: response::Parts,
+    body: Bytes,
+) -> Result<Response, RelayError> {
+    match head.status {
+        StatusCode::SERVICE_UNAVAILABLE => require_executed(owner, &head.headers, &body)?,
+        StatusCode::NOT_FOUND if is_unknown_path(&body) => {
+            let (method, path) = (&request.method, request.uri.path());
+            let message = format!(
+                "{owner}, the owner, runs another version, which does not answer {method} {path} to its standby; ask it directly, or upgrade it"
+            );
+            return Ok(ApiError::new(ApiErrorCode::Unavailable, message).into_response());
+        }
+        _ => {}
+    }
+    let mut response = Response::new(Body::from(body));
+    (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
+    response.extensions_mut().insert(OwnerAnswer);
+    Ok(response)
+}
+
+fn is_unknown_path(body: &[u8]) -> bool {
+    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+    answer["error"]["message"] == unknown_path().message
 }
 
 /// Fails if the gateway is not the owner any more, or if another process has replaced it.

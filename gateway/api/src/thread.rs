@@ -29,7 +29,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::change_log::ChangeLog;
 use super::context::{ApiContext, BODIES_MAX, MetricsText, UPLOADS_MAX};
-use super::error::{ApiError, ApiErrorCode};
+use super::error::{ApiError, ApiErrorCode, unknown_path};
 use super::event_feed::EventFeed;
 use super::events::NoticeWriter;
 use super::listener::{self, Entrance, Gate, Gated, SocketFile, TcpPlace};
@@ -397,7 +397,7 @@ fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
 /// The part of the API for the group's other gateway.
 fn router_of_peer(shared: Arc<ApiContext>) -> Router {
     of_owner(&shared)
-        .fallback(async || ApiError::new(ApiErrorCode::NotFound, "unknown path"))
+        .fallback(async || unknown_path())
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), changes::pass))
         .layer(Extension(Relayed))
         .with_state(shared)
@@ -426,7 +426,7 @@ fn router(shared: Arc<ApiContext>) -> Router {
         .route("/v1/events", get(gateway::follow))
         .route("/livez", get(async || "alive\n"))
         .route("/metrics", get(gateway::metrics))
-        .fallback(async || ApiError::new(ApiErrorCode::NotFound, "unknown path"))
+        .fallback(async || unknown_path())
         .method_not_allowed_fallback(async || {
             ApiError::new(ApiErrorCode::MethodNotAllowed, "method not allowed at this path")
         })

@@ -44,3 +44,25 @@ fn declined_request_was_not_executed() {
     assert!(is_executed("1", r#"{"error": {"code": "unavailable"}}"#));
     assert!(is_executed("1", "no JSON"));
 }
+
+/// In earlier versions each gateway answered `/v1/changes` itself, and had no such path for its peer.
+#[tokio::test]
+async fn owner_of_another_version_is_named() {
+    let answer = async |body: &'static str| {
+        let head = hyper::Response::builder().status(404).body(()).unwrap().into_parts().0;
+        let request = parts("GET", "/v1/changes?since=24h", "");
+        let answer = answer_of("edge-1", &request, head, Bytes::from_static(body.as_bytes()));
+        let (head, body) = answer.ok().unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (head.status.as_u16(), serde_json::from_slice::<Value>(&body).unwrap()["error"].take())
+    };
+    let unknown = r#"{"error": {"code": "not-found", "message": "unknown path"}}"#;
+    let (status, error) = answer(unknown).await;
+    assert_eq!((status, &error["code"]), (503, &"unavailable".into()));
+    let message = error["message"].as_str().unwrap();
+    assert!(message.starts_with("edge-1, the owner, runs another version"), "{message}");
+    assert!(message.contains("GET /v1/changes to its standby"), "{message}");
+    let gone = r#"{"error": {"code": "not-found", "message": "there is no session `s1`"}}"#;
+    let (status, error) = answer(gone).await;
+    assert_eq!((status, &error["message"]), (404, &"there is no session `s1`".into()));
+}
