@@ -93,7 +93,9 @@ impl ClientBreakers {
         ClientBreakers { settings, labels, window: 1, voice_only: BTreeMap::new() }
     }
 
-    /// Counts a session once per window. `is_impaired`: it loses packets on its own uplink or downlink.
+    /// Counts a session once per window. `is_impaired`: it loses packets on its own uplink or downlink. The downlink is measured by
+    /// receiver reports (RFC 3550, 6.4): without them a session is judged by its uplink, and one that sends no media either is
+    /// not passed to this function.
     pub fn judge(
         &mut self,
         labels: &Labels,

@@ -58,13 +58,15 @@ impl DomainBreakers {
         }
     }
 
-    /// Counts a session's measures for the zone where its room is placed. Media is bad if a user would notice.
+    /// Counts a session's measures for the zone where its room is placed. Media is bad if a user would notice. A session without a
+    /// measured loss to the client and without an R-factor, such as of video without receiver reports, is not counted.
     pub fn judge(&mut self, zone: ZoneId, judged: &mut JudgedWindow, measures: &Measures) {
         let Breakers { loss_ppm, r_factor_centi, .. } = self.settings;
-        let below = |metric, limit| measures.measured(metric).is_some_and(|it| it < limit);
-        let reaches = |metric, limit| measures.measured(metric).is_some_and(|it| it >= limit);
-        let bad = reaches(Metric::LossDown, loss_ppm) || below(Metric::RFactor, r_factor_centi);
-        self.evidence.entry(zone).or_default().add(judged.count(self.window, bad));
+        let is_lossy = measures.measured(Metric::LossDown).map(|it| it >= loss_ppm);
+        let is_poor = measures.measured(Metric::RFactor).map(|it| it < r_factor_centi);
+        if let Some(bad) = is_lossy.max(is_poor) {
+            self.evidence.entry(zone).or_default().add(judged.count(self.window, bad));
+        }
     }
 
     /// Counts a successful or failed opening in the zone.

@@ -59,14 +59,17 @@ impl Diagnosis {
         self.paths.get(&id)?.impairment.map(|standing| standing.impairment)
     }
 
-    /// The session loses packets on its own uplink or downlink. Jitter and delay alone are no reason to limit its group.
-    pub(crate) fn loses_by_client(&self, id: SessionId) -> bool {
+    /// The session loses packets on its own uplink or downlink; `None` if neither is measured. Jitter and delay alone are no
+    /// reason to limit its group.
+    pub(crate) fn loses_by_client(&self, id: SessionId) -> Option<bool> {
         let by_client = |it: Impairment| {
             it.at == id
                 && it.sign == ImpairmentSign::Loss
                 && matches!(it.segment, PathSegment::Uplink | PathSegment::Downlink)
         };
-        self.impairment(id).is_some_and(by_client)
+        let path = self.paths.get(&id)?;
+        let loses = path.impairment.is_some_and(|standing| by_client(standing.impairment));
+        (loses || path.measures_client()).then_some(loses)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -414,11 +414,13 @@ impl Gateway {
     pub fn handle_flow(&mut self, id: SessionId, flow: &FlowCounts, now: Instant) {
         let Some(flow) = self.quality.handle_flow(id, flow, &mut self.tables, now) else { return };
         self.diagnosis.handle_flow(id, &flow, &mut self.tables, now);
-        let is_impaired = self.diagnosis.loses_by_client(id);
+        let loses_by_client = self.diagnosis.loses_by_client(id);
         let CoreTables { settings, sessions, slos, capacity, .. } = &mut self.tables;
         if let Some(session) = sessions.unrecorded_mut(&id) {
             let (labels, judged) = (&session.request.labels, &mut session.client_judged);
-            capacity.client_breakers.judge(labels, judged, is_impaired, now);
+            if let Some(is_impaired) = loses_by_client {
+                capacity.client_breakers.judge(labels, judged, is_impaired, now);
+            }
             if let Some((scenario, slo)) = settings.slo(&session.request.scenario) {
                 let misses = session.misses(slo, flow.missed);
                 if slos.note_media(scenario, &mut session.slo_marks, misses, now) {

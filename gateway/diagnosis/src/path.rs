@@ -230,6 +230,12 @@ impl SessionPath {
         (loss.of > 0).then_some(SenderUplink { session, loss, jitter_us })
     }
 
+    /// The loss on the client's uplink, by its packets, or downlink, by its receiver reports, is known.
+    pub fn measures_client(&self) -> bool {
+        let reports = self.client_reports.lower(self.slot);
+        from_client(&self.counts[1..=2]).of > 0 || reports.is_some() && self.compared().of > 0
+    }
+
     /// Loss from the node in the slots for which the uplinks of all senders are known.
     fn compared(&self) -> LossShare {
         from_node(&self.counts[2..])

@@ -106,6 +106,24 @@ fn zone_opens_with_a_single_region() {
 }
 
 #[test]
+fn unmeasured_sessions_are_not_counted() {
+    let mut scene = Scene::new();
+    let [mut lossy, mut poor, unmeasured] = [Measures::default(); 3];
+    lossy.set(Metric::LossDown, 150_000);
+    poor.set(Metric::RFactor, 4_000);
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        for measures in [&lossy, &poor, &unmeasured, &unmeasured, &unmeasured] {
+            for _ in 0..10 {
+                scene.breakers.judge(A, &mut JudgedWindow::default(), measures);
+            }
+        }
+        told.extend(scene.weigh());
+    }
+    assert_eq!(told, zone("a", BreakerState::Open), "all 20 are bad, and 30 say nothing");
+}
+
+#[test]
 fn equally_bad_zones_open_the_breaker_of_their_region() {
     let mut scene = Scene::new();
     let told = scene.hear(&[(A, 15), (B, 15), (FAR, 0)]);

@@ -28,12 +28,21 @@ struct Carriers {
     world: World,
     ct: Vec<SessionId>,
     cu: Vec<SessionId>,
+    /// The clients of the second carrier send media.
+    cu_sends: bool,
+    /// The loss in their receiver reports, if they send any.
+    cu_reports_ppm: Option<u32>,
 }
 
 impl Carriers {
     fn new(action: NewcomerAction) -> Carriers {
-        let (ct, cu) = (Vec::new(), Vec::new());
-        let mut carriers = Carriers { world: World::new(with_action(action)), ct, cu };
+        let mut carriers = Carriers {
+            world: World::new(with_action(action)),
+            ct: Vec::new(),
+            cu: Vec::new(),
+            cu_sends: true,
+            cu_reports_ppm: None,
+        };
         for number in 0..30 {
             let ct = carriers.offer("ct", &format!("ct{number}"));
             let cu = carriers.offer("cu", &format!("cu{number}"));
@@ -59,21 +68,23 @@ impl Carriers {
                 0 => 0,
                 of => packets / of - (packets - PACKETS) / of,
             };
-            let uplinks = [(&self.ct, lost(lost_of)), (&self.cu, 0)];
-            for (session, lost_up) in
-                uplinks.into_iter().flat_map(|(all, lost)| all.iter().map(move |id| (*id, lost)))
-            {
-                let room = self.world.gateway.tables.sessions[&session].room;
-                let flow = FlowCounts {
-                    sent: [PACKETS - lost_up, 0],
-                    received: [PACKETS, 0],
-                    hears: self.world.gateway.stands_at(room),
-                    expected: PACKETS,
-                    lost_up,
-                    ..FlowCounts::default()
-                };
-                self.world.gateway.handle_summary(session, Measures::default(), Some(now));
-                self.world.gateway.handle_flow(session, &flow, now);
+            let cu_packets = if self.cu_sends { PACKETS } else { 0 };
+            let lost_up = lost(lost_of);
+            let ct = FlowCounts { sent: [PACKETS - lost_up, 0], lost_up, ..FlowCounts::default() };
+            let client_ppm = self.cu_reports_ppm;
+            let cu = FlowCounts { sent: [cu_packets, 0], client_ppm, ..FlowCounts::default() };
+            for (sessions, client) in [(&self.ct, ct), (&self.cu, cu)] {
+                for &session in sessions {
+                    let room = self.world.gateway.tables.sessions[&session].room;
+                    let flow = FlowCounts {
+                        received: [PACKETS, 0],
+                        hears: self.world.gateway.stands_at(room),
+                        expected: PACKETS,
+                        ..client
+                    };
+                    self.world.gateway.handle_summary(session, Measures::default(), Some(now));
+                    self.world.gateway.handle_flow(session, &flow, now);
+                }
             }
             self.world.settle();
         }
@@ -124,6 +135,29 @@ fn newcomers_of_bad_carrier_are_refused() {
     assert_eq!(carriers.changes()[1..], [("ct", half), ("ct", closed)]);
     let admitted = carriers.offer("ct", "again");
     assert_eq!(carriers.reply(admitted), None);
+}
+
+/// The breaker opens only if the other carrier fares better, which is unknown without media and reports of its clients.
+#[test]
+fn clients_without_packets_and_reports_are_not_judged() {
+    for (cu_sends, cu_reports_ppm, opens) in
+        [(true, None, true), (false, None, false), (false, Some(0), true)]
+    {
+        let carriers = Carriers::new(NewcomerAction::Refuse);
+        let mut carriers = Carriers { cu_sends, cu_reports_ppm, ..carriers };
+        carriers.flow(11_000, 5);
+        let opened = carriers.changes().contains(&("ct", BreakerState::Open));
+        assert_eq!(opened, opens, "{cu_sends} {cu_reports_ppm:?}");
+    }
+}
+
+/// These clients send no media.
+#[test]
+fn loss_in_receiver_reports_opens_the_breaker() {
+    let mut carriers = Carriers::new(NewcomerAction::Refuse);
+    (carriers.cu_sends, carriers.cu_reports_ppm) = (false, Some(100_000));
+    carriers.flow(11_000, 0);
+    assert_eq!(carriers.changes(), [("cu", BreakerState::Open)]);
 }
 
 #[test]
