@@ -55,6 +55,16 @@ impl RtpHeader {
     // The packet path, in another crate, reads the fields without a copy.
     #[inline]
     pub fn parse(packet: &[u8]) -> Result<Self, RtpError> {
+        Self::parse_opaque(packet)?.without_padding(packet)
+    }
+
+    /// Reads the fixed header, CSRCs and extension of a packet that may be SRTP. The payload reaches to the end: the
+    /// length of SRTP's padding is encrypted, and a tag follows it (RFC 3711, section 3.1).
+    ///
+    /// # Errors
+    /// Fails if the bytes are neither an RTP nor an SRTP packet.
+    #[inline]
+    pub fn parse_opaque(packet: &[u8]) -> Result<Self, RtpError> {
         let Some(fixed) = packet.first_chunk::<HEADER_LEN>() else { return Err(RtpError::Short) };
         let [flags, second, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3] = *fixed;
         if flags >> 6 != 2 {
@@ -72,14 +82,6 @@ impl RtpHeader {
                 return Err(RtpError::Extension);
             }
         }
-        let padding = match packet.last() {
-            Some(0) if flags & 0x20 != 0 => return Err(RtpError::Padding),
-            Some(&padding) if flags & 0x20 != 0 => usize::from(padding),
-            _ => 0,
-        };
-        if packet.len() - payload_offset < padding {
-            return Err(RtpError::Padding);
-        }
         Ok(Self {
             payload_type: second & 0x7f,
             marker: second & 0x80 != 0,
@@ -87,8 +89,26 @@ impl RtpHeader {
             timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
             ssrc: u32::from_be_bytes([c0, c1, c2, c3]),
             payload_offset,
-            payload_end: packet.len() - padding,
+            payload_end: packet.len(),
         })
+    }
+
+    /// Excludes the padding of plain RTP from the payload.
+    ///
+    /// # Errors
+    /// Fails if the padding has length 0 or reaches into the header.
+    #[inline]
+    pub fn without_padding(self, packet: &[u8]) -> Result<Self, RtpError> {
+        if !is_padded(packet) {
+            return Ok(self);
+        }
+        let padding = packet.last().map_or(0, |padding| usize::from(*padding));
+        match self.payload_end.checked_sub(padding) {
+            Some(payload_end) if padding > 0 && payload_end >= self.payload_offset => {
+                Ok(Self { payload_end, ..self })
+            }
+            _ => Err(RtpError::Padding),
+        }
     }
 
     /// Returns the payload without padding.
@@ -110,6 +130,12 @@ pub fn ssrc_and_sequence(start: &[u8]) -> Option<(u32, u16)> {
     let [flags, _, s0, s1, _, _, _, _, c0, c1, c2, c3] = *start.first_chunk::<HEADER_LEN>()?;
     let numbers = (u32::from_be_bytes([c0, c1, c2, c3]), u16::from_be_bytes([s0, s1]));
     (flags >> 6 == 2).then_some(numbers)
+}
+
+/// Returns whether the header tells of padding (RFC 3550, section 5.1).
+#[inline]
+pub fn is_padded(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|flags| flags & 0x20 != 0)
 }
 
 /// Sets the sequence number. A packet shorter than a header remains unchanged.

@@ -214,10 +214,13 @@ fn since(told: u64, now: u64) -> u32 {
     now.saturating_sub(told).try_into().unwrap_or(u32::MAX)
 }
 
-/// Returns `None` if the packet is neither RTP nor RTCP.
+/// Returns `None` if the packet is neither RTP nor RTCP. The worker checks padding, since it knows whether the session is
+/// SRTP.
 fn media_kind(packet: &[u8]) -> Option<RingItem> {
     match demux::classify(packet) {
-        demux::DatagramKind::Rtp => rtp::RtpHeader::parse(packet).is_ok().then_some(RingItem::Rtp),
+        demux::DatagramKind::Rtp => {
+            rtp::RtpHeader::parse_opaque(packet).is_ok().then_some(RingItem::Rtp)
+        }
         // The fixed part of every RTCP packet (RFC 3550, 6.1).
         demux::DatagramKind::Rtcp => (packet.len() >= 4).then_some(RingItem::Rtcp),
         _ => None,

@@ -322,9 +322,21 @@ impl WorkerSession {
         self.known = ClientKnowledge::Declared;
     }
 
+    /// Parses an RTP packet of this session, or an SRTP packet, whose padding is encrypted. Few packets have padding, so its
+    /// flag is tested first.
+    #[inline]
+    fn parse(&self, packet: &[u8]) -> Result<rtp::RtpHeader, rtp::RtpError> {
+        let header = rtp::RtpHeader::parse_opaque(packet)?;
+        if rtp::is_padded(packet) && self.media.srtp == Srtp::Plain {
+            return header.without_padding(packet);
+        }
+        Ok(header)
+    }
+
     /// Sets the client's port from an RTP packet. Returns whether the packet has a declared payload type.
     pub(crate) fn learn(&mut self, from: SourceKey, packet: &[u8]) -> bool {
-        let is_declared = rtp::RtpHeader::parse(packet)
+        let is_declared = self
+            .parse(packet)
             .is_ok_and(|header| declared(&self.media, header.payload_type).is_some());
         if is_declared {
             self.address.set_rtp(from);

@@ -496,9 +496,12 @@ impl Reflector {
         now: BatchClock,
         outbox: &mut DatagramOutbox,
     ) {
-        let (Ok(header), Some(session)) =
-            (rtp::RtpHeader::parse(packet), self.sessions.get_mut(&index))
-        else {
+        // Untouched packets may be SRTP.
+        let parsed = match self.options.untouched {
+            true => rtp::RtpHeader::parse_opaque(packet),
+            false => rtp::RtpHeader::parse(packet),
+        };
+        let (Ok(header), Some(session)) = (parsed, self.sessions.get_mut(&index)) else {
             self.counters.malformed += 1;
             return;
         };

@@ -219,6 +219,18 @@ fn untouched_node_changes_only_the_stamp() {
 }
 
 #[test]
+fn untouched_node_reflects_srtp() {
+    let mut rig = Rig::new(|options| (options.untouched, options.stamps) = (true, false));
+    rig.open(1, 10);
+    let mut sent = voice(5, 7, 10);
+    // The flag of padding, whose length is encrypted: the last byte is one of the tag.
+    sent[0] |= 0x20;
+    *sent.last_mut().unwrap() = 255;
+    rig.send(10, &sent);
+    assert_eq!(rig.gateway.packet().1, sent);
+}
+
+#[test]
 fn lone_session_hears_itself() {
     let mut rig = Rig::new(|_| {});
     rig.open(1, 10);

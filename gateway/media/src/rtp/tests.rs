@@ -103,6 +103,19 @@ fn padding_may_fill_the_payload_only() {
 }
 
 #[test]
+fn opaque_packet_keeps_its_last_byte() {
+    let mut packet = packet();
+    packet[0] |= 0x20;
+    for last in [0, 1, 5, 6, 255] {
+        *packet.last_mut().unwrap() = last;
+        let header = RtpHeader::parse_opaque(&packet).unwrap();
+        assert_eq!(header.payload(&packet), &packet[HEADER_LEN..], "{last}");
+        assert_eq!(header.without_padding(&packet), RtpHeader::parse(&packet));
+    }
+    assert_eq!(RtpHeader::parse_opaque(&packet[..HEADER_LEN - 1]), Err(RtpError::Short));
+}
+
+#[test]
 fn distances_cross_the_wrap() {
     assert_eq!(sequence_ahead(2, 0xffff), 3);
     assert_eq!(sequence_ahead(0xffff, 2), -3);

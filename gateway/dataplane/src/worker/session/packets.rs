@@ -48,7 +48,7 @@ impl WorkerSession {
         if let Some(validation) = &mut self.state().validation {
             validation.receive(packet);
         }
-        let Ok(header) = rtp::RtpHeader::parse(packet) else {
+        let Ok(header) = self.parse(packet) else {
             return cx.egress.count_drop(DropReason::Malformed);
         };
         let Some((kind, payload)) = declared(&self.media, header.payload_type) else {
@@ -332,7 +332,7 @@ impl WorkerSession {
         self.mark_active(cx);
         let kind = demux::classify(packet);
         let header = match kind {
-            demux::DatagramKind::Rtp => match rtp::RtpHeader::parse(packet) {
+            demux::DatagramKind::Rtp => match self.parse(packet) {
                 Ok(header) => Some(header),
                 Err(_) => return cx.egress.count_drop(DropReason::Malformed),
             },

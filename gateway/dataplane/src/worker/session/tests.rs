@@ -624,6 +624,35 @@ fn planned_move_keeps_numbers_for_packets_in_flight() {
 }
 
 #[test]
+fn padding_is_read_in_plain_rtp_only() {
+    // The last byte is a number of padding bytes, or a part of SRTP's tag.
+    for (srtp, last, passes) in [
+        (Srtp::Plain, 1, true),
+        (Srtp::Plain, 0, false),
+        (Srtp::Plain, 255, false),
+        (Srtp::Opaque, 1, true),
+        (Srtp::Opaque, 0, true),
+        (Srtp::Opaque, 255, true),
+    ] {
+        let (mut bench, node, hop) = at_node(srtp);
+        let mut packet = video(1, 9);
+        packet[0] |= 0x20;
+        *packet.last_mut().unwrap() = last;
+        bench.at(0, |session, cx| {
+            session.handle_client_rtp(&packet, cx);
+            session.handle_node_packet(hop, &packet, cx);
+            flush_ports(session, cx);
+        });
+        let mut got = [0; 64];
+        for socket in [&node, &bench.client] {
+            let received = socket.recv(&mut got).ok().map(|length| &got[..length]);
+            assert_eq!(received, passes.then_some(&packet[..]), "{srtp:?} {last}");
+        }
+        assert_eq!(bench.drops(DropReason::Malformed), if passes { 0 } else { 2 });
+    }
+}
+
+#[test]
 fn idle_session_leaves_the_active_sessions() {
     let mut bench = Bench::new(
         |address| ClientAddressing::Declared { listener: 0, address, rtcp: address },
