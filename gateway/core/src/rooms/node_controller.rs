@@ -323,7 +323,8 @@ impl NodeController<'_> {
             let rooms = &mut self.0.rooms;
             rooms.changing.extend(rooms.at[id.0 as usize].iter().copied());
             self.0.effects.set_if_idle(Timer::Change, now);
-            if self.0.nodes.is_in_drained(id) {
+            // A drain of the region reached the node in its old zone, unless an operator ended it there.
+            if self.0.nodes.is_drained(FailureDomain::Zone(zone)) {
                 self.decide_drain(id, |node| node.trust.draining = true, now);
             }
         }

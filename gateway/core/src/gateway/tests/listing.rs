@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use evenkeel_model::{
     CoreEvent, FailureDomain, GatewayLimits, Health, Incarnation, NodeId, NodeProbing,
-    NodeSettings, RedundancyMode, RegionId,
+    NodeSettings, RedundancyMode, RegionId, ZoneId,
 };
 
 use super::*;
@@ -266,6 +266,30 @@ fn node_added_to_drained_region_takes_no_rooms() {
     assert!(!drain(&world).contains(&(later, true)), "no longer");
 }
 
+/// Zones 0 and 1 are in one region.
+#[test]
+fn node_that_moves_to_drained_zone_drains() {
+    let settings = settings_of(&[(0, 100_000), (0, 100_000)]);
+    let moved = NodeSettings { zone: ZoneId(1), ..settings.nodes[0].clone() };
+    for (domain, drains) in
+        [(FailureDomain::Region(RegionId(0)), false), (FailureDomain::Zone(ZoneId(1)), true)]
+    {
+        let mut world = World::new(settings.clone());
+        let now = world.now;
+        world
+            .gateway
+            .change_nodes(now, |nodes| {
+                nodes.handle_drain_domain(domain, true, None, now)?;
+                // The operator takes this node back alone.
+                nodes.handle_drain(A, false, None, now)?;
+                nodes.handle_node_changed(A, moved.clone(), now)
+            })
+            .unwrap();
+        let node = world.gateway.views().nodes().find(|node| node.hop.node == A).unwrap();
+        assert_eq!(node.draining, drains, "{domain:?}");
+    }
+}
+
 #[test]
 fn replacement_keeps_drain_and_ejection() {
     let settings = settings_of(&[(0, 100_000), (0, 100_000), (0, 100_000)]);
@@ -376,10 +400,7 @@ fn change_in_place_moves_no_room() {
     let standing =
         world.gateway.views().nodes().find(|standing| standing.hop.node == node).unwrap();
     assert_eq!(standing.capacity_kbps, 70);
-    assert_eq!(
-        world.gateway.tables.nodes.get(node).unwrap().settings.zone,
-        evenkeel_model::ZoneId(1)
-    );
+    assert_eq!(world.gateway.tables.nodes.get(node).unwrap().settings.zone, ZoneId(1));
     let nobody = world
         .gateway
         .change_nodes(world.now, |nodes| nodes.handle_node_changed(D, listed(0), world.now));
@@ -406,9 +427,9 @@ fn empty_zone_number_is_reused() {
     let mut world = World::new(settings());
     let home = RegionId(0);
     let gateway = &mut world.gateway;
-    assert_eq!(gateway.zone("a", home).unwrap(), evenkeel_model::ZoneId(0));
+    assert_eq!(gateway.zone("a", home).unwrap(), ZoneId(0));
     let new = gateway.zone("new", home).unwrap();
-    assert_eq!(new, evenkeel_model::ZoneId(3));
+    assert_eq!(new, ZoneId(3));
     assert_eq!(gateway.zone("newer", home).unwrap(), new, "nobody took it");
     assert_eq!(gateway.zone("a", RegionId(1)).unwrap(), new, "another by the same name");
     assert_eq!(gateway.zone("a", RegionId(2)), Err(Impossible::NoSuchRegion));
