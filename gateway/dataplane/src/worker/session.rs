@@ -322,7 +322,7 @@ impl WorkerSession {
         self.known = ClientKnowledge::Declared;
     }
 
-    /// Parses an RTP packet of this session, or an SRTP packet, whose padding is encrypted. Few packets have padding, so its
+    /// Parses an RTP packet of this session, or an SRTP packet: its padding is encrypted. Few packets have padding, so its
     /// flag is tested first.
     #[inline]
     fn parse(&self, packet: &[u8]) -> Result<rtp::RtpHeader, rtp::RtpError> {

@@ -223,7 +223,7 @@ fn untouched_node_reflects_srtp() {
     let mut rig = Rig::new(|options| (options.untouched, options.stamps) = (true, false));
     rig.open(1, 10);
     let mut sent = voice(5, 7, 10);
-    // The flag of padding, whose length is encrypted: the last byte is one of the tag.
+    // The flag of padding. The last byte is one of the tag, and no number of padding bytes.
     sent[0] |= 0x20;
     *sent.last_mut().unwrap() = 255;
     rig.send(10, &sent);
