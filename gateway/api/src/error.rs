@@ -49,7 +49,7 @@ pub(super) enum ApiErrorCode {
     Conflict,
     /// 503: temporarily impossible.
     Unavailable,
-    /// 503: executed, but a takeover or a restart may forget it.
+    /// 503: executed, but a takeover or a restart may forget it; or accepted, and not done yet.
     Unconfirmed,
     /// 401: missing or wrong token.
     Unauthorized,
@@ -164,7 +164,9 @@ pub(super) fn note_retry(headers: &mut HeaderMap, wait: Duration) {
 pub(super) fn no_policy(name: &str) -> ApiError {
     ApiError::new(
         ApiErrorCode::NotFound,
-        format!("there is no policy `{name}`; one looks like `call/routing`"),
+        format!(
+            "there is no policy `{name}`; one looks like `call/routing`, and `evenkeel policy list` names all"
+        ),
     )
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -32,6 +33,9 @@ use super::request::{PUSH_BYTES_MAX, policy_name, strict, unknown_verb, verb};
 
 /// Characters of a fault that are shown: a trap may carry a kilobyte of text.
 const FAULT_CHARS_MAX: usize = 200;
+
+/// Timeout of the answer to a push. Commands, relays and connections wait 10 s longer.
+const PUSHED_WITHIN: Duration = Duration::from_secs(50);
 
 pub(super) async fn policies(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let all = shared.ask("", shared.handle.policies()).await?;
@@ -172,13 +176,19 @@ pub(super) async fn push_policy(
     let (plugin, settings) = (parts.plugin, parts.settings.or(settings));
     let said = policy.to_string();
     let pushing = Arc::clone(&shared);
-    // A separate task: the bytes keep their share of the budget even if the client disconnects. No timeout here:
-    // validation and compilation have separate limits.
+    // A separate task: the push goes on, and its bytes keep their share of the budget, even if the client does not wait.
     let rollout = tokio::spawn(async move {
         let _share = share;
         pushing.handle.push_policy(policy, plugin, settings, wish).await
     });
-    let rollout = rollout.await.unwrap_or(Err(ControlError::Unavailable));
+    let Ok(rollout) = tokio::time::timeout(PUSHED_WITHIN, rollout).await else {
+        let message = format!(
+            "the plugin is still being compiled and proved after {} s, and takes effect if it passes: see `evenkeel policy status {said}`",
+            PUSHED_WITHIN.as_secs()
+        );
+        return Err(ApiError::new(ApiErrorCode::Unconfirmed, message));
+    };
+    let rollout = rollout.unwrap_or(Err(ControlError::Unavailable));
     let rollout = rollout.map_err(|failed| refused(failed, &said, &shared.names))?;
     rolled_out(&shared, rollout).await
 }
@@ -291,6 +301,8 @@ fn policy_status(policy: PolicyView) -> impl Serialize {
         documents?: documents(&policy.active.documents),
         calls: status.calls,
         faults: status.faults,
+        // Questions that the native default answered because no answer had come in time.
+        late: status.late,
         // Sessions and rooms on which the revision faults; the gateway does not ask it about them.
         quarantined: policy.quarantined,
         // Mismatches with answers of a fresh instance.
@@ -303,6 +315,8 @@ fn policy_status(policy: PolicyView) -> impl Serialize {
         desired: candidate.or(status.active),
         // Remaining time in which a rollback to `previous` is possible.
         rollback_window_ms: milliseconds(status.previous_for),
+        // Time since the latest push if its plugin is still being compiled and proved.
+        preparing_ms: milliseconds(policy.preparing),
         rollout: status.candidate.map(|it| {
             let judged = judged.map(|judged| judged_part(judged, hook));
             candidate_status(it, plugin, cohorts, judged)

@@ -323,6 +323,11 @@ fn policy_answer(said: &SubjectDecision) -> impl Serialize + use<> {
             DecisionOutcome::Guarded(guard) => Some(guard.name()),
             _ => None,
         },
+        // With `faulted`: `late`; the native default decided.
+        fault: match &said.outcome {
+            DecisionOutcome::Faulted(fault) => Some(fault.name()),
+            _ => None,
+        },
         ago_ms: ms(said.since),
         notes: said.notes.iter().map(note).collect::<Vec<_>>(),
     }

@@ -257,10 +257,17 @@ impl CaseReport {
     }
 }
 
+/// `1 case`, `2 cases`.
+pub fn counted(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 impl fmt::Display for CaseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let CaseReport { cases, asked, failures } = self;
-        write!(f, "{cases} cases, {asked} questions: {} answers differ", failures.len())?;
+        let (cases, asked) = (counted(*cases as u64, "case"), counted(*asked, "question"));
+        write!(f, "{cases}, {asked}: {} differ", counted(failures.len() as u64, "answer"))?;
         for CaseFailure { file, question, said } in failures {
             let said = said.replace(|c: char| c.is_control(), " ");
             write!(f, "\n  wrong    {}, question {question}: {said}", file.display())?;

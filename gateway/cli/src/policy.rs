@@ -291,12 +291,13 @@ fn split(asked: &str, names: &[String]) -> Result<(String, String), CommandError
 
 fn line(policy: &Value) -> String {
     format!(
-        "{:<20} {:<13} {:<26} {:>8} calls {:>5} faults  {}{}",
+        "{:<20} {:<13} {:<26} {:>8} calls {:>5} faults {:>5} late  {}{}",
         text(policy, "policy"),
         policy["revision"].as_str().unwrap_or("(native)"),
         text(policy, "plugin"),
         number(policy, "calls"),
         number(policy, "faults"),
+        number(policy, "late"),
         text(policy, "origin"),
         failing(policy)
     )
@@ -340,20 +341,24 @@ pub(crate) fn print_rollout(rollout: &Value, json: bool) -> Result<(), CommandEr
 
 fn show(policy: &Value) {
     say(&format!(
-        "{}: {} ({}, {}), {} calls, {} faults{}",
+        "{}: {} ({}, {}), {} calls, {} faults{}{}",
         text(policy, "policy"),
         policy["revision"].as_str().unwrap_or("(native)"),
         text(policy, "plugin"),
         text(policy, "origin"),
         number(policy, "calls"),
         number(policy, "faults"),
-        last_fault(policy)
+        last_fault(policy),
+        late(policy)
     ));
     show_documents(policy, "  ");
     if let Some(previous) = policy["previous"].as_str() {
         let left = policy["rollback_window_ms"].as_u64().map(Duration::from_millis);
         let left = left.map_or(String::new(), |left| format!(", for {} s more", left.as_secs()));
         say(&format!("  previous: {previous}, available for rollback{left}"));
+    }
+    if let Some(ms) = policy["preparing_ms"].as_u64() {
+        say(&format!("  preparing: a new revision is compiled and proved since {} s", ms / 1_000));
     }
     let rollout = &policy["rollout"];
     if rollout.is_object() {
@@ -387,6 +392,16 @@ fn last_fault(policy: &Value) -> String {
     match policy["last_fault"].as_str() {
         Some(fault) if policy["failing"].is_null() => format!(", last fault: {fault}"),
         Some(_) | None => failing(policy),
+    }
+}
+
+/// The questions without an answer in time.
+fn late(policy: &Value) -> String {
+    match number(policy, "late") {
+        0 => String::new(),
+        late => {
+            format!("; {late} questions were not answered in time, and the native default decided")
+        }
     }
 }
 

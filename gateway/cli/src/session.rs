@@ -503,6 +503,7 @@ fn limit(reason: &str) -> String {
 pub(crate) fn decision(said: &Value) -> String {
     let reason = said["reason"].as_str().unwrap_or("without a reason");
     let guard = said["guard"].as_str().map_or(String::new(), |guard| format!(" by {guard}"));
+    let fault = said["fault"].as_str().map_or(String::new(), |fault| format!(": {fault}"));
     let ago = number(said, "ago_ms") / 1_000;
     let (hook, by, outcome) = (text(said, "hook"), text(said, "by"), text(said, "outcome"));
     let notes = rows(&said["notes"], "").iter();
@@ -510,7 +511,7 @@ pub(crate) fn decision(said: &Value) -> String {
         notes.map(|note| format!("{} {}", text(note, "key"), note["value"])).collect();
     let behind = if notes.is_empty() { "" } else { ": " };
     let notes = notes.join(", ");
-    format!("  {hook}: {reason} ({outcome}{guard} {ago} s ago, {by}){behind}{notes}")
+    format!("  {hook}: {reason} ({outcome}{guard}{fault} {ago} s ago, {by}){behind}{notes}")
 }
 
 #[cfg(test)]

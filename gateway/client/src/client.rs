@@ -84,8 +84,8 @@ pub enum ClientError {
         /// The user id of its owner.
         user: u32,
     },
-    /// The server breaks HTTP.
-    #[error("the admin API does not speak HTTP: {0}")]
+    /// The server breaks HTTP, or the connection ended before the answer.
+    #[error("{}", http_words(.0))]
     Http(#[from] hyper::Error),
     /// The path or a header is invalid.
     #[error("not a request: {0}")]
@@ -103,6 +103,14 @@ pub enum ClientError {
         /// The `message` of the error object; the body if there is none.
         message: String,
     },
+}
+
+fn http_words(error: &hyper::Error) -> String {
+    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        return "the connection ended before the answer; the gateway may still do as asked"
+            .to_owned();
+    }
+    format!("the admin API does not speak HTTP: {error}")
 }
 
 impl ApiResponse {

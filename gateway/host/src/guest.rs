@@ -46,6 +46,8 @@ pub(crate) struct Recipe {
     pub(crate) seed: u64,
     pub(crate) catalog: Vec<CatalogEntry>,
     pub(crate) grant: PluginGrant,
+    /// Questions have their budgets in processor time.
+    pub(crate) on_processor_time: bool,
 }
 
 /// An answer with its side results.
@@ -65,6 +67,7 @@ pub(crate) struct Guest {
     pub(crate) component: Component,
     pub(crate) grant: PluginGrant,
     hook: Hook,
+    on_processor_time: bool,
     calls: Calls,
     /// Reused by questions.
     pub(crate) tables: [GrantedTable; 2],
@@ -143,13 +146,14 @@ impl Guest {
             }
         };
         let (engine, component, hook) = (engine.clone(), component.clone(), *hook);
-        let grant = recipe.grant.clone();
+        let (grant, on_processor_time) = (recipe.grant.clone(), recipe.on_processor_time);
         Ok(move |store| Guest {
             store,
             engine,
             component,
             grant,
             hook,
+            on_processor_time,
             calls,
             tables: <[GrantedTable; 2]>::default(),
             blobs: Blobs::default(),
@@ -210,9 +214,11 @@ impl Guest {
         let began = Instant::now();
         let left = self.until.map_or(budget, |until| until.saturating_duration_since(began));
         let budget = budget.min(left);
-        let is_patient = self.engine.0.is_patient;
-        let budget =
-            if is_patient { CallBudget::Patient(budget) } else { CallBudget::Elapsed(budget) };
+        let budget = match (self.on_processor_time, self.engine.0.is_patient) {
+            (true, _) => CallBudget::Processor(budget),
+            (false, true) => CallBudget::Patient(budget),
+            (false, false) => CallBudget::Elapsed(budget),
+        };
         self.calling = name;
         let Guest { engine, store, calls, .. } = self;
         let outcome = run(engine, store, budget, rows, |store| f(calls, store));
@@ -266,7 +272,7 @@ impl Guest {
 enum CallBudget {
     /// Time on the wall clock, of calls that a session waits for.
     Elapsed(Duration),
-    /// Processor time, of calls that prepare an instance: a machine without free processors does not make them fail.
+    /// Processor time, of calls that prepare or prove an instance: a machine without free processors does not make them fail.
     Processor(Duration),
     /// Time on the wall clock, and then the same in processor time, which a call within its budget need not read.
     Patient(Duration),

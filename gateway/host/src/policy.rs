@@ -87,8 +87,18 @@ impl BoundPlugin {
         let grant = PluginGrant::of(manifest, allowed);
         let revision = revision(component, &settings, &data, &grant);
         let (engine, component) = (engine.clone(), component.clone());
-        let recipe =
-            Recipe { engine, component, hook, settings, data, documents, seed, catalog, grant };
+        let recipe = Recipe {
+            engine,
+            component,
+            hook,
+            settings,
+            data,
+            documents,
+            seed,
+            catalog,
+            grant,
+            on_processor_time: false,
+        };
         Ok(BoundPlugin {
             guest: SupervisedGuest::start(recipe)?,
             revision,
@@ -100,8 +110,18 @@ impl BoundPlugin {
 
     /// Starts another instance of this revision, which has the same catalog and shares no state.
     pub fn another(&self) -> Result<BoundPlugin, PluginRefusal> {
+        self.started_from(self.guest.recipe.clone())
+    }
+
+    /// Starts another instance whose questions have their budgets in processor time. A busy machine makes none of them fail, and
+    /// a loop ends on any machine. So do instances that are started from it.
+    pub fn on_processor_time(&self) -> Result<BoundPlugin, PluginRefusal> {
+        self.started_from(Recipe { on_processor_time: true, ..self.guest.recipe.clone() })
+    }
+
+    fn started_from(&self, recipe: Recipe) -> Result<BoundPlugin, PluginRefusal> {
         Ok(BoundPlugin {
-            guest: SupervisedGuest::start(self.guest.recipe.clone())?,
+            guest: SupervisedGuest::start(recipe)?,
             revision: Arc::clone(&self.revision),
             isolation: BatchIsolation::default(),
             determinism: DeterminismCheck::default(),
@@ -167,6 +187,21 @@ impl BoundPlugin {
                 Ok(self.answered(reply, apart))
             }
         }
+    }
+
+    /// Asks, in smaller batches if the plugin's memory is too small for all rows. Any other fault ends the question.
+    pub fn ask_within_memory(
+        &mut self,
+        question: &PolicyQuestion,
+        now_us: u64,
+    ) -> Result<RevisionAnswer, PluginFault> {
+        if self.isolation.takes_whole(question.rows()) {
+            let asked = self.ask(question, now_us);
+            if asked.as_ref().err() != Some(&PluginFault::OutOfMemory) {
+                return asked;
+            }
+        }
+        self.ask_isolating(question, now_us, Duration::MAX)
     }
 
     /// Asks about all rows or none: a row quarantined now or before fails the whole question. Returns `None` if the

@@ -18,8 +18,8 @@ mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 pub use compiling::{Foundry, compile_plugin};
@@ -76,6 +76,8 @@ pub struct PolicyView {
     pub quarantined: u64,
     /// Answers that differed from those of a fresh instance, and compared answers.
     pub hidden_state: (u64, u64),
+    /// Time since the latest push if its plugin is still being compiled and proved.
+    pub preparing: Option<Duration>,
 }
 
 /// The plugin of a revision.
@@ -112,6 +114,8 @@ struct RunningPolicy {
     /// Wakes the thread for an order.
     bell: crossbeam_channel::Sender<()>,
     shared: Arc<ThreadQueue>,
+    /// The time of the latest push, while it is being prepared.
+    preparing: Weak<Instant>,
     plugins: BTreeMap<Arc<str>, Arc<PluginFacts>>,
     /// Identifies the binding of the configuration that was rolled out last.
     configured: Option<Digest>,
@@ -165,6 +169,7 @@ impl RunningPolicy {
             judged,
             quarantined,
             hidden_state,
+            preparing: self.preparing.upgrade().map(|since| since.elapsed()),
         }
     }
 }
@@ -256,13 +261,20 @@ impl PolicyThreads {
     }
 
     /// Numbers a new push and collects the data to prepare it. It supersedes earlier unfinished pushes of the policy.
-    pub fn preparation(&self, policy: &PolicyName, gateway: &mut Gateway) -> Option<Preparation> {
-        let running = self.running.get(policy)?;
+    pub fn preparation(
+        &mut self,
+        policy: &PolicyName,
+        gateway: &mut Gateway,
+    ) -> Option<Preparation> {
+        let running = self.running.get_mut(policy)?;
         let active = gateway.policy(policy)?.revisions().active_name();
         let plugin = active.as_ref().and_then(|active| running.plugins.get(active));
         // The first revision is used even if it is not proved: no other could answer instead.
         let copy = active.is_some().then(|| gateway.records().copy_nodes());
+        let began = Arc::new(Instant::now());
+        running.preparing = Arc::downgrade(&began);
         Some(Preparation {
+            _began: began,
             judging: gateway.policy(policy)?.judging(),
             copy,
             push: gateway.change_policy(policy, Instant::now(), Lifecycle::next_push)?,
@@ -312,6 +324,7 @@ impl PolicyThreads {
             questions,
             bell,
             shared,
+            preparing: Weak::new(),
             plugins: BTreeMap::new(),
             configured: None,
             pending: None,

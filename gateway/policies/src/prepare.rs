@@ -169,6 +169,8 @@ pub struct Preparation {
     pub(super) policy: PolicyName,
     /// The push's number in the core; a later push supersedes it.
     pub(super) push: u64,
+    /// The time of the push. The policy's status shows it while this exists.
+    pub(super) _began: Arc<Instant>,
     pub(super) foundry: Foundry,
     pub(super) rules: Arc<TrustRules>,
     pub(super) ledger: Arc<RefusalLedger>,
@@ -356,7 +358,7 @@ fn take_in(
     let PluginSource { bytes, settings, documents, origin, configured, seed, arrived, how } =
         source;
     let installed = preparation.install(bytes.into(), settings, documents, origin, seed)?;
-    let (revision, mut loaded) = installed;
+    let (revision, loaded) = installed;
     *name = Some(Arc::clone(&revision.name));
     let ActivationOptions { by, force, replace, strategy, returns } = how;
     let push = preparation.push;
@@ -369,7 +371,7 @@ fn take_in(
             reply,
         })?
         .map_err(PrepareError::Unwanted)?;
-    preparation.prove(&mut loaded.policy, &revision)?;
+    preparation.prove(&loaded.policy, &revision)?;
     let (policy, since) = (preparation.policy.clone(), Instant::now());
     let LoadDecision { result, unwanted } = preparation.ask_core(|reply| {
         PolicyMessage::Ready(Box::new(ReadyRevision {
@@ -521,17 +523,13 @@ impl Preparation {
     }
 
     /// Replays the recorded questions, and tries a revision that was not tried before.
-    fn prove(
-        &self,
-        plugin: &mut host::BoundPlugin,
-        revision: &Revision,
-    ) -> Result<(), ProofFailure> {
-        let questions = self.shared.questions.list();
-        replay(plugin, &questions)?;
+    fn prove(&self, plugin: &host::BoundPlugin, revision: &Revision) -> Result<(), ProofFailure> {
+        let (mut plugin, questions) = (plugin.on_processor_time()?, self.shared.questions.list());
+        replay(&mut plugin, &questions)?;
         let known = (Arc::clone(&revision.name), self.catalog.version);
         let is_known = lock(&self.shared.proved).contains(&known);
         if let Some(copy) = self.copy.as_ref().filter(|_| !is_known) {
-            try_revision(plugin, (&self.policy, revision), (copy, self.judging), questions)?;
+            try_revision(&plugin, (&self.policy, revision), (copy, self.judging), questions)?;
             let mut proved = lock(&self.shared.proved);
             if proved.len() == PROVED_MAX {
                 proved.pop_front();

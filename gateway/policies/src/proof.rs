@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 use evenkeel_host::{BoundPlugin, PluginRefusal, answer_difference};
 use evenkeel_model::{Breach, PluginFault, PolicyQuestion, RevisionAnswer};
 
-use super::processor::ProcessorClock;
-
 /// Calls of one instance that repeat questions: static state that matters shows after a thousand.
 const REPEATED_MAX: usize = 1_024;
 
@@ -27,18 +25,18 @@ pub(super) enum ProofFailure {
     #[error(transparent)]
     NotStarted(#[from] PluginRefusal),
     /// The revision failed on a question that the policy had answered before.
-    #[error("replaying {questions} recorded questions failed ({fault})")]
-    Replay { questions: usize, fault: PluginFault },
-    #[error("call {call} of a trial on copies of the nodes failed ({fault})")]
-    Trial { call: usize, fault: PluginFault },
+    #[error("in one of the {questions} recorded questions, {fault}")]
+    Replay { questions: usize, fault: PluginRefusal },
+    #[error("in call {call} of a trial on copies of the nodes, {fault}")]
+    Trial { call: usize, fault: PluginRefusal },
     #[error("in a trial on copies of the nodes, {0}")]
     Broke(Breach),
     #[error(
         "in a trial on copies of the nodes, it lowered and raised the bit rate of a session {times} times in {of:?}"
     )]
     Flaps { times: u32, of: Duration },
-    #[error("call {call} of an instance that answers the same questions in turn failed ({fault})")]
-    Repeated { call: usize, fault: PluginFault },
+    #[error("in call {call} of an instance that answers the same questions in turn, {fault}")]
+    Repeated { call: usize, fault: PluginRefusal },
     #[error(
         "it keeps state between calls: after {call} of them an instance and a fresh one differ in {differs}"
     )]
@@ -61,12 +59,11 @@ impl ProofFailure {
 
 /// Replays the recorded questions.
 pub(super) fn replay(
-    revision: &mut BoundPlugin,
+    plugin: &mut BoundPlugin,
     questions: &[AskedQuestion],
 ) -> Result<(), ProofFailure> {
     for (question, now_us) in questions {
-        revision
-            .ask_of_all(question, *now_us, Duration::MAX)
+        ask(plugin, question, *now_us)
             .map_err(|fault| ProofFailure::Replay { questions: questions.len(), fault })?;
     }
     Ok(())
@@ -82,10 +79,7 @@ pub(super) fn repeat(
     for (question, now_us) in questions {
         let first = ask(&mut plugin.another()?, question, *now_us);
         let first = first.map_err(|fault| ProofFailure::Repeated { call: 1, fault })?;
-        firsts.extend(first.map(|first| (question, *now_us, first)));
-    }
-    if firsts.is_empty() {
-        return Ok(());
+        firsts.push((question, *now_us, first));
     }
     let (mut used, mut memory) = (plugin.another()?, Vec::new());
     let began = Instant::now();
@@ -93,9 +87,10 @@ pub(super) fn repeat(
         let second = ask(&mut used, question, *now_us);
         let second = second.map_err(|fault| ProofFailure::Repeated { call, fault })?;
         // Answers in parts are not comparable. Memory that sufficed a fresh instance suffices a used one.
-        if let Some(second) = second.filter(|_| first.apart.is_none()) {
+        if first.apart.is_none() {
             let fault = second.apart.as_ref().and_then(|apart| apart.fault.clone());
             if let Some(fault) = fault {
+                let fault = PluginRefusal::Faulted { call: used.calling(), fault };
                 return Err(ProofFailure::Repeated { call, fault });
             }
             let differs = answer_difference(first, &second);
@@ -119,26 +114,24 @@ pub(super) fn repeat(
     }
 }
 
-/// Asks as the gateway does, in smaller batches if the plugin's memory is too small for all rows. Returns `None` if the machine
-/// was too busy for an answer.
+/// Asks as the gateway does, in smaller batches if the plugin's memory is too small for all rows.
 pub(super) fn ask(
     plugin: &mut BoundPlugin,
     question: &PolicyQuestion,
     now_us: u64,
-) -> Result<Option<RevisionAnswer>, PluginFault> {
-    let clock = ProcessorClock::start();
-    let asked = plugin.ask_isolating(question, now_us, Duration::MAX);
+) -> Result<RevisionAnswer, PluginRefusal> {
+    let asked = plugin.ask_within_memory(question, now_us);
     let fault = match &asked {
         Ok(answered) => answered.apart.as_ref().and_then(|apart| {
             let of_batch = apart.fault.as_ref().filter(|it| **it != PluginFault::OutOfMemory);
-            apart.poisoned.first().map(|poisoned| &poisoned.fault).or(of_batch)
+            apart.poisoned.first().map(|poisoned| &poisoned.fault).or(of_batch).cloned()
         }),
-        Err(fault) => Some(fault),
+        Err(fault) => Some(fault.clone()),
     };
-    match fault {
-        None => asked.map(Some),
-        Some(PluginFault::Deadline) if clock.is_starved() => Ok(None),
-        Some(fault) => Err(fault.clone()),
+    let refused = |fault| PluginRefusal::Faulted { call: plugin.calling(), fault };
+    match (fault, asked) {
+        (None, Ok(answered)) => Ok(answered),
+        (Some(fault), _) | (None, Err(fault)) => Err(refused(fault)),
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{Gateway, GatewayCopy, GatewayEffect, RestoreError};
-use evenkeel_host::BoundPlugin;
+use evenkeel_host::{BoundPlugin, PluginRefusal, processor_time};
 use evenkeel_model::{
     Ask, CoreEvent, FeedbackSupport, IngressProtocol, Labels, Measures, MediaDescription,
-    MediaStream, Metric, Offer, OfferId, PayloadType, PluginFault, PolicyName, PolicyQuestion,
-    RtcpPort, SessionId, Srtp, StreamKind,
+    MediaStream, Metric, Offer, OfferId, PayloadType, PolicyName, PolicyQuestion, RtcpPort,
+    SessionId, Srtp, StreamKind,
 };
 use evenkeel_revisions::{
     Actor, Judging, Revision, RolloutRequest, RolloutRules, Strategy, WallClock,
@@ -45,6 +45,9 @@ const TURNS_OF_RATE_MAX: u32 = 2 * TURNS / WELL_FOR;
 
 /// Maximum calls of a revision: a policy may ask for a review of each room at each time.
 const CALLS_MAX: usize = 2_048;
+
+/// Maximum processor time of these calls. A plugin may need its whole budget each time.
+const PLAYED_FOR: Duration = Duration::from_secs(5);
 
 /// Time during which the revision before could be restored: beyond the end of each trial.
 const KEPT_FOR: Duration = Duration::from_secs(3_600);
@@ -84,6 +87,8 @@ pub(super) struct Trial<'a> {
     rates: BTreeMap<SessionId, RateTrend>,
     questions: RecentQuestions,
     calls: usize,
+    /// The processor time of the thread at the end.
+    until: Duration,
     now: Instant,
 }
 
@@ -97,7 +102,7 @@ pub(super) fn try_revision(
     let mut instance = plugin.another()?;
     instance
         .catalog(catalog_of(copy.settings()))
-        .map_err(|fault| ProofFailure::Trial { call: 0, fault })?;
+        .map_err(|fault| PluginRefusal::Faulted { call: "catalog", fault })?;
     // Sessions and rooms of the same kinds as those of the recorded questions.
     let labels = questions.iter().flat_map(|(question, _)| labels(question));
     let labels = labels.take(LABELS_MAX).collect();
@@ -178,6 +183,7 @@ impl<'a> Trial<'a> {
             rates: BTreeMap::new(),
             questions: RecentQuestions::default(),
             calls: 0,
+            until: processor_time().saturating_add(PLAYED_FOR),
             now,
         })
     }
@@ -188,6 +194,9 @@ impl<'a> Trial<'a> {
     /// The revision failed, more of its answers break a rule than the settings allow, or it keeps changing its mind.
     pub(super) fn play(mut self) -> Result<Vec<AskedQuestion>, ProofFailure> {
         for turn in 0..TURNS {
+            if self.is_long() {
+                break;
+            }
             self.now += TURN;
             if turn < SESSIONS {
                 self.offer(turn);
@@ -200,14 +209,18 @@ impl<'a> Trial<'a> {
             }
             self.settle()?;
             while self.gateway.poll_timeout().is_some_and(|next| next <= self.now) {
-                if self.calls >= CALLS_MAX {
-                    return Ok(self.questions.list());
+                if self.is_long() {
+                    break;
                 }
                 self.gateway.handle_timeout(self.now);
                 self.settle()?;
             }
         }
         Ok(self.questions.list())
+    }
+
+    fn is_long(&self) -> bool {
+        self.calls >= CALLS_MAX || processor_time() >= self.until
     }
 
     fn offer(&mut self, turn: u32) {
@@ -263,7 +276,7 @@ impl<'a> Trial<'a> {
         let call = self.calls;
         let answered = ask(self.plugin, &question, now_us);
         let answered = answered.map_err(|fault| ProofFailure::Trial { call, fault })?;
-        self.gateway.handle_answer(id, answered.ok_or(PluginFault::Late), self.now);
+        self.gateway.handle_answer(id, Ok(answered), self.now);
         self.questions.keep(question, now_us);
         Ok(())
     }

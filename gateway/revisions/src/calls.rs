@@ -47,6 +47,9 @@ pub(crate) struct CallRecord {
     calls: u64,
     /// Faults of active revisions so far.
     faults: u64,
+    /// See [`PolicyStatus::late`].
+    #[serde(default)]
+    late: u64,
     #[serde(skip)]
     failing: Option<PluginFault>,
     #[serde(skip)]
@@ -62,6 +65,7 @@ impl CallRecord {
             answered_before_step: 0,
             calls: 0,
             faults: 0,
+            late: 0,
             failing: None,
             last_fault: None,
         }
@@ -142,6 +146,10 @@ impl CallRecord {
         self.calls += 1;
     }
 
+    pub(crate) fn note_late(&mut self) {
+        self.late += 1;
+    }
+
     /// Counts an answer of the candidate in the shadow stage. Returns the reason to remove it, if there is one.
     pub(crate) fn note_compared(
         &mut self,
@@ -181,6 +189,7 @@ impl CallRecord {
         PolicyStatus {
             calls: self.calls,
             faults: self.faults,
+            late: self.late,
             failing: self.failing.clone(),
             last_fault: self.last_fault.clone(),
             ..PolicyStatus::default()

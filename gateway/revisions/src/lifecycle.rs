@@ -422,6 +422,11 @@ impl Lifecycle {
         }
     }
 
+    /// Counts a question without an answer in time.
+    pub fn note_late(&mut self) {
+        self.calls.note_late();
+    }
+
     /// Counts a comparison in shadow, and removes a candidate that faults.
     pub fn handle_compared(
         &mut self,

@@ -61,6 +61,14 @@ fn explanation(id: SessionId) -> Explanation {
         moves: vec![step],
         decisions: vec![
             SubjectDecision {
+                hook: Hook::Admission,
+                by: Decider::Native,
+                reason: None,
+                outcome: DecisionOutcome::Faulted(PluginFault::Late),
+                since: Duration::from_secs(4),
+                notes: [].into(),
+            },
+            SubjectDecision {
                 hook: Hook::Routing,
                 by: Decider::Native,
                 reason: Some("nearest".into()),
@@ -143,11 +151,14 @@ fn session_is_explained() {
             "took_ms": 12, "outcome": "completed",
         }],
         "policy_answers": [{
+            "hook": "admission", "by": "native", "reason": null, "outcome": "faulted",
+            "guard": null, "fault": "late", "ago_ms": 4_000, "notes": [],
+        }, {
             "hook": "routing", "by": "native", "reason": "nearest", "outcome": "applied",
-            "guard": null, "ago_ms": 3_000, "notes": [],
+            "guard": null, "fault": null, "ago_ms": 3_000, "notes": [],
         }, {
             "hook": "degradation", "by": "native", "reason": "lossy", "outcome": "guarded",
-            "guard": "cap-out-of-bounds", "ago_ms": 2_000,
+            "guard": "cap-out-of-bounds", "fault": null, "ago_ms": 2_000,
             "notes": [{"key": "loss_ppm", "value": 40_000}],
         }],
         "quarantined": [{
@@ -183,7 +194,7 @@ fn reason_of_the_mode_names_the_policy() {
 fn reason_of_a_guarded_decision_explains_no_node() {
     let mut world = World::start();
     let body = explained(&mut world, |said| {
-        said.decisions[0].outcome = DecisionOutcome::Guarded(GuardRule::UnusableNode);
+        said.decisions[1].outcome = DecisionOutcome::Guarded(GuardRule::UnusableNode);
     });
     let other = &body["candidates"][1];
     assert_eq!((&other["reason"], &other["policy_reason"]), (&json!("not-chosen"), &Value::Null));

@@ -177,10 +177,10 @@ fn rooms_nodes_and_policies_are_listed() {
     });
     let right = json!({"policies": [{
         "policy": "call/routing", "plugin": "route-nearest 0.1.0", "revision": "5f0c5f0c5f0c",
-        "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "quarantined": 2,
+        "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "late": 4, "quarantined": 2,
         "hidden_state": {"differed": 1, "of": 5}, "failing": "trap: unreachable",
         "last_fault": format!("trap: {}…", "é".repeat(194)),
-        "desired": "aaaaaaaaaaaa", "rollback_window_ms": 9_000, "last_rollout": null,
+        "desired": "aaaaaaaaaaaa", "rollback_window_ms": 9_000, "last_rollout": null, "preparing_ms": 3_000,
         "rollout": {
             "revision": "aaaaaaaaaaaa", "plugin": "route-nearest 0.2.0", "origin": "pushed",
             "stage": "canary", "percent": 5, "paused": false, "lasted_ms": 1_500,
@@ -218,6 +218,7 @@ pub(super) fn policy() -> PolicyView {
         judged: Some(CohortSize { judged: 3, required: 5 }),
         quarantined: 2,
         hidden_state: (1, 5),
+        preparing: Some(Duration::from_secs(3)),
     }
 }
 
@@ -259,6 +260,7 @@ fn policy_status() -> PolicyStatus {
         }],
         calls: 7,
         faults: 1,
+        late: 4,
         failing: Some(PluginFault::Trap("unreachable".into())),
         last_fault: Some(PluginFault::Trap("é".repeat(1_024).into())),
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use evenkeel_author::case as cases;
+use evenkeel_author::case::{self as cases, counted};
 use evenkeel_author::{AuthorError, Built, Project, conformance};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -154,9 +154,10 @@ impl DevArgs {
             shown["cases"] = case_report.json();
             say(&shown);
         } else if is_passed {
-            let (bytes, worlds, cases) = (built.bytes.len(), self.worlds, cases.len());
+            let (bytes, worlds, cases) =
+                (built.bytes.len(), self.worlds, counted(cases.len() as u64, "case"));
             let path = path.display();
-            say(&format!("{path}: {bytes} bytes; {worlds} random inputs and {cases} cases passed"));
+            say(&format!("{path}: {bytes} bytes; {worlds} random inputs and {cases} passed"));
         } else {
             say_lines(&report);
             say_lines(&case_report);

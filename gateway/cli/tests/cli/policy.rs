@@ -93,8 +93,8 @@ fn policy_status_shows_revisions_and_canary() {
     };
     let policies = json!({"policies": [{
         "policy": "call/degradation", "plugin": "calm 1.0.0", "revision": "aaaa", "previous": "0000",
-        "rollback_window_ms": 61_000, "origin": "embedded", "calls": 9, "faults": 0, "failing": null,
-        "desired": "bbbb",
+        "rollback_window_ms": 61_000, "origin": "embedded", "calls": 9, "faults": 0, "late": 2, "failing": null,
+        "desired": "bbbb", "preparing_ms": 4_200,
         "rollout": {
             "revision": "bbbb", "plugin": "calm 2.0.0", "origin": "pushed", "stage": "canary",
             "percent": 50, "paused": false, "lasted_ms": 3_000, "steps": [5, 50], "pace_ms": 10_000,
@@ -109,7 +109,8 @@ fn policy_status_shows_revisions_and_canary() {
     let api = Api::start(vec![("GET /v1/policies ", policies.clone())]);
     let words = said(&evenkeel(&api.socket, &["policy", "status", "degradation"]));
     for right in [
-        "call/degradation: aaaa (calm 1.0.0, embedded), 9 calls",
+        "call/degradation: aaaa (calm 1.0.0, embedded), 9 calls, 0 faults; 2 questions were not answered in time, and the native default decided\n",
+        "preparing: a new revision is compiled and proved since 4 s",
         "previous: 0000, available for rollback, for 61 s more",
         "rollout: bbbb (calm 2.0.0, pushed), canary at 50 % for 3 s of at least 10 s; steps 5, 50 %; \
          100 % in 7 s or later unless it regresses\n",

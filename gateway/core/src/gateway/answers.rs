@@ -9,7 +9,7 @@ use evenkeel_model::{
     GuardRule, Hook, HookAnswer, NO_NODE, NodeId, Offer, OfferRefusal, Op, PluginFault,
     PluginState, PolicyName, PolicyQuestion, RevisionAnswer, RoomId, SessionId,
 };
-use evenkeel_revisions::{AdmissionSample, unit};
+use evenkeel_revisions::{AdmissionSample, Lifecycle, unit};
 
 use crate::effects::Timer;
 use crate::gateway::Gateway;
@@ -359,6 +359,9 @@ impl Gateway {
         let (session, room) = asked.about.one(&self.tables.sessions);
         let (revision, answer, beside) = AnswerDetails::split(result);
         let PendingQuestion { id: ask, policy, arm, about, at: asked, .. } = asked;
+        if answer.as_ref().err() == Some(&PluginFault::Late) {
+            self.change_policy(&policy, now, Lifecycle::note_late);
+        }
         if arm == Arm::Standing {
             let fault = answer.as_ref().err();
             self.questions.note_standing(&policy, fault, now, &mut self.tables.effects);

@@ -342,8 +342,8 @@ impl SubjectHistory {
         }
     }
 
-    /// Keeps the decision on each subject that has a reason or a note. Returns the reason if the question had one
-    /// subject.
+    /// Keeps the decision on each subject that has a reason or a note, and the fault of a question about one subject, whose
+    /// reason is returned.
     pub(crate) fn note_said(
         &mut self,
         about: &QuestionSubject,
@@ -368,8 +368,9 @@ impl SubjectHistory {
             }
         }
         let word = |reason: &u32| beside.word_for(*reason);
+        let faulted = !batch && matches!(outcome, DecisionOutcome::Faulted(_));
         let rows: std::collections::BTreeSet<u32> =
-            notes.keys().chain(reasons.keys()).copied().collect();
+            notes.keys().chain(reasons.keys()).copied().chain(faulted.then_some(0)).collect();
         let by = self.deciders.intern(by.clone());
         for row in rows {
             let Some(subject) = about.subject(row).filter(|subject| is_there(*subject)) else {

@@ -6,13 +6,13 @@ use crate::shipped;
 
 const BUDGET: Duration = Duration::from_millis(250);
 
-fn guest(engine: &Engine) -> Guest {
+fn recipe(engine: &Engine) -> Recipe {
     let plugin = shipped().iter().find(|plugin| plugin.name == "route-nearest").unwrap();
     let component = Component::vet(engine, plugin.bytes).unwrap();
     let grant = PluginGrant::of(component.manifest(), &GrantLimits::default());
     let (hook, settings, catalog) = (Hook::Routing, "{}".to_owned(), Vec::new());
     let (data, documents) = Default::default();
-    let recipe = Recipe {
+    Recipe {
         engine: engine.clone(),
         component,
         hook,
@@ -22,8 +22,12 @@ fn guest(engine: &Engine) -> Guest {
         seed: 7,
         catalog,
         grant,
-    };
-    Guest::start(&recipe, &mut PluginLog::default()).unwrap()
+        on_processor_time: false,
+    }
+}
+
+fn guest(engine: &Engine) -> Guest {
+    Guest::start(&recipe(engine), &mut PluginLog::default()).unwrap()
 }
 
 #[test]
@@ -62,6 +66,20 @@ fn call_after(elapsed: Duration, budget: CallBudget) -> Result<(), PluginFault> 
 #[test]
 fn preparing_call_may_wait_for_a_processor() {
     assert_eq!(call_after(10 * BUDGET, CallBudget::Processor(BUDGET)), Ok(()));
+}
+
+#[test]
+fn question_on_processor_time_may_wait_for_a_processor() {
+    let engine = Engine::new();
+    let asked = |on_processor_time| {
+        let recipe = Recipe { on_processor_time, ..recipe(&engine) };
+        let mut guest = Guest::start(&recipe, &mut PluginLog::default()).unwrap();
+        guest.call("place", BUDGET, 0, |calls, store| {
+            (0..ticks(10 * BUDGET)).for_each(|_| store.engine().increment_epoch());
+            calls.catalog(store, &[])
+        })
+    };
+    assert_eq!((asked(true), asked(false)), (Ok(()), Err(PluginFault::Deadline)));
 }
 
 #[test]

@@ -136,6 +136,16 @@ fn policy_that_caps_and_lifts_in_turns_is_found() {
     assert!(matches!(failure, ProofFailure::Flaps { .. }), "{failure}");
 }
 
+/// Rows are not isolated: that takes up to 64 calls of each question.
+#[test]
+fn loop_ends_a_trial_at_its_first_call() {
+    let module =
+        Module::honest(Hook::Degradation).body("tick", "(loop $on (br $on)) (i32.const 0)");
+    let failure = played(Hook::Degradation, &module).unwrap_err();
+    let said = "in call 1 of a trial on copies of the nodes, `tick` did not return within 5 ms; is there an endless loop?";
+    assert_eq!(failure.to_string(), said);
+}
+
 #[test]
 fn fault_in_a_trial_is_found() {
     let body = "(global.set $asked (i32.add (global.get $asked) (i32.const 1)))

@@ -86,6 +86,7 @@ async fn answer(mut requests: mpsc::Receiver<ControlRequest>) {
                     judged: None,
                     quarantined: 0,
                     hidden_state: (0, 0),
+                    preparing: None,
                 };
                 reply.send(vec![view]).unwrap();
             }

@@ -428,6 +428,17 @@ fn node_that_a_policy_did_not_choose_says_so() {
 }
 
 #[test]
+fn late_answer_about_an_offer_is_explained() {
+    let mut world = World::with_policy(settings(), &[Hook::Admission], |_| None);
+    world.offer("r");
+    world.pass(ms(3));
+    let session = *world.gateway.tables.sessions.keys().next().unwrap();
+    let [said] = &said(&world, session)[..] else { panic!() };
+    assert_eq!((said.hook, &said.by, &said.reason), (Hook::Admission, &Decider::Native, &None));
+    assert_eq!(said.outcome, DecisionOutcome::Faulted(PluginFault::Late));
+}
+
+#[test]
 fn room_note_explains_its_sessions() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], |_| None);
     world.offer("r");

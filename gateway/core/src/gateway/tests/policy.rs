@@ -2,6 +2,7 @@ use evenkeel_model::{
     CoreEvent, Hook, HookAnswer, PluginFault, PolicyName, PolicyQuestion, RoutingMove,
 };
 
+use super::revising::{alone, policy, turn};
 use super::*;
 
 fn routing() -> PolicyName {
@@ -69,6 +70,7 @@ fn policy_fault_and_recovery_are_reported_once() {
 #[test]
 fn single_late_answer_is_no_failure() {
     let mut world = World::with_policy(settings(), &[Hook::Admission], |_| Some(Ok(accept())));
+    turn(&mut world, Hook::Admission, alone());
     let mut offer = |name: &str, is_late: bool| {
         world.answer_with(move |_| (!is_late).then(|| Ok(accept())));
         world.offer(name);
@@ -80,6 +82,8 @@ fn single_late_answer_is_no_failure() {
     assert_eq!(offer("3", true), []);
     assert_eq!(offer("4", true), [Some(PluginFault::Late)]);
     assert_eq!(offer("5", false), [Some(PluginFault::Late), None]);
+    let status = world.gateway.policy(&policy(Hook::Admission)).unwrap().status(world.now);
+    assert_eq!((status.late, status.faults), (3, 0));
 }
 
 #[test]
