@@ -162,6 +162,17 @@ impl BoundPlugin {
         now_us: u64,
         within: Duration,
     ) -> Result<RevisionAnswer, PluginFault> {
+        self.ask_in_parts(question, now_us, within, PluginFault::is_of_question)
+    }
+
+    /// Asks in parts after faults for which `is_split` returns true.
+    fn ask_in_parts(
+        &mut self,
+        question: &PolicyQuestion,
+        now_us: u64,
+        within: Duration,
+        is_split: impl FnOnce(&PluginFault) -> bool,
+    ) -> Result<RevisionAnswer, PluginFault> {
         let began = Instant::now();
         let mut failed = None;
         if self.isolation.takes_whole(question.rows()) {
@@ -170,7 +181,7 @@ impl BoundPlugin {
                     self.isolation.quarantine.answers += 1;
                     return Ok(answered);
                 }
-                Err(fault) if !fault.is_of_question() => return Err(fault),
+                Err(fault) if !is_split(&fault) => return Err(fault),
                 Err(fault) => failed = Some(fault),
             }
         }
@@ -195,13 +206,8 @@ impl BoundPlugin {
         question: &PolicyQuestion,
         now_us: u64,
     ) -> Result<RevisionAnswer, PluginFault> {
-        if self.isolation.takes_whole(question.rows()) {
-            let asked = self.ask(question, now_us);
-            if asked.as_ref().err() != Some(&PluginFault::OutOfMemory) {
-                return asked;
-            }
-        }
-        self.ask_isolating(question, now_us, Duration::MAX)
+        let is_split = |fault: &PluginFault| *fault == PluginFault::OutOfMemory;
+        self.ask_in_parts(question, now_us, Duration::MAX, is_split)
     }
 
     /// Asks about all rows or none: a row quarantined now or before fails the whole question. Returns `None` if the

@@ -68,6 +68,15 @@ fn leak_is_found_and_growth_at_first_is_not() {
     repeated(&at_first).unwrap();
 }
 
+/// A fresh instance would answer the question.
+#[test]
+fn leak_of_all_memory_is_found() {
+    let leak = "(if (i32.eq (memory.grow (i32.const 64)) (i32.const -1)) (then unreachable))";
+    let failure = repeated(leak).unwrap_err();
+    let said = "`resolve` wanted more than 16 MiB of memory";
+    assert!(failure.to_string().ends_with(said), "{failure}");
+}
+
 /// The gateway asks such a plugin in smaller batches.
 #[test]
 fn batch_beyond_the_memory_is_no_fault() {
