@@ -54,12 +54,12 @@ impl GrantedTable {
         rows: impl ExactSizeIterator<Item = &'a Row>,
     ) {
         let length = rows.len();
-        self.ids.clear();
-        // Every cell is overwritten.
+        // Everything is overwritten.
+        self.ids.resize(length, 0);
         self.cells.resize(columns.len() * length, 0);
         // Iterates by row, since rows are far apart in memory and the table is not.
-        for (at, row) in rows.enumerate() {
-            self.ids.push(row.id);
+        for (at, (row, id)) in rows.zip(&mut self.ids).enumerate() {
+            *id = row.id;
             for (column, &metric) in columns.iter().enumerate() {
                 self.cells[column * length + at] = row.measures.value(metric);
             }
@@ -84,10 +84,10 @@ impl Blobs {
         self.offsets.clear();
         self.bytes.clear();
         self.offsets.push(0);
-        for state in states {
+        self.offsets.extend(states.map(|state| {
             self.bytes.extend_from_slice(state);
-            self.offsets.push(self.bytes.len() as u32);
-        }
+            self.bytes.len() as u32
+        }));
     }
 
     pub(crate) fn wire(&self) -> BlobsParam<'_> {

@@ -313,9 +313,8 @@ impl<'a> States<'a> {
         schema: u32,
         states: impl Iterator<Item = Option<&'a PluginState>>,
     ) -> States<'a> {
-        let mut rows = Vec::with_capacity(states.size_hint().0);
         let (mut newcomers, mut older) = (Vec::new(), BTreeMap::new());
-        for (row, state) in states.enumerate() {
+        let rows = states.enumerate().map(|(row, state)| {
             let row = row as u32;
             let readable = state.filter(|state| readable(state, plugin, schema));
             match readable {
@@ -325,10 +324,9 @@ impl<'a> States<'a> {
                 }
                 Some(_) => {}
             }
-            rows.push(
-                readable.map_or(Cow::Borrowed(&[][..]), |state| Cow::Borrowed(&*state.bytes)),
-            );
-        }
+            readable.map_or(Cow::Borrowed(&[][..]), |state| Cow::Borrowed(&*state.bytes))
+        });
+        let rows = rows.collect();
         States { plugin: Arc::clone(plugin), schema, rows, newcomers, older }
     }
 
