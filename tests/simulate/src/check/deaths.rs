@@ -43,6 +43,7 @@ pub(crate) enum Notice {
     Agent,
     /// The kernel, by ICMP errors.
     Kernel,
+    /// No report is sent, or faults may drop it with all its repetitions.
     None,
 }
 
@@ -260,6 +261,8 @@ impl Deaths {
         let rate = self.nodes[at].rate(facts, now);
         match notice {
             Notice::Agent => ("agent", TOLD_WITHIN + round_trip + slowed + lost + repeated),
+            // Needs no packet of the node: probes accuse it once they are overdue, and mark it down `alone` later. It is
+            // also the limit of a death whose report is dropped with its repetitions, since faults that drop are irregular.
             Notice::None if irregular => ("irregular", alone + slow_probes),
             Notice::Kernel if irregular => ("kernel, irregular", alone + slow_probes),
             Notice::Kernel if rate >= BUSY => ("kernel, busy", TOLD_WITHIN + round_trip),

@@ -75,16 +75,18 @@ impl World<'_> {
         let meshed = self.script.settings.scenarios.values().any(is_meshed);
         let facts = |(node, stamp): (&Node, &evenkeel_model::Stamp)| {
             let cut = node.up.conditions.blackout || node.down.conditions.blackout;
-            let notice = match (
-                node.killed > 0 && node.unplugged == 0 && !cut && !node.cold,
-                node.script.agent && !self.drivers.dead,
-            ) {
+            let link = &node.script.link;
+            let ended = node.killed > 0 && node.unplugged == 0 && !cut && !node.cold;
+            let reports = node.script.agent && !self.drivers.dead;
+            let down = &node.down.conditions;
+            let drops = down.loss_ppm > link.loss_ppm || down.bursts != link.bursts;
+            let notice = match (ended, reports) {
+                (true, true) if drops => Notice::None,
                 (true, true) => Notice::Agent,
                 (true, false) => Notice::Kernel,
                 (false, _) => Notice::None,
             };
             let is_there = node.listing != Listing::Gone;
-            let link = &node.script.link;
             let one_way = node.up.conditions.blackout && !node.down.conditions.blackout;
             NodeFacts {
                 speaks_on: one_way && meshed,
@@ -92,10 +94,7 @@ impl World<'_> {
                 round_trip: (link.delay + link.jitter) * 2,
                 lossy: link.bursts.is_some() || link.loss_ppm > 0,
                 irregular: node.irregular.is_some_and(|until| self.now < until),
-                slowed: {
-                    let now = &node.down.conditions;
-                    (now.delay + now.jitter).saturating_sub(link.delay + link.jitter)
-                },
+                slowed: (down.delay + down.jitter).saturating_sub(link.delay + link.jitter),
                 received: stamp.received,
                 sent: stamp.last_sent,
             }

@@ -1,6 +1,6 @@
 //! Invariants hold for a fixed number of seeds, and for each seed that violated one before.
 
-use evenkeel_simulate::{Library, Script, Swarm, World};
+use evenkeel_simulate::{Library, Script, Swarm, World, losses};
 
 /// These seeds take half a minute in a debug build on two cores.
 const SEEDS: u64 = 120;
@@ -89,5 +89,12 @@ mod regressions {
     #[test]
     fn silent_client_that_left_is_dropped() {
         holds(113);
+    }
+
+    /// One burst dropped the agent's report of a death, its repetition and all ICMP errors.
+    #[test]
+    fn death_with_lost_reports_is_not_late() {
+        let outcome = losses::play(2852, &Library::new());
+        assert!(outcome.violations.is_empty(), "{}", outcome.violations[0]);
     }
 }
