@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::Compiler;
 use evenkeel_control::{PushRequest, RolloutOutcome, RolloutReport};
-use evenkeel_guests::{Expected, Guest, hostile, slow_to_compile};
+use evenkeel_guests::{Expected, Guest, hostile, names_fault, slow_to_compile};
 use evenkeel_model::PolicyName;
 use evenkeel_testkit::binary::evenkeel;
 
@@ -64,7 +64,7 @@ fn mismatch(gateway: &Gateway, guest: &Guest) -> Option<String> {
         }
         // Replaying the predecessor's questions shows the fault.
         (Expected::Fault(fault), RolloutOutcome::Refused) => {
-            code == Some("proof-failed") && (reason.contains(fault) || reason.contains("deadline"))
+            code == Some("proof-failed") && names_fault(&reason, fault)
         }
         (Expected::Curbed, RolloutOutcome::Activated) => true,
         // A trial shows that its answers break rules.

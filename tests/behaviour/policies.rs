@@ -125,8 +125,8 @@ fn invalid_plugin_is_refused_with_reason() {
     for (bytes, reason) in [
         (b"not a plugin".to_vec(), ""),
         (routing_plugin(Behaviour::Traps), "trap"),
-        (routing_plugin(Behaviour::NeverEnds), "deadline"),
-        (routing_plugin(Behaviour::EatsMemory), "out-of-memory"),
+        (routing_plugin(Behaviour::NeverEnds), "did not return within 2 ms"),
+        (routing_plugin(Behaviour::EatsMemory), "wanted more than 16 MiB"),
         (shipped_bytes("degrade-ladder"), "routing"),
     ] {
         let rollout = push(&gateway, bytes);

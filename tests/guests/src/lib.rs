@@ -45,6 +45,15 @@ pub enum Expected {
     Curbed,
 }
 
+/// Returns true if a refusal names the fault of this name. A guest that exhausts something may reach its deadline first.
+pub fn names_fault(reason: &str, fault: &str) -> bool {
+    let words = match fault {
+        "out-of-memory" => "wanted more than",
+        _ => "the plugin failed in",
+    };
+    reason.contains("did not return within") || fault != "deadline" && reason.contains(words)
+}
+
 /// All hostile plugins with unique names, except [`slow_to_compile`], which only costs time.
 pub fn hostile() -> Vec<Guest> {
     [liars::all(), heavy::all(), loops::all(), migrations::all(), answers::all()].concat()

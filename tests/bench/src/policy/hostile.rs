@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_guests::{Expected, Guest, hostile};
+use evenkeel_guests::{Expected, Guest, hostile, names_fault};
 use evenkeel_model::Hook;
 use serde_json::Value;
 
@@ -93,8 +93,8 @@ fn become_of(api: &mut Api, guest: &Guest, room: u32) -> Result<Fate, String> {
         let words = text(&refusal[if said["error"].is_object() { "message" } else { "reason" }]);
         let expected = match guest.expected {
             Expected::Refused(expected) => code == expected,
-            // The guest may fail in the replay of recorded calls, or exceed its deadline on a loaded machine.
-            Expected::Fault(fault) => words.contains(fault) || words.contains("deadline"),
+            // The guest fails in its proof.
+            Expected::Fault(fault) => code == "proof-failed" && names_fault(&words, fault),
             // A trial shows that its answers break rules.
             Expected::Curbed => code == "proof-failed",
         };
