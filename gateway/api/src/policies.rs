@@ -34,8 +34,8 @@ use super::request::{PUSH_BYTES_MAX, policy_name, strict, unknown_verb, verb};
 /// Characters of a fault that are shown: a trap may carry a kilobyte of text.
 const FAULT_CHARS_MAX: usize = 200;
 
-/// Timeout of the answer to a push. Commands, relays and connections wait 10 s longer.
-const PUSHED_WITHIN: Duration = Duration::from_secs(50);
+/// Timeout of the answer to a push. Commands and connections wait 10 s longer.
+pub(super) const PUSHED_WITHIN: Duration = Duration::from_secs(50);
 
 pub(super) async fn policies(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let all = shared.ask("", shared.handle.policies()).await?;
@@ -183,7 +183,7 @@ pub(super) async fn push_policy(
     });
     let Ok(rollout) = tokio::time::timeout(PUSHED_WITHIN, rollout).await else {
         let message = format!(
-            "the plugin is still being compiled and proved after {} s, and takes effect if it passes: see `evenkeel policy status {said}`",
+            "the push is not complete after {} s, and continues: see `evenkeel policy status {said}`",
             PUSHED_WITHIN.as_secs()
         );
         return Err(ApiError::new(ApiErrorCode::Unconfirmed, message));
@@ -301,7 +301,7 @@ fn policy_status(policy: PolicyView) -> impl Serialize {
         documents?: documents(&policy.active.documents),
         calls: status.calls,
         faults: status.faults,
-        // Questions that the native default answered because no answer had come in time.
+        // Questions without an answer in time; `on_fault` decided.
         late: status.late,
         // Sessions and rooms on which the revision faults; the gateway does not ask it about them.
         quarantined: policy.quarantined,
@@ -315,7 +315,7 @@ fn policy_status(policy: PolicyView) -> impl Serialize {
         desired: candidate.or(status.active),
         // Remaining time in which a rollback to `previous` is possible.
         rollback_window_ms: milliseconds(status.previous_for),
-        // Time since the latest push if its plugin is still being compiled and proved.
+        // Time since the latest push or changed file, until its outcome.
         preparing_ms: milliseconds(policy.preparing),
         rollout: status.candidate.map(|it| {
             let judged = judged.map(|judged| judged_part(judged, hook));

@@ -29,6 +29,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::error::{ApiError, ApiErrorCode, RETRY_AFTER, no_owner, unknown_path};
+use super::policies::PUSHED_WITHIN;
 use super::request::{BODY_MAX, BodyBudget, PUSH_BYTES_MAX};
 
 /// Timeout of control's answer. Drivers have 2 s of it to open a session.
@@ -46,8 +47,8 @@ const CONNECT_EVERY: Duration = Duration::from_millis(100);
 /// Time of a request and its answer between the members.
 const WAY_WITHIN: Duration = Duration::from_secs(1);
 
-/// Timeout of the owner's answer to a push, which it compiles and tests.
-const PUSHED_WITHIN: Duration = Duration::from_secs(60);
+/// Timeout of the owner's answer to a push, which it compiles and proves.
+const PUSH_RELAYED_WITHIN: Duration = PUSHED_WITHIN.saturating_add(Duration::from_secs(10));
 
 /// Longest answer. A page of 2,000 records of the history has about 4 MiB with long names.
 const ANSWER_MAX: usize = 8 << 20;
@@ -97,7 +98,7 @@ impl RelayLimits {
     }
 
     pub(super) fn of_policies(uploads: Arc<BodyBudget>) -> RelayLimits {
-        let (body_max, within) = (PUSH_BYTES_MAX, PUSHED_WITHIN);
+        let (body_max, within) = (PUSH_BYTES_MAX, PUSH_RELAYED_WITHIN);
         RelayLimits { bodies: uploads, body_max, within, has_copy: false }
     }
 }

@@ -323,7 +323,7 @@ fn policy_answer(said: &SubjectDecision) -> impl Serialize + use<> {
             DecisionOutcome::Guarded(guard) => Some(guard.name()),
             _ => None,
         },
-        // With `faulted`: `late`; the native default decided.
+        // With `faulted`: `late`, `deadline`…; `on_fault` decided.
         fault: match &said.outcome {
             DecisionOutcome::Faulted(fault) => Some(fault.name()),
             _ => None,

@@ -258,7 +258,7 @@ impl CaseReport {
 }
 
 /// `1 case`, `2 cases`.
-pub fn counted(number: u64, noun: &str) -> String {
+pub fn count_noun(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }
@@ -266,8 +266,8 @@ pub fn counted(number: u64, noun: &str) -> String {
 impl fmt::Display for CaseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let CaseReport { cases, asked, failures } = self;
-        let (cases, asked) = (counted(*cases as u64, "case"), counted(*asked, "question"));
-        write!(f, "{cases}, {asked}: {} differ", counted(failures.len() as u64, "answer"))?;
+        let (cases, asked) = (count_noun(*cases as u64, "case"), count_noun(*asked, "question"));
+        write!(f, "{cases}, {asked}: {} differ", count_noun(failures.len() as u64, "answer"))?;
         for CaseFailure { file, question, said } in failures {
             let said = said.replace(|c: char| c.is_control(), " ");
             write!(f, "\n  wrong    {}, question {question}: {said}", file.display())?;

@@ -109,7 +109,7 @@ impl ApiArgs {
         let silent = |_| {
             let (shown, within) = (self.shown(), self.timeout);
             CommandError::NoGateway(format!(
-                "the gateway at {shown} did not answer within {within} s, and may still do as asked; --timeout waits longer"
+                "the gateway at {shown} did not answer within {within} s, and may still execute a change; --timeout waits longer"
             ))
         };
         answer.map_err(silent)?.map_err(|failed| self.explain(failed))

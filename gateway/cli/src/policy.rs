@@ -349,7 +349,7 @@ fn show(policy: &Value) {
         number(policy, "calls"),
         number(policy, "faults"),
         last_fault(policy),
-        late(policy)
+        late_text(policy)
     ));
     show_documents(policy, "  ");
     if let Some(previous) = policy["previous"].as_str() {
@@ -358,7 +358,10 @@ fn show(policy: &Value) {
         say(&format!("  previous: {previous}, available for rollback{left}"));
     }
     if let Some(ms) = policy["preparing_ms"].as_u64() {
-        say(&format!("  preparing: a new revision is compiled and proved since {} s", ms / 1_000));
+        say(&format!(
+            "  preparing: a new revision has been compiled and proved for {} s",
+            ms / 1_000
+        ));
     }
     let rollout = &policy["rollout"];
     if rollout.is_object() {
@@ -395,12 +398,11 @@ fn last_fault(policy: &Value) -> String {
     }
 }
 
-/// The questions without an answer in time.
-fn late(policy: &Value) -> String {
+fn late_text(policy: &Value) -> String {
     match number(policy, "late") {
         0 => String::new(),
         late => {
-            format!("; {late} questions were not answered in time, and the native default decided")
+            format!("; {late} questions were not answered in time: on_fault decided")
         }
     }
 }

@@ -85,7 +85,7 @@ pub enum ClientError {
         user: u32,
     },
     /// The server breaks HTTP, or the connection ended before the answer.
-    #[error("{}", http_words(.0))]
+    #[error("{}", http_error_text(.0))]
     Http(#[from] hyper::Error),
     /// The path or a header is invalid.
     #[error("not a request: {0}")]
@@ -105,12 +105,13 @@ pub enum ClientError {
     },
 }
 
-fn http_words(error: &hyper::Error) -> String {
-    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
-        return "the connection ended before the answer; the gateway may still do as asked"
-            .to_owned();
+fn http_error_text(error: &hyper::Error) -> String {
+    match error.is_parse() {
+        true => format!("the admin API does not speak HTTP: {error}"),
+        false => format!(
+            "the connection ended before the answer ({error}), and the gateway may still execute a change"
+        ),
     }
-    format!("the admin API does not speak HTTP: {error}")
 }
 
 impl ApiResponse {

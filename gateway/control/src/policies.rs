@@ -295,6 +295,8 @@ struct PendingPreparation {
 fn prepare(waiting: &Receiver<PendingPreparation>, events: &broadcast::Sender<Arc<EventRecord>>) {
     for PendingPreparation { preparation, source, reply } in waiting {
         let rollout = evenkeel_policies::prepare(&preparation, source);
+        // The status shows it as long as it exists.
+        drop(preparation);
         // The core sends the events of all other outcomes.
         if rollout.outcome == RolloutOutcome::Refused {
             let event = GatewayEvent::Rollout(rollout.clone());

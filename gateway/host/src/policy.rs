@@ -113,9 +113,9 @@ impl BoundPlugin {
         self.started_from(self.guest.recipe.clone())
     }
 
-    /// Starts another instance whose questions have their budgets in processor time. A busy machine makes none of them fail, and
-    /// a loop ends on any machine. So do instances that are started from it.
-    pub fn on_processor_time(&self) -> Result<BoundPlugin, PluginRefusal> {
+    /// Starts another instance with budgets in processor time, as have those that are started from it. A busy machine makes no
+    /// question fail, and a loop ends on any machine.
+    pub fn another_on_processor_time(&self) -> Result<BoundPlugin, PluginRefusal> {
         self.started_from(Recipe { on_processor_time: true, ..self.guest.recipe.clone() })
     }
 
@@ -200,7 +200,8 @@ impl BoundPlugin {
         }
     }
 
-    /// Asks, in smaller batches if the plugin's memory is too small for all rows. Any other fault ends the question.
+    /// Asks, in smaller batches if the plugin's memory is too small for all rows. Any other fault of the whole batch ends the
+    /// question; the rows of smaller batches are isolated as by [`ask_isolating`](BoundPlugin::ask_isolating).
     pub fn ask_within_memory(
         &mut self,
         question: &PolicyQuestion,

@@ -137,7 +137,7 @@ pub enum PluginRefusal {
     /// The plugin's `init` rejects the settings, with this message.
     #[error("the plugin does not take its settings: {0}")]
     Settings(Box<str>),
-    /// The plugin failed before its first question, or in a question of an author's tool.
+    /// The plugin failed before its first question, in its proof, or in a question of an author's tool.
     #[error("{}", fault_words(call, fault))]
     Faulted {
         /// The call: `start`, `init` or `tick`.

@@ -76,7 +76,7 @@ pub struct PolicyView {
     pub quarantined: u64,
     /// Answers that differed from those of a fresh instance, and compared answers.
     pub hidden_state: (u64, u64),
-    /// Time since the latest push if its plugin is still being compiled and proved.
+    /// Time since the latest push or changed file, until its outcome; `None`: none is being prepared.
     pub preparing: Option<Duration>,
 }
 

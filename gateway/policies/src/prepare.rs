@@ -169,7 +169,7 @@ pub struct Preparation {
     pub(super) policy: PolicyName,
     /// The push's number in the core; a later push supersedes it.
     pub(super) push: u64,
-    /// The time of the push. The policy's status shows it while this exists.
+    /// The time of the push, which `RunningPolicy::preparing` refers to.
     pub(super) _began: Arc<Instant>,
     pub(super) foundry: Foundry,
     pub(super) rules: Arc<TrustRules>,
@@ -524,7 +524,11 @@ impl Preparation {
 
     /// Replays the recorded questions, and tries a revision that was not tried before.
     fn prove(&self, plugin: &host::BoundPlugin, revision: &Revision) -> Result<(), ProofFailure> {
-        let (mut plugin, questions) = (plugin.on_processor_time()?, self.shared.questions.list());
+        let questions = self.shared.questions.list();
+        if questions.is_empty() && self.copy.is_none() {
+            return Ok(());
+        }
+        let mut plugin = plugin.another_on_processor_time()?;
         replay(&mut plugin, &questions)?;
         let known = (Arc::clone(&revision.name), self.catalog.version);
         let is_known = lock(&self.shared.proved).contains(&known);

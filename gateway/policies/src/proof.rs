@@ -2,15 +2,15 @@
 //! asked the same questions again answers like a fresh one.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use evenkeel_host::{BoundPlugin, PluginRefusal, answer_difference};
+use evenkeel_host::{BoundPlugin, PluginRefusal, answer_difference, processor_time};
 use evenkeel_model::{Breach, PluginFault, PolicyQuestion, RevisionAnswer};
 
 /// Calls of one instance that repeat questions: static state that matters shows after a thousand.
 const REPEATED_MAX: usize = 1_024;
 
-/// Maximum time of these calls, so that a slow plugin is proved soon.
+/// Maximum processor time of these calls, so that a slow plugin is proved soon.
 pub(super) const REPEATED_FOR: Duration = Duration::from_millis(500);
 
 /// The memory of an instance is read this often. A plugin that keeps what it needs again has it after the first quarter.
@@ -63,8 +63,12 @@ pub(super) fn replay(
     questions: &[AskedQuestion],
 ) -> Result<(), ProofFailure> {
     for (question, now_us) in questions {
-        ask(plugin, question, *now_us)
-            .map_err(|fault| ProofFailure::Replay { questions: questions.len(), fault })?;
+        let failed = |fault| ProofFailure::Replay { questions: questions.len(), fault };
+        let answered = ask(plugin, question, *now_us).map_err(failed)?;
+        let apart = answered.apart.filter(|apart| !apart.unasked.is_empty());
+        if let Some(fault) = apart.and_then(|apart| apart.fault) {
+            return Err(failed(PluginRefusal::Faulted { call: plugin.calling(), fault }));
+        }
     }
     Ok(())
 }
@@ -82,7 +86,7 @@ pub(super) fn repeat(
         firsts.push((question, *now_us, first));
     }
     let (mut used, mut memory) = (plugin.another()?, Vec::new());
-    let began = Instant::now();
+    let until = processor_time().saturating_add(within);
     for (call, (question, now_us, first)) in (1..=REPEATED_MAX).zip(firsts.iter().cycle()) {
         let second = ask(&mut used, question, *now_us);
         let second = second.map_err(|fault| ProofFailure::Repeated { call, fault })?;
@@ -101,7 +105,7 @@ pub(super) fn repeat(
         if call % (REPEATED_MAX / QUARTERS) == 0 {
             memory.push(used.memory_bytes());
         }
-        if began.elapsed() >= within {
+        if processor_time() >= until {
             break;
         }
     }

@@ -46,7 +46,7 @@ const TURNS_OF_RATE_MAX: u32 = 2 * TURNS / WELL_FOR;
 /// Maximum calls of a revision: a policy may ask for a review of each room at each time.
 const CALLS_MAX: usize = 2_048;
 
-/// Maximum processor time of these calls. A plugin may need its whole budget each time.
+/// Maximum processor time of a trial: a plugin may need its whole budget each time.
 const PLAYED_FOR: Duration = Duration::from_secs(5);
 
 /// Time during which the revision before could be restored: beyond the end of each trial.
@@ -87,7 +87,7 @@ pub(super) struct Trial<'a> {
     rates: BTreeMap<SessionId, RateTrend>,
     questions: RecentQuestions,
     calls: usize,
-    /// The processor time of the thread at the end.
+    /// The processor time of the thread at which the trial ends.
     until: Duration,
     now: Instant,
 }
@@ -102,7 +102,8 @@ pub(super) fn try_revision(
     let mut instance = plugin.another()?;
     instance
         .catalog(catalog_of(copy.settings()))
-        .map_err(|fault| PluginRefusal::Faulted { call: "catalog", fault })?;
+        .map_err(|fault| PluginRefusal::Faulted { call: "catalog", fault })
+        .map_err(|fault| ProofFailure::Trial { call: 0, fault })?;
     // Sessions and rooms of the same kinds as those of the recorded questions.
     let labels = questions.iter().flat_map(|(question, _)| labels(question));
     let labels = labels.take(LABELS_MAX).collect();
@@ -194,7 +195,7 @@ impl<'a> Trial<'a> {
     /// The revision failed, more of its answers break a rule than the settings allow, or it keeps changing its mind.
     pub(super) fn play(mut self) -> Result<Vec<AskedQuestion>, ProofFailure> {
         for turn in 0..TURNS {
-            if self.is_long() {
+            if self.is_over() {
                 break;
             }
             self.now += TURN;
@@ -209,7 +210,7 @@ impl<'a> Trial<'a> {
             }
             self.settle()?;
             while self.gateway.poll_timeout().is_some_and(|next| next <= self.now) {
-                if self.is_long() {
+                if self.is_over() {
                     break;
                 }
                 self.gateway.handle_timeout(self.now);
@@ -219,7 +220,7 @@ impl<'a> Trial<'a> {
         Ok(self.questions.list())
     }
 
-    fn is_long(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.calls >= CALLS_MAX || processor_time() >= self.until
     }
 

@@ -263,8 +263,7 @@ pub struct PolicyStatus {
     pub calls: u64,
     /// Faults of active revisions so far.
     pub faults: u64,
-    /// Questions so far that the native default answered because no answer had come in time. No revision is blamed: the machine
-    /// may have been late.
+    /// Questions so far without an answer in time. No revision is blamed: the machine may have been late.
     pub late: u64,
     /// The fault of the last call; `None` if it was answered.
     pub failing: Option<PluginFault>,

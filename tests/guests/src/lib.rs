@@ -47,11 +47,13 @@ pub enum Expected {
 
 /// Returns true if a refusal names the fault of this name. A guest that exhausts something may reach its deadline first.
 pub fn names_fault(reason: &str, fault: &str) -> bool {
+    let late = "did not return within";
     let words = match fault {
+        "deadline" => late,
         "out-of-memory" => "wanted more than",
         _ => "the plugin failed in",
     };
-    reason.contains("did not return within") || fault != "deadline" && reason.contains(words)
+    reason.contains(words) || fault != "malformed" && reason.contains(late)
 }
 
 /// All hostile plugins with unique names, except [`slow_to_compile`], which only costs time.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use evenkeel_author::case::{self as cases, counted};
+use evenkeel_author::case::{self as cases, count_noun};
 use evenkeel_author::{AuthorError, Built, Project, conformance};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -155,7 +155,7 @@ impl DevArgs {
             say(&shown);
         } else if is_passed {
             let (bytes, worlds, cases) =
-                (built.bytes.len(), self.worlds, counted(cases.len() as u64, "case"));
+                (built.bytes.len(), self.worlds, count_noun(cases.len() as u64, "case"));
             let path = path.display();
             say(&format!("{path}: {bytes} bytes; {worlds} random inputs and {cases} passed"));
         } else {

@@ -109,8 +109,8 @@ fn policy_status_shows_revisions_and_canary() {
     let api = Api::start(vec![("GET /v1/policies ", policies.clone())]);
     let words = said(&evenkeel(&api.socket, &["policy", "status", "degradation"]));
     for right in [
-        "call/degradation: aaaa (calm 1.0.0, embedded), 9 calls, 0 faults; 2 questions were not answered in time, and the native default decided\n",
-        "preparing: a new revision is compiled and proved since 4 s",
+        "call/degradation: aaaa (calm 1.0.0, embedded), 9 calls, 0 faults; 2 questions were not answered in time: on_fault decided\n",
+        "preparing: a new revision has been compiled and proved for 4 s",
         "previous: 0000, available for rollback, for 61 s more",
         "rollout: bbbb (calm 2.0.0, pushed), canary at 50 % for 3 s of at least 10 s; steps 5, 50 %; \
          100 % in 7 s or later unless it regresses\n",

@@ -342,8 +342,8 @@ impl SubjectHistory {
         }
     }
 
-    /// Keeps the decision on each subject that has a reason or a note, and the fault of a question about one subject, whose
-    /// reason is returned.
+    /// Keeps the decision on each subject that has a reason or a note, and the fault of a question about one subject. Returns
+    /// the reason if the question had one subject.
     pub(crate) fn note_said(
         &mut self,
         about: &QuestionSubject,

@@ -270,6 +270,20 @@ impl World {
 }
 
 #[test]
+fn policy_is_preparing_until_its_outcome() {
+    let mut world = World::start();
+    let is_preparing = |world: &World| {
+        let views = world.policies.views(&world.gateway, &BTreeMap::new(), Instant::now());
+        views[0].preparing.is_some()
+    };
+    assert!(!is_preparing(&world));
+    let preparation = world.preparation();
+    assert!(is_preparing(&world));
+    drop(preparation);
+    assert!(!is_preparing(&world));
+}
+
+#[test]
 fn push_without_settings_keeps_those_of_its_plugin() {
     let mut world = World::start();
     world.prepare(with_spares(1));

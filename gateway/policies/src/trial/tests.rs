@@ -136,7 +136,7 @@ fn policy_that_caps_and_lifts_in_turns_is_found() {
     assert!(matches!(failure, ProofFailure::Flaps { .. }), "{failure}");
 }
 
-/// Rows are not isolated: that takes up to 64 calls of each question.
+/// Isolating rows would take up to 64 calls for each question.
 #[test]
 fn loop_ends_a_trial_at_its_first_call() {
     let module =

@@ -262,7 +262,7 @@ impl Deaths {
         match notice {
             Notice::Agent => ("agent", TOLD_WITHIN + round_trip + slowed + lost + repeated),
             // Needs no packet of the node: probes accuse it once they are overdue, and mark it down `alone` later. It is
-            // also the limit of a death whose report is dropped with its repetitions, since faults that drop are irregular.
+            // also the limit if faults drop the report and its repetitions; all faults that drop packets are irregular.
             Notice::None if irregular => ("irregular", alone + slow_probes),
             Notice::Kernel if irregular => ("kernel, irregular", alone + slow_probes),
             Notice::Kernel if rate >= BUSY => ("kernel, busy", TOLD_WITHIN + round_trip),
