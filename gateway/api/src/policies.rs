@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -29,13 +28,10 @@ use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, no_policy, refused};
 use super::events;
 use super::object::{milliseconds, object};
-use super::request::{PUSH_BYTES_MAX, policy_name, strict, unknown_verb, verb};
+use super::request::{PUSH_BYTES_MAX, PUSHED_WITHIN, policy_name, strict, unknown_verb, verb};
 
 /// Characters of a fault that are shown: a trap may carry a kilobyte of text.
 const FAULT_CHARS_MAX: usize = 200;
-
-/// Timeout of the answer to a push. Commands and connections wait 10 s longer.
-pub(super) const PUSHED_WITHIN: Duration = Duration::from_secs(50);
 
 pub(super) async fn policies(State(shared): ApiState) -> Result<Json<impl Serialize>, ApiError> {
     let all = shared.ask("", shared.handle.policies()).await?;

@@ -29,8 +29,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::error::{ApiError, ApiErrorCode, RETRY_AFTER, no_owner, unknown_path};
-use super::policies::PUSHED_WITHIN;
-use super::request::{BODY_MAX, BodyBudget, PUSH_BYTES_MAX};
+use super::request::{BODY_MAX, BodyBudget, PUSH_BYTES_MAX, PUSHED_WITHIN};
 
 /// Timeout of control's answer. Drivers have 2 s of it to open a session.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);

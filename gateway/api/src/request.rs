@@ -27,6 +27,9 @@ pub(super) const BODY_MAX: usize = 128 * 1_024;
 /// Body of a push: a plugin, or JSON with a plugin in Base64, which adds a third, and with eight data documents of 1 MiB.
 pub(super) const PUSH_BYTES_MAX: usize = 2 * BINARY_BYTES_MAX;
 
+/// Timeout of the answer to a push. Commands and connections wait 10 s longer.
+pub(super) const PUSHED_WITHIN: Duration = Duration::from_secs(50);
+
 /// Retry time of a body for which there was no memory.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
