@@ -15,8 +15,8 @@ use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
 use evenkeel_drivers::{Brief, TraceHeaders};
 use evenkeel_media::roq::FlowId;
 use evenkeel_model::{
-    ClientIdentity, ClientLabel, IngressProtocol, MediaDescription, Offer, OfferId, RtcpPort,
-    SessionId,
+    ClientIdentity, ClientLabel, IdMap, IngressProtocol, MediaDescription, Offer, OfferId,
+    RtcpPort, SessionId,
 };
 use evenkeel_process::descriptors;
 use nix::errno::Errno;
@@ -157,7 +157,7 @@ pub struct SessionRegistry {
     pub(crate) traces: Arc<TraceRegistry>,
     /// The spans of trusted callers.
     callers: BTreeMap<SessionId, CallerSpan>,
-    entries: BTreeMap<SessionId, Box<SessionEntry>>,
+    entries: IdMap<SessionId, Box<SessionEntry>>,
     workers: Vec<Slots>,
 }
 
@@ -202,19 +202,19 @@ impl SessionRegistry {
             briefs,
             traces,
             callers: BTreeMap::new(),
-            entries: BTreeMap::new(),
+            entries: IdMap::default(),
             workers,
         }
     }
 
     /// Returns the entry of a session, if present.
     pub fn get(&self, session: SessionId) -> Option<&SessionEntry> {
-        self.entries.get(&session).map(|entry| &**entry)
+        self.entries.get(session).map(|entry| &**entry)
     }
 
     /// Returns the mutable entry of a session, if present.
     pub fn get_mut(&mut self, session: SessionId) -> Option<&mut SessionEntry> {
-        self.entries.get_mut(&session).map(|entry| &mut **entry)
+        self.entries.get_mut(session).map(|entry| &mut **entry)
     }
 
     /// Keeps the span of a trusted caller, for a process that continues the session's trace.
@@ -229,8 +229,8 @@ impl SessionRegistry {
     }
 
     /// All sessions, oldest first.
-    pub fn sessions(&self) -> impl ExactSizeIterator<Item = SessionId> {
-        self.entries.keys().copied()
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.entries.keys()
     }
 
     /// The headers of a request about an open session.
@@ -419,7 +419,7 @@ impl SessionRegistry {
 
     /// Removes a session and returns its entry, if present.
     pub fn remove(&mut self, session: SessionId) -> Option<Box<SessionEntry>> {
-        let entry = self.entries.remove(&session)?;
+        let entry = self.entries.remove(session)?;
         self.callers.remove(&session);
         self.remove_keys(&entry);
         let slots = &mut self.workers[usize::from(entry.home.worker)];

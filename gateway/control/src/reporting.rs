@@ -244,11 +244,10 @@ impl Reporting {
         cause: Continuation,
         took: Duration,
     ) {
-        let sessions = registry.sessions();
         self.send_event(GatewayEvent::Continued {
             cause,
-            sessions: sessions.len(),
-            oldest: sessions.take(CONTINUED_MAX).collect(),
+            sessions: registry.sessions().count(),
+            oldest: registry.sessions().take(CONTINUED_MAX).collect(),
             callers: registry.callers().collect(),
             took,
         });

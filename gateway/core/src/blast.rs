@@ -210,7 +210,7 @@ impl Records<'_> {
                 session: self.session(session, 0),
                 media: Arc::clone(&session.request.media),
             });
-            (*id, copy)
+            (id, copy)
         })
     }
 }

@@ -425,7 +425,7 @@ impl Records<'_> {
     pub(crate) fn settle_restored(&mut self, now: Instant) {
         while self.restore_session() {}
         let Some(unsettled) = self.tables.rooms.unsettled.take() else { return };
-        let mut ids: Vec<RoomId> = self.tables.rooms.all.keys().copied().collect();
+        let mut ids: Vec<RoomId> = self.tables.rooms.all.keys().collect();
         // A driver serves openings in their order.
         ids.sort_by_cached_key(|id| Reverse(self.tables.rooms[id].priority));
         // All rooms hold their capacity before any is weighed, so that none takes the reserve of another.
@@ -499,7 +499,7 @@ impl Records<'_> {
         let Unsettled { media, hops, now, .. } = unsettled;
         let id = record.id;
         let media = media.get(record.media as usize);
-        let room = self.tables.rooms.all.get_mut(&record.room);
+        let room = self.tables.rooms.all.get_mut(record.room);
         let (Some(media), Some(room)) = (media, room) else { return };
         room.sessions.insert(id);
         let mut legs = SmallMap::default();

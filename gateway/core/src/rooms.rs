@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Affinity, Board, CoreSettings, Decider, Hop, NodeId, Offer, OfferRefusal, RegionId, RoomId,
-    Scenario, SessionId,
+    Affinity, Board, CoreSettings, Decider, Hop, IdMap, IdSet, NodeId, Offer, OfferRefusal,
+    RegionId, RoomId, Scenario, SessionId,
 };
 
 use crate::collections::{Changes, Interner, SmallSet};
@@ -146,7 +146,7 @@ impl RoomTurns {
 
 #[derive(Debug)]
 pub(crate) struct RoomTable {
-    pub(crate) all: BTreeMap<RoomId, Box<Room>>,
+    pub(crate) all: IdMap<RoomId, Box<Room>>,
     pub(crate) next: u64,
     by_name: BTreeMap<Arc<str>, RoomId>,
     /// Calls with one room per session, by name.
@@ -156,7 +156,7 @@ pub(crate) struct RoomTable {
     /// Number of rooms that a node carries.
     pub(crate) placed: usize,
     /// Indexed by node: rooms whose current or pending route contains it.
-    pub(crate) at: Vec<BTreeSet<RoomId>>,
+    pub(crate) at: Vec<IdSet<RoomId>>,
     pub(crate) failover: Option<PendingFailover>,
     /// Rooms without a usable hop, by number of failed attempts, priority and id.
     pub(crate) stranded: BTreeSet<(u32, Reverse<i64>, RoomId)>,
@@ -190,13 +190,13 @@ pub(crate) struct RoomTable {
 impl RoomTable {
     pub(crate) fn new(settings: &CoreSettings, now: Instant) -> RoomTable {
         RoomTable {
-            all: BTreeMap::new(),
+            all: IdMap::default(),
             next: 1,
             by_name: BTreeMap::new(),
             calls: BTreeMap::new(),
             changing: BTreeSet::new(),
             placed: 0,
-            at: vec![BTreeSet::new(); settings.nodes.len()],
+            at: vec![IdSet::default(); settings.nodes.len()],
             failover: None,
             stranded: BTreeSet::new(),
             rescued_last: None,
@@ -218,11 +218,11 @@ impl RoomTable {
     }
 
     pub(crate) fn follow(&mut self) {
-        self.changes.follow(self.all.keys().copied());
+        self.changes.follow(self.all.keys());
     }
 
     pub(crate) fn get(&self, id: &RoomId) -> Option<&Room> {
-        self.all.get(id).map(|room| &**room)
+        self.all.get(*id).map(|room| &**room)
     }
 
     /// For a change of the room's record.
@@ -233,11 +233,11 @@ impl RoomTable {
 
     /// For votes about the room's hop, which are not in its record.
     pub(crate) fn unrecorded_mut(&mut self, id: &RoomId) -> Option<&mut Room> {
-        self.all.get_mut(id).map(|room| &mut **room)
+        self.all.get_mut(*id).map(|room| &mut **room)
     }
 
     pub(crate) fn contains_key(&self, id: &RoomId) -> bool {
-        self.all.contains_key(id)
+        self.all.contains_key(*id)
     }
 
     pub(crate) fn values(&self) -> impl Iterator<Item = &Room> {
@@ -293,7 +293,7 @@ impl RoomTable {
             self.away.len(),
             self.failover.as_ref().map_or(0, |failover| failover.rooms.len()),
         ];
-        lists.into_iter().chain(self.at.iter().map(BTreeSet::len)).max().unwrap_or(0)
+        lists.into_iter().chain(self.at.iter().map(IdSet::len)).max().unwrap_or(0)
     }
 
     /// Lists the next rooms of dead nodes.
@@ -305,7 +305,7 @@ impl RoomTable {
         {
             let after = (Bound::Excluded(last), Bound::Unbounded);
             for id in self.at[dead.0 as usize].range(after).take(left) {
-                (left, last) = (left - 1, *id);
+                (left, last) = (left - 1, id);
                 if let Some(room) = self.all.get(id) {
                     failover.list(room, board);
                 }
@@ -331,7 +331,7 @@ impl RoomTable {
         for (at, hop, id) in std::mem::take(&mut self.port_moves) {
             if hop == dead && now.duration_since(at) < PORTS_EXPLAINED_WITHIN {
                 self.changes.note(id);
-                let room = self.all.get_mut(&id);
+                let room = self.all.get_mut(id);
                 if room.is_some_and(|room| room.explain_port_move(dead)) {
                     moved.insert(id);
                 }
@@ -344,14 +344,14 @@ impl RoomTable {
 
     fn set_placed_by(&mut self, id: RoomId, by: Decider) {
         self.changes.note(id);
-        if let Some(room) = self.all.get_mut(&id) {
+        if let Some(room) = self.all.get_mut(id) {
             room.placed_by = self.deciders.intern(by);
         }
     }
 
     fn strand(&mut self, id: RoomId, lost: Hop, since: Instant) {
         self.changes.note(id);
-        if let Some(room) = self.all.get_mut(&id) {
+        if let Some(room) = self.all.get_mut(id) {
             room.stranded = Some(Stranded { lost, since, attempts: 0 });
             self.stranded.insert((0, Reverse(room.priority), id));
         }
@@ -359,7 +359,7 @@ impl RoomTable {
 
     fn unstrand(&mut self, id: RoomId) {
         self.changes.note(id);
-        if let Some(room) = self.all.get_mut(&id)
+        if let Some(room) = self.all.get_mut(id)
             && let Some(Stranded { attempts, .. }) = room.stranded.take()
         {
             self.stranded.remove(&(attempts, Reverse(room.priority), id));
@@ -369,7 +369,7 @@ impl RoomTable {
     /// Counts a failed attempt. Rooms with fewer attempts go first.
     fn count_attempt(&mut self, id: RoomId) {
         self.changes.note(id);
-        if let Some(room) = self.all.get_mut(&id)
+        if let Some(room) = self.all.get_mut(id)
             && let Some(Stranded { attempts, .. }) = &mut room.stranded
         {
             self.stranded.remove(&(*attempts, Reverse(room.priority), id));
@@ -380,7 +380,7 @@ impl RoomTable {
 
     /// Lists the room under every node of its current and pending routes.
     fn list(&mut self, id: RoomId) {
-        let Some(room) = self.all.get_mut(&id) else { return };
+        let Some(room) = self.all.get_mut(id) else { return };
         let route = room.route();
         let pending = room.pending.iter().flat_map(|pending| &pending.hops);
         let nodes: SmallSet<NodeId> =
@@ -389,7 +389,7 @@ impl RoomTable {
             return;
         }
         for gone in room.nodes.iter().filter(|node| !nodes.contains(node)) {
-            self.at[gone.0 as usize].remove(&id);
+            self.at[gone.0 as usize].remove(id);
         }
         for new in nodes.iter().filter(|node| !room.nodes.contains(node)) {
             self.at[new.0 as usize].insert(id);
@@ -422,7 +422,7 @@ impl RoomTable {
             Affinity::Session => session_room_name(&offer.room, session),
         };
         if let Some(&room) = self.by_name.get(&name) {
-            let room = self.all.get_mut(&room).expect("names are of rooms that are there");
+            let room = self.all.get_mut(room).expect("names are of rooms that are there");
             if room.scenario != offer.scenario {
                 return Err(OfferRefusal::ScenarioOfRoom(room.scenario.clone()));
             }
@@ -447,13 +447,13 @@ impl RoomTable {
     pub(super) fn remove(&mut self, id: RoomId) -> Option<Box<Room>> {
         self.unstrand(id);
         self.set_away(id, false);
-        let room = self.all.remove(&id)?;
+        let room = self.all.remove(id)?;
         self.changes.note(id);
         self.placed -= usize::from(room.is_placed());
         self.unreserved.set(id, false);
         self.uncovered.set(id, false);
         for node in room.nodes.iter() {
-            self.at[node.0 as usize].remove(&id);
+            self.at[node.0 as usize].remove(id);
         }
         self.by_name.remove(&room.name);
         self.leave_call(&room);
@@ -477,7 +477,7 @@ impl RoomTable {
         affinity: Affinity,
     ) -> Result<RoomId, OfferRefusal> {
         let call = self.calls.get(name).map(|call| (call.number, &call.scenario));
-        let room = self.by_name.get(name).and_then(|room| self.all.get(room));
+        let room = self.by_name.get(name).and_then(|room| self.all.get(*room));
         let known = call.or(room.map(|room| (room.call, &room.scenario)));
         if let Some((_, of)) = known.filter(|(_, of)| *of != scenario) {
             return Err(OfferRefusal::ScenarioOfRoom(of.clone()));
@@ -548,7 +548,7 @@ impl RoomTable {
 
     /// Removes all rooms, which go on at another process. Their routes were not published here.
     pub(crate) fn forget_restored(&mut self, effects: &mut Effects) {
-        self.all.keys().for_each(|id| effects.cancel(&Timer::RoomDue(*id)));
+        self.all.keys().for_each(|id| effects.cancel(&Timer::RoomDue(id)));
         // Their owner drains the nodes.
         self.drains.keys().for_each(|node| effects.cancel(&Timer::Drain(*node)));
         self.drains.clear();
@@ -568,7 +568,7 @@ impl Index<&RoomId> for RoomTable {
     type Output = Room;
 
     fn index(&self, id: &RoomId) -> &Room {
-        &self.all[id]
+        &self.all[*id]
     }
 }
 

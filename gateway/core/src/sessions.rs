@@ -1,14 +1,14 @@
 //! Sessions from their offer to their end: the table, the phases of each, its plan and its share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::{Bound, Index, RangeBounds};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_breakers::JudgedWindow;
 use evenkeel_model::{
-    CapBounds, ClientGroup, ClientLabel, ClientTransport, Decider, DeviceLimits, Hop, Labels,
-    Measures, MediaDescription, Metric, Offer, Op, Plan, PolicyName, RegionId, RoomId,
+    CapBounds, ClientGroup, ClientLabel, ClientTransport, Decider, DeviceLimits, Hop, IdMap, IdSet,
+    Labels, Measures, MediaDescription, Metric, Offer, Op, Plan, PolicyName, RegionId, RoomId,
     ServiceObjective, SessionId, StreamKind,
 };
 use evenkeel_revisions::StateVersions;
@@ -22,7 +22,7 @@ const SWEPT_AT_ONCE: usize = 1_024;
 
 #[derive(Debug)]
 pub(crate) struct SessionTable {
-    all: BTreeMap<SessionId, Box<Session>>,
+    all: IdMap<SessionId, Box<Session>>,
     next: u64,
     live: usize,
     pub(crate) requests: Interner<SessionRequest>,
@@ -32,7 +32,7 @@ pub(crate) struct SessionTable {
     /// Maximum age of the workers' last report on a session.
     pub(crate) told_within: Duration,
     /// Live sessions by their degradation policy.
-    ticked: BTreeMap<PolicyName, BTreeSet<SessionId>>,
+    ticked: BTreeMap<PolicyName, IdSet<SessionId>>,
     /// Sessions with another record.
     pub(crate) changes: Changes<SessionId>,
     /// Random source for the jitter of retry times.
@@ -42,7 +42,7 @@ pub(crate) struct SessionTable {
 impl SessionTable {
     pub(crate) fn new() -> SessionTable {
         SessionTable {
-            all: BTreeMap::new(),
+            all: IdMap::default(),
             next: 1,
             live: 0,
             requests: Interner::default(),
@@ -71,7 +71,7 @@ impl SessionTable {
     }
 
     pub(crate) fn follow(&mut self) {
-        self.changes.follow(self.all.keys().copied());
+        self.changes.follow(self.all.keys());
     }
 
     /// Continues the numbers of another process.
@@ -92,11 +92,11 @@ impl SessionTable {
     }
 
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Box<Session>> {
-        let session = self.all.remove(&id)?;
+        let session = self.all.remove(id)?;
         self.changes.note(id);
         if session.phase == SessionPhase::Live {
             self.live -= 1;
-            self.ticked.values_mut().for_each(|ours| _ = ours.remove(&id));
+            self.ticked.values_mut().for_each(|ours| _ = ours.remove(id));
         }
         Some(session)
     }
@@ -104,7 +104,7 @@ impl SessionTable {
     /// Marks the session live and adds it to its policy's ticks.
     pub(crate) fn set_live(&mut self, id: SessionId, ticks: Option<PolicyName>) {
         self.changes.note(id);
-        if let Some(session) = self.all.get_mut(&id) {
+        if let Some(session) = self.all.get_mut(id) {
             session.phase = SessionPhase::Live;
             self.live += 1;
             if let Some(policy) = ticks {
@@ -117,13 +117,13 @@ impl SessionTable {
         self.live
     }
 
-    pub(crate) fn ticked(&self, policy: &PolicyName) -> Option<&BTreeSet<SessionId>> {
+    pub(crate) fn ticked(&self, policy: &PolicyName) -> Option<&IdSet<SessionId>> {
         self.ticked.get(policy)
     }
 
     /// The largest number of sessions of one degradation policy.
     pub(crate) fn most_ticked(&self) -> usize {
-        self.ticked.values().map(BTreeSet::len).max().unwrap_or(0)
+        self.ticked.values().map(IdSet::len).max().unwrap_or(0)
     }
 
     /// The next silent sessions to handle, and the session where the sweep continues.
@@ -137,7 +137,7 @@ impl SessionTable {
     }
 
     pub(crate) fn get(&self, id: &SessionId) -> Option<&Session> {
-        self.all.get(id).map(|session| &**session)
+        self.all.get(*id).map(|session| &**session)
     }
 
     /// For a change of the session's record.
@@ -155,14 +155,14 @@ impl SessionTable {
     /// For measures, which are not in the session's record, and the time at which it was heard last, which the record
     /// may contain late.
     pub(crate) fn unrecorded_mut(&mut self, id: &SessionId) -> Option<&mut Session> {
-        self.all.get_mut(id).map(|session| &mut **session)
+        self.all.get_mut(*id).map(|session| &mut **session)
     }
 
     pub(crate) fn contains_key(&self, id: &SessionId) -> bool {
-        self.all.contains_key(id)
+        self.all.contains_key(*id)
     }
 
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &SessionId> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = SessionId> {
         self.all.keys()
     }
 
@@ -173,17 +173,17 @@ impl SessionTable {
     pub(crate) fn range(
         &self,
         range: impl RangeBounds<SessionId>,
-    ) -> impl Iterator<Item = (&SessionId, &Session)> {
+    ) -> impl Iterator<Item = (SessionId, &Session)> {
         self.all.range(range).map(|(id, session)| (id, &**session))
     }
 
     pub(crate) fn range_mut(
         &mut self,
         range: impl RangeBounds<SessionId>,
-    ) -> impl Iterator<Item = (&SessionId, &mut Session)> {
+    ) -> impl Iterator<Item = (SessionId, &mut Session)> {
         let changes = &mut self.changes;
         self.all.range_mut(range).map(|(id, session)| {
-            changes.note(*id);
+            changes.note(id);
             (id, &mut **session)
         })
     }
@@ -201,7 +201,7 @@ impl Index<&SessionId> for SessionTable {
     type Output = Session;
 
     fn index(&self, id: &SessionId) -> &Session {
-        &self.all[id]
+        &self.all[*id]
     }
 }
 

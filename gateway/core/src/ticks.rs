@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     Arm, CapBounds, CoreEvent, Decider, DecisionOutcome, DegradeOnFault, GuardRule, Hook,
-    HookAnswer, Metric, Op, Plan, PluginFault, PluginState, PolicyName, PolicyQuestion, Row,
-    SessionId, SessionRow,
+    HookAnswer, IdSet, Metric, Op, Plan, PluginFault, PluginState, PolicyName, PolicyQuestion,
+    Row, SessionId, SessionRow,
 };
 
 use crate::effects::GatewayEffect;
@@ -43,18 +43,18 @@ impl DegradationTurns {
     pub(crate) fn next_ticked(
         &mut self,
         cursor: (PolicyName, Arm),
-        ours: &BTreeSet<SessionId>,
+        ours: &IdSet<SessionId>,
         asks: impl Fn(SessionId) -> bool,
     ) -> Vec<SessionId> {
         let from = self.tick_cursors.get(&cursor).copied().unwrap_or(SessionId(0));
         let (mut ids, mut next) = (Vec::new(), SessionId(0));
         for (passed, id) in ours.range(from..).enumerate() {
             if ids.len() == SESSIONS_PER_ASK || passed == SESSIONS_PASSED {
-                next = *id;
+                next = id;
                 break;
             }
-            if asks(*id) {
-                ids.push(*id);
+            if asks(id) {
+                ids.push(id);
             }
         }
         self.tick_cursors.insert(cursor, next);

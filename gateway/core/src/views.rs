@@ -334,7 +334,7 @@ impl<'a> Views<'a> {
         now: Instant,
     ) -> impl Iterator<Item = (SessionId, Option<SessionStanding>)> + use<'a> {
         let rest = self.tables.sessions.range((Bound::Excluded(after), Bound::Unbounded));
-        rest.map(move |(id, _)| (*id, self.session(*id, now)))
+        rest.map(move |(id, _)| (id, self.session(id, now)))
     }
 
     /// Rooms after this one in order of their ids. A room that is not placed yet has no standing.

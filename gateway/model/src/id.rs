@@ -20,16 +20,30 @@ macro_rules! id {
     };
 }
 
+/// Conversions from and to the number.
+macro_rules! number {
+    ($name:ident) => {
+        impl From<$name> for u64 {
+            fn from(id: $name) -> u64 {
+                id.0
+            }
+        }
+
+        impl From<u64> for $name {
+            fn from(number: u64) -> $name {
+                $name(number)
+            }
+        }
+    };
+}
+
+number!(SessionId);
+number!(RoomId);
+
 id!(
     /// One participant's media through the gateway, in both directions.
     SessionId(u64), "s"
 );
-
-impl From<SessionId> for u64 {
-    fn from(id: SessionId) -> u64 {
-        id.0
-    }
-}
 
 id!(
     /// Sessions that belong together. They are placed and moved as one.

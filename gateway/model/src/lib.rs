@@ -14,6 +14,7 @@ mod event;
 mod forwarding;
 mod health;
 mod id;
+mod id_map;
 mod offer;
 mod registry;
 mod settings;
@@ -41,6 +42,7 @@ pub use health::{
     StartRefusal, StopPhase,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
+pub use id_map::{IdMap, IdSet};
 pub use offer::{
     ClientIdentity, ClientTransport, Decider, FeedbackSupport, Impossible, IngressProtocol,
     MediaDescription, MediaStream, Offer, OfferRefusal, PayloadType, RepairKind, RtcpPort, Srtp,

@@ -3,12 +3,13 @@
 //! The file has a line for each session that opened, and one for each that ended. Its time of modification is the last
 //! moment at which the process is known to have lived.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use evenkeel_model::IdSet;
 use evenkeel_process::{file, unix_us};
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +67,7 @@ pub(super) struct OpenSessions {
     file: File,
     lines: usize,
     /// The numbers of sessions that are open.
-    open: BTreeSet<u64>,
+    open: IdSet<u64>,
 }
 
 impl OpenSessions {
@@ -103,7 +104,7 @@ impl OpenSessions {
             lines.extend(OpenLine::Opened(session).encode());
         }
         for id in ended {
-            if self.open.remove(&number(id)) {
+            if self.open.remove(number(id)) {
                 self.lines += 1;
                 lines.extend(OpenLine::Ended(id.into()).encode());
             }

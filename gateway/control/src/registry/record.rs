@@ -93,13 +93,13 @@ impl SessionRegistry {
     pub(crate) fn record(&self) -> RegistryRecord {
         RegistryRecord {
             generations: self.workers.iter().map(|slots| slots.generations.clone()).collect(),
-            ..self.record_of(self.entries.keys().copied())
+            ..self.record_of(self.entries.keys())
         }
     }
 
     /// The record of these sessions, without generations.
     pub(crate) fn record_of(&self, sessions: impl Iterator<Item = SessionId>) -> RegistryRecord {
-        let record = |id| self.entry_record(id, self.entries.get(&id)?);
+        let record = |id| self.entry_record(id, self.entries.get(id)?);
         RegistryRecord {
             listeners: self.udp.iter().map(|listener| ScopedAddress(listener.bound)).collect(),
             generations: vec![Vec::new(); self.workers.len()],

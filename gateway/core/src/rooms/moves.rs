@@ -241,7 +241,7 @@ impl Moves<'_> {
         let MoveStep { cause, by, from, to, started } = step;
         let by = self.0.rooms.deciders.intern(by);
         self.0.rooms.changes.note(id);
-        if let Some(room) = self.0.rooms.all.get_mut(&id) {
+        if let Some(room) = self.0.rooms.all.get_mut(id) {
             room.record(MoveRecord { cause, by, from, to, started, ended: now, outcome });
         }
     }
@@ -335,7 +335,7 @@ impl Moves<'_> {
     /// Fails the room over now if it still waits for that, because something else is about to change it.
     pub(crate) fn catch_up(&mut self, id: RoomId, now: Instant) {
         let RoomTable { all, failover, .. } = &mut self.0.rooms;
-        if let Some((failover, room)) = failover.as_mut().zip(all.get(&id))
+        if let Some((failover, room)) = failover.as_mut().zip(all.get(id))
             && failover.deaths.iter().any(|(dead, _)| room.leads_to(*dead))
         {
             failover.unlist(room);

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    CoreEvent, Decider, FailureDomain, Health, Impossible, MoveCause, NodeId, NodeSettings,
+    CoreEvent, Decider, FailureDomain, Health, IdSet, Impossible, MoveCause, NodeId, NodeSettings,
     NotStarted, RegionId, RoomId, StartPhase, Starts, ZoneId,
 };
 use evenkeel_nodes::{AgentWord, Node, NodeChange, NodeTransition};
@@ -132,7 +132,7 @@ impl NodeController<'_> {
         let there = &self.0.rooms.at[node.0 as usize];
         let (left, at_once) = (there.len(), at_once(there.len(), &drain, now));
         let after = (Bound::Excluded(drain.last), Bound::Unbounded);
-        let turn: Vec<RoomId> = there.range(after).take(at_once).copied().collect();
+        let turn: Vec<RoomId> = there.range(after).take(at_once).collect();
         let next = turn.last().filter(|_| turn.len() == at_once).copied();
         drain.last = next.unwrap_or(RoomId(0));
         let is_late = drain.deadline.is_some_and(|deadline| deadline <= now);
@@ -203,7 +203,7 @@ impl NodeController<'_> {
         self.0.effects.take(&mut self.0.nodes);
         self.0.capacity.ledger.add(id, kbps);
         if id.0 as usize == self.0.rooms.at.len() {
-            self.0.rooms.at.push(BTreeSet::new());
+            self.0.rooms.at.push(IdSet::default());
         }
         if drained {
             self.decide_drain(id, |node| node.trust.draining = true, now);
@@ -321,7 +321,7 @@ impl NodeController<'_> {
         if before.zone != zone {
             // Reserves may not cover the new zone. A drain of the old one goes on.
             let rooms = &mut self.0.rooms;
-            rooms.changing.extend(rooms.at[id.0 as usize].iter().copied());
+            rooms.changing.extend(rooms.at[id.0 as usize].iter());
             self.0.effects.set_if_idle(Timer::Change, now);
             // A drain of the region reached the node in its old zone, unless an operator ended it there.
             if self.0.nodes.is_drained(FailureDomain::Zone(zone)) {

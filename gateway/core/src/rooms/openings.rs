@@ -371,7 +371,7 @@ impl Openings<'_> {
     }
 
     pub(crate) fn close_all(&mut self, reason: CloseReason, now: Instant) {
-        let all: Vec<SessionId> = self.0.sessions.keys().copied().collect();
+        let all: Vec<SessionId> = self.0.sessions.keys().collect();
         for session in all {
             self.close(session, reason, now);
         }

@@ -39,7 +39,7 @@ impl Reroutes<'_> {
         let last = self.0.rooms.leave_cursors.get(&node).copied().unwrap_or(RoomId(0));
         let after = (Bound::Excluded(last), Bound::Unbounded);
         let rooms = &self.0.rooms.at[node.0 as usize];
-        let turn: Vec<RoomId> = rooms.range(after).take(LEAVE_AT_ONCE).copied().collect();
+        let turn: Vec<RoomId> = rooms.range(after).take(LEAVE_AT_ONCE).collect();
         let next = turn.last().filter(|_| turn.len() == LEAVE_AT_ONCE).copied();
         self.0.rooms.leave_cursors.insert(node, next.unwrap_or(RoomId(0)));
         for id in turn {

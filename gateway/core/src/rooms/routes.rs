@@ -62,7 +62,8 @@ impl Routes<'_> {
 
     /// Rooms of other nodes with a reserve at this one, lowest priority first.
     pub(crate) fn holders_of(&self, node: NodeId) -> Vec<RoomId> {
-        let holders = self.0.rooms.at[node.0 as usize].iter().filter_map(|id| self.0.rooms.get(id));
+        let there = self.0.rooms.at[node.0 as usize].iter();
+        let holders = there.filter_map(|id| self.0.rooms.get(&id));
         let mut holders: Vec<(i64, Reverse<RoomId>)> = holders
             .filter(|room| room.holding.reserve == Some(node))
             .map(|room| (room.priority, Reverse(room.id)))
@@ -133,7 +134,7 @@ impl Routes<'_> {
             .zip(hops.first())
             .map(|((left, _), to)| Placement(self.0).lead(left.node, to.node));
         self.0.rooms.changes.note(id);
-        let Some(room) = self.0.rooms.all.get_mut(&id) else { return };
+        let Some(room) = self.0.rooms.all.get_mut(id) else { return };
         self.0.rooms.placed += usize::from(!room.is_placed());
         let version = room.route().version + 1;
         let mode = room.mode_over(hops);

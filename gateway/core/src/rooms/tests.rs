@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_model::{Hop, NodeId, RoomId};
+use evenkeel_model::{Hop, IdSet, NodeId, RoomId};
 
 use super::*;
 
@@ -10,10 +10,10 @@ impl RoomTable {
     /// The dead hops that the room has not left yet.
     pub(crate) fn dead_hops(&self, id: &RoomId) -> Vec<Hop> {
         let deaths = self.failover.iter().flat_map(|failover| &failover.deaths);
-        deaths.map(|(dead, _)| *dead).filter(|dead| self.all[id].leads_to(*dead)).collect()
+        deaths.map(|(dead, _)| *dead).filter(|dead| self.all[*id].leads_to(*dead)).collect()
     }
 
-    pub(crate) fn at(&self) -> &[BTreeSet<RoomId>] {
+    pub(crate) fn at(&self) -> &[IdSet<RoomId>] {
         &self.at
     }
 

@@ -145,7 +145,7 @@ fn half_open_breaker_closes_on_good_sessions() {
         let mut world = home_and_away(5);
         loses(&mut world, A, 15);
         bad(&mut world, 0);
-        let sessions: Vec<_> = world.gateway.tables.sessions.keys().copied().collect();
+        let sessions: Vec<_> = world.gateway.tables.sessions.keys().collect();
         for _ in 0..200 {
             for session in &sessions {
                 let mut measures = Measures::default();

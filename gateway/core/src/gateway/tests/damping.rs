@@ -18,7 +18,7 @@ fn flap(world: &mut World, nodes: &[NodeId]) -> usize {
         }
         world.pass(ms(500));
         // Sessions send all the time.
-        let sessions: Vec<_> = world.gateway.tables.sessions.keys().copied().collect();
+        let sessions: Vec<_> = world.gateway.tables.sessions.keys().collect();
         for session in sessions {
             let (now, measures) = (world.now, evenkeel_model::Measures::default());
             world.gateway.handle_summary(session, measures, Some(now));

@@ -166,7 +166,7 @@ fn stranded_room_uses_reserved_capacity() {
 fn stranded_room_recovers_with_capacity() {
     let nodes = [(0, 1_000), (1, 1_000), (0, VOICE)];
     let mut world = placed(&nodes, &[&[A, C], &[B, C]]);
-    let first = *world.gateway.tables.sessions.keys().next().unwrap();
+    let first = world.gateway.tables.sessions.keys().next().unwrap();
     world.kill(A);
     world.kill(B);
     world.pass(ms(200));
@@ -349,7 +349,7 @@ fn freed_capacity_reserves_gated_spare() {
     let nodes = [(0, 1_000), (1, VOICE)];
     let mut world = placed(&nodes, &[&[A, B], &[A, B]]);
     assert_eq!(world.route("2")[1], (B, HopGrant::Gated));
-    let first = *world.gateway.tables.sessions.keys().next().unwrap();
+    let first = world.gateway.tables.sessions.keys().next().unwrap();
     world.close(first);
     world.pass(ms(500));
     assert_eq!(world.route("2")[1], (B, HopGrant::Reserved));

@@ -62,7 +62,7 @@ fn session_joining_a_move_moves_too() {
     world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
     world.settle();
     let late = world.open("r");
-    let first = *world.gateway.tables.sessions.keys().next().unwrap();
+    let first = world.gateway.tables.sessions.keys().next().unwrap();
     let hop = world.hop(D);
     world.gateway.handle_opened(first, hop, Ok(()), world.now);
     world.settle();
@@ -222,7 +222,7 @@ fn policy_moves_room_3_times_a_minute() {
 fn keep_talking(world: &mut World, time: std::time::Duration) {
     let end = world.now + time;
     while world.now < end {
-        let sessions: Vec<_> = world.gateway.tables.sessions.keys().copied().collect();
+        let sessions: Vec<_> = world.gateway.tables.sessions.keys().collect();
         for session in sessions {
             world.gateway.handle_summary(
                 session,

@@ -399,7 +399,7 @@ fn close_while_opening_closes_all_hops() {
     let mut world = World::new(settings());
     world.drive_with(|_, _| Driver::Waits);
     let offer = world.offer("r");
-    let session = *world.gateway.tables.sessions.keys().next().unwrap();
+    let session = world.gateway.tables.sessions.keys().next().unwrap();
     world.close(session);
     assert_eq!(denied(world.replies.get(&offer)), Some(OfferRefusal::Closed));
     let hops: Vec<_> = world.opening.iter().map(|(session, hop)| (*session, hop.node)).collect();

@@ -432,7 +432,7 @@ fn late_answer_about_an_offer_is_explained() {
     let mut world = World::with_policy(settings(), &[Hook::Admission], |_| None);
     world.offer("r");
     world.pass(ms(3));
-    let session = *world.gateway.tables.sessions.keys().next().unwrap();
+    let session = world.gateway.tables.sessions.keys().next().unwrap();
     let [said] = &said(&world, session)[..] else { panic!() };
     assert_eq!((said.hook, &said.by, &said.reason), (Hook::Admission, &Decider::Native, &None));
     assert_eq!(said.outcome, DecisionOutcome::Faulted(PluginFault::Late));
@@ -446,7 +446,7 @@ fn room_note_explains_its_sessions() {
     let answer = HookAnswer::Placed { hops, ttl_ms, state, reason: 3 };
     let notes = vec![note(0, "cost_us", 7)];
     reply(&mut world, RevisionAnswer { notes, ..answered(answer) });
-    let session = *world.gateway.tables.sessions.keys().next().unwrap();
+    let session = world.gateway.tables.sessions.keys().next().unwrap();
     let [said] = &said(&world, session)[..] else { panic!() };
     assert_eq!((said.hook, said.reason.as_deref()), (Hook::Routing, Some("lossy")));
     assert_eq!(&*said.notes, [("cost_us".into(), 7)]);

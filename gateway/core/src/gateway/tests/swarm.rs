@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     AdmitVerdict, Affinity, Ask, ClientIdentity, CoreEvent, Decider, DegradationAction,
-    FailureScope, HOPS_MAX, Hook, HookAnswer, Hop, HopGrant, IngressProtocol, Measures, ModeChange,
-    MoveCause, NodeId, NodeSettings, OfferId, PluginFault, PolicyName, PolicyQuestion,
+    FailureScope, HOPS_MAX, Hook, HookAnswer, Hop, HopGrant, IdSet, IngressProtocol, Measures,
+    ModeChange, MoveCause, NodeId, NodeSettings, OfferId, PluginFault, PolicyName, PolicyQuestion,
     RedundancyMode, RegionId, RegionRole, RoomId, RoutingMove, Scenario, SessionId, StartPhase,
     Starts, StreamKind,
 };
@@ -183,7 +183,7 @@ impl Swarm {
         let (world, rng) = (&mut self.world, &mut self.rng);
         let nodes = world.gateway.tables.nodes.slots() as u32;
         let node = NodeId(rng.u32(0..nodes));
-        let sessions: Vec<SessionId> = world.gateway.tables.sessions.keys().copied().collect();
+        let sessions: Vec<SessionId> = world.gateway.tables.sessions.keys().collect();
         let session = rng.choice(&sessions).copied();
         let room = rng.u32(0..6).to_string();
         match rng.u8(0..30) {
@@ -531,7 +531,7 @@ impl Swarm {
             }
             let listed: BTreeSet<NodeId> =
                 hops.iter().chain(pending.iter().flatten()).map(|hop| hop.node).collect();
-            let found = |at: &BTreeSet<RoomId>| at.contains(&room.id);
+            let found = |at: &IdSet<RoomId>| at.contains(room.id);
             let places = gateway.tables.rooms.at().iter().enumerate().filter(|(_, at)| found(at));
             assert!(places.map(|(at, _)| NodeId(at as u32)).eq(listed));
         }
@@ -592,7 +592,7 @@ impl Swarm {
         assert!(
             gateway.tables.rooms.calls.is_empty() && gateway.tables.rooms.changing().is_empty()
         );
-        assert!(gateway.tables.rooms.at().iter().all(BTreeSet::is_empty));
+        assert!(gateway.tables.rooms.at().iter().all(IdSet::is_empty));
         assert!(gateway.questions.most_rerouted() == 0);
         assert!(gateway.tables.rooms.stranded() == 0 && gateway.tables.rooms.unprotected() == 0);
         assert!(
