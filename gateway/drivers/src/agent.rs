@@ -3,7 +3,8 @@
 
 mod paths;
 
-use std::collections::{BTreeMap, VecDeque, btree_map};
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use evenkeel_dataplane::worker::{NodeLeg, tag};
@@ -11,7 +12,7 @@ use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::{
     KEEP_MAX, NodeSecret, OpenStatus, TrunkAnswer, TrunkQuestion,
 };
-use evenkeel_model::{Hop, NodeId, RoomId, SessionId};
+use evenkeel_model::{Hop, IdMap, NodeId, RoomId, SessionId};
 use paths::Paths;
 pub use paths::TrunkPath;
 use serde::{Deserialize, Serialize};
@@ -232,8 +233,22 @@ struct TrunkLease {
     /// The session's home worker, which sends the messages.
     worker: u16,
     state: LeaseState,
-    /// The next lease of the same session, as an index.
-    next: Option<u32>,
+    /// The next lease of the same session.
+    next: Option<LeaseLink>,
+}
+
+/// The index of a lease, plus one, so that a lease without a next one takes no more memory.
+#[derive(Clone, Copy, Debug)]
+struct LeaseLink(NonZeroU32);
+
+impl LeaseLink {
+    fn to(place: u32) -> LeaseLink {
+        LeaseLink(NonZeroU32::MIN.saturating_add(place))
+    }
+
+    fn place(self) -> u32 {
+        self.0.get() - 1
+    }
 }
 
 /// A lease, as another process continues it.
@@ -294,7 +309,7 @@ struct PendingRefresh {
 struct Leases {
     places: Vec<Option<TrunkLease>>,
     free: Vec<u32>,
-    firsts: BTreeMap<SessionId, u32>,
+    firsts: IdMap<SessionId, LeaseLink>,
     /// Unanswered openings in the order of their retries.
     unanswered: VecDeque<(Instant, u64)>,
     /// The refresh round of [`REFRESH_EVERY`]: its start, and the next index.
@@ -316,7 +331,7 @@ impl Leases {
             self.places.len() as u32 - 1
         });
         let nonce = drawn << 32 | u64::from(place);
-        let next = self.firsts.insert(session, place);
+        let next = self.firsts.insert(session, LeaseLink::to(place));
         let lease = TrunkLease { session, hop, room, tag, nonce, worker, state, next };
         self.places[place as usize] = Some(lease);
         lease
@@ -329,20 +344,17 @@ impl Leases {
 
     /// Removes the lease, if there is one.
     fn end(&mut self, session: SessionId, hop: Hop) -> Option<TrunkLease> {
-        let btree_map::Entry::Occupied(mut first) = self.firsts.entry(session) else {
-            return None;
-        };
-        let (mut before, mut place) = (None, *first.get());
+        let (mut before, mut place) = (None, self.firsts.get(session)?.place());
         while self.places[place as usize]?.hop != hop {
             before = Some(place);
-            place = self.places[place as usize]?.next?;
+            place = self.places[place as usize]?.next?.place();
         }
         let lease = self.places[place as usize].take()?;
         self.free.push(place);
         match (before, lease.next) {
             (Some(before), next) => self.places[before as usize].as_mut()?.next = next,
-            (None, Some(next)) => _ = first.insert(next),
-            (None, None) => _ = first.remove(),
+            (None, Some(next)) => _ = self.firsts.insert(session, next),
+            (None, None) => _ = self.firsts.remove(session),
         }
         Some(lease)
     }
@@ -461,8 +473,8 @@ impl Leases {
 
     /// The open leases of this session.
     fn record_of(&self, session: SessionId) -> impl Iterator<Item = LeaseRecord> {
-        let at = |place: u32| self.places[place as usize].as_ref();
-        let first = self.firsts.get(&session).and_then(|place| at(*place));
+        let at = |link: LeaseLink| self.places[link.place() as usize].as_ref();
+        let first = self.firsts.get(session).and_then(|link| at(*link));
         std::iter::successors(first, move |lease| at(lease.next?)).filter_map(TrunkLease::record)
     }
 

@@ -277,3 +277,8 @@ fn second_restart_is_noticed_after_the_interval() {
     let asked = [(1, 0), (0, 20), (1, 40), (0, 60), (0, 269), (0, 270)];
     assert_eq!(asked.map(|(sessions, ms)| report(sessions, ms)), [0, 1, 0, 0, 0, 1]);
 }
+
+#[test]
+fn lease_takes_48_bytes() {
+    assert_eq!(size_of::<Option<TrunkLease>>(), 48, "a session has one at each hop");
+}
