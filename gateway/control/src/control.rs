@@ -577,7 +577,7 @@ fn open_request<'a>(
     let entry = registry.get(session)?;
     let address = nodes.config(hop.node).and_then(|node| entry.address_at(&node.name));
     let rtcp_apart = entry.rtcp == RtcpPort::Own;
-    let (home, brief) = (entry.home, entry.brief.as_deref());
+    let (home, brief) = (entry.home, entry.brief());
     Some(OpenRequest { session, home, room, hop, address, rtcp_apart, brief })
 }
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use evenkeel_dataplane::flows::{self, FlowEntry, FlowKey, Flows, Home, Ufrag};
+use evenkeel_dataplane::flows::{self, FlowEntry, FlowKey, Flows, Home, PackedKey, Ufrag};
 use evenkeel_dataplane::freebind;
 use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
 use evenkeel_drivers::{Brief, TraceHeaders};
@@ -55,19 +55,32 @@ pub struct SessionEntry {
     pub home: Home,
     /// Totals of the session's last summary.
     totals: Option<Box<Totals>>,
-    /// The client's own addresses at `plain` nodes, by name: a node's number may be reused during the session.
-    nodes: Box<[(Arc<str>, SocketAddr)]>,
     pub rtcp: RtcpPort,
     pub offer: OfferId,
-    /// Description of the session for media servers, where a driver needs it.
-    pub brief: Option<Box<Brief>>,
     /// The session's part of the limit `session_data_mib`.
     pub data: Option<OwnedSemaphorePermit>,
+    key: PackedKey,
+    /// Boxed, because many sessions need none of these fields.
+    more: Option<Box<MoreOfEntry>>,
+}
+
+#[derive(PartialEq, Default, Debug)]
+struct MoreOfEntry {
+    /// The client's own addresses at `plain` nodes, by name: a node's number may be reused during the session.
+    nodes: Box<[(Arc<str>, SocketAddr)]>,
+    /// Description of the session for media servers, where a driver needs it.
+    brief: Option<Brief>,
     /// The RoQ flow towards a QUIC client; 0 for others.
     flow_from_gateway: u64,
     /// Local ports towards nodes, as in [`SessionPorts::numbers`].
     ports: Option<(u16, Option<u16>)>,
-    keys: (FlowKey, Option<Box<FlowKey>>),
+    second_key: Option<FlowKey>,
+}
+
+impl MoreOfEntry {
+    fn if_any(self) -> Option<Box<MoreOfEntry>> {
+        (self != MoreOfEntry::default()).then(|| Box::new(self))
+    }
 }
 
 /// An address with its scope.
@@ -121,12 +134,18 @@ impl ClientRecord {
 
 impl SessionEntry {
     pub fn address_at(&self, name: &str) -> Option<SocketAddr> {
-        let named = self.nodes.iter().find(|(node, _)| **node == *name);
-        named.map(|(_, address)| *address)
+        let nodes = self.more.iter().flat_map(|more| &more.nodes);
+        let mut named = nodes.filter(|(node, _)| **node == *name);
+        named.next().map(|(_, address)| *address)
     }
 
     pub fn is_quic(&self) -> bool {
-        matches!(self.keys.0, FlowKey::Roq(_))
+        matches!(self.key.key(), FlowKey::Roq(_))
+    }
+
+    /// Description of the session for media servers, where a driver needs it.
+    pub fn brief(&self) -> Option<&Brief> {
+        self.more.as_ref()?.brief.as_ref()
     }
 
     pub fn totals(&self) -> Totals {
@@ -314,24 +333,26 @@ impl SessionRegistry {
             .ok_or(ControlError::Full)?;
         let (slot, generation) = slots.take();
         let home = Home { worker: worker as u16, slot, generation };
+        let more = MoreOfEntry {
+            nodes: nodes.into(),
+            brief: ports.as_ref().filter(|_| self.briefs).map(|ports| Brief {
+                room: offer.room.clone(),
+                labels: offer.labels.clone(),
+                media: offer.media.clone(),
+                ports: ports.numbers(),
+            }),
+            flow_from_gateway: flow_from_gateway(&client),
+            ports: ports.as_ref().map(|ports| ports.numbers()),
+            second_key: second,
+        };
         let entry = SessionEntry {
             home,
             totals: None,
-            nodes: nodes.into(),
             rtcp: media.rtcp,
             offer: offer.id,
-            brief: ports.as_ref().filter(|_| self.briefs).map(|ports| {
-                Box::new(Brief {
-                    room: offer.room.clone(),
-                    labels: offer.labels.clone(),
-                    media: offer.media.clone(),
-                    ports: ports.numbers(),
-                })
-            }),
             data: None,
-            flow_from_gateway: flow_from_gateway(&client),
-            ports: ports.as_ref().map(|ports| ports.numbers()),
-            keys: (first.0, second.map(Box::new)),
+            key: PackedKey::of(&first.0),
+            more: more.if_any(),
         };
         self.entries.insert(session, Box::new(entry));
         let second = second.map(|key| (key, FlowEntry::of(home)));
@@ -429,9 +450,9 @@ impl SessionRegistry {
     }
 
     fn remove_keys(&self, entry: &SessionEntry) {
-        let (first, second) = &entry.keys;
-        for key in [Some(first), second.as_deref()].into_iter().flatten() {
-            self.flows.remove(key, entry.home);
+        let second = entry.more.as_ref().and_then(|more| more.second_key);
+        for key in [Some(entry.key.key()), second].into_iter().flatten() {
+            self.flows.remove(&key, entry.home);
         }
     }
 }

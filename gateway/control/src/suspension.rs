@@ -331,7 +331,7 @@ impl Control {
             hop: &|session, hop| {
                 translation.hops.map(hop).filter(|_| registry.get(session).is_some())
             },
-            brief: &|session| registry.get(session)?.brief.as_deref(),
+            brief: &|session| registry.get(session)?.brief(),
         };
         self.signalling.drivers.restore(drivers, &known, &mut draw, Instant::now());
         self.workers.continue_trunks(trunks, &translation.nodes);

@@ -3,7 +3,7 @@
 //! The only table that threads share. The packet path reads it; control inserts and removes entries.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -106,10 +106,11 @@ impl fmt::Debug for FlowEntry {
     }
 }
 
-/// A compact key: the table is sized for several keys per session.
+/// A [`FlowKey`] in 24 bytes: the table is sized for several keys per session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Packed {
+pub struct PackedKey {
     kind: u8,
+    /// The length of a ufrag, if the key is one.
     listener: u8,
     port: u16,
     /// The scope of a link-local address (RFC 4007); else 0.
@@ -117,9 +118,10 @@ struct Packed {
     bytes: [u8; 16],
 }
 
-impl Packed {
-    fn of(key: &FlowKey) -> Packed {
-        let packed = |kind, bytes| Packed { kind, listener: 0, port: 0, scope: 0, bytes };
+impl PackedKey {
+    /// Packs a key.
+    pub fn of(key: &FlowKey) -> PackedKey {
+        let packed = |kind, bytes| PackedKey { kind, listener: 0, port: 0, scope: 0, bytes };
         let ip = |ip: IpAddr| match ip {
             IpAddr::V4(v4) => packed(0, v4.to_ipv6_mapped().octets()),
             IpAddr::V6(v6) => packed(1, v6.octets()),
@@ -127,17 +129,38 @@ impl Packed {
         match *key {
             FlowKey::Udp { listener, address } => {
                 let (port, scope) = (address.port(), scope(&address));
-                Packed { listener, port, scope, ..ip(address.ip()) }
+                PackedKey { listener, port, scope, ..ip(address.ip()) }
             }
             FlowKey::DeclaredIp { listener, ip: of } => {
                 let ip = ip(of);
-                Packed { kind: ip.kind + 2, listener, ..ip }
+                PackedKey { kind: ip.kind + 2, listener, ..ip }
             }
             FlowKey::Roq(flow) => packed(4, u128::from(flow).to_be_bytes()),
             FlowKey::Ufrag(Ufrag { length, bytes }) => {
-                Packed { listener: length, ..packed(5, bytes) }
+                PackedKey { listener: length, ..packed(5, bytes) }
             }
         }
+    }
+
+    /// The key that was packed.
+    pub fn key(self) -> FlowKey {
+        let PackedKey { kind, listener, port, scope, bytes } = self;
+        let v6 = Ipv6Addr::from(bytes);
+        let v4 = || v6.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        match kind {
+            0 => FlowKey::Udp { listener, address: (v4(), port).into() },
+            1 => FlowKey::Udp { listener, address: SocketAddrV6::new(v6, port, 0, scope).into() },
+            2 => FlowKey::DeclaredIp { listener, ip: v4().into() },
+            3 => FlowKey::DeclaredIp { listener, ip: v6.into() },
+            4 => FlowKey::Roq(u128::from_be_bytes(bytes) as u64),
+            _ => FlowKey::Ufrag(Ufrag { length: listener, bytes }),
+        }
+    }
+}
+
+impl fmt::Debug for PackedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.key(), f)
     }
 }
 
@@ -209,7 +232,7 @@ impl FlowKeyCounts {
 
 /// The flow table, shared by all threads. A lookup takes a read lock on one shard.
 pub struct Flows {
-    entries: DashMap<Packed, CompactEntry>,
+    entries: DashMap<PackedKey, CompactEntry>,
     entries_max: usize,
     counts: [AtomicUsize; 4],
 }
@@ -229,7 +252,7 @@ impl Flows {
         // Read before the shard is locked. Racing threads may exceed the limit by one entry each; it stays bounded.
         let count = self.count(&key);
         let held = self.counts().sum();
-        match self.entries.entry(Packed::of(&key)) {
+        match self.entries.entry(PackedKey::of(&key)) {
             entry::Entry::Occupied(mut standing) => {
                 if standing.get().home != entry.home {
                     return Err(InsertRefusal::Taken(standing.get().home));
@@ -261,7 +284,7 @@ impl Flows {
         now: Instant,
     ) -> Result<Option<Home>, InsertRefusal> {
         let entry = FlowEntry { checked: Some(now), ..FlowEntry::of(home) };
-        if let Some(mut standing) = self.entries.get_mut(&Packed::of(&key)) {
+        if let Some(mut standing) = self.entries.get_mut(&PackedKey::of(&key)) {
             let FlowEntry { home: before, checked, .. } = FlowEntry::from(&*standing);
             let silent = |at: Instant| now.saturating_duration_since(at) >= CHECKED_FOR;
             return match checked {
@@ -282,7 +305,7 @@ impl Flows {
     /// Removes the key if it belongs to the session with this home. Returns whether it did.
     pub fn remove(&self, key: &FlowKey, home: Home) -> bool {
         let removed =
-            self.entries.remove_if(&Packed::of(key), |_, entry| entry.home == home).is_some();
+            self.entries.remove_if(&PackedKey::of(key), |_, entry| entry.home == home).is_some();
         if removed {
             self.count(key).fetch_sub(1, Ordering::Relaxed);
         }
@@ -291,12 +314,12 @@ impl Flows {
 
     /// Returns the session of a key.
     pub fn home(&self, key: &FlowKey) -> Option<Home> {
-        self.entries.get(&Packed::of(key)).map(|kept| kept.home)
+        self.entries.get(&PackedKey::of(key)).map(|kept| kept.home)
     }
 
     /// Returns a copy of the entry of a key.
     pub fn entry(&self, key: &FlowKey) -> Option<FlowEntry> {
-        self.entries.get(&Packed::of(key)).map(|kept| FlowEntry::from(&*kept))
+        self.entries.get(&PackedKey::of(key)).map(|kept| FlowEntry::from(&*kept))
     }
 
     /// Returns the number of keys by kind.

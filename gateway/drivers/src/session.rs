@@ -40,7 +40,7 @@ pub struct OpenRequest<'a> {
 }
 
 /// Description of a session for media servers.
-#[derive(Debug)]
+#[derive(PartialEq, Debug)]
 pub struct Brief {
     /// The room's name.
     pub room: Arc<str>,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use evenkeel_dataplane::flows::{FlowEntry, FlowKey, Home};
+use evenkeel_dataplane::flows::{FlowEntry, FlowKey, Home, PackedKey};
 use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
 use evenkeel_model::{Labels, MediaDescription, OfferId, SessionId};
 use evenkeel_process::random::draw;
@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    Brief, ClientRecord, ScopedAddress, SessionEntry, SessionRegistry, Slots, flow_from_gateway,
+    Brief, ClientRecord, MoreOfEntry, ScopedAddress, SessionEntry, SessionRegistry, Slots,
+    flow_from_gateway,
 };
 use crate::messages::SnapshotError;
 use crate::traces::CallerSpan;
@@ -117,11 +118,12 @@ impl SessionRegistry {
     /// `None` if the entry has no identification that another process could use; it has one by construction.
     fn entry_record(&self, session: SessionId, entry: &SessionEntry) -> Option<EntryRecord> {
         let Home { worker, slot, generation } = entry.home;
-        let (first, second) = &entry.keys;
-        let client = match *first {
+        let more = entry.more.as_deref();
+        let first = entry.key.key();
+        let client = match first {
             FlowKey::Udp { listener, address } => {
-                let rtcp = match second.as_deref() {
-                    Some(FlowKey::Udp { address, .. }) => Some(ScopedAddress(*address)),
+                let rtcp = match more.and_then(|more| more.second_key) {
+                    Some(FlowKey::Udp { address, .. }) => Some(ScopedAddress(address)),
                     _ => None,
                 };
                 ClientRecord::Declared { listener, address: ScopedAddress(address), rtcp }
@@ -129,19 +131,19 @@ impl SessionRegistry {
             FlowKey::DeclaredIp { listener, ip } => ClientRecord::DeclaredIp { listener, ip },
             FlowKey::Ufrag(ufrag) => {
                 let text = |bytes: &[u8]| str::from_utf8(bytes).ok().map(Box::from);
-                let password = self.flows.entry(first)?.password?;
+                let password = self.flows.entry(&first)?.password?;
                 ClientRecord::Stun { ufrag: text(ufrag.as_bytes())?, password: text(&password)? }
             }
             FlowKey::Roq(flow_to_gateway) => {
-                let flow_from_gateway = entry.flow_from_gateway;
+                let flow_from_gateway = more?.flow_from_gateway;
                 ClientRecord::Quic { flow_to_gateway, flow_from_gateway }
             }
         };
         let data = entry.data.as_ref().map_or(0, |data| data.num_permits() as u32);
-        let nodes =
-            entry.nodes.iter().map(|(name, address)| (Arc::clone(name), ScopedAddress(*address)));
+        let nodes = more.into_iter().flat_map(|more| &more.nodes);
+        let nodes = nodes.map(|(name, address)| (Arc::clone(name), ScopedAddress(*address)));
         let (offer, totals, nodes) = (entry.offer, entry.totals(), nodes.collect());
-        let ports = entry.ports;
+        let ports = more.and_then(|more| more.ports);
         Some(EntryRecord {
             session,
             worker,
@@ -257,22 +259,26 @@ impl SessionRegistry {
         }
         let brief = brief.zip(ports.as_ref()).map(|((room, labels), ports)| {
             let media = Arc::clone(&media);
-            Box::new(Brief { room, labels, media, ports: ports.numbers() })
+            Brief { room, labels, media, ports: ports.numbers() }
         });
-        let entry = SessionEntry {
-            home,
-            totals: (totals != Totals::default()).then(|| Box::new(totals)),
+        let more = MoreOfEntry {
             nodes: nodes
                 .into_iter()
                 .map(|(name, ScopedAddress(address))| (name, address))
                 .collect(),
-            rtcp: media.rtcp,
-            offer,
             brief,
-            data,
             flow_from_gateway: flow_from_gateway(&client),
             ports: ports.as_ref().map(|ports| ports.numbers()),
-            keys: (first.0, second.map(Box::new)),
+            second_key: second,
+        };
+        let entry = SessionEntry {
+            home,
+            totals: (totals != Totals::default()).then(|| Box::new(totals)),
+            rtcp: media.rtcp,
+            offer,
+            data,
+            key: PackedKey::of(&first.0),
+            more: more.if_any(),
         };
         self.entries.insert(session, Box::new(entry));
         Ok((home, client, ports))

@@ -143,3 +143,8 @@ fn carriers_address_comes_before_an_alternate() {
         assert_eq!(own, of(ips, 5_005), "{carrier}");
     }
 }
+
+#[test]
+fn entry_takes_80_bytes() {
+    assert_eq!(size_of::<SessionEntry>(), 80, "there is one per session");
+}

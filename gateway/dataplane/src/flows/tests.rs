@@ -135,3 +135,16 @@ fn counts_follow_inserts_and_removals() {
     flows.remove(&udp, FIRST);
     assert_eq!(flows.counts(), FlowKeyCounts { udp: 0, roq: 1, declared_ip: 0, ufrag: 1 });
 }
+
+#[test]
+fn key_survives_packing() {
+    let scoped = SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 5_004, 0, 3);
+    let addresses = [([10, 0, 0, 1], 5_004).into(), ([0x2001; 8], 65_535).into(), scoped.into()];
+    let udp = addresses.map(|address| FlowKey::Udp { listener: 2, address });
+    let ips = [Ipv4Addr::new(10, 0, 0, 1).into(), IpAddr::V6(*scoped.ip())];
+    let ips = ips.map(|ip| FlowKey::DeclaredIp { listener: 2, ip });
+    let others = [FlowKey::Roq(u64::MAX), FlowKey::Ufrag(Ufrag::new(b"abcdefgh").unwrap())];
+    for key in udp.into_iter().chain(ips).chain(others) {
+        assert_eq!(PackedKey::of(&key).key(), key);
+    }
+}

@@ -81,9 +81,10 @@ fn continued(before: &SessionRegistry, mut now: SessionRegistry) -> SessionRegis
 fn assert_same(now: &SessionRegistry, before: &SessionRegistry) {
     assert_eq!(now.flows.counts(), before.flows.counts());
     let text = |registry: &SessionRegistry| {
-        let entries = registry.entries.iter().map(|(id, entry)| {
-            let entries = [Some(&entry.keys.0), entry.keys.1.as_deref()].map(|key| {
-                let entry = registry.flows.entry(key?)?;
+        let entries = registry.entries.range(..).map(|(id, entry)| {
+            let second = entry.more.as_ref().and_then(|more| more.second_key);
+            let entries = [Some(entry.key.key()), second].map(|key| {
+                let entry = registry.flows.entry(&key?)?;
                 Some((entry.home, entry.password))
             });
             format!("{id} {entry:?} {entries:?}")
@@ -197,7 +198,7 @@ fn sessions_get_ports_that_new_nodes_need() {
     let sessions = now.begin_restore(before.record()).unwrap().entries;
     let beside = RestoredParts { ports: None, ..beside(&now) };
     let (.., ports) = now.restore(sessions.into_iter().next().unwrap(), beside).unwrap();
-    let brief = now.get(SessionId(1)).unwrap().brief.as_ref().unwrap();
+    let brief = now.get(SessionId(1)).unwrap().brief().unwrap();
     assert_eq!((brief.ports, &*brief.room), (ports.unwrap().numbers(), "room"));
 }
 
