@@ -34,23 +34,18 @@ pub struct BreakerEvidence {
     pub failed: u32,
 }
 
-/// The last window in which a session was counted.
+/// The last window in which a session was counted, as `window:31 | bad:1`: windows of 68 years. Each session has two.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct JudgedWindow {
-    window: u32,
-    bad: bool,
-}
+pub struct JudgedWindow(u32);
 
 impl JudgedWindow {
     /// Counts a session once per window. It counts as bad if any of its reports in the window was bad. Returns what the
     /// report adds.
     pub fn count(&mut self, window: u32, bad: bool) -> BreakerEvidence {
-        let is_new = self.window != window;
-        if is_new {
-            *self = JudgedWindow { window, bad: false };
-        }
-        let turned_bad = bad && !self.bad;
-        self.bad |= bad;
+        let is_new = self.0 >> 1 != window;
+        let was_bad = !is_new && self.0 & 1 == 1;
+        let turned_bad = bad && !was_bad;
+        *self = JudgedWindow(window << 1 | u32::from(bad || was_bad));
         BreakerEvidence {
             sessions: u32::from(is_new),
             bad: u32::from(turned_bad),

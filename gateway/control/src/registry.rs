@@ -61,11 +61,11 @@ pub struct SessionEntry {
     pub data: Option<OwnedSemaphorePermit>,
     key: PackedKey,
     /// Boxed, because many sessions need none of these fields.
-    more: Option<Box<MoreOfEntry>>,
+    more: Option<Box<EntryDetails>>,
 }
 
 #[derive(PartialEq, Default, Debug)]
-struct MoreOfEntry {
+struct EntryDetails {
     /// The client's own addresses at `plain` nodes, by name: a node's number may be reused during the session.
     nodes: Box<[(Arc<str>, SocketAddr)]>,
     /// Description of the session for media servers, where a driver needs it.
@@ -77,9 +77,9 @@ struct MoreOfEntry {
     second_key: Option<FlowKey>,
 }
 
-impl MoreOfEntry {
-    fn if_any(self) -> Option<Box<MoreOfEntry>> {
-        (self != MoreOfEntry::default()).then(|| Box::new(self))
+impl EntryDetails {
+    fn if_any(self) -> Option<Box<EntryDetails>> {
+        (self != EntryDetails::default()).then(|| Box::new(self))
     }
 }
 
@@ -333,7 +333,7 @@ impl SessionRegistry {
             .ok_or(ControlError::Full)?;
         let (slot, generation) = slots.take();
         let home = Home { worker: worker as u16, slot, generation };
-        let more = MoreOfEntry {
+        let more = EntryDetails {
             nodes: nodes.into(),
             brief: ports.as_ref().filter(|_| self.briefs).map(|ports| Brief {
                 room: offer.room.clone(),

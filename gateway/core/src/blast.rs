@@ -177,7 +177,7 @@ impl Records<'_> {
             // A restored node is listed again.
             node.trust.draining |= node.trust.removed;
         }
-        let due = |timer: Timer| self.tables.effects.due(&timer).map(|at| (timer, at));
+        let due = |timer: Timer| self.tables.effects.timers.due(&timer).map(|at| (timer, at));
         GatewayCopy {
             settings,
             record,

@@ -2,20 +2,17 @@
 //! numbers of changed records.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::{Bound, RangeFull};
+use std::ops::Bound;
 use std::sync::Arc;
 
-/// Up to this size the allocation grows by one entry; beyond, as a `Vec` grows.
-const FEW: usize = 8;
-
-/// A map of few entries, ordered by key, in one exactly sized allocation. There is one per session and room; a B-tree
-/// would allocate room for eleven entries where one to three are usual.
+/// A map of few entries, ordered by key, in one exactly sized allocation. There is one per session; a B-tree would allocate
+/// room for eleven entries where one to three are usual.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct SmallMap<K, V>(Vec<(K, V)>);
+pub(crate) struct SmallMap<K, V>(Box<[(K, V)]>);
 
 impl<K, V> Default for SmallMap<K, V> {
     fn default() -> Self {
-        SmallMap(Vec::new())
+        SmallMap(Box::default())
     }
 }
 
@@ -36,21 +33,29 @@ impl<K: Ord + Copy, V> SmallMap<K, V> {
         self.place(key).is_ok()
     }
 
+    fn change<T>(&mut self, change: impl FnOnce(&mut Vec<(K, V)>) -> T) -> T {
+        let mut entries = std::mem::take(&mut self.0).into_vec();
+        let result = change(&mut entries);
+        self.0 = entries.into();
+        result
+    }
+
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.place(&key) {
             Ok(place) => Some(std::mem::replace(&mut self.0[place].1, value)),
             Err(place) => {
-                if self.0.len() < FEW {
-                    self.0.reserve_exact(1);
-                }
-                self.0.insert(place, (key, value));
+                self.change(|entries| {
+                    entries.reserve_exact(1);
+                    entries.insert(place, (key, value));
+                });
                 None
             }
         }
     }
 
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
-        self.place(key).ok().map(|place| self.0.remove(place).1)
+        let place = self.place(key).ok()?;
+        Some(self.change(|entries| entries.remove(place).1))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
@@ -62,57 +67,53 @@ impl<K: Ord + Copy, V> SmallMap<K, V> {
     }
 
     /// Removes and returns the entries that match.
-    pub(crate) fn extract_if(
-        &mut self,
-        all: RangeFull,
-        mut is_meant: impl FnMut(&K, &mut V) -> bool,
-    ) -> impl Iterator<Item = (K, V)> {
-        self.0.extract_if(all, move |(key, value)| is_meant(key, value))
+    pub(crate) fn extract(&mut self, is_meant: impl Fn(&K) -> bool) -> Vec<(K, V)> {
+        if !self.0.iter().any(|(key, _)| is_meant(key)) {
+            return Vec::new();
+        }
+        self.change(|entries| entries.extract_if(.., |(key, _)| is_meant(key)).collect())
     }
 }
 
-/// An ordered set of few entries.
+/// Up to this size the allocation of a [`SmallSet`] grows by one entry; beyond, as a `Vec` grows.
+const FEW: usize = 8;
+
+/// An ordered set that usually has few entries.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct SmallSet<T>(SmallMap<T, ()>);
+pub(crate) struct SmallSet<T>(Vec<T>);
 
 impl<T> Default for SmallSet<T> {
     fn default() -> Self {
-        SmallSet(SmallMap::default())
+        SmallSet(Vec::new())
     }
 }
 
 impl<T: Ord + Copy> SmallSet<T> {
     pub(crate) fn insert(&mut self, one: T) {
-        self.0.insert(one, ());
+        if let Err(place) = self.0.binary_search(&one) {
+            if self.0.len() < FEW {
+                self.0.reserve_exact(1);
+            }
+            self.0.insert(place, one);
+        }
     }
 
     pub(crate) fn remove(&mut self, one: &T) {
-        self.0.remove(one);
-    }
-
-    pub(crate) fn contains(&self, one: &T) -> bool {
-        self.0.contains_key(one)
+        if let Ok(place) = self.0.binary_search(one) {
+            self.0.remove(place);
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.0.0.iter().map(|(one, ())| one)
+        self.0.iter()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.0.len()
+        self.0.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.0.is_empty()
-    }
-}
-
-impl<T: Ord + Copy> FromIterator<T> for SmallSet<T> {
-    fn from_iter<I: IntoIterator<Item = T>>(all: I) -> Self {
-        let all: BTreeSet<T> = all.into_iter().collect();
-        let mut sorted = Vec::with_capacity(all.len());
-        sorted.extend(all.into_iter().map(|one| (one, ())));
-        SmallSet(SmallMap(sorted))
+        self.0.is_empty()
     }
 }
 

@@ -1,15 +1,18 @@
 //! Effects: the core's parts append outputs, timers and notices here, in the order in which they decide.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_model::{
-    AcceptedOffer, Ask, AskId, CloseReason, CoreEvent, Hop, MediaDescription, NodeId, Offer,
-    OfferId, OfferRefusal, Plan, PolicyName, RoomId, RouteCell, SessionId,
+    AcceptedOffer, Ask, CloseReason, CoreEvent, Hop, MediaDescription, Offer, OfferId,
+    OfferRefusal, Plan, PolicyName, RoomId, RouteCell, SessionId,
 };
-use evenkeel_nodes::{NodeEffect, NodeOutput, NodeTable, NodeTimer};
+use evenkeel_nodes::{NodeEffect, NodeOutput, NodeTable};
 use evenkeel_revisions::RolloutReport;
+
+pub(crate) use crate::timers::Timer;
+use crate::timers::TimerQueue;
 
 /// Instructions to the server.
 #[derive(Clone, Debug)]
@@ -121,9 +124,7 @@ pub(crate) enum RoomNotice {
 pub(crate) struct Effects {
     outputs: VecDeque<GatewayEffect>,
     pub(crate) notices: VecDeque<RoomNotice>,
-    /// Pending timers. Each reason occurs at most once.
-    timers_by_time: BTreeSet<(Instant, Timer)>,
-    timer_due: BTreeMap<Timer, Instant>,
+    pub(crate) timers: TimerQueue,
 }
 
 impl Effects {
@@ -190,106 +191,17 @@ impl Effects {
     }
 
     pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
-        self.cancel(&timer);
-        self.timers_by_time.insert((at, timer.clone()));
-        self.timer_due.insert(timer, at);
+        self.timers.set(timer, at);
     }
 
     /// Sets the timer unless it is already set for any time.
     pub(crate) fn set_if_idle(&mut self, timer: Timer, at: Instant) {
-        if !self.timer_due.contains_key(&timer) {
-            self.set(timer, at);
+        if self.timers.due(&timer).is_none() {
+            self.timers.set(timer, at);
         }
     }
 
     pub(crate) fn cancel(&mut self, timer: &Timer) {
-        if let Some(at) = self.timer_due.remove(timer) {
-            self.timers_by_time.remove(&(at, timer.clone()));
-        }
-    }
-
-    pub(crate) fn due(&self, timer: &Timer) -> Option<Instant> {
-        self.timer_due.get(timer).copied()
-    }
-
-    pub(crate) fn next_timer(&self) -> Option<Instant> {
-        self.timers_by_time.first().map(|(at, _)| *at)
-    }
-
-    pub(crate) fn timers(&self) -> impl ExactSizeIterator<Item = &Timer> {
-        self.timer_due.keys()
-    }
-
-    /// Removes and returns the earliest timer that is due.
-    pub(crate) fn pop_timer(&mut self, now: Instant) -> Option<Timer> {
-        if self.timers_by_time.first()?.0 > now {
-            return None;
-        }
-        let (_, timer) = self.timers_by_time.pop_first()?;
-        self.timer_due.remove(&timer);
-        Some(timer)
+        self.timers.cancel(timer);
     }
 }
-
-/// A reason to wake up. Limited to two words, since there is one per room; longer data is stored elsewhere.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Timer {
-    /// A node's media port is probed again.
-    Probe(NodeId),
-    /// The next canary goes into a node.
-    Canary(NodeId),
-    AskLate(AskId),
-    /// A driver has not opened a session in time.
-    OpenLate(SessionId),
-    /// The hop that a make-before-break left is closed.
-    LeavingEnds(RoomId),
-    /// The room is reviewed: its routing policy asked for it, or it has avoided a hop long enough.
-    RoomDue(RoomId),
-    /// Rooms wait for a question to their routing policy.
-    Reroute(Arc<PolicyName>),
-    /// A degradation policy's next question is due.
-    Tick(Arc<PolicyName>),
-    /// The next rooms leave a draining node.
-    Drain(NodeId),
-    /// A removed node is forgotten, because no room leads there any more.
-    Forget(NodeId),
-    /// The next rooms of a dead node fail over.
-    Failover,
-    /// Rooms without a usable hop are tried again.
-    Rescue,
-    /// The next rooms take changed settings of their scenarios.
-    Change,
-    /// A node that a hook started has not answered in time.
-    StartLate(NodeId),
-    /// The next room returns to its native place.
-    Failback,
-    Breakers,
-    /// Votes about nodes are weighed.
-    Cohorts,
-    /// Silent sessions are judged.
-    Flows,
-    /// A judge's round may be over.
-    Judge,
-    /// Due rollout steps are taken.
-    Rollouts,
-    /// Sessions are checked for silence.
-    Sweep,
-    /// Rooms without a reserve are weighed again.
-    Weigh,
-    /// The shutdown's deadline: all sessions are closed.
-    ShutdownEnds,
-}
-
-impl From<NodeTimer> for Timer {
-    fn from(timer: NodeTimer) -> Timer {
-        match timer {
-            NodeTimer::Probe(node) => Timer::Probe(node),
-            NodeTimer::Canary(node) => Timer::Canary(node),
-            NodeTimer::StartLate(node) => Timer::StartLate(node),
-            NodeTimer::Drain(node) => Timer::Drain(node),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -193,12 +193,12 @@ impl Gateway {
 
     /// The time of the next [`handle_timeout`](Gateway::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.tables.effects.next_timer()
+        self.tables.effects.timers.next_at()
     }
 
     /// Handles all timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(timer) = self.tables.effects.pop_timer(now) {
+        while let Some(timer) = self.tables.effects.timers.pop(now) {
             self.handle_timer(timer, now);
             self.take_notices(now);
         }
@@ -387,10 +387,7 @@ impl Gateway {
     ) {
         self.enrol(id);
         if let Some(session) = self.tables.sessions.unrecorded_mut(&id) {
-            match &mut session.measures {
-                Some(standing) => **standing = measures,
-                None => session.measures = Some(Box::new(measures)),
-            }
+            session.media.get_or_insert_default().measures = measures;
             session.last_heard = session.last_heard.max(last_heard.unwrap_or(session.last_heard));
             let room = self.tables.rooms.get(&session.room);
             if let Some(on) = room.and_then(|room| room.holding.on)
@@ -589,7 +586,7 @@ impl Gateway {
             ballots: quality.ballots.len(),
             drains: rooms.drains.len(),
             slots: nodes.slots(),
-            timers: effects.timers().len(),
+            timers: effects.timers.len(),
         }
     }
 }

@@ -19,6 +19,7 @@ mod records;
 mod rooms;
 mod sessions;
 mod ticks;
+mod timers;
 mod views;
 
 pub use blast::{

@@ -37,7 +37,7 @@ use crate::flow::{FlowTracker, SendingState};
 use crate::rooms::moves::Moves;
 use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::reroutes::Reroutes;
-use crate::sessions::{SessionPhase, SessionTable};
+use crate::sessions::{Session, SessionPhase, SessionTable};
 
 #[derive(Default, Debug)]
 pub(crate) struct Quality {
@@ -90,7 +90,8 @@ impl Quality {
         let (first, other) = carriers?;
         // With two carrying hops, the client receives from the leading one.
         let hop = other.filter(|other| flow.hears == Some(*other)).unwrap_or(first);
-        let track = session.track.get_or_insert_with(|| Box::new(FlowTracker::new(hop, now)));
+        let media = session.media.get_or_insert_default();
+        let track = media.track.get_or_insert_with(|| FlowTracker::new(hop, now));
         if track.hop() != hop {
             track.goes_to(hop, now);
         }
@@ -160,7 +161,7 @@ fn with_track(
     session: SessionId,
     change: impl FnOnce(&mut FlowTracker),
 ) {
-    if let Some(track) = sessions.unrecorded_mut(&session).and_then(|s| s.track.as_deref_mut()) {
+    if let Some(track) = sessions.unrecorded_mut(&session).and_then(Session::track_mut) {
         change(track);
     }
 }
@@ -168,7 +169,7 @@ fn with_track(
 fn judge_flow(id: RoomId, session: SessionId, state: Placement, now: Instant) -> FlowVerdict {
     let CoreTables { sessions, rooms, nodes, .. } = state.0;
     let slack = slack(sessions);
-    let track = sessions.get(&session).and_then(|session| session.track.as_deref());
+    let track = sessions.get(&session).and_then(Session::track);
     let (Some(track), Some(room)) = (track, rooms.get(&id)) else { return FlowVerdict::Innocent };
     let carries =
         |(first, other): (Hop, Option<Hop>)| first == track.hop() || other == Some(track.hop());
@@ -182,7 +183,7 @@ fn judge_flow(id: RoomId, session: SessionId, state: Placement, now: Instant) ->
     let kinds = track.steady_kinds();
     let mut fed = false;
     for other in room.sessions.iter() {
-        let track = sessions.get(other).and_then(|session| session.track.as_deref());
+        let track = sessions.get(other).and_then(Session::track);
         match track.map_or(SendingState::Not, |track| track.sending(kinds, silent, slack, now)) {
             // The silent session may have been hearing this sender.
             SendingState::Stopped => return FlowVerdict::Innocent,

@@ -220,7 +220,7 @@ impl Records<'_> {
         let record = self.tables.rooms.get(&id)?.to_record(now);
         Some(RoomRecord {
             away: self.tables.rooms.away.contains(&id),
-            due: self.tables.effects.due(&Timer::RoomDue(id)),
+            due: self.tables.effects.timers.due(&Timer::RoomDue(id)),
             waits: record.waits || waiting.contains(&id),
             ..record
         })
@@ -240,8 +240,8 @@ impl Records<'_> {
             transport: session.transport,
             of_first_packet: session.of_first_packet,
             offered: session.offered,
-            bounds: session.bounds,
-            close_after: session.close_after,
+            bounds: session.request.bounds,
+            close_after: session.request.close_after,
             plan: session.plan,
             share: session.share,
             reduced: self.tables.capacity.reduced.get(&session.id).copied(),
@@ -444,7 +444,7 @@ impl Records<'_> {
         for id in &ids {
             let route = self.tables.rooms[id].route();
             let order: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
-            Routes(self.tables).publish(*id, &order, route.leaving);
+            Routes(self.tables).publish(*id, &order, route.leaving());
         }
         for id in unsettled.lost {
             self.report_lost(id, now);
@@ -512,19 +512,17 @@ impl Records<'_> {
         }
         let (labels, scenario) = (record.labels, Arc::clone(&room.scenario));
         let slo_marks = self.tables.slos.resume(&scenario, record.slo_marks, *now);
-        let request = SessionRequest::new(scenario, labels, Arc::clone(media));
+        let (media, bounds) = (Arc::clone(media), record.bounds);
+        let request = SessionRequest::new(scenario, labels, media, bounds, record.close_after);
         let session = Session {
             id,
             room: room.id,
-            call: room.call,
             request: self.tables.sessions.requests.intern(request),
             transport: record.transport,
             of_first_packet: record.of_first_packet,
             opening: None,
             offered: record.offered,
             phase: SessionPhase::Opening,
-            bounds: record.bounds,
-            close_after: record.close_after,
             plan: record.plan,
             plans: 0,
             share: record.share,
@@ -534,9 +532,8 @@ impl Records<'_> {
             slo_marks,
             admitted_by: self.tables.sessions.deciders.intern(record.admitted_by),
             legs,
-            measures: None,
+            media: None,
             last_heard: record.last_heard,
-            track: None,
             memory: record.memory,
         };
         let restored = installed(&session, room);
@@ -553,7 +550,7 @@ impl Records<'_> {
 
     /// The room's node is not listed here: reports that the room is stranded.
     fn report_lost(&mut self, id: RoomId, now: Instant) {
-        let Some(stranded) = self.tables.rooms.get(&id).and_then(|room| room.stranded) else {
+        let Some(stranded) = self.tables.rooms.get(&id).and_then(Room::stranded) else {
             return;
         };
         Moves(self.tables).want_start(id, now);

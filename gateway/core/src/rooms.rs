@@ -22,7 +22,7 @@ use evenkeel_model::{
     RegionId, RoomId, Scenario, SessionId,
 };
 
-use crate::collections::{Changes, Interner, SmallSet};
+use crate::collections::{Changes, Interner};
 use crate::effects::{Effects, Timer};
 use crate::record::{Failback, NodeDrain, Stranded, Unsettled};
 use crate::rooms::room::{MoveUnderWay, PendingRoute, Room};
@@ -352,7 +352,7 @@ impl RoomTable {
     fn strand(&mut self, id: RoomId, lost: Hop, since: Instant) {
         self.changes.note(id);
         if let Some(room) = self.all.get_mut(id) {
-            room.stranded = Some(Stranded { lost, since, attempts: 0 });
+            room.set_stranded(Some(Stranded { lost, since, attempts: 0 }));
             self.stranded.insert((0, Reverse(room.priority), id));
         }
     }
@@ -360,8 +360,9 @@ impl RoomTable {
     fn unstrand(&mut self, id: RoomId) {
         self.changes.note(id);
         if let Some(room) = self.all.get_mut(id)
-            && let Some(Stranded { attempts, .. }) = room.stranded.take()
+            && let Some(Stranded { attempts, .. }) = room.stranded()
         {
+            room.set_stranded(None);
             self.stranded.remove(&(attempts, Reverse(room.priority), id));
         }
     }
@@ -370,11 +371,12 @@ impl RoomTable {
     fn count_attempt(&mut self, id: RoomId) {
         self.changes.note(id);
         if let Some(room) = self.all.get_mut(id)
-            && let Some(Stranded { attempts, .. }) = &mut room.stranded
+            && let Some(stranded) = room.stranded()
         {
-            self.stranded.remove(&(*attempts, Reverse(room.priority), id));
-            *attempts = attempts.saturating_add(1);
-            self.stranded.insert((*attempts, Reverse(room.priority), id));
+            self.stranded.remove(&(stranded.attempts, Reverse(room.priority), id));
+            let attempts = stranded.attempts.saturating_add(1);
+            room.set_stranded(Some(Stranded { attempts, ..stranded }));
+            self.stranded.insert((attempts, Reverse(room.priority), id));
         }
     }
 
@@ -383,9 +385,11 @@ impl RoomTable {
         let Some(room) = self.all.get_mut(id) else { return };
         let route = room.route();
         let pending = room.pending.iter().flat_map(|pending| &pending.hops);
-        let nodes: SmallSet<NodeId> =
-            route.hops.iter().map(|(hop, _)| hop).chain(pending).map(|hop| hop.node).collect();
-        if nodes == room.nodes {
+        let hops = route.hops.iter().map(|(hop, _)| hop).chain(pending);
+        let mut nodes: Vec<NodeId> = hops.map(|hop| hop.node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        if *nodes == *room.nodes {
             return;
         }
         for gone in room.nodes.iter().filter(|node| !nodes.contains(node)) {
@@ -394,7 +398,7 @@ impl RoomTable {
         for new in nodes.iter().filter(|node| !room.nodes.contains(node)) {
             self.at[new.0 as usize].insert(id);
         }
-        room.nodes = nodes;
+        room.nodes = nodes.into();
     }
 
     /// The room's name; its number if the room is gone.
@@ -452,7 +456,7 @@ impl RoomTable {
         self.placed -= usize::from(room.is_placed());
         self.unreserved.set(id, false);
         self.uncovered.set(id, false);
-        for node in room.nodes.iter() {
+        for node in &room.nodes {
             self.at[node.0 as usize].remove(id);
         }
         self.by_name.remove(&room.name);
@@ -540,7 +544,7 @@ impl RoomTable {
                 || CallRooms { number: room.call, scenario: Arc::clone(&room.scenario), rooms: 0 };
             self.calls.entry(call.into()).or_insert_with(new).rooms += 1;
         }
-        if let Some(stranded) = room.stranded {
+        if let Some(stranded) = room.stranded() {
             self.stranded.insert((stranded.attempts, Reverse(room.priority), id));
         }
         self.all.insert(id, Box::new(room));

@@ -215,8 +215,6 @@ pub(crate) const WHOLE: u16 = 1_000;
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) room: RoomId,
-    /// The number of the session's room at nodes.
-    pub(crate) call: RoomId,
     pub(crate) request: Arc<SessionRequest>,
     pub(crate) transport: ClientTransport,
     /// The session was opened by its first packet on a listener for trusted networks. No policy is asked then.
@@ -225,8 +223,6 @@ pub(crate) struct Session {
     pub(crate) opening: Option<Box<SessionOpening>>,
     pub(crate) offered: Instant,
     pub(crate) phase: SessionPhase,
-    pub(crate) bounds: CapBounds,
-    pub(crate) close_after: Duration,
     /// The plan by policies, before the share applies.
     pub(crate) plan: Plan,
     pub(crate) plans: u32,
@@ -241,20 +237,30 @@ pub(crate) struct Session {
     pub(crate) admitted_by: Arc<Decider>,
     /// Hops where the driver was asked to open the session and not yet to close it.
     pub(crate) legs: SmallMap<Hop, LegState>,
-    pub(crate) measures: Option<Box<Measures>>,
+    /// Present from the workers' first report on.
+    pub(crate) media: Option<Box<SessionMedia>>,
     pub(crate) last_heard: Instant,
-    pub(crate) track: Option<Box<FlowTracker>>,
     /// State of the degradation policy for this session.
     pub(crate) memory: StateVersions,
 }
 
-/// The request of a session; many sessions share an equal one.
+/// The workers' reports on a session.
+#[derive(Default, Debug)]
+pub(crate) struct SessionMedia {
+    /// Values of the last report.
+    pub(crate) measures: Measures,
+    pub(crate) track: Option<FlowTracker>,
+}
+
+/// The request of a session, with the parameters of its scenario; many sessions share an equal one.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct SessionRequest {
     pub(crate) scenario: Arc<str>,
     pub(crate) labels: Labels,
     pub(crate) media: Arc<MediaDescription>,
     pub(crate) device: DeviceLimits,
+    pub(crate) bounds: CapBounds,
+    pub(crate) close_after: Duration,
 }
 
 impl SessionRequest {
@@ -262,9 +268,11 @@ impl SessionRequest {
         scenario: Arc<str>,
         labels: Labels,
         media: Arc<MediaDescription>,
+        bounds: CapBounds,
+        close_after: Duration,
     ) -> SessionRequest {
         let device = DeviceLimits::new(&labels, &media);
-        SessionRequest { scenario, labels, media, device }
+        SessionRequest { scenario, labels, media, device, bounds, close_after }
     }
 }
 
@@ -330,24 +338,26 @@ impl Session {
     /// The session's load: its share of its need.
     pub(crate) fn kbps(&self) -> u64 {
         let need = self.need_kbps();
-        let floor = u64::from(self.bounds.floor_kbps).min(need);
+        let floor = u64::from(self.request.bounds.floor_kbps).min(need);
         floor + (need - floor) * u64::from(self.share) / u64::from(WHOLE)
     }
 
     /// The session can be reduced: its endpoint obeys caps, and its scenario allows one.
     pub(crate) fn can_do_with_less(&self) -> bool {
-        self.request.media.takes_remb() && self.need_kbps() > u64::from(self.bounds.floor_kbps)
+        let SessionRequest { media, bounds, .. } = &*self.request;
+        media.takes_remb() && self.need_kbps() > u64::from(bounds.floor_kbps)
     }
 
     /// The plan by policies, limited by the share and by the breaker of the client's group: with voice only, the client's
     /// sending is capped at the floor, which leaves no room for video.
     pub(crate) fn plan_now(&self) -> Plan {
-        let voice_only = || self.plan.after(Op::VoiceOnly, 1, &self.request.media, self.bounds);
+        let SessionRequest { media, bounds, .. } = &*self.request;
+        let voice_only = || self.plan.after(Op::VoiceOnly, 1, media, *bounds);
         let shed = self.voice_only_for.as_ref().and_then(|_| voice_only());
         let shed = shed.map_or(self.plan.shed, |plan| plan.shed);
         let share = if self.share < WHOLE { self.kbps() as u32 } else { 0 };
-        let is_floor = self.voice_only_for.is_some() && self.request.media.takes_remb();
-        let floor = if is_floor { self.bounds.floor_kbps } else { 0 };
+        let is_floor = self.voice_only_for.is_some() && media.takes_remb();
+        let floor = if is_floor { bounds.floor_kbps } else { 0 };
         let caps = [self.plan.cap_kbps, share, floor].into_iter().filter(|cap| *cap > 0);
         Plan { cap_kbps: caps.min().unwrap_or(0), shed, ..self.plan }
     }
@@ -381,13 +391,13 @@ impl Session {
 
     /// The need of the session's streams, within the scenario's bounds.
     fn need_kbps(&self) -> u64 {
-        need_kbps(&self.request.media, self.bounds)
+        need_kbps(&self.request.media, self.request.bounds)
     }
 
     /// The session was silent for its scenario's limit, and a packet would have been reported by now.
     pub(crate) fn is_silent(&self, now: Instant, told_within: Duration) -> bool {
-        self.phase == SessionPhase::Live
-            && now.saturating_duration_since(self.last_heard) >= self.close_after + told_within
+        let limit = self.request.close_after + told_within;
+        self.phase == SessionPhase::Live && now.saturating_duration_since(self.last_heard) >= limit
     }
 
     /// The region that the label `region` names, if any.
@@ -399,12 +409,20 @@ impl Session {
 
     /// A value of the workers' last report.
     pub(crate) fn measured(&self, metric: Metric) -> Option<u32> {
-        self.measures.as_ref()?.measured(metric)
+        self.media.as_ref()?.measures.measured(metric)
+    }
+
+    pub(crate) fn track(&self) -> Option<&FlowTracker> {
+        self.media.as_ref()?.track.as_ref()
+    }
+
+    pub(crate) fn track_mut(&mut self) -> Option<&mut FlowTracker> {
+        self.media.as_mut()?.track.as_mut()
     }
 
     /// Judges the gap and the R-factor. `missed` packets were missing when another hop took over.
     pub(crate) fn misses(&self, slo: &ServiceObjective, missed: u32) -> SessionMisses {
-        let gap = self.track.as_ref().map(|track| track.lasts(missed));
+        let gap = self.track().map(|track| track.lasts(missed));
         [
             slo.gap.zip(gap).map(|(limit, gap)| gap >= limit),
             slo.r_factor_centi.zip(self.measured(Metric::RFactor)).map(|(limit, r)| r < limit),
@@ -412,14 +430,18 @@ impl Session {
     }
 
     pub(crate) fn measures(&self, now: Instant) -> Measures {
-        let mut measures = self.measures.as_deref().copied().unwrap_or_default();
+        let mut measures =
+            self.media.as_ref().map_or_else(Measures::default, |media| media.measures);
         measures
             .set(Metric::Rung, u64::from(self.plan_now().rung()))
             .set(Metric::Cap, u64::from(self.plan_now().cap_kbps))
             .set(Metric::Age, now.saturating_duration_since(self.offered).as_millis() as u64)
             .set(Metric::Video, u64::from(self.has_video()))
-            .set(Metric::Floor, u64::from(self.bounds.floor_kbps))
-            .set(Metric::Ceiling, u64::from(self.bounds.ceiling_kbps));
+            .set(Metric::Floor, u64::from(self.request.bounds.floor_kbps))
+            .set(Metric::Ceiling, u64::from(self.request.bounds.ceiling_kbps));
         measures
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     Arm, CapBounds, CoreEvent, Decider, DecisionOutcome, DegradeOnFault, GuardRule, Hook,
-    HookAnswer, IdSet, Metric, Op, Plan, PluginFault, PluginState, PolicyName, PolicyQuestion,
-    Row, SessionId, SessionRow,
+    HookAnswer, IdSet, Metric, Op, Plan, PluginFault, PluginState, PolicyName, PolicyQuestion, Row,
+    SessionId, SessionRow,
 };
 
 use crate::effects::GatewayEffect;
@@ -276,7 +276,7 @@ impl Replans {
         }
         let plan = session
             .plan
-            .after(op, arg, &session.request.media, session.bounds)
+            .after(op, arg, &session.request.media, session.request.bounds)
             .ok_or(GuardRule::CapOutOfBounds)?;
         if plan == session.plan {
             return Ok(None);
@@ -373,7 +373,7 @@ impl LadderInput {
         LadderInput {
             plan: session.plan,
             loss_ppm: session.measured(Metric::LossDown).max(session.measured(Metric::LossUp)),
-            bounds: session.bounds,
+            bounds: session.request.bounds,
             caps,
             video: session.has_video(),
         }

@@ -485,7 +485,7 @@ impl<'a> Views<'a> {
             admitted_by: (*session.admitted_by).clone(),
             placed_by: (*room.placed_by).clone(),
             priority: room.priority,
-            route: room.route().hops.clone(),
+            route: room.route().hops.to_vec(),
             share_permille: session.share.min(WHOLE),
             witnesses: witnesses.collect(),
             heading: room.pending.as_ref().map(|pending| Heading {
@@ -515,7 +515,8 @@ impl<'a> Views<'a> {
             0 => session.measured(Metric::BitrateUp),
             cap => Some(cap),
         };
-        let is_at_floor = kbps.is_some_and(|kbps| kbps > 0 && kbps <= session.bounds.floor_kbps);
+        let is_at_floor =
+            kbps.is_some_and(|kbps| kbps > 0 && kbps <= session.request.bounds.floor_kbps);
         let cap = match Placement(self.tables).obeys_caps(session) {
             false => Some(DegradationLimit::CapUnsupported),
             true => is_at_floor.then_some(DegradationLimit::CapAtFloor),

@@ -45,11 +45,20 @@ pub struct Route {
     /// The redundancy mode in force.
     pub mode: RedundancyMode,
     /// Hops with their grants, best first; at most [`HOPS_MAX`].
-    pub hops: Vec<(Hop, HopGrant)>,
-    /// Make-before-break: packets from this hop still pass until this time.
-    pub leaving: Option<(Hop, Instant)>,
-    /// Lead of the first hop over the hop being left: packets of the latter still arrive for this time. Zero if the
-    /// first hop delivers later or the difference is unknown.
+    pub hops: Box<[(Hop, HopGrant)]>,
+    /// The hop that a make-before-break leaves. Boxed, because few routes have one.
+    pub left: Option<Box<LeftHop>>,
+}
+
+/// A hop that a make-before-break leaves.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LeftHop {
+    /// The hop that the room leaves.
+    pub hop: Hop,
+    /// Packets from it still pass until this time.
+    pub until: Instant,
+    /// Lead of the route's first hop over this one: packets of the latter still arrive for this time. Zero if the first
+    /// hop delivers later or the difference is unknown.
     pub lead: Duration,
 }
 
@@ -73,13 +82,7 @@ pub struct RouteCell {
 
 impl Default for RouteCell {
     fn default() -> Self {
-        let route = Route {
-            version: 0,
-            mode: RedundancyMode::default(),
-            hops: Vec::new(),
-            leaving: None,
-            lead: Duration::ZERO,
-        };
+        let route = Route::new(0, RedundancyMode::default(), []);
         RouteCell { route: ArcSwap::from_pointee(route), first: AtomicU64::new(0) }
     }
 }
@@ -137,6 +140,20 @@ impl RouteCell {
 }
 
 impl Route {
+    /// A route without a hop that is left.
+    pub fn new(
+        version: u64,
+        mode: RedundancyMode,
+        hops: impl Into<Box<[(Hop, HopGrant)]>>,
+    ) -> Route {
+        Route { version, mode, hops: hops.into(), left: None }
+    }
+
+    /// The hop that a make-before-break leaves, and the time until which its packets pass.
+    pub fn leaving(&self) -> Option<(Hop, Instant)> {
+        self.left.as_ref().map(|left| (left.hop, left.until))
+    }
+
     /// The hop that packets take now, with its epoch.
     ///
     /// This is the first hop that is up and granted: one where the room is admitted, or the second hop if capacity is
@@ -316,8 +333,9 @@ impl Board {
     }
 }
 
-/// The decision in force for one session.
+/// The decision in force for one session. Packed, because the alignment of `shed` would add 16 bytes to each session.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+#[repr(Rust, packed(4))]
 pub struct Plan {
     /// Cap on the session's rate in kbit/s; 0: none.
     pub cap_kbps: u32,

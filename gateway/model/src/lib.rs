@@ -35,7 +35,8 @@ pub use event::{
     MoveCause, MoveOutcome, Strike,
 };
 pub use forwarding::{
-    AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, Plan, Route, RouteCell, forward,
+    AcceptedOffer, Board, Cell, Epoch, HOPS_MAX, Hop, HopGrant, LeftHop, Plan, Route, RouteCell,
+    forward,
 };
 pub use health::{
     BreakerMode, BreakerState, EvidenceSource, Health, NodeNeed, NotStarted, StartPhase,

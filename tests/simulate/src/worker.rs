@@ -181,18 +181,18 @@ impl SessionState {
     }
 
     pub(crate) fn switch_to(&mut self, hop: Hop) {
-        let (leaving, lead) = {
-            let route = self.route.load();
-            (route.leaving.map(|(left, _)| left), route.lead)
-        };
+        let left = self.route.load().left.as_deref().copied();
         let before = self.hearing.replace(hop);
         self.switches += 1;
         let epoch = StreamEpoch(u64::from(self.switches));
-        if before.is_some() && leaving == before {
-            self.continuity.switched(epoch, SwitchCause::Planned { lead });
-        } else {
-            self.continuity.switched(epoch, SwitchCause::Failover);
-            self.continuity.close_previous();
+        match left.filter(|left| before == Some(left.hop)) {
+            Some(left) => {
+                self.continuity.switched(epoch, SwitchCause::Planned { lead: left.lead });
+            }
+            None => {
+                self.continuity.switched(epoch, SwitchCause::Failover);
+                self.continuity.close_previous();
+            }
         }
     }
 }

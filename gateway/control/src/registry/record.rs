@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    Brief, ClientRecord, MoreOfEntry, ScopedAddress, SessionEntry, SessionRegistry, Slots,
+    Brief, ClientRecord, EntryDetails, ScopedAddress, SessionEntry, SessionRegistry, Slots,
     flow_from_gateway,
 };
 use crate::messages::SnapshotError;
@@ -261,7 +261,7 @@ impl SessionRegistry {
             let media = Arc::clone(&media);
             Brief { room, labels, media, ports: ports.numbers() }
         });
-        let more = MoreOfEntry {
+        let more = EntryDetails {
             nodes: nodes
                 .into_iter()
                 .map(|(name, ScopedAddress(address))| (name, address))

@@ -118,7 +118,7 @@ impl Gateway {
         now: Instant,
     ) -> DecisionOutcome {
         let Some(session) = self.tables.sessions.get(&id) else { return DecisionOutcome::Stale };
-        let bounds = session.bounds;
+        let bounds = session.request.bounds;
         let verdict = match answer {
             Ok(HookAnswer::Admit { verdict, .. }) => verdict,
             Ok(_) => return self.admission_failed(id, mismatched(), now),
@@ -173,7 +173,7 @@ impl Gateway {
         match scenario.map_or(AdmitOnFault::Admit, |scenario| scenario.on_admission_fault) {
             AdmitOnFault::Admit => self.admit(id, None, Decider::Native, now),
             AdmitOnFault::AdmitCapped => {
-                let floor = session.bounds.floor_kbps;
+                let floor = session.request.bounds.floor_kbps;
                 self.admit(id, Some(floor), Decider::Native, now);
             }
             AdmitOnFault::Reject => {

@@ -344,7 +344,7 @@ impl Policies {
         effects: &mut Effects,
     ) {
         self.weigh(id, subjects, effects, |session, judging| {
-            let Some(track) = &session.track else { return Bad::default() };
+            let Some(track) = session.track() else { return Bad::default() };
             let gap = track.silent_for(now).max(track.lasts(missed));
             Bad::default()
                 .with(Figure::Gap, gap >= judging.gap)

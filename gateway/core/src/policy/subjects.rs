@@ -13,6 +13,7 @@ use evenkeel_revisions::{Bad, Judge, Judging, Revisions, is_by_room, unit};
 
 use crate::collections::Interner;
 use crate::effects::Effects;
+use crate::flow::FlowTracker;
 use crate::policy::questions::{AnswerDetails, FaultSubject, PartCounts, QuestionSubject};
 use crate::rooms::RoomTable;
 use crate::rooms::room::Room;
@@ -68,10 +69,10 @@ impl<'a> Subjects<'a> {
 
     /// The session's baseline. A session that is silent already is not at risk.
     fn bad_before(self, session: &Session, judging: &Judging) -> Bad {
-        let track = session.track.as_ref();
+        let track = session.track();
         session
             .bad_by_measures(judging)
-            .with(Figure::Gap, track.is_some_and(|track| track.is_silent()))
+            .with(Figure::Gap, track.is_some_and(FlowTracker::is_silent))
             .with(Figure::Loss, track.is_some_and(|track| track.loses(judging.loss_ppm)))
             .with(Figure::Slo, self.misses_slo(session, 0))
     }

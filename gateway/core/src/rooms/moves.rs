@@ -111,12 +111,12 @@ impl Moves<'_> {
         let damped = self.is_damped(id, now);
         let Some(room) = self.0.rooms.get_mut(&id) else { return };
         let Some(pending) = room.pending.take() else { return };
-        let (lost, since) = room.stranded.map(|stranded| (stranded.lost, stranded.since)).unzip();
+        let (lost, since) = room.stranded().map(|stranded| (stranded.lost, stranded.since)).unzip();
         let route = room.route();
         let target = pending.hops[0];
         if from == Some(target) {
             let PendingRoute { hops, by, .. } = *pending;
-            Routes(self.0).admit_at(id, &hops, route.leaving);
+            Routes(self.0).admit_at(id, &hops, route.leaving());
             self.0.effects.event(CoreEvent::Rerouted { room: id, hops, by });
             Routes(self.0).close_left_hops(id, now);
             Routes(self.0).activate_open(id, now);
@@ -380,7 +380,7 @@ impl Moves<'_> {
             Routes(self.0).drop_spare(id, dead);
         }
         Routes(self.0).close_left_hops(id, now);
-        let first = self.0.rooms.get(&id).filter(|room| room.stranded.is_none());
+        let first = self.0.rooms.get(&id).filter(|room| room.stranded().is_none());
         let first = first.and_then(|room| room.route().hops.first().map(|(hop, _)| *hop));
         // A room at another dead hop fails over with that one.
         if first.is_none_or(|hop| self.0.nodes.is_up(hop)) {
@@ -393,7 +393,7 @@ impl Moves<'_> {
     fn strand(&mut self, id: RoomId, (lost, since): (Hop, Instant), hops: &[Hop], now: Instant) {
         self.0.rooms.strand(id, lost, since);
         Routes(self.0).publish(id, hops, None);
-        let due = self.0.effects.due(&Timer::Rescue);
+        let due = self.0.effects.timers.due(&Timer::Rescue);
         let next = due.map_or(now, |due| due.min(now + RESCUE_WITHIN));
         self.0.effects.set(Timer::Rescue, next);
     }
@@ -465,7 +465,7 @@ impl Moves<'_> {
             if nodes.is_empty() {
                 self.want_start(id, now);
                 let (timer, again) = (Timer::RoomDue(id), now + OPEN_AGAIN);
-                if self.0.effects.due(&timer).is_none_or(|due| due > again) {
+                if self.0.effects.timers.due(&timer).is_none_or(|due| due > again) {
                     self.0.effects.set(timer, again);
                 }
             }
@@ -522,7 +522,7 @@ impl Moves<'_> {
     /// moved.
     fn take_own_hop(&mut self, id: RoomId, now: Instant) -> bool {
         let room = self.0.rooms.get(&id).filter(|room| room.mode.opens_ahead());
-        let Some(lost) = room.and_then(|room| room.stranded) else { return false };
+        let Some(lost) = room.and_then(Room::stranded) else { return false };
         let Some(nodes) = Placement(self.0).own_next(id, None, now) else { return false };
         let before = self.0.rooms.get_mut(&id).and_then(|room| room.pending.take());
         self.end_pending(id, before, MoveOutcome::Superseded, now);
@@ -539,7 +539,7 @@ impl Moves<'_> {
     /// Returns false if every node with capacity for the room has a full queue of openings.
     fn rescue(&mut self, id: RoomId, now: Instant) -> bool {
         match self.0.rooms.get(&id) {
-            Some(room) if room.stranded.is_some() && room.pending.is_none() => {}
+            Some(room) if room.stranded().is_some() && room.pending.is_none() => {}
             Some(_) | None => return true,
         }
         let busy = self.0.nodes.busy();

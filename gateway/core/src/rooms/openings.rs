@@ -14,6 +14,7 @@ use evenkeel_slo::SessionMarks;
 
 use crate::collections::SmallMap;
 use crate::effects::{GatewayEffect, InstalledSession, RoomNotice, Timer};
+use crate::flow::FlowTracker;
 use crate::rooms::moves::Moves;
 use crate::rooms::placement::{CoreTables, Placement};
 use crate::rooms::room::Room;
@@ -49,13 +50,17 @@ impl Openings<'_> {
             return Err(OfferRefusal::UnknownScenario(offer.scenario.clone()));
         };
         let id = self.0.sessions.next_id();
-        let request =
-            SessionRequest::new(offer.scenario.clone(), offer.labels.clone(), offer.media.clone());
-        let bounds = request.device.lowered(scenario.bounds);
+        let mut request = SessionRequest::new(
+            offer.scenario.clone(),
+            offer.labels.clone(),
+            offer.media.clone(),
+            scenario.bounds,
+            scenario.close_after,
+        );
+        request.bounds = request.device.lowered(scenario.bounds);
         let mut session = Session {
             id,
             room: RoomId(0),
-            call: RoomId(0),
             request: self.0.sessions.requests.intern(request),
             transport: offer.ingress.transport(),
             of_first_packet: matches!(
@@ -65,8 +70,6 @@ impl Openings<'_> {
             opening: Some(Box::new(SessionOpening { offer: Arc::clone(offer), by: None })),
             offered: now,
             phase: SessionPhase::Resolving,
-            bounds,
-            close_after: scenario.close_after,
             plan: Plan::default(),
             plans: 0,
             share: WHOLE,
@@ -76,14 +79,12 @@ impl Openings<'_> {
             slo_marks: SessionMarks::default(),
             admitted_by: self.0.sessions.deciders.intern(Decider::Native),
             legs: SmallMap::default(),
-            measures: None,
+            media: None,
             last_heard: now,
-            track: None,
             memory: StateVersions::default(),
         };
         let region = session.region(&self.0.settings.regions).unwrap_or(self.0.nodes.home());
         session.room = self.0.rooms.enter(id, offer, scenario, region)?;
-        session.call = self.0.rooms[&session.room].call;
         self.0.sessions.insert(session);
         Ok(id)
     }
@@ -95,12 +96,11 @@ impl Openings<'_> {
         params: &[(Box<str>, i64)],
     ) -> DecisionOutcome {
         let Some(session) = self.0.sessions.get_mut(&id) else { return DecisionOutcome::Stale };
-        let text = session.bounds;
+        let mut request = SessionRequest::clone(&session.request);
+        let text = request.bounds;
         let within = |value: i64| {
             u32::try_from(value).ok().map(|kbps| kbps.clamp(text.floor_kbps, text.ceiling_kbps))
         };
-        let before = session.bounds;
-        let close_after = session.close_after;
         let mut room = self.0.rooms.get_mut(&session.room).filter(|room| !room.is_placed());
         let of_room = room.as_ref().map(|room| (room.spares, room.priority));
         let mut known_one = false;
@@ -108,13 +108,13 @@ impl Openings<'_> {
         for (param, value) in known {
             match param {
                 Param::BitrateFloor => {
-                    session.bounds.floor_kbps = within(value).unwrap_or(text.floor_kbps);
+                    request.bounds.floor_kbps = within(value).unwrap_or(text.floor_kbps);
                 }
                 Param::BitrateCeiling => {
-                    session.bounds.ceiling_kbps = within(value).unwrap_or(text.ceiling_kbps);
+                    request.bounds.ceiling_kbps = within(value).unwrap_or(text.ceiling_kbps);
                 }
                 Param::CloseAfter => {
-                    session.close_after = Duration::from_millis(param.within(value) as u64);
+                    request.close_after = Duration::from_millis(param.within(value) as u64);
                 }
                 Param::Spares => {
                     if let Some(room) = &mut room {
@@ -129,10 +129,14 @@ impl Openings<'_> {
             }
             known_one = true;
         }
-        let CapBounds { floor_kbps, ceiling_kbps } = session.bounds;
-        session.bounds.ceiling_kbps = ceiling_kbps.max(floor_kbps);
-        let differs = (before, close_after) != (session.bounds, session.close_after)
-            || of_room != room.map(|room| (room.spares, room.priority));
+        let CapBounds { floor_kbps, ceiling_kbps } = request.bounds;
+        request.bounds.ceiling_kbps = ceiling_kbps.max(floor_kbps);
+        let differs =
+            request != *session.request || of_room != room.map(|room| (room.spares, room.priority));
+        let request = self.0.sessions.requests.intern(request);
+        if let Some(session) = self.0.sessions.unrecorded_mut(&id) {
+            session.request = request;
+        }
         if known_one { DecisionOutcome::Applied { differs } } else { DecisionOutcome::Abstained }
     }
 
@@ -394,7 +398,7 @@ impl Openings<'_> {
         }
         self.leave_room(room, id, now);
         session.legs.iter().for_each(|(hop, _)| Routes(self.0).open_next(hop.node, now));
-        if session.track.as_ref().is_some_and(|track| track.sends()) {
+        if session.track().is_some_and(FlowTracker::sends) {
             self.forget_heard(room);
         }
         let scenario = Arc::clone(&session.request.scenario);
@@ -405,7 +409,7 @@ impl Openings<'_> {
     fn forget_heard(&mut self, id: RoomId) {
         for session in Placement(self.0).sessions_of(id) {
             let session = self.0.sessions.get_mut(&session);
-            if let Some(track) = session.and_then(|session| session.track.as_deref_mut()) {
+            if let Some(track) = session.and_then(Session::track_mut) {
                 track.forget();
             }
         }

@@ -109,7 +109,7 @@ impl<'a> Placement<'a> {
     /// The room waits for a node to start, so its silent sessions are kept for a while.
     pub(crate) fn is_held(self, id: RoomId, now: Instant) -> bool {
         let room = self.0.rooms.get(&id).filter(|room| room.mode == RedundancyMode::Cold);
-        room.and_then(|room| room.stranded)
+        room.and_then(Room::stranded)
             .is_some_and(|stranded| now.saturating_duration_since(stranded.since) < HELD_FOR)
     }
 
@@ -134,7 +134,7 @@ impl<'a> Placement<'a> {
             Some(pending) => pending.hops[0] == hop || room.route().is_first(hop),
             None => room.route().is_first(hop),
         };
-        let class = match (carries, room.stranded, session.phase) {
+        let class = match (carries, room.stranded(), session.phase) {
             (false, ..) => OpeningClass::Spare,
             (true, Some(_), _) => OpeningClass::Stranded,
             (true, None, SessionPhase::Live) => OpeningClass::Moving,
@@ -232,7 +232,7 @@ impl<'a> Placement<'a> {
         hops: &[T],
         node: impl Fn(&T) -> NodeId,
     ) -> Vec<T> {
-        let room = self.0.rooms.get(&id).filter(|room| room.stranded.is_none());
+        let room = self.0.rooms.get(&id).filter(|room| room.stranded().is_none());
         let scope = room.map_or(FailureScope::Node, |room| self.spares_outside(room));
         let first = hops.first().map(&node);
         let is_first = |spare| Some(spare) == first;
@@ -324,7 +324,7 @@ impl<'a> Placement<'a> {
             measures.set(Metric::Sessions, room.sessions.len() as u64);
         }
         if !self.obeys_caps(session) {
-            measures.set(Metric::Floor, u64::from(session.bounds.ceiling_kbps));
+            measures.set(Metric::Floor, u64::from(session.request.bounds.ceiling_kbps));
         }
         measures
     }
@@ -523,7 +523,7 @@ impl<'a> Placement<'a> {
     /// The region that carries the room, or carried it before its node died.
     pub(crate) fn region_of_room(self, id: RoomId) -> Option<RegionId> {
         let room = self.0.rooms.get(&id)?;
-        let on = room.holding.on.or(room.stranded.map(|stranded| stranded.lost.node))?;
+        let on = room.holding.on.or(room.stranded().map(|stranded| stranded.lost.node))?;
         Some(self.0.nodes.region_of(on))
     }
 }

@@ -210,7 +210,7 @@ impl Reroutes<'_> {
         let twin = room.holding.twin.filter(|twin| stops(*twin));
         let twin = hops.iter().find(|hop| Some(hop.node) == twin).copied();
         let until = now + self.0.settings.limits.leave_within;
-        let leaving = before.leaving.filter(|(_, until)| now < *until);
+        let leaving = before.leaving().filter(|(_, until)| now < *until);
         Routes(self.0).publish(id, &hops, leaving.or(twin.map(|twin| (twin, until))));
         Routes(self.0).close_left_hops(id, now);
         let room = &self.0.rooms[&id];
@@ -273,7 +273,7 @@ impl Reroutes<'_> {
     ) -> Result<PartOutcome, GuardRule> {
         Placement(self.0).check_hops(id, &step.hops, now)?;
         let room = &self.0.rooms[&id];
-        let (stranded, heads) = (room.stranded.is_some(), room.pending.as_ref());
+        let (stranded, heads) = (room.stranded().is_some(), room.pending.as_ref());
         let heads = heads.and_then(|pending| Some(pending.hops.first()?.node));
         let stands = Placement(self.0).stands_at(id).map(|hop| hop.node);
         // A repeated decision for the hop that the room is already moving to counts as one move.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    Board, Decider, HOPS_MAX, Hop, HopGrant, Labels, MoveCause, MoveOutcome, NodeId,
+    Board, Decider, HOPS_MAX, Hop, HopGrant, Labels, LeftHop, MoveCause, MoveOutcome, NodeId,
     RedundancyMode, RegionId, RegionRole, RoomId, Route, RouteCell, SessionId,
 };
 use evenkeel_nodes::{Node, NodeTable};
@@ -42,8 +42,6 @@ pub(crate) struct Room {
     pub(crate) placed_by: Arc<Decider>,
     /// The capacity that the room uses.
     pub(crate) holding: Holding,
-    /// Set while no hop is left that the room's packets may take.
-    pub(crate) stranded: Option<Stranded>,
     /// A route whose hops are being opened.
     pub(crate) pending: Option<Box<PendingRoute>>,
     /// A question to the routing policy about its placement is open.
@@ -55,13 +53,15 @@ pub(crate) struct Room {
     /// Packets at the current hop since the room last voted.
     pub(crate) tally: Option<Box<RoomTally>>,
     /// The nodes under which `RoomTable` lists the room.
-    pub(crate) nodes: SmallSet<NodeId>,
+    pub(crate) nodes: Box<[NodeId]>,
     /// Rarely used fields.
     history: Option<Box<RoomHistory>>,
 }
 
 #[derive(PartialEq, Default, Debug)]
 struct RoomHistory {
+    /// Set while no hop is left that the room's packets may take.
+    stranded: Option<Stranded>,
     /// Hops that did not take the room, with the time until which it avoids them.
     struck: BTreeMap<Hop, Instant>,
     moves: VecDeque<Instant>,
@@ -125,13 +125,12 @@ impl Room {
             cell: Arc::default(),
             placed_by: Arc::new(Decider::Native),
             holding: Holding::default(),
-            stranded: None,
             pending: None,
             placing: false,
             memory: StateVersions::default(),
             ttl_ms: 0,
             tally: None,
-            nodes: SmallSet::default(),
+            nodes: Box::default(),
             history: None,
         }
     }
@@ -143,6 +142,17 @@ impl Room {
     /// The hop that the room's packets take now.
     pub(crate) fn stands_at(&self, board: &Board) -> Option<Hop> {
         self.route().first_usable(board).map(|(hop, _)| hop)
+    }
+
+    /// Set while no hop is left that the room's packets may take.
+    pub(crate) fn stranded(&self) -> Option<Stranded> {
+        self.history.as_ref()?.stranded
+    }
+
+    pub(crate) fn set_stranded(&mut self, stranded: Option<Stranded>) {
+        if stranded.is_some() || self.history.is_some() {
+            self.history.get_or_insert_default().stranded = stranded;
+        }
     }
 
     pub(crate) fn is_placed(&self) -> bool {
@@ -168,7 +178,7 @@ impl Room {
         let each = if self.mode.opens_ahead() { HOPS_MAX } else { 1 };
         let route = self.route();
         let pending = self.pending.iter().flat_map(|pending| pending.hops.iter().take(each));
-        let standing = if self.stranded.is_some() && each == 1 { 0 } else { each };
+        let standing = if self.stranded().is_some() && each == 1 { 0 } else { each };
         route.hops.iter().map(|(hop, _)| hop).take(standing).chain(pending).copied().collect()
     }
 
@@ -199,7 +209,7 @@ impl Room {
 
     /// Every hop where the room's sessions should be open at this time.
     pub(crate) fn hops_in_use(&self, now: Instant) -> BTreeSet<Hop> {
-        let leaving = self.route().leaving.filter(|(_, until)| now < *until).map(|(hop, _)| hop);
+        let leaving = self.route().leaving().filter(|(_, until)| now < *until).map(|(hop, _)| hop);
         self.hops_to_open().into_iter().chain(leaving).collect()
     }
 
@@ -224,7 +234,7 @@ impl Room {
     /// The hop that a move leaves: the carrying one, or the one that carried the room before it died.
     pub(crate) fn stood(&self) -> Option<Hop> {
         let first = || self.route().hops.first().map(|(hop, _)| *hop);
-        self.stranded.map(|stranded| stranded.lost).or_else(first)
+        self.stranded().map(|stranded| stranded.lost).or_else(first)
     }
 
     /// Removes a hop from the pending route. Returns the pending route, cancelled, if that was its first hop.
@@ -332,11 +342,11 @@ impl Room {
             call: self.call,
             priority: self.priority,
             version: route.version,
-            hops: route.hops.clone(),
+            hops: route.hops.to_vec(),
             covers: self.holding.covers.is_some(),
-            leaving: route.leaving.filter(|(_, until)| now < *until),
+            leaving: route.leaving().filter(|(_, until)| now < *until),
             placed_by: (*self.placed_by).clone(),
-            stranded: self.stranded,
+            stranded: self.stranded(),
             away: false,
             memory: self.memory.clone(),
             ttl_ms: self.ttl_ms,
@@ -368,6 +378,7 @@ impl Room {
             (None, _) => None,
         };
         let history = RoomHistory {
+            stranded,
             struck: (record.struck.iter())
                 .filter_map(|struck| Some((hops.map(struck.hop)?, struck.until)))
                 .collect(),
@@ -388,7 +399,6 @@ impl Room {
             mode: record.mode,
             priority: record.priority,
             placed_by: Arc::new(record.placed_by),
-            stranded,
             memory: record.memory,
             ttl_ms: record.ttl_ms,
             history: (history != RoomHistory::default()).then(|| Box::new(history)),
@@ -397,20 +407,18 @@ impl Room {
         let stay = |(hop, grant): &(Hop, HopGrant)| Some((hops.map(*hop)?, *grant));
         let route: Vec<(Hop, HopGrant)> = record.hops.iter().filter_map(stay).collect();
         let order: Vec<Hop> = route.iter().map(|(hop, _)| *hop).collect();
-        room.cell.publish(Route {
-            version: record.version,
-            mode: room.mode_over(&order),
-            hops: route,
-            leaving: record.leaving.and_then(|(hop, until)| Some((hops.map(hop)?, until))),
-            lead: Duration::ZERO,
+        let left = record.leaving.and_then(|(hop, until)| {
+            Some(Box::new(LeftHop { hop: hops.map(hop)?, until, lead: Duration::ZERO }))
         });
+        let route = Route::new(record.version, room.mode_over(&order), route);
+        room.cell.publish(Route { left, ..route });
         room
     }
 
     /// The capacity that the grants of the room's route say it uses.
     pub(crate) fn granted(&self, kbps: u64) -> Holding {
         let route = self.route();
-        let (on, second) = match self.stranded {
+        let (on, second) = match self.stranded() {
             Some(_) => (None, None),
             None => (route.hops.first(), route.hops.get(1)),
         };

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::{
-    AcceptedOffer, CoreEvent, Decider, FailureDomain, Hop, HopGrant, ModeChange, NodeId, Op,
-    RedundancyMode, RoomId, Route, SessionId,
+    AcceptedOffer, CoreEvent, Decider, FailureDomain, Hop, HopGrant, LeftHop, ModeChange, NodeId,
+    Op, RedundancyMode, RoomId, Route, SessionId,
 };
 use evenkeel_nodes::ANSWERED_IN_TIME;
 
@@ -49,7 +49,7 @@ impl Routes<'_> {
     /// Removes this hop from the room's route, if it contains it.
     pub(crate) fn drop_spare(&mut self, id: RoomId, gone: Hop) {
         let route = self.0.rooms[&id].route();
-        let leaving = route.leaving.filter(|(hop, _)| *hop != gone);
+        let leaving = route.leaving().filter(|(hop, _)| *hop != gone);
         let hops: Vec<Hop> =
             route.hops.iter().map(|(hop, _)| *hop).filter(|hop| *hop != gone).collect();
         if hops.len() < route.hops.len() {
@@ -112,10 +112,9 @@ impl Routes<'_> {
         let ttl = self.0.rooms.get(&id).map_or(0, |room| room.ttl_ms);
         if ttl > 0 {
             let ttl = Duration::from_millis(u64::from(ttl)).max(TTL_MIN);
-            let grain = (ttl / 8).min(DUE_GRAIN_MAX).as_micros() as u64;
-            let due =
-                (now + ttl).saturating_duration_since(self.0.rooms.started).as_micros() as u64;
-            let late = Duration::from_micros(due.next_multiple_of(grain) - due);
+            let grain = (ttl / 8).min(DUE_GRAIN_MAX).as_nanos() as u64;
+            let due = (now + ttl).saturating_duration_since(self.0.rooms.started).as_nanos() as u64;
+            let late = Duration::from_nanos(due.next_multiple_of(grain) - due);
             self.0.effects.set(Timer::RoomDue(id), now + ttl + late);
         }
     }
@@ -130,9 +129,11 @@ impl Routes<'_> {
     pub(crate) fn publish(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
         let hops = &Placement(self.0).without_inside_spares(id, hops, |hop| hop.node);
         let grants = self.weigh(id, hops);
-        let lead = leaving
-            .zip(hops.first())
-            .map(|((left, _), to)| Placement(self.0).lead(left.node, to.node));
+        let left = leaving.map(|(hop, until)| {
+            let to = hops.first();
+            let lead = to.map(|to| Placement(self.0).lead(hop.node, to.node)).unwrap_or_default();
+            Box::new(LeftHop { hop, until, lead })
+        });
         self.0.rooms.changes.note(id);
         let Some(room) = self.0.rooms.all.get_mut(id) else { return };
         self.0.rooms.placed += usize::from(!room.is_placed());
@@ -140,7 +141,7 @@ impl Routes<'_> {
         let mode = room.mode_over(hops);
         let hops = hops.iter().copied().zip(grants).collect();
         let before = room.route();
-        room.cell.publish(Route { version, mode, hops, leaving, lead: lead.unwrap_or_default() });
+        room.cell.publish(Route { version, mode, hops, left });
         self.report_kept_since(id, &before);
         if let Some((_, until)) = leaving {
             self.0.effects.set(Timer::LeavingEnds(id), until);
@@ -180,7 +181,7 @@ impl Routes<'_> {
         let mode = room.mode_over(hops);
         let before = room.holding;
         self.0.capacity.ledger.release(before);
-        let on = hops.first().map(|hop| hop.node).filter(|_| room.stranded.is_none());
+        let on = hops.first().map(|hop| hop.node).filter(|_| room.stranded().is_none());
         let heading = room.pending.as_ref().map(|pending| pending.hops[0].node);
         let second = hops.get(1).filter(|_| mode.opens_ahead()).map(|hop| hop.node);
         let twin =
@@ -509,7 +510,7 @@ impl Routes<'_> {
         let mut left = Vec::new();
         for session in room.sessions.iter() {
             let Some(session) = self.0.sessions.get_mut(session) else { continue };
-            let legs = session.legs.extract_if(.., |hop, _| !used.contains(hop));
+            let legs = session.legs.extract(|hop| !used.contains(hop)).into_iter();
             left.extend(legs.map(|(hop, leg)| (session.id, hop, leg)));
         }
         for (session, hop, leg) in &left {
@@ -530,8 +531,9 @@ impl Routes<'_> {
     fn open_now(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<LegState> {
         let until = now + self.0.settings.limits.open_within;
         let session = self.0.sessions.get_mut(&id)?;
+        let room = self.0.rooms.get(&session.room)?.call;
         session.legs.insert(hop, LegState::Opening(until));
-        self.0.effects.push(GatewayEffect::Open { session: id, room: session.call, hop });
+        self.0.effects.push(GatewayEffect::Open { session: id, room, hop });
         self.0.effects.set_if_idle(Timer::OpenLate(id), until);
         Some(LegState::Opening(until))
     }

@@ -47,3 +47,8 @@ fn session_room_name_is_recognised() {
     }
     assert_eq!(requested_room_name("conf~s7"), "conf");
 }
+
+#[test]
+fn room_takes_232_bytes() {
+    assert_eq!(size_of::<Room>(), 232, "a gateway has very many");
+}

@@ -120,13 +120,8 @@ fn client(session: u32) -> SocketAddr {
 }
 
 fn install(home: Home, media: &MediaDescription) -> Install {
-    let route = Route {
-        mode: evenkeel_model::RedundancyMode::Hot,
-        version: 1,
-        hops: vec![(HOP, HopGrant::Admitted)],
-        leaving: None,
-        lead: Duration::ZERO,
-    };
+    let mode = evenkeel_model::RedundancyMode::Hot;
+    let route = Route::new(1, mode, [(HOP, HopGrant::Admitted)]);
     let address = client(home.slot);
     Install {
         home,

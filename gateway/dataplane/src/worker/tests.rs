@@ -112,13 +112,7 @@ impl World {
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
         let client = ClientAddressing::Declared { listener: 0, address, rtcp: address };
-        let route = Route {
-            mode: RedundancyMode::Hot,
-            version: 1,
-            hops: vec![(NODE, HopGrant::Admitted)],
-            leaving: None,
-            lead: Duration::ZERO,
-        };
+        let route = Route::new(1, RedundancyMode::Hot, [(NODE, HopGrant::Admitted)]);
         let install = Install {
             session: SessionId(slot.into()),
             route: Arc::new(RouteCell::holding(route)),

@@ -132,7 +132,7 @@ fn from_second(from: Hop, route: &RouteCell, board: &Board, now: Instant) -> For
     let Some((usable, _)) = route.first_usable(board) else {
         return ForwardVerdict::Drop(DropReason::NoHop);
     };
-    let leaving = || route.leaving.is_some_and(|(old, until)| old == from && now < until);
+    let leaving = || route.leaving().is_some_and(|(old, until)| old == from && now < until);
     match route.twin_of(usable, board) {
         Some(twin) if usable == from => ForwardVerdict::Both([from, twin]),
         Some(twin) if twin == from => ForwardVerdict::Both([from, usable]),

@@ -9,7 +9,7 @@ fn hop(node: u32) -> Hop {
 fn route() -> Route {
     let hops =
         vec![(hop(0), HopGrant::Admitted), (hop(1), HopGrant::Reserved), (hop(2), HopGrant::Gated)];
-    Route { version: 7, mode: RedundancyMode::Hot, hops, leaving: None, lead: Duration::ZERO }
+    Route::new(7, RedundancyMode::Hot, hops)
 }
 
 fn usable(route: &Route, board: &Board) -> Option<u32> {
@@ -38,7 +38,7 @@ fn first_usable_hop_carries() {
     board.reincarnate(NodeId(0));
     assert_eq!(first(), None, "another incarnation");
     let gated = vec![(hop(1), HopGrant::Gated), (hop(2), HopGrant::Admitted)];
-    cell.publish(Route { hops: gated, ..route() });
+    cell.publish(Route { hops: gated.into(), ..route() });
     assert_eq!(first(), None);
 }
 
@@ -47,7 +47,7 @@ fn two_admitted_hops_carry_until_death() {
     let (board, cell) = (Board::new(3), RouteCell::default());
     let hops =
         vec![(hop(0), HopGrant::Admitted), (hop(1), HopGrant::Admitted), (hop(2), HopGrant::Gated)];
-    let both = Route { mode: RedundancyMode::Hitless, hops, ..route() };
+    let both = Route { mode: RedundancyMode::Hitless, hops: hops.into(), ..route() };
     cell.publish(both.clone());
     assert_eq!(cell.first_if_usable(&board), None, "there are two");
     assert_eq!(both.twin_of(hop(0), &board), Some(hop(1)));

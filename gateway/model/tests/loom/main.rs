@@ -17,8 +17,7 @@ const C: Hop = Hop { node: NodeId(2), incarnation: Incarnation(1) };
 const D: Hop = Hop { node: NodeId(3), incarnation: Incarnation(1) };
 
 fn route(version: u64, hops: &[(Hop, HopGrant)]) -> Route {
-    let (mode, hops, lead) = (RedundancyMode::Hot, hops.to_vec(), Duration::ZERO);
-    Route { version, mode, hops, leaving: None, lead }
+    Route::new(version, RedundancyMode::Hot, hops)
 }
 
 /// Runs the reader beside the writer. The reader is the spawned thread: loom then tries all values for its loads, whereas

@@ -238,7 +238,7 @@ impl Hops {
 /// I1: a make-before-break ends in time.
 pub(super) fn check_break(scene: &Scene, now: Instant) -> Found {
     scene.rooms.iter().find_map(|(id, room)| {
-        let (left, until) = room.route.load().leaving?;
+        let (left, until) = room.route.load().leaving()?;
         (until > now + BREAK_WITHIN)
             .then(|| ("I1", format!("room {id} still accepts {left:?} for {:?}", until - now)))
     })

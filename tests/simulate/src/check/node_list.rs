@@ -73,7 +73,7 @@ impl NodeList {
 fn user_of(scene: &Scene, node: NodeId, now: Instant) -> Option<evenkeel_model::RoomId> {
     let leads = |room: &super::scene::SeenRoom| {
         let route = room.route.load();
-        let leaving = route.leaving.is_some_and(|(hop, until)| hop.node == node && now < until);
+        let leaving = route.leaving().is_some_and(|(hop, until)| hop.node == node && now < until);
         leaving || route.hops.iter().any(|(hop, _)| hop.node == node)
     };
     scene.rooms.iter().find(|(_, room)| leads(room)).map(|(id, _)| *id)

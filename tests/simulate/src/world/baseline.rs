@@ -94,13 +94,7 @@ impl World<'_> {
         let tag = self.tags[tag as usize];
         let Some(state) = self.session(tag.session) else { return };
         let version = state.route.load().version + 1;
-        let route = Route {
-            version,
-            mode: RedundancyMode::Hot,
-            hops: vec![(tag.hop, HopGrant::Admitted)],
-            leaving: None,
-            lead: Duration::ZERO,
-        };
+        let route = Route::new(version, RedundancyMode::Hot, [(tag.hop, HopGrant::Admitted)]);
         state.route = Arc::new(RouteCell::holding(route));
         if self.clients[tag.client as usize].phase == Phase::Offered {
             self.accepted(tag.client, tag.session);

@@ -90,7 +90,7 @@ fn dead_region_is_admitted_at_pace_and_limits() {
     let left: Vec<&str> = (0..ROOMS)
         .map(|number| world.room(&number.to_string()))
         .map(|id| &world.gateway.tables.rooms[&id])
-        .filter(|room| room.stranded.is_some())
+        .filter(|room| room.stranded().is_some())
         .map(|room| &*room.scenario)
         .collect();
     assert_eq!(left, ["stream"; 100]);

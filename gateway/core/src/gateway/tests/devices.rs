@@ -83,7 +83,8 @@ fn scenario_stays_within_device() {
         });
         let session = open(&mut world, &[("max-bitrate", limit)], 1);
         let session = &world.gateway.tables.sessions[&session];
-        assert_eq!((session.bounds.floor_kbps, session.bounds.ceiling_kbps), bounds, "{limit}");
+        let kept = session.request.bounds;
+        assert_eq!((kept.floor_kbps, kept.ceiling_kbps), bounds, "{limit}");
         let measures = session.measures(world.now);
         assert_eq!(measures.measured(Metric::Ceiling), Some(bounds.1), "policies see the limit");
     }
@@ -158,7 +159,7 @@ fn native_ladder_stays_within_device() {
     let session = open(&mut world, &[("max-bitrate", "700")], 1);
     let lossy = |world: &mut World, ppm| {
         let session = world.gateway.tables.sessions.get_mut(&session).unwrap();
-        let measures = session.measures.get_or_insert_with(Box::default);
+        let measures = &mut session.media.get_or_insert_default().measures;
         measures.set(Metric::LossDown, ppm);
     };
     lossy(&mut world, 100_000);

@@ -95,7 +95,7 @@ fn lost_flow_moves_room_within_two_seconds() {
         assert!(talk.world.gateway.board().cell(A).unwrap().up, "its node lives");
         // Packets from the old hop pass to the other sessions until they receive from the new one.
         let route = talk.world.gateway.tables.rooms[&talk.world.room("r")].route();
-        assert_eq!(route.leaving.map(|(hop, _)| hop.node), Some(A));
+        assert_eq!(route.leaving().map(|(hop, _)| hop.node), Some(A));
     }
 }
 

@@ -117,7 +117,7 @@ fn removed_node_is_left_make_before_break() {
     );
     for room in &stood {
         let route = world.gateway.tables.rooms[&world.room(room)].route();
-        assert!(route.leaving.is_some_and(|(left, _)| left.node == node), "make before break");
+        assert!(route.leaving().is_some_and(|(left, _)| left.node == node), "make before break");
         assert_ne!(world.stands(room), Some(node));
     }
     assert!(world.gateway.board().cell(node).unwrap().up, "what is under way arrives");
@@ -135,7 +135,7 @@ fn removed_node_is_left_make_before_break() {
     world.outputs.clear();
     world.pass(ms(2_000));
     world.audit();
-    assert!(world.gateway.tables.effects.timers().all(|timer| *timer != Timer::Probe(node)));
+    assert!(world.gateway.tables.effects.timers.iter().all(|timer| timer != Timer::Probe(node)));
 }
 
 #[test]
@@ -439,7 +439,7 @@ fn empty_zone_number_is_reused() {
 fn many_changes_leak_no_slots() {
     let mut world = World::new(settings());
     let session = world.open("1");
-    let standing = world.gateway.tables.effects.timers().len();
+    let standing = world.gateway.tables.effects.timers.len();
     let mut last = BTreeSet::new();
     for round in 0..2_000 {
         let zone = world.gateway.zone(&format!("zone {round}"), RegionId(0)).unwrap();
@@ -463,7 +463,7 @@ fn many_changes_leak_no_slots() {
     assert!(last.iter().any(|hop| hop.incarnation > Incarnation(100)));
     assert_eq!(world.gateway.tables.nodes.count(), 4);
     assert_eq!(world.gateway.node_table().zones().len(), 4);
-    assert!(world.gateway.tables.effects.timers().len() <= standing);
+    assert!(world.gateway.tables.effects.timers.len() <= standing);
     assert!(
         world.gateway.tables.rooms.drains.is_empty()
             && world.gateway.tables.rooms.leave_cursors().is_empty()

@@ -196,7 +196,7 @@ fn unequal_copies_turn_hitless_to_hot() {
     assert_eq!(world.events().filter(told).count(), 1, "told once");
     // Packets from the second hop pass for a moment.
     let route = world.gateway.tables.rooms[&world.room("r")].route();
-    assert_eq!(route.leaving.map(|(hop, _)| hop), Some(hops[1]));
+    assert_eq!(route.leaving().map(|(hop, _)| hop), Some(hops[1]));
     world.kill(B);
     world.pass(ms(5));
     assert_eq!(world.route("r"), [(A, BOTH[0]), (C, BOTH[1])], "others may keep what they get");
@@ -558,7 +558,7 @@ fn ended_second_hop_delivers_briefly() {
     world.open("r");
     change(&mut world, |scenario| scenario.mode = RedundancyMode::Cold);
     let route = world.gateway.tables.rooms[&world.room("r")].route();
-    let (leaving, until) = route.leaving.expect("a make-before-break");
+    let (leaving, until) = route.leaving().expect("a make-before-break");
     assert_eq!(leaving, world.hop(B));
     assert!(until <= world.now + ms(500), "no longer than that");
     world.pass(ms(500));

@@ -278,12 +278,12 @@ fn scenario_plugin_stays_in_bounds() {
     };
     let mut world = params(&[("bitrate-floor", 1), ("bitrate-ceiling", 9_000), ("spares", 9)]);
     let session = world.open("r");
-    let bounds = world.gateway.tables.sessions[&session].bounds;
+    let bounds = world.gateway.tables.sessions[&session].request.bounds;
     assert_eq!((bounds.floor_kbps, bounds.ceiling_kbps), (24, 2_000));
     assert_eq!(world.route("r").len(), 4);
     let mut world = params(&[("close-after", 5), ("spares", -1), ("unheard-of", 1)]);
     let session = world.open("r");
-    assert_eq!(world.gateway.tables.sessions[&session].close_after, ms(1_000));
+    assert_eq!(world.gateway.tables.sessions[&session].request.close_after, ms(1_000));
     assert_eq!(world.route("r").len(), 2);
 }
 

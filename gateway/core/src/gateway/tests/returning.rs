@@ -102,7 +102,7 @@ fn going_back_is_make_before_break() {
     assert_eq!(world.gateway.tables.rooms[&world.room("0")].holding.heading, Some(A));
     world.finish_opening(A, Ok(()));
     assert_eq!(world.stands("0"), Some(A));
-    assert!(world.gateway.tables.rooms[&world.room("0")].route().leaving.is_some());
+    assert!(world.gateway.tables.rooms[&world.room("0")].route().left.is_some());
 }
 
 fn drained(world: &World) -> Vec<(NodeId, u32)> {

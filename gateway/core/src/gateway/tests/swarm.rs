@@ -514,7 +514,7 @@ impl Swarm {
             }
             let now = route.first_usable(gateway.tables.nodes.board());
             let lost = now.is_none() && room.is_placed();
-            assert!(lost == room.stranded.is_some() || !dead.is_empty());
+            assert!(lost == room.stranded().is_some() || !dead.is_empty());
             if let Some((_, epoch)) = now {
                 let last = seen.epochs.insert(room.id, epoch);
                 assert!(last.is_none_or(|last| last <= epoch), "{last:?} {epoch:?}");
@@ -569,12 +569,12 @@ impl Swarm {
             + sessions
             + rooms * 2
             + 8;
-        assert!(gateway.tables.effects.timers().len() <= bound);
+        assert!(gateway.tables.effects.timers.len() <= bound);
         assert!(
             gateway.tables.rooms.stranded() <= rooms && gateway.tables.rooms.unprotected() <= rooms
         );
         assert_eq!(gateway.tables.rooms.stranded(), {
-            gateway.tables.rooms.values().filter(|room| room.stranded.is_some()).count()
+            gateway.tables.rooms.values().filter(|room| room.stranded().is_some()).count()
         });
     }
 
@@ -605,7 +605,7 @@ impl Swarm {
             of_nodes
                 || matches!(timer, Timer::Sweep | Timer::Weigh | Timer::Tick(_) | Timer::Breakers)
         };
-        assert!(gateway.tables.effects.timers().all(endless));
+        assert!(gateway.tables.effects.timers.iter().all(|timer| endless(&timer)));
         assert_eq!(self.seen.finished, 1);
         assert!(self.seen.installed.is_empty() && self.seen.legs.is_empty());
         assert!(self.offers.iter().all(|offer| self.world.replies.contains_key(offer)));

@@ -12,7 +12,7 @@ use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::rtcp::RtcpPacket;
 use evenkeel_media::{demux, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
-use evenkeel_model::{Hop, RedundancyMode, RtcpPort, Srtp, StreamKind};
+use evenkeel_model::{Hop, LeftHop, RedundancyMode, RtcpPort, Srtp, StreamKind};
 
 use super::media::FEEDBACK_SOURCES_MAX;
 use super::{ClientKnowledge, MediaState, NodeLeg, PacketContext, WorkerSession, declared};
@@ -416,10 +416,7 @@ impl WorkerSession {
     pub(super) fn switch_to(&mut self, hop: Hop, cx: &PacketContext<'_>) {
         self.record_recovery(hop, cx);
         cx.egress.note_changed(self.home);
-        let (leaving, lead) = {
-            let route = self.route.load();
-            (route.leaving, route.lead)
-        };
+        let left = self.route.load().left.as_deref().copied();
         let state = self.state();
         let before = state.set_current_hop(hop);
         if before.is_some() {
@@ -428,8 +425,8 @@ impl WorkerSession {
         }
         state.switches += 1;
         let epoch = state.epoch();
-        match leaving.filter(|(left, _)| before == Some(*left)) {
-            Some((_, until)) => {
+        match left.filter(|left| before == Some(left.hop)) {
+            Some(LeftHop { until, lead, .. }) => {
                 state.continuity.switched(epoch, SwitchCause::Planned { lead });
                 let since = until.checked_sub(FILLED_WITHIN).unwrap_or(until);
                 state.continuity.left(since.min(cx.now), true);

@@ -7,9 +7,9 @@ use evenkeel_media::{rtcp, rtp};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
     AcceptedOffer, AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, FailureScope,
-    FeedbackSupport as Takes, GatewayLimits, HopGrant, Incarnation, IngressProtocol, MediaStream,
-    NodeId, NodeProbing, NodeSettings, Offer, OfferId, PayloadType, RedundancyMode, RegionId,
-    Route, RtcpPort, Scenario, Timings, Zone, ZoneId,
+    FeedbackSupport as Takes, GatewayLimits, HopGrant, Incarnation, IngressProtocol, LeftHop,
+    MediaStream, NodeId, NodeProbing, NodeSettings, Offer, OfferId, PayloadType, RedundancyMode,
+    RegionId, Route, RtcpPort, Scenario, Timings, Zone, ZoneId,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -220,9 +220,7 @@ fn summary_counts_packets_between_client_and_node() {
     let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
     let hop = |incarnation| Hop { node: NodeId(0), incarnation: Incarnation(incarnation) };
-    let hops = vec![(hop(1), HopGrant::Admitted)];
-    let route =
-        Route { version: 1, mode: RedundancyMode::Hot, hops, leaving: None, lead: Duration::ZERO };
+    let route = Route::new(1, RedundancyMode::Hot, [(hop(1), HopGrant::Admitted)]);
     bench.session.route = Arc::new(RouteCell::holding(route));
     let packet = |sequence: u16| {
         let marker = sequence.is_multiple_of(2);
@@ -268,11 +266,10 @@ fn flow_counts_start_anew_with_each_hop() {
     let mut bench = Bench::new(declared, Srtp::Plain);
     bench.board = Arc::new(Board::new(2));
     let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
-    let route = |at: u32, leaving| {
-        let (version, hops) = (u64::from(at) + 1, vec![(hop(at), HopGrant::Admitted)]);
-        let route =
-            Route { version, mode: RedundancyMode::Hot, hops, leaving, lead: Duration::ZERO };
-        Arc::new(RouteCell::holding(route))
+    let route = |at: u32, left: Option<LeftHop>| {
+        let hops = [(hop(at), HopGrant::Admitted)];
+        let route = Route::new(u64::from(at) + 1, RedundancyMode::Hot, hops);
+        Arc::new(RouteCell::holding(Route { left: left.map(Box::new), ..route }))
     };
     let packet = |sequence| {
         let fields =
@@ -286,7 +283,7 @@ fn flow_counts_start_anew_with_each_hop() {
         bench.at(20, |session, cx| session.handle_node_packet(hop(0), &packet, cx));
     }
     let until = bench.start + Duration::from_secs(1);
-    bench.session.route = route(1, Some((hop(0), until)));
+    bench.session.route = route(1, Some(LeftHop { hop: hop(0), until, lead: Duration::ZERO }));
     // The hop continues its numbering: packets sent while no session received are not lost.
     bench.at(40, |session, cx| session.handle_node_packet(hop(1), &packet(9), cx));
     bench.at(40, |session, cx| session.handle_node_packet(hop(0), &half_lost(), cx));
@@ -302,9 +299,7 @@ fn at_node(srtp: Srtp) -> (Bench, UdpSocket, Hop) {
     let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, srtp);
     let hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
-    let hops = vec![(hop, HopGrant::Admitted)];
-    let route =
-        Route { version: 1, mode: RedundancyMode::Hot, hops, leaving: None, lead: Duration::ZERO };
+    let route = Route::new(1, RedundancyMode::Hot, [(hop, HopGrant::Admitted)]);
     bench.session.route = Arc::new(RouteCell::holding(route));
     let [node, port] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
     node.set_nonblocking(true).unwrap();
@@ -397,10 +392,9 @@ fn shared_address_is_the_node_of_the_room() {
     let (old, new, dead) = (hop(0, 1), hop(1, 1), hop(2, 7));
     let until = bench.start + Duration::from_secs(1);
     let mut comes_by = |on, leaving: Option<Hop>| {
-        let (hops, lead) = (vec![(on, HopGrant::Admitted)], Duration::ZERO);
-        let leaving = leaving.map(|hop| (hop, until));
-        let route = Route { version: 1, mode: RedundancyMode::Hot, hops, leaving, lead };
-        bench.session.route = Arc::new(RouteCell::holding(route));
+        let left = leaving.map(|hop| Box::new(LeftHop { hop, until, lead: Duration::ZERO }));
+        let route = Route::new(1, RedundancyMode::Hot, [(on, HopGrant::Admitted)]);
+        bench.session.route = Arc::new(RouteCell::holding(Route { left, ..route }));
         for order in [[old, new, dead], [dead, new, old]] {
             for hop in order {
                 bench.session.attach(hop, port_leg(address));
@@ -607,7 +601,7 @@ fn planned_move_keeps_numbers_for_packets_in_flight() {
     packets.sort_by_key(|(at, ..)| *at);
     let mut numbers = Vec::new();
     for (at, hop, packet) in packets {
-        if at >= 800 && route.load().leaving.is_none() {
+        if at >= 800 && route.load().left.is_none() {
             let now = bench.start + Duration::from_millis(800);
             gateway.handle_move(&"r".into(), NodeId(1), now).unwrap();
             settle(&mut gateway, now);

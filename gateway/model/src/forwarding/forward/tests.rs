@@ -1,29 +1,22 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{HopGrant, Incarnation, NodeId, RedundancyMode, Route};
+use crate::{HopGrant, Incarnation, LeftHop, NodeId, RedundancyMode, Route};
 
 const OLD: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
 const NEW: Hop = Hop { node: NodeId(1), incarnation: Incarnation(1) };
 
 fn on(hop: Hop, leaving: Option<(Hop, Instant)>) -> RouteCell {
-    let (cell, hops) = (RouteCell::default(), vec![(hop, HopGrant::Admitted)]);
-    cell.publish(Route {
-        version: 1,
-        mode: RedundancyMode::Hot,
-        hops,
-        leaving,
-        lead: Duration::ZERO,
-    });
-    cell
+    let left = leaving.map(|(hop, until)| Box::new(LeftHop { hop, until, lead: Duration::ZERO }));
+    let route = Route::new(1, RedundancyMode::Hot, [(hop, HopGrant::Admitted)]);
+    RouteCell::holding(Route { left, ..route })
 }
 
 #[test]
 fn hitless_hops_carry_until_one_dies() {
     let (now, plan, board) = (Instant::now(), Plan::default(), Board::new(3));
-    let hops = vec![(OLD, HopGrant::Admitted), (NEW, HopGrant::Admitted)];
-    let (cell, lead) = (RouteCell::default(), Duration::ZERO);
-    cell.publish(Route { version: 1, mode: RedundancyMode::Hitless, hops, leaving: None, lead });
+    let hops = [(OLD, HopGrant::Admitted), (NEW, HopGrant::Admitted)];
+    let cell = RouteCell::holding(Route::new(1, RedundancyMode::Hitless, hops));
     let back = |from| to_client(from, Some(111), &plan, &cell, &board, now);
     assert_eq!(to_node(&cell, &board), ForwardVerdict::Both([OLD, NEW]));
     assert_eq!(

@@ -195,9 +195,10 @@ impl Stage {
     }
 
     fn route(&mut self, mode: RedundancyMode, carries: Vec<Hop>, leaving: Option<(Hop, Instant)>) {
-        let hops = carries.iter().map(|hop| (*hop, HopGrant::Admitted)).collect();
+        let hops: Vec<_> = carries.iter().map(|hop| (*hop, HopGrant::Admitted)).collect();
         let lead = Duration::from_millis(self.ms % 30);
-        let route = Route { version: 1, mode, hops, leaving, lead };
+        let left = leaving.map(|(hop, until)| Box::new(LeftHop { hop, until, lead }));
+        let route = Route { left, ..Route::new(1, mode, hops) };
         self.bench.session.route = Arc::new(RouteCell::holding(route));
         self.carries = carries;
     }

@@ -46,10 +46,10 @@ impl Scene {
 
     /// Sets the route. The first of `left` may still deliver until the given time.
     fn route(&mut self, mode: RedundancyMode, admitted: &[u32], left: Option<(u32, u64)>) {
-        let hops = admitted.iter().map(|node| (hop(*node), HopGrant::Admitted)).collect();
-        let until = |ms| self.bench.start + Duration::from_millis(ms);
-        let leaving = left.map(|(node, ms)| (hop(node), until(ms)));
-        let route = Route { version: 1, mode, hops, leaving, lead: Duration::ZERO };
+        let hops: Vec<_> = admitted.iter().map(|node| (hop(*node), HopGrant::Admitted)).collect();
+        let (until, lead) = (|ms| self.bench.start + Duration::from_millis(ms), Duration::ZERO);
+        let left = left.map(|(node, ms)| LeftHop { hop: hop(node), until: until(ms), lead });
+        let route = Route { left: left.map(Box::new), ..Route::new(1, mode, hops) };
         self.bench.session.route = Arc::new(RouteCell::holding(route));
     }
 

@@ -33,9 +33,8 @@ fn call() -> Bench {
 }
 
 fn route_to(bench: &mut Bench, node: u32) {
-    let (version, hops) = (u64::from(node) + 1, vec![(hop(node), HopGrant::Admitted)]);
-    let route =
-        Route { version, mode: RedundancyMode::Hot, hops, leaving: None, lead: Duration::ZERO };
+    let hops = [(hop(node), HopGrant::Admitted)];
+    let route = Route::new(u64::from(node) + 1, RedundancyMode::Hot, hops);
     bench.session.route = Arc::new(RouteCell::holding(route));
 }
 

@@ -13,9 +13,7 @@ fn first_packet(client: fn(SocketAddr) -> ClientAddressing, install: Install) ->
     let mut bench = Bench::new(client, install.media.srtp);
     let address = bench.client.local_addr().unwrap();
     bench.session = WorkerSession::new(Install { client: client(address), ..install });
-    let hops = vec![(HOP, HopGrant::Admitted)];
-    let route =
-        Route { version: 1, mode: RedundancyMode::Hot, hops, leaving: None, lead: Duration::ZERO };
+    let route = Route::new(1, RedundancyMode::Hot, [(HOP, HopGrant::Admitted)]);
     bench.session.route = Arc::new(RouteCell::holding(route));
     let (source, packet) = (SourceKey { listener: 0, address }, video(1));
     bench.at(0, |session, cx| {
