@@ -60,7 +60,7 @@ pub(crate) struct WorkerSession {
     plan: Plan,
     dscp: DscpMarks,
     pub(crate) ports: Option<Box<SessionPorts>>,
-    legs: Vec<(Hop, NodeLeg)>,
+    legs: Box<[(Hop, NodeLeg)]>,
     address: ClientAddress,
     /// True if bytes to the declared address are limited until a client there reports its reception.
     needs_report: bool,
@@ -124,9 +124,7 @@ enum ClientKnowledge {
     Awaited,
     DeclaredIp,
     Stun,
-    Quic {
-        flow_from_gateway: u64,
-    },
+    Quic,
 }
 
 /// State of a session that has carried packets.
@@ -366,15 +364,18 @@ impl WorkerSession {
     }
 
     pub(crate) fn attach(&mut self, hop: Hop, leg: NodeLeg) {
-        self.detach(hop);
-        // Reserves one element: sessions are many and each has few legs.
-        self.legs.reserve_exact(1);
-        self.legs.push((hop, leg));
+        let mut legs = std::mem::take(&mut self.legs).into_vec();
+        legs.retain(|(at, _)| *at != hop);
+        legs.reserve_exact(1);
+        legs.push((hop, leg));
+        self.legs = legs.into();
         self.uncopied = true;
     }
 
     pub(crate) fn detach(&mut self, hop: Hop) {
-        self.legs.retain(|(at, _)| *at != hop);
+        let mut legs = std::mem::take(&mut self.legs).into_vec();
+        legs.retain(|(at, _)| *at != hop);
+        self.legs = legs.into();
         self.uncopied = true;
     }
 

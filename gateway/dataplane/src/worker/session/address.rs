@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
 use evenkeel_media::{instant, stun};
@@ -117,17 +118,77 @@ pub(crate) enum CheckReceipt {
 #[derive(Clone, Default, Serialize, Deserialize, Debug)]
 #[serde(from = "AddressRecord", into = "AddressRecord")]
 pub(super) struct ClientAddress {
-    rtp: Option<SourceKey>,
-    /// Destination of RTCP if it differs from that of RTP.
-    rtcp: Option<SourceKey>,
-    /// Nothing is sent to the addresses before a packet came from one of them.
-    awaited: bool,
+    destination: Destination,
     /// Boxed, because many sessions need none of these fields.
-    pub(super) more: Option<Box<CheckedAddresses>>,
+    pub(super) more: Option<Box<MoreAddresses>>,
+}
+
+/// The destination of RTP to the client. Each session has one, so it is packed into 24 bytes.
+#[derive(Clone, Copy, Default)]
+enum Destination {
+    #[default]
+    Unknown,
+    /// The flow towards a QUIC client.
+    Quic(u64),
+    V4 {
+        ip: Ipv4Addr,
+        port: u16,
+        listener: u8,
+        awaited: bool,
+    },
+    V6 {
+        ip: Ipv6Addr,
+        scope: u32,
+        port: u16,
+        listener: u8,
+        /// Nothing is sent to the declared addresses before a packet came from one of them.
+        awaited: bool,
+    },
+}
+
+/// Omits the flow of a QUIC client, to keep it out of logs.
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Destination").field(&self.source()).finish()
+    }
+}
+
+impl Destination {
+    /// Runs when the destination changes; `#[cold]` keeps it out of the packet path.
+    #[cold]
+    fn udp(to: SourceKey, awaited: bool) -> Destination {
+        let SourceKey { listener, address } = to;
+        let (port, scope) = (address.port(), flows::scope(&address));
+        match address.ip() {
+            IpAddr::V4(ip) => Destination::V4 { ip, port, listener, awaited },
+            IpAddr::V6(ip) => Destination::V6 { ip, scope, port, listener, awaited },
+        }
+    }
+
+    #[inline]
+    fn source(self) -> Option<SourceKey> {
+        let (listener, address) = match self {
+            Destination::Unknown | Destination::Quic(_) => return None,
+            Destination::V4 { ip, port, listener, .. } => (listener, (ip, port).into()),
+            Destination::V6 { ip, scope, port, listener, .. } => {
+                (listener, SocketAddrV6::new(ip, port, 0, scope).into())
+            }
+        };
+        Some(SourceKey { listener, address })
+    }
+
+    fn is_awaited(self) -> bool {
+        matches!(
+            self,
+            Destination::V4 { awaited: true, .. } | Destination::V6 { awaited: true, .. }
+        )
+    }
 }
 
 #[derive(Clone, Default, Debug)]
-pub(super) struct CheckedAddresses {
+pub(super) struct MoreAddresses {
+    /// Destination of RTCP if it differs from that of RTP.
+    rtcp: Option<SourceKey>,
     /// True if a check carried USE-CANDIDATE. From then on only such checks change the destination.
     pub(super) nominated: bool,
     /// Time of the last verified check; after a nomination, of the last one from the destination.
@@ -158,66 +219,90 @@ struct MoreAddressesRecord {
 
 impl From<AddressRecord> for ClientAddress {
     fn from(AddressRecord { rtp, more }: AddressRecord) -> ClientAddress {
-        let Some(more) = more else { return ClientAddress { rtp, ..ClientAddress::default() } };
+        let mut address = ClientAddress::default();
+        rtp.into_iter().for_each(|rtp| address.set_rtp(rtp));
+        let Some(more) = more else { return address };
         let MoreAddressesRecord { rtcp, awaited, nominated, consent, checked, checks } = more;
         if let Some((rtp, rtcp)) = awaited {
             return ClientAddress::awaited(rtp, rtcp);
         }
-        let is_used =
+        let is_checked =
             nominated || consent.is_some() || !checked.is_empty() || !checks.last.is_empty();
-        let more = CheckedAddresses { nominated, consent, checked, checks };
-        ClientAddress { rtp, rtcp, awaited: false, more: is_used.then(|| Box::new(more)) }
+        let more = MoreAddresses { rtcp, nominated, consent, checked, checks };
+        ClientAddress { more: (is_checked || rtcp.is_some()).then(|| Box::new(more)), ..address }
     }
 }
 
 impl From<ClientAddress> for AddressRecord {
-    fn from(ClientAddress { rtp, rtcp, awaited, more }: ClientAddress) -> AddressRecord {
-        if let (true, Some(rtp)) = (awaited, rtp) {
-            let awaited = Some((rtp, rtcp.unwrap_or(rtp)));
-            let more = MoreAddressesRecord { awaited, ..MoreAddressesRecord::default() };
+    fn from(ClientAddress { destination, more }: ClientAddress) -> AddressRecord {
+        let rtp = destination.source();
+        if let (true, Some(rtp)) = (destination.is_awaited(), rtp) {
+            let rtcp = more.and_then(|more| more.rtcp).unwrap_or(rtp);
+            let more = MoreAddressesRecord { awaited: Some((rtp, rtcp)), ..Default::default() };
             return AddressRecord { rtp: None, more: Some(more) };
         }
-        if rtcp.is_none() && more.is_none() {
-            return AddressRecord { rtp, more: None };
-        }
-        let CheckedAddresses { nominated, consent, checked, checks } =
-            more.map_or_else(CheckedAddresses::default, |more| *more);
-        let more = MoreAddressesRecord { rtcp, awaited: None, nominated, consent, checked, checks };
-        AddressRecord { rtp, more: Some(more) }
+        let more = more.map(|more| {
+            let MoreAddresses { rtcp, nominated, consent, checked, checks } = *more;
+            MoreAddressesRecord { rtcp, awaited: None, nominated, consent, checked, checks }
+        });
+        AddressRecord { rtp, more }
     }
 }
 
 impl ClientAddress {
+    /// The client is reached over the QUIC connection with this flow.
+    pub(super) fn quic(flow: u64) -> ClientAddress {
+        ClientAddress { destination: Destination::Quic(flow), more: None }
+    }
+
     pub(super) fn declared(rtp: SourceKey, rtcp: SourceKey) -> ClientAddress {
-        let rtcp = (rtcp != rtp).then_some(rtcp);
-        ClientAddress { rtp: Some(rtp), rtcp, ..ClientAddress::default() }
+        let mut address = ClientAddress::default();
+        address.set_rtp(rtp);
+        if rtcp != rtp {
+            address.set_rtcp(rtcp);
+        }
+        address
     }
 
     /// Declared addresses to which nothing is sent before a packet came from one of them.
     pub(super) fn awaited(rtp: SourceKey, rtcp: SourceKey) -> ClientAddress {
-        ClientAddress { awaited: true, ..ClientAddress::declared(rtp, rtcp) }
+        let destination = Destination::udp(rtp, true);
+        ClientAddress { destination, ..ClientAddress::declared(rtp, rtcp) }
+    }
+
+    /// The flow towards a QUIC client; `None` for other clients.
+    pub(super) fn flow(&self) -> Option<u64> {
+        match self.destination {
+            Destination::Quic(flow) => Some(flow),
+            _ => None,
+        }
     }
 
     /// Destination of RTP; `None` while it is unknown or awaited.
     pub(super) fn rtp(&self) -> Option<SourceKey> {
-        self.rtp.filter(|_| !self.awaited)
+        self.destination.source().filter(|_| !self.is_awaited())
     }
 
     pub(super) fn set_rtp(&mut self, to: SourceKey) {
-        self.rtp = Some(to);
+        self.destination = Destination::udp(to, self.is_awaited());
     }
 
     pub(super) fn rtcp(&self) -> Option<SourceKey> {
-        self.rtcp.filter(|_| !self.awaited).or(self.rtp())
+        let rtcp = self.more.as_ref().and_then(|more| more.rtcp);
+        rtcp.filter(|_| !self.is_awaited()).or_else(|| self.rtp())
     }
 
     pub(super) fn set_rtcp(&mut self, to: SourceKey) {
-        self.rtcp = Some(to);
+        self.more.get_or_insert_default().rtcp = Some(to);
     }
 
     /// A packet came from one of the declared addresses.
     pub(super) fn heard(&mut self) {
-        self.awaited = false;
+        if let Destination::V4 { awaited, .. } | Destination::V6 { awaited, .. } =
+            &mut self.destination
+        {
+            *awaited = false;
+        }
     }
 
     pub(super) fn has_consent(&self, now: Instant) -> bool {
@@ -229,9 +314,14 @@ impl ClientAddress {
         if let Some(more) = &mut self.more {
             more.checked.retain(|known| *known != from);
         }
-        if self.rtp == Some(from) {
-            self.rtp = self.checked().last().copied();
+        if self.destination.source() == Some(from) {
+            self.redirect(self.checked().last().copied());
         }
+    }
+
+    fn redirect(&mut self, to: Option<SourceKey>) {
+        let awaited = self.is_awaited();
+        self.destination = to.map_or(Destination::Unknown, |to| Destination::udp(to, awaited));
     }
 
     pub(super) fn checked(&self) -> &[SourceKey] {
@@ -240,16 +330,17 @@ impl ClientAddress {
 
     /// Renames the addresses for another process; those without a name there are removed.
     pub(super) fn map_sources(&mut self, map: impl Fn(SourceKey) -> Option<SourceKey>) {
-        self.rtp = self.rtp.and_then(&map);
-        self.rtcp = self.rtcp.and_then(&map);
-        self.awaited &= self.rtp.is_some();
+        if let Some(source) = self.destination.source() {
+            self.redirect(map(source));
+        }
         if let Some(more) = &mut self.more {
+            more.rtcp = more.rtcp.and_then(&map);
             more.checked = more.checked.drain(..).filter_map(&map).collect();
         }
     }
 
     pub(super) fn is_awaited(&self) -> bool {
-        self.awaited
+        self.destination.is_awaited()
     }
 }
 

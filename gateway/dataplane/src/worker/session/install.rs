@@ -169,7 +169,7 @@ impl WorkerSession {
             }
             ClientAddressing::Stun => (ClientKnowledge::Stun, Default::default()),
             ClientAddressing::Quic { flow_from_gateway } => {
-                (ClientKnowledge::Quic { flow_from_gateway }, Default::default())
+                (ClientKnowledge::Quic, ClientAddress::quic(flow_from_gateway))
             }
         };
         let mut session = WorkerSession {
@@ -180,7 +180,7 @@ impl WorkerSession {
             plan: install.plan,
             dscp: install.dscp,
             ports: install.ports,
-            legs: Vec::new(),
+            legs: Box::default(),
             address,
             needs_report: install.await_report && can_report,
             state: None,
@@ -210,7 +210,7 @@ impl WorkerSession {
         }
         SessionState {
             session: self.id,
-            legs: self.legs.clone(),
+            legs: self.legs.to_vec(),
             address,
             learned,
             media: self.state.clone(),
@@ -234,7 +234,10 @@ impl WorkerSession {
         if self.known == ClientKnowledge::Awaited && !address.is_awaited() {
             self.known = ClientKnowledge::Declared;
         }
-        (self.legs, self.address, self.state) = (legs, address, media);
+        (self.legs, self.state) = (legs.into(), media);
+        if self.known != ClientKnowledge::Quic {
+            self.address = address;
+        }
         if let Some(media) = &mut self.state {
             media.signs.forget_hop();
             // The setting may have changed.

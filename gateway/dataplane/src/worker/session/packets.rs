@@ -544,7 +544,7 @@ impl WorkerSession {
         cx: &mut PacketContext<'_>,
         rewrite: impl FnOnce(&mut [u8]),
     ) {
-        if let ClientKnowledge::Quic { flow_from_gateway } = self.known {
+        if let Some(flow_from_gateway) = self.address.flow() {
             // The ring copies the bytes, so the header is rewritten first.
             let mut bytes = [0; crate::mmsg::DATAGRAM_MAX];
             let Some(bytes) = bytes.get_mut(..packet.len()) else {

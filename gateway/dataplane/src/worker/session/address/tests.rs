@@ -49,3 +49,18 @@ fn checks_keep_the_key_of_their_session() {
     elsewhere.remember(transaction, source(1), (&keys, Home { generation: 2, ..home }));
     assert_ne!(elsewhere.key, checks.key);
 }
+
+#[test]
+fn destination_survives_packing() {
+    let scoped = SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 5_004, 0, 3);
+    for address in [([10, 0, 0, 1], 5_004).into(), ([0x2001; 8], 1).into(), scoped.into()] {
+        let (rtp, rtcp) = (SourceKey { listener: 7, address }, source(5_005));
+        assert_eq!(ClientAddress::declared(rtp, rtp).rtcp(), Some(rtp));
+        let mut client = ClientAddress::awaited(rtp, rtcp);
+        assert_eq!((client.rtp(), client.rtcp(), client.flow()), (None, None, None));
+        client.heard();
+        assert_eq!((client.rtp(), client.rtcp()), (Some(rtp), Some(rtcp)));
+    }
+    let quic = ClientAddress::quic(7);
+    assert_eq!((quic.rtp(), quic.rtcp(), quic.flow()), (None, None, Some(7)));
+}

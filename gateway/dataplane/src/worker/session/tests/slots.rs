@@ -74,3 +74,8 @@ fn tag_ends_with_its_leg_and_its_session() {
     sessions.put(session(0, &[]));
     assert_eq!(there(&mut sessions, new), None, "reused slot");
 }
+
+#[test]
+fn session_takes_152_bytes() {
+    assert_eq!(size_of::<WorkerSession>(), 152, "a gateway has very many, most of them silent");
+}
