@@ -5,7 +5,7 @@
 //! packet is an error, never a panic. Time and random numbers are arguments.
 //!
 //! In the order of a packet: [`demux`] classifies a datagram, [`stun`] authenticates its sender,
-//! [`rtp`] and [`rtcp`] parse it, [`key_frame`] looks into video, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change of
+//! [`srtp`] decrypts it, [`rtp`] and [`rtcp`] parse it, [`key_frame`] looks into video, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change of
 //! sender from the receiver, [`merge`] deduplicates two copies of a stream, [`rtp::Reception`] and
 //! [`quality`] measure reception. [`instant`] writes the times of that state for another process.
 
@@ -21,5 +21,6 @@ pub mod quality;
 pub mod roq;
 pub mod rtcp;
 pub mod rtp;
+pub mod srtp;
 pub mod stun;
 pub mod trunk;

@@ -3,6 +3,7 @@
 
 use evenkeel_media::continuity::{Continuity, Pass, Protection, StreamEpoch};
 use evenkeel_media::rtp::Reception;
+use evenkeel_media::srtp::{SrtpKey, SrtpProfile, SrtpReceiver, SrtpSender};
 use evenkeel_media::trunk::{self, Bundle, Tag};
 use evenkeel_media::{demux, rtcp, rtp, stun};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -121,4 +122,33 @@ fn stun_verification_never_allocates() {
         stun::write_success(request.message.transaction(), address, Some(&key), &mut answer);
     });
     assert_eq!(count, 0);
+}
+
+#[test]
+fn srtp_never_allocates() {
+    for profile in SrtpProfile::ALL {
+        let (key, salt) = (&[1; 32][..profile.key_len()], &[2; 14][..profile.salt_len()]);
+        let key = SrtpKey::new(profile, key, salt).unwrap();
+        let (mut sender, mut receiver) = (SrtpSender::new(&key), SrtpReceiver::new(&key));
+        sender.lease(1, u64::MAX, u64::MAX).unwrap();
+        let (mut packet, mut control) = (Vec::with_capacity(200), Vec::with_capacity(200));
+        let mut session = |numbers: std::ops::Range<u32>| {
+            for number in numbers {
+                packet.clear();
+                rtp::write(&fields(1, number), &[7; 100], &mut packet);
+                let length = packet.len();
+                packet.resize(200, 0);
+                let protected = sender.protect_rtp(&mut packet, length).unwrap();
+                assert_eq!(receiver.unprotect_rtp(protected).map(|plain| plain.len()), Ok(length));
+                control.clear();
+                rtcp::write_pli(rtcp::Pli { sender: 1, media: 2 }, &mut control);
+                let length = control.len();
+                control.resize(200, 0);
+                let protected = sender.protect_rtcp(&mut control, length).unwrap();
+                assert_eq!(receiver.unprotect_rtcp(protected).map(|plain| plain.len()), Ok(length));
+            }
+        };
+        session(0..1);
+        assert_eq!(allocations(|| session(1..1_000)), 0, "{profile:?}");
+    }
 }
