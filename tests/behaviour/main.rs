@@ -38,6 +38,7 @@ mod rollouts;
 mod roq;
 mod scenarios;
 mod slos;
+mod srtp;
 mod starts;
 mod takeover;
 mod upgrade;

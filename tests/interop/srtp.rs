@@ -1,4 +1,4 @@
-//! Two ends on libsrtp talk through a gateway without keys; the node that carries their session dies.
+//! Two ends on libsrtp talk through a gateway, without and with its keys; the node that carries their session dies.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,27 +8,34 @@ use evenkeel_client::{ApiCall, OfferAnswer};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
 use evenkeel_testkit::clients::{Client, present, python};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::stage::{CONFIGURATION, NODES, Stage, declared, free_pair, offer, sample_node, voice};
 
 const ROOM: &str = "srtp";
 
+/// Suites that pylibsrtp has, with a key of each.
+const SUITES: [(&str, &str); 4] = [
+    ("AES_CM_128_HMAC_SHA1_80", "WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz"),
+    ("AES_CM_128_HMAC_SHA1_32", "WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz"),
+    ("AEAD_AES_128_GCM", "WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubA=="),
+    ("AEAD_AES_256_GCM", "WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVzd2VhcmV0aGVmaXI="),
+];
+
 /// Packets that each end decrypts before the node dies, and after its room has moved: a second.
 const PACKETS: u64 = 50;
 
-/// Opens a session with payloads that the gateway cannot read.
-fn open(stage: &mut Stage, client: SocketAddr) -> OfferAnswer {
+/// Opens a session with this `srtp`.
+fn open(stage: &mut Stage, client: SocketAddr, srtp: Value) -> Value {
     let offer = offer(ROOM, declared(client, None), vec![voice()]);
     let mut body = serde_json::to_value(offer).expect("an offer is JSON");
-    body["srtp"] = true.into();
+    body["srtp"] = srtp;
     let call = ApiCall {
         method: "POST".parse().expect("a method"),
         body: body.to_string().into(),
         ..ApiCall::get("/v1/sessions")
     };
-    let answer = stage.ask(call).accepted().expect("the gateway opens it");
-    serde_json::from_value(answer).expect("an answer to an offer")
+    stage.ask(call).accepted().expect("the gateway opens it")
 }
 
 /// The number of packets of this kind at each end, by the last line of the ends.
@@ -46,6 +53,27 @@ fn decrypted(ends: &ChildProcess, at_least: [u64; 2]) -> [u64; 2] {
     found.unwrap_or_else(|error| panic!("{error}; {:?}", ends.lines().last()))
 }
 
+/// Starts the ends and kills the node that carries them. Each end must decrypt packets before and after.
+fn talk_across_node_death(stage: &mut Stage, words: &[String], carries: &str) {
+    let mut command = Command::new(python());
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/srtp_ends.py")).args(words);
+    let ends = ChildProcess::start("srtp-ends", &mut command, stage.folder());
+    let ends = ends.expect("Python starts");
+    let before = decrypted(&ends, [PACKETS; 2]);
+    let moved = stage.kill_under(carries, ROOM);
+    assert!(moved["to"].is_string() && moved["to"] != carries, "{moved}");
+    let after = decrypted(&ends, before.map(|count| count + PACKETS));
+    println!("decrypted by each end: {before:?} before the death of {carries}, {after:?} in all");
+    let lines = ends.lines();
+    for kind in ["refused", "other"] {
+        assert_eq!(counts(&lines, kind), Some([0; 2]), "{kind} packets: {:?}", lines.last());
+    }
+}
+
+fn answered(answer: Value) -> OfferAnswer {
+    serde_json::from_value(answer).expect("an answer to an offer")
+}
+
 #[test]
 fn srtp_decrypts_before_and_after_node_death() {
     let test = "srtp_decrypts_before_and_after_node_death";
@@ -57,24 +85,40 @@ fn srtp_decrypts_before_and_after_node_death() {
         NODES.map(|node| sample_node(node, folder, &["--untouched"])).into()
     });
     let (here, there) = free_pair();
-    let mut command = Command::new(python());
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/srtp_ends.py"));
-    let mut carries = String::new();
+    let (mut words, mut carries) = (Vec::new(), String::new());
     for client in [here, there] {
-        let opened = open(&mut stage, client);
+        let opened = answered(open(&mut stage, client, true.into()));
         carries.clone_from(&opened.route[0].node);
         let gateway = opened.udp.expect("by UDP").addresses[0];
-        command.arg(client.to_string()).arg(gateway.to_string());
+        words.extend([client.to_string(), gateway.to_string()]);
     }
-    let ends = ChildProcess::start("srtp-ends", &mut command, stage.folder());
-    let ends = ends.expect("Python starts");
-    let before = decrypted(&ends, [PACKETS; 2]);
-    let moved = stage.kill_under(&carries, ROOM);
-    assert!(moved["to"].is_string() && moved["to"] != carries.as_str(), "{moved}");
-    let after = decrypted(&ends, before.map(|count| count + PACKETS));
-    println!("decrypted by each end: {before:?} before the death of {carries}, {after:?} in all");
-    let lines = ends.lines();
-    for kind in ["refused", "other"] {
-        assert_eq!(counts(&lines, kind), Some([0; 2]), "{kind} packets: {:?}", lines.last());
+    talk_across_node_death(&mut stage, &words, &carries);
+}
+
+#[test]
+fn sdes_keys_end_at_the_gateway_across_node_death() {
+    let test = "sdes_keys_end_at_the_gateway_across_node_death";
+    if !present(test, Client::Pylibsrtp) {
+        return;
+    }
+    for (number, (suite, key)) in SUITES.into_iter().enumerate() {
+        let mut stage = Stage::before(&format!("sdes-{number}"), CONFIGURATION, |folder| {
+            NODES.map(|node| sample_node(node, folder, &[])).into()
+        });
+        let (here, there) = free_pair();
+        let (mut words, mut carries) = (vec![suite.to_owned()], String::new());
+        for client in [here, there] {
+            let attribute = format!("1 {suite} inline:{key}");
+            let unknown = "2 F8_128_HMAC_SHA1_80 inline:MTIz".to_owned();
+            let answer = open(&mut stage, client, json!({"crypto": [unknown, attribute]}));
+            let crypto = answer["srtp"]["crypto"][0].as_str().expect("an attribute").to_owned();
+            let own = crypto.strip_prefix(&format!("1 {suite} inline:")).expect("the suite");
+            let opened = answered(answer);
+            carries.clone_from(&opened.route[0].node);
+            let gateway = opened.udp.expect("by UDP").addresses[0];
+            words.extend([client.to_string(), gateway.to_string(), key.to_owned(), own.to_owned()]);
+        }
+        println!("{suite}:");
+        talk_across_node_death(&mut stage, &words, &carries);
     }
 }

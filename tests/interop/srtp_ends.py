@@ -1,11 +1,17 @@
-"""Two ends of an SRTP session on libsrtp (pylibsrtp), each with keys that the other end knows and the gateway does not.
+"""Two ends of an SRTP session on libsrtp (pylibsrtp).
 
     srtp_ends.py ADDRESS GATEWAY ADDRESS GATEWAY
+    srtp_ends.py SUITE ADDRESS GATEWAY KEY ITS-KEY ADDRESS GATEWAY KEY ITS-KEY
+
+In the first form each end has a key that the other end knows and the gateway does not. In the second one SRTP ends at the
+gateway: each end has a KEY and the gateway's key for it, ITS-KEY, both in Base64, and SSRC, sequence numbers and timestamps
+are the gateway's.
 
 Each end sends a packet every 20 ms from its ADDRESS to its GATEWAY, decrypts what comes there, and checks that it is what
 the other end encrypted. A line of JSON every 20 ms lists the packets so far per end.
 """
 
+import base64
 import json
 import os
 import socket
@@ -17,8 +23,15 @@ from pylibsrtp import Error, Policy, Session
 
 PACE_S = 0.02
 PAYLOAD_TYPE = 111
+HEADER_BYTES = 12
 # Key and salt of AES_CM_128_HMAC_SHA1_80 (RFC 3711, 8.2).
 KEY_BYTES = 30
+PROFILES = {
+    "AES_CM_128_HMAC_SHA1_80": Policy.SRTP_PROFILE_AES128_CM_SHA1_80,
+    "AES_CM_128_HMAC_SHA1_32": Policy.SRTP_PROFILE_AES128_CM_SHA1_32,
+    "AEAD_AES_128_GCM": Policy.SRTP_PROFILE_AEAD_AES_128_GCM,
+    "AEAD_AES_256_GCM": Policy.SRTP_PROFILE_AEAD_AES_256_GCM,
+}
 
 
 def address(text):
@@ -27,10 +40,11 @@ def address(text):
 
 
 class End:
-    def __init__(self, number, here, gateway):
+    def __init__(self, number, here, gateway, suite="AES_CM_128_HMAC_SHA1_80", key=None):
         self.ssrc = 0x0EC0_0000 + number
-        self.key = os.urandom(KEY_BYTES)
-        self.encrypts = Session(Policy(key=self.key, ssrc_type=Policy.SSRC_ANY_OUTBOUND))
+        self.key = key or os.urandom(KEY_BYTES)
+        self.profile = PROFILES[suite]
+        self.encrypts = self.session(self.key, Policy.SSRC_ANY_OUTBOUND)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(address(here))
         self.socket.setblocking(False)
@@ -38,9 +52,14 @@ class End:
         self.sent = 0
         self.counts = {"decrypted": 0, "refused": 0, "other": 0}
 
-    def hears(self, other):
-        self.decrypts = Session(Policy(key=other.key, ssrc_type=Policy.SSRC_ANY_INBOUND))
+    def session(self, key, direction):
+        return Session(Policy(key=key, ssrc_type=direction, srtp_profile=self.profile))
+
+    def hears(self, other, key=None):
+        """With the gateway's `key`, or with that of the other end."""
+        self.decrypts = self.session(key or other.key, Policy.SSRC_ANY_INBOUND)
         self.other = other
+        self.is_rewritten = key is not None
 
     def packet(self, number):
         header = struct.pack("!BBHII", 0x80, PAYLOAD_TYPE, number & 0xFFFF, number * 960, self.ssrc)
@@ -61,16 +80,29 @@ class End:
             except Error:
                 self.counts["refused"] += 1
                 continue
-            (number,) = struct.unpack_from("!I", packet, 4)
-            is_right = packet == self.other.packet(number // 960)
-            self.counts["decrypted" if is_right else "other"] += 1
+            self.counts["decrypted" if self.is_from_other(packet) else "other"] += 1
+
+    def is_from_other(self, packet):
+        if self.is_rewritten:
+            number = int(packet.rsplit(b" ", 1)[-1])
+            return packet[HEADER_BYTES:] == self.other.packet(number)[HEADER_BYTES:]
+        (number,) = struct.unpack_from("!I", packet, 4)
+        return packet == self.other.packet(number // 960)
 
 
 def main():
-    here, gateway, there, its_gateway = sys.argv[1:]
-    ends = [End(0, here, gateway), End(1, there, its_gateway)]
-    ends[0].hears(ends[1])
-    ends[1].hears(ends[0])
+    if len(sys.argv) == 5:
+        here, gateway, there, its_gateway = sys.argv[1:]
+        ends = [End(0, here, gateway), End(1, there, its_gateway)]
+        ends[0].hears(ends[1])
+        ends[1].hears(ends[0])
+    else:
+        suite, *words = sys.argv[1:]
+        (here, gateway, *keys), (there, its_gateway, *its_keys) = words[:4], words[4:]
+        (key, answered), (its_key, its_answered) = map(base64.b64decode, keys), map(base64.b64decode, its_keys)
+        ends = [End(0, here, gateway, suite, key), End(1, there, its_gateway, suite, its_key)]
+        ends[0].hears(ends[1], answered)
+        ends[1].hears(ends[0], its_answered)
     while True:
         for end in ends:
             end.send()

@@ -293,6 +293,7 @@ pub(super) async fn serve_tcp(mut listener: Gated<TcpListener>, router: Router) 
         let (stream, address) = listener.accept().await;
         let connection = Arc::new(TcpPlace {
             number,
+            is_of_this_host: address.ip().to_canonical().is_loopback(),
             strangers: Arc::clone(&strangers),
             trusted: Arc::clone(&trusted),
             place: OnceLock::new(),
@@ -333,6 +334,8 @@ fn source(address: IpAddr) -> IpAddr {
 /// A TCP connection. It is a stranger until a request carries the token.
 pub(super) struct TcpPlace {
     number: u64,
+    /// The other end is a process of this host.
+    pub(super) is_of_this_host: bool,
     strangers: Arc<Mutex<UntrustedConnections<AbortHandle>>>,
     trusted: Arc<Semaphore>,
     place: OnceLock<OwnedSemaphorePermit>,

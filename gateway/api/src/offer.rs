@@ -1,11 +1,11 @@
 //! `POST /v1/sessions`: parses and checks an offer, and answers each idempotency key once.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -19,18 +19,26 @@ use evenkeel_control::{
 use evenkeel_core::is_session_room_name;
 use evenkeel_index::ClaimRevision;
 use evenkeel_media::roq;
+use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{
     ClientIdentity, DeviceLimits, FeedbackSupport, IngressProtocol, Labels, MediaDescription,
     MediaStream, PayloadType, RtcpPort, SessionId, Srtp,
 };
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use evenkeel_process::random::fill;
+use serde::Serialize;
 
+use self::body::{
+    CryptoBody, FeedbackBody, IdentityBody, IngressBody, OfferBody, OrderedPairs, PayloadTypeBody,
+    QuicBody, RtcpBody, SrtpBody, StreamBody,
+};
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, note_retry};
 use super::events;
+use super::listener::TcpPlace;
 use super::object::object;
 use super::request::{Share, strict};
+
+mod body;
 
 /// Maximum labels of a session; policies read all of them with each decision.
 const LABELS_MAX: usize = 32;
@@ -41,22 +49,26 @@ const STREAMS_MAX: usize = 16;
 const PAYLOAD_TYPES_MAX: usize = 32;
 /// Maximum nodes for which an offer may give addresses.
 const NODES_MAX: usize = 64;
+/// Maximum attributes with keys; phones offer up to eight.
+const CRYPTO_MAX: usize = 16;
 /// Above all RTP clock rates in use.
 const CLOCK_RATE_MAX: u32 = 1_000_000;
 
 pub(super) async fn open(
     State(shared): ApiState,
+    place: Option<Extension<Arc<TcpPlace>>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let (body, share) = shared.read(body).await?;
+    let is_private = place.is_none_or(|Extension(place)| place.is_of_this_host);
     let answer = match headers.get("idempotency-key") {
-        None => answered(offer(&shared, &headers, &body).await),
+        None => answered(offer(&shared, &headers, &body, is_private).await),
         Some(key) => {
             let wrong = "found characters outside visible ASCII";
             let key =
                 key.to_str().map_err(|_| ApiError::field("idempotency-key", wrong))?.to_owned();
-            offer_once(&shared, key, headers, body, share).await?
+            offer_once(&shared, key, headers, (body, share), is_private).await?
         }
     };
     if answer.status == StatusCode::CREATED.as_u16() {
@@ -70,8 +82,8 @@ async fn offer_once(
     shared: &Arc<ApiContext>,
     key: String,
     headers: HeaderMap,
-    body: Vec<u8>,
-    share: Share,
+    (body, share): (Vec<u8>, Share),
+    is_private: bool,
 ) -> Result<StoredAnswer, ApiError> {
     let RequestTurn { is_first, mut answer } =
         shared.seen.begin(&key, &body).map_err(|error| refused_key(&error))?;
@@ -79,7 +91,7 @@ async fn offer_once(
         let working = Arc::clone(shared);
         // A separate task completes the answer even if the client disconnects.
         tokio::spawn(async move {
-            let opened = offer(&working, &headers, &body).await;
+            let opened = offer(&working, &headers, &body, is_private).await;
             if let (Some(index), Ok((session, _))) = (&working.index, &opened) {
                 index.note_key(*session, &key);
             }
@@ -94,13 +106,17 @@ async fn offer_once(
     })
 }
 
-/// The session, and the body of the answer.
+/// The session, and the body of the answer. `is_private`: only this host saw the offer.
 async fn offer(
     shared: &ApiContext,
     headers: &HeaderMap,
     body: &[u8],
+    is_private: bool,
 ) -> Result<(SessionId, Vec<u8>), ApiError> {
     let wanted = parse(body, caller(headers))?;
+    if wanted.srtp.is_some() {
+        check_keys(shared.group().is_some(), is_private)?;
+    }
     let claim = claim_room(shared, &wanted).await?;
     let opened = shared.ask("", shared.handle.offer(wanted.clone())).await;
     if let (Some(index), Some(claim), Err(_)) = (&shared.index, claim, &opened) {
@@ -110,6 +126,20 @@ async fn offer(
     let session = opened.session;
     let body = serde_json::to_vec(&view(opened, &wanted, &shared.names, &shared.handle.traces));
     Ok((session, body.expect("an answer is words and numbers")))
+}
+
+/// Keys are accepted only if this host alone saw them (RFC 4568, section 9), and no standby continues the session.
+fn check_keys(has_standby: bool, is_private: bool) -> Result<(), ApiError> {
+    let wrong = if !is_private {
+        "has keys, and the offer came over TCP from another host; expected an offer on the Unix socket, or from this \
+         host"
+    } else if has_standby {
+        "has keys, and the gateway belongs to a group, whose standby cannot continue SRTP yet; expected `true`, with \
+         the keys at the node, or no `srtp`"
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::field("srtp.crypto", wrong))
 }
 
 /// Claims a new room in the shared index. Fails if another group has it.
@@ -162,6 +192,7 @@ fn view(
             (None, Some(quic))
         }
     };
+    let srtp = wanted.srtp.as_ref().map(|keys| object! { crypto: [keys.gateway.clone()] });
     object! {
         // `s17`.
         id: opened.session.to_string(),
@@ -169,6 +200,7 @@ fn view(
         scenario: Arc::clone(&wanted.scenario),
         udp?: udp,
         quic?: quic,
+        srtp?: srtp,
         // Best first.
         route: events::route(&opened.route, names),
         decided_by: events::decided_by(&opened.admitted_by, &opened.routed_by),
@@ -217,123 +249,6 @@ fn response(answer: StoredAnswer) -> Response {
     response
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OfferBody {
-    scenario: String,
-    room: String,
-    #[serde(default)]
-    labels: OrderedPairs,
-    ingress: IngressBody,
-    media: Vec<StreamBody>,
-    #[serde(default)]
-    rtcp: RtcpBody,
-    #[serde(default)]
-    srtp: bool,
-    #[serde(default)]
-    nodes: OrderedPairs,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum IngressBody {
-    Udp(UdpBody),
-    Quic(QuicBody),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UdpBody {
-    identity: IdentityBody,
-    address: Option<String>,
-    rtcp: Option<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum IdentityBody {
-    Declared,
-    DeclaredIp,
-    Stun,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct QuicBody {}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StreamBody {
-    #[serde(with = "StreamKindBody")]
-    kind: evenkeel_model::StreamKind,
-    payload_types: Vec<PayloadTypeBody>,
-    #[serde(default)]
-    feedback: Vec<FeedbackBody>,
-    bitrate: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", remote = "evenkeel_model::StreamKind")]
-enum StreamKindBody {
-    Audio,
-    Video,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PayloadTypeBody {
-    payload_type: u8,
-    codec: String,
-    clock_rate: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum FeedbackBody {
-    Pli,
-    Fir,
-    Remb,
-    Tmmbr,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum RtcpBody {
-    #[default]
-    Mux,
-    OwnPort,
-}
-
-/// An object of strings in the given order; a repeated key is refused.
-#[derive(Default)]
-struct OrderedPairs(Vec<(Box<str>, Box<str>)>);
-
-impl<'de> Deserialize<'de> for OrderedPairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OrderedPairs, D::Error> {
-        struct PairsVisitor;
-        impl<'de> Visitor<'de> for PairsVisitor {
-            type Value = OrderedPairs;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object whose values are strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OrderedPairs, A::Error> {
-                let mut seen = BTreeSet::new();
-                let mut pairs = Vec::new();
-                while let Some((key, value)) = map.next_entry::<Box<str>, Box<str>>()? {
-                    if !seen.insert(key.clone()) {
-                        return Err(A::Error::custom(format_args!("`{key}` is given twice")));
-                    }
-                    pairs.push((key, value));
-                }
-                Ok(OrderedPairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(PairsVisitor)
-    }
-}
-
 /// Parses an offer of this caller. The error names the first invalid field.
 fn parse(body: &[u8], caller: Option<CallerSpan>) -> Result<OfferedSession, ApiError> {
     let raw: OfferBody = strict(body)?;
@@ -341,13 +256,14 @@ fn parse(body: &[u8], caller: Option<CallerSpan>) -> Result<OfferedSession, ApiE
         RtcpBody::Mux => RtcpPort::Mux,
         RtcpBody::OwnPort => RtcpPort::Own,
     };
-    let srtp = if raw.srtp { Srtp::Opaque } else { Srtp::Plain };
+    let (srtp, keys) = srtp(&raw.srtp, &raw.ingress)?;
     Ok(OfferedSession {
         scenario: name("scenario", &raw.scenario)?.into(),
         room: room(&raw.room)?.into(),
         labels: labels(raw.labels)?,
         ingress: ingress(raw.ingress, rtcp)?,
         media: Arc::new(MediaDescription { streams: streams(raw.media)?, rtcp, srtp }),
+        srtp: keys,
         nodes: nodes(&raw.nodes, rtcp)?,
         caller,
     })
@@ -403,6 +319,24 @@ fn nodes(
         Ok((Arc::from(&**node), address))
     };
     pairs.iter().map(parse).collect()
+}
+
+/// Accepts the first attribute that the gateway supports, and draws the gateway's own key. No error quotes a key.
+fn srtp(raw: &SrtpBody, ingress: &IngressBody) -> Result<(Srtp, Option<Arc<SrtpKeys>>), ApiError> {
+    let crypto = match raw {
+        SrtpBody::AtNode(false) => return Ok((Srtp::Plain, None)),
+        SrtpBody::AtNode(true) => return Ok((Srtp::Opaque, None)),
+        SrtpBody::Terminated(CryptoBody { crypto }) => crypto,
+    };
+    if matches!(ingress, IngressBody::Quic(_)) {
+        let message = "has keys, but QUIC encrypts the packets; expected no `srtp`";
+        return Err(ApiError::field("srtp", message));
+    }
+    at_most("srtp.crypto", crypto.len(), CRYPTO_MAX)?;
+    let offered = crypto.iter().map(|value| value.parse());
+    let keys = SrtpKeys::accept(offered, fill);
+    let keys = keys.map_err(|reason| ApiError::field("srtp.crypto", reason.to_string()))?;
+    Ok((Srtp::Terminated, Some(Arc::new(keys))))
 }
 
 fn parsed<T: FromStr>(field: &str, text: &str, right: &str) -> Result<T, ApiError> {

@@ -27,7 +27,7 @@ use crate::offers::{OfferInProgress, OfferQueue, OfferReply, OfferedSession};
 use crate::policies::PolicyRunner;
 use crate::probes::Probes;
 use crate::records::Replication;
-use crate::registry::{Registered, SessionRegistry};
+use crate::registry::{Registered, SessionEntry, SessionRegistry};
 use crate::reporting::{GatewayEvent, Reporting};
 use crate::signalling::NodeSignalling;
 use crate::traces::NodeHook;
@@ -166,13 +166,16 @@ impl Control {
     fn install(&mut self, installed: InstalledSession, offer: &Offer, now: Instant) {
         let session = installed.session;
         let pending = self.offers.in_progress.get_mut(&offer.id);
-        let (nodes, data, caller) = pending.map_or((Vec::new(), None, None), |pending| {
-            let OfferInProgress { request, data, .. } = pending;
-            (std::mem::take(&mut request.nodes), data.take(), request.caller.clone())
-        });
+        let (nodes, data, caller, srtp) =
+            pending.map_or((Vec::new(), None, None, None), |pending| {
+                let OfferInProgress { request, data, .. } = pending;
+                let nodes = std::mem::take(&mut request.nodes);
+                (nodes, data.take(), request.caller.clone(), request.srtp.take())
+            });
         let registered = self.registry.register(session, offer, nodes, &mut fill);
         if let Some(entry) = self.registry.get_mut(session) {
             entry.data = data;
+            srtp.into_iter().for_each(|keys| entry.set_srtp(keys));
             self.registry.note_caller(session, caller.as_ref());
         }
         match registered {
@@ -207,10 +210,12 @@ impl Control {
         let scenario = self.settings.scenario(&scenario).map(|(_, scenario)| scenario);
         // The client of a session that a first packet opened has sent.
         let declared = scenario.filter(|_| !of_first_packet);
+        let srtp = self.registry.get(session).and_then(SessionEntry::srtp).cloned();
         let install = Install {
             home,
             session,
             media,
+            srtp,
             client,
             route,
             plan,

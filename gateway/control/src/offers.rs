@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{
     AcceptedOffer, ClientIdentity, CoreEvent, Decider, FeedbackSupport, Hop, IngressProtocol,
     Labels, MediaDescription, MediaStream, NodeId, Offer, OfferId, OfferRefusal, PayloadType,
@@ -48,6 +49,8 @@ pub struct OfferedSession {
     pub ingress: IngressProtocol,
     /// The streams of the client.
     pub media: Arc<MediaDescription>,
+    /// The keys of the client's SRTP, if it ends here.
+    pub srtp: Option<Arc<SrtpKeys>>,
     /// The client's own addresses at `plain` nodes, by node name.
     pub nodes: Vec<(Arc<str>, SocketAddr)>,
     /// From the `traceparent` of the request.
@@ -413,6 +416,7 @@ fn first_packet_request(
             rtcp: RtcpPort::Mux,
             srtp: Srtp::Plain,
         }),
+        srtp: None,
         nodes: Vec::new(),
         caller: None,
     }

@@ -14,6 +14,7 @@ use evenkeel_dataplane::freebind;
 use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
 use evenkeel_drivers::{Brief, TraceHeaders};
 use evenkeel_media::roq::FlowId;
+use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{
     ClientIdentity, ClientLabel, IdMap, IngressProtocol, MediaDescription, Offer, OfferId,
     RtcpPort, SessionId,
@@ -75,6 +76,8 @@ struct EntryDetails {
     /// Local ports towards nodes, as in [`SessionPorts::numbers`].
     ports: Option<(u16, Option<u16>)>,
     second_key: Option<FlowKey>,
+    /// The keys of the client's SRTP, if it ends here.
+    srtp: Option<Arc<SrtpKeys>>,
 }
 
 impl EntryDetails {
@@ -146,6 +149,15 @@ impl SessionEntry {
     /// Description of the session for media servers, where a driver needs it.
     pub fn brief(&self) -> Option<&Brief> {
         self.more.as_ref()?.brief.as_ref()
+    }
+
+    /// The keys of the client's SRTP, if it ends here.
+    pub fn srtp(&self) -> Option<&Arc<SrtpKeys>> {
+        self.more.as_ref()?.srtp.as_ref()
+    }
+
+    pub fn set_srtp(&mut self, keys: Arc<SrtpKeys>) {
+        self.more.get_or_insert_default().srtp = Some(keys);
     }
 
     pub fn totals(&self) -> Totals {
@@ -344,6 +356,7 @@ impl SessionRegistry {
             flow_from_gateway: flow_from_gateway(&client),
             ports: ports.as_ref().map(|ports| ports.numbers()),
             second_key: second,
+            srtp: None,
         };
         let entry = SessionEntry {
             home,

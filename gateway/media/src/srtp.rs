@@ -20,11 +20,13 @@
 
 use crate::rtp::RtpHeader;
 
+mod crypto;
 mod error;
 mod index;
 mod key;
 mod transform;
 
+pub use crypto::{CryptoAttribute, SrtpKeys};
 pub use error::SrtpError;
 pub use index::{IndexLease, ReceivedIndices, SOURCES_MAX, SentIndices};
 use index::{RTCP_INDICES, RTP_INDICES, ReceivedSource, SentSource, Sources};

@@ -100,13 +100,22 @@ pub enum RtcpPort {
     Own,
 }
 
-/// Encryption of payloads with keys that the gateway lacks (RFC 3711).
+/// Encryption of a client's packets (RFC 3711).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub enum Srtp {
     /// Plain RTP: headers and RTCP may be rewritten.
     Plain,
-    /// SRTP: forwarded opaque; the gateway rewrites nothing.
+    /// SRTP whose keys the gateway lacks: forwarded opaque; the gateway rewrites nothing.
     Opaque,
+    /// SRTP that ends at the gateway, which has the keys: towards nodes it is plain RTP.
+    Terminated,
+}
+
+impl Srtp {
+    /// Returns whether the gateway reads and rewrites RTP and RTCP of the session.
+    pub fn is_readable(self) -> bool {
+        self != Srtp::Opaque
+    }
 }
 
 /// The kind of a stream; its number is its index in counters.
@@ -202,7 +211,7 @@ impl MediaDescription {
 
     /// Some endpoint of the session declared support for REMB.
     pub fn takes_remb(&self) -> bool {
-        self.srtp == Srtp::Plain && self.streams.iter().any(|stream| stream.feedback.remb)
+        self.srtp.is_readable() && self.streams.iter().any(|stream| stream.feedback.remb)
     }
 }
 

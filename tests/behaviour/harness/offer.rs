@@ -33,6 +33,7 @@ pub(crate) fn offer(room: &str, ingress: IngressProtocol) -> OfferedSession {
             rtcp: RtcpPort::Mux,
             srtp: Srtp::Plain,
         }),
+        srtp: None,
         nodes: Vec::new(),
         caller: None,
     }

@@ -1,10 +1,12 @@
 //! A client on a plain UDP socket, which keeps all packets that it receives.
 
+use std::cell::RefCell;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::TestHeader;
 use evenkeel_media::rtcp::{self, ReportBlock};
+use evenkeel_media::srtp::{SrtpKeys, SrtpReceiver, SrtpSender};
 use evenkeel_media::{demux, rtp};
 
 use super::TIMEOUT;
@@ -25,7 +27,44 @@ pub(crate) struct Phone {
     pub(crate) heard: Vec<Heard>,
     /// Received packets that are not marked RTP.
     pub(crate) other: Vec<Vec<u8>>,
+    pub(crate) srtp: Option<PhoneSrtp>,
     due: Instant,
+}
+
+/// The SRTP of a phone with SDES keys.
+pub(crate) struct PhoneSrtp {
+    sender: RefCell<SrtpSender>,
+    receiver: SrtpReceiver,
+}
+
+impl PhoneSrtp {
+    pub(crate) fn new(keys: &SrtpKeys) -> PhoneSrtp {
+        let receiver = SrtpReceiver::new(&keys.gateway.key);
+        PhoneSrtp { sender: RefCell::new(SrtpSender::new(&keys.client.key)), receiver }
+    }
+
+    fn protect(&self, packet: &[u8]) -> Vec<u8> {
+        let mut sender = self.sender.borrow_mut();
+        let mut buffer = packet.to_vec();
+        buffer.resize(packet.len() + 20, 0);
+        let is_rtp = demux::classify(packet) == demux::DatagramKind::Rtp;
+        let at = if is_rtp { 8 } else { 4 };
+        let ssrc = u32::from_be_bytes(packet[at..at + 4].try_into().unwrap());
+        sender.lease(ssrc, u64::MAX, u64::MAX).unwrap();
+        let protected = match is_rtp {
+            true => sender.protect_rtp(&mut buffer, packet.len()),
+            false => sender.protect_rtcp(&mut buffer, packet.len()),
+        };
+        protected.unwrap().to_vec()
+    }
+
+    fn unprotect<'a>(&mut self, packet: &'a mut [u8]) -> &'a [u8] {
+        let opened = match demux::classify(packet) {
+            demux::DatagramKind::Rtp => self.receiver.unprotect_rtp(packet),
+            _ => self.receiver.unprotect_rtcp(packet),
+        };
+        opened.expect("the gateway's packets verify")
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -99,6 +138,7 @@ impl Phone {
             lost_each: 0,
             heard: Vec::new(),
             other: Vec::new(),
+            srtp: None,
             due: Instant::now(),
         }
     }
@@ -138,14 +178,18 @@ impl Phone {
     }
 
     pub(crate) fn send(&self, packet: &[u8]) {
-        self.socket.send_to(packet, self.target).unwrap();
+        let protected = self.srtp.as_ref().map(|srtp| srtp.protect(packet));
+        self.socket.send_to(protected.as_deref().unwrap_or(packet), self.target).unwrap();
     }
 
     /// Receives what is queued; waits a millisecond for the first packet.
     pub(crate) fn listen(&mut self) {
         let mut buffer = [0; 4_096];
         while let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
-            let bytes = &buffer[..length];
+            let bytes = match &mut self.srtp {
+                Some(srtp) => srtp.unprotect(&mut buffer[..length]),
+                None => &buffer[..length],
+            };
             let marked = || {
                 let header = rtp::RtpHeader::parse(bytes).ok()?;
                 Some((header, TestHeader::read(header.payload(bytes))?))

@@ -99,7 +99,7 @@ fn error_names_field_found_and_expected() {
         ("/rtcp", json!("both"), "rtcp", &["`both`", "`mux`", "`own-port`"]),
         ("/ingress", json!({"quic": {}}), "rtcp", &["`own-port`", "`mux`"]),
         ("/ingress", json!({"udp": {"identity": "stun"}}), "rtcp", &["`own-port`", "`mux`"]),
-        ("/srtp", json!("yes"), "srtp", &["\"yes\"", "boolean"]),
+        ("/srtp", json!("yes"), "srtp", &["`true`, `false` or an object with `crypto`"]),
         ("/media", json!([]), "media", &["empty", "at least one"]),
         ("/media/0/kind", json!("text"), "media[0].kind", &["`text`", "`audio`"]),
         (payload_types, json!([]), "media[0].payload_types", &["empty", "at least one"]),
@@ -237,6 +237,64 @@ fn list_lengths_are_bounded() {
         assert!(parse(&offer).is_ok());
         offer[key] = numbered(most + 1);
         assert_eq!(parse(&offer).unwrap_err().field.as_deref(), Some(key));
+    }
+}
+
+const KEY: &str = "inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz";
+
+#[test]
+fn first_supported_key_is_taken_and_answered() {
+    let mut offer = offer();
+    offer["srtp"] = json!({"crypto": [
+        "1 F8_128_HMAC_SHA1_80 inline:MTIz",
+        format!("2 AES_CM_128_HMAC_SHA1_32 {KEY}"),
+        format!("3 AES_CM_128_HMAC_SHA1_80 {KEY}"),
+    ]});
+    let wanted = parse(&offer).unwrap();
+    assert_eq!(wanted.media.srtp, Srtp::Terminated);
+    let keys = wanted.srtp.as_ref().unwrap();
+    assert_eq!((keys.client.tag, keys.gateway.tag), (2, 2));
+    assert_ne!(keys.client.key, keys.gateway.key);
+    assert_ne!(keys.gateway, parse(&offer).unwrap().srtp.unwrap().gateway, "a key of each session");
+    assert!(!format!("{wanted:?}").contains("WVNf"));
+}
+
+#[test]
+fn unusable_keys_are_refused_without_quoting_them() {
+    let refused = |ingress: Value, crypto: Vec<String>| {
+        let mut offer = offer();
+        (offer["ingress"], offer["rtcp"]) = (ingress, json!("mux"));
+        offer["srtp"] = json!({"crypto": crypto});
+        let error = parse(&offer).unwrap_err();
+        assert!(!error.message.contains("WVNf"), "{error:?}");
+        (error.field.unwrap(), error.message)
+    };
+    let stun = || json!({"udp": {"identity": "stun"}});
+    let value = format!("1 AES_CM_128_HMAC_SHA1_80 {KEY}");
+    let (field, error) = refused(json!({"quic": {}}), vec![value.clone()]);
+    assert!(field == "srtp" && error.contains("QUIC encrypts"), "{field}: {error}");
+    for (crypto, says) in [
+        (vec![], "TAG SUITE inline:KEY"),
+        (vec![value.clone(); CRYPTO_MAX + 1], "at most 16"),
+        (vec![format!("{value}|1:4")], "MKI"),
+        (vec![value.replace("CM_128", "CM_512")], "AEAD_AES_128_GCM"),
+        (vec![value[..value.len() - 4].to_owned()], "16 and a salt of 14 bytes"),
+    ] {
+        let (field, error) = refused(stun(), crypto);
+        assert!(field == "srtp.crypto" && error.contains(says), "{field}: {error}");
+    }
+}
+
+#[test]
+fn keys_are_taken_only_where_no_other_host_reads_them_and_no_standby_follows() {
+    assert!(check_keys(false, true).is_ok());
+    for (has_standby, is_private, says) in [
+        (true, true, "standby"),
+        (false, false, "from another host"),
+        (true, false, "another host"),
+    ] {
+        let error = check_keys(has_standby, is_private).unwrap_err().message;
+        assert!(error.contains(says), "{error}");
     }
 }
 

@@ -15,6 +15,7 @@ fn hold(waiting: &mut WaitingOffers, room: usize) -> Answer {
             rtcp: RtcpPort::Mux,
             srtp: Srtp::Plain,
         }),
+        srtp: None,
         nodes: Vec::new(),
         caller: None,
     };

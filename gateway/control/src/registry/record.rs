@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use evenkeel_dataplane::flows::{FlowEntry, FlowKey, Home, PackedKey};
 use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
+use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{Labels, MediaDescription, OfferId, SessionId};
 use evenkeel_process::random::draw;
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,9 @@ pub(crate) struct EntryRecord {
     /// The span of a trusted caller.
     #[serde(default)]
     caller: Option<CallerSpan>,
+    /// The keys of the client's SRTP, if it ends at the gateway.
+    #[serde(default)]
+    srtp: Option<Arc<SrtpKeys>>,
 }
 
 /// Sessions of another process that this one can serve.
@@ -156,6 +160,7 @@ impl SessionRegistry {
             nodes,
             data,
             caller: self.callers.get(&session).cloned(),
+            srtp: entry.srtp().cloned(),
         })
     }
 
@@ -270,6 +275,7 @@ impl SessionRegistry {
             flow_from_gateway: flow_from_gateway(&client),
             ports: ports.as_ref().map(|ports| ports.numbers()),
             second_key: second,
+            srtp: record.srtp,
         };
         let entry = SessionEntry {
             home,

@@ -41,6 +41,8 @@ pub(crate) struct ClientIngress {
     failed_checks: FailureLimiter,
     keys: RandomState,
     answer: Vec<u8>,
+    /// The packet of SRTP that is being handled, decrypted.
+    opened: Vec<u8>,
 }
 
 impl ClientIngress {
@@ -65,6 +67,7 @@ impl ClientIngress {
             failed_checks: FailureLimiter::new(misses, keys.clone(), now),
             keys,
             answer: Vec::new(),
+            opened: Vec::new(),
         }
     }
 
@@ -210,22 +213,12 @@ impl ClientIngress {
     ) {
         let ClientArrival { source, kind } = arrival;
         let delivered = sessions.with(home, |session| match kind {
-            ArrivalKind::Rtp | ArrivalKind::Rtcp if session.learns() => {
-                self.learn(session, arrival, datagram, cx);
+            ArrivalKind::Rtp | ArrivalKind::Rtcp if session.has_srtp() => {
+                self.deliver_srtp(session, arrival, datagram, cx);
                 None
             }
-            ArrivalKind::Rtp | ArrivalKind::Rtcp if !session.takes_from(source) => {
-                self.cache.remove(&source);
-                refuse(cx.egress, DropReason::UnknownSource)
-            }
-            ArrivalKind::Rtp => {
-                session.heard_from(source);
-                session.handle_client_rtp(datagram, cx);
-                None
-            }
-            ArrivalKind::Rtcp => {
-                session.heard_from(source);
-                session.handle_client_rtcp(datagram, cx);
+            ArrivalKind::Rtp | ArrivalKind::Rtcp => {
+                self.deliver_media(session, arrival, datagram, cx);
                 None
             }
             ArrivalKind::Check | ArrivalKind::Nomination => {
@@ -249,6 +242,51 @@ impl ClientIngress {
                 self.cache.remove(&source);
                 cx.egress.count_drop(DropReason::UnknownSource);
             }
+        }
+    }
+
+    /// Handles a packet of SRTP. It changes nothing before it is verified, not even the client's address.
+    fn deliver_srtp(
+        &mut self,
+        session: &mut WorkerSession,
+        arrival: ClientArrival,
+        datagram: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let side = match arrival.kind {
+            ArrivalKind::Rtp => RtpSide::Rtp,
+            _ => RtpSide::Rtcp,
+        };
+        let mut opened = std::mem::take(&mut self.opened);
+        opened.clear();
+        opened.extend_from_slice(datagram);
+        match session.open_srtp(side, &mut opened) {
+            Ok(packet) => self.deliver_media(session, arrival, packet, cx),
+            Err(reason) => cx.egress.count_drop(reason),
+        }
+        self.opened = opened;
+    }
+
+    #[inline]
+    fn deliver_media(
+        &mut self,
+        session: &mut WorkerSession,
+        arrival: ClientArrival,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let ClientArrival { source, kind } = arrival;
+        if session.learns() {
+            return self.learn(session, arrival, packet, cx);
+        }
+        if !session.takes_from(source) {
+            self.cache.remove(&source);
+            return cx.egress.count_drop(DropReason::UnknownSource);
+        }
+        session.heard_from(source);
+        match kind {
+            ArrivalKind::Rtp => session.handle_client_rtp(packet, cx),
+            _ => session.handle_client_rtcp(packet, cx),
         }
     }
 

@@ -45,6 +45,8 @@ pub(crate) struct Egress {
     /// Sessions with another leg, hop or address since the last copy.
     pub(crate) changed: RefCell<Vec<Home>>,
     relayed: Vec<u8>,
+    /// The packet to a client of SRTP that is being encrypted.
+    pub(crate) protected: Vec<u8>,
 }
 
 impl Egress {
@@ -66,6 +68,7 @@ impl Egress {
             active: Vec::new(),
             changed: RefCell::default(),
             relayed: Vec::new(),
+            protected: Vec::new(),
         }
     }
 

@@ -132,6 +132,7 @@ fn install(home: Home, media: &MediaDescription) -> Install {
         route: Arc::new(RouteCell::holding(route)),
         plan: Plan::default(),
         dscp: DscpMarks { voice: 46, video: 34 },
+        srtp: None,
         ports: None,
         await_first_packet: false,
         await_report: false,

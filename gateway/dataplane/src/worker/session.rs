@@ -5,8 +5,10 @@ mod counts;
 mod install;
 mod media;
 mod packets;
+mod sending;
 mod signs;
 mod slots;
+mod srtp;
 mod tally;
 #[cfg(test)]
 pub(super) mod tests;
@@ -26,7 +28,7 @@ use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::{instant, rtp, stun};
-use evenkeel_model::forward::ForwardVerdict;
+use evenkeel_model::forward::{DropReason, ForwardVerdict};
 use evenkeel_model::{
     Board, FlowCounts, Hop, MediaDescription, PayloadType, Plan, RedundancyMode, RouteCell,
     RtcpPort, SessionId, Srtp, StreamKind, forward,
@@ -36,6 +38,7 @@ use media::{SenderFeedback, VoiceMeasurements};
 use serde::{Deserialize, Serialize};
 use signs::MediaSigns;
 pub(crate) use slots::SessionSlots;
+use srtp::SessionSrtp;
 use tally::FlowTally;
 use validation::AddressValidation;
 
@@ -127,7 +130,7 @@ enum ClientKnowledge {
     Quic,
 }
 
-/// State of a session that has carried packets.
+/// State of a session that has carried packets, or whose client encrypts.
 #[derive(Clone, Serialize, Deserialize, Debug)]
 struct MediaState {
     continuity: Continuity,
@@ -151,6 +154,18 @@ struct MediaState {
     validation: Option<Box<AddressValidation>>,
     #[serde(default)]
     signs: MediaSigns,
+    #[serde(skip)]
+    srtp: OwnSrtp,
+}
+
+/// The SRTP of a session, if it ends here. A copy has none, since keys stay with [`Install`].
+#[derive(Default, Debug)]
+struct OwnSrtp(Option<Box<SessionSrtp>>);
+
+impl Clone for OwnSrtp {
+    fn clone(&self) -> OwnSrtp {
+        OwnSrtp(None)
+    }
 }
 
 /// The preferred codec of the session's first audio stream.
@@ -171,10 +186,8 @@ impl MediaState {
     /// Runs once per session; `#[cold]` keeps it out of the packet path.
     #[cold]
     fn new(seed: u64, media: &MediaDescription, needs_report: bool) -> Box<MediaState> {
-        let protection = match media.srtp {
-            Srtp::Plain => Protection::Clear,
-            Srtp::Opaque => Protection::Srtp,
-        };
+        let protection =
+            if media.srtp.is_readable() { Protection::Clear } else { Protection::Srtp };
         Box::new(MediaState {
             continuity: Continuity::new(seed, protection),
             measurements: VoiceMeasurements::new(voice(media)),
@@ -187,7 +200,8 @@ impl MediaState {
             missed_told: 0,
             shed: None,
             validation: needs_report.then(Box::default),
-            signs: MediaSigns::new(media.srtp == Srtp::Plain),
+            signs: MediaSigns::new(media.srtp.is_readable()),
+            srtp: OwnSrtp::default(),
         })
     }
 
@@ -223,6 +237,24 @@ impl WorkerSession {
     fn state(&mut self) -> &mut MediaState {
         let (seed, media, needs_report) = (self.seed, &*self.media, self.needs_report);
         self.state.get_or_insert_with(|| MediaState::new(seed, media, needs_report))
+    }
+
+    fn srtp(&mut self) -> Option<&mut SessionSrtp> {
+        self.state.as_deref_mut()?.srtp.0.as_deref_mut()
+    }
+
+    /// Returns whether the client encrypts its packets with keys that the session has.
+    pub(crate) fn has_srtp(&self) -> bool {
+        self.media.srtp == Srtp::Terminated
+    }
+
+    /// Verifies and decrypts a packet of the client in place. Returns the plain packet.
+    pub(crate) fn open_srtp<'a>(
+        &mut self,
+        side: RtpSide,
+        packet: &'a mut [u8],
+    ) -> Result<&'a mut [u8], DropReason> {
+        self.srtp().ok_or(DropReason::SrtpIndex)?.open(side, packet)
     }
 
     /// Marks a session that handles a packet, so that it is summarised until it is idle.
@@ -325,7 +357,7 @@ impl WorkerSession {
     #[inline]
     fn parse(&self, packet: &[u8]) -> Result<rtp::RtpHeader, rtp::RtpError> {
         let header = rtp::RtpHeader::parse_opaque(packet)?;
-        if rtp::is_padded(packet) && self.media.srtp == Srtp::Plain {
+        if rtp::is_padded(packet) && self.media.srtp.is_readable() {
             return header.without_padding(packet);
         }
         Ok(header)

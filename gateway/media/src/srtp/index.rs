@@ -1,5 +1,7 @@
 //! Packet indices of sources: their estimation, their use once, and their lease.
 
+use serde::{Deserialize, Serialize};
+
 use super::error::SrtpError;
 
 /// Sources per session and direction. A conference of eighty with voice, video and RTX has 240; the table then takes
@@ -78,7 +80,7 @@ impl IndexWindow {
 /// The outbound indices of a source that were used, and the end of those that may be.
 ///
 /// The owner of a session sends below `limit`, which its standby has acknowledged; the standby begins at `limit`.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub struct IndexLease {
     /// The index after the highest sent one; 0 if none was sent.
     pub next: u64,
@@ -87,7 +89,7 @@ pub struct IndexLease {
 }
 
 /// Copy of the outbound counters of a source.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct SentIndices {
     /// The source, as its receiver knows it.
     pub ssrc: u32,
@@ -98,7 +100,7 @@ pub struct SentIndices {
 }
 
 /// Copy of the inbound counters of a source.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct ReceivedIndices {
     /// The source, as its sender knows it.
     pub ssrc: u32,

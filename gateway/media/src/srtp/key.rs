@@ -92,6 +92,14 @@ impl FromStr for SrtpProfile {
 /// Reason why key parameters were refused. It quotes none of them, since they may contain a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SrtpKeyError {
+    /// Not the value of an `a=crypto` line.
+    #[error("expected `TAG SUITE inline:KEY`, such as `1 AES_CM_128_HMAC_SHA1_80 inline:…`")]
+    Attribute,
+    /// A session parameter that must not be ignored (RFC 4568, section 6.3).
+    #[error(
+        "there is a session parameter, such as KDR; expected none, or such that begin with `-`"
+    )]
+    SessionParameter,
     /// The crypto suite is unknown.
     #[error(
         "the crypto suite is none of AEAD_AES_128_GCM, AEAD_AES_256_GCM, AES_CM_128_HMAC_SHA1_80, \
@@ -129,7 +137,7 @@ pub enum SrtpKeyError {
 }
 
 /// A master key with its salt, wiped when dropped. Each direction of a session has its own.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SrtpKey {
     profile: SrtpProfile,
     /// Key and salt. Boxed, so that a move leaves no copy.
@@ -150,6 +158,13 @@ impl SrtpKey {
         bytes[..key_bytes].copy_from_slice(key);
         bytes[key_bytes..key_bytes + salt_bytes].copy_from_slice(salt);
         Ok(Self { profile, bytes })
+    }
+
+    /// Makes a key of the bytes that `random` fills, key and salt.
+    pub fn generate(profile: SrtpProfile, random: impl FnOnce(&mut [u8])) -> Self {
+        let mut bytes = Box::new(Zeroizing::new([0; MASTER_MAX]));
+        random(&mut bytes[..profile.key_len() + profile.salt_len()]);
+        Self { profile, bytes }
     }
 
     /// Reads the key parameters of SDES (RFC 4568, section 6.1), such as

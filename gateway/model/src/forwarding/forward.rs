@@ -76,6 +76,13 @@ crate::named! {
         Fenced = "fenced",
         /// No client at the declared address has reported its reception, and the limit of bytes to it is reached.
         Unvalidated = "unvalidated",
+        /// SRTP or SRTCP of a client whose tag does not match: another key, or a changed packet.
+        SrtpForged = "srtp-forged",
+        /// SRTP or SRTCP of a client that was accepted before, or is more than 127 below the highest index (RFC 3711, 3.3.2).
+        SrtpReplayed = "srtp-replayed",
+        /// No index of the client's SRTP may be used for the packet: it is too late, the session has too many SSRCs, or another
+        /// process may have used more indices.
+        SrtpIndex = "srtp-index",
     }
 }
 

@@ -68,6 +68,7 @@ fn wanted(room: usize, port: u16) -> Box<OfferedSession> {
             rtcp: RtcpPort::Mux,
             srtp: Srtp::Plain,
         }),
+        srtp: None,
         nodes: Vec::new(),
         caller: None,
     })

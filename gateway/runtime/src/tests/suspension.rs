@@ -181,6 +181,7 @@ impl Client {
                 rtcp: RtcpPort::Mux,
                 srtp: Srtp::Plain,
             }),
+            srtp: None,
             nodes: Vec::new(),
             caller: None,
         }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_media::instant;
-use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, RtcpPort, SessionId, Srtp};
+use evenkeel_media::srtp::SrtpKeys;
+use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, RtcpPort, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::address::ClientAddress;
+use super::srtp::{SessionSrtp, SrtpCounters};
 use super::{ClientKnowledge, DscpMarks, MediaState, NodeLeg, WorkerSession};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::worker::report::Totals;
@@ -32,6 +34,8 @@ pub struct Install {
     pub plan: Plan,
     /// Marks of packets to client and node.
     pub dscp: DscpMarks,
+    /// The keys of the client's SRTP, if it ends here.
+    pub srtp: Option<Arc<SrtpKeys>>,
     /// The session's own sockets towards nodes; set for port legs.
     pub ports: Option<Box<SessionPorts>>,
     /// Nothing is sent to declared addresses before a packet came from one of them.
@@ -87,6 +91,8 @@ pub struct SessionState {
     /// The session may have changed since this copy.
     #[serde(default)]
     pub copied: bool,
+    #[serde(default)]
+    srtp: Option<SrtpCounters>,
 }
 
 /// An address that the session added to the flow table.
@@ -141,7 +147,7 @@ impl SessionState {
     }
 }
 
-/// Returns whether reports of a client at a declared address arrive and can be read. SRTCP cannot be read, and behind a NAT the
+/// Returns whether reports of a client at a declared address arrive and can be read. SRTCP without keys cannot be read, and behind a NAT the
 /// port of RTCP is not the one beside a learned port.
 fn can_report(client: &ClientAddressing, media: &MediaDescription) -> bool {
     let arrive = match client {
@@ -149,7 +155,7 @@ fn can_report(client: &ClientAddressing, media: &MediaDescription) -> bool {
         ClientAddressing::DeclaredIp { .. } => media.rtcp == RtcpPort::Mux,
         ClientAddressing::Stun | ClientAddressing::Quic { .. } => false,
     };
-    arrive && media.srtp == Srtp::Plain
+    arrive && media.srtp.is_readable()
 }
 
 impl WorkerSession {
@@ -194,6 +200,9 @@ impl WorkerSession {
             panics: false,
             media: install.media,
         };
+        if let Some(keys) = install.srtp {
+            session.state().srtp.0 = Some(Box::new(SessionSrtp::new(&keys)));
+        }
         install.state.into_iter().for_each(|state| session.go_on(*state));
         session
     }
@@ -218,6 +227,7 @@ impl WorkerSession {
             active: self.active,
             touched: self.touched,
             copied: false,
+            srtp: self.state.as_ref().and_then(|state| Some(state.srtp.0.as_ref()?.counters())),
         }
     }
 
@@ -230,11 +240,12 @@ impl WorkerSession {
     /// Continues in this state.
     pub(crate) fn go_on(&mut self, state: SessionState) {
         let SessionState { session: _, legs, address, learned: _, media, .. } = state;
-        let SessionState { seed, active, touched, copied, .. } = state;
+        let SessionState { seed, active, touched, copied, srtp, .. } = state;
         if self.known == ClientKnowledge::Awaited && !address.is_awaited() {
             self.known = ClientKnowledge::Declared;
         }
-        (self.legs, self.state) = (legs.into(), media);
+        self.legs = legs.into();
+        self.go_on_with(media, srtp.as_ref(), copied);
         if self.known != ClientKnowledge::Quic {
             self.address = address;
         }
@@ -249,6 +260,22 @@ impl WorkerSession {
         }
         (self.seed, self.touched) = (seed, touched);
         self.active |= active;
+    }
+
+    /// Replaces the state and keeps the session's own SRTP, which goes on above these counters.
+    fn go_on_with(
+        &mut self,
+        media: Option<Box<MediaState>>,
+        counters: Option<&SrtpCounters>,
+        is_behind: bool,
+    ) {
+        let own = self.state.take().and_then(|before| before.srtp.0);
+        self.state = media;
+        let Some(mut own) = own else { return };
+        if let Some(counters) = counters {
+            own.go_on(counters, is_behind);
+        }
+        self.state().srtp.0 = Some(own);
     }
 
     /// Returns an address to the flow table, unless another session has it.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use evenkeel_media::rtcp::{self, rewrite};
 use evenkeel_media::rtp::Receptions;
 use evenkeel_media::{instant, quality};
-use evenkeel_model::{Measures, MediaDescription, MediaStream, Metric, Srtp, StreamKind};
+use evenkeel_model::{Measures, MediaDescription, MediaStream, Metric, StreamKind};
 use serde::{Deserialize, Serialize};
 
 use crate::ring::PathReport;
@@ -278,7 +278,7 @@ impl SenderFeedback {
             takes_fir: takes(|feedback| feedback.fir),
             takes_remb: media.takes_remb(),
             takes_tmmbr: takes(|feedback| feedback.tmmbr),
-            may_write: media.srtp == Srtp::Plain,
+            may_write: media.srtp.is_readable(),
             ..SenderFeedback::default()
         }
     }
@@ -287,7 +287,7 @@ impl SenderFeedback {
     pub(crate) fn takes_caps(media: &MediaDescription) -> bool {
         let tmmbr =
             |stream: &MediaStream| stream.kind == StreamKind::Video && stream.feedback.tmmbr;
-        media.takes_remb() || media.srtp == Srtp::Plain && media.streams.iter().any(tmmbr)
+        media.takes_remb() || media.srtp.is_readable() && media.streams.iter().any(tmmbr)
     }
 
     /// Requests a key frame for each stream to the client when the stream's next packet arrives.

@@ -12,7 +12,7 @@ use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::rtcp::RtcpPacket;
 use evenkeel_media::{demux, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
-use evenkeel_model::{Hop, LeftHop, RedundancyMode, RtcpPort, Srtp, StreamKind};
+use evenkeel_model::{Hop, LeftHop, RedundancyMode, StreamKind};
 
 use super::media::FEEDBACK_SOURCES_MAX;
 use super::{ClientKnowledge, MediaState, NodeLeg, PacketContext, WorkerSession, declared};
@@ -102,7 +102,7 @@ impl WorkerSession {
     /// Handles RTCP from an accepted source of the client.
     pub(crate) fn handle_client_rtcp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
         self.mark_active(cx);
-        let readable = self.media.srtp == Srtp::Plain;
+        let readable = self.media.srtp.is_readable();
         let home = self.home;
         let MediaState { measurements, continuity, validation, flow, totals, .. } = self.state();
         let sent = totals.packets_down;
@@ -513,7 +513,7 @@ impl WorkerSession {
         packet: &[u8],
         cx: &mut PacketContext<'_>,
     ) {
-        let plain = self.media.srtp == Srtp::Plain;
+        let plain = self.media.srtp.is_readable();
         // Reports of the previous hop are not counted.
         let state = self.state();
         if plain && epoch == state.epoch() {
@@ -534,58 +534,5 @@ impl WorkerSession {
             }
         }
         self.send_to_client(RtpSide::Rtcp, StreamKind::Audio, &packet, cx, |_| {});
-    }
-
-    pub(super) fn send_to_client(
-        &mut self,
-        side: RtpSide,
-        kind: StreamKind,
-        packet: &[u8],
-        cx: &mut PacketContext<'_>,
-        rewrite: impl FnOnce(&mut [u8]),
-    ) {
-        if let Some(flow_from_gateway) = self.address.flow() {
-            // The ring copies the bytes, so the header is rewritten first.
-            let mut bytes = [0; crate::mmsg::DATAGRAM_MAX];
-            let Some(bytes) = bytes.get_mut(..packet.len()) else {
-                return cx.egress.count_drop(DropReason::Oversize);
-            };
-            bytes.copy_from_slice(packet);
-            rewrite(bytes);
-            cx.egress.queue_to_quic(self.home, flow_from_gateway, side, bytes);
-            cx.egress.stats.passed(MediaDirection::ToClient, packet.len());
-            return;
-        }
-        let address = match side {
-            RtpSide::Rtp => self.address.rtp(),
-            RtpSide::Rtcp => self.address.rtcp(),
-        };
-        let consent = self.known != ClientKnowledge::Stun || self.address.has_consent(cx.now);
-        let Some(address) = address.filter(|_| consent) else {
-            return cx.egress.count_drop(DropReason::NoAddress);
-        };
-        let (side, dscp) = (self.side(side), self.dscp_of(kind));
-        let mut validation = self.state.as_deref_mut().and_then(|state| state.validation.as_mut());
-        if validation.as_mut().is_some_and(|validation| !validation.may_send(packet, cx.now)) {
-            return cx.egress.count_drop(DropReason::Unvalidated);
-        }
-        match cx.egress.queue_to_client(address, side, dscp, packet) {
-            Some(bytes) => {
-                rewrite(bytes);
-                if let Some(validation) = validation {
-                    validation.note_sent(bytes);
-                }
-                cx.egress.stats.passed(MediaDirection::ToClient, packet.len());
-            }
-            None => cx.egress.count_drop(DropReason::NoAddress),
-        }
-    }
-
-    /// The listener's RTCP port is used only for clients that do not multiplex RTCP.
-    fn side(&self, side: RtpSide) -> RtpSide {
-        match self.media.rtcp {
-            RtcpPort::Mux => RtpSide::Rtp,
-            RtcpPort::Own => side,
-        }
     }
 }

@@ -23,6 +23,7 @@ mod continued;
 mod hitless;
 mod signs;
 mod slots;
+mod srtp;
 mod validation;
 
 /// Returns the state as another process reads it, which must be the same.
@@ -72,6 +73,7 @@ pub(in crate::worker) fn install(client: ClientAddressing, srtp: Srtp, slot: u32
         route: Arc::new(RouteCell::default()),
         plan: Plan::default(),
         dscp: DscpMarks::default(),
+        srtp: None,
         ports: None,
         await_first_packet: false,
         await_report: false,

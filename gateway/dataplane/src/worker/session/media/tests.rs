@@ -1,7 +1,7 @@
 use evenkeel_media::rtcp::RtcpPacket;
 use evenkeel_media::rtp::RtpHeader;
 use evenkeel_model::FeedbackSupport as Takes;
-use evenkeel_model::{MediaStream, PayloadType, RtcpPort};
+use evenkeel_model::{MediaStream, PayloadType, RtcpPort, Srtp};
 
 use super::*;
 use crate::worker::session::tests::handed_over;

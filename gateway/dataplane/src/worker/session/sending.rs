@@ -1,0 +1,98 @@
+//! Packets on their last way, to the client's address or QUIC flow, encrypted if the client's SRTP ends here.
+
+use evenkeel_model::forward::DropReason;
+use evenkeel_model::{RtcpPort, Srtp, StreamKind};
+
+use super::{ClientKnowledge, PacketContext, WorkerSession};
+use crate::worker::report::MediaDirection;
+use crate::worker::sockets::{RtpSide, SourceKey};
+
+impl WorkerSession {
+    pub(super) fn send_to_client(
+        &mut self,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+        rewrite: impl FnOnce(&mut [u8]),
+    ) {
+        if let Some(flow_from_gateway) = self.address.flow() {
+            // The ring copies the bytes, so the header is rewritten first.
+            let mut bytes = [0; crate::mmsg::DATAGRAM_MAX];
+            let Some(bytes) = bytes.get_mut(..packet.len()) else {
+                return cx.egress.count_drop(DropReason::Oversize);
+            };
+            bytes.copy_from_slice(packet);
+            rewrite(bytes);
+            cx.egress.queue_to_quic(self.home, flow_from_gateway, side, bytes);
+            cx.egress.stats.passed(MediaDirection::ToClient, packet.len());
+            return;
+        }
+        let address = match side {
+            RtpSide::Rtp => self.address.rtp(),
+            RtpSide::Rtcp => self.address.rtcp(),
+        };
+        let consent = self.known != ClientKnowledge::Stun || self.address.has_consent(cx.now);
+        let Some(address) = address.filter(|_| consent) else {
+            return cx.egress.count_drop(DropReason::NoAddress);
+        };
+        let (content, side, dscp) = (side, self.side(side), self.dscp_of(kind));
+        let mut validation = self.state.as_deref_mut().and_then(|state| state.validation.as_mut());
+        if validation.as_mut().is_some_and(|validation| !validation.may_send(packet, cx.now)) {
+            return cx.egress.count_drop(DropReason::Unvalidated);
+        }
+        if self.media.srtp == Srtp::Terminated {
+            let way = (address, side, dscp);
+            return self.protect_to_client(content, way, packet, cx, rewrite);
+        }
+        match cx.egress.queue_to_client(address, side, dscp, packet) {
+            Some(bytes) => {
+                rewrite(bytes);
+                if let Some(validation) = validation {
+                    validation.note_sent(bytes);
+                }
+                cx.egress.stats.passed(MediaDirection::ToClient, packet.len());
+            }
+            None => cx.egress.count_drop(DropReason::NoAddress),
+        }
+    }
+
+    /// Encrypts a packet to the client and queues it there.
+    fn protect_to_client(
+        &mut self,
+        content: RtpSide,
+        (address, side, dscp): (SourceKey, RtpSide, u8),
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+        rewrite: impl FnOnce(&mut [u8]),
+    ) {
+        let mut protected = std::mem::take(&mut cx.egress.protected);
+        protected.clear();
+        protected.extend_from_slice(packet);
+        rewrite(&mut protected);
+        if let Some(validation) = self.state.as_deref_mut().and_then(|it| it.validation.as_mut()) {
+            validation.note_sent(&protected);
+        }
+        let done = match self.srtp() {
+            Some(srtp) => srtp.protect(content, &mut protected),
+            None => Err(DropReason::SrtpIndex),
+        };
+        let queued = done.and_then(|()| {
+            let queued = cx.egress.queue_to_client(address, side, dscp, &protected);
+            queued.map(|_| ()).ok_or(DropReason::NoAddress)
+        });
+        match queued {
+            Ok(()) => cx.egress.stats.passed(MediaDirection::ToClient, protected.len()),
+            Err(reason) => cx.egress.count_drop(reason),
+        }
+        cx.egress.protected = protected;
+    }
+
+    /// The listener's RTCP port is used only for clients that do not multiplex RTCP.
+    fn side(&self, side: RtpSide) -> RtpSide {
+        match self.media.rtcp {
+            RtcpPort::Mux => RtpSide::Rtp,
+            RtcpPort::Own => side,
+        }
+    }
+}

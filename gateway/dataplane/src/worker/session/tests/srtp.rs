@@ -1,0 +1,187 @@
+//! Sessions whose client encrypts with keys that the gateway has.
+
+use evenkeel_media::srtp::{SrtpKeys, SrtpReceiver, SrtpSender};
+
+use super::*;
+use crate::flows::{FlowEntry, FlowKey, Flows};
+use crate::worker::client_ingress::ClientIngress;
+use crate::worker::sockets::{ArrivalKind, ClientArrival};
+
+const SSRC: u32 = 5;
+
+/// A phone that sends SRTP to a session with its keys, from a node's reflection.
+struct Phone {
+    keys: Arc<SrtpKeys>,
+    sender: SrtpSender,
+    receiver: SrtpReceiver,
+}
+
+impl Phone {
+    fn new(suite: &str, key_bytes: usize) -> Phone {
+        let key = "A".repeat(key_bytes.div_ceil(3) * 4);
+        let offered = [format!("1 {suite} inline:{}", &key[..(key_bytes * 4).div_ceil(3)])];
+        let offered = offered.iter().map(|value| value.parse());
+        let keys = SrtpKeys::accept(offered, |bytes| bytes.fill(9)).unwrap();
+        let mut sender = SrtpSender::new(&keys.client.key);
+        sender.lease(SSRC, u64::MAX, u64::MAX).unwrap();
+        let receiver = SrtpReceiver::new(&keys.gateway.key);
+        Phone { keys: Arc::new(keys), sender, receiver }
+    }
+
+    fn protect(&mut self, side: RtpSide, packet: &[u8]) -> Vec<u8> {
+        let mut buffer = packet.to_vec();
+        buffer.resize(packet.len() + 20, 0);
+        let protected = match side {
+            RtpSide::Rtp => self.sender.protect_rtp(&mut buffer, packet.len()),
+            RtpSide::Rtcp => self.sender.protect_rtcp(&mut buffer, packet.len()),
+        };
+        protected.unwrap().to_vec()
+    }
+}
+
+/// A session at a hop, its phone, and the socket of the node.
+struct Scene {
+    bench: Bench,
+    phone: Phone,
+    node: UdpSocket,
+    hop: Hop,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        Scene::of(Phone::new("AES_CM_128_HMAC_SHA1_80", 30))
+    }
+
+    fn of(phone: Phone) -> Scene {
+        let (mut bench, node, hop) = at_node(Srtp::Terminated);
+        bench.session.state().srtp.0 = Some(Box::new(SessionSrtp::new(&phone.keys)));
+        Scene { bench, phone, node, hop }
+    }
+
+    /// Delivers a datagram of the phone. Returns what the node receives of it.
+    fn deliver(&mut self, kind: ArrivalKind, datagram: &[u8]) -> Option<Vec<u8>> {
+        let (flows, start) = (Arc::new(Flows::new(4)), self.bench.start);
+        let home = self.bench.session.home;
+        let address = self.bench.client.local_addr().unwrap();
+        let source = SourceKey { listener: 0, address };
+        flows.insert(FlowKey::Udp { listener: 0, address }, FlowEntry::of(home)).unwrap();
+        let mut ingress = ClientIngress::new(0, flows, vec![false], 100, RandomState::new(), start);
+        let mut slots = SessionSlots::default();
+        let empty = WorkerSession::new(install(ClientAddressing::Stun, Srtp::Plain, 0));
+        slots.put(std::mem::replace(&mut self.bench.session, empty));
+        let cx = &mut PacketContext {
+            egress: &mut self.bench.egress,
+            board: &self.bench.board,
+            now: start,
+        };
+        ingress.deliver(&mut slots, home, ClientArrival { source, kind }, datagram, cx);
+        slots.with(home, |session| flush_ports(session, cx));
+        self.bench.session = *slots.remove(home).unwrap();
+        let mut packet = [0; 256];
+        let length = self.node.recv(&mut packet).ok()?;
+        Some(packet[..length].to_vec())
+    }
+
+    /// Delivers a packet of the node. Returns what the phone receives of it.
+    fn answer(&mut self, ms: u64, packet: &[u8]) -> Option<Vec<u8>> {
+        let hop = self.hop;
+        self.bench.at(ms, |session, cx| session.handle_node_packet(hop, packet, cx));
+        let mut datagram = [0; 256];
+        let length = self.bench.client.recv(&mut datagram).ok()?;
+        Some(datagram[..length].to_vec())
+    }
+}
+
+#[test]
+fn node_and_client_exchange_plain_media_over_srtp() {
+    for (suite, key_bytes, overhead) in [
+        ("AEAD_AES_128_GCM", 28, 16),
+        ("AEAD_AES_256_GCM", 44, 16),
+        ("AES_CM_128_HMAC_SHA1_80", 30, 10),
+        ("AES_CM_128_HMAC_SHA1_32", 30, 4),
+        ("AES_256_CM_HMAC_SHA1_80", 46, 10),
+    ] {
+        let mut scene = Scene::of(Phone::new(suite, key_bytes));
+        let packet = video(1, SSRC);
+        let datagram = scene.phone.protect(RtpSide::Rtp, &packet);
+        assert_ne!(datagram[..packet.len()], packet, "{suite}");
+        assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), Some(packet), "{suite}");
+
+        let mut report = Vec::new();
+        rtcp::write_receiver_report(SSRC, &[], &mut report);
+        let datagram = scene.phone.protect(RtpSide::Rtcp, &report);
+        assert_eq!(scene.deliver(ArrivalKind::Rtcp, &datagram), Some(report), "{suite}");
+
+        let packet = video(100, 77);
+        let mut datagram = scene.answer(1, &packet).unwrap();
+        assert_eq!(datagram.len(), packet.len() + overhead, "{suite}");
+        assert_eq!(scene.phone.receiver.unprotect_rtp(&mut datagram).unwrap(), packet, "{suite}");
+
+        let mut report = Vec::new();
+        rtcp::write_receiver_report(77, &[], &mut report);
+        let mut datagram = scene.answer(2, &report).unwrap();
+        let opened = scene.phone.receiver.unprotect_rtcp(&mut datagram).unwrap();
+        assert_eq!(opened.len(), report.len(), "{suite}");
+    }
+}
+
+#[test]
+fn forged_and_replayed_packets_reach_no_node() {
+    let mut scene = Scene::new();
+    let datagram = scene.phone.protect(RtpSide::Rtp, &video(1, SSRC));
+    for byte in 0..datagram.len() {
+        let mut forged = datagram.clone();
+        forged[byte] ^= 1;
+        assert_eq!(scene.deliver(ArrivalKind::Rtp, &forged), None, "byte {byte}");
+    }
+    assert_eq!(scene.bench.session.state().measurements.last_heard, None);
+    assert!(scene.deliver(ArrivalKind::Rtp, &datagram).is_some());
+    assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), None);
+    assert_eq!(scene.bench.drops(DropReason::SrtpReplayed), 1);
+    assert!(scene.bench.drops(DropReason::SrtpForged) >= datagram.len() as u64 - 4);
+    assert_eq!(scene.deliver(ArrivalKind::Rtp, &video(2, SSRC)), None, "plain RTP");
+}
+
+#[test]
+fn process_that_continues_uses_no_index_twice() {
+    let mut scene = Scene::new();
+    let first = scene.answer(1, &video(100, 77)).unwrap();
+    let state = scene.bench.session.hand_out(&Flows::new(4));
+    let keys = format!("{:?}", scene.phone.keys.client.to_value());
+    assert!(!format!("{state:?}").contains(&keys));
+    let mut go_on = |copied| {
+        let mut state = handed_over(&state);
+        state.copied = copied;
+        let (client, board) = (scene.bench.client.local_addr().unwrap(), &scene.bench.board);
+        let declared = ClientAddressing::Declared { listener: 0, address: client, rtcp: client };
+        let mut session = WorkerSession::new(Install {
+            srtp: Some(Arc::clone(&scene.phone.keys)),
+            route: Arc::clone(&scene.bench.session.route),
+            state: Some(Box::new(state)),
+            ..install(declared, Srtp::Terminated, 0)
+        });
+        for sequence in [100, 101] {
+            let (egress, now) = (&mut scene.bench.egress, scene.bench.start);
+            let cx = &mut PacketContext { egress, board, now };
+            session.handle_node_packet(scene.hop, &video(sequence, 77), cx);
+        }
+        scene.bench.egress.flush(scene.bench.start);
+        let mut heard = Vec::new();
+        let mut datagram = [0; 256];
+        while let Ok(length) = scene.bench.client.recv(&mut datagram) {
+            heard.push(datagram[..length].to_vec());
+        }
+        heard
+    };
+    assert_eq!(
+        go_on(true),
+        Vec::<Vec<u8>>::new(),
+        "the counters may be older than the last packet"
+    );
+    let mut heard = go_on(false);
+    assert_eq!(heard.len(), 1, "the first packet was sent before");
+    assert_ne!(heard[0], first);
+    let opened = scene.phone.receiver.unprotect_rtp(&mut heard[0]).unwrap();
+    assert_eq!(rtp::ssrc_and_sequence(opened), Some((77, 101)));
+    assert!(scene.bench.drops(DropReason::SrtpIndex) > 0);
+}
