@@ -82,9 +82,10 @@ impl SrtpProfile {
 impl FromStr for SrtpProfile {
     type Err = SrtpKeyError;
 
-    /// Reads the name of a crypto suite.
+    /// Reads the name of a crypto suite, in any case (RFC 4568, section 9.2).
     fn from_str(name: &str) -> Result<Self, SrtpKeyError> {
-        let named = Self::ALL.into_iter().find(|profile| profile.name() == name);
+        let mut profiles = Self::ALL.into_iter();
+        let named = profiles.find(|profile| profile.name().eq_ignore_ascii_case(name));
         named.ok_or(SrtpKeyError::Suite)
     }
 }
@@ -239,9 +240,15 @@ impl fmt::Debug for SrtpKey {
 
 /// Returns whether this is a number of packets, possibly as a power of two (RFC 4568, section 9.2).
 fn is_lifetime(field: &str) -> bool {
-    let packets = match field.strip_prefix("2^") {
+    let power = field.strip_prefix("2^");
+    let number = power.unwrap_or(field);
+    // Parsing accepts a sign.
+    if !number.bytes().all(|digit| digit.is_ascii_digit()) {
+        return false;
+    }
+    let packets = match power {
         Some(power) => power.parse().ok().and_then(|power| 1_u64.checked_shl(power)),
-        None => field.parse().ok(),
+        None => number.parse().ok(),
     };
     packets.is_some_and(|packets| (1..=1 << 48).contains(&packets))
 }

@@ -30,6 +30,7 @@ fn inline_key_of_each_profile_is_read_back() {
             assert_eq!((read.key(), read.salt()), (key, salt), "{text}");
         }
         assert_eq!(profile.name().parse(), Ok(profile));
+        assert_eq!(profile.name().to_ascii_lowercase().parse(), Ok(profile));
     }
 }
 
@@ -49,7 +50,9 @@ fn several_keys_are_refused() {
 
 #[test]
 fn lifetime_must_be_a_number_of_packets() {
-    for lifetime in ["", "0", "2^49", "2^", "2^64", "281474976710657", "x", "2^20|2^20"] {
+    for lifetime in
+        ["", "0", "2^49", "2^", "2^64", "281474976710657", "x", "+5", "2^+5", "2^20|2^20"]
+    {
         assert_eq!(refusal(&format!("{INLINE}|{lifetime}")), SrtpKeyError::Lifetime, "{lifetime}");
     }
 }
@@ -75,7 +78,7 @@ fn key_must_be_base64_of_the_profiles_length() {
 
 #[test]
 fn unknown_suites_are_refused() {
-    for name in ["", "F8_128_HMAC_SHA1_80", "AES_256_CM_HMAC_SHA1_32", "aead_aes_128_gcm"] {
+    for name in ["", "F8_128_HMAC_SHA1_80", "AES_256_CM_HMAC_SHA1_32", "AEAD_AES_128_GCM_8"] {
         assert_eq!(name.parse::<SrtpProfile>(), Err(SrtpKeyError::Suite), "{name}");
     }
     let error = SrtpKeyError::Suite.to_string();
