@@ -1,22 +1,42 @@
 //! SRTP and SRTCP under keys that this gateway holds (RFC 3711, RFC 6188, RFC 7714).
 //!
-//! An [`SrtpSender`] protects the packets of one direction, an [`SrtpReceiver`] unprotects those of the other. Both work
-//! in place, and allocate only for a source that is new. The key derivation rate is 0, there is no MKI, and outbound
-//! SRTCP is always encrypted.
+//! Each direction of a session has an [`SrtpKey`]: a profile, a master key and a master salt. An [`SrtpSender`] protects
+//! the packets of one direction, an [`SrtpReceiver`] unprotects those of the other. Both work in place. Protection
+//! lengthens a packet by [`SrtpProfile::rtp_overhead`] or [`SrtpProfile::rtcp_overhead`] bytes, for which the buffer must
+//! have room. A call allocates only for a source that is new.
 //!
-//! **No outbound index is used twice**, since that would break GCM and reveal voice under counter mode:
+//! The key derivation rate is 0. Master key identifiers (MKI) are refused. Outbound SRTCP is encrypted; inbound SRTCP
+//! may be authenticated only, with the E bit 0 (RFC 3711, section 3.4). Keys are wiped when dropped. Neither `Debug` nor
+//! an error contains one.
 //!
-//! - A source sends below a limit that was leased for it ([`SrtpSender::lease`]). A process that continues a session
-//!   begins at the limit that it knows ([`SrtpSender::restore`]), so a process that was only stopped cannot collide with
-//!   it.
+//! # Indices
+//!
+//! Key, SSRC and index determine the key stream of a packet. The index of SRTP has 48 bits: the rollover counter, which
+//! both ends count, and the sequence number. That of SRTCP has 31 bits and stands in the packet.
+//!
+//! **No outbound index is used twice**, since that would break GCM and reveal voice under counter mode (RFC 3711,
+//! section 9.1; RFC 7714, section 8.4):
+//!
+//! - A source sends below a limit that was leased for it ([`SrtpSender::lease`]). At the limit, protection fails with
+//!   [`SrtpError::LeaseExhausted`].
 //! - An index is used once, also for the same packet: bytes that were protected before may be sent again, but not
 //!   protected again. An index up to 127 below the highest one may still be used, once, by a packet that was overtaken.
 //! - A sequence number more than 2^15 ahead means an earlier index (RFC 3711, section 3.3.1) and is refused.
 //!
-//! **Inbound**, an index is accepted once, within 127 below the highest one. A packet changes state only after its tag
-//! was verified, so forged packets add no source.
+//! **An inbound index is accepted once**, above the highest one or up to 127 below it (RFC 3711, section 3.3.2). A packet
+//! changes state only after its tag was verified, so forged packets add no source.
 //!
-//! Keys are wiped when dropped. Neither `Debug` nor an error contains one.
+//! # Copies
+//!
+//! A standby continues a session from a copy of its keys and counters, which may be older than the last packets:
+//!
+//! - Outbound, [`SentIndices`]: before a lease ends, the owner copies a higher limit to the standby, and leases it once the
+//!   standby has acknowledged it. The standby begins at the limit of its copy ([`SrtpSender::restore`]). So an owner that
+//!   was only stopped, and continues, cannot collide with it. Limits never fall; without a standby, an owner leases in
+//!   blocks as well, so that a later standby finds a limit that it can begin at.
+//! - The sequence numbers then jump over the rest of the lease. Receivers take a jump of 3,000 for a restart (RFC 3550,
+//!   appendix A.1), and misjudge the index after one of 2^15: `restore` refuses such a copy.
+//! - Inbound, [`ReceivedIndices`]: everything up to the copied maximum counts as received.
 
 use crate::rtp::RtpHeader;
 
@@ -29,12 +49,15 @@ mod transform;
 pub use crypto::{CryptoAttribute, SrtpKeys};
 pub use error::SrtpError;
 pub use index::{IndexLease, ReceivedIndices, SOURCES_MAX, SentIndices};
-use index::{RTCP_INDICES, RTP_INDICES, ReceivedSource, SentSource, Sources};
+use index::{ReceivedSource, SentSource, Sources};
 pub use key::{SrtpKey, SrtpKeyError, SrtpProfile};
 use transform::{PacketIndex, RTCP_HEADER_LEN, SessionKeys};
 
 /// Length limit of a packet in bytes: a UDP datagram. The key stream of an index has 2^20 bytes.
 pub const PACKET_MAX: usize = 65_535;
+
+/// Bytes by which protection lengthens a packet at most: SRTCP under GCM.
+pub const OVERHEAD_MAX: usize = 20;
 
 /// Protects the packets that a session sends under one master key.
 #[derive(Debug)]
@@ -57,9 +80,7 @@ impl SrtpSender {
     /// # Errors
     /// Fails if the source is new and the session has [`SOURCES_MAX`] of them.
     pub fn lease(&mut self, ssrc: u32, rtp_limit: u64, rtcp_limit: u64) -> Result<(), SrtpError> {
-        let source = self.sources.add(ssrc, self.sources.find(ssrc))?;
-        source.rtp_limit = source.rtp_limit.max(rtp_limit.min(RTP_INDICES));
-        source.rtcp.limit = source.rtcp.limit.max(rtcp_limit.min(RTCP_INDICES));
+        self.sources.add(ssrc, self.sources.find(ssrc))?.lease(rtp_limit, rtcp_limit);
         Ok(())
     }
 
@@ -101,24 +122,20 @@ impl SrtpSender {
 
     /// Copies the counters of all sources.
     pub fn counters(&self) -> impl Iterator<Item = SentIndices> {
-        self.sources.iter().map(|(ssrc, source)| SentIndices {
-            ssrc,
-            rtp: IndexLease { next: source.rtp.next(), limit: source.rtp_limit },
-            rtcp: source.rtcp,
-        })
+        self.sources.iter().map(|(ssrc, source)| source.counters(ssrc))
     }
 
     /// Continues a source of another process that had the same key. All indices below its limits count as used, and
     /// none is leased beyond them. If the other process has ended, and so `next` is exact, pass `next` as the limit as well.
     ///
     /// # Errors
-    /// Fails if the source is new and the session has [`SOURCES_MAX`] of them.
+    /// Fails, and changes nothing, if receivers could misjudge the first index, or if the source is new and the session
+    /// has [`SOURCES_MAX`] of them.
     pub fn restore(&mut self, counters: SentIndices) -> Result<(), SrtpError> {
-        let SentIndices { ssrc, rtp, rtcp } = counters;
-        self.lease(ssrc, rtp.limit, rtcp.limit)?;
-        let source = self.sources.add(ssrc, self.sources.find(ssrc))?;
-        source.rtp.skip_to(rtp.limit.max(rtp.next).min(RTP_INDICES));
-        source.rtcp.next = source.rtcp.next.max(rtcp.limit).max(rtcp.next).min(RTCP_INDICES);
+        let place = self.sources.find(counters.ssrc);
+        let mut source = self.sources.get(place).unwrap_or_default();
+        source.restore(counters)?;
+        *self.sources.add(counters.ssrc, place)? = source;
         Ok(())
     }
 }
@@ -184,11 +201,7 @@ impl SrtpReceiver {
 
     /// Copies the counters of all sources.
     pub fn counters(&self) -> impl Iterator<Item = ReceivedIndices> {
-        self.sources.iter().map(|(ssrc, source)| ReceivedIndices {
-            ssrc,
-            rtp_next: source.rtp.next(),
-            rtcp_next: source.rtcp.next(),
-        })
+        self.sources.iter().map(|(ssrc, source)| source.counters(ssrc))
     }
 
     /// Continues a source of another process that had the same key. All indices below its highest ones count as
@@ -197,10 +210,8 @@ impl SrtpReceiver {
     /// # Errors
     /// Fails if the source is new and the session has [`SOURCES_MAX`] of them.
     pub fn restore(&mut self, counters: ReceivedIndices) -> Result<(), SrtpError> {
-        let ReceivedIndices { ssrc, rtp_next, rtcp_next } = counters;
-        let source = self.sources.add(ssrc, self.sources.find(ssrc))?;
-        source.rtp.skip_to(rtp_next.min(RTP_INDICES));
-        source.rtcp.skip_to(rtcp_next.min(RTCP_INDICES));
+        let place = self.sources.find(counters.ssrc);
+        self.sources.add(counters.ssrc, place)?.restore(counters);
         Ok(())
     }
 }

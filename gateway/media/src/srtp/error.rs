@@ -37,6 +37,15 @@ pub enum SrtpError {
         /// The end of the lease.
         limit: u64,
     },
+    /// A copy's lease is longer than a jump that receivers follow: the copy is too old, or the lease was too long.
+    #[error(
+        "the stream would skip {skipped} indices, and a receiver follows at most 32766 (RFC 3711, section 3.3.1); \
+         end the session, or replace its key"
+    )]
+    JumpTooFar {
+        /// Indices from the last sent one, as far as known, to the end of the lease.
+        skipped: u64,
+    },
     /// The packet was accepted before, or is too old to tell.
     #[error("replayed, or more than 127 below the highest index")]
     Replayed,

@@ -20,6 +20,12 @@ pub(super) const WINDOW: u64 = u128::BITS as u64;
 /// Half of the sequence numbers.
 const SEQUENCE_MEDIAN: i32 = 1 << 15;
 
+/// Unused indices that a receiver of the one before them can skip, at most (RFC 3711, section 3.3.1).
+const SKIPPED_MAX: u64 = (1 << 15) - 2;
+
+/// Indices with the rollover counter that a new receiver assumes.
+const FIRST_INDICES: u64 = 1 << 16;
+
 /// The used indices of a source (RFC 3711, section 3.3.2).
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct IndexWindow {
@@ -113,12 +119,38 @@ pub struct ReceivedIndices {
 /// Outbound state of a source.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct SentSource {
-    pub(super) rtp: IndexWindow,
-    pub(super) rtp_limit: u64,
-    pub(super) rtcp: IndexLease,
+    rtp: IndexWindow,
+    rtp_limit: u64,
+    rtcp: IndexLease,
 }
 
 impl SentSource {
+    /// Allows indices below these limits.
+    pub(super) fn lease(&mut self, rtp_limit: u64, rtcp_limit: u64) {
+        self.rtp_limit = self.rtp_limit.max(rtp_limit.min(RTP_INDICES));
+        self.rtcp.limit = self.rtcp.limit.max(rtcp_limit.min(RTCP_INDICES));
+    }
+
+    /// Counts all indices below these counters and their limits as used.
+    pub(super) fn restore(&mut self, counters: SentIndices) -> Result<(), SrtpError> {
+        let SentIndices { rtp, rtcp, .. } = counters;
+        let sent = self.rtp.next().max(rtp.next);
+        let begin = sent.max(rtp.limit).min(RTP_INDICES);
+        let skipped = begin.saturating_sub(sent);
+        if skipped > SKIPPED_MAX && (sent > 0 || skipped >= FIRST_INDICES) {
+            return Err(SrtpError::JumpTooFar { skipped });
+        }
+        self.rtp.skip_to(begin);
+        self.rtcp.next = self.rtcp.next.max(rtcp.next).max(rtcp.limit).min(RTCP_INDICES);
+        self.lease(begin, self.rtcp.next);
+        Ok(())
+    }
+
+    pub(super) fn counters(&self, ssrc: u32) -> SentIndices {
+        let rtp = IndexLease { next: self.rtp.next(), limit: self.rtp_limit };
+        SentIndices { ssrc, rtp, rtcp: self.rtcp }
+    }
+
     /// Uses the index of this sequence number.
     pub(super) fn use_rtp(&mut self, sequence: u16) -> Result<u64, SrtpError> {
         let index = self.rtp.estimate(sequence).ok_or(SrtpError::Reused)?;
@@ -148,6 +180,18 @@ impl SentSource {
 pub(super) struct ReceivedSource {
     pub(super) rtp: IndexWindow,
     pub(super) rtcp: IndexWindow,
+}
+
+impl ReceivedSource {
+    /// Counts all indices below these counters as received.
+    pub(super) fn restore(&mut self, counters: ReceivedIndices) {
+        self.rtp.skip_to(counters.rtp_next.min(RTP_INDICES));
+        self.rtcp.skip_to(counters.rtcp_next.min(RTCP_INDICES));
+    }
+
+    pub(super) fn counters(&self, ssrc: u32) -> ReceivedIndices {
+        ReceivedIndices { ssrc, rtp_next: self.rtp.next(), rtcp_next: self.rtcp.next() }
+    }
 }
 
 /// At most [`SOURCES_MAX`] sources, in the order of their SSRCs.

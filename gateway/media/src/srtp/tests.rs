@@ -1,7 +1,7 @@
 use super::*;
 use crate::rtp::RtpError;
 use evenkeel_fuzz::Corpus;
-use index::WINDOW;
+use index::{RTCP_INDICES, RTP_INDICES, WINDOW};
 use std::cell::RefCell;
 
 mod libsrtp;
@@ -277,6 +277,12 @@ fn protected_packet_must_fit_its_buffer() {
 }
 
 #[test]
+fn longest_overhead_is_known() {
+    let overheads = SrtpProfile::ALL.map(|of| of.rtp_overhead().max(of.rtcp_overhead()));
+    assert_eq!(overheads.into_iter().max(), Some(OVERHEAD_MAX));
+}
+
+#[test]
 fn packets_above_64_kib_are_refused() {
     let (mut sender, mut receiver) = ends(TAG80);
     let mut plain = rtp(SSRC, 1);
@@ -420,6 +426,35 @@ fn standby_begins_at_the_limit_of_the_owner() {
     // The owner, which was only stopped, continues: below its limit.
     assert!(owner.sequence(65_999_u32 as u16).is_ok());
     assert_eq!(owner.sequence(66_000_u32 as u16), Err(SrtpError::LeaseExhausted { limit: 66_000 }));
+}
+
+#[test]
+fn copy_that_receivers_cannot_follow_is_refused() {
+    let copy = |next, limit| SentIndices {
+        ssrc: SSRC,
+        rtp: IndexLease { next, limit },
+        rtcp: IndexLease::default(),
+    };
+    for (next, limit, is_followed) in [
+        (40_000, 72_766, true),
+        (40_000, 72_767, false),
+        (105_536, 138_302, true),
+        (105_536, 138_303, false),
+        (0, 65_535, true),
+        (0, 65_536, false),
+    ] {
+        let mut standby = SrtpSender::new(&key(TAG80));
+        let refused = SrtpError::JumpTooFar { skipped: limit - next };
+        let expected = if is_followed { Ok(()) } else { Err(refused) };
+        assert_eq!(standby.restore(copy(next, limit)), expected, "{next} {limit}");
+        assert_eq!(standby.counters().count(), usize::from(is_followed), "no source is added");
+        // The receiver has the last copied index, or none.
+        let (mut sender, mut receiver) = ends(TAG80);
+        sender.restore(copy(limit, limit)).unwrap();
+        receiver.restore(ReceivedIndices { ssrc: SSRC, rtp_next: next, rtcp_next: 0 }).unwrap();
+        let received = receiver.rtp(&sender.sequence(limit as u16).unwrap());
+        assert_eq!(received.is_ok(), is_followed, "{next} {limit}: {received:?}");
+    }
 }
 
 #[test]

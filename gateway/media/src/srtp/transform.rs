@@ -160,7 +160,7 @@ impl PacketKey {
     }
 
     /// Protects a compound packet that the space of tag and word follows. GCM writes the tag first, HMAC the word
-    /// (RFC 7714, section 9.1; RFC 3711, section 3.4).
+    /// (RFC 7714, section 9.2; RFC 3711, section 3.4).
     pub(super) fn seal_rtcp(&self, buffer: &mut [u8], at: PacketIndex) {
         let length = buffer.len() - self.tag_len - RTCP_WORD_LEN;
         let word = (ENCRYPTED | at.index as u32).to_be_bytes();

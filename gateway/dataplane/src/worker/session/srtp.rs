@@ -6,15 +6,13 @@
 
 use evenkeel_media::rtp;
 use evenkeel_media::srtp::{
-    IndexLease, ReceivedIndices, SentIndices, SrtpError, SrtpKeys, SrtpReceiver, SrtpSender,
+    IndexLease, OVERHEAD_MAX, ReceivedIndices, SentIndices, SrtpError, SrtpKeys, SrtpReceiver,
+    SrtpSender,
 };
 use evenkeel_model::forward::DropReason;
 use serde::{Deserialize, Serialize};
 
 use crate::worker::sockets::RtpSide;
-
-/// Room for the tag and the word of SRTCP: at most 16 and 4 bytes.
-const OVERHEAD_MAX: usize = 20;
 
 /// The contexts of a session, derived from its keys.
 #[derive(Debug)]
@@ -105,14 +103,16 @@ impl SessionSrtp {
         }
     }
 
-    /// Goes on above these counters. `is_behind`: the process that they come from has sent since.
+    /// Goes on above these counters. `is_behind`: the process that they come from has sent since. The session sends nothing
+    /// either if a source was refused, whose indices would begin again.
     pub(super) fn go_on(&mut self, counters: &SrtpCounters, is_behind: bool) {
         self.is_behind = is_behind;
         // The process that they come from had as many sources at most.
         counters.received.iter().for_each(|source| _ = self.receiver.restore(*source));
         for &source in &counters.sent {
-            let _ = self.sender.restore(source);
-            let _ = self.sender.lease(source.ssrc, u64::MAX, u64::MAX);
+            let restored = self.sender.restore(source);
+            let leased = restored.and_then(|()| self.sender.lease(source.ssrc, u64::MAX, u64::MAX));
+            self.is_behind |= leased.is_err();
         }
     }
 }
@@ -127,6 +127,7 @@ fn reason(error: SrtpError) -> DropReason {
         SrtpError::Reused
         | SrtpError::NotLeased
         | SrtpError::LeaseExhausted { .. }
+        | SrtpError::JumpTooFar { .. }
         | SrtpError::SourcesFull { .. } => DropReason::SrtpIndex,
     }
 }

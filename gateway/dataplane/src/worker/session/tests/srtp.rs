@@ -1,10 +1,13 @@
 //! Sessions whose client encrypts with keys that the gateway has.
 
-use evenkeel_media::srtp::{SrtpKeys, SrtpReceiver, SrtpSender};
+use evenkeel_media::srtp::{
+    IndexLease, ReceivedIndices, SentIndices, SrtpKeys, SrtpReceiver, SrtpSender,
+};
 
 use super::*;
 use crate::flows::{FlowEntry, FlowKey, Flows};
 use crate::worker::client_ingress::ClientIngress;
+use crate::worker::session::srtp::SrtpCounters;
 use crate::worker::sockets::{ArrivalKind, ClientArrival};
 
 const SSRC: u32 = 5;
@@ -184,4 +187,21 @@ fn process_that_continues_uses_no_index_twice() {
     let opened = scene.phone.receiver.unprotect_rtp(&mut heard[0]).unwrap();
     assert_eq!(rtp::ssrc_and_sequence(opened), Some((77, 101)));
     assert!(scene.bench.drops(DropReason::SrtpIndex) > 0);
+}
+
+#[test]
+fn session_with_refused_counters_sends_nothing() {
+    let sent = |limit| {
+        let (rtp, rtcp) = (IndexLease { next: 1, limit }, IndexLease::default());
+        let counters = (Vec::<ReceivedIndices>::new(), [SentIndices { ssrc: 77, rtp, rtcp }]);
+        let record = rmp_serde::to_vec(&counters).unwrap();
+        rmp_serde::from_slice::<SrtpCounters>(&record).unwrap()
+    };
+    for (limit, is_sent) in [(1, true), (1 << 20, false)] {
+        let mut scene = Scene::new();
+        let srtp = scene.bench.session.state().srtp.0.as_mut().unwrap();
+        srtp.go_on(&sent(limit), false);
+        assert_eq!(scene.answer(1, &video(100, 77)).is_some(), is_sent, "{limit}");
+        assert_eq!(scene.bench.drops(DropReason::SrtpIndex), u64::from(!is_sent), "{limit}");
+    }
 }
