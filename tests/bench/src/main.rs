@@ -22,6 +22,7 @@ mod roq;
 mod rounds;
 mod row;
 mod rows;
+mod srtp;
 mod table;
 mod targets;
 
@@ -63,8 +64,8 @@ enum Verb {
 /// Options to run a part.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choice {
-    /// Run only rows with this in their title, or one figure of `full`: `losing`, `overload`, `forward`, `memory`,
-    /// `setup`, `start`, `flip`, `growth`, `telemetry`
+    /// Run only rows with this in their title, `srtp`, or one figure of `full`: `losing`, `overload`, `forward`,
+    /// `memory`, `setup`, `start`, `flip`, `growth`, `telemetry`
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
     /// Run only these relays, as `ours,floor,limit`; default: these and nginx for `quick`, all installed ones for
@@ -145,6 +146,9 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     })?;
     report.rows = rows;
     report.rows.extend(roq::measure(&over_quic, &places, effort)?);
+    if choice.wants("srtp") {
+        report.srtp_ns = srtp::measure()?;
+    }
     report.write(&out)?;
     if extent == Extent::Full && choice.wants("losing") {
         report.best_peer_limit = losing::measure(&relays, &places)?;
@@ -181,8 +185,8 @@ impl Choice {
     /// True if `rows` names a figure.
     fn names_figure(&self, extent: Extent) -> bool {
         let others = ["losing", "overload", "forward"];
-        extent == Extent::Full
-            && others.iter().chain(&figures::NAMES).any(|figure| self.wants(figure))
+        let mut full = others.iter().chain(&figures::NAMES);
+        self.wants("srtp") || extent == Extent::Full && full.any(|figure| self.wants(figure))
     }
 
     /// The path of the report. A partial report does not replace a full one.

@@ -31,6 +31,8 @@ pub(crate) struct Report {
     /// Time of the gateway's code per packet, without sockets.
     pub(crate) forward_ns: Option<f64>,
     pub(crate) forward_allocations: Option<f64>,
+    /// Time of SRTP per packet of 200 bytes, by row.
+    pub(crate) srtp_ns: BTreeMap<String, f64>,
     /// From the watch that marks a node down to the first packet on the second hop.
     pub(crate) flip_us: Option<f64>,
     /// Processor time per packet with 100,000 sessions, divided by that with 1,000.

@@ -80,6 +80,10 @@ pub(crate) fn judge(report: &Report) -> Vec<Judged> {
     add("overload: memory of the process, MiB", worst(|leg| leg.rss_mib), AtMost(256.0));
     add("own code per packet, ns", report.forward_ns, AtMost(150.0));
     add("allocations per packet", report.forward_allocations, AtMost(0.0));
+    for (row, ns) in &report.srtp_ns {
+        let most = if row.contains("GCM") { 300.0 } else { 800.0 };
+        add(row, Some(*ns), AtMost(most));
+    }
     add("memory per idle session, bytes", memory.map(|m| m.per_session_bytes), AtMost(1_400.0));
     add("memory of 100,000 sessions, MiB", memory.map(|m| m.rss_100k_mib), AtMost(256.0));
     add("sessions set up by the core a second", report.setup_per_s.core, AtLeast(20_000.0));
