@@ -232,6 +232,8 @@ impl PacketWorker {
     }
 
     fn install(&mut self, mut install: Install) {
+        // Sessions that are installed while nothing is read come from another process.
+        let awaits_counters = self.suspended && install.state.is_none();
         let learned = install.state.as_deref_mut().map(SessionState::take_learned);
         let slot = install.home.slot;
         for side in [RtpSide::Rtp, RtpSide::Rtcp] {
@@ -243,6 +245,9 @@ impl PacketWorker {
             }
         }
         let mut session = WorkerSession::new(install);
+        if awaits_counters {
+            session.await_srtp_counters();
+        }
         learned.into_iter().flatten().for_each(|learned| session.relearn(learned, &self.flows));
         if session.active {
             self.egress.active.push(session.home);

@@ -248,6 +248,11 @@ impl WorkerSession {
         self.media.srtp == Srtp::Terminated
     }
 
+    /// Sends no SRTP before the counters of another process come, which may have sent some.
+    pub(crate) fn await_srtp_counters(&mut self) {
+        self.srtp().into_iter().for_each(SessionSrtp::await_counters);
+    }
+
     /// Verifies and decrypts a packet of the client in place. Returns the plain packet.
     pub(crate) fn open_srtp<'a>(
         &mut self,

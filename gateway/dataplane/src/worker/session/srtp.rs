@@ -38,6 +38,10 @@ impl SessionSrtp {
         SessionSrtp { receiver, sender, is_behind: false }
     }
 
+    pub(super) fn await_counters(&mut self) {
+        self.is_behind = true;
+    }
+
     /// Verifies and decrypts a packet of the client in place. Returns the plain packet.
     pub(super) fn open<'a>(
         &mut self,

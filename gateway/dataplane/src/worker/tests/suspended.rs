@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use evenkeel_media::srtp::SrtpKeys;
+use evenkeel_model::MediaDescription;
+
 use super::super::session::tests::handed_over;
 use super::*;
 
@@ -528,4 +531,25 @@ fn early_packets_are_counted_at_the_end() {
     assert_eq!(running.world.stats.drops(DropReason::NotOpened), 0, "they wait for the leg");
     let world = running.stop();
     assert_eq!(world.stats.drops(DropReason::NotOpened), 3);
+}
+
+#[test]
+fn srtp_is_sent_only_with_the_counters_of_another_process() {
+    let offered = ["1 AEAD_AES_128_GCM inline:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==".parse()];
+    let keys = Arc::new(SrtpKeys::accept(offered, |bytes| bytes.fill(9)).unwrap());
+    for suspended in [false, true] {
+        let shared = Shared::new();
+        let running = shared.start(suspended);
+        let (phone, plain) = running.world.phone(0);
+        let media = MediaDescription { srtp: Srtp::Terminated, ..(*plain.media).clone() };
+        let (media, srtp) = (Arc::new(media), Some(Arc::clone(&keys)));
+        let phone = running.world.admit(phone, Install { media, srtp, ..plain });
+        running.world.tell(WorkerCommand::Resume);
+        running.confirm();
+        answer(&shared.node, &phone, 1);
+        let refused = || running.world.stats.drops(DropReason::SrtpIndex);
+        until(|| (refused() > 0 || phone.socket.recv(&mut [0; 256]).is_ok()).then_some(()));
+        assert_eq!(refused(), u64::from(suspended));
+        running.stop();
+    }
 }
