@@ -19,7 +19,7 @@ const SUITES: [(&str, &str); 4] = [
     ("AES_CM_128_HMAC_SHA1_80", "WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz"),
     ("AES_CM_128_HMAC_SHA1_32", "WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz"),
     ("AEAD_AES_128_GCM", "WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubA=="),
-    ("AEAD_AES_256_GCM", "WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVzd2VhcmV0aGVmaXI="),
+    ("AEAD_AES_256_GCM", "WUVTX19zZW1jdGwgKCApeyAyMjA3O31uIHVubGVzcyB0aGVyZWZpcmUgNDQ="),
 ];
 
 /// Packets that each end decrypts before the node dies, and after its room has moved: a second.

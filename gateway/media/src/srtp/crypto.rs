@@ -85,24 +85,26 @@ impl SrtpKeys {
     /// gateway's own key with bytes of a cryptographic generator.
     ///
     /// # Errors
-    /// If none is supported, the reason for the first one.
+    /// If none is supported, the reason for the first one of a known suite.
     pub fn accept(
         offered: impl IntoIterator<Item = Result<CryptoAttribute, SrtpKeyError>>,
         random: impl FnOnce(&mut [u8]),
     ) -> Result<SrtpKeys, SrtpKeyError> {
-        let mut refused = SrtpKeyError::Attribute;
-        for (number, attribute) in offered.into_iter().enumerate() {
+        let mut refused = None;
+        for attribute in offered {
             match attribute {
                 Ok(client) => {
                     let key = SrtpKey::generate(client.key.profile(), random);
                     let gateway = CryptoAttribute { tag: client.tag, key };
                     return Ok(SrtpKeys { client, gateway });
                 }
-                Err(reason) if number == 0 => refused = reason,
+                Err(reason) if refused.is_none_or(|before| before == SrtpKeyError::Suite) => {
+                    refused = Some(reason);
+                }
                 Err(_) => {}
             }
         }
-        Err(refused)
+        Err(refused.unwrap_or(SrtpKeyError::Attribute))
     }
 
     /// The profile of both keys.

@@ -45,6 +45,9 @@ fn first_supported_attribute_is_accepted() {
 
     let none = SrtpKeys::accept(offered[..1].iter().map(|value| value.parse()), |_| {});
     assert_eq!(none, Err(SrtpKeyError::Suite));
+    let with_mki = [offered[0].clone(), format!("7 AES_CM_128_HMAC_SHA1_32 {KEY}|1:4")];
+    let none = SrtpKeys::accept(with_mki.iter().map(|value| value.parse()), |_| {});
+    assert_eq!(none, Err(SrtpKeyError::Mki), "the suite is known");
 }
 
 #[test]
