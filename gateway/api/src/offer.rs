@@ -68,7 +68,7 @@ pub(super) async fn open(
             let wrong = "found characters outside visible ASCII";
             let key =
                 key.to_str().map_err(|_| ApiError::field("idempotency-key", wrong))?.to_owned();
-            offer_once(&shared, key, headers, (body, share), is_private).await?
+            offer_once(&shared, key, headers, body, share, is_private).await?
         }
     };
     if answer.status == StatusCode::CREATED.as_u16() {
@@ -82,7 +82,8 @@ async fn offer_once(
     shared: &Arc<ApiContext>,
     key: String,
     headers: HeaderMap,
-    (body, share): (Vec<u8>, Share),
+    body: Vec<u8>,
+    share: Share,
     is_private: bool,
 ) -> Result<StoredAnswer, ApiError> {
     let RequestTurn { is_first, mut answer } =
@@ -128,7 +129,7 @@ async fn offer(
     Ok((session, body.expect("an answer is words and numbers")))
 }
 
-/// Keys are accepted only if this host alone saw them (RFC 4568, section 9), and no standby continues the session.
+/// Keys are accepted only if this host alone saw them (RFC 4568, section 8.3), and no standby continues the session.
 fn check_keys(has_standby: bool, is_private: bool) -> Result<(), ApiError> {
     let wrong = if !is_private {
         "has keys, and the offer came over TCP from another host; expected an offer on the Unix socket, or from this \

@@ -23,7 +23,7 @@ use crate::nodes::{
     ListChange, ListedNode, NodeList, NodeListChange, NodeListUpdate, NodeResources, NotListed,
     ReloadReport, region_named,
 };
-use crate::offers::{OfferInProgress, OfferQueue, OfferReply, OfferedSession};
+use crate::offers::{OfferInProgress, OfferQueue, OfferReply, OfferedSession, SessionParts};
 use crate::policies::PolicyRunner;
 use crate::probes::Probes;
 use crate::records::Replication;
@@ -166,12 +166,8 @@ impl Control {
     fn install(&mut self, installed: InstalledSession, offer: &Offer, now: Instant) {
         let session = installed.session;
         let pending = self.offers.in_progress.get_mut(&offer.id);
-        let (nodes, data, caller, srtp) =
-            pending.map_or((Vec::new(), None, None, None), |pending| {
-                let OfferInProgress { request, data, .. } = pending;
-                let nodes = std::mem::take(&mut request.nodes);
-                (nodes, data.take(), request.caller.clone(), request.srtp.take())
-            });
+        let SessionParts { nodes, data, caller, srtp } =
+            pending.map(OfferInProgress::take_for_session).unwrap_or_default();
         let registered = self.registry.register(session, offer, nodes, &mut fill);
         if let Some(entry) = self.registry.get_mut(session) {
             entry.data = data;

@@ -31,6 +31,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Limit of remembered sources. When it is reached, packets of new sources are ignored until entries expire.
 const SOURCES_MAX: usize = 4_096;
 
+/// Memory of a session's keys for SRTP and of the contexts that are derived from them, with a few sources.
+const SRTP_BYTES: usize = 8 * 1_024;
+
 /// Maximum shared values of a kind; the oldest is replaced. This is enough for a few kinds of clients in a few regions.
 const SHARED_MAX: usize = 32;
 
@@ -71,6 +74,7 @@ impl OfferedSession {
             + self.labels.iter().map(label).sum::<usize>()
             + self.media.streams.iter().map(stream).sum::<usize>()
             + size_of_val(&*self.nodes)
+            + self.srtp.as_ref().map_or(0, |_| SRTP_BYTES)
     }
 }
 
@@ -141,6 +145,27 @@ pub(crate) struct OfferInProgress {
     /// The last node that did not open the session, with the reason.
     pub(crate) not_opened: Option<(NodeId, Box<str>)>,
     reply: Option<OfferReply>,
+}
+
+/// Parts of an offer that its session keeps.
+#[derive(Default)]
+pub(crate) struct SessionParts {
+    pub(crate) nodes: Vec<(Arc<str>, SocketAddr)>,
+    pub(crate) data: Option<OwnedSemaphorePermit>,
+    pub(crate) caller: Option<CallerSpan>,
+    pub(crate) srtp: Option<Arc<SrtpKeys>>,
+}
+
+impl OfferInProgress {
+    pub(crate) fn take_for_session(&mut self) -> SessionParts {
+        let OfferInProgress { request, data, .. } = self;
+        SessionParts {
+            nodes: std::mem::take(&mut request.nodes),
+            data: data.take(),
+            caller: request.caller.clone(),
+            srtp: request.srtp.take(),
+        }
+    }
 }
 
 impl OfferQueue {

@@ -76,7 +76,6 @@ struct EntryDetails {
     /// Local ports towards nodes, as in [`SessionPorts::numbers`].
     ports: Option<(u16, Option<u16>)>,
     second_key: Option<FlowKey>,
-    /// The keys of the client's SRTP, if it ends here.
     srtp: Option<Arc<SrtpKeys>>,
 }
 

@@ -28,12 +28,12 @@
 //!
 //! # Copies
 //!
-//! A standby continues a session from a copy of its keys and counters, which may be older than the last packets:
+//! A process continues a session from a copy of its keys and counters. A copy that was made after the last packet is exact. A
+//! standby's may be older; the gateway has none for SRTP yet, and leases all indices. For a standby:
 //!
-//! - Outbound, [`SentIndices`]: before a lease ends, the owner copies a higher limit to the standby, and leases it once the
-//!   standby has acknowledged it. The standby begins at the limit of its copy ([`SrtpSender::restore`]). So an owner that
-//!   was only stopped, and continues, cannot collide with it. Limits never fall; without a standby, an owner leases in
-//!   blocks as well, so that a later standby finds a limit that it can begin at.
+//! - Outbound, [`SentIndices`]: an owner leases in blocks. Before a lease ends, it copies a higher limit to the standby, and leases
+//!   it once the standby has acknowledged it. The standby begins at the limit of its copy ([`SrtpSender::restore`]). So an owner
+//!   that was only stopped, and continues, cannot collide with it.
 //! - The sequence numbers then jump over the rest of the lease. Receivers take a jump of 3,000 for a restart (RFC 3550,
 //!   appendix A.1), and misjudge the index after one of 2^15: `restore` refuses such a copy.
 //! - Inbound, [`ReceivedIndices`]: everything up to the copied maximum counts as received.

@@ -41,8 +41,8 @@ pub(crate) struct ClientIngress {
     failed_checks: FailureLimiter,
     keys: RandomState,
     answer: Vec<u8>,
-    /// The packet of SRTP that is being handled, decrypted.
-    opened: Vec<u8>,
+    /// Buffer for a decrypted SRTP packet.
+    unprotected: Vec<u8>,
 }
 
 impl ClientIngress {
@@ -67,7 +67,7 @@ impl ClientIngress {
             failed_checks: FailureLimiter::new(misses, keys.clone(), now),
             keys,
             answer: Vec::new(),
-            opened: Vec::new(),
+            unprotected: Vec::new(),
         }
     }
 
@@ -257,14 +257,14 @@ impl ClientIngress {
             ArrivalKind::Rtp => RtpSide::Rtp,
             _ => RtpSide::Rtcp,
         };
-        let mut opened = std::mem::take(&mut self.opened);
-        opened.clear();
-        opened.extend_from_slice(datagram);
-        match session.open_srtp(side, &mut opened) {
+        let mut unprotected = std::mem::take(&mut self.unprotected);
+        unprotected.clear();
+        unprotected.extend_from_slice(datagram);
+        match session.unprotect_srtp(side, &mut unprotected) {
             Ok(packet) => self.deliver_media(session, arrival, packet, cx),
             Err(reason) => cx.egress.count_drop(reason),
         }
-        self.opened = opened;
+        self.unprotected = unprotected;
     }
 
     #[inline]

@@ -371,6 +371,7 @@ impl PacketWorker {
         self.pause_rings(true);
         self.read_rings_to_the_end();
         self.suspended = true;
+        self.egress.is_handed_out = true;
         let uncopied = self.sessions.iter().filter(|session| session.uncopied);
         let mut states = uncopied.map(|session| session.hand_out(&self.flows));
         loop {
@@ -430,6 +431,7 @@ impl PacketWorker {
         self.pause_rings(false);
         self.suspending = None;
         self.suspended = false;
+        self.egress.is_handed_out = false;
     }
 
     /// Runs commands while the worker is suspended, which [`WorkerCommand::Resume`](super::WorkerCommand::Resume) ends, and while its

@@ -45,8 +45,10 @@ pub(crate) struct Egress {
     /// Sessions with another leg, hop or address since the last copy.
     pub(crate) changed: RefCell<Vec<Home>>,
     relayed: Vec<u8>,
-    /// The packet to a client of SRTP that is being encrypted.
+    /// Buffer for an encrypted SRTP packet to a client.
     pub(crate) protected: Vec<u8>,
+    /// Another process continues the sessions, with the counters that they had when this was set.
+    pub(crate) is_handed_out: bool,
 }
 
 impl Egress {
@@ -69,6 +71,7 @@ impl Egress {
             changed: RefCell::default(),
             relayed: Vec::new(),
             protected: Vec::new(),
+            is_handed_out: false,
         }
     }
 

@@ -158,7 +158,8 @@ struct MediaState {
     srtp: OwnSrtp,
 }
 
-/// The SRTP of a session, if it ends here. A copy has none, since keys stay with [`Install`].
+/// The SRTP of a session, if it ends here. It stands in the allocated state, since a silent session has no room for it. A copy
+/// of the state has none: keys come with [`Install`], and counters with [`SessionState`].
 #[derive(Default, Debug)]
 struct OwnSrtp(Option<Box<SessionSrtp>>);
 
@@ -254,12 +255,14 @@ impl WorkerSession {
     }
 
     /// Verifies and decrypts a packet of the client in place. Returns the plain packet.
-    pub(crate) fn open_srtp<'a>(
+    pub(crate) fn unprotect_srtp<'a>(
         &mut self,
         side: RtpSide,
         packet: &'a mut [u8],
     ) -> Result<&'a mut [u8], DropReason> {
-        self.srtp().ok_or(DropReason::SrtpIndex)?.open(side, packet)
+        let unprotected = self.srtp().ok_or(DropReason::SrtpIndex)?.unprotect(side, packet)?;
+        self.uncopied = true;
+        Ok(unprotected)
     }
 
     /// Marks a session that handles a packet, so that it is summarised until it is idle.

@@ -58,7 +58,7 @@ impl CryptoAttribute {
     }
 }
 
-/// As [`CryptoAttribute::to_value`], for records that are encrypted or stay in one machine's memory.
+/// As [`CryptoAttribute::to_value`], for the answer to the offer, and for records that are encrypted or stay in the memory of a host.
 impl Serialize for CryptoAttribute {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.to_value())

@@ -98,7 +98,7 @@ pub enum SrtpKeyError {
     Attribute,
     /// A session parameter that must not be ignored (RFC 4568, section 6.3).
     #[error(
-        "there is a session parameter, such as KDR; expected none, or such that begin with `-`"
+        "found a session parameter such as KDR; expected none, or only those that begin with `-`"
     )]
     SessionParameter,
     /// The crypto suite is unknown.
@@ -171,7 +171,7 @@ impl SrtpKey {
     /// Reads the key parameters of SDES (RFC 4568, section 6.1), such as
     /// `inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj|2^20`.
     ///
-    /// The Base64 may lack its padding. A lifetime is checked and not kept: the peer offers another key before it ends.
+    /// The Base64 may lack its padding. A lifetime is checked and not enforced.
     ///
     /// # Errors
     /// Fails if they are not one key of the profile's length, or have an MKI.

@@ -272,8 +272,9 @@ impl WorkerSession {
         let own = self.state.take().and_then(|before| before.srtp.0);
         self.state = media;
         let Some(mut own) = own else { return };
-        if let Some(counters) = counters {
-            own.go_on(counters, is_behind);
+        match counters {
+            Some(counters) => own.go_on(counters, is_behind),
+            None => own.await_counters(),
         }
         self.state().srtp.0 = Some(own);
     }

@@ -1,4 +1,4 @@
-//! Packets on their last way, to the client's address or QUIC flow, encrypted if the client's SRTP ends here.
+//! Sends packets to the client's address or QUIC flow. Encrypts them if the client's SRTP ends here.
 
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{RtcpPort, Srtp, StreamKind};
@@ -6,6 +6,13 @@ use evenkeel_model::{RtcpPort, Srtp, StreamKind};
 use super::{ClientKnowledge, PacketContext, WorkerSession};
 use crate::worker::report::MediaDirection;
 use crate::worker::sockets::{RtpSide, SourceKey};
+
+/// The address of a client, the listener's port towards it, and the mark of the packet.
+struct ClientDestination {
+    address: SourceKey,
+    side: RtpSide,
+    dscp: u8,
+}
 
 impl WorkerSession {
     pub(super) fn send_to_client(
@@ -42,8 +49,8 @@ impl WorkerSession {
             return cx.egress.count_drop(DropReason::Unvalidated);
         }
         if self.media.srtp == Srtp::Terminated {
-            let way = (address, side, dscp);
-            return self.protect_to_client(content, way, packet, cx, rewrite);
+            let to = ClientDestination { address, side, dscp };
+            return self.protect_to_client(content, to, packet, cx, rewrite);
         }
         match cx.egress.queue_to_client(address, side, dscp, packet) {
             Some(bytes) => {
@@ -61,18 +68,20 @@ impl WorkerSession {
     fn protect_to_client(
         &mut self,
         content: RtpSide,
-        (address, side, dscp): (SourceKey, RtpSide, u8),
+        ClientDestination { address, side, dscp }: ClientDestination,
         packet: &[u8],
         cx: &mut PacketContext<'_>,
         rewrite: impl FnOnce(&mut [u8]),
     ) {
+        if cx.egress.is_handed_out {
+            return cx.egress.count_drop(DropReason::SrtpIndex);
+        }
+        // The next copy must have the counters.
+        self.uncopied = true;
         let mut protected = std::mem::take(&mut cx.egress.protected);
         protected.clear();
         protected.extend_from_slice(packet);
         rewrite(&mut protected);
-        if let Some(validation) = self.state.as_deref_mut().and_then(|it| it.validation.as_mut()) {
-            validation.note_sent(&protected);
-        }
         let done = match self.srtp() {
             Some(srtp) => srtp.protect(content, &mut protected),
             None => Err(DropReason::SrtpIndex),
@@ -82,7 +91,14 @@ impl WorkerSession {
             queued.map(|_| ()).ok_or(DropReason::NoAddress)
         });
         match queued {
-            Ok(()) => cx.egress.stats.passed(MediaDirection::ToClient, protected.len()),
+            Ok(()) => {
+                let state = self.state.as_deref_mut();
+                if let Some(validation) = state.and_then(|it| it.validation.as_mut()) {
+                    // Protection leaves the header as it is.
+                    validation.note_sent(&protected);
+                }
+                cx.egress.stats.passed(MediaDirection::ToClient, protected.len());
+            }
             Err(reason) => cx.egress.count_drop(reason),
         }
         cx.egress.protected = protected;

@@ -1,4 +1,4 @@
-//! SRTP that ends at this gateway (RFC 3711): opens the packets of the client, protects those to it.
+//! SRTP that ends at this gateway (RFC 3711). A [`SessionSrtp`] decrypts packets of the client and encrypts those to it.
 //!
 //! This process alone uses the indices of the gateway's key, so a source may use all of them. A process that continues the
 //! session goes on above those that were used. It sends nothing if the copy of the counters is older than the last packet, since
@@ -43,16 +43,16 @@ impl SessionSrtp {
     }
 
     /// Verifies and decrypts a packet of the client in place. Returns the plain packet.
-    pub(super) fn open<'a>(
+    pub(super) fn unprotect<'a>(
         &mut self,
         side: RtpSide,
         packet: &'a mut [u8],
     ) -> Result<&'a mut [u8], DropReason> {
-        let opened = match side {
+        let unprotected = match side {
             RtpSide::Rtp => self.receiver.unprotect_rtp(packet),
             RtpSide::Rtcp => self.receiver.unprotect_rtcp(packet),
         };
-        opened.map_err(reason)
+        unprotected.map_err(drop_reason)
     }
 
     /// Encrypts a packet to the client in place and appends its tag.
@@ -73,10 +73,10 @@ impl SessionSrtp {
                 RtpSide::Rtcp => packet[4..].first_chunk().map(|ssrc| u32::from_be_bytes(*ssrc)),
             };
             let ssrc = ssrc.ok_or(DropReason::Malformed)?;
-            self.sender.lease(ssrc, u64::MAX, u64::MAX).map_err(reason)?;
+            self.sender.lease(ssrc, u64::MAX, u64::MAX).map_err(drop_reason)?;
             protected = self.try_protect(side, packet, length);
         }
-        packet.truncate(protected.map_err(reason)?);
+        packet.truncate(protected.map_err(drop_reason)?);
         Ok(())
     }
 
@@ -122,7 +122,7 @@ impl SessionSrtp {
 }
 
 #[cold]
-fn reason(error: SrtpError) -> DropReason {
+fn drop_reason(error: SrtpError) -> DropReason {
     match error {
         SrtpError::Rtp(_) | SrtpError::Rtcp | SrtpError::Short => DropReason::Malformed,
         SrtpError::Long | SrtpError::NoRoom { .. } => DropReason::Oversize,

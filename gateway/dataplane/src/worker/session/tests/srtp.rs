@@ -12,7 +12,7 @@ use crate::worker::sockets::{ArrivalKind, ClientArrival};
 
 const SSRC: u32 = 5;
 
-/// A phone that sends SRTP to a session with its keys, from a node's reflection.
+/// A phone with SDES keys.
 struct Phone {
     keys: Arc<SrtpKeys>,
     sender: SrtpSender,
@@ -150,8 +150,11 @@ fn process_that_continues_uses_no_index_twice() {
     let mut scene = Scene::new();
     let first = scene.answer(1, &video(100, 77)).unwrap();
     let state = scene.bench.session.hand_out(&Flows::new(4));
-    let keys = format!("{:?}", scene.phone.keys.client.to_value());
-    assert!(!format!("{state:?}").contains(&keys));
+    let dump = format!("{state:?} {:?} {:?}", scene.phone.keys, scene.bench.session.state());
+    for attribute in [&scene.phone.keys.client, &scene.phone.keys.gateway] {
+        let key = attribute.key.to_inline();
+        assert!(!dump.contains(&key["inline:".len()..]), "{dump}");
+    }
     let mut go_on = |copied| {
         let mut state = handed_over(&state);
         state.copied = copied;
@@ -187,6 +190,30 @@ fn process_that_continues_uses_no_index_twice() {
     let opened = scene.phone.receiver.unprotect_rtp(&mut heard[0]).unwrap();
     assert_eq!(rtp::ssrc_and_sequence(opened), Some((77, 101)));
     assert!(scene.bench.drops(DropReason::SrtpIndex) > 0);
+}
+
+#[test]
+fn report_of_the_gateway_is_in_the_next_copy() {
+    let mut scene = Scene::new();
+    let datagram = scene.phone.protect(RtpSide::Rtp, &video(1, SSRC));
+    scene.deliver(ArrivalKind::Rtp, &datagram).unwrap();
+    let plan = Plan { cap_kbps: 100, ..Plan::default() };
+    scene.bench.at(1, |session, cx| session.set_plan(plan, cx));
+    let heard = |scene: &Scene| scene.bench.client.recv(&mut [0; 256]).is_ok();
+    assert!(heard(&scene), "the cap");
+    scene.bench.session.copy(&Flows::new(4));
+    scene.bench.at(2_000, WorkerSession::tick);
+    assert!(heard(&scene), "the cap again");
+    assert!(scene.bench.session.uncopied);
+}
+
+#[test]
+fn handed_out_session_sends_nothing() {
+    let mut scene = Scene::new();
+    scene.bench.egress.is_handed_out = true;
+    assert_eq!(scene.answer(1, &video(100, 77)), None);
+    scene.bench.egress.is_handed_out = false;
+    assert!(scene.answer(2, &video(101, 77)).is_some());
 }
 
 #[test]
