@@ -72,7 +72,7 @@ impl From<NodeTimer> for Timer {
 pub(crate) struct TimerQueue {
     by_time: BTreeSet<(Instant, Timer)>,
     due: BTreeMap<Timer, Instant>,
-    /// Rooms of [`Timer::RoomDue`]. Most rooms have one, and many are due at the same time.
+    /// Rooms of [`Timer::RoomDue`]. Most rooms have one, and reviews are rounded so that many rooms are due at one time.
     rooms_by_time: BTreeMap<Instant, IdSet<RoomId>>,
     room_due: IdMap<RoomId, Instant>,
 }
@@ -110,7 +110,7 @@ impl TimerQueue {
         }
     }
 
-    /// The earliest timer. Those of one time are ordered by reason.
+    /// The earliest timer. Timers of one time are ordered by reason.
     fn first(&self) -> Option<(Instant, Timer)> {
         let room = self
             .rooms_by_time

@@ -105,9 +105,9 @@ pub enum RtcpPort {
 pub enum Srtp {
     /// Plain RTP: headers and RTCP may be rewritten.
     Plain,
-    /// SRTP whose keys the gateway lacks: forwarded opaque; the gateway rewrites nothing.
+    /// SRTP with keys that the gateway lacks: forwarded opaque; the gateway rewrites nothing.
     Opaque,
-    /// SRTP that ends at the gateway, which has the keys: towards nodes it is plain RTP.
+    /// SRTP that ends at the gateway, which has the keys. Nodes get plain RTP.
     Terminated,
 }
 

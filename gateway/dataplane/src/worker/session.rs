@@ -130,7 +130,7 @@ enum ClientKnowledge {
     Quic,
 }
 
-/// State of a session that has carried packets, or whose client encrypts.
+/// State of a session that has carried packets or has keys of SRTP.
 #[derive(Clone, Serialize, Deserialize, Debug)]
 struct MediaState {
     continuity: Continuity,

@@ -76,7 +76,7 @@ crate::named! {
         Fenced = "fenced",
         /// No client at the declared address has reported its reception, and the limit of bytes to it is reached.
         Unvalidated = "unvalidated",
-        /// SRTP or SRTCP of a client whose tag does not match: another key, or a changed packet.
+        /// SRTP or SRTCP of a client with a wrong tag: another key, or a changed packet.
         SrtpForged = "srtp-forged",
         /// SRTP or SRTCP of a client that was accepted before, or is more than 127 below the highest index (RFC 3711, 3.3.2).
         SrtpReplayed = "srtp-replayed",

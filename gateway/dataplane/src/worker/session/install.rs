@@ -147,8 +147,8 @@ impl SessionState {
     }
 }
 
-/// Returns whether reports of a client at a declared address arrive and can be read. SRTCP without keys cannot be read, and behind a NAT the
-/// port of RTCP is not the one beside a learned port.
+/// Returns whether reports of a client at a declared address arrive and can be read. SRTCP cannot be read without keys, and
+/// behind a NAT the port of RTCP is not the one beside a learned port.
 fn can_report(client: &ClientAddressing, media: &MediaDescription) -> bool {
     let arrive = match client {
         ClientAddressing::Declared { .. } => true,

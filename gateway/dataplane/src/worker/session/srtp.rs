@@ -38,6 +38,7 @@ impl SessionSrtp {
         SessionSrtp { receiver, sender, is_behind: false }
     }
 
+    /// Sends nothing before counters come.
     pub(super) fn await_counters(&mut self) {
         self.is_behind = true;
     }
@@ -107,8 +108,8 @@ impl SessionSrtp {
         }
     }
 
-    /// Goes on above these counters. `is_behind`: the process that they come from has sent since. The session sends nothing
-    /// either if a source was refused, whose indices would begin again.
+    /// Goes on above these counters. The session sends nothing if the process that they come from has sent since
+    /// (`is_behind`), or if a source is refused, since its indices would begin again.
     pub(super) fn go_on(&mut self, counters: &SrtpCounters, is_behind: bool) {
         self.is_behind = is_behind;
         // The process that they come from had as many sources at most.

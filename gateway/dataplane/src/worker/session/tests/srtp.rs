@@ -1,4 +1,4 @@
-//! Sessions whose client encrypts with keys that the gateway has.
+//! Sessions with SRTP that ends at the gateway.
 
 use evenkeel_media::srtp::{
     IndexLease, ReceivedIndices, SentIndices, SrtpKeys, SrtpReceiver, SrtpSender,
