@@ -120,6 +120,7 @@ const LAYERS: &[&[&str]] = &[
         "ownership",
         "recording",
         "revisions",
+        "sdp",
         "slo",
     ],
     &["config", "core"],

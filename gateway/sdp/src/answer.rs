@@ -1,0 +1,247 @@
+//! The text of an answer.
+
+use std::fmt::{self, Write as _};
+use std::iter;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use sdp_types::{Direction, Fingerprint, HashFunc, Rid, RidDirection};
+use zeroize::Zeroizing;
+
+use crate::codec::Codec;
+use crate::ice::{IceCredentials, candidate_value};
+use crate::negotiation::{
+    AcceptedMedia, Keying, LocalTransport, NegotiatedSection, PeerPath, PeerTransport, SentStream,
+};
+use crate::numbering::EXTENSION_URIS;
+use crate::offer::SdpOffer;
+use crate::section::{MediaFormat, OfferedSection, SimulcastLayer};
+
+/// The port of m-lines without an address (RFC 863).
+const DISCARD: u16 = 9;
+
+/// A text that contains keys or passwords: absent from `Debug`, and wiped when it is dropped or grows.
+#[derive(Clone, Default)]
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// Returns the text. It must go to the client alone.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Appends a line. Characters that would end it are left out.
+    pub(crate) fn line(&mut self, line: fmt::Arguments<'_>) {
+        self.write_fmt(line).expect("writing to a String does not fail");
+        self.push("\r\n");
+    }
+
+    fn push(&mut self, text: &str) {
+        let length = self.0.len() + text.len();
+        if length > self.0.capacity() {
+            // A String that grows by itself would leave a copy behind.
+            let mut larger = Zeroizing::new(String::with_capacity(2 * length));
+            larger.push_str(&self.0);
+            self.0 = larger;
+        }
+        self.0.push_str(text);
+    }
+}
+
+impl fmt::Write for SecretText {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.split(['\0', '\r', '\n']).for_each(|part| self.push(part));
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretText({} bytes)", self.0.len())
+    }
+}
+
+/// Writes an answer (RFC 8829, section 5.3.1). `tag` is the place of the m-line that has the transport.
+///
+/// ICE credentials and the fingerprint stand at the session level, as that section permits: bundled m-lines must not repeat them, but
+/// aiortc and GStreamer look for them on rejected m-lines too. `a=setup` stands on each m-line: GStreamer and Pion do not
+/// inherit it.
+pub(crate) fn write(
+    offer: &SdpOffer,
+    local: &LocalTransport<'_>,
+    peer: &PeerTransport,
+    tag: Option<usize>,
+    sections: &[NegotiatedSection],
+    version: u64,
+) -> SecretText {
+    let mut text = SecretText::default();
+    let origin = internet_address(local.first_address().ip());
+    text.line(format_args!("v=0"));
+    text.line(format_args!("o=- {} {version} {origin}", local.session_id));
+    text.line(format_args!("s=-"));
+    text.line(format_args!("t=0 0"));
+    if peer.path.has_ice() {
+        write_ice(&mut text, local.ice);
+    }
+    let is_dtls = matches!(peer.keying, Keying::Dtls { .. });
+    if is_dtls {
+        let fingerprint = Fingerprint::with_fingerprint(HashFunc::Sha256, *local.fingerprint);
+        text.line(format_args!("a=fingerprint:{fingerprint}"));
+    }
+    let mids = accepted_mids(offer, sections);
+    if !mids.is_empty() {
+        text.line(format_args!("a=group:BUNDLE {}", mids.join(" ")));
+    }
+    if offer.extmap_allow_mixed {
+        text.line(format_args!("a=extmap-allow-mixed"));
+    }
+    for (index, (offered, section)) in offer.sections.iter().zip(sections).enumerate() {
+        match &section.outcome {
+            Ok(media) => {
+                write_accepted(&mut text, offered, media, local);
+                match (&peer.path, local.rtcp_port) {
+                    (PeerPath::Address { rtcp: Some(_), .. }, Some(port)) => {
+                        text.line(format_args!("a=rtcp:{port}"));
+                    }
+                    _ => text.line(format_args!("a=rtcp-mux")),
+                }
+            }
+            Err(_) => write_rejected(&mut text, offered),
+        }
+        if is_dtls {
+            text.line(format_args!("a=setup:passive"));
+        }
+        if Some(index) == tag {
+            write_tagged(&mut text, local, peer);
+        }
+    }
+    text
+}
+
+impl LocalTransport<'_> {
+    fn first_address(&self) -> SocketAddr {
+        let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, DISCARD));
+        self.addresses.first().copied().unwrap_or(unspecified)
+    }
+}
+
+/// Returns the end of `o=` and `c=` lines.
+fn internet_address(ip: IpAddr) -> String {
+    let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
+    format!("IN {family} {ip}")
+}
+
+/// Returns the `mid`s of the accepted m-lines in the order of the offer's group; empty without a group.
+fn accepted_mids<'a>(offer: &'a SdpOffer, sections: &[NegotiatedSection]) -> Vec<&'a str> {
+    let accepted = sections.iter().filter_map(|section| section.outcome.as_ref().ok());
+    let accepted: Vec<&str> = accepted.filter_map(|media| media.mid.as_deref()).collect();
+    let mids = offer.bundle.iter().flatten().map(String::as_str);
+    mids.filter(|mid| accepted.contains(mid)).collect()
+}
+
+fn write_head(text: &mut SecretText, offered: &OfferedSection, address: SocketAddr, formats: &str) {
+    let (media, port, profile) = (&offered.media, address.port(), &offered.profile);
+    text.line(format_args!("m={media} {port} {profile} {formats}"));
+    text.line(format_args!("c={}", internet_address(address.ip())));
+    if let Some(mid) = &offered.mid {
+        text.line(format_args!("a=mid:{mid}"));
+    }
+}
+
+/// An m-line with port 0 repeats the formats of the offer, of which one is mandatory. Clients compare its `mid`.
+fn write_rejected(text: &mut SecretText, offered: &OfferedSection) {
+    let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    write_head(text, offered, unspecified, &offered.format_list);
+    text.line(format_args!("a={}", Direction::Inactive));
+}
+
+fn write_accepted(
+    text: &mut SecretText,
+    offered: &OfferedSection,
+    accepted: &AcceptedMedia,
+    local: &LocalTransport<'_>,
+) {
+    let numbers = accepted.formats.iter().map(|format| format.number.to_string());
+    write_head(text, offered, local.first_address(), &numbers.collect::<Vec<_>>().join(" "));
+    for extension in &accepted.extensions {
+        let (id, uri) = (extension.id, EXTENSION_URIS[usize::from(extension.room) - 1]);
+        match extension.direction {
+            Some(direction) => text.line(format_args!("a=extmap:{id}/{direction} {uri}")),
+            None => text.line(format_args!("a=extmap:{id} {uri}")),
+        }
+    }
+    text.line(format_args!("a={}", accepted.direction));
+    if offered.rtcp_reduced_size {
+        text.line(format_args!("a=rtcp-rsize"));
+    }
+    accepted.formats.iter().for_each(|format| write_format(text, format));
+    accepted.layers.iter().for_each(|layer| write_layer(text, layer));
+    if !accepted.layers.is_empty() {
+        let rids: Vec<&str> = accepted.layers.iter().map(|layer| layer.rid.as_str()).collect();
+        text.line(format_args!("a=simulcast:recv {}", rids.join(";")));
+    }
+    if accepted.direction.has_send() {
+        let is_of = |source: &&SentStream<'_>| Some(source.mid) == offered.mid.as_deref();
+        local.sources.iter().filter(is_of).for_each(|source| write_source(text, source));
+    }
+}
+
+fn write_format(text: &mut SecretText, format: &MediaFormat) {
+    let (number, name, codec) = (format.number, format.format.name(), format.format.codec());
+    // Opus always has two channels (RFC 7587, section 7).
+    let channels = if codec == Codec::Opus { "/2" } else { "" };
+    text.line(format_args!("a=rtpmap:{number} {name}/{}{channels}", codec.clock_rate()));
+    for feedback in format.feedback.names() {
+        text.line(format_args!("a=rtcp-fb:{number} {feedback}"));
+    }
+    if !format.parameters.is_empty() {
+        text.line(format_args!("a=fmtp:{number} {}", format.parameters));
+    }
+}
+
+/// Writes the restrictions of a layer as the client announced them (RFC 8851, section 6.2).
+fn write_layer(text: &mut SecretText, layer: &SimulcastLayer) {
+    let mut rid = Rid::with_params(&layer.rid, RidDirection::Recv, &layer.restrictions);
+    if !layer.payload_types.is_empty() {
+        let numbers: Vec<_> = layer.payload_types.iter().map(u8::to_string).collect();
+        rid.params.insert(0, format!("pt={}", numbers.join(",")));
+    }
+    text.line(format_args!("a=rid:{rid}"));
+}
+
+/// Names a stream of the gateway (RFC 8830, RFC 5576).
+fn write_source(text: &mut SecretText, source: &SentStream<'_>) {
+    let SentStream { mid, stream, cname, ssrc, retransmission } = source;
+    text.line(format_args!("a=msid:{stream} {mid}"));
+    if let Some(retransmission) = retransmission {
+        text.line(format_args!("a=ssrc-group:FID {ssrc} {retransmission}"));
+    }
+    for ssrc in iter::once(ssrc).chain(retransmission) {
+        text.line(format_args!("a=ssrc:{ssrc} cname:{cname}"));
+    }
+}
+
+/// Writes the lines of the m-line that has the transport of its group (RFC 9143, section 7.3.1).
+fn write_tagged(text: &mut SecretText, local: &LocalTransport<'_>, peer: &PeerTransport) {
+    if let Keying::Sdes(keys) = &peer.keying {
+        text.line(format_args!("a=crypto:{}", *keys.gateway.to_value()));
+    }
+    if peer.path.has_ice() {
+        write_candidates(text, local.addresses);
+    }
+}
+
+/// Writes the attributes of ICE at the session level.
+pub(crate) fn write_ice(text: &mut SecretText, ice: &IceCredentials) {
+    text.line(format_args!("a=ice-lite"));
+    text.line(format_args!("a=ice-options:trickle ice2"));
+    text.line(format_args!("a=ice-ufrag:{}", ice.ufrag));
+    text.line(format_args!("a=ice-pwd:{}", ice.password()));
+}
+
+/// Writes all candidates of the gateway: it has no others later (RFC 8840).
+pub(crate) fn write_candidates(text: &mut SecretText, addresses: &[SocketAddr]) {
+    for (index, address) in addresses.iter().enumerate() {
+        text.line(format_args!("a=candidate:{}", candidate_value(index, *address)));
+    }
+    text.line(format_args!("a=end-of-candidates"));
+}

@@ -1,0 +1,143 @@
+//! Errors: each is one sentence for the client, without keys.
+
+use evenkeel_media::srtp::SrtpKeyError;
+
+use crate::{CANDIDATES_MAX, SDP_BYTES_MAX, SECTIONS_MAX};
+
+/// Length limit of an offer's text that an error repeats, in characters.
+const EXCERPT_CHARS_MAX: usize = 80;
+
+/// The reason for which an offer or fragment gets no answer. Each is the client's fault: a status of 4xx.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SdpError {
+    /// More than [`SDP_BYTES_MAX`] bytes.
+    #[error("the SDP has {bytes} bytes, at most {max} are allowed", max = SDP_BYTES_MAX)]
+    TooLong {
+        /// The length of the text.
+        bytes: usize,
+    },
+    /// A line violates the grammar of RFC 8866, section 9.
+    #[error("the SDP violates the grammar of RFC 8866: {0}")]
+    Grammar(String),
+    /// More than [`SECTIONS_MAX`] m-lines.
+    #[error("the SDP has {0} m-lines, at most {max} are allowed", max = SECTIONS_MAX)]
+    TooManySections(usize),
+    /// More than [`CANDIDATES_MAX`] candidates.
+    #[error("the SDP has {0} lines a=candidate, at most {max} are allowed", max = CANDIDATES_MAX)]
+    TooManyCandidates(usize),
+    /// An offer without m-lines.
+    #[error("the offer has no m-line, expected one for each stream")]
+    NoSections,
+    /// The value of an attribute does not have the form that its RFC defines.
+    #[error("a={attribute} has value `{value}`, expected {expected}")]
+    Attribute {
+        /// The name of the attribute.
+        attribute: &'static str,
+        /// The first characters of the value.
+        value: String,
+        /// The form that the value should have.
+        expected: &'static str,
+    },
+    /// The attributes of ICE do not have the form of RFC 8839, section 5.4. Their values are not repeated.
+    #[error(
+        "a=ice-ufrag needs 4 to 256 and a=ice-pwd 22 to 256 letters, digits, + or /, and each needs the other"
+    )]
+    IceCredentials,
+    /// Two m-lines have the same identification (RFC 5888, section 4).
+    #[error("a=mid:{0} is on more than one m-line, expected another value on each")]
+    DuplicateMid(String),
+    /// Both sides would be ICE-lite, and no side would check the other (RFC 8445, section 6.1.1).
+    #[error("the offer has a=ice-lite, as the gateway: a full ICE agent is needed")]
+    IceLite,
+    /// No m-line can be accepted.
+    #[error("no m-line of the offer is acceptable; one is rejected because {0}")]
+    NothingAccepted(Rejection),
+    /// A second offer has fewer m-lines than the one before it (RFC 3264, section 8).
+    #[error(
+        "the offer has {has} m-lines after {had}: an m-line is removed by port 0 and keeps its place"
+    )]
+    SectionsMissing {
+        /// The number of m-lines before.
+        had: usize,
+        /// The number of m-lines now.
+        has: usize,
+    },
+    /// A second offer has another m-line at the place of a live one (RFC 3264, section 8; RFC 8829, section 5.2.2).
+    #[error("m-line {index} was {was} and is {is}: m-lines keep their order")]
+    SectionsReordered {
+        /// The place of the m-line, from 0.
+        index: usize,
+        /// The kind and `mid` before.
+        was: String,
+        /// The kind and `mid` now.
+        is: String,
+    },
+    /// A second offer has the certificate of another client, or changes between certificates and keys.
+    #[error(
+        "the offer has another a=fingerprint than the session: a new certificate needs a new session"
+    )]
+    FingerprintChanged,
+}
+
+impl SdpError {
+    /// The value of an attribute does not have the expected form.
+    pub(crate) fn attribute(attribute: &'static str, value: &str, expected: &'static str) -> Self {
+        SdpError::Attribute { attribute, value: excerpt(value), expected }
+    }
+}
+
+/// The reason for which an m-line is answered with port 0.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Rejection {
+    /// The client removed the m-line (RFC 3264, section 8.2).
+    #[error("it has port 0, which removes it")]
+    Removed,
+    /// Neither audio nor video, such as `m=application` of a data channel.
+    #[error("m={0} is neither audio nor video")]
+    Kind(String),
+    /// The profile has no SRTP.
+    #[error(
+        "its profile is {0}, expected UDP/TLS/RTP/SAVPF with a=fingerprint or RTP/SAVP with a=crypto"
+    )]
+    Profile(String),
+    /// Outside the first BUNDLE group, or beside an accepted m-line without such a group: it would need a second transport.
+    #[error("it is outside the first BUNDLE group")]
+    NotBundled,
+    /// RTCP would need a second address, which the client or the gateway lacks.
+    #[error("it lacks a=rtcp-mux, and {0}")]
+    RtcpNotMuxed(&'static str),
+    /// No fingerprint of a certificate by a hash function that is not broken.
+    #[error("it lacks a=fingerprint by sha-256, sha-384 or sha-512")]
+    NoFingerprint,
+    /// No credentials of ICE, without which DTLS packets of strangers would be answered.
+    #[error("it lacks a=ice-ufrag and a=ice-pwd")]
+    NoIce,
+    /// The client would be the DTLS server as well.
+    #[error("it has a=setup:{0}, expected actpass or active, as the gateway is passive")]
+    Setup(&'static str),
+    /// Neither a certificate nor `a=crypto`, in a profile that permits both.
+    #[error("it has neither a=crypto nor a=fingerprint by sha-256, sha-384 or sha-512")]
+    NoKeys,
+    /// None of the `a=crypto` lines is acceptable; the reason for the first one of a known suite.
+    #[error("none of its a=crypto lines is acceptable: {0}")]
+    Crypto(SrtpKeyError),
+    /// No ICE, and no address either.
+    #[error("it has neither ICE nor an IP address in c= with a port")]
+    NoAddress,
+    /// No codec that the gateway supports, or none with a payload type that has no other meaning in the session.
+    #[error(
+        "none of its codecs ({0}) is accepted: Opus, PCMU, PCMA, VP8, VP9, H264 and AV1 are, with unambiguous payload types"
+    )]
+    NoCodec(String),
+}
+
+/// Returns the first characters of a client's text, control characters replaced.
+pub(crate) fn excerpt(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut chars = text.chars().map(plain);
+    let mut start: String = chars.by_ref().take(EXCERPT_CHARS_MAX).collect();
+    if chars.next().is_some() {
+        start.push('…');
+    }
+    start
+}

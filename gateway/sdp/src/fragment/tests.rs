@@ -1,0 +1,63 @@
+use super::*;
+use crate::tests::{CHROMIUM, FRAGMENTS, Gateway, PHONE, answer};
+use crate::{CANDIDATES_MAX, SECTIONS_MAX};
+
+fn parse(text: &str) -> Result<Option<IceCredentials>, SdpError> {
+    fragment_credentials(text.as_bytes())
+}
+
+#[test]
+fn credentials_of_both_levels_are_read() {
+    let [rfc_8840, whip] = FRAGMENTS.map(|text| parse(text).unwrap());
+    assert_eq!(rfc_8840, Some(IceCredentials::new("8hhY", "asd88fgpdd777uzjYhagZg").unwrap()));
+    let credentials = IceCredentials::new("EsAw", "P2uYro0UCOQ4zxjKXaWCBui1").unwrap();
+    assert_eq!(whip, Some(credentials), "of the m-line");
+    assert_eq!(parse("a=end-of-candidates\r\n"), Ok(None));
+    assert_eq!(parse(""), Ok(None));
+}
+
+#[test]
+fn malformed_fragments_are_refused() {
+    let without_password = FRAGMENTS[0].replace("a=ice-pwd:asd88fgpdd777uzjYhagZg\r\n", "");
+    assert_eq!(parse(&without_password), Err(SdpError::IceCredentials));
+    let short = FRAGMENTS[0].replace("8hhY", "8hh");
+    assert_eq!(parse(&short), Err(SdpError::IceCredentials));
+    let error = parse("candidate:1 1 UDP 1 192.0.2.1 9 typ host").unwrap_err().to_string();
+    assert!(error.contains("line 2") && error.contains("line 1 is"), "{error}");
+    let many = "m=audio 9 RTP/AVP 0\r\n".repeat(SECTIONS_MAX + 1);
+    assert_eq!(parse(&many), Err(SdpError::TooManySections(SECTIONS_MAX + 1)));
+    assert_eq!(parse(&"m=audio 9 RTP/AVP 0\r\n".repeat(SECTIONS_MAX)), Ok(None));
+    let long = "a=x\r\n".repeat(SDP_BYTES_MAX / 5 + 1);
+    assert_eq!(parse(&long), Err(SdpError::TooLong { bytes: long.len() }));
+}
+
+#[test]
+fn candidates_are_bounded() {
+    let candidates = |count| "a=candidate:1 1 UDP 1 192.0.2.1 9 typ host\r\n".repeat(count);
+    let sections = |first, second| {
+        format!("{}m=audio 9 RTP/AVP 0\r\n{}", candidates(first), candidates(second))
+    };
+    assert_eq!(parse(&sections(1, CANDIDATES_MAX - 1)), Ok(None));
+    let error = parse(&sections(1, CANDIDATES_MAX)).unwrap_err();
+    assert_eq!(error, SdpError::TooManyCandidates(CANDIDATES_MAX + 1));
+    assert_eq!(error.to_string(), "the SDP has 257 lines a=candidate, at most 256 are allowed");
+}
+
+#[test]
+fn restart_fragment_has_new_credentials() {
+    let gateway = Gateway::new();
+    let text = answer(CHROMIUM).restart_fragment(&gateway.local());
+    let text = text.as_str();
+    assert_eq!(parse(text), Ok(Some(gateway.ice.clone())));
+    assert_eq!(
+        text,
+        "a=ice-lite\r\na=ice-options:trickle ice2\r\na=ice-ufrag:gate\r\n\
+         a=ice-pwd:a22characterpassword22\r\na=group:BUNDLE 0 1\r\n\
+         m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n\
+         a=candidate:1 1 udp 2130706431 192.0.2.1 5000 typ host\r\n\
+         a=candidate:2 1 udp 2130706175 2001:db8::1 5000 typ host\r\na=end-of-candidates\r\n"
+    );
+    // No mid, no group.
+    let text = answer(PHONE).restart_fragment(&gateway.local());
+    assert!(!text.as_str().contains("a=mid") && !text.as_str().contains("a=group"));
+}

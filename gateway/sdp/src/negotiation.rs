@@ -1,0 +1,405 @@
+//! The choice of the streams, keys and numbers that the gateway accepts.
+
+use std::net::SocketAddr;
+
+use evenkeel_media::srtp::SrtpKeys;
+use sdp_types::{Direction, Setup};
+
+use crate::answer::{self, SecretText};
+use crate::codec::CodecKind;
+use crate::error::{Rejection, SdpError, excerpt};
+use crate::ice::IceCredentials;
+use crate::numbering::{ExtensionMap, PayloadTypeMap, RTP_STREAM_ID, room_extension};
+use crate::offer::SdpOffer;
+use crate::section::{
+    CertificateFingerprint, HeaderExtension, MediaFormat, MediaSource, OfferedSection,
+    SimulcastLayer,
+};
+
+/// The gateway's side of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalTransport<'a> {
+    /// The number of the session in the `o=` line.
+    pub session_id: u64,
+    /// The advertised addresses, the preferred one first; at least one.
+    pub addresses: &'a [SocketAddr],
+    /// The port of RTCP beside the preferred address, for phones that do not multiplex; `None` if the listener has none.
+    pub rtcp_port: Option<u16>,
+    /// The ICE credentials of this session; new ones if [`SdpOffer::restarts_ice`].
+    pub ice: &'a IceCredentials,
+    /// SHA-256 of the certificate.
+    pub fingerprint: &'a [u8; 32],
+    /// Fills a buffer with bytes of a cryptographic generator, for the gateway's key of SDES.
+    pub random: fn(&mut [u8]),
+    /// The gateway may send to the client.
+    pub sends: bool,
+    /// The gateway may receive from the client.
+    pub receives: bool,
+    /// The streams that the gateway sends, as far as they are known; others are told apart by `mid` and payload type.
+    pub sources: &'a [SentStream<'a>],
+}
+
+/// A stream that the gateway sends.
+#[derive(Clone, Copy, Debug)]
+pub struct SentStream<'a> {
+    /// The m-line, such as one of [`SdpOffer::receiving_mids`].
+    pub mid: &'a str,
+    /// The id of the `MediaStream` at the client, a token; streams of one id are played in sync.
+    pub stream: &'a str,
+    /// The canonical name of the sender (RFC 3550, section 6.5.1).
+    pub cname: &'a str,
+    /// The SSRC.
+    pub ssrc: u32,
+    /// The SSRC of retransmissions, if there are any.
+    pub retransmission: Option<u32>,
+}
+
+/// The result of an offer and its answer.
+#[derive(Clone, Debug)]
+pub struct Negotiation {
+    /// The client's side of the transport.
+    pub transport: PeerTransport,
+    /// The m-lines in their order.
+    pub sections: Vec<NegotiatedSection>,
+    /// The payload types of all m-lines, for packets of the client.
+    pub payload_types: PayloadTypeMap,
+    /// The header extensions of all m-lines.
+    pub extensions: ExtensionMap,
+    /// The `sess-version` of the answer (RFC 3264, section 8).
+    version: u64,
+    text: SecretText,
+}
+
+/// The client's side of the transport.
+#[derive(Clone, Debug)]
+pub struct PeerTransport {
+    /// The mark of the client's packets.
+    pub path: PeerPath,
+    /// The source of the keys.
+    pub keying: Keying,
+}
+
+/// The mark of the client's packets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeerPath {
+    /// The source passed a check with these credentials of the client (RFC 8445).
+    Ice(IceCredentials),
+    /// The source is the address in the offer of a client without ICE. The caller checks that it can belong to one host.
+    Address {
+        /// The address of RTP.
+        rtp: SocketAddr,
+        /// The address of RTCP, another port of the same host (RFC 3605); `None` if it is multiplexed with RTP (RFC 5761).
+        rtcp: Option<SocketAddr>,
+    },
+}
+
+/// The source of a session's SRTP keys.
+#[derive(Clone, Debug)]
+pub enum Keying {
+    /// A DTLS handshake, which the client begins (RFC 5764).
+    Dtls {
+        /// The client's certificate matches at least one of these.
+        fingerprints: Vec<CertificateFingerprint>,
+    },
+    /// The descriptions (RFC 4568). After a later offer with the same key of the client, both keys and their counters remain in use;
+    /// the tag may differ.
+    Sdes(SrtpKeys),
+}
+
+/// An m-line of the answer.
+#[derive(Clone, Debug)]
+pub struct NegotiatedSection {
+    /// The stream, or the reason for port 0.
+    pub outcome: Result<AcceptedMedia, Rejection>,
+    /// The kind and `mid`, for errors.
+    title: String,
+}
+
+/// An accepted m-line.
+#[derive(Clone, Debug)]
+pub struct AcceptedMedia {
+    /// The identification of the m-line (RFC 5888), if it has one: always in a BUNDLE group.
+    pub mid: Option<String>,
+    /// Audio or video.
+    pub kind: CodecKind,
+    /// The direction as the gateway sees it.
+    pub direction: Direction,
+    /// The accepted formats in the client's order of preference; at least one is a codec.
+    pub formats: Vec<MediaFormat>,
+    /// The payload types of this m-line, for packets to the client.
+    pub payload_types: PayloadTypeMap,
+    /// The accepted header extensions.
+    pub extensions: Vec<HeaderExtension>,
+    /// The simulcast layers that the client sends; empty without simulcast.
+    pub layers: Vec<SimulcastLayer>,
+    /// The sources that the client announced.
+    pub sources: Vec<MediaSource>,
+    /// The client's id of the `MediaStream` (RFC 8830): streams of one id are played in sync. `None` or `-` for none.
+    pub stream: Option<String>,
+}
+
+impl PeerPath {
+    pub(crate) fn has_ice(&self) -> bool {
+        matches!(self, PeerPath::Ice(_))
+    }
+}
+
+impl Negotiation {
+    /// Returns the SDP answer. It may contain a key: it must go to the client alone.
+    pub fn text(&self) -> &str {
+        self.text.as_str()
+    }
+
+    /// Returns the accepted m-lines in their order.
+    pub fn accepted(&self) -> impl Iterator<Item = &AcceptedMedia> {
+        self.sections.iter().filter_map(|section| section.outcome.as_ref().ok())
+    }
+
+    /// Returns true if the client itself removed the streams that this negotiation has and `next` lacks.
+    fn loses_nothing_else(&self, next: &[NegotiatedSection]) -> bool {
+        next.iter().enumerate().all(|(index, section)| {
+            let was_rejected = self.sections.get(index).is_some_and(|old| old.outcome.is_err());
+            was_rejected || matches!(section.outcome, Ok(_) | Err(Rejection::Removed))
+        })
+    }
+}
+
+impl SdpOffer {
+    /// Answers an offer: the first of a session, or one that adds, removes and turns streams of `session` (RFC 3264, section 8).
+    ///
+    /// The text repeats the client's own numbers and its order of codecs. After an error the session is as before.
+    ///
+    /// # Errors
+    /// If no m-line is acceptable, the client is ICE-lite, or the m-lines or the fingerprint contradict those of `session`.
+    pub fn answer(
+        &self,
+        local: &LocalTransport<'_>,
+        session: Option<&Negotiation>,
+    ) -> Result<Negotiation, SdpError> {
+        if self.ice_lite {
+            return Err(SdpError::IceLite);
+        }
+        if let Some(session) = session {
+            self.check_order(session)?;
+        }
+        let mut payload_types = session.map(|old| old.payload_types.clone()).unwrap_or_default();
+        let mut extensions = session.map(|old| old.extensions.clone()).unwrap_or_default();
+        let mut sections: Vec<NegotiatedSection> = Vec::with_capacity(self.sections.len());
+        for section in &self.sections {
+            let is_first = sections.iter().all(|other| other.outcome.is_err());
+            let outcome = self.transport(section, is_first, local);
+            let outcome =
+                outcome.and_then(|_| accept(section, local, &mut payload_types, &mut extensions));
+            sections.push(NegotiatedSection { outcome, title: section.title() });
+        }
+        let tag = self.tag(&sections);
+        let transport = match (tag, session) {
+            (Some(tag), _) => self.transport(&self.sections[tag], true, local),
+            (None, Some(session)) if session.loses_nothing_else(&sections) => {
+                Ok(session.transport.clone())
+            }
+            _ => {
+                let mut rejections =
+                    sections.iter().filter_map(|other| other.outcome.clone().err());
+                let first = rejections.find(|reason| *reason != Rejection::Removed);
+                Err(first.unwrap_or(Rejection::Removed))
+            }
+        };
+        let mut transport = transport.map_err(SdpError::NothingAccepted)?;
+        if let Some(session) = session {
+            transport.keying.follow(&session.transport.keying)?;
+        }
+        let version = session.map_or(1, |session| session.version + 1);
+        let text = answer::write(self, local, &transport, tag, &sections, version);
+        Ok(Negotiation { transport, sections, payload_types, extensions, version, text })
+    }
+
+    /// Checks that m-lines keep their places. The place of a removed or rejected one may be used again (RFC 8829, section 5.2.2).
+    fn check_order(&self, session: &Negotiation) -> Result<(), SdpError> {
+        let (had, has) = (session.sections.len(), self.sections.len());
+        if has < had {
+            return Err(SdpError::SectionsMissing { had, has });
+        }
+        for (index, (old, new)) in session.sections.iter().zip(&self.sections).enumerate() {
+            let is = new.title();
+            if old.outcome.is_ok() && !new.is_removed() && old.title != is {
+                return Err(SdpError::SectionsReordered { index, was: old.title.clone(), is });
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the m-line that has the transport: the accepted one that is first in the group (RFC 9143, section 7.3.1), or the only one.
+    fn tag(&self, sections: &[NegotiatedSection]) -> Option<usize> {
+        let place = |mid: &String| {
+            let is_tagged = |media: &AcceptedMedia| media.mid.as_ref() == Some(mid);
+            sections.iter().position(|section| section.outcome.as_ref().is_ok_and(is_tagged))
+        };
+        match &self.bundle {
+            Some(mids) => mids.iter().find_map(place),
+            None => sections.iter().position(|section| section.outcome.is_ok()),
+        }
+    }
+
+    /// Returns the transport of an m-line. `is_first` is true if none is accepted before it.
+    fn transport(
+        &self,
+        section: &OfferedSection,
+        is_first: bool,
+        local: &LocalTransport<'_>,
+    ) -> Result<PeerTransport, Rejection> {
+        if section.is_removed() {
+            return Err(Rejection::Removed);
+        }
+        if section.kind.is_none() {
+            return Err(Rejection::Kind(excerpt(&section.media)));
+        }
+        let shares_transport = match self.bundle {
+            Some(_) => self.is_bundled(section),
+            None => is_first,
+        };
+        if !shares_transport {
+            return Err(Rejection::NotBundled);
+        }
+        let source = self.transport_of(section);
+        let keying = keying(source, local)?;
+        let is_muxed = section.rtcp_mux || source.rtcp_mux;
+        let path = match (&source.ice, &keying) {
+            (Some(credentials), _) if is_muxed => PeerPath::Ice(credentials.clone()),
+            (Some(_), _) => return Err(Rejection::RtcpNotMuxed("ICE checks one address")),
+            (None, Keying::Dtls { .. }) => return Err(Rejection::NoIce),
+            (None, Keying::Sdes(_)) => {
+                let rtp = source.address.ok_or(Rejection::NoAddress)?;
+                let rtcp = if is_muxed { None } else { Some(self.own_rtcp(section, local)?) };
+                PeerPath::Address { rtp, rtcp }
+            }
+        };
+        Ok(PeerTransport { path, keying })
+    }
+
+    /// Returns the client's address of RTCP, if it may differ from that of RTP.
+    fn own_rtcp(
+        &self,
+        section: &OfferedSection,
+        local: &LocalTransport<'_>,
+    ) -> Result<SocketAddr, Rejection> {
+        let reason = match section.rtcp_address {
+            _ if self.is_bundled(section) => "BUNDLE has one address",
+            _ if local.rtcp_port.is_none() => "the gateway has no port for RTCP alone",
+            None => "its RTCP is not at another port of the address in c=",
+            Some(address) => return Ok(address),
+        };
+        Err(Rejection::RtcpNotMuxed(reason))
+    }
+}
+
+/// Returns the source of the keys. A certificate is preferred to keys that signalling servers have read.
+fn keying(section: &OfferedSection, local: &LocalTransport<'_>) -> Result<Keying, Rejection> {
+    let profile = section.profile.as_str();
+    let is_rtp = profile.split('/').any(|part| part == "RTP");
+    if is_rtp && !section.fingerprints.is_empty() {
+        return match section.setup {
+            Setup::Active | Setup::ActPass => {
+                Ok(Keying::Dtls { fingerprints: section.fingerprints.clone() })
+            }
+            Setup::Passive => Err(Rejection::Setup("passive")),
+            Setup::HoldConn => Err(Rejection::Setup("holdconn")),
+        };
+    }
+    match profile {
+        "RTP/SAVP" | "RTP/SAVPF" if section.crypto.is_empty() => Err(Rejection::NoKeys),
+        "RTP/SAVP" | "RTP/SAVPF" => {
+            let keys = SrtpKeys::accept(section.crypto.iter().cloned(), local.random);
+            keys.map(Keying::Sdes).map_err(Rejection::Crypto)
+        }
+        "UDP/TLS/RTP/SAVP" | "UDP/TLS/RTP/SAVPF" => Err(Rejection::NoFingerprint),
+        _ => Err(Rejection::Profile(excerpt(profile))),
+    }
+}
+
+impl Keying {
+    /// Continues the session that had `old`. New keys are announced at any time (RFC 4568, section 7.1.4), another certificate would be
+    /// another client.
+    fn follow(&mut self, old: &Keying) -> Result<(), SdpError> {
+        match (self, old) {
+            (Keying::Dtls { fingerprints }, Keying::Dtls { fingerprints: old })
+                if fingerprints == old => {}
+            (Keying::Sdes(keys), Keying::Sdes(old)) => {
+                if keys.client.key == old.client.key {
+                    keys.gateway.key = old.gateway.key.clone();
+                }
+            }
+            _ => return Err(SdpError::FingerprintChanged),
+        }
+        Ok(())
+    }
+}
+
+/// Chooses the formats, header extensions and layers of an m-line.
+fn accept(
+    section: &OfferedSection,
+    local: &LocalTransport<'_>,
+    payload_types: &mut PayloadTypeMap,
+    extensions: &mut ExtensionMap,
+) -> Result<AcceptedMedia, Rejection> {
+    let no_codec = || {
+        let known = section.formats.iter().map(|format| format.format.codec().name());
+        let names = known.chain(section.unsupported.iter().map(String::as_str));
+        Rejection::NoCodec(names.collect::<Vec<_>>().join(", "))
+    };
+    let kind = section.kind.ok_or_else(no_codec)?;
+    let mut own = PayloadTypeMap::default();
+    // A payload type that repairs another may stand before it.
+    for repairs in [false, true] {
+        for format in section.formats.iter().filter(|format| format.repairs.is_some() == repairs) {
+            let (number, room) = (format.number, format.room);
+            let has_base = format.repairs.is_none_or(|base| own.room_number(base).is_some());
+            if has_base && own.client_number(room).is_none() && payload_types.admits(number, room) {
+                payload_types.insert(number, room);
+                own.insert(number, room);
+            }
+        }
+    }
+    let is_accepted = |format: &&MediaFormat| own.room_number(format.number).is_some();
+    let formats: Vec<MediaFormat> = section.formats.iter().filter(is_accepted).cloned().collect();
+    if formats.iter().all(|format| format.format.codec().is_event()) {
+        return Err(no_codec());
+    }
+    let mut accepted = section.extensions.clone();
+    accepted.retain(|extension| extensions.admits(extension.id, extension.room));
+    accepted.iter().for_each(|extension| extensions.insert(extension.id, extension.room));
+    let allowed = match (local.sends, local.receives) {
+        (true, true) => Direction::SendRecv,
+        (true, false) => Direction::SendOnly,
+        (false, true) => Direction::RecvOnly,
+        (false, false) => Direction::Inactive,
+    };
+    let direction = allowed.intersect_with_remote(section.direction);
+    let rid = room_extension(RTP_STREAM_ID);
+    let has_rid = accepted.iter().any(|extension| Some(extension.room) == rid);
+    let layers = if has_rid && direction.has_recv() { layers(section, &own) } else { Vec::new() };
+    Ok(AcceptedMedia {
+        mid: section.mid.clone(),
+        kind,
+        direction,
+        formats,
+        payload_types: own,
+        extensions: accepted,
+        layers,
+        sources: section.sources.clone(),
+        stream: section.stream.clone(),
+    })
+}
+
+/// Returns the layers of which some payload type is accepted.
+fn layers(section: &OfferedSection, accepted: &PayloadTypeMap) -> Vec<SimulcastLayer> {
+    let layers = section.layers.iter().cloned().filter_map(|mut layer| {
+        let is_limited = !layer.payload_types.is_empty();
+        layer.payload_types.retain(|number| accepted.room_number(*number).is_some());
+        (!is_limited || !layer.payload_types.is_empty()).then_some(layer)
+    });
+    layers.collect()
+}
+
+#[cfg(test)]
+mod tests;

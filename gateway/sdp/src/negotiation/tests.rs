@@ -1,0 +1,603 @@
+use evenkeel_media::srtp::{SrtpKeyError, SrtpProfile};
+
+use super::*;
+use crate::codec::{Codec, Format, H264Profile};
+use crate::tests::{
+    CHROMIUM, FIREFOX, GSTREAMER, Gateway, PHONE, RECEIVER, SIMULCAST, answer, assert_consistent,
+    lines, parse,
+};
+
+/// The rejection of each m-line.
+fn rejections(negotiation: &Negotiation) -> Vec<Option<Rejection>> {
+    negotiation.sections.iter().map(|section| section.outcome.as_ref().err().cloned()).collect()
+}
+
+#[track_caller]
+fn ice(negotiation: &Negotiation) -> &IceCredentials {
+    let PeerPath::Ice(credentials) = &negotiation.transport.path else { panic!("{negotiation:?}") };
+    credentials
+}
+
+#[track_caller]
+fn keys(negotiation: &Negotiation) -> &SrtpKeys {
+    let Keying::Sdes(keys) = &negotiation.transport.keying else { panic!("{negotiation:?}") };
+    keys
+}
+
+fn media(negotiation: &Negotiation, index: usize) -> &AcceptedMedia {
+    negotiation.sections[index].outcome.as_ref().unwrap()
+}
+
+#[test]
+fn chromium_answer_is_as_browsers_expect() {
+    let negotiation = answer(CHROMIUM);
+    let text = negotiation.text();
+    assert!(
+        text.starts_with("v=0\r\no=- 4711 1 IN IP4 192.0.2.1\r\ns=-\r\nt=0 0\r\na=ice-lite\r\n"),
+        "{text}"
+    );
+    assert_eq!(lines(&negotiation, "a=group"), ["a=group:BUNDLE 0 1"]);
+    assert_eq!(lines(&negotiation, "a=extmap-allow-mixed").len(), 1);
+    assert_eq!(
+        lines(&negotiation, "m="),
+        [
+            "m=audio 5000 UDP/TLS/RTP/SAVPF 111 63 0 8 110 126",
+            "m=video 5000 UDP/TLS/RTP/SAVPF 96 97 102 103 104 105 106 107 108 109 127 125 39 40 45 46 98 99 \
+             100 101 112 113",
+            "m=application 0 UDP/DTLS/SCTP webrtc-datachannel",
+        ]
+    );
+    assert_eq!(lines(&negotiation, "a=mid"), ["a=mid:0", "a=mid:1", "a=mid:2"]);
+    // The session level, which rejected m-lines inherit.
+    let session = text.split("m=audio").next().unwrap();
+    for line in ["a=ice-ufrag:gate", "a=ice-pwd:a22", "a=fingerprint:sha-256 AB:AB:AB"] {
+        assert!(session.contains(line), "{text}");
+        assert_eq!(lines(&negotiation, line).len(), 1, "{line}");
+    }
+    assert_eq!(lines(&negotiation, "a=setup"), ["a=setup:passive"; 3]);
+    // On the first m-line of the group alone.
+    assert_eq!(
+        lines(&negotiation, "a=candidate"),
+        [
+            "a=candidate:1 1 udp 2130706431 192.0.2.1 5000 typ host",
+            "a=candidate:2 1 udp 2130706175 2001:db8::1 5000 typ host",
+        ]
+    );
+    assert_eq!(lines(&negotiation, "a=rtcp-fb:96 ").len(), 5);
+    assert_eq!(lines(&negotiation, "a=fmtp:63"), ["a=fmtp:63 111/111"]);
+    assert_eq!(lines(&negotiation, "a=rtpmap:63"), ["a=rtpmap:63 red/48000/2"]);
+    assert_eq!(rejections(&negotiation)[2], Some(Rejection::Kind("application".into())));
+    let Keying::Dtls { fingerprints } = &negotiation.transport.keying else { panic!() };
+    assert_eq!((fingerprints.len(), fingerprints[0].bytes[..2].to_vec()), (1, vec![0x0b, 0x30]));
+    let mids: Vec<_> = negotiation.accepted().map(|media| media.mid.as_deref()).collect();
+    assert_eq!(mids, [Some("0"), Some("1")]);
+    assert_eq!(ice(&negotiation).password(), "Ux6zT0kq5mJ9vB3nC8dLw2Rs");
+    // Rooms have the numbers of Chromium.
+    for format in &media(&negotiation, 1).formats {
+        assert_eq!(format.number, format.room);
+    }
+}
+
+#[test]
+fn other_numbers_are_mapped_to_those_of_rooms() {
+    let negotiation = answer(FIREFOX);
+    let map = &negotiation.payload_types;
+    let baseline =
+        |fragmented| Codec::H264 { profile: H264Profile::ConstrainedBaseline, fragmented };
+    for (client, format) in [
+        (109, Format::Media(Codec::Opus)),
+        (0, Format::Media(Codec::Pcmu)),
+        (101, Format::Media(Codec::TelephoneEvent { clock_rate: 8_000 })),
+        (120, Format::Media(Codec::Vp8)),
+        (124, Format::Retransmission(Codec::Vp8)),
+        (121, Format::Media(Codec::Vp9 { profile: 0 })),
+        (126, Format::Media(baseline(true))),
+        (97, Format::Media(baseline(false))),
+        (98, Format::Retransmission(baseline(false))),
+    ] {
+        let room = format.room_number().unwrap();
+        assert_eq!(map.room_number(client), Some(room), "{client}");
+        assert_eq!(map.client_number(room), Some(client), "{client}");
+    }
+    for unsupported in [9, 119, 122, 123, 96, 111] {
+        assert_eq!(map.room_number(unsupported), None, "{unsupported}");
+    }
+    let extensions = &negotiation.extensions;
+    for (client, room) in [(1, 1), (3, 4), (4, 2), (5, 14), (6, 5), (7, 3)] {
+        assert_eq!(extensions.room_number(client), Some(room), "{client}");
+        assert_eq!(extensions.client_number(room), Some(client), "{client}");
+    }
+    assert_eq!(extensions.room_number(2), None, "csrc-audio-level");
+    // The gateway sees the direction of an extension from the other side.
+    let uri = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+    assert_eq!(lines(&negotiation, "a=extmap:6"), [format!("a=extmap:6/sendonly {uri}")]);
+}
+
+#[test]
+fn each_section_has_its_own_numbers() {
+    let negotiation = answer(GSTREAMER);
+    assert_eq!(rejections(&negotiation), [None, None, None]);
+    let vp8 = Format::Media(Codec::Vp8).room_number().unwrap();
+    assert_eq!(media(&negotiation, 0).payload_types.client_number(vp8), Some(96));
+    assert_eq!(media(&negotiation, 2).payload_types.client_number(vp8), Some(98));
+    for client in [96, 98] {
+        assert_eq!(negotiation.payload_types.room_number(client), Some(vp8));
+    }
+    assert_eq!(lines(&negotiation, "m=audio"), ["m=audio 5000 UDP/TLS/RTP/SAVPF 97"]);
+    // Parameters that describe the sender's own stream are not repeated.
+    assert_eq!(lines(&negotiation, "a=fmtp"), [""; 0]);
+}
+
+#[test]
+fn number_of_another_codec_is_not_accepted() {
+    // A payload type has one meaning in a group (RFC 9143, section 9.1).
+    let offer =
+        GSTREAMER.replace("m=video 0 UDP/TLS/RTP/SAVPF 98", "m=video 0 UDP/TLS/RTP/SAVPF 97 98");
+    let offer = offer.replace("a=rtpmap:98 VP8", "a=rtpmap:97 VP9/90000\r\na=rtpmap:98 VP8");
+    let negotiation = answer(&offer);
+    assert_eq!(
+        lines(&negotiation, "m=video"),
+        ["m=video 5000 UDP/TLS/RTP/SAVPF 96", "m=video 5000 UDP/TLS/RTP/SAVPF 98"]
+    );
+}
+
+#[test]
+fn second_number_of_a_codec_is_left_out_with_its_repair() {
+    let offer = GSTREAMER.replace("SAVPF 96\r\n", "SAVPF 121 120 96\r\n").replacen(
+        "a=rtpmap:96",
+        "a=rtpmap:121 rtx/90000\r\na=fmtp:121 apt=96\r\na=rtpmap:120 VP8/90000\r\na=rtpmap:96",
+        1,
+    );
+    let negotiation = answer(&offer);
+    assert_eq!(lines(&negotiation, "m=video")[0], "m=video 5000 UDP/TLS/RTP/SAVPF 120");
+    let other = offer.replace("apt=96", "apt=120");
+    let negotiation = answer(&other);
+    assert_eq!(lines(&negotiation, "m=video")[0], "m=video 5000 UDP/TLS/RTP/SAVPF 121 120");
+}
+
+#[test]
+fn telephone_events_accompany_a_codec() {
+    let negotiation = answer(&PHONE.replace("a=ptime:20", "a=fmtp:101 0-16\r\na=ptime:20"));
+    assert_eq!(lines(&negotiation, "a=rtpmap:101"), ["a=rtpmap:101 telephone-event/8000"]);
+    assert_eq!(lines(&negotiation, "a=fmtp:101"), ["a=fmtp:101 0-16"]);
+    let events = Format::Media(Codec::TelephoneEvent { clock_rate: 8_000 });
+    assert_eq!(negotiation.payload_types.room_number(101), events.room_number());
+    let alone = PHONE.replace("RTP/SAVP 96 8 0 101", "RTP/SAVP 9 101");
+    let alone = alone.replace("a=rtpmap:96 opus/48000/2", "a=rtpmap:9 G722/8000");
+    let error = Gateway::new().answer(&alone, None).unwrap_err();
+    let names = String::from("telephone-event, G722");
+    assert_eq!(error, SdpError::NothingAccepted(Rejection::NoCodec(names)));
+}
+
+#[test]
+fn unsupported_sections_alone_are_rejected() {
+    let sections = |text: &str| rejections(&answer(text));
+    let video = |from: &str, to: &str| {
+        let at = FIREFOX.find("m=video").unwrap();
+        let changed = FIREFOX[at..].replacen(from, to, 1);
+        assert_ne!(changed, FIREFOX[at..], "{from}");
+        format!("{}{changed}", &FIREFOX[..at])
+    };
+    for (from, to, rejection) in [
+        ("m=video 9", "m=video 0", Rejection::Removed),
+        ("m=video 9", "m=text 9", Rejection::Kind("text".into())),
+        ("a=setup:actpass", "a=setup:passive", Rejection::Setup("passive")),
+        ("a=setup:actpass", "a=setup:holdconn", Rejection::Setup("holdconn")),
+        ("a=rtcp-mux\r\n", "", Rejection::RtcpNotMuxed("ICE checks one address")),
+        ("a=mid:1", "a=mid:2", Rejection::NotBundled),
+        ("a=mid:1\r\n", "", Rejection::NotBundled),
+        ("120 124 121 125 126 127 97 98 ", "", Rejection::NoCodec("ulpfec, red, rtx".into())),
+    ] {
+        assert_eq!(sections(&video(from, to)), [None, Some(rejection)], "{to}");
+    }
+    let plain = CHROMIUM.replacen("m=video 9 UDP/TLS/RTP/SAVPF", "m=video 9 RTP/AVPF", 1);
+    let at = plain.find("m=video").unwrap();
+    let tail: String = plain[at..]
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with("a=fingerprint"))
+        .collect();
+    let without_fingerprint = format!("{}{tail}", &plain[..at]);
+    // Keys of the group's first m-line hold for one without any (RFC 9143, section 7.1.3), but this one has ICE credentials of its own.
+    let rejections = sections(&without_fingerprint);
+    assert_eq!(rejections[1], Some(Rejection::Profile("RTP/AVPF".into())));
+    let secure = without_fingerprint.replace("RTP/AVPF", "UDP/TLS/RTP/SAVPF");
+    assert_eq!(sections(&secure)[1], Some(Rejection::NoFingerprint));
+    // A rejected m-line keeps its place, its formats and its mid.
+    let negotiation = answer(&video("a=rtcp-mux\r\n", ""));
+    assert_eq!(
+        lines(&negotiation, "m=video"),
+        ["m=video 0 UDP/TLS/RTP/SAVPF 120 124 121 125 126 127 97 98 123 122 119"]
+    );
+    assert_eq!(lines(&negotiation, "a=mid:1").len(), 1);
+    assert_eq!(lines(&negotiation, "a=group"), ["a=group:BUNDLE 0"]);
+}
+
+#[test]
+fn profiles_of_old_clients_are_accepted() {
+    for profile in ["UDP/TLS/RTP/SAVP", "RTP/SAVPF", "RTP/AVPF", "RTP/AVP"] {
+        let negotiation = answer(&FIREFOX.replace("UDP/TLS/RTP/SAVPF", profile));
+        assert_eq!(rejections(&negotiation), [None, None], "{profile}");
+        assert!(lines(&negotiation, "m=audio")[0].contains(&format!(" {profile} ")));
+    }
+}
+
+#[test]
+fn bundled_section_shares_the_first_transport() {
+    let at = CHROMIUM.find("m=video").unwrap();
+    let names = ["a=ice-", "a=fingerprint", "a=setup", "a=rtcp-mux\r"];
+    let is_kept = |line: &&str| !names.iter().any(|name| line.starts_with(name));
+    let tail: String = CHROMIUM[at..].split_inclusive('\n').filter(is_kept).collect();
+    let tail =
+        tail.replace("m=video 9", "m=video 0").replace("a=mid:1", "a=mid:1\r\na=bundle-only");
+    let negotiation = answer(&format!("{}{tail}", &CHROMIUM[..at]));
+    assert_eq!(rejections(&negotiation)[..2], [None, None]);
+    assert_eq!(ice(&negotiation).ufrag, "Zp4k");
+}
+
+#[test]
+fn without_a_group_the_first_section_is_accepted() {
+    let text = FIREFOX.replace("a=group:BUNDLE 0 1\r\n", "");
+    let negotiation = answer(&text);
+    assert_eq!(rejections(&negotiation), [None, Some(Rejection::NotBundled)]);
+    assert_eq!(lines(&negotiation, "a=group"), [""; 0]);
+    assert_eq!(lines(&negotiation, "a=candidate").len(), 2);
+    let video = answer(&text.replacen("m=audio 9", "m=audio 0", 1));
+    assert_eq!(rejections(&video), [Some(Rejection::Removed), None]);
+}
+
+#[test]
+fn candidates_stand_on_the_first_accepted_of_the_group() {
+    let negotiation = answer(&CHROMIUM.replace("BUNDLE 0 1 2", "BUNDLE 2 1 0"));
+    assert_eq!(lines(&negotiation, "a=group"), ["a=group:BUNDLE 1 0"]);
+    let (audio, video) = negotiation.text().split_once("m=video").unwrap();
+    assert!(!audio.contains("a=candidate") && video.contains("a=candidate"));
+}
+
+#[test]
+fn offers_that_no_answer_fits_are_refused() {
+    let refusal = |text: &str| Gateway::new().answer(text, None).unwrap_err();
+    let lite = CHROMIUM.replace("s=-\r\n", "s=-\r\na=ice-lite\r\n");
+    assert_eq!(refusal(&lite), SdpError::IceLite);
+    let data = CHROMIUM.split("m=audio").next().unwrap().to_owned()
+        + &CHROMIUM[CHROMIUM.find("m=application").unwrap()..];
+    let kind = Rejection::Kind("application".into());
+    assert_eq!(refusal(&data), SdpError::NothingAccepted(kind));
+    let removed = FIREFOX.replace("m=audio 9", "m=audio 0").replace("m=video 9", "m=video 0");
+    assert_eq!(refusal(&removed), SdpError::NothingAccepted(Rejection::Removed));
+    let without_ice: String =
+        FIREFOX.split_inclusive('\n').filter(|line| !line.starts_with("a=ice-")).collect();
+    assert_eq!(refusal(&without_ice), SdpError::NothingAccepted(Rejection::NoIce));
+}
+
+#[test]
+fn direction_is_turned_and_limited() {
+    let direction = |offered: &str, sends, receives| {
+        let gateway = Gateway { sends, receives, ..Gateway::new() };
+        let offer = FIREFOX.replace("a=sendrecv", offered);
+        media(&gateway.answer(&offer, None).unwrap(), 0).direction
+    };
+    assert_eq!(direction("a=sendrecv", true, true), Direction::SendRecv);
+    assert_eq!(direction("a=sendonly", true, true), Direction::RecvOnly);
+    assert_eq!(direction("a=recvonly", true, true), Direction::SendOnly);
+    assert_eq!(direction("a=inactive", true, true), Direction::Inactive);
+    // WHIP and WHEP.
+    assert_eq!(direction("a=sendrecv", false, true), Direction::RecvOnly);
+    assert_eq!(direction("a=sendrecv", true, false), Direction::SendOnly);
+    assert_eq!(direction("a=sendonly", true, false), Direction::Inactive);
+    assert_eq!(direction("a=sendrecv", false, false), Direction::Inactive);
+}
+
+#[test]
+fn sent_streams_are_named() {
+    let source = |mid, ssrc, retransmission| SentStream {
+        mid,
+        stream: "room",
+        cname: "gateway",
+        ssrc,
+        retransmission,
+    };
+    let sources = vec![source("0", 7, None), source("1", 8, Some(9))];
+    let gateway = Gateway { sources, ..Gateway::new() };
+    let negotiation = gateway.answer(RECEIVER, None).unwrap();
+    assert_eq!(lines(&negotiation, "a=msid"), ["a=msid:room 0", "a=msid:room 1"]);
+    assert_eq!(lines(&negotiation, "a=ssrc-group"), ["a=ssrc-group:FID 8 9"]);
+    let ssrcs = [7, 8, 9].map(|ssrc| format!("a=ssrc:{ssrc} cname:gateway"));
+    assert_eq!(lines(&negotiation, "a=ssrc:"), ssrcs);
+    assert_eq!(lines(&gateway.answer(SIMULCAST, None).unwrap(), "a=ssrc"), [""; 0]);
+    let sources = vec![SentStream { stream: "ro\r\na=x\0om", ..source("0", 7, None) }];
+    let negotiation = Gateway { sources, ..Gateway::new() }.answer(RECEIVER, None).unwrap();
+    assert_eq!(lines(&negotiation, "a=msid"), ["a=msid:roa=xom 0"], "one line");
+}
+
+#[test]
+fn simulcast_is_accepted_with_its_layers() {
+    let negotiation = answer(SIMULCAST);
+    assert_eq!(lines(&negotiation, "a=rid"), ["a=rid:h recv", "a=rid:m recv", "a=rid:l recv"]);
+    assert_eq!(lines(&negotiation, "a=simulcast"), ["a=simulcast:recv h;m;l"]);
+    assert_eq!(media(&negotiation, 1).layers.len(), 3);
+    let limited = SIMULCAST.replace("a=rid:l send", "a=rid:l send pt=96,116;max-width=320");
+    let limited = limited.replace("a=rid:m send", "a=rid:m send pt=116");
+    let negotiation = answer(&limited);
+    assert_eq!(lines(&negotiation, "a=rid"), ["a=rid:h recv", "a=rid:l recv pt=96;max-width=320"]);
+    assert_eq!(lines(&negotiation, "a=simulcast"), ["a=simulcast:recv h;l"]);
+    // Without the header extension, packets would not name their layer.
+    let without = SIMULCAST.replace("sdes:rtp-stream-id", "sdes:other");
+    assert_eq!(lines(&answer(&without), "a=simulcast"), [""; 0]);
+    let gateway = Gateway { receives: false, ..Gateway::new() };
+    assert_eq!(media(&gateway.answer(SIMULCAST, None).unwrap(), 1).layers, []);
+}
+
+#[test]
+fn phone_gets_a_key_for_its_first_usable_line() {
+    let negotiation = answer(PHONE);
+    let SrtpKeys { client, gateway } = keys(&negotiation);
+    assert_eq!((client.key.profile(), client.tag), (SrtpProfile::Aes256CmHmacSha1Tag80, 2));
+    let counting: Vec<u8> = (0..46).collect();
+    assert_eq!([client.key.key(), client.key.salt()].concat(), counting);
+    assert_eq!([gateway.key.key(), gateway.key.salt()].concat(), [7; 46]);
+    let key = "BwcH".repeat(15) + "Bw==";
+    let line = format!("a=crypto:2 AES_256_CM_HMAC_SHA1_80 inline:{key}");
+    assert_eq!(lines(&negotiation, "a=crypto"), [line]);
+    assert_eq!(lines(&negotiation, "m=audio"), ["m=audio 5000 RTP/SAVP 96 8 0 101"]);
+    let address = "203.0.113.141:54609".parse().unwrap();
+    assert_eq!(negotiation.transport.path, PeerPath::Address { rtp: address, rtcp: None });
+    assert_eq!(lines(&negotiation, "a=rtcp"), ["a=rtcp-mux"]);
+    for absent in ["a=ice", "a=candidate", "a=fingerprint", "a=setup", "a=mid", "a=group"] {
+        assert_eq!(lines(&negotiation, absent), [""; 0], "{absent}");
+    }
+}
+
+#[test]
+fn crypto_lines_that_cannot_be_used_are_skipped() {
+    let first = PHONE.lines().find(|line| line.starts_with("a=crypto:1")).unwrap();
+    for other in [
+        "a=crypto:1 F8_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj",
+        "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:AAEC",
+        "a=crypto:1 AES_CM_128_HMAC_SHA1_80",
+        "a=crypto",
+    ] {
+        let negotiation = answer(&PHONE.replace(first, other));
+        assert_eq!((keys(&negotiation).client.tag, keys(&negotiation).gateway.tag), (2, 2));
+    }
+}
+
+#[test]
+fn repeated_key_of_a_client_keeps_that_of_the_gateway() {
+    let first = answer(PHONE);
+    let gateway = Gateway { random: |bytes| bytes.fill(8), ..Gateway::new() };
+    let same = gateway.answer(PHONE, Some(&first)).unwrap();
+    assert_eq!(keys(&same), keys(&first));
+    assert_eq!(lines(&same, "a=crypto"), lines(&first, "a=crypto"));
+    // The line alone, with another number.
+    let alone: String = PHONE
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with("a=crypto") || line.starts_with("a=crypto:2"))
+        .collect();
+    let alone = gateway.answer(&alone.replace("a=crypto:2", "a=crypto:1"), Some(&first)).unwrap();
+    assert_eq!(keys(&alone).gateway.key, keys(&first).gateway.key);
+    assert!(lines(&alone, "a=crypto")[0].starts_with("a=crypto:1 AES_256_CM_HMAC_SHA1_80"));
+}
+
+#[test]
+fn phone_without_mux_gets_a_port_for_rtcp() {
+    let offer = |line: &str| PHONE.replace("a=rtcp-mux\r\n", line);
+    let rtcp = |line: &str| {
+        let negotiation = answer(&offer(line));
+        assert_eq!(lines(&negotiation, "a=rtcp"), ["a=rtcp:5001"]);
+        let PeerPath::Address { rtp, rtcp } = negotiation.transport.path else { panic!() };
+        assert_eq!(rtp, "203.0.113.141:54609".parse().unwrap());
+        rtcp.unwrap().to_string()
+    };
+    assert_eq!(rtcp(""), "203.0.113.141:54610");
+    assert_eq!(rtcp("a=rtcp:53020\r\n"), "203.0.113.141:53020");
+    assert_eq!(rtcp("a=rtcp:53020 IN IP4 203.0.113.141\r\n"), "203.0.113.141:53020");
+    let refusal = |gateway: &Gateway, offer: &str| {
+        let error = gateway.answer(offer, None).unwrap_err();
+        let SdpError::NothingAccepted(Rejection::RtcpNotMuxed(reason)) = error else {
+            panic!("{error}")
+        };
+        assert!(error.to_string().contains("rtcp-mux"), "{error}");
+        reason
+    };
+    let foreign = "its RTCP is not at another port of the address in c=";
+    for line in [
+        "a=rtcp:0\r\n",
+        "a=rtcp:70000\r\n",
+        "a=rtcp:54609\r\n",
+        "a=rtcp:53020 IN IP4 198.51.100.1\r\n",
+        "a=rtcp:53020 IN IP4 host.example\r\n",
+    ] {
+        assert_eq!(refusal(&Gateway::new(), &offer(line)), foreign, "{line}");
+    }
+    let last_port = offer("").replace("54609", "65535");
+    assert_eq!(refusal(&Gateway::new(), &last_port), foreign);
+    let muxed = Gateway { rtcp_port: None, ..Gateway::new() };
+    assert_eq!(refusal(&muxed, &offer("")), "the gateway has no port for RTCP alone");
+    assert!(muxed.answer(PHONE, None).is_ok());
+    let bundled = offer("a=mid:0\r\n").replace("t=0 0", "t=0 0\r\na=group:BUNDLE 0");
+    assert_eq!(refusal(&Gateway::new(), &bundled), "BUNDLE has one address");
+}
+
+#[test]
+fn phone_without_a_usable_key_is_refused_by_name() {
+    let only_first: String = PHONE
+        .split_inclusive('\n')
+        .filter(|line| !["a=crypto:2", "a=crypto:3"].iter().any(|head| line.starts_with(head)))
+        .collect();
+    let refusal = |text: &str| Gateway::new().answer(text, None).unwrap_err();
+    let error = refusal(&only_first);
+    assert_eq!(error, SdpError::NothingAccepted(Rejection::Crypto(SrtpKeyError::Mki)));
+    assert!(error.to_string().contains("(MKI)"), "{error}");
+    let without_keys: String =
+        PHONE.split_inclusive('\n').filter(|line| !line.starts_with("a=crypto")).collect();
+    assert_eq!(refusal(&without_keys), SdpError::NothingAccepted(Rejection::NoKeys));
+    let plain = refusal(&without_keys.replace("RTP/SAVP", "RTP/AVP"));
+    assert_eq!(plain, SdpError::NothingAccepted(Rejection::Profile("RTP/AVP".into())));
+    let hidden = refusal(&PHONE.replace("c=IN IP4 203.0.113.141", "c=IN IP4 0.0.0.0"));
+    assert_eq!(hidden, SdpError::NothingAccepted(Rejection::NoAddress));
+    let with_ice = PHONE.replace(
+        "c=IN IP4 203.0.113.141",
+        "c=IN IP4 0.0.0.0\r\na=ice-ufrag:some\r\na=ice-pwd:aPasswordOf22Character",
+    );
+    let negotiation = answer(&with_ice);
+    assert_eq!(lines(&negotiation, "a=ice-ufrag").len(), 1);
+    assert!(matches!(negotiation.transport.keying, Keying::Sdes(_)));
+}
+
+#[test]
+fn certificate_is_preferred_to_keys() {
+    let line = "a=mid:0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj";
+    let both = FIREFOX.replace("a=mid:0", line).replace("UDP/TLS/RTP/SAVPF", "RTP/SAVPF");
+    assert!(parse(&both).unwrap().has_keys());
+    let negotiation = answer(&both);
+    assert!(matches!(negotiation.transport.keying, Keying::Dtls { .. }));
+    assert_eq!(lines(&negotiation, "a=crypto"), [""; 0]);
+}
+
+/// A second offer of Chromium: `text` with the m-line of another camera.
+fn with_second_video(text: &str) -> String {
+    let video =
+        &CHROMIUM[CHROMIUM.find("m=video").unwrap()..CHROMIUM.find("m=application").unwrap()];
+    let text = text.replace("BUNDLE 0 1 2", "BUNDLE 0 1 2 3");
+    text + &video
+        .replace("a=mid:1", "a=mid:3")
+        .replace("2985473190", "11")
+        .replace("3342768471", "12")
+}
+
+#[test]
+fn second_offer_adds_turns_and_removes_streams() {
+    let gateway = Gateway::new();
+    let first = answer(CHROMIUM);
+    let more = with_second_video(CHROMIUM);
+    let second = gateway.answer(&more, Some(&first)).unwrap();
+    assert_consistent(&parse(&more).unwrap(), &second);
+    assert_eq!(lines(&second, "a=group"), ["a=group:BUNDLE 0 1 3"]);
+    assert_eq!(lines(&second, "o="), ["o=- 4711 2 IN IP4 192.0.2.1"]);
+    assert_eq!(media(&second, 3).sources[0], MediaSource { ssrc: 11, retransmission: Some(12) });
+    let held = more.replace("a=sendrecv", "a=sendonly");
+    let third = gateway.answer(&held, Some(&second)).unwrap();
+    assert!(third.accepted().all(|media| media.direction == Direction::RecvOnly));
+    let removed =
+        more.replacen("m=video 9", "m=video 0", 1).replace("BUNDLE 0 1 2 3", "BUNDLE 0 2 3");
+    let fourth = gateway.answer(&removed, Some(&third)).unwrap();
+    assert_eq!(rejections(&fourth)[1], Some(Rejection::Removed));
+    assert_eq!(lines(&fourth, "a=group"), ["a=group:BUNDLE 0 3"]);
+    assert_eq!(lines(&fourth, "m=").len(), 4);
+    assert_eq!(lines(&fourth, "o="), ["o=- 4711 4 IN IP4 192.0.2.1"]);
+}
+
+#[test]
+fn place_of_a_removed_section_is_used_again() {
+    let gateway = Gateway::new();
+    let first = answer(CHROMIUM);
+    let recycled = CHROMIUM.replace("a=mid:1", "a=mid:5").replace("BUNDLE 0 1", "BUNDLE 0 5");
+    let error = gateway.answer(&recycled, Some(&first)).unwrap_err();
+    let (was, is) = ("video with mid 1".to_owned(), "video with mid 5".to_owned());
+    assert_eq!(error, SdpError::SectionsReordered { index: 1, was, is });
+    let removed = CHROMIUM.replacen("m=video 9", "m=video 0", 1);
+    let second = gateway.answer(&removed, Some(&first)).unwrap();
+    let third = gateway.answer(&recycled, Some(&second)).unwrap();
+    assert_eq!(rejections(&third)[..2], [None, None]);
+    // The place of the rejected data channel as well.
+    let audio = &CHROMIUM[CHROMIUM.find("m=audio").unwrap()..CHROMIUM.find("m=video").unwrap()];
+    let data = CHROMIUM.find("m=application").unwrap();
+    let other = CHROMIUM[..data].to_owned() + &audio.replace("a=mid:0", "a=mid:2");
+    assert_eq!(rejections(&gateway.answer(&other, Some(&first)).unwrap()), [None, None, None]);
+}
+
+#[test]
+fn m_lines_keep_their_order() {
+    let gateway = Gateway::new();
+    let first = answer(CHROMIUM);
+    let fewer = &CHROMIUM[..CHROMIUM.find("m=application").unwrap()];
+    let error = gateway.answer(fewer, Some(&first)).unwrap_err();
+    assert_eq!(error, SdpError::SectionsMissing { had: 3, has: 2 });
+    let (head, video) = fewer.split_at(fewer.find("m=video").unwrap());
+    let (session, audio) = head.split_at(head.find("m=audio").unwrap());
+    let data = &CHROMIUM[fewer.len()..];
+    let swapped = format!("{session}{video}{audio}{data}");
+    let error = gateway.answer(&swapped, Some(&first)).unwrap_err();
+    assert!(matches!(error, SdpError::SectionsReordered { index: 0, .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("audio with mid 0") && text.contains("video with mid 1"), "{text}");
+}
+
+#[test]
+fn session_may_lose_all_streams_and_gain_one() {
+    let gateway = Gateway::new();
+    let first = answer(FIREFOX);
+    let none = FIREFOX.replace("m=audio 9", "m=audio 0").replace("m=video 9", "m=video 0");
+    let second = gateway.answer(&none, Some(&first)).unwrap();
+    assert_eq!(second.accepted().count(), 0);
+    assert_eq!(second.transport.path, first.transport.path);
+    assert_eq!(lines(&second, "a=group"), [""; 0]);
+    let third = gateway.answer(FIREFOX, Some(&second)).unwrap();
+    assert_eq!(third.accepted().count(), 2);
+    // An m-line that was rejected before does not matter, one that is new does.
+    let data = CHROMIUM.replace("m=audio 9", "m=audio 0").replace("m=video 9", "m=video 0");
+    assert_eq!(gateway.answer(&data, Some(&answer(CHROMIUM))).unwrap().accepted().count(), 0);
+    let other = FIREFOX.replace("m=audio 9", "m=audio 0").replace("m=video 9", "m=video 0")
+        + "m=text 9 UDP/TLS/RTP/SAVPF 98\r\n";
+    let error = gateway.answer(&other, Some(&first)).unwrap_err();
+    assert_eq!(error, SdpError::NothingAccepted(Rejection::Kind("text".into())));
+    // An offer of unsupported streams alone is refused, and the session stays.
+    let plain: String =
+        FIREFOX.split_inclusive('\n').filter(|line| !line.starts_with("a=rtcp-mux")).collect();
+    let error = gateway.answer(&plain, Some(&first)).unwrap_err();
+    assert_eq!(error, SdpError::NothingAccepted(Rejection::RtcpNotMuxed("ICE checks one address")));
+}
+
+#[test]
+fn number_keeps_its_codec_during_a_session() {
+    let gateway = Gateway::new();
+    let first = answer(FIREFOX);
+    let other = FIREFOX.replace("a=rtpmap:121 VP9/90000", "a=rtpmap:121 AV1/90000");
+    let second = gateway.answer(&other, Some(&first)).unwrap();
+    let numbers = "120 124 126 127 97 98";
+    assert_eq!(lines(&second, "m=video"), [format!("m=video 5000 UDP/TLS/RTP/SAVPF {numbers}")]);
+    assert_eq!(second.payload_types, first.payload_types);
+    // A header extension likewise.
+    let other = FIREFOX.replace(
+        "a=extmap:5 urn:ietf:params:rtp-hdrext:toffset",
+        "a=extmap:5 urn:3gpp:video-orientation",
+    );
+    let second = gateway.answer(&other, Some(&first)).unwrap();
+    assert_eq!(second.extensions, first.extensions);
+    assert_eq!(lines(&second, "a=extmap:5"), [""; 0]);
+}
+
+#[test]
+fn ice_restart_is_seen_by_its_credentials() {
+    let first = answer(CHROMIUM);
+    assert!(!parse(CHROMIUM).unwrap().restarts_ice(&first));
+    let restart = CHROMIUM
+        .replace("Zp4k", "Qq11")
+        .replace("Ux6zT0kq5mJ9vB3nC8dLw2Rs", "another00password00of000it");
+    let offer = parse(&restart).unwrap();
+    assert!(offer.restarts_ice(&first));
+    let new = IceCredentials::new("nnew", "anewpassword0000000000").unwrap();
+    let gateway = Gateway { ice: new, ..Gateway::new() };
+    let second = offer.answer(&gateway.local(), Some(&first)).unwrap();
+    assert_eq!(ice(&second).ufrag, "Qq11");
+    assert_eq!(lines(&second, "a=ice-ufrag"), ["a=ice-ufrag:nnew"]);
+    assert!(!offer.restarts_ice(&second));
+    assert!(!parse(PHONE).unwrap().restarts_ice(&answer(PHONE)));
+}
+
+#[test]
+fn another_certificate_needs_a_new_session() {
+    let gateway = Gateway::new();
+    let first = answer(CHROMIUM);
+    let other = CHROMIUM.replace("a=fingerprint:sha-256 0B:", "a=fingerprint:sha-256 0C:");
+    assert_eq!(gateway.answer(&other, Some(&first)).unwrap_err(), SdpError::FingerprintChanged);
+    // New keys of SDES are announced so.
+    let voice = answer(PHONE);
+    let rekeyed = PHONE.replace("inline:AAEC", "inline:AQEC");
+    let other = Gateway { random: |bytes| bytes.fill(8), ..Gateway::new() };
+    let second = other.answer(&rekeyed, Some(&voice)).unwrap();
+    assert_eq!(keys(&second).client.key.key()[..2], [1, 1]);
+    assert_eq!(keys(&second).gateway.key.key(), [8; 32]);
+    let dtls = FIREFOX.replace("a=group:BUNDLE 0 1\r\n", "").replace("a=mid:0\r\n", "");
+    assert_eq!(gateway.answer(&dtls, Some(&voice)).unwrap_err(), SdpError::FingerprintChanged);
+}
