@@ -12,6 +12,7 @@ mod otlp;
 mod promql;
 mod roq;
 mod rtpengine;
+mod sdp;
 mod srtp;
 mod stage;
 mod tap;

@@ -11,6 +11,8 @@ pub enum Client {
     GStreamer,
     Ffmpeg,
     Aioquic,
+    Aiortc,
+    Libwebrtc,
     Rtpengine,
     Prometheus,
     Alertmanager,
@@ -56,7 +58,7 @@ pub fn present(test: &str, client: Client) -> bool {
     false
 }
 
-/// The Python interpreter with aioquic and pylibsrtp.
+/// The Python interpreter with aioquic, aiortc, libwebrtc and pylibsrtp.
 pub fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/interop-venv/bin/python")
 }
@@ -67,6 +69,8 @@ impl Client {
             Client::GStreamer => "GStreamer",
             Client::Ffmpeg => "ffmpeg",
             Client::Aioquic => "aioquic",
+            Client::Aiortc => "aiortc",
+            Client::Libwebrtc => "libwebrtc",
             Client::Rtpengine => "rtpengine",
             Client::Prometheus => "Prometheus",
             Client::Alertmanager => "Alertmanager",
@@ -91,6 +95,8 @@ impl Client {
             Client::Registry => runs(Command::new("docker-registry").arg("--version")),
             Client::Pylibsrtp => runs(Command::new(python()).args(["-c", "import pylibsrtp"])),
             Client::Aioquic => runs(Command::new(python()).args(["-c", "import aioquic"])),
+            Client::Aiortc => runs(Command::new(python()).args(["-c", "import aiortc"])),
+            Client::Libwebrtc => runs(Command::new(python()).args(["-c", "import webrtc"])),
         }
     }
 }
