@@ -9,12 +9,14 @@
 //! [`trunk`] carry it, [`continuity`] hides a change of sender from the receiver, [`merge`]
 //! deduplicates two copies of a stream, [`rtp::Reception`] and [`quality`] measure reception.
 //! [`instant`] writes the times of that state for another process.
+//! [`fingerprint`] checks the certificate of a DTLS handshake.
 
 #![deny(missing_docs)]
 
 mod bytes;
 pub mod continuity;
 pub mod demux;
+pub mod fingerprint;
 pub mod instant;
 pub mod key_frame;
 pub mod merge;

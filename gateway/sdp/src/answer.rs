@@ -4,7 +4,8 @@ use std::fmt::{self, Write as _};
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use sdp_types::{Direction, Fingerprint, HashFunc, Rid, RidDirection};
+use evenkeel_media::fingerprint::CertificateFingerprint;
+use sdp_types::{Direction, Rid, RidDirection};
 use zeroize::Zeroizing;
 
 use crate::codec::Codec;
@@ -84,7 +85,7 @@ pub(crate) fn write(
     }
     let is_dtls = matches!(peer.keying, Keying::Dtls { .. });
     if is_dtls {
-        let fingerprint = Fingerprint::with_fingerprint(HashFunc::Sha256, *local.fingerprint);
+        let fingerprint = CertificateFingerprint::Sha256(*local.fingerprint);
         text.line(format_args!("a=fingerprint:{fingerprint}"));
     }
     let mids = accepted_mids(offer, sections);

@@ -46,10 +46,7 @@ pub use negotiation::{
 pub use numbering::{EXTENSION_URIS, ExtensionMap, NumberMap, PayloadTypeMap};
 pub use offer::SdpOffer;
 pub use sdp_types::Direction;
-pub use section::{
-    CertificateFingerprint, FeedbackSet, FingerprintHash, HeaderExtension, MediaFormat,
-    MediaSource, SimulcastLayer,
-};
+pub use section::{FeedbackSet, HeaderExtension, MediaFormat, MediaSource, SimulcastLayer};
 
 /// Length limit of an offer or fragment: an offer of a browser has up to 4 KiB per m-line.
 pub const SDP_BYTES_MAX: usize = 64 * 1024;

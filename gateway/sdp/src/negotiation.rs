@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::srtp::SrtpKeys;
 use sdp_types::{Direction, Setup};
 
@@ -11,10 +12,7 @@ use crate::error::{Rejection, SdpError, excerpt};
 use crate::ice::IceCredentials;
 use crate::numbering::{ExtensionMap, PayloadTypeMap, RTP_STREAM_ID, room_extension};
 use crate::offer::SdpOffer;
-use crate::section::{
-    CertificateFingerprint, HeaderExtension, MediaFormat, MediaSource, OfferedSection,
-    SimulcastLayer,
-};
+use crate::section::{HeaderExtension, MediaFormat, MediaSource, OfferedSection, SimulcastLayer};
 
 /// The gateway's side of a session.
 #[derive(Clone, Copy, Debug)]

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use evenkeel_media::fingerprint::{CertificateFingerprint, FingerprintError};
 use evenkeel_media::srtp::{CryptoAttribute, SrtpKeyError};
-use ring::digest::{self, SHA256, SHA384, SHA512};
-use sdp_types::{Direction, ExtMap, Fingerprint, GroupSemantics, HashFunc, Media, Rid};
-use sdp_types::{RidDirection, RtpMap, Session, Setup, Ssrc, SsrcGroup};
+use sdp_types::{Direction, ExtMap, GroupSemantics, Media, Rid, RidDirection};
+use sdp_types::{RtpMap, Session, Setup, Ssrc, SsrcGroup};
 
 use crate::codec::{Codec, CodecKind, Format, parameter};
 use crate::description::Attributes;
@@ -73,26 +73,6 @@ pub(crate) struct OfferedSection {
     pub(crate) stream: Option<String>,
 }
 
-/// A hash function of fingerprints (RFC 8122, section 5). Functions that are broken are not supported.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FingerprintHash {
-    /// `sha-256`.
-    Sha256,
-    /// `sha-384`.
-    Sha384,
-    /// `sha-512`.
-    Sha512,
-}
-
-/// A fingerprint of a certificate (RFC 8122, section 5).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CertificateFingerprint {
-    /// The hash function.
-    pub hash: FingerprintHash,
-    /// 32, 48 or 64 bytes.
-    pub bytes: Vec<u8>,
-}
-
 /// A payload type.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MediaFormat {
@@ -156,23 +136,6 @@ pub struct MediaSource {
     pub ssrc: u32,
     /// The SSRC of its retransmissions, by `a=ssrc-group:FID`.
     pub retransmission: Option<u32>,
-}
-
-impl FingerprintHash {
-    fn algorithm(self) -> &'static digest::Algorithm {
-        match self {
-            FingerprintHash::Sha256 => &SHA256,
-            FingerprintHash::Sha384 => &SHA384,
-            FingerprintHash::Sha512 => &SHA512,
-        }
-    }
-}
-
-impl CertificateFingerprint {
-    /// Returns true if this is the fingerprint of a certificate in DER.
-    pub fn matches(&self, certificate: &[u8]) -> bool {
-        digest::digest(self.hash.algorithm(), certificate).as_ref() == self.bytes
-    }
 }
 
 impl OfferedSection {
@@ -346,21 +309,15 @@ fn read_mid(own: Attributes<'_>) -> Result<Option<String>, SdpError> {
 fn read_fingerprints(level: Attributes<'_>) -> Result<Vec<CertificateFingerprint>, SdpError> {
     let mut found = Vec::new();
     for value in level.values("fingerprint") {
-        let expected = "HASH followed by bytes in hexadecimal with colons between them";
-        let malformed = || SdpError::attribute("fingerprint", value, expected);
-        let parsed = value.parse::<Fingerprint>().map_err(|_| malformed())?;
-        let Fingerprint { hash_func, fingerprint: bytes } = parsed;
-        // A certificate with the same hash by one of the others can be made.
-        let hash = match hash_func {
-            HashFunc::Sha256 => FingerprintHash::Sha256,
-            HashFunc::Sha384 => FingerprintHash::Sha384,
-            HashFunc::Sha512 => FingerprintHash::Sha512,
-            _ => continue,
-        };
-        if bytes.len() != hash.algorithm().output_len() {
-            return Err(malformed());
+        match value.parse() {
+            Ok(fingerprint) => found.push(fingerprint),
+            // A certificate with the same hash by one of the others can be made.
+            Err(FingerprintError::Hash) => {}
+            Err(FingerprintError::Form) => {
+                let expected = "HASH followed by bytes in hexadecimal with colons between them";
+                return Err(SdpError::attribute("fingerprint", value, expected));
+            }
         }
-        found.push(CertificateFingerprint { hash, bytes });
     }
     Ok(found)
 }
