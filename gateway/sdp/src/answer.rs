@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::codec::Codec;
 use crate::ice::{IceCredentials, candidate_value};
 use crate::negotiation::{
-    AcceptedMedia, Keying, LocalTransport, NegotiatedSection, PeerPath, PeerTransport, SentStream,
+    AcceptedMedia, Keying, NegotiatedSection, Negotiation, PeerPath, PeerTransport,
 };
 use crate::numbering::EXTENSION_URIS;
 use crate::offer::SdpOffer;
@@ -19,6 +19,38 @@ use crate::section::{MediaFormat, OfferedSection, SimulcastLayer};
 
 /// The port of m-lines without an address (RFC 863).
 const DISCARD: u16 = 9;
+
+/// The gateway's side of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalTransport<'a> {
+    /// The number of the session in the `o=` line.
+    pub session_id: u64,
+    /// The advertised addresses, the preferred one first; at least one.
+    pub addresses: &'a [SocketAddr],
+    /// The port of RTCP beside the preferred address, for phones that do not multiplex; `None` for the next one (RFC 3550, section 11).
+    pub rtcp_port: Option<u16>,
+    /// The ICE credentials of this session; new ones if [`SdpOffer::restarts_ice`].
+    pub ice: &'a IceCredentials,
+    /// SHA-256 of the certificate.
+    pub fingerprint: &'a [u8; 32],
+    /// The streams that the gateway sends, as far as they are known; others are told apart by `mid` and payload type.
+    pub sources: &'a [SentStream<'a>],
+}
+
+/// A stream that the gateway sends.
+#[derive(Clone, Copy, Debug)]
+pub struct SentStream<'a> {
+    /// The m-line, such as one of [`SdpOffer::receiving_mids`].
+    pub mid: &'a str,
+    /// The id of the `MediaStream` at the client, a token; streams of one id are played in sync.
+    pub stream: &'a str,
+    /// The canonical name of the sender (RFC 3550, section 6.5.1).
+    pub cname: &'a str,
+    /// The SSRC.
+    pub ssrc: u32,
+    /// The SSRC of retransmissions, if there are any.
+    pub retransmission: Option<u32>,
+}
 
 /// A text that contains keys or passwords: absent from `Debug`, and wiped when it is dropped or grows.
 #[derive(Clone, Default)]
@@ -61,61 +93,60 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// Writes an answer (RFC 8829, section 5.3.1). `tag` is the place of the m-line that has the transport.
-///
-/// ICE credentials and the fingerprint stand at the session level, as that section permits: bundled m-lines must not repeat them, but
-/// aiortc and GStreamer look for them on rejected m-lines too. `a=setup` stands on each m-line: GStreamer and Pion do not
-/// inherit it.
-pub(crate) fn write(
-    offer: &SdpOffer,
-    local: &LocalTransport<'_>,
-    peer: &PeerTransport,
-    tag: Option<usize>,
-    sections: &[NegotiatedSection],
-    version: u64,
-) -> SecretText {
-    let mut text = SecretText::default();
-    let origin = internet_address(local.first_address().ip());
-    text.line(format_args!("v=0"));
-    text.line(format_args!("o=- {} {version} {origin}", local.session_id));
-    text.line(format_args!("s=-"));
-    text.line(format_args!("t=0 0"));
-    if peer.path.has_ice() {
-        write_ice(&mut text, local.ice);
-    }
-    let is_dtls = matches!(peer.keying, Keying::Dtls { .. });
-    if is_dtls {
-        let fingerprint = CertificateFingerprint::Sha256(*local.fingerprint);
-        text.line(format_args!("a=fingerprint:{fingerprint}"));
-    }
-    let mids = accepted_mids(offer, sections);
-    if !mids.is_empty() {
-        text.line(format_args!("a=group:BUNDLE {}", mids.join(" ")));
-    }
-    if offer.extmap_allow_mixed {
-        text.line(format_args!("a=extmap-allow-mixed"));
-    }
-    for (index, (offered, section)) in offer.sections.iter().zip(sections).enumerate() {
-        match &section.outcome {
-            Ok(media) => {
-                write_accepted(&mut text, offered, media, local);
-                match (&peer.path, local.rtcp_port) {
-                    (PeerPath::Address { rtcp: Some(_), .. }, Some(port)) => {
+impl SdpOffer {
+    /// Writes the answer (RFC 8829, section 5.3.1). `negotiation` is the result of [`SdpOffer::negotiate`] for this offer.
+    ///
+    /// The text repeats the client's own numbers and its order of codecs. It may contain a key: it must go to the client alone.
+    ///
+    /// ICE credentials and the fingerprint stand at the session level, as that section permits: bundled m-lines must not repeat them,
+    /// but aiortc and GStreamer look for them on rejected m-lines too. `a=setup` stands on each m-line: GStreamer and Pion do not
+    /// inherit it.
+    pub fn answer(&self, negotiation: &Negotiation, local: &LocalTransport<'_>) -> SecretText {
+        let Negotiation { transport: peer, sections, version, .. } = negotiation;
+        let mut text = SecretText::default();
+        let origin = internet_address(local.first_address().ip());
+        text.line(format_args!("v=0"));
+        text.line(format_args!("o=- {} {version} {origin}", local.session_id));
+        text.line(format_args!("s=-"));
+        text.line(format_args!("t=0 0"));
+        if peer.path.has_ice() {
+            write_ice(&mut text, local.ice);
+        }
+        let is_dtls = matches!(peer.keying, Keying::Dtls { .. });
+        if is_dtls {
+            let fingerprint = CertificateFingerprint::Sha256(*local.fingerprint);
+            text.line(format_args!("a=fingerprint:{fingerprint}"));
+        }
+        let mids = accepted_mids(self, sections);
+        if !mids.is_empty() {
+            text.line(format_args!("a=group:BUNDLE {}", mids.join(" ")));
+        }
+        if self.extmap_allow_mixed {
+            text.line(format_args!("a=extmap-allow-mixed"));
+        }
+        let is_muxed = !matches!(peer.path, PeerPath::Address { rtcp: Some(_), .. });
+        let tag = self.tag(sections);
+        for (index, (offered, section)) in self.sections.iter().zip(sections).enumerate() {
+            match &section.outcome {
+                Ok(media) => {
+                    write_accepted(&mut text, offered, media, local);
+                    if is_muxed {
+                        text.line(format_args!("a=rtcp-mux"));
+                    } else if let Some(port) = local.rtcp_port {
                         text.line(format_args!("a=rtcp:{port}"));
                     }
-                    _ => text.line(format_args!("a=rtcp-mux")),
                 }
+                Err(_) => write_rejected(&mut text, offered),
             }
-            Err(_) => write_rejected(&mut text, offered),
+            if is_dtls {
+                text.line(format_args!("a=setup:passive"));
+            }
+            if Some(index) == tag {
+                write_tagged(&mut text, local, peer);
+            }
         }
-        if is_dtls {
-            text.line(format_args!("a=setup:passive"));
-        }
-        if Some(index) == tag {
-            write_tagged(&mut text, local, peer);
-        }
+        text
     }
-    text
 }
 
 impl LocalTransport<'_> {

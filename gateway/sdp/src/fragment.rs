@@ -3,11 +3,11 @@
 use zeroize::Zeroizing;
 
 use crate::SDP_BYTES_MAX;
-use crate::answer::{SecretText, write_candidates, write_ice};
+use crate::answer::{LocalTransport, SecretText, write_candidates, write_ice};
 use crate::description::Description;
 use crate::error::SdpError;
 use crate::ice::IceCredentials;
-use crate::negotiation::{LocalTransport, Negotiation};
+use crate::negotiation::Negotiation;
 
 /// The line that a description has and a fragment lacks.
 const VERSION_LINE: &[u8] = b"v=0\n";

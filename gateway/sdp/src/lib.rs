@@ -4,10 +4,11 @@
 //!
 //! 1. [`SdpOffer::parse`] reads an offer. A malformed line that decides about media or security is an error. A malformed
 //!    optional line (`extmap`, `rid`, `ssrc`, `rtcp-fb`) counts as absent, and unknown lines are ignored (RFC 8866, section 5.13).
-//! 2. [`SdpOffer::answer`] chooses what the gateway accepts. Its [`Negotiation`] holds the text of the answer, the keys and ICE
+//! 2. [`SdpOffer::negotiate`] chooses what the gateway accepts, before the session exists. Its [`Negotiation`] holds the keys and ICE
 //!    credentials of the client, the accepted streams, and the tables that map the client's payload types and header extension ids to
-//!    those of rooms. It is an argument of the answer to the next offer of the same session.
-//! 3. [`fragment_credentials`] reads the body of a WHIP or WHEP `PATCH`; [`Negotiation::restart_fragment`] writes the
+//!    those of rooms. It is an argument of the negotiation of the next offer of the same session.
+//! 3. [`SdpOffer::answer`] writes the answer, with the addresses, ICE credentials and streams of the gateway.
+//! 4. [`fragment_credentials`] reads the body of a WHIP or WHEP `PATCH`; [`Negotiation::restart_fragment`] writes the
 //!    response to an ICE restart.
 //!
 //! A session has one transport: one BUNDLE group (RFC 9143) or a single m-line. An m-line that the gateway does not support is answered
@@ -34,14 +35,13 @@ mod section;
 #[cfg(test)]
 mod tests;
 
-pub use answer::SecretText;
+pub use answer::{LocalTransport, SecretText, SentStream};
 pub use codec::{Codec, CodecKind, Format, H264Profile};
 pub use error::{Rejection, SdpError};
 pub use fragment::fragment_credentials;
 pub use ice::IceCredentials;
 pub use negotiation::{
-    AcceptedMedia, Keying, LocalTransport, NegotiatedSection, Negotiation, PeerPath, PeerTransport,
-    SentStream,
+    AcceptedMedia, AnswerPolicy, Keying, NegotiatedSection, Negotiation, PeerPath, PeerTransport,
 };
 pub use numbering::{EXTENSION_URIS, ExtensionMap, NumberMap, PayloadTypeMap};
 pub use offer::SdpOffer;

@@ -6,7 +6,6 @@ use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::srtp::SrtpKeys;
 use sdp_types::{Direction, Setup};
 
-use crate::answer::{self, SecretText};
 use crate::codec::CodecKind;
 use crate::error::{Rejection, SdpError, excerpt};
 use crate::ice::IceCredentials;
@@ -14,45 +13,20 @@ use crate::numbering::{ExtensionMap, PayloadTypeMap, RTP_STREAM_ID, room_extensi
 use crate::offer::SdpOffer;
 use crate::section::{HeaderExtension, MediaFormat, MediaSource, OfferedSection, SimulcastLayer};
 
-/// The gateway's side of a session.
+/// The choices of the gateway that do not depend on a session.
 #[derive(Clone, Copy, Debug)]
-pub struct LocalTransport<'a> {
-    /// The number of the session in the `o=` line.
-    pub session_id: u64,
-    /// The advertised addresses, the preferred one first; at least one.
-    pub addresses: &'a [SocketAddr],
-    /// The port of RTCP beside the preferred address, for phones that do not multiplex; `None` if the listener has none.
-    pub rtcp_port: Option<u16>,
-    /// The ICE credentials of this session; new ones if [`SdpOffer::restarts_ice`].
-    pub ice: &'a IceCredentials,
-    /// SHA-256 of the certificate.
-    pub fingerprint: &'a [u8; 32],
-    /// Fills a buffer with bytes of a cryptographic generator, for the gateway's key of SDES.
-    pub random: fn(&mut [u8]),
+pub struct AnswerPolicy {
     /// The gateway may send to the client.
     pub sends: bool,
     /// The gateway may receive from the client.
     pub receives: bool,
-    /// The streams that the gateway sends, as far as they are known; others are told apart by `mid` and payload type.
-    pub sources: &'a [SentStream<'a>],
+    /// The gateway has a port for RTCP alone, for phones that do not multiplex.
+    pub has_rtcp_port: bool,
+    /// Fills a buffer with bytes of a cryptographic generator, for the gateway's key of SDES.
+    pub random: fn(&mut [u8]),
 }
 
-/// A stream that the gateway sends.
-#[derive(Clone, Copy, Debug)]
-pub struct SentStream<'a> {
-    /// The m-line, such as one of [`SdpOffer::receiving_mids`].
-    pub mid: &'a str,
-    /// The id of the `MediaStream` at the client, a token; streams of one id are played in sync.
-    pub stream: &'a str,
-    /// The canonical name of the sender (RFC 3550, section 6.5.1).
-    pub cname: &'a str,
-    /// The SSRC.
-    pub ssrc: u32,
-    /// The SSRC of retransmissions, if there are any.
-    pub retransmission: Option<u32>,
-}
-
-/// The result of an offer and its answer.
+/// The streams, keys and numbers that the gateway accepts of an offer.
 #[derive(Clone, Debug)]
 pub struct Negotiation {
     /// The client's side of the transport.
@@ -64,8 +38,7 @@ pub struct Negotiation {
     /// The header extensions of all m-lines.
     pub extensions: ExtensionMap,
     /// The `sess-version` of the answer (RFC 3264, section 8).
-    version: u64,
-    text: SecretText,
+    pub(crate) version: u64,
 }
 
 /// The client's side of the transport.
@@ -143,11 +116,6 @@ impl PeerPath {
 }
 
 impl Negotiation {
-    /// Returns the SDP answer. It may contain a key: it must go to the client alone.
-    pub fn text(&self) -> &str {
-        self.text.as_str()
-    }
-
     /// Returns the accepted m-lines in their order.
     pub fn accepted(&self) -> impl Iterator<Item = &AcceptedMedia> {
         self.sections.iter().filter_map(|section| section.outcome.as_ref().ok())
@@ -163,15 +131,15 @@ impl Negotiation {
 }
 
 impl SdpOffer {
-    /// Answers an offer: the first of a session, or one that adds, removes and turns streams of `session` (RFC 3264, section 8).
+    /// Chooses from an offer: the first of a session, or one that adds, removes and turns streams of `session` (RFC 3264, section 8).
     ///
-    /// The text repeats the client's own numbers and its order of codecs. After an error the session is as before.
+    /// After an error the session is as before.
     ///
     /// # Errors
     /// If no m-line is acceptable, the client is ICE-lite, or the m-lines or the fingerprint contradict those of `session`.
-    pub fn answer(
+    pub fn negotiate(
         &self,
-        local: &LocalTransport<'_>,
+        policy: &AnswerPolicy,
         session: Option<&Negotiation>,
     ) -> Result<Negotiation, SdpError> {
         if self.ice_lite {
@@ -185,14 +153,13 @@ impl SdpOffer {
         let mut sections: Vec<NegotiatedSection> = Vec::with_capacity(self.sections.len());
         for section in &self.sections {
             let is_first = sections.iter().all(|other| other.outcome.is_err());
-            let outcome = self.transport(section, is_first, local);
+            let outcome = self.transport(section, is_first, policy);
             let outcome =
-                outcome.and_then(|_| accept(section, local, &mut payload_types, &mut extensions));
+                outcome.and_then(|_| accept(section, policy, &mut payload_types, &mut extensions));
             sections.push(NegotiatedSection { outcome, title: section.title() });
         }
-        let tag = self.tag(&sections);
-        let transport = match (tag, session) {
-            (Some(tag), _) => self.transport(&self.sections[tag], true, local),
+        let transport = match (self.tag(&sections), session) {
+            (Some(tag), _) => self.transport(&self.sections[tag], true, policy),
             (None, Some(session)) if session.loses_nothing_else(&sections) => {
                 Ok(session.transport.clone())
             }
@@ -208,8 +175,7 @@ impl SdpOffer {
             transport.keying.follow(&session.transport.keying)?;
         }
         let version = session.map_or(1, |session| session.version + 1);
-        let text = answer::write(self, local, &transport, tag, &sections, version);
-        Ok(Negotiation { transport, sections, payload_types, extensions, version, text })
+        Ok(Negotiation { transport, sections, payload_types, extensions, version })
     }
 
     /// Checks that m-lines keep their places. The place of a removed or rejected one may be used again (RFC 8829, section 5.2.2).
@@ -228,7 +194,7 @@ impl SdpOffer {
     }
 
     /// Returns the m-line that has the transport: the accepted one that is first in the group (RFC 9143, section 7.3.1), or the only one.
-    fn tag(&self, sections: &[NegotiatedSection]) -> Option<usize> {
+    pub(crate) fn tag(&self, sections: &[NegotiatedSection]) -> Option<usize> {
         let place = |mid: &String| {
             let is_tagged = |media: &AcceptedMedia| media.mid.as_ref() == Some(mid);
             sections.iter().position(|section| section.outcome.as_ref().is_ok_and(is_tagged))
@@ -244,7 +210,7 @@ impl SdpOffer {
         &self,
         section: &OfferedSection,
         is_first: bool,
-        local: &LocalTransport<'_>,
+        policy: &AnswerPolicy,
     ) -> Result<PeerTransport, Rejection> {
         if section.is_removed() {
             return Err(Rejection::Removed);
@@ -260,7 +226,7 @@ impl SdpOffer {
             return Err(Rejection::NotBundled);
         }
         let source = self.transport_of(section);
-        let keying = keying(source, local)?;
+        let keying = keying(source, policy)?;
         let is_muxed = section.rtcp_mux || source.rtcp_mux;
         let path = match (&source.ice, &keying) {
             (Some(credentials), _) if is_muxed => PeerPath::Ice(credentials.clone()),
@@ -268,7 +234,7 @@ impl SdpOffer {
             (None, Keying::Dtls { .. }) => return Err(Rejection::NoIce),
             (None, Keying::Sdes(_)) => {
                 let rtp = source.address.ok_or(Rejection::NoAddress)?;
-                let rtcp = if is_muxed { None } else { Some(self.own_rtcp(section, local)?) };
+                let rtcp = if is_muxed { None } else { Some(self.own_rtcp(section, policy)?) };
                 PeerPath::Address { rtp, rtcp }
             }
         };
@@ -279,11 +245,11 @@ impl SdpOffer {
     fn own_rtcp(
         &self,
         section: &OfferedSection,
-        local: &LocalTransport<'_>,
+        policy: &AnswerPolicy,
     ) -> Result<SocketAddr, Rejection> {
         let reason = match section.rtcp_address {
             _ if self.is_bundled(section) => "BUNDLE has one address",
-            _ if local.rtcp_port.is_none() => "the gateway has no port for RTCP alone",
+            _ if !policy.has_rtcp_port => "the gateway has no port for RTCP alone",
             None => "its RTCP is not at another port of the address in c=",
             Some(address) => return Ok(address),
         };
@@ -292,7 +258,7 @@ impl SdpOffer {
 }
 
 /// Returns the source of the keys. A certificate is preferred to keys that signalling servers have read.
-fn keying(section: &OfferedSection, local: &LocalTransport<'_>) -> Result<Keying, Rejection> {
+fn keying(section: &OfferedSection, policy: &AnswerPolicy) -> Result<Keying, Rejection> {
     let profile = section.profile.as_str();
     let is_rtp = profile.split('/').any(|part| part == "RTP");
     if is_rtp && !section.fingerprints.is_empty() {
@@ -307,7 +273,7 @@ fn keying(section: &OfferedSection, local: &LocalTransport<'_>) -> Result<Keying
     match profile {
         "RTP/SAVP" | "RTP/SAVPF" if section.crypto.is_empty() => Err(Rejection::NoKeys),
         "RTP/SAVP" | "RTP/SAVPF" => {
-            let keys = SrtpKeys::accept(section.crypto.iter().cloned(), local.random);
+            let keys = SrtpKeys::accept(section.crypto.iter().cloned(), policy.random);
             keys.map(Keying::Sdes).map_err(Rejection::Crypto)
         }
         "UDP/TLS/RTP/SAVP" | "UDP/TLS/RTP/SAVPF" => Err(Rejection::NoFingerprint),
@@ -336,7 +302,7 @@ impl Keying {
 /// Chooses the formats, header extensions and layers of an m-line.
 fn accept(
     section: &OfferedSection,
-    local: &LocalTransport<'_>,
+    policy: &AnswerPolicy,
     payload_types: &mut PayloadTypeMap,
     extensions: &mut ExtensionMap,
 ) -> Result<AcceptedMedia, Rejection> {
@@ -366,7 +332,7 @@ fn accept(
     let mut accepted = section.extensions.clone();
     accepted.retain(|extension| extensions.admits(extension.id, extension.room));
     accepted.iter().for_each(|extension| extensions.insert(extension.id, extension.room));
-    let allowed = match (local.sends, local.receives) {
+    let allowed = match (policy.sends, policy.receives) {
         (true, true) => Direction::SendRecv,
         (true, false) => Direction::SendOnly,
         (false, true) => Direction::RecvOnly,

@@ -1,11 +1,13 @@
 //! Offers for tests, and the fuzz targets.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 
 use evenkeel_fuzz::Corpus;
 
+use crate::answer::{LocalTransport, SecretText, SentStream};
 use crate::ice::IceCredentials;
-use crate::negotiation::{LocalTransport, Negotiation, SentStream};
+use crate::negotiation::{AnswerPolicy, Negotiation};
 use crate::section::OfferedSection;
 use crate::{Rejection, SdpError, SdpOffer, fragment_credentials};
 
@@ -48,25 +50,50 @@ pub(crate) const OFFERS: [&str; 8] =
 
 /// The gateway's side of a session.
 pub(crate) struct Gateway {
+    pub(crate) policy: AnswerPolicy,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) rtcp_port: Option<u16>,
     pub(crate) ice: IceCredentials,
-    pub(crate) random: fn(&mut [u8]),
-    pub(crate) sends: bool,
-    pub(crate) receives: bool,
     pub(crate) sources: Vec<SentStream<'static>>,
 }
+
+/// A negotiation and the text of its answer.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) negotiation: Negotiation,
+    pub(crate) text: SecretText,
+}
+
+impl Deref for Answered {
+    type Target = Negotiation;
+
+    fn deref(&self) -> &Negotiation {
+        &self.negotiation
+    }
+}
+
+impl Answered {
+    pub(crate) fn text(&self) -> &str {
+        self.text.as_str()
+    }
+}
+
+/// Allows both directions, and RTCP at a port of its own.
+pub(crate) const POLICY: AnswerPolicy = AnswerPolicy {
+    sends: true,
+    receives: true,
+    has_rtcp_port: true,
+    random: |bytes| bytes.fill(7),
+};
 
 impl Gateway {
     pub(crate) fn new() -> Gateway {
         let addresses = ["192.0.2.1:5000", "[2001:db8::1]:5000"];
         Gateway {
+            policy: POLICY,
             addresses: addresses.map(|address| address.parse().unwrap()).into(),
             rtcp_port: Some(5_001),
             ice: IceCredentials::new("gate", "a22characterpassword22").unwrap(),
-            random: |bytes| bytes.fill(7),
-            sends: true,
-            receives: true,
             sources: Vec::new(),
         }
     }
@@ -78,9 +105,6 @@ impl Gateway {
             rtcp_port: self.rtcp_port,
             ice: &self.ice,
             fingerprint: &[0xab; 32],
-            random: self.random,
-            sends: self.sends,
-            receives: self.receives,
             sources: &self.sources,
         }
     }
@@ -88,9 +112,19 @@ impl Gateway {
     pub(crate) fn answer(
         &self,
         offer: &str,
-        session: Option<&Negotiation>,
-    ) -> Result<Negotiation, SdpError> {
-        parse(offer)?.answer(&self.local(), session)
+        session: Option<&Answered>,
+    ) -> Result<Answered, SdpError> {
+        self.answer_parsed(&parse(offer)?, session)
+    }
+
+    pub(crate) fn answer_parsed(
+        &self,
+        offer: &SdpOffer,
+        session: Option<&Answered>,
+    ) -> Result<Answered, SdpError> {
+        let negotiation = offer.negotiate(&self.policy, session.map(Deref::deref))?;
+        let text = offer.answer(&negotiation, &self.local());
+        Ok(Answered { negotiation, text })
     }
 }
 
@@ -100,18 +134,18 @@ pub(crate) fn parse(offer: &str) -> Result<SdpOffer, SdpError> {
 
 /// Answers the first offer of a session.
 #[track_caller]
-pub(crate) fn answer(offer: &str) -> Negotiation {
+pub(crate) fn answer(offer: &str) -> Answered {
     Gateway::new().answer(offer, None).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The lines of an answer that begin so.
-pub(crate) fn lines<'a>(negotiation: &'a Negotiation, head: &str) -> Vec<&'a str> {
+pub(crate) fn lines<'a>(negotiation: &'a Answered, head: &str) -> Vec<&'a str> {
     negotiation.text().lines().filter(|line| line.starts_with(head)).collect()
 }
 
 /// Asserts that the answer is a description that the parser reads, and that it agrees with the tables.
 #[track_caller]
-pub(crate) fn assert_consistent(offer: &SdpOffer, negotiation: &Negotiation) {
+pub(crate) fn assert_consistent(offer: &SdpOffer, negotiation: &Answered) {
     let answer = match parse(negotiation.text()) {
         // The answer to an offer of nearly the limit may be above it.
         Err(SdpError::TooLong { .. }) => return,
@@ -158,7 +192,7 @@ pub(crate) fn assert_consistent(offer: &SdpOffer, negotiation: &Negotiation) {
 fn offers_of_clients_are_answered() {
     for offer in OFFERS {
         let offer = parse(offer).unwrap();
-        let negotiation = offer.answer(&Gateway::new().local(), None).unwrap();
+        let negotiation = Gateway::new().answer_parsed(&offer, None).unwrap();
         assert_consistent(&offer, &negotiation);
         assert!(negotiation.text().len() < 8_000, "{}", negotiation.text());
     }
@@ -166,7 +200,7 @@ fn offers_of_clients_are_answered() {
 
 #[test]
 fn libwebrtc_numbers_are_those_of_rooms_or_mapped() {
-    let map = answer(LIBWEBRTC).payload_types;
+    let map = answer(LIBWEBRTC).negotiation.payload_types;
     for number in [111, 63, 0, 8, 110, 126, 96, 97, 98, 99, 100, 101] {
         assert_eq!(map.room_number(number), Some(number));
     }
@@ -179,7 +213,7 @@ fn secrets_are_absent_from_debug() {
     let gateway = Gateway::new();
     for text in OFFERS {
         let offer = parse(text).unwrap();
-        let negotiation = offer.answer(&gateway.local(), None).unwrap();
+        let negotiation = gateway.answer_parsed(&offer, None).unwrap();
         let debug = format!("{offer:?} {negotiation:?} {:?}", gateway.local());
         let is_secret = |line: &&str| line.contains("inline:") || line.contains("ice-pwd:");
         let secrets: Vec<&str> =
@@ -249,7 +283,7 @@ fn fuzz_sdp_offer() {
             Err(error) => return assert_sentence(&error.to_string()),
         };
         for session in [None, Some(&session)] {
-            match offer.answer(&gateway.local(), session) {
+            match gateway.answer_parsed(&offer, session) {
                 Ok(negotiation) => {
                     assert!(session.is_some() || negotiation.accepted().next().is_some());
                     assert_consistent(&offer, &negotiation);

@@ -1,10 +1,11 @@
 use evenkeel_media::srtp::{SrtpKeyError, SrtpProfile};
 
 use super::*;
+use crate::answer::SentStream;
 use crate::codec::{Codec, Format, H264Profile};
 use crate::tests::{
-    CHROMIUM, FIREFOX, GSTREAMER, Gateway, PHONE, RECEIVER, SIMULCAST, answer, assert_consistent,
-    lines, parse,
+    CHROMIUM, FIREFOX, GSTREAMER, Gateway, PHONE, POLICY, RECEIVER, SIMULCAST, answer,
+    assert_consistent, lines, parse,
 };
 
 /// The rejection of each m-line.
@@ -272,7 +273,8 @@ fn offers_that_no_answer_fits_are_refused() {
 #[test]
 fn direction_is_turned_and_limited() {
     let direction = |offered: &str, sends, receives| {
-        let gateway = Gateway { sends, receives, ..Gateway::new() };
+        let policy = AnswerPolicy { sends, receives, ..POLICY };
+        let gateway = Gateway { policy, ..Gateway::new() };
         let offer = FIREFOX.replace("a=sendrecv", offered);
         media(&gateway.answer(&offer, None).unwrap(), 0).direction
     };
@@ -323,7 +325,8 @@ fn simulcast_is_accepted_with_its_layers() {
     // Without the header extension, packets would not name their layer.
     let without = SIMULCAST.replace("sdes:rtp-stream-id", "sdes:other");
     assert_eq!(lines(&answer(&without), "a=simulcast"), [""; 0]);
-    let gateway = Gateway { receives: false, ..Gateway::new() };
+    let policy = AnswerPolicy { receives: false, ..POLICY };
+    let gateway = Gateway { policy, ..Gateway::new() };
     assert_eq!(media(&gateway.answer(SIMULCAST, None).unwrap(), 1).layers, []);
 }
 
@@ -361,10 +364,15 @@ fn crypto_lines_that_cannot_be_used_are_skipped() {
     }
 }
 
+fn with_other_keys() -> Gateway {
+    let policy = AnswerPolicy { random: |bytes| bytes.fill(8), ..POLICY };
+    Gateway { policy, ..Gateway::new() }
+}
+
 #[test]
 fn repeated_key_of_a_client_keeps_that_of_the_gateway() {
     let first = answer(PHONE);
-    let gateway = Gateway { random: |bytes| bytes.fill(8), ..Gateway::new() };
+    let gateway = with_other_keys();
     let same = gateway.answer(PHONE, Some(&first)).unwrap();
     assert_eq!(keys(&same), keys(&first));
     assert_eq!(lines(&same, "a=crypto"), lines(&first, "a=crypto"));
@@ -384,7 +392,7 @@ fn phone_without_mux_gets_a_port_for_rtcp() {
     let rtcp = |line: &str| {
         let negotiation = answer(&offer(line));
         assert_eq!(lines(&negotiation, "a=rtcp"), ["a=rtcp:5001"]);
-        let PeerPath::Address { rtp, rtcp } = negotiation.transport.path else { panic!() };
+        let PeerPath::Address { rtp, rtcp } = negotiation.transport.path.clone() else { panic!() };
         assert_eq!(rtp, "203.0.113.141:54609".parse().unwrap());
         rtcp.unwrap().to_string()
     };
@@ -411,9 +419,12 @@ fn phone_without_mux_gets_a_port_for_rtcp() {
     }
     let last_port = offer("").replace("54609", "65535");
     assert_eq!(refusal(&Gateway::new(), &last_port), foreign);
-    let muxed = Gateway { rtcp_port: None, ..Gateway::new() };
+    let next = Gateway { rtcp_port: None, ..Gateway::new() }.answer(&offer(""), None).unwrap();
+    assert_eq!(lines(&next, "a=rtcp"), [""; 0], "the next port (RFC 3550, section 11)");
+    let policy = AnswerPolicy { has_rtcp_port: false, ..POLICY };
+    let muxed = Gateway { policy, ..Gateway::new() };
     assert_eq!(refusal(&muxed, &offer("")), "the gateway has no port for RTCP alone");
-    assert!(muxed.answer(PHONE, None).is_ok());
+    assert_eq!(lines(&muxed.answer(PHONE, None).unwrap(), "a=rtcp"), ["a=rtcp-mux"]);
     let bundled = offer("a=mid:0\r\n").replace("t=0 0", "t=0 0\r\na=group:BUNDLE 0");
     assert_eq!(refusal(&Gateway::new(), &bundled), "BUNDLE has one address");
 }
@@ -578,7 +589,7 @@ fn ice_restart_is_seen_by_its_credentials() {
     assert!(offer.restarts_ice(&first));
     let new = IceCredentials::new("nnew", "anewpassword0000000000").unwrap();
     let gateway = Gateway { ice: new, ..Gateway::new() };
-    let second = offer.answer(&gateway.local(), Some(&first)).unwrap();
+    let second = gateway.answer_parsed(&offer, Some(&first)).unwrap();
     assert_eq!(ice(&second).ufrag, "Qq11");
     assert_eq!(lines(&second, "a=ice-ufrag"), ["a=ice-ufrag:nnew"]);
     assert!(!offer.restarts_ice(&second));
@@ -594,8 +605,7 @@ fn another_certificate_needs_a_new_session() {
     // New keys of SDES are announced so.
     let voice = answer(PHONE);
     let rekeyed = PHONE.replace("inline:AAEC", "inline:AQEC");
-    let other = Gateway { random: |bytes| bytes.fill(8), ..Gateway::new() };
-    let second = other.answer(&rekeyed, Some(&voice)).unwrap();
+    let second = with_other_keys().answer(&rekeyed, Some(&voice)).unwrap();
     assert_eq!(keys(&second).client.key.key()[..2], [1, 1]);
     assert_eq!(keys(&second).gateway.key.key(), [8; 32]);
     let dtls = FIREFOX.replace("a=group:BUNDLE 0 1\r\n", "").replace("a=mid:0\r\n", "");
