@@ -42,4 +42,5 @@ mod srtp;
 mod starts;
 mod takeover;
 mod upgrade;
+mod webrtc;
 mod workers;

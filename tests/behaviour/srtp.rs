@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use evenkeel_control::SessionAnswer;
+use evenkeel_dataplane::worker::SrtpKeying;
 use evenkeel_media::srtp::{CryptoAttribute, SrtpKey, SrtpKeys, SrtpProfile};
 use evenkeel_model::{MediaDescription, Metric, Srtp};
 
@@ -21,7 +22,7 @@ fn open(gateway: &Gateway, phone: &mut Phone, profile: SrtpProfile) -> SessionAn
     let keys = SrtpKeys::accept([client], |bytes| bytes.fill(!number)).unwrap();
     let mut wanted = offer("room", declared(phone));
     let media = MediaDescription { srtp: Srtp::Terminated, ..(*wanted.media).clone() };
-    (wanted.media, wanted.srtp) = (Arc::new(media), Some(Arc::new(keys.clone())));
+    (wanted.media, wanted.srtp) = (Arc::new(media), Some(SrtpKeying::Sdes(Arc::new(keys.clone()))));
     let opened = gateway.open(wanted);
     phone.set_target(udp_of(&opened));
     phone.srtp = Some(PhoneSrtp::new(&keys));

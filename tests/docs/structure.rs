@@ -115,6 +115,7 @@ const LAYERS: &[&[&str]] = &[
         "breakers",
         "dataplane",
         "diagnosis",
+        "dtls",
         "host",
         "nodes",
         "ownership",

@@ -17,3 +17,4 @@ mod srtp;
 mod stage;
 mod tap;
 mod telemetry;
+mod webrtc;

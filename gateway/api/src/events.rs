@@ -121,6 +121,14 @@ impl NoticeWriter {
                 node: self.names.of_node(*node).node,
                 reason: reason,
             },
+            // The DTLS handshake of a session's client has ended.
+            GatewayEvent::Handshake { session, result } => notice! {
+                "handshake", at_us;
+                session: session.to_string(),
+                // The crypto suite (RFC 4568), or the reason of the failure.
+                profile?: result.as_ref().ok().map(|profile| profile.name()),
+                reason?: result.as_ref().err().map(ToString::to_string),
+            },
             // A member of a group has another role, or the group lost or regained redundancy.
             GatewayEvent::Group(GroupChange { gateway, role, epoch, warnings }) => notice! {
                 "group", at_us;

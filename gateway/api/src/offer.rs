@@ -17,6 +17,7 @@ use evenkeel_control::{
     StoredAnswer, TraceRegistry, is_first_packet_room,
 };
 use evenkeel_core::is_session_room_name;
+use evenkeel_dataplane::worker::SrtpKeying;
 use evenkeel_index::ClaimRevision;
 use evenkeel_media::roq;
 use evenkeel_media::srtp::SrtpKeys;
@@ -31,6 +32,8 @@ use self::body::{
     CryptoBody, FeedbackBody, IdentityBody, IngressBody, OfferBody, OrderedPairs, PayloadTypeBody,
     QuicBody, RtcpBody, SrtpBody, StreamBody,
 };
+use self::client_media::ClientMedia;
+use self::webrtc::WebrtcOffer;
 use super::context::{ApiContext, ApiState};
 use super::error::{ApiError, ApiErrorCode, note_retry};
 use super::events;
@@ -39,6 +42,8 @@ use super::object::object;
 use super::request::{Share, strict};
 
 mod body;
+mod client_media;
+mod webrtc;
 
 /// Maximum labels of a session; policies read all of them with each decision.
 const LABELS_MAX: usize = 32;
@@ -114,9 +119,9 @@ async fn offer(
     body: &[u8],
     is_private: bool,
 ) -> Result<(SessionId, Vec<u8>), ApiError> {
-    let wanted = parse(body, caller(headers))?;
-    if wanted.srtp.is_some() {
-        check_keys(shared.group().is_some(), is_private)?;
+    let ParsedOffer { wanted, sdp } = parse(body, caller(headers))?;
+    if let Some(keying) = &wanted.srtp {
+        check_keys(keying, shared.group().is_some(), is_private)?;
     }
     let claim = claim_room(shared, &wanted).await?;
     let opened = shared.ask("", shared.handle.offer(wanted.clone())).await;
@@ -125,22 +130,27 @@ async fn offer(
     }
     let opened = opened?;
     let session = opened.session;
-    let body = serde_json::to_vec(&view(opened, &wanted, &shared.names, &shared.handle.traces));
+    let view = view(opened, &wanted, sdp.as_ref(), &shared.names, &shared.handle.traces);
+    let body = serde_json::to_vec(&view);
     Ok((session, body.expect("an answer is words and numbers")))
 }
 
-/// Keys are accepted only if this host alone saw them (RFC 4568, section 8.3), and no standby continues the session.
-fn check_keys(has_standby: bool, is_private: bool) -> Result<(), ApiError> {
+/// Keys are accepted only if this host alone saw them (RFC 4568, section 8.3), and SRTP only if no standby continues the session.
+fn check_keys(keying: &SrtpKeying, has_standby: bool, is_private: bool) -> Result<(), ApiError> {
+    let (field, is_private) = match keying {
+        SrtpKeying::Sdes(_) => ("srtp.crypto", is_private),
+        SrtpKeying::Dtls { .. } => ("webrtc", true),
+    };
     let wrong = if !is_private {
         "has keys, and the offer came over TCP from another host; expected an offer on the Unix socket, or from this \
          host"
     } else if has_standby {
-        "has keys, and the gateway belongs to a group, whose standby cannot continue SRTP yet; expected `true`, with \
-         the keys at the node, or no `srtp`"
+        "needs SRTP at the gateway, which belongs to a group, whose standby cannot continue it yet; expected `srtp` \
+         `true`, with the keys at the node, or no `srtp`"
     } else {
         return Ok(());
     };
-    Err(ApiError::field("srtp.crypto", wrong))
+    Err(ApiError::field(field, wrong))
 }
 
 /// Claims a new room in the shared index. Fails if another group has it.
@@ -160,13 +170,20 @@ async fn claim_room(
 fn view(
     opened: SessionAnswer,
     wanted: &OfferedSession,
+    sdp: Option<&WebrtcOffer>,
     names: &NodeNames,
     traces: &TraceRegistry,
 ) -> impl Serialize + use<> {
     let trace = traces.of(opened.session, wanted.caller.as_ref());
-    let (udp, quic) = match opened.ingress {
-        IngressAnswer::Udp { addresses, rtcp, credentials } => {
-            let (ufrag, password) = credentials.unzip();
+    let mut webrtc = None;
+    let (udp, quic) = match (opened.ingress, sdp) {
+        (IngressAnswer::Udp { addresses, ice: Some(ice), .. }, Some(sdp)) => {
+            let answer = sdp.answer(opened.session, &addresses, &ice);
+            webrtc = Some(object! { answer: answer.as_str().to_owned() });
+            (None, None)
+        }
+        (IngressAnswer::Udp { addresses, rtcp, ice }, _) => {
+            let (ufrag, password) = ice.map(|ice| (ice.ufrag, ice.password)).unzip();
             let udp = object! {
                 // Best first.
                 addresses: addresses,
@@ -176,12 +193,15 @@ fn view(
             };
             (Some(udp), None)
         }
-        IngressAnswer::Quic {
-            addresses,
-            certificate_sha256,
-            flow_to_gateway,
-            flow_from_gateway,
-        } => {
+        (
+            IngressAnswer::Quic {
+                addresses,
+                certificate_sha256,
+                flow_to_gateway,
+                flow_from_gateway,
+            },
+            _,
+        ) => {
             let quic = object! {
                 addresses: addresses,
                 alpn: str::from_utf8(roq::ALPN).expect("a protocol's name is ASCII"),
@@ -193,7 +213,10 @@ fn view(
             (None, Some(quic))
         }
     };
-    let srtp = wanted.srtp.as_ref().map(|keys| object! { crypto: [keys.gateway.clone()] });
+    let srtp = match &wanted.srtp {
+        Some(SrtpKeying::Sdes(keys)) => keys.answer().map(|answer| object! { crypto: [answer] }),
+        Some(SrtpKeying::Dtls { .. }) | None => None,
+    };
     object! {
         // `s17`.
         id: opened.session.to_string(),
@@ -201,6 +224,7 @@ fn view(
         scenario: Arc::clone(&wanted.scenario),
         udp?: udp,
         quic?: quic,
+        webrtc?: webrtc,
         srtp?: srtp,
         // Best first.
         route: events::route(&opened.route, names),
@@ -250,24 +274,61 @@ fn response(answer: StoredAnswer) -> Response {
     response
 }
 
+/// An offer, and the SDP in it.
+#[derive(Debug)]
+struct ParsedOffer {
+    wanted: OfferedSession,
+    sdp: Option<WebrtcOffer>,
+}
+
 /// Parses an offer of this caller. The error names the first invalid field.
-fn parse(body: &[u8], caller: Option<CallerSpan>) -> Result<OfferedSession, ApiError> {
+fn parse(body: &[u8], caller: Option<CallerSpan>) -> Result<ParsedOffer, ApiError> {
     let raw: OfferBody = strict(body)?;
-    let rtcp = match raw.rtcp {
-        RtcpBody::Mux => RtcpPort::Mux,
-        RtcpBody::OwnPort => RtcpPort::Own,
+    let (client, sdp) = match &raw.webrtc {
+        Some(webrtc) => {
+            if let Some(field) = raw.beside_sdp() {
+                return Err(ApiError::field(
+                    field,
+                    "is given beside `webrtc`, whose SDP determines it",
+                ));
+            }
+            let sdp = WebrtcOffer::parse(&webrtc.offer)?;
+            (sdp.client(), Some(sdp))
+        }
+        None => (described(raw.ingress, raw.media, raw.rtcp, raw.srtp)?, None),
     };
-    let (srtp, keys) = srtp(&raw.srtp, &raw.ingress)?;
-    Ok(OfferedSession {
+    let ClientMedia { ingress, media, keying } = client;
+    let nodes = nodes(&raw.nodes, media.rtcp)?;
+    let wanted = OfferedSession {
         scenario: name("scenario", &raw.scenario)?.into(),
         room: room(&raw.room)?.into(),
         labels: labels(raw.labels)?,
-        ingress: ingress(raw.ingress, rtcp)?,
-        media: Arc::new(MediaDescription { streams: streams(raw.media)?, rtcp, srtp }),
-        srtp: keys,
-        nodes: nodes(&raw.nodes, rtcp)?,
+        ingress,
+        media: Arc::new(media),
+        srtp: keying,
+        nodes,
         caller,
-    })
+    };
+    Ok(ParsedOffer { wanted, sdp })
+}
+
+/// Reads a client that is described field by field.
+fn described(
+    ingress: Option<IngressBody>,
+    media: Option<Vec<StreamBody>>,
+    rtcp: Option<RtcpBody>,
+    srtp: Option<SrtpBody>,
+) -> Result<ClientMedia, ApiError> {
+    let missing = |field: &str| ApiError::field(field, "is missing, and there is no `webrtc`");
+    let (ingress, media) =
+        (ingress.ok_or_else(|| missing("ingress"))?, media.ok_or_else(|| missing("media"))?);
+    let rtcp = match rtcp.unwrap_or_default() {
+        RtcpBody::Mux => RtcpPort::Mux,
+        RtcpBody::OwnPort => RtcpPort::Own,
+    };
+    let (srtp, keying) = self::srtp(&srtp.unwrap_or_default(), &ingress)?;
+    let media = MediaDescription { streams: streams(media)?, rtcp, srtp };
+    Ok(ClientMedia { ingress: self::ingress(ingress, rtcp)?, media, keying })
 }
 
 fn name<'a>(field: &str, text: &'a str) -> Result<&'a str, ApiError> {
@@ -323,7 +384,7 @@ fn nodes(
 }
 
 /// Accepts the first attribute that the gateway supports, and draws the gateway's own key. No error quotes a key.
-fn srtp(raw: &SrtpBody, ingress: &IngressBody) -> Result<(Srtp, Option<Arc<SrtpKeys>>), ApiError> {
+fn srtp(raw: &SrtpBody, ingress: &IngressBody) -> Result<(Srtp, Option<SrtpKeying>), ApiError> {
     let crypto = match raw {
         SrtpBody::AtNode(false) => return Ok((Srtp::Plain, None)),
         SrtpBody::AtNode(true) => return Ok((Srtp::Opaque, None)),
@@ -337,7 +398,7 @@ fn srtp(raw: &SrtpBody, ingress: &IngressBody) -> Result<(Srtp, Option<Arc<SrtpK
     let offered = crypto.iter().map(|value| value.parse());
     let keys = SrtpKeys::accept(offered, fill);
     let keys = keys.map_err(|reason| ApiError::field("srtp.crypto", reason.to_string()))?;
-    Ok((Srtp::Terminated, Some(Arc::new(keys))))
+    Ok((Srtp::Terminated, Some(SrtpKeying::Sdes(Arc::new(keys)))))
 }
 
 fn parsed<T: FromStr>(field: &str, text: &str, right: &str) -> Result<T, ApiError> {

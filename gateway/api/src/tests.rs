@@ -25,8 +25,8 @@ use std::time::{Duration, SystemTime};
 use evenkeel_config::{AdminSettings, AdminTcp, SecretFile, Traceparent};
 use evenkeel_control::{
     Actor, AdmissionState, ControlError, ControlRequest, EventRecord, GatewayEvent, Handle,
-    IngressAnswer, NodeNames, ReloadReport, RolloutOutcome, RolloutReport, SessionAnswer,
-    StatusReport,
+    IceAnswer, IngressAnswer, NodeNames, ReloadReport, RolloutOutcome, RolloutReport,
+    SessionAnswer, StatusReport,
 };
 use evenkeel_dataplane::worker::Totals;
 use evenkeel_model::{

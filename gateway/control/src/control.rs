@@ -171,7 +171,7 @@ impl Control {
         let registered = self.registry.register(session, offer, nodes, &mut fill);
         if let Some(entry) = self.registry.get_mut(session) {
             entry.data = data;
-            srtp.into_iter().for_each(|keys| entry.set_srtp(keys));
+            srtp.into_iter().for_each(|keying| entry.set_srtp(keying));
             self.registry.note_caller(session, caller.as_ref());
         }
         match registered {

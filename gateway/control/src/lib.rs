@@ -69,7 +69,7 @@ pub use nodes::{
     ListChange, NodeList, NodeListUpdate, NotListed, NotReloaded, PolicyRefused, ReloadReport,
     ReloadRequest, Reloaded, Shrinks,
 };
-pub use offers::{IngressAnswer, OfferedSession, SessionAnswer, is_first_packet_room};
+pub use offers::{IceAnswer, IngressAnswer, OfferedSession, SessionAnswer, is_first_packet_room};
 pub use operations::{
     BreakerTarget, LogFilterSender, Operation, OperationLog, OperationTarget, Operations,
 };

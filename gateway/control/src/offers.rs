@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::srtp::SrtpKeys;
+use evenkeel_dataplane::worker::SrtpKeying;
 use evenkeel_model::{
     AcceptedOffer, ClientIdentity, CoreEvent, Decider, FeedbackSupport, Hop, IngressProtocol,
     Labels, MediaDescription, MediaStream, NodeId, Offer, OfferId, OfferRefusal, PayloadType,
@@ -52,8 +52,8 @@ pub struct OfferedSession {
     pub ingress: IngressProtocol,
     /// The streams of the client.
     pub media: Arc<MediaDescription>,
-    /// The keys of the client's SRTP, if it ends here.
-    pub srtp: Option<Arc<SrtpKeys>>,
+    /// The origin of the keys of the client's SRTP, if it ends here.
+    pub srtp: Option<SrtpKeying>,
     /// The client's own addresses at `plain` nodes, by node name.
     pub nodes: Vec<(Arc<str>, SocketAddr)>,
     /// From the `traceparent` of the request.
@@ -104,8 +104,8 @@ pub enum IngressAnswer {
         addresses: Vec<SocketAddr>,
         /// Destinations of RTCP, if they differ, in the same order.
         rtcp: Vec<SocketAddr>,
-        /// ICE ufrag and password.
-        credentials: Option<(Box<str>, Box<str>)>,
+        /// `None` for clients without ICE.
+        ice: Option<IceAnswer>,
     },
     /// RTP over QUIC.
     Quic {
@@ -118,6 +118,17 @@ pub enum IngressAnswer {
         /// The flow that the client receives.
         flow_from_gateway: u64,
     },
+}
+
+/// The gateway's part of ICE and DTLS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IceAnswer {
+    /// The user fragment of the session.
+    pub ufrag: Box<str>,
+    /// The password of the session.
+    pub password: Box<str>,
+    /// SHA-256 of the gateway's DTLS certificate.
+    pub certificate_sha256: [u8; 32],
 }
 
 /// Offers that have no answer yet.
@@ -153,7 +164,7 @@ pub(crate) struct SessionParts {
     pub(crate) nodes: Vec<(Arc<str>, SocketAddr)>,
     pub(crate) data: Option<OwnedSemaphorePermit>,
     pub(crate) caller: Option<CallerSpan>,
-    pub(crate) srtp: Option<Arc<SrtpKeys>>,
+    pub(crate) srtp: Option<SrtpKeying>,
 }
 
 impl OfferInProgress {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use evenkeel_dataplane::flows::{self, FlowEntry, FlowKey, Flows, Home, PackedKey, Ufrag};
 use evenkeel_dataplane::freebind;
-use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
+use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, SrtpKeying, Totals};
 use evenkeel_drivers::{Brief, TraceHeaders};
 use evenkeel_media::roq::FlowId;
 use evenkeel_media::srtp::SrtpKeys;
@@ -26,7 +26,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::messages::ControlError;
-use crate::offers::IngressAnswer;
+use crate::offers::{IceAnswer, IngressAnswer};
 use crate::registry::listener::reaches;
 pub use crate::registry::listener::{
     ListenerAddress, ListenerAddresses, QuicListener, UdpListener,
@@ -76,7 +76,7 @@ struct EntryDetails {
     /// Local ports towards nodes, as in [`SessionPorts::numbers`].
     ports: Option<(u16, Option<u16>)>,
     second_key: Option<FlowKey>,
-    srtp: Option<Arc<SrtpKeys>>,
+    srtp: Option<SrtpKeying>,
 }
 
 impl EntryDetails {
@@ -150,13 +150,21 @@ impl SessionEntry {
         self.more.as_ref()?.brief.as_ref()
     }
 
-    /// The keys of the client's SRTP, if it ends here.
-    pub fn srtp(&self) -> Option<&Arc<SrtpKeys>> {
+    /// The origin of the keys of the client's SRTP, if it ends here.
+    pub fn srtp(&self) -> Option<&SrtpKeying> {
         self.more.as_ref()?.srtp.as_ref()
     }
 
-    pub fn set_srtp(&mut self, keys: Arc<SrtpKeys>) {
-        self.more.get_or_insert_default().srtp = Some(keys);
+    pub fn set_srtp(&mut self, keying: SrtpKeying) {
+        self.more.get_or_insert_default().srtp = Some(keying);
+    }
+
+    /// Sets the keys of the client's DTLS handshake. The first ones remain: a client has one handshake.
+    pub fn set_keys(&mut self, found: &Arc<SrtpKeys>) {
+        let srtp = self.more.as_mut().and_then(|more| more.srtp.as_mut());
+        if let Some(SrtpKeying::Dtls { keys, .. }) = srtp {
+            keys.get_or_insert_with(|| Arc::clone(found));
+        }
     }
 
     pub fn totals(&self) -> Totals {
@@ -177,6 +185,8 @@ pub struct SessionRegistry {
     pub udp: Vec<UdpListener>,
     /// The QUIC listener.
     pub quic: Option<QuicListener>,
+    /// SHA-256 of the certificate that DTLS clients see.
+    pub dtls_certificate_sha256: [u8; 32],
     /// The flow table, which workers read.
     pub flows: Arc<Flows>,
     /// The address of sessions' own ports, which another host may have if it is one; `None` if no node needs any.
@@ -227,6 +237,7 @@ impl SessionRegistry {
         SessionRegistry {
             udp,
             quic,
+            dtls_certificate_sha256: [0; 32],
             flows,
             port_legs,
             briefs,
@@ -406,7 +417,7 @@ impl SessionRegistry {
         };
         let (listener, found) = self.listener(identity)?;
         let own_rtcp = offer.media.rtcp == RtcpPort::Own;
-        let mut credentials = None;
+        let mut ice = None;
         let client = match identity {
             ClientIdentity::Declared { address, .. } | ClientIdentity::Open { address, .. } => {
                 let rtcp = match (identity, own_rtcp) {
@@ -421,14 +432,19 @@ impl SessionRegistry {
             ClientIdentity::Stun => {
                 let (ufrag, password) =
                     (ice_text(UFRAG_LENGTH, random), ice_text(PASSWORD_LENGTH, random));
-                credentials = Some((ufrag.clone(), password.clone()));
+                let certificate_sha256 = self.dtls_certificate_sha256;
+                ice = Some(IceAnswer {
+                    ufrag: ufrag.clone(),
+                    password: password.clone(),
+                    certificate_sha256,
+                });
                 ClientRecord::Stun { ufrag, password }
             }
         };
         let told = found.addresses.of_client(carrier);
         let rtcp = told.iter().filter(|_| own_rtcp).filter_map(|address| address.rtcp);
         let (addresses, rtcp) = (rtp(&told), rtcp.collect());
-        Some((client, IngressAnswer::Udp { addresses, rtcp, credentials }))
+        Some((client, IngressAnswer::Udp { addresses, rtcp, ice }))
     }
 
     /// The session's own sockets towards nodes with port legs.

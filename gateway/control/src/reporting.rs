@@ -7,7 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_core::Gateway;
 use evenkeel_dataplane::worker::{Distribution, MediaCounts, ShedRun, Summary, Totals};
 use evenkeel_drivers::DriverAction;
+use evenkeel_dtls::HandshakeFailure;
 use evenkeel_forecast::{Forecast, ForecastChange};
+use evenkeel_media::srtp::SrtpProfile;
 use evenkeel_model::{
     ClientTransport, CloseReason, CoreEvent, Hop, NodeId, RedundancyMode, RoomId, SessionId,
 };
@@ -104,6 +106,13 @@ pub enum GatewayEvent {
         node: NodeId,
         /// The answer of the node.
         reason: Box<str>,
+    },
+    /// The DTLS handshake of a session's client has ended.
+    Handshake {
+        /// The number of the session.
+        session: SessionId,
+        /// The profile of SRTP, or the reason of the failure.
+        result: Result<SrtpProfile, HandshakeFailure>,
     },
     /// The node list changed, or a change was refused.
     NodeList(NodeListUpdate),

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::GatewayConfig;
 use evenkeel_core::{Gateway, NodeEvidence, WATCH_EVERY};
-use evenkeel_dataplane::worker::WorkerReport;
+use evenkeel_dataplane::worker::{WorkerCommand, WorkerReport, WorkerStats};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::{Clock, Drivers, Fencing, Poster, TrunkPath};
+use evenkeel_dtls::HandshakeFailure;
+use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::forward::DropReason;
-use evenkeel_model::{NodeId, Stamp};
+use evenkeel_model::{CloseReason, NodeId, SessionId, Stamp};
 use evenkeel_policies::{PolicyReport, PolicyThreads};
 use evenkeel_process::random::draw;
 use evenkeel_revisions::WallClock;
@@ -91,6 +93,8 @@ pub struct ControlParts {
     pub is_replaced: Arc<AtomicBool>,
     /// Counters of the QUIC endpoint.
     pub quic_counters: Option<Arc<quic::Counters>>,
+    /// Counts of the thread of handshakes.
+    pub handshakes: Arc<WorkerStats>,
     /// First revisions are being compiled.
     pub awaits_policies: bool,
     /// The start of the gateway.
@@ -120,6 +124,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
         registry: parts.registry,
         workers: WorkerLines {
             lines: parts.workers,
+            handshakes: parts.handshakes,
             quic_counters: parts.quic_counters,
             to_wake: BTreeSet::new(),
         },
@@ -414,9 +419,41 @@ impl Control {
             WorkerReport::Shed { session, run } => {
                 self.reporting.send_event(GatewayEvent::Shed { session, run });
             }
-            WorkerReport::Panicked(session) => self.gateway.handle_panicked(session, now),
+            WorkerReport::Ended(session, reason) => {
+                self.gateway.handle_session_end(session, reason, now);
+            }
+            WorkerReport::Handshake { session, result } => {
+                self.handle_handshake(session, result, now);
+            }
             WorkerReport::Removed { session, mode, totals, counts } => {
                 self.reporting.handle_removed(session, mode, totals, &counts);
+            }
+        }
+    }
+
+    /// Gives the keys to the session's record and to its worker, or ends the session.
+    fn handle_handshake(
+        &mut self,
+        session: SessionId,
+        result: Result<Arc<SrtpKeys>, HandshakeFailure>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.registry.get_mut(session) else { return };
+        let told = result.as_ref().map(|keys| keys.profile()).map_err(Clone::clone);
+        self.reporting.send_event(GatewayEvent::Handshake { session, result: told });
+        match result {
+            Ok(keys) => {
+                entry.set_keys(&keys);
+                let home = entry.home;
+                self.gateway.records().note_session(session);
+                self.workers.command(home.worker, WorkerCommand::SetKeys { home, keys });
+            }
+            Err(failure) => {
+                let reason = match failure {
+                    HandshakeFailure::Lost => CloseReason::HandshakeLost,
+                    _ => CloseReason::HandshakeFailed,
+                };
+                self.gateway.handle_session_end(session, reason, now);
             }
         }
     }

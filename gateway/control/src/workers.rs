@@ -31,13 +31,16 @@ impl Drop for WorkerLine {
 
 pub(crate) struct WorkerLines {
     pub(crate) lines: Vec<WorkerLine>,
+    /// Counts of the thread of handshakes.
+    pub(crate) handshakes: Arc<WorkerStats>,
     pub(crate) quic_counters: Option<Arc<quic::Counters>>,
     pub(crate) to_wake: BTreeSet<u16>,
 }
 
 impl WorkerLines {
     pub(crate) fn sum(&self, counter: impl Fn(&WorkerStats) -> u64) -> u64 {
-        self.lines.iter().map(|worker| counter(&worker.stats)).sum()
+        let workers = self.lines.iter().map(|worker| &worker.stats);
+        workers.chain([&self.handshakes]).map(|stats| counter(stats)).sum()
     }
 
     /// Wakes the workers that got commands. Returns whether there are such workers.

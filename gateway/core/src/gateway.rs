@@ -346,9 +346,9 @@ impl Gateway {
         Ok(())
     }
 
-    /// A worker panicked on a packet of this session and dropped the session.
-    pub fn handle_panicked(&mut self, id: SessionId, now: Instant) {
-        self.route(now, |tables| Openings(tables).close(id, CloseReason::Panicked, now));
+    /// The data plane ended this session.
+    pub fn handle_session_end(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
+        self.route(now, |tables| Openings(tables).close(id, reason, now));
     }
 
     /// Moves a room for an operator, make-before-break. Fails if the room is already there, or the node cannot take it.

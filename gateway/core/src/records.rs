@@ -56,6 +56,11 @@ impl Records<'_> {
         self.tables.sessions.changes.len().max(self.tables.rooms.changes.len())
     }
 
+    /// Notes that another part of the session's record changed.
+    pub fn note_session(&mut self, session: SessionId) {
+        self.tables.sessions.changes.note(session);
+    }
+
     /// Releases the next part of the deferred changes: new states of policies. Called each 20 ms, it releases each within
     /// a second.
     pub fn release_deferred(&mut self) {

@@ -11,6 +11,8 @@ pub mod buffers;
 pub mod flows;
 #[cfg(not(loom))]
 pub mod freebind;
+#[cfg(not(loom))]
+pub mod handshakes;
 mod lease;
 #[cfg(not(loom))]
 pub mod mmsg;

@@ -70,6 +70,12 @@ crate::named! {
         NotOpened = "not-opened",
         /// A worker panicked on one of its packets. Only that session is closed.
         Panicked = "panicked",
+        /// The client closed its DTLS connection (`close_notify`).
+        ClientClosed = "client-closed",
+        /// The DTLS handshake of the client failed.
+        HandshakeFailed = "handshake-failed",
+        /// Another gateway or process had begun the client's DTLS handshake.
+        HandshakeLost = "handshake-lost",
     }
 }
 

@@ -3,6 +3,7 @@
 #![deny(missing_docs)]
 
 mod buffer;
+mod certificate;
 mod policies;
 mod sockets;
 mod vital;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use buffer::UpgradeBuffer;
+use certificate::certificate;
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::history::{HistoryWriter, LeftSessions};
 use evenkeel_control::{
@@ -23,6 +25,7 @@ use evenkeel_control::{
 };
 use evenkeel_core::Gateway;
 use evenkeel_dataplane::flows::Flows;
+use evenkeel_dataplane::handshakes::{HandshakeParts, HandshakeWorker};
 use evenkeel_dataplane::worker::{self, PacketWorker, WorkerStats};
 use evenkeel_dataplane::{SendLease, Waker, quic};
 use evenkeel_drivers::{Drivers, Fencing, group_number};
@@ -273,6 +276,7 @@ fn assemble(
     let (quic_thread, mut quic_rings) =
         quic(quic_listener, &flows, workers_count, suspended, &lease)?;
     let mut rings = rings_between(workers_count)?;
+    let (to_handshakes, handshakes) = worker::handshake_channel();
     let (mut lines, mut workers) = (Vec::new(), Vec::new());
     for number in 0..workers_count {
         let (commands_in, commands) = crossbeam_channel::bounded(worker::COMMANDS_MAX);
@@ -288,6 +292,7 @@ fn assemble(
                 trunks: equipment.iter_mut().map(|node| pop_front(&mut node.trunks)).collect(),
                 from_quic,
                 to_quic,
+                to_handshakes: to_handshakes.clone(),
                 from_workers,
                 to_workers,
                 commands,
@@ -311,7 +316,7 @@ fn assemble(
         lines.push(WorkerLine { commands: commands_in, waker, stats });
     }
 
-    let registry = SessionRegistry::new(
+    let mut registry = SessionRegistry::new(
         udp.clone(),
         quic_thread.as_ref().map(|quic| QuicListener {
             addresses: advertised_quic(settings, quic.address),
@@ -325,6 +330,16 @@ fn assemble(
     );
     let foundry = policies.foundry().clone();
     let (folder, socket) = (foundry.folder(), &settings.admin.socket);
+    let certificate = certificate(folder)?;
+    registry.dtls_certificate_sha256 = certificate.fingerprint();
+    let handshakes = HandshakeParts {
+        certificate,
+        inputs: handshakes,
+        workers: lines.iter().map(handshake_worker).collect(),
+        reports: reports_in,
+        stats: Arc::new(WorkerStats::new(started, 0)),
+    };
+    let handshake_stats = Arc::clone(&handshakes.stats);
     let left = match reads {
         Reads::Now => LeftSessions::Ended,
         Reads::AsStandby => LeftSessions::Elsewhere,
@@ -352,12 +367,13 @@ fn assemble(
         names: handle.names(),
         idempotency_keys: Arc::clone(&handle.idempotency_keys),
         is_replaced: Arc::clone(&handle.is_replaced),
+        handshakes: handshake_stats,
         quic_counters: quic_thread.as_ref().map(|quic| Arc::clone(&quic.counters)),
         started,
         awaits_policies: !firsts.is_empty(),
         settings: Arc::clone(settings),
     };
-    let (control, workers) = launch(workers, parts)?;
+    let (control, workers) = launch(workers, handshakes, parts)?;
     let running = RunningGateway {
         handle,
         udp: udp.iter().map(|listener| listener.addresses.default.rtp).collect(),
@@ -376,6 +392,10 @@ fn assemble(
     Ok((running, firsts))
 }
 
+fn handshake_worker(line: &WorkerLine) -> HandshakeWorker {
+    HandshakeWorker { commands: line.commands.clone(), waker: Arc::clone(&line.waker) }
+}
+
 fn pop_front<T>(list: &mut Vec<T>) -> Option<T> {
     (!list.is_empty()).then(|| list.remove(0))
 }
@@ -383,6 +403,7 @@ fn pop_front<T>(list: &mut Vec<T>) -> Option<T> {
 /// Starts control and the workers. On an error those that had started have ended.
 fn launch(
     workers: Vec<PacketWorker>,
+    handshakes: HandshakeParts,
     parts: evenkeel_control::ControlParts,
 ) -> std::io::Result<(Vital, Vec<Vital>)> {
     let mut threads = Vec::new();
@@ -390,6 +411,15 @@ fn launch(
         .zip(workers)
         .try_for_each(|(number, worker): (usize, _)| {
             threads.push(Vital::spawn(&format!("packets-{number}"), move || worker.run())?);
+            Ok(())
+        })
+        // The thread ends after the workers.
+        .and_then(|()| {
+            let run = move || {
+                handshakes.run();
+                Ok(())
+            };
+            threads.push(Vital::spawn("handshakes", run)?);
             Ok(())
         })
         // On an error the parts of control are dropped, and the workers were already told to stop.

@@ -254,8 +254,10 @@ fn write_source(text: &mut SecretText, source: &SentStream<'_>) {
 
 /// Writes the lines of the m-line that has the transport of its group (RFC 9143, section 7.3.1).
 fn write_tagged(text: &mut SecretText, local: &LocalTransport<'_>, peer: &PeerTransport) {
-    if let Keying::Sdes(keys) = &peer.keying {
-        text.line(format_args!("a=crypto:{}", *keys.gateway.to_value()));
+    if let Keying::Sdes(keys) = &peer.keying
+        && let Some(answer) = keys.answer()
+    {
+        text.line(format_args!("a=crypto:{}", *answer.to_value()));
     }
     if peer.path.has_ice() {
         write_candidates(text, local.addresses);

@@ -178,6 +178,15 @@ impl SdpOffer {
         Ok(Negotiation { transport, sections, payload_types, extensions, version })
     }
 
+    /// Returns true if the offer restarts ICE of a session (RFC 8839, section 4.4.1.1.1): the answer needs new credentials.
+    pub fn restarts_ice(&self, session: &Negotiation) -> bool {
+        let live = self.sections.iter().filter(|section| !section.is_removed());
+        let mut offered = live.filter_map(|section| section.ice.as_ref()).peekable();
+        let before = &session.transport.path;
+        offered.peek().is_some()
+            && offered.all(|new| !matches!(before, PeerPath::Ice(old) if old == new))
+    }
+
     /// Checks that m-lines keep their places. The place of a removed or rejected one may be used again (RFC 8829, section 5.2.2).
     fn check_order(&self, session: &Negotiation) -> Result<(), SdpError> {
         let (had, has) = (session.sections.len(), self.sections.len());
@@ -289,8 +298,8 @@ impl Keying {
             (Keying::Dtls { fingerprints }, Keying::Dtls { fingerprints: old })
                 if fingerprints == old => {}
             (Keying::Sdes(keys), Keying::Sdes(old)) => {
-                if keys.client.key == old.client.key {
-                    keys.gateway.key = old.gateway.key.clone();
+                if keys.client == old.client {
+                    keys.gateway = old.gateway.clone();
                 }
             }
             _ => return Err(SdpError::FingerprintChanged),

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use crate::codec::CodecKind;
 use crate::description::Description;
 use crate::error::SdpError;
-use crate::negotiation::{Negotiation, PeerPath};
 use crate::section::OfferedSection;
 
 /// An SDP offer (RFC 8829).
@@ -68,15 +67,6 @@ impl SdpOffer {
             |section: &&OfferedSection| !section.is_removed() && section.direction.has_recv();
         let sections = self.sections.iter().filter(receives);
         sections.filter_map(|section| Some((section.kind?, section.mid.as_deref()?)))
-    }
-
-    /// Returns true if the offer restarts ICE of a session (RFC 8839, section 4.4.1.1.1): the answer needs new credentials.
-    pub fn restarts_ice(&self, session: &Negotiation) -> bool {
-        let live = self.sections.iter().filter(|section| !section.is_removed());
-        let mut offered = live.filter_map(|section| section.ice.as_ref()).peekable();
-        let before = &session.transport.path;
-        offered.peek().is_some()
-            && offered.all(|new| !matches!(before, PeerPath::Ice(old) if old == new))
     }
 
     /// Returns true if the m-line is in the first BUNDLE group.

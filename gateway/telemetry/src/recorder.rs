@@ -10,6 +10,7 @@ use evenkeel_control::{
     Actor, EventRecord, GatewayEvent, ListChange, NodeListUpdate, NodeNames, RolloutOutcome,
     RolloutReport, TraceCaller, TraceRegistry,
 };
+use evenkeel_dtls::HandshakeFailure;
 use evenkeel_model::{
     BreakerState, CoreEvent, Decider, DecisionOutcome, Health, ModeChange, NodeId, PolicyName,
     StartPhase, StopPhase,
@@ -108,6 +109,13 @@ impl EventRecorder {
             GatewayEvent::Rollout(rollout) => self.handle_rollout(rollout, at),
             GatewayEvent::NotOpened { session, node, reason } => {
                 self.handle_not_opened(*session, *node, reason, at);
+            }
+            GatewayEvent::Handshake { session, result } => {
+                let outcome = result.as_ref().map_or_else(HandshakeFailure::name, |_| "done");
+                self.instruments.count(Count::Handshakes, 1, &[(Attribute::Outcome, outcome)]);
+                if let Err(failure) = result {
+                    info!(%session, reason = %failure, "DTLS handshake failed; session ends");
+                }
             }
             GatewayEvent::NodeList(told) => log_node_list(told),
             GatewayEvent::Reload(report) => {

@@ -212,8 +212,11 @@ metrics! {
     SessionsOpened = "evenkeel.sessions.opened", "{session}", [Scenario];
     /// Offers refused.
     SessionsRefused = "evenkeel.sessions.refused", "{session}", [Scenario, Reason];
-    /// Sessions ended: completed (`requested`), abandoned at set-up (`not-opened`), or by a fault (`media-timeout`, `panicked`).
+    /// Sessions ended: completed (`requested`, `client-closed`), abandoned at set-up (`not-opened`, `handshake-failed`, `handshake-lost`),
+    /// or by a fault (`media-timeout`, `panicked`).
     SessionsClosed = "evenkeel.sessions.closed", "{session}", [Scenario, Reason];
+    /// DTLS handshakes of clients that ended: `done`, or the reason of the failure.
+    Handshakes = "evenkeel.handshakes", "{handshake}", [Outcome];
     /// Sessions moved to another hop with their room, by the place of the node that they left.
     SessionsMoved = "evenkeel.sessions.moved", "{session}", [Cause, Scenario, Region, Zone];
     /// Pictures to clients that came so late that the video froze: later than usual by 150 ms, and by twice the usual interval (W3C

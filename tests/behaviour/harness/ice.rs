@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use evenkeel_control::{IngressAnswer, SessionAnswer};
+use evenkeel_control::{IceAnswer, IngressAnswer, SessionAnswer};
 use evenkeel_media::stun::{
     BindingBuilder, BindingOutcome, Response, StunKey, Transaction, Username, is_stun,
 };
@@ -17,7 +17,8 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     pub(crate) fn of(opened: &SessionAnswer) -> Credentials {
-        let IngressAnswer::Udp { credentials: Some((ufrag, password)), .. } = &opened.ingress
+        let IngressAnswer::Udp { ice: Some(IceAnswer { ufrag, password, .. }), .. } =
+            &opened.ingress
         else {
             panic!("{opened:?}")
         };

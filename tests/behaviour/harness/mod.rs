@@ -12,6 +12,7 @@ mod phone;
 mod process;
 mod report;
 mod routing_plugin;
+mod webrtc;
 
 pub(crate) use degradation_plugin::{Fault, capping_plugin};
 pub(crate) use gateway::{Gateway, World};
@@ -29,6 +30,7 @@ pub(crate) use phone::{
 pub(crate) use process::{AgentFiles, Server};
 pub(crate) use report::{acceptance_row, is_reported, report};
 pub(crate) use routing_plugin::{Behaviour, routing_plugin};
+pub(crate) use webrtc::WebrtcPhone;
 
 use std::time::{Duration, Instant};
 

@@ -39,8 +39,8 @@ pub(crate) struct PhoneSrtp {
 
 impl PhoneSrtp {
     pub(crate) fn new(keys: &SrtpKeys) -> PhoneSrtp {
-        let receiver = SrtpReceiver::new(&keys.gateway.key);
-        PhoneSrtp { sender: RefCell::new(SrtpSender::new(&keys.client.key)), receiver }
+        let receiver = SrtpReceiver::new(&keys.gateway);
+        PhoneSrtp { sender: RefCell::new(SrtpSender::new(&keys.client)), receiver }
     }
 
     fn protect(&self, packet: &[u8]) -> Vec<u8> {

@@ -13,14 +13,34 @@ pub(super) struct OfferBody {
     pub(super) room: String,
     #[serde(default)]
     pub(super) labels: OrderedPairs,
-    pub(super) ingress: IngressBody,
-    pub(super) media: Vec<StreamBody>,
-    #[serde(default)]
-    pub(super) rtcp: RtcpBody,
-    #[serde(default)]
-    pub(super) srtp: SrtpBody,
+    /// With SDP in place of `ingress`, `media`, `rtcp` and `srtp`.
+    pub(super) webrtc: Option<WebrtcBody>,
+    pub(super) ingress: Option<IngressBody>,
+    pub(super) media: Option<Vec<StreamBody>>,
+    pub(super) rtcp: Option<RtcpBody>,
+    pub(super) srtp: Option<SrtpBody>,
     #[serde(default)]
     pub(super) nodes: OrderedPairs,
+}
+
+impl OfferBody {
+    /// The first field that SDP determines and that is given beside it.
+    pub(super) fn beside_sdp(&self) -> Option<&'static str> {
+        let given = [
+            ("ingress", self.ingress.is_some()),
+            ("media", self.media.is_some()),
+            ("rtcp", self.rtcp.is_some()),
+            ("srtp", self.srtp.is_some()),
+        ];
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(field, _)| field)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WebrtcBody {
+    /// SDP (RFC 8866).
+    pub(super) offer: String,
 }
 
 #[derive(Deserialize)]

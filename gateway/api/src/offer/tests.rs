@@ -7,7 +7,8 @@ use super::*;
 
 #[test]
 fn full_offer_parses() {
-    let wanted = super::parse(OFFER.as_bytes(), None).unwrap();
+    // In the order of the text.
+    let wanted = super::parse(OFFER.as_bytes(), None).unwrap().wanted;
     assert_eq!((&*wanted.scenario, &*wanted.room), ("call", "room-1"));
     assert_eq!(&*wanted.labels, [("region".into(), "east".into()), ("a".into(), "b".into())]);
     let address = "127.0.0.1:40000".parse().unwrap();
@@ -252,10 +253,11 @@ fn first_supported_key_is_taken_and_answered() {
     ]});
     let wanted = parse(&offer).unwrap();
     assert_eq!(wanted.media.srtp, Srtp::Terminated);
-    let keys = wanted.srtp.as_ref().unwrap();
-    assert_eq!((keys.client.tag, keys.gateway.tag), (2, 2));
-    assert_ne!(keys.client.key, keys.gateway.key);
-    assert_ne!(keys.gateway, parse(&offer).unwrap().srtp.unwrap().gateway, "a key of each session");
+    let keys_of = |wanted: &OfferedSession| wanted.srtp.as_ref().unwrap().keys().unwrap().clone();
+    let keys = keys_of(&wanted);
+    assert_eq!(keys.tag, Some(2));
+    assert_ne!(keys.client, keys.gateway);
+    assert_ne!(keys.gateway, keys_of(&parse(&offer).unwrap()).gateway, "a key of each session");
     assert!(!format!("{wanted:?}").contains("WVNf"));
 }
 
@@ -287,14 +289,21 @@ fn unusable_keys_are_refused_without_quoting_them() {
 
 #[test]
 fn keys_are_taken_only_where_no_other_host_reads_them_and_no_standby_follows() {
-    assert!(check_keys(false, true).is_ok());
-    for (has_standby, is_private, says) in [
-        (true, true, "standby"),
-        (false, false, "from another host"),
-        (true, false, "another host"),
+    let value = format!("1 AES_CM_128_HMAC_SHA1_80 {KEY}");
+    let keys = SrtpKeys::accept([value.parse()], fill).unwrap();
+    let sdes = SrtpKeying::Sdes(Arc::new(keys));
+    let dtls = SrtpKeying::Dtls { fingerprints: [].into(), keys: None };
+    for (keying, has_standby, is_private, says) in [
+        (&sdes, false, true, None),
+        (&sdes, true, true, Some("standby")),
+        (&sdes, false, false, Some("from another host")),
+        (&sdes, true, false, Some("another host")),
+        (&dtls, false, false, None),
+        (&dtls, true, false, Some("standby")),
     ] {
-        let error = check_keys(has_standby, is_private).unwrap_err().message;
-        assert!(error.contains(says), "{error}");
+        let error = check_keys(keying, has_standby, is_private).err().map(|error| error.message);
+        assert!(says.is_none_or(|says| error.as_ref().unwrap().contains(says)), "{error:?}");
+        assert_eq!(error.is_some(), says.is_some());
     }
 }
 
@@ -311,7 +320,7 @@ fn refused_room_names_the_gateway_that_has_it() {
 #[test]
 fn fuzz_offer() {
     Corpus::of("offer").with(OFFER).check(|body| {
-        let Ok(wanted) = super::parse(body, None) else { return };
+        let Ok(ParsedOffer { wanted, .. }) = super::parse(body, None) else { return };
         assert!((1..=NAME_MAX).contains(&wanted.room.len()));
         assert!(wanted.labels.len() <= LABELS_MAX && wanted.nodes.len() <= NODES_MAX);
         assert!(wanted.media.streams.len() <= STREAMS_MAX);
@@ -319,7 +328,7 @@ fn fuzz_offer() {
 }
 
 fn parse(offer: &Value) -> Result<OfferedSession, ApiError> {
-    super::parse(offer.to_string().as_bytes(), None)
+    super::parse(offer.to_string().as_bytes(), None).map(|parsed| parsed.wanted)
 }
 
 fn offer() -> Value {

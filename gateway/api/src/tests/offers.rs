@@ -42,7 +42,11 @@ fn udp_answer_has_addresses_and_credentials() {
     let ingress = IngressAnswer::Udp {
         addresses: [5004, 6004].map(|port| (Ipv4Addr::LOCALHOST, port).into()).into(),
         rtcp: [5005, 6005].map(|port| (Ipv4Addr::LOCALHOST, port).into()).into(),
-        credentials: Some(("EsAw".into(), "secret".into())),
+        ice: Some(IceAnswer {
+            ufrag: "EsAw".into(),
+            password: "secret".into(),
+            certificate_sha256: [7; 32],
+        }),
     };
     reply.send(Ok(SessionAnswer { ingress, ..opened(17) })).unwrap();
     let right = json!({
@@ -52,6 +56,29 @@ fn udp_answer_has_addresses_and_credentials() {
     });
     let (_, body) = asking.answer();
     assert_eq!((&body["udp"], body.get("quic")), (&right, None));
+}
+
+#[test]
+fn sdp_offer_is_answered_with_sdp() {
+    let mut world = World::start();
+    let sdp = include_str!("../../../../tests/fuzz/corpus/sdp_offer/aiortc");
+    let offer = json!({"scenario": "call", "room": "room-1", "webrtc": {"offer": sdp}});
+    let asking = world.ask("POST /v1/sessions", &offer.to_string());
+    let ControlRequest::Offer(_, reply) = world.request() else { panic!("offer") };
+    let ingress = IngressAnswer::Udp {
+        addresses: vec![(Ipv4Addr::LOCALHOST, 5004).into()],
+        rtcp: Vec::new(),
+        ice: Some(IceAnswer {
+            ufrag: "EsAw".into(),
+            password: "a22characterpassword22".into(),
+            certificate_sha256: [7; 32],
+        }),
+    };
+    reply.send(Ok(SessionAnswer { ingress, ..opened(17) })).unwrap();
+    let (_, body) = asking.answer();
+    let answer = body["webrtc"]["answer"].as_str().unwrap();
+    assert!(answer.contains(" 127.0.0.1 5004 typ host"), "{answer}");
+    assert_eq!((body.get("udp"), body.get("srtp")), (None, None));
 }
 
 #[test]

@@ -4,8 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use evenkeel_dataplane::flows::{FlowEntry, FlowKey, Home, PackedKey};
-use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, Totals};
-use evenkeel_media::srtp::SrtpKeys;
+use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, SrtpKeying, Totals};
 use evenkeel_model::{Labels, MediaDescription, OfferId, SessionId};
 use evenkeel_process::random::draw;
 use serde::{Deserialize, Serialize};
@@ -52,9 +51,9 @@ pub(crate) struct EntryRecord {
     /// The span of a trusted caller.
     #[serde(default)]
     caller: Option<CallerSpan>,
-    /// The keys of the client's SRTP, if it ends at the gateway.
+    /// The keys of the client's SRTP and their origin, if it ends at the gateway.
     #[serde(default)]
-    srtp: Option<Arc<SrtpKeys>>,
+    srtp: Option<SrtpKeying>,
 }
 
 /// Sessions of another process that this one can serve.

@@ -28,7 +28,12 @@ fn control(settings: GatewayConfig, gateway: Gateway) -> (Control, Events) {
         settings: Arc::new(settings),
         gateway,
         registry: SessionRegistry::new(Vec::new(), None, flows, None, false, 1, Arc::default()),
-        workers: WorkerLines { lines: Vec::new(), quic_counters: None, to_wake: BTreeSet::new() },
+        workers: WorkerLines {
+            lines: Vec::new(),
+            handshakes: Arc::new(WorkerStats::new(Instant::now(), 0)),
+            quic_counters: None,
+            to_wake: BTreeSet::new(),
+        },
         signalling: NodeSignalling {
             drivers: Drivers::new(
                 LocalSource::Bound(Ipv4Addr::LOCALHOST.into()),

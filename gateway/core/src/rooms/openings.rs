@@ -367,7 +367,10 @@ impl Openings<'_> {
                 CloseReason::Requested
                 | CloseReason::MediaTimeout
                 | CloseReason::NotOpened
-                | CloseReason::Panicked => OfferRefusal::Closed,
+                | CloseReason::Panicked
+                | CloseReason::ClientClosed
+                | CloseReason::HandshakeFailed
+                | CloseReason::HandshakeLost => OfferRefusal::Closed,
             };
             self.reply_refused(id, refused, now);
         }

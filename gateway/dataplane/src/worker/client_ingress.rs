@@ -90,6 +90,10 @@ impl ClientIngress {
                 refuse(egress, DropReason::UnknownSource)
             }
             demux::DatagramKind::Stun => self.verify_check(source, datagram, egress, now),
+            // An address of a session, which passed a check. Clients of DTLS multiplex RTCP, too.
+            demux::DatagramKind::Dtls if side == RtpSide::Rtp => {
+                self.find(source, ArrivalKind::Dtls, datagram, egress, now)
+            }
             demux::DatagramKind::Dtls => refuse(egress, DropReason::Dtls),
             demux::DatagramKind::Quic
             | demux::DatagramKind::Bundle
@@ -219,6 +223,10 @@ impl ClientIngress {
             }
             ArrivalKind::Rtp | ArrivalKind::Rtcp => {
                 self.deliver_media(session, arrival, datagram, cx);
+                None
+            }
+            ArrivalKind::Dtls => {
+                session.handle_dtls(source, datagram, cx);
                 None
             }
             ArrivalKind::Check | ArrivalKind::Nomination => {

@@ -7,14 +7,17 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::continuity::FILLED_WITHIN;
+use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Hop, NodeId, Plan};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc;
 
+use super::dtls::HandshakeFlight;
 use super::egress::{Trunk, TrunkSocket, TrunkState, trunk_to};
 use super::report::WorkerReport;
 use super::session::{Install, NodeLeg, PacketContext, SessionSlots, SessionState, WorkerSession};
@@ -55,6 +58,15 @@ pub enum WorkerCommand {
         /// Replaces the earlier plan.
         plan: Plan,
     },
+    /// Sets the keys on which the client's DTLS handshake agreed.
+    SetKeys {
+        /// Worker and slot of the session.
+        home: Home,
+        /// The keys of both directions.
+        keys: Arc<SrtpKeys>,
+    },
+    /// Sends DTLS to a client.
+    SendDtls(Box<HandshakeFlight>),
     /// Requests a key frame from the client for each of its video streams.
     KeyFrame(Home),
     /// Panics at the session's next packet.
@@ -172,6 +184,14 @@ impl PacketWorker {
             WorkerCommand::Plan { home, plan } => {
                 self.with_session(home, now, |session, cx| session.set_plan(plan, cx));
             }
+            WorkerCommand::SetKeys { home, keys } => {
+                self.sessions.with(home, |session| session.set_keys(&keys));
+                self.egress.note_changed(home);
+            }
+            WorkerCommand::SendDtls(flight) => {
+                let HandshakeFlight { home, to, bytes } = *flight;
+                self.with_session(home, now, |session, cx| session.send_dtls(to, &bytes, cx));
+            }
             WorkerCommand::KeyFrame(home) => {
                 self.with_session(home, now, WorkerSession::request_client_key_frame);
             }
@@ -281,6 +301,7 @@ impl PacketWorker {
                 }
                 (0..ports.clear()).for_each(|_| egress.count_drop(DropReason::Fenced));
             }
+            session.end_dtls(egress);
             session.report_shed(egress);
             // Packets still missing count as lost.
             let (mode, totals) = (session.mode(), session.totals(now + FILLED_WITHIN));

@@ -15,6 +15,7 @@ use evenkeel_model::forward::DropReason;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::dtls::{HandshakeInput, InputKind};
 use super::early::{Early, EarlyLimits};
 use super::report::{WorkerReport, WorkerStats};
 use super::sockets::{ClientArrival, ListenerPort, RtpSide, SourceKey, reason};
@@ -32,6 +33,7 @@ pub(crate) struct Egress {
     /// Trunks by node.
     pub(crate) trunks: Vec<Option<Trunk>>,
     pub(crate) to_quic: Option<ring::RingSender>,
+    pub(crate) to_handshakes: Option<crossbeam_channel::Sender<HandshakeInput>>,
     /// Rings by worker; `None` for this worker.
     pub(crate) to_workers: Vec<Option<ring::RingSender>>,
     pub(crate) reports: mpsc::Sender<WorkerReport>,
@@ -61,6 +63,7 @@ impl Egress {
             listeners: Vec::new(),
             trunks: Vec::new(),
             to_quic: None,
+            to_handshakes: None,
             to_workers: Vec::new(),
             reports,
             stats,
@@ -181,6 +184,14 @@ impl Egress {
         let meta = ring::RingMeta { home, kind: ring::RingItem::Relayed, flow: 0 };
         let ring = self.to_workers.get_mut(usize::from(home.worker)).and_then(Option::as_mut);
         if ring.map(|ring| ring.push(meta, &self.relayed)) != Some(Ok(())) {
+            self.stats.dropped(DropReason::RingFull);
+        }
+    }
+
+    /// Passes an input to the thread of handshakes. A datagram for which there is no room is dropped.
+    pub(crate) fn pass_to_handshakes(&self, input: InputKind) {
+        let passed = self.to_handshakes.as_ref().map(|to| to.try_send(HandshakeInput(input)));
+        if !matches!(passed, Some(Ok(()))) {
             self.stats.dropped(DropReason::RingFull);
         }
     }

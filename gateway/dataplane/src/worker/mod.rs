@@ -11,8 +11,10 @@
 
 mod client_ingress;
 mod command;
+pub(crate) mod dtls;
 mod early;
 mod egress;
+mod gather;
 mod node_ingress;
 mod packet_path;
 mod report;
@@ -29,11 +31,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use command::{Copies, Duplicate, HandedOut, SocketDuplicates, WorkerCommand};
+pub use dtls::{HandshakeFlight, HandshakeInput, handshake_channel};
 pub use early::EarlyLimits;
 pub use egress::{BUNDLE_SIZES, TrunkSocket, TrunkState};
 use egress::{Egress, Permit, Trunk};
 use evenkeel_model::forward::DropReason;
-use evenkeel_model::{Board, NodeId, SessionId};
+use evenkeel_model::{Board, CloseReason, NodeId, SessionId};
+pub(crate) use gather::Gather;
 pub use packet_path::PacketPath;
 pub use report::{
     Distribution, MediaCounts, MediaDirection, RepairCounts, ShedRun, Summary, Totals,
@@ -41,10 +45,13 @@ pub use report::{
 };
 use report::{Sweep, every};
 use rustix::event::epoll;
-pub use session::{ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, SessionState, tag};
+pub use session::{
+    ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, SessionState, SrtpKeying, tag,
+};
 use session::{PacketContext, SessionSlots};
 pub use sockets::SessionPorts;
-use sockets::{ClientArrival, ListenerPort, RtpSide, SourceKey};
+pub(crate) use sockets::SourceKey;
+use sockets::{ClientArrival, ListenerPort, RtpSide};
 use tokio::sync::mpsc;
 
 use crate::flows::Flows;
@@ -73,6 +80,8 @@ pub struct WorkerParts {
     pub from_quic: Option<ring::Receiver>,
     /// Packets to QUIC clients. `None` without a QUIC listener.
     pub to_quic: Option<ring::RingSender>,
+    /// Inputs of the thread of DTLS handshakes.
+    pub to_handshakes: crossbeam_channel::Sender<HandshakeInput>,
     /// Datagrams that other workers received for sessions of this one.
     pub from_workers: Vec<ring::Receiver>,
     /// Rings by worker number; `None` for this worker.
@@ -234,6 +243,7 @@ impl PacketWorker {
         }
         watch(&epoll, &parts.waker, PacketSource::Commands)?;
         egress.to_quic = parts.to_quic;
+        egress.to_handshakes = Some(parts.to_handshakes);
         egress.to_workers = parts.to_workers;
         egress.permit = Permit::new(parts.lease);
         Ok(PacketWorker {
@@ -389,8 +399,8 @@ impl PacketWorker {
     #[cold]
     fn report_panics(&mut self) {
         let reports = &self.egress.reports;
-        let is_unsent = |&session: &_| reports.try_send(WorkerReport::Panicked(session)).is_err();
-        self.unreported.retain(is_unsent);
+        let report = |session| WorkerReport::Ended(session, CloseReason::Panicked);
+        self.unreported.retain(|session| reports.try_send(report(*session)).is_err());
     }
 
     /// Returns whether the last pass left input unread.
@@ -557,43 +567,6 @@ impl PacketWorker {
 /// Reads one turn's batches from a ring and returns whether more may remain: only an empty ring wakes its reader again.
 fn drain(ring: &mut ring::Receiver, mut take: impl FnMut(&ring::RingMeta, &[u8])) -> bool {
     (0..BATCHES_PER_TURN).all(|_| ring.pop_batch(BATCH, &mut take) == BATCH)
-}
-
-/// Timer slack in nanoseconds. The kernel's default of 50 µs would be a quarter of the gather time.
-const TIMER_SLACK: u64 = 1_000;
-
-/// Interrupt coalescing for workers and the QUIC thread. A wake-up costs more than a packet, so while packets keep
-/// arriving the thread pauses briefly between reads. It reads the first packet after a pause at once. Packets from
-/// rings do not count, because their sender has gathered them already.
-#[derive(Debug)]
-pub(crate) struct Gather {
-    /// Time between two batches; zero disables pauses.
-    pub(crate) pause: Duration,
-    /// True if the thread paused before the current pass, false if it waited in epoll.
-    pub(crate) gathered: bool,
-    /// End of the last pass.
-    pub(crate) ended: Instant,
-}
-
-impl Gather {
-    pub(crate) fn new(pause: Duration) -> Gather {
-        Gather { pause, gathered: false, ended: Instant::now() }
-    }
-
-    /// Sets the timer slack of this thread.
-    pub(crate) fn keep_time() {
-        // Without the permission, pauses are a little longer.
-        let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
-    }
-
-    /// Ends a pass that read this number of packets. Returns whether the thread pauses now; if not, it waits in epoll,
-    /// which wakes at the next packet.
-    pub(crate) fn ends(&mut self, began: Instant, ended: Instant, packets: usize) -> bool {
-        let waited = began.saturating_duration_since(self.ended);
-        self.gathered = packets > 0 && (self.gathered || waited < self.pause);
-        self.ended = ended;
-        self.gathered
-    }
 }
 
 #[cfg(test)]

@@ -6,13 +6,16 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
+use evenkeel_dtls::HandshakeFailure;
+use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{
-    FlowCounts, Hop, Measures, NodeId, RedundancyMode, RepairKind, SessionId, Stamp,
+    CloseReason, FlowCounts, Hop, Measures, NodeId, RedundancyMode, RepairKind, SessionId, Stamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -73,8 +76,15 @@ pub enum WorkerReport {
         /// Counts since its last summary.
         counts: MediaCounts,
     },
-    /// The session was removed because one of its packets caused a panic.
-    Panicked(SessionId),
+    /// The session ends: one of its packets caused a panic, and the worker has removed it, or the DTLS of its client ended.
+    Ended(SessionId, CloseReason),
+    /// The DTLS handshake of the session's client has ended.
+    Handshake {
+        /// The session of the client.
+        session: SessionId,
+        /// The keys of both directions, or the reason of the failure.
+        result: Result<Arc<SrtpKeys>, HandshakeFailure>,
+    },
 }
 
 /// Consecutive packets that a rung withheld from a client, counted from the last packet that was sent.

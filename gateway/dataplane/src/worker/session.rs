@@ -28,17 +28,17 @@ use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::{instant, rtp, stun};
-use evenkeel_model::forward::{DropReason, ForwardVerdict};
+use evenkeel_model::forward::ForwardVerdict;
 use evenkeel_model::{
     Board, FlowCounts, Hop, MediaDescription, PayloadType, Plan, RedundancyMode, RouteCell,
-    RtcpPort, SessionId, Srtp, StreamKind, forward,
+    RtcpPort, SessionId, StreamKind, forward,
 };
-pub use install::{ClientAddressing, Install, SessionState};
+pub use install::{ClientAddressing, Install, SessionState, SrtpKeying};
 use media::{SenderFeedback, VoiceMeasurements};
 use serde::{Deserialize, Serialize};
 use signs::MediaSigns;
 pub(crate) use slots::SessionSlots;
-use srtp::SessionSrtp;
+use srtp::OwnSrtp;
 use tally::FlowTally;
 use validation::AddressValidation;
 
@@ -158,17 +158,6 @@ struct MediaState {
     srtp: OwnSrtp,
 }
 
-/// The SRTP of a session, if it ends here. It stands in the allocated state, since a silent session has no room for it. A copy
-/// of the state has none: keys come with [`Install`], and counters with [`SessionState`].
-#[derive(Default, Debug)]
-struct OwnSrtp(Option<Box<SessionSrtp>>);
-
-impl Clone for OwnSrtp {
-    fn clone(&self) -> OwnSrtp {
-        OwnSrtp(None)
-    }
-}
-
 /// The preferred codec of the session's first audio stream.
 fn voice(media: &MediaDescription) -> Option<Codec> {
     let voice = media.streams.iter().find(|stream| stream.kind == StreamKind::Audio)?;
@@ -238,31 +227,6 @@ impl WorkerSession {
     fn state(&mut self) -> &mut MediaState {
         let (seed, media, needs_report) = (self.seed, &*self.media, self.needs_report);
         self.state.get_or_insert_with(|| MediaState::new(seed, media, needs_report))
-    }
-
-    fn srtp(&mut self) -> Option<&mut SessionSrtp> {
-        self.state.as_deref_mut()?.srtp.0.as_deref_mut()
-    }
-
-    /// Returns whether the client encrypts its packets with keys that the session has.
-    pub(crate) fn has_srtp(&self) -> bool {
-        self.media.srtp == Srtp::Terminated
-    }
-
-    /// Sends no SRTP before the counters of another process come, which may have sent some.
-    pub(crate) fn await_srtp_counters(&mut self) {
-        self.srtp().into_iter().for_each(SessionSrtp::await_counters);
-    }
-
-    /// Verifies and decrypts a packet of the client in place. Returns the plain packet.
-    pub(crate) fn unprotect_srtp<'a>(
-        &mut self,
-        side: RtpSide,
-        packet: &'a mut [u8],
-    ) -> Result<&'a mut [u8], DropReason> {
-        let unprotected = self.srtp().ok_or(DropReason::SrtpIndex)?.unprotect(side, packet)?;
-        self.uncopied = true;
-        Ok(unprotected)
     }
 
     /// Marks a session that handles a packet, so that it is summarised until it is idle.

@@ -181,6 +181,8 @@ pub(crate) struct ClientArrival {
 pub(crate) enum ArrivalKind {
     Rtp,
     Rtcp,
+    /// Records of DTLS.
+    Dtls,
     /// A connectivity check with verified integrity.
     Check,
     /// A verified connectivity check with USE-CANDIDATE.
@@ -190,8 +192,8 @@ pub(crate) enum ArrivalKind {
 }
 
 impl ArrivalKind {
-    const ALL: [Self; 5] =
-        [Self::Rtp, Self::Rtcp, Self::Check, Self::Nomination, Self::AddressTaken];
+    const ALL: [Self; 6] =
+        [Self::Rtp, Self::Rtcp, Self::Dtls, Self::Check, Self::Nomination, Self::AddressTaken];
 }
 
 /// Bytes in front of the datagram: kind, listener, address, port.

@@ -64,6 +64,7 @@ impl World {
             listeners: rtp.into_iter().zip(rtcp).map(listener).collect(),
             trunks: vec![trunk],
             from_quic: None,
+            to_handshakes: handshake_channel().0,
             to_quic: None,
             from_workers: Vec::new(),
             to_workers: vec![None],
@@ -138,7 +139,7 @@ impl World {
     fn panicked(&mut self) -> Vec<u64> {
         let reports = std::iter::from_fn(|| self.reports.try_recv().ok());
         let panicked = |report| match report {
-            WorkerReport::Panicked(session) => Some(session.0),
+            WorkerReport::Ended(session, CloseReason::Panicked) => Some(session.0),
             _ => None,
         };
         reports.filter_map(panicked).collect()

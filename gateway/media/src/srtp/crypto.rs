@@ -46,38 +46,56 @@ impl FromStr for CryptoAttribute {
 impl CryptoAttribute {
     /// Writes the value. The text is wiped when dropped.
     pub fn to_value(&self) -> Zeroizing<String> {
-        let (tag, suite) = (self.tag.to_string(), self.key.profile().name());
-        let parameters = self.key.to_inline();
-        let length = tag.len() + suite.len() + parameters.len() + 2;
-        // A string that grows would leave a part of the key behind.
-        let mut value = Zeroizing::new(String::with_capacity(length));
-        for part in [&*tag, " ", suite, " ", &**parameters] {
-            value.push_str(part);
-        }
-        value
+        joined(&[&self.tag.to_string(), self.key.profile().name(), &self.key.to_inline()])
     }
 }
 
-/// As [`CryptoAttribute::to_value`], for the answer to the offer, and for records that are encrypted or stay in the memory of a host.
+/// As [`CryptoAttribute::to_value`], for the answer to the offer.
 impl Serialize for CryptoAttribute {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.to_value())
     }
 }
 
-impl<'de> Deserialize<'de> for CryptoAttribute {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<CryptoAttribute, D::Error> {
-        <&str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+/// Crypto suite and key parameters, for records that are encrypted or stay in the memory of a host.
+impl Serialize for SrtpKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&joined(&[self.profile().name(), &self.to_inline()]))
     }
+}
+
+impl<'de> Deserialize<'de> for SrtpKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SrtpKey, D::Error> {
+        let text = <&str>::deserialize(deserializer)?;
+        let (suite, parameters) = text.split_once(' ').unwrap_or((text, ""));
+        let profile = suite.parse().map_err(D::Error::custom)?;
+        SrtpKey::from_inline(profile, parameters).map_err(D::Error::custom)
+    }
+}
+
+/// Joins fields by spaces. The text is wiped when dropped.
+fn joined(fields: &[&str]) -> Zeroizing<String> {
+    let length = fields.iter().map(|field| field.len() + 1).sum();
+    // A string that grows would leave a part of the key behind.
+    let mut text = Zeroizing::new(String::with_capacity(length));
+    for (place, field) in fields.iter().enumerate() {
+        if place > 0 {
+            text.push(' ');
+        }
+        text.push_str(field);
+    }
+    text
 }
 
 /// The master keys of a session, one for each direction, of one profile.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct SrtpKeys {
     /// The key by which the client protects its packets.
-    pub client: CryptoAttribute,
-    /// The key by which the gateway protects its own, with the tag of the client's.
-    pub gateway: CryptoAttribute,
+    pub client: SrtpKey,
+    /// The key by which the gateway protects its own.
+    pub gateway: SrtpKey,
+    /// The tag of the client's attribute, which the answer repeats. `None` if DTLS agreed on the keys.
+    pub tag: Option<u32>,
 }
 
 impl SrtpKeys {
@@ -93,10 +111,9 @@ impl SrtpKeys {
         let mut refused = None;
         for attribute in offered {
             match attribute {
-                Ok(client) => {
-                    let key = SrtpKey::generate(client.key.profile(), random);
-                    let gateway = CryptoAttribute { tag: client.tag, key };
-                    return Ok(SrtpKeys { client, gateway });
+                Ok(CryptoAttribute { tag, key: client }) => {
+                    let gateway = SrtpKey::generate(client.profile(), random);
+                    return Ok(SrtpKeys { client, gateway, tag: Some(tag) });
                 }
                 Err(reason) if refused.is_none_or(|before| before == SrtpKeyError::Suite) => {
                     refused = Some(reason);
@@ -107,9 +124,14 @@ impl SrtpKeys {
         Err(refused.unwrap_or(SrtpKeyError::Attribute))
     }
 
+    /// The gateway's attribute of the answer. `None` if DTLS agreed on the keys.
+    pub fn answer(&self) -> Option<CryptoAttribute> {
+        Some(CryptoAttribute { tag: self.tag?, key: self.gateway.clone() })
+    }
+
     /// The profile of both keys.
     pub fn profile(&self) -> SrtpProfile {
-        self.client.key.profile()
+        self.client.profile()
     }
 }
 

@@ -46,8 +46,12 @@ crate::named! {
         BadIntegrity = "bad-integrity",
         /// The packet is malformed for the protocol that its first byte indicates.
         Malformed = "malformed",
-        /// DTLS: a session terminated by a node cannot move between two packets, and no mode for such sessions exists yet.
+        /// DTLS, and the offer of the session has no fingerprint.
         Dtls = "dtls",
+        /// DTLS: a ClientHello from another address than that of the session's handshake.
+        DtlsAddress = "dtls-address",
+        /// DTLS: too many handshakes are in progress.
+        DtlsFull = "dtls-full",
         /// The packet's payload type was not declared.
         UndeclaredPayload = "undeclared-payload",
         /// The packet exceeds a size limit of the path.
@@ -83,6 +87,8 @@ crate::named! {
         /// No index of the client's SRTP may be used for the packet: it is too late, the session has too many SSRCs, or another
         /// process may have used more indices.
         SrtpIndex = "srtp-index",
+        /// The DTLS handshake of the client, which agrees on the keys of SRTP, has not ended.
+        SrtpNoKeys = "srtp-no-keys",
     }
 }
 

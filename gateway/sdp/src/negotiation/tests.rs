@@ -333,11 +333,11 @@ fn simulcast_is_accepted_with_its_layers() {
 #[test]
 fn phone_gets_a_key_for_its_first_usable_line() {
     let negotiation = answer(PHONE);
-    let SrtpKeys { client, gateway } = keys(&negotiation);
-    assert_eq!((client.key.profile(), client.tag), (SrtpProfile::Aes256CmHmacSha1Tag80, 2));
+    let SrtpKeys { client, gateway, tag } = keys(&negotiation);
+    assert_eq!((client.profile(), *tag), (SrtpProfile::Aes256CmHmacSha1Tag80, Some(2)));
     let counting: Vec<u8> = (0..46).collect();
-    assert_eq!([client.key.key(), client.key.salt()].concat(), counting);
-    assert_eq!([gateway.key.key(), gateway.key.salt()].concat(), [7; 46]);
+    assert_eq!([client.key(), client.salt()].concat(), counting);
+    assert_eq!([gateway.key(), gateway.salt()].concat(), [7; 46]);
     let key = "BwcH".repeat(15) + "Bw==";
     let line = format!("a=crypto:2 AES_256_CM_HMAC_SHA1_80 inline:{key}");
     assert_eq!(lines(&negotiation, "a=crypto"), [line]);
@@ -360,7 +360,7 @@ fn crypto_lines_that_cannot_be_used_are_skipped() {
         "a=crypto",
     ] {
         let negotiation = answer(&PHONE.replace(first, other));
-        assert_eq!((keys(&negotiation).client.tag, keys(&negotiation).gateway.tag), (2, 2));
+        assert_eq!(keys(&negotiation).tag, Some(2));
     }
 }
 
@@ -382,7 +382,7 @@ fn repeated_key_of_a_client_keeps_that_of_the_gateway() {
         .filter(|line| !line.starts_with("a=crypto") || line.starts_with("a=crypto:2"))
         .collect();
     let alone = gateway.answer(&alone.replace("a=crypto:2", "a=crypto:1"), Some(&first)).unwrap();
-    assert_eq!(keys(&alone).gateway.key, keys(&first).gateway.key);
+    assert_eq!(keys(&alone).gateway, keys(&first).gateway);
     assert!(lines(&alone, "a=crypto")[0].starts_with("a=crypto:1 AES_256_CM_HMAC_SHA1_80"));
 }
 
@@ -606,8 +606,8 @@ fn another_certificate_needs_a_new_session() {
     let voice = answer(PHONE);
     let rekeyed = PHONE.replace("inline:AAEC", "inline:AQEC");
     let second = with_other_keys().answer(&rekeyed, Some(&voice)).unwrap();
-    assert_eq!(keys(&second).client.key.key()[..2], [1, 1]);
-    assert_eq!(keys(&second).gateway.key.key(), [8; 32]);
+    assert_eq!(keys(&second).client.key()[..2], [1, 1]);
+    assert_eq!(keys(&second).gateway.key(), [8; 32]);
     let dtls = FIREFOX.replace("a=group:BUNDLE 0 1\r\n", "").replace("a=mid:0\r\n", "");
     assert_eq!(gateway.answer(&dtls, Some(&voice)).unwrap_err(), SdpError::FingerprintChanged);
 }

@@ -218,7 +218,16 @@ impl SpanWriter {
     /// Records [`CoreEvent::Closed`].
     pub(crate) fn closed(&mut self, event: &CoreEvent, at: Moment) {
         let CoreEvent::Closed { session, room, room_name, reason, closed } = event else { return };
-        let failed = matches!(reason, CloseReason::NotOpened | CloseReason::Panicked);
+        let failed = match reason {
+            CloseReason::NotOpened
+            | CloseReason::Panicked
+            | CloseReason::HandshakeFailed
+            | CloseReason::HandshakeLost => true,
+            CloseReason::Requested
+            | CloseReason::MediaTimeout
+            | CloseReason::Shutdown
+            | CloseReason::ClientClosed => false,
+        };
         // The process before may have seen its failover.
         if failed || closed.moves.iter().any(|it| affects(it.cause)) {
             self.affect(*session, at);

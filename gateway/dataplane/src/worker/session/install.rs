@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::instant;
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, RtcpPort, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::address::ClientAddress;
-use super::srtp::{SessionSrtp, SrtpCounters};
+use super::srtp::{OwnSrtp, SrtpCounters};
 use super::{ClientKnowledge, DscpMarks, MediaState, NodeLeg, WorkerSession};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::worker::report::Totals;
@@ -34,8 +35,8 @@ pub struct Install {
     pub plan: Plan,
     /// Marks of packets to client and node.
     pub dscp: DscpMarks,
-    /// The keys of the client's SRTP, if it ends here.
-    pub srtp: Option<Arc<SrtpKeys>>,
+    /// The origin of the keys of the client's SRTP, if it ends here.
+    pub srtp: Option<SrtpKeying>,
     /// The session's own sockets towards nodes; set for port legs.
     pub ports: Option<Box<SessionPorts>>,
     /// Nothing is sent to declared addresses before a packet came from one of them.
@@ -47,6 +48,30 @@ pub struct Install {
     /// The state in which another worker left the session. It returns the learned addresses to the flow table; before
     /// any worker reads, [`WorkerCommand::Confirm`](crate::worker::WorkerCommand::Confirm) tells that they are all there.
     pub state: Option<Box<SessionState>>,
+}
+
+/// The origin of the keys of a client's SRTP.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum SrtpKeying {
+    /// Signalling carries the keys (SDES, RFC 4568).
+    Sdes(Arc<SrtpKeys>),
+    /// The client and the gateway agree on the keys (RFC 5764).
+    Dtls {
+        /// The client shows a certificate with one of these fingerprints (RFC 8122).
+        fingerprints: Arc<[CertificateFingerprint]>,
+        /// `None` before the handshake has ended.
+        keys: Option<Arc<SrtpKeys>>,
+    },
+}
+
+impl SrtpKeying {
+    /// The keys, if they are known.
+    pub fn keys(&self) -> Option<&Arc<SrtpKeys>> {
+        match self {
+            SrtpKeying::Sdes(keys) => Some(keys),
+            SrtpKeying::Dtls { keys, .. } => keys.as_ref(),
+        }
+    }
 }
 
 /// Identification and addresses of a client.
@@ -200,8 +225,8 @@ impl WorkerSession {
             panics: false,
             media: install.media,
         };
-        if let Some(keys) = install.srtp {
-            session.state().srtp.0 = Some(Box::new(SessionSrtp::new(&keys)));
+        if let Some(keying) = install.srtp {
+            session.state().srtp = OwnSrtp::new(keying);
         }
         install.state.into_iter().for_each(|state| session.go_on(*state));
         session
@@ -227,7 +252,7 @@ impl WorkerSession {
             active: self.active,
             touched: self.touched,
             copied: false,
-            srtp: self.state.as_ref().and_then(|state| Some(state.srtp.0.as_ref()?.counters())),
+            srtp: self.state.as_ref().and_then(|state| Some(state.srtp.contexts()?.counters())),
         }
     }
 
@@ -269,14 +294,18 @@ impl WorkerSession {
         counters: Option<&SrtpCounters>,
         is_behind: bool,
     ) {
-        let own = self.state.take().and_then(|before| before.srtp.0);
+        let mut own = self.state.take().map(|before| before.srtp).unwrap_or_default();
         self.state = media;
-        let Some(mut own) = own else { return };
-        match counters {
-            Some(counters) => own.go_on(counters, is_behind),
-            None => own.await_counters(),
+        if !own.is_some() {
+            return;
         }
-        self.state().srtp.0 = Some(own);
+        if let Some(contexts) = own.contexts_mut() {
+            match counters {
+                Some(counters) => contexts.go_on(counters, is_behind),
+                None => contexts.await_counters(),
+            }
+        }
+        self.state().srtp = own;
     }
 
     /// Returns an address to the flow table, unless another session has it.

@@ -84,7 +84,7 @@ impl WorkerSession {
         rewrite(&mut protected);
         let done = match self.srtp() {
             Some(srtp) => srtp.protect(content, &mut protected),
-            None => Err(DropReason::SrtpIndex),
+            None => Err(DropReason::SrtpNoKeys),
         };
         let queued = done.and_then(|()| {
             let queued = cx.egress.queue_to_client(address, side, dscp, &protected);

@@ -9,10 +9,17 @@ use evenkeel_media::srtp::{
     IndexLease, OVERHEAD_MAX, ReceivedIndices, SentIndices, SrtpError, SrtpKeys, SrtpReceiver,
     SrtpSender,
 };
+use std::sync::Arc;
+
+use evenkeel_media::fingerprint::CertificateFingerprint;
+use evenkeel_model::Srtp;
 use evenkeel_model::forward::DropReason;
 use serde::{Deserialize, Serialize};
 
-use crate::worker::sockets::RtpSide;
+use super::{PacketContext, SrtpKeying, WorkerSession};
+use crate::worker::dtls::{DtlsSession, HandshakeDatagram, InputKind};
+use crate::worker::egress::Egress;
+use crate::worker::sockets::{RtpSide, SourceKey};
 
 /// The contexts of a session, derived from its keys.
 #[derive(Debug)]
@@ -33,8 +40,8 @@ pub(super) struct SrtpCounters {
 impl SessionSrtp {
     #[cold]
     pub(super) fn new(keys: &SrtpKeys) -> SessionSrtp {
-        let receiver = SrtpReceiver::new(&keys.client.key);
-        let sender = SrtpSender::new(&keys.gateway.key);
+        let receiver = SrtpReceiver::new(&keys.client);
+        let sender = SrtpSender::new(&keys.gateway);
         SessionSrtp { receiver, sender, is_behind: false }
     }
 
@@ -118,6 +125,122 @@ impl SessionSrtp {
             let restored = self.sender.restore(source);
             let leased = restored.and_then(|()| self.sender.lease(source.ssrc, u64::MAX, u64::MAX));
             self.is_behind |= leased.is_err();
+        }
+    }
+}
+
+/// The SRTP of a session, if it ends here. It stands in the allocated state, since a silent session has no room for it. A copy
+/// of the state has none: keys come with [`Install`](super::Install), and counters with [`SessionState`](super::SessionState).
+#[derive(Default, Debug)]
+pub(super) struct OwnSrtp(Option<Box<ClientSrtp>>);
+
+#[derive(Default, Debug)]
+struct ClientSrtp {
+    /// `None` before the DTLS handshake has ended.
+    contexts: Option<SessionSrtp>,
+    /// The certificates of the client, if it uses DTLS.
+    fingerprints: Option<Arc<[CertificateFingerprint]>>,
+}
+
+impl Clone for OwnSrtp {
+    fn clone(&self) -> OwnSrtp {
+        OwnSrtp(None)
+    }
+}
+
+impl OwnSrtp {
+    #[cold]
+    pub(super) fn new(keying: SrtpKeying) -> OwnSrtp {
+        let contexts = keying.keys().map(|keys| SessionSrtp::new(keys));
+        let fingerprints = match keying {
+            SrtpKeying::Sdes(_) => None,
+            SrtpKeying::Dtls { fingerprints, .. } => Some(fingerprints),
+        };
+        OwnSrtp(Some(Box::new(ClientSrtp { contexts, fingerprints })))
+    }
+
+    pub(super) fn contexts(&self) -> Option<&SessionSrtp> {
+        self.0.as_ref()?.contexts.as_ref()
+    }
+
+    pub(super) fn contexts_mut(&mut self) -> Option<&mut SessionSrtp> {
+        self.0.as_mut()?.contexts.as_mut()
+    }
+
+    pub(super) fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl WorkerSession {
+    pub(super) fn srtp(&mut self) -> Option<&mut SessionSrtp> {
+        self.state.as_deref_mut()?.srtp.contexts_mut()
+    }
+
+    /// Returns whether the client encrypts its packets with keys that the session has, or will have.
+    pub(crate) fn has_srtp(&self) -> bool {
+        self.media.srtp == Srtp::Terminated
+    }
+
+    /// Sends no SRTP before the counters of another process come, which may have sent some.
+    pub(crate) fn await_srtp_counters(&mut self) {
+        self.srtp().into_iter().for_each(SessionSrtp::await_counters);
+    }
+
+    /// Verifies and decrypts a packet of the client in place. Returns the plain packet.
+    pub(crate) fn unprotect_srtp<'a>(
+        &mut self,
+        side: RtpSide,
+        packet: &'a mut [u8],
+    ) -> Result<&'a mut [u8], DropReason> {
+        let unprotected = self.srtp().ok_or(DropReason::SrtpNoKeys)?.unprotect(side, packet)?;
+        self.uncopied = true;
+        Ok(unprotected)
+    }
+
+    /// Sets the keys on which DTLS agreed, unless the session has some: they do not change.
+    pub(crate) fn set_keys(&mut self, keys: &SrtpKeys) {
+        if let Some(client) = &mut self.state().srtp.0 {
+            client.contexts.get_or_insert_with(|| SessionSrtp::new(keys));
+            self.uncopied = true;
+        }
+    }
+
+    /// Passes DTLS of the client to the thread of handshakes, if it comes from an address that passed a check.
+    #[cold]
+    pub(crate) fn handle_dtls(
+        &mut self,
+        source: SourceKey,
+        datagram: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let session = DtlsSession { id: self.id, home: self.home };
+        if !self.address.checked().contains(&source) {
+            return cx.egress.count_drop(DropReason::UnknownSource);
+        }
+        let client = self.state.as_deref().and_then(|state| state.srtp.0.as_deref());
+        let Some(ClientSrtp { contexts, fingerprints: Some(fingerprints) }) = client else {
+            return cx.egress.count_drop(DropReason::Dtls);
+        };
+        let (is_keyed, fingerprints) = (contexts.is_some(), Arc::clone(fingerprints));
+        let bytes = datagram.into();
+        let datagram = HandshakeDatagram { session, source, fingerprints, is_keyed, bytes };
+        cx.egress.pass_to_handshakes(InputKind::Datagram(datagram));
+    }
+
+    /// Has the thread of handshakes forget the session, which ends.
+    pub(crate) fn end_dtls(&self, egress: &Egress) {
+        if self.media.srtp == Srtp::Terminated {
+            let session = DtlsSession { id: self.id, home: self.home };
+            egress.pass_to_handshakes(InputKind::Ended(session));
+        }
+    }
+
+    /// Sends DTLS to the address of the client that it answers.
+    #[cold]
+    pub(crate) fn send_dtls(&mut self, to: SourceKey, datagram: &[u8], cx: &mut PacketContext<'_>) {
+        if self.address.checked().contains(&to) {
+            cx.egress.queue_to_client(to, RtpSide::Rtp, 0, datagram);
         }
     }
 }

@@ -9,7 +9,7 @@ use evenkeel_model::{
     AcceptedOffer, AdmitOnFault, CapBounds, ClientIdentity, CoreSettings, FailureScope,
     FeedbackSupport as Takes, GatewayLimits, HopGrant, Incarnation, IngressProtocol, LeftHop,
     MediaStream, NodeId, NodeProbing, NodeSettings, Offer, OfferId, PayloadType, RedundancyMode,
-    RegionId, Route, RtcpPort, Scenario, Timings, Zone, ZoneId,
+    RegionId, Route, RtcpPort, Scenario, Srtp, Timings, Zone, ZoneId,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;

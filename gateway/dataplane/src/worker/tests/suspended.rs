@@ -542,7 +542,7 @@ fn srtp_is_sent_only_with_the_counters_of_another_process() {
         let running = shared.start(suspended);
         let (phone, plain) = running.world.phone(0);
         let media = MediaDescription { srtp: Srtp::Terminated, ..(*plain.media).clone() };
-        let (media, srtp) = (Arc::new(media), Some(Arc::clone(&keys)));
+        let (media, srtp) = (Arc::new(media), Some(SrtpKeying::Sdes(Arc::clone(&keys))));
         let phone = running.world.admit(phone, Install { media, srtp, ..plain });
         running.world.tell(WorkerCommand::Resume);
         running.confirm();

@@ -39,9 +39,9 @@ fn first_supported_attribute_is_accepted() {
     ];
     let keys = SrtpKeys::accept(offered.iter().map(|value| value.parse()), |bytes| bytes.fill(5));
     let keys = keys.unwrap();
-    assert_eq!((keys.client.tag, keys.gateway.tag), (7, 7));
-    assert_eq!(keys.profile(), keys.gateway.key.profile());
-    assert_eq!((keys.gateway.key.key(), keys.gateway.key.salt()), (&[5; 16][..], &[5; 14][..]));
+    assert_eq!((keys.tag, keys.answer().unwrap().tag), (Some(7), 7));
+    assert_eq!(keys.profile(), keys.gateway.profile());
+    assert_eq!((keys.gateway.key(), keys.gateway.salt()), (&[5; 16][..], &[5; 14][..]));
 
     let none = SrtpKeys::accept(offered[..1].iter().map(|value| value.parse()), |_| {});
     assert_eq!(none, Err(SrtpKeyError::Suite));

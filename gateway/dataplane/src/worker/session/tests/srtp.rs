@@ -4,9 +4,12 @@ use evenkeel_media::srtp::{
     IndexLease, ReceivedIndices, SentIndices, SrtpKeys, SrtpReceiver, SrtpSender,
 };
 
+use evenkeel_media::fingerprint::CertificateFingerprint;
+
 use super::*;
 use crate::flows::{FlowEntry, FlowKey, Flows};
 use crate::worker::client_ingress::ClientIngress;
+use crate::worker::dtls::{HandshakeInput, InputKind, handshake_channel};
 use crate::worker::session::srtp::SrtpCounters;
 use crate::worker::sockets::{ArrivalKind, ClientArrival};
 
@@ -25,9 +28,9 @@ impl Phone {
         let offered = [format!("1 {suite} inline:{}", &key[..(key_bytes * 4).div_ceil(3)])];
         let offered = offered.iter().map(|value| value.parse());
         let keys = SrtpKeys::accept(offered, |bytes| bytes.fill(9)).unwrap();
-        let mut sender = SrtpSender::new(&keys.client.key);
+        let mut sender = SrtpSender::new(&keys.client);
         sender.lease(SSRC, u64::MAX, u64::MAX).unwrap();
-        let receiver = SrtpReceiver::new(&keys.gateway.key);
+        let receiver = SrtpReceiver::new(&keys.gateway);
         Phone { keys: Arc::new(keys), sender, receiver }
     }
 
@@ -57,7 +60,7 @@ impl Scene {
 
     fn of(phone: Phone) -> Scene {
         let (mut bench, node, hop) = at_node(Srtp::Terminated);
-        bench.session.state().srtp.0 = Some(Box::new(SessionSrtp::new(&phone.keys)));
+        bench.session.state().srtp = OwnSrtp::new(SrtpKeying::Sdes(Arc::clone(&phone.keys)));
         Scene { bench, phone, node, hop }
     }
 
@@ -145,6 +148,68 @@ fn forged_and_replayed_packets_reach_no_node() {
     assert_eq!(scene.deliver(ArrivalKind::Rtp, &video(2, SSRC)), None, "plain RTP");
 }
 
+/// Keys that DTLS has yet to agree on.
+fn dtls() -> OwnSrtp {
+    let fingerprints = [CertificateFingerprint::Sha256([7; 32])].into();
+    OwnSrtp::new(SrtpKeying::Dtls { fingerprints, keys: None })
+}
+
+#[test]
+fn media_waits_for_the_keys_of_dtls() {
+    let mut scene = Scene::new();
+    scene.bench.session.state().srtp = dtls();
+    let datagram = scene.phone.protect(RtpSide::Rtp, &video(1, SSRC));
+    assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), None);
+    assert_eq!(scene.deliver(ArrivalKind::Rtp, &video(1, SSRC)), None, "plain RTP");
+    assert_eq!(scene.answer(1, &video(100, 77)), None);
+    assert_eq!(scene.bench.drops(DropReason::SrtpNoKeys), 3);
+    let keys = Arc::clone(&scene.phone.keys);
+    scene.bench.session.set_keys(&keys);
+    scene.bench.session.set_keys(&Phone::new("AEAD_AES_128_GCM", 28).keys);
+    assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), Some(video(1, SSRC)));
+    let mut datagram = scene.answer(2, &video(101, 77)).unwrap();
+    assert!(scene.phone.receiver.unprotect_rtp(&mut datagram).is_ok());
+}
+
+#[test]
+fn dtls_of_checked_addresses_is_passed_on() {
+    const RECORD: &[u8] = b"\x16 and more";
+    let mut scene = Scene::new();
+    let (to_handshakes, inputs) = handshake_channel();
+    scene.bench.egress.to_handshakes = Some(to_handshakes);
+    let next = || inputs.try_recv().ok().map(|HandshakeInput(input)| input);
+    scene.bench.session.state().srtp = dtls();
+    scene.deliver(ArrivalKind::Dtls, RECORD);
+    assert!(next().is_none() && scene.bench.drops(DropReason::UnknownSource) == 1);
+
+    scene.bench.check(0);
+    let address = scene.bench.client.local_addr().unwrap();
+    let source = SourceKey { listener: 0, address };
+    for is_keyed in [false, true] {
+        scene.deliver(ArrivalKind::Dtls, RECORD);
+        let Some(InputKind::Datagram(datagram)) = next() else { panic!("no datagram") };
+        assert_eq!((&*datagram.bytes, datagram.source), (RECORD, source));
+        assert_eq!((datagram.is_keyed, datagram.fingerprints.len()), (is_keyed, 1));
+        scene.bench.session.set_keys(&Phone::new("AEAD_AES_128_GCM", 28).keys);
+    }
+    let other = SourceKey { address: "192.0.2.1:9".parse().unwrap(), ..source };
+    for to in [other, source] {
+        scene.bench.at(1, |session, cx| session.send_dtls(to, RECORD, cx));
+    }
+    let mut datagram = [0; 64];
+    let length = scene.bench.client.recv(&mut datagram).unwrap();
+    assert_eq!(&datagram[..length], RECORD);
+    scene.bench.session.end_dtls(&scene.bench.egress);
+    assert!(
+        matches!(next(), Some(InputKind::Ended(session)) if session.home == scene.bench.session.home)
+    );
+
+    scene.bench.session.state().srtp =
+        OwnSrtp::new(SrtpKeying::Sdes(Arc::clone(&scene.phone.keys)));
+    scene.deliver(ArrivalKind::Dtls, RECORD);
+    assert!(next().is_none() && scene.bench.drops(DropReason::Dtls) == 1);
+}
+
 #[test]
 fn process_that_continues_uses_no_index_twice() {
     let mut scene = Scene::new();
@@ -152,7 +217,7 @@ fn process_that_continues_uses_no_index_twice() {
     let state = scene.bench.session.hand_out(&Flows::new(4));
     let dump = format!("{state:?} {:?} {:?}", scene.phone.keys, scene.bench.session.state());
     for attribute in [&scene.phone.keys.client, &scene.phone.keys.gateway] {
-        let key = attribute.key.to_inline();
+        let key = attribute.to_inline();
         assert!(!dump.contains(&key["inline:".len()..]), "{dump}");
     }
     let mut go_on = |copied| {
@@ -161,7 +226,7 @@ fn process_that_continues_uses_no_index_twice() {
         let (client, board) = (scene.bench.client.local_addr().unwrap(), &scene.bench.board);
         let declared = ClientAddressing::Declared { listener: 0, address: client, rtcp: client };
         let mut session = WorkerSession::new(Install {
-            srtp: Some(Arc::clone(&scene.phone.keys)),
+            srtp: Some(SrtpKeying::Sdes(Arc::clone(&scene.phone.keys))),
             route: Arc::clone(&scene.bench.session.route),
             state: Some(Box::new(state)),
             ..install(declared, Srtp::Terminated, 0)
@@ -226,7 +291,7 @@ fn session_with_refused_counters_sends_nothing() {
     };
     for (limit, is_sent) in [(1, true), (1 << 20, false)] {
         let mut scene = Scene::new();
-        let srtp = scene.bench.session.state().srtp.0.as_mut().unwrap();
+        let srtp = scene.bench.session.srtp().unwrap();
         srtp.go_on(&sent(limit), false);
         assert_eq!(scene.answer(1, &video(100, 77)).is_some(), is_sent, "{limit}");
         assert_eq!(scene.bench.drops(DropReason::SrtpIndex), u64::from(!is_sent), "{limit}");

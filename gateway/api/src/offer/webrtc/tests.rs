@@ -1,0 +1,104 @@
+use evenkeel_model::RepairKind;
+use serde_json::{Value, json};
+
+use super::super::{ParsedOffer, parse};
+use super::*;
+
+const CHROMIUM: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/chromium");
+const PHONE: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/phone-sdes");
+
+fn offer(sdp: &str) -> Value {
+    json!({"scenario": "call", "room": "room-1", "webrtc": {"offer": sdp}})
+}
+
+fn parsed(offer: &Value) -> Result<ParsedOffer, ApiError> {
+    parse(offer.to_string().as_bytes(), None)
+}
+
+#[track_caller]
+fn refused(offer: &Value) -> (String, String) {
+    let error = parsed(offer).unwrap_err();
+    (error.field.unwrap_or_default(), error.message)
+}
+
+#[test]
+fn browser_is_an_ice_client_with_a_certificate() {
+    let ParsedOffer { wanted, sdp } = parsed(&offer(CHROMIUM)).unwrap();
+    assert_eq!(wanted.ingress, IngressProtocol::Udp(ClientIdentity::Stun));
+    assert_eq!((wanted.media.rtcp, wanted.media.srtp), (RtcpPort::Mux, Srtp::Terminated));
+    let Some(SrtpKeying::Dtls { fingerprints, keys: None }) = &wanted.srtp else {
+        panic!("{:?}", wanted.srtp)
+    };
+    assert_eq!(fingerprints.len(), 1);
+    assert!(CHROMIUM.contains(&format!("a=fingerprint:{}", fingerprints[0])));
+    let kinds: Vec<_> = wanted.media.streams.iter().map(|stream| stream.kind).collect();
+    assert_eq!(kinds, [StreamKind::Audio, StreamKind::Video]);
+    let (_, opus) = wanted.media.payload_type(111).unwrap();
+    assert_eq!((&*opus.codec, opus.clock_rate), ("opus", 48_000));
+    let video = &wanted.media.streams[1];
+    let repairs = video.payload_types.iter().filter_map(PayloadType::repair);
+    assert!(
+        repairs.clone().count() > 0
+            && repairs.clone().all(|kind| kind == RepairKind::Retransmission)
+    );
+    assert!(video.feedback.pli && video.feedback.remb && !wanted.media.streams[0].feedback.pli);
+
+    let ice = IceAnswer {
+        ufrag: "gate".into(),
+        password: "a22characterpassword22".into(),
+        certificate_sha256: [0xab; 32],
+    };
+    let addresses = ["192.0.2.1:5000", "[2001:db8::1]:5000"].map(|text| text.parse().unwrap());
+    let answer = sdp.unwrap().answer(SessionId(17), &addresses, &ice);
+    for line in [
+        "o=- 17 1 IN IP4 192.0.2.1\r\n",
+        "a=ice-lite\r\n",
+        "a=ice-ufrag:gate\r\n",
+        "a=ice-pwd:a22characterpassword22\r\n",
+        &format!("a=fingerprint:sha-256 {}\r\n", ["AB"; 32].join(":")),
+        "a=setup:passive\r\n",
+        " 192.0.2.1 5000 typ host",
+        " 2001:db8::1 5000 typ host",
+    ] {
+        assert!(answer.as_str().contains(line), "{line:?} is not in {}", answer.as_str());
+    }
+}
+
+#[test]
+fn m_lines_of_a_kind_are_one_stream() {
+    let [from, to] = ["m=video", "m=application"].map(|at| CHROMIUM.find(at).unwrap());
+    let second = CHROMIUM[from..to].replace("a=mid:1", "a=mid:3");
+    let two = (CHROMIUM.to_owned() + &second).replace("BUNDLE 0 1 2", "BUNDLE 0 1 2 3");
+    let one = parsed(&offer(CHROMIUM)).unwrap().wanted;
+    let ParsedOffer { wanted, sdp } = parsed(&offer(&two)).unwrap();
+    assert_eq!(sdp.unwrap().negotiation.accepted().count(), 3);
+    assert_eq!(wanted.media, one.media);
+}
+
+#[test]
+fn wrong_offers_are_refused() {
+    let (field, message) = refused(&offer("v=0\r\nnonsense"));
+    assert!(field == "webrtc.offer" && !message.is_empty(), "{field}: {message}");
+    let (field, message) = refused(&offer(PHONE));
+    assert!(
+        field == "webrtc.offer" && message.contains("no ICE credentials"),
+        "{field}: {message}"
+    );
+    let without_setup = CHROMIUM.replace("a=fingerprint", "a=x-fingerprint");
+    let (field, message) = refused(&offer(&without_setup));
+    assert!(field == "webrtc.offer" && message.contains("fingerprint"), "{field}: {message}");
+    for (name, value) in [
+        ("ingress", json!({"quic": {}})),
+        ("media", json!([])),
+        ("rtcp", json!("mux")),
+        ("srtp", json!(true)),
+    ] {
+        let mut offer = offer(CHROMIUM);
+        offer[name] = value;
+        let (field, message) = refused(&offer);
+        assert!(field == name && message.contains("`webrtc`"), "{field}: {message}");
+    }
+    let neither = json!({"scenario": "call", "room": "room-1"});
+    let (field, message) = refused(&neither);
+    assert!(field == "ingress" && message.contains("`webrtc`"), "{field}: {message}");
+}

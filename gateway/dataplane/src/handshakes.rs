@@ -1,0 +1,150 @@
+//! The thread that runs the DTLS handshakes of WebRTC clients (RFC 5764), off the packet workers.
+//!
+//! Workers pass datagrams of addresses that passed a connectivity check. The answers go through the session's worker, which sends them
+//! while the gateway has the lease. Keys, failures and closed connections go to control.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use evenkeel_dtls::{DtlsCertificate, HandshakeEvent, HandshakeRefusal, Handshakes, Peer};
+use evenkeel_model::CloseReason;
+use evenkeel_model::forward::DropReason;
+use tokio::sync::mpsc;
+
+use crate::worker::dtls::{
+    DtlsSession, HandshakeDatagram, HandshakeFlight, HandshakeInput, InputKind,
+};
+use crate::worker::{SourceKey, WorkerCommand, WorkerReport, WorkerStats};
+use crate::{Waker, panics};
+
+/// Interval of the looks for timeouts while no handshake has any.
+const LOOKS_EVERY: Duration = Duration::from_secs(1);
+
+/// A worker that sends the answers.
+#[derive(Debug)]
+pub struct HandshakeWorker {
+    /// Commands of the worker. The thread does not wait for room: a client asks again.
+    pub commands: Sender<WorkerCommand>,
+    /// Wakes the worker.
+    pub waker: Arc<Waker>,
+}
+
+/// The parts of the thread.
+#[derive(Debug)]
+pub struct HandshakeParts {
+    /// The certificate that clients see.
+    pub certificate: DtlsCertificate,
+    /// From the workers.
+    pub inputs: Receiver<HandshakeInput>,
+    /// By number.
+    pub workers: Vec<HandshakeWorker>,
+    /// Reports to control. The thread waits while there is no room: keys are reported once.
+    pub reports: mpsc::Sender<WorkerReport>,
+    /// Counts of drops, which the thread writes.
+    pub stats: Arc<WorkerStats>,
+}
+
+impl HandshakeParts {
+    /// Runs until all workers have ended.
+    pub fn run(self) {
+        panics::capture_here();
+        let HandshakeParts { certificate, inputs, workers, reports, stats } = self;
+        let handshakes = Handshakes::new(&certificate);
+        let mut thread = HandshakeThread { handshakes, workers, stats };
+        loop {
+            let due = thread.handshakes.next_timeout();
+            let due = due.unwrap_or_else(|| Instant::now() + LOOKS_EVERY);
+            let input = match inputs.recv_deadline(due) {
+                Ok(HandshakeInput(input)) => Some(input),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            for report in thread.guarded_turn(input) {
+                // Fails only if control has ended.
+                let _ = reports.blocking_send(report);
+            }
+        }
+    }
+}
+
+struct HandshakeThread {
+    handshakes: Handshakes<DtlsSession, SourceKey>,
+    workers: Vec<HandshakeWorker>,
+    stats: Arc<WorkerStats>,
+}
+
+impl HandshakeThread {
+    /// A panic ends the session whose datagram caused it. Its state is not in the table at that time.
+    fn guarded_turn(&mut self, input: Option<InputKind>) -> Vec<WorkerReport> {
+        let session = match &input {
+            Some(InputKind::Datagram(datagram)) => Some(datagram.session.id),
+            _ => None,
+        };
+        let turn = AssertUnwindSafe(|| self.turn(input, Instant::now()));
+        catch_unwind(turn).unwrap_or_else(|panic| {
+            let (location, message) = panics::describe(&*panic);
+            tracing::error!(?session, panic = message, %location, "DTLS caused a panic; session ends");
+            let ended = |session| WorkerReport::Ended(session, CloseReason::HandshakeFailed);
+            session.map(ended).into_iter().collect()
+        })
+    }
+
+    /// Handles an input and the timeouts until `now`.
+    fn turn(&mut self, input: Option<InputKind>, now: Instant) -> Vec<WorkerReport> {
+        let HandshakeThread { handshakes, workers, stats } = self;
+        let mut send = |session: DtlsSession, to: SourceKey, bytes: &[u8]| {
+            let DtlsSession { home, .. } = session;
+            let Some(worker) = workers.get(usize::from(home.worker)) else { return };
+            let flight = HandshakeFlight { home, to, bytes: bytes.into() };
+            if worker.commands.try_send(WorkerCommand::SendDtls(Box::new(flight))).is_ok() {
+                worker.waker.wake();
+            }
+        };
+        let mut reports = Vec::new();
+        match input {
+            Some(InputKind::Datagram(datagram)) => {
+                let HandshakeDatagram { session, source, fingerprints, is_keyed, bytes } = datagram;
+                let peer = if is_keyed { Peer::Connected } else { Peer::Expected(&fingerprints) };
+                let mut to_client = |to, bytes: &[u8]| send(session, to, bytes);
+                let event = handshakes.receive(session, source, peer, &bytes, now, &mut to_client);
+                reports.extend(event.and_then(|event| report(session, event, stats)));
+            }
+            Some(InputKind::Ended(session)) => handshakes.remove(session),
+            None => {}
+        }
+        let failures = handshakes.handle_timeouts(now, &mut send);
+        let failed = |(session, failure)| report(session, HandshakeEvent::Failed(failure), stats);
+        reports.extend(failures.into_iter().filter_map(failed));
+        reports
+    }
+}
+
+/// The report of an event. A drop is counted.
+fn report(
+    session: DtlsSession,
+    event: HandshakeEvent,
+    stats: &WorkerStats,
+) -> Option<WorkerReport> {
+    let session = session.id;
+    match event {
+        HandshakeEvent::Connected(keys) => {
+            Some(WorkerReport::Handshake { session, result: Ok(Arc::new(keys)) })
+        }
+        HandshakeEvent::Closed => Some(WorkerReport::Ended(session, CloseReason::ClientClosed)),
+        HandshakeEvent::Failed(failure) => {
+            Some(WorkerReport::Handshake { session, result: Err(failure) })
+        }
+        HandshakeEvent::Refused(refusal) => {
+            stats.dropped(match refusal {
+                HandshakeRefusal::SecondAddress => DropReason::DtlsAddress,
+                HandshakeRefusal::Full => DropReason::DtlsFull,
+            });
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! A WebRTC client: ICE, DTLS and SRTP on the socket of a phone.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_control::OfferedSession;
+use evenkeel_dataplane::worker::SrtpKeying;
+use evenkeel_dtls::{DtlsCertificate, DtlsClient, HandshakeFailure};
+use evenkeel_media::demux;
+use evenkeel_media::fingerprint::CertificateFingerprint;
+use evenkeel_model::{ClientIdentity, IngressProtocol, MediaDescription, Srtp};
+
+use super::phone::PhoneSrtp;
+use super::{Credentials, Nominate, Phone, TIMEOUT, offer};
+
+pub(crate) struct WebrtcPhone {
+    pub(crate) phone: Phone,
+    pub(crate) dtls: DtlsClient,
+    pub(crate) fingerprint: CertificateFingerprint,
+}
+
+impl WebrtcPhone {
+    pub(crate) fn new(number: u64) -> WebrtcPhone {
+        let certificate = DtlsCertificate::generate().unwrap();
+        WebrtcPhone {
+            phone: Phone::new(number),
+            dtls: DtlsClient::new(&certificate, Instant::now()),
+            fingerprint: CertificateFingerprint::Sha256(certificate.fingerprint()),
+        }
+    }
+
+    /// The request of a session, as the API reads it from SDP.
+    pub(crate) fn offer(&self, room: &str) -> OfferedSession {
+        let mut wanted = offer(room, IngressProtocol::Udp(ClientIdentity::Stun));
+        let media = MediaDescription { srtp: Srtp::Terminated, ..(*wanted.media).clone() };
+        let fingerprints = [self.fingerprint.clone()].into();
+        wanted.media = Arc::new(media);
+        wanted.srtp = Some(SrtpKeying::Dtls { fingerprints, keys: None });
+        wanted
+    }
+
+    /// The SDP of the client.
+    pub(crate) fn sdp(&self) -> String {
+        let fingerprint = &self.fingerprint;
+        let lines = [
+            "v=0\no=- 1 1 IN IP4 127.0.0.1\ns=-\nt=0 0\na=group:BUNDLE 0 1",
+            "a=ice-ufrag:phon\na=ice-pwd:phonephonephonephonephone",
+            &format!("a=fingerprint:{fingerprint}"),
+            "m=audio 9 UDP/TLS/RTP/SAVPF 111\nc=IN IP4 0.0.0.0\na=mid:0\na=rtcp-mux\na=setup:actpass",
+            "a=rtpmap:111 opus/48000/2",
+            "m=video 9 UDP/TLS/RTP/SAVPF 96\nc=IN IP4 0.0.0.0\na=mid:1\na=rtcp-mux\na=setup:actpass",
+            "a=rtpmap:96 VP8/90000\na=rtcp-fb:96 nack pli\n",
+        ];
+        lines.join("\n").replace('\n', "\r\n")
+    }
+
+    /// Checks the address and completes the handshake. The phone encrypts from then on.
+    pub(crate) fn connect(
+        &mut self,
+        gateway: SocketAddr,
+        credentials: &Credentials,
+    ) -> Result<(), HandshakeFailure> {
+        let WebrtcPhone { phone, dtls, .. } = self;
+        phone.set_target(gateway);
+        credentials.check(phone, Nominate::Yes);
+        let deadline = Instant::now() + TIMEOUT;
+        let socket = phone.socket.try_clone().unwrap();
+        let send = &mut |datagram: &[u8]| _ = socket.send_to(datagram, gateway).unwrap();
+        let mut is_checked = false;
+        while dtls.keys().is_none() {
+            let now = Instant::now();
+            assert!(now < deadline, "no keys in time");
+            if is_checked && now >= dtls.next_timeout() {
+                dtls.handle_timeout(now, send)?;
+            }
+            let mut buffer = [0; 2_048];
+            let Ok(length) = phone.socket.recv(&mut buffer) else { continue };
+            match demux::classify(&buffer[..length]) {
+                demux::DatagramKind::Dtls => dtls.receive(&buffer[..length], now, send)?,
+                _ => is_checked = true,
+            }
+        }
+        phone.srtp = dtls.keys().map(PhoneSrtp::new);
+        Ok(())
+    }
+
+    /// Ends the DTLS connection.
+    pub(crate) fn close(&mut self) {
+        let (socket, gateway) = (&self.phone.socket, self.phone.target);
+        self.dtls.close(&mut |datagram| _ = socket.send_to(datagram, gateway).unwrap());
+    }
+}

@@ -1,0 +1,155 @@
+//! Calls of WebRTC clients: ICE, DTLS and SRTP end at the gateway.
+
+use evenkeel_control::{GatewayEvent, SessionAnswer};
+use evenkeel_dtls::HandshakeFailure;
+use evenkeel_media::srtp::SrtpProfile;
+use evenkeel_model::{CloseReason, CoreEvent};
+use serde_json::json;
+
+use crate::harness::{
+    Credentials, Gateway, GatewayProcess, Node, Phone, WebrtcPhone, World, assert_complete,
+    assert_continuous, declared, offer, talk, udp_of, wait_until,
+};
+
+fn open(gateway: &Gateway, client: &mut WebrtcPhone) -> SessionAnswer {
+    let opened = gateway.open(client.offer("room"));
+    client.connect(udp_of(&opened), &Credentials::of(&opened)).unwrap();
+    opened
+}
+
+fn world(nodes: &[&Node]) -> World {
+    World::of(nodes).with_identities("[\"stun\", \"declared\"]")
+}
+
+/// Waits for the end of the session.
+fn closed(gateway: &Gateway, session: &SessionAnswer) -> CloseReason {
+    gateway.expect_event("the session ends", |event| match event {
+        CoreEvent::Closed { session: ended, reason, .. } if *ended == session.session => {
+            Some(*reason)
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn webrtc_call_with_a_phone_survives_its_node() {
+    let mut nodes = ["east-a1", "east-b1", "west-a1"].map(Node::agent);
+    let gateway = world(&nodes.each_ref()).start();
+    let (mut ann, mut bob) = (WebrtcPhone::new(1), Phone::new(2));
+    (ann.phone.sends_video, bob.sends_video) = (true, true);
+    let opened = open(&gateway, &mut ann);
+    let second = gateway.open(offer("room", declared(&bob)));
+    bob.set_target(udp_of(&second));
+    let hear = |phones: &mut [&mut Phone; 2], what: &str, by: u32| {
+        talk(phones, what, |phones| {
+            let counts = [(0, 2), (1, 1)].map(|(phone, from): (usize, u64)| {
+                let heard = phones[phone].heard.iter();
+                heard.filter(|it| it.mark.session == from && it.mark.node == by).count()
+            });
+            counts.iter().all(|count| *count >= 100)
+        });
+    };
+    let (first, next) = (opened.route[0].node.0 as usize, opened.route[1].node.0 as usize);
+    hear(&mut [&mut ann.phone, &mut bob], "both hear", nodes[first].number());
+    nodes[first].die();
+    hear(&mut [&mut ann.phone, &mut bob], "both hear by the other node", nodes[next].number());
+    for stream in [0, 1] {
+        assert_continuous(&ann.phone.heard_from(2, stream));
+        assert_continuous(&bob.heard_from(1, stream));
+    }
+    let profile = gateway.expect("the handshake", |told| match &told.event {
+        GatewayEvent::Handshake { session, result } if *session == opened.session => {
+            Some(result.clone())
+        }
+        _ => None,
+    });
+    assert_eq!(profile, Ok(SrtpProfile::AeadAes256Gcm));
+    for reason in ["srtp-forged", "srtp-replayed", "srtp-index"] {
+        assert_eq!(gateway.drops(reason), 0, "{reason}");
+    }
+    ann.close();
+    assert_eq!(closed(&gateway, &opened), CloseReason::ClientClosed);
+}
+
+#[test]
+fn client_with_another_certificate_is_refused() {
+    let node = Node::agent("east-a1");
+    let gateway = world(&[&node]).start();
+    let mut eve = WebrtcPhone::new(6);
+    let wanted = WebrtcPhone::new(1).offer("room");
+    let opened = gateway.open(wanted);
+    let refused = eve.connect(udp_of(&opened), &Credentials::of(&opened)).unwrap_err();
+    assert!(matches!(refused, HandshakeFailure::Alert(_)), "{refused}");
+    assert_eq!(closed(&gateway, &opened), CloseReason::HandshakeFailed);
+}
+
+#[test]
+fn dtls_of_strangers_gets_no_answer() {
+    let node = Node::agent("east-a1");
+    let gateway = world(&[&node]).start();
+    let mut ann = WebrtcPhone::new(1);
+    let opened = gateway.open(ann.offer("room"));
+    let mut eve = WebrtcPhone::new(6);
+    eve.phone.set_target(udp_of(&opened));
+    let (socket, target) = (&eve.phone.socket, eve.phone.target);
+    let mut hellos = 0;
+    for _ in 0..20 {
+        let now = eve.dtls.next_timeout();
+        let send = &mut |datagram: &[u8]| {
+            hellos += 1;
+            socket.send_to(datagram, target).unwrap();
+        };
+        if eve.dtls.handle_timeout(now, send).is_err() {
+            break;
+        }
+    }
+    assert!(hellos > 0);
+    wait_until("each is counted", || gateway.drops("unknown-source") == hellos);
+    eve.phone.listen();
+    assert!(eve.phone.other.is_empty() && eve.phone.heard.is_empty());
+    ann.connect(udp_of(&opened), &Credentials::of(&opened)).unwrap();
+    talk(&mut [&mut ann.phone], "she hears herself", |phones| phones[0].heard.len() >= 10);
+}
+
+#[test]
+fn webrtc_call_survives_upgrades_without_a_handshake() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&world(&[&node]));
+    let mut clients = [1, 2].map(WebrtcPhone::new);
+    for client in &mut clients {
+        let body = json!({"scenario": "call", "room": "room", "webrtc": {"offer": client.sdp()}});
+        let answer = gateway.post("/v1/sessions", &body);
+        let sdp = answer["webrtc"]["answer"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        let value = |name: &str| {
+            let line = sdp.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_else(|| panic!("{sdp}")).to_owned()
+        };
+        let candidate = value("a=candidate:");
+        let fields: Vec<&str> = candidate.split(' ').collect();
+        let address = format!("{}:{}", fields[4], fields[5]).parse().unwrap();
+        let (ufrag, password) = (value("a=ice-ufrag:"), value("a=ice-pwd:"));
+        client.connect(address, &Credentials { ufrag, password }).unwrap();
+    }
+    let [mut ann, mut bob] = clients.map(|client| client.phone);
+    let hear = |phones: &mut [&mut Phone; 2]| {
+        let before = phones.each_ref().map(|phone| phone.heard.len());
+        talk(phones, "both hear", |phones| {
+            [0, 1].iter().all(|&phone| phones[phone].heard.len() >= before[phone] + 25)
+        });
+    };
+    hear(&mut [&mut ann, &mut bob]);
+    for _ in 0..2 {
+        let upgrading = gateway.upgrade(json!({}));
+        talk(&mut [&mut ann, &mut bob], "the upgrade is answered", |_| upgrading.is_finished());
+        let upgraded = upgrading.join().unwrap().unwrap();
+        gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+        assert_eq!(upgraded["sessions"], 2, "{upgraded}");
+        hear(&mut [&mut ann, &mut bob]);
+    }
+    for (phone, other) in [(&ann, &bob), (&bob, &ann)] {
+        let heard = phone.heard_from(other.number, 0);
+        let last = heard.last().unwrap().mark.number;
+        assert_complete(&heard, heard[0].mark.number, last + 1);
+        assert_eq!(assert_continuous(&heard), 0);
+    }
+}
