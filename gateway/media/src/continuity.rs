@@ -15,7 +15,7 @@
 //! - **Several sources** are matched by payload type, then clock rate, then recent activity. RTP
 //!   does not show which of several equal streams a new one continues.
 //! - **A source that restarts by itself**, without a switch, is a new stream, as it would be
-//!   without a gateway.
+//!   without a gateway; under [`Protection::Terminated`] it continues the stream, as after a switch.
 //! - **RTCP** follows the same mapping in both directions ([`Continuity::rtcp_to_client`],
 //!   [`Continuity::rtcp_to_node`]).
 //!
@@ -39,7 +39,7 @@ pub use stream::{Pass, StreamEpoch};
 /// stream that has been silent longest is forgotten.
 pub(crate) const STREAMS_MAX: usize = 16;
 
-/// Whether a stream's payload is encrypted end to end (SRTP).
+/// Where SRTP ends, if a stream is encrypted.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Protection {
     /// Plain RTP and RTCP, which may be rewritten.
@@ -47,6 +47,10 @@ pub enum Protection {
     /// SRTP and SRTCP with keys held elsewhere: a change would break their authentication, so all
     /// packets pass untouched.
     Srtp,
+    /// Plain RTP and RTCP, which this gateway encrypts for the client afterwards. No number is used
+    /// twice, and none far from the highest one: a source that restarts is a new sender of its
+    /// stream.
+    Terminated,
 }
 
 /// Reason for a change of the hop.
@@ -149,6 +153,13 @@ impl Continuity {
         self.streams.iter_mut().for_each(OutgoingStream::went_on_elsewhere);
     }
 
+    /// Notes that another process may have used all numbers up to this one for the stream that the
+    /// client knows by this SSRC. Its next packet follows.
+    pub fn skip_to(&mut self, ssrc: u32, sequence: u16) {
+        let of_client = |stream: &&mut OutgoingStream| stream.ssrc == ssrc;
+        self.streams.iter_mut().filter(of_client).for_each(|stream| stream.skip_to(sequence));
+    }
+
     /// Makes packets of the previous hop stale. Called 500 ms after a planned move, or at once if a
     /// node marked down could return with old packets.
     pub fn close_previous(&mut self) {
@@ -171,8 +182,9 @@ impl Continuity {
             return Pass::Stale;
         }
         let carries = |stream: &OutgoingStream| stream.carries(epoch, header.ssrc);
+        let protection = self.protection;
         let pass = match self.streams.iter().position(carries) {
-            Some(index) => self.streams[index].pass(epoch, header, now),
+            Some(index) => self.streams[index].pass(epoch, header, protection, now),
             None if epoch != self.epoch => return Pass::Stale,
             None => self.join(header, clock_rate, now),
         };
@@ -237,11 +249,11 @@ impl Continuity {
 
     /// Handles the first packet of a source of the present hop.
     fn join(&mut self, header: &rtp::RtpHeader, clock_rate: u32, now: Instant) -> Pass {
-        let (epoch, previous) = (self.epoch, self.previous);
+        let (epoch, previous, protection) = (self.epoch, self.previous, self.protection);
         if let Some(stream) = self.went_on(header, clock_rate, now) {
             stream.go_on(epoch, previous);
             stream.note_missing_before(header, now);
-            let pass = stream.pass(epoch, header, now);
+            let pass = stream.pass(epoch, header, protection, now);
             stream.count_from_here();
             return pass;
         }
@@ -305,7 +317,7 @@ impl Continuity {
 
     fn begin(&mut self, header: &rtp::RtpHeader, clock_rate: u32, now: Instant) -> Pass {
         let ssrc = match self.protection {
-            Protection::Clear => self.free_ssrc(header.ssrc),
+            Protection::Clear | Protection::Terminated => self.free_ssrc(header.ssrc),
             Protection::Srtp => header.ssrc,
         };
         let stream = OutgoingStream::begin(self.epoch, header, ssrc, clock_rate, now);

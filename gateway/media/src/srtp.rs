@@ -29,11 +29,13 @@
 //! # Copies
 //!
 //! A process continues a session from a copy of its keys and counters. A copy that was made after the last packet is exact. A
-//! standby's may be older; the gateway has none for SRTP yet, and leases all indices. For a standby:
+//! standby's may be older:
 //!
-//! - Outbound, [`SentIndices`]: an owner leases in blocks. Before a lease ends, it copies a higher limit to the standby, and leases
-//!   it once the standby has acknowledged it. The standby begins at the limit of its copy ([`SrtpSender::restore`]). So an owner
-//!   that was only stopped, and continues, cannot collide with it.
+//! - Outbound, [`SentIndices`]: an owner leases in blocks ([`LeasedSender`]). Before a lease ends, it copies a higher limit to the
+//!   standby, and leases it once the standby has acknowledged it ([`IndexGrant`]). The standby begins at the limit of its copy. So
+//!   an owner that was only stopped, and continues, cannot collide with it.
+//! - An owner whose standby is silent for [`FREE_AFTER`] goes on without limits. The standby knows whether its owner can have done
+//!   so ([`CopyProof`]), and then continues no session.
 //! - The sequence numbers then jump over the rest of the lease. Receivers take a jump of 3,000 for a restart (RFC 3550,
 //!   appendix A.1), and misjudge the index after one of 2^15: `restore` refuses such a copy.
 //! - Inbound, [`ReceivedIndices`]: everything up to the copied maximum counts as received.
@@ -42,15 +44,21 @@ use crate::rtp::RtpHeader;
 
 mod crypto;
 mod error;
+mod grant;
 mod index;
 mod key;
+mod leased;
+mod proof;
 mod transform;
 
 pub use crypto::{CryptoAttribute, SrtpKeys};
 pub use error::SrtpError;
+pub use grant::{CopyNumber, FREE_AFTER, GrantView, IndexGrant, SentBatch};
 pub use index::{IndexLease, ReceivedIndices, SOURCES_MAX, SentIndices};
 use index::{ReceivedSource, SentSource, Sources};
 pub use key::{SrtpKey, SrtpKeyError, SrtpProfile};
+pub use leased::LeasedSender;
+pub use proof::CopyProof;
 use transform::{PacketIndex, RTCP_HEADER_LEN, SessionKeys};
 
 /// Length limit of a packet in bytes: a UDP datagram. The key stream of an index has 2^20 bytes.

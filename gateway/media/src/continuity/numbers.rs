@@ -10,7 +10,7 @@ pub const FILLED_WITHIN: Duration = Duration::from_millis(500);
 
 /// Limit of remembered numbers: more than a second of voice, and any reordering of video that a
 /// jitter buffer would still wait for.
-const WINDOW: u32 = 64;
+pub(super) const WINDOW: u32 = 64;
 
 /// The last outgoing numbers, each with a fingerprint of its packet's timestamp.
 #[derive(Clone, Copy, Serialize, Deserialize, Debug)]

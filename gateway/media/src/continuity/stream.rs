@@ -1,6 +1,7 @@
 //! A stream towards the client, with the mapping from the node's numbers.
 
-use super::numbers::{FILLED_WITHIN, MissingNumbers, Recent, Use};
+use super::Protection;
+use super::numbers::{FILLED_WITHIN, MissingNumbers, Recent, Use, WINDOW};
 use super::pace::{SilenceSpan, TimestampPace};
 use crate::instant;
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
@@ -45,7 +46,8 @@ pub enum Pass {
         /// On the client's timeline.
         timestamp: u32,
     },
-    /// Drop the packet: its hop is closed, or the stream began after its hop was left.
+    /// Drop the packet: its hop is closed, the stream began after its hop was left, or its number is
+    /// far from the last one and the next one has not come ([`Protection::Terminated`]).
     Stale,
     /// Drop the packet: it passed before, or since a switch another packet has its number.
     Duplicate,
@@ -280,6 +282,20 @@ impl OutgoingStream {
         }
     }
 
+    /// Gives the next packet a number above this one.
+    pub(super) fn skip_to(&mut self, sequence: u16) {
+        let ahead = sequence_ahead(sequence, self.highest as u16);
+        let Ok(ahead @ 1..) = u32::try_from(ahead) else { return };
+        self.highest = self.highest.wrapping_add(ahead);
+        self.present.sequence = self.present.sequence.wrapping_add(ahead);
+        self.counted.0 = self.counted.0.wrapping_add(ahead);
+        // The client will count them.
+        self.reports.lost_before = self.reports.lost_before.saturating_add_unsigned(ahead);
+        self.recent.advance(self.highest, ahead, self.latest);
+        (self.previous, self.after_jump, self.withheld) = (None, None, None);
+        self.use_only_above(self.highest);
+    }
+
     /// Late packets have lost their numbers.
     fn use_only_above(&mut self, number: u32) {
         (self.present.first, self.present.floor) = (number.wrapping_add(1), number);
@@ -338,10 +354,11 @@ impl OutgoingStream {
         &mut self,
         epoch: StreamEpoch,
         header: &rtp::RtpHeader,
+        protection: Protection,
         now: Instant,
     ) -> Pass {
         if self.present.carries(epoch, header.ssrc) {
-            self.pass_present(header, now)
+            self.pass_present(header, protection, now)
         } else {
             self.pass_previous(header, now)
         }
@@ -382,7 +399,26 @@ impl OutgoingStream {
         self.use_only_above(self.highest);
     }
 
-    fn pass_present(&mut self, header: &rtp::RtpHeader, now: Instant) -> Pass {
+    /// Handles a packet of a sender that may have restarted. Once the next number follows (RFC 3550,
+    /// appendix A.1), the sender continues the stream as another one would.
+    #[cold]
+    fn restart(&mut self, header: &rtp::RtpHeader, now: Instant) -> Pass {
+        let (sequence, _) = self.present.numbers(header);
+        if self.after_jump != Some(sequence) {
+            self.after_jump = Some(sequence.wrapping_add(1));
+            return Pass::Stale;
+        }
+        let pass = self.take_over(self.present.epoch, header, Duration::ZERO, now);
+        self.previous = None;
+        pass
+    }
+
+    fn pass_present(
+        &mut self,
+        header: &rtp::RtpHeader,
+        protection: Protection,
+        now: Instant,
+    ) -> Pass {
         self.close_up(header);
         let (sequence, timestamp) = self.present.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);
@@ -399,11 +435,15 @@ impl OutgoingStream {
             }
             ..=0 if ahead >= -BEHIND_MAX => {
                 let number = self.highest.wrapping_add_signed(ahead.into());
+                if protection == Protection::Terminated && self.is_other(number, timestamp) {
+                    return self.restart(header, now);
+                }
                 if !self.fill(number, timestamp) {
                     return Pass::Duplicate;
                 }
                 self.missing.fill(number, now);
             }
+            _ if protection == Protection::Terminated => return self.restart(header, now),
             _ => self.jump(header, timestamp, sequence, now),
         }
         self.payload_type = header.payload_type;
@@ -423,6 +463,12 @@ impl OutgoingStream {
             self.latest = timestamp;
             self.latest_at = now;
         }
+    }
+
+    /// Returns whether another packet has this number, at or below the highest, or may have it.
+    fn is_other(&self, number: u32, timestamp: u32) -> bool {
+        let behind = self.highest.wrapping_sub(number);
+        behind >= WINDOW || self.recent.at(number, behind, timestamp) == Use::Other
     }
 
     /// Uses a number at or below the highest. Returns whether it was available.

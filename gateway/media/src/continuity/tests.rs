@@ -11,6 +11,7 @@ mod fuzz;
 mod missing;
 mod overlap;
 mod seeds;
+mod terminated;
 mod voice;
 
 const OPUS: u8 = 111;

@@ -119,9 +119,9 @@ pub struct ReceivedIndices {
 /// Outbound state of a source.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct SentSource {
-    rtp: IndexWindow,
-    rtp_limit: u64,
-    rtcp: IndexLease,
+    pub(super) rtp: IndexWindow,
+    pub(super) rtp_limit: u64,
+    pub(super) rtcp: IndexLease,
 }
 
 impl SentSource {

@@ -3,12 +3,21 @@ use crate::rtp::RtpError;
 use evenkeel_fuzz::Corpus;
 use index::{RTCP_INDICES, RTP_INDICES, WINDOW};
 use std::cell::RefCell;
+use std::sync::LazyLock;
+use std::time::Instant;
 
 mod libsrtp;
 
 const SSRC: u32 = 0xcafe_babe;
 const FULL: SrtpError = SrtpError::SourcesFull { max: SOURCES_MAX };
 const TAG80: SrtpProfile = SrtpProfile::Aes128CmHmacSha1Tag80;
+
+/// Only distances from it count.
+pub(super) fn start() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
+    static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    *ORIGIN
+}
 
 fn key(profile: SrtpProfile) -> SrtpKey {
     let bytes: Vec<u8> = (1..).take(profile.key_len() + profile.salt_len()).collect();

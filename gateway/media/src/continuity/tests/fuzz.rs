@@ -22,7 +22,7 @@ fn fuzz_continuity() {
     let acts = (0..40).map(|number| step(number as u8 % 6, number % 10 == 9, number));
     let corpus = Corpus::of("continuity").with(voice.flatten().collect::<Vec<_>>());
     corpus.with(acts.flatten().collect::<Vec<_>>()).check(|bytes| {
-        for protection in [Protection::Clear, Protection::Srtp] {
+        for protection in [Protection::Clear, Protection::Srtp, Protection::Terminated] {
             play(bytes, protection);
         }
     });

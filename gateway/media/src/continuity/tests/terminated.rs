@@ -1,0 +1,88 @@
+//! SRTP that ends at the gateway: no number is used twice, and no step between numbers is long.
+
+use super::*;
+
+fn terminated() -> Session {
+    Session(Continuity::new(7, Protection::Terminated))
+}
+
+/// The sequence numbers of packets `from` to `to` that pass.
+fn passed(session: &mut Session, node: Node, numbers: std::ops::Range<u64>) -> Vec<u16> {
+    let sequence = |number| match session.pass(node, voice(number), 20.0 * number as f64) {
+        Pass::Untouched => Some(node.header(voice(number)).sequence),
+        Pass::Rewrite { sequence, .. } => Some(sequence),
+        Pass::Stale | Pass::Duplicate => None,
+    };
+    numbers.filter_map(sequence).collect()
+}
+
+#[test]
+fn source_that_restarts_continues_its_stream() {
+    for back in [30, 101, 5_000, 30_000, 40_000, 62_000] {
+        let mut session = terminated();
+        let before = node(1, 0xa, 50_000, 5_000);
+        let expected: Vec<u16> = (50_000..50_200).collect();
+        assert_eq!(passed(&mut session, before, 0..200), expected);
+        let after = node(1, 0xa, 50_000_u16.wrapping_sub(back), 9_000_000);
+        let passed = passed(&mut session, after, 200..300);
+        assert!(passed.len() >= 99, "{back}: {} pass", passed.len());
+        let mut last = 50_199;
+        for sequence in passed {
+            assert!((1..100).contains(&sequence.wrapping_sub(last)), "{back}: {last} {sequence}");
+            last = sequence;
+        }
+    }
+}
+
+#[test]
+fn stray_packets_change_no_mapping() {
+    let mut session = terminated();
+    let node = node(1, 0xa, 50_000, 5_000);
+    passed(&mut session, node, 0..500);
+    for stray in [10, 20_000, 300, 33_000] {
+        assert_eq!(session.pass(node, voice(stray), 10_000.0), Pass::Stale, "{stray}");
+    }
+    assert_eq!(passed(&mut session, node, 500..502), [50_500, 50_501]);
+}
+
+#[test]
+fn late_and_repeated_packets_are_no_restart() {
+    let mut session = terminated();
+    let node = node(1, 0xa, 50_000, 5_000);
+    let all = (0..60).filter(|number| *number != 50);
+    all.for_each(|number| _ = passed(&mut session, node, number..number + 1));
+    assert_eq!(passed(&mut session, node, 50..51), [50_050]);
+    assert_eq!(passed(&mut session, node, 50..60), [], "each passed before");
+    assert_eq!(passed(&mut session, node, 60..61), [50_060]);
+}
+
+#[test]
+fn copy_goes_on_above_the_numbers_that_were_skipped() {
+    let mut session = terminated();
+    let node = node(1, 0xa, 65_000, 5_000);
+    passed(&mut session, node, 0..100);
+    let mut copy = Session(handed_over(&session.0));
+    copy.0.skip_to(0xb, 1);
+    copy.0.skip_to(0xa, 64_000);
+    let limit = 65_100_u16.wrapping_add(2_500);
+    copy.0.skip_to(0xa, limit - 1);
+    copy.0.went_on_elsewhere();
+    // The client heard packets up to 129 of the other process.
+    let passed = passed(&mut copy, node, 130..200);
+    let expected: Vec<u16> = (limit + 30..limit + 100).collect();
+    assert_eq!(passed, expected);
+    let (expected, lost) = copy.0.arrivals();
+    assert_eq!((expected, lost), (70, 0), "numbers that were skipped are no loss");
+    assert_eq!(copy.0.missed_at_switches(at(99_999.0)), 0);
+}
+
+#[test]
+fn other_sender_follows_the_numbers_that_were_skipped() {
+    let mut session = terminated();
+    passed(&mut session, node(1, 0xa, 65_000, 5_000), 0..100);
+    session.0.skip_to(0xa, 4_000);
+    session.0.went_on_elsewhere();
+    let passed = passed(&mut session, node(2, 0xb, 9, 9), 101..110);
+    let after = passed[0].wrapping_sub(4_000);
+    assert!((1..300).contains(&after), "{passed:?}");
+}
