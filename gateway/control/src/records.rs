@@ -16,6 +16,7 @@ use evenkeel_core::{ChangedRecords, Gateway, GatewayEffect, GatewayRecord};
 use evenkeel_dataplane::SendLease;
 use evenkeel_dataplane::worker::{Copies, WorkerCommand};
 use evenkeel_drivers::{Drivers, Fencing};
+use evenkeel_media::srtp::{CopyNumber, IndexGrant};
 use evenkeel_model::PolicyName;
 use evenkeel_policies::{PolicyRecord, PolicyRecords};
 use tokio::sync::{mpsc, oneshot};
@@ -78,6 +79,7 @@ const NODES_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct Replication {
     pub(crate) fencing: Arc<Fencing>,
     pub(crate) lease: Arc<SendLease>,
+    pub(crate) grant: Arc<IndexGrant>,
     /// Set from the request for a suspension to its end.
     pub(crate) suspension: Option<Suspension>,
     follower: Option<RecordFollower>,
@@ -136,6 +138,12 @@ pub(crate) struct RecordFollower {
     /// The next process of this machine follows, until the gateway is suspended.
     hands_over: bool,
     number: u64,
+    /// The number of this standby in the grant of indices; 0 for the next process of this machine.
+    standby: u64,
+    /// The newest batch that the standby had acknowledged when the oldest copies in `states` were requested.
+    echo: Option<u64>,
+    /// The copies in `states`.
+    copies: Vec<CopyNumber>,
     /// All records were sent.
     whole: bool,
     copying: Vec<Copying>,
@@ -167,12 +175,14 @@ struct Copying {
     /// All slots were copied once.
     whole: bool,
     answer: Option<crossbeam_channel::Receiver<Copies>>,
+    /// The newest batch that the standby had acknowledged when the copies were requested.
+    echo: u64,
 }
 
 impl RecordFollower {
     fn new(
         to: mpsc::Sender<RecordBatch>,
-        hands_over: bool,
+        standby: Option<u64>,
         history_next: u64,
         source: &RecordSource<'_>,
         now: Instant,
@@ -180,8 +190,11 @@ impl RecordFollower {
         let workers = source.workers.lines.len();
         RecordFollower {
             to,
-            hands_over,
+            hands_over: standby.is_none(),
             number: 0,
+            standby: standby.unwrap_or_default(),
+            echo: None,
+            copies: Vec::new(),
             whole: false,
             copying: (0..workers).map(|_| Copying::default()).collect(),
             copied_last: now,
@@ -224,7 +237,9 @@ impl RecordFollower {
         for copying in &mut self.copying {
             let Some(answer) = &copying.answer else { continue };
             match answer.try_recv() {
-                Ok(Copies { sessions, slots }) => {
+                Ok(Copies { sessions, slots, number }) => {
+                    self.echo = Some(self.echo.map_or(copying.echo, |echo| echo.min(copying.echo)));
+                    self.copies.push(number);
                     let record = |(state, sockets)| MediaRecord { state: Box::new(state), sockets };
                     self.states.extend(sessions.into_iter().map(record));
                     copying.answer = None;
@@ -262,7 +277,7 @@ impl RecordFollower {
         Some((from..copying.next, !copying.whole))
     }
 
-    fn ask_for_copies(&mut self, source: &mut RecordSource<'_>, now: Instant) {
+    fn ask_for_copies(&mut self, grant: &IndexGrant, source: &mut RecordSource<'_>, now: Instant) {
         let RecordSource { gateway, workers, registry, .. } = source;
         let count = workers.lines.len();
         let most = (0..count).map(|worker| registry.slots_of(worker)).max();
@@ -275,8 +290,11 @@ impl RecordFollower {
         for worker in 0..count {
             if let Some((slots, all)) = self.next_slots(worker, registry.slots_of(worker), part) {
                 let (done, answer) = crossbeam_channel::bounded(1);
-                workers.command(worker as u16, WorkerCommand::Copy { slots, all, done });
+                let for_standby = !self.hands_over;
+                let command = WorkerCommand::Copy { slots, all, for_standby, done };
+                self.copying[worker].echo = grant.batch();
                 self.copying[worker].answer = Some(answer);
+                workers.command(worker as u16, command);
             }
         }
         workers.wake_workers();
@@ -285,6 +303,7 @@ impl RecordFollower {
     /// The records of up to this many sessions and rooms that changed, or of all.
     fn next_batch(
         &mut self,
+        grant: &IndexGrant,
         source: &mut RecordSource<'_>,
         at_most: Option<usize>,
         nodes: bool,
@@ -343,6 +362,9 @@ impl RecordFollower {
             alerts,
             forecasts: None,
             changes: Vec::new(),
+            echo: self.echo.take().unwrap_or_else(|| grant.batch()),
+            standby: self.standby,
+            copies: std::mem::take(&mut self.copies),
         }
     }
 
@@ -408,8 +430,12 @@ impl RecordSource<'_> {
 }
 
 impl Replication {
-    pub(crate) fn new(fencing: Arc<Fencing>, lease: Arc<SendLease>) -> Replication {
-        Replication { fencing, lease, suspension: None, follower: None, history_next: 0 }
+    pub(crate) fn new(
+        fencing: Arc<Fencing>,
+        lease: Arc<SendLease>,
+        grant: Arc<IndexGrant>,
+    ) -> Replication {
+        Replication { fencing, lease, grant, suspension: None, follower: None, history_next: 0 }
     }
 
     /// Returns true while nothing is decided.
@@ -433,7 +459,8 @@ impl Replication {
             self.end_follower();
             // The next process of this machine reads the file of ended sessions.
             let history_next = if hands_over { u64::MAX } else { self.history_next };
-            let follower = RecordFollower::new(to, hands_over, history_next, source, now);
+            let standby = (!hands_over).then(|| self.grant.begin(now));
+            let follower = RecordFollower::new(to, standby, history_next, source, now);
             self.follower = Some(follower);
         }
         batches
@@ -483,6 +510,16 @@ impl Replication {
         self.follower.iter_mut().for_each(|follower| follower.alerts = true);
     }
 
+    /// Notes that copies for the last batch are being made. Returns whether they are for a standby.
+    pub(crate) fn begin_last_copies(&mut self) -> bool {
+        let echo = self.grant.batch();
+        let standby = self.follower.as_mut().filter(|follower| !follower.hands_over);
+        standby.is_some_and(|follower| {
+            follower.echo.get_or_insert(echo);
+            true
+        })
+    }
+
     /// Returns whether the follower has all records, so that only changes are left.
     pub(crate) fn needs_changes_only(&self) -> bool {
         self.follower.as_ref().is_some_and(|follower| follower.whole)
@@ -500,7 +537,7 @@ impl Replication {
         let is_urgent = follower.hands_over && !follower.whole;
         if is_due || is_urgent {
             follower.copied_last = now;
-            follower.ask_for_copies(source, now);
+            follower.ask_for_copies(&self.grant, source, now);
         }
         let since = |last: Instant| now.saturating_duration_since(last);
         let nodes = follower.nodes_last.is_none_or(|last| since(last) >= NODES_EVERY);
@@ -519,7 +556,8 @@ impl Replication {
             || source.history.has_number(follower.history_next);
         if changed && follower.to.capacity() > 0 {
             follower.sent_last = now;
-            let batch = follower.next_batch(source, Some(follower.slice()), nodes, now);
+            let at_most = Some(follower.slice());
+            let batch = follower.next_batch(&self.grant, source, at_most, nodes, now);
             // Fails only for a follower that has gone.
             let _ = follower.to.try_send(batch);
         }
@@ -550,7 +588,7 @@ impl Replication {
             });
         };
         follower.take_copies();
-        let mut batch = follower.next_batch(source, None, true, now);
+        let mut batch = follower.next_batch(&self.grant, source, None, true, now);
         // These copies replace earlier ones; descriptors follow in their order.
         batch.changed.media.iter_mut().for_each(|record| record.sockets = 0);
         batch.changed.media.extend(media);

@@ -15,7 +15,6 @@ mod standby;
 use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::iter::Peekable;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +22,7 @@ use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord, SloRecord};
 use evenkeel_dataplane::worker::{NodeLeg, SessionState, TrunkState};
 use evenkeel_drivers::{DriversRecord, DriversReplica};
 use evenkeel_media::instant;
+use evenkeel_media::srtp::{CopyNumber, CopyProof};
 use evenkeel_model::{MediaDescription, RoomId, SessionId};
 use evenkeel_policies::PolicyRecords;
 use nix::time::{ClockId, clock_gettime};
@@ -52,7 +52,7 @@ const STATES_MAGIC: &[u8; 8] = b"evkstate";
 /// The layout of last states in Postcard, which names neither fields nor types. It changes with any of them: a test
 /// compares the bytes of some states, and misses exchanged fields of one type, wider integers, and variants that these
 /// states lack.
-pub const STATES: u32 = 5;
+pub const STATES: u32 = 6;
 
 /// The state of a gateway.
 #[derive(Debug, Serialize, Deserialize)]
@@ -159,6 +159,15 @@ pub struct RecordBatch {
     /// Changes since the last batch.
     #[serde(default)]
     pub changes: Vec<ChangeRecord>,
+    /// The newest batch that the follower had acknowledged when the copies in this one were made; 0: none.
+    #[serde(default)]
+    pub(crate) echo: u64,
+    /// The number of the standby in the grant of indices.
+    #[serde(skip)]
+    pub(crate) standby: u64,
+    /// The copies in this batch.
+    #[serde(skip)]
+    pub(crate) copies: Vec<CopyNumber>,
 }
 
 impl RecordBatch {
@@ -176,6 +185,9 @@ impl RecordBatch {
             alerts: None,
             forecasts: None,
             changes: Vec::new(),
+            echo: 0,
+            standby: 0,
+            copies: Vec::new(),
         }
     }
 
@@ -208,24 +220,6 @@ impl RecordBatch {
 }
 
 impl Snapshot {
-    /// Gives sessions at workers these sockets, RTP before RTCP, and returns all in the order of the sessions.
-    pub(crate) fn take_ports(
-        &mut self,
-        mut take: impl FnMut(SessionId, (u16, Option<u16>)) -> Vec<OwnedFd>,
-    ) -> Vec<OwnedFd> {
-        let entries = self.registry.sessions.iter();
-        let numbers = entries.filter_map(|entry| Some((entry.session, entry.ports?)));
-        let numbers: BTreeMap<SessionId, (u16, Option<u16>)> = numbers.collect();
-        let mut descriptors = Vec::new();
-        for MediaRecord { state, sockets } in &mut self.media {
-            let numbers = numbers.get(&state.session);
-            let own = numbers.map_or_else(Vec::new, |numbers| take(state.session, *numbers));
-            *sockets = own.len() as u8;
-            descriptors.extend(own);
-        }
-        descriptors
-    }
-
     /// Sessions without sockets get other ports, and are opened again at nodes that know the old ones.
     pub(crate) fn lose_ports(&mut self) {
         let with_sockets = self.media.iter().filter(|record| record.sockets > 0);
@@ -398,6 +392,8 @@ pub struct Replica {
     /// Sessions of the last batch with sockets: descriptors follow in this order.
     with_sockets: Vec<SessionId>,
     ports: ReservedPorts,
+    /// Tells whether the indices of SRTP in the states hold.
+    proof: CopyProof,
 }
 
 impl Replica {
@@ -473,7 +469,12 @@ impl Replica {
         // An earlier copy of a session with sockets may come before the one with its descriptors.
         let with_sockets = media.iter().filter(|record| record.sockets > 0);
         self.with_sockets = with_sockets.map(|record| record.state.session).collect();
-        self.states.extend(media.into_iter().map(|record| (record.state.session, record)));
+        let now = Instant::now();
+        let received = self.proof.receive(found, batch.echo, now).then_some(now);
+        for mut record in media {
+            record.state.received = received;
+            self.states.insert(record.state.session, record);
+        }
         (self.trunks, self.next_offer) = (trunks, next_offer);
         self.idempotency_keys.extend(idempotency_keys);
         let excess = self.idempotency_keys.len().saturating_sub(KEYS_MAX);
@@ -504,19 +505,6 @@ impl Replica {
         });
     }
 
-    /// The state of a gateway with these records, and the sockets of its sessions. A session has none if its ports are
-    /// not free here.
-    pub fn snapshot_with_ports(mut self) -> Option<(Snapshot, Vec<OwnedFd>)> {
-        let mut ports = std::mem::take(&mut self.ports);
-        let at = self.registry.as_ref()?.ports_at;
-        let mut snapshot = self.snapshot()?;
-        let descriptors = snapshot.take_ports(|session, numbers| {
-            ports.reserve(session, at, numbers);
-            ports.take(session)
-        });
-        Some((snapshot, descriptors))
-    }
-
     /// The state of a gateway with these records. A session is left out as long as a part of it is missing. `None`
     /// before the first batch.
     pub fn snapshot(self) -> Option<Snapshot> {
@@ -539,6 +527,8 @@ impl Replica {
                     if self.last {
                         state.copied = false;
                     }
+                    let holds_until = |received| self.proof.holds_until(received);
+                    state.holds_until = state.received.and_then(holds_until);
                     state.legs.retain(|(hop, _)| session.legs.iter().any(|leg| leg.hop == *hop));
                     let has_leg = |hop| state.legs.iter().any(|(at, _)| *at == hop);
                     session.legs.iter_mut().for_each(|leg| leg.open &= has_leg(leg.hop));

@@ -118,6 +118,7 @@ impl Control {
             }
         }
         let all = !self.replication.needs_changes_only();
+        let for_standby = self.replication.begin_last_copies();
         let (mut media, mut descriptors) = (Vec::new(), Vec::new());
         let (mut slot, mut slots) = (0, 1);
         // The workers serve their sessions meanwhile, so each copies a few at a time.
@@ -125,7 +126,7 @@ impl Control {
             let part = slot..slot + SLOTS;
             let duplicates = self.workers.ask_workers(|done| {
                 let slots = part.clone();
-                WorkerCommand::Duplicate { slots, all, done }
+                WorkerCommand::Duplicate { slots, all, for_standby, done }
             });
             for duplicates in duplicates.map_err(NotSuspended::Worker)? {
                 let SocketDuplicates { sessions, slots: used } =
@@ -273,6 +274,8 @@ impl Control {
     ) -> Result<Restored, SnapshotError> {
         let restored = self.prepare(snapshot, descriptors);
         self.restore_unshared();
+        // The standby of a process that ends may still take over.
+        self.replication.grant.inherit(Instant::now());
         restored
     }
 

@@ -11,7 +11,7 @@ use evenkeel_dataplane::worker::{WorkerCommand, WorkerReport, WorkerStats};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::{Clock, Drivers, Fencing, Poster, TrunkPath};
 use evenkeel_dtls::HandshakeFailure;
-use evenkeel_media::srtp::SrtpKeys;
+use evenkeel_media::srtp::{IndexGrant, SrtpKeys};
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{CloseReason, NodeId, SessionId, Stamp};
 use evenkeel_policies::{PolicyReport, PolicyThreads};
@@ -67,6 +67,8 @@ pub struct ControlParts {
     pub fencing: Arc<Fencing>,
     /// The time until which packets may be sent.
     pub lease: Arc<SendLease>,
+    /// The indices of SRTP that a standby allows.
+    pub grant: Arc<IndexGrant>,
     /// The configured nodes; their trunks are at the workers.
     pub equipment: Vec<Equipment>,
     /// A node uses a webhook.
@@ -137,7 +139,7 @@ async fn serve(parts: ControlParts) -> std::io::Result<()> {
             node_hooks,
         },
         probes: Probes::new(probe_sender, Arc::clone(&parts.fencing)),
-        replication: Replication::new(parts.fencing, parts.lease),
+        replication: Replication::new(parts.fencing, parts.lease, parts.grant),
         nodes: NodeResources { operations: parts.operations, ..NodeResources::default() },
         policies: PolicyRunner::new(parts.policies, rollouts, parts.events.clone()),
         reporting: Reporting {

@@ -13,6 +13,7 @@ use evenkeel_config::{GatewayConfig, PeerSettings};
 use evenkeel_control::{Continuation, Handle, Suspended, SuspensionGuard};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
+use evenkeel_media::srtp::IndexGrant;
 use evenkeel_ownership::{
     Beat, BeatRole, Cluster, ClusterOutput, ClusterSettings, ContinuedOwnership, HoldDown, MaySend,
     PeerId, Reporter, TakeoverCause,
@@ -91,6 +92,8 @@ pub struct MemberGateway {
     pub handle: Handle,
     /// The time until which workers may send.
     pub lease: Arc<SendLease>,
+    /// The indices of SRTP that the standby allows.
+    pub grant: Arc<IndexGrant>,
     /// The epoch in messages to nodes.
     pub fencing: Arc<Fencing>,
     /// The QUIC thread; `None` without a QUIC listener.
@@ -183,7 +186,12 @@ impl GroupMember {
             core: Cluster::new(settings, now),
             incarnation,
             keeper,
-            records: RecordExchange::new(parts.link, &parts.settings, &parts.inbox),
+            records: RecordExchange::new(
+                parts.link,
+                &parts.settings,
+                &parts.inbox,
+                Arc::clone(&parts.gateway.grant),
+            ),
             settings: parts.settings,
             gateway: parts.gateway,
             beats,

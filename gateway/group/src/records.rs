@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::GroupSettings;
 use evenkeel_control::{Handle, RecordBatch, Replica};
+use evenkeel_media::srtp::IndexGrant;
 use evenkeel_ownership::Cluster;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -15,7 +16,7 @@ use super::changes::ChangeExchange;
 use super::forecasts::ForecastExchange;
 use super::group::{CopyState, GroupInbox};
 use super::link::{Link, LinkEvent, LinkFrame};
-use super::unconfirmed::UnconfirmedBatches;
+use super::unconfirmed::{SentBatches, UnconfirmedBatches};
 
 /// A copy is incomplete once the owner was heard for this long without a connection to it.
 const STALE_AFTER: Duration = Duration::from_millis(100);
@@ -32,6 +33,9 @@ pub(super) struct RecordExchange {
     pub(super) batches: Option<mpsc::Receiver<RecordBatch>>,
     pub(super) following: PendingChange<mpsc::Receiver<RecordBatch>>,
     unconfirmed: UnconfirmedBatches,
+    /// Batches on this connection that the peer has not acknowledged, oldest first.
+    sent: SentBatches,
+    grant: Arc<IndexGrant>,
     /// Of the peer.
     copy: watch::Sender<CopyState>,
     forecasts: ForecastExchange,
@@ -44,7 +48,12 @@ pub(super) struct RecordExchange {
 }
 
 impl RecordExchange {
-    pub(super) fn new(link: Link, settings: &GroupSettings, inbox: &GroupInbox) -> RecordExchange {
+    pub(super) fn new(
+        link: Link,
+        settings: &GroupSettings,
+        inbox: &GroupInbox,
+        grant: Arc<IndexGrant>,
+    ) -> RecordExchange {
         let records = RecordExchange {
             link,
             replica: Arc::new(Replica::with_ports_at(settings.port_legs())),
@@ -52,6 +61,8 @@ impl RecordExchange {
             batches: None,
             following: None,
             unconfirmed: UnconfirmedBatches::new(Instant::now()),
+            sent: SentBatches::default(),
+            grant,
             copy: inbox.copy.clone(),
             forecasts: inbox.forecasts.clone(),
             changes: inbox.changes.clone(),
@@ -77,7 +88,11 @@ impl RecordExchange {
                 if event == LinkEvent::Disconnected {
                     core.handle_disconnected(Instant::now());
                 }
+                if event == LinkEvent::PeerChanged {
+                    self.grant.hold();
+                }
                 (self.connected, self.batches, self.following) = (false, None, None);
+                self.sent = SentBatches::default();
                 // The next follower's batches count from 1.
                 self.copy.send_modify(|copy| copy.acknowledged = 0);
                 let now = Instant::now();
@@ -94,6 +109,9 @@ impl RecordExchange {
             LinkEvent::Frame(LinkFrame::Batch(_) | LinkFrame::HandOver) => {}
             LinkEvent::Frame(LinkFrame::Acknowledged(number)) => {
                 self.unconfirmed.handle_confirmed(number);
+                if let Some(batch) = self.sent.take_acknowledged(number) {
+                    self.grant.acknowledge(&batch, Instant::now());
+                }
                 self.copy.send_modify(|copy| copy.acknowledged = number);
             }
         }
@@ -163,6 +181,7 @@ impl RecordExchange {
         batch.changes = self.changes.next_part();
         self.unconfirmed.handle_sent(batch.number(), batch.is_whole(), now);
         self.show_unconfirmed();
+        self.sent.note(batch.take_sent());
         if !self.link.send(&LinkFrame::Batch(batch.encode())) {
             // The peer does not read. The connection ends, and the next one begins with all records.
             self.batches = None;

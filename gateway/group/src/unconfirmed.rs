@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use evenkeel_media::srtp::SentBatch;
+
 /// The number of the batch that completes a copy, until it is sent.
 const COPY_NOT_SENT: u64 = u64::MAX;
 
@@ -46,6 +48,23 @@ impl UnconfirmedBatches {
     /// When the oldest one was sent.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.0.front().map(|(_, sent)| *sent)
+    }
+}
+
+/// Batches on a connection that the peer has not acknowledged, oldest first.
+#[derive(Default, Debug)]
+pub(super) struct SentBatches(VecDeque<SentBatch>);
+
+impl SentBatches {
+    pub(super) fn note(&mut self, batch: SentBatch) {
+        self.0.push_back(batch);
+    }
+
+    /// Takes the acknowledged batch. The peer acknowledges batches in their order; their numbers begin again with each
+    /// follower.
+    pub(super) fn take_acknowledged(&mut self, number: u64) -> Option<SentBatch> {
+        let place = self.0.iter().position(|batch| batch.number == number)?;
+        self.0.drain(..=place).next_back()
     }
 }
 

@@ -76,6 +76,8 @@ crate::named! {
         HandshakeFailed = "handshake-failed",
         /// Another gateway or process had begun the client's DTLS handshake.
         HandshakeLost = "handshake-lost",
+        /// Another gateway may have used indices of its SRTP that this one does not know.
+        SrtpCountersLost = "srtp-counters-lost",
     }
 }
 

@@ -29,6 +29,7 @@ use evenkeel_dataplane::handshakes::{HandshakeParts, HandshakeWorker};
 use evenkeel_dataplane::worker::{self, PacketWorker, WorkerStats};
 use evenkeel_dataplane::{SendLease, Waker, quic};
 use evenkeel_drivers::{Drivers, Fencing, group_number};
+use evenkeel_media::srtp::IndexGrant;
 use evenkeel_policies::{Foundry, PolicyRecorder, PolicyRecords};
 use policies::{Coming, Firsts, policies};
 pub use sockets::Sockets;
@@ -60,6 +61,8 @@ pub struct RunningGateway {
     pub quic: Option<SocketAddr>,
     /// The time until which workers and the QUIC endpoint may send.
     pub lease: Arc<SendLease>,
+    /// The indices of SRTP that a standby allows.
+    pub grant: Arc<IndexGrant>,
     /// The epoch in messages to nodes.
     pub fencing: Arc<Fencing>,
     /// Newer epochs because of which nodes refuse messages of this gateway.
@@ -273,6 +276,7 @@ fn assemble(
     gateway.handle_seed(fastrand::u64(..));
     let hash_keys = RandomState::new();
     let board = gateway.board();
+    let grant = Arc::new(IndexGrant::new(workers_count, started));
     let (quic_thread, mut quic_rings) =
         quic(quic_listener, &flows, workers_count, suspended, &lease)?;
     let mut rings = rings_between(workers_count)?;
@@ -303,6 +307,7 @@ fn assemble(
                 board: Arc::clone(&board),
                 gather: settings.limits.batch_delay,
                 lease: Arc::clone(&lease),
+                grant: Arc::clone(&grant),
                 suspended,
                 misses_per_prefix: settings.limits.misses_per_prefix,
                 hash_keys: hash_keys.clone(),
@@ -355,6 +360,7 @@ fn assemble(
         drivers: Drivers::new(source_of_ports(settings), Arc::clone(&fencing)),
         fencing: Arc::clone(&fencing),
         lease: Arc::clone(&lease),
+        grant: Arc::clone(&grant),
         equipment,
         posts: posts(settings),
         policies,
@@ -379,6 +385,7 @@ fn assemble(
         udp: udp.iter().map(|listener| listener.addresses.default.rtp).collect(),
         quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address).default.rtp),
         lease,
+        grant,
         fencing,
         refused_epochs,
         duplicates,

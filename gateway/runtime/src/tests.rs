@@ -22,6 +22,7 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
         udp: Vec::new(),
         quic: None,
         lease: Arc::new(SendLease::forever()),
+        grant: Arc::new(IndexGrant::new(0, Instant::now())),
         fencing: Arc::default(),
         refused_epochs: mpsc::channel(1).1,
         control: Vital::spawn("control", control).unwrap(),

@@ -201,6 +201,7 @@ fn serve_as(
         let parts = evenkeel_group::MemberGateway {
             handle: gateway.handle.clone(),
             lease: Arc::clone(&gateway.lease),
+            grant: Arc::clone(&gateway.grant),
             fencing: Arc::clone(&gateway.fencing),
             quic: gateway.quic_resumer(),
             refused_epochs: std::mem::replace(&mut gateway.refused_epochs, mpsc::channel(1).1),

@@ -1,14 +1,61 @@
 //! A replica at a standby: decisions that this gateway continues, and what a takeover needs.
 
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
+use evenkeel_media::srtp::SentBatch;
+use evenkeel_model::SessionId;
 use evenkeel_policies::PolicyRecords;
 
-use crate::Replica;
+use super::{MediaRecord, Snapshot};
 use crate::alerts::AlertsRecord;
 use crate::history::EndedSession;
 use crate::idempotency::KeyRecord;
 use crate::operations::Operations;
+use crate::{RecordBatch, Replica};
+
+impl RecordBatch {
+    /// The parts of the batch that its acknowledgement acknowledges.
+    pub fn take_sent(&mut self) -> SentBatch {
+        let copies = std::mem::take(&mut self.copies);
+        SentBatch { follower: self.standby, number: self.number, copies }
+    }
+}
+
+impl Snapshot {
+    /// Gives sessions at workers these sockets, RTP before RTCP, and returns all in the order of the sessions.
+    fn take_ports(
+        &mut self,
+        mut take: impl FnMut(SessionId, (u16, Option<u16>)) -> Vec<OwnedFd>,
+    ) -> Vec<OwnedFd> {
+        let entries = self.registry.sessions.iter();
+        let numbers = entries.filter_map(|entry| Some((entry.session, entry.ports?)));
+        let numbers: BTreeMap<SessionId, (u16, Option<u16>)> = numbers.collect();
+        let mut descriptors = Vec::new();
+        for MediaRecord { state, sockets } in &mut self.media {
+            let numbers = numbers.get(&state.session);
+            let own = numbers.map_or_else(Vec::new, |numbers| take(state.session, *numbers));
+            *sockets = own.len() as u8;
+            descriptors.extend(own);
+        }
+        descriptors
+    }
+}
 
 impl Replica {
+    /// The state of a gateway with these records, and the sockets of its sessions. A session has none if its ports are
+    /// not free here.
+    pub fn snapshot_with_ports(mut self) -> Option<(Snapshot, Vec<OwnedFd>)> {
+        let mut ports = std::mem::take(&mut self.ports);
+        let at = self.registry.as_ref()?.ports_at;
+        let mut snapshot = self.snapshot()?;
+        let descriptors = snapshot.take_ports(|session, numbers| {
+            ports.reserve(session, at, numbers);
+            ports.take(session)
+        });
+        Some((snapshot, descriptors))
+    }
+
     /// The number of sessions.
     pub fn sessions(&self) -> usize {
         self.sessions.len()

@@ -194,6 +194,22 @@ fn replica_gives_changed_decisions_once() {
 }
 
 #[test]
+fn copies_hold_once_the_owner_returns_an_acknowledgement() {
+    let mut replica = Replica::new();
+    let mut holding = |number, echo| {
+        let batch = RecordBatch { number, echo, ..fixture("v2") };
+        replica.apply(RecordBatch::decode(&batch.encode(), None).unwrap()).unwrap();
+        let media = replica.clone().snapshot().unwrap().media;
+        let holding = media.iter().filter(|it| it.state.holds_until > Some(Instant::now()));
+        (media.len(), holding.count())
+    };
+    assert_eq!(holding(1, 0), (6, 0), "none was acknowledged before");
+    assert_eq!(holding(2, 1), (6, 6));
+    assert_eq!(holding(3, 7), (6, 0), "7 was not acknowledged");
+    assert_eq!(holding(1, 0), (6, 0), "all records begin again");
+}
+
+#[test]
 fn replica_keeps_breakers_until_nodes_come_again() {
     let (config, now) = (evenkeel_config::GatewayConfig::load(None, None).unwrap(), Instant::now());
     let mut gateway = evenkeel_core::Gateway::new(config.core(), now);

@@ -20,6 +20,7 @@ type Events = broadcast::Receiver<Arc<EventRecord>>;
 fn control(settings: GatewayConfig, gateway: Gateway) -> (Control, Events) {
     let (events, told) = broadcast::channel(64);
     let (fencing, lease) = (Arc::<Fencing>::default(), Arc::new(SendLease::forever()));
+    let grant = Arc::new(IndexGrant::new(0, Instant::now()));
     let flows = Arc::new(Flows::new(16));
     let policies = PolicyThreads::new(Vec::new(), &GatewayLimits::default(), mpsc::channel(1).0);
     let history =
@@ -46,7 +47,7 @@ fn control(settings: GatewayConfig, gateway: Gateway) -> (Control, Events) {
             node_hooks: NodeHooks::new(mpsc::channel(1).0, None, false),
         },
         probes: Probes::new(mpsc::channel(1).0, Arc::clone(&fencing)),
-        replication: Replication::new(fencing, lease),
+        replication: Replication::new(fencing, lease, grant),
         nodes: NodeResources::default(),
         policies: PolicyRunner::new(policies, BTreeMap::new(), events.clone()),
         reporting: Reporting {

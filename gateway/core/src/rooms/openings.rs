@@ -370,7 +370,8 @@ impl Openings<'_> {
                 | CloseReason::Panicked
                 | CloseReason::ClientClosed
                 | CloseReason::HandshakeFailed
-                | CloseReason::HandshakeLost => OfferRefusal::Closed,
+                | CloseReason::HandshakeLost
+                | CloseReason::SrtpCountersLost => OfferRefusal::Closed,
             };
             self.reply_refused(id, refused, now);
         }

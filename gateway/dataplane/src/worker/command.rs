@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::continuity::FILLED_WITHIN;
-use evenkeel_media::srtp::SrtpKeys;
+use evenkeel_media::srtp::{CopyNumber, SrtpKeys};
 use evenkeel_model::forward::DropReason;
-use evenkeel_model::{Hop, NodeId, Plan};
+use evenkeel_model::{CloseReason, Hop, NodeId, Plan};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc;
 
@@ -108,6 +108,8 @@ pub enum WorkerCommand {
         slots: Range<u32>,
         /// Includes sessions without sockets.
         all: bool,
+        /// The copies are for a standby, and limit the indices of SRTP.
+        for_standby: bool,
         /// Receives the copies.
         done: crossbeam_channel::Sender<io::Result<SocketDuplicates>>,
     },
@@ -123,6 +125,8 @@ pub enum WorkerCommand {
         slots: Range<u32>,
         /// Includes sessions in these slots that have not changed.
         all: bool,
+        /// The copies are for a standby, and limit the indices of SRTP.
+        for_standby: bool,
         /// Receives the copies.
         done: crossbeam_channel::Sender<Copies>,
     },
@@ -172,7 +176,7 @@ impl PacketWorker {
 
     fn run_command(&mut self, command: WorkerCommand, now: Instant) {
         match command {
-            WorkerCommand::Install(install) => self.install(*install),
+            WorkerCommand::Install(install) => self.install(*install, now),
             WorkerCommand::Attach { home, hop, leg } => {
                 self.sessions.with(home, |session| session.attach(hop, leg));
                 self.egress.note_changed(home);
@@ -212,13 +216,15 @@ impl PacketWorker {
             WorkerCommand::AddTrunk { node, trunk } => self.add_trunk(node, trunk),
             WorkerCommand::RemoveNode(node) => self.egress.remove_node(node),
             // Fails only if control waits no longer.
-            WorkerCommand::Duplicate { slots, all, done } => {
-                drop(done.send(self.duplicate(slots, all)));
+            WorkerCommand::Duplicate { slots, all, for_standby, done } => {
+                drop(done.send(self.duplicate(slots, all, for_standby, now)));
             }
             WorkerCommand::Suspend(to) => self.suspending = Some(to),
-            WorkerCommand::Continue { home, state } => self.continue_session(home, *state),
+            WorkerCommand::Continue { home, state } => self.continue_session(home, *state, now),
             // Fails only if control waits no longer.
-            WorkerCommand::Copy { slots, all, done } => drop(done.send(self.copy(slots, all))),
+            WorkerCommand::Copy { slots, all, for_standby, done } => {
+                drop(done.send(self.copy(slots, all, for_standby, now)));
+            }
             WorkerCommand::ContinueTrunk(state) => {
                 if let Some(trunk) = trunk_to(&mut self.egress.trunks, state.node) {
                     trunk.go_on(*state);
@@ -251,9 +257,11 @@ impl PacketWorker {
         self.sessions.with(home, |session| act(session, cx));
     }
 
-    fn install(&mut self, mut install: Install) {
+    fn install(&mut self, mut install: Install, now: Instant) {
         // Sessions that are installed while nothing is read come from another process.
         let awaits_counters = self.suspended && install.state.is_none();
+        let is_restored = self.suspended || install.state.is_some();
+        let home = install.home;
         let learned = install.state.as_deref_mut().map(SessionState::take_learned);
         let slot = install.home.slot;
         for side in [RtpSide::Rtp, RtpSide::Rtcp] {
@@ -272,10 +280,41 @@ impl PacketWorker {
         if session.active {
             self.egress.active.push(session.home);
         }
+        let has_srtp = session.has_srtp();
         self.sessions.put(session);
+        if has_srtp && is_restored {
+            self.egress.indices.restored.push(home);
+            self.begin_restored(now);
+        } else if has_srtp {
+            // A standby without a copy of the counters cannot continue the session.
+            self.egress.note_changed(home);
+        }
     }
 
-    fn continue_session(&mut self, home: Home, mut state: SessionState) {
+    /// Begins to send SRTP of restored sessions, unless this worker sends nothing yet. Sessions whose used indices are unknown
+    /// end.
+    fn begin_restored(&mut self, now: Instant) {
+        if self.suspended {
+            return;
+        }
+        for home in std::mem::take(&mut self.egress.indices.restored) {
+            let lost = self.sessions.with(home, |session| {
+                (!session.begin_srtp(now)).then_some((session.id, CloseReason::SrtpCountersLost))
+            });
+            self.unreported.extend(lost.flatten());
+        }
+        self.report_ends();
+    }
+
+    /// Repeats reports for which control had no room.
+    #[cold]
+    pub(super) fn report_ends(&mut self) {
+        let reports = &self.egress.reports;
+        let report = |&(session, reason): &_| WorkerReport::Ended(session, reason);
+        self.unreported.retain(|ended| reports.try_send(report(ended)).is_err());
+    }
+
+    fn continue_session(&mut self, home: Home, mut state: SessionState, now: Instant) {
         let (learned, flows) = (state.take_learned(), &self.flows);
         let begins = self.sessions.with(home, |session| {
             let was_active = session.active;
@@ -287,6 +326,7 @@ impl PacketWorker {
         if begins.unwrap_or_default() {
             self.egress.active.push(home);
         }
+        self.begin_restored(now);
     }
 
     fn remove(&mut self, home: Home, now: Instant) {
@@ -319,6 +359,7 @@ impl PacketWorker {
             }
         }
         self.sessions = SessionSlots::default();
+        self.egress.indices.restored.clear();
         self.egress.active.clear();
         self.egress.changed.take();
     }
@@ -383,6 +424,8 @@ pub struct Copies {
     pub sessions: Vec<(SessionState, u8)>,
     /// The number of the worker's slots.
     pub slots: u32,
+    /// The number of this copy.
+    pub number: CopyNumber,
 }
 
 impl PacketWorker {
@@ -394,7 +437,8 @@ impl PacketWorker {
         self.suspended = true;
         self.egress.is_handed_out = true;
         let uncopied = self.sessions.iter().filter(|session| session.uncopied);
-        let mut states = uncopied.map(|session| session.hand_out(&self.flows));
+        let at = self.egress.indices.view(Instant::now());
+        let mut states = uncopied.map(|session| session.hand_over(&self.flows, at));
         loop {
             let part: Vec<_> = states.by_ref().take(HandedOut::PART).collect();
             if part.is_empty() {
@@ -414,14 +458,18 @@ impl PacketWorker {
         &mut self,
         slots: Range<u32>,
         all: bool,
+        for_standby: bool,
+        now: Instant,
     ) -> io::Result<SocketDuplicates> {
+        let number = self.next_copy(for_standby);
+        let at = self.egress.indices.view(now);
         let mut sessions = Vec::new();
         for slot in slots {
             let flows = &self.flows;
             let duplicate: Option<io::Result<_>> = self.sessions.with_slot(slot, |session| {
                 let ports = session.ports.as_ref().map(|ports| ports.try_clone()).transpose()?;
                 let wanted = all || ports.is_some();
-                Ok(wanted.then(|| Duplicate { state: session.copy(flows), ports }))
+                Ok(wanted.then(|| Duplicate { state: session.copy(flows, number, at), ports }))
             });
             sessions.extend(duplicate.transpose()?.flatten());
         }
@@ -429,23 +477,41 @@ impl PacketWorker {
     }
 
     #[cold]
-    pub(super) fn copy(&mut self, slots: Range<u32>, all: bool) -> Copies {
+    pub(super) fn copy(
+        &mut self,
+        slots: Range<u32>,
+        all: bool,
+        for_standby: bool,
+        now: Instant,
+    ) -> Copies {
+        let number = self.next_copy(for_standby);
         let mut changed = self.egress.changed.take();
         if all && slots.start == 0 {
             // The first copy includes each in its turn.
             changed.clear();
         }
         let changed = changed.into_iter().map(|home| home.slot);
+        let at = self.egress.indices.view(now);
         let mut copies = Vec::new();
         for (slot, all) in slots.map(|slot| (slot, all)).chain(changed.map(|slot| (slot, false))) {
             let flows = &self.flows;
             let copied = self.sessions.with_slot(slot, |session| {
                 let sockets = session.ports.as_ref().map_or(0, |ports| ports.sockets());
-                (all || session.uncopied).then(|| (session.copy(flows), sockets))
+                let is_wanted =
+                    all || session.uncopied || number.is_some() && session.needs_copy(at);
+                is_wanted.then(|| (session.copy(flows, number, at), sockets))
             });
             copies.extend(copied.flatten());
         }
-        Copies { sessions: copies, slots: self.sessions.slots() }
+        let number = self.egress.indices.copy;
+        Copies { sessions: copies, slots: self.sessions.slots(), number }
+    }
+
+    /// Counts a copy. Returns its number if it is for a standby.
+    fn next_copy(&mut self, for_standby: bool) -> Option<u64> {
+        let copy = &mut self.egress.indices.copy.number;
+        *copy += 1;
+        for_standby.then_some(*copy)
     }
 
     pub(super) fn resume(&mut self) {
@@ -453,6 +519,8 @@ impl PacketWorker {
         self.suspending = None;
         self.suspended = false;
         self.egress.is_handed_out = false;
+        // Packets of another process may have been counted up to now.
+        self.begin_restored(Instant::now());
     }
 
     /// Runs commands while the worker is suspended, which [`WorkerCommand::Resume`](super::WorkerCommand::Resume) ends, and while its

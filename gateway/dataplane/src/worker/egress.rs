@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use evenkeel_media::srtp::{CopyNumber, GrantView, IndexGrant};
 use evenkeel_media::trunk::seal::{self, SealError};
 use evenkeel_media::trunk::{Bundle, SHARED_MAX, Tag};
 use evenkeel_model::NodeId;
@@ -39,6 +40,7 @@ pub(crate) struct Egress {
     pub(crate) reports: mpsc::Sender<WorkerReport>,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) permit: Permit,
+    pub(crate) indices: WorkerGrant,
     pub(crate) early: Early,
     /// Sessions with packets queued on their ports.
     pub(crate) ports: Vec<Home>,
@@ -68,6 +70,7 @@ impl Egress {
             reports,
             stats,
             permit: Permit::new(Arc::new(SendLease::forever())),
+            indices: WorkerGrant::new(Arc::new(IndexGrant::new(0, Instant::now())), 0),
             early: Early::new(early_limits),
             ports: Vec::new(),
             active: Vec::new(),
@@ -238,6 +241,33 @@ impl Egress {
 
 pub(super) fn trunk_to(trunks: &mut [Option<Trunk>], node: NodeId) -> Option<&mut Trunk> {
     trunks.get_mut(node.0 as usize).and_then(Option::as_mut)
+}
+
+/// The indices of SRTP that sessions of this worker may use, as far as a standby determines them.
+pub(crate) struct WorkerGrant {
+    grant: Arc<IndexGrant>,
+    /// The number of the last copy of this worker.
+    pub(crate) copy: CopyNumber,
+    /// Sessions that another process has sent before, until they begin here.
+    pub(crate) restored: Vec<Home>,
+}
+
+impl WorkerGrant {
+    pub(crate) fn new(grant: Arc<IndexGrant>, worker: u16) -> WorkerGrant {
+        WorkerGrant { grant, copy: CopyNumber { worker, number: 0 }, restored: Vec::new() }
+    }
+
+    /// Begins to copy to a standby.
+    #[cfg(test)]
+    pub(crate) fn follow(&mut self, now: Instant) {
+        let grant = IndexGrant::new(1, now);
+        grant.begin(now);
+        self.grant = Arc::new(grant);
+    }
+
+    pub(crate) fn view(&self, now: Instant) -> GrantView<'_> {
+        GrantView { grant: &self.grant, worker: self.copy.worker, now }
+    }
 }
 
 /// A worker's use of the lease.

@@ -34,7 +34,8 @@ pub use command::{Copies, Duplicate, HandedOut, SocketDuplicates, WorkerCommand}
 pub use dtls::{HandshakeFlight, HandshakeInput, handshake_channel};
 pub use early::EarlyLimits;
 pub use egress::{BUNDLE_SIZES, TrunkSocket, TrunkState};
-use egress::{Egress, Permit, Trunk};
+use egress::{Egress, Permit, Trunk, WorkerGrant};
+use evenkeel_media::srtp::IndexGrant;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{Board, CloseReason, NodeId, SessionId};
 pub(crate) use gather::Gather;
@@ -108,6 +109,8 @@ pub struct WorkerParts {
     pub gather: Duration,
     /// The time until which the worker may send.
     pub lease: Arc<SendLease>,
+    /// The indices of SRTP that a standby allows.
+    pub grant: Arc<IndexGrant>,
     /// Reads nothing before [`WorkerCommand::Resume`].
     pub suspended: bool,
 }
@@ -204,8 +207,8 @@ pub struct PacketWorker {
     sweep: Sweep,
     /// Reused buffer for the summaries of one pass.
     summaries: Vec<Summary>,
-    /// Sessions removed after a panic and not yet reported to control.
-    unreported: Vec<SessionId>,
+    /// Sessions that ended here and are not yet reported to control.
+    unreported: Vec<(SessionId, CloseReason)>,
     /// Set from [`WorkerCommand::Suspend`] to the end of its pass.
     suspending: Option<mpsc::Sender<HandedOut>>,
     suspended: bool,
@@ -246,6 +249,7 @@ impl PacketWorker {
         egress.to_handshakes = Some(parts.to_handshakes);
         egress.to_workers = parts.to_workers;
         egress.permit = Permit::new(parts.lease);
+        egress.indices = WorkerGrant::new(parts.grant, parts.number);
         Ok(PacketWorker {
             number: parts.number,
             epoll,
@@ -365,8 +369,8 @@ impl PacketWorker {
         for source in culprit.learned() {
             self.flows.remove(&source.key(), culprit.home);
         }
-        self.unreported.push(session);
-        self.report_panics();
+        self.unreported.push((session, CloseReason::Panicked));
+        self.report_ends();
         // The source being read comes first, because the inbox may hold the rest of its batch.
         self.unread.retain(|source| *source != self.reading);
         self.unread.insert(0, self.reading);
@@ -392,15 +396,8 @@ impl PacketWorker {
         }
         self.flush(now);
         if !self.unreported.is_empty() {
-            self.report_panics();
+            self.report_ends();
         }
-    }
-
-    #[cold]
-    fn report_panics(&mut self) {
-        let reports = &self.egress.reports;
-        let report = |session| WorkerReport::Ended(session, CloseReason::Panicked);
-        self.unreported.retain(|session| reports.try_send(report(*session)).is_err());
     }
 
     /// Returns whether the last pass left input unread.

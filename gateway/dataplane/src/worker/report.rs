@@ -76,7 +76,8 @@ pub enum WorkerReport {
         /// Counts since its last summary.
         counts: MediaCounts,
     },
-    /// The session ends: one of its packets caused a panic, and the worker has removed it, or the DTLS of its client ended.
+    /// The session ends: one of its packets caused a panic, and the worker has removed it; its SRTP cannot go on; or the DTLS of its
+    /// client ended.
     Ended(SessionId, CloseReason),
     /// The DTLS handshake of the session's client has ended.
     Handshake {

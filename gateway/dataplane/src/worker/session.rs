@@ -176,8 +176,11 @@ impl MediaState {
     /// Runs once per session; `#[cold]` keeps it out of the packet path.
     #[cold]
     fn new(seed: u64, media: &MediaDescription, needs_report: bool) -> Box<MediaState> {
-        let protection =
-            if media.srtp.is_readable() { Protection::Clear } else { Protection::Srtp };
+        let protection = match media.srtp {
+            Srtp::Plain => Protection::Clear,
+            Srtp::Opaque => Protection::Srtp,
+            Srtp::Terminated => Protection::Terminated,
+        };
         Box::new(MediaState {
             continuity: Continuity::new(seed, protection),
             measurements: VoiceMeasurements::new(voice(media)),

@@ -79,6 +79,7 @@ impl World {
             hash_keys: RandomState::new(),
             gather: LONG,
             lease: Arc::new(SendLease::forever()),
+            grant: Arc::new(IndexGrant::new(1, now)),
             suspended: false,
         };
         let commands = told;

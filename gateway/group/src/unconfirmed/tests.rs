@@ -40,3 +40,17 @@ fn changes_stay_unconfirmed_without_a_standby() {
     batches.clear();
     assert_eq!(batches.oldest(), None);
 }
+
+#[test]
+fn acknowledgement_is_that_of_the_oldest_batch_with_its_number() {
+    let mut sent = SentBatches::default();
+    for (follower, number) in [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)] {
+        sent.note(SentBatch { follower, number, copies: Vec::new() });
+    }
+    let mut take = |number| sent.take_acknowledged(number).map(|it| (it.follower, it.number));
+    assert_eq!(take(2), Some((1, 2)), "the peer has the one before");
+    assert_eq!(take(9), None);
+    assert_eq!(take(1), Some((2, 1)));
+    assert_eq!(take(3), Some((2, 3)));
+    assert_eq!(take(3), None);
+}

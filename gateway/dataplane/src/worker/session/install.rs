@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::instant;
-use evenkeel_media::srtp::SrtpKeys;
+use evenkeel_media::srtp::{GrantView, SrtpKeys};
 use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, RtcpPort, SessionId};
 use serde::{Deserialize, Serialize};
 
@@ -118,6 +118,12 @@ pub struct SessionState {
     pub copied: bool,
     #[serde(default)]
     srtp: Option<SrtpCounters>,
+    /// When a standby received this copy, if the limits in it have held since they were made.
+    #[serde(skip)]
+    pub received: Option<Instant>,
+    /// The time before which the process of this copy has not sent beyond the limits in it. `None` if it may have done so.
+    #[serde(skip)]
+    pub holds_until: Option<Instant>,
 }
 
 /// An address that the session added to the flow table.
@@ -253,24 +259,49 @@ impl WorkerSession {
             touched: self.touched,
             copied: false,
             srtp: self.state.as_ref().and_then(|state| Some(state.srtp.contexts()?.counters())),
+            received: None,
+            holds_until: None,
         }
     }
 
-    /// Copies the state of a session that goes on.
-    pub(crate) fn copy(&mut self, flows: &Flows) -> SessionState {
+    /// Returns a copy of the state for a process that continues once this one sends no more.
+    pub(crate) fn hand_over(&self, flows: &Flows, at: GrantView<'_>) -> SessionState {
+        let mut state = self.hand_out(flows);
+        if let (Some(counters), Some(srtp)) = (&mut state.srtp, self.srtp_ref()) {
+            srtp.note_limits(counters, at);
+        }
+        state
+    }
+
+    /// Copies the state of a session that goes on. `number`: that of the worker's copy, for a standby.
+    pub(crate) fn copy(
+        &mut self,
+        flows: &Flows,
+        number: Option<u64>,
+        at: GrantView<'_>,
+    ) -> SessionState {
         self.uncopied = false;
-        SessionState { copied: true, ..self.hand_out(flows) }
+        let mut state = SessionState { copied: true, ..self.hand_over(flows, at) };
+        if let (Some(number), Some(srtp)) = (number, self.srtp()) {
+            state.srtp = Some(srtp.copy_for_standby(number, at));
+        }
+        state
+    }
+
+    /// Returns whether a standby is to get a copy although nothing has changed.
+    pub(crate) fn needs_copy(&self, at: GrantView<'_>) -> bool {
+        self.srtp_ref().is_some_and(|srtp| srtp.needs_copy(at))
     }
 
     /// Continues in this state.
     pub(crate) fn go_on(&mut self, state: SessionState) {
         let SessionState { session: _, legs, address, learned: _, media, .. } = state;
-        let SessionState { seed, active, touched, copied, srtp, .. } = state;
+        let SessionState { seed, active, touched, copied, srtp, holds_until, .. } = state;
         if self.known == ClientKnowledge::Awaited && !address.is_awaited() {
             self.known = ClientKnowledge::Declared;
         }
         self.legs = legs.into();
-        self.go_on_with(media, srtp.as_ref(), copied);
+        self.go_on_with(media, srtp.as_ref(), copied, holds_until);
         if self.known != ClientKnowledge::Quic {
             self.address = address;
         }
@@ -293,19 +324,22 @@ impl WorkerSession {
         media: Option<Box<MediaState>>,
         counters: Option<&SrtpCounters>,
         is_behind: bool,
+        holds_until: Option<Instant>,
     ) {
         let mut own = self.state.take().map(|before| before.srtp).unwrap_or_default();
         self.state = media;
         if !own.is_some() {
             return;
         }
+        let state = self.state();
         if let Some(contexts) = own.contexts_mut() {
             match counters {
-                Some(counters) => contexts.go_on(counters, is_behind),
+                Some(counters) => contexts.go_on(counters, is_behind, holds_until),
                 None => contexts.await_counters(),
             }
+            contexts.skip_used(&mut state.continuity);
         }
-        self.state().srtp = own;
+        state.srtp = own;
     }
 
     /// Returns an address to the flow table, unless another session has it.

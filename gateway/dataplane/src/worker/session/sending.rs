@@ -1,8 +1,10 @@
 //! Sends packets to the client's address or QUIC flow. Encrypts them if the client's SRTP ends here.
 
+use evenkeel_media::srtp::SrtpError;
 use evenkeel_model::forward::DropReason;
 use evenkeel_model::{RtcpPort, Srtp, StreamKind};
 
+use super::srtp::drop_reason;
 use super::{ClientKnowledge, PacketContext, WorkerSession};
 use crate::worker::report::MediaDirection;
 use crate::worker::sockets::{RtpSide, SourceKey};
@@ -82,10 +84,13 @@ impl WorkerSession {
         protected.clear();
         protected.extend_from_slice(packet);
         rewrite(&mut protected);
-        let done = match self.srtp() {
-            Some(srtp) => srtp.protect(content, &mut protected),
-            None => Err(DropReason::SrtpNoKeys),
-        };
+        let at = cx.egress.indices.view(cx.now);
+        let done = self.srtp().map(|srtp| srtp.protect(content, &mut protected, at));
+        if matches!(done, Some(Err(SrtpError::LeaseExhausted { .. }))) {
+            // The copy names a higher limit.
+            cx.egress.note_changed(self.home);
+        }
+        let done = done.map_or(Err(DropReason::SrtpNoKeys), |done| done.map_err(drop_reason));
         let queued = done.and_then(|()| {
             let queued = cx.egress.queue_to_client(address, side, dscp, &protected);
             queued.map(|_| ()).ok_or(DropReason::NoAddress)

@@ -1,13 +1,14 @@
 //! SRTP that ends at this gateway (RFC 3711). A [`SessionSrtp`] decrypts packets of the client and encrypts those to it.
 //!
-//! This process alone uses the indices of the gateway's key, so a source may use all of them. A process that continues the
-//! session goes on above those that were used. It sends nothing if the copy of the counters is older than the last packet, since
-//! it would use an index twice.
+//! A process that continues the session goes on above the indices that were used ([`evenkeel_media::srtp`]). It sends nothing,
+//! and the session ends, if it cannot know them.
 
-use evenkeel_media::rtp;
+use std::time::Instant;
+
+use evenkeel_media::continuity::Continuity;
 use evenkeel_media::srtp::{
-    IndexLease, OVERHEAD_MAX, ReceivedIndices, SentIndices, SrtpError, SrtpKeys, SrtpReceiver,
-    SrtpSender,
+    GrantView, LeasedSender, OVERHEAD_MAX, ReceivedIndices, SentIndices, SrtpError, SrtpKeys,
+    SrtpReceiver,
 };
 use std::sync::Arc;
 
@@ -25,9 +26,21 @@ use crate::worker::sockets::{RtpSide, SourceKey};
 #[derive(Debug)]
 pub(super) struct SessionSrtp {
     receiver: SrtpReceiver,
-    sender: SrtpSender,
-    /// Another process may have used indices above the counters.
-    is_behind: bool,
+    sender: LeasedSender,
+    indices: UsedIndices,
+}
+
+/// What this process knows of the indices that were used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum UsedIndices {
+    /// All.
+    Known,
+    /// Another process may have used some. Its counters have not come.
+    Awaited,
+    /// All that the process of the copy has used before this time.
+    KnownBefore(Instant),
+    /// Some are unknown, and the session ends.
+    Lost,
 }
 
 /// The counters of a session, without keys.
@@ -35,19 +48,25 @@ pub(super) struct SessionSrtp {
 pub(super) struct SrtpCounters {
     received: Vec<ReceivedIndices>,
     sent: Vec<SentIndices>,
+    /// The process of this copy goes on, below the limits of `sent`.
+    #[serde(default)]
+    is_for_standby: bool,
+    /// The process of this copy has ended, and sent below the limits of `sent`.
+    #[serde(default)]
+    is_limited: bool,
 }
 
 impl SessionSrtp {
     #[cold]
     pub(super) fn new(keys: &SrtpKeys) -> SessionSrtp {
         let receiver = SrtpReceiver::new(&keys.client);
-        let sender = SrtpSender::new(&keys.gateway);
-        SessionSrtp { receiver, sender, is_behind: false }
+        let sender = LeasedSender::new(&keys.gateway);
+        SessionSrtp { receiver, sender, indices: UsedIndices::Known }
     }
 
     /// Sends nothing before counters come.
     pub(super) fn await_counters(&mut self) {
-        self.is_behind = true;
+        self.indices = UsedIndices::Awaited;
     }
 
     /// Verifies and decrypts a packet of the client in place. Returns the plain packet.
@@ -68,64 +87,92 @@ impl SessionSrtp {
         &mut self,
         side: RtpSide,
         packet: &mut Vec<u8>,
-    ) -> Result<(), DropReason> {
-        if self.is_behind {
-            return Err(DropReason::SrtpIndex);
+        at: GrantView<'_>,
+    ) -> Result<(), SrtpError> {
+        if self.indices != UsedIndices::Known {
+            return Err(SrtpError::NotLeased);
         }
         let length = packet.len();
         packet.resize(length + OVERHEAD_MAX, 0);
-        let mut protected = self.try_protect(side, packet, length);
-        if protected == Err(SrtpError::NotLeased) {
-            let ssrc = match side {
-                RtpSide::Rtp => rtp::ssrc_and_sequence(packet).map(|(ssrc, _)| ssrc),
-                RtpSide::Rtcp => packet[4..].first_chunk().map(|ssrc| u32::from_be_bytes(*ssrc)),
-            };
-            let ssrc = ssrc.ok_or(DropReason::Malformed)?;
-            self.sender.lease(ssrc, u64::MAX, u64::MAX).map_err(drop_reason)?;
-            protected = self.try_protect(side, packet, length);
-        }
-        packet.truncate(protected.map_err(drop_reason)?);
+        let protected = match side {
+            RtpSide::Rtp => self.sender.protect_rtp(packet, length, at),
+            RtpSide::Rtcp => self.sender.protect_rtcp(packet, length, at),
+        };
+        packet.truncate(protected?);
         Ok(())
     }
 
-    /// Returns the length of the protected packet.
-    fn try_protect(
-        &mut self,
-        side: RtpSide,
-        packet: &mut [u8],
-        length: usize,
-    ) -> Result<usize, SrtpError> {
-        let protected = match side {
-            RtpSide::Rtp => self.sender.protect_rtp(packet, length),
-            RtpSide::Rtcp => self.sender.protect_rtcp(packet, length),
-        };
-        protected.map(|protected| protected.len())
-    }
-
+    /// The counters, for a process that continues once this one sends no more.
     pub(super) fn counters(&self) -> SrtpCounters {
-        let exact = |IndexLease { next, .. }| IndexLease { next, limit: next };
-        let exact = |SentIndices { ssrc, rtp, rtcp }| SentIndices {
-            ssrc,
-            rtp: exact(rtp),
-            rtcp: exact(rtcp),
-        };
         SrtpCounters {
             received: self.receiver.counters().collect(),
-            sent: self.sender.counters().map(exact).collect(),
+            sent: self.sender.counters().collect(),
+            is_for_standby: false,
+            is_limited: false,
         }
     }
 
-    /// Goes on above these counters. The session sends nothing if the process that they come from has sent since
-    /// (`is_behind`), or if a source is refused, since its indices would begin again.
-    pub(super) fn go_on(&mut self, counters: &SrtpCounters, is_behind: bool) {
-        self.is_behind = is_behind;
+    /// Notes in counters whether a standby limits this process.
+    pub(super) fn note_limits(&self, counters: &mut SrtpCounters, at: GrantView<'_>) {
+        counters.is_limited = self.sender.is_limited(at);
+    }
+
+    /// The counters, for a standby that continues while this process may go on. `copy` is the number of the worker's copy.
+    pub(super) fn copy_for_standby(&mut self, copy: u64, at: GrantView<'_>) -> SrtpCounters {
+        SrtpCounters {
+            received: self.receiver.counters().collect(),
+            sent: self.sender.copy_for_standby(copy, at),
+            is_for_standby: true,
+            is_limited: false,
+        }
+    }
+
+    /// Returns whether the standby is to get a copy although nothing has changed.
+    pub(super) fn needs_copy(&self, at: GrantView<'_>) -> bool {
+        self.sender.needs_copy(at)
+    }
+
+    /// Goes on above these counters. `is_behind`: the process that they come from may have sent since. `holds_until`: the time
+    /// before which it has not sent beyond the limits of a copy for a standby.
+    pub(super) fn go_on(
+        &mut self,
+        counters: &SrtpCounters,
+        is_behind: bool,
+        holds_until: Option<Instant>,
+    ) {
         // The process that they come from had as many sources at most.
         counters.received.iter().for_each(|source| _ = self.receiver.restore(*source));
-        for &source in &counters.sent {
-            let restored = self.sender.restore(source);
-            let leased = restored.and_then(|()| self.sender.lease(source.ssrc, u64::MAX, u64::MAX));
-            self.is_behind |= leased.is_err();
+        let mut sent = counters.sent.iter();
+        let restored = sent.try_for_each(|source| match counters.is_for_standby {
+            true => self.sender.restore(*source),
+            false => self.sender.restore_exact(*source, counters.is_limited),
+        });
+        self.indices = match (restored, counters.is_for_standby, holds_until) {
+            (Err(_), ..) | (Ok(()), true, None) => UsedIndices::Lost,
+            (Ok(()), true, Some(until)) => UsedIndices::KnownBefore(until),
+            (Ok(()), false, _) if is_behind => UsedIndices::Awaited,
+            (Ok(()), false, _) => UsedIndices::Known,
+        };
+    }
+
+    /// Gives the client's streams numbers above those that were used.
+    pub(super) fn skip_used(&self, continuity: &mut Continuity) {
+        for SentIndices { ssrc, rtp, .. } in self.sender.counters() {
+            if let Some(last) = rtp.next.checked_sub(1) {
+                continuity.skip_to(ssrc, last as u16);
+            }
         }
+    }
+
+    /// Begins to send. Returns false if indices that were used are unknown: the session ends.
+    pub(super) fn begin_to_send(&mut self, now: Instant) -> bool {
+        let is_known = match self.indices {
+            UsedIndices::Known => true,
+            UsedIndices::KnownBefore(until) => now < until,
+            UsedIndices::Awaited | UsedIndices::Lost => false,
+        };
+        self.indices = if is_known { UsedIndices::Known } else { UsedIndices::Lost };
+        is_known
     }
 }
 
@@ -175,6 +222,15 @@ impl OwnSrtp {
 impl WorkerSession {
     pub(super) fn srtp(&mut self) -> Option<&mut SessionSrtp> {
         self.state.as_deref_mut()?.srtp.contexts_mut()
+    }
+
+    pub(super) fn srtp_ref(&self) -> Option<&SessionSrtp> {
+        self.state.as_deref()?.srtp.contexts()
+    }
+
+    /// Begins to send SRTP. Returns false if the session ends, since indices that another process used are unknown.
+    pub(crate) fn begin_srtp(&mut self, now: Instant) -> bool {
+        self.srtp().is_none_or(|srtp| srtp.begin_to_send(now))
     }
 
     /// Returns whether the client encrypts its packets with keys that the session has, or will have.
@@ -246,7 +302,7 @@ impl WorkerSession {
 }
 
 #[cold]
-fn drop_reason(error: SrtpError) -> DropReason {
+pub(super) fn drop_reason(error: SrtpError) -> DropReason {
     match error {
         SrtpError::Rtp(_) | SrtpError::Rtcp | SrtpError::Short => DropReason::Malformed,
         SrtpError::Long | SrtpError::NoRoom { .. } => DropReason::Oversize,

@@ -67,7 +67,12 @@ impl Running {
 
     fn duplicate(&self) -> Duplicate {
         let (done, duplicates) = crossbeam_channel::bounded(1);
-        self.world.tell(WorkerCommand::Duplicate { slots: 0..8, all: false, done });
+        self.world.tell(WorkerCommand::Duplicate {
+            slots: 0..8,
+            all: false,
+            for_standby: false,
+            done,
+        });
         duplicates.recv_timeout(SOON).unwrap().unwrap().sessions.remove(0)
     }
 
@@ -550,6 +555,10 @@ fn srtp_is_sent_only_with_the_counters_of_another_process() {
         let refused = || running.world.stats.drops(DropReason::SrtpIndex);
         until(|| (refused() > 0 || phone.socket.recv(&mut [0; 256]).is_ok()).then_some(()));
         assert_eq!(refused(), u64::from(suspended));
-        running.stop();
+        let mut world = running.stop();
+        let reports = std::iter::from_fn(|| world.reports.try_recv().ok());
+        let is_end =
+            |report: &_| matches!(report, WorkerReport::Ended(_, CloseReason::SrtpCountersLost));
+        assert_eq!(reports.filter(is_end).count(), usize::from(suspended));
     }
 }

@@ -1,7 +1,7 @@
 //! Sessions with SRTP that ends at the gateway.
 
 use evenkeel_media::srtp::{
-    IndexLease, ReceivedIndices, SentIndices, SrtpKeys, SrtpReceiver, SrtpSender,
+    IndexGrant, IndexLease, ReceivedIndices, SentIndices, SrtpKeys, SrtpReceiver, SrtpSender,
 };
 
 use evenkeel_media::fingerprint::CertificateFingerprint;
@@ -10,6 +10,7 @@ use super::*;
 use crate::flows::{FlowEntry, FlowKey, Flows};
 use crate::worker::client_ingress::ClientIngress;
 use crate::worker::dtls::{HandshakeInput, InputKind, handshake_channel};
+use crate::worker::egress::WorkerGrant;
 use crate::worker::session::srtp::SrtpCounters;
 use crate::worker::sockets::{ArrivalKind, ClientArrival};
 
@@ -86,6 +87,39 @@ impl Scene {
         let mut packet = [0; 256];
         let length = self.node.recv(&mut packet).ok()?;
         Some(packet[..length].to_vec())
+    }
+
+    /// Returns whether the phone receives a packet of the node.
+    fn sends(&mut self, sequence: u16) -> bool {
+        self.answer(1, &video(sequence, 77)).is_some()
+    }
+
+    /// What the phone receives of packets of the node at another process, which continues in this state.
+    fn go_on(&mut self, state: SessionState, packets: &[u16]) -> Vec<Vec<u8>> {
+        let (client, board) = (self.bench.client.local_addr().unwrap(), &self.bench.board);
+        let declared = ClientAddressing::Declared { listener: 0, address: client, rtcp: client };
+        let mut session = WorkerSession::new(Install {
+            srtp: Some(Arc::clone(&self.phone.keys)),
+            route: Arc::clone(&self.bench.session.route),
+            state: Some(Box::new(state)),
+            ..install(declared, Srtp::Terminated, 0)
+        });
+        let now = self.bench.start;
+        let begins = session.begin_srtp(now);
+        self.bench.egress.indices =
+            WorkerGrant::new(Arc::new(IndexGrant::new(1, self.bench.start)), 0);
+        for &sequence in packets {
+            let cx = &mut PacketContext { egress: &mut self.bench.egress, board, now };
+            session.handle_node_packet(self.hop, &video(sequence, 77), cx);
+        }
+        self.bench.egress.flush(now);
+        let mut heard = Vec::new();
+        let mut datagram = [0; 256];
+        while let Ok(length) = self.bench.client.recv(&mut datagram) {
+            heard.push(datagram[..length].to_vec());
+        }
+        assert_eq!(begins, !heard.is_empty());
+        heard
     }
 
     /// Delivers a packet of the node. Returns what the phone receives of it.
@@ -223,26 +257,7 @@ fn process_that_continues_uses_no_index_twice() {
     let mut go_on = |copied| {
         let mut state = handed_over(&state);
         state.copied = copied;
-        let (client, board) = (scene.bench.client.local_addr().unwrap(), &scene.bench.board);
-        let declared = ClientAddressing::Declared { listener: 0, address: client, rtcp: client };
-        let mut session = WorkerSession::new(Install {
-            srtp: Some(SrtpKeying::Sdes(Arc::clone(&scene.phone.keys))),
-            route: Arc::clone(&scene.bench.session.route),
-            state: Some(Box::new(state)),
-            ..install(declared, Srtp::Terminated, 0)
-        });
-        for sequence in [100, 101] {
-            let (egress, now) = (&mut scene.bench.egress, scene.bench.start);
-            let cx = &mut PacketContext { egress, board, now };
-            session.handle_node_packet(scene.hop, &video(sequence, 77), cx);
-        }
-        scene.bench.egress.flush(scene.bench.start);
-        let mut heard = Vec::new();
-        let mut datagram = [0; 256];
-        while let Ok(length) = scene.bench.client.recv(&mut datagram) {
-            heard.push(datagram[..length].to_vec());
-        }
-        heard
+        scene.go_on(state, &[100, 101])
     };
     assert_eq!(
         go_on(true),
@@ -254,7 +269,49 @@ fn process_that_continues_uses_no_index_twice() {
     assert_ne!(heard[0], first);
     let opened = scene.phone.receiver.unprotect_rtp(&mut heard[0]).unwrap();
     assert_eq!(rtp::ssrc_and_sequence(opened), Some((77, 101)));
-    assert!(scene.bench.drops(DropReason::SrtpIndex) > 0);
+}
+
+#[test]
+fn standby_goes_on_above_the_limits_of_its_copy() {
+    let mut scene = Scene::new();
+    scene.bench.egress.indices.follow(scene.bench.start);
+    scene.answer(1, &video(100, 77)).unwrap();
+    let at = scene.bench.egress.indices.view(scene.bench.start);
+    let state = scene.bench.session.copy(&Flows::new(4), Some(1), at);
+    // The limit holds from the copy on.
+    let sent = (101..4_000).take_while(|sequence| scene.sends(*sequence)).count();
+    assert!((2_000..3_000).contains(&sent), "{sent}");
+    let go_on = |scene: &mut Scene, until: Option<u64>| {
+        let holds_until = until.map(|ms| scene.bench.start + Duration::from_millis(ms));
+        let mut state = handed_over(&state);
+        state.holds_until = holds_until;
+        scene.go_on(state, &[110, 111])
+    };
+    for until in [None, Some(0)] {
+        assert_eq!(go_on(&mut scene, until), Vec::<Vec<u8>>::new(), "{until:?}");
+    }
+    let heard = go_on(&mut scene, Some(1));
+    let numbers = heard.into_iter().map(|mut datagram| {
+        let opened = scene.phone.receiver.unprotect_rtp(&mut datagram).unwrap();
+        rtp::ssrc_and_sequence(opened).unwrap().1
+    });
+    let numbers: Vec<u16> = numbers.collect();
+    let first = u16::try_from(101 + sent).unwrap();
+    assert_eq!(numbers.len(), 2, "its first packets pass");
+    assert!((first..first + 50).contains(&numbers[0]), "{numbers:?} after {first}");
+    assert_eq!(numbers[1], numbers[0] + 1);
+}
+
+#[test]
+fn source_at_its_limit_is_copied_soon() {
+    let mut scene = Scene::new();
+    scene.bench.egress.indices.follow(scene.bench.start);
+    let at = scene.bench.egress.indices.view(scene.bench.start);
+    scene.bench.session.copy(&Flows::new(4), Some(1), at);
+    scene.bench.egress.changed.take();
+    assert!(!scene.sends(100), "no acknowledged copy names it");
+    assert!(!scene.bench.egress.changed.borrow().is_empty());
+    assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 1);
 }
 
 #[test]
@@ -266,7 +323,8 @@ fn report_of_the_gateway_is_in_the_next_copy() {
     scene.bench.at(1, |session, cx| session.set_plan(plan, cx));
     let heard = |scene: &Scene| scene.bench.client.recv(&mut [0; 256]).is_ok();
     assert!(heard(&scene), "the cap");
-    scene.bench.session.copy(&Flows::new(4));
+    let at = scene.bench.egress.indices.view(scene.bench.start);
+    scene.bench.session.copy(&Flows::new(4), None, at);
     scene.bench.at(2_000, WorkerSession::tick);
     assert!(heard(&scene), "the cap again");
     assert!(scene.bench.session.uncopied);
@@ -282,18 +340,19 @@ fn handed_out_session_sends_nothing() {
 }
 
 #[test]
-fn session_with_refused_counters_sends_nothing() {
+fn session_with_refused_counters_ends() {
     let sent = |limit| {
         let (rtp, rtcp) = (IndexLease { next: 1, limit }, IndexLease::default());
-        let counters = (Vec::<ReceivedIndices>::new(), [SentIndices { ssrc: 77, rtp, rtcp }]);
+        let counters = (Vec::<ReceivedIndices>::new(), [SentIndices { ssrc: 77, rtp, rtcp }], true);
         let record = rmp_serde::to_vec(&counters).unwrap();
         rmp_serde::from_slice::<SrtpCounters>(&record).unwrap()
     };
-    for (limit, is_sent) in [(1, true), (1 << 20, false)] {
+    for (limit, is_known) in [(1, true), (1 << 20, false)] {
         let mut scene = Scene::new();
         let srtp = scene.bench.session.srtp().unwrap();
-        srtp.go_on(&sent(limit), false);
-        assert_eq!(scene.answer(1, &video(100, 77)).is_some(), is_sent, "{limit}");
-        assert_eq!(scene.bench.drops(DropReason::SrtpIndex), u64::from(!is_sent), "{limit}");
+        srtp.go_on(&sent(limit), true, Some(scene.bench.start + Duration::from_secs(1)));
+        assert_eq!(scene.bench.session.begin_srtp(scene.bench.start), is_known, "{limit}");
+        assert_eq!(scene.sends(100), is_known, "{limit}");
+        assert_eq!(scene.bench.drops(DropReason::SrtpIndex), u64::from(!is_known), "{limit}");
     }
 }
