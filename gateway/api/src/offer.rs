@@ -120,8 +120,8 @@ async fn offer(
     is_private: bool,
 ) -> Result<(SessionId, Vec<u8>), ApiError> {
     let ParsedOffer { wanted, sdp } = parse(body, caller(headers))?;
-    if let Some(keying) = &wanted.srtp {
-        check_keys(keying, shared.group().is_some(), is_private)?;
+    if let Some(SrtpKeying::Sdes(_)) = wanted.srtp {
+        check_keys(is_private)?;
     }
     let claim = claim_room(shared, &wanted).await?;
     let opened = shared.ask("", shared.handle.offer(wanted.clone())).await;
@@ -135,22 +135,14 @@ async fn offer(
     Ok((session, body.expect("an answer is words and numbers")))
 }
 
-/// Keys are accepted only if this host alone saw them (RFC 4568, section 8.3), and SRTP only if no standby continues the session.
-fn check_keys(keying: &SrtpKeying, has_standby: bool, is_private: bool) -> Result<(), ApiError> {
-    let (field, is_private) = match keying {
-        SrtpKeying::Sdes(_) => ("srtp.crypto", is_private),
-        SrtpKeying::Dtls { .. } => ("webrtc", true),
-    };
-    let wrong = if !is_private {
-        "has keys, and the offer came over TCP from another host; expected an offer on the Unix socket, or from this \
-         host"
-    } else if has_standby {
-        "needs SRTP at the gateway, which belongs to a group, whose standby cannot continue it yet; expected `srtp` \
-         `true`, with the keys at the node, or no `srtp`"
-    } else {
+/// Keys are accepted only if this host alone saw them (RFC 4568, section 8.3).
+fn check_keys(is_private: bool) -> Result<(), ApiError> {
+    if is_private {
         return Ok(());
-    };
-    Err(ApiError::field(field, wrong))
+    }
+    let wrong = "has keys, and the offer came over TCP from another host; expected an offer on the Unix socket, or \
+                 from this host";
+    Err(ApiError::field("srtp.crypto", wrong))
 }
 
 /// Claims a new room in the shared index. Fails if another group has it.

@@ -4,7 +4,8 @@
 //! drivers and faults are simulated.
 //!
 //! The same seed also plays a [`group`] of two or three gateways, the records of decisions that another process continues
-//! ([`records`]), and a loss that a copy of the gateway predicts ([`losses`]).
+//! ([`records`]), the indices of SRTP that these processes use ([`indices`]), and a loss that a copy of the gateway predicts
+//! ([`losses`]).
 //!
 //! A [`Script`] describes a world and its faults, drawn from a seed. A [`World`] plays it event by event. The checker
 //! ([`check`]) observes it from outside and reports violated invariants.
@@ -15,6 +16,7 @@ mod comparison;
 mod driver;
 mod fault;
 pub mod group;
+pub mod indices;
 pub mod losses;
 mod lost_flows;
 mod merge;

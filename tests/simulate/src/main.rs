@@ -105,6 +105,14 @@ fn main() -> ExitCode {
         "decisions: {} acknowledged, continued by {:?}",
         sum.records.acknowledged, sum.records.replaced
     );
+    println!(
+        "indices of SRTP: {} used, {} packets refused, {} sessions continued, {} ended, processes replaced by {:?}",
+        sum.indices.sent,
+        sum.indices.refused,
+        sum.indices.continued,
+        sum.indices.ended,
+        sum.indices.replaced
+    );
     let losses = &sum.losses;
     println!(
         "losses in one moment: worlds {:?}, {} rooms, {} without a node, {} sessions reduced",
@@ -227,6 +235,7 @@ fn replay(seed: u64) -> ExitCode {
     let group = evenkeel_simulate::group::play(seed, true);
     outcome.violations.extend(group.violations);
     outcome.violations.extend(evenkeel_simulate::records::play(seed, true).violations);
+    outcome.violations.extend(evenkeel_simulate::indices::play(seed, true).violations);
     outcome.violations.extend(evenkeel_simulate::losses::play(seed, &Library::new()).violations);
     for violation in &outcome.violations {
         println!("{violation}");

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::check::Violation;
 use crate::fault::Episode;
 use crate::group::GroupOutcome;
+use crate::indices::IndicesOutcome;
 use crate::losses::LossOutcome;
 use crate::lost_flows::LostFlows;
 use crate::records::RecordsOutcome;
@@ -51,6 +52,7 @@ pub struct Outcome {
     pub flows: LostFlows,
     pub group: GroupOutcome,
     pub records: RecordsOutcome,
+    pub indices: IndicesOutcome,
     pub losses: LossOutcome,
     /// Drains reported as ended.
     pub drained: u64,

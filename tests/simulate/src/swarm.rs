@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::check::Violation;
 use crate::group;
+use crate::indices;
 use crate::losses;
 use crate::outcome::{Digest, Outcome, Spread};
 use crate::policies::Library;
@@ -88,6 +89,8 @@ fn play(seed: u64, library: &Library) -> Outcome {
         outcome.violations.extend(outcome.group.violations.iter().cloned());
         outcome.records = records::play(seed, false);
         outcome.violations.extend(outcome.records.violations.iter().cloned());
+        outcome.indices = indices::play(seed, false);
+        outcome.violations.extend(outcome.indices.violations.iter().cloned());
         outcome.losses = losses::play(seed, library);
         outcome.violations.extend(outcome.losses.violations.iter().cloned());
         outcome
@@ -121,6 +124,7 @@ impl Totals {
         sum.listed += outcome.listed;
         sum.group.add(outcome.group);
         sum.records.add(outcome.records);
+        sum.indices.add(outcome.indices);
         sum.losses.add(outcome.losses);
         for (kind, times) in outcome.begun {
             *sum.begun.entry(kind).or_default() += times;

@@ -288,23 +288,10 @@ fn unusable_keys_are_refused_without_quoting_them() {
 }
 
 #[test]
-fn keys_are_taken_only_where_no_other_host_reads_them_and_no_standby_follows() {
-    let value = format!("1 AES_CM_128_HMAC_SHA1_80 {KEY}");
-    let keys = SrtpKeys::accept([value.parse()], fill).unwrap();
-    let sdes = SrtpKeying::Sdes(Arc::new(keys));
-    let dtls = SrtpKeying::Dtls { fingerprints: [].into(), keys: None };
-    for (keying, has_standby, is_private, says) in [
-        (&sdes, false, true, None),
-        (&sdes, true, true, Some("standby")),
-        (&sdes, false, false, Some("from another host")),
-        (&sdes, true, false, Some("another host")),
-        (&dtls, false, false, None),
-        (&dtls, true, false, Some("standby")),
-    ] {
-        let error = check_keys(keying, has_standby, is_private).err().map(|error| error.message);
-        assert!(says.is_none_or(|says| error.as_ref().unwrap().contains(says)), "{error:?}");
-        assert_eq!(error.is_some(), says.is_some());
-    }
+fn keys_are_taken_only_where_no_other_host_reads_them() {
+    assert!(check_keys(true).is_ok());
+    let error = check_keys(false).unwrap_err().message;
+    assert!(error.contains("from another host"), "{error}");
 }
 
 #[test]

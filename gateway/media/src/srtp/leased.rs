@@ -212,22 +212,23 @@ impl LeasedSender {
         self.sender.restore(counters)
     }
 
-    /// Continues a source of a process that has ended, without a jump; its leases hold if it [was
-    /// limited](LeasedSender::is_limited).
+    /// Continues all sources of a process that has ended, without a jump. If it [was limited](LeasedSender::is_limited), its
+    /// leases hold, and sources that it lacks have none.
     ///
     /// # Errors
     /// Those of [`SrtpSender::restore`].
     pub fn restore_exact(
         &mut self,
-        counters: SentIndices,
+        sources: &[SentIndices],
         was_limited: bool,
     ) -> Result<(), SrtpError> {
         let exact = |IndexLease { next, .. }| IndexLease { next, limit: next };
-        let SentIndices { ssrc, rtp, rtcp } = counters;
-        self.sender.restore(SentIndices { ssrc, rtp: exact(rtp), rtcp: exact(rtcp) })?;
+        for &SentIndices { ssrc, rtp, rtcp } in sources {
+            self.sender.restore(SentIndices { ssrc, rtp: exact(rtp), rtcp: exact(rtcp) })?;
+        }
         if was_limited {
             self.era = Some(FIRST_ERA);
-            self.sender.lease(ssrc, rtp.limit, rtcp.limit)?;
+            lease_all(&mut self.sender, sources);
         }
         Ok(())
     }

@@ -221,6 +221,7 @@ impl SpanWriter {
         let failed = match reason {
             CloseReason::NotOpened
             | CloseReason::Panicked
+            | CloseReason::SrtpCountersLost
             | CloseReason::HandshakeFailed
             | CloseReason::HandshakeLost => true,
             CloseReason::Requested

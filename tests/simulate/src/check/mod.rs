@@ -2,7 +2,7 @@
 //!
 //! The invariants are I1 to I10 of the failover design, and two of failure detection: no healthy node is marked down, and
 //! a death is detected in time. Each is a small function. I12, that no acknowledged decision is forgotten, is checked in
-//! worlds of its own: [`records`](crate::records).
+//! worlds of its own: [`records`](crate::records); I13, that no index of SRTP is used twice, in [`indices`](crate::indices).
 //!
 //! Tolerances: for 500 ms after the hops of a hitless room change, a client may receive a packet twice, because a new hop
 //! has no proven copies yet. A stranded room has 6 s without obstacles to find a hop, as long as a node's report of no

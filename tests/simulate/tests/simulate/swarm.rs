@@ -40,6 +40,12 @@ fn invariants_hold_for_all_seeds() {
         assert!(sum.records.replaced.contains_key(how), "no {how}: {:?}", sum.records.replaced);
     }
     assert!(sum.records.acknowledged > 1_000, "{:?}", sum.records);
+    for how in ["former standby", "takeover", "upgrade"] {
+        assert!(sum.indices.replaced.contains_key(how), "no {how}: {:?}", sum.indices.replaced);
+    }
+    let indices = &sum.indices;
+    assert!(indices.sent > 200_000 && indices.refused * 4 < indices.sent, "{indices:?}");
+    assert!(indices.continued > 100 && indices.ended > 50, "{indices:?}");
     let losses = &sum.losses;
     for scope in ["gateway", "node", "region", "zone"] {
         assert!(losses.worlds.contains_key(scope), "no loss of a {scope}: {losses:?}");

@@ -142,11 +142,10 @@ impl SessionSrtp {
     ) {
         // The process that they come from had as many sources at most.
         counters.received.iter().for_each(|source| _ = self.receiver.restore(*source));
-        let mut sent = counters.sent.iter();
-        let restored = sent.try_for_each(|source| match counters.is_for_standby {
-            true => self.sender.restore(*source),
-            false => self.sender.restore_exact(*source, counters.is_limited),
-        });
+        let restored = match counters.is_for_standby {
+            true => counters.sent.iter().try_for_each(|source| self.sender.restore(*source)),
+            false => self.sender.restore_exact(&counters.sent, counters.is_limited),
+        };
         self.indices = match (restored, counters.is_for_standby, holds_until) {
             (Err(_), ..) | (Ok(()), true, None) => UsedIndices::Lost,
             (Ok(()), true, Some(until)) => UsedIndices::KnownBefore(until),

@@ -239,7 +239,7 @@ fn process_that_continues_exactly_keeps_leases_and_limits() {
     assert!(is_limited);
     for (was_limited, inherits) in [(true, true), (true, false), (false, true)] {
         let mut next = Owner::new();
-        counters.iter().for_each(|it| next.sender.restore_exact(*it, was_limited).unwrap());
+        next.sender.restore_exact(&counters, was_limited).unwrap();
         if inherits {
             next.grant.inherit(next.now);
         }
@@ -248,6 +248,19 @@ fn process_that_continues_exactly_keeps_leases_and_limits() {
         let is_bound = was_limited && inherits;
         assert_eq!(count, if is_bound { limit - 2 } else { 5_998 }, "no jump");
     }
+}
+
+#[test]
+fn process_that_continues_exactly_begins_no_source_without_the_standby() {
+    let mut owner = Owner::new();
+    owner.follow();
+    assert_eq!(owner.copy(), []);
+    let mut next = Owner::new();
+    let was_limited = owner.sender.is_limited(owner.at());
+    next.sender.restore_exact(&[], was_limited).unwrap();
+    next.grant.inherit(next.now);
+    assert!(exhausted(next.send(1)), "the standby knows the session, and not the source");
+    assert!(exhausted(next.report()));
 }
 
 #[test]
