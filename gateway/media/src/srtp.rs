@@ -34,7 +34,7 @@
 //! - Outbound, [`SentIndices`]: an owner leases in blocks ([`LeasedSender`]). Before a lease ends, it copies a higher limit to the
 //!   standby, and leases it once the standby has acknowledged it ([`IndexGrant`]). The standby begins at the limit of its copy. So
 //!   an owner that was only stopped, and continues, cannot collide with it.
-//! - An owner whose standby is silent for [`FREE_AFTER`] goes on without limits. The standby knows whether its owner can have done
+//! - An owner with a standby that is silent for [`FREE_AFTER`] goes on without limits. The standby knows whether its owner can have done
 //!   so ([`CopyProof`]), and then continues no session.
 //! - The sequence numbers then jump over the rest of the lease. Receivers take a jump of 3,000 for a restart (RFC 3550,
 //!   appendix A.1), and misjudge the index after one of 2^15: `restore` refuses such a copy.

@@ -1,8 +1,8 @@
 //! The indices of SRTP that an owner, its standby and the processes after them use for the same sessions.
 //!
 //! The leases, the grant of the standby, its proof and the numbers of streams are those of the product; links, clocks and
-//! processes are simulated. Promise I13: no index is used twice under a key, whatever dies, stops or is cut off. A packet
-//! whose plain text is constant shows its index by its cipher text.
+//! processes are simulated. Promise I13: no index is used twice under a key, whatever dies, stops or is cut off. All
+//! packets have the same plain text, so that the cipher text shows the index.
 //!
 //! It is given that an owner sends nothing after another member has taken over, and that only a member with all records does.
 //! Here also one that is no longer the standby may take over, which the product prevents as well.

@@ -291,8 +291,7 @@ impl PacketWorker {
         }
     }
 
-    /// Begins to send SRTP of restored sessions, unless this worker sends nothing yet. Sessions whose used indices are unknown
-    /// end.
+    /// Begins to send SRTP of restored sessions, unless this worker sends nothing yet. Sessions with unknown used indices end.
     fn begin_restored(&mut self, now: Instant) {
         if self.suspended {
             return;

@@ -17,8 +17,8 @@ const BLOCK_MIN: u64 = 2_500;
 /// packets may be lost beside it.
 const BLOCK_MAX: u64 = 30_000;
 
-/// A fast source is leased the indices of this time. A standby has a new copy each second, and an owner whose standby is
-/// silent goes on after 2 s.
+/// A fast source is leased the indices of this time. A standby has a new copy each second, and an owner with a silent
+/// standby goes on after 2 s.
 const BLOCK_TIME: Duration = Duration::from_secs(4);
 
 /// Indices of SRTCP in a lease. They stand in the packets, so that a jump costs nothing.
@@ -33,7 +33,7 @@ const COPIES_MAX: usize = 4;
 /// The era of a process that continues the limits of another one.
 const FIRST_ERA: u64 = 0;
 
-/// An [`SrtpSender`] whose sources are leased in blocks.
+/// An [`SrtpSender`] with sources that are leased in blocks.
 ///
 /// - A session that was never copied for a standby is not limited: the standby sends nothing for it.
 /// - A copy names a limit above the present index of each source. The owner sends below it once the standby has

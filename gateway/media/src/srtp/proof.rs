@@ -42,8 +42,8 @@ impl CopyProof {
         until.is_some()
     }
 
-    /// Returns the time before which the owner has not sent beyond the limits of a copy that came at this time, and whose batch
-    /// proved them. `None` if it may have done so.
+    /// Returns the time before which the owner has not sent beyond the limits of a copy that came at this time, with a
+    /// batch that proved them. `None` if it may have done so.
     pub fn holds_until(&self, received: Instant) -> Option<Instant> {
         self.limited.filter(|(since, _)| *since <= received).map(|(_, until)| until)
     }

@@ -21,7 +21,7 @@ const PAYLOAD: [u8; 16] = [0; 16];
 const TAG_LEN: usize = 16;
 const CLOCK_HZ: u32 = 48_000;
 
-/// A clock whose rate differs.
+/// A clock with a rate of its own.
 #[derive(Clone, Copy)]
 pub(super) struct Clock {
     pub(super) base: Instant,

@@ -562,3 +562,25 @@ fn srtp_is_sent_only_with_the_counters_of_another_process() {
         assert_eq!(reports.filter(is_end).count(), usize::from(suspended));
     }
 }
+
+#[test]
+fn forgotten_session_reports_no_end() {
+    let offered = ["1 AEAD_AES_128_GCM inline:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==".parse()];
+    let keys = Arc::new(SrtpKeys::accept(offered, |bytes| bytes.fill(9)).unwrap());
+    for forgets in [false, true] {
+        let running = Shared::new().start(true);
+        let (phone, plain) = running.world.phone(0);
+        let media = MediaDescription { srtp: Srtp::Terminated, ..(*plain.media).clone() };
+        let (media, srtp) = (Arc::new(media), Some(Arc::clone(&keys)));
+        running.world.admit(phone, Install { media, srtp, ..plain });
+        if forgets {
+            running.world.tell(WorkerCommand::ForgetRestored);
+        }
+        running.world.tell(WorkerCommand::Resume);
+        running.confirm();
+        let mut world = running.stop();
+        let ended = std::iter::from_fn(|| world.reports.try_recv().ok())
+            .any(|report| matches!(report, WorkerReport::Ended(..)));
+        assert_eq!(ended, !forgets, "the owner goes on with it");
+    }
+}
