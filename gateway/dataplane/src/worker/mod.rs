@@ -20,6 +20,7 @@ mod packet_path;
 mod report;
 mod session;
 mod sockets;
+mod suspension;
 
 use std::any::Any;
 use std::hash::RandomState;
@@ -30,7 +31,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use command::{Copies, Duplicate, HandedOut, SocketDuplicates, WorkerCommand};
+pub use command::WorkerCommand;
 pub use dtls::{HandshakeFlight, HandshakeInput, handshake_channel};
 pub use early::EarlyLimits;
 pub use egress::{BUNDLE_SIZES, TrunkSocket, TrunkState};
@@ -53,6 +54,7 @@ use session::{PacketContext, SessionSlots};
 pub use sockets::SessionPorts;
 pub(crate) use sockets::SourceKey;
 use sockets::{ClientArrival, ListenerPort, RtpSide};
+pub use suspension::{Copies, Duplicate, HandedOut, SocketDuplicates};
 use tokio::sync::mpsc;
 
 use crate::flows::Flows;

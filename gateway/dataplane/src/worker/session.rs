@@ -5,6 +5,7 @@ mod counts;
 mod install;
 mod media;
 mod packets;
+mod protection;
 mod sending;
 mod signs;
 mod slots;
@@ -31,14 +32,15 @@ use evenkeel_media::{instant, rtp, stun};
 use evenkeel_model::forward::ForwardVerdict;
 use evenkeel_model::{
     Board, FlowCounts, Hop, MediaDescription, PayloadType, Plan, RedundancyMode, RouteCell,
-    RtcpPort, SessionId, StreamKind, forward,
+    RtcpPort, SessionId, Srtp, StreamKind, forward,
 };
-pub use install::{ClientAddressing, Install, SessionState, SrtpKeying};
+pub use install::{ClientAddressing, Install, SessionState};
 use media::{SenderFeedback, VoiceMeasurements};
 use serde::{Deserialize, Serialize};
 use signs::MediaSigns;
 pub(crate) use slots::SessionSlots;
 use srtp::OwnSrtp;
+pub use srtp::SrtpKeying;
 use tally::FlowTally;
 use validation::AddressValidation;
 

@@ -5,14 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::instant;
-use evenkeel_media::srtp::{GrantView, SrtpKeys};
+use evenkeel_media::srtp::GrantView;
 use evenkeel_model::{Hop, MediaDescription, Plan, RouteCell, RtcpPort, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::address::ClientAddress;
-use super::srtp::{OwnSrtp, SrtpCounters};
+use super::srtp::{OwnSrtp, SrtpCounters, SrtpKeying};
 use super::{ClientKnowledge, DscpMarks, MediaState, NodeLeg, WorkerSession};
 use crate::flows::{FlowEntry, FlowKey, Flows, Home};
 use crate::worker::report::Totals;
@@ -48,30 +47,6 @@ pub struct Install {
     /// The state in which another worker left the session. It returns the learned addresses to the flow table; before
     /// any worker reads, [`WorkerCommand::Confirm`](crate::worker::WorkerCommand::Confirm) tells that they are all there.
     pub state: Option<Box<SessionState>>,
-}
-
-/// The origin of the keys of a client's SRTP.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub enum SrtpKeying {
-    /// Signalling carries the keys (SDES, RFC 4568).
-    Sdes(Arc<SrtpKeys>),
-    /// The client and the gateway agree on the keys (RFC 5764).
-    Dtls {
-        /// The client shows a certificate with one of these fingerprints (RFC 8122).
-        fingerprints: Arc<[CertificateFingerprint]>,
-        /// `None` before the handshake has ended.
-        keys: Option<Arc<SrtpKeys>>,
-    },
-}
-
-impl SrtpKeying {
-    /// The keys, if they are known.
-    pub fn keys(&self) -> Option<&Arc<SrtpKeys>> {
-        match self {
-            SrtpKeying::Sdes(keys) => Some(keys),
-            SrtpKeying::Dtls { keys, .. } => keys.as_ref(),
-        }
-    }
 }
 
 /// Identification and addresses of a client.

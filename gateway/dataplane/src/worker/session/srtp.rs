@@ -3,24 +3,19 @@
 //! A process that continues the session goes on above the indices that were used ([`evenkeel_media::srtp`]). It sends nothing,
 //! and the session ends, if it cannot know them.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_media::continuity::Continuity;
+use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::srtp::{
     GrantView, LeasedSender, OVERHEAD_MAX, ReceivedIndices, SentIndices, SrtpError, SrtpKeys,
     SrtpReceiver,
 };
-use std::sync::Arc;
-
-use evenkeel_media::fingerprint::CertificateFingerprint;
-use evenkeel_model::Srtp;
 use evenkeel_model::forward::DropReason;
 use serde::{Deserialize, Serialize};
 
-use super::{PacketContext, SrtpKeying, WorkerSession};
-use crate::worker::dtls::{DtlsSession, HandshakeDatagram, InputKind};
-use crate::worker::egress::Egress;
-use crate::worker::sockets::{RtpSide, SourceKey};
+use crate::worker::sockets::RtpSide;
 
 /// The contexts of a session, derived from its keys.
 #[derive(Debug)]
@@ -175,6 +170,30 @@ impl SessionSrtp {
     }
 }
 
+/// The origin of the keys of a client's SRTP.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum SrtpKeying {
+    /// Signalling carries the keys (SDES, RFC 4568).
+    Sdes(Arc<SrtpKeys>),
+    /// The client and the gateway agree on the keys (RFC 5764).
+    Dtls {
+        /// The client shows a certificate with one of these fingerprints (RFC 8122).
+        fingerprints: Arc<[CertificateFingerprint]>,
+        /// `None` before the handshake has ended.
+        keys: Option<Arc<SrtpKeys>>,
+    },
+}
+
+impl SrtpKeying {
+    /// The keys, if they are known.
+    pub fn keys(&self) -> Option<&Arc<SrtpKeys>> {
+        match self {
+            SrtpKeying::Sdes(keys) => Some(keys),
+            SrtpKeying::Dtls { keys, .. } => keys.as_ref(),
+        }
+    }
+}
+
 /// The SRTP of a session, if it ends here. It stands in the allocated state, since a silent session has no room for it. A copy
 /// of the state has none: keys come with [`Install`](super::Install), and counters with [`SessionState`](super::SessionState).
 #[derive(Default, Debug)]
@@ -213,90 +232,20 @@ impl OwnSrtp {
         self.0.as_mut()?.contexts.as_mut()
     }
 
-    pub(super) fn is_some(&self) -> bool {
-        self.0.is_some()
-    }
-}
-
-impl WorkerSession {
-    pub(super) fn srtp(&mut self) -> Option<&mut SessionSrtp> {
-        self.state.as_deref_mut()?.srtp.contexts_mut()
-    }
-
-    pub(super) fn srtp_ref(&self) -> Option<&SessionSrtp> {
-        self.state.as_deref()?.srtp.contexts()
-    }
-
-    /// Begins to send SRTP. Returns false if the session ends, since indices that another process used are unknown.
-    pub(crate) fn begin_srtp(&mut self, now: Instant) -> bool {
-        self.srtp().is_none_or(|srtp| srtp.begin_to_send(now))
-    }
-
-    /// Returns whether the client encrypts its packets with keys that the session has, or will have.
-    pub(crate) fn has_srtp(&self) -> bool {
-        self.media.srtp == Srtp::Terminated
-    }
-
-    /// Sends no SRTP before the counters of another process come, which may have sent some.
-    pub(crate) fn await_srtp_counters(&mut self) {
-        self.srtp().into_iter().for_each(SessionSrtp::await_counters);
-    }
-
-    /// Verifies and decrypts a packet of the client in place. Returns the plain packet.
-    pub(crate) fn unprotect_srtp<'a>(
-        &mut self,
-        side: RtpSide,
-        packet: &'a mut [u8],
-    ) -> Result<&'a mut [u8], DropReason> {
-        let unprotected = self.srtp().ok_or(DropReason::SrtpNoKeys)?.unprotect(side, packet)?;
-        self.uncopied = true;
-        Ok(unprotected)
+    /// The certificates of the client, if it uses DTLS.
+    pub(super) fn fingerprints(&self) -> Option<&Arc<[CertificateFingerprint]>> {
+        self.0.as_ref()?.fingerprints.as_ref()
     }
 
     /// Sets the keys on which DTLS agreed, unless the session has some: they do not change.
-    pub(crate) fn set_keys(&mut self, keys: &SrtpKeys) {
-        if let Some(client) = &mut self.state().srtp.0 {
+    pub(super) fn set_keys(&mut self, keys: &SrtpKeys) {
+        if let Some(client) = &mut self.0 {
             client.contexts.get_or_insert_with(|| SessionSrtp::new(keys));
-            self.uncopied = true;
         }
     }
 
-    /// Passes DTLS of the client to the thread of handshakes, if it comes from an address that passed a check.
-    #[cold]
-    pub(crate) fn handle_dtls(
-        &mut self,
-        source: SourceKey,
-        datagram: &[u8],
-        cx: &mut PacketContext<'_>,
-    ) {
-        let session = DtlsSession { id: self.id, home: self.home };
-        if !self.address.checked().contains(&source) {
-            return cx.egress.count_drop(DropReason::UnknownSource);
-        }
-        let client = self.state.as_deref().and_then(|state| state.srtp.0.as_deref());
-        let Some(ClientSrtp { contexts, fingerprints: Some(fingerprints) }) = client else {
-            return cx.egress.count_drop(DropReason::Dtls);
-        };
-        let (is_keyed, fingerprints) = (contexts.is_some(), Arc::clone(fingerprints));
-        let bytes = datagram.into();
-        let datagram = HandshakeDatagram { session, source, fingerprints, is_keyed, bytes };
-        cx.egress.pass_to_handshakes(InputKind::Datagram(datagram));
-    }
-
-    /// Has the thread of handshakes forget the session, which ends.
-    pub(crate) fn end_dtls(&self, egress: &Egress) {
-        if self.media.srtp == Srtp::Terminated {
-            let session = DtlsSession { id: self.id, home: self.home };
-            egress.pass_to_handshakes(InputKind::Ended(session));
-        }
-    }
-
-    /// Sends DTLS to the address of the client that it answers.
-    #[cold]
-    pub(crate) fn send_dtls(&mut self, to: SourceKey, datagram: &[u8], cx: &mut PacketContext<'_>) {
-        if self.address.checked().contains(&to) {
-            cx.egress.queue_to_client(to, RtpSide::Rtp, 0, datagram);
-        }
+    pub(super) fn is_some(&self) -> bool {
+        self.0.is_some()
     }
 }
 

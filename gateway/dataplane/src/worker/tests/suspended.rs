@@ -571,7 +571,7 @@ fn forgotten_session_reports_no_end() {
         let running = Shared::new().start(true);
         let (phone, plain) = running.world.phone(0);
         let media = MediaDescription { srtp: Srtp::Terminated, ..(*plain.media).clone() };
-        let (media, srtp) = (Arc::new(media), Some(Arc::clone(&keys)));
+        let (media, srtp) = (Arc::new(media), Some(SrtpKeying::Sdes(Arc::clone(&keys))));
         running.world.admit(phone, Install { media, srtp, ..plain });
         if forgets {
             running.world.tell(WorkerCommand::ForgetRestored);

@@ -99,7 +99,7 @@ impl Scene {
         let (client, board) = (self.bench.client.local_addr().unwrap(), &self.bench.board);
         let declared = ClientAddressing::Declared { listener: 0, address: client, rtcp: client };
         let mut session = WorkerSession::new(Install {
-            srtp: Some(Arc::clone(&self.phone.keys)),
+            srtp: Some(SrtpKeying::Sdes(Arc::clone(&self.phone.keys))),
             route: Arc::clone(&self.bench.session.route),
             state: Some(Box::new(state)),
             ..install(declared, Srtp::Terminated, 0)

@@ -1,0 +1,95 @@
+//! The SRTP and DTLS of a session's client.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_media::srtp::SrtpKeys;
+use evenkeel_model::Srtp;
+use evenkeel_model::forward::DropReason;
+
+use super::srtp::SessionSrtp;
+use super::{PacketContext, WorkerSession};
+use crate::worker::dtls::{DtlsSession, HandshakeDatagram, InputKind};
+use crate::worker::egress::Egress;
+use crate::worker::sockets::{RtpSide, SourceKey};
+
+impl WorkerSession {
+    pub(super) fn srtp(&mut self) -> Option<&mut SessionSrtp> {
+        self.state.as_deref_mut()?.srtp.contexts_mut()
+    }
+
+    pub(super) fn srtp_ref(&self) -> Option<&SessionSrtp> {
+        self.state.as_deref()?.srtp.contexts()
+    }
+
+    /// Begins to send SRTP. Returns false if the session ends, since indices that another process used are unknown.
+    pub(crate) fn begin_srtp(&mut self, now: Instant) -> bool {
+        self.srtp().is_none_or(|srtp| srtp.begin_to_send(now))
+    }
+
+    /// Returns whether the client encrypts its packets with keys that the session has, or will have.
+    pub(crate) fn has_srtp(&self) -> bool {
+        self.media.srtp == Srtp::Terminated
+    }
+
+    /// Sends no SRTP before the counters of another process come, which may have sent some.
+    pub(crate) fn await_srtp_counters(&mut self) {
+        self.srtp().into_iter().for_each(SessionSrtp::await_counters);
+    }
+
+    /// Verifies and decrypts a packet of the client in place. Returns the plain packet.
+    pub(crate) fn unprotect_srtp<'a>(
+        &mut self,
+        side: RtpSide,
+        packet: &'a mut [u8],
+    ) -> Result<&'a mut [u8], DropReason> {
+        let unprotected = self.srtp().ok_or(DropReason::SrtpNoKeys)?.unprotect(side, packet)?;
+        self.uncopied = true;
+        Ok(unprotected)
+    }
+
+    /// Sets the keys on which DTLS agreed, unless the session has some: they do not change.
+    pub(crate) fn set_keys(&mut self, keys: &SrtpKeys) {
+        self.state().srtp.set_keys(keys);
+        self.uncopied = true;
+    }
+
+    /// Passes DTLS of the client to the thread of handshakes, if it comes from an address that passed a check.
+    #[cold]
+    pub(crate) fn handle_dtls(
+        &mut self,
+        source: SourceKey,
+        datagram: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let session = DtlsSession { id: self.id, home: self.home };
+        let srtp = self.state.as_deref().map(|state| &state.srtp);
+        let Some((srtp, fingerprints)) = srtp.and_then(|srtp| Some((srtp, srtp.fingerprints()?)))
+        else {
+            return cx.egress.count_drop(DropReason::Dtls);
+        };
+        if !self.address.checked().contains(&source) {
+            return cx.egress.count_drop(DropReason::UnknownSource);
+        }
+        let (is_keyed, fingerprints) = (srtp.contexts().is_some(), Arc::clone(fingerprints));
+        let bytes = datagram.into();
+        let datagram = HandshakeDatagram { session, source, fingerprints, is_keyed, bytes };
+        cx.egress.pass_to_handshakes(InputKind::Datagram(datagram));
+    }
+
+    /// Has the thread of handshakes forget the session, which ends.
+    pub(crate) fn end_dtls(&self, egress: &Egress) {
+        if self.media.srtp == Srtp::Terminated {
+            let session = DtlsSession { id: self.id, home: self.home };
+            egress.pass_to_handshakes(InputKind::Ended(session));
+        }
+    }
+
+    /// Sends DTLS to the address of the client that it answers.
+    #[cold]
+    pub(crate) fn send_dtls(&mut self, to: SourceKey, datagram: &[u8], cx: &mut PacketContext<'_>) {
+        if self.address.checked().contains(&to) {
+            cx.egress.queue_to_client(to, RtpSide::Rtp, 0, datagram);
+        }
+    }
+}
