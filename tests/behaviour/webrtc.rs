@@ -4,11 +4,13 @@ use evenkeel_control::{GatewayEvent, SessionAnswer};
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::srtp::SrtpProfile;
 use evenkeel_model::{CloseReason, CoreEvent};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::harness::{
-    Credentials, Gateway, GatewayProcess, Node, Phone, WebrtcPhone, World, assert_complete,
-    assert_continuous, declared, offer, talk, udp_of, wait_until,
+    Credentials, Gateway, GatewayProcess, Heard, Node, Phone, Place, WebrtcPhone, World,
+    assert_complete, assert_continuous, await_replica, declared, ids, offer, talk, udp_of,
+    wait_until,
 };
 
 fn open(gateway: &Gateway, client: &mut WebrtcPhone) -> SessionAnswer {
@@ -117,18 +119,7 @@ fn webrtc_call_survives_upgrades_without_a_handshake() {
     let mut gateway = GatewayProcess::start(&world(&[&node]));
     let mut clients = [1, 2].map(WebrtcPhone::new);
     for client in &mut clients {
-        let body = json!({"scenario": "call", "room": "room", "webrtc": {"offer": client.sdp()}});
-        let answer = gateway.post("/v1/sessions", &body);
-        let sdp = answer["webrtc"]["answer"].as_str().unwrap_or_else(|| panic!("{answer}"));
-        let value = |name: &str| {
-            let line = sdp.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_else(|| panic!("{sdp}")).to_owned()
-        };
-        let candidate = value("a=candidate:");
-        let fields: Vec<&str> = candidate.split(' ').collect();
-        let address = format!("{}:{}", fields[4], fields[5]).parse().unwrap();
-        let (ufrag, password) = (value("a=ice-ufrag:"), value("a=ice-pwd:"));
-        client.connect(address, &Credentials { ufrag, password }).unwrap();
+        client.call(&mut gateway, "room");
     }
     let [mut ann, mut bob] = clients.map(|client| client.phone);
     let hear = |phones: &mut [&mut Phone; 2]| {
@@ -152,4 +143,48 @@ fn webrtc_call_survives_upgrades_without_a_handshake() {
         assert_complete(&heard, heard[0].mark.number, last + 1);
         assert_eq!(assert_continuous(&heard), 0);
     }
+}
+
+/// Asserts that the packets of a stream have one SSRC, and that no number is used twice or jumps by 3,000 (RFC 3550, appendix A.1).
+fn assert_one_stream(heard: &[Heard]) {
+    for pair in heard.windows(2) {
+        let (before, after) = (&pair[0].header, &pair[1].header);
+        assert_eq!(before.ssrc, after.ssrc, "{pair:?}");
+        let step = after.sequence.wrapping_sub(before.sequence);
+        assert!((1..3_000).contains(&step), "a step of {step}: {pair:?}");
+    }
+}
+
+#[test]
+fn webrtc_call_survives_two_takeovers_without_a_handshake() {
+    let test = "webrtc_call_survives_two_takeovers_without_a_handshake";
+    let Some(place) = Place::lay(test) else { return };
+    let (node, mut ann) = (place.node(), WebrtcPhone::on(place.phone()));
+    let [mut owner, mut standby] = place.group_with(&node.text(), |_, world| {
+        world.listens = world.listens.replace("declared", "stun");
+    });
+    ann.call(&mut owner, "room");
+    let mut ann = ann.phone;
+    let hear = |ann: &mut Phone, what: &str| {
+        let before = ann.heard.len();
+        talk(&mut [ann], what, |phones| phones[0].heard.len() >= before + 50);
+    };
+    hear(&mut ann, "she hears herself");
+    let opened = ids(&mut owner);
+    await_replica(&mut owner);
+    hear(&mut ann, "the standby has the indices");
+    owner.process.signal(Signal::SIGKILL).unwrap();
+    // The phone fails at a packet that its SRTP refuses: a forged or a repeated index.
+    hear(&mut ann, "packets arrive again");
+    assert_eq!(ids(&mut standby), opened);
+    {
+        let _inside = place.edges[0].enter().unwrap();
+        owner.start_again();
+    }
+    await_replica(&mut standby);
+    hear(&mut ann, "the new standby has the indices");
+    standby.process.signal(Signal::SIGKILL).unwrap();
+    hear(&mut ann, "packets arrive once more");
+    assert_eq!(ids(&mut owner), opened);
+    assert_one_stream(&ann.heard);
 }

@@ -28,30 +28,18 @@ use std::time::{Duration, Instant};
 mod feedback;
 mod numbers;
 mod pace;
+mod protection;
 mod stream;
 
 pub use feedback::FeedbackDrop;
 pub use numbers::FILLED_WITHIN;
+pub use protection::Protection;
 use stream::OutgoingStream;
 pub use stream::{Pass, StreamEpoch};
 
 /// Limit of streams per session: a conference's active speakers with their video. Above it, the
 /// stream that has been silent longest is forgotten.
 pub(crate) const STREAMS_MAX: usize = 16;
-
-/// Where SRTP ends, if a stream is encrypted.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub enum Protection {
-    /// Plain RTP and RTCP, which may be rewritten.
-    Clear,
-    /// SRTP and SRTCP with keys held elsewhere: a change would break their authentication, so all
-    /// packets pass untouched.
-    Srtp,
-    /// Plain RTP and RTCP, which this gateway encrypts for the client afterwards. No number is used
-    /// twice, and none far from the highest one: a source that restarts is a new sender of its
-    /// stream.
-    Terminated,
-}
 
 /// Reason for a change of the hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -213,7 +213,7 @@ metrics! {
     /// Offers refused.
     SessionsRefused = "evenkeel.sessions.refused", "{session}", [Scenario, Reason];
     /// Sessions ended: completed (`requested`, `client-closed`), abandoned at set-up (`not-opened`, `handshake-failed`, `handshake-lost`),
-    /// or by a fault (`media-timeout`, `panicked`).
+    /// or by a fault (`media-timeout`, `panicked`, [`srtp-counters-lost`](operations.md#srtp-in-a-group)).
     SessionsClosed = "evenkeel.sessions.closed", "{session}", [Scenario, Reason];
     /// DTLS handshakes of clients that ended: `done`, or the reason of the failure.
     Handshakes = "evenkeel.handshakes", "{handshake}", [Outcome];

@@ -10,9 +10,10 @@ use evenkeel_dtls::{DtlsCertificate, DtlsClient, HandshakeFailure};
 use evenkeel_media::demux;
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_model::{ClientIdentity, IngressProtocol, MediaDescription, Srtp};
+use serde_json::json;
 
 use super::phone::PhoneSrtp;
-use super::{Credentials, Nominate, Phone, TIMEOUT, offer};
+use super::{Credentials, GatewayProcess, Nominate, Phone, TIMEOUT, offer};
 
 pub(crate) struct WebrtcPhone {
     pub(crate) phone: Phone,
@@ -22,9 +23,13 @@ pub(crate) struct WebrtcPhone {
 
 impl WebrtcPhone {
     pub(crate) fn new(number: u64) -> WebrtcPhone {
+        WebrtcPhone::on(Phone::new(number))
+    }
+
+    pub(crate) fn on(phone: Phone) -> WebrtcPhone {
         let certificate = DtlsCertificate::generate().unwrap();
         WebrtcPhone {
-            phone: Phone::new(number),
+            phone,
             dtls: DtlsClient::new(&certificate, Instant::now()),
             fingerprint: CertificateFingerprint::Sha256(certificate.fingerprint()),
         }
@@ -53,6 +58,22 @@ impl WebrtcPhone {
             "a=rtpmap:96 VP8/90000\na=rtcp-fb:96 nack pli\n",
         ];
         lines.join("\n").replace('\n', "\r\n")
+    }
+
+    /// Opens a session through the API, and connects.
+    pub(crate) fn call(&mut self, gateway: &mut GatewayProcess, room: &str) {
+        let body = json!({"scenario": "call", "room": room, "webrtc": {"offer": self.sdp()}});
+        let answer = gateway.post("/v1/sessions", &body);
+        let sdp = answer["webrtc"]["answer"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        let value = |name: &str| {
+            let line = sdp.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_else(|| panic!("{sdp}")).to_owned()
+        };
+        let candidate = value("a=candidate:");
+        let fields: Vec<&str> = candidate.split(' ').collect();
+        let address = format!("{}:{}", fields[4], fields[5]).parse().unwrap();
+        let (ufrag, password) = (value("a=ice-ufrag:"), value("a=ice-pwd:"));
+        self.connect(address, &Credentials { ufrag, password }).unwrap();
     }
 
     /// Checks the address and completes the handshake. The phone encrypts from then on.

@@ -1,8 +1,8 @@
 //! A stream towards the client, with the mapping from the node's numbers.
 
-use super::Protection;
 use super::numbers::{FILLED_WITHIN, MissingNumbers, Recent, Use, WINDOW};
 use super::pace::{SilenceSpan, TimestampPace};
+use super::protection::Protection;
 use crate::instant;
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
 use serde::{Deserialize, Serialize};
