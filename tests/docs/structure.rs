@@ -123,6 +123,7 @@ const LAYERS: &[&[&str]] = &[
         "revisions",
         "sdp",
         "slo",
+        "token",
     ],
     &["config", "core"],
     &["drivers", "policies"],

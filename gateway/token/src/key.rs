@@ -1,0 +1,138 @@
+//! The operator's key, and the verification of tokens by it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jsonwebtoken::errors::{Error, ErrorKind};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
+
+use crate::claims::TokenClaims;
+use crate::refusal::TokenRefusal;
+use crate::verifier;
+
+/// Least length of a shared secret: that of the hash (RFC 7518, section 3.2).
+const SECRET_BYTES_MIN: usize = 32;
+
+/// Difference of the signer's clock that `exp` and `nbf` allow.
+const CLOCK_SECONDS: u64 = 5;
+
+/// The `SubjectPublicKeyInfo` before the uncompressed point of P-256 (RFC 5480, section 2).
+const P256_HEAD: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+/// The `SubjectPublicKeyInfo` before the key of Ed25519 (RFC 8410, section 4).
+const ED25519_HEAD: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+const EXPECTED: &str = "a public key of ECDSA by P-256 or of Ed25519 in PEM, or a secret of at least 32 bytes for HS256";
+
+/// The key that verifies tokens: a public key for ES256 or EdDSA, or a secret for HS256.
+#[derive(Clone)]
+pub struct TokenKey {
+    key: Arc<DecodingKey>,
+    algorithm: Algorithm,
+}
+
+/// The use of the times in a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Validity {
+    /// The token is refused after `exp` and before `nbf`.
+    Now,
+    /// The token was valid once: it is about a session that it opened.
+    Once,
+}
+
+/// The reason for which a file is no key. It quotes no part of it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("found {found}, expected {expected}")]
+pub struct TokenKeyError {
+    /// What the file has.
+    pub found: String,
+    /// What it should have.
+    pub expected: &'static str,
+}
+
+impl TokenKey {
+    /// Reads a public key in PEM (RFC 7468), or else a secret, whose line end is ignored.
+    ///
+    /// # Errors
+    /// The secret is short, or the PEM has not exactly one public key of a supported kind.
+    pub fn read(file: &[u8]) -> Result<TokenKey, TokenKeyError> {
+        verifier::install();
+        let wrong = |found: String| TokenKeyError { found, expected: EXPECTED };
+        if !file.windows(b"-----BEGIN".len()).any(|text| text == b"-----BEGIN") {
+            let secret = file.trim_ascii_end();
+            if secret.len() < SECRET_BYTES_MIN {
+                return Err(wrong(format!("a secret of {} bytes", secret.len())));
+            }
+            let key = DecodingKey::from_secret(secret).map_err(|error| wrong(error.to_string()))?;
+            return Ok(TokenKey { key: Arc::new(key), algorithm: Algorithm::HS256 });
+        }
+        if PrivateKeyDer::from_pem_slice(file).is_ok() {
+            let expected = "the public key of the pair alone: `openssl pkey -in FILE -pubout`";
+            return Err(TokenKeyError { found: "a private key".to_owned(), expected });
+        }
+        let keys: Result<Vec<_>, _> = SubjectPublicKeyInfoDer::pem_slice_iter(file).collect();
+        let keys = keys.map_err(|_| wrong("PEM that cannot be read".to_owned()))?;
+        let [key] = &keys[..] else {
+            return Err(wrong(format!("{} sections `PUBLIC KEY`", keys.len())));
+        };
+        let (key, algorithm) = if let Some(point) = key.strip_prefix(&P256_HEAD) {
+            (DecodingKey::from_ec_der(point), Algorithm::ES256)
+        } else if let Some(key) = key.strip_prefix(&ED25519_HEAD) {
+            (DecodingKey::from_ed_der(key), Algorithm::EdDSA)
+        } else {
+            return Err(wrong("a public key of another kind".to_owned()));
+        };
+        Ok(TokenKey { key: Arc::new(key), algorithm })
+    }
+
+    /// Verifies a token and returns its claims.
+    ///
+    /// # Errors
+    /// The signature is not that of this key, the token has expired, or it lacks a claim.
+    pub fn verify(&self, token: &str, validity: Validity) -> Result<TokenClaims, TokenRefusal> {
+        let mut validation = Validation::new(self.algorithm);
+        validation.leeway = CLOCK_SECONDS;
+        validation.validate_exp = validity == Validity::Now;
+        validation.validate_nbf = validity == Validity::Now;
+        let token = decode::<TokenClaims>(token, &self.key, &validation);
+        let claims = token.map_err(|error| refusal(&error))?.claims;
+        claims.check_id()?;
+        Ok(claims)
+    }
+}
+
+fn refusal(error: &Error) -> TokenRefusal {
+    match error.kind() {
+        ErrorKind::InvalidSignature => TokenRefusal::Signature,
+        ErrorKind::InvalidAlgorithm => TokenRefusal::Algorithm,
+        ErrorKind::ExpiredSignature => TokenRefusal::Expired,
+        ErrorKind::ImmatureSignature => TokenRefusal::Early,
+        ErrorKind::InvalidAudience => {
+            TokenRefusal::Malformed("`aud` names another recipient; expected no `aud`".to_owned())
+        }
+        ErrorKind::MissingRequiredClaim(claim) => {
+            TokenRefusal::Malformed(format!("`{claim}` is missing"))
+        }
+        _ => TokenRefusal::Malformed(error.to_string()),
+    }
+}
+
+impl PartialEq for TokenKey {
+    fn eq(&self, other: &TokenKey) -> bool {
+        let bytes = |key: &TokenKey| key.key.try_get_as_bytes().map(<[u8]>::to_vec).ok();
+        self.algorithm == other.algorithm && bytes(self) == bytes(other)
+    }
+}
+
+/// Omits the key.
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenKey").field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,16 @@
+//! Bearer tokens of WebRTC clients: JSON Web Tokens (RFC 7519), signed by an operator's key.
+//!
+//! A [`TokenKey`] has one algorithm, which its kind determines. The header of a token chooses none (RFC 8725, section 3.1).
+
+#![deny(missing_docs)]
+
+mod claims;
+mod key;
+mod refusal;
+#[cfg(test)]
+mod tests;
+mod verifier;
+
+pub use claims::{ClientDirection, TokenClaims};
+pub use key::{TokenKey, TokenKeyError, Validity};
+pub use refusal::TokenRefusal;

@@ -1,0 +1,69 @@
+//! Reasons for which tokens are refused.
+
+/// The reason for which a request is refused for its token. The text is for the client.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TokenRefusal {
+    /// No token.
+    #[error("expected the header `authorization: Bearer` with a token")]
+    Missing,
+    /// No JSON Web Token, or one without the claims that the gateway needs.
+    #[error("the token is malformed: {0}")]
+    Malformed(String),
+    /// Another `alg` than that of the key.
+    #[error("the token is signed by another algorithm than that of `token_key_file`")]
+    Algorithm,
+    /// The signature is not that of the key.
+    #[error("the token's signature is wrong")]
+    Signature,
+    /// `exp` is past.
+    #[error("the token has expired; expected a new token")]
+    Expired,
+    /// `nbf` is in the future.
+    #[error("the token is not valid yet")]
+    Early,
+    /// For the other direction.
+    #[error("the token is for the other direction: `publish` is for WHIP, `view` for WHEP")]
+    Direction,
+    /// For another scenario.
+    #[error("the token is for another scenario")]
+    Scenario,
+    /// For another room.
+    #[error("the token is for another room")]
+    Room,
+    /// The token opened a session with another offer.
+    #[error("the token was used with another offer; expected a new token for each session")]
+    Replayed,
+}
+
+impl TokenRefusal {
+    /// The names of all reasons, as in metrics.
+    pub const NAMES: [&str; 10] = [
+        "missing",
+        "malformed",
+        "algorithm",
+        "signature",
+        "expired",
+        "early",
+        "direction",
+        "scenario",
+        "room",
+        "replayed",
+    ];
+
+    /// The name, as in metrics.
+    pub fn name(&self) -> &'static str {
+        let place = match self {
+            TokenRefusal::Missing => 0,
+            TokenRefusal::Malformed(_) => 1,
+            TokenRefusal::Algorithm => 2,
+            TokenRefusal::Signature => 3,
+            TokenRefusal::Expired => 4,
+            TokenRefusal::Early => 5,
+            TokenRefusal::Direction => 6,
+            TokenRefusal::Scenario => 7,
+            TokenRefusal::Room => 8,
+            TokenRefusal::Replayed => 9,
+        };
+        TokenRefusal::NAMES[place]
+    }
+}

@@ -1,0 +1,187 @@
+//! Tokens of each kind of key, and forged ones.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use data_encoding::BASE64URL_NOPAD;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData};
+use ring::hmac;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
+use serde_json::{Value, json};
+
+use crate::{ClientDirection, TokenClaims, TokenKey, TokenRefusal, Validity};
+
+const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn claims() -> Value {
+    json!({
+        "scenario": "live", "room": "stage", "direction": "publish", "exp": now() + 60, "jti": "id-1",
+        "labels": {"region": "east"}, "iss": "example",
+    })
+}
+
+fn unsigned(header: &Value, claims: &Value) -> String {
+    let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+    format!("{}.{}", part(header), part(claims))
+}
+
+fn joined(message: &str, signature: &[u8]) -> String {
+    format!("{message}.{}", BASE64URL_NOPAD.encode(signature))
+}
+
+fn hs256(secret: &[u8], claims: &Value) -> String {
+    let message = unsigned(&json!({"alg": "HS256", "typ": "JWT"}), claims);
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    joined(&message, hmac::sign(&key, message.as_bytes()).as_ref())
+}
+
+fn shared() -> TokenKey {
+    TokenKey::read(SECRET).unwrap()
+}
+
+#[test]
+fn token_of_each_key_kind_is_verified() {
+    let right = TokenClaims {
+        scenario: "live".into(),
+        room: "stage".into(),
+        direction: ClientDirection::Publish,
+        labels: [("region".into(), "east".into())].into(),
+        id: "id-1".into(),
+    };
+    let line = [SECRET, b"\n"].concat();
+    let found = TokenKey::read(&line).unwrap().verify(&hs256(SECRET, &claims()), Validity::Now);
+    assert_eq!(found, Ok(right.clone()));
+
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let message = unsigned(&json!({"alg": "ES256"}), &claims());
+    let random = SystemRandom::new();
+    let kind = &ECDSA_P256_SHA256_FIXED_SIGNING;
+    let pair = EcdsaKeyPair::from_pkcs8(kind, &key.serialize_der(), &random).unwrap();
+    let token = joined(&message, pair.sign(&random, message.as_bytes()).unwrap().as_ref());
+    let public = TokenKey::read(key.public_key_pem().as_bytes()).unwrap();
+    assert_eq!(public.verify(&token, Validity::Now), Ok(right.clone()));
+
+    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let message = unsigned(&json!({"alg": "EdDSA"}), &claims());
+    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&key.serialize_der()).unwrap();
+    let token = joined(&message, pair.sign(message.as_bytes()).as_ref());
+    let public = TokenKey::read(key.public_key_pem().as_bytes()).unwrap();
+    assert_eq!(public.verify(&token, Validity::Now), Ok(right));
+    let other = message.replace("EdDSA", "ES256");
+    assert_ne!(public.verify(&joined(&other, &[0; 64]), Validity::Now).err(), None);
+}
+
+#[test]
+fn forged_token_is_refused() {
+    let refused = |token: &str| shared().verify(token, Validity::Now).unwrap_err();
+    assert_eq!(refused(&hs256(&[b'x'; 32], &claims())), TokenRefusal::Signature);
+    let token = hs256(SECRET, &claims());
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    let other = unsigned(&json!({"alg": "HS256", "typ": "JWT"}), &json!({"room": "other"}));
+    assert_eq!(refused(&format!("{other}.{signature}")), TokenRefusal::Signature);
+    assert_eq!(refused(&format!("{message}.")), TokenRefusal::Signature);
+    for none in ["none", "None", "NONE"] {
+        let message = unsigned(&json!({"alg": none}), &claims());
+        for signature in ["", signature] {
+            let refusal = refused(&format!("{message}.{signature}"));
+            assert_eq!(refusal.name(), "malformed", "{none}: {refusal}");
+        }
+    }
+    for broken in ["", "a", "a.b", "a.b.c", "..", &token[1..], &format!("{token}.{token}")] {
+        assert_eq!(refused(broken).name(), "malformed", "{broken}");
+    }
+}
+
+#[test]
+fn public_key_is_no_shared_secret() {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let pem = key.public_key_pem();
+    let verifier = TokenKey::read(pem.as_bytes()).unwrap();
+    let der = key.subject_public_key_info();
+    for secret in [pem.as_bytes(), pem.trim_end().as_bytes(), &der, &der[26..]] {
+        let refusal = verifier.verify(&hs256(secret, &claims()), Validity::Now);
+        assert_eq!(refusal, Err(TokenRefusal::Algorithm));
+    }
+}
+
+#[test]
+fn times_are_checked_with_slack() {
+    let with = |key: &str, value: u64| {
+        let mut claims = claims();
+        claims[key] = value.into();
+        hs256(SECRET, &claims)
+    };
+    let now = now();
+    let verify = |token: &str, validity| shared().verify(token, validity).err();
+    assert_eq!(verify(&with("exp", now - 30), Validity::Now), Some(TokenRefusal::Expired));
+    assert_eq!(verify(&with("exp", now - 30), Validity::Once), None);
+    assert_eq!(verify(&with("exp", now - 2), Validity::Now), None);
+    assert_eq!(verify(&with("nbf", now + 60), Validity::Now), Some(TokenRefusal::Early));
+    assert_eq!(verify(&with("nbf", now + 2), Validity::Now), None);
+}
+
+#[test]
+fn missing_or_wrong_claim_is_refused() {
+    for claim in ["scenario", "room", "direction", "exp", "jti"] {
+        let mut claims = claims();
+        claims.as_object_mut().unwrap().remove(claim);
+        let refusal = shared().verify(&hs256(SECRET, &claims), Validity::Once).unwrap_err();
+        assert_eq!(refusal.name(), "malformed");
+        assert!(refusal.to_string().contains(&format!("`{claim}`")), "{refusal}");
+    }
+    let wrong = [
+        ("direction", json!("both")),
+        ("exp", json!("tomorrow")),
+        ("jti", json!("")),
+        ("jti", json!("with space")),
+        ("jti", json!("x".repeat(121))),
+        ("labels", json!({"region": 1})),
+        ("aud", json!("another")),
+        ("room", json!(null)),
+    ];
+    for (claim, value) in wrong {
+        let mut claims = claims();
+        claims[claim] = value;
+        let refusal = shared().verify(&hs256(SECRET, &claims), Validity::Now).unwrap_err();
+        assert_eq!(refusal.name(), "malformed", "{claim}: {refusal}");
+    }
+    let mut longest = claims();
+    longest["jti"] = "x".repeat(120).into();
+    assert!(shared().verify(&hs256(SECRET, &longest), Validity::Now).is_ok());
+}
+
+#[test]
+fn token_of_another_purpose_is_named() {
+    let claims = shared().verify(&hs256(SECRET, &claims()), Validity::Now).unwrap();
+    let check = |direction, scenario, room| claims.check(direction, scenario, room);
+    let (publish, view) = (ClientDirection::Publish, ClientDirection::View);
+    assert_eq!(check(publish, "live", "stage"), Ok(()));
+    assert_eq!(check(view, "live", "stage"), Err(TokenRefusal::Direction));
+    assert_eq!(check(publish, "call", "stage"), Err(TokenRefusal::Scenario));
+    assert_eq!(check(publish, "live", "stage2"), Err(TokenRefusal::Room));
+}
+
+#[test]
+fn unusable_key_is_refused() {
+    let found = |file: &[u8]| TokenKey::read(file).unwrap_err().found;
+    assert_eq!(found(&SECRET[1..]), "a secret of 31 bytes");
+    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    assert_eq!(found(key.serialize_pem().as_bytes()), "a private key");
+    let two = key.public_key_pem().repeat(2);
+    assert_eq!(found(two.as_bytes()), "2 sections `PUBLIC KEY`");
+    assert_eq!(found(b"-----BEGIN CERTIFICATE REQUEST"), "PEM that cannot be read");
+    let none = b"-----BEGIN X-----\nAAAA\n-----END X-----\n";
+    assert_eq!(found(none), "0 sections `PUBLIC KEY`");
+    let other = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+    assert_eq!(found(other.public_key_pem().as_bytes()), "a public key of another kind");
+}
+
+#[test]
+fn debug_output_omits_the_key() {
+    let shown = format!("{:?}", shared());
+    assert_eq!(shown, "TokenKey { algorithm: HS256, .. }");
+}
