@@ -32,6 +32,7 @@ use super::registry::{self, RegistrySettings, RegistryTable};
 use super::set::{self, CheckedSet, PolicySet, SHIPPED_SETS, ScenarioSettings, SetTable};
 use super::source_file::WrittenConfig;
 use super::telemetry::{TelemetrySettings, TelemetryTable};
+use super::webrtc::{self, WebrtcSettings, WebrtcTable};
 
 /// Maximum size of a configuration file. These files are written by hand, so a larger one was named by mistake.
 const FILE_MAX: u64 = 1 << 20;
@@ -45,6 +46,7 @@ struct ConfigFile {
     region: Vec<RegionTable>,
     node: Vec<Spanned<NodeEntry>>,
     admin: AdminTable,
+    webrtc: Option<Spanned<WebrtcTable>>,
     telemetry: TelemetryTable,
     limits: LimitsTable,
     detector: DetectorTable,
@@ -78,6 +80,8 @@ pub struct GatewayConfig {
     pub nodes: Vec<NodeConfig>,
     /// `[admin]`.
     pub admin: AdminSettings,
+    /// `[webrtc]`. Default: none.
+    pub webrtc: Option<WebrtcSettings>,
     /// `[telemetry]`.
     pub telemetry: TelemetrySettings,
     /// `[limits]`.
@@ -204,13 +208,13 @@ impl GatewayConfig {
         let witnesses = member.map_or_else(Vec::new, |member| {
             cluster::witnesses(member, cluster.as_ref(), &nodes, check)
         });
-        let index = raw.index.as_ref().and_then(|raw| index::check(raw, member, check));
         GatewayConfig {
             gateway,
             listens,
             regions,
             nodes,
             admin: AdminSettings::check(&raw.admin, check),
+            webrtc: raw.webrtc.as_ref().and_then(|raw| webrtc::check(raw, check)),
             telemetry: TelemetrySettings::check(
                 &raw.telemetry,
                 &|name| std::env::var(name).ok(),
@@ -226,7 +230,7 @@ impl GatewayConfig {
             registries: registry::check(&raw.registry, check),
             cluster,
             witnesses,
-            index,
+            index: raw.index.as_ref().and_then(|raw| index::check(raw, member, check)),
             alerts: alert::check(&raw.alert, check),
             dependencies: dependency::check(&raw.dependency, check),
             compiler: None,

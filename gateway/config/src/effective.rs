@@ -135,7 +135,11 @@ impl GatewayConfig {
         }
         complete(&mut all, self.lists());
         for (key, settings) in
-            [("cluster", self.group_settings()), ("index", self.index_settings())]
+            [
+                ("cluster", self.group_settings()),
+                ("index", self.index_settings()),
+                ("webrtc", self.webrtc.is_some().then(webrtc)),
+            ]
         {
             if let (Some(Value::Table(written)), Some(Value::Table(settings))) =
                 (all.get_mut(key), settings)
@@ -294,6 +298,12 @@ impl GatewayConfig {
             ("votes", index.votes.into()),
         ]))
     }
+}
+
+/// Lists of `[webrtc]` that are empty without a key.
+fn webrtc() -> Value {
+    let none = || Value::Array(Vec::new());
+    table([("origins", none()), ("ice_server", none())])
 }
 
 fn client_breakers(ClientBreakerSettings { action, circuit }: &ClientBreakerSettings) -> Value {

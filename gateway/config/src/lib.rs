@@ -21,6 +21,7 @@ mod set;
 mod slo;
 mod source_file;
 mod telemetry;
+mod webrtc;
 
 pub use address::{NetworkPrefix, NoUrl, Url};
 pub use alert::{AlertEscalation, AlertReceiver, AlertReceiverKind, AlertTier};
@@ -49,3 +50,4 @@ pub use registry::{BadReference, PluginReference, RegistrySettings};
 pub use set::{DscpSettings, PolicySet, RolloutSettings, ScenarioSettings, rollout_settings};
 pub use source_file::WrittenConfig;
 pub use telemetry::{Otlp, OtlpProtocol, Signal, TelemetrySettings};
+pub use webrtc::{IceServer, IceServerLogin, WebrtcSettings};

@@ -241,7 +241,17 @@ fn quic(raw: &ListenTable, check: &mut ConfigCheck) -> ListenIngress {
                 Some("over QUIC the flow identifier is the proof, and carries RTCP too".to_owned());
         }
     }
-    let certificate = match (&raw.certificate, &raw.key) {
+    let certificate = certificate(&raw.certificate, &raw.key, check);
+    ListenIngress::Quic { certificate }
+}
+
+/// The files `certificate` and `key`.
+pub(super) fn certificate(
+    chain: &Option<Spanned<String>>,
+    key: &Option<Spanned<String>>,
+    check: &mut ConfigCheck,
+) -> Option<CertificateFiles> {
+    match (chain, key) {
         (None, None) => None,
         (Some(chain), Some(key)) => {
             for path in [chain, key] {
@@ -264,8 +274,7 @@ fn quic(raw: &ListenTable, check: &mut ConfigCheck) -> ListenIngress {
             check.refuse(alone.span(), "`key` without `certificate`", "both, or neither");
             None
         }
-    };
-    ListenIngress::Quic { certificate }
+    }
 }
 
 fn advertise(raw: &Spanned<AdvertiseValue>, check: &mut ConfigCheck) -> Vec<AdvertisedAddress> {

@@ -444,6 +444,7 @@ fn keys_for_restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
         (old.listens != new.listens, "[[listen]]"),
         (new.regions.iter().any(|region| !old.regions.contains(region)), "[[region]]"),
         (old.admin != new.admin, "[admin]"),
+        (old.webrtc != new.webrtc, "[webrtc]"),
         (old.telemetry != new.telemetry, "[telemetry]"),
         (old.limits != new.limits, "[limits]"),
         (old.breaker != new.breaker || old.client_breakers != new.client_breakers, "[breaker]"),

@@ -91,6 +91,11 @@ impl TokenKey {
         Ok(TokenKey { key: Arc::new(key), algorithm })
     }
 
+    /// Returns true for a key that must be kept secret, since it also signs.
+    pub fn is_secret(&self) -> bool {
+        self.algorithm == Algorithm::HS256
+    }
+
     /// Verifies a token and returns its claims.
     ///
     /// # Errors
