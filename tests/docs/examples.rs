@@ -11,7 +11,7 @@ use crate::gateway::Gateway;
 use crate::page::{Block, pages};
 
 /// Files that examples name.
-const FILES: [&str; 14] = [
+const FILES: [&str; 16] = [
     "cluster.secret",
     "node.secret",
     "east-a1.secret",
@@ -26,6 +26,8 @@ const FILES: [&str; 14] = [
     "registry.login",
     "cert.pem",
     "key.pem",
+    "token.key",
+    "turn.secret",
 ];
 
 #[test]

@@ -55,6 +55,16 @@ pub(super) enum ApiErrorCode {
     Unauthorized,
     TooLarge,
     MethodNotAllowed,
+    /// 406: the client takes no answer in SDP.
+    NotAcceptable,
+    /// 412: the request is about an earlier state.
+    PreconditionFailed,
+    /// 415: the body has another type.
+    UnsupportedMediaType,
+    /// 422: the change is not supported.
+    Unprocessable,
+    /// 428: the request lacks `If-Match`.
+    PreconditionRequired,
 }
 
 impl ApiErrorCode {
@@ -79,6 +89,17 @@ impl ApiErrorCode {
             ApiErrorCode::TooLarge => ("too-large", StatusCode::PAYLOAD_TOO_LARGE),
             ApiErrorCode::MethodNotAllowed => {
                 ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED)
+            }
+            ApiErrorCode::NotAcceptable => ("not-acceptable", StatusCode::NOT_ACCEPTABLE),
+            ApiErrorCode::PreconditionFailed => {
+                ("precondition-failed", StatusCode::PRECONDITION_FAILED)
+            }
+            ApiErrorCode::UnsupportedMediaType => {
+                ("unsupported-media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE)
+            }
+            ApiErrorCode::Unprocessable => ("unprocessable", StatusCode::UNPROCESSABLE_ENTITY),
+            ApiErrorCode::PreconditionRequired => {
+                ("precondition-required", StatusCode::PRECONDITION_REQUIRED)
             }
         }
     }

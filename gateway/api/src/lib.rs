@@ -27,6 +27,8 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod whip;
 
 pub use context::MetricsText;
 pub use thread::{ApiStartError, ApiThread, BoundApi, bind, start};
+pub use whip::tls::WebrtcCertificateError;

@@ -18,7 +18,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
 use evenkeel_config::AdminSettings;
-use evenkeel_process::lock;
+use evenkeel_process::{descriptors, lock};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -30,6 +30,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
+use tokio_rustls::TlsAcceptor;
 
 use super::error::{ApiError, ApiErrorCode, replaced};
 
@@ -40,17 +41,39 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(60);
 /// Deadline of a request's header, from the accept or the answer before.
 const HEADER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Connections that have carried no token yet. A new connection is always accepted: the oldest of the source with the
-/// most connections gives way.
-const STRANGERS_MAX: usize = 256;
+/// Bounds of the connections of a TCP listener.
+#[derive(Clone, Copy)]
+pub(super) struct ConnectionLimits {
+    /// Connections that have carried no token yet. A new connection is always accepted: the oldest of the source with the
+    /// most connections gives way.
+    strangers: usize,
+    /// Such connections of one source. For one more, the oldest of the source is closed.
+    pub(super) strangers_per_source: usize,
+    /// Connections that have carried a token.
+    trusted: usize,
+    /// A connection that would take a descriptor of the reserve, which operators need, is closed.
+    leaves_reserve: bool,
+}
 
-/// Such connections of one source. For one more, the oldest of the source is closed.
-pub(super) const STRANGERS_PER_SOURCE: usize = 64;
+impl ConnectionLimits {
+    /// Operators and scrapers.
+    pub(super) const OF_API: ConnectionLimits = ConnectionLimits {
+        strangers: 256,
+        strangers_per_source: 64,
+        trusted: 128,
+        leaves_reserve: false,
+    };
 
-/// Connections that have carried the token.
-const TRUSTED_MAX: usize = 128;
+    /// Clients, many of which may be behind one NAT. A connection stays for [`HEADER_WITHIN`] after its answer.
+    pub(super) const OF_CLIENTS: ConnectionLimits = ConnectionLimits {
+        strangers: 512,
+        strangers_per_source: 256,
+        trusted: 2_048,
+        leaves_reserve: true,
+    };
+}
 
-/// Retry time while [`TRUSTED_MAX`] connections are open; unused ones end after [`HEADER_WITHIN`].
+/// Retry time while all places for connections with a token are taken; unused ones end after [`HEADER_WITHIN`].
 const RETRY_AFTER: Duration = HEADER_WITHIN;
 
 /// Read buffer of a connection, which is also the longest header.
@@ -286,19 +309,30 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for CountedConnection<Io> {
     }
 }
 
-/// Serves until the runtime ends. Requests carry their [`TcpPlace`] as an extension.
-pub(super) async fn serve_tcp(mut listener: Gated<TcpListener>, router: Router) {
-    let (strangers, trusted) = (Arc::default(), Arc::new(Semaphore::new(TRUSTED_MAX)));
+/// Serves until the runtime ends, over TLS if there is an acceptor. Requests carry their [`TcpPlace`] as an extension.
+pub(super) async fn serve_tcp(
+    mut listener: Gated<TcpListener>,
+    tls: Option<TlsAcceptor>,
+    limits: ConnectionLimits,
+    router: Router,
+) {
+    let strangers = Arc::new(Mutex::new(UntrustedConnections::new(limits)));
+    let trusted = Arc::new(Semaphore::new(limits.trusted));
     for number in 0.. {
         let (stream, address) = listener.accept().await;
+        if limits.leaves_reserve && descriptors::is_reserved(&stream.io) {
+            continue;
+        }
         let connection = Arc::new(TcpPlace {
             number,
             is_of_this_host: address.ip().to_canonical().is_loopback(),
             strangers: Arc::clone(&strangers),
             trusted: Arc::clone(&trusted),
+            trusted_max: limits.trusted,
             place: OnceLock::new(),
         });
-        let task = tokio::spawn(converse(stream, router.clone(), connection)).abort_handle();
+        let conversing = converse(stream, tls.clone(), router.clone(), connection);
+        let task = tokio::spawn(conversing).abort_handle();
         let displaced = lock(&strangers).admit(number, source(address.ip()), task);
         if let Some(displaced) = displaced {
             displaced.abort();
@@ -308,7 +342,23 @@ pub(super) async fn serve_tcp(mut listener: Gated<TcpListener>, router: Router) 
     }
 }
 
-async fn converse(stream: CountedConnection<TcpStream>, router: Router, connection: Arc<TcpPlace>) {
+async fn converse(
+    stream: CountedConnection<TcpStream>,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    connection: Arc<TcpPlace>,
+) {
+    let Some(tls) = tls else { return answer(stream, router, connection).await };
+    // A connection that breaks off, or misses its deadline, is closed without an answer.
+    if let Ok(Ok(stream)) = tokio::time::timeout(HEADER_WITHIN, tls.accept(stream)).await {
+        answer(stream, router, connection).await;
+    }
+}
+
+async fn answer<Io>(stream: Io, router: Router, connection: Arc<TcpPlace>)
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Arc::clone(&connection));
@@ -319,7 +369,7 @@ async fn converse(stream: CountedConnection<TcpStream>, router: Router, connecti
         .header_read_timeout(HEADER_WITHIN)
         .max_buf_size(BUFFER_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    // A connection that breaks off, or misses its deadline, is closed without an answer.
+    // See `converse`.
     let _ = serving.await;
 }
 
@@ -338,6 +388,7 @@ pub(super) struct TcpPlace {
     pub(super) is_of_this_host: bool,
     strangers: Arc<Mutex<UntrustedConnections<AbortHandle>>>,
     trusted: Arc<Semaphore>,
+    trusted_max: usize,
     place: OnceLock<OwnedSemaphorePermit>,
 }
 
@@ -348,7 +399,8 @@ impl TcpPlace {
             return Ok(());
         }
         let place = Arc::clone(&self.trusted).try_acquire_owned().map_err(|_| {
-            let message = format!("{TRUSTED_MAX} connections are open, which is the limit");
+            let most = self.trusted_max;
+            let message = format!("{most} connections are open, which is the limit");
             ApiError::new(ApiErrorCode::Unavailable, message).retry_after(RETRY_AFTER)
         })?;
         // Requests of one connection come one after the other, so the cell is empty.
@@ -364,42 +416,45 @@ impl Drop for TcpPlace {
     }
 }
 
-/// Connections that have carried no token, by age, each with its source.
-struct UntrustedConnections<T>(BTreeMap<u64, (IpAddr, T)>);
-
-impl<T> Default for UntrustedConnections<T> {
-    fn default() -> Self {
-        UntrustedConnections(BTreeMap::new())
-    }
+/// Connections that have carried no token.
+struct UntrustedConnections<T> {
+    limits: ConnectionLimits,
+    /// By age, each with its source.
+    connections: BTreeMap<u64, (IpAddr, T)>,
 }
 
 impl<T> UntrustedConnections<T> {
+    fn new(limits: ConnectionLimits) -> UntrustedConnections<T> {
+        UntrustedConnections { limits, connections: BTreeMap::new() }
+    }
+
     /// Adds a connection. Returns the one that gives way to it.
     fn admit(&mut self, number: u64, source: IpAddr, connection: T) -> Option<T> {
         let mut counts = BTreeMap::<IpAddr, usize>::new();
-        for (source, _) in self.0.values() {
+        for (source, _) in self.connections.values() {
             *counts.entry(*source).or_default() += 1;
         }
-        let crowded = if counts.get(&source).is_some_and(|count| *count >= STRANGERS_PER_SOURCE) {
+        let most_of_source = self.limits.strangers_per_source;
+        let crowded = if counts.get(&source).is_some_and(|count| *count >= most_of_source) {
             Some(source)
-        } else if self.0.len() >= STRANGERS_MAX {
+        } else if self.connections.len() >= self.limits.strangers {
             // Among sources with equally many connections, the one with the oldest: a flood from many sources would
             // otherwise displace the owner's connection first, if its address is the highest.
             let most = counts.values().max().copied();
-            let mut sources = self.0.values().map(|(source, _)| *source);
+            let mut sources = self.connections.values().map(|(source, _)| *source);
             sources.find(|source| counts.get(source).copied() == most)
         } else {
             None
         };
-        let oldest = self.0.iter().find(|(_, (source, _))| Some(*source) == crowded);
+        let oldest = self.connections.iter().find(|(_, (source, _))| Some(*source) == crowded);
         let oldest = oldest.map(|(number, _)| *number);
         let displaced = oldest.and_then(|oldest| self.remove(oldest));
-        self.0.insert(number, (source, connection));
+        self.connections.insert(number, (source, connection));
         displaced
     }
 
     fn remove(&mut self, number: u64) -> Option<T> {
-        self.0.remove(&number).map(|(_, connection)| connection)
+        self.connections.remove(&number).map(|(_, connection)| connection)
     }
 }
 

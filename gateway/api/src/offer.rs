@@ -43,7 +43,7 @@ use super::request::{Share, strict};
 
 mod body;
 mod client_media;
-mod webrtc;
+pub(super) mod webrtc;
 
 /// Maximum labels of a session; policies read all of them with each decision.
 const LABELS_MAX: usize = 32;
@@ -284,7 +284,7 @@ fn parse(body: &[u8], caller: Option<CallerSpan>) -> Result<ParsedOffer, ApiErro
                     "is given beside `webrtc`, whose SDP determines it",
                 ));
             }
-            let sdp = WebrtcOffer::parse(&webrtc.offer)?;
+            let sdp = WebrtcOffer::parse(&webrtc.offer, webrtc.direction)?;
             (sdp.client(), Some(sdp))
         }
         None => (described(raw.ingress, raw.media, raw.rtcp, raw.srtp)?, None),

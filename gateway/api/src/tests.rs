@@ -12,6 +12,7 @@ mod offers;
 mod slos;
 mod sockets;
 mod views;
+mod whip;
 mod zones;
 
 use std::io::{BufRead, BufReader, Read, Write};

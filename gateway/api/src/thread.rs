@@ -16,7 +16,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use evenkeel_alerts::AlertHandle;
-use evenkeel_config::{AdminSettings, AdminTcp, ConfigInForce};
+use evenkeel_config::{AdminSettings, AdminTcp, ConfigInForce, WebrtcSettings};
 use evenkeel_control::{Handle, Inherited, NamedSockets, SocketName, TokensRefused};
 use evenkeel_group::{Access, PeerStream};
 use evenkeel_handover::{RequestGate, Upgrades};
@@ -26,16 +26,20 @@ use evenkeel_telemetry::{ExportFailures, Instruments};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio_rustls::TlsAcceptor;
 
 use super::change_log::ChangeLog;
 use super::context::{ApiContext, BODIES_MAX, MetricsText, UPLOADS_MAX};
 use super::error::{ApiError, ApiErrorCode, unknown_path};
 use super::event_feed::EventFeed;
 use super::events::NoticeWriter;
-use super::listener::{self, Entrance, Gate, Gated, SocketFile, TcpPlace};
+use super::listener::{self, ConnectionLimits, Entrance, Gate, Gated, SocketFile, TcpPlace};
 use super::relay::{self, PeerRelay, RelayLimits, Relayed};
 use super::request::BodyBudget;
-use super::{alerts, blast, changes, gateway, offer, operations, policies, recording, sessions};
+use super::whip::tls::WebrtcCertificateError;
+use super::{
+    alerts, blast, changes, gateway, offer, operations, policies, recording, sessions, whip,
+};
 
 /// Maximum connections on the Unix socket, including event listeners. Further connections wait.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -74,6 +78,17 @@ pub enum ApiStartError {
         /// The refusal of the system.
         error: io::Error,
     },
+    /// The address of WHIP and WHEP cannot be bound.
+    #[error("cannot listen for WHIP and WHEP on {address}: {error}")]
+    Webrtc {
+        /// `listen` of `[webrtc]`.
+        address: SocketAddr,
+        /// The refusal of the system.
+        error: io::Error,
+    },
+    /// The certificate of WHIP and WHEP cannot be used.
+    #[error("[webrtc]: {0}")]
+    Certificate(#[from] WebrtcCertificateError),
     /// The system provided no thread, or no descriptor for the event loop.
     #[error("cannot start the API's thread: {0}")]
     Thread(io::Error),
@@ -84,6 +99,8 @@ pub enum ApiStartError {
 pub struct ApiThread {
     /// The TCP address, if TCP is configured.
     pub address: Option<SocketAddr>,
+    /// The address of WHIP and WHEP, if they are configured.
+    pub webrtc: Option<SocketAddr>,
     gate: watch::Sender<Gate>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -92,8 +109,11 @@ pub struct ApiThread {
 /// The API's sockets, and the event loop that will serve them.
 pub struct BoundApi {
     settings: AdminSettings,
+    webrtc: Option<WebrtcSettings>,
     listening: ApiListeners,
     runtime: Runtime,
+    /// Counts refused tokens of WebRTC clients.
+    pub instruments: Option<Arc<Instruments>>,
     /// Replaces the process on a client's request.
     pub upgrades: Option<Upgrades>,
     bodies: Arc<BodyBudget>,
@@ -114,15 +134,21 @@ pub struct BoundApi {
 
 /// Binds the API's sockets, or takes them from the process that this one replaces. A client that connects waits until
 /// they are served.
-pub fn bind(settings: AdminSettings, inherited: &mut Inherited) -> Result<BoundApi, ApiStartError> {
+pub fn bind(
+    settings: AdminSettings,
+    webrtc: Option<WebrtcSettings>,
+    inherited: &mut Inherited,
+) -> Result<BoundApi, ApiStartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(ApiStartError::Thread)?;
-    let listening = runtime.block_on(listen(&settings, inherited))?;
+    let listening = runtime.block_on(listen(&settings, webrtc.as_ref(), inherited))?;
     let bodies = BodyBudget::new(BODIES_MAX);
     Ok(BoundApi {
         settings,
+        webrtc,
         listening,
         runtime,
+        instruments: None,
         upgrades: None,
         bodies,
         relay: None,
@@ -141,7 +167,7 @@ pub fn start(
     handle: Handle,
     metrics: MetricsText,
 ) -> Result<ApiThread, ApiStartError> {
-    let api = bind(settings, &mut Inherited::default())?.serve(handle, metrics)?;
+    let api = bind(settings, None, &mut Inherited::default())?.serve(handle, metrics)?;
     api.open();
     Ok(api)
 }
@@ -160,8 +186,11 @@ impl BoundApi {
         let (path, tcp) = (self.settings.socket.clone(), self.settings.tcp.as_ref());
         let unix = self.listening.unix.as_fd().try_clone_to_owned()?;
         let mut duplicates = vec![(SocketName::ApiUnix { path }, unix)];
-        if let (Some((listener, _)), Some(tcp)) = (&self.listening.tcp, tcp) {
-            let name = SocketName::ApiTcp { address: tcp.address };
+        let tcp = tcp.map(|tcp| tcp.address).zip(self.listening.tcp.as_ref());
+        let webrtc = self.listening.webrtc.as_ref().map(|webrtc| &webrtc.listener);
+        let webrtc = self.webrtc.as_ref().map(|webrtc| webrtc.listen).zip(webrtc);
+        for (address, (listener, _)) in tcp.into_iter().chain(webrtc) {
+            let name = SocketName::ApiTcp { address };
             duplicates.push((name, listener.as_fd().try_clone_to_owned()?));
         }
         Ok(duplicates)
@@ -170,7 +199,8 @@ impl BoundApi {
     /// Starts the API's thread, which serves once [`ApiThread::open`] is called. `metrics` renders `/metrics`. The API must
     /// start before the first session, because notices take room names from earlier events.
     pub fn serve(self, handle: Handle, metrics: MetricsText) -> Result<ApiThread, ApiStartError> {
-        let BoundApi { settings, listening, runtime, upgrades, bodies, relay, .. } = self;
+        let BoundApi { settings, webrtc, listening, runtime, upgrades, bodies, relay, .. } = self;
+        let instruments = self.instruments;
         let (index, alerts, configuration) = (self.index, self.alerts, self.configuration);
         let list = relay.as_ref().map(|relay| relay.group.changes()).unwrap_or_default();
         let changes = Arc::new(ChangeLog::of(self.cache.as_deref(), &settings.socket, list));
@@ -178,6 +208,7 @@ impl BoundApi {
         let gate = watch::Sender::new(Gate::Paused);
         let entrance = Entrance::at(&gate);
         let address = listening.tcp.as_ref().map(|(_, address)| *address);
+        let webrtc_address = listening.webrtc.as_ref().map(|webrtc| webrtc.listener.1);
         let notices = NoticeWriter::new(handle.names(), alerts.clone());
         let events = handle.events();
         let shared = Arc::new(ApiContext {
@@ -202,12 +233,17 @@ impl BoundApi {
         let served = async move {
             tokio::spawn(Arc::clone(&changes).follow_copies());
             tokio::spawn(shared.feed.clone().follow(events, notices, changes));
-            serve(listening, settings, &shared, entrance, stopped).await;
+            let whip = webrtc.map(|webrtc| {
+                let sessions = of_owner(&shared).with_state(Arc::clone(&shared));
+                whip::router(sessions, Arc::clone(&shared.bodies), &webrtc, instruments)
+            });
+            serve(listening, settings, whip, &shared, entrance, stopped).await;
         };
         let thread = std::thread::Builder::new().name("evenkeel-api".into());
         let thread =
             thread.spawn(move || runtime.block_on(served)).map_err(ApiStartError::Thread)?;
-        Ok(ApiThread { address, gate, stop: Some(stop), thread: Some(thread) })
+        let webrtc = webrtc_address;
+        Ok(ApiThread { address, webrtc, gate, stop: Some(stop), thread: Some(thread) })
     }
 }
 
@@ -253,19 +289,29 @@ impl Drop for ApiThread {
     }
 }
 
+/// A socket, and the address that it got.
+type BoundTcp = (TcpListener, SocketAddr);
+
+struct WebrtcListener {
+    listener: BoundTcp,
+    tls: Option<TlsAcceptor>,
+}
+
 struct ApiListeners {
     unix: UnixListener,
     /// `None` for an inherited socket.
     file: Option<SocketFile>,
     /// Sockets of the replaced process that this one does not use, removed once this one serves.
     obsolete: Vec<PathBuf>,
-    tcp: Option<(TcpListener, SocketAddr)>,
+    tcp: Option<BoundTcp>,
+    webrtc: Option<WebrtcListener>,
     /// Connections of the group's other gateway.
     peer: Option<mpsc::Receiver<PeerStream>>,
 }
 
 async fn listen(
     settings: &AdminSettings,
+    webrtc: Option<&WebrtcSettings>,
     inherited: &mut Inherited,
 ) -> Result<ApiListeners, ApiStartError> {
     let path = &settings.socket;
@@ -283,32 +329,48 @@ async fn listen(
         _ => None,
     });
     let obsolete = obsolete.collect();
-    let mut listening = ApiListeners { unix, file, obsolete, tcp: None, peer: None };
+    let mut listening = ApiListeners { unix, file, obsolete, tcp: None, webrtc: None, peer: None };
     if let Some(AdminTcp { address, .. }) = settings.tcp {
-        let failed = |error| ApiStartError::Tcp { address, error };
-        let inherited = inherited.take(&SocketName::ApiTcp { address });
-        let listener = match inherited.map(StdTcpListener::from) {
-            Some(listener) => TcpListener::from_std(listener),
-            None => TcpListener::bind(address).await,
-        };
-        let listener = listener.map_err(failed)?;
-        let bound = listener.local_addr().map_err(failed)?;
-        listening.tcp = Some((listener, bound));
+        let listener = listen_on(address, inherited).await;
+        listening.tcp = Some(listener.map_err(|error| ApiStartError::Tcp { address, error })?);
+    }
+    if let Some(settings) = webrtc {
+        let address = settings.listen;
+        let tls = settings.certificate.as_ref().map(whip::tls::acceptor).transpose()?;
+        let listener = listen_on(address, inherited).await;
+        let listener = listener.map_err(|error| ApiStartError::Webrtc { address, error })?;
+        listening.webrtc = Some(WebrtcListener { listener, tls });
     }
     Ok(listening)
+}
+
+async fn listen_on(address: SocketAddr, inherited: &mut Inherited) -> io::Result<BoundTcp> {
+    let inherited = inherited.take(&SocketName::ApiTcp { address });
+    let listener = match inherited.map(StdTcpListener::from) {
+        Some(listener) => TcpListener::from_std(listener)?,
+        None => TcpListener::bind(address).await?,
+    };
+    let bound = listener.local_addr()?;
+    Ok((listener, bound))
 }
 
 async fn serve(
     listening: ApiListeners,
     settings: AdminSettings,
+    whip: Option<Router>,
     shared: &Arc<ApiContext>,
     entrance: Entrance,
     stopped: oneshot::Receiver<()>,
 ) {
-    let ApiListeners { unix, file, obsolete, tcp, peer } = listening;
+    let ApiListeners { unix, file, obsolete, tcp, webrtc, peer } = listening;
     let path = settings.socket;
     let enter = || middleware::from_fn_with_state(entrance.clone(), listener::pass);
     let places = |most| Arc::new(Semaphore::new(most));
+    // Connections over TCP have limits of their own.
+    let gated = |listener| {
+        let places = places(Semaphore::MAX_PERMITS);
+        Gated { listener, entrance: entrance.clone(), places }
+    };
     let unix =
         Gated { listener: unix, entrance: entrance.clone(), places: places(CONNECTIONS_MAX) };
     let local = router(Arc::clone(shared)).layer(enter());
@@ -324,10 +386,13 @@ async fn serve(
         let guarded = router(Arc::clone(shared))
             .layer(enter())
             .layer(middleware::from_fn_with_state(guard, require_token));
-        // Its connections have limits of their own.
-        let places = places(Semaphore::MAX_PERMITS);
-        let tcp = Gated { listener, entrance: entrance.clone(), places };
-        tokio::spawn(listener::serve_tcp(tcp, guarded));
+        let limits = ConnectionLimits::OF_API;
+        tokio::spawn(listener::serve_tcp(gated(listener), None, limits, guarded));
+    }
+    if let (Some(WebrtcListener { listener: (listener, _), tls }), Some(whip)) = (webrtc, whip) {
+        let limits = ConnectionLimits::OF_CLIENTS;
+        let whip = whip.layer(enter());
+        tokio::spawn(listener::serve_tcp(gated(listener), tls, limits, whip));
     }
     if let Some(streams) = peer {
         let of_peer = router_of_peer(Arc::clone(shared)).layer(enter());
@@ -474,7 +539,7 @@ async fn require_token(
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = given.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token)

@@ -47,9 +47,12 @@ impl RunArgs {
 }
 
 fn tell(listening: &ServedAddresses, json: bool) {
-    let ServedAddresses { udp, quic, socket, api } = listening;
+    let ServedAddresses { udp, quic, socket, api, webrtc } = listening;
     if json {
-        say(&serde_json::json!({"udp": udp, "quic": quic, "socket": socket, "api": api}));
+        let addresses = serde_json::json!({
+            "udp": udp, "quic": quic, "socket": socket, "api": api, "webrtc": webrtc,
+        });
+        say(&addresses);
         return;
     }
     for address in udp {
@@ -61,6 +64,9 @@ fn tell(listening: &ServedAddresses, json: bool) {
     say(&format!("API at {}", socket.display()));
     if let Some(address) = api {
         say(&format!("API at {address}"));
+    }
+    if let Some(address) = webrtc {
+        say(&format!("WHIP and WHEP at {address}"));
     }
 }
 

@@ -134,13 +134,11 @@ impl GatewayConfig {
             complete(&mut all, settings);
         }
         complete(&mut all, self.lists());
-        for (key, settings) in
-            [
-                ("cluster", self.group_settings()),
-                ("index", self.index_settings()),
-                ("webrtc", self.webrtc.is_some().then(webrtc)),
-            ]
-        {
+        for (key, settings) in [
+            ("cluster", self.group_settings()),
+            ("index", self.index_settings()),
+            ("webrtc", self.webrtc.is_some().then(webrtc)),
+        ] {
             if let (Some(Value::Table(written)), Some(Value::Table(settings))) =
                 (all.get_mut(key), settings)
             {

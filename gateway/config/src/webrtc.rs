@@ -85,7 +85,8 @@ pub(super) fn check(raw: &Spanned<WebrtcTable>, check: &mut ConfigCheck) -> Opti
         && !listen.ip().to_canonical().is_loopback()
     {
         let found = format!("`{listen}` without `certificate`");
-        let expected = "`certificate` and `key`, or a loopback address behind a proxy that ends TLS";
+        let expected =
+            "`certificate` and `key`, or a loopback address behind a proxy that ends TLS";
         check.refuse(raw.listen.span(), found, expected);
     }
     let token_key = token_key(&raw.token_key_file, check);
@@ -95,7 +96,13 @@ pub(super) fn check(raw: &Spanned<WebrtcTable>, check: &mut ConfigCheck) -> Opti
     let ice_servers = raw.ice_server.iter().filter_map(|server| ice_server(server, check));
     let ice_servers = ice_servers.collect();
     let origins = raw.origins.iter().map(|origin| origin.get_ref().clone()).collect();
-    Some(WebrtcSettings { listen: listen?, certificate, token_key: token_key?, origins, ice_servers })
+    Some(WebrtcSettings {
+        listen: listen?,
+        certificate,
+        token_key: token_key?,
+        origins,
+        ice_servers,
+    })
 }
 
 fn token_key(raw: &Spanned<String>, check: &mut ConfigCheck) -> Option<TokenKey> {

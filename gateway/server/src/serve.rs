@@ -57,6 +57,8 @@ pub struct ServedAddresses {
     pub socket: PathBuf,
     /// The API's TCP address.
     pub api: Option<SocketAddr>,
+    /// The address of WHIP and WHEP.
+    pub webrtc: Option<SocketAddr>,
 }
 
 /// Runs a gateway until SIGTERM or SIGINT, and then until its sessions have ended or the drain timeout has passed, or until
@@ -96,7 +98,8 @@ fn serve_as(
     }
     let capacity = DescriptorCapacity::of(&settings, descriptors::raise_limit());
     let sockets = Sockets::inherit(&settings, &mut inherited)?;
-    let mut api = evenkeel_api::bind(settings.admin.clone(), &mut inherited)?;
+    let (admin, webrtc) = (settings.admin.clone(), settings.webrtc.clone());
+    let mut api = evenkeel_api::bind(admin, webrtc, &mut inherited)?;
     let ownership =
         successor.as_ref().map(|successor| successor.ownership(settings.cluster.is_some()));
     let ownership = ownership.transpose().map_err(ServeError::Upgrade)?.flatten();
@@ -153,6 +156,7 @@ fn serve_as(
         duplicates.extend(member.duplicates()?);
     }
     duplicates.extend(init.map(|init| (SocketName::Init, init)));
+    api.instruments = Some(telemetry.instruments());
     api.upgrades = place.program.as_ref().map(|_| upgrades.clone());
     let group = member.as_ref().map(|member| member.group.clone());
     if let Some(access) = member.as_mut().and_then(|member| member.access.take()) {
@@ -223,6 +227,7 @@ fn serve_as(
         quic: gateway.quic,
         socket: settings.admin.socket.clone(),
         api: api.address,
+        webrtc: api.webrtc,
     };
     started(&listening);
     if !replaced {

@@ -8,6 +8,7 @@ use evenkeel_model::{
     CloseReason, EvidenceSource, GuardRule, MoveCause, MoveOutcome, PathSegment, PolicyName,
     RedundancyMode, RepairKind, Strike,
 };
+use evenkeel_token::TokenRefusal;
 
 use super::instruments::Instruments;
 use super::registry::{Attribute, Count};
@@ -148,6 +149,7 @@ fn known(metric: Count, label: Attribute, settings: &GatewayConfig) -> Option<Ve
             words(&["queue-full", "not-taken", "behind"])
         }
         (Count::ApiTokensRefused, Attribute::Reason) => words(&["missing", "wrong"]),
+        (Count::WebrtcTokensRefused, Attribute::Reason) => words(&TokenRefusal::NAMES),
         (Count::AlertDeliveries, Attribute::Outcome) => words(&["delivered", "failed"]),
         (Count::ApiRelayed, Attribute::Outcome) => words(&["answered", "failed"]),
         (Count::MovesAborted, Attribute::Outcome) => {

@@ -1,4 +1,4 @@
-//! What a token permits.
+//! The claims of a token.
 
 use std::collections::BTreeMap;
 

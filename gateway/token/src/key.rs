@@ -50,14 +50,14 @@ pub enum Validity {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("found {found}, expected {expected}")]
 pub struct TokenKeyError {
-    /// What the file has.
+    /// The content of the file, in words.
     pub found: String,
-    /// What it should have.
+    /// The right content.
     pub expected: &'static str,
 }
 
 impl TokenKey {
-    /// Reads a public key in PEM (RFC 7468), or else a secret, whose line end is ignored.
+    /// Reads a public key in PEM (RFC 7468), or else a secret. A line end after a secret is ignored.
     ///
     /// # Errors
     /// The secret is short, or the PEM has not exactly one public key of a supported kind.

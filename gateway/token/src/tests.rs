@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
+use evenkeel_fuzz::Corpus;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData};
 use ring::hmac;
 use ring::rand::SystemRandom;
@@ -184,4 +185,34 @@ fn unusable_key_is_refused() {
 fn debug_output_omits_the_key() {
     let shown = format!("{:?}", shared());
     assert_eq!(shown, "TokenKey { algorithm: HS256, .. }");
+}
+
+#[test]
+fn fuzz_token() {
+    let mut claims = claims();
+    claims["exp"] = 1.into();
+    let (right, key) = (hs256(SECRET, &claims), shared());
+    Corpus::of("token").with(right.clone()).check(|text| {
+        let text = String::from_utf8_lossy(text);
+        let verified = key.verify(&text, Validity::Once);
+        assert_eq!(verified.is_ok(), text == right, "{verified:?}");
+    });
+}
+
+#[test]
+fn fuzz_token_claims() {
+    let key = shared();
+    Corpus::of("token_claims").with(claims().to_string()).check(|claims| {
+        let header = BASE64URL_NOPAD.encode(b"{\"alg\":\"HS256\"}");
+        let message = format!("{header}.{}", BASE64URL_NOPAD.encode(claims));
+        let signer = hmac::Key::new(hmac::HMAC_SHA256, SECRET);
+        let token = joined(&message, hmac::sign(&signer, message.as_bytes()).as_ref());
+        match key.verify(&token, Validity::Now) {
+            Ok(claims) => {
+                assert!((1..=120).contains(&claims.id.len()));
+                assert!(claims.id.bytes().all(|byte| byte.is_ascii_graphic()));
+            }
+            Err(refusal) => assert_ne!(refusal, TokenRefusal::Signature),
+        }
+    });
 }

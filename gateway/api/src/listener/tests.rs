@@ -57,14 +57,16 @@ async fn answered_connection_stays_open() {
     assert_eq!(before.elapsed(), UNANSWERED_MAX / 2 + UNANSWERED_MAX);
 }
 
+const LIMITS: ConnectionLimits = ConnectionLimits::OF_API;
+
 fn address(last: u8) -> IpAddr {
     Ipv4Addr::new(192, 0, 2, last).into()
 }
 
 #[test]
 fn crowded_source_displaces_its_oldest() {
-    let mut strangers = UntrustedConnections::default();
-    let most = STRANGERS_PER_SOURCE as u64;
+    let mut strangers = UntrustedConnections::new(LIMITS);
+    let most = LIMITS.strangers_per_source as u64;
     assert_eq!(strangers.admit(0, address(2), 0), None);
     for number in 1..=most {
         assert_eq!(strangers.admit(number, address(1), number), None);
@@ -77,19 +79,19 @@ fn crowded_source_displaces_its_oldest() {
 
 #[test]
 fn full_table_displaces_from_largest_source() {
-    let mut strangers = UntrustedConnections::default();
-    let most = STRANGERS_MAX as u64;
+    let mut strangers = UntrustedConnections::new(LIMITS);
+    let most = LIMITS.strangers as u64;
     for number in 0..most {
         let source = if number >= most - 40 { 200 } else { number as u8 / 4 };
         assert_eq!(strangers.admit(number, address(source), number), None);
     }
     assert_eq!(strangers.admit(most, address(201), most), Some(most - 40));
-    assert_eq!(strangers.0.len(), STRANGERS_MAX);
+    assert_eq!(strangers.connections.len(), LIMITS.strangers);
 }
 
 #[test]
 fn oldest_gives_way_among_equal_sources() {
-    let mut strangers = UntrustedConnections::default();
+    let mut strangers = UntrustedConnections::new(LIMITS);
     for number in 0..=255_u8 {
         assert_eq!(strangers.admit(number.into(), address(number), number), None);
     }

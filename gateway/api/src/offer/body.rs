@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use evenkeel_token::ClientDirection;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
@@ -41,6 +42,8 @@ impl OfferBody {
 pub(super) struct WebrtcBody {
     /// SDP (RFC 8866).
     pub(super) offer: String,
+    /// Default: both directions, as far as the offer has them.
+    pub(super) direction: Option<ClientDirection>,
 }
 
 #[derive(Deserialize)]

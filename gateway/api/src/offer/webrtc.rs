@@ -12,37 +12,63 @@ use evenkeel_model::{
 };
 use evenkeel_process::random::fill;
 use evenkeel_sdp::{
-    AcceptedMedia, AnswerPolicy, CodecKind, IceCredentials, Keying, LocalTransport, MediaFormat,
-    Negotiation, PeerPath, PeerTransport, SdpError, SdpOffer, SecretText,
+    AcceptedMedia, AnswerPolicy, CodecKind, Direction, IceCredentials, Keying, LocalTransport,
+    MediaFormat, Negotiation, PeerPath, PeerTransport, SdpError, SdpOffer, SecretText,
 };
+use evenkeel_token::ClientDirection;
 
 use super::client_media::ClientMedia;
 use crate::error::ApiError;
 
 /// An SDP offer that the gateway can accept.
 #[derive(Debug)]
-pub(super) struct WebrtcOffer {
+pub(crate) struct WebrtcOffer {
     offer: SdpOffer,
     negotiation: Negotiation,
+    /// The client's.
+    pub(crate) ice: IceCredentials,
     fingerprints: Arc<[CertificateFingerprint]>,
 }
 
 impl WebrtcOffer {
-    pub(super) fn parse(text: &str) -> Result<WebrtcOffer, ApiError> {
-        let refused = |error: SdpError| ApiError::field("webrtc.offer", error.to_string());
+    /// Parses an offer. `direction`: the client may use this one only.
+    pub(crate) fn parse(
+        text: &str,
+        direction: Option<ClientDirection>,
+    ) -> Result<WebrtcOffer, ApiError> {
+        let wrong = |message: String| ApiError::field("webrtc.offer", message);
+        let refused = |error: SdpError| wrong(error.to_string());
         let offer = SdpOffer::parse(text.as_bytes()).map_err(refused)?;
-        let policy =
-            AnswerPolicy { sends: true, receives: true, has_rtcp_port: false, random: fill };
+        let policy = AnswerPolicy {
+            sends: direction != Some(ClientDirection::Publish),
+            receives: direction != Some(ClientDirection::View),
+            has_rtcp_port: false,
+            random: fill,
+        };
         let negotiation = offer.negotiate(&policy, None).map_err(refused)?;
+        let has = |holds: fn(Direction) -> bool| {
+            negotiation.accepted().any(|media| holds(media.direction))
+        };
+        let missing = match direction {
+            Some(ClientDirection::Publish) if !has(Direction::has_recv) => Some("sendonly"),
+            Some(ClientDirection::View) if !has(Direction::has_send) => Some("recvonly"),
+            _ => None,
+        };
+        if let Some(missing) = missing {
+            let message = format!(
+                "found no m-line in this direction, expected a={missing} or a=sendrecv on one"
+            );
+            return Err(wrong(message));
+        }
         match &negotiation.transport {
-            PeerTransport { path: PeerPath::Ice(_), keying: Keying::Dtls { fingerprints } } => {
-                let fingerprints = fingerprints.as_slice().into();
-                Ok(WebrtcOffer { offer, negotiation, fingerprints })
+            PeerTransport { path: PeerPath::Ice(ice), keying: Keying::Dtls { fingerprints } } => {
+                let (ice, fingerprints) = (ice.clone(), fingerprints.as_slice().into());
+                Ok(WebrtcOffer { offer, negotiation, ice, fingerprints })
             }
             PeerTransport { .. } => {
-                let wrong = "has no ICE credentials or no fingerprint; expected both, as of a WebRTC client, or the \
-                             fields `ingress`, `media` and `srtp`";
-                Err(ApiError::field("webrtc.offer", wrong))
+                let expected = "has no ICE credentials or no fingerprint; expected both, as of a WebRTC client, or the \
+                                fields `ingress`, `media` and `srtp`";
+                Err(wrong(expected.to_owned()))
             }
         }
     }

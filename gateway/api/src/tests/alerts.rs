@@ -17,7 +17,7 @@ fn acknowledgement_names_its_user() {
     let channels = AlertChannels::default();
     let (handle, _requests, _events) = handle(8);
     let socket = socket_path();
-    let mut api = bind(admin(socket.clone(), None), &mut Inherited::default()).unwrap();
+    let mut api = bind(admin(socket.clone(), None), None, &mut Inherited::default()).unwrap();
     api.alerts = Some(channels.handle());
     let thread = api.serve(handle, Box::new(|_| String::new())).unwrap();
     thread.open();
@@ -69,7 +69,7 @@ fn fault_names_the_dependencies_that_are_down() {
     }
 
     let socket = socket_path();
-    let mut api = bind(admin(socket.clone(), None), &mut Inherited::default()).unwrap();
+    let mut api = bind(admin(socket.clone(), None), None, &mut Inherited::default()).unwrap();
     api.alerts = Some(alerts);
     let thread = api.serve(handle, Box::new(|_| String::new())).unwrap();
     thread.open();

@@ -204,7 +204,7 @@ fn reason_of_a_guarded_decision_explains_no_node() {
 fn session_is_explained_by_its_name_in_traces() {
     let (handle, mut requests, _events) = handle(8);
     let socket = socket_path();
-    let mut api = bind(admin(socket.clone(), None), &mut Inherited::default()).unwrap();
+    let mut api = bind(admin(socket.clone(), None), None, &mut Inherited::default()).unwrap();
     api.session_prefix = "east-1/east-2".to_owned();
     let thread = api.serve(handle, Box::new(|_| String::new())).unwrap();
     thread.open();

@@ -114,7 +114,8 @@ fn oldest_idle_tcp_connection_gives_way() {
     let world = World::start();
     let address = world.thread.address.unwrap();
     let connect = || TcpStream::connect(address).unwrap();
-    let idle: Vec<TcpStream> = (0..listener::STRANGERS_PER_SOURCE).map(|_| connect()).collect();
+    let idle: Vec<TcpStream> =
+        (0..listener::ConnectionLimits::OF_API.strangers_per_source).map(|_| connect()).collect();
     let owner = Asking::at(connect(), "GET /livez\nauthorization: Bearer secret", "");
     assert_eq!(owner.answer().0, 200);
     assert_eq!(world.ask("GET /livez", "").answer().0, 200);

@@ -1,0 +1,478 @@
+//! WHIP and WHEP: tokens, offers, changes and ends of sessions, pages of other origins, TLS.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::UNIX_EPOCH;
+
+use data_encoding::BASE64URL_NOPAD;
+use evenkeel_config::{GatewayConfig, IceServer, IceServerLogin, WebrtcSettings};
+use evenkeel_control::{Inherited, SessionView};
+use evenkeel_handover::RequestGate;
+use evenkeel_model::OfferRefusal;
+use evenkeel_telemetry::Telemetry;
+use evenkeel_token::{TokenKey, TokenRefusal};
+use ring::hmac;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, RootCertStore, StreamOwned};
+
+use super::*;
+
+const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+const CHROMIUM: &str = include_str!("../../../../tests/fuzz/corpus/sdp_offer/chromium");
+const VIEWER: &str = include_str!("../../../../tests/fuzz/corpus/sdp_offer/whep-recvonly");
+
+const SDP: &str = "content-type: application/sdp";
+const FRAGMENT: &str = "content-type: application/trickle-ice-sdpfrag";
+
+/// A gateway with `[webrtc]`, whose control the test plays.
+struct WhipWorld {
+    world: World,
+    address: SocketAddr,
+    telemetry: Telemetry,
+}
+
+impl WhipWorld {
+    fn start() -> WhipWorld {
+        let credential = SecretFile::new(b"0123456789abcdef".to_vec());
+        WhipWorld::with(WebrtcSettings {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            certificate: None,
+            token_key: TokenKey::read(SECRET).unwrap(),
+            origins: vec!["https://live.example.org".into()],
+            ice_servers: vec![
+                IceServer { url: "stun:stun.example.org".into(), login: None },
+                IceServer {
+                    url: "turn:turn.example.org?transport=udp".into(),
+                    login: Some(IceServerLogin { username: "user".into(), credential }),
+                },
+            ],
+        })
+    }
+
+    fn with(settings: WebrtcSettings) -> WhipWorld {
+        let (handle, requests, events) = handle(64);
+        let socket = socket_path();
+        let telemetry =
+            Telemetry::start(&GatewayConfig::load(None, None).unwrap(), "test").unwrap();
+        let admin = admin(socket.clone(), None);
+        let mut api = bind(admin, Some(settings), &mut Inherited::default()).unwrap();
+        api.instruments = Some(telemetry.instruments());
+        let thread = api.serve(handle.clone(), Box::new(|_| String::new())).unwrap();
+        thread.open();
+        let address = thread.webrtc.unwrap();
+        let world = World { thread, handle, socket, requests, events };
+        WhipWorld { world, address, telemetry }
+    }
+
+    /// Method and path, then headers, with a token.
+    fn ask(&self, head: &str, token: &str, body: &str) -> Asking<TcpStream> {
+        let (line, headers) = head.split_once('\n').unwrap_or((head, "x: y"));
+        let head = format!("{line}\nauthorization: Bearer {token}\r\n{headers}");
+        Asking::at(TcpStream::connect(self.address).unwrap(), &head, body)
+    }
+
+    fn post(&self, path: &str, token: &str, sdp: &str) -> Asking<TcpStream> {
+        self.ask(&format!("POST {path}\n{SDP}"), token, sdp)
+    }
+
+    /// Opens session 17 by WHIP, and returns its URL and `etag`.
+    fn opened(&mut self) -> (String, String) {
+        let mut asking = self.post("/whip/live/stage", &token(&claims()), CHROMIUM);
+        self.accept();
+        assert_eq!(asking.status(), 201);
+        let value = |line: String| line.split_once(": ").unwrap().1.to_owned();
+        let location = value(asking.find("location:"));
+        (location, value(asking.find("etag:")))
+    }
+
+    /// Accepts the next offer as session 17.
+    fn accept(&mut self) -> Box<evenkeel_control::OfferedSession> {
+        let ControlRequest::Offer(wanted, reply) = self.world.request() else { panic!("offer") };
+        let ice = IceAnswer {
+            ufrag: "gate".into(),
+            password: "a22characterpassword22".into(),
+            certificate_sha256: [7; 32],
+        };
+        let addresses = vec![(Ipv4Addr::LOCALHOST, 5004).into()];
+        let ingress = IngressAnswer::Udp { addresses, rtcp: Vec::new(), ice: Some(ice) };
+        reply.send(Ok(SessionAnswer { ingress, ..opened(17) })).unwrap();
+        wanted
+    }
+
+    /// Answers the next question about session 17.
+    fn show(&mut self, lives: bool) {
+        let ControlRequest::Session(SessionId(17), reply) = self.world.request() else {
+            panic!("session")
+        };
+        let trace = self.world.handle.traces.of(SessionId(17), None);
+        let view = SessionView { trace, ..views::session(17) };
+        reply.send(lives.then_some(view)).unwrap();
+    }
+
+    fn asks_nothing(&mut self) -> bool {
+        self.world.requests.try_recv().is_err()
+    }
+
+    fn refused(&self, reason: &str) -> u64 {
+        let text = self.telemetry.prometheus().render();
+        let lines = text.lines().filter(|line| {
+            line.starts_with("evenkeel_webrtc_tokens_refused_total{")
+                && line.contains(&format!("\"{reason}\""))
+        });
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn claims() -> Value {
+    json!({
+        "scenario": "live", "room": "stage", "direction": "publish", "jti": "t1", "exp": now() + 60,
+        "labels": {"region": "east"},
+    })
+}
+
+fn changed(claim: &str, value: impl Into<Value>) -> String {
+    let mut claims = claims();
+    claims[claim] = value.into();
+    token(&claims)
+}
+
+fn token(claims: &Value) -> String {
+    signed(&json!({"alg": "HS256"}), claims, SECRET)
+}
+
+fn signed(header: &Value, claims: &Value, secret: &[u8]) -> String {
+    let [header, claims] =
+        [header, claims].map(|it| BASE64URL_NOPAD.encode(it.to_string().as_bytes()));
+    let message = format!("{header}.{claims}");
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message.as_bytes());
+    format!("{message}.{}", BASE64URL_NOPAD.encode(signature.as_ref()))
+}
+
+#[test]
+fn whip_offer_opens_a_session_that_sends_to_the_gateway() {
+    let mut whip = WhipWorld::start();
+    let asking = whip.post("/whip/live/stage", &token(&claims()), CHROMIUM);
+    let wanted = whip.accept();
+    assert_eq!((&*wanted.scenario, &*wanted.room), ("live", "stage"));
+    assert_eq!(&*wanted.labels, [("region".into(), "east".into())]);
+    assert_eq!(wanted.caller, None);
+    let mut stream = asking.stream;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 201 "), "{head}");
+    for line in [
+        "content-type: application/sdp",
+        "location: /whip/live/stage/s17-",
+        "etag: \"",
+        "accept-patch: application/trickle-ice-sdpfrag",
+        "link: <stun:stun.example.org>; rel=\"ice-server\"\r\n",
+        "link: <turn:turn.example.org?transport=udp>; rel=\"ice-server\"; username=\"user\"; \
+         credential=\"0123456789abcdef\"; credential-type=\"password\"",
+    ] {
+        assert!(head.contains(line), "{line} is not in {head}");
+    }
+    assert!(body.contains("a=recvonly\r\n") && body.contains("a=ice-lite\r\n"), "{body}");
+    assert!(!body.contains("a=sendrecv") && !body.contains("a=sendonly"), "{body}");
+}
+
+#[test]
+fn whep_offer_opens_a_session_that_receives() {
+    let mut whip = WhipWorld::start();
+    let token = changed("direction", "view");
+    let asking = whip.post("/whep/live/stage", &token, VIEWER);
+    whip.accept();
+    let (status, body) = asking.whole();
+    assert_eq!(status, 201);
+    assert!(body.contains("a=sendonly\r\n") && !body.contains("a=recvonly"), "{body}");
+}
+
+#[test]
+fn names_in_paths_are_decoded() {
+    let mut whip = WhipWorld::start();
+    let mut asking = whip.post("/whip/live/a%2Fb%20%C3%A9", &changed("room", "a/b é"), CHROMIUM);
+    assert_eq!(&*whip.accept().room, "a/b é");
+    assert_eq!(asking.status(), 201);
+    assert!(asking.find("location:").starts_with("location: /whip/live/a%2Fb%20%C3%A9/s17-"));
+}
+
+#[test]
+fn offer_in_the_wrong_direction_is_refused() {
+    let mut whip = WhipWorld::start();
+    for (path, direction, sdp, expected) in [
+        ("/whip/live/stage", "publish", VIEWER, "a=sendonly"),
+        ("/whep/live/stage", "view", &CHROMIUM.replace("a=sendrecv", "a=sendonly"), "a=recvonly"),
+    ] {
+        let (status, body) = whip.post(path, &changed("direction", direction), sdp).answer();
+        assert_eq!(status, 400);
+        let message = body["error"]["message"].as_str().unwrap();
+        assert!(message.contains(expected), "{message}");
+    }
+    assert!(whip.asks_nothing());
+}
+
+#[test]
+fn repeated_token_gets_the_same_answer_to_the_same_offer() {
+    let mut whip = WhipWorld::start();
+    let token = token(&claims());
+    let first = whip.post("/whip/live/stage", &token, CHROMIUM);
+    whip.accept();
+    let answer = first.whole();
+    assert_eq!(answer.0, 201);
+    assert_eq!(whip.post("/whip/live/stage", &token, CHROMIUM).whole(), answer);
+    let other = CHROMIUM.replace("a=ice-ufrag:", "a=ice-ufrag:x");
+    let (status, body) = whip.post("/whip/live/stage", &token, &other).answer();
+    assert_eq!((status, &body["error"]["code"]), (409, &json!("conflict")));
+    // The same id in another token is the same token.
+    let again = changed("exp", now() + 90);
+    assert_eq!(whip.post("/whip/live/stage", &again, &other).status(), 409);
+    assert!(whip.asks_nothing());
+    assert_eq!(whip.refused("replayed"), 2);
+}
+
+#[test]
+fn refused_offer_does_not_use_up_the_token() {
+    let mut whip = WhipWorld::start();
+    let token = token(&claims());
+    let (status, body) = whip.post("/whip/live/stage", &token, "v=0\r\nnonsense").answer();
+    assert_eq!((status, &body["error"]["code"]), (400, &json!("bad-request")));
+    assert!(body["error"].get("field").is_none(), "{body}");
+    let full = whip.post("/whip/live/stage", &token, CHROMIUM);
+    let ControlRequest::Offer(_, reply) = whip.world.request() else { panic!("offer") };
+    let retry_after = Duration::from_secs(2);
+    reply.send(Err(ControlError::Refused(OfferRefusal::Full { retry_after }))).unwrap();
+    let (status, body) = full.answer();
+    assert_eq!((status, &body["error"]["retry_after_ms"]), (503, &json!(2_000)));
+    let mut opened = whip.post("/whip/live/stage", &token, CHROMIUM);
+    whip.accept();
+    assert_eq!(opened.status(), 201);
+}
+
+#[test]
+fn refused_tokens_are_counted_by_reason() {
+    let mut whip = WhipWorld::start();
+    let none = signed(&json!({"alg": "none"}), &claims(), SECRET);
+    let (unsigned, _) = none.rsplit_once('.').unwrap();
+    for (token, status, reason) in [
+        (format!("{unsigned}."), 401, "malformed"),
+        (none.clone(), 401, "malformed"),
+        ("secret".to_owned(), 401, "malformed"),
+        (changed("jti", Value::Null), 401, "malformed"),
+        (signed(&json!({"alg": "HS384"}), &claims(), SECRET), 401, "algorithm"),
+        (signed(&json!({"alg": "HS256"}), &claims(), b"another"), 401, "signature"),
+        (changed("exp", now() - 60), 401, "expired"),
+        (changed("nbf", now() + 60), 401, "early"),
+        (changed("direction", "view"), 403, "direction"),
+        (changed("scenario", "call"), 403, "scenario"),
+        (changed("room", "stage2"), 403, "room"),
+    ] {
+        let before = whip.refused(reason);
+        let (found, body) = whip.post("/whip/live/stage", &token, CHROMIUM).answer();
+        let code = if status == 401 { "unauthorized" } else { "refused" };
+        assert_eq!((found, &body["error"]["code"]), (status, &json!(code)), "{reason}: {body}");
+        assert_eq!(whip.refused(reason), before + 1, "{reason}");
+    }
+    let head = format!("POST /whip/live/stage\n{SDP}");
+    let stream = || TcpStream::connect(whip.address).unwrap();
+    let mut asking = Asking::at(stream(), &head, CHROMIUM);
+    assert_eq!(asking.status(), 401);
+    asking.find("www-authenticate: Bearer");
+    assert_eq!(whip.refused("missing"), 1);
+    let names: Vec<_> = TokenRefusal::NAMES.iter().filter(|name| whip.refused(name) == 0).collect();
+    assert_eq!(names, [&"replayed"]);
+    assert!(whip.asks_nothing());
+}
+
+#[test]
+fn bodies_and_types_are_checked_after_the_token() {
+    let mut whip = WhipWorld::start();
+    let token = token(&claims());
+    let large = format!("v=0\r\n{}", "a=x\r\n".repeat(1 << 18));
+    let (status, body) = whip.post("/whip/live/stage", &token, &large).answer();
+    assert_eq!((status, &body["error"]["code"]), (413, &json!("too-large")));
+    assert_eq!(whip.post("/whip/live/stage", "wrong", &large).status(), 401);
+    let ask = |headers: &str| {
+        whip.ask(&format!("POST /whip/live/stage\n{headers}"), &token, CHROMIUM).status()
+    };
+    assert_eq!(ask("content-type: application/json"), 415);
+    assert_eq!(ask("x: y"), 415);
+    assert_eq!(ask(&format!("{SDP}\r\naccept: text/html, application/json")), 406);
+    assert_eq!(ask(&format!("{SDP}\r\naccept: application/sdp;q=0")), 406);
+    assert!(whip.asks_nothing());
+    for accept in ["*/*", "text/html, application/*;q=0.1", "Application/SDP"] {
+        let token = changed("jti", accept.len().to_string());
+        let head = format!("POST /whip/live/stage\n{SDP}; charset=utf-8\r\naccept: {accept}");
+        let mut asking = whip.ask(&head, &token, CHROMIUM);
+        whip.accept();
+        assert_eq!(asking.status(), 201, "{accept}");
+    }
+}
+
+#[test]
+fn unknown_scenario_is_not_found() {
+    let mut whip = WhipWorld::start();
+    let asking = whip.post("/whip/live/stage", &token(&claims()), CHROMIUM);
+    let ControlRequest::Offer(_, reply) = whip.world.request() else { panic!("offer") };
+    let refusal = OfferRefusal::UnknownScenario("live".into());
+    reply.send(Err(ControlError::Refused(refusal))).unwrap();
+    let (status, body) = asking.answer();
+    assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")));
+}
+
+#[test]
+fn session_ends_by_its_url_alone() {
+    let mut whip = WhipWorld::start();
+    let (location, _) = whip.opened();
+    // The session outlives its token.
+    let token = changed("exp", now() - 600);
+    let ending = whip.ask(&format!("DELETE {location}"), &token, "");
+    whip.show(true);
+    let ControlRequest::Close(SessionId(17), reply) = whip.world.request() else { panic!("close") };
+    reply.send(Ok(())).unwrap();
+    assert_eq!(ending.whole().0, 200);
+
+    let ending = whip.ask(&format!("DELETE {location}"), &token, "");
+    whip.show(false);
+    assert_eq!(ending.whole().0, 404, "it has ended");
+    let last = location.chars().last().unwrap();
+    let guessed = format!("{}{}", &location[..location.len() - 1], if last == '0' { 1 } else { 0 });
+    let ending = whip.ask(&format!("DELETE {guessed}"), &token, "");
+    whip.show(true);
+    assert_eq!(ending.whole().0, 404, "a guessed URL");
+    for path in ["/whip/live/stage/s17", "/whip/live/stage/x"] {
+        assert_eq!(whip.ask(&format!("DELETE {path}"), &token, "").whole().0, 404, "{path}");
+    }
+    let others = [changed("room", "other"), changed("direction", "view"), "none".to_owned()];
+    for other in others {
+        let status = whip.ask(&format!("DELETE {location}"), &other, "").status();
+        assert!([401, 403].contains(&status), "{status}");
+    }
+    assert!(whip.asks_nothing());
+}
+
+#[test]
+fn candidates_are_taken_and_restarts_refused() {
+    let mut whip = WhipWorld::start();
+    let (location, etag) = whip.opened();
+    let token = token(&claims());
+    let lines = CHROMIUM.lines().filter(|line| line.starts_with("a=ice-"));
+    let credentials: Vec<_> = lines.take(2).collect();
+    let same = format!("{}\r\na=end-of-candidates\r\n", credentials.join("\r\n"));
+    let other = same.replace("a=ice-ufrag:", "a=ice-ufrag:x");
+    let current = format!("{FRAGMENT}\r\nif-match: {etag}");
+    let any = format!("{FRAGMENT}\r\nif-match: *");
+    for (headers, body, status) in [
+        (current.clone(), &*same, 204),
+        (any.clone(), &*same, 204),
+        (format!("{FRAGMENT}\r\nif-match: \"old\", {etag}"), "a=end-of-candidates\r\n", 204),
+        (any, &*other, 422),
+        (current.clone(), &*other, 422),
+        (FRAGMENT.to_owned(), &*same, 428),
+        (format!("{FRAGMENT}\r\nif-match: \"old\""), &*same, 412),
+        (current, "nonsense", 400),
+    ] {
+        let asking = whip.ask(&format!("PATCH {location}\n{headers}"), &token, body);
+        whip.show(true);
+        let (found, text) = asking.whole();
+        assert_eq!((found, text.is_empty()), (status, status == 204), "{headers} {body}: {text}");
+    }
+    let head = format!("PATCH {location}\n{SDP}");
+    assert_eq!(whip.ask(&head, &token, &same).status(), 415);
+    assert!(whip.asks_nothing());
+}
+
+#[test]
+fn other_methods_and_paths_are_refused() {
+    let whip = WhipWorld::start();
+    let token = token(&claims());
+    let ask = |head: &str| whip.ask(head, &token, "").whole().0;
+    assert_eq!(ask("GET /whip/live/stage"), 204);
+    assert_eq!(ask("PUT /whip/live/stage"), 405);
+    assert_eq!(ask("PATCH /whip/live/stage"), 405);
+    assert_eq!(ask("POST /whip/live/stage/s17-a-b"), 405);
+    for path in ["/", "/whip/live", "/v1/sessions", "/v1/status", "/metrics", "/whap/live/stage"] {
+        assert_eq!(ask(&format!("GET {path}")), 404, "{path}");
+    }
+}
+
+#[test]
+fn listed_origins_may_ask() {
+    let whip = WhipWorld::start();
+    let options = |origin: &str| {
+        let head = format!(
+            "OPTIONS /whip/live/stage\norigin: {origin}\r\naccess-control-request-method: POST"
+        );
+        let mut stream = Asking::at(TcpStream::connect(whip.address).unwrap(), &head, "").stream;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let allowed = options("https://live.example.org");
+    for line in [
+        "HTTP/1.1 200 OK\r\n",
+        "accept-post: application/sdp\r\n",
+        "access-control-allow-origin: https://live.example.org\r\n",
+        "access-control-allow-methods: POST, PATCH, DELETE, OPTIONS\r\n",
+        "access-control-allow-headers: authorization, content-type, if-match\r\n",
+        "vary: origin\r\n",
+    ] {
+        assert!(allowed.contains(line), "{line} is not in {allowed}");
+    }
+    for origin in ["https://evil.example.org", "https://live.example.org.evil", "null"] {
+        let answer = options(origin);
+        assert!(!answer.contains("access-control-"), "{answer}");
+    }
+    let head = "POST /whip/live/stage\norigin: https://live.example.org";
+    let mut asking = whip.ask(head, "wrong", "");
+    asking.find("access-control-allow-origin: https://live.example.org");
+    asking.find("access-control-expose-headers: location, etag, link");
+}
+
+#[test]
+fn tls_protects_requests() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let [chain, key] = ["chain.pem", "key.pem"].map(|name| folder.path().join(name));
+    std::fs::write(&chain, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let settings = |key: &std::path::Path| WebrtcSettings {
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        certificate: Some(evenkeel_config::CertificateFiles {
+            chain: chain.clone(),
+            key: key.into(),
+        }),
+        token_key: TokenKey::read(SECRET).unwrap(),
+        origins: Vec::new(),
+        ice_servers: Vec::new(),
+    };
+    let whip = WhipWorld::with(settings(&key));
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connection = ClientConnection::new(Arc::new(client), name).unwrap();
+    let stream = StreamOwned::new(connection, TcpStream::connect(whip.address).unwrap());
+    let mut asking = Asking::at(stream, "GET /whip/live/stage", "");
+    assert_eq!(asking.status(), 204);
+    let mut plain = TcpStream::connect(whip.address).unwrap();
+    plain.write_all(b"GET /whip/live/stage HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+
+    let bound = bind(admin(socket_path(), None), Some(settings(&chain)), &mut Inherited::default());
+    let refused = bound.err().unwrap().to_string();
+    assert!(
+        refused.contains("[webrtc]: cannot read") && refused.contains("chain.pem"),
+        "{refused}"
+    );
+}

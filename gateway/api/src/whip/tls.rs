@@ -1,0 +1,48 @@
+//! TLS of `[webrtc]`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use evenkeel_config::CertificateFiles;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+
+/// The certificate of `[webrtc]` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum WebrtcCertificateError {
+    /// A file is not readable as PEM.
+    #[error("cannot read {} as PEM: {error}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The parser's error.
+        error: pem::Error,
+    },
+    /// Certificate and key do not match, or TLS 1.3 does not support their kind.
+    #[error("cannot use the certificate and its key: {0}")]
+    Pair(rustls::Error),
+}
+
+/// Reads the files. Only TLS 1.3 is accepted, which every WebRTC client has.
+pub(crate) fn acceptor(
+    CertificateFiles { chain, key }: &CertificateFiles,
+) -> Result<TlsAcceptor, WebrtcCertificateError> {
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |error| WebrtcCertificateError::File { path, error }
+    };
+    let certificates = CertificateDer::pem_file_iter(chain)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(unreadable(chain))?;
+    let private_key = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(WebrtcCertificateError::Pair)?
+        .with_no_client_auth()
+        .with_single_cert(certificates, private_key)
+        .map_err(WebrtcCertificateError::Pair)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
