@@ -17,6 +17,7 @@ mod socket;
 mod strangers;
 mod stun;
 mod trunk;
+mod whip;
 mod witness;
 
 /// A figure of a process's memory in KiB, such as `VmRSS:` or `VmHWM:` (proc_pid_status(5)).

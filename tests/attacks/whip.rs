@@ -1,0 +1,164 @@
+//! Strangers, and clients with tokens, at the address of WHIP and WHEP.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use data_encoding::BASE64URL_NOPAD;
+use evenkeel_control::Inherited;
+use evenkeel_handover::RequestGate;
+use evenkeel_model::{CloseReason, CoreEvent};
+use ring::hmac;
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Credentials, Gateway, Node, Phone, SECRET, TIMEOUT, WebrtcPhone, World, talk,
+};
+
+/// Follows the lines of `[admin]`.
+const WEBRTC: &str = "[webrtc]\nlisten = \"127.0.0.1:0\"\ntoken_key_file = \"secret\"\n";
+
+const SDP: &str = "content-type: application/sdp";
+
+/// The address of WHIP and WHEP of a gateway.
+struct Whip {
+    address: SocketAddr,
+    _api: evenkeel_api::ApiThread,
+}
+
+impl Whip {
+    fn of(gateway: &Gateway) -> Whip {
+        let settings = &gateway.settings;
+        let (admin, webrtc) = (settings.admin.clone(), settings.webrtc.clone());
+        let api = evenkeel_api::bind(admin, webrtc, &mut Inherited::default()).unwrap();
+        let api = api.serve(gateway.handle.clone(), Box::new(|_| String::new())).unwrap();
+        api.open();
+        Whip { address: api.webrtc.unwrap(), _api: api }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream
+    }
+
+    /// Status and text of an answer.
+    fn ask(&self, line: &str, token: &str, body: &str) -> (u16, String) {
+        let mut stream = self.connect();
+        let length = body.len();
+        let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{SDP}");
+        let head = format!("{head}\r\nauthorization: Bearer {token}\r\ncontent-length: {length}");
+        write!(stream, "{head}\r\n\r\n").unwrap();
+        // A body that is refused before it is read may end with a broken pipe.
+        let _ = stream.write_all(body.as_bytes());
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8(answer).unwrap();
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("no answer: {answer}")), answer)
+    }
+}
+
+fn claims(id: &str) -> Value {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    json!({"scenario": "call", "room": "room", "direction": "publish", "jti": id, "exp": now + 60})
+}
+
+fn signed(header: &str, claims: &Value, secret: &[u8]) -> String {
+    let part = |text: &str| BASE64URL_NOPAD.encode(text.as_bytes());
+    let message = format!("{}.{}", part(header), part(&claims.to_string()));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let signature = hmac::sign(&key, message.as_bytes());
+    format!("{message}.{}", BASE64URL_NOPAD.encode(signature.as_ref()))
+}
+
+fn token(claims: &Value) -> String {
+    signed("{\"alg\":\"HS256\"}", claims, SECRET)
+}
+
+/// Connects the client by the answer to its offer.
+fn connect(client: &mut WebrtcPhone, answer: &str) {
+    let value = |name: &str| {
+        let line = answer.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{answer}")).to_owned()
+    };
+    let candidate = value("a=candidate:");
+    let fields: Vec<&str> = candidate.split(' ').collect();
+    let address = format!("{}:{}", fields[4], fields[5]).parse().unwrap();
+    let (ufrag, password) = (value("a=ice-ufrag:"), value("a=ice-pwd:"));
+    client.connect(address, &Credentials { ufrag, password }).unwrap();
+}
+
+fn hears_on(phone: &mut Phone) {
+    let goal = phone.heard.len() + 25;
+    talk(&mut [phone], "she hears herself", |phones| phones[0].heard.len() >= goal);
+}
+
+#[test]
+fn forged_whip_requests_open_and_end_nothing() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]).with_identities("[\"stun\"]");
+    world.admin = WEBRTC.into();
+    let gateway = world.start();
+    let whip = Whip::of(&gateway);
+    let idle: Vec<TcpStream> = (0..300).map(|_| whip.connect()).collect();
+    let mut ann = WebrtcPhone::new(1);
+    let (sdp, of_ann) = (ann.sdp(), token(&claims("t1")));
+    let (status, answer) = whip.ask("POST /whip/call/room", &of_ann, &sdp);
+    assert_eq!(status, 201, "a token gets in beside idle connections: {answer}");
+    drop(idle);
+    connect(&mut ann, &answer);
+    hears_on(&mut ann.phone);
+
+    let with = |claim: &str, value: Value| {
+        let mut claims = claims("t2");
+        claims[claim] = value;
+        token(&claims)
+    };
+    let none = signed("{\"alg\":\"none\"}", &claims("t2"), SECRET);
+    let (unsigned, _) = none.rsplit_once('.').unwrap();
+    let other_offer = sdp.replace("a=ice-ufrag:", "a=ice-ufrag:x");
+    let large = format!("{sdp}{}", "a=x\r\n".repeat(1 << 18));
+    let candidates = "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n".repeat(1_000);
+    let good = token(&claims("t3"));
+    for (attack, token, body, right) in [
+        ("expired", with("exp", 1_000.into()), &sdp, 401),
+        ("another room", with("room", "other".into()), &sdp, 403),
+        ("another scenario", with("scenario", "live".into()), &sdp, 403),
+        ("another direction", with("direction", "view".into()), &sdp, 403),
+        ("alg none", none.clone(), &sdp, 401),
+        ("alg none, unsigned", format!("{unsigned}."), &sdp, 401),
+        ("another key", signed("{\"alg\":\"HS256\"}", &claims("t2"), b"guessed"), &sdp, 401),
+        ("replayed with another offer", of_ann.clone(), &other_offer, 409),
+        ("1 MiB", good.clone(), &large, 413),
+        ("1,000 candidates", good.clone(), &format!("{sdp}{candidates}"), 400),
+        ("duplicate mid", good.clone(), &sdp.replace("a=mid:1", "a=mid:0"), 400),
+        ("no fingerprint", good, &sdp.replace("a=fingerprint", "a=x"), 400),
+    ] {
+        let (status, answer) = whip.ask("POST /whip/call/room", &token, body);
+        assert_eq!(status, right, "{attack}: {answer}");
+    }
+    let (status, again) = whip.ask("POST /whip/call/room", &of_ann, &sdp);
+    let body = |answer: &str| answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    assert_eq!(status, 201);
+    assert_eq!(body(&again), body(&answer), "the same offer gets the same answer");
+    let location = answer.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
+    let (start, code) = location.rsplit_once('-').unwrap();
+    let guessed = format!("{start}-{}", code.chars().rev().collect::<String>());
+    for (line, token, right) in [
+        (format!("DELETE {guessed}"), &of_ann, 404),
+        (format!("DELETE {location}"), &with("room", "other".into()), 403),
+        (format!("DELETE {location}"), &none, 401),
+    ] {
+        assert_eq!(whip.ask(&line, token, "").0, right, "{line}");
+    }
+    assert_eq!(gateway.status().sessions, 1);
+    hears_on(&mut ann.phone);
+
+    assert_eq!(whip.ask(&format!("DELETE {location}"), &of_ann, "").0, 200);
+    let reason = gateway.expect_event("the session ends", |event| match event {
+        CoreEvent::Closed { reason, .. } => Some(*reason),
+        _ => None,
+    });
+    assert_eq!(reason, CloseReason::Requested);
+}
