@@ -13,9 +13,8 @@ use crate::ice::{IceCredentials, candidate_value};
 use crate::negotiation::{
     AcceptedMedia, Keying, NegotiatedSection, Negotiation, PeerPath, PeerTransport,
 };
-use crate::numbering::EXTENSION_URIS;
 use crate::offer::SdpOffer;
-use crate::section::{MediaFormat, OfferedSection, SimulcastLayer};
+use crate::section::{HeaderExtension, MediaFormat, OfferedSection, SimulcastLayer};
 
 /// The port of m-lines without an address (RFC 863).
 const DISCARD: u16 = 9;
@@ -33,7 +32,7 @@ pub struct LocalTransport<'a> {
     pub ice: &'a IceCredentials,
     /// SHA-256 of the certificate.
     pub fingerprint: &'a [u8; 32],
-    /// The streams that the gateway sends, as far as they are known; others are told apart by `mid` and payload type.
+    /// The streams that the gateway sends, as far as they are known; others are told apart by payload type.
     pub sources: &'a [SentStream<'a>],
 }
 
@@ -195,8 +194,8 @@ fn write_accepted(
     let numbers = accepted.formats.iter().map(|format| format.number.to_string());
     write_head(text, offered, local.first_address(), &numbers.collect::<Vec<_>>().join(" "));
     for extension in &accepted.extensions {
-        let (id, uri) = (extension.id, EXTENSION_URIS[usize::from(extension.room) - 1]);
-        match extension.direction {
+        let HeaderExtension { id, uri, direction, .. } = extension;
+        match direction {
             Some(direction) => text.line(format_args!("a=extmap:{id}/{direction} {uri}")),
             None => text.line(format_args!("a=extmap:{id} {uri}")),
         }

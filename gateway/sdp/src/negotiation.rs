@@ -9,7 +9,7 @@ use sdp_types::{Direction, Setup};
 use crate::codec::CodecKind;
 use crate::error::{Rejection, SdpError, excerpt};
 use crate::ice::IceCredentials;
-use crate::numbering::{ExtensionMap, PayloadTypeMap, RTP_STREAM_ID, room_extension};
+use crate::numbering::{ExtensionMap, PayloadTypeMap, RTP_STREAM_ID};
 use crate::offer::SdpOffer;
 use crate::section::{HeaderExtension, MediaFormat, MediaSource, OfferedSection, SimulcastLayer};
 
@@ -348,8 +348,7 @@ fn accept(
         (false, false) => Direction::Inactive,
     };
     let direction = allowed.intersect_with_remote(section.direction);
-    let rid = room_extension(RTP_STREAM_ID);
-    let has_rid = accepted.iter().any(|extension| Some(extension.room) == rid);
+    let has_rid = accepted.iter().any(|extension| extension.uri == RTP_STREAM_ID);
     let layers = if has_rid && direction.has_recv() { layers(section, &own) } else { Vec::new() };
     Ok(AcceptedMedia {
         mid: section.mid.clone(),

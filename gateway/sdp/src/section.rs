@@ -103,8 +103,6 @@ pub struct FeedbackSet {
     pub tmmbr: bool,
     /// `goog-remb` (draft-alvestrand-rmcat-remb-03).
     pub remb: bool,
-    /// `transport-cc` (draft-holmer-rmcat-transport-wide-cc-extensions-01).
-    pub transport_cc: bool,
 }
 
 /// An RTP header extension (RFC 8285).
@@ -112,8 +110,10 @@ pub struct FeedbackSet {
 pub struct HeaderExtension {
     /// The client's id: 1–14 or 16–255.
     pub id: u8,
-    /// The id in rooms, which names its URI in [`EXTENSION_URIS`](crate::EXTENSION_URIS).
+    /// The id in rooms, by [`EXTENSION_URIS`](crate::EXTENSION_URIS).
     pub room: u8,
+    /// The URI.
+    pub uri: &'static str,
     /// The direction as the gateway sees it, if the offer named one.
     pub direction: Option<Direction>,
 }
@@ -357,7 +357,6 @@ impl FeedbackSet {
             ("ccm", Some("fir")) => self.fir = true,
             ("ccm", Some("tmmbr")) => self.tmmbr = true,
             ("goog-remb", None) => self.remb = true,
-            ("transport-cc", None) => self.transport_cc = true,
             _ => {}
         }
     }
@@ -370,7 +369,6 @@ impl FeedbackSet {
             (self.fir, "ccm fir"),
             (self.tmmbr, "ccm tmmbr"),
             (self.remb, "goog-remb"),
-            (self.transport_cc, "transport-cc"),
         ];
         all.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name)
     }
@@ -380,11 +378,11 @@ fn read_extensions<'a>(values: impl Iterator<Item = &'a str>) -> Vec<HeaderExten
     let mut extensions: Vec<HeaderExtension> = Vec::new();
     for value in values {
         let Ok(ExtMap { id, direction, uri, .. }) = value.parse() else { continue };
-        let Some(room) = room_extension(&uri) else { continue };
+        let Some((room, uri)) = room_extension(&uri) else { continue };
         let is_new = extensions.iter().all(|known| known.id != id && known.room != room);
         if is_new && id != RESERVED_EXTENSION {
             let direction = direction.map(Direction::reverse);
-            extensions.push(HeaderExtension { id, room, direction });
+            extensions.push(HeaderExtension { id, room, uri, direction });
         }
     }
     extensions
