@@ -13,6 +13,7 @@ pub enum Client {
     Aioquic,
     Aiortc,
     Libwebrtc,
+    Chromium,
     Rtpengine,
     Prometheus,
     Alertmanager,
@@ -63,6 +64,11 @@ pub fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/interop-venv/bin/python")
 }
 
+/// The folder of the packages of `tests/interop/browser`.
+pub fn browser_packages() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/interop-browser")
+}
+
 impl Client {
     fn name(self) -> &'static str {
         match self {
@@ -71,6 +77,7 @@ impl Client {
             Client::Aioquic => "aioquic",
             Client::Aiortc => "aiortc",
             Client::Libwebrtc => "libwebrtc",
+            Client::Chromium => "Chromium with playwright-core",
             Client::Rtpengine => "rtpengine",
             Client::Prometheus => "Prometheus",
             Client::Alertmanager => "Alertmanager",
@@ -97,6 +104,11 @@ impl Client {
             Client::Aioquic => runs(Command::new(python()).args(["-c", "import aioquic"])),
             Client::Aiortc => runs(Command::new(python()).args(["-c", "import aiortc"])),
             Client::Libwebrtc => runs(Command::new(python()).args(["-c", "import webrtc"])),
+            Client::Chromium => {
+                runs(Command::new("node").arg("--version"))
+                    && runs(Command::new("chromium").arg("--version"))
+                    && browser_packages().join("node_modules/playwright-core").is_dir()
+            }
         }
     }
 }
