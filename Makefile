@@ -10,12 +10,16 @@ help:
 	  /^[a-z][a-z0-9 -]*:( |$$)/ { sub(/:.*/, ""); sub(/[.:;] .*/, ".", text); if (text) printf "%-34s%s\n", $$0, text } \
 	  !/^[A-Z]+ *[?:]?=/ { text = "" }' Makefile
 
-.PHONY: help demo test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew paths clients reference release-contract target llvm-tools
+.PHONY: help demo page test lint doc fuzz loom miri deny sbom simulate simulate-rows simulate-mutations chaos bench bench-quick bench-policy bench-diagnosis bench-forecast e2e-telemetry instructions instructions-renew paths clients reference release-contract target llvm-tools
 
 # Builds, then plays 40 s: six nodes, 200 sessions, failures.
 demo: target
 	$(CARGO) build --release -p evenkeel
 	$(BUILT)/evenkeel demo
+
+# Builds the page of `evenkeel demo --serve`, which the binary embeds, into gateway/web/dist. Needs npm.
+page:
+	cd gateway/web && npm install --silent --no-audit --no-fund && npm run --silent build
 
 # Builds everything and runs all tests; some of them start the binary.
 test: target

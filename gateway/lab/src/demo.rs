@@ -4,6 +4,8 @@
 
 mod evaluation;
 mod hostile;
+mod http;
+mod page;
 mod processes;
 mod report;
 mod sessions;
@@ -13,9 +15,11 @@ mod telemetry;
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use evenkeel_client::Rising;
+use page::DemoPage;
 pub use processes::DemoOptions;
 use processes::Processes;
 use serde_json::json;
@@ -73,7 +77,7 @@ async fn show(options: &DemoOptions, evenkeel: &Path) -> Result<bool, LabError> 
 }
 
 /// `evenkeel demo --serve`: calls and streams go on until interrupted, with an agent beside each node, and no faults
-/// but those of drills.
+/// but those of drills and of the page.
 async fn keep_up(options: &DemoOptions, evenkeel: &Path, socket: &Path) -> Result<(), LabError> {
     // An error is ignored: without the lock file, commands only do not wait for the demo.
     let rising = Rising::begin(socket).ok();
@@ -81,25 +85,39 @@ async fn keep_up(options: &DemoOptions, evenkeel: &Path, socket: &Path) -> Resul
     let receiver = receiver.map_err(LabError::system("receiving telemetry"))?;
     let mut processes = Processes::start(options, evenkeel, &receiver.endpoint).await?;
     let plan = sessions::plan(options.sessions, options.seed);
-    let sessions = sessions::open(&plan, &mut processes, options.seed).await?;
+    let mut sessions = sessions::open(&plan, &mut processes, options.seed).await?;
+    let page = DemoPage::start(processes.place.clone(), processes.gateway_id()).await?;
     drop(rising);
-    say(options, &processes).map_err(LabError::system("writing where it is"))?;
+    say(options, &processes, &page).map_err(LabError::system("writing where it is"))?;
     loop {
-        tokio::time::sleep(FORGET_EVERY).await;
-        drop(sessions.books.turn());
-        processes.require_gateway()?;
+        tokio::select! {
+            () = tokio::time::sleep(FORGET_EVERY) => {
+                drop(sessions.books.turn());
+                processes.require_gateway()?;
+            }
+            () = page.gateway_kill.notified() => {
+                page.gateway.store(0, Ordering::Relaxed);
+                processes.replace_gateway(options).await?;
+                page.gateway.store(processes.gateway_id(), Ordering::Relaxed);
+                sessions = sessions::open(&plan, &mut processes, options.seed).await?;
+            }
+        }
     }
 }
 
-fn say(options: &DemoOptions, processes: &Processes) -> io::Result<()> {
+fn say(options: &DemoOptions, processes: &Processes, page: &DemoPage) -> io::Result<()> {
     let (api, nodes, sessions) = (processes.api(), processes.names(), options.sessions);
+    let page = format!("{}/", page.origin());
     let mut out = io::stdout();
     if options.json {
-        writeln!(out, "{}", json!({"api": api, "nodes": nodes, "sessions": sessions}))?;
+        let line = json!({"api": api, "nodes": nodes, "page": page, "sessions": sessions});
+        writeln!(out, "{line}")?;
     } else {
         writeln!(
             out,
-            "{sessions} sessions talk through {}; the gateway's API is at {api}. Try, in another terminal:\n\
+            "{sessions} sessions talk through {}; the gateway's API is at {api}. Call with a browser on this machine:\n\
+             \n    {page}\n\
+             \nOr try, in another terminal:\n\
              \n    evenkeel status\n    evenkeel drill kill-node --sessions 200\n    evenkeel drill lose-region\n\
              \nIt goes on until it is interrupted.",
             nodes.join(", ")

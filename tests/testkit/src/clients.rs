@@ -14,6 +14,7 @@ pub enum Client {
     Aiortc,
     Libwebrtc,
     Chromium,
+    PageTools,
     Rtpengine,
     Prometheus,
     Alertmanager,
@@ -69,6 +70,11 @@ pub fn browser_packages() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/interop-browser")
 }
 
+/// The folder of the packages of `gateway/web`.
+pub fn page_packages() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/page")
+}
+
 impl Client {
     fn name(self) -> &'static str {
         match self {
@@ -78,6 +84,7 @@ impl Client {
             Client::Aiortc => "aiortc",
             Client::Libwebrtc => "libwebrtc",
             Client::Chromium => "Chromium with playwright-core",
+            Client::PageTools => "TypeScript with Vite",
             Client::Rtpengine => "rtpengine",
             Client::Prometheus => "Prometheus",
             Client::Alertmanager => "Alertmanager",
@@ -104,6 +111,7 @@ impl Client {
             Client::Aioquic => runs(Command::new(python()).args(["-c", "import aioquic"])),
             Client::Aiortc => runs(Command::new(python()).args(["-c", "import aiortc"])),
             Client::Libwebrtc => runs(Command::new(python()).args(["-c", "import webrtc"])),
+            Client::PageTools => page_packages().join("node_modules/vite").is_dir(),
             Client::Chromium => {
                 runs(Command::new("node").arg("--version"))
                     && runs(Command::new("chromium").arg("--version"))

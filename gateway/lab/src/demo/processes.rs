@@ -29,6 +29,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Capacity of a node, enough for all sessions.
 const CAPACITY: &str = "200 Mbit/s";
 
+/// The configuration of the gateway, in the demo's folder.
+const CONFIGURATION: &str = "evenkeel.toml";
+
 pub(super) const CALL: &str = include_str!("policies/call.toml");
 const LIVE: &str = include_str!("policies/live.toml");
 
@@ -45,7 +48,7 @@ pub struct DemoOptions {
     /// Set the seed of all random choices
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
-    /// Keep everything running until interrupted, with an agent beside each node, for drills
+    /// Keep everything running until interrupted, with an agent beside each node, for drills and for calls of a browser
     #[arg(long)]
     pub serve: bool,
     /// Take policy sets from this folder, and the embedded ones, in place of the demo's own, which decide faster
@@ -110,17 +113,26 @@ impl Processes {
                 DemoNode { name, address, agent: None, process: Some(process) }
             });
         }
-        let config = folder.path.join("evenkeel.toml");
-        write(&config, &configuration(options, telemetry, &nodes))?;
-        let (config, policies) = (config.display().to_string(), options.policies.as_deref());
-        let policies = policies.map(|policies| policies.display().to_string());
-        let mut words = vec!["run", "--config", &config, "--json"];
-        words.extend(policies.iter().flat_map(|policies| ["--policies", policies.as_str()]));
-        let mut gateway = start(evenkeel, &words, "gateway", &folder.path)?;
+        write(&folder.path.join(CONFIGURATION), &configuration(options, telemetry, &nodes))?;
+        let mut gateway = start_gateway(options, evenkeel, &folder.path)?;
         let listening = first_line(&mut gateway).await?;
         let udp = address(&gateway, &listening["udp"][0])?;
         let place = ApiEndpoint::Unix(word(&listening["socket"]).into());
         Ok(Processes { evenkeel: evenkeel.to_owned(), gateway, nodes, folder, udp, place })
+    }
+
+    /// Kills the gateway and starts it again, which ends its sessions.
+    pub(super) async fn replace_gateway(&mut self, options: &DemoOptions) -> Result<(), LabError> {
+        self.gateway.kill();
+        self.gateway = start_gateway(options, &self.evenkeel, &self.folder.path)?;
+        let listening = first_line(&mut self.gateway).await?;
+        self.udp = address(&self.gateway, &listening["udp"][0])?;
+        Ok(())
+    }
+
+    /// The process of the gateway.
+    pub(super) fn gateway_id(&self) -> u32 {
+        self.gateway.id()
     }
 
     pub(super) fn admin(&self) -> ApiClient {
@@ -202,6 +214,18 @@ pub(super) fn start(
     folder: &Path,
 ) -> Result<ChildProcess, ProcessError> {
     ChildProcess::start(name, Command::new(evenkeel).args(words), folder)
+}
+
+fn start_gateway(
+    options: &DemoOptions,
+    evenkeel: &Path,
+    folder: &Path,
+) -> Result<ChildProcess, ProcessError> {
+    let config = folder.join(CONFIGURATION).display().to_string();
+    let policies = options.policies.as_deref().map(|policies| policies.display().to_string());
+    let mut words = vec!["run", "--config", &config, "--json"];
+    words.extend(policies.iter().flat_map(|policies| ["--policies", policies.as_str()]));
+    start(evenkeel, &words, "gateway", folder)
 }
 
 /// Waits for the first line on standard output and reads it as JSON. Clients run on meanwhile.

@@ -1,7 +1,6 @@
 //! Telemetry of the gateway: its metrics in the format of Prometheus, and the spans that it exports.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -10,14 +9,13 @@ use bytes::Bytes;
 use evenkeel_process::lock;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
+use super::http::serve;
 use super::report::PolicyCalls;
 
 /// The largest accepted request, as in the OpenTelemetry Collector.
@@ -73,7 +71,9 @@ impl TelemetryReceiver {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         let counts = SpanCounts::default();
-        let serving = tokio::spawn(serve(listener, Arc::clone(&counts)));
+        let counted = Arc::clone(&counts);
+        let answer = move |request| count_spans(request, Arc::clone(&counted));
+        let serving = tokio::spawn(serve(listener, answer));
         Ok(TelemetryReceiver { endpoint, counts, serving })
     }
 
@@ -84,29 +84,8 @@ impl TelemetryReceiver {
     }
 }
 
-async fn serve(listener: TcpListener, counts: SpanCounts) {
-    let mut connections = JoinSet::new();
-    loop {
-        // The process may be out of descriptors for a moment; the next connection is accepted.
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::task::yield_now().await;
-            continue;
-        };
-        while connections.try_join_next().is_some() {}
-        let counts = Arc::clone(&counts);
-        connections.spawn(async move {
-            let service = service_fn(move |request| count_spans(request, Arc::clone(&counts)));
-            let connection = hyper::server::conn::http1::Builder::new();
-            let _closed = connection.serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
-}
-
 /// Accepts metrics and logs without reading them. The empty answer is an empty protobuf message, which reports success.
-async fn count_spans(
-    request: Request<Incoming>,
-    counts: SpanCounts,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn count_spans(request: Request<Incoming>, counts: SpanCounts) -> Response<Full<Bytes>> {
     let is_trace = request.uri().path() == "/v1/traces";
     let body = Limited::new(request.into_body(), BODY_MAX).collect().await;
     let spans = match body.map(http_body_util::Collected::to_bytes) {
@@ -117,14 +96,14 @@ async fn count_spans(
     let mut response = Response::new(Full::default());
     let Some(spans) = spans else {
         *response.status_mut() = StatusCode::BAD_REQUEST;
-        return Ok(response);
+        return response;
     };
     let mut counts = lock(&counts);
     let scopes = spans.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
     for span in scopes.flat_map(|scope| scope.spans) {
         *counts.entry(span.name).or_default() += 1;
     }
-    Ok(response)
+    response
 }
 
 #[cfg(test)]
