@@ -9,6 +9,7 @@ mod gstreamer;
 mod meter;
 mod operating;
 mod otlp;
+mod page;
 mod promql;
 mod roq;
 mod rtpengine;

@@ -1,0 +1,43 @@
+// The page of `evenkeel demo --serve` in Chromium: calls, and kills the node that carries the call, then the gateway. Arguments: the folder of
+// `playwright-core`, and the page's address.
+//
+// Standard output is one line of JSON: the figures after the death of the node, the state after that of the gateway, and faults of the page.
+
+import { launch, pause } from "./browser.js";
+
+const [packages, url] = process.argv.slice(2);
+const browser = await launch(packages);
+const page = await browser.newPage();
+const faults = [];
+page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
+page.on("pageerror", (error) => faults.push(`${error}`));
+page.on("request", (request) => request.url().startsWith(url) || faults.push(request.url()));
+
+const text = (id) => page.locator(`#${id}`).textContent();
+const press = (name) => page.getByRole("button", { name, exact: true }).click();
+const line = (words) => page.locator("#log li", { hasText: words }).first().waitFor();
+
+/** Waits until ten more pictures of the other end were shown. */
+async function watch() {
+  const shown = () => page.locator("#remote").evaluate((player) => player.getVideoPlaybackQuality().totalVideoFrames);
+  const from = await shown();
+  while ((await shown()) < from + 10) await pause(50);
+}
+
+await page.goto(url);
+await press("Call");
+await line("carries the call");
+await watch();
+const killed = await text("node");
+await press("Kill the node");
+await line(`in place of ${killed}`);
+await watch();
+const ids = ["state", "node", "gateway", "round-trip", "loss", "gap", "freeze"];
+const figures = Object.fromEntries(await Promise.all(ids.map(async (id) => [id, await text(id)])));
+// Losing its gateway is an error of requests.
+const before = [...faults];
+await press("Kill the gateway");
+await line("called again");
+await watch();
+console.log(JSON.stringify({ killed, ...figures, faults: before, again: await text("state"), process: await text("gateway") }));
+await browser.close();
