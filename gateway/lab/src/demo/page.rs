@@ -215,7 +215,7 @@ async fn open(admin: &mut ApiClient, body: Incoming) -> Result<PageAnswer, PageA
     };
     let offer = json!({
         "scenario": scenario,
-        // Not a room of the demo's own sessions, whose packets no browser decodes; a room belongs to one scenario.
+        // Rooms of the demo's own sessions have packets that a browser cannot decode, and a room belongs to one scenario.
         "room": format!("browser/{scenario}/{room}"),
         "labels": {"region": REGIONS[0], "role": role},
         "webrtc": {"offer": offer},
