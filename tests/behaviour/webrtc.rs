@@ -145,6 +145,24 @@ fn webrtc_call_survives_upgrades_without_a_handshake() {
     }
 }
 
+#[test]
+fn handshake_that_another_process_began_is_lost_and_the_next_offer_works() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&world(&[&node]));
+    let mut ann = WebrtcPhone::new(1);
+    let flight = ann.begin_handshake(&mut gateway, "room");
+    let upgraded = gateway.upgrade(json!({})).join().unwrap().unwrap();
+    gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+    ann.answer(&flight);
+    wait_until("the session ends", || {
+        let ended = gateway.read("/v1/sessions/history");
+        ended["sessions"][0]["reason"] == "handshake-lost"
+    });
+    let mut ann = WebrtcPhone::new(1);
+    ann.call(&mut gateway, "room");
+    talk(&mut [&mut ann.phone], "she hears herself", |phones| phones[0].heard.len() >= 10);
+}
+
 /// Asserts that the packets of a stream have one SSRC, and that no number is used twice or jumps by 3,000 (RFC 3550, appendix A.1).
 fn assert_one_stream(heard: &[Heard]) {
     for pair in heard.windows(2) {

@@ -16,7 +16,7 @@ use crate::provider::public_key;
 /// Subject of generated certificates. Clients compare fingerprints only.
 const SUBJECT: &str = "evenkeel";
 
-/// Self-signed ECDSA certificate by P-256 with its private key, as RFC 8827, section 6.5, has it. Gateways of a group share one, so that
+/// Self-signed ECDSA certificate by P-256 with its private key, as RFC 8827, section 6.5, has it. Gateways of a group may share one, so that
 /// the fingerprint of an answer holds at each of them.
 #[derive(Clone)]
 pub struct DtlsCertificate {

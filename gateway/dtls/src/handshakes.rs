@@ -23,9 +23,8 @@ pub const CONNECTED_MAX: usize = 16_384;
 /// Time from the first datagram of a handshake to its end. Afterwards the user has given up, and ICE checks of the client have ended.
 pub const HANDSHAKE_LIFETIME: Duration = Duration::from_secs(30);
 
-/// Length limit of an inbound datagram. Clients send at most the 1,500 bytes of Ethernet; over loopback, up to a whole flight with a
-/// chain of certificates.
-pub(crate) const DATAGRAM_MAX: usize = 4_096;
+/// Length limit of an inbound datagram: that of the sockets. Clients send at most the 1,500 bytes of Ethernet.
+pub(crate) const DATAGRAM_MAX: usize = 2_048;
 
 /// Length limit of an outbound datagram: IPv6 over any link, with 80 bytes for TURN (RFC 8200, section 5).
 const MTU: usize = 1_200;
@@ -212,7 +211,7 @@ impl<K: Copy + Ord, A: Copy + PartialEq> Handshakes<K, A> {
         }
     }
 
-    /// Processes a datagram that the demultiplexer classified as DTLS (RFC 7983), from an address that answered an ICE check of the
+    /// Processes a datagram that the demultiplexer classified as DTLS (RFC 7983), from an address that sent a verified ICE check of the
     /// session. A ClientHello begins a handshake. A later message of a handshake that has no state means that another process began it
     /// ([`HandshakeFailure::Lost`]). Application data is dropped.
     ///

@@ -73,9 +73,10 @@ impl<'a> Fragment<'a> {
         fragments
     }
 
-    /// Returns whether the datagram begins with a record of a handshake.
+    /// Returns whether the datagram begins with a record of a handshake: ChangeCipherSpec, a message, or an encrypted record of DTLS
+    /// 1.3 (RFC 9147, section 4).
     pub(crate) fn has_handshake(datagram: &[u8]) -> bool {
-        Reader(datagram).record().is_some_and(|(kind, _)| kind == Some(HANDSHAKE))
+        datagram.first().is_some_and(|first| matches!(first, 20 | 22 | 32..=63))
     }
 
     /// Joins the fragments of a message, in any order and overlapping. Returns `None` while one is absent.

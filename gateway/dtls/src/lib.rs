@@ -11,7 +11,7 @@
 //!   the extended master secret (RFC 7627) and a certificate with an ECDSA key, as RFC 8827, section 6.5, has it: `dimpl` verifies no RSA.
 //! - SRTP profiles by the preference of the library: in DTLS 1.2 AEAD_AES_256_GCM, AEAD_AES_128_GCM, SRTP_AES128_CM_HMAC_SHA1_80, in
 //!   DTLS 1.3 the first of them that the client offers.
-//! - No cookie: the caller passes datagrams of addresses that answered an ICE check (RFC 8445).
+//! - No cookie: the caller passes datagrams of addresses that sent a verified ICE check (RFC 8445).
 //!
 //! The protocol is that of `dimpl`, the cryptography that of `ring`.
 //!

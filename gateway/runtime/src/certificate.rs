@@ -1,6 +1,8 @@
 //! The certificate that DTLS clients see.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use evenkeel_dtls::DtlsCertificate;
@@ -14,21 +16,17 @@ const FILE: &str = "dtls.pem";
 const FILE_MAX: u64 = 16 * 1_024;
 
 /// The certificate of the process before, or a new one, which is kept for the next process. Without a folder each process has its
-/// own.
+/// own. A file that cannot be used is an error: clients may know its fingerprint.
 pub(crate) fn certificate(folder: Option<&Path>) -> io::Result<DtlsCertificate> {
     let generate = || DtlsCertificate::generate().map_err(io::Error::other);
     let Some(path) = folder.map(|folder| folder.join(FILE)) else { return generate() };
-    let parse = |pem: Vec<u8>| {
-        let pem = Zeroizing::new(String::from_utf8(pem).map_err(io::Error::other)?);
-        DtlsCertificate::from_pem(&pem).map_err(io::Error::other)
-    };
-    let kept = file::read(&path, FILE_MAX).and_then(parse);
-    match kept {
+    match read(&path) {
         Ok(certificate) => return Ok(certificate),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
             let file = path.display();
-            tracing::warn!(%file, %error, "DTLS certificate not read; a new one replaces it");
+            let message = format!("DTLS certificate `{file}`: {error}; repair or remove the file");
+            return Err(io::Error::new(error.kind(), message));
         }
     }
     let certificate = generate()?;
@@ -37,6 +35,16 @@ pub(crate) fn certificate(folder: Option<&Path>) -> io::Result<DtlsCertificate> 
         tracing::warn!(%file, %error, "DTLS certificate not kept; the next process has another one");
     }
     Ok(certificate)
+}
+
+fn read(path: &Path) -> io::Result<DtlsCertificate> {
+    let mode = fs::metadata(path)?.mode();
+    if mode & 0o077 != 0 {
+        let message = format!("found mode {:o}, expected 600: it contains a key", mode & 0o777);
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    let pem = String::from_utf8(file::read(path, FILE_MAX)?).map_err(io::Error::other)?;
+    DtlsCertificate::from_pem(&Zeroizing::new(pem)).map_err(io::Error::other)
 }
 
 #[cfg(test)]

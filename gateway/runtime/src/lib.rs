@@ -379,6 +379,8 @@ fn assemble(
         awaits_policies: !firsts.is_empty(),
         settings: Arc::clone(settings),
     };
+    // The thread of handshakes ends after the last worker.
+    drop(to_handshakes);
     let (control, workers) = launch(workers, handshakes, parts)?;
     let running = RunningGateway {
         handle,

@@ -13,7 +13,7 @@ use evenkeel_model::{ClientIdentity, IngressProtocol, MediaDescription, Srtp};
 use serde_json::json;
 
 use super::phone::PhoneSrtp;
-use super::{Credentials, GatewayProcess, Nominate, Phone, TIMEOUT, offer};
+use super::{Credentials, GatewayProcess, Nominate, Phone, TIMEOUT, offer, wait_until};
 
 pub(crate) struct WebrtcPhone {
     pub(crate) phone: Phone,
@@ -60,8 +60,8 @@ impl WebrtcPhone {
         lines.join("\n").replace('\n', "\r\n")
     }
 
-    /// Opens a session through the API, and connects.
-    pub(crate) fn call(&mut self, gateway: &mut GatewayProcess, room: &str) {
+    /// Opens a session through the API. Returns the address of the gateway and the credentials.
+    fn open(&self, gateway: &mut GatewayProcess, room: &str) -> (SocketAddr, Credentials) {
         let body = json!({"scenario": "call", "room": room, "webrtc": {"offer": self.sdp()}});
         let answer = gateway.post("/v1/sessions", &body);
         let sdp = answer["webrtc"]["answer"].as_str().unwrap_or_else(|| panic!("{answer}"));
@@ -72,8 +72,46 @@ impl WebrtcPhone {
         let candidate = value("a=candidate:");
         let fields: Vec<&str> = candidate.split(' ').collect();
         let address = format!("{}:{}", fields[4], fields[5]).parse().unwrap();
-        let (ufrag, password) = (value("a=ice-ufrag:"), value("a=ice-pwd:"));
-        self.connect(address, &Credentials { ufrag, password }).unwrap();
+        (address, Credentials { ufrag: value("a=ice-ufrag:"), password: value("a=ice-pwd:") })
+    }
+
+    /// Opens a session through the API, and connects.
+    pub(crate) fn call(&mut self, gateway: &mut GatewayProcess, room: &str) {
+        let (address, credentials) = self.open(gateway, room);
+        self.connect(address, &credentials).unwrap();
+    }
+
+    /// Opens a session through the API, and begins a handshake. Returns the first flight of the gateway.
+    pub(crate) fn begin_handshake(
+        &mut self,
+        gateway: &mut GatewayProcess,
+        room: &str,
+    ) -> Vec<Vec<u8>> {
+        let (address, credentials) = self.open(gateway, room);
+        let WebrtcPhone { phone, dtls, .. } = self;
+        phone.set_target(address);
+        credentials.check(phone, Nominate::Yes);
+        wait_until("the check is answered", || {
+            phone.listen();
+            !phone.other.is_empty()
+        });
+        phone.other.clear();
+        let send = &mut |datagram: &[u8]| phone.send(datagram);
+        dtls.handle_timeout(Instant::now(), send).unwrap();
+        wait_until("the gateway answers", || {
+            phone.listen();
+            !phone.other.is_empty()
+        });
+        std::mem::take(&mut phone.other)
+    }
+
+    /// Sends the next flight, after this one of the gateway.
+    pub(crate) fn answer(&mut self, flight: &[Vec<u8>]) {
+        let WebrtcPhone { phone, dtls, .. } = self;
+        let send = &mut |datagram: &[u8]| phone.send(datagram);
+        for datagram in flight {
+            dtls.receive(datagram, Instant::now(), send).unwrap();
+        }
     }
 
     /// Checks the address and completes the handshake. The phone encrypts from then on.

@@ -268,7 +268,7 @@ impl ClientIngress {
         let mut unprotected = std::mem::take(&mut self.unprotected);
         unprotected.clear();
         unprotected.extend_from_slice(datagram);
-        match session.unprotect_srtp(side, &mut unprotected) {
+        match session.unprotect_srtp(side, &mut unprotected, cx.egress) {
             Ok(packet) => self.deliver_media(session, arrival, packet, cx),
             Err(reason) => cx.egress.count_drop(reason),
         }

@@ -368,6 +368,7 @@ impl PacketWorker {
         };
         let session = culprit.id;
         tracing::error!(%session, panic = message, %location, "packet caused a panic; session ends");
+        culprit.end_dtls(&self.egress);
         for source in culprit.learned() {
             self.flows.remove(&source.key(), culprit.home);
         }

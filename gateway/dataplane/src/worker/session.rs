@@ -478,6 +478,9 @@ impl WorkerSession {
         if shed.is_some_and(|(_, since)| due(since)) {
             self.report_shed(cx.egress);
         }
+        if self.has_srtp() {
+            self.look_for_keys(cx);
+        }
     }
 
     /// Returns the session's summary; `None` before its first packet.

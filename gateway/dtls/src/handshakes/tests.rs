@@ -204,15 +204,17 @@ fn records_without_state_are_dropped() {
 
 #[test]
 fn handshake_of_another_process_is_lost() {
-    let mut link = Link::new(Client::new(Version::Dtls12));
-    let hello = link.client.poll().remove(0);
-    link.receive(&hello);
-    link.deliver();
-    link.table.remove(SESSION);
-    let flight = link.client.poll();
-    flight.iter().for_each(|datagram| link.receive(datagram));
-    assert_eq!(link.events[0], HandshakeEvent::Failed(HandshakeFailure::Lost));
-    assert_eq!((link.to_client.len(), link.table.in_progress()), (0, 0));
+    for version in [Version::Dtls12, Version::Dtls13] {
+        let mut link = Link::new(Client::new(version));
+        let hello = link.client.poll().remove(0);
+        link.receive(&hello);
+        link.deliver();
+        link.table.remove(SESSION);
+        let flight = link.client.poll();
+        flight.iter().for_each(|datagram| link.receive(datagram));
+        assert_eq!(link.events[0], HandshakeEvent::Failed(HandshakeFailure::Lost), "{version:?}");
+        assert_eq!((link.to_client.len(), link.table.in_progress()), (0, 0));
+    }
 }
 
 #[test]

@@ -1,5 +1,4 @@
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
@@ -15,11 +14,18 @@ fn next_process_has_the_certificate() {
 }
 
 #[test]
-fn unreadable_certificate_is_replaced() {
+fn unusable_certificate_is_an_error_and_stays() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join(FILE), "-----BEGIN CERTIFICATE-----").unwrap();
-    let first = certificate(Some(folder.path())).unwrap();
-    assert_eq!(certificate(Some(folder.path())).unwrap().fingerprint(), first.fingerprint());
+    let path = folder.path().join(FILE);
+    certificate(Some(folder.path())).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let error = certificate(Some(folder.path())).unwrap_err().to_string();
+    assert!(error.contains("found mode 640, expected 600"), "{error}");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&path, "-----BEGIN CERTIFICATE-----").unwrap();
+    let error = certificate(Some(folder.path())).unwrap_err().to_string();
+    assert!(error.contains("dtls.pem") && error.contains("no section"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"-----BEGIN CERTIFICATE-----");
 }
 
 #[test]

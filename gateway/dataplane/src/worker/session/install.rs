@@ -314,6 +314,7 @@ impl WorkerSession {
             }
             contexts.skip_used(&mut state.continuity);
         }
+        own.note_restored();
         state.srtp = own;
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::Srtp;
 use evenkeel_model::forward::DropReason;
@@ -11,6 +12,7 @@ use super::srtp::SessionSrtp;
 use super::{PacketContext, WorkerSession};
 use crate::worker::dtls::{DtlsSession, HandshakeDatagram, InputKind};
 use crate::worker::egress::Egress;
+use crate::worker::report::WorkerReport;
 use crate::worker::sockets::{RtpSide, SourceKey};
 
 impl WorkerSession {
@@ -42,10 +44,35 @@ impl WorkerSession {
         &mut self,
         side: RtpSide,
         packet: &'a mut [u8],
+        egress: &Egress,
     ) -> Result<&'a mut [u8], DropReason> {
-        let unprotected = self.srtp().ok_or(DropReason::SrtpNoKeys)?.unprotect(side, packet)?;
+        let Some(srtp) = self.srtp() else {
+            self.note_media_without_keys(egress);
+            return Err(DropReason::SrtpNoKeys);
+        };
+        let unprotected = srtp.unprotect(side, packet)?;
         self.uncopied = true;
         Ok(unprotected)
+    }
+
+    /// A client that sends media has keys. If another process agreed on them, they are lost.
+    #[cold]
+    fn note_media_without_keys(&self, egress: &Egress) {
+        if self.state.as_deref().is_some_and(|state| state.srtp.may_have_lost_keys()) {
+            self.report_failure(HandshakeFailure::Lost, egress);
+        }
+    }
+
+    /// Reports that the keys were awaited for too long. Called every 100 ms.
+    pub(super) fn look_for_keys(&mut self, cx: &PacketContext<'_>) {
+        let srtp = self.state.as_deref_mut().map(|state| &mut state.srtp);
+        if srtp.is_some_and(|srtp| srtp.awaits_too_long(cx.now)) {
+            self.report_failure(HandshakeFailure::Timeout, cx.egress);
+        }
+    }
+
+    fn report_failure(&self, failure: HandshakeFailure, egress: &Egress) {
+        egress.report(WorkerReport::Handshake { session: self.id, result: Err(failure) });
     }
 
     /// Sets the keys on which DTLS agreed, unless the session has some: they do not change.

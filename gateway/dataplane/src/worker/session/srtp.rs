@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use evenkeel_dtls::HANDSHAKE_LIFETIME;
 use evenkeel_media::continuity::Continuity;
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::srtp::{
@@ -205,6 +206,10 @@ struct ClientSrtp {
     contexts: Option<SessionSrtp>,
     /// The certificates of the client, if it uses DTLS.
     fingerprints: Option<Arc<[CertificateFingerprint]>>,
+    /// Keys are awaited from then on.
+    awaited_since: Option<Instant>,
+    /// Another process may have completed the handshake.
+    is_restored: bool,
 }
 
 impl Clone for OwnSrtp {
@@ -221,7 +226,7 @@ impl OwnSrtp {
             SrtpKeying::Sdes(_) => None,
             SrtpKeying::Dtls { fingerprints, .. } => Some(fingerprints),
         };
-        OwnSrtp(Some(Box::new(ClientSrtp { contexts, fingerprints })))
+        OwnSrtp(Some(Box::new(ClientSrtp { contexts, fingerprints, ..ClientSrtp::default() })))
     }
 
     pub(super) fn contexts(&self) -> Option<&SessionSrtp> {
@@ -242,6 +247,30 @@ impl OwnSrtp {
         if let Some(client) = &mut self.0 {
             client.contexts.get_or_insert_with(|| SessionSrtp::new(keys));
         }
+    }
+
+    /// The session comes from another process.
+    pub(super) fn note_restored(&mut self) {
+        self.0.iter_mut().for_each(|client| client.is_restored = true);
+    }
+
+    /// Returns whether another process may have agreed with the client on keys that this one lacks.
+    pub(super) fn may_have_lost_keys(&self) -> bool {
+        self.0.as_ref().is_some_and(|client| client.contexts.is_none() && client.is_restored)
+    }
+
+    /// Returns whether keys have been awaited for the time of a handshake.
+    pub(super) fn awaits_too_long(&mut self, now: Instant) -> bool {
+        let Some(client) = self.0.as_mut().filter(|client| client.contexts.is_none()) else {
+            return false;
+        };
+        let since = *client.awaited_since.get_or_insert(now);
+        let is_due = now.saturating_duration_since(since) >= HANDSHAKE_LIFETIME;
+        if is_due {
+            // The report may get lost.
+            client.awaited_since = Some(now);
+        }
+        is_due
     }
 
     pub(super) fn is_some(&self) -> bool {

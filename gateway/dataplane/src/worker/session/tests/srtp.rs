@@ -4,6 +4,7 @@ use evenkeel_media::srtp::{
     IndexGrant, IndexLease, ReceivedIndices, SentIndices, SrtpKeys, SrtpReceiver, SrtpSender,
 };
 
+use evenkeel_dtls::{HANDSHAKE_LIFETIME, HandshakeFailure};
 use evenkeel_media::fingerprint::CertificateFingerprint;
 
 use super::*;
@@ -203,6 +204,47 @@ fn media_waits_for_the_keys_of_dtls() {
     assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), Some(video(1, SSRC)));
     let mut datagram = scene.answer(2, &video(101, 77)).unwrap();
     assert!(scene.phone.receiver.unprotect_rtp(&mut datagram).is_ok());
+}
+
+/// The failure of a handshake that the session reported last.
+fn failure(scene: &mut Scene) -> Option<HandshakeFailure> {
+    let reports = std::iter::from_fn(|| scene.bench.reports.try_recv().ok());
+    let failures = reports.filter_map(|report| match report {
+        WorkerReport::Handshake { result, .. } => result.err(),
+        _ => None,
+    });
+    failures.last()
+}
+
+#[test]
+fn session_without_keys_ends_after_the_time_of_a_handshake() {
+    let mut scene = Scene::new();
+    let end = HANDSHAKE_LIFETIME.as_millis() as u64 + 5;
+    scene.bench.at(5, |session, cx| session.tick(cx));
+    scene.bench.at(end, |session, cx| session.tick(cx));
+    assert_eq!(failure(&mut scene), None, "it has keys");
+    scene.bench.session.state().srtp = dtls();
+    for ms in [5, end - 1] {
+        scene.bench.at(ms, |session, cx| session.tick(cx));
+        assert_eq!(failure(&mut scene), None, "{ms}");
+    }
+    scene.bench.at(end, |session, cx| session.tick(cx));
+    assert_eq!(failure(&mut scene), Some(HandshakeFailure::Timeout));
+}
+
+#[test]
+fn media_of_a_client_that_has_keys_of_another_process_ends_the_session() {
+    let mut scene = Scene::new();
+    let datagram = scene.phone.protect(RtpSide::Rtp, &video(1, SSRC));
+    for is_restored in [false, true] {
+        scene.bench.session.state().srtp = dtls();
+        if is_restored {
+            let state = handed_over(&scene.bench.session.hand_out(&Flows::new(4)));
+            scene.bench.session.go_on(state);
+        }
+        assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), None);
+        assert_eq!(failure(&mut scene), is_restored.then_some(HandshakeFailure::Lost));
+    }
 }
 
 #[test]
