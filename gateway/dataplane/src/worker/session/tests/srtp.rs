@@ -220,15 +220,15 @@ fn failure(scene: &mut Scene) -> Option<HandshakeFailure> {
 fn session_without_keys_ends_after_the_time_of_a_handshake() {
     let mut scene = Scene::new();
     let end = HANDSHAKE_LIFETIME.as_millis() as u64 + 5;
-    scene.bench.at(5, |session, cx| session.tick(cx));
-    scene.bench.at(end, |session, cx| session.tick(cx));
+    scene.bench.at(5, WorkerSession::tick);
+    scene.bench.at(end, WorkerSession::tick);
     assert_eq!(failure(&mut scene), None, "it has keys");
     scene.bench.session.state().srtp = dtls();
     for ms in [5, end - 1] {
-        scene.bench.at(ms, |session, cx| session.tick(cx));
+        scene.bench.at(ms, WorkerSession::tick);
         assert_eq!(failure(&mut scene), None, "{ms}");
     }
-    scene.bench.at(end, |session, cx| session.tick(cx));
+    scene.bench.at(end, WorkerSession::tick);
     assert_eq!(failure(&mut scene), Some(HandshakeFailure::Timeout));
 }
 
