@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
+use axum::http::{HeaderMap, header};
 use evenkeel_config::read_duration;
 use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_model::{Hook, PolicyName, RoomId, SessionId};
@@ -187,6 +188,13 @@ pub(super) fn strict<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     })?;
     reader.end().map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.to_string()))?;
     Ok(parsed.0)
+}
+
+/// The token of a request (RFC 6750, section 2.1).
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = given.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
 struct Object<T>(T);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -35,7 +35,7 @@ use super::event_feed::EventFeed;
 use super::events::NoticeWriter;
 use super::listener::{self, ConnectionLimits, Entrance, Gate, Gated, SocketFile, TcpPlace};
 use super::relay::{self, PeerRelay, RelayLimits, Relayed};
-use super::request::BodyBudget;
+use super::request::{BodyBudget, bearer};
 use super::whip::tls::WebrtcCertificateError;
 use super::{
     alerts, blast, changes, gateway, offer, operations, policies, recording, sessions, whip,
@@ -537,10 +537,4 @@ async fn require_token(
         // Frees the connection for the next client.
         Err(refused) => ([(header::CONNECTION, "close")], refused).into_response(),
     }
-}
-
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = given.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }

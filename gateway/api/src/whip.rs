@@ -23,14 +23,15 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 
 use self::cors::AllowedOrigins;
+use self::endpoint::{Endpoint, protocol};
 use self::session_url::SessionUrl;
 use super::error::{ApiError, ApiErrorCode, unknown_path};
 use super::listener::TcpPlace;
 use super::offer::webrtc::WebrtcOffer;
-use super::request::{BodyBudget, session_id};
-use super::thread::bearer;
+use super::request::{BodyBudget, bearer, session_id};
 
 mod cors;
+mod endpoint;
 mod session_url;
 pub(super) mod tls;
 
@@ -49,13 +50,6 @@ pub(super) struct WhipContext {
     /// Headers `Link` of answers.
     links: Vec<HeaderValue>,
     instruments: Option<Arc<Instruments>>,
-}
-
-/// The room of a request, and the use of it.
-struct Endpoint {
-    direction: ClientDirection,
-    scenario: String,
-    room: String,
 }
 
 /// A live session. Its URL is one that the gateway answered with.
@@ -115,14 +109,6 @@ pub(super) fn router(
         })
         .layer(middleware::from_fn_with_state(origins, cors::pass))
         .with_state(whip)
-}
-
-/// The first segment of paths.
-fn protocol(direction: ClientDirection) -> &'static str {
-    match direction {
-        ClientDirection::Publish => "whip",
-        ClientDirection::View => "whep",
-    }
 }
 
 /// The header `Link` of a server (RFC 9725, section 4.6).

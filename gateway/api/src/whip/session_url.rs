@@ -6,7 +6,7 @@ use evenkeel_process::sha256;
 use evenkeel_sdp::IceCredentials;
 use ring::hmac;
 
-use super::{Endpoint, protocol};
+use super::endpoint::{Endpoint, protocol};
 use crate::request::session_id;
 
 /// Bytes of a code, of those of the hash.
