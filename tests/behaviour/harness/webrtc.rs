@@ -41,7 +41,7 @@ impl WebrtcPhone {
         let media = MediaDescription { srtp: Srtp::Terminated, ..(*wanted.media).clone() };
         let fingerprints = [self.fingerprint.clone()].into();
         wanted.media = Arc::new(media);
-        wanted.srtp = Some(SrtpKeying::Dtls { fingerprints, keys: None });
+        wanted.srtp = Some(SrtpKeying::Dtls { fingerprints, keys: None, may_send: true });
         wanted
     }
 

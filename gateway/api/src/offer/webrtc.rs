@@ -93,10 +93,11 @@ impl WebrtcOffer {
         }
         let media = MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Terminated };
         let fingerprints = Arc::clone(&self.fingerprints);
+        let may_send = self.negotiation.accepted().any(|media| media.direction.has_recv());
         ClientMedia {
             ingress: IngressProtocol::Udp(ClientIdentity::Stun),
             media,
-            keying: Some(SrtpKeying::Dtls { fingerprints, keys: None }),
+            keying: Some(SrtpKeying::Dtls { fingerprints, keys: None, may_send }),
         }
     }
 

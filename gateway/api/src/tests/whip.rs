@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 use data_encoding::BASE64URL_NOPAD;
 use evenkeel_config::{GatewayConfig, IceServer, IceServerLogin, WebrtcSettings};
 use evenkeel_control::{Inherited, SessionView};
+use evenkeel_dataplane::worker::SrtpKeying;
 use evenkeel_handover::RequestGate;
 use evenkeel_model::OfferRefusal;
 use evenkeel_telemetry::Telemetry;
@@ -185,7 +186,8 @@ fn whep_offer_opens_a_session_that_receives() {
     let mut whip = WhipWorld::start();
     let token = changed("direction", "view");
     let asking = whip.post("/whep/live/stage", &token, VIEWER);
-    whip.accept();
+    let keying = whip.accept().srtp;
+    assert!(matches!(keying, Some(SrtpKeying::Dtls { may_send: false, .. })), "{keying:?}");
     let (status, body) = asking.whole();
     assert_eq!(status, 201);
     assert!(body.contains("a=sendonly\r\n") && !body.contains("a=recvonly"), "{body}");

@@ -46,10 +46,14 @@ impl WorkerSession {
         packet: &'a mut [u8],
         egress: &Egress,
     ) -> Result<&'a mut [u8], DropReason> {
+        let only_receives = self.state.as_deref().is_some_and(|it| it.srtp.only_receives());
         let Some(srtp) = self.srtp() else {
             self.note_media_without_keys(egress);
             return Err(DropReason::SrtpNoKeys);
         };
+        if only_receives && side == RtpSide::Rtp {
+            return Err(DropReason::UndeclaredPayload);
+        }
         let unprotected = srtp.unprotect(side, packet)?;
         self.uncopied = true;
         Ok(unprotected)

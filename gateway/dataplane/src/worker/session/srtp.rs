@@ -182,6 +182,8 @@ pub enum SrtpKeying {
         fingerprints: Arc<[CertificateFingerprint]>,
         /// `None` before the handshake has ended.
         keys: Option<Arc<SrtpKeys>>,
+        /// The client may send media, by the answer to its offer.
+        may_send: bool,
     },
 }
 
@@ -210,6 +212,8 @@ struct ClientSrtp {
     awaited_since: Option<Instant>,
     /// Another process may have completed the handshake.
     is_restored: bool,
+    /// The client only receives.
+    only_receives: bool,
 }
 
 impl Clone for OwnSrtp {
@@ -222,11 +226,12 @@ impl OwnSrtp {
     #[cold]
     pub(super) fn new(keying: SrtpKeying) -> OwnSrtp {
         let contexts = keying.keys().map(|keys| SessionSrtp::new(keys));
-        let fingerprints = match keying {
-            SrtpKeying::Sdes(_) => None,
-            SrtpKeying::Dtls { fingerprints, .. } => Some(fingerprints),
+        let (fingerprints, only_receives) = match keying {
+            SrtpKeying::Sdes(_) => (None, false),
+            SrtpKeying::Dtls { fingerprints, may_send, .. } => (Some(fingerprints), !may_send),
         };
-        OwnSrtp(Some(Box::new(ClientSrtp { contexts, fingerprints, ..ClientSrtp::default() })))
+        let client = ClientSrtp { contexts, fingerprints, only_receives, ..ClientSrtp::default() };
+        OwnSrtp(Some(Box::new(client)))
     }
 
     pub(super) fn contexts(&self) -> Option<&SessionSrtp> {
@@ -247,6 +252,11 @@ impl OwnSrtp {
         if let Some(client) = &mut self.0 {
             client.contexts.get_or_insert_with(|| SessionSrtp::new(keys));
         }
+    }
+
+    /// The client may not send media.
+    pub(super) fn only_receives(&self) -> bool {
+        self.0.as_ref().is_some_and(|client| client.only_receives)
     }
 
     /// The session comes from another process.

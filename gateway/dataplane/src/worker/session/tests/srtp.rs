@@ -186,7 +186,7 @@ fn forged_and_replayed_packets_reach_no_node() {
 /// Keys that DTLS has yet to agree on.
 fn dtls() -> OwnSrtp {
     let fingerprints = [CertificateFingerprint::Sha256([7; 32])].into();
-    OwnSrtp::new(SrtpKeying::Dtls { fingerprints, keys: None })
+    OwnSrtp::new(SrtpKeying::Dtls { fingerprints, keys: None, may_send: true })
 }
 
 #[test]
@@ -204,6 +204,22 @@ fn media_waits_for_the_keys_of_dtls() {
     assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), Some(video(1, SSRC)));
     let mut datagram = scene.answer(2, &video(101, 77)).unwrap();
     assert!(scene.phone.receiver.unprotect_rtp(&mut datagram).is_ok());
+}
+
+#[test]
+fn client_that_only_receives_sends_reports_and_no_media() {
+    let mut scene = Scene::new();
+    let (fingerprints, keys) = ([].into(), Some(Arc::clone(&scene.phone.keys)));
+    let keying = SrtpKeying::Dtls { fingerprints, keys, may_send: false };
+    scene.bench.session.state().srtp = OwnSrtp::new(keying);
+    let datagram = scene.phone.protect(RtpSide::Rtp, &video(1, SSRC));
+    assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), None);
+    assert_eq!(scene.bench.drops(DropReason::UndeclaredPayload), 1);
+    let mut report = Vec::new();
+    rtcp::write_receiver_report(SSRC, &[], &mut report);
+    let datagram = scene.phone.protect(RtpSide::Rtcp, &report);
+    assert_eq!(scene.deliver(ArrivalKind::Rtcp, &datagram), Some(report));
+    assert!(scene.answer(1, &video(100, 77)).is_some());
 }
 
 /// The failure of a handshake that the session reported last.
