@@ -8,8 +8,8 @@ use evenkeel_media::srtp::{CryptoAttribute, SrtpKey, SrtpKeys, SrtpProfile};
 use evenkeel_model::{MediaDescription, Metric, Srtp};
 
 use crate::harness::{
-    Gateway, Node, Phone, PhoneSrtp, World, assert_continuous, declared, offer, talk, udp_of,
-    wait_until,
+    Gateway, Node, Phone, PhoneSrtp, World, assert_continuous, declared, offer, talk, talk_by,
+    udp_of, wait_until,
 };
 
 const REASONS: [&str; 3] = ["srtp-forged", "srtp-replayed", "srtp-index"];
@@ -38,17 +38,8 @@ fn encrypted_call_survives_its_node() {
     let opened = open(&gateway, &mut ann, SrtpProfile::AeadAes256Gcm);
     let second = gateway.open(offer("room", declared(&bob)));
     bob.set_target(udp_of(&second));
-    let hear = |phones: &mut [&mut Phone; 2], what: &str, by: u32| {
-        talk(phones, what, |phones| {
-            let counts = [(0, 2), (1, 1)].map(|(phone, from): (usize, u64)| {
-                let heard = phones[phone].heard.iter();
-                heard.filter(|it| it.mark.session == from && it.mark.node == by).count()
-            });
-            counts.iter().all(|count| *count >= 100)
-        });
-    };
     let (first, next) = (opened.route[0].node.0 as usize, opened.route[1].node.0 as usize);
-    hear(&mut [&mut ann, &mut bob], "both hear", nodes[first].number());
+    talk_by(&mut [&mut ann, &mut bob], "both hear", nodes[first].number());
     ann.report_loss(&[ann.heard.last().unwrap().clone()], 64);
     wait_until("the report of the encrypted phone is read", || {
         let sessions = gateway.ask(gateway.handle.sessions()).unwrap();
@@ -56,7 +47,7 @@ fn encrypted_call_survives_its_node() {
         of_ann.unwrap().state.measures.measured(Metric::LossDown) == Some(250_000)
     });
     nodes[first].die();
-    hear(&mut [&mut ann, &mut bob], "both hear by the other node", nodes[next].number());
+    talk_by(&mut [&mut ann, &mut bob], "both hear by the other node", nodes[next].number());
     for stream in [0, 1] {
         assert_continuous(&ann.heard_from(2, stream));
         assert_continuous(&bob.heard_from(1, stream));

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::harness::{
     Credentials, Gateway, GatewayProcess, Heard, Node, Phone, Place, WebrtcPhone, World,
-    assert_complete, assert_continuous, await_replica, declared, ids, offer, talk, udp_of,
+    assert_complete, assert_continuous, await_replica, declared, ids, offer, talk, talk_by, udp_of,
     wait_until,
 };
 
@@ -42,19 +42,10 @@ fn webrtc_call_with_a_phone_survives_its_node() {
     let opened = open(&gateway, &mut ann);
     let second = gateway.open(offer("room", declared(&bob)));
     bob.set_target(udp_of(&second));
-    let hear = |phones: &mut [&mut Phone; 2], what: &str, by: u32| {
-        talk(phones, what, |phones| {
-            let counts = [(0, 2), (1, 1)].map(|(phone, from): (usize, u64)| {
-                let heard = phones[phone].heard.iter();
-                heard.filter(|it| it.mark.session == from && it.mark.node == by).count()
-            });
-            counts.iter().all(|count| *count >= 100)
-        });
-    };
     let (first, next) = (opened.route[0].node.0 as usize, opened.route[1].node.0 as usize);
-    hear(&mut [&mut ann.phone, &mut bob], "both hear", nodes[first].number());
+    talk_by(&mut [&mut ann.phone, &mut bob], "both hear", nodes[first].number());
     nodes[first].die();
-    hear(&mut [&mut ann.phone, &mut bob], "both hear by the other node", nodes[next].number());
+    talk_by(&mut [&mut ann.phone, &mut bob], "both hear by the other node", nodes[next].number());
     for stream in [0, 1] {
         assert_continuous(&ann.phone.heard_from(2, stream));
         assert_continuous(&bob.heard_from(1, stream));

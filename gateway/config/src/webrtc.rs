@@ -51,7 +51,7 @@ pub struct WebrtcSettings {
     pub certificate: Option<CertificateFiles>,
     /// Verifies the tokens of clients.
     pub token_key: TokenKey,
-    /// Origins of pages whose scripts may send requests (CORS). Default: none.
+    /// Origins of the pages that may send requests (CORS). Default: none.
     pub origins: Vec<String>,
     /// STUN and TURN servers that clients are told. Default: none.
     pub ice_servers: Vec<IceServer>,

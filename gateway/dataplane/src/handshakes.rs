@@ -76,7 +76,7 @@ struct HandshakeThread {
 }
 
 impl HandshakeThread {
-    /// A panic ends the session whose datagram caused it. Its state is not in the table at that time.
+    /// A panic ends the session of the datagram that caused it. Its state is not in the table at that time.
     fn guarded_turn(&mut self, input: Option<InputKind>) -> Vec<WorkerReport> {
         let session = match &input {
             Some(InputKind::Datagram(datagram)) => Some(datagram.session.id),

@@ -562,4 +562,4 @@ fn alert_record(description: u8) -> [u8; 15] {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,7 +13,8 @@
 //!   DTLS 1.3 the first of them that the client offers.
 //! - No cookie: the caller passes datagrams of addresses that sent a verified ICE check (RFC 8445).
 //!
-//! The protocol is that of `dimpl`, the cryptography that of `ring`.
+//! The protocol is that of `dimpl`, the cryptography that of `ring`. `dimpl` draws random numbers of its own, and reads the wall clock
+//! for the time in a hello.
 //!
 //! # Secrets
 //!

@@ -58,7 +58,7 @@ impl SecureRandom for Ring {
 
 impl HashProvider for Ring {
     fn create_hash(&self, algorithm: HashAlgorithm) -> Box<dyn HashContext> {
-        // Those of the suites.
+        // The suites of TLS 1.2 and 1.3 that are offered use SHA-256 or SHA-384.
         let sha = match algorithm {
             HashAlgorithm::SHA384 => &digest::SHA384,
             _ => &digest::SHA256,

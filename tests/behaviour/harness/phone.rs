@@ -236,6 +236,17 @@ pub(crate) fn talk(
     }
 }
 
+/// Lets phones 1 and 2 talk until each heard 100 packets of the other by this node.
+pub(crate) fn talk_by(phones: &mut [&mut Phone; 2], what: &str, node: u32) {
+    talk(phones, what, |phones| {
+        let counts = [(0, 2), (1, 1)].map(|(phone, from): (usize, u64)| {
+            let heard = phones[phone].heard.iter();
+            heard.filter(|it| it.mark.session == from && it.mark.node == node).count()
+        });
+        counts.iter().all(|count| *count >= 100)
+    });
+}
+
 /// Sends this many packets per phone.
 pub(crate) fn talk_for(phones: &mut [&mut Phone], packets: u64) {
     let goal: Vec<u64> = phones.iter().map(|phone| phone.voice.sent + packets).collect();

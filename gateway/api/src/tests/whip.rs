@@ -25,7 +25,7 @@ const VIEWER: &str = include_str!("../../../../tests/fuzz/corpus/sdp_offer/whep-
 const SDP: &str = "content-type: application/sdp";
 const FRAGMENT: &str = "content-type: application/trickle-ice-sdpfrag";
 
-/// A gateway with `[webrtc]`, whose control the test plays.
+/// A gateway with `[webrtc]`. The test plays its control.
 struct WhipWorld {
     world: World,
     address: SocketAddr,

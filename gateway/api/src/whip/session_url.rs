@@ -27,7 +27,7 @@ impl SessionUrl {
         SessionUrl { id, tag: tag(trace_id, id, ice) }
     }
 
-    /// Reads a segment whose code is [checked](SessionUrl::proves) later.
+    /// Reads a segment. Its code is [checked](SessionUrl::proves) later.
     pub(super) fn parse(segment: &str) -> Option<SessionUrl> {
         let mut parts = segment.split('-');
         let (id, tag, _code) = (parts.next()?, parts.next()?, parts.next()?);

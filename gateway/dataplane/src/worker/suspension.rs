@@ -1,7 +1,7 @@
 //! The suspension of a worker: it hands out its sessions and reads nothing, so that another worker, perhaps in another process,
 //! can continue them with duplicates of its sockets. If that fails, this worker resumes.
 //!
-//! A worker whose lease has ended rests as well. It keeps the packets that it has read, and sends them once the lease is
+//! A worker without a lease rests as well. It keeps the packets that it has read, and sends them once the lease is
 //! renewed, or drops them if it is suspended: then another worker continues the sessions.
 
 use std::io;

@@ -3,12 +3,12 @@ use std::collections::VecDeque;
 use evenkeel_media::fingerprint::CertificateFingerprint;
 
 use super::*;
+use crate::handshakes::tests::client::now;
 use crate::handshakes::{HandshakeEvent, Handshakes, Peer};
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
 fn client_has_the_keys_of_the_gateway_and_closes() {
-    let now = Instant::now();
+    let now = now();
     let own = DtlsCertificate::generate().unwrap();
     let fingerprint = CertificateFingerprint::Sha256(own.fingerprint());
     let mut table = Handshakes::new(&DtlsCertificate::generate().unwrap());

@@ -8,7 +8,7 @@ use evenkeel_fuzz::Corpus;
 use super::*;
 use ring::digest::{SHA256, SHA512, digest};
 
-mod client;
+pub(crate) mod client;
 mod loss;
 
 use client::{Client, Link, now};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where SRTP ends, if a stream is encrypted.
+/// The encryption of a stream, and the end of its SRTP.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Protection {
     /// Plain RTP and RTCP, which may be rewritten.

@@ -1,4 +1,4 @@
-//! What the owner of a session knows of its standby: the newest copy that it acknowledged, and since when.
+//! The owner's knowledge of its standby: the newest copy that the standby acknowledged, and the time of the acknowledgement.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -207,7 +207,7 @@ impl LeasedSender {
     /// Continues a source from a copy for this standby, at its limits.
     ///
     /// # Errors
-    /// Those of [`SrtpSender::restore`].
+    /// The errors of [`SrtpSender::restore`].
     pub fn restore(&mut self, counters: SentIndices) -> Result<(), SrtpError> {
         self.sender.restore(counters)
     }
@@ -216,7 +216,7 @@ impl LeasedSender {
     /// leases hold, and sources that it lacks have none.
     ///
     /// # Errors
-    /// Those of [`SrtpSender::restore`].
+    /// The errors of [`SrtpSender::restore`].
     pub fn restore_exact(
         &mut self,
         sources: &[SentIndices],

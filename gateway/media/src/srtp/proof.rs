@@ -1,4 +1,4 @@
-//! What a standby knows of the owner of its copies.
+//! The knowledge of a standby about the owner of its copies.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -26,7 +26,7 @@ pub(super) struct SessionSrtp {
     indices: UsedIndices,
 }
 
-/// What this process knows of the indices that were used.
+/// The knowledge of this process about the indices that were used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum UsedIndices {
     /// All.

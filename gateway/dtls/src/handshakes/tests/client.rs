@@ -8,7 +8,7 @@ use super::*;
 #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     *ORIGIN
 }
 

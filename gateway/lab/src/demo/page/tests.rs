@@ -4,7 +4,7 @@ use tokio::time::timeout;
 
 use super::*;
 
-/// A page whose gateway does not run.
+/// A page of a gateway that does not run.
 async fn page() -> Arc<DemoPage> {
     let nowhere = ApiEndpoint::Unix("/nonexistent/evenkeel.sock".into());
     DemoPage::start(nowhere, 7).await.expect("loopback has a free port")

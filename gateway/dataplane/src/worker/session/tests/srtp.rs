@@ -95,7 +95,7 @@ impl Scene {
         self.answer(1, &video(sequence, 77)).is_some()
     }
 
-    /// What the phone receives of packets of the node at another process, which continues in this state.
+    /// Continues in this state at another process. Returns the packets that the phone receives of these ones of the node.
     fn go_on(&mut self, state: SessionState, packets: &[u16]) -> Vec<Vec<u8>> {
         let (client, board) = (self.bench.client.local_addr().unwrap(), &self.bench.board);
         let declared = ClientAddressing::Declared { listener: 0, address: client, rtcp: client };
