@@ -25,7 +25,7 @@ fn open(gateway: &Gateway, phone: &mut Phone, profile: SrtpProfile) -> SessionAn
     (wanted.media, wanted.srtp) = (Arc::new(media), Some(SrtpKeying::Sdes(Arc::new(keys.clone()))));
     let opened = gateway.open(wanted);
     phone.set_target(udp_of(&opened));
-    phone.srtp = Some(PhoneSrtp::new(&keys));
+    phone.srtp = Some(PhoneSrtp::new(&keys, None));
     opened
 }
 

@@ -5,9 +5,10 @@
 //! packet is an error, never a panic. Time and random numbers are arguments.
 //!
 //! In the order of a packet: [`demux`] classifies a datagram, [`stun`] authenticates its sender,
-//! [`srtp`] decrypts it, [`rtp`] and [`rtcp`] parse it, [`key_frame`] looks into video, [`roq`] and
-//! [`trunk`] carry it, [`continuity`] hides a change of sender from the receiver, [`merge`]
-//! deduplicates two copies of a stream, [`rtp::Reception`] and [`quality`] measure reception.
+//! [`srtp`] decrypts it, [`numbering`] gives it the numbers of its room, [`rtp`] and [`rtcp`] parse
+//! it, [`key_frame`] looks into video, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change
+//! of sender from the receiver, [`merge`] deduplicates two copies of a stream, [`rtp::Reception`]
+//! and [`quality`] measure reception.
 //! [`instant`] writes the times of that state for another process.
 //! [`fingerprint`] checks the certificate of a DTLS handshake.
 
@@ -20,6 +21,7 @@ pub mod fingerprint;
 pub mod instant;
 pub mod key_frame;
 pub mod merge;
+pub mod numbering;
 pub mod quality;
 pub mod roq;
 pub mod rtcp;

@@ -138,6 +138,23 @@ pub fn is_padded(packet: &[u8]) -> bool {
     packet.first().is_some_and(|flags| flags & 0x20 != 0)
 }
 
+/// Sets the payload type: the lower seven bits of `payload_type`. A packet shorter than a header remains unchanged.
+pub fn set_payload_type(packet: &mut [u8], payload_type: u8) {
+    if let Some(field) = packet.get_mut(1) {
+        *field = *field & 0x80 | payload_type & 0x7f;
+    }
+}
+
+/// Returns the profile and the content of the header extension (RFC 3550, section 5.3.1). `None` if there is none, or the
+/// packet is malformed.
+pub fn extension_mut(packet: &mut [u8]) -> Option<(u16, &mut [u8])> {
+    let flags = *packet.first()?;
+    let rest = packet.get_mut(HEADER_LEN + 4 * usize::from(flags & 0x0f)..)?;
+    let ([p0, p1, l0, l1], rest) = rest.split_first_chunk_mut().filter(|_| flags & 0x10 != 0)?;
+    let content = rest.get_mut(..4 * usize::from(u16::from_be_bytes([*l0, *l1])))?;
+    Some((u16::from_be_bytes([*p0, *p1]), content))
+}
+
 /// Sets the sequence number. A packet shorter than a header remains unchanged.
 pub fn set_sequence(packet: &mut [u8], sequence: u16) {
     if let Some(field) = packet.get_mut(2..4) {

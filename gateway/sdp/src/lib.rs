@@ -26,10 +26,10 @@ mod answer;
 mod codec;
 mod description;
 mod error;
+mod extensions;
 mod fragment;
 mod ice;
 mod negotiation;
-mod numbering;
 mod offer;
 mod section;
 #[cfg(test)]
@@ -38,12 +38,12 @@ mod tests;
 pub use answer::{LocalTransport, SecretText, SentStream};
 pub use codec::{Codec, CodecKind, Format, H264Profile};
 pub use error::{Rejection, SdpError};
+pub use extensions::EXTENSION_URIS;
 pub use fragment::fragment_credentials;
 pub use ice::IceCredentials;
 pub use negotiation::{
     AcceptedMedia, AnswerPolicy, Keying, NegotiatedSection, Negotiation, PeerPath, PeerTransport,
 };
-pub use numbering::{EXTENSION_URIS, ExtensionMap, NumberMap, PayloadTypeMap};
 pub use offer::SdpOffer;
 pub use sdp_types::Direction;
 pub use section::{FeedbackSet, HeaderExtension, MediaFormat, MediaSource, SimulcastLayer};

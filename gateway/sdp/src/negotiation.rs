@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 
 use evenkeel_media::fingerprint::CertificateFingerprint;
+use evenkeel_media::numbering::{ExtensionMap, PayloadTypeMap};
 use evenkeel_media::srtp::SrtpKeys;
 use sdp_types::{Direction, Setup};
 
 use crate::codec::CodecKind;
 use crate::error::{Rejection, SdpError, excerpt};
+use crate::extensions::RTP_STREAM_ID;
 use crate::ice::IceCredentials;
-use crate::numbering::{ExtensionMap, PayloadTypeMap, RTP_STREAM_ID};
 use crate::offer::SdpOffer;
 use crate::section::{HeaderExtension, MediaFormat, MediaSource, OfferedSection, SimulcastLayer};
 

@@ -10,8 +10,8 @@ use sdp_types::{RtpMap, Session, Setup, Ssrc, SsrcGroup};
 use crate::codec::{Codec, CodecKind, Format, parameter};
 use crate::description::Attributes;
 use crate::error::{SdpError, excerpt};
+use crate::extensions::room_extension;
 use crate::ice::IceCredentials;
-use crate::numbering::room_extension;
 use crate::{LAYERS_MAX, SOURCES_MAX};
 
 /// Length limit of `a=mid` and of a RID: the longest element of a header extension of one-byte form is 16 bytes, of two-byte form

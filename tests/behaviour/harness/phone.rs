@@ -5,6 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::TestHeader;
+use evenkeel_media::numbering::ClientNumbers;
 use evenkeel_media::rtcp::{self, ReportBlock};
 use evenkeel_media::srtp::{SrtpKeys, SrtpReceiver, SrtpSender};
 use evenkeel_media::{demux, rtp};
@@ -31,23 +32,29 @@ pub(crate) struct Phone {
     due: Instant,
 }
 
-/// The SRTP of a phone with SDES keys.
+/// The SRTP of a phone.
 pub(crate) struct PhoneSrtp {
     sender: RefCell<SrtpSender>,
     receiver: SrtpReceiver,
+    /// The phone's numbers, if they differ from those of the room.
+    numbers: Option<ClientNumbers>,
 }
 
 impl PhoneSrtp {
-    pub(crate) fn new(keys: &SrtpKeys) -> PhoneSrtp {
+    pub(crate) fn new(keys: &SrtpKeys, numbers: Option<ClientNumbers>) -> PhoneSrtp {
         let receiver = SrtpReceiver::new(&keys.gateway);
-        PhoneSrtp { sender: RefCell::new(SrtpSender::new(&keys.client)), receiver }
+        let sender = RefCell::new(SrtpSender::new(&keys.client));
+        PhoneSrtp { sender, receiver, numbers }
     }
 
     fn protect(&self, packet: &[u8]) -> Vec<u8> {
         let mut sender = self.sender.borrow_mut();
         let mut buffer = packet.to_vec();
-        buffer.resize(packet.len() + 20, 0);
         let is_rtp = demux::classify(packet) == demux::DatagramKind::Rtp;
+        if let Some(numbers) = self.numbers.as_ref().filter(|_| is_rtp) {
+            numbers.map_to_client(&mut buffer).unwrap();
+        }
+        buffer.resize(packet.len() + 20, 0);
         let at = if is_rtp { 8 } else { 4 };
         let ssrc = u32::from_be_bytes(packet[at..at + 4].try_into().unwrap());
         sender.lease(ssrc, u64::MAX, u64::MAX).unwrap();
@@ -59,11 +66,14 @@ impl PhoneSrtp {
     }
 
     fn unprotect<'a>(&mut self, packet: &'a mut [u8]) -> &'a [u8] {
-        let opened = match demux::classify(packet) {
-            demux::DatagramKind::Rtp => self.receiver.unprotect_rtp(packet),
-            _ => self.receiver.unprotect_rtcp(packet),
-        };
-        opened.expect("the gateway's packets verify")
+        if demux::classify(packet) != demux::DatagramKind::Rtp {
+            return self.receiver.unprotect_rtcp(packet).expect("the gateway's RTCP verifies");
+        }
+        let opened = self.receiver.unprotect_rtp(packet).expect("the gateway's RTP verifies");
+        if let Some(numbers) = &self.numbers {
+            numbers.map_to_room(opened).expect("the gateway's packets have the phone's numbers");
+        }
+        opened
     }
 }
 

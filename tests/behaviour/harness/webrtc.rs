@@ -5,15 +5,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_control::OfferedSession;
-use evenkeel_dataplane::worker::SrtpKeying;
+use evenkeel_dataplane::worker::{AnsweredMedia, SrtpKeying};
 use evenkeel_dtls::{DtlsCertificate, DtlsClient, HandshakeFailure};
 use evenkeel_media::demux;
 use evenkeel_media::fingerprint::CertificateFingerprint;
+use evenkeel_media::numbering::{ClientNumbers, ExtensionMap};
 use evenkeel_model::{ClientIdentity, IngressProtocol, MediaDescription, Srtp};
 use serde_json::json;
 
 use super::phone::PhoneSrtp;
 use super::{Credentials, GatewayProcess, Nominate, Phone, TIMEOUT, offer, wait_until};
+
+/// Firefox's payload types of Opus and VP8, and those of rooms.
+fn numbers() -> Option<ClientNumbers> {
+    ClientNumbers::new(&vec![(109, 111), (120, 96)].into(), &ExtensionMap::default(), None)
+}
 
 pub(crate) struct WebrtcPhone {
     pub(crate) phone: Phone,
@@ -41,7 +47,8 @@ impl WebrtcPhone {
         let media = MediaDescription { srtp: Srtp::Terminated, ..(*wanted.media).clone() };
         let fingerprints = [self.fingerprint.clone()].into();
         wanted.media = Arc::new(media);
-        wanted.srtp = Some(SrtpKeying::Dtls { fingerprints, keys: None, may_send: true });
+        let answered = Arc::new(AnsweredMedia { may_send: true, numbers: numbers() });
+        wanted.srtp = Some(SrtpKeying::Dtls { fingerprints, keys: None, answered });
         wanted
     }
 
@@ -52,10 +59,10 @@ impl WebrtcPhone {
             "v=0\no=- 1 1 IN IP4 127.0.0.1\ns=-\nt=0 0\na=group:BUNDLE 0 1",
             "a=ice-ufrag:phon\na=ice-pwd:phonephonephonephonephone",
             &format!("a=fingerprint:{fingerprint}"),
-            "m=audio 9 UDP/TLS/RTP/SAVPF 111\nc=IN IP4 0.0.0.0\na=mid:0\na=rtcp-mux\na=setup:actpass",
-            "a=rtpmap:111 opus/48000/2",
-            "m=video 9 UDP/TLS/RTP/SAVPF 96\nc=IN IP4 0.0.0.0\na=mid:1\na=rtcp-mux\na=setup:actpass",
-            "a=rtpmap:96 VP8/90000\na=rtcp-fb:96 nack pli\n",
+            "m=audio 9 UDP/TLS/RTP/SAVPF 109\nc=IN IP4 0.0.0.0\na=mid:0\na=rtcp-mux\na=setup:actpass",
+            "a=rtpmap:109 opus/48000/2",
+            "m=video 9 UDP/TLS/RTP/SAVPF 120\nc=IN IP4 0.0.0.0\na=mid:1\na=rtcp-mux\na=setup:actpass",
+            "a=rtpmap:120 VP8/90000\na=rtcp-fb:120 nack pli\n",
         ];
         lines.join("\n").replace('\n', "\r\n")
     }
@@ -140,7 +147,7 @@ impl WebrtcPhone {
                 _ => is_checked = true,
             }
         }
-        phone.srtp = dtls.keys().map(PhoneSrtp::new);
+        phone.srtp = dtls.keys().map(|keys| PhoneSrtp::new(keys, numbers()));
         Ok(())
     }
 

@@ -4,16 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use evenkeel_control::IceAnswer;
-use evenkeel_dataplane::worker::SrtpKeying;
+use evenkeel_dataplane::worker::{AnsweredMedia, SrtpKeying};
 use evenkeel_media::fingerprint::CertificateFingerprint;
+use evenkeel_media::numbering::ClientNumbers;
 use evenkeel_model::{
     ClientIdentity, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream, PayloadType,
     RtcpPort, SessionId, Srtp, StreamKind,
 };
 use evenkeel_process::random::fill;
 use evenkeel_sdp::{
-    AcceptedMedia, AnswerPolicy, CodecKind, Direction, IceCredentials, Keying, LocalTransport,
-    MediaFormat, Negotiation, PeerPath, PeerTransport, SdpError, SdpOffer, SecretText,
+    AcceptedMedia, AnswerPolicy, CodecKind, Direction, Format, IceCredentials, Keying,
+    LocalTransport, MediaFormat, Negotiation, PeerPath, PeerTransport, SdpError, SdpOffer,
+    SecretText,
 };
 use evenkeel_token::ClientDirection;
 
@@ -93,11 +95,28 @@ impl WebrtcOffer {
         }
         let media = MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Terminated };
         let fingerprints = Arc::clone(&self.fingerprints);
-        let may_send = self.negotiation.accepted().any(|media| media.direction.has_recv());
         ClientMedia {
             ingress: IngressProtocol::Udp(ClientIdentity::Stun),
             media,
-            keying: Some(SrtpKeying::Dtls { fingerprints, keys: None, may_send }),
+            keying: Some(SrtpKeying::Dtls {
+                fingerprints,
+                keys: None,
+                answered: Arc::new(self.answered()),
+            }),
+        }
+    }
+
+    fn answered(&self) -> AnsweredMedia {
+        let Negotiation { payload_types, extensions, .. } = &self.negotiation;
+        let formats = self.negotiation.accepted().flat_map(|media| &media.formats);
+        let mut blocks = formats.filter(|it| matches!(it.format, Format::Redundancy(_)));
+        AnsweredMedia {
+            may_send: self.negotiation.accepted().any(|media| media.direction.has_recv()),
+            numbers: ClientNumbers::new(
+                payload_types,
+                extensions,
+                blocks.next().map(|format| format.room),
+            ),
         }
     }
 
@@ -121,14 +140,14 @@ impl WebrtcOffer {
     }
 }
 
-/// Adds the formats of an m-line to the stream of its kind.
+/// Adds the formats of an m-line to the stream of its kind, with the payload types of the room.
 fn add(stream: &mut MediaStream, media: &AcceptedMedia) {
-    for MediaFormat { number, format, feedback, .. } in &media.formats {
-        if stream.payload_types.iter().any(|known| known.number == *number) {
+    for MediaFormat { room, format, feedback, .. } in &media.formats {
+        if stream.payload_types.iter().any(|known| known.number == *room) {
             continue;
         }
         let (codec, clock_rate) = (format.name().into(), format.codec().clock_rate());
-        stream.payload_types.push(PayloadType { number: *number, codec, clock_rate });
+        stream.payload_types.push(PayloadType { number: *room, codec, clock_rate });
         stream.feedback.pli |= feedback.pli;
         stream.feedback.fir |= feedback.fir;
         stream.feedback.remb |= feedback.remb;

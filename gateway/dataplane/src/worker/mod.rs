@@ -48,7 +48,8 @@ pub use report::{
 use report::{Sweep, every};
 use rustix::event::epoll;
 pub use session::{
-    ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, SessionState, SrtpKeying, tag,
+    AnsweredMedia, ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, SessionState,
+    SrtpKeying, tag,
 };
 use session::{PacketContext, SessionSlots};
 pub use sockets::SessionPorts;

@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use signs::MediaSigns;
 pub(crate) use slots::SessionSlots;
 use srtp::OwnSrtp;
-pub use srtp::SrtpKeying;
+pub use srtp::{AnsweredMedia, SrtpKeying};
 use tally::FlowTally;
 use validation::AddressValidation;
 

@@ -131,3 +131,22 @@ fn parameters_of_the_client_alone_are_not_answered() {
     let codec = h264(H264Profile::ConstrainedBaseline, true);
     assert_eq!(Format::Retransmission(codec).answered_parameters("apt=106"), "apt=106");
 }
+
+#[test]
+fn documentation_has_the_numbers_of_rooms() {
+    let page = include_str!("../../../../docs/webrtc.md");
+    let fragmented = |fragmented| h264(H264Profile::ConstrainedBaseline, fragmented);
+    let event = |clock_rate| Format::Media(Codec::TelephoneEvent { clock_rate });
+    let mut rows = vec![
+        [Format::Media(Codec::Opus), Format::Redundancy(Codec::Opus)],
+        [Format::Media(Codec::Pcmu), Format::Media(Codec::Pcma)],
+        [event(8_000), event(48_000)],
+    ];
+    let videos = [Codec::Vp8, vp9(0), fragmented(true), fragmented(false), av1(0)];
+    rows.extend(videos.map(|codec| [Format::Media(codec), Format::Retransmission(codec)]));
+    for formats in rows {
+        let [first, second] = formats.map(|format| format.room_number().unwrap());
+        let row = format!("\n| {first}, {second} | ");
+        assert!(page.contains(&row), "{row:?} is not in docs/webrtc.md");
+    }
+}

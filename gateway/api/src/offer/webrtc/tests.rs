@@ -26,9 +26,10 @@ fn browser_is_an_ice_client_with_a_certificate() {
     let ParsedOffer { wanted, sdp } = parsed(&offer(CHROMIUM)).unwrap();
     assert_eq!(wanted.ingress, IngressProtocol::Udp(ClientIdentity::Stun));
     assert_eq!((wanted.media.rtcp, wanted.media.srtp), (RtcpPort::Mux, Srtp::Terminated));
-    let Some(SrtpKeying::Dtls { fingerprints, keys: None, may_send: true }) = &wanted.srtp else {
+    let Some(SrtpKeying::Dtls { fingerprints, keys: None, answered }) = &wanted.srtp else {
         panic!("{:?}", wanted.srtp)
     };
+    assert_eq!(**answered, AnsweredMedia { may_send: true, numbers: None });
     assert_eq!(fingerprints.len(), 1);
     assert!(CHROMIUM.contains(&format!("a=fingerprint:{}", fingerprints[0])));
     let kinds: Vec<_> = wanted.media.streams.iter().map(|stream| stream.kind).collect();

@@ -39,24 +39,22 @@ impl WorkerSession {
         self.srtp().into_iter().for_each(SessionSrtp::await_counters);
     }
 
-    /// Verifies and decrypts a packet of the client in place. Returns the plain packet.
+    /// Verifies and decrypts a packet of the client in place. Returns the plain packet, with the numbers of the room.
     pub(crate) fn unprotect_srtp<'a>(
         &mut self,
         side: RtpSide,
         packet: &'a mut [u8],
         egress: &Egress,
     ) -> Result<&'a mut [u8], DropReason> {
-        let only_receives = self.state.as_deref().is_some_and(|it| it.srtp.only_receives());
-        let Some(srtp) = self.srtp() else {
-            self.note_media_without_keys(egress);
-            return Err(DropReason::SrtpNoKeys);
+        let unprotected = match self.state.as_deref_mut() {
+            Some(state) => state.srtp.unprotect(side, packet),
+            None => Err(DropReason::SrtpNoKeys),
         };
-        if only_receives && side == RtpSide::Rtp {
-            return Err(DropReason::UndeclaredPayload);
+        if matches!(unprotected, Err(DropReason::SrtpNoKeys)) {
+            self.note_media_without_keys(egress);
         }
-        let unprotected = srtp.unprotect(side, packet)?;
-        self.uncopied = true;
-        Ok(unprotected)
+        self.uncopied |= unprotected.is_ok();
+        unprotected
     }
 
     /// A client that sends media has keys. If another process agreed on them, they are lost.

@@ -84,13 +84,7 @@ impl WorkerSession {
         protected.clear();
         protected.extend_from_slice(packet);
         rewrite(&mut protected);
-        let at = cx.egress.indices.view(cx.now);
-        let done = self.srtp().map(|srtp| srtp.protect(content, &mut protected, at));
-        if matches!(done, Some(Err(SrtpError::LeaseExhausted { .. }))) {
-            // The copy names a higher limit.
-            cx.egress.note_changed(self.home);
-        }
-        let done = done.map_or(Err(DropReason::SrtpNoKeys), |done| done.map_err(drop_reason));
+        let done = self.protect(content, &mut protected, cx);
         let queued = done.and_then(|()| {
             let queued = cx.egress.queue_to_client(address, side, dscp, &protected);
             queued.map(|_| ()).ok_or(DropReason::NoAddress)
@@ -107,6 +101,24 @@ impl WorkerSession {
             Err(reason) => cx.egress.count_drop(reason),
         }
         cx.egress.protected = protected;
+    }
+
+    /// Gives a packet to the client the client's numbers, and encrypts it in place.
+    fn protect(
+        &mut self,
+        content: RtpSide,
+        packet: &mut Vec<u8>,
+        cx: &PacketContext<'_>,
+    ) -> Result<(), DropReason> {
+        let state = self.state.as_deref_mut().ok_or(DropReason::SrtpNoKeys)?;
+        state.srtp.map_to_client(content, packet)?;
+        let contexts = state.srtp.contexts_mut().ok_or(DropReason::SrtpNoKeys)?;
+        let done = contexts.protect(content, packet, cx.egress.indices.view(cx.now));
+        if matches!(done, Err(SrtpError::LeaseExhausted { .. })) {
+            // The copy names a higher limit.
+            cx.egress.note_changed(self.home);
+        }
+        done.map_err(drop_reason)
     }
 
     /// The listener's RTCP port is used only for clients that do not multiplex RTCP.

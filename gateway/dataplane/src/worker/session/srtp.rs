@@ -9,6 +9,7 @@ use std::time::Instant;
 use evenkeel_dtls::HANDSHAKE_LIFETIME;
 use evenkeel_media::continuity::Continuity;
 use evenkeel_media::fingerprint::CertificateFingerprint;
+use evenkeel_media::numbering::{ClientNumbers, NumberError};
 use evenkeel_media::srtp::{
     GrantView, LeasedSender, OVERHEAD_MAX, ReceivedIndices, SentIndices, SrtpError, SrtpKeys,
     SrtpReceiver,
@@ -182,9 +183,19 @@ pub enum SrtpKeying {
         fingerprints: Arc<[CertificateFingerprint]>,
         /// `None` before the handshake has ended.
         keys: Option<Arc<SrtpKeys>>,
-        /// The client may send media, by the answer to its offer.
-        may_send: bool,
+        /// The direction and the numbers of the answer.
+        answered: Arc<AnsweredMedia>,
     },
+}
+
+/// The part of an SDP answer that packets need besides the session's [`MediaDescription`](evenkeel_model::MediaDescription).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct AnsweredMedia {
+    /// The client may send media.
+    pub may_send: bool,
+    /// The client's numbers, if some differ from those of the room.
+    #[serde(default)]
+    pub numbers: Option<ClientNumbers>,
 }
 
 impl SrtpKeying {
@@ -212,8 +223,7 @@ struct ClientSrtp {
     awaited_since: Option<Instant>,
     /// Another process may have completed the handshake.
     is_restored: bool,
-    /// The client only receives.
-    only_receives: bool,
+    answered: Option<Arc<AnsweredMedia>>,
 }
 
 impl Clone for OwnSrtp {
@@ -226,11 +236,11 @@ impl OwnSrtp {
     #[cold]
     pub(super) fn new(keying: SrtpKeying) -> OwnSrtp {
         let contexts = keying.keys().map(|keys| SessionSrtp::new(keys));
-        let (fingerprints, only_receives) = match keying {
-            SrtpKeying::Sdes(_) => (None, false),
-            SrtpKeying::Dtls { fingerprints, may_send, .. } => (Some(fingerprints), !may_send),
+        let (fingerprints, answered) = match keying {
+            SrtpKeying::Sdes(_) => (None, None),
+            SrtpKeying::Dtls { fingerprints, answered, .. } => (Some(fingerprints), Some(answered)),
         };
-        let client = ClientSrtp { contexts, fingerprints, only_receives, ..ClientSrtp::default() };
+        let client = ClientSrtp { contexts, fingerprints, answered, ..ClientSrtp::default() };
         OwnSrtp(Some(Box::new(client)))
     }
 
@@ -254,9 +264,37 @@ impl OwnSrtp {
         }
     }
 
-    /// The client may not send media.
-    pub(super) fn only_receives(&self) -> bool {
-        self.0.as_ref().is_some_and(|client| client.only_receives)
+    /// Verifies and decrypts a packet of the client in place. Returns the plain packet, with the numbers of the room.
+    pub(super) fn unprotect<'a>(
+        &mut self,
+        side: RtpSide,
+        packet: &'a mut [u8],
+    ) -> Result<&'a mut [u8], DropReason> {
+        let client = self.0.as_deref_mut().ok_or(DropReason::SrtpNoKeys)?;
+        let contexts = client.contexts.as_mut().ok_or(DropReason::SrtpNoKeys)?;
+        if side == RtpSide::Rtcp {
+            return contexts.unprotect(side, packet);
+        }
+        let answered = client.answered.as_deref();
+        if answered.is_some_and(|answered| !answered.may_send) {
+            return Err(DropReason::UndeclaredPayload);
+        }
+        let packet = contexts.unprotect(side, packet)?;
+        if let Some(numbers) = answered.and_then(|answered| answered.numbers.as_ref()) {
+            numbers.map_to_room(packet).map_err(unmapped)?;
+        }
+        Ok(packet)
+    }
+
+    /// Gives a packet to the client the client's numbers.
+    pub(super) fn map_to_client(&self, side: RtpSide, packet: &mut [u8]) -> Result<(), DropReason> {
+        let answered = self.0.as_ref().and_then(|client| client.answered.as_ref());
+        match answered.and_then(|answered| answered.numbers.as_ref()) {
+            Some(numbers) if side == RtpSide::Rtp => {
+                numbers.map_to_client(packet).map_err(unmapped)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The session comes from another process.
@@ -285,6 +323,14 @@ impl OwnSrtp {
 
     pub(super) fn is_some(&self) -> bool {
         self.0.is_some()
+    }
+}
+
+#[cold]
+fn unmapped(error: NumberError) -> DropReason {
+    match error {
+        NumberError::Rtp(_) | NumberError::Blocks => DropReason::Malformed,
+        NumberError::PayloadType(_) => DropReason::UndeclaredPayload,
     }
 }
 

@@ -6,13 +6,14 @@ use evenkeel_media::srtp::{
 
 use evenkeel_dtls::{HANDSHAKE_LIFETIME, HandshakeFailure};
 use evenkeel_media::fingerprint::CertificateFingerprint;
+use evenkeel_media::numbering::{ClientNumbers, ExtensionMap};
 
 use super::*;
 use crate::flows::{FlowEntry, FlowKey, Flows};
 use crate::worker::client_ingress::ClientIngress;
 use crate::worker::dtls::{HandshakeInput, InputKind, handshake_channel};
 use crate::worker::egress::WorkerGrant;
-use crate::worker::session::srtp::SrtpCounters;
+use crate::worker::session::srtp::{AnsweredMedia, SrtpCounters};
 use crate::worker::sockets::{ArrivalKind, ClientArrival};
 
 const SSRC: u32 = 5;
@@ -88,6 +89,13 @@ impl Scene {
         let mut packet = [0; 256];
         let length = self.node.recv(&mut packet).ok()?;
         Some(packet[..length].to_vec())
+    }
+
+    /// The phone is a WebRTC client with this answer, after its handshake.
+    fn answer_offer(&mut self, answered: AnsweredMedia) {
+        let (fingerprints, keys) = ([].into(), Some(Arc::clone(&self.phone.keys)));
+        let keying = SrtpKeying::Dtls { fingerprints, keys, answered: Arc::new(answered) };
+        self.bench.session.state().srtp = OwnSrtp::new(keying);
     }
 
     /// Returns whether the phone receives a packet of the node.
@@ -186,7 +194,8 @@ fn forged_and_replayed_packets_reach_no_node() {
 /// Keys that DTLS has yet to agree on.
 fn dtls() -> OwnSrtp {
     let fingerprints = [CertificateFingerprint::Sha256([7; 32])].into();
-    OwnSrtp::new(SrtpKeying::Dtls { fingerprints, keys: None, may_send: true })
+    let answered = Arc::new(AnsweredMedia { may_send: true, numbers: None });
+    OwnSrtp::new(SrtpKeying::Dtls { fingerprints, keys: None, answered })
 }
 
 #[test]
@@ -209,9 +218,7 @@ fn media_waits_for_the_keys_of_dtls() {
 #[test]
 fn client_that_only_receives_sends_reports_and_no_media() {
     let mut scene = Scene::new();
-    let (fingerprints, keys) = ([].into(), Some(Arc::clone(&scene.phone.keys)));
-    let keying = SrtpKeying::Dtls { fingerprints, keys, may_send: false };
-    scene.bench.session.state().srtp = OwnSrtp::new(keying);
+    scene.answer_offer(AnsweredMedia { may_send: false, numbers: None });
     let datagram = scene.phone.protect(RtpSide::Rtp, &video(1, SSRC));
     assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), None);
     assert_eq!(scene.bench.drops(DropReason::UndeclaredPayload), 1);
@@ -220,6 +227,31 @@ fn client_that_only_receives_sends_reports_and_no_media() {
     let datagram = scene.phone.protect(RtpSide::Rtcp, &report);
     assert_eq!(scene.deliver(ArrivalKind::Rtcp, &datagram), Some(report));
     assert!(scene.answer(1, &video(100, 77)).is_some());
+}
+
+#[test]
+fn node_gets_the_numbers_of_the_room_and_the_client_its_own() {
+    let mut scene = Scene::new();
+    // The room's VP8 is 96.
+    let payload_types = vec![(120, 96)].into();
+    let numbers = ClientNumbers::new(&payload_types, &ExtensionMap::default(), None);
+    scene.answer_offer(AnsweredMedia { may_send: true, numbers });
+    let with = |payload_type: u8, mut packet: Vec<u8>| {
+        rtp::set_payload_type(&mut packet, payload_type);
+        packet
+    };
+    let datagram = scene.phone.protect(RtpSide::Rtp, &with(120, video(1, SSRC)));
+    assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), Some(with(96, video(1, SSRC))));
+    let datagram = scene.phone.protect(RtpSide::Rtp, &with(96, video(2, SSRC)));
+    assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), None, "not the client's number");
+    assert_eq!(scene.bench.drops(DropReason::UndeclaredPayload), 1);
+    let mut datagram = scene.answer(1, &with(96, video(100, 77))).unwrap();
+    let packet = scene.phone.receiver.unprotect_rtp(&mut datagram).unwrap();
+    assert_eq!(packet, with(120, video(100, 77)));
+    let mut report = Vec::new();
+    rtcp::write_receiver_report(SSRC, &[], &mut report);
+    let datagram = scene.phone.protect(RtpSide::Rtcp, &report);
+    assert_eq!(scene.deliver(ArrivalKind::Rtcp, &datagram), Some(report));
 }
 
 /// The failure of a handshake that the session reported last.
