@@ -1,9 +1,11 @@
 //! Calls of WebRTC clients: ICE, DTLS and SRTP end at the gateway.
 
+use evenkeel_client::ApiCall;
 use evenkeel_control::{GatewayEvent, SessionAnswer};
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::srtp::SrtpProfile;
 use evenkeel_model::{CloseReason, CoreEvent};
+use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -152,6 +154,63 @@ fn handshake_that_another_process_began_is_lost_and_the_next_offer_works() {
     let mut ann = WebrtcPhone::new(1);
     ann.call(&mut gateway, "room");
     talk(&mut [&mut ann.phone], "she hears herself", |phones| phones[0].heard.len() >= 10);
+}
+
+#[test]
+fn client_restarts_ice_at_another_address_and_keeps_its_keys() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&world(&[&node]));
+    let mut ann = WebrtcPhone::new(1);
+    ann.call(&mut gateway, "room");
+    let hear = |ann: &mut WebrtcPhone, what: &str| {
+        let before = ann.phone.heard.len();
+        talk(&mut [&mut ann.phone], what, |phones| phones[0].heard.len() >= before + 10);
+    };
+    hear(&mut ann, "she hears herself");
+    let [id] = &ids(&mut gateway)[..] else { panic!("one session") };
+    ann.change_network(&mut gateway, id, "wifi");
+    hear(&mut ann, "at another address");
+    let shown = gateway.read(&format!("/v1/sessions/{id}"));
+    assert_eq!(shown["ice"]["client_ufrag"], "wifi", "{shown}");
+    let upgraded = gateway.upgrade(json!({})).join().unwrap().unwrap();
+    gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
+    hear(&mut ann, "by another process");
+    ann.change_network(&mut gateway, id, "cell");
+    hear(&mut ann, "at a third address");
+    assert_one_stream(&ann.phone.heard);
+}
+
+#[test]
+fn later_offer_turns_the_media() {
+    let node = Node::agent("east-a1");
+    let mut gateway = GatewayProcess::start(&world(&[&node]));
+    let (mut ann, mut bob) = (WebrtcPhone::new(1), WebrtcPhone::new(2));
+    ann.call(&mut gateway, "room");
+    bob.call(&mut gateway, "room");
+    talk_by(&mut [&mut ann.phone, &mut bob.phone], "both hear", node.number());
+    let [id, _] = &ids(&mut gateway)[..] else { panic!("two sessions") };
+    let credentials = ann.turn(&mut gateway, id, "recvonly");
+    let refused = |gateway: &mut GatewayProcess| {
+        gateway.read("/v1/status")["drops"]["undeclared-payload"].as_u64().unwrap_or_default()
+    };
+    let heard = ann.phone.heard.len();
+    talk(&mut [&mut ann.phone, &mut bob.phone], "she only hears", |phones| {
+        phones[0].heard.len() >= heard + 10
+    });
+    assert!(refused(&mut gateway) > 0);
+    let again = ann.turn(&mut gateway, id, "sendrecv");
+    assert_eq!(again.ufrag, credentials.ufrag, "no restart of ICE");
+    let heard = bob.phone.heard.len();
+    talk(&mut [&mut ann.phone, &mut bob.phone], "both hear again", |phones| {
+        phones[1].heard.len() >= heard + 10
+    });
+    // Another client does not get into the session.
+    let other = WebrtcPhone::new(3).sdp();
+    let body = json!({"webrtc": {"offer": other}}).to_string();
+    let path = format!("/v1/sessions/{id}");
+    let call = ApiCall { method: Method::PUT, body: body.into(), ..ApiCall::get(&path) };
+    let answer = gateway.ask(async |client| client.ask(call).await).unwrap();
+    assert_eq!(answer.status, 409, "{answer:?}");
 }
 
 /// Asserts that the packets of a stream have one SSRC, and that no number is used twice or jumps by 3,000 (RFC 3550, appendix A.1).

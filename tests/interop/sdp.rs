@@ -13,7 +13,7 @@ use evenkeel_testkit::clients::{Client, present, python};
 use serde_json::{Value, json};
 
 /// Answers an offer as a gateway on this address. The certificate is never shown: the test ends before the handshake.
-fn answer(offer: &str, session: Option<&Negotiation>) -> (Negotiation, SecretText) {
+fn answer(offer: &str) -> (Negotiation, SecretText) {
     let addresses = [SocketAddr::from(([127, 0, 0, 1], 9))];
     let ice = IceCredentials::new("gate", "a22characterpassword22").expect("valid credentials");
     let local = LocalTransport {
@@ -31,7 +31,7 @@ fn answer(offer: &str, session: Option<&Negotiation>) -> (Negotiation, SecretTex
         random: |bytes| bytes.fill(0),
     };
     let offer = SdpOffer::parse(offer.as_bytes()).expect("the library's offer is valid");
-    let negotiation = offer.negotiate(&policy, session).expect("the offer is acceptable");
+    let negotiation = offer.negotiate(&policy).expect("the offer is acceptable");
     let text = offer.answer(&negotiation, &local);
     (negotiation, text)
 }
@@ -51,7 +51,7 @@ fn negotiate(module: &str) -> Negotiation {
             report = said["report"].clone();
             break;
         };
-        let (negotiation, text) = answer(offer, session.as_ref());
+        let (negotiation, text) = answer(offer);
         if session.is_none() {
             let outcomes = negotiation.sections.iter().map(|section| section.outcome.as_ref());
             let rejections: Vec<_> = outcomes.filter_map(Result::err).collect();

@@ -8,7 +8,7 @@ use evenkeel_control::{AgentError, ControlError, NodeNames, NodeOrder, NotReload
 use evenkeel_core::Impossible;
 use evenkeel_index::RoomOwner;
 use evenkeel_media::trunk::message::NodeFault;
-use evenkeel_model::{NodeId, OfferRefusal};
+use evenkeel_model::{NodeId, OfferRefusal, StreamKind};
 
 use super::object::{milliseconds, object};
 
@@ -61,8 +61,6 @@ pub(super) enum ApiErrorCode {
     PreconditionFailed,
     /// 415: the body has another type.
     UnsupportedMediaType,
-    /// 422: the change is not supported.
-    Unprocessable,
     /// 428: the request lacks `If-Match`.
     PreconditionRequired,
 }
@@ -97,7 +95,6 @@ impl ApiErrorCode {
             ApiErrorCode::UnsupportedMediaType => {
                 ("unsupported-media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE)
             }
-            ApiErrorCode::Unprocessable => ("unprocessable", StatusCode::UNPROCESSABLE_ENTITY),
             ApiErrorCode::PreconditionRequired => {
                 ("precondition-required", StatusCode::PRECONDITION_REQUIRED)
             }
@@ -250,6 +247,24 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
             let message =
                 format!("node `{node}` joins {most} sessions of a room, and there are {most}");
             conflict("room", message)
+        }
+        ControlError::NotWebrtc => {
+            conflict("webrtc", "the session's client is not one of WebRTC".to_owned())
+        }
+        ControlError::OtherCertificate => {
+            let message =
+                "has another a=fingerprint than the session: a new certificate needs a new session";
+            conflict("webrtc.offer", message.to_owned())
+        }
+        ControlError::OpenedWithout(kind) => {
+            let kind = match kind {
+                StreamKind::Audio => "audio",
+                StreamKind::Video => "video",
+            };
+            let message = format!(
+                "adds {kind}, and the driver of the node opened the session without; a new session can have it"
+            );
+            conflict("webrtc.offer", message)
         }
         ControlError::Full => {
             let message = "no descriptor or local port is left for another session; see `LimitNOFILE` and `[limits] sessions`";

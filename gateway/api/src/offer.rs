@@ -43,6 +43,7 @@ use super::request::{Share, strict};
 
 mod body;
 mod client_media;
+pub(super) mod later;
 pub(super) mod webrtc;
 
 /// Maximum labels of a session; policies read all of them with each decision.
@@ -167,11 +168,12 @@ fn view(
     traces: &TraceRegistry,
 ) -> impl Serialize + use<> {
     let trace = traces.of(opened.session, wanted.caller.as_ref());
-    let mut webrtc = None;
+    let (mut webrtc, mut ice_view) = (None, None);
     let (udp, quic) = match (opened.ingress, sdp) {
         (IngressAnswer::Udp { addresses, ice: Some(ice), .. }, Some(sdp)) => {
             let answer = sdp.answer(opened.session, &addresses, &ice);
             webrtc = Some(object! { answer: answer.as_str().to_owned() });
+            ice_view = Some(object! { ufrag: ice.ufrag, client_ufrag: sdp.ice.ufrag.clone() });
             (None, None)
         }
         (IngressAnswer::Udp { addresses, rtcp, ice }, _) => {
@@ -217,6 +219,7 @@ fn view(
         udp?: udp,
         quic?: quic,
         webrtc?: webrtc,
+        ice?: ice_view,
         srtp?: srtp,
         // Best first.
         route: events::route(&opened.route, names),

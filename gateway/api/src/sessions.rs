@@ -159,6 +159,11 @@ fn session_view(view: &SessionView, names: &NodeNames) -> impl Serialize + use<>
         cap_kbps: Some(session.plan.cap_kbps).filter(|&cap| cap > 0),
         measures: measured(&session.measures),
         impairment?: session.impairment.as_ref().map(impaired),
+        // The username of the client's connectivity checks is `ufrag:client_ufrag`.
+        ice?: view.ice.as_ref().map(|ice| object! {
+            ufrag: ice.gateway.clone(),
+            client_ufrag: ice.client.clone(),
+        }),
         totals: Carried::from(&view.totals),
         age_ms: session.age.as_millis() as u64,
         trace_id: HEXLOWER.encode(&view.trace.trace_id),

@@ -425,7 +425,10 @@ async fn serve(
 fn of_owner(shared: &ApiContext) -> Router<Arc<ApiContext>> {
     let routes = Router::new()
         .route("/v1/sessions", get(sessions::sessions).post(offer::open))
-        .route("/v1/sessions/{id}", get(sessions::session).delete(sessions::close))
+        .route(
+            "/v1/sessions/{id}",
+            get(sessions::session).put(offer::later::change).delete(sessions::close),
+        )
         .route("/v1/sessions/{id}/explain", get(sessions::explain))
         .route("/v1/rooms", get(sessions::rooms))
         .route("/v1/rooms/{target}", post(operations::room_verb))

@@ -2,6 +2,7 @@
 //!
 //! A request becomes one of the API about `/v1/sessions`, which a standby relays to the owner of its group.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,18 +14,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{patch, post};
 use bytes::Bytes;
 use evenkeel_config::{IceServer, WebrtcSettings};
-use evenkeel_sdp::{SDP_BYTES_MAX, fragment_credentials};
+use evenkeel_model::SessionId;
+use evenkeel_sdp::{IceCredentials, SDP_BYTES_MAX, SdpError, SdpFragment};
 use evenkeel_telemetry::Instruments;
 use evenkeel_telemetry::registry::{Attribute, Count};
 use evenkeel_token::{ClientDirection, TokenClaims, TokenKey, TokenRefusal, Validity};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::cors::AllowedOrigins;
 use self::endpoint::{Endpoint, protocol};
-use self::session_url::SessionUrl;
 use super::error::{ApiError, ApiErrorCode, unknown_path};
 use super::listener::TcpPlace;
 use super::offer::webrtc::WebrtcOffer;
@@ -54,8 +56,34 @@ pub(super) struct WhipContext {
 
 /// A live session. Its URL is one that the gateway answered with.
 struct ProvedSession {
-    url: SessionUrl,
-    trace_id: String,
+    id: SessionId,
+    ice: IceView,
+}
+
+/// The user fragments of a session's ICE, by the API.
+#[derive(Deserialize)]
+struct IceView {
+    ufrag: String,
+    client_ufrag: String,
+}
+
+/// The answer to a restart of ICE, by the API.
+#[derive(Deserialize)]
+struct IceRestart {
+    ufrag: String,
+    password: String,
+    addresses: Vec<SocketAddr>,
+}
+
+impl IceView {
+    /// The strong entity tag of the ICE session (RFC 9725, section 4.3.1).
+    fn etag(&self) -> String {
+        etag(&self.ufrag)
+    }
+}
+
+fn etag(ufrag: &str) -> String {
+    format!("\"{ufrag}\"")
 }
 
 /// An error of WHIP, or the API's own.
@@ -147,31 +175,32 @@ async fn open(
         String::from_utf8(sdp).map_err(|error| wrong(format!("the SDP is no UTF-8: {error}")))?;
     // An offer that is refused here does not use up the token.
     let parsed = WebrtcOffer::parse(&sdp, Some(direction));
-    let ice = parsed.map_err(|error| ApiError { field: None, ..error })?.ice;
+    parsed.map_err(|error| ApiError { field: None, ..error })?;
     let answer = whip.offer(&endpoint, &claims, &sdp).await?;
-    let (id, trace_id) = (answer["id"].as_str(), answer["trace_id"].as_str());
-    let (Some(id), Some(trace_id), Some(sdp)) = (id, trace_id, answer["webrtc"]["answer"].as_str())
-    else {
+    let text = |field: &Value| field.as_str().map(str::to_owned);
+    let (id, trace_id) = (text(&answer["id"]), text(&answer["trace_id"]));
+    let (sdp, ufrag) = (text(&answer["webrtc"]["answer"]), text(&answer["ice"]["ufrag"]));
+    let (Some(id), Some(trace_id), Some(sdp), Some(ufrag)) = (id, trace_id, sdp, ufrag) else {
         let message = "the owner of the group runs another version, which answers no SDP";
         return Err(ApiError::new(ApiErrorCode::Unavailable, message).into());
     };
-    let url = SessionUrl::new(session_id(id)?, trace_id, &ice);
-    let location = format!("{}/{}", uri.path(), url.segment(trace_id, &endpoint));
+    let segment = session_url::segment(session_id(&id)?, &trace_id, &endpoint);
+    let location = format!("{}/{segment}", uri.path());
     let value = |text: String| HeaderValue::try_from(text).expect("paths and tags are ASCII");
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(SDP)),
         (header::LOCATION, value(location)),
-        (header::ETAG, value(url.etag())),
+        (header::ETAG, value(etag(&ufrag))),
         (ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT)),
     ];
-    let mut response = (StatusCode::CREATED, headers, sdp.to_owned()).into_response();
+    let mut response = (StatusCode::CREATED, headers, sdp).into_response();
     for link in &whip.links {
         response.headers_mut().append(header::LINK, link.clone());
     }
     Ok(response)
 }
 
-/// `PATCH` with candidates of the client, which an ICE-lite agent does not need (RFC 8445, section 6.2).
+/// `PATCH` with candidates of the client, which an ICE-lite agent does not need (RFC 8445, section 6.2), or with a restart of ICE.
 async fn trickle(
     State(whip): State<Arc<WhipContext>>,
     Extension(direction): Extension<ClientDirection>,
@@ -179,23 +208,26 @@ async fn trickle(
     Path((scenario, room, session)): Path<(String, String, String)>,
     headers: HeaderMap,
     body: Body,
-) -> Result<StatusCode, WhipError> {
+) -> Result<Response, WhipError> {
     let endpoint = Endpoint { direction, scenario, room };
     whip.authorize(&endpoint, &headers, Validity::Once)?;
     connection.trust()?;
     require_type(&headers, FRAGMENT)?;
-    let ProvedSession { url, trace_id } = whip.find(&endpoint, &session).await?;
-    require_match(&headers, &url.etag())?;
+    let ProvedSession { id, ice } = whip.find(&endpoint, &session).await?;
+    require_match(&headers, &ice.etag())?;
     let (fragment, _share) = whip.bodies.read(body, SDP_BYTES_MAX).await?;
-    let credentials = fragment_credentials(&fragment);
-    let credentials =
-        credentials.map_err(|error| ApiError::new(ApiErrorCode::BadRequest, error.to_string()))?;
-    if credentials.is_some_and(|ice| !url.is_of(&trace_id, &ice)) {
-        let message = "the fragment restarts ICE, which is not supported; a session survives a change of the \
-                       client's address without it, and otherwise a new offer opens a new session";
-        return Err(ApiError::new(ApiErrorCode::Unprocessable, message).into());
-    }
-    Ok(StatusCode::NO_CONTENT)
+    let wrong = |error: SdpError| ApiError::new(ApiErrorCode::BadRequest, error.to_string());
+    let fragment = SdpFragment::new(&fragment).map_err(wrong)?;
+    let offered = fragment.credentials().map_err(wrong)?;
+    let Some(restart) = offered.filter(|offered| offered.ufrag != ice.client_ufrag) else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    let IceRestart { ufrag, password, addresses } = whip.restart_ice(id, &restart.ufrag).await?;
+    let local = IceCredentials::new(&ufrag, &password).map_err(wrong)?;
+    let answer = fragment.restart(&local, &addresses).map_err(wrong)?;
+    let tag = HeaderValue::try_from(etag(&ufrag)).expect("a user fragment is ASCII");
+    let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(FRAGMENT)), (header::ETAG, tag)];
+    Ok((StatusCode::OK, headers, answer.as_str().to_owned()).into_response())
 }
 
 /// `DELETE` of a session.
@@ -209,8 +241,8 @@ async fn end(
     let endpoint = Endpoint { direction, scenario, room };
     whip.authorize(&endpoint, &headers, Validity::Once)?;
     connection.trust()?;
-    let ProvedSession { url, .. } = whip.find(&endpoint, &session).await?;
-    let path = format!("/v1/sessions/{}", url.id);
+    let ProvedSession { id, .. } = whip.find(&endpoint, &session).await?;
+    let path = format!("/v1/sessions/{id}");
     let (head, body) = whip.ask(Method::DELETE, &path, None, Vec::new()).await;
     if !head.status.is_success() {
         return Err(passed(head, body));
@@ -290,20 +322,36 @@ impl WhipContext {
             let message = "there is no such session, or it has ended";
             WhipError::Api(ApiError::new(ApiErrorCode::NotFound, message))
         };
-        let url = SessionUrl::parse(segment).ok_or_else(unknown)?;
-        let path = format!("/v1/sessions/{}", url.id);
+        let id = session_url::session_in(segment).ok_or_else(unknown)?;
+        let path = format!("/v1/sessions/{id}");
         let (head, body) = self.ask(Method::GET, &path, None, Vec::new()).await;
         match head.status {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Err(unknown()),
             _ => return Err(passed(head, body)),
         }
-        let session: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let trace_id = session["trace_id"].as_str().ok_or_else(unknown)?.to_owned();
-        if !url.proves(segment, &trace_id, endpoint) {
+        let mut session: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let ice = serde_json::from_value(session["ice"].take()).map_err(|_| unknown())?;
+        let trace_id = session["trace_id"].as_str().ok_or_else(unknown)?;
+        if !session_url::proves(segment, id, trace_id, endpoint) {
             return Err(unknown());
         }
-        Ok(ProvedSession { url, trace_id })
+        Ok(ProvedSession { id, ice })
+    }
+
+    async fn restart_ice(&self, id: SessionId, ufrag: &str) -> Result<IceRestart, WhipError> {
+        let path = format!("/v1/sessions/{id}");
+        let restart = json!({"webrtc": {"ufrag": ufrag}}).to_string().into_bytes();
+        let (head, body) = self.ask(Method::PUT, &path, None, restart).await;
+        if head.status != StatusCode::OK {
+            return Err(passed(head, body));
+        }
+        let mut answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let restart = serde_json::from_value(answer["webrtc"]["ice"].take());
+        restart.map_err(|_| {
+            let message = "the owner of the group runs another version, which restarts no ICE";
+            ApiError::new(ApiErrorCode::Unavailable, message).into()
+        })
     }
 
     /// Asks the API. The client's other headers stay here.

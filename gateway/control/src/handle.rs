@@ -29,10 +29,11 @@ use crate::messages::{
 };
 use crate::names::NodeNames;
 use crate::nodes::{ListChange, NodeList, NotListed, ReloadReport, ReloadRequest, Reloaded};
-use crate::offers::{OfferedSession, SessionAnswer};
+use crate::offers::{IngressAnswer, OfferedSession, SessionAnswer};
 use crate::operations::{LogFilterSender, Operation, OperationTarget, Operations};
 use crate::policies::PushRequest;
 use crate::records::{OFFERS_WITHIN, Suspended};
+use crate::renegotiation::LaterOffer;
 use crate::reporting::{Continuation, EventRecord, GatewayEvent, ModeView};
 use crate::snapshot::{MediaStates, RecordBatch, Replica, Snapshot};
 use crate::traces::TraceRegistry;
@@ -156,6 +157,8 @@ requests! {
     refusable {
         /// Closes a session.
         close(session: SessionId) = Close -> ();
+        /// Follows a later offer of a session's WebRTC client. Returns the addresses and credentials for its answer.
+        renegotiate(offer: Box<LaterOffer>) = Renegotiate -> IngressAnswer;
         /// Makes the worker panic over the session's next packet.
         #[cfg(feature = "fault-injection")]
         panic_session(session: SessionId) = Panic -> ();

@@ -28,6 +28,7 @@ mod prober;
 mod probes;
 mod records;
 mod registry;
+mod renegotiation;
 mod reporting;
 mod requests;
 mod restored;
@@ -59,9 +60,9 @@ pub use idempotency::{KEYS_MAX, KeyError, KeyRecord, KeyTable, RequestTurn, Stor
 pub use inherited::{Inherited, NamedSockets, SocketName};
 pub use last_states::LastStatesPart;
 pub use messages::{
-    AdmissionState, AgentError, ControlError, ForecastReport, LastChange, LossComparison,
-    LossFigures, NodeOrder, NotSuspended, OrderStep, PredictedLoss, REQUESTS_MAX, Restored,
-    ScenarioTraffic, SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
+    AdmissionState, AgentError, ControlError, ForecastReport, IceFragments, LastChange,
+    LossComparison, LossFigures, NodeOrder, NotSuspended, OrderStep, PredictedLoss, REQUESTS_MAX,
+    Restored, ScenarioTraffic, SessionView, Slice, SnapshotError, StatusReport, TakeoverReadiness,
     UncoveredLoss,
 };
 pub use names::{NodeName, NodeNames};
@@ -78,6 +79,7 @@ pub use records::{Suspended, SuspensionGuard};
 pub use registry::{
     ListenerAddress, ListenerAddresses, QuicListener, SessionRegistry, UdpListener,
 };
+pub use renegotiation::{LaterOffer, LaterStreams};
 pub use reporting::{
     Continuation, EventRecord, GatewayEvent, GroupChange, MediaPause, ModeView, Recovery,
     TraceCaller,

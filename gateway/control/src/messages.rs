@@ -13,7 +13,7 @@ use evenkeel_dataplane::worker::{RepairCounts, Totals};
 use evenkeel_forecast::{Forecast, ForecastChange};
 use evenkeel_media::trunk::message::{NodeFault, TrunkQuestion};
 use evenkeel_model::{
-    FailureScope, Health, Hop, NodeId, OfferRefusal, PolicyName, RepairKind, SessionId,
+    FailureScope, Health, Hop, NodeId, OfferRefusal, PolicyName, RepairKind, SessionId, StreamKind,
 };
 use serde::Serialize;
 
@@ -98,6 +98,12 @@ pub enum ControlError {
         /// The number of sessions that it joins.
         most: usize,
     },
+    /// The client of the session is not one of WebRTC.
+    NotWebrtc,
+    /// A later offer has another certificate than the session.
+    OtherCertificate,
+    /// A node's driver opened the session without streams of this kind.
+    OpenedWithout(StreamKind),
     /// No descriptor, local port or place in the flow table is left for another session.
     Full,
     /// The policy is unknown, or was stopped.
@@ -203,6 +209,17 @@ pub struct SessionView {
     pub totals: Totals,
     /// The ids of its trace.
     pub trace: TraceIds,
+    /// The user fragments of a WebRTC client.
+    pub ice: Option<IceFragments>,
+}
+
+/// The user fragments of both sides of ICE (RFC 8839, section 5.4).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IceFragments {
+    /// That of the gateway.
+    pub gateway: Box<str>,
+    /// That of the client.
+    pub client: Box<str>,
 }
 
 /// The status of the gateway, as in the API.

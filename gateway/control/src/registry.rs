@@ -1,5 +1,6 @@
 //! The registry of sessions: home worker, slot, flow-table keys, answer to the client, and sessions' own ports.
 
+mod ice;
 mod listener;
 pub(crate) mod record;
 
@@ -9,9 +10,11 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use evenkeel_dataplane::flows::{self, FlowEntry, FlowKey, Flows, Home, PackedKey, Ufrag};
+use evenkeel_dataplane::flows::{self, FlowEntry, FlowKey, Flows, Home, PackedKey};
 use evenkeel_dataplane::freebind;
-use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, SrtpKeying, Totals};
+use evenkeel_dataplane::worker::{
+    AnsweredMedia, ClientAddressing, SessionPorts, SrtpKeying, Totals,
+};
 use evenkeel_drivers::{Brief, TraceHeaders};
 use evenkeel_media::roq::FlowId;
 use evenkeel_media::srtp::SrtpKeys;
@@ -26,21 +29,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::messages::ControlError;
-use crate::offers::{IceAnswer, IngressAnswer};
+use crate::offers::IngressAnswer;
+use crate::registry::ice::IceSecret;
 use crate::registry::listener::reaches;
 pub use crate::registry::listener::{
     ListenerAddress, ListenerAddresses, QuicListener, UdpListener,
 };
 use crate::traces::{CallerSpan, TraceIds, TraceRegistry};
-
-/// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
-const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// 48 random bits distinguish sessions. A guessed ufrag is useless without the password.
-const UFRAG_LENGTH: usize = 8;
-
-/// 144 random bits; RFC 8445, 5.3 requires 128.
-const PASSWORD_LENGTH: usize = 24;
 
 #[derive(Debug)]
 pub struct Registered {
@@ -92,11 +87,29 @@ struct ScopedAddress(#[serde(with = "evenkeel_dataplane::address")] SocketAddr);
 /// The identification of a client.
 #[derive(Clone, Serialize, Deserialize)]
 enum ClientRecord {
-    Declared { listener: u8, address: ScopedAddress, rtcp: Option<ScopedAddress> },
-    DeclaredIp { listener: u8, ip: IpAddr },
-    Stun { ufrag: Box<str>, password: Box<str> },
-    Quic { flow_to_gateway: u64, flow_from_gateway: u64 },
+    Declared {
+        listener: u8,
+        address: ScopedAddress,
+        rtcp: Option<ScopedAddress>,
+    },
+    DeclaredIp {
+        listener: u8,
+        ip: IpAddr,
+    },
+    Stun {
+        ufrag: Box<str>,
+        password: Box<str>,
+        /// Before the last restart of ICE.
+        #[serde(default)]
+        earlier: Option<IceSecret>,
+    },
+    Quic {
+        flow_to_gateway: u64,
+        flow_from_gateway: u64,
+    },
 }
+
+type FlowPair = (FlowKey, FlowEntry);
 
 /// Omits the credentials, to keep them out of logs.
 impl std::fmt::Debug for ClientRecord {
@@ -107,25 +120,27 @@ impl std::fmt::Debug for ClientRecord {
 
 impl ClientRecord {
     /// The client's addresses and flow-table keys. `None` if its ufrag is too long.
-    fn keys(self, home: Home) -> Option<(ClientAddressing, (FlowKey, FlowEntry), Option<FlowKey>)> {
+    fn keys(self, home: Home) -> Option<(ClientAddressing, FlowPair, Option<FlowPair>)> {
         let plain = |client, key| Some((client, (key, FlowEntry::of(home)), None));
         match self {
             ClientRecord::Declared { listener, address: ScopedAddress(address), rtcp } => {
                 let rtcp = rtcp.map(|ScopedAddress(rtcp)| rtcp);
-                let key = |address| FlowKey::Udp { listener, address };
+                let pair = |address| (FlowKey::Udp { listener, address }, FlowEntry::of(home));
                 let client =
                     ClientAddressing::Declared { listener, address, rtcp: rtcp.unwrap_or(address) };
-                Some((client, (key(address), FlowEntry::of(home)), rtcp.map(key)))
+                Some((client, pair(address), rtcp.map(pair)))
             }
             ClientRecord::DeclaredIp { listener, ip } => plain(
                 ClientAddressing::DeclaredIp { listener },
                 FlowKey::DeclaredIp { listener, ip },
             ),
-            ClientRecord::Stun { ufrag, password } => {
-                let key = FlowKey::Ufrag(Ufrag::new(ufrag.as_bytes())?);
-                let password = Some(password.as_bytes().into());
-                let entry = FlowEntry { password, ..FlowEntry::of(home) };
-                Some((ClientAddressing::Stun, (key, entry), None))
+            ClientRecord::Stun { ufrag, password, earlier } => {
+                let earlier = match earlier {
+                    Some(earlier) => Some(earlier.pair(home)?),
+                    None => None,
+                };
+                let pair = IceSecret { ufrag, password }.pair(home)?;
+                Some((ClientAddressing::Stun, pair, earlier))
             }
             ClientRecord::Quic { flow_to_gateway, flow_from_gateway } => {
                 plain(ClientAddressing::Quic { flow_from_gateway }, FlowKey::Roq(flow_to_gateway))
@@ -164,6 +179,14 @@ impl SessionEntry {
         let srtp = self.more.as_mut().and_then(|more| more.srtp.as_mut());
         if let Some(SrtpKeying::Dtls { keys, .. }) = srtp {
             keys.get_or_insert_with(|| Arc::clone(found));
+        }
+    }
+
+    /// Replaces the answer of a WebRTC client.
+    pub fn set_answered(&mut self, new: Arc<AnsweredMedia>) {
+        let srtp = self.more.as_mut().and_then(|more| more.srtp.as_mut());
+        if let Some(SrtpKeying::Dtls { answered, .. }) = srtp {
+            *answered = new;
         }
     }
 
@@ -318,7 +341,7 @@ impl SessionRegistry {
     }
 
     /// The first listener that accepts clients of this kind.
-    fn listener(&self, identity: &ClientIdentity) -> Option<(u8, &UdpListener)> {
+    pub(crate) fn listener(&self, identity: &ClientIdentity) -> Option<(u8, &UdpListener)> {
         if let ClientIdentity::Open { listener, .. } = identity {
             return Some((*listener, self.udp.get(usize::from(*listener))?));
         }
@@ -365,7 +388,7 @@ impl SessionRegistry {
             }),
             flow_from_gateway: flow_from_gateway(&client),
             ports: ports.as_ref().map(|ports| ports.numbers()),
-            second_key: second,
+            second_key: second.as_ref().map(|(key, _)| *key),
             srtp: None,
         };
         let entry = SessionEntry {
@@ -378,7 +401,6 @@ impl SessionRegistry {
             more: more.if_any(),
         };
         self.entries.insert(session, Box::new(entry));
-        let second = second.map(|key| (key, FlowEntry::of(home)));
         for (key, entry) in [Some(first), second].into_iter().flatten() {
             if let Err(refused) = self.flows.insert(key, FlowEntry { home, ..entry }) {
                 // Removes only the keys that belong to this session.
@@ -401,14 +423,11 @@ impl SessionRegistry {
         random: &mut dyn FnMut(&mut [u8]),
     ) -> Option<(ClientRecord, IngressAnswer)> {
         let carrier = ClientLabel::Carrier.value(&offer.labels);
-        let rtp = |told: &[&ListenerAddress]| -> Vec<SocketAddr> {
-            told.iter().map(|address| address.rtp).collect()
-        };
         let IngressProtocol::Udp(identity) = &offer.ingress else {
             let QuicListener { addresses, certificate_sha256 } = self.quic.as_ref()?;
             let (flow_to_gateway, flow_from_gateway) = (flow(random), flow(random));
             let reached = IngressAnswer::Quic {
-                addresses: rtp(&addresses.of_client(carrier)),
+                addresses: addresses.rtp_of_client(carrier),
                 certificate_sha256: *certificate_sha256,
                 flow_to_gateway,
                 flow_from_gateway,
@@ -430,20 +449,14 @@ impl SessionRegistry {
             }
             ClientIdentity::DeclaredIp(ip) => ClientRecord::DeclaredIp { listener, ip: *ip },
             ClientIdentity::Stun => {
-                let (ufrag, password) =
-                    (ice_text(UFRAG_LENGTH, random), ice_text(PASSWORD_LENGTH, random));
-                let certificate_sha256 = self.dtls_certificate_sha256;
-                ice = Some(IceAnswer {
-                    ufrag: ufrag.clone(),
-                    password: password.clone(),
-                    certificate_sha256,
-                });
-                ClientRecord::Stun { ufrag, password }
+                let credentials = IceSecret::draw(random);
+                ice = Some(self.ice_answer(&credentials));
+                let IceSecret { ufrag, password } = credentials;
+                ClientRecord::Stun { ufrag, password, earlier: None }
             }
         };
-        let told = found.addresses.of_client(carrier);
-        let rtcp = told.iter().filter(|_| own_rtcp).filter_map(|address| address.rtcp);
-        let (addresses, rtcp) = (rtp(&told), rtcp.collect());
+        let addresses = found.addresses.rtp_of_client(carrier);
+        let rtcp = if own_rtcp { found.addresses.rtcp_of_client(carrier) } else { Vec::new() };
         Some((client, IngressAnswer::Udp { addresses, rtcp, ice }))
     }
 
@@ -499,12 +512,6 @@ fn flow(random: &mut dyn FnMut(&mut [u8])) -> u64 {
     let mut bytes = [0; 8];
     random(&mut bytes);
     FlowId::from_random(u64::from_be_bytes(bytes)).number()
-}
-
-fn ice_text(length: usize, random: &mut dyn FnMut(&mut [u8])) -> Box<str> {
-    let mut bytes = vec![0; length];
-    random(&mut bytes);
-    bytes.into_iter().map(|byte| char::from(ICE_CHARS[usize::from(byte & 63)])).collect()
 }
 
 /// Binds a socket to this address. Port 0: the kernel chooses one.

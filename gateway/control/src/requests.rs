@@ -24,6 +24,7 @@ use crate::messages::{
 use crate::nodes::{ReloadReport, Reloaded, region_named};
 use crate::offers::OfferedSession;
 use crate::registry::SessionEntry;
+use crate::renegotiation::Renegotiated;
 use crate::reporting::GatewayEvent;
 
 /// Copying this many ids of a room's sessions takes as long as copying the view of one session.
@@ -92,6 +93,18 @@ impl Control {
             ControlRequest::Close(session, reply) => {
                 let closed = self.gateway.handle_close(session, now);
                 let _ = reply.send(closed.map_err(ControlError::Impossible));
+            }
+            ControlRequest::Renegotiate(offer, reply) => {
+                let followed = match self.replication.suspension {
+                    Some(_) => Err(ControlError::Unavailable),
+                    None => self.registry.renegotiate(*offer, &mut self.gateway, now),
+                };
+                let followed =
+                    followed.map(|Renegotiated { ingress, command: (worker, command) }| {
+                        self.workers.command(worker, command);
+                        ingress
+                    });
+                let _ = reply.send(followed);
             }
             #[cfg(feature = "fault-injection")]
             ControlRequest::Panic(session, reply) => {
@@ -330,7 +343,8 @@ impl Control {
     fn session_view(&self, standing: SessionStanding) -> SessionView {
         let totals = self.registry.get(standing.session).map(SessionEntry::totals);
         let trace = self.registry.trace(standing.session);
-        SessionView { totals: totals.unwrap_or_default(), state: standing, trace }
+        let ice = self.registry.ice_fragments(standing.session);
+        SessionView { totals: totals.unwrap_or_default(), state: standing, trace, ice }
     }
 
     /// The error of an operation, with the facts that its caller needs.

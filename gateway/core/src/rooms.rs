@@ -9,6 +9,7 @@ pub(crate) mod reroutes;
 pub(crate) mod room;
 pub(crate) mod routes;
 pub(crate) mod stops;
+pub(crate) mod streams;
 pub(crate) mod survey;
 
 use std::cmp::Reverse;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use evenkeel_breakers::ClientBreakerStanding;
 use evenkeel_model::{
     Affinity, BreakerMode, BreakerState, ClientGroup, ClientTransport, Decider, EvidenceSource,
-    FailureDomain, Health, Hook, Hop, HopGrant, Impairment, Measures, Metric, MoveCause, NodeNeed,
-    NodeProbing, Plan, RedundancyMode, RegionId, RoomId, Scenario, SessionId,
+    FailureDomain, Health, Hook, Hop, HopGrant, Impairment, Labels, Measures, MediaDescription,
+    Metric, MoveCause, NodeNeed, NodeProbing, Plan, RedundancyMode, RegionId, RoomId, Scenario,
+    SessionId,
 };
 use evenkeel_nodes::{Node, ProcessState, ProviderBreakerStanding};
 use evenkeel_slo::SloStanding;
@@ -395,6 +396,12 @@ impl<'a> Views<'a> {
     pub fn mode_of(&self, id: SessionId) -> Option<(RedundancyMode, usize)> {
         let session = self.tables.sessions.get(&id)?;
         Some((self.tables.rooms.get(&session.room)?.route().mode, session.legs.iter().count()))
+    }
+
+    /// The labels of a session, and the streams of its client.
+    pub fn streams(self, id: SessionId) -> Option<(&'a Labels, &'a Arc<MediaDescription>)> {
+        let session = self.tables.sessions.get(&id)?;
+        Some((&session.request.labels, &session.request.media))
     }
 
     /// The scenario of a session.

@@ -28,7 +28,7 @@ pub struct LocalTransport<'a> {
     pub addresses: &'a [SocketAddr],
     /// The port of RTCP beside the preferred address, for phones that do not multiplex; `None` for the next one (RFC 3550, section 11).
     pub rtcp_port: Option<u16>,
-    /// The ICE credentials of this session; new ones if [`SdpOffer::restarts_ice`].
+    /// The ICE credentials of this session; new ones if the client's are new (RFC 8839, section 4.4.1.1.1).
     pub ice: &'a IceCredentials,
     /// SHA-256 of the certificate.
     pub fingerprint: &'a [u8; 32],
@@ -95,17 +95,17 @@ impl fmt::Debug for SecretText {
 impl SdpOffer {
     /// Writes the answer (RFC 8829, section 5.3.1). `negotiation` is the result of [`SdpOffer::negotiate`] for this offer.
     ///
-    /// The text repeats the client's own numbers and its order of codecs. It may contain a key: it must go to the client alone.
+    /// The text repeats the client's own numbers, its order of codecs and its `sess-version`. It may contain a key: it must go to the client alone.
     ///
     /// ICE credentials and the fingerprint stand at the session level, as that section permits: bundled m-lines must not repeat them,
     /// but aiortc and GStreamer look for them on rejected m-lines too. `a=setup` stands on each m-line: GStreamer and Pion do not
     /// inherit it.
     pub fn answer(&self, negotiation: &Negotiation, local: &LocalTransport<'_>) -> SecretText {
-        let Negotiation { transport: peer, sections, version, .. } = negotiation;
+        let Negotiation { transport: peer, sections, .. } = negotiation;
         let mut text = SecretText::default();
         let origin = internet_address(local.first_address().ip());
         text.line(format_args!("v=0"));
-        text.line(format_args!("o=- {} {version} {origin}", local.session_id));
+        text.line(format_args!("o=- {} {} {origin}", local.session_id, self.version));
         text.line(format_args!("s=-"));
         text.line(format_args!("t=0 0"));
         if peer.path.has_ice() {

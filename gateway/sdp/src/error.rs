@@ -52,31 +52,6 @@ pub enum SdpError {
     /// No m-line can be accepted.
     #[error("no m-line of the offer is acceptable; one is rejected because {0}")]
     NothingAccepted(Rejection),
-    /// A second offer has fewer m-lines than the one before it (RFC 3264, section 8).
-    #[error(
-        "the offer has {has} m-lines after {had}: an m-line is removed by port 0 and keeps its place"
-    )]
-    SectionsMissing {
-        /// The number of m-lines before.
-        had: usize,
-        /// The number of m-lines now.
-        has: usize,
-    },
-    /// A second offer has another m-line at the place of a live one (RFC 3264, section 8; RFC 8829, section 5.2.2).
-    #[error("m-line {index} was {was} and is {is}: m-lines keep their order")]
-    SectionsReordered {
-        /// The place of the m-line, from 0.
-        index: usize,
-        /// The kind and `mid` before.
-        was: String,
-        /// The kind and `mid` now.
-        is: String,
-    },
-    /// A second offer has the certificate of another client, or changes between certificates and keys.
-    #[error(
-        "the offer has another a=fingerprint than the session: a new certificate needs a new session"
-    )]
-    FingerprintChanged,
 }
 
 impl SdpError {

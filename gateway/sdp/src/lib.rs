@@ -6,9 +6,9 @@
 //!    optional line (`extmap`, `rid`, `ssrc`, `rtcp-fb`) counts as absent, and unknown lines are ignored (RFC 8866, section 5.13).
 //! 2. [`SdpOffer::negotiate`] chooses what the gateway accepts, before the session exists. Its [`Negotiation`] holds the keys and ICE
 //!    credentials of the client, the accepted streams, and the tables that map the client's payload types and header extension ids to
-//!    those of rooms. It is an argument of the negotiation of the next offer of the same session.
+//!    those of rooms.
 //! 3. [`SdpOffer::answer`] writes the answer, with the addresses, ICE credentials and streams of the gateway.
-//! 4. [`fragment_credentials`] reads the body of a WHIP or WHEP `PATCH`; [`Negotiation::restart_fragment`] writes the
+//! 4. [`SdpFragment::credentials`] reads the body of a WHIP or WHEP `PATCH`; [`SdpFragment::restart`] writes the
 //!    response to an ICE restart.
 //!
 //! A session has one transport: one BUNDLE group (RFC 9143) or a single m-line. An m-line that the gateway does not support is answered
@@ -39,7 +39,7 @@ pub use answer::{LocalTransport, SecretText, SentStream};
 pub use codec::{Codec, CodecKind, Format, H264Profile};
 pub use error::{Rejection, SdpError};
 pub use extensions::EXTENSION_URIS;
-pub use fragment::fragment_credentials;
+pub use fragment::SdpFragment;
 pub use ice::IceCredentials;
 pub use negotiation::{
     AcceptedMedia, AnswerPolicy, Keying, NegotiatedSection, Negotiation, PeerPath, PeerTransport,

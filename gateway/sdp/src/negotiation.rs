@@ -38,8 +38,6 @@ pub struct Negotiation {
     pub payload_types: PayloadTypeMap,
     /// The header extensions of all m-lines.
     pub extensions: ExtensionMap,
-    /// The `sess-version` of the answer (RFC 3264, section 8).
-    pub(crate) version: u64,
 }
 
 /// The client's side of the transport.
@@ -73,8 +71,7 @@ pub enum Keying {
         /// The client's certificate matches at least one of these.
         fingerprints: Vec<CertificateFingerprint>,
     },
-    /// The descriptions (RFC 4568). After a later offer with the same key of the client, both keys and their counters remain in use;
-    /// the tag may differ.
+    /// The descriptions (RFC 4568).
     Sdes(SrtpKeys),
 }
 
@@ -83,8 +80,6 @@ pub enum Keying {
 pub struct NegotiatedSection {
     /// The stream, or the reason for port 0.
     pub outcome: Result<AcceptedMedia, Rejection>,
-    /// The kind and `mid`, for errors.
-    title: String,
 }
 
 /// An accepted m-line.
@@ -121,86 +116,38 @@ impl Negotiation {
     pub fn accepted(&self) -> impl Iterator<Item = &AcceptedMedia> {
         self.sections.iter().filter_map(|section| section.outcome.as_ref().ok())
     }
-
-    /// Returns true if the client itself removed the streams that this negotiation has and `next` lacks.
-    fn loses_nothing_else(&self, next: &[NegotiatedSection]) -> bool {
-        next.iter().enumerate().all(|(index, section)| {
-            let was_rejected = self.sections.get(index).is_some_and(|old| old.outcome.is_err());
-            was_rejected || matches!(section.outcome, Ok(_) | Err(Rejection::Removed))
-        })
-    }
 }
 
 impl SdpOffer {
-    /// Chooses from an offer: the first of a session, or one that adds, removes and turns streams of `session` (RFC 3264, section 8).
-    ///
-    /// After an error the session is as before.
+    /// Chooses from an offer: the first of a session, or a later one. The client keeps the m-lines in their places and the meaning of
+    /// its numbers (RFC 3264, section 8).
     ///
     /// # Errors
-    /// If no m-line is acceptable, the client is ICE-lite, or the m-lines or the fingerprint contradict those of `session`.
-    pub fn negotiate(
-        &self,
-        policy: &AnswerPolicy,
-        session: Option<&Negotiation>,
-    ) -> Result<Negotiation, SdpError> {
+    /// If no m-line is acceptable, or the client is ICE-lite.
+    pub fn negotiate(&self, policy: &AnswerPolicy) -> Result<Negotiation, SdpError> {
         if self.ice_lite {
             return Err(SdpError::IceLite);
         }
-        if let Some(session) = session {
-            self.check_order(session)?;
-        }
-        let mut payload_types = session.map(|old| old.payload_types.clone()).unwrap_or_default();
-        let mut extensions = session.map(|old| old.extensions.clone()).unwrap_or_default();
+        let (mut payload_types, mut extensions) = Default::default();
         let mut sections: Vec<NegotiatedSection> = Vec::with_capacity(self.sections.len());
         for section in &self.sections {
             let is_first = sections.iter().all(|other| other.outcome.is_err());
             let outcome = self.transport(section, is_first, policy);
             let outcome =
                 outcome.and_then(|_| accept(section, policy, &mut payload_types, &mut extensions));
-            sections.push(NegotiatedSection { outcome, title: section.title() });
+            sections.push(NegotiatedSection { outcome });
         }
-        let transport = match (self.tag(&sections), session) {
-            (Some(tag), _) => self.transport(&self.sections[tag], true, policy),
-            (None, Some(session)) if session.loses_nothing_else(&sections) => {
-                Ok(session.transport.clone())
-            }
-            _ => {
+        let transport = match self.tag(&sections) {
+            Some(tag) => self.transport(&self.sections[tag], true, policy),
+            None => {
                 let mut rejections =
                     sections.iter().filter_map(|other| other.outcome.clone().err());
                 let first = rejections.find(|reason| *reason != Rejection::Removed);
                 Err(first.unwrap_or(Rejection::Removed))
             }
         };
-        let mut transport = transport.map_err(SdpError::NothingAccepted)?;
-        if let Some(session) = session {
-            transport.keying.follow(&session.transport.keying)?;
-        }
-        let version = session.map_or(1, |session| session.version + 1);
-        Ok(Negotiation { transport, sections, payload_types, extensions, version })
-    }
-
-    /// Returns true if the offer restarts ICE of a session (RFC 8839, section 4.4.1.1.1): the answer needs new credentials.
-    pub fn restarts_ice(&self, session: &Negotiation) -> bool {
-        let live = self.sections.iter().filter(|section| !section.is_removed());
-        let mut offered = live.filter_map(|section| section.ice.as_ref()).peekable();
-        let before = &session.transport.path;
-        offered.peek().is_some()
-            && offered.all(|new| !matches!(before, PeerPath::Ice(old) if old == new))
-    }
-
-    /// Checks that m-lines keep their places. The place of a removed or rejected one may be used again (RFC 8829, section 5.2.2).
-    fn check_order(&self, session: &Negotiation) -> Result<(), SdpError> {
-        let (had, has) = (session.sections.len(), self.sections.len());
-        if has < had {
-            return Err(SdpError::SectionsMissing { had, has });
-        }
-        for (index, (old, new)) in session.sections.iter().zip(&self.sections).enumerate() {
-            let is = new.title();
-            if old.outcome.is_ok() && !new.is_removed() && old.title != is {
-                return Err(SdpError::SectionsReordered { index, was: old.title.clone(), is });
-            }
-        }
-        Ok(())
+        let transport = transport.map_err(SdpError::NothingAccepted)?;
+        Ok(Negotiation { transport, sections, payload_types, extensions })
     }
 
     /// Returns the m-line that has the transport: the accepted one that is first in the group (RFC 9143, section 7.3.1), or the only one.
@@ -288,24 +235,6 @@ fn keying(section: &OfferedSection, policy: &AnswerPolicy) -> Result<Keying, Rej
         }
         "UDP/TLS/RTP/SAVP" | "UDP/TLS/RTP/SAVPF" => Err(Rejection::NoFingerprint),
         _ => Err(Rejection::Profile(excerpt(profile))),
-    }
-}
-
-impl Keying {
-    /// Continues the session that had `old`. New keys are announced at any time (RFC 4568, section 7.1.4), another certificate would be
-    /// another client.
-    fn follow(&mut self, old: &Keying) -> Result<(), SdpError> {
-        match (self, old) {
-            (Keying::Dtls { fingerprints }, Keying::Dtls { fingerprints: old })
-                if fingerprints == old => {}
-            (Keying::Sdes(keys), Keying::Sdes(old)) => {
-                if keys.client == old.client {
-                    keys.gateway = old.gateway.clone();
-                }
-            }
-            _ => return Err(SdpError::FingerprintChanged),
-        }
-        Ok(())
     }
 }
 

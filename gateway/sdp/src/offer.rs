@@ -18,6 +18,8 @@ pub struct SdpOffer {
     pub(crate) ice_lite: bool,
     /// Header extensions of both forms may share a stream (RFC 8285, section 6).
     pub(crate) extmap_allow_mixed: bool,
+    /// The `sess-version`, which each later offer of the session raises by one (RFC 3264, section 8).
+    pub(crate) version: u64,
 }
 
 impl SdpOffer {
@@ -50,6 +52,7 @@ impl SdpOffer {
             ice_lite: all.has("ice-lite"),
             extmap_allow_mixed: all.has("extmap-allow-mixed")
                 || levels.all(|own| own.has("extmap-allow-mixed")),
+            version: session.origin.sess_version,
             sections,
         })
     }

@@ -221,15 +221,6 @@ impl OfferedSection {
     pub(crate) fn is_removed(&self) -> bool {
         self.port == 0 && !self.bundle_only
     }
-
-    /// Returns the kind and `mid`, for errors.
-    pub(crate) fn title(&self) -> String {
-        let media = excerpt(&self.media);
-        match &self.mid {
-            Some(mid) => format!("{media} with mid {mid}"),
-            None => format!("{media} without mid"),
-        }
-    }
 }
 
 /// The lines of a payload type.

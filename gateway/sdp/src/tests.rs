@@ -9,7 +9,7 @@ use crate::answer::{LocalTransport, SecretText, SentStream};
 use crate::ice::IceCredentials;
 use crate::negotiation::{AnswerPolicy, Negotiation};
 use crate::section::OfferedSection;
-use crate::{Rejection, SdpError, SdpOffer, fragment_credentials};
+use crate::{Rejection, SdpError, SdpFragment, SdpOffer};
 
 macro_rules! corpus {
     ($path:literal) => {
@@ -109,20 +109,12 @@ impl Gateway {
         }
     }
 
-    pub(crate) fn answer(
-        &self,
-        offer: &str,
-        session: Option<&Answered>,
-    ) -> Result<Answered, SdpError> {
-        self.answer_parsed(&parse(offer)?, session)
+    pub(crate) fn answer(&self, offer: &str) -> Result<Answered, SdpError> {
+        self.answer_parsed(&parse(offer)?)
     }
 
-    pub(crate) fn answer_parsed(
-        &self,
-        offer: &SdpOffer,
-        session: Option<&Answered>,
-    ) -> Result<Answered, SdpError> {
-        let negotiation = offer.negotiate(&self.policy, session.map(Deref::deref))?;
+    pub(crate) fn answer_parsed(&self, offer: &SdpOffer) -> Result<Answered, SdpError> {
+        let negotiation = offer.negotiate(&self.policy)?;
         let text = offer.answer(&negotiation, &self.local());
         Ok(Answered { negotiation, text })
     }
@@ -132,10 +124,9 @@ pub(crate) fn parse(offer: &str) -> Result<SdpOffer, SdpError> {
     SdpOffer::parse(offer.as_bytes())
 }
 
-/// Answers the first offer of a session.
 #[track_caller]
 pub(crate) fn answer(offer: &str) -> Answered {
-    Gateway::new().answer(offer, None).unwrap_or_else(|error| panic!("{error}"))
+    Gateway::new().answer(offer).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The lines of an answer that begin so.
@@ -192,7 +183,7 @@ pub(crate) fn assert_consistent(offer: &SdpOffer, negotiation: &Answered) {
 fn offers_of_clients_are_answered() {
     for offer in OFFERS {
         let offer = parse(offer).unwrap();
-        let negotiation = Gateway::new().answer_parsed(&offer, None).unwrap();
+        let negotiation = Gateway::new().answer_parsed(&offer).unwrap();
         assert_consistent(&offer, &negotiation);
         assert!(negotiation.text().len() < 8_000, "{}", negotiation.text());
     }
@@ -213,7 +204,7 @@ fn secrets_are_absent_from_debug() {
     let gateway = Gateway::new();
     for text in OFFERS {
         let offer = parse(text).unwrap();
-        let negotiation = gateway.answer_parsed(&offer, None).unwrap();
+        let negotiation = gateway.answer_parsed(&offer).unwrap();
         let debug = format!("{offer:?} {negotiation:?} {:?}", gateway.local());
         let is_secret = |line: &&str| line.contains("inline:") || line.contains("ice-pwd:");
         let secrets: Vec<&str> =
@@ -256,7 +247,7 @@ fn misplaced_secrets_are_absent_from_errors() {
         let changed = phone.replacen(from, &to, 1);
         assert_ne!(changed, phone, "{from}");
         let offer = parse(&changed);
-        let answer = Gateway::new().answer(&changed, None);
+        let answer = Gateway::new().answer(&changed);
         let text = answer.as_ref().map_or_else(SdpError::to_string, |_| String::new());
         let shown = format!("{offer:?} {answer:?} {text}");
         for secret in [KEY, "d0RmdmcmVCsp", "YS1rZXk"] {
@@ -276,25 +267,22 @@ fn misplaced_secrets_are_absent_from_errors() {
 #[test]
 fn fuzz_sdp_offer() {
     let gateway = Gateway::new();
-    let session = answer(CHROMIUM);
     Corpus::of("sdp_offer").check(|bytes| {
         let offer = match SdpOffer::parse(bytes) {
             Ok(offer) => offer,
             Err(error) => return assert_sentence(&error.to_string()),
         };
-        for session in [None, Some(&session)] {
-            match gateway.answer_parsed(&offer, session) {
-                Ok(negotiation) => {
-                    assert!(session.is_some() || negotiation.accepted().next().is_some());
-                    assert_consistent(&offer, &negotiation);
-                    for section in &negotiation.sections {
-                        if let Err(rejection) = &section.outcome {
-                            assert_sentence(&rejection.to_string());
-                        }
+        match gateway.answer_parsed(&offer) {
+            Ok(negotiation) => {
+                assert!(negotiation.accepted().next().is_some());
+                assert_consistent(&offer, &negotiation);
+                for section in &negotiation.sections {
+                    if let Err(rejection) = &section.outcome {
+                        assert_sentence(&rejection.to_string());
                     }
                 }
-                Err(error) => assert_sentence(&error.to_string()),
             }
+            Err(error) => assert_sentence(&error.to_string()),
         }
     });
 }
@@ -306,22 +294,26 @@ fn assert_sentence(text: &str) {
 
 #[test]
 fn fuzz_trickle_fragment() {
-    let corpus = Corpus::of("trickle_fragment");
-    let session = answer(CHROMIUM);
-    let restart = session.restart_fragment(&Gateway::new().local());
-    corpus.with(restart.as_str()).check(|bytes| match fragment_credentials(bytes) {
-        Ok(Some(ice)) => {
-            assert_eq!(IceCredentials::new(&ice.ufrag, ice.password()), Ok(ice));
+    let gateway = Gateway::new();
+    Corpus::of("trickle_fragment").check(|bytes| {
+        let fragment = SdpFragment::new(bytes);
+        match fragment.as_ref().map_err(Clone::clone).and_then(SdpFragment::credentials) {
+            Ok(Some(ice)) => {
+                assert_eq!(IceCredentials::new(&ice.ufrag, ice.password()), Ok(ice));
+                let answer = fragment.unwrap().restart(&gateway.ice, &gateway.addresses).unwrap();
+                let answer = SdpFragment::new(answer.as_str().as_bytes()).unwrap();
+                assert_eq!(answer.credentials(), Ok(Some(gateway.ice.clone())));
+            }
+            Ok(None) => {}
+            Err(error) => assert_sentence(&error.to_string()),
         }
-        Ok(None) => {}
-        Err(error) => assert_sentence(&error.to_string()),
     });
 }
 
 #[test]
 fn error_of_an_unusable_offer_is_a_sentence() {
     let offer = CHROMIUM.replace("a=rtcp-mux\r\n", "");
-    let error = Gateway::new().answer(&offer, None).unwrap_err();
+    let error = Gateway::new().answer(&offer).unwrap_err();
     assert_eq!(error, SdpError::NothingAccepted(Rejection::RtcpNotMuxed("ICE checks one address")));
     assert_eq!(
         error.to_string(),

@@ -7,11 +7,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use evenkeel_client::{
-    ApiClient, ApiEndpoint, ClientError, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType,
-    OfferRequest, OfferStreamKind,
+    ApiCall, ApiClient, ApiEndpoint, ClientError, OfferIdentity, OfferIngress, OfferMedia,
+    OfferPayloadType, OfferRequest, OfferStreamKind,
 };
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::binary::evenkeel;
+use hyper::Method;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -127,6 +128,12 @@ impl GatewayProcess {
         // The API may have closed a connection that was idle, and a POST is not repeated.
         self.client = self.client.another();
         self.ask(async |client| client.post(path, body).await).unwrap()
+    }
+
+    pub(crate) fn put(&mut self, path: &str, body: &Value) -> Value {
+        let body = serde_json::to_vec(body).unwrap().into();
+        let call = ApiCall { method: Method::PUT, body, ..ApiCall::get(path) };
+        self.ask(async |client| client.ask(call).await).unwrap().accepted().unwrap()
     }
 
     /// Pushes a plugin to the set `call`, to be activated at once.

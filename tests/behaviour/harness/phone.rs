@@ -50,7 +50,11 @@ impl PhoneSrtp {
     fn protect(&self, packet: &[u8]) -> Vec<u8> {
         let mut sender = self.sender.borrow_mut();
         let mut buffer = packet.to_vec();
-        let is_rtp = demux::classify(packet) == demux::DatagramKind::Rtp;
+        let is_rtp = match demux::classify(packet) {
+            demux::DatagramKind::Rtp => true,
+            demux::DatagramKind::Rtcp => false,
+            _ => return buffer,
+        };
         if let Some(numbers) = self.numbers.as_ref().filter(|_| is_rtp) {
             numbers.map_to_client(&mut buffer).unwrap();
         }
@@ -66,8 +70,12 @@ impl PhoneSrtp {
     }
 
     fn unprotect<'a>(&mut self, packet: &'a mut [u8]) -> &'a [u8] {
-        if demux::classify(packet) != demux::DatagramKind::Rtp {
-            return self.receiver.unprotect_rtcp(packet).expect("the gateway's RTCP verifies");
+        match demux::classify(packet) {
+            demux::DatagramKind::Rtp => {}
+            demux::DatagramKind::Rtcp => {
+                return self.receiver.unprotect_rtcp(packet).expect("the gateway's RTCP verifies");
+            }
+            _ => return packet,
         }
         let opened = self.receiver.unprotect_rtp(packet).expect("the gateway's RTP verifies");
         if let Some(numbers) = &self.numbers {

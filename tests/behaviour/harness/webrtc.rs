@@ -11,7 +11,7 @@ use evenkeel_media::demux;
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::numbering::{ClientNumbers, ExtensionMap};
 use evenkeel_model::{ClientIdentity, IngressProtocol, MediaDescription, Srtp};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::phone::PhoneSrtp;
 use super::{Credentials, GatewayProcess, Nominate, Phone, TIMEOUT, offer, wait_until};
@@ -21,10 +21,27 @@ fn numbers() -> Option<ClientNumbers> {
     ClientNumbers::new(&vec![(109, 111), (120, 96)].into(), &ExtensionMap::default(), None)
 }
 
+/// The address of the gateway and the credentials in an answer of the API.
+fn told(answer: &Value) -> (SocketAddr, Credentials) {
+    let sdp = answer["webrtc"]["answer"].as_str().unwrap_or_else(|| panic!("{answer}"));
+    let value = |name: &str| {
+        let line = sdp.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{sdp}")).to_owned()
+    };
+    let candidate = value("a=candidate:");
+    let fields: Vec<&str> = candidate.split(' ').collect();
+    let address = format!("{}:{}", fields[4], fields[5]).parse().unwrap();
+    (address, Credentials { ufrag: value("a=ice-ufrag:"), password: value("a=ice-pwd:") })
+}
+
 pub(crate) struct WebrtcPhone {
     pub(crate) phone: Phone,
     pub(crate) dtls: DtlsClient,
     pub(crate) fingerprint: CertificateFingerprint,
+    /// Its ICE user fragment.
+    ufrag: &'static str,
+    /// `sendrecv`, as its offers have it.
+    direction: &'static str,
 }
 
 impl WebrtcPhone {
@@ -38,6 +55,8 @@ impl WebrtcPhone {
             phone,
             dtls: DtlsClient::new(&certificate, Instant::now()),
             fingerprint: CertificateFingerprint::Sha256(certificate.fingerprint()),
+            ufrag: "phon",
+            direction: "sendrecv",
         }
     }
 
@@ -47,17 +66,18 @@ impl WebrtcPhone {
         let media = MediaDescription { srtp: Srtp::Terminated, ..(*wanted.media).clone() };
         let fingerprints = [self.fingerprint.clone()].into();
         wanted.media = Arc::new(media);
-        let answered = Arc::new(AnsweredMedia { may_send: true, numbers: numbers() });
+        let ufrag = self.ufrag.into();
+        let answered = Arc::new(AnsweredMedia { ufrag, may_send: true, numbers: numbers() });
         wanted.srtp = Some(SrtpKeying::Dtls { fingerprints, keys: None, answered });
         wanted
     }
 
     /// The SDP of the client.
     pub(crate) fn sdp(&self) -> String {
-        let fingerprint = &self.fingerprint;
+        let WebrtcPhone { fingerprint, ufrag, direction, .. } = self;
         let lines = [
             "v=0\no=- 1 1 IN IP4 127.0.0.1\ns=-\nt=0 0\na=group:BUNDLE 0 1",
-            "a=ice-ufrag:phon\na=ice-pwd:phonephonephonephonephone",
+            &format!("a=ice-ufrag:{ufrag}\na=ice-pwd:phonephonephonephonephone\na={direction}"),
             &format!("a=fingerprint:{fingerprint}"),
             "m=audio 9 UDP/TLS/RTP/SAVPF 109\nc=IN IP4 0.0.0.0\na=mid:0\na=rtcp-mux\na=setup:actpass",
             "a=rtpmap:109 opus/48000/2",
@@ -70,16 +90,43 @@ impl WebrtcPhone {
     /// Opens a session through the API. Returns the address of the gateway and the credentials.
     fn open(&self, gateway: &mut GatewayProcess, room: &str) -> (SocketAddr, Credentials) {
         let body = json!({"scenario": "call", "room": room, "webrtc": {"offer": self.sdp()}});
-        let answer = gateway.post("/v1/sessions", &body);
-        let sdp = answer["webrtc"]["answer"].as_str().unwrap_or_else(|| panic!("{answer}"));
-        let value = |name: &str| {
-            let line = sdp.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_else(|| panic!("{sdp}")).to_owned()
-        };
-        let candidate = value("a=candidate:");
-        let fields: Vec<&str> = candidate.split(' ').collect();
-        let address = format!("{}:{}", fields[4], fields[5]).parse().unwrap();
-        (address, Credentials { ufrag: value("a=ice-ufrag:"), password: value("a=ice-pwd:") })
+        told(&gateway.post("/v1/sessions", &body))
+    }
+
+    /// Offers again in the session. Returns the address of the gateway and the credentials.
+    pub(crate) fn offer_again(
+        &self,
+        gateway: &mut GatewayProcess,
+        id: &str,
+    ) -> (SocketAddr, Credentials) {
+        let body = json!({"webrtc": {"offer": self.sdp()}});
+        told(&gateway.put(&format!("/v1/sessions/{id}"), &body))
+    }
+
+    /// Offers again in this direction.
+    pub(crate) fn turn(
+        &mut self,
+        gateway: &mut GatewayProcess,
+        id: &str,
+        direction: &'static str,
+    ) -> Credentials {
+        self.direction = direction;
+        self.offer_again(gateway, id).1
+    }
+
+    /// Goes on at another socket, after a restart of ICE.
+    pub(crate) fn change_network(
+        &mut self,
+        gateway: &mut GatewayProcess,
+        id: &str,
+        ufrag: &'static str,
+    ) {
+        self.ufrag = ufrag;
+        let (address, credentials) = self.offer_again(gateway, id);
+        let number = self.phone.number;
+        self.phone.socket = Phone::new(number).socket;
+        self.phone.set_target(address);
+        credentials.check(&self.phone, Nominate::Yes);
     }
 
     /// Opens a session through the API, and connects.

@@ -47,7 +47,7 @@ impl WebrtcOffer {
             has_rtcp_port: false,
             random: fill,
         };
-        let negotiation = offer.negotiate(&policy, None).map_err(refused)?;
+        let negotiation = offer.negotiate(&policy).map_err(refused)?;
         let has = |holds: fn(Direction) -> bool| {
             negotiation.accepted().any(|media| holds(media.direction))
         };
@@ -77,6 +77,14 @@ impl WebrtcOffer {
 
     /// The client that the offer describes.
     pub(super) fn client(&self) -> ClientMedia {
+        ClientMedia {
+            ingress: IngressProtocol::Udp(ClientIdentity::Stun),
+            media: self.media(),
+            keying: Some(self.keying()),
+        }
+    }
+
+    pub(super) fn media(&self) -> MediaDescription {
         let mut streams: Vec<MediaStream> = Vec::new();
         for media in self.negotiation.accepted() {
             let kind = stream_kind(media.kind);
@@ -93,16 +101,14 @@ impl WebrtcOffer {
             });
             add(&mut streams[place], media);
         }
-        let media = MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Terminated };
-        let fingerprints = Arc::clone(&self.fingerprints);
-        ClientMedia {
-            ingress: IngressProtocol::Udp(ClientIdentity::Stun),
-            media,
-            keying: Some(SrtpKeying::Dtls {
-                fingerprints,
-                keys: None,
-                answered: Arc::new(self.answered()),
-            }),
+        MediaDescription { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Terminated }
+    }
+
+    pub(super) fn keying(&self) -> SrtpKeying {
+        SrtpKeying::Dtls {
+            fingerprints: Arc::clone(&self.fingerprints),
+            keys: None,
+            answered: Arc::new(self.answered()),
         }
     }
 
@@ -111,6 +117,7 @@ impl WebrtcOffer {
         let formats = self.negotiation.accepted().flat_map(|media| &media.formats);
         let mut blocks = formats.filter(|it| matches!(it.format, Format::Redundancy(_)));
         AnsweredMedia {
+            ufrag: self.ice.ufrag.as_str().into(),
             may_send: self.negotiation.accepted().any(|media| media.direction.has_recv()),
             numbers: ClientNumbers::new(
                 payload_types,

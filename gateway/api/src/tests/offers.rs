@@ -2,9 +2,13 @@
 
 use data_encoding::HEXLOWER;
 use evenkeel_control::CallerSpan;
-use evenkeel_model::{IngressProtocol, OfferRefusal};
+use evenkeel_core::Impossible;
+use evenkeel_dataplane::worker::SrtpKeying;
+use evenkeel_model::{IngressProtocol, OfferRefusal, StreamKind};
 
 use super::*;
+
+const CHROMIUM: &str = include_str!("../../../../tests/fuzz/corpus/sdp_offer/chromium");
 
 #[test]
 fn offer_reaches_control_and_is_answered() {
@@ -32,6 +36,64 @@ fn offer_reaches_control_and_is_answered() {
         "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
     });
     assert_eq!(body, right);
+}
+
+#[test]
+fn later_offer_reaches_control_and_is_answered() {
+    let mut world = World::start();
+    let put = |world: &World, body: &Value| world.ask("PUT /v1/sessions/s17", &body.to_string());
+    let answer = || IngressAnswer::Udp {
+        addresses: vec![(Ipv4Addr::LOCALHOST, 5004).into()],
+        rtcp: Vec::new(),
+        ice: Some(IceAnswer {
+            ufrag: "EsAw".into(),
+            password: "a22characterpassword22".into(),
+            certificate_sha256: [7; 32],
+        }),
+    };
+    let asking = put(&world, &json!({"webrtc": {"offer": CHROMIUM, "direction": "view"}}));
+    let ControlRequest::Renegotiate(later, reply) = world.request() else { panic!("offer") };
+    assert_eq!((later.session, &*later.ufrag), (SessionId(17), "Zp4k"));
+    let SrtpKeying::Dtls { answered, .. } = later.streams.unwrap().keying else {
+        panic!("no certificate")
+    };
+    assert!(!answered.may_send);
+    reply.send(Ok(answer())).unwrap();
+    let (status, body) = asking.answer();
+    let sdp = body["webrtc"]["answer"].as_str().unwrap();
+    assert!(status == 200 && sdp.contains("a=ice-ufrag:EsAw\r\n"), "{status} {sdp}");
+
+    let asking = put(&world, &json!({"webrtc": {"ufrag": "Qq11"}}));
+    let ControlRequest::Renegotiate(later, reply) = world.request() else { panic!("restart") };
+    assert_eq!((&*later.ufrag, &later.streams), ("Qq11", &None));
+    reply.send(Ok(answer())).unwrap();
+    let ice = json!({
+        "ufrag": "EsAw", "password": "a22characterpassword22", "addresses": ["127.0.0.1:5004"],
+    });
+    assert_eq!(asking.answer(), (200, json!({"id": "s17", "webrtc": {"ice": ice}})));
+
+    for (error, status, field) in [
+        (ControlError::NotWebrtc, 409, "webrtc"),
+        (ControlError::OtherCertificate, 409, "webrtc.offer"),
+        (ControlError::OpenedWithout(StreamKind::Video), 409, "webrtc.offer"),
+        (ControlError::Impossible(Impossible::NoSuchSession), 404, ""),
+    ] {
+        let asking = put(&world, &json!({"webrtc": {"ufrag": "Qq11"}}));
+        let ControlRequest::Renegotiate(_, reply) = world.request() else { panic!("restart") };
+        reply.send(Err(error)).unwrap();
+        let (found, body) = asking.answer();
+        let at = body["error"]["field"].as_str().unwrap_or_default();
+        assert_eq!((found, at), (status, field), "{body}");
+    }
+    for (body, field) in [
+        (json!({"webrtc": {}}), "webrtc"),
+        (json!({"webrtc": {"offer": CHROMIUM, "ufrag": "Qq11"}}), "webrtc"),
+        (json!({"webrtc": {"offer": "v=0"}}), "webrtc.offer"),
+        (json!({"webrtc": {"ufrag": "x"}}), "webrtc.ufrag"),
+    ] {
+        let (status, answer) = put(&world, &body).answer();
+        assert_eq!((status, &answer["error"]["field"]), (400, &json!(field)), "{body}: {answer}");
+    }
 }
 
 #[test]

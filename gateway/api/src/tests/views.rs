@@ -597,7 +597,12 @@ pub(super) fn session(number: u64) -> SessionView {
         age: Duration::from_secs(2),
     };
     let trace = TraceIds { trace_id: [0xab; 16], span_id: [1; 8] };
-    SessionView { state: standing, totals: Totals { shed: 4, ..Totals::default() }, trace }
+    SessionView {
+        state: standing,
+        totals: Totals { shed: 4, ..Totals::default() },
+        trace,
+        ice: None,
+    }
 }
 
 #[test]

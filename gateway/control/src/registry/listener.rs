@@ -30,11 +30,21 @@ impl ListenerAddresses {
     }
 
     /// The address for a client of this carrier, and then one of another carrier, if there is one.
-    pub(super) fn of_client(&self, carrier: Option<&str>) -> Vec<&ListenerAddress> {
+    fn of_client(&self, carrier: Option<&str>) -> impl Iterator<Item = &ListenerAddress> {
         let own = self.iter().find(|address| address.carrier.as_deref() == carrier);
         let own = own.unwrap_or(&self.default);
         let alternate = self.iter().find(|address| address.carrier != own.carrier);
-        std::iter::once(own).chain(alternate).collect()
+        std::iter::once(own).chain(alternate)
+    }
+
+    /// Destinations of RTP of a client of this carrier, best first.
+    pub(crate) fn rtp_of_client(&self, carrier: Option<&str>) -> Vec<SocketAddr> {
+        self.of_client(carrier).map(|address| address.rtp).collect()
+    }
+
+    /// Destinations of RTCP, in the same order.
+    pub(super) fn rtcp_of_client(&self, carrier: Option<&str>) -> Vec<SocketAddr> {
+        self.of_client(carrier).filter_map(|address| address.rtcp).collect()
     }
 }
 

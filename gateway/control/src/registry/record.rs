@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use evenkeel_dataplane::flows::{FlowEntry, FlowKey, Home, PackedKey};
+use evenkeel_dataplane::flows::{FlowKey, Home, PackedKey};
 use evenkeel_dataplane::worker::{ClientAddressing, SessionPorts, SrtpKeying, Totals};
 use evenkeel_model::{Labels, MediaDescription, OfferId, SessionId};
 use evenkeel_process::random::draw;
@@ -15,6 +15,7 @@ use super::{
     flow_from_gateway,
 };
 use crate::messages::SnapshotError;
+use crate::registry::ice::IceSecret;
 use crate::traces::CallerSpan;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -132,10 +133,11 @@ impl SessionRegistry {
                 ClientRecord::Declared { listener, address: ScopedAddress(address), rtcp }
             }
             FlowKey::DeclaredIp { listener, ip } => ClientRecord::DeclaredIp { listener, ip },
-            FlowKey::Ufrag(ufrag) => {
-                let text = |bytes: &[u8]| str::from_utf8(bytes).ok().map(Box::from);
-                let password = self.flows.entry(&first)?.password?;
-                ClientRecord::Stun { ufrag: text(ufrag.as_bytes())?, password: text(&password)? }
+            FlowKey::Ufrag(_) => {
+                let earlier = more.and_then(|more| more.second_key.as_ref());
+                let earlier = earlier.and_then(|key| self.ice_secret(key));
+                let IceSecret { ufrag, password } = self.ice_secret(&first)?;
+                ClientRecord::Stun { ufrag, password, earlier }
             }
             FlowKey::Roq(flow_to_gateway) => {
                 let flow_from_gateway = more?.flow_from_gateway;
@@ -256,7 +258,7 @@ impl SessionRegistry {
         })?;
         let learned = has_address && matches!(first.0, FlowKey::DeclaredIp { .. });
         let held = (!learned).then(|| first.clone());
-        for (key, entry) in held.into_iter().chain(second.map(|key| (key, FlowEntry::of(home)))) {
+        for (key, entry) in held.into_iter().chain(second.clone()) {
             self.flows.insert(key, entry).map_err(|refused| {
                 SnapshotError::malformed(format!("the address of {session}: {refused}"))
             })?;
@@ -273,7 +275,7 @@ impl SessionRegistry {
             brief,
             flow_from_gateway: flow_from_gateway(&client),
             ports: ports.as_ref().map(|ports| ports.numbers()),
-            second_key: second,
+            second_key: second.map(|(key, _)| key),
             srtp: record.srtp,
         };
         let entry = SessionEntry {

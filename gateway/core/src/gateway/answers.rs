@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::{
     AdmitOnFault, AdmitVerdict, Arm, AskId, BreachCount, CoreEvent, Decider, DecisionOutcome,
-    GuardRule, Hook, HookAnswer, NO_NODE, NodeId, Offer, OfferRefusal, Op, PluginFault,
-    PluginState, PolicyName, PolicyQuestion, RevisionAnswer, RoomId, SessionId,
+    GuardRule, Hook, HookAnswer, Impossible, MediaDescription, NO_NODE, NodeId, Offer,
+    OfferRefusal, Op, PluginFault, PluginState, PolicyName, PolicyQuestion, RevisionAnswer, RoomId,
+    SessionId,
 };
 use evenkeel_revisions::{AdmissionSample, Lifecycle, unit};
 
@@ -22,6 +23,7 @@ use crate::rooms::openings::Openings;
 use crate::rooms::placement::Placement;
 use crate::rooms::reroutes::Reroutes;
 use crate::rooms::room::Room;
+use crate::rooms::streams::Streams;
 use crate::sessions::SessionPhase;
 
 /// Retry time of clients that are refused because their admission policy failed.
@@ -31,6 +33,19 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 const ROOMS_PER_ASK: usize = 256;
 
 impl Gateway {
+    /// A client offers other streams for its session, which is live.
+    ///
+    /// # Errors
+    /// If there is no such session.
+    pub fn handle_streams(
+        &mut self,
+        id: SessionId,
+        media: Arc<MediaDescription>,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        self.route(now, |tables| Streams(tables).change(id, media))
+    }
+
     /// A client requests a session. [`GatewayEffect::Reply`](crate::GatewayEffect::Reply) follows, at once or after policies.
     pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
         // Sessions of a room share one copy of its name.

@@ -8,13 +8,15 @@ use std::time::Instant;
 use evenkeel_media::continuity::FILLED_WITHIN;
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::forward::DropReason;
-use evenkeel_model::{CloseReason, Hop, NodeId, Plan};
+use evenkeel_model::{CloseReason, Hop, MediaDescription, NodeId, Plan};
 use tokio::sync::mpsc;
 
 use super::dtls::HandshakeFlight;
 use super::egress::{Trunk, TrunkSocket, TrunkState, trunk_to};
 use super::report::WorkerReport;
-use super::session::{Install, NodeLeg, PacketContext, SessionSlots, SessionState, WorkerSession};
+use super::session::{
+    AnsweredMedia, Install, NodeLeg, PacketContext, SessionSlots, SessionState, WorkerSession,
+};
 use super::sockets::RtpSide;
 use super::suspension::{Copies, HandedOut, SocketDuplicates};
 use super::{COMMANDS_MAX, PacketSource, PacketWorker, watch};
@@ -57,6 +59,15 @@ pub enum WorkerCommand {
         home: Home,
         /// The keys of both directions.
         keys: Arc<SrtpKeys>,
+    },
+    /// Follows the answer to a later offer of a WebRTC client.
+    Renegotiate {
+        /// Worker and slot of the session.
+        home: Home,
+        /// The streams from now on.
+        media: Arc<MediaDescription>,
+        /// The direction and the numbers of the answer.
+        answered: Arc<AnsweredMedia>,
     },
     /// Sends DTLS to a client.
     SendDtls(Box<HandshakeFlight>),
@@ -183,6 +194,10 @@ impl PacketWorker {
             }
             WorkerCommand::SetKeys { home, keys } => {
                 self.sessions.with(home, |session| session.set_keys(&keys));
+                self.egress.note_changed(home);
+            }
+            WorkerCommand::Renegotiate { home, media, answered } => {
+                self.sessions.with(home, |session| session.renegotiate(media, answered));
                 self.egress.note_changed(home);
             }
             WorkerCommand::SendDtls(flight) => {

@@ -1,9 +1,9 @@
 use super::*;
-use crate::tests::{CHROMIUM, FRAGMENTS, Gateway, PHONE, answer};
+use crate::tests::{FRAGMENTS, Gateway};
 use crate::{CANDIDATES_MAX, SECTIONS_MAX};
 
 fn parse(text: &str) -> Result<Option<IceCredentials>, SdpError> {
-    fragment_credentials(text.as_bytes())
+    SdpFragment::new(text.as_bytes())?.credentials()
 }
 
 #[test]
@@ -46,18 +46,28 @@ fn candidates_are_bounded() {
 #[test]
 fn restart_fragment_has_new_credentials() {
     let gateway = Gateway::new();
-    let text = answer(CHROMIUM).restart_fragment(&gateway.local());
-    let text = text.as_str();
-    assert_eq!(parse(text), Ok(Some(gateway.ice.clone())));
+    let restart =
+        |text: &str| SdpFragment::new(text.as_bytes())?.restart(&gateway.ice, &gateway.addresses);
+    let text = restart(FRAGMENTS[1]).unwrap();
+    assert_eq!(parse(text.as_str()), Ok(Some(gateway.ice.clone())));
+    let lines: Vec<&str> = text.as_str().lines().collect();
     assert_eq!(
-        text,
-        "a=ice-lite\r\na=ice-options:trickle ice2\r\na=ice-ufrag:gate\r\n\
-         a=ice-pwd:a22characterpassword22\r\na=group:BUNDLE 0 1\r\n\
-         m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n\
-         a=candidate:1 1 udp 2130706431 192.0.2.1 5000 typ host\r\n\
-         a=candidate:2 1 udp 2130706175 2001:db8::1 5000 typ host\r\na=end-of-candidates\r\n"
+        lines,
+        [
+            "a=ice-lite",
+            "a=ice-options:trickle ice2",
+            "a=ice-ufrag:gate",
+            "a=ice-pwd:a22characterpassword22",
+            "a=group:BUNDLE 0 1",
+            "m=audio 9 UDP/TLS/RTP/SAVPF 111",
+            "a=mid:0",
+            "a=candidate:1 1 udp 2130706431 192.0.2.1 5000 typ host",
+            "a=candidate:2 1 udp 2130706175 2001:db8::1 5000 typ host",
+            "a=end-of-candidates",
+        ]
     );
-    // No mid, no group.
-    let text = answer(PHONE).restart_fragment(&gateway.local());
-    assert!(!text.as_str().contains("a=mid") && !text.as_str().contains("a=group"));
+    // Without m-line and group.
+    let text = restart("a=ice-ufrag:8hhY\r\na=ice-pwd:asd88fgpdd777uzjYhagZg\r\n").unwrap();
+    assert!(!text.as_str().contains("m=") && !text.as_str().contains("a=group"));
+    assert!(matches!(restart("nonsense"), Err(SdpError::Grammar(_))));
 }

@@ -297,7 +297,7 @@ fn view(session: u64, rung: u8, metrics: &[(Metric, u64)]) -> SessionView {
         age: Duration::ZERO,
     };
     let trace = TraceIds { trace_id: [1; 16], span_id: [1; 8] };
-    SessionView { state, totals: Default::default(), trace }
+    SessionView { state, totals: Default::default(), trace, ice: None }
 }
 
 #[tokio::test]

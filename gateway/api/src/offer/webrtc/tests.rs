@@ -1,3 +1,4 @@
+use evenkeel_media::rtp;
 use evenkeel_model::RepairKind;
 use serde_json::{Value, json};
 
@@ -5,6 +6,7 @@ use super::super::{ParsedOffer, parse};
 use super::*;
 
 const CHROMIUM: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/chromium");
+const FIREFOX: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/firefox");
 const PHONE: &str = include_str!("../../../../../tests/fuzz/corpus/sdp_offer/phone-sdes");
 
 fn offer(sdp: &str) -> Value {
@@ -29,7 +31,8 @@ fn browser_is_an_ice_client_with_a_certificate() {
     let Some(SrtpKeying::Dtls { fingerprints, keys: None, answered }) = &wanted.srtp else {
         panic!("{:?}", wanted.srtp)
     };
-    assert_eq!(**answered, AnsweredMedia { may_send: true, numbers: None });
+    let expected = AnsweredMedia { ufrag: "Zp4k".into(), may_send: true, numbers: None };
+    assert_eq!(**answered, expected);
     assert_eq!(fingerprints.len(), 1);
     assert!(CHROMIUM.contains(&format!("a=fingerprint:{}", fingerprints[0])));
     let kinds: Vec<_> = wanted.media.streams.iter().map(|stream| stream.kind).collect();
@@ -52,7 +55,7 @@ fn browser_is_an_ice_client_with_a_certificate() {
     let addresses = ["192.0.2.1:5000", "[2001:db8::1]:5000"].map(|text| text.parse().unwrap());
     let answer = sdp.unwrap().answer(SessionId(17), &addresses, &ice);
     for line in [
-        "o=- 17 1 IN IP4 192.0.2.1\r\n",
+        "o=- 17 2 IN IP4 192.0.2.1\r\n",
         "a=ice-lite\r\n",
         "a=ice-ufrag:gate\r\n",
         "a=ice-pwd:a22characterpassword22\r\n",
@@ -63,6 +66,29 @@ fn browser_is_an_ice_client_with_a_certificate() {
     ] {
         assert!(answer.as_str().contains(line), "{line:?} is not in {}", answer.as_str());
     }
+}
+
+#[test]
+fn firefox_has_the_payload_types_of_rooms() {
+    let ParsedOffer { wanted, sdp } = parsed(&offer(FIREFOX)).unwrap();
+    let vp8 = wanted.media.payload_type(96).unwrap();
+    assert_eq!((vp8.0, &*vp8.1.codec), (StreamKind::Video, "VP8"));
+    assert_eq!(wanted.media.payload_type(120), None);
+    let Some(SrtpKeying::Dtls { answered, .. }) = &wanted.srtp else { panic!("{wanted:?}") };
+    let numbers = answered.numbers.as_ref().expect("its numbers differ");
+    let mut packet = Vec::new();
+    let fields =
+        rtp::Fields { payload_type: 120, marker: true, sequence: 1, timestamp: 2, ssrc: 3 };
+    rtp::write(&fields, b"frame", &mut packet);
+    numbers.map_to_room(&mut packet).unwrap();
+    assert_eq!(rtp::RtpHeader::parse(&packet).unwrap().payload_type, 96);
+    let ice = IceAnswer {
+        ufrag: "gate".into(),
+        password: "a22characterpassword22".into(),
+        certificate_sha256: [0; 32],
+    };
+    let answer = sdp.unwrap().answer(SessionId(1), &[([192, 0, 2, 1], 5000).into()], &ice);
+    assert!(answer.as_str().contains("a=rtpmap:120 VP8/90000\r\n"), "its own numbers");
 }
 
 #[test]

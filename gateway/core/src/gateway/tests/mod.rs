@@ -29,6 +29,7 @@ mod returning;
 mod revising;
 mod slo;
 mod starts;
+mod streams;
 mod survival;
 mod swarm;
 mod uplink;

@@ -32,7 +32,7 @@ const REPORT_KEPT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Default, Serialize, Deserialize, Debug)]
 pub(crate) struct VoiceMeasurements {
-    voice: Option<quality::Codec>,
+    pub(super) voice: Option<quality::Codec>,
     pub(super) sources: Receptions,
     #[serde(with = "instant::option")]
     pub(super) last_heard: Option<Instant>,
@@ -267,20 +267,26 @@ pub(crate) struct SenderFeedback {
 impl SenderFeedback {
     /// `seed` determines SSRC and CNAME.
     pub(crate) fn new(seed: u64, media: &MediaDescription) -> SenderFeedback {
+        let mut feedback = SenderFeedback {
+            ssrc: seed as u32,
+            name: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            may_write: media.srtp.is_readable(),
+            ..SenderFeedback::default()
+        };
+        feedback.follow(media);
+        feedback
+    }
+
+    /// Sends the feedback that the client takes by this description.
+    pub(crate) fn follow(&mut self, media: &MediaDescription) {
         let takes = |wanted: fn(&evenkeel_model::FeedbackSupport) -> bool| {
             let mut streams = media.streams.iter();
             streams.any(|stream| stream.kind == StreamKind::Video && wanted(&stream.feedback))
         };
-        SenderFeedback {
-            ssrc: seed as u32,
-            name: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            takes_pli: takes(|feedback| feedback.pli),
-            takes_fir: takes(|feedback| feedback.fir),
-            takes_remb: media.takes_remb(),
-            takes_tmmbr: takes(|feedback| feedback.tmmbr),
-            may_write: media.srtp.is_readable(),
-            ..SenderFeedback::default()
-        }
+        self.takes_pli = takes(|feedback| feedback.pli);
+        self.takes_fir = takes(|feedback| feedback.fir);
+        self.takes_remb = media.takes_remb();
+        self.takes_tmmbr = takes(|feedback| feedback.tmmbr);
     }
 
     /// The client may obey a REMB or TMMBR.

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use evenkeel_dtls::HandshakeFailure;
 use evenkeel_media::srtp::SrtpKeys;
-use evenkeel_model::Srtp;
 use evenkeel_model::forward::DropReason;
+use evenkeel_model::{MediaDescription, Srtp};
 
-use super::srtp::SessionSrtp;
-use super::{PacketContext, WorkerSession};
+use super::srtp::{AnsweredMedia, SessionSrtp};
+use super::{PacketContext, WorkerSession, voice};
 use crate::worker::dtls::{DtlsSession, HandshakeDatagram, InputKind};
 use crate::worker::egress::Egress;
 use crate::worker::report::WorkerReport;
@@ -80,6 +80,21 @@ impl WorkerSession {
     /// Sets the keys on which DTLS agreed, unless the session has some: they do not change.
     pub(crate) fn set_keys(&mut self, keys: &SrtpKeys) {
         self.state().srtp.set_keys(keys);
+        self.uncopied = true;
+    }
+
+    /// Follows the answer to a later offer. Keys, numbers of packets and the path to the node remain.
+    pub(crate) fn renegotiate(
+        &mut self,
+        media: Arc<MediaDescription>,
+        answered: Arc<AnsweredMedia>,
+    ) {
+        self.media = media;
+        let media = Arc::clone(&self.media);
+        let state = self.state();
+        state.srtp.set_answered(answered);
+        state.feedback.follow(&media);
+        state.measurements.voice = voice(&media);
         self.uncopied = true;
     }
 

@@ -191,6 +191,8 @@ pub enum SrtpKeying {
 /// The part of an SDP answer that packets need besides the session's [`MediaDescription`](evenkeel_model::MediaDescription).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct AnsweredMedia {
+    /// The client's ICE user fragment: another one in a later offer restarts ICE (RFC 8839, section 4.4.1.1.1).
+    pub ufrag: Box<str>,
     /// The client may send media.
     pub may_send: bool,
     /// The client's numbers, if some differ from those of the room.
@@ -294,6 +296,13 @@ impl OwnSrtp {
                 numbers.map_to_client(packet).map_err(unmapped)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Follows the answer to a later offer.
+    pub(super) fn set_answered(&mut self, answered: Arc<AnsweredMedia>) {
+        if let Some(client) = &mut self.0 {
+            client.answered = Some(answered);
         }
     }
 

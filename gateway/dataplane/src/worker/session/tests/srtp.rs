@@ -191,10 +191,14 @@ fn forged_and_replayed_packets_reach_no_node() {
     assert_eq!(scene.deliver(ArrivalKind::Rtp, &video(2, SSRC)), None, "plain RTP");
 }
 
+fn answered(may_send: bool) -> AnsweredMedia {
+    AnsweredMedia { ufrag: "phon".into(), may_send, numbers: None }
+}
+
 /// Keys that DTLS has yet to agree on.
 fn dtls() -> OwnSrtp {
     let fingerprints = [CertificateFingerprint::Sha256([7; 32])].into();
-    let answered = Arc::new(AnsweredMedia { may_send: true, numbers: None });
+    let answered = Arc::new(answered(true));
     OwnSrtp::new(SrtpKeying::Dtls { fingerprints, keys: None, answered })
 }
 
@@ -218,7 +222,7 @@ fn media_waits_for_the_keys_of_dtls() {
 #[test]
 fn client_that_only_receives_sends_reports_and_no_media() {
     let mut scene = Scene::new();
-    scene.answer_offer(AnsweredMedia { may_send: false, numbers: None });
+    scene.answer_offer(answered(false));
     let datagram = scene.phone.protect(RtpSide::Rtp, &video(1, SSRC));
     assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), None);
     assert_eq!(scene.bench.drops(DropReason::UndeclaredPayload), 1);
@@ -235,7 +239,7 @@ fn node_gets_the_numbers_of_the_room_and_the_client_its_own() {
     // The room's VP8 is 96.
     let payload_types = vec![(120, 96)].into();
     let numbers = ClientNumbers::new(&payload_types, &ExtensionMap::default(), None);
-    scene.answer_offer(AnsweredMedia { may_send: true, numbers });
+    scene.answer_offer(AnsweredMedia { numbers, ..answered(true) });
     let with = |payload_type: u8, mut packet: Vec<u8>| {
         rtp::set_payload_type(&mut packet, payload_type);
         packet
@@ -252,6 +256,32 @@ fn node_gets_the_numbers_of_the_room_and_the_client_its_own() {
     rtcp::write_receiver_report(SSRC, &[], &mut report);
     let datagram = scene.phone.protect(RtpSide::Rtcp, &report);
     assert_eq!(scene.deliver(ArrivalKind::Rtcp, &datagram), Some(report));
+}
+
+#[test]
+fn later_offer_changes_streams_and_keeps_keys_and_numbers_of_packets() {
+    let mut scene = Scene::new();
+    scene.answer_offer(answered(true));
+    let mut datagram = scene.answer(1, &video(100, 77)).unwrap();
+    let before = scene.phone.receiver.unprotect_rtp(&mut datagram).unwrap().to_vec();
+    // The client gets voice, and sends no more.
+    let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
+    let mut media = (*scene.bench.session.media).clone();
+    let video_stream = media.streams[0].clone();
+    media.streams[0].feedback.fir = true;
+    let voice = MediaStream { kind: StreamKind::Audio, payload_types: vec![opus], ..video_stream };
+    media.streams.push(voice);
+    scene.bench.session.renegotiate(Arc::new(media), Arc::new(answered(false)));
+    let mut voice = video(7, 78);
+    rtp::set_payload_type(&mut voice, 111);
+    assert!(scene.answer(2, &voice).is_some(), "of the new stream");
+    let mut datagram = scene.answer(3, &video(101, 77)).unwrap();
+    let after = scene.phone.receiver.unprotect_rtp(&mut datagram).unwrap();
+    let sequence = |packet: &[u8]| rtp::ssrc_and_sequence(packet).unwrap().1;
+    assert_eq!(sequence(after), sequence(&before).wrapping_add(1));
+    let datagram = scene.phone.protect(RtpSide::Rtp, &video(1, SSRC));
+    assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), None, "it only receives");
+    assert!(scene.bench.session.uncopied);
 }
 
 /// The failure of a handshake that the session reported last.
