@@ -204,6 +204,13 @@ fn later_offer_turns_the_media() {
     talk(&mut [&mut ann.phone, &mut bob.phone], "both hear again", |phones| {
         phones[1].heard.len() >= heard + 10
     });
+    let shown = gateway.metrics();
+    for counted in [
+        "evenkeel_renegotiations_total{evenkeel_outcome=\"streams\"} 2",
+        "evenkeel_handshakes_total{evenkeel_outcome=\"done\"} 2",
+    ] {
+        assert!(shown.lines().any(|line| line == counted), "{counted} is not in {shown}");
+    }
     // Another client does not get into the session.
     let other = WebrtcPhone::new(3).sdp();
     let body = json!({"webrtc": {"offer": other}}).to_string();

@@ -129,6 +129,13 @@ impl NoticeWriter {
                 profile?: result.as_ref().ok().map(|profile| profile.name()),
                 reason?: result.as_ref().err().map(ToString::to_string),
             },
+            // A session follows a later offer of its WebRTC client.
+            GatewayEvent::Renegotiated { session, streams_changed, ice_restarted } => notice! {
+                "renegotiated", at_us;
+                session: session.to_string(),
+                streams_changed: streams_changed,
+                ice_restarted: ice_restarted,
+            },
             // A member of a group has another role, or the group lost or regained redundancy.
             GatewayEvent::Group(GroupChange { gateway, role, epoch, warnings }) => notice! {
                 "group", at_us;

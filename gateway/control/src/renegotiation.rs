@@ -12,6 +12,7 @@ use evenkeel_process::random::fill;
 use crate::messages::ControlError;
 use crate::offers::IngressAnswer;
 use crate::registry::{SessionEntry, SessionRegistry};
+use crate::reporting::GatewayEvent;
 
 /// A later offer of a WebRTC client.
 #[derive(Clone, PartialEq, Debug)]
@@ -39,6 +40,8 @@ pub(crate) struct Renegotiated {
     pub(crate) ingress: IngressAnswer,
     /// For the session's worker.
     pub(crate) command: (u16, WorkerCommand),
+    /// `None` if the offer changes nothing.
+    pub(crate) event: Option<GatewayEvent>,
 }
 
 impl SessionRegistry {
@@ -56,7 +59,7 @@ impl SessionRegistry {
         let (labels, present) = (labels.clone(), Arc::clone(present));
         let entry = self.get(session).ok_or(ControlError::Unavailable)?;
         let (certificates, before) = dtls(entry.srtp()).ok_or(ControlError::NotWebrtc)?;
-        let restarts = before.ufrag != ufrag;
+        let ice_restarted = before.ufrag != ufrag;
         let mut answered = AnsweredMedia { ufrag, ..before.clone() };
         let mut media = None;
         if let Some(streams) = streams {
@@ -71,10 +74,12 @@ impl SessionRegistry {
             answered.numbers = offered.1.numbers.clone();
             media = Some(streams.media);
         }
+        let streams_changed = media.as_ref().is_some_and(|media| *media != present)
+            || (answered.may_send, &answered.numbers) != (before.may_send, &before.numbers);
         let home = entry.home;
         let (_, listener) = self.listener(&ClientIdentity::Stun).ok_or(ControlError::NoListener)?;
         let addresses = listener.addresses.rtp_of_client(ClientLabel::Carrier.value(&labels));
-        if restarts {
+        if ice_restarted {
             self.restart_ice(session, &mut fill)?;
         }
         if let Some(media) = &media {
@@ -90,7 +95,12 @@ impl SessionRegistry {
         let command = WorkerCommand::Renegotiate { home, media, answered };
         let ice = self.ice_of(session);
         let ingress = IngressAnswer::Udp { addresses, rtcp: Vec::new(), ice };
-        Ok(Renegotiated { ingress, command: (home.worker, command) })
+        let event = (streams_changed || ice_restarted).then_some(GatewayEvent::Renegotiated {
+            session,
+            streams_changed,
+            ice_restarted,
+        });
+        Ok(Renegotiated { ingress, command: (home.worker, command), event })
     }
 }
 

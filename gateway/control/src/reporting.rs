@@ -114,6 +114,15 @@ pub enum GatewayEvent {
         /// The profile of SRTP, or the reason of the failure.
         result: Result<SrtpProfile, HandshakeFailure>,
     },
+    /// A session follows a later offer of its WebRTC client.
+    Renegotiated {
+        /// The number of the session.
+        session: SessionId,
+        /// The streams, their direction or their numbers are others.
+        streams_changed: bool,
+        /// Both sides have new ICE credentials.
+        ice_restarted: bool,
+    },
     /// The node list changed, or a change was refused.
     NodeList(NodeListUpdate),
     /// A reload had an effect or was refused.

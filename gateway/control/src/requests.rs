@@ -99,11 +99,11 @@ impl Control {
                     Some(_) => Err(ControlError::Unavailable),
                     None => self.registry.renegotiate(*offer, &mut self.gateway, now),
                 };
-                let followed =
-                    followed.map(|Renegotiated { ingress, command: (worker, command) }| {
-                        self.workers.command(worker, command);
-                        ingress
-                    });
+                let followed = followed.map(|Renegotiated { ingress, command, event }| {
+                    self.workers.command(command.0, command.1);
+                    event.into_iter().for_each(|event| self.reporting.send_event(event));
+                    ingress
+                });
                 let _ = reply.send(followed);
             }
             #[cfg(feature = "fault-injection")]

@@ -117,6 +117,15 @@ impl EventRecorder {
                     info!(%session, reason = %failure, "DTLS handshake failed; session ends");
                 }
             }
+            GatewayEvent::Renegotiated { streams_changed, ice_restarted, .. } => {
+                let outcome = match (streams_changed, ice_restarted) {
+                    (true, true) => "both",
+                    (true, false) => "streams",
+                    (false, true) => "ice",
+                    (false, false) => return,
+                };
+                self.instruments.count(Count::Renegotiations, 1, &[(Attribute::Outcome, outcome)]);
+            }
             GatewayEvent::NodeList(told) => log_node_list(told),
             GatewayEvent::Reload(report) => {
                 if let Some(spans) = &self.spans {

@@ -217,6 +217,8 @@ metrics! {
     SessionsClosed = "evenkeel.sessions.closed", "{session}", [Scenario, Reason];
     /// DTLS handshakes of clients that ended: `done`, or the reason of the failure.
     Handshakes = "evenkeel.handshakes", "{handshake}", [Outcome];
+    /// Later offers of WebRTC clients that changed their session: `streams`, `ice`, or `both`.
+    Renegotiations = "evenkeel.renegotiations", "{renegotiation}", [Outcome];
     /// Sessions moved to another hop with their room, by the place of the node that they left.
     SessionsMoved = "evenkeel.sessions.moved", "{session}", [Cause, Scenario, Region, Zone];
     /// Pictures to clients that came so late that the video froze: later than usual by 150 ms, and by twice the usual interval (W3C

@@ -130,6 +130,12 @@ impl GatewayProcess {
         self.ask(async |client| client.post(path, body).await).unwrap()
     }
 
+    /// The metrics in the text format of Prometheus.
+    pub(crate) fn metrics(&mut self) -> String {
+        let answer = self.ask(async |client| client.ask(ApiCall::get("/metrics")).await).unwrap();
+        String::from_utf8(answer.body.into()).unwrap()
+    }
+
     pub(crate) fn put(&mut self, path: &str, body: &Value) -> Value {
         let body = serde_json::to_vec(body).unwrap().into();
         let call = ApiCall { method: Method::PUT, body, ..ApiCall::get(path) };
