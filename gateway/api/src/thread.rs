@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::{Extension, Request, State};
@@ -26,7 +26,6 @@ use evenkeel_telemetry::{ExportFailures, Instruments};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
-use tokio_rustls::TlsAcceptor;
 
 use super::change_log::ChangeLog;
 use super::context::{ApiContext, BODIES_MAX, MetricsText, UPLOADS_MAX};
@@ -36,7 +35,7 @@ use super::events::NoticeWriter;
 use super::listener::{self, ConnectionLimits, Entrance, Gate, Gated, SocketFile, TcpPlace};
 use super::relay::{self, PeerRelay, RelayLimits, Relayed};
 use super::request::{BodyBudget, bearer};
-use super::whip::tls::WebrtcCertificateError;
+use super::whip::tls::{WebrtcCertificateError, WebrtcTls};
 use super::{
     alerts, blast, changes, gateway, offer, operations, policies, recording, sessions, whip,
 };
@@ -101,6 +100,8 @@ pub struct ApiThread {
     pub address: Option<SocketAddr>,
     /// The address of WHIP and WHEP, if they are configured.
     pub webrtc: Option<SocketAddr>,
+    /// The end of their certificate, if it has one.
+    pub webrtc_certificate_ends: Option<SystemTime>,
     gate: watch::Sender<Gate>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -209,6 +210,8 @@ impl BoundApi {
         let entrance = Entrance::at(&gate);
         let address = listening.tcp.as_ref().map(|(_, address)| *address);
         let webrtc_address = listening.webrtc.as_ref().map(|webrtc| webrtc.listener.1);
+        let tls = listening.webrtc.as_ref().and_then(|webrtc| webrtc.tls.as_ref());
+        let webrtc_certificate_ends = tls.and_then(|tls| tls.ends);
         let notices = NoticeWriter::new(handle.names(), alerts.clone());
         let events = handle.events();
         let shared = Arc::new(ApiContext {
@@ -242,8 +245,14 @@ impl BoundApi {
         let thread = std::thread::Builder::new().name("evenkeel-api".into());
         let thread =
             thread.spawn(move || runtime.block_on(served)).map_err(ApiStartError::Thread)?;
-        let webrtc = webrtc_address;
-        Ok(ApiThread { address, webrtc, gate, stop: Some(stop), thread: Some(thread) })
+        Ok(ApiThread {
+            address,
+            webrtc: webrtc_address,
+            webrtc_certificate_ends,
+            gate,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 }
 
@@ -294,7 +303,7 @@ type BoundTcp = (TcpListener, SocketAddr);
 
 struct WebrtcListener {
     listener: BoundTcp,
-    tls: Option<TlsAcceptor>,
+    tls: Option<WebrtcTls>,
 }
 
 struct ApiListeners {
@@ -336,7 +345,7 @@ async fn listen(
     }
     if let Some(settings) = webrtc {
         let address = settings.listen;
-        let tls = settings.certificate.as_ref().map(whip::tls::acceptor).transpose()?;
+        let tls = settings.certificate.as_ref().map(whip::tls::read).transpose()?;
         let listener = listen_on(address, inherited).await;
         let listener = listener.map_err(|error| ApiStartError::Webrtc { address, error })?;
         listening.webrtc = Some(WebrtcListener { listener, tls });
@@ -392,6 +401,7 @@ async fn serve(
     if let (Some(WebrtcListener { listener: (listener, _), tls }), Some(whip)) = (webrtc, whip) {
         let limits = ConnectionLimits::OF_CLIENTS;
         let whip = whip.layer(enter());
+        let tls = tls.map(|tls| tls.acceptor);
         tokio::spawn(listener::serve_tcp(gated(listener), tls, limits, whip));
     }
     if let Some(streams) = peer {

@@ -344,9 +344,14 @@ impl TotalCounter {
 pub(super) fn credentials(
     settings: &GatewayConfig,
     gateway: &RunningGateway,
+    webrtc_certificate_ends: Option<SystemTime>,
 ) -> Vec<(&'static str, SystemTime)> {
     let token = settings.index.as_ref().and_then(|index| index.login.ends());
-    let all = [("quic-certificate", gateway.quic_certificate_ends()), ("index-token", token)];
+    let all = [
+        ("quic-certificate", gateway.quic_certificate_ends()),
+        ("webrtc-certificate", webrtc_certificate_ends),
+        ("index-token", token),
+    ];
     all.into_iter().filter_map(|(name, end)| Some((name, end?))).collect()
 }
 

@@ -276,7 +276,10 @@ fn serve_as(
             never = host => match never {},
         }
     };
-    let (group, credentials) = (end.group.clone(), counters::credentials(&settings, &gateway));
+    let (group, credentials) = (
+        end.group.clone(),
+        counters::credentials(&settings, &gateway, api.webrtc_certificate_ends),
+    );
     let counters =
         CounterFollower::new(handle.clone(), telemetry.instruments(), group, credentials);
     let attended = attend(&gateway, &telemetry, &mut recorder, counters, reloading, leaving, end);

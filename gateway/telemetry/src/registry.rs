@@ -72,7 +72,7 @@ attributes! {
     Cause = "evenkeel.cause";
     /// Certainty of a finding, as a share.
     Confidence = "evenkeel.confidence";
-    /// A certificate or token with an end: `quic-certificate` or `index-token`.
+    /// A certificate or token with an end: `quic-certificate`, `webrtc-certificate` or `index-token`.
     Credential = "evenkeel.credential";
     /// Name of a dependency, as `[[dependency]]` has it.
     Dependency = "evenkeel.dependency";

@@ -491,6 +491,7 @@ fn tls_protects_requests() {
         ice_servers: Vec::new(),
     };
     let whip = WhipWorld::with(settings(&key));
+    assert!(whip.world.thread.webrtc_certificate_ends.unwrap() > SystemTime::now());
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use evenkeel_config::CertificateFiles;
+use evenkeel_dataplane::quic::chain_ends;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
@@ -24,10 +26,17 @@ pub enum WebrtcCertificateError {
     Pair(rustls::Error),
 }
 
+/// The certificate of `[webrtc]` in use.
+pub(crate) struct WebrtcTls {
+    pub(crate) acceptor: TlsAcceptor,
+    /// The first end of a certificate of the chain.
+    pub(crate) ends: Option<SystemTime>,
+}
+
 /// Reads the files. Only TLS 1.3 is accepted, which every WebRTC client has.
-pub(crate) fn acceptor(
+pub(crate) fn read(
     CertificateFiles { chain, key }: &CertificateFiles,
-) -> Result<TlsAcceptor, WebrtcCertificateError> {
+) -> Result<WebrtcTls, WebrtcCertificateError> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
         move |error| WebrtcCertificateError::File { path, error }
@@ -36,6 +45,7 @@ pub(crate) fn acceptor(
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(unreadable(chain))?;
     let private_key = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
+    let ends = chain_ends(&certificates);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -44,5 +54,5 @@ pub(crate) fn acceptor(
         .with_single_cert(certificates, private_key)
         .map_err(WebrtcCertificateError::Pair)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(WebrtcTls { acceptor: TlsAcceptor::from(Arc::new(config)), ends })
 }

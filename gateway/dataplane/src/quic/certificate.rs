@@ -88,7 +88,7 @@ impl EndpointIdentity {
             .first()
             .ok_or(QuicStartError::Certificate(rustls::Error::NoCertificatesPresented))?;
         let sha256 = sha256(leaf);
-        let ends = chain.iter().filter_map(not_after).min();
+        let ends = chain_ends(&chain);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -132,6 +132,11 @@ impl EndpointIdentity {
     fn prk(&self) -> hkdf::Prk {
         hkdf::Salt::new(hkdf::HKDF_SHA256, b"evenkeel quic").extract(&self.secret)
     }
+}
+
+/// Returns the time at which the first certificate of a chain ends. `None` if none does.
+pub fn chain_ends(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
+    chain.iter().filter_map(not_after).min()
 }
 
 /// The end of the validity of a certificate (RFC 5280, section 4.1.2.5). rustls names it in the refusal of an expired certificate, as each

@@ -29,7 +29,7 @@ mod streams;
 mod tests;
 mod thread;
 
-pub use certificate::EndpointIdentity;
+pub use certificate::{EndpointIdentity, chain_ends};
 pub use counters::Counters;
 pub use settings::{CertificateSource, QuicSettings, QuicStartError};
 pub use thread::{BoundQuicSocket, QuicThread, Resumer, listen, start};
