@@ -3,6 +3,7 @@
 mod address;
 mod counts;
 mod install;
+mod key_frames;
 mod media;
 mod packets;
 mod protection;
@@ -446,13 +447,16 @@ impl WorkerSession {
 
     /// Requests a key frame for each video stream that the client sends.
     pub(crate) fn request_client_key_frame(&mut self, cx: &mut PacketContext<'_>) {
-        if let Some(state) = &mut self.state
-            && let Some(request) = state.feedback.key_frame_of_client(cx.now)
-        {
-            state.signs.note_key_frame_request(cx.now);
-            cx.egress.stats.asked_key_frame(MediaDirection::ToClient);
-            self.send_to_client(RtpSide::Rtcp, StreamKind::Video, &request, cx, |_| {});
+        let request = self.state.as_mut().and_then(|it| it.feedback.key_frame_of_client(cx.now));
+        if let Some(request) = request {
+            self.send_key_frame_request(&request, cx);
         }
+    }
+
+    fn send_key_frame_request(&mut self, request: &[u8], cx: &mut PacketContext<'_>) {
+        self.state().signs.note_key_frame_request(cx.now);
+        cx.egress.stats.asked_key_frame(MediaDirection::ToClient);
+        self.send_to_client(RtpSide::Rtcp, StreamKind::Video, request, cx, |_| {});
     }
 
     /// Sends the current send cap, or the end of the last one.
@@ -477,6 +481,10 @@ impl WorkerSession {
         let shed = self.state.as_deref().and_then(|state| state.shed);
         if shed.is_some_and(|(_, since)| due(since)) {
             self.report_shed(cx.egress);
+        }
+        let due = self.state.as_mut().and_then(|it| it.feedback.due_key_frame_of_client(cx.now));
+        if let Some(request) = due {
+            self.send_key_frame_request(&request, cx);
         }
         if self.has_srtp() {
             self.look_for_keys(cx);

@@ -170,6 +170,29 @@ pub fn limit_rates(compound: &mut [u8], most_bps: u64) -> bool {
     found
 }
 
+/// Removes requests for key frames of which no stream is wanted: PLI and FIR (RFC 4585, section 6.3.1; RFC 5104, section 4.3.1).
+/// Returns the length of the compound packet. Without a request of an unwanted stream it remains unchanged.
+pub fn retain_key_frame_requests(
+    compound: &mut [u8],
+    mut is_wanted: impl FnMut(u32) -> bool,
+) -> usize {
+    let length = compound.len();
+    let rewritten = rewrite(compound, |packet| {
+        let (mut has_some, mut has_wanted) = (false, false);
+        let mut see = |media| {
+            has_some = true;
+            has_wanted |= is_wanted(media);
+        };
+        match read(packet) {
+            Ok(super::RtcpPacket::Pli(pli)) => see(pli.media),
+            Ok(super::RtcpPacket::Fir(fir)) => fir.entries().for_each(|entry| see(entry.media)),
+            Ok(_) | Err(_) => {}
+        }
+        if has_some && !has_wanted { 0 } else { packet.len() }
+    });
+    rewritten.unwrap_or(length)
+}
+
 /// Passes each source of a BYE to `each`, which renames or removes it. Returns the new length, 0 if
 /// no source remains.
 pub(crate) fn retain_leaving(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u32>) -> usize {

@@ -448,3 +448,26 @@ fn tmmbr_matches_the_rfc() {
     let words = [0x83cd_0004, 1, 0, 5, word];
     assert_eq!(bytes, words.map(u32::to_be_bytes).concat());
 }
+
+#[test]
+fn unwanted_key_frame_requests_are_removed() {
+    let (mut report, mut pli, mut fir) = (Vec::new(), Vec::new(), Vec::new());
+    write_receiver_report(9, &[], &mut report);
+    write_pli(Pli { sender: 9, media: 5 }, &mut pli);
+    let entries = [5, 6].map(|media| FirEntry { media, number: 1 });
+    write_fir(9, &entries, &mut fir);
+    let retained = |parts: &[&[u8]], wanted: &[u32]| {
+        let mut compound = parts.concat();
+        let is_wanted = |media| wanted.contains(&media);
+        let length = rewrite::retain_key_frame_requests(&mut compound, is_wanted);
+        compound.truncate(length);
+        compound
+    };
+    let all: &[&[u8]] = &[&report, &pli, &fir];
+    assert_eq!(retained(all, &[5, 6]), all.concat());
+    assert_eq!(retained(all, &[6]), [&report[..], &fir].concat());
+    assert_eq!(retained(all, &[]), report);
+    assert_eq!(retained(&[&pli], &[]), [0; 0]);
+    assert_eq!(retained(&[&report], &[]), report);
+    assert_eq!(retained(&[&pli, &[0x80]], &[]), [&pli[..], &[0x80]].concat(), "malformed");
+}

@@ -9,6 +9,7 @@ use evenkeel_media::{instant, quality};
 use evenkeel_model::{Measures, MediaDescription, MediaStream, Metric, StreamKind};
 use serde::{Deserialize, Serialize};
 
+use super::key_frames::{KEY_FRAME_EVERY, KeyFrameRequests};
 use crate::ring::PathReport;
 
 /// Sequence numbers below the highest that count as recent: a second of 4,000 packets/s.
@@ -219,10 +220,6 @@ impl VoiceMeasurements {
     }
 }
 
-/// Minimum interval of requests. A sender needs about this time to answer, and an earlier request would cause a second
-/// key frame.
-const KEY_FRAME_EVERY: Duration = Duration::from_millis(300);
-
 /// Interval at which a cap is repeated. REMB is soft state; senders forget it after some seconds.
 const CAP_EVERY: Duration = Duration::from_secs(1);
 
@@ -262,6 +259,9 @@ pub(crate) struct SenderFeedback {
     /// Time when the last cap was lifted.
     #[serde(with = "instant::option")]
     lifted: Option<Instant>,
+    /// Requests of nodes.
+    #[serde(default)]
+    key_frames: KeyFrameRequests,
 }
 
 impl SenderFeedback {
@@ -316,21 +316,41 @@ impl SenderFeedback {
     /// Returns a PLI for each video stream of the client, or a FIR if the client does not support PLI.
     pub(crate) fn key_frame_of_client(&mut self, now: Instant) -> Option<Vec<u8>> {
         let recently = within(self.asked_client, KEY_FRAME_EVERY, now);
-        let can_ask = self.may_write && (self.takes_pli || self.takes_fir);
-        if recently || !can_ask || self.video.is_empty() {
+        if recently || self.video.is_empty() {
             return None;
         }
+        let streams = self.video.clone();
+        let request = self.ask_client(&streams)?;
         self.asked_client = Some(now);
+        Some(request)
+    }
+
+    /// Returns a request for the streams for which one of a node came too soon after another.
+    pub(crate) fn due_key_frame_of_client(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let streams = self.key_frames.due(self.asked_client, now);
+        self.ask_client(&streams)
+    }
+
+    fn ask_client(&mut self, streams: &[u32]) -> Option<Vec<u8>> {
+        let can_ask = self.may_write && (self.takes_pli || self.takes_fir);
+        if !can_ask || streams.is_empty() {
+            return None;
+        }
         if self.takes_pli {
             let sender = self.ssrc;
-            let plis = self.video.iter().map(|&media| rtcp::Pli { sender, media });
+            let plis = streams.iter().map(|&media| rtcp::Pli { sender, media });
             return Some(self.compound(|out| plis.for_each(|pli| rtcp::write_pli(pli, out))));
         }
         self.fir_number = self.fir_number.wrapping_add(1);
         let number = self.fir_number;
         let entries: Vec<_> =
-            self.video.iter().map(|&media| rtcp::FirEntry { media, number }).collect();
+            streams.iter().map(|&media| rtcp::FirEntry { media, number }).collect();
         Some(self.compound(|out| rtcp::write_fir(self.ssrc, &entries, out)))
+    }
+
+    /// Removes requests of a node for key frames that come too soon after another. Returns the length of the compound packet.
+    pub(crate) fn thin_requests(&mut self, compound: &mut [u8], now: Instant) -> usize {
+        self.key_frames.thin(compound, &self.video, self.asked_client, now)
     }
 
     /// Returns a REMB over all streams, or a TMMBR with an equal share for each video stream. 0 lifts the cap.

@@ -528,6 +528,11 @@ impl WorkerSession {
         let state = self.state();
         state.feedback.limit(&mut packet, cap, cx.now);
         if plain {
+            let length = state.feedback.thin_requests(&mut packet, cx.now);
+            if length == 0 {
+                return cx.egress.count_drop(DropReason::Duplicate);
+            }
+            packet.truncate(length);
             state.measurements.note_sender_report(&packet, cx.now);
             if requests_key_frame(&packet, &state.feedback.video) {
                 state.signs.note_key_frame_request(cx.now);

@@ -21,6 +21,7 @@ use super::*;
 
 mod continued;
 mod hitless;
+mod key_frames;
 mod signs;
 mod slots;
 mod srtp;

@@ -7,12 +7,12 @@ const VOICE: u8 = 0;
 const COMFORT_NOISE: u8 = 13;
 const PICTURE: u8 = 96;
 
-fn hop(node: u32) -> Hop {
+pub(super) fn hop(node: u32) -> Hop {
     Hop { node: NodeId(node), incarnation: Incarnation(1) }
 }
 
 /// A session with voice and video at the first hop.
-fn call() -> Bench {
+pub(super) fn call() -> Bench {
     let declared = |address| ClientAddressing::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
     let payload =
