@@ -426,3 +426,6 @@ fn require_match(headers: &HeaderMap, etag: &str) -> Result<(), ApiError> {
     let message = format!("found `if-match` {wanted}, expected {etag}");
     Err(ApiError::new(ApiErrorCode::PreconditionFailed, message))
 }
+
+#[cfg(test)]
+mod tests;

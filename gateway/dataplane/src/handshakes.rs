@@ -51,8 +51,16 @@ impl HandshakeParts {
     pub fn run(self) {
         panics::capture_here();
         let HandshakeParts { certificate, inputs, workers, reports, stats } = self;
+        let send = |session: DtlsSession, to: SourceKey, bytes: &[u8]| {
+            let DtlsSession { home, .. } = session;
+            let Some(worker) = workers.get(usize::from(home.worker)) else { return };
+            let flight = HandshakeFlight { home, to, bytes: bytes.into() };
+            if worker.commands.try_send(WorkerCommand::SendDtls(Box::new(flight))).is_ok() {
+                worker.waker.wake();
+            }
+        };
         let handshakes = Handshakes::new(&certificate);
-        let mut thread = HandshakeThread { handshakes, workers, stats };
+        let mut thread = HandshakeThread { handshakes, send, stats };
         loop {
             let due = thread.handshakes.next_timeout();
             let due = due.unwrap_or_else(|| Instant::now() + LOOKS_EVERY);
@@ -61,7 +69,7 @@ impl HandshakeParts {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            for report in thread.guarded_turn(input) {
+            for report in thread.turn(input, Instant::now()) {
                 // Fails only if control has ended.
                 let _ = reports.blocking_send(report);
             }
@@ -69,55 +77,59 @@ impl HandshakeParts {
     }
 }
 
-struct HandshakeThread {
+/// `S` sends a datagram of a session.
+struct HandshakeThread<S> {
     handshakes: Handshakes<DtlsSession, SourceKey>,
-    workers: Vec<HandshakeWorker>,
+    send: S,
     stats: Arc<WorkerStats>,
 }
 
-impl HandshakeThread {
-    /// A panic ends the session of the datagram that caused it. Its state is not in the table at that time.
-    fn guarded_turn(&mut self, input: Option<InputKind>) -> Vec<WorkerReport> {
-        let session = match &input {
-            Some(InputKind::Datagram(datagram)) => Some(datagram.session.id),
-            _ => None,
-        };
-        let turn = AssertUnwindSafe(|| self.turn(input, Instant::now()));
-        catch_unwind(turn).unwrap_or_else(|panic| {
-            let (location, message) = panics::describe(&*panic);
-            tracing::error!(?session, panic = message, %location, "DTLS caused a panic; session ends");
-            let ended = |session| WorkerReport::Ended(session, CloseReason::HandshakeFailed);
-            session.map(ended).into_iter().collect()
-        })
-    }
-
+impl<S: FnMut(DtlsSession, SourceKey, &[u8])> HandshakeThread<S> {
     /// Handles an input and the timeouts until `now`.
     fn turn(&mut self, input: Option<InputKind>, now: Instant) -> Vec<WorkerReport> {
-        let HandshakeThread { handshakes, workers, stats } = self;
-        let mut send = |session: DtlsSession, to: SourceKey, bytes: &[u8]| {
-            let DtlsSession { home, .. } = session;
-            let Some(worker) = workers.get(usize::from(home.worker)) else { return };
-            let flight = HandshakeFlight { home, to, bytes: bytes.into() };
-            if worker.commands.try_send(WorkerCommand::SendDtls(Box::new(flight))).is_ok() {
-                worker.waker.wake();
-            }
-        };
         let mut reports = Vec::new();
         match input {
             Some(InputKind::Datagram(datagram)) => {
-                let HandshakeDatagram { session, source, fingerprints, is_keyed, bytes } = datagram;
-                let peer = if is_keyed { Peer::Connected } else { Peer::Expected(&fingerprints) };
-                let mut to_client = |to, bytes: &[u8]| send(session, to, bytes);
-                let event = handshakes.receive(session, source, peer, &bytes, now, &mut to_client);
-                reports.extend(event.and_then(|event| report(session, event, stats)));
+                let session = datagram.session;
+                reports.extend(self.guarded(session, |thread| thread.receive(&datagram, now)));
             }
-            Some(InputKind::Ended(session)) => handshakes.remove(session),
+            Some(InputKind::Ended(session)) => self.handshakes.remove(session),
             None => {}
         }
-        let failures = handshakes.handle_timeouts(now, &mut send);
-        let failed = |(session, failure)| report(session, HandshakeEvent::Failed(failure), stats);
-        reports.extend(failures.into_iter().filter_map(failed));
+        for session in self.handshakes.due(now) {
+            reports.extend(self.guarded(session, |thread| thread.handle_timeout(session, now)));
+        }
         reports
+    }
+
+    /// Handles one session. A panic ends that session; its state is not in the table at that time.
+    fn guarded(
+        &mut self,
+        session: DtlsSession,
+        handle: impl FnOnce(&mut Self) -> Option<WorkerReport>,
+    ) -> Option<WorkerReport> {
+        let session = session.id;
+        catch_unwind(AssertUnwindSafe(|| handle(self))).unwrap_or_else(|panic| {
+            let (location, message) = panics::describe(&*panic);
+            tracing::error!(%session, panic = message, %location, "DTLS caused a panic; session ends");
+            Some(WorkerReport::Ended(session, CloseReason::HandshakeFailed))
+        })
+    }
+
+    fn receive(&mut self, datagram: &HandshakeDatagram, now: Instant) -> Option<WorkerReport> {
+        let HandshakeDatagram { session, source, fingerprints, is_keyed, bytes } = datagram;
+        let peer = if *is_keyed { Peer::Connected } else { Peer::Expected(fingerprints) };
+        let HandshakeThread { handshakes, send, stats } = self;
+        let output = &mut |to, bytes: &[u8]| send(*session, to, bytes);
+        let event = handshakes.receive(*session, *source, peer, bytes, now, output)?;
+        report(*session, event, stats)
+    }
+
+    fn handle_timeout(&mut self, session: DtlsSession, now: Instant) -> Option<WorkerReport> {
+        let HandshakeThread { handshakes, send, stats } = self;
+        let output = &mut |to, bytes: &[u8]| send(session, to, bytes);
+        let failure = handshakes.handle_timeout(session, now, output)?;
+        report(session, HandshakeEvent::Failed(failure), stats)
     }
 }
 

@@ -255,28 +255,28 @@ impl<K: Copy + Ord, A: Copy + PartialEq> Handshakes<K, A> {
         self.keep(key, state, result, output)
     }
 
-    /// Retransmits flights that were not answered, and ends handshakes at their deadlines. Returns the failed handshakes by session.
-    pub fn handle_timeouts(
-        &mut self,
-        now: Instant,
-        output: &mut impl FnMut(K, A, &[u8]),
-    ) -> Vec<(K, HandshakeFailure)> {
+    /// The sessions whose timers have expired, the earliest first.
+    pub fn due(&self, now: Instant) -> Vec<K> {
         let due = self.timers.iter().take_while(|(at, _)| *at <= now);
-        let due: Vec<K> = due.map(|(_, key)| *key).collect();
-        let mut failures = Vec::new();
-        for key in due {
-            let Some(mut state) = self.take(key) else { continue };
-            let mut output = |to, datagram: &[u8]| output(key, to, datagram);
-            let result = state.handle_timeout(&mut self.engine, now, &mut output);
-            let event = self.keep(key, state, result, &mut output);
-            if let Some(HandshakeEvent::Failed(failure)) = event {
-                failures.push((key, failure));
-            }
-        }
-        failures
+        due.map(|(_, key)| *key).collect()
     }
 
-    /// The time of the next [`Self::handle_timeouts`].
+    /// Retransmits the flight of a session that is [due](Self::due), or ends its handshake at the deadline and returns the failure.
+    pub fn handle_timeout(
+        &mut self,
+        key: K,
+        now: Instant,
+        output: &mut impl FnMut(A, &[u8]),
+    ) -> Option<HandshakeFailure> {
+        let mut state = self.take(key)?;
+        let result = state.handle_timeout(&mut self.engine, now, output);
+        match self.keep(key, state, result, output) {
+            Some(HandshakeEvent::Failed(failure)) => Some(failure),
+            _ => None,
+        }
+    }
+
+    /// The time at which the next session is [due](Self::due).
     pub fn next_timeout(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }

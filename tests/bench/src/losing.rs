@@ -31,7 +31,7 @@ const ROUNDS: usize = 5;
 /// A measurement failed.
 pub(crate) fn measure(relays: &[Kind], places: &Places) -> Result<Option<Limit>, String> {
     let Row { leg, destinations, sessions, .. } = Row::base(Leg::Port);
-    let stage = Stage { leg, destinations, sessions, obeys_caps: false };
+    let stage = Stage { leg, destinations, sessions, srtp: None, obeys_caps: false };
     let trace = Trace::voice().map_err(|error| error.to_string())?;
     let mut running = Vec::new();
     for &kind in relays.iter().filter(|kind| kind.is_peer()) {

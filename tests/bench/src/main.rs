@@ -147,7 +147,12 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     report.rows = rows;
     report.rows.extend(roq::measure(&over_quic, &places, effort)?);
     if choice.wants("srtp") {
-        report.srtp_ns = srtp::measure()?;
+        let peer = srtp::Libsrtp::start(&places.folder);
+        if let Err(why) = &peer {
+            println!("skipped libsrtp: {why}");
+            report.skipped.insert("libsrtp".to_owned(), why.clone());
+        }
+        report.srtp = Some(srtp::measure(peer.ok())?);
     }
     report.write(&out)?;
     if extent == Extent::Full && choice.wants("losing") {

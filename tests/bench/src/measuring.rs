@@ -14,8 +14,8 @@ const COMPARED: [usize; 2] = [100, 1_000];
 
 impl Row {
     fn stage(&self) -> Stage {
-        let Row { leg, destinations, sessions, .. } = *self;
-        Stage { leg, destinations, sessions, obeys_caps: false }
+        let Row { leg, destinations, sessions, srtp, .. } = *self;
+        Stage { leg, destinations, sessions, srtp, obeys_caps: false }
     }
 }
 
@@ -74,7 +74,8 @@ fn start(stage: Stage, relays: &[Kind], places: &Places) -> Result<Vec<Running>,
 
 /// Comparisons are made at 100 and 1,000 sessions. Peers use port legs in every stage.
 fn belongs(kind: Kind, stage: Stage) -> bool {
-    kind == Kind::Ours || COMPARED.contains(&stage.sessions)
+    let is_compared = COMPARED.contains(&stage.sessions);
+    kind == Kind::Ours || is_compared && (stage.srtp.is_none() || kind.has_srtp())
 }
 
 fn report(row: &Row, each: BTreeMap<String, Figures>) -> RowReport {
@@ -114,6 +115,14 @@ mod tests {
         let figure = |cpu_ns| Figures { cpu_ns, ..Figures::default() };
         let each = figures.iter().map(|(name, ns)| ((*name).to_owned(), figure(*ns))).collect();
         report(&Row::base(leg), each)
+    }
+
+    #[test]
+    fn relays_without_srtp_take_no_part_in_its_rows() {
+        let row = Row { srtp: Some(crate::row::Suite::Gcm), ..Row::base(Leg::Port) };
+        let kinds = Kind::ALL.into_iter().filter(|kind| belongs(*kind, row.stage()));
+        assert!(kinds.eq([Kind::Ours, Kind::Rtpengine]));
+        assert!(Kind::ALL.into_iter().all(|kind| belongs(kind, Row::base(Leg::Port).stage())));
     }
 
     #[test]

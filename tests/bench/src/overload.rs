@@ -72,7 +72,7 @@ impl OverloadLeg {
 
 fn of(leg: Leg, places: &Places) -> Result<OverloadLeg, String> {
     let Row { destinations, sessions, .. } = Row::base(leg);
-    let stage = Stage { leg, destinations, sessions, obeys_caps: false };
+    let stage = Stage { leg, destinations, sessions, srtp: None, obeys_caps: false };
     let mut running = [relay::start(Kind::Ours, stage, places)?];
     let trace = Trace::constant(Trace::voice().map_err(|error| error.to_string())?.mean() as u16);
     let api = running[0].api.clone().unwrap_or_default();

@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use crate::load::Rig;
 
-use crate::row::Leg;
+use crate::row::{Leg, Suite};
 use evenkeel_lab::process::ChildProcess;
+use evenkeel_media::srtp::{CryptoAttribute, SrtpKey};
 
 /// Time limit for every session to send a packet through the relay.
 const GREETED_WITHIN: Duration = Duration::from_secs(20);
@@ -59,6 +60,11 @@ impl Kind {
         !matches!(self, Kind::Ours | Kind::Floor | Kind::Limit)
     }
 
+    /// True if SRTP of clients can end at this relay.
+    pub(crate) fn has_srtp(self) -> bool {
+        matches!(self, Kind::Ours | Kind::Rtpengine)
+    }
+
     /// True if `quick` measures this relay.
     pub(crate) fn is_quick(self) -> bool {
         !self.is_peer() || self == Kind::Nginx
@@ -82,6 +88,8 @@ pub(crate) struct Stage {
     pub(crate) leg: Leg,
     pub(crate) destinations: usize,
     pub(crate) sessions: usize,
+    /// `None`: clients send plain RTP.
+    pub(crate) srtp: Option<Suite>,
     /// Clients declare that they obey REMB; a cap without such clients is ignored.
     pub(crate) obeys_caps: bool,
 }
@@ -153,6 +161,25 @@ fn rig(
         secrets,
     })
     .map_err(|error| format!("cannot have {} clients: {error}", stage.sessions))
+}
+
+/// The value of a client's `a=crypto` line, with a key of its own (RFC 4568).
+fn client_line(suite: Suite, session: u32) -> CryptoAttribute {
+    let key = SrtpKey::generate(suite.profile(), |bytes| {
+        let number = session.to_be_bytes();
+        bytes.iter_mut().zip(number.iter().cycle()).for_each(|(byte, digit)| *byte = *digit);
+    });
+    CryptoAttribute { tag: 1, key }
+}
+
+/// The key of a relay that answered with this value of an `a=crypto` line.
+fn relay_key(line: &str, client: &CryptoAttribute) -> Result<SrtpKey, String> {
+    let answered = line.parse::<CryptoAttribute>().map_err(|error| error.to_string())?;
+    let [found, expected] = [&answered, client].map(|line| (line.tag, line.key.profile().name()));
+    match found == expected {
+        true => Ok(answered.key),
+        false => Err(format!("answered tag and crypto suite {found:?}, expected {expected:?}")),
+    }
 }
 
 /// A file of the bench's folder.

@@ -7,7 +7,7 @@ use std::path::Path;
 use evenkeel_report::AcceptanceRow;
 use serde::Serialize;
 
-use crate::row::{Direction, Leg, Load, Path as MediaPath, Row, Sizes};
+use crate::row::{Direction, Leg, Load, Path as MediaPath, Row, Sizes, Suite};
 use crate::targets::{self, Judged};
 
 /// Values by relay name, such as `ours` or `nginx`.
@@ -31,13 +31,33 @@ pub(crate) struct Report {
     /// Time of the gateway's code per packet, without sockets.
     pub(crate) forward_ns: Option<f64>,
     pub(crate) forward_allocations: Option<f64>,
-    /// Time of SRTP per packet of 200 bytes, by row.
-    pub(crate) srtp_ns: BTreeMap<String, f64>,
+    pub(crate) srtp: Option<SrtpReport>,
     /// From the watch that marks a node down to the first packet on the second hop.
     pub(crate) flip_us: Option<f64>,
     /// Processor time per packet with 100,000 sessions, divided by that with 1,000.
     pub(crate) growth: Option<f64>,
     pub(crate) telemetry: Option<TelemetryCost>,
+}
+
+/// Time of SRTP per packet of 200 bytes, beside libsrtp 2.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct SrtpReport {
+    /// The version of libsrtp and the library of its ciphers; `None` if it was skipped.
+    pub(crate) libsrtp: Option<String>,
+    /// By profile and call.
+    pub(crate) rows: BTreeMap<String, SrtpCost>,
+}
+
+/// Medians over the rounds. A spread is (largest − smallest) ÷ median.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct SrtpCost {
+    pub(crate) ours_ns: f64,
+    pub(crate) ours_spread: f64,
+    pub(crate) libsrtp_ns: Option<f64>,
+    pub(crate) libsrtp_spread: Option<f64>,
+    /// The gateway's cost divided by that of libsrtp.
+    pub(crate) ratio: Option<f64>,
+    pub(crate) ratio_spread: Option<f64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -49,6 +69,7 @@ pub(crate) struct RowReport {
     pub(crate) destinations: usize,
     pub(crate) sessions: usize,
     pub(crate) sizes: Sizes,
+    pub(crate) srtp: Option<Suite>,
     /// Processor time of the relay's process per packet delivered.
     pub(crate) cpu_ns: ByRelay,
     pub(crate) ratio: Ratio,
@@ -223,6 +244,7 @@ impl RowReport {
             destinations: row.destinations,
             sessions: row.sessions,
             sizes: row.sizes,
+            srtp: row.srtp,
             cpu_ns: ByRelay::new(),
             ratio: Ratio::default(),
             other_end_ns: None,

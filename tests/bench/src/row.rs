@@ -1,5 +1,6 @@
 //! The parameters of one line of the report: rate, direction and legs.
 
+use evenkeel_media::srtp::SrtpProfile;
 use serde::{Serialize, Serializer};
 
 /// The transport of media in and out.
@@ -53,6 +54,24 @@ pub(crate) enum Sizes {
     Constant(u16),
 }
 
+/// The crypto suite of clients, whose SRTP ends at the relay. Keys are those of SDES (RFC 4568).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Suite {
+    Gcm,
+    CounterMode,
+}
+
+impl Suite {
+    pub(crate) const ALL: [Suite; 2] = [Suite::Gcm, Suite::CounterMode];
+
+    pub(crate) fn profile(self) -> SrtpProfile {
+        match self {
+            Suite::Gcm => SrtpProfile::AeadAes128Gcm,
+            Suite::CounterMode => SrtpProfile::Aes128CmHmacSha1Tag80,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Row {
     pub(crate) path: Path,
@@ -62,6 +81,8 @@ pub(crate) struct Row {
     pub(crate) destinations: usize,
     pub(crate) sessions: usize,
     pub(crate) sizes: Sizes,
+    /// `None`: clients send plain RTP, as nodes do in every row.
+    pub(crate) srtp: Option<Suite>,
 }
 
 impl Row {
@@ -75,6 +96,7 @@ impl Row {
             destinations: 6,
             sessions: 1_000,
             sizes: Sizes::Voice,
+            srtp: None,
         }
     }
 
@@ -88,14 +110,16 @@ impl Row {
         };
         let nodes = if self.destinations == 1 { "node" } else { "nodes" };
         let sessions = if self.sessions == 1 { "session" } else { "sessions" };
+        let srtp = self.srtp.map(|suite| format!(" srtp {}", suite.profile().name()));
         format!(
-            "{path}{} {} {} {} {nodes} {} {sessions} {}",
+            "{path}{} {} {} {} {nodes} {} {sessions} {}{}",
             word(leg),
             word(direction),
             self.sizes,
             self.destinations,
             self.sessions,
-            self.load
+            self.load,
+            srtp.unwrap_or_default()
         )
     }
 }
@@ -132,6 +156,12 @@ impl Serialize for Sizes {
     }
 }
 
+impl Serialize for Suite {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.profile().name())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,5 +179,8 @@ mod tests {
             ..Row::base(Leg::Port)
         };
         assert_eq!(row.title(), "roq-udp port both 160 1 node 1 session saturated");
+        let row = Row { srtp: Some(Suite::Gcm), ..Row::base(Leg::Port) };
+        let title = "port to_node voice 6 nodes 1000 sessions 50k srtp AEAD_AES_128_GCM";
+        assert_eq!(row.title(), title);
     }
 }

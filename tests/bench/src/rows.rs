@@ -1,6 +1,6 @@
 //! The rows: a list, not a product.
 
-use crate::row::{Direction, Leg, Load, Row, Sizes};
+use crate::row::{Direction, Leg, Load, Row, Sizes, Suite};
 
 /// The three loads that most targets name.
 const LOADS: [Load; 3] = [Load::Paced(20_000), Load::Paced(50_000), Load::Saturated];
@@ -24,6 +24,14 @@ pub(crate) fn full() -> Vec<Row> {
         }
         for sessions in [1, 10_000] {
             rows.push(Row { sessions, ..base });
+        }
+    }
+    for leg in LEGS {
+        let base = Row { load: Load::Saturated, ..Row::base(leg) };
+        for suite in Suite::ALL {
+            for direction in [Direction::ToNode, Direction::ToClient] {
+                rows.push(Row { direction, srtp: Some(suite), ..base });
+            }
         }
     }
     rows

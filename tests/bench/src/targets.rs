@@ -80,9 +80,10 @@ pub(crate) fn judge(report: &Report) -> Vec<Judged> {
     add("overload: memory of the process, MiB", worst(|leg| leg.rss_mib), AtMost(256.0));
     add("own code per packet, ns", report.forward_ns, AtMost(150.0));
     add("allocations per packet", report.forward_allocations, AtMost(0.0));
-    for (row, ns) in &report.srtp_ns {
+    for (row, cost) in report.srtp.iter().flat_map(|srtp| &srtp.rows) {
         let most = if row.contains("GCM") { 300.0 } else { 800.0 };
-        add(row, Some(*ns), AtMost(most));
+        add(row, Some(cost.ours_ns), AtMost(most));
+        add(&format!("{row}, of libsrtp"), cost.ratio, AtMost(1.0));
     }
     add("memory per idle session, bytes", memory.map(|m| m.per_session_bytes), AtMost(1_400.0));
     add("memory of 100,000 sessions, MiB", memory.map(|m| m.rss_100k_mib), AtMost(256.0));
@@ -129,7 +130,9 @@ fn rows(rows: &[RowReport]) -> Vec<Judged> {
             judged.push(Judged { what, found, target: Target::AtMost(most) });
         }
     };
-    let is_udp = |row: &RowReport| row.name == Path::UdpUdp && [100, 1_000].contains(&row.sessions);
+    let is_udp = |row: &RowReport| {
+        row.name == Path::UdpUdp && row.srtp.is_none() && [100, 1_000].contains(&row.sessions)
+    };
     let is_busy_trunk = |row: &RowReport| {
         is_udp(row)
             && (row.leg, row.direction, row.load)
@@ -146,6 +149,14 @@ fn rows(rows: &[RowReport]) -> Vec<Judged> {
     worst("port legs, of the best peer", 0.8, &|row| {
         is_port(row).then_some(row.ratio.best_peer).flatten()
     });
+    for (leg, what) in [
+        (Leg::Port, "SRTP clients, port legs, saturated, of rtpengine"),
+        (Leg::Trunk, "SRTP clients, trunk, saturated, of rtpengine"),
+    ] {
+        worst(what, 0.7, &|row| {
+            (row.srtp.is_some() && row.leg == leg).then_some(row.ratio.best_peer).flatten()
+        });
+    }
     let is_paced = |row: &RowReport| is_udp(row) && row.load != Load::Saturated;
     worst("delay p50, of 250 µs or the floor's p99", 1.0, &|row| {
         let ours = row.delay_us.p50.filter(|_| is_paced(row))?;
@@ -174,6 +185,7 @@ impl RowReport {
             destinations: self.destinations,
             sessions: self.sessions,
             sizes: self.sizes,
+            srtp: self.srtp,
         }
         .title()
     }
@@ -182,7 +194,7 @@ impl RowReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::Row;
+    use crate::row::{Row, Suite};
 
     fn trunk(floor: f64) -> RowReport {
         let row = Row { load: Load::Saturated, ..Row::base(Leg::Trunk) };
@@ -197,6 +209,20 @@ mod tests {
         let [one] = &judged[..] else { panic!("{judged:?}") };
         assert_eq!((one.found, one.is_met()), (0.41, false));
         assert!(rows(&[trunk(0.4)])[0].is_met());
+    }
+
+    #[test]
+    fn srtp_row_is_judged_by_its_own_target() {
+        let srtp = Some(Suite::Gcm);
+        let mut row = RowReport::new(&Row { load: Load::Saturated, srtp, ..Row::base(Leg::Port) });
+        row.ratio.best_peer = Some(0.75);
+        let judged = rows(&[row]);
+        let [one] = &judged[..] else { panic!("{judged:?}") };
+        assert_eq!(
+            (one.found, one.is_met()),
+            (0.75, false),
+            "0.8 holds for port legs without SRTP"
+        );
     }
 
     #[test]

@@ -4,6 +4,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
+impl TcpPlace {
+    /// The only connection of its listener.
+    pub(crate) fn of_a_stranger() -> TcpPlace {
+        let limits = ConnectionLimits::OF_CLIENTS;
+        TcpPlace {
+            number: 0,
+            is_of_this_host: false,
+            strangers: Arc::new(Mutex::new(UntrustedConnections::new(limits))),
+            trusted: Arc::new(Semaphore::new(1)),
+            trusted_max: 1,
+            place: OnceLock::new(),
+        }
+    }
+}
+
 fn placed() -> (CountedConnection<tokio::io::DuplexStream>, tokio::io::DuplexStream, Arc<Semaphore>)
 {
     let places = Arc::new(Semaphore::new(1));

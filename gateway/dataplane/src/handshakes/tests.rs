@@ -1,5 +1,7 @@
+use std::cell::{Cell, RefCell};
+
 use crossbeam_channel::Sender;
-use evenkeel_dtls::{DtlsClient, HandshakeFailure};
+use evenkeel_dtls::{DtlsClient, HANDSHAKES_MAX, HandshakeFailure};
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::SessionId;
@@ -79,13 +81,35 @@ fn client() -> (DtlsClient, Arc<[CertificateFingerprint]>) {
 
 /// A datagram of session 1 from this port.
 fn datagram(port: u16, fingerprints: &Arc<[CertificateFingerprint]>, bytes: &[u8]) -> InputKind {
-    InputKind::Datagram(HandshakeDatagram {
-        session: session(1),
+    InputKind::Datagram(of_session(1, port, fingerprints, bytes))
+}
+
+fn of_session(
+    id: u64,
+    port: u16,
+    fingerprints: &Arc<[CertificateFingerprint]>,
+    bytes: &[u8],
+) -> HandshakeDatagram {
+    HandshakeDatagram {
+        session: session(id),
         source: source(port),
         fingerprints: Arc::clone(fingerprints),
         is_keyed: false,
         bytes: bytes.into(),
-    })
+    }
+}
+
+/// The first datagram of a client.
+fn hello(client: &mut DtlsClient) -> Vec<u8> {
+    let mut hello = Vec::new();
+    client.handle_timeout(Instant::now(), &mut |bytes| hello = bytes.to_vec()).unwrap();
+    hello
+}
+
+/// The thread's part without channels.
+fn thread<S: FnMut(DtlsSession, SourceKey, &[u8])>(send: S) -> HandshakeThread<S> {
+    let handshakes = Handshakes::new(&DtlsCertificate::generate().unwrap());
+    HandshakeThread { handshakes, send, stats: Arc::new(WorkerStats::new(Instant::now(), 0)) }
 }
 
 #[test]
@@ -130,12 +154,8 @@ fn hello_from_a_second_address_is_counted() {
     let scene = Scene::start();
     let (mut first, fingerprints) = client();
     let (mut second, _) = client();
-    let hello = |client: &mut DtlsClient, port| {
-        let send = &mut |bytes: &[u8]| scene.input(datagram(port, &fingerprints, bytes));
-        client.handle_timeout(Instant::now(), send).unwrap();
-    };
-    hello(&mut first, 5_000);
-    hello(&mut second, 6_000);
+    scene.input(datagram(5_000, &fingerprints, &hello(&mut first)));
+    scene.input(datagram(6_000, &fingerprints, &hello(&mut second)));
     drop(scene.inputs);
     scene.thread.join().unwrap();
     assert_eq!(scene.stats.drops(DropReason::DtlsAddress), 1);
@@ -153,4 +173,99 @@ fn ended_session_has_no_state() {
     drop(scene.inputs);
     scene.thread.join().unwrap();
     assert!(scene.reports.blocking_recv().is_none(), "without a state, close_notify is dropped");
+}
+
+#[test]
+fn hello_beyond_the_limit_of_handshakes_is_counted() {
+    let mut thread = thread(|_, _, _| {});
+    let (mut client, fingerprints) = client();
+    // A handshake that waits for the rest of its ClientHello costs no cryptography.
+    let mut part = hello(&mut client);
+    part.truncate(13 + 12 + 40);
+    part[11..13].copy_from_slice(&52_u16.to_be_bytes());
+    part[22..25].copy_from_slice(&[0, 0, 40]);
+    let now = Instant::now();
+    let mut receive = |id| {
+        let datagram = of_session(id, 5_000, &fingerprints, &part);
+        let reports = thread.turn(Some(InputKind::Datagram(datagram)), now);
+        assert!(reports.is_empty(), "{reports:?}");
+        thread.stats.drops(DropReason::DtlsFull)
+    };
+    let drops: Vec<u64> = (0..=HANDSHAKES_MAX as u64).map(&mut receive).collect();
+    assert_eq!(drops[HANDSHAKES_MAX - 1..], [0, 1]);
+}
+
+#[test]
+fn keyed_session_begins_no_handshake() {
+    let sent = Cell::new(0);
+    let mut thread = thread(|_, _, _| sent.set(sent.get() + 1));
+    let (mut client, fingerprints) = client();
+    let hello = hello(&mut client);
+    let now = Instant::now();
+    let mut receive = |is_keyed| {
+        let datagram =
+            HandshakeDatagram { is_keyed, ..of_session(1, 5_000, &fingerprints, &hello) };
+        let reports = thread.turn(Some(InputKind::Datagram(datagram)), now);
+        assert!(reports.is_empty(), "{reports:?}");
+        (sent.take() > 0, thread.handshakes.in_progress())
+    };
+    assert_eq!(receive(true), (false, 0));
+    assert_eq!(receive(false), (true, 1));
+}
+
+#[test]
+fn keyed_session_ends_with_its_connection() {
+    let mut scene = Scene::start();
+    let (mut client, fingerprints) = client();
+    scene.connect(&mut client, |bytes| datagram(5_000, &fingerprints, bytes));
+    assert!(matches!(scene.report(), WorkerReport::Handshake { result: Ok(_), .. }));
+    client.close(&mut |bytes| {
+        let of_session = of_session(1, 5_000, &fingerprints, bytes);
+        scene.input(InputKind::Datagram(HandshakeDatagram { is_keyed: true, ..of_session }));
+    });
+    assert!(matches!(scene.report(), WorkerReport::Ended(SessionId(1), CloseReason::ClientClosed)));
+}
+
+#[test]
+fn panic_over_a_timer_ends_its_session_alone() {
+    let (sent, broken) = (RefCell::new(Vec::new()), Cell::new(None));
+    let mut thread = thread(|session: DtlsSession, _, _: &[u8]| {
+        assert_ne!(Some(session.id.0), broken.get(), "the flight of this session");
+        sent.borrow_mut().push(session.id.0);
+    });
+    let (mut client, fingerprints) = client();
+    let hello = hello(&mut client);
+    let began = Instant::now();
+    let datagram = |id| InputKind::Datagram(of_session(id, 5_000, &fingerprints, &hello));
+    for id in 1..=3 {
+        assert!(thread.turn(Some(datagram(id)), began).is_empty());
+    }
+    sent.borrow_mut().clear();
+    broken.set(Some(2));
+    // The timers of the three are due while a datagram of a fourth is received.
+    let reports = thread.turn(Some(datagram(4)), began + Duration::from_secs(1));
+    let [WorkerReport::Ended(SessionId(2), CloseReason::HandshakeFailed)] = &reports[..] else {
+        panic!("{reports:?}")
+    };
+    let mut sent = sent.borrow().clone();
+    sent.dedup();
+    assert_eq!(sent, [4, 1, 3]);
+    assert_eq!(thread.handshakes.in_progress(), 3);
+}
+
+#[test]
+fn panic_over_a_datagram_ends_its_session_alone() {
+    let is_broken = Cell::new(false);
+    let mut thread = thread(|_, _, _| assert!(!is_broken.get(), "a flight"));
+    let (mut client, fingerprints) = client();
+    let hello = hello(&mut client);
+    let began = Instant::now();
+    let datagram = |id| InputKind::Datagram(of_session(id, 5_000, &fingerprints, &hello));
+    assert!(thread.turn(Some(datagram(1)), began).is_empty());
+    is_broken.set(true);
+    let reports = thread.turn(Some(datagram(2)), began);
+    let [WorkerReport::Ended(SessionId(2), CloseReason::HandshakeFailed)] = &reports[..] else {
+        panic!("{reports:?}")
+    };
+    assert_eq!(thread.handshakes.in_progress(), 1);
 }

@@ -11,7 +11,7 @@ use ring::digest::{SHA256, SHA512, digest};
 pub(crate) mod client;
 mod loss;
 
-use client::{Client, Link, now};
+use client::{Client, Link, handle_timeouts, now};
 
 const SESSION: u64 = 7;
 

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
+use evenkeel_media::srtp::SrtpKey;
 use evenkeel_media::trunk::message::NodeSecret;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -86,6 +87,16 @@ impl Rig {
     /// Sets the destination of a session's client.
     pub(crate) fn connect(&self, session: u32, to: SocketAddr) -> io::Result<()> {
         self.clients.connect(session, to)
+    }
+
+    /// Has the client of a session send and expect SRTP under these keys.
+    pub(crate) fn encrypt(
+        &mut self,
+        session: u32,
+        client: &SrtpKey,
+        relay: &SrtpKey,
+    ) -> Result<(), String> {
+        self.clients.encrypt(session, client, relay)
     }
 
     /// Maps a gateway's session to one of the load, so that packets with its tags are checked.

@@ -21,8 +21,9 @@ const OTHERS_EVERY_NS: u64 = 1_000_000;
 const QUIET_NS: u64 = 30_000_000;
 /// The longest drain.
 const DRAIN_NS: u64 = 5_000_000_000;
-/// The most packets in flight from nodes to clients when nodes send bundles as fast as they can: they send bundles
-/// faster than a relay can split them, and most would be lost.
+/// The most packets in flight at the highest rate in two cases. Nodes send bundles faster than a relay can split them,
+/// and most would be lost. rtpengine, the peer with SRTP, discards the packets of sockets that it finds full several
+/// times in a row, down to forwarding almost none.
 const UNDER_WAY_MAX: u64 = 8_192;
 /// Packets in flight count as lost after this time without arrivals.
 const LOST_AFTER_NS: u64 = 2_000_000;
@@ -128,9 +129,9 @@ impl Rig {
             Pace::Flat => 0.0,
         };
         let (mut now, mut sent, mut others_at) = (began, 0_u64, began);
+        let has_bundles = self.nodes.register.wire() == Wire::Bundled;
         let is_held_back = offer.pace == Pace::Flat
-            && offer.direction != Direction::ToNode
-            && self.nodes.register.wire() == Wire::Bundled;
+            && (self.clients.have_srtp() || has_bundles && offer.direction != Direction::ToNode);
         let mut leash = Leash { settled: self.received, before: 0, heard_ns: began };
         while now < end {
             for _ in 0..ROW {

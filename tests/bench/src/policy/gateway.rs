@@ -63,7 +63,7 @@ impl Gateway {
     pub(crate) fn start(places: &Places) -> Result<Gateway, String> {
         relay::forget_compiled(places)?;
         let leg = Leg::Trunk;
-        let stage = Stage { leg, destinations: 6, sessions: 1_000, obeys_caps: true };
+        let stage = Stage { leg, destinations: 6, sessions: 1_000, srtp: None, obeys_caps: true };
         let running = relay::start(Kind::Ours, stage, places)?;
         let trace = rounds::trace(Sizes::Voice)?;
         Ok(Gateway { running, policies: places.folder.join("policies"), trace })

@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 
 use crate::load::{Rig, Wire};
 use evenkeel_client::{
-    ApiClient, ApiEndpoint, OfferAnswer, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType,
-    OfferRequest, OfferStreamKind as MediaKind,
+    ApiCall, ApiClient, ApiEndpoint, OfferAnswer, OfferIdentity, OfferIngress, OfferMedia,
+    OfferPayloadType, OfferRequest, OfferStreamKind as MediaKind,
 };
+use evenkeel_media::srtp::{CryptoAttribute, SrtpKey};
 use evenkeel_media::trunk::message::NodeSecret;
+use hyper::Method;
+use serde_json::{Value, json};
 
-use super::{Kind, Places, Running, Stage, rig, system, write};
+use super::{Kind, Places, Running, Stage, client_line, relay_key, rig, system, write};
 use crate::process;
 use crate::row::Leg;
 
@@ -136,22 +139,32 @@ fn zone(number: usize) -> &'static str {
 fn open_all(rig: &mut Rig, api: &std::path::Path, stage: Stage) -> Result<(), String> {
     let clients = rig.clients_at().map_err(system)?;
     let opened = rig.serving(|| open(&clients, api, stage)).map_err(system)??;
-    for (session, opened) in opened {
+    for OpenedSession { session, opened, keys } in opened {
         let address = opened.udp.as_ref().and_then(|udp| udp.addresses.first());
         let (Some(address), Some(number)) = (address, opened.number()) else {
             return Err(format!("answered without an address or a number: {opened:?}"));
         };
         rig.know(number, session);
         rig.connect(session, *address).map_err(system)?;
+        if let Some([client, relay]) = keys {
+            rig.encrypt(session, &client, &relay)?;
+        }
     }
     Ok(())
+}
+
+struct OpenedSession {
+    session: u32,
+    opened: OfferAnswer,
+    /// The keys of a client with SRTP, and of the gateway.
+    keys: Option<[SrtpKey; 2]>,
 }
 
 fn open(
     clients: &[SocketAddr],
     api: &std::path::Path,
     stage: Stage,
-) -> Result<Vec<(u32, OfferAnswer)>, String> {
+) -> Result<Vec<OpenedSession>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(system)?.block_on(async {
         ready(api).await?;
@@ -166,8 +179,8 @@ fn open(
                     let mut offer = offer(session, declared(address));
                     let remb = stage.obeys_caps.then(|| "remb".to_owned());
                     offer.media.iter_mut().for_each(|one| one.feedback.extend(remb.clone()));
-                    let answer = admin.open(&offer).await;
-                    opened.push((session, answer.map_err(|error| error.to_string())?));
+                    let line = stage.srtp.map(|suite| client_line(suite, session));
+                    opened.push(open_one(&mut admin, session, &offer, line).await?);
                 }
                 Ok::<_, String>(opened)
             });
@@ -178,6 +191,29 @@ fn open(
         }
         Ok(all)
     })
+}
+
+async fn open_one(
+    admin: &mut ApiClient,
+    session: u32,
+    offer: &OfferRequest,
+    line: Option<CryptoAttribute>,
+) -> Result<OpenedSession, String> {
+    let mut body = serde_json::to_value(offer).map_err(|error| error.to_string())?;
+    if let Some(line) = &line {
+        body["srtp"] = json!({"crypto": [*line.to_value()]});
+    }
+    let body = body.to_string().into();
+    let call = ApiCall { method: Method::POST, path: "/v1/sessions", headers: &[], body };
+    let answer = admin.ask(call).await.and_then(|answer| answer.accepted());
+    let answer: Value = answer.map_err(|error| error.to_string())?;
+    let keys = line.map(|line| {
+        let value = answer["srtp"]["crypto"][0].as_str().unwrap_or_default();
+        relay_key(value, &line).map(|relay| [line.key, relay])
+    });
+    let keys = keys.transpose()?;
+    let opened = serde_json::from_value(answer).map_err(|error| error.to_string())?;
+    Ok(OpenedSession { session, opened, keys })
 }
 
 /// Waits until the gateway takes sessions: its policies may still be compiled.

@@ -6,9 +6,11 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
+use evenkeel_media::srtp::{CryptoAttribute, SrtpKey};
+
 use crate::load::Wire;
 
-use super::{Kind, Places, Running, Stage, rig, system};
+use super::{Kind, Places, Running, Stage, client_line, relay_key, rig, system};
 use crate::namespace::{CLIENTS, RELAY};
 use crate::process;
 
@@ -23,7 +25,7 @@ pub(super) fn missing() -> Option<String> {
 }
 
 pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
-    let rig = rig(stage, Wire::Port, Vec::new())?;
+    let mut rig = rig(stage, Wire::Port, Vec::new())?;
     let ng = SocketAddr::from((RELAY, NG_PORT));
     let words = [
         format!("--interface={}", ng.ip()),
@@ -47,31 +49,52 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
         .map_err(system)?;
     let sides = clients.iter().zip(nodes.iter().cycle());
     for (session, (client, node)) in (0..).zip(sides) {
-        let answer = call(&control, session, *client, *node)
+        let line = stage.srtp.map(|suite| client_line(suite, session));
+        let answer = call(&control, session, (*client, line.as_ref()), *node)
             .map_err(|why| process.error(format!("call {session}: {why}")))?;
-        rig.connect(session, answer).map_err(system)?;
+        rig.connect(session, answer.address).map_err(system)?;
+        if let Some((line, key)) = line.zip(answer.key) {
+            rig.encrypt(session, &line.key, &key)?;
+        }
     }
     Ok(Running { kind: Kind::Rtpengine, process, rig, api: None })
 }
 
-/// Creates a call between a client and a node, and returns the client's destination.
+/// A client of a call, and its keys if it has SRTP.
+type Caller<'a> = (SocketAddr, Option<&'a CryptoAttribute>);
+
+/// The side of rtpengine towards a client.
+struct CallAnswer {
+    address: SocketAddr,
+    /// `None` for a client without SRTP.
+    key: Option<SrtpKey>,
+}
+
+/// Creates a call between a client and a node, which has plain RTP.
 fn call(
     control: &UdpSocket,
     session: u32,
-    client: SocketAddr,
+    (client, line): Caller<'_>,
     node: SocketAddr,
-) -> Result<SocketAddr, String> {
+) -> Result<CallAnswer, String> {
     let id = format!("call-{session}");
     let tags = [("call-id", id.as_str()), ("from-tag", "client")];
-    let offer = sdp(client);
-    let words = [&tags[..], &[("command", "offer"), ("sdp", &offer)]].concat();
+    let offer = sdp(client, line);
+    let plain = [("transport-protocol", "RTP/AVP")];
+    let plain = if line.is_some() { &plain[..] } else { &[] };
+    let words = [&tags[..], plain, &[("command", "offer"), ("sdp", &offer)]].concat();
     ask(control, &format!("{session}o"), &words)?;
-    let answer = sdp(node);
+    let answer = sdp(node, None);
     let words = [&tags[..], &[("command", "answer"), ("to-tag", "node"), ("sdp", &answer)]];
     let told = ask(control, &format!("{session}a"), &words.concat())?;
-    let port = told.split("m=audio ").nth(1).and_then(|rest| rest.split(' ').next());
-    let port = port.and_then(|port| port.parse::<u16>().ok());
-    port.map(|port| SocketAddr::from((RELAY, port))).ok_or_else(|| format!("it said {told:?}"))
+    let after = |start: &str, end: char| told.split(start).nth(1)?.split(end).next();
+    let port = after("m=audio ", ' ').and_then(|port| port.parse::<u16>().ok());
+    let port = port.ok_or_else(|| format!("it said {told:?}"))?;
+    let key = line.map(|line| {
+        let value = after("a=crypto:", '\r').ok_or_else(|| format!("it said {told:?}"))?;
+        relay_key(value, line)
+    });
+    Ok(CallAnswer { address: SocketAddr::from((RELAY, port)), key: key.transpose()? })
 }
 
 fn ask(control: &UdpSocket, cookie: &str, words: &[(&str, &str)]) -> Result<String, String> {
@@ -106,11 +129,15 @@ fn dictionary(words: &[(&str, &str)]) -> String {
     format!("d{}e", entries.collect::<String>())
 }
 
-fn sdp(at: SocketAddr) -> String {
+fn sdp(at: SocketAddr, crypto: Option<&CryptoAttribute>) -> String {
     let (ip, port) = (at.ip(), at.port());
+    let (profile, crypto) = match crypto {
+        Some(line) => ("RTP/SAVP", format!("a=crypto:{}\r\n", *line.to_value())),
+        None => ("RTP/AVP", String::new()),
+    };
     format!(
         "v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
-         m=audio {port} RTP/AVP 111\r\na=rtpmap:111 opus/48000/2\r\na=sendrecv\r\n"
+         m=audio {port} {profile} 111\r\na=rtpmap:111 opus/48000/2\r\n{crypto}a=sendrecv\r\n"
     )
 }
 

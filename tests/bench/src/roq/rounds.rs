@@ -33,7 +33,7 @@ pub(crate) fn measure(
     let mut stages: Vec<(Leg, usize)> = rows.iter().map(|row| (row.leg, row.sessions)).collect();
     stages.dedup();
     for (leg, sessions) in stages {
-        let stage = Stage { leg, destinations: 1, sessions, obeys_caps: false };
+        let stage = Stage { leg, destinations: 1, sessions, srtp: None, obeys_caps: false };
         let mut floor = relay::start(Kind::Floor, stage, places)?;
         let mut echo = sessions::echo(sessions, places)?;
         let mut ours = sessions::ours(leg, sessions, places)?;

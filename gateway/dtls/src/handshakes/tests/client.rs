@@ -154,12 +154,25 @@ impl Link {
         self.now = timers.into_iter().flatten().min().unwrap();
         self.client.dtls.handle_timeout(self.now).unwrap();
         let to_client = &mut self.to_client;
-        let output = &mut |_, _, datagram: &[u8]| to_client.push_back(datagram.to_vec());
-        for (key, failure) in self.table.handle_timeouts(self.now, output) {
+        let output = &mut |_, datagram: &[u8]| to_client.push_back(datagram.to_vec());
+        for (key, failure) in handle_timeouts(&mut self.table, self.now, output) {
             assert_eq!(key, SESSION);
             self.events.push(HandshakeEvent::Failed(failure));
         }
     }
+}
+
+/// Handles the timers until `now`. Returns the failed handshakes by session.
+pub(super) fn handle_timeouts(
+    table: &mut Handshakes<u64, SocketAddr>,
+    now: Instant,
+    output: &mut impl FnMut(SocketAddr, &[u8]),
+) -> Vec<(u64, HandshakeFailure)> {
+    let mut failures = Vec::new();
+    for key in table.due(now) {
+        failures.extend(table.handle_timeout(key, now, output).map(|failure| (key, failure)));
+    }
+    failures
 }
 
 /// Splits the first message of a datagram into two fragments, each in a datagram.

@@ -69,9 +69,9 @@ fn incomplete_hello_ends_after_its_lifetime() {
     link.receive(&part);
     let end = now() + HANDSHAKE_LIFETIME;
     assert_eq!(link.table.next_timeout(), Some(end));
-    let output = &mut |_, _, _: &[u8]| panic!("an answer");
-    assert_eq!(link.table.handle_timeouts(end - Duration::from_millis(1), output), []);
-    let failures = link.table.handle_timeouts(end, output);
+    let output = &mut |_, _: &[u8]| panic!("an answer");
+    assert_eq!(handle_timeouts(&mut link.table, end - Duration::from_millis(1), output), []);
+    let failures = handle_timeouts(&mut link.table, end, output);
     assert_eq!(failures, [(SESSION, HandshakeFailure::Incomplete)]);
     assert_eq!((link.table.in_progress(), link.table.next_timeout()), (0, None));
 }
@@ -86,7 +86,7 @@ fn silent_client_ends_after_its_lifetime() {
         while let Some(at) = link.table.next_timeout() {
             let mut sent = 0;
             link.now = at;
-            failures.extend(link.table.handle_timeouts(at, &mut |_, _, _| sent += 1));
+            failures.extend(handle_timeouts(&mut link.table, at, &mut |_, _| sent += 1));
             flights += usize::from(sent > 0);
         }
         assert_eq!(failures, [(SESSION, HandshakeFailure::Timeout)], "{version:?}");
