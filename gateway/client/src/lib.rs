@@ -12,6 +12,7 @@ pub use client::{
 };
 pub use offer::{
     OfferAnswer, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferRequest,
-    OfferStreamKind, QuicAnswer, RouteHop, UdpAnswer,
+    OfferStreamKind, QuicAnswer, RouteHop, UdpAnswer, WebrtcAnswer, WebrtcOffer,
+    WebrtcOfferRequest,
 };
 pub use rising::Rising;

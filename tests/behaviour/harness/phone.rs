@@ -5,8 +5,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::TestHeader;
+use evenkeel_lab::client::ClientSrtp;
 use evenkeel_media::rtcp::{self, ReportBlock};
-use evenkeel_media::srtp::{SrtpKeys, SrtpReceiver, SrtpSender};
 use evenkeel_media::{demux, rtp};
 
 use super::TIMEOUT;
@@ -27,44 +27,8 @@ pub(crate) struct Phone {
     pub(crate) heard: Vec<Heard>,
     /// Received packets that are not marked RTP.
     pub(crate) other: Vec<Vec<u8>>,
-    pub(crate) srtp: Option<PhoneSrtp>,
+    pub(crate) srtp: Option<RefCell<ClientSrtp>>,
     due: Instant,
-}
-
-/// The SRTP of a phone with SDES keys.
-pub(crate) struct PhoneSrtp {
-    sender: RefCell<SrtpSender>,
-    receiver: SrtpReceiver,
-}
-
-impl PhoneSrtp {
-    pub(crate) fn new(keys: &SrtpKeys) -> PhoneSrtp {
-        let receiver = SrtpReceiver::new(&keys.gateway);
-        PhoneSrtp { sender: RefCell::new(SrtpSender::new(&keys.client)), receiver }
-    }
-
-    fn protect(&self, packet: &[u8]) -> Vec<u8> {
-        let mut sender = self.sender.borrow_mut();
-        let mut buffer = packet.to_vec();
-        buffer.resize(packet.len() + 20, 0);
-        let is_rtp = demux::classify(packet) == demux::DatagramKind::Rtp;
-        let at = if is_rtp { 8 } else { 4 };
-        let ssrc = u32::from_be_bytes(packet[at..at + 4].try_into().unwrap());
-        sender.lease(ssrc, u64::MAX, u64::MAX).unwrap();
-        let protected = match is_rtp {
-            true => sender.protect_rtp(&mut buffer, packet.len()),
-            false => sender.protect_rtcp(&mut buffer, packet.len()),
-        };
-        protected.unwrap().to_vec()
-    }
-
-    fn unprotect<'a>(&mut self, packet: &'a mut [u8]) -> &'a [u8] {
-        let opened = match demux::classify(packet) {
-            demux::DatagramKind::Rtp => self.receiver.unprotect_rtp(packet),
-            _ => self.receiver.unprotect_rtcp(packet),
-        };
-        opened.expect("the gateway's packets verify")
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -178,7 +142,7 @@ impl Phone {
     }
 
     pub(crate) fn send(&self, packet: &[u8]) {
-        let protected = self.srtp.as_ref().map(|srtp| srtp.protect(packet));
+        let protected = self.srtp.as_ref().map(|srtp| srtp.borrow_mut().protect(packet).unwrap());
         self.socket.send_to(protected.as_deref().unwrap_or(packet), self.target).unwrap();
     }
 
@@ -186,10 +150,11 @@ impl Phone {
     pub(crate) fn listen(&mut self) {
         let mut buffer = [0; 4_096];
         while let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
-            let bytes = match &mut self.srtp {
-                Some(srtp) => srtp.unprotect(&mut buffer[..length]),
-                None => &buffer[..length],
-            };
+            let datagram = &buffer[..length];
+            let opened = self.srtp.as_mut().map(|srtp| {
+                srtp.get_mut().unprotect(datagram).expect("the gateway's packets verify")
+            });
+            let bytes = opened.as_deref().unwrap_or(datagram);
             let marked = || {
                 let header = rtp::RtpHeader::parse(bytes).ok()?;
                 Some((header, TestHeader::read(header.payload(bytes))?))

@@ -4,21 +4,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use evenkeel_client::{OfferMedia, OfferPayloadType, OfferStreamKind};
 use evenkeel_control::OfferedSession;
 use evenkeel_dataplane::worker::SrtpKeying;
-use evenkeel_dtls::{DtlsCertificate, DtlsClient, HandshakeFailure};
+use evenkeel_dtls::{DtlsClient, HandshakeFailure};
+use evenkeel_lab::client::{ClientSrtp, WebrtcIdentity};
 use evenkeel_media::demux;
-use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_model::{ClientIdentity, IngressProtocol, MediaDescription, Srtp};
 use serde_json::json;
 
-use super::phone::PhoneSrtp;
 use super::{Credentials, GatewayProcess, Nominate, Phone, TIMEOUT, offer, wait_until};
 
 pub(crate) struct WebrtcPhone {
     pub(crate) phone: Phone,
     pub(crate) dtls: DtlsClient,
-    pub(crate) fingerprint: CertificateFingerprint,
+    identity: WebrtcIdentity,
 }
 
 impl WebrtcPhone {
@@ -27,52 +27,40 @@ impl WebrtcPhone {
     }
 
     pub(crate) fn on(phone: Phone) -> WebrtcPhone {
-        let certificate = DtlsCertificate::generate().unwrap();
-        WebrtcPhone {
-            phone,
-            dtls: DtlsClient::new(&certificate, Instant::now()),
-            fingerprint: CertificateFingerprint::Sha256(certificate.fingerprint()),
-        }
+        let identity = WebrtcIdentity::generate(phone.number).unwrap();
+        let dtls = DtlsClient::new(&identity.certificate, Instant::now());
+        WebrtcPhone { phone, dtls, identity }
     }
 
     /// The request of a session, as the API reads it from SDP.
     pub(crate) fn offer(&self, room: &str) -> OfferedSession {
         let mut wanted = offer(room, IngressProtocol::Udp(ClientIdentity::Stun));
         let media = MediaDescription { srtp: Srtp::Terminated, ..(*wanted.media).clone() };
-        let fingerprints = [self.fingerprint.clone()].into();
+        let fingerprints = [self.identity.fingerprint()].into();
         wanted.media = Arc::new(media);
         wanted.srtp = Some(SrtpKeying::Dtls { fingerprints, keys: None, may_send: true });
         wanted
     }
 
-    /// The SDP of the client.
+    /// The SDP of the client: audio and video.
     pub(crate) fn sdp(&self) -> String {
-        let fingerprint = &self.fingerprint;
-        let lines = [
-            "v=0\no=- 1 1 IN IP4 127.0.0.1\ns=-\nt=0 0\na=group:BUNDLE 0 1",
-            "a=ice-ufrag:phon\na=ice-pwd:phonephonephonephonephone",
-            &format!("a=fingerprint:{fingerprint}"),
-            "m=audio 9 UDP/TLS/RTP/SAVPF 111\nc=IN IP4 0.0.0.0\na=mid:0\na=rtcp-mux\na=setup:actpass",
-            "a=rtpmap:111 opus/48000/2",
-            "m=video 9 UDP/TLS/RTP/SAVPF 96\nc=IN IP4 0.0.0.0\na=mid:1\na=rtcp-mux\na=setup:actpass",
-            "a=rtpmap:96 VP8/90000\na=rtcp-fb:96 nack pli\n",
-        ];
-        lines.join("\n").replace('\n', "\r\n")
+        let stream = |kind, payload_type, codec: &str, clock_rate, feedback| OfferMedia {
+            kind,
+            payload_types: vec![OfferPayloadType { payload_type, codec: codec.into(), clock_rate }],
+            feedback,
+            bitrate: None,
+        };
+        self.identity.sdp(&[
+            stream(OfferStreamKind::Audio, 111, "opus", 48_000, Vec::new()),
+            stream(OfferStreamKind::Video, 96, "VP8", 90_000, vec!["pli".into()]),
+        ])
     }
 
     /// Opens a session through the API. Returns the address of the gateway and the credentials.
     fn open(&self, gateway: &mut GatewayProcess, room: &str) -> (SocketAddr, Credentials) {
         let body = json!({"scenario": "call", "room": room, "webrtc": {"offer": self.sdp()}});
         let answer = gateway.post("/v1/sessions", &body);
-        let sdp = answer["webrtc"]["answer"].as_str().unwrap_or_else(|| panic!("{answer}"));
-        let value = |name: &str| {
-            let line = sdp.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_else(|| panic!("{sdp}")).to_owned()
-        };
-        let candidate = value("a=candidate:");
-        let fields: Vec<&str> = candidate.split(' ').collect();
-        let address = format!("{}:{}", fields[4], fields[5]).parse().unwrap();
-        (address, Credentials { ufrag: value("a=ice-ufrag:"), password: value("a=ice-pwd:") })
+        Credentials::in_answer(answer["webrtc"]["answer"].as_str().unwrap())
     }
 
     /// Opens a session through the API, and connects.
@@ -140,7 +128,7 @@ impl WebrtcPhone {
                 _ => is_checked = true,
             }
         }
-        phone.srtp = dtls.keys().map(PhoneSrtp::new);
+        phone.srtp = dtls.keys().map(|keys| ClientSrtp::new(keys).into());
         Ok(())
     }
 
