@@ -123,7 +123,7 @@ impl ClientFleet {
     }
 
     /// Ends a client without a message to the gateway.
-    pub(crate) fn leave(&self, session: u64) {
+    pub fn leave(&self, session: u64) {
         self.udp.command(FleetCommand::Leave(session));
         self.quic.command(FleetCommand::Leave(session));
     }
