@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use evenkeel_control::SessionAnswer;
 use evenkeel_dataplane::worker::SrtpKeying;
-use evenkeel_lab::client::ClientSrtp;
+use evenkeel_lab::client::SrtpEndpoint;
 use evenkeel_media::srtp::{CryptoAttribute, SrtpKey, SrtpKeys, SrtpProfile};
 use evenkeel_model::{MediaDescription, Metric, Srtp};
 
@@ -26,7 +26,7 @@ fn open(gateway: &Gateway, phone: &mut Phone, profile: SrtpProfile) -> SessionAn
     (wanted.media, wanted.srtp) = (Arc::new(media), Some(SrtpKeying::Sdes(Arc::new(keys.clone()))));
     let opened = gateway.open(wanted);
     phone.set_target(udp_of(&opened));
-    phone.srtp = Some(ClientSrtp::new(&keys).into());
+    phone.srtp = Some(SrtpEndpoint::new(&keys).into());
     opened
 }
 

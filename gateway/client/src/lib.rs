@@ -11,8 +11,7 @@ pub use client::{
     escape,
 };
 pub use offer::{
-    OfferAnswer, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferRequest,
-    OfferStreamKind, QuicAnswer, RouteHop, UdpAnswer, WebrtcAnswer, WebrtcOffer,
-    WebrtcOfferRequest,
+    AnswerSdp, OfferAnswer, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType,
+    OfferRequest, OfferSdp, OfferStreamKind, QuicAnswer, RouteHop, UdpAnswer, WebrtcOfferRequest,
 };
 pub use rising::Rising;

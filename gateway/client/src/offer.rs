@@ -25,7 +25,7 @@ pub struct OfferRequest {
     pub rtcp: Option<String>,
 }
 
-/// The body of `POST /v1/sessions` for a WebRTC client, whose SDP has the ingress and the media.
+/// The body of `POST /v1/sessions` for a WebRTC client. Its SDP has the ingress and the media.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct WebrtcOfferRequest {
     /// The name of the scenario: `call`.
@@ -36,12 +36,12 @@ pub struct WebrtcOfferRequest {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// The client's offer.
-    pub webrtc: WebrtcOffer,
+    pub webrtc: OfferSdp,
 }
 
 /// The SDP of a WebRTC client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct WebrtcOffer {
+pub struct OfferSdp {
     /// SDP (RFC 8866).
     pub offer: String,
 }
@@ -121,7 +121,7 @@ pub struct OfferAnswer {
     pub quic: Option<QuicAnswer>,
     /// For a WebRTC client.
     #[serde(default)]
-    pub webrtc: Option<WebrtcAnswer>,
+    pub webrtc: Option<AnswerSdp>,
     /// The route: the nodes that may carry the session, in order of preference.
     #[serde(default)]
     pub route: Vec<RouteHop>,
@@ -160,7 +160,7 @@ pub struct QuicAnswer {
 
 /// The SDP for a WebRTC client.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct WebrtcAnswer {
+pub struct AnswerSdp {
     /// SDP (RFC 8866). It contains a password: it must go to the client alone.
     pub answer: String,
 }

@@ -36,10 +36,10 @@ pub use live::ClientState;
 use live::{ClientReports, Roster, SharedReports};
 pub(crate) use outgoing::{VIDEO_TYPE, VOICE_TYPE};
 pub use quic::{QuicWay, client_config};
-pub use srtp::ClientSrtp;
+pub use srtp::SrtpEndpoint;
 pub use talker::{ClientTally, DeviceFault, Persona};
 pub use udp::UdpWay;
-pub use webrtc::{WebrtcAnswer, WebrtcIdentity, WebrtcTally, WebrtcWay};
+pub use webrtc::{AnswerTransport, WebrtcIdentity, WebrtcTally, WebrtcWay};
 
 use crate::ledger::Books;
 

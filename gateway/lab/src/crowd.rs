@@ -28,7 +28,7 @@ use crate::ledger::{Books, RoomParticipant};
 use crate::relay::{Conditions, Direction, ImpairmentRelay};
 use crate::watch::{EventLog, Watch};
 use evenkeel_client::{
-    ApiClient, OfferIdentity, OfferIngress, OfferRequest, WebrtcOffer, WebrtcOfferRequest,
+    ApiClient, OfferIdentity, OfferIngress, OfferRequest, OfferSdp, WebrtcOfferRequest,
 };
 
 const CONNECTIONS: usize = 8;
@@ -385,7 +385,7 @@ async fn enter(
     let opened = match &webrtc {
         Some(identity) => {
             let OfferRequest { scenario, room, labels, media, .. } = planned.offer.clone();
-            let webrtc = WebrtcOffer { offer: identity.sdp(&media) };
+            let webrtc = OfferSdp { offer: identity.sdp(&media) };
             admin.open_webrtc(&WebrtcOfferRequest { scenario, room, labels, webrtc }).await
         }
         None => admin.open(&planned.offer).await,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use evenkeel_control::{IceAnswer, IngressAnswer, SessionAnswer};
-use evenkeel_lab::client::WebrtcAnswer;
+use evenkeel_lab::client::AnswerTransport;
 use evenkeel_media::stun::{
     BindingBuilder, BindingOutcome, Response, StunKey, Transaction, Username, is_stun,
 };
@@ -28,8 +28,8 @@ impl Credentials {
 
     /// Reads the address of the gateway and the credentials in the SDP of an answer.
     pub(crate) fn in_answer(sdp: &str) -> (SocketAddr, Credentials) {
-        let WebrtcAnswer { gateway, ice, .. } =
-            WebrtcAnswer::parse(sdp).unwrap_or_else(|| panic!("{sdp}"));
+        let AnswerTransport { gateway, ice, .. } =
+            AnswerTransport::parse(sdp).unwrap_or_else(|| panic!("{sdp}"));
         (gateway, Credentials { ufrag: ice.ufrag, password: ice.password })
     }
 

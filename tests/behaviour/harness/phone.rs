@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::TestHeader;
-use evenkeel_lab::client::ClientSrtp;
+use evenkeel_lab::client::SrtpEndpoint;
 use evenkeel_media::rtcp::{self, ReportBlock};
 use evenkeel_media::{demux, rtp};
 
@@ -27,7 +27,7 @@ pub(crate) struct Phone {
     pub(crate) heard: Vec<Heard>,
     /// Received packets that are not marked RTP.
     pub(crate) other: Vec<Vec<u8>>,
-    pub(crate) srtp: Option<RefCell<ClientSrtp>>,
+    pub(crate) srtp: Option<RefCell<SrtpEndpoint>>,
     due: Instant,
 }
 

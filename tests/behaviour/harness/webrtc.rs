@@ -8,7 +8,7 @@ use evenkeel_client::{OfferMedia, OfferPayloadType, OfferStreamKind};
 use evenkeel_control::OfferedSession;
 use evenkeel_dataplane::worker::SrtpKeying;
 use evenkeel_dtls::{DtlsClient, HandshakeFailure};
-use evenkeel_lab::client::{ClientSrtp, WebrtcIdentity};
+use evenkeel_lab::client::{SrtpEndpoint, WebrtcIdentity};
 use evenkeel_media::demux;
 use evenkeel_model::{ClientIdentity, IngressProtocol, MediaDescription, Srtp};
 use serde_json::json;
@@ -128,7 +128,7 @@ impl WebrtcPhone {
                 _ => is_checked = true,
             }
         }
-        phone.srtp = dtls.keys().map(|keys| ClientSrtp::new(keys).into());
+        phone.srtp = dtls.keys().map(|keys| SrtpEndpoint::new(keys).into());
         Ok(())
     }
 

@@ -8,8 +8,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::{
-    OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferStreamKind, WebrtcAnswer,
-    WebrtcOffer,
+    AnswerSdp, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferSdp, OfferStreamKind,
 };
 
 mod events;
@@ -125,13 +124,13 @@ fn webrtc_offer_and_answer_match_the_api() {
         scenario: "call".into(),
         room: "room-1".into(),
         labels: BTreeMap::new(),
-        webrtc: WebrtcOffer { offer: "v=0".into() },
+        webrtc: OfferSdp { offer: "v=0".into() },
     };
     let worded = serde_json::to_value(offer).unwrap();
     assert_eq!(worded, json!({"scenario": "call", "room": "room-1", "webrtc": {"offer": "v=0"}}));
     let answer = json!({"id": "s1", "webrtc": {"answer": "v=0"}});
     let answer: OfferAnswer = serde_json::from_value(answer).unwrap();
-    assert_eq!(answer.webrtc, Some(WebrtcAnswer { answer: "v=0".into() }));
+    assert_eq!(answer.webrtc, Some(AnswerSdp { answer: "v=0".into() }));
 }
 
 #[test]

@@ -11,12 +11,12 @@ use evenkeel_media::srtp::{
 const REMEMBERED_MAX: usize = 4_096;
 
 /// Ends the SRTP of a client, and checks the indices of the gateway's packets.
-pub struct ClientSrtp {
+pub struct SrtpEndpoint {
     sender: SrtpSender,
     receiver: SrtpReceiver,
     profile: SrtpProfile,
     sources: BTreeMap<Source, ReceivedTags>,
-    /// Packets whose tag was wrong, or that were malformed.
+    /// Packets with a wrong tag, and malformed ones.
     pub(super) authentication_failures: u64,
     /// Packets with an index that was accepted before or is too old, except for `reused_indices`.
     pub(super) replayed: u64,
@@ -37,7 +37,7 @@ struct ReceivedTags {
     tags: BTreeMap<u64, [u8; 16]>,
 }
 
-impl ClientSrtp {
+impl SrtpEndpoint {
     /// Derives the session keys.
     pub fn new(keys: &SrtpKeys) -> Self {
         Self {

@@ -11,7 +11,7 @@ use fastrand::Rng;
 use serde::Serialize;
 
 use super::ice::{self, Credentials};
-use super::srtp::ClientSrtp;
+use super::srtp::SrtpEndpoint;
 use super::udp::UdpWay;
 use crate::clock;
 
@@ -59,7 +59,7 @@ impl WebrtcIdentity {
 
     /// The way of the client's packets by the SDP of the answer; `None` if that lacks a part.
     pub fn way(self, answer: &str, socket: UdpSocket) -> Option<UdpWay> {
-        let WebrtcAnswer { gateway, ice, fingerprint } = WebrtcAnswer::parse(answer)?;
+        let AnswerTransport { gateway, ice, fingerprint } = AnswerTransport::parse(answer)?;
         Some(UdpWay {
             socket,
             gateway,
@@ -99,7 +99,7 @@ fn write_section(text: &mut String, media: &OfferMedia, mid: &str) {
 }
 
 /// The parts of an answer that a client needs.
-pub struct WebrtcAnswer {
+pub struct AnswerTransport {
     /// The preferred candidate.
     pub gateway: SocketAddr,
     /// The gateway's credentials.
@@ -108,7 +108,7 @@ pub struct WebrtcAnswer {
     pub fingerprint: CertificateFingerprint,
 }
 
-impl WebrtcAnswer {
+impl AnswerTransport {
     /// Reads the SDP of an answer; `None` if a part is absent or malformed.
     pub fn parse(sdp: &str) -> Option<Self> {
         let value = |name: &str| sdp.lines().find_map(|line| line.strip_prefix(name));
@@ -145,7 +145,7 @@ pub struct WebrtcTally {
     pub handshakes: u64,
     /// Times without an answered check for 5 s, after which an application restarts ICE.
     pub ice_restarts: u64,
-    /// Packets of the gateway whose tag is wrong, or that are malformed.
+    /// Packets of the gateway with a wrong tag, and malformed ones.
     pub authentication_failures: u64,
     /// Packets with an index that was accepted before or is more than 127 below the highest one, except for `reused_indices`.
     pub replayed: u64,
@@ -170,7 +170,7 @@ pub(super) struct WebrtcTransport {
     fingerprint: CertificateFingerprint,
     has_begun: bool,
     /// `None` before the handshake is complete.
-    srtp: Option<ClientSrtp>,
+    srtp: Option<SrtpEndpoint>,
 }
 
 impl WebrtcTransport {
@@ -219,7 +219,7 @@ impl WebrtcTransport {
         if !certificate.is_some_and(|certificate| self.fingerprint.matches(certificate)) {
             return Err("the gateway's certificate is not that of its answer".to_owned());
         }
-        self.srtp = Some(ClientSrtp::new(keys));
+        self.srtp = Some(SrtpEndpoint::new(keys));
         Ok(true)
     }
 
@@ -235,7 +235,7 @@ impl WebrtcTransport {
 
     /// Its events, without those of ICE.
     pub(super) fn tally(&self) -> WebrtcTally {
-        let counts = |of: fn(&ClientSrtp) -> u64| self.srtp.as_ref().map_or(0, of);
+        let counts = |of: fn(&SrtpEndpoint) -> u64| self.srtp.as_ref().map_or(0, of);
         WebrtcTally {
             handshakes: u64::from(self.srtp.is_some()),
             ice_restarts: 0,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use evenkeel_client::{
-    ApiClient, ApiEndpoint, OfferIngress, OfferRequest, WebrtcOffer, WebrtcOfferRequest,
+    ApiClient, ApiEndpoint, OfferIngress, OfferRequest, OfferSdp, WebrtcOfferRequest,
 };
 use evenkeel_lab::client::{ClientFleet, ClientPath, Persona, UdpWay, WebrtcIdentity};
 use evenkeel_lab::clock;
@@ -36,7 +36,7 @@ const CALM_WINDOWS: usize = 12;
 /// Time limit of a set-up, and of all handshakes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Interval of looks for a set-up's first packet, whose arrival the node stamps.
+/// Interval of looks for the first packet of a set-up. The node stamps its arrival.
 const LOOK_EVERY: Duration = Duration::from_micros(500);
 
 /// # Errors
@@ -101,7 +101,7 @@ async fn open(admin: &mut ApiClient, session: u64) -> Result<UdpWay, String> {
         UdpSocket::bind((Ipv4Addr::from(CLIENTS), 0)).map_err(|error| error.to_string())?;
     let offer = relay::offer(session as u32, OfferIngress::Quic {});
     let OfferRequest { scenario, labels, media, .. } = offer;
-    let (room, webrtc) = (format!("webrtc-{session}"), WebrtcOffer { offer: identity.sdp(&media) });
+    let (room, webrtc) = (format!("webrtc-{session}"), OfferSdp { offer: identity.sdp(&media) });
     let opened = admin.open_webrtc(&WebrtcOfferRequest { scenario, room, labels, webrtc }).await;
     let opened = opened.map_err(|error| error.to_string())?;
     let answer = opened.webrtc.ok_or("an answer without SDP")?.answer;

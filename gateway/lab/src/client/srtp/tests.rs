@@ -43,7 +43,7 @@ fn by(gateway: &mut SrtpSender, packet: &[u8]) -> Vec<u8> {
 }
 
 /// Authentication failures, replayed packets, reused indices.
-fn counts(client: &ClientSrtp) -> [u64; 3] {
+fn counts(client: &SrtpEndpoint) -> [u64; 3] {
     [client.authentication_failures, client.replayed, client.reused_indices]
 }
 
@@ -51,7 +51,7 @@ fn counts(client: &ClientSrtp) -> [u64; 3] {
 fn client_and_gateway_understand_each_other() {
     for profile in SrtpProfile::ALL {
         let keys = keys(profile);
-        let mut client = ClientSrtp::new(&keys);
+        let mut client = SrtpEndpoint::new(&keys);
         let mut gateway = SrtpReceiver::new(&keys.client);
         let mut protected = client.protect(&voice(65_535, b"voice")).unwrap();
         assert_eq!(gateway.unprotect_rtp(&mut protected).unwrap(), voice(65_535, b"voice"));
@@ -64,7 +64,7 @@ fn client_and_gateway_understand_each_other() {
 fn index_with_other_bytes_is_reused() {
     for profile in SrtpProfile::ALL {
         let keys = keys(profile);
-        let (mut client, mut owner) = (ClientSrtp::new(&keys), gateway(&keys));
+        let (mut client, mut owner) = (SrtpEndpoint::new(&keys), gateway(&keys));
         let mut standby = gateway(&keys);
         for sequence in [65_534, 65_535, 0, 1] {
             let packet = by(&mut owner, &voice(sequence, b"owner"));
@@ -88,7 +88,7 @@ fn index_with_other_bytes_is_reused() {
 #[test]
 fn late_packet_is_replayed_and_no_reuse() {
     let keys = keys(SrtpProfile::AeadAes256Gcm);
-    let (mut client, mut gateway) = (ClientSrtp::new(&keys), gateway(&keys));
+    let (mut client, mut gateway) = (SrtpEndpoint::new(&keys), gateway(&keys));
     let late = by(&mut gateway, &voice(1, b"late"));
     for sequence in 2..=200 {
         client.unprotect(&by(&mut gateway, &voice(sequence, b"voice"))).unwrap();
@@ -100,7 +100,7 @@ fn late_packet_is_replayed_and_no_reuse() {
 #[test]
 fn forged_packet_is_an_authentication_failure() {
     let keys = keys(SrtpProfile::AeadAes256Gcm);
-    let (mut client, mut gateway) = (ClientSrtp::new(&keys), gateway(&keys));
+    let (mut client, mut gateway) = (SrtpEndpoint::new(&keys), gateway(&keys));
     let mut packet = by(&mut gateway, &voice(1, b"voice"));
     *packet.last_mut().unwrap() ^= 1;
     assert_eq!(client.unprotect(&packet), Err(SrtpError::Forged));

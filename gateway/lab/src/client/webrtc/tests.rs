@@ -20,14 +20,14 @@ const ANSWER: &str = "v=0\r\no=- 7 1 IN IP4 192.0.2.1\r\ns=-\r\nt=0 0\r\na=ice-l
 
 #[test]
 fn answer_names_gateway_and_credentials() {
-    let answer = WebrtcAnswer::parse(ANSWER).unwrap();
+    let answer = AnswerTransport::parse(ANSWER).unwrap();
     assert_eq!(answer.gateway, "192.0.2.1:7000".parse().unwrap());
     assert_eq!((&*answer.ice.ufrag, &*answer.ice.password), ("gate", "thepasswordofthesession"));
     assert!(ANSWER.contains(&answer.fingerprint.to_string()));
     for part in
         ["a=candidate", "a=ice-ufrag", "a=ice-pwd", "a=fingerprint", "sha-256", "192.0.2.1 7"]
     {
-        assert!(WebrtcAnswer::parse(&ANSWER.replace(part, "x")).is_none(), "{part}");
+        assert!(AnswerTransport::parse(&ANSWER.replace(part, "x")).is_none(), "{part}");
     }
 }
 
@@ -68,7 +68,7 @@ impl Gateway {
     fn answer(&self, fingerprint: [u8; 32]) -> String {
         let fingerprint = CertificateFingerprint::Sha256(fingerprint);
         let port = self.socket.local_addr().unwrap().port();
-        let known = WebrtcAnswer::parse(ANSWER).unwrap().fingerprint.to_string();
+        let known = AnswerTransport::parse(ANSWER).unwrap().fingerprint.to_string();
         ANSWER
             .replace(&known, &fingerprint.to_string())
             .replace("192.0.2.1 7000", &format!("127.0.0.1 {port}"))
