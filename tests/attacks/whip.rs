@@ -76,19 +76,6 @@ fn token(claims: &Value) -> String {
     signed("{\"alg\":\"HS256\"}", claims, SECRET)
 }
 
-/// Connects the client by the answer to its offer.
-fn connect(client: &mut WebrtcPhone, answer: &str) {
-    let value = |name: &str| {
-        let line = answer.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_else(|| panic!("{answer}")).to_owned()
-    };
-    let candidate = value("a=candidate:");
-    let fields: Vec<&str> = candidate.split(' ').collect();
-    let address = format!("{}:{}", fields[4], fields[5]).parse().unwrap();
-    let (ufrag, password) = (value("a=ice-ufrag:"), value("a=ice-pwd:"));
-    client.connect(address, &Credentials { ufrag, password }).unwrap();
-}
-
 fn hears_on(phone: &mut Phone) {
     let goal = phone.heard.len() + 25;
     talk(&mut [phone], "she hears herself", |phones| phones[0].heard.len() >= goal);
@@ -107,7 +94,8 @@ fn forged_whip_requests_open_and_end_nothing() {
     let (status, answer) = whip.ask("POST /whip/call/room", &of_ann, &sdp);
     assert_eq!(status, 201, "a token gets in beside idle connections: {answer}");
     drop(idle);
-    connect(&mut ann, &answer);
+    let (address, credentials) = Credentials::in_answer(&answer);
+    ann.connect(address, &credentials).unwrap();
     hears_on(&mut ann.phone);
 
     let with = |claim: &str, value: Value| {

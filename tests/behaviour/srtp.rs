@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use evenkeel_control::SessionAnswer;
 use evenkeel_dataplane::worker::SrtpKeying;
+use evenkeel_lab::client::SrtpEndpoint;
 use evenkeel_media::srtp::{CryptoAttribute, SrtpKey, SrtpKeys, SrtpProfile};
 use evenkeel_model::{MediaDescription, Metric, Srtp};
 
 use crate::harness::{
-    Gateway, Node, Phone, PhoneSrtp, World, assert_continuous, declared, offer, talk, talk_by,
-    udp_of, wait_until,
+    Gateway, Node, Phone, World, assert_continuous, declared, offer, talk, talk_by, udp_of,
+    wait_until,
 };
 
 const REASONS: [&str; 3] = ["srtp-forged", "srtp-replayed", "srtp-index"];
@@ -25,7 +26,7 @@ fn open(gateway: &Gateway, phone: &mut Phone, profile: SrtpProfile) -> SessionAn
     (wanted.media, wanted.srtp) = (Arc::new(media), Some(SrtpKeying::Sdes(Arc::new(keys.clone()))));
     let opened = gateway.open(wanted);
     phone.set_target(udp_of(&opened));
-    phone.srtp = Some(PhoneSrtp::new(&keys, None));
+    phone.srtp = Some(SrtpEndpoint::new(&keys).into());
     opened
 }
 

@@ -168,14 +168,14 @@ fn client_restarts_ice_at_another_address_and_keeps_its_keys() {
     };
     hear(&mut ann, "she hears herself");
     let [id] = &ids(&mut gateway)[..] else { panic!("one session") };
-    ann.change_network(&mut gateway, id, "wifi");
+    ann.change_network(&mut gateway, id);
     hear(&mut ann, "at another address");
     let shown = gateway.read(&format!("/v1/sessions/{id}"));
-    assert_eq!(shown["ice"]["client_ufrag"], "wifi", "{shown}");
+    assert_eq!(shown["ice"]["client_ufrag"], ann.ufrag(), "{shown}");
     let upgraded = gateway.upgrade(json!({})).join().unwrap().unwrap();
     gateway.note_successor(upgraded["pid"].as_i64().unwrap() as i32);
     hear(&mut ann, "by another process");
-    ann.change_network(&mut gateway, id, "cell");
+    ann.change_network(&mut gateway, id);
     hear(&mut ann, "at a third address");
     assert_one_stream(&ann.phone.heard);
 }

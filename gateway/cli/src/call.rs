@@ -24,7 +24,7 @@ const SESSIONS_MAX: i64 = 500;
 /// its sessions are closed then.
 ///
 /// The sessions send from addresses that their offers declare: on the gateway's machine from 127.0.0.1, or from --from. The gateway
-/// needs a listener that takes the identity `declared`; with --stun, --loss or --delay, one that takes `stun`.
+/// needs a listener that takes the identity `declared`; with --stun, --webrtc, --loss or --delay, one that takes `stun`.
 ///
 /// Exit code 1: the gateway refuses a session, or a session receives no packets.
 #[derive(Args)]
@@ -66,7 +66,10 @@ pub(crate) struct CallArgs {
     /// Prove the sessions' addresses by STUN checks instead of declaring them
     #[arg(long)]
     stun: bool,
-    /// Send from this address; default: 127.0.0.1, and any with --stun
+    /// Be WebRTC clients, by ICE, DTLS and SRTP
+    #[arg(long)]
+    webrtc: bool,
+    /// Send from this address; default: 127.0.0.1, and any with --stun or --webrtc
     #[arg(long, value_name = "ADDRESS")]
     from: Option<IpAddr>,
     /// Seed of the clients' SSRCs and packet sizes
@@ -121,7 +124,7 @@ impl CallArgs {
             ..Conditions::loss_percent(self.loss)
         };
         let natted = conditions != Conditions::default();
-        let any = || match self.stun && !natted {
+        let any = || match (self.stun || self.webrtc) && !natted {
             true => IpAddr::from(Ipv4Addr::UNSPECIFIED),
             false => Ipv4Addr::LOCALHOST.into(),
         };
@@ -134,6 +137,7 @@ impl CallArgs {
             rooms: self.room.clone().unwrap_or_else(|| format!("call-{}", std::process::id())),
             labels: self.label.iter().cloned().collect(),
             stun: self.stun,
+            webrtc: self.webrtc,
             natted,
             clients_at: self.from.unwrap_or_else(any),
             seed: self.seed,

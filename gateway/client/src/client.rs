@@ -16,10 +16,11 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use nix::unistd::geteuid;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::offer::{OfferAnswer, OfferRequest};
+use super::offer::{OfferAnswer, OfferRequest, WebrtcOfferRequest};
 
 /// The address of an admin API.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -203,8 +204,20 @@ impl ApiClient {
         Ok(serde_json::from_value(self.ask_to_open(offer).await?.accepted()?)?)
     }
 
+    /// Opens the session of a WebRTC client.
+    pub async fn open_webrtc(
+        &mut self,
+        offer: &WebrtcOfferRequest,
+    ) -> Result<OfferAnswer, ClientError> {
+        Ok(serde_json::from_value(self.post_offer(offer).await?.accepted()?)?)
+    }
+
     /// Offers a session and reads the whole reply. An error status is not an error here.
     pub async fn ask_to_open(&mut self, offer: &OfferRequest) -> Result<ApiResponse, ClientError> {
+        self.post_offer(offer).await
+    }
+
+    async fn post_offer(&mut self, offer: &impl Serialize) -> Result<ApiResponse, ClientError> {
         let body = serde_json::to_vec(offer)?.into();
         self.ask(ApiCall { method: Method::POST, path: "/v1/sessions", headers: &[], body }).await
     }

@@ -11,7 +11,7 @@ pub use client::{
     escape,
 };
 pub use offer::{
-    OfferAnswer, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferRequest,
-    OfferStreamKind, QuicAnswer, RouteHop, UdpAnswer,
+    AnswerSdp, OfferAnswer, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType,
+    OfferRequest, OfferSdp, OfferStreamKind, QuicAnswer, RouteHop, UdpAnswer, WebrtcOfferRequest,
 };
 pub use rising::Rising;

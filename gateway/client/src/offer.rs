@@ -25,6 +25,27 @@ pub struct OfferRequest {
     pub rtcp: Option<String>,
 }
 
+/// The body of `POST /v1/sessions` for a WebRTC client. Its SDP has the ingress and the media.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct WebrtcOfferRequest {
+    /// The name of the scenario: `call`.
+    pub scenario: String,
+    /// The room's name.
+    pub room: String,
+    /// Labels for policies.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The client's offer.
+    pub webrtc: OfferSdp,
+}
+
+/// The SDP of a WebRTC client.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct OfferSdp {
+    /// SDP (RFC 8866).
+    pub offer: String,
+}
+
 /// The transport between client and gateway.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -98,6 +119,9 @@ pub struct OfferAnswer {
     /// For a QUIC client.
     #[serde(default)]
     pub quic: Option<QuicAnswer>,
+    /// For a WebRTC client.
+    #[serde(default)]
+    pub webrtc: Option<AnswerSdp>,
     /// The route: the nodes that may carry the session, in order of preference.
     #[serde(default)]
     pub route: Vec<RouteHop>,
@@ -132,6 +156,13 @@ pub struct QuicAnswer {
     pub flow_to_gateway: String,
     /// The flow identifier from gateway to client, in decimal.
     pub flow_from_gateway: String,
+}
+
+/// The SDP for a WebRTC client.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct AnswerSdp {
+    /// SDP (RFC 8866). It contains a password: it must go to the client alone.
+    pub answer: String,
 }
 
 /// A node of the room's route.

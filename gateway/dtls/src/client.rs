@@ -10,11 +10,12 @@ use crate::certificate::DtlsCertificate;
 use crate::handshakes::{DATAGRAM_MAX, HandshakeFailure, srtp_keys};
 use crate::provider::provider;
 
-/// A client by DTLS 1.2. It trusts any certificate: its signalling is simulated as well.
+/// A client by DTLS 1.2. It accepts any certificate; its caller compares [`Self::gateway_certificate`] with the fingerprint of an answer.
 pub struct DtlsClient {
     dtls: Dtls,
     buffer: Vec<u8>,
     due: Instant,
+    gateway_certificate: Option<Vec<u8>>,
     keys: Option<SrtpKeys>,
 }
 
@@ -29,7 +30,8 @@ impl DtlsClient {
         };
         let mut dtls = Dtls::new_12(Arc::new(config), own, now);
         dtls.set_active(true);
-        Self { dtls, buffer: vec![0; DATAGRAM_MAX], due: now, keys: None }
+        let buffer = vec![0; DATAGRAM_MAX];
+        Self { dtls, buffer, due: now, gateway_certificate: None, keys: None }
     }
 
     /// Processes a datagram of the gateway. `output` sends one to it.
@@ -74,6 +76,11 @@ impl DtlsClient {
         self.due
     }
 
+    /// The gateway's certificate in DER, once it was received.
+    pub fn gateway_certificate(&self) -> Option<&[u8]> {
+        self.gateway_certificate.as_deref()
+    }
+
     /// The keys, once the handshake is complete.
     pub fn keys(&self) -> Option<&SrtpKeys> {
         self.keys.as_ref()
@@ -83,6 +90,9 @@ impl DtlsClient {
         loop {
             match self.dtls.poll_output(&mut self.buffer) {
                 Output::Packet(datagram) => output(datagram),
+                Output::PeerCert(certificate) => {
+                    self.gateway_certificate = Some(certificate.to_vec());
+                }
                 Output::KeyingMaterial(material, profile) => {
                     self.keys = srtp_keys(profile, &material);
                 }

@@ -5,11 +5,14 @@
 //! that gaps are measured wrong. On another thread each QUIC client is a task with its own endpoint. The kernel stamps UDP
 //! arrivals, the reading thread stamps QUIC arrivals.
 
+mod ice;
 mod live;
 mod outgoing;
 mod quic;
+mod srtp;
 mod talker;
 mod udp;
+mod webrtc;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -28,12 +31,15 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::MissedTickBehavior;
 
+pub use ice::Credentials;
 pub use live::ClientState;
 use live::{ClientReports, Roster, SharedReports};
 pub(crate) use outgoing::{VIDEO_TYPE, VOICE_TYPE};
 pub use quic::{QuicWay, client_config};
+pub use srtp::SrtpEndpoint;
 pub use talker::{ClientTally, DeviceFault, Persona};
-pub use udp::{Credentials, UdpWay};
+pub use udp::UdpWay;
+pub use webrtc::{AnswerTransport, WebrtcIdentity, WebrtcTally, WebrtcWay};
 
 use crate::ledger::Books;
 
@@ -42,7 +48,7 @@ const ENTER_EVERY: Duration = Duration::from_millis(5);
 
 /// The way of a client's packets to the gateway.
 pub enum ClientPath {
-    /// RTP and RTCP in datagrams.
+    /// RTP and RTCP in datagrams, of a WebRTC client by SRTP.
     Udp(UdpWay),
     /// RTP over QUIC (RoQ).
     Quic(QuicWay),
@@ -50,8 +56,16 @@ pub enum ClientPath {
 
 impl ClientPath {
     /// The path from the gateway's answer: UDP if there is a socket, else QUIC.
-    pub(crate) fn of(opened: &OfferAnswer, socket: Option<UdpSocket>) -> Option<ClientPath> {
+    pub(crate) fn of(
+        opened: &OfferAnswer,
+        socket: Option<UdpSocket>,
+        webrtc: Option<WebrtcIdentity>,
+    ) -> Option<ClientPath> {
         if let Some(socket) = socket {
+            if let Some(identity) = webrtc {
+                let sdp = &opened.webrtc.as_ref()?.answer;
+                return identity.way(sdp, socket).map(ClientPath::Udp);
+            }
             let answer = opened.udp.as_ref()?;
             let ice = answer.ufrag.clone().zip(answer.password.clone());
             let ice = ice.map(|(ufrag, password)| Credentials { ufrag, password });
@@ -59,6 +73,7 @@ impl ClientPath {
                 socket,
                 gateway: *answer.addresses.first()?,
                 ice,
+                webrtc: None,
             }));
         }
         let answer = opened.quic.as_ref()?;
@@ -108,7 +123,7 @@ impl ClientFleet {
     }
 
     /// Ends a client without a message to the gateway.
-    pub(crate) fn leave(&self, session: u64) {
+    pub fn leave(&self, session: u64) {
         self.udp.command(FleetCommand::Leave(session));
         self.quic.command(FleetCommand::Leave(session));
     }

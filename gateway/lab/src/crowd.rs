@@ -8,6 +8,7 @@ mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
+use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
@@ -17,16 +18,18 @@ use evenkeel_process::lock;
 use tokio::sync::mpsc::{Sender, channel};
 
 pub use plan::{CrowdPlan, PlannedTransport};
-pub(crate) use plan::{PlannedSession, video_media, voice_media};
+pub(crate) use plan::{PlannedIdentity, PlannedSession, video_media, voice_media};
 pub use window::{FaultEffect, InjectedFault, NodeDetection, ObservationWindow, Scope};
 
-use crate::client::{ClientFleet, ClientPath, DeviceFault, UdpWay};
+use crate::client::{ClientFleet, ClientPath, DeviceFault, UdpWay, WebrtcIdentity, WebrtcTally};
 use crate::clock;
 use crate::error::LabError;
 use crate::ledger::{Books, RoomParticipant};
 use crate::relay::{Conditions, Direction, ImpairmentRelay};
 use crate::watch::{EventLog, Watch};
-use evenkeel_client::{ApiClient, OfferIdentity, OfferIngress};
+use evenkeel_client::{
+    ApiClient, OfferIdentity, OfferIngress, OfferRequest, OfferSdp, WebrtcOfferRequest,
+};
 
 const CONNECTIONS: usize = 8;
 /// Time within which all clients must be able to send.
@@ -221,7 +224,8 @@ impl Crowd {
 
     /// Starts clients that send to this address without an offer. Each one receives its own packets.
     pub async fn enter_at(plan: &CrowdPlan, gateway: SocketAddr) -> Result<Crowd, LabError> {
-        let way = |_| Ok(UdpWay { socket: bind(plan.clients_at)?, gateway, ice: None });
+        let way =
+            |_| Ok(UdpWay { socket: bind(plan.clients_at)?, gateway, ice: None, webrtc: None });
         let ways = (0..plan.sessions).map(way).collect::<Result<_, LabError>>()?;
         let plan = CrowdPlan { both_ways: true, ..plan.clone() };
         Crowd::enter_by(&plan, ways, |session| session).await
@@ -290,6 +294,15 @@ impl Crowd {
         &self.sessions.by_id
     }
 
+    /// The sum of the events of these sessions' WebRTC transports.
+    pub fn webrtc(&self) -> WebrtcTally {
+        let states = self.sessions.fleet.states();
+        let mut sum = WebrtcTally::default();
+        let own = self.by_id().values().filter_map(|session| states.get(session));
+        own.for_each(|state| sum.add(state.webrtc));
+        sum
+    }
+
     /// Begins a window and discards earlier measurements.
     pub fn begin_window(&mut self) {
         drop(self.sessions.books.turn());
@@ -318,6 +331,7 @@ impl Crowd {
 pub(crate) struct EnteringClient {
     planned: PlannedSession,
     socket: Option<UdpSocket>,
+    webrtc: Option<WebrtcIdentity>,
 }
 
 /// Binds the client's socket, of which the offer names the address.
@@ -326,15 +340,19 @@ pub(crate) fn newcomer(
     clients_at: IpAddr,
 ) -> Result<EnteringClient, LabError> {
     if planned.transport == PlannedTransport::Quic {
-        return Ok(EnteringClient { planned, socket: None });
+        return Ok(EnteringClient { planned, socket: None, webrtc: None });
     }
     let socket = bind(clients_at)?;
     let address = socket.local_addr().map_err(LabError::system("opening a socket"))?;
-    planned.offer.ingress = OfferIngress::Udp(match planned.uses_stun {
-        true => OfferIdentity::Stun,
-        false => OfferIdentity::Declared { address, rtcp: None },
+    planned.offer.ingress = OfferIngress::Udp(match planned.identity {
+        PlannedIdentity::Declared => OfferIdentity::Declared { address, rtcp: None },
+        PlannedIdentity::Stun | PlannedIdentity::Webrtc => OfferIdentity::Stun,
     });
-    Ok(EnteringClient { planned, socket: Some(socket) })
+    let is_webrtc = planned.identity == PlannedIdentity::Webrtc;
+    let webrtc = is_webrtc.then(|| WebrtcIdentity::generate(planned.persona.seed)).transpose();
+    let webrtc = webrtc.map_err(io::Error::other);
+    let webrtc = webrtc.map_err(LabError::system("making a client's certificate"))?;
+    Ok(EnteringClient { planned, socket: Some(socket), webrtc })
 }
 
 fn bind(at: IpAddr) -> Result<UdpSocket, LabError> {
@@ -361,12 +379,19 @@ async fn open(
 }
 
 async fn enter(
-    EnteringClient { planned, socket }: EnteringClient,
+    EnteringClient { planned, socket, webrtc }: EnteringClient,
     admin: &mut ApiClient,
 ) -> Result<EnteredClient, LabError> {
-    let opened = admin.open(&planned.offer).await;
+    let opened = match &webrtc {
+        Some(identity) => {
+            let OfferRequest { scenario, room, labels, media, .. } = planned.offer.clone();
+            let webrtc = OfferSdp { offer: identity.sdp(&media) };
+            admin.open_webrtc(&WebrtcOfferRequest { scenario, room, labels, webrtc }).await
+        }
+        None => admin.open(&planned.offer).await,
+    };
     let opened = opened.map_err(LabError::gateway("opening a session"))?;
-    let Some(way) = ClientPath::of(&opened, socket) else {
+    let Some(way) = ClientPath::of(&opened, socket, webrtc) else {
         // Close the session here: no other task knows its id.
         let _ = admin.close(&opened.id).await;
         let session = planned.persona.session;

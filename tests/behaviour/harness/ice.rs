@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use evenkeel_control::{IceAnswer, IngressAnswer, SessionAnswer};
+use evenkeel_lab::client::AnswerTransport;
 use evenkeel_media::stun::{
     BindingBuilder, BindingOutcome, Response, StunKey, Transaction, Username, is_stun,
 };
@@ -23,6 +24,13 @@ impl Credentials {
             panic!("{opened:?}")
         };
         Credentials { ufrag: ufrag.to_string(), password: password.to_string() }
+    }
+
+    /// Reads the address of the gateway and the credentials in the SDP of an answer.
+    pub(crate) fn in_answer(sdp: &str) -> (SocketAddr, Credentials) {
+        let AnswerTransport { gateway, ice, .. } =
+            AnswerTransport::parse(sdp).unwrap_or_else(|| panic!("{sdp}"));
+        (gateway, Credentials { ufrag: ice.ufrag, password: ice.password })
     }
 
     /// Sends a new check from this phone and returns it.

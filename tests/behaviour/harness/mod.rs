@@ -25,7 +25,7 @@ pub(crate) use ice::{Credentials, Nominate};
 pub(crate) use node::{Node, SECRET};
 pub(crate) use offer::{declared, offer, quic_of, udp_of};
 pub(crate) use phone::{
-    Heard, Phone, PhoneSrtp, Track, assert_complete, assert_continuous, talk, talk_by, talk_for,
+    Heard, Phone, Track, assert_complete, assert_continuous, talk, talk_by, talk_for,
 };
 pub(crate) use process::{AgentFiles, Server};
 pub(crate) use report::{acceptance_row, is_reported, report};

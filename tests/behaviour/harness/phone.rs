@@ -5,9 +5,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::TestHeader;
+use evenkeel_lab::client::SrtpEndpoint;
 use evenkeel_media::numbering::ClientNumbers;
 use evenkeel_media::rtcp::{self, ReportBlock};
-use evenkeel_media::srtp::{SrtpKeys, SrtpReceiver, SrtpSender};
 use evenkeel_media::{demux, rtp};
 
 use super::TIMEOUT;
@@ -28,61 +28,14 @@ pub(crate) struct Phone {
     pub(crate) heard: Vec<Heard>,
     /// Received packets that are not marked RTP.
     pub(crate) other: Vec<Vec<u8>>,
-    pub(crate) srtp: Option<PhoneSrtp>,
+    pub(crate) srtp: Option<RefCell<SrtpEndpoint>>,
+    /// The phone's numbers, if they differ from those of the room.
+    pub(crate) numbers: Option<ClientNumbers>,
     due: Instant,
 }
 
-/// The SRTP of a phone.
-pub(crate) struct PhoneSrtp {
-    sender: RefCell<SrtpSender>,
-    receiver: SrtpReceiver,
-    /// The phone's numbers, if they differ from those of the room.
-    numbers: Option<ClientNumbers>,
-}
-
-impl PhoneSrtp {
-    pub(crate) fn new(keys: &SrtpKeys, numbers: Option<ClientNumbers>) -> PhoneSrtp {
-        let receiver = SrtpReceiver::new(&keys.gateway);
-        let sender = RefCell::new(SrtpSender::new(&keys.client));
-        PhoneSrtp { sender, receiver, numbers }
-    }
-
-    fn protect(&self, packet: &[u8]) -> Vec<u8> {
-        let mut sender = self.sender.borrow_mut();
-        let mut buffer = packet.to_vec();
-        let is_rtp = match demux::classify(packet) {
-            demux::DatagramKind::Rtp => true,
-            demux::DatagramKind::Rtcp => false,
-            _ => return buffer,
-        };
-        if let Some(numbers) = self.numbers.as_ref().filter(|_| is_rtp) {
-            numbers.map_to_client(&mut buffer).unwrap();
-        }
-        buffer.resize(packet.len() + 20, 0);
-        let at = if is_rtp { 8 } else { 4 };
-        let ssrc = u32::from_be_bytes(packet[at..at + 4].try_into().unwrap());
-        sender.lease(ssrc, u64::MAX, u64::MAX).unwrap();
-        let protected = match is_rtp {
-            true => sender.protect_rtp(&mut buffer, packet.len()),
-            false => sender.protect_rtcp(&mut buffer, packet.len()),
-        };
-        protected.unwrap().to_vec()
-    }
-
-    fn unprotect<'a>(&mut self, packet: &'a mut [u8]) -> &'a [u8] {
-        match demux::classify(packet) {
-            demux::DatagramKind::Rtp => {}
-            demux::DatagramKind::Rtcp => {
-                return self.receiver.unprotect_rtcp(packet).expect("the gateway's RTCP verifies");
-            }
-            _ => return packet,
-        }
-        let opened = self.receiver.unprotect_rtp(packet).expect("the gateway's RTP verifies");
-        if let Some(numbers) = &self.numbers {
-            numbers.map_to_room(opened).expect("the gateway's packets have the phone's numbers");
-        }
-        opened
-    }
+fn is_media(kind: demux::DatagramKind) -> bool {
+    matches!(kind, demux::DatagramKind::Rtp | demux::DatagramKind::Rtcp)
 }
 
 #[derive(Clone, Debug)]
@@ -157,6 +110,7 @@ impl Phone {
             heard: Vec::new(),
             other: Vec::new(),
             srtp: None,
+            numbers: None,
             due: Instant::now(),
         }
     }
@@ -196,18 +150,31 @@ impl Phone {
     }
 
     pub(crate) fn send(&self, packet: &[u8]) {
-        let protected = self.srtp.as_ref().map(|srtp| srtp.protect(packet));
-        self.socket.send_to(protected.as_deref().unwrap_or(packet), self.target).unwrap();
+        let kind = demux::classify(packet);
+        let mut packet = packet.to_vec();
+        if let Some(numbers) = self.numbers.as_ref().filter(|_| kind == demux::DatagramKind::Rtp) {
+            numbers.map_to_client(&mut packet).unwrap();
+        }
+        let srtp = self.srtp.as_ref().filter(|_| is_media(kind));
+        let protected = srtp.map(|srtp| srtp.borrow_mut().protect(&packet).unwrap());
+        self.socket.send_to(&protected.unwrap_or(packet), self.target).unwrap();
     }
 
     /// Receives what is queued; waits a millisecond for the first packet.
     pub(crate) fn listen(&mut self) {
         let mut buffer = [0; 4_096];
         while let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
-            let bytes = match &mut self.srtp {
-                Some(srtp) => srtp.unprotect(&mut buffer[..length]),
-                None => &buffer[..length],
-            };
+            let kind = demux::classify(&buffer[..length]);
+            let mut bytes = buffer[..length].to_vec();
+            if let Some(srtp) = self.srtp.as_mut().filter(|_| is_media(kind)) {
+                bytes = srtp.get_mut().unprotect(&bytes).expect("the gateway's packets verify");
+            }
+            if let Some(numbers) =
+                self.numbers.as_ref().filter(|_| kind == demux::DatagramKind::Rtp)
+            {
+                numbers.map_to_room(&mut bytes).expect("the packets have the phone's numbers");
+            }
+            let bytes = &bytes[..];
             let marked = || {
                 let header = rtp::RtpHeader::parse(bytes).ok()?;
                 Some((header, TestHeader::read(header.payload(bytes))?))

@@ -4,17 +4,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use evenkeel_client::{OfferMedia, OfferPayloadType, OfferStreamKind};
 use evenkeel_control::OfferedSession;
 use evenkeel_dataplane::worker::{AnsweredMedia, SrtpKeying};
-use evenkeel_dtls::{DtlsCertificate, DtlsClient, HandshakeFailure};
+use evenkeel_dtls::{DtlsClient, HandshakeFailure};
+use evenkeel_lab::client::{SrtpEndpoint, WebrtcIdentity};
 use evenkeel_media::demux;
-use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::numbering::{ClientNumbers, ExtensionMap};
 use evenkeel_model::{ClientIdentity, IngressProtocol, MediaDescription, Srtp};
 use serde_json::{Value, json};
 
-use super::phone::PhoneSrtp;
 use super::{Credentials, GatewayProcess, Nominate, Phone, TIMEOUT, offer, wait_until};
+
+pub(crate) struct WebrtcPhone {
+    pub(crate) phone: Phone,
+    pub(crate) dtls: DtlsClient,
+    identity: WebrtcIdentity,
+    /// `sendrecv`, as its offers have it.
+    direction: &'static str,
+}
 
 /// Firefox's payload types of Opus and VP8, and those of rooms.
 fn numbers() -> Option<ClientNumbers> {
@@ -23,25 +31,8 @@ fn numbers() -> Option<ClientNumbers> {
 
 /// The address of the gateway and the credentials in an answer of the API.
 fn told(answer: &Value) -> (SocketAddr, Credentials) {
-    let sdp = answer["webrtc"]["answer"].as_str().unwrap_or_else(|| panic!("{answer}"));
-    let value = |name: &str| {
-        let line = sdp.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_else(|| panic!("{sdp}")).to_owned()
-    };
-    let candidate = value("a=candidate:");
-    let fields: Vec<&str> = candidate.split(' ').collect();
-    let address = format!("{}:{}", fields[4], fields[5]).parse().unwrap();
-    (address, Credentials { ufrag: value("a=ice-ufrag:"), password: value("a=ice-pwd:") })
-}
-
-pub(crate) struct WebrtcPhone {
-    pub(crate) phone: Phone,
-    pub(crate) dtls: DtlsClient,
-    pub(crate) fingerprint: CertificateFingerprint,
-    /// Its ICE user fragment.
-    ufrag: &'static str,
-    /// `sendrecv`, as its offers have it.
-    direction: &'static str,
+    let sdp = answer["webrtc"]["answer"].as_str();
+    Credentials::in_answer(sdp.unwrap_or_else(|| panic!("{answer}")))
 }
 
 impl WebrtcPhone {
@@ -49,42 +40,42 @@ impl WebrtcPhone {
         WebrtcPhone::on(Phone::new(number))
     }
 
-    pub(crate) fn on(phone: Phone) -> WebrtcPhone {
-        let certificate = DtlsCertificate::generate().unwrap();
-        WebrtcPhone {
-            phone,
-            dtls: DtlsClient::new(&certificate, Instant::now()),
-            fingerprint: CertificateFingerprint::Sha256(certificate.fingerprint()),
-            ufrag: "phon",
-            direction: "sendrecv",
-        }
+    pub(crate) fn on(mut phone: Phone) -> WebrtcPhone {
+        phone.numbers = numbers();
+        let identity = WebrtcIdentity::generate(phone.number).unwrap();
+        let dtls = DtlsClient::new(&identity.certificate, Instant::now());
+        WebrtcPhone { phone, dtls, identity, direction: "sendrecv" }
     }
 
     /// The request of a session, as the API reads it from SDP.
     pub(crate) fn offer(&self, room: &str) -> OfferedSession {
         let mut wanted = offer(room, IngressProtocol::Udp(ClientIdentity::Stun));
         let media = MediaDescription { srtp: Srtp::Terminated, ..(*wanted.media).clone() };
-        let fingerprints = [self.fingerprint.clone()].into();
+        let fingerprints = [self.identity.fingerprint()].into();
         wanted.media = Arc::new(media);
-        let ufrag = self.ufrag.into();
+        let ufrag = self.identity.ufrag().into();
         let answered = Arc::new(AnsweredMedia { ufrag, may_send: true, numbers: numbers() });
         wanted.srtp = Some(SrtpKeying::Dtls { fingerprints, keys: None, answered });
         wanted
     }
 
-    /// The SDP of the client.
+    pub(crate) fn ufrag(&self) -> &str {
+        self.identity.ufrag()
+    }
+
+    /// The SDP of the client: audio and video.
     pub(crate) fn sdp(&self) -> String {
-        let WebrtcPhone { fingerprint, ufrag, direction, .. } = self;
-        let lines = [
-            "v=0\no=- 1 1 IN IP4 127.0.0.1\ns=-\nt=0 0\na=group:BUNDLE 0 1",
-            &format!("a=ice-ufrag:{ufrag}\na=ice-pwd:phonephonephonephonephone\na={direction}"),
-            &format!("a=fingerprint:{fingerprint}"),
-            "m=audio 9 UDP/TLS/RTP/SAVPF 109\nc=IN IP4 0.0.0.0\na=mid:0\na=rtcp-mux\na=setup:actpass",
-            "a=rtpmap:109 opus/48000/2",
-            "m=video 9 UDP/TLS/RTP/SAVPF 120\nc=IN IP4 0.0.0.0\na=mid:1\na=rtcp-mux\na=setup:actpass",
-            "a=rtpmap:120 VP8/90000\na=rtcp-fb:120 nack pli\n",
-        ];
-        lines.join("\n").replace('\n', "\r\n")
+        let stream = |kind, payload_type, codec: &str, clock_rate, feedback| OfferMedia {
+            kind,
+            payload_types: vec![OfferPayloadType { payload_type, codec: codec.into(), clock_rate }],
+            feedback,
+            bitrate: None,
+        };
+        let sdp = self.identity.sdp(&[
+            stream(OfferStreamKind::Audio, 109, "opus", 48_000, Vec::new()),
+            stream(OfferStreamKind::Video, 120, "VP8", 90_000, vec!["pli".into()]),
+        ]);
+        sdp.replacen("a=group", &format!("a={}\r\na=group", self.direction), 1)
     }
 
     /// Opens a session through the API. Returns the address of the gateway and the credentials.
@@ -115,13 +106,8 @@ impl WebrtcPhone {
     }
 
     /// Goes on at another socket, after a restart of ICE.
-    pub(crate) fn change_network(
-        &mut self,
-        gateway: &mut GatewayProcess,
-        id: &str,
-        ufrag: &'static str,
-    ) {
-        self.ufrag = ufrag;
+    pub(crate) fn change_network(&mut self, gateway: &mut GatewayProcess, id: &str) {
+        self.identity.restart_ice();
         let (address, credentials) = self.offer_again(gateway, id);
         let number = self.phone.number;
         self.phone.socket = Phone::new(number).socket;
@@ -194,7 +180,7 @@ impl WebrtcPhone {
                 _ => is_checked = true,
             }
         }
-        phone.srtp = dtls.keys().map(|keys| PhoneSrtp::new(keys, numbers()));
+        phone.srtp = dtls.keys().map(|keys| SrtpEndpoint::new(keys).into());
         Ok(())
     }
 

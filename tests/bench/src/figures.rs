@@ -8,6 +8,7 @@ mod memory;
 mod setup;
 mod start;
 mod telemetry;
+pub(crate) mod webrtc;
 mod world;
 
 use evenkeel_media::rtp;

@@ -64,7 +64,7 @@ enum Verb {
 /// Options to run a part.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choice {
-    /// Run only rows with this in their title, `srtp`, or one figure of `full`: `losing`, `overload`, `forward`,
+    /// Run only rows with this in their title, `srtp`, `webrtc`, or one figure of `full`: `losing`, `overload`, `forward`,
     /// `memory`, `setup`, `start`, `flip`, `growth`, `telemetry`
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
@@ -154,6 +154,9 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
         }
         report.srtp = Some(srtp::measure(peer.ok())?);
     }
+    if choice.wants("webrtc") {
+        report.webrtc = Some(figures::webrtc::measure(&places)?);
+    }
     report.write(&out)?;
     if extent == Extent::Full && choice.wants("losing") {
         report.best_peer_limit = losing::measure(&relays, &places)?;
@@ -191,7 +194,9 @@ impl Choice {
     fn names_figure(&self, extent: Extent) -> bool {
         let others = ["losing", "overload", "forward"];
         let mut full = others.iter().chain(&figures::NAMES);
-        self.wants("srtp") || extent == Extent::Full && full.any(|figure| self.wants(figure))
+        self.wants("srtp")
+            || self.wants("webrtc")
+            || extent == Extent::Full && full.any(|figure| self.wants(figure))
     }
 
     /// The path of the report. A partial report does not replace a full one.

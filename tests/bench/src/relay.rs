@@ -182,6 +182,12 @@ fn relay_key(line: &str, client: &CryptoAttribute) -> Result<SrtpKey, String> {
     }
 }
 
+/// A runtime for requests to an API.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("no runtime for requests: {error}"))
+}
+
 /// A file of the bench's folder.
 fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, String> {
     let path = folder.join(name);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use evenkeel_lab::ledger::GapSpread;
 use evenkeel_report::AcceptanceRow;
 use serde::Serialize;
 
@@ -32,6 +33,7 @@ pub(crate) struct Report {
     pub(crate) forward_ns: Option<f64>,
     pub(crate) forward_allocations: Option<f64>,
     pub(crate) srtp: Option<SrtpReport>,
+    pub(crate) webrtc: Option<WebrtcCost>,
     /// From the watch that marks a node down to the first packet on the second hop.
     pub(crate) flip_us: Option<f64>,
     /// Processor time per packet with 100,000 sessions, divided by that with 1,000.
@@ -200,6 +202,40 @@ pub(crate) struct TelemetryCost {
     pub(crate) grown_mib: BTreeMap<&'static str, f64>,
     /// The longest time of each list with all its pages, milliseconds.
     pub(crate) list_ms: BTreeMap<&'static str, f64>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct WebrtcCost {
+    pub(crate) setup: WebrtcSetUp,
+    pub(crate) handshakes: HandshakeDelay,
+}
+
+/// Set-ups of WebRTC clients one after another: offer, ICE, DTLS and the first packet.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct WebrtcSetUp {
+    /// Set-ups per second of the gateway's processor time.
+    pub(crate) per_processor_s: f64,
+    /// From the offer to the first packet at the node.
+    pub(crate) first_packet_ms: GapSpread,
+}
+
+/// The delay of media of other clients while many handshakes begin at once. Of several windows the worst counts.
+#[derive(Clone, Copy, Default, Debug, Serialize)]
+pub(crate) struct HandshakeDelay {
+    /// Complete handshakes, and the time until the last one.
+    pub(crate) complete: u64,
+    pub(crate) took_s: f64,
+    /// 99th percentile of the delay until then.
+    pub(crate) delay_p99_us: f64,
+    /// The same without handshakes.
+    pub(crate) calm_p99_us: f64,
+}
+
+impl HandshakeDelay {
+    /// The change of the 99th percentile, milliseconds.
+    pub(crate) fn change_ms(&self) -> f64 {
+        (self.delay_p99_us - self.calm_p99_us) / 1_000.0
+    }
 }
 
 impl TelemetryCost {

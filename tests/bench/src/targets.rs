@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use evenkeel_report::AcceptanceRow;
 
-use crate::report::{Overload, OverloadLeg, Report, RowReport, TelemetryCost};
+use crate::report::{Overload, OverloadLeg, Report, RowReport, TelemetryCost, WebrtcSetUp};
 use crate::row::{Direction, Leg, Load, Path};
 
 /// A target and the worst figure that was measured for it.
@@ -85,6 +85,18 @@ pub(crate) fn judge(report: &Report) -> Vec<Judged> {
         add(row, Some(cost.ours_ns), AtMost(most));
         add(&format!("{row}, of libsrtp"), cost.ratio, AtMost(1.0));
     }
+    let setup = |figure: fn(&WebrtcSetUp) -> f64| report.webrtc.map(|cost| figure(&cost.setup));
+    let per_s = setup(|setup| setup.per_processor_s);
+    add("webrtc.setup: set-ups a second of processor time", per_s, AtLeast(300.0));
+    let p50_ms = setup(|setup| setup.first_packet_ms.p50);
+    add("webrtc.setup: offer to the first packet at the node p50, ms", p50_ms, AtMost(60.0));
+    let p99_ms = setup(|setup| setup.first_packet_ms.p99);
+    add("webrtc.setup: offer to the first packet at the node p99, ms", p99_ms, AtMost(150.0));
+    let handshakes = report.webrtc.map(|cost| cost.handshakes);
+    let complete = handshakes.map(|handshakes| handshakes.complete as f64);
+    add("webrtc.handshakes: complete of 1,000 at once", complete, AtLeast(1_000.0));
+    let change_ms = handshakes.map(|handshakes| handshakes.change_ms());
+    add("webrtc.handshakes: change of the delay p99 of other media, ms", change_ms, AtMost(2.0));
     add("memory per idle session, bytes", memory.map(|m| m.per_session_bytes), AtMost(1_400.0));
     add("memory of 100,000 sessions, MiB", memory.map(|m| m.rss_100k_mib), AtMost(256.0));
     add("sessions set up by the core a second", report.setup_per_s.core, AtLeast(20_000.0));

@@ -9,6 +9,7 @@ use evenkeel_lab::ledger::GapSpread;
 use crate::looks::Seen;
 use crate::newcomers::Tide;
 use crate::report::{OverKills, Played, found_ms};
+use crate::webrtc::Transports;
 
 /// Longest duration of a make-before-break (failover.md, I1).
 const OVERLAP: Duration = Duration::from_millis(500);
@@ -254,6 +255,7 @@ impl Limits {
         }
         misses.extend(played.seen.iter().flat_map(Seen::misses));
         misses.extend(played.tide.iter().flat_map(Tide::misses));
+        misses.extend(played.transports.iter().flat_map(Transports::misses));
         let predicted = played.predicted.percent();
         if let Some(least) = self.predicted_min.filter(|least| predicted < *least) {
             misses
@@ -290,7 +292,9 @@ pub(crate) fn figures(played: &Played) -> BTreeMap<&'static str, f64> {
         ("freezes", Some((faults.freezes + unfaults.freezes) as f64)),
         ("nodes_marked_down", Some(faults.marked_down.len() as f64)),
     ];
-    figures.into_iter().filter_map(|(name, figure)| Some((name, figure?))).collect()
+    let of_webrtc = played.transports.iter().flat_map(Transports::figures);
+    let figures = figures.into_iter().filter_map(|(name, figure)| Some((name, figure?)));
+    figures.chain(of_webrtc).collect()
 }
 
 /// Receivers without any packet after a fault or its repair.

@@ -32,6 +32,7 @@ mod stage;
 mod store;
 mod table;
 mod weather;
+mod webrtc;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -23,6 +23,7 @@ use crate::process::Quiet;
 use crate::report::{Control, Played};
 use crate::row::Row;
 use crate::stage::{CROWD, Places, Stage};
+use crate::webrtc::Transports;
 
 /// Interval at which the control run measures pauses.
 const CONTROL_EVERY: Duration = Duration::from_millis(100);
@@ -199,6 +200,8 @@ impl Scene<'_> {
         unfault.lost -= before;
         played.faults.lost += before;
         played.marked_down("after the fault", &unfault.marked_down, &[]);
+        let (sessions, tally) = (row.sessions, crowd.webrtc());
+        played.transports = row.webrtc.then_some(Transports { sessions, tally });
         played.unfaults.add(unfault);
         Ok(())
     }
@@ -221,11 +224,11 @@ fn plan(row: &Row, stage: &Stage, seed: u64) -> CrowdPlan {
     let stun = row.natted;
     let region = row.layout.carrying().to_owned();
     let labels = [("region".to_owned(), region)].into();
-    let Row { quic, natted, both_ways, .. } = *row;
+    let Row { quic, webrtc, natted, both_ways, .. } = *row;
     let rooms = CROWD.to_owned();
     let clients_at = stage.clients_at();
     let plan = CrowdPlan::new(row.sessions);
-    CrowdPlan { both_ways, quic, natted, stun, rooms, labels, clients_at, seed, ..plan }
+    CrowdPlan { both_ways, quic, webrtc, natted, stun, rooms, labels, clients_at, seed, ..plan }
 }
 
 /// The effect of the repair on all sessions and on the affected nodes. If the row allows unaffected sessions to suffer,

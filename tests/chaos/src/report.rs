@@ -18,6 +18,7 @@ use crate::newcomers::Tide;
 use crate::prediction::Predicted;
 use crate::row::Row;
 use crate::runs::RowRuns;
+use crate::webrtc::{self, Transports};
 
 #[derive(Default, Debug, Serialize)]
 pub(crate) struct Report {
@@ -101,6 +102,8 @@ pub(crate) struct RowReport {
     of_standby: u64,
     /// New sessions; null if none were opened.
     newcomers: Option<Tide>,
+    /// The transports of WebRTC sessions; null without any.
+    transports: Option<Transports>,
     unfault: Unfault,
     pub(crate) control: ControlReport,
     /// Scheduling latency of the machine before and during this row.
@@ -203,6 +206,8 @@ pub(crate) struct Played {
     pub(crate) left_out: LeftOut,
     pub(crate) seen: Option<Seen>,
     pub(crate) tide: Option<Tide>,
+    /// `None` without WebRTC sessions.
+    pub(crate) transports: Option<Transports>,
 }
 
 /// The measurements of the control run.
@@ -285,6 +290,7 @@ impl RowReport {
             offered: played.offered,
             of_standby: played.of_standby,
             newcomers: tide,
+            transports: played.transports,
             unfault: Unfault {
                 gap_ms: of_ns(unfaults.gaps_ns),
                 settle_ms: of_ns(settle_ns),
@@ -355,15 +361,22 @@ impl RowReport {
             offered: 0,
             of_standby: 0,
             newcomers: None,
+            transports: None,
             unfault: Unfault::default(),
             control: ControlReport::default(),
             machine: Timeliness::default(),
-            limit: row.limits.words(),
+            limit: match row.webrtc {
+                true => format!("{}, {}", row.limits.words(), webrtc::LIMITS),
+                false => row.limits.words(),
+            },
             held: false,
             misses: Vec::new(),
             skipped: None,
             figures: BTreeMap::new(),
-            limits: row.limits.by_figure(),
+            limits: match row.webrtc {
+                true => row.limits.by_figure().into_iter().chain(webrtc::ZEROS).collect(),
+                false => row.limits.by_figure(),
+            },
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Row {
     pub(crate) both_ways: bool,
     /// Every other room uses QUIC.
     pub(crate) quic: bool,
+    /// Clients by UDP are WebRTC clients.
+    pub(crate) webrtc: bool,
     /// Clients are behind a simulated NAT, which may change their addresses.
     pub(crate) natted: bool,
     pub(crate) kills: u32,
@@ -41,7 +43,7 @@ impl Row {
     /// A fault done once to 1,000 sessions.
     pub(crate) const fn new(id: &'static str, layout: Layout, fault: Fault, limits: Limits) -> Row {
         let watched = WATCHED;
-        let (quic, natted, both_ways) = (false, false, false);
+        let (quic, webrtc, natted, both_ways) = (false, false, false, false);
         let (sessions, kills, idle) = (1_000, 1, Duration::ZERO);
         let (newcomers, offers) = (false, false);
         Row {
@@ -50,6 +52,7 @@ impl Row {
             sessions,
             both_ways,
             quic,
+            webrtc,
             natted,
             kills,
             idle,
@@ -84,6 +87,11 @@ impl Row {
     /// With every other room by QUIC.
     pub(crate) const fn with_quic(self) -> Row {
         Row { quic: true, ..self }
+    }
+
+    /// With WebRTC clients.
+    pub(crate) const fn webrtc(self) -> Row {
+        Row { webrtc: true, ..self }
     }
 
     /// With clients behind a NAT.

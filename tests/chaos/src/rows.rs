@@ -6,13 +6,23 @@ mod link;
 mod node;
 mod region;
 mod store;
+mod webrtc;
 mod zone;
 
 use crate::row::Row;
 
 pub(crate) fn all() -> Vec<Row> {
-    [node::ROWS, link::ROWS, zone::ROWS, region::ROWS, gateway::ROWS, group::ROWS, store::ROWS]
-        .concat()
+    [
+        node::ROWS,
+        link::ROWS,
+        zone::ROWS,
+        region::ROWS,
+        gateway::ROWS,
+        group::ROWS,
+        store::ROWS,
+        webrtc::ROWS,
+    ]
+    .concat()
 }
 
 #[cfg(test)]

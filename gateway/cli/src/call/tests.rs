@@ -46,8 +46,11 @@ fn loss_takes_the_simulated_network() {
     assert_eq!((lossy.crowd.natted, lossy.conditions.loss_ppm), (true, 100_000));
     assert_eq!(lossy.impaired_after, Duration::from_secs(5));
     assert_eq!(lossy.crowd.clients_at, Ipv4Addr::LOCALHOST, "the network is on loopback");
-    let far = plan(&["--stun"]).unwrap();
-    assert_eq!(far.crowd.clients_at, Ipv4Addr::UNSPECIFIED);
+    for far in ["--stun", "--webrtc"] {
+        let crowd = plan(&[far]).unwrap().crowd;
+        assert_eq!(crowd.clients_at, Ipv4Addr::UNSPECIFIED);
+        assert_eq!((crowd.stun, crowd.webrtc), (far == "--stun", far == "--webrtc"));
+    }
 }
 
 #[test]

@@ -7,7 +7,9 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::{OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferStreamKind};
+use crate::{
+    AnswerSdp, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferSdp, OfferStreamKind,
+};
 
 mod events;
 mod unix;
@@ -114,6 +116,21 @@ fn offer_and_answer_match_the_api() {
         });
         assert_eq!(asked.lock().unwrap()[0], ("POST".into(), "/v1/sessions".into(), expected));
     });
+}
+
+#[test]
+fn webrtc_offer_and_answer_match_the_api() {
+    let offer = WebrtcOfferRequest {
+        scenario: "call".into(),
+        room: "room-1".into(),
+        labels: BTreeMap::new(),
+        webrtc: OfferSdp { offer: "v=0".into() },
+    };
+    let worded = serde_json::to_value(offer).unwrap();
+    assert_eq!(worded, json!({"scenario": "call", "room": "room-1", "webrtc": {"offer": "v=0"}}));
+    let answer = json!({"id": "s1", "webrtc": {"answer": "v=0"}});
+    let answer: OfferAnswer = serde_json::from_value(answer).unwrap();
+    assert_eq!(answer.webrtc, Some(AnswerSdp { answer: "v=0".into() }));
 }
 
 #[test]

@@ -11,7 +11,8 @@ fn client_has_the_keys_of_the_gateway_and_closes() {
     let now = now();
     let own = DtlsCertificate::generate().unwrap();
     let fingerprint = CertificateFingerprint::Sha256(own.fingerprint());
-    let mut table = Handshakes::new(&DtlsCertificate::generate().unwrap());
+    let of_gateway = DtlsCertificate::generate().unwrap();
+    let mut table = Handshakes::new(&of_gateway);
     let mut client = DtlsClient::new(&own, now);
     let (mut from_client, mut events) = (VecDeque::new(), Vec::new());
     client.handle_timeout(now, &mut |datagram| from_client.push_back(datagram.to_vec())).unwrap();
@@ -31,6 +32,7 @@ fn client_has_the_keys_of_the_gateway_and_closes() {
     let connected = exchange(&mut client, &mut from_client);
     let keys = client.keys().unwrap().clone();
     assert_eq!(connected, [HandshakeEvent::Connected(keys)]);
+    assert_eq!(client.gateway_certificate(), Some(&of_gateway.der[..]));
     client.close(&mut |datagram| from_client.push_back(datagram.to_vec()));
     assert_eq!(exchange(&mut client, &mut from_client), [HandshakeEvent::Closed]);
 }

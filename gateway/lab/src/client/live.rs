@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::talker::{ClientTally, Persona, Talker, Transmit};
+use super::webrtc::WebrtcTally;
 use crate::clock;
 use crate::ledger::{Books, ReceivedPacket, SentPacket};
 
@@ -19,12 +20,14 @@ use crate::ledger::{Books, ReceivedPacket, SentPacket};
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct ClientState {
     /// Time from which the client could send, nanoseconds since the Unix epoch: at once with a declared address, after
-    /// the first answered check with STUN, after the handshake with QUIC.
+    /// the first answered check with STUN, after the handshake with QUIC or as a WebRTC client.
     pub(crate) ready_ns: Option<u64>,
     /// The reason why the client cannot send any more.
     pub(crate) failed: Option<String>,
     /// Counters, updated every second, and exact once the client has stopped sending.
     pub tally: ClientTally,
+    /// Events of a WebRTC client's transport, up to date.
+    pub webrtc: WebrtcTally,
 }
 
 /// States of all clients that have joined, by session. Clients that left stay in it.

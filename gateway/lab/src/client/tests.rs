@@ -61,7 +61,8 @@ fn persona(session: u64, video: bool) -> Persona {
 }
 
 fn udp(gateway: SocketAddr) -> UdpWay {
-    UdpWay { socket: UdpSocket::bind("127.0.0.1:0").unwrap(), gateway, ice: None }
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    UdpWay { socket, gateway, ice: None, webrtc: None }
 }
 
 /// A sample node on port legs, all in one room.

@@ -9,17 +9,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel_media::demux::{self, DatagramKind};
-use evenkeel_media::stun::{
-    BindingBuilder, BindingOutcome, Response, StunKey, Transaction, Username,
-};
-use fastrand::Rng;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::FleetCommand;
+use super::ice::{Credentials, Ice};
 use super::live::{ClientReports, LiveClient, SharedReports};
 use super::talker::Persona;
+use super::webrtc::{WebrtcTally, WebrtcTransport, WebrtcWay};
 use crate::clock;
 use crate::datagrams::{self, Datagram, DatagramInbox};
 use crate::wheel::Wheel;
@@ -34,20 +32,6 @@ const DATAGRAM: usize = 9_216;
 /// Datagrams per read of a socket. A client rarely has more than one, and `recvmmsg` would look for another each time.
 const BATCH: usize = 1;
 
-/// Retry interval of the first check.
-const CHECK_EVERY_NS: u64 = 50_000_000;
-/// RFC 7675 renews consent about every 5 s; an impaired path loses some of the checks.
-const CONSENT_EVERY_NS: u64 = 1_000_000_000;
-/// The priority of a host candidate of component 1 (RFC 8445, section 5.1.2).
-const PRIORITY: u32 = (126 << 24) | (65_535 << 8) | 255;
-
-/// ICE credentials from the gateway's answer.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    pub(crate) ufrag: String,
-    pub(crate) password: String,
-}
-
 /// A UDP client's socket and its destination.
 pub struct UdpWay {
     /// The address of the socket is in the offer.
@@ -56,6 +40,8 @@ pub struct UdpWay {
     pub gateway: SocketAddr,
     /// ICE credentials, if the client uses STUN. It sends no media before the first answer to a check.
     pub ice: Option<Credentials>,
+    /// The security of a WebRTC client, which uses STUN. It sends no media before the end of its handshake.
+    pub webrtc: Option<WebrtcWay>,
 }
 
 /// Runs the UDP clients until the channel is closed.
@@ -92,18 +78,30 @@ pub(super) fn run(
         for event in &events[..ready] {
             let slot = usize::try_from(event.data()).unwrap_or(usize::MAX);
             if let Some(Some(client)) = crew.clients.get_mut(slot) {
+                let before = timer(slot, client);
                 client.read(&mut inbox);
+                let timer = timer(slot, client);
+                if timer != before {
+                    crew.wheel.arm(timer, client.poll_timeout());
+                }
             }
         }
         crew.wheel.turn(clock::now_ns(), &mut due);
-        for slot in due.drain(..) {
-            if let Some(Some(client)) = crew.clients.get_mut(slot) {
+        for key in due.drain(..) {
+            if let Some(Some(client)) = crew.clients.get_mut(key / 2)
+                && timer(key / 2, client) == key
+            {
                 client.send_due();
-                crew.wheel.arm(slot, client.poll_timeout());
+                crew.wheel.arm(key, client.poll_timeout());
             }
         }
         crew.reports.borrow_mut().enter();
     }
+}
+
+/// The key of a client's timer. A client that becomes live gets another, since the one before may be set for a later time.
+fn timer(slot: usize, client: &UdpClient) -> usize {
+    2 * slot + usize::from(client.live.is_some())
 }
 
 struct Crew {
@@ -143,17 +141,21 @@ impl Crew {
 
     fn join(&mut self, persona: Persona, way: UdpWay) -> io::Result<()> {
         let slot = self.clients.len();
-        let UdpWay { socket, gateway, ice } = way;
+        let UdpWay { socket, gateway, ice, webrtc } = way;
         socket.set_nonblocking(true)?;
         datagrams::stamp_arrivals(&socket)?;
         self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, slot as u64))?;
         let now_ns = clock::now_ns();
-        let ice = ice.map(|credentials| Ice::new(&credentials, persona.seed, now_ns));
+        let ufrag = webrtc.as_ref().map(WebrtcWay::ufrag);
+        let ice = ice.map(|credentials| Ice::new(&credentials, ufrag, persona.seed, now_ns));
+        let webrtc = webrtc.map(WebrtcTransport::new);
         let reports = Rc::clone(&self.reports);
         let live = ice.is_none().then(|| LiveClient::new(persona, &reports));
-        self.clients.push(Some(UdpClient { persona, socket, gateway, ice, live, reports }));
+        let tally = WebrtcTally::default();
+        let client = UdpClient { persona, socket, gateway, ice, webrtc, tally, live, reports };
+        self.wheel.arm(timer(slot, &client), now_ns);
+        self.clients.push(Some(client));
         self.by_session.insert(persona.session, slot);
-        self.wheel.arm(slot, now_ns);
         Ok(())
     }
 }
@@ -163,6 +165,9 @@ struct UdpClient {
     socket: UdpSocket,
     gateway: SocketAddr,
     ice: Option<Ice>,
+    webrtc: Option<WebrtcTransport>,
+    /// The last events that were reported.
+    tally: WebrtcTally,
     /// `None` before the client may send.
     live: Option<LiveClient>,
     reports: SharedReports,
@@ -171,129 +176,119 @@ struct UdpClient {
 impl UdpClient {
     fn poll_timeout(&self) -> u64 {
         let live = self.live.as_ref().map_or(u64::MAX, |live| live.talker.poll_timeout());
-        self.ice.as_ref().map_or(u64::MAX, |ice| ice.next_ns).min(live)
+        let webrtc = self.webrtc.as_ref();
+        let webrtc = webrtc.map_or(u64::MAX, |webrtc| webrtc.poll_timeout(clock::now_ns()));
+        self.ice.as_ref().map_or(u64::MAX, |ice| ice.next_ns).min(webrtc).min(live)
     }
 
     fn read(&mut self, inbox: &mut DatagramInbox) {
         // An ICMP error for an earlier packet: the gateway has ended, and the ledger shows the loss.
         if inbox.receive(&self.socket).is_ok() {
             inbox.iter().for_each(|datagram| self.handle_datagram(&datagram));
+            self.report_webrtc();
         }
     }
 
     fn handle_datagram(&mut self, datagram: &Datagram<'_>) {
         if datagram.source != self.gateway {
             self.live.iter_mut().for_each(|live| live.talker.tally.foreign += 1);
-        } else if demux::classify(datagram.bytes) == DatagramKind::Stun {
-            self.handle_stun(datagram.bytes);
-        } else if let Some(live) = &mut self.live {
-            live.handle_packet(datagram.bytes, datagram.stamp_ns.unwrap_or_else(clock::now_ns));
+            return;
+        }
+        let at_ns = datagram.stamp_ns.unwrap_or_else(clock::now_ns);
+        match (demux::classify(datagram.bytes), &mut self.webrtc, &mut self.live) {
+            (DatagramKind::Stun, ..) => self.handle_stun(datagram.bytes),
+            (DatagramKind::Dtls, Some(_), _) => self.handle_dtls(datagram.bytes),
+            (_, Some(webrtc), Some(live)) => {
+                if let Some(packet) = webrtc.unprotect(datagram.bytes) {
+                    live.handle_packet(&packet, at_ns);
+                }
+            }
+            (_, None, Some(live)) => live.handle_packet(datagram.bytes, at_ns),
+            (_, _, None) => {}
         }
     }
 
     fn handle_stun(&mut self, datagram: &[u8]) {
         let Some(ice) = &mut self.ice else { return };
-        ice.handle(datagram);
-        if self.live.is_none() && ice.is_answered {
-            self.live = Some(LiveClient::new(self.persona, &self.reports));
+        ice.handle(datagram, clock::now_ns());
+        if self.live.is_some() {
+            return;
         }
-        if self.live.is_none() && ice.is_refused {
-            self.reports.borrow().tell(self.persona.session, |state| {
-                state.failed = Some("the gateway refuses its STUN checks".into());
-            });
+        if ice.is_refused {
+            self.fail("the gateway refuses its STUN checks".to_owned());
+        } else if ice.is_answered() {
+            match &self.webrtc {
+                Some(_) => self.continue_handshake(),
+                None => self.live = Some(LiveClient::new(self.persona, &self.reports)),
+            }
+        }
+    }
+
+    /// Begins the handshake, or repeats a flight that had no answer.
+    fn continue_handshake(&mut self) {
+        let Some(webrtc) = &mut self.webrtc else { return };
+        let send = &mut |datagram: &[u8]| _ = self.socket.send_to(datagram, self.gateway);
+        if let Err(reason) = webrtc.handle_timeout(send) {
+            self.fail(reason);
+        }
+    }
+
+    fn handle_dtls(&mut self, datagram: &[u8]) {
+        let Some(webrtc) = &mut self.webrtc else { return };
+        let send = &mut |datagram: &[u8]| _ = self.socket.send_to(datagram, self.gateway);
+        match webrtc.handle_dtls(datagram, send) {
+            Ok(true) => self.live = Some(LiveClient::new(self.persona, &self.reports)),
+            Ok(false) => {}
+            Err(reason) => self.fail(reason),
         }
     }
 
     /// If the socket is full or fails, the packet is lost, and the ledger shows it as missing.
     fn send_due(&mut self) {
+        let mut check = Vec::new();
+        if let Some(ice) = &mut self.ice {
+            if ice.poll_transmit(clock::now_ns(), &mut check) {
+                let _lost_at_worst = self.socket.send_to(&check, self.gateway);
+            }
+            if ice.is_answered() {
+                self.continue_handshake();
+            }
+        }
+        let Self { socket, gateway, webrtc, live, .. } = self;
         let send = |packet: &[u8]| {
-            let _lost_at_worst = self.socket.send_to(packet, self.gateway);
+            let _lost_at_worst = match webrtc {
+                Some(webrtc) => {
+                    webrtc.protect(packet).map(|packet| socket.send_to(&packet, *gateway))
+                }
+                None => Some(socket.send_to(packet, *gateway)),
+            };
             Ok::<(), Infallible>(())
         };
-        let mut check = Vec::new();
-        if let Some(ice) = &mut self.ice
-            && ice.poll_transmit(clock::now_ns(), &mut check)
-        {
-            let Ok(()) = send(&check);
-        }
-        if let Some(live) = &mut self.live {
+        if let Some(live) = live {
             let Ok(()) = live.send_due(send);
         }
+        self.report_webrtc();
+    }
+
+    /// Reports the events of a WebRTC client's transport if there are new ones.
+    fn report_webrtc(&mut self) {
+        let (Some(webrtc), Some(ice)) = (&self.webrtc, &self.ice) else { return };
+        let tally = WebrtcTally { ice_restarts: ice.restarts, ..webrtc.tally() };
+        if tally != self.tally {
+            self.tally = tally;
+            self.reports.borrow().tell(self.persona.session, |state| state.webrtc = tally);
+        }
+    }
+
+    /// Ends the client.
+    fn fail(&mut self, reason: String) {
+        (self.ice, self.webrtc) = (None, None);
+        self.reports.borrow().tell(self.persona.session, |state| state.failed = Some(reason));
     }
 
     fn tell(&self) {
         if let Some(live) = &self.live {
             live.tell();
-        }
-    }
-}
-
-/// A client's side of ICE towards an ICE-lite gateway: checks until one is answered, then consent.
-struct Ice {
-    server_ufrag: String,
-    client_ufrag: String,
-    key: StunKey,
-    rng: Rng,
-    tie_breaker: u64,
-    asked: Option<Transaction>,
-    next_ns: u64,
-    is_answered: bool,
-    is_refused: bool,
-}
-
-impl Ice {
-    fn new(credentials: &Credentials, seed: u64, now_ns: u64) -> Self {
-        let mut rng = Rng::with_seed(seed);
-        Self {
-            server_ufrag: credentials.ufrag.clone(),
-            client_ufrag: (0..8).map(|_| rng.alphanumeric()).collect(),
-            key: StunKey::new(&credentials.password),
-            tie_breaker: rng.u64(..),
-            rng,
-            asked: None,
-            next_ns: now_ns,
-            is_answered: false,
-            is_refused: false,
-        }
-    }
-
-    /// Appends a check to `out` if one is due, and returns true in that case.
-    fn poll_transmit(&mut self, now_ns: u64, out: &mut Vec<u8>) -> bool {
-        if now_ns < self.next_ns {
-            return false;
-        }
-        self.next_ns = now_ns + if self.is_answered { CONSENT_EVERY_NS } else { CHECK_EVERY_NS };
-        let mut id = [0; 12];
-        self.rng.fill(&mut id);
-        self.asked = Some(Transaction(id));
-        BindingBuilder {
-            transaction: Transaction(id),
-            username: Some(Username {
-                server_ufrag: &self.server_ufrag,
-                client_ufrag: &self.client_ufrag,
-            }),
-            key: Some(&self.key),
-            priority: Some(PRIORITY),
-            controlling: Some(self.tie_breaker),
-            use_candidate: true,
-        }
-        .write(out);
-        true
-    }
-
-    /// Handles an answer. Answers with another password or to an older check are ignored.
-    fn handle(&mut self, datagram: &[u8]) {
-        let Ok(response) = Response::parse(datagram) else { return };
-        if self.asked != Some(response.message.transaction()) {
-            return;
-        }
-        match response.outcome {
-            BindingOutcome::Mapped(_) if response.message.verify(&self.key).is_ok() => {
-                self.is_answered = true;
-                self.asked = None;
-            }
-            BindingOutcome::Mapped(_) => {}
-            BindingOutcome::Refused(_) => self.is_refused = true,
         }
     }
 }

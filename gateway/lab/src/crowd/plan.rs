@@ -36,6 +36,8 @@ pub struct CrowdPlan {
     pub labels: BTreeMap<String, String>,
     /// UDP clients prove themselves by STUN checks; otherwise the offer declares their address.
     pub stun: bool,
+    /// UDP clients are WebRTC clients: ICE, DTLS and SRTP.
+    pub webrtc: bool,
     /// Every other room uses QUIC.
     pub quic: bool,
     /// The clients are behind a simulated NAT, which may change their addresses; UDP clients then use STUN.
@@ -59,6 +61,7 @@ impl CrowdPlan {
             rooms: "drill".to_owned(),
             labels: BTreeMap::new(),
             stun: false,
+            webrtc: false,
             quic: false,
             natted: false,
             clients_at: Ipv4Addr::LOCALHOST.into(),
@@ -111,10 +114,25 @@ impl CrowdPlan {
                 rtcp: None,
             },
             transport: self.transport_of(session),
-            uses_stun: self.stun || self.natted,
+            identity: match (self.webrtc, self.stun || self.natted) {
+                (true, _) => PlannedIdentity::Webrtc,
+                (false, true) => PlannedIdentity::Stun,
+                (false, false) => PlannedIdentity::Declared,
+            },
             is_relayed: self.natted,
         }
     }
+}
+
+/// The way in which a UDP client proves itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PlannedIdentity {
+    /// The offer declares its address.
+    Declared,
+    /// STUN checks.
+    Stun,
+    /// STUN checks and a DTLS handshake.
+    Webrtc,
 }
 
 #[derive(Clone, Debug)]
@@ -125,8 +143,7 @@ pub(crate) struct PlannedSession {
     /// The offer of a QUIC client. The ingress of a UDP client is known once its socket is bound.
     pub(crate) offer: OfferRequest,
     pub(crate) transport: PlannedTransport,
-    /// A UDP client proves itself by STUN checks; otherwise the offer declares its address.
-    pub(crate) uses_stun: bool,
+    pub(crate) identity: PlannedIdentity,
     /// The client's packets pass the relay.
     pub(crate) is_relayed: bool,
 }

@@ -7,7 +7,8 @@ use std::pin::pin;
 use super::processes::{Processes, REGIONS, ZONES};
 use crate::client::Persona;
 use crate::crowd::{
-    OpenSessions, PlannedSession, PlannedTransport, newcomer, video_media, voice_media,
+    OpenSessions, PlannedIdentity, PlannedSession, PlannedTransport, newcomer, video_media,
+    voice_media,
 };
 use crate::error::LabError;
 use evenkeel_client::{OfferIngress, OfferMedia, OfferRequest};
@@ -109,7 +110,10 @@ impl DemoRoom {
                 rtcp: None,
             },
             transport,
-            uses_stun: is_relayed || is_half,
+            identity: match is_relayed || is_half {
+                true => PlannedIdentity::Stun,
+                false => PlannedIdentity::Declared,
+            },
             is_relayed,
         }
     }

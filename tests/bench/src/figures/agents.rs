@@ -1,16 +1,18 @@
 //! Nodes that open every session, answer every probe, and count packets.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use evenkeel_media::demux;
+use evenkeel_lab::{TestHeader, clock};
 use evenkeel_media::trunk::entries;
 use evenkeel_media::trunk::message::{
     NodeLoad, NodeSecret, OpenStatus, ServingState, TrunkAnswer, TrunkQuestion,
 };
+use evenkeel_media::{demux, rtp};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::namespace::NODES;
@@ -31,18 +33,27 @@ pub(super) fn zone(number: usize) -> &'static str {
     ["a", "b"][number % 2]
 }
 
+/// The arrival of the first packet with a test header by session, nanoseconds since the Unix epoch.
+type FirstPackets = Arc<Mutex<BTreeMap<u64, u64>>>;
+
 /// Node threads, ended on drop.
 pub(super) struct Agents {
     pub(super) addresses: Vec<SocketAddr>,
     packets: Arc<AtomicU64>,
+    first_ns: FirstPackets,
     ending: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Agents {
     pub(super) fn start(nodes: usize) -> Result<Agents, String> {
-        let (packets, ending) = (Arc::default(), Arc::default());
-        let mut agents = Agents { addresses: Vec::new(), packets, ending, threads: Vec::new() };
+        let mut agents = Agents {
+            addresses: Vec::new(),
+            packets: Arc::default(),
+            first_ns: Arc::default(),
+            ending: Arc::default(),
+            threads: Vec::new(),
+        };
         for number in 0..nodes {
             let system = |error: std::io::Error| format!("a node has no socket: {error}");
             let socket = UdpSocket::bind((Ipv4Addr::from(NODES), 0)).map_err(system)?;
@@ -53,11 +64,17 @@ impl Agents {
             let secret = NodeSecret::new(SECRET.as_bytes(), &node_name(number));
             let secret = secret.map_err(|error| error.to_string())?;
             let (packets, ending) = (Arc::clone(&agents.packets), Arc::clone(&agents.ending));
+            let first_ns = Arc::clone(&agents.first_ns);
             agents.threads.push(std::thread::spawn(move || {
-                serve(&socket, &secret, &packets, &ending);
+                serve(&socket, &secret, &packets, &first_ns, &ending);
             }));
         }
         Ok(agents)
+    }
+
+    /// The arrival of the session's first packet with a test header, nanoseconds since the Unix epoch.
+    pub(super) fn first_ns(&self, session: u64) -> Option<u64> {
+        self.first_ns.lock().unwrap_or_else(PoisonError::into_inner).get(&session).copied()
     }
 
     /// Packets that all nodes received so far.
@@ -74,7 +91,13 @@ impl Drop for Agents {
     }
 }
 
-fn serve(socket: &UdpSocket, secret: &NodeSecret, packets: &AtomicU64, ending: &AtomicBool) {
+fn serve(
+    socket: &UdpSocket,
+    secret: &NodeSecret,
+    packets: &AtomicU64,
+    first_ns: &FirstPackets,
+    ending: &AtomicBool,
+) {
     let (mut datagram, mut answer) = (vec![0; 65_536], Vec::new());
     while !ending.load(Relaxed) {
         let Ok((length, from)) = socket.recv_from(&mut datagram) else {
@@ -82,7 +105,17 @@ fn serve(socket: &UdpSocket, secret: &NodeSecret, packets: &AtomicU64, ending: &
         };
         let datagram = &datagram[..length];
         if demux::classify(datagram) == demux::DatagramKind::Bundle {
-            packets.fetch_add(entries(datagram).filter(Result::is_ok).count() as u64, Relaxed);
+            let at_ns = clock::now_ns();
+            for (_, packet) in entries(datagram).filter_map(Result::ok) {
+                packets.fetch_add(1, Relaxed);
+                if let Some(session) = sender(packet) {
+                    first_ns
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .entry(session)
+                        .or_insert(at_ns);
+                }
+            }
             continue;
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -98,6 +131,12 @@ fn serve(socket: &UdpSocket, secret: &NodeSecret, packets: &AtomicU64, ending: &
         // A lost answer is requested again.
         let _lost = socket.send_to(&answer, from);
     }
+}
+
+/// The session in the test header of a packet.
+fn sender(packet: &[u8]) -> Option<u64> {
+    let header = rtp::RtpHeader::parse(packet).ok()?;
+    TestHeader::read(header.payload(packet)).map(|mark| mark.session)
 }
 
 fn reply(question: &TrunkQuestion) -> Option<TrunkAnswer> {

@@ -41,7 +41,7 @@ pub(super) struct Crowd {
     pub(super) agents: Agents,
     /// The address of the gateway's listener.
     pub(super) udp: SocketAddr,
-    socket: PathBuf,
+    pub(super) socket: PathBuf,
     sessions: u32,
 }
 
@@ -49,6 +49,8 @@ pub(super) struct Crowd {
 pub(super) enum Listener {
     /// For clients that are announced by their address.
     Declared,
+    /// For clients that prove themselves by STUN checks.
+    Stun,
     /// For clients without an offer.
     Open,
 }
@@ -94,9 +96,7 @@ impl Crowd {
     pub(super) fn grow(&mut self, sessions: u32) -> Result<Duration, String> {
         let (first, socket) = (self.sessions, &self.socket);
         if first == 0 {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| format!("no runtime for requests: {error}"))?;
-            runtime.block_on(relay::ready(socket))?;
+            relay::runtime()?.block_on(relay::ready(socket))?;
         }
         self.sessions += sessions;
         let before = Instant::now();
@@ -139,6 +139,7 @@ fn configure(
     std::fs::write(folder.join("secret"), SECRET)?;
     let way_in = match listener {
         Listener::Declared => "identity = [\"declared\"]",
+        Listener::Stun => "identity = [\"stun\"]",
         Listener::Open => "identity = [\"open\"]\nscenario = \"call\"",
     };
     let mut text = format!(

@@ -105,7 +105,7 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
 fn configuration(leg: Leg, nodes: &[SocketAddr]) -> Result<String, String> {
     let mut text = format!(
         "[gateway]\nregion = \"east\"\npolicies = \"policies\"\ncache = \"{CACHE}\"\ndrain_timeout = \"0s\"\n\n\
-         [[listen]]\nudp = \"10.77.0.1:0\"\nidentity = [\"declared\"]\n\n\
+         [[listen]]\nudp = \"10.77.0.1:0\"\nidentity = [\"declared\", \"stun\"]\n\n\
          [admin]\nsocket = \"admin.sock\"\n\n\
          [limits]\nworkers = 1\nsessions = 200000\n",
     );

@@ -197,7 +197,7 @@ impl Pair {
             let for_caller = ask("answer", &callee)?;
             for (socket, port) in [(caller, for_caller), (callee, for_callee)] {
                 let gateway = SocketAddr::from((SHARED, port));
-                ways.push(UdpWay { socket, gateway, ice: None });
+                ways.push(UdpWay { socket, gateway, ice: None, webrtc: None });
             }
         }
         Ok(ways)

@@ -1,0 +1,178 @@
+//! WebRTC clients: processor time and delay of their set-up, and the delay of other media during many handshakes.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use evenkeel_client::{
+    ApiClient, ApiEndpoint, OfferIngress, OfferRequest, OfferSdp, WebrtcOfferRequest,
+};
+use evenkeel_lab::client::{ClientFleet, ClientPath, Persona, UdpWay, WebrtcIdentity};
+use evenkeel_lab::clock;
+use evenkeel_lab::ledger::{Books, GapSpread};
+
+use super::crowd::{Crowd, Listener};
+use crate::load::{Direction, Edge, Offer, Pace, Trace};
+use crate::namespace::{CLIENTS, First};
+use crate::process::Metered;
+use crate::relay::{self, Kind, Places, Running, Stage};
+use crate::report::{HandshakeDelay, WebrtcCost, WebrtcSetUp};
+use crate::row::{Leg, Row};
+
+/// Set-ups before the measurement, and of the measurement; one at a time.
+const WARM_UP: u64 = 50;
+const SET_UPS: u64 = 500;
+
+/// Handshakes at once.
+const HANDSHAKES: u64 = 1_000;
+
+/// Packets per second of the other media.
+const RATE: f64 = 20_000.0;
+
+/// Length of a window, short beside all handshakes; and windows without handshakes.
+const WINDOW: Duration = Duration::from_millis(250);
+const CALM_WINDOWS: usize = 12;
+
+/// Time limit of a set-up, and of all handshakes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Interval of looks for the first packet of a set-up. The node stamps its arrival.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
+
+/// # Errors
+/// A measurement failed.
+pub(crate) fn measure(places: &Places) -> Result<WebrtcCost, String> {
+    let _first = First::come();
+    let setup = set_up(places)?;
+    println!(
+        "webrtc.setup: {:.0} set-ups per second of processor time; from the offer to the first packet at the node {:.1} ms, \
+         p99 {:.1} ms",
+        setup.per_processor_s, setup.first_packet_ms.p50, setup.first_packet_ms.p99
+    );
+    let handshakes = handshakes(places)?;
+    println!(
+        "webrtc.handshakes: {} of {HANDSHAKES} at once within {:.1} s; delay of other media p99 {:.0} µs, {:.0} µs without",
+        handshakes.complete, handshakes.took_s, handshakes.delay_p99_us, handshakes.calm_p99_us
+    );
+    Ok(WebrtcCost { setup, handshakes })
+}
+
+fn set_up(places: &Places) -> Result<WebrtcSetUp, String> {
+    let mut crowd = Crowd::start("webrtc", Listener::Stun, places)?;
+    let runtime = relay::runtime()?;
+    runtime.block_on(relay::ready(&crowd.socket))?;
+    let mut admin = crowd.admin();
+    let fleet = ClientFleet::start(&Books::default()).map_err(|error| error.to_string())?;
+    let (mut delays_ns, mut before_ns) = (Vec::new(), 0);
+    for session in 0..WARM_UP + SET_UPS {
+        if session == WARM_UP {
+            delays_ns.clear();
+            before_ns = crowd.process.processor_ns();
+        }
+        let began_ns = clock::now_ns();
+        let way = runtime.block_on(open(&mut admin, session))?;
+        let persona = Persona { session, seed: session, voice: true, video: false };
+        fleet.join(persona, ClientPath::Udp(way));
+        let until = Instant::now() + PATIENCE;
+        let first_ns = loop {
+            if let Some(first_ns) = crowd.agents.first_ns(session) {
+                break first_ns;
+            }
+            if Instant::now() > until {
+                let state = fleet.state(session);
+                let problem = format!("forwarded nothing of set-up {session}: {state:?}");
+                return Err(crowd.process.error(problem).into());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        };
+        fleet.leave(session);
+        delays_ns.push(first_ns.saturating_sub(began_ns));
+    }
+    crowd.process.must_run()?;
+    let spent_s = (crowd.process.processor_ns() - before_ns) as f64 / 1e9;
+    let first_packet_ms = GapSpread::of_ns(delays_ns);
+    Ok(WebrtcSetUp { per_processor_s: SET_UPS as f64 / spent_s, first_packet_ms })
+}
+
+/// Opens the session of a WebRTC client in a room of its own.
+async fn open(admin: &mut ApiClient, session: u64) -> Result<UdpWay, String> {
+    let identity = WebrtcIdentity::generate(session).map_err(|error| error.to_string())?;
+    let socket =
+        UdpSocket::bind((Ipv4Addr::from(CLIENTS), 0)).map_err(|error| error.to_string())?;
+    let offer = relay::offer(session as u32, OfferIngress::Quic {});
+    let OfferRequest { scenario, labels, media, .. } = offer;
+    let (room, webrtc) = (format!("webrtc-{session}"), OfferSdp { offer: identity.sdp(&media) });
+    let opened = admin.open_webrtc(&WebrtcOfferRequest { scenario, room, labels, webrtc }).await;
+    let opened = opened.map_err(|error| error.to_string())?;
+    let answer = opened.webrtc.ok_or("an answer without SDP")?.answer;
+    identity.way(&answer, socket).ok_or_else(|| format!("incomplete SDP: {answer}"))
+}
+
+fn handshakes(places: &Places) -> Result<HandshakeDelay, String> {
+    let Row { leg, destinations, sessions, .. } = Row::base(Leg::Trunk);
+    let stage = Stage { leg, destinations, sessions, obeys_caps: false, srtp: None };
+    let mut running = relay::start(Kind::Ours, stage, places)?;
+    let trace = Trace::voice().map_err(|error| error.to_string())?;
+    let offer = Offer {
+        direction: Direction::ToNode,
+        pace: Pace::Rate(RATE),
+        trace: &trace,
+        warm_up: Duration::ZERO,
+        length: WINDOW,
+    };
+    let api = running.api.clone().unwrap_or_default();
+    let ways = running.rig.serving(|| open_all(&api)).map_err(|error| error.to_string())??;
+    let mut calm_p99_us: f64 = 0.0;
+    for _ in 0..CALM_WINDOWS {
+        calm_p99_us = calm_p99_us.max(delay_p99_us(&mut running, &offer, || {})?);
+    }
+    let fleet = ClientFleet::start(&Books::default()).map_err(|error| error.to_string())?;
+    let join = || {
+        for (session, way) in (0..).zip(ways) {
+            // The client sends a report, and no media.
+            let persona = Persona { session, seed: session, voice: false, video: false };
+            fleet.join(persona, ClientPath::Udp(way));
+        }
+    };
+    let is_complete =
+        |session: &u64| fleet.state(*session).is_some_and(|state| state.webrtc.handshakes == 1);
+    let began = Instant::now();
+    let mut delay = HandshakeDelay { calm_p99_us, ..HandshakeDelay::default() };
+    delay.delay_p99_us = delay_p99_us(&mut running, &offer, join)?;
+    loop {
+        delay.complete = (0..HANDSHAKES).filter(is_complete).count() as u64;
+        delay.took_s = began.elapsed().as_secs_f64();
+        if delay.complete == HANDSHAKES || began.elapsed() > PATIENCE {
+            return Ok(delay);
+        }
+        delay.delay_p99_us = delay.delay_p99_us.max(delay_p99_us(&mut running, &offer, || {})?);
+    }
+}
+
+fn open_all(api: &Path) -> Result<Vec<UdpWay>, String> {
+    let mut admin = ApiClient::new(ApiEndpoint::Unix(api.to_owned()));
+    relay::runtime()?.block_on(async {
+        let mut ways = Vec::new();
+        for session in 0..HANDSHAKES {
+            ways.push(open(&mut admin, session).await?);
+        }
+        Ok(ways)
+    })
+}
+
+/// The delay that 99 % of the packets of a window had at most, microseconds. `begin` is called at its begin.
+fn delay_p99_us(
+    running: &mut Running,
+    offer: &Offer<'_>,
+    begin: impl FnOnce(),
+) -> Result<f64, String> {
+    let mut begin = Some(begin);
+    let edge = |edge| {
+        if let Some(begin) = begin.take_if(|_| edge == Edge::Begin) {
+            begin();
+        }
+    };
+    let window = running.rig.run(offer, || Ok(()), edge).map_err(|error| error.to_string())?;
+    running.process.must_run()?;
+    window.tally.delays.percentile(0.99).ok_or_else(|| "no packet arrived in a window".to_owned())
+}

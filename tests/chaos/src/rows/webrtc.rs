@@ -1,0 +1,32 @@
+//! WebRTC sessions under the faults of nodes and gateways.
+
+use std::time::Duration;
+
+use crate::fault::Fault::{self, Kill, Owner, Upgrade};
+use crate::fault::Loss::{Killed, Silent, Stopped};
+use crate::fault::Way::Loud;
+use crate::fault::Whom::Busiest;
+use crate::layout::Layout;
+use crate::limits::Limits;
+use crate::row::Row;
+
+const SESSIONS: u32 = 20;
+const FIVE_S: Duration = Duration::from_secs(5);
+const BY_NODE: Limits = Limits { no_freeze: true, ..Limits::gap(60.0, 150.0) };
+const BY_GATEWAY: Limits = Limits { none_condemned: true, ..Limits::gap(80.0, 200.0) };
+const SILENTLY: Limits = Limits { none_condemned: true, ..Limits::gap(100.0, 250.0) };
+const NONE_LOST: Limits =
+    Limits { none_lost: true, none_condemned: true, no_freeze: true, ..Limits::NONE };
+
+pub(super) const ROWS: &[Row] = &[
+    row("webrtc.node-kill", Layout::HOT, Kill(Busiest, Loud), BY_NODE).times(20),
+    row("webrtc.gateway-kill", Layout::GROUP, Owner(Killed), BY_GATEWAY).times(10),
+    row("webrtc.gateway-silent", Layout::GROUP, Owner(Silent), SILENTLY).times(8),
+    row("webrtc.upgrade", Layout::HOT, Upgrade, NONE_LOST).times(10),
+    // Half of the faults hit each member.
+    row("webrtc.gateway-stopped", Layout::GROUP, Owner(Stopped(FIVE_S)), SILENTLY).times(6),
+];
+
+const fn row(id: &'static str, layout: Layout, fault: Fault, limits: Limits) -> Row {
+    Row::new(id, layout, fault, limits).of(SESSIONS).both_ways().webrtc()
+}
