@@ -213,7 +213,7 @@ pub(crate) struct WebrtcCost {
 /// Set-ups of WebRTC clients one after another: offer, ICE, DTLS and the first packet.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct WebrtcSetUp {
-    /// Set-ups per second of the gateway's processor time.
+    /// Set-ups per second of the gateway's processor time beyond that without set-ups.
     pub(crate) per_processor_s: f64,
     /// From the offer to the first packet at the node.
     pub(crate) first_packet_ms: GapSpread,
