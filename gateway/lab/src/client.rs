@@ -64,7 +64,7 @@ impl ClientPath {
         if let Some(socket) = socket {
             if let Some(identity) = webrtc {
                 let sdp = &opened.webrtc.as_ref()?.answer;
-                return identity.way(sdp, socket).map(ClientPath::Udp);
+                return UdpWay::of_answer(identity, sdp, socket).map(ClientPath::Udp);
             }
             let answer = opened.udp.as_ref()?;
             let ice = answer.ufrag.clone().zip(answer.password.clone());

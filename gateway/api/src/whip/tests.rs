@@ -11,12 +11,18 @@ const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 /// The answer of the API about its only session.
 const SESSION: &str = r#"{
-    "id": "s17", "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "webrtc": {"answer": "v=0\r\n"}
+    "id": "s17", "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+    "ice": {"ufrag": "gate", "client_ufrag": "EsAw"},
+    "webrtc": {
+        "answer": "v=0\r\n",
+        "ice": {"ufrag": "gate", "password": "a22characterpassword22", "addresses": ["192.0.2.1:5004"]}
+    }
 }"#;
 
 const PUBLISH: &str = include_str!("../../../../tests/fuzz/corpus/whip_request/publish");
 const VIEW: &str = include_str!("../../../../tests/fuzz/corpus/whip_request/view");
 const EXPIRED: &str = include_str!("../../../../tests/fuzz/corpus/whip_request/expired");
+const RESTART: &str = include_str!("../../../../tests/fuzz/corpus/whip_request/restart");
 const END: &str = include_str!("../../../../tests/fuzz/corpus/whip_request/end");
 
 /// Requests that reached the API: method and body.
@@ -84,7 +90,8 @@ fn fuzz_whip_request() {
         let response = runtime.block_on(service.call(request(input)?));
         Some(response.unwrap_or_else(|never| match never {}).status())
     };
-    for (seed, expected) in [(PUBLISH, 201), (VIEW, 201), (END, 200), (EXPIRED, 401)] {
+    let seeds = [(PUBLISH, 201), (VIEW, 201), (END, 200), (EXPIRED, 401), (RESTART, 200)];
+    for (seed, expected) in seeds {
         assert_eq!(status(seed.as_bytes()).map(|status| status.as_u16()), Some(expected), "{seed}");
     }
     Corpus::of("whip_request").check(|input| {
@@ -96,8 +103,8 @@ fn fuzz_whip_request() {
             // An expired token still ends the session that it opened.
             let is_signed = [PUBLISH, VIEW, EXPIRED].iter().any(|seed| has(token(seed)));
             assert!(is_signed, "{method} without a token");
-            if method == Method::DELETE {
-                assert!(has(segment(END)), "the session of another client ended");
+            if method == Method::DELETE || method == Method::PUT {
+                assert!(has(segment(END)), "{method} of the session of another client");
             } else if method == Method::POST {
                 let offer: Value = serde_json::from_slice(&body).unwrap();
                 assert_eq!([&offer["scenario"], &offer["room"]], ["live", "stage"]);

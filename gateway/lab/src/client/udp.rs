@@ -17,7 +17,7 @@ use super::FleetCommand;
 use super::ice::{Credentials, Ice};
 use super::live::{ClientReports, LiveClient, SharedReports};
 use super::talker::Persona;
-use super::webrtc::{WebrtcTally, WebrtcTransport, WebrtcWay};
+use super::webrtc::{AnswerTransport, WebrtcIdentity, WebrtcTally, WebrtcTransport, WebrtcWay};
 use crate::clock;
 use crate::datagrams::{self, Datagram, DatagramInbox};
 use crate::wheel::Wheel;
@@ -42,6 +42,15 @@ pub struct UdpWay {
     pub ice: Option<Credentials>,
     /// The security of a WebRTC client, which uses STUN. It sends no media before the end of its handshake.
     pub webrtc: Option<WebrtcWay>,
+}
+
+impl UdpWay {
+    /// The way of a WebRTC client by the SDP of its answer; `None` if that lacks a part.
+    pub fn of_answer(identity: WebrtcIdentity, answer: &str, socket: UdpSocket) -> Option<UdpWay> {
+        let AnswerTransport { gateway, ice, fingerprint } = AnswerTransport::parse(answer)?;
+        let webrtc = Some(WebrtcWay { identity, fingerprint });
+        Some(UdpWay { socket, gateway, ice: Some(ice), webrtc })
+    }
 }
 
 /// Runs the UDP clients until the channel is closed.

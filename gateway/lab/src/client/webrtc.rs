@@ -1,7 +1,7 @@
 //! A WebRTC client's offer, the answer, and its DTLS and SRTP.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use evenkeel_client::{OfferMedia, OfferStreamKind};
@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use super::ice::{self, Credentials};
 use super::srtp::SrtpEndpoint;
-use super::udp::UdpWay;
 use crate::clock;
 
 /// Length of the ICE password, which an ICE-lite gateway never uses (RFC 8839, section 5.4: at least 22).
@@ -70,17 +69,6 @@ impl WebrtcIdentity {
         );
         media.iter().zip(&mids).for_each(|(stream, mid)| write_section(&mut text, stream, mid));
         text.replace('\n', "\r\n")
-    }
-
-    /// The way of the client's packets by the SDP of the answer; `None` if that lacks a part.
-    pub fn way(self, answer: &str, socket: UdpSocket) -> Option<UdpWay> {
-        let AnswerTransport { gateway, ice, fingerprint } = AnswerTransport::parse(answer)?;
-        Some(UdpWay {
-            socket,
-            gateway,
-            ice: Some(ice),
-            webrtc: Some(WebrtcWay { identity: self, fingerprint }),
-        })
     }
 }
 

@@ -119,7 +119,7 @@ async fn open(admin: &mut ApiClient, session: u64) -> Result<UdpWay, String> {
     let opened = admin.open_webrtc(&WebrtcOfferRequest { scenario, room, labels, webrtc }).await;
     let opened = opened.map_err(|error| error.to_string())?;
     let answer = opened.webrtc.ok_or("an answer without SDP")?.answer;
-    identity.way(&answer, socket).ok_or_else(|| format!("incomplete SDP: {answer}"))
+    UdpWay::of_answer(identity, &answer, socket).ok_or_else(|| format!("incomplete SDP: {answer}"))
 }
 
 fn handshakes(places: &Places) -> Result<HandshakeDelay, String> {

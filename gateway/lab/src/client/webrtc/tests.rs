@@ -121,7 +121,7 @@ fn wait(fleet: &ClientFleet, what: &str, done: impl Fn(&ClientState) -> bool) ->
 
 fn join(fleet: &ClientFleet, identity: WebrtcIdentity, answer: &str) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let way = identity.way(answer, socket).unwrap();
+    let way = UdpWay::of_answer(identity, answer, socket).unwrap();
     let persona = Persona { session: 1, seed: 1, voice: true, video: false };
     fleet.join(persona, ClientPath::Udp(way));
 }
