@@ -1,3 +1,4 @@
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use evenkeel_dtls::{HandshakeEvent, Handshakes, Peer};
@@ -6,7 +7,7 @@ use evenkeel_media::stun::{self, BindingRequest, StunKey};
 use evenkeel_media::{demux, demux::DatagramKind};
 
 use super::*;
-use crate::client::{ClientFleet, ClientPath, ClientState, Persona};
+use crate::client::{ClientFleet, ClientPath, ClientState, Persona, UdpWay};
 use crate::crowd::{video_media, voice_media};
 use crate::ledger::Books;
 
