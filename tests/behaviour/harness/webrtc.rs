@@ -67,7 +67,12 @@ impl WebrtcPhone {
         let fingerprints = [self.fingerprint.clone()].into();
         wanted.media = Arc::new(media);
         let ufrag = self.ufrag.into();
-        let answered = Arc::new(AnsweredMedia { ufrag, may_send: true, numbers: numbers() });
+        let answered = Arc::new(AnsweredMedia {
+            ufrag,
+            may_send: true,
+            may_receive: true,
+            numbers: numbers(),
+        });
         wanted.srtp = Some(SrtpKeying::Dtls { fingerprints, keys: None, answered });
         wanted
     }
