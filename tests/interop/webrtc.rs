@@ -217,3 +217,11 @@ fn call_of_firefox_survives_node_death() {
         call_of_pages("webrtc-firefox", ["firefox"; 2]);
     }
 }
+
+#[test]
+fn call_of_chromium_and_firefox_survives_node_death() {
+    let test = "call_of_chromium_and_firefox_survives_node_death";
+    if present(test, Client::Chromium) && present(test, Client::Firefox) {
+        call_of_pages("webrtc-mixed", ["chromium", "firefox"]);
+    }
+}
