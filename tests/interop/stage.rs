@@ -36,6 +36,8 @@ pub(crate) struct Stage {
     gateway: ChildProcess,
     /// The address of the API over TCP.
     api: Option<SocketAddr>,
+    /// The address of WHIP and WHEP.
+    webrtc: Option<SocketAddr>,
     nodes: BTreeMap<&'static str, ChildProcess>,
     folder: Folder,
     _exclusive: MutexGuard<'static, ()>,
@@ -121,14 +123,15 @@ impl Stage {
         let line = gateway.json_line(TIMEOUT).expect("the gateway prints where it listens");
         let socket = line["socket"].as_str().map(PathBuf::from);
         let socket = socket.unwrap_or_else(|| panic!("the gateway printed {line}"));
-        let api = line["api"].as_str().and_then(|address| address.parse().ok());
+        let address = |name: &str| line[name].as_str().and_then(|address| address.parse().ok());
+        let (api, webrtc) = (address("api"), address("webrtc"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let mut admin = ApiClient::new(ApiEndpoint::Unix(socket));
         runtime.block_on(ready(&mut admin));
         // Subscribes after the start, so that its events are not seen by tests.
         let events = runtime.block_on(admin.events()).expect("the API streams events");
-        Stage { runtime, admin, events, gateway, api, nodes, folder, _exclusive: exclusive }
+        Stage { runtime, admin, events, gateway, api, webrtc, nodes, folder, _exclusive: exclusive }
     }
 
     /// The folder of logs and files of the test.
@@ -139,6 +142,11 @@ impl Stage {
     /// The address of the API over TCP.
     pub(crate) fn api(&self) -> SocketAddr {
         self.api.expect("the configuration has `tcp`")
+    }
+
+    /// The address of WHIP and WHEP.
+    pub(crate) fn webrtc(&self) -> SocketAddr {
+        self.webrtc.expect("the configuration has `[webrtc]`")
     }
 
     pub(crate) fn open(&mut self, offer: &OfferRequest) -> OfferAnswer {

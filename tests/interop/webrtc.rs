@@ -1,13 +1,17 @@
-//! Two ends of a WebRTC library, or two pages of a browser, in a call through a gateway, with DTLS, encrypted audio and video; the node
+//! Two ends of a WebRTC library, or two pages of browsers, in a call through a gateway, with DTLS, encrypted audio and video; the node
 //! that carries their sessions dies.
 
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
-use evenkeel_testkit::clients::{Client, browser_packages, present, python};
+use evenkeel_testkit::clients::{
+    Client, SYSTEM_PYTHON, browser_packages, pion_call, present, python,
+};
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 use crate::stage::{NODES, Stage, sample_node};
 
@@ -26,73 +30,110 @@ identity = ["stun"]
 socket = "admin.sock"
 "#;
 
-/// Packets of a kind that each end receives before the node dies, and after its room has moved.
+/// Packets of a kind that each end receives before the node dies, and after its room has moved. Pages decode as many frames.
 const PACKETS: u64 = 50;
 
-/// Packets of audio and video at each end.
-type Received = [[u64; 2]; 2];
-
-/// Waits until each end has received this many packets. Returns the numbers and both ends.
-fn received(ends: &ChildProcess, at_least: Received) -> (Received, Vec<Value>) {
-    let found = ends.wait_for("packets at both ends", TIMEOUT, |lines| {
-        let last = ends_of(lines.last()?);
-        let count = |end: usize, kind: usize| last.get(end)?["received"][kind].as_u64();
-        let counts = [0, 1].map(|end| [0, 1].map(|kind| count(end, kind).unwrap_or_default()));
-        let counts_of = |counts: Received| counts.into_iter().flatten();
-        let mut pairs = counts_of(counts).zip(counts_of(at_least));
-        let is_enough = pairs.all(|(count, least)| count >= least);
-        is_enough.then_some((counts, last))
-    });
-    found.unwrap_or_else(|error| panic!("{error}; {:?}", ends.lines().last()))
+/// The path of a file in `tests/interop`.
+pub(crate) fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("interop").join(name)
 }
 
-/// Both ends by a line of output.
+/// The last line of clients.
+pub(crate) struct ClientReport {
+    /// Per end: packets of audio, packets of video and, in pages, frames decoded.
+    counts: Vec<Vec<u64>>,
+    ends: Vec<Value>,
+}
+
+impl ClientReport {
+    fn of(line: &str) -> Option<ClientReport> {
+        let ends = ends_of(line);
+        let count = |end: &Value| serde_json::from_value(end["received"].clone()).ok();
+        let counts: Option<Vec<Vec<u64>>> = ends.iter().map(count).collect();
+        counts.filter(|counts| !counts.is_empty()).map(|counts| ClientReport { counts, ends })
+    }
+
+    /// True if each number is larger than the other one by `PACKETS`.
+    fn exceeds(&self, other: Option<&ClientReport>) -> bool {
+        let other = |end: usize, index: usize| other.map_or(0, |other| other.counts[end][index]);
+        let mut counts = self.counts.iter().enumerate();
+        counts.all(|(end, counts)| {
+            let mut counts = counts.iter().enumerate();
+            counts.all(|(index, &count)| count >= other(end, index) + PACKETS)
+        })
+    }
+}
+
+/// Waits until each end has received more since `before`.
+pub(crate) fn received(clients: &ChildProcess, before: Option<&ClientReport>) -> ClientReport {
+    let found = clients.wait_for("packets at each end", TIMEOUT, |lines| {
+        let last = ClientReport::of(lines.last()?)?;
+        last.exceeds(before).then_some(last)
+    });
+    found.unwrap_or_else(|error| panic!("{error}; {:?}", clients.lines().last()))
+}
+
+/// The ends by a line of output.
 fn ends_of(line: &str) -> Vec<Value> {
     let mut line: Value = serde_json::from_str(line).unwrap_or_default();
     serde_json::from_value(line["ends"].take()).unwrap_or_default()
 }
 
-/// Each end must receive audio and video before and after the death of the node, and notice nothing. Returns both ends before and after
-/// it.
-fn call_survives_node_death(test: &str, mut command: Command) -> [Vec<Value>; 2] {
-    let mut stage = Stage::before(test, CONFIGURATION, |folder| {
-        NODES.map(|node| sample_node(node, folder, &[])).into()
-    });
-    command.arg(stage.folder().join("admin.sock")).arg(ROOM);
-    let ends = ChildProcess::start("webrtc-call", &mut command, stage.folder());
-    // A browser ends with its driver.
-    let ends = ends.expect("the script starts").with_grace(TIMEOUT);
-    let (before, ends_before) = received(&ends, [[PACKETS; 2]; 2]);
+/// Each end must receive before and after the death of the node that carries the room, and notice nothing. Returns the reports before and
+/// after it.
+pub(crate) fn survives_node_death(
+    test: &str,
+    stage: &mut Stage,
+    room: &str,
+    clients: &ChildProcess,
+) -> [ClientReport; 2] {
+    let before = received(clients, None);
     let rooms = stage.read("/v1/rooms");
     let carries = rooms["rooms"][0]["route"][0]["node"].as_str();
     let carries = carries.unwrap_or_else(|| panic!("{rooms}")).to_owned();
-    let moved = stage.kill_under(&carries, ROOM);
+    let moved = stage.kill_under(&carries, room);
     assert!(moved["to"].is_string() && moved["to"] != *carries, "{moved}");
-    let (after, ends_after) = received(&ends, before.map(|end| end.map(|count| count + PACKETS)));
+    let after = received(clients, Some(&before));
     println!(
-        "{test}, packets of audio and video at each end: {before:?} before the death of {carries}, {after:?} in all"
+        "{test}, packets of audio and video at each end: {:?} before the death of {carries}, {:?} in all",
+        before.counts, after.counts
     );
-    // From the first connection on.
-    let states: Vec<Value> = ends.lines().iter().flat_map(|line| states_of(line)).collect();
-    let mut connected = states.iter().skip_while(|states| states[0] != "connected");
-    let other = connected.find(|states| states[0] != "connected");
-    assert_eq!(other, None, "an end was connected, and then something else");
+    for end in 0..after.ends.len() {
+        let lines = clients.lines();
+        let states =
+            lines.iter().filter_map(|line| Some(ends_of(line).get(end)?["states"].clone()));
+        // From the first connection on.
+        let mut connected = states.skip_while(|states| states[0] != "connected");
+        let other = connected.find(|states| states[0] != "connected");
+        assert_eq!(other, None, "end {end} was connected, and then something else");
+    }
     assert_eq!(stage.read("/v1/sessions")["sessions"].as_array().map(Vec::len), Some(2));
     let drops = &stage.read("/v1/status")["drops"];
     for reason in ["srtp-forged", "srtp-replayed", "srtp-index"] {
         assert_eq!(drops[reason].as_u64().unwrap_or_default(), 0, "{drops}");
     }
-    [ends_before, ends_after]
+    [before, after]
 }
 
-/// The states of both ends by a line of output.
-fn states_of(line: &str) -> Vec<Value> {
-    ends_of(line).into_iter().map(|mut end| end["states"].take()).collect()
+/// A call by the clients that the command starts, at nodes with these options.
+fn call_survives_node_death(
+    test: &str,
+    mut command: Command,
+    options: &[&str],
+) -> [ClientReport; 2] {
+    let mut stage = Stage::before(test, CONFIGURATION, |folder| {
+        NODES.map(|node| sample_node(node, folder, options)).into()
+    });
+    command.arg(stage.folder().join("admin.sock")).arg(ROOM);
+    let clients = ChildProcess::start("webrtc-call", &mut command, stage.folder());
+    // A browser ends with its driver.
+    let clients = clients.expect("the client starts").with_grace(TIMEOUT);
+    survives_node_death(test, &mut stage, ROOM, &clients)
 }
 
 fn library(module: &str) -> Command {
     let mut command = Command::new(python());
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/webrtc_call.py")).arg(module);
+    command.arg(script("webrtc_call.py")).arg(module);
     command
 }
 
@@ -100,7 +141,7 @@ fn library(module: &str) -> Command {
 fn call_of_aiortc_survives_node_death() {
     let test = "call_of_aiortc_survives_node_death";
     if present(test, Client::Aiortc) {
-        call_survives_node_death("webrtc-aiortc", library("aiortc"));
+        call_survives_node_death("webrtc-aiortc", library("aiortc"), &[]);
     }
 }
 
@@ -108,33 +149,79 @@ fn call_of_aiortc_survives_node_death() {
 fn call_of_libwebrtc_survives_node_death() {
     let test = "call_of_libwebrtc_survives_node_death";
     if present(test, Client::Libwebrtc) {
-        call_survives_node_death("webrtc-libwebrtc", library("webrtc"));
+        call_survives_node_death("webrtc-libwebrtc", library("webrtc"), &[]);
+    }
+}
+
+/// webrtcbin with an ECDSA certificate. The file has it and its key.
+pub(crate) fn webrtcbin() -> (Command, NamedTempFile) {
+    let made = rcgen::generate_simple_self_signed(["client".to_owned()]).expect("a valid name");
+    let mut file = NamedTempFile::new().expect("a file can be made");
+    write!(file, "{}{}", made.cert.pem(), made.signing_key.serialize_pem())
+        .expect("a file can be written");
+    let mut command = Command::new(SYSTEM_PYTHON);
+    command.arg(script("webrtc_gstreamer.py")).arg(file.path());
+    (command, file)
+}
+
+#[test]
+fn call_of_gstreamer_survives_node_death() {
+    if present("call_of_gstreamer_survives_node_death", Client::Webrtcbin) {
+        let (mut command, _certificate) = webrtcbin();
+        command.arg("call");
+        call_survives_node_death("webrtc-gstreamer", command, &[]);
     }
 }
 
 #[test]
-fn call_of_chromium_survives_node_death() {
-    if !present("call_of_chromium_survives_node_death", Client::Chromium) {
-        return;
+fn call_of_pion_survives_node_death() {
+    if present("call_of_pion_survives_node_death", Client::Pion) {
+        // Each end knows the SSRCs of the other one.
+        call_survives_node_death("webrtc-pion", Command::new(pion_call()), &["--untouched"]);
     }
+}
+
+/// A call of two pages, each in this browser.
+fn call_of_pages(test: &str, browsers: [&str; 2]) {
     let mut command = Command::new("node");
-    command
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/browser/call.js"))
-        .arg(browser_packages());
-    let [before, after] = call_survives_node_death("webrtc-chromium", command);
-    for (before, after) in before.iter().zip(&after) {
+    command.arg(script("browser/call.js")).arg(browser_packages()).args(browsers);
+    let [before, after] = call_survives_node_death(test, command, &[]);
+    for (before, after) in before.ends.iter().zip(&after.ends) {
         assert_eq!(
             after["states"],
             json!(["connected", "connected", "connected"]),
             "connection, ICE and DTLS"
         );
+        assert!(before["path"][0].is_string(), "{before}");
         assert_eq!(after["path"], before["path"], "candidate pairs and certificates");
         let more = |field: &str| after[field].as_u64().zip(before[field].as_u64());
         let [gap, freezes, frozen] = ["concealed_ms", "freezes", "frozen_ms"]
             .map(|field| more(field).map_or(0, |(after, before)| after.saturating_sub(before)));
         let kbps = &after["kbps"];
         println!(
-            "webrtc-chromium: {gap} ms of audio concealed, {freezes} freezes of {frozen} ms, may send {kbps} kbit/s"
+            "{test}: {gap} ms of audio concealed, {freezes} freezes of {frozen} ms, may send {kbps} kbit/s"
         );
+    }
+}
+
+#[test]
+fn call_of_chromium_survives_node_death() {
+    if present("call_of_chromium_survives_node_death", Client::Chromium) {
+        call_of_pages("webrtc-chromium", ["chromium"; 2]);
+    }
+}
+
+#[test]
+fn call_of_firefox_survives_node_death() {
+    if present("call_of_firefox_survives_node_death", Client::Firefox) {
+        call_of_pages("webrtc-firefox", ["firefox"; 2]);
+    }
+}
+
+#[test]
+fn call_of_chromium_and_firefox_survives_node_death() {
+    let test = "call_of_chromium_and_firefox_survives_node_death";
+    if present(test, Client::Chromium) && present(test, Client::Firefox) {
+        call_of_pages("webrtc-mixed", ["chromium", "firefox"]);
     }
 }

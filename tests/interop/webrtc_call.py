@@ -5,32 +5,15 @@ Standard output is lines of JSON, four a second: each end with its states, and t
 """
 
 import asyncio
-import http.client
 import importlib
 import json
-import socket
 import sys
+
+from admin_api import open_session
 
 MODULE, API, ROOM = sys.argv[1:4]
 LIBRARY = importlib.import_module(MODULE)
 KINDS = ["audio", "video"]
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(API)
-
-
-def open_session(sdp):
-    connection = UnixConnection("localhost")
-    offer = {"scenario": "call", "room": ROOM, "webrtc": {"offer": sdp}}
-    connection.request("POST", "/v1/sessions", json.dumps(offer), {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    body = response.read().decode()
-    if response.status != 201:
-        sys.exit(f"{response.status}: {body}")
-    return json.loads(body)["webrtc"]["answer"]
 
 
 def new_peer():
@@ -82,7 +65,7 @@ def picture(number):
 
 async def connect(peer):
     await peer.setLocalDescription(await peer.createOffer())
-    answer = open_session(peer.localDescription.sdp)
+    answer = open_session(API, ROOM, peer.localDescription.sdp)
     kind = getattr(LIBRARY, "RTCSessionDescriptionInit", None) or LIBRARY.RTCSessionDescription
     await peer.setRemoteDescription(kind(type="answer", sdp=answer))
 

@@ -71,6 +71,7 @@ impl SessionRegistry {
                 return Err(ControlError::OpenedWithout(kind));
             }
             answered.may_send = offered.1.may_send;
+            answered.may_receive = offered.1.may_receive;
             answered.numbers = offered.1.numbers.clone();
             media = Some(streams.media);
         }

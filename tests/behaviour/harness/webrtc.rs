@@ -53,8 +53,12 @@ impl WebrtcPhone {
         let media = MediaDescription { srtp: Srtp::Terminated, ..(*wanted.media).clone() };
         let fingerprints = [self.identity.fingerprint()].into();
         wanted.media = Arc::new(media);
-        let ufrag = self.identity.ufrag().into();
-        let answered = Arc::new(AnsweredMedia { ufrag, may_send: true, numbers: numbers() });
+        let answered = Arc::new(AnsweredMedia {
+            ufrag: self.identity.ufrag().into(),
+            may_send: true,
+            may_receive: true,
+            numbers: numbers(),
+        });
         wanted.srtp = Some(SrtpKeying::Dtls { fingerprints, keys: None, answered });
         wanted
     }

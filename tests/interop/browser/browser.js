@@ -1,14 +1,58 @@
-// Chromium with a camera and a microphone that need no hardware and no consent.
+// Browsers with a camera and a microphone that need no hardware and no consent.
 
 import { createRequire } from "node:module";
 
-/** Starts it. `packages` is the folder in which `playwright-core` is installed. */
-export function launch(packages) {
-  const { chromium } = createRequire(`${packages}/`)("playwright-core");
-  return chromium.launch({
+const OPTIONS = {
+  chromium: {
     executablePath: "/usr/bin/chromium",
     args: ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"],
-  });
+  },
+  firefox: {
+    // The build of the distribution, by WebDriver BiDi. Playwright 1.65 sends a command that Firefox 153 lacks.
+    channel: "moz-firefox",
+    executablePath: "/usr/bin/firefox-esr",
+    firefoxUserPrefs: {
+      "media.navigator.streams.fake": true,
+      "media.navigator.permission.disabled": true,
+      // Fake devices count as a permission, without which there is a candidate of the default address only.
+      "media.navigator.permission.fake": true,
+      "media.peerconnection.ice.loopback": true,
+    },
+  },
+};
+
+/** Starts `chromium` or `firefox`. `packages` is the folder in which `playwright-core` is installed. */
+export function launch(packages, browser, options = {}) {
+  return createRequire(`${packages}/`)("playwright-core")[browser].launch({ ...OPTIONS[browser], ...options });
+}
+
+/** Opens a page of an origin that may use the camera without TLS. */
+export async function newPage(browser) {
+  const page = await browser.newPage();
+  await page.route("http://localhost/", (route) => route.fulfill({ contentType: "text/html", body: "<!doctype html>" }));
+  await page.goto("http://localhost/");
+  return page;
+}
+
+/** Runs in a page: the state of its `peer`. */
+export async function observe() {
+  const report = [...(await peer.getStats()).values()];
+  const find = (type, kind) => report.filter((each) => each.type === type && each.kind === kind);
+  const sum = (rows, field) => rows.reduce((total, row) => total + (row[field] ?? 0), 0);
+  const [audio, video] = ["audio", "video"].map((kind) => find("inbound-rtp", kind));
+  const [transport] = find("transport");
+  const pair = report.find((each) => each.id === transport?.selectedCandidatePairId);
+  return {
+    states: [peer.connectionState, peer.iceConnectionState, transport?.dtlsState],
+    // Firefox tells the pair only.
+    path: [pair?.id, transport?.selectedCandidatePairChanges, transport?.localCertificateId, transport?.remoteCertificateId],
+    received: [sum(audio, "packetsReceived"), sum(video, "packetsReceived"), sum(video, "framesDecoded")],
+    kbps: Math.round((pair?.availableOutgoingBitrate ?? 0) / 1000),
+    // Opus has 48 samples per millisecond.
+    concealed_ms: Math.round(sum(audio, "concealedSamples") / 48),
+    frozen_ms: Math.round(sum(video, "totalFreezesDuration") * 1000),
+    freezes: sum(video, "freezeCount"),
+  };
 }
 
 export const pause = (milliseconds) => new Promise((wake) => setTimeout(wake, milliseconds));

@@ -1,11 +1,13 @@
-// Two pages of Chromium in a call. Arguments: the folder of `playwright-core`, the socket of the API, and the room.
+// Two pages in a call. Arguments: the folder of `playwright-core`, the browsers of both pages (`chromium` or `firefox`), the socket of the
+// API, and the room.
 //
-// Standard output is lines of JSON, four a second: each end with its states, the packets that it received by kind, and its figures.
+// Standard output is lines of JSON, four a second: each end with its states, the packets that it received by kind, the frames that it
+// decoded, and its figures.
 
 import http from "node:http";
-import { launch, pause } from "./browser.js";
+import { launch, newPage, observe, pause } from "./browser.js";
 
-const [packages, api, room] = process.argv.slice(2);
+const [packages, first, second, api, room] = process.argv.slice(2);
 
 /** Packets that the first page receives before the second one joins. It hears itself while it is alone. */
 const PACKETS = 100;
@@ -42,37 +44,15 @@ async function call() {
   await connected;
 }
 
-/** Runs in a page: the state of the call. */
-async function observe() {
-  const report = [...(await peer.getStats()).values()];
-  const find = (type, kind) => report.filter((each) => each.type === type && each.kind === kind);
-  const sum = (rows, field) => rows.reduce((total, row) => total + (row[field] ?? 0), 0);
-  const [audio, video] = ["audio", "video"].map((kind) => find("inbound-rtp", kind));
-  const [transport] = find("transport");
-  const pair = report.find((each) => each.id === transport?.selectedCandidatePairId);
-  return {
-    states: [peer.connectionState, peer.iceConnectionState, transport?.dtlsState],
-    path: [transport?.selectedCandidatePairChanges, transport?.localCertificateId, transport?.remoteCertificateId],
-    received: [audio, video].map((rows) => sum(rows, "packetsReceived")),
-    kbps: Math.round((pair?.availableOutgoingBitrate ?? 0) / 1000),
-    // Opus has 48 samples per millisecond.
-    concealed_ms: Math.round(sum(audio, "concealedSamples") / 48),
-    frozen_ms: Math.round(sum(video, "totalFreezesDuration") * 1000),
-    freezes: sum(video, "freezeCount"),
-  };
-}
-
-const context = await (await launch(packages)).newContext();
-await context.exposeFunction("openSession", openSession);
-// A page may use the camera if it comes over TLS or from this host.
-await context.route("http://localhost/", (route) => route.fulfill({ contentType: "text/html", body: "<!doctype html>" }));
-const first = await context.newPage();
-const second = await context.newPage();
-for (const page of [first, second]) await page.goto("http://localhost/");
-await first.evaluate(call);
-while ((await first.evaluate(observe)).received.some((packets) => packets < PACKETS)) await pause(50);
-await second.evaluate(call);
+const browser = await launch(packages, first);
+const other = second === first ? browser : await launch(packages, second);
+const pages = [await newPage(browser), await newPage(other)];
+for (const page of pages) await page.exposeFunction("openSession", openSession);
+await pages[0].evaluate(call);
+const isHeard = ({ received: [audio, video] }) => audio >= PACKETS && video >= PACKETS;
+while (!isHeard(await pages[0].evaluate(observe))) await pause(50);
+await pages[1].evaluate(call);
 for (;;) {
   await pause(250);
-  console.log(JSON.stringify({ ends: [await first.evaluate(observe), await second.evaluate(observe)] }));
+  console.log(JSON.stringify({ ends: [await pages[0].evaluate(observe), await pages[1].evaluate(observe)] }));
 }

@@ -6,7 +6,7 @@
 import { launch, pause } from "./browser.js";
 
 const [packages, url] = process.argv.slice(2);
-const browser = await launch(packages);
+const browser = await launch(packages, "chromium");
 const page = await browser.newPage();
 const faults = [];
 page.on("console", (message) => message.type() === "error" && faults.push(message.text()));

@@ -9,11 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Client {
     GStreamer,
+    Webrtcbin,
+    Pion,
     Ffmpeg,
     Aioquic,
     Aiortc,
     Libwebrtc,
     Chromium,
+    Firefox,
     PageTools,
     Rtpengine,
     Prometheus,
@@ -65,6 +68,22 @@ pub fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/interop-venv/bin/python")
 }
 
+/// The Python interpreter of the system, with the bindings of GStreamer.
+pub const SYSTEM_PYTHON: &str = "/usr/bin/python3";
+
+/// Imports of a script that calls with GStreamer.
+const WEBRTCBIN: &str = "import gi
+gi.require_version('Gst', '1.0')
+gi.require_version('GstWebRTC', '1.0')
+from gi.repository import Gst, GstWebRTC
+Gst.init(None)
+exit(not all(Gst.ElementFactory.find(name) for name in ['webrtcbin', 'nicesrc', 'dtlssrtpdec', 'vp8enc', 'opusenc']))";
+
+/// The program of `tests/interop/pion`.
+pub fn pion_call() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/interop-pion/call")
+}
+
 /// The folder of the packages of `tests/interop/browser`.
 pub fn browser_packages() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/interop-browser")
@@ -79,11 +98,14 @@ impl Client {
     fn name(self) -> &'static str {
         match self {
             Client::GStreamer => "GStreamer",
+            Client::Webrtcbin => "GStreamer's webrtcbin with PyGObject",
+            Client::Pion => "Pion",
             Client::Ffmpeg => "ffmpeg",
             Client::Aioquic => "aioquic",
             Client::Aiortc => "aiortc",
             Client::Libwebrtc => "libwebrtc",
             Client::Chromium => "Chromium with playwright-core",
+            Client::Firefox => "Firefox ESR with playwright-core",
             Client::PageTools => "TypeScript with Vite",
             Client::Rtpengine => "rtpengine",
             Client::Prometheus => "Prometheus",
@@ -98,6 +120,8 @@ impl Client {
             Client::GStreamer => ELEMENTS
                 .iter()
                 .all(|element| runs(Command::new("gst-inspect-1.0").args(["--exists", element]))),
+            Client::Webrtcbin => runs(Command::new(SYSTEM_PYTHON).args(["-c", WEBRTCBIN])),
+            Client::Pion => pion_call().is_file(),
             Client::Ffmpeg => runs(Command::new("ffmpeg").arg("-version")),
             Client::Rtpengine => runs(Command::new("rtpengine").arg("--version")),
             Client::Prometheus => ["prometheus", "promtool"]
@@ -112,13 +136,16 @@ impl Client {
             Client::Aiortc => runs(Command::new(python()).args(["-c", "import aiortc"])),
             Client::Libwebrtc => runs(Command::new(python()).args(["-c", "import webrtc"])),
             Client::PageTools => page_packages().join("node_modules/vite").is_dir(),
-            Client::Chromium => {
-                runs(Command::new("node").arg("--version"))
-                    && runs(Command::new("chromium").arg("--version"))
-                    && browser_packages().join("node_modules/playwright-core").is_dir()
-            }
+            Client::Chromium => is_driven("chromium"),
+            Client::Firefox => is_driven("firefox-esr"),
         }
     }
+}
+
+fn is_driven(browser: &str) -> bool {
+    runs(Command::new("node").arg("--version"))
+        && runs(Command::new(browser).arg("--version"))
+        && browser_packages().join("node_modules/playwright-core").is_dir()
 }
 
 fn runs(command: &mut Command) -> bool {

@@ -119,6 +119,7 @@ impl WebrtcOffer {
         AnsweredMedia {
             ufrag: self.ice.ufrag.as_str().into(),
             may_send: self.negotiation.accepted().any(|media| media.direction.has_recv()),
+            may_receive: self.negotiation.accepted().any(|media| media.direction.has_send()),
             numbers: ClientNumbers::new(
                 payload_types,
                 extensions,

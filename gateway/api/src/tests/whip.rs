@@ -162,6 +162,8 @@ fn whip_offer_opens_a_session_that_sends_to_the_gateway() {
     assert_eq!((&*wanted.scenario, &*wanted.room), ("live", "stage"));
     assert_eq!(&*wanted.labels, [("region".into(), "east".into())]);
     assert_eq!(wanted.caller, None);
+    let Some(SrtpKeying::Dtls { answered, .. }) = wanted.srtp else { panic!("no WebRTC client") };
+    assert_eq!((answered.may_send, answered.may_receive), (true, false));
     let mut stream = asking.stream;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -190,7 +192,7 @@ fn whep_offer_opens_a_session_that_receives() {
     let Some(SrtpKeying::Dtls { answered, .. }) = whip.accept().srtp else {
         panic!("no WebRTC client")
     };
-    assert!(!answered.may_send);
+    assert_eq!((answered.may_send, answered.may_receive), (false, true));
     let (status, body) = asking.whole();
     assert_eq!(status, 201);
     assert!(body.contains("a=sendonly\r\n") && !body.contains("a=recvonly"), "{body}");

@@ -52,7 +52,7 @@ crate::named! {
         DtlsAddress = "dtls-address",
         /// DTLS: too many handshakes are in progress.
         DtlsFull = "dtls-full",
-        /// The packet's payload type was not declared, or its client only receives.
+        /// The packet's payload type was not declared, or its client only receives or only sends.
         UndeclaredPayload = "undeclared-payload",
         /// The packet exceeds a size limit of the path.
         Oversize = "oversize",

@@ -31,7 +31,8 @@ fn browser_is_an_ice_client_with_a_certificate() {
     let Some(SrtpKeying::Dtls { fingerprints, keys: None, answered }) = &wanted.srtp else {
         panic!("{:?}", wanted.srtp)
     };
-    let expected = AnsweredMedia { ufrag: "Zp4k".into(), may_send: true, numbers: None };
+    let expected =
+        AnsweredMedia { ufrag: "Zp4k".into(), may_send: true, may_receive: true, numbers: None };
     assert_eq!(**answered, expected);
     assert_eq!(fingerprints.len(), 1);
     assert!(CHROMIUM.contains(&format!("a=fingerprint:{}", fingerprints[0])));

@@ -195,6 +195,8 @@ pub struct AnsweredMedia {
     pub ufrag: Box<str>,
     /// The client may send media.
     pub may_send: bool,
+    /// The client may receive media.
+    pub may_receive: bool,
     /// The client's numbers, if some differ from those of the room.
     #[serde(default)]
     pub numbers: Option<ClientNumbers>,
@@ -288,11 +290,12 @@ impl OwnSrtp {
         Ok(packet)
     }
 
-    /// Gives a packet to the client the client's numbers.
+    /// Gives a packet to the client the client's numbers, if the client receives media.
     pub(super) fn map_to_client(&self, side: RtpSide, packet: &mut [u8]) -> Result<(), DropReason> {
-        let answered = self.0.as_ref().and_then(|client| client.answered.as_ref());
-        match answered.and_then(|answered| answered.numbers.as_ref()) {
-            Some(numbers) if side == RtpSide::Rtp => {
+        let answered = self.0.as_ref().and_then(|client| client.answered.as_deref());
+        match answered.filter(|_| side == RtpSide::Rtp) {
+            Some(AnsweredMedia { may_receive: false, .. }) => Err(DropReason::UndeclaredPayload),
+            Some(AnsweredMedia { numbers: Some(numbers), .. }) => {
                 numbers.map_to_client(packet).map_err(unmapped)
             }
             _ => Ok(()),

@@ -192,7 +192,7 @@ fn forged_and_replayed_packets_reach_no_node() {
 }
 
 fn answered(may_send: bool) -> AnsweredMedia {
-    AnsweredMedia { ufrag: "phon".into(), may_send, numbers: None }
+    AnsweredMedia { ufrag: "phon".into(), may_send, may_receive: true, numbers: None }
 }
 
 /// Keys that DTLS has yet to agree on.
@@ -231,6 +231,19 @@ fn client_that_only_receives_sends_reports_and_no_media() {
     let datagram = scene.phone.protect(RtpSide::Rtcp, &report);
     assert_eq!(scene.deliver(ArrivalKind::Rtcp, &datagram), Some(report));
     assert!(scene.answer(1, &video(100, 77)).is_some());
+}
+
+#[test]
+fn client_that_only_sends_gets_reports_and_no_media() {
+    let mut scene = Scene::new();
+    scene.answer_offer(AnsweredMedia { may_receive: false, ..answered(true) });
+    assert_eq!(scene.answer(1, &video(100, 77)), None);
+    assert_eq!(scene.bench.drops(DropReason::UndeclaredPayload), 1);
+    let mut report = Vec::new();
+    rtcp::write_receiver_report(77, &[], &mut report);
+    assert!(scene.answer(1, &report).is_some());
+    let datagram = scene.phone.protect(RtpSide::Rtp, &video(1, SSRC));
+    assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), Some(video(1, SSRC)));
 }
 
 #[test]
