@@ -60,7 +60,7 @@ impl SessionRegistry {
         let entry = self.get(session).ok_or(ControlError::Unavailable)?;
         let (certificates, before) = dtls(entry.srtp()).ok_or(ControlError::NotWebrtc)?;
         let ice_restarted = before.ufrag != ufrag;
-        let mut answered = AnsweredMedia { ufrag, ..before.clone() };
+        let mut answered = before.clone();
         let mut media = None;
         if let Some(streams) = streams {
             let offered = dtls(Some(&streams.keying)).ok_or(ControlError::NotWebrtc)?;
@@ -75,8 +75,9 @@ impl SessionRegistry {
             answered.numbers = offered.1.numbers.clone();
             media = Some(streams.media);
         }
-        let streams_changed = media.as_ref().is_some_and(|media| *media != present)
-            || (answered.may_send, &answered.numbers) != (before.may_send, &before.numbers);
+        let streams_changed =
+            media.as_ref().is_some_and(|media| *media != present) || answered != *before;
+        answered.ufrag = ufrag;
         let home = entry.home;
         let (_, listener) = self.listener(&ClientIdentity::Stun).ok_or(ControlError::NoListener)?;
         let addresses = listener.addresses.rtp_of_client(ClientLabel::Carrier.value(&labels));
