@@ -70,9 +70,7 @@ impl SessionRegistry {
             if let Some(kind) = added_kind(entry, &streams.media) {
                 return Err(ControlError::OpenedWithout(kind));
             }
-            answered.may_send = offered.1.may_send;
-            answered.may_receive = offered.1.may_receive;
-            answered.numbers = offered.1.numbers.clone();
+            answered = AnsweredMedia { ufrag: before.ufrag.clone(), ..offered.1.clone() };
             media = Some(streams.media);
         }
         let streams_changed =
