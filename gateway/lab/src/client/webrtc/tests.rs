@@ -94,7 +94,7 @@ impl Gateway {
                 DatagramKind::Dtls => {
                     let peer = Peer::Expected(std::slice::from_ref(client));
                     let output = &mut |(), datagram: &[u8]| {
-                        _ = self.socket.send_to(datagram, source).unwrap()
+                        _ = self.socket.send_to(datagram, source).unwrap();
                     };
                     let event = handshakes.receive(7, (), peer, datagram, Instant::now(), output);
                     if let Some(HandshakeEvent::Connected(of_client)) = event {
