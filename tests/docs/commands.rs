@@ -11,7 +11,7 @@ use crate::page::{Line, pages, root};
 use evenkeel_testkit::binary::evenkeel;
 
 /// Programs that are not ours.
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 14] = [
     "cd",
     "mkdir",
     "cargo",
@@ -23,6 +23,8 @@ const OTHERS: [&str; 12] = [
     "nats",
     "umask",
     "systemctl",
+    "python3",
+    "gst-launch-1.0",
     "evenkeel-simulate",
 ];
 

@@ -38,9 +38,15 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// The READMEs at the top, those of plugins and policies, and all of `docs/`.
+/// The READMEs at the top, those of plugins, policies and examples, and all of `docs/`.
 pub(crate) fn pages() -> Vec<Page> {
-    let fixed = ["README.md", "README.zh-CN.md", "plugins/README.md", "policies/README.md"];
+    let fixed = [
+        "README.md",
+        "README.zh-CN.md",
+        "plugins/README.md",
+        "policies/README.md",
+        "docs/examples/janus/README.md",
+    ];
     let docs = fs::read_dir(root().join("docs")).unwrap();
     let docs = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().display()));
     let mut paths: Vec<String> = fixed.map(str::to_owned).into_iter().chain(docs).collect();

@@ -33,27 +33,27 @@ const SOUND: &str = "audiotestsrc is-live=true wave=pink-noise samplesperbuffer=
     ! audio/x-raw,rate=48000,channels=1 ! opusenc ! rtpopuspay pt=111";
 
 #[derive(Clone, Copy)]
-struct Ports {
+pub(crate) struct Ports {
     rtp: SocketAddr,
     rtcp: SocketAddr,
 }
 
 impl Ports {
-    fn free() -> Ports {
+    pub(crate) fn free() -> Ports {
         let (rtp, rtcp) = free_pair();
         Ports { rtp, rtcp }
     }
 
-    fn lane(self, payload_type: u8) -> Lane {
+    pub(crate) fn lane(self, payload_type: u8) -> Lane {
         Lane { payload_type, rtp: self.rtp, rtcp: self.rtcp }
     }
 }
 
-fn udp_source(at: SocketAddr) -> String {
+pub(crate) fn udp_source(at: SocketAddr) -> String {
     format!("udpsrc address={} port={}", at.ip(), at.port())
 }
 
-fn udp_sink(to: SocketAddr) -> String {
+pub(crate) fn udp_sink(to: SocketAddr) -> String {
     format!("udpsink host={} port={} sync=false async=false", to.ip(), to.port())
 }
 

@@ -19,6 +19,7 @@ pub enum Client {
     Firefox,
     PageTools,
     Rtpengine,
+    Janus,
     Prometheus,
     Alertmanager,
     Pylibsrtp,
@@ -108,6 +109,7 @@ impl Client {
             Client::Firefox => "Firefox ESR with playwright-core",
             Client::PageTools => "TypeScript with Vite",
             Client::Rtpengine => "rtpengine",
+            Client::Janus => "Janus",
             Client::Prometheus => "Prometheus",
             Client::Alertmanager => "Alertmanager",
             Client::Pylibsrtp => "pylibsrtp",
@@ -124,6 +126,8 @@ impl Client {
             Client::Pion => pion_call().is_file(),
             Client::Ffmpeg => runs(Command::new("ffmpeg").arg("-version")),
             Client::Rtpengine => runs(Command::new("rtpengine").arg("--version")),
+            // It has no option that only prints its version.
+            Client::Janus => runs(Command::new("janus").arg("--help")),
             Client::Prometheus => ["prometheus", "promtool"]
                 .iter()
                 .all(|program| runs(Command::new(program).arg("--version"))),
