@@ -31,6 +31,7 @@ use evenkeel_dataplane::{SendLease, Waker, quic};
 use evenkeel_drivers::{Drivers, Fencing, group_number};
 use evenkeel_media::srtp::IndexGrant;
 use evenkeel_policies::{Foundry, PolicyRecorder, PolicyRecords};
+use evenkeel_process::scheduling;
 use policies::{Coming, Firsts, policies};
 pub use sockets::Sockets;
 use sockets::{advertised_quic, quic, quic_address, rings_between};
@@ -425,6 +426,8 @@ fn launch(
         // The thread ends after the workers.
         .and_then(|()| {
             let run = move || {
+                // Media does not wait for handshakes.
+                scheduling::run_after_others();
                 handshakes.run();
                 Ok(())
             };
