@@ -77,14 +77,18 @@ fn whip_stream_reaches_whep_page_past_node_death() {
     let mut stage = Stage::before("whip", CONFIGURATION, |folder| {
         NODES.map(|node| sample_node(node, folder, &[])).into()
     });
-    let mut command = Command::new("node");
-    command.arg(script("browser/view.js")).arg(browser_packages());
-    let viewer = start(&stage, command, "whep", "view");
-    // Alone in its room the publisher would get its own media, and webrtcbin reads no RTCP after media that it does not expect.
-    viewer.wait_for("session", TIMEOUT, |lines| lines.first().cloned()).expect("the page views");
     let (mut command, _certificate) = webrtcbin();
     command.arg("publish");
     let publisher = start(&stage, command, "whip", "publish");
+    // A page that comes later needs a key frame, which the encoder sends on request.
+    publisher
+        .wait_for("connection", TIMEOUT, |lines| {
+            lines.last()?.contains("\"connected\"").then_some(())
+        })
+        .expect("the publisher connects");
+    let mut command = Command::new("node");
+    command.arg(script("browser/view.js")).arg(browser_packages());
+    let viewer = start(&stage, command, "whep", "view");
     survives_node_death("whip", &mut stage, ROOM, &viewer);
     for (client, left) in [(viewer, 1), (publisher, 0)] {
         assert_requests_succeed(client);
