@@ -12,6 +12,6 @@ pub use client::{
 };
 pub use offer::{
     OfferAnswer, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType, OfferRequest,
-    OfferStreamKind, QuicAnswer, RouteHop, UdpAnswer,
+    OfferStreamKind, QuicAnswer, RouteHop, UdpAnswer, WebtransportAnswer,
 };
 pub use rising::Rising;
