@@ -19,3 +19,4 @@ mod stage;
 mod tap;
 mod telemetry;
 mod webrtc;
+mod webtransport;
