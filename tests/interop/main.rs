@@ -20,4 +20,5 @@ mod stage;
 mod tap;
 mod telemetry;
 mod webrtc;
+mod webtransport;
 mod whip;

@@ -224,7 +224,7 @@ async def protocol_errors(gateway, report):
     async with gateway.connected() as client:
         report["flowless"] = await client.close_code()
     try:
-        async with gateway.connected(alpn="h3"):
+        async with gateway.connected(alpn="h3-29"):
             report["wrong_alpn"] = "taken"
     except ConnectionError:
         report["wrong_alpn"] = "refused"
@@ -253,4 +253,5 @@ async def main():
     print(json.dumps(report), flush=True)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -17,6 +17,7 @@ use evenkeel_control::{
     StoredAnswer, TraceRegistry, is_first_packet_room,
 };
 use evenkeel_core::is_session_room_name;
+use evenkeel_dataplane::quic::webtransport_url;
 use evenkeel_dataplane::worker::SrtpKeying;
 use evenkeel_index::ClaimRevision;
 use evenkeel_media::roq;
@@ -168,7 +169,7 @@ fn view(
     traces: &TraceRegistry,
 ) -> impl Serialize + use<> {
     let trace = traces.of(opened.session, wanted.caller.as_ref());
-    let (mut webrtc, mut ice_view) = (None, None);
+    let (mut webrtc, mut ice_view, mut webtransport) = (None, None, None);
     let (udp, quic) = match (opened.ingress, sdp) {
         (IngressAnswer::Udp { addresses, ice: Some(ice), .. }, Some(sdp)) => {
             let answer = sdp.answer(opened.session, &addresses, &ice);
@@ -191,20 +192,36 @@ fn view(
             IngressAnswer::Quic {
                 addresses,
                 certificate_sha256,
+                short_lived_sha256,
                 flow_to_gateway,
                 flow_from_gateway,
             },
             _,
         ) => {
-            let quic = object! {
-                addresses: addresses,
-                alpn: str::from_utf8(roq::ALPN).expect("a protocol's name is ASCII"),
-                certificate_sha256: HEXLOWER.encode(&certificate_sha256),
-                // Decimal text: JavaScript numbers have 53 bits, flow identifiers 62.
-                flow_to_gateway: flow_to_gateway.to_string(),
-                flow_from_gateway: flow_from_gateway.to_string(),
-            };
-            (None, Some(quic))
+            // Decimal text: JavaScript numbers have 53 bits, flow identifiers 62.
+            let [flow_to, flow_from] =
+                [flow_to_gateway, flow_from_gateway].map(|it| it.to_string());
+            if wanted.ingress == IngressProtocol::WebTransport {
+                let urls = addresses.iter().map(|at| webtransport_url(*at, flow_to_gateway));
+                let hashes = short_lived_sha256.iter().map(|sha256| HEXLOWER.encode(sha256));
+                webtransport = Some(object! {
+                    // Best first.
+                    urls: urls.collect::<Vec<_>>(),
+                    certificates_sha256: hashes.collect::<Vec<_>>(),
+                    flow_to_gateway: flow_to,
+                    flow_from_gateway: flow_from,
+                });
+                (None, None)
+            } else {
+                let quic = object! {
+                    addresses: addresses,
+                    alpn: str::from_utf8(roq::ALPN).expect("a protocol's name is ASCII"),
+                    certificate_sha256: HEXLOWER.encode(&certificate_sha256),
+                    flow_to_gateway: flow_to,
+                    flow_from_gateway: flow_from,
+                };
+                (None, Some(quic))
+            }
         }
     };
     let srtp = match &wanted.srtp {
@@ -218,6 +235,7 @@ fn view(
         scenario: Arc::clone(&wanted.scenario),
         udp?: udp,
         quic?: quic,
+        webtransport?: webtransport,
         webrtc?: webrtc,
         ice?: ice_view,
         srtp?: srtp,
@@ -385,7 +403,7 @@ fn srtp(raw: &SrtpBody, ingress: &IngressBody) -> Result<(Srtp, Option<SrtpKeyin
         SrtpBody::AtNode(true) => return Ok((Srtp::Opaque, None)),
         SrtpBody::Terminated(CryptoBody { crypto }) => crypto,
     };
-    if matches!(ingress, IngressBody::Quic(_)) {
+    if matches!(ingress, IngressBody::Quic(_) | IngressBody::Webtransport(_)) {
         let message = "has keys, but QUIC encrypts the packets; expected no `srtp`";
         return Err(ApiError::field("srtp", message));
     }
@@ -426,11 +444,12 @@ fn next_port(field: &str, address: SocketAddr) -> Result<(), ApiError> {
 
 fn ingress(raw: IngressBody, rtcp: RtcpPort) -> Result<IngressProtocol, ApiError> {
     let raw = match raw {
-        IngressBody::Quic(QuicBody {}) if rtcp == RtcpPort::Own => {
+        IngressBody::Quic(_) | IngressBody::Webtransport(_) if rtcp == RtcpPort::Own => {
             let message = "found `own-port`, expected `mux`: a QUIC flow carries RTP and RTCP";
             return Err(ApiError::field("rtcp", message));
         }
         IngressBody::Quic(QuicBody {}) => return Ok(IngressProtocol::Quic),
+        IngressBody::Webtransport(QuicBody {}) => return Ok(IngressProtocol::WebTransport),
         IngressBody::Udp(raw) => raw,
     };
     let needed = |right: &str| {

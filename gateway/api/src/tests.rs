@@ -248,6 +248,7 @@ fn opened(number: u64) -> SessionAnswer {
         ingress: IngressAnswer::Quic {
             addresses: vec![(Ipv4Addr::LOCALHOST, 4433).into()],
             certificate_sha256: [0xab; 32],
+            short_lived_sha256: vec![[0x01; 32], [0x02; 32]],
             flow_to_gateway: (1 << 62) - 1,
             flow_from_gateway: 7,
         },

@@ -13,5 +13,6 @@ pub use client::{
 pub use offer::{
     AnswerSdp, OfferAnswer, OfferIdentity, OfferIngress, OfferMedia, OfferPayloadType,
     OfferRequest, OfferSdp, OfferStreamKind, QuicAnswer, RouteHop, UdpAnswer, WebrtcOfferRequest,
+    WebtransportAnswer,
 };
 pub use rising::Rising;

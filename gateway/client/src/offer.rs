@@ -54,6 +54,8 @@ pub enum OfferIngress {
     Udp(OfferIdentity),
     /// RTP over QUIC.
     Quic {},
+    /// RTP over QUIC by WebTransport.
+    Webtransport {},
 }
 
 /// How the gateway recognises a UDP client.
@@ -122,6 +124,9 @@ pub struct OfferAnswer {
     /// For a WebRTC client.
     #[serde(default)]
     pub webrtc: Option<AnswerSdp>,
+    /// For a client of WebTransport.
+    #[serde(default)]
+    pub webtransport: Option<WebtransportAnswer>,
     /// The route: the nodes that may carry the session, in order of preference.
     #[serde(default)]
     pub route: Vec<RouteHop>,
@@ -163,6 +168,20 @@ pub struct QuicAnswer {
 pub struct AnswerSdp {
     /// SDP (RFC 8866). It contains a password: it must go to the client alone.
     pub answer: String,
+}
+
+/// The destination of a client of WebTransport, and its flow identifiers.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct WebtransportAnswer {
+    /// URLs of the session at the QUIC listeners, the best first.
+    pub urls: Vec<String>,
+    /// SHA-256 of the certificate in use and of the next one, in hex, for `serverCertificateHashes`. Empty: the certificate has an
+    /// issuer.
+    pub certificates_sha256: Vec<String>,
+    /// The flow identifier from client to gateway, in decimal.
+    pub flow_to_gateway: String,
+    /// The flow identifier from gateway to client, in decimal.
+    pub flow_from_gateway: String,
 }
 
 /// A node of the room's route.

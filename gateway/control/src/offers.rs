@@ -113,6 +113,9 @@ pub enum IngressAnswer {
         addresses: Vec<SocketAddr>,
         /// SHA-256 of the endpoint's certificate.
         certificate_sha256: [u8; 32],
+        /// SHA-256 of the certificates that browsers accept by it, the one in use first. Empty: they accept the endpoint's by its
+        /// issuer.
+        short_lived_sha256: Vec<[u8; 32]>,
         /// The flow that the client sends with.
         flow_to_gateway: u64,
         /// The flow that the client receives.

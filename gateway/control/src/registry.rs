@@ -324,7 +324,7 @@ impl SessionRegistry {
     /// Checks that a listener accepts clients of this kind.
     pub fn admits(&self, ingress: &IngressProtocol) -> Result<(), ControlError> {
         match ingress {
-            IngressProtocol::Quic => match self.quic {
+            IngressProtocol::Quic | IngressProtocol::WebTransport => match self.quic {
                 Some(_) => Ok(()),
                 None => Err(ControlError::NoListener),
             },
@@ -424,11 +424,12 @@ impl SessionRegistry {
     ) -> Option<(ClientRecord, IngressAnswer)> {
         let carrier = ClientLabel::Carrier.value(&offer.labels);
         let IngressProtocol::Udp(identity) = &offer.ingress else {
-            let QuicListener { addresses, certificate_sha256 } = self.quic.as_ref()?;
+            let QuicListener { addresses, certificate_sha256, short_lived } = self.quic.as_ref()?;
             let (flow_to_gateway, flow_from_gateway) = (flow(random), flow(random));
             let reached = IngressAnswer::Quic {
                 addresses: addresses.rtp_of_client(carrier),
                 certificate_sha256: *certificate_sha256,
+                short_lived_sha256: short_lived.iter().flat_map(|pair| pair.sha256()).collect(),
                 flow_to_gateway,
                 flow_from_gateway,
             };

@@ -34,6 +34,8 @@ pub enum IngressProtocol {
     Udp(ClientIdentity),
     /// RTP over QUIC; flow identifiers are the capability.
     Quic,
+    /// The same by WebTransport, at the QUIC listener.
+    WebTransport,
 }
 
 impl IngressProtocol {
@@ -41,7 +43,7 @@ impl IngressProtocol {
     pub fn transport(&self) -> ClientTransport {
         match self {
             IngressProtocol::Udp(_) => ClientTransport::Udp,
-            IngressProtocol::Quic => ClientTransport::Quic,
+            IngressProtocol::Quic | IngressProtocol::WebTransport => ClientTransport::Quic,
         }
     }
 }
@@ -52,7 +54,7 @@ crate::named! {
     pub enum ClientTransport {
         /// RTP over UDP (RFC 3550).
         Udp = "udp",
-        /// RTP over QUIC.
+        /// RTP over QUIC, with or without WebTransport.
         Quic = "quic",
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use buffer::UpgradeBuffer;
-use certificate::certificate;
+use certificate::{KeptCertificates, certificate};
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::history::{HistoryWriter, LeftSessions};
 use evenkeel_control::{
@@ -34,7 +34,7 @@ use evenkeel_policies::{Foundry, PolicyRecorder, PolicyRecords};
 use evenkeel_process::scheduling;
 use policies::{Coming, Firsts, policies};
 pub use sockets::Sockets;
-use sockets::{advertised_quic, quic, quic_address, rings_between};
+use sockets::{advertised_quic, is_self_made, quic, quic_address, rings_between};
 use tokio::sync::{broadcast, mpsc};
 use vital::Vital;
 pub use vital::{EndedThread, RunError};
@@ -74,6 +74,8 @@ pub struct RunningGateway {
     control: Vital,
     workers: Vec<Vital>,
     quic_thread: Option<quic::QuicThread>,
+    /// `None` with configured certificates, and without a QUIC listener.
+    short_lived: Option<KeptCertificates>,
     coming: Coming,
     /// Compiles the gateway's policies.
     pub foundry: Foundry,
@@ -105,6 +107,14 @@ impl RunningGateway {
     /// The end of the certificate of the QUIC endpoint, if it has one.
     pub fn quic_certificate_ends(&self) -> Option<SystemTime> {
         self.quic_thread.as_ref()?.certificate_ends
+    }
+
+    /// Renews the certificates that browsers accept by their SHA-256.
+    pub async fn renew_certificates(&self) -> std::convert::Infallible {
+        match &self.short_lived {
+            Some(kept) => kept.follow().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Duplicates of the listeners' sockets, and the identity of the QUIC endpoint.
@@ -278,8 +288,12 @@ fn assemble(
     let hash_keys = RandomState::new();
     let board = gateway.board();
     let grant = Arc::new(IndexGrant::new(workers_count, started));
+    let is_self_made = is_self_made(settings);
+    let kept = is_self_made.then(|| KeptCertificates::open(policies.foundry().folder()));
+    let kept = kept.transpose()?;
+    let short_lived = kept.as_ref().map(|kept| Arc::clone(&kept.certificates));
     let (quic_thread, mut quic_rings) =
-        quic(quic_listener, &flows, workers_count, suspended, &lease)?;
+        quic(quic_listener, short_lived.clone(), &flows, workers_count, suspended, &lease)?;
     let mut rings = rings_between(workers_count)?;
     let (to_handshakes, handshakes) = worker::handshake_channel();
     let (mut lines, mut workers) = (Vec::new(), Vec::new());
@@ -327,6 +341,7 @@ fn assemble(
         quic_thread.as_ref().map(|quic| QuicListener {
             addresses: advertised_quic(settings, quic.address),
             certificate_sha256: quic.certificate_sha256,
+            short_lived,
         }),
         Arc::clone(&flows),
         port_legs(settings),
@@ -396,6 +411,7 @@ fn assemble(
         control,
         workers,
         quic_thread,
+        short_lived: kept,
         coming: Coming::default(),
         foundry,
     };

@@ -217,9 +217,15 @@ fn quic_listener(
     quic::listen(quic_settings, socket.map(Into::into), identity).map(Some)
 }
 
+/// True if the QUIC listener makes its certificates itself.
+pub(super) fn is_self_made(settings: &GatewayConfig) -> bool {
+    matches!(quic_listen(settings), Some((_, None)))
+}
+
 /// The QUIC endpoint, if it has a socket, and each worker's rings to and from it. A suspended endpoint reads nothing.
 pub(super) fn quic(
     listener: Option<quic::BoundQuicSocket>,
+    short_lived: Option<Arc<quic::ShortLivedCertificates>>,
     flows: &Arc<Flows>,
     workers: usize,
     suspended: bool,
@@ -239,7 +245,8 @@ pub(super) fn quic(
     // Workers take their rings from the end of the list.
     ends.reverse();
     let (flows, lease) = (Arc::clone(flows), Arc::clone(lease));
-    let thread = quic::start(listener, flows, to_workers, from_workers, lease, suspended)?;
+    let thread =
+        quic::start(listener, flows, to_workers, from_workers, lease, short_lived, suspended)?;
     Ok((Some(thread), ends))
 }
 

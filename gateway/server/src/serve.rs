@@ -273,6 +273,7 @@ fn serve_as(
             () = reload::follow(place, applied, &gateway.handle, triggers) => {}
             () = log_filter.follow(&gateway.handle) => {}
             never = forecasts.follow() => match never {},
+            never = gateway.renew_certificates() => match never {},
             never = host => match never {},
         }
     };

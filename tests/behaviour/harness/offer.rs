@@ -57,6 +57,7 @@ pub(crate) fn quic_of(opened: &SessionAnswer) -> evenkeel_lab::client::QuicWay {
             certificate_sha256,
             flow_to_gateway,
             flow_from_gateway,
+            ..
         } => evenkeel_lab::client::QuicWay {
             gateway: addresses[0],
             certificate_sha256: *certificate_sha256,

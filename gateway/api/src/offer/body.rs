@@ -72,6 +72,7 @@ pub(super) struct CryptoBody {
 pub(super) enum IngressBody {
     Udp(UdpBody),
     Quic(QuicBody),
+    Webtransport(QuicBody),
 }
 
 #[derive(Deserialize)]

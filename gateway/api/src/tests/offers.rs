@@ -97,6 +97,24 @@ fn later_offer_reaches_control_and_is_answered() {
 }
 
 #[test]
+fn webtransport_answer_has_urls_and_hashes() {
+    let mut world = World::start();
+    let offer = OFFER.replace(r#""quic""#, r#""webtransport""#);
+    let asking = world.ask("POST /v1/sessions", &offer);
+    let ControlRequest::Offer(wanted, reply) = world.request() else { panic!("offer") };
+    assert_eq!(wanted.ingress, IngressProtocol::WebTransport);
+    reply.send(Ok(opened(17))).unwrap();
+    let (status, body) = asking.answer();
+    assert_eq!(status, 201);
+    let right = json!({
+        "urls": ["https://127.0.0.1:4433/roq?token=4611686018427387903"],
+        "certificates_sha256": ["01".repeat(32), "02".repeat(32)],
+        "flow_to_gateway": "4611686018427387903", "flow_from_gateway": "7",
+    });
+    assert_eq!((&body["webtransport"], body.get("quic")), (&right, None));
+}
+
+#[test]
 fn udp_answer_has_addresses_and_credentials() {
     let mut world = World::start();
     let asking = world.ask("POST /v1/sessions", OFFER);

@@ -28,7 +28,7 @@ fn listed(name: &str, region: &str) -> Option<ListedNode> {
 fn offered_address_follows_the_node_name() {
     let at = ListenerAddress { rtp: ([127, 0, 0, 1], 1).into(), rtcp: None, carrier: None };
     let addresses = ListenerAddresses { default: at, others: Vec::new() };
-    let quic = crate::QuicListener { addresses, certificate_sha256: [0; 32] };
+    let quic = crate::QuicListener { addresses, certificate_sha256: [0; 32], short_lived: None };
     let flows = Arc::new(Flows::new(16));
     let traces = Arc::new(crate::TraceRegistry::new(evenkeel_config::Traceparent::Link));
     let mut registry = SessionRegistry::new(Vec::new(), Some(quic), flows, None, false, 1, traces);

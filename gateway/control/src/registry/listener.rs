@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use evenkeel_dataplane::quic::ShortLivedCertificates;
+
 /// The addresses of a listener that clients are told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListenerAddresses {
@@ -78,10 +80,12 @@ pub(super) fn reaches(bound: IpAddr, other: IpAddr) -> bool {
 }
 
 /// The QUIC listener.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct QuicListener {
     /// The addresses that clients are told.
     pub addresses: ListenerAddresses,
     /// SHA-256 of the certificate.
     pub certificate_sha256: [u8; 32],
+    /// The certificates that browsers accept by their SHA-256. `None`: they accept that of the listener by its issuer.
+    pub short_lived: Option<Arc<ShortLivedCertificates>>,
 }

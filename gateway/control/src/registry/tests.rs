@@ -1,8 +1,10 @@
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
+use std::time::{Duration, SystemTime};
 
 use evenkeel_config::Traceparent;
-use evenkeel_model::Srtp;
+use evenkeel_dataplane::quic::ShortLivedCertificates;
+use evenkeel_model::{Labels, Srtp};
 
 use super::*;
 
@@ -106,7 +108,7 @@ fn told(carrier: &str, rtcp: RtcpPort) -> [Vec<String>; 3] {
         stun: true,
         open: None,
     };
-    let quic = QuicListener { addresses, certificate_sha256: [7; 32] };
+    let quic = QuicListener { addresses, certificate_sha256: [7; 32], short_lived: None };
     let (flows, traces) = (Arc::new(Flows::new(16)), TraceRegistry::new(Traceparent::Link));
     let mut registry =
         SessionRegistry::new(vec![udp], Some(quic), flows, None, false, 1, Arc::new(traces));
@@ -142,6 +144,47 @@ fn carriers_address_comes_before_an_alternate() {
         let [_, own, _] = told(carrier, RtcpPort::Own);
         assert_eq!(own, of(ips, 5_005), "{carrier}");
     }
+}
+
+#[test]
+fn webtransport_client_is_told_the_certificates_in_use() {
+    let now = SystemTime::now();
+    let short_lived =
+        Arc::new(ShortLivedCertificates::generate(vec!["localhost".into()], now).unwrap());
+    let address =
+        ListenerAddress { rtp: ([203, 0, 113, 1], 4_433).into(), rtcp: None, carrier: None };
+    let quic = QuicListener {
+        addresses: ListenerAddresses { default: address, others: Vec::new() },
+        certificate_sha256: [7; 32],
+        short_lived: Some(Arc::clone(&short_lived)),
+    };
+    let (flows, traces) = (Arc::new(Flows::new(16)), TraceRegistry::new(Traceparent::Link));
+    let mut registry =
+        SessionRegistry::new(Vec::new(), Some(quic), flows, None, false, 1, Arc::new(traces));
+    let media = MediaDescription { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+    let mut told = |session| {
+        let offer = Offer {
+            id: OfferId(session),
+            scenario: "call".into(),
+            room: "room".into(),
+            labels: Labels::default(),
+            ingress: IngressProtocol::WebTransport,
+            media: Arc::new(media.clone()),
+        };
+        registry.admits(&offer.ingress).unwrap();
+        let mut random = |bytes: &mut [u8]| bytes.fill(session as u8);
+        let registered = registry.register(SessionId(session), &offer, Vec::new(), &mut random);
+        match registered.unwrap().reached {
+            IngressAnswer::Quic { short_lived_sha256, .. } => short_lived_sha256,
+            other => panic!("{other:?}"),
+        }
+    };
+    let [_, next] = short_lived.sha256();
+    assert_eq!(told(1), short_lived.sha256());
+    assert!(short_lived.renew(now + Duration::from_secs(8 * 24 * 60 * 60)).unwrap());
+    let later = told(2);
+    assert_eq!(later, short_lived.sha256());
+    assert_eq!(later[0], next);
 }
 
 #[test]

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use evenkeel_media::roq;
+use quinn_proto::crypto::rustls::QuicServerConfig;
 use quinn_proto::{EndpointConfig, HashedConnectionIdGenerator};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{hkdf, hmac};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 
-use super::{CertificateSource, QuicStartError};
+use super::short_lived::ShortLivedCertificates;
+use super::x509::{certified, chain_ends, sha256};
+use super::{CertificateSource, QuicStartError, http3};
 
 /// The properties by which clients know an endpoint. A process with the identity of another one continues its
 /// certificate, and its stateless resets (RFC 9000, 10.3) end the connections of the other. Contains private keys.
@@ -42,12 +45,48 @@ struct SelfMade {
     key: Vec<u8>,
 }
 
-/// TLS configuration, and the SHA-256 of its certificate.
+/// A certificate with its key, and its SHA-256.
 pub(super) struct EndpointTls {
-    pub(super) config: quinn_proto::crypto::rustls::QuicServerConfig,
+    key: Arc<CertifiedKey>,
     pub(super) sha256: [u8; 32],
     /// The first end of a certificate of the chain.
     pub(super) ends: Option<SystemTime>,
+}
+
+impl EndpointTls {
+    /// Returns the TLS configuration. Clients that speak HTTP/3 alone see the short-lived certificate, if there is one.
+    pub(super) fn config(
+        &self,
+        short_lived: Option<Arc<ShortLivedCertificates>>,
+    ) -> QuicServerConfig {
+        let resolver = CertificateByProtocol { key: Arc::clone(&self.key), short_lived };
+        let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("the ring provider has TLS 1.3")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(resolver));
+        tls.alpn_protocols = vec![roq::ALPN.to_vec(), http3::ALPN.to_vec()];
+        tls.try_into().expect("the ring provider has the suite of QUIC's first packets")
+    }
+}
+
+#[derive(Debug)]
+struct CertificateByProtocol {
+    key: Arc<CertifiedKey>,
+    short_lived: Option<Arc<ShortLivedCertificates>>,
+}
+
+impl ResolvesServerCert for CertificateByProtocol {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let speaks =
+            |name| hello.alpn().is_some_and(|mut all| all.any(|protocol| protocol == name));
+        match &self.short_lived {
+            Some(certificates) if speaks(http3::ALPN) && !speaks(roq::ALPN) => {
+                Some(certificates.current())
+            }
+            Some(_) | None => Some(Arc::clone(&self.key)),
+        }
+    }
 }
 
 impl EndpointIdentity {
@@ -62,7 +101,7 @@ impl EndpointIdentity {
         EndpointIdentity { secret: sha256(secret), self_made: None }
     }
 
-    /// Returns the TLS configuration of this certificate. A self-made one is made once for its names.
+    /// Returns this certificate. A self-made one is made once for its names.
     pub(super) fn tls(
         &mut self,
         certificate: &CertificateSource,
@@ -89,17 +128,8 @@ impl EndpointIdentity {
             .ok_or(QuicStartError::Certificate(rustls::Error::NoCertificatesPresented))?;
         let sha256 = sha256(leaf);
         let ends = chain_ends(&chain);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(QuicStartError::Certificate)?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(QuicStartError::Certificate)?;
-        tls.alpn_protocols = vec![roq::ALPN.to_vec()];
-        let config =
-            tls.try_into().expect("the ring provider has the suite of QUIC's first packets");
-        Ok(EndpointTls { config, sha256, ends })
+        let key = Arc::new(certified(chain, key).map_err(QuicStartError::Certificate)?);
+        Ok(EndpointTls { key, sha256, ends })
     }
 
     /// Returns the key of Retry tokens.
@@ -132,30 +162,6 @@ impl EndpointIdentity {
     fn prk(&self) -> hkdf::Prk {
         hkdf::Salt::new(hkdf::HKDF_SHA256, b"evenkeel quic").extract(&self.secret)
     }
-}
-
-/// Returns the time at which the first certificate of a chain ends. `None` if none does.
-pub fn chain_ends(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
-    chain.iter().filter_map(not_after).min()
-}
-
-/// The end of the validity of a certificate (RFC 5280, section 4.1.2.5). rustls names it in the refusal of an expired certificate, as each
-/// is in the end.
-fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
-    let parsed = ParsedCertificate::try_from(certificate).ok()?;
-    let (nothing, late) = (RootCertStore::empty(), UnixTime::since_unix_epoch(Duration::MAX));
-    match verify_server_cert_signed_by_trust_anchor(&parsed, &nothing, &[], late, &[]) {
-        Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
-            not_after,
-            ..
-        })) => SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(not_after.as_secs())),
-        _ => None,
-    }
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().try_into().expect("the hash has 32 bytes")
 }
 
 impl SelfMade {

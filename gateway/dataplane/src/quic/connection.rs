@@ -6,12 +6,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use evenkeel_media::roq;
+use quinn_proto::crypto::rustls::HandshakeData;
 use quinn_proto::{
-    Connection, ConnectionHandle, Dir, Event, SendDatagramError, StreamEvent, StreamId,
+    Connection, ConnectionHandle, Dir, Event, SendDatagramError, StreamEvent, StreamId, VarInt,
 };
 
 use super::code;
 use super::counters::{Counters, count};
+use super::http3::{self, Http3, Http3Context, Http3Error};
 use super::hub::{Hub, PathStatistics, Rejected};
 use super::streams::{IncomingStream, OutgoingStreams};
 
@@ -29,6 +31,8 @@ pub(super) struct ClientConnection {
     pub(super) handle: ConnectionHandle,
     pub(super) connection: Connection,
     stage: ConnectionStage,
+    /// `None`: the client speaks RoQ.
+    http3: Option<Box<Http3>>,
     incoming: HashMap<StreamId, IncomingStream>,
     outgoing: OutgoingStreams,
     read: u64,
@@ -47,6 +51,7 @@ impl ClientConnection {
             handle,
             connection,
             stage: ConnectionStage::Handshake { until },
+            http3: None,
             incoming: HashMap::new(),
             outgoing: OutgoingStreams::default(),
             read: 0,
@@ -93,11 +98,23 @@ impl ClientConnection {
                     self.stage = ConnectionStage::Open;
                     opened = true;
                     hub.join(self.handle, now);
+                    if speaks_http3(&self.connection) {
+                        match Http3::start(&mut self.connection) {
+                            Ok(http3) => self.http3 = Some(Box::new(http3)),
+                            Err(error) => self.fail(error, now, hub),
+                        }
+                    }
                 }
                 Event::ConnectionLost { .. } => {
                     // DATAGRAMs may have arrived before the end.
                     self.read_datagrams(now, hub);
                     self.end(hub);
+                }
+                Event::Stream(StreamEvent::Opened { dir }) if self.http3.is_some() => {
+                    self.with_http3(now, hub, |http3, cx| http3.accept(dir, cx));
+                }
+                Event::Stream(StreamEvent::Readable { id }) if self.http3.is_some() => {
+                    self.with_http3(now, hub, |http3, cx| http3.read(id, cx));
                 }
                 Event::Stream(StreamEvent::Opened { dir: Dir::Uni }) => {
                     while let Some(id) = self.connection.streams().accept(Dir::Uni) {
@@ -128,7 +145,23 @@ impl ClientConnection {
             && let Some(datagram) = self.connection.datagrams().recv()
         {
             self.read += 1;
-            let (flow, packet) = match roq::read_datagram(&datagram) {
+            let start = match self.http3.as_ref().map(|http3| http3.payload(&datagram)) {
+                None => 0,
+                Some(Ok(Some(start))) => start,
+                Some(Ok(None)) => {
+                    count(&hub.counters.webtransport_sessionless);
+                    continue;
+                }
+                Some(Err(error)) => {
+                    self.fail(error, now, hub);
+                    continue;
+                }
+            };
+            let (flow, packet) = match roq::read_datagram(&datagram[start..]) {
+                Ok((flow, _)) if self.http3.as_ref().is_some_and(|http3| !http3.has_flow(flow)) => {
+                    count(&hub.counters.unknown_flow_datagrams);
+                    continue;
+                }
                 Ok(read) => read,
                 Err(malformed) => {
                     count(&hub.counters.malformed);
@@ -158,6 +191,30 @@ impl ClientConnection {
                 self.close(roq::ErrorCode::Packet, why.as_bytes(), now, hub);
             }
         }
+    }
+
+    fn with_http3(
+        &mut self,
+        now: Instant,
+        hub: &mut Hub,
+        act: impl FnOnce(&mut Http3, &mut Http3Context<'_>) -> Result<(), Http3Error>,
+    ) {
+        let Some(http3) = &mut self.http3 else { return };
+        let (handle, connection) = (self.handle, &mut self.connection);
+        let acted = act(http3, &mut Http3Context { handle, connection, hub: &mut *hub, now });
+        if let Err(error) = acted {
+            self.fail(error, now, hub);
+        }
+    }
+
+    /// The bytes before RoQ's in a DATAGRAM to the client.
+    pub(super) fn datagram_prefix(&self) -> &[u8] {
+        self.http3.as_ref().map_or(&[], |http3| http3.datagram_prefix())
+    }
+
+    /// The bytes before RoQ's in a stream to the client.
+    pub(super) fn stream_prefix(&self) -> &[u8] {
+        self.http3.as_ref().map_or(&[], |http3| http3.stream_prefix())
     }
 
     /// Queues a DATAGRAM. A full queue refuses it and keeps the DATAGRAMs in it.
@@ -190,8 +247,23 @@ impl ClientConnection {
 
     /// Closes the connection and sends the client the reason.
     pub(super) fn close(&mut self, error: roq::ErrorCode, why: &[u8], now: Instant, hub: &mut Hub) {
+        let code = match (&self.http3, error) {
+            (None, error) => code(error),
+            (Some(_), roq::ErrorCode::Packet) => Http3Error::Datagram.code(),
+            (Some(_), _) => http3::NO_ERROR,
+        };
+        self.close_with(code, why, now, hub);
+    }
+
+    /// Closes the connection of a client that violates HTTP/3.
+    fn fail(&mut self, error: Http3Error, now: Instant, hub: &mut Hub) {
+        count(&hub.counters.http3_errors);
+        self.close_with(error.code(), error.to_string().as_bytes(), now, hub);
+    }
+
+    fn close_with(&mut self, code: VarInt, why: &[u8], now: Instant, hub: &mut Hub) {
         if self.stage != ConnectionStage::Ended {
-            self.connection.close(now, code(error), Bytes::copy_from_slice(why));
+            self.connection.close(now, code, Bytes::copy_from_slice(why));
             self.end(hub);
         }
     }
@@ -218,5 +290,13 @@ impl ClientConnection {
             ConnectionStage::Ended => {}
         }
         self.incoming.clear();
+        self.http3 = None;
     }
+}
+
+/// Returns whether the client chose HTTP/3 in the handshake.
+fn speaks_http3(connection: &Connection) -> bool {
+    let data = connection.crypto_session().handshake_data();
+    let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
+    data.and_then(|data| data.protocol).is_some_and(|protocol| protocol == http3::ALPN)
 }

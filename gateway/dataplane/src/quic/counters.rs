@@ -48,6 +48,14 @@ counters! {
     unknown_flow_datagrams: "unknown-flow-datagrams";
     /// Streams stopped because of an unknown flow.
     unknown_flow_streams: "unknown-flow-streams";
+    /// WebTransport sessions opened.
+    webtransport_opened: "webtransport-opened";
+    /// Requests of HTTP/3 that opened no WebTransport session: another path, method or protocol, an unknown flow, or a second one.
+    webtransport_refused: "webtransport-refused";
+    /// DATAGRAMs of no open WebTransport session.
+    webtransport_sessionless: "webtransport-sessionless";
+    /// Connections closed because the client violated HTTP/3 (RFC 9114).
+    http3_errors: "http3-errors";
     /// DATAGRAMs and streams without valid RoQ framing; each closed its connection.
     malformed: "malformed";
     /// Packets of a known flow that are neither RTP nor RTCP.

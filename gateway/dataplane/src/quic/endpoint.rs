@@ -388,7 +388,8 @@ impl QuicEndpoint {
         let (Some(flow), Some(client)) = (flow, client.filter(|client| client.is_open())) else {
             return count(&counters.unattached);
         };
-        match client.send_datagram(datagram(flow, packet, &mut self.framed)) {
+        let framed = datagram(client.datagram_prefix(), flow, packet, &mut self.framed);
+        match client.send_datagram(framed) {
             // Counted when the DATAGRAM is sent.
             Ok(()) => {}
             Err(SendDatagramError::Blocked(_)) => count(&counters.datagrams_full),
@@ -397,7 +398,8 @@ impl QuicEndpoint {
                 | SendDatagramError::UnsupportedByPeer
                 | SendDatagramError::Disabled,
             ) => {
-                let mut bytes = Vec::with_capacity(packet.len() + 16);
+                let mut bytes = Vec::with_capacity(packet.len() + 32);
+                bytes.extend_from_slice(client.stream_prefix());
                 roq::write_stream_start(flow, &mut bytes);
                 roq::write_stream_packet(packet, &mut bytes);
                 let until = now + self.settings.stream_lifetime;
@@ -416,8 +418,9 @@ fn send(socket: &QuicSocket, lease: &SendLease, transmit: &Transmit, bytes: &[u8
 
 /// Frames a packet in separately allocated memory. Packets may wait in a queue, and the queue's limit in bytes holds
 /// only if they share no memory.
-fn datagram(flow: roq::FlowId, packet: &[u8], framed: &mut Vec<u8>) -> Bytes {
+fn datagram(prefix: &[u8], flow: roq::FlowId, packet: &[u8], framed: &mut Vec<u8>) -> Bytes {
     framed.clear();
+    framed.extend_from_slice(prefix);
     roq::write_datagram(flow, packet, framed);
     Bytes::copy_from_slice(framed)
 }

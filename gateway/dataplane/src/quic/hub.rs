@@ -169,7 +169,8 @@ impl Hub {
         flowless.map(|(client, _)| *client).collect()
     }
 
-    fn attach(&mut self, client: ConnectionHandle, home: Home, flow: u64, now: Instant) {
+    /// Packets to the session's client use this connection from now on.
+    pub(super) fn attach(&mut self, client: ConnectionHandle, home: Home, flow: u64, now: Instant) {
         if let Some(attachment) = self.sessions.get_mut(&home)
             && attachment.client == client
         {
@@ -192,6 +193,17 @@ impl Hub {
         if let Some(presence) = self.connections.get_mut(&attachment.client) {
             presence.homes.remove(&home);
             presence.useful = now;
+        }
+    }
+
+    /// Ends the session's use of this connection, if it uses it.
+    pub(super) fn release(&mut self, client: ConnectionHandle, home: Home, now: Instant) {
+        if let Some(attachment) = self.sessions.get(&home)
+            && attachment.client == client
+        {
+            let flow = attachment.flow;
+            self.detach(home, now);
+            self.tell(RingMeta { home, kind: RingItem::Detached, flow }, &[]);
         }
     }
 

@@ -15,24 +15,32 @@
 //! | a stream that ends within a packet | connection closed with ROQ_PACKET_ERROR |
 //! | a bidirectional stream | connection closed with ROQ_STREAM_CREATION_ERROR |
 //! | no flow of a session for 5 s | connection closed with ROQ_GENERAL_ERROR |
+//!
+//! A client may speak WebTransport instead ([`http3`]); its connections are closed with codes of HTTP/3.
 
 mod certificate;
 mod connection;
 mod connections;
 mod counters;
 mod endpoint;
+mod http3;
 mod hub;
 mod settings;
+mod short_lived;
 mod socket;
 mod streams;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod x509;
 
-pub use certificate::{EndpointIdentity, chain_ends};
+pub use certificate::EndpointIdentity;
 pub use counters::Counters;
+pub use http3::webtransport_url;
 pub use settings::{CertificateSource, QuicSettings, QuicStartError};
+pub use short_lived::{ShortLivedCertificates, ShortLivedError};
 pub use thread::{BoundQuicSocket, QuicThread, Resumer, listen, start};
+pub use x509::chain_ends;
 
 use evenkeel_media::roq;
 

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use quinn_proto::crypto::rustls::QuicServerConfig;
 use quinn_proto::{EndpointConfig, IdleTimeout, ServerConfig, VarInt};
 use rustix::event::{Timespec, epoll};
 
 use super::certificate::{EndpointIdentity, EndpointTls};
 use super::endpoint::QuicEndpoint;
 use super::hub::Hub;
+use super::short_lived::ShortLivedCertificates;
 use super::socket::QuicSocket;
 use super::{Counters, QuicSettings, QuicStartError};
 use crate::Waker;
@@ -109,8 +111,8 @@ pub fn listen(
 
 /// Starts the endpoint's thread.
 ///
-/// `to_workers` and `from_workers` have one ring per worker, by number. The endpoint reads and sends only while it has
-/// the lease. A suspended one reads nothing before [`Resumer::resume`].
+/// `to_workers` and `from_workers` have one ring per worker, by number. Browsers see a certificate of `short_lived`, if it is given, and
+/// else that of all clients. The endpoint reads and sends only while it has the lease. A suspended one reads nothing before [`Resumer::resume`].
 ///
 /// # Errors
 ///
@@ -121,12 +123,13 @@ pub fn start(
     to_workers: Vec<ring::RingSender>,
     from_workers: Vec<ring::Receiver>,
     lease: Arc<SendLease>,
+    short_lived: Option<Arc<ShortLivedCertificates>>,
     suspended: bool,
 ) -> Result<QuicThread, QuicStartError> {
     let BoundQuicSocket { settings, identity, tls, socket, address } = listener;
     let (certificate_sha256, certificate_ends) = (tls.sha256, tls.ends);
     let gather = settings.gather;
-    let configs = configs(&settings, &identity, tls);
+    let configs = configs(&settings, &identity, tls.config(short_lived));
     let duplicate = socket.socket.try_clone().map_err(QuicStartError::Thread)?;
 
     let counters = Arc::<Counters>::default();
@@ -209,7 +212,7 @@ impl Drop for QuicThread {
 pub(super) fn configs(
     settings: &QuicSettings,
     identity: &EndpointIdentity,
-    tls: EndpointTls,
+    tls: QuicServerConfig,
 ) -> (EndpointConfig, ServerConfig) {
     let mut transport = quinn_proto::TransportConfig::default();
     let idle = u32::try_from(settings.idle_after.as_millis()).unwrap_or(u32::MAX);
@@ -225,7 +228,7 @@ pub(super) fn configs(
         .stream_receive_window(VarInt::from_u32(64 * 1_024))
         .receive_window(VarInt::from_u32(512 * 1_024))
         .send_window(512 * 1_024);
-    let mut config = ServerConfig::new(Arc::new(tls.config), Arc::new(identity.token_key()));
+    let mut config = ServerConfig::new(Arc::new(tls), Arc::new(identity.token_key()));
     config.transport_config(Arc::new(transport)).max_incoming(settings.connections_max);
     (identity.endpoint_config(), config)
 }

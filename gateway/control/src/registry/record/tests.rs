@@ -26,7 +26,8 @@ fn registry(ports: &[u16], port_legs: Option<IpAddr>) -> SessionRegistry {
         open: None,
     };
     let udp = ports.iter().map(listener).collect();
-    let quic = QuicListener { addresses: addresses(443), certificate_sha256: [7; 32] };
+    let quic =
+        QuicListener { addresses: addresses(443), certificate_sha256: [7; 32], short_lived: None };
     let (flows, traces) = (Arc::new(Flows::new(1_000)), TraceRegistry::new(Traceparent::Parent));
     SessionRegistry::new(udp, Some(quic), flows, port_legs, true, WORKERS, Arc::new(traces))
 }

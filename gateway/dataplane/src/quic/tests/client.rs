@@ -31,6 +31,11 @@ pub(super) fn client_of(certificate_sha256: [u8; 32]) -> quinn::ClientConfig {
     client_with_transport(certificate_sha256, transport, vec![roq::ALPN.to_vec()])
 }
 
+/// Creates a client that trusts the certificate with this SHA-256.
+pub(super) fn client_trusting(sha256: [u8; 32], alpn: Vec<Vec<u8>>) -> quinn::ClientConfig {
+    client_with_transport(sha256, quinn::TransportConfig::default(), alpn)
+}
+
 pub(super) fn client_without_credit(thread: &QuicThread) -> quinn::ClientConfig {
     let mut transport = quinn::TransportConfig::default();
     transport.datagram_receive_buffer_size(None).max_concurrent_uni_streams(VarInt::from_u32(0));

@@ -51,7 +51,7 @@ async fn connection_limit_holds_and_frees() {
 #[tokio::test]
 async fn client_with_another_alpn_is_refused() {
     let world = World::start(quiet());
-    for alpn in [vec![], vec![b"roq-13".to_vec()], vec![b"h3".to_vec()]] {
+    for alpn in [vec![], vec![b"roq-13".to_vec()], vec![b"h3-29".to_vec()]] {
         assert!(world.connect(client_speaking(&world.thread, true, alpn)).await.is_err());
     }
 }

@@ -29,6 +29,7 @@ mod replaced;
 mod sending;
 mod streams;
 mod turns;
+mod webtransport;
 
 const HOME: Home = Home { worker: 0, slot: 5, generation: 2 };
 const FLOW: u64 = 0x1234_5678_9abc_def0;
@@ -59,6 +60,14 @@ impl World {
     }
 
     fn on(listener: BoundQuicSocket, slots: usize) -> World {
+        World::with_certificates(listener, slots, None)
+    }
+
+    fn with_certificates(
+        listener: BoundQuicSocket,
+        slots: usize,
+        short_lived: Option<Arc<ShortLivedCertificates>>,
+    ) -> World {
         let flows = Arc::new(Flows::new(10));
         flows.insert(FlowKey::Roq(FLOW), FlowEntry::of(HOME)).unwrap();
         flows.insert(FlowKey::Roq(OTHER_FLOW), FlowEntry::of(OTHER_HOME)).unwrap();
@@ -66,9 +75,8 @@ impl World {
         let (to_client, from_worker) = ring::channel(1_024).unwrap();
         let lease = Arc::new(SendLease::forever());
         let rings = (vec![to_worker], vec![from_worker]);
-        let thread =
-            start(listener, Arc::clone(&flows), rings.0, rings.1, Arc::clone(&lease), false)
-                .unwrap();
+        let (known, held) = (Arc::clone(&flows), Arc::clone(&lease));
+        let thread = start(listener, known, rings.0, rings.1, held, short_lived, false).unwrap();
         let waker = readable(from_client.as_fd().try_clone_to_owned().unwrap());
         World { thread, flows, to_client, from_client, waker, came: Default::default(), lease }
     }

@@ -46,7 +46,7 @@ impl Raw {
     pub(super) fn start(settings: QuicSettings) -> Raw {
         let mut identity = EndpointIdentity::new().unwrap();
         let tls = identity.tls(&settings.certificate).unwrap();
-        let configs = configs(&settings, &identity, tls);
+        let configs = configs(&settings, &identity, tls.config(None));
         let listening = QuicSocket::listen(settings.listen, settings.moves).unwrap();
         let socket = connected(Ipv4Addr::LOCALHOST, &listening);
         let counters = Arc::<Counters>::default();

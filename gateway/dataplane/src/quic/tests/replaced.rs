@@ -45,7 +45,7 @@ async fn clients_connect_again_to_the_new_process() {
 fn endpoint(socket: UdpSocket, identity: &EndpointIdentity) -> QuicEndpoint {
     let (settings, mut identity) = (quiet(), identity.clone());
     let tls = identity.tls(&settings.certificate).unwrap();
-    let configs = configs(&settings, &identity, tls);
+    let configs = configs(&settings, &identity, tls.config(None));
     let lease = Arc::new(SendLease::forever());
     let hub = Hub::new(Arc::new(Flows::new(1)), Arc::default(), vec![]);
     QuicEndpoint::new(configs, QuicSocket::on(socket).unwrap(), settings, hub, vec![], lease)

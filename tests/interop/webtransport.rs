@@ -1,0 +1,150 @@
+//! aioquic and Chromium as independent WebTransport clients, with valid and invalid behaviour; the node that carries
+//! their session dies, and another process replaces the gateway.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use evenkeel_client::{OfferIngress, WebtransportAnswer};
+use evenkeel_lab::process::ChildProcess;
+use evenkeel_testkit::TIMEOUT;
+use evenkeel_testkit::binary::evenkeel;
+use evenkeel_testkit::clients::{Client, browser_packages, present, python};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, offer, voice};
+
+/// Packets of each kind sent by the client.
+const PACKETS: u64 = 50;
+
+/// The longest time without a packet around the death of a node or the end of a process. Clients send one every 20 ms, and share
+/// the machine with the test.
+const GAP_MAX_MS: u64 = 500;
+
+fn open(stage: &mut Stage, room: &str) -> WebtransportAnswer {
+    let opened = stage.open(&offer(room, OfferIngress::Webtransport {}, vec![voice()]));
+    let answer = opened.webtransport.expect("by WebTransport");
+    assert_eq!(answer.certificates_sha256.len(), 2, "{answer:?}");
+    assert!(answer.urls[0].ends_with(&format!("/roq?token={}", answer.flow_to_gateway)));
+    answer
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("interop").join(name)
+}
+
+/// Kills the node that carries the room once the client prints that it sends. Returns its last line.
+fn report_through_node_death(stage: &mut Stage, client: &mut ChildProcess, room: &str) -> Value {
+    let sending = client.json_line(2 * TIMEOUT).expect("the client sends");
+    assert!(sending["sending"].as_u64().is_some_and(|received| received > 0), "{sending}");
+    let rooms = stage.read("/v1/rooms");
+    let carries = rooms["rooms"][0]["route"][0]["node"].as_str();
+    let carries = carries.unwrap_or_else(|| panic!("{rooms}")).to_owned();
+    stage.kill_under(&carries, room);
+    client.signal(Signal::SIGUSR2).expect("the client runs");
+    client.json_line(2 * TIMEOUT).expect("the client prints JSON")
+}
+
+fn check_death(death: &Value) {
+    let gap = death["longest_gap_ms"].as_u64().expect("a gap");
+    assert!(gap <= GAP_MAX_MS, "{death}");
+    assert_eq!((&death["ssrcs"], &death["closed"]), (&json!(1), &Value::Null), "{death}");
+}
+
+#[test]
+fn webtransport_of_aioquic_follows_the_drafts() {
+    let test = "webtransport_of_aioquic_follows_the_drafts";
+    if !present(test, Client::Aioquic) {
+        return;
+    }
+    let mut stage = Stage::set("webtransport", "");
+    let answer = open(&mut stage, "webtransport");
+    let rest = answer.urls[0].strip_prefix("https://").expect("a URL");
+    let (authority, path) = rest.split_once('/').expect("a path");
+    let (address, port) = authority.rsplit_once(':').expect("a port");
+    let mut command = Command::new(python());
+    command.arg(script("webtransport_client.py")).args([address, port]);
+    command.arg(format!("/{path}")).arg(&answer.certificates_sha256[0]);
+    command.args([&answer.flow_to_gateway, &answer.flow_from_gateway]);
+    let client = ChildProcess::start("webtransport-client", &mut command, stage.folder());
+    let mut client = client.expect("Python starts");
+    let report = report_through_node_death(&mut stage, &mut client, "webtransport");
+    let counts = stage.read("/v1/status")["quic_counts"].clone();
+    println!("{report}\n{counts}");
+
+    assert_eq!(report["alpn"], "h3");
+    let datagrams = &report["datagrams"];
+    assert_eq!(datagrams["numbers"], json!((0..PACKETS).collect::<Vec<_>>()), "{report}");
+    assert_eq!(datagrams["carriers"], json!([0]), "the session's stream: {report}");
+    assert_eq!(datagrams["flow"], true, "{report}");
+    assert_eq!(report["strange_datagrams"], json!({"kept": true}));
+    assert_eq!(report["strangers_heard"], json!([]));
+    // H3_REQUEST_REJECTED.
+    assert_eq!(report["second_session"], json!({"reset": 0x10b, "kept": true}));
+    let statuses = json!({"path": 404, "token": 403, "method": 405, "right": 200});
+    assert_eq!(report["statuses"], statuses);
+    assert_eq!((&report["after_refusals"], &report["early_heard"]), (&json!(true), &json!([])));
+    assert_eq!(report["moved"], json!([[120], [121]]), "each packet returns in its session");
+    // RFC 9114, section 8.1; RFC 9204, section 6; RFC 9297, section 5.2.
+    let closed = json!({
+        "datagram_without_quarter_id": 0x33,
+        "datagram_without_flow": 0x33,
+        "datagram_not_rtp": 0x33,
+        "data_before_headers": 0x105,
+        "oversized_headers": 0x107,
+        "dynamic_table": 0x200,
+        "second_settings": 0x105,
+        "control_stream_ends": 0x104,
+    });
+    assert_eq!(report["closed"], closed);
+    assert_eq!(report["sessionless"], 0x100);
+    check_death(&report["death"]);
+    for (count, expected) in [
+        ("webtransport-opened", 13),
+        ("webtransport-refused", 4),
+        ("webtransport-sessionless", 2),
+        ("unknown-flow-datagrams", 1),
+        ("http3-errors", 6),
+        ("malformed", 1),
+        ("not-rtp", 1),
+        ("flowless", 1),
+    ] {
+        assert_eq!(counts[count], expected, "{count} of {counts}");
+    }
+}
+
+#[test]
+fn webtransport_of_chromium_survives_deaths() {
+    let test = "webtransport_of_chromium_survives_deaths";
+    if !present(test, Client::Chromium) {
+        return;
+    }
+    let mut stage = Stage::set("webtransport-chromium", "");
+    let answer = open(&mut stage, "webtransport");
+    let mut command = Command::new("node");
+    command.arg(script("browser/webtransport.js")).arg(browser_packages()).arg(&answer.urls[0]);
+    command.arg(answer.certificates_sha256.join(","));
+    command.args([&answer.flow_to_gateway, &answer.flow_from_gateway]);
+    let client = ChildProcess::start("webtransport-chromium", &mut command, stage.folder());
+    // A browser ends with its driver.
+    let mut client = client.expect("node starts").with_grace(TIMEOUT);
+    let report = report_through_node_death(&mut stage, &mut client, "webtransport");
+    println!("webtransport-chromium: {report}");
+    check_death(&report["death"]);
+    // The page closed its first session, and opened another by the same URL.
+    assert_eq!(report["again"], true, "{report}");
+    assert!(report["refused"].as_str().is_some_and(|error| !error.is_empty()), "{report}");
+    let counts = &stage.read("/v1/status")["quic_counts"];
+    assert_eq!((&counts["webtransport-opened"], &counts["http3-errors"]), (&json!(3), &json!(0)));
+
+    // QUIC ends with the process. The page knows the certificate and the token of the next one.
+    let mut upgrade = Command::new(evenkeel());
+    let upgrade = upgrade.args(["upgrade", "--api"]).arg(stage.folder().join("admin.sock"));
+    let upgraded = upgrade.arg(evenkeel()).output().expect("the command starts");
+    assert!(upgraded.status.success(), "{upgraded:?}");
+    client.signal(Signal::SIGUSR2).expect("the client runs");
+    let upgraded = client.json_line(2 * TIMEOUT).expect("the client prints JSON");
+    println!("webtransport-chromium, upgrade: {upgraded}");
+    assert_eq!((&upgraded["opened"], &upgraded["ssrcs"]), (&json!(2), &json!(1)), "{upgraded}");
+    assert!(upgraded["longest_gap_ms"].as_u64().is_some_and(|gap| gap <= GAP_MAX_MS), "{upgraded}");
+}
