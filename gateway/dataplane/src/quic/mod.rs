@@ -16,7 +16,7 @@
 //! | a bidirectional stream | connection closed with ROQ_STREAM_CREATION_ERROR |
 //! | no flow of a session for 5 s | connection closed with ROQ_GENERAL_ERROR |
 //!
-//! A client may speak WebTransport instead ([`http3`]); its connections are closed with codes of HTTP/3.
+//! A client may speak WebTransport instead (`http3.rs`); its connections are closed with codes of HTTP/3.
 
 mod certificate;
 mod connection;
