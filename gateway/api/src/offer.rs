@@ -40,7 +40,7 @@ use super::error::{ApiError, ApiErrorCode, note_retry};
 use super::events;
 use super::listener::TcpPlace;
 use super::object::object;
-use super::request::{Share, strict};
+use super::request::{Share, caller, strict};
 
 mod body;
 mod client_media;
@@ -252,15 +252,6 @@ fn refused_key(error: &KeyError) -> ApiError {
         KeyError::Length(_) => field,
         KeyError::OtherBody(_) => ApiError { code: ApiErrorCode::Conflict, ..field },
     }
-}
-
-/// Ignores a malformed `traceparent`, and one that occurs more than once.
-fn caller(headers: &HeaderMap) -> Option<CallerSpan> {
-    let mut all = headers.get_all("traceparent").iter();
-    let one = all.next()?.to_str().ok()?;
-    let caller = CallerSpan::parse(one).filter(|_| all.next().is_none())?;
-    let states = headers.get_all("tracestate").iter();
-    Some(caller.with_state(states.filter_map(|state| state.to_str().ok())))
 }
 
 fn answered(result: Result<(SessionId, Vec<u8>), ApiError>) -> StoredAnswer {

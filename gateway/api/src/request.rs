@@ -11,6 +11,7 @@ use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::http::{HeaderMap, header};
 use evenkeel_config::read_duration;
+use evenkeel_control::CallerSpan;
 use evenkeel_host::BINARY_BYTES_MAX;
 use evenkeel_model::{Hook, PolicyName, RoomId, SessionId};
 use evenkeel_process::lock;
@@ -301,6 +302,15 @@ pub(super) fn verb(target: &str) -> Result<(&str, &str), ApiError> {
 
 pub(super) fn unknown_verb(found: &str, right: &str) -> ApiError {
     ApiError::new(ApiErrorCode::NotFound, format!("found the verb `{found}`, expected {right}"))
+}
+
+/// Reads the span of the caller. Ignores a malformed `traceparent`, and one that occurs more than once.
+pub(super) fn caller(headers: &HeaderMap) -> Option<CallerSpan> {
+    let mut all = headers.get_all("traceparent").iter();
+    let one = all.next()?.to_str().ok()?;
+    let caller = CallerSpan::parse(one).filter(|_| all.next().is_none())?;
+    let states = headers.get_all("tracestate").iter();
+    Some(caller.with_state(states.filter_map(|state| state.to_str().ok())))
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use evenkeel_dataplane::worker::SrtpKeying;
 use evenkeel_model::SessionId;
 use serde::{Deserialize, Serialize};
 
-use super::{FlowPair, SessionRegistry};
+use super::SessionRegistry;
+use super::client_record::FlowPair;
 use crate::messages::{ControlError, IceFragments};
 use crate::offers::IceAnswer;
 

@@ -10,11 +10,9 @@ use evenkeel_process::random::draw;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{
-    Brief, ClientRecord, EntryDetails, ScopedAddress, SessionEntry, SessionRegistry, Slots,
-    flow_from_gateway,
-};
+use super::{Brief, EntryDetails, SessionEntry, SessionRegistry, Slots, flow_from_gateway};
 use crate::messages::SnapshotError;
+use crate::registry::client_record::{ClientRecord, ScopedAddress};
 use crate::registry::ice::IceSecret;
 use crate::traces::CallerSpan;
 

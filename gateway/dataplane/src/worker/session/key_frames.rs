@@ -6,7 +6,8 @@ use evenkeel_media::instant;
 use evenkeel_media::rtcp::rewrite;
 use serde::{Deserialize, Serialize};
 
-use super::media::FEEDBACK_SOURCES_MAX;
+/// Limit of video streams of one client that receive key-frame requests.
+pub(super) const FEEDBACK_SOURCES_MAX: usize = 8;
 
 /// Minimum interval of requests for a stream. A sender needs about this time to answer, and an earlier request would cause a second
 /// key frame.

@@ -9,7 +9,7 @@ use evenkeel_media::{instant, quality};
 use evenkeel_model::{Measures, MediaDescription, MediaStream, Metric, StreamKind};
 use serde::{Deserialize, Serialize};
 
-use super::key_frames::{KEY_FRAME_EVERY, KeyFrameRequests};
+use super::key_frames::{FEEDBACK_SOURCES_MAX, KEY_FRAME_EVERY, KeyFrameRequests};
 use crate::ring::PathReport;
 
 /// Sequence numbers below the highest that count as recent: a second of 4,000 packets/s.
@@ -225,9 +225,6 @@ const CAP_EVERY: Duration = Duration::from_secs(1);
 
 /// Time for which the end of a cap is repeated, because each packet may be lost.
 const LIFTED_FOR: Duration = Duration::from_secs(5);
-
-/// Limit of video streams of one client that receive key-frame requests.
-pub(super) const FEEDBACK_SOURCES_MAX: usize = 8;
 
 /// Bitrate that lifts a cap: more than any client sends.
 const UNCAPPED_BPS: u64 = 1_000_000_000;

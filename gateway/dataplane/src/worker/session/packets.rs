@@ -14,7 +14,7 @@ use evenkeel_media::{demux, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
 use evenkeel_model::{Hop, LeftHop, RedundancyMode, StreamKind};
 
-use super::media::FEEDBACK_SOURCES_MAX;
+use super::key_frames::FEEDBACK_SOURCES_MAX;
 use super::{ClientKnowledge, MediaState, NodeLeg, PacketContext, WorkerSession, declared};
 use crate::worker::egress::Egress;
 use crate::worker::report::{MediaDirection, ShedRun, WorkerReport};
