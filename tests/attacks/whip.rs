@@ -76,9 +76,10 @@ fn token(claims: &Value) -> String {
     signed("{\"alg\":\"HS256\"}", claims, SECRET)
 }
 
-fn hears_on(phone: &mut Phone) {
-    let goal = phone.heard.len() + 25;
-    talk(&mut [phone], "she hears herself", |phones| phones[0].heard.len() >= goal);
+/// The viewer hears the publisher.
+fn hears_on(publisher: &mut Phone, viewer: &mut Phone) {
+    let goal = viewer.heard.len() + 25;
+    talk(&mut [publisher, viewer], "he hears her", |phones| phones[1].heard.len() >= goal);
 }
 
 #[test]
@@ -96,7 +97,14 @@ fn forged_whip_requests_open_and_end_nothing() {
     drop(idle);
     let (address, credentials) = Credentials::in_answer(&answer);
     ann.connect(address, &credentials).unwrap();
-    hears_on(&mut ann.phone);
+    let mut bob = WebrtcPhone::new(2);
+    let mut view = claims("t0");
+    view["direction"] = "view".into();
+    let (status, viewed) = whip.ask("POST /whep/call/room", &token(&view), &bob.sdp());
+    assert_eq!(status, 201, "{viewed}");
+    let (address, credentials) = Credentials::in_answer(&viewed);
+    bob.connect(address, &credentials).unwrap();
+    hears_on(&mut ann.phone, &mut bob.phone);
 
     let with = |claim: &str, value: Value| {
         let mut claims = claims("t2");
@@ -140,8 +148,8 @@ fn forged_whip_requests_open_and_end_nothing() {
     ] {
         assert_eq!(whip.ask(&line, token, "").0, right, "{line}");
     }
-    assert_eq!(gateway.status().sessions, 1);
-    hears_on(&mut ann.phone);
+    assert_eq!(gateway.status().sessions, 2);
+    hears_on(&mut ann.phone, &mut bob.phone);
 
     assert_eq!(whip.ask(&format!("DELETE {location}"), &of_ann, "").0, 200);
     let reason = gateway.expect_event("the session ends", |event| match event {
