@@ -84,7 +84,7 @@ async function stop() {
 
 const nextSignal = () => new Promise((tell) => process.once("SIGUSR2", tell));
 const session = { url, hashes: hashes.split(","), flows };
-const context = await (await launch(packages)).newContext();
+const context = await (await launch(packages, "chromium")).newContext();
 // WebTransport needs a page that comes over TLS or from this host, and only one from this host may connect to it.
 const server = http.createServer((_, answer) => answer.setHeader("content-type", "text/html").end("<!doctype html>"));
 await new Promise((listening) => server.listen(0, "localhost", listening));
