@@ -262,7 +262,7 @@ pub(super) fn refused(failed: ControlError, said: &str, names: &NodeNames) -> Ap
                 StreamKind::Video => "video",
             };
             let message = format!(
-                "adds {kind}, and the driver of the node opened the session without; a new session can have it"
+                "adds a format of {kind}, and the driver of the node opened the session without; a new session can have it"
             );
             conflict("webrtc.offer", message)
         }

@@ -420,7 +420,7 @@ fn require_match(headers: &HeaderMap, etag: &str) -> Result<(), ApiError> {
         return Err(ApiError::new(ApiErrorCode::PreconditionRequired, message));
     };
     let wanted = String::from_utf8_lossy(wanted.as_bytes());
-    if wanted.split(',').map(str::trim).any(|tag| tag == "*" || tag == etag) {
+    if wanted.split(',').map(str::trim).any(|tag| matches!(tag, "*" | "\"*\"") || tag == etag) {
         return Ok(());
     }
     let message = format!("found `if-match` {wanted}, expected {etag}");

@@ -216,9 +216,9 @@ pub struct SessionView {
 /// The user fragments of both sides of ICE (RFC 8839, section 5.4).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IceFragments {
-    /// That of the gateway.
+    /// The gateway's user fragment.
     pub gateway: Box<str>,
-    /// That of the client.
+    /// The client's user fragment.
     pub client: Box<str>,
 }
 

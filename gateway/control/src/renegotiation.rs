@@ -79,12 +79,12 @@ impl SessionRegistry {
         let home = entry.home;
         let (_, listener) = self.listener(&ClientIdentity::Stun).ok_or(ControlError::NoListener)?;
         let addresses = listener.addresses.rtp_of_client(ClientLabel::Carrier.value(&labels));
-        if ice_restarted {
-            self.restart_ice(session, &mut fill)?;
-        }
         if let Some(media) = &media {
             let changed = gateway.handle_streams(session, Arc::clone(media), now);
             changed.map_err(ControlError::Impossible)?;
+        }
+        if ice_restarted {
+            self.restart_ice(session, &mut fill)?;
         }
         let answered = Arc::new(answered);
         if let Some(entry) = self.get_mut(session) {
@@ -112,12 +112,15 @@ fn dtls(keying: Option<&SrtpKeying>) -> Option<(&[CertificateFingerprint], &Answ
     }
 }
 
-/// A kind of these streams for which a node's driver has not opened the session.
+/// A kind of these streams with a format for which a node's driver has not opened the session.
 fn added_kind(entry: &SessionEntry, media: &MediaDescription) -> Option<StreamKind> {
     let opened = &entry.brief()?.media;
-    let has = |media: &MediaDescription, kind: StreamKind| {
-        media.streams.iter().any(|stream| stream.kind == kind)
-    };
-    let mut kinds = [StreamKind::Audio, StreamKind::Video].into_iter();
-    kinds.find(|kind| has(media, *kind) && !has(opened, *kind))
+    let formats = media
+        .streams
+        .iter()
+        .flat_map(|stream| stream.payload_types.iter().map(|payload| (stream.kind, payload)));
+    let mut added = formats.filter(|(_, payload)| {
+        opened.payload_type(payload.number).is_none_or(|(_, known)| known != *payload)
+    });
+    added.next().map(|(kind, _)| kind)
 }

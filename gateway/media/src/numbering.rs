@@ -8,26 +8,26 @@ use serde::{Deserialize, Serialize};
 use crate::rtp::{self, RtpError, RtpHeader};
 
 /// Maps payload types (RFC 3550, section 5.1): 0 to 127.
-pub type PayloadTypeMap = NumberMap<128>;
+pub type PayloadTypeMap = NumberMap<0, 128>;
 
 /// Maps ids of header extensions: 1 to 14, those of the one-byte form (RFC 8285, section 4.2).
-pub type ExtensionMap = NumberMap<15>;
+pub type ExtensionMap = NumberMap<1, 15>;
 
-/// A table of a client's numbers and a room's, all below `SIZE`.
+/// A table of a client's numbers and a room's, all from `FIRST` on and below `SIZE`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(from = "Vec<(u8, u8)>", into = "Vec<(u8, u8)>")]
-pub struct NumberMap<const SIZE: usize> {
+pub struct NumberMap<const FIRST: u8, const SIZE: usize> {
     to_room: [Option<u8>; SIZE],
     to_client: [Option<u8>; SIZE],
 }
 
-impl<const SIZE: usize> Default for NumberMap<SIZE> {
+impl<const FIRST: u8, const SIZE: usize> Default for NumberMap<FIRST, SIZE> {
     fn default() -> Self {
         NumberMap { to_room: [None; SIZE], to_client: [None; SIZE] }
     }
 }
 
-impl<const SIZE: usize> NumberMap<SIZE> {
+impl<const FIRST: u8, const SIZE: usize> NumberMap<FIRST, SIZE> {
     /// Returns the room's number for a number of the client; `None` if it was not negotiated.
     pub fn room_number(&self, client: u8) -> Option<u8> {
         self.to_room.get(usize::from(client)).copied().flatten()
@@ -42,9 +42,9 @@ impl<const SIZE: usize> NumberMap<SIZE> {
     /// Returns true if the client's number has this meaning, or may get it: a number never changes its meaning during a session
     /// (RFC 3264, section 8.3.2).
     pub fn admits(&self, client: u8, room: u8) -> bool {
-        let is_below = |number: u8| usize::from(number) < SIZE;
-        is_below(client)
-            && is_below(room)
+        let is_one = |number: u8| number >= FIRST && usize::from(number) < SIZE;
+        is_one(client)
+            && is_one(room)
             && self.room_number(client).is_none_or(|mapped| mapped == room)
     }
 
@@ -67,7 +67,7 @@ impl<const SIZE: usize> NumberMap<SIZE> {
     }
 }
 
-impl<const SIZE: usize> From<Vec<(u8, u8)>> for NumberMap<SIZE> {
+impl<const FIRST: u8, const SIZE: usize> From<Vec<(u8, u8)>> for NumberMap<FIRST, SIZE> {
     fn from(pairs: Vec<(u8, u8)>) -> Self {
         let mut map = NumberMap::default();
         pairs.into_iter().for_each(|(client, room)| map.insert(client, room));
@@ -75,8 +75,8 @@ impl<const SIZE: usize> From<Vec<(u8, u8)>> for NumberMap<SIZE> {
     }
 }
 
-impl<const SIZE: usize> From<NumberMap<SIZE>> for Vec<(u8, u8)> {
-    fn from(map: NumberMap<SIZE>) -> Self {
+impl<const FIRST: u8, const SIZE: usize> From<NumberMap<FIRST, SIZE>> for Vec<(u8, u8)> {
+    fn from(map: NumberMap<FIRST, SIZE>) -> Self {
         map.pairs().collect()
     }
 }

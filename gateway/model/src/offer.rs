@@ -34,7 +34,7 @@ pub enum IngressProtocol {
     Udp(ClientIdentity),
     /// RTP over QUIC; flow identifiers are the capability.
     Quic,
-    /// The same by WebTransport, at the QUIC listener.
+    /// RTP in DATAGRAMs of WebTransport, at the QUIC listener.
     WebTransport,
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct KeptCertificates {
 }
 
 impl KeptCertificates {
-    /// Those of the process before, or new ones. A file that cannot be used is an error: pages may know its hashes.
+    /// Opens the certificates of the previous process, or makes new ones. A file that cannot be used is an error: pages may know its hashes.
     pub(crate) fn open(folder: Option<&Path>) -> io::Result<KeptCertificates> {
         let (names, now) = (vec!["localhost".to_owned()], SystemTime::now());
         let path = folder.map(|folder| folder.join(SHORT_LIVED_FILE));

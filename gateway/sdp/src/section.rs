@@ -371,7 +371,7 @@ fn read_extensions<'a>(values: impl Iterator<Item = &'a str>) -> Vec<HeaderExten
         let Ok(ExtMap { id, direction, uri, .. }) = value.parse() else { continue };
         let Some((room, uri)) = room_extension(&uri) else { continue };
         let is_new = extensions.iter().all(|known| known.id != id && known.room != room);
-        if is_new && id != RESERVED_EXTENSION {
+        if is_new && id != 0 && id != RESERVED_EXTENSION {
             let direction = direction.map(Direction::reverse);
             extensions.push(HeaderExtension { id, room, uri, direction });
         }

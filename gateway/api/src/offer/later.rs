@@ -44,6 +44,10 @@ pub(crate) async fn change(
             let ufrag = sdp.ice.ufrag.clone();
             (Some(sdp), ufrag)
         }
+        (None, Some(_)) if direction.is_some() => {
+            let wrong = "is given beside `ufrag`, which changes no direction";
+            return Err(ApiError::field("webrtc.direction", wrong));
+        }
         (None, Some(ufrag)) => (None, checked(ufrag)?),
         _ => return Err(ApiError::field("webrtc", "expected either `offer` or `ufrag`")),
     };

@@ -89,6 +89,7 @@ fn later_offer_reaches_control_and_is_answered() {
         (json!({"webrtc": {}}), "webrtc"),
         (json!({"webrtc": {"offer": CHROMIUM, "ufrag": "Qq11"}}), "webrtc"),
         (json!({"webrtc": {"offer": "v=0"}}), "webrtc.offer"),
+        (json!({"webrtc": {"ufrag": "Qq11", "direction": "view"}}), "webrtc.direction"),
         (json!({"webrtc": {"ufrag": "x"}}), "webrtc.ufrag"),
     ] {
         let (status, answer) = put(&world, &body).answer();

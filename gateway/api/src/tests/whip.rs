@@ -371,6 +371,7 @@ fn candidates_are_taken() {
     for (headers, body, status) in [
         (current.clone(), &*same, 204),
         (format!("{FRAGMENT}\r\nif-match: *"), &*same, 204),
+        (format!("{FRAGMENT}\r\nif-match: \"*\""), &*same, 204),
         (format!("{FRAGMENT}\r\nif-match: \"old\", {etag}"), "a=end-of-candidates\r\n", 204),
         (FRAGMENT.to_owned(), &*same, 428),
         (format!("{FRAGMENT}\r\nif-match: \"old\""), &*same, 412),

@@ -17,7 +17,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A browser refuses a certificate of more than 14 days by its hash; one day is left for other ways to count.
 const VALID_FOR: Duration = DAY.saturating_mul(13);
 
-/// A certificate is in use for this time. A page that learned its hash at the end of this time can connect for five more days.
+/// A certificate is in use for this time. A page that learned the hashes of it and of the next one can connect for this time at least.
 const USED_FOR: Duration = DAY.saturating_mul(7);
 
 /// A certificate is valid for this time before its use: clocks of clients may be late.

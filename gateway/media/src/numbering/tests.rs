@@ -1,3 +1,5 @@
+use evenkeel_fuzz::Corpus;
+
 use super::*;
 
 #[test]
@@ -26,7 +28,7 @@ fn number_keeps_its_meaning() {
 #[test]
 fn only_ids_of_the_one_byte_form_are_admitted() {
     let mut map = ExtensionMap::default();
-    for (client, room) in [(15, 1), (255, 1), (1, 15)] {
+    for (client, room) in [(0, 1), (1, 0), (15, 1), (255, 1), (1, 15)] {
         assert!(!map.admits(client, room), "{client} {room}");
         map.insert(client, room);
         assert_eq!((map.room_number(client), map.client_number(room)), (None, None));
@@ -156,4 +158,20 @@ fn malformed_packets_are_refused() {
     long[19] = 9;
     assert_eq!(numbers().map_to_room(&mut long), Err(RtpError::Extension.into()));
     assert_eq!(numbers().map_to_client(&mut long), Err(RtpError::Extension.into()));
+}
+
+#[test]
+fn fuzz_client_numbers() {
+    let numbers = numbers();
+    Corpus::of("rtp").check(|bytes| {
+        let mut packet = bytes.to_vec();
+        if numbers.map_to_room(&mut packet).is_ok() {
+            let room = packet.clone();
+            // Elements without a number have become padding.
+            numbers.map_to_client(&mut packet).unwrap();
+            numbers.map_to_room(&mut packet).unwrap();
+            assert_eq!(packet, room);
+        }
+        let _refused = numbers.map_to_client(&mut bytes.to_vec());
+    });
 }

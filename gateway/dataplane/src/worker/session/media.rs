@@ -347,6 +347,10 @@ impl SenderFeedback {
 
     /// Removes requests of a node for key frames that come too soon after another. Returns the length of the compound packet.
     pub(crate) fn thin_requests(&mut self, compound: &mut [u8], now: Instant) -> usize {
+        if !self.takes_pli && !self.takes_fir {
+            // The gateway could not repeat them.
+            return compound.len();
+        }
         self.key_frames.thin(compound, &self.video, self.asked_client, now)
     }
 

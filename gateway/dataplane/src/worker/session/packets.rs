@@ -467,6 +467,11 @@ impl WorkerSession {
         };
         let (clock_rate, repair) = (payload.clock_rate, payload.repair());
         let state = self.state();
+        if !state.srtp.may_receive() {
+            // The client's numbers go on without a gap once it receives.
+            let _withheld = state.continuity.withhold(epoch, header, clock_rate, cx.now);
+            return cx.egress.count_drop(DropReason::UndeclaredPayload);
+        }
         // `merge_to_client` counts merged packets.
         let (hears, merges) = (state.current_hop == Some(from), state.pair.is_some());
         if hears && !merges {
@@ -530,7 +535,7 @@ impl WorkerSession {
         if plain {
             let length = state.feedback.thin_requests(&mut packet, cx.now);
             if length == 0 {
-                return cx.egress.count_drop(DropReason::Duplicate);
+                return;
             }
             packet.truncate(length);
             state.measurements.note_sender_report(&packet, cx.now);

@@ -89,10 +89,15 @@ impl WorkerSession {
         media: Arc<MediaDescription>,
         answered: Arc<AnsweredMedia>,
     ) {
+        let had_video = self.media.has_video();
         self.media = media;
         let media = Arc::clone(&self.media);
         let state = self.state();
+        let had_media = state.srtp.may_receive();
         state.srtp.set_answered(answered);
+        if state.srtp.may_receive() && !(had_media && had_video) {
+            state.feedback.want_key_frame();
+        }
         state.feedback.follow(&media);
         state.measurements.voice = voice(&media);
         self.uncopied = true;

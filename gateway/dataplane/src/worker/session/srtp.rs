@@ -290,11 +290,16 @@ impl OwnSrtp {
         Ok(packet)
     }
 
-    /// Gives a packet to the client the client's numbers, if the client receives media.
+    /// The client may receive media.
+    pub(super) fn may_receive(&self) -> bool {
+        let answered = self.0.as_ref().and_then(|client| client.answered.as_ref());
+        answered.is_none_or(|answered| answered.may_receive)
+    }
+
+    /// Gives a packet to the client the client's numbers.
     pub(super) fn map_to_client(&self, side: RtpSide, packet: &mut [u8]) -> Result<(), DropReason> {
         let answered = self.0.as_ref().and_then(|client| client.answered.as_deref());
         match answered.filter(|_| side == RtpSide::Rtp) {
-            Some(AnsweredMedia { may_receive: false, .. }) => Err(DropReason::UndeclaredPayload),
             Some(AnsweredMedia { numbers: Some(numbers), .. }) => {
                 numbers.map_to_client(packet).map_err(unmapped)
             }

@@ -247,6 +247,30 @@ fn client_that_only_sends_gets_reports_and_no_media() {
 }
 
 #[test]
+fn numbers_go_on_after_a_long_hold() {
+    let mut scene = Scene::new();
+    scene.answer_offer(answered(true));
+    let sequence = |scene: &mut Scene, ms, number| {
+        let mut datagram = scene.answer(ms, &video(number, 77))?;
+        let packet = scene.phone.receiver.unprotect_rtp(&mut datagram).unwrap();
+        rtp::ssrc_and_sequence(packet).map(|(_, sequence)| sequence)
+    };
+    assert_eq!(sequence(&mut scene, 1, 100), Some(100));
+    let turn = |scene: &mut Scene, may_receive| {
+        let media = Arc::clone(&scene.bench.session.media);
+        let answered = AnsweredMedia { may_receive, ..answered(true) };
+        scene.bench.session.renegotiate(media, Arc::new(answered));
+    };
+    turn(&mut scene, false);
+    for number in 101..40_101 {
+        assert_eq!(sequence(&mut scene, u64::from(number), number), None);
+    }
+    turn(&mut scene, true);
+    assert_eq!(sequence(&mut scene, 40_101, 40_101), Some(101));
+    assert_eq!(sequence(&mut scene, 40_102, 40_102), Some(102));
+}
+
+#[test]
 fn node_gets_the_numbers_of_the_room_and_the_client_its_own() {
     let mut scene = Scene::new();
     // The room's VP8 is 96.
