@@ -41,10 +41,6 @@ pub use stream::{Pass, StreamEpoch};
 /// stream that has been silent longest is forgotten.
 pub(crate) const STREAMS_MAX: usize = 16;
 
-/// First sequence numbers of SRTP are below this one: a receiver that loses the first packets would
-/// otherwise take those after a wrap for the same cycle (RFC 3711, section 3.3.1).
-const FIRST_SEQUENCE_END: u16 = 1 << 15;
-
 /// Reason for a change of the hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SwitchCause {
@@ -308,14 +304,11 @@ impl Continuity {
     }
 
     fn begin(&mut self, header: &rtp::RtpHeader, clock_rate: u32, now: Instant) -> Pass {
-        let first = match self.protection {
-            Protection::Clear => (self.free_ssrc(header.ssrc), header.sequence),
-            Protection::Terminated => {
-                (self.free_ssrc(header.ssrc), header.sequence % FIRST_SEQUENCE_END)
-            }
-            Protection::Srtp => (header.ssrc, header.sequence),
+        let ssrc = match self.protection {
+            Protection::Clear | Protection::Terminated => self.free_ssrc(header.ssrc),
+            Protection::Srtp => header.ssrc,
         };
-        let stream = OutgoingStream::begin(self.epoch, header, first, clock_rate, now);
+        let stream = OutgoingStream::begin(self.epoch, header, ssrc, clock_rate, now);
         let pass = stream.numbers_of(header);
         if self.streams.len() < STREAMS_MAX {
             // Reserves one element: most sessions have one or two streams for life.

@@ -149,15 +149,15 @@ impl Mapping {
 }
 
 impl OutgoingStream {
-    /// Creates a stream under `ssrc` that begins with `sequence` and keeps the node's timestamps.
+    /// Creates a stream that keeps the node's numbers, under `ssrc`.
     pub(super) fn begin(
         epoch: StreamEpoch,
         header: &rtp::RtpHeader,
-        (ssrc, sequence): (u32, u16),
+        ssrc: u32,
         clock_rate: u32,
         now: Instant,
     ) -> Self {
-        let highest = u32::from(sequence);
+        let highest = u32::from(header.sequence);
         let mut pace = TimestampPace::default();
         pace.resume(header.marker);
         Self {
@@ -169,7 +169,7 @@ impl OutgoingStream {
                 epoch,
                 earlier: None,
                 node_ssrc: header.ssrc,
-                sequence: highest.wrapping_sub(u32::from(header.sequence)),
+                sequence: 0,
                 timestamp: 0,
                 first: highest,
                 floor: highest.wrapping_sub(1 << 16),
