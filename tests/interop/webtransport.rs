@@ -4,12 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use evenkeel_client::{OfferIngress, WebtransportAnswer};
+use evenkeel_client::{ApiCall, OfferIngress, WebtransportAnswer};
 use evenkeel_lab::process::ChildProcess;
 use evenkeel_testkit::TIMEOUT;
-use evenkeel_testkit::binary::evenkeel;
 use evenkeel_testkit::clients::{Client, browser_packages, present, python};
-use nix::sys::signal::Signal;
+use hyper::Method;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, offer, voice};
@@ -138,13 +139,22 @@ fn webtransport_of_chromium_survives_deaths() {
     assert_eq!((&counts["webtransport-opened"], &counts["http3-errors"]), (&json!(3), &json!(0)));
 
     // QUIC ends with the process. The page knows the certificate and the token of the next one.
-    let mut upgrade = Command::new(evenkeel());
-    let upgrade = upgrade.args(["upgrade", "--api"]).arg(stage.folder().join("admin.sock"));
-    let upgraded = upgrade.arg(evenkeel()).output().expect("the command starts");
-    assert!(upgraded.status.success(), "{upgraded:?}");
+    let upgrade =
+        ApiCall { method: Method::POST, body: "{}".into(), ..ApiCall::get("/v1/gateway:upgrade") };
+    let upgraded = stage.ask(upgrade).accepted().expect("the upgrade succeeds");
+    let _next = Successor(Pid::from_raw(upgraded["pid"].as_i64().expect("a number") as i32));
     client.signal(Signal::SIGUSR2).expect("the client runs");
     let upgraded = client.json_line(2 * TIMEOUT).expect("the client prints JSON");
     println!("webtransport-chromium, upgrade: {upgraded}");
     assert_eq!((&upgraded["opened"], &upgraded["ssrcs"]), (&json!(2), &json!(1)), "{upgraded}");
     assert!(upgraded["longest_gap_ms"].as_u64().is_some_and(|gap| gap <= GAP_MAX_MS), "{upgraded}");
+}
+
+/// The process of an upgrade; ended on drop.
+struct Successor(Pid);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        let _gone_already = kill(self.0, Signal::SIGKILL);
+    }
 }
