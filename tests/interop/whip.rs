@@ -13,23 +13,12 @@ use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::stage::{NODES, Stage, sample_node};
-use crate::webrtc::{script, survives_node_death, webrtcbin};
+use crate::webrtc::{CONFIGURATION, script, survives_node_death, webrtcbin};
 
 const ROOM: &str = "stage";
 
 /// The origin is that of the page.
-const CONFIGURATION: &str = r#"
-[gateway]
-region = "east"
-drain_timeout = "0s"
-
-[[listen]]
-udp = "127.0.0.1:0"
-identity = ["stun"]
-
-[admin]
-socket = "admin.sock"
-
+const WEBRTC: &str = r#"
 [webrtc]
 listen = "127.0.0.1:0"
 token_key_file = "secret"
@@ -74,7 +63,7 @@ fn whip_stream_reaches_whep_page_past_node_death() {
     if !(present(test, Client::Webrtcbin) && present(test, Client::Chromium)) {
         return;
     }
-    let mut stage = Stage::before("whip", CONFIGURATION, |folder| {
+    let mut stage = Stage::before("whip", &(CONFIGURATION.to_owned() + WEBRTC), |folder| {
         NODES.map(|node| sample_node(node, folder, &[])).into()
     });
     let (mut command, _certificate) = webrtcbin();

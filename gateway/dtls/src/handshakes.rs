@@ -255,7 +255,7 @@ impl<K: Copy + Ord, A: Copy + PartialEq> Handshakes<K, A> {
         self.keep(key, state, result, output)
     }
 
-    /// The sessions whose timers have expired, the earliest first.
+    /// The sessions with expired timers, the earliest first.
     pub fn due(&self, now: Instant) -> Vec<K> {
         let due = self.timers.iter().take_while(|(at, _)| *at <= now);
         due.map(|(_, key)| *key).collect()

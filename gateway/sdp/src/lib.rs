@@ -5,8 +5,8 @@
 //! 1. [`SdpOffer::parse`] reads an offer. A malformed line that decides about media or security is an error. A malformed
 //!    optional line (`extmap`, `rid`, `ssrc`, `rtcp-fb`) counts as absent, and unknown lines are ignored (RFC 8866, section 5.13).
 //! 2. [`SdpOffer::negotiate`] chooses what the gateway accepts, before the session exists. Its [`Negotiation`] holds the keys and ICE
-//!    credentials of the client, the accepted streams, and the tables that map the client's payload types and header extension ids to
-//!    those of rooms.
+//!    credentials of the client, the accepted streams, and the tables between the client's and the rooms' payload types and ids of header
+//!    extensions.
 //! 3. [`SdpOffer::answer`] writes the answer, with the addresses, ICE credentials and streams of the gateway.
 //! 4. [`SdpFragment::credentials`] reads the body of a WHIP or WHEP `PATCH`; [`SdpFragment::restart`] writes the
 //!    response to an ICE restart.

@@ -54,7 +54,7 @@ pub(crate) enum Sizes {
     Constant(u16),
 }
 
-/// The crypto suite of clients, whose SRTP ends at the relay. Keys are those of SDES (RFC 4568).
+/// The crypto suite of clients with SRTP that ends at the relay. Keys are those of SDES (RFC 4568).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Suite {
     Gcm,

@@ -13,7 +13,7 @@ use crate::sessions::{SessionPhase, SessionRequest};
 pub(crate) struct Streams<'a>(pub(crate) &'a mut CoreTables);
 
 impl Streams<'_> {
-    /// Replaces the streams of a live session. Its room stays on its node, whose load follows.
+    /// Replaces the streams of a live session. Its room stays on its node, and the load of the node follows.
     pub(crate) fn change(
         self,
         id: SessionId,

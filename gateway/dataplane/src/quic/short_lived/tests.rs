@@ -48,7 +48,7 @@ fn announced_certificate_replaces_the_first_after_7_days() {
 #[test]
 fn certificates_that_are_not_valid_are_replaced() {
     let before = certificates().to_pem();
-    // A host that was off for two weeks, and one whose clock was set back by more than a day.
+    // A host was off for two weeks; the clock of another was set back by more than a day.
     for now in [start() + 14 * DAY, start() - DAY - Duration::from_secs(1)] {
         let certificates = ShortLivedCertificates::from_pem(vec![NAME.into()], &before).unwrap();
         let old = certificates.sha256();

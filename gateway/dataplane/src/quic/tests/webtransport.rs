@@ -40,7 +40,7 @@ fn path_of(flow: u64) -> String {
 }
 
 impl World {
-    /// A connection whose control stream begins with these bytes.
+    /// Opens a connection with a control stream that begins with these bytes.
     async fn browser_with(&self, control: &[u8]) -> Browser {
         let connection = self.connect(h3(&self.thread)).await.unwrap();
         let mut stream = connection.open_uni().await.unwrap();

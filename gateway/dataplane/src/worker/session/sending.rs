@@ -114,12 +114,9 @@ impl WorkerSession {
         state.srtp.map_to_client(content, packet)?;
         let contexts = state.srtp.contexts_mut().ok_or(DropReason::SrtpNoKeys)?;
         let done = contexts.protect(content, packet, cx.egress.indices.view(cx.now));
-        match done {
+        if matches!(done, Err(SrtpError::LeaseExhausted { .. })) {
             // The copy names a higher limit.
-            Err(SrtpError::LeaseExhausted { .. }) => cx.egress.note_changed(self.home),
-            // The stream was forgotten, and came back with numbers of before.
-            Err(SrtpError::Reused) => contexts.skip_used(&mut state.continuity),
-            Ok(()) | Err(_) => {}
+            cx.egress.note_changed(self.home);
         }
         done.map_err(drop_reason)
     }
