@@ -13,7 +13,7 @@ use evenkeel_testkit::clients::{
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::stage::{NODES, Stage, sample_node};
+use crate::stage::{NODES, REWRITES_RTX, Stage, sample_node};
 
 const ROOM: &str = "webrtc";
 
@@ -141,7 +141,7 @@ fn library(module: &str) -> Command {
 fn call_of_aiortc_survives_node_death() {
     let test = "call_of_aiortc_survives_node_death";
     if present(test, Client::Aiortc) {
-        call_survives_node_death("webrtc-aiortc", library("aiortc"), &[]);
+        call_survives_node_death("webrtc-aiortc", library("aiortc"), &REWRITES_RTX);
     }
 }
 
@@ -149,7 +149,7 @@ fn call_of_aiortc_survives_node_death() {
 fn call_of_libwebrtc_survives_node_death() {
     let test = "call_of_libwebrtc_survives_node_death";
     if present(test, Client::Libwebrtc) {
-        call_survives_node_death("webrtc-libwebrtc", library("webrtc"), &[]);
+        call_survives_node_death("webrtc-libwebrtc", library("webrtc"), &REWRITES_RTX);
     }
 }
 
@@ -169,7 +169,7 @@ fn call_of_gstreamer_survives_node_death() {
     if present("call_of_gstreamer_survives_node_death", Client::Webrtcbin) {
         let (mut command, _certificate) = webrtcbin();
         command.arg("call");
-        call_survives_node_death("webrtc-gstreamer", command, &[]);
+        call_survives_node_death("webrtc-gstreamer", command, &REWRITES_RTX);
     }
 }
 
@@ -185,7 +185,7 @@ fn call_of_pion_survives_node_death() {
 fn call_of_pages(test: &str, browsers: [&str; 2]) {
     let mut command = Command::new("node");
     command.arg(script("browser/call.js")).arg(browser_packages()).args(browsers);
-    let [before, after] = call_survives_node_death(test, command, &[]);
+    let [before, after] = call_survives_node_death(test, command, &REWRITES_RTX);
     for (before, after) in before.ends.iter().zip(&after.ends) {
         assert_eq!(
             after["states"],
@@ -215,5 +215,13 @@ fn call_of_chromium_survives_node_death() {
 fn call_of_firefox_survives_node_death() {
     if present("call_of_firefox_survives_node_death", Client::Firefox) {
         call_of_pages("webrtc-firefox", ["firefox"; 2]);
+    }
+}
+
+#[test]
+fn call_of_chromium_and_firefox_survives_node_death() {
+    let test = "call_of_chromium_and_firefox_survives_node_death";
+    if present(test, Client::Chromium) && present(test, Client::Firefox) {
+        call_of_pages("webrtc-mixed", ["chromium", "firefox"]);
     }
 }

@@ -50,6 +50,9 @@ pub(crate) struct SampleNodeArgs {
     /// Keep SSRCs, sequence numbers, timestamps and payloads, as mode `hitless` needs
     #[arg(long)]
     untouched: bool,
+    /// Payload types of retransmissions (RFC 4588), in which the sequence number of the lost packet is rewritten too
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',')]
+    rtx: Vec<u8>,
     /// Stamp packets that have a test header in spite of `--untouched`, which changes their payloads
     #[arg(long, requires = "untouched")]
     stamp: bool,
@@ -74,6 +77,7 @@ impl SampleNodeArgs {
         let secret = self.secret.as_deref().map(|path| sample_node::read_secret(path, &self.name));
         options.secret = secret.transpose().map_err(failed)?;
         options.untouched = self.untouched;
+        options.retransmissions = self.rtx;
         options.stamps = self.stamp || !self.untouched;
         if self.plain_room {
             options.plain_room = PlainRoom::Shared;

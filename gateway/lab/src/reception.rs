@@ -30,6 +30,11 @@ impl RtpReception {
         self.received = self.received.wrapping_add(1);
     }
 
+    /// The highest sequence number.
+    pub(crate) fn highest(&self) -> u16 {
+        self.highest as u16
+    }
+
     /// Handles the arrival time and RTP timestamp of a packet (A.8).
     pub(crate) fn timing(&mut self, timestamp: u32, clock_rate: u32, at_ns: u64) {
         let arrival = u128::from(at_ns) * u128::from(clock_rate) / 1_000_000_000;

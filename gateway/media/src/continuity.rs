@@ -18,6 +18,8 @@
 //!   without a gateway; under [`Protection::Terminated`] it continues the stream, as after a switch.
 //! - **RTCP** follows the same mapping in both directions ([`Continuity::rtcp_to_client`],
 //!   [`Continuity::rtcp_to_node`]).
+//! - **Retransmissions** contain the number of the packet that they repair, which
+//!   [`Continuity::original`] translates.
 //!
 //! An [`StreamEpoch`] identifies a hop: each switch begins a new one, even back to an earlier node.
 
@@ -27,6 +29,7 @@ use std::time::{Duration, Instant};
 
 mod feedback;
 mod numbers;
+mod original;
 mod pace;
 mod protection;
 mod stream;
@@ -40,6 +43,10 @@ pub use stream::{Pass, StreamEpoch};
 /// Limit of streams per session: a conference's active speakers with their video. Above it, the
 /// stream that has been silent longest is forgotten.
 pub(crate) const STREAMS_MAX: usize = 16;
+
+/// First sequence numbers of SRTP are below this one: a receiver that loses the first packets would
+/// otherwise take those after a wrap for the same cycle (RFC 3711, section 3.3.1).
+const FIRST_SEQUENCE_END: u16 = 1 << 15;
 
 /// Reason for a change of the hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -304,11 +311,14 @@ impl Continuity {
     }
 
     fn begin(&mut self, header: &rtp::RtpHeader, clock_rate: u32, now: Instant) -> Pass {
-        let ssrc = match self.protection {
-            Protection::Clear | Protection::Terminated => self.free_ssrc(header.ssrc),
-            Protection::Srtp => header.ssrc,
+        let first = match self.protection {
+            Protection::Clear => (self.free_ssrc(header.ssrc), header.sequence),
+            Protection::Terminated => {
+                (self.free_ssrc(header.ssrc), header.sequence % FIRST_SEQUENCE_END)
+            }
+            Protection::Srtp => (header.ssrc, header.sequence),
         };
-        let stream = OutgoingStream::begin(self.epoch, header, ssrc, clock_rate, now);
+        let stream = OutgoingStream::begin(self.epoch, header, first, clock_rate, now);
         let pass = stream.numbers_of(header);
         if self.streams.len() < STREAMS_MAX {
             // Reserves one element: most sessions have one or two streams for life.

@@ -7,8 +7,8 @@
 //! In the order of a packet: [`demux`] classifies a datagram, [`stun`] authenticates its sender,
 //! [`srtp`] decrypts it, [`numbering`] gives it the numbers of its room, [`rtp`] and [`rtcp`] parse
 //! it, [`key_frame`] looks into video, [`roq`] and [`trunk`] carry it, [`continuity`] hides a change
-//! of sender from the receiver, [`merge`] deduplicates two copies of a stream, [`rtp::Reception`]
-//! and [`quality`] measure reception.
+//! of sender from the receiver, also in a [`retransmission`], [`merge`] deduplicates two copies of a
+//! stream, [`rtp::Reception`] and [`quality`] measure reception.
 //! [`instant`] writes the times of that state for another process.
 //! [`fingerprint`] checks the certificate of a DTLS handshake.
 
@@ -23,6 +23,7 @@ pub mod key_frame;
 pub mod merge;
 pub mod numbering;
 pub mod quality;
+pub mod retransmission;
 pub mod roq;
 pub mod rtcp;
 pub mod rtp;

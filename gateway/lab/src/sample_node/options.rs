@@ -29,6 +29,8 @@ pub struct SampleNodeOptions {
     /// Sequence numbers, timestamps and SSRCs pass unchanged. Otherwise each incoming stream is sent with a new SSRC and
     /// with random first sequence number and timestamp.
     pub untouched: bool,
+    /// Payload types of retransmissions (RFC 4588), whose payload contains a sequence number. Default: none.
+    pub retransmissions: Vec<u8>,
     /// The node writes its number into the test headers of packets, so that a receiver sees which node carried them.
     /// Default: yes. Without it, two nodes that leave packets untouched deliver identical copies.
     pub stamps: bool,
@@ -50,6 +52,7 @@ impl SampleNodeOptions {
             name: name.to_owned(),
             secret: None,
             untouched: false,
+            retransmissions: Vec::new(),
             stamps: true,
             plain_room: PlainRoom::default(),
             sessions_max: 10_000,

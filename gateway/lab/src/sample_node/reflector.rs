@@ -514,12 +514,16 @@ impl Reflector {
                 self.number,
             );
         }
-        let (stream, forgotten) = session.stream(header.ssrc, now.instant, &mut self.rng);
+        let (stream, forgotten) = session.stream(&header, now.instant, &mut self.rng);
         stream.heard = now.instant;
         stream.reception.packet(header.sequence);
         if !self.options.untouched {
             stream.rewrite(&header, &mut reflected);
             self.out_ssrcs.insert(stream.out_ssrc, (index, header.ssrc));
+            let retransmissions = &self.options.retransmissions[..];
+            if retransmissions.contains(&header.payload_type) {
+                session.rewrite_original(&header, retransmissions, &mut reflected);
+            }
         }
         if let Some(ssrc) = forgotten {
             self.out_ssrcs.remove(&ssrc);

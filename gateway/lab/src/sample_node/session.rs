@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use evenkeel_media::rtp;
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::seal::NodeSeal;
+use evenkeel_media::{retransmission, rtp};
 use fastrand::Rng;
 
 use crate::datagrams::DatagramOutbox;
@@ -42,6 +42,7 @@ pub(super) struct ReflectedSession {
 pub(super) struct ReflectedStream {
     pub(super) ssrc: u32,
     pub(super) out_ssrc: u32,
+    pub(super) payload_type: u8,
     sequence_offset: u16,
     pub(super) timestamp_offset: u32,
     pub(super) heard: Instant,
@@ -56,12 +57,12 @@ impl ReflectedSession {
     /// The stream of this SSRC, created if new. Also returns the outgoing SSRC that was forgotten for it.
     pub(super) fn stream(
         &mut self,
-        ssrc: u32,
+        header: &rtp::RtpHeader,
         now: Instant,
         rng: &mut Rng,
     ) -> (&mut ReflectedStream, Option<u32>) {
         let mut forgotten = None;
-        let index = match self.streams.iter().position(|stream| stream.ssrc == ssrc) {
+        let index = match self.streams.iter().position(|stream| stream.ssrc == header.ssrc) {
             Some(index) => index,
             None => {
                 if self.streams.len() == STREAMS_MAX
@@ -69,19 +70,39 @@ impl ReflectedSession {
                 {
                     forgotten = Some(self.streams.swap_remove(silent).out_ssrc);
                 }
-                self.streams.push(ReflectedStream::new(ssrc, now, rng));
+                self.streams.push(ReflectedStream::new(header, now, rng));
                 self.streams.len() - 1
             }
         };
         (&mut self.streams[index], forgotten)
     }
+
+    /// Gives a retransmission the outgoing sequence number and timestamp of the packet that it contains.
+    pub(super) fn rewrite_original(
+        &self,
+        header: &rtp::RtpHeader,
+        retransmissions: &[u8],
+        packet: &mut [u8],
+    ) {
+        let media =
+            self.streams.iter().filter(|stream| !retransmissions.contains(&stream.payload_type));
+        let streams = media.map(|stream| (stream, stream.reception.highest()));
+        if let Some(original) = retransmission::original_sequence(header, packet)
+            && let Some(stream) = retransmission::repaired(original, streams)
+        {
+            rtp::set_timestamp(packet, header.timestamp.wrapping_add(stream.timestamp_offset));
+            let sequence = original.wrapping_add(stream.sequence_offset);
+            retransmission::set_original_sequence(header, packet, sequence);
+        }
+    }
 }
 
 impl ReflectedStream {
-    fn new(ssrc: u32, now: Instant, rng: &mut Rng) -> Self {
+    fn new(header: &rtp::RtpHeader, now: Instant, rng: &mut Rng) -> Self {
         Self {
-            ssrc,
+            ssrc: header.ssrc,
             out_ssrc: rng.u32(..),
+            payload_type: header.payload_type,
             sequence_offset: rng.u16(..),
             timestamp_offset: rng.u32(..),
             heard: now,

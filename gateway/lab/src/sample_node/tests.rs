@@ -622,3 +622,27 @@ fn reopened_session_changes_rooms() {
     assert_eq!(rig.gateway.rtp().0, Tag(10));
     assert_eq!(rig.end().sessions, 2);
 }
+
+#[test]
+fn retransmission_has_the_numbers_of_the_outgoing_stream() {
+    let mut rig = Rig::new(|options| options.retransmissions = vec![97]);
+    rig.open_all(1, &[1, 2]);
+    let packet = |payload_type, sequence, payload: &[u8]| {
+        let ssrc = u32::from(payload_type);
+        let fields = rtp::Fields { payload_type, marker: false, sequence, timestamp: 3_000, ssrc };
+        let mut packet = Vec::new();
+        rtp::write(&fields, payload, &mut packet);
+        packet
+    };
+    let mut reflected = |packet: &[u8]| {
+        rig.send(1, packet);
+        let (_, packet) = rig.gateway.packet();
+        (rtp::RtpHeader::parse(&packet).unwrap(), packet)
+    };
+    let (lost, _) = reflected(&packet(96, 65_535, b"picture"));
+    reflected(&packet(96, 2, b"picture"));
+    let (header, again) = reflected(&packet(97, 9, &[0xff, 0xff, 7]));
+    let [high, low] = lost.sequence.to_be_bytes();
+    assert_eq!(header.payload(&again), [high, low, 7]);
+    assert_eq!(header.timestamp, lost.timestamp);
+}

@@ -109,7 +109,7 @@ pub(super) struct Mapping {
     /// The outgoing number of the mapping's first packet.
     pub(super) first: u32,
     /// Highest number that the previous sender used; this mapping uses only numbers above it.
-    floor: u32,
+    pub(super) floor: u32,
     /// True if the mapping continues another sender's stream.
     pub(super) took_over: bool,
 }
@@ -136,7 +136,7 @@ impl Mapping {
         self.node_ssrc == node_ssrc && (self.epoch == epoch || self.earlier == Some(epoch))
     }
 
-    fn numbers(&self, header: &rtp::RtpHeader) -> (u16, u32) {
+    pub(super) fn numbers(&self, header: &rtp::RtpHeader) -> (u16, u32) {
         let sequence = header.sequence.wrapping_add(self.sequence as u16);
         (sequence, header.timestamp.wrapping_add(self.timestamp))
     }
@@ -149,15 +149,15 @@ impl Mapping {
 }
 
 impl OutgoingStream {
-    /// Creates a stream that keeps the node's numbers, under `ssrc`.
+    /// Creates a stream under `ssrc` that begins with `sequence` and keeps the node's timestamps.
     pub(super) fn begin(
         epoch: StreamEpoch,
         header: &rtp::RtpHeader,
-        ssrc: u32,
+        (ssrc, sequence): (u32, u16),
         clock_rate: u32,
         now: Instant,
     ) -> Self {
-        let highest = u32::from(header.sequence);
+        let highest = u32::from(sequence);
         let mut pace = TimestampPace::default();
         pace.resume(header.marker);
         Self {
@@ -169,7 +169,7 @@ impl OutgoingStream {
                 epoch,
                 earlier: None,
                 node_ssrc: header.ssrc,
-                sequence: 0,
+                sequence: highest.wrapping_sub(u32::from(header.sequence)),
                 timestamp: 0,
                 first: highest,
                 floor: highest.wrapping_sub(1 << 16),
@@ -595,6 +595,6 @@ fn ticks(time: Duration, clock_rate: u32) -> u64 {
     (micros.saturating_mul(clock_rate.into()).saturating_add(500_000)) / 1_000_000
 }
 
-fn is_above(number: u32, other: u32) -> bool {
+pub(super) fn is_above(number: u32, other: u32) -> bool {
     number.wrapping_sub(other).cast_signed() > 0
 }

@@ -9,6 +9,7 @@ mod control;
 mod copied;
 mod fuzz;
 mod missing;
+mod original;
 mod overlap;
 mod seeds;
 mod terminated;

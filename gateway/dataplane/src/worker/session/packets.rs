@@ -10,15 +10,18 @@ use std::time::Instant;
 use evenkeel_media::continuity::{FILLED_WITHIN, Pass, StreamEpoch, SwitchCause, Withheld};
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::rtcp::RtcpPacket;
-use evenkeel_media::{demux, rtcp, rtp};
+use evenkeel_media::{demux, retransmission, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
-use evenkeel_model::{Hop, LeftHop, RedundancyMode, StreamKind};
+use evenkeel_model::{Hop, LeftHop, RedundancyMode, RepairKind, StreamKind};
 
 use super::key_frames::FEEDBACK_SOURCES_MAX;
 use super::{ClientKnowledge, MediaState, NodeLeg, PacketContext, WorkerSession, declared};
 use crate::worker::egress::Egress;
 use crate::worker::report::{MediaDirection, ShedRun, WorkerReport};
 use crate::worker::sockets::{RtpSide, SessionPorts, SourceKey};
+
+/// The client has no packet that a retransmission could repair.
+struct NoOriginal;
 
 impl WorkerSession {
     /// Returns whether the client's port is still unknown.
@@ -481,6 +484,12 @@ impl WorkerSession {
         if kind == StreamKind::Audio && repair.is_none() && (hears || merges) {
             state.signs.receive_voice(header, clock_rate, cx.egress.stats.pass_began_us());
         }
+        let original = match repair {
+            Some(RepairKind::Retransmission) => self.original(epoch, header, clock_rate, packet),
+            _ => Ok(None),
+        };
+        let Ok(original) = original else { return cx.egress.count_drop(DropReason::Stale) };
+        let state = self.state();
         let rewrite = match state.continuity.pass(epoch, header, clock_rate, cx.now) {
             Pass::Untouched => None,
             Pass::Rewrite { ssrc, sequence, timestamp } => Some((ssrc, sequence, timestamp)),
@@ -509,7 +518,32 @@ impl WorkerSession {
                 rtp::set_sequence(bytes, sequence);
                 rtp::set_timestamp(bytes, timestamp);
             }
+            if let Some((sequence, timestamp)) = original {
+                rtp::set_timestamp(bytes, timestamp);
+                retransmission::set_original_sequence(header, bytes, sequence);
+            }
         });
+    }
+
+    /// Returns the client's numbers of the packet that a retransmission contains; `None` for padding.
+    ///
+    /// # Errors
+    /// Fails if the client has no such packet.
+    fn original(
+        &self,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        clock_rate: u32,
+        packet: &[u8],
+    ) -> Result<Option<(u16, u32)>, NoOriginal> {
+        let Some(sequence) = retransmission::original_sequence(header, packet) else {
+            return Ok(None);
+        };
+        let is_media =
+            |number| declared(&self.media, number).is_some_and(|(_, other)| !other.repairs());
+        let continuity = &self.state.as_deref().ok_or(NoOriginal)?.continuity;
+        let original = continuity.original(epoch, header, sequence, clock_rate, is_media);
+        original.map(Some).ok_or(NoOriginal)
     }
 
     pub(super) fn rtcp_to_client(

@@ -321,6 +321,36 @@ fn later_offer_changes_streams_and_keeps_keys_and_numbers_of_packets() {
     assert!(scene.bench.session.uncopied);
 }
 
+#[test]
+fn retransmission_has_the_clients_numbers_of_the_lost_packet() {
+    let mut scene = Scene::new();
+    let mut media = (*scene.bench.session.media).clone();
+    let rtx = PayloadType { number: 97, codec: "rtx".into(), clock_rate: 90_000 };
+    media.streams[0].payload_types.push(rtx);
+    scene.bench.session.media = Arc::new(media);
+    let retransmission = |sequence, original: &[u8]| {
+        let fields =
+            rtp::Fields { payload_type: 97, marker: false, sequence, timestamp: 1, ssrc: 78 };
+        let mut packet = Vec::new();
+        rtp::write(&fields, original, &mut packet);
+        packet
+    };
+    let mut payload = |ms, packet: &[u8]| {
+        let mut datagram = scene.answer(ms, packet)?;
+        let packet = scene.phone.receiver.unprotect_rtp(&mut datagram).unwrap();
+        Some(rtp::RtpHeader::parse(packet).unwrap().payload(packet).to_vec())
+    };
+    // The first number of SRTP is below 2^15, so that of the node is changed.
+    payload(1, &video(50_000, 77)).unwrap();
+    payload(2, &video(50_003, 77)).unwrap();
+    let [high, low] = 50_002_u16.to_be_bytes();
+    let found = payload(3, &retransmission(1, &[high, low, 7])).unwrap();
+    assert_eq!(found, [(17_234_u16 >> 8) as u8, 17_234_u16 as u8, 7]);
+    assert_eq!(payload(4, &retransmission(2, &[])), Some(vec![]), "padding");
+    assert_eq!(payload(5, &retransmission(3, &[0, 1, 7])), None, "of no packet");
+    assert_eq!(scene.bench.drops(DropReason::Stale), 1);
+}
+
 /// The failure of a handshake that the session reported last.
 fn failure(scene: &mut Scene) -> Option<HandshakeFailure> {
     let reports = std::iter::from_fn(|| scene.bench.reports.try_recv().ok());

@@ -1,0 +1,36 @@
+//! The payload of retransmissions (RFC 4588, section 4): the sequence number of the lost packet, then its payload.
+
+use crate::rtp::RtpHeader;
+
+/// A number further than this behind the highest one of a stream is of another stream: senders keep about a second, and video
+/// has fewer packets per second.
+const BEHIND_MAX: u16 = 4_096;
+
+/// Returns the sequence number of the lost packet. `None` for padding, which a sender that probes the path sends.
+pub fn original_sequence(header: &RtpHeader, packet: &[u8]) -> Option<u16> {
+    header.payload(packet).first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
+}
+
+/// Changes the sequence number of the lost packet. Has no effect on padding.
+pub fn set_original_sequence(header: &RtpHeader, packet: &mut [u8], sequence: u16) {
+    let payload = packet.get_mut(header.payload_offset..header.payload_end);
+    if let Some(bytes) = payload.and_then(|payload| payload.first_chunk_mut()) {
+        *bytes = sequence.to_be_bytes();
+    }
+}
+
+/// Returns the stream that a retransmission repairs, of streams with their highest sequence numbers: the one that sent this number
+/// last. `None` if none can have sent it.
+///
+/// The SDP may name the stream (RFC 4588, section 8.8), the packet does not.
+pub fn repaired<Stream>(
+    original: u16,
+    streams: impl Iterator<Item = (Stream, u16)>,
+) -> Option<Stream> {
+    let behind = |highest: u16| highest.wrapping_sub(original);
+    let may_have_sent = streams.filter(|(_, highest)| behind(*highest) <= BEHIND_MAX);
+    may_have_sent.min_by_key(|(_, highest)| behind(*highest)).map(|(stream, _)| stream)
+}
+
+#[cfg(test)]
+mod tests;
