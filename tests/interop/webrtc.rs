@@ -115,14 +115,10 @@ pub(crate) fn survives_node_death(
     [before, after]
 }
 
-/// A call by the clients that the command starts, at nodes with these options.
-fn call_survives_node_death(
-    test: &str,
-    mut command: Command,
-    options: &[&str],
-) -> [ClientReport; 2] {
+/// A call by the clients that the command starts.
+fn call_survives_node_death(test: &str, mut command: Command) -> [ClientReport; 2] {
     let mut stage = Stage::before(test, CONFIGURATION, |folder| {
-        NODES.map(|node| sample_node(node, folder, options)).into()
+        NODES.map(|node| sample_node(node, folder, &REWRITES_RTX)).into()
     });
     command.arg(stage.folder().join("admin.sock")).arg(ROOM);
     let clients = ChildProcess::start("webrtc-call", &mut command, stage.folder());
@@ -141,7 +137,7 @@ fn library(module: &str) -> Command {
 fn call_of_aiortc_survives_node_death() {
     let test = "call_of_aiortc_survives_node_death";
     if present(test, Client::Aiortc) {
-        call_survives_node_death("webrtc-aiortc", library("aiortc"), &REWRITES_RTX);
+        call_survives_node_death("webrtc-aiortc", library("aiortc"));
     }
 }
 
@@ -149,7 +145,7 @@ fn call_of_aiortc_survives_node_death() {
 fn call_of_libwebrtc_survives_node_death() {
     let test = "call_of_libwebrtc_survives_node_death";
     if present(test, Client::Libwebrtc) {
-        call_survives_node_death("webrtc-libwebrtc", library("webrtc"), &REWRITES_RTX);
+        call_survives_node_death("webrtc-libwebrtc", library("webrtc"));
     }
 }
 
@@ -169,15 +165,14 @@ fn call_of_gstreamer_survives_node_death() {
     if present("call_of_gstreamer_survives_node_death", Client::Webrtcbin) {
         let (mut command, _certificate) = webrtcbin();
         command.arg("call");
-        call_survives_node_death("webrtc-gstreamer", command, &REWRITES_RTX);
+        call_survives_node_death("webrtc-gstreamer", command);
     }
 }
 
 #[test]
 fn call_of_pion_survives_node_death() {
     if present("call_of_pion_survives_node_death", Client::Pion) {
-        // Each end knows the SSRCs of the other one.
-        call_survives_node_death("webrtc-pion", Command::new(pion_call()), &["--untouched"]);
+        call_survives_node_death("webrtc-pion", Command::new(pion_call()));
     }
 }
 
@@ -185,7 +180,7 @@ fn call_of_pion_survives_node_death() {
 fn call_of_pages(test: &str, browsers: [&str; 2]) {
     let mut command = Command::new("node");
     command.arg(script("browser/call.js")).arg(browser_packages()).args(browsers);
-    let [before, after] = call_survives_node_death(test, command, &REWRITES_RTX);
+    let [before, after] = call_survives_node_death(test, command);
     for (before, after) in before.ends.iter().zip(&after.ends) {
         assert_eq!(
             after["states"],

@@ -132,6 +132,8 @@ pub struct IceAnswer {
     pub password: Box<str>,
     /// SHA-256 of the gateway's DTLS certificate.
     pub certificate_sha256: [u8; 32],
+    /// Determines the SSRCs of an answer to a later offer; `None` if it is the first.
+    pub ssrc_seed: Option<u32>,
 }
 
 /// Offers that have no answer yet.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use evenkeel_core::{Gateway, Impossible};
 use evenkeel_dataplane::worker::{AnsweredMedia, SrtpKeying, WorkerCommand};
+use evenkeel_media::continuity::AnnouncedStreams;
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_model::{ClientIdentity, ClientLabel, MediaDescription, SessionId, StreamKind};
 use evenkeel_process::random::fill;
@@ -70,7 +71,15 @@ impl SessionRegistry {
             if let Some(kind) = added_kind(entry, &streams.media) {
                 return Err(ControlError::OpenedWithout(kind));
             }
-            answered = AnsweredMedia { ufrag: before.ufrag.clone(), ..offered.1.clone() };
+            let announced = AnnouncedStreams {
+                seed: before.announced.seed,
+                sections: offered.1.announced.sections.clone(),
+            };
+            answered = AnsweredMedia {
+                ufrag: before.ufrag.clone(),
+                announced: Arc::new(announced),
+                ..offered.1.clone()
+            };
             media = Some(streams.media);
         }
         let streams_changed =

@@ -25,8 +25,10 @@
 
 use crate::{instant, rtp};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod announced;
 mod feedback;
 mod numbers;
 mod original;
@@ -34,8 +36,11 @@ mod pace;
 mod protection;
 mod stream;
 
+use announced::Placement;
+pub use announced::{AnnouncedSection, AnnouncedStreams};
 pub use feedback::FeedbackDrop;
 pub use numbers::FILLED_WITHIN;
+pub use original::OriginalPacket;
 pub use protection::Protection;
 use stream::OutgoingStream;
 pub use stream::{Pass, StreamEpoch};
@@ -92,6 +97,9 @@ pub struct Continuity {
     /// Packets missed at switches by streams that were forgotten.
     missed: u32,
     streams: Vec<OutgoingStream>,
+    /// Comes with the session, not with a copy of its state.
+    #[serde(skip)]
+    announced: Option<Arc<AnnouncedStreams>>,
 }
 
 impl Continuity {
@@ -106,6 +114,7 @@ impl Continuity {
             left: None,
             missed: 0,
             streams: Vec::new(),
+            announced: None,
         }
     }
 
@@ -172,16 +181,44 @@ impl Continuity {
         clock_rate: u32,
         now: Instant,
     ) -> Pass {
+        self.pass_from(epoch, header, clock_rate, None, now)
+    }
+
+    /// Assigns outgoing numbers to a retransmission, as [`pass`](Self::pass) does. `repaired` is the [`original`](Self::original)
+    /// packet, whose stream it repairs.
+    pub fn pass_retransmission(
+        &mut self,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        clock_rate: u32,
+        repaired: OriginalPacket,
+        now: Instant,
+    ) -> Pass {
+        self.pass_from(epoch, header, clock_rate, Some(repaired.ssrc), now)
+    }
+
+    fn pass_from(
+        &mut self,
+        epoch: StreamEpoch,
+        header: &rtp::RtpHeader,
+        clock_rate: u32,
+        repaired: Option<u32>,
+        now: Instant,
+    ) -> Pass {
         self.switched(epoch, SwitchCause::Failover);
         if epoch != self.epoch && Some(epoch) != self.previous {
             return Pass::Stale;
         }
         let carries = |stream: &OutgoingStream| stream.carries(epoch, header.ssrc);
         let protection = self.protection;
-        let pass = match self.streams.iter().position(carries) {
+        let mut place = self.streams.iter().position(carries);
+        if self.announced.is_some() && epoch == self.epoch {
+            place = place.filter(|&index| !self.finds_m_line(index, header, clock_rate, now));
+        }
+        let pass = match place {
             Some(index) => self.streams[index].pass(epoch, header, protection, now),
             None if epoch != self.epoch => return Pass::Stale,
-            None => self.join(header, clock_rate, now),
+            None => self.join(header, clock_rate, repaired, now),
         };
         match (self.protection, pass) {
             (Protection::Srtp, Pass::Rewrite { .. }) => Pass::Untouched,
@@ -243,7 +280,13 @@ impl Continuity {
     }
 
     /// Handles the first packet of a source of the present hop.
-    fn join(&mut self, header: &rtp::RtpHeader, clock_rate: u32, now: Instant) -> Pass {
+    fn join(
+        &mut self,
+        header: &rtp::RtpHeader,
+        clock_rate: u32,
+        repaired: Option<u32>,
+        now: Instant,
+    ) -> Pass {
         let (epoch, previous, protection) = (self.epoch, self.previous, self.protection);
         if let Some(stream) = self.went_on(header, clock_rate, now) {
             stream.go_on(epoch, previous);
@@ -253,17 +296,22 @@ impl Continuity {
             return pass;
         }
         let (lead, left) = (self.lead, self.left);
-        if let Some(index) = self.orphan(header, clock_rate) {
-            let stream = &mut self.streams[index];
-            let paused = left.is_some_and(|(planned, since)| stream.paused(since, planned, now));
-            let before = stream.highest;
-            let pass = stream.take_over(epoch, header, lead, now);
-            if !paused {
-                stream.note_skipped(before, now);
-            }
-            return pass;
+        let index = match self.place(header, clock_rate, repaired, now) {
+            Placement::Continues(index) => index,
+            Placement::Begins(ssrc) => return self.begin(ssrc, header, clock_rate, now),
+            Placement::Surplus => return Pass::Surplus,
+        };
+        let stream = &mut self.streams[index];
+        if stream.epoch() == epoch {
+            return stream.follow_ended(header, now);
         }
-        self.begin(header, clock_rate, now)
+        let paused = left.is_some_and(|(planned, since)| stream.paused(since, planned, now));
+        let before = stream.highest;
+        let pass = stream.take_over(epoch, header, lead, now);
+        if !paused {
+            stream.note_skipped(before, now);
+        }
+        pass
     }
 
     /// Finds the stream that continues by itself: same SSRC, and numbers that follow those before
@@ -290,7 +338,9 @@ impl Continuity {
         }
         let orphans = || {
             let streams = self.streams.iter().enumerate();
-            streams.filter(|(_, stream)| stream.epoch() != self.epoch)
+            streams.filter(|(_, stream)| {
+                stream.epoch() != self.epoch && !self.is_announced_retransmission(stream.ssrc)
+            })
         };
         let latest = orphans().map(|(_, stream)| stream.last_packet_at).max()?;
         // If some stream has this payload type, an equal clock rate alone proves nothing:
@@ -310,33 +360,33 @@ impl Continuity {
             .map(|(_, _, _, std::cmp::Reverse(index))| index)
     }
 
-    fn begin(&mut self, header: &rtp::RtpHeader, clock_rate: u32, now: Instant) -> Pass {
-        let first = match self.protection {
-            Protection::Clear => (self.free_ssrc(header.ssrc), header.sequence),
-            Protection::Terminated => {
-                (self.free_ssrc(header.ssrc), header.sequence % FIRST_SEQUENCE_END)
-            }
-            Protection::Srtp => (header.ssrc, header.sequence),
+    fn begin(&mut self, ssrc: u32, header: &rtp::RtpHeader, clock_rate: u32, now: Instant) -> Pass {
+        let sequence = match self.protection {
+            Protection::Terminated => header.sequence % FIRST_SEQUENCE_END,
+            Protection::Clear | Protection::Srtp => header.sequence,
         };
-        let stream = OutgoingStream::begin(self.epoch, header, first, clock_rate, now);
+        let stream = OutgoingStream::begin(self.epoch, header, (ssrc, sequence), clock_rate, now);
         let pass = stream.numbers_of(header);
         if self.streams.len() < STREAMS_MAX {
             // Reserves one element: most sessions have one or two streams for life.
             self.streams.reserve_exact(1);
             self.streams.push(stream);
-        } else if let Some(oldest) =
-            self.streams.iter_mut().min_by_key(|stream| stream.last_packet_at)
-        {
-            self.missed = self.missed.saturating_add(oldest.missed(now + FILLED_WITHIN));
-            *oldest = stream;
+            return pass;
         }
+        let others = (0..STREAMS_MAX).filter(|&index| !self.is_announced(self.streams[index].ssrc));
+        let Some(oldest) = others.min_by_key(|&index| self.streams[index].last_packet_at) else {
+            return Pass::Surplus;
+        };
+        let oldest = &mut self.streams[oldest];
+        self.missed = self.missed.saturating_add(oldest.missed(now + FILLED_WITHIN));
+        *oldest = stream;
         pass
     }
 
     /// Returns `wanted`, unless another stream of the client uses it.
     fn free_ssrc(&mut self, wanted: u32) -> u32 {
         let mut ssrc = wanted;
-        while self.streams.iter().any(|stream| stream.ssrc == ssrc) {
+        while self.is_announced(ssrc) || self.streams.iter().any(|stream| stream.ssrc == ssrc) {
             ssrc = self.draw();
         }
         ssrc

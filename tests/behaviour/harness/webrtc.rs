@@ -58,6 +58,7 @@ impl WebrtcPhone {
             may_send: true,
             may_receive: true,
             numbers: numbers(),
+            announced: Arc::default(),
         });
         wanted.srtp = Some(SrtpKeying::Dtls { fingerprints, keys: None, answered });
         wanted

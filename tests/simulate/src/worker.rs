@@ -176,7 +176,7 @@ impl SessionState {
                 packet.set(Numbers { ssrc, sequence, timestamp });
                 Some(packet)
             }
-            Pass::Stale | Pass::Duplicate => None,
+            Pass::Stale | Pass::Duplicate | Pass::Surplus => None,
         }
     }
 

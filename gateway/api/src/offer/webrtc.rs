@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use evenkeel_control::IceAnswer;
 use evenkeel_dataplane::worker::{AnsweredMedia, SrtpKeying};
+use evenkeel_media::continuity::{AnnouncedSection, AnnouncedStreams};
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::numbering::ClientNumbers;
 use evenkeel_model::{
@@ -15,7 +16,7 @@ use evenkeel_process::random::fill;
 use evenkeel_sdp::{
     AcceptedMedia, AnswerPolicy, CodecKind, Direction, Format, IceCredentials, Keying,
     LocalTransport, MediaFormat, Negotiation, PeerPath, PeerTransport, SdpError, SdpOffer,
-    SecretText,
+    SecretText, SentStream,
 };
 use evenkeel_token::ClientDirection;
 
@@ -30,6 +31,7 @@ pub(crate) struct WebrtcOffer {
     /// The client's.
     pub(crate) ice: IceCredentials,
     fingerprints: Arc<[CertificateFingerprint]>,
+    announced: Arc<AnnouncedStreams>,
 }
 
 impl WebrtcOffer {
@@ -65,7 +67,8 @@ impl WebrtcOffer {
         match &negotiation.transport {
             PeerTransport { path: PeerPath::Ice(ice), keying: Keying::Dtls { fingerprints } } => {
                 let (ice, fingerprints) = (ice.clone(), fingerprints.as_slice().into());
-                Ok(WebrtcOffer { offer, negotiation, ice, fingerprints })
+                let announced = Arc::new(announced(&negotiation));
+                Ok(WebrtcOffer { offer, negotiation, ice, fingerprints, announced })
             }
             PeerTransport { .. } => {
                 let expected = "has no ICE credentials or no fingerprint; expected both, as of a WebRTC client, or the \
@@ -125,7 +128,18 @@ impl WebrtcOffer {
                 extensions,
                 blocks.next().map(|format| format.room),
             ),
+            announced: Arc::clone(&self.announced),
         }
+    }
+
+    /// Returns true if the client receives one stream of a kind at most.
+    fn receives_from_one(&self) -> bool {
+        let of = |kind| {
+            let receives =
+                |media: &&AcceptedMedia| media.direction.has_send() && media.kind == kind;
+            self.negotiation.accepted().filter(receives).count()
+        };
+        of(CodecKind::Audio) <= 1 && of(CodecKind::Video) <= 1
     }
 
     /// The answer of a session with these addresses, best first.
@@ -136,16 +150,59 @@ impl WebrtcOffer {
         ice: &IceAnswer,
     ) -> SecretText {
         let credentials = IceCredentials::new(&ice.ufrag, &ice.password);
+        let seed = ice.ssrc_seed.unwrap_or(self.announced.seed);
+        let announced = AnnouncedStreams { seed, sections: self.announced.sections.clone() };
+        let name = session.to_string();
+        // Streams of one id are played in sync: those of one sender only.
+        let is_one_sender = self.receives_from_one();
+        let ids = announced.sections.iter().map(|section| match is_one_sender {
+            true => name.clone(),
+            false => format!("{name}-{}", section.index),
+        });
+        let ids: Vec<String> = ids.collect();
+        let sources = announced.sections.iter().zip(&ids).filter_map(|(section, id)| {
+            let index = section.index;
+            let media = self.negotiation.sections[usize::from(index)].outcome.as_ref().ok()?;
+            let (ssrc, again) = (announced.ssrc(index), announced.retransmission(index));
+            let retransmission = section.has_retransmissions.then_some(again);
+            Some(SentStream {
+                mid: media.mid.as_deref()?,
+                stream: id,
+                cname: &name,
+                ssrc,
+                retransmission,
+            })
+        });
+        let sources: Vec<SentStream<'_>> = sources.collect();
         let local = LocalTransport {
             session_id: session.0,
             addresses,
             rtcp_port: None,
             ice: &credentials.expect("control draws ICE characters (RFC 8839, section 5.4)"),
             fingerprint: &ice.certificate_sha256,
-            sources: &[],
+            sources: &sources,
         };
         self.offer.answer(&self.negotiation, &local)
     }
+}
+
+/// The streams that the answer announces, on m-lines with an identification (RFC 5888).
+fn announced(negotiation: &Negotiation) -> AnnouncedStreams {
+    let mut seed = [0; 4];
+    fill(&mut seed);
+    let sections = (0..).zip(&negotiation.sections).filter_map(|(index, section)| {
+        let media = section.outcome.as_ref().ok()?;
+        let is_announced = media.mid.is_some() && media.direction.has_send();
+        let repairs = |format: &&MediaFormat| matches!(format.format, Format::Retransmission(_));
+        let codecs = media.formats.iter().filter(|format| !repairs(format));
+        is_announced.then(|| AnnouncedSection {
+            index,
+            payload_types: codecs.map(|format| format.room).collect(),
+            has_retransmissions: media.formats.iter().any(|format| repairs(&format)),
+        })
+    });
+    let sections = sections.take(AnnouncedStreams::MAX).collect();
+    AnnouncedStreams { seed: u32::from_ne_bytes(seed), sections }
 }
 
 /// Adds the formats of an m-line to the stream of its kind, with the payload types of the room.

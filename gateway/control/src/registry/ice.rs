@@ -50,6 +50,7 @@ impl SessionRegistry {
             ufrag: ufrag.clone(),
             password: password.clone(),
             certificate_sha256: self.dtls_certificate_sha256,
+            ssrc_seed: None,
         }
     }
 
@@ -63,8 +64,10 @@ impl SessionRegistry {
 
     /// The gateway's part of the session's ICE; `None` if its client has none.
     pub(crate) fn ice_of(&self, session: SessionId) -> Option<IceAnswer> {
-        let key = self.get(session)?.key.key();
-        self.ice_secret(&key).map(|secret| self.ice_answer(&secret))
+        let entry = self.get(session)?;
+        let SrtpKeying::Dtls { answered, .. } = entry.srtp()? else { return None };
+        let answer = self.ice_answer(&self.ice_secret(&entry.key.key())?);
+        Some(IceAnswer { ssrc_seed: Some(answered.announced.seed), ..answer })
     }
 
     /// The user fragments of a WebRTC client.

@@ -4,8 +4,19 @@ use super::stream::{OutgoingStream, is_above};
 use super::{Continuity, Protection, StreamEpoch};
 use crate::{retransmission, rtp};
 
+/// The client's numbers of a packet that is sent again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OriginalPacket {
+    /// That of the stream.
+    pub ssrc: u32,
+    /// On the client's sequence.
+    pub sequence: u16,
+    /// On the client's timeline.
+    pub timestamp: u32,
+}
+
 impl Continuity {
-    /// Returns the client's sequence number and timestamp of the packet that a retransmission contains. `None` if the client got
+    /// Returns the client's numbers of the packet that a retransmission contains. `None` if the client got
     /// no such packet of the sender: its number is that of another packet there.
     ///
     /// `header` is that of the retransmission, which has the timestamp of the lost packet (RFC 4588, section 4), and `sequence` is the
@@ -18,9 +29,9 @@ impl Continuity {
         sequence: u16,
         clock_rate: u32,
         is_repaired: impl Fn(u8) -> bool,
-    ) -> Option<(u16, u32)> {
+    ) -> Option<OriginalPacket> {
         if self.protection == Protection::Srtp {
-            return Some((sequence, header.timestamp));
+            return Some(OriginalPacket { ssrc: 0, sequence, timestamp: header.timestamp });
         }
         let may_be = |stream: &&OutgoingStream| {
             stream.is_sent_by(epoch, stream.present.node_ssrc)
@@ -34,7 +45,7 @@ impl Continuity {
 }
 
 impl OutgoingStream {
-    fn original(&self, header: &rtp::RtpHeader, sequence: u16) -> Option<(u16, u32)> {
+    fn original(&self, header: &rtp::RtpHeader, sequence: u16) -> Option<OriginalPacket> {
         let lost = rtp::RtpHeader { sequence, ..*header };
         let (sequence, timestamp) = self.present.numbers(&lost);
         let behind = (self.highest as u16).wrapping_sub(sequence);
@@ -42,6 +53,6 @@ impl OutgoingStream {
         // Numbers between these belong to packets of the sender before.
         let end = self.present.first.wrapping_sub(1);
         let last = if self.present.took_over { end } else { self.present.floor };
-        is_above(number, last).then_some((sequence, timestamp))
+        is_above(number, last).then_some(OriginalPacket { ssrc: self.ssrc, sequence, timestamp })
     }
 }

@@ -51,6 +51,8 @@ pub enum Pass {
     Stale,
     /// Drop the packet: it passed before, or since a switch another packet has its number.
     Duplicate,
+    /// Drop the packet: the client has no m-line for its stream ([`Continuity::announce`](super::Continuity::announce)).
+    Surplus,
 }
 
 /// A stream towards the client.
@@ -66,7 +68,7 @@ pub(super) struct OutgoingStream {
     #[serde(with = "instant")]
     pub(super) last_packet_at: Instant,
     pub(super) present: Mapping,
-    previous: Option<Mapping>,
+    pub(super) previous: Option<Mapping>,
     pub(super) reports: Reports,
     /// The highest outgoing number used.
     pub(super) highest: u32,
@@ -79,7 +81,7 @@ pub(super) struct OutgoingStream {
     after_jump: Option<u16>,
     /// The highest number withheld since the last packet that passed, and its distance from that
     /// packet.
-    withheld: Option<(u16, u32)>,
+    pub(super) withheld: Option<(u16, u32)>,
     pub(super) pace: TimestampPace,
     recent: Recent,
     missing: MissingNumbers,

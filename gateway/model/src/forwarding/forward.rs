@@ -89,6 +89,8 @@ crate::named! {
         SrtpIndex = "srtp-index",
         /// The DTLS handshake of the client, which agrees on the keys of SRTP, has not ended.
         SrtpNoKeys = "srtp-no-keys",
+        /// The room has more streams than the client has m-lines for.
+        SurplusStream = "surplus-stream",
     }
 }
 

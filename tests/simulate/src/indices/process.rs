@@ -134,7 +134,7 @@ impl Process {
         let (ssrc, sequence, timestamp) = match passed {
             Pass::Untouched => (node.ssrc, node.sequence, node.timestamp),
             Pass::Rewrite { ssrc, sequence, timestamp } => (ssrc, sequence, timestamp),
-            Pass::Stale | Pass::Duplicate => return None,
+            Pass::Stale | Pass::Duplicate | Pass::Surplus => return None,
         };
         let fields = rtp::Fields { payload_type: 111, marker: false, sequence, timestamp, ssrc };
         let mut packet = Vec::new();

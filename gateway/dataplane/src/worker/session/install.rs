@@ -207,7 +207,9 @@ impl WorkerSession {
             media: install.media,
         };
         if let Some(keying) = install.srtp {
-            session.state().srtp = OwnSrtp::new(keying);
+            let state = session.state();
+            state.srtp = OwnSrtp::new(keying);
+            state.srtp.announce(&mut state.continuity);
         }
         install.state.into_iter().for_each(|state| session.go_on(*state));
         session
@@ -315,6 +317,7 @@ impl WorkerSession {
             contexts.skip_used(&mut state.continuity);
         }
         own.note_restored();
+        own.announce(&mut state.continuity);
         state.srtp = own;
     }
 

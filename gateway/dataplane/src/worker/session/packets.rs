@@ -7,7 +7,9 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use evenkeel_media::continuity::{FILLED_WITHIN, Pass, StreamEpoch, SwitchCause, Withheld};
+use evenkeel_media::continuity::{
+    FILLED_WITHIN, OriginalPacket, Pass, StreamEpoch, SwitchCause, Withheld,
+};
 use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::rtcp::RtcpPacket;
 use evenkeel_media::{demux, retransmission, rtcp, rtp};
@@ -490,10 +492,18 @@ impl WorkerSession {
         };
         let Ok(original) = original else { return cx.egress.count_drop(DropReason::Stale) };
         let state = self.state();
-        let rewrite = match state.continuity.pass(epoch, header, clock_rate, cx.now) {
+        let continuity = &mut state.continuity;
+        let pass = match original {
+            Some(original) => {
+                continuity.pass_retransmission(epoch, header, clock_rate, original, cx.now)
+            }
+            None => continuity.pass(epoch, header, clock_rate, cx.now),
+        };
+        let rewrite = match pass {
             Pass::Untouched => None,
             Pass::Rewrite { ssrc, sequence, timestamp } => Some((ssrc, sequence, timestamp)),
             Pass::Stale | Pass::Duplicate => return cx.egress.count_drop(DropReason::Stale),
+            Pass::Surplus => return cx.egress.count_drop(DropReason::SurplusStream),
         };
         state.totals.packets_down += 1;
         state.totals.bytes_down += packet.len() as u64;
@@ -518,7 +528,7 @@ impl WorkerSession {
                 rtp::set_sequence(bytes, sequence);
                 rtp::set_timestamp(bytes, timestamp);
             }
-            if let Some((sequence, timestamp)) = original {
+            if let Some(OriginalPacket { sequence, timestamp, .. }) = original {
                 rtp::set_timestamp(bytes, timestamp);
                 retransmission::set_original_sequence(header, bytes, sequence);
             }
@@ -535,7 +545,7 @@ impl WorkerSession {
         header: &rtp::RtpHeader,
         clock_rate: u32,
         packet: &[u8],
-    ) -> Result<Option<(u16, u32)>, NoOriginal> {
+    ) -> Result<Option<OriginalPacket>, NoOriginal> {
         let Some(sequence) = retransmission::original_sequence(header, packet) else {
             return Ok(None);
         };

@@ -95,6 +95,7 @@ impl WorkerSession {
         let state = self.state();
         let had_media = state.srtp.may_receive();
         state.srtp.set_answered(answered);
+        state.srtp.announce(&mut state.continuity);
         if state.srtp.may_receive() && !(had_media && had_video) {
             state.feedback.want_key_frame();
         }

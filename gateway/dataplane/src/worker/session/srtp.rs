@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_dtls::HANDSHAKE_LIFETIME;
-use evenkeel_media::continuity::Continuity;
+use evenkeel_media::continuity::{AnnouncedStreams, Continuity};
 use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::numbering::{ClientNumbers, NumberError};
 use evenkeel_media::srtp::{
@@ -200,6 +200,9 @@ pub struct AnsweredMedia {
     /// The client's numbers, if some differ from those of the room.
     #[serde(default)]
     pub numbers: Option<ClientNumbers>,
+    /// The streams to the client.
+    #[serde(default)]
+    pub announced: Arc<AnnouncedStreams>,
 }
 
 impl SrtpKeying {
@@ -304,6 +307,13 @@ impl OwnSrtp {
                 numbers.map_to_client(packet).map_err(unmapped)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Gives the client's streams the SSRCs that the answer announced.
+    pub(super) fn announce(&self, continuity: &mut Continuity) {
+        if let Some(answered) = self.0.as_ref().and_then(|client| client.answered.as_ref()) {
+            continuity.announce(Arc::clone(&answered.announced));
         }
     }
 

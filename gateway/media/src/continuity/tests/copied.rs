@@ -29,7 +29,7 @@ impl Used {
         let sequence = match session.pass(node, voice(number), 20.0 * number as f64) {
             Pass::Untouched => header.sequence,
             Pass::Rewrite { sequence, .. } => sequence,
-            Pass::Stale | Pass::Duplicate => return None,
+            Pass::Stale | Pass::Duplicate | Pass::Surplus => return None,
         };
         assert!(self.0.insert(sequence), "{sequence} is used twice, by {number} of {node:?}");
         Some(sequence)

@@ -24,7 +24,9 @@ impl Session {
         let lost = node.header(sent);
         let header = RtpHeader { payload_type: RTX, sequence: 9, ssrc: 0xbeef, ..lost };
         let is_repaired = |number| number != RTX;
-        self.0.original(node.epoch, &header, lost.sequence, node.clock_rate, is_repaired)
+        let original =
+            self.0.original(node.epoch, &header, lost.sequence, node.clock_rate, is_repaired)?;
+        Some((original.sequence, original.timestamp))
     }
 }
 

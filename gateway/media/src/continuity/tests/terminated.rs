@@ -11,7 +11,7 @@ fn passed(session: &mut Session, node: Node, numbers: std::ops::Range<u64>) -> V
     let sequence = |number| match session.pass(node, voice(number), 20.0 * number as f64) {
         Pass::Untouched => Some(node.header(voice(number)).sequence),
         Pass::Rewrite { sequence, .. } => Some(sequence),
-        Pass::Stale | Pass::Duplicate => None,
+        Pass::Stale | Pass::Duplicate | Pass::Surplus => None,
     };
     numbers.filter_map(sequence).collect()
 }

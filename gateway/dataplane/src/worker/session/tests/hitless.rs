@@ -275,6 +275,7 @@ fn differing_video_is_reported_repeatedly() {
 fn differing_retransmissions_are_not_reported() {
     let mut scene = Scene::hitless();
     scene.copies(0..10);
+    assert!(scene.passes(0, (PICTURE, 69), 0), "the one that is sent again");
     for number in 10..210 {
         assert!(scene.passes(0, (REPAIR, 70), number));
         assert!(!scene.passes(1, (REPAIR, 71), number));

@@ -192,7 +192,13 @@ fn forged_and_replayed_packets_reach_no_node() {
 }
 
 fn answered(may_send: bool) -> AnsweredMedia {
-    AnsweredMedia { ufrag: "phon".into(), may_send, may_receive: true, numbers: None }
+    AnsweredMedia {
+        ufrag: "phon".into(),
+        may_send,
+        may_receive: true,
+        numbers: None,
+        announced: Arc::default(),
+    }
 }
 
 /// Keys that DTLS has yet to agree on.
