@@ -88,6 +88,9 @@ pub(crate) fn survives_node_death(
     clients: &ChildProcess,
 ) -> [ClientReport; 2] {
     let before = received(clients, None);
+    let sessions =
+        |stage: &mut Stage| stage.read("/v1/sessions")["sessions"].as_array().map(Vec::len);
+    let open = sessions(stage);
     let rooms = stage.read("/v1/rooms");
     let carries = rooms["rooms"][0]["route"][0]["node"].as_str();
     let carries = carries.unwrap_or_else(|| panic!("{rooms}")).to_owned();
@@ -107,7 +110,7 @@ pub(crate) fn survives_node_death(
         let other = connected.find(|states| states[0] != "connected");
         assert_eq!(other, None, "end {end} was connected, and then something else");
     }
-    assert_eq!(stage.read("/v1/sessions")["sessions"].as_array().map(Vec::len), Some(2));
+    assert_eq!(sessions(stage), open);
     let drops = &stage.read("/v1/status")["drops"];
     for reason in ["srtp-forged", "srtp-replayed", "srtp-index"] {
         assert_eq!(drops[reason].as_u64().unwrap_or_default(), 0, "{drops}");
@@ -176,8 +179,8 @@ fn call_of_pion_survives_node_death() {
     }
 }
 
-/// A call of two pages, each in this browser.
-fn call_of_pages(test: &str, browsers: [&str; 2]) {
+/// A call of pages, each in this browser. Each page decodes the pictures of all others.
+fn call_of_pages(test: &str, browsers: &[&str]) {
     let mut command = Command::new("node");
     command.arg(script("browser/call.js")).arg(browser_packages()).args(browsers);
     let [before, after] = call_survives_node_death(test, command);
@@ -202,14 +205,14 @@ fn call_of_pages(test: &str, browsers: [&str; 2]) {
 #[test]
 fn call_of_chromium_survives_node_death() {
     if present("call_of_chromium_survives_node_death", Client::Chromium) {
-        call_of_pages("webrtc-chromium", ["chromium"; 2]);
+        call_of_pages("webrtc-chromium", &["chromium"; 2]);
     }
 }
 
 #[test]
 fn call_of_firefox_survives_node_death() {
     if present("call_of_firefox_survives_node_death", Client::Firefox) {
-        call_of_pages("webrtc-firefox", ["firefox"; 2]);
+        call_of_pages("webrtc-firefox", &["firefox"; 2]);
     }
 }
 
@@ -217,6 +220,13 @@ fn call_of_firefox_survives_node_death() {
 fn call_of_chromium_and_firefox_survives_node_death() {
     let test = "call_of_chromium_and_firefox_survives_node_death";
     if present(test, Client::Chromium) && present(test, Client::Firefox) {
-        call_of_pages("webrtc-mixed", ["chromium", "firefox"]);
+        call_of_pages("webrtc-mixed", &["chromium", "firefox"]);
+    }
+}
+
+#[test]
+fn room_of_three_pages_survives_node_death() {
+    if present("room_of_three_pages_survives_node_death", Client::Chromium) {
+        call_of_pages("webrtc-room", &["chromium"; 3]);
     }
 }

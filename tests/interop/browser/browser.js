@@ -34,11 +34,12 @@ export async function newPage(browser) {
   return page;
 }
 
-/** Runs in a page: the state of its `peer`. */
-export async function observe() {
+/** Runs in a page: the state of its `peer`. `received` has the counts of the stream with the fewest among those of `others` ends. */
+export async function observe(others = 1) {
   const report = [...(await peer.getStats()).values()];
   const find = (type, kind) => report.filter((each) => each.type === type && each.kind === kind);
   const sum = (rows, field) => rows.reduce((total, row) => total + (row[field] ?? 0), 0);
+  const least = (rows, field) => rows.map((row) => row[field] ?? 0).sort((one, two) => two - one)[others - 1] ?? 0;
   const [audio, video] = ["audio", "video"].map((kind) => find("inbound-rtp", kind));
   const [transport] = find("transport");
   const pair = report.find((each) => each.id === transport?.selectedCandidatePairId);
@@ -46,7 +47,7 @@ export async function observe() {
     states: [peer.connectionState, peer.iceConnectionState, transport?.dtlsState],
     // Firefox tells the pair only.
     path: [pair?.id, transport?.selectedCandidatePairChanges, transport?.localCertificateId, transport?.remoteCertificateId],
-    received: [sum(audio, "packetsReceived"), sum(video, "packetsReceived"), sum(video, "framesDecoded")],
+    received: [least(audio, "packetsReceived"), least(video, "packetsReceived"), least(video, "framesDecoded")],
     kbps: Math.round((pair?.availableOutgoingBitrate ?? 0) / 1000),
     // Opus has 48 samples per millisecond.
     concealed_ms: Math.round(sum(audio, "concealedSamples") / 48),

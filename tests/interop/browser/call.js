@@ -1,5 +1,5 @@
-// Two pages in a call. Arguments: the folder of `playwright-core`, the browsers of both pages (`chromium` or `firefox`), the socket of the
-// API, and the room.
+// Pages in a call. Arguments: the folder of `playwright-core`, the browser of each page (`chromium` or `firefox`), the socket of the API, and
+// the room.
 //
 // Standard output is lines of JSON, four a second: each end with its states, the packets that it received by kind, the frames that it
 // decoded, and its figures.
@@ -7,9 +7,11 @@
 import http from "node:http";
 import { launch, newPage, observe, pause } from "./browser.js";
 
-const [packages, first, second, api, room] = process.argv.slice(2);
+const [packages, ...words] = process.argv.slice(2);
+const [api, room] = words.splice(-2);
+const others = words.length - 1;
 
-/** Packets that the first page receives before the second one joins. It hears itself while it is alone. */
+/** Packets that the first page receives before the others join. It hears itself while it is alone. */
 const PACKETS = 100;
 
 /** Sends an offer to the gateway. Returns the SDP of its answer. */
@@ -26,8 +28,8 @@ function openSession(offer) {
   });
 }
 
-/** Runs in a page: calls with camera and microphone, and plays what comes back. */
-async function call() {
+/** Runs in a page: calls `others` ends with camera and microphone, and plays one of them. */
+async function call(others) {
   const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
   globalThis.peer = new RTCPeerConnection();
   const player = document.createElement("video");
@@ -38,21 +40,27 @@ async function call() {
     peer.onconnectionstatechange = () => peer.connectionState === "connected" && done();
   });
   for (const track of media.getTracks()) peer.addTrack(track, media);
+  for (let other = 1; other < others; other++) {
+    for (const kind of ["audio", "video"]) peer.addTransceiver(kind, { direction: "recvonly" });
+  }
   await peer.setLocalDescription();
   const sdp = await openSession(peer.localDescription.sdp);
   await peer.setRemoteDescription({ type: "answer", sdp });
   await connected;
 }
 
-const browser = await launch(packages, first);
-const other = second === first ? browser : await launch(packages, second);
-const pages = [await newPage(browser), await newPage(other)];
+const browsers = new Map();
+for (const name of words) {
+  if (!browsers.has(name)) browsers.set(name, await launch(packages, name));
+}
+const pages = await Promise.all(words.map((name) => newPage(browsers.get(name))));
 for (const page of pages) await page.exposeFunction("openSession", openSession);
-await pages[0].evaluate(call);
+const [first, ...later] = pages;
+await first.evaluate(call, others);
 const isHeard = ({ received: [audio, video] }) => audio >= PACKETS && video >= PACKETS;
-while (!isHeard(await pages[0].evaluate(observe))) await pause(50);
-await pages[1].evaluate(call);
+while (!isHeard(await first.evaluate(observe))) await pause(50);
+for (const page of later) await page.evaluate(call, others);
 for (;;) {
   await pause(250);
-  console.log(JSON.stringify({ ends: [await pages[0].evaluate(observe), await pages[1].evaluate(observe)] }));
+  console.log(JSON.stringify({ ends: await Promise.all(pages.map((page) => page.evaluate(observe, others))) }));
 }
