@@ -33,8 +33,10 @@ mod feedback;
 mod numbers;
 mod original;
 mod pace;
+mod placement;
 mod protection;
 mod stream;
+mod withheld;
 
 use announced::Placement;
 pub use announced::{AnnouncedSection, AnnouncedStreams};
@@ -43,11 +45,8 @@ pub use numbers::FILLED_WITHIN;
 pub use original::OriginalPacket;
 pub use protection::Protection;
 use stream::OutgoingStream;
+pub(crate) use stream::STREAMS_MAX;
 pub use stream::{Pass, StreamEpoch};
-
-/// Limit of streams per session: a conference's active speakers with their video. Above it, the
-/// stream that has been silent longest is forgotten.
-pub(crate) const STREAMS_MAX: usize = 16;
 
 /// First sequence numbers of SRTP are below this one: a receiver that loses the first packets would
 /// otherwise take those after a wrap for the same cycle (RFC 3711, section 3.3.1).

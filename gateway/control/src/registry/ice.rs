@@ -65,9 +65,12 @@ impl SessionRegistry {
     /// The gateway's part of the session's ICE; `None` if its client has none.
     pub(crate) fn ice_of(&self, session: SessionId) -> Option<IceAnswer> {
         let entry = self.get(session)?;
-        let SrtpKeying::Dtls { answered, .. } = entry.srtp()? else { return None };
+        let ssrc_seed = match entry.srtp() {
+            Some(SrtpKeying::Dtls { answered, .. }) => Some(answered.announced.seed),
+            _ => None,
+        };
         let answer = self.ice_answer(&self.ice_secret(&entry.key.key())?);
-        Some(IceAnswer { ssrc_seed: Some(answered.announced.seed), ..answer })
+        Some(IceAnswer { ssrc_seed, ..answer })
     }
 
     /// The user fragments of a WebRTC client.

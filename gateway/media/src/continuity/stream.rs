@@ -8,6 +8,10 @@ use crate::rtp::{self, sequence_ahead, timestamp_ahead};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
+/// Limit of streams per session: a conference's active speakers with their video. Above it, the
+/// stream that has been silent longest is forgotten.
+pub(crate) const STREAMS_MAX: usize = 16;
+
 /// Largest forward jump of a stream that continues across a switch: MAX_DROPOUT of RFC 3550,
 /// appendix A.1.
 const AHEAD_MAX: i16 = 3_000;
@@ -105,7 +109,7 @@ pub(super) struct Mapping {
     pub(super) node_ssrc: u32,
     /// Offset of the client's sequence numbers from the node's, which are extended to 32 bits from
     /// its first packet.
-    sequence: u32,
+    pub(super) sequence: u32,
     /// Offset of the client's timestamps from the node's.
     pub(super) timestamp: u32,
     /// The outgoing number of the mapping's first packet.
@@ -299,7 +303,7 @@ impl OutgoingStream {
     }
 
     /// Late packets have lost their numbers.
-    fn use_only_above(&mut self, number: u32) {
+    pub(super) fn use_only_above(&mut self, number: u32) {
         (self.present.first, self.present.floor) = (number.wrapping_add(1), number);
     }
 
@@ -373,32 +377,6 @@ impl OutgoingStream {
         }
         let (sequence, timestamp) = self.present.numbers(header);
         Pass::Rewrite { ssrc: self.ssrc, sequence, timestamp }
-    }
-
-    /// Withholds a packet. Returns the last number that passed, and the distance from it; `None` if
-    /// the packet is late.
-    pub(super) fn withhold(&mut self, header: &rtp::RtpHeader, now: Instant) -> Option<(u16, u32)> {
-        let (sequence, _) = self.present.numbers(header);
-        let (last, place) = self.withheld.unwrap_or((self.highest as u16, 0));
-        let ahead = sequence_ahead(sequence, last);
-        let place = place.checked_add_signed(ahead.into()).filter(|&place| place > 0)?;
-        if ahead > 0 {
-            self.withheld = Some((sequence, place));
-        }
-        self.last_packet_at = now;
-        Some((self.highest as u16, place))
-    }
-
-    /// Closes the gap that withheld packets left before this one.
-    fn close_up(&mut self, header: &rtp::RtpHeader) {
-        let (sequence, _) = self.present.numbers(header);
-        let Some((last, place)) = self.withheld else { return };
-        if sequence_ahead(sequence, last) <= 0 {
-            return;
-        }
-        self.withheld = None;
-        self.present.sequence = self.present.sequence.wrapping_sub(place);
-        self.use_only_above(self.highest);
     }
 
     /// Handles a packet of a sender that may have restarted. Once the next number follows (RFC 3550,
