@@ -204,6 +204,7 @@ fn later_offer_turns_the_media() {
     talk(&mut [&mut ann.phone, &mut bob.phone], "both hear again", |phones| {
         phones[1].heard.len() >= heard + 10
     });
+    assert_one_stream(&ann.phone.heard);
     let shown = gateway.metrics();
     for counted in [
         "evenkeel_renegotiations_total{evenkeel_outcome=\"streams\"} 2",
