@@ -180,10 +180,11 @@ fn call_of_pion_survives_node_death() {
 }
 
 /// A call of pages, each in this browser. Each page decodes the pictures of all others.
-fn call_of_pages(test: &str, browsers: &[&str]) {
+fn call_of_pages(test: &str, browsers: &[&str]) -> [ClientReport; 2] {
     let mut command = Command::new("node");
     command.arg(script("browser/call.js")).arg(browser_packages()).args(browsers);
-    let [before, after] = call_survives_node_death(test, command);
+    let reports = call_survives_node_death(test, command);
+    let [before, after] = &reports;
     for (before, after) in before.ends.iter().zip(&after.ends) {
         assert_eq!(
             after["states"],
@@ -200,6 +201,7 @@ fn call_of_pages(test: &str, browsers: &[&str]) {
             "{test}: {gap} ms of audio concealed, {freezes} freezes of {frozen} ms, may send {kbps} kbit/s"
         );
     }
+    reports
 }
 
 #[test]
@@ -228,5 +230,17 @@ fn call_of_chromium_and_firefox_survives_node_death() {
 fn room_of_three_pages_survives_node_death() {
     if present("room_of_three_pages_survives_node_death", Client::Chromium) {
         call_of_pages("webrtc-room", &["chromium"; 3]);
+    }
+}
+
+#[test]
+fn simulcast_call_survives_node_death() {
+    if present("simulcast_call_survives_node_death", Client::Chromium) {
+        let browsers = ["--simulcast", "chromium", "chromium"];
+        let [_, after] = call_of_pages("webrtc-simulcast", &browsers);
+        let sent = &after.ends[0]["sent"];
+        let packets = |layer: &str| sent[layer].as_u64().unwrap_or_default();
+        println!("webrtc-simulcast, packets sent: {sent}");
+        assert!(packets("small") > 0 && packets("large") > 0, "{sent}");
     }
 }

@@ -210,11 +210,7 @@ impl Continuity {
         }
         let carries = |stream: &OutgoingStream| stream.carries(epoch, header.ssrc);
         let protection = self.protection;
-        let mut place = self.streams.iter().position(carries);
-        if self.announced.is_some() && epoch == self.epoch {
-            place = place.filter(|&index| !self.finds_m_line(index, header, clock_rate, now));
-        }
-        let pass = match place {
+        let pass = match self.streams.iter().position(carries) {
             Some(index) => self.streams[index].pass(epoch, header, protection, now),
             None if epoch != self.epoch => return Pass::Stale,
             None => self.join(header, clock_rate, repaired, now),
@@ -370,22 +366,19 @@ impl Continuity {
             // Reserves one element: most sessions have one or two streams for life.
             self.streams.reserve_exact(1);
             self.streams.push(stream);
-            return pass;
+        } else if let Some(oldest) =
+            self.streams.iter_mut().min_by_key(|stream| stream.last_packet_at)
+        {
+            self.missed = self.missed.saturating_add(oldest.missed(now + FILLED_WITHIN));
+            *oldest = stream;
         }
-        let others = (0..STREAMS_MAX).filter(|&index| !self.is_announced(self.streams[index].ssrc));
-        let Some(oldest) = others.min_by_key(|&index| self.streams[index].last_packet_at) else {
-            return Pass::Surplus;
-        };
-        let oldest = &mut self.streams[oldest];
-        self.missed = self.missed.saturating_add(oldest.missed(now + FILLED_WITHIN));
-        *oldest = stream;
         pass
     }
 
     /// Returns `wanted`, unless another stream of the client uses it.
     fn free_ssrc(&mut self, wanted: u32) -> u32 {
         let mut ssrc = wanted;
-        while self.is_announced(ssrc) || self.streams.iter().any(|stream| stream.ssrc == ssrc) {
+        while self.streams.iter().any(|stream| stream.ssrc == ssrc) {
             ssrc = self.draw();
         }
         ssrc

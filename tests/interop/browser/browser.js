@@ -48,6 +48,8 @@ export async function observe(others = 1) {
     // Firefox tells the pair only.
     path: [pair?.id, transport?.selectedCandidatePairChanges, transport?.localCertificateId, transport?.remoteCertificateId],
     received: [least(audio, "packetsReceived"), least(video, "packetsReceived"), least(video, "framesDecoded")],
+    // By layer of simulcast.
+    sent: Object.fromEntries(find("outbound-rtp", "video").map((row) => [row.rid ?? "", row.packetsSent])),
     kbps: Math.round((pair?.availableOutgoingBitrate ?? 0) / 1000),
     // Opus has 48 samples per millisecond.
     concealed_ms: Math.round(sum(audio, "concealedSamples") / 48),

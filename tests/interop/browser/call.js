@@ -1,5 +1,5 @@
-// Pages in a call. Arguments: the folder of `playwright-core`, the browser of each page (`chromium` or `firefox`), the socket of the API, and
-// the room.
+// Pages in a call. Arguments: the folder of `playwright-core`, `--simulcast` if the first page sends its pictures in two sizes, the browser of
+// each page (`chromium` or `firefox`), the socket of the API, and the room.
 //
 // Standard output is lines of JSON, four a second: each end with its states, the packets that it received by kind, the frames that it
 // decoded, and its figures.
@@ -9,6 +9,7 @@ import { launch, newPage, observe, pause } from "./browser.js";
 
 const [packages, ...words] = process.argv.slice(2);
 const [api, room] = words.splice(-2);
+const layers = words[0] === "--simulcast" && words.shift() ? [{ rid: "small", scaleResolutionDownBy: 2 }, { rid: "large" }] : [];
 const others = words.length - 1;
 
 /** Packets that the first page receives before the others join. It hears itself while it is alone. */
@@ -28,8 +29,8 @@ function openSession(offer) {
   });
 }
 
-/** Runs in a page: calls `others` ends with camera and microphone, and plays one of them. */
-async function call(others) {
+/** Runs in a page: calls `others` ends with camera and microphone, and plays one of them. `sendEncodings`: the layers of its pictures. */
+async function call({ others, sendEncodings }) {
   const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
   globalThis.peer = new RTCPeerConnection();
   const player = document.createElement("video");
@@ -39,7 +40,10 @@ async function call(others) {
   const connected = new Promise((done) => {
     peer.onconnectionstatechange = () => peer.connectionState === "connected" && done();
   });
-  for (const track of media.getTracks()) peer.addTrack(track, media);
+  for (const track of media.getTracks()) {
+    const encodings = track.kind === "video" ? sendEncodings : [];
+    peer.addTransceiver(track, { streams: [media], sendEncodings: encodings });
+  }
   for (let other = 1; other < others; other++) {
     for (const kind of ["audio", "video"]) peer.addTransceiver(kind, { direction: "recvonly" });
   }
@@ -56,10 +60,10 @@ for (const name of words) {
 const pages = await Promise.all(words.map((name) => newPage(browsers.get(name))));
 for (const page of pages) await page.exposeFunction("openSession", openSession);
 const [first, ...later] = pages;
-await first.evaluate(call, others);
+await first.evaluate(call, { others, sendEncodings: layers });
 const isHeard = ({ received: [audio, video] }) => audio >= PACKETS && video >= PACKETS;
 while (!isHeard(await first.evaluate(observe))) await pause(50);
-for (const page of later) await page.evaluate(call, others);
+for (const page of later) await page.evaluate(call, { others, sendEncodings: [] });
 for (;;) {
   await pause(250);
   console.log(JSON.stringify({ ends: await Promise.all(pages.map((page) => page.evaluate(observe, others))) }));

@@ -6,23 +6,20 @@ use std::time::{Duration, Instant};
 use super::announced::{AnnouncedSection, AnnouncedStreams, Placement};
 use super::stream::{OutgoingStream, Pass};
 use super::{Continuity, Protection};
-use crate::rtp::{RtpHeader, VIDEO_CLOCK_HZ};
+use crate::rtp::RtpHeader;
 
 /// A stream that was silent for this time gives its m-line to another one. Silent voice sends a packet every 400 ms.
 const ENDED_AFTER: Duration = Duration::from_secs(1);
 
-/// A voice without an m-line looks for one at sequence numbers that are multiples of this.
-const LOOKS_EVERY: u16 = 16;
-
 impl Continuity {
     /// Gives sources the SSRCs that were announced, from their first packet on. Without m-lines they keep their own SSRCs.
     pub fn announce(&mut self, announced: Arc<AnnouncedStreams>) {
-        if let Some(before) = &self.announced {
-            let is_known =
-                |stream: &OutgoingStream| !before.has(stream.ssrc) || announced.has(stream.ssrc);
-            self.streams.retain(is_known);
+        let announced = Some(announced).filter(|announced| !announced.sections.is_empty());
+        if announced.is_some() || self.announced.is_some() {
+            let has = |ssrc| announced.as_ref().is_some_and(|announced| announced.has(ssrc));
+            self.streams.retain(|stream| has(stream.ssrc));
         }
-        self.announced = Some(announced).filter(|announced| !announced.sections.is_empty());
+        self.announced = announced;
     }
 
     /// `repaired`: the source sends retransmissions for the stream with this SSRC.
@@ -72,39 +69,7 @@ impl Continuity {
                 ended = Some((last, index));
             }
         }
-        match ended {
-            Some((_, index)) => Placement::Continues(index),
-            // Browsers mix some voices that were not announced, and show no such picture.
-            None if clock_rate != VIDEO_CLOCK_HZ => Placement::Begins(self.free_ssrc(header.ssrc)),
-            None => Placement::Surplus,
-        }
-    }
-
-    /// Returns whether the stream at this place has no m-line and gets one with this packet. Its present numbers are forgotten then.
-    pub(super) fn finds_m_line(
-        &mut self,
-        index: usize,
-        header: &RtpHeader,
-        clock_rate: u32,
-        now: Instant,
-    ) -> bool {
-        if header.sequence % LOOKS_EVERY != 0 || self.is_announced(self.streams[index].ssrc) {
-            return false;
-        }
-        let found = match self.place(header, clock_rate, None, now) {
-            Placement::Begins(ssrc) => self.is_announced(ssrc),
-            Placement::Continues(other) => self.is_announced(self.streams[other].ssrc),
-            Placement::Surplus => false,
-        };
-        if found {
-            self.streams.swap_remove(index);
-        }
-        found
-    }
-
-    /// Returns whether the client was told the SSRC of this stream. Such a stream is never forgotten.
-    pub(super) fn is_announced(&self, ssrc: u32) -> bool {
-        self.announced.as_ref().is_some_and(|announced| announced.has(ssrc))
+        ended.map_or(Placement::Surplus, |(_, index)| Placement::Continues(index))
     }
 
     /// Returns whether the client was told that this SSRC sends retransmissions.
