@@ -12,10 +12,12 @@ use evenkeel_media::merge::{HopPair, MergeOutcome, Settled};
 use evenkeel_media::rtcp::RtcpPacket;
 use evenkeel_media::{demux, rtcp, rtp};
 use evenkeel_model::forward::{self, DropReason, ForwardVerdict};
-use evenkeel_model::{Hop, LeftHop, RedundancyMode, StreamKind};
+use evenkeel_model::{Hop, LeftHop, NodeId, RedundancyMode, StreamKind};
 
 use super::key_frames::FEEDBACK_SOURCES_MAX;
-use super::{ClientKnowledge, MediaState, NodeLeg, PacketContext, WorkerSession, declared};
+use super::{
+    ClientKnowledge, MediaState, NodeLeg, NodePort, PacketContext, WorkerSession, declared,
+};
 use crate::worker::egress::Egress;
 use crate::worker::report::{MediaDirection, ShedRun, WorkerReport};
 use crate::worker::sockets::{RtpSide, SessionPorts, SourceKey};
@@ -160,27 +162,47 @@ impl WorkerSession {
             }
             return;
         };
-        cx.egress.stats.passed(MediaDirection::ToNode, packet.len());
         match leg {
-            NodeLeg::Trunk(tag) => cx.egress.queue_on_trunk(hop.node, *tag, packet),
-            NodeLeg::Port(port) => {
-                let to = match side {
-                    RtpSide::Rtp => port.address,
-                    RtpSide::Rtcp => SocketAddr::new(port.address.ip(), port.rtcp_port),
-                };
-                let dscp = self.dscp_of(kind);
-                let Some(ports) = &mut self.ports else {
-                    return cx.egress.count_drop(DropReason::NoHop);
-                };
-                let flush = |ports: &mut SessionPorts| {
-                    if cx.egress.permit.may_send() {
-                        ports.flush(&cx.egress.stats, cx.now);
-                    }
-                };
-                if ports.queue(side, (hop.node, to), dscp, packet, flush) {
-                    cx.egress.ports.push(self.home);
-                }
+            NodeLeg::Trunk(tag) => {
+                cx.egress.stats.passed(MediaDirection::ToNode, packet.len());
+                cx.egress.queue_on_trunk(hop.node, *tag, packet);
             }
+            NodeLeg::Port(port) => {
+                let port = **port;
+                self.queue_to_port(hop.node, port, side, kind, packet, cx);
+            }
+            NodeLeg::Srtp(leg) => {
+                let port = leg.port;
+                self.protect_to_node(hop, port, side, kind, packet, cx);
+            }
+        }
+    }
+
+    pub(super) fn queue_to_port(
+        &mut self,
+        node: NodeId,
+        port: NodePort,
+        side: RtpSide,
+        kind: StreamKind,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        cx.egress.stats.passed(MediaDirection::ToNode, packet.len());
+        let to = match side {
+            RtpSide::Rtp => port.address,
+            RtpSide::Rtcp => SocketAddr::new(port.address.ip(), port.rtcp_port),
+        };
+        let dscp = self.dscp_of(kind);
+        let Some(ports) = &mut self.ports else {
+            return cx.egress.count_drop(DropReason::NoHop);
+        };
+        let flush = |ports: &mut SessionPorts| {
+            if cx.egress.permit.may_send() {
+                ports.flush(&cx.egress.stats, cx.now);
+            }
+        };
+        if ports.queue(side, (node, to), dscp, packet, flush) {
+            cx.egress.ports.push(self.home);
         }
     }
 
