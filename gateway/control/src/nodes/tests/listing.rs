@@ -22,7 +22,7 @@ fn node(name: &str, at: u32) -> NodeConfig {
         standby: false,
         start: None,
         agent: None,
-        srtp: evenkeel_config::NodeSrtp::Off,
+        srtp: NodeSrtp::Off,
     }
 }
 
