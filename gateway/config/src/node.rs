@@ -258,7 +258,9 @@ pub(super) fn check(raw: &Spanned<NodeEntry>, check: &mut ConfigCheck) -> Option
     let address = address(raw, check);
     let agent = agent(raw, driver.as_ref(), check);
     let canary = canary(raw, check);
-    let srtp = srtp::check(raw, address, check);
+    let kind = *raw.driver.get_ref();
+    let negotiates = kind == DriverKind::Rtpengine;
+    let srtp = srtp::check(raw.srtp.as_ref(), kind.name(), negotiates, address, check);
     let start = raw.start.as_ref().and_then(|start| self::start(start, raw, check));
     Some(NodeConfig {
         name,

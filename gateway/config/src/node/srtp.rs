@@ -6,7 +6,6 @@ use evenkeel_model::Srtp;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{DriverKind, NodeEntry};
 use crate::check::ConfigCheck;
 
 /// SRTP between the gateway and a node (RFC 3711).
@@ -42,37 +41,33 @@ impl NodeSrtp {
     }
 }
 
-/// Keys travel in messages of the driver, so nobody else may read these.
+/// Checks the key of a node with this driver. Keys travel in messages of a driver that `negotiates`, so nobody else may read these.
 pub(super) fn check(
-    raw: &NodeEntry,
+    raw: Option<&Spanned<NodeSrtp>>,
+    driver: &str,
+    negotiates: bool,
     address: Option<SocketAddr>,
     check: &mut ConfigCheck,
 ) -> NodeSrtp {
-    let Some(srtp) = &raw.srtp else { return NodeSrtp::Off };
-    let (span, kind): (_, DriverKind) = (Spanned::span(srtp), *raw.driver.get_ref());
+    let Some(raw) = raw else { return NodeSrtp::Off };
+    let srtp = *raw.get_ref();
     let is_remote = address.is_some_and(|address| !address.ip().to_canonical().is_loopback());
-    match (*srtp.get_ref(), kind) {
-        (NodeSrtp::Sdes, DriverKind::Rtpengine) if is_remote => {
-            let found = "`srtp = \"sdes\"` with `ng` on another host";
-            let expected = "`ng` on a loopback address such as `127.0.0.1:2223`";
-            check.refuse(span, found, expected).help = Some(
-                "messages of the NG protocol are not encrypted, and they contain the keys; a tunnel that is encrypted may begin \
-                 at the loopback address"
-                    .to_owned(),
-            );
-        }
-        (NodeSrtp::Sdes, DriverKind::Plain | DriverKind::Agent | DriverKind::Webhook) => {
-            let found = format!("`srtp = \"sdes\"` with driver `{}`", kind.name());
-            let expected = "`srtp = \"sdes\"` with driver `rtpengine` only, which agrees on keys";
-            let help = (kind == DriverKind::Agent).then(|| {
-                "`encrypt = true` encrypts the trunk of driver `agent` with all its packets"
-                    .to_owned()
-            });
-            check.refuse(span, found, expected).help = help;
-        }
-        _ => {}
+    if srtp == NodeSrtp::Sdes && !negotiates {
+        let found = format!("`srtp = \"sdes\"` with driver `{driver}`");
+        let expected = "`srtp = \"sdes\"` with driver `rtpengine` only, which agrees on keys";
+        check.refuse(raw.span(), found, expected).help = (driver == "agent").then(|| {
+            "`encrypt = true` encrypts the trunk of driver `agent` with all its packets".to_owned()
+        });
+    } else if srtp == NodeSrtp::Sdes && is_remote {
+        let found = "`srtp = \"sdes\"` with `ng` on another host";
+        let expected = "`ng` on a loopback address such as `127.0.0.1:2223`";
+        check.refuse(raw.span(), found, expected).help = Some(
+            "messages of the NG protocol are not encrypted, and they contain the keys; a tunnel that is encrypted may begin at the \
+             loopback address"
+                .to_owned(),
+        );
     }
-    *srtp.get_ref()
+    srtp
 }
 
 #[cfg(test)]

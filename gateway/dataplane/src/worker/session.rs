@@ -4,6 +4,7 @@ mod address;
 mod counts;
 mod install;
 mod key_frames;
+mod leg_protection;
 mod leg_srtp;
 mod media;
 mod packets;
