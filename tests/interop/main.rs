@@ -14,6 +14,7 @@ mod page;
 mod promql;
 mod roq;
 mod rtpengine;
+mod rtpengine_srtp;
 mod sdp;
 mod srtp;
 mod stage;

@@ -1,6 +1,7 @@
 //! Calls through two rtpengine daemons; the one that carries them is killed.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
@@ -22,16 +23,20 @@ const ROOMS: usize = 40;
 /// Talking time before and after the kill.
 const TALK: Duration = Duration::from_secs(3);
 /// Packet interval of a client.
-const STEP_MS: usize = 20;
+pub(crate) const STEP_MS: usize = 20;
 /// Longest accepted interruption; the measured value is printed.
-const GAP_MAX: Duration = Duration::from_millis(500);
+pub(crate) const GAP_MAX: Duration = Duration::from_millis(500);
 
-/// A daemon in user space, with ports outside of the kernel's ephemeral range.
-fn daemon(name: &'static str, folder: &Path) -> Node {
-    let at = NODES.iter().position(|node| *node == name).unwrap_or_default();
+/// The ports of all daemons for media, outside of the kernel's ephemeral range.
+pub(crate) const MEDIA_PORTS: RangeInclusive<u16> = 20_000..=29_999;
+
+/// A daemon in user space. `keys`: more of its `[[node]]`.
+fn daemon(name: &'static str, folder: &Path, keys: &str) -> Node {
+    let at = NODES.iter().position(|node| *node == name).unwrap_or_default() as u16;
     let ng = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
     let ng = ng.expect("loopback has a port");
-    let (first, last) = (20_000 + at * 5_000, 24_999 + at * 5_000);
+    let first = MEDIA_PORTS.start() + at * 5_000;
+    let last = first + 4_999;
     let mut command = Command::new("rtpengine");
     command.args(["--interface=127.0.0.1", "--table=-1", "--num-threads=1", "--foreground"]);
     // Ignores the configuration of the machine.
@@ -53,24 +58,25 @@ fn daemon(name: &'static str, folder: &Path) -> Node {
         assert!(Instant::now() < until, "{name} does not answer at {ng}");
         thread::sleep(Duration::from_millis(10));
     }
-    Node { name, process, table: format!("driver = \"rtpengine\"\nng = \"{ng}\"") }
+    Node { name, process, table: format!("driver = \"rtpengine\"\nng = \"{ng}\"\n{keys}") }
 }
 
-fn before_two(name: &str) -> Stage {
-    Stage::before(name, CONFIGURATION, |folder| NODES.map(|node| daemon(node, folder)).into())
+pub(crate) fn before_two(name: &str, keys: &str) -> Stage {
+    let nodes = |folder: &Path| NODES.map(|node| daemon(node, folder, keys)).into();
+    Stage::before(name, CONFIGURATION, nodes)
 }
 
 /// A client, with the arrival times of the other client's packets.
-struct Talker {
+pub(crate) struct Talker {
     socket: UdpSocket,
     gateway: SocketAddr,
     /// The node that carries the room before the kill.
-    node: String,
-    heard: Vec<(Instant, u16)>,
+    pub(crate) node: String,
+    pub(crate) heard: Vec<(Instant, u16)>,
 }
 
 impl Talker {
-    fn join(stage: &mut Stage, room: &str) -> Talker {
+    pub(crate) fn join(stage: &mut Stage, room: &str) -> Talker {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a port");
         socket.set_nonblocking(true).expect("a socket may be non-blocking");
         let address = socket.local_addr().expect("a bound socket has an address");
@@ -80,13 +86,13 @@ impl Talker {
     }
 
     /// The longest gap within these bounds; `None` with fewer than two packets.
-    fn longest(&self, from: Instant, to: Instant) -> Option<Duration> {
+    pub(crate) fn longest(&self, from: Instant, to: Instant) -> Option<Duration> {
         let within = |(at, _): &&(Instant, u16)| (from..=to).contains(at);
         let heard: Vec<Instant> = self.heard.iter().filter(within).map(|(at, _)| *at).collect();
         heard.windows(2).map(|pair| pair[1] - pair[0]).max()
     }
 
-    fn lost(&self) -> u16 {
+    pub(crate) fn lost(&self) -> u16 {
         let numbers = self.heard.first().zip(self.heard.last());
         let sent = numbers.map_or(0, |((_, first), (_, last))| last.wrapping_sub(*first) + 1);
         sent - self.heard.len() as u16
@@ -94,7 +100,7 @@ impl Talker {
 }
 
 /// Sends packets of all clients every 20 ms, each client with its own phase, until `ending` is set.
-fn talk(mut talkers: Vec<Talker>, ending: Arc<AtomicBool>) -> JoinHandle<Vec<Talker>> {
+pub(crate) fn talk(mut talkers: Vec<Talker>, ending: Arc<AtomicBool>) -> JoinHandle<Vec<Talker>> {
     thread::spawn(move || {
         let (start, mut turn, mut datagram) = (Instant::now(), 0_u64, [0; 2_048]);
         while !ending.load(Ordering::Relaxed) {
@@ -152,7 +158,7 @@ fn rtpengine_killed_calls_move_to_another() {
     if !present(test, Client::Rtpengine) {
         return;
     }
-    let mut stage = before_two("rtpengine");
+    let mut stage = before_two("rtpengine", "");
     let mut talkers = Vec::new();
     for room in 0..ROOMS {
         let room = format!("room-{room}");
@@ -210,7 +216,7 @@ fn gstreamer_continues_when_rtpengine_killed() {
     if !present(test, Client::Rtpengine) || !present(test, Client::GStreamer) {
         return;
     }
-    let mut stage = before_two("rtpengine-gstreamer");
+    let mut stage = before_two("rtpengine-gstreamer", "");
     // The closed ports of a killed daemon move rooms with the cause `link`, unless its pings were refused first.
     assert_decoding_survives_kill(&mut stage, &["link", "node-down"]);
     stage.end_gateway();

@@ -330,6 +330,7 @@ fn alert_receiver(receiver: &AlertReceiver) -> Value {
 fn node(node: &NodeConfig) -> Value {
     let mut keys = Table::new();
     keys.insert("standby".to_owned(), node.standby.into());
+    keys.insert("srtp".to_owned(), node.srtp.name().into());
     match &node.driver {
         DriverSettings::Plain { probe } | DriverSettings::Webhook { probe, .. } => {
             let probe = match probe {

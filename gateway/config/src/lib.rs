@@ -39,7 +39,7 @@ pub use listen::{
     AdvertisedAddress, CertificateFiles, ListenIdentity, ListenIngress, ListenSettings,
 };
 pub use node::{
-    DriverSettings, NODES_MAX, NodeConfig, ProbeKind, StartBy, StartHook, WatchingAgent,
+    DriverSettings, NODES_MAX, NodeConfig, NodeSrtp, ProbeKind, StartBy, StartHook, WatchingAgent,
     WebhookTarget,
 };
 pub use plugin::{

@@ -1,5 +1,7 @@
 //! `[[node]]`.
 
+mod srtp;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use evenkeel_model::{HookTerms, NodeProbing, NodeSettings, RegionRole, Starts, ZoneId};
 use evenkeel_process::setting_text::{BitRateText, DurationText};
 use serde::Deserialize;
+pub use srtp::NodeSrtp;
 use toml::Spanned;
 
 use super::address::{self, ADDRESS_AND_PORT, NotOneHost, Url};
@@ -38,6 +41,7 @@ pub(super) struct NodeEntry {
     agent: Option<Spanned<String>>,
     canary: Option<Spanned<bool>>,
     encrypt: Option<Spanned<bool>>,
+    srtp: Option<Spanned<NodeSrtp>>,
 }
 
 #[derive(Deserialize)]
@@ -79,6 +83,8 @@ pub struct NodeConfig {
     pub start: Option<StartHook>,
     /// The agent beside the node, unless the node is reached through that agent.
     pub agent: Option<WatchingAgent>,
+    /// SRTP of legs to the node. Default off.
+    pub srtp: NodeSrtp,
 }
 
 impl NodeConfig {
@@ -252,6 +258,9 @@ pub(super) fn check(raw: &Spanned<NodeEntry>, check: &mut ConfigCheck) -> Option
     let address = address(raw, check);
     let agent = agent(raw, driver.as_ref(), check);
     let canary = canary(raw, check);
+    let kind = *raw.driver.get_ref();
+    let negotiates = kind == DriverKind::Rtpengine;
+    let srtp = srtp::check(raw.srtp.as_ref(), kind.name(), negotiates, address, check);
     let start = raw.start.as_ref().and_then(|start| self::start(start, raw, check));
     Some(NodeConfig {
         name,
@@ -265,6 +274,7 @@ pub(super) fn check(raw: &Spanned<NodeEntry>, check: &mut ConfigCheck) -> Option
         standby: raw.standby,
         start,
         agent,
+        srtp,
     })
 }
 

@@ -576,10 +576,19 @@ fn open_request<'a>(
     hop: Hop,
 ) -> Option<OpenRequest<'a>> {
     let entry = registry.get(session)?;
-    let address = nodes.config(hop.node).and_then(|node| entry.address_at(&node.name));
-    let rtcp_apart = entry.rtcp == RtcpPort::Own;
-    let (home, brief) = (entry.home, entry.brief());
-    Some(OpenRequest { session, home, room, hop, address, rtcp_apart, brief })
+    let node = nodes.config(hop.node);
+    let address = node.and_then(|node| entry.address_at(&node.name));
+    Some(OpenRequest {
+        session,
+        home: entry.home,
+        room,
+        hop,
+        address,
+        rtcp_apart: entry.rtcp == RtcpPort::Own,
+        client_srtp: entry.client_srtp,
+        srtp: node.map(|node| node.srtp).unwrap_or_default(),
+        brief: entry.brief(),
+    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
-use evenkeel_config::{DriverSettings, GatewayConfig, NodeConfig};
+use evenkeel_config::{DriverSettings, GatewayConfig, NodeConfig, NodeSrtp};
 use evenkeel_core::{Gateway, GatewayRecord, Impossible};
 use evenkeel_model::{CatalogEntry, NodeId, PolicyName, RegionId};
 use evenkeel_process::sha256;
@@ -139,7 +139,11 @@ pub(crate) fn identity(node: &NodeConfig) -> String {
         DriverSettings::Webhook { hook, .. } => ("webhook", hook.url.to_string().into_bytes()),
     };
     let facts = HEXLOWER.encode(&sha256(&facts)[..8]);
-    format!("{} {} {driver} {facts}", node.name, node.address)
+    let srtp = match node.srtp {
+        NodeSrtp::Off => String::new(),
+        srtp => format!(" srtp {}", srtp.name()),
+    };
+    format!("{} {} {driver} {facts}{srtp}", node.name, node.address)
 }
 
 /// Limit of nodes removed within [`WITHIN`], per cent.
@@ -390,8 +394,10 @@ fn stays(before: &NodeConfig, now: &NodeConfig) -> bool {
         standby: _,
         start,
         agent: _,
+        srtp,
     } = before;
     (name, address, region, driver) == (&now.name, &now.address, &now.region, &now.driver)
+        && *srtp == now.srtp
         && start.is_some() == now.start.is_some()
 }
 

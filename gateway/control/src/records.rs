@@ -323,7 +323,7 @@ impl RecordFollower {
         core.slo = self.slos.next(gateway, at_most.is_none(), now);
         let sessions: Vec<_> = core.sessions.iter().collect();
         let entries = registry.record_of(sessions.iter().map(|session| session.id));
-        let drivers = source.drivers.record_of(&sessions);
+        let drivers = source.drivers.record_of(&sessions, self.hands_over);
         let keys = &offers.idempotency_keys;
         let idempotency_keys = keys.take_changed(at_most.unwrap_or(usize::MAX));
         self.number += 1;

@@ -21,7 +21,7 @@ use evenkeel_media::roq::FlowId;
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{
     ClientIdentity, ClientLabel, IdMap, IngressProtocol, MediaDescription, Offer, OfferId,
-    RtcpPort, SessionId,
+    RtcpPort, SessionId, Srtp,
 };
 use evenkeel_process::descriptors;
 use nix::errno::Errno;
@@ -53,6 +53,7 @@ pub struct SessionEntry {
     /// Totals of the session's last summary.
     totals: Option<Box<Totals>>,
     pub rtcp: RtcpPort,
+    pub client_srtp: Srtp,
     pub offer: OfferId,
     /// The session's part of the limit `session_data_mib`.
     pub data: Option<OwnedSemaphorePermit>,
@@ -327,6 +328,7 @@ impl SessionRegistry {
             home,
             totals: None,
             rtcp: media.rtcp,
+            client_srtp: media.srtp,
             offer: offer.id,
             data: None,
             key: PackedKey::of(&first.0),

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{GatewayRecord, RoomRecord, SessionRecord, SloRecord};
-use evenkeel_dataplane::worker::{NodeLeg, SessionState, TrunkState};
+use evenkeel_dataplane::worker::{SessionState, TrunkState};
 use evenkeel_drivers::{DriversRecord, DriversReplica};
 use evenkeel_media::instant;
 use evenkeel_media::srtp::{CopyNumber, CopyProof};
@@ -52,7 +52,7 @@ const STATES_MAGIC: &[u8; 8] = b"evkstate";
 /// The layout of last states in Postcard, which names neither fields nor types. It changes with any of them: a test
 /// compares the bytes of some states, and misses exchanged fields of one type, wider integers, and variants that these
 /// states lack.
-pub const STATES: u32 = 7;
+pub const STATES: u32 = 8;
 
 /// The state of a gateway.
 #[derive(Debug, Serialize, Deserialize)]
@@ -230,7 +230,7 @@ impl Snapshot {
         let mut lost: BTreeMap<SessionId, &mut SessionState> = lost.collect();
         for session in &mut self.core.sessions {
             let Some(state) = lost.get_mut(&session.id) else { continue };
-            let lost = state.legs.extract_if(.., |(_, leg)| matches!(leg, NodeLeg::Port(_)));
+            let lost = state.legs.extract_if(.., |(_, leg)| leg.port().is_some());
             let lost: Vec<_> = lost.map(|(hop, _)| hop).collect();
             session.legs.iter_mut().for_each(|leg| leg.open &= !lost.contains(&leg.hop));
         }

@@ -376,6 +376,9 @@ impl Control {
             WorkerReport::CopiesDiffer { session, hops } => {
                 self.gateway.handle_unalike(session, hops, now);
             }
+            WorkerReport::StreamBegunAgain { session, hop } => {
+                self.signalling.drivers.renew_keys(session, hop);
+            }
             WorkerReport::Signed { node, message } => {
                 let action = self.signalling.drivers.handle_signed(node, &message, Clock::read());
                 self.act(action);

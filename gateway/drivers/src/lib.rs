@@ -112,15 +112,16 @@ impl Drivers {
         DriversRecord { agents: self.agents.record(), calls, webhooks }
     }
 
-    /// These sessions at nodes, for a follower of the records.
-    pub fn record_of(&self, sessions: &[&SessionRecord]) -> DriversRecord {
+    /// These sessions at nodes, for a follower of the records. A standby gets no keys of SRTP, since this process may go on with
+    /// them.
+    pub fn record_of(&self, sessions: &[&SessionRecord], with_keys: bool) -> DriversRecord {
         let (mut calls, mut webhooks) = (BTreeMap::new(), Vec::new());
         for (session, legs) in sessions.iter().map(|session| (session.id, &session.legs)) {
             for hop in legs.iter().map(|leg| leg.hop) {
                 match self.nodes.get(hop.node.0 as usize).and_then(Option::as_ref) {
                     None | Some(NodeDriver::Plain(_) | NodeDriver::Agent(_)) => {}
                     Some(NodeDriver::Rtpengine(engine)) => {
-                        let call = engine.record_of(session, hop);
+                        let call = engine.record_of(session, hop, with_keys);
                         calls.extend(call.map(|call| ((hop.node, call.number), call)));
                     }
                     Some(NodeDriver::Webhook(webhook)) => {
@@ -192,6 +193,9 @@ impl Drivers {
         draw: &mut dyn FnMut() -> u64,
         clock: Clock,
     ) -> Option<DriverAction> {
+        if let Some(refused) = wish.refusal() {
+            return Some(refused);
+        }
         match self.nodes.get_mut(wish.hop.node.0 as usize)?.as_mut()? {
             NodeDriver::Plain(standing) => Some(open_plain(*standing, wish)),
             NodeDriver::Agent(_) => {
@@ -238,6 +242,13 @@ impl Drivers {
                 None
             }
             NodeDriver::Webhook(webhook) => webhook.close(session, hop),
+        }
+    }
+
+    /// Gives the legs of the session's room other keys of SRTP.
+    pub fn renew_keys(&mut self, session: SessionId, hop: Hop) {
+        if let Some(NodeDriver::Rtpengine(engine)) = self.get(hop.node) {
+            engine.renew_keys(session, hop);
         }
     }
 
@@ -384,7 +395,7 @@ impl DriversReplica {
         for call in calls {
             for (session, hop) in call.hops() {
                 let id = (hop.node, call.number);
-                self.calls.insert(id, call);
+                self.calls.insert(id, call.clone());
                 let calls = self.calls_of.entry(session).or_default();
                 if !calls.contains(&id) {
                     calls.push(id);

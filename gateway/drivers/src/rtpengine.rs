@@ -1,9 +1,12 @@
 //! Sessions at an rtpengine, by its NG protocol (bencode over UDP). A room is a call: its first session is the offering
 //! side, its second the answering side. After every change both sides are signalled again in full, and rtpengine
 //! answers with its ports. Repeated signalling changes nothing, so it also refreshes the call.
+//!
+//! With SRTP on the legs, the sessions are in a [new call](keys) after each change.
 
 mod bencode;
 mod call;
+mod keys;
 mod ng;
 mod sdp;
 #[cfg(test)]
@@ -17,9 +20,11 @@ use std::time::{Duration, Instant};
 
 use bencode::Value;
 use call::{CallLeg, CallStage, OPEN_WITHIN, RtpengineCall};
-use evenkeel_config::address;
-use evenkeel_dataplane::worker::{NodeLeg, NodePort};
+use evenkeel_config::{NodeSrtp, address};
+use evenkeel_dataplane::worker::{NodeLeg, NodePort, SrtpPort};
+use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{Hop, Incarnation, NodeId, RoomId, SessionId};
+use keys::{CallSrtp, CallSrtpRecord, KeyFault};
 pub use ng::{Ng, NgSocket};
 use ng::{NgAnswer, NgCommand, NgRequests, NgTimeout};
 use sdp::{SdpPorts, Taken};
@@ -41,7 +46,7 @@ const ASKED_AT_ONCE: usize = 32;
 const ENDS_MAX: usize = 65_536;
 
 /// A call, as another process continues it.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct CallRecord {
     pub(super) number: u64,
     room: RoomId,
@@ -49,17 +54,23 @@ pub(super) struct CallRecord {
     own: Option<IpAddr>,
     #[serde(with = "evenkeel_media::instant::option")]
     pub(super) refresh: Option<Instant>,
+    /// Set if the sessions' legs have SRTP.
+    #[serde(default)]
+    srtp: Option<CallSrtpRecord>,
 }
 
 impl CallRecord {
     /// `None` without sessions.
     fn of(number: u64, call: &RtpengineCall) -> Option<CallRecord> {
         let places = call.places.each_ref().map(|place| {
-            let &CallLeg { session, hop, taken, .. } = place.as_ref()?;
-            Some(PlaceRecord { session, hop, taken })
+            let CallLeg { session, hop, leg, .. } = place.as_ref()?;
+            let taken = leg.as_ref().and_then(NodeLeg::port);
+            Some(PlaceRecord { session: *session, hop: *hop, taken })
         });
         let (room, _) = call.room;
-        let record = CallRecord { number, room, places, own: call.own, refresh: call.refresh };
+        let srtp = call.srtp.as_ref().map(CallSrtp::record);
+        let record =
+            CallRecord { number, room, places, own: call.own, refresh: call.refresh, srtp };
         (!call.is_empty()).then_some(record)
     }
 
@@ -136,9 +147,16 @@ impl Rtpengine {
     }
 
     /// The session's call at this hop.
-    pub(super) fn record_of(&self, session: SessionId, hop: Hop) -> Option<CallRecord> {
+    pub(super) fn record_of(
+        &self,
+        session: SessionId,
+        hop: Hop,
+        with_keys: bool,
+    ) -> Option<CallRecord> {
         let number = *self.sessions.get(&(session, hop.incarnation))?;
-        CallRecord::of(number, self.calls.get(&number)?)
+        let mut record = CallRecord::of(number, self.calls.get(&number)?)?;
+        record.srtp.iter_mut().filter(|_| !with_keys).for_each(|srtp| srtp.keys = None);
+        Some(record)
     }
 
     /// Continues a call of another process. A call that was being signalled is signalled again at once. Calls come in
@@ -152,15 +170,26 @@ impl Rtpengine {
     ) {
         let here = |(session, hop)| (known.hop)(session, hop);
         let Some(hop) = record.hops().find_map(here) else { return };
-        let CallRecord { number, room, places, own, refresh } = record;
-        let places = places.map(|place| {
-            let PlaceRecord { session, hop, taken } = place?;
-            let taken = Some(taken?);
+        let CallRecord { number, room, places, own, refresh, srtp } = record;
+        self.questions.drawn = draw();
+        let mut srtp = match srtp {
+            None => None,
+            Some(CallSrtpRecord { keys: Some(keys), .. }) => Some(CallSrtp::restored(keys)),
+            Some(CallSrtpRecord { number, keys: None }) => return self.end_at_node(number),
+        };
+        let recorded = places;
+        let places: [_; 2] = std::array::from_fn(|side| {
+            let PlaceRecord { session, hop, taken } = recorded[side]?;
+            let taken = taken?;
             let (hop, brief) = ((known.hop)(session, hop)?, (known.brief)(session)?);
             let Brief { ref media, ports: (rtp, rtcp), .. } = *brief;
             let (ports, media) = (SdpPorts { rtp, rtcp }, Arc::clone(media));
-            Some(CallLeg { session, hop, ports, media, since: now, taken })
+            let leg = Some(leg(taken, srtp.as_ref().and_then(|srtp| srtp.open()?.of_leg(side))));
+            Some(CallLeg { session, hop, ports, media, since: now, leg })
         });
+        if places.iter().flatten().count() < recorded.iter().flatten().count() {
+            srtp.iter_mut().for_each(CallSrtp::note_changed);
+        }
         let room = (room, hop.incarnation);
         for place in places.iter().flatten() {
             self.sessions.insert((place.session, place.hop.incarnation), number);
@@ -171,12 +200,12 @@ impl Rtpengine {
             own,
             is_known: true,
             refresh: Some(due),
+            srtp,
             ..RtpengineCall::new(room)
         };
         self.calls.insert(number, call);
         self.rooms.insert(room, number);
         self.refreshes.push_back((due, number));
-        self.questions.drawn = draw();
     }
 
     pub(super) fn open(
@@ -193,13 +222,17 @@ impl Rtpengine {
             self.questions.drawn = draw();
             number
         });
-        let Some(place) = self.calls.get_mut(&number)?.place_for(session) else {
+        let call = self.calls.get_mut(&number)?;
+        let Some(place) = call.place_for(session) else {
             let reason = "rtpengine joins two sessions of a room, and there are two".into();
             return Some(DriverAction::Refused { session, hop, unwilling: false, reason });
         };
         let ports = SdpPorts { rtp: *rtp, rtcp: *rtcp };
         let media = Arc::clone(media);
-        *place = Some(CallLeg { session, hop, ports, media, since: now, taken: None });
+        *place = Some(CallLeg { session, hop, ports, media, since: now, leg: None });
+        if wish.srtp == NodeSrtp::Sdes {
+            call.srtp.get_or_insert_default().note_changed();
+        }
         self.sessions.insert((session, hop.incarnation), number);
         self.want(number);
         None
@@ -213,6 +246,17 @@ impl Rtpengine {
             return;
         };
         if call.leave(session) {
+            call.srtp.iter_mut().for_each(CallSrtp::note_changed);
+            self.want(number);
+        }
+    }
+
+    /// Has the session's room be another call with other keys, unless it is being signalled.
+    pub(super) fn renew_keys(&mut self, session: SessionId, hop: Hop) {
+        let Some(&number) = self.sessions.get(&(session, hop.incarnation)) else { return };
+        let call = self.calls.get_mut(&number).filter(|call| call.stage == CallStage::Resting);
+        if let Some(srtp) = call.and_then(|call| call.srtp.as_mut()) {
+            srtp.note_changed();
             self.want(number);
         }
     }
@@ -261,10 +305,22 @@ impl Rtpengine {
                 return self.handle_failed(about, busy, reason, now);
             }
         };
-        let taken = description.and_then(|sdp| sdp::read(&sdp));
+        let taken = description.as_deref().and_then(sdp::read);
         if let Some(Err(wrong)) = taken.map(|taken| address::checked(taken.rtp)) {
             let reason = format!("the SDP of rtpengine: {wrong}");
             return self.handle_failed(about, false, reason, now);
+        }
+        match self.take_keys(about, description.as_deref().unwrap_or_default()) {
+            Ok(()) => {}
+            // rtpengine has restarted, and its call begins with the first index of SRTP.
+            Err(KeyFault::Changed) => return self.renew(about.call(), now),
+            Err(KeyFault::NoKey(suite)) => {
+                let name = suite.name();
+                let reason = format!(
+                    "rtpengine answered without `a=crypto` of {name}, and the node has `srtp = \"sdes\"`"
+                );
+                return self.handle_failed(about, false, reason, now);
+            }
         }
         match (about, taken) {
             (NgCommand::Delete(number), _) => _ = self.calls.remove(&number),
@@ -274,6 +330,37 @@ impl Rtpengine {
                 let reason = "rtpengine did not say where it takes packets";
                 self.handle_failed(about, false, reason, now);
             }
+        }
+    }
+
+    /// Takes rtpengine's key from its SDP, if the call has SRTP. The answer to the offer of the first side describes the second one.
+    fn take_keys(&mut self, about: NgCommand, sdp: &str) -> Result<(), KeyFault> {
+        let side = match about {
+            NgCommand::Offer(_) => 1,
+            NgCommand::Answer(_) => 0,
+            NgCommand::Delete(_) => return Ok(()),
+        };
+        let call = self.calls.get_mut(&about.call());
+        let keys = call.and_then(|call| call.srtp.as_mut()?.signalled());
+        keys.map_or(Ok(()), |keys| keys.take(side, sdp))
+    }
+
+    /// Signals the sessions in a new call.
+    fn renew(&mut self, number: u64, now: Instant) {
+        let Some(call) = self.calls.get_mut(&number) else { return };
+        call.stale = true;
+        if let Some(srtp) = &mut call.srtp {
+            let ended = srtp.abort();
+            srtp.note_changed();
+            self.end_at_node(ended);
+        }
+        self.end_exchange(number, now);
+    }
+
+    /// Deletes a call at rtpengine that has no successor here, or another one.
+    fn end_at_node(&mut self, call: Option<u64>) {
+        if self.ends.len() < ENDS_MAX {
+            self.ends.extend(call);
         }
     }
 
@@ -331,7 +418,11 @@ impl Rtpengine {
         let Some(call) = self.calls.get_mut(&number) else { return };
         if call.is_empty() {
             call.stage = CallStage::Ending;
-            if call.is_known && self.ends.len() < ENDS_MAX {
+            if let Some(srtp) = &mut call.srtp {
+                let ended = srtp.end();
+                self.calls.remove(&number);
+                self.end_at_node(ended);
+            } else if call.is_known && self.ends.len() < ENDS_MAX {
                 self.ends.push_back(number);
             } else {
                 self.calls.remove(&number);
@@ -346,6 +437,7 @@ impl Rtpengine {
             return self.handle_failed(NgCommand::Offer(number), false, reason, now);
         };
         call.own = Some(own);
+        call.srtp.iter_mut().for_each(CallSrtp::begin);
         call.stage = CallStage::Offered;
         call.is_known = true;
         self.signal(number, 0, own, now);
@@ -361,8 +453,10 @@ impl Rtpengine {
     }
 
     fn signal(&mut self, number: u64, side: usize, own: IpAddr, now: Instant) {
-        let Some(call) = self.calls.get(&number) else { return };
-        let (id, sdp) = (id(number), call.sdp(side, own));
+        let Some(call) = self.calls.get_mut(&number) else { return };
+        let keys = call.srtp.as_mut().and_then(CallSrtp::signalled);
+        let id = id(keys.map_or(number, |keys| keys.number));
+        let sdp = call.sdp(side, own);
         let question = call.question(side, &id, &sdp);
         let about = if side == 0 { NgCommand::Offer(number) } else { NgCommand::Answer(number) };
         let by = call.waits_since().unwrap_or(now) + OPEN_WITHIN;
@@ -387,16 +481,21 @@ impl Rtpengine {
         let own = self.source.towards(first.rtp);
         if own.is_some() && own != call.own {
             call.own = own;
-            call.stale = true;
-        } else {
-            for ((place, told), taken) in
-                call.places.iter_mut().zip(call.signalled).zip([first, second])
-            {
-                if let Some(place) = place.as_mut().filter(|place| told == Some(place.session)) {
-                    self.acts.extend(place.open_at(taken));
-                }
+            return self.renew(number, now);
+        }
+        if call.srtp.as_ref().is_some_and(CallSrtp::is_overtaken) {
+            return self.renew(number, now);
+        }
+        let mut keys = call.srtp.as_mut().and_then(CallSrtp::signalled);
+        for (side, taken) in [first, second].into_iter().enumerate() {
+            let keys = keys.as_mut().and_then(|keys| keys.of_leg(side));
+            let place = call.places[side].as_mut();
+            if let Some(place) = place.filter(|place| call.signalled[side] == Some(place.session)) {
+                self.acts.extend(place.open_at(taken, keys));
             }
         }
+        let ended = call.srtp.as_mut().and_then(CallSrtp::complete);
+        self.end_at_node(ended);
         self.end_exchange(number, now);
     }
 
@@ -415,7 +514,9 @@ impl Rtpengine {
             return;
         }
         let Some(call) = self.calls.get_mut(&number) else { return };
+        let ended = call.srtp.as_mut().and_then(CallSrtp::abort);
         let opening: Vec<CallLeg> = call.take_failed(now).collect();
+        self.end_at_node(ended);
         if opening.is_empty() {
             tracing::debug!(node = ?self.node, %reason, "call not refreshed");
         }
@@ -443,16 +544,22 @@ impl Rtpengine {
 
 impl CallLeg {
     /// Reports the session as open if it was not open yet.
-    fn open_at(&mut self, taken: Taken) -> Option<DriverAction> {
+    fn open_at(&mut self, taken: Taken, keys: Option<Arc<SrtpKeys>>) -> Option<DriverAction> {
         let &mut CallLeg { session, hop, ports, .. } = self;
         let rtcp_port = ports.rtcp.map_or(taken.rtp.port(), |_| taken.rtcp_port);
-        let port = NodePort { address: taken.rtp, rtcp_port };
-        let leg = NodeLeg::Port(Box::new(port));
-        match self.taken.replace(port) {
+        let leg = leg(NodePort { address: taken.rtp, rtcp_port }, keys);
+        match self.leg.replace(leg.clone()) {
             None => Some(DriverAction::Opened { session, hop, leg }),
-            Some(before) if before != port => Some(DriverAction::Changed { session, hop, leg }),
+            Some(before) if before != leg => Some(DriverAction::Changed { session, hop, leg }),
             Some(_) => None,
         }
+    }
+}
+
+fn leg(port: NodePort, keys: Option<Arc<SrtpKeys>>) -> NodeLeg {
+    match keys {
+        None => NodeLeg::Port(Box::new(port)),
+        Some(keys) => NodeLeg::Srtp(Box::new(SrtpPort { port, keys })),
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evenkeel_config::WebhookTarget;
+use evenkeel_config::{NodeSrtp, WebhookTarget};
 use evenkeel_dataplane::flows::Home;
 use evenkeel_dataplane::worker::NodeLeg;
 use evenkeel_media::trunk::message::TrunkQuestion;
-use evenkeel_model::{Hop, Labels, MediaDescription, NodeId, RoomId, SessionId};
+use evenkeel_model::{Hop, Labels, MediaDescription, NodeId, RoomId, SessionId, Srtp};
 
 /// Length limit of a reason that a node reports, characters.
 pub(super) const REASON_CHARS_MAX: usize = 200;
@@ -35,8 +35,31 @@ pub struct OpenRequest<'a> {
     pub address: Option<SocketAddr>,
     /// RTCP has a port of its own.
     pub rtcp_apart: bool,
+    /// The SRTP of the client.
+    pub client_srtp: Srtp,
+    /// The SRTP of the node's legs.
+    pub srtp: NodeSrtp,
     /// Description for media servers; `None` if no driver needs it.
     pub brief: Option<&'a Brief>,
+}
+
+impl OpenRequest<'_> {
+    /// Refuses a session with packets that the node does not take.
+    pub(super) fn refusal(&self) -> Option<DriverAction> {
+        let &OpenRequest { session, hop, srtp, client_srtp, .. } = self;
+        if srtp.takes(client_srtp) {
+            return None;
+        }
+        let reason = match srtp {
+            NodeSrtp::Passthrough => {
+                "the node has `srtp = \"passthrough\"`, and the offer does not have `\"srtp\": true`"
+            }
+            NodeSrtp::Off | NodeSrtp::Sdes => {
+                "the node has `srtp = \"sdes\"`, and the offer has `\"srtp\": true`: SRTP that passes unread"
+            }
+        };
+        Some(DriverAction::Refused { session, hop, unwilling: false, reason: reason.into() })
+    }
 }
 
 /// Description of a session for media servers.

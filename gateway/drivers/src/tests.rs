@@ -1,9 +1,10 @@
 use std::time::Duration;
 
+use evenkeel_config::NodeSrtp;
 use evenkeel_dataplane::flows::Home;
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::{OpenStatus, TrunkAnswer, TrunkQuestion};
-use evenkeel_model::{Incarnation, RoomId};
+use evenkeel_model::{Incarnation, RoomId, Srtp};
 
 use super::*;
 
@@ -22,7 +23,18 @@ fn at(start: Instant, ms: u64) -> Clock {
 
 fn wish() -> OpenRequest<'static> {
     let (session, room, hop) = (SESSION, RoomId(1), HOP);
-    OpenRequest { session, home: HOME, room, hop, address: None, rtcp_apart: true, brief: None }
+    let (client_srtp, srtp) = (Srtp::Plain, NodeSrtp::Off);
+    OpenRequest {
+        session,
+        home: HOME,
+        room,
+        hop,
+        address: None,
+        rtcp_apart: true,
+        client_srtp,
+        srtp,
+        brief: None,
+    }
 }
 
 fn question(act: Option<DriverAction>, clock: Clock) -> (TrunkQuestion, u64) {

@@ -20,6 +20,7 @@ fn listed(name: &str, region: &str) -> Option<ListedNode> {
         standby: false,
         start: None,
         agent: None,
+        srtp: evenkeel_config::NodeSrtp::Off,
     };
     Some(ListedNode { node: Arc::new(node), leaves: false })
 }

@@ -21,6 +21,7 @@ fn node(name: &str) -> evenkeel_config::NodeConfig {
         standby: false,
         start: None,
         agent: None,
+        srtp: evenkeel_config::NodeSrtp::Off,
     }
 }
 

@@ -280,6 +280,7 @@ impl SessionRegistry {
             home,
             totals: (totals != Totals::default()).then(|| Box::new(totals)),
             rtcp: media.rtcp,
+            client_srtp: media.srtp,
             offer,
             data,
             key: PackedKey::of(&first.0),

@@ -288,9 +288,9 @@ impl PacketWorker {
         if session.active {
             self.egress.active.push(session.home);
         }
-        let has_srtp = session.has_srtp();
+        let (has_srtp, has_srtp_legs) = (session.has_srtp(), session.has_srtp_legs());
         self.sessions.put(session);
-        if has_srtp && is_restored {
+        if (has_srtp || has_srtp_legs) && is_restored {
             self.egress.indices.restored.push(home);
             self.begin_restored(now);
         } else if has_srtp {

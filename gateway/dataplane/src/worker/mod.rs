@@ -49,7 +49,7 @@ use report::{Sweep, every};
 use rustix::event::epoll;
 pub use session::{
     AnsweredMedia, ClientAddressing, DscpMarks, Install, NodeLeg, NodePort, SessionState,
-    SrtpKeying, tag,
+    SrtpKeying, SrtpPort, tag,
 };
 use session::{PacketContext, SessionSlots};
 pub use sockets::SessionPorts;

@@ -202,8 +202,13 @@ fn take_port_datagram(
     let Some(hop) = session.hop_at(source, cx) else {
         return cx.egress.count_drop(DropReason::UnknownSource);
     };
-    cx.egress.stats.received(hop.node, 1, cx.now);
-    session.handle_node_packet(hop, datagram, cx);
+    match session.unprotect_from_node(hop, datagram) {
+        Ok(packet) => {
+            cx.egress.stats.received(hop.node, 1, cx.now);
+            session.handle_node_packet(hop, packet, cx);
+        }
+        Err(reason) => cx.egress.count_drop(reason),
+    }
 }
 
 fn take_trunk_packet(

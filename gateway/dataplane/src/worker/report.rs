@@ -40,6 +40,13 @@ pub enum WorkerReport {
         /// The leading hop and its twin.
         hops: [Hop; 2],
     },
+    /// A stream of the client has numbers again that the leg's key has protected, so the leg needs another key.
+    StreamBegunAgain {
+        /// The session of the client.
+        session: SessionId,
+        /// The hop of the leg.
+        hop: Hop,
+    },
     /// A signed message arrived on the node's trunk.
     Signed {
         /// The sender.

@@ -4,6 +4,8 @@ mod address;
 mod counts;
 mod install;
 mod key_frames;
+mod leg_protection;
+mod leg_srtp;
 mod media;
 mod packets;
 mod protection;
@@ -14,6 +16,7 @@ mod srtp;
 mod tally;
 #[cfg(test)]
 pub(super) mod tests;
+mod to_client;
 mod validation;
 
 use std::hash::RandomState;
@@ -28,6 +31,7 @@ use counts::SessionCounts;
 use evenkeel_media::continuity::{Continuity, Protection, StreamEpoch};
 use evenkeel_media::merge::HopPair;
 use evenkeel_media::quality::Codec;
+use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::{instant, rtp, stun};
 use evenkeel_model::forward::ForwardVerdict;
@@ -36,6 +40,7 @@ use evenkeel_model::{
     RtcpPort, SessionId, Srtp, StreamKind, forward,
 };
 pub use install::{ClientAddressing, Install, SessionState};
+use leg_srtp::LegSrtp;
 use media::{SenderFeedback, VoiceMeasurements};
 use serde::{Deserialize, Serialize};
 use signs::MediaSigns;
@@ -103,6 +108,28 @@ pub enum NodeLeg {
     Trunk(Tag),
     /// The session's own socket. Boxed, because most legs are trunk legs.
     Port(Box<NodePort>),
+    /// The session's own socket, with SRTP.
+    Srtp(Box<SrtpPort>),
+}
+
+impl NodeLeg {
+    /// The node's address, if the session has a socket of its own.
+    pub fn port(&self) -> Option<NodePort> {
+        match self {
+            NodeLeg::Trunk(_) => None,
+            NodeLeg::Port(port) => Some(**port),
+            NodeLeg::Srtp(leg) => Some(leg.port),
+        }
+    }
+}
+
+/// A node's media address for one session, and the keys of SRTP there (RFC 3711). No other leg has these keys, at any time.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct SrtpPort {
+    /// Where packets are sent.
+    pub port: NodePort,
+    /// The node is the client of these keys.
+    pub keys: Arc<SrtpKeys>,
 }
 
 /// A node's media address for one session.
@@ -159,6 +186,8 @@ struct MediaState {
     signs: MediaSigns,
     #[serde(skip)]
     srtp: OwnSrtp,
+    #[serde(skip)]
+    leg_srtp: LegSrtp,
 }
 
 /// The preferred codec of the session's first audio stream.
@@ -198,6 +227,7 @@ impl MediaState {
             validation: needs_report.then(Box::default),
             signs: MediaSigns::new(media.srtp.is_readable()),
             srtp: OwnSrtp::default(),
+            leg_srtp: LegSrtp::default(),
         })
     }
 
@@ -377,6 +407,7 @@ impl WorkerSession {
         let mut legs = std::mem::take(&mut self.legs).into_vec();
         legs.retain(|(at, _)| *at != hop);
         legs.reserve_exact(1);
+        self.set_leg_keys(hop, &leg);
         legs.push((hop, leg));
         self.legs = legs.into();
         self.uncopied = true;
@@ -386,6 +417,7 @@ impl WorkerSession {
         let mut legs = std::mem::take(&mut self.legs).into_vec();
         legs.retain(|(at, _)| *at != hop);
         self.legs = legs.into();
+        self.forget_leg_keys(hop);
         self.uncopied = true;
     }
 
@@ -401,6 +433,7 @@ impl WorkerSession {
     pub(crate) fn hop_at(&self, source: SocketAddr, cx: &PacketContext<'_>) -> Option<Hop> {
         let is_there = |leg: &NodeLeg| match leg {
             NodeLeg::Port(port) => port.is_at(source),
+            NodeLeg::Srtp(leg) => leg.port.is_at(source),
             NodeLeg::Trunk(_) => false,
         };
         let there = self.legs.iter().filter(|(_, leg)| is_there(leg)).map(|(hop, _)| *hop);

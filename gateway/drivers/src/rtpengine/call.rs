@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_dataplane::worker::NodePort;
+use evenkeel_dataplane::worker::NodeLeg;
 use evenkeel_model::{Hop, Incarnation, MediaDescription, RoomId, SessionId};
 
 use super::bencode::Value;
+use super::keys::CallSrtp;
 use super::sdp::{self, SdpPorts, Taken};
 
 /// SIP tags of the two sides.
@@ -27,7 +28,8 @@ pub(super) struct CallLeg {
     pub(super) ports: SdpPorts,
     pub(super) media: Arc<MediaDescription>,
     pub(super) since: Instant,
-    pub(super) taken: Option<NodePort>,
+    /// Set once the session is open.
+    pub(super) leg: Option<NodeLeg>,
 }
 
 /// Progress of the exchange about a call.
@@ -58,6 +60,8 @@ pub(super) struct RtpengineCall {
     pub(super) stale: bool,
     /// The time of the next refresh; queue entries with other times are outdated.
     pub(super) refresh: Option<Instant>,
+    /// Set if the sessions' legs have SRTP.
+    pub(super) srtp: Option<CallSrtp>,
 }
 
 impl RtpengineCall {
@@ -71,6 +75,7 @@ impl RtpengineCall {
             own: None,
             stale: false,
             refresh: None,
+            srtp: None,
         }
     }
 
@@ -99,19 +104,23 @@ impl RtpengineCall {
         let told = self.signalled;
         let failed = move |place: &mut CallLeg| {
             let is_over = told.contains(&Some(place.session)) || place.since + OPEN_WITHIN <= now;
-            place.taken.is_none() && is_over
+            place.leg.is_none() && is_over
         };
         self.places.iter_mut().filter_map(move |place| place.take_if(failed))
     }
 
     /// The start of the longest wait of a session to be opened.
     pub(super) fn waits_since(&self) -> Option<Instant> {
-        let opening = self.places.iter().flatten().filter(|place| place.taken.is_none());
+        let opening = self.places.iter().flatten().filter(|place| place.leg.is_none());
         opening.map(|place| place.since).min()
     }
 
     pub(super) fn question<'a>(&self, side: usize, id: &'a str, sdp: &'a str) -> Value<'a> {
-        let mut entries = vec![
+        let mut entries = Vec::new();
+        if self.srtp.is_some() {
+            entries.push(("DTLS", "off".into()));
+        }
+        entries.extend([
             ("ICE", "remove".into()),
             ("call-id", id.into()),
             ("command", if side == 0 { "offer".into() } else { "answer".into() }),
@@ -119,7 +128,7 @@ impl RtpengineCall {
             ("from-tag", TAGS[0].into()),
             ("rtcp-mux", Value::words(self.rtcp_mux())),
             ("sdp", sdp.into()),
-        ];
+        ]);
         if side == 1 {
             entries.push(("to-tag", TAGS[1].into()));
         }
@@ -135,13 +144,16 @@ impl RtpengineCall {
     }
 
     /// The SDP of a side: the session signalled at the start of the exchange, if still there, else inactive.
-    pub(super) fn sdp(&self, side: usize, own: IpAddr) -> String {
+    pub(super) fn sdp(&mut self, side: usize, own: IpAddr) -> String {
+        let keys = self.srtp.as_mut().and_then(CallSrtp::signalled);
+        let crypto = keys.map(|keys| keys.attribute(side).to_value());
+        let crypto = crypto.as_ref().map(|crypto| crypto.as_str());
         let there = self.places[side].as_ref();
         match there.filter(|place| self.signalled[side] == Some(place.session)) {
-            Some(place) => sdp::party(own, place.ports, &place.media),
+            Some(place) => sdp::party(own, place.ports, &place.media, crypto),
             None => {
                 let other = self.places.iter().flatten().next().map(|place| &*place.media);
-                sdp::nobody(own, other.unwrap_or(&NO_MEDIA))
+                sdp::nobody(own, other.unwrap_or(&NO_MEDIA), crypto)
             }
         }
     }

@@ -15,23 +15,36 @@ pub(super) struct SdpPorts {
 }
 
 /// The SDP of a session. All streams are one medium, because they share a port; rtpengine passes on packets of any
-/// kind. The profile is always RTP/AVP: between AVP and AVPF rtpengine would withhold feedback.
-pub(super) fn party(ip: IpAddr, ports: SdpPorts, media: &MediaDescription) -> String {
-    write(ip, ports, media, "sendrecv")
+/// kind. The profile is RTP/AVP, or RTP/SAVP with a value of `a=crypto`: between them and their forms with feedback rtpengine would
+/// withhold feedback.
+pub(super) fn party(
+    ip: IpAddr,
+    ports: SdpPorts,
+    media: &MediaDescription,
+    crypto: Option<&str>,
+) -> String {
+    write(ip, ports, media, crypto, "sendrecv")
 }
 
 /// The SDP of an empty side: inactive.
-pub(super) fn nobody(ip: IpAddr, media: &MediaDescription) -> String {
-    write(ip, SdpPorts { rtp: DISCARD, rtcp: Some(DISCARD + 1) }, media, "inactive")
+pub(super) fn nobody(ip: IpAddr, media: &MediaDescription, crypto: Option<&str>) -> String {
+    write(ip, SdpPorts { rtp: DISCARD, rtcp: Some(DISCARD + 1) }, media, crypto, "inactive")
 }
 
-fn write(ip: IpAddr, ports: SdpPorts, media: &MediaDescription, direction: &str) -> String {
+fn write(
+    ip: IpAddr,
+    ports: SdpPorts,
+    media: &MediaDescription,
+    crypto: Option<&str>,
+    direction: &str,
+) -> String {
     let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
     let is_voice = |stream: &MediaStream| stream.kind == StreamKind::Audio;
     let kind = if media.streams.iter().any(is_voice) { "audio" } else { "video" };
     let payloads = || media.streams.iter().flat_map(|stream| &stream.payload_types);
+    let profile = if crypto.is_some() { "RTP/SAVP" } else { "RTP/AVP" };
     let mut sdp = format!(
-        "v=0\r\no=- 1 1 IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\nm={kind} {} RTP/AVP",
+        "v=0\r\no=- 1 1 IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\nm={kind} {} {profile}",
         ports.rtp
     );
     // Writing to a `String` does not fail.
@@ -46,6 +59,9 @@ fn write(ip: IpAddr, ports: SdpPorts, media: &MediaDescription, direction: &str)
     match ports.rtcp {
         None => sdp.push_str("a=rtcp-mux\r\n"),
         Some(port) => _ = write!(sdp, "a=rtcp:{port}\r\n"),
+    }
+    if let Some(crypto) = crypto {
+        _ = write!(sdp, "a=crypto:{crypto}\r\n");
     }
     _ = write!(sdp, "a={direction}\r\n");
     sdp
@@ -87,6 +103,14 @@ pub(super) fn read(sdp: &str) -> Option<Taken> {
     let (ip, rtp_port) = (ip?, rtp_port.filter(|port| *port != 0)?);
     let rtcp_port = rtcp_port.filter(|port| *port != 0).or_else(|| rtp_port.checked_add(1))?;
     Some(Taken { rtp: SocketAddr::new(ip, rtp_port), rtcp_port })
+}
+
+/// The values of the `a=crypto` lines of the first medium (RFC 4568, section 9.1).
+pub(super) fn crypto(sdp: &str) -> impl Iterator<Item = &str> {
+    let media = sdp.lines().skip_while(|line| !line.starts_with("m="));
+    let first =
+        media.enumerate().take_while(|(place, line)| *place == 0 || !line.starts_with("m="));
+    first.filter_map(|(_, line)| line.strip_prefix("a=crypto:"))
 }
 
 #[cfg(test)]

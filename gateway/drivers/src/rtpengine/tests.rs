@@ -1,5 +1,7 @@
 //! Calls at a simulated rtpengine under a virtual clock.
 
+mod srtp;
+
 use std::collections::BTreeSet;
 
 use evenkeel_dataplane::flows::Home;
@@ -54,6 +56,9 @@ struct Pair {
     /// The simulated rtpengine chooses other ports from now on.
     moves: bool,
     told: Vec<DriverAction>,
+    srtp: NodeSrtp,
+    /// Lines of its SDP for the answering side and for the offering one.
+    crypto: [Vec<String>; 2],
 }
 
 impl Pair {
@@ -73,6 +78,8 @@ impl Pair {
             drops: 0,
             moves: false,
             told: Vec::new(),
+            srtp: NodeSrtp::Off,
+            crypto: Default::default(),
         }
     }
 
@@ -88,6 +95,8 @@ impl Pair {
             hop: self.hop(incarnation),
             address: None,
             rtcp_apart: brief.ports.1.is_some(),
+            client_srtp: Srtp::Plain,
+            srtp: self.srtp,
             brief: Some(brief),
         };
         let drawn = &mut self.drawn;
@@ -165,6 +174,7 @@ impl Pair {
         let port = self.port + shift + if command == "offer" { 2 } else { 0 };
         let sdp =
             format!("c=IN IP4 10.0.0.9\r\nm=audio {port} RTP/AVP 111\r\na=rtcp:{}\r\n", port + 1);
+        let sdp = sdp + &self.crypto[usize::from(command != "offer")].concat();
         let answer = Value::dictionary(vec![("result", "ok".into()), ("sdp", (&*sdp).into())]);
         let mut bytes = format!("{cookie} ").into_bytes();
         answer.write(&mut bytes);

@@ -52,6 +52,8 @@ fn open(webhook: &mut Webhook, session: u64, nonce: u64, now: Instant) -> (u64, 
         hop: HOP,
         address: None,
         rtcp_apart: true,
+        client_srtp: Srtp::Plain,
+        srtp: evenkeel_config::NodeSrtp::Off,
         brief: Some(&brief),
     };
     post(webhook.open(&wish, &mut || nonce, now))

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_config::{
     DriverSettings, GatewayConfig, GroupSettings, ListenIngress, ListenSettings, NodeConfig,
-    PolicyBinding, PolicySet,
+    NodeSrtp, PolicyBinding, PolicySet,
 };
 use evenkeel_ownership::PeerId;
 use serde::{Deserialize, Serialize};
@@ -253,6 +253,7 @@ fn nodes(nodes: &[NodeConfig]) -> BTreeMap<String, String> {
             DriverSettings::Plain { .. } => "plain",
             DriverSettings::Agent { encrypt: false, .. } => "agent",
             DriverSettings::Agent { encrypt: true, .. } => "agent, encrypted,",
+            DriverSettings::Rtpengine if node.srtp == NodeSrtp::Sdes => "rtpengine, with SRTP,",
             DriverSettings::Rtpengine => "rtpengine",
             DriverSettings::Webhook { .. } => "webhook",
         };

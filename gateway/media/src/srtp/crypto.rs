@@ -87,7 +87,7 @@ fn joined(fields: &[&str]) -> Zeroizing<String> {
     text
 }
 
-/// The master keys of a session, one for each direction, of one profile.
+/// The master keys of a session, one for each direction, of one profile. Towards a media server, that server is the client.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct SrtpKeys {
     /// The key by which the client protects its packets.

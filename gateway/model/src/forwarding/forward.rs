@@ -64,7 +64,7 @@ crate::named! {
         NoAddress = "no-address",
         /// The session was not open yet, and its queue of early packets was full.
         NotOpened = "not-opened",
-        /// A duplicate, or a packet older than its stream's window.
+        /// A duplicate, or a packet older than its stream's window. Towards a node only if the leg has SRTP.
         Stale = "stale",
         /// RTCP that must not pass: it refers to a mapping that no longer exists.
         Feedback = "feedback",
@@ -80,12 +80,12 @@ crate::named! {
         Fenced = "fenced",
         /// No client at the declared address has reported its reception, and the limit of bytes to it is reached.
         Unvalidated = "unvalidated",
-        /// SRTP or SRTCP of a client with a wrong tag: another key, or a changed packet.
+        /// SRTP or SRTCP with a wrong tag: another key, or a changed packet.
         SrtpForged = "srtp-forged",
-        /// SRTP or SRTCP of a client that was accepted before, or is more than 127 below the highest index (RFC 3711, 3.3.2).
+        /// SRTP or SRTCP that was accepted before, or is more than 127 below the highest index (RFC 3711, 3.3.2).
         SrtpReplayed = "srtp-replayed",
-        /// No index of the client's SRTP may be used for the packet: it is too late, the session has too many SSRCs, or another
-        /// process may have used more indices.
+        /// No index of SRTP may be used for the packet: it is too late, the session has too many SSRCs, or another process may have
+        /// used more indices.
         SrtpIndex = "srtp-index",
         /// The DTLS handshake of the client, which agrees on the keys of SRTP, has not ended.
         SrtpNoKeys = "srtp-no-keys",

@@ -39,8 +39,16 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let [plain, behind_webhook, behind_ng] = [(); 3].map(|()| start_echo());
-        let rtpengine = Rtpengine::start(behind_ng);
+        World::of(Rtpengine::start(start_echo()), "off")
+    }
+
+    /// Legs to rtpengine have SRTP.
+    fn with_srtp() -> World {
+        World::of(Rtpengine::start_with_srtp(), "sdes")
+    }
+
+    fn of(rtpengine: Rtpengine, srtp: &str) -> World {
+        let [plain, behind_webhook] = [(); 2].map(|()| start_echo());
         let (agent, operator) = (Agent::start("agent"), Operator::start(behind_webhook));
         let folder = tempdir().unwrap();
         let node = |name: &str, address: SocketAddr, rest: &str| {
@@ -56,7 +64,7 @@ impl World {
             "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\", \"declared-ip\", \"stun\"]\n".into(),
             node("agent", agent.address, "driver = \"agent\"\nsecret_file = \"secret\"\ncanary = false"),
             node("plain", plain, "driver = \"plain\"\nprobe = \"none\""),
-            node("rtpengine", rtpengine.ng, "driver = \"rtpengine\""),
+            node("rtpengine", rtpengine.ng, &format!("driver = \"rtpengine\"\nsrtp = \"{srtp}\"")),
             node("webhook", behind_webhook, &webhook),
             "[gateway]\nregion = \"east\"\npolicies = \"policies\"\n[limits]\nworkers = 2\n".into(),
         ];
@@ -319,12 +327,21 @@ async fn talking(gateway: &RunningGateway) -> Vec<Client> {
 
 #[tokio::test]
 async fn second_gateway_continues_all_sessions() {
-    let world = World::new();
+    continue_all_sessions(&World::new()).await;
+}
+
+#[tokio::test]
+async fn second_gateway_continues_legs_with_srtp() {
+    continue_all_sessions(&World::with_srtp()).await;
+}
+
+async fn continue_all_sessions(world: &World) {
     let (mut first, second) = world.gateways().await;
     let mut events = first.events();
     let mut clients = talking(&first).await;
     let before = views(&first).await;
     let (verbs, requests) = (world.operator.verbs(), world.rtpengine.requests());
+    let calls = world.rtpengine.srtp_calls();
     let [opens, closes, keeps] = ["open", "close", "keep"].map(|kind| world.agent.count(kind));
 
     let Suspended { batch, descriptors, guard, .. } = first.handle.suspend().await.unwrap();
@@ -363,6 +380,7 @@ async fn second_gateway_continues_all_sessions() {
     assert_eq!(world.agent.count("close"), closes, "and none is closed");
     assert_eq!(world.operator.verbs(), verbs, "the webhook is told nothing");
     assert_eq!(world.rtpengine.requests(), requests, "the call is not signalled again");
+    assert_eq!(world.rtpengine.srtp_calls(), calls, "keys go on");
     while let Ok(record) = events.try_recv() {
         let closed = matches!(record.event, GatewayEvent::Core(CoreEvent::Closed { .. }));
         assert!(!closed, "the sessions go on");

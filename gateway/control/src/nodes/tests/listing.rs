@@ -22,6 +22,7 @@ fn node(name: &str, at: u32) -> NodeConfig {
         standby: false,
         start: None,
         agent: None,
+        srtp: NodeSrtp::Off,
     }
 }
 

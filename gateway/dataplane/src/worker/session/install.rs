@@ -93,6 +93,9 @@ pub struct SessionState {
     pub copied: bool,
     #[serde(default)]
     srtp: Option<SrtpCounters>,
+    /// The counters of legs with SRTP.
+    #[serde(default)]
+    leg_srtp: Vec<(Hop, SrtpCounters)>,
     /// When a standby received this copy, if the limits in it have held since they were made.
     #[serde(skip)]
     pub received: Option<Instant>,
@@ -116,6 +119,9 @@ impl SessionState {
     pub fn map_hops(&mut self, map: impl Fn(Hop) -> Option<Hop>) {
         let legs = self.legs.drain(..).filter_map(|(hop, leg)| Some((map(hop)?, leg)));
         self.legs = legs.collect();
+        let counters = self.leg_srtp.drain(..);
+        self.leg_srtp =
+            counters.filter_map(|(hop, counters)| Some((map(hop)?, counters))).collect();
         if let Some(media) = &mut self.media {
             media.current_hop = media.current_hop.and_then(&map);
             media.pair = media.pair.take().and_then(|pair| pair.map(&map)).map(Box::new);
@@ -236,6 +242,7 @@ impl WorkerSession {
             touched: self.touched,
             copied: false,
             srtp: self.state.as_ref().and_then(|state| Some(state.srtp.contexts()?.counters())),
+            leg_srtp: self.state.as_ref().map_or_else(Vec::new, |state| state.leg_srtp.counters()),
             received: None,
             holds_until: None,
         }
@@ -262,6 +269,11 @@ impl WorkerSession {
         if let (Some(number), Some(srtp)) = (number, self.srtp()) {
             state.srtp = Some(srtp.copy_for_standby(number, at));
         }
+        if number.is_some() {
+            // This process may go on, so the standby opens these legs again, with other keys.
+            state.legs.retain(|(_, leg)| !matches!(leg, NodeLeg::Srtp(_)));
+            state.leg_srtp.clear();
+        }
         state
     }
 
@@ -273,12 +285,13 @@ impl WorkerSession {
     /// Continues in this state.
     pub(crate) fn go_on(&mut self, state: SessionState) {
         let SessionState { session: _, legs, address, learned: _, media, .. } = state;
-        let SessionState { seed, active, touched, copied, srtp, holds_until, .. } = state;
+        let SessionState { seed, active, touched, copied, srtp, leg_srtp, holds_until, .. } = state;
         if self.known == ClientKnowledge::Awaited && !address.is_awaited() {
             self.known = ClientKnowledge::Declared;
         }
         self.legs = legs.into();
         self.go_on_with(media, srtp.as_ref(), copied, holds_until);
+        self.continue_legs(&leg_srtp, copied);
         if self.known != ClientKnowledge::Quic {
             self.address = address;
         }

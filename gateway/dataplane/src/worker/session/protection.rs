@@ -26,7 +26,8 @@ impl WorkerSession {
 
     /// Begins to send SRTP. Returns false if the session ends, since indices that another process used are unknown.
     pub(crate) fn begin_srtp(&mut self, now: Instant) -> bool {
-        self.srtp().is_none_or(|srtp| srtp.begin_to_send(now))
+        let begins = self.srtp().is_none_or(|srtp| srtp.begin_to_send(now));
+        begins & self.state.as_deref_mut().is_none_or(|state| state.leg_srtp.begin_to_send(now))
     }
 
     /// Returns whether the client encrypts its packets with keys that the session has, or will have.

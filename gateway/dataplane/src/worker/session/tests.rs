@@ -22,6 +22,7 @@ use super::*;
 mod continued;
 mod hitless;
 mod key_frames;
+mod leg_srtp;
 mod signs;
 mod slots;
 mod srtp;

@@ -31,12 +31,12 @@ fn sdp_lists_all_payload_types_at_its_port() {
         media(&[(StreamKind::Video, &[H264]), (StreamKind::Audio, &[OPUS, (0, "PCMU", 8_000)])]);
     let ports = SdpPorts { rtp: 4_000, rtcp: None };
     assert_eq!(
-        party([10, 0, 0, 1].into(), ports, &both),
+        party([10, 0, 0, 1].into(), ports, &both, None),
         "v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\n\
          m=audio 4000 RTP/AVP 96 111 0\r\na=rtpmap:96 H264/90000\r\na=rtpmap:111 opus/48000/2\r\n\
          a=rtpmap:0 PCMU/8000\r\na=rtcp-mux\r\na=sendrecv\r\n"
     );
-    let video = party("::1".parse().unwrap(), ports, &media(&[(StreamKind::Video, &[H264])]));
+    let video = party("::1".parse().unwrap(), ports, &media(&[(StreamKind::Video, &[H264])]), None);
     assert!(video.contains("c=IN IP6 ::1\r\n") && video.contains("m=video 4000 "), "{video}");
 }
 
@@ -47,6 +47,7 @@ fn rtcp_port_is_own_or_multiplexed() {
             [10, 0, 0, 1].into(),
             SdpPorts { rtp: 4_000, rtcp },
             &media(&[(StreamKind::Audio, &[OPUS])]),
+            None,
         )
     };
     assert!(told(None).contains("a=rtcp-mux\r\n") && !told(None).contains("a=rtcp:"));
@@ -55,7 +56,7 @@ fn rtcp_port_is_own_or_multiplexed() {
 
 #[test]
 fn empty_side_is_inactive_without_rtcp_mux() {
-    let empty = nobody([10, 0, 0, 1].into(), &media(&[(StreamKind::Audio, &[OPUS])]));
+    let empty = nobody([10, 0, 0, 1].into(), &media(&[(StreamKind::Audio, &[OPUS])]), None);
     assert!(empty.ends_with(
         "m=audio 9 RTP/AVP 111\r\na=rtpmap:111 opus/48000/2\r\na=rtcp:10\r\na=inactive\r\n"
     ));
@@ -64,7 +65,7 @@ fn empty_side_is_inactive_without_rtcp_mux() {
 #[test]
 fn codec_name_cannot_add_sdp_lines() {
     let odd = media(&[(StreamKind::Audio, &[(0, "unknown", 8_000), (97, "x\r\na=evil", 8_000)])]);
-    let told = party([10, 0, 0, 1].into(), SdpPorts { rtp: 4_000, rtcp: None }, &odd);
+    let told = party([10, 0, 0, 1].into(), SdpPorts { rtp: 4_000, rtcp: None }, &odd, None);
     assert!(told.contains(" 0 97\r\na=rtcp-mux"), "{told}");
 }
 
@@ -93,9 +94,9 @@ fn media_address_is_read() {
 fn fuzz_sdp() {
     let voice = media(&[(StreamKind::Audio, &[OPUS])]);
     let ports = SdpPorts { rtp: 4_000, rtcp: Some(4_001) };
-    Corpus::of("sdp").with(party([10, 0, 0, 1].into(), ports, &voice)).check(|bytes| {
+    Corpus::of("sdp").with(party([10, 0, 0, 1].into(), ports, &voice, None)).check(|bytes| {
         let Some(taken) = read(&String::from_utf8_lossy(bytes)) else { return };
         let ports = SdpPorts { rtp: taken.rtp.port(), rtcp: Some(taken.rtcp_port) };
-        assert_eq!(read(&party(taken.rtp.ip(), ports, &voice)), Some(taken));
+        assert_eq!(read(&party(taken.rtp.ip(), ports, &voice, None)), Some(taken));
     });
 }

@@ -1,13 +1,17 @@
 //! Nodes of each driver, and the server of a webhook. Their threads end with the process.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use evenkeel_media::rtp::ssrc_and_sequence;
+use evenkeel_media::srtp::{CryptoAttribute, SrtpKey, SrtpProfile, SrtpReceiver, SrtpSender};
 use evenkeel_media::trunk::message::{
     NodeLoad, NodeSecret, OpenStatus, ServingState, TrunkAnswer, TrunkQuestion,
 };
 use evenkeel_media::trunk::{Bundle, SHARED_MAX, entries};
+use evenkeel_process::random;
 
 pub(super) const SECRET: &[u8] = b"what both ends know of each other";
 
@@ -102,16 +106,26 @@ fn answer(datagram: &[u8], secret: &NodeSecret) -> Option<(&'static str, Vec<u8>
 pub(super) struct Rtpengine {
     pub(super) ng: SocketAddr,
     calls: Arc<Mutex<usize>>,
+    srtp: Arc<Mutex<SrtpCalls>>,
 }
 
 impl Rtpengine {
     pub(super) fn start(media: SocketAddr) -> Rtpengine {
+        Rtpengine::with(media, Arc::default())
+    }
+
+    /// Legs have SRTP.
+    pub(super) fn start_with_srtp() -> Rtpengine {
+        let srtp: Arc<Mutex<SrtpCalls>> = Arc::default();
+        Rtpengine::with(start_srtp_echo(Arc::clone(&srtp)), srtp)
+    }
+
+    fn with(media: SocketAddr, srtp: Arc<Mutex<SrtpCalls>>) -> Rtpengine {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (ng, calls) = (socket.local_addr().unwrap(), Arc::new(Mutex::new(0)));
-        let counting = Arc::clone(&calls);
+        let (counting, keys) = (Arc::clone(&calls), Arc::clone(&srtp));
         let port = media.port();
         let sdp = format!("c=IN IP4 127.0.0.1\r\nm=audio {port} RTP/AVP 111\r\na=rtcp:{port}\r\n");
-        let done = format!("d6:result2:ok3:sdp{}:{sdp}e", sdp.len());
         std::thread::spawn(move || {
             let mut datagram = [0; 4_096];
             loop {
@@ -119,18 +133,90 @@ impl Rtpengine {
                 let text = String::from_utf8_lossy(&datagram[..length]);
                 let Some((cookie, question)) = text.split_once(' ') else { continue };
                 let is_ping = question.contains("4:ping");
+                let crypto = keys.lock().unwrap_or_else(PoisonError::into_inner).answer(question);
+                let sdp = format!("{sdp}{crypto}");
+                let done = format!("d6:result2:ok3:sdp{}:{sdp}e", sdp.len());
                 let answer = if is_ping { "d6:result4:ponge" } else { &*done };
                 *counting.lock().unwrap_or_else(PoisonError::into_inner) += usize::from(!is_ping);
                 let _ = socket.send_to(format!("{cookie} {answer}").as_bytes(), source);
             }
         });
-        Rtpengine { ng, calls }
+        Rtpengine { ng, calls, srtp }
+    }
+
+    /// The number of calls with SRTP that began.
+    pub(super) fn srtp_calls(&self) -> usize {
+        self.srtp.lock().unwrap_or_else(PoisonError::into_inner).begun
     }
 
     /// The number of requests about calls.
     pub(super) fn requests(&self) -> usize {
         *self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The calls at an rtpengine with SRTP, by their names.
+#[derive(Default)]
+pub(super) struct SrtpCalls {
+    standing: BTreeMap<String, SrtpCall>,
+    begun: usize,
+}
+
+/// A call with one session, on the first side.
+struct SrtpCall {
+    key: SrtpKey,
+    sender: SrtpSender,
+    receiver: SrtpReceiver,
+}
+
+impl SrtpCalls {
+    /// Follows a request. Returns the lines of keys in the answer.
+    fn answer(&mut self, question: &str) -> String {
+        let name = question.split_once("evenkeel-").and_then(|(_, rest)| rest.get(..16));
+        let Some(name) = name else { return String::new() };
+        if question.contains("6:delete") {
+            self.standing.remove(name);
+            return String::new();
+        }
+        let key = question.split_once("a=crypto:").and_then(|(_, rest)| rest.split_once("\r\n"));
+        let Some((key, _)) = key else { return String::new() };
+        let offered: CryptoAttribute = key.parse().unwrap();
+        let second = SrtpKey::generate(SrtpProfile::AeadAes256Gcm, |bytes| bytes.fill(7));
+        let call = self.standing.entry(name.to_owned()).or_insert_with(|| {
+            self.begun += 1;
+            let key = SrtpKey::generate(SrtpProfile::AeadAes128Gcm, random::fill);
+            let (sender, receiver) = (SrtpSender::new(&key), SrtpReceiver::new(&offered.key));
+            SrtpCall { key, sender, receiver }
+        });
+        let line = |tag, key| format!("a=crypto:{}\r\n", *CryptoAttribute { tag, key }.to_value());
+        match question.contains("7:command5:offer") {
+            true => line(2, second),
+            false => line(1, call.key.clone()),
+        }
+    }
+}
+
+/// Starts a media server that decrypts each packet and returns it, encrypted.
+fn start_srtp_echo(calls: Arc<Mutex<SrtpCalls>>) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut datagram = [0; 2_048];
+        loop {
+            let Ok((length, source)) = socket.recv_from(&mut datagram) else { continue };
+            let mut calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
+            for call in calls.standing.values_mut() {
+                let mut packet = datagram[..length].to_vec();
+                let Ok(plain) = call.receiver.unprotect_rtp(&mut packet) else { continue };
+                let length = plain.len();
+                let (ssrc, _) = ssrc_and_sequence(plain).unwrap();
+                call.sender.lease(ssrc, u64::MAX, u64::MAX).unwrap();
+                let packet = call.sender.protect_rtp(&mut packet, length).unwrap();
+                let _ = socket.send_to(packet, source);
+            }
+        }
+    });
+    address
 }
 
 /// The server of a webhook, which answers with the address of a media server.

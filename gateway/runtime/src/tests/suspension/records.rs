@@ -224,7 +224,15 @@ async fn descriptors_stay_with_sessions_copied_before() {
 
 #[tokio::test]
 async fn sessions_continue_from_a_replica_without_descriptors() {
-    let world = World::new();
+    continue_from_replica(&World::new()).await;
+}
+
+#[tokio::test]
+async fn legs_with_srtp_are_opened_again_after_a_takeover() {
+    continue_from_replica(&World::with_srtp()).await;
+}
+
+async fn continue_from_replica(world: &World) {
     let (first, mut second) = world.gateways().await;
     let mut clients = talking(&first).await;
     let mut follower = Follower::of(&first, false).await;
@@ -232,7 +240,7 @@ async fn sessions_continue_from_a_replica_without_descriptors() {
     // The first gateway sends more than the follower learns.
     clients.iter_mut().for_each(|client| client.talk(20));
     let before = views(&first).await;
-    let opens = world.agent.count("open");
+    let (opens, calls) = (world.agent.count("open"), world.rtpengine.srtp_calls());
     drop(follower.batches);
     first.handle.suspend().await.unwrap().guard.stay();
     stop_packets(&first).await;
@@ -247,6 +255,8 @@ async fn sessions_continue_from_a_replica_without_descriptors() {
     wait_until(async || views(&second).await == before).await;
     await_packets(&second, &mut clients).await;
     assert_eq!(world.agent.count("open"), opens, "the leg of a trunk goes on");
+    // Each call with SRTP is another one, with other keys.
+    wait_until(async || world.rtpengine.srtp_calls() == 2 * calls).await;
     assert_no_timeout(events);
     end(second).await;
 }
