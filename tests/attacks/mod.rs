@@ -17,6 +17,7 @@ mod socket;
 mod strangers;
 mod stun;
 mod trunk;
+mod webtransport;
 mod whip;
 mod witness;
 

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use evenkeel_lab::client::{ClientFleet, ClientPath, Persona, QuicWay, client_config};
+use evenkeel_control::IngressAnswer;
+use evenkeel_lab::client::{
+    ClientFleet, ClientPath, Persona, QuicProtocol, QuicWay, client_config,
+};
 use evenkeel_lab::ledger::Books;
 use evenkeel_media::roq::{self, FlowId, Item, StreamDecoder};
 use evenkeel_media::rtp;
@@ -54,6 +57,32 @@ fn quic_clients_hear_each_other() {
     }
     let heard = |session| fleet.state(session).map_or(0, |state| state.tally.packets_received);
     wait_until("both hear", || heard(1) >= 50 && heard(2) >= 50);
+}
+
+#[test]
+fn webtransport_and_udp_clients_hear_each_other() {
+    let node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).with_quic().start();
+    let mut bob = Phone::new(2);
+    let by_quic = gateway.open(offer("room", IngressProtocol::Quic));
+    let by_udp = gateway.open(offer("room", declared(&bob)));
+    bob.set_target(udp_of(&by_udp));
+    let IngressAnswer::Quic { short_lived_sha256, .. } = &by_quic.ingress else { panic!() };
+    let way = QuicWay {
+        protocol: QuicProtocol::Webtransport,
+        certificate_sha256: short_lived_sha256[0],
+        ..quic_of(&by_quic)
+    };
+    let fleet = ClientFleet::start(&Books::default()).unwrap();
+    fleet.join(persona(1), ClientPath::Quic(way));
+    talk(&mut [&mut bob], "both hear", |phones| {
+        let tally = fleet.state(1).unwrap().tally;
+        tally.packets_received >= 20 && phones[0].audio_from(1) >= 20
+    });
+    assert_eq!(gateway.quic_count("webtransport-opened"), 1);
+    assert_eq!(gateway.quic_count("http3-errors"), 0);
+    let tally = fleet.state(1).unwrap().tally;
+    assert_eq!((tally.foreign, tally.unreadable), (0, 0));
 }
 
 /// A QUIC connection without the client library.

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use evenkeel_client::{ApiCall, ClientError, OfferIdentity, OfferIngress};
-use evenkeel_lab::client::QuicWay;
+use evenkeel_lab::client::{QuicProtocol, QuicWay};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::roq;
 use evenkeel_testkit::binary::evenkeel;
@@ -420,6 +420,7 @@ fn quic_client_connects_again_with_its_flows() {
         .map(|at| u8::from_str_radix(&opened.certificate_sha256[2 * at..2 * at + 2], 16).unwrap())
         .collect();
     let way = QuicWay {
+        protocol: QuicProtocol::Roq,
         gateway: opened.addresses[0],
         certificate_sha256: digest.try_into().unwrap(),
         flow_to_gateway: opened.flow_to_gateway.parse().unwrap(),

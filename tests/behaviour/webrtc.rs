@@ -3,14 +3,15 @@
 use evenkeel_client::ApiCall;
 use evenkeel_control::{GatewayEvent, SessionAnswer};
 use evenkeel_dtls::HandshakeFailure;
+use evenkeel_media::fingerprint::CertificateFingerprint;
 use evenkeel_media::srtp::SrtpProfile;
 use evenkeel_model::{CloseReason, CoreEvent};
 use hyper::Method;
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{
-    Credentials, Gateway, GatewayProcess, Heard, Node, Phone, Place, WebrtcPhone, World,
+    Credentials, Gateway, GatewayProcess, Heard, Node, Phone, Place, SHARED, WebrtcPhone, World,
     assert_complete, assert_continuous, await_replica, declared, ids, offer, talk, talk_by, udp_of,
     wait_until,
 };
@@ -263,4 +264,40 @@ fn webrtc_call_survives_two_takeovers_without_a_handshake() {
     hear(&mut ann, "packets arrive once more");
     assert_eq!(ids(&mut owner), opened);
     assert_one_stream(&ann.heard);
+}
+
+#[test]
+fn takeover_keeps_the_certificates_that_clients_know() {
+    let test = "takeover_keeps_the_certificates_that_clients_know";
+    let Some(place) = Place::lay(test) else { return };
+    let (node, mut ann) = (place.node(), WebrtcPhone::on(place.phone()));
+    let [mut owner, mut standby] = place.group_with(&node.text(), |_, world| {
+        world.listens = world.listens.replace("declared", "stun");
+        world.listens += &format!("[[listen]]\nquic = \"{SHARED}:7443\"\n");
+    });
+    let offered = json!({"scenario": "call", "room": "room", "webrtc": {"offer": ann.sdp()}});
+    let answer = owner.post("/v1/sessions", &offered);
+    let sdp = answer["webrtc"]["answer"].as_str().unwrap();
+    let fingerprint = sdp.lines().find_map(|line| line.strip_prefix("a=fingerprint:")).unwrap();
+    let fingerprint: CertificateFingerprint = fingerprint.parse().unwrap();
+    let opus = json!({"payload_type": 111, "codec": "opus", "clock_rate": 48_000});
+    let page = json!({
+        "scenario": "call", "room": "stage", "ingress": {"webtransport": {}},
+        "media": [{"kind": "audio", "payload_types": [opus]}],
+    });
+    let hashes = |gateway: &mut GatewayProcess| -> Value {
+        gateway.post("/v1/sessions", &page)["webtransport"]["certificates_sha256"].clone()
+    };
+    let known = hashes(&mut owner);
+    assert_eq!(known.as_array().unwrap().len(), 2, "{known}");
+    await_replica(&mut owner);
+    owner.process.signal(Signal::SIGKILL).unwrap();
+    wait_until("the standby serves", || {
+        place.has_address(1) && standby.ask(async |client| client.is_ready().await).unwrap()
+    });
+    let (address, credentials) = Credentials::in_answer(sdp);
+    ann.connect(address, &credentials).unwrap();
+    assert!(fingerprint.matches(ann.dtls.gateway_certificate().unwrap()));
+    talk(&mut [&mut ann.phone], "she hears herself", |phones| phones[0].heard.len() >= 10);
+    assert_eq!(hashes(&mut standby), known);
 }

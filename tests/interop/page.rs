@@ -15,12 +15,25 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// The longest time without audio in a death. Browser and demo share the machine with other tests.
+const GAP_MAX_MS: u64 = 1_000;
+
 #[test]
 fn page_calls_and_survives_node_death() {
-    if !present("page_calls_and_survives_node_death", Client::Chromium) {
+    call_through_deaths("page_calls_and_survives_node_death", "webrtc");
+}
+
+#[test]
+fn page_calls_by_webtransport_through_node_death() {
+    call_through_deaths("page_calls_by_webtransport_through_node_death", "webtransport");
+}
+
+fn call_through_deaths(test: &str, transport: &str) {
+    if !present(test, Client::Chromium) {
         return;
     }
-    let folder = std::env::temp_dir().join(format!("evenkeel-page-{}", std::process::id()));
+    let folder =
+        std::env::temp_dir().join(format!("evenkeel-page-{transport}-{}", std::process::id()));
     DirBuilder::new().mode(0o700).create(&folder).expect("the temporary folder is ours");
     let mut command = Command::new(evenkeel());
     command.args(["demo", "--serve", "--json", "--sessions", "20"]);
@@ -34,13 +47,15 @@ fn page_calls_and_survives_node_death() {
     command
         .arg(repository().join("tests/interop/browser/page.js"))
         .arg(browser_packages())
-        .arg(url);
+        .args([url, transport]);
     let browser = ChildProcess::start("browser", &mut command, &folder).expect("node starts");
     let mut browser = browser.with_grace(TIMEOUT);
     let seen = browser.json_line(2 * TIMEOUT).expect("the page calls through both deaths");
     println!("page: {seen}");
     assert_eq!((&seen["state"], &seen["again"]), (&json!("connected"), &json!("connected")));
     assert_ne!(seen["node"], seen["killed"]);
+    let gap = seen["gap"].as_str().and_then(|gap| gap.strip_suffix(" ms")?.parse::<u64>().ok());
+    assert!(gap.is_some_and(|gap| gap <= GAP_MAX_MS), "{seen}");
     assert_ne!(seen["process"], seen["gateway"], "another process is the gateway");
     assert_eq!(seen["faults"], json!([]), "scripts fail, or something comes from elsewhere");
     drop((browser, demo));

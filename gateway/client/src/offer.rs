@@ -201,6 +201,23 @@ impl OfferAnswer {
 impl QuicAnswer {
     /// The certificate's SHA-256, if it is 64 hex digits.
     pub fn certificate(&self) -> Option<[u8; 32]> {
-        HEXLOWER_PERMISSIVE.decode(self.certificate_sha256.as_bytes()).ok()?.try_into().ok()
+        sha256(&self.certificate_sha256)
     }
+}
+
+impl WebtransportAnswer {
+    /// The address in the first URL, if it has one in place of a name.
+    pub fn address(&self) -> Option<SocketAddr> {
+        let (authority, _) = self.urls.first()?.strip_prefix("https://")?.split_once('/')?;
+        authority.parse().ok()
+    }
+
+    /// The SHA-256 of the certificate in use, if it is 64 hex digits.
+    pub fn certificate(&self) -> Option<[u8; 32]> {
+        sha256(self.certificates_sha256.first()?)
+    }
+}
+
+fn sha256(hex: &str) -> Option<[u8; 32]> {
+    HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?.try_into().ok()
 }

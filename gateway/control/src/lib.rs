@@ -5,6 +5,7 @@
 mod alerts;
 mod blast;
 mod canary;
+mod certificates;
 mod change_record;
 mod control;
 mod equipment;
@@ -44,6 +45,7 @@ mod workers;
 
 pub use alerts::{AcknowledgementRecord, AlertRecord, AlertsRecord, NoticeRecord, SentAlertRecord};
 pub use blast::by_load;
+pub use certificates::{CertificateChannels, CertificatesRecord, SecretPem};
 pub use change_record::ChangeRecord;
 pub use equipment::{
     EquipError, Equipment, SOCKET_BUFFER, briefs, equip, port_legs, posts, source_of_ports,

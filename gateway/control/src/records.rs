@@ -362,6 +362,7 @@ impl RecordFollower {
             alerts,
             forecasts: None,
             changes: Vec::new(),
+            certificates: None,
             echo: self.echo.take().unwrap_or_else(|| grant.batch()),
             standby: self.standby,
             copies: std::mem::take(&mut self.copies),

@@ -17,6 +17,7 @@ use evenkeel_dataplane::worker::{
     AnsweredMedia, ClientAddressing, SessionPorts, SrtpKeying, Totals,
 };
 use evenkeel_drivers::{Brief, TraceHeaders};
+use evenkeel_dtls::DtlsCertificate;
 use evenkeel_media::roq::FlowId;
 use evenkeel_media::srtp::SrtpKeys;
 use evenkeel_model::{
@@ -26,7 +27,7 @@ use evenkeel_model::{
 use evenkeel_process::descriptors;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::messages::ControlError;
 use crate::offers::IngressAnswer;
@@ -141,8 +142,8 @@ pub struct SessionRegistry {
     pub udp: Vec<UdpListener>,
     /// The QUIC listener.
     pub quic: Option<QuicListener>,
-    /// SHA-256 of the certificate that DTLS clients see.
-    pub dtls_certificate_sha256: [u8; 32],
+    /// The certificate that DTLS clients see; `None` without handshakes.
+    pub dtls_certificate: Option<watch::Receiver<DtlsCertificate>>,
     /// The flow table, which workers read.
     pub flows: Arc<Flows>,
     /// The address of sessions' own ports, which another host may have if it is one; `None` if no node needs any.
@@ -193,7 +194,7 @@ impl SessionRegistry {
         SessionRegistry {
             udp,
             quic,
-            dtls_certificate_sha256: [0; 32],
+            dtls_certificate: None,
             flows,
             port_legs,
             briefs,

@@ -30,6 +30,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::AlertsRecord;
+use crate::certificates::CertificatesRecord;
 use crate::change_record::ChangeRecord;
 use crate::forecast_part::ForecastPart;
 use crate::history::EndedSession;
@@ -159,6 +160,9 @@ pub struct RecordBatch {
     /// Changes since the last batch.
     #[serde(default)]
     pub changes: Vec<ChangeRecord>,
+    /// The certificates that clients see, if they changed since the last batch.
+    #[serde(default)]
+    pub certificates: Option<CertificatesRecord>,
     /// The newest batch that the follower had acknowledged when the copies in this one were made; 0: none.
     #[serde(default)]
     pub(crate) echo: u64,
@@ -185,6 +189,7 @@ impl RecordBatch {
             alerts: None,
             forecasts: None,
             changes: Vec::new(),
+            certificates: None,
             echo: 0,
             standby: 0,
             copies: Vec::new(),

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use evenkeel_dtls::{DtlsCertificate, HandshakeEvent, HandshakeRefusal, Handshakes, Peer};
 use evenkeel_model::CloseReason;
 use evenkeel_model::forward::DropReason;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::worker::dtls::{
     DtlsSession, HandshakeDatagram, HandshakeFlight, HandshakeInput, InputKind,
@@ -34,8 +34,8 @@ pub struct HandshakeWorker {
 /// The parts of the thread.
 #[derive(Debug)]
 pub struct HandshakeParts {
-    /// The certificate that clients see.
-    pub certificate: DtlsCertificate,
+    /// The certificate that clients see. A handshake keeps the one that it began with.
+    pub certificate: watch::Receiver<DtlsCertificate>,
     /// From the workers.
     pub inputs: Receiver<HandshakeInput>,
     /// By number.
@@ -50,7 +50,7 @@ impl HandshakeParts {
     /// Runs until all workers have ended.
     pub fn run(self) {
         panics::capture_here();
-        let HandshakeParts { certificate, inputs, workers, reports, stats } = self;
+        let HandshakeParts { mut certificate, inputs, workers, reports, stats } = self;
         let send = |session: DtlsSession, to: SourceKey, bytes: &[u8]| {
             let DtlsSession { home, .. } = session;
             let Some(worker) = workers.get(usize::from(home.worker)) else { return };
@@ -59,7 +59,7 @@ impl HandshakeParts {
                 worker.waker.wake();
             }
         };
-        let handshakes = Handshakes::new(&certificate);
+        let handshakes = Handshakes::new(&certificate.borrow_and_update());
         let mut thread = HandshakeThread { handshakes, send, stats };
         loop {
             let due = thread.handshakes.next_timeout();
@@ -69,6 +69,10 @@ impl HandshakeParts {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            // Fails only if the gateway ends.
+            if certificate.has_changed().unwrap_or(false) {
+                thread.handshakes.set_certificate(&certificate.borrow_and_update());
+            }
             for report in thread.turn(input, Instant::now()) {
                 // Fails only if control has ended.
                 let _ = reports.blocking_send(report);

@@ -188,27 +188,18 @@ impl HandshakeFailure {
 impl<K: Copy + Ord, A: Copy + PartialEq> Handshakes<K, A> {
     /// Creates an empty table that shows this certificate to clients.
     pub fn new(certificate: &DtlsCertificate) -> Self {
-        let config = Config::builder()
-            .mtu(MTU)
-            .max_queue_rx(QUEUE_MAX)
-            .use_server_cookie(false)
-            .flight_start_rto(RETRANSMISSION_INTERVAL)
-            .flight_retries(RETRANSMISSIONS_MAX)
-            .handshake_timeout(HANDSHAKE_LIFETIME)
-            .with_crypto_provider(provider(&certificate.key))
-            .build();
-        let config = config.expect("the limits are valid, and ring passes the library's checks");
-        let certificate = dimpl::DtlsCertificate {
-            certificate: certificate.der.clone(),
-            private_key: Vec::new(),
-        };
         Self {
-            engine: Engine { config: Arc::new(config), certificate, buffer: vec![0; DATAGRAM_MAX] },
+            engine: Engine::new(certificate),
             states: BTreeMap::new(),
             timers: BTreeSet::new(),
             connected: BTreeMap::new(),
             connections: 0,
         }
+    }
+
+    /// Shows this certificate in handshakes that begin from now on.
+    pub fn set_certificate(&mut self, certificate: &DtlsCertificate) {
+        self.engine = Engine::new(certificate);
     }
 
     /// Processes a datagram that the demultiplexer classified as DTLS (RFC 7983), from an address that sent a verified ICE check of the
@@ -358,6 +349,26 @@ struct Engine {
     certificate: dimpl::DtlsCertificate,
     /// Receives the outputs of the library.
     buffer: Vec<u8>,
+}
+
+impl Engine {
+    fn new(certificate: &DtlsCertificate) -> Self {
+        let config = Config::builder()
+            .mtu(MTU)
+            .max_queue_rx(QUEUE_MAX)
+            .use_server_cookie(false)
+            .flight_start_rto(RETRANSMISSION_INTERVAL)
+            .flight_retries(RETRANSMISSIONS_MAX)
+            .handshake_timeout(HANDSHAKE_LIFETIME)
+            .with_crypto_provider(provider(&certificate.key))
+            .build();
+        let config = config.expect("the limits are valid, and ring passes the library's checks");
+        let certificate = dimpl::DtlsCertificate {
+            certificate: certificate.der.clone(),
+            private_key: Vec::new(),
+        };
+        Self { config: Arc::new(config), certificate, buffer: vec![0; DATAGRAM_MAX] }
+    }
 }
 
 /// The DTLS state of a session.

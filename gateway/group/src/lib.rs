@@ -11,6 +11,7 @@
 
 mod address;
 mod beats;
+mod certificates;
 mod changes;
 mod fence;
 mod forecasts;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_config::{GatewayConfig, PeerSettings};
-use evenkeel_control::{Continuation, Handle, Suspended, SuspensionGuard};
+use evenkeel_control::{CertificateChannels, Continuation, Handle, Suspended, SuspensionGuard};
 use evenkeel_dataplane::{SendLease, quic};
 use evenkeel_drivers::Fencing;
 use evenkeel_media::srtp::IndexGrant;
@@ -100,6 +100,8 @@ pub struct MemberGateway {
     pub quic: Option<quic::Resumer>,
     /// Newer epochs that agents named when they refused a message.
     pub refused_epochs: mpsc::Receiver<u64>,
+    /// The certificates that clients see, which the members share.
+    pub certificates: CertificateChannels,
 }
 
 type GroupReply<T, E> = oneshot::Sender<Result<T, E>>;
@@ -191,6 +193,7 @@ impl GroupMember {
                 &parts.settings,
                 &parts.inbox,
                 Arc::clone(&parts.gateway.grant),
+                parts.gateway.certificates.clone(),
             ),
             settings: parts.settings,
             gateway: parts.gateway,

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_config::GroupSettings;
-use evenkeel_control::{Handle, RecordBatch, Replica};
+use evenkeel_control::{CertificateChannels, Handle, RecordBatch, Replica};
 use evenkeel_media::srtp::IndexGrant;
 use evenkeel_ownership::Cluster;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::certificates::CertificateExchange;
 use super::changes::ChangeExchange;
 use super::forecasts::ForecastExchange;
 use super::group::{CopyState, GroupInbox};
@@ -40,6 +41,7 @@ pub(super) struct RecordExchange {
     copy: watch::Sender<CopyState>,
     forecasts: ForecastExchange,
     changes: ChangeExchange,
+    certificates: CertificateExchange,
     connected: bool,
     disconnected_at: Option<Instant>,
     refusal: Option<String>,
@@ -53,6 +55,7 @@ impl RecordExchange {
         settings: &GroupSettings,
         inbox: &GroupInbox,
         grant: Arc<IndexGrant>,
+        certificates: CertificateChannels,
     ) -> RecordExchange {
         let records = RecordExchange {
             link,
@@ -66,6 +69,7 @@ impl RecordExchange {
             copy: inbox.copy.clone(),
             forecasts: inbox.forecasts.clone(),
             changes: inbox.changes.clone(),
+            certificates: CertificateExchange::new(certificates),
             connected: false,
             disconnected_at: None,
             refusal: None,
@@ -100,6 +104,7 @@ impl RecordExchange {
                 self.disconnected_at = Some(now);
                 self.forecasts.begin();
                 self.changes.begin();
+                self.certificates.begin();
             }
             LinkEvent::Refused(refused) => self.refusal = Some(refused.to_string()),
             LinkEvent::Differs(difference) => self.difference = difference,
@@ -126,6 +131,7 @@ impl RecordExchange {
         let part = batch.as_mut().ok().and_then(|batch| batch.forecasts.take());
         let changes = batch.as_mut().map(|batch| std::mem::take(&mut batch.changes));
         let changes = changes.unwrap_or_default();
+        let certificates = batch.as_mut().ok().and_then(|batch| batch.certificates.take());
         let replica = Arc::make_mut(&mut self.replica);
         let applied =
             batch.and_then(|batch| replica.apply(batch).map_err(|error| error.to_string()));
@@ -135,6 +141,7 @@ impl RecordExchange {
                 core.handle_replica(self.replica.is_whole(), number, Instant::now());
                 part.into_iter().for_each(|part| self.forecasts.take(part));
                 self.changes.take(changes);
+                certificates.into_iter().for_each(|taken| self.certificates.take(taken));
                 self.link.send(&LinkFrame::Acknowledged(number));
             }
             Err(reason) => {
@@ -179,6 +186,7 @@ impl RecordExchange {
         let now = Instant::now();
         batch.forecasts = self.forecasts.next_part(now);
         batch.changes = self.changes.next_part();
+        batch.certificates = self.certificates.next_part();
         self.unconfirmed.handle_sent(batch.number(), batch.is_whole(), now);
         self.show_unconfirmed();
         self.sent.note(batch.take_sent());

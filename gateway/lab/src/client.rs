@@ -13,6 +13,7 @@ mod srtp;
 mod talker;
 mod udp;
 mod webrtc;
+mod webtransport;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -35,11 +36,12 @@ pub use ice::Credentials;
 pub use live::ClientState;
 use live::{ClientReports, Roster, SharedReports};
 pub(crate) use outgoing::{VIDEO_TYPE, VOICE_TYPE};
-pub use quic::{QuicWay, client_config};
+pub use quic::{QuicProtocol, QuicWay, client_config, config_for};
 pub use srtp::SrtpEndpoint;
 pub use talker::{ClientTally, DeviceFault, Persona};
 pub use udp::UdpWay;
 pub use webrtc::{AnswerTransport, WebrtcIdentity, WebrtcTally, WebrtcWay};
+pub use webtransport::{connect_frame, control_stream};
 
 use crate::ledger::Books;
 
@@ -50,7 +52,7 @@ const ENTER_EVERY: Duration = Duration::from_millis(5);
 pub enum ClientPath {
     /// RTP and RTCP in datagrams, of a WebRTC client by SRTP.
     Udp(UdpWay),
-    /// RTP over QUIC (RoQ).
+    /// RTP over QUIC (RoQ), or WebTransport.
     Quic(QuicWay),
 }
 
@@ -76,8 +78,18 @@ impl ClientPath {
                 webrtc: None,
             }));
         }
+        if let Some(answer) = &opened.webtransport {
+            return Some(ClientPath::Quic(QuicWay {
+                protocol: QuicProtocol::Webtransport,
+                gateway: answer.address()?,
+                certificate_sha256: answer.certificate()?,
+                flow_to_gateway: answer.flow_to_gateway.parse().ok()?,
+                flow_from_gateway: answer.flow_from_gateway.parse().ok()?,
+            }));
+        }
         let answer = opened.quic.as_ref()?;
         Some(ClientPath::Quic(QuicWay {
+            protocol: QuicProtocol::Roq,
             gateway: *answer.addresses.first()?,
             certificate_sha256: answer.certificate()?,
             flow_to_gateway: answer.flow_to_gateway.parse().ok()?,

@@ -3,7 +3,7 @@
 #![deny(missing_docs)]
 
 mod buffer;
-mod certificate;
+mod certificates;
 mod policies;
 mod sockets;
 mod vital;
@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use buffer::UpgradeBuffer;
-use certificate::{KeptCertificates, certificate};
+use certificates::ClientCertificates;
 use evenkeel_config::GatewayConfig;
 use evenkeel_control::history::{HistoryWriter, LeftSessions};
 use evenkeel_control::{
-    ControlRequest, EventRecord, Handle, NamedSockets, NodeNames, OperationLog, QuicListener,
-    SessionRegistry, SocketName, TraceRegistry, TraceShare, WorkerLine, briefs, port_legs, posts,
-    source_of_ports,
+    CertificateChannels, ControlRequest, EventRecord, Handle, NamedSockets, NodeNames,
+    OperationLog, QuicListener, SessionRegistry, SocketName, TraceRegistry, TraceShare, WorkerLine,
+    briefs, port_legs, posts, source_of_ports,
 };
 use evenkeel_core::Gateway;
 use evenkeel_dataplane::flows::Flows;
@@ -74,8 +74,7 @@ pub struct RunningGateway {
     control: Vital,
     workers: Vec<Vital>,
     quic_thread: Option<quic::QuicThread>,
-    /// `None` with configured certificates, and without a QUIC listener.
-    short_lived: Option<KeptCertificates>,
+    certificates: ClientCertificates,
     coming: Coming,
     /// Compiles the gateway's policies.
     pub foundry: Foundry,
@@ -109,12 +108,15 @@ impl RunningGateway {
         self.quic_thread.as_ref()?.certificate_ends
     }
 
-    /// Renews the certificates that browsers accept by their SHA-256.
-    pub async fn renew_certificates(&self) -> std::convert::Infallible {
-        match &self.short_lived {
-            Some(kept) => kept.follow().await,
-            None => std::future::pending().await,
-        }
+    /// Renews the certificates that browsers accept by their SHA-256, and replaces those that clients see by the owner's, at a standby. A
+    /// caller begins it once.
+    pub async fn follow_certificates(&self) -> std::convert::Infallible {
+        self.certificates.follow().await
+    }
+
+    /// The channels by which the members of a group share the certificates that clients see.
+    pub fn certificate_channels(&self) -> CertificateChannels {
+        self.certificates.channels()
     }
 
     /// Duplicates of the listeners' sockets, and the identity of the QUIC endpoint.
@@ -288,10 +290,9 @@ fn assemble(
     let hash_keys = RandomState::new();
     let board = gateway.board();
     let grant = Arc::new(IndexGrant::new(workers_count, started));
-    let is_self_made = is_self_made(settings);
-    let kept = is_self_made.then(|| KeptCertificates::open(policies.foundry().folder()));
-    let kept = kept.transpose()?;
-    let short_lived = kept.as_ref().map(|kept| Arc::clone(&kept.certificates));
+    let folder = policies.foundry().folder();
+    let certificates = ClientCertificates::open(folder, is_self_made(settings))?;
+    let short_lived = certificates.webtransport.clone();
     let (quic_thread, mut quic_rings) =
         quic(quic_listener, short_lived.clone(), &flows, workers_count, suspended, &lease)?;
     let mut rings = rings_between(workers_count)?;
@@ -351,10 +352,9 @@ fn assemble(
     );
     let foundry = policies.foundry().clone();
     let (folder, socket) = (foundry.folder(), &settings.admin.socket);
-    let certificate = certificate(folder)?;
-    registry.dtls_certificate_sha256 = certificate.fingerprint();
+    registry.dtls_certificate = Some(certificates.dtls());
     let handshakes = HandshakeParts {
-        certificate,
+        certificate: certificates.dtls(),
         inputs: handshakes,
         workers: lines.iter().map(handshake_worker).collect(),
         reports: reports_in,
@@ -411,7 +411,7 @@ fn assemble(
         control,
         workers,
         quic_thread,
-        short_lived: kept,
+        certificates,
         coming: Coming::default(),
         foundry,
     };

@@ -28,7 +28,7 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
         control: Vital::spawn("control", control).unwrap(),
         workers: vec![Vital::spawn("packets-0", worker).unwrap()],
         quic_thread: None,
-        short_lived: None,
+        certificates: ClientCertificates::open(None, false).unwrap(),
         coming: Coming::default(),
         foundry: Foundry::bare(evenkeel_host::Engine::new()),
     }

@@ -209,6 +209,7 @@ fn serve_as(
             fencing: Arc::clone(&gateway.fencing),
             quic: gateway.quic_resumer(),
             refused_epochs: std::mem::replace(&mut gateway.refused_epochs, mpsc::channel(1).1),
+            certificates: gateway.certificate_channels(),
         };
         bound.start(parts, telemetry.instruments())
     });
@@ -273,7 +274,7 @@ fn serve_as(
             () = reload::follow(place, applied, &gateway.handle, triggers) => {}
             () = log_filter.follow(&gateway.handle) => {}
             never = forecasts.follow() => match never {},
-            never = gateway.renew_certificates() => match never {},
+            never = gateway.follow_certificates() => match never {},
             never = host => match never {},
         }
     };

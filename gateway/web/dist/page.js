@@ -1,10 +1,578 @@
-// src/page.ts
+// src/figures.ts
 var NONE = {
 	received: 0,
 	lost: 0,
-	concealedSamples: 0,
-	frozen: 0
+	gapMs: 0,
+	frozenMs: 0
 };
+// src/webrtc.ts
+var WebrtcMedia = class {
+	#peer = new RTCPeerConnection();
+	/** What comes back. */
+	received = new MediaStream();
+	/** Sends this media, unless it is absent, and receives if `receives`. */
+	constructor(media, receives) {
+		this.#peer.ontrack = ({ track }) => this.received.addTrack(track);
+		if (media) {
+			const direction = receives ? "sendrecv" : "sendonly";
+			media.getTracks().forEach((track) => this.#peer.addTransceiver(track, {
+				direction,
+				streams: [media]
+			}));
+		} else for (const kind of ["audio", "video"]) this.#peer.addTransceiver(kind, { direction: "recvonly" });
+	}
+	get state() {
+		return this.#peer.connectionState;
+	}
+	/** The SDP of the offer. */
+	async offer() {
+		await this.#peer.setLocalDescription();
+		return this.#peer.localDescription?.sdp;
+	}
+	async accept(sdp) {
+		await this.#peer.setRemoteDescription({
+			type: "answer",
+			sdp
+		});
+	}
+	async figures() {
+		const sum = { ...NONE };
+		let roundTripMs;
+		(await this.#peer.getStats()).forEach((report) => {
+			if (report.type === "inbound-rtp") {
+				sum.received += report.packetsReceived ?? 0;
+				sum.lost += report.packetsLost ?? 0;
+				sum.gapMs += (report.concealedSamples ?? 0) / 48;
+				sum.frozenMs += (report.totalFreezesDuration ?? 0) * 1e3;
+			} else if (report.type === "candidate-pair" && report.nominated && report.currentRoundTripTime !== void 0) roundTripMs = report.currentRoundTripTime * 1e3;
+		});
+		return {
+			...sum,
+			roundTripMs
+		};
+	}
+	close() {
+		this.#peer.close();
+	}
+};
+// src/datagrams.ts
+/** The longest time between attempts to connect, milliseconds. */
+var WAIT_MAX = 1e3;
+/** A connection, which is opened again whenever it ends. */
+var Datagrams = class {
+	state = "connecting";
+	#url;
+	#options;
+	#to;
+	#from;
+	#receive;
+	#session;
+	#writer;
+	constructor(destination, receive) {
+		const bytes = (hex) => Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16));
+		const hashes = destination.certificates_sha256;
+		this.#url = destination.urls[0];
+		this.#options = { serverCertificateHashes: hashes.map((hex) => ({
+			algorithm: "sha-256",
+			value: bytes(hex)
+		})) };
+		this.#to = varint(destination.flow_to_gateway);
+		this.#from = varint(destination.flow_from_gateway);
+		this.#receive = receive;
+		this.#follow();
+	}
+	/** Sends a packet, or drops it while there is no connection. */
+	send(packet) {
+		const datagram = new Uint8Array(this.#to.length + packet.length);
+		datagram.set(this.#to);
+		datagram.set(packet, this.#to.length);
+		this.#writer?.write(datagram).catch(() => {});
+	}
+	close() {
+		this.state = "closed";
+		this.#session?.close();
+	}
+	async #follow() {
+		let wait = 1;
+		while (this.state !== "closed") {
+			try {
+				const session = new WebTransport(this.#url, this.#options);
+				this.#session = session;
+				session.closed.catch(() => {});
+				await session.ready;
+				if (this.#isClosed()) return session.close();
+				[this.state, wait] = ["connected", 1];
+				this.#writer = session.datagrams.writable.getWriter();
+				await this.#read(session.datagrams.readable.getReader());
+			} catch {}
+			this.#writer = void 0;
+			if (this.#isClosed()) return;
+			this.state = "connecting";
+			await new Promise((wake) => setTimeout(wake, wait));
+			wait = Math.min(2 * wait, WAIT_MAX);
+		}
+	}
+	#isClosed() {
+		return this.state === "closed";
+	}
+	async #read(reader) {
+		for (;;) {
+			const { value, done } = await reader.read();
+			if (done) return;
+			if (this.#from.every((byte, at) => value[at] === byte)) this.#receive(value.subarray(this.#from.length));
+		}
+	}
+};
+/** A variable-length integer of 8 bytes (RFC 9000, section 16), as the gateway writes its identifiers. */
+function varint(number) {
+	const bytes = /* @__PURE__ */ new DataView(/* @__PURE__ */ new ArrayBuffer(8));
+	bytes.setBigUint64(0, BigInt(number) | 3n << 62n);
+	return new Uint8Array(bytes.buffer);
+}
+// src/rtp.ts
+var HEADER_BYTES = 12;
+/** Bytes of VP8 in a packet: a DATAGRAM has about 1,150 bytes on a new connection. */
+var FRAGMENT_BYTES = 1e3;
+/** The first byte of a payload descriptor: the packet begins a frame. */
+var STARTS = 16;
+/** The type of RTCP packets with feedback on a payload. */
+var PAYLOAD_FEEDBACK = 206;
+var PICTURE_LOSS = 1;
+/** The packets of one stream. Sequence numbers continue over connections. */
+var PacketWriter = class {
+	type;
+	#ssrc = random32();
+	#sequence = random32() & 65535;
+	constructor(type) {
+		this.type = type;
+	}
+	write(timestamp, payload, marker) {
+		const packet = new Uint8Array(HEADER_BYTES + payload.length);
+		const header = new DataView(packet.buffer);
+		header.setUint8(0, 128);
+		header.setUint8(1, this.type | (marker ? 128 : 0));
+		header.setUint16(2, this.#sequence);
+		header.setUint32(4, timestamp >>> 0);
+		header.setUint32(8, this.#ssrc);
+		packet.set(payload, HEADER_BYTES);
+		this.#sequence = this.#sequence + 1 & 65535;
+		return packet;
+	}
+	/** The packets of a frame of VP8. */
+	*writeFrame(timestamp, frame) {
+		for (let at = 0; at < frame.length; at += FRAGMENT_BYTES) {
+			const part = frame.subarray(at, at + FRAGMENT_BYTES);
+			const payload = new Uint8Array(1 + part.length);
+			payload[0] = at === 0 ? STARTS : 0;
+			payload.set(part, 1);
+			yield this.write(timestamp, payload, at + part.length === frame.length);
+		}
+	}
+};
+/** Reads a packet of RTP, and returns none for other bytes. */
+function readPacket(bytes) {
+	if (bytes.length < HEADER_BYTES || bytes[0] >> 6 !== 2) return;
+	const header = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+	let start = HEADER_BYTES + 4 * (bytes[0] & 15);
+	if (bytes[0] & 16) {
+		if (bytes.length < start + 4) return;
+		start += 4 + 4 * header.getUint16(start + 2);
+	}
+	const padding = bytes[0] & 32 ? bytes[bytes.length - 1] : 0;
+	if (start + padding > bytes.length) return;
+	return {
+		type: bytes[1] & 127,
+		marker: bytes[1] >= 128,
+		sequence: header.getUint16(2),
+		timestamp: header.getUint32(4),
+		ssrc: header.getUint32(8),
+		payload: bytes.subarray(start, bytes.length - padding)
+	};
+}
+/** True for RTCP (RFC 5761, section 4). */
+function isRtcp(bytes) {
+	return bytes[1] >= 192 && bytes[1] <= 223;
+}
+/** A part of a frame of VP8, without its descriptor. */
+function readFragment(payload) {
+	const [first, extension] = payload;
+	if (first === void 0) return;
+	let length = 1;
+	if (first & 128) {
+		if (extension === void 0) return;
+		length += 1;
+		if (extension & 128) length += payload[length] & 128 ? 2 : 1;
+		if (extension & 64) length += 1;
+		if (extension & 48) length += 1;
+	}
+	return {
+		starts: (first & STARTS) !== 0 && (first & 7) === 0,
+		part: payload.subarray(length)
+	};
+}
+/** Asks the sender of a stream for a key frame. */
+function pictureLoss(ssrc) {
+	const packet = /* @__PURE__ */ new DataView(/* @__PURE__ */ new ArrayBuffer(12));
+	packet.setUint8(0, 129);
+	packet.setUint8(1, PAYLOAD_FEEDBACK);
+	packet.setUint16(2, 2);
+	packet.setUint32(8, ssrc);
+	return new Uint8Array(packet.buffer);
+}
+/** True if a compound packet of RTCP asks for a key frame. */
+function asksForKeyFrame(bytes) {
+	const packet = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+	for (let at = 0; at + 4 <= bytes.length; at += 4 + 4 * packet.getUint16(at + 2)) if ((packet.getUint8(at) & 31) === PICTURE_LOSS && packet.getUint8(at + 1) === PAYLOAD_FEEDBACK) return true;
+	return false;
+}
+function random32() {
+	return crypto.getRandomValues(/* @__PURE__ */ new Uint32Array(1))[0];
+}
+// src/receiver.ts
+/** Audio is played this long after its arrival: the jitter that is hidden. */
+var DELAY_S = .06;
+/** A longer pause between pictures is a freeze. */
+var FREEZE_MS = 200;
+/** Least time between requests for a key frame. */
+var REQUEST_EVERY_MS = 300;
+var Receiver = class {
+	#figures = { ...NONE };
+	/** The pictures of the last stream that began. */
+	pictures = new MediaStream();
+	#streams = /* @__PURE__ */ new Map();
+	#voices = [];
+	#context = new AudioContext({ sampleRate: 48e3 });
+	#generator = new MediaStreamTrackGenerator({ kind: "video" });
+	#writer = this.#generator.writable.getWriter();
+	#requestKeyFrame;
+	#failed;
+	constructor(requestKeyFrame, failed) {
+		this.pictures.addTrack(this.#generator);
+		[this.#requestKeyFrame, this.#failed] = [requestKeyFrame, failed];
+	}
+	/** A pause that lasts is part of the gap, unless another stream is heard. */
+	figures() {
+		const pause = this.#voices.length ? Math.min(...this.#voices.map((voice) => voice.pauseMs())) : 0;
+		return {
+			...this.#figures,
+			gapMs: this.#figures.gapMs + pause
+		};
+	}
+	receive(packet) {
+		let stream = this.#streams.get(packet.ssrc);
+		if (!stream) {
+			stream = this.#begin(packet);
+			if (!stream) return;
+			this.#streams.set(packet.ssrc, stream);
+		}
+		stream.receive(packet);
+	}
+	close() {
+		this.#streams.forEach((stream) => stream.close());
+		this.#generator.stop();
+		this.#context.close();
+	}
+	#begin({ type, ssrc }) {
+		if (type === 111) {
+			const voice = new AudioStream(this.#context, this.#figures, this.#failed);
+			this.#voices.push(voice);
+			return voice;
+		}
+		if (type !== 96) return;
+		const show = (frame) => {
+			this.#writer.write(frame).catch(() => frame.close());
+		};
+		return new VideoStream(show, () => this.#requestKeyFrame(ssrc), this.#figures, this.#failed);
+	}
+};
+/** Counts received and lost packets by their sequence numbers. */
+var Sequence = class {
+	figures;
+	#last;
+	constructor(figures) {
+		this.figures = figures;
+	}
+	/** The number of packets that are missing before this one; `undefined` for a late one, which is no longer used. */
+	next({ sequence }) {
+		const step = this.#last === void 0 ? 1 : sequence - this.#last & 65535;
+		this.figures.received += 1;
+		if (step === 0 || step >= 32768) {
+			this.figures.lost -= step === 0 ? 0 : 1;
+			return;
+		}
+		this.#last = sequence;
+		this.figures.lost += step - 1;
+		return step - 1;
+	}
+};
+var AudioStream = class {
+	context;
+	figures;
+	#decoder;
+	#sequence;
+	/** The time of playing of RTP timestamp 0, seconds. */
+	#origin;
+	#playedUntil;
+	constructor(context, figures, error) {
+		this.context = context;
+		this.figures = figures;
+		this.#sequence = new Sequence(figures);
+		this.#decoder = new AudioDecoder({
+			output: (samples) => this.#play(samples),
+			error
+		});
+		this.#decoder.configure({
+			codec: "opus",
+			sampleRate: 48e3,
+			numberOfChannels: 1
+		});
+	}
+	receive(packet) {
+		if (this.#sequence.next(packet) === void 0) return;
+		const timestamp = packet.timestamp * 1e3 / 48;
+		this.#decoder.decode(new EncodedAudioChunk({
+			type: "key",
+			timestamp,
+			data: packet.payload
+		}));
+	}
+	close() {
+		if (this.#decoder.state !== "closed") this.#decoder.close();
+	}
+	/** The time since the end of its audio. */
+	pauseMs() {
+		return 1e3 * Math.max(0, this.context.currentTime - (this.#playedUntil ?? 1e400));
+	}
+	#play(samples) {
+		const { numberOfFrames, sampleRate, numberOfChannels, timestamp } = samples;
+		const buffer = this.context.createBuffer(numberOfChannels, numberOfFrames, sampleRate);
+		for (let channel = 0; channel < numberOfChannels; channel += 1) {
+			const plane = new Float32Array(numberOfFrames);
+			samples.copyTo(plane, {
+				planeIndex: channel,
+				format: "f32-planar"
+			});
+			buffer.copyToChannel(plane, channel);
+		}
+		samples.close();
+		const now = this.context.currentTime;
+		const at = timestamp / 1e6;
+		const ahead = this.#origin === void 0 ? -1 : this.#origin + at - now;
+		if (ahead < 0 || ahead > 1) this.#origin = now + DELAY_S - at;
+		const start = this.#origin + at;
+		if (this.#playedUntil !== void 0) this.figures.gapMs += Math.max(0, start - this.#playedUntil) * 1e3;
+		this.#playedUntil = start + buffer.duration;
+		const source = new AudioBufferSourceNode(this.context, { buffer });
+		source.connect(this.context.destination);
+		source.start(start);
+	}
+};
+var VideoStream = class {
+	show;
+	requestKeyFrame;
+	figures;
+	#decoder;
+	#sequence;
+	/** The parts of the frame that is arriving; `undefined` until the next frame begins. */
+	#parts;
+	/** Frames that a missing one leads to are not decoded. */
+	#awaitsKeyFrame = true;
+	#requestedAt = 0;
+	#shownAt;
+	constructor(show, requestKeyFrame, figures, error) {
+		this.show = show;
+		this.requestKeyFrame = requestKeyFrame;
+		this.figures = figures;
+		this.#sequence = new Sequence(figures);
+		this.#decoder = new VideoDecoder({
+			output: (frame) => this.#display(frame),
+			error
+		});
+		this.#decoder.configure({
+			codec: "vp8",
+			optimizeForLatency: true
+		});
+	}
+	receive(packet) {
+		const missing = this.#sequence.next(packet);
+		const fragment = missing === void 0 ? void 0 : readFragment(packet.payload);
+		if (!fragment) return;
+		if (missing) [this.#parts, this.#awaitsKeyFrame] = [void 0, true];
+		if (fragment.starts) this.#parts = [];
+		this.#parts?.push(fragment.part);
+		if (packet.marker && this.#parts) this.#decode(packet.timestamp, this.#parts);
+		if (this.#awaitsKeyFrame) this.#request();
+	}
+	close() {
+		if (this.#decoder.state !== "closed") this.#decoder.close();
+	}
+	#decode(rtpTime, parts) {
+		this.#parts = void 0;
+		const isKey = ((parts[0]?.[0] ?? 1) & 1) === 0;
+		if (this.#awaitsKeyFrame && !isKey) return;
+		this.#awaitsKeyFrame = false;
+		const data = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+		let at = 0;
+		for (const part of parts) {
+			data.set(part, at);
+			at += part.length;
+		}
+		const timestamp = rtpTime * 1e3 / 90;
+		this.#decoder.decode(new EncodedVideoChunk({
+			type: isKey ? "key" : "delta",
+			timestamp,
+			data
+		}));
+	}
+	#request() {
+		const now = performance.now();
+		if (now < this.#requestedAt + REQUEST_EVERY_MS) return;
+		this.#requestedAt = now;
+		this.requestKeyFrame();
+	}
+	#display(frame) {
+		const now = performance.now();
+		const pause = this.#shownAt === void 0 ? 0 : now - this.#shownAt;
+		if (pause > FREEZE_MS) this.figures.frozenMs += pause;
+		this.#shownAt = now;
+		this.show(frame);
+	}
+};
+// src/sender.ts
+var AUDIO_BITRATE = 32e3;
+var VIDEO_BITRATE = 5e5;
+/** Frames that wait for the encoder; a later one is left out. */
+var QUEUE_MAX = 2;
+/** Least time between key frames that receivers ask for. */
+var KEY_FRAME_EVERY_MS = 300;
+var Sender = class {
+	#send;
+	#readers = [];
+	#encoders = [];
+	#wantsKeyFrame = true;
+	#keyFrameAt = 0;
+	constructor(media, send, failed) {
+		this.#send = send;
+		for (const track of media.getAudioTracks()) this.#sendAudio(track, failed).catch(failed);
+		for (const track of media.getVideoTracks()) this.#sendVideo(track, failed).catch(failed);
+	}
+	requestKeyFrame() {
+		this.#wantsKeyFrame = true;
+	}
+	close() {
+		this.#readers.forEach((reader) => reader.cancel().catch(() => {}));
+		this.#encoders.filter((encoder) => encoder.state !== "closed").forEach((encoder) => encoder.close());
+	}
+	async #sendAudio(track, error) {
+		const writer = new PacketWriter(111);
+		const output = (chunk) => {
+			this.#send(writer.write(rtpTime(chunk, 48), bytesOf(chunk), false));
+		};
+		const encoder = new AudioEncoder({
+			output,
+			error
+		});
+		this.#encoders.push(encoder);
+		for await (const samples of this.#read(track)) {
+			if (encoder.state === "unconfigured") {
+				const { sampleRate, numberOfChannels } = samples;
+				encoder.configure({
+					codec: "opus",
+					sampleRate,
+					numberOfChannels,
+					bitrate: AUDIO_BITRATE
+				});
+			}
+			if (encoder.state === "configured") encoder.encode(samples);
+			samples.close();
+		}
+	}
+	async #sendVideo(track, error) {
+		const writer = new PacketWriter(96);
+		const output = (chunk) => {
+			for (const packet of writer.writeFrame(rtpTime(chunk, 90), bytesOf(chunk))) this.#send(packet);
+		};
+		const encoder = new VideoEncoder({
+			output,
+			error
+		});
+		this.#encoders.push(encoder);
+		for await (const frame of this.#read(track)) {
+			if (encoder.state === "unconfigured") {
+				const { codedWidth: width, codedHeight: height } = frame;
+				encoder.configure({
+					codec: "vp8",
+					width,
+					height,
+					bitrate: VIDEO_BITRATE,
+					latencyMode: "realtime"
+				});
+			}
+			if (encoder.state === "configured" && encoder.encodeQueueSize < QUEUE_MAX) {
+				const now = performance.now();
+				const keyFrame = this.#wantsKeyFrame && now >= this.#keyFrameAt;
+				if (keyFrame) [this.#wantsKeyFrame, this.#keyFrameAt] = [false, now + KEY_FRAME_EVERY_MS];
+				encoder.encode(frame, { keyFrame });
+			}
+			frame.close();
+		}
+	}
+	async *#read(track) {
+		const reader = new MediaStreamTrackProcessor({ track }).readable.getReader();
+		this.#readers.push(reader);
+		for (;;) {
+			const { value, done } = await reader.read();
+			if (done) return;
+			yield value;
+		}
+	}
+};
+/** The time of a chunk, which counts microseconds, in units of RTP. */
+function rtpTime({ timestamp }, rate) {
+	return Math.round(timestamp * rate / 1e3);
+}
+function bytesOf(chunk) {
+	const bytes = new Uint8Array(chunk.byteLength);
+	chunk.copyTo(bytes);
+	return bytes;
+}
+// src/webtransport.ts
+var WebtransportMedia = class {
+	#datagrams;
+	#receiver;
+	#sender;
+	/** Sends this media, unless it is absent. */
+	constructor(destination, media, failed) {
+		const send = (packet) => this.#datagrams.send(packet);
+		this.#receiver = new Receiver((ssrc) => send(pictureLoss(ssrc)), failed);
+		this.#datagrams = new Datagrams(destination, (packet) => this.#receive(packet));
+		if (media) this.#sender = new Sender(media, send, failed);
+	}
+	/** The pictures that come back. */
+	get received() {
+		return this.#receiver.pictures;
+	}
+	get state() {
+		return this.#datagrams.state;
+	}
+	async figures() {
+		return this.#receiver.figures();
+	}
+	close() {
+		this.#sender?.close();
+		this.#datagrams.close();
+		this.#receiver.close();
+	}
+	#receive(bytes) {
+		if (isRtcp(bytes)) {
+			if (asksForKeyFrame(bytes)) this.#sender?.requestKeyFrame();
+			return;
+		}
+		const packet = readPacket(bytes);
+		if (packet) this.#receiver.receive(packet);
+	}
+};
+// src/page.ts
 var REFRESH_MS = 250;
 /** Time between attempts to call while the gateway starts. */
 var RETRY_MS = 500;
@@ -42,55 +610,64 @@ function say(text) {
 function show(id, text) {
 	element(id).textContent = text;
 }
+async function openCamera() {
+	own.srcObject ??= await navigator.mediaDevices.getUserMedia({
+		audio: true,
+		video: true
+	});
+	return own.srcObject;
+}
 /** Opens a session in the room. */
-async function join(role, room) {
-	const peer = new RTCPeerConnection();
+async function join(role, room, transport) {
+	const media = role === "watch" ? void 0 : await openCamera();
+	call = await (transport === "webrtc" ? joinByWebrtc(role, room, media) : joinByWebtransport(role, room, media));
+	leaveButton.disabled = false;
+	killButtons.forEach((button) => button.disabled = false);
+}
+async function joinByWebrtc(role, room, sent) {
+	const media = new WebrtcMedia(sent, role !== "publish");
 	try {
-		const kinds = ["audio", "video"];
-		if (role === "watch") kinds.forEach((kind) => peer.addTransceiver(kind, { direction: "recvonly" }));
-		else {
-			own.srcObject ??= await navigator.mediaDevices.getUserMedia({
-				audio: true,
-				video: true
-			});
-			const media = own.srcObject;
-			const direction = role === "call" ? "sendrecv" : "sendonly";
-			media.getTracks().forEach((track) => peer.addTransceiver(track, {
-				direction,
-				streams: [media]
-			}));
-		}
-		const received = new MediaStream();
-		peer.ontrack = ({ track }) => received.addTrack(track);
-		remote.srcObject = received;
-		await peer.setLocalDescription();
+		remote.srcObject = media.received;
 		const { id, answer } = await ask("POST", "/sessions", {
 			role,
 			room,
-			offer: peer.localDescription?.sdp
+			offer: await media.offer()
 		});
-		await peer.setRemoteDescription({
-			type: "answer",
-			sdp: answer
-		});
-		call = {
+		await media.accept(answer);
+		return {
 			role,
 			room,
-			peer,
+			transport: "webrtc",
+			media,
 			session: id,
 			since: NONE
 		};
 	} catch (error) {
-		peer.close();
+		media.close();
 		throw error;
 	}
-	leaveButton.disabled = false;
-	killButtons.forEach((button) => button.disabled = false);
+}
+async function joinByWebtransport(role, room, sent) {
+	if (!("MediaStreamTrackGenerator" in window)) throw new Error("frames of tracks are missing here; Chromium has them");
+	const { id, webtransport } = await ask("POST", "/sessions", {
+		role,
+		room
+	});
+	const media = new WebtransportMedia(webtransport, sent, (error) => say(`${error}`));
+	remote.srcObject = media.received;
+	return {
+		role,
+		room,
+		transport: "webtransport",
+		media,
+		session: id,
+		since: NONE
+	};
 }
 /** Ends the call, and its session unless the gateway lost it. */
 function leave(hasSession) {
 	if (!call) return;
-	call.peer.close();
+	call.media.close();
 	if (hasSession) ask("DELETE", `/sessions/${call.session}`).catch(() => {});
 	call = void 0;
 	leaveButton.disabled = true;
@@ -101,42 +678,26 @@ function stopCamera() {
 	own.srcObject = remote.srcObject = null;
 }
 /** Calls until the gateway answers. */
-async function joinAgain({ role, room }) {
+async function joinAgain({ role, room, transport }) {
 	leave(false);
 	for (;;) try {
-		await join(role, room);
+		await join(role, room, transport);
 		return say("called again");
 	} catch (error) {
 		if (!(error instanceof Refused && error.status === 503)) throw error;
 		await pause(RETRY_MS);
 	}
 }
-async function figures(peer) {
-	const sum = { ...NONE };
-	let roundTrip;
-	(await peer.getStats()).forEach((report) => {
-		if (report.type === "inbound-rtp") {
-			sum.received += report.packetsReceived ?? 0;
-			sum.lost += report.packetsLost ?? 0;
-			sum.concealedSamples += report.concealedSamples ?? 0;
-			sum.frozen += report.totalFreezesDuration ?? 0;
-		} else if (report.type === "candidate-pair" && report.nominated) roundTrip = report.currentRoundTripTime;
-	});
-	return {
-		...sum,
-		roundTrip
-	};
-}
 /** Shows the call as it is now. */
 async function refresh(call) {
-	const now = await figures(call.peer);
+	const now = await call.media.figures();
 	const since = (figure) => Math.max(now[figure] - call.since[figure], 0);
 	const lost = since("lost");
-	show("state", call.peer.connectionState);
-	show("round-trip", now.roundTrip === void 0 ? "" : `${(now.roundTrip * 1e3).toFixed(1)} ms`);
+	show("state", call.media.state);
+	show("round-trip", now.roundTripMs === void 0 ? "" : `${now.roundTripMs.toFixed(1)} ms`);
 	show("loss", `${(100 * lost / Math.max(lost + since("received"), 1)).toFixed(2)} %`);
-	show("gap", `${Math.round(since("concealedSamples") / 48)} ms`);
-	show("freeze", `${Math.round(since("frozen") * 1e3)} ms`);
+	show("gap", `${Math.round(since("gapMs"))} ms`);
+	show("freeze", `${Math.round(since("frozenMs"))} ms`);
 }
 /** Shows what carries the call. Calls again if another process of the gateway runs. */
 async function locate(now) {
@@ -159,7 +720,7 @@ async function locate(now) {
 }
 async function kill(path, name) {
 	if (!call) return;
-	call.since = await figures(call.peer);
+	call.since = await call.media.figures();
 	await ask("POST", path);
 	say(`${name} killed`);
 }
@@ -170,7 +731,8 @@ element("join").addEventListener("submit", (event) => {
 	event.preventDefault();
 	const role = event.submitter.value;
 	leave(true);
-	attempt(join(role, element("room").value));
+	const transport = element("transport").value;
+	attempt(join(role, element("room").value, transport));
 });
 leaveButton.addEventListener("click", () => {
 	leave(true);

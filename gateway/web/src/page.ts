@@ -1,11 +1,17 @@
-// Calls by WebRTC through the gateway of the demo, shows how the call fares, and kills what carries it.
+// Calls through the gateway of the demo, shows how the call fares, and kills what carries it.
+
+import { type CallMedia, type Figures, NONE } from "./figures";
+import { WebrtcMedia } from "./webrtc";
+import { WebtransportMedia } from "./webtransport";
 
 type Role = "call" | "publish" | "watch";
+type Transport = "webrtc" | "webtransport";
 
 interface Call {
   role: Role;
   room: string;
-  peer: RTCPeerConnection;
+  transport: Transport;
+  media: CallMedia;
   /** The id of the session at the gateway. */
   session: string;
   /** The process of the gateway that opened it, once it is known. */
@@ -14,17 +20,6 @@ interface Call {
   /** The figures at the last kill, or none. */
   since: Figures;
 }
-
-/** Sums over all received streams. */
-interface Figures {
-  received: number;
-  lost: number;
-  concealedSamples: number;
-  /** Seconds. */
-  frozen: number;
-}
-
-const NONE: Figures = { received: 0, lost: 0, concealedSamples: 0, frozen: 0 };
 
 const REFRESH_MS = 250;
 
@@ -69,38 +64,44 @@ function show(id: string, text: string) {
   element(id).textContent = text;
 }
 
+async function openCamera() {
+  own.srcObject ??= await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
+  return own.srcObject as MediaStream;
+}
+
 /** Opens a session in the room. */
-async function join(role: Role, room: string) {
-  const peer = new RTCPeerConnection();
-  try {
-    const kinds = ["audio", "video"] as const;
-    if (role === "watch") {
-      kinds.forEach((kind) => peer.addTransceiver(kind, { direction: "recvonly" }));
-    } else {
-      own.srcObject ??= await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
-      const media = own.srcObject as MediaStream;
-      const direction = role === "call" ? "sendrecv" : "sendonly";
-      media.getTracks().forEach((track) => peer.addTransceiver(track, { direction, streams: [media] }));
-    }
-    const received = new MediaStream();
-    peer.ontrack = ({ track }) => received.addTrack(track);
-    remote.srcObject = received;
-    await peer.setLocalDescription();
-    const { id, answer } = await ask("POST", "/sessions", { role, room, offer: peer.localDescription?.sdp });
-    await peer.setRemoteDescription({ type: "answer", sdp: answer });
-    call = { role, room, peer, session: id, since: NONE };
-  } catch (error) {
-    peer.close();
-    throw error;
-  }
+async function join(role: Role, room: string, transport: Transport) {
+  const media = role === "watch" ? undefined : await openCamera();
+  call = await (transport === "webrtc" ? joinByWebrtc(role, room, media) : joinByWebtransport(role, room, media));
   leaveButton.disabled = false;
   killButtons.forEach((button) => (button.disabled = false));
+}
+
+async function joinByWebrtc(role: Role, room: string, sent?: MediaStream): Promise<Call> {
+  const media = new WebrtcMedia(sent, role !== "publish");
+  try {
+    remote.srcObject = media.received;
+    const { id, answer } = await ask("POST", "/sessions", { role, room, offer: await media.offer() });
+    await media.accept(answer);
+    return { role, room, transport: "webrtc", media, session: id, since: NONE };
+  } catch (error) {
+    media.close();
+    throw error;
+  }
+}
+
+async function joinByWebtransport(role: Role, room: string, sent?: MediaStream): Promise<Call> {
+  if (!("MediaStreamTrackGenerator" in window)) throw new Error("frames of tracks are missing here; Chromium has them");
+  const { id, webtransport } = await ask("POST", "/sessions", { role, room });
+  const media = new WebtransportMedia(webtransport, sent, (error) => say(`${error}`));
+  remote.srcObject = media.received;
+  return { role, room, transport: "webtransport", media, session: id, since: NONE };
 }
 
 /** Ends the call, and its session unless the gateway lost it. */
 function leave(hasSession: boolean) {
   if (!call) return;
-  call.peer.close();
+  call.media.close();
   if (hasSession) ask("DELETE", `/sessions/${call.session}`).catch(() => {});
   call = undefined;
   leaveButton.disabled = true;
@@ -113,11 +114,11 @@ function stopCamera() {
 }
 
 /** Calls until the gateway answers. */
-async function joinAgain({ role, room }: Call) {
+async function joinAgain({ role, room, transport }: Call) {
   leave(false);
   for (;;) {
     try {
-      await join(role, room);
+      await join(role, room, transport);
       return say("called again");
     } catch (error) {
       if (!(error instanceof Refused && error.status === 503)) throw error;
@@ -126,33 +127,16 @@ async function joinAgain({ role, room }: Call) {
   }
 }
 
-async function figures(peer: RTCPeerConnection): Promise<Figures & { roundTrip?: number }> {
-  const sum = { ...NONE };
-  let roundTrip: number | undefined;
-  (await peer.getStats()).forEach((report) => {
-    if (report.type === "inbound-rtp") {
-      sum.received += report.packetsReceived ?? 0;
-      sum.lost += report.packetsLost ?? 0;
-      sum.concealedSamples += report.concealedSamples ?? 0;
-      sum.frozen += report.totalFreezesDuration ?? 0;
-    } else if (report.type === "candidate-pair" && report.nominated) {
-      roundTrip = report.currentRoundTripTime;
-    }
-  });
-  return { ...sum, roundTrip };
-}
-
 /** Shows the call as it is now. */
 async function refresh(call: Call) {
-  const now = await figures(call.peer);
+  const now = await call.media.figures();
   const since = (figure: keyof Figures) => Math.max(now[figure] - call.since[figure], 0);
   const lost = since("lost");
-  show("state", call.peer.connectionState);
-  show("round-trip", now.roundTrip === undefined ? "" : `${(now.roundTrip * 1000).toFixed(1)} ms`);
+  show("state", call.media.state);
+  show("round-trip", now.roundTripMs === undefined ? "" : `${now.roundTripMs.toFixed(1)} ms`);
   show("loss", `${((100 * lost) / Math.max(lost + since("received"), 1)).toFixed(2)} %`);
-  // Opus has 48 samples per millisecond.
-  show("gap", `${Math.round(since("concealedSamples") / 48)} ms`);
-  show("freeze", `${Math.round(since("frozen") * 1000)} ms`);
+  show("gap", `${Math.round(since("gapMs"))} ms`);
+  show("freeze", `${Math.round(since("frozenMs"))} ms`);
 }
 
 /** Shows what carries the call. Calls again if another process of the gateway runs. */
@@ -177,7 +161,7 @@ async function locate(now: Call) {
 
 async function kill(path: string, name: string) {
   if (!call) return;
-  call.since = await figures(call.peer);
+  call.since = await call.media.figures();
   await ask("POST", path);
   say(`${name} killed`);
 }
@@ -190,7 +174,8 @@ element("join").addEventListener("submit", (event) => {
   event.preventDefault();
   const role = ((event as SubmitEvent).submitter as HTMLButtonElement).value as Role;
   leave(true);
-  attempt(join(role, element<HTMLInputElement>("room").value));
+  const transport = element<HTMLSelectElement>("transport").value as Transport;
+  attempt(join(role, element<HTMLInputElement>("room").value, transport));
 });
 leaveButton.addEventListener("click", () => {
   leave(true);

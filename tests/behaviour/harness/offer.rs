@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use evenkeel_control::{IngressAnswer, OfferedSession, SessionAnswer};
+use evenkeel_lab::client::QuicProtocol;
 use evenkeel_model::{
     ClientIdentity, FeedbackSupport, IngressProtocol, MediaDescription, MediaStream, PayloadType,
     RtcpPort, Srtp, StreamKind,
@@ -59,6 +60,7 @@ pub(crate) fn quic_of(opened: &SessionAnswer) -> evenkeel_lab::client::QuicWay {
             flow_from_gateway,
             ..
         } => evenkeel_lab::client::QuicWay {
+            protocol: QuicProtocol::Roq,
             gateway: addresses[0],
             certificate_sha256: *certificate_sha256,
             flow_to_gateway: *flow_to_gateway,

@@ -31,6 +31,8 @@ pub(crate) struct Layout {
     /// The one-way delay to another region, made by links.
     pub(crate) far: Duration,
     pub(crate) kind: Kind,
+    /// True if the gateways of a group have a certificate for QUIC in a file.
+    pub(crate) certificate: bool,
     /// True if sessions' own ports are bound to the group's address.
     pub(crate) port_legs: bool,
     /// The number of nodes, counted from the end, that the gateway has to start.
@@ -96,6 +98,7 @@ impl Layout {
         linked: false,
         far: Duration::ZERO,
         kind: Kind::Sample,
+        certificate: true,
         port_legs: false,
         cold: 0,
         agents: false,
@@ -212,8 +215,8 @@ impl Layout {
     /// The gateway's configuration file.
     pub(crate) fn configuration(&self, nodes: &[Told]) -> String {
         let [udp, quic] = self.listeners();
-        // The members of a group need the same certificate.
-        let certificate = if self.edges > 1 {
+        // The members of a group need the same certificate, except for WebTransport.
+        let certificate = if self.edges > 1 && self.certificate {
             format!("certificate = \"../{CERTIFICATE}\"\nkey = \"../{KEY}\"\n")
         } else {
             String::new()

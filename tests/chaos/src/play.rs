@@ -224,11 +224,23 @@ fn plan(row: &Row, stage: &Stage, seed: u64) -> CrowdPlan {
     let stun = row.natted;
     let region = row.layout.carrying().to_owned();
     let labels = [("region".to_owned(), region)].into();
-    let Row { quic, webrtc, natted, both_ways, .. } = *row;
+    let Row { quic, webrtc, webtransport, natted, both_ways, .. } = *row;
     let rooms = CROWD.to_owned();
     let clients_at = stage.clients_at();
     let plan = CrowdPlan::new(row.sessions);
-    CrowdPlan { both_ways, quic, webrtc, natted, stun, rooms, labels, clients_at, seed, ..plan }
+    CrowdPlan {
+        both_ways,
+        quic,
+        webrtc,
+        webtransport,
+        natted,
+        stun,
+        rooms,
+        labels,
+        clients_at,
+        seed,
+        ..plan
+    }
 }
 
 /// The effect of the repair on all sessions and on the affected nodes. If the row allows unaffected sessions to suffer,

@@ -24,6 +24,8 @@ pub(crate) struct Row {
     pub(crate) quic: bool,
     /// Clients by UDP are WebRTC clients.
     pub(crate) webrtc: bool,
+    /// All clients use WebTransport.
+    pub(crate) webtransport: bool,
     /// Clients are behind a simulated NAT, which may change their addresses.
     pub(crate) natted: bool,
     pub(crate) kills: u32,
@@ -45,7 +47,7 @@ impl Row {
         let watched = WATCHED;
         let (quic, webrtc, natted, both_ways) = (false, false, false, false);
         let (sessions, kills, idle) = (1_000, 1, Duration::ZERO);
-        let (newcomers, offers) = (false, false);
+        let (newcomers, offers, webtransport) = (false, false, false);
         Row {
             id,
             layout,
@@ -53,6 +55,7 @@ impl Row {
             both_ways,
             quic,
             webrtc,
+            webtransport,
             natted,
             kills,
             idle,
@@ -92,6 +95,11 @@ impl Row {
     /// With WebRTC clients.
     pub(crate) const fn webrtc(self) -> Row {
         Row { webrtc: true, ..self }
+    }
+
+    /// With clients of WebTransport.
+    pub(crate) const fn webtransport(self) -> Row {
+        Row { webtransport: true, ..self }
     }
 
     /// With clients behind a NAT.

@@ -7,6 +7,7 @@ mod node;
 mod region;
 mod store;
 mod webrtc;
+mod webtransport;
 mod zone;
 
 use crate::row::Row;
@@ -21,6 +22,7 @@ pub(crate) fn all() -> Vec<Row> {
         group::ROWS,
         store::ROWS,
         webrtc::ROWS,
+        webtransport::ROWS,
     ]
     .concat()
 }

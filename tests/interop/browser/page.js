@@ -1,11 +1,11 @@
 // The page of `evenkeel demo --serve` in Chromium: calls, and kills the node that carries the call, then the gateway. Arguments: the folder of
-// `playwright-core`, and the page's address.
+// `playwright-core`, the page's address, and the transport (`webrtc` or `webtransport`).
 //
 // Standard output is one line of JSON: the figures after the death of the node, the state after that of the gateway, and faults of the page.
 
 import { launch, pause } from "./browser.js";
 
-const [packages, url] = process.argv.slice(2);
+const [packages, url, transport] = process.argv.slice(2);
 const browser = await launch(packages, "chromium");
 const page = await browser.newPage();
 const faults = [];
@@ -17,14 +17,25 @@ const text = (id) => page.locator(`#${id}`).textContent();
 const press = (name) => page.getByRole("button", { name, exact: true }).click();
 const line = (words) => page.locator("#log li", { hasText: words }).first().waitFor();
 
-/** Waits until ten more pictures of the other end were shown. */
+/** Waits until ten more pictures of the other end were shown and, by WebTransport, a second of its audio was decoded. */
 async function watch() {
   const shown = () => page.locator("#remote").evaluate((player) => player.getVideoPlaybackQuality().totalVideoFrames);
-  const from = await shown();
-  while ((await shown()) < from + 10) await pause(50);
+  const decoded = () => page.evaluate(() => decodedVoices);
+  const [pictures, voices] = [(await shown()) + 10, (await decoded()) + (transport === "webtransport" ? 50 : 0)];
+  while ((await shown()) < pictures || (await decoded()) < voices) await pause(50);
 }
 
+await page.addInitScript(() => {
+  globalThis.decodedVoices = 0;
+  const { decode } = AudioDecoder.prototype;
+  AudioDecoder.prototype.decode = function (chunk) {
+    globalThis.decodedVoices += 1;
+    return decode.call(this, chunk);
+  };
+});
+
 await page.goto(url);
+await page.locator("#transport").selectOption(transport);
 await press("Call");
 await line("carries the call");
 await watch();
@@ -32,6 +43,8 @@ const killed = await text("node");
 await press("Kill the node");
 await line(`in place of ${killed}`);
 await watch();
+// Audio that ended at the kill shows as a gap by then.
+await pause(2000);
 const ids = ["state", "node", "gateway", "round-trip", "loss", "gap", "freeze"];
 const figures = Object.fromEntries(await Promise.all(ids.map(async (id) => [id, await text(id)])));
 // Losing its gateway is an error of requests.

@@ -46,10 +46,12 @@ impl IceSecret {
 
 impl SessionRegistry {
     pub(super) fn ice_answer(&self, IceSecret { ufrag, password }: &IceSecret) -> IceAnswer {
+        let certificate = self.dtls_certificate.as_ref();
+        let sha256 = certificate.map(|certificate| certificate.borrow().fingerprint());
         IceAnswer {
             ufrag: ufrag.clone(),
             password: password.clone(),
-            certificate_sha256: self.dtls_certificate_sha256,
+            certificate_sha256: sha256.unwrap_or_default(),
             ssrc_seed: None,
         }
     }

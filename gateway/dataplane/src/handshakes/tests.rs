@@ -18,6 +18,7 @@ struct Scene {
     commands: Receiver<WorkerCommand>,
     reports: mpsc::Receiver<WorkerReport>,
     stats: Arc<WorkerStats>,
+    certificate: watch::Sender<DtlsCertificate>,
     thread: std::thread::JoinHandle<()>,
 }
 
@@ -27,15 +28,23 @@ impl Scene {
         let (commands, received) = crossbeam_channel::unbounded();
         let (reports, reported) = mpsc::channel(8);
         let stats = Arc::new(WorkerStats::new(Instant::now(), 0));
+        let (certificate, shown) = watch::channel(DtlsCertificate::generate().unwrap());
         let parts = HandshakeParts {
-            certificate: DtlsCertificate::generate().unwrap(),
+            certificate: shown,
             inputs,
             workers: vec![HandshakeWorker { commands, waker: Arc::new(Waker::new().unwrap()) }],
             reports,
             stats: Arc::clone(&stats),
         };
         let thread = std::thread::spawn(move || parts.run());
-        Scene { inputs: to_thread, commands: received, reports: reported, stats, thread }
+        Scene {
+            inputs: to_thread,
+            commands: received,
+            reports: reported,
+            stats,
+            certificate,
+            thread,
+        }
     }
 
     fn input(&self, input: InputKind) {
@@ -110,6 +119,24 @@ fn hello(client: &mut DtlsClient) -> Vec<u8> {
 fn thread<S: FnMut(DtlsSession, SourceKey, &[u8])>(send: S) -> HandshakeThread<S> {
     let handshakes = Handshakes::new(&DtlsCertificate::generate().unwrap());
     HandshakeThread { handshakes, send, stats: Arc::new(WorkerStats::new(Instant::now(), 0)) }
+}
+
+#[test]
+fn next_handshake_shows_a_changed_certificate() {
+    let scene = Scene::start();
+    let changed = DtlsCertificate::generate().unwrap();
+    for is_changed in [false, true] {
+        if is_changed {
+            scene.certificate.send_replace(changed.clone());
+        }
+        let (mut client, fingerprints) = client();
+        let pass = |bytes: &[u8]| datagram(5_000, &fingerprints, bytes);
+        scene.connect(&mut client, pass);
+        let expected = CertificateFingerprint::Sha256(changed.fingerprint());
+        let shown = client.gateway_certificate().unwrap();
+        assert_eq!(expected.matches(shown), is_changed);
+        scene.input(InputKind::Ended(session(1)));
+    }
 }
 
 #[test]

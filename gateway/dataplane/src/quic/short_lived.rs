@@ -82,6 +82,19 @@ impl ShortLivedCertificates {
         Ok(Self { names, pair })
     }
 
+    /// Replaces both by those of another process. Connections keep the one that they began with. Returns whether they differ.
+    ///
+    /// # Errors
+    /// Fails for text that is not of [`to_pem`](Self::to_pem); the certificates remain.
+    pub fn replace(&self, pem: &str) -> Result<bool, ShortLivedError> {
+        let pair = CertificatePair::from_pem(pem)?;
+        let differs = [pair.current.sha256, pair.next.sha256] != self.sha256();
+        if differs {
+            *self.pair() = pair;
+        }
+        Ok(differs)
+    }
+
     /// Both certificates with their keys in PEM, for a file that only the gateway can read.
     pub fn to_pem(&self) -> Zeroizing<String> {
         let pair = self.pair();

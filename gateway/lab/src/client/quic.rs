@@ -1,4 +1,4 @@
-//! A QUIC client: RTP and RTCP in datagrams, larger packets in streams.
+//! A QUIC client: RTP and RTCP in datagrams, larger packets in streams. With WebTransport it sends no streams, as a page.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::live::{Alarm, LiveClient, SharedReports};
 use super::talker::Persona;
+use super::webtransport::{self, WebtransportSession};
 use crate::clock;
 use crate::datagrams::any_of;
 
@@ -33,9 +34,45 @@ const IDLE_MAX_MS: u32 = 30_000;
 /// Keeps NAT bindings open during silence.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
+/// The protocol of a QUIC client, by ALPN.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QuicProtocol {
+    /// RTP over QUIC (draft-ietf-avtcore-rtp-over-quic).
+    Roq,
+    /// The same in a session of WebTransport, whose token is the flow identifier.
+    Webtransport,
+}
+
+impl QuicProtocol {
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            QuicProtocol::Roq => roq::ALPN,
+            QuicProtocol::Webtransport => webtransport::ALPN,
+        }
+    }
+
+    /// The bytes of a datagram before its flow identifier.
+    fn datagram_head(self) -> &'static [u8] {
+        match self {
+            QuicProtocol::Roq => &[],
+            QuicProtocol::Webtransport => webtransport::DATAGRAM_HEAD,
+        }
+    }
+
+    /// The bytes of a stream before its flow identifier.
+    fn stream_head(self) -> &'static [u8] {
+        match self {
+            QuicProtocol::Roq => &[],
+            QuicProtocol::Webtransport => webtransport::STREAM_HEAD,
+        }
+    }
+}
+
 /// A QUIC client's destination, and how it recognises the gateway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QuicWay {
+    /// Protocol of the connection.
+    pub protocol: QuicProtocol,
     /// Address of the QUIC listener.
     pub gateway: SocketAddr,
     /// SHA-256 of the gateway's certificate. The client accepts no other certificate.
@@ -56,15 +93,22 @@ pub(super) async fn talk(
     let flow = |number| FlowId::new(number).ok_or("a flow identifier is more than 62 bits long");
     let (to_gateway, from_gateway) = (flow(way.flow_to_gateway)?, flow(way.flow_from_gateway)?);
     let endpoint = Endpoint::client(any_of(way.gateway)).map_err(|error| error.to_string())?;
-    let config = client_config(way.certificate_sha256);
+    let config = config_for(way.certificate_sha256, way.protocol);
     let mut before = None;
     let ended = loop {
         let connecting = endpoint
             .connect_with(config.clone(), way.gateway, "evenkeel")
             .map_err(|error| error.to_string())?;
         let connection = connecting.await.map_err(|error| error.to_string())?;
+        let _session = match way.protocol {
+            QuicProtocol::Roq => None,
+            QuicProtocol::Webtransport => {
+                Some(WebtransportSession::open(&connection, way.flow_to_gateway).await?)
+            }
+        };
         let client = before.take().unwrap_or_else(|| LiveClient::new(persona, reports));
-        let mut call = QuicCall { client, connection, to_gateway, from_gateway };
+        let protocol = way.protocol;
+        let mut call = QuicCall { client, connection, protocol, to_gateway, from_gateway };
         let ended = call.run(&mut left).await;
         // Another gateway, or another process, serves the session now.
         if matches!(ended, Err(ConnectionError::Reset)) {
@@ -82,25 +126,32 @@ pub(super) async fn talk(
 struct QuicCall {
     client: LiveClient,
     connection: Connection,
+    protocol: QuicProtocol,
     to_gateway: FlowId,
     from_gateway: FlowId,
 }
 
 impl QuicCall {
     async fn run(&mut self, left: &mut oneshot::Receiver<()>) -> Result<(), ConnectionError> {
-        let connection = self.connection.clone();
+        let (connection, protocol) = (self.connection.clone(), self.protocol);
         let (pieces, mut from_streams) = mpsc::unbounded_channel();
         let mut alarm = Alarm::new();
         loop {
             tokio::select! {
-                datagram = connection.read_datagram() => match roq::read_datagram(&datagram?) {
-                    Ok((flow, packet)) if flow == self.from_gateway => {
-                        self.client.handle_packet(packet, clock::now_ns());
+                datagram = connection.read_datagram() => {
+                    let datagram = datagram?;
+                    let content = datagram.strip_prefix(protocol.datagram_head());
+                    match content.map(roq::read_datagram) {
+                        Some(Ok((flow, packet))) if flow == self.from_gateway => {
+                            self.client.handle_packet(packet, clock::now_ns());
+                        }
+                        _ => self.client.talker.tally.foreign += 1,
                     }
-                    Ok(_) | Err(_) => self.client.talker.tally.foreign += 1,
-                },
+                }
                 stream = connection.accept_uni() => {
-                    tokio::task::spawn_local(read_stream(stream?, self.from_gateway, pieces.clone()));
+                    let (stream, pieces) = (stream?, pieces.clone());
+                    let head = protocol.stream_head();
+                    tokio::task::spawn_local(read_stream(stream, head, self.from_gateway, pieces));
                 }
                 Some(from_stream) = from_streams.recv() => match from_stream {
                     Some((packet, at_ns)) => self.client.handle_packet(&packet, at_ns),
@@ -108,18 +159,27 @@ impl QuicCall {
                 },
                 _ = &mut *left => return Ok(()),
                 () = alarm.ring(self.client.talker.poll_timeout()) => {
-                    self.client.send_due(|packet| send(&connection, self.to_gateway, packet))?;
+                    let send = |packet: &[u8]| send(&connection, protocol, self.to_gateway, packet);
+                    self.client.send_due(send)?;
                 }
             }
         }
     }
 }
 
-fn send(connection: &Connection, flow: FlowId, packet: &[u8]) -> Result<(), ConnectionError> {
-    let mut datagram = Vec::with_capacity(packet.len() + 8);
+fn send(
+    connection: &Connection,
+    protocol: QuicProtocol,
+    flow: FlowId,
+    packet: &[u8],
+) -> Result<(), ConnectionError> {
+    let mut datagram = Vec::with_capacity(packet.len() + 9);
+    datagram.extend_from_slice(protocol.datagram_head());
     roq::write_datagram(flow, packet, &mut datagram);
     match connection.send_datagram(Bytes::from(datagram)) {
         Ok(()) => Ok(()),
+        // The gateway rejects streams of pages: the packet is lost.
+        Err(SendDatagramError::TooLarge) if protocol == QuicProtocol::Webtransport => Ok(()),
         Err(
             SendDatagramError::TooLarge
             | SendDatagramError::UnsupportedByPeer
@@ -140,9 +200,19 @@ type FromStream = Option<(Vec<u8>, u64)>;
 
 async fn read_stream(
     mut stream: RecvStream,
+    head: &'static [u8],
     expected: FlowId,
     pieces: UnboundedSender<FromStream>,
 ) {
+    let mut start = vec![0; head.len()];
+    if stream.read_exact(&mut start).await.is_err() {
+        return;
+    }
+    if start != head {
+        // A stream of HTTP/3, such as SETTINGS. Its end would close the connection (RFC 9114, section 6.2.1).
+        while let Ok::<_, ReadError>(Some(_)) = stream.read_chunk(PIECE, true).await {}
+        return;
+    }
     let mut decoder = StreamDecoder::new(PACKET_MAX);
     // A stream that is reset or lost still delivers the bytes that arrived before.
     while let Ok::<_, ReadError>(Some(piece)) = stream.read_chunk(PIECE, true).await {
@@ -177,6 +247,11 @@ async fn send_stream(connection: Connection, bytes: Vec<u8>) {
 
 /// The QUIC configuration for RoQ, which accepts exactly this certificate.
 pub fn client_config(certificate_sha256: [u8; 32]) -> ClientConfig {
+    config_for(certificate_sha256, QuicProtocol::Roq)
+}
+
+/// The QUIC configuration for a protocol, which accepts exactly this certificate.
+pub fn config_for(certificate_sha256: [u8; 32], protocol: QuicProtocol) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let pinned = Arc::new(Pinned { certificate_sha256, algorithms });
@@ -186,7 +261,7 @@ pub fn client_config(certificate_sha256: [u8; 32]) -> ClientConfig {
         .dangerous()
         .with_custom_certificate_verifier(pinned)
         .with_no_client_auth();
-    tls.alpn_protocols = vec![roq::ALPN.to_vec()];
+    tls.alpn_protocols = vec![protocol.alpn().to_vec()];
     let mut transport = TransportConfig::default();
     transport.max_idle_timeout(Some(VarInt::from_u32(IDLE_MAX_MS).into()));
     transport.keep_alive_interval(Some(KEEP_ALIVE));

@@ -221,6 +221,7 @@ fn mirror(stream_above: usize) -> (QuicWay, QuicServer) {
     let server =
         quic_server::start(move |connection| reflect(connection, (to, from), stream_above));
     let way = QuicWay {
+        protocol: QuicProtocol::Roq,
         gateway: server.address,
         certificate_sha256: server.certificate_sha256,
         flow_to_gateway: to.number(),

@@ -11,7 +11,7 @@ use evenkeel_client::{OfferIngress, OfferMedia, OfferPayloadType, OfferRequest, 
 pub enum PlannedTransport {
     /// RTP in UDP.
     Udp,
-    /// RTP over QUIC.
+    /// RTP over QUIC, or WebTransport.
     Quic,
 }
 
@@ -40,6 +40,8 @@ pub struct CrowdPlan {
     pub webrtc: bool,
     /// Every other room uses QUIC.
     pub quic: bool,
+    /// All rooms use WebTransport.
+    pub webtransport: bool,
     /// The clients are behind a simulated NAT, which may change their addresses; UDP clients then use STUN.
     pub natted: bool,
     /// The source address of UDP clients.
@@ -63,6 +65,7 @@ impl CrowdPlan {
             stun: false,
             webrtc: false,
             quic: false,
+            webtransport: false,
             natted: false,
             clients_at: Ipv4Addr::LOCALHOST.into(),
             seed: 1,
@@ -76,7 +79,7 @@ impl CrowdPlan {
 
     /// The transport of a session, which is the same for all sessions of a room.
     pub fn transport_of(&self, session: u64) -> PlannedTransport {
-        let by_quic = self.quic && self.room_of(session).is_multiple_of(2);
+        let by_quic = self.webtransport || self.quic && self.room_of(session).is_multiple_of(2);
         if by_quic { PlannedTransport::Quic } else { PlannedTransport::Udp }
     }
 
@@ -109,7 +112,10 @@ impl CrowdPlan {
                 scenario: self.scenario.clone(),
                 room: format!("{}-{room}", self.rooms),
                 labels: self.labels.clone(),
-                ingress: OfferIngress::Quic {},
+                ingress: match self.webtransport {
+                    true => OfferIngress::Webtransport {},
+                    false => OfferIngress::Quic {},
+                },
                 media,
                 rtcp: None,
             },

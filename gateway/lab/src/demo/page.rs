@@ -36,11 +36,11 @@ const FILES: [(&str, &str, &str); 3] = [
 
 const JSON: &str = "application/json";
 
-/// Headers of every response. Nothing comes from elsewhere, no script or style stands in the page, and no other page frames it.
+/// Headers of every response. Nothing comes from elsewhere but WebTransport, whose port is the gateway's; no script or style stands in the page, and no other page frames it.
 const HEADERS: [(HeaderName, &str); 4] = [
     (
         CONTENT_SECURITY_POLICY,
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' https://127.0.0.1:*; base-uri 'none'; form-action 'none'; \
          frame-ancestors 'none'",
     ),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -79,8 +79,8 @@ enum PageRole {
 struct PageOffer {
     role: PageRole,
     room: String,
-    /// SDP.
-    offer: String,
+    /// SDP. Without it the session is one of WebTransport.
+    offer: Option<String>,
 }
 
 /// A response without its headers.
@@ -213,16 +213,37 @@ async fn open(admin: &mut ApiClient, body: Incoming) -> Result<PageAnswer, PageA
         PageRole::Publish => ("live", "publisher"),
         PageRole::Watch => ("live", "viewer"),
     };
-    let offer = json!({
+    let mut request = json!({
         "scenario": scenario,
         // Rooms of the demo's own sessions have packets that a browser cannot decode, and a room belongs to one scenario.
         "room": format!("browser/{scenario}/{room}"),
         "labels": {"region": REGIONS[0], "role": role},
-        "webrtc": {"offer": offer},
     });
-    let opened = admin.post("/v1/sessions", &offer).await?;
-    let answer = json!({"id": opened["id"], "answer": opened["webrtc"]["answer"]});
+    match offer {
+        Some(offer) => request["webrtc"] = json!({ "offer": offer }),
+        None => {
+            request["ingress"] = json!({"webtransport": {}});
+            request["media"] = page_media();
+        }
+    }
+    let opened = admin.post("/v1/sessions", &request).await?;
+    let answer = json!({
+        "id": opened["id"],
+        "answer": opened["webrtc"]["answer"],
+        "webtransport": opened["webtransport"],
+    });
     Ok(PageAnswer::json(StatusCode::CREATED, &answer))
+}
+
+/// The streams that the page encodes itself, with the payload types of rooms.
+fn page_media() -> Value {
+    let stream = |kind, payload_type, codec, clock_rate, feedback: &[&str]| {
+        let codec = json!({"payload_type": payload_type, "codec": codec, "clock_rate": clock_rate});
+        json!({"kind": kind, "payload_types": [codec], "feedback": feedback})
+    };
+    json!(
+        [stream("audio", 111, "opus", 48_000, &[]), stream("video", 96, "vp8", 90_000, &["pli"]),]
+    )
 }
 
 /// Starts a killed node.

@@ -82,6 +82,17 @@ fn pem_has_both_certificates() {
 }
 
 #[test]
+fn certificates_of_another_process_replace_both() {
+    let (own, other) = (certificates(), certificates());
+    assert!(own.replace(&other.to_pem()).unwrap());
+    assert_eq!(own.sha256(), other.sha256());
+    assert_eq!(sha256(&own.current().cert[0]), other.sha256()[0]);
+    assert!(!own.replace(&other.to_pem()).unwrap(), "they are equal");
+    assert!(own.replace("text").is_err());
+    assert_eq!(own.sha256(), other.sha256());
+}
+
+#[test]
 fn debug_output_has_no_key() {
     let text = format!("{:?}", certificates());
     assert!(text.starts_with("ShortLivedCertificates { sha256: [["), "{text}");

@@ -139,6 +139,8 @@ impl WorkerSession {
     /// Sends DTLS to the address of the client that it answers.
     #[cold]
     pub(crate) fn send_dtls(&mut self, to: SourceKey, datagram: &[u8], cx: &mut PacketContext<'_>) {
+        // The client's media may overtake the keys, which come from control.
+        self.state().srtp.note_handshake();
         if self.address.checked().contains(&to) {
             cx.egress.queue_to_client(to, RtpSide::Rtp, 0, datagram);
         }

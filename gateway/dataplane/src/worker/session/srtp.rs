@@ -329,6 +329,11 @@ impl OwnSrtp {
         self.0.iter_mut().for_each(|client| client.is_restored = true);
     }
 
+    /// This process has the handshake of the client, so no other one has its keys.
+    pub(super) fn note_handshake(&mut self) {
+        self.0.iter_mut().for_each(|client| client.is_restored = false);
+    }
+
     /// Returns whether another process may have agreed with the client on keys that this one lacks.
     pub(super) fn may_have_lost_keys(&self) -> bool {
         self.0.as_ref().is_some_and(|client| client.contexts.is_none() && client.is_restored)

@@ -33,3 +33,13 @@ fn quic_option_applies_to_every_other_room() {
         ]
     );
 }
+
+#[test]
+fn webtransport_option_applies_to_every_room() {
+    let plan = CrowdPlan { webtransport: true, ..CrowdPlan::new(4) };
+    for session in 1..=4 {
+        let planned = plan.planned(session);
+        assert_eq!(planned.transport, PlannedTransport::Quic);
+        assert_eq!(planned.offer.ingress, OfferIngress::Webtransport {});
+    }
+}

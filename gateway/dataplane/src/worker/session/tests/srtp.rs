@@ -396,6 +396,12 @@ fn media_of_a_client_that_has_keys_of_another_process_ends_the_session() {
         assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), None);
         assert_eq!(failure(&mut scene), is_restored.then_some(HandshakeFailure::Lost));
     }
+    // This process has answered its handshake: the media has overtaken the keys.
+    let address = scene.bench.client.local_addr().unwrap();
+    let source = SourceKey { listener: 0, address };
+    scene.bench.at(5, |session, cx| session.send_dtls(source, b"flight", cx));
+    assert_eq!(scene.deliver(ArrivalKind::Rtp, &datagram), None);
+    assert_eq!(failure(&mut scene), None);
 }
 
 #[test]
